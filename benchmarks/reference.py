@@ -1,0 +1,219 @@
+"""Plain PyTorch reference of the authors' training step of *Learning Not to Learn* (CVPR 2019), to compare speed with.
+
+Own code, written from the published facts: per-image loading, three separate bias heads, two sub-steps a batch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+
+# Source of the constants: the authors' repository, feidfoe/learning-not-to-learn at fad2ec8.
+IGNORE = -100  # Deviation: the label that torch's cross-entropy ignores, where the authors write 255.
+CHANNELS = 3  # one bias head a colour channel
+NUM_CLASSES = 10  # digits
+NUM_BINS = 8  # bins of the bias label a channel
+BIN_WIDTH = 32  # grey levels of 0 to 255
+BIAS_SIZE = 14  # pixels a side of the bias label, and places a side of z
+MEAN = (0.4914, 0.4822, 0.4465)  # of RGB on the [0, 1] scale
+STD = (0.2023, 0.1994, 0.2010)  # of RGB on the [0, 1] scale
+LAM = 0.01  # weight of the mean of sum p log p
+MU = 0.1  # scale of the reversed gradient, with the cross-entropies summed over channels
+MOMENTUM = 0.9
+WEIGHT_DECAY = 5e-4
+
+Sample = tuple[Tensor, int, Tensor]
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+class Images(Dataset[Sample]):
+    """Images and labels, prepared one at a time with PIL."""
+
+    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.integer[Any]]) -> None:
+        """Hold uint8 images of N x 28 x 28 x 3 and their N labels."""
+        if images.dtype != np.uint8 or images.shape[1:] != (28, 28, CHANNELS) or len(images) != len(labels):
+            raise ValueError(f"need uint8 N x 28 x 28 x 3, N labels; got {images.dtype} {images.shape}, {labels.shape}")
+        self.images, self.labels = images, labels
+        self.mean, self.std = torch.tensor(MEAN).view(CHANNELS, 1, 1), torch.tensor(STD).view(CHANNELS, 1, 1)
+
+    def __len__(self) -> int:
+        """Count the images."""
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Give the normalised image (3 x 28 x 28), its label and its bias label (3 x 14 x 14)."""
+        image = Image.fromarray(self.images[index])
+        x = (torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255 - self.mean) / self.std
+        small = image.resize((BIAS_SIZE, BIAS_SIZE), Image.Resampling.NEAREST)
+        value = torch.from_numpy(np.array(small)).permute(2, 0, 1).long()
+        bias = torch.where(value == 0, IGNORE, value // BIN_WIDTH)
+        return x, int(self.labels[index]), bias
+
+
+def feature_extractor() -> nn.Sequential:
+    """Build f: 3 x 28 x 28 to z of 32 x 14 x 14."""
+    return nn.Sequential(
+        nn.BatchNorm2d(CHANNELS),
+        nn.Conv2d(CHANNELS, 32, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(3, stride=2, padding=1),
+        nn.Conv2d(32, 32, 3, padding=1),
+        nn.ReLU(),
+    )
+
+
+def task_head() -> nn.Sequential:
+    """Build g: z to the logits of the task."""
+    return nn.Sequential(
+        nn.Conv2d(32, 64, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(64, 64, 3, padding=1),
+        nn.ReLU(),
+        nn.AvgPool2d(7),
+        nn.Flatten(),
+        nn.Linear(64, NUM_CLASSES),
+    )
+
+
+def bias_head() -> nn.Sequential:
+    """Build h of one colour channel: z to the logits of its bins at each place."""
+    first, last = nn.Conv2d(32, 32, 3, padding=1), nn.Conv2d(32, NUM_BINS, 3, padding=1)
+    return nn.Sequential(first, nn.BatchNorm2d(32), nn.ReLU(), last)
+
+
+class Timing(NamedTuple):
+    """Images trained on, and the seconds spent waiting for the loader and stepping."""
+
+    images: int
+    loading: float
+    stepping: float
+
+
+class Reference:
+    """The authors' procedure: networks, optimisers, loader and the two sub-steps of a batch."""
+
+    def __init__(
+        self,
+        images: NDArray[np.uint8],
+        labels: NDArray[np.integer[Any]],
+        batch_size: int = 128,
+        lr: float = 0.001,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        """Build everything from the seed, leaving torch's global random state as it was."""
+        self.data = Images(images, labels)
+        self.batch_size, self.seed, self.num_workers = batch_size, seed, num_workers
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.f, self.g = feature_extractor(), task_head()
+            self.h = [bias_head() for _ in range(CHANNELS)]
+        self.optim_f, self.optim_g, *self.optim_h = (
+            torch.optim.SGD(net.parameters(), lr=lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+            for net in (self.f, self.g, *self.h)
+        )
+
+    def loader(self) -> DataLoader[Sample]:
+        """Make a shuffled loader of the images, in an order that follows from the seed."""
+        order = torch.Generator().manual_seed(self.seed)
+        return DataLoader(self.data, self.batch_size, shuffle=True, num_workers=self.num_workers, generator=order)
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """Do sub-steps A and B on one batch and give their losses."""
+        x, y, bias = batch
+        return self._task_step(x, y) | self._bias_step(x, bias)
+
+    def _task_step(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Do A: task loss plus LAM times the mean negative entropy of the beliefs, stepping f and g."""
+        z = self.f(x)
+        task = functional.cross_entropy(self.g(z), y)
+        log_p = torch.stack([functional.log_softmax(h(z), dim=1) for h in self.h])
+        mi = (log_p.exp() * log_p).sum(dim=2).mean()
+        moved = [*self.f.parameters(), *self.g.parameters()]  # h is held still: its weight gradients aren't paid for
+        self._minimise(task + LAM * mi, moved, (self.optim_f, self.optim_g))
+        return {"task": task.detach(), "mi": mi.detach()}
+
+    def _bias_step(self, x: Tensor, bias: Tensor) -> dict[str, Tensor]:
+        """Do B: bias losses summed over channels behind the gradient reversal, stepping f and the three h."""
+        z = self.f(x)
+        z.register_hook(lambda grad: -MU * grad)  # the gradient reversal (Ganin and Lempitsky, 2015)
+        loss = sum((functional.cross_entropy(h(z), bias[:, c]) for c, h in enumerate(self.h)), torch.zeros(()))
+        moved = [p for net in (self.f, *self.h) for p in net.parameters()]
+        self._minimise(loss, moved, (self.optim_f, *self.optim_h))
+        return {"bias": loss.detach()}
+
+    @staticmethod
+    def _minimise(loss: Tensor, moved: list[nn.Parameter], optims: tuple[torch.optim.Optimizer, ...]) -> None:
+        """Take one step of each optimiser on the loss."""
+        for optim in optims:
+            optim.zero_grad()
+        torch.autograd.backward(loss, inputs=moved)
+        for optim in optims:
+            optim.step()
+
+    def _endless(self) -> Iterator[Batch]:
+        """Give batches, epoch after epoch."""
+        loader = self.loader()
+        while True:
+            yield from loader
+
+    def timing(self, seconds: float) -> Timing:
+        """Train for about so many seconds, after one batch of warm-up, and time loading and stepping apart."""
+        batches = self._endless()
+        self.step(next(batches))
+        images, loading, stepping = 0, 0.0, 0.0
+        while loading + stepping < seconds:
+            start = time.perf_counter()
+            batch = next(batches)
+            loaded = time.perf_counter()
+            self.step(batch)
+            images, loading = images + len(batch[0]), loading + loaded - start
+            stepping += time.perf_counter() - loaded
+        return Timing(images, loading, stepping)
+
+    def images_per_second(self, seconds: float) -> float:
+        """Measure the training speed, loading included, over about so many seconds."""
+        timing = self.timing(seconds)
+        return timing.images / (timing.loading + timing.stepping)
+
+
+# Layer: (input channels, output channels, kernel side, output side, copies); h is three heads as one grouped net.
+LAYERS = {
+    "f.conv1": (CHANNELS, 32, 5, 28, 1),
+    "f.conv2": (32, 32, 3, 14, 1),
+    "g.conv1": (32, 64, 3, 7, 1),
+    "g.conv2": (64, 64, 3, 7, 1),
+    "g.linear": (64, NUM_CLASSES, 1, 1, 1),
+    "h.conv1": (32, 32, 3, BIAS_SIZE, CHANNELS),
+    "h.conv2": (32, NUM_BINS, 3, BIAS_SIZE, CHANNELS),
+}
+
+
+def step_flops(batch_size: int) -> dict[str, int]:
+    """Count 2 x multiply-adds, by "layer/pass", of one joint step of eq. 9 with one forward of each of f, g and h."""
+    flops = {}
+    for layer, (inputs, outputs, kernel, side, copies) in LAYERS.items():
+        passes = ("forward", "weight_grad") if layer == "f.conv1" else ("forward", "weight_grad", "input_grad")
+        for name in passes:
+            flops[f"{layer}/{name}"] = 2 * batch_size * copies * inputs * outputs * kernel**2 * side**2
+    return flops
+
+
+def matmul_gflops(n: int = 2048, seconds: float = 1.0) -> float:
+    """Measure the peak, in GFLOP/s, of a float32 n x n product: the fastest of those that fit in the time."""
+    a, b, out = torch.rand(n, n), torch.rand(n, n), torch.empty(n, n)
+    torch.mm(a, b, out=out)
+    best, end = float("inf"), time.perf_counter() + seconds
+    while (start := time.perf_counter()) < end:
+        torch.mm(a, b, out=out)
+        best = min(best, time.perf_counter() - start)
+    return 2 * n**3 / best / 1e9

@@ -1,0 +1,114 @@
+"""What the command lines do, whichever of them is used."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lntl import config as configuration
+from lntl import console, experiment, ready_configs
+from lntl.config import Config
+from lntl.console import log, out
+from lntl.errors import UserError
+from lntl.reporting import tables
+from lntl.runs.folder import RunFolder
+
+
+def train(
+    config_name: str,
+    overrides: list[str],
+    *,
+    resume: str | None,
+    overwrite: bool,
+    epochs: int | None,
+    device: str | None,
+) -> None:
+    """Train what a configuration describes, evaluate it on the test set, and show the result."""
+    if device is not None:
+        overrides = [*overrides, f"training.device={device}"]
+    config = configuration.read(ready_configs.find(config_name), overrides, epochs)
+    console.log_to_console()
+    with _stop_signals() as stopped:
+        run = _take_up(config, resume, overwrite)
+        erm = _train_erm(config, resume is not None, overwrite, stopped) if config.evaluation.erm_epochs else None
+        _train(run, stopped)
+        result = experiment.conclude(run, erm)
+    _show(result, config, run.folder)
+
+
+def _take_up(config: Config, resume: str | None, overwrite: bool) -> experiment.Run:
+    """Return the run to train: new, or taken up from a checkpoint."""
+    folder = RunFolder(Path(config.logging.output_dir) / config.project.experiment_name)
+    if resume is None or (resume == "auto" and not folder.last.exists()):
+        return experiment.start(config, overwrite or resume == "auto")
+    path = folder.last if resume == "auto" else Path(resume)
+    return experiment.resume(config, RunFolder(path).last if path.is_dir() else path)
+
+
+def _train(run: experiment.Run, stopped: list[int]) -> None:
+    trainer = run.experiment.trainer
+    console.log_to_file(run.folder.log)
+    log.info("run %s on %s, data: %s", run.folder.path, trainer.fabric.device, run.experiment.data.source)
+    events = run.train(lambda: bool(stopped))
+    console.show_progress(events, trainer, run.experiment.config.training.batch_size)
+
+
+def _train_erm(config: Config, resume: bool, overwrite: bool, stopped: list[int]) -> dict[str, Any]:
+    """Train the plain network to compare with, in a run folder of its own inside the run's; return its result."""
+    twin = configuration.erm_twin(config)
+    folder = RunFolder(Path(twin.logging.output_dir) / twin.project.experiment_name)
+    if resume and (result := folder.read_result()) is not None:
+        return result
+    run = _take_up(twin, "auto" if resume else None, overwrite)
+    _train(run, stopped)
+    return experiment.conclude(run, None)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """Collect Ctrl-C and SIGTERM, so that training stops between two steps; a second one stops at once."""
+    received: list[int] = []
+
+    def receive(number: int, _frame: FrameType | None) -> None:
+        if received:
+            os._exit(128 + number)
+        received.append(number)
+
+    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _show(result: dict[str, Any], config: Config, folder: RunFolder) -> None:
+    out.print(tables.result_table(result, getattr(config.data, "color_var", None)))
+    out.print(result["selection"], style="dim", soft_wrap=True)
+    for path in sorted(p for p in folder.path.iterdir() if not p.name.startswith(".")):
+        out.print(f"  {path}{'/' if path.is_dir() else ''}", soft_wrap=True, highlight=False)
+
+
+def evaluate(target: Path, device: str | None) -> None:
+    """Evaluate a checkpoint, or the best one of a run folder, on the test set, and show the metrics."""
+    path = RunFolder(target).best if target.is_dir() else target
+    console.log_to_console()
+    if target.is_dir() and not path.exists():
+        raise UserError(
+            f"{target}: no {path.relative_to(target)} there; is it a run folder, and has its last phase begun?"
+        )
+    config, facts = experiment.evaluate_checkpoint(path, device=device)
+    title = f"{config.project.experiment_name}: {path.name}, epoch {facts['epoch']}, test set"
+    out.print(tables.metric_table(title, facts["test"]))
+
+
+def best_checkpoint(config_name: str, overrides: list[str]) -> Path:
+    """Return the best checkpoint of the run that a configuration names."""
+    config = configuration.read(ready_configs.find(config_name), overrides)
+    folder = RunFolder(Path(config.logging.output_dir) / config.project.experiment_name)
+    if not folder.best.exists():
+        raise UserError(f"{folder.best}: there is no such checkpoint; train first: lntl train {config_name}")
+    return folder.best

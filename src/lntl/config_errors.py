@@ -1,0 +1,66 @@
+"""Say what is wrong with a configuration: one line a fault, with path, value and the nearest valid name."""
+
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from lntl.plugins import did_you_mean
+
+
+def describe(error: ValidationError, model: type[BaseModel], raw: Any) -> Iterator[str]:
+    """Yield one sentence a fault."""
+    for fault in error.errors():
+        yield _sentence(fault, model, raw)
+
+
+def _sentence(fault: ErrorDetails, model: type[BaseModel], raw: Any) -> str:
+    path = ".".join(str(part) for part in _without_tags(fault["loc"], raw)) or "(top)"
+    kind, given, context = fault["type"], fault["input"], fault.get("ctx", {})
+    if kind == "extra_forbidden":
+        return f"{path}: unknown key{did_you_mean(str(fault['loc'][-1]), _fields(model, fault['loc'][:-1]))}"
+    if kind == "missing":
+        return f"{path}: missing"
+    if kind == "union_tag_not_found":
+        return f"{path}: missing {context['discriminator']}"
+    if kind == "union_tag_invalid":
+        key, valid = context["discriminator"].strip("'"), context["expected_tags"].replace("'", "").split(", ")
+        return f"{path}.{key}: unknown name {context['tag']!r}{did_you_mean(context['tag'], valid)}"
+    if kind == "literal_error":
+        valid = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+        return f"{path}: unknown value {given!r}{did_you_mean(str(given), valid)}"
+    message = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    return f"{path}: {given!r} should be {message}" if message != fault["msg"] else f"{path}: {message}, not {given!r}"
+
+
+def _without_tags(loc: tuple[int | str, ...], raw: Any) -> Iterator[int | str]:
+    """Drop the plug-in names that pydantic puts into a path: they are no keys of the document."""
+    place = raw
+    for position, part in enumerate(loc):
+        known = (isinstance(place, dict) and part in place) or (isinstance(place, list) and isinstance(part, int))
+        if known:
+            place = place[part]
+        if known or position == len(loc) - 1:
+            yield part
+
+
+def _fields(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    """Return the valid keys at `loc`, which names fields, list positions and plug-ins."""
+    models = [model]
+    for part in loc:
+        inner = [
+            m
+            for owner in models
+            if part in owner.model_fields
+            for m in _models(owner.model_fields[str(part)].annotation)
+        ]
+        models = inner or [m for m in models if m.__name__ == part] or models
+    return sorted({name for m in models for name in m.model_fields})
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    arguments = () if get_origin(annotation) is Literal else get_args(annotation)
+    return [m for argument in arguments for m in _models(argument)]

@@ -1,0 +1,71 @@
+"""Live progress in a terminal, plain lines elsewhere."""
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from time import monotonic
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from lntl.training.trainer import Step, Trainer
+from lntl.types import Record
+
+err = Console(stderr=True)
+out = Console()
+log = logging.getLogger("lntl")
+
+_PLAIN_SECONDS = 15  # between two progress lines where the output is no terminal
+
+
+def log_to_console() -> None:
+    """Show the log on stderr: pretty in a terminal, plain lines elsewhere."""
+    handler: logging.Handler
+    if err.is_terminal:
+        handler = RichHandler(console=err, show_path=False, show_level=False, log_time_format="%H:%M:%S")
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    log.handlers = [handler]
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+def log_to_file(path: Path) -> None:
+    """Add the log to a file as well, in place of an earlier run's file."""
+    for handler in [h for h in log.handlers if isinstance(h, logging.FileHandler)]:
+        log.removeHandler(handler)
+        handler.close()
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log.addHandler(handler)
+
+
+def show_progress(events: Iterable[Step | Record], trainer: Trainer, batch_size: int) -> None:
+    """Run the events through, showing phase, epoch, step, images per second, losses and the time left."""
+    total = trainer.total_epochs * len(trainer.loader)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[told]}"))
+    began, first, spoke = monotonic(), trainer.total_steps, monotonic()
+    with Progress(
+        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=err, disable=not err.is_terminal
+    ) as bar:
+        task = bar.add_task("training", total=total, completed=first, told="")
+        for event in events:
+            if not isinstance(event, Step):
+                continue
+            settings = trainer.settings
+            head = f"{settings.method} epoch {trainer.epoch_index + 1}/{settings.epochs}"
+            bar.update(task, completed=trainer.total_steps, description=head)
+            if event.terms is None:
+                continue
+            done = trainer.total_steps - first
+            speed = done * batch_size / (monotonic() - began)
+            losses = " ".join(f"{k}={v:.3f}" for k, v in event.terms.items() if not k.startswith("lr_"))
+            bar.update(task, told=f"{speed:.0f} img/s {losses}")
+            if not err.is_terminal and monotonic() - spoke > _PLAIN_SECONDS:
+                spoke = monotonic()
+                left = (total - trainer.total_steps) * batch_size / speed
+                log.info(
+                    "%s step %d/%d %.0f img/s %s, %.0f s left", head, event.index, event.total, speed, losses, left
+                )

@@ -1,0 +1,195 @@
+"""Colored MNIST: digits whose colour tells the label in training and nothing in the test set (Kim et al., 2019)."""
+
+import math
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from lntl.data import official_npy
+from lntl.errors import UserError
+from lntl.plugins import Settings
+from lntl.seeding import derive, permutation
+from lntl.types import IGNORE, Batch, DataSpec
+
+__all__ = ["ColoredMNIST"]
+
+# Mean colour (R, G, B) of the digits 0 to 9. Source: pixels of the authors' files.
+COLORS = {
+    "crimson": (220, 20, 60),
+    "teal": (0, 128, 128),
+    "yellow": (253, 233, 16),
+    "blue": (0, 149, 182),
+    "orange": (237, 145, 33),
+    "purple": (145, 30, 188),
+    "cyan": (70, 240, 240),
+    "pink": (250, 197, 187),
+    "lime": (210, 245, 60),
+    "maroon": (128, 0, 0),
+}
+MEANS = np.array(list(COLORS.values()), dtype=np.float64)  # 10 x 3, on the 0..255 scale
+# Input normalisation per channel, on the [0, 1] scale. Source: the authors' code.
+PIXEL_MEAN, PIXEL_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+BINS, BIN_WIDTH, MAP = 8, 32, 14  # bias label: value // 32 at each of 14 x 14 places; source: the authors' code
+
+
+@dataclass(frozen=True)
+class ColoredDigits:
+    """Images as strokes (n, 28, 28) and one colour (n, 3) each, uint8; batches are rendered on the tensors' device.
+
+    Where the official files are in use, `images` (n, 28, 28, 3) uint8 holds their pixels and is rendered instead.
+    """
+
+    strokes: Tensor
+    color: Tensor
+    y: Tensor
+    group: Tensor
+    row: Tensor
+    images: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def to(self, device: torch.device) -> "ColoredDigits":
+        """Return the split with its tensors on `device`."""
+        return replace(self, **{k: v.to(device) for k, v in vars(self).items() if v is not None})
+
+    def take(self, index: Tensor) -> "ColoredDigits":
+        """Return the split reduced to the rows at `index`."""
+        return replace(self, **{k: v[index] for k, v in vars(self).items() if v is not None})
+
+    def pixels(self, index: Tensor) -> Tensor:
+        """Return the images at `index` as uint8 (N, 3, 28, 28)."""
+        if self.images is not None:
+            return self.images[index].permute(0, 3, 1, 2)
+        rendered: Tensor = self.strokes[index][:, None] * self.color[index][:, :, None, None]
+        return rendered
+
+    def batch(self, index: Tensor) -> Batch:
+        """Return the images at `index`, normalised, with their labels and 14 x 14 map of colour bins."""
+        pixels = self.pixels(index)
+        mean = torch.tensor(PIXEL_MEAN, device=pixels.device).view(1, 3, 1, 1)
+        std = torch.tensor(PIXEL_STD, device=pixels.device).view(1, 3, 1, 1)
+        small = pixels[:, :, 1::2, 1::2]  # nearest neighbour from 28 to 14 takes pixels 1, 3, 5, ...
+        return Batch(
+            x=pixels.float().div_(255).sub_(mean).div_(std),
+            y=self.y[index],
+            bias=torch.where(small > 0, (small // BIN_WIDTH).long(), IGNORE),
+            group=self.group[index],
+            row=self.row[index],
+            color=self.color[index],
+        )
+
+
+def draw_colors(variance: float, means: Tensor, seed: int) -> Tensor:
+    """Return one colour an image, uint8 (n, 3): each channel N(mean, variance) on the [0, 1] scale, kept inside (0, 1).
+
+    The normal is truncated (drawn through its inverse distribution function), so that no channel is 0 or 255 after
+    rounding. Image i depends on (seed, i) alone. means: (n, 3) float64 on the 0..255 scale.
+    """
+    u = torch.from_numpy(np.random.Generator(np.random.Philox(seed)).random(means.shape))
+    sigma = 255 * math.sqrt(variance)
+    low, high = (torch.special.ndtr((edge - means) / sigma) for edge in (0.5, 254.5))
+    value: Tensor = means + sigma * torch.special.ndtri(low + u * (high - low))
+    return value.clamp(0.51, 254.49).round().to(torch.uint8)
+
+
+def nearest_mean(color: Tensor) -> Tensor:
+    """Return the index of the mean colour nearest to each colour (n, 3)."""
+    return torch.cdist(color.double(), torch.from_numpy(MEANS)).argmin(dim=1)
+
+
+class ColoredMNIST:
+    """The paper's protocol: train digits wear their own mean colour, test digits one at random, both jittered."""
+
+    class Config(Settings):
+        """Settings of `data`."""
+
+        path: str = Field(
+            "data/colored_mnist",
+            description="Folder of the official mnist_10color_jitter_var_X.XXX.npy files; used where the file for "
+            "color_var lies there, else the same protocol is rendered from the embedded strokes.",
+        )
+        color_var: float = Field(
+            0.030,
+            gt=0,
+            le=1,
+            description="Variance sigma^2 of the colour jitter on the [0, 1] scale; the paper uses 0.020 to 0.050.",
+        )
+        val_split_ratio: float = Field(
+            0.1, gt=0, lt=1, description="Share of the training images that is held out as val."
+        )
+        val_coloring: Literal["biased", "random"] = Field(
+            "random",
+            description="Colours of val: `biased` as in training, or `random` as in the test set (an unbiased "
+            "validation set from training digits).",
+        )
+        seed: int = Field(0, ge=0, description="Seed of the colours and of the train/val split.")
+        max_images: int | None = Field(
+            None, ge=100, description="Use only the first images of train and of test, to try things out."
+        )
+
+    def __init__(self, config: "ColoredMNIST.Config") -> None:
+        self.config = config
+        path = Path(config.path) / f"mnist_10color_jitter_var_{config.color_var:.3f}.npy"
+        if path.is_file():
+            self.source = f"official file {path}"
+            train, test = self._official(path)
+        else:
+            self.source = f"rendered from the embedded MNIST strokes (no {path})"
+            train, test = self._embedded()
+        if config.max_images is not None:
+            train, test = (split.take(torch.arange(min(len(split), config.max_images))) for split in (train, test))
+        order = permutation(len(train), derive(config.seed, "val"))
+        held_out = max(1, round(config.val_split_ratio * len(train)))
+        val = train.take(order[:held_out].sort().values)
+        if config.val_coloring == "random":
+            val = self._recolor(val, derive(config.seed, "val colors"))
+        self.val_note = f"{held_out} held-out training images, {config.val_coloring} colors"
+        self.splits = {"train": train.take(order[held_out:].sort().values), "val": val, "test": test}
+        self.spec = DataSpec(
+            image_shape=(3, 28, 28),
+            num_classes=10,
+            num_bins=BINS,
+            bias_shape=(3, MAP, MAP),
+            class_names=tuple("0123456789"),
+            bias_names=tuple(COLORS),
+        )
+
+    def _embedded(self) -> tuple[ColoredDigits, ColoredDigits]:
+        with files("lntl.data").joinpath("mnist_strokes.npz").open("rb") as file, np.load(file) as arrays:
+            strokes = {s: np.unpackbits(arrays[f"{s}_strokes"]).reshape(-1, 28, 28) for s in ("train", "test")}
+            labels = {s: torch.from_numpy(arrays[f"{s}_labels"].astype(np.int64)) for s in ("train", "test")}
+        digits = {s: _digits(torch.from_numpy(strokes[s]), labels[s]) for s in ("train", "test")}
+        train = digits["train"]
+        own = draw_colors(self.config.color_var, torch.from_numpy(MEANS)[train.y], derive(self.config.seed, "train"))
+        return _colored(train, own), self._recolor(digits["test"], derive(self.config.seed, "test"))
+
+    def _recolor(self, split: ColoredDigits, seed: int) -> ColoredDigits:
+        """Give each image a mean colour drawn at random from the ten, with the same jitter."""
+        drawn = np.random.Generator(np.random.Philox(derive(seed, "means"))).integers(0, len(MEANS), len(split))
+        return _colored(split, draw_colors(self.config.color_var, torch.from_numpy(MEANS[drawn]), seed))
+
+    def _official(self, path: Path) -> tuple[ColoredDigits, ColoredDigits]:
+        arrays = official_npy.read(path)
+        splits = []
+        for split in ("train", "test"):
+            images = torch.from_numpy(arrays[f"{split}_image"])
+            digits = _digits((images > 0).any(dim=3).to(torch.uint8), torch.from_numpy(arrays[f"{split}_label"]))
+            splits.append(replace(_colored(digits, images.flatten(1, 2).amax(dim=1)), images=images))
+        return splits[0], splits[1]
+
+
+def _digits(strokes: Tensor, y: Tensor) -> ColoredDigits:
+    if y.min() < 0 or y.max() > 9:
+        raise UserError(f"labels must be 0 to 9, found {y.min()} to {y.max()}: is this the Colored MNIST file?")
+    return ColoredDigits(strokes, torch.zeros(len(y), 3, dtype=torch.uint8), y, y, torch.arange(len(y)))
+
+
+def _colored(split: ColoredDigits, color: Tensor) -> ColoredDigits:
+    return replace(split, color=color, group=split.y * len(MEANS) + nearest_mean(color), images=None)

@@ -1,0 +1,104 @@
+"""What the command line tells about methods, configurations and data."""
+
+import inspect
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.markup import escape
+from rich.table import Table
+
+from lntl import config as configuration
+from lntl import plugins, ready_configs
+from lntl.console import out
+from lntl.errors import UserError
+from lntl.runs.files import write_atomic
+from lntl.yaml_file import read_yaml
+
+
+def methods(name: str | None) -> None:
+    """Print the methods, or one method's equation and settings."""
+    if name is not None:
+        _method(name)
+        return
+    table = Table("method", "what it does")
+    for each in plugins.names("lntl.methods"):
+        table.add_row(each, _summary(plugins.load("lntl.methods", each)))
+    out.print(table)
+
+
+def _summary(plugin: Any) -> str:
+    return (inspect.getdoc(inspect.getmodule(plugin)) or "").partition("\n")[0]
+
+
+def _method(name: str) -> None:
+    method = plugins.load("lntl.methods", name)
+    out.print(f"[bold]{escape(name)}[/bold]: {escape(_summary(method))}\n\n{escape(inspect.getdoc(method) or '')}\n")
+    out.print(f"trains {', '.join(method.trains)}; {'sees' if method.sees_bias else 'does not see'} the bias label")
+    if method.Config.model_fields:
+        table = Table("setting", "default", "meaning")
+        for key, field in method.Config.model_fields.items():
+            table.add_row(key, str(field.default), field.description)
+        out.print(table)
+
+
+def configs() -> None:
+    """Print the ready configurations."""
+    table = Table("configuration", "what it is")
+    for name in ready_configs.names():
+        table.add_row(name, read_yaml(ready_configs.find(name))["project"].get("description", ""))
+    out.print(table)
+    out.print("Run one: lntl train NAME. Change one: lntl configs copy NAME .")
+
+
+def copy_config(name: str, folder: Path) -> None:
+    """Copy a ready configuration into a folder; raises UserError rather than replace a file."""
+    if name not in ready_configs.names():
+        raise UserError(f"no ready configuration {name!r}{plugins.did_you_mean(name, ready_configs.names())}")
+    source = ready_configs.find(name)
+    target = folder / source.name
+    if target.exists():
+        raise UserError(f"{target} exists already; move it away first")
+    try:
+        shutil.copyfile(source, target)
+    except OSError as error:
+        raise UserError(f"{target}: cannot write it: {error.strerror}") from error
+    out.print(f"{target}", highlight=False)
+
+
+def schema() -> None:
+    """Print the JSON Schema of the configuration."""
+    print(json.dumps(configuration.config_model().model_json_schema(), indent=2))
+
+
+def _load_data(config_name: str, overrides: list[str]) -> Any:
+    config = configuration.read(ready_configs.find(config_name), overrides)
+    return plugins.load("lntl.data", config.data.name)(config.data)
+
+
+def data(config_name: str, overrides: list[str]) -> None:
+    """Print where the data come from, their sizes, and how well a class's most frequent bias value would guess."""
+    dataset = _load_data(config_name, overrides)
+    out.print(f"{dataset.source}\nval: {dataset.val_note}", soft_wrap=True, highlight=False)
+    table = Table("split", "images", "classes", "groups with images", "label guessed from the bias")
+    for name, split in dataset.splits.items():
+        cells = torch.bincount(split.group, minlength=dataset.spec.num_groups).view(dataset.spec.num_classes, -1)
+        guess = cells.amax(dim=0).sum() / cells.sum()  # the best that a rule "bias value -> class" can do
+        filled = f"{int((cells > 0).sum())} of {cells.numel()}"
+        table.add_row(name, str(len(split)), str(dataset.spec.num_classes), filled, f"{float(guess):.1%}")
+    out.print(table)
+
+
+def make_data(target: Path, config_name: str, overrides: list[str]) -> None:
+    """Write every split as {split}_image (n, H, W, C) uint8, {split}_label and {split}_color to an .npz file."""
+    if target.exists():
+        raise UserError(f"{target} exists already; move it away first")
+    arrays = {}
+    for name, split in _load_data(config_name, overrides).splits.items():
+        arrays[f"{name}_image"] = split.pixels(torch.arange(len(split))).permute(0, 2, 3, 1).contiguous().numpy()
+        arrays[f"{name}_label"], arrays[f"{name}_color"] = split.y.numpy(), split.color.numpy()
+    write_atomic(target, lambda file: np.savez_compressed(file, **arrays))
+    out.print(f"{target}: {', '.join(f'{k} {v.shape}' for k, v in arrays.items())}", soft_wrap=True, highlight=False)

@@ -1,0 +1,1 @@
+"""Measure: run the networks once, then compute every metric from the kept predictions."""

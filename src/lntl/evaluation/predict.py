@@ -1,0 +1,47 @@
+"""Run the networks over a split once and keep what every metric needs."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lntl.data.loader import Loader
+from lntl.types import IGNORE, Networks
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """Of each of n images, on the CPU: y, group, row, task logits (n, classes), and how h did on its bias labels."""
+
+    y: Tensor
+    group: Tensor
+    row: Tensor
+    logits: Tensor
+    bias_hits: Tensor  # bias labels that h gets right
+    bias_labels: Tensor  # bias labels that are known
+    num_groups: int
+
+    @property
+    def predicted(self) -> Tensor:
+        """The predicted class of each image."""
+        return self.logits.argmax(dim=1)
+
+    @property
+    def correct(self) -> Tensor:
+        """Whether each prediction is right."""
+        return self.predicted == self.y
+
+
+@torch.inference_mode()
+def predict(networks: Networks, loader: Loader, num_groups: int) -> Predictions:
+    """Return the predictions of f, g and h on a split, in the split's order; the networks are left in eval mode."""
+    networks.eval()
+    columns: list[tuple[Tensor, ...]] = []
+    for batch in loader.batches():
+        z = networks.f(batch.x)
+        known = batch.bias != IGNORE
+        hits = (networks.h(z).argmax(dim=1) == batch.bias) & known
+        rows = (batch.y, batch.group, batch.row, networks.g(z), hits.flatten(1).sum(1), known.flatten(1).sum(1))
+        columns.append(tuple(column.cpu() for column in rows))
+    y, group, row, logits, bias_hits, bias_labels = (torch.cat(column) for column in zip(*columns, strict=True))
+    return Predictions(y, group, row, logits, bias_hits, bias_labels, num_groups)

@@ -1,0 +1,60 @@
+"""What a training method is."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+
+from lntl.plugins import Settings
+from lntl.types import Batch, Networks
+
+NetworkName = Literal["f", "g", "h"]
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """One line of a method's algorithm: minimise `loss` over the networks `over`; `terms` are logged."""
+
+    loss: Tensor
+    over: tuple[nn.Module, ...]
+    terms: dict[str, Tensor]
+
+
+def minimise(loss: Tensor, over: tuple[nn.Module, ...], **terms: Tensor) -> Objective:
+    """Return the objective "minimise loss over these networks"; the terms are logged as train/NAME."""
+    return Objective(loss, over, {name: term.detach() for name, term in terms.items()})
+
+
+class Method(nn.Module):
+    """A training method over the networks f, g and h. Its own state, if any, is its buffers and parameters."""
+
+    class Config(Settings):
+        """Settings of the method in a phase."""
+
+    trains: ClassVar[tuple[NetworkName, ...]]  # the others are in eval mode and do not change, buffers included
+    sees_bias: ClassVar[bool] = False  # a method that does not is handed IGNORE for every bias label
+
+    def __init__(self, networks: Networks, config: Settings) -> None:
+        super().__init__()
+        self._networks = (networks,)  # in a tuple: f, g and h belong to the trainer, not to this module's state
+        self.config = config
+
+    @property
+    def f(self) -> nn.Module:
+        """The feature extractor."""
+        return self._networks[0].f
+
+    @property
+    def g(self) -> nn.Module:
+        """The task head."""
+        return self._networks[0].g
+
+    @property
+    def h(self) -> nn.Module:
+        """The bias head."""
+        return self._networks[0].h
+
+    def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
+        """Yield what to minimise on one batch, in order; `progress` in [0, 1) is the share of the phase done."""
+        raise NotImplementedError

@@ -1,0 +1,80 @@
+"""Learning Not to Learn: unlearn a known bias by reversed gradient and information term (Kim et al., CVPR 2019)."""
+
+import math
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch.nn.functional import cross_entropy
+
+from lntl.methods.base import Method, Objective, minimise
+from lntl.ops import bias_cross_entropy, entropy, frozen, reverse_gradient, two_sided
+from lntl.plugins import Settings
+from lntl.types import Batch, Networks
+
+__all__ = ["LNTL"]
+
+
+class LNTL(Method):
+    """Kim et al., CVPR 2019, eq. 9: min_{f,g} max_h L_c(f, g) + lam * E[log q_h(b | f(x))] - mu * L_B(f, h).
+
+    q_h is the softmax of h's logits, the expectation runs over b ~ q_h (so it is the negative entropy of h's belief),
+    L_c and L_B are cross-entropies in nats; L_B is summed over the bias channels and its labelled places averaged.
+    """
+
+    trains = ("f", "g", "h")
+    sees_bias = True
+
+    class Config(Settings):
+        """Settings of a phase with `method: lntl`."""
+
+        lam: float = Field(
+            0.01, ge=0, description="Weight of the information term; 0.01 in the authors' code, 0 is adversarial only."
+        )
+        mu: float = Field(
+            0.1,
+            ge=0,
+            description="Scale of the reversed gradient, 0.1 in the authors' code; training.adversarial_lambda.",
+        )
+        mu_ramp: Literal["constant", "linear", "dann"] = Field(
+            "constant", description="How mu grows over the phase; dann: 2 / (1 + exp(-10 p)) - 1 (Ganin et al., 2016)."
+        )
+        schedule: Literal["joint", "alternating"] = Field(
+            "joint",
+            description="joint: eq. 9 in one step; alternating: the authors' two sub-steps a batch, each with its own "
+            "forward and optimiser step.",
+        )
+
+    config: "LNTL.Config"
+
+    def __init__(self, networks: Networks, config: "LNTL.Config") -> None:
+        super().__init__(networks, config)
+
+    def mu(self, progress: float) -> float:
+        """Return the scale of the reversed gradient at `progress` in [0, 1)."""
+        ramp = {"constant": 1.0, "linear": progress, "dann": 2 / (1 + math.exp(-10 * progress)) - 1}
+        return self.config.mu * ramp[self.config.mu_ramp]
+
+    def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
+        """Yield eq. 9 as one objective, or as the authors' two."""
+        joint = self.config.schedule == "joint"
+        return self._joint(batch, self.mu(progress)) if joint else self._alternating(batch, self.mu(progress))
+
+    def _joint(self, batch: Batch, mu: float) -> Iterator[Objective]:
+        z = self.f(batch.x)
+        task = cross_entropy(self.g(z), batch.y)
+        own, seen = two_sided(self.h, z)  # `own` moves h, `seen` moves f
+        mi = -entropy(seen)
+        bias = bias_cross_entropy(own, batch.bias)
+        unlearn = task + self.config.lam * mi - mu * bias_cross_entropy(seen, batch.bias)  # f, g: eq. 9
+        mu_now = torch.tensor(mu)
+        yield minimise(unlearn + bias, over=(self.f, self.g, self.h), task=task, mi=mi, bias=bias, mu=mu_now)
+
+    def _alternating(self, batch: Batch, mu: float) -> Iterator[Objective]:
+        z = self.f(batch.x)
+        task = cross_entropy(self.g(z), batch.y)
+        mi = -entropy(frozen(self.h)(z))
+        yield minimise(task + self.config.lam * mi, over=(self.f, self.g), task=task, mi=mi)
+        bias = bias_cross_entropy(self.h(reverse_gradient(self.f(batch.x), mu)), batch.bias)
+        yield minimise(bias, over=(self.f, self.h), bias=bias, mu=torch.tensor(mu))

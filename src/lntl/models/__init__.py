@@ -1,0 +1,1 @@
+"""Networks f, g and h (one architecture a file) and the heads they share."""

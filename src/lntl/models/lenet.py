@@ -1,0 +1,50 @@
+"""A LeNet-like network whose features are a vector, with the bias map predicted from it."""
+
+from pydantic import Field
+from torch import nn
+
+from lntl.plugins import Settings
+from lntl.types import DataSpec, Networks
+
+__all__ = ["LeNet"]
+
+
+class LeNet(Networks):
+    """f: (N, C, 28, 28) -> z (N, feature_dim); g: z -> (N, classes); h: z -> (N, bins, biases, 14, 14)."""
+
+    class Config(Settings):
+        """Settings of `model`."""
+
+        feature_dim: int = Field(128, ge=1, description="Length of z.")
+        hidden_dim: int = Field(64, ge=1, description="Hidden units of g and channels inside h.")
+
+    def __init__(self, spec: DataSpec, config: "LeNet.Config") -> None:
+        super().__init__()
+        channels, height, width = spec.image_shape
+        biases, out_height, out_width = spec.bias_shape
+        self.f = nn.Sequential(
+            nn.Conv2d(channels, 32, 5, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(32, 64, 5, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(64 * (height // 4) * (width // 4), config.feature_dim),
+            nn.ReLU(),
+        )
+        self.g = nn.Sequential(
+            nn.Linear(config.feature_dim, config.hidden_dim),
+            nn.ReLU(),
+            nn.Linear(config.hidden_dim, spec.num_classes),
+        )
+        low_height, low_width = out_height // 2, out_width // 2
+        self.h = nn.Sequential(
+            nn.Linear(config.feature_dim, config.hidden_dim * low_height * low_width),
+            nn.ReLU(),
+            nn.Unflatten(1, (config.hidden_dim, low_height, low_width)),
+            nn.ConvTranspose2d(config.hidden_dim, config.hidden_dim, 2, stride=2),
+            nn.ReLU(),
+            nn.Conv2d(config.hidden_dim, biases * spec.num_bins, 3, padding=1),
+            nn.Unflatten(1, (spec.num_bins, biases)),
+        )

@@ -1,0 +1,93 @@
+"""Differentiable pieces of the objectives; each is one formula."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from lntl.types import IGNORE
+
+
+class _ReverseGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, scale: float) -> Tensor:
+        ctx.scale = scale
+        return z.view_as(z)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return -ctx.scale * gradient, None
+
+
+def reverse_gradient(z: Tensor, scale: float) -> Tensor:
+    """Return z unchanged; its gradient is multiplied by -scale (Ganin and Lempitsky, 2015)."""
+    out: Tensor = _ReverseGradient.apply(z, scale)
+    return out
+
+
+class frozen:  # noqa: N801 - reads as a function: frozen(h)(z)
+    """A network that judges without being moved: gradients reach its input, never its parameters."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Return module(z) with the parameters held still."""
+        still = {name: p.detach() for name, p in self._module.named_parameters()}
+        out: Tensor = functional_call(self._module, still, (z,))
+        return out
+
+
+class _TwoSided(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, module: nn.Module, z: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            leaf = z.detach().requires_grad_(ctx.needs_input_grad[1])
+            out = module(leaf)
+        ctx.graph = (leaf, out, parameters)
+        return out.detach(), out.detach().clone()
+
+    @staticmethod
+    def backward(ctx: Any, own: Tensor, seen: Tensor) -> tuple[Tensor | None, ...]:
+        leaf, out, parameters = ctx.graph
+        del ctx.graph
+        wanted = [p for p, needed in zip(parameters, ctx.needs_input_grad[2:], strict=True) if needed]
+        moved = iter(torch.autograd.grad(out, wanted, own, retain_graph=leaf.requires_grad) if wanted else ())
+        toward_z = torch.autograd.grad(out, leaf, seen)[0] if leaf.requires_grad else None
+        return None, toward_z, *(next(moved) if needed else None for needed in ctx.needs_input_grad[2:])
+
+
+def two_sided(module: nn.Module, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return module(z) twice from one forward: the gradient of the first moves `module` alone, of the second z alone.
+
+    The first equals module(z.detach()), the second frozen(module)(z). An adversary needs both, with opposite signs; the
+    forward and the work that both backward passes share are done once. Each output takes part in one backward.
+    """
+    own, seen = _TwoSided.apply(module, z, *module.parameters())
+    return own, seen
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Return the mean entropy in nats of the beliefs in logits (N, K, ...): mean of -sum_k p_k log p_k."""
+    log_p = F.log_softmax(logits, dim=1)
+    return -(log_p.exp() * log_p).sum(dim=1).mean()
+
+
+def bias_cross_entropy(logits: Tensor, bias: Tensor) -> Tensor:
+    """Return L_B: cross-entropy in nats of logits (N, K, ...) on bias (N, ...), mean over the labelled places.
+
+    A label map with a leading channel axis (N, C, H, W) counts as C biases whose losses are *summed*, as in the
+    authors' code (CE_R + CE_G + CE_B); channels share their labelled places. Without any label the loss is 0.
+    """
+    biases = bias.shape[1] if bias.dim() > 1 else 1
+    total = F.cross_entropy(logits, bias, ignore_index=IGNORE, reduction="sum")
+    return biases * total / (bias != IGNORE).sum().clamp(min=1)
+
+
+def group_mean(values: Tensor, group: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
+    """Return the mean of values (N,) in each group (NaN where a group is empty) and the group sizes."""
+    count = torch.bincount(group, minlength=num_groups)
+    total = torch.zeros(num_groups, dtype=torch.float64, device=values.device).index_add_(0, group, values.double())
+    return total / count, count

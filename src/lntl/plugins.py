@@ -1,0 +1,64 @@
+"""A plug-in is a file: `load("lntl.methods", "erm")` takes the one name in the `__all__` of lntl/methods/erm.py.
+
+A dotted name ("mypackage.mymodule.MyMethod") loads the user's own class. Each plug-in carries its `Config`.
+"""
+
+import difflib
+import importlib
+import pkgutil
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from lntl.errors import UserError
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, strict about types, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+@cache
+def names(folder: str) -> tuple[str, ...]:
+    """Return the names of the plug-ins in a package: its modules whose one public name carries a `Config`."""
+    modules = (m.name for m in pkgutil.iter_modules(importlib.import_module(folder).__path__))
+    return tuple(sorted(name for name in modules if _public(f"{folder}.{name}") is not None))
+
+
+def _public(module: str) -> Any | None:
+    members = [
+        getattr(importlib.import_module(module), name)
+        for name in getattr(importlib.import_module(module), "__all__", ())
+    ]
+    return members[0] if len(members) == 1 and hasattr(members[0], "Config") else None
+
+
+def load(folder: str, name: str) -> Any:
+    """Return the plug-in called `name` of `folder`, or the class that a dotted name points to.
+
+    Raises UserError with the nearest valid name when there is none.
+    """
+    if name in names(folder):
+        return _public(f"{folder}.{name}")
+    if "." in name:
+        return _user_class(name)
+    raise UserError(f"{name!r} is not one of {folder.rsplit('.', 1)[-1]}{did_you_mean(name, names(folder))}")
+
+
+def _user_class(dotted: str) -> Any:
+    module, _, attribute = dotted.rpartition(".")
+    try:
+        plugin = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"cannot load {dotted!r}: {error}; is its folder in PYTHONPATH?") from error
+    if not hasattr(plugin, "Config"):
+        raise UserError(f"{dotted!r} has no Config: give the class a `class Config(lntl.plugins.Settings)`")
+    return plugin
+
+
+def did_you_mean(name: str, valid: tuple[str, ...] | list[str]) -> str:
+    """Return "; did you mean 'x'?" with the nearest valid name, or the list of all where none is near."""
+    near = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else f"; valid: {', '.join(valid)}"

@@ -1,0 +1,1 @@
+"""Show what runs found: pure functions of their results."""

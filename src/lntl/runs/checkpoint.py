@@ -1,0 +1,56 @@
+"""Checkpoints: everything that the rest of a run depends on, written atomically, loaded without running code."""
+
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lntl import __version__
+from lntl.errors import UserError
+from lntl.runs.files import write_atomic
+
+FORMAT = 1  # raise it when the content changes its meaning
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The resolved configuration, the trainer's state, and the metrics of every finished epoch."""
+
+    config: dict[str, Any]
+    trainer: dict[str, Any]
+    records: list[dict[str, Any]]
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write the checkpoint to `path`; raises UserError, and keeps what was there, where that fails."""
+    content = {"format": FORMAT, "lntl": __version__, **{k: getattr(checkpoint, k) for k in _FIELDS}}
+    write_atomic(path, lambda file: torch.save(content, file))
+
+
+_FIELDS = tuple(Checkpoint.__dataclass_fields__)
+
+
+def load(path: Path) -> Checkpoint:
+    """Return the checkpoint at `path` with its tensors on the CPU.
+
+    Raises UserError where the file is missing, truncated, of another program, or of another format version.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such checkpoint; `ls {path.parent}` shows what there is")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise UserError(
+            f"{path}: not a readable checkpoint ({str(error).splitlines()[0][:80]}): truncated, or of another program; "
+            f"use another one from {path.parent}"
+        ) from error
+    if not isinstance(content, dict) or not {"format", *_FIELDS} <= content.keys():
+        raise UserError(f"{path}: a file of another program, not a checkpoint of lntl; train with `lntl train`")
+    if content["format"] != FORMAT:
+        raise UserError(
+            f"{path}: checkpoint format {content['format']} (lntl {content['lntl']}), but lntl {__version__} reads "
+            f"format {FORMAT}; install lntl {content['lntl']} to use it"
+        )
+    return Checkpoint(**{field: content[field] for field in _FIELDS})

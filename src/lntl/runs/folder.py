@@ -1,0 +1,75 @@
+"""The folder of a run."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from lntl.errors import UserError
+from lntl.runs import environment
+from lntl.runs.files import write_json, write_text
+
+
+class RunFolder:
+    """A run's config.yaml, environment.json, run.log, metrics.jsonl, tensorboard_logs/, checkpoints/, result.json."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.environment = path / "environment.json"
+        self.log = path / "run.log"
+        self.metrics = path / "metrics.jsonl"
+        self.tensorboard = path / "tensorboard_logs"
+        self.checkpoints = path / "checkpoints"
+        self.result = path / "result.json"
+        self.last = self.checkpoints / "last.pth"
+        self.best = self.checkpoints / "best_model.pth"
+
+    @property
+    def holds_a_run(self) -> bool:
+        """Whether a run has begun here."""
+        return self.config.exists() or self.checkpoints.exists()
+
+    def checkpoint(self, total_epoch: int) -> Path:
+        """Return the path of the checkpoint after that epoch of the run."""
+        return self.checkpoints / f"checkpoint_epoch_{total_epoch:02d}.pth"
+
+    def create(self, config_yaml: str, overwrite: bool = False) -> None:
+        """Begin a run here; raises UserError where one is, unless it may be overwritten (other files stay)."""
+        if self.holds_a_run and not overwrite:
+            raise UserError(
+                f"{self.path} already holds a run: continue it with --resume auto, replace it with --overwrite, "
+                "or give this one another project.experiment_name"
+            )
+        try:
+            for folder in (self.tensorboard, self.checkpoints):
+                shutil.rmtree(folder, ignore_errors=True)
+            for file in (self.config, self.environment, self.log, self.metrics, self.result):
+                file.unlink(missing_ok=True)
+            self.checkpoints.mkdir(parents=True)
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: cannot make the run folder: {error.strerror}; set logging.output_dir to a folder "
+                "that can be written to"
+            ) from error
+        write_text(self.config, config_yaml)
+        write_json(self.environment, environment.describe())
+
+    def write_metrics(self, records: list[dict[str, Any]]) -> None:
+        """Write metrics.jsonl anew: one line an epoch."""
+        write_text(self.metrics, "".join(json.dumps(record) + "\n" for record in records))
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Return the metrics of each finished epoch."""
+        return [json.loads(line) for line in self.metrics.read_text().splitlines()] if self.metrics.exists() else []
+
+    def read_result(self) -> dict[str, Any] | None:
+        """Return the content of result.json, None where the run is not over."""
+        return json.loads(self.result.read_text()) if self.result.exists() else None
+
+
+def of_checkpoint(path: Path) -> RunFolder:
+    """Return the folder of the run that a checkpoint lies in."""
+    if path.resolve().parent.name != "checkpoints":
+        raise UserError(f"{path}: a checkpoint lies in RUN/checkpoints/; put it there so that its run can be found")
+    return RunFolder(path.parent.parent)

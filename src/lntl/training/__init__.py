@@ -1,0 +1,1 @@
+"""Train: phases of epochs of steps, on Lightning Fabric."""

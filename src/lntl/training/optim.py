@@ -1,0 +1,53 @@
+"""Optimisers from torch, and the learning rate as a pure function of progress: no scheduler state to save."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from lntl import config
+
+# one_cycle: up from lr / 25 over the first 30 % of the steps, then down to lr / 25e4 (Smith and Topin, 2018, with the
+# constants of torch.optim.lr_scheduler.OneCycleLR).
+_RISE, _START, _END = 0.3, 1 / 25, 1 / 25e4
+
+
+def build(settings: config.Optimizer, parameters: Iterable[nn.Parameter]) -> Optimizer:
+    """Return the optimiser that the settings name."""
+    lr, decay = settings.lr, settings.weight_decay
+    match settings.name:
+        case "sgd":
+            return torch.optim.SGD(parameters, lr=lr, momentum=settings.momentum, weight_decay=decay)
+        case "adam":
+            return torch.optim.Adam(parameters, lr=lr, weight_decay=decay)
+        case "adamw":
+            return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay)
+        case "adagrad":
+            return torch.optim.Adagrad(parameters, lr=lr, weight_decay=decay)
+
+
+def learning_rate(settings: config.Optimizer, step: int, steps_per_epoch: int, epochs: int) -> float:
+    """Return the learning rate of update `step` (from 0) in a phase of `epochs` epochs."""
+    progress = step / (steps_per_epoch * epochs)
+    match settings.schedule:
+        case "constant":
+            factor = 1.0
+        case "step":
+            factor = settings.gamma ** (step // steps_per_epoch // settings.step_size)
+        case "cosine":
+            factor = _cosine(1.0, 0.0, progress)
+        case "one_cycle":
+            rising = progress < _RISE
+            factor = (
+                _cosine(_START, 1.0, progress / _RISE)
+                if rising
+                else _cosine(1.0, _END, (progress - _RISE) / (1 - _RISE))
+            )
+    return settings.lr * factor
+
+
+def _cosine(start: float, end: float, progress: float) -> float:
+    """Return the value on the half cosine from start (progress 0) to end (progress 1)."""
+    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2

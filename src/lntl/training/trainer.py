@@ -1,0 +1,224 @@
+"""The trainer: an iterable of epochs that knows phases, epochs and steps, and nothing of files or evaluation."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, cast
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _FabricOptimizer
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from lntl import config
+from lntl.data.loader import Loader
+from lntl.errors import UserError
+from lntl.methods.base import Method
+from lntl.seeding import derive
+from lntl.training import optim
+from lntl.types import Batch, Networks, Record
+
+
+class NonFiniteLossError(UserError):
+    """A loss term became infinite or NaN."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A phase to run: its settings, and how to make its method from the networks."""
+
+    settings: config.Phase
+    method: Callable[[Networks], Method]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One update: its place in the epoch; every `log_interval` steps also the mean terms and the learning rates."""
+
+    index: int  # from 1, within the epoch
+    total: int
+    terms: dict[str, float] | None
+
+
+class Trainer:
+    """Runs the phases in order.
+
+    `for record in trainer:` yields a Record an epoch; `for step in trainer.epoch():` takes the steps of the next epoch
+    one by one, after which `trainer.record` tells about it. Every random choice is a function of
+    (seed, phase, epoch, step), so `state_dict` taken between any two steps resumes exactly.
+    """
+
+    def __init__(
+        self, fabric: Fabric, networks: Networks, loader: Loader, plans: list[Plan], seed: int, log_interval: int = 50
+    ) -> None:
+        self.fabric, self.networks, self.loader, self.plans = fabric, networks, loader, plans
+        self.seed, self.log_interval = seed, log_interval
+        wrapped = Networks()
+        wrapped.f, wrapped.g, wrapped.h = (fabric.setup_module(net) for net in (networks.f, networks.g, networks.h))
+        self._wrapped = wrapped
+        self.record: Record | None = None
+        self._enter(phase=0)
+
+    def _enter(self, phase: int) -> None:
+        """Set up a phase: its method, an optimiser for each network it trains, and the average of the weights."""
+        self.phase, self.epoch_index, self.step = phase, 0, 0
+        self.settings = self.plans[phase].settings
+        self.method = self.plans[phase].method(self._wrapped).to(self.fabric.device)
+        self._optimizers: dict[str, _FabricOptimizer] = {name: self._optimizer(name) for name in self.method.trains}
+        self._terms: tuple[str, ...] = ()
+        self._pending: list[Tensor] = []  # one row of terms a step since the last report, on the device
+        self._sums: Tensor | None = None  # over the reported steps of the epoch, on the host
+        decay = self.settings.ema
+        self._average = (
+            AveragedModel(self.networks, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
+        )
+
+    def _optimizer(self, name: str) -> _FabricOptimizer:
+        optimizer = optim.build(self._optimizer_settings(name), getattr(self._wrapped, name).parameters())
+        return cast(_FabricOptimizer, self.fabric.setup_optimizers(optimizer))
+
+    def _optimizer_settings(self, name: str) -> config.Optimizer:
+        return self.settings.optimizer_h if name == "h" else self.settings.optimizer_fg
+
+    @property
+    def done(self) -> bool:
+        """Whether every epoch of every phase is over."""
+        return self.phase == len(self.plans) - 1 and self.epoch_index == self.settings.epochs
+
+    @property
+    def total_steps(self) -> int:
+        """Updates of the run so far."""
+        before = sum(plan.settings.epochs for plan in self.plans[: self.phase]) + self.epoch_index
+        return before * len(self.loader) + self.step
+
+    @property
+    def total_epochs(self) -> int:
+        """Epochs of all phases together."""
+        return sum(plan.settings.epochs for plan in self.plans)
+
+    @property
+    def evaluated(self) -> Networks:
+        """The networks to evaluate: the average of the weights where the phase keeps one, else the weights."""
+        return self._average.module if self._average is not None else self.networks  # type: ignore[return-value]
+
+    def __iter__(self) -> Iterator[Record]:
+        """Train to the end; yield the record of each epoch."""
+        while not self.done:
+            for _ in self.epoch():
+                pass
+            assert self.record is not None
+            yield self.record
+
+    def epoch(self) -> Iterator[Step]:
+        """Take the (remaining) steps of the current epoch, entering the next phase where the last one is over."""
+        if self.epoch_index == self.settings.epochs:
+            self._enter(self.phase + 1)
+        start, began, total = self.step, perf_counter(), len(self.loader)
+        order = derive(self.seed, "order", self.phase, self.epoch_index)
+        for batch in self.loader.batches(order, start):
+            self._update(batch if self.method.sees_bias else batch.without_bias())
+            self.step += 1
+            reports = self.step % self.log_interval == 0 or self.step == total
+            yield Step(self.step, total, self._report() if reports else None)
+        self._finish_epoch(total - start, perf_counter() - began)
+
+    def _update(self, batch: Batch) -> None:
+        """Minimise the objectives of one batch; their terms stay on the device until the next report."""
+        torch.manual_seed(derive(self.seed, "step", self.phase, self.epoch_index, self.step))
+        for name, net in self._wrapped.named_children():
+            net.train(name in self.method.trains)
+        for name, optimizer in self._optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = self._learning_rate(name)
+        terms: dict[str, Tensor] = {}
+        progress = self._phase_step / (len(self.loader) * self.settings.epochs)
+        for objective in self.method.objectives(batch, progress):
+            self._minimise(objective.loss, objective.over)
+            terms |= objective.terms
+        self._terms = tuple(terms)
+        self._pending.append(torch.stack([term.to(self.fabric.device, torch.float32) for term in terms.values()]))
+        if self._average is not None:
+            self._average.update_parameters(self.networks)
+
+    def _minimise(self, loss: Tensor, over: tuple[nn.Module, ...]) -> None:
+        optimizers = {net: self._optimizers[name] for name, net in self._wrapped.named_children() if net in over}
+        for optimizer in optimizers.values():
+            optimizer.zero_grad()
+        self.fabric.backward(loss, inputs=[p for net in over for p in net.parameters()])
+        for net, optimizer in optimizers.items():
+            if (norm := self.settings.clip_grad_norm) is not None:
+                self.fabric.clip_gradients(net, optimizer, max_norm=norm, error_if_nonfinite=False)
+            optimizer.step()
+
+    @property
+    def _phase_step(self) -> int:
+        return self.epoch_index * len(self.loader) + self.step
+
+    def _learning_rate(self, name: str) -> float:
+        settings = self._optimizer_settings(name)
+        return optim.learning_rate(settings, self._phase_step, len(self.loader), self.settings.epochs)
+
+    def _report(self) -> dict[str, float]:
+        """Bring the pending terms to the host (the loop's one synchronisation) and return their means."""
+        rows = torch.stack(self._pending).double().cpu()
+        self._pending = []
+        wrong = (~rows.isfinite().all(dim=1)).nonzero()
+        if len(wrong):
+            self._complain(self.step - len(rows) + int(wrong[0]) + 1, rows[wrong[0, 0]].tolist())
+        self._sums = self._sums + rows.sum(dim=0) if self._sums is not None else rows.sum(dim=0)
+        return dict(zip(self._terms, rows.mean(dim=0).tolist(), strict=True)) | self._rates()
+
+    def _rates(self) -> dict[str, float]:
+        """Return the learning rate of the latest update, by network."""
+        return {f"lr_{name}": self._optimizers[name].param_groups[0]["lr"] for name in self._optimizers}
+
+    def _complain(self, step: int, values: list[float]) -> None:
+        told = ", ".join(f"{name} = {value:g}" for name, value in zip(self._terms, values, strict=True))
+        raise NonFiniteLossError(
+            f"the loss is not finite at step {step} of epoch {self.epoch_index + 1} in phase {self.phase + 1} "
+            f"({self.settings.method}): {told}; lower the learning rate or set training.clip_grad_norm"
+        )
+
+    def _finish_epoch(self, steps: int, seconds: float) -> None:
+        assert self._sums is not None
+        terms = dict(zip(self._terms, (self._sums / len(self.loader)).tolist(), strict=True))
+        self.epoch_index, self.step, self._sums = self.epoch_index + 1, 0, None
+        self.record = Record(
+            phase=self.phase + 1,
+            method=self.settings.method,
+            epoch=self.epoch_index,
+            total_epoch=sum(plan.settings.epochs for plan in self.plans[: self.phase]) + self.epoch_index,
+            step=self.total_steps,
+            metrics={f"train/{name}": value for name, value in (terms | self._rates()).items()},
+            images_per_second=steps * self.loader.batch_size / seconds,
+            seconds=seconds,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the rest of the run depends on."""
+        return {
+            "phase": self.phase,
+            "epoch": self.epoch_index,
+            "step": self.step,
+            "networks": self.networks.state_dict(),
+            "method": self.method.state_dict(),
+            "optimizers": {name: optimizer.optimizer.state_dict() for name, optimizer in self._optimizers.items()},
+            "average": self._average.state_dict() if self._average is not None else None,
+            "terms": list(self._terms),
+            "pending": list(self._pending),
+            "sums": self._sums,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken."""
+        self._enter(state["phase"])
+        self.epoch_index, self.step = state["epoch"], state["step"]
+        self.networks.load_state_dict(state["networks"])
+        self.method.load_state_dict(state["method"])
+        for name, optimizer in self._optimizers.items():
+            optimizer.optimizer.load_state_dict(state["optimizers"][name])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
+        self._terms, self._sums = tuple(state["terms"]), state["sums"]
+        self._pending = [row.to(self.fabric.device) for row in state["pending"]]

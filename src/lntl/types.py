@@ -1,0 +1,91 @@
+"""The words that every module shares: a batch, what data look like, the three networks, an epoch's record."""
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+IGNORE = -100  # an unknown label: torch's own default `ignore_index`
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """N examples.
+
+    Shapes: x (N, C, H, W) float, normalised; y (N,) int64; bias (N, *bias_shape) int64 with IGNORE where unknown;
+    group (N,) int64 = y * num_biases + bias value; row (N,) int64, the place in the whole data set;
+    color (N, 3) uint8, the colour of the image.
+    """
+
+    x: Tensor
+    y: Tensor
+    bias: Tensor
+    group: Tensor
+    row: Tensor
+    color: Tensor
+
+    def without_bias(self) -> "Batch":
+        """Return the batch with everything that tells the bias blanked out."""
+        return replace(
+            self,
+            bias=torch.full_like(self.bias, IGNORE),
+            group=torch.full_like(self.group, IGNORE),
+            color=torch.zeros_like(self.color),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DataSpec:
+    """What a model must know of the data: image shape (C, H, W), counts, and the shape of one image's bias label."""
+
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    num_bins: int  # values that one bias label can take
+    bias_shape: tuple[int, ...]  # () for one label an image, (3, 14, 14) for a map of three colour channels
+    class_names: tuple[str, ...]
+    bias_names: tuple[str, ...]  # one name for each of the num_biases values that make up the groups
+
+    @property
+    def num_groups(self) -> int:
+        """Number of (class, bias value) cells."""
+        return self.num_classes * len(self.bias_names)
+
+
+class Networks(nn.Module):
+    """Feature extractor f, task head g and bias head h.
+
+    f: x -> z; g: z -> logits (N, num_classes); h: z -> bias logits (N, num_bins, *bias_shape).
+    """
+
+    f: nn.Module
+    g: nn.Module
+    h: nn.Module
+
+
+class Split(Protocol):
+    """One split of a data set (train, val or test): it makes batches of the rows asked for."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, index: Tensor) -> Batch:
+        """Return the examples at `index` (int64, in [0, len)) as one batch on the split's device."""
+        ...
+
+    def to(self, device: torch.device) -> "Split":
+        """Return the split with its tensors on `device`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What one epoch of training left to tell: phase and epochs count from 1; metrics carry their log names."""
+
+    phase: int
+    method: str
+    epoch: int  # within the phase
+    total_epoch: int  # within the run
+    step: int  # updates of the whole run so far
+    metrics: dict[str, float]
+    images_per_second: float
+    seconds: float

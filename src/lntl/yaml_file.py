@@ -1,0 +1,51 @@
+"""Read YAML the way a configuration means it: 1e-3 is a number, a key given twice is an error."""
+
+import re
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lntl.errors import UserError
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that knows 1e-3 as a number and refuses duplicate keys."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def parse(text: str, origin: str) -> Any:
+    """Return the value that a YAML text stands for; raises UserError with the place of the fault."""
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise UserError(f"{origin}{place}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """Return the content of a YAML file, a mapping."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(
+            f"{path}: cannot read the configuration: {reason}; `lntl configs` lists the ready ones"
+        ) from None
+    raw = parse(text, str(path))
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: a configuration is a mapping with the sections project, data, model and training")
+    return raw

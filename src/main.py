@@ -1,0 +1,38 @@
+"""The plain script: `python src/main.py --config C --mode train|evaluate ...`; it calls the code that `lntl` calls."""
+
+import argparse
+from pathlib import Path
+
+from lntl.cli import guarded
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train or evaluate as asked."""
+    from lntl import commands  # torch is slow to import: not for --help
+
+    if args.mode == "train":
+        resume, epochs = args.checkpoint_path, args.num_epochs
+        commands.train(
+            args.config, args.overrides, resume=resume, overwrite=args.overwrite, epochs=epochs, device=args.device
+        )
+    else:
+        path = (
+            Path(args.checkpoint_path)
+            if args.checkpoint_path
+            else commands.best_checkpoint(args.config, args.overrides)
+        )
+        commands.evaluate(path, args.device)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Train or evaluate; `lntl --help` shows the whole command line.")
+    parser.add_argument("--config", required=True, help="YAML file, or the name of a ready configuration")
+    parser.add_argument("--mode", choices=("train", "evaluate"), default="train")
+    parser.add_argument("--checkpoint_path", help="train: resume from it (or 'auto'); evaluate: the one to evaluate")
+    parser.add_argument("--num_epochs", type=int, help="epochs of the last phase; caps the phases before it")
+    parser.add_argument("--device", help="auto, cpu, cuda, cuda:N or mps")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run of the same name")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="override configuration keys")
+    arguments = parser.parse_args()
+    guarded(lambda: run(arguments), debug=arguments.debug)
