@@ -138,8 +138,7 @@ class Reference:
         task = functional.cross_entropy(self.g(z), y)
         log_p = torch.stack([functional.log_softmax(h(z), dim=1) for h in self.h])
         mi = (log_p.exp() * log_p).sum(dim=2).mean()
-        moved = [*self.f.parameters(), *self.g.parameters()]  # h is held still: its weight gradients aren't paid for
-        self._minimise(task + LAM * mi, moved, (self.optim_f, self.optim_g))
+        self._minimise(task + LAM * mi, (self.optim_f, self.optim_g))  # h gets gradients too, and isn't stepped
         return {"task": task.detach(), "mi": mi.detach()}
 
     def _bias_step(self, x: Tensor, bias: Tensor) -> dict[str, Tensor]:
@@ -147,16 +146,14 @@ class Reference:
         z = self.f(x)
         z.register_hook(lambda grad: -MU * grad)  # the gradient reversal (Ganin and Lempitsky, 2015)
         loss = sum((functional.cross_entropy(h(z), bias[:, c]) for c, h in enumerate(self.h)), torch.zeros(()))
-        moved = [p for net in (self.f, *self.h) for p in net.parameters()]
-        self._minimise(loss, moved, (self.optim_f, *self.optim_h))
+        self._minimise(loss, (self.optim_f, *self.optim_h))
         return {"bias": loss.detach()}
 
-    @staticmethod
-    def _minimise(loss: Tensor, moved: list[nn.Parameter], optims: tuple[torch.optim.Optimizer, ...]) -> None:
-        """Take one step of each optimiser on the loss."""
-        for optim in optims:
+    def _minimise(self, loss: Tensor, optims: tuple[torch.optim.Optimizer, ...]) -> None:
+        """Take one step of these optimisers on the loss."""
+        for optim in (self.optim_f, self.optim_g, *self.optim_h):
             optim.zero_grad()
-        torch.autograd.backward(loss, inputs=moved)
+        loss.backward()
         for optim in optims:
             optim.step()
 

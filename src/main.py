@@ -34,5 +34,5 @@ if __name__ == "__main__":
     parser.add_argument("--overwrite", action="store_true", help="replace the run of the same name")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="override configuration keys")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     guarded(lambda: run(arguments), debug=arguments.debug)

@@ -14,6 +14,7 @@ app = typer.Typer(
     epilog="--debug, anywhere, shows the traceback of an error.",
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
 configs_app = typer.Typer(help="List the ready configurations, copy one, or print the JSON Schema.")

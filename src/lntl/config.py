@@ -176,7 +176,7 @@ def config_model(data: str = "", model: str = "", methods: tuple[str, ...] = ())
         "Training",
         __base__=Training,
         __doc__=Training.__doc__,
-        phases=(list[phase], Training.model_fields["phases"]),  # type: ignore[valid-type],
+        phases=(list[phase], Training.model_fields["phases"]),  # type: ignore[valid-type]
     )
     return create_model(
         "Config",

@@ -12,7 +12,7 @@ import torch
 from lightning_fabric import Fabric
 
 from lntl import config as configuration
-from lntl import plugins
+from lntl import memory, plugins
 from lntl.config import Config
 from lntl.data.loader import Loader
 from lntl.errors import Interrupted, UserError
@@ -53,6 +53,7 @@ class Experiment:
 
 def build(config: Config) -> Experiment:
     """Return the experiment, ready to train; raises UserError where the device or the data are not to be had."""
+    memory.keep_freed()
     fabric = Fabric(**_device(config.training.device), precision=config.training.precision)
     data = plugins.load("lntl.data", config.data.name)(config.data)
     torch.manual_seed(derive(config.project.seed, "weights"))

@@ -40,33 +40,39 @@ class frozen:  # noqa: N801 - reads as a function: frozen(h)(z)
         return out
 
 
-class _TwoSided(torch.autograd.Function):
+class _Adversarial(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, module: nn.Module, z: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, module: nn.Module, z: Tensor, scale: float, *parameters: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             leaf = z.detach().requires_grad_(ctx.needs_input_grad[1])
             out = module(leaf)
-        ctx.graph = (leaf, out, parameters)
+        ctx.graph = (leaf, out, scale, parameters)
         return out.detach(), out.detach().clone()
 
     @staticmethod
-    def backward(ctx: Any, own: Tensor, seen: Tensor) -> tuple[Tensor | None, ...]:
-        leaf, out, parameters = ctx.graph
+    def backward(ctx: Any, learns: Tensor, judges: Tensor) -> tuple[Tensor | None, ...]:
+        leaf, out, scale, parameters = ctx.graph
         del ctx.graph
-        wanted = [p for p, needed in zip(parameters, ctx.needs_input_grad[2:], strict=True) if needed]
-        moved = iter(torch.autograd.grad(out, wanted, own, retain_graph=leaf.requires_grad) if wanted else ())
-        toward_z = torch.autograd.grad(out, leaf, seen)[0] if leaf.requires_grad else None
-        return None, toward_z, *(next(moved) if needed else None for needed in ctx.needs_input_grad[2:])
+        moved: list[Tensor | None] = [None] * len(parameters)
+        wanted = [i for i, needed in enumerate(ctx.needs_input_grad[3:]) if needed]
+        if wanted:
+            gradients = torch.autograd.grad(
+                out, [parameters[i] for i in wanted], learns, retain_graph=leaf.requires_grad
+            )
+            for i, gradient in zip(wanted, gradients, strict=True):
+                moved[i] = gradient
+        toward_z = torch.autograd.grad(out, leaf, judges - scale * learns)[0] if leaf.requires_grad else None
+        return None, toward_z, None, *moved
 
 
-def two_sided(module: nn.Module, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Return module(z) twice from one forward: the gradient of the first moves `module` alone, of the second z alone.
+def adversarial(module: nn.Module, z: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Return (module(reverse_gradient(z, scale)), frozen(module)(z)) from one forward of the module.
 
-    The first equals module(z.detach()), the second frozen(module)(z). An adversary needs both, with opposite signs; the
-    forward and the work that both backward passes share are done once. Each output takes part in one backward.
+    The first learns: its gradient moves the module, and z reversed. The second judges: its gradient moves z alone. What
+    their backward passes share is done once. Use both outputs in one backward.
     """
-    own, seen = _TwoSided.apply(module, z, *module.parameters())
-    return own, seen
+    learns, judges = _Adversarial.apply(module, z, scale, *module.parameters())
+    return learns, judges
 
 
 def entropy(logits: Tensor) -> Tensor:

@@ -117,7 +117,7 @@ class ColoredMNIST:
         )
         color_var: float = Field(
             0.030,
-            gt=0,
+            ge=1e-6,
             le=1,
             description="Variance sigma^2 of the colour jitter on the [0, 1] scale; the paper uses 0.020 to 0.050.",
         )

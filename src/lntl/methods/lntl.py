@@ -9,7 +9,7 @@ from pydantic import Field
 from torch.nn.functional import cross_entropy
 
 from lntl.methods.base import Method, Objective, minimise
-from lntl.ops import bias_cross_entropy, entropy, frozen, reverse_gradient, two_sided
+from lntl.ops import adversarial, bias_cross_entropy, entropy, frozen, reverse_gradient
 from lntl.plugins import Settings
 from lntl.types import Batch, Networks
 
@@ -64,12 +64,11 @@ class LNTL(Method):
     def _joint(self, batch: Batch, mu: float) -> Iterator[Objective]:
         z = self.f(batch.x)
         task = cross_entropy(self.g(z), batch.y)
-        own, seen = two_sided(self.h, z)  # `own` moves h, `seen` moves f
-        mi = -entropy(seen)
-        bias = bias_cross_entropy(own, batch.bias)
-        unlearn = task + self.config.lam * mi - mu * bias_cross_entropy(seen, batch.bias)  # f, g: eq. 9
-        mu_now = torch.tensor(mu)
-        yield minimise(unlearn + bias, over=(self.f, self.g, self.h), task=task, mi=mi, bias=bias, mu=mu_now)
+        learns, judges = adversarial(self.h, z, mu)  # h(reverse_gradient(z, mu)) and frozen(h)(z), in one forward
+        bias = bias_cross_entropy(learns, batch.bias)
+        mi = -entropy(judges)
+        loss = task + self.config.lam * mi + bias
+        yield minimise(loss, over=(self.f, self.g, self.h), task=task, mi=mi, bias=bias, mu=torch.tensor(mu))
 
     def _alternating(self, batch: Batch, mu: float) -> Iterator[Objective]:
         z = self.f(batch.x)

@@ -1,6 +1,8 @@
 """The authors' network for Colored MNIST. Source: the authors' code; f and g split at the 32 x 14 x 14 map."""
 
+import torch
 from torch import Tensor, nn
+from torch.nn.functional import batch_norm, conv2d
 
 from lntl.models.heads import MapHead
 from lntl.plugins import Settings
@@ -37,8 +39,8 @@ class Features(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(channels)
-        self.body = nn.Sequential(
-            nn.Conv2d(channels, 32, 5, padding=2),
+        self.first = nn.Conv2d(channels, 32, 5, padding=2)
+        self.rest = nn.Sequential(
             nn.MaxPool2d(3, stride=2, padding=1),
             nn.ReLU(),  # the authors put it before the pool: the two commute, and here the map is 4 times smaller
             nn.Conv2d(32, 32, 3, padding=1),
@@ -46,6 +48,15 @@ class Features(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return z; the input norm runs in x's own layout (3 channels vectorise badly in channels_last)."""
-        z: Tensor = self.body(self.norm(x))
+        """Return z = rest(first(norm(x))).
+
+        The norm's scale and shift are folded into the convolution's weights, the shift as those of a fourth channel of
+        ones: the same function, without a gradient of the size of the images.
+        """
+        norm, first = self.norm, self.first
+        x = batch_norm(x, norm.running_mean, norm.running_var, training=norm.training, eps=norm.eps)
+        scaled = first.weight * norm.weight[:, None, None]
+        shifted = (first.weight * norm.bias[:, None, None]).sum(dim=1, keepdim=True)
+        x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1).contiguous(memory_format=torch.channels_last)
+        z: Tensor = self.rest(conv2d(x, torch.cat([scaled, shifted], dim=1), first.bias, padding=2))
         return z

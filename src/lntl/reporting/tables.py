@@ -6,24 +6,32 @@ from rich.table import Table
 
 from lntl.reporting import paper
 
+_SHORT = {
+    "unbiased_accuracy": "unbiased",
+    "worst_group_accuracy": "worst group",
+    "f1_score_macro": "macro F1",
+    "bias_accuracy": "bias (h)",
+}
+
 
 def result_table(result: dict[str, Any], color_var: float | None) -> Table:
     """Return the test metrics of a finished run beside ERM and, on Colored MNIST, the paper's figures."""
     metrics = list(result["last"]["test"])
-    table = Table(title=f"{result['experiment']}: test set", title_justify="left")
-    table.add_column("")
+    table = Table(title=f"{result['experiment']} on the test set", title_justify="left")
+    table.add_column("", no_wrap=True)
+    table.add_column("epochs", justify="right")
     for name in metrics:
-        table.add_column(name.replace("_", " "), justify="right")
+        table.add_column(_SHORT.get(name, name), justify="right")
     if result["erm"] is not None:
-        _row(table, f"plain training (ERM), epoch {result['erm']['last']['epoch']}", result["erm"]["last"]["test"])
-    for kind in ("last", "best"):
-        told = "last epoch" if kind == "last" else "best on val"
-        _row(table, f"{result['method']}, {told} ({result[kind]['epoch']})", result[kind]["test"])
+        without_h = result["erm"]["last"]["test"] | {"bias_accuracy": None}  # plain training has no bias head
+        _row(table, "plain training (ERM)", result["erm"]["last"]["epoch"], [without_h[m] for m in metrics])
+    for kind, told in (("last", "last"), ("best", "best on val")):
+        _row(table, f"{result['method']}, {told}", result[kind]["epoch"], list(result[kind]["test"].values()))
     if color_var in paper.LNTL:
         table.add_section()
         for name, published in (("baseline", paper.BASELINE), ("LNTL", paper.LNTL)):
-            values = {metric: published[color_var] if metric == "accuracy" else None for metric in metrics}
-            _row(table, f"paper, {name}, {paper.EPOCHS} epochs", values)
+            values = [published[color_var] if metric == "accuracy" else None for metric in metrics]
+            _row(table, f"paper: {name}", paper.EPOCHS, values)
     return table
 
 
@@ -37,5 +45,5 @@ def metric_table(title: str, values: dict[str, float]) -> Table:
     return table
 
 
-def _row(table: Table, name: str, values: dict[str, float | None]) -> None:
-    table.add_row(name, *("" if value is None else f"{value:.4f}" for value in values.values()))
+def _row(table: Table, name: str, epochs: int, values: list[float | None]) -> None:
+    table.add_row(name, str(epochs), *("" if value is None else f"{value:.4f}" for value in values))

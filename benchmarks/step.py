@@ -1,0 +1,91 @@
+"""Measure a training step: `lntl` (schedule: joint) against a plain reference of the authors' procedure, side by side.
+
+Usage: python benchmarks/step.py [--seconds 20] [--threads 2] [--out benchmarks/step.json]
+
+Both train on the same images of Colored MNIST in batches of 128 in this one process, taking turns, so that both see the
+machine. Prints and writes: images a second of each, their ratio, the FLOPs of a step, and the share of the peak of a
+float32 matrix product, measured in the same run.
+"""
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from reference import Reference, matmul_gflops, step_flops
+
+from lntl import config, experiment, ready_configs
+from lntl.runs import environment
+from lntl.runs.files import write_json
+from lntl.training.trainer import Trainer
+
+BATCH = 128
+ROUNDS = 5  # turns of each side; the figure is the median
+
+
+def joint_trainer() -> tuple[Trainer, experiment.Experiment]:
+    """Build the trainer of the default configuration, in its unlearning phase, with the authors' optimiser."""
+    only_joint = "training.phases=[{method: lntl, epochs: 1000, schedule: joint}]"
+    overrides = [
+        "data.path=none",
+        "data.val_split_ratio=0.1",
+        f"training.batch_size={BATCH}",
+        "training.ema=null",
+        only_joint,
+    ]
+    overrides += ["training.optimizer_fg={name: sgd, weight_decay: 0.0005}", "training.optimizer_h={name: sgd}"]
+    built = experiment.build(config.read(ready_configs.find("colored_mnist_default"), overrides))
+    return built.trainer, built
+
+
+def lntl_rate(trainer: Trainer, seconds: float) -> float:
+    """Return the images a second of our steps, batches and all."""
+    began, images = time.perf_counter(), 0
+    while (passed := time.perf_counter() - began) < seconds:
+        for _ in trainer.epoch():
+            images += BATCH
+            if time.perf_counter() - began >= seconds:
+                break
+    return images / passed
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=20.0, help="seconds of measurement for each side")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("step.json"))
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    trainer, built = joint_trainer()
+    train = built.data.splits["train"]
+    index = torch.arange(10_000)
+    images = train.pixels(index).permute(0, 2, 3, 1).contiguous().numpy()
+    reference = Reference(images, train.y[index].numpy(), batch_size=BATCH)
+    turn = args.seconds / ROUNDS
+    reference.images_per_second(turn / 2)  # warm both up
+    lntl_rate(trainer, turn / 2)
+    rates = [(reference.images_per_second(turn), lntl_rate(trainer, turn)) for _ in range(ROUNDS)]
+    theirs, ours = (statistics.median(side) for side in zip(*rates, strict=True))
+    flops = sum(step_flops(BATCH).values()) / BATCH  # an image
+    peak = matmul_gflops()
+    result = {
+        "reference_images_per_second": round(theirs, 1),
+        "lntl_images_per_second": round(ours, 1),
+        "ratio": round(statistics.median(b / a for a, b in rates), 2),
+        "ratio_range": [round(f(b / a for a, b in rates), 2) for f in (min, max)],
+        "megaflops_an_image": round(flops / 1e6, 1),
+        "matmul_peak_gflops": round(peak, 1),
+        "share_of_peak": round(ours * flops / 1e9 / peak, 3),
+        "batch_size": BATCH,
+        "rounds": ROUNDS,
+        "environment": environment.describe(),
+    }
+    for name, value in result.items():
+        print(f"{name}: {value}")
+    write_json(args.out, result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""What the tests share: one thread a process, a tiny Colored MNIST, and builders of small configurations and trainers."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import hypothesis
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+from lntl import config as configuration
+from lntl import plugins
+from lntl.config import Config
+from lntl.data.colored_mnist import ColoredMNIST
+from lntl.data.loader import Loader
+from lntl.training.trainer import Plan, Trainer
+from lntl.types import Batch, Split
+
+torch.set_num_threads(1)  # the workers of pytest-xdist share the cores
+# Examples are drawn anew only where the test changes: a failure is the same on every machine.
+hypothesis.settings.register_profile("lntl", deadline=None, derandomize=True, database=None, max_examples=50)
+hypothesis.settings.load_profile("lntl")
+
+NO_FILES = "/nonexistent"  # no official file lies here, whatever the working directory
+
+
+@pytest.fixture(scope="session")
+def digits() -> ColoredMNIST:
+    """Colored MNIST of 100 training images, of which 10 are val, and 100 test images."""
+    return ColoredMNIST(ColoredMNIST.Config(path=NO_FILES, max_images=100))
+
+
+@pytest.fixture
+def batch(digits: ColoredMNIST) -> Batch:
+    """24 training images."""
+    return digits.splits["train"].batch(torch.arange(24))
+
+
+@pytest.fixture
+def raw_config(tmp_path: Any) -> Callable[..., dict[str, Any]]:
+    """A function from phases and sections to a small raw configuration, as YAML would give it.
+
+    A phase is a method's name (for one epoch) or a dict; a section given is merged into the one that stands here.
+    """
+
+    def make(*phases: str | dict[str, Any], **sections: dict[str, Any]) -> dict[str, Any]:
+        full = [{"method": p, "epochs": 1} if isinstance(p, str) else {"epochs": 1} | p for p in phases]
+        raw: dict[str, dict[str, Any]] = {
+            "project": {"experiment_name": "tiny"},
+            "data": {"name": "colored_mnist", "path": NO_FILES, "max_images": 100},
+            "model": {"name": "convnet"},
+            "training": {"device": "cpu", "batch_size": 32, "phases": full or [{"method": "erm", "epochs": 1}]},
+            "logging": {"output_dir": str(tmp_path / "results"), "log_interval_batches": 2},
+            "evaluation": {},
+        }
+        return {key: raw.get(key, {}) | sections.get(key, {}) for key in raw | sections}
+
+    return make
+
+
+@pytest.fixture
+def make_config(raw_config: Callable[..., dict[str, Any]]) -> Callable[..., Config]:
+    """Like raw_config, checked."""
+    return lambda *phases, **sections: configuration.validate(raw_config(*phases, **sections), "test")
+
+
+@pytest.fixture
+def make_trainer(make_config: Callable[..., Config], digits: ColoredMNIST) -> Callable[..., Trainer]:
+    """A function from phases and sections to a trainer on 90 images, three steps an epoch; `split` replaces them."""
+
+    def make(
+        *phases: str | dict[str, Any],
+        split: Split = digits.splits["train"],
+        precision: Any = "32-true",
+        **sections: dict[str, Any],
+    ) -> Trainer:
+        config = make_config(*phases, **sections)
+        torch.manual_seed(config.project.seed)
+        networks = plugins.load("lntl.models", config.model.name)(digits.spec, config.model)
+        networks.to(memory_format=torch.channels_last)
+        plans = [
+            Plan(phase, partial(plugins.load("lntl.methods", phase.method), config=phase))
+            for phase in config.training.phases
+        ]
+        fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
+        loader = Loader(split, config.training.batch_size, fabric.device)
+        return Trainer(fabric, networks, loader, plans, config.project.seed, config.logging.log_interval_batches)
+
+    return make

@@ -1,0 +1,406 @@
+"""The configuration: defaults, faults, overrides, inheritance, and that a run's resolved YAML reads back as it was."""
+
+import ast
+import copy
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lntl import config as configuration
+from lntl import plugins, ready_configs
+from lntl.config import Config
+from lntl.errors import UserError
+from lntl.methods.lntl import LNTL
+from lntl.yaml_file import parse, read_yaml
+
+PACKAGE = Path(configuration.__file__).parent
+DEFAULT = ready_configs.find("colored_mnist_default")
+RawConfig = Callable[..., dict[str, Any]]
+
+
+def faults(raw: Any) -> list[str]:
+    """Return the faults that the check finds, one sentence each."""
+    with pytest.raises(UserError) as caught:
+        configuration.validate(raw, "test.yaml")
+    head, *lines = str(caught.value).splitlines()
+    assert head == f"test.yaml: {len(lines)} fault(s) in the configuration"
+    return [line.strip() for line in lines]
+
+
+# --- what is right ---
+
+
+def test_defaults(raw_config: RawConfig) -> None:
+    config = configuration.validate(raw_config("erm"), "test")
+    assert config.project.seed == 0
+    assert config.data.color_var == 0.030
+    assert config.training.phases[0].optimizer_fg == configuration.Optimizer(name="adam", lr=0.001)
+    assert (config.training.ema, config.training.phases[0].ema) == (None, None)
+    assert config.evaluation.best_model_metric == "accuracy"
+
+
+def test_the_sections_logging_and_evaluation_may_be_left_out(raw_config: RawConfig) -> None:
+    raw = raw_config("erm")
+    del raw["logging"], raw["evaluation"]
+    assert configuration.validate(raw, "test").logging.output_dir == "results"
+
+
+def test_a_configuration_cannot_be_changed(make_config: Callable[..., Config]) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        make_config().project.seed = 1
+
+
+def test_phases_take_what_they_leave_out_from_training(make_config: Callable[..., Config]) -> None:
+    config = make_config(
+        {"method": "erm", "optimizer_fg": {"lr": 0.5}, "ema": None},
+        "erm",
+        training={"optimizer_fg": {"name": "sgd", "lr": 0.1, "momentum": 0.5}, "ema": 0.9, "clip_grad_norm": 2.0},
+    )
+    first, second = config.training.phases
+    assert first.optimizer_fg == configuration.Optimizer(name="sgd", lr=0.5, momentum=0.5)  # one key set anew
+    assert second.optimizer_fg == config.training.optimizer_fg
+    assert (first.ema, second.ema) == (None, 0.9)
+    assert first.clip_grad_norm == second.clip_grad_norm == 2.0
+    assert second.optimizer_h == configuration.Optimizer()
+
+
+def test_adversarial_lambda_is_mu_of_the_phases_that_have_one(make_config: Callable[..., Config]) -> None:
+    config = make_config(
+        "erm", "lntl", {"method": "lntl", "mu": 0.7}, {"method": "lntl"}, training={"adversarial_lambda": 0.3}
+    )
+    assert [getattr(phase, "mu", None) for phase in config.training.phases] == [None, 0.3, 0.7, 0.3]
+    assert make_config("lntl").training.phases[0].mu == LNTL.Config().mu
+
+
+def test_num_epochs_sets_the_last_phase_and_caps_the_others() -> None:
+    def epochs(number: int | None) -> list[int]:
+        config = configuration.read(DEFAULT, overrides, number)
+        return [*(phase.epochs for phase in config.training.phases), config.evaluation.erm_epochs]
+
+    overrides = ["training.phases.0.epochs=3", "training.phases.1.epochs=1", "evaluation.erm_epochs=5"]
+    before = epochs(None)
+    assert before[:2] == [3, 1]
+    assert epochs(2) == [2, 1, 2, 2]
+    assert epochs(9) == [3, 1, 9, 5]
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_num_epochs_below_1_is_refused(number: int) -> None:
+    with pytest.raises(UserError, match=f"must be at least 1, not {number}"):
+        configuration.read(DEFAULT, [], number)
+
+
+def test_the_erm_twin_differs_in_its_phases_alone() -> None:
+    config = configuration.read(DEFAULT, ["evaluation.erm_epochs=7", "project.seed=3"])
+    twin = configuration.erm_twin(config)
+    assert [(phase.method, phase.epochs) for phase in twin.training.phases] == [("erm", 7)]
+    assert twin.data.model_dump() == config.data.model_dump()
+    assert (twin.model.name, twin.project.seed) == (config.model.name, 3)
+    assert twin.training.phases[0].optimizer_fg == config.training.optimizer_fg
+    assert twin.training.phases[0].ema == config.training.ema
+    assert Path(twin.logging.output_dir) == Path(config.logging.output_dir) / config.project.experiment_name
+    assert twin.evaluation.erm_epochs == 0
+
+
+def test_the_users_own_method_brings_its_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raw_config: RawConfig
+) -> None:
+    (tmp_path / "own_method.py").write_text(
+        "from lntl.methods.erm import ERM\nfrom lntl.plugins import Settings\n"
+        "class Mine(ERM):\n    class Config(Settings):\n        power: int = 2\n        mu: float = 1.0\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    raw = raw_config("erm", {"method": "own_method.Mine", "power": 5}, training={"adversarial_lambda": 0.25})
+    phase = configuration.validate(raw, "test").training.phases[1]
+    assert (phase.method, phase.power, phase.mu) == ("own_method.Mine", 5, 0.25)
+    raw["training"]["phases"][1]["powr"] = 1
+    assert faults(raw) == ["training.phases.1.powr: unknown key; did you mean 'power'?"]
+
+
+# --- what is wrong ---
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),  # ... stands for any text
+    [
+        ("project.sed", 1, "project.sed: unknown key; did you mean 'seed'?"),
+        ("data.color_va", 1, "data.color_va: unknown key; did you mean 'color_var'?"),
+        ("training.phases.0.lamb", 1, "training.phases.0.lamb: unknown key; did you mean 'lam'?"),
+        ("training.phases.0.optimizer_h.nam", 1, "training.phases.0.optimizer_h.nam: unknown key; did you mean 'name'?"),
+        ("trainin", {}, "trainin: unknown key; did you mean 'training'?"),
+        ("model.feature_dim", 8, "model.feature_dim: unknown key; valid: name"),
+        ("project.seed", -1, "project.seed: -1 should be greater than or equal to 0"),
+        ("project.seed", 1.5, "project.seed: 1.5 should be a valid integer"),
+        ("project.seed", True, "project.seed: True should be a valid integer"),
+        ("project.seed", "1", "project.seed: '1' should be a valid integer"),
+        ("project.experiment_name", "a/b", "project.experiment_name: ... not 'a/b'"),
+        ("project.experiment_name", "", "project.experiment_name: ... not ''"),
+        ("training.batch_size", 1, "training.batch_size: 1 should be greater than or equal to 2"),
+        ("training.phases", [], "training.phases: ...at least 1 item... not []"),
+        ("training.phases", 3, "training.phases: 3 should be a valid list"),
+        ("training.phases.0", "lntl", "training.phases.0: 'lntl' should be a valid dictionary..."),
+        ("training.phases.0.epochs", 0, "training.phases.0.epochs: 0 should be greater than or equal to 1"),
+        ("training.phases.0.mu", "x", "training.phases.0.mu: 'x' should be a valid number"),
+        ("training.phases.0.schedule", "joined", "training.phases.0.schedule: unknown value 'joined'; did you mean 'joint'?"),
+        ("training.phases.0.method", "lnlt", "training.phases.0.method: unknown name 'lnlt'; did you mean 'lntl'?"),
+        ("training.phases.0.method", 3, "training.phases.0.method: unknown name '3'; valid: ...erm..."),
+        ("model.name", "lenett", "model.name: unknown name 'lenett'; did you mean 'lenet'?"),
+        ("data.name", "colored_mnits", "data.name: unknown ... 'colored_mnits'; did you mean 'colored_mnist'?"),
+        ("data.color_var", float("nan"), "data.color_var: nan should be a finite number"),
+        ("data.val_coloring", "blue", "data.val_coloring: unknown value 'blue'; valid: biased, random"),
+        ("evaluation.metrics.0", "acc", "evaluation.metrics.0: unknown value 'acc'; did you mean 'accuracy'?"),
+        ("evaluation", None, "evaluation: None should be a valid dictionary..."),
+        ("logging", 3, "logging: 3 should be a valid dictionary..."),
+        # what the phases inherit is wrong once, where it is written
+        ("training.optimizer_fg.lr", 0, "training.optimizer_fg.lr: 0 should be greater than 0"),
+        ("training.optimizer_fg.nam", 0, "training.optimizer_fg.nam: unknown key; did you mean 'name'?"),
+        ("training.optimizer_h", 3, "training.optimizer_h: 3 should be a valid dictionary..."),
+        ("training.ema", 1.0, "training.ema: 1.0 should be less than 1"),
+        ("training.adversarial_lambda", -1, "training.adversarial_lambda: -1 should be greater than or equal to 0"),
+        # a name of the user's own that leads nowhere
+        ("training.phases.0.method", "no_module.Mine", "training.phases.0.method: ...'no_module.Mine'...PYTHONPATH..."),
+    ],
+)  # fmt: skip
+def test_a_fault_is_told_with_its_path_its_value_and_the_nearest_name(
+    raw_config: RawConfig, key: str, value: Any, message: str
+) -> None:
+    raw = raw_config("lntl")
+    raw["evaluation"]["metrics"] = ["accuracy"]
+    raw["training"] |= {"optimizer_fg": {}, "optimizer_h": {}}
+    raw["training"]["phases"][0]["optimizer_h"] = {}
+    *parents, last = [int(part) if part.isdecimal() else part for part in key.split(".")]
+    place: Any = raw
+    for part in parents:
+        place = place[part]
+    place[last] = value
+    (fault,) = faults(raw)
+    assert re.fullmatch(".*".join(map(re.escape, message.split("..."))), fault), fault
+
+
+@pytest.mark.parametrize("section", ["project", "data", "model", "training"])
+def test_a_missing_section_is_named(raw_config: RawConfig, section: str) -> None:
+    raw = raw_config("erm")
+    del raw[section]
+    assert faults(raw) == [f"{section}: missing"]
+
+
+@pytest.mark.parametrize(
+    ("section", "key"), [("project", "experiment_name"), ("data", "name"), ("model", "name"), ("training", "phases")]
+)
+def test_a_missing_key_is_named(raw_config: RawConfig, section: str, key: str) -> None:
+    raw = raw_config("erm")
+    del raw[section][key]
+    (fault,) = faults(raw)
+    assert fault in (f"{section}.{key}: missing", f"{section}: missing '{key}'")
+
+
+def test_all_faults_are_told_at_once(raw_config: RawConfig) -> None:
+    raw = raw_config({"method": "lntl", "epochs": 0, "lamb": 1}, "ermm", project={"sed": 1}, logging={"output_dir": 3})
+    assert [fault.partition(":")[0] for fault in faults(raw)] == [
+        "project.sed",
+        "training.phases.0.epochs",
+        "training.phases.0.lamb",
+        "training.phases.1.method",
+        "logging.output_dir",
+    ]
+
+
+@settings(max_examples=25)
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.sampled_from(["project", "data", "model", "training", "phases", "method", "name", "epochs", "optimizer_fg"]), x)))  # fmt: skip # noqa: E501
+def test_whatever_the_document_holds_the_answer_is_a_user_error(raw: Any) -> None:
+    with pytest.raises(UserError):
+        configuration.validate(raw, "test")
+
+
+# --- overrides ---
+
+
+def test_overrides_use_the_same_names_and_the_yaml_notation() -> None:
+    overrides = [
+        "training.batch_size=64", "training.phases.1.epochs=2", "training.optimizer_h={name: sgd, lr: 1e-2}",
+        "training.ema=null", "project.description=a = b", "evaluation.metrics=[accuracy]",
+    ]  # fmt: skip
+    config = configuration.read(DEFAULT, overrides)
+    assert config.training.batch_size == 64
+    assert config.training.phases[1].epochs == 2
+    assert config.training.optimizer_h == configuration.Optimizer(name="sgd", lr=0.01)
+    assert config.training.phases[0].optimizer_h == config.training.optimizer_h
+    assert config.training.ema is None
+    assert config.project.description == "a = b"
+    assert config.evaluation.metrics == ["accuracy"]
+
+
+def test_an_override_may_open_a_section_that_the_file_leaves_out(tmp_path: Path, raw_config: RawConfig) -> None:
+    raw = raw_config("erm")
+    del raw["logging"]
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    assert configuration.read(path, ["logging.output_dir=elsewhere"]).logging.output_dir == "elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("", "write it as key=value"),
+        ("training.batch_size", "write it as key=value"),
+        ("=3", "write it as key=value"),
+        ("logging.output_dir=", "write it as key=value"),
+        ("training.phases.9.epochs=1", r"there is no 'training\.phases\.9\.epochs'"),
+        ("training.batch_size.x=1", r"there is no 'training\.batch_size\.x'"),
+        ("training.batch_size=[", "override .*: not valid YAML"),
+        ("training.batchsize=64", r"training\.batchsize: unknown key; did you mean 'batch_size'"),
+        ("training.batch_size=many", r"training\.batch_size: 'many' should be a valid integer"),
+        ("a..b=1", "a: unknown key"),
+    ],
+)
+def test_a_wrong_override_is_a_user_error(override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        configuration.read(DEFAULT, [override])
+
+
+# --- the resolved configuration ---
+
+optimizers = st.fixed_dictionaries(
+    {},
+    optional={
+        "name": st.sampled_from(["sgd", "adam", "adamw", "adagrad"]),
+        "lr": st.floats(1e-12, 10),
+        "weight_decay": st.floats(0, 1),
+        "schedule": st.sampled_from(["constant", "step", "cosine", "one_cycle"]),
+        "gamma": st.floats(1e-6, 1),
+    },
+)
+phases = st.one_of(
+    st.fixed_dictionaries(
+        {"method": st.sampled_from(["erm", "bias_head"]), "epochs": st.integers(1, 99)},
+        optional={"optimizer_fg": optimizers, "ema": st.none() | st.floats(0.01, 0.99)},
+    ),
+    st.fixed_dictionaries(
+        {"method": st.just("lntl"), "epochs": st.integers(1, 99)},
+        optional={"lam": st.floats(0, 1e9), "mu": st.floats(0, 1e-9), "schedule": st.sampled_from(["joint", "alternating"])},
+    ),
+)  # fmt: skip
+numberlike = st.from_regex(r"[-+]?[0-9]{1,3}(\.[0-9]?)?([eE][-+]?[0-9])?", fullmatch=True)
+texts = st.text(max_size=20) | st.sampled_from(["null", "true", "~", "1:30", "0x1f", "-", "? a", "é\n ü"]) | numberlike
+raws = st.fixed_dictionaries(
+    {
+        "project": st.fixed_dictionaries({"experiment_name": st.just("a") | numberlike, "description": texts}),
+        "data": st.fixed_dictionaries({"name": st.just("colored_mnist"), "color_var": st.floats(1e-6, 1)}),
+        "model": st.just({"name": "convnet"}) | st.just({"name": "lenet", "feature_dim": 7}),
+        "training": st.fixed_dictionaries(
+            {"phases": st.lists(phases, min_size=1, max_size=3)},
+            optional={"optimizer_fg": optimizers, "adversarial_lambda": st.floats(0, 1), "ema": st.floats(0.01, 0.99)},
+        ),
+    }
+)
+
+
+@settings(max_examples=25)
+@given(raws)
+def test_the_resolved_yaml_reads_back_as_an_equal_configuration(raw: dict[str, Any]) -> None:
+    config = configuration.validate(copy.deepcopy(raw), "test")
+    again = configuration.validate(parse(configuration.to_yaml(config), "again"), "again")
+    assert again == config
+    assert configuration.to_yaml(again) == configuration.to_yaml(config)
+
+
+# --- the JSON Schema ---
+
+SCHEMA = ready_configs.FOLDER / "schema.json"
+
+
+def test_schema_json_is_current(capsys: pytest.CaptureFixture[str]) -> None:
+    from lntl import describe
+
+    describe.schema()
+    assert SCHEMA.read_text() == capsys.readouterr().out, (
+        "write it anew: lntl configs schema > src/lntl/configs/schema.json"
+    )
+
+
+@pytest.mark.parametrize("name", ready_configs.names())
+def test_the_ready_configs_fit_the_schema(name: str) -> None:
+    jsonschema.validate(read_yaml(ready_configs.find(name)), json.loads(SCHEMA.read_text()))
+
+
+@pytest.mark.parametrize("fault", [{"project": {"experiment_name": 3}}, {"modle": {}}, {"training": {"phases": [{"method": "ermm", "epochs": 1}]}}])  # fmt: skip # noqa: E501
+def test_the_schema_refuses_what_the_program_refuses(fault: dict[str, Any]) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(read_yaml(DEFAULT) | fault, json.loads(SCHEMA.read_text()))
+
+
+# --- no key that nothing reads ---
+
+SECTIONS = {name: field.annotation for name, field in Config.model_fields.items()}
+
+
+def plugin_settings() -> Iterator[tuple[type[plugins.Settings], set[str]]]:
+    """Yield the Config of each plug-in, with the names under which its fields are read."""
+    for folder in ("lntl.data", "lntl.models", "lntl.methods"):
+        for name in plugins.names(folder):
+            yield plugins.load(folder, name).Config, {"config"}
+
+
+def all_settings() -> Iterator[tuple[type[plugins.Settings], set[str]]]:
+    """Yield each class of settings with the names under which src may hold an object of it."""
+    for name, section in SECTIONS.items():
+        yield section, {name, "settings"} if name == "logging" else {name}
+    yield configuration.Optimizer, {"settings"}
+    yield configuration.Phase, {"settings", "config"}
+    yield from plugin_settings()
+
+
+ALL_SETTINGS = list(all_settings())
+
+
+def reads() -> set[tuple[str, str]]:
+    """Return (owner, key) of every `owner.key`, `owner["key"]`, `owner.get("key")` and `"key" in owner` in src."""
+    found = {("training", key) for key in configuration._INHERITED}  # config.py loops over them: training.get(key)
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Attribute(value=owner, attr=key, ctx=ast.Load()):
+                    found.add((last_name(owner), key))
+                case ast.Subscript(value=owner, slice=ast.Constant(value=str(key)), ctx=ast.Load()):
+                    found.add((last_name(owner), key))
+                case ast.Call(func=ast.Attribute(value=owner, attr="get"), args=[ast.Constant(value=str(key)), *_]):
+                    found.add((last_name(owner), key))
+    return found
+
+
+def last_name(node: ast.expr) -> str:
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name) | ast.Subscript(slice=ast.Constant(value=str(name))):
+            return name
+    return ""
+
+
+def unread(section: type[plugins.Settings], owners: set[str], found: set[tuple[str, str]]) -> list[str]:
+    return [key for key in section.model_fields if not any((owner, key) in found for owner in owners)]
+
+
+@pytest.mark.parametrize(("section", "owners"), ALL_SETTINGS, ids=lambda value: getattr(value, "__qualname__", ""))
+def test_every_key_is_read_somewhere(section: type[plugins.Settings], owners: set[str]) -> None:
+    assert unread(section, owners, reads()) == []
+
+
+def test_the_search_for_unread_keys_can_fail() -> None:
+    class Project(plugins.Settings):
+        seed: int = 0
+        nothing_reads_me: int = 0
+
+    assert unread(Project, {"project"}, reads()) == ["nothing_reads_me"]
+
+
+@pytest.mark.parametrize(("section", "owners"), ALL_SETTINGS, ids=lambda value: getattr(value, "__qualname__", ""))
+def test_every_key_is_documented(section: type[plugins.Settings], owners: set[str]) -> None:
+    assert [key for key, field in section.model_fields.items() if not field.description] == []
+    assert section.__doc__

@@ -1,0 +1,209 @@
+"""Each formula against slow, obvious loops; what an adversary moves and what it leaves alone."""
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from lntl.models.heads import MapHead
+from lntl.ops import adversarial, bias_cross_entropy, entropy, frozen, group_mean, reverse_gradient
+from lntl.types import IGNORE
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+def softmax(logits: list[float]) -> list[float]:
+    top = max(logits)
+    weights = [math.exp(value - top) for value in logits]
+    return [weight / sum(weights) for weight in weights]
+
+
+def beliefs(logits: Tensor) -> Iterator[tuple[tuple[int, ...], list[float]]]:
+    """Yield each place (n, ...) of logits (N, K, ...) with its K probabilities."""
+    last = logits.movedim(1, -1)
+    for place in torch.cartesian_prod(*(torch.arange(size) for size in last.shape[:-1])).view(-1, last.dim() - 1):
+        where = tuple(place.tolist())
+        yield where, softmax(last[where].tolist())
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (2, 8, 3, 2, 2)])
+def test_entropy_is_the_mean_of_minus_p_log_p(shape: tuple[int, ...]) -> None:
+    logits = 3 * torch.randn(shape, dtype=torch.float64)
+    each = [-sum(p * math.log(p) for p in belief) for _, belief in beliefs(logits)]
+    assert entropy(logits).item() == pytest.approx(sum(each) / len(each), rel=1e-12)
+
+
+def test_entropy_is_log_k_where_uniform_and_0_where_sure() -> None:
+    assert entropy(torch.zeros(3, 8)).item() == pytest.approx(math.log(8))
+    assert entropy(torch.eye(8) * 1e4).item() == 0
+
+
+def slow_bias_loss(logits: Tensor, bias: Tensor) -> float:
+    """Sum over channels of the mean over the labelled places of -log p(label)."""
+    losses: dict[int, list[float]] = {}
+    for where, belief in beliefs(logits):
+        if bias[where] != IGNORE:
+            losses.setdefault(where[1] if bias.dim() > 1 else 0, []).append(-math.log(belief[int(bias[where])]))
+    return sum(sum(channel) / len(channel) for channel in losses.values())
+
+
+def test_bias_cross_entropy_of_one_label_an_image() -> None:
+    logits, bias = torch.randn(6, 4, dtype=torch.float64), torch.tensor([0, 3, IGNORE, 1, 2, IGNORE])
+    assert bias_cross_entropy(logits, bias).item() == pytest.approx(slow_bias_loss(logits, bias), rel=1e-12)
+
+
+def test_bias_cross_entropy_sums_the_channels_of_a_map_and_skips_unlabelled_places() -> None:
+    logits = torch.randn(2, 8, 3, 3, 3, dtype=torch.float64)
+    unknown = torch.rand(2, 1, 3, 3) < 0.5  # the background: the same places in each channel
+    bias = torch.where(unknown, IGNORE, torch.randint(0, 8, (2, 3, 3, 3)))
+    assert bias_cross_entropy(logits, bias).item() == pytest.approx(slow_bias_loss(logits, bias), rel=1e-12)
+
+
+def test_bias_cross_entropy_is_the_authors_sum_of_three() -> None:
+    logits, bias = torch.randn(4, 8, 3, 5, 5, dtype=torch.float64), torch.randint(0, 8, (4, 3, 5, 5))
+    bias[:, :, :2] = IGNORE
+    authors = sum(cross_entropy(logits[:, :, c], bias[:, c], ignore_index=IGNORE) for c in range(3))
+    torch.testing.assert_close(bias_cross_entropy(logits, bias), authors)
+
+
+@pytest.mark.parametrize("shape", [(5,), (5, 3, 2, 2)])
+def test_bias_cross_entropy_without_any_label_is_0_and_moves_nothing(shape: tuple[int, ...]) -> None:
+    logits = torch.randn(5, 4, *shape[1:], requires_grad=True)
+    loss = bias_cross_entropy(logits, torch.full(shape, IGNORE))
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert loss.item() == 0
+    assert not gradient.any()
+
+
+@pytest.mark.parametrize("size", [1e4, 1e30, -1e30])
+def test_extreme_logits_give_finite_losses_and_gradients(size: float) -> None:
+    logits = (size * torch.eye(4)).requires_grad_()
+    for loss in (entropy(logits), bias_cross_entropy(logits, torch.arange(4))):
+        (gradient,) = torch.autograd.grad(loss, logits)
+        assert loss.isfinite()
+        assert gradient.isfinite().all()
+
+
+def test_group_mean() -> None:
+    values, group = torch.rand(50), torch.randint(0, 6, (50,)) // 2 * 2  # the odd groups are empty
+    means, count = group_mean(values, group, 6)
+    for each in range(6):
+        members = [float(v) for v, g in zip(values, group, strict=True) if g == each]
+        assert count[each] == len(members)
+        expected = sum(members) / len(members) if members else math.nan
+        assert means[each].item() == pytest.approx(expected, rel=1e-12, nan_ok=True)
+
+
+def test_group_mean_of_booleans_is_a_share() -> None:
+    means, _ = group_mean(torch.tensor([True, False, True]), torch.tensor([0, 0, 1]), 2)
+    assert means.tolist() == [0.5, 1.0]
+
+
+def test_reverse_gradient_keeps_the_value_and_scales_the_gradient_by_minus_mu() -> None:
+    z, upstream = torch.randn(3, 4, requires_grad=True), torch.randn(3, 4)
+    out = reverse_gradient(z, 0.3)
+    (gradient,) = torch.autograd.grad(out, z, upstream)
+    assert torch.equal(out, z)
+    for i in range(3):
+        for j in range(4):
+            assert gradient[i, j].item() == pytest.approx(-0.3 * upstream[i, j].item())
+
+
+def head(train: bool) -> nn.Module:
+    module = MapHead(channels=4, bins=3, biases=2).double().train(train)
+    nn.init.normal_(module.body[1].weight)  # a BatchNorm with weights of its own
+    return module
+
+
+def features() -> Tensor:
+    return torch.randn(5, 4, 6, 6, dtype=torch.float64, requires_grad=True)
+
+
+def test_frozen_moves_its_input_and_never_its_parameters() -> None:
+    module, z = head(train=False), features()
+    out = frozen(module)(z)
+    out.square().sum().backward()
+    assert torch.equal(out, module(z))
+    (expected,) = torch.autograd.grad(module(z).square().sum(), z)
+    torch.testing.assert_close(z.grad, expected)
+    assert all(p.grad is None and p.requires_grad for p in module.parameters())
+
+
+def gradients(loss: Tensor, module: nn.Module, z: Tensor) -> list[Tensor | None]:
+    return list(torch.autograd.grad(loss, [z, *module.parameters()], allow_unused=True))
+
+
+def two_passes(module: nn.Module, z: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Return what `adversarial` stands for, from two forward passes."""
+    return module(reverse_gradient(z, scale)), frozen(module)(z)
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("side", [0, 1])
+def test_each_side_of_adversarial_equals_a_forward_pass_of_its_own(train: bool, side: int) -> None:
+    module, z, weights = head(train), features(), torch.randn(5, 3, 2, 6, 6, dtype=torch.float64)
+    fast, slow = adversarial(module, z, 0.3)[side], two_passes(module, z, 0.3)[side]
+    torch.testing.assert_close(fast, slow)
+    expected = gradients((slow * weights).sum(), module, z)
+    for got, want in zip(gradients((fast * weights).sum(), module, z), expected, strict=True):
+        if want is None:  # the side that judges does not move it: no gradient, or one of exact zeros
+            assert got is None or not got.any()
+        else:
+            torch.testing.assert_close(got, want)
+
+
+def test_both_sides_of_adversarial_in_one_loss() -> None:
+    module, z, weights = head(train=True), features(), torch.randn(2, 5, 3, 2, 6, 6, dtype=torch.float64)
+    fast, slow = adversarial(module, z, 0.3), two_passes(module, z, 0.3)
+    fast_loss, slow_loss = (sum((o * w).sum() for o, w in zip(out, weights, strict=True)) for out in (fast, slow))
+    torch.testing.assert_close(gradients(fast_loss, module, z), gradients(slow_loss, module, z))
+
+
+def test_adversarial_updates_the_running_statistics_once() -> None:
+    module, once, z = head(train=True), head(train=True), features()
+    once.load_state_dict(module.state_dict())
+    once(z)
+    learns, judges = adversarial(module, z, 0.3)
+    (learns + judges).sum().backward()
+    for name, buffer in once.named_buffers():
+        torch.testing.assert_close(module.get_buffer(name), buffer)
+
+
+def test_adversarial_on_features_that_need_no_gradient() -> None:
+    module, z = head(train=True), features().detach()
+    learns, _ = adversarial(module, z, 0.3)
+    fast = torch.autograd.grad(learns.square().sum(), list(module.parameters()))
+    slow = torch.autograd.grad(module(z).square().sum(), list(module.parameters()))
+    torch.testing.assert_close(fast, slow)
+
+
+def test_adversarial_leaves_a_module_that_stands_still_alone() -> None:
+    module, z = head(train=False).requires_grad_(False), features()
+    learns, judges = adversarial(module, z, 0.3)
+    (gradient,) = torch.autograd.grad((learns + 2 * judges).sum(), z)
+    torch.testing.assert_close(gradient, 1.7 * torch.autograd.grad(module(z).sum(), z)[0])
+
+
+def test_equation_9_from_one_forward_equals_its_three_terms_apart() -> None:
+    """Against reverse_gradient and frozen, each term with a forward and a backward pass of its own."""
+    f, g, h = nn.Conv2d(2, 4, 3, padding=1).double(), nn.Linear(4, 5).double(), head(train=True)
+    networks = nn.ModuleList([f, g, h])
+    x, y = torch.randn(6, 2, 6, 6, dtype=torch.float64), torch.randint(0, 5, (6,))
+    bias, lam, mu = torch.randint(0, 3, (6, 2, 6, 6)), 0.7, 0.4
+
+    z = f(x)
+    learns, judges = adversarial(h, z, mu)
+    (cross_entropy(g(z.mean((2, 3))), y) - lam * entropy(judges) + bias_cross_entropy(learns, bias)).backward()
+    fast = [p.grad.clone() for p in networks.parameters()]
+
+    networks.zero_grad()
+    cross_entropy(g(f(x).mean((2, 3))), y).backward()
+    (-lam * entropy(frozen(h)(f(x)))).backward()
+    bias_cross_entropy(h(reverse_gradient(f(x), mu)), bias).backward()
+    torch.testing.assert_close(fast, [p.grad for p in networks.parameters()])

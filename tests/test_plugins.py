@@ -1,0 +1,52 @@
+"""A plug-in is a file, or the user's own class by its dotted name."""
+
+from pathlib import Path
+
+import pytest
+
+from lntl import plugins
+from lntl.errors import UserError
+from lntl.methods.base import Method
+from lntl.methods.erm import ERM
+
+
+def test_every_file_with_one_public_class_that_has_a_config_is_a_plugin() -> None:
+    package = Path(plugins.__file__).parent
+    assert set(plugins.names("lntl.methods")) == {p.stem for p in (package / "methods").glob("*.py")} - {
+        "__init__",
+        "base",
+    }
+    assert {"convnet", "lenet"} <= set(plugins.names("lntl.models"))
+    assert "heads" not in plugins.names("lntl.models")
+    assert "loader" not in plugins.names("lntl.data")
+
+
+def test_load_by_name() -> None:
+    assert plugins.load("lntl.methods", "erm") is ERM
+
+
+def test_load_the_users_own_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "users_plugin.py").write_text(
+        "from lntl.methods.erm import ERM\nclass Mine(ERM):\n    pass\nclass NoConfig:\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert issubclass(plugins.load("lntl.methods", "users_plugin.Mine"), Method)
+    with pytest.raises(UserError, match=r"'users_plugin\.NoConfig' has no Config"):
+        plugins.load("lntl.methods", "users_plugin.NoConfig")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("ermm", r"'ermm' is not one of methods; did you mean 'erm'\?"),
+        ("zzz", r"'zzz' is not one of methods; valid: bias_head, .*erm"),
+        ("no_such_module.Method", r"cannot load 'no_such_module\.Method': .*PYTHONPATH"),
+        ("lntl.methods.erm.Nothing", r"cannot load 'lntl\.methods\.erm\.Nothing'"),
+        (".Method", "Method"),
+        ("..Method", "Method"),
+        ("erm.", "erm"),
+    ],
+)
+def test_an_unknown_name_is_one_sentence_with_the_nearest_valid_one(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        plugins.load("lntl.methods", name)
