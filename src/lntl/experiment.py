@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -135,7 +136,7 @@ class Run:
         self.folder.write_metrics(self.records)
         if board is not None:
             board.scalars(val | times, record.step)
-        told = " ".join(f"{name.removeprefix('train/')}={value:.4f}" for name, value in (record.metrics | val).items())
+        told = " ".join(f"{name.removeprefix('train/')}={value:.4g}" for name, value in (record.metrics | val).items())
         log.info("epoch %d (phase %d, %s): %s", record.total_epoch, record.phase, record.method, told)
 
     @property
@@ -172,7 +173,8 @@ def resume(config: Config, path: Path) -> Run:
     folder = of_checkpoint(path)
     _check_same(config, saved, path)
     experiment = build(config)
-    experiment.trainer.load_state_dict(saved.trainer)
+    with _fitting(path):
+        experiment.trainer.load_state_dict(saved.trainer)
     folder.write_metrics(saved.records)
     return Run(experiment, folder, saved.records)
 
@@ -214,13 +216,19 @@ def load_networks(experiment: Experiment, saved: Checkpoint, path: Path) -> Netw
     weights = saved.trainer["networks"]
     if average is not None:
         weights = {k.removeprefix("module."): v for k, v in average.items() if k.startswith("module.")}
-    try:
+    with _fitting(path):
         experiment.networks.load_state_dict(weights)
-    except RuntimeError as error:
-        raise UserError(
-            f"{path}: it holds another architecture than model.name: {str(error).splitlines()[-1]}"
-        ) from error
     return experiment.networks
+
+
+@contextmanager
+def _fitting(path: Path) -> Iterator[None]:
+    """Turn torch's complaint about weights that do not fit into a sentence."""
+    try:
+        yield
+    except (RuntimeError, KeyError, ValueError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise UserError(f"{path}: its weights do not fit the configured networks and optimisers: {reason}") from error
 
 
 def evaluate_checkpoint(path: Path, split: str = "test", device: str | None = None) -> tuple[Config, dict[str, Any]]:
