@@ -24,7 +24,7 @@ def _figure(width: float, height: float) -> Figure:
 def sample_grid(
     pixels: ArrayLike, columns: int, titles: Sequence[str] | None = None, row_names: Sequence[str] | None = None
 ) -> Figure:
-    """Return the images, uint8 (N, 3, H, W), in rows of `columns`, with a title above each and a name beside each row."""
+    """Return the images, uint8 (N, 3, H, W), in rows of `columns`, with a title above each or names of the rows."""
     images = np.moveaxis(np.asarray(pixels), 1, -1)
     n, height, width = images.shape[:3]
     rows, top = -(-n // columns), GAP if titles is None else TITLE
@@ -56,7 +56,8 @@ def color_clouds(color: ArrayLike, y: ArrayLike, class_names: Sequence[str], tit
         axes.set_title(("red", "green", "blue")[channel])
         axes.set_xticks(range(len(class_names)), class_names)
         axes.set_xlabel("class")
-        axes.set_ylim(0, 255)
+        axes.set_ylim(-3, 258)
+        axes.set_yticks((0, 64, 128, 192, 255))
     figure.axes[0].set_ylabel("value of the image's colour")
     figure.suptitle(title)
     return figure
@@ -70,16 +71,17 @@ def learning_curves(records: Sequence[Mapping[str, Any]], names: Sequence[str]) 
     }
     shown = {label: group for label, group in groups.items() if group}
     figure = _figure(9, 0.6 + 2.6 * len(shown))
-    panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+    panels = list(figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0])
     for axes, (label, group) in zip(panels, shown.items(), strict=True):
         for name, color, marker in zip(group, PALETTE, MARKERS, strict=False):
             points = [(record["total_epoch"], record.get(name, math.nan)) for record in records]
-            axes.plot(*zip(*points, strict=True), color=color, marker=marker, ms=4, label=name)
+            every = 1 + len(points) // 30  # markers that do not run into each other
+            axes.plot(*zip(*points, strict=True), color=color, marker=marker, ms=4, markevery=every, label=name)
         axes.set_ylabel(label)
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
         axes.grid(axis="y", alpha=0.4)
     if "on validation images" in shown:
-        panels[-1].set_ylim(0, 1)
+        panels[-1].set_ylim(-0.02, 1.02)
     _mark_phases(panels, records)
     panels[-1].set_xlabel("epoch")
     panels[-1].xaxis.get_major_locator().set_params(integer=True)
@@ -87,22 +89,20 @@ def learning_curves(records: Sequence[Mapping[str, Any]], names: Sequence[str]) 
 
 
 def _mark_phases(panels: Sequence[Axes], records: Sequence[Mapping[str, Any]]) -> None:
-    for number, (_, phase) in enumerate(groupby(records, key=lambda record: record["phase"])):
-        epochs = [(record["total_epoch"], record["method"]) for record in phase]
-        left, right = epochs[0][0] - 0.5, epochs[-1][0] + 0.5
+    phases = [list(group) for _, group in groupby(records, key=lambda record: record["phase"])]
+    narrow = [len(phase) < 0.12 * len(records) for phase in phases]
+    for number, phase in enumerate(phases):
+        left, right = phase[0]["total_epoch"] - 0.5, phase[-1]["total_epoch"] + 0.5
         for axes in panels:
-            axes.axvspan(left, right, color="0.93" if number % 2 else "0.85", lw=0, zorder=0)
+            axes.axvspan(left, right, color="0.97" if number % 2 else "0.91", lw=0, zorder=0)
             axes.set_xlim(records[0]["total_epoch"] - 0.5, right)
-        wide = right - left > 0.12 * len(records)  # else the name stands upright, so that neighbours stay apart
         panels[0].annotate(
-            epochs[0][1],
-            ((left + right) / 2, 1),
+            phase[0]["method"],
+            (left if narrow[number] else (left + right) / 2, 1),
             xycoords=("data", "axes fraction"),
-            xytext=(0, 3),
+            xytext=(0, 3 + 13 * sum(narrow[number:])),  # the names of narrow phases stand in lines of their own
             textcoords="offset points",
-            ha="center",
-            va="bottom",
-            rotation=0 if wide else 90,
+            ha="left" if narrow[number] else "center",
         )
 
 
@@ -132,7 +132,8 @@ def _heat_maps(
     unit: str,
 ) -> Figure:
     """Return one annotated heat map a table, from 0 to 100, with one colour bar for all."""
-    figure = _figure(4.3 * len(tables) + 0.8, 4.8)
+    long = max(len(name) for name in column_names) > 2
+    figure = _figure(4.3 * len(tables) + 0.8, 5.6 if long else 4.8)
     panels = figure.subplots(1, len(tables), sharey=True, squeeze=False)[0]
     for axes, (name, table) in zip(panels, tables.items(), strict=True):
         image = axes.imshow(table, cmap=HEAT, vmin=0, vmax=100)
@@ -142,9 +143,7 @@ def _heat_maps(
                     column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color="k" if value > 55 else "w"
                 )
         axes.set_title(name)
-        axes.set_xticks(
-            range(len(column_names)), column_names, rotation=90 if len(max(column_names, key=len)) > 2 else 0
-        )
+        axes.set_xticks(range(len(column_names)), column_names, rotation=90 if long else 0)
         axes.set_yticks(range(len(row_names)), row_names)
         axes.set_xlabel(x_label)
     panels[0].set_ylabel(y_label)
@@ -172,14 +171,14 @@ def bias_predictiveness(
 
 
 def bias_map(pixels: ArrayLike, bias: ArrayLike, bins: int) -> Figure:
-    """Return an image, uint8 (3, H, W), beside its map of bias labels (3, H', W') a channel; unknown places stay blank."""
-    figure = _figure(10, 2.8)
+    """Return an image, uint8 (3, H, W), and its map of bias labels (3, H', W'); unknown places stay blank."""
+    figure = _figure(10, 2.6)
     panels = figure.subplots(1, 4)
     panels[0].imshow(np.moveaxis(np.asarray(pixels), 0, -1))
     panels[0].set_title("image")
     for axes, channel, name in zip(panels[1:], np.asarray(bias), ("red", "green", "blue"), strict=True):
         image = axes.imshow(np.ma.masked_less(channel, 0), cmap=HEAT, vmin=-0.5, vmax=bins - 0.5)
-        axes.set_title(f"label, {name}")
+        axes.set_title(f"label: {name}")
     for axes in panels:
         axes.set_xticks([])
         axes.set_yticks([])
