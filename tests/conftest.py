@@ -1,4 +1,4 @@
-"""What the tests share: one thread a process, a tiny Colored MNIST, and builders of small configurations and trainers."""
+"""What the tests share: one thread a process, a tiny Colored MNIST, builders of small configurations and trainers."""
 
 from collections.abc import Callable
 from functools import partial

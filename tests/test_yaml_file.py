@@ -55,5 +55,5 @@ def test_a_file_that_is_no_mapping_is_a_user_error(tmp_path: Path, content: byte
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     for path in (tmp_path / "none.yaml", tmp_path):
-        with pytest.raises(UserError, match="cannot read the configuration: .*lntl configs"):
+        with pytest.raises(UserError, match=r"cannot read the configuration: .*lntl configs"):
             read_yaml(path)

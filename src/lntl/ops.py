@@ -1,11 +1,11 @@
 """Differentiable pieces of the objectives; each is one formula."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from lntl.types import IGNORE
 
@@ -33,16 +33,25 @@ class frozen:  # noqa: N801 - reads as a function: frozen(h)(z)
     def __init__(self, module: nn.Module) -> None:
         self._module = module
 
-    def __call__(self, z: Tensor) -> Tensor:
-        """Return module(z) with the parameters held still."""
-        still = {name: p.detach() for name, p in self._module.named_parameters()}
-        out: Tensor = functional_call(self._module, still, (z,))
+    def __call__(self, z: Tensor, *more: Tensor | None) -> Tensor:
+        """Return module(z, *more) with the parameters held still."""
+        parameters = [p for p in self._module.parameters() if p.requires_grad]
+        try:
+            for parameter in parameters:
+                parameter.requires_grad_(False)
+            out: Tensor = self._module(z, *more)
+        finally:
+            for parameter in parameters:
+                parameter.requires_grad_(True)
         return out
+
+
+_Two = tuple[Tensor, Tensor]
 
 
 class _Adversarial(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, module: nn.Module, z: Tensor, scale: float, *parameters: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, module: Callable[[Tensor], Tensor], z: Tensor, scale: float, *parameters: Tensor) -> _Two:
         with torch.enable_grad():
             leaf = z.detach().requires_grad_(ctx.needs_input_grad[1])
             out = module(leaf)
@@ -65,20 +74,20 @@ class _Adversarial(torch.autograd.Function):
         return None, toward_z, None, *moved
 
 
-def adversarial(module: nn.Module, z: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Return (module(reverse_gradient(z, scale)), frozen(module)(z)) from one forward of the module.
+def adversarial(module: nn.Module, z: Tensor, scale: float, *more: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return (module(reverse_gradient(z, scale), *more), frozen(module)(z, *more)) from one forward of the module.
 
     The first learns: its gradient moves the module, and z reversed. The second judges: its gradient moves z alone. What
     their backward passes share is done once. Use both outputs in one backward.
     """
-    learns, judges = _Adversarial.apply(module, z, scale, *module.parameters())
+    learns, judges = _Adversarial.apply(lambda leaf: module(leaf, *more), z, scale, *module.parameters())
     return learns, judges
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """Return the mean entropy in nats of the beliefs in logits (N, K, ...): mean of -sum_k p_k log p_k."""
+    """Return the mean entropy in nats of the beliefs in logits (N, K, ...): mean of -sum_k p_k log p_k, 0 for none."""
     log_p = F.log_softmax(logits, dim=1)
-    return -(log_p.exp() * log_p).sum(dim=1).mean()
+    return -(log_p.exp() * log_p).sum() * (logits.shape[1] / max(logits.numel(), 1))
 
 
 def bias_cross_entropy(logits: Tensor, bias: Tensor) -> Tensor:

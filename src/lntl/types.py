@@ -25,6 +25,18 @@ class Batch:
     row: Tensor
     color: Tensor
 
+    @property
+    def labelled(self) -> Tensor:
+        """Where a bias label is known: bool (N,), or (N, H, W) of a map (N, biases, H, W)."""
+        known = self.bias != IGNORE
+        return known.any(dim=1) if known.dim() > 1 else known
+
+    def bias_at(self, where: Tensor | None) -> Tensor:
+        """Return the bias labels at `where`, (M,) or (M, biases); all of them, as they are, without it."""
+        if where is None:
+            return self.bias
+        return (self.bias.movedim(1, -1) if self.bias.dim() > 1 else self.bias)[where]
+
     def without_bias(self) -> "Batch":
         """Return the batch with everything that tells the bias blanked out."""
         return replace(

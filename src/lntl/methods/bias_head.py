@@ -21,5 +21,6 @@ class BiasHead(Method):
         """Yield the bias loss over h."""
         with torch.no_grad():
             z = self.f(batch.x)
-        bias = bias_cross_entropy(self.h(z), batch.bias)
+        where = batch.labelled
+        bias = bias_cross_entropy(self.h(z, where), batch.bias_at(where))
         yield minimise(bias, over=(self.h,), bias=bias)

@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from pydantic import Field
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from lntl.methods.base import Method, Objective, minimise
@@ -40,6 +41,11 @@ class LNTL(Method):
         mu_ramp: Literal["constant", "linear", "dann"] = Field(
             "constant", description="How mu grows over the phase; dann: 2 / (1 + exp(-10 p)) - 1 (Ganin et al., 2016)."
         )
+        places: Literal["labelled", "all"] = Field(
+            "labelled",
+            description="Where h is asked: at the places that carry a bias label, or everywhere, as in the "
+            "authors' code, where the information term counts the background too.",
+        )
         schedule: Literal["joint", "alternating"] = Field(
             "joint",
             description="joint: eq. 9 in one step; alternating: the authors' two sub-steps a batch, each with its own "
@@ -61,11 +67,17 @@ class LNTL(Method):
         joint = self.config.schedule == "joint"
         return self._joint(batch, self.mu(progress)) if joint else self._alternating(batch, self.mu(progress))
 
+    def _where(self, batch: Batch) -> Tensor | None:
+        return batch.labelled if self.config.places == "labelled" else None
+
     def _joint(self, batch: Batch, mu: float) -> Iterator[Objective]:
         z = self.f(batch.x)
         task = cross_entropy(self.g(z), batch.y)
-        learns, judges = adversarial(self.h, z, mu)  # h(reverse_gradient(z, mu)) and frozen(h)(z), in one forward
-        bias = bias_cross_entropy(learns, batch.bias)
+        where = self._where(batch)
+        learns, judges = adversarial(
+            self.h, z, mu, where
+        )  # h(reverse_gradient(z, mu)) and frozen(h)(z), in one forward
+        bias = bias_cross_entropy(learns, batch.bias_at(where))
         mi = -entropy(judges)
         loss = task + self.config.lam * mi + bias
         yield minimise(loss, over=(self.f, self.g, self.h), task=task, mi=mi, bias=bias, mu=torch.tensor(mu))
@@ -73,7 +85,8 @@ class LNTL(Method):
     def _alternating(self, batch: Batch, mu: float) -> Iterator[Objective]:
         z = self.f(batch.x)
         task = cross_entropy(self.g(z), batch.y)
-        mi = -entropy(frozen(self.h)(z))
+        where = self._where(batch)
+        mi = -entropy(frozen(self.h)(z, where))
         yield minimise(task + self.config.lam * mi, over=(self.f, self.g), task=task, mi=mi)
-        bias = bias_cross_entropy(self.h(reverse_gradient(self.f(batch.x), mu)), batch.bias)
+        bias = bias_cross_entropy(self.h(reverse_gradient(self.f(batch.x), mu), where), batch.bias_at(where))
         yield minimise(bias, over=(self.f, self.h), bias=bias, mu=torch.tensor(mu))

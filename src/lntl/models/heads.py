@@ -1,26 +1,93 @@
-"""Bias heads that architectures share."""
+"""Bias heads. Each is called as h(z), or as h(z, where) to have its logits at the places that carry a label, alone."""
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def pick(logits: Tensor, where: Tensor) -> Tensor:
+    """Return logits (N, bins, biases, H, W) at the places `where` (N, H, W) as (M, bins, biases), M = where.sum()."""
+    return logits.permute(0, 3, 4, 1, 2)[where]
+
+
 class MapHead(nn.Module):
-    """h for a map of biases: z (N, C, H, W) -> logits (N, bins, biases, H, W).
+    """h for a map of biases: z (N, C, H, W) -> logits (N, bins, biases, H, W), or (M, bins, biases) at M places.
 
     One grouped network with the function of `biases` separate ones, each
     conv 3x3 C->C, BatchNorm, ReLU, conv 3x3 C->bins. Source: the authors' code.
+
+    At given places only the neighbourhoods that they look at are computed, and in training the norm's statistics are
+    over those: most of a map of strokes is background that no label asks about.
     """
 
     def __init__(self, channels: int, bins: int, biases: int) -> None:
         super().__init__()
         self.biases = biases
+        self.first = nn.Conv2d(channels, biases * channels, 3, padding=1)
+        self.norm = nn.BatchNorm2d(biases * channels)
+        self.last = nn.Conv2d(biases * channels, biases * bins, 3, padding=1, groups=biases)
+
+    def forward(self, z: Tensor, where: Tensor | None = None) -> Tensor:
+        """Return the logits, bins in dimension 1."""
+        if where is not None and where.any():
+            logits = self._at(z, where)
+        else:
+            logits = self.last(F.relu(self.norm(self.first(z))))
+        logits = logits.unflatten(1, (self.biases, -1)).transpose(1, 2)
+        return pick(logits, where) if where is not None and logits.dim() == 5 else logits
+
+    def _at(self, z: Tensor, where: Tensor) -> Tensor:
+        """Return the rows of `last`'s map at `where`, each convolution as a matrix product over gathered neighbours."""
+        around, looked_at = _neighbours(where)
+        pixels = F.pad(z.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).flatten(0, 2)
+        rows = F.linear(F.embedding(around, pixels).flatten(1), _matrix(self.first), self.first.bias)
+        rows = F.relu(self.norm(rows[:, :, None, None]))[:, :, 0, 0]
+        rows = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])  # the last row stands for the places outside
+        return F.linear(F.embedding(looked_at, rows).flatten(1), _matrix(self.last), self.last.bias)
+
+
+def _neighbours(where: Tensor) -> tuple[Tensor, Tensor]:
+    """Return two tables of neighbours for `where` (N, H, W).
+
+    For each of the R places within one step of `where`, the 9 pixels around it as indices (R, 9) into the maps with a
+    border of one; for each of the M places of `where`, the numbers (M, 9) of the R places around it, R where outside.
+    """
+    near = F.max_pool2d(where[:, None].float(), 3, stride=1, padding=1)[:, 0] > 0
+    rows = F.pad(near, (1, 1, 1, 1)).flatten().nonzero()[:, 0]
+    places = F.pad(where, (1, 1, 1, 1)).flatten().nonzero()[:, 0]
+    width = where.shape[2] + 2
+    steps = torch.arange(-1, 2, device=where.device)
+    offsets = (steps[:, None] * width + steps).flatten()
+    number = torch.full((where.shape[0] * (where.shape[1] + 2) * width,), len(rows), device=where.device)
+    number[rows] = torch.arange(len(rows), device=where.device)
+    return rows[:, None] + offsets, number[places[:, None] + offsets]
+
+
+def _matrix(conv: nn.Conv2d) -> Tensor:
+    """Return a convolution's weights as a matrix (out_channels, 9 * in_channels), block-diagonal if it is grouped."""
+    kernels = conv.weight.unflatten(0, (conv.groups, -1)).permute(0, 1, 3, 4, 2)  # groups, out of one, 3, 3, in of one
+    blocks = torch.eye(conv.groups, device=kernels.device)[:, None, None, None, :, None]
+    matrix: Tensor = (kernels[:, :, :, :, None, :] * blocks).flatten(2).flatten(0, 1)
+    return matrix
+
+
+class VectorHead(nn.Module):
+    """h from a feature vector: z (N, C) -> logits (N, bins, biases, H, W), or (M, bins, biases) at M places."""
+
+    def __init__(self, features: int, hidden: int, bins: int, bias_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        biases, height, width = bias_shape
         self.body = nn.Sequential(
-            nn.Conv2d(channels, biases * channels, 3, padding=1),
-            nn.BatchNorm2d(biases * channels),
+            nn.Linear(features, hidden * (height // 2) * (width // 2)),
             nn.ReLU(),
-            nn.Conv2d(biases * channels, biases * bins, 3, padding=1, groups=biases),
+            nn.Unflatten(1, (hidden, height // 2, width // 2)),
+            nn.ConvTranspose2d(hidden, hidden, 2, stride=2),
+            nn.ReLU(),
+            nn.Conv2d(hidden, bins * biases, 3, padding=1),
+            nn.Unflatten(1, (bins, biases)),
         )
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, where: Tensor | None = None) -> Tensor:
         """Return the logits, bins in dimension 1."""
-        logits: Tensor = self.body(z).unflatten(1, (self.biases, -1)).transpose(1, 2)
-        return logits
+        logits: Tensor = self.body(z)
+        return logits if where is None else pick(logits, where)

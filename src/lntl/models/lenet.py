@@ -3,6 +3,7 @@
 from pydantic import Field
 from torch import nn
 
+from lntl.models.heads import VectorHead
 from lntl.plugins import Settings
 from lntl.types import DataSpec, Networks
 
@@ -21,7 +22,6 @@ class LeNet(Networks):
     def __init__(self, spec: DataSpec, config: "LeNet.Config") -> None:
         super().__init__()
         channels, height, width = spec.image_shape
-        biases, out_height, out_width = spec.bias_shape
         self.f = nn.Sequential(
             nn.Conv2d(channels, 32, 5, padding=2),
             nn.ReLU(),
@@ -38,13 +38,4 @@ class LeNet(Networks):
             nn.ReLU(),
             nn.Linear(config.hidden_dim, spec.num_classes),
         )
-        low_height, low_width = out_height // 2, out_width // 2
-        self.h = nn.Sequential(
-            nn.Linear(config.feature_dim, config.hidden_dim * low_height * low_width),
-            nn.ReLU(),
-            nn.Unflatten(1, (config.hidden_dim, low_height, low_width)),
-            nn.ConvTranspose2d(config.hidden_dim, config.hidden_dim, 2, stride=2),
-            nn.ReLU(),
-            nn.Conv2d(config.hidden_dim, biases * spec.num_bins, 3, padding=1),
-            nn.Unflatten(1, (spec.num_bins, biases)),
-        )
+        self.h = VectorHead(config.feature_dim, config.hidden_dim, spec.num_bins, spec.bias_shape)

@@ -18,7 +18,7 @@ GAP, TITLE = 2, 8  # pixels between two images of a grid, and for a title above 
 
 
 def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), dpi=100, layout="constrained")
+    return Figure(figsize=(width, height), dpi=100, layout="compressed")
 
 
 def sample_grid(
@@ -133,7 +133,7 @@ def _heat_maps(
 ) -> Figure:
     """Return one annotated heat map a table, from 0 to 100, with one colour bar for all."""
     long = max(len(name) for name in column_names) > 2
-    figure = _figure(4.3 * len(tables) + 0.8, 5.6 if long else 4.8)
+    figure = _figure(4.3 * len(tables) + 0.8, 5.2 if long else 4.6)
     panels = figure.subplots(1, len(tables), sharey=True, squeeze=False)[0]
     for axes, (name, table) in zip(panels, tables.items(), strict=True):
         image = axes.imshow(table, cmap=HEAT, vmin=0, vmax=100)
@@ -147,7 +147,7 @@ def _heat_maps(
         axes.set_yticks(range(len(row_names)), row_names)
         axes.set_xlabel(x_label)
     panels[0].set_ylabel(y_label)
-    figure.colorbar(image, ax=panels, label=unit, shrink=0.8)
+    figure.colorbar(image, ax=panels, label=unit)
     return figure
 
 
@@ -172,7 +172,7 @@ def bias_predictiveness(
 
 def bias_map(pixels: ArrayLike, bias: ArrayLike, bins: int) -> Figure:
     """Return an image, uint8 (3, H, W), and its map of bias labels (3, H', W'); unknown places stay blank."""
-    figure = _figure(10, 2.6)
+    figure = _figure(10, 2.5)
     panels = figure.subplots(1, 4)
     panels[0].imshow(np.moveaxis(np.asarray(pixels), 0, -1))
     panels[0].set_title("image")
@@ -182,5 +182,5 @@ def bias_map(pixels: ArrayLike, bias: ArrayLike, bins: int) -> Figure:
     for axes in panels:
         axes.set_xticks([])
         axes.set_yticks([])
-    figure.colorbar(image, ax=panels, label="bin", ticks=range(bins), shrink=0.8)
+    figure.colorbar(image, ax=panels, label="bin", ticks=range(bins))
     return figure

@@ -1,0 +1,342 @@
+"""What every method keeps, whatever file it stands in: a method that is added is tested here without touching this file.
+
+A method is tested as its defaults make it, and once for each other value of its settings that name a choice.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from io import BytesIO
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+import torch
+from torch import Tensor
+
+from lntl import plugins
+from lntl.data.colored_mnist import ColoredMNIST
+from lntl.methods.base import Method
+from lntl.ops import reverse_gradient
+from lntl.training.trainer import Trainer
+from lntl.types import IGNORE, Batch, Networks, Record
+
+METHODS = plugins.names("lntl.methods")
+MakeTrainer = Callable[..., Trainer]
+Phase = dict[str, Any]
+
+
+def variants() -> Iterator[Phase]:
+    """Yield a phase for each method and each value of its settings that are a choice."""
+    for method in METHODS:
+        yield {"method": method}
+        for key, field in plugins.load("lntl.methods", method).Config.model_fields.items():
+            if get_origin(field.annotation) is Literal:
+                yield from (
+                    {"method": method, key: value} for value in get_args(field.annotation) if value != field.default
+                )
+
+
+each_variant = pytest.mark.parametrize("phase", [*variants()], ids=lambda phase: "-".join(map(str, phase.values())))
+
+
+def snapshot(trainer: Trainer) -> Any:
+    """Return the trainer's state, as a checkpoint would hold it."""
+    file = BytesIO()
+    torch.save(trainer.state_dict(), file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(tree, dict | list | tuple):
+        items = tree.items() if isinstance(tree, dict) else enumerate(tree)
+        return {path: leaf for key, value in items for path, leaf in flat(value, f"{prefix}.{key}").items()}
+    return {prefix: tree}
+
+
+def assert_equal(left: Any, right: Any) -> None:
+    """Assert that two states are the same, tensors bit for bit."""
+    left, right = flat(left), flat(right)
+    assert left.keys() == right.keys()
+    for key, value in left.items():
+        same = torch.equal(value, right[key]) if isinstance(value, Tensor) else value == right[key]
+        assert same, key
+
+
+def told(record: Record) -> tuple[Any, ...]:
+    """Return what a record says, times apart."""
+    return record.phase, record.method, record.epoch, record.total_epoch, record.step, record.metrics
+
+
+def method_of(trainer: Trainer) -> Method:
+    return trainer.method
+
+
+# --- what it trains ---
+
+
+@each_variant
+def test_an_epoch_changes_the_networks_that_the_method_trains_and_no_other(
+    make_trainer: MakeTrainer, phase: Phase
+) -> None:
+    trainer = make_trainer(phase)
+    before = copy.deepcopy(trainer.networks.state_dict())
+    (record,) = trainer
+    after = trainer.networks.state_dict()
+    changed = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
+    assert changed == set(trainer.method.trains)  # parameters and buffers: state_dict holds both
+    assert record.metrics
+    assert all(torch.tensor(value).isfinite() for value in record.metrics.values())
+
+
+def gradients(method: Method, batch: Batch) -> dict[str, Tensor]:
+    """Return the gradients of all of a method's objectives on a batch by network, flat."""
+    networks = {name: getattr(method, name).train() for name in ("f", "g", "h")}
+    total = {name: torch.zeros(sum(p.numel() for p in net.parameters())) for name, net in networks.items()}
+    for objective in method.objectives(batch, 0.5):
+        for name, net in networks.items():
+            if any(net is each for each in objective.over):
+                found = torch.autograd.grad(
+                    objective.loss, list(net.parameters()), retain_graph=True, allow_unused=True
+                )
+                total[name] += torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten() for g, p in zip(found, net.parameters(), strict=True)])  # fmt: skip # noqa: E501
+    return total
+
+
+@each_variant
+def test_its_gradients_are_its_own(make_trainer: MakeTrainer, phase: Phase, batch: Batch) -> None:
+    """A method whose objective was lost trains like plain training; each must differ from it where it trains."""
+    plain = gradients(method_of(make_trainer("erm")), batch)
+    own = gradients(method_of(make_trainer(phase)), batch)
+    trains = method_of(make_trainer(phase)).trains
+    assert all(own[name].any() for name in trains)
+    assert not any(own[name].any() for name in {"f", "g", "h"} - set(trains))
+    if phase["method"] != "erm":
+        assert any((own[name] - plain[name]).norm() > 1e-4 * own[name].norm() for name in trains)
+
+
+@each_variant
+def test_its_objectives_move_what_it_says(make_trainer: MakeTrainer, phase: Phase, batch: Batch) -> None:
+    method = method_of(make_trainer(phase))
+    moved = [net for objective in method.objectives(batch, 0.5) for net in objective.over]
+    assert {name for name in ("f", "g", "h") if any(net is getattr(method, name) for net in moved)} == set(
+        method.trains
+    )
+
+
+# --- what it sees ---
+
+
+class Scrambled:
+    """A split whose labels of bias, group and colour are random."""
+
+    def __init__(self, split: Any) -> None:
+        self.split = split
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def to(self, device: torch.device) -> "Scrambled":
+        return Scrambled(self.split.to(device))
+
+    def batch(self, index: Tensor) -> Batch:
+        batch = self.split.batch(index)
+        random = torch.Generator().manual_seed(int(index[0]))
+        return replace(
+            batch,
+            bias=torch.where(batch.bias == IGNORE, IGNORE, torch.randint(0, 8, batch.bias.shape, generator=random)),
+            group=torch.randint(0, 100, batch.group.shape, generator=random),
+            color=torch.randint(0, 255, batch.color.shape, generator=random, dtype=torch.uint8),
+        )
+
+
+@each_variant
+def test_only_a_method_that_sees_the_bias_depends_on_it(
+    make_trainer: MakeTrainer, phase: Phase, digits: ColoredMNIST
+) -> None:
+    true, scrambled = make_trainer(phase), make_trainer(phase, split=Scrambled(digits.splits["train"]))
+    for trainer in (true, scrambled):
+        list(trainer)
+    states = [trainer.networks.state_dict() for trainer in (true, scrambled)]
+    same = all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert same == (not true.method.sees_bias)
+
+
+@each_variant
+def test_a_method_that_does_not_see_the_bias_is_handed_none(
+    make_trainer: MakeTrainer, phase: Phase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed: list[Batch] = []
+    trainer = make_trainer(phase)
+    objectives = trainer.method.objectives
+    monkeypatch.setattr(trainer.method, "objectives", lambda batch, p: handed.append(batch) or objectives(batch, p))
+    next(trainer.epoch())
+    labelled = bool((handed[0].bias != IGNORE).any() or (handed[0].group != IGNORE).any() or handed[0].color.any())
+    assert labelled == trainer.method.sees_bias
+
+
+# --- its state ---
+
+
+@each_variant
+def test_its_state_round_trips(make_trainer: MakeTrainer, phase: Phase) -> None:
+    trainer = make_trainer(phase, training={"ema": 0.9})
+    list(trainer)
+    saved = snapshot(trainer)
+    again = make_trainer(phase, training={"ema": 0.9}, project={"seed": 1})
+    again.load_state_dict(saved)
+    assert_equal(snapshot(again), saved)
+    assert again.done
+
+
+@each_variant
+def test_resume_is_exact_in_the_middle_of_an_epoch_and_across_a_border_of_phases(
+    make_trainer: MakeTrainer, phase: Phase
+) -> None:
+    """Three steps an epoch: stopped within the first phase, on the border, and within both epochs of the second phase."""
+    story = (make_trainer, ["erm", phase | {"epochs": 2}], {"training": {"ema": 0.9}})
+    whole, states = played(*story)
+    expected = [told(record) for record in whole]
+    for stop, state in states.items():
+        if stop in (1, 3, 4, 8):
+            rest, resumed = played(*story, state)
+            assert [told(record) for record in rest] == expected[-len(rest) :], stop
+            assert_equal(resumed[9], states[9])
+
+
+def played(
+    make_trainer: MakeTrainer, phases: list[Any], sections: dict[str, Any], state: Any = None
+) -> tuple[list[Record], dict[int, Any]]:
+    """Train to the end, from a saved state where one is given; return the records and the state after each step."""
+    trainer, records, states = make_trainer(*phases, **sections), [], {}
+    if state is not None:
+        trainer.load_state_dict(state)
+    while not trainer.done:
+        for _ in trainer.epoch():
+            states[trainer.total_steps] = snapshot(trainer)
+        assert trainer.record is not None
+        records.append(trainer.record)
+    return records, states | {9: snapshot(trainer)}
+
+
+# --- lntl ---
+
+
+def weights(networks: Networks, *names: str) -> dict[str, Tensor]:
+    return {key: value for key, value in networks.state_dict().items() if key.split(".")[0] in names}
+
+
+def test_lntl_without_its_terms_is_erm_bit_for_bit(make_trainer: MakeTrainer) -> None:
+    lntl = make_trainer({"method": "lntl", "lam": 0.0, "mu": 0.0, "epochs": 2})
+    erm = make_trainer({"method": "erm", "epochs": 2})
+    task = [[record.metrics["train/task"] for record in trainer] for trainer in (lntl, erm)]
+    assert task[0] == task[1]
+    assert_equal(weights(lntl.networks, "f", "g"), weights(erm.networks, "f", "g"))
+
+
+@pytest.mark.parametrize(
+    ("ramp", "progress", "factor"),
+    [("constant", 0.0, 1), ("linear", 0.0, 0), ("linear", 0.25, 0.25), ("dann", 0.0, 0), ("dann", 0.1, 0.4621171572600098)],
+)  # fmt: skip
+def test_the_ramps_of_mu(make_trainer: MakeTrainer, batch: Batch, ramp: str, progress: float, factor: float) -> None:
+    method = method_of(make_trainer({"method": "lntl", "mu": 0.5, "mu_ramp": ramp}))
+    for schedule in ("joint", "alternating"):
+        method.config = method.config.model_copy(update={"schedule": schedule})
+        terms = {k: v for objective in method.objectives(batch, progress) for k, v in objective.terms.items()}
+        assert terms["mu"].item() == pytest.approx(0.5 * factor)
+
+
+def test_the_trainer_tells_the_share_of_the_phase_that_is_done(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer("erm", {"method": "lntl", "mu": 0.6, "mu_ramp": "linear", "epochs": 2})
+    records = list(trainer)
+    assert records[1].metrics["train/mu"] == pytest.approx(0.6 * (0 + 1 + 2) / 3 / 6)
+    assert records[2].metrics["train/mu"] == pytest.approx(0.6 * (3 + 4 + 5) / 3 / 6)
+
+
+def authors_loop(networks: Networks, batches: list[Batch], lam: float, mu: float, lr: float) -> None:
+    """Train as the authors' code does: two sub-steps a batch, each with a forward pass and optimiser steps of its own.
+
+    One optimiser a network, SGD with momentum 0.9 and weight decay 5e-4; the reversal is written as minus the gradient.
+    """
+    networks.train()
+    steps = {
+        name: torch.optim.SGD(net.parameters(), lr, momentum=0.9, weight_decay=5e-4)
+        for name, net in networks.named_children()
+    }
+    for batch in batches:
+        networks.zero_grad()
+        z = networks.f(batch.x)
+        log_q = torch.log_softmax(networks.h(z), dim=1)
+        information = sum((log_q.exp() * log_q)[:, :, c].sum(dim=1).mean() for c in range(3)) / 3
+        (torch.nn.functional.cross_entropy(networks.g(z), batch.y) + lam * information).backward()
+        steps["f"].step()
+        steps["g"].step()
+
+        networks.zero_grad()
+        logits = networks.h(networks.f(batch.x))
+        loss = sum(
+            torch.nn.functional.cross_entropy(logits[:, :, c], batch.bias[:, c], ignore_index=IGNORE) for c in range(3)
+        )
+        loss.backward()
+        for parameter in networks.f.parameters():
+            parameter.grad.mul_(-mu)
+        steps["f"].step()
+        steps["h"].step()
+
+
+def test_the_alternating_schedule_is_the_authors_two_sub_steps(make_trainer: MakeTrainer) -> None:
+    sgd = {"name": "sgd", "lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4}
+    phase = {"method": "lntl", "schedule": "alternating", "lam": 0.3, "mu": 0.2, "epochs": 1}
+    trainer = make_trainer(phase, training={"optimizer_fg": sgd, "optimizer_h": sgd}, precision="64-true")
+    by_hand = copy.deepcopy(trainer.networks)
+    double = lambda batch: replace(batch, x=batch.x.double())  # noqa: E731
+    monkey = trainer.loader.batches
+    trainer.loader.batches = lambda order, start: map(double, monkey(order, start))  # type: ignore[method-assign]
+    seen: list[Batch] = []
+    objectives = trainer.method.objectives
+    trainer.method.objectives = lambda batch, p: seen.append(batch) or objectives(batch, p)  # type: ignore[method-assign]
+    list(trainer)
+    authors_loop(by_hand, seen, lam=0.3, mu=0.2, lr=0.02)
+    for name, value in by_hand.state_dict().items():
+        torch.testing.assert_close(trainer.networks.state_dict()[name], value, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_eq_9_joint_equals_its_three_terms_by_hand(make_trainer: MakeTrainer, batch: Batch) -> None:
+    """The gradient of f is task + lam * information - mu * bias; g's is task alone; h's is bias alone."""
+    lam, mu = 0.4, 0.3
+    method = method_of(make_trainer({"method": "lntl", "lam": lam, "mu": mu}, precision="64-true"))
+    batch = replace(batch, x=batch.x.double())
+    f, g, h = (getattr(method, name).train() for name in ("f", "g", "h"))
+
+    def moved(loss: Tensor, net: torch.nn.Module) -> list[Tensor]:
+        return list(torch.autograd.grad(loss, list(net.parameters()), retain_graph=True))
+
+    (objective,) = method.objectives(batch, 0.5)
+    got = {name: moved(objective.loss, net) for name, net in (("f", f), ("g", g), ("h", h))}
+
+    z = f(batch.x)
+    log_q = torch.log_softmax(h(z), dim=1)
+    task = torch.nn.functional.cross_entropy(g(z), batch.y)
+    information = (log_q.exp() * log_q).sum(dim=1).mean()
+    known = batch.bias != IGNORE
+    bias = -3 * log_q.gather(1, batch.bias.clamp(min=0)[:, None])[:, 0][known].mean()
+    want = {"f": moved(task + lam * information - mu * bias, f), "g": moved(task, g), "h": moved(bias, h)}
+    torch.testing.assert_close(got, want)
+    assert objective.terms["task"].item() == pytest.approx(task.item())
+    assert objective.terms["mi"].item() == pytest.approx(information.item())
+    assert objective.terms["bias"].item() == pytest.approx(bias.item())
+
+
+def test_bias_head_judges_features_in_evaluation_mode(make_trainer: MakeTrainer) -> None:
+    """f stands still, its BatchNorm too: what h learns from is what f gives when it is evaluated."""
+    trainer = make_trainer("bias_head")
+    next(trainer.epoch())
+    assert not trainer.networks.f.training
+    assert trainer.networks.h.training
+
+
+def test_reverse_gradient_is_what_moves_f_in_the_second_sub_step(make_trainer: MakeTrainer, batch: Batch) -> None:
+    method = method_of(make_trainer({"method": "lntl", "schedule": "alternating", "mu": 0.0}))
+    _, second = method.objectives(batch, 0.5)
+    assert not any(g.any() for g in torch.autograd.grad(second.loss, list(method.f.parameters())))
+    assert reverse_gradient(torch.ones(1), 0.0).item() == 1

@@ -1,0 +1,249 @@
+"""The paper's protocol: strokes, colours, splits and labels, each against slow loops or statistics."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from torch import Tensor
+
+from lntl.data.colored_mnist import COLORS, ColoredDigits, ColoredMNIST, draw_colors, nearest_mean
+from lntl.types import IGNORE
+
+MEANS = [  # of the digits 0 to 9; source: PAPER.md section 3, pixels of the authors' files
+    (220, 20, 60), (0, 128, 128), (253, 233, 16), (0, 149, 182), (237, 145, 33),
+    (145, 30, 188), (70, 240, 240), (250, 197, 187), (210, 245, 60), (128, 0, 0),
+]  # fmt: skip
+VARIANCES = [0.020, 0.025, 0.030, 0.035, 0.040, 0.045, 0.050]
+
+
+def build(**settings: Any) -> ColoredMNIST:
+    return ColoredMNIST(ColoredMNIST.Config(path="/nonexistent", **settings))
+
+
+@pytest.fixture(scope="module")
+def full() -> ColoredMNIST:
+    return build()
+
+
+@pytest.fixture(scope="module")
+def sharp() -> ColoredMNIST:
+    """All images with hardly any jitter: the nearest mean is the mean that was drawn."""
+    return build(color_var=1e-4)
+
+
+# --- strokes, labels, splits ---
+
+
+def test_the_digits_are_mnists(full: ColoredMNIST) -> None:
+    """Counts of the labels and the first test labels as published; strokes are hard and neither empty nor full."""
+    train, val, test = (full.splits[name] for name in ("train", "val", "test"))
+    labels = torch.bincount(torch.cat([train.y, val.y]))
+    assert labels.tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+    assert torch.bincount(test.y).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert test.y[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
+    assert test.strokes.unique().tolist() == [0, 1]
+    ink = test.strokes.flatten(1).float().mean(dim=1)
+    assert ink.min() > 0.01
+    assert ink.max() < 0.5
+
+
+def test_a_digit_looks_like_itself(full: ColoredMNIST) -> None:
+    """The first test image is a seven: a bar above, a slanting leg below, nothing at the lower left."""
+    seven = full.splits["test"].strokes[0]
+    assert seven[7:11, 6:20].float().mean() > 0.4
+    assert seven[20:26, 10:14].any()
+    assert not seven[14:, :8].any()
+
+
+@pytest.mark.parametrize("ratio", [0.05, 0.3])
+def test_train_and_val_are_disjoint_and_complete(ratio: float) -> None:
+    splits = build(max_images=500, val_split_ratio=ratio).splits
+    rows = [splits[name].row.tolist() for name in ("train", "val")]
+    assert sorted(rows[0] + rows[1]) == list(range(500))
+    assert len(rows[1]) == round(500 * ratio)
+    assert splits["test"].row.tolist() == list(range(500))
+
+
+@settings(max_examples=10)
+@example(0.999, 100)
+@example(1e-6, 100)
+@given(st.floats(0, 1, exclude_min=True, exclude_max=True), st.integers(100, 200))
+def test_no_split_is_empty(ratio: float, images: int) -> None:
+    assert all(len(split) > 0 for split in build(max_images=images, val_split_ratio=ratio).splits.values())
+
+
+def test_max_images_takes_the_first_of_train_and_test(full: ColoredMNIST) -> None:
+    few = build(max_images=150)
+    assert len(few.splits["train"]) + len(few.splits["val"]) == len(few.splits["test"]) == 150
+    assert torch.equal(few.splits["test"].strokes, full.splits["test"].strokes[:150])
+    assert build(max_images=10**6).splits["test"].row.tolist() == list(range(10_000))
+
+
+# --- colours ---
+
+
+def test_the_means_are_the_papers() -> None:
+    assert list(COLORS.values()) == MEANS
+
+
+def rejection_sampler(mean: float, variance: float, n: int) -> np.ndarray:
+    """Draw N(mean, variance) again and again until the rounded value is neither below 1 nor above 254."""
+    random, kept = np.random.default_rng(0), np.empty(0)
+    while len(kept) < n:
+        drawn = random.normal(mean / 255, math.sqrt(variance), n) * 255
+        kept = np.concatenate([kept, drawn[(drawn > 0.5) & (drawn < 254.5)]])
+    return kept[:n].round()
+
+
+@pytest.mark.parametrize("variance", [0.02, 0.05])
+@pytest.mark.parametrize("mean", [0, 20, 128, 253])
+def test_colours_follow_the_truncated_normal_of_a_rejection_sampler(mean: int, variance: float) -> None:
+    n = 20_000
+    ours = draw_colors(variance, torch.full((n, 3), mean, dtype=torch.float64), seed=1)[:, 0].double().numpy()
+    slow = rejection_sampler(mean, variance, n)
+    error = slow.std() / math.sqrt(n)
+    assert ours.mean() == pytest.approx(slow.mean(), abs=6 * error)
+    assert ours.std() == pytest.approx(slow.std(), abs=6 * error)
+    assert stats.ks_2samp(ours, slow).pvalue > 1e-3
+
+
+@given(st.floats(1e-6, 1), st.integers(0, 2**63 - 1))
+def test_no_channel_is_0_or_255_and_an_image_does_not_depend_on_how_many_there_are(variance: float, seed: int) -> None:
+    means = torch.tensor(MEANS, dtype=torch.float64).repeat(20, 1)
+    colors = draw_colors(variance, means, seed)
+    assert colors.dtype == torch.uint8
+    assert colors.min() >= 1
+    assert colors.max() <= 254
+    assert torch.equal(draw_colors(variance, means[:37], seed), colors[:37])
+
+
+@given(st.integers(0, 2**63 - 1))
+def test_hardly_any_jitter_leaves_the_mean(seed: int) -> None:
+    means = torch.tensor(MEANS, dtype=torch.float64)
+    assert (draw_colors(1e-6, means, seed).double() - means.clamp(1, 254)).abs().max() <= 2
+
+
+def test_channels_are_independent_and_seeds_differ() -> None:
+    means = torch.full((20_000, 3), 128.0, dtype=torch.float64)
+    colors = draw_colors(0.02, means, seed=0)
+    correlation = np.corrcoef(colors.double().numpy().T)
+    assert abs(correlation - np.eye(3)).max() < 0.03
+    assert not torch.equal(colors, draw_colors(0.02, means, seed=1))
+
+
+@pytest.mark.parametrize("variance", VARIANCES)
+def test_train_images_wear_the_mean_of_their_digit(variance: float) -> None:
+    """For each digit and channel the mean colour is the truncated normal's: 6000 images, so within 6 errors."""
+    split = build(color_var=variance).splits["train"]
+    sigma = 255 * math.sqrt(variance)
+    for digit, means in enumerate(MEANS):
+        colors = split.color[split.y == digit].double()
+        for channel, mean in enumerate(means):
+            expected = stats.truncnorm((0.5 - mean) / sigma, (254.5 - mean) / sigma, mean, sigma)
+            error = expected.std() / math.sqrt(len(colors))
+            assert colors[:, channel].mean().item() == pytest.approx(expected.mean(), abs=6 * error + 0.1)
+
+
+def test_test_images_wear_a_random_mean_whatever_their_digit(sharp: ColoredMNIST) -> None:
+    split = sharp.splits["test"]
+    table = torch.bincount(split.group, minlength=100).view(10, 10).numpy()
+    assert stats.chisquare(table.sum(axis=0)).pvalue > 1e-3  # the ten means are equally frequent
+    assert stats.chi2_contingency(table).pvalue > 1e-3  # and independent of the digit
+
+
+def test_val_is_biased_or_random_as_asked(sharp: ColoredMNIST) -> None:
+    biased = build(color_var=1e-4, val_coloring="biased")
+    own = torch.arange(10) * 11  # the groups whose colour is the digit's own
+    assert torch.isin(sharp.splits["train"].group, own).all()
+    assert torch.isin(biased.splits["val"].group, own).all()
+    table = torch.bincount(sharp.splits["val"].group, minlength=100).view(10, 10).numpy()
+    assert stats.chi2_contingency(table).pvalue > 1e-3
+    assert torch.equal(biased.splits["val"].strokes, sharp.splits["val"].strokes)
+    assert "biased" in biased.val_note
+    assert "random" in sharp.val_note
+
+
+def colors_by_row(data: ColoredMNIST, split: str) -> dict[int, list[int]]:
+    return dict(zip(data.splits[split].row.tolist(), data.splits[split].color.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+@pytest.mark.parametrize("other", [{"max_images": 5000}, {"val_split_ratio": 0.3}])
+def test_an_image_keeps_its_colour_whatever_the_sizes(full: ColoredMNIST, split: str, other: dict[str, Any]) -> None:
+    ours, theirs = colors_by_row(full, split), colors_by_row(build(**other), split)
+    shared = ours.keys() & theirs.keys()
+    assert len(shared) > 20
+    assert all(ours[row] == theirs[row] for row in shared)
+
+
+def test_the_seed_decides_all_colours(full: ColoredMNIST) -> None:
+    again, other = build(max_images=300), build(max_images=300, seed=1)
+    for split in ("train", "val", "test"):
+        assert torch.equal(again.splits[split].color, build(max_images=300).splits[split].color)
+    for split in ("train", "test"):
+        rows = again.splits[split].row
+        same = [colors_by_row(other, split).get(row) == colors_by_row(again, split)[row] for row in rows.tolist()]
+        assert np.mean(same) < 0.05
+
+
+def test_group_is_the_label_and_the_nearest_mean(digits: ColoredMNIST) -> None:
+    for split in digits.splits.values():
+        for color, y, group in zip(split.color.tolist(), split.y.tolist(), split.group.tolist(), strict=True):
+            distance = [sum((a - b) ** 2 for a, b in zip(color, mean, strict=True)) for mean in MEANS]
+            assert group == y * 10 + distance.index(min(distance))
+
+
+def test_nearest_mean_of_the_means() -> None:
+    assert nearest_mean(torch.tensor(MEANS, dtype=torch.uint8)).tolist() == list(range(10))
+
+
+# --- batches ---
+
+
+def slow_bias(pixels: Tensor) -> Tensor:
+    """Return the labels of uint8 (N, 3, 28, 28): pixels 1, 3, 5, ... of each axis, value // 32, background IGNORE."""
+    bias = torch.empty(len(pixels), 3, 14, 14, dtype=torch.int64)
+    for n, c, i, j in np.ndindex(*bias.shape):
+        value = int(pixels[n, c, 2 * i + 1, 2 * j + 1])
+        bias[n, c, i, j] = value // 32 if value > 0 else IGNORE
+    return bias
+
+
+def test_a_batch_against_slow_loops(digits: ColoredMNIST) -> None:
+    split, index = digits.splits["train"], torch.tensor([3, 0, 17])
+    batch = split.batch(index)
+    pixels = torch.zeros(3, 3, 28, 28, dtype=torch.uint8)
+    for n, row in enumerate(index.tolist()):
+        for i, j in split.strokes[row].nonzero().tolist():
+            pixels[n, :, i, j] = split.color[row]
+    assert torch.equal(split.pixels(index), pixels)
+    for c, (mean, std) in enumerate(zip((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), strict=True)):
+        torch.testing.assert_close(batch.x[:, c].double(), (pixels[:, c].double() / 255 - mean) / std, rtol=1e-5, atol=1e-6)  # fmt: skip # noqa: E501
+    assert torch.equal(batch.bias, slow_bias(pixels))
+    assert (batch.bias != IGNORE).any()
+    for field in ("y", "group", "row", "color"):
+        assert torch.equal(getattr(batch, field), getattr(split, field)[index])
+    assert batch.x.dtype == torch.float32
+    assert batch.x.shape[1:] == digits.spec.image_shape
+    assert batch.bias.shape[1:] == digits.spec.bias_shape
+    assert batch.bias.max() < digits.spec.num_bins
+
+
+def test_a_batch_without_bias_tells_no_colour(batch: Any) -> None:
+    blank = batch.without_bias()
+    assert (blank.bias == IGNORE).all()
+    assert (blank.group == IGNORE).all()
+    assert not blank.color.any()
+    assert torch.equal(blank.x, batch.x)
+    assert torch.equal(blank.y, batch.y)
+
+
+def test_a_split_moves_to_a_device_with_all_its_tensors(digits: ColoredMNIST) -> None:
+    moved = digits.splits["val"].to(torch.device("meta"))
+    assert isinstance(moved, ColoredDigits)
+    assert {t.device.type for t in vars(moved).values() if t is not None} == {"meta"}

@@ -1,0 +1,221 @@
+"""The authors' files: read as Python 2 wrote them, without running what a pickle may hold."""
+
+import os
+import pickle
+import struct
+from io import BytesIO
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.lib import format as npy
+
+from lntl.data import official_npy
+from lntl.data.colored_mnist import ColoredMNIST
+from lntl.errors import UserError
+
+NAME = "mnist_10color_jitter_var_0.030.npy"
+
+
+class Python2Pickler(pickle._Pickler):  # type: ignore[name-defined]
+    """Writes what cPickle of Python 2 wrote at protocol 2: byte strings, and NumPy's modules by their old names."""
+
+    dispatch = pickle._Pickler.dispatch.copy()  # type: ignore[attr-defined]
+
+    def save_string(self, text: str | bytes) -> None:
+        data = text.encode("latin1") if isinstance(text, str) else text
+        self.write(b"T" + struct.pack("<i", len(data)) + data)
+        self.memoize(text)
+
+    def save_global(self, thing: Any, name: str | None = None) -> None:
+        module = "numpy.core.multiarray" if thing.__module__ == "numpy._core.multiarray" else thing.__module__
+        self.write(f"c{module}\n{thing.__name__}\n".encode())
+        self.memoize(thing)
+
+    dispatch[str] = dispatch[bytes] = save_string
+    dispatch[FunctionType] = save_global
+
+
+def as_python2(content: Any) -> bytes:
+    """Return the .npy file that np.save of Python 2 made of an object: a header, then the pickle of an array of it."""
+    around = np.empty((), dtype=object)
+    around[()] = content
+    file = BytesIO()
+    npy.write_array_header_1_0(file, {"descr": "|O", "fortran_order": False, "shape": ()})
+    Python2Pickler(file, protocol=2).dump(around)
+    return file.getvalue()
+
+
+def arrays(train: int = 120, test: int = 110) -> dict[str, np.ndarray]:
+    """Return images of one random stroke colour each, on a black ground."""
+    random, content = np.random.default_rng(0), {}
+    for split, n in (("train", train), ("test", test)):
+        strokes = random.random((n, 28, 28, 1)) < 0.3
+        content[f"{split}_image"] = (strokes * random.integers(1, 255, (n, 1, 1, 3))).astype(np.uint8)
+        content[f"{split}_label"] = random.integers(0, 10, n)
+    return content
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / NAME
+    path.write_bytes(as_python2(arrays()))
+    return path
+
+
+def test_the_imitation_is_a_python_2_file(path: Path) -> None:
+    content = path.read_bytes()
+    assert b"cnumpy.core.multiarray\n_reconstruct\n" in content
+    pickled = content[content.index(b"\n") + 1 :]
+    with pytest.raises(UnicodeDecodeError):  # as with the authors' files, the bytes of an array are no ASCII
+        pickle.loads(pickled.replace(b"numpy.core", b"numpy._core"))
+
+
+def test_read_gives_the_arrays(path: Path) -> None:
+    read, expected = official_npy.read(path), arrays()
+    assert set(read) == set(expected)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(read[name], array)
+        assert read[name].dtype == (np.uint8 if name.endswith("image") else np.int64)
+
+
+def test_more_keys_and_labels_as_a_column_are_no_fault(tmp_path: Path) -> None:
+    content = arrays() | {"test_gray": np.zeros((110, 28, 28), np.uint8)}
+    content["train_label"] = content["train_label"].astype(np.uint8)[:, None]
+    (tmp_path / NAME).write_bytes(as_python2(content))
+    assert official_npy.read(tmp_path / NAME)["train_label"].shape == (120,)
+
+
+def test_a_file_that_python_3_saved_is_read_as_well(tmp_path: Path) -> None:
+    np.save(tmp_path / NAME, arrays())  # type: ignore[arg-type]
+    np.testing.assert_array_equal(official_npy.read(tmp_path / NAME)["test_image"], arrays()["test_image"])
+
+
+# --- in use ---
+
+
+def test_the_file_in_data_path_is_used_and_named(path: Path) -> None:
+    data, expected = ColoredMNIST(ColoredMNIST.Config(path=str(path.parent), val_coloring="biased")), arrays()
+    assert data.source == f"official file {path}"
+    for name in ("train", "val", "test"):
+        split = data.splits[name]
+        source = "test" if name == "test" else "train"
+        pixels = torch.from_numpy(expected[f"{source}_image"])[split.row].permute(0, 3, 1, 2)
+        assert torch.equal(split.pixels(torch.arange(len(split))), pixels)
+        assert torch.equal(split.color, pixels.amax(dim=(2, 3)))
+        assert torch.equal(split.y, torch.from_numpy(expected[f"{source}_label"])[split.row])
+
+
+def test_a_random_val_is_rendered_anew_on_the_files_strokes(path: Path) -> None:
+    config = ColoredMNIST.Config(path=str(path.parent), color_var=0.030)
+    val = ColoredMNIST(config).splits["val"]
+    images = torch.from_numpy(arrays()["train_image"])[val.row].permute(0, 3, 1, 2)
+    pixels = val.pixels(torch.arange(len(val)))
+    assert torch.equal(pixels > 0, images > 0)
+    assert not torch.equal(pixels, images)
+
+
+def test_the_file_of_another_variance_is_not_used(path: Path) -> None:
+    data = ColoredMNIST(ColoredMNIST.Config(path=str(path.parent), color_var=0.020, max_images=100))
+    assert (
+        data.source == f"rendered from the embedded MNIST strokes (no {path.parent / NAME.replace('0.030', '0.020')})"
+    )
+
+
+# --- refused ---
+
+
+def refusal(path: Path, content: bytes) -> str:
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        ColoredMNIST(ColoredMNIST.Config(path=str(path.parent)))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+class Malicious:
+    def __init__(self, *call: Any) -> None:
+        self.call = call
+
+    def __reduce__(self) -> Any:
+        return self.call[0], self.call[1:]
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda bad: bad, lambda bad: arrays() | {"more": bad}], ids=["alone", "beside arrays"]
+)
+def test_a_malicious_pickle_is_refused_and_does_not_run(tmp_path: Path, wrap: Any) -> None:
+    victim = tmp_path / "victim"
+    header = as_python2(None)[: as_python2(None).index(b"\n") + 1]
+    message = refusal(tmp_path / NAME, header + pickle.dumps(wrap(Malicious(os.system, f"touch {victim}")), protocol=2))
+    assert "system" in message
+    assert not victim.exists()
+
+
+@pytest.mark.parametrize("call", [(eval, "1"), (getattr, {}, "get"), (np.load, "x"), (np.fromfile, "x")])
+def test_nothing_but_arrays_is_admitted(tmp_path: Path, call: tuple[Any, ...]) -> None:
+    header = as_python2(None)[: as_python2(None).index(b"\n") + 1]
+    assert "no array" in refusal(tmp_path / NAME, header + pickle.dumps(Malicious(*call), protocol=2))
+
+
+@pytest.mark.parametrize("share", [0.0, 1e-5, 1e-4, 0.001, 0.1, 0.5, 0.99, 0.999999])
+def test_a_truncated_file_is_refused(path: Path, share: float) -> None:
+    content = path.read_bytes()
+    refusal(path, content[: int(share * len(content))])
+
+
+def torch_file() -> bytes:
+    file = BytesIO()
+    torch.save({"a": torch.zeros(3)}, file)
+    return file.getvalue()
+
+
+def npy_file(array: Any) -> bytes:
+    file = BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"<html>Google Drive: quota exceeded</html>",
+        b"\x93NUMPY\x01\x00",
+        b"\x93NUMPY\x03\x00" + bytes(100),
+        torch_file(),
+        npy_file(np.arange(1000)),
+        npy_file(np.zeros((5, 28, 28, 3), np.uint8)),
+        npy_file([1, 2, {}]),
+        as_python2(None),
+        as_python2([1, 2, 3]),
+        as_python2({"train_image": 1}),
+    ],
+    ids=lambda content: repr(content[:20]),
+)
+def test_a_foreign_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    assert "not a readable Colored MNIST file" in refusal(tmp_path / NAME, content)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train_image", np.zeros((120, 3, 28, 28), np.uint8)),
+        ("train_image", np.zeros((120, 28, 28, 3), np.float32)),
+        ("train_image", np.zeros((119, 28, 28, 3), np.uint8)),
+        ("train_image", np.zeros(0, np.uint8)),
+        ("test_label", np.array(["x"] * 110)),
+        ("test_label", np.full(110, 10)),
+        ("test_label", np.full(110, -1)),
+        ("test_label", None),
+    ],
+)
+def test_wrong_shapes_types_and_labels_are_refused(tmp_path: Path, key: str, value: Any) -> None:
+    refusal(tmp_path / NAME, as_python2(arrays() | {key: value}))
+
+
+def test_a_file_without_images_is_refused(tmp_path: Path) -> None:
+    refusal(tmp_path / NAME, as_python2(arrays(train=0)))

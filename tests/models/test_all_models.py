@@ -1,0 +1,73 @@
+"""What every model keeps, whatever file it stands in: shapes, layout, seeds."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from lntl import plugins
+from lntl.types import DataSpec, Networks
+
+COLORED = DataSpec((3, 28, 28), 10, 8, (3, 14, 14), tuple("0123456789"), tuple("abcdefghij"))
+GREY_TWO_BIASES = DataSpec((1, 28, 28), 4, 5, (2, 14, 14), tuple("abcd"), tuple("uvwxy"))
+MODELS = plugins.names("lntl.models")
+
+
+def build(model: str, spec: DataSpec, seed: int = 0) -> Networks:
+    torch.manual_seed(seed)
+    plugin: Any = plugins.load("lntl.models", model)
+    networks: Networks = plugin(spec, plugin.Config())
+    return networks
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["nchw", "channels_last"])
+@pytest.mark.parametrize("spec", [COLORED, GREY_TWO_BIASES], ids=["colored", "grey"])
+@pytest.mark.parametrize("model", MODELS)
+def test_shapes_follow_from_the_data(model: str, spec: DataSpec, memory_format: torch.memory_format) -> None:
+    networks = build(model, spec).to(memory_format=memory_format)
+    z = networks.f(torch.randn(5, *spec.image_shape))
+    assert networks.g(z).shape == (5, spec.num_classes)
+    assert networks.h(z).shape == (5, spec.num_bins, *spec.bias_shape)
+    (networks.g(z).sum() + networks.h(z).sum()).backward()
+    assert all(p.grad is not None for p in networks.parameters())
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_channels_last_is_the_same_function(model: str) -> None:
+    plain, last = build(model, COLORED), build(model, COLORED).to(memory_format=torch.channels_last)
+    x = torch.randn(3, *COLORED.image_shape)
+    for head in ("g", "h"):
+        torch.testing.assert_close(getattr(last, head)(last.f(x)), getattr(plain, head)(plain.f(x)), rtol=1e-4, atol=1e-5)  # fmt: skip # noqa: E501
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_networks_are_f_g_and_h(model: str) -> None:
+    assert [name for name, _ in build(model, COLORED).named_children()] == ["f", "g", "h"]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_first_weights_follow_from_the_seed(model: str) -> None:
+    first, again, other = (build(model, COLORED, seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    for name in ("f", "g", "h"):
+        assert any(not torch.equal(first[key], other[key]) for key in first if key.startswith(f"{name}."))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_an_image_is_judged_for_itself_in_evaluation_mode(model: str) -> None:
+    networks = build(model, COLORED)
+    networks.f.train()(torch.randn(8, *COLORED.image_shape))  # running statistics of its own
+    networks.eval()
+    x = torch.randn(4, *COLORED.image_shape)
+    alone = torch.cat([networks.g(networks.f(x[n : n + 1])) for n in range(4)])
+    torch.testing.assert_close(networks.g(networks.f(x)), alone, rtol=1e-4, atol=1e-5)
+
+
+def test_lenet_has_a_vector_of_features() -> None:
+    plugin = plugins.load("lntl.models", "lenet")
+    networks = plugin(COLORED, plugin.Config(feature_dim=17, hidden_dim=6))
+    z = networks.f(torch.randn(2, 3, 28, 28))
+    assert z.shape == (2, 17)
+    assert networks.h(z).shape == (2, 8, 3, 14, 14)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in networks.f.modules())

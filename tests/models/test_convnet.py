@@ -1,0 +1,67 @@
+"""The authors' network: shapes, sizes, and that our faster forms are the same function as theirs."""
+
+import torch
+from torch import Tensor, nn
+
+from lntl.data.colored_mnist import ColoredMNIST
+from lntl.models.convnet import ConvNet
+from lntl.types import Batch
+
+
+def net(digits: ColoredMNIST) -> ConvNet:
+    torch.manual_seed(0)
+    return ConvNet(digits.spec, ConvNet.Config())
+
+
+def authors_f() -> nn.Sequential:
+    """f in the authors' order: BatchNorm, conv, ReLU, pool, conv, ReLU."""
+    return nn.Sequential(
+        nn.BatchNorm2d(3),
+        nn.Conv2d(3, 32, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(3, stride=2, padding=1),
+        nn.Conv2d(32, 32, 3, padding=1),
+        nn.ReLU(),
+    )
+
+
+def count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_numbers_of_parameters_are_the_authors(digits: ColoredMNIST) -> None:
+    """Counted by hand: kernel x kernel x in x out + out a convolution, 2 a channel of a BatchNorm."""
+    networks = net(digits)
+    assert count(networks.f) == 2 * 3 + (25 * 3 * 32 + 32) + (9 * 32 * 32 + 32)
+    assert count(networks.g) == (9 * 32 * 64 + 64) + (9 * 64 * 64 + 64) + (64 * 10 + 10)
+    assert count(networks.h) == 3 * ((9 * 32 * 32 + 32) + 2 * 32 + (9 * 32 * 8 + 8))
+
+
+def test_shapes(digits: ColoredMNIST, batch: Batch) -> None:
+    networks = net(digits)
+    z = networks.f(batch.x)
+    assert z.shape == (24, 32, 14, 14)
+    assert z.min() >= 0
+    assert networks.g(z).shape == (24, 10)
+    assert networks.h(z).shape == (24, 8, 3, 14, 14)
+
+
+def outcome(f: nn.Module, x: Tensor, weights: Tensor) -> dict[str, Tensor]:
+    """Return z, the gradients of a random linear function of it, and the running statistics afterwards."""
+    z = f(x)
+    gradients = torch.autograd.grad((z * weights).sum(), list(f.parameters()))
+    running = [b for name, b in f.named_buffers() if "running" in name]
+    return {"z": z} | {f"gradient {i}": g for i, g in enumerate(gradients)} | {f"running {i}": b for i, b in enumerate(running)}  # fmt: skip # noqa: E501
+
+
+def test_f_is_the_authors_function_with_relu_before_the_pool(digits: ColoredMNIST, batch: Batch) -> None:
+    """In training mode, then in evaluation mode with the statistics gathered; BatchNorm with weights of its own."""
+    ours, theirs = net(digits).f.double(), authors_f().double()
+    nn.init.uniform_(next(ours.parameters()), 0.5, 2)
+    for mine, authors in zip(ours.parameters(), theirs.parameters(), strict=True):
+        nn.init.normal_(mine, std=0.2) if mine.dim() == 1 else None
+        authors.data.copy_(mine)
+    x, weights = batch.x.double(), torch.randn(24, 32, 14, 14, dtype=torch.float64)
+    for train in (True, True, False):
+        got, want = (outcome(f.train(train), x, weights) for f in (ours, theirs))
+        torch.testing.assert_close(got, want)
