@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -117,7 +118,7 @@ def test_reverse_gradient_keeps_the_value_and_scales_the_gradient_by_minus_mu() 
 
 def head(train: bool) -> nn.Module:
     module = MapHead(channels=4, bins=3, biases=2).double().train(train)
-    nn.init.normal_(module.body[1].weight)  # a BatchNorm with weights of its own
+    nn.init.normal_(module.norm.weight)  # a BatchNorm with weights of its own
     return module
 
 
@@ -133,6 +134,21 @@ def test_frozen_moves_its_input_and_never_its_parameters() -> None:
     (expected,) = torch.autograd.grad(module(z).square().sum(), z)
     torch.testing.assert_close(z.grad, expected)
     assert all(p.grad is None and p.requires_grad for p in module.parameters())
+
+
+def test_frozen_leaves_a_module_that_fabric_wraps_as_it_was() -> None:
+    """Fabric's wrapper holds its module under two names, and a network that stands still anyway goes on to do so."""
+    module = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2).requires_grad_(False))
+    wrapped = Fabric(accelerator="cpu", devices=1).setup_module(module)
+    frozen(wrapped)(torch.randn(4, 3, requires_grad=True)).sum().backward()
+    assert [p.requires_grad for p in module.parameters()] == [True, True, False, False]
+    assert all(isinstance(p, nn.Parameter) and p.grad is None for p in wrapped.parameters())
+
+
+def test_empty_beliefs_have_no_entropy_and_move_nothing() -> None:
+    logits = torch.randn(0, 8, 3, requires_grad=True)
+    entropy(logits).backward()
+    assert entropy(logits).item() == 0
 
 
 def gradients(loss: Tensor, module: nn.Module, z: Tensor) -> list[Tensor | None]:

@@ -138,3 +138,6 @@ def guarded(run: Callable[[], None], debug: bool) -> None:
     except Interrupted as stop:
         print(f"{stop}. To go on, give the same command with --resume auto.", file=sys.stderr)
         raise SystemExit(130) from None
+    except KeyboardInterrupt:
+        print("Stopped; nothing had begun.", file=sys.stderr)
+        raise SystemExit(130) from None

@@ -136,8 +136,15 @@ class Run:
         self.folder.write_metrics(self.records)
         if board is not None:
             board.scalars(val | times, record.step)
-        told = " ".join(f"{name.removeprefix('train/')}={value:.4g}" for name, value in (record.metrics | val).items())
-        log.info("epoch %d (phase %d, %s): %s", record.total_epoch, record.phase, record.method, told)
+        log.info(
+            "epoch %d/%d, phase %d %s: %s | val %s",
+            record.total_epoch,
+            self.experiment.trainer.total_epochs,
+            record.phase,
+            record.method,
+            _told({name.removeprefix("train/"): v for name, v in record.metrics.items() if "/lr_" not in name}),
+            _told(scores),
+        )
 
     @property
     def best_record(self) -> dict[str, Any] | None:
@@ -149,6 +156,10 @@ class Run:
     def _save(self, path: Path) -> None:
         config = self.experiment.config.model_dump()
         checkpoint.save(path, Checkpoint(config, self.experiment.trainer.state_dict(), self.records))
+
+
+def _told(values: dict[str, float]) -> str:
+    return " ".join(f"{name}={value:.4f}" for name, value in values.items())
 
 
 def _show_data(board: TensorBoard, data: Any) -> None:

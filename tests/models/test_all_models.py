@@ -42,6 +42,15 @@ def test_channels_last_is_the_same_function(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
+def test_h_at_places_gives_the_logits_of_the_map_there(model: str) -> None:
+    networks = build(model, COLORED).eval()
+    z, where = networks.f(torch.randn(3, *COLORED.image_shape)), torch.rand(3, 14, 14) < 0.2
+    maps = networks.h(z)
+    picked = torch.stack([maps[n, :, :, i, j] for n, i, j in where.nonzero().tolist()])
+    torch.testing.assert_close(networks.h(z, where), picked, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", MODELS)
 def test_the_networks_are_f_g_and_h(model: str) -> None:
     assert [name for name, _ in build(model, COLORED).named_children()] == ["f", "g", "h"]
 

@@ -1,4 +1,4 @@
-"""The grouped head for a map of biases is three separate networks."""
+"""The grouped head for a map of biases is three separate networks; at chosen places it is the same head."""
 
 import pytest
 import torch
@@ -69,3 +69,43 @@ def test_a_bias_sees_its_own_net_alone(head: MapHead) -> None:
     kernel.data.chunk(3)[1].add_(1)
     changed = (head(z) != before).flatten(3).any(dim=3).any(dim=1).any(dim=0)
     assert changed.tolist() == [False, True, False]
+
+
+def at_places(head: MapHead, z: Tensor, where: Tensor) -> Tensor:
+    """Return the logits at the places, from whole maps: the norm's statistics are over the places within one step."""
+    first = head.first(z)
+    near = torch.zeros_like(where)
+    for n, i, j in where.nonzero().tolist():
+        near[n, max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2] = True
+    if head.training:
+        seen = first.movedim(1, -1)[near]
+        mean, variance = seen.mean(dim=0), seen.var(dim=0, correction=0)
+    else:
+        mean, variance = head.norm.running_mean, head.norm.running_var
+    scaled = (first.movedim(1, -1) - mean) / (variance + head.norm.eps).sqrt() * head.norm.weight + head.norm.bias
+    maps = head.last(scaled.movedim(-1, 1).relu())
+    logits = maps.view(len(z), 3, 8, *maps.shape[2:])
+    return torch.stack([logits[n, :, :, i, j].T for n, i, j in where.nonzero().tolist()])
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 1.0])
+@pytest.mark.parametrize("train", [True, False])
+def test_the_head_at_places_is_the_map_there(head: MapHead, train: bool, share: float) -> None:
+    z = torch.randn(4, 6, 5, 7, dtype=torch.float64, requires_grad=True)
+    where = torch.rand(4, 5, 7) < share
+    head.train()(z + 1)  # running statistics of its own
+    head.train(train)
+    fast, slow = head(z, where), at_places(head, z, where)
+    assert fast.shape == (where.sum(), 8, 3)
+    torch.testing.assert_close(fast, slow)
+    weights = torch.randn_like(slow)
+    got, want = (torch.autograd.grad((out * weights).sum(), [z, *head.parameters()]) for out in (fast, slow))
+    torch.testing.assert_close(got, want)
+
+
+def test_the_head_at_no_place_gives_no_logits(head: MapHead) -> None:
+    z = torch.randn(2, 6, 5, 7, dtype=torch.float64, requires_grad=True)
+    logits = head(z, torch.zeros(2, 5, 7, dtype=torch.bool))
+    assert logits.shape == (0, 8, 3)
+    logits.sum().backward()
+    assert not z.grad.any()

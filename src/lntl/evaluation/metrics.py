@@ -31,7 +31,7 @@ def f1_score_macro(p: Predictions) -> float:
 
 def bias_accuracy(p: Predictions) -> float:
     """Return h's accuracy over the known bias labels (chance is the share of the most frequent value)."""
-    return float(p.bias_hits.sum() / p.bias_labels.sum().clamp(min=1))
+    return int(p.bias_hits.sum()) / max(1, int(p.bias_labels.sum()))
 
 
 METRICS: dict[str, Callable[[Predictions], float]] = {

@@ -41,7 +41,8 @@ def predict(networks: Networks, loader: Loader, num_groups: int) -> Predictions:
         z = networks.f(batch.x)
         known = batch.bias != IGNORE
         hits = (networks.h(z).argmax(dim=1) == batch.bias) & known
-        rows = (batch.y, batch.group, batch.row, networks.g(z), hits.flatten(1).sum(1), known.flatten(1).sum(1))
+        told = (each.reshape(len(each), -1).sum(1) for each in (hits, known))
+        rows = (batch.y, batch.group, batch.row, networks.g(z), *told)
         columns.append(tuple(column.cpu() for column in rows))
     y, group, row, logits, bias_hits, bias_labels = (torch.cat(column) for column in zip(*columns, strict=True))
     return Predictions(y, group, row, logits, bias_hits, bias_labels, num_groups)

@@ -1,6 +1,7 @@
 """Checkpoints: everything that the rest of a run depends on, written atomically, loaded without running code."""
 
 import pickle
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,19 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
 
 
 _FIELDS = tuple(Checkpoint.__dataclass_fields__)
+# What torch.load raises on a file that is truncated or none of its own (its unpickler trips over any byte in its way).
+_UNREADABLE = (
+    OSError,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    AssertionError,
+    struct.error,
+    pickle.UnpicklingError,
+)
 
 
 def load(path: Path) -> Checkpoint:
@@ -41,16 +55,18 @@ def load(path: Path) -> Checkpoint:
         raise UserError(f"{path}: there is no such checkpoint; `ls {path.parent}` shows what there is")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except _UNREADABLE as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
         raise UserError(
-            f"{path}: not a readable checkpoint ({str(error).splitlines()[0][:80]}): truncated, or of another program; "
+            f"{path}: not a readable checkpoint ({reason}): truncated, or of another program; "
             f"use another one from {path.parent}"
         ) from error
     if not isinstance(content, dict) or not {"format", *_FIELDS} <= content.keys():
         raise UserError(f"{path}: a file of another program, not a checkpoint of lntl; train with `lntl train`")
     if content["format"] != FORMAT:
+        theirs = content.get("lntl", "(another version)")
         raise UserError(
-            f"{path}: checkpoint format {content['format']} (lntl {content['lntl']}), but lntl {__version__} reads "
-            f"format {FORMAT}; install lntl {content['lntl']} to use it"
+            f"{path}: checkpoint format {content['format']} (lntl {theirs}), but lntl {__version__} reads "
+            f"format {FORMAT}; install lntl {theirs} to use it"
         )
     return Checkpoint(**{field: content[field] for field in _FIELDS})

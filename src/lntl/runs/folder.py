@@ -70,6 +70,8 @@ class RunFolder:
 
 def of_checkpoint(path: Path) -> RunFolder:
     """Return the folder of the run that a checkpoint lies in."""
-    if path.resolve().parent.name != "checkpoints":
+    if path.parent.name != "checkpoints":  # "last.pth" alone says nothing about its folder
+        path = path.resolve()
+    if path.parent.name != "checkpoints":
         raise UserError(f"{path}: a checkpoint lies in RUN/checkpoints/; put it there so that its run can be found")
     return RunFolder(path.parent.parent)

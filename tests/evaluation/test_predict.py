@@ -1,0 +1,84 @@
+"""Predictions: the networks' answers in the split's order, whatever the batches, and nothing moved."""
+
+import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lntl.data.colored_mnist import ColoredMNIST
+from lntl.data.loader import Loader
+from lntl.evaluation.predict import Predictions, predict
+from lntl.models.convnet import ConvNet
+from lntl.types import IGNORE, Batch, Networks
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def networks(digits: ColoredMNIST, batch: Batch) -> Networks:
+    """Networks with running statistics of their own."""
+    torch.manual_seed(0)
+    networks = ConvNet(digits.spec, ConvNet.Config()).train()
+    networks.h(networks.f(batch.x))
+    return networks
+
+
+def test_predictions_against_one_image_at_a_time(digits: ColoredMNIST, networks: Networks) -> None:
+    split = digits.splits["val"]
+    p = predict(networks, Loader(split, 4, CPU), digits.spec.num_groups)
+    assert p.num_groups == 100
+    for n in range(len(split)):
+        one = split.batch(torch.tensor([n]))
+        z = networks.eval().f(one.x)
+        torch.testing.assert_close(p.logits[n], networks.g(z)[0])
+        assert (p.y[n], p.group[n], p.row[n]) == (split.y[n], split.group[n], split.row[n])
+        beliefs, labels = networks.h(z)[0], one.bias[0]
+        places = [place for place in torch.cartesian_prod(*map(torch.arange, labels.shape)).tolist() if labels[tuple(place)] != IGNORE]  # fmt: skip # noqa: E501
+        hits = [beliefs[:, c, i, j].argmax() == labels[c, i, j] for c, i, j in places]
+        assert (p.bias_labels[n], p.bias_hits[n]) == (len(places), sum(map(int, hits)))
+    assert torch.equal(p.predicted, p.logits.argmax(dim=1))
+    assert torch.equal(p.correct, p.predicted == p.y)
+
+
+def test_the_batch_size_has_no_say(digits: ColoredMNIST, networks: Networks) -> None:
+    one, other = (predict(networks, Loader(digits.splits["test"], size, CPU), 100) for size in (7, 1000))
+    torch.testing.assert_close(one.logits, other.logits, rtol=1e-4, atol=1e-5)
+    for column in ("y", "group", "row", "bias_labels"):
+        assert torch.equal(getattr(one, column), getattr(other, column))
+
+
+def test_predicting_moves_no_parameter_and_no_buffer(digits: ColoredMNIST, networks: Networks) -> None:
+    before = copy.deepcopy(networks.state_dict())
+    predict(networks, Loader(digits.splits["val"], 4, CPU), 100)
+    assert all(torch.equal(before[key], value) for key, value in networks.state_dict().items())
+    assert all(p.grad is None and not p.is_inference() for p in networks.parameters())
+
+
+@dataclass
+class OneLabelAnImage:
+    """A split with one bias label an image, some of them unknown."""
+
+    digits: Any
+
+    def __len__(self) -> int:
+        return len(self.digits)
+
+    def to(self, device: torch.device) -> "OneLabelAnImage":
+        return self
+
+    def batch(self, index: Tensor) -> Batch:
+        batch: Batch = self.digits.batch(index)
+        return replace(batch, bias=torch.where(index % 3 == 0, IGNORE, batch.y))
+
+
+def test_a_single_bias_label_an_image(digits: ColoredMNIST) -> None:
+    networks = Networks()
+    networks.f, networks.g = nn.Flatten(), nn.Linear(3 * 28 * 28, 10)
+    networks.h = networks.g  # judges the same, so that it hits where the class is right
+    p: Predictions = predict(networks, Loader(OneLabelAnImage(digits.splits["test"]), 32, CPU), 100)
+    known = torch.arange(100) % 3 != 0
+    assert torch.equal(p.bias_labels, known.long())
+    assert torch.equal(p.bias_hits, (known & p.correct).long())

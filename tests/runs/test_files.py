@@ -1,0 +1,105 @@
+"""Files are written whole or not at all."""
+
+import errno
+import json
+import os
+import resource
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+import torch
+from tiny_runs import RUN, run, tree, write_config
+
+from lntl.errors import UserError
+from lntl.runs import checkpoint
+from lntl.runs.checkpoint import Checkpoint
+from lntl.runs.files import write_atomic, write_json, write_text
+
+
+def _half(error: Exception) -> Callable[[IO[bytes]], None]:
+    def write(file: IO[bytes]) -> None:
+        file.write(b"half of it")
+        raise error
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("unexpected pos 64 vs 0")]
+)
+def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, error: Exception) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(UserError, match="is the disk full") as told:
+        write_atomic(path, _half(error))
+    assert str(path) in str(told.value)
+    assert tree(tmp_path) == {"file": b"old"}
+
+
+def test_a_first_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        write_atomic(tmp_path / "file", _half(OSError(errno.ENOSPC, "No space left on device")))
+    assert tree(tmp_path) == {}
+
+
+def test_a_rename_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").mkdir()
+    with pytest.raises(UserError):
+        write_text(tmp_path / "file", "new")
+    assert tree(tmp_path) == {"file": None}
+
+
+def test_the_content_is_on_disk_before_the_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(os, "fsync", lambda number: seen.append((os.fstat(number).st_size, path.exists())))
+    path = tmp_path / "file"
+    write_text(path, "new")
+    assert seen == [(3, False)]
+    assert tree(tmp_path) == {"file": b"new"}
+
+
+def test_what_a_killed_write_left_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / ".file.part").write_text("half of an earlier one, and longer")
+    write_text(tmp_path / "file", "new")
+    assert tree(tmp_path) == {"file": b"new"}
+
+
+def test_json(tmp_path: Path) -> None:
+    write_json(tmp_path / "file.json", {"σ²": [0.03, None]})
+    assert json.loads((tmp_path / "file.json").read_text("utf-8")) == {"σ²": [0.03, None]}
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("zip writer")])
+def test_a_checkpoint_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    checkpoint.save(tmp_path / "last.pth", Checkpoint({}, {"epoch": 1}, []))
+    save = torch.save
+
+    def fail(content: Any, file: IO[bytes]) -> None:
+        save(content, file)
+        raise error
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(UserError, match=r"last\.pth: cannot write it"):
+        checkpoint.save(tmp_path / "last.pth", Checkpoint({}, {"epoch": 2}, []))
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pth"]
+    assert checkpoint.load(tmp_path / "last.pth").trainer == {"epoch": 1}
+
+
+def limit(size: int) -> Callable[[], None]:
+    """Return what makes the system refuse to let a file of this process grow beyond `size` bytes."""
+    return partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, size))
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    write_config(tmp_path)
+    assert run("train", "tiny.yaml", folder=tmp_path) == 0
+    before = tree(tmp_path / RUN / "checkpoints")
+    longer = ["train", "tiny.yaml", "--resume", "auto", "training.phases.2.epochs=3"]
+    assert run(*longer, folder=tmp_path, prepare=limit(500_000)) == 2
+    told = (tmp_path / "stderr").read_text().splitlines()[-1]
+    assert told.startswith(f"Error: {RUN}/checkpoints/last.pth: cannot write it")
+    assert tree(tmp_path / RUN / "checkpoints") == before
+    assert run(*longer, folder=tmp_path) == 0

@@ -1,0 +1,58 @@
+"""Each notebook runs from any folder, imports, calls and plots, and is stored without what a run leaves in it."""
+
+import ast
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+
+
+def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request: pytest.FixtureRequest) -> NotebookNode:
+    found: NotebookNode = nbformat.read(request.param, as_version=4)
+    nbformat.validate(found)
+    return found
+
+
+def test_there_are_the_three_of_the_readme() -> None:
+    assert [path.stem for path in NOTEBOOKS] == [
+        "01_data_exploration_and_visualization",
+        "02_model_sanity_checks",
+        "03_results_analysis",
+    ]
+
+
+def test_is_stored_without_outputs_and_machine_metadata(notebook: NotebookNode) -> None:
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in code_cells(notebook))
+    assert all(cell.metadata == {} for cell in notebook.cells)
+    assert set(notebook.metadata) == {"kernelspec"}
+    assert notebook.metadata.kernelspec.name == "python3"
+
+
+def test_defines_nothing(notebook: NotebookNode) -> None:
+    definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+    for cell in code_cells(notebook):
+        code = "\n".join(line for line in cell.source.splitlines() if not line.startswith("%"))
+        assert not any(isinstance(node, definitions) for node in ast.walk(ast.parse(code))), cell.source
+
+
+@pytest.mark.slow
+def test_runs(notebook: NotebookNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LNTL_RUN", str(tmp_path / "none"))  # 03 makes its own run, whatever lies in results/
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    NotebookClient(
+        notebook, kernel_name="python3", timeout=170, resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    pictures = [
+        output for cell in code_cells(notebook) for output in cell.outputs if "image/png" in output.get("data", {})
+    ]
+    assert len(pictures) >= 2
+    assert list(tmp_path.iterdir()) == []  # nothing is left in the folder it was started from

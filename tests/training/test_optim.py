@@ -1,0 +1,111 @@
+"""The learning rate against torch's schedulers, and one step of each optimiser against its formula."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, StepLR
+
+from lntl import config
+from lntl.training import optim
+
+STEPS, EPOCHS = 7, 12  # a phase of 84 updates
+
+
+def ours(**settings: object) -> list[float]:
+    optimizer = config.Optimizer(lr=0.5, **settings)
+    return [optim.learning_rate(optimizer, step, STEPS, EPOCHS) for step in range(STEPS * EPOCHS)]
+
+
+def torchs(scheduler: type[LRScheduler], every: int = 1, **settings: object) -> list[float]:
+    """Return the rates that a scheduler of torch gives, stepped after every `every` updates."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
+    schedule, rates = scheduler(optimizer, **settings), []
+    for step in range(STEPS * EPOCHS):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if (step + 1) % every == 0:
+            schedule.step()
+    return rates
+
+
+def test_constant() -> None:
+    assert set(ours(schedule="constant")) == {0.5}
+
+
+@pytest.mark.parametrize("size", [1, 5, 40])
+def test_step_is_torchs_step_lr_over_epochs(size: int) -> None:
+    expected = torchs(StepLR, every=STEPS, step_size=size, gamma=0.3)
+    assert ours(schedule="step", step_size=size, gamma=0.3) == pytest.approx(expected, rel=1e-9)
+
+
+def test_cosine_is_torchs_cosine_over_updates() -> None:
+    assert ours(schedule="cosine") == pytest.approx(torchs(CosineAnnealingLR, T_max=STEPS * EPOCHS), rel=1e-9)
+
+
+def test_one_cycle_has_torchs_ends_and_its_shape() -> None:
+    """torch reaches its ends one update before the last; the shapes are that far apart and no further."""
+    rates, expected = ours(schedule="one_cycle"), torchs(OneCycleLR, max_lr=0.5, total_steps=STEPS * EPOCHS + 1)
+    assert rates[0] == pytest.approx(expected[0], rel=1e-9) == 0.5 / 25
+    assert max(rates) == pytest.approx(0.5, rel=0.01)
+    assert rates[-1] < 0.01 * 0.5
+    largest_move = max(abs(a - b) for a, b in pairwise(expected))
+    assert max(abs(a - b) for a, b in zip(rates, expected, strict=True)) < largest_move
+
+
+@pytest.mark.parametrize("schedule", ["constant", "step", "cosine", "one_cycle"])
+def test_rates_are_positive_and_never_above_lr(schedule: str) -> None:
+    assert all(0 < rate <= 0.5 for rate in ours(schedule=schedule))
+
+
+LR, DECAY, MOMENTUM = 0.1, 0.2, 0.7
+
+
+def sgd(p: float, gradients: list[float]) -> float:
+    velocity = 0.0
+    for number, g in enumerate(gradients):
+        g += DECAY * p
+        velocity = g if number == 0 else MOMENTUM * velocity + g
+        p -= LR * velocity
+    return p
+
+
+def adam(p: float, gradients: list[float], decoupled: bool = False) -> float:
+    m = v = 0.0
+    for t, g in enumerate(gradients, start=1):
+        if decoupled:
+            p -= LR * DECAY * p
+        else:
+            g += DECAY * p
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        p -= LR * (m / (1 - 0.9**t)) / (math.sqrt(v / (1 - 0.999**t)) + 1e-8)
+    return p
+
+
+def adamw(p: float, gradients: list[float]) -> float:
+    return adam(p, gradients, decoupled=True)
+
+
+def adagrad(p: float, gradients: list[float]) -> float:
+    total = 0.0
+    for g in gradients:
+        g += DECAY * p
+        total += g * g
+        p -= LR * g / (math.sqrt(total) + 1e-10)
+    return p
+
+
+@pytest.mark.parametrize("formula", [sgd, adam, adamw, adagrad])
+def test_three_steps_of_each_optimiser_by_hand(formula: object) -> None:
+    values, gradients = [0.5, -2.0], [[0.3, -0.1], [0.2, 0.0], [-1.0, 0.4]]
+    parameter = nn.Parameter(torch.tensor(values, dtype=torch.float64))
+    settings = config.Optimizer(name=formula.__name__, lr=LR, weight_decay=DECAY, momentum=MOMENTUM)  # type: ignore[attr-defined]
+    optimizer = optim.build(settings, [parameter])
+    for gradient in gradients:
+        parameter.grad = torch.tensor(gradient, dtype=torch.float64)
+        optimizer.step()
+    by_hand = [formula(value, [g[i] for g in gradients]) for i, value in enumerate(values)]  # type: ignore[operator]
+    expected: Tensor = torch.tensor(by_hand, dtype=torch.float64)
+    torch.testing.assert_close(parameter.data, expected, rtol=1e-7, atol=1e-9)

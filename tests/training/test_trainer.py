@@ -1,0 +1,247 @@
+"""The trainer: epochs in order, steps that nothing from outside disturbs, averages, clipping, a loss that breaks."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from lntl.data.colored_mnist import ColoredMNIST
+from lntl.data.loader import Loader
+from lntl.evaluation.predict import predict
+from lntl.training.trainer import NonFiniteLossError, Trainer
+from lntl.types import Batch
+
+MakeTrainer = Callable[..., Trainer]
+STORY = ["erm", "bias_head", {"method": "lntl", "epochs": 2}]
+
+
+def state(trainer: Trainer) -> dict[str, Tensor]:
+    return {**trainer.networks.state_dict(), **{f"average.{k}": v for k, v in trainer.evaluated.state_dict().items()}}
+
+
+def assert_same(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
+    assert left.keys() == right.keys()
+    assert [key for key in left if not torch.equal(left[key], right[key])] == []
+
+
+# --- epochs ---
+
+
+def test_records_come_in_the_order_of_the_phases(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(*STORY)
+    records = list(trainer)
+    told = [(r.phase, r.method, r.epoch, r.total_epoch, r.step) for r in records]
+    assert told == [(1, "erm", 1, 1, 3), (2, "bias_head", 1, 2, 6), (3, "lntl", 1, 3, 9), (3, "lntl", 2, 4, 12)]
+    assert [set(r.metrics) for r in records[:3]] == [
+        {"train/task", "train/lr_f", "train/lr_g"},
+        {"train/bias", "train/lr_h"},
+        {f"train/{name}" for name in ("task", "mi", "bias", "mu", "lr_f", "lr_g", "lr_h")},
+    ]
+    assert all(r.seconds > 0 and r.images_per_second > 0 for r in records)
+    assert trainer.done
+    assert list(trainer) == []
+
+
+def test_steps_count_within_the_epoch_and_report_every_interval(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer("erm", "erm", logging={"log_interval_batches": 2})
+    for _ in range(2):
+        steps = list(trainer.epoch())
+        assert [(step.index, step.total) for step in steps] == [(1, 3), (2, 3), (3, 3)]
+        assert [step.terms is not None for step in steps] == [False, True, True]
+    assert trainer.total_steps == trainer.total_epochs * 3 == 6
+
+
+def test_a_record_is_the_mean_of_the_terms_of_its_steps(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer("erm", logging={"log_interval_batches": 1})
+    terms = [step.terms["task"] for step in trainer.epoch() if step.terms]
+    assert trainer.record is not None
+    assert trainer.record.metrics["train/task"] == pytest.approx(sum(terms) / 3, rel=1e-12)
+
+
+def test_a_new_phase_begins_with_new_optimisers(make_trainer: MakeTrainer) -> None:
+    """Adam's first step has the size of the learning rate, whatever the gradient: so it is in each phase."""
+    trainer = make_trainer("erm", "erm", training={"optimizer_fg": {"name": "adam", "lr": 1e-3}})
+    list(trainer.epoch())
+    before = copy.deepcopy(trainer.networks.g.state_dict())
+    next(trainer.epoch())
+    moved = [(trainer.networks.g.state_dict()[key] - before[key]).abs() for key in before]
+    assert max(float(m.max()) for m in moved) == pytest.approx(1e-3, rel=1e-3)
+    assert trainer.phase == 1
+
+
+def test_each_network_has_the_rate_of_its_own_optimiser(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(
+        {"method": "lntl", "optimizer_h": {"lr": 0.5, "schedule": "step", "step_size": 1, "gamma": 0.1}, "epochs": 2},
+        training={"optimizer_fg": {"lr": 0.01}},
+    )
+    rates = [[record.metrics[f"train/lr_{name}"] for name in "fgh"] for record in trainer]
+    assert rates == [[0.01, 0.01, 0.5], [0.01, 0.01, pytest.approx(0.05)]]
+
+
+def test_the_order_of_images_differs_between_epochs_and_seeds(make_trainer: MakeTrainer) -> None:
+    def rows(**project: int) -> list[list[int]]:
+        trainer, seen = make_trainer("erm", "erm", project=project), []
+        batch_of = trainer.loader.split.batch
+
+        class Spy:
+            def __len__(self) -> int:
+                return 90
+
+            def batch(self, index: Tensor) -> Batch:
+                seen.append(index.tolist())
+                return batch_of(index)
+
+        trainer.loader.split = Spy()  # type: ignore[assignment]
+        list(trainer)
+        return seen
+
+    first = rows()
+    assert sorted(sum(first[:3], [])) == sorted(sum(first[3:], [])) == list(range(90))  # noqa: RUF017 - six lists
+    assert first[:3] != first[3:]
+    assert rows() == first != rows(seed=1)
+
+
+# --- what disturbs nothing ---
+
+
+def test_evaluating_between_steps_changes_nothing(make_trainer: MakeTrainer, digits: ColoredMNIST) -> None:
+    quiet, disturbed = (make_trainer(*STORY, training={"ema": 0.9}) for _ in range(2))
+    records = list(quiet)
+    val = Loader(digits.splits["val"], 7, torch.device("cpu"))
+    seen = []
+    while not disturbed.done:
+        for _ in disturbed.epoch():
+            predict(disturbed.evaluated, val, 100)
+            predict(disturbed.networks, val, 100)
+            torch.rand(5)
+            disturbed.state_dict()
+        seen.append(disturbed.record)
+    assert_same(state(quiet), state(disturbed))
+    assert [r.metrics for r in seen if r] == [r.metrics for r in records]
+
+
+def test_the_log_interval_changes_no_weight_and_no_mean(make_trainer: MakeTrainer) -> None:
+    trainers = [make_trainer(*STORY, logging={"log_interval_batches": every}) for every in (1, 2, 50)]
+    first, *others = [list(trainer) for trainer in trainers]
+    for trainer, records in zip(trainers[1:], others, strict=True):
+        assert_same(state(trainers[0]), state(trainer))
+        for ours, theirs in zip(first, records, strict=True):
+            assert ours.metrics == pytest.approx(theirs.metrics, rel=1e-12)
+
+
+def test_the_global_random_state_has_no_say(make_trainer: MakeTrainer) -> None:
+    one, other = make_trainer("lntl"), make_trainer("lntl")
+    for seed, trainer in enumerate((one, other)):
+        torch.manual_seed(seed)
+        list(trainer)
+    assert_same(state(one), state(other))
+
+
+# --- what a step does ---
+
+
+def test_a_step_of_erm_by_hand(make_trainer: MakeTrainer) -> None:
+    sgd = {"name": "sgd", "lr": 0.1, "momentum": 0.0}
+    trainer = make_trainer("erm", training={"optimizer_fg": sgd})
+    by_hand, batches = copy.deepcopy(trainer.networks).train(), []
+    spied = trainer.method.objectives
+    trainer.method.objectives = lambda batch, p: batches.append(batch) or spied(batch, p)  # type: ignore[method-assign]
+    next(trainer.epoch())
+    loss = cross_entropy(by_hand.g(by_hand.f(batches[0].x)), batches[0].y)
+    parameters = [*by_hand.f.parameters(), *by_hand.g.parameters()]
+    for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+        parameter.data -= 0.1 * gradient
+    for key, value in by_hand.state_dict().items():
+        torch.testing.assert_close(trainer.networks.state_dict()[key], value, msg=lambda m, key=key: f"{key}: {m}")
+
+
+def test_the_average_of_the_weights_against_a_slow_loop(make_trainer: MakeTrainer) -> None:
+    """It begins as the weights after the first step of the phase, then keeps 80 % of itself at each step."""
+    trainer = make_trainer("erm", {"method": "lntl", "epochs": 2}, training={"ema": 0.8})
+    list(trainer.epoch())
+    average: dict[str, Tensor] = {}
+    while not trainer.done:
+        for _ in trainer.epoch():
+            for key, value in trainer.networks.state_dict().items():
+                if value.is_floating_point():
+                    average[key] = 0.8 * average[key] + 0.2 * value if key in average else value.clone()
+    for key, value in average.items():
+        torch.testing.assert_close(trainer.evaluated.state_dict()[key], value, rtol=1e-5, atol=1e-6)
+    assert any(not torch.equal(average[key], trainer.networks.state_dict()[key]) for key in average)
+
+
+def test_without_an_average_the_weights_themselves_are_evaluated(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer("erm")
+    assert trainer.evaluated is trainer.networks
+
+
+@pytest.mark.parametrize("largest", [0.01, 1e6])
+def test_clipping_bounds_the_gradient_of_each_network(make_trainer: MakeTrainer, largest: float) -> None:
+    """With plain SGD at a rate of 1 the step of a network is its gradient."""
+    sgd = {"name": "sgd", "lr": 1.0, "momentum": 0.0}
+    settings = {"optimizer_fg": sgd, "optimizer_h": sgd}
+
+    def steps(**training: Any) -> dict[str, Tensor]:
+        trainer = make_trainer("lntl", training=settings | training)
+        before = copy.deepcopy(trainer.networks)
+        next(trainer.epoch())
+        return {
+            name: torch.cat(
+                [(p - q).detach().flatten() for p, q in zip(net.parameters(), old.parameters(), strict=True)]
+            )
+            for (name, net), old in zip(trainer.networks.named_children(), before.children(), strict=True)
+        }
+
+    free = steps()
+    for name, step in steps(clip_grad_norm=largest).items():
+        assert free[name].norm() > 0.02
+        expected = free[name] * min(1.0, largest / float(free[name].norm()))
+        torch.testing.assert_close(step, expected, rtol=1e-3, atol=1e-6)
+
+
+# --- a loss that breaks ---
+
+
+class Breaking:
+    """A split whose batches are sound up to number `good`, then hold a NaN."""
+
+    def __init__(self, split: Any, good: int) -> None:
+        self.split, self.good, self.count = split, good, 0
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def to(self, device: torch.device) -> "Breaking":
+        return self
+
+    def batch(self, index: Tensor) -> Batch:
+        self.count += 1
+        batch: Batch = self.split.batch(index)
+        return batch if self.count <= self.good else replace(batch, x=batch.x * torch.nan)
+
+
+@pytest.mark.parametrize("every", [1, 2, 50])
+def test_a_loss_that_is_not_finite_is_told_with_step_phase_and_terms(
+    make_trainer: MakeTrainer, digits: ColoredMNIST, every: int
+) -> None:
+    split = Breaking(digits.splits["train"], good=7)
+    trainer = make_trainer("erm", {"method": "lntl", "epochs": 2}, split=split, logging={"log_interval_batches": every})
+    message = (
+        r"^the loss is not finite at step 2 of epoch 2 in phase 2 \(lntl\): task = nan, mi = nan, bias = nan, mu = 0\.1"
+        r"; lower the learning rate or set training\.clip_grad_norm$"
+    )
+    seen = []
+    with pytest.raises(NonFiniteLossError, match=message):
+        seen.extend(trainer)
+    assert [record.total_epoch for record in (seen or [trainer.record]) if record][-1] == 2
+
+
+def test_a_rate_far_too_high_is_told(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer({"method": "erm", "epochs": 9}, training={"optimizer_fg": {"name": "sgd", "lr": 1e30}})
+    with pytest.raises(NonFiniteLossError, match=r"phase 1 \(erm\): task = (nan|inf)"):
+        list(trainer)
