@@ -72,7 +72,7 @@ list_configs: $(RUNTIME) ## List the ready configs
 	.venv/bin/lntl configs
 
 test: $(DEVELOP) ## Run all tests
-	$(PY) -m pytest -q
+	$(PY) -m pytest -q -n auto
 
 check: lint types test ## All that must hold before a commit: format, lint, types, tests
 
