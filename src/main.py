@@ -28,7 +28,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Train or evaluate; `lntl --help` shows the whole command line.")
     parser.add_argument("--config", required=True, help="YAML file, or the name of a ready configuration")
     parser.add_argument("--mode", choices=("train", "evaluate"), default="train")
-    parser.add_argument("--checkpoint_path", help="train: resume from it (or 'auto'); evaluate: the one to evaluate")
+    parser.add_argument(
+        "--checkpoint_path", "--resume", help="train: resume from it (or 'auto'); evaluate: the one to evaluate"
+    )
     parser.add_argument("--num_epochs", type=int, help="epochs of the last phase; caps the phases before it")
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--overwrite", action="store_true", help="replace the run of the same name")

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from lntl import config as configuration
 from lntl import plugins, ready_configs
-from lntl.config import Config
+from lntl.config import Config, keys
 from lntl.errors import UserError
 from lntl.methods.lntl import LNTL
 from lntl.yaml_file import parse, read_yaml
 
-PACKAGE = Path(configuration.__file__).parent
+PACKAGE = Path(plugins.__file__).parent
 DEFAULT = ready_configs.find("colored_mnist_default")
 RawConfig = Callable[..., dict[str, Any]]
 
@@ -363,7 +363,7 @@ ALL_SETTINGS = list(all_settings())
 
 def reads() -> set[tuple[str, str]]:
     """Return (owner, key) of every `owner.key`, `owner["key"]`, `owner.get("key")` and `"key" in owner` in src."""
-    found = {("training", key) for key in configuration._INHERITED}  # config.py loops over them: training.get(key)
+    found = {("training", key) for key in keys.INHERITED}  # config/keys.py loops over them: training.get(key)
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             match node:

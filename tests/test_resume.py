@@ -83,7 +83,7 @@ def test_a_second_signal_stops_at_once(folder: Path, undisturbed: Path) -> None:
 
 
 # Calls of fsync, one a file written: 1 config.yaml, 2 environment.json, 3 last.pth; then by epoch (best_model.pth,)
-# checkpoint_epoch_XX.pth, last.pth, metrics.jsonl; at the end result.json.
+# checkpoint_epoch_XX.pth, last.pth, metrics.jsonl; at the end result.json. Calls of compute: one an epoch, two at the end.
 @pytest.mark.parametrize(
     ("function", "call"),
     [
@@ -91,8 +91,8 @@ def test_a_second_signal_stops_at_once(folder: Path, undisturbed: Path) -> None:
         ("os:fsync", 3),
         ("pathlib:Path.replace", 6),
         ("pathlib:Path.replace", 10),
-        ("lntl.experiment:Experiment.evaluate", 3),
-        ("lntl.experiment:evaluate_checkpoint", 2),
+        ("lntl.evaluation.metrics:compute", 3),
+        ("lntl.evaluation.metrics:compute", 6),
     ],
 )
 def test_killed_while_a_file_is_written_or_the_network_evaluated(

@@ -15,11 +15,11 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 import yaml
 
 from lntl import cli
+from lntl.console import log
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 300  # that a process may take: far more than it needs, for machines under load
@@ -53,15 +53,22 @@ def write_config(folder: Path, **sections: dict[str, Any]) -> Path:
 
 def lntl(*arguments: str) -> int:
     """Run the command line in this process; return its exit code."""
-    with pytest.raises(SystemExit) as stop:
-        cli.main(list(arguments))
-    from lntl.console import log
+    return exit_code(lambda: cli.main(list(arguments)))
 
-    while log.handlers:  # they hold the streams and files of this test
-        log.handlers[0].close()
-        log.removeHandler(log.handlers[0])
-    assert isinstance(stop.value.code, int | None)
-    return stop.value.code or 0
+
+def exit_code(main: Callable[[], object]) -> int:
+    """Return the exit code of a program that runs in this process."""
+    code: Any = 0
+    try:
+        main()
+    except SystemExit as stop:
+        code = stop.code
+    finally:
+        while log.handlers:  # they hold the streams and files of this test
+            log.handlers[0].close()
+            log.removeHandler(log.handlers[0])
+    assert isinstance(code, int | None)
+    return code or 0
 
 
 _server = multiprocessing.get_context("forkserver")

@@ -27,6 +27,8 @@ def log_to_console() -> None:
     else:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    for earlier in log.handlers:
+        earlier.close()  # of a run before, in the same process
     log.handlers = [handler]
     log.setLevel(logging.INFO)
     log.propagate = False

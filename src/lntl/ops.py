@@ -84,6 +84,29 @@ def adversarial(module: nn.Module, z: Tensor, scale: float, *more: Tensor | None
     return learns, judges
 
 
+class _Bounded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, ratio: float) -> _Two:
+        ctx.ratio = ratio
+        return z.view_as(z), z.view_as(z)
+
+    @staticmethod
+    def backward(ctx: Any, task: Tensor, adversary: Tensor) -> tuple[Tensor, None]:
+        norm = adversary.norm()
+        allowed = ctx.ratio * task.norm() / norm.clamp(min=torch.finfo(norm.dtype).tiny)
+        return task + adversary * allowed.clamp(max=1), None
+
+
+def bounded(z: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
+    """Return z twice, for the task and for the adversary.
+
+    The gradient that comes back through the second is scaled down where its norm, over the batch, is more than `ratio`
+    times the norm of the first's: d = d_task + d_adversary * min(1, ratio * |d_task| / |d_adversary|).
+    """
+    for_task, for_adversary = _Bounded.apply(z, ratio)
+    return for_task, for_adversary
+
+
 def entropy(logits: Tensor) -> Tensor:
     """Return the mean entropy in nats of the beliefs in logits (N, K, ...): mean of -sum_k p_k log p_k, 0 for none."""
     log_p = F.log_softmax(logits, dim=1)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from lntl.methods.base import Method, Objective, minimise
-from lntl.ops import adversarial, bias_cross_entropy, entropy, frozen, reverse_gradient
+from lntl.ops import adversarial, bias_cross_entropy, bounded, entropy, frozen, reverse_gradient
 from lntl.plugins import Settings
 from lntl.types import Batch, Networks
 
@@ -46,6 +46,12 @@ class LNTL(Method):
             description="Where h is asked: at the places that carry a bias label, or everywhere, as in the "
             "authors' code, where the information term counts the background too.",
         )
+        max_ratio: float | None = Field(
+            None,
+            gt=0,
+            description="Largest norm of the adversary's gradient at z in units of the task's, so that it fades as the "
+            "task is learned; schedule `joint` only; null for no limit.",
+        )
         schedule: Literal["joint", "alternating"] = Field(
             "joint",
             description="joint: eq. 9 in one step; alternating: the authors' two sub-steps a batch, each with its own "
@@ -72,11 +78,10 @@ class LNTL(Method):
 
     def _joint(self, batch: Batch, mu: float) -> Iterator[Objective]:
         z = self.f(batch.x)
-        task = cross_entropy(self.g(z), batch.y)
+        for_g, for_h = (z, z) if self.config.max_ratio is None else bounded(z, self.config.max_ratio)
+        task = cross_entropy(self.g(for_g), batch.y)
         where = self._where(batch)
-        learns, judges = adversarial(
-            self.h, z, mu, where
-        )  # h(reverse_gradient(z, mu)) and frozen(h)(z), in one forward
+        learns, judges = adversarial(self.h, for_h, mu, where)  # h(reverse_gradient(z, mu)) and frozen(h)(z), at once
         bias = bias_cross_entropy(learns, batch.bias_at(where))
         mi = -entropy(judges)
         loss = task + self.config.lam * mi + bias

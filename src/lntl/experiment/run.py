@@ -1,84 +1,26 @@
-"""From a configuration to a finished run: the one module that knows every name."""
+"""A run in its folder: train, evaluate on val, log and save; begin it or take it up again."""
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 
 from lntl import config as configuration
-from lntl import memory, plugins
 from lntl.config import Config
-from lntl.data.loader import Loader
 from lntl.errors import Interrupted, UserError
-from lntl.evaluation import metrics
-from lntl.evaluation.predict import predict
+from lntl.experiment.build import Experiment, build, fitting
 from lntl.runs import checkpoint
 from lntl.runs.checkpoint import Checkpoint
-from lntl.runs.files import write_json
 from lntl.runs.folder import RunFolder, of_checkpoint
 from lntl.runs.tensorboard import TensorBoard
-from lntl.seeding import derive
-from lntl.training.trainer import NonFiniteLossError, Plan, Step, Trainer
-from lntl.types import Networks, Record
+from lntl.training.trainer import NonFiniteLossError, Step
+from lntl.types import Record
 
 log = logging.getLogger("lntl")
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """What a configuration stands for: the data, the networks, and the trainer that joins them."""
-
-    config: Config
-    fabric: Fabric
-    data: Any
-    networks: Networks
-    trainer: Trainer
-
-    def loader(self, split: str) -> Loader:
-        """Return a split in evaluation batches."""
-        return Loader(self.data.splits[split], self.config.evaluation.batch_size, self.fabric.device)
-
-    def evaluate(self, networks: Networks, split: str) -> dict[str, float]:
-        """Return the configured metrics of the networks on a split."""
-        return metrics.compute(
-            predict(networks, self.loader(split), self.data.spec.num_groups), self.config.evaluation.metrics
-        )
-
-
-def build(config: Config) -> Experiment:
-    """Return the experiment, ready to train; raises UserError where the device or the data are not to be had."""
-    memory.keep_freed()
-    fabric = Fabric(**_device(config.training.device), precision=config.training.precision)
-    data = plugins.load("lntl.data", config.data.name)(config.data)
-    torch.manual_seed(derive(config.project.seed, "weights"))
-    networks = plugins.load("lntl.models", config.model.name)(data.spec, config.model)
-    networks.to(fabric.device, memory_format=torch.channels_last)
-    plans = [Plan(p, partial(_method, config=p)) for p in config.training.phases]
-    loader = Loader(data.splits["train"], config.training.batch_size, fabric.device)
-    trainer = Trainer(fabric, networks, loader, plans, config.project.seed, config.logging.log_interval_batches)
-    return Experiment(config, fabric, data, networks, trainer)
-
-
-def _method(networks: Networks, config: configuration.Phase) -> Any:
-    return plugins.load("lntl.methods", config.method)(networks, config)
-
-
-def _device(name: str) -> dict[str, Any]:
-    """Return Fabric's arguments for a device name of the configuration."""
-    kind, _, number = name.partition(":")
-    if kind not in ("auto", "cpu", "cuda", "mps") or (number and (kind != "cuda" or not number.isdecimal())):
-        raise UserError(f"training.device: unknown device {name!r}; use auto, cpu, cuda, cuda:N or mps")
-    available = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    if kind in available and int(number or 0) >= available[kind]:
-        raise UserError(f"training.device: {name} is not available here (found {available[kind]}); use cpu or auto")
-    return {"accelerator": kind, "devices": [int(number)] if number else 1}
 
 
 @dataclass(frozen=True)
@@ -184,7 +126,7 @@ def resume(config: Config, path: Path) -> Run:
     folder = of_checkpoint(path)
     _check_same(config, saved, path)
     experiment = build(config)
-    with _fitting(path):
+    with fitting(path):
         experiment.trainer.load_state_dict(saved.trainer)
     folder.write_metrics(saved.records)
     return Run(experiment, folder, saved.records)
@@ -219,53 +161,3 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
         items = tree.items() if isinstance(tree, dict) else enumerate(tree)
         return {path: leaf for key, value in items for path, leaf in _flat(value, f"{prefix}.{key}").items()}
     return {prefix.removeprefix("."): tree}
-
-
-def load_networks(experiment: Experiment, saved: Checkpoint, path: Path) -> Networks:
-    """Return the networks with a checkpoint's weights to evaluate: their average, where it has one."""
-    average = saved.trainer["average"]
-    weights = saved.trainer["networks"]
-    if average is not None:
-        weights = {k.removeprefix("module."): v for k, v in average.items() if k.startswith("module.")}
-    with _fitting(path):
-        experiment.networks.load_state_dict(weights)
-    return experiment.networks
-
-
-@contextmanager
-def _fitting(path: Path) -> Iterator[None]:
-    """Turn torch's complaint about weights that do not fit into a sentence."""
-    try:
-        yield
-    except (RuntimeError, KeyError, ValueError) as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise UserError(f"{path}: its weights do not fit the configured networks and optimisers: {reason}") from error
-
-
-def evaluate_checkpoint(path: Path, split: str = "test", device: str | None = None) -> tuple[Config, dict[str, Any]]:
-    """Return the configuration of a checkpoint and its facts: file, epoch, and metrics on a split."""
-    saved = checkpoint.load(path)
-    raw = saved.config if device is None else saved.config | {"training": saved.config["training"] | {"device": device}}
-    config = configuration.validate(raw, f"{path} (the configuration inside)")
-    experiment = build(config)
-    scores = experiment.evaluate(load_networks(experiment, saved, path), split)
-    return config, {"checkpoint": str(path), "epoch": len(saved.records), split: scores}
-
-
-def conclude(run: Run, erm: dict[str, Any] | None) -> dict[str, Any]:
-    """Evaluate the last and the best checkpoint on the test set, once, and write result.json."""
-    config, folder = run.experiment.config, run.folder
-    result = {
-        "experiment": config.project.experiment_name,
-        "method": config.training.phases[-1].method,
-        "seed": config.project.seed,
-        "data": run.experiment.data.source,
-        "selection": f"best: highest {config.evaluation.best_model_metric} on val ({run.experiment.data.val_note}) "
-        "among the epochs of the last phase; last: no choice; the test set chooses nothing",
-        "last": evaluate_checkpoint(folder.last)[1],
-        "best": evaluate_checkpoint(folder.best)[1],
-        "erm": erm,
-        "training_seconds": round(sum(record["time/seconds"] for record in run.records), 1),
-    }
-    write_json(folder.result, result)
-    return result

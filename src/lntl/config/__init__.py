@@ -1,0 +1,24 @@
+"""The whole configuration: every key, its type, its meaning; read from YAML and checked before anything runs.
+
+The sections `data`, `model` and each of `training.phases` take the keys of the plug-in that they name as well.
+"""
+
+from lntl.config.keys import Config, Data, Evaluation, Logging, Model, Optimizer, Phase, Project, Training
+from lntl.config.reading import config_model, erm_twin, read, to_yaml, validate
+
+__all__ = [
+    "Config",
+    "Data",
+    "Evaluation",
+    "Logging",
+    "Model",
+    "Optimizer",
+    "Phase",
+    "Project",
+    "Training",
+    "config_model",
+    "erm_twin",
+    "read",
+    "to_yaml",
+    "validate",
+]

@@ -1,0 +1,303 @@
+"""What each command says and does; src/main.py is the same code behind the seed's options."""
+
+import json
+import re
+import runpy
+import subprocess
+import sys
+from collections import Counter
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+import yaml
+from rich.console import Console
+from tiny_runs import ROOT, RUN, TINY, exit_code, lntl, metrics, run, tree, write_config
+
+from lntl import console, plugins, ready_configs
+from lntl.data.colored_mnist import ColoredMNIST
+from lntl.runs import checkpoint
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with tiny.yaml, as the working directory."""
+    write_config(tmp_path, training={"phases": [{"method": "erm", "epochs": 1}, {"method": "lntl", "epochs": 1}]})
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which tiny.yaml was trained to the end."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_config(folder)
+    assert run("train", "tiny.yaml", folder=folder) == 0
+    return folder
+
+
+@pytest.fixture
+def finished(results: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The finished run's folder, as the working directory; do not change its files."""
+    monkeypatch.chdir(results)
+    return results
+
+
+def main_py(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run `python src/main.py ARGUMENTS` in this process; return its exit code."""
+    monkeypatch.setattr(sys, "argv", ["src/main.py", *arguments])
+    return exit_code(lambda: runpy.run_path(str(ROOT / "src/main.py"), run_name="__main__"))
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["configs", "copy", "--help"]])
+def test_help_does_not_import_torch(arguments: list[str]) -> None:
+    code = (
+        "import sys; from lntl.cli import main\n"
+        f"try: main({arguments})\n"
+        "except SystemExit as stop: assert not stop.code, stop.code\n"
+        "slow = {'torch', 'lightning_fabric', 'numpy', 'sklearn', 'tensorboard', 'matplotlib'}\n"
+        "assert not slow & sys.modules.keys(), slow & sys.modules.keys()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_help_of_main_py_does_not_import_torch() -> None:
+    command = [sys.executable, "-X", "importtime", str(ROOT / "src/main.py"), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0
+    assert "--checkpoint_path" in done.stdout
+    assert "lntl.cli" in done.stderr
+    assert not re.search(r"\| +torch$", done.stderr, re.MULTILINE)
+
+
+def test_help_names_every_command(capsys: Capture) -> None:
+    assert lntl("--help") == 0
+    out = capsys.readouterr().out
+    for command in ("train", "eval", "methods", "configs", "data"):
+        assert re.search(rf"^\W*{command}\s", out, re.MULTILINE)
+
+
+def test_train_shows_the_table_and_what_it_wrote(folder: Path, capsys: Capture) -> None:
+    assert lntl("train", "tiny.yaml", "evaluation.erm_epochs=1", "project.experiment_name=mine") == 0
+    out = capsys.readouterr().out
+    result = json.loads(Path("results/mine/result.json").read_text())
+    rows = {
+        "plain training (ERM)": result["erm"]["last"]["test"]["accuracy"],
+        "lntl, last": result["last"]["test"]["accuracy"],
+        "lntl, best on val": result["best"]["test"]["accuracy"],
+        "paper: baseline": 0.5996,
+        "paper: LNTL": 0.9137,
+    }
+    for name, accuracy in rows.items():
+        assert re.search(rf"^ *{re.escape(name)} +\d+ +{accuracy:.4f}\b", out, re.MULTILINE), name
+    assert result["selection"] in out
+    for path in Path("results/mine").iterdir():
+        assert re.search(rf"^ *{re.escape(str(path))}/?$", out, re.MULTILINE)
+
+
+def test_train_takes_overrides_epochs_and_device(folder: Path) -> None:
+    assert (
+        lntl("train", "tiny.yaml", "training.batch_size=45", "--epochs", "2", "--device", "cpu", "project.seed=7") == 0
+    )
+    config = yaml.safe_load((RUN / "config.yaml").read_text())
+    assert (config["training"]["batch_size"], config["project"]["seed"]) == (45, 7)
+    assert [record["epoch"] for record in metrics(RUN)] == [1, 1, 2]  # the last phase has two
+    assert [record["step"] for record in metrics(RUN)] == [2, 4, 6]
+
+
+def test_without_options_the_yaml_decides(finished: Path) -> None:
+    assert len(metrics(RUN)) == 4
+    assert yaml.safe_load((RUN / "config.yaml").read_text())["training"]["device"] == "cpu"
+
+
+def test_overwrite_replaces_the_run(folder: Path) -> None:
+    assert lntl("train", "tiny.yaml") == 0
+    assert lntl("train", "tiny.yaml", "--epochs", "1", "project.seed=5", "--overwrite") == 0
+    assert yaml.safe_load((RUN / "config.yaml").read_text())["project"]["seed"] == 5
+    assert len(checkpoint.load(RUN / "checkpoints/last.pth").records) == 2
+
+
+@pytest.mark.parametrize("target", [RUN, RUN / "checkpoints/best_model.pth", RUN / "checkpoints/last.pth"])
+def test_eval(finished: Path, capsys: Capture, target: Path) -> None:
+    assert lntl("eval", str(target), "--device", "cpu") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    result = json.loads((RUN / "result.json").read_text())["last" if target.name == "last.pth" else "best"]
+    assert f"epoch {result['epoch']}, test set" in out
+    for name, value in result["test"].items():
+        assert re.search(rf"{name.replace('_', ' ')}\W+{value:.4f}\b", out), name
+
+
+def test_eval_of_a_run_changes_no_file(finished: Path) -> None:
+    before = tree(finished)
+    assert lntl("eval", str(RUN)) == 0
+    assert tree(finished) == before
+
+
+def test_configs_lists_every_ready_one(capsys: Capture) -> None:
+    assert lntl("configs") == 0
+    out = capsys.readouterr().out
+    assert "colored_mnist_default" in ready_configs.names()
+    for name in ready_configs.names():
+        assert name in out
+
+
+def test_configs_copy_refuses_to_replace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert lntl("configs", "copy", "colored_mnist_default") == 0
+    assert capsys.readouterr().out.strip() == "colored_mnist_default.yaml"
+    copied = Path("colored_mnist_default.yaml")
+    assert copied.read_bytes() == ready_configs.find("colored_mnist_default").read_bytes()
+    copied.write_text("mine")
+    assert lntl("configs", "copy", "colored_mnist_default", ".") == 2
+    assert "colored_mnist_default.yaml exists already" in capsys.readouterr().err
+    assert copied.read_text() == "mine"
+
+
+def test_configs_schema_describes_the_configuration(capsys: Capture) -> None:
+    assert lntl("configs", "schema") == 0
+    schema = json.loads(capsys.readouterr().out)
+    jsonschema.validate(TINY, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(TINY | {"trainig": {}}, schema)
+
+
+def test_methods_lists_every_method(capsys: Capture) -> None:
+    assert lntl("methods") == 0
+    out = capsys.readouterr().out
+    assert plugins.names("lntl.methods")
+    for name in plugins.names("lntl.methods"):
+        assert re.search(rf"\b{name}\b", out)
+
+
+@pytest.mark.parametrize("name", plugins.names("lntl.methods"))
+def test_methods_shows_equation_and_every_setting(capsys: Capture, name: str) -> None:
+    assert lntl("methods", name) == 0
+    out = capsys.readouterr().out
+    method = plugins.load("lntl.methods", name)
+    words = " ".join(out.split())
+    assert " ".join((method.__doc__ or "").split()) in words
+    assert f"trains {', '.join(method.trains)}" in words
+    for key, field in method.Config.model_fields.items():
+        assert re.search(rf"\b{key}\b", out)
+        assert str(field.default) in out
+        assert all(word in out for word in field.description.split())
+
+
+def test_data_info(capsys: Capture, folder: Path) -> None:
+    assert lntl("data", "info", "tiny.yaml", "data.val_split_ratio=0.2") == 0
+    out = capsys.readouterr().out
+    assert "rendered from the embedded MNIST strokes" in out
+    assert "val: 20 held-out training images, random colors" in out
+    data = ColoredMNIST(ColoredMNIST.Config(path="/nonexistent", max_images=100, val_split_ratio=0.2))
+    for name, split in data.splits.items():
+        groups = Counter(split.group.tolist())
+        right = sum(max(groups[y * 10 + color] for y in range(10)) for color in range(10))
+        row = f"{name} {len(split)} 10 {len(groups)} of 100 {right / len(split):.1%}"
+        assert row in " ".join(re.sub(r"[^\w.%]", " ", out).split())
+
+
+def test_data_make(capsys: Capture, folder: Path) -> None:
+    assert lntl("data", "make", "digits.npz", "tiny.yaml") == 0
+    data = ColoredMNIST(ColoredMNIST.Config(path="/nonexistent", max_images=100))
+    with np.load("digits.npz") as arrays:
+        assert len(arrays.files) == 9
+        for name, split in data.splits.items():
+            assert arrays[f"{name}_image"].shape == (len(split), 28, 28, 3)
+            assert np.array_equal(arrays[f"{name}_image"].max(axis=(1, 2)), split.color)
+            assert np.array_equal(arrays[f"{name}_label"], split.y)
+            assert np.array_equal(arrays[f"{name}_color"], split.color)
+    before = tree(folder)
+    assert lntl("data", "make", "digits.npz", "tiny.yaml") == 2
+    assert "digits.npz exists already" in capsys.readouterr().err
+    assert tree(folder) == before
+
+
+def test_output_that_goes_to_no_terminal_is_plain(
+    folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "_PLAIN_SECONDS", -1)  # a line for each report
+    assert lntl("train", "tiny.yaml") == 0
+    captured = capsys.readouterr()
+    assert "\x1b" not in captured.out + captured.err
+    assert "\r" not in captured.out + captured.err
+    lines = captured.err.splitlines()
+    assert all(re.match(r"\d\d:\d\d:\d\d \w", line) for line in lines)
+    (line,) = [line for line in lines if re.search(r"lntl epoch 1/1 step 2/3\b", line)]
+    assert re.search(r"\d+ img/s task=\d+\.\d+ mi=-?\d.* bias=\d.*, \d+ s left$", line)
+    assert sum(" epoch " in line for line in lines) >= 2 + 4  # two epochs, four reports
+    assert (RUN / "run.log").read_text().count("\n") == len(lines)
+
+
+def test_a_terminal_sees_live_progress(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = StringIO()
+    monkeypatch.setattr(console, "err", Console(file=screen, force_terminal=True, width=160))
+    assert lntl("train", "tiny.yaml") == 0
+    shown = screen.getvalue()
+    assert "lntl epoch 1/1" in shown
+    assert re.search(r"\b6/6\b", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown))
+    assert "img/s" in shown
+
+
+def test_usage_errors_are_short(capsys: Capture) -> None:
+    for arguments in (
+        ["train"],
+        ["no_such_command"],
+        ["eval", "x", "--no_such_option"],
+        ["train", "x", "--epochs", "1.5"],
+    ):
+        assert lntl(*arguments) == 2
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        assert captured.err.strip()
+
+
+def test_main_py_trains_and_evaluates(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    config = ["--config", "tiny.yaml"]
+    assert main_py(monkeypatch, *config, "--mode", "train", "--num_epochs", "2", "--device", "cpu") == 0
+    assert [record["epoch"] for record in metrics(RUN)] == [1, 1, 2]
+    assert "lntl, last" in capsys.readouterr().out
+    assert main_py(monkeypatch, *config, "--mode", "evaluate") == 0
+    assert "tiny: best_model.pth, epoch" in capsys.readouterr().out
+    last = str(RUN / "checkpoints/last.pth")
+    assert main_py(monkeypatch, *config, "--mode", "evaluate", "--checkpoint_path", last, "--device", "cpu") == 0
+    assert "tiny: last.pth, epoch 3, test set" in capsys.readouterr().out
+
+
+def test_main_py_resumes(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    assert main_py(monkeypatch, "--config", "tiny.yaml") == 0  # --mode train is the default
+    first = checkpoint.load(RUN / "checkpoints/last.pth")
+    earlier = str(RUN / "checkpoints/checkpoint_epoch_01.pth")
+    assert main_py(monkeypatch, "--config", "tiny.yaml", "--mode", "train", "--checkpoint_path", earlier) == 0
+    assert checkpoint.load(RUN / "checkpoints/last.pth").records[0] == first.records[0]
+    assert len(metrics(RUN)) == 2
+    capsys.readouterr()
+    assert main_py(monkeypatch, "--config", "tiny.yaml") == 2
+    told = capsys.readouterr().err
+    assert "already holds a run" in told
+    (option,) = re.findall(r"continue it with (--\S+ auto)", told)  # what the message says works here, too
+    assert main_py(monkeypatch, "--config", "tiny.yaml", *option.split()) == 0
+
+
+def test_main_py_takes_overrides_anywhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["project.experiment_name=quick", "--config", "tiny.yaml", "--num_epochs", "1", "project.seed=3"]
+    assert main_py(monkeypatch, *arguments, "--overwrite", "training.batch_size=90") == 0
+    config: dict[str, Any] = yaml.safe_load(Path("results/quick/config.yaml").read_text())
+    assert (config["project"]["seed"], config["training"]["batch_size"]) == (3, 90)
+
+
+def test_main_py_says_what_to_do_where_nothing_was_trained(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    assert main_py(monkeypatch, "--config", "tiny.yaml", "--mode", "evaluate") == 2
+    told = capsys.readouterr().err
+    assert (
+        told
+        == f"Error: {RUN}/checkpoints/best_model.pth: there is no such checkpoint; train first: lntl train tiny.yaml\n"
+    )

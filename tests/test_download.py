@@ -1,0 +1,171 @@
+"""scripts/download_dataset.sh with a gdown of the test's: what arrives is checked, and no half file is left."""
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from tiny_runs import ROOT, tree
+
+NAME = "mnist_10color_jitter_var_0.030.npy"
+SIZE = 100_000_001  # bytes: not fewer than the script takes for whole
+# Copies $ARRIVES to where -O says, if there is one, then ends with code $CODE; keeps its arguments.
+GDOWN = """#!/bin/sh
+echo "$@" > "$(dirname "$0")/arguments"
+while [ "$1" != -O ]; do shift; done
+[ -z "$ARRIVES" ] || cp "$ARRIVES" "$2"
+exit "$CODE"
+"""
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A zip that holds one file of the official name and size (and one of another name)."""
+    path = tmp_path_factory.mktemp("archive") / "good.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as zipped:
+        zipped.writestr("colored_mnist/readme.txt", "hello")
+        zipped.writestr(f"colored_mnist/{NAME}", bytes(SIZE))
+    return path
+
+
+class Download:
+    """The script in a folder of its own, with a gdown that delivers what the test says."""
+
+    def __init__(self, folder: Path) -> None:
+        self.target = folder / "repository/data/colored_mnist"
+        self.bin = folder / "bin"
+        self.bin.mkdir()
+        (self.bin / "gdown").write_text(GDOWN)
+        (self.bin / "gdown").chmod(0o755)
+        (self.bin / "python3").symlink_to(sys.executable)
+        self.script = folder / "repository/scripts/download_dataset.sh"
+        self.script.parent.mkdir(parents=True)
+        for name in ("download_dataset.sh", "unpack_archive.py"):
+            shutil.copy(ROOT / "scripts" / name, self.script.parent)
+
+    def __call__(self, arrives: Path | None, code: int = 0, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the script: gdown delivers the file, if any, and ends with the code."""
+        return subprocess.run(
+            ["/bin/bash", str(self.script), *arguments],
+            env={"PATH": f"{self.bin}:/usr/bin:/bin", "ARRIVES": str(arrives or ""), "CODE": str(code)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def names(self) -> list[str]:
+        """Return what lies in the target folder."""
+        return sorted(tree(self.target))
+
+    def fails(self, arrives: Path | None, code: int = 0) -> str:
+        """Run the script, which must fail and say what to do instead; return what it says."""
+        done = self(arrives, code)
+        assert done.returncode == 1
+        assert "Just run: make train" in done.stderr
+        assert f"put {NAME}" in done.stderr
+        return done.stderr
+
+
+@pytest.fixture
+def download(tmp_path: Path) -> Download:
+    """The script, with a gdown of the test's."""
+    return Download(tmp_path)
+
+
+def test_a_good_archive(download: Download, archive: Path) -> None:
+    done = download(archive)
+    assert done.returncode == 0, done.stderr
+    assert download.names() == [NAME]
+    assert (download.target / NAME).stat().st_size == SIZE
+    assert "--continue" in (download.bin / "arguments").read_text()
+
+
+def test_another_target(download: Download, archive: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere, with blanks"
+    assert download(archive, 0, str(elsewhere)).returncode == 0
+    assert list(tree(elsewhere)) == [NAME]
+    assert not download.target.exists()
+
+
+def test_files_that_are_there_are_kept(download: Download, archive: Path) -> None:
+    download.target.mkdir(parents=True)
+    (download.target / NAME).write_text("mine")
+    assert download(archive).returncode == 0
+    assert (download.target / NAME).read_text() == "mine"
+
+
+def test_nothing_is_fetched_where_all_is_there(download: Download) -> None:
+    download.target.mkdir(parents=True)
+    for variance in range(20, 55, 5):
+        (download.target / f"mnist_10color_jitter_var_0.0{variance}.npy").write_text("")
+    done = download(None, 1)
+    assert done.returncode == 0
+    assert "nothing to do" in done.stdout
+    assert not (download.bin / "arguments").exists()
+
+
+def test_an_html_page_is_no_archive(download: Download, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("<!DOCTYPE html><title>Quota exceeded</title>")
+    told = download.fails(page)
+    assert "not a whole zip or tar archive; it starts with b'<!DOCTYPE html>" in told
+    assert download.names() == []
+
+
+@pytest.mark.parametrize("share", [0.3, 0.999])
+def test_a_truncated_archive(download: Download, archive: Path, tmp_path: Path, share: float) -> None:
+    cut = tmp_path / "cut.zip"
+    cut.write_bytes(archive.read_bytes()[: int(share * archive.stat().st_size)])
+    assert "it was deleted" in download.fails(cut)
+    assert download.names() == []
+
+
+def test_a_damaged_archive(download: Download, archive: Path, tmp_path: Path) -> None:
+    content = bytearray(archive.read_bytes())
+    content[len(content) // 2] ^= 255
+    (tmp_path / "damaged.zip").write_bytes(content)
+    assert "it was deleted" in download.fails(tmp_path / "damaged.zip")
+    assert download.names() == []
+
+
+def test_a_file_that_is_too_small(download: Download, tmp_path: Path) -> None:
+    small = tmp_path / "small.zip"
+    with zipfile.ZipFile(small, "w") as zipped:
+        zipped.writestr(NAME, bytes(1000))
+    assert "1,000 bytes, too few for 70,000 images" in download.fails(small)
+    assert download.names() == []
+
+
+def test_without_network_what_arrived_is_kept_for_the_next_try(
+    download: Download, archive: Path, tmp_path: Path
+) -> None:
+    part = tmp_path / "part"
+    part.write_bytes(archive.read_bytes()[:1000])
+    assert "no network" in download.fails(part, code=1)
+    assert download.names() == ["official_archive.part"]
+    assert download(archive).returncode == 0
+    assert download.names() == [NAME]
+
+
+def test_without_network_nothing_arrives(download: Download) -> None:
+    assert "no network" in download.fails(None, code=1)
+    assert download.names() == []
+
+
+def test_gdown_that_delivers_nothing_without_complaint(download: Download) -> None:
+    assert "gdown left no file behind" in download.fails(None, code=0)
+
+
+def test_a_target_that_cannot_be_written_to(download: Download) -> None:
+    download.target.parent.mkdir(parents=True)
+    download.target.write_text("a regular file")
+    assert "cannot be written to" in download.fails(None)
+    assert download.target.read_text() == "a regular file"
+
+
+def test_no_gdown(download: Download) -> None:
+    (download.bin / "gdown").unlink()
+    assert "gdown is not installed" in download.fails(None)

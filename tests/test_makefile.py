@@ -1,0 +1,133 @@
+"""The Makefile: every target is listed, every variable reaches the command, and nothing else does."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from clone import clone, sh
+from tiny_runs import ROOT, RUN, write_config
+
+TARGETS = re.findall(r"^([a-z_]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+SEED = (
+    "help setup install download_data train quick_train eval tensorboard notebook list_configs "
+    "clean clean_results clean_data"
+)
+TRAIN = [".venv/bin/python", "src/main.py", "--config", "configs/colored_mnist_default.yaml", "--mode", "train"]
+EVALUATE = [*TRAIN[:-1], "evaluate"]
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A clone."""
+    return clone(tmp_path)
+
+
+def dry(copy: Path, arguments: str) -> list[str]:
+    """Return the words of the last command that `make ARGUMENTS` would run."""
+    done = sh(f"make -n {arguments}", copy)
+    assert done.returncode == 0, done.stderr
+    return shlex.split(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("command", ["make", "make help"])
+def test_help_lists_every_target_and_variable(copy: Path, command: str) -> None:
+    done = sh(command, copy)
+    assert done.returncode == 0
+    listed = re.findall(r"^  ([a-z_]+) +[A-Z]", done.stdout, re.MULTILINE)
+    assert listed == TARGETS
+    assert set(SEED.split()) <= set(listed)
+    for variable in ("CONFIG", "EPOCHS", "DEVICE", "CHECKPOINT", "LOGDIR"):
+        assert re.search(rf"^  {variable} +[a-z]", done.stdout, re.MULTILINE)
+
+
+def test_no_target_is_taken_for_a_file(copy: Path) -> None:
+    for target in TARGETS:
+        (copy / target).write_text("")
+    for target in TARGETS:
+        assert "up to date" not in sh(f"make -n {target}", copy).stdout, target
+
+
+def test_an_installed_environment_is_not_installed_again(copy: Path) -> None:
+    for target in ("train", "test", "list_configs"):
+        assert "pip install" not in sh(f"make -n {target}", copy).stdout
+    (copy / "requirements.txt").touch()
+    assert "pip install -r requirements.txt" in sh("make -n train", copy).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        ("train", TRAIN),  # the YAML decides the epochs where nobody asked for others
+        ("train EPOCHS=3", [*TRAIN, "--num_epochs", "3"]),
+        ("train DEVICE=cuda:0", [*TRAIN, "--device", "cuda:0"]),
+        ("train EPOCHS= DEVICE=", TRAIN),
+        (
+            "train CONFIG=my.yaml EPOCHS=2 DEVICE=cpu",
+            [*TRAIN[:3], "my.yaml", *TRAIN[4:], "--num_epochs", "2", "--device", "cpu"],
+        ),
+        ('train CONFIG="it\'s mine.yaml"', [*TRAIN[:3], "it's mine.yaml", *TRAIN[4:]]),
+        ("train ARGS='--overwrite training.ema=null'", [*TRAIN, "--overwrite", "training.ema=null"]),
+        ("eval", EVALUATE),
+        ("eval CHECKPOINT=a/b.pth DEVICE=cpu", [*EVALUATE, "--checkpoint_path", "a/b.pth", "--device", "cpu"]),
+        ("download_data", ["bash", "scripts/download_dataset.sh"]),
+        ("tensorboard LOGDIR=src", [".venv/bin/python", "-m", "tensorboard.main", "--logdir", "src"]),
+        ("list_configs", [".venv/bin/lntl", "configs"]),
+        ("setup", [".venv/bin/lntl", "data", "info"]),
+    ],
+)
+def test_the_command_of_a_target(copy: Path, arguments: str, command: list[str]) -> None:
+    assert dry(copy, arguments) == command
+
+
+def test_quick_train_is_one_epoch_in_a_folder_of_its_own(copy: Path) -> None:
+    words = dry(copy, "quick_train")
+    assert words[: len(TRAIN)] == TRAIN
+    assert words[words.index("--num_epochs") + 1] == "1"
+    assert {"--overwrite", "project.experiment_name=quick_train"} <= set(words)
+
+
+def test_no_variable_has_a_trailing_blank_or_comment() -> None:
+    values = re.findall(r"^[A-Z0-9]+ :?=(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert len(values) >= 6
+    for value in values:
+        assert value == value.rstrip()
+        assert "#" not in value
+
+
+def test_tensorboard_says_what_is_missing(copy: Path) -> None:
+    done = sh("make tensorboard", copy)
+    assert done.returncode != 0
+    assert "No folder results/colored_mnist_baseline/tensorboard_logs: train first" in done.stderr
+
+
+def test_eval_right_after_train(copy: Path) -> None:
+    write_config(copy)
+    done = sh("make train eval CONFIG=tiny.yaml", copy)
+    assert done.returncode == 0, done.stderr
+    assert "lntl, best on val" in done.stdout
+    assert "tiny: best_model.pth, epoch" in " ".join(done.stdout.split())
+    assert (copy / RUN / "result.json").exists()
+
+
+def test_clean_takes_what_can_be_made_again_and_nothing_else(copy: Path) -> None:
+    def names() -> set[str]:
+        return {str(p.relative_to(copy)) for p in copy.rglob("*") if ".venv" not in p.parts}
+
+    before = names()
+    for name in ("results/a/result.json", "src/lntl/__pycache__/x.pyc", ".pytest_cache/y", "build/z", "data/set/d.npy"):
+        (copy / name).parent.mkdir(parents=True)
+        (copy / name).write_text("")
+    assert sh("make clean", copy).returncode == 0
+    assert names() - before == {"data/set", "data/set/d.npy"}
+    assert sh("make clean_data", copy).returncode == 0
+    assert names() == before
+
+
+def test_clean_results_takes_the_results_alone(copy: Path) -> None:
+    for name in ("results/a/result.json", "build/z"):
+        (copy / name).parent.mkdir(parents=True)
+        (copy / name).write_text("")
+    assert sh("make clean_results", copy).returncode == 0
+    assert not (copy / "results").exists()
+    assert (copy / "build/z").exists()
