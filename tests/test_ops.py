@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from lntl.models.heads import MapHead
-from lntl.ops import adversarial, bias_cross_entropy, entropy, frozen, group_mean, reverse_gradient
+from lntl.ops import adversarial, bias_cross_entropy, bounded, entropy, frozen, group_mean, reverse_gradient
 from lntl.types import IGNORE
 
 
@@ -114,6 +114,30 @@ def test_reverse_gradient_keeps_the_value_and_scales_the_gradient_by_minus_mu() 
     for i in range(3):
         for j in range(4):
             assert gradient[i, j].item() == pytest.approx(-0.3 * upstream[i, j].item())
+
+
+def norm(gradient: Tensor) -> float:
+    return math.sqrt(sum(value**2 for value in gradient.flatten().tolist()))
+
+
+@pytest.mark.parametrize("ratio", [0.01, 0.5, 100.0])
+def test_bounded_scales_the_adversary_down_to_a_share_of_the_task(ratio: float) -> None:
+    z = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    task, adversary = torch.randn(2, 3, 4, dtype=torch.float64)
+    for_task, for_adversary = bounded(z, ratio)
+    (gradient,) = torch.autograd.grad([for_task, for_adversary], z, [task, adversary])
+    factor = min(1.0, ratio * norm(task) / norm(adversary))
+    assert torch.equal(for_task, z)
+    assert torch.equal(for_adversary, z)
+    torch.testing.assert_close(gradient, task + factor * adversary)
+
+
+@pytest.mark.parametrize(("task", "adversary"), [(0.0, 1.0), (1.0, 0.0), (0.0, 0.0), (1e-30, 1e-30), (1e-30, 1e30)])
+def test_bounded_without_a_gradient_on_either_side(task: float, adversary: float) -> None:
+    z = torch.randn(3, requires_grad=True)
+    (gradient,) = torch.autograd.grad(bounded(z, 0.5), z, [torch.full((3,), task), torch.full((3,), adversary)])
+    assert gradient.isfinite().all()
+    assert (gradient - task).abs().max() <= 0.51 * task
 
 
 def head(train: bool) -> nn.Module:

@@ -83,14 +83,15 @@ def test_a_second_signal_stops_at_once(folder: Path, undisturbed: Path) -> None:
 
 
 # Calls of fsync, one a file written: 1 config.yaml, 2 environment.json, 3 last.pth; then by epoch (best_model.pth,)
-# checkpoint_epoch_XX.pth, last.pth, metrics.jsonl; at the end result.json. Calls of compute: one an epoch, two at the end.
+# checkpoint_epoch_XX.pth, last.pth, metrics.jsonl; at the end result.json. Calls of compute: one an epoch, then two.
 @pytest.mark.parametrize(
     ("function", "call"),
     [
         ("os:fsync", 1),
         ("os:fsync", 3),
         ("pathlib:Path.replace", 6),
-        ("pathlib:Path.replace", 10),
+        ("pathlib:Path.replace", 11),
+        ("pathlib:Path.replace", 13),
         ("lntl.evaluation.metrics:compute", 3),
         ("lntl.evaluation.metrics:compute", 6),
     ],

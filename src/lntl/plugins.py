@@ -49,6 +49,8 @@ def load(folder: str, name: str) -> Any:
 
 def _user_class(dotted: str) -> Any:
     module, _, attribute = dotted.rpartition(".")
+    if not all(part.isidentifier() for part in dotted.split(".")):
+        raise UserError(f"cannot load {dotted!r}: write it as package.module.Class")
     try:
         plugin = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:

@@ -36,7 +36,10 @@ def variants() -> Iterator[Phase]:
                 )
 
 
-each_variant = pytest.mark.parametrize("phase", [*variants()], ids=lambda phase: "-".join(map(str, phase.values())))
+MORE = [{"method": "lntl", "max_ratio": 0.05}]
+each_variant = pytest.mark.parametrize(
+    "phase", [*variants(), *MORE], ids=lambda phase: "-".join(map(str, phase.values()))
+)
 
 
 def snapshot(trainer: Trainer) -> Any:
@@ -120,6 +123,14 @@ def test_its_objectives_move_what_it_says(make_trainer: MakeTrainer, phase: Phas
     assert {name for name in ("f", "g", "h") if any(net is getattr(method, name) for net in moved)} == set(
         method.trains
     )
+
+
+@each_variant
+def test_an_epoch_runs_in_mixed_precision(make_trainer: MakeTrainer, phase: Phase) -> None:
+    trainer = make_trainer(phase, precision="bf16-mixed", training={"ema": 0.9, "clip_grad_norm": 1.0})
+    (record,) = trainer
+    assert all(torch.tensor(value).isfinite() for value in record.metrics.values())
+    assert all(parameter.dtype == torch.float32 for parameter in trainer.networks.parameters())
 
 
 # --- what it sees ---
@@ -321,6 +332,20 @@ def test_eq_9_joint_equals_its_three_terms_by_hand(make_trainer: MakeTrainer, ba
     torch.testing.assert_close(got, tuple(by_hand))
     for name, term in (("task", task), ("mi", information), ("bias", bias)):
         assert objective.terms[name].item() == pytest.approx(term.item(), rel=1e-6)
+
+
+def test_max_ratio_bounds_the_adversary_by_the_gradient_of_the_task(make_trainer: MakeTrainer, batch: Batch) -> None:
+    """f's gradient is the task's plus a share of the adversary's; those of g and h are as they were."""
+    settings = {"method": "lntl", "lam": 0.4, "mu": 0.3}
+    task, free, bound = (
+        gradients(method_of(make_trainer(p)), batch)
+        for p in (settings | {"lam": 0.0, "mu": 0.0}, settings, settings | {"max_ratio": 0.05})
+    )
+    torch.testing.assert_close([bound["g"], bound["h"]], [free["g"], free["h"]])
+    adversary, bounded = free["f"] - task["f"], bound["f"] - task["f"]
+    factor = float(bounded.norm() / adversary.norm())
+    assert factor < 0.9
+    torch.testing.assert_close(bounded, factor * adversary, rtol=1e-3, atol=1e-3 * float(bounded.abs().max()))
 
 
 def test_bias_head_judges_features_in_evaluation_mode(make_trainer: MakeTrainer) -> None:

@@ -10,13 +10,31 @@ from lntl.plugins import did_you_mean
 
 
 def describe(error: ValidationError, model: type[BaseModel], raw: Any) -> Iterator[str]:
-    """Yield one sentence a fault."""
-    for fault in error.errors():
-        yield _sentence(fault, model, raw)
+    """Yield one sentence a fault; what a phase took over from `training` is told once, where it stands."""
+    faults = [(fault, list(_without_tags(fault["loc"], raw))) for fault in error.errors()]
+    own = [
+        (f, path) for f, path in faults if f["type"] == "missing" or _stands(path, raw) or not _stands(path[:2], raw)
+    ]
+    for fault, path in own or faults:  # where all were taken over, they are faults in the phase alone
+        yield _sentence(fault, path, model)
 
 
-def _sentence(fault: ErrorDetails, model: type[BaseModel], raw: Any) -> str:
-    path = ".".join(str(part) for part in _without_tags(fault["loc"], raw)) or "(top)"
+def _has(place: Any, part: int | str) -> bool:
+    return (isinstance(place, dict) and part in place) or (isinstance(place, list) and isinstance(part, int))
+
+
+def _stands(path: list[int | str], raw: Any) -> bool:
+    """Return whether the document itself has something at `path`."""
+    place: Any = raw
+    for part in path:
+        if not _has(place, part):
+            return False
+        place = place[part]
+    return True
+
+
+def _sentence(fault: ErrorDetails, loc: list[int | str], model: type[BaseModel]) -> str:
+    path = ".".join(map(str, loc)) or "(top)"
     kind, given, context = fault["type"], fault["input"], fault.get("ctx", {})
     if kind == "extra_forbidden":
         return f"{path}: unknown key{did_you_mean(str(fault['loc'][-1]), _fields(model, fault['loc'][:-1]))}"
@@ -36,9 +54,9 @@ def _sentence(fault: ErrorDetails, model: type[BaseModel], raw: Any) -> str:
 
 def _without_tags(loc: tuple[int | str, ...], raw: Any) -> Iterator[int | str]:
     """Drop the plug-in names that pydantic puts into a path: they are no keys of the document."""
-    place = raw
+    place: Any = raw
     for position, part in enumerate(loc):
-        known = (isinstance(place, dict) and part in place) or (isinstance(place, list) and isinstance(part, int))
+        known = _has(place, part)
         if known:
             place = place[part]
         if known or position == len(loc) - 1:

@@ -14,7 +14,9 @@ class Project(Settings):
 
     name: str = Field("LearningNotToLearn", description="Name of the project; shown in reports.")
     experiment_name: str = Field(
-        min_length=1, pattern=r"^[^/\\\s]+$", description="Name of the run; its folder is logging.output_dir/NAME."
+        min_length=1,
+        pattern=r"^[^/\\\s.][^/\\\s]*$",
+        description="Name of the run; its folder is logging.output_dir/NAME.",
     )
     seed: int = Field(0, ge=0, description="Seed of initial weights, order and augmentation.")
     description: str = Field("", description="Free text.")

@@ -4,7 +4,6 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, cast
 
-import yaml
 from pydantic import Field, ValidationError, create_model
 
 from lntl import plugins
@@ -12,7 +11,7 @@ from lntl.config.faults import describe
 from lntl.config.keys import Config, Data, Model, Phase, Training
 from lntl.errors import UserError
 from lntl.plugins import Settings
-from lntl.yaml_file import parse, read_yaml
+from lntl.yaml_file import dump, parse, read_yaml
 
 
 def _tagged(folder: str, key: str, base: type[Settings], chosen: tuple[str, ...]) -> Any:
@@ -49,7 +48,10 @@ def config_model(data: str = "", model: str = "", methods: tuple[str, ...] = ())
 
 def validate(raw: Any, origin: str) -> Config:
     """Return the checked configuration; raises UserError with every fault, one a line, each with path and value."""
-    model = config_model(*_named(raw))
+    try:
+        model = config_model(*_named(raw))
+    except UserError as error:  # one of the user's own classes
+        raise UserError(f"{origin}: {error}") from error
     try:
         return model.model_validate(raw)
     except ValidationError as error:
@@ -58,17 +60,17 @@ def validate(raw: Any, origin: str) -> Config:
 
 
 def _named(raw: Any) -> tuple[str, str, tuple[str, ...]]:
-    """Return the names of data, model and methods that a raw document mentions."""
+    """Return the dotted names of data, model and methods that a raw document mentions, empty where there is none."""
 
     def name(section: Any, key: str) -> str:
         value = section.get(key) if isinstance(section, dict) else None
-        return value if isinstance(value, str) else ""
+        return value if isinstance(value, str) and "." in value else ""
 
     sections = raw if isinstance(raw, dict) else {}
     training = sections.get("training")
     phases = training.get("phases") if isinstance(training, dict) else None
-    methods = tuple(name(phase, "method") for phase in phases) if isinstance(phases, list) else ()
-    return name(sections.get("data"), "name"), name(sections.get("model"), "name"), methods
+    methods = {name(phase, "method") for phase in phases} - {""} if isinstance(phases, list) else set()
+    return name(sections.get("data"), "name"), name(sections.get("model"), "name"), tuple(sorted(methods))
 
 
 def read(path: Path, overrides: list[str] | None = None, num_epochs: int | None = None) -> Config:
@@ -119,7 +121,7 @@ def _set_epochs(raw: Any, num_epochs: int) -> None:
 
 def to_yaml(config: Config) -> str:
     """Return the resolved configuration as YAML: reading it again gives an equal one."""
-    return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
+    return dump(config.model_dump())
 
 
 def erm_twin(config: Config) -> Config:

@@ -12,7 +12,6 @@ from pydantic import Field
 from torch import Tensor
 
 from lntl.data import official_npy
-from lntl.errors import UserError
 from lntl.plugins import Settings
 from lntl.seeding import derive, permutation
 from lntl.types import IGNORE, Batch, DataSpec
@@ -146,10 +145,10 @@ class ColoredMNIST:
         if config.max_images is not None:
             train, test = (split.take(torch.arange(min(len(split), config.max_images))) for split in (train, test))
         order = permutation(len(train), derive(config.seed, "val"))
-        held_out = max(1, round(config.val_split_ratio * len(train)))
-        val = train.take(order[:held_out].sort().values)
-        if config.val_coloring == "random":
-            val = self._recolor(val, derive(config.seed, "val colors"))
+        held_out = min(max(1, round(config.val_split_ratio * len(train))), len(train) - 1)
+        random = config.val_coloring == "random"
+        colored = self._recolor(train, derive(config.seed, "val colors")) if random else train
+        val = colored.take(order[:held_out].sort().values)
         self.val_note = f"{held_out} held-out training images, {config.val_coloring} colors"
         self.splits = {"train": train.take(order[held_out:].sort().values), "val": val, "test": test}
         self.spec = DataSpec(
@@ -186,8 +185,6 @@ class ColoredMNIST:
 
 
 def _digits(strokes: Tensor, y: Tensor) -> ColoredDigits:
-    if y.min() < 0 or y.max() > 9:
-        raise UserError(f"labels must be 0 to 9, found {y.min()} to {y.max()}: is this the Colored MNIST file?")
     return ColoredDigits(strokes, torch.zeros(len(y), 3, dtype=torch.uint8), y, y, torch.arange(len(y)))
 
 

@@ -60,5 +60,7 @@ def _check(content: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         images, labels = arrays[f"{split}_image"], arrays[f"{split}_label"].reshape(-1)
         if images.dtype != np.uint8 or images.shape[1:] != (28, 28, 3) or len(images) != len(labels):
             raise ValueError(f"{split}_image is {images.dtype} {images.shape} for {len(labels)} labels")
+        if len(labels) == 0 or not set(np.unique(labels)) <= set(range(10)):
+            raise ValueError(f"{split}_label must hold the digits 0 to 9, and holds {np.unique(labels)[:20]}")
         arrays[f"{split}_label"] = labels.astype(np.int64)
     return arrays

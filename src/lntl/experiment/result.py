@@ -38,6 +38,7 @@ def conclude(run: Run, erm: dict[str, Any] | None) -> dict[str, Any]:
     """Evaluate the last and the best checkpoint on the test set, once, and write result.json."""
     config, folder = run.experiment.config, run.folder
     result = {
+        "project": config.project.name,
         "experiment": config.project.experiment_name,
         "method": config.training.phases[-1].method,
         "seed": config.project.seed,

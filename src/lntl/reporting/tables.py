@@ -19,7 +19,7 @@ def result_table(result: dict[str, Any], color_var: float | None) -> Table:
     """Return the test metrics of a finished run beside ERM and, on Colored MNIST, the paper's figures."""
     metrics = list(result["last"]["test"])
     table = Table(
-        title=f"{result['experiment']} on the test set",
+        title=f"{result['project']}: {result['experiment']} on the test set",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
