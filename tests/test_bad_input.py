@@ -138,8 +138,8 @@ BAD: dict[str, tuple[Callable[[], None], list[str], str]] = {
         [*TRAIN, "logging.output_dir=/proc"],
         r"/proc/tiny: cannot make the run folder",
     ),
-    "labels out of range": (official_file(label=10), [*TRAIN, "data.path=."], r"labels must be 0 to 9, found 10 to 10"),
-    "negative labels": (official_file(label=-1), [*TRAIN, "data.path=."], r"labels must be 0 to 9, found -1 to -1"),
+    "labels out of range": (official_file(label=10), [*TRAIN, "data.path=."], r"0 to 9\b.*\b10\b"),
+    "negative labels": (official_file(label=-1), [*TRAIN, "data.path=."], r"0 to 9\b.*-1\b"),
     "truncated data": (
         halved(official_file(), OFFICIAL),
         [*TRAIN, "data.path=."],
@@ -281,9 +281,6 @@ def test_an_existing_run_is_not_touched(capsys: pytest.CaptureFixture[str]) -> N
         complaint(capsys, *TRAIN, bad, "--overwrite")
 
 
-@pytest.mark.xfail(
-    reason="'.' and '..' are accepted: --overwrite then removes files of output_dir or above", strict=True
-)
 @pytest.mark.parametrize("name", [".", ".."])
 def test_a_name_that_leaves_the_output_folder(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "project.experiment_name" in complaint(capsys, *TRAIN, f"project.experiment_name={name}")

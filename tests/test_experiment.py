@@ -281,3 +281,18 @@ def test_a_run_depends_on_its_configuration_alone(make_config: Callable[..., Con
     for _ in again.train():
         pass
     assert_equal(first.records, again.records)
+
+
+@pytest.mark.xfail(reason="best_model.pth of the epochs that are taken back stays", strict=True)
+def test_a_run_taken_back_to_an_earlier_epoch_forgets_the_best_of_the_later_ones(
+    make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.1, 0.2, 0.9, 0.1])
+    monkeypatch.setattr(experiment.Experiment, "evaluate", lambda *_: {"accuracy": next(scores)})
+    config = make_config({"method": "erm", "epochs": 3})
+    run = train(config)
+    again = experiment.resume(config, run.folder.checkpoint(2))
+    for _ in again.train():
+        pass
+    assert [record["val/accuracy"] for record in again.records] == [0.1, 0.2, 0.1]
+    assert len(checkpoint.load(run.folder.best).records) == 2

@@ -70,6 +70,10 @@ def test_a_signal_saves_and_says_how_to_resume(
         "To go on, give the same command with --resume auto."
     )
     assert "Traceback" not in (folder / "stderr").read_text()
+    state = checkpoint.load(folder / RUN / "checkpoints/last.pth").trainer
+    assert (
+        3 * (state["phase"] + state["epoch"]) + state["step"] == step
+    )  # each phase before has one epoch of three steps
     assert not (folder / RUN / "result.json").exists()
     assert run(*RESUME, folder=folder) == 0
     assert_same_run(folder / RUN, undisturbed / RUN)
@@ -140,6 +144,9 @@ def test_stopped_in_the_erm_twin(tmp_path: Path) -> None:
     assert run(*RESUME, folder=stopped) == 0
     for name in (RUN, RUN / "erm"):
         assert_same_run(stopped / name, undisturbed / name)
+    twin = tree(stopped / RUN / "erm")
+    assert run(*RESUME, folder=stopped) == 0
+    assert tree(stopped / RUN / "erm") == twin  # its result stands
 
 
 def test_a_finished_run_is_only_evaluated_again(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -248,6 +255,13 @@ def test_auto_never_deletes_a_run_whose_last_checkpoint_is_gone(
 ) -> None:
     (RUN / "checkpoints/last.pth").unlink()
     assert "last.pth" in refused(capsys, *RESUME)
+
+
+@pytest.mark.xfail(reason="an OSError outside of write_atomic is a traceback", raises=OSError, strict=True)
+def test_a_log_that_cannot_be_opened(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (RUN / "run.log").unlink()
+    (RUN / "run.log").mkdir()
+    assert "run.log" in refused(capsys, *RESUME)
 
 
 @pytest.mark.xfail(reason="the ERM twin is put where the new name points", strict=True)

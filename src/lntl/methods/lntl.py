@@ -46,6 +46,9 @@ class LNTL(Method):
             description="Where h is asked: at the places that carry a bias label, or everywhere, as in the "
             "authors' code, where the information term counts the background too.",
         )
+        h_steps: int = Field(
+            1, ge=1, description="Updates of h a batch, so that it keeps up with f; schedule `joint` only."
+        )
         max_ratio: float | None = Field(
             None,
             gt=0,
@@ -81,8 +84,11 @@ class LNTL(Method):
         for_g, for_h = (z, z) if self.config.max_ratio is None else bounded(z, self.config.max_ratio)
         task = cross_entropy(self.g(for_g), batch.y)
         where = self._where(batch)
+        labels = batch.bias_at(where)
+        for _ in range(self.config.h_steps - 1):
+            yield minimise(bias_cross_entropy(self.h(z.detach(), where), labels), over=(self.h,))
         learns, judges = adversarial(self.h, for_h, mu, where)  # h(reverse_gradient(z, mu)) and frozen(h)(z), at once
-        bias = bias_cross_entropy(learns, batch.bias_at(where))
+        bias = bias_cross_entropy(learns, labels)
         mi = -entropy(judges)
         loss = task + self.config.lam * mi + bias
         yield minimise(loss, over=(self.f, self.g, self.h), task=task, mi=mi, bias=bias, mu=torch.tensor(mu))

@@ -16,8 +16,8 @@ class MapHead(nn.Module):
     One grouped network with the function of `biases` separate ones, each
     conv 3x3 C->C, BatchNorm, ReLU, conv 3x3 C->bins. Source: the authors' code.
 
-    At given places only the neighbourhoods that they look at are computed: most of a map of strokes is background that no
-    label asks about. Deviation: in training the norm's statistics are then over those neighbourhoods alone.
+    At given places only the neighbourhoods that they look at are computed: most of a map of strokes is background that
+    no label asks about. Deviation: in training the norm's statistics are then over those neighbourhoods alone.
     """
 
     def __init__(self, channels: int, bins: int, biases: int) -> None:

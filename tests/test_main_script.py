@@ -1,0 +1,84 @@
+"""src/main.py is the code of `lntl` behind the options of the seed."""
+
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tiny_runs import ROOT, RUN, exit_code, metrics, write_config
+
+from lntl.runs import checkpoint
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with tiny.yaml, as the working directory."""
+    write_config(tmp_path, training={"phases": [{"method": "erm", "epochs": 1}, {"method": "lntl", "epochs": 1}]})
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def main_py(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run `python src/main.py ARGUMENTS` in this process; return its exit code."""
+    monkeypatch.setattr(sys, "argv", ["src/main.py", *arguments])
+    return exit_code(lambda: runpy.run_path(str(ROOT / "src/main.py"), run_name="__main__"))
+
+
+def test_help_of_main_py_does_not_import_torch() -> None:
+    command = [sys.executable, "-X", "importtime", str(ROOT / "src/main.py"), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0
+    assert "--checkpoint_path" in done.stdout
+    assert "lntl.cli" in done.stderr
+    assert not re.search(r"\| +torch$", done.stderr, re.MULTILINE)
+
+
+def test_main_py_trains_and_evaluates(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    config = ["--config", "tiny.yaml"]
+    assert main_py(monkeypatch, *config, "--mode", "train", "--num_epochs", "2", "--device", "cpu") == 0
+    assert [record["epoch"] for record in metrics(RUN)] == [1, 1, 2]
+    assert "lntl, last" in capsys.readouterr().out
+    assert main_py(monkeypatch, *config, "--mode", "evaluate") == 0
+    assert "tiny: best_model.pth, epoch" in capsys.readouterr().out
+    last = str(RUN / "checkpoints/last.pth")
+    assert main_py(monkeypatch, *config, "--mode", "evaluate", "--checkpoint_path", last, "--device", "cpu") == 0
+    assert "tiny: last.pth, epoch 3, test set" in capsys.readouterr().out
+
+
+def test_main_py_resumes(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    assert main_py(monkeypatch, "--config", "tiny.yaml") == 0  # --mode train is the default
+    first = checkpoint.load(RUN / "checkpoints/last.pth")
+    earlier = str(RUN / "checkpoints/checkpoint_epoch_01.pth")
+    assert main_py(monkeypatch, "--config", "tiny.yaml", "--mode", "train", "--checkpoint_path", earlier) == 0
+    assert checkpoint.load(RUN / "checkpoints/last.pth").records[0] == first.records[0]
+    assert len(metrics(RUN)) == 2
+    capsys.readouterr()
+    assert main_py(monkeypatch, "--config", "tiny.yaml") == 2
+    told = capsys.readouterr().err
+    assert "already holds a run" in told
+    (option,) = re.findall(r"continue it with (--\S+ auto)", told)  # what the message says works here, too
+    assert main_py(monkeypatch, "--config", "tiny.yaml", *option.split()) == 0
+
+
+def test_main_py_takes_overrides_anywhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["project.experiment_name=quick", "--config", "tiny.yaml", "--num_epochs", "1", "project.seed=3"]
+    assert main_py(monkeypatch, *arguments, "--overwrite", "training.batch_size=90") == 0
+    config: dict[str, Any] = yaml.safe_load(Path("results/quick/config.yaml").read_text())
+    assert (config["project"]["seed"], config["training"]["batch_size"]) == (3, 90)
+
+
+def test_main_py_says_what_to_do_where_nothing_was_trained(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    assert main_py(monkeypatch, "--config", "tiny.yaml", "--mode", "evaluate") == 2
+    told = capsys.readouterr().err
+    assert (
+        told
+        == f"Error: {RUN}/checkpoints/best_model.pth: there is no such checkpoint; train first: lntl train tiny.yaml\n"
+    )
