@@ -175,7 +175,6 @@ def test_the_best_checkpoint_is_that_of_the_best_record(make_config: Callable[..
     assert_equal(best.trainer, checkpoint.load(run.folder.checkpoint(epoch)).trainer)
 
 
-@pytest.mark.xfail(reason="KeyError in best_record after the first epoch", raises=KeyError, strict=True)
 def test_the_metric_that_chooses_is_always_measured(make_config: Callable[..., Config]) -> None:
     try:
         config = make_config("erm", evaluation={"metrics": ["f1_score_macro"]})
@@ -283,7 +282,6 @@ def test_a_run_depends_on_its_configuration_alone(make_config: Callable[..., Con
     assert_equal(first.records, again.records)
 
 
-@pytest.mark.xfail(reason="best_model.pth of the epochs that are taken back stays", strict=True)
 def test_a_run_taken_back_to_an_earlier_epoch_forgets_the_best_of_the_later_ones(
     make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,8 @@ RESULT = f"{RUN}/result.json"
 TABLE: dict[str, Try] = {
     "make train": Try("lntl, best on val", RESULT),
     "make test": Try("-m pytest", dry=True),  # it is what runs this
+    "make setup": Try("rendered from the embedded MNIST strokes"),
+    "source .venv/bin/activate": Try(""),
     "make quick_train": Try("lntl, best on val", "results/quick_train/result.json"),
     "make train EPOCHS=20 CONFIG=configs/colored_mnist_default.yaml DEVICE=cpu ARGS=--overwrite": Try(
         "lntl, best on val", f"{RUN}/checkpoints/checkpoint_epoch_22.pth", given="a run"
@@ -46,16 +48,14 @@ TABLE: dict[str, Try] = {
     f"make eval CHECKPOINT={RUN}/checkpoints/last.pth": Try(f"{NAME}: last.pth", given="a run"),
     "make tensorboard": Try(f"tensorboard.main --logdir '{RUN}/tensorboard_logs'", given="a run", dry=True),
     "make notebook": Try("jupyterlab notebooks", "notebooks", dry=True),
-    ".venv/bin/lntl data info": Try("rendered from the embedded MNIST strokes"),
-    ".venv/bin/lntl methods lntl": Try("Learning Not to Learn"),
-    ".venv/bin/lntl configs copy colored_mnist_default .": Try(
-        "colored_mnist_default.yaml", "colored_mnist_default.yaml"
-    ),
-    ".venv/bin/lntl train colored_mnist_default data.color_var=0.02 project.experiment_name=harder": Try(
+    "lntl data info": Try("rendered from the embedded MNIST strokes"),
+    "lntl methods lntl": Try("Learning Not to Learn"),
+    "lntl configs copy colored_mnist_default .": Try("colored_mnist_default.yaml", "colored_mnist_default.yaml"),
+    "lntl train colored_mnist_default data.color_var=0.02 project.experiment_name=harder": Try(
         "harder on the test set", "results/harder/result.json"
     ),
-    ".venv/bin/lntl train colored_mnist_default --resume auto": Try("lntl, last", RESULT, given="half a run"),
-    f".venv/bin/lntl eval {RUN}": Try(f"{NAME}: best_model.pth", given="a run"),
+    "lntl train colored_mnist_default --resume auto": Try("lntl, last", RESULT, given="half a run"),
+    f"lntl eval {RUN}": Try(f"{NAME}: best_model.pth", given="a run"),
     f"{MAIN} --num_epochs 20 --device cpu": Try("lntl, last", f"{RUN}/checkpoints/checkpoint_epoch_22.pth"),
     f"{MAIN} --checkpoint_path {RUN}/checkpoints/last.pth": Try("lntl, last", RESULT, given="half a run"),
 }

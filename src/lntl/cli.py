@@ -52,7 +52,10 @@ def train(
 @app.command("eval")
 def evaluate(
     target: Annotated[
-        Path, typer.Argument(metavar="RUN_OR_CHECKPOINT", help="A run folder (its best model) or a .pth file.")
+        Path,
+        typer.Argument(
+            metavar="RUN_OR_CHECKPOINT", readable=False, help="A run folder (its best model) or a .pth file."
+        ),
     ],
     device: Device = None,
 ) -> None:
@@ -135,8 +138,16 @@ def guarded(run: Callable[[], None], debug: bool) -> None:
             raise
         print(f"Error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except OSError as error:
+        if debug:
+            raise
+        print(f"Error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        raise SystemExit(2) from None
     except Interrupted as stop:
-        print(f"{stop}. To go on, give the same command with --resume auto.", file=sys.stderr)
+        print(
+            f"{stop}. To go on, give the same command with --resume auto (make train ARGS='--resume auto').",
+            file=sys.stderr,
+        )
         raise SystemExit(130) from None
     except KeyboardInterrupt:
         print("Stopped; nothing had begun.", file=sys.stderr)

@@ -33,7 +33,7 @@ def train(
     console.log_to_console()
     with _stop_signals() as stopped:
         run = _take_up(config, resume, overwrite)
-        erm = _train_erm(config, resume is not None, overwrite, stopped) if config.evaluation.erm_epochs else None
+        erm = _train_erm(config, run.folder, resume is not None, overwrite, stopped)
         _train(run, stopped)
         result = experiment.conclude(run, erm)
     _show(result, config, run.folder)
@@ -42,8 +42,12 @@ def train(
 def _take_up(config: Config, resume: str | None, overwrite: bool) -> experiment.Run:
     """Return the run to train: new, or taken up from a checkpoint."""
     folder = RunFolder(Path(config.logging.output_dir) / config.project.experiment_name)
-    if resume is None or (resume == "auto" and not folder.last.exists()):
-        return experiment.start(config, overwrite or resume == "auto")
+    if resume is None:
+        return experiment.start(config, overwrite)
+    if resume == "auto" and not folder.last.exists():
+        if others := sorted(folder.checkpoints.glob("*.pth")):
+            raise UserError(f"{folder.last} is missing; resume from another one, e.g. --resume {others[-1]}")
+        return experiment.start(config, overwrite=True)  # stopped before its first checkpoint: nothing is lost
     path = folder.last if resume == "auto" else Path(resume)
     return experiment.resume(config, RunFolder(path).last if path.is_dir() else path)
 
@@ -56,11 +60,15 @@ def _train(run: experiment.Run, stopped: list[int]) -> None:
     console.show_progress(events, trainer, run.experiment.config.training.batch_size)
 
 
-def _train_erm(config: Config, resume: bool, overwrite: bool, stopped: list[int]) -> dict[str, Any]:
-    """Train the plain network to compare with, in a run folder of its own inside the run's; return its result."""
-    twin = configuration.erm_twin(config)
-    folder = RunFolder(Path(twin.logging.output_dir) / twin.project.experiment_name)
-    if resume and (result := folder.read_result()) is not None:
+def _train_erm(
+    config: Config, folder: RunFolder, resume: bool, overwrite: bool, stopped: list[int]
+) -> dict[str, Any] | None:
+    """Train the plain network to compare with, if asked for, in a folder inside the run's; return its result."""
+    if config.evaluation.erm_epochs == 0:
+        return None
+    twin = configuration.erm_twin(config, folder.path)
+    result = RunFolder(folder.path / twin.project.experiment_name).read_result()
+    if resume and result is not None:
         return result
     run = _take_up(twin, "auto" if resume else None, overwrite)
     _train(run, stopped)

@@ -84,7 +84,6 @@ def test_a_resumed_run_shows_each_step_once(config: Config, crash: int) -> None:
     assert steps(board, "val/accuracy") == [3, 6, 9]
 
 
-@pytest.mark.xfail(reason="the pictures are logged again as long as no epoch is over", strict=True)
 def test_a_run_resumed_in_its_first_epoch_shows_the_pictures_once(config: Config) -> None:
     run = experiment.start(config)
     stop_after(run, 2)
@@ -102,7 +101,6 @@ def test_no_files_where_it_is_switched_off(make_config: Callable[..., Config], t
     assert not run.folder.tensorboard.exists()
 
 
-@pytest.mark.xfail(reason="an OSError of the event writer is a traceback", raises=OSError, strict=True)
 def test_a_full_disk_is_a_sentence(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

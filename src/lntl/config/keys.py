@@ -1,6 +1,6 @@
 """Every key of the configuration, with its type and meaning."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -137,6 +137,12 @@ class Evaluation(Settings):
     erm_epochs: int = Field(
         0, ge=0, description="Epochs of a plain training run (ERM) made first, to compare with; 0 for none."
     )
+
+    @model_validator(mode="after")
+    def _measures_what_it_chooses_by(self) -> Self:
+        if self.best_model_metric not in self.metrics:
+            raise ValueError(f"metrics lacks {self.best_model_metric}, which is the best_model_metric")
+        return self
 
 
 class Config(Settings):

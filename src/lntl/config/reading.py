@@ -124,11 +124,11 @@ def to_yaml(config: Config) -> str:
     return dump(config.model_dump())
 
 
-def erm_twin(config: Config) -> Config:
-    """Return the configuration of plain training with the same data, model, optimiser and seed, to compare with."""
+def erm_twin(config: Config, folder: Path) -> Config:
+    """Return the configuration of plain training with the same data, model, optimiser and seed, in `folder`/erm."""
     raw = config.model_dump()
     raw["project"]["experiment_name"] = "erm"
-    raw["logging"]["output_dir"] = str(Path(config.logging.output_dir) / config.project.experiment_name)
+    raw["logging"]["output_dir"] = str(folder)
     raw["training"]["phases"] = [{"method": "erm", "epochs": config.evaluation.erm_epochs}]
     raw["evaluation"]["erm_epochs"] = 0
     return validate(raw, "ERM to compare with")

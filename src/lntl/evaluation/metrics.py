@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-from sklearn.metrics import f1_score
-
 from lntl.evaluation.predict import Predictions
 from lntl.ops import group_mean
 
@@ -26,6 +24,8 @@ def worst_group_accuracy(p: Predictions) -> float:
 
 def f1_score_macro(p: Predictions) -> float:
     """Return the unweighted mean of the classes' F1 scores (scikit-learn; a class without a prediction counts 0)."""
+    from sklearn.metrics import f1_score  # here, for it is slow to import
+
     return float(f1_score(p.y.numpy(), p.predicted.numpy(), average="macro", zero_division=0.0))
 
 

@@ -47,6 +47,8 @@ def build(config: Config) -> Experiment:
     """Return the experiment, ready to train; raises UserError where the device or the data are not to be had."""
     memory.keep_freed()
     fabric = Fabric(**_device(config.training.device), precision=config.training.precision)
+    if config.training.precision == "16-mixed" and fabric.device.type == "cpu":
+        raise UserError("training.precision: 16-mixed needs a GPU; on the CPU use bf16-mixed or 32-true")
     data = plugins.load("lntl.data", config.data.name)(config.data)
     torch.manual_seed(derive(config.project.seed, "weights"))
     networks = plugins.load("lntl.models", config.model.name)(data.spec, config.model)

@@ -29,14 +29,17 @@ def evaluate_checkpoint(path: Path, split: str = "test", device: str | None = No
     saved = checkpoint.load(path)
     raw = saved.config if device is None else saved.config | {"training": saved.config["training"] | {"device": device}}
     config = configuration.validate(raw, f"{path} (the configuration inside)")
-    experiment = build(config)
+    return config, _facts(build(config), path, saved, split)
+
+
+def _facts(experiment: Experiment, path: Path, saved: Checkpoint, split: str) -> dict[str, Any]:
     scores = experiment.evaluate(load_networks(experiment, saved, path), split)
-    return config, {"checkpoint": str(path), "epoch": len(saved.records), split: scores}
+    return {"checkpoint": str(path), "epoch": len(saved.records), split: scores}
 
 
 def conclude(run: Run, erm: dict[str, Any] | None) -> dict[str, Any]:
     """Evaluate the last and the best checkpoint on the test set, once, and write result.json."""
-    config, folder = run.experiment.config, run.folder
+    config = run.experiment.config
     result = {
         "project": config.project.name,
         "experiment": config.project.experiment_name,
@@ -45,10 +48,12 @@ def conclude(run: Run, erm: dict[str, Any] | None) -> dict[str, Any]:
         "data": run.experiment.data.source,
         "selection": f"best: highest {config.evaluation.best_model_metric} on val ({run.experiment.data.val_note}) "
         "among the epochs of the last phase; last: no choice; the test set chooses nothing",
-        "last": evaluate_checkpoint(folder.last)[1],
-        "best": evaluate_checkpoint(folder.best)[1],
+        **{
+            kind: _facts(run.experiment, path, checkpoint.load(path), "test")
+            for kind, path in (("last", run.folder.last), ("best", run.folder.best))
+        },
         "erm": erm,
         "training_seconds": round(sum(record["time/seconds"] for record in run.records), 1),
     }
-    write_json(folder.result, result)
+    write_json(run.folder.result, result)
     return result

@@ -15,6 +15,7 @@ from lntl.errors import Interrupted, UserError
 from lntl.experiment.build import Experiment, build, fitting
 from lntl.runs import checkpoint
 from lntl.runs.checkpoint import Checkpoint
+from lntl.runs.files import write_atomic, write_text
 from lntl.runs.folder import RunFolder, of_checkpoint
 from lntl.runs.tensorboard import TensorBoard
 from lntl.training.trainer import NonFiniteLossError, Step
@@ -37,8 +38,11 @@ class Run:
         After every step `stop()` is asked; where it says yes the state is saved and Interrupted raised.
         """
         trainer, settings = self.experiment.trainer, self.experiment.config.logging
-        board = TensorBoard(self.folder.tensorboard, trainer.total_steps + 1) if settings.use_tensorboard else None
-        if board is not None and not self.records:
+        begun = trainer.total_steps > 0
+        board = None
+        if settings.use_tensorboard:
+            board = TensorBoard(self.folder.tensorboard, purge_step=trainer.total_steps + 1 if begun else 0)
+        if board is not None and not begun:
             _show_data(board, self.experiment.data)
         self._save(self.folder.last)
         try:
@@ -69,6 +73,9 @@ class Run:
             "time/seconds": record.seconds + perf_counter() - began,
         }
         self.records.append(place | record.metrics | val | times)
+        if board is not None:
+            board.scalars(val | times, record.step)
+            board.flush()  # before the checkpoint that says that this epoch is over
         every = self.experiment.config.logging.checkpoint_interval_epochs
         if self.best_record is self.records[-1]:
             self._save(self.folder.best)
@@ -76,8 +83,6 @@ class Run:
             self._save(self.folder.checkpoint(record.total_epoch))
         self._save(self.folder.last)
         self.folder.write_metrics(self.records)
-        if board is not None:
-            board.scalars(val | times, record.step)
         log.info(
             "epoch %d/%d, phase %d %s: %s | val %s",
             record.total_epoch,
@@ -128,12 +133,35 @@ def resume(config: Config, path: Path) -> Run:
     experiment = build(config)
     with fitting(path):
         experiment.trainer.load_state_dict(saved.trainer)
+    write_text(folder.config, configuration.to_yaml(config))
     folder.write_metrics(saved.records)
-    return Run(experiment, folder, saved.records)
+    run = Run(experiment, folder, saved.records)
+    _take_back(run)
+    return run
+
+
+def _take_back(run: Run) -> None:
+    """Remove the checkpoints of epochs that the resumed run is yet to make; best is that of the epochs it has."""
+    done, best = len(run.records), run.best_record
+    for epoch, path in run.folder.epoch_checkpoints().items():
+        if epoch > done:
+            path.unlink()
+    if run.folder.best.exists() and len(checkpoint.load(run.folder.best).records) > done:
+        run.folder.best.unlink()
+        if best is not None and (path := run.folder.checkpoint(best["total_epoch"])).exists():
+            write_atomic(run.folder.best, lambda file: file.write(path.read_bytes()))
 
 
 # What a resumed run may set anew: nothing of it changes what the finished epochs have done.
-_FREE = ("project.name", "project.description", "project.experiment_name", "training.device", "logging", "evaluation")
+_FREE = (
+    "project.name",
+    "project.description",
+    "project.experiment_name",
+    "training.device",
+    "logging.",
+    "evaluation.batch_size",
+    "evaluation.erm_epochs",
+)
 
 
 def _check_same(config: Config, saved: Checkpoint, path: Path) -> None:

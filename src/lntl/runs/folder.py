@@ -34,6 +34,11 @@ class RunFolder:
         """Return the path of the checkpoint after that epoch of the run."""
         return self.checkpoints / f"checkpoint_epoch_{total_epoch:02d}.pth"
 
+    def epoch_checkpoints(self) -> dict[int, Path]:
+        """Return the checkpoints after an epoch that are there, by epoch of the run."""
+        found = self.checkpoints.glob("checkpoint_epoch_*.pth")
+        return {int(path.stem.rpartition("_")[2]): path for path in sorted(found)}
+
     def create(self, config_yaml: str, overwrite: bool = False) -> None:
         """Begin a run here; raises UserError where one is, unless it may be overwritten (other files stay)."""
         if self.holds_a_run and not overwrite:
