@@ -36,7 +36,7 @@ def variants() -> Iterator[Phase]:
                 )
 
 
-MORE = [{"method": "lntl", "max_ratio": 0.05}]
+MORE = [{"method": "lntl", "max_ratio": 0.05}, {"method": "lntl", "h_steps": 3}]
 each_variant = pytest.mark.parametrize(
     "phase", [*variants(), *MORE], ids=lambda phase: "-".join(map(str, phase.values()))
 )
@@ -346,6 +346,12 @@ def test_max_ratio_bounds_the_adversary_by_the_gradient_of_the_task(make_trainer
     factor = float(bounded.norm() / adversary.norm())
     assert factor < 0.9
     torch.testing.assert_close(bounded, factor * adversary, rtol=1e-3, atol=1e-3 * float(bounded.abs().max()))
+
+
+def test_h_steps_are_updates_of_h_alone_before_the_joint_one(make_trainer: MakeTrainer, batch: Batch) -> None:
+    method = method_of(make_trainer({"method": "lntl", "h_steps": 3}))
+    moved = [objective.over for objective in method.objectives(batch, 0.0)]
+    assert moved == [(method.h,), (method.h,), (method.f, method.g, method.h)]
 
 
 def test_bias_head_judges_features_in_evaluation_mode(make_trainer: MakeTrainer) -> None:
