@@ -46,6 +46,7 @@ TABLE: dict[str, Try] = {
     "make list_configs": Try("colored_mnist_default"),
     "make eval": Try(f"{NAME}: best_model.pth", given="a run"),
     f"make eval CHECKPOINT={RUN}/checkpoints/last.pth": Try(f"{NAME}: last.pth", given="a run"),
+    "make bench": Try("benchmarks/step.py", "benchmarks/step.json", dry=True),
     "make tensorboard": Try(f"tensorboard.main --logdir '{RUN}/tensorboard_logs'", given="a run", dry=True),
     "make notebook": Try("jupyterlab notebooks", "notebooks", dry=True),
     "lntl data info": Try("rendered from the embedded MNIST strokes"),
