@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
 import torch
 from lightning_fabric import Fabric
+from tiny_runs import write_config
 
 from lntl import config as configuration
 from lntl import plugins
@@ -88,3 +90,11 @@ def make_trainer(make_config: Callable[..., Config], digits: ColoredMNIST) -> Ca
         return Trainer(fabric, networks, loader, plans, config.project.seed, config.logging.log_interval_batches)
 
     return make
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with tiny.yaml, as the working directory."""
+    write_config(tmp_path, training={"phases": [{"method": "erm", "epochs": 1}, {"method": "lntl", "epochs": 1}]})
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

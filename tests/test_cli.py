@@ -22,14 +22,6 @@ from lntl.runs import checkpoint
 Capture = pytest.CaptureFixture[str]
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with tiny.yaml, as the working directory."""
-    write_config(tmp_path, training={"phases": [{"method": "erm", "epochs": 1}, {"method": "lntl", "epochs": 1}]})
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which tiny.yaml was trained to the end."""

@@ -9,19 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
-from tiny_runs import ROOT, RUN, exit_code, metrics, write_config
+from tiny_runs import ROOT, RUN, exit_code, metrics
 
 from lntl.runs import checkpoint
 
 Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with tiny.yaml, as the working directory."""
-    write_config(tmp_path, training={"phases": [{"method": "erm", "epochs": 1}, {"method": "lntl", "epochs": 1}]})
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def main_py(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
