@@ -82,7 +82,7 @@ def make_trainer(make_config: Callable[..., Config], digits: ColoredMNIST) -> Ca
         networks = plugins.load("lntl.models", config.model.name)(digits.spec, config.model)
         networks.to(memory_format=torch.channels_last)
         plans = [
-            Plan(phase, partial(plugins.load("lntl.methods", phase.method), config=phase))
+            Plan(phase, partial(plugins.load("lntl.methods", phase.method), config=phase, spec=digits.spec))
             for phase in config.training.phases
         ]
         fabric = Fabric(accelerator="cpu", devices=1, precision=precision)

@@ -1,10 +1,11 @@
 """Randomness is a function of the seed and of where we are."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lntl.seeding import derive, permutation
+from lntl.seeding import derive, draws, permutation
 
 part = st.integers(0, 1000) | st.text(max_size=5)
 
@@ -38,3 +39,11 @@ def test_permutation_holds_every_number_once_and_follows_from_the_seed(n: int, s
 
 def test_permutations_of_two_seeds_differ() -> None:
     assert not torch.equal(permutation(100, 0), permutation(100, 1))
+
+
+def test_draws_follow_the_weights() -> None:
+    weights = torch.tensor([0.0, 1.0, 3.0, 0.0])
+    counts = sum(torch.bincount(draws(weights, seed), minlength=4) for seed in range(2000))
+    assert counts[[0, 3]].tolist() == [0, 0]
+    assert counts[2] / counts.sum() == pytest.approx(0.75, abs=0.02)
+    assert torch.equal(draws(weights, 5), draws(weights, 5))

@@ -15,7 +15,7 @@ class Batch:
 
     Shapes: x (N, C, H, W) float, normalised; y (N,) int64; bias (N, *bias_shape) int64 with IGNORE where unknown;
     group (N,) int64 = y * num_biases + bias value; row (N,) int64, the place in the whole data set;
-    color (N, 3) uint8, the colour of the image.
+    bias_features (N, A) float, the bias in numbers on [0, 1], from which p(y | bias) is told: here the image's colour.
     """
 
     x: Tensor
@@ -23,7 +23,7 @@ class Batch:
     bias: Tensor
     group: Tensor
     row: Tensor
-    color: Tensor
+    bias_features: Tensor
 
     @property
     def labelled(self) -> Tensor:
@@ -43,7 +43,7 @@ class Batch:
             self,
             bias=torch.full_like(self.bias, IGNORE),
             group=torch.full_like(self.group, IGNORE),
-            color=torch.zeros_like(self.color),
+            bias_features=torch.zeros_like(self.bias_features),
         )
 
 
@@ -57,11 +57,17 @@ class DataSpec:
     bias_shape: tuple[int, ...]  # () for one label an image, (3, 14, 14) for a map of three colour channels
     class_names: tuple[str, ...]
     bias_names: tuple[str, ...]  # one name for each of the num_biases values that make up the groups
+    num_rows: int  # rows of the whole data set; every Batch.row is below
+
+    @property
+    def num_biases(self) -> int:
+        """Number of bias values that make up the groups."""
+        return len(self.bias_names)
 
     @property
     def num_groups(self) -> int:
         """Number of (class, bias value) cells."""
-        return self.num_classes * len(self.bias_names)
+        return self.num_classes * self.num_biases
 
 
 class Networks(nn.Module):
@@ -77,6 +83,11 @@ class Networks(nn.Module):
 
 class Split(Protocol):
     """One split of a data set (train, val or test): it makes batches of the rows asked for."""
+
+    @property
+    def row(self) -> Tensor:
+        """The row of each example in the whole data set, (n,) int64."""
+        ...
 
     def __len__(self) -> int: ...
 

@@ -140,7 +140,7 @@ class Scrambled:
     """A split whose labels of bias, group and colour are random."""
 
     def __init__(self, split: Any) -> None:
-        self.split = split
+        self.split, self.row = split, split.row
 
     def __len__(self) -> int:
         return len(self.split)
@@ -155,7 +155,7 @@ class Scrambled:
             batch,
             bias=torch.where(batch.bias == IGNORE, IGNORE, torch.randint(0, 8, batch.bias.shape, generator=random)),
             group=torch.randint(0, 100, batch.group.shape, generator=random),
-            color=torch.randint(0, 255, batch.color.shape, generator=random, dtype=torch.uint8),
+            bias_features=torch.rand(batch.bias_features.shape, generator=random),
         )
 
 
@@ -180,7 +180,8 @@ def test_a_method_that_does_not_see_the_bias_is_handed_none(
     objectives = trainer.method.objectives
     monkeypatch.setattr(trainer.method, "objectives", lambda batch, p: handed.append(batch) or objectives(batch, p))
     next(trainer.epoch())
-    labelled = bool((handed[0].bias != IGNORE).any() or (handed[0].group != IGNORE).any() or handed[0].color.any())
+    told = handed[0]
+    labelled = bool((told.bias != IGNORE).any() or (told.group != IGNORE).any() or told.bias_features.any())
     assert labelled == trainer.method.sees_bias
 
 
@@ -299,7 +300,7 @@ def test_the_alternating_schedule_is_the_authors_two_sub_steps(
     trainer = make_trainer(phase, training={"optimizer_fg": sgd, "optimizer_h": sgd}, precision="64-true")
     by_hand = copy.deepcopy(trainer.networks)
     batches = [replace(batch, x=batch.x.double()) for batch in trainer.loader.batches(order_seed=7)]
-    monkeypatch.setattr(trainer.loader, "batches", lambda order, start: iter(batches))
+    monkeypatch.setattr(trainer.loader, "batches", lambda *place: iter(batches))
     list(trainer)
     authors_loop(by_hand, batches, lam=0.3, mu=0.2, lr=0.02)
     for name, value in by_hand.state_dict().items():

@@ -226,7 +226,8 @@ def test_a_batch_against_slow_loops(digits: ColoredMNIST) -> None:
         torch.testing.assert_close(batch.x[:, c].double(), (pixels[:, c].double() / 255 - mean) / std, rtol=1e-5, atol=1e-6)  # fmt: skip # noqa: E501
     assert torch.equal(batch.bias, slow_bias(pixels))
     assert (batch.bias != IGNORE).any()
-    for field in ("y", "group", "row", "color"):
+    torch.testing.assert_close(batch.bias_features, split.color[index] / 255)
+    for field in ("y", "group", "row"):
         assert torch.equal(getattr(batch, field), getattr(split, field)[index])
     assert batch.x.dtype == torch.float32
     assert batch.x.shape[1:] == digits.spec.image_shape
@@ -238,7 +239,7 @@ def test_a_batch_without_bias_tells_no_colour(batch: Any) -> None:
     blank = batch.without_bias()
     assert (blank.bias == IGNORE).all()
     assert (blank.group == IGNORE).all()
-    assert not blank.color.any()
+    assert not blank.bias_features.any()
     assert torch.equal(blank.x, batch.x)
     assert torch.equal(blank.y, batch.y)
 

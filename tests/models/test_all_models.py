@@ -9,8 +9,8 @@ from torch import nn
 from lntl import plugins
 from lntl.types import DataSpec, Networks
 
-COLORED = DataSpec((3, 28, 28), 10, 8, (3, 14, 14), tuple("0123456789"), tuple("abcdefghij"))
-GREY_TWO_BIASES = DataSpec((1, 28, 28), 4, 5, (2, 14, 14), tuple("abcd"), tuple("uvwxy"))
+COLORED = DataSpec((3, 28, 28), 10, 8, (3, 14, 14), tuple("0123456789"), tuple("abcdefghij"), 100)
+GREY_TWO_BIASES = DataSpec((1, 28, 28), 4, 5, (2, 14, 14), tuple("abcd"), tuple("uvwxy"), 100)
 MODELS = plugins.names("lntl.models")
 
 

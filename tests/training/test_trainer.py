@@ -1,21 +1,22 @@
 """The trainer: epochs in order, steps that nothing from outside disturbs, averages, clipping, a loss that breaks."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from lntl.data.colored_mnist import ColoredMNIST
 from lntl.data.loader import Loader
 from lntl.evaluation.predict import predict
-from lntl.training.trainer import NonFiniteLossError, Trainer
-from lntl.types import Batch
+from lntl.methods.base import Method, Objective, minimise
+from lntl.training.trainer import NonFiniteLossError, Plan, Trainer
+from lntl.types import IGNORE, Batch
 
 MakeTrainer = Callable[..., Trainer]
 STORY = ["erm", "bias_head", {"method": "lntl", "epochs": 2}]
@@ -247,3 +248,75 @@ def test_a_rate_far_too_high_is_told(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer({"method": "erm", "epochs": 9}, training={"optimizer_fg": {"name": "sgd", "lr": 1e30}})
     with pytest.raises(NonFiniteLossError, match=r"phase 1 \(erm\): task = (nan|inf)"):
         list(trainer)
+
+
+class Curious(Method):
+    """Counts what `prepare` is shown, and owns a network that learns; an epoch draws one training row alone."""
+
+    trains = ("f",)
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.own = nn.Linear(1, 1)
+        self.register_buffer("weights", torch.zeros(self.spec.num_rows))
+        self.register_buffer("seen", torch.zeros(3, dtype=torch.int64))  # images, known bias labels, seed
+
+    def prepare(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
+        rows = [batch.row for batch in batches()]
+        known = sum(int((batch.bias != IGNORE).sum()) for batch in batches())
+        self.seen += torch.tensor([len(torch.cat(rows)), known, seed % 1000 + 1])
+        self.weights[rows[0][5]] = 1
+        assert not torch.is_grad_enabled()
+        assert not self.f.training
+
+    def sampling_weights(self) -> Tensor:
+        return self.weights
+
+    def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
+        assert self.own.training
+        loss = self.own(self.f(batch.x).mean()[None]).square().sum()
+        yield minimise(loss, over=(self.f, self.own), row=batch.row.double().mean())
+
+
+def curious_trainer(make_trainer: MakeTrainer, **sections: Any) -> Trainer:
+    trainer = make_trainer({"method": "erm", "epochs": 2}, **sections)
+    spec = trainer.method.spec
+    trainer.plans = [Plan(trainer.settings, lambda networks: Curious(networks, trainer.settings, spec))]
+    trainer._enter(0)
+    return trainer
+
+
+def test_a_method_prepares_once_before_its_first_step_and_never_on_resume(make_trainer: MakeTrainer) -> None:
+    trainer = curious_trainer(make_trainer)
+    assert not trainer.method.seen.any()
+    next(trainer.epoch())
+    state = copy.deepcopy(trainer.state_dict())
+    images, known, seed = trainer.method.seen.tolist()
+    assert (images, known) == (90, 0)  # every training image; no bias label, for the method does not see the bias
+    resumed = curious_trainer(make_trainer)
+    resumed.load_state_dict(state)
+    assert len(list(resumed)) == len(list(trainer)) == 2
+    assert resumed.method.seen.tolist() == trainer.method.seen.tolist() == [images, known, seed]
+    other = curious_trainer(make_trainer, project={"seed": 1})
+    next(other.epoch())
+    assert other.method.seen[2] != seed
+
+
+def test_sampling_weights_choose_the_rows_of_an_epoch(make_trainer: MakeTrainer) -> None:
+    trainer = curious_trainer(make_trainer)
+    records = list(trainer)
+    (row,) = trainer.method.weights.nonzero()[:, 0].tolist()
+    assert [record.metrics["train/row"] for record in records] == [row, row]
+
+
+def test_a_network_of_the_methods_own_learns_and_resumes(make_trainer: MakeTrainer) -> None:
+    trainer = curious_trainer(make_trainer)
+    before = trainer.method.own.weight.clone()
+    next(trainer.epoch())
+    state = copy.deepcopy(trainer.state_dict())
+    assert not torch.equal(trainer.method.own.weight, before)
+    list(trainer)
+    resumed = curious_trainer(make_trainer)
+    resumed.load_state_dict(state)
+    list(resumed)
+    assert torch.equal(trainer.method.own.weight, resumed.method.own.weight)

@@ -81,7 +81,7 @@ class ColoredDigits:
             bias=torch.where(small > 0, (small // BIN_WIDTH).long(), IGNORE),
             group=self.group[index],
             row=self.row[index],
-            color=self.color[index],
+            bias_features=self.color[index].float().div_(255),
         )
 
 
@@ -152,6 +152,7 @@ class ColoredMNIST:
         self.val_note = f"{held_out} held-out training images, {config.val_coloring} colors"
         self.splits = {"train": train.take(order[held_out:].sort().values), "val": val, "test": test}
         self.spec = DataSpec(
+            num_rows=len(train),
             image_shape=(3, 28, 28),
             num_classes=10,
             num_bins=BINS,

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
-from lntl.seeding import permutation
+from lntl.seeding import draws, permutation
 from lntl.types import Batch, Split
 
 
@@ -20,9 +21,15 @@ class Loader:
         """Return the number of batches in an epoch; the last one may be smaller."""
         return -(-len(self.split) // self.batch_size)
 
-    def batches(self, order_seed: int | None = None, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches from number `start` on, shuffled by `order_seed` or, without one, in the split's order."""
+    def batches(self, order_seed: int | None = None, start: int = 0, weights: Tensor | None = None) -> Iterator[Batch]:
+        """Yield the batches from number `start` on, shuffled by `order_seed` or, without one, in the split's order.
+
+        With `weights` (num_rows,) an epoch draws examples in proportion to the weight of their row, with replacement.
+        """
         n = len(self.split)
-        order = torch.arange(n) if order_seed is None else permutation(n, order_seed)
+        if order_seed is None:
+            order = torch.arange(n)
+        else:
+            order = permutation(n, order_seed) if weights is None else draws(weights[self.split.row].cpu(), order_seed)
         for index in order.to(self.device).split(self.batch_size)[start:]:
             yield self.split.batch(index)

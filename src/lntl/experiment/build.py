@@ -19,7 +19,7 @@ from lntl.evaluation import metrics
 from lntl.evaluation.predict import predict
 from lntl.seeding import derive
 from lntl.training.trainer import Plan, Trainer
-from lntl.types import Networks
+from lntl.types import DataSpec, Networks
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,14 @@ def build(config: Config) -> Experiment:
     torch.manual_seed(derive(config.project.seed, "weights"))
     networks = plugins.load("lntl.models", config.model.name)(data.spec, config.model)
     networks.to(fabric.device, memory_format=torch.channels_last)
-    plans = [Plan(p, partial(_method, config=p)) for p in config.training.phases]
+    plans = [Plan(p, partial(_method, config=p, spec=data.spec)) for p in config.training.phases]
     loader = Loader(data.splits["train"], config.training.batch_size, fabric.device)
     trainer = Trainer(fabric, networks, loader, plans, config.project.seed, config.logging.log_interval_batches)
     return Experiment(config, fabric, data, networks, trainer)
 
 
-def _method(networks: Networks, config: configuration.Phase) -> Any:
-    return plugins.load("lntl.methods", config.method)(networks, config)
+def _method(networks: Networks, config: configuration.Phase, spec: DataSpec) -> Any:
+    return plugins.load("lntl.methods", config.method)(networks, config, spec)
 
 
 def _device(name: str) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 """What a training method is."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
 from lntl.plugins import Settings
-from lntl.types import Batch, Networks
+from lntl.types import Batch, DataSpec, Networks
 
 NetworkName = Literal["f", "g", "h"]
 
@@ -27,7 +27,11 @@ def minimise(loss: Tensor, over: tuple[nn.Module, ...], **terms: Tensor) -> Obje
 
 
 class Method(nn.Module):
-    """A training method over the networks f, g and h. Its own state, if any, is its buffers and parameters."""
+    """A training method over the networks f, g and h. Its own state, if any, is its buffers and parameters.
+
+    Networks of its own are modules set as attributes; objectives name them in `over`, beside f, g and h, and they learn
+    with the settings of optimizer_fg.
+    """
 
     class Config(Settings):
         """Settings of the method in a phase."""
@@ -35,10 +39,10 @@ class Method(nn.Module):
     trains: ClassVar[tuple[NetworkName, ...]]  # the others are in eval mode and do not change, buffers included
     sees_bias: ClassVar[bool] = False  # a method that does not is handed IGNORE for every bias label
 
-    def __init__(self, networks: Networks, config: Settings) -> None:
+    def __init__(self, networks: Networks, config: Settings, spec: DataSpec) -> None:
         super().__init__()
         self._networks = (networks,)  # in a tuple: f, g and h belong to the trainer, not to this module's state
-        self.config = config
+        self.config, self.spec = config, spec
 
     @property
     def f(self) -> nn.Module:
@@ -54,6 +58,17 @@ class Method(nn.Module):
     def h(self) -> nn.Module:
         """The bias head."""
         return self._networks[0].h
+
+    def prepare(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
+        """Look at the training data before the phase's first step, and keep what was found in buffers.
+
+        Each call of `batches()` goes through all training data in their order, without gradients and with f, g and h in
+        eval mode. A resumed run does not prepare again: it has the buffers.
+        """
+
+    def sampling_weights(self) -> Tensor | None:
+        """Return weights (num_rows,) to draw an epoch's rows by, with replacement; None: each row once."""
+        return None
 
     def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
         """Yield what to minimise on one batch, in order; `progress` in [0, 1) is the share of the phase done."""

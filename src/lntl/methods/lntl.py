@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from lntl.methods.base import Method, Objective, minimise
 from lntl.ops import adversarial, bias_cross_entropy, bounded, entropy, frozen, reverse_gradient
 from lntl.plugins import Settings
-from lntl.types import Batch, Networks
+from lntl.types import Batch
 
 __all__ = ["LNTL"]
 
@@ -61,10 +61,7 @@ class LNTL(Method):
             "forward and optimiser step.",
         )
 
-    config: "LNTL.Config"
-
-    def __init__(self, networks: Networks, config: "LNTL.Config") -> None:
-        super().__init__(networks, config)
+    config: Config
 
     def mu(self, progress: float) -> float:
         """Return the scale of the reversed gradient at `progress` in [0, 1)."""

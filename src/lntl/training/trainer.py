@@ -61,11 +61,14 @@ class Trainer:
         self._enter(phase=0)
 
     def _enter(self, phase: int) -> None:
-        """Set up a phase: its method, an optimiser for each network it trains, and the average of the weights."""
+        """Set up a phase: its method, an optimiser for each network that learns, and the average of the weights."""
         self.phase, self.epoch_index, self.step = phase, 0, 0
         self.settings = self.plans[phase].settings
         self.method = self.plans[phase].method(self._wrapped).to(self.fabric.device)
-        self._optimizers: dict[str, _FabricOptimizer] = {name: self._optimizer(name) for name in self.method.trains}
+        self._learners: dict[str, nn.Module] = {name: getattr(self._wrapped, name) for name in self.method.trains} | {
+            name: net for name, net in self.method.named_children() if any(net.parameters())
+        }
+        self._optimizers = {name: self._optimizer(name) for name in self._learners}
         self._terms: tuple[str, ...] = ()
         self._pending: list[Tensor] = []  # one row of terms a step since the last report, on the device
         self._sums: Tensor | None = None  # over the reported steps of the epoch, on the host
@@ -75,7 +78,7 @@ class Trainer:
         )
 
     def _optimizer(self, name: str) -> _FabricOptimizer:
-        optimizer = optim.build(self._optimizer_settings(name), getattr(self._wrapped, name).parameters())
+        optimizer = optim.build(self._optimizer_settings(name), self._learners[name].parameters())
         return cast(_FabricOptimizer, self.fabric.setup_optimizers(optimizer))
 
     def _optimizer_settings(self, name: str) -> config.Optimizer:
@@ -115,19 +118,31 @@ class Trainer:
         if self.epoch_index == self.settings.epochs:
             self._enter(self.phase + 1)
         start, began, total = self.step, perf_counter(), len(self.loader)
+        if self._phase_step == 0:
+            self._prepare()
         order = derive(self.seed, "order", self.phase, self.epoch_index)
-        for batch in self.loader.batches(order, start):
-            self._update(batch if self.method.sees_bias else batch.without_bias())
+        for batch in self.loader.batches(order, start, self.method.sampling_weights()):
+            self._update(self._shown(batch))
             self.step += 1
             reports = self.step % self.log_interval == 0 or self.step == total
             yield Step(self.step, total, self._report() if reports else None)
         self._finish_epoch(total - start, perf_counter() - began)
+
+    @torch.no_grad()
+    def _prepare(self) -> None:
+        self._wrapped.eval()
+        self.method.prepare(lambda: map(self._shown, self.loader.batches()), derive(self.seed, "prepare", self.phase))
+
+    def _shown(self, batch: Batch) -> Batch:
+        """Return what of a batch the method may see."""
+        return batch if self.method.sees_bias else batch.without_bias()
 
     def _update(self, batch: Batch) -> None:
         """Minimise the objectives of one batch; their terms stay on the device until the next report."""
         torch.manual_seed(derive(self.seed, "step", self.phase, self.epoch_index, self.step))
         for name, net in self._wrapped.named_children():
             net.train(name in self.method.trains)
+        self.method.train()
         for name, optimizer in self._optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = self._learning_rate(name)
@@ -142,7 +157,7 @@ class Trainer:
             self._average.update_parameters(self.networks)
 
     def _minimise(self, loss: Tensor, over: tuple[nn.Module, ...]) -> None:
-        optimizers = {net: self._optimizers[name] for name, net in self._wrapped.named_children() if net in over}
+        optimizers = {net: self._optimizers[name] for name, net in self._learners.items() if net in over}
         for optimizer in optimizers.values():
             optimizer.zero_grad()
         self.fabric.backward(loss, inputs=[p for net in over for p in net.parameters()])
