@@ -72,6 +72,8 @@ def told(record: Record) -> tuple[Any, ...]:
 
 
 def method_of(trainer: Trainer) -> Method:
+    """Return the trainer's method, prepared as before its first step."""
+    trainer._prepare()
     return trainer.method
 
 

@@ -257,7 +257,7 @@ class Curious(Method):
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
-        self.own = nn.Linear(1, 1)
+        self.own = nn.Linear(1, 2)
         self.register_buffer("weights", torch.zeros(self.spec.num_rows))
         self.register_buffer("seen", torch.zeros(3, dtype=torch.int64))  # images, known bias labels, seed
 

@@ -1,7 +1,7 @@
 """Learning Not to Learn: unlearn a known bias by reversed gradient and information term (Kim et al., CVPR 2019)."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 import torch
@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from lntl.methods.base import Method, Objective, minimise
+from lntl.methods.posterior import BiasPosterior
 from lntl.ops import adversarial, bias_cross_entropy, bounded, entropy, frozen, reverse_gradient
 from lntl.plugins import Settings
-from lntl.types import Batch
+from lntl.types import Batch, DataSpec, Networks
 
 __all__ = ["LNTL"]
 
@@ -55,6 +56,11 @@ class LNTL(Method):
             description="Largest norm of the adversary's gradient at z in units of the task's, so that it fades as the "
             "task is learned; schedule `joint` only; null for no limit.",
         )
+        task: Literal["cross_entropy", "bias_product"] = Field(
+            "cross_entropy",
+            description="L_c; bias_product: cross-entropy on g's logits + log p(y | bias), which leaves to g only what "
+            "the bias does not already tell (ours; see the method bias_product).",
+        )
         schedule: Literal["joint", "alternating"] = Field(
             "joint",
             description="joint: eq. 9 in one step; alternating: the authors' two sub-steps a batch, each with its own "
@@ -62,6 +68,19 @@ class LNTL(Method):
         )
 
     config: Config
+
+    def __init__(self, networks: Networks, config: Settings, spec: DataSpec) -> None:
+        super().__init__(networks, config, spec)
+        self.posterior = BiasPosterior(spec) if self.config.task == "bias_product" else None
+
+    def prepare(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
+        """Fit p(y | bias) where the task asks for it."""
+        if self.posterior is not None:
+            self.posterior.fit(batches(), seed)
+
+    def _task(self, z: Tensor, batch: Batch) -> Tensor:
+        logits = self.g(z)
+        return cross_entropy(logits, batch.y) if self.posterior is None else self.posterior.cross_entropy(logits, batch)
 
     def mu(self, progress: float) -> float:
         """Return the scale of the reversed gradient at `progress` in [0, 1)."""
@@ -79,7 +98,7 @@ class LNTL(Method):
     def _joint(self, batch: Batch, mu: float) -> Iterator[Objective]:
         z = self.f(batch.x)
         for_g, for_h = (z, z) if self.config.max_ratio is None else bounded(z, self.config.max_ratio)
-        task = cross_entropy(self.g(for_g), batch.y)
+        task = self._task(for_g, batch)
         where = self._where(batch)
         labels = batch.bias_at(where)
         for _ in range(self.config.h_steps - 1):
@@ -92,7 +111,7 @@ class LNTL(Method):
 
     def _alternating(self, batch: Batch, mu: float) -> Iterator[Objective]:
         z = self.f(batch.x)
-        task = cross_entropy(self.g(z), batch.y)
+        task = self._task(z, batch)
         where = self._where(batch)
         mi = -entropy(frozen(self.h)(z, where))
         yield minimise(task + self.config.lam * mi, over=(self.f, self.g), task=task, mi=mi)

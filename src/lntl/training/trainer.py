@@ -66,7 +66,7 @@ class Trainer:
         self.settings = self.plans[phase].settings
         self.method = self.plans[phase].method(self._wrapped).to(self.fabric.device)
         self._learners: dict[str, nn.Module] = {name: getattr(self._wrapped, name) for name in self.method.trains} | {
-            name: net for name, net in self.method.named_children() if any(net.parameters())
+            name: net for name, net in self.method.named_children() if list(net.parameters())
         }
         self._optimizers = {name: self._optimizer(name) for name in self._learners}
         self._terms: tuple[str, ...] = ()

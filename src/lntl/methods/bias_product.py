@@ -1,0 +1,35 @@
+"""Bias product: g learns only what the bias does not already tell (Clark et al. and He et al., 2019)."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from lntl.methods.base import Method, Objective, minimise
+from lntl.methods.posterior import BiasPosterior
+from lntl.plugins import Settings
+from lntl.types import Batch, DataSpec, Networks
+
+__all__ = ["BiasProduct"]
+
+
+class BiasProduct(Method):
+    """min_{f,g} CE(softmax(g(f(x)) + log p(y | b)), y): a product of experts; at test g stands alone.
+
+    log p(y | b) is fitted before the phase, each row by a model that has not seen it (`BiasPosterior`), in nats.
+    Sources: Clark, Yatskar and Zettlemoyer, EMNLP 2019; He, Zha and Wang, DeepLo 2019; Hong and Yang, NeurIPS 2021.
+    Deviation: those fit p(y | b) on the training data themselves; here it is cross-fitted, so that it doesn't overfit.
+    """
+
+    trains = ("f", "g")
+    sees_bias = True
+
+    def __init__(self, networks: Networks, config: Settings, spec: DataSpec) -> None:
+        super().__init__(networks, config, spec)
+        self.posterior = BiasPosterior(spec)
+
+    def prepare(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
+        """Fit p(y | b)."""
+        self.posterior.fit(batches(), seed)
+
+    def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
+        """Yield the loss of the product over f and g."""
+        task = self.posterior.cross_entropy(self.g(self.f(batch.x)), batch)
+        yield minimise(task, over=(self.f, self.g), task=task)

@@ -1,0 +1,60 @@
+"""p(y | bias): how much of the label the bias alone tells, estimated on rows that the estimator has not seen."""
+
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from lntl.types import Batch, DataSpec
+
+FOLDS = 4
+SMALLEST = 1e-6  # a probability that no training row speaks for is taken as this, so that its logarithm is finite
+
+
+class BiasPosterior(nn.Module):
+    """log p(y | bias) in nats of every training row, cross-fitted: each row is told by a model fitted without it."""
+
+    log_p: Tensor
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__()
+        self.register_buffer("log_p", torch.zeros(spec.num_rows, spec.num_classes))
+
+    def fit(self, batches: Iterable[Batch], seed: int) -> None:
+        """Fit a small network (64 hidden units) from the bias features to y on all folds but one, FOLDS times."""
+        parts = [(batch.bias_features.cpu(), batch.y.cpu(), batch.row.cpu()) for batch in batches]
+        features, y, row = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
+        p = np.full((len(y), self.log_p.shape[1]), SMALLEST)
+        for number, (seen, unseen) in enumerate(_folds(len(y), seed)):
+            model = _fitted(features[seen], y[seen], seed + number)
+            p[np.ix_(unseen, model[-1].classes_)] = model.predict_proba(features[unseen])
+        log_p = torch.as_tensor(np.log(p.clip(SMALLEST)), dtype=self.log_p.dtype, device=self.log_p.device)
+        self.log_p[torch.as_tensor(row, device=self.log_p.device)] = log_p
+
+    def cross_entropy(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Return the cross-entropy of softmax(logits (N, classes) + log p(y | bias)) on y, in nats."""
+        return cross_entropy(logits + self.log_p[batch.row], batch.y)
+
+
+def _folds(n: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    from sklearn.model_selection import KFold  # here, for it is slow to import
+
+    yield from KFold(FOLDS, shuffle=True, random_state=seed % 2**32).split(range(n))
+
+
+def _fitted(features: np.ndarray, y: np.ndarray, seed: int) -> Any:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    network = MLPClassifier(
+        (64,), learning_rate_init=0.01, batch_size=min(500, len(y)), max_iter=15, random_state=seed % 2**32
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # 15 passes are meant, not a failure
+        return make_pipeline(StandardScaler(), network).fit(features, y)
