@@ -10,7 +10,16 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from lntl.models.heads import MapHead
-from lntl.ops import adversarial, bias_cross_entropy, bounded, entropy, frozen, group_mean, reverse_gradient
+from lntl.ops import (
+    adversarial,
+    bias_cross_entropy,
+    bounded,
+    entropy,
+    frozen,
+    group_mean,
+    reverse_gradient,
+    supervised_contrast,
+)
 from lntl.types import IGNORE
 
 
@@ -247,3 +256,26 @@ def test_equation_9_from_one_forward_equals_its_three_terms_apart() -> None:
     (-lam * entropy(frozen(h)(f(x)))).backward()
     bias_cross_entropy(h(reverse_gradient(f(x), mu)), bias).backward()
     torch.testing.assert_close(fast, [p.grad for p in networks.parameters()])
+
+
+def test_supervised_contrast_by_hand() -> None:
+    random = torch.Generator().manual_seed(0)
+    v = torch.nn.functional.normalize(torch.randn(7, 5, dtype=torch.float64, generator=random))
+    y, bias, t = [0, 0, 0, 1, 1, 2, 2], [0, 1, 1, 0, 0, 0, 1], 0.3
+    each = []
+    for i in range(7):
+        partners = [p for p in range(7) if y[p] == y[i] and bias[p] != bias[i]]
+        total = sum(math.exp(v[i] @ v[a] / t) for a in range(7) if a != i)
+        if partners:
+            each.append(-sum(math.log(math.exp(v[i] @ v[p] / t) / total) for p in partners) / len(partners))
+    positive = torch.tensor([[y[i] == y[p] and bias[i] != bias[p] for p in range(7)] for i in range(7)])
+    assert supervised_contrast(v, positive, t).item() == pytest.approx(sum(each) / len(each))
+    assert len(each) == 5  # the two of class 1 share their bias value
+
+
+def test_supervised_contrast_of_no_pair_is_zero_with_a_gradient() -> None:
+    v = torch.nn.functional.normalize(torch.randn(4, 3)).requires_grad_()
+    loss = supervised_contrast(v, torch.zeros(4, 4, dtype=torch.bool), 0.1)
+    loss.backward()
+    assert loss.item() == 0
+    assert not v.grad.any()

@@ -124,6 +124,19 @@ def bias_cross_entropy(logits: Tensor, bias: Tensor) -> Tensor:
     return biases * total / (bias != IGNORE).sum().clamp(min=1)
 
 
+def supervised_contrast(v: Tensor, positive: Tensor, temperature: float) -> Tensor:
+    """Return L_con of unit vectors v (N, D), `positive` (N, N) bool saying which pairs belong together, in nats.
+
+    L_con = mean over i of -1/|P(i)| sum_{p in P(i)} log( exp(v_i v_p / t) / sum_{a != i} exp(v_i v_a / t) ), over the i
+    that have a p (Khosla et al., NeurIPS 2020); 0 where none has.
+    """
+    self_pair = torch.eye(len(v), dtype=torch.bool, device=v.device)
+    log_p = F.log_softmax((v @ v.T / temperature).masked_fill(self_pair, -torch.inf), dim=1)
+    partners = positive.sum(dim=1)
+    each = -log_p.masked_fill(~positive, 0).sum(dim=1) / partners.clamp(min=1)
+    return each.sum() / (partners > 0).sum().clamp(min=1)
+
+
 def group_mean(values: Tensor, group: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
     """Return the mean of values (N,) in each group (NaN where a group is empty) and the group sizes."""
     count = torch.bincount(group, minlength=num_groups)

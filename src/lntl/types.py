@@ -79,6 +79,7 @@ class Networks(nn.Module):
     f: nn.Module
     g: nn.Module
     h: nn.Module
+    features: int  # channels C of z: (N, C) or (N, C, H, W)
 
 
 class Split(Protocol):

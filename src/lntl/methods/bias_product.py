@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 
 from lntl.methods.base import Method, Objective, minimise
-from lntl.methods.posterior import BiasPosterior
+from lntl.methods.task import TaskLoss
 from lntl.plugins import Settings
 from lntl.types import Batch, DataSpec, Networks
 
@@ -23,13 +23,13 @@ class BiasProduct(Method):
 
     def __init__(self, networks: Networks, config: Settings, spec: DataSpec) -> None:
         super().__init__(networks, config, spec)
-        self.posterior = BiasPosterior(spec)
+        self.task_loss = TaskLoss("bias_product", spec)
 
     def prepare(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
         """Fit p(y | b)."""
-        self.posterior.fit(batches(), seed)
+        self.task_loss.fit(batches, seed)
 
     def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
         """Yield the loss of the product over f and g."""
-        task = self.posterior.cross_entropy(self.g(self.f(batch.x)), batch)
+        task = self.task_loss(self.g(self.f(batch.x)), batch)
         yield minimise(task, over=(self.f, self.g), task=task)

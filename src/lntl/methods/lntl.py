@@ -7,10 +7,9 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from lntl.methods.base import Method, Objective, minimise
-from lntl.methods.posterior import BiasPosterior
+from lntl.methods.task import Task, TaskLoss, task_field
 from lntl.ops import adversarial, bias_cross_entropy, bounded, entropy, frozen, reverse_gradient
 from lntl.plugins import Settings
 from lntl.types import Batch, DataSpec, Networks
@@ -23,6 +22,8 @@ class LNTL(Method):
 
     q_h is the softmax of h's logits, the expectation runs over b ~ q_h (so it is the negative entropy of h's belief),
     L_c and L_B are cross-entropies in nats; L_B is summed over the bias channels and its labelled places averaged.
+    With task: bias_product (ours) L_c is the bias product: f need not choose between knowing the label, which tells the
+    bias in training, and forgetting the bias.
     """
 
     trains = ("f", "g", "h")
@@ -56,11 +57,7 @@ class LNTL(Method):
             description="Largest norm of the adversary's gradient at z in units of the task's, so that it fades as the "
             "task is learned; schedule `joint` only; null for no limit.",
         )
-        task: Literal["cross_entropy", "bias_product"] = Field(
-            "cross_entropy",
-            description="L_c; bias_product: cross-entropy on g's logits + log p(y | bias), which leaves to g only what "
-            "the bias does not already tell (ours; see the method bias_product).",
-        )
+        task: Task = task_field()
         schedule: Literal["joint", "alternating"] = Field(
             "joint",
             description="joint: eq. 9 in one step; alternating: the authors' two sub-steps a batch, each with its own "
@@ -71,16 +68,11 @@ class LNTL(Method):
 
     def __init__(self, networks: Networks, config: Settings, spec: DataSpec) -> None:
         super().__init__(networks, config, spec)
-        self.posterior = BiasPosterior(spec) if self.config.task == "bias_product" else None
+        self.task_loss = TaskLoss(self.config.task, spec)
 
     def prepare(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
         """Fit p(y | bias) where the task asks for it."""
-        if self.posterior is not None:
-            self.posterior.fit(batches(), seed)
-
-    def _task(self, z: Tensor, batch: Batch) -> Tensor:
-        logits = self.g(z)
-        return cross_entropy(logits, batch.y) if self.posterior is None else self.posterior.cross_entropy(logits, batch)
+        self.task_loss.fit(batches, seed)
 
     def mu(self, progress: float) -> float:
         """Return the scale of the reversed gradient at `progress` in [0, 1)."""
@@ -98,7 +90,7 @@ class LNTL(Method):
     def _joint(self, batch: Batch, mu: float) -> Iterator[Objective]:
         z = self.f(batch.x)
         for_g, for_h = (z, z) if self.config.max_ratio is None else bounded(z, self.config.max_ratio)
-        task = self._task(for_g, batch)
+        task = self.task_loss(self.g(for_g), batch)
         where = self._where(batch)
         labels = batch.bias_at(where)
         for _ in range(self.config.h_steps - 1):
@@ -111,7 +103,7 @@ class LNTL(Method):
 
     def _alternating(self, batch: Batch, mu: float) -> Iterator[Objective]:
         z = self.f(batch.x)
-        task = self._task(z, batch)
+        task = self.task_loss(self.g(z), batch)
         where = self._where(batch)
         mi = -entropy(frozen(self.h)(z, where))
         yield minimise(task + self.config.lam * mi, over=(self.f, self.g), task=task, mi=mi)

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from lntl.types import Batch, DataSpec
 
@@ -35,10 +34,6 @@ class BiasPosterior(nn.Module):
         log_p = torch.as_tensor(np.log(p.clip(SMALLEST)), dtype=self.log_p.dtype, device=self.log_p.device)
         self.log_p[torch.as_tensor(row, device=self.log_p.device)] = log_p
 
-    def cross_entropy(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Return the cross-entropy of softmax(logits (N, classes) + log p(y | bias)) on y, in nats."""
-        return cross_entropy(logits + self.log_p[batch.row], batch.y)
-
 
 def _folds(n: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     from sklearn.model_selection import KFold  # here, for it is slow to import
@@ -58,3 +53,19 @@ def _fitted(features: np.ndarray, y: np.ndarray, seed: int) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # 15 passes are meant, not a failure
         return make_pipeline(StandardScaler(), network).fit(features, y)
+
+
+def balancing_weights(posterior: BiasPosterior, batches: Iterable[Batch], clip: float) -> Tensor:
+    """Return w (num_rows,): p(y) / p(y | bias) of each row, at most `clip`, scaled to a mean of 1; 0 for other rows."""
+    parts = [(batch.row, batch.y) for batch in batches]
+    row, y = (torch.cat(part) for part in zip(*parts, strict=True))
+    p_y = torch.bincount(y, minlength=posterior.log_p.shape[1]) / len(y)
+    ratio = (p_y[y] / posterior.log_p[row, y].exp()).clamp(max=clip)
+    weights = torch.zeros_like(posterior.log_p[:, 0])
+    weights[row] = ratio / ratio.mean()
+    return weights
+
+
+def effective_share(weights: Tensor) -> Tensor:
+    """Return (sum w)^2 / (n sum w^2) over the n weights not 0, in (0, 1]: Kish's effective sample size over n."""
+    return weights.sum().square() / (weights.square().sum() * weights.count_nonzero())

@@ -20,6 +20,7 @@ class ConvNet(Networks):
     def __init__(self, spec: DataSpec, config: "ConvNet.Config") -> None:
         super().__init__()
         channels, height, _ = spec.image_shape
+        self.features = 32
         self.f = Features(channels)
         self.g = nn.Sequential(
             nn.Conv2d(32, 64, 3, stride=2, padding=1),

@@ -22,6 +22,7 @@ class LeNet(Networks):
     def __init__(self, spec: DataSpec, config: "LeNet.Config") -> None:
         super().__init__()
         channels, height, width = spec.image_shape
+        self.features = config.feature_dim
         self.f = nn.Sequential(
             nn.Conv2d(channels, 32, 5, padding=2),
             nn.ReLU(),

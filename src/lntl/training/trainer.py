@@ -55,6 +55,7 @@ class Trainer:
         self.fabric, self.networks, self.loader, self.plans = fabric, networks, loader, plans
         self.seed, self.log_interval = seed, log_interval
         wrapped = Networks()
+        wrapped.features = networks.features
         wrapped.f, wrapped.g, wrapped.h = (fabric.setup_module(net) for net in (networks.f, networks.g, networks.h))
         self._wrapped = wrapped
         self.record: Record | None = None
@@ -64,6 +65,7 @@ class Trainer:
         """Set up a phase: its method, an optimiser for each network that learns, and the average of the weights."""
         self.phase, self.epoch_index, self.step = phase, 0, 0
         self.settings = self.plans[phase].settings
+        torch.manual_seed(derive(self.seed, "method", phase))  # for the first weights of networks of its own
         self.method = self.plans[phase].method(self._wrapped).to(self.fabric.device)
         self._learners: dict[str, nn.Module] = {name: getattr(self._wrapped, name) for name in self.method.trains} | {
             name: net for name, net in self.method.named_children() if list(net.parameters())

@@ -1,0 +1,59 @@
+"""Bias contrast: images of one class and different bias are drawn together, all others apart (Hong and Yang, 2021)."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from pydantic import Field
+from torch import nn
+from torch.nn.functional import normalize
+
+from lntl.methods.base import Method, Objective, minimise
+from lntl.methods.task import Task, TaskLoss, task_field
+from lntl.ops import supervised_contrast
+from lntl.plugins import Settings
+from lntl.types import Batch, DataSpec, Networks
+
+__all__ = ["BiasContrastive"]
+
+
+class BiasContrastive(Method):
+    """min_{f,g,k} L_c + alpha * L_con, with v = k(f(x)) / |k(f(x))|, k a projection network, losses in nats, and
+
+    L_con = mean over i with P(i) of -1/|P(i)| sum_{p in P(i)} log( exp(v_i v_p / t) / sum_{a != i} exp(v_i v_a / t) ),
+    P(i) = the images of the batch with the class of i and another bias value. z (N, C, H, W) is averaged over places.
+    Source: Hong and Yang, NeurIPS 2021 (BiasCon; with task: bias_product also their BiasBal).
+    Deviation: one view of an image, without augmentation; an image without a partner is left out of L_con.
+    """
+
+    trains = ("f", "g")
+    sees_bias = True
+
+    class Config(Settings):
+        """Settings of a phase with `method: bias_contrastive`."""
+
+        alpha: float = Field(0.1, ge=0, description="Weight of the contrast; no unit.")
+        temperature: float = Field(0.1, gt=0, description="t, the temperature of the contrast; no unit.")
+        width: int = Field(64, ge=1, description="Outputs of the projection network k.")
+        task: Task = task_field()
+
+    config: Config
+
+    def __init__(self, networks: Networks, config: Settings, spec: DataSpec) -> None:
+        super().__init__(networks, config, spec)
+        self.task_loss = TaskLoss(self.config.task, spec)
+        width = self.config.width
+        self.k = nn.Sequential(nn.Linear(networks.features, width), nn.ReLU(), nn.Linear(width, width))
+
+    def prepare(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
+        """Fit p(y | bias) where the task asks for it."""
+        self.task_loss.fit(batches, seed)
+
+    def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
+        """Yield task and contrast over f, g and k."""
+        z = self.f(batch.x)
+        task = self.task_loss(self.g(z), batch)
+        pooled = z.flatten(2).mean(dim=2) if z.dim() > 2 else z
+        bias = batch.group % self.spec.num_biases
+        positive = (batch.y[:, None] == batch.y) & (bias[:, None] != bias)
+        contrast = supervised_contrast(normalize(self.k(pooled)), positive, self.config.temperature)
+        loss = task + self.config.alpha * contrast
+        yield minimise(loss, over=(self.f, self.g, self.k), task=task, contrast=contrast)

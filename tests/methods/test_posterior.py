@@ -1,0 +1,124 @@
+"""p(y | bias), the loss that stands on it, and the weights that make label and bias independent."""
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from lntl.methods.posterior import SMALLEST, BiasPosterior, balancing_weights, effective_share
+from lntl.methods.task import TaskLoss
+from lntl.training.trainer import Trainer
+from lntl.types import Batch, DataSpec
+
+N = 3000
+SPEC = DataSpec((1, 4, 4), 3, 2, (), ("a", "b", "c"), ("u", "v"), N + 50)
+
+
+def biased(batch: Batch, tells: bool) -> tuple[Batch, Tensor]:
+    """Return N rows of three classes and two bias values, one-hot, and the true p(y | bias), (2, 3)."""
+    random = torch.Generator().manual_seed(3)
+    p = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]] if tells else [[0.2, 0.3, 0.5]] * 2, dtype=torch.float64)
+    bias = torch.randint(0, 2, (N,), generator=random)
+    y = torch.multinomial(p[bias], 1, generator=random)[:, 0]
+    features = torch.nn.functional.one_hot(bias, 2).float()
+    row = torch.randperm(N + 50, generator=random)[:N]
+    return replace(batch, y=y, bias=bias, group=y * 2 + bias, bias_features=features, row=row), p
+
+
+@pytest.fixture(params=[True, False], ids=["bias tells", "bias tells nothing"])
+def fitted(request: pytest.FixtureRequest, batch: Batch) -> tuple[BiasPosterior, Batch, Tensor]:
+    all_rows, p = biased(batch, request.param)
+    posterior = BiasPosterior(SPEC)
+    posterior.fit([all_rows], seed=1)
+    return posterior, all_rows, p
+
+
+def test_it_tells_the_true_probabilities(fitted: tuple[BiasPosterior, Batch, Tensor]) -> None:
+    posterior, rows, p = fitted
+    told = posterior.log_p[rows.row].exp().double()
+    assert (told.sum(dim=1) - 1).abs().max() < 1e-3
+    assert (told - p[rows.bias]).abs().max() < 0.08
+    unused = sorted(set(range(N + 50)) - set(rows.row.tolist()))
+    assert not posterior.log_p[unused].any()
+
+
+def test_no_row_is_told_by_a_model_that_has_seen_it(batch: Batch) -> None:
+    """Bias features that name the row: a model that had seen the rows would know their labels."""
+    rows, _ = biased(batch, tells=False)
+    noise = torch.rand(N, 20, generator=torch.Generator().manual_seed(0))
+    posterior = BiasPosterior(SPEC)
+    posterior.fit([replace(rows, bias_features=noise)], seed=0)
+    likelihood = posterior.log_p[rows.row, rows.y].exp().mean().item()
+    assert likelihood < 0.2**2 + 0.3**2 + 0.5**2 + 0.02  # no better than the shares of the classes
+
+
+def test_a_class_that_a_fold_lacks_has_a_finite_logarithm(batch: Batch) -> None:
+    rows, _ = biased(batch, tells=True)
+    rare = replace(rows, y=torch.where(torch.arange(N) == 7, 2, rows.y % 2))
+    posterior = BiasPosterior(SPEC)
+    posterior.fit([rare], seed=0)
+    assert posterior.log_p.isfinite().all()
+    assert posterior.log_p[rare.row[7], 2].item() == pytest.approx(math.log(SMALLEST))
+
+
+def test_the_bias_product_by_hand(fitted: tuple[BiasPosterior, Batch, Tensor]) -> None:
+    posterior, rows, _ = fitted
+    loss = TaskLoss("bias_product", SPEC)
+    loss.fit(lambda: [rows], seed=1)
+    logits = torch.randn(N, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    total = 0.0
+    for i in range(N):
+        log_p = posterior.log_p[rows.row[i]].tolist()
+        joint = [math.exp(logits[i, k].item() + log_p[k]) for k in range(3)]
+        total -= math.log(joint[rows.y[i]] / sum(joint)) / N
+    assert loss(logits, rows).item() == pytest.approx(total, rel=1e-6)
+
+
+def test_under_the_weights_label_and_bias_are_independent(fitted: tuple[BiasPosterior, Batch, Tensor]) -> None:
+    posterior, rows, _ = fitted
+    weights = balancing_weights(posterior, [rows], clip=100.0)
+    mass: Counter[tuple[int, int]] = Counter()
+    for row, y, bias in zip(rows.row.tolist(), rows.y.tolist(), rows.bias.tolist(), strict=True):
+        mass[y, bias] += weights[row].item() / N
+    for y in range(3):
+        for bias in range(2):
+            p_y = mass[y, 0] + mass[y, 1]
+            p_bias = sum(mass[k, bias] for k in range(3))
+            assert mass[y, bias] == pytest.approx(p_y * p_bias, abs=0.02)
+    assert sum(mass.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_weights_are_clipped(fitted: tuple[BiasPosterior, Batch, Tensor]) -> None:
+    posterior, rows, _ = fitted
+    weights = balancing_weights(posterior, [rows], clip=1.0)
+    assert weights.max() / weights[weights > 0].min() <= 1 / 0.05
+    assert (weights[rows.row] > 0).all()
+
+
+def test_the_effective_share_is_kishs() -> None:
+    assert effective_share(torch.tensor([2.0, 2.0, 0.0])).item() == pytest.approx(1)
+    assert effective_share(torch.tensor([1.0, 3.0])).item() == pytest.approx(16 / (2 * 10))
+
+
+def test_resampling_draws_by_the_weights_of_reweight(make_trainer: Callable[..., Trainer]) -> None:
+    trainers = [make_trainer(name) for name in ("reweight", "resample")]
+    for trainer in trainers:
+        next(trainer.epoch())
+    weights = [trainer.method.weights for trainer in trainers]
+    assert torch.equal(*weights)
+    assert torch.equal(trainers[1].method.sampling_weights(), weights[1])
+    assert trainers[0].method.sampling_weights() is None
+
+
+def test_reweight_by_hand(make_trainer: Callable[..., Trainer], batch: Batch) -> None:
+    trainer = make_trainer("reweight")
+    trainer._prepare()
+    trainer.networks.eval()
+    (objective,) = trainer.method.objectives(batch, 0.0)
+    p = torch.softmax(trainer.networks.g(trainer.networks.f(batch.x)), dim=1)
+    terms = [-math.log(p[i, batch.y[i]].item()) * trainer.method.weights[batch.row[i]].item() for i in range(24)]
+    assert objective.loss.item() == pytest.approx(sum(terms) / 24, rel=1e-4)
