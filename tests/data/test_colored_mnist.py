@@ -247,4 +247,32 @@ def test_a_batch_without_bias_tells_no_colour(batch: Any) -> None:
 def test_a_split_moves_to_a_device_with_all_its_tensors(digits: ColoredMNIST) -> None:
     moved = digits.splits["val"].to(torch.device("meta"))
     assert isinstance(moved, ColoredDigits)
-    assert {t.device.type for t in vars(moved).values() if t is not None} == {"meta"}
+    assert {t.device.type for t in vars(moved).values() if isinstance(t, torch.Tensor)} == {"meta"}
+
+
+def test_grey_images_keep_the_bias_labels_of_their_colors() -> None:
+    index = torch.arange(20)
+    colored, grey = (build(grayscale=g).splits["test"] for g in (False, True))
+    pixels, plain = colored.pixels(index), grey.pixels(index)
+    assert plain.dtype == torch.uint8
+    for n, i, j in [(0, 14, 14), (3, 10, 13), (7, 18, 15), (11, 0, 0)]:
+        r, g, b = pixels[n, :, i, j].tolist()
+        assert plain[n, :, i, j].tolist() == [round(0.299 * r + 0.587 * g + 0.114 * b)] * 3
+    assert torch.equal(colored.batch(index).bias, grey.batch(index).bias)
+    x = grey.batch(index).x
+    for c, (mean, std) in enumerate(zip((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), strict=True)):
+        torch.testing.assert_close(x[:, c] * std + mean, plain[:, c] / 255, rtol=0, atol=1e-6)
+
+
+def test_labels_reach_into_the_background_as_far_as_asked() -> None:
+    index = torch.arange(10)
+    narrow, wide = (build(bias_reach=reach).splits["train"] for reach in (0, 2))
+    before, after = narrow.batch(index).bias, wide.batch(index).bias
+    stroke = (before != IGNORE).any(dim=1)
+    for n in range(10):
+        own = (narrow.color[n] // 32).tolist()
+        for i in range(14):
+            for j in range(14):
+                near = stroke[n, max(0, i - 2) : i + 3, max(0, j - 2) : j + 3].any()
+                expected = before[n, :, i, j].tolist() if stroke[n, i, j] else own if near else [IGNORE] * 3
+                assert after[n, :, i, j].tolist() == expected

@@ -1,15 +1,17 @@
 """Colored MNIST: digits whose colour tells the label in training and nothing in the test set (Kim et al., 2019)."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
 from lntl.data import official_npy
 from lntl.plugins import Settings
@@ -50,20 +52,29 @@ class ColoredDigits:
     group: Tensor
     row: Tensor
     images: Tensor | None = None
+    grayscale: bool = False
+    bias_reach: int = 0  # cells of the map that a stroke's label spreads to the background
 
     def __len__(self) -> int:
         return len(self.y)
 
     def to(self, device: torch.device) -> "ColoredDigits":
         """Return the split with its tensors on `device`."""
-        return replace(self, **{k: v.to(device) for k, v in vars(self).items() if v is not None})
+        return self._each(lambda tensor: tensor.to(device))
 
     def take(self, index: Tensor) -> "ColoredDigits":
         """Return the split reduced to the rows at `index`."""
-        return replace(self, **{k: v[index] for k, v in vars(self).items() if v is not None})
+        return self._each(lambda tensor: tensor[index])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "ColoredDigits":
+        tensors: dict[str, Any] = {k: change(v) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **tensors)
 
     def pixels(self, index: Tensor) -> Tensor:
-        """Return the images at `index` as uint8 (N, 3, 28, 28)."""
+        """Return the images at `index` as uint8 (N, 3, 28, 28), three equal channels where they are grey."""
+        return _grey(self._in_color(index)) if self.grayscale else self._in_color(index)
+
+    def _in_color(self, index: Tensor) -> Tensor:
         if self.images is not None:
             return self.images[index].permute(0, 3, 1, 2)
         rendered: Tensor = self.strokes[index][:, None] * self.color[index][:, :, None, None]
@@ -71,18 +82,36 @@ class ColoredDigits:
 
     def batch(self, index: Tensor) -> Batch:
         """Return the images at `index`, normalised, with their labels and 14 x 14 map of colour bins."""
-        pixels = self.pixels(index)
+        colored = self._in_color(index)
+        pixels = _grey(colored) if self.grayscale else colored
         mean = torch.tensor(PIXEL_MEAN, device=pixels.device).view(1, 3, 1, 1)
         std = torch.tensor(PIXEL_STD, device=pixels.device).view(1, 3, 1, 1)
-        small = pixels[:, :, 1::2, 1::2]  # nearest neighbour from 28 to 14 takes pixels 1, 3, 5, ...
         return Batch(
             x=pixels.float().div_(255).sub_(mean).div_(std),
             y=self.y[index],
-            bias=torch.where(small > 0, (small // BIN_WIDTH).long(), IGNORE),
+            bias=self._bias(colored, self.color[index]),
             group=self.group[index],
             row=self.row[index],
             bias_features=self.color[index].float().div_(255),
         )
+
+    def _bias(self, pixels: Tensor, color: Tensor) -> Tensor:
+        """Return the bins of the pixels at each place of the map; `bias_reach` cells around strokes the image's own."""
+        small = pixels[:, :, 1::2, 1::2]  # nearest neighbour from 28 to 14 takes pixels 1, 3, 5, ...
+        bins = torch.where(small > 0, (small // BIN_WIDTH).long(), IGNORE)
+        if not self.bias_reach:
+            return bins
+        stroke = (small > 0).any(dim=1, keepdim=True).float()
+        near = max_pool2d(stroke, 2 * self.bias_reach + 1, stride=1, padding=self.bias_reach) > 0
+        own = (color // BIN_WIDTH).long()[:, :, None, None]
+        return torch.where(near & (bins == IGNORE), own, bins)
+
+
+def _grey(pixels: Tensor) -> Tensor:
+    """Return the luma of uint8 pixels (N, 3, H, W) in three equal channels (weights of ITU-R BT.601)."""
+    r, g, b = pixels.long().unbind(dim=1)
+    luma = ((299 * r + 587 * g + 114 * b + 500) // 1000).to(torch.uint8)
+    return luma[:, None].expand_as(pixels)
 
 
 def draw_colors(variance: float, means: Tensor, seed: int) -> Tensor:
@@ -128,6 +157,17 @@ class ColoredMNIST:
             description="Colours of val: `biased` as in training, or `random` as in the test set (an unbiased "
             "validation set from training digits).",
         )
+        grayscale: bool = Field(
+            False,
+            description='Grey images in training and test, the paper\'s "Gray"; bias labels stay those of the colour.',
+        )
+        bias_reach: int = Field(
+            0,
+            ge=0,
+            le=14,
+            description="Cells of the 14 x 14 map that a stroke's bias label spreads into the background, whose "
+            "features see the stroke too: 2 covers what f of convnet sees; 0 as in the authors' code.",
+        )
         seed: int = Field(0, ge=0, description="Seed of the colours and of the train/val split.")
         max_images: int | None = Field(
             None, ge=100, description="Use only the first images of train and of test, to try things out."
@@ -150,7 +190,11 @@ class ColoredMNIST:
         colored = self._recolor(train, derive(config.seed, "val colors")) if random else train
         val = colored.take(order[:held_out].sort().values)
         self.val_note = f"{held_out} held-out training images, {config.val_coloring} colors"
-        self.splits = {"train": train.take(order[held_out:].sort().values), "val": val, "test": test}
+        splits = {"train": train.take(order[held_out:].sort().values), "val": val, "test": test}
+        self.splits = {
+            name: replace(split, grayscale=config.grayscale, bias_reach=config.bias_reach)
+            for name, split in splits.items()
+        }
         self.spec = DataSpec(
             num_rows=len(train),
             image_shape=(3, 28, 28),
