@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from lntl.models.heads import MapHead
 from lntl.ops import (
     adversarial,
+    bias_accuracy,
     bias_cross_entropy,
     bounded,
     entropy,
@@ -133,18 +134,27 @@ def norm(gradient: Tensor) -> float:
 def test_bounded_scales_the_adversary_down_to_a_share_of_the_task(ratio: float) -> None:
     z = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     task, adversary = torch.randn(2, 3, 4, dtype=torch.float64)
-    for_task, for_adversary = bounded(z, ratio)
+    for_task, for_adversary, told = bounded(z, ratio)
     (gradient,) = torch.autograd.grad([for_task, for_adversary], z, [task, adversary])
     factor = min(1.0, ratio * norm(task) / norm(adversary))
     assert torch.equal(for_task, z)
     assert torch.equal(for_adversary, z)
     torch.testing.assert_close(gradient, task + factor * adversary)
+    assert told.item() == pytest.approx(norm(adversary) / norm(task), rel=1e-6)
+
+
+def test_bounded_without_a_limit_adds_the_gradients() -> None:
+    z = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    task, adversary = torch.randn(2, 3, 4, dtype=torch.float64)
+    for_task, for_adversary, _ = bounded(z, None)
+    (gradient,) = torch.autograd.grad([for_task, for_adversary], z, [task, 1e6 * adversary])
+    assert torch.equal(gradient, task + 1e6 * adversary)
 
 
 @pytest.mark.parametrize(("task", "adversary"), [(0.0, 1.0), (1.0, 0.0), (0.0, 0.0), (1e-30, 1e-30), (1e-30, 1e30)])
 def test_bounded_without_a_gradient_on_either_side(task: float, adversary: float) -> None:
     z = torch.randn(3, requires_grad=True)
-    (gradient,) = torch.autograd.grad(bounded(z, 0.5), z, [torch.full((3,), task), torch.full((3,), adversary)])
+    (gradient,) = torch.autograd.grad(bounded(z, 0.5)[:2], z, [torch.full((3,), task), torch.full((3,), adversary)])
     assert gradient.isfinite().all()
     assert (gradient - task).abs().max() <= 0.51 * task
 
@@ -279,3 +289,9 @@ def test_supervised_contrast_of_no_pair_is_zero_with_a_gradient() -> None:
     loss.backward()
     assert loss.item() == 0
     assert not v.grad.any()
+
+
+def test_bias_accuracy_counts_the_labelled_places() -> None:
+    logits = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0], [1.0, 0.0, 5.0], [9.0, 0.0, 0.0]])
+    assert bias_accuracy(logits, torch.tensor([0, 0, 2, IGNORE])).item() == pytest.approx(2 / 3)
+    assert bias_accuracy(logits, torch.full((4,), IGNORE)).item() == 0

@@ -86,25 +86,29 @@ def adversarial(module: nn.Module, z: Tensor, scale: float, *more: Tensor | None
 
 class _Bounded(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, ratio: float) -> _Two:
-        ctx.ratio = ratio
+    def forward(ctx: Any, z: Tensor, limit: float | None, ratio: Tensor) -> _Two:
+        ctx.limit, ctx.ratio = limit, ratio
         return z.view_as(z), z.view_as(z)
 
     @staticmethod
-    def backward(ctx: Any, task: Tensor, adversary: Tensor) -> tuple[Tensor, None]:
-        norm = adversary.norm()
-        allowed = ctx.ratio * task.norm() / norm.clamp(min=torch.finfo(norm.dtype).tiny)
-        return task + adversary * allowed.clamp(max=1), None
+    def backward(ctx: Any, task: Tensor, adversary: Tensor) -> tuple[Tensor, None, None]:
+        tiny = torch.finfo(task.dtype).tiny
+        ctx.ratio.copy_(adversary.norm() / task.norm().clamp(min=tiny))
+        if ctx.limit is not None:
+            adversary = adversary * (ctx.limit * task.norm() / adversary.norm().clamp(min=tiny)).clamp(max=1)
+        return task + adversary, None, None
 
 
-def bounded(z: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
-    """Return z twice, for the task and for the adversary.
+def bounded(z: Tensor, limit: float | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return z twice, for the task and for the adversary, and the ratio of their gradients' norms over the batch.
 
-    The gradient that comes back through the second is scaled down where its norm, over the batch, is more than `ratio`
-    times the norm of the first's: d = d_task + d_adversary * min(1, ratio * |d_task| / |d_adversary|).
+    The gradient that comes back through the second is scaled down where the ratio is more than `limit`:
+    d = d_task + d_adversary * min(1, limit / ratio), ratio = |d_adversary| / |d_task|. The ratio is filled in by the
+    backward pass.
     """
-    for_task, for_adversary = _Bounded.apply(z, ratio)
-    return for_task, for_adversary
+    ratio = torch.zeros((), device=z.device)
+    for_task, for_adversary = _Bounded.apply(z, limit, ratio)
+    return for_task, for_adversary, ratio
 
 
 def entropy(logits: Tensor) -> Tensor:
@@ -122,6 +126,12 @@ def bias_cross_entropy(logits: Tensor, bias: Tensor) -> Tensor:
     biases = bias.shape[1] if bias.dim() > 1 else 1
     total = F.cross_entropy(logits, bias, ignore_index=IGNORE, reduction="sum")
     return biases * total / (bias != IGNORE).sum().clamp(min=1)
+
+
+def bias_accuracy(logits: Tensor, bias: Tensor) -> Tensor:
+    """Return the share of the known bias labels (N, ...) that the largest of their logits (N, K, ...) names, 0 for none."""
+    known = bias != IGNORE
+    return ((logits.argmax(dim=1) == bias) & known).sum() / known.sum().clamp(min=1)
 
 
 def supervised_contrast(v: Tensor, positive: Tensor, temperature: float) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lntl.methods.base import Method, Objective, minimise
 from lntl.methods.task import Task, TaskLoss, task_field
-from lntl.ops import adversarial, bias_cross_entropy, bounded, entropy, frozen, reverse_gradient
+from lntl.ops import adversarial, bias_accuracy, bias_cross_entropy, bounded, entropy, frozen, reverse_gradient
 from lntl.plugins import Settings
 from lntl.types import Batch, DataSpec, Networks
 
@@ -89,7 +89,7 @@ class LNTL(Method):
 
     def _joint(self, batch: Batch, mu: float) -> Iterator[Objective]:
         z = self.f(batch.x)
-        for_g, for_h = (z, z) if self.config.max_ratio is None else bounded(z, self.config.max_ratio)
+        for_g, for_h, ratio = bounded(z, self.config.max_ratio)
         task = self.task_loss(self.g(for_g), batch)
         where = self._where(batch)
         labels = batch.bias_at(where)
@@ -99,7 +99,16 @@ class LNTL(Method):
         bias = bias_cross_entropy(learns, labels)
         mi = -entropy(judges)
         loss = task + self.config.lam * mi + bias
-        yield minimise(loss, over=(self.f, self.g, self.h), task=task, mi=mi, bias=bias, mu=torch.tensor(mu))
+        hits = bias_accuracy(learns, labels)
+        told = {
+            "task": task,
+            "mi": mi,
+            "bias": bias,
+            "mu": torch.tensor(mu),
+            "h_accuracy": hits,
+            "gradient_ratio": ratio,
+        }
+        yield minimise(loss, over=(self.f, self.g, self.h), **told)
 
     def _alternating(self, batch: Batch, mu: float) -> Iterator[Objective]:
         z = self.f(batch.x)
