@@ -129,7 +129,7 @@ def bias_cross_entropy(logits: Tensor, bias: Tensor) -> Tensor:
 
 
 def bias_accuracy(logits: Tensor, bias: Tensor) -> Tensor:
-    """Return the share of the known bias labels (N, ...) that the largest of their logits (N, K, ...) names, 0 for none."""
+    """Return the share of the known bias labels (N, ...) that the largest logit of (N, K, ...) names; 0 of none."""
     known = bias != IGNORE
     return ((logits.argmax(dim=1) == bias) & known).sum() / known.sum().clamp(min=1)
 
