@@ -18,9 +18,12 @@ from lntl.ops import (
     entropy,
     frozen,
     group_mean,
+    pooled,
     reverse_gradient,
     supervised_contrast,
 )
+
+
 from lntl.types import IGNORE
 
 
@@ -247,6 +250,15 @@ def test_adversarial_leaves_a_module_that_stands_still_alone() -> None:
     learns, judges = adversarial(module, z, 0.3)
     (gradient,) = torch.autograd.grad((learns + 2 * judges).sum(), z)
     torch.testing.assert_close(gradient, 1.7 * torch.autograd.grad(module(z).sum(), z)[0])
+
+
+def test_features_averaged_over_their_places() -> None:
+    z = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    for n in range(2):
+        for c in range(3):
+            mean = sum(float(z[n, c, i, j]) for i in range(4) for j in range(5)) / 20
+            assert float(pooled(z)[n, c]) == pytest.approx(mean, abs=1e-12)
+    assert torch.equal(pooled(z[:, :, 0, 0]), z[:, :, 0, 0])
 
 
 def test_equation_9_from_one_forward_equals_its_three_terms_apart() -> None:

@@ -147,6 +147,11 @@ def supervised_contrast(v: Tensor, positive: Tensor, temperature: float) -> Tens
     return each.sum() / (partners > 0).sum().clamp(min=1)
 
 
+def pooled(z: Tensor) -> Tensor:
+    """Return features z (N, C, ...) averaged over their places: (N, C)."""
+    return z.flatten(2).mean(dim=2) if z.dim() > 2 else z
+
+
 def group_mean(values: Tensor, group: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
     """Return the mean of values (N,) in each group (NaN where a group is empty) and the group sizes."""
     count = torch.bincount(group, minlength=num_groups)

@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 
 from lntl.methods.base import Method, Objective, minimise
 from lntl.methods.task import Task, TaskLoss, task_field
-from lntl.ops import supervised_contrast
+from lntl.ops import pooled, supervised_contrast
 from lntl.plugins import Settings
 from lntl.types import Batch, DataSpec, Networks
 
@@ -51,9 +51,8 @@ class BiasContrastive(Method):
         """Yield task and contrast over f, g and k."""
         z = self.f(batch.x)
         task = self.task_loss(self.g(z), batch)
-        pooled = z.flatten(2).mean(dim=2) if z.dim() > 2 else z
         bias = batch.group % self.spec.num_biases
         positive = (batch.y[:, None] == batch.y) & (bias[:, None] != bias)
-        contrast = supervised_contrast(normalize(self.k(pooled)), positive, self.config.temperature)
+        contrast = supervised_contrast(normalize(self.k(pooled(z))), positive, self.config.temperature)
         loss = task + self.config.alpha * contrast
         yield minimise(loss, over=(self.f, self.g, self.k), task=task, contrast=contrast)

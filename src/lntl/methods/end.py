@@ -1,0 +1,80 @@
+"""EnD: disentangle what shares a bias value, entangle what shares a class (Tartaglione et al., CVPR 2021)."""
+
+from collections.abc import Iterator
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize
+
+from lntl.methods.base import Method, Objective, minimise
+from lntl.ops import pooled
+from lntl.plugins import Settings
+from lntl.types import IGNORE, Batch
+
+__all__ = ["EnD"]
+
+
+class EnD(Method):
+    """Tartaglione et al., CVPR 2021: min_{f,g} L_c(f, g) + alpha * R_disentangle + beta * R_entangle.
+
+    G (N, N) holds the cosines of the features of two examples, without a unit. Over pairs i < j of the batch,
+
+        R_disentangle = sum_v |sum of G_ij over pairs with b_i = b_j = v| / number of pairs with b_i = b_j, in [0, 1]
+        R_entangle    = mean of (1 - G_ij) / 2 over pairs with y_i = y_j and b_i != b_j, in [0, 1]
+
+    b = group % num_biases; examples whose bias is not known are in no pair; a term without pairs is 0. The form of both
+    terms is that of the authors' code.
+    Deviation: the features are z of f, averaged over its places where it is a map. The paper takes the bottleneck in
+    front of the last layer (there after an average pool), which here lies inside g.
+    Deviation: the authors' code leaves about half of the entangled pairs out, by their order in the batch.
+    """
+
+    trains = ("f", "g")
+    sees_bias = True
+
+    class Config(Settings):
+        """Settings of a phase with `method: end`."""
+
+        alpha: float = Field(
+            0.1,
+            ge=0,
+            description="Weight of disentangling; the authors' example has 0.1, their search was over 0 to 1.",
+        )
+        beta: float = Field(
+            0.1, ge=0, description="Weight of entangling; the authors' example has 0.1, their search was over 0 to 1."
+        )
+
+    config: Config
+
+    def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
+        """Yield the task loss and both terms over f and g."""
+        z = self.f(batch.x)
+        task = cross_entropy(self.g(z), batch.y)
+        unit = normalize(pooled(z), dim=1)
+        belongs = membership(batch.group, self.spec.num_biases).type_as(unit)
+        disentangle = disentangling(unit @ unit.T, belongs)
+        entangle = entangling(unit @ unit.T, belongs, batch.y)
+        loss = task + self.config.alpha * disentangle + self.config.beta * entangle
+        yield minimise(loss, over=(self.f, self.g), task=task, disentangle=disentangle, entangle=entangle)
+
+
+def membership(group: Tensor, num_biases: int) -> Tensor:
+    """Return whether an example has a bias value, bool (N, num_biases); a row without any where it is not known."""
+    bias = torch.where(group == IGNORE, IGNORE, group % num_biases)
+    return bias[:, None] == torch.arange(num_biases, device=group.device)
+
+
+def disentangling(cosines: Tensor, belongs: Tensor) -> Tensor:
+    """Return R_disentangle of cosines (N, N) and membership (N, num_biases)."""
+    others = cosines - torch.diag(cosines.diagonal())
+    sums = ((others @ belongs) * belongs).sum(dim=0) / 2
+    sizes = belongs.sum(dim=0)
+    return sums.abs().sum() / (sizes * (sizes - 1) / 2).sum().clamp(min=1)
+
+
+def entangling(cosines: Tensor, belongs: Tensor, y: Tensor) -> Tensor:
+    """Return R_entangle of cosines (N, N), membership (N, num_biases) and classes (N,)."""
+    known = belongs.sum(dim=1)
+    pairs = (y[:, None] == y) * (known[:, None] * known - belongs @ belongs.T)  # both (i, j) and (j, i)
+    return (pairs * (1 - cosines)).sum() / (2 * pairs.sum().clamp(min=1))

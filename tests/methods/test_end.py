@@ -1,0 +1,103 @@
+"""EnD against its definition in slow loops over pairs of examples."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import combinations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity, cross_entropy
+
+from lntl.methods.end import disentangling, entangling, membership
+from lntl.training.trainer import Trainer
+from lntl.types import IGNORE, Batch
+
+MakeTrainer = Callable[..., Trainer]
+BIASES = 10
+
+
+def by_hand(features: Tensor, y: list[int], group: list[int]) -> tuple[float, float]:
+    """Return both terms, pair after pair; features (N, C)."""
+    sums, pairs, entangled = dict.fromkeys(range(BIASES), 0.0), 0, []
+    for i, j in combinations(range(len(y)), 2):
+        cosine = float(cosine_similarity(features[i], features[j], dim=0))
+        if group[i] == IGNORE or group[j] == IGNORE:
+            continue
+        if group[i] % BIASES == group[j] % BIASES:
+            sums[group[i] % BIASES] += cosine
+            pairs += 1
+        elif y[i] == y[j]:
+            entangled.append((1 - cosine) / 2)
+    return sum(map(abs, sums.values())) / max(pairs, 1), sum(entangled) / max(len(entangled), 1)
+
+
+@pytest.fixture
+def crowded(batch: Batch) -> Batch:
+    """24 images of three classes whose biases are drawn from three, two of them unknown."""
+    y = torch.arange(24) % 3
+    bias = torch.randint(0, 3, (24,), generator=torch.Generator().manual_seed(0))
+    group = y * BIASES + bias
+    group[[4, 17]] = IGNORE
+    return replace(batch, x=batch.x.double(), y=y, group=group)
+
+
+@pytest.mark.parametrize("model", ["convnet", "lenet"])
+def test_its_objective_by_hand(make_trainer: MakeTrainer, crowded: Batch, model: str) -> None:
+    settings = {"method": "end", "alpha": 0.3, "beta": 0.7}
+    trainer = make_trainer(settings, precision="64-true", model={"name": model})
+    (objective,) = trainer.method.objectives(crowded, 0.0)
+    networks = trainer.networks.train()
+    z = networks.f(crowded.x).detach()
+    features = torch.stack([z[:, c].reshape(24, -1).mean(dim=1) for c in range(z.shape[1])], dim=1)
+    task = cross_entropy(networks.g(z), crowded.y).item()
+    disentangle, entangle = by_hand(features, crowded.y.tolist(), crowded.group.tolist())
+    assert disentangle > 0.01
+    assert entangle > 0
+    terms = {name: float(term) for name, term in objective.terms.items()}
+    assert terms == pytest.approx({"task": task, "disentangle": disentangle, "entangle": entangle}, rel=1e-6)
+    assert objective.loss.item() == pytest.approx(task + 0.3 * disentangle + 0.7 * entangle, rel=1e-6)
+
+
+def test_features_of_either_sign_by_hand(crowded: Batch) -> None:
+    """The absolute value is that of the sum over the pairs of one bias value."""
+    features = torch.randn(24, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    unit = features / features.norm(dim=1, keepdim=True)
+    belongs = membership(crowded.group, BIASES).double()
+    ours = disentangling(unit @ unit.T, belongs), entangling(unit @ unit.T, belongs, crowded.y)
+    assert [float(term) for term in ours] == pytest.approx(
+        by_hand(features, crowded.y.tolist(), crowded.group.tolist()), rel=1e-9
+    )
+
+
+def test_without_a_pair_both_terms_are_0() -> None:
+    belongs = membership(torch.tensor([3, IGNORE, 15]), BIASES).double()  # biases 3, unknown, 5
+    cosines = torch.full((3, 3), 0.5, dtype=torch.float64)
+    assert float(disentangling(cosines, belongs)) == 0
+    assert float(entangling(cosines, belongs, torch.tensor([0, 0, 1]))) == 0
+
+
+def test_descent_parts_what_shares_a_bias_and_joins_what_shares_a_class() -> None:
+    """Two classes, each in two bias values: at the end z tells the class and not the bias."""
+    y, bias = torch.tensor([0, 0, 1, 1] * 3), torch.tensor([0, 1, 0, 1] * 3)
+    z = torch.randn(12, 4, generator=torch.Generator().manual_seed(2)).requires_grad_()
+    belongs = membership(y * 2 + bias, 2).float()
+    optimizer = torch.optim.Adam([z], lr=0.05)
+    for _ in range(200):
+        unit = torch.nn.functional.normalize(z, dim=1)
+        optimizer.zero_grad()
+        (disentangling(unit @ unit.T, belongs) + entangling(unit @ unit.T, belongs, y)).backward()
+        optimizer.step()
+    cosines = cosine_similarity(z[:, None], z[None], dim=2).detach()
+    same_class, same_bias = y[:, None] == y, bias[:, None] == bias
+    assert cosines[same_class & ~same_bias].min() > 0.95
+    assert cosines[~same_class & same_bias].mean() < 0
+
+
+def test_the_absolute_value_is_that_of_the_sum_over_the_pairs_of_one_bias_value() -> None:
+    """Two alike of bias 0, two opposite of bias 1: |1| + |-1|; of bias 2 three of either sign."""
+    half, root = 0.5, 0.75**0.5
+    corners = [[1.0, 0.0], [-half, root], [0.0, 1.0]]
+    unit = torch.tensor([[1, 0], [1, 0], [0, 1], [0, -1], *corners], dtype=torch.float64)
+    belongs = membership(torch.tensor([0, 0, 1, 1, 2, 2, 2]), 3).double()
+    assert float(disentangling(unit @ unit.T, belongs)) == pytest.approx((1 + 1 + abs(-half + 0 + root)) / 5)

@@ -1,0 +1,111 @@
+"""HSIC against its definition in slow loops, and as a measure: of what depends, of what does not."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from lntl.methods.hsic import centred, cka, hsic, kernel
+from lntl.training.trainer import Trainer
+from lntl.types import IGNORE, Batch
+
+MakeTrainer = Callable[..., Trainer]
+
+
+def kernel_by_hand(v: Tensor) -> np.ndarray:
+    """Return the Gaussian kernel of v (N, A) whose width is the lower median of the distances of two examples."""
+    n = len(v)
+    distances = [[math.dist(v[i].tolist(), v[j].tolist()) for j in range(n)] for i in range(n)]
+    ordered = sorted(distances[i][j] for i in range(n) for j in range(i))
+    width = ordered[(len(ordered) - 1) // 2]
+    return np.array([[math.exp(-(d**2) / (2 * width**2)) for d in row] for row in distances])
+
+
+def hsic_by_hand(K: np.ndarray, L: np.ndarray) -> float:
+    n = len(K)
+    H = np.eye(n) - np.ones((n, n)) / n
+    return float(np.trace(K @ H @ L @ H)) / (n - 1) ** 2
+
+
+@pytest.mark.parametrize("estimator", ["cka", "hsic"])
+@pytest.mark.parametrize("model", ["convnet", "lenet"])
+def test_its_objective_by_hand(make_trainer: MakeTrainer, batch: Batch, estimator: str, model: str) -> None:
+    """Over the 22 examples whose bias is known; the task counts all 24."""
+    settings = {"method": "hsic", "alpha": 0.3, "estimator": estimator}
+    trainer = make_trainer(settings, precision="64-true", model={"name": model})
+    group = batch.group.clone()
+    group[[4, 17]] = IGNORE
+    known = [i for i in range(24) if i not in (4, 17)]
+    batch = replace(batch, x=batch.x.double(), group=group)
+    (objective,) = trainer.method.objectives(batch, 0.0)
+
+    networks = trainer.networks.train()
+    z = networks.f(batch.x).detach()
+    features = torch.stack([z[:, c].reshape(24, -1).mean(dim=1) for c in range(z.shape[1])], dim=1)
+    K, L = kernel_by_hand(features[known]), kernel_by_hand(batch.bias_features[known].double())
+    want = hsic_by_hand(K, L)
+    if estimator == "cka":
+        want /= math.sqrt(hsic_by_hand(K, K) * hsic_by_hand(L, L))
+    task = cross_entropy(networks.g(z), batch.y).item()
+    assert want > 1e-3
+    assert objective.terms["dependence"].item() == pytest.approx(want, rel=1e-6)
+    assert objective.loss.item() == pytest.approx(task + 0.3 * want, rel=1e-6)
+
+
+def measured(estimator: str, u: Tensor, v: Tensor) -> float:
+    known = torch.ones(len(u), dtype=torch.bool)
+    K, L = (centred(kernel(features, known), known) for features in (u, v))
+    return float(cka(K, L) if estimator == "cka" else hsic(K, L, known))
+
+
+@pytest.mark.parametrize("estimator", ["cka", "hsic"])
+def test_it_tells_dependence_that_no_correlation_shows(estimator: str) -> None:
+    random = torch.Generator().manual_seed(0)
+    u = torch.randn(300, 1, generator=random)
+    square = u.square() + 0.1 * torch.randn(300, 1, generator=random)
+    independent = torch.randn(300, 1, generator=random)
+    assert measured(estimator, u, square) > 5 * measured(estimator, u, independent) > 0
+    assert measured("cka", u, u) == pytest.approx(1, rel=1e-5)
+
+
+@pytest.mark.parametrize("estimator", ["cka", "hsic"])
+def test_the_scale_of_the_features_has_no_say(estimator: str) -> None:
+    u, v = torch.randn(2, 40, 3, generator=torch.Generator().manual_seed(1)).unbind()
+    assert measured(estimator, 1000 * u, v) == pytest.approx(measured(estimator, u, v), rel=1e-4)
+
+
+def test_where_most_examples_are_equal_the_kernel_tells_equal_from_not() -> None:
+    v = torch.tensor([[0.0], [0.0], [0.0], [0.0], [1.0]], requires_grad=True)
+    K = kernel(v, torch.ones(5, dtype=torch.bool))
+    assert torch.equal(K, (v == v.T).float())
+    (gradient,) = torch.autograd.grad(K.sum(), v)
+    assert torch.equal(gradient, torch.zeros(5, 1))
+
+
+@pytest.mark.parametrize("known", [[False] * 3, [True, False, False]])
+@pytest.mark.parametrize("estimator", ["cka", "hsic"])
+def test_with_less_than_two_known_examples_it_is_0_and_so_is_its_gradient(known: list[bool], estimator: str) -> None:
+    u, v, where = torch.rand(3, 2, requires_grad=True), torch.rand(3, 2), torch.tensor(known)
+    K, L = (centred(kernel(features, where), where) for features in (u, v))
+    value = cka(K, L) if estimator == "cka" else hsic(K, L, where)
+    assert value.item() == 0
+    assert not torch.autograd.grad(value, u)[0].any()
+
+
+def test_the_width_of_a_kernel_sends_no_gradient() -> None:
+    """The gradient of exp(-|v_i - v_j|^2 / (2 s^2)) by v_i is -(v_i - v_j) / s^2 times it, pair after pair."""
+    v = torch.randn(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3)).requires_grad_()
+    weight = torch.randn(5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    (gradient,) = torch.autograd.grad((weight * kernel(v, torch.ones(5, dtype=torch.bool))).sum(), v)
+    points, K = v.detach(), kernel_by_hand(v.detach())
+    width = sorted(math.dist(points[i].tolist(), points[j].tolist()) for i in range(5) for j in range(i))[4]
+    want = torch.zeros(5, 2, dtype=torch.float64)
+    for i in range(5):
+        for j in range(5):
+            want[i] -= (weight[i, j] + weight[j, i]) * K[i, j] * (points[i] - points[j]) / width**2
+    torch.testing.assert_close(gradient, want)
