@@ -1,0 +1,82 @@
+"""Learning from Failure: a biased network shows which examples the main one should learn (Nam et al., NeurIPS 2020)."""
+
+import copy
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from lntl.methods.base import Method, Objective, minimise
+from lntl.methods.weights import inner, restart
+from lntl.plugins import Settings
+from lntl.types import Batch, DataSpec, Networks
+
+__all__ = ["LfF"]
+
+_SMALL = 1e-8  # keeps a weight finite where both losses are 0; source: the authors' code
+
+
+class LfF(Method):
+    """Nam et al., NeurIPS 2020: min_{f,g} E[W(x) CE(g(f(x)), y)] and, at once, min_b E[GCE(b(x), y)]; no bias label.
+
+    b is a network of the form of g(f(x)) with first weights of its own. GCE(p, y) = (1 - p_y^q) / q (Zhang and Sabuncu,
+    2018) weights the gradient of the cross-entropy by p_y^q: b amplifies what it finds easy. The relative difficulty
+    W = L_b / (L_b + L) in [0, 1], without gradient, is that of the cross-entropies in nats of both networks, each first
+    averaged over the visits of the example (the first counts in full) and divided by the largest average of its class.
+    The average and the division are as in the authors' code. b learns with the settings of optimizer_fg.
+    """
+
+    trains = ("f", "g")
+
+    class Config(Settings):
+        """Settings of a phase with `method: lff`."""
+
+        q: float = Field(
+            0.7, gt=0, le=1, description="Exponent of the generalised cross-entropy, 0.7 in the paper; 1 is 1 - p_y."
+        )
+        smoothing: float = Field(
+            0.7,
+            ge=0,
+            lt=1,
+            description="Share of an example's average loss that a visit keeps; 0.7 in the authors' code.",
+        )
+
+    config: Config
+    average: Tensor
+    label: Tensor
+
+    def __init__(self, networks: Networks, config: Settings, spec: DataSpec) -> None:
+        super().__init__(networks, config, spec)
+        self.biased = nn.Sequential(*(copy.deepcopy(inner(net)) for net in (self.f, self.g)))
+        self.register_buffer("average", torch.full((2, spec.num_rows), -1.0))  # of b and of g(f(x)); -1: not yet met
+        self.register_buffer("label", torch.zeros(spec.num_rows, dtype=torch.int64))
+
+    def prepare(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
+        """Give b first weights of its own."""
+        restart(self.biased, seed)
+
+    def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
+        """Yield both losses over f, g and b; none reaches the other's network."""
+        main = cross_entropy(self.g(self.f(batch.x)), batch.y, reduction="none")
+        biased = cross_entropy(self.biased(batch.x), batch.y, reduction="none")
+        weight = self._difficulty(batch, torch.stack([biased, main]).detach().float())
+        task, gce = (weight * main).mean(), generalised(biased, self.config.q).mean()
+        yield minimise(task + gce, over=(self.f, self.g, self.biased), task=task, biased=gce, difficulty=weight.mean())
+
+    def _difficulty(self, batch: Batch, losses: Tensor) -> Tensor:
+        """Return W (N,) after the visit of a batch with these losses (2, N)."""
+        old, kept = self.average[:, batch.row], self.config.smoothing
+        self.average[:, batch.row] = torch.where(old < 0, losses, kept * old + (1 - kept) * losses)
+        self.label[batch.row] = batch.y
+        largest = losses.new_full((2, self.spec.num_classes), _SMALL)
+        largest = largest.scatter_reduce(1, self.label.expand(2, -1), self.average, "amax")
+        biased, main = self.average[:, batch.row] / largest[:, batch.y]
+        weight: Tensor = biased / (biased + main + _SMALL)
+        return weight
+
+
+def generalised(cross_entropies: Tensor, q: float) -> Tensor:
+    """Return GCE = (1 - p^q) / q of cross-entropies -log p in nats."""
+    return -torch.expm1(-q * cross_entropies) / q

@@ -1,0 +1,115 @@
+"""JTT: its error set against a loop, how often errors are drawn, and that the second training begins anew."""
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lntl.data.colored_mnist import ColoredMNIST
+from lntl.errors import UserError
+from lntl.methods.weights import restart
+from lntl.training.trainer import Trainer
+from lntl.types import IGNORE
+
+MakeTrainer = Callable[..., Trainer]
+STORY = ({"method": "erm", "epochs": 4}, {"method": "jtt", "lambda_up": 9.0})
+
+
+def after_erm(trainer: Trainer) -> dict[str, Tensor]:
+    """Run the phase before and the first step of jtt; return the weights between them."""
+    while trainer.epoch_index < 4:
+        list(trainer.epoch())
+    between = copy.deepcopy(trainer.networks.state_dict())
+    next(trainer.epoch())
+    return between
+
+
+def test_the_error_set_is_what_the_phase_before_gets_wrong(make_trainer: MakeTrainer, digits: ColoredMNIST) -> None:
+    trainer = make_trainer(*STORY, training={"optimizer_fg": {"lr": 0.01}})
+    between = after_erm(trainer)
+    judge = copy.deepcopy(trainer.networks).eval()
+    judge.load_state_dict(between)
+    errors = set()
+    for place in range(90):
+        image = digits.splits["train"].batch(torch.tensor([place]))
+        if int(judge.g(judge.f(image.x)).argmax()) != int(image.y):
+            errors.add(int(image.row))
+    assert 0 < len(errors) < 90
+    assert set(trainer.method.wrong.nonzero()[:, 0].tolist()) == errors
+    weights = trainer.method.sampling_weights()
+    assert weights.tolist() == [9.0 if row in errors else 1.0 for row in range(100)]
+
+
+def test_errors_are_drawn_as_often_as_their_weight_says(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(*STORY[:1], {"method": "jtt", "lambda_up": 9.0, "epochs": 200})
+    after_erm(trainer)
+    wrong, rows = trainer.method.wrong, trainer.loader.split.row
+    wrong[rows] = torch.arange(90) < 10
+    drawn = [
+        batch.row for seed in range(200) for batch in trainer.loader.batches(seed, 0, trainer.method.sampling_weights())
+    ]
+    share = float(wrong[torch.cat(drawn)].float().mean())
+    assert share == pytest.approx(9 * 10 / (9 * 10 + 80), abs=0.02)  # 18,000 draws: standard error 0.004
+
+
+def test_the_share_of_errors_is_logged(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(*STORY, logging={"log_interval_batches": 1})
+    records = list(trainer)
+    assert 0 < records[-1].metrics["train/errors"] <= 1
+
+
+@pytest.mark.parametrize("begins_anew", [True, False])
+def test_f_and_g_begin_anew_and_the_average_of_the_weights_with_them(
+    make_trainer: MakeTrainer, begins_anew: bool
+) -> None:
+    """After one step of plain SGD at a tiny rate the weights are those that the phase began with."""
+    sgd = {"name": "sgd", "lr": 1e-9, "momentum": 0.0}
+    phases = STORY[0], STORY[1] | {"restart": begins_anew, "optimizer_fg": sgd}
+    trainer = make_trainer(*phases, training={"ema": 0.99})
+    between = after_erm(trainer)
+    for now in (trainer.networks.state_dict(), trainer.evaluated.state_dict()):
+        for key, value in between.items():
+            kept = torch.allclose(now[key], value, atol=1e-6)
+            if key.startswith("h."):
+                assert kept, key
+            elif value.dim() > 1:
+                assert kept != begins_anew, key
+    assert trainer.evaluated is not trainer.networks
+    weights = dict(trainer.networks.named_parameters())
+    assert all(torch.equal(weights[key], value) for key, value in trainer.evaluated.named_parameters())
+
+
+def test_the_new_beginning_follows_from_the_seed(make_trainer: MakeTrainer) -> None:
+    sgd = {"name": "sgd", "lr": 1e-9, "momentum": 0.0}
+
+    def begun(**project: int) -> Tensor:
+        trainer = make_trainer(STORY[0], STORY[1] | {"optimizer_fg": sgd}, project=project)
+        torch.manual_seed(99)
+        after_erm(trainer)
+        return trainer.networks.f.first.weight.detach()
+
+    assert torch.equal(begun(), begun())
+    assert not torch.allclose(begun(), begun(seed=1), atol=1e-3)
+
+
+def test_no_bias_label_is_seen(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer, seen = make_trainer("jtt"), []
+    prepare = trainer.method.prepare
+    monkeypatch.setattr(
+        trainer.method, "prepare", lambda batches, seed: seen.extend(batches()) or prepare(batches, seed)
+    )
+    next(trainer.epoch())
+    assert len(seen) == 3
+    assert all((batch.bias == IGNORE).all() and (batch.group == IGNORE).all() for batch in seen)
+
+
+def test_a_layer_that_cannot_begin_anew_is_told() -> None:
+    class Scale(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.factor = nn.Parameter(torch.ones(1))
+
+    with pytest.raises(UserError, match=r"Scale holds weights but cannot draw them anew.*reset_parameters"):
+        restart(nn.Sequential(nn.Linear(2, 2), Scale()), 0)

@@ -1,0 +1,118 @@
+"""LfF against its definition in slow loops, example after example; its network of its own."""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from lntl.methods.lff import generalised
+from lntl.training.trainer import Trainer
+from lntl.types import Batch
+
+MakeTrainer = Callable[..., Trainer]
+
+
+def losses_by_hand(logits: Tensor, y: Tensor) -> list[float]:
+    return [(row.logsumexp(0) - row[label]).item() for row, label in zip(logits, y.tolist(), strict=True)]
+
+
+def test_three_visits_by_hand(make_trainer: MakeTrainer, batch: Batch) -> None:
+    """Rows 0 to 15, then 8 to 23, then all: their averages, the largest of each class, the weights, both losses."""
+    q, kept = 0.6, 0.8
+    trainer = make_trainer({"method": "lff", "q": q, "smoothing": kept}, precision="64-true")
+    trainer._prepare()
+    for head in (trainer.networks.g, trainer.method.biased[1]):
+        head[-1].weight.data *= 100  # so that losses differ
+    main, biased = copy.deepcopy(trainer.networks.train()), copy.deepcopy(trainer.method.biased)
+    average: list[dict[int, float]] = [{}, {}]
+    label: dict[int, int] = {}
+    for places in (range(16), range(8, 24), range(24)):
+        index = list(places)
+        part = replace(batch, x=batch.x[index].double(), y=batch.y[index], row=batch.row[index])
+        (objective,) = trainer.method.objectives(part, 0.0)
+
+        losses = [losses_by_hand(logits, part.y) for logits in (biased(part.x), main.g(main.f(part.x)))]
+        for known, found in zip(average, losses, strict=True):
+            for row, loss in zip(part.row.tolist(), found, strict=True):
+                known[row] = kept * known[row] + (1 - kept) * loss if row in known else loss
+        label |= dict(zip(part.row.tolist(), part.y.tolist(), strict=True))
+        weights = []
+        for row in part.row.tolist():
+            b, d = (k[row] / max(k[other] for other in k if label[other] == label[row]) for k in average)
+            weights.append(b / (b + d))
+        n = len(weights)
+        task = sum(w * loss for w, loss in zip(weights, losses[1], strict=True)) / n
+        gce = sum((1 - math.exp(-loss) ** q) / q for loss in losses[0]) / n
+        terms = {name: float(term) for name, term in objective.terms.items()}
+        assert terms == pytest.approx({"task": task, "biased": gce, "difficulty": sum(weights) / n}, rel=1e-5)
+        assert objective.loss.item() == pytest.approx(task + gce, rel=1e-5)
+    assert max(weights) - min(weights) > 0.1
+
+
+def test_the_weights_send_no_gradient_and_neither_loss_reaches_the_other_network(
+    make_trainer: MakeTrainer, batch: Batch
+) -> None:
+    trainer = make_trainer("lff", precision="64-true")
+    trainer._prepare()
+    batch = replace(batch, x=batch.x.double())
+    method, networks = trainer.method, trainer.networks.train()
+    (objective,) = method.objectives(batch, 0.0)
+    main, biased = [*networks.f.parameters(), *networks.g.parameters()], [*method.biased.parameters()]
+    got = torch.autograd.grad(objective.loss, [*main, *biased])
+
+    seen = method.average[:, batch.row] / torch.stack(
+        [method.average[:, batch.row[batch.y == label]].amax(dim=1) for label in batch.y.tolist()], dim=1
+    )
+    weight = seen[0] / seen.sum(dim=0)
+    own = (weight * cross_entropy(networks.g(networks.f(batch.x)), batch.y, reduction="none")).mean()
+    p = method.biased(batch.x).softmax(dim=1)[torch.arange(24), batch.y]
+    want = torch.autograd.grad(own, main) + torch.autograd.grad(((1 - p**0.7) / 0.7).mean(), biased)
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-8)
+
+
+def test_the_generalised_cross_entropy_weights_the_gradient_by_p_to_the_q() -> None:
+    logits = torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    y = torch.tensor([0, 1, 2, 3, 0, 1])
+    plain = torch.autograd.grad(cross_entropy(logits, y, reduction="sum"), logits)[0]
+    ours = torch.autograd.grad(generalised(cross_entropy(logits, y, reduction="none"), 0.7).sum(), logits)[0]
+    p = logits.softmax(dim=1)[torch.arange(6), y].detach()
+    torch.testing.assert_close(ours, p[:, None] ** 0.7 * plain)
+
+
+def test_the_biased_network_begins_with_weights_of_its_own_that_follow_from_the_seed(make_trainer: MakeTrainer) -> None:
+    def begun(**project: int) -> list[Tensor]:
+        trainer = make_trainer("erm", "lff", project=project)
+        list(trainer.epoch())
+        torch.manual_seed(99)
+        trainer._enter(1)
+        trainer._prepare()
+        main = [*trainer.networks.f.parameters(), *trainer.networks.g.parameters()]
+        biased = list(trainer.method.biased.parameters())
+        assert [p.shape for p in main] == [p.shape for p in biased]
+        assert not any(torch.equal(p, own) for p, own in zip(main, biased, strict=True) if p.dim() > 1)
+        return [p.detach().clone() for p in biased]
+
+    first, again, other = begun(), begun(), begun(seed=1)
+    assert all(torch.equal(p, r) for p, r in zip(first, again, strict=True))
+    assert not any(torch.equal(p, r) for p, r in zip(first, other, strict=True) if p.dim() > 1)
+
+
+def test_the_biased_network_learns_beside_the_main_one(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer({"method": "lff", "epochs": 6}, training={"optimizer_fg": {"lr": 0.01}})
+    records = list(trainer)
+    assert records[-1].metrics["train/biased"] < records[0].metrics["train/biased"]
+    assert records[-1].metrics["train/lr_biased"] == 0.01
+
+
+def test_what_fails_the_biased_network_is_learned_more(make_trainer: MakeTrainer, batch: Batch) -> None:
+    """Where the losses of the main network are equal, W grows with the loss of the biased one."""
+    method = make_trainer("lff").method
+    losses = torch.stack([torch.arange(1.0, 25.0), torch.ones(24)])
+    weight = method._difficulty(replace(batch, y=torch.zeros(24, dtype=torch.int64)), losses)
+    assert torch.all(weight.diff() > 0)
+    assert weight[-1].item() == pytest.approx(0.5)
