@@ -22,8 +22,6 @@ from lntl.ops import (
     reverse_gradient,
     supervised_contrast,
 )
-
-
 from lntl.types import IGNORE
 
 

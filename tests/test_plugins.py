@@ -15,6 +15,8 @@ def test_every_file_with_one_public_class_that_has_a_config_is_a_plugin() -> Non
     assert set(plugins.names("lntl.methods")) == {p.stem for p in (package / "methods").glob("*.py")} - {
         "__init__",
         "base",
+        "posterior",
+        "task",
         "weights",
     }
     assert {"convnet", "lenet"} <= set(plugins.names("lntl.models"))
@@ -40,7 +42,7 @@ def test_load_the_users_own_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ("name", "message"),
     [
         ("ermm", r"'ermm' is not one of methods; did you mean 'erm'\?"),
-        ("zzz", r"'zzz' is not one of methods; valid: bias_head, .*erm"),
+        ("zzz", r"'zzz' is not one of methods; valid: bias_contrastive, .*erm"),
         ("no_such_module.Method", r"cannot load 'no_such_module\.Method': .*PYTHONPATH"),
         ("lntl.methods.erm.Nothing", r"cannot load 'lntl\.methods\.erm\.Nothing'"),
         (".Method", "Method"),
