@@ -66,6 +66,24 @@ def evaluate(
 
 
 @app.command()
+def benchmark(
+    plan: Annotated[Path, typer.Argument(metavar="PLAN.yaml", readable=False, help="Configurations, values, seeds.")],
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Runs at once, one thread each; default: the cores.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what is done and what is missing.")] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="A name (* for anything), KEY=VALUE of a grid, or seed=N; may be repeated."),
+    ] = None,
+) -> None:
+    """Make the runs of a plan that are missing, several at once; the same command goes on after a stop."""
+    from lntl import benchmarking
+
+    benchmarking.benchmark(plan, workers=workers, dry_run=dry_run, only=only or [])
+
+
+@app.command()
 def methods(
     name: Annotated[str | None, typer.Argument(help="Show this method's equation and settings.")] = None,
 ) -> None:

@@ -31,7 +31,7 @@ def train(
         overrides = [*overrides, f"training.device={device}"]
     config = configuration.read(ready_configs.find(config_name), overrides, epochs)
     console.log_to_console()
-    with _stop_signals() as stopped:
+    with stop_signals() as stopped:
         run = _take_up(config, resume, overwrite)
         erm = _train_erm(config, run.folder, resume is not None, overwrite, stopped)
         _train(run, stopped)
@@ -76,7 +76,7 @@ def _train_erm(
 
 
 @contextmanager
-def _stop_signals() -> Iterator[list[int]]:
+def stop_signals() -> Iterator[list[int]]:
     """Collect Ctrl-C and SIGTERM, so that training stops between two steps; a second one stops at once."""
     received: list[int] = []
 

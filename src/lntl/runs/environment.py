@@ -31,15 +31,21 @@ def describe() -> dict[str, Any]:
 
 
 def _git_commit() -> str | None:
-    """Return the commit of the checkout that this package is imported from, with -dirty where it has changes."""
-    folder = Path(__file__).parent
-    if not (folder.parents[2] / ".git").exists():
+    """Return the commit of the checkout that this package is imported from, with -dirty where the package changed."""
+    folder = Path(__file__).parents[1]
+    if not (folder.parents[1] / ".git").exists():
         return None
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        commit, changes = (
+            _git(folder, *command) for command in (("rev-parse", "HEAD"), ("status", "--porcelain", "."))
+        )
     except (OSError, subprocess.SubprocessError):
         return None
+    return f"{commit}-dirty" if changes else commit
+
+
+def _git(folder: Path, *command: str) -> str:
+    done = subprocess.run(["git", "-C", str(folder), *command], capture_output=True, text=True, timeout=10, check=True)
     return done.stdout.strip()
 
 

@@ -1,0 +1,127 @@
+"""What `lntl benchmark` and `lntl compare` do."""
+
+import os
+import statistics
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from lntl import commands, console
+from lntl.console import log, out
+from lntl.errors import Interrupted
+from lntl.experiment import plan as plans
+from lntl.experiment.benchmark import Benchmark, Progress
+from lntl.experiment.plan import Job
+from lntl.runs import results
+from lntl.runs.results import Line
+
+_WORKER = (sys.executable, "-P", "-m", "lntl.worker")
+
+
+def benchmark(path: Path, *, workers: int | None, dry_run: bool, only: list[str]) -> None:
+    """Make the runs of a plan that are missing; exit code 1 where one failed, 130 where it was stopped."""
+    plan = plans.read(path)
+    jobs = plans.only(plans.jobs(plan, path), only)
+    bench = Benchmark(path.parent / plan.results, _WORKER, workers or _cores(), plan.keep_runs)
+    if dry_run:
+        _show_plan(bench, jobs)
+        return
+    console.log_to_console()
+    with commands.stop_signals() as stopped:
+        try:
+            failed = _run(bench, jobs, stopped)
+        except Interrupted as stop:
+            print(f"{stop}. To go on, give the same command.", file=sys.stderr)
+            raise SystemExit(130) from None
+    out.print(
+        f"{len(jobs) - len(failed)} of {len(jobs)} runs are done: {bench.results}", highlight=False, soft_wrap=True
+    )
+    if failed:
+        for job, line in failed:
+            print(f"failed: {job.told}: {line['error']} ({bench.scratch / job.id}.log)", file=sys.stderr)
+        raise SystemExit(1)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _run(bench: Benchmark, jobs: list[Job], stopped: list[int]) -> list[tuple[Job, Line]]:
+    """Run them, showing how far it is; return those that failed."""
+    failed: list[tuple[Job, Line]] = []
+    waiting = bench.missing(jobs)
+    clock = _Clock(bench, waiting)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bar(
+        *columns, TextColumn("{task.fields[told]}"), console=console.err, disable=not console.err.is_terminal
+    ) as bar:
+        task = bar.add_task("runs", total=len(jobs), completed=len(jobs) - len(waiting), told="")
+        for progress in bench.run(jobs, lambda: bool(stopped)):
+            left = clock.left(progress)
+            bar.update(task, told=f"{left} [dim]{escape(', '.join(job.told for job in progress.running))}[/dim]")
+            if progress.ended is not None:
+                job, line = progress.ended
+                failed += [progress.ended] if results.failed(line) else []
+                bar.advance(task)
+                log.info("%s: %s; %s", job.told, _told(line), left)
+    return failed
+
+
+def _told(line: Line) -> str:
+    if results.failed(line):
+        return f"failed: {line['error']}"
+    scores = [f"{name}={value:.4f}" for name, value in line["metrics"].items() if value is not None]
+    return f"{' '.join(scores)} in {line['seconds']:.0f} s"
+
+
+class _Clock:
+    """Estimates the time left from the seconds that finished runs took, of the same name where there are some."""
+
+    def __init__(self, bench: Benchmark, waiting: list[Job]) -> None:
+        self._workers = bench.workers
+        self._left = {job.id: job for job in waiting}
+        self._began: dict[str, float] = {}
+        self._seconds: dict[str, list[float]] = {}
+        for line in results.read(bench.results):
+            self._take(line)
+
+    def _take(self, line: Line) -> None:
+        seconds = line.get("wall_seconds") or line.get("seconds")
+        if seconds is not None:
+            self._seconds.setdefault(line["name"], []).append(seconds)
+
+    def left(self, progress: Progress) -> str:
+        """Return the time left in words; unknown before the first run has ended."""
+        now = time.monotonic()
+        for job in progress.running:
+            self._began.setdefault(job.id, now)
+        if progress.ended is not None:
+            self._left.pop(progress.ended[0].id)
+            self._take(progress.ended[1])
+        if not self._seconds:
+            return "time left: known after the first run"
+        needs = [
+            self._estimate(job) - min(now - self._began.get(id, now), 0.9 * self._estimate(job))
+            for id, job in self._left.items()
+        ]
+        return f"about {timedelta(seconds=round(max([sum(needs) / self._workers, *needs])))} left" if needs else ""
+
+    def _estimate(self, job: Job) -> float:
+        everything = [seconds for each in self._seconds.values() for seconds in each]
+        return statistics.fmean(self._seconds.get(job.name, everything))
+
+
+def _show_plan(bench: Benchmark, jobs: list[Job]) -> None:
+    missing = {job.id for job in bench.missing(jobs)}
+    failed = {results.key(line) for line in results.read(bench.results) if results.failed(line)}
+    table = Table("run", "state", title=f"{len(missing)} of {len(jobs)} runs are missing", title_justify="left")
+    for job in jobs:
+        state = "failed" if job.key in failed else "begun" if (bench.scratch / job.id).exists() else "missing"
+        table.add_row(escape(job.told), state if job.id in missing else "done")
+    out.print(table)

@@ -1,0 +1,25 @@
+"""The process of one run of a benchmark: `python -m lntl.worker CONFIG.yaml` trains it, or takes it up again."""
+
+import os
+import signal
+import sys
+import threading
+
+from lntl.cli import guarded
+
+
+def main(config: str) -> None:
+    """Train; where the process that started this one is gone, stop as after SIGTERM: saved, to be resumed."""
+    from lntl import commands
+
+    threading.Thread(target=_stop_with_the_parent, daemon=True).start()
+    guarded(lambda: commands.train(config, [], resume="auto", overwrite=False, epochs=None, device=None), debug=False)
+
+
+def _stop_with_the_parent() -> None:
+    os.read(0, 1)  # nothing comes on stdin; this returns when the other end of the pipe is closed
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
