@@ -5,6 +5,7 @@ import statistics
 import sys
 import time
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from rich.markup import escape
@@ -14,11 +15,15 @@ from rich.table import Table
 
 from lntl import commands, console
 from lntl.console import log, out
-from lntl.errors import Interrupted
+from lntl.errors import Interrupted, UserError
 from lntl.experiment import plan as plans
 from lntl.experiment.benchmark import Benchmark, Progress
 from lntl.experiment.plan import Job
+from lntl.reporting import comparison, comparison_tables
+from lntl.reporting.comparison import Planned
+from lntl.reporting.comparison_figure import comparison_figure
 from lntl.runs import results
+from lntl.runs.files import write_atomic, write_text
 from lntl.runs.results import Line
 
 _WORKER = (sys.executable, "-P", "-m", "lntl.worker")
@@ -125,3 +130,44 @@ def _show_plan(bench: Benchmark, jobs: list[Job]) -> None:
         state = "failed" if job.key in failed else "begun" if (bench.scratch / job.id).exists() else "missing"
         table.add_row(escape(job.told), state if job.id in missing else "done")
     out.print(table)
+
+
+def compare(path: Path, *, plan: Path | None, folder: Path | None, metric: str, by: str | None) -> None:
+    """Show the table of a results file and write it, and its figure, into a folder."""
+    if not path.is_file():
+        raise UserError(f"{path}: there are no such results; make them with: lntl benchmark PLAN.yaml")
+    beside = path.parent / "plan.yaml"
+    plan = beside if plan is None and beside.exists() else plan
+    table = comparison.compare(results.read(path), None if plan is None else _planned(plan), metric, by)
+    out.print(comparison_tables.terminal(table))
+    for file in _write(table, path.parent if folder is None else folder):
+        out.print(f"  {file}", soft_wrap=True, highlight=False)
+
+
+def _planned(path: Path) -> list[Planned]:
+    """Return the runs of a plan in the order of its rows."""
+    plan = plans.read(path)
+    labels = {entry.name: entry.label or entry.name for entry in plan.runs}
+    order = list(labels)
+    jobs = sorted(plans.jobs(plan, path), key=lambda job: order.index(job.name))
+    return [Planned(labels[job.name], job.key, job.cell) for job in jobs]
+
+
+def _write(table: comparison.Comparison, folder: Path) -> list[Path]:
+    """Write table.md, .csv, .tex and figure.png, .svg; return their paths."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot make the folder: {error.strerror}; choose another with --out") from error
+    texts = {
+        "table.md": comparison_tables.markdown(table),
+        "table.csv": comparison_tables.to_csv(table),
+        "table.tex": comparison_tables.latex(table),
+    }
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    figure = comparison_figure(table)
+    for kind in ("png", "svg"):
+        metadata = {"Date": None} if kind == "svg" else {"Software": None}  # the same file for the same results
+        write_atomic(folder / f"figure.{kind}", partial(figure.savefig, format=kind, dpi=150, metadata=metadata))
+    return [folder / name for name in (*texts, "figure.png", "figure.svg")]

@@ -84,6 +84,22 @@ def benchmark(
 
 
 @app.command()
+def compare(
+    results: Annotated[Path, typer.Argument(metavar="RESULTS.jsonl", readable=False, help="Lines of a benchmark.")],
+    plan: Annotated[
+        Path | None, typer.Option(readable=False, help="What counts, and the order; default: plan.yaml beside RESULTS.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write to; default: that of RESULTS.")] = None,
+    metric: Annotated[str, typer.Option(help="Metric of the test set to compare.")] = "accuracy",
+    by: Annotated[str | None, typer.Option(metavar="KEY", help="Key of the grid whose values are the columns.")] = None,
+) -> None:
+    """Show mean and spread of each method beside the published figures; write table.* and figure.*."""
+    from lntl import benchmarking
+
+    benchmarking.compare(results, plan=plan, folder=out, metric=metric, by=by)
+
+
+@app.command()
 def methods(
     name: Annotated[str | None, typer.Argument(help="Show this method's equation and settings.")] = None,
 ) -> None:
