@@ -8,6 +8,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
+from matplotlib import rc_context
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
@@ -167,7 +168,8 @@ def _write(table: comparison.Comparison, folder: Path) -> list[Path]:
     for name, text in texts.items():
         write_text(folder / name, text)
     figure = comparison_figure(table)
-    for kind in ("png", "svg"):
-        metadata = {"Date": None} if kind == "svg" else {"Software": None}  # the same file for the same results
-        write_atomic(folder / f"figure.{kind}", partial(figure.savefig, format=kind, dpi=150, metadata=metadata))
+    with rc_context({"svg.hashsalt": "lntl"}):  # with no date, the same file for the same results
+        for kind, date in (("png", "Software"), ("svg", "Date")):
+            save = partial(figure.savefig, format=kind, dpi=150, metadata={date: None})
+            write_atomic(folder / f"figure.{kind}", save)
     return [folder / name for name in (*texts, "figure.png", "figure.svg")]

@@ -79,6 +79,7 @@ class Benchmark:
             if stopping and worker.process.returncode != 0:
                 continue
             running.remove(worker)
+            worker.close()
             line = worker.line(self.workers)
             results.add(self.results, line)
             if not results.failed(line):
@@ -125,6 +126,11 @@ class _Worker:
                 start_new_session=True,  # Ctrl-C reaches this process alone, which then stops its workers
             )
 
+    def close(self) -> None:
+        """Close what is open for a process that is over."""
+        with self.process:
+            pass
+
     def line(self, workers: int) -> Line:
         """Return the line of the run, which is over."""
         seconds = round(time.monotonic() - self.began, 1)
@@ -160,6 +166,7 @@ def _stop(running: list[_Worker]) -> None:
         worker.process.terminate()
     for worker in running:
         worker.process.wait()
+        worker.close()
 
 
 def _yaml(job: Job, scratch: Path) -> str:

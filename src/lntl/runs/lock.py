@@ -13,7 +13,7 @@ PATIENCE = 10.0  # seconds to wait for processes of a killed holder, which stop 
 
 
 @contextmanager
-def locked(folder: Path, patience: float = PATIENCE) -> Iterator[int]:
+def locked(folder: Path) -> Iterator[int]:
     """Hold the lock of a folder, made if need be; yields the descriptor to pass on. UserError where it is taken."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -21,7 +21,7 @@ def locked(folder: Path, patience: float = PATIENCE) -> Iterator[int]:
     except OSError as error:
         raise UserError(f"{folder}: cannot make a file there: {error.strerror}; is the folder read-only?") from error
     with file:
-        end = time.monotonic() + patience
+        end = time.monotonic() + PATIENCE
         while not _taken(file.fileno()):
             if time.monotonic() > end:
                 file.seek(0)
