@@ -146,12 +146,12 @@ def _of_cell(plan: Plan, entry: Entry, cell: dict[str, Any], path: Path) -> list
 
 
 def fingerprint(config: Config) -> str:
-    """Return a hash of what is trained, on what, and how; names, places, the device and unset keys (null) are left out.
+    """Return a hash of what is trained, on what, and how: the settings that are not at their default.
 
-    So neither another folder nor a new setting that is off by default makes old results out of date.
+    Names, places and the device are left out, so neither another folder nor a new setting makes old results out of date.
     """
-    raw = config.model_dump(include={"data", "model", "training"}, exclude_none=True)
-    raw["training"].pop("device")
+    raw = config.model_dump(include={"data", "model", "training"}, exclude_defaults=True)
+    raw["training"].pop("device", None)
     return hashlib.blake2b(json.dumps(raw, sort_keys=True).encode(), digest_size=6).hexdigest()
 
 
