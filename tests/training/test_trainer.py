@@ -309,6 +309,18 @@ def test_sampling_weights_choose_the_rows_of_an_epoch(make_trainer: MakeTrainer)
     assert [record.metrics["train/row"] for record in records] == [row, row]
 
 
+def test_the_first_weights_of_a_methods_own_network_follow_from_seed_and_phase(make_trainer: MakeTrainer) -> None:
+    first = []
+    for noise, seed, phase in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)):
+        trainer = curious_trainer(make_trainer, project={"seed": seed})
+        trainer.plans = trainer.plans * 2
+        torch.manual_seed(noise)
+        trainer._enter(phase)
+        first.append(trainer.method.own.weight)
+    assert torch.equal(first[0], first[1])
+    assert not any(torch.equal(first[0], other) for other in first[2:])
+
+
 def test_a_network_of_the_methods_own_learns_and_resumes(make_trainer: MakeTrainer) -> None:
     trainer = curious_trainer(make_trainer)
     before = trainer.method.own.weight.clone()
