@@ -21,6 +21,7 @@ from lntl.ops import (
     pooled,
     reverse_gradient,
     supervised_contrast,
+    uniform_cross_entropy,
 )
 from lntl.types import IGNORE
 
@@ -54,6 +55,18 @@ def test_entropy_is_the_mean_of_minus_p_log_p(shape: tuple[int, ...]) -> None:
 def test_entropy_is_log_k_where_uniform_and_0_where_sure() -> None:
     assert entropy(torch.zeros(3, 8)).item() == pytest.approx(math.log(8))
     assert entropy(torch.eye(8) * 1e4).item() == 0
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (2, 8, 3, 2, 2)])
+def test_uniform_cross_entropy_is_the_mean_of_minus_log_p(shape: tuple[int, ...]) -> None:
+    logits = 3 * torch.randn(shape, dtype=torch.float64)
+    each = [-sum(math.log(p) for p in belief) / len(belief) for _, belief in beliefs(logits)]
+    assert uniform_cross_entropy(logits).item() == pytest.approx(sum(each) / len(each), rel=1e-12)
+
+
+def test_uniform_cross_entropy_is_least_where_uniform_and_0_for_no_belief() -> None:
+    assert uniform_cross_entropy(torch.zeros(3, 8)).item() == pytest.approx(math.log(8))
+    assert uniform_cross_entropy(torch.randn(0, 8, 3)).item() == 0
 
 
 def slow_bias_loss(logits: Tensor, bias: Tensor) -> float:
@@ -96,7 +109,7 @@ def test_bias_cross_entropy_without_any_label_is_0_and_moves_nothing(shape: tupl
 @pytest.mark.parametrize("size", [1e4, 1e30, -1e30])
 def test_extreme_logits_give_finite_losses_and_gradients(size: float) -> None:
     logits = (size * torch.eye(4)).requires_grad_()
-    for loss in (entropy(logits), bias_cross_entropy(logits, torch.arange(4))):
+    for loss in (entropy(logits), uniform_cross_entropy(logits), bias_cross_entropy(logits, torch.arange(4))):
         (gradient,) = torch.autograd.grad(loss, logits)
         assert loss.isfinite()
         assert gradient.isfinite().all()

@@ -117,6 +117,14 @@ def entropy(logits: Tensor) -> Tensor:
     return -(log_p.exp() * log_p).sum() * (logits.shape[1] / max(logits.numel(), 1))
 
 
+def uniform_cross_entropy(logits: Tensor) -> Tensor:
+    """Return the mean cross-entropy in nats of the beliefs in logits (N, K, ...) on the uniform one; 0 for none.
+
+    Mean of -(1 / K) sum_k log p_k: at least log K, which it is where every belief is uniform.
+    """
+    return -F.log_softmax(logits, dim=1).sum() / max(logits.numel(), 1)
+
+
 def bias_cross_entropy(logits: Tensor, bias: Tensor) -> Tensor:
     """Return L_B: cross-entropy in nats of logits (N, K, ...) on bias (N, ...), mean over the labelled places.
 

@@ -1,0 +1,56 @@
+"""Turning a Blind Eye: make the bias head's belief uniform by a confusion loss (Alvi et al., ECCV Workshops 2018)."""
+
+from collections.abc import Iterator
+
+from pydantic import Field
+from torch.nn.functional import cross_entropy
+
+from lntl.methods.base import Method, Objective, minimise
+from lntl.ops import adversarial, bias_cross_entropy, uniform_cross_entropy
+from lntl.plugins import Settings
+from lntl.types import Batch
+
+__all__ = ["BlindEye"]
+
+
+class BlindEye(Method):
+    """Alvi et al., 2018: min_{f,g} L_c(f, g) + alpha * L_conf(f, h) with h still, and min_h L_B(f, h) with f still.
+
+    L_conf is the cross-entropy in nats between the uniform distribution and h's belief q: mean of -(1/K) sum_k log q_k
+    over h's K bins, at the labelled places of z (N, C, ...); L_c and L_B are cross-entropies in nats, L_B summed over
+    the bias channels. Source: "Turning a Blind Eye: Explicit Removal of Biases and Variation from Deep Neural Network
+    Embeddings", ECCV Workshops 2018.
+
+    Deviation: the two minima are taken in one step, where the paper has an iteration for each.
+    Deviation: L_conf is averaged over the bias channels, where the paper sums it over its spurious variations.
+    """
+
+    trains = ("f", "g", "h")
+    sees_bias = True
+
+    class Config(Settings):
+        """Settings of a phase with `method: blind_eye`."""
+
+        alpha: float = Field(
+            1.0,
+            ge=0,
+            description="Weight of the confusion loss, nats to nats; 1 in the code of Wang et al., CVPR 2020, who "
+            "compare with this method.",
+        )
+        h_steps: int = Field(1, ge=1, description="Updates of h a batch, so that it keeps up with f.")
+
+    config: Config
+
+    def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
+        """Yield further updates of h, then the losses of all three networks at once."""
+        z = self.f(batch.x)
+        task = cross_entropy(self.g(z), batch.y)
+        where = batch.labelled
+        labels = batch.bias_at(where)
+        for _ in range(self.config.h_steps - 1):
+            yield minimise(bias_cross_entropy(self.h(z.detach(), where), labels), over=(self.h,))
+        learns, judges = adversarial(self.h, z, 0.0, where)  # h(z.detach()) and frozen(h)(z), at once
+        bias = bias_cross_entropy(learns, labels)
+        confusion = uniform_cross_entropy(judges)
+        loss = task + self.config.alpha * confusion + bias
+        yield minimise(loss, over=(self.f, self.g, self.h), task=task, confusion=confusion, bias=bias)
