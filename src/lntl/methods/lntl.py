@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from lntl.methods.base import Method, Objective, minimise
 from lntl.methods.task import Task, TaskLoss, task_field
@@ -84,6 +86,10 @@ class LNTL(Method):
         joint = self.config.schedule == "joint"
         return self._joint(batch, self.mu(progress)) if joint else self._alternating(batch, self.mu(progress))
 
+    def _judge(self, batch: Batch) -> nn.Module:
+        """Return what is asked about the bias, as judge(z, where): h; own networks of a subclass learn with it."""
+        return self.h
+
     def _where(self, batch: Batch) -> Tensor | None:
         return batch.labelled if self.config.places == "labelled" else None
 
@@ -92,10 +98,13 @@ class LNTL(Method):
         for_g, for_h, ratio = bounded(z, self.config.max_ratio)
         task = self.task_loss(self.g(for_g), batch)
         where = self._where(batch)
+        for_g, for_h = (z, z) if self.config.max_ratio is None else bounded(z, self.config.max_ratio)
+        task = cross_entropy(self.g(for_g), batch.y)
+        where, judge, own = self._where(batch), self._judge(batch), tuple(self.children())
         labels = batch.bias_at(where)
         for _ in range(self.config.h_steps - 1):
-            yield minimise(bias_cross_entropy(self.h(z.detach(), where), labels), over=(self.h,))
-        learns, judges = adversarial(self.h, for_h, mu, where)  # h(reverse_gradient(z, mu)) and frozen(h)(z), at once
+            yield minimise(bias_cross_entropy(judge(z.detach(), where), labels), over=(self.h, *own))
+        learns, judges = adversarial(judge, for_h, mu, where)  # h(reverse_gradient(z, mu)) and frozen(h)(z), at once
         bias = bias_cross_entropy(learns, labels)
         mi = -entropy(judges)
         loss = task + self.config.lam * mi + bias
@@ -115,6 +124,15 @@ class LNTL(Method):
         task = self.task_loss(self.g(z), batch)
         where = self._where(batch)
         mi = -entropy(frozen(self.h)(z, where))
+
+
+        yield minimise(loss, over=(self.f, self.g, self.h, *own), task=task, mi=mi, bias=bias, mu=torch.tensor(mu))
+
+    def _alternating(self, batch: Batch, mu: float) -> Iterator[Objective]:
+        z = self.f(batch.x)
+        task = cross_entropy(self.g(z), batch.y)
+        where, judge = self._where(batch), self._judge(batch)
+        mi = -entropy(frozen(judge)(z, where))
         yield minimise(task + self.config.lam * mi, over=(self.f, self.g), task=task, mi=mi)
-        bias = bias_cross_entropy(self.h(reverse_gradient(self.f(batch.x), mu), where), batch.bias_at(where))
-        yield minimise(bias, over=(self.f, self.h), bias=bias, mu=torch.tensor(mu))
+        bias = bias_cross_entropy(judge(reverse_gradient(self.f(batch.x), mu), where), batch.bias_at(where))
+        yield minimise(bias, over=(self.f, self.h, *self.children()), bias=bias, mu=torch.tensor(mu))

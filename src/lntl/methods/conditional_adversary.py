@@ -1,0 +1,56 @@
+"""LNTL's game with a bias head that is told the class, so that z forgets the bias within each class (CDANN)."""
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from lntl.methods.lntl import LNTL
+from lntl.types import Batch, DataSpec, Networks
+
+__all__ = ["ConditionalAdversary"]
+
+
+class ConditionalAdversary(LNTL):
+    """LNTL (eq. 9) with q_h(b | z + e_y) for q_h(b | z): min_{f,g} max_{h,e} L_c + lam * E[log q_h] - mu * L_B.
+
+    e (num_classes, C) is an embedding that learns with h; e_y is added to the channels of z (N, C, ...), the same at
+    each place. What y tells of the bias h knows then, so z is asked to hide what it tells beyond: the independence of z
+    and b given y. Sources: Li et al., "Deep Domain Generalization via Conditional Invariant Adversarial Networks",
+    ECCV 2018 (CDANN); Reimers et al., "Towards Learning an Unbiased Classifier from Biased Data via Conditional
+    Adversarial Debiasing", 2021, for conditional independence. In evaluation h is not told y: its bias accuracy is that
+    of h(z) alone.
+
+    Deviation: Li et al. have an adversary for each class and one for all, weighted by the class priors; one adversary
+    with an embedding of y is the form of DomainBed (Gulrajani and Lopez-Paz, ICLR 2021).
+    """
+
+    def __init__(self, networks: Networks, config: LNTL.Config, spec: DataSpec) -> None:
+        super().__init__(networks, config, spec)
+        self.class_embedding = nn.Embedding(spec.num_classes, _channels(self.f, spec))
+
+    def _judge(self, batch: Batch) -> nn.Module:
+        return _Told(self.h, self.class_embedding, batch.y)
+
+
+class _Told(nn.Module):
+    """h that is told y: z (N, C, ...) -> h(z + e_y, where)."""
+
+    def __init__(self, h: nn.Module, embedding: nn.Embedding, y: Tensor) -> None:
+        super().__init__()
+        self.h, self.embedding, self.y = h, embedding, y
+
+    def forward(self, z: Tensor, where: Tensor | None = None) -> Tensor:
+        """Return h's logits."""
+        e = self.embedding(self.y)
+        logits: Tensor = self.h(z + e.view(e.shape + (1,) * (z.dim() - 2)), where)
+        return logits
+
+
+@torch.no_grad()
+def _channels(f: nn.Module, spec: DataSpec) -> int:
+    """Return C of z (N, C, ...), from two black images; copies of f's buffers take what the norms keep of them."""
+    buffers = {name: buffer.clone() for name, buffer in f.named_buffers()}
+    like = next(f.parameters())
+    black = torch.zeros(2, *spec.image_shape, dtype=like.dtype, device=like.device)
+    z: Tensor = functional_call(f, buffers, (black,), tie_weights=False)  # a wrapped f has each buffer under two names
+    return z.shape[1]

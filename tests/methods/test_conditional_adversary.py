@@ -1,0 +1,89 @@
+"""The conditional adversary: eq. 9 with h told y, by hand; what the embedding learns from, and that it helps h."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from lntl.ops import bias_cross_entropy
+from lntl.training.trainer import Trainer
+from lntl.types import Batch
+
+MakeTrainer = Callable[..., Trainer]
+
+
+def method_of(make_trainer: MakeTrainer, model: str = "convnet", **settings: Any) -> Any:
+    return make_trainer({"method": "conditional_adversary", **settings}, model={"name": model}).method
+
+
+def told(z: Tensor, embedding: nn.Embedding, y: Tensor) -> Tensor:
+    """Return z with its class's number added to each channel, image by image, place by place."""
+    out = z.clone()
+    for n, label in enumerate(y.tolist()):
+        for channel in range(z.shape[1]):
+            out[n, channel] = z[n, channel] + embedding.weight[label, channel]
+    return out
+
+
+@pytest.mark.parametrize("model", ["convnet", "lenet"])
+def test_its_gradients_are_eq_9_with_h_told_y(make_trainer: MakeTrainer, batch: Batch, model: str) -> None:
+    """f has task + lam * information - mu * bias, g the task alone, h and the embedding the bias loss alone."""
+    method = method_of(make_trainer, model, lam=0.4, mu=0.3).double()
+    batch = replace(batch, x=batch.x.double())
+    nets = {name: getattr(method, name).double().train() for name in ("f", "g", "h")}
+    nets["e"] = method.class_embedding
+    parameters = {name: [*net.parameters()] for name, net in nets.items()}
+    (objective,) = method.objectives(batch, 0.5)
+    assert objective.over == (method.f, method.g, method.h, method.class_embedding)
+    got = torch.autograd.grad(objective.loss, [p for each in parameters.values() for p in each])
+
+    z = nets["f"](batch.x)
+    task = cross_entropy(nets["g"](z), batch.y)
+    log_q = torch.log_softmax(nets["h"](told(z, nets["e"], batch.y), batch.labelled), dim=1)
+    information = (log_q.exp() * log_q).sum(dim=1).mean()
+    labels = batch.bias.movedim(1, -1)[batch.labelled]
+    bias = -3 * log_q.gather(1, labels[:, None])[:, 0].mean()
+    want = {"f": task + 0.4 * information - 0.3 * bias, "g": task, "h": bias, "e": bias}
+    by_hand = [g for name in want for g in torch.autograd.grad(want[name], parameters[name], retain_graph=True)]
+    torch.testing.assert_close(got, tuple(by_hand))
+
+
+def test_in_the_alternating_schedule_h_is_told_y_too(make_trainer: MakeTrainer, batch: Batch) -> None:
+    method = method_of(make_trainer, lam=0.4, mu=0.3, schedule="alternating")
+    first, second = method.objectives(batch, 0.5)
+    assert first.over == (method.f, method.g)
+    assert second.over == (method.f, method.h, method.class_embedding)
+    log_q = torch.log_softmax(method.h(told(method.f(batch.x), method.class_embedding, batch.y), batch.labelled), dim=1)
+    bias = bias_cross_entropy(log_q, batch.bias_at(batch.labelled))
+    torch.testing.assert_close(second.loss, bias)
+    torch.testing.assert_close(first.terms["mi"], (log_q.exp() * log_q).sum(dim=1).mean().detach())
+
+
+def test_asking_for_the_channels_of_z_leaves_f_alone(make_trainer: MakeTrainer) -> None:
+    asked, other = (make_trainer(name).networks.f for name in ("conditional_adversary", "erm"))
+    assert asked.state_dict().keys() == other.state_dict().keys()
+    assert all(torch.equal(value, asked.state_dict()[key]) for key, value in other.state_dict().items())
+    asked.train()(torch.zeros(2, 3, 28, 28))
+    assert not torch.equal(asked.norm.running_var, other.norm.running_var)  # it can change
+    assert method_of(make_trainer).class_embedding.weight.shape == (10, 32)
+    assert method_of(make_trainer, "lenet").class_embedding.weight.shape == (10, 128)
+
+
+def test_h_told_y_knows_the_bias_that_y_tells(make_trainer: MakeTrainer, batch: Batch) -> None:
+    """From features that say nothing, h alone learns the colours' shares, and told y it learns each class's colour."""
+    losses = []
+    for name in ("conditional_adversary", "lntl"):
+        method: Any = make_trainer({"method": name}).method
+        judge, nothing = method._judge(batch), torch.zeros(len(batch.y), 32, 14, 14)
+        optimizer = torch.optim.Adam([*method.h.parameters(), *method.parameters()], 0.01)
+        for _ in range(40):
+            loss = bias_cross_entropy(judge(nothing, batch.labelled), batch.bias_at(batch.labelled))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] < 0.7 * losses[1]
