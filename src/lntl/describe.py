@@ -38,6 +38,8 @@ def _method(name: str) -> None:
     method = plugins.load("lntl.methods", name)
     out.print(f"[bold]{escape(name)}[/bold]: {escape(_summary(method))}\n\n{escape(inspect.getdoc(method) or '')}\n")
     out.print(f"trains {', '.join(method.trains)}; {'sees' if method.sees_bias else 'does not see'} the bias label")
+    for key, value in method.needs.items():
+        out.print(f"needs model.{key}: {value}")
     if method.Config.model_fields:
         table = Table("setting", "default", "meaning")
         for key, field in method.Config.model_fields.items():

@@ -6,12 +6,13 @@ A method is tested as its defaults make it, and once for each other value of its
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from io import BytesIO
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from lntl import plugins
@@ -40,6 +41,13 @@ MORE = [{"method": "lntl", "max_ratio": 0.05}, {"method": "lntl", "h_steps": 3}]
 each_variant = pytest.mark.parametrize(
     "phase", [*variants(), *MORE], ids=lambda phase: "-".join(map(str, phase.values()))
 )
+
+
+@pytest.fixture
+def make_trainer(make_trainer: MakeTrainer, request: pytest.FixtureRequest) -> MakeTrainer:
+    """The function of conftest, with the settings of `model` that the method under test needs."""
+    tested = request.getfixturevalue("phase") if "phase" in request.fixturenames else {"method": "erm"}
+    return partial(make_trainer, model=plugins.load("lntl.methods", tested["method"]).needs)
 
 
 def snapshot(trainer: Trainer) -> Any:
@@ -92,9 +100,13 @@ def test_an_epoch_changes_the_networks_that_the_method_trains_and_no_other(
     assert all(torch.tensor(value).isfinite() for value in record.metrics.values())
 
 
+def own_networks(method: Method) -> dict[str, nn.Module]:
+    return {name: net for name, net in method.named_children() if any(True for _ in net.parameters())}
+
+
 def gradients(method: Method, batch: Batch) -> dict[str, Tensor]:
-    """Return the gradient of each network, flat, summed over a method's objectives on a batch."""
-    networks = {name: getattr(method, name).train() for name in ("f", "g", "h")}
+    """Return the gradient of each network, the method's own too, flat, summed over its objectives on a batch."""
+    networks = {name: getattr(method, name).train() for name in ("f", "g", "h")} | own_networks(method)
     total = {name: torch.zeros(sum(p.numel() for p in net.parameters())) for name, net in networks.items()}
     for objective in method.objectives(batch, 0.5):
         moved = {name: [*net.parameters()] for name, net in networks.items() if any(net is o for o in objective.over)}
@@ -117,6 +129,12 @@ def test_its_gradients_are_its_own(make_trainer: MakeTrainer, phase: Phase, batc
     plain = gradients(erm.method, batch)
     assert all(own[name].any() for name in trains)
     assert not any(own[name].any() for name in {"f", "g", "h"} - set(trains))
+    """A method whose objective was lost trains like plain training; each must differ from it where it trains."""
+    plain = gradients(method_of(make_trainer("erm")), batch)
+    own = gradients(method_of(make_trainer(phase)), batch)
+    trains = method_of(make_trainer(phase)).trains
+    still = {"f", "g", "h"} - set(trains)
+    assert all(own[name].any() != (name in still) for name in own)
     if phase["method"] != "erm":
         differs = any((own[name] - plain[name]).norm() > 1e-4 * own[name].norm() for name in trains)
         assert differs or (drawn is not None and len(drawn[trainer.loader.split.row].unique()) > 1)

@@ -14,10 +14,10 @@ GREY_TWO_BIASES = DataSpec((1, 28, 28), 4, 5, (2, 14, 14), tuple("abcd"), tuple(
 MODELS = plugins.names("lntl.models")
 
 
-def build(model: str, spec: DataSpec, seed: int = 0) -> Networks:
+def build(model: str, spec: DataSpec, seed: int = 0, **settings: Any) -> Networks:
     torch.manual_seed(seed)
     plugin: Any = plugins.load("lntl.models", model)
-    networks: Networks = plugin(spec, plugin.Config())
+    networks: Networks = plugin(spec, plugin.Config(**settings))
     return networks
 
 
@@ -48,6 +48,21 @@ def test_h_at_places_gives_the_logits_of_the_map_there(model: str) -> None:
     maps = networks.h(z)
     picked = torch.stack([maps[n, :, :, i, j] for n, i, j in where.nonzero().tolist()])
     torch.testing.assert_close(networks.h(z, where), picked, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("spec", [COLORED, GREY_TWO_BIASES], ids=["colored", "grey"])
+@pytest.mark.parametrize("model", MODELS)
+def test_a_task_head_for_each_bias_value(model: str, spec: DataSpec) -> None:
+    """g(z, value) is one head an image, each another function; g(z) is their sum."""
+    networks = build(model, spec, heads="per_bias").eval()
+    z = networks.f(torch.randn(5, *spec.image_shape))
+    each = [networks.g(z, torch.full((5,), value)) for value in range(spec.num_biases)]
+    assert networks.g.num_biases == spec.num_biases
+    assert all(logits.shape == (5, spec.num_classes) for logits in each)
+    assert not torch.allclose(each[0], each[1])
+    mixed = networks.g(z, torch.tensor([4, 0, 1, 2, 0]))
+    torch.testing.assert_close(mixed, torch.stack([each[value][n] for n, value in enumerate([4, 0, 1, 2, 0])]))
+    torch.testing.assert_close(networks.g(z), sum(each))
 
 
 @pytest.mark.parametrize("model", MODELS)

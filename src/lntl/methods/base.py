@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -38,6 +38,7 @@ class Method(nn.Module):
 
     trains: ClassVar[tuple[NetworkName, ...]]  # the others are in eval mode and do not change, buffers included
     sees_bias: ClassVar[bool] = False  # a method that does not is handed IGNORE for every bias label
+    needs: ClassVar[dict[str, Any]] = {}  # settings of `model` without which it does not run
 
     def __init__(self, networks: Networks, config: Settings, spec: DataSpec) -> None:
         super().__init__()

@@ -4,8 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, conv2d
 
-from lntl.models.heads import MapHead
-from lntl.plugins import Settings
+from lntl.models.heads import MapHead, TaskHeadSettings, task_head
 from lntl.types import DataSpec, Networks
 
 __all__ = ["ConvNet"]
@@ -14,23 +13,23 @@ __all__ = ["ConvNet"]
 class ConvNet(Networks):
     """f: (N, 3, 28, 28) -> z (N, 32, 14, 14); g: z -> (N, classes); h: z -> (N, bins, 3, 14, 14)."""
 
-    class Config(Settings):
-        """Settings of `model`: none, the architecture is the paper's."""
+    class Config(TaskHeadSettings):
+        """Settings of `model`; the architecture is the paper's."""
 
     def __init__(self, spec: DataSpec, config: "ConvNet.Config") -> None:
         super().__init__()
         channels, height, _ = spec.image_shape
         self.features = 32
         self.f = Features(channels)
-        self.g = nn.Sequential(
+        body = nn.Sequential(
             nn.Conv2d(32, 64, 3, stride=2, padding=1),
             nn.ReLU(),
             nn.Conv2d(64, 64, 3, padding=1),
             nn.ReLU(),
             nn.AvgPool2d(height // 4),
             nn.Flatten(),
-            nn.Linear(64, spec.num_classes),
         )
+        self.g = task_head(body, 64, spec, config.heads)
         self.h = MapHead(32, spec.num_bins, spec.bias_shape[0])
 
 

@@ -1,8 +1,18 @@
-"""Bias heads. Each is called as h(z), or as h(z, where) to have its logits at the places that carry a label, alone."""
+"""Heads of bias and of task.
+
+A bias head is called as h(z), or as h(z, where) to have its logits at the places that carry a label, alone. A task head
+is called as g(z); one that has a head for each bias value also as g(z, value), for the logits of that head alone.
+"""
+
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
+
+from lntl.plugins import Settings
+from lntl.types import DataSpec
 
 
 def pick(logits: Tensor, where: Tensor) -> Tensor:
@@ -91,3 +101,36 @@ class VectorHead(nn.Module):
         """Return the logits, bins in dimension 1."""
         logits: Tensor = self.body(z)
         return logits if where is None else pick(logits, where)
+
+
+class TaskHeadSettings(Settings):
+    """Settings of a model that has a task head."""
+
+    heads: Literal["single", "per_bias"] = Field(
+        "single",
+        description="Task heads that share all of g but its last layer: one, or one a bias value, whose logits are "
+        "summed where the bias value is not given, as in evaluation.",
+    )
+
+
+def task_head(body: nn.Sequential, features: int, spec: DataSpec, heads: str) -> nn.Module:
+    """Return g: the body (z to (N, features)) and a last linear layer, to the logits of each class."""
+    if heads == "single":
+        return body.append(nn.Linear(features, spec.num_classes))
+    return HeadPerBias(body.append(nn.Linear(features, spec.num_biases * spec.num_classes)), spec.num_biases)
+
+
+class HeadPerBias(nn.Module):
+    """g with a head for each bias value: z -> sum of their logits (N, classes), or of one head an image (N, classes).
+
+    Source: Wang et al., "Towards Fairness in Visual Recognition", CVPR 2020; at test they sum the heads' logits.
+    """
+
+    def __init__(self, body: nn.Module, num_biases: int) -> None:
+        super().__init__()
+        self.body, self.num_biases = body, num_biases
+
+    def forward(self, z: Tensor, value: Tensor | None = None) -> Tensor:
+        """Return the summed logits, or those of the head of each image's bias value (N,) int64."""
+        each: Tensor = self.body(z).unflatten(1, (self.num_biases, -1))
+        return each.sum(dim=1) if value is None else each[torch.arange(len(each), device=each.device), value]

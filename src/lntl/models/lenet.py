@@ -3,8 +3,7 @@
 from pydantic import Field
 from torch import nn
 
-from lntl.models.heads import VectorHead
-from lntl.plugins import Settings
+from lntl.models.heads import TaskHeadSettings, VectorHead, task_head
 from lntl.types import DataSpec, Networks
 
 __all__ = ["LeNet"]
@@ -13,7 +12,7 @@ __all__ = ["LeNet"]
 class LeNet(Networks):
     """f: (N, C, 28, 28) -> z (N, feature_dim); g: z -> (N, classes); h: z -> (N, bins, biases, 14, 14)."""
 
-    class Config(Settings):
+    class Config(TaskHeadSettings):
         """Settings of `model`."""
 
         feature_dim: int = Field(128, ge=1, description="Length of z.")
@@ -34,9 +33,6 @@ class LeNet(Networks):
             nn.Linear(64 * (height // 4) * (width // 4), config.feature_dim),
             nn.ReLU(),
         )
-        self.g = nn.Sequential(
-            nn.Linear(config.feature_dim, config.hidden_dim),
-            nn.ReLU(),
-            nn.Linear(config.hidden_dim, spec.num_classes),
-        )
+        body = nn.Sequential(nn.Linear(config.feature_dim, config.hidden_dim), nn.ReLU())
+        self.g = task_head(body, config.hidden_dim, spec, config.heads)
         self.h = VectorHead(config.feature_dim, config.hidden_dim, spec.num_bins, spec.bias_shape)
