@@ -19,6 +19,7 @@ from lntl.training.trainer import NonFiniteLossError, Plan, Trainer
 from lntl.types import IGNORE, Batch
 
 MakeTrainer = Callable[..., Trainer]
+LNTL_TERMS = ("task", "mi", "bias", "mu", "h_accuracy", "gradient_ratio")
 STORY = ["erm", "bias_head", {"method": "lntl", "epochs": 2}]
 
 
@@ -42,7 +43,7 @@ def test_records_come_in_the_order_of_the_phases(make_trainer: MakeTrainer) -> N
     assert [set(r.metrics) for r in records[:3]] == [
         {"train/task", "train/lr_f", "train/lr_g"},
         {"train/bias", "train/lr_h"},
-        {f"train/{name}" for name in ("task", "mi", "bias", "mu", "lr_f", "lr_g", "lr_h")},
+        {f"train/{name}" for name in (*LNTL_TERMS, "lr_f", "lr_g", "lr_h")},
     ]
     assert all(r.seconds > 0 and r.images_per_second > 0 for r in records)
     assert trainer.done
@@ -235,8 +236,8 @@ def test_a_loss_that_is_not_finite_is_told_with_step_phase_and_terms(
     split = Breaking(digits.splits["train"], good=7)
     trainer = make_trainer("erm", {"method": "lntl", "epochs": 2}, split=split, logging={"log_interval_batches": every})
     message = (
-        r"^the loss is not finite at step 2 of epoch 2 in phase 2 \(lntl\): task = nan, mi = nan, bias = nan, mu = 0\.1"
-        r"; lower the learning rate or set training\.clip_grad_norm$"
+        r"^the loss is not finite at step 2 of epoch 2 in phase 2 \(lntl\): task = nan, mi = nan, bias = nan, mu = 0\.1, "
+        r"h_accuracy = \S+, gradient_ratio = nan; lower the learning rate or set training\.clip_grad_norm$"
     )
     seen = []
     with pytest.raises(NonFiniteLossError, match=message):
@@ -257,7 +258,7 @@ class Curious(Method):
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
-        self.own = nn.Linear(1, 2)
+        self.extra = nn.Linear(1, 2)
         self.register_buffer("weights", torch.zeros(self.spec.num_rows))
         self.register_buffer("seen", torch.zeros(3, dtype=torch.int64))  # images, known bias labels, seed
 
@@ -273,9 +274,9 @@ class Curious(Method):
         return self.weights
 
     def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
-        assert self.own.training
-        loss = self.own(self.f(batch.x).mean()[None]).square().sum()
-        yield minimise(loss, over=(self.f, self.own), row=batch.row.double().mean())
+        assert self.extra.training
+        loss = self.extra(self.f(batch.x).mean()[None]).square().sum()
+        yield minimise(loss, over=(self.f, self.extra), row=batch.row.double().mean())
 
 
 def curious_trainer(make_trainer: MakeTrainer, **sections: Any) -> Trainer:
@@ -316,19 +317,19 @@ def test_the_first_weights_of_a_methods_own_network_follow_from_seed_and_phase(m
         trainer.plans = trainer.plans * 2
         torch.manual_seed(noise)
         trainer._enter(phase)
-        first.append(trainer.method.own.weight)
+        first.append(trainer.method.extra.weight)
     assert torch.equal(first[0], first[1])
     assert not any(torch.equal(first[0], other) for other in first[2:])
 
 
 def test_a_network_of_the_methods_own_learns_and_resumes(make_trainer: MakeTrainer) -> None:
     trainer = curious_trainer(make_trainer)
-    before = trainer.method.own.weight.clone()
+    before = trainer.method.extra.weight.clone()
     next(trainer.epoch())
     state = copy.deepcopy(trainer.state_dict())
-    assert not torch.equal(trainer.method.own.weight, before)
+    assert not torch.equal(trainer.method.extra.weight, before)
     list(trainer)
     resumed = curious_trainer(make_trainer)
     resumed.load_state_dict(state)
     list(resumed)
-    assert torch.equal(trainer.method.own.weight, resumed.method.own.weight)
+    assert torch.equal(trainer.method.extra.weight, resumed.method.extra.weight)

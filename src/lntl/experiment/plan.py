@@ -148,7 +148,7 @@ def _of_cell(plan: Plan, entry: Entry, cell: dict[str, Any], path: Path) -> list
 def fingerprint(config: Config) -> str:
     """Return a hash of what is trained, on what, and how: the settings that are not at their default.
 
-    Names, places and the device are left out, so neither another folder nor a new setting makes old results out of date.
+    Names, places and the device are left out: neither another folder nor a new setting makes old results out of date.
     """
     raw = config.model_dump(include={"data", "model", "training"}, exclude_defaults=True)
     raw["training"].pop("device", None)

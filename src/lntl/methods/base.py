@@ -60,6 +60,11 @@ class Method(nn.Module):
         """The bias head."""
         return self._networks[0].h
 
+    @property
+    def own(self) -> dict[str, nn.Module]:
+        """The networks of its own, by name: the attributes that hold weights."""
+        return {name: net for name, net in self.named_children() if list(net.parameters())}
+
     def prepare(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
         """Look at the training data before the phase's first step, and keep what was found in buffers.
 

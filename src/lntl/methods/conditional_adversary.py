@@ -1,8 +1,6 @@
 """LNTL's game with a bias head that is told the class, so that z forgets the bias within each class (CDANN)."""
 
-import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from lntl.methods.lntl import LNTL
 from lntl.types import Batch, DataSpec, Networks
@@ -26,7 +24,7 @@ class ConditionalAdversary(LNTL):
 
     def __init__(self, networks: Networks, config: LNTL.Config, spec: DataSpec) -> None:
         super().__init__(networks, config, spec)
-        self.class_embedding = nn.Embedding(spec.num_classes, _channels(self.f, spec))
+        self.class_embedding = nn.Embedding(spec.num_classes, networks.features)
 
     def _judge(self, batch: Batch) -> nn.Module:
         return _Told(self.h, self.class_embedding, batch.y)
@@ -44,13 +42,3 @@ class _Told(nn.Module):
         e = self.embedding(self.y)
         logits: Tensor = self.h(z + e.view(e.shape + (1,) * (z.dim() - 2)), where)
         return logits
-
-
-@torch.no_grad()
-def _channels(f: nn.Module, spec: DataSpec) -> int:
-    """Return C of z (N, C, ...), from two black images; copies of f's buffers take what the norms keep of them."""
-    buffers = {name: buffer.clone() for name, buffer in f.named_buffers()}
-    like = next(f.parameters())
-    black = torch.zeros(2, *spec.image_shape, dtype=like.dtype, device=like.device)
-    z: Tensor = functional_call(f, buffers, (black,), tie_weights=False)  # a wrapped f has each buffer under two names
-    return z.shape[1]

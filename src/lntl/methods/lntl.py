@@ -6,9 +6,7 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from lntl.methods.base import Method, Objective, minimise
 from lntl.methods.task import Task, TaskLoss, task_field
@@ -97,10 +95,7 @@ class LNTL(Method):
         z = self.f(batch.x)
         for_g, for_h, ratio = bounded(z, self.config.max_ratio)
         task = self.task_loss(self.g(for_g), batch)
-        where = self._where(batch)
-        for_g, for_h = (z, z) if self.config.max_ratio is None else bounded(z, self.config.max_ratio)
-        task = cross_entropy(self.g(for_g), batch.y)
-        where, judge, own = self._where(batch), self._judge(batch), tuple(self.children())
+        where, judge, own = self._where(batch), self._judge(batch), tuple(self.own.values())
         labels = batch.bias_at(where)
         for _ in range(self.config.h_steps - 1):
             yield minimise(bias_cross_entropy(judge(z.detach(), where), labels), over=(self.h, *own))
@@ -108,31 +103,15 @@ class LNTL(Method):
         bias = bias_cross_entropy(learns, labels)
         mi = -entropy(judges)
         loss = task + self.config.lam * mi + bias
-        hits = bias_accuracy(learns, labels)
-        told = {
-            "task": task,
-            "mi": mi,
-            "bias": bias,
-            "mu": torch.tensor(mu),
-            "h_accuracy": hits,
-            "gradient_ratio": ratio,
-        }
-        yield minimise(loss, over=(self.f, self.g, self.h), **told)
+        health = {"h_accuracy": bias_accuracy(learns, labels), "gradient_ratio": ratio}
+        told = {"task": task, "mi": mi, "bias": bias, "mu": torch.tensor(mu)} | health
+        yield minimise(loss, over=(self.f, self.g, self.h, *own), **told)
 
     def _alternating(self, batch: Batch, mu: float) -> Iterator[Objective]:
         z = self.f(batch.x)
         task = self.task_loss(self.g(z), batch)
-        where = self._where(batch)
-        mi = -entropy(frozen(self.h)(z, where))
-
-
-        yield minimise(loss, over=(self.f, self.g, self.h, *own), task=task, mi=mi, bias=bias, mu=torch.tensor(mu))
-
-    def _alternating(self, batch: Batch, mu: float) -> Iterator[Objective]:
-        z = self.f(batch.x)
-        task = cross_entropy(self.g(z), batch.y)
         where, judge = self._where(batch), self._judge(batch)
         mi = -entropy(frozen(judge)(z, where))
         yield minimise(task + self.config.lam * mi, over=(self.f, self.g), task=task, mi=mi)
         bias = bias_cross_entropy(judge(reverse_gradient(self.f(batch.x), mu), where), batch.bias_at(where))
-        yield minimise(bias, over=(self.f, self.h, *self.children()), bias=bias, mu=torch.tensor(mu))
+        yield minimise(bias, over=(self.f, self.h, *self.own.values()), bias=bias, mu=torch.tensor(mu))

@@ -67,9 +67,8 @@ class Trainer:
         self.settings = self.plans[phase].settings
         torch.manual_seed(derive(self.seed, "method", phase))  # for the first weights of networks of its own
         self.method = self.plans[phase].method(self._wrapped).to(self.fabric.device)
-        self._learners: dict[str, nn.Module] = {name: getattr(self._wrapped, name) for name in self.method.trains} | {
-            name: net for name, net in self.method.named_children() if list(net.parameters())
-        }
+        self._learners: dict[str, nn.Module] = {name: getattr(self._wrapped, name) for name in self.method.trains}
+        self._learners |= self.method.own
         self._optimizers = {name: self._optimizer(name) for name in self._learners}
         self._terms: tuple[str, ...] = ()
         self._pending: list[Tensor] = []  # one row of terms a step since the last report, on the device
