@@ -58,6 +58,7 @@ class DataSpec:
     class_names: tuple[str, ...]
     bias_names: tuple[str, ...]  # one name for each of the num_biases values that make up the groups
     num_rows: int  # rows of the whole data set; every Batch.row is below
+    aligned: tuple[int, ...] = ()  # of each class the bias value that tells it in training; () where none does
 
     @property
     def num_biases(self) -> int:

@@ -60,6 +60,16 @@ def test_a_digit_looks_like_itself(full: ColoredMNIST) -> None:
     assert not seven[14:, :8].any()
 
 
+@pytest.mark.parametrize("variance", [VARIANCES[0], VARIANCES[-1]])
+def test_an_aligned_colour_tells_its_digit_in_training(variance: float) -> None:
+    """Among the training images nearest to a mean colour, the digit that it is aligned with is the most frequent."""
+    data = build(color_var=variance)
+    groups = data.splits["train"].group.tolist()
+    for color in range(10):
+        counts = [groups.count(10 * digit + color) for digit in range(10)]
+        assert data.spec.aligned[counts.index(max(counts))] == color
+
+
 @pytest.mark.parametrize("ratio", [0.05, 0.3])
 def test_train_and_val_are_disjoint_and_complete(ratio: float) -> None:
     splits = build(max_images=500, val_split_ratio=ratio).splits

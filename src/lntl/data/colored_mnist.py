@@ -203,6 +203,7 @@ class ColoredMNIST:
             bias_shape=(3, MAP, MAP),
             class_names=tuple("0123456789"),
             bias_names=tuple(COLORS),
+            aligned=tuple(range(len(COLORS))),  # digit k wears colour k
         )
 
     def _embedded(self) -> tuple[ColoredDigits, ColoredDigits]:
