@@ -1,100 +1,205 @@
-"""Each metric against slow loops and scikit-learn, on random predictions."""
+"""Each metric against scikit-learn, fairlearn and slow loops, on random predictions; and where it is undefined."""
 
-from typing import Any
+import math
+from typing import get_args
 
+import numpy as np
 import pytest
-import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from fairlearn.metrics import MetricFrame, demographic_parity_difference, equalized_odds_difference
+from hypothesis import given, settings
+from numpy.typing import ArrayLike
+from predictions import of, predictions, random_predictions
 from sklearn import metrics as sklearn
+from torch import Tensor
 
+from lntl.config.keys import MetricName
 from lntl.evaluation import metrics
+from lntl.evaluation.metrics import compute
 from lntl.evaluation.predict import Predictions
+from lntl.evaluation.tally import tally
+
+TOLERANCE = 1e-9
+FEW = settings(max_examples=12)  # a frame of fairlearn takes tens of milliseconds, and it wants two images at least
 
 
-@st.composite
-def predictions(draw: Any) -> Predictions:
-    """Random predictions of a few classes and bias values, some of which may not occur."""
-    n, classes, values = draw(st.integers(1, 40)), draw(st.integers(1, 4)), draw(st.integers(1, 3))
-    random = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
-    y = torch.randint(0, classes, (n,), generator=random)
-    labels = torch.randint(0, 5, (n,), generator=random)
-    return Predictions(
-        y=y,
-        group=y * values + torch.randint(0, values, (n,), generator=random),
-        row=torch.arange(n),
-        logits=torch.randn(n, classes, generator=random),
-        bias_hits=(labels * torch.rand(n, generator=random)).long(),
-        bias_labels=labels,
-        num_groups=classes * values,
-    )
+def same(value: float | None, expected: float) -> bool:
+    """Return whether a metric is what an oracle says, None where that has no number."""
+    return math.isnan(expected) if value is None else value == pytest.approx(expected, rel=0, abs=TOLERANCE)
 
 
-def of(y: list[int], predicted: list[int], group: list[int], num_groups: int) -> Predictions:
-    none = torch.zeros(len(y), dtype=torch.int64)
-    logits = torch.nn.functional.one_hot(torch.tensor(predicted), 10).float()
-    return Predictions(torch.tensor(y), torch.tensor(group), none, logits, none, none, num_groups)
+def accuracy_where(p: Predictions, aligned: bool) -> float:
+    hits = [
+        right
+        for right, y, bias in zip(p.correct.tolist(), p.y.tolist(), p.bias.tolist(), strict=True)
+        if (bias == p.aligned[y]) == aligned
+    ]
+    return sum(hits) / len(hits) if hits else math.nan
 
 
-def group_accuracies(p: Predictions) -> list[float]:
-    """Return the accuracy of each group that has an image."""
-    found: dict[int, list[bool]] = {}
-    for y, group, logits in zip(p.y.tolist(), p.group.tolist(), p.logits.tolist(), strict=True):
-        found.setdefault(group, []).append(logits.index(max(logits)) == y)
-    return [sum(hits) / len(hits) for hits in found.values()]
-
-
-def slow_f1(p: Predictions) -> float:
-    predicted, y = p.predicted.tolist(), p.y.tolist()
-    scores = []
-    for each in sorted({*y, *predicted}):
-        hits = sum(a == b == each for a, b in zip(y, predicted, strict=True))
-        scores.append(2 * hits / (y.count(each) + predicted.count(each)))
-    return sum(scores) / len(scores)
+def calibration_error(p: Predictions) -> float:
+    """Return the sum over bins of (images in it / n) * |mean confidence - accuracy|; a bin is (low, high]."""
+    confidence, right = p.probabilities.double().amax(dim=1).tolist(), p.correct.tolist()
+    total = 0.0
+    for low, high in zip(np.linspace(0, 1, 16)[:-1], np.linspace(0, 1, 16)[1:], strict=True):
+        inside = [(c, r) for c, r in zip(confidence, right, strict=True) if low < c <= high]
+        if inside:
+            mean, accuracy = (sum(column) / len(inside) for column in zip(*inside, strict=True))
+            total += len(inside) / len(p.y) * abs(mean - accuracy)
+    return total
 
 
 @given(predictions())
-def test_metrics_against_loops_and_scikit_learn(p: Predictions) -> None:
-    y, predicted, groups = p.y.numpy(), p.logits.argmax(dim=1).numpy(), group_accuracies(p)
+def test_every_metric_against_loops_and_scikit_learn(p: Predictions) -> None:
+    y, predicted, labels = p.y.numpy(), p.logits.argmax(dim=1).numpy(), int(p.bias_labels.sum())
+    found = compute(p, list(metrics.METRICS))
     expected = {
         "accuracy": sklearn.accuracy_score(y, predicted),
-        "unbiased_accuracy": sum(groups) / len(groups),
-        "worst_group_accuracy": min(groups),
-        "f1_score_macro": slow_f1(p),
-        "bias_accuracy": int(p.bias_hits.sum()) / max(1, int(p.bias_labels.sum())),
+        "f1_score_macro": sklearn.f1_score(y, predicted, average="macro", zero_division=0),
+        "bias_accuracy": int(p.bias_hits.sum()) / labels if labels else math.nan,
+        "aligned_accuracy": accuracy_where(p, aligned=True),
+        "conflicting_accuracy": accuracy_where(p, aligned=False),
+        "expected_calibration_error": calibration_error(p),
     }
-    assert expected["f1_score_macro"] == pytest.approx(sklearn.f1_score(y, predicted, average="macro", zero_division=0))
-    found = metrics.compute(p, list(metrics.METRICS))
-    assert found == pytest.approx(expected, abs=1e-9)
-    assert all(isinstance(value, float) and 0 <= value <= 1 for value in found.values())
-    assert found["worst_group_accuracy"] <= found["unbiased_accuracy"] + 1e-12
+    assert [name for name, value in expected.items() if not same(found[name], value)] == []
+    assert all(value is None or 0 <= value <= 1 for value in found.values())
 
 
-@given(predictions())
-def test_unbiased_accuracy_of_the_classes_is_the_balanced_accuracy(p: Predictions) -> None:
-    """Where the groups are the classes; over the classes that occur."""
-    classes = int(p.y.max()) + 1
-    by_class = Predictions(p.y, p.y, p.row, p.logits, p.bias_hits, p.bias_labels, classes)
-    expected = sklearn.recall_score(p.y, p.predicted, labels=p.y.unique(), average="macro", zero_division=0)
-    assert metrics.unbiased_accuracy(by_class) == pytest.approx(expected, abs=1e-9)
+def frame_by(feature: Tensor, p: Predictions) -> MetricFrame:
+    """Return fairlearn's accuracy on the images of each value of a feature (n,)."""
+    y, predicted = p.y.numpy(), p.predicted.numpy()
+    return MetricFrame(metrics=sklearn.accuracy_score, y_true=y, y_pred=predicted, sensitive_features=feature.numpy())
+
+
+@FEW
+@given(predictions(least=2))
+def test_groups_against_fairlearn(p: Predictions) -> None:
+    groups = frame_by(p.group, p)
+    found = compute(p, ["unbiased_accuracy", "worst_group_accuracy"])
+    assert same(found["unbiased_accuracy"], groups.by_group.mean())
+    assert same(found["worst_group_accuracy"], groups.group_min())
+    counts = tally(p)
+    tables = {
+        "group": (metrics.group_accuracy(counts).ravel(), groups),
+        "class": (metrics.class_accuracy(counts)[0], frame_by(p.y, p)),
+        "bias value": (metrics.bias_value_accuracy(counts)[0], frame_by(p.bias, p)),
+    }
+    for name, (accuracies, frame) in tables.items():
+        assert np.flatnonzero(~np.isnan(accuracies)).tolist() == sorted(frame.by_group.index), name
+        assert all(same(accuracies[each], accuracy) for each, accuracy in frame.by_group.items()), name
+
+
+@FEW
+@given(predictions(least=2))
+def test_demographic_parity_against_fairlearn(p: Predictions) -> None:
+    """One class against the rest, each in turn; fairlearn calls the gap of a single bias value 0."""
+    y, predicted, bias = p.y.numpy(), p.predicted.numpy(), p.bias.numpy()
+    gaps = [
+        demographic_parity_difference(y == c, predicted == c, sensitive_features=bias) for c in range(p.num_classes)
+    ]
+    expected = max(gaps) if len(set(bias)) > 1 else math.nan
+    assert same(compute(p, ["demographic_parity_gap"])["demographic_parity_gap"], expected)
+
+
+def rate(y_true: ArrayLike, y_pred: ArrayLike, of: bool) -> float:
+    """Return the share of positive predictions among the images whose truth is `of`, NaN where there is none."""
+    chosen = np.asarray(y_pred)[np.asarray(y_true) == of]
+    return float(chosen.mean()) if len(chosen) else math.nan
+
+
+@FEW
+@given(predictions(least=2))
+def test_equalised_odds_against_fairlearn(p: Predictions) -> None:
+    y, predicted, bias = p.y.numpy(), p.predicted.numpy(), p.bias.numpy()
+    gaps = []
+    for c in range(p.num_classes):
+        rates = {str(of): lambda y_true, y_pred, of=of: rate(y_true, y_pred, of) for of in (True, False)}
+        frame = MetricFrame(metrics=rates, y_true=y == c, y_pred=predicted == c, sensitive_features=bias)
+        defined = frame.by_group.notna().sum() > 1
+        gaps += list((frame.by_group.max() - frame.by_group.min())[defined])
+    expected = max(gaps) if gaps else math.nan
+    assert same(compute(p, ["equalised_odds_gap"])["equalised_odds_gap"], expected)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_equalised_odds_is_fairlearns_where_every_group_has_an_image(seed: int) -> None:
+    p = random_predictions(300, 3, 3, seed, skill=1.0)
+    y, predicted, bias = p.y.numpy(), p.predicted.numpy(), p.bias.numpy()
+    gaps = [equalized_odds_difference(y == c, predicted == c, sensitive_features=bias) for c in range(3)]
+    assert same(compute(p, ["equalised_odds_gap"])["equalised_odds_gap"], max(gaps))
+
+
+def test_the_same_at_the_size_of_a_test_set() -> None:
+    p = random_predictions(10_000, 10, 10, seed=0, skill=2.0)
+    y, predicted, bias = p.y.numpy(), p.predicted.numpy(), p.bias.numpy()
+    found = compute(p, list(metrics.METRICS))
+    frame = frame_by(p.group, p)
+    expected = {
+        "accuracy": sklearn.accuracy_score(y, predicted),
+        "unbiased_accuracy": frame.by_group.mean(),
+        "worst_group_accuracy": frame.group_min(),
+        "f1_score_macro": sklearn.f1_score(y, predicted, average="macro"),
+        "expected_calibration_error": calibration_error(p),
+        "demographic_parity_gap": max(
+            demographic_parity_difference(y == c, predicted == c, sensitive_features=bias) for c in range(10)
+        ),
+        "equalised_odds_gap": max(
+            equalized_odds_difference(y == c, predicted == c, sensitive_features=bias) for c in range(10)
+        ),
+    }
+    assert [name for name, value in expected.items() if not same(found[name], value)] == []
 
 
 def test_a_group_without_an_image_counts_for_nothing() -> None:
-    p = of(y=[0, 0, 0, 1], predicted=[0, 0, 3, 1], group=[0, 0, 0, 5], num_groups=9)
-    assert metrics.unbiased_accuracy(p) == pytest.approx((2 / 3 + 1) / 2)
-    assert metrics.worst_group_accuracy(p) == pytest.approx(2 / 3)
-    assert metrics.accuracy(p) == 0.75
+    p = of(y=[0, 0, 0, 1], predicted=[0, 0, 2, 1], bias=[0, 0, 0, 2], classes=3, values=3)
+    found = compute(p, ["unbiased_accuracy", "worst_group_accuracy", "accuracy"])
+    assert found == pytest.approx(
+        {"unbiased_accuracy": (2 / 3 + 1) / 2, "worst_group_accuracy": 2 / 3, "accuracy": 0.75}
+    )
 
 
 def test_f1_counts_a_class_that_is_never_right_as_0() -> None:
-    p = of(y=[0, 0, 1], predicted=[0, 0, 2], group=[0, 0, 1], num_groups=2)
-    assert metrics.f1_score_macro(p) == pytest.approx((1 + 0 + 0) / 3)
+    p = of(y=[0, 0, 1], predicted=[0, 0, 2], bias=[0, 0, 0], classes=3, values=1)
+    assert compute(p, ["f1_score_macro"])["f1_score_macro"] == pytest.approx((1 + 0 + 0) / 3)
 
 
-def test_bias_accuracy_without_a_label_is_0() -> None:
-    assert metrics.bias_accuracy(of(y=[0], predicted=[0], group=[0], num_groups=1)) == 0
+def undefined(p: Predictions) -> set[str]:
+    return {name for name, value in compute(p, list(metrics.METRICS)).items() if value is None}
+
+
+def test_what_is_undefined_is_none() -> None:
+    every = {"y": [0, 1, 0, 1], "predicted": [0, 1, 1, 0], "bias": [0, 1, 1, 0]}
+    gaps, alignment = {"demographic_parity_gap", "equalised_odds_gap"}, {"aligned_accuracy", "conflicting_accuracy"}
+    assert undefined(of(**every, classes=2, values=2, aligned=(0, 1), labels=1)) == set()
+    assert undefined(of(**every, classes=2, values=2, labels=1)) == alignment
+    assert undefined(of(**every, classes=2, values=2, aligned=(0, 1))) == {"bias_accuracy"}
+    constant = of(**every | {"bias": [0, 0, 0, 0]}, classes=2, values=2, aligned=(0, 1), labels=1)
+    assert undefined(constant) == gaps
+    all_aligned = of(**every | {"bias": [0, 1, 0, 1]}, classes=2, values=2, aligned=(0, 1), labels=1)
+    assert undefined(all_aligned) == {"conflicting_accuracy", "equalised_odds_gap"}
+    none_aligned = of(**every | {"bias": [1, 0, 1, 0]}, classes=2, values=2, aligned=(0, 1), labels=1)
+    assert undefined(none_aligned) == {"aligned_accuracy", "equalised_odds_gap"}
+
+
+def test_a_probability_that_is_no_number_leaves_the_calibration_error_undefined() -> None:
+    p = of(y=[0, 1], predicted=[0, 1], bias=[0, 1], classes=2, values=2, aligned=(0, 1), labels=1)
+    p.logits[1] = math.nan
+    assert "expected_calibration_error" in undefined(p)
+    assert compute(p, ["accuracy"]) == {"accuracy": 0.5}
+
+
+def test_a_constant_answer_has_no_gap() -> None:
+    p = of(y=[0, 1, 0, 1], predicted=[1, 1, 1, 1], bias=[0, 1, 1, 0], classes=2, values=2)
+    assert compute(p, ["demographic_parity_gap", "equalised_odds_gap"]) == {
+        "demographic_parity_gap": 0.0,
+        "equalised_odds_gap": 0.0,
+    }
 
 
 def test_compute_gives_the_metrics_asked_for_in_their_order() -> None:
-    p = of(y=[0], predicted=[0], group=[0], num_groups=1)
-    assert list(metrics.compute(p, ["worst_group_accuracy", "accuracy"])) == ["worst_group_accuracy", "accuracy"]
+    p = of(y=[0], predicted=[0], bias=[0], classes=1, values=1)
+    assert list(compute(p, ["worst_group_accuracy", "accuracy"])) == ["worst_group_accuracy", "accuracy"]
+
+
+def test_the_configuration_knows_every_metric() -> None:
+    assert list(get_args(MetricName)) == list(metrics.METRICS)
+    assert set(metrics.LOWER_IS_BETTER) < set(metrics.METRICS)

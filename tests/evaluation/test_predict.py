@@ -1,6 +1,7 @@
 """Predictions: the networks' answers in the split's order, whatever the batches, and nothing moved."""
 
 import copy
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from lntl.data.colored_mnist import ColoredMNIST
 from lntl.data.loader import Loader
+from lntl.errors import UserError
 from lntl.evaluation.predict import Predictions, predict
 from lntl.models.convnet import ConvNet
 from lntl.types import IGNORE, Batch, Networks
@@ -41,6 +43,22 @@ def test_predictions_against_one_image_at_a_time(digits: ColoredMNIST, networks:
         assert (p.bias_labels[n], p.bias_hits[n]) == (len(places), sum(map(int, hits)))
     assert torch.equal(p.predicted, p.logits.argmax(dim=1))
     assert torch.equal(p.correct, p.predicted == p.y)
+    assert (p.num_classes, p.num_biases) == (10, 10)
+    assert torch.equal(p.bias, split.group - 10 * split.y)
+    expected = torch.tensor([[math.exp(a) / sum(map(math.exp, row)) for a in row] for row in p.logits.tolist()])
+    torch.testing.assert_close(p.probabilities, expected)
+
+
+def test_what_goes_with_a_class_in_training_is_passed_on(digits: ColoredMNIST, networks: Networks) -> None:
+    loader = Loader(digits.splits["val"], 4, CPU)
+    assert predict(networks, loader, 100, digits.spec.aligned).aligned == tuple(range(10))
+    assert predict(networks, loader, 100).aligned == ()
+
+
+def test_a_split_without_images(digits: ColoredMNIST, networks: Networks) -> None:
+    empty = digits.splits["val"].take(torch.arange(0))
+    with pytest.raises(UserError, match="the split to evaluate has no image"):
+        predict(networks, Loader(empty, 4, CPU), 100)
 
 
 def test_the_batch_size_has_no_say(digits: ColoredMNIST, networks: Networks) -> None:

@@ -37,6 +37,9 @@ RAW: dict[str, Any] = {
             {"method": "lntl", "epochs": 1, "lam": 0.05, "mu_ramp": "dann"},
         ],
     },
+    "evaluation": {
+        "metrics": ["accuracy", "unbiased_accuracy", "worst_group_accuracy", "f1_score_macro", "bias_accuracy"]
+    },
 }
 
 

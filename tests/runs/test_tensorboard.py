@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -10,12 +11,13 @@ from torch.utils.tensorboard import SummaryWriter
 
 from lntl import experiment
 from lntl.config import Config
+from lntl.config.keys import MetricName
 from lntl.errors import UserError
 from lntl.experiment import Run
 from lntl.training.trainer import Step
 
 TERMS = {"task", "mi", "bias", "mu", "lr_f", "lr_g", "lr_h"}
-VAL = {"accuracy", "unbiased_accuracy", "worst_group_accuracy", "f1_score_macro", "bias_accuracy"}
+VAL = get_args(MetricName)
 
 
 def shown(run: Run) -> EventAccumulator:

@@ -1,6 +1,6 @@
 """Every key of the configuration, with its type and meaning."""
 
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -119,19 +119,34 @@ class Logging(Settings):
     use_tensorboard: bool = Field(True, description="Write TensorBoard event files.")
 
 
-MetricName = Literal["accuracy", "unbiased_accuracy", "worst_group_accuracy", "f1_score_macro", "bias_accuracy"]
+MetricName = Literal[
+    "accuracy",
+    "unbiased_accuracy",
+    "worst_group_accuracy",
+    "f1_score_macro",
+    "bias_accuracy",
+    "aligned_accuracy",
+    "conflicting_accuracy",
+    "expected_calibration_error",
+    "demographic_parity_gap",
+    "equalised_odds_gap",
+]
+HEADLINES = 5  # metrics that fit into a line of the log and across the table of results
 
 
 class Evaluation(Settings):
     """What is measured, and what chooses the best checkpoint."""
 
     metrics: list[MetricName] = Field(
-        ["accuracy", "unbiased_accuracy", "worst_group_accuracy", "f1_score_macro", "bias_accuracy"],
+        list(get_args(MetricName)),
         min_length=1,
-        description="Metrics to report, on val after each epoch and on test at the end.",
+        description="Metrics to report, on val after each epoch and on test at the end; the first five also in a line "
+        "of the log and in the table of results.",
     )
     best_model_metric: MetricName = Field(
-        "accuracy", description="Metric on val that chooses best_model.pth among the epochs of the last phase."
+        "accuracy",
+        description="Metric on val that chooses best_model.pth among the epochs of the last phase: the highest value, "
+        "for the calibration error and the gaps the lowest.",
     )
     batch_size: int = Field(1000, ge=1, description="Images in one forward pass.")
     erm_epochs: int = Field(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lntl.data.loader import Loader
+from lntl.errors import UserError
 from lntl.types import IGNORE, Networks
 
 
@@ -20,6 +21,7 @@ class Predictions:
     bias_hits: Tensor  # bias labels that h gets right
     bias_labels: Tensor  # bias labels that are known
     num_groups: int
+    aligned: tuple[int, ...] = ()  # as DataSpec.aligned
 
     @property
     def predicted(self) -> Tensor:
@@ -31,10 +33,32 @@ class Predictions:
         """Whether each prediction is right."""
         return self.predicted == self.y
 
+    @property
+    def probabilities(self) -> Tensor:
+        """The probability of each class, float32 (n, classes): softmax of the logits."""
+        return self.logits.float().softmax(dim=1)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self.logits.shape[1]
+
+    @property
+    def num_biases(self) -> int:
+        """Number of bias values that make up the groups."""
+        return self.num_groups // self.num_classes
+
+    @property
+    def bias(self) -> Tensor:
+        """The bias value of each image."""
+        return self.group - self.y * self.num_biases
+
 
 @torch.inference_mode()
-def predict(networks: Networks, loader: Loader, num_groups: int) -> Predictions:
+def predict(networks: Networks, loader: Loader, num_groups: int, aligned: tuple[int, ...] = ()) -> Predictions:
     """Return the predictions of f, g and h on a split, in the split's order; the networks are left in eval mode."""
+    if len(loader.split) == 0:
+        raise UserError("the split to evaluate has no image; give the data set some")
     networks.eval()
     columns: list[tuple[Tensor, ...]] = []
     for batch in loader.batches():
@@ -45,4 +69,4 @@ def predict(networks: Networks, loader: Loader, num_groups: int) -> Predictions:
         rows = (batch.y, batch.group, batch.row, networks.g(z), *told)
         columns.append(tuple(column.cpu() for column in rows))
     y, group, row, logits, bias_hits, bias_labels = (torch.cat(column) for column in zip(*columns, strict=True))
-    return Predictions(y, group, row, logits, bias_hits, bias_labels, num_groups)
+    return Predictions(y, group, row, logits, bias_hits, bias_labels, num_groups, aligned)

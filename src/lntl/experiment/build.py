@@ -16,7 +16,7 @@ from lntl.config import Config
 from lntl.data.loader import Loader
 from lntl.errors import UserError
 from lntl.evaluation import metrics
-from lntl.evaluation.predict import predict
+from lntl.evaluation.predict import Predictions, predict
 from lntl.seeding import derive
 from lntl.training.trainer import Plan, Trainer
 from lntl.types import DataSpec, Networks
@@ -36,11 +36,13 @@ class Experiment:
         """Return a split in evaluation batches."""
         return Loader(self.data.splits[split], self.config.evaluation.batch_size, self.fabric.device)
 
-    def evaluate(self, networks: Networks, split: str) -> dict[str, float]:
-        """Return the configured metrics of the networks on a split."""
-        return metrics.compute(
-            predict(networks, self.loader(split), self.data.spec.num_groups), self.config.evaluation.metrics
-        )
+    def predict(self, networks: Networks, split: str) -> Predictions:
+        """Return the predictions of the networks on a split."""
+        return predict(networks, self.loader(split), self.data.spec.num_groups, self.data.spec.aligned)
+
+    def evaluate(self, networks: Networks, split: str) -> dict[str, float | None]:
+        """Return the configured metrics of the networks on a split, None for an undefined one."""
+        return metrics.compute(self.predict(networks, split), self.config.evaluation.metrics)
 
 
 def build(config: Config) -> Experiment:

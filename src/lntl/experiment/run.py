@@ -1,7 +1,7 @@
 """A run in its folder: train, evaluate on val, log and save; begin it or take it up again."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -11,7 +11,9 @@ import torch
 
 from lntl import config as configuration
 from lntl.config import Config
+from lntl.config.keys import HEADLINES
 from lntl.errors import Interrupted, UserError
+from lntl.evaluation.metrics import LOWER_IS_BETTER
 from lntl.experiment.build import Experiment, build, fitting
 from lntl.runs import checkpoint
 from lntl.runs.checkpoint import Checkpoint
@@ -74,7 +76,7 @@ class Run:
         }
         self.records.append(place | record.metrics | val | times)
         if board is not None:
-            board.scalars(val | times, record.step)
+            board.scalars({name: value for name, value in (val | times).items() if value is not None}, record.step)
             board.flush()  # before the checkpoint that says that this epoch is over
         every = self.experiment.config.logging.checkpoint_interval_epochs
         if self.best_record is self.records[-1]:
@@ -90,23 +92,28 @@ class Run:
             record.phase,
             record.method,
             _told({name.removeprefix("train/"): v for name, v in record.metrics.items() if "/lr_" not in name}),
-            _told(scores),
+            _told(dict(list(scores.items())[:HEADLINES])),
         )
 
     @property
     def best_record(self) -> dict[str, Any] | None:
-        """The record of the best epoch of the last phase (the earliest of equals), None before that phase."""
-        metric = f"val/{self.experiment.config.evaluation.best_model_metric}"
+        """The record of the best epoch of the last phase (the earliest of equals), None before that phase.
+
+        An epoch whose metric is undefined is never the best.
+        """
+        name = self.experiment.config.evaluation.best_model_metric
         last_phase = [r for r in self.records if r["phase"] == len(self.experiment.config.training.phases)]
-        return max(last_phase, key=lambda record: record[metric], default=None)
+        defined = [record for record in last_phase if record[f"val/{name}"] is not None]
+        best = min if name in LOWER_IS_BETTER else max
+        return best(defined, key=lambda record: record[f"val/{name}"], default=None)
 
     def _save(self, path: Path) -> None:
         config = self.experiment.config.model_dump()
         checkpoint.save(path, Checkpoint(config, self.experiment.trainer.state_dict(), self.records))
 
 
-def _told(values: dict[str, float]) -> str:
-    return " ".join(f"{name}={value:.4f}" for name, value in values.items())
+def _told(values: Mapping[str, float | None]) -> str:
+    return " ".join(f"{name}={'undefined' if value is None else f'{value:.4f}'}" for name, value in values.items())
 
 
 def _show_data(board: TensorBoard, data: Any) -> None:
@@ -160,6 +167,7 @@ _FREE = (
     "training.device",
     "logging.",
     "evaluation.batch_size",
+    "evaluation.metrics",
     "evaluation.erm_epochs",
 )
 

@@ -1,0 +1,88 @@
+"""Bootstrap: each statistic of a sample against scikit-learn on the drawn images themselves; what intervals hold."""
+
+from time import process_time
+
+import numpy as np
+import pytest
+import torch
+from predictions import random_predictions
+from sklearn.metrics import accuracy_score, f1_score
+
+from lntl.evaluation import metrics
+from lntl.evaluation.bootstrap import RESAMPLES, SEED, interval, resample
+from lntl.evaluation.predict import Predictions
+from lntl.evaluation.summary import summarise
+
+
+def drawn(p: Predictions, index: torch.Tensor) -> Predictions:
+    """Return the predictions on the images at `index`, some of them several times."""
+    columns = (column[index] for column in (p.y, p.group, p.row, p.logits, p.bias_hits, p.bias_labels))
+    return Predictions(*columns, p.num_groups, p.aligned)
+
+
+def test_against_a_loop_over_images() -> None:
+    """A sample is n images drawn with replacement; every metric of it is that of these images."""
+    p, random = random_predictions(60, 3, 2, seed=1, skill=1.0), np.random.default_rng(SEED)
+    found = resample(p, metrics.METRICS)
+    assert all(values.shape == (RESAMPLES,) for values in found.values())
+    for sample in range(60):  # more than are counted at once
+        images = drawn(p, torch.from_numpy(random.integers(60, size=60)))
+        expected = metrics.compute(images, list(metrics.METRICS))
+        for name, value in expected.items():
+            assert found[name][sample] == pytest.approx(np.nan if value is None else value, abs=1e-9, nan_ok=True), name
+        y, predicted = images.y.tolist(), images.predicted.tolist()
+        assert found["accuracy"][sample] == pytest.approx(accuracy_score(y, predicted), abs=1e-9)
+        f1 = f1_score(y, predicted, average="macro", zero_division=0)
+        assert found["f1_score_macro"][sample] == pytest.approx(f1, abs=1e-9)
+
+
+def test_the_interval_is_the_percentiles() -> None:
+    values = np.random.default_rng(0).permutation(np.arange(1001.0))
+    assert interval(values) == pytest.approx((25.0, 975.0))
+
+
+def test_samples_without_a_value_are_left_out() -> None:
+    assert interval(np.array([np.nan, 1.0, np.nan, 1.0])) == (1.0, 1.0)
+    assert interval(np.array([np.nan, np.nan])) == (None, None)
+
+
+def test_the_interval_of_accuracy_is_as_wide_as_the_binomial_says() -> None:
+    p = random_predictions(1000, 5, 2, seed=2, skill=2.0)
+    (values,) = resample(p, {"accuracy": metrics.accuracy}).values()
+    accuracy = float(p.correct.double().mean())
+    assert values.std() == pytest.approx((accuracy * (1 - accuracy) / 1000) ** 0.5, rel=0.1)
+    low, high = interval(values)
+    assert low is not None
+    assert high is not None
+    assert low < accuracy < high
+
+
+def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
+    """Of 40 test sets of a network that is right with probability 0.7, 33 intervals at least hold 0.7 (p > 0.99)."""
+    random, held = torch.Generator().manual_seed(0), 0
+    for _ in range(40):
+        right = torch.rand(200, generator=random) < 0.7
+        y = torch.zeros(200, dtype=torch.int64)
+        logits = torch.nn.functional.one_hot((~right).long(), 2).float()
+        p = Predictions(y, y, y, logits, y, y, 2)
+        low, high = interval(resample(p, {"accuracy": metrics.accuracy})["accuracy"])
+        held += low is not None and high is not None and low <= 0.7 <= high
+    assert held >= 33
+
+
+def test_the_same_predictions_give_the_same_intervals() -> None:
+    p = random_predictions(50, 3, 2, seed=3)
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002 - the global state must have no say
+    first = summarise(p, "abc", "uv")
+    torch.manual_seed(2)
+    np.random.seed(2)  # noqa: NPY002
+    assert summarise(p, "abc", "uv") == first
+
+
+def test_a_whole_test_set_takes_seconds() -> None:
+    """10,000 images, 10 classes, 10 bias values, everything: about one second on one core; 10 leaves room for load."""
+    p = random_predictions(10_000, 10, 10, seed=0, skill=3.0)
+    began = process_time()
+    summarise(p, "0123456789", "abcdefghij")
+    assert process_time() - began < 10

@@ -1,0 +1,183 @@
+"""The summary of an evaluation: plain values, each with n, interval or reason, and a warning for what misleads."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from predictions import of, predictions, random_predictions
+
+from lntl.evaluation import metrics
+from lntl.evaluation.predict import Predictions
+from lntl.evaluation.summary import SMALL, summarise
+
+WIDE = random_predictions(3000, 3, 2, seed=0, skill=1.0)  # 500 images a group
+
+
+def names(p: Predictions) -> tuple[list[str], list[str]]:
+    return [f"class {i}" for i in range(p.num_classes)], [f"bias {i}" for i in range(p.num_biases)]
+
+
+def rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*summary["metrics"].values(), *summary["by_class"], *summary["by_bias"]]
+
+
+@settings(max_examples=10)
+@given(predictions())
+def test_a_value_or_a_reason_and_never_a_nan(p: Predictions) -> None:
+    summary = summarise(p, *names(p))
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+    for row in rows(summary):
+        if row["value"] is None:
+            assert row["undefined"]
+            assert row["low"] is row["high"] is None
+        else:
+            assert row["undefined"] is None
+            assert 0 <= row["low"] <= row["high"] <= 1
+    assert {name: row["value"] for name, row in summary["metrics"].items()} == metrics.compute(p, list(metrics.METRICS))
+
+
+@settings(max_examples=10)
+@given(predictions())
+def test_tables_against_loops(p: Predictions) -> None:
+    summary = summarise(p, *names(p))
+    images = list(zip(p.y.tolist(), p.bias.tolist(), p.correct.tolist(), strict=True))
+    assert summary["n"] == len(images)
+    assert (summary["class_names"], summary["bias_names"]) == names(p)
+    for c in range(p.num_classes):
+        for b in range(p.num_biases):
+            hits = [right for y, bias, right in images if (y, bias) == (c, b)]
+            assert summary["groups"]["count"][c][b] == len(hits)
+            accuracy = summary["groups"]["accuracy"][c][b]
+            assert accuracy == (pytest.approx(sum(hits) / len(hits), abs=1e-12) if hits else None)
+    for place, told in enumerate(("by_class", "by_bias")):
+        for value, row in enumerate(summary[told]):
+            hits = [image[2] for image in images if image[place] == value]
+            assert (row["n"], row["small"]) == (len(hits), len(hits) < 30)
+            assert row["value"] == (pytest.approx(sum(hits) / len(hits), abs=1e-12) if hits else None)
+    pairs, classes = list(zip(p.y.tolist(), p.predicted.tolist(), strict=True)), range(p.num_classes)
+    assert summary["confusion"] == [[pairs.count((c, d)) for d in classes] for c in classes]
+
+
+def test_n_is_how_many_images_a_metric_rests_on() -> None:
+    p = of([0, 0, 0, 1, 1], [0, 0, 1, 1, 1], [0, 0, 1, 1, 1], classes=2, values=2, aligned=(0, 1), labels=1)
+    p.bias_labels[4] = 0
+    told = {name: row["n"] for name, row in summarise(p, *names(p))["metrics"].items()}
+    expected = dict.fromkeys(metrics.METRICS, 5)
+    expected |= {"aligned_accuracy": 4, "conflicting_accuracy": 1, "worst_group_accuracy": 1, "bias_accuracy": 4}
+    assert told == expected
+
+
+def test_each_metric_has_a_meaning() -> None:
+    told = {name: row["meaning"] for name, row in summarise(WIDE, *names(WIDE))["metrics"].items()}
+    assert told["accuracy"] == "the share of right predictions"
+    assert all(text and "\n" not in text and not text.startswith("Return") for text in told.values())
+
+
+def test_intervals_hold_their_value_where_it_is_a_mean() -> None:
+    summary = summarise(WIDE, *names(WIDE))
+    means = [summary["metrics"][name] for name in ("accuracy", "unbiased_accuracy", "f1_score_macro", "bias_accuracy")]
+    for row in [*means, *summary["by_class"], *summary["by_bias"]]:
+        assert row["low"] < row["value"] < row["high"]
+        assert row["high"] - row["low"] < 0.1
+
+
+def test_nothing_is_warned_of_where_nothing_is_amiss() -> None:
+    told = [warning for warning in summarise(WIDE, *names(WIDE))["warnings"] if "interval" not in warning]
+    assert told == []
+
+
+CASES: dict[str, tuple[Predictions, list[str], dict[str, str]]] = {
+    "class missing": (
+        of([0, 0, 2, 2], [0, 2, 2, 2], [0, 1, 0, 1], 3, 2, (0, 1, 0)),
+        ["1 of 3 classes have no image: class 1", "2 of 6 groups (class and bias value) have no image"],
+        {},
+    ),
+    "bias value missing": (
+        of([0, 0, 1, 1], [0, 1, 1, 1], [0, 2, 0, 2], 2, 3, (0, 1)),
+        ["1 of 3 bias values have no image: bias 1", "2 of 6 groups"],
+        {},
+    ),
+    "group missing": (
+        of([0, 0, 1], [0, 1, 1], [0, 1, 0], 2, 2, (0, 1)),
+        ["1 of 4 groups", f"3 of 4 groups have fewer than {SMALL} images, class 0 with bias 0 only 1"],
+        {},
+    ),
+    "constant bias": (
+        of([0, 0, 1], [0, 1, 1], [1, 1, 1], 2, 2, (0, 1)),
+        ["1 of 2 bias values have no image: bias 0"],
+        {
+            "demographic_parity_gap": "all images have the same bias value",
+            "equalised_odds_gap": "no class, and no rest of the classes, occurs with two bias values",
+        },
+    ),
+    "all predictions equal": (
+        of([0, 0, 1, 1], [1, 1, 1, 1], [0, 1, 0, 1], 2, 2, (0, 1)),
+        ["every image is predicted as class 1: a constant answer has no gap"],
+        {},
+    ),
+    "no aligned image": (
+        of([0, 0, 1, 1], [0, 1, 1, 1], [1, 1, 0, 0], 2, 2, (0, 1)),
+        [],
+        {"aligned_accuracy": "no image has the bias value that goes with its class in training"},
+    ),
+    "no conflicting image": (
+        of([0, 0, 1, 1], [0, 1, 1, 1], [0, 0, 1, 1], 2, 2, (0, 1)),
+        [],
+        {"conflicting_accuracy": "every image has the bias value that goes with its class in training"},
+    ),
+    "no aligned value": (
+        of([0, 0, 1, 1], [0, 1, 1, 1], [0, 0, 1, 1], 2, 2),
+        [],
+        dict.fromkeys(("aligned_accuracy", "conflicting_accuracy"), "the data do not say which bias value goes with"),
+    ),
+    "no bias label": (of([0, 1], [0, 1], [0, 1], 2, 2), [], {"bias_accuracy": "no bias label is known"}),
+    "one image": (of([0], [0], [0], 2, 2, (0, 1)), ["1 of 4 groups have fewer than 30 images"], {}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_amiss_is_told(case: str) -> None:
+    p, warnings, reasons = CASES[case]
+    summary = summarise(p, *names(p))
+    json.dumps(summary, allow_nan=False)
+    for warning in warnings:
+        assert any(told.startswith(warning) for told in summary["warnings"]), (warning, summary["warnings"])
+    for name, reason in reasons.items():
+        assert summary["metrics"][name]["value"] is None
+        assert summary["metrics"][name]["undefined"].startswith(reason)
+
+
+def test_a_missing_class_says_so() -> None:
+    p, *_ = CASES["class missing"]
+    missing = summarise(p, *names(p))["by_class"][1]
+    assert missing == {
+        "name": "class 1", "value": None, "low": None, "high": None, "n": 0, "small": True,
+        "undefined": "no image of this class",
+    }  # fmt: skip
+
+
+def test_a_probability_that_is_no_number_is_told() -> None:
+    p = of([0, 1], [0, 1], [0, 1], 2, 2, (0, 1))
+    p.logits[1] = np.nan
+    row = summarise(p, *names(p))["metrics"]["expected_calibration_error"]
+    assert (row["value"], row["undefined"]) == (None, "a probability is not a finite number")
+
+
+def test_a_value_outside_its_interval_is_told() -> None:
+    """A network without skill has no gap but that of chance, which resampling makes larger."""
+    p = random_predictions(2000, 10, 10, seed=0)
+    summary = summarise(p, *names(p))
+    row = summary["metrics"]["demographic_parity_gap"]
+    assert row["value"] < row["low"]
+    assert any(told.startswith("demographic parity gap: its value lies outside") for told in summary["warnings"])
+
+
+def test_fewer_than_thirty_images_are_few() -> None:
+    y = [0] * 30 + [1] * 29
+    summary = summarise(of(y, y, y, 2, 2, (0, 1)), ["zero", "one"], ["u", "v"])
+    for told in ("by_class", "by_bias"):
+        assert [row["small"] for row in summary[told]] == [False, True]
+    told = "1 of 4 groups have fewer than 30 images, one with v only 29: what is said of single groups is uncertain"
+    assert told in summary["warnings"]
