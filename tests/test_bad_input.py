@@ -13,6 +13,7 @@ from tiny_runs import RUN, exit_code, lntl, run, tree, write_config
 
 from lntl import cli
 from lntl.errors import UserError
+from lntl.runs.folder import RunFolder
 
 TRAIN = ["train", "tiny.yaml"]
 
@@ -41,6 +42,13 @@ def halved(write: Callable[[], None], name: str) -> Callable[[], None]:
         Path(name).write_bytes(Path(name).read_bytes()[: Path(name).stat().st_size // 2])
 
     return cut
+
+
+def begun_run() -> None:
+    """Write a run whose last phase has not begun."""
+    folder = RunFolder(Path("begun"))
+    folder.create("")
+    folder.last.write_text("")
 
 
 def nothing() -> None:
@@ -210,6 +218,11 @@ BAD: dict[str, tuple[Callable[[], None], list[str], str]] = {
         lambda: Path("empty").mkdir(),
         ["eval", "empty"],
         r"empty: no checkpoints/best_model\.pth there",
+    ),
+    "eval of a run that has no best": (
+        begun_run,
+        ["eval", "begun"],
+        r"begun: no checkpoints/best_model\.pth there; name another, e\.g\. begun/checkpoints/last\.pth",
     ),
     "eval of a missing file": (nothing, ["eval", "none.pth"], r"none\.pth: there is no such checkpoint"),
     "eval of a foreign file": (nothing, ["eval", "tiny.yaml"], r"tiny\.yaml: not a readable checkpoint"),

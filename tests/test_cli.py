@@ -105,11 +105,46 @@ def test_eval(finished: Path, capsys: Capture, target: Path) -> None:
     out = " ".join(capsys.readouterr().out.split())
     result = json.loads((RUN / "result.json").read_text())["last" if target.name == "last.pth" else "best"]
     assert f"epoch {result['epoch']}, test set" in out
-    for name, value in result["test"].items():
-        assert re.search(rf"{name.replace('_', ' ')}\W+{value:.4f}\b", out), name
+    evaluation = RUN / "evaluation" / ("test_last.json" if target.name == "last.pth" else "test.json")
+    told = json.loads(evaluation.read_text())
+    assert {name: row["value"] for name, row in told["metrics"].items()} == result["test"]
+    for name, row in told["metrics"].items():
+        value = f"{row['value']:.4f} {row['low']:.4f} to {row['high']:.4f}"
+        assert f"{name.replace('_', ' ')} {value} {row['n']}" in out, name
+    for row in [*told["by_class"], *told["by_bias"]]:
+        assert f"{row['name']} {row['value']:.4f} {row['low']:.4f} to {row['high']:.4f} {row['n']}*" in out
+    assert told["warnings"]
+    assert all(warning in out for warning in told["warnings"])
+    assert f"{evaluation} {evaluation.with_suffix('.npz')}" in out
 
 
-def test_eval_of_a_run_changes_no_file(finished: Path) -> None:
+def test_eval_shows_what_the_configuration_chooses(folder: Path, capsys: Capture) -> None:
+    chosen = "evaluation.metrics=[aligned_accuracy, accuracy]"
+    assert lntl("train", "tiny.yaml", chosen) == 0
+    capsys.readouterr()
+    assert lntl("eval", str(RUN)) == 0
+    out = capsys.readouterr().out
+    assert re.findall(r"^ *(\w+ accuracy|accuracy) ", out, re.MULTILINE) == ["aligned accuracy", "accuracy"]
+    assert len(json.loads((RUN / "evaluation/test.json").read_text())["metrics"]) == 10
+
+
+def test_eval_of_a_checkpoint_of_an_epoch_is_kept_under_its_name(folder: Path, capsys: Capture) -> None:
+    assert lntl("train", "tiny.yaml") == 0
+    assert lntl("eval", str(RUN / "checkpoints/checkpoint_epoch_01.pth")) == 0
+    told = json.loads((RUN / "evaluation/test_checkpoint_epoch_01.json").read_text())
+    assert (told["epoch"], told["split"]) == (1, "test")
+    assert (RUN / "evaluation/test_checkpoint_epoch_01.npz").exists()
+
+
+def test_eval_of_a_checkpoint_outside_of_a_run_is_only_shown(finished: Path, tmp_path: Path, capsys: Capture) -> None:
+    alone = tmp_path / "alone.pth"
+    alone.write_bytes((RUN / "checkpoints/last.pth").read_bytes())
+    assert lntl("eval", str(alone)) == 0
+    assert "Not kept in a file" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["alone.pth"]
+
+
+def test_eval_of_a_run_that_was_evaluated_writes_the_same_again(finished: Path) -> None:
     before = tree(finished)
     assert lntl("eval", str(RUN)) == 0
     assert tree(finished) == before

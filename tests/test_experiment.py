@@ -4,10 +4,12 @@ import json
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
 from tiny_runs import RUN, assert_equal, lntl, metrics, run, write_config
@@ -15,12 +17,14 @@ from tiny_runs import RUN, assert_equal, lntl, metrics, run, write_config
 from lntl import config as configuration
 from lntl import experiment
 from lntl.config import Config
+from lntl.config.keys import MetricName
 from lntl.errors import UserError
+from lntl.evaluation import metrics as evaluation_metrics
 from lntl.experiment import Run
 from lntl.runs import checkpoint
 from lntl.runs.folder import RunFolder
 
-NUMBERS = {"accuracy", "unbiased_accuracy", "worst_group_accuracy", "f1_score_macro", "bias_accuracy"}
+NUMBERS = set(get_args(MetricName))
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +57,10 @@ FILES = [
     "checkpoints/last.pth",
     "config.yaml",
     "environment.json",
+    "evaluation/test.json",
+    "evaluation/test.npz",
+    "evaluation/test_last.json",
+    "evaluation/test_last.npz",
     "metrics.jsonl",
     "result.json",
     "run.log",
@@ -89,6 +97,7 @@ def test_metrics_has_a_line_an_epoch(finished: RunFolder) -> None:
         assert record["time/seconds"] > 0
         assert record["time/images_per_second"] > 0
         assert all(math.isfinite(v) for v in record.values() if isinstance(v, float))
+        assert all(v is not None for k, v in record.items() if not k.startswith("val/"))
     assert checkpoint.load(finished.last).records == records
 
 
@@ -111,10 +120,40 @@ def test_result(finished: RunFolder) -> None:
         assert result[kind]["checkpoint"] == str(path)
         assert result[kind]["epoch"] == epoch
         assert result[kind]["test"].keys() == NUMBERS
-        assert all(0 <= value <= 1 for value in result[kind]["test"].values())
-        assert_equal(experiment.evaluate_checkpoint(path)[1], result[kind])
+        assert all(value is None or 0 <= value <= 1 for value in result[kind]["test"].values())
+        assert_equal(experiment.evaluate_checkpoint(path).scores(), result[kind])
     seconds = sum(record["time/seconds"] for record in metrics(finished.path))
     assert result["training_seconds"] == pytest.approx(seconds, abs=0.051)
+
+
+def test_the_evaluation_is_kept(finished: RunFolder) -> None:
+    """evaluation/ holds the numbers of result.json, what belongs to them, and the predictions they come from."""
+    result = finished.read_result()
+    assert result is not None
+    for kind, path in (("last", finished.last), ("best", finished.best)):
+        evaluation, kept = experiment.evaluate_checkpoint(path), finished.evaluation_of(path)
+        told = json.loads(kept.read_text())
+        assert told == evaluation.facts
+        assert (told["checkpoint"], told["epoch"], told["split"]) == (str(path), result[kind]["epoch"], "test")
+        assert {name: row["value"] for name, row in told["metrics"].items()} == result[kind]["test"]
+        with np.load(kept.with_suffix(".npz"), allow_pickle=False) as arrays:
+            assert {name: (str(a.dtype), a.shape) for name, a in arrays.items()} == {
+                "y": ("int64", (100,)), "probabilities": ("float32", (100, 10)), "group": ("int64", (100,)),
+                "row": ("int64", (100,)), "bias_hits": ("int64", (100,)), "bias_labels": ("int64", (100,)),
+            }  # fmt: skip
+            assert np.mean(arrays["probabilities"].argmax(axis=1) == arrays["y"]) == result[kind]["test"]["accuracy"]
+            counts = np.bincount(arrays["group"], minlength=100).reshape(10, 10)
+            assert counts.tolist() == told["groups"]["count"]
+            assert arrays["row"].tolist() == list(range(100))
+            share = arrays["bias_hits"].sum() / arrays["bias_labels"].sum()
+            assert share == pytest.approx(result[kind]["test"]["bias_accuracy"], abs=1e-12)
+
+
+def test_another_split_is_kept_under_its_own_name(make_config: Callable[..., Config]) -> None:
+    run = train(make_config("erm"))
+    written = experiment.evaluate_checkpoint(run.folder.best, "val").write()
+    assert [path.name for path in written] == ["val.json", "val.npz"]
+    assert json.loads(written[0].read_text())["n"] == 10
 
 
 def test_the_erm_twin_differs_in_its_phases_alone(finished: RunFolder) -> None:
@@ -164,6 +203,51 @@ def test_another_metric_chooses_another_best(make_config: Callable[..., Config])
     config = make_config({"method": "lntl", "epochs": 2}, evaluation={"best_model_metric": "f1_score_macro"})
     run = Run(SimpleNamespace(config=config), RunFolder(Path()), records((1, 0.9), (1, 0.3)))  # type: ignore[arg-type]
     assert run.best_record is run.records[1]
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "best"),
+    [
+        ("aligned_accuracy", [None, 0.2, None, 0.4], 4),
+        ("aligned_accuracy", [0.9, 0.2, None, 0.4], 1),
+        ("aligned_accuracy", [None, None], None),
+        ("equalised_odds_gap", [0.5, None, 0.2, 0.3], 3),  # the smallest gap
+        ("expected_calibration_error", [0.1, 0.2, 0.1], 1),
+    ],
+)
+def test_best_record_where_a_metric_is_undefined_or_lower_is_better(
+    make_config: Callable[..., Config], metric: str, values: list[float | None], best: int | None
+) -> None:
+    config = make_config({"method": "lntl", "epochs": 4}, evaluation={"best_model_metric": metric})
+    told = [{"phase": 1, "total_epoch": i, f"val/{metric}": value} for i, value in enumerate(values, start=1)]
+    run = Run(SimpleNamespace(config=config), RunFolder(Path()), told)  # type: ignore[arg-type]
+    assert (run.best_record or {}).get("total_epoch") == best
+
+
+def test_a_metric_that_is_undefined_on_val_chooses_nothing(
+    make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No epoch is the best; the result says so, and nothing that is written holds a NaN."""
+    compute = evaluation_metrics.compute
+    monkeypatch.setattr(evaluation_metrics, "compute", lambda *given: compute(*given) | {"aligned_accuracy": None})
+    run = train(make_config("erm", evaluation={"best_model_metric": "aligned_accuracy"}))
+    assert not run.folder.best.exists()
+    assert metrics(run.folder.path)[0]["val/aligned_accuracy"] is None
+    assert "NaN" not in run.folder.metrics.read_text()
+    assert not math.isnan(metrics(run.folder.path)[0]["val/accuracy"])
+    result = experiment.conclude(run, None)
+    assert "best: as last, for aligned_accuracy is undefined on val (10 held-out" in result["selection"]
+    assert result["best"] == result["last"]
+    assert run.folder.read_result() == result
+
+
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [("accuracy", "highest accuracy on val"), ("demographic_parity_gap", "lowest demographic_parity_gap on val")],
+)
+def test_the_result_says_what_chose_the_best(make_config: Callable[..., Config], metric: str, told: str) -> None:
+    run = train(make_config("erm", evaluation={"best_model_metric": metric}))
+    assert f"best: {told} (" in experiment.conclude(run, None)["selection"]
 
 
 def test_the_best_checkpoint_is_that_of_the_best_record(make_config: Callable[..., Config]) -> None:
@@ -219,16 +303,16 @@ def test_the_average_is_what_is_evaluated(finished: RunFolder, tmp_path: Path) -
     result = finished.read_result()
     assert result is not None
     without_weights = altered(finished.last, tmp_path, lambda config, state: zero(state["networks"]))
-    assert experiment.evaluate_checkpoint(without_weights)[1]["test"] == result["last"]["test"]
+    assert experiment.evaluate_checkpoint(without_weights).scores()["test"] == result["last"]["test"]
     without_average = altered(finished.last, tmp_path, lambda config, state: zero(state["average"]))
-    assert experiment.evaluate_checkpoint(without_average)[1]["test"] != result["last"]["test"]
+    assert experiment.evaluate_checkpoint(without_average).scores()["test"] != result["last"]["test"]
 
 
 def test_without_an_average_the_weights_are(make_config: Callable[..., Config], tmp_path: Path) -> None:
     run = train(make_config("erm", training={"ema": None}))
     assert checkpoint.load(run.folder.last).trainer["average"] is None
     measured = run.experiment.evaluate(run.experiment.networks, "test")
-    assert experiment.evaluate_checkpoint(run.folder.last)[1]["test"] == measured
+    assert experiment.evaluate_checkpoint(run.folder.last).scores()["test"] == measured
 
 
 def test_a_checkpoint_of_another_architecture(finished: RunFolder, tmp_path: Path) -> None:
@@ -244,13 +328,28 @@ def test_a_configuration_inside_that_no_longer_holds(finished: RunFolder, tmp_pa
         experiment.evaluate_checkpoint(path)
 
 
+@pytest.mark.parametrize("config", [3, {}, {"training": 3}, {"project": {}, "training": None}])
+def test_a_configuration_inside_that_is_none(finished: RunFolder, tmp_path: Path, config: Any) -> None:
+    saved = checkpoint.load(finished.last)
+    checkpoint.save(tmp_path / "odd.pth", replace(saved, config=config))
+    for device in (None, "cpu"):
+        with pytest.raises(UserError, match=r"odd\.pth \(the configuration inside\): \d+ fault"):
+            experiment.evaluate_checkpoint(tmp_path / "odd.pth", device=device)
+
+
+def test_a_checkpoint_without_networks(finished: RunFolder, tmp_path: Path) -> None:
+    path = altered(finished.last, tmp_path, lambda config, state: state.clear())
+    with pytest.raises(UserError, match=r"altered\.pth: its weights do not fit"):
+        experiment.evaluate_checkpoint(path)
+
+
 def test_the_device_of_the_checkpoint_can_be_replaced(finished: RunFolder, tmp_path: Path) -> None:
     path = altered(finished.last, tmp_path, lambda config, state: config["training"].update(device="cuda:77"))
     with pytest.raises(UserError, match=r"cuda:77 is not available"):
         experiment.evaluate_checkpoint(path)
     result = finished.read_result()
     assert result is not None
-    assert experiment.evaluate_checkpoint(path, device="cpu")[1]["test"] == result["last"]["test"]
+    assert experiment.evaluate_checkpoint(path, device="cpu").scores()["test"] == result["last"]["test"]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(

@@ -87,7 +87,8 @@ def test_a_second_signal_stops_at_once(folder: Path, undisturbed: Path) -> None:
 
 
 # Calls of fsync, one a file written: 1 config.yaml, 2 environment.json, 3 last.pth; then by epoch (best_model.pth,)
-# checkpoint_epoch_XX.pth, last.pth, metrics.jsonl; at the end result.json. Calls of compute: one an epoch, then two.
+# checkpoint_epoch_XX.pth, last.pth, metrics.jsonl; at the end evaluation/ (four) and result.json. Calls of compute: one
+# an epoch; of summarise: two at the end.
 @pytest.mark.parametrize(
     ("function", "call"),
     [
@@ -97,7 +98,7 @@ def test_a_second_signal_stops_at_once(folder: Path, undisturbed: Path) -> None:
         ("pathlib:Path.replace", 11),
         ("pathlib:Path.replace", 13),
         ("lntl.evaluation.metrics:compute", 3),
-        ("lntl.evaluation.metrics:compute", 6),
+        ("lntl.evaluation.summary:summarise", 2),
     ],
 )
 def test_killed_while_a_file_is_written_or_the_network_evaluated(
@@ -218,7 +219,13 @@ def test_a_changed_configuration_is_refused(
 
 @pytest.mark.parametrize(
     "override",
-    ["logging.log_interval_batches=1", "evaluation.batch_size=50", "project.description=again", "training.device=auto"],
+    [
+        "logging.log_interval_batches=1",
+        "evaluation.batch_size=50",
+        "evaluation.metrics=[accuracy]",
+        "project.description=again",
+        "training.device=auto",
+    ],
 )
 def test_what_changes_no_finished_epoch_may_change(finished: Path, override: str) -> None:
     assert lntl(*RESUME, override) == 0

@@ -8,6 +8,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from rich.columns import Columns
+from rich.markup import escape
+
 from lntl import config as configuration
 from lntl import console, experiment, ready_configs
 from lntl.config import Config
@@ -101,16 +104,25 @@ def _show(result: dict[str, Any], config: Config, folder: RunFolder) -> None:
 
 
 def evaluate(target: Path, device: str | None) -> None:
-    """Evaluate a checkpoint, or the best one of a run folder, on the test set, and show the metrics."""
+    """Evaluate a checkpoint, or the best one of a run folder, on the test set; show and keep what was measured."""
     path = RunFolder(target).best if target.is_dir() else target
     console.log_to_console()
     if target.is_dir() and not path.exists():
-        raise UserError(
-            f"{target}: no {path.relative_to(target)} there; is it a run folder, and has its last phase begun?"
-        )
-    config, facts = experiment.evaluate_checkpoint(path, device=device)
-    title = f"{config.project.experiment_name}: {path.name}, epoch {facts['epoch']}, test set"
-    out.print(tables.metric_table(title, facts["test"]))
+        last = RunFolder(target).last
+        remedy = f"name another, e.g. {last}" if last.exists() else "is it a run folder, and has its last phase begun?"
+        raise UserError(f"{target}: no {path.relative_to(target)} there; {remedy}")
+    evaluation = experiment.evaluate_checkpoint(path, device=device)
+    facts, chosen = evaluation.facts, evaluation.config.evaluation.metrics
+    title = f"{evaluation.config.project.experiment_name}: {path.name}, epoch {facts['epoch']}, test set"
+    out.print(tables.metric_table(title, {name: facts["metrics"][name] for name in chosen}))
+    out.print(Columns([tables.accuracy_table(f"by {name}", facts[f"by_{name}"]) for name in ("class", "bias")]))
+    for warning in facts["warnings"]:
+        out.print(f"Note: {escape(warning)}.", style="yellow", highlight=False)
+    written = evaluation.write()
+    for file in written:
+        out.print(f"  {file}", soft_wrap=True, highlight=False)
+    if not written:
+        out.print("Not kept in a file: the checkpoint does not lie in RUN/checkpoints/.", style="dim")
 
 
 def best_checkpoint(config_name: str, overrides: list[str]) -> Path:

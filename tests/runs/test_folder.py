@@ -13,7 +13,7 @@ from tiny_runs import ROOT, tree
 from lntl import __version__
 from lntl.errors import UserError
 from lntl.runs import environment
-from lntl.runs.folder import RunFolder, of_checkpoint
+from lntl.runs.folder import RunFolder, of_checkpoint, run_around
 
 
 @pytest.fixture
@@ -25,6 +25,8 @@ def folder(tmp_path: Path) -> RunFolder:
         path.write_text("{}")
     folder.tensorboard.mkdir()
     (folder.tensorboard / "events").write_text("")
+    folder.evaluation.mkdir()
+    folder.evaluation_of(folder.best).write_text("{}")
     folder.write_metrics([{"epoch": 1}])
     return folder
 
@@ -99,6 +101,13 @@ def test_names_of_checkpoints() -> None:
     assert names == ["checkpoint_epoch_07.pth", "checkpoint_epoch_123.pth", "last.pth", "best_model.pth"]
 
 
+def test_names_of_evaluations() -> None:
+    folder = RunFolder(Path("results/tiny"))
+    names = [folder.evaluation_of(path).name for path in (folder.best, folder.last, folder.checkpoint(7))]
+    assert names == ["test.json", "test_last.json", "test_checkpoint_epoch_07.json"]
+    assert folder.evaluation_of(folder.last, "val") == Path("results/tiny/evaluation/val_last.json")
+
+
 def test_metrics_and_result_read_back(folder: RunFolder) -> None:
     folder.write_metrics([{"epoch": 1, "val/accuracy": 0.5}, {"epoch": 2, "val/accuracy": 0.25}])
     assert folder.read_metrics() == [{"epoch": 1, "val/accuracy": 0.5}, {"epoch": 2, "val/accuracy": 0.25}]
@@ -117,6 +126,15 @@ def test_the_run_of_a_checkpoint(folder: RunFolder, monkeypatch: pytest.MonkeyPa
 def test_a_checkpoint_elsewhere_has_no_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"lies in RUN/checkpoints/"):
         of_checkpoint(tmp_path / "last.pth")
+    assert run_around(tmp_path / "last.pth") is None
+
+
+def test_a_folder_of_checkpoints_makes_no_run(folder: RunFolder) -> None:
+    around = run_around(folder.last)
+    assert around is not None
+    assert around.path == folder.path
+    folder.config.unlink()
+    assert run_around(folder.last) is None
 
 
 def test_environment() -> None:

@@ -1,59 +1,117 @@
 """Evaluate checkpoints, and conclude a run."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lntl import config as configuration
 from lntl.config import Config
+from lntl.evaluation import summary
+from lntl.evaluation.metrics import LOWER_IS_BETTER
+from lntl.evaluation.predict import Predictions
 from lntl.experiment.build import Experiment, build, fitting
 from lntl.experiment.run import Run
 from lntl.runs import checkpoint
 from lntl.runs.checkpoint import Checkpoint
-from lntl.runs.files import write_json
+from lntl.runs.files import write_atomic, write_json
+from lntl.runs.folder import run_around
 from lntl.types import Networks
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A checkpoint on a split: its configuration, everything that was measured, and the kept predictions."""
+
+    config: Config
+    path: Path
+    facts: dict[str, Any]  # checkpoint, epoch, split, and what evaluation.summary tells
+    predictions: Predictions
+
+    def scores(self) -> dict[str, Any]:
+        """Return file, epoch, and the values of the configured metrics under the name of the split."""
+        values = {name: self.facts["metrics"][name]["value"] for name in self.config.evaluation.metrics}
+        return {"checkpoint": self.facts["checkpoint"], "epoch": self.facts["epoch"], self.facts["split"]: values}
+
+    def write(self) -> list[Path]:
+        """Write the facts and the predictions into the run's folder; return the files, none outside of a run."""
+        folder = run_around(self.path)
+        if folder is None:
+            return []
+        told = folder.evaluation_of(self.path, self.facts["split"])
+        kept = told.with_suffix(".npz")
+        told.parent.mkdir(exist_ok=True)
+        columns = ("y", "probabilities", "group", "row", "bias_hits", "bias_labels")
+        arrays = {name: getattr(self.predictions, name).numpy() for name in columns}
+        write_atomic(kept, lambda file: np.savez_compressed(file, **arrays))
+        write_json(told, self.facts)
+        return [told, kept]
 
 
 def load_networks(experiment: Experiment, saved: Checkpoint, path: Path) -> Networks:
     """Return the networks with a checkpoint's weights to evaluate: their average, where it has one."""
-    average = saved.trainer["average"]
-    weights = saved.trainer["networks"]
-    if average is not None:
-        weights = {k.removeprefix("module."): v for k, v in average.items() if k.startswith("module.")}
     with fitting(path):
+        average, weights = saved.trainer["average"], saved.trainer["networks"]
+        if average is not None:
+            weights = {k.removeprefix("module."): v for k, v in average.items() if k.startswith("module.")}
         experiment.networks.load_state_dict(weights)
     return experiment.networks
 
 
-def evaluate_checkpoint(path: Path, split: str = "test", device: str | None = None) -> tuple[Config, dict[str, Any]]:
-    """Return the configuration of a checkpoint and its facts: file, epoch, and metrics on a split."""
+def evaluate_checkpoint(path: Path, split: str = "test", device: str | None = None) -> Evaluation:
+    """Return the evaluation of a checkpoint, with the configuration inside it, on a split; nothing is written."""
     saved = checkpoint.load(path)
-    raw = saved.config if device is None else saved.config | {"training": saved.config["training"] | {"device": device}}
-    config = configuration.validate(raw, f"{path} (the configuration inside)")
-    return config, _facts(build(config), path, saved, split)
+    config = configuration.validate(_on(device, saved.config), f"{path} (the configuration inside)")
+    return _evaluate(build(config), path, saved, split)
 
 
-def _facts(experiment: Experiment, path: Path, saved: Checkpoint, split: str) -> dict[str, Any]:
-    scores = experiment.evaluate(load_networks(experiment, saved, path), split)
-    return {"checkpoint": str(path), "epoch": len(saved.records), split: scores}
+def _on(device: str | None, raw: Any) -> Any:
+    """Return a raw configuration with another device; one that is malformed as it is, for the check to tell."""
+    if device is None or not isinstance(raw, dict) or not isinstance(raw.get("training"), dict):
+        return raw
+    return raw | {"training": raw["training"] | {"device": device}}
+
+
+def _evaluate(experiment: Experiment, path: Path, saved: Checkpoint, split: str) -> Evaluation:
+    predictions = experiment.predict(load_networks(experiment, saved, path), split)
+    spec = experiment.data.spec
+    told = summary.summarise(predictions, spec.class_names, spec.bias_names)
+    facts = {"checkpoint": str(path), "epoch": len(saved.records), "split": split}
+    return Evaluation(experiment.config, path, facts | told, predictions)
 
 
 def conclude(run: Run, erm: dict[str, Any] | None) -> dict[str, Any]:
-    """Evaluate the last and the best checkpoint on the test set, once, and write result.json."""
+    """Evaluate the last and the best checkpoint on the test set, once; write evaluation/ and result.json."""
     config = run.experiment.config
+    scores = {}
+    for kind, path in (("last", run.folder.last), ("best", _best(run))):
+        evaluation = _evaluate(run.experiment, path, checkpoint.load(path), "test")
+        evaluation.write()
+        scores[kind] = evaluation.scores()
     result = {
         "project": config.project.name,
         "experiment": config.project.experiment_name,
         "method": config.training.phases[-1].method,
         "seed": config.project.seed,
         "data": run.experiment.data.source,
-        "selection": f"best: highest {config.evaluation.best_model_metric} on val ({run.experiment.data.val_note}) "
-        "among the epochs of the last phase; last: no choice; the test set chooses nothing",
-        **{
-            kind: _facts(run.experiment, path, checkpoint.load(path), "test")
-            for kind, path in (("last", run.folder.last), ("best", run.folder.best))
-        },
+        "selection": f"best: {_selection(run)}; last: no choice; the test set chooses nothing",
+        **scores,
         "erm": erm,
         "training_seconds": round(sum(record["time/seconds"] for record in run.records), 1),
     }
     write_json(run.folder.result, result)
     return result
+
+
+def _best(run: Run) -> Path:
+    """Return the best checkpoint, the last one where no epoch has a defined metric to choose by."""
+    return run.folder.best if run.folder.best.exists() else run.folder.last
+
+
+def _selection(run: Run) -> str:
+    name = run.experiment.config.evaluation.best_model_metric
+    if run.best_record is None:
+        return f"as last, for {name} is undefined on val ({run.experiment.data.val_note}) after every epoch"
+    order = "lowest" if name in LOWER_IS_BETTER else "highest"
+    return f"{order} {name} on val ({run.experiment.data.val_note}) among the epochs of the last phase"

@@ -11,7 +11,7 @@ from lntl.runs.files import write_json, write_text
 
 
 class RunFolder:
-    """A run's config.yaml, environment.json, run.log, metrics.jsonl, tensorboard_logs/, checkpoints/, result.json."""
+    """A run: config.yaml, environment.json, run.log, metrics.jsonl, result.json, and what lies in folders below."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -21,6 +21,7 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.tensorboard = path / "tensorboard_logs"
         self.checkpoints = path / "checkpoints"
+        self.evaluation = path / "evaluation"
         self.result = path / "result.json"
         self.last = self.checkpoints / "last.pth"
         self.best = self.checkpoints / "best_model.pth"
@@ -39,6 +40,14 @@ class RunFolder:
         found = self.checkpoints.glob("checkpoint_epoch_*.pth")
         return {int(path.stem.rpartition("_")[2]): path for path in sorted(found)}
 
+    def evaluation_of(self, checkpoint: Path, split: str = "test") -> Path:
+        """Return where a checkpoint's evaluation lies: SPLIT.json of the best, SPLIT_NAME.json of any other.
+
+        The predictions lie beside it, with the suffix .npz.
+        """
+        name = split if checkpoint.name == self.best.name else f"{split}_{checkpoint.stem}"
+        return self.evaluation / f"{name}.json"
+
     def create(self, config_yaml: str, overwrite: bool = False) -> None:
         """Begin a run here; raises UserError where one is, unless it may be overwritten (other files stay)."""
         if self.holds_a_run and not overwrite:
@@ -47,7 +56,7 @@ class RunFolder:
                 "or give this one another project.experiment_name"
             )
         try:
-            for folder in (self.tensorboard, self.checkpoints):
+            for folder in (self.tensorboard, self.checkpoints, self.evaluation):
                 shutil.rmtree(folder, ignore_errors=True)
             for file in (self.config, self.environment, self.log, self.metrics, self.result):
                 file.unlink(missing_ok=True)
@@ -75,8 +84,19 @@ class RunFolder:
 
 def of_checkpoint(path: Path) -> RunFolder:
     """Return the folder of the run that a checkpoint lies in."""
+    folder = _around(path)
+    if folder is None:
+        raise UserError(f"{path}: a checkpoint lies in RUN/checkpoints/; put it there so that its run can be found")
+    return folder
+
+
+def run_around(path: Path) -> RunFolder | None:
+    """Return the folder of the run that a checkpoint lies in, None where it lies elsewhere."""
+    folder = _around(path)
+    return folder if folder is not None and folder.config.exists() else None
+
+
+def _around(path: Path) -> RunFolder | None:
     if path.parent.name != "checkpoints":  # "last.pth" alone says nothing about its folder
         path = path.resolve()
-    if path.parent.name != "checkpoints":
-        raise UserError(f"{path}: a checkpoint lies in RUN/checkpoints/; put it there so that its run can be found")
-    return RunFolder(path.parent.parent)
+    return RunFolder(path.parent.parent) if path.parent.name == "checkpoints" else None

@@ -1,0 +1,58 @@
+"""Tables for the terminal: every number in its place, and words where there is none."""
+
+import re
+from io import StringIO
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from lntl.reporting import tables
+
+
+def text(table: Table) -> str:
+    screen = StringIO()
+    Console(file=screen, width=120).print(table)
+    return screen.getvalue()
+
+
+def row(value: float | None, n: int = 50, undefined: str | None = None, **more: Any) -> dict[str, Any]:
+    low, high = (None, None) if value is None else (value - 0.1, value + 0.1)
+    return {"value": value, "low": low, "high": high, "n": n, "undefined": undefined} | more
+
+
+def test_metric_table() -> None:
+    shown = text(tables.metric_table("a [title]", {"accuracy": row(0.5), "bias_accuracy": row(None, 0, "no [label]")}))
+    assert "a [title]" in shown
+    assert re.search(r"accuracy +0\.5000 +0\.4000 to 0\.6000 +50\b", shown)
+    assert re.search(r"bias accuracy +undefined +no \[label\] +0\b", shown)
+
+
+def test_accuracy_table_marks_few_images() -> None:
+    rows = [row(0.5, name="0", small=False), row(0.7, 3, name="[1]", small=True)]
+    shown = text(tables.accuracy_table("by class", rows))
+    assert re.search(r"0 +0\.5000 +0\.4000 to 0\.6000 +50 *\n", shown)
+    assert re.search(r"\[1\] +0\.7000 +0\.6000 to 0\.8000 +3\* *\n", shown)
+    assert "* few images" in shown
+    assert "*" not in text(tables.accuracy_table("by class", rows[:1]))
+
+
+def result(**test: float | None) -> dict[str, Any]:
+    each = {"checkpoint": "", "epoch": 4, "test": test}
+    one = {"project": "P", "experiment": "E", "method": "lntl", "last": each, "best": each | {"epoch": 3}}
+    return one | {"erm": one}
+
+
+def test_result_table() -> None:
+    shown = text(tables.result_table(result(accuracy=0.75, bias_accuracy=0.25, aligned_accuracy=None), 0.03))
+    assert re.search(r"lntl, last +4 +0\.7500 +0\.2500 +undefined *\n", shown)
+    assert re.search(r"lntl, best on val +3 +0\.7500 +0\.2500 +undefined *\n", shown)
+    assert re.search(r"plain training \(ERM\) +4 +0\.7500 +undefined *\n", shown)  # no bias head
+    assert re.search(r"paper: LNTL +100 +0\.9137 *\n", shown)
+    assert "paper" not in text(tables.result_table(result(accuracy=0.75), None))
+
+
+def test_the_result_table_shows_the_first_five_metrics() -> None:
+    scores = {f"m{i}": i / 10 for i in range(7)}
+    shown = text(tables.result_table(result(**scores), None))
+    assert re.search(r"lntl, last +4 +0\.0000 +0\.1000 +0\.2000 +0\.3000 +0\.4000 *\n", shown)
