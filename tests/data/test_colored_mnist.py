@@ -1,6 +1,7 @@
 """The paper's protocol: strokes, colours, splits and labels, each against slow loops or statistics."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -286,3 +287,22 @@ def test_labels_reach_into_the_background_as_far_as_asked() -> None:
                 near = stroke[n, max(0, i - 2) : i + 3, max(0, j - 2) : j + 3].any()
                 expected = before[n, :, i, j].tolist() if stroke[n, i, j] else own if near else [IGNORE] * 3
                 assert after[n, :, i, j].tolist() == expected
+
+
+    assert {t.device.type for t in vars(moved).values() if t is not None} == {"meta"}
+
+
+@pytest.mark.parametrize("value", range(10))
+def test_recolored_digits_wear_the_mean_and_keep_their_strokes(digits: ColoredMNIST, value: int) -> None:
+    split, index = digits.splits["test"], torch.arange(100)
+    official = replace(split, images=split.pixels(index).permute(0, 2, 3, 1).contiguous())
+    for given_split in (split, official):
+        found = given_split.recolored(value)
+        assert torch.equal(found.y, split.y)
+        assert torch.equal(found.row, split.row)
+        assert torch.equal(found.group, split.y * 10 + value)
+        pixels = found.pixels(index)
+        for i in range(0, 100, 9):
+            for row, column in torch.cartesian_prod(torch.arange(28), torch.arange(28)).tolist():
+                wanted = MEANS[value] if split.strokes[i, row, column] else (0, 0, 0)
+                assert tuple(pixels[i, :, row, column].tolist()) == wanted

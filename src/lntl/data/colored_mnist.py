@@ -70,6 +70,10 @@ class ColoredDigits:
         tensors: dict[str, Any] = {k: change(v) for k, v in vars(self).items() if isinstance(v, Tensor)}
         return replace(self, **tensors)
 
+    def recolored(self, value: int) -> "ColoredDigits":
+        """Return the same digits, every one in the mean colour number `value`, without jitter."""
+        return _colored(self, torch.from_numpy(MEANS[value]).to(torch.uint8).expand(len(self), 3))
+
     def pixels(self, index: Tensor) -> Tensor:
         """Return the images at `index` as uint8 (N, 3, 28, 28), three equal channels where they are grey."""
         return _grey(self._in_color(index)) if self.grayscale else self._in_color(index)
@@ -134,6 +138,8 @@ def nearest_mean(color: Tensor) -> Tensor:
 
 class ColoredMNIST:
     """The paper's protocol: train digits wear their own mean colour, test digits one at random, both jittered."""
+
+    bias_kind = "nearest mean colour"  # what the bias value of a group is
 
     class Config(Settings):
         """Settings of `data`."""
