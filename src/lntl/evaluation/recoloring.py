@@ -1,0 +1,90 @@
+"""The causal check: give each image every bias value in turn, and see whether the prediction stays.
+
+A probe tells what features hold; this tells what the prediction uses.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from lntl.data.loader import Loader
+from lntl.seeding import derive
+from lntl.types import Networks, Split
+
+RESAMPLES = 1000  # of the bootstrap
+LEVEL = 0.95  # of its intervals
+
+
+@runtime_checkable
+class Recolorable(Protocol):
+    """A split that can give all its images one bias value, and show them."""
+
+    def recolored(self, value: int) -> Split:
+        """Return the split with the bias value number `value` on every image, all else as it is."""
+        ...
+
+    def pixels(self, index: Tensor) -> Tensor:
+        """Return the images at `index` as uint8 (N, 3, H, W)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean over images with its bootstrap interval: the percentiles of resampled images' means."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Probabilities (n, values, classes) of n images that wore each bias value in turn, and their classes y (n,)."""
+
+    probabilities: Tensor
+    y: Tensor
+
+    @property
+    def predicted(self) -> Tensor:
+        """The predicted class of each image under each bias value, (n, values)."""
+        return self.probabilities.argmax(dim=2)
+
+    @property
+    def flipped(self) -> Tensor:
+        """Whether the prediction is not the same for all bias values, bool (n,)."""
+        return (self.predicted != self.predicted[:, :1]).any(dim=1)
+
+    @property
+    def change(self) -> Tensor:
+        """The mean over bias values v of total variation TV(p_v, mean of p) = 1/2 sum_k |p_v - mean of p|_k, (n,)."""
+        distance = (self.probabilities - self.probabilities.mean(dim=1, keepdim=True)).abs().sum(dim=2) / 2
+        return distance.mean(dim=1)
+
+    @property
+    def accuracy(self) -> list[float]:
+        """The accuracy over all images under each bias value."""
+        return [float(hits) for hits in (self.predicted == self.y[:, None]).double().mean(dim=0)]
+
+
+@torch.inference_mode()
+def answers(networks: Networks, loaders: Iterable[Loader]) -> Answers:
+    """Run the networks over the same images under each bias value, a loader for each; they are left in eval mode."""
+    networks.eval()
+    columns, y = [], torch.zeros(0, dtype=torch.int64)
+    for loader in loaders:
+        rows = [(networks.g(networks.f(b.x)).float().softmax(dim=1).cpu(), b.y.cpu()) for b in loader.batches()]
+        probabilities, y = (torch.cat(column) for column in zip(*rows, strict=True))
+        columns.append(probabilities)
+    return Answers(torch.stack(columns, dim=1), y)
+
+
+def interval(values: Tensor, seed: int) -> Interval:
+    """Return the mean of values (n,) with the 95 % percentile interval of 1000 bootstrap resamples."""
+    random = torch.Generator().manual_seed(derive(seed, "bootstrap"))
+    values = values.double()
+    drawn = torch.randint(len(values), (RESAMPLES, len(values)), generator=random)
+    low, high = torch.quantile(values[drawn].mean(dim=1), torch.tensor([0.5 - LEVEL / 2, 0.5 + LEVEL / 2]).double())
+    return Interval(float(values.mean()), float(low), float(high))

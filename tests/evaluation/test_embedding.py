@@ -1,0 +1,40 @@
+"""The embedding: clusters stay clusters, the same seed gives the same picture, and there is always one."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from lntl.evaluation.embedding import MAX_IMAGES, chosen, embed
+
+
+def clusters(n: int, features: int) -> tuple[Tensor, Tensor]:
+    random = torch.Generator().manual_seed(0)
+    label = torch.arange(n) % 3
+    return torch.randn(n, features, generator=random) + 10 * torch.nn.functional.one_hot(label, features), label
+
+
+def test_clusters_stay_clusters() -> None:
+    z, label = clusters(120, 40)
+    xy = embed(z.view(120, 10, 2, 2), 0)
+    assert (xy.shape, xy.dtype) == ((120, 2), torch.float32)
+    nearest = (torch.cdist(xy, xy) + torch.eye(120) * 1e9).argmin(dim=1)
+    assert (label[nearest] == label).double().mean() > 0.95
+    assert torch.equal(xy, embed(z, 0))
+
+
+@pytest.mark.parametrize("shape", [(5, 40), (20, 1), (4, 2)])
+def test_few_images_and_few_features(shape: tuple[int, int]) -> None:
+    assert embed(torch.randn(shape, generator=torch.Generator().manual_seed(0)), 0).isfinite().all()
+
+
+def test_features_that_are_all_equal() -> None:
+    assert torch.equal(embed(torch.ones(50, 8), 0), torch.zeros(50, 2))
+
+
+def test_chosen_images() -> None:
+    assert torch.equal(chosen(100, 0), torch.arange(100))
+    many = chosen(10_000, 0)
+    assert len(many) == len(many.unique()) == MAX_IMAGES
+    assert torch.equal(many, many.sort().values)
+    assert torch.equal(many, chosen(10_000, 0))
+    assert not torch.equal(many, chosen(10_000, 1))
