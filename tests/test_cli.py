@@ -55,7 +55,7 @@ def test_help_does_not_import_torch(arguments: list[str]) -> None:
 def test_help_names_every_command(capsys: Capture) -> None:
     assert lntl("--help") == 0
     out = capsys.readouterr().out
-    for command in ("train", "eval", "methods", "configs", "data"):
+    for command in ("train", "eval", "probe", "methods", "configs", "data"):
         assert re.search(rf"^\W*{command}\s", out, re.MULTILINE)
 
 

@@ -99,6 +99,28 @@ def compare(
     benchmarking.compare(results, plan=plan, folder=out, metric=metric, by=by)
 
 
+def probe(
+    target: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN_OR_CHECKPOINT", readable=False, help="A run folder (its best model) or a .pth file in one."
+        ),
+    ],
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="A module of f or g, or penultimate; may be repeated. Default: f (z) and that."
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Halvings of the test images, with fresh probes for each.")] = 3,
+    device: Device = None,
+) -> None:
+    """Measure how much of the bias is left: fresh probes on frozen features, and recoloured test images."""
+    from lntl import commands
+
+    commands.probe(target, layer, seeds, device)
+
+
 @app.command()
 def methods(
     name: Annotated[str | None, typer.Argument(help="Show this method's equation and settings.")] = None,

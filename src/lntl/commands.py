@@ -16,7 +16,7 @@ from lntl import console, experiment, ready_configs
 from lntl.config import Config
 from lntl.console import log, out
 from lntl.errors import UserError
-from lntl.reporting import tables
+from lntl.reporting import leakage, tables
 from lntl.runs.folder import RunFolder
 
 
@@ -106,7 +106,17 @@ def _show(result: dict[str, Any], config: Config, folder: RunFolder) -> None:
 def evaluate(target: Path, device: str | None) -> None:
     """Evaluate a checkpoint, or the best one of a run folder, on the test set; show and keep what was measured."""
     path = RunFolder(target).best if target.is_dir() else target
+    """Evaluate a checkpoint, or the best one of a run folder, on the test set, and show the metrics."""
+    path = _checkpoint(target)
     console.log_to_console()
+    config, facts = experiment.evaluate_checkpoint(path, device=device)
+    title = f"{config.project.experiment_name}: {path.name}, epoch {facts['epoch']}, test set"
+    out.print(tables.metric_table(title, facts["test"]))
+
+
+def _checkpoint(target: Path) -> Path:
+    """Return the best checkpoint of a run folder, or the target itself where it is no folder."""
+    path = RunFolder(target).best if target.is_dir() else target
     if target.is_dir() and not path.exists():
         last = RunFolder(target).last
         remedy = f"name another, e.g. {last}" if last.exists() else "is it a run folder, and has its last phase begun?"
@@ -123,6 +133,22 @@ def evaluate(target: Path, device: str | None) -> None:
         out.print(f"  {file}", soft_wrap=True, highlight=False)
     if not written:
         out.print("Not kept in a file: the checkpoint does not lie in RUN/checkpoints/.", style="dim")
+
+
+        raise UserError(
+            f"{target}: no {path.relative_to(target)} there; is it a run folder, and has its last phase begun?"
+        )
+    return path
+
+
+def probe(target: Path, layers: list[str] | None, seeds: int, device: str | None) -> None:
+    """Look for the bias in a checkpoint, or in the best one of a run folder; show how much is left."""
+    path = _checkpoint(target)
+    console.log_to_console()
+    found = experiment.probe_checkpoint(path, layers, seeds, device)
+    out.print(leakage.probe_table(found))
+    for sentence in leakage.verdict(found):
+        out.print(sentence, soft_wrap=True, highlight=False)
 
 
 def best_checkpoint(config_name: str, overrides: list[str]) -> Path:

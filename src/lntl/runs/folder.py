@@ -12,6 +12,10 @@ from lntl.runs.files import write_json, write_text
 
 class RunFolder:
     """A run: config.yaml, environment.json, run.log, metrics.jsonl, result.json, and what lies in folders below."""
+    """A run's config.yaml, environment.json, run.log, metrics.jsonl, tensorboard_logs/, checkpoints/, result.json.
+
+    What `lntl probe` adds: probe.json, embedding.npz, and recoloring.json and .npz where the data can be recoloured.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -23,6 +27,10 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.evaluation = path / "evaluation"
         self.result = path / "result.json"
+        self.probe = path / "probe.json"
+        self.embedding = path / "embedding.npz"
+        self.recoloring = path / "recoloring.json"
+        self.recoloring_strip = path / "recoloring.npz"
         self.last = self.checkpoints / "last.pth"
         self.best = self.checkpoints / "best_model.pth"
 
@@ -58,7 +66,8 @@ class RunFolder:
         try:
             for folder in (self.tensorboard, self.checkpoints, self.evaluation):
                 shutil.rmtree(folder, ignore_errors=True)
-            for file in (self.config, self.environment, self.log, self.metrics, self.result):
+            found = (self.probe, self.embedding, self.recoloring, self.recoloring_strip)
+            for file in (self.config, self.environment, self.log, self.metrics, self.result, *found):
                 file.unlink(missing_ok=True)
             self.checkpoints.mkdir(parents=True)
         except OSError as error:

@@ -1,0 +1,276 @@
+"""`lntl probe` on a tiny run: the files it writes, what they say, and bad input."""
+
+import json
+import math
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_runs import RUN, lntl, run, tree, write_config
+
+from lntl import experiment
+from lntl.data.colored_mnist import ColoredDigits, ColoredMNIST
+from lntl.experiment import probing
+from lntl.runs import checkpoint
+from lntl.runs.folder import RunFolder
+
+Capture = pytest.CaptureFixture[str]
+BEST = RUN / "checkpoints/best_model.pth"
+WRITTEN = {"probe.json", "recoloring.json", "recoloring.npz", "embedding.npz"}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which tiny.yaml, with its ERM twin, was trained to the end."""
+    folder = tmp_path_factory.mktemp("finished")
+    phases = [{"method": "erm", "epochs": 1}, {"method": "lntl", "epochs": 1}]
+    write_config(folder, evaluation={"erm_epochs": 1}, training={"phases": phases})
+    assert run("train", "tiny.yaml", folder=folder) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def probed(results: Path) -> Path:
+    """The run's folder after `lntl probe`; do not change its files."""
+    folder = results / "probed"
+    shutil.copytree(results / RUN, folder)
+    experiment.probe_checkpoint(folder / "checkpoints/best_model.pth", seeds=2)
+    return folder
+
+
+@pytest.fixture
+def copied(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+    """A copy of the finished run, in the working directory, to change at will."""
+    shutil.copytree(results / RUN, tmp_path / RUN)
+    monkeypatch.chdir(tmp_path)
+    return RunFolder(RUN)
+
+
+def read(path: Path) -> Any:
+    """Return a JSON file that must hold no NaN."""
+    return json.loads(path.read_text(), parse_constant=pytest.fail)
+
+
+def test_probe_json(probed: Path) -> None:
+    found = read(probed / "probe.json")
+    assert found["bias"] == "nearest mean colour"
+    assert (found["n_train"], found["n_test"], found["seeds"], found["epoch"]) == (50, 50, [0, 1], 2)
+    assert found["checkpoint"] == str(probed / "checkpoints/best_model.pth")
+    wanted = [("f", "linear"), ("f", "mlp"), ("f", "conv"), ("penultimate", "linear"), ("penultimate", "mlp")]
+    for rows in (found["probes"], found["reference"]["erm"]):
+        assert [(row["layer"], row["probe"]) for row in rows] == wanted
+    pixels = found["reference"]["pixels"]
+    assert [(row["layer"], row["probe"]) for row in pixels] == [("pixels", p) for p in ("linear", "mlp", "conv")]
+    for row in (*found["probes"], *found["reference"]["erm"], *pixels):
+        assert len(row["values"]) == 2
+        assert row["mean"] == pytest.approx(sum(row["values"]) / 2)
+        assert row["std"] == pytest.approx(abs(row["values"][0] - row["values"][1]) / math.sqrt(2))
+    assert found["leakage"] == max(row["mean"] for row in found["probes"])
+    assert found["reference"]["erm"] != found["probes"]
+    assert found["chance"]["permutation"] < 0.3 > found["chance"]["majority"]
+    assert 0 <= found["h_accuracy"] <= 1
+    assert 0 < found["h_chance"] < 1
+    assert found["seconds"] > 0
+    assert found["warnings"] == []
+
+
+def test_recoloring_files(probed: Path) -> None:
+    found = read(probed / "recoloring.json")
+    assert found["n"] == 100
+    assert found["colors"][0] == "crimson"
+    for each in (found["flip_rate"], found["mean_change"], *found["erm"].values()):
+        assert 0 <= each["low"] <= each["value"] <= each["high"] <= 1
+    assert [row["name"] for row in found["by_color"]] == found["colors"]
+    with np.load(probed / "recoloring.npz", allow_pickle=False) as strip:
+        x, predicted, y = (strip[name] for name in ("x", "predicted", "y"))
+    assert (x.shape, x.dtype) == ((8, 10, 3, 28, 28), np.uint8)
+    assert (predicted.shape, predicted.dtype, y.shape, y.dtype) == ((8, 10), np.int64, (8,), np.int64)
+    assert np.array_equal(y, np.unique(y))  # eight digits that differ
+    strokes = x.max(axis=2) > 0
+    assert (strokes == strokes[:, :1]).all()  # one digit, ten colours
+    assert np.array_equal(x[0, 0].max(axis=(1, 2)), [220, 20, 60])
+
+
+def test_recolouring_against_one_image_at_a_time(probed: Path) -> None:
+    path = probed / "checkpoints/best_model.pth"
+    saved = checkpoint.load(path)
+    config, _ = experiment.evaluate_checkpoint(path)
+    built = experiment.build(config)
+    networks = experiment.load_networks(built, saved, path).eval()
+    split, flips, changes = built.data.splits["test"], 0, 0.0
+    recolored = [split.recolored(value) for value in range(10)]
+    for i in range(100):
+        with torch.no_grad():
+            p = torch.cat([networks.g(networks.f(each.batch(torch.tensor([i])).x)).softmax(1) for each in recolored])
+        flips += len(set(p.argmax(dim=1).tolist())) > 1
+        changes += sum(float((row - p.mean(dim=0)).abs().sum()) / 2 for row in p) / 10
+    found = read(probed / "recoloring.json")
+    assert found["flip_rate"]["value"] == pytest.approx(flips / 100)
+    assert found["mean_change"]["value"] == pytest.approx(changes / 100, abs=1e-4)
+
+
+def test_embedding_file(probed: Path, digits: ColoredMNIST) -> None:
+    with np.load(probed / "embedding.npz", allow_pickle=False) as arrays:
+        assert {name: (a.shape, str(a.dtype)) for name, a in arrays.items()} == {
+            "xy": ((100, 2), "float32"), "y": ((100,), "int64"), "bias": ((100,), "int64"),
+        }  # fmt: skip
+        test = digits.splits["test"]
+        assert np.array_equal(arrays["y"], test.y)
+        assert np.array_equal(arrays["bias"], test.group % 10)
+        assert np.isfinite(arrays["xy"]).all()
+
+
+def test_the_command_shows_and_writes_what_it_found(copied: RunFolder, capsys: Capture) -> None:
+    before = tree(RUN)
+    assert lntl("probe", str(RUN), "--seeds", "1", "--layer", "g.5", "--layer", "f.rest.0", "--device", "cpu") == 0
+    out = capsys.readouterr().out
+    found = read(copied.probe)
+    assert [row["layer"] for row in found["probes"]] == ["g.5"] * 2 + ["f.rest.0"] * 3
+    for row in found["probes"]:
+        assert re.search(rf"{re.escape(row['layer'])} +{row['probe']} +{row['mean']:.3f} ± 0\.000", out)
+    assert "bias" in out
+    assert "Shown in all 10 colours" in out
+    after = tree(RUN)
+    assert {name for name in after if before.get(name, ...) != after[name]} == WRITTEN
+
+
+def test_probing_twice_finds_the_same(copied: RunFolder, probed: Path) -> None:
+    experiment.probe_checkpoint(BEST, seeds=2)
+    one, other = (read(path / "probe.json") | {"seconds": 0, "checkpoint": ""} for path in (RUN, probed))
+    assert one == other
+    for name in ("recoloring.npz", "embedding.npz"):
+        with np.load(RUN / name) as here, np.load(probed / name) as there:
+            assert all(np.array_equal(here[key], there[key]) for key in there)
+
+
+def test_overwriting_a_run_removes_what_was_found(copied: RunFolder) -> None:
+    for name in WRITTEN:
+        (RUN / name).write_text("{}")
+    copied.create("", overwrite=True)
+    assert not WRITTEN & tree(RUN).keys()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the embedding, for speed."""
+    monkeypatch.setattr(probing.embedding, "embed", lambda z, seed: torch.zeros(len(z), 2))
+
+
+def without_recoloring(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing, "Recolorable", type("OtherData", (), {}))
+
+
+def probe_linear(**more: Any) -> dict[str, Any]:
+    return experiment.probe_checkpoint(BEST, ["penultimate"], seeds=1, **more)
+
+
+@pytest.mark.usefixtures("quick")
+def test_data_that_cannot_be_recoloured(copied: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_recoloring(monkeypatch)
+    assert probe_linear()["recoloring"] is None
+    assert copied.probe.exists()
+    assert not copied.recoloring.exists()
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_erm_twin_that_is_missing_is_told(copied: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_recoloring(monkeypatch)
+    shutil.rmtree(RUN / "erm/checkpoints")
+    found = probe_linear()
+    assert found["reference"]["erm"] is None
+    assert found["warnings"] == [f"no ERM beside it: {RUN}/erm/checkpoints/last.pth is missing"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_plain_training_has_no_h_and_no_twin(copied: RunFolder) -> None:
+    found = experiment.probe_checkpoint(RUN / "erm/checkpoints/last.pth", ["penultimate"], seeds=1)
+    assert (found["h_accuracy"], found["h_chance"], found["reference"]["erm"]) == (None, None, None)
+    assert found["recoloring"]["erm"] is None
+    assert (RUN / "erm/probe.json").exists()
+    assert not copied.probe.exists()
+
+
+def change_test(monkeypatch: pytest.MonkeyPatch, keep: Callable[[ColoredDigits], torch.Tensor]) -> None:
+    """Have Colored MNIST made with a part of its test set."""
+    make = ColoredMNIST.__init__
+
+    def made(self: ColoredMNIST, config: ColoredMNIST.Config) -> None:
+        make(self, config)
+        test = self.splits["test"]
+        self.splits["test"] = test.take(keep(test).nonzero()[:, 0])
+
+    monkeypatch.setattr(ColoredMNIST, "__init__", made)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_class_and_a_colour_that_are_missing_are_told(copied: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_recoloring(monkeypatch)
+    change_test(monkeypatch, lambda test: (test.y != 3) & (test.group % 10 != 0))
+    assert probe_linear()["warnings"] == ["no test image of class 3", "no test image of bias value crimson"]
+
+
+def broken_config(path: Path) -> None:
+    saved = checkpoint.load(path)
+    checkpoint.save(path, replace(saved, config=saved.config | {"model": {"name": "no_such"}}))
+
+
+def other_architecture(path: Path) -> None:
+    saved = checkpoint.load(path)
+    model = {"name": "lenet", "feature_dim": 8, "hidden_dim": 8}
+    checkpoint.save(path, replace(saved, config=saved.config | {"model": model}))
+
+
+def nothing(path: Path) -> None:
+    """Change nothing."""
+
+
+@pytest.mark.parametrize(
+    ("prepare", "arguments", "told"),
+    [
+        (Path.unlink, [], r"tiny: no checkpoints/best_model\.pth there; is it a run folder"),
+        (
+            broken_config,
+            [],
+            r"best_model\.pth \(the configuration inside\): 1 fault\(s\).*\n  model\.name: .*'no_such'",
+        ),
+        (other_architecture, [], r": its weights do not fit the configured networks"),
+        (
+            nothing,
+            ["--layer", "nope"],
+            r"--layer nope: the networks have no such layer; valid: f, f\.rest, .*, penultim",
+        ),
+        (nothing, ["--device", "tpu"], r"training\.device: unknown device 'tpu'"),
+        (nothing, ["--seeds", "0"], r"--seeds.*greater than or equal to 1|--seeds.*x>=1"),
+    ],
+)
+def test_bad_input(
+    copied: RunFolder, capsys: Capture, prepare: Callable[[Path], object], arguments: list[str], told: str
+) -> None:
+    prepare(BEST)
+    before = tree(Path())
+    assert lntl("probe", str(RUN), *arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert re.search(told, captured.err)
+    assert "Traceback" not in captured.err
+    assert tree(Path()) == before
+
+
+def test_a_constant_bias_is_one_sentence(copied: RunFolder, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    change_test(monkeypatch, lambda test: test.group % 10 == 4)
+    before = tree(Path())
+    assert lntl("probe", str(RUN)) == 2
+    assert re.search(r"does not vary in its bias \(values there: orange\)", capsys.readouterr().err)
+    assert tree(Path()) == before
+
+
+def test_a_checkpoint_outside_a_run(copied: RunFolder, capsys: Capture) -> None:
+    shutil.copy(BEST, "alone.pth")
+    assert lntl("probe", "alone.pth") == 2
+    assert "a checkpoint lies in RUN/checkpoints/" in capsys.readouterr().err
