@@ -41,6 +41,17 @@ TITLES = [f"says {i}" for i in range(7)]
 BIAS = np.where(RNG.random((3, 14, 14)) < 0.5, RNG.integers(0, 8, (3, 14, 14)), -100)
 COUNTS = {"ERM": np.array([[8, 2, 0], [5, 5, 0], [0, 0, 0]]), "LNTL": 9 * np.eye(3) + 1}
 GROUPS = {"ERM": np.array([[1.0, 0.0], [math.nan, 0.25], [0.5, 0.5]]), "LNTL": np.full((3, 2), 0.9)}
+STRIP = RNG.integers(0, 256, (2, 2, 3, 28, 28), dtype=np.uint8)
+SAID = np.array([[0, 1], [2, 2]])
+PROBES = {
+    "unlearned": [
+        {"layer": "f", "probe": "linear", "mean": 0.5, "std": 0.01},
+        {"layer": "f", "probe": "mlp", "mean": 0.6, "std": 0.02},
+    ],
+    "ERM": [{"layer": "f", "probe": "linear", "mean": 0.9, "std": 0.01}],
+    "pixels": [{"layer": "pixels", "probe": "linear", "mean": 1.0, "std": 0.0}],
+}
+PLACES = {"a": 0.7, "b": 0.8, "c": 0.75}, {"a": 0.2, "b": 0.6, "c": 0.9}
 
 FIGURES: dict[str, Callable[[], Figure]] = {
     "sample_grid": lambda: figures.sample_grid(PIXELS, columns=3),
@@ -53,6 +64,15 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "confusion_matrices": lambda: figures.confusion_matrices(COUNTS, CLASSES),
     "group_accuracies": lambda: figures.group_accuracies(GROUPS, CLASSES, COLORS),
     "bias_predictiveness": lambda: figures.bias_predictiveness([0.02, 0.03], {"a": [0.8, 0.7], "b": [0.1, 0.1]}, 0.1),
+    "group_counts": lambda: figures.group_accuracies(GROUPS, CLASSES, COLORS, counts=[[900, 1], [0, 4], [8, 1200]]),
+    "recoloring_strip": lambda: figures.recoloring_strip(STRIP, SAID, [0, 2], COLORS, CLASSES),
+    "recoloring_strip_long": lambda: figures.recoloring_strip(STRIP, SAID, [0, 2], ["background land", "sea"], CLASSES),
+    "probe_bars": lambda: figures.probe_bars(PROBES, {"majority": 0.1, "permutation": 0.12}),
+    "embedding": lambda: figures.embedding(RNG.random((60, 2)), np.arange(60) % 3, np.arange(60) % 2, CLASSES, COLORS),
+    "embedding_names": lambda: figures.embedding(
+        RNG.random((60, 2)), np.arange(60) % 3, np.arange(60) % 2, CLASSES, ["land", "water"]
+    ),
+    "pareto": lambda: figures.pareto(*PLACES, chance=0.1),
     "bias_map": lambda: figures.bias_map(PIXELS[0], BIAS, bins=8),
 }
 
@@ -110,7 +130,7 @@ def test_sample_grid_shows_every_image_in_its_place() -> None:
     step = 28 + figures.GAP
     for i, image in enumerate(PIXELS):
         top, left = i // 3 * step + figures.GAP, i % 3 * step
-        np.testing.assert_array_equal(canvas[top : top + 28, left : left + 28], image.transpose(1, 2, 0))
+        np.testing.assert_array_equal(canvas[top : top + 28, left : left + 28, :3], image.transpose(1, 2, 0))
     assert [label.get_text() for label in axes.get_yticklabels()] == CLASSES
 
 
@@ -171,6 +191,52 @@ def test_group_accuracies_leave_an_empty_group_blank() -> None:
     assert (erm.get_xlabel(), erm.get_ylabel(), bar.get_ylabel()) == ("colour", "true", "% right")
     assert texts(erm) == ["100", "0", "25", "50", "50"]
     assert [label.get_text() for label in erm.get_xticklabels()] == COLORS
+
+
+def test_group_accuracies_carry_their_counts() -> None:
+    figure = figures.group_accuracies(GROUPS, CLASSES, COLORS, counts=[[9, 1], [0, 4], [8, 12]])
+    assert texts(figure.axes[0]) == ["100\n(9)", "0\n(1)", "25\n(4)", "50\n(8)", "50\n(12)"]
+
+
+def test_a_large_heat_map_carries_no_numbers() -> None:
+    names = [str(i) for i in range(30)]
+    assert texts(figures.confusion_matrices({"ERM": np.eye(30)}, names).axes[0]) == []
+
+
+def test_recoloring_strip_marks_the_wrong_ones_alone() -> None:
+    figure = figures.recoloring_strip(STRIP, SAID, [0, 2], COLORS, CLASSES)
+    assert [axes.get_xlabel() for axes in figure.axes] == ["0", "✗ 1", "2", "2"]
+    assert [len(axes.patches) for axes in figure.axes] == [0, 1, 0, 0]
+    assert [axes.get_title() for axes in figure.axes[:2]] == COLORS
+    assert [figure.axes[i].get_ylabel() for i in (0, 2)] == ["0", "2"]
+    for place, axes in enumerate(figure.axes):
+        picture = STRIP[place // 2, place % 2].transpose(1, 2, 0)
+        np.testing.assert_array_equal(axes.images[0].get_array(), picture)
+
+
+def test_probe_bars_group_by_place_and_draw_chance() -> None:
+    figure = figures.probe_bars(PROBES, {"majority": 0.1})
+    (axes,) = figure.axes
+    assert [bar.get_width() for bar in axes.patches] == [50, 90, 60, 100]
+    assert texts(axes) == ["50", "90", "60", "100"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["f, linear", "f, mlp", "pixels, linear"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["chance: majority", *PROBES]
+    np.testing.assert_allclose(axes.lines[-1].get_xdata(), [0.1, 0.1])
+
+
+def test_embedding_shows_every_point_twice() -> None:
+    y, bias = np.arange(60) % 3, np.arange(60) % 2
+    for axes, names, labels in zip(
+        figures.embedding(RNG.random((60, 2)), y, bias, CLASSES, COLORS).axes, (CLASSES, COLORS), (y, bias), strict=True
+    ):
+        assert [len(points.get_offsets()) for points in axes.collections] == np.bincount(labels).tolist()
+        assert [points.get_label() for points in axes.collections] == names
+
+
+def test_pareto_joins_those_that_no_other_beats() -> None:
+    (axes,) = figures.pareto(*PLACES, chance=0.1).axes
+    np.testing.assert_allclose(axes.lines[0].get_xydata(), [[20, 70], [60, 80]])
+    assert [points.get_label() for points in axes.collections] == ["a", "b", "c"]
 
 
 def test_bias_predictiveness_has_a_line_a_name_and_chance() -> None:

@@ -1,0 +1,75 @@
+"""Heat maps: confusion matrices, and accuracies by class and bias value."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+
+from lntl.reporting.figures.base import HEAT, empty_figure
+
+MOST_NOTES = 20  # rows or columns of a heat map whose cells still carry their number
+
+
+def confusion_matrices(counts: Mapping[str, ArrayLike], class_names: Sequence[str]) -> Figure:
+    """Return confusion matrices (true class, predicted class) side by side, in per cent of each true class."""
+    shares = {}
+    for name, matrix in counts.items():
+        table = np.asarray(matrix, dtype=np.float64)
+        shares[name] = 100 * table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    return _heat_maps(shares, class_names, class_names, "predicted", "true", "% of the true class")
+
+
+def group_accuracies(
+    accuracy: Mapping[str, ArrayLike],
+    class_names: Sequence[str],
+    bias_names: Sequence[str],
+    bias_label: str = "colour",
+    counts: ArrayLike | None = None,
+) -> Figure:
+    """Return accuracies (class, bias value) in [0, 1] side by side, in per cent; an empty group (NaN) stays blank.
+
+    counts (class, bias value), the images of each group, are written below its accuracy.
+    """
+    tables = {name: 100 * np.asarray(table, dtype=np.float64) for name, table in accuracy.items()}
+    below = None if counts is None else np.asarray(counts)
+    return _heat_maps(tables, class_names, bias_names, bias_label, "true", "% right", below)
+
+
+def _heat_maps(
+    tables: Mapping[str, NDArray[np.float64]],
+    row_names: Sequence[str],
+    column_names: Sequence[str],
+    x_label: str,
+    y_label: str,
+    unit: str,
+    counts: NDArray[Any] | None = None,
+) -> Figure:
+    """Return one annotated heat map a table, from 0 to 100, with one colour bar for all."""
+    long = max(len(name) for name in column_names) > 2
+    size = min(2.0, max(1.0, len(row_names) / 10, len(column_names) / 10)) * (1 if counts is None else 1.12)
+    figure = empty_figure(4.3 * size * len(tables) + 0.8, (5.2 if long else 4.6) * size)
+    panels = figure.subplots(1, len(tables), sharey=True, squeeze=False)[0]
+    for axes, (name, table) in zip(panels, tables.items(), strict=True):
+        image = axes.imshow(table, cmap=HEAT, vmin=0, vmax=100, interpolation="none", aspect="auto")
+        if max(table.shape) <= MOST_NOTES:
+            _note(axes, table, counts)
+        axes.set_title(name)
+        axes.set_xticks(range(len(column_names)), column_names, rotation=90 if long else 0)
+        axes.set_yticks(range(len(row_names)), row_names)
+        axes.set_xlabel(x_label)
+    panels[0].set_ylabel(y_label)
+    figure.colorbar(image, ax=panels, label=unit)
+    return figure
+
+
+def _note(axes: Axes, table: NDArray[np.float64], counts: NDArray[Any] | None) -> None:
+    """Write the number of each cell into it, and its count below."""
+    for (row, column), value in np.ndenumerate(table):
+        if not math.isnan(value):
+            text = f"{value:.0f}" if counts is None else f"{value:.0f}\n({counts[row, column]})"
+            color = "k" if value > 55 else "w"
+            axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color, linespacing=1.1)
