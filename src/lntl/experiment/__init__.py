@@ -2,6 +2,7 @@
 
 from lntl.experiment.build import Experiment, build
 from lntl.experiment.probing import probe_checkpoint
+from lntl.experiment.complete import complete
 from lntl.experiment.result import conclude, evaluate_checkpoint, load_networks
 from lntl.experiment.run import Run, resume, start
 
@@ -13,6 +14,7 @@ __all__ = [
     "evaluate_checkpoint",
     "load_networks",
     "probe_checkpoint",
+    "complete",
     "resume",
     "start",
 ]

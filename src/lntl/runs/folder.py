@@ -15,6 +15,7 @@ class RunFolder:
     """A run's config.yaml, environment.json, run.log, metrics.jsonl, tensorboard_logs/, checkpoints/, result.json.
 
     What `lntl probe` adds: probe.json, embedding.npz, and recoloring.json and .npz where the data can be recoloured.
+    Its report adds samples.npz and report/.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,6 +32,8 @@ class RunFolder:
         self.embedding = path / "embedding.npz"
         self.recoloring = path / "recoloring.json"
         self.recoloring_strip = path / "recoloring.npz"
+        self.samples = path / "samples.npz"
+        self.report = path / "report"
         self.last = self.checkpoints / "last.pth"
         self.best = self.checkpoints / "best_model.pth"
 
@@ -68,6 +71,8 @@ class RunFolder:
                 shutil.rmtree(folder, ignore_errors=True)
             found = (self.probe, self.embedding, self.recoloring, self.recoloring_strip)
             for file in (self.config, self.environment, self.log, self.metrics, self.result, *found):
+            for folder in (self.tensorboard, self.checkpoints, self.report):
+            for file in (self.config, self.environment, self.log, self.metrics, self.result, self.samples):
                 file.unlink(missing_ok=True)
             self.checkpoints.mkdir(parents=True)
         except OSError as error:

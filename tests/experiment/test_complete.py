@@ -1,0 +1,70 @@
+"""What a report lacks is made: example images of the run's own data."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lntl import config as configuration
+from lntl.config import Config
+from lntl.data.colored_mnist import ColoredMNIST
+from lntl.experiment import complete
+from lntl.experiment.samples import LARGEST, PER_CLASS, _small, write_samples
+from lntl.runs.folder import RunFolder
+
+
+@pytest.fixture
+def run(tmp_path: Path, make_config: Callable[..., Config]) -> RunFolder:
+    """A run folder with nothing but its configuration."""
+    folder = RunFolder(tmp_path / "run")
+    folder.create(configuration.to_yaml(make_config()))
+    return folder
+
+
+def test_samples_are_the_first_images_of_each_class(run: RunFolder, digits: ColoredMNIST) -> None:
+    assert complete(run) == []
+    with np.load(run.samples, allow_pickle=False) as file:
+        assert file["class_names"].tolist() == list(digits.spec.class_names)
+        for name in ("train", "test"):
+            split, pictures = digits.splits[name], file[name]
+            assert pictures.shape == (10, PER_CLASS, 3, 28, 28)
+            for label in range(10):
+                rows = [row for row in range(len(split)) if split.y[row] == label][:PER_CLASS]
+                for place in range(PER_CLASS):
+                    there = split.pixels(torch.tensor(rows[place : place + 1]))[0] if place < len(rows) else 0
+                    np.testing.assert_array_equal(pictures[label, place], there)
+
+
+def test_what_is_there_is_not_made_again(run: RunFolder) -> None:
+    run.samples.write_bytes(b"mine")
+    assert complete(run) == []
+    assert run.samples.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("text", ["project: [", "data: {name: nothing_like_it}\n"])
+def test_a_configuration_that_cannot_be_used_is_told(run: RunFolder, text: str) -> None:
+    run.config.write_text(text)
+    (fault,) = complete(run)
+    assert fault.startswith("samples.npz could not be made: ")
+    assert str(run.config) in fault
+
+
+def test_data_without_pictures_are_told(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("lntl.data.colored_mnist.ColoredDigits.pixels")
+    assert "no `pixels(index)`" in complete(run)[0]
+
+
+def test_large_images_are_made_smaller() -> None:
+    assert _small(torch.full((2, 3, 224, 112), 7, dtype=torch.uint8)).shape == (2, 3, LARGEST, LARGEST // 2)
+    assert (_small(torch.full((2, 3, 224, 112), 7, dtype=torch.uint8)) == 7).all()
+
+
+def test_a_new_run_in_the_folder_removes_them(run: RunFolder) -> None:
+    write_samples(run)
+    run.report.mkdir()
+    (run.report / "index.html").write_text("old")
+    run.create(run.config.read_text(), overwrite=True)
+    assert not run.samples.exists()
+    assert not run.report.exists()

@@ -1,0 +1,277 @@
+"""A run folder as `lntl train`, `eval` and `probe` leave it, made in a second: its numbers are invented."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+
+from lntl.data.colored_mnist import COLORS, MEANS, ColoredMNIST
+
+DIGITS = [str(digit) for digit in range(10)]
+NAMES = list(COLORS)
+N = 2000  # test images
+PHASES: list[dict[str, Any]] = [
+    {"method": "erm", "epochs": 1},
+    {"method": "bias_head", "epochs": 1},
+    {"method": "lntl", "epochs": 6, "lam": 0.01, "mu": 1.0},
+]
+
+
+def make_run(
+    path: Path,
+    *,
+    method: str = "lntl",
+    accuracy: float = 0.82,
+    leakage: float = 0.24,
+    flips: float = 0.31,
+    erm: bool = True,
+) -> Path:
+    """Make a whole run folder whose test accuracy, leakage and flip rate are about these; return its path."""
+    path.mkdir(parents=True)
+    phases = PHASES if method == "lntl" else [{"method": method, "epochs": 4}]
+    epochs = sum(phase["epochs"] for phase in phases)
+    write_run(path, phases, accuracy, leakage, erm)
+    write_evaluation(path, accuracy, epochs - 1)
+    write_probe(path, leakage, epochs - 1, erm)
+    write_recoloring(path, flips, epochs - 1, erm)
+    write_pictures(path, leakage)
+    if erm:
+        (path / "erm").mkdir()
+        write_run(path / "erm", [{"method": "erm", "epochs": 4}], 0.51, 0.97, False)
+        write_evaluation(path / "erm", 0.51, 3)
+    return path
+
+
+def write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_run(path: Path, phases: list[dict[str, Any]], accuracy: float, leakage: float, erm: bool) -> None:
+    """Write config.yaml, environment.json, metrics.jsonl and result.json."""
+    config = {
+        "project": {"name": "lntl", "experiment_name": path.name, "description": "Unlearn the colour.", "seed": 0},
+        "data": {"name": "colored_mnist", "path": "/nonexistent", "color_var": 0.03, "val_split_ratio": 0.1},
+        "model": {"name": "convnet"},
+        "training": {"batch_size": 128, "device": "cpu", "ema": 0.99, "phases": phases},
+        "evaluation": {"best_model_metric": "accuracy", "erm_epochs": 4 if erm else 0},
+    }
+    (path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    environment = {
+        "lntl": "0.1.0",
+        "python": "3.11.9",
+        "packages": {"torch": "2.14.1", "numpy": "2.4.6"},
+        "git_commit": "0123456789abcdef0123456789abcdef01234567",
+        "platform": "Linux-6.1-x86_64",
+        "processor": "A processor",
+        "cores": 2,
+        "threads": 2,
+        "memory_gib": 24.0,
+        "cuda": None,
+    }
+    write_json(path / "environment.json", environment)
+    records = list(_records(phases, accuracy, leakage))
+    (path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    scores = {"accuracy": accuracy, "worst_group_accuracy": accuracy - 0.3, "bias_accuracy": 0.2}
+    write_json(
+        path / "result.json",
+        {
+            "project": "lntl",
+            "experiment": path.name,
+            "method": phases[-1]["method"],
+            "seed": 0,
+            "data": "rendered from the embedded MNIST strokes (no official file)",
+            "selection": "best: highest accuracy on val (6000 held-out training images, random colors) among the "
+            "epochs of the last phase; last: no choice; the test set chooses nothing",
+            "last": {"checkpoint": str(path / "checkpoints/last.pth"), "epoch": len(records), "test": scores},
+            "best": {"checkpoint": str(path / "checkpoints/best_model.pth"), "epoch": len(records) - 1, "test": scores},
+            "erm": {"last": {"epoch": 4, "test": scores}, "best": {"epoch": 4, "test": scores}} if erm else None,
+            "training_seconds": 40.0 * len(records),
+        },
+    )
+
+
+def _records(phases: list[dict[str, Any]], accuracy: float, leakage: float) -> Any:
+    total = 0
+    for number, phase in enumerate(phases, 1):
+        for epoch in range(1, phase["epochs"] + 1):
+            total += 1
+            done = total / sum(p["epochs"] for p in phases)
+            losses = {"train/task": 2.2 * math.exp(-3 * done), "train/lr_fg": 0.002}
+            if phase["method"] != "erm":
+                losses |= {"train/bias": 3.0 + 2.5 * done}
+            if phase["method"] == "lntl":
+                losses |= {"train/mi": -5.5 * done}
+            place = {
+                "phase": number,
+                "method": phase["method"],
+                "epoch": epoch,
+                "total_epoch": total,
+                "step": 400 * total,
+            }
+            val = {
+                "val/accuracy": accuracy * (1 - math.exp(-4 * done)),
+                "val/worst_group_accuracy": 0.6 * accuracy * (1 - math.exp(-3 * done)),
+                "val/bias_accuracy": 0.9 - (0.9 - leakage) * done,
+            }
+            yield place | losses | val | {"time/images_per_second": 1500.0, "time/seconds": 40.0}
+
+
+def predictions(accuracy: float) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Return y, bias and predicted (N,): right with that probability, else the class that the colour goes with."""
+    rng = np.random.default_rng(3)
+    y, bias = rng.integers(0, 10, N), rng.integers(0, 10, N)
+    hard = 0.75 + 0.5 * rng.random(10)  # some classes are harder than others
+    right = rng.random(N) < 1 - (1 - accuracy) * hard[y]
+    return y, bias, np.where(right, y, bias)
+
+
+def metric(hits: NDArray[Any], meaning: str = "") -> dict[str, Any]:
+    """Return the mean of hits with its normal interval, as evaluation/test.json has it."""
+    if not len(hits):
+        empty = {"value": None, "low": None, "high": None, "n": 0}
+        return empty | {"undefined": "no image", "meaning": meaning}
+    value = float(hits.mean())
+    half = 1.96 * math.sqrt(value * (1 - value) / len(hits))
+    interval = {"value": value, "low": max(0.0, value - half), "high": min(1.0, value + half), "n": len(hits)}
+    return interval | {"undefined": None, "meaning": meaning}
+
+
+def write_evaluation(path: Path, accuracy: float, epoch: int) -> None:
+    """Write evaluation/test.json."""
+    y, bias, predicted = predictions(accuracy)
+    hits = predicted == y
+    cells = [[hits[(y == k) & (bias == b)] for b in range(10)] for k in range(10)]
+    means = [[float(cell.mean()) if len(cell) else None for cell in row] for row in cells]
+    known = [mean for row in means for mean in row if mean is not None]
+    plain = {"n": N, "undefined": None}
+    metrics = {
+        "accuracy": metric(hits, "share of right predictions"),
+        "unbiased_accuracy": plain
+        | {"value": float(np.mean(known)), "low": float(np.mean(known)) - 0.015, "high": float(np.mean(known)) + 0.015}
+        | {"meaning": "mean of the accuracies of the groups that have an image"},
+        "worst_group_accuracy": plain
+        | {"value": min(known), "low": max(0.0, min(known) - 0.1), "high": min(known) + 0.12}
+        | {"meaning": "lowest accuracy among the groups that have an image"},
+        "aligned_accuracy": metric(hits[y == bias], "accuracy where the bias tells the class, as in training"),
+        "conflicting_accuracy": metric(hits[y != bias], "accuracy where the bias tells another class"),
+        "bias_accuracy": {"value": None, "low": None, "high": None, "n": 0, "undefined": "h was not trained"}
+        | {"meaning": "accuracy of h over the known bias labels"},
+    }
+    rows = {
+        name: [
+            {k: v for k, v in metric(hits[labels == i]).items() if k != "meaning"}
+            | {"name": values[i], "small": int((labels == i).sum()) < 30}
+            for i in range(10)
+        ]
+        for name, labels, values in (("by_class", y, DIGITS), ("by_bias", bias, NAMES))
+    }
+    (path / "evaluation").mkdir(exist_ok=True)
+    write_json(
+        path / "evaluation/test.json",
+        {
+            "checkpoint": str(path / "checkpoints/best_model.pth"),
+            "epoch": epoch,
+            "split": "test",
+            "n": N,
+            "class_names": DIGITS,
+            "bias_names": NAMES,
+            "metrics": metrics,
+            **rows,
+            "groups": {"accuracy": means, "count": [[len(cell) for cell in row] for row in cells]},
+            "confusion": [[int(((y == k) & (predicted == j)).sum()) for j in range(10)] for k in range(10)],
+            "warnings": ["3 groups have fewer than 30 images: their accuracies are uncertain"],
+        },
+    )
+
+
+def probe_rows(layers: list[str], level: float) -> list[dict[str, Any]]:
+    """Return a linear and an MLP probe a layer, and a convolutional one on the first; the highest is at `level`."""
+    rows = []
+    for depth, layer in enumerate(layers):
+        for probe, less in (("linear", 0.08), ("mlp", 0.03), ("conv", 0.0))[: 2 if depth else 3]:
+            mean = max(0.1, level - less - 0.1 * depth)
+            rows.append(
+                {
+                    "layer": layer,
+                    "probe": probe,
+                    "mean": mean,
+                    "std": 0.006,
+                    "values": [mean - 0.006, mean, mean + 0.006],
+                }
+            )
+    return rows
+
+
+def write_probe(path: Path, leakage: float, epoch: int, erm: bool) -> None:
+    """Write probe.json."""
+    write_json(
+        path / "probe.json",
+        {
+            "checkpoint": str(path / "checkpoints/best_model.pth"),
+            "epoch": epoch,
+            "bias": "nearest mean colour",
+            "n_train": 1000,
+            "n_test": 1000,
+            "seeds": [0, 1, 2],
+            "chance": {"majority": 0.113, "permutation": 0.101},
+            "h_accuracy": 0.21,
+            "h_chance": 0.19,
+            "probes": probe_rows(["f", "penultimate"], leakage),
+            "reference": {
+                "pixels": probe_rows(["pixels"], 0.99),
+                "erm": probe_rows(["f", "penultimate"], 0.97) if erm else None,
+            },
+            "leakage": leakage,
+            "seconds": 61.2,
+            "warnings": [],
+        },
+    )
+
+
+def write_recoloring(path: Path, flips: float, epoch: int, erm: bool) -> None:
+    """Write recoloring.json and recoloring.npz: eight digits in ten colours."""
+    rng = np.random.default_rng(1)
+    content = {
+        "checkpoint": str(path / "checkpoints/best_model.pth"),
+        "epoch": epoch,
+        "n": N,
+        "colors": NAMES,
+        "flip_rate": {"value": flips, "low": flips - 0.02, "high": flips + 0.02},
+        "mean_change": {"value": flips / 3, "low": flips / 3 - 0.01, "high": flips / 3 + 0.01},
+        "by_color": [{"name": name, "accuracy": 0.78 + 0.01 * i} for i, name in enumerate(NAMES)],
+        "erm": None,
+    }
+    if erm:
+        content["erm"] = {
+            "flip_rate": {"value": 0.93, "low": 0.92, "high": 0.94},
+            "mean_change": {"value": 0.52, "low": 0.51, "high": 0.53},
+        }
+    write_json(path / "recoloring.json", content)
+    split = ColoredMNIST(ColoredMNIST.Config(path="/nonexistent", max_images=100)).splits["test"]
+    strokes = split.strokes[:8]
+    x = strokes[:, None, None] * torch.from_numpy(MEANS).to(torch.uint8)[None, :, :, None, None]
+    y = split.y[:8].numpy()
+    wrong = rng.random((8, 10)) < flips / 2
+    predicted = np.where(wrong, np.arange(10)[None], y[:, None])
+    np.savez_compressed(path / "recoloring.npz", x=x.numpy(), predicted=predicted, y=y)
+
+
+def write_pictures(path: Path, leakage: float) -> None:
+    """Write samples.npz and embedding.npz."""
+    data = ColoredMNIST(ColoredMNIST.Config(path="/nonexistent", max_images=400))
+    arrays = {}
+    for name in ("train", "test"):
+        split = data.splits[name]
+        rows = [torch.nonzero(split.y == label)[:10, 0] for label in range(10)]
+        arrays[name] = split.pixels(torch.cat(rows)).numpy().reshape(10, 10, 3, 28, 28)
+    np.savez_compressed(path / "samples.npz", class_names=np.array(DIGITS), **arrays)
+    rng = np.random.default_rng(2)
+    y, bias, _ = predictions(0.9)
+    place = np.stack([np.cos(np.arange(10) * 0.628), np.sin(np.arange(10) * 0.628)], axis=1)
+    xy = 12 * place[y] + 8 * leakage * place[bias] + rng.normal(0, 1.6, (N, 2))
+    np.savez_compressed(path / "embedding.npz", xy=xy.astype(np.float32), y=y, bias=bias)
