@@ -15,6 +15,8 @@ EPOCHS :=
 DEVICE :=
 #: checkpoint to evaluate, in place of the best of CONFIG's run
 CHECKPOINT :=
+#: run folder that the report is about, in place of CONFIG's run
+RUN :=
 #: folder that TensorBoard shows
 LOGDIR := results/colored_mnist_baseline/tensorboard_logs
 #: more arguments for train and quick_train, such as 'training.adversarial_lambda=0.3'
@@ -33,7 +35,7 @@ quoted = '$(subst ','\'',$(1))'
 option = $(if $(2),$(1) $(call quoted,$(2)))
 main = $(PY) src/main.py --config $(call quoted,$(CONFIG))
 
-.PHONY: help setup install download_data train quick_train eval tensorboard notebook list_configs \
+.PHONY: help setup install download_data train quick_train eval report tensorboard notebook list_configs \
 	test check format lint types bench lock clean clean_results clean_data
 
 help: ## Show this list
@@ -60,6 +62,9 @@ quick_train: $(RUNTIME) ## Train for one epoch, into results/quick_train
 
 eval: $(RUNTIME) ## Evaluate the best model of CONFIG's run, or CHECKPOINT
 	$(main) --mode evaluate $(call option,--checkpoint_path,$(CHECKPOINT)) $(call option,--device,$(DEVICE))
+
+report: $(RUNTIME) ## Make a page about CONFIG's run, or RUN: did it unlearn, and what did that cost?
+	.venv/bin/lntl report $(call quoted,$(or $(RUN),$(CONFIG)))
 
 tensorboard: $(RUNTIME) ## Show the curves in LOGDIR at http://localhost:6006
 	@test -d $(call quoted,$(LOGDIR)) || { printf 'No folder %s: train first, or name another with LOGDIR=\n' $(call quoted,$(LOGDIR)) >&2; exit 1; }

@@ -9,6 +9,7 @@ import hypothesis
 import pytest
 import torch
 from lightning_fabric import Fabric
+from made_runs import make_run
 from tiny_runs import write_config
 
 from lntl import config as configuration
@@ -90,6 +91,15 @@ def make_trainer(make_config: Callable[..., Config], digits: ColoredMNIST) -> Ca
         return Trainer(fabric, networks, loader, plans, config.project.seed, config.logging.log_interval_batches)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the made-up runs `lntl` and `plain` (ERM alone); do not change its files."""
+    folder = tmp_path_factory.mktemp("made")
+    make_run(folder / "lntl")
+    make_run(folder / "plain", method="erm", accuracy=0.5, leakage=0.97, flips=0.93, erm=False)
+    return folder
 
 
 @pytest.fixture

@@ -70,6 +70,8 @@ def test_an_installed_environment_is_not_installed_again(copy: Path) -> None:
         ("train ARGS='--overwrite training.ema=null'", [*TRAIN, "--overwrite", "training.ema=null"]),
         ("eval", EVALUATE),
         ("eval CHECKPOINT=a/b.pth DEVICE=cpu", [*EVALUATE, "--checkpoint_path", "a/b.pth", "--device", "cpu"]),
+        ("report", [".venv/bin/lntl", "report", "configs/colored_mnist_default.yaml"]),
+        ("report CONFIG=my.yaml RUN=results/a", [".venv/bin/lntl", "report", "results/a"]),
         ("download_data", ["bash", "scripts/download_dataset.sh"]),
         ("tensorboard LOGDIR=src", [".venv/bin/python", "-m", "tensorboard.main", "--logdir", "src"]),
         ("list_configs", [".venv/bin/lntl", "configs"]),

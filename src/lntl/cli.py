@@ -121,6 +121,20 @@ def probe(
     commands.probe(target, layer, seeds, device)
 
 
+def report(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Run folders, or configurations whose runs are meant.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Where the page goes: RUN/report for one run, results/report for several.")
+    ] = None,
+) -> None:
+    """Make a page about a run, or one that compares several: did it unlearn, and what did that cost?"""
+    from lntl import commands
+
+    commands.report(runs, out)
+
+
 @app.command()
 def methods(
     name: Annotated[str | None, typer.Argument(help="Show this method's equation and settings.")] = None,

@@ -101,6 +101,7 @@ def _show(result: dict[str, Any], config: Config, folder: RunFolder) -> None:
     out.print(result["selection"], style="dim", soft_wrap=True)
     for path in sorted(p for p in folder.path.iterdir() if not p.name.startswith(".")):
         out.print(f"  {path}{'/' if path.is_dir() else ''}", soft_wrap=True, highlight=False)
+    out.print(f"lntl report {folder.path} makes a page that shows it all", soft_wrap=True, highlight=False)
 
 
 def evaluate(target: Path, device: str | None) -> None:
@@ -151,10 +152,37 @@ def probe(target: Path, layers: list[str] | None, seeds: int, device: str | None
         out.print(sentence, soft_wrap=True, highlight=False)
 
 
+def report(targets: list[str], folder: Path | None) -> None:
+    """Make what the runs lack, write their page into `folder` (else RUN/report, or results/report), and name it."""
+    from lntl.reporting.report import write_report  # here, for matplotlib is slow to import
+
+    runs = list(dict.fromkeys(_run_of(target) for target in targets))
+    console.log_to_console()
+    notes = {run.path: experiment.complete(run) for run in map(RunFolder, runs) if run.holds_a_run}
+    if folder is None:
+        folder = RunFolder(runs[0]).report if len(runs) == 1 else Path("results/report")
+    page = write_report(runs, folder, notes)
+    for path in (page, folder / "report.json", folder / "report.md"):
+        out.print(f"  {path}", soft_wrap=True, highlight=False)
+
+
+def _run_of(target: str) -> Path:
+    """Return a run folder as it is, and that of the run which a configuration names."""
+    if Path(target).is_dir():
+        return Path(target)
+    if not Path(target).exists() and target not in ready_configs.names():
+        raise UserError(f"{target}: there is no such run folder, nor a configuration of that name; see `ls results`")
+    return _folder(target, []).path
+
+
+def _folder(config_name: str, overrides: list[str]) -> RunFolder:
+    config = configuration.read(ready_configs.find(config_name), overrides)
+    return RunFolder(Path(config.logging.output_dir) / config.project.experiment_name)
+
+
 def best_checkpoint(config_name: str, overrides: list[str]) -> Path:
     """Return the best checkpoint of the run that a configuration names."""
-    config = configuration.read(ready_configs.find(config_name), overrides)
-    folder = RunFolder(Path(config.logging.output_dir) / config.project.experiment_name)
+    folder = _folder(config_name, overrides)
     if not folder.best.exists():
         raise UserError(f"{folder.best}: there is no such checkpoint; train first: lntl train {config_name}")
     return folder.best

@@ -204,14 +204,18 @@ def test_a_large_heat_map_carries_no_numbers() -> None:
 
 
 def test_recoloring_strip_marks_the_wrong_ones_alone() -> None:
-    figure = figures.recoloring_strip(STRIP, SAID, [0, 2], COLORS, CLASSES)
-    assert [axes.get_xlabel() for axes in figure.axes] == ["0", "✗ 1", "2", "2"]
-    assert [len(axes.patches) for axes in figure.axes] == [0, 1, 0, 0]
-    assert [axes.get_title() for axes in figure.axes[:2]] == COLORS
-    assert [figure.axes[i].get_ylabel() for i in (0, 2)] == ["0", "2"]
-    for place, axes in enumerate(figure.axes):
-        picture = STRIP[place // 2, place % 2].transpose(1, 2, 0)
-        np.testing.assert_array_equal(axes.images[0].get_array(), picture)
+    (axes,) = figures.recoloring_strip(STRIP, SAID, [0, 2], COLORS, CLASSES).axes
+    assert texts(axes) == ["0", "✗ 1", "2", "2"]
+    (frame,) = axes.patches
+    assert frame.get_xy() == (28 + figures.GAP - 0.5, figures.TITLE - 0.5)
+    assert [label.get_text() for label in axes.get_xticklabels()] == COLORS
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["0", "2"]
+    canvas = axes.images[0].get_array()
+    for row, column in np.ndindex(2, 2):
+        top, left = row * (28 + figures.TITLE) + figures.TITLE, column * (28 + figures.GAP)
+        np.testing.assert_array_equal(
+            canvas[top : top + 28, left : left + 28, :3], STRIP[row, column].transpose(1, 2, 0)
+        )
 
 
 def test_probe_bars_group_by_place_and_draw_chance() -> None:
@@ -220,8 +224,8 @@ def test_probe_bars_group_by_place_and_draw_chance() -> None:
     assert [bar.get_width() for bar in axes.patches] == [50, 90, 60, 100]
     assert texts(axes) == ["50", "90", "60", "100"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["f, linear", "f, mlp", "pixels, linear"]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["chance: majority", *PROBES]
-    np.testing.assert_allclose(axes.lines[-1].get_xdata(), [0.1, 0.1])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [*PROBES, "chance: majority"]
+    np.testing.assert_allclose(axes.lines[-1].get_xdata(), [10, 10])
 
 
 def test_embedding_shows_every_point_twice() -> None:
@@ -231,6 +235,12 @@ def test_embedding_shows_every_point_twice() -> None:
     ):
         assert [len(points.get_offsets()) for points in axes.collections] == np.bincount(labels).tolist()
         assert [points.get_label() for points in axes.collections] == names
+
+
+def test_embedding_draws_a_bias_value_in_its_own_colour() -> None:
+    y, bias, given = np.arange(60) % 3, np.arange(60) % 2, np.array([[1, 0, 0], [0, 0.5, 1]])
+    right = figures.embedding(RNG.random((60, 2)), y, bias, CLASSES, ["a", "b"], "colour", given).axes[1]
+    np.testing.assert_allclose([points.get_facecolor()[0, :3] for points in right.collections], given)
 
 
 def test_pareto_joins_those_that_no_other_beats() -> None:

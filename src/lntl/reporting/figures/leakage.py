@@ -38,7 +38,7 @@ def probe_bars(series: Mapping[str, Sequence[Mapping[str, Any]]], chance: Mappin
         ticks.append((begin + top - 1) / 2)
         top += 0.6
     for (name, level), dashes in zip(chance.items(), DASHES, strict=False):
-        axes.axvline(level, color=QUIET, ls=dashes, lw=1.4, label=f"chance: {name}")
+        axes.axvline(100 * level, color=QUIET, ls=dashes, lw=1.4, label=f"chance: {name}")
     axes.set_yticks(ticks, [f"{layer}, {probe}" for layer, probe in places])
     axes.tick_params(axis="y", length=0)
     axes.invert_yaxis()
@@ -46,7 +46,11 @@ def probe_bars(series: Mapping[str, Sequence[Mapping[str, Any]]], chance: Mappin
     axes.set_xticks(range(0, 101, 20))
     axes.set_xlabel("accuracy of a fresh probe for the bias, %")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside upper left", ncols=5, frameon=False, fontsize=9)
+    handles, labels = axes.get_legend_handles_labels()
+    order = sorted(range(len(labels)), key=lambda i: labels[i].startswith("chance"))
+    figure.legend(
+        [handles[i] for i in order], [labels[i] for i in order], loc="outside upper left", ncols=3, frameon=False
+    )
     return figure
 
 
@@ -58,19 +62,29 @@ def _bar(axes: Axes, place: float, row: Mapping[str, Any], color: str, label: st
 
 
 def embedding(
-    xy: ArrayLike, y: ArrayLike, bias: ArrayLike, class_names: Sequence[str], bias_names: Sequence[str]
+    xy: ArrayLike,
+    y: ArrayLike,
+    bias: ArrayLike,
+    class_names: Sequence[str],
+    bias_names: Sequence[str],
+    bias_label: str = "colour",
+    bias_colors: ArrayLike | None = None,
 ) -> Figure:
-    """Return points xy (n, 2) twice: by class y (n,), and by bias value (n,) in the colour that it is named after."""
+    """Return points xy (n, 2) twice: by class y (n,), and by bias value (n,).
+
+    A bias value is drawn in its bias_colors (bias values, 3), in [0, 1], else in the colour that it is named after.
+    """
     points = np.asarray(xy)
     figure = empty_figure(9.6, 5.4)
     left, right = figure.subplots(1, 2)
     _scatter(left, points, np.asarray(y), class_names, _colors(len(class_names)))
-    own = [to_rgba(name) for name in bias_names if is_color_like(name)]
+    named = [to_rgba(name) for name in bias_names if is_color_like(name)]
+    own = named if bias_colors is None else [to_rgba(color) for color in np.asarray(bias_colors)]
     _scatter(
         right, points, np.asarray(bias), bias_names, own if len(own) == len(bias_names) else _colors(len(bias_names))
     )
     left.set_title("by class")
-    right.set_title("by bias value")
+    right.set_title(f"by {bias_label}")
     return figure
 
 
@@ -109,9 +123,9 @@ def pareto(accuracy: Mapping[str, float], leakage: Mapping[str, float], chance: 
     figure = empty_figure(8.4, 4.6)
     axes = figure.subplots()
     best = front([(leakage[name], accuracy[name]) for name in names])
-    axes.step(
-        *(100 * np.array(best).T), where="post", color=QUIET, lw=1.2, zorder=1, label="no other is better in both"
-    )
+    if len(best) > 1:
+        line = 100 * np.array(best).T
+        axes.step(*line, where="post", color=QUIET, lw=1.2, zorder=1, label="no other is better in both")
     for number, name in enumerate(names):
         color, marker = PALETTE[number % 6], MARKERS[(number + number // 6) % len(MARKERS)]
         axes.scatter(100 * leakage[name], 100 * accuracy[name], s=70, color=color, marker=marker, label=name, zorder=2)

@@ -76,28 +76,26 @@ def recoloring_strip(
 
     predicted (m, colors) and y (m,) are indices of class_names; a wrong one is framed and marked with a cross.
     """
-    pictures, said, truth = np.moveaxis(np.asarray(x), 2, -1), np.asarray(predicted), np.asarray(y)
+    pictures, said, truth = np.asarray(x), np.asarray(predicted), np.asarray(y)
+    columns, (height, width) = said.shape[1], pictures.shape[-2:]
+    wrong = (said != truth[:, None]).ravel()
+    titles = [f"✗ {class_names[c]}" if bad else class_names[c] for c, bad in zip(said.ravel(), wrong, strict=True)]
+    rows = [class_names[label] for label in truth]
+    figure = sample_grid(pictures.reshape(-1, *pictures.shape[2:]), columns, titles, rows)
+    axes = figure.axes[0]
+    for place in np.flatnonzero(wrong).tolist():
+        axes.texts[place].set(color=PALETTE[1], fontweight="bold")
+        corner = (place % columns * (width + GAP) - 0.5, place // columns * (height + TITLE) + TITLE - 0.5)
+        axes.add_patch(Rectangle(corner, width, height, fill=False, lw=2, ec=PALETTE[1], clip_on=False))
     long = max(len(name) for name in color_names) > 7
-    figure = empty_figure(0.66 * len(color_names) + 0.7, 0.9 * len(pictures) + (0.8 if long else 0.4))
-    grid = figure.subplots(*said.shape, squeeze=False)
-    for (row, column), axes in np.ndenumerate(grid):
-        axes.imshow(pictures[row, column], interpolation="none")
-        _bare(axes)
-        _say(axes, class_names[int(said[row, column])], right=bool(said[row, column] == truth[row]))
-    for axes, name in zip(grid[0], color_names, strict=True):
-        axes.set_title(name, fontsize=8, rotation=90 if long else 0)
-    for axes, label in zip(grid[:, 0], truth, strict=True):
-        axes.set_ylabel(class_names[label], rotation=0, ha="right", va="center", fontweight="bold")
+    axes.xaxis.tick_top()
+    axes.set_xticks(
+        [column * (width + GAP) + width / 2 for column in range(columns)],
+        color_names,
+        rotation=90 if long else 0,
+        fontsize=8,
+    )
     return figure
-
-
-def _say(axes: Axes, name: str, right: bool) -> None:
-    if right:
-        axes.set_xlabel(name, fontsize=9, labelpad=2)
-        return
-    axes.set_xlabel(f"✗ {name}", fontsize=9, labelpad=2, color=PALETTE[1], fontweight="bold")
-    frame = Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, lw=2.5, ec=PALETTE[1], clip_on=False)
-    axes.add_patch(frame)
 
 
 def _bare(axes: Axes) -> None:

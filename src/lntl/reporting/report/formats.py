@@ -1,0 +1,147 @@
+"""The files that a report reads, as `lntl train`, `lntl eval` and `lntl probe` write them; all shares lie in [0, 1]."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
+
+Share = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Estimate(BaseModel):
+    """A number with its interval; `undefined` says why there is none."""
+
+    value: Share | None = None
+    low: Share | None = None
+    high: Share | None = None
+    undefined: str | None = None
+
+
+class Metric(Estimate):
+    """A metric over n images."""
+
+    n: int
+    meaning: str = ""
+
+
+class Row(Estimate):
+    """The accuracy on the n images of one class, or of one bias value; `small` says that they are few."""
+
+    name: str
+    n: int
+    small: bool = False
+
+
+class Groups(BaseModel):
+    """Of each (class, bias value): accuracy and number of images."""
+
+    accuracy: list[list[Share | None]]
+    count: list[list[int]]
+
+
+class Evaluation(BaseModel):
+    """evaluation/test.json."""
+
+    epoch: int
+    n: int
+    class_names: list[str]
+    bias_names: list[str]
+    metrics: dict[str, Metric]
+    by_class: list[Row]
+    by_bias: list[Row]
+    groups: Groups
+    confusion: list[list[int]]
+    warnings: list[str] = []
+
+
+class ProbeRow(BaseModel):
+    """The accuracy of one kind of probe on one layer, over seeds."""
+
+    layer: str
+    probe: str
+    mean: Share
+    std: Share
+    values: list[Share]
+
+
+class Chance(BaseModel):
+    """What a probe reaches that knows nothing: the most frequent value, and training on permuted labels."""
+
+    majority: Share
+    permutation: Share
+
+
+class Reference(BaseModel):
+    """The same probes on raw pixels and on plain training's features."""
+
+    pixels: list[ProbeRow] = []
+    erm: list[ProbeRow] | None = None
+
+
+class Probe(BaseModel):
+    """probe.json."""
+
+    epoch: int
+    bias: str
+    n_train: int
+    n_test: int
+    seeds: list[int]
+    chance: Chance
+    h_accuracy: Share | None = None
+    h_chance: Share | None = None
+    probes: list[ProbeRow]
+    reference: Reference = Reference()
+    leakage: Share
+    warnings: list[str] = []
+
+
+class Changes(BaseModel):
+    """How much a prediction depends on the colour: share of images that flip, mean change of the probabilities."""
+
+    flip_rate: Estimate
+    mean_change: Estimate
+
+
+class ColorAccuracy(BaseModel):
+    """The accuracy over all images in one colour."""
+
+    name: str
+    accuracy: Share
+
+
+class Recoloring(Changes):
+    """recoloring.json."""
+
+    epoch: int | None = None
+    n: int
+    colors: list[str]
+    by_color: list[ColorAccuracy]
+    erm: Changes | None = None
+
+
+class Checkpoint(BaseModel):
+    """What result.json says of one checkpoint."""
+
+    epoch: int
+    test: dict[str, Any] = {}
+
+
+class Result(BaseModel):
+    """result.json."""
+
+    experiment: str
+    method: str
+    seed: int
+    data: str = ""
+    selection: str = ""
+    best: Checkpoint
+    last: Checkpoint
+    training_seconds: Share | None = None
+
+
+class Epoch(BaseModel, extra="allow"):
+    """A line of metrics.jsonl; every metric is a field more."""
+
+    phase: int
+    method: str
+    epoch: int
+    total_epoch: int

@@ -1,0 +1,355 @@
+"""The report: one whole page from a whole run folder and from a poor one, and the same facts in three files."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from tiny_runs import lntl
+
+from lntl.errors import UserError
+from lntl.reporting.report import write_report
+from lntl.reporting.report.page import MOST_DRAWN
+from lntl.reporting.report.svg import Drawing
+
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+PARTS = {
+    "samples.npz": "lntl report",
+    "metrics.jsonl": "lntl train",
+    "evaluation/test.json": "lntl eval",
+    "probe.json": "lntl probe",
+    "recoloring.json": "lntl probe",
+    "recoloring.npz": "lntl probe",
+    "embedding.npz": "lntl probe",
+    "result.json": "lntl train",
+    "environment.json": None,
+    "config.yaml": None,
+}
+
+
+class Page(HTMLParser):
+    """The parts of a page that a test asks about."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.words: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        assert self._open == [], "not closed"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        self.tags.append((tag, values))
+        if "id" in values:
+            self.ids.append(values["id"])
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open and self._open[-1] not in ("style", "script"):
+            self.words.append(data)
+
+    def all(self, *names: str) -> list[tuple[str, dict[str, str]]]:
+        return [(tag, values) for tag, values in self.tags if tag in names]
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def written(out: Path) -> tuple[str, Page, dict[str, Any], str]:
+    """Return a report's HTML, its page, report.json and report.md."""
+    html = (out / "index.html").read_text(encoding="utf-8")
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    return html, Page(html), report, (out / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def single(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of one run."""
+    return write_report([made / "lntl"], tmp_path_factory.mktemp("single")).parent
+
+
+@pytest.fixture(scope="module")
+def several(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of two runs."""
+    return write_report([made / "lntl", made / "plain"], tmp_path_factory.mktemp("several")).parent
+
+
+@pytest.fixture(params=["single", "several"])
+def out(request: pytest.FixtureRequest) -> Path:
+    folder: Path = request.getfixturevalue(request.param)
+    return folder
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made and not drawn, which takes seconds a page."""
+
+    def draw(make: Callable[[], Figure], name: str, alt: str) -> Drawing:
+        make()
+        return Drawing(Markup('<svg role="img" aria-label="{}"></svg>').format(alt), alt, 100)
+
+    monkeypatch.setattr("lntl.reporting.report.drawings.draw", draw)
+    monkeypatch.setattr("lntl.reporting.report.compare.draw", draw)
+
+
+def check_whole(html: str, page: Page) -> None:
+    """Assert that a page is one well-formed file that needs nothing else and says no number that is none."""
+    assert len(html.encode()) < 5_000_000
+    assert len(page.ids) == len(set(page.ids))
+    for _, values in page.tags:
+        for name in ("src", "href"):
+            link = values.get(name, "#")
+            assert link.startswith(("#", "data:")), link
+            assert not link.startswith("#") or len(link) == 1 or link[1:] in page.ids, link
+    assert "http:" not in html
+    assert "https:" not in html
+    assert not re.search(r"\bnan\b", re.sub(r"base64,[\w+/=]+", "", html), re.IGNORECASE)
+    for _, values in page.all("svg"):
+        assert values.get("aria-hidden") == "true" or len(values["aria-label"]) > 30
+    levels = [int(tag[1]) for tag, _ in page.all("h1", "h2", "h3", "h4")]
+    assert levels.count(1) == 1
+    assert levels[0] == 1
+    assert all(later - earlier <= 1 for earlier, later in pairwise(levels))
+    assert {"main", "nav", "footer"} <= {tag for tag, _ in page.tags}
+    assert "None" not in page.text
+
+
+def test_the_page_is_whole(out: Path) -> None:
+    html, page, _, _ = written(out)
+    check_whole(html, page)
+
+
+def test_the_page_has_every_figure_and_says_nothing_is_missing(single: Path) -> None:
+    _, page, report, _ = written(single)
+    drawn = [values["aria-label"] for _, values in page.all("svg") if "aria-label" in values]
+    assert len(drawn) == 8  # two of samples, curves, confusion, groups, probes, strip, embedding
+    assert report["runs"][0]["missing"] == {}
+    assert "Not here yet" not in page.text
+
+
+def test_the_first_screen_answers_the_question(single: Path) -> None:
+    _, page, report, markdown = written(single)
+    run = report["runs"][0]
+    assert run["question"] == "Did the network unlearn the colour?"
+    assert run["verdict"]["word"] == "Partly"
+    for text in (run["question"], run["verdict"]["text"], *(answer["text"] for answer in run["answers"])):
+        plain = " ".join(text.split())
+        assert plain in page.text
+        assert plain in " ".join(markdown.split())
+    assert page.text.index(run["question"]) < page.text.index("What the network sees")
+
+
+def test_report_json_holds_the_numbers_of_the_files(single: Path, made: Path) -> None:
+    run = written(single)[2]["runs"][0]
+    read = {
+        name: json.loads((made / "lntl" / name).read_text())
+        for name in ("evaluation/test.json", "probe.json", "recoloring.json", "erm/evaluation/test.json")
+    }
+    test, erm = read["evaluation/test.json"], read["erm/evaluation/test.json"]
+    for row in run["metrics"]:
+        told = test["metrics"][row["name"]]
+        assert row["run"] == {name: told[name] for name in ("value", "low", "high", "undefined")}
+        assert row["erm"]["value"] == erm["metrics"][row["name"]]["value"]
+        assert (row["n"], row["meaning"]) == (told["n"], told["meaning"])
+    assert [row["name"] for row in run["metrics"]] == list(test["metrics"])
+    for rows in ("by_class", "by_bias"):
+        assert [(r["name"], r["n"], r["run"]["value"]) for r in run[rows]] == [
+            (r["name"], r["n"], r["value"]) for r in test[rows]
+        ]
+    assert run["groups"] == {"run": test["groups"], "erm": erm["groups"]}
+    assert run["confusion"] == {"run": test["confusion"], "erm": erm["confusion"]}
+    for name in ("probes", "reference", "chance", "leakage", "seeds", "h_accuracy"):
+        assert run["probe"][name] == read["probe.json"][name]
+    assert run["recoloring"]["run"]["flip_rate"]["value"] == read["recoloring.json"]["flip_rate"]["value"]
+    numbers = {number["name"]: number for number in run["key_numbers"]}
+    assert numbers["accuracy"]["run"]["value"] == test["metrics"]["accuracy"]["value"]
+    assert numbers["leakage"]["run"]["value"] == read["probe.json"]["leakage"]
+    assert numbers["leakage"]["chance"] == max(read["probe.json"]["chance"].values())
+
+
+def test_page_and_markdown_tell_the_same_numbers(single: Path) -> None:
+    _, page, report, markdown = written(single)
+    for row in report["runs"][0]["metrics"]:
+        for who in ("run", "erm"):
+            value = row[who]["value"]
+            told = f"undefined: {row[who]['undefined']}" if value is None else f"{100 * value:.1f}\u202f%"
+            assert told in markdown
+            assert " ".join(told.split()) in page.text or told in page.text
+
+
+def test_several_runs_are_compared(several: Path) -> None:
+    _, page, report, markdown = written(several)
+    rows = report["comparison"]["rows"]
+    assert [row["name"] for row in rows] == ["lntl", "ERM beside lntl", "plain"]
+    assert [row["verdict"] for row in rows] == ["Partly", None, "Biased"]
+    assert report["comparison"]["answer"].startswith("Most accurate: lntl (")
+    assert len([1 for tag, _ in page.all("details")]) == 2 * 3  # a run, and in it environment and configuration
+    assert any("Test accuracy against leakage" in values.get("aria-label", "") for _, values in page.all("svg"))
+    for row in rows:
+        assert f"| {row['name']} |" in markdown
+
+
+@pytest.mark.usefixtures("quick")
+def test_runs_of_one_name_are_told_apart_by_their_folder(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "plain", tmp_path / "plain")
+    runs = [made / "plain", tmp_path / "plain"]
+    write_report(runs, tmp_path / "out")
+    assert [row["name"] for row in written(tmp_path / "out")[2]["comparison"]["rows"]] == [str(run) for run in runs]
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("part", PARTS)
+def test_a_missing_part_names_the_command_that_makes_it(made: Path, tmp_path: Path, part: str) -> None:
+    run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
+    (run / part).unlink()
+    out = write_report([run], tmp_path / "out").parent
+    html, page, report, _ = written(out)
+    check_whole(html, page)
+    command = PARTS[part]
+    commands = set(report["runs"][0]["missing"].values())
+    assert len(commands) <= 1
+    for told in commands:
+        assert told.startswith(f"{command} {run}")
+    if command not in (None, "lntl train"):
+        assert command in page.text
+    if part in ("config.yaml", "result.json"):
+        assert report["runs"][0]["warnings"][0]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text("project: {experiment_name: run}\n")
+    html, page, report, markdown = written(write_report([run], tmp_path / "out").parent)
+    check_whole(html, page)
+    assert report["runs"][0]["verdict"]["word"] == "Open"
+    assert "not measured" in page.text
+    assert "not over" in page.text
+    assert "nan" not in markdown.lower()
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.yaml", "training: ["),
+        ("config.yaml", "training: {phases: 3}"),
+        ("result.json", "{"),
+        ("result.json", "[]"),
+        ("evaluation/test.json", '{"epoch": 1}'),
+        ("probe.json", '{"leakage": NaN}'),
+        ("metrics.jsonl", '{"phase": 1, "meth'),
+        ("environment.json", "x"),
+        ("samples.npz", "no archive"),
+        ("embedding.npz", ""),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_a_warning(made: Path, tmp_path: Path, name: str, content: str) -> None:
+    run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
+    (run / name).write_text(content)
+    html, page, report, _ = written(write_report([run], tmp_path / "out").parent)
+    check_whole(html, page)
+    warnings = report["runs"][0]["warnings"]
+    assert name.startswith("config") or any(name in warning for warning in warnings)
+
+
+@pytest.mark.usefixtures("quick")
+def test_arrays_that_do_not_fit_leave_their_figure_out(made: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
+    np.savez(run / "embedding.npz", xy=np.zeros((3, 2)), y=np.array([0, 1, 99]), bias=np.zeros(3, dtype=int))
+    np.savez(run / "recoloring.npz", x=np.zeros((1, 2, 3, 4, 4), np.uint8), predicted=np.zeros((1, 3), int), y=[0])
+    html, page, _, _ = written(write_report([run], tmp_path / "out").parent)
+    check_whole(html, page)
+    assert "Not here yet: the map" in page.text
+
+
+@pytest.mark.usefixtures("quick")
+def test_numbers_that_are_none_become_null(made: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
+    line = {"phase": 1, "method": "erm", "epoch": 1, "total_epoch": 1, "train/task": 1.0, "val/accuracy": float("nan")}
+    (run / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    html, page, report, _ = written(write_report([run], tmp_path / "out").parent)
+    check_whole(html, page)
+    assert report["runs"][0]["epochs"][0]["val/accuracy"] is None
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_old_evaluation_is_told(made: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
+    probe = json.loads((run / "probe.json").read_text()) | {"epoch": 2}
+    (run / "probe.json").write_text(json.dumps(probe))
+    warnings = written(write_report([run], tmp_path / "out").parent)[2]["runs"][0]["warnings"]
+    assert any("the probe is of epoch 2, the best checkpoint of epoch 7" in warning for warning in warnings)
+
+
+def test_names_from_the_run_are_text_and_not_html(made: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
+    path = run / "evaluation/test.json"
+    path.write_text(path.read_text().replace('"crimson"', '"<script>$x$|</script>"'))
+    html, page, _, markdown = written(write_report([run], tmp_path / "out").parent)
+    check_whole(html, page)
+    assert len(page.all("script")) == 1
+    assert "$x$\\|" in markdown
+
+
+def test_a_page_of_many_runs_stays_small(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lntl.reporting.report.page.MOST_DRAWN", 1)
+    out = write_report([made / "plain", made / "lntl"], tmp_path / "out").parent
+    html, page, _, _ = written(out)
+    check_whole(html, page)
+    assert f"lntl report {made / 'lntl'}" in page.text
+    one = len((write_report([made / "lntl"], tmp_path / "one")).read_bytes())
+    assert MOST_DRAWN * one < 5_000_000
+
+
+def test_what_is_no_run_folder_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no run folder.*lntl train"):
+        write_report([tmp_path], tmp_path / "out")
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_command_writes_into_the_run_folder(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
+    assert lntl("report", str(run)) == 0
+    out = capsys.readouterr().out
+    for name in ("index.html", "report.json", "report.md"):
+        assert str(run / "report" / name) in out
+        assert (run / "report" / name).is_file()
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_command_knows_a_configurations_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert lntl("train", "tiny.yaml", "--epochs", "1") == 0
+    assert "lntl report results/tiny makes a page" in capsys.readouterr().out
+    assert lntl("report", "tiny.yaml") == 0
+    assert (folder / "results/tiny/report/index.html").is_file()
+    assert (folder / "results/tiny/samples.npz").is_file()
+    assert lntl("report", "results/tiny", "results/tiny", "--out", "page") == 0
+    assert written(folder / "page")[2]["comparison"] is None  # one run, named twice
+
+
+@pytest.mark.parametrize("target", ["results/nothing", "."])
+def test_the_command_says_what_is_no_run(folder: Path, capsys: pytest.CaptureFixture[str], target: str) -> None:
+    assert lntl("report", target) == 2
+    assert "run folder" in capsys.readouterr().err

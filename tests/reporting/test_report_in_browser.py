@@ -1,0 +1,211 @@
+"""The report in a real browser: no error, every picture there, tables sort, dark and narrow and on paper.
+
+Needs Chromium: the one that LNTL_CHROMIUM names, Playwright's own, or an installed one; without any, the tests skip.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from lntl.reporting.report import write_report
+
+NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+PICTURES = """async () => {
+  const pictures = [...document.querySelectorAll("svg image")].map((each) => each.getAttribute("href"));
+  return Promise.all(pictures.map(async (source) => {
+    const picture = new Image();
+    picture.src = source;
+    try { await picture.decode(); } catch { return 0; }
+    return picture.naturalWidth;
+  }));
+}"""
+# The smallest contrast (WCAG 2) of visible texts with the page's ground: 4.5 is what a normal text needs.
+CONTRAST = """() => {
+  const context = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const light = (color) => {
+    context.fillStyle = color;
+    context.fillRect(0, 0, 1, 1);
+    const parts = [...context.getImageData(0, 0, 1, 1).data].slice(0, 3).map((part) => part / 255);
+    const [r, g, b] = parts.map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const ground = light(getComputedStyle(document.body).backgroundColor);
+  const texts = [...document.querySelectorAll("h1, h2, p, small, th, td, dt, dd, a, figcaption")];
+  const words = texts.map((each) => getComputedStyle(each).color);
+  const ticks = [...document.querySelectorAll(".drawing text[style*=currentColor]")];
+  const values = [...words, ...ticks.map((each) => getComputedStyle(each).fill)].map(light);
+  return Math.min(...values.map((value) => (Math.max(value, ground) + 0.05) / (Math.min(value, ground) + 0.05)));
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium."""
+    with sync_playwright() as playwright:
+        given = os.environ.get("LNTL_CHROMIUM")
+        own = Path(playwright.chromium.executable_path)
+        path = given or (None if own.exists() else next(filter(None, map(shutil.which, NAMES)), ""))
+        if path == "":
+            pytest.skip("no Chromium: `playwright install chromium-headless-shell`, or name one with LNTL_CHROMIUM")
+        root = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium's sandbox refuses root
+        chromium = playwright.chromium.launch(executable_path=path, args=root)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def pages(made: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The pages of one run and of two."""
+    folder = tmp_path_factory.mktemp("pages")
+    return {
+        "single": write_report([made / "lntl"], folder / "single"),
+        "several": write_report([made / "lntl", made / "plain"], folder / "several"),
+    }
+
+
+@pytest.fixture
+def visit(browser: Browser, pages: dict[str, Path]) -> Iterator[Callable[..., Page]]:
+    """A function from a page's name and the browser's settings to the open page; it must say and ask for nothing."""
+    said: list[str] = []
+    opened = []
+
+    def visit(name: str, *, fragment: str = "", width: int = 1280, color_scheme: str = "light") -> Page:
+        settings = {"viewport": {"width": width, "height": 800}, "color_scheme": color_scheme}
+        context = browser.new_context(**settings)  # type: ignore[arg-type]
+        opened.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on(
+            "request", lambda request: said.extend([request.url] * (not request.url.startswith(("file:", "data:"))))
+        )
+        page.goto(pages[name].as_uri() + fragment)
+        return page
+
+    yield visit
+    for context in opened:
+        context.close()
+    assert said == []
+
+
+Visit = Callable[..., Page]
+
+
+@pytest.mark.parametrize("name", ["single", "several"])
+def test_every_picture_is_there(visit: Visit, name: str) -> None:
+    widths = visit(name).evaluate(PICTURES)
+    assert len(widths) >= 8
+    assert min(widths) > 0
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("name", ["single", "several"])
+def test_the_page_is_never_wider_than_the_window(visit: Visit, name: str, width: int) -> None:
+    page = visit(name, width=width)
+    page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_answer_is_on_the_first_screen(visit: Visit) -> None:
+    page = visit("single")
+    for part in (
+        page.locator("h1"),
+        page.locator(".sentence"),
+        page.locator(".tiles"),
+        page.locator(".answers dd").first,
+    ):
+        box = part.bounding_box()
+        assert box is not None
+        assert box["y"] + box["height"] < 800
+
+
+def column(page: Page, caption: str, number: int) -> list[str]:
+    rows = page.locator("table", has=page.locator("caption", has_text=caption)).locator("tbody tr")
+    return [cell.split("\n")[0] for cell in rows.locator(f":nth-child({number})").all_inner_texts()]
+
+
+def test_a_click_sorts_and_another_turns_it_round(visit: Visit) -> None:
+    page = visit("single")
+    table = page.locator("table", has=page.locator("caption", has_text="Accuracy by colour"))
+    shares = table.locator("tbody td:nth-child(3)")
+
+    def values() -> list[float]:
+        return [float(each) for each in shares.evaluate_all("cells => cells.map((cell) => cell.dataset.value)")]
+
+    before = values()
+    assert before != sorted(before)
+    header = table.get_by_role("columnheader", name="this run")
+    header.get_by_role("button").click()
+    assert values() == sorted(before)
+    assert header.get_attribute("aria-sort") == "ascending"
+    header.get_by_role("button").click()
+    assert values() == sorted(before, reverse=True)
+    assert header.get_attribute("aria-sort") == "descending"
+    table.get_by_role("button", name="colour").click()
+    names = table.locator("tbody th").all_inner_texts()
+    assert names == sorted(names)
+    assert header.get_attribute("aria-sort") == "none"
+
+
+def test_the_keyboard_sorts_and_what_was_not_measured_stays_last(visit: Visit) -> None:
+    page = visit("single")
+    table = page.locator("table", has=page.locator("caption", has_text="Metrics on the test set"))
+    button = table.get_by_role("button", name="this run")
+    for key, order in (("Enter", "ascending"), ("Space", "descending")):
+        button.focus()
+        page.keyboard.press(key)
+        assert table.get_by_role("columnheader", name="this run").get_attribute("aria-sort") == order
+        assert table.locator("tbody th").last.inner_text().startswith("accuracy of h")
+
+
+def test_the_keyboard_sees_where_it_is(visit: Visit) -> None:
+    page = visit("single")
+    page.keyboard.press("Tab")
+    skip = page.locator(".skip")
+    assert skip.evaluate("(link) => link === document.activeElement")
+    box = skip.bounding_box()
+    assert box is not None
+    assert box["x"] >= 0
+    page.keyboard.press("Tab")
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+def test_what_scrolls_sideways_can_be_reached_on_a_narrow_screen(visit: Visit) -> None:
+    page = visit("single", width=390)
+    boxes = page.locator("figure .scroll")
+    wide = boxes.evaluate_all("boxes => boxes.filter((box) => box.scrollWidth > box.clientWidth).length")
+    reached = boxes.evaluate_all("boxes => boxes.filter((box) => box.tabIndex === 0).length")
+    assert wide == reached > 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_and_figures_can_be_read_in_both_themes(visit: Visit, scheme: str) -> None:
+    page = visit("single", color_scheme=scheme)
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (ground == "rgb(20, 23, 26)") == (scheme == "dark")
+    assert page.evaluate(CONTRAST) >= 4.5
+    assert page.locator(".drawing text[style*=currentColor]").count() > 50
+
+
+def test_on_paper_everything_is_open_light_and_without_navigation(visit: Visit) -> None:
+    page = visit("several", color_scheme="dark")
+    assert page.locator("details:not([open])").count() > 0
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print")
+    assert page.locator("details:not([open])").count() == 0
+    assert not page.locator("nav").is_visible()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
+    assert page.pdf().startswith(b"%PDF")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator("details:not([open])").count() > 0
+
+
+def test_a_link_opens_the_part_that_it_leads_to(visit: Visit) -> None:
+    page = visit("several", fragment="#run2-leakage")
+    assert page.locator("#run2").evaluate("(part) => part.open")
+    assert not page.locator("#run1").evaluate("(part) => part.open")

@@ -1,0 +1,123 @@
+"""The answer in plain words: what is said for which numbers, and that it never claims more than they show."""
+
+from typing import Any
+
+import pytest
+
+from lntl.reporting.report.formats import Estimate
+from lntl.reporting.report.verdict import APART, NEAR_CHANCE, Measured, answers, cost, duration, gone, used, verdict
+
+
+def around(value: float, half: float = 0.01) -> Estimate:
+    return Estimate(value=value, low=value - half, high=value + half)
+
+
+BETTER: dict[str, Any] = {"accuracy": around(0.8), "erm_accuracy": around(0.5)}
+SAME: dict[str, Any] = {"accuracy": around(0.505), "erm_accuracy": around(0.5)}
+WORSE: dict[str, Any] = {"accuracy": around(0.3), "erm_accuracy": around(0.5)}
+STEADY: dict[str, Any] = {"flips": around(0.2), "erm_flips": around(0.9)}
+FLIPPING: dict[str, Any] = {"flips": around(0.95), "erm_flips": around(0.9)}
+CHANCE = 0.1
+LEAKS: dict[str, dict[str, Any]] = {
+    "Yes": {"leakage": CHANCE + NEAR_CHANCE, "chance": CHANCE, "erm_leakage": 0.9},
+    "Partly": {"leakage": 0.89 - APART, "chance": CHANCE, "erm_leakage": 0.9},
+    "No": {"leakage": 0.9 - APART + 0.01, "chance": CHANCE, "erm_leakage": 0.9},
+    "Not measured": {},
+}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "short"),
+    [
+        (BETTER, "Yes"),
+        (BETTER | STEADY, "Yes"),
+        (SAME | STEADY, "Yes"),
+        (SAME, "No"),
+        (WORSE, "No"),
+        (SAME | FLIPPING, "No"),
+        (BETTER | FLIPPING, "Unclear"),
+        (WORSE | STEADY, "Unclear"),
+        ({"accuracy": around(0.8)}, "Not measured"),
+        ({"accuracy": Estimate(value=0.8), "erm_accuracy": around(0.5)}, "Not measured"),  # no interval, no claim
+        ({"accuracy": Estimate(undefined="no image"), "erm_accuracy": around(0.5)}, "Not measured"),
+        ({}, "Not measured"),
+    ],
+)
+def test_used_less(numbers: dict[str, Any], short: str) -> None:
+    assert used(Measured("colour", True, **numbers)).short == short
+
+
+@pytest.mark.parametrize("short", LEAKS)
+def test_gone(short: str) -> None:
+    answer = gone(Measured("colour", True, **LEAKS[short]))
+    assert answer.short == short
+    assert ("does not tell this run and plain training apart" in answer.text) == (short == "No")
+
+
+def test_gone_without_plain_training_claims_no_comparison() -> None:
+    answer = gone(Measured("colour", True, leakage=0.5, chance=CHANCE))
+    assert answer.short == "No"
+    assert "plain training" not in answer.text
+
+
+@pytest.mark.parametrize(("h", "leak", "fooled"), [(0.12, "No", True), (0.5, "No", False), (0.12, "Yes", False)])
+def test_h_was_fooled_only_where_it_is_at_chance_and_the_probe_is_not(h: float, leak: str, fooled: bool) -> None:
+    text = gone(Measured("colour", True, h_accuracy=h, h_chance=0.1, **LEAKS[leak])).text
+    assert "bias head h is right in" in text
+    assert ("it was fooled" in text) == fooled
+    assert "bias head" not in gone(Measured("colour", False, h_accuracy=h, h_chance=0.1, **LEAKS[leak])).text
+
+
+@pytest.mark.parametrize(
+    ("numbers", "leak", "word", "told"),
+    [
+        (BETTER, "Yes", "Yes", "and its features no longer tell the colour."),
+        (BETTER, "Partly", "Partly", "though well above chance."),
+        (BETTER, "No", "Partly", "but the colour can still be read from its features."),
+        (SAME, "Yes", "Partly", "no less than those of plain training, but its features"),
+        (SAME, "No", "No", "and the colour can still be read"),
+        (BETTER, "Not measured", "Open", "was not measured."),
+        ({}, "Yes", "Open", "was not measured, but"),
+        ({}, "Not measured", "Open", "Neither"),
+        (BETTER | FLIPPING, "No", "No", "contradict"),
+    ],
+)
+def test_verdict(numbers: dict[str, Any], leak: str, word: str, told: str) -> None:
+    said, sentence = verdict(Measured("colour", True, **numbers, **LEAKS[leak]))
+    assert said == word
+    assert told in sentence
+    assert sentence.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "word"),
+    [
+        ({"flips": around(0.5)}, "Biased"),
+        ({"flips": around(0.05)}, "Not biased"),
+        ({"accuracy": around(0.5), "aligned": around(0.99)}, "Biased"),
+        ({"accuracy": around(0.97), "aligned": around(0.99)}, "Not biased"),
+        ({}, "Plain"),
+    ],
+)
+def test_plain_training_is_not_said_to_unlearn(numbers: dict[str, Any], word: str) -> None:
+    measured = Measured("colour", False, **numbers)
+    assert verdict(measured)[0] == word
+    assert [answer.question for answer in answers(measured)] == [
+        "Does it use the colour?",
+        "Is the colour gone from the features?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("aligned", "short"), [(0.99, "No accuracy"), (0.985, "No accuracy"), (0.9, "9.0 points"), (None, "Not measured")]
+)
+def test_cost(aligned: float | None, short: str) -> None:
+    value = None if aligned is None else around(aligned)
+    answer = cost(Measured("colour", True, aligned=value, erm_aligned=around(0.99), seconds=600, erm_seconds=300))
+    assert answer.short == short
+    assert "Training took 10.0\u202fmin, 2.0 times as long as plain training." in answer.text
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(45, "45\u202fs"), (318, "5.3\u202fmin"), (7560, "2.1\u202fh")])
+def test_duration(seconds: float, told: str) -> None:
+    assert duration(seconds) == told
