@@ -106,22 +106,8 @@ def _show(result: dict[str, Any], config: Config, folder: RunFolder) -> None:
 
 def evaluate(target: Path, device: str | None) -> None:
     """Evaluate a checkpoint, or the best one of a run folder, on the test set; show and keep what was measured."""
-    path = RunFolder(target).best if target.is_dir() else target
-    """Evaluate a checkpoint, or the best one of a run folder, on the test set, and show the metrics."""
     path = _checkpoint(target)
     console.log_to_console()
-    config, facts = experiment.evaluate_checkpoint(path, device=device)
-    title = f"{config.project.experiment_name}: {path.name}, epoch {facts['epoch']}, test set"
-    out.print(tables.metric_table(title, facts["test"]))
-
-
-def _checkpoint(target: Path) -> Path:
-    """Return the best checkpoint of a run folder, or the target itself where it is no folder."""
-    path = RunFolder(target).best if target.is_dir() else target
-    if target.is_dir() and not path.exists():
-        last = RunFolder(target).last
-        remedy = f"name another, e.g. {last}" if last.exists() else "is it a run folder, and has its last phase begun?"
-        raise UserError(f"{target}: no {path.relative_to(target)} there; {remedy}")
     evaluation = experiment.evaluate_checkpoint(path, device=device)
     facts, chosen = evaluation.facts, evaluation.config.evaluation.metrics
     title = f"{evaluation.config.project.experiment_name}: {path.name}, epoch {facts['epoch']}, test set"
@@ -136,9 +122,13 @@ def _checkpoint(target: Path) -> Path:
         out.print("Not kept in a file: the checkpoint does not lie in RUN/checkpoints/.", style="dim")
 
 
-        raise UserError(
-            f"{target}: no {path.relative_to(target)} there; is it a run folder, and has its last phase begun?"
-        )
+def _checkpoint(target: Path) -> Path:
+    """Return the best checkpoint of a run folder, or the target itself where it is no folder."""
+    path = RunFolder(target).best if target.is_dir() else target
+    if target.is_dir() and not path.exists():
+        last = RunFolder(target).last
+        remedy = f"name another, e.g. {last}" if last.exists() else "is it a run folder, and has its last phase begun?"
+        raise UserError(f"{target}: no {path.relative_to(target)} there; {remedy}")
     return path
 
 

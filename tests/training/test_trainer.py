@@ -236,8 +236,8 @@ def test_a_loss_that_is_not_finite_is_told_with_step_phase_and_terms(
     split = Breaking(digits.splits["train"], good=7)
     trainer = make_trainer("erm", {"method": "lntl", "epochs": 2}, split=split, logging={"log_interval_batches": every})
     message = (
-        r"^the loss is not finite at step 2 of epoch 2 in phase 2 \(lntl\): task = nan, mi = nan, bias = nan, mu = 0\.1, "
-        r"h_accuracy = \S+, gradient_ratio = nan; lower the learning rate or set training\.clip_grad_norm$"
+        r"^the loss is not finite at step 2 of epoch 2 in phase 2 \(lntl\): task = nan, mi = nan, bias = nan, mu = 0\.1"
+        r", h_accuracy = \S+, gradient_ratio = nan; lower the learning rate or set training\.clip_grad_norm$"
     )
     seen = []
     with pytest.raises(NonFiniteLossError, match=message):

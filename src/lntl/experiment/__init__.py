@@ -1,8 +1,8 @@
 """From a configuration to a finished run: the one room that knows every name."""
 
 from lntl.experiment.build import Experiment, build
-from lntl.experiment.probing import probe_checkpoint
 from lntl.experiment.complete import complete
+from lntl.experiment.probing import probe_checkpoint
 from lntl.experiment.result import conclude, evaluate_checkpoint, load_networks
 from lntl.experiment.run import Run, resume, start
 
@@ -10,11 +10,11 @@ __all__ = [
     "Experiment",
     "Run",
     "build",
+    "complete",
     "conclude",
     "evaluate_checkpoint",
     "load_networks",
     "probe_checkpoint",
-    "complete",
     "resume",
     "start",
 ]

@@ -12,6 +12,7 @@ from lntl.runs.files import write_json, write_text
 
 class RunFolder:
     """A run: config.yaml, environment.json, run.log, metrics.jsonl, result.json, and what lies in folders below."""
+
     """A run's config.yaml, environment.json, run.log, metrics.jsonl, tensorboard_logs/, checkpoints/, result.json.
 
     What `lntl probe` adds: probe.json, embedding.npz, and recoloring.json and .npz where the data can be recoloured.
@@ -67,12 +68,10 @@ class RunFolder:
                 "or give this one another project.experiment_name"
             )
         try:
-            for folder in (self.tensorboard, self.checkpoints, self.evaluation):
+            for folder in (self.tensorboard, self.checkpoints, self.evaluation, self.report):
                 shutil.rmtree(folder, ignore_errors=True)
-            found = (self.probe, self.embedding, self.recoloring, self.recoloring_strip)
+            found = (self.probe, self.embedding, self.recoloring, self.recoloring_strip, self.samples)
             for file in (self.config, self.environment, self.log, self.metrics, self.result, *found):
-            for folder in (self.tensorboard, self.checkpoints, self.report):
-            for file in (self.config, self.environment, self.log, self.metrics, self.result, self.samples):
                 file.unlink(missing_ok=True)
             self.checkpoints.mkdir(parents=True)
         except OSError as error:
