@@ -57,6 +57,8 @@ TABLE: dict[str, Try] = {
     ),
     "lntl train colored_mnist_default --resume auto": Try("lntl, last", RESULT, given="half a run"),
     f"lntl eval {RUN}": Try(f"{NAME}: best_model.pth", given="a run"),
+    f"lntl probe {RUN}": Try("chance", f"{RUN}/probe.json", given="a run"),
+    "make report": Try("index.html", f"{RUN}/report/index.html", given="a run"),
     f"{MAIN} --num_epochs 20 --device cpu": Try("lntl, last", f"{RUN}/checkpoints/checkpoint_epoch_22.pth"),
     f"{MAIN} --checkpoint_path {RUN}/checkpoints/last.pth": Try("lntl, last", RESULT, given="half a run"),
 }
