@@ -90,7 +90,7 @@ def test_metrics_has_a_line_an_epoch(finished: RunFolder) -> None:
     where = [tuple(r[k] for k in ("phase", "method", "epoch", "total_epoch", "step")) for r in records]
     assert where == [(1, "erm", 1, 1, 3), (2, "bias_head", 1, 2, 6), (3, "lntl", 1, 3, 9), (3, "lntl", 2, 4, 12)]
     terms = {"erm": {"task", "lr_f", "lr_g"}, "bias_head": {"bias", "lr_h"}}
-    terms["lntl"] = {"task", "mi", "bias", "mu", "lr_f", "lr_g", "lr_h"}
+    terms["lntl"] = {"task", "mi", "bias", "mu", "h_accuracy", "gradient_ratio", "lr_f", "lr_g", "lr_h"}
     for record in records:
         assert {k.removeprefix("train/") for k in record if k.startswith("train/")} == terms[record["method"]]
         assert {k.removeprefix("val/") for k in record if k.startswith("val/")} == NUMBERS
@@ -393,3 +393,20 @@ def test_a_run_taken_back_to_an_earlier_epoch_forgets_the_best_of_the_later_ones
         pass
     assert [record["val/accuracy"] for record in again.records] == [0.1, 0.2, 0.1]
     assert len(checkpoint.load(run.folder.best).records) == 2
+
+
+def test_what_is_wrong_with_the_adversary_is_told(
+    make_config: Callable[..., Config], caplog: pytest.LogCaptureFixture
+) -> None:
+    """An h that barely learns, in a game without weight, moves nothing; methods without h say nothing."""
+    dead = {"method": "lntl", "epochs": 1, "mu": 0.0, "lam": 0.0, "optimizer_h": {"lr": 1e-9}}
+    run = train(make_config("erm", dead))
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(told) == 1
+    assert told[0].startswith("the adversary is dead: h is at chance on the training data")
+    bias = run.experiment.data.splits["train"].batch(torch.arange(90)).bias
+    most = 0.0
+    for channel in range(3):
+        values = [v for v in bias[:, channel].flatten().tolist() if v >= 0]
+        most += max(values.count(v) for v in set(values)) / len(values) / 3
+    assert f"chance {most:.1%}" in told[0]

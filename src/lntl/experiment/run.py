@@ -1,8 +1,10 @@
 """A run in its folder: train, evaluate on val, log and save; begin it or take it up again."""
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -20,10 +22,12 @@ from lntl.runs.checkpoint import Checkpoint
 from lntl.runs.files import write_atomic, write_text
 from lntl.runs.folder import RunFolder, of_checkpoint
 from lntl.runs.tensorboard import TensorBoard
+from lntl.training import health
 from lntl.training.trainer import NonFiniteLossError, Step
-from lntl.types import Record
+from lntl.types import IGNORE, Record
 
 log = logging.getLogger("lntl")
+CHANCE_IMAGES = 2000  # enough to tell the share of the most frequent bias value to a percent
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,25 @@ class Run:
             if board is not None:
                 board.close()
 
+    @cached_property
+    def _bias_chance(self) -> float:
+        """What always naming the most frequent bias value scores on (the first) training images, mean over channels."""
+        split = self.experiment.data.splits["train"]
+        bias = split.batch(torch.arange(min(len(split), CHANCE_IMAGES))).bias
+        channels = bias.movedim(1, 0).flatten(1) if bias.dim() > 1 else bias[None]
+        known = [channel[channel != IGNORE] for channel in channels]
+        return sum(float(torch.bincount(k).max()) / len(k) for k in known if len(k)) / len(known)
+
+    def _tell_health(self, record: Record) -> None:
+        """Log what is wrong with the adversary, where the method has one, after an epoch."""
+        if "train/h_accuracy" not in record.metrics:
+            return
+        now = record.metrics | {"train/h_entropy": -record.metrics["train/mi"]}
+        before = self.records[-2] if len(self.records) > 1 and self.records[-2]["phase"] == record.phase else None
+        largest = math.log(self.experiment.data.spec.num_bins)
+        for sentence in health.diagnose(now, self._bias_chance, largest, before):
+            log.warning("%s", sentence)
+
     def _finish_epoch(self, record: Record, board: TensorBoard | None) -> None:
         began = perf_counter()
         scores = self.experiment.evaluate(self.experiment.trainer.evaluated, "val")
@@ -94,6 +117,7 @@ class Run:
             _told({name.removeprefix("train/"): v for name, v in record.metrics.items() if "/lr_" not in name}),
             _told(dict(list(scores.items())[:HEADLINES])),
         )
+        self._tell_health(record)
 
     @property
     def best_record(self) -> dict[str, Any] | None:
