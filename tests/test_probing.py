@@ -100,8 +100,7 @@ def test_recoloring_files(probed: Path) -> None:
 def test_recolouring_against_one_image_at_a_time(probed: Path) -> None:
     path = probed / "checkpoints/best_model.pth"
     saved = checkpoint.load(path)
-    config, _ = experiment.evaluate_checkpoint(path)
-    built = experiment.build(config)
+    built = experiment.build(experiment.evaluate_checkpoint(path).config)
     networks = experiment.load_networks(built, saved, path).eval()
     split, flips, changes = built.data.splits["test"], 0, 0.0
     recolored = [split.recolored(value) for value in range(10)]
@@ -233,7 +232,7 @@ def nothing(path: Path) -> None:
 @pytest.mark.parametrize(
     ("prepare", "arguments", "told"),
     [
-        (Path.unlink, [], r"tiny: no checkpoints/best_model\.pth there; is it a run folder"),
+        (Path.unlink, [], r"tiny: no checkpoints/best_model\.pth there; name another"),
         (
             broken_config,
             [],

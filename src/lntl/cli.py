@@ -99,6 +99,7 @@ def compare(
     benchmarking.compare(results, plan=plan, folder=out, metric=metric, by=by)
 
 
+@app.command()
 def probe(
     target: Annotated[
         Path,
@@ -121,6 +122,7 @@ def probe(
     commands.probe(target, layer, seeds, device)
 
 
+@app.command()
 def report(
     runs: Annotated[
         list[str], typer.Argument(metavar="RUN...", help="Run folders, or configurations whose runs are meant.")
