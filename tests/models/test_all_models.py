@@ -11,13 +11,14 @@ from lntl.types import DataSpec, Networks
 
 COLORED = DataSpec((3, 28, 28), 10, 8, (3, 14, 14), tuple("0123456789"), tuple("abcdefghij"), 100)
 GREY_TWO_BIASES = DataSpec((1, 28, 28), 4, 5, (2, 14, 14), tuple("abcd"), tuple("uvwxy"), 100)
-MODELS = plugins.names("lntl.models")
+MODELS = [*plugins.names("lntl.models"), "convnet bias_head=pooled"]
 
 
 def build(model: str, spec: DataSpec, seed: int = 0, **settings: Any) -> Networks:
     torch.manual_seed(seed)
-    plugin: Any = plugins.load("lntl.models", model)
-    networks: Networks = plugin(spec, plugin.Config(**settings))
+    name, *variant = model.split()
+    plugin: Any = plugins.load("lntl.models", name)
+    networks: Networks = plugin(spec, plugin.Config(**dict(pair.split("=") for pair in variant) | settings))
     return networks
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lntl.models.heads import MapHead
+from lntl.models.heads import MapHead, PooledHead
 
 
 def separate(head: MapHead, biases: int, channels: int, bins: int) -> nn.ModuleList:
@@ -109,3 +109,34 @@ def test_the_head_at_no_place_gives_no_logits(head: MapHead) -> None:
     assert logits.shape == (0, 8, 3)
     logits.sum().backward()
     assert not z.grad.any()
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_the_pooled_head_has_one_belief_an_image(train: bool) -> None:
+    torch.manual_seed(0)
+    head = PooledHead(channels=6, bins=8, biases=3).train(train)
+    maps = head(torch.randn(4, 6, 5, 7))
+    assert maps.shape == (4, 8, 3, 5, 7)
+    assert maps.flatten(3).std(dim=3).max() == 0
+    assert maps[:, :, :, 0, 0].std(dim=0).min() > 0
+
+
+def test_the_pooled_head_tells_its_belief_at_each_place_of_the_image() -> None:
+    torch.manual_seed(0)
+    head = PooledHead(channels=6, bins=8, biases=3)
+    z, where = torch.randn(4, 6, 5, 7), torch.rand(4, 5, 7) < 0.3
+    where[2] = False  # an image without a label
+    maps = head(z)
+    torch.testing.assert_close(head(z, where), torch.stack([maps[n, :, :, i, j] for n, i, j in where.nonzero()]))
+
+
+def test_the_pooled_head_sees_how_many_places_light_up() -> None:
+    """One mark or three, far apart: a head of small neighbourhoods says the same at each, this one does not."""
+    torch.manual_seed(0)
+    head = PooledHead(channels=1, bins=4, biases=1).eval()
+    once, thrice = torch.zeros(1, 1, 14, 14), torch.zeros(1, 1, 14, 14)
+    once[0, 0, 2, 2] = 1
+    thrice[0, 0, [2, 2, 10], [2, 10, 2]] = 1
+    assert not torch.allclose(head(once)[..., 2, 2], head(thrice)[..., 2, 2])
+    near = MapHead(channels=1, bins=4, biases=1).eval()
+    torch.testing.assert_close(near(once)[..., 2, 2], near(thrice)[..., 2, 2])

@@ -1,6 +1,7 @@
 """What TensorBoard shows of a run, and that a resumed run shows each step once."""
 
 import errno
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -39,11 +40,15 @@ def config(make_config: Callable[..., Config]) -> Config:
 
 
 def stop_after(run: Run, steps: int) -> None:
-    """Train some steps, then leave the run as a crash would."""
+    """Train some steps, then leave the run as a crash would.
+
+    Returns in another second than it began: event files are read in the order of their names, which tell the second.
+    """
     taken = (event for event in run.train() if isinstance(event, Step))
     for _ in range(steps):
         next(taken)
     taken.close()
+    time.sleep(1)
 
 
 def test_scalars_and_pictures(config: Config) -> None:

@@ -1,10 +1,13 @@
 """The authors' network for Colored MNIST. Source: the authors' code; f and g split at the 32 x 14 x 14 map."""
 
+from typing import Literal
+
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, conv2d
 
-from lntl.models.heads import MapHead, TaskHeadSettings, task_head
+from lntl.models.heads import MapHead, PooledHead, TaskHeadSettings, task_head
 from lntl.types import DataSpec, Networks
 
 __all__ = ["ConvNet"]
@@ -14,7 +17,13 @@ class ConvNet(Networks):
     """f: (N, 3, 28, 28) -> z (N, 32, 14, 14); g: z -> (N, classes); h: z -> (N, bins, 3, 14, 14)."""
 
     class Config(TaskHeadSettings):
-        """Settings of `model`; the architecture is the paper's."""
+        """Settings of `model`; the architecture is the paper's, but for a `pooled` bias head."""
+
+        bias_head: Literal["map", "pooled"] = Field(
+            "map",
+            description="h: a belief for each place from its neighbourhood, as in the paper, or one belief an image "
+            "from the whole map, for a bias that is the same all over an image.",
+        )
 
     def __init__(self, spec: DataSpec, config: "ConvNet.Config") -> None:
         super().__init__()
@@ -30,7 +39,8 @@ class ConvNet(Networks):
             nn.Flatten(),
         )
         self.g = task_head(body, 64, spec, config.heads)
-        self.h = MapHead(32, spec.num_bins, spec.bias_shape[0])
+        head = {"map": MapHead, "pooled": PooledHead}[config.bias_head]
+        self.h = head(32, spec.num_bins, spec.bias_shape[0])
 
 
 class Features(nn.Module):

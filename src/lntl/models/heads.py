@@ -81,6 +81,43 @@ def _matrix(conv: nn.Conv2d) -> Tensor:
     return matrix
 
 
+class PooledHead(nn.Module):
+    """h from the whole map: z (N, C, H, W) -> logits (N, bins, biases, H, W), or (M, bins, biases) at M places.
+
+    One belief an image, told at each of its places.
+
+    conv 3x3 stride 2 C->64, BatchNorm, ReLU, conv 3x3 64->64, BatchNorm, ReLU, mean and maximum over the places,
+    linear 128->64, BatchNorm, ReLU, linear to bins * biases: the form of the authors' g, so that h reads what g can.
+    For biases that are the same all over an image: f can hide them from a head of small neighbourhoods.
+    """
+
+    def __init__(self, channels: int, bins: int, biases: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, 64, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(64),
+            nn.ReLU(),
+            nn.Conv2d(64, 64, 3, padding=1, bias=False),
+            nn.BatchNorm2d(64),
+            nn.ReLU(),
+        )
+        self.last = nn.Sequential(
+            nn.Linear(128, 64, bias=False),
+            nn.BatchNorm1d(64),
+            nn.ReLU(),
+            nn.Linear(64, bins * biases),
+            nn.Unflatten(1, (bins, biases)),
+        )
+
+    def forward(self, z: Tensor, where: Tensor | None = None) -> Tensor:
+        """Return the logits, bins in dimension 1."""
+        x = self.body(z).flatten(2)
+        logits: Tensor = self.last(torch.cat([x.mean(dim=2), x.amax(dim=2)], dim=1))
+        if where is None:
+            return logits[..., None, None].expand(-1, -1, -1, *z.shape[2:])
+        return logits.repeat_interleave(where.flatten(1).sum(dim=1), dim=0)
+
+
 class VectorHead(nn.Module):
     """h from a feature vector: z (N, C) -> logits (N, bins, biases, H, W), or (M, bins, biases) at M places."""
 
