@@ -311,12 +311,13 @@ def test_the_average_is_what_is_evaluated(finished: RunFolder, tmp_path: Path) -
 def test_without_an_average_the_weights_are(make_config: Callable[..., Config], tmp_path: Path) -> None:
     run = train(make_config("erm", training={"ema": None}))
     assert checkpoint.load(run.folder.last).trainer["average"] is None
-    measured = run.experiment.evaluate(run.experiment.networks, "test")
+    predictions = run.experiment.predict(run.experiment.networks, "test")
+    measured = evaluation_metrics.compute(predictions, run.experiment.config.evaluation.metrics)
     assert experiment.evaluate_checkpoint(run.folder.last).scores()["test"] == measured
 
 
 def test_a_checkpoint_of_another_architecture(finished: RunFolder, tmp_path: Path) -> None:
-    path = altered(finished.last, tmp_path, lambda config, state: config["model"].update(name="lenet"))
+    path = altered(finished.last, tmp_path, lambda config, state: config.update(model={"name": "lenet"}))
     with pytest.raises(UserError, match=r"altered\.pth: its weights do not fit the configured networks") as told:
         experiment.evaluate_checkpoint(path)
     assert "\n" not in str(told.value)
@@ -385,7 +386,7 @@ def test_a_run_taken_back_to_an_earlier_epoch_forgets_the_best_of_the_later_ones
     make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([0.1, 0.2, 0.9, 0.1])
-    monkeypatch.setattr(experiment.Experiment, "evaluate", lambda *_: {"accuracy": next(scores)})
+    monkeypatch.setattr(evaluation_metrics, "compute", lambda *_: {"accuracy": next(scores)})
     config = make_config({"method": "erm", "epochs": 3})
     run = train(config)
     again = experiment.resume(config, run.folder.checkpoint(2))

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from google.protobuf import text_format
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 from torch.utils.tensorboard import SummaryWriter
 
 from lntl import experiment
@@ -62,7 +65,8 @@ def test_scalars_and_pictures(config: Config) -> None:
     assert steps(board, "train/bias") == [5, 6, 8, 9]
     for tag in ("val/accuracy", "val/bias_accuracy", "time/seconds"):
         assert steps(board, tag) == [3, 6, 9]
-    assert set(board.Tags()["images"]) == {"data/train", "data/test"}
+    assert set(board.Tags()["images"]) == {"data/train", "data/test", "val/confusion_matrix"}
+    assert [event.step for event in board.Images("val/confusion_matrix")] == [3, 6, 9]
     for tag in ("data/train", "data/test"):
         (picture,) = board.Images(tag)
         assert picture.width == 2 + 10 * 30  # ten columns of 28 pixels, two between and around them
@@ -98,6 +102,40 @@ def test_a_run_resumed_in_its_first_epoch_shows_the_pictures_once(config: Config
     for _ in resumed.train():
         pass
     assert len(shown(resumed).Images("data/train")) == 1
+
+
+def test_a_finished_run_shows_its_settings_and_what_came_out(config: Config) -> None:
+    run = experiment.start(config)
+    for _ in run.train():
+        pass
+    result = experiment.conclude(run, None)
+    board = shown(run)
+    for name, value in result["last"]["test"].items():
+        if value is not None:
+            assert [event.value for event in board.Scalars(f"test/{name}")] == pytest.approx([value])
+    content = board.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    told = HParamsPluginData.FromString(content).session_start_info.hparams
+    assert told["data.color_var"].number_value == config.data.color_var
+    assert told["training.phases.1.method"].string_value == "lntl"
+    assert not [name for name in told if name.startswith("logging.")]
+
+
+def test_a_finished_run_shows_z_in_the_projector(config: Config) -> None:
+    run = experiment.start(config)
+    for _ in run.train():
+        pass
+    experiment.conclude(run, None)
+    shown_z = ProjectorConfig()
+    text_format.Parse((run.folder.tensorboard / "projector_config.pbtxt").read_text(), shown_z)
+    (entry,) = shown_z.embeddings
+    rows = (run.folder.tensorboard / entry.tensor_path).read_text().splitlines()
+    header, *labels = (run.folder.tensorboard / entry.metadata_path).read_text().splitlines()
+    test = run.experiment.data.splits["test"]
+    assert header.split("\t") == ["class", "bias"]
+    assert len(rows) == len(labels) == len(test)
+    assert {len(row.split("\t")) for row in rows} == {32}
+    assert [label.split("\t")[0] for label in labels] == [str(int(y)) for y in test.y]
+    assert (run.folder.tensorboard / entry.sprite.image_path).exists()
 
 
 def test_no_files_where_it_is_switched_off(make_config: Callable[..., Config], tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from lntl import memory, plugins
 from lntl.config import Config
 from lntl.data.loader import Loader
 from lntl.errors import UserError
-from lntl.evaluation import metrics
 from lntl.evaluation.predict import Predictions, predict
 from lntl.seeding import derive
 from lntl.training.trainer import Plan, Trainer
@@ -39,10 +38,6 @@ class Experiment:
     def predict(self, networks: Networks, split: str) -> Predictions:
         """Return the predictions of the networks on a split."""
         return predict(networks, self.loader(split), self.data.spec.num_groups, self.data.spec.aligned)
-
-    def evaluate(self, networks: Networks, split: str) -> dict[str, float | None]:
-        """Return the configured metrics of the networks on a split, None for an undefined one."""
-        return metrics.compute(self.predict(networks, split), self.config.evaluation.metrics)
 
 
 def build(config: Config) -> Experiment:

@@ -11,12 +11,14 @@ from lntl.config import Config
 from lntl.evaluation import summary
 from lntl.evaluation.metrics import LOWER_IS_BETTER
 from lntl.evaluation.predict import Predictions
+from lntl.experiment.board import show_features, show_settings
 from lntl.experiment.build import Experiment, build, fitting
-from lntl.experiment.run import Run
+from lntl.experiment.run import Run, flat
 from lntl.runs import checkpoint
 from lntl.runs.checkpoint import Checkpoint
 from lntl.runs.files import write_atomic, write_json
 from lntl.runs.folder import run_around
+from lntl.runs.tensorboard import TensorBoard
 from lntl.types import Networks
 
 
@@ -101,6 +103,11 @@ def conclude(run: Run, erm: dict[str, Any] | None) -> dict[str, Any]:
         "training_seconds": round(sum(record["time/seconds"] for record in run.records), 1),
     }
     write_json(run.folder.result, result)
+    if config.logging.use_tensorboard:
+        networks = load_networks(run.experiment, checkpoint.load(run.folder.last), run.folder.last)
+        with TensorBoard(run.folder.tensorboard) as board:
+            show_features(board, run.experiment, networks, run.records[-1]["step"])
+            show_settings(board, flat(config.model_dump()), scores["last"]["test"])
     return result
 
 

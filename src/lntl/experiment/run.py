@@ -15,7 +15,9 @@ from lntl import config as configuration
 from lntl.config import Config
 from lntl.config.keys import HEADLINES
 from lntl.errors import Interrupted, UserError
+from lntl.evaluation import metrics
 from lntl.evaluation.metrics import LOWER_IS_BETTER
+from lntl.experiment.board import show_confusion, show_data
 from lntl.experiment.build import Experiment, build, fitting
 from lntl.runs import checkpoint
 from lntl.runs.checkpoint import Checkpoint
@@ -49,7 +51,7 @@ class Run:
         if settings.use_tensorboard:
             board = TensorBoard(self.folder.tensorboard, purge_step=trainer.total_steps + 1 if begun else 0)
         if board is not None and not begun:
-            _show_data(board, self.experiment.data)
+            show_data(board, self.experiment.data)
         self._save(self.folder.last)
         try:
             while not trainer.done:
@@ -90,7 +92,8 @@ class Run:
 
     def _finish_epoch(self, record: Record, board: TensorBoard | None) -> None:
         began = perf_counter()
-        scores = self.experiment.evaluate(self.experiment.trainer.evaluated, "val")
+        predictions = self.experiment.predict(self.experiment.trainer.evaluated, "val")
+        scores = metrics.compute(predictions, self.experiment.config.evaluation.metrics)
         val = {f"val/{name}": value for name, value in scores.items()}
         place = {name: getattr(record, name) for name in ("phase", "method", "epoch", "total_epoch", "step")}
         times = {
@@ -100,6 +103,7 @@ class Run:
         self.records.append(place | record.metrics | val | times)
         if board is not None:
             board.scalars({name: value for name, value in (val | times).items() if value is not None}, record.step)
+            show_confusion(board, predictions, self.experiment.data.spec.class_names, record.step)
             board.flush()  # before the checkpoint that says that this epoch is over
         every = self.experiment.config.logging.checkpoint_interval_epochs
         if self.best_record is self.records[-1]:
@@ -138,14 +142,6 @@ class Run:
 
 def _told(values: Mapping[str, float | None]) -> str:
     return " ".join(f"{name}={'undefined' if value is None else f'{value:.4f}'}" for name, value in values.items())
-
-
-def _show_data(board: TensorBoard, data: Any) -> None:
-    """Log, for train and test, ten images of each class, a class a row."""
-    for name in ("train", "test"):
-        split = data.splits[name]
-        rows = [torch.nonzero(split.y == label)[:10, 0] for label in range(data.spec.num_classes)]
-        board.pictures(f"data/{name}", split.pixels(torch.cat(rows)), columns=10)
 
 
 def start(config: Config, overwrite: bool = False) -> Run:
@@ -197,7 +193,7 @@ _FREE = (
 
 
 def _check_same(config: Config, saved: Checkpoint, path: Path) -> None:
-    now, then = _flat(config.model_dump()), _flat(saved.config)
+    now, then = flat(config.model_dump()), flat(saved.config)
     last = f"training.phases.{len(saved.config['training']['phases']) - 1}.epochs"
     changed = [
         f"{key} is {now.get(key)!r}, was {then.get(key)!r}"
@@ -215,9 +211,9 @@ def _check_same(config: Config, saved: Checkpoint, path: Path) -> None:
         )
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     """Return the leaves of nested dicts and lists by dotted path."""
     if isinstance(tree, dict | list):
         items = tree.items() if isinstance(tree, dict) else enumerate(tree)
-        return {path: leaf for key, value in items for path, leaf in _flat(value, f"{prefix}.{key}").items()}
+        return {path: leaf for key, value in items for path, leaf in flat(value, f"{prefix}.{key}").items()}
     return {prefix.removeprefix("."): tree}

@@ -11,8 +11,6 @@ from lntl.runs.files import write_json, write_text
 
 
 class RunFolder:
-    """A run: config.yaml, environment.json, run.log, metrics.jsonl, result.json, and what lies in folders below."""
-
     """A run's config.yaml, environment.json, run.log, metrics.jsonl, tensorboard_logs/, checkpoints/, result.json.
 
     What `lntl probe` adds: probe.json, embedding.npz, and recoloring.json and .npz where the data can be recoloured.

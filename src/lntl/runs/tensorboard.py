@@ -1,10 +1,13 @@
 """TensorBoard event files of a run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 from lntl.errors import UserError
 
@@ -30,6 +33,26 @@ class TensorBoard:
 
         self._writer.add_image(name, make_grid(images, nrow=columns), 0)
 
+    def figure(self, name: str, figure: Any, step: int) -> None:
+        """Log a matplotlib figure as a picture."""
+        self._writer.add_figure(name, figure, step)
+
+    def embedding(
+        self, name: str, vectors: Tensor, labels: Mapping[str, Sequence[str]], images: Tensor | None, step: int
+    ) -> None:
+        """Log vectors (n, D) for the projector, each with its labels and, where there are some, its uint8 image."""
+        sprites = None if images is None else images.float() / 255
+        rows = [list(row) for row in zip(*labels.values(), strict=True)]
+        self._writer.add_embedding(vectors, rows, sprites, step, name, metadata_header=list(labels))
+
+    def hyperparameters(self, values: Mapping[str, bool | float | str], results: Mapping[str, float]) -> None:
+        """Log what the run was set to and what came out of it, one row of the table over runs."""
+        writer: Any = self._writer.file_writer
+        for summary in hparams(dict(values), dict(results)):
+            writer.add_summary(summary)
+        for name, result in results.items():
+            self._writer.add_scalar(name, result, 0)
+
     def flush(self) -> None:
         """Write what is pending."""
         self._writer.flush()
@@ -37,3 +60,11 @@ class TensorBoard:
     def close(self) -> None:
         """Flush and close the files."""
         self._writer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
