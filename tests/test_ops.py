@@ -17,7 +17,6 @@ from lntl.ops import (
     bounded,
     entropy,
     frozen,
-    group_mean,
     pooled,
     reverse_gradient,
     supervised_contrast,
@@ -113,21 +112,6 @@ def test_extreme_logits_give_finite_losses_and_gradients(size: float) -> None:
         (gradient,) = torch.autograd.grad(loss, logits)
         assert loss.isfinite()
         assert gradient.isfinite().all()
-
-
-def test_group_mean() -> None:
-    values, group = torch.rand(50), torch.randint(0, 6, (50,)) // 2 * 2  # the odd groups are empty
-    means, count = group_mean(values, group, 6)
-    for each in range(6):
-        members = [float(v) for v, g in zip(values, group, strict=True) if g == each]
-        assert count[each] == len(members)
-        expected = sum(members) / len(members) if members else math.nan
-        assert means[each].item() == pytest.approx(expected, rel=1e-12, nan_ok=True)
-
-
-def test_group_mean_of_booleans_is_a_share() -> None:
-    means, _ = group_mean(torch.tensor([True, False, True]), torch.tensor([0, 0, 1]), 2)
-    assert means.tolist() == [0.5, 1.0]
 
 
 def test_reverse_gradient_keeps_the_value_and_scales_the_gradient_by_minus_mu() -> None:

@@ -158,10 +158,3 @@ def supervised_contrast(v: Tensor, positive: Tensor, temperature: float) -> Tens
 def pooled(z: Tensor) -> Tensor:
     """Return features z (N, C, ...) averaged over their places: (N, C)."""
     return z.flatten(2).mean(dim=2) if z.dim() > 2 else z
-
-
-def group_mean(values: Tensor, group: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
-    """Return the mean of values (N,) in each group (NaN where a group is empty) and the group sizes."""
-    count = torch.bincount(group, minlength=num_groups)
-    total = torch.zeros(num_groups, dtype=torch.float64, device=values.device).index_add_(0, group, values.double())
-    return total / count, count
