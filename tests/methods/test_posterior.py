@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -67,13 +68,13 @@ def test_a_class_that_a_fold_lacks_has_a_finite_logarithm(batch: Batch) -> None:
 
 def test_the_bias_product_by_hand(fitted: tuple[BiasPosterior, Batch, Tensor]) -> None:
     posterior, rows, _ = fitted
-    loss = TaskLoss("bias_product", SPEC)
+    loss = TaskLoss("bias_product", smoothing=0.1, spec=SPEC)
     loss.fit(lambda: [rows], seed=1)
     logits = torch.randn(N, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     total = 0.0
     for i in range(N):
         log_p = posterior.log_p[rows.row[i]].tolist()
-        joint = [math.exp(logits[i, k].item() + log_p[k]) for k in range(3)]
+        joint = [math.exp(logits[i, k].item()) * (0.9 * math.exp(log_p[k]) + 0.1 / 3) for k in range(3)]
         total -= math.log(joint[rows.y[i]] / sum(joint)) / N
     assert loss(logits, rows).item() == pytest.approx(total, rel=1e-6)
 
@@ -122,3 +123,13 @@ def test_reweight_by_hand(make_trainer: Callable[..., Trainer], batch: Batch) ->
     p = torch.softmax(trainer.networks.g(trainer.networks.f(batch.x)), dim=1)
     terms = [-math.log(p[i, batch.y[i]].item()) * trainer.method.weights[batch.row[i]].item() for i in range(24)]
     assert objective.loss.item() == pytest.approx(sum(terms) / 24, rel=1e-4)
+
+
+def test_smoothing_keeps_probabilities(fitted: tuple[BiasPosterior, Batch, Tensor]) -> None:
+    posterior, rows, _ = fitted
+    before, same, even = posterior.log_p[rows.row].exp(), deepcopy(posterior), deepcopy(posterior)
+    same.smooth(0)
+    even.smooth(1)
+    torch.testing.assert_close(same.log_p[rows.row].exp(), before)
+    torch.testing.assert_close(even.log_p[rows.row].exp(), torch.full_like(before, 1 / 3))
+    torch.testing.assert_close(posterior.log_p[rows.row].exp(), before)  # the copies alone were smoothed

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.functional import normalize
 
 from lntl.methods.base import Method, Objective, minimise
-from lntl.methods.task import Task, TaskLoss, task_field
+from lntl.methods.task import TaskLoss, TaskSettings
 from lntl.ops import pooled, supervised_contrast
 from lntl.plugins import Settings
 from lntl.types import Batch, DataSpec, Networks
@@ -27,19 +27,18 @@ class BiasContrastive(Method):
     trains = ("f", "g")
     sees_bias = True
 
-    class Config(Settings):
+    class Config(TaskSettings):
         """Settings of a phase with `method: bias_contrastive`."""
 
         alpha: float = Field(0.1, ge=0, description="Weight of the contrast; no unit.")
         temperature: float = Field(0.1, gt=0, description="t, the temperature of the contrast; no unit.")
         width: int = Field(64, ge=1, description="Outputs of the projection network k.")
-        task: Task = task_field()
 
     config: Config
 
     def __init__(self, networks: Networks, config: Settings, spec: DataSpec) -> None:
         super().__init__(networks, config, spec)
-        self.task_loss = TaskLoss(self.config.task, spec)
+        self.task_loss = TaskLoss(self.config.task, self.config.smoothing, spec)
         width = self.config.width
         self.k = nn.Sequential(nn.Linear(networks.features, width), nn.ReLU(), nn.Linear(width, width))
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 
 from lntl.methods.base import Method, Objective, minimise
-from lntl.methods.task import TaskLoss
+from lntl.methods.task import TaskLoss, smoothing_field
 from lntl.plugins import Settings
 from lntl.types import Batch, DataSpec, Networks
 
@@ -15,15 +15,23 @@ class BiasProduct(Method):
 
     log p(y | b) is fitted before the phase, each row by a model that has not seen it (`BiasPosterior`), in nats.
     Sources: Clark, Yatskar and Zettlemoyer, EMNLP 2019; He, Zha and Wang, DeepLo 2019; Hong and Yang, NeurIPS 2021.
-    Deviation: those fit p(y | b) on the training data themselves; here it is cross-fitted, so that it doesn't overfit.
+    Deviation: those fit p(y | b) on the training data themselves; here it is cross-fitted, so that it doesn't overfit,
+    and a share of the uniform distribution is mixed in: where b rules a class out for certain, g would not learn to.
     """
 
     trains = ("f", "g")
     sees_bias = True
 
+    class Config(Settings):
+        """Settings of a phase with `method: bias_product`."""
+
+        smoothing: float = smoothing_field()
+
+    config: Config
+
     def __init__(self, networks: Networks, config: Settings, spec: DataSpec) -> None:
         super().__init__(networks, config, spec)
-        self.task_loss = TaskLoss("bias_product", spec)
+        self.task_loss = TaskLoss("bias_product", self.config.smoothing, spec)
 
     def prepare(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
         """Fit p(y | b)."""

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from lntl.methods.base import Method, Objective, minimise
-from lntl.methods.task import Task, TaskLoss, task_field
+from lntl.methods.task import TaskLoss, TaskSettings
 from lntl.ops import adversarial, bias_accuracy, bias_cross_entropy, bounded, entropy, frozen, reverse_gradient
 from lntl.plugins import Settings
 from lntl.types import Batch, DataSpec, Networks
@@ -29,7 +29,7 @@ class LNTL(Method):
     trains = ("f", "g", "h")
     sees_bias = True
 
-    class Config(Settings):
+    class Config(TaskSettings):
         """Settings of a phase with `method: lntl`."""
 
         lam: float = Field(
@@ -57,7 +57,6 @@ class LNTL(Method):
             description="Largest norm of the adversary's gradient at z in units of the task's, so that it fades as the "
             "task is learned; schedule `joint` only; null for no limit.",
         )
-        task: Task = task_field()
         schedule: Literal["joint", "alternating"] = Field(
             "joint",
             description="joint: eq. 9 in one step; alternating: the authors' two sub-steps a batch, each with its own "
@@ -68,7 +67,7 @@ class LNTL(Method):
 
     def __init__(self, networks: Networks, config: Settings, spec: DataSpec) -> None:
         super().__init__(networks, config, spec)
-        self.task_loss = TaskLoss(self.config.task, spec)
+        self.task_loss = TaskLoss(self.config.task, self.config.smoothing, spec)
 
     def prepare(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
         """Fit p(y | bias) where the task asks for it."""

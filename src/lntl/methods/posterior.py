@@ -34,6 +34,11 @@ class BiasPosterior(nn.Module):
         log_p = torch.as_tensor(np.log(p.clip(SMALLEST)), dtype=self.log_p.dtype, device=self.log_p.device)
         self.log_p[torch.as_tensor(row, device=self.log_p.device)] = log_p
 
+    def smooth(self, share: float) -> None:
+        """Mix the uniform distribution over the K classes in: p <- (1 - share) p + share / K."""
+        p = self.log_p.exp()
+        self.log_p.copy_(((1 - share) * p + share / p.shape[1]).log())
+
 
 def _folds(n: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     from sklearn.model_selection import KFold  # here, for it is slow to import
