@@ -130,11 +130,12 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="Where the page goes: RUN/report for one run, results/report for several.")
     ] = None,
+    device: Device = None,
 ) -> None:
     """Make a page about a run, or one that compares several: did it unlearn, and what did that cost?"""
     from lntl import commands
 
-    commands.report(runs, out)
+    commands.report(runs, out, device)
 
 
 @app.command()

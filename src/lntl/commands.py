@@ -142,13 +142,13 @@ def probe(target: Path, layers: list[str] | None, seeds: int, device: str | None
         out.print(sentence, soft_wrap=True, highlight=False)
 
 
-def report(targets: list[str], folder: Path | None) -> None:
+def report(targets: list[str], folder: Path | None, device: str | None) -> None:
     """Make what the runs lack, write their page into `folder` (else RUN/report, or results/report), and name it."""
     from lntl.reporting.report import write_report  # here, for matplotlib is slow to import
 
     runs = list(dict.fromkeys(_run_of(target) for target in targets))
     console.log_to_console()
-    notes = {run.path: experiment.complete(run) for run in map(RunFolder, runs) if run.holds_a_run}
+    notes = {run.path: experiment.complete(run, device) for run in map(RunFolder, runs) if run.holds_a_run}
     if folder is None:
         folder = RunFolder(runs[0]).report if len(runs) == 1 else Path("results/report")
     page = write_report(runs, folder, notes)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lntl.data.colored_mnist import COLORS, ColoredMNIST
 from lntl.data.loader import Loader
-from lntl.evaluation.recoloring import Answers, Recolorable, answers, interval
+from lntl.evaluation.recoloring import Answers, Recolorable, answers, mean_interval
 from lntl.types import Networks
 
 CPU = torch.device("cpu")
@@ -75,7 +75,7 @@ def test_what_can_be_recoloured(digits: ColoredMNIST) -> None:
 
 def test_interval_against_the_normal() -> None:
     values = torch.rand(2000, generator=torch.Generator().manual_seed(0)).double()
-    found, error = interval(values, 0), values.std().item() / len(values) ** 0.5
+    found, error = mean_interval(values, 0), values.std().item() / len(values) ** 0.5
     low, high = stats.norm.interval(0.95, values.mean().item(), error)
     assert found.value == pytest.approx(values.mean().item())
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.15 * error * 2)
@@ -83,9 +83,9 @@ def test_interval_against_the_normal() -> None:
 
 def test_interval_of_shares() -> None:
     flips = torch.arange(100) < 30
-    found = interval(flips, 3)
+    found = mean_interval(flips, 3)
     assert (found.value, found.low, found.high) == pytest.approx((0.3, 0.21, 0.39), abs=0.02)
-    assert found == interval(flips, 3)
-    assert found != interval(flips, 4)
-    none = interval(torch.zeros(50, dtype=torch.bool), 0)
+    assert found == mean_interval(flips, 3)
+    assert found != mean_interval(flips, 4)
+    none = mean_interval(torch.zeros(50, dtype=torch.bool), 0)
     assert (none.value, none.low, none.high) == (0, 0, 0)

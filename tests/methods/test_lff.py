@@ -24,7 +24,7 @@ def losses_by_hand(logits: Tensor, y: Tensor) -> list[float]:
 def test_three_visits_by_hand(make_trainer: MakeTrainer, batch: Batch) -> None:
     """Rows 0 to 15, then 8 to 23, then all: their averages, the largest of each class, the weights, both losses."""
     q, kept = 0.6, 0.8
-    trainer = make_trainer({"method": "lff", "q": q, "smoothing": kept}, precision="64-true")
+    trainer = make_trainer({"method": "lff", "q": q, "decay": kept}, precision="64-true")
     trainer._prepare()
     for head in (trainer.networks.g, trainer.method.biased[1]):
         head[-1].weight.data *= 100  # so that losses differ

@@ -7,15 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lntl.data.loader import Loader
+from lntl.evaluation import bootstrap
 from lntl.seeding import derive
 from lntl.types import Networks, Split
-
-RESAMPLES = 1000  # of the bootstrap
-LEVEL = 0.95  # of its intervals
 
 
 @runtime_checkable
@@ -81,10 +80,12 @@ def answers(networks: Networks, loaders: Iterable[Loader]) -> Answers:
     return Answers(torch.stack(columns, dim=1), y)
 
 
-def interval(values: Tensor, seed: int) -> Interval:
-    """Return the mean of values (n,) with the 95 % percentile interval of 1000 bootstrap resamples."""
-    random = torch.Generator().manual_seed(derive(seed, "bootstrap"))
-    values = values.double()
-    drawn = torch.randint(len(values), (RESAMPLES, len(values)), generator=random)
-    low, high = torch.quantile(values[drawn].mean(dim=1), torch.tensor([0.5 - LEVEL / 2, 0.5 + LEVEL / 2]).double())
-    return Interval(float(values.mean()), float(low), float(high))
+def mean_interval(values: Tensor, seed: int) -> Interval:
+    """Return the mean of values (n,) with the percentile interval of its bootstrap resamples."""
+    random = np.random.default_rng(derive(seed, "bootstrap"))
+    each = values.double().numpy()
+    means = [each[random.integers(len(each), size=len(each))].mean() for _ in range(bootstrap.RESAMPLES)]
+    low, high = bootstrap.interval(np.array(means))
+    assert low is not None
+    assert high is not None
+    return Interval(float(each.mean()), low, high)

@@ -1,5 +1,6 @@
 """Make what the report of a run shows and the run folder lacks."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from lntl.errors import UserError
@@ -9,30 +10,20 @@ from lntl.experiment.samples import write_samples
 from lntl.runs.folder import RunFolder
 
 
-def complete(folder: RunFolder) -> list[str]:
+def complete(folder: RunFolder, device: str | None = None) -> list[str]:
     """Make the missing parts of a run's report; return why, for each part that could not be made."""
+    best = folder.best if folder.best.exists() else folder.last
+    parts: dict[Path, Callable[[], object]] = {
+        folder.samples: lambda: write_samples(folder),
+        folder.evaluation / "test.json": lambda: evaluate_checkpoint(best, device=device).write(),
+        folder.probe: lambda: probe_checkpoint(best, device=device),
+    }
     faults = []
-    for path, make in (
-        (folder.samples, write_samples),
-        (folder.evaluation / "test.json", _evaluate),
-        (folder.probe, _probe),
-    ):
+    for path, make in parts.items():
         if path.exists():
             continue
         try:
-            make(folder)
+            make()
         except UserError as error:
             faults.append(f"{path.name} could not be made: {error}")
     return faults
-
-
-def _evaluate(folder: RunFolder) -> None:
-    evaluate_checkpoint(_best(folder)).write()
-
-
-def _probe(folder: RunFolder) -> None:
-    probe_checkpoint(_best(folder))
-
-
-def _best(folder: RunFolder) -> Path:
-    return folder.best if folder.best.exists() else folder.last

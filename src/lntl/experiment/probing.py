@@ -21,7 +21,7 @@ from lntl.evaluation import embedding, probe
 from lntl.evaluation.bias_head import judge
 from lntl.evaluation.features import MAX_VALUES, check_layers, default_layers, features, pooled
 from lntl.evaluation.probe import Halves, Row
-from lntl.evaluation.recoloring import Answers, Recolorable, answers, interval
+from lntl.evaluation.recoloring import Answers, Recolorable, answers, mean_interval
 from lntl.experiment.build import Experiment, build
 from lntl.experiment.result import load_networks
 from lntl.runs import checkpoint
@@ -230,7 +230,7 @@ def _some(y: Tensor) -> Tensor:
 
 def _changes(found: Answers) -> dict[str, dict[str, float]]:
     return {
-        name: asdict(interval(values, _SEED))
+        name: asdict(mean_interval(values, _SEED))
         for name, values in (("flip_rate", found.flipped), ("mean_change", found.change))
     }
 

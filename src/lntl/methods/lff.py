@@ -36,7 +36,7 @@ class LfF(Method):
         q: float = Field(
             0.7, gt=0, le=1, description="Exponent of the generalised cross-entropy, 0.7 in the paper; 1 is 1 - p_y."
         )
-        smoothing: float = Field(
+        decay: float = Field(
             0.7,
             ge=0,
             lt=1,
@@ -67,7 +67,7 @@ class LfF(Method):
 
     def _difficulty(self, batch: Batch, losses: Tensor) -> Tensor:
         """Return W (N,) after the visit of a batch with these losses (2, N)."""
-        old, kept = self.average[:, batch.row], self.config.smoothing
+        old, kept = self.average[:, batch.row], self.config.decay
         self.average[:, batch.row] = torch.where(old < 0, losses, kept * old + (1 - kept) * losses)
         self.label[batch.row] = batch.y
         largest = losses.new_full((2, self.spec.num_classes), _SMALL)

@@ -1,0 +1,85 @@
+"""Measure how long the best recipe trains, from the start of its process, to the paper's accuracy at sigma^2 = 0.030.
+
+Usage: python benchmarks/time_to_accuracy.py [--seeds 10 11 12 13 14] [--out benchmarks/time_to_accuracy.json]
+
+Each seed is a process of its own, one after another, with all cores. After every epoch it is asked on the test set,
+which only stops the clock: the recipe, its length and its seeds are fixed before. Prints and writes median and range.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+TARGET = 0.9137  # LNTL at 0.030 in the authors' README
+RECIPE = "colored_mnist/best"
+
+
+def train(seed: int, began: float, recipe: str) -> None:
+    """Train one run to its end; print one JSON line an epoch: seconds since `began`, and test accuracy."""
+    from lntl import config, experiment, ready_configs
+    from lntl.evaluation import metrics
+    from lntl.types import Record
+
+    with TemporaryDirectory() as folder:
+        overrides = [f"project.seed={seed}", f"data.seed={seed}", "data.color_var=0.030", "evaluation.erm_epochs=0"]
+        overrides += ["logging.use_tensorboard=false", f"logging.output_dir={folder}"]
+        run = experiment.start(config.read(ready_configs.find(recipe), overrides))
+        for event in run.train():
+            if isinstance(event, Record):
+                predictions = run.experiment.predict(run.experiment.trainer.evaluated, "test")
+                accuracy = metrics.compute(predictions, ["accuracy"])["accuracy"]
+                told = {"epoch": event.total_epoch, "seconds": time.time() - began, "accuracy": accuracy}
+                print(json.dumps(told), flush=True)
+
+
+def measure(seed: int, recipe: str) -> dict[str, object]:
+    """Return the epochs of one seed, until the target is reached, and the seconds to it (None: it was not)."""
+    command = [sys.executable, __file__, "--train", str(seed), "--began", repr(time.time()), "--recipe", recipe]
+    epochs, reached = [], None
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            epochs.append(json.loads(line))
+            if epochs[-1]["accuracy"] >= TARGET:
+                reached = epochs[-1]["seconds"]
+                process.terminate()
+                break
+    if reached is None and process.returncode != 0:
+        raise SystemExit(f"seed {seed}: the training process ended with exit code {process.returncode}")
+    return {"seed": seed, "seconds": reached, "epochs": epochs}
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12, 13, 14])
+    parser.add_argument("--recipe", default=RECIPE)
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("time_to_accuracy.json"))
+    parser.add_argument("--train", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--began", type=float, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.train is not None:
+        return train(args.train, args.began, args.recipe)
+    from lntl.runs import environment
+    from lntl.runs.files import write_json
+
+    runs = []
+    for seed in args.seeds:
+        runs.append(measure(seed, args.recipe))
+        print(f"seed {seed}: {runs[-1]['seconds'] or 'not reached'}", flush=True)
+    seconds = [float(run["seconds"]) for run in runs if isinstance(run["seconds"], float)]
+    found = {"target": TARGET, "recipe": args.recipe, "reached": len(seconds), "of": len(runs)}
+    if seconds:
+        found |= {"median": statistics.median(seconds), "lowest": min(seconds), "highest": max(seconds)}
+    print(" ".join(f"{key}={value}" for key, value in found.items()))
+    write_json(args.out, found | {"runs": runs, "environment": environment.describe()})
+    return None
+
+
+if __name__ == "__main__":
+    main()
