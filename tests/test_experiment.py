@@ -396,6 +396,13 @@ def test_a_run_taken_back_to_an_earlier_epoch_forgets_the_best_of_the_later_ones
     assert len(checkpoint.load(run.folder.best).records) == 2
 
 
+def test_where_the_class_tells_the_bias_h_may_know_it(make_config: Callable[..., Config]) -> None:
+    run = experiment.start(make_config("erm", data={"color_var": 1e-6}))
+    chance, class_chance = run._bias_chance
+    assert 0.1 < chance < 0.5
+    assert class_chance > 0.99
+
+
 def test_what_is_wrong_with_the_adversary_is_told(
     make_config: Callable[..., Config], caplog: pytest.LogCaptureFixture
 ) -> None:

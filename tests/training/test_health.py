@@ -77,9 +77,17 @@ def test_without_gradient_and_entropy_a_head_at_chance_may_be_blind() -> None:
 
 def test_winning() -> None:
     assert diagnose(record(h_accuracy=0.8), CHANCE, MI_MAX, record(h_accuracy=0.79)) == [
-        "the adversary is winning: h reads the bias from z (80.0%, chance 20.0%) no worse than an epoch before "
-        "(79.0%), so f does not unlearn it; raise mu, raise max_ratio where it is set, or train for more epochs"
+        "the adversary is winning: h reads the bias from z (80.0%; knowing the class, 20.0% would be chance) no worse "
+        "than an epoch before (79.0%), so f does not unlearn it; raise mu, raise max_ratio where it is set, or train "
+        "for more epochs"
     ]
+
+
+def test_h_may_know_what_the_class_tells() -> None:
+    now, before = record(h_accuracy=0.61), record(h_accuracy=0.6)
+    assert diagnose(now, CHANCE, MI_MAX, before)[0].startswith("the adversary is winning")
+    assert diagnose(now, CHANCE, MI_MAX, before, class_chance=0.6) == []
+    assert "knowing the class, 30.0% would be chance" in diagnose(now, CHANCE, MI_MAX, before, class_chance=0.3)[0]
 
 
 def test_without_an_epoch_before_nothing_is_said_of_what_rises_or_falls() -> None:

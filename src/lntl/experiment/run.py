@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lntl import config as configuration
 from lntl.config import Config
@@ -72,13 +73,17 @@ class Run:
                 board.close()
 
     @cached_property
-    def _bias_chance(self) -> float:
-        """What always naming the most frequent bias value scores on (the first) training images, mean over channels."""
+    def _bias_chance(self) -> tuple[float, float]:
+        """What naming the most frequent bias value scores on (the first) training images: of all, of the class.
+
+        Mean over the channels of a map.
+        """
         split = self.experiment.data.splits["train"]
-        bias = split.batch(torch.arange(min(len(split), CHANCE_IMAGES))).bias
-        channels = bias.movedim(1, 0).flatten(1) if bias.dim() > 1 else bias[None]
-        known = [channel[channel != IGNORE] for channel in channels]
-        return sum(float(torch.bincount(k).max()) / len(k) for k in known if len(k)) / len(known)
+        batch = split.batch(torch.arange(min(len(split), CHANCE_IMAGES)))
+        bias = batch.bias.movedim(1, 0).flatten(2) if batch.bias.dim() > 1 else batch.bias[None, :, None]
+        of_all = [_share_of_most_frequent([channel]) for channel in bias]
+        of_class = [_share_of_most_frequent([channel[batch.y == y] for y in batch.y.unique()]) for channel in bias]
+        return sum(of_all) / len(bias), sum(of_class) / len(bias)
 
     def _tell_health(self, record: Record) -> None:
         """Log what is wrong with the adversary, where the method has one, after an epoch."""
@@ -87,7 +92,8 @@ class Run:
         now = record.metrics | {"train/h_entropy": -record.metrics["train/mi"]}
         before = self.records[-2] if len(self.records) > 1 and self.records[-2]["phase"] == record.phase else None
         largest = math.log(self.experiment.data.spec.num_bins)
-        for sentence in health.diagnose(now, self._bias_chance, largest, before):
+        chance, class_chance = self._bias_chance
+        for sentence in health.diagnose(now, chance, largest, before, class_chance):
             log.warning("%s", sentence)
 
     def _finish_epoch(self, record: Record, board: TensorBoard | None) -> None:
@@ -138,6 +144,12 @@ class Run:
     def _save(self, path: Path) -> None:
         config = self.experiment.config.model_dump()
         checkpoint.save(path, Checkpoint(config, self.experiment.trainer.state_dict(), self.records))
+
+
+def _share_of_most_frequent(parts: list[Tensor]) -> float:
+    """Return the share of known labels that are the most frequent one of their part."""
+    counts = [torch.bincount(part[part != IGNORE]) for part in parts]
+    return sum(int(count.max()) for count in counts if len(count)) / max(sum(int(count.sum()) for count in counts), 1)
 
 
 def _told(values: Mapping[str, float | None]) -> str:

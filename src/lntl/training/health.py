@@ -25,15 +25,21 @@ def diagnose(
     chance: float,
     mi_max: float | None = None,
     before: Mapping[str, float] | None = None,
+    class_chance: float = 0.0,
 ) -> list[str]:
     """Return a sentence for each thing that is wrong with the adversary in an epoch, none where nothing is.
 
     metrics: the epoch's record; chance: accuracy of always answering the most frequent bias value, in [0, 1); mi_max:
     the largest entropy that h's belief can have, in nats, log of the number of bias values; before: the record of the
-    epoch before in the same phase, without which nothing is said about what rises or falls.
+    epoch before in the same phase, without which nothing is said about what rises or falls; class_chance: accuracy of
+    always answering the most frequent bias value of the image's class, which h may know as long as z tells the class.
     """
     now, then = _told(metrics), _told(before or {})
-    judgements = (_at_chance(now, chance, mi_max), _winning(now, then, chance), _overpowering(now, then))
+    judgements = (
+        _at_chance(now, chance, mi_max),
+        _winning(now, then, max(chance, class_chance)),
+        _overpowering(now, then),
+    )
     return [sentence for sentence in judgements if sentence is not None]
 
 
@@ -69,16 +75,16 @@ def _at_chance(now: Mapping[str, float], chance: float, mi_max: float | None) ->
 
 
 def _winning(now: Mapping[str, float], then: Mapping[str, float], chance: float) -> str | None:
-    """Tell where h reads the bias and does not get worse at it: f does not unlearn."""
+    """Tell where h reads more of the bias than the class tells, and does not get worse at it: f does not unlearn."""
     skill = _skill(now, chance)
     if skill is None or "h_accuracy" not in then or not skill >= FAR_ABOVE_CHANCE:
         return None
     if not now["h_accuracy"] > then["h_accuracy"] - FALLING:
         return None
     return (
-        f"the adversary is winning: h reads the bias from z ({now['h_accuracy']:.1%}, chance {chance:.1%}) no worse "
-        f"than an epoch before ({then['h_accuracy']:.1%}), so f does not unlearn it; raise mu, raise max_ratio where "
-        "it is set, or train for more epochs"
+        f"the adversary is winning: h reads the bias from z ({now['h_accuracy']:.1%}; knowing the class, {chance:.1%} "
+        f"would be chance) no worse than an epoch before ({then['h_accuracy']:.1%}), so f does not unlearn it; raise "
+        "mu, raise max_ratio where it is set, or train for more epochs"
     )
 
 
