@@ -30,6 +30,7 @@ def joint_trainer() -> tuple[Trainer, experiment.Experiment]:
     overrides = [
         "data.path=none",
         "data.val_split_ratio=0.1",
+        "model.bias_head=map",
         f"training.batch_size={BATCH}",
         "training.ema=null",
         only_joint,
