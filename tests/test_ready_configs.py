@@ -1,9 +1,14 @@
 """The configurations that ship with the package."""
 
+from pathlib import Path
+
 import pytest
 
 from lntl import config, ready_configs
 from lntl.errors import UserError
+from lntl.experiment import plan
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_there_are_some() -> None:
@@ -13,6 +18,17 @@ def test_there_are_some() -> None:
 @pytest.mark.parametrize("name", ready_configs.names())
 def test_each_is_valid_and_says_what_it_is(name: str) -> None:
     assert config.read(ready_configs.find(name)).project.description
+
+
+def test_the_rows_of_the_benchmark_have_one_budget() -> None:
+    """Eight passes, one optimiser, one batch size for all, but for the best recipe: ten passes, as its document says."""
+    rows = plan.read(ROOT / "benchmarks/colored_mnist/plan.yaml").runs
+    assert len(rows) == 16
+    for row in rows:
+        training = config.read(ready_configs.find(row.config)).training
+        assert sum(phase.epochs for phase in training.phases) == (10 if row.name == "best" else 8), row.name
+        assert (training.batch_size, training.ema) == (128, 0.99), row.name
+        assert {(p.optimizer_fg.name, p.optimizer_fg.lr) for p in training.phases} == {("adam", 0.002)}, row.name
 
 
 def test_a_path_is_taken_as_it_is() -> None:
