@@ -21,7 +21,7 @@ def test_each_is_valid_and_says_what_it_is(name: str) -> None:
 
 
 def test_the_rows_of_the_benchmark_have_one_budget() -> None:
-    """Eight passes, one optimiser, one batch size for all, but for the best recipe: ten passes, as its document says."""
+    """Eight passes, one optimiser, one batch size for all; ten passes for the best recipe, as its document says."""
     rows = plan.read(ROOT / "benchmarks/colored_mnist/plan.yaml").runs
     assert len(rows) == 16
     for row in rows:
