@@ -13,9 +13,9 @@ IGNORE = -100  # an unknown label: torch's own default `ignore_index`
 class Batch:
     """N examples.
 
-    Shapes: x (N, C, H, W) float, normalised; y (N,) int64; bias (N, *bias_shape) int64 with IGNORE where unknown;
-    group (N,) int64 = y * num_biases + bias value; row (N,) int64, the place in the whole data set;
-    bias_features (N, A) float, the bias in numbers on [0, 1], from which p(y | bias) is told: here the image's colour.
+    Shapes: x (N, C, H, W) or (N, D) float, normalised; y (N,) int64; bias (N, *bias_shape) int64, IGNORE where unknown;
+    group (N,) int64 = y * num_biases + bias value, IGNORE where a bias is unknown; row (N,) int64, the place in the
+    whole data set; bias_features (N, A) float, the bias in numbers on [0, 1], from which p(y | bias) is told.
     """
 
     x: Tensor
@@ -49,12 +49,14 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class DataSpec:
-    """What a model must know of the data: image shape (C, H, W), counts, and the shape of one image's bias label."""
+    """What a model must know of the data: shape (C, H, W) of an image or (D,) of a vector, counts, names, and the shape
+    of one image's bias label.
+    """
 
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     num_classes: int
     num_bins: int  # values that one bias label can take
-    bias_shape: tuple[int, ...]  # () for one label an image, (3, 14, 14) for a map of three colour channels
+    bias_shape: tuple[int, ...]  # () for one label an image, (B,) for B, (3, 14, 14) for a map of three colours
     class_names: tuple[str, ...]
     bias_names: tuple[str, ...]  # one name for each of the num_biases values that make up the groups
     num_rows: int  # rows of the whole data set; every Batch.row is below

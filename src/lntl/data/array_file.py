@@ -1,0 +1,105 @@
+"""Read the arrays asked for of an .npz file: x as a tensor, labels as columns."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lntl.data.labels import Column, Ints
+from lntl.errors import UserError
+from lntl.plugins import did_you_mean
+from lntl.types import IGNORE
+
+CHANNELS = (1, 3)  # of an image
+MISSING = (-1, IGNORE)  # integers that stand for a missing value
+NAMES = "_names"  # the array y_names holds the names of the integers in y
+
+Array = NDArray[Any]
+
+
+def read(path: Path, names: Sequence[str], first: str) -> dict[str, Array]:
+    """Return the named arrays, and NAME_names where the file has it; none can run code.
+
+    Raises UserError where the file is not readable, lacks an array, or one has not as many rows as `first`.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = [f"{name!r}{did_you_mean(name, file.files)}" for name in names if name not in file.files]
+            if missing:
+                raise UserError(f"{path}: no array {', '.join(missing)}")
+            more = [name + NAMES for name in names if name + NAMES in file.files]
+            arrays = {name: file[name] for name in (*names, *more)}
+    except (OSError, ValueError, EOFError, BadZipFile, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: not a readable .npz file of plain arrays ({error}); set data.path to one") from error
+    for name in names:
+        if arrays[name].ndim == 0 or len(arrays[name]) != len(arrays[first]):
+            raise UserError(f"{path}: {name} is {arrays[name].shape}, {first} {arrays[first].shape}: a row an example")
+    return arrays
+
+
+def as_tensor(x: Array, what: str) -> Tensor:
+    """Return images as (n, C, H, W), uint8 or float32 in [0, 1]; vectors as float32 (n, D)."""
+    if x.dtype.kind not in "uif":
+        raise UserError(f"{what} is {x.dtype} and must hold numbers")
+    if x.ndim == 2:
+        return torch.from_numpy(x.astype(np.float32, copy=False))
+    if x.ndim == 3:
+        x = x[:, None]
+    elif x.ndim == 4 and x.shape[3] in CHANNELS and x.shape[1] not in CHANNELS:
+        x = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+    if x.ndim != 4 or x.shape[1] not in CHANNELS or x.dtype.kind == "i":
+        raise UserError(
+            f"{what} is {x.dtype} {x.shape}; images are uint8 or float (n, H, W), (n, H, W, C) or (n, C, H, W) "
+            "with 1 or 3 channels, vectors are (n, D)"
+        )
+    if x.dtype.kind == "f":
+        _check_range(x, what)
+    return torch.from_numpy(x if x.dtype == np.uint8 else x.astype(np.float32, copy=False))
+
+
+def _check_range(x: Array, what: str) -> None:
+    low, high = float(np.nanmin(x)), float(np.nanmax(x))
+    if low < 0 or high > 1:
+        raise UserError(f"{what} holds images from {low:g} to {high:g}; give them as uint8, or as float in [0, 1]")
+
+
+def columns(name: str, arrays: dict[str, Array], where: str) -> list[Column]:
+    """Return an array of labels (n,) or (n, several) as columns; -1, IGNORE and NaN are no value."""
+    array = arrays[name]
+    if array.ndim > 2 or array.dtype.kind not in "biufU":
+        raise UserError(f"{where}: {name} is {array.dtype} {array.shape}; labels are integers, numbers or texts (n,)")
+    if array.ndim == 1 or array.shape[1] == 1:
+        return [_column(name, array.reshape(-1), arrays.get(name + NAMES), where)]
+    return [_column(f"{name} {k}", column, None, where) for k, column in enumerate(array.T)]
+
+
+def _column(name: str, array: Array, names: Array | None, where: str) -> Column:
+    """Return the column of an array (n,), its values in the array's own order."""
+    found, code = np.unique(array, return_inverse=True)
+    texts = [_text(value, found.dtype.kind == "f") for value in found.tolist()]
+    if names is not None:
+        texts = _named(texts, [str(each) for each in names.reshape(-1)], f"{where}: {name}")
+    known = [place for place, text in enumerate(texts) if text]
+    renamed: Ints = np.full(len(texts), IGNORE, dtype=np.int64)
+    renamed[known] = np.arange(len(known))
+    return Column(name, tuple(texts[place] for place in known), renamed[code])
+
+
+def _text(value: Any, is_float: bool) -> str:
+    """Return a value as text, whole numbers as integers; nothing for what stands for a missing one."""
+    if is_float:
+        return "" if np.isnan(value) else str(int(value)) if value.is_integer() else str(value)
+    return "" if value in MISSING and not isinstance(value, bool) else str(value).strip()
+
+
+def _named(texts: Sequence[str], names: Sequence[str], what: str) -> list[str]:
+    """Return names[k] for each text that is the integer k."""
+    unfit = [text for text in texts if text and not (text.isdecimal() and int(text) < len(names))]
+    if unfit:
+        raise UserError(f"{what} holds {unfit[0]}, for which {what.rpartition(' ')[2]}{NAMES} has no name")
+    return [names[int(text)] if text else "" for text in texts]

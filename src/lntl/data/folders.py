@@ -1,0 +1,96 @@
+"""Your own images, sorted into folders by split, label and bias: split/label/bias/*.jpg."""
+
+import os
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from lntl.data.biases import Biases, BiasSetting
+from lntl.data.files import FileSettings, LabelledFiles, Paths
+from lntl.data.labels import Column, categories
+from lntl.data.rows import Rows
+from lntl.errors import UserError
+
+__all__ = ["Folders"]
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+Level = Literal["split", "label", "bias", "group_id"]
+
+
+class Folders(LabelledFiles):
+    """Image files whose folders tell split, label and bias."""
+
+    class Config(FileSettings):
+        """Settings of `data`."""
+
+        root: str = Field(min_length=1, description="Folder of the first level.")
+        levels: list[Level] = Field(
+            ["split", "label", "bias"],
+            description="What each level of folders tells, from the outside in; without split the splits are drawn. "
+            "Files may lie in further folders below.",
+        )
+        bias: Biases = Field(
+            [],
+            description="Where no level tells the bias: {from, bins} for what an image shows by itself.",
+        )
+
+        @model_validator(mode="after")
+        def _tells_all(self) -> Self:
+            if len(set(self.levels)) < len(self.levels) or "label" not in self.levels:
+                raise ValueError("levels must hold label, and nothing twice")
+            if ("bias" in self.levels) == bool(self.bias):
+                raise ValueError("the bias is told by a level, or else by bias: {from, bins}")
+            if any(bias.computed is None for bias in self.bias):
+                raise ValueError("bias: folders have no columns; use {from, bins}, or a table")
+            return self
+
+    def __init__(self, config: "Folders.Config") -> None:
+        self.config = config
+        root = Path(config.root)
+        names = sorted(_files(root))
+        if not names:
+            raise UserError(f"{root}: no image file ({', '.join(SUFFIXES)}) lies in it; set data.root")
+        parts = [Path(name).parts[:-1] for name in names]
+        columns: dict[str, Column] = {
+            level: _column(level, [_at(each, k) for each in parts]) for k, level in enumerate(config.levels)
+        }
+        number = np.array(names, dtype=object)
+        rows = Rows(
+            where=f"folders {root}",
+            unit="file",
+            number=number,
+            label=columns["label"],
+            split=columns.get("split"),
+            group_id=columns.get("group_id"),
+            columns=columns,
+        )
+        faults = rows.faults()
+        shallow = [row for row, each in enumerate(parts) if len(each) < len(config.levels)]
+        faults.add(shallow, f"does not lie in {'/'.join(config.levels)}/")
+        bias = config.bias or [BiasSetting(column="bias")]
+        super().__init__(rows, Paths(root, names), faults, bias, config)
+
+
+def _files(root: Path) -> list[str]:
+    """Return the image files below the root, relative to it; hidden ones are left out."""
+    found = []
+    for folder, below, files in os.walk(root):
+        below[:] = [name for name in below if not name.startswith(".")]
+        inside = Path(folder).relative_to(root)
+        found += [str(inside / name) for name in files if _is_image(name)]
+    return found
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
+
+def _at(parts: tuple[str, ...], level: int) -> str:
+    return parts[level] if level < len(parts) else ""
+
+
+def _column(name: str, texts: list[str]) -> Column:
+    values, code = np.unique(np.array(texts, dtype=object), return_inverse=True)
+    return categories(name, values.tolist(), code)

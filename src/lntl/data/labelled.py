@@ -1,0 +1,123 @@
+"""Data with a label and a bias an image or vector: their splits, and all that is told of them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from lntl.data.biases import columns_of
+from lntl.data.labels import Bias, Column, aligned, combine, features
+from lntl.data.rows import SPLITS, LabelSettings, Rows
+from lntl.errors import UserError
+from lntl.types import IGNORE, Batch, DataSpec
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A split's labels: tensors of n rows. A subclass says what x is."""
+
+    y: Tensor
+    bias: Tensor
+    group: Tensor
+    row: Tensor
+    rank: Tensor
+    sizes: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def to(self, device: torch.device) -> Self:
+        """Return the split with its tensors on `device`."""
+        return self.each(lambda tensor: tensor.to(device))
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """Return the split with every tensor changed."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        tensors: dict[str, Any] = {name: change(v) for name, v in values.items() if isinstance(v, Tensor)}
+        return replace(self, **tensors)
+
+    def x(self, index: Tensor) -> Tensor:
+        """Return what the networks see of the examples at `index`, float (N, ...) on the split's device."""
+        raise NotImplementedError
+
+    def batch(self, index: Tensor) -> Batch:
+        """Return the examples at `index` with their labels."""
+        bias = self.bias[index]
+        return Batch(
+            x=self.x(index),
+            y=self.y[index],
+            bias=bias,
+            group=self.group[index],
+            row=self.row[index],
+            bias_features=features(bias, self.sizes, self.rank[index]),
+        )
+
+
+@dataclass(frozen=True)
+class Labels:
+    """All rows, checked and split: what a data set tells, and the labels of each split."""
+
+    spec: DataSpec
+    splits: dict[str, Labelled]
+    val_note: str
+    bias_kind: str
+    notes: list[str]
+    told: str  # number of rows, classes and bias values
+
+
+def assemble(
+    rows: Rows, bias: Sequence[Any], source: Any, image_shape: tuple[int, ...], settings: LabelSettings
+) -> Labels:
+    """Return the labels of rows without a fault; raises UserError where they cannot be learned from.
+
+    bias: the settings of each bias; source: the images, for a bias that they show by themselves.
+    """
+    n, names = len(rows.label.code), rows.label.values
+    if len(names) < 2:
+        raise UserError(f"{rows.where}: {rows.label.name} has the one value {names[0]!r}; a task needs two classes")
+    try:
+        biases = columns_of(bias, rows.columns, source)
+        joint = combine(biases)
+    except UserError as error:
+        raise UserError(f"{rows.where}: {error}") from error
+    value = torch.where(joint.value == IGNORE, len(joint.names), joint.value)
+    y = torch.from_numpy(rows.label.code)
+    part, val_note = rows.parts((y * (len(joint.names) + 1) + value).numpy(), settings)
+    splits = _splits(y, joint, torch.from_numpy(part))
+    kind = ", ".join(column.name for column in biases)
+    return Labels(
+        spec=_spec(names, joint, image_shape, n, splits["train"]),
+        splits=splits,
+        val_note=val_note,
+        bias_kind=kind,
+        notes=_missing(biases),
+        told=f"{n} rows, {len(names)} classes of {rows.label.name}, {len(joint.names)} values of {kind}",
+    )
+
+
+def _splits(y: Tensor, bias: Bias, part: Tensor) -> dict[str, Labelled]:
+    group = torch.where(bias.value == IGNORE, IGNORE, y * len(bias.names) + bias.value)
+    everything = Labelled(y, bias.label, group, torch.arange(len(y)), bias.rank, bias.sizes)
+    places = {name: (part == place).nonzero()[:, 0] for place, name in enumerate(SPLITS)}
+    return {name: everything.each(lambda tensor, index=index: tensor[index]) for name, index in places.items()}  # type: ignore[misc]
+
+
+def _spec(names: tuple[str, ...], bias: Bias, image_shape: tuple[int, ...], n: int, train: Labelled) -> DataSpec:
+    value = torch.where(train.group == IGNORE, IGNORE, train.group - train.y * len(bias.names))
+    return DataSpec(
+        image_shape=image_shape,
+        num_classes=len(names),
+        num_bins=max(bias.sizes),
+        bias_shape=tuple(bias.label.shape[1:]),
+        class_names=names,
+        bias_names=bias.names,
+        num_rows=n,
+        aligned=aligned(train.y, value, len(names), len(bias.names)),
+    )
+
+
+def _missing(biases: Sequence[Column]) -> list[str]:
+    shares = {column.name: float((column.code == IGNORE).mean()) for column in biases}
+    return [f"bias {name}: {share:.1%} of the rows have no value" for name, share in shares.items() if share > 0]

@@ -1,0 +1,118 @@
+"""Rows as they were read: which of them are wrong, and which split each is in."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from lntl.data.faults import Faults
+from lntl.data.labels import Column, Ints
+from lntl.data.splitting import assign, straddling
+from lntl.errors import UserError
+from lntl.plugins import Settings
+from lntl.types import IGNORE
+
+SPLITS = ("train", "val", "test")
+_SPELLINGS = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
+
+
+class LabelSettings(Settings):
+    """Settings of data with a label and a bias an image."""
+
+    val_fraction: float = Field(
+        0.1, gt=0, lt=0.5, description="Share of the rows (of train, where test is given) for val, where none is given."
+    )
+    test_fraction: float = Field(
+        0.2, gt=0, lt=0.5, description="Share of the rows for test, where no split is given at all."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the splits that are drawn, stratified by label and bias.")
+    on_error: Literal["stop", "skip"] = Field(
+        "stop", description="Rows that are wrong: stop and name them all, or leave them out and list them in the run."
+    )
+
+
+@dataclass(frozen=True)
+class Rows:
+    """n rows as they were read: label, split and group as far as given, the columns of the biases by their names.
+
+    number (n,): what a row is called, with the unit.
+    """
+
+    where: str
+    unit: str
+    number: NDArray[np.int64] | NDArray[np.object_]
+    label: Column
+    split: Column | None
+    group_id: Column | None
+    columns: dict[str, Column]
+
+    def faults(self) -> Faults:
+        """Return the rows whose label is missing or whose split is not known, for others to add to."""
+        found = Faults(len(self.label.code), self.where, lambda row: f"{self.unit} {self.number[row]}")
+        found.add(np.flatnonzero(self.label.code == IGNORE).tolist(), f"{self.label.name} is empty")
+        if self.split is not None:
+            split, valid = self.split, ", ".join((*SPLITS, *_SPELLINGS))
+            unknown: list[int] = np.flatnonzero(_places(split) == IGNORE).tolist()
+            found.add(unknown, "unknown split", lambda row: f" {split.text(row)!r} (valid: {valid})")
+        return found
+
+    def take(self, keep: NDArray[np.bool_]) -> "Rows":
+        """Return the rows kept."""
+        split, group_id = (column and column.take(keep) for column in (self.split, self.group_id))
+        return Rows(
+            where=self.where,
+            unit=self.unit,
+            number=self.number[keep],
+            label=self.label.take(keep),
+            split=split,
+            group_id=group_id,
+            columns={name: column.take(keep) for name, column in self.columns.items()},
+        )
+
+    def parts(self, stratum: Ints, settings: LabelSettings) -> tuple[Ints, str]:
+        """Return the place in SPLITS of each row, and where val comes from.
+
+        What is not given is drawn: all splits, or val from train; alike in every stratum (n,). Raises UserError where a
+        split has no row, train lacks a class, or a group is in two splits.
+        """
+        part, note = self._given_or_drawn(stratum, settings)
+        count = np.bincount(part, minlength=len(SPLITS))
+        if empty := [name for name, n in zip(SPLITS, count, strict=True) if not n]:
+            raise UserError(f"{self.where}: no row is in {', '.join(empty)}; each of {', '.join(SPLITS)} needs some")
+        learned = np.bincount(self.label.code[part == 0], minlength=len(self.label.values))
+        if absent := [name for name, n in zip(self.label.values, learned, strict=True) if not n]:
+            raise UserError(f"{self.where}: no training row has {self.label.name} {', '.join(absent)}; add some")
+        return part, note
+
+    def _given_or_drawn(self, stratum: Ints, settings: LabelSettings) -> tuple[Ints, str]:
+        group = None if self.group_id is None else self.group_id.code
+        kept = "" if self.group_id is None else f", {self.group_id.name} kept together"
+        drawn = f"drawn at random, stratified by label and bias{kept}, seed {settings.seed}"
+        val, test = settings.val_fraction, settings.test_fraction
+        if self.split is None:
+            return assign(stratum, (1 - val - test, val, test), settings.seed, group), f"{val:.0%} of the rows, {drawn}"
+        part = _places(self.split)
+        self._check_groups(part)
+        train = part == 0
+        if (part == 1).any() or not train.any():
+            return part, f"rows of {self.split.name} val"
+        part[train] = assign(stratum[train], (1 - val, val), settings.seed, None if group is None else group[train])
+        return part, f"{val:.0%} of the training rows, {drawn}"
+
+    def _check_groups(self, part: Ints) -> None:
+        if self.group_id is None or not len(found := straddling(self.group_id.code, part)):
+            return
+        some = ", ".join(self.group_id.values[group] for group in found[:10])
+        raise UserError(
+            f"{self.where}: {len(found)} values of {self.group_id.name} have rows in more than one split ({some}"
+            f"{', ...' if len(found) > 10 else ''}), so that the test rows are not new; give each of them one split"
+        )
+
+
+def _places(split: Column) -> Ints:
+    """Return the place in SPLITS of each row, IGNORE where there is none."""
+    spelt = [_SPELLINGS.get(value.lower(), value.lower()) for value in split.values]
+    of_value = np.array([*(SPLITS.index(name) if name in SPLITS else IGNORE for name in spelt), IGNORE], dtype=np.int64)
+    return np.asarray(of_value[np.where(split.code == IGNORE, -1, split.code)])
