@@ -16,6 +16,7 @@ from lntl import plugins, ready_configs
 from lntl.console import out
 from lntl.errors import UserError
 from lntl.runs.files import write_atomic
+from lntl.types import IGNORE
 from lntl.yaml_file import read_yaml
 
 
@@ -87,7 +88,8 @@ def data(config_name: str, overrides: list[str]) -> None:
     out.print(f"{dataset.source}\nval: {dataset.val_note}", soft_wrap=True, highlight=False)
     table = Table("split", "images", "classes", "groups with images", "label guessed from the bias")
     for name, split in dataset.splits.items():
-        cells = torch.bincount(split.group, minlength=dataset.spec.num_groups).view(dataset.spec.num_classes, -1)
+        known = split.group[split.group != IGNORE]
+        cells = torch.bincount(known, minlength=dataset.spec.num_groups).view(dataset.spec.num_classes, -1)
         guess = cells.amax(dim=0).sum() / cells.sum()  # the best that a rule "bias value -> class" can do
         filled = f"{int((cells > 0).sum())} of {cells.numel()}"
         table.add_row(name, str(len(split)), str(dataset.spec.num_classes), filled, f"{float(guess):.1%}")

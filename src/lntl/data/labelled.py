@@ -120,4 +120,4 @@ def _spec(names: tuple[str, ...], bias: Bias, image_shape: tuple[int, ...], n: i
 
 def _missing(biases: Sequence[Column]) -> list[str]:
     shares = {column.name: float((column.code == IGNORE).mean()) for column in biases}
-    return [f"bias {name}: {share:.1%} of the rows have no value" for name, share in shares.items() if share > 0]
+    return [f"{share:.1%} of the rows have no {name}" for name, share in shares.items() if share > 0]

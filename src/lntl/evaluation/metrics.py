@@ -11,7 +11,7 @@ from lntl.evaluation.tally import Array, Tally, share, tally
 
 def accuracy(t: Tally) -> Array:
     """Return the share of right predictions."""
-    return share(t.right.sum(axis=(1, 2)), t.count.sum(axis=(1, 2)))
+    return share(np.einsum("rkk->r", t.confusion), t.total)
 
 
 def unbiased_accuracy(t: Tally) -> Array:
@@ -48,7 +48,7 @@ def conflicting_accuracy(t: Tally) -> Array:
 
 def expected_calibration_error(t: Tally) -> Array:
     """Return the mean distance of confidence from accuracy over 15 equal-width bins of the largest probability."""
-    return share(np.abs(t.gaps).sum(axis=1), t.count.sum(axis=(1, 2)))
+    return share(np.abs(t.gaps).sum(axis=1), t.total)
 
 
 def demographic_parity_gap(t: Tally) -> Array:
@@ -78,7 +78,7 @@ def group_accuracy(t: Tally) -> Array:
 
 def class_accuracy(t: Tally) -> Array:
     """Return the accuracy of each class, (R, K)."""
-    return share(t.right.sum(axis=2), t.count.sum(axis=2))
+    return share(np.einsum("rkk->rk", t.confusion), t.confusion.sum(axis=2))
 
 
 def bias_value_accuracy(t: Tally) -> Array:

@@ -50,8 +50,8 @@ class Predictions:
 
     @property
     def bias(self) -> Tensor:
-        """The bias value of each image."""
-        return self.group - self.y * self.num_biases
+        """The bias value of each image, IGNORE where it is unknown."""
+        return torch.where(self.group == IGNORE, IGNORE, self.group - self.y * self.num_biases)
 
 
 @torch.inference_mode()

@@ -17,6 +17,8 @@ SMALL = 30  # images below which an accuracy is flagged: a rule of thumb, its 95
 Row = dict[str, Any]  # value, low, high, n, undefined (the reason, else None)
 
 _WHY_UNDEFINED = {
+    "unbiased_accuracy": "no image has a known bias value",
+    "worst_group_accuracy": "no image has a known bias value",
     "bias_accuracy": "no bias label is known",
     "aligned_accuracy": "no image has the bias value that goes with its class in training",
     "conflicting_accuracy": "every image has the bias value that goes with its class in training",
@@ -24,6 +26,7 @@ _WHY_UNDEFINED = {
     "demographic_parity_gap": "all images have the same bias value",
     "equalised_odds_gap": "no class, and no rest of the classes, occurs with two bias values",
 }
+_BY_GROUP = ("unbiased_accuracy", "demographic_parity_gap", "equalised_odds_gap")  # of images of known bias value
 _STATISTICS = metrics.METRICS | {"by_class": metrics.class_accuracy, "by_bias": metrics.bias_value_accuracy}
 
 
@@ -34,13 +37,13 @@ def summarise(p: Predictions, class_names: Sequence[str], bias_names: Sequence[s
     """
     t, samples = tally(p), resample(p, _STATISTICS)
     told = {name: _metric(name, p, t, samples[name]) for name in metrics.METRICS}
-    count = t.count[0]
+    count, classes = t.count[0], t.confusion[0].sum(axis=1)
     return {
         "n": len(p.y),
         "class_names": list(class_names),
         "bias_names": list(bias_names),
         "metrics": told,
-        "by_class": _rows("class", class_names, metrics.class_accuracy(t)[0], count.sum(axis=1), samples["by_class"]),
+        "by_class": _rows("class", class_names, metrics.class_accuracy(t)[0], classes, samples["by_class"]),
         "by_bias": _rows("bias value", bias_names, metrics.bias_value_accuracy(t)[0], count.sum(0), samples["by_bias"]),
         "groups": {
             "accuracy": [[_number(value) for value in row] for row in metrics.group_accuracy(t)[0]],
@@ -74,8 +77,8 @@ def _basis(name: str, p: Predictions, t: Tally) -> int:
     if name == "bias_accuracy":
         return int((p.bias_labels > 0).sum())
     if name == "worst_group_accuracy":
-        return int(count[metrics.group_accuracy(t)[0] == metrics.worst_group_accuracy(t)[0]].min())
-    return len(p.y)
+        return int(count[metrics.group_accuracy(t)[0] == metrics.worst_group_accuracy(t)[0]].min(initial=count.max()))
+    return int(count.sum()) if name in _BY_GROUP else len(p.y)
 
 
 def _row(value: float, samples: Array, n: int, why_undefined: str | None) -> Row:
@@ -100,9 +103,11 @@ def _number(value: float) -> float | None:
 def _warnings(t: Tally, told: dict[str, Row], class_names: Sequence[str], bias_names: Sequence[str]) -> Iterator[str]:
     """Yield a sentence for each thing without which the numbers mislead."""
     count = t.count[0]
-    yield from _missing("classes", class_names, count.sum(axis=1))
+    yield from _missing("classes", class_names, t.confusion[0].sum(axis=1))
     yield from _missing("bias values", bias_names, count.sum(axis=0))
     yield from _thin_groups(count, class_names, bias_names)
+    if unknown := int(t.unknown.sum()):
+        yield f"{unknown} of {int(t.total[0])} images have no known bias value: what is said of groups leaves them out"
     predicted = t.confusion[0].sum(axis=0)
     if (predicted > 0).sum() == 1:
         name = class_names[int(predicted.argmax())]

@@ -11,15 +11,17 @@ from lntl.experiment.build import Experiment
 from lntl.ops import pooled
 from lntl.reporting import figures
 from lntl.runs.tensorboard import TensorBoard
-from lntl.types import Networks
+from lntl.types import IGNORE, Networks
 
 SETTINGS = ("project.seed", "data.", "model.", "training.")  # those that make one run differ from another
 
 
 def show_data(board: TensorBoard, data: Any) -> None:
-    """Log, for train and test, ten images of each class, a class a row."""
+    """Log, for train and test, ten images of each class, a class a row; nothing of data without pictures."""
     for name in ("train", "test"):
         split = data.splits[name]
+        if not hasattr(split, "pixels"):
+            continue
         rows = [torch.nonzero(split.y == label)[:10, 0] for label in range(data.spec.num_classes)]
         board.pictures(f"data/{name}", split.pixels(torch.cat(rows)), columns=10)
 
@@ -40,7 +42,7 @@ def show_features(board: TensorBoard, experiment: Experiment, networks: Networks
         z = pooled(networks.f(batch.x)).float().cpu()
     labels = {
         "class": [spec.class_names[y] for y in batch.y.tolist()],
-        "bias": [spec.bias_names[group % spec.num_biases] for group in batch.group.tolist()],
+        "bias": ["unknown" if g == IGNORE else spec.bias_names[g % spec.num_biases] for g in batch.group.tolist()],
     }
     board.embedding("z", z, labels, split.pixels(index) if hasattr(split, "pixels") else None, step)
 

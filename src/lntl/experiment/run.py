@@ -76,11 +76,11 @@ class Run:
     def _bias_chance(self) -> tuple[float, float]:
         """What naming the most frequent bias value scores on (the first) training images: of all, of the class.
 
-        Mean over the channels of a map.
+        Mean over the biases, such as the channels of a map.
         """
         split = self.experiment.data.splits["train"]
         batch = split.batch(torch.arange(min(len(split), CHANCE_IMAGES)))
-        bias = batch.bias.movedim(1, 0).flatten(2) if batch.bias.dim() > 1 else batch.bias[None, :, None]
+        bias = (batch.bias if batch.bias.dim() > 1 else batch.bias[:, None]).movedim(1, 0)
         of_all = [_share_of_most_frequent([channel]) for channel in bias]
         of_class = [_share_of_most_frequent([channel[batch.y == y] for y in batch.y.unique()]) for channel in bias]
         return sum(of_all) / len(bias), sum(of_class) / len(bias)
@@ -161,6 +161,9 @@ def start(config: Config, overwrite: bool = False) -> Run:
     experiment = build(config)
     folder = RunFolder(Path(config.logging.output_dir) / config.project.experiment_name)
     folder.create(configuration.to_yaml(config), overwrite)
+    if skipped := getattr(experiment.data, "skipped", []):
+        write_text(folder.skipped, "".join(f"{line}\n" for line in skipped))
+        log.warning("%d rows of the data are wrong and left out; they are listed in %s", len(skipped), folder.skipped)
     return Run(experiment, folder, [])
 
 

@@ -10,7 +10,7 @@ from lntl.methods.base import Method, Objective, minimise
 from lntl.methods.task import TaskLoss, TaskSettings
 from lntl.ops import pooled, supervised_contrast
 from lntl.plugins import Settings
-from lntl.types import Batch, DataSpec, Networks
+from lntl.types import IGNORE, Batch, DataSpec, Networks
 
 __all__ = ["BiasContrastive"]
 
@@ -19,7 +19,8 @@ class BiasContrastive(Method):
     """min_{f,g,k} L_c + alpha * L_con, with v = k(f(x)) / |k(f(x))|, k a projection network, losses in nats, and
 
     L_con = mean over i with P(i) of -1/|P(i)| sum_{p in P(i)} log( exp(v_i v_p / t) / sum_{a != i} exp(v_i v_a / t) ),
-    P(i) = the images of the batch with the class of i and another bias value. z (N, C, H, W) is averaged over places.
+    P(i) = the images of the batch with the class of i and another known bias value. z (N, C, H, W) is averaged over its
+    places.
     Source: Hong and Yang, NeurIPS 2021 (BiasCon; with task: bias_product also their BiasBal).
     Deviation: one view of an image, without augmentation; an image without a partner is left out of L_con.
     """
@@ -51,7 +52,8 @@ class BiasContrastive(Method):
         z = self.f(batch.x)
         task = self.task_loss(self.g(z), batch)
         bias = batch.group % self.spec.num_biases
-        positive = (batch.y[:, None] == batch.y) & (bias[:, None] != bias)
+        known = batch.group != IGNORE
+        positive = (batch.y[:, None] == batch.y) & (bias[:, None] != bias) & known[:, None] & known
         contrast = supervised_contrast(normalize(self.k(pooled(z))), positive, self.config.temperature)
         loss = task + self.config.alpha * contrast
         yield minimise(loss, over=(self.f, self.g, self.k), task=task, contrast=contrast)

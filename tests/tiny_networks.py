@@ -1,0 +1,45 @@
+"""Networks for vectors (N, D) whose bias is one label an example, or several."""
+
+import math
+
+from torch import Tensor, nn
+
+from lntl.plugins import Settings
+from lntl.types import DataSpec, Networks
+
+WIDTH = 16
+
+
+class BiasHead(nn.Module):
+    """h: z (N, C) -> logits (N, bins) or (N, bins, B); of the examples at `where` alone, if it is given."""
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__()
+        biases = spec.bias_shape or (1,)
+        self.single = not spec.bias_shape
+        self.body = nn.Sequential(
+            nn.Linear(WIDTH, WIDTH),
+            nn.BatchNorm1d(WIDTH),
+            nn.ReLU(),
+            nn.Linear(WIDTH, spec.num_bins * biases[0]),
+            nn.Unflatten(1, (spec.num_bins, *biases)),
+        )
+
+    def forward(self, z: Tensor, where: Tensor | None = None) -> Tensor:
+        logits: Tensor = self.body(z)
+        logits = logits[..., 0] if self.single else logits
+        return logits if where is None else logits[where]
+
+
+class TinyNetworks(Networks):
+    """f: x (N, ...) -> z (N, WIDTH); g: z -> (N, classes)."""
+
+    class Config(Settings):
+        """No settings."""
+
+    def __init__(self, spec: DataSpec, config: Settings) -> None:
+        super().__init__()
+        self.features = WIDTH
+        self.f = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(spec.image_shape), WIDTH), nn.ReLU())
+        self.g = nn.Linear(WIDTH, spec.num_classes)
+        self.h = BiasHead(spec)
