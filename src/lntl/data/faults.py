@@ -33,8 +33,10 @@ class Faults:
     def settle(self, on_error: str) -> NDArray[np.bool_]:
         """Return which rows are right, bool (n,).
 
-        Raises UserError with every wrong row where `on_error` is stop, and where no row is right.
+        Raises UserError with every wrong row where `on_error` is stop, and where no row is right or there is none.
         """
+        if not self.n:
+            raise UserError(f"{self.where}: it has no row")
         right = np.ones(self.n, dtype=np.bool_)
         right[list(self._told)] = False
         if self._told and (on_error == "stop" or not right.any()):

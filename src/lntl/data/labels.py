@@ -91,9 +91,13 @@ def binned(name: str, number: Floats, bins: int | None = None, edges: Sequence[f
 
 
 def _quantiles(number: Floats, bins: int) -> list[float]:
-    """Return the edges of bins of equal counts, those left out that would part equal numbers."""
-    cuts = np.unique(np.quantile(number, np.linspace(0, 1, bins + 1)[1:-1]))
-    return [float(cut) for cut in cuts if cut > number.min()]
+    """Return the edges of bins of equal counts; none where all numbers are equal.
+
+    Where the smallest number fills more than a bin, the next larger number begins the second.
+    """
+    above = number[number > number.min()]
+    cuts = np.quantile(number, np.linspace(0, 1, bins + 1)[1:-1])
+    return np.unique(cuts.clip(above.min())).tolist() if len(above) else []
 
 
 def _bin_names(name: str, edges: Sequence[float]) -> tuple[str, ...]:

@@ -80,7 +80,8 @@ class Rows:
         part, note = self._given_or_drawn(stratum, settings)
         count = np.bincount(part, minlength=len(SPLITS))
         if empty := [name for name, n in zip(SPLITS, count, strict=True) if not n]:
-            raise UserError(f"{self.where}: no row is in {', '.join(empty)}; each of {', '.join(SPLITS)} needs some")
+            remedy = "set data.val_fraction higher, or add rows" if "drawn" in note else "each split needs some"
+            raise UserError(f"{self.where}: no row is in {', '.join(empty)}; {remedy}")
         learned = np.bincount(self.label.code[part == 0], minlength=len(self.label.values))
         if absent := [name for name, n in zip(self.label.values, learned, strict=True) if not n]:
             raise UserError(f"{self.where}: no training row has {self.label.name} {', '.join(absent)}; add some")

@@ -9,6 +9,7 @@ from lntl.seeding import derive
 from lntl.types import IGNORE
 
 Ints = NDArray[np.int64]
+_GOLDEN = (5**0.5 - 1) / 2  # multiples of the golden ratio fill [0, 1) most evenly
 
 
 def assign(stratum: Ints, shares: Sequence[float], seed: int, group: Ints | None = None) -> Ints:
@@ -25,7 +26,8 @@ def assign(stratum: Ints, shares: Sequence[float], seed: int, group: Ints | None
     order = np.lexsort((random.random(len(size)), of_unit))
     total = np.bincount(of_unit, weights=size)
     begin = np.cumsum(size[order]) - size[order] - (np.cumsum(total) - total)[of_unit[order]]
-    offset = random.random(len(total))[of_unit[order]]
+    # Offsets of strata that follow each other are spread evenly, so that many small strata keep the shares together.
+    offset = ((random.random() + _GOLDEN * np.arange(len(total))) % 1)[of_unit[order]]
     place = (begin + offset * size[order]) / total[of_unit[order]]
     part = np.empty(len(size), dtype=np.int64)
     part[order] = np.searchsorted(np.cumsum(shares)[:-1], place, side="right")

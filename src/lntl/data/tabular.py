@@ -5,6 +5,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from lntl.data.labels import Column, categories
 from lntl.errors import UserError
 from lntl.plugins import did_you_mean
 
-_AT_ONCE = 50_000  # rows that are held as texts
+_AT_ONCE = 5_000  # rows that are held as texts
 
 
 class _Codes(dict[str, int]):
@@ -69,7 +70,7 @@ def _csv(path: Path, reader: Any, mark: str, plain: str, names: Sequence[str], m
         texts: list[str] = []
         codes = {name: (_Codes(), array("q")) for name in names}
         for chunk in rows.chunks(len(header)):
-            columns = dict(zip(header, zip(*chunk, strict=True), strict=False))
+            columns = dict(zip(header, zip(*chunk, strict=True), strict=True)) if chunk else dict.fromkeys(header, ())
             texts.extend(columns[plain])
             for name, (code, found) in codes.items():
                 found.extend(map(code.__getitem__, columns[name]))
@@ -89,22 +90,24 @@ class _Rows:
 
     def chunks(self, width: int) -> Iterator[list[list[str]]]:
         """Yield lists of rows, each of `width` fields."""
-        chunk: list[list[str]] = []
         line = self.reader.line_num
-        for fields in self.reader:
-            row, begun, line = fields, line + 1, self.reader.line_num
-            if len(row) != width:
-                if not row:
-                    continue
-                self.ragged[len(self.lines)] = len(row)
-                row = (row + [""] * width)[:width]
-            self.lines.append(begun)
-            chunk.append(row)
-            if len(chunk) == _AT_ONCE:
-                yield chunk
-                chunk = []
-        if chunk:
+        while chunk := list(islice(self.reader, _AT_ONCE)):
+            begun = line + 1
+            line = self.reader.line_num
+            if line - begun + 1 == len(chunk) and set(map(len, chunk)) == {width}:  # the usual case, without a loop
+                self.lines.extend(range(begun, line + 1))
+            else:
+                chunk = [*self._fitted(chunk, begun, width)]
             yield chunk
+
+    def _fitted(self, chunk: list[list[str]], line: int, width: int) -> Iterator[list[str]]:
+        for row in chunk:
+            if row:
+                if len(row) != width:
+                    self.ragged[len(self.lines)] = len(row)
+                self.lines.append(line)
+                yield (row + [""] * width)[:width]
+            line += 1 + sum(field.count("\n") + field.count("\r") - field.count("\r\n") for field in row)
 
 
 def _check_header(path: Path, header: Sequence[str], names: Iterable[str]) -> None:
@@ -128,8 +131,9 @@ def _parquet(path: Path, plain: str, names: Sequence[str], missing: Sequence[str
         raise UserError(f"{path}: not a readable Parquet file: {error}") from error
     columns = {}
     for name in names:
-        code, texts = _Codes(), [_text(value) for value in table.column(name).to_pylist()]
-        columns[name] = categories(name, [*code], np.array([code[text] for text in texts]), missing)
+        codes = _Codes()
+        found = np.array([codes[_text(value)] for value in table.column(name).to_pylist()], dtype=np.int64)
+        columns[name] = categories(name, [*codes], found, missing)
     texts = [_text(value) for value in table.column(plain).to_pylist()]
     return Table("row", texts, columns, np.arange(1, len(texts) + 1), {}, len(header))
 

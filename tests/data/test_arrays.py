@@ -1,0 +1,186 @@
+"""Arrays of one's own: vectors or images, labels in any form, normalised by their training rows."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lntl.data.arrays import Arrays
+from lntl.errors import UserError
+from lntl.types import IGNORE
+
+N = 90
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """A function that writes own.npz: 90 vectors of length 4, three classes and two bias values; more may be given."""
+
+    def make(**arrays: Any) -> Path:
+        path, k = tmp_path / "own.npz", np.arange(N)
+        x = np.random.default_rng(0).normal(3, 2, (N, 4))
+        np.savez(path, **({"x": x, "y": k % 3, "bias": k // 3 % 2} | arrays))
+        return path
+
+    return make
+
+
+def build(path: Path, **settings: Any) -> Arrays:
+    return Arrays(Arrays.Config.model_validate({"path": str(path)} | settings))
+
+
+def everything(data: Arrays) -> dict[str, torch.Tensor]:
+    """Return y, bias and group of all rows, in their order."""
+    row = torch.cat([split.row for split in data.splits.values()]).argsort()
+    return {
+        name: torch.cat([getattr(split, name) for split in data.splits.values()])[row]
+        for name in ("y", "bias", "group")
+    }
+
+
+def test_vectors_are_normalised_by_their_training_rows(write: Write) -> None:
+    path = write()
+    data = build(path)
+    assert data.spec.image_shape == (4,)
+    x = np.load(path)["x"]
+    train = x[data.splits["train"].row.numpy()]
+    for split in data.splits.values():
+        expected = (x[split.row.numpy()] - train.mean(axis=0)) / train.std(axis=0)
+        batch = split.batch(torch.arange(len(split)))
+        np.testing.assert_allclose(batch.x, expected, rtol=1e-4, atol=1e-5)
+        assert not hasattr(split, "pixels")
+    plain = build(path, normalise="none").splits["test"]
+    np.testing.assert_allclose(plain.batch(torch.arange(5)).x, x[plain.row[:5].numpy()], rtol=1e-6)
+
+
+def test_a_number_that_never_changes_is_left_at_0(write: Write) -> None:
+    x = np.random.default_rng(0).normal(size=(N, 3))
+    x[:, 1] = 5
+    assert build(write(x=x)).splits["train"].batch(torch.arange(9)).x[:, 1].tolist() == [0.0] * 9
+
+
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW", "NHW", "float"])
+def test_images_in_any_layout(write: Write, layout: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (N, 5, 6, 3), dtype=np.uint8)
+    shown = {
+        "NHWC": pixels,
+        "NCHW": pixels.transpose(0, 3, 1, 2),
+        "NHW": pixels[..., 0],
+        "float": pixels.astype(np.float32) / 255,
+    }[layout]
+    split = build(write(x=shown)).splits["train"]
+    channels = 1 if layout == "NHW" else 3
+    expected = pixels[split.row.numpy()].transpose(0, 3, 1, 2)[:, :channels]
+    assert split.batch(torch.arange(4)).x.shape == (4, channels, 5, 6)
+    x = split.batch(torch.arange(len(split))).x.double()
+    torch.testing.assert_close(x.mean(dim=(0, 2, 3)), torch.zeros(channels).double(), atol=1e-4, rtol=0)
+    torch.testing.assert_close(x.var(dim=(0, 2, 3), correction=0), torch.ones(channels).double(), atol=1e-4, rtol=0)
+    np.testing.assert_array_equal(
+        split.pixels(torch.arange(len(split))), np.broadcast_to(expected, (len(split), 3, 5, 6))
+    )
+
+
+@pytest.mark.parametrize(
+    ("y", "names"),
+    [
+        (np.array(["owl", "cat", "dog"])[np.arange(N) % 3], ("cat", "dog", "owl")),
+        (np.arange(N) % 3 * 5, ("0", "5", "10")),
+        ((np.arange(N) % 3).astype(np.float64), ("0", "1", "2")),
+        (np.arange(N) % 2 == 0, ("False", "True")),
+        ((np.arange(N) % 3)[:, None], ("0", "1", "2")),
+    ],
+)
+def test_labels_in_any_form(write: Write, y: Any, names: tuple[str, ...]) -> None:
+    data = build(write(y=y))
+    assert data.spec.class_names == names
+    told = [data.spec.class_names[k] for k in everything(data)["y"].tolist()]
+    assert told == [f"{value:g}" if isinstance(value, float) else str(value) for value in y.reshape(-1).tolist()]
+
+
+def test_names_of_integers_keep_their_order(write: Write) -> None:
+    path = write(y_names=np.array(["owl", "cat", "dog"]), bias_names=np.array(["wet", "dry"]))
+    data = build(path)
+    assert (data.spec.class_names, data.spec.bias_names) == (("owl", "cat", "dog"), ("wet", "dry"))
+    assert everything(data)["y"].tolist() == [k % 3 for k in range(N)]
+    with pytest.raises(UserError, match="y holds 2, for which y_names has no name"):
+        build(write(y_names=np.array(["owl", "cat"])))
+
+
+def test_missing_biases_and_several(write: Write) -> None:
+    k = np.arange(N)
+    both = np.stack([k // 3 % 2, np.where(k < 9, -1, k % 2)], axis=1)
+    data = build(write(bias=both))
+    assert (data.spec.bias_shape, data.bias_kind) == ((2,), "bias 0, bias 1")
+    assert data.notes == ["10.0% of the rows have no bias 1"]
+    found = everything(data)
+    assert found["bias"].tolist() == np.where(both < 0, IGNORE, both).tolist()
+    assert (found["group"] == IGNORE).nonzero()[:, 0].tolist() == list(range(9))
+
+
+def test_numbers_in_bins(write: Write) -> None:
+    heat = np.linspace(-20, 30, N)
+    heat[4] = np.nan
+    data = build(write(heat=heat), bias=["bias", {"column": "heat", "edges": [-5, 10]}])
+    expected = [IGNORE if v != v else int(v >= -5) + int(v >= 10) for v in heat]
+    assert everything(data)["bias"][:, 1].tolist() == expected
+
+
+def test_what_images_show_by_themselves(write: Write) -> None:
+    x = np.zeros((N, 4, 4), dtype=np.uint8) + np.arange(N, dtype=np.uint8)[:, None, None]
+    data = build(write(x=x), bias={"from": "brightness", "bins": 2})
+    assert everything(data)["bias"].tolist() == [int(k >= N // 2) for k in range(N)]
+
+
+def test_splits_and_groups_of_the_file(write: Write) -> None:
+    split = np.array(["train", "val", "test"])[np.arange(N) // 10 % 3]
+    data = build(write(part=split, home=np.arange(N) // 10), split="part", group_id="home")
+    for name, each in data.splits.items():
+        assert (split[each.row.numpy()] == name).all()
+    with pytest.raises(UserError, match=r"rows in more than one split \(0, 1, 2"):
+        build(write(part=split, home=np.arange(N) % 10), split="part", group_id="home")
+
+
+def test_wrong_rows_are_named_or_left_out(write: Write) -> None:
+    x = np.ones((N, 4)) * np.arange(N)[:, None]
+    x[7, 2] = np.nan
+    y = np.arange(N) % 3
+    y[5] = -1
+    path = write(x=x, y=y)
+    with pytest.raises(UserError, match="2 of 90 rows are wrong") as caught:
+        build(path)
+    assert str(caught.value).splitlines()[1:] == ["  row 5: y is empty", "  row 7: x is not finite"]
+    data = build(path, on_error="skip", normalise="none")
+    split = data.splits["train"]
+    kept = [k for k in range(N) if k not in (5, 7)]
+    assert split.batch(torch.arange(len(split))).x[:, 0].tolist() == [kept[row] for row in split.row.tolist()]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "settings", "message"),
+    [
+        ({}, {"bias": "bais"}, "no array 'bais'; did you mean 'bias'?"),
+        ({"y": np.zeros(3)}, {}, r"y is \(3,\), x \(90, 4\): a row an example"),
+        ({"x": np.zeros((N, 2, 3, 4, 5))}, {}, "x is float64"),
+        ({"x": np.zeros((N, 7, 7, 2), np.uint8)}, {}, "with 1 or 3 channels"),
+        ({"x": np.full((N, 7, 7), 255.0)}, {}, "holds images from 255 to 255; give them as uint8"),
+        ({"x": np.array(["a"] * N)}, {}, "must hold numbers"),
+        ({"y": np.array([{}] * N, dtype=object)}, {}, "not a readable .npz file of plain arrays"),
+        ({"y": np.zeros((N, 2))}, {}, "y has 2 columns and must have one"),
+        ({}, {"bias": {"from": "brightness", "bins": 2}}, "x holds no image at all"),
+    ],
+)
+def test_what_cannot_be_used(write: Write, arrays: Any, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build(write(**arrays), **settings)
+
+
+def test_a_file_that_is_no_npz(tmp_path: Path) -> None:
+    (tmp_path / "a.npz").write_bytes(b"nothing")
+    np.save(tmp_path / "b.npy", np.zeros(3))
+    for name in ("a.npz", "b.npy", "none.npz"):
+        with pytest.raises(UserError, match="not a readable"):
+            build(tmp_path / name)

@@ -1,0 +1,52 @@
+"""Wrong rows are told all at once, in their order, with their count."""
+
+import pytest
+
+from lntl.data.faults import SHOWN, Faults
+from lntl.errors import UserError
+
+
+def make(n: int) -> Faults:
+    return Faults(n, "table t.csv", lambda row: f"line {row + 2}")
+
+
+def test_stop_names_every_wrong_row_and_all_that_is_wrong_with_it() -> None:
+    faults = make(10)
+    faults.add([7, 3], "label is empty")
+    faults.add([3], "missing file", lambda row: f" {row}.png")
+    with pytest.raises(UserError) as caught:
+        faults.settle("stop")
+    assert str(caught.value).splitlines() == [
+        "table t.csv: 2 of 10 rows are wrong; mend them, or leave them out with data.on_error: skip",
+        "  line 5: label is empty; missing file 3.png",
+        "  line 9: label is empty",
+    ]
+
+
+def test_skip_tells_which_rows_are_right() -> None:
+    faults = make(4)
+    faults.add([2], "label is empty")
+    assert faults.settle("skip").tolist() == [True, True, False, True]
+    assert faults.lines == ["line 4: label is empty"]
+
+
+def test_nothing_wrong() -> None:
+    assert make(3).settle("stop").tolist() == [True, True, True]
+
+
+def test_without_a_right_row_there_is_nothing_to_skip_to() -> None:
+    faults = make(2)
+    faults.add([0, 1], "label is empty")
+    with pytest.raises(UserError, match="2 of 2 rows are wrong; mend them\n"):
+        faults.settle("skip")
+
+
+def test_many_wrong_rows_are_counted_by_kind_beyond_the_first() -> None:
+    faults = make(1000)
+    faults.add(range(900), "label is empty")
+    faults.add(range(800, 810), "missing file", lambda row: f" {row}")
+    with pytest.raises(UserError) as caught:
+        faults.settle("stop")
+    lines = str(caught.value).splitlines()
+    assert len(lines) == SHOWN + 2
+    assert lines[-1] == f"  and {900 - SHOWN} more: label is empty ({900 - SHOWN}), missing file (10)"

@@ -1,0 +1,93 @@
+"""Images in folders whose names tell split, label and bias."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from lntl.data.folders import Folders
+from lntl.errors import UserError
+
+CELLS = [(s, y, b) for s in ("train", "val", "test") for y in ("cat", "dog") for b in ("day", "night")]
+
+
+def draw(path: Path, shade: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 4), (shade, shade, shade)).save(path)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Two images of each cell, and files that are no images."""
+    for place, cell in enumerate(CELLS):
+        for k in range(2):
+            draw(tmp_path.joinpath("data", *cell, f"{k}.PNG"), 10 * (2 * place + k))
+    (tmp_path / "data/train/cat/day/notes.txt").write_text("")
+    draw(tmp_path / "data/train/cat/day/.hidden.png", 0)
+    draw(tmp_path / "data/.thumbnails/a.png", 0)
+    return tmp_path / "data"
+
+
+def build(root: Path, **settings: Any) -> Folders:
+    return Folders(Folders.Config.model_validate({"root": str(root), "size": 4} | settings))
+
+
+def test_folders_tell_split_label_and_bias(root: Path) -> None:
+    data = build(root)
+    assert (data.spec.class_names, data.spec.bias_names) == (("cat", "dog"), ("day", "night"))
+    assert data.spec.num_rows == 24
+    for name, split in data.splits.items():
+        shades = split.pixels(torch.arange(len(split)))[:, 0, 0, 0] // 10
+        cells = [CELLS[shade // 2] for shade in shades.tolist()]
+        biases = split.group - split.y * 2
+        told = [(name, data.spec.class_names[y], data.spec.bias_names[b]) for y, b in zip(split.y, biases, strict=True)]
+        assert told == cells
+        assert len(split) == 8
+
+
+def test_other_levels_and_computed_biases(root: Path) -> None:
+    data = build(root / "train", levels=["label", "bias"], val_fraction=0.25)
+    assert sum(len(split) for split in data.splits.values()) == 8
+    bright = build(root, levels=["split", "label"], bias={"from": "brightness", "bins": 2})
+    assert bright.spec.bias_names[0].startswith("brightness below")
+
+
+def test_wrong_files_are_named(root: Path) -> None:
+    draw(root / "tests/cat/day/9.png", 0)
+    draw(root / "train/cat/loose.png", 0)
+    (root / "val/dog/day/0.PNG").write_bytes(b"none")
+    with pytest.raises(UserError, match="3 of 26 rows are wrong") as caught:
+        build(root)
+    lines = [line.strip() for line in str(caught.value).splitlines()[1:]]
+    assert [line.partition(":")[0] for line in lines] == [
+        "file tests/cat/day/9.png",
+        "file train/cat/loose.png",
+        "file val/dog/day/0.PNG",
+    ]
+    assert "unknown split 'tests'" in lines[0]
+    assert "does not lie in split/label/bias/" in lines[1]
+    assert "unreadable image" in lines[2]
+    assert len(build(root, on_error="skip").skipped) == 3
+
+
+def test_a_folder_without_images(tmp_path: Path) -> None:
+    for root in (tmp_path, tmp_path / "none"):
+        with pytest.raises(UserError, match=r"no image file \(.jpg"):
+            build(root)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"levels": ["split", "bias"]}, "levels must hold label"),
+        ({"levels": ["label", "bias", "bias"]}, "nothing twice"),
+        ({"levels": ["label"]}, "the bias is told by a level"),
+        ({"bias": {"from": "brightness", "bins": 2}}, "the bias is told by a level"),
+        ({"levels": ["label"], "bias": "sky"}, "folders have no columns"),
+    ],
+)
+def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Folders.Config.model_validate({"root": "."} | settings)

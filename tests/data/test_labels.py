@@ -1,0 +1,167 @@
+"""Categories, bins, several biases at once and what tells a class, each against slow loops."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lntl.data.labels import MAX_VALUES, Column, aligned, binned, categories, combine, features
+from lntl.errors import UserError
+from lntl.types import IGNORE
+
+NAN = float("nan")
+
+
+def column(name: str, texts: list[str], missing: tuple[str, ...] = ()) -> Column:
+    """Return the column of texts, one a row."""
+    return categories(name, texts, np.arange(len(texts)), missing)
+
+
+def told(c: Column) -> list[str | None]:
+    return [None if code == IGNORE else c.values[code] for code in c.code.tolist()]
+
+
+# --- categories ---
+
+
+def test_texts_are_stripped_and_sorted_and_keep_their_names() -> None:
+    c = column("animal", ["dog", " cat", "eel", "cat ", ""])
+    assert c.values == ("cat", "dog", "eel")
+    assert told(c) == ["dog", "cat", "eel", "cat", None]
+
+
+def test_numbers_are_in_order_of_their_value() -> None:
+    assert column("n", ["10", "9", "-1", "9"]).values == ("-1", "9", "10")
+    assert column("n", ["10", "9", "x"]).values == ("10", "9", "x")
+
+
+def test_what_counts_as_missing_is_no_value() -> None:
+    c = column("n", ["NA", "a", "", " "], missing=("NA",))
+    assert told(c) == [None, "a", None, None]
+    assert told(column("n", ["NA", "a"])) == ["NA", "a"]
+
+
+def test_taking_rows_leaves_out_the_values_that_are_gone() -> None:
+    c = column("n", ["c", "a", "b", "", "c"]).take(np.array([True, False, True, True, True]))
+    assert (c.values, told(c)) == (("b", "c"), ["c", "b", None, "c"])
+
+
+def test_numbers_of_a_column_and_what_is_none() -> None:
+    number, wrong = column("age", ["1.5", "", "old", "inf", "-2"]).numbers()
+    np.testing.assert_array_equal(number, [1.5, NAN, NAN, NAN, -2])
+    assert wrong.tolist() == [False, False, True, True, False]
+
+
+# --- bins ---
+
+
+def test_given_edges_begin_a_bin() -> None:
+    c = binned("age", np.array([29.9, 30, 39, 40, NAN, 90]), edges=[30, 40])
+    assert told(c) == ["age below 30", "age 30 to 40", "age 30 to 40", "age from 40", None, "age from 40"]
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=60, unique=True), st.integers(2, 6))
+def test_bins_hold_equal_counts_of_distinct_numbers(numbers: list[float], bins: int) -> None:
+    counts = Counter(binned("n", np.array(numbers), bins).code.tolist())
+    n = len(numbers)
+    assert sum(counts.values()) == n
+    assert all(abs(count - n / bins) <= 1 + 1e-9 for count in counts.values())
+
+
+@given(st.lists(st.integers(0, 5), min_size=2, max_size=60), st.integers(2, 6))
+def test_bins_keep_order_and_never_part_equal_numbers(numbers: list[int], bins: int) -> None:
+    if len(set(numbers)) == 1:
+        with pytest.raises(UserError, match="all its numbers are equal"):
+            binned("n", np.array(numbers, dtype=float), bins)
+        return
+    c = binned("n", np.array(numbers, dtype=float), bins)
+    pairs = sorted(zip(numbers, c.code.tolist(), strict=True))
+    assert [code for _, code in pairs] == sorted(code for _, code in pairs)
+    assert len(set(pairs)) == len(set(numbers))
+    assert sorted(set(c.code.tolist())) == list(range(len(c.values)))
+
+
+def test_ranks_are_the_share_below_and_half_of_the_equal() -> None:
+    numbers = [3.0, 1.0, NAN, 1.0, 7.0]
+    rank = binned("n", np.array(numbers), edges=[2]).rank
+    known = [x for x in numbers if x == x]
+    expected = [
+        (sum(o < x for o in known) + sum(o == x for o in known) / 2) / len(known) if x == x else 0 for x in numbers
+    ]
+    assert rank is not None
+    np.testing.assert_allclose(rank, expected)
+
+
+# --- several biases ---
+
+
+def test_one_bias_is_one_label_an_image() -> None:
+    bias = combine([column("sky", ["day", "night", "", "day"])])
+    assert bias.label.tolist() == bias.value.tolist() == [0, 1, IGNORE, 0]
+    assert (bias.names, bias.sizes) == (("day", "night"), (2,))
+
+
+def test_several_biases_are_the_combinations_that_occur() -> None:
+    sky, place = ["day", "night", "day", "", "day"], ["sea", "land", "land", "sea", "sea"]
+    bias = combine([column("sky", sky), column("place", place)])
+    assert bias.label.tolist() == [[0, 1], [1, 0], [0, 0], [IGNORE, 1], [0, 1]]
+    assert bias.names == ("day, land", "day, sea", "night, land")  # never a night at sea
+    assert [None if v == IGNORE else bias.names[v] for v in bias.value.tolist()] == [
+        f"{a}, {b}" if a else None for a, b in zip(sky, place, strict=True)
+    ]
+
+
+def test_equal_names_are_told_apart_by_the_biases_names() -> None:
+    bias = combine([column("hat", ["no", "yes"]), column("bag", ["yes", "no"])])
+    assert bias.names == ("hat no, bag yes", "hat yes, bag no")
+
+
+def test_a_bias_needs_two_values_and_not_too_many() -> None:
+    with pytest.raises(UserError, match="bias sky: it has the one value 'day'"):
+        combine([column("sky", ["day", "day", ""])])
+    with pytest.raises(UserError, match=r"bias id: 1001 different values .* put numbers into bins"):
+        combine([column("id", [str(k) for k in range(MAX_VALUES + 1)])])
+
+
+def test_features_are_one_hot_zeros_where_missing_and_ranks() -> None:
+    ages = binned("age", np.array([20.0, 60.0, NAN]), edges=[40])
+    bias = combine([column("sky", ["a", "", "c"]), ages])
+    rows = features(bias.label, bias.sizes, bias.rank)
+    assert rows.tolist() == [[1, 0, 1, 0, 0.25], [0, 0, 0, 1, 0.75], [0, 1, 0, 0, 0]]
+    assert rows.dtype == torch.float32
+    one = combine([column("sky", ["a", "", "c"])])
+    assert features(one.label, one.sizes, one.rank).tolist() == [[1, 0], [0, 0], [0, 1]]
+
+
+# --- what tells a class ---
+
+
+def tells(cells: list[list[int]]) -> tuple[int, ...]:
+    """Return `aligned` of counts of images by class and bias value."""
+    pairs = [(y, b) for y, row in enumerate(cells) for b, n in enumerate(row) for _ in range(n)]
+    y, b = (torch.tensor(each) for each in zip(*pairs, strict=True))
+    return aligned(y, b, len(cells), len(cells[0]))
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        ([[95, 5], [5, 95]], (0, 1)),
+        ([[5, 95], [95, 5]], (1, 0)),
+        ([[90, 10], [60, 40]], ()),  # the second class has more of value 1 than its share, but no majority
+        ([[75, 25], [75, 25]], ()),  # nothing tells the class
+        ([[80, 10, 10], [10, 80, 10], [10, 10, 80]], (0, 1, 2)),
+        ([[80, 20, 0], [90, 10, 0], [0, 10, 90]], (0, 0, 2)),
+        ([[50, 50], [0, 100]], ()),
+    ],
+)
+def test_aligned(cells: list[list[int]], expected: tuple[int, ...]) -> None:
+    assert tells(cells) == expected
+
+
+def test_an_unknown_bias_says_nothing_of_the_class() -> None:
+    y, b = torch.tensor([0, 0, 0, 0, 1, 1]), torch.tensor([0, IGNORE, IGNORE, IGNORE, 1, IGNORE])
+    assert aligned(y, b, 2, 2) == (0, 1)

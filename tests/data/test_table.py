@@ -1,0 +1,307 @@
+"""A table of one's own images: columns, faults by line, splits, biases, and that a million rows stay small."""
+
+import csv
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lntl.data.table import Table
+from lntl.errors import UserError
+from lntl.types import IGNORE
+
+N = 60
+Write = Callable[..., Path]
+
+
+def rows() -> list[dict[str, str]]:
+    """Return 60 rows: pets by day and by night, two photographs a home, aged 1 to 60."""
+    return [
+        {
+            "image": f"pets/{k:02d}.png",
+            "label": ("cat", "dog", "eel")[k % 3],
+            "sky": ("day", "night")[k // 3 % 2],
+            "age": str(k + 1),
+            "home": f"h{k // 2}",
+            "split": ("train", "train", "val", "test")[k // 6 % 4],
+        }
+        for k in range(N)
+    ]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """A function that writes pets.csv, rows of which are changed by number, beside 60 small grey images."""
+    (tmp_path / "pets").mkdir()
+    for k in range(N):
+        Image.new("RGB", (4, 4), (4 * k, 4 * k, 4 * k)).save(tmp_path / "pets" / f"{k:02d}.png")
+
+    def make(changes: dict[int, dict[str, str]] | None = None, **dialect: Any) -> Path:
+        path = tmp_path / "pets.csv"
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, [*rows()[0]], lineterminator="\n", **dialect)
+            writer.writeheader()
+            writer.writerows(row | (changes or {}).get(k, {}) for k, row in enumerate(rows()))
+        return path
+
+    return make
+
+
+def build(path: Path, **settings: Any) -> Table:
+    return Table(Table.Config.model_validate({"path": str(path), "bias": "sky", "size": 4} | settings))
+
+
+def fault(path: Path, **settings: Any) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        build(path, **settings)
+    return str(caught.value).splitlines()
+
+
+def seen(data: Table) -> dict[int, tuple[str, str, str]]:
+    """Return class, bias value and split of each row, as the splits tell them."""
+    found = {}
+    for name, split in data.splits.items():
+        for row, y, group in zip(*(t.tolist() for t in (split.row, split.y, split.group)), strict=True):
+            bias = "unknown" if group == IGNORE else data.spec.bias_names[group - y * data.spec.num_biases]
+            found[row] = data.spec.class_names[y], bias, name
+    return found
+
+
+# --- what is right ---
+
+
+def test_labels_biases_and_splits_are_those_of_the_table(write: Write) -> None:
+    data = build(write(), split="split")
+    assert seen(data) == {k: (row["label"], row["sky"], row["split"]) for k, row in enumerate(rows())}
+    assert (data.spec.class_names, data.spec.bias_names) == (("cat", "dog", "eel"), ("day", "night"))
+    assert (data.spec.bias_shape, data.spec.num_bins, data.spec.num_rows) == ((), 2, N)
+    assert data.val_note == "rows of split val"
+    assert data.bias_kind == "sky"
+    assert "60 rows, 3 classes of label, 2 values of sky" in data.source
+
+
+def test_a_row_is_shown_with_its_own_image(write: Write) -> None:
+    split = build(write(), split="split").splits["test"]
+    index = torch.arange(len(split))
+    assert split.pixels(index)[:, 0, 0, 0].tolist() == [4 * row for row in split.row.tolist()]
+    batch = split.batch(index.flip(0))
+    assert batch.x.shape == (len(split), 3, 4, 4)
+    assert batch.x[:, 0, 0, 0].argsort().tolist() == batch.row.argsort().tolist()
+    assert torch.equal(batch.y, split.y.flip(0))
+
+
+def test_augmented_hands_the_seed_to_the_images(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = build(write()).splits["train"]
+    asked: list[Any] = []
+    monkeypatch.setattr(type(split.source), "load", lambda self, index, seed: asked.append((index.tolist(), seed)))
+    for each in (split, split.augmented(7)):
+        with pytest.raises(AttributeError):
+            each.x(torch.tensor([0, 2]))
+    rows = split.row[[0, 2]].tolist()
+    assert asked == [(rows, None), (rows, 7)]
+
+
+def test_without_val_it_is_drawn_from_train(write: Write) -> None:
+    changes = {k: {"split": "training"} for k, row in enumerate(rows()) if row["split"] == "val"}
+    data = build(write(changes), split="split", val_fraction=0.2)
+    assert {k for k, told in seen(data).items() if told[2] == "test"} == {
+        k for k, row in enumerate(rows()) if row["split"] == "test"
+    }
+    counts = {name: len(split) for name, split in data.splits.items()}
+    assert counts["val"] == pytest.approx(0.2 * (counts["train"] + counts["val"]), abs=3)
+    assert "20% of the training rows, drawn at random, stratified by label and bias, seed 0" in data.val_note
+
+
+def test_without_a_split_all_are_drawn_and_homes_stay_together(write: Write) -> None:
+    data = build(write(), group_id="home", val_fraction=0.2)
+    homes: dict[int, set[str]] = {}
+    for row, told in seen(data).items():
+        homes.setdefault(row // 2, set()).add(told[2])
+    assert len(seen(data)) == N
+    assert all(len(splits) == 1 for splits in homes.values())
+    assert "home kept together" in data.val_note
+    assert seen(build(write(), val_fraction=0.2)) != seen(build(write(), val_fraction=0.2, seed=1))
+
+
+def test_a_missing_bias_is_allowed_and_its_share_told(write: Write) -> None:
+    data = build(write({k: {"sky": "NA"} for k in range(6)}), split="split")
+    assert data.notes == ["10.0% of the rows have no sky"]
+    assert {k for k, told in seen(data).items() if told[1] == "unknown"} == set(range(6))
+    batch = data.splits["train"].batch(torch.arange(6))
+    assert batch.bias.tolist() == batch.group.tolist() == [IGNORE] * 6
+    assert not batch.bias_features.any()
+
+
+def test_several_biases_numbers_in_bins_and_what_an_image_shows(write: Write) -> None:
+    bias = ["sky", {"column": "age", "edges": [31]}, {"from": "brightness", "bins": 3}]
+    data = build(write(), bias=bias, split="split")
+    assert (data.spec.bias_shape, data.spec.num_bins) == ((3,), 3)
+    batch = data.splits["test"].batch(torch.arange(len(data.splits["test"])))
+    assert batch.bias.tolist() == [[k // 3 % 2, int(k >= 30), k // 20] for k in batch.row.tolist()]
+    assert batch.bias_features.shape[1] == 2 + 2 + 3 + 2
+    assert data.spec.bias_names[0].startswith("day, age below 31, brightness below 0.")
+
+
+def test_tabs_semicolons_byte_order_marks_and_quoted_lines(write: Write, tmp_path: Path) -> None:
+    expected = seen(build(write(), split="split"))
+    assert seen(build(write(delimiter=";"), split="split", delimiter=";")) == expected
+    tabs = write(delimiter="\t").rename(tmp_path / "pets.tsv")
+    assert seen(build(tabs, split="split")) == expected
+    path = write({0: {"home": "two\nlines"}})
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert seen(build(path, split="split")) == expected
+
+
+def test_root_is_the_folder_of_the_images(write: Write, tmp_path: Path) -> None:
+    path = write({k: {"image": f"{k:02d}.png"} for k in range(N)})
+    assert seen(build(path, split="split", root=str(tmp_path / "pets")))
+
+
+# --- what is wrong ---
+
+
+def test_wrong_rows_are_all_named_by_line(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "pets" / "05.png").write_bytes(b"no image")
+    changes = {0: {"home": "two\nlines"}, 1: {"label": ""}, 2: {"image": "gone.png"}, 3: {"image": ""}}
+    path = write(changes | {4: {"split": "tran", "age": "old"}, 6: {"label": " ", "split": ""}})
+    text = path.read_text().replace("pets/07.png,dog", "pets/07.png,dog,more").replace("pets/08", "\n\npets/08")
+    path.write_text(text)
+    head, *lines = fault(path, split="split", bias=["sky", {"column": "age", "bins": 2}])
+    assert head == f"table {path}: 7 of 60 rows are wrong; mend them, or leave them out with data.on_error: skip"
+    assert [line.strip() for line in lines if "line 11" not in line] == [
+        "line 4: label is empty",
+        f"line 5: missing file {tmp_path}/gone.png",
+        "line 6: image is empty",
+        "line 7: unknown split 'tran' (valid: train, val, test, training, valid, validation, dev, testing); "
+        "age is no number: 'old'",
+        next(line.strip() for line in lines if "line 8" in line),
+        "line 9: label is empty; unknown split '' (valid: train, val, test, training, valid, validation, dev, testing)",
+        next(line.strip() for line in lines if "line 10" in line),
+    ]
+    assert "line 8: unreadable image" in lines[4]
+    assert "wrong number of fields (7, the header has 6)" in lines[6]
+
+
+def test_wrong_rows_are_left_out_and_listed(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "pets" / "05.png").write_bytes(b"no image")
+    data = build(write({1: {"label": ""}, 2: {"image": "gone.png"}}), split="split", on_error="skip")
+    assert [line.split(":")[0] for line in data.skipped] == ["line 3", "line 4", "line 7"]
+    assert data.notes == ["3 rows are left out, for they are wrong"]
+    kept = [row for k, row in enumerate(rows()) if k not in (1, 2, 5)]
+    assert seen(data) == {k: (row["label"], row["sky"], row["split"]) for k, row in enumerate(kept)}
+    split = data.splits["train"]
+    shown = split.pixels(torch.arange(len(split)))[:, 0, 0, 0].tolist()
+    assert shown == [4 * int(kept[row]["image"][5:7]) for row in split.row.tolist()]
+
+
+@pytest.mark.parametrize(("check", "found"), [("read", 2), ("exist", 1), ("none", 0)])
+def test_how_closely_files_are_looked_at(write: Write, tmp_path: Path, check: str, found: int) -> None:
+    (tmp_path / "pets" / "05.png").write_bytes(b"no image")
+    data = build(write({2: {"image": "gone.png"}}), check=check, on_error="skip")
+    assert len(data.skipped) == found
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "message"),
+    [
+        ({}, {"label": "labl"}, "no column 'labl'; did you mean 'label'?"),
+        ({}, {"bias": ["sky", "moon"]}, "no column 'moon'; valid: image, label"),
+        ({}, {"delimiter": ";"}, "its header is one column, 'image,label,sky,age,home,split', at ';'"),
+        ({k: {"label": "cat"} for k in range(N)}, {}, "label has the one value 'cat'; a task needs two classes"),
+        ({k: {"sky": "day"} for k in range(N)}, {}, "bias sky: it has the one value 'day'"),
+        ({k: {"split": "train"} for k in range(N)}, {"split": "split"}, "no row is in test"),
+        ({k: {"split": "test"} for k in range(N)}, {"split": "split"}, "no row is in train, val"),
+        ({0: {"split": "test", "label": "fox"}}, {"split": "split"}, "no training row has label fox; add some"),
+        ({7: {"home": "h9"}}, {"split": "split", "group_id": "home"}, "1 values of home have rows in more than one"),
+        ({0: {"sky": 'a"b'}}, {}, "line 2: ',' expected after '\"'; is a quotation mark left open?"),
+    ],
+)
+def test_what_no_row_can_mend(write: Write, changes: Any, settings: dict[str, Any], message: str) -> None:
+    path = write(changes)
+    path.write_text(path.read_text().replace('"a""b"', '"a"b'))
+    assert message in "\n".join(fault(path, **settings))
+
+
+def test_files_that_are_no_table(tmp_path: Path) -> None:
+    assert "cannot read it: No such file" in fault(tmp_path / "none.csv")[0]
+    (tmp_path / "a.csv").write_bytes("image,label,sky\nä,b,c\n".encode("latin1"))
+    assert "not UTF-8 (invalid continuation byte at byte 16); save it as CSV UTF-8" in fault(tmp_path / "a.csv")[0]
+    (tmp_path / "b.csv").write_bytes(b"")
+    assert "no column 'image'" in "\n".join(fault(tmp_path / "b.csv"))
+
+
+def test_a_table_of_a_header_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("image,label,sky\n")
+    assert fault(tmp_path / "a.csv") == [f"table {tmp_path}/a.csv: it has no row"]
+
+
+@pytest.mark.parametrize(
+    ("bias", "message"),
+    [
+        ({"column": "age", "bins": 1}, "greater than or equal to 2"),
+        ({"column": "age", "bins": 2, "edges": [1.0]}, "either bins or edges"),
+        ({"column": "age", "edges": [2.0, 1.0]}, "edges must ascend"),
+        ({"bins": 2}, "either column or from"),
+        ({"from": "brightness"}, "brightness is a number; give bins or edges"),
+        ([], "at least 1 item"),
+    ],
+)
+def test_settings_of_a_bias_are_checked(bias: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Table.Config.model_validate({"path": "a.csv", "bias": bias})
+
+
+# --- Parquet ---
+
+
+def test_parquet_needs_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert "Parquet files are read by pyarrow: pip install pyarrow" in fault(tmp_path / "pets.parquet")[0]
+
+
+class Columns(dict[str, list[Any]]):
+    """What pyarrow answers with, as far as it is asked."""
+
+    names = property(lambda self: [*self])
+
+    def column(self, name: str) -> Any:
+        return type("Column", (), {"to_pylist": lambda _: self[name]})()
+
+
+def test_parquet_gives_the_same_rows(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write()
+    expected = seen(build(path, split="split"))
+    columns = Columns({name: [row[name] or None for row in rows()] for name in rows()[0]})
+    columns["age"] = [*range(1, N + 1)]
+    module = ModuleType("pyarrow")
+    module.ArrowInvalid = ValueError  # type: ignore[attr-defined]
+    module.parquet = ModuleType("pyarrow.parquet")  # type: ignore[attr-defined]
+    module.parquet.read_schema = module.parquet.read_table = lambda *_, **__: columns  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pyarrow", module)
+    assert seen(build(path.rename(path.with_suffix(".parquet")), split="split")) == expected
+    columns["label"][3] = None
+    assert "row 4: label is empty" in fault(path.with_suffix(".parquet"), split="split")[1]
+
+
+# --- size ---
+
+
+def test_many_rows_are_read_in_chunks(tmp_path: Path) -> None:
+    n = 12_345
+    random = np.random.default_rng(0)
+    label, sky, age = random.integers(0, 3, n), random.integers(0, 2, n), random.normal(size=n)
+    with (tmp_path / "big.csv").open("w") as file:
+        file.write("image,label,sky,age\n")
+        file.writelines(f"{k}.png,{label[k]},{sky[k]},{age[k]}\n" for k in range(n))
+    data = build(tmp_path / "big.csv", bias=["sky", {"column": "age", "bins": 4}], check="none")
+    for split in data.splits.values():
+        assert split.y.tolist() == label[split.row.numpy()].tolist()
+        assert split.bias[:, 0].tolist() == sky[split.row.numpy()].tolist()
+    age_bin = torch.cat([split.bias[:, 1] for split in data.splits.values()])
+    assert torch.bincount(age_bin).tolist() == pytest.approx([n / 4] * 4, abs=1)
