@@ -1,6 +1,9 @@
-"""Batches of a split that lives in memory: tensor operations on its device, no worker, no per-image Python."""
+"""Batches of a split: tensor operations on its device, or, where it has workers, made ahead by a thread."""
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -8,9 +11,20 @@ from torch import Tensor
 from lntl.seeding import draws, permutation
 from lntl.types import Batch, Split
 
+AHEAD = 2  # batches that are made while one is trained on
+
+
+@runtime_checkable
+class Augmentable(Protocol):
+    """A split whose images change from epoch to epoch."""
+
+    def augmented(self, seed: int) -> Split:
+        """Return the split with augmentation that is a function of (seed, row)."""
+        ...
+
 
 class Loader:
-    """A split in batches; the order of an epoch is a function of the seed given for it."""
+    """A split in batches; the order and the augmentation of an epoch are functions of the seed given for it."""
 
     def __init__(self, split: Split, batch_size: int, device: torch.device) -> None:
         self.split = split.to(device)
@@ -25,11 +39,31 @@ class Loader:
         """Yield the batches from number `start` on, shuffled by `order_seed` or, without one, in the split's order.
 
         With `weights` (num_rows,) an epoch draws examples in proportion to the weight of their row, with replacement.
+        A shuffled epoch is one of training: its images are augmented where the split can do that.
         """
-        n = len(self.split)
+        n, split = len(self.split), self.split
         if order_seed is None:
             order = torch.arange(n)
         else:
-            order = permutation(n, order_seed) if weights is None else draws(weights[self.split.row].cpu(), order_seed)
-        for index in order.to(self.device).split(self.batch_size)[start:]:
-            yield self.split.batch(index)
+            order = permutation(n, order_seed) if weights is None else draws(weights[split.row].cpu(), order_seed)
+            split = split.augmented(order_seed) if isinstance(split, Augmentable) else split
+        if getattr(
+            split, "workers", 0
+        ):  # the index stays on the CPU: a thread that fetches it would wait for the device
+            yield from _ahead(split.batch, order.split(self.batch_size)[start:])
+        else:
+            yield from map(split.batch, order.to(self.device).split(self.batch_size)[start:])
+
+
+def _ahead(make: Callable[[Tensor], Batch], parts: Iterable[Tensor]) -> Iterator[Batch]:
+    """Yield make(part) of each part in order, made by a thread up to AHEAD parts before they are asked for."""
+    pool, pending = ThreadPoolExecutor(1, thread_name_prefix="reader"), deque[Future[Batch]]()
+    try:
+        for part in parts:
+            pending.append(pool.submit(make, part))
+            if len(pending) > AHEAD:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

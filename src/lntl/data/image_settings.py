@@ -1,0 +1,74 @@
+"""How images are read, cut, augmented and kept: settings that every data set of image files shares."""
+
+import math
+from typing import Literal
+
+from pydantic import Field, PositiveFloat
+
+from lntl.plugins import Settings
+
+Fit = Literal["crop", "stretch", "pad"]
+# What is kept around the window that the network sees, so that a crop has room: 256 for 224 px. Source: torchvision's
+# reference training of ImageNet models.
+ROOM = 8 / 7
+
+
+class Normalise(Settings):
+    """Mean and standard deviation of red, green and blue, on the [0, 1] scale."""
+
+    mean: list[float] = Field(min_length=3, max_length=3, description="Subtracted from each channel.")
+    std: list[PositiveFloat] = Field(min_length=3, max_length=3, description="What each channel is divided by.")
+
+
+# Source: the statistics that torchvision's pretrained models expect.
+IMAGENET = Normalise(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+
+
+class ImageSettings(Settings):
+    """Settings of reading images, from the file to the tensor."""
+
+    size: int = Field(64, ge=1, le=4096, description="Side of the square that the network sees, in pixels.")
+    fit: Fit = Field(
+        "crop",
+        description="How a picture becomes a square: `crop` takes the middle, `stretch` squeezes the whole, `pad` "
+        "adds black.",
+    )
+    crop: Literal["none", "shift", "resized"] = Field(
+        "none",
+        description="Cut in training: `shift` a window anywhere in a picture of 8/7 its side, `resized` a part of it "
+        "of random area and shape, brought to size; evaluation takes the middle window.",
+    )
+    crop_scale: float = Field(
+        0.25,
+        gt=0,
+        le=1,
+        description="Least share of the area that `crop: resized` takes; torchvision's default is 0.08.",
+    )
+    flip: bool = Field(False, description="Mirror half of the training images, left to right.")
+    randaugment: int = Field(
+        0, ge=0, le=16, description="Random operations on each training image (RandAugment, Cubuk et al., 2020)."
+    )
+    randaugment_magnitude: int = Field(9, ge=0, le=30, description="Their strength, from 0 to 30.")
+    normalise: Literal["imagenet"] | Normalise = Field(
+        "imagenet", description="`imagenet`, or {mean: [r, g, b], std: [r, g, b]} on the [0, 1] scale."
+    )
+    cache: Literal["none", "memory", "disk"] = Field(
+        "none", description="Where decoded images are kept from the first epoch on."
+    )
+    cache_dir: str = Field(
+        "data/image_cache",
+        description="Folder of `cache: disk`; runs and processes may share it, and it may be deleted.",
+    )
+    workers: int = Field(
+        0, ge=0, le=256, description="Threads that read ahead; the images never depend on their number."
+    )
+
+    @property
+    def stored(self) -> int:
+        """Side of the square that is decoded and cached, in pixels: `size`, with room to cut where a crop needs it."""
+        return self.size if self.crop == "none" else math.ceil(self.size * ROOM)
+
+    @property
+    def statistics(self) -> Normalise:
+        """Mean and standard deviation in numbers."""
+        return IMAGENET if self.normalise == "imagenet" else self.normalise

@@ -1,0 +1,82 @@
+"""From stored squares to what the network sees; in training with augmentation that is a function of (seed, place)."""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lntl.data import randaugment
+from lntl.data.image_settings import ImageSettings
+from lntl.seeding import uniforms
+
+# Width to height of a resized crop is at most 4/3 and at least 3/4. Source: Szegedy et al., 2015, as in torchvision.
+MAX_RATIO = 4 / 3
+_CUT, _FLIP = 4, 1  # random numbers that each takes
+
+
+def empty(count: int, side: int, kind: type[np.generic]) -> Tensor:
+    """Return room for images (count, side, side, 3); NumPy asks for huge pages, which torch does not."""
+    return torch.from_numpy(np.empty((count, side, side, 3), kind))
+
+
+def middle(images: Tensor, size: int) -> Tensor:
+    """Return the middle window (N, 3, size, size) of squares (N, 3, S, S)."""
+    start = (images.shape[-1] - size) // 2
+    return images[..., start : start + size, start : start + size]
+
+
+def normalise(pixels: Tensor, settings: ImageSettings, out: Tensor) -> None:
+    """Write (pixels / 255 - mean) / std of images (N, 3, H, W) uint8 into `out` (N, H, W, 3) float32."""
+    mean, std = (torch.tensor(each) for each in (settings.statistics.mean, settings.statistics.std))
+    width = out.shape[2]  # the statistics of a whole line: operations on three numbers at a time are slow
+    scale, shift = ((1 / (255 * std)).repeat(width), (-mean / std).repeat(width))
+    for target, image in zip(out, pixels.permute(0, 2, 3, 1), strict=True):  # one that fits into the processor's cache
+        lines = target.copy_(image).view(-1, width * 3)
+        torch.addcmul(shift, lines, scale, out=lines)
+
+
+def augmented(images: Tensor, places: Tensor, seed: int, settings: ImageSettings) -> Tensor:
+    """Return squares (N, 3, S, S) uint8 cut to (N, 3, size, size), mirrored and changed at random.
+
+    What happens to an image depends on (seed, place) alone, not on the images beside it.
+    """
+    numbers = uniforms(seed, places, _CUT + _FLIP + 2 * settings.randaugment).tolist()
+    out = empty(len(images), settings.size, np.uint8)
+    for target, image, own in zip(out, images, numbers, strict=True):
+        changed = _cut(image, own[:_CUT], settings)
+        if settings.flip and own[_CUT] < 0.5:
+            changed = changed.flip(-1)
+        for chosen, sign in zip(own[_CUT + _FLIP :: 2], own[_CUT + _FLIP + 1 :: 2], strict=True):
+            operation = randaugment.OPERATIONS[int(chosen * len(randaugment.OPERATIONS))]
+            changed = randaugment.apply(changed, operation, settings.randaugment_magnitude, 1 if sign < 0.5 else -1)
+        target.copy_(changed.permute(1, 2, 0))
+    return out.permute(0, 3, 1, 2)
+
+
+def _cut(image: Tensor, numbers: list[float], settings: ImageSettings) -> Tensor:
+    side, size = image.shape[-1], settings.size
+    if settings.crop == "resized":
+        return _resized(image, window(side, settings.crop_scale, numbers), size)
+    top, left = (int(u * (side - size + 1)) for u in numbers[:2])
+    return image[:, top : top + size, left : left + size]
+
+
+def window(side: int, least: float, numbers: list[float]) -> tuple[int, int, int, int]:
+    """Return top, left, height and width of a part of a square: its area at least the share `least`, its shape random.
+
+    Deviation: a window that would stick out is clipped to the square; torchvision draws up to ten times instead.
+    """
+    for_top, for_left, for_area, for_ratio = numbers
+    area = (least + (1 - least) * for_area) * side * side
+    ratio = math.exp((2 * for_ratio - 1) * math.log(MAX_RATIO))
+    width = min(side, max(1, round(math.sqrt(area * ratio))))
+    height = min(side, max(1, round(math.sqrt(area / ratio))))
+    return int(for_top * (side - height + 1)), int(for_left * (side - width + 1)), height, width
+
+
+def _resized(image: Tensor, place: tuple[int, int, int, int], size: int) -> Tensor:
+    from torchvision.transforms.v2 import functional as F
+
+    resized: Tensor = F.resized_crop(image, *place, [size, size], antialias=True)
+    return resized
