@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lntl.seeding import derive, draws, permutation
+from lntl.seeding import derive, draws, permutation, uniforms
 
 part = st.integers(0, 1000) | st.text(max_size=5)
 
@@ -47,3 +47,39 @@ def test_draws_follow_the_weights() -> None:
     assert counts[[0, 3]].tolist() == [0, 0]
     assert counts[2] / counts.sum() == pytest.approx(0.75, abs=0.02)
     assert torch.equal(draws(weights, 5), draws(weights, 5))
+
+
+def splitmix(state: int) -> int:
+    """The finaliser of SplitMix64 in Python's integers."""
+    state ^= state >> 30
+    state = state * 0xBF58476D1CE4E5B9 % 2**64
+    state ^= state >> 27
+    state = state * 0x94D049BB133111EB % 2**64
+    return state ^ state >> 31
+
+
+@given(st.integers(0, 2**63), st.lists(st.integers(0, 2**40), min_size=1, max_size=5), st.integers(1, 6))
+def test_uniforms_are_splitmix_in_pythons_integers(seed: int, places: list[int], count: int) -> None:
+    golden = 0x9E3779B97F4A7C15
+    expected = []
+    for place in places:
+        base = splitmix((derive(seed, "uniforms") + place * golden) % 2**64)
+        expected.append([(splitmix((base + k * golden) % 2**64) >> 11) / 2**53 for k in range(1, count + 1)])
+    assert uniforms(seed, torch.tensor(places), count).tolist() == expected
+
+
+def test_uniforms_are_the_same_on_every_machine() -> None:
+    """A stored run resumes on another machine: these numbers may never change."""
+    assert uniforms(0, torch.tensor([0, 7]), 2).tolist() == [
+        [0.8528041190110008, 0.9210947396770767],
+        [0.689400127904042, 0.09417279344121676],
+    ]
+
+
+def test_uniforms_fill_the_unit_square_evenly() -> None:
+    numbers = uniforms(3, torch.arange(40_000), 2)
+    cells = (numbers * 10).long()
+    counts = torch.bincount(cells[:, 0] * 10 + cells[:, 1], minlength=100).double()
+    assert (counts - 400).abs().max() < 5 * 20
+    neighbours = torch.corrcoef(torch.stack([numbers[:-1, 0], numbers[1:, 0]]))[0, 1]
+    assert abs(neighbours) < 0.02

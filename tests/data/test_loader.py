@@ -1,12 +1,22 @@
 """Batches cover a split once, in an order that follows from the seed."""
 
+import threading
+import time
+from dataclasses import dataclass, field, replace
 from itertools import chain
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from pictures import folder_of
+from torch import Tensor
 
 from lntl.data.colored_mnist import ColoredMNIST
-from lntl.data.loader import Loader
+from lntl.data.images import ImageSettings, ImageSource
+from lntl.data.loader import AHEAD, Loader
+from lntl.errors import UserError
+from lntl.types import Batch
 
 CPU = torch.device("cpu")
 
@@ -43,3 +53,103 @@ def test_without_a_seed_the_order_is_the_splits(digits: ColoredMNIST) -> None:
 def test_an_epoch_taken_up_in_the_middle_goes_on_with_the_same_batches(digits: ColoredMNIST, start: int) -> None:
     loader = Loader(digits.splits["train"], 25, CPU)
     assert rows(loader, seed=3, start=start) == rows(loader, seed=3)[start:]
+
+
+# --- splits whose images are augmented, or made ahead ---
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A split of 0 ... n - 1, whose x is the row, plus the seed of the augmentation."""
+
+    n: int = 50
+    workers: int = 0
+    seed: int | None = None
+    made: list[tuple[int, str]] = field(default_factory=list)  # first row and thread of each batch
+    breaks_at: int | None = None  # row that cannot be read
+    images: ImageSource | None = None  # where x comes from instead
+
+    def __len__(self) -> int:
+        return self.n
+
+    @property
+    def row(self) -> Tensor:
+        return torch.arange(self.n)
+
+    def to(self, device: torch.device) -> "Numbers":
+        return self
+
+    def augmented(self, seed: int) -> "Numbers":
+        return replace(self, seed=seed)
+
+    def batch(self, index: Tensor) -> Batch:
+        self.made.append((int(index[0]), threading.current_thread().name))
+        if self.breaks_at is not None and (index == self.breaks_at).any():
+            raise UserError(f"row {self.breaks_at} cannot be read")
+        x = (index + (self.seed or 0)).float() if self.images is None else self.images.load(index, self.seed)
+        return Batch(x, y=index, bias=index, group=index, row=index, bias_features=index[:, None])
+
+
+def xs(loader: Loader, *arguments: Any) -> list[list[float]]:
+    return [batch.x.tolist() for batch in loader.batches(*arguments)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_shuffled_epoch_is_augmented_by_its_seed_and_others_are_not(workers: int) -> None:
+    loader = Loader(Numbers(workers=workers), 8, CPU)
+    assert sorted(chain(*xs(loader, 1000))) == [1000.0 + row for row in range(50)]
+    assert [*chain(*xs(loader))] == [*range(50)]
+    weights = torch.eye(50)[7]  # the same row again and again
+    assert {*chain(*xs(loader, 1000, 0, weights))} == {1007.0}
+
+
+@pytest.mark.parametrize("start", [0, 3, 6, 7])
+@pytest.mark.parametrize("seed", [None, 5])
+def test_reading_ahead_changes_nothing(start: int, seed: int | None) -> None:
+    plain, ahead = (Loader(Numbers(workers=workers), 8, CPU) for workers in (0, 4))
+    assert xs(ahead, seed, start) == xs(plain, seed, start)
+    assert rows(ahead, seed, start) == rows(plain, seed, start)
+
+
+def test_batches_are_made_ahead_by_one_thread_but_not_far() -> None:
+    split = Numbers(workers=1)
+    batches = Loader(split, 5, CPU).batches()
+    next(batches)
+    deadline = time.monotonic() + 20
+    while len(split.made) < AHEAD + 1 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    time.sleep(0.02)
+    assert [first for first, _ in split.made] == [5 * number for number in range(AHEAD + 1)]
+    assert {name for _, name in split.made} == {"reader_0"}
+    batches.close()
+
+
+def test_an_epoch_that_is_left_early_ends_its_thread() -> None:
+    split = Numbers(n=1000, workers=1)
+    batches = Loader(split, 5, CPU).batches()
+    next(batches)
+    batches.close()
+    made = len(split.made)
+    assert made <= AHEAD + 1
+    assert not any(thread.name.startswith("reader") for thread in threading.enumerate())
+    time.sleep(0.02)
+    assert len(split.made) == made
+
+
+def test_what_fails_ahead_is_told_when_its_batch_is_asked_for() -> None:
+    batches = Loader(Numbers(workers=1, breaks_at=17), 5, CPU).batches()
+    assert [next(batches).row[0].item() for _ in range(3)] == [0, 5, 10]
+    with pytest.raises(UserError, match="row 17 cannot be read"):
+        next(batches)
+
+
+def test_an_image_split_trains_the_same_with_and_without_threads(tmp_path: Path) -> None:
+    paths = folder_of(tmp_path, 30)
+    found = []
+    for workers in (0, 2):
+        settings = ImageSettings(size=14, crop="shift", flip=True, cache="memory", workers=workers)
+        loader = Loader(Numbers(n=30, workers=workers, images=ImageSource(paths, settings)), 8, CPU)
+        found.append([torch.cat([batch.x for batch in loader.batches(seed)]) for seed in (1, 2, None)])
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+    assert len({float(x.sum()) for x in found[0]}) == 3

@@ -30,6 +30,7 @@ _FAULTS = (
     zlib.error,
     Warning,
 )
+_INTEGERS = "and only integers of 8 or 16 bits are read"
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
@@ -50,7 +51,7 @@ def decode(path: Path, side: int, fit: Fit) -> NDArray[np.uint8]:
     with _opened(path) as image:
         image.draft(None, (2 * side, 2 * side))
         ImageOps.exif_transpose(image, in_place=True)
-        return np.asarray(_square(_rgb(image), side, fit))
+        return np.asarray(_square(_rgb(image, path), side, fit))
 
 
 def check_header(path: Path) -> None:
@@ -82,21 +83,21 @@ def _reason(path: Path, error: Exception) -> str:
     return f"a damaged image ({error or type(error).__name__})"
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image, path: Path) -> Image.Image:
     """Return the image in 8-bit RGB: 16 bits are scaled by their full range, transparent places become white."""
     if image.mode.startswith("I"):
-        return _from_16_bit(np.asarray(image).astype(np.int64))
+        return _from_16_bit(np.asarray(image).astype(np.int64), path)
     if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers of unknown range; save it with 8 or 16 bits")
+        raise UnreadableImageError(path, f"its pixels are floating-point numbers of unknown range, {_INTEGERS}")
     if image.has_transparency_data:
         opaque = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque).convert("RGB")
     return image.convert("RGB")
 
 
-def _from_16_bit(values: NDArray[np.int64]) -> Image.Image:
+def _from_16_bit(values: NDArray[np.int64], path: Path) -> Image.Image:
     if values.min() < 0 or values.max() > 65535:
-        raise ValueError(f"its pixels go from {values.min()} to {values.max()}; save it with 8 or 16 bits")
+        raise UnreadableImageError(path, f"its pixels go from {values.min()} to {values.max()}, {_INTEGERS}")
     return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
 
 

@@ -66,7 +66,6 @@ class ImageSource:
 
         Raises UnreadableImageError.
         """
-
         places, out = index.cpu(), transforms.empty(len(index), self.settings.size, np.float32)
 
         def fill(part: slice) -> None:

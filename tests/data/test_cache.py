@@ -1,0 +1,148 @@
+"""Images are decoded once, whoever asks, and again only when the file or what is made of it has changed."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pictures import folder_of
+from PIL import Image
+
+from lntl.data import cache
+from lntl.data.decoding import UnreadableImageError, decode
+from lntl.data.image_settings import ImageSettings
+from lntl.errors import UserError
+
+Settings = Callable[..., ImageSettings]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return lambda kind, **others: ImageSettings(size=8, cache=kind, cache_dir=str(tmp_path / "cache"), **others)
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that were decoded, in order."""
+    names: list[str] = []
+
+    def counted(path: Path, *arguments: Any) -> Any:
+        names.append(path.name)
+        return decode(path, *arguments)
+
+    monkeypatch.setattr(cache, "decode", counted)
+    return names
+
+
+@pytest.mark.parametrize("kind", ["none", "memory", "disk"])
+def test_every_store_gives_what_decoding_gives(tmp_path: Path, settings: Settings, kind: str) -> None:
+    paths = folder_of(tmp_path / "images", 5)
+    store = cache.store(paths, settings(kind, fit="stretch"))
+    for _ in range(2):
+        for place in (3, 0, 4, 1, 2, 3):
+            assert np.array_equal(store(place), decode(paths[place], 8, "stretch"))
+
+
+@pytest.mark.parametrize(("kind", "times"), [("none", 2), ("memory", 1), ("disk", 1)])
+def test_what_is_kept_is_decoded_once(
+    tmp_path: Path, settings: Settings, decoded: list[str], kind: str, times: int
+) -> None:
+    store = cache.store(folder_of(tmp_path / "images", 3), settings(kind))
+    for _ in range(2):
+        for place in range(3):
+            store(place)
+    assert decoded == ["0.png", "1.png", "2.png"] * times
+
+
+def test_another_process_finds_what_is_on_disk(tmp_path: Path, settings: Settings, decoded: list[str]) -> None:
+    paths = folder_of(tmp_path / "images", 3)
+    cache.store(paths, settings("disk"))(1)
+    assert np.array_equal(cache.store(paths[1:], settings("disk"))(0), decode(paths[1], 8, "crop"))
+    assert decoded == ["1.png"]
+
+
+def test_a_changed_file_is_decoded_anew(tmp_path: Path, settings: Settings) -> None:
+    (path,) = folder_of(tmp_path / "images", 1)
+    store = cache.store([path], settings("disk"))
+    store(0)
+    before = path.stat()
+    Image.new("RGB", (20, 20), "red").save(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert (store(0) == [255, 0, 0]).all()
+
+
+def test_another_side_fit_or_path_is_another_entry(tmp_path: Path, settings: Settings) -> None:
+    paths = folder_of(tmp_path / "images", 2)
+    entries = {
+        cache.OnDisk(cache.Files(paths, each), tmp_path).entry(place)
+        for each in (settings("disk"), settings("disk", fit="pad"), settings("disk", crop="shift"))
+        for place in range(2)
+    }
+    assert len(entries) == 6
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "longer"])
+def test_a_damaged_entry_is_decoded_anew_and_mended(
+    tmp_path: Path, settings: Settings, decoded: list[str], damage: str
+) -> None:
+    paths = folder_of(tmp_path / "images", 1)
+    store = cache.store(paths, settings("disk"))
+    right = store(0).copy()
+    (entry,) = (path for path in (tmp_path / "cache").rglob("*") if path.is_file())
+    whole = entry.read_bytes()
+    flipped = bytes([*whole[:50], whole[50] ^ 1, *whole[51:]])
+    entry.write_bytes({"cut": whole[:-1], "flipped": flipped, "empty": b"", "longer": whole + b"x"}[damage])
+    assert np.array_equal(store(0), right)
+    assert entry.read_bytes() == whole
+    assert len(decoded) == 2
+
+
+def test_threads_that_share_a_cache_leave_whole_entries_and_nothing_else(tmp_path: Path, settings: Settings) -> None:
+    paths = folder_of(tmp_path / "images", 4)
+    stores = [cache.store(paths, settings("disk")) for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda store: [store(place) for place in range(4)], stores))
+    for images in found:
+        for place, image in enumerate(images):
+            assert np.array_equal(image, decode(paths[place], 8, "crop"))
+    files = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert len(files) == 4
+    assert {path.stat().st_size for path in files} == {8 * 8 * 3 + cache.CHECKSUM}
+
+
+def test_a_file_that_is_gone_is_refused_even_if_cached(tmp_path: Path, settings: Settings) -> None:
+    (path,) = folder_of(tmp_path / "images", 1)
+    store = cache.store([path], settings("disk"))
+    store(0)
+    path.unlink()
+    with pytest.raises(UnreadableImageError, match=r"0\.png: no such file or directory"):
+        store(0)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, settings: Settings) -> None:
+    (tmp_path / "cache").write_text("in the way")
+    store = cache.store(folder_of(tmp_path / "images", 1), settings("disk"))
+    with pytest.raises(UserError, match=r"cannot write the image cache: .*; name another folder with data\.cache_dir"):
+        store(0)
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes) -> None:
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    store = cache.store([tmp_path / "a.png"], settings("disk"))
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match="No space left on device"):
+        store(0)
+    assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
+
+
+def test_more_than_the_machines_memory_is_refused_at_once(settings: Settings) -> None:
+    many = [Path("a.png")] * 10**6
+    with pytest.raises(UserError, match=r"1000000 images of 4682 x 4682 pixels need 61\d+\.\d GiB of memory"):
+        cache.store(many, ImageSettings(size=4096, crop="resized", cache="memory"))
