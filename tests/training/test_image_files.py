@@ -1,0 +1,103 @@
+"""Training on image files with augmentation: resume is exact, and neither threads nor the cache change a weight."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lntl.data.colored_mnist import ColoredDigits, ColoredMNIST
+from lntl.data.images import ImageSettings, ImageSource
+from lntl.training.trainer import Trainer
+from lntl.types import Batch
+
+MakeTrainer = Callable[..., Trainer]
+STORY = [{"method": "erm", "epochs": 2}, "lntl"]
+
+
+@dataclass(frozen=True)
+class DigitFiles:
+    """The labels of coloured digits, and their pixels from files."""
+
+    labels: ColoredDigits
+    source: ImageSource
+    seed: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def row(self) -> Tensor:
+        return self.labels.row
+
+    @property
+    def workers(self) -> int:
+        return self.source.workers
+
+    def to(self, device: torch.device) -> "DigitFiles":
+        return self
+
+    def augmented(self, seed: int) -> "DigitFiles":
+        return replace(self, seed=seed)
+
+    def batch(self, index: Tensor) -> Batch:
+        return replace(self.labels.batch(index), x=self.source.load(index, self.seed))
+
+
+@pytest.fixture
+def split(digits: ColoredMNIST, tmp_path: Path) -> Callable[..., DigitFiles]:
+    """A function from image settings to the training images as PNG files."""
+    train = digits.splits["train"]
+    paths = [tmp_path / f"{number}.png" for number in range(len(train))]
+    for path, image in zip(paths, train.pixels(torch.arange(len(train))), strict=True):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
+
+    def make(**options: Any) -> DigitFiles:
+        settings = ImageSettings(size=28, crop="shift", randaugment=1, cache_dir=str(tmp_path / "cache"), **options)
+        return DigitFiles(train, ImageSource(paths, settings))
+
+    return make
+
+
+def weights(trainer: Trainer) -> Tensor:
+    return torch.cat([value.flatten().double() for value in trainer.networks.state_dict().values()])
+
+
+def test_a_run_that_is_taken_up_in_the_middle_of_an_epoch_is_the_same(
+    make_trainer: MakeTrainer, split: Callable[..., DigitFiles]
+) -> None:
+    whole = make_trainer(*STORY, split=split())
+    list(whole)
+    for epochs, steps in [(0, 2), (1, 1), (2, 2)]:
+        stopped, resumed = (make_trainer(*STORY, split=split(workers=2, cache="memory")) for _ in range(2))
+        for _ in range(epochs):
+            list(stopped.epoch())
+        begun = stopped.epoch()
+        for _ in range(steps):
+            next(begun)
+        resumed.load_state_dict(stopped.state_dict())
+        begun.close()
+        list(resumed)
+        assert torch.equal(weights(resumed), weights(whole))
+
+
+@pytest.mark.parametrize("options", [{"workers": 1}, {"workers": 3, "cache": "memory"}, {"cache": "disk"}], ids=str)
+def test_neither_threads_nor_the_cache_change_a_weight(
+    make_trainer: MakeTrainer, split: Callable[..., DigitFiles], options: dict[str, Any]
+) -> None:
+    plain, other = make_trainer(*STORY, split=split()), make_trainer(*STORY, split=split(**options))
+    assert [record.metrics for record in plain] == [record.metrics for record in other]
+    assert torch.equal(weights(plain), weights(other))
+
+
+def test_augmentation_reaches_the_weights(make_trainer: MakeTrainer, split: Callable[..., DigitFiles]) -> None:
+    files = split()
+    plain = make_trainer("erm", split=replace(files, source=ImageSource(files.source.paths, ImageSettings(size=28))))
+    changed = make_trainer("erm", split=files)
+    list(plain)
+    list(changed)
+    assert not torch.equal(weights(plain), weights(changed))
