@@ -3,6 +3,7 @@
 from itertools import pairwise
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -31,12 +32,28 @@ def test_room_is_kept_where_a_crop_needs_it(crop: Any, size: int, stored: int) -
 
 
 def test_normalise_takes_a_name_or_numbers() -> None:
-    assert ImageSettings().statistics == IMAGENET
+    assert ImageSettings().normalise == ImageSettings.model_validate({"normalise": "imagenet"}).normalise == IMAGENET
     own = {"mean": [0.5, 0.5, 0], "std": [1, 1, 0.25]}
-    assert ImageSettings.model_validate({"normalise": own}).statistics.model_dump() == own
-    for wrong in ({"mean": [0.5] * 3, "std": [0, 1, 1]}, {"mean": [0.5], "std": [1, 1, 1]}, "imagenette"):
-        with pytest.raises(ValidationError):
-            ImageSettings.model_validate({"normalise": wrong})
+    assert ImageSettings.model_validate({"normalise": own}).normalise.model_dump() == own
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"mean": [0.5] * 3, "std": [0, 1, 1]}, {"mean": [0.5], "std": [1, 1, 1]}, "imagenette", 3]
+)
+def test_a_wrong_normalisation_is_one_fault(wrong: Any) -> None:
+    with pytest.raises(ValidationError) as caught:
+        ImageSettings.model_validate({"normalise": wrong})
+    (fault,) = caught.value.errors()
+    assert fault["loc"][0] == "normalise"
+    assert "imagenet, or {mean" in fault["msg"] or wrong != "imagenette"
+
+
+def test_the_schema_takes_what_the_settings_take() -> None:
+    schema = ImageSettings.model_json_schema()
+    for right in ("imagenet", {"mean": [0, 0, 0], "std": [1, 1, 1]}):
+        jsonschema.validate({"normalise": right}, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"normalise": "imagenette"}, schema)
 
 
 # --- what is not random ---

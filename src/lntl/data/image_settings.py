@@ -1,9 +1,9 @@
 """How images are read, cut, augmented and kept: settings that every data set of image files shares."""
 
 import math
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat
+from pydantic import BeforeValidator, Field, PositiveFloat
 
 from lntl.plugins import Settings
 
@@ -22,6 +22,16 @@ class Normalise(Settings):
 
 # Source: the statistics that torchvision's pretrained models expect.
 IMAGENET = Normalise(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+
+
+def _by_name(value: Any) -> Any:
+    if isinstance(value, str) and value != "imagenet":
+        raise ValueError("imagenet, or {mean: [r, g, b], std: [r, g, b]}")
+    return IMAGENET if value == "imagenet" else value
+
+
+# A name is looked up before the check: of a union, pydantic tells one fault for each of its members.
+Normalisation = Annotated[Normalise, BeforeValidator(_by_name, json_schema_input_type=Literal["imagenet"] | Normalise)]
 
 
 class ImageSettings(Settings):
@@ -49,8 +59,8 @@ class ImageSettings(Settings):
         0, ge=0, le=16, description="Random operations on each training image (RandAugment, Cubuk et al., 2020)."
     )
     randaugment_magnitude: int = Field(9, ge=0, le=30, description="Their strength, from 0 to 30.")
-    normalise: Literal["imagenet"] | Normalise = Field(
-        "imagenet", description="`imagenet`, or {mean: [r, g, b], std: [r, g, b]} on the [0, 1] scale."
+    normalise: Normalisation = Field(
+        IMAGENET, description="`imagenet`, or {mean: [r, g, b], std: [r, g, b]} on the [0, 1] scale."
     )
     cache: Literal["none", "memory", "disk"] = Field(
         "none", description="Where decoded images are kept from the first epoch on."
@@ -67,8 +77,3 @@ class ImageSettings(Settings):
     def stored(self) -> int:
         """Side of the square that is decoded and cached, in pixels: `size`, with room to cut where a crop needs it."""
         return self.size if self.crop == "none" else math.ceil(self.size * ROOM)
-
-    @property
-    def statistics(self) -> Normalise:
-        """Mean and standard deviation in numbers."""
-        return IMAGENET if self.normalise == "imagenet" else self.normalise

@@ -28,7 +28,7 @@ def middle(images: Tensor, size: int) -> Tensor:
 
 def normalise(pixels: Tensor, settings: ImageSettings, out: Tensor) -> None:
     """Write (pixels / 255 - mean) / std of images (N, 3, H, W) uint8 into `out` (N, H, W, 3) float32."""
-    mean, std = (torch.tensor(each) for each in (settings.statistics.mean, settings.statistics.std))
+    mean, std = (torch.tensor(each) for each in (settings.normalise.mean, settings.normalise.std))
     width = out.shape[2]  # the statistics of a whole line: operations on three numbers at a time are slow
     scale, shift = ((1 / (255 * std)).repeat(width), (-mean / std).repeat(width))
     for target, image in zip(out, pixels.permute(0, 2, 3, 1), strict=True):  # one that fits into the processor's cache
