@@ -1,0 +1,149 @@
+"""Data of one's own, from file to evaluation: one bias or two, known of most rows, with every kind of method."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_runs import lntl, metrics
+
+from lntl import config as configuration
+from lntl.config import Config
+from lntl.experiment.build import build
+from lntl.types import IGNORE
+
+N = 120
+MakeConfig = Callable[..., Config]
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """own.npz: 120 vectors that tell class and bias, one bias value in twelve missing."""
+    k, random = np.arange(N), np.random.default_rng(0)
+    y, sky, age = k % 3, k // 3 % 2, random.normal(40, 10, N)
+    x = np.stack([y + random.normal(0, 0.1, N), sky, age / 10], axis=1)
+    sky = np.where(k % 12 == 5, -1, sky)
+    path = tmp_path / "own.npz"
+    np.savez(path, x=x, y=y, sky=sky, age=age, y_names=np.array(["cat", "dog", "eel"]))
+    return path
+
+
+BIASES: dict[str, Any] = {"one": ["sky"], "two": ["sky", {"column": "age", "bins": 3}]}
+METHODS = ["erm", "bias_head", "lntl", "bias_product", "reweight", "group_dro", "bias_contrastive", "hsic"]
+
+
+def sections(path: Path, biases: str) -> dict[str, Any]:
+    return {
+        "data": {"name": "arrays", "path": str(path), "bias": BIASES[biases]},
+        "model": {"name": "tiny_networks.TinyNetworks"},
+    }
+
+
+@pytest.fixture
+def own_config(raw_config: Callable[..., dict[str, Any]], own: Path) -> MakeConfig:
+    """A function from the biases' name and phases to a configuration on own.npz."""
+
+    def make(biases: str, *phases: Any) -> Config:
+        return configuration.validate(raw_config(*phases) | sections(own, biases), "test")
+
+    return make
+
+
+@pytest.mark.parametrize("biases", BIASES)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_trains_and_is_evaluated(own_config: MakeConfig, method: str, biases: str) -> None:
+    experiment = build(own_config(biases, method))
+    before = {name: value.clone() for name, value in experiment.networks.state_dict().items()}
+    (record,) = experiment.trainer
+    assert all(np.isfinite(value) for value in record.metrics.values())
+    changed = {
+        name[0] for name, value in experiment.networks.state_dict().items() if not torch.equal(value, before[name])
+    }
+    assert changed == set(experiment.trainer.method.trains)
+    p = experiment.predict(experiment.networks, "test")
+    assert p.bias_labels.max() == len(BIASES[biases])
+    assert ((p.group == IGNORE) == (p.bias == IGNORE)).all()
+    assert (p.group == IGNORE).any()
+
+
+@pytest.mark.parametrize("biases", BIASES)
+def test_h_learns_what_the_vectors_tell(own_config: MakeConfig, biases: str) -> None:
+    phase = {"method": "lntl", "epochs": 40, "mu": 0.0, "lam": 0.0, "optimizer_h": {"lr": 0.01}}
+    experiment = build(own_config(biases, phase | {"optimizer_fg": {"lr": 0.01}}))
+    *_, last = experiment.trainer
+    assert last.metrics["train/h_accuracy"] > 0.9
+    p = experiment.predict(experiment.networks, "test")
+    assert p.correct.double().mean() > 0.9
+
+
+def test_the_command_line_takes_it_from_the_file_to_the_report(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raw_config: Callable[..., dict[str, Any]]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    raw = raw_config("lntl", "lntl", logging={"output_dir": "results"}) | sections(own, "two")
+    Path("own.yaml").write_text(json.dumps(raw))
+    assert lntl("train", "own.yaml") == 0
+    run = Path("results/tiny")
+    told = json.loads((run / "evaluation/test.json").read_text())
+    assert told["class_names"] == ["cat", "dog", "eel"]
+    assert len(told["bias_names"]) == 6
+    assert any("have no known bias value" in warning for warning in told["warnings"])
+    assert sum(map(sum, told["groups"]["count"])) < told["n"] == sum(map(sum, told["confusion"]))
+    assert "8.3% of the rows have no sky" in json.loads((run / "result.json").read_text())["data"]
+    assert lntl("probe", str(run / "checkpoints/last.pth"), "--seeds", "1") == 0
+    assert json.loads((run / "probe.json").read_text())["bias"] == "sky, age"
+    assert lntl("report", str(run)) == 0
+    assert lntl("data", "info", "own.yaml") == 0
+
+
+TABLE = {"name": "table", "path": "pets.csv", "bias": "sky", "size": 4, "crop": "shift", "flip": True}
+
+
+def pets(folder: Path) -> None:
+    """Write 90 small images and pets.csv, one line of which is wrong."""
+    random = np.random.default_rng(0)
+    lines = ["image,label,sky"]
+    for k in range(90):
+        Image.fromarray(random.integers(0, 256, (6, 6, 3), dtype=np.uint8)).save(folder / f"{k}.png")
+        lines.append(f"{k}.png,{('cat', 'dog')[k % 2]},{('day', 'night')[k // 2 % 2]}")
+    lines[7] = "gone.png,cat,day"
+    (folder / "pets.csv").write_text("\n".join(lines))
+
+
+def test_a_table_with_augmentation_is_resumed_exactly_and_its_wrong_rows_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raw_config: Callable[..., dict[str, Any]]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pets(tmp_path)
+    raw = raw_config({"method": "erm", "epochs": 2}, logging={"output_dir": "whole"})
+    raw |= {"data": TABLE | {"on_error": "skip"}, "model": {"name": "tiny_networks.TinyNetworks"}}
+    Path("pets.yaml").write_text(json.dumps(raw))
+    assert lntl("train", "pets.yaml") == 0
+    assert Path("whole/tiny/skipped_rows.txt").read_text() == "line 8: missing file gone.png\n"
+    assert lntl("train", "pets.yaml", "logging.output_dir=half", "training.phases.0.epochs=1") == 0
+    assert lntl("train", "pets.yaml", "logging.output_dir=half", "--resume", "auto") == 0
+    assert [line["train/task"] for line in metrics(Path("whole/tiny"))] == [
+        line["train/task"] for line in metrics(Path("half/tiny"))
+    ]
+    whole, half = (torch.load(f"{name}/tiny/checkpoints/last.pth", weights_only=True) for name in ("whole", "half"))
+    for name, value in whole["trainer"]["networks"].items():
+        assert torch.equal(value, half["trainer"]["networks"][name]), name
+
+
+def test_a_wrong_row_stops_the_run_before_it_begins(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    raw_config: Callable[..., dict[str, Any]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pets(tmp_path)
+    raw = raw_config("erm", logging={"output_dir": "results"}) | {"data": TABLE}
+    Path("pets.yaml").write_text(json.dumps(raw))
+    assert lntl("train", "pets.yaml") == 2
+    assert "1 of 90 rows are wrong" in capsys.readouterr().err
+    assert not Path("results").exists()
