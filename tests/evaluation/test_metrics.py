@@ -1,10 +1,12 @@
 """Each metric against scikit-learn, fairlearn and slow loops, on random predictions; and where it is undefined."""
 
 import math
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
 import pytest
+import torch
 from fairlearn.metrics import MetricFrame, demographic_parity_difference, equalized_odds_difference
 from hypothesis import given, settings
 from numpy.typing import ArrayLike
@@ -17,6 +19,7 @@ from lntl.evaluation import metrics
 from lntl.evaluation.metrics import compute
 from lntl.evaluation.predict import Predictions
 from lntl.evaluation.tally import tally
+from lntl.types import IGNORE
 
 TOLERANCE = 1e-9
 FEW = settings(max_examples=12)  # a frame of fairlearn takes tens of milliseconds, and it wants two images at least
@@ -203,3 +206,41 @@ def test_compute_gives_the_metrics_asked_for_in_their_order() -> None:
 def test_the_configuration_knows_every_metric() -> None:
     assert list(get_args(MetricName)) == list(metrics.METRICS)
     assert set(metrics.LOWER_IS_BETTER) < set(metrics.METRICS)
+
+
+# --- images whose bias value is unknown ---
+
+OF_GROUPS = (
+    "unbiased_accuracy",
+    "worst_group_accuracy",
+    "aligned_accuracy",
+    "conflicting_accuracy",
+    "demographic_parity_gap",
+    "equalised_odds_gap",
+)
+
+
+def take(p: Predictions, keep: Tensor) -> Predictions:
+    columns = ("y", "group", "row", "logits", "bias_hits", "bias_labels")
+    return replace(p, **{name: getattr(p, name)[keep] for name in columns})
+
+
+@given(predictions(least=2))
+def test_an_unknown_bias_leaves_an_image_out_of_what_is_said_of_groups_alone(p: Predictions) -> None:
+    known = torch.arange(len(p.y)) % 3 != 0
+    blind = replace(p, group=torch.where(known, p.group, IGNORE))
+    assert (blind.bias == IGNORE).equal(~known)
+    found, complete, subset = (compute(each, list(metrics.METRICS)) for each in (blind, p, take(p, known)))
+    for name, value in found.items():
+        expected = (subset if name in OF_GROUPS else complete)[name]
+        assert value == (expected if expected is None else pytest.approx(expected, abs=TOLERANCE)), name
+    right, everyone = metrics.class_accuracy(tally(blind)), metrics.class_accuracy(tally(p))
+    np.testing.assert_allclose(right, everyone)
+    np.testing.assert_array_equal(tally(blind).confusion, tally(p).confusion)
+
+
+def test_without_any_known_bias_groups_are_undefined() -> None:
+    p = replace(of([0, 1], [0, 1], [0, 1], 2, 2, (0, 1)), group=torch.tensor([IGNORE, IGNORE]))
+    found = compute(p, list(metrics.METRICS))
+    assert {name for name, value in found.items() if value is None} == {*OF_GROUPS, "bias_accuracy"}
+    assert found["accuracy"] == 1

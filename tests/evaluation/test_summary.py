@@ -1,16 +1,19 @@
 """The summary of an evaluation: plain values, each with n, interval or reason, and a warning for what misleads."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from predictions import of, predictions, random_predictions
 
 from lntl.evaluation import metrics
 from lntl.evaluation.predict import Predictions
 from lntl.evaluation.summary import SMALL, summarise
+from lntl.types import IGNORE
 
 WIDE = random_predictions(3000, 3, 2, seed=0, skill=1.0)  # 500 images a group
 
@@ -147,6 +150,21 @@ def test_what_is_amiss_is_told(case: str) -> None:
     for name, reason in reasons.items():
         assert summary["metrics"][name]["value"] is None
         assert summary["metrics"][name]["undefined"].startswith(reason)
+
+
+def test_images_of_unknown_bias_are_counted_and_told() -> None:
+    p = of([0, 0, 1, 1, 1], [0, 1, 1, 1, 0], [0, 1, 0, 1, 1], 2, 2, (0, 1))
+    summary = summarise(replace(p, group=torch.tensor([0, IGNORE, 2, 3, IGNORE])), *names(p))
+    assert "2 of 5 images have no known bias value: what is said of groups leaves them out" in summary["warnings"]
+    assert summary["n"] == summary["metrics"]["accuracy"]["n"] == 5
+    assert summary["metrics"]["unbiased_accuracy"]["n"] == 3
+    assert [row["n"] for row in summary["by_class"]] == [2, 3]
+    assert [row["n"] for row in summary["by_bias"]] == [2, 1]
+    assert summary["groups"]["count"] == [[1, 0], [1, 1]]
+    assert summary["confusion"] == [[1, 1], [1, 2]]
+    blind = summarise(replace(p, group=torch.full((5,), IGNORE)), *names(p))
+    row = blind["metrics"]["worst_group_accuracy"]
+    assert (row["value"], row["n"], row["undefined"]) == (None, 0, "no image has a known bias value")
 
 
 def test_a_missing_class_says_so() -> None:
