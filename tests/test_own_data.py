@@ -91,6 +91,7 @@ def test_the_command_line_takes_it_from_the_file_to_the_report(
     told = json.loads((run / "evaluation/test.json").read_text())
     assert told["class_names"] == ["cat", "dog", "eel"]
     assert len(told["bias_names"]) == 6
+    assert {name: len(each["bias_names"]) for name, each in told["each_bias"].items()} == {"sky": 2, "age": 3}
     assert any("have no known bias value" in warning for warning in told["warnings"])
     assert sum(map(sum, told["groups"]["count"])) < told["n"] == sum(map(sum, told["confusion"]))
     assert "8.3% of the rows have no sky" in json.loads((run / "result.json").read_text())["data"]

@@ -48,6 +48,16 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class OneBias:
+    """One of several biases: its name, the names of its values, and which of them each joint bias value has."""
+
+    name: str
+    values: tuple[str, ...]
+    of_joint: tuple[int, ...]  # of each of DataSpec.bias_names
+    aligned: tuple[int, ...] = ()  # as DataSpec.aligned
+
+
+@dataclass(frozen=True, slots=True)
 class DataSpec:
     """What a model must know of the data: shape (C, H, W) of an image or (D,) of a vector, counts, names, and the shape
     of one image's bias label.
@@ -61,6 +71,7 @@ class DataSpec:
     bias_names: tuple[str, ...]  # one name for each of the num_biases values that make up the groups
     num_rows: int  # rows of the whole data set; every Batch.row is below
     aligned: tuple[int, ...] = ()  # of each class the bias value that tells it in training; () where none does
+    each_bias: tuple[OneBias, ...] = ()  # of several biases, whose joint values bias_names are; () for one
 
     @property
     def num_biases(self) -> int:

@@ -101,7 +101,7 @@ def test_ranks_are_the_share_below_and_half_of_the_equal() -> None:
 def test_one_bias_is_one_label_an_image() -> None:
     bias = combine([column("sky", ["day", "night", "", "day"])])
     assert bias.label.tolist() == bias.value.tolist() == [0, 1, IGNORE, 0]
-    assert (bias.names, bias.sizes) == (("day", "night"), (2,))
+    assert (bias.names, bias.sizes, bias.each) == (("day", "night"), (2,), ())
 
 
 def test_several_biases_are_the_combinations_that_occur() -> None:
@@ -109,6 +109,10 @@ def test_several_biases_are_the_combinations_that_occur() -> None:
     bias = combine([column("sky", sky), column("place", place)])
     assert bias.label.tolist() == [[0, 1], [1, 0], [0, 0], [IGNORE, 1], [0, 1]]
     assert bias.names == ("day, land", "day, sea", "night, land")  # never a night at sea
+    assert [(one.name, one.values, one.of_joint) for one in bias.each] == [
+        ("sky", ("day", "night"), (0, 0, 1)),
+        ("place", ("land", "sea"), (0, 1, 0)),
+    ]
     assert [None if v == IGNORE else bias.names[v] for v in bias.value.tolist()] == [
         f"{a}, {b}" if a else None for a, b in zip(sky, place, strict=True)
     ]
@@ -124,6 +128,11 @@ def test_a_bias_needs_two_values_and_not_too_many() -> None:
         combine([column("sky", ["day", "day", ""])])
     with pytest.raises(UserError, match=r"bias id: 1001 different values .* put numbers into bins"):
         combine([column("id", [str(k) for k in range(MAX_VALUES + 1)])])
+
+
+def test_biases_must_be_known_together_of_some_row() -> None:
+    with pytest.raises(UserError, match="no row has a value of each of sky, place"):
+        combine([column("sky", ["a", "b", "", ""]), column("place", ["", "", "c", "d"])])
 
 
 def test_features_are_one_hot_zeros_where_missing_and_ranks() -> None:

@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from predictions import of
 from torch import Tensor, nn
 
 from lntl.data.colored_mnist import ColoredMNIST
 from lntl.data.loader import Loader
 from lntl.errors import UserError
-from lntl.evaluation.predict import Predictions, predict
+from lntl.evaluation.predict import Predictions, by_one_bias, predict
 from lntl.models.convnet import ConvNet
-from lntl.types import IGNORE, Batch, Networks
+from lntl.types import IGNORE, Batch, Networks, OneBias
 
 CPU = torch.device("cpu")
 
@@ -100,3 +101,12 @@ def test_a_single_bias_label_an_image(digits: ColoredMNIST) -> None:
     known = torch.arange(100) % 3 != 0
     assert torch.equal(p.bias_labels, known.long())
     assert torch.equal(p.bias_hits, (known & p.correct).long())
+
+
+def test_groups_of_one_of_several_biases() -> None:
+    """Joint values are (day, land), (day, sea), (night, land): sky is 0, 0, 1 of them, place 0, 1, 0."""
+    p = replace(of([0, 0, 1, 1], [0, 1, 1, 1], [0, 1, 2, 0], 2, 3), group=torch.tensor([0, 1, 5, IGNORE]))
+    sky = by_one_bias(p, OneBias("sky", ("day", "night"), (0, 0, 1), aligned=(0, 1)))
+    assert (sky.group.tolist(), sky.num_groups, sky.aligned) == ([0, 0, 3, IGNORE], 4, (0, 1))
+    assert by_one_bias(p, OneBias("place", ("land", "sea"), (0, 1, 0))).group.tolist() == [0, 1, 2, IGNORE]
+    assert sky.bias.tolist() == [0, 0, 1, IGNORE]

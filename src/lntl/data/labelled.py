@@ -105,7 +105,13 @@ def _splits(y: Tensor, bias: Bias, part: Tensor) -> dict[str, Labelled]:
 
 
 def _spec(names: tuple[str, ...], bias: Bias, image_shape: tuple[int, ...], n: int, train: Labelled) -> DataSpec:
-    value = torch.where(train.group == IGNORE, IGNORE, train.group - train.y * len(bias.names))
+    known = train.group != IGNORE
+    y, value = train.y[known], train.group[known] - train.y[known] * len(bias.names)
+
+    def told(value: Tensor, num_values: int) -> tuple[int, ...]:
+        return aligned(y, value, len(names), num_values)
+
+    each = [replace(one, aligned=told(torch.tensor(one.of_joint)[value], len(one.values))) for one in bias.each]
     return DataSpec(
         image_shape=image_shape,
         num_classes=len(names),
@@ -114,7 +120,8 @@ def _spec(names: tuple[str, ...], bias: Bias, image_shape: tuple[int, ...], n: i
         class_names=names,
         bias_names=bias.names,
         num_rows=n,
-        aligned=aligned(train.y, value, len(names), len(bias.names)),
+        aligned=told(value, len(bias.names)),
+        each_bias=tuple(each),
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from lntl.errors import UserError
-from lntl.types import IGNORE
+from lntl.types import IGNORE, OneBias
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -119,7 +119,7 @@ class Bias:
 
     label: (n,), or (n, B) of B > 1 biases, int64 with IGNORE; value (n,): the place of the row's combination among
     those that occur, IGNORE where one of the biases is missing; names: of these combinations; sizes: number of values
-    of each bias; rank (n, C) float32: of the C biases that are numbers in bins.
+    of each bias; rank (n, C) float32: of the C biases that are numbers in bins; each: the biases apart, where several.
     """
 
     label: Tensor
@@ -127,6 +127,7 @@ class Bias:
     names: tuple[str, ...]
     sizes: tuple[int, ...]
     rank: Tensor
+    each: tuple[OneBias, ...]
 
 
 def combine(columns: Sequence[Column]) -> Bias:
@@ -140,11 +141,12 @@ def combine(columns: Sequence[Column]) -> Bias:
     there, place = np.unique(cell[known], return_inverse=True)
     value = np.full(len(codes), IGNORE, dtype=np.int64)
     value[known] = place
+    if not len(there):
+        raise UserError(f"no row has a value of each of {', '.join(column.name for column in columns)}")
+    of_joint = np.stack(np.unravel_index(there, sizes))  # (B, combinations)
     called = _names(columns)
-    names = tuple(
-        ", ".join(called[b][v] for b, v in enumerate(combination))
-        for combination in zip(*np.unravel_index(there, sizes), strict=True)
-    )
+    names = tuple(", ".join(called[b][v] for b, v in enumerate(values)) for values in of_joint.T.tolist())
+    each = [OneBias(c.name, c.values, tuple(v)) for c, v in zip(columns, of_joint.tolist(), strict=True)]
     ranks = [column.rank for column in columns if column.rank is not None]
     return Bias(
         label=torch.from_numpy(codes[:, 0] if len(columns) == 1 else codes).contiguous(),
@@ -152,6 +154,7 @@ def combine(columns: Sequence[Column]) -> Bias:
         names=names,
         sizes=sizes,
         rank=torch.from_numpy(np.array(ranks, dtype=np.float32).reshape(len(ranks), len(codes)).T).contiguous(),
+        each=tuple(each) if len(each) > 1 else (),
     )
 
 

@@ -1,13 +1,13 @@
 """Run the networks over a split once and keep what every metric needs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from lntl.data.loader import Loader
 from lntl.errors import UserError
-from lntl.types import IGNORE, Networks
+from lntl.types import IGNORE, Networks, OneBias
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,13 @@ class Predictions:
     def bias(self) -> Tensor:
         """The bias value of each image, IGNORE where it is unknown."""
         return torch.where(self.group == IGNORE, IGNORE, self.group - self.y * self.num_biases)
+
+
+def by_one_bias(p: Predictions, one: OneBias) -> Predictions:
+    """Return the predictions with the groups (class, value of one of several biases)."""
+    bias = torch.tensor(one.of_joint)[p.bias.clamp(min=0)]
+    group = torch.where(p.group == IGNORE, IGNORE, p.y * len(one.values) + bias)
+    return replace(p, group=group, num_groups=p.num_classes * len(one.values), aligned=one.aligned)
 
 
 @torch.inference_mode()

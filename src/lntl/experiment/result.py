@@ -10,7 +10,7 @@ from lntl import config as configuration
 from lntl.config import Config
 from lntl.evaluation import summary
 from lntl.evaluation.metrics import LOWER_IS_BETTER
-from lntl.evaluation.predict import Predictions
+from lntl.evaluation.predict import Predictions, by_one_bias
 from lntl.experiment.board import show_features, show_settings
 from lntl.experiment.build import Experiment, build, fitting
 from lntl.experiment.run import Run, flat
@@ -19,7 +19,7 @@ from lntl.runs.checkpoint import Checkpoint
 from lntl.runs.files import write_atomic, write_json
 from lntl.runs.folder import run_around
 from lntl.runs.tensorboard import TensorBoard
-from lntl.types import Networks
+from lntl.types import DataSpec, Networks, OneBias
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,19 @@ def _evaluate(experiment: Experiment, path: Path, saved: Checkpoint, split: str)
     predictions = experiment.predict(load_networks(experiment, saved, path), split)
     spec = experiment.data.spec
     told = summary.summarise(predictions, spec.class_names, spec.bias_names)
-    facts = {"checkpoint": str(path), "epoch": len(saved.records), "split": split}
+    facts: dict[str, Any] = {"checkpoint": str(path), "epoch": len(saved.records), "split": split}
+    if spec.each_bias:
+        facts["each_bias"] = {one.name: _of_one(predictions, spec, one) for one in spec.each_bias}
     return Evaluation(experiment.config, path, facts | told, predictions)
+
+
+_OF_BIAS = ("bias_names", "metrics", "by_bias", "groups", "warnings")
+
+
+def _of_one(predictions: Predictions, spec: DataSpec, one: OneBias) -> dict[str, Any]:
+    """Return what the summary says of one of several biases, over the images of which all biases are known."""
+    told = summary.summarise(by_one_bias(predictions, one), spec.class_names, one.values)
+    return {name: told[name] for name in _OF_BIAS}
 
 
 def conclude(run: Run, erm: dict[str, Any] | None) -> dict[str, Any]:
