@@ -37,7 +37,7 @@ def test_nothing_wrong() -> None:
 def test_without_a_right_row_there_is_nothing_to_skip_to() -> None:
     faults = make(2)
     faults.add([0, 1], "label is empty")
-    with pytest.raises(UserError, match="2 of 2 rows are wrong; mend them\n"):
+    with pytest.raises(UserError, match="2 of 2 rows are wrong; is `data` what you meant"):
         faults.settle("skip")
 
 

@@ -81,11 +81,11 @@ def test_a_folder_without_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"levels": ["split", "bias"]}, "levels must hold label"),
+        ({"levels": ["split", "bias"]}, "levels hold label"),
         ({"levels": ["label", "bias", "bias"]}, "nothing twice"),
-        ({"levels": ["label"]}, "the bias is told by a level"),
-        ({"bias": {"from": "brightness", "bins": 2}}, "the bias is told by a level"),
-        ({"levels": ["label"], "bias": "sky"}, "folders have no columns"),
+        ({"levels": ["label"]}, "tells the bias once"),
+        ({"bias": {"from": "brightness", "bins": 2}}, "tells the bias once"),
+        ({"levels": ["label"], "bias": "sky"}, "as folders have none"),
     ],
 )
 def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:

@@ -32,13 +32,13 @@ class _Bias(Settings):
     @model_validator(mode="after")
     def _says_one_thing(self) -> Self:
         if (self.column is None) == (self.computed is None):
-            raise ValueError("give either column or from")
+            raise ValueError("a bias with either column or from")
         if self.bins is not None and self.edges is not None:
-            raise ValueError("give either bins or edges")
+            raise ValueError("a bias with either bins or edges, not both")
         if self.computed is not None and self.bins is None and self.edges is None:
-            raise ValueError(f"from: {self.computed} is a number; give bins or edges")
+            raise ValueError(f"put into bins, for {self.computed} is a number: give bins or edges")
         if self.edges is not None and sorted(set(self.edges)) != self.edges:
-            raise ValueError("edges must ascend")
+            raise ValueError("a bias whose edges ascend")
         return self
 
 
@@ -53,6 +53,8 @@ BiasSetting: type[_Bias] = create_model("BiasSetting", __base__=_Bias, **{"from"
 def _as_list(raw: Any) -> Any:
     """Return the short forms written out: a name, one bias, or a list of both."""
     listed = raw if isinstance(raw, list) else [raw]
+    if not all(isinstance(each, str | dict | BiasSetting) for each in listed):
+        raise ValueError("a column's name, {column, bins}, {column, edges} or {from, bins}, or a list of these")
     return [{"column": each} if isinstance(each, str) else each for each in listed]
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from lntl.errors import UserError
 
 SHOWN = 50  # wrong rows told one a line in an error; the others are counted by kind
+FEW = 5  # the same, where not one row is right: it is then a setting that is wrong
 
 
 class Faults:
@@ -40,15 +41,16 @@ class Faults:
         right = np.ones(self.n, dtype=np.bool_)
         right[list(self._told)] = False
         if self._told and (on_error == "stop" or not right.any()):
-            remedy = "mend them, or leave them out with data.on_error: skip" if right.any() else "mend them"
+            some = bool(right.any())
+            remedy = "mend them, or leave them out with data.on_error: skip" if some else "is `data` what you meant?"
             head = f"{self.where}: {len(self._told)} of {self.n} rows are wrong; {remedy}"
-            raise UserError("\n".join([head, *(f"  {line}" for line in self._shown())]))
+            raise UserError("\n".join([head, *(f"  {line}" for line in self._shown(SHOWN if some else FEW))]))
         return right
 
-    def _shown(self) -> list[str]:
+    def _shown(self, most: int) -> list[str]:
         lines = self.lines
-        if len(lines) <= SHOWN:
+        if len(lines) <= most:
             return lines
-        rest = Counter(kind for row in sorted(self._kinds)[SHOWN:] for kind in self._kinds[row])
+        rest = Counter(kind for row in sorted(self._kinds)[most:] for kind in self._kinds[row])
         counts = ", ".join(f"{kind} ({count})" for kind, count in rest.most_common())
-        return [*lines[:SHOWN], f"and {len(lines) - SHOWN} more: {counts}"]
+        return [*lines[:most], f"and {len(lines) - most} more: {counts}"]

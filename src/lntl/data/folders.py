@@ -39,11 +39,11 @@ class Folders(LabelledFiles):
         @model_validator(mode="after")
         def _tells_all(self) -> Self:
             if len(set(self.levels)) < len(self.levels) or "label" not in self.levels:
-                raise ValueError("levels must hold label, and nothing twice")
+                raise ValueError("a configuration whose levels hold label, and nothing twice")
             if ("bias" in self.levels) == bool(self.bias):
-                raise ValueError("the bias is told by a level, or else by bias: {from, bins}")
+                raise ValueError("one that tells the bias once: by a level, or else by bias: {from, bins}")
             if any(bias.computed is None for bias in self.bias):
-                raise ValueError("bias: folders have no columns; use {from, bins}, or a table")
+                raise ValueError("one whose bias has no column, as folders have none: use {from, bins}, or a table")
             return self
 
     def __init__(self, config: "Folders.Config") -> None:
