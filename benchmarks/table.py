@@ -1,0 +1,79 @@
+"""Measure how long a table of one's own images takes to be read, checked and split, and how much memory.
+
+Usage: python benchmarks/table.py [--rows 1000000] [--rounds 3] [--out benchmarks/table.json]
+
+Makes a CSV of that many rows: image, three classes, twenty hospitals, an age (5 % missing), and a patient to be kept on
+one side; and builds the data set without opening an image. Prints and writes seconds, of the clock and of the processor,
+and the largest memory of the process, with what it held before.
+"""
+
+import argparse
+import csv
+import resource
+import statistics
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from lntl.data.table import Table
+from lntl.runs import environment
+from lntl.runs.files import write_json
+
+
+def write(path: Path, rows: int) -> None:
+    """Write the table, drawn by a fixed seed."""
+    random = np.random.default_rng(0)
+    label, hospital = random.integers(0, 3, rows).tolist(), random.integers(0, 20, rows).tolist()
+    patient, age = random.integers(0, max(1, rows // 3), rows).tolist(), random.normal(50, 15, rows).round(1).tolist()
+    missing = (random.random(rows) < 0.05).tolist()
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("image", "finding", "hospital", "age", "patient"))
+        for k in range(rows):
+            image = f"images/{k // 1000:04d}/{k:08d}.png"
+            writer.writerow((image, f"finding {label[k]}", hospital[k], "" if missing[k] else age[k], patient[k]))
+
+
+def peak() -> float:
+    """Return the largest memory that the process has held so far, in GB (Linux counts it in KiB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=3, help="the figure is the median")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("table.json"))
+    args = parser.parse_args()
+    before, seconds, processor = peak(), [], []
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "table.csv"
+        write(path, args.rows)
+        bias = ["hospital", {"column": "age", "bins": 8}]
+        settings = {"path": str(path), "label": "finding", "bias": bias, "group_id": "patient", "check": "none"}
+        for _ in range(args.rounds):
+            began, began_processor = time.perf_counter(), time.process_time()
+            data = Table(Table.Config.model_validate(settings))
+            seconds.append(time.perf_counter() - began)
+            processor.append(time.process_time() - began_processor)
+            del data
+    result = {
+        "seconds": round(statistics.median(seconds), 2),
+        "seconds_range": [round(min(seconds), 2), round(max(seconds), 2)],
+        "processor_seconds": round(statistics.median(processor), 2),
+        "peak_gb": round(peak(), 3),
+        "before_gb": round(before, 3),
+        "rows": args.rows,
+        "rounds": args.rounds,
+        "environment": environment.describe(),
+    }
+    for name, value in result.items():
+        print(f"{name}: {value}")
+    write_json(args.out, result)
+
+
+if __name__ == "__main__":
+    main()
