@@ -2,9 +2,9 @@
 
 Usage: python benchmarks/table.py [--rows 1000000] [--rounds 3] [--out benchmarks/table.json]
 
-Makes a CSV of that many rows: image, three classes, twenty hospitals, an age (5 % missing), and a patient to be kept on
-one side; and builds the data set without opening an image. Prints and writes seconds, of the clock and of the processor,
-and the largest memory of the process, with what it held before.
+Makes a CSV of that many rows (image, three classes, twenty hospitals, an age, 5 % of them missing, and a patient to be
+kept on one side) and builds the data set without opening an image. Prints and writes: seconds, of the clock and of the
+processor, and the largest memory of the process, with what it held before.
 """
 
 import argparse
