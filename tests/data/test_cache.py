@@ -1,6 +1,7 @@
 """Images are decoded once, whoever asks, and again only when the file or what is made of it has changed."""
 
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -65,13 +66,12 @@ def test_another_process_finds_what_is_on_disk(tmp_path: Path, settings: Setting
 
 
 def test_a_changed_file_is_decoded_anew(tmp_path: Path, settings: Settings) -> None:
-    (path,) = folder_of(tmp_path / "images", 1)
+    path = tmp_path / "a.bmp"  # a format whose files are of one size, whatever they show
     store = cache.store([path], settings("disk"))
-    store(0)
-    before = path.stat()
-    Image.new("RGB", (20, 20), "red").save(path)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
-    assert (store(0) == [255, 0, 0]).all()
+    for step, color in enumerate([(0, 0, 255), (255, 0, 0)]):
+        Image.new("RGB", (20, 20), color).save(path)
+        os.utime(path, ns=(10**18, 10**18 + step))
+        assert (store(0) == color).all()
 
 
 def test_another_side_fit_or_path_is_another_entry(tmp_path: Path, settings: Settings) -> None:
@@ -111,6 +111,22 @@ def test_threads_that_share_a_cache_leave_whole_entries_and_nothing_else(tmp_pat
     files = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
     assert len(files) == 4
     assert {path.stat().st_size for path in files} == {8 * 8 * 3 + cache.CHECKSUM}
+
+
+def test_two_that_write_the_same_entry_at_the_same_time_do_not_meet(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both_have_written, replace = threading.Barrier(2, timeout=20), Path.replace
+
+    def met(path: Path, target: Path) -> Path:
+        both_have_written.wait()
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", met)
+    stores = [cache.store(folder_of(tmp_path / "images", 1), settings("disk")) for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(lambda store: store(0), stores)
+    assert np.array_equal(one, other)
 
 
 def test_a_file_that_is_gone_is_refused_even_if_cached(tmp_path: Path, settings: Settings) -> None:
