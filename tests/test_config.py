@@ -355,7 +355,8 @@ def plugin_settings() -> Iterator[tuple[type[plugins.Settings], set[str]]]:
     """Yield the Config of each plug-in, with the names under which its fields are read."""
     for folder in ("lntl.data", "lntl.models", "lntl.methods"):
         for name in plugins.names(folder):
-            yield plugins.load(folder, name).Config, {"config"}
+            owners = {"config", "settings"} if folder == "lntl.data" else {"config"}
+            yield plugins.load(folder, name).Config, owners
 
 
 def all_settings() -> Iterator[tuple[type[plugins.Settings], set[str]]]:

@@ -76,6 +76,11 @@ class FileSplit(Labelled):
     source: ImageSource
     seed: int | None = None
 
+    @property
+    def workers(self) -> int:
+        """Threads that read ahead."""
+        return self.source.workers
+
     def x(self, index: Tensor) -> Tensor:
         """Return the images at `index`, normalised, float (N, C, H, W)."""
         return self.source.load(self.row[index].cpu(), self.seed).to(self.y.device)
