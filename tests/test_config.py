@@ -130,6 +130,14 @@ def test_the_users_own_method_brings_its_keys(
     assert "9.0 should be less than or equal to 1" in fault
 
 
+def test_an_architecture_may_stand_behind_its_library(raw_config: RawConfig) -> None:
+    raw = raw_config(model={"name": "torchvision/resnet18", "split": "layer2"})
+    model: Any = configuration.validate(raw, "test").model
+    assert (model.name, model.arch, model.split) == ("torchvision", "resnet18", "layer2")
+    raw["model"] |= {"name": "torchvision", "arch": "resnet18"}
+    assert configuration.validate(raw, "test").model == model
+
+
 # --- what is wrong ---
 
 
@@ -158,6 +166,13 @@ def test_the_users_own_method_brings_its_keys(
         ("training.phases.0.method", "lnlt", "training.phases.0.method: unknown name 'lnlt'; did you mean 'lntl'?"),
         ("training.phases.0.method", 3, "training.phases.0.method: unknown name '3'; valid: ...erm..."),
         ("model.name", "lenett", "model.name: unknown name 'lenett'; did you mean 'lenet'?"),
+        ("model.name", "torchvison/vgg11", "model.name: unknown name 'torchvison'; did you mean 'torchvision'?"),
+        ("model.name", "torchvision/vgg11", "model.split: missing"),
+        (
+            "model",
+            {"name": "timm/a", "arch": "b", "split": "c"},
+            "...model.name and model.arch name two architectures, 'a' and 'b'...",
+        ),
         ("data.name", "colored_mnits", "data.name: unknown ... 'colored_mnits'; did you mean 'colored_mnist'?"),
         ("data.color_var", float("nan"), "data.color_var: nan should be a finite number"),
         ("data.val_coloring", "blue", "data.val_coloring: unknown value 'blue'; valid: biased, random"),

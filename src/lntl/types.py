@@ -1,6 +1,8 @@
 """The words that every module shares: a batch, what data look like, the three networks, an epoch's record."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Protocol
 
 import torch
@@ -93,7 +95,8 @@ class Networks(nn.Module):
     f: nn.Module
     g: nn.Module
     h: nn.Module
-    features: int  # channels C of z: (N, C) or (N, C, H, W)
+    features: int  # channels C of z: (N, C), (N, C, T) or (N, C, H, W)
+    lr_factors: Mapping[str, float] = MappingProxyType({})  # learning rate of layers of f, in units of optimizer_fg's
 
 
 class Split(Protocol):

@@ -11,7 +11,16 @@ from lntl.types import DataSpec, Networks
 
 COLORED = DataSpec((3, 28, 28), 10, 8, (3, 14, 14), tuple("0123456789"), tuple("abcdefghij"), 100)
 GREY_TWO_BIASES = DataSpec((1, 28, 28), 4, 5, (2, 14, 14), tuple("abcd"), tuple("uvwxy"), 100)
-MODELS = [*plugins.names("lntl.models"), "convnet bias_head=pooled"]
+ONE_LABEL = DataSpec((3, 28, 28), 10, 6, (), tuple("0123456789"), tuple("abcdef"), 100)
+TWO_LABELS = DataSpec((3, 28, 28), 4, 5, (2,), tuple("abcd"), tuple("uvwxy"), 100)
+MAPS = [pytest.param(COLORED, id="colored"), pytest.param(GREY_TWO_BIASES, id="grey")]
+LABELS = [pytest.param(ONE_LABEL, id="one_label"), pytest.param(TWO_LABELS, id="two_labels")]
+VARIANTS = {
+    "torchvision": "torchvision arch=shufflenet_v2_x0_5 split=stage2",
+    "timm": "timm arch=test_resnet split=layer2",
+}
+MODELS = [*(VARIANTS.get(name, name) for name in plugins.names("lntl.models")), "convnet bias_head=pooled"]
+MODELS += ["timm arch=test_resnet split=global_pool"]  # z is a vector
 
 
 def build(model: str, spec: DataSpec, seed: int = 0, **settings: Any) -> Networks:
@@ -23,7 +32,7 @@ def build(model: str, spec: DataSpec, seed: int = 0, **settings: Any) -> Network
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["nchw", "channels_last"])
-@pytest.mark.parametrize("spec", [COLORED, GREY_TWO_BIASES], ids=["colored", "grey"])
+@pytest.mark.parametrize("spec", [*MAPS, *LABELS])
 @pytest.mark.parametrize("model", MODELS)
 def test_shapes_follow_from_the_data(model: str, spec: DataSpec, memory_format: torch.memory_format) -> None:
     networks = build(model, spec).to(memory_format=memory_format)
@@ -36,8 +45,8 @@ def test_shapes_follow_from_the_data(model: str, spec: DataSpec, memory_format: 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_channels_last_is_the_same_function(model: str) -> None:
-    plain, last = build(model, COLORED), build(model, COLORED).to(memory_format=torch.channels_last)
-    x = torch.randn(3, *COLORED.image_shape)
+    plain, last = build(model, COLORED).double(), build(model, COLORED).double().to(memory_format=torch.channels_last)
+    x = torch.randn(3, *COLORED.image_shape, dtype=torch.float64)
     for head in ("g", "h"):
         torch.testing.assert_close(getattr(last, head)(last.f(x)), getattr(plain, head)(plain.f(x)), rtol=1e-4, atol=1e-5)  # fmt: skip # noqa: E501
 
@@ -51,7 +60,16 @@ def test_h_at_places_gives_the_logits_of_the_map_there(model: str) -> None:
     torch.testing.assert_close(networks.h(z, where), picked, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("spec", [COLORED, GREY_TWO_BIASES], ids=["colored", "grey"])
+@pytest.mark.parametrize("spec", LABELS)
+@pytest.mark.parametrize("model", MODELS)
+def test_h_for_some_images_gives_their_logits(model: str, spec: DataSpec) -> None:
+    networks = build(model, spec).eval()
+    z, where = networks.f(torch.randn(4, *spec.image_shape)), torch.tensor([True, False, True, True])
+    torch.testing.assert_close(networks.h(z, where), networks.h(z)[[0, 2, 3]])
+    assert networks.h(z, where & False).shape == (0, spec.num_bins, *spec.bias_shape)
+
+
+@pytest.mark.parametrize("spec", MAPS)
 @pytest.mark.parametrize("model", MODELS)
 def test_a_task_head_for_each_bias_value(model: str, spec: DataSpec) -> None:
     """g(z, value) is one head an image, each another function; g(z) is their sum."""

@@ -114,7 +114,7 @@ def test_the_head_at_no_place_gives_no_logits(head: MapHead) -> None:
 @pytest.mark.parametrize("train", [True, False])
 def test_the_pooled_head_has_one_belief_an_image(train: bool) -> None:
     torch.manual_seed(0)
-    head = PooledHead(channels=6, bins=8, biases=3).train(train)
+    head = PooledHead((6, 5, 7), bins=8, bias_shape=(3, 5, 7)).train(train)
     maps = head(torch.randn(4, 6, 5, 7))
     assert maps.shape == (4, 8, 3, 5, 7)
     assert maps.flatten(3).std(dim=3).max() == 0
@@ -123,7 +123,7 @@ def test_the_pooled_head_has_one_belief_an_image(train: bool) -> None:
 
 def test_the_pooled_head_tells_its_belief_at_each_place_of_the_image() -> None:
     torch.manual_seed(0)
-    head = PooledHead(channels=6, bins=8, biases=3)
+    head = PooledHead((6, 5, 7), bins=8, bias_shape=(3, 5, 7))
     z, where = torch.randn(4, 6, 5, 7), torch.rand(4, 5, 7) < 0.3
     where[2] = False  # an image without a label
     maps = head(z)
@@ -133,7 +133,7 @@ def test_the_pooled_head_tells_its_belief_at_each_place_of_the_image() -> None:
 def test_the_pooled_head_sees_how_many_places_light_up() -> None:
     """One mark or three, far apart: a head of small neighbourhoods says the same at each, this one does not."""
     torch.manual_seed(0)
-    head = PooledHead(channels=1, bins=4, biases=1).eval()
+    head = PooledHead((1, 14, 14), bins=4, bias_shape=(1, 14, 14)).eval()
     once, thrice = torch.zeros(1, 1, 14, 14), torch.zeros(1, 1, 14, 14)
     once[0, 0, 2, 2] = 1
     thrice[0, 0, [2, 2, 10], [2, 10, 2]] = 1

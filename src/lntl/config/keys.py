@@ -163,6 +163,18 @@ class Evaluation(Settings):
 class Config(Settings):
     """The configuration of a run."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _spell_out(cls, raw: Any) -> Any:
+        """Turn `model: {name: torchvision/resnet18}` into name and arch."""
+        model = raw.get("model") if isinstance(raw, dict) else None
+        if not isinstance(model, dict) or not isinstance(name := model.get("name"), str) or "/" not in name:
+            return raw
+        plugin, _, arch = name.partition("/")
+        if model.get("arch", arch) != arch:
+            raise ValueError(f"model.name and model.arch name two architectures, {arch!r} and {model['arch']!r}")
+        return raw | {"model": model | {"name": plugin, "arch": arch}}
+
     project: Project
     data: Data
     model: Model

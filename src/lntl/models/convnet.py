@@ -8,13 +8,14 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm, conv2d
 
 from lntl.models.heads import MapHead, PooledHead, TaskHeadSettings, task_head
+from lntl.models.shapes import of_images
 from lntl.types import DataSpec, Networks
 
 __all__ = ["ConvNet"]
 
 
 class ConvNet(Networks):
-    """f: (N, 3, 28, 28) -> z (N, 32, 14, 14); g: z -> (N, classes); h: z -> (N, bins, 3, 14, 14)."""
+    """f: (N, 3, 28, 28) -> z (N, 32, 14, 14); g: z -> (N, classes); h: z -> (N, bins, *bias_shape)."""
 
     class Config(TaskHeadSettings):
         """Settings of `model`; the architecture is the paper's, but for a `pooled` bias head."""
@@ -22,12 +23,13 @@ class ConvNet(Networks):
         bias_head: Literal["map", "pooled"] = Field(
             "map",
             description="h: a belief for each place from its neighbourhood, as in the paper, or one belief an image "
-            "from the whole map, for a bias that is the same all over an image.",
+            "from the whole map, for a bias that is the same all over an image; always that where the data have one "
+            "label an image.",
         )
 
     def __init__(self, spec: DataSpec, config: "ConvNet.Config") -> None:
         super().__init__()
-        channels, height, _ = spec.image_shape
+        channels, height, width = of_images(spec, "convnet")
         self.features = 32
         self.f = Features(channels)
         body = nn.Sequential(
@@ -39,8 +41,10 @@ class ConvNet(Networks):
             nn.Flatten(),
         )
         self.g = task_head(body, 64, spec, config.heads)
-        head = {"map": MapHead, "pooled": PooledHead}[config.bias_head]
-        self.h = head(32, spec.num_bins, spec.bias_shape[0])
+        if config.bias_head == "map" and len(spec.bias_shape) == 3:
+            self.h = MapHead(32, spec.num_bins, spec.bias_shape[0])
+        else:
+            self.h = PooledHead((32, height // 2, width // 2), spec.num_bins, spec.bias_shape)
 
 
 class Features(nn.Module):

@@ -82,25 +82,22 @@ def _matrix(conv: nn.Conv2d) -> Tensor:
 
 
 class PooledHead(nn.Module):
-    """h from the whole map: z (N, C, H, W) -> logits (N, bins, biases, H, W), or (M, bins, biases) at M places.
+    """h from all of z: one belief an example, told at each place where the labels are a map.
 
-    One belief an image, told at each of its places.
+    z (N, C), (N, C, T) or (N, C, H, W) -> logits (N, bins, *bias_shape), or those of the M labels alone: (M, bins) for
+    bias_shape (), else (M, bins, biases).
 
-    conv 3x3 stride 2 C->64, BatchNorm, ReLU, conv 3x3 64->64, BatchNorm, ReLU, mean and maximum over the places,
-    linear 128->64, BatchNorm, ReLU, linear to bins * biases: the form of the authors' g, so that h reads what g can.
+    Maps: conv 3x3 stride 2 C->64, BatchNorm, ReLU, conv 3x3 64->64, BatchNorm, ReLU, mean and maximum over the places;
+    tokens: the same in one dimension; vectors: linear C->128, BatchNorm, ReLU. Then linear 128->64, BatchNorm, ReLU,
+    linear to bins * biases: the form of the authors' g, so that h reads what g can.
     For biases that are the same all over an image: f can hide them from a head of small neighbourhoods.
     """
 
-    def __init__(self, channels: int, bins: int, biases: int) -> None:
+    def __init__(self, shape: tuple[int, ...], bins: int, bias_shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(channels, 64, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(64),
-            nn.ReLU(),
-            nn.Conv2d(64, 64, 3, padding=1, bias=False),
-            nn.BatchNorm2d(64),
-            nn.ReLU(),
-        )
+        self.bias_shape = bias_shape
+        biases = bias_shape[0] if bias_shape else 1
+        self.body = _body(shape[0], len(shape) - 1)
         self.last = nn.Sequential(
             nn.Linear(128, 64, bias=False),
             nn.BatchNorm1d(64),
@@ -111,11 +108,31 @@ class PooledHead(nn.Module):
 
     def forward(self, z: Tensor, where: Tensor | None = None) -> Tensor:
         """Return the logits, bins in dimension 1."""
-        x = self.body(z).flatten(2)
-        logits: Tensor = self.last(torch.cat([x.mean(dim=2), x.amax(dim=2)], dim=1))
-        if where is None:
-            return logits[..., None, None].expand(-1, -1, -1, *z.shape[2:])
-        return logits.repeat_interleave(where.flatten(1).sum(dim=1), dim=0)
+        x = self.body(z)
+        if x.dim() > 2:
+            x = torch.cat([x.flatten(2).mean(dim=2), x.flatten(2).amax(dim=2)], dim=1)
+        logits: Tensor = self.last(x)
+        if not self.bias_shape:
+            logits = logits[..., 0]
+        if where is not None:
+            return logits.repeat_interleave(where.reshape(len(where), -1).sum(dim=1), dim=0)
+        places = self.bias_shape[1:]
+        return logits[(..., *[None] * len(places))].expand(*logits.shape, *places)
+
+
+def _body(channels: int, dims: int) -> nn.Sequential:
+    """Return z's way to 64 channels at its places, or to a vector of 128."""
+    if dims == 0:
+        return nn.Sequential(nn.Linear(channels, 128, bias=False), nn.BatchNorm1d(128), nn.ReLU())
+    conv, norm = ((nn.Conv1d, nn.BatchNorm1d), (nn.Conv2d, nn.BatchNorm2d))[dims - 1]
+    return nn.Sequential(
+        conv(channels, 64, 3, stride=2, padding=1, bias=False),
+        norm(64),
+        nn.ReLU(),
+        conv(64, 64, 3, padding=1, bias=False),
+        norm(64),
+        nn.ReLU(),
+    )
 
 
 class VectorHead(nn.Module):

@@ -1,16 +1,17 @@
-"""A LeNet-like network whose features are a vector, with the bias map predicted from it."""
+"""A LeNet-like network whose features are a vector, with the bias predicted from it."""
 
 from pydantic import Field
 from torch import nn
 
-from lntl.models.heads import TaskHeadSettings, VectorHead, task_head
+from lntl.models.heads import PooledHead, TaskHeadSettings, VectorHead, task_head
+from lntl.models.shapes import of_images
 from lntl.types import DataSpec, Networks
 
 __all__ = ["LeNet"]
 
 
 class LeNet(Networks):
-    """f: (N, C, 28, 28) -> z (N, feature_dim); g: z -> (N, classes); h: z -> (N, bins, biases, 14, 14)."""
+    """f: (N, C, 28, 28) -> z (N, feature_dim); g: z -> (N, classes); h: z -> (N, bins, *bias_shape)."""
 
     class Config(TaskHeadSettings):
         """Settings of `model`."""
@@ -20,7 +21,7 @@ class LeNet(Networks):
 
     def __init__(self, spec: DataSpec, config: "LeNet.Config") -> None:
         super().__init__()
-        channels, height, width = spec.image_shape
+        channels, height, width = of_images(spec, "lenet")
         self.features = config.feature_dim
         self.f = nn.Sequential(
             nn.Conv2d(channels, 32, 5, padding=2),
@@ -35,4 +36,7 @@ class LeNet(Networks):
         )
         body = nn.Sequential(nn.Linear(config.feature_dim, config.hidden_dim), nn.ReLU())
         self.g = task_head(body, config.hidden_dim, spec, config.heads)
-        self.h = VectorHead(config.feature_dim, config.hidden_dim, spec.num_bins, spec.bias_shape)
+        if len(spec.bias_shape) == 3:
+            self.h = VectorHead(config.feature_dim, config.hidden_dim, spec.num_bins, spec.bias_shape)
+        else:
+            self.h = PooledHead((config.feature_dim,), spec.num_bins, spec.bias_shape)

@@ -1,0 +1,149 @@
+"""A classifier of a library as f, g and h: split at a layer, its last layer made anew for the data's classes."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Annotated, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from lntl.errors import UserError
+from lntl.models.heads import HeadPerBias, PooledHead, TaskHeadSettings
+from lntl.models.shapes import of_images
+from lntl.models.splitting import MAX_DEPTH, SplitError, halves
+from lntl.plugins import did_you_mean
+from lntl.types import DataSpec, Networks
+
+_NO_MATTER = ("aux", "AuxLogits")  # helpers of a training from scratch, which no network here has
+
+
+class BackboneSettings(TaskHeadSettings):
+    """Settings of `model` for a classifier of a library."""
+
+    arch: str = Field(description="Architecture; the list: `lntl models NAME`. Also written name: NAME/ARCH.")
+    split: str = Field(
+        description="Layer of the architecture that f ends with; g is the rest. The list: `lntl models NAME/ARCH`."
+    )
+    pretrained: bool = Field(False, description="Whether to begin with the library's ImageNet weights (a download).")
+    weights: str | None = Field(
+        None, description="A .safetensors file of the whole architecture to begin with; needs no network."
+    )
+    small_images: bool = Field(
+        False, description="For images of some 32 pixels: a first convolution of 3 x 3 without a pool; ResNets only."
+    )
+    frozen: list[str] = Field([], description="Layers of f that stay as they are, BatchNorm included; `f` for all.")
+    lr_factors: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        {}, description="Learning rate of layers of f in units of optimizer_fg.lr, e.g. {f: 0.1}; `f` stands for all."
+    )
+
+    @model_validator(mode="after")
+    def _begins_once(self) -> Self:
+        if self.pretrained and self.weights is not None:
+            raise ValueError("pretrained and weights both name the first weights; take one")
+        return self
+
+
+class Backbone(Networks):
+    """f: (N, C, H, W) -> z, what the layer `split` answers; g: z -> (N, classes); h: z -> (N, bins, *bias_shape).
+
+    z is a map (N, C, H, W), tokens (N, C, T) or a vector (N, C): the channels stand first.
+    """
+
+    library: str  # name of the plug-in
+
+    def __init__(self, spec: DataSpec, config: BackboneSettings) -> None:
+        super().__init__()
+        image_shape, self.where = of_images(spec, self.library), f"{self.library}/{config.arch}"
+        heads = spec.num_biases if config.heads == "per_bias" else 1
+        network = self.create(config.arch, image_shape, heads * spec.num_classes)
+        self.anew = {_last_layer(network, heads * spec.num_classes)}  # layers without a counterpart in weights
+        if config.small_images:
+            self.anew.add(small_stem(network, self.where))
+        try:
+            self.f, g, shape = halves(network, config.split, torch.zeros(1, *image_shape))
+        except SplitError as reason:
+            raise self._cannot_split(network, config.split, reason) from reason
+        self.features = shape[0]
+        self.g = HeadPerBias(g, spec.num_biases) if config.heads == "per_bias" else g
+        self.h = PooledHead(shape, spec.num_bins, spec.bias_shape)
+        self.f.freeze(tuple(self._layers(config.frozen, "frozen")))
+        self.lr_factors = dict(
+            zip(self._layers(config.lr_factors, "lr_factors"), config.lr_factors.values(), strict=True)
+        )
+        self.train()
+
+    @staticmethod
+    @abstractmethod
+    def architectures() -> list[str]:
+        """Return the names of the library's classifiers."""
+
+    @classmethod
+    @abstractmethod
+    def create(cls, arch: str, image_shape: tuple[int, int, int], outputs: int) -> nn.Module:
+        """Return a classifier with random weights and `outputs` logits; raises UserError for an unknown name."""
+
+    def _cannot_split(self, network: nn.Module, split: str, reason: SplitError) -> UserError:
+        names = [name for name, _ in network.named_modules() if name and name.count(".") < MAX_DEPTH]
+        near = did_you_mean(split, names) if split not in names and len(names) > 0 else ""
+        near = near if near.startswith("; did") else ""
+        return UserError(
+            f"model.split: {self.where} cannot be split at {split!r}: {reason}{near}; "
+            f"`lntl models {self.where}` lists the layers"
+        )
+
+    def _layers(self, names: list[str] | Mapping[str, float], key: str) -> list[str]:
+        """Return names of layers of f, '' for `f` itself; raises UserError for one that f does not have."""
+        known = [name for name, _ in self.f.named_modules() if name]
+        for name in names:
+            if name not in (*known, "f"):
+                raise UserError(f"model.{key}: f has no layer {name!r}{did_you_mean(name, ['f', *known])}")
+        return ["" if name == "f" else name for name in names]
+
+    def load_whole(self, state: Mapping[str, Tensor]) -> None:
+        """Take over weights of the whole architecture, by its own names; a last layer of other size stays as it is.
+
+        Raises UserError where they are those of another architecture.
+        """
+        body = self.g.body if isinstance(self.g, HeadPerBias) else self.g
+        own: dict[str, Tensor] = {**self.f.state_dict(), **body.state_dict()}
+        state = {key: value for key, value in state.items() if not key.startswith(_NO_MATTER)}
+        fits = {key for key, value in own.items() if key in state and state[key].shape == value.shape}
+        free = {key for key in own if key.rpartition(".")[0] in self.anew or key.endswith("num_batches_tracked")}
+        wrong = sorted((own.keys() - fits - free) | (state.keys() - own.keys()))
+        if wrong:
+            first = wrong[0]
+            has, wants = (f"{tuple(s[first].shape)}" if first in s else "nothing" for s in (state, own))
+            raise UserError(f"{len(wrong)} entries do not fit {self.where}; {first}: it has {has}, wanted is {wants}")
+        with torch.no_grad():
+            for key in fits:
+                own[key].copy_(state[key])
+
+
+def _last_layer(network: nn.Module, outputs: int) -> str:
+    """Return the name of the layer that answers with the logits."""
+    names: list[str] = [
+        name
+        for name, module in reversed(list(network.named_modules()))
+        if outputs in (getattr(module, "out_features", None), getattr(module, "out_channels", None))
+    ]
+    return names[0]
+
+
+def replace(network: nn.Module, name: str, layer: nn.Module) -> None:
+    """Put a layer in the place of the one called `name`."""
+    parent, _, last = name.rpartition(".")
+    setattr(network.get_submodule(parent), last, layer)
+
+
+def small_stem(network: nn.Module, where: str) -> str:
+    """Replace a ResNet's 7 x 7 convolution of stride 2 by one of 3 x 3, and leave its pool out; return its name.
+
+    Source: He et al., CVPR 2016, section 4.2, the networks for CIFAR-10. Raises UserError for other networks.
+    """
+    first = getattr(network, "conv1", None)
+    if not isinstance(first, nn.Conv2d) or not isinstance(getattr(network, "maxpool", None), nn.Module):
+        raise UserError(f"model.small_images: {where} has no stem of a ResNet; take a ResNet, or leave it out")
+    replace(network, "conv1", nn.Conv2d(first.in_channels, first.out_channels, 3, padding=1, bias=False))
+    replace(network, "maxpool", nn.Identity())
+    return "conv1"

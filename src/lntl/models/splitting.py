@@ -1,0 +1,193 @@
+"""Split any network at a layer of it into f and g: both keep its layers under their own names."""
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from lntl.errors import UserError
+
+MAX_DEPTH = 3  # of the layers that are offered: layer2.0.conv1 is three deep
+_NOT_TRACEABLE = (ValueError, TypeError, RuntimeError, AttributeError, AssertionError, LookupError, NotImplementedError)
+
+
+class SplitError(UserError):
+    """A network cannot be split there; the message is the reason alone."""
+
+
+class Part(nn.Module):
+    """A stretch of a network: its layers, and the code that runs them.
+
+    Layers named in `frozen` ('': all of them) stay as they are.
+    """
+
+    frozen: tuple[str, ...] = ()
+
+    def __init__(self, traced: fx.GraphModule) -> None:
+        super().__init__()
+        for name, child in traced.named_children():
+            self.add_module(name, child)
+        for name, parameter in traced.named_parameters(recurse=False):
+            self.register_parameter(name, parameter)
+        for name, buffer in traced.named_buffers(recurse=False):
+            self.register_buffer(name, buffer)
+        self._run = type(traced).forward
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what the stretch makes of x."""
+        out: Tensor = self._run(self, x)
+        return out
+
+    def freeze(self, layers: tuple[str, ...]) -> None:
+        """Let the layers' weights and running statistics stay as they are, from now on."""
+        self.frozen = layers
+        for name in layers:
+            self.get_submodule(name).requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "Part":
+        """Set the mode of all layers but the frozen ones, whose BatchNorm and dropout stay in evaluation mode."""
+        super().train(mode and "" not in self.frozen)
+        for name in filter(None, self.frozen):
+            self.get_submodule(name).eval()
+        return self
+
+
+class _Tracer(fx.Tracer):
+    """Looks into the modules around the split alone: all others stay whole, with whatever their code does."""
+
+    def __init__(self, split: str) -> None:
+        super().__init__()
+        parts = split.split(".")
+        self.around = {".".join(parts[:depth]) for depth in range(1, len(parts))}
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return module_qualified_name not in self.around
+
+
+def cut(network: nn.Module, split: str, channels_last: bool = False) -> tuple[Part, Part]:
+    """Return f and g with g(f(x)) = network(x) in evaluation mode; f ends with the layer `split`.
+
+    With channels_last the layer answers (N, ..., C), which f turns into (N, C, ...) and g back. Raises SplitError.
+    """
+    graph = _traced(network, split)
+    calls = [node for node in graph.nodes if node.op == "call_module" and node.target == split]
+    if len(calls) != 1:
+        raise SplitError(f"it is run {len(calls)} times in a pass")
+    z, output = calls[0], next(node for node in graph.nodes if node.op == "output").args[0]
+    if not isinstance(output, fx.Node):
+        raise SplitError("the network does not answer with one tensor")
+    before, after = _needed(z), _needed(output, stop=z)
+    if before & after:
+        raise SplitError("a branch goes past it")
+    f, g = fx.Graph(), fx.Graph()
+    out = _copy(graph, before, f, {})
+    f.output(f.call_method("movedim", (out[z], -1, 1)) if channels_last else out[z])
+    given = g.placeholder("z")
+    out = _copy(graph, after, g, {z: g.call_method("movedim", (given, 1, -1)) if channels_last else given})
+    g.output(out[output])
+    parts = tuple(Part(fx.GraphModule(network, part)) for part in (f, g))
+    _check_parts(*parts)
+    return parts[0], parts[1]
+
+
+def _traced(network: nn.Module, split: str) -> fx.Graph:
+    if split not in dict(network.named_modules()) or not split:
+        raise SplitError("there is no such layer")
+    settings = list(inspect.signature(network.forward).parameters.values())[1:]
+    fixed = {s.name: s.default for s in settings if s.default is not s.empty}
+    try:
+        return _Tracer(split).trace(network.eval(), fixed or None)
+    except _NOT_TRACEABLE as error:
+        raise SplitError(f"the code around it cannot be followed ({str(error).splitlines()[0]})") from error
+
+
+def _needed(node: fx.Node, stop: fx.Node | None = None) -> set[fx.Node]:
+    """Return the nodes that `node` is made from, itself included, without going past `stop`."""
+    found: set[fx.Node] = set()
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        if node is not stop and node not in found:
+            found.add(node)
+            waiting.extend(node.all_input_nodes)
+    return found
+
+
+def _copy(graph: fx.Graph, nodes: set[fx.Node], to: fx.Graph, out: dict[fx.Node, fx.Node]) -> dict[fx.Node, fx.Node]:
+    """Copy nodes of a graph in their order; nothing works in place, for h and the probes look at z as well."""
+    for node in graph.nodes:
+        if node in nodes:
+            out[node] = to.node_copy(node, out.__getitem__)
+            if "inplace" in node.kwargs:
+                out[node].kwargs = node.kwargs | {"inplace": False}
+    return out
+
+
+def _check_parts(f: Part, g: Part) -> None:
+    if not list(g.parameters()):
+        raise SplitError("it leaves no layer for g")
+    if {id(p) for p in f.parameters()} & {id(p) for p in g.parameters()}:
+        raise SplitError("f and g would share weights")
+    for module in (*f.modules(), *g.modules()):
+        if getattr(module, "inplace", False) is True:
+            module.inplace = False  # type: ignore[assignment]
+
+
+def halves(network: nn.Module, split: str, x: Tensor) -> tuple[Part, Part, tuple[int, ...]]:
+    """Return f, g and the shape (C,), (C, T) or (C, H, W) of z for one image; x (1, C, H, W) shows the images' shape.
+
+    Layers of transformers that answer (N, T, C) or (N, H, W, C) are turned: the channels stand first.
+    """
+    f, g = cut(network, split)
+    shape = _shape(f, g, x)
+    if _channels_are_last(shape, x):
+        f, g = cut(network, split, channels_last=True)
+        shape = (shape[-1], *shape[:-1])
+    return f, g, shape
+
+
+@torch.no_grad()
+def _shape(f: Part, g: Part, x: Tensor) -> tuple[int, ...]:
+    try:
+        z: Any = f.eval()(x)
+        g.eval()(z)
+    except _NOT_TRACEABLE as error:
+        size = " x ".join(map(str, x.shape[1:]))
+        raise SplitError(f"images of {size} do not go through ({str(error).splitlines()[0]})") from error
+    if not isinstance(z, Tensor) or not z.is_floating_point() or z.dim() not in (2, 3, 4) or len(z) != len(x):
+        raise SplitError("it does not answer with a vector, a row or a map of features for each image")
+    return tuple(z.shape[1:])
+
+
+def _channels_are_last(shape: tuple[int, ...], x: Tensor) -> bool:
+    """Tokens (T, C) always; maps (H, W, C) by the images' proportions, which (C, H, W) does not show in its place."""
+    if len(shape) < 3:
+        return len(shape) == 2
+    height, width = x.shape[2:]
+    return shape[0] * width == shape[1] * height and shape[1] * width != shape[2] * height
+
+
+@dataclass(frozen=True)
+class SplitPoint:
+    """A layer at which a network can be split; z's shape for one image, and the share of the weights that f gets."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    share: float
+
+
+def split_points(network: nn.Module, x: Tensor) -> Iterator[SplitPoint]:
+    """Yield the layers at which the network can be split for images like x (1, C, H, W), in its order."""
+    total = sum(p.numel() for p in network.parameters())
+    for name, module in network.named_modules():
+        if name and name.count(".") < MAX_DEPTH:
+            try:
+                f, _, shape = halves(network, name, x)
+            except SplitError:
+                continue
+            yield SplitPoint(name, type(module).__name__, shape, sum(p.numel() for p in f.parameters()) / total)

@@ -1,0 +1,55 @@
+"""Any classifier of the library timm (pip install timm), split at a layer of it."""
+
+from typing import Any
+
+from torch import nn
+
+from lntl.errors import UserError
+from lntl.models.backbone import Backbone, BackboneSettings
+from lntl.plugins import did_you_mean
+
+__all__ = ["Timm"]
+
+
+class Timm(Backbone):
+    """f: (N, C, H, W) -> z, what the layer `split` answers; g: z -> (N, classes); h: z -> (N, bins, *bias_shape)."""
+
+    library = "timm"
+
+    class Config(BackboneSettings):
+        """Settings of `model`."""
+
+    @staticmethod
+    def architectures() -> list[str]:
+        """Return the names of timm's classifiers."""
+        return list(library().list_models())
+
+    @classmethod
+    def create(cls, arch: str, image_shape: tuple[int, int, int], outputs: int) -> nn.Module:
+        """Return a classifier for the images' size and channels."""
+        if not library().is_model(arch):
+            raise UserError(f"model.arch: timm has no classifier {arch!r}{did_you_mean(arch, cls.architectures())}")
+        try:
+            network: nn.Module = library().create_model(arch, num_classes=outputs, **of_size(arch, image_shape))
+        except (AssertionError, RuntimeError, TypeError, ValueError) as error:  # timm's complaints about a size
+            size = " x ".join(map(str, image_shape))
+            raise UserError(f"model.arch: {arch} cannot take images of {size}: {error}") from error
+        return network
+
+
+def of_size(arch: str, image_shape: tuple[int, ...]) -> dict[str, Any]:
+    """Return what timm.create_model is to know of the images (C, H, W)."""
+    known = library().get_pretrained_cfg(arch)
+    size = {"img_size": image_shape[1:]} if known is not None and known.fixed_input_size else {}
+    return {"in_chans": image_shape[0]} | size
+
+
+def library() -> Any:
+    """Return timm; raises UserError where it is not installed."""
+    try:
+        import timm
+    except ImportError as error:
+        raise UserError(
+            f"model.name: timm is not to be had ({error}); pip install timm, or take torchvision"
+        ) from error
+    return timm

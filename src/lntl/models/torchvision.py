@@ -1,0 +1,77 @@
+"""Any classifier of torchvision (ResNet, VGG, DenseNet, ConvNeXt, ViT, ...), split at a layer of it."""
+
+from typing import Any
+
+from torch import nn
+
+from lntl.errors import UserError
+from lntl.models.backbone import Backbone, BackboneSettings, replace
+from lntl.plugins import did_you_mean
+
+__all__ = ["Torchvision"]
+
+_CLASSES, _CHANNELS = 1000, 3  # of every classifier of torchvision
+# aux_logits: no second classifier beside the way; init_weights: as ever, without torchvision's warning.
+_MORE: dict[str, dict[str, Any]] = {
+    "googlenet": {"aux_logits": False, "init_weights": True},
+    "inception_v3": {"aux_logits": False, "init_weights": True},
+}
+
+
+class Torchvision(Backbone):
+    """f: (N, C, H, W) -> z, what the layer `split` answers; g: z -> (N, classes); h: z -> (N, bins, *bias_shape)."""
+
+    library = "torchvision"
+
+    class Config(BackboneSettings):
+        """Settings of `model`."""
+
+    @staticmethod
+    def architectures() -> list[str]:
+        """Return the names of torchvision's classifiers."""
+        from torchvision import models
+
+        return list(models.list_models(module=models))
+
+    @classmethod
+    def create(cls, arch: str, image_shape: tuple[int, int, int], outputs: int) -> nn.Module:
+        """Return a classifier; where the images have not 3 channels, its first layer is another."""
+        from torchvision import models
+
+        if arch not in (known := cls.architectures()):
+            raise UserError(f"model.arch: torchvision has no classifier {arch!r}{did_you_mean(arch, known)}")
+        channels, height, width = image_shape
+        more = dict(_MORE.get(arch, {}))
+        if arch.startswith("vit_"):
+            more["image_size"] = height
+        if arch == "maxvit_t":
+            more["input_size"] = (height, width)
+        try:
+            network: nn.Module = models.get_model(arch, **more)
+        except (AssertionError, ValueError) as error:  # a size that is no multiple of the patches
+            raise UserError(f"model.arch: {arch} cannot take images of {height} x {width}: {error}") from error
+        _resize_ends(network, channels, outputs)
+        return network
+
+
+def _resize_ends(network: nn.Module, channels: int, outputs: int) -> None:
+    """Replace the first convolution where the images have not 3 channels, and the last layer."""
+    layers = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    first, conv = next((n, m) for n, m in layers if isinstance(m, nn.Conv2d) and m.in_channels == _CHANNELS)
+    if channels != _CHANNELS:
+        replace(network, first, _like(conv, channels, conv.out_channels))
+    last, head = next((n, m) for n, m in reversed(layers) if _outputs(m) == _CLASSES)
+    if isinstance(head, nn.Linear):
+        replace(network, last, nn.Linear(head.in_features, outputs))
+    else:
+        replace(network, last, _like(head, head.in_channels, outputs))
+
+
+def _outputs(layer: nn.Conv2d | nn.Linear) -> int:
+    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+
+
+def _like(conv: nn.Conv2d, given: int, outputs: int) -> nn.Conv2d:
+    """Return a convolution of the same kernel, stride and padding with other numbers of channels."""
+    padding = conv.padding
+    return nn.Conv2d(given, outputs, conv.kernel_size, conv.stride, padding, bias=conv.bias is not None)  # type: ignore[arg-type]

@@ -1,0 +1,151 @@
+"""A classifier of a library for the data's channels and classes; its settings, and weights of the whole of it."""
+
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from lntl import plugins
+from lntl.errors import UserError
+from lntl.models.backbone import Backbone
+from lntl.types import DataSpec
+
+SPEC = DataSpec((3, 32, 32), 4, 5, (), tuple("abcd"), tuple("uvwxy"), 100)
+GREY = DataSpec((1, 32, 32), 4, 5, (), tuple("abcd"), tuple("uvwxy"), 100)
+ODD = DataSpec((3, 30, 30), 4, 5, (), tuple("abcd"), tuple("uvwxy"), 100)
+VECTORS = DataSpec((12,), 4, 5, (2,), tuple("abcd"), tuple("uvwxy"), 100)
+
+
+def build(name: str = "torchvision/resnet18", split: str = "layer2", spec: DataSpec = SPEC, **settings: Any) -> Any:
+    torch.manual_seed(settings.pop("seed", 0))
+    library, _, arch = name.partition("/")
+    plugin: Any = plugins.load("lntl.models", library)
+    return plugin(spec, plugin.Config(arch=arch, split=split, **settings))
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("torchvision/resnet18", "layer1"),
+        ("torchvision/squeezenet1_1", "features.3"),  # its first convolution has a bias, its last layer is one
+        ("torchvision/vit_b_32", "encoder.layers.encoder_layer_0"),
+        ("timm/test_resnet", "layer1"),
+    ],
+)
+def test_the_ends_fit_the_data(name: str, split: str) -> None:
+    networks = build(name, split, GREY)
+    z = networks.f(torch.randn(3, 1, 32, 32))
+    assert z.shape[1] == networks.features
+    assert networks.g(z).shape == (3, 4)
+    assert networks.h(z).shape == (3, 5)
+
+
+def test_small_images_have_a_stem_of_three_by_three_without_a_pool() -> None:
+    small, usual = build(small_images=True), build()
+    x = torch.randn(2, 3, 32, 32)
+    assert small.f(x).shape == (2, 128, 16, 16)
+    assert usual.f(x).shape == (2, 128, 4, 4)
+    assert small.f.conv1.weight.shape == (64, 3, 3, 3)
+    assert not any(isinstance(module, nn.MaxPool2d) for module in small.modules())
+
+
+def test_a_learning_rate_and_a_freeze_by_layer() -> None:
+    networks = build(frozen=["conv1", "bn1"], lr_factors={"f": 0.5, "layer2.1": 0.1})
+    assert networks.lr_factors == {"": 0.5, "layer2.1": 0.1}
+    fixed = {name for name, p in networks.named_parameters() if not p.requires_grad}
+    assert fixed == {"f.conv1.weight", "f.bn1.weight", "f.bn1.bias"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"name": "torchvision/resnet81"}, r"torchvision has no classifier 'resnet81'; did you mean 'resnet18'\?"),
+        ({"name": "timm/rsnet18"}, r"timm has no classifier 'rsnet18'; did you mean 'resnet18'\?"),
+        ({"split": "layer22"}, r"cannot be split at 'layer22': there is no such layer; did you mean 'layer2'\?"),
+        ({"split": "layer2.0.conv1"}, r"a branch goes past it; `lntl models torchvision/resnet18` lists the layers"),
+        ({"frozen": ["layer4"]}, r"model\.frozen: f has no layer 'layer4'; did you mean 'layer"),
+        ({"lr_factors": {"x": 0.1}}, r"model\.lr_factors: f has no layer 'x'"),
+        ({"name": "torchvision/vgg11", "split": "features.3", "small_images": True}, r"vgg11 has no stem of a ResNet"),
+        ({"spec": VECTORS}, r"torchvision takes images, but the data are vectors \(12,\); take mlp"),
+        ({"name": "torchvision/vit_b_16", "spec": ODD},
+         r"vit_b_16 cannot take images of 30 x 30: "),
+        ({"name": "timm/nest_tiny", "spec": ODD},
+         r"nest_tiny cannot take images of 3 x 30 x 30: "),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_told(arguments: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint):
+        build(**arguments)
+
+
+@pytest.mark.parametrize("name", ["convnet", "lenet"])
+def test_models_of_images_refuse_vectors(name: str) -> None:
+    plugin: Any = plugins.load("lntl.models", name)
+    with pytest.raises(UserError, match=rf"{name} takes images, but the data are vectors \(12,\); take mlp"):
+        plugin(VECTORS, plugin.Config())
+
+
+def test_the_mlp_takes_vectors() -> None:
+    plugin: Any = plugins.load("lntl.models", "mlp")
+    networks = plugin(VECTORS, plugin.Config(hidden=[9, 7], dropout=0.1))
+    z = networks.f(torch.randn(6, 12))
+    assert z.shape == (6, 7)
+    assert networks.g(z).shape == (6, 4)
+    assert networks.h(z).shape == (6, 5, 2)
+
+
+def test_a_library_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(UserError, match="pip install timm, or take torchvision"):
+        build("timm/resnet18")
+
+
+def whole(networks: Backbone) -> dict[str, torch.Tensor]:
+    body = getattr(networks.g, "body", networks.g)
+    return {**networks.f.state_dict(), **body.state_dict()}
+
+
+@pytest.mark.parametrize("settings", [{}, {"heads": "per_bias"}, {"small_images": True}])
+def test_weights_of_the_whole_go_to_their_layers(settings: dict[str, Any]) -> None:
+    """The last layer, of other classes, stays as it is, and so does a stem of another shape."""
+    torch.manual_seed(1)
+    state = plugins.load("lntl.models", "torchvision").create("resnet18", (3, 32, 32), 9).state_dict()
+    networks = build(**settings)
+    before = {key: value.clone() for key, value in whole(networks).items()}
+    networks.load_whole(state)
+    anew = ("fc.", "conv1.") if "small_images" in settings else ("fc.",)
+    for key, value in whole(networks).items():
+        assert torch.equal(value, before[key] if key.startswith(anew) else state[key]), key
+
+
+def test_a_last_layer_that_fits_is_taken_over() -> None:
+    other, networks = build(seed=1), build()
+    networks.load_whole(whole(other))
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.equal(networks.eval().g(networks.f(x)), other.eval().g(other.f(x)))
+
+
+def test_helpers_of_googlenet_are_left_out() -> None:
+    spec = DataSpec((3, 64, 64), 4, 5, (), tuple("abcd"), tuple("uvwxy"), 100)
+    networks = build("torchvision/googlenet", "inception3b", spec)
+    networks.load_whole(whole(networks) | {"aux1.fc1.weight": torch.zeros(1)})
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"layer1.0.conv1.weight": None}, r"1 entries do not fit torchvision/resnet18; layer1\.0\.conv1\.weight: "
+         r"it has nothing, wanted is \(64, 64, 3, 3\)"),
+        ({"layer1.0.conv1.weight": torch.zeros(2)}, r"it has \(2,\), wanted is \(64, 64, 3, 3\)"),
+        ({"classifier.weight": torch.zeros(2)}, r"classifier\.weight: it has \(2,\), wanted is nothing"),
+    ],
+)  # fmt: skip
+def test_weights_of_another_architecture_are_told(change: dict[str, Any], complaint: str) -> None:
+    networks = build()
+    state = {key: value for key, value in (whole(build(seed=1)) | change).items() if value is not None}
+    before = {key: value.clone() for key, value in whole(networks).items()}
+    with pytest.raises(UserError, match=complaint):
+        networks.load_whole(state)
+    assert all(torch.equal(value, before[key]) for key, value in whole(networks).items())

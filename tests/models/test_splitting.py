@@ -1,0 +1,192 @@
+"""g(f(x)) is the network that was split, whatever its architecture; a place that cannot be split at says why."""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lntl import plugins
+from lntl.models.splitting import SplitError, cut, halves, split_points
+
+# Library, architecture, layer, image side. In vgg11 and densenet121 g begins with a ReLU that works in place.
+SPLITS = [
+    ("torchvision", "resnet18", "layer2", 32),
+    ("torchvision", "resnet18", "bn1", 32),
+    ("torchvision", "resnet50", "layer3.1", 32),
+    ("torchvision", "vgg11", "features.3", 32),
+    ("torchvision", "mobilenet_v3_small", "classifier.0", 32),
+    ("torchvision", "densenet121", "features.denseblock2", 32),
+    ("torchvision", "densenet121", "features", 32),
+    ("torchvision", "mobilenet_v3_small", "features.5", 32),
+    ("torchvision", "squeezenet1_1", "features.6", 32),
+    ("torchvision", "convnext_tiny", "features.3", 32),
+    ("torchvision", "vit_b_16", "encoder.layers.encoder_layer_1", 32),
+    ("torchvision", "swin_t", "features.3", 64),
+    ("torchvision", "googlenet", "inception3b", 64),
+    ("timm", "test_resnet", "layer2", 32),
+    ("timm", "vit_tiny_patch16_224", "blocks.1", 64),
+    ("timm", "test_efficientnet", "blocks.2", 32),
+    ("timm", "test_convnext", "stages.1", 32),
+]
+
+
+def whole(library: str, arch: str, side: int, seed: int = 0) -> nn.Module:
+    """Return a classifier of 7 classes; its layers begin anew, so that no two are alike or zero."""
+    torch.manual_seed(seed)
+    plugin: Any = plugins.load("lntl.models", library)
+    network: nn.Module = plugin.create(arch, (3, side, side), 7)
+    for parameter in network.parameters():
+        if parameter.dim() < 2:
+            nn.init.uniform_(parameter, 0.5, 1.5)
+    return network
+
+
+def gradients(out: Tensor, parameters: Iterator[nn.Parameter]) -> list[Tensor | None]:
+    return list(torch.autograd.grad(out.square().sum(), list(parameters), allow_unused=True))
+
+
+@pytest.mark.parametrize(("library", "arch", "split", "side"), SPLITS)
+def test_g_of_f_is_the_network(library: str, arch: str, split: str, side: int) -> None:
+    """In evaluation and in training, where dropout and stochastic depth draw the same from the same seed."""
+    network = whole(library, arch, side)
+    original = copy.deepcopy(network)
+    f, g, shape = halves(network, split, torch.zeros(1, 3, side, side))
+    x = torch.randn(4, 3, side, side)
+    for train in (False, True):
+        original.train(train)
+        torch.manual_seed(1)
+        want = original(x)
+        torch.manual_seed(1)
+        z = f.train(train)(x)
+        before = z.clone()
+        got = g.train(train)(z)
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+        assert torch.equal(z, before)  # h looks at z too: g has not changed it
+        assert z.shape[1:] == shape
+
+
+@pytest.mark.parametrize(("library", "arch", "split", "side"), [SPLITS[n] for n in (0, 5, 7, 13, 14)])
+def test_the_gradients_are_those_of_the_network(library: str, arch: str, split: str, side: int) -> None:
+    network = whole(library, arch, side).double()
+    original = copy.deepcopy(network).eval()
+    x = torch.randn(2, 3, side, side, dtype=torch.float64)
+    f, g, _ = halves(network, split, x[:1])
+    ours = dict(f.named_parameters()) | dict(g.named_parameters())
+    got = gradients(g.eval()(f.eval()(x)), iter(ours[name] for name, _ in original.named_parameters()))
+    torch.testing.assert_close(got, gradients(original(x), original.parameters()))
+
+
+@pytest.mark.parametrize(("library", "arch", "split", "side"), SPLITS)
+def test_the_layers_keep_their_names_and_each_is_in_one_part(library: str, arch: str, split: str, side: int) -> None:
+    with torch.device("meta"):
+        network = whole(library, arch, side)
+        f, g, _ = halves(network, split, torch.zeros(1, 3, side, side))
+    assert sorted([*f.state_dict(), *g.state_dict()]) == sorted(network.state_dict())
+    assert split in dict(f.named_modules())
+    assert list(f.named_modules())[-1][0].startswith(split)  # it is what f ends with
+
+
+@pytest.mark.parametrize(
+    ("library", "arch", "split", "side", "shape"),
+    [
+        ("torchvision", "resnet18", "layer2", 64, (128, 8, 8)),
+        ("torchvision", "vit_b_16", "encoder.layers.encoder_layer_0", 64, (768, 17)),  # 4 x 4 patches and the class
+        ("torchvision", "swin_t", "features.3", 64, (192, 8, 8)),
+        ("torchvision", "vgg11", "classifier.0", 64, (4096,)),
+    ],
+)
+def test_channels_stand_first(library: str, arch: str, split: str, side: int, shape: tuple[int, ...]) -> None:
+    with torch.device("meta"):
+        assert halves(whole(library, arch, side), split, torch.zeros(1, 3, side, side))[2] == shape
+
+
+@pytest.mark.parametrize(
+    ("split", "reason"),
+    [
+        ("layer9", "there is no such layer"),
+        ("", "there is no such layer"),
+        ("layer2.0.conv1", "a branch goes past it"),
+        ("layer2.0.downsample", "a branch goes past it"),
+        ("layer2.0.relu", "it is run 2 times in a pass"),
+        ("fc", "it leaves no layer for g"),
+    ],
+)
+def test_a_place_that_cannot_be_split_says_why(split: str, reason: str) -> None:
+    with pytest.raises(SplitError, match=reason):
+        cut(whole("torchvision", "resnet18", 32), split)
+
+
+class Odd(nn.Module):
+    """A network whose code branches on what it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.inner, self.last = nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 4)), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.first(x)
+        out: Tensor = self.last(self.inner(z) if z.sum() > 0 else z)
+        return out
+
+
+def test_code_that_cannot_be_followed_is_told() -> None:
+    with pytest.raises(SplitError, match=r"the code around it cannot be followed \(symbolically traced"):
+        cut(Odd(), "first")
+
+
+def test_images_that_are_too_small_are_told() -> None:
+    with torch.device("meta"), pytest.raises(SplitError, match=r"images of 3 x 8 x 8 do not go through"):
+        halves(whole("torchvision", "vgg11", 32), "features", torch.zeros(1, 3, 8, 8))
+
+
+def small() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Dropout(0.5)),
+        nn.BatchNorm1d(5),
+        nn.ReLU(inplace=True),
+        nn.Linear(5, 2),
+    )
+
+
+def test_what_is_frozen_stays_in_evaluation_mode() -> None:
+    f, _ = cut(small(), "1")
+    f.freeze(("0",))
+    f.train()
+    assert [name for name, module in f.named_modules() if module.training] == ["", "1"]
+    assert [name for name, p in f.named_parameters() if p.requires_grad] == ["1.weight", "1.bias"]
+    before = {name: value.clone() for name, value in f.state_dict().items()}
+    f(torch.randn(6, 4) + 3)
+    changed = [name for name, value in f.state_dict().items() if not torch.equal(value, before[name])]
+    assert changed == ["1.running_mean", "1.running_var", "1.num_batches_tracked"]
+
+
+def test_all_of_f_can_be_frozen() -> None:
+    f, _ = cut(small(), "1")
+    f.freeze(("",))
+    assert not any(module.training for module in f.train().modules())
+    assert not any(p.requires_grad for p in f.parameters())
+
+
+def test_a_copy_is_another_network_with_the_same_function() -> None:
+    f, _ = cut(small(), "1")
+    f.freeze(("0",))
+    x = torch.randn(3, 4)
+    other = copy.deepcopy(f)
+    assert torch.equal(other.eval()(x), f.eval()(x))
+    next(other.parameters()).data.add_(1)
+    assert not torch.equal(other(x), f(x))
+    assert not other.train().get_submodule("0").training
+
+
+def test_split_points_are_where_a_cut_succeeds() -> None:
+    with torch.device("meta"):
+        network, x = whole("torchvision", "resnet18", 64), torch.zeros(1, 3, 64, 64)
+    points = {point.name: point for point in split_points(network, x)}
+    blocks = [name for n in "1234" for name in (f"layer{n}", f"layer{n}.0", f"layer{n}.1")]
+    assert list(points) == ["conv1", "bn1", "relu", "maxpool", *blocks, "avgpool"]
+    assert points["layer2"].shape == (128, 8, 8)
+    assert points["layer2"].kind == "Sequential"
+    assert points["conv1"].share == 3 * 64 * 49 / sum(p.numel() for p in network.parameters())
