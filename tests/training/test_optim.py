@@ -109,3 +109,17 @@ def test_three_steps_of_each_optimiser_by_hand(formula: object) -> None:
     by_hand = [formula(value, [g[i] for g in gradients]) for i, value in enumerate(values)]  # type: ignore[operator]
     expected: Tensor = torch.tensor(by_hand, dtype=torch.float64)
     torch.testing.assert_close(parameter.data, expected, rtol=1e-7, atol=1e-9)
+
+
+def test_groups_by_the_innermost_layer_that_has_a_factor() -> None:
+    net = nn.ModuleDict({"a": nn.ModuleDict({"b": nn.Linear(2, 2), "bc": nn.Linear(2, 2)}), "d": nn.Linear(2, 2)})
+    net.get_submodule("a.b").bias.requires_grad_(False)
+
+    def of(factors: dict[str, float]) -> dict[float, list[str]]:
+        names = {id(parameter): name for name, parameter in net.named_parameters()}
+        return {group["factor"]: [names[id(p)] for p in group["params"]] for group in optim.groups(net, factors)}
+
+    every = ["a.b.weight", "a.bc.weight", "a.bc.bias", "d.weight", "d.bias"]
+    assert of({}) == {1.0: every}
+    assert of({"": 0.5}) == {0.5: every}
+    assert of({"": 0.5, "a.b": 0.1, "a": 0.2}) == {0.5: every[3:], 0.2: every[1:3], 0.1: every[:1]}

@@ -15,14 +15,18 @@ def inner(network: nn.Module) -> nn.Module:
 def restart(networks: nn.Module, seed: int) -> None:
     """Draw first weights in place, as each layer's reset_parameters does; they follow from `seed` alone.
 
+    Layers whose weights are frozen keep them.
     Raises UserError where a layer holds weights and cannot draw them.
     """
     torch.manual_seed(seed)
     for part in networks.modules():
+        weights = list(part.parameters(recurse=False))
+        if weights and not any(weight.requires_grad for weight in weights):
+            continue
         reset = getattr(part, "reset_parameters", None)
         if reset is not None:
             reset()
-        elif any(True for _ in part.parameters(recurse=False)):
+        elif weights:
             raise UserError(
                 f"model: {type(part).__name__} holds weights but cannot draw them anew, as this method asks for; "
                 "give it a method reset_parameters()"

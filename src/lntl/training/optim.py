@@ -1,7 +1,8 @@
 """Optimisers from torch, and the learning rate as a pure function of progress: no scheduler state to save."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +15,21 @@ from lntl import config
 _RISE, _START, _END = 0.3, 1 / 25, 1 / 25e4
 
 
-def build(settings: config.Optimizer, parameters: Iterable[nn.Parameter]) -> Optimizer:
+def groups(network: nn.Module, factors: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Return torch's parameter groups of what learns in a network: one for each factor of the learning rate.
+
+    `factors` is by layer, '' for all of the network; of several that hold a parameter, the innermost counts.
+    """
+    of_factor: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            around = [layer for layer in factors if not layer or name.startswith(f"{layer}.")]
+            factor = factors[max(around, key=len)] if around else 1.0
+            of_factor.setdefault(factor, []).append(parameter)
+    return [{"params": of_factor[factor], "factor": factor} for factor in sorted(of_factor, reverse=True)]
+
+
+def build(settings: config.Optimizer, parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]]) -> Optimizer:
     """Return the optimiser that the settings name."""
     lr, decay = settings.lr, settings.weight_decay
     match settings.name:

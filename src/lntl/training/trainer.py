@@ -41,6 +41,10 @@ class Step:
     terms: dict[str, float] | None
 
 
+def _learning(network: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
 class Trainer:
     """Runs the phases in order.
 
@@ -67,8 +71,8 @@ class Trainer:
         self.settings = self.plans[phase].settings
         torch.manual_seed(derive(self.seed, "method", phase))  # for the first weights of networks of its own
         self.method = self.plans[phase].method(self._wrapped).to(self.fabric.device)
-        self._learners: dict[str, nn.Module] = {name: getattr(self._wrapped, name) for name in self.method.trains}
-        self._learners |= self.method.own
+        learners = {name: getattr(self._wrapped, name) for name in self.method.trains} | self.method.own
+        self._learners: dict[str, nn.Module] = {name: net for name, net in learners.items() if _learning(net)}
         self._optimizers = {name: self._optimizer(name) for name in self._learners}
         self._terms: tuple[str, ...] = ()
         self._pending: list[Tensor] = []  # one row of terms a step since the last report, on the device
@@ -79,7 +83,9 @@ class Trainer:
         )
 
     def _optimizer(self, name: str) -> _FabricOptimizer:
-        optimizer = optim.build(self._optimizer_settings(name), self._learners[name].parameters())
+        factors = self.networks.lr_factors if name == "f" else {}
+        net = self.networks.f if name == "f" else self._learners[name]  # without Fabric's wrapper: its layers' names
+        optimizer = optim.build(self._optimizer_settings(name), optim.groups(net, factors))
         return cast(_FabricOptimizer, self.fabric.setup_optimizers(optimizer))
 
     def _optimizer_settings(self, name: str) -> config.Optimizer:
@@ -146,7 +152,7 @@ class Trainer:
         self.method.train()
         for name, optimizer in self._optimizers.items():
             for group in optimizer.param_groups:
-                group["lr"] = self._learning_rate(name)
+                group["lr"] = self._learning_rate(name) * group.get("factor", 1.0)
         terms: dict[str, Tensor] = {}
         progress = self._phase_step / (len(self.loader) * self.settings.epochs)
         for objective in self.method.objectives(batch, progress):
@@ -161,7 +167,7 @@ class Trainer:
         optimizers = {net: self._optimizers[name] for name, net in self._learners.items() if net in over}
         for optimizer in optimizers.values():
             optimizer.zero_grad()
-        self.fabric.backward(loss, inputs=[p for net in over for p in net.parameters()])
+        self.fabric.backward(loss, inputs=[p for net in over for p in _learning(net)])
         for net, optimizer in optimizers.items():
             if (norm := self.settings.clip_grad_norm) is not None:
                 self.fabric.clip_gradients(net, optimizer, max_norm=norm, error_if_nonfinite=False)
