@@ -16,6 +16,7 @@ from lntl.config import Config
 from lntl.data.loader import Loader
 from lntl.errors import UserError
 from lntl.evaluation.predict import Predictions, predict
+from lntl.experiment import pretrained
 from lntl.seeding import derive
 from lntl.training.trainer import Plan, Trainer
 from lntl.types import DataSpec, Networks
@@ -40,8 +41,11 @@ class Experiment:
         return predict(networks, self.loader(split), self.data.spec.num_groups, self.data.spec.aligned)
 
 
-def build(config: Config) -> Experiment:
-    """Return the experiment, ready to train; raises UserError where the device or the data are not to be had."""
+def build(config: Config, trained: bool = False) -> Experiment:
+    """Return the experiment, ready to train; raises UserError where the device or the data are not to be had.
+
+    trained: a checkpoint's weights are going to be read, so that no first weights from elsewhere are wanted.
+    """
     memory.keep_freed()
     fabric = Fabric(**_device(config.training.device), precision=config.training.precision)
     if config.training.precision == "16-mixed" and fabric.device.type == "cpu":
@@ -49,6 +53,8 @@ def build(config: Config) -> Experiment:
     data = plugins.load("lntl.data", config.data.name)(config.data)
     torch.manual_seed(derive(config.project.seed, "weights"))
     networks = plugins.load("lntl.models", config.model.name)(data.spec, config.model)
+    if not trained:
+        pretrained.begin(networks, config.model, data.spec)
     networks.to(fabric.device, memory_format=torch.channels_last)
     plans = [Plan(p, partial(_method, config=p, spec=data.spec)) for p in config.training.phases]
     loader = Loader(data.splits["train"], config.training.batch_size, fabric.device)

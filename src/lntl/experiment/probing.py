@@ -109,7 +109,7 @@ def _subject(path: Path, folder: RunFolder, device: str | None) -> tuple[_Subjec
         config = configuration.validate(
             config.model_dump() | {"training": config.training.model_dump() | {"device": device}}, "--device"
         )
-    experiment = build(config)
+    experiment = build(config, trained=True)
     warnings: list[str] = []
     erm = _erm(experiment, folder, warnings)
     networks = load_networks(experiment, saved, path)

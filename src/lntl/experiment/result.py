@@ -65,7 +65,7 @@ def evaluate_checkpoint(path: Path, split: str = "test", device: str | None = No
     """Return the evaluation of a checkpoint, with the configuration inside it, on a split; nothing is written."""
     saved = checkpoint.load(path)
     config = configuration.validate(_on(device, saved.config), f"{path} (the configuration inside)")
-    return _evaluate(build(config), path, saved, split)
+    return _evaluate(build(config, trained=True), path, saved, split)
 
 
 def _on(device: str | None, raw: Any) -> Any:

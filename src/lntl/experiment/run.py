@@ -172,7 +172,7 @@ def resume(config: Config, path: Path) -> Run:
     saved = checkpoint.load(path)
     folder = of_checkpoint(path)
     _check_same(config, saved, path)
-    experiment = build(config)
+    experiment = build(config, trained=True)
     with fitting(path):
         experiment.trainer.load_state_dict(saved.trainer)
     write_text(folder.config, configuration.to_yaml(config))

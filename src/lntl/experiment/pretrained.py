@@ -1,0 +1,85 @@
+"""First weights from elsewhere: a .safetensors file, or the library's download; no file that can run code is read."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lntl.errors import UserError
+from lntl.models.backbone import Backbone
+from lntl.types import DataSpec, Networks
+
+_NO_DOWNLOAD = (OSError, RuntimeError, ValueError, AssertionError)
+
+
+def begin(networks: Networks, config: Any, spec: DataSpec) -> None:
+    """Give the networks the first weights that the configuration asks for, if any."""
+    if not isinstance(networks, Backbone):
+        return
+    state: Mapping[str, Tensor]
+    if config.weights is not None:
+        path = Path(config.weights)
+        state, origin = _read(path), f"model.weights: {path}"
+    elif config.pretrained:
+        fetch = _of_timm if networks.library == "timm" else _of_torchvision
+        state, origin = fetch(config, spec), "model.pretrained"
+    else:
+        return
+    try:
+        networks.load_whole(state)
+    except UserError as error:
+        raise UserError(f"{origin}: {error}") from error
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise UserError(f"model.weights: {path}: there is no such file; name a .safetensors file of the architecture")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise UserError(
+            f"model.weights: {path}: not a .safetensors file ({error}); others can run code and are not read"
+        ) from error
+
+
+def _of_torchvision(config: Any, spec: DataSpec) -> Mapping[str, Tensor]:
+    from torchvision.models import get_model_weights
+
+    weights = get_model_weights(config.arch).DEFAULT
+    try:
+        state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except _NO_DOWNLOAD as error:
+        target = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+        raise UserError(
+            f"model.pretrained: the weights of {config.arch} cannot be downloaded ({error}); bring the file "
+            f"{weights.url} to {target}, or name a .safetensors file in model.weights"
+        ) from error
+    # DenseNet's file is from a time when names could hold a dot.
+    return {re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.(\d)", r"\1\2", key): v for key, v in state.items()}
+
+
+def _of_timm(config: Any, spec: DataSpec) -> Mapping[str, Tensor]:
+    from lntl.models.timm import library, of_size
+
+    known = library().get_pretrained_cfg(config.arch)
+    if known is None or not known.has_weights:
+        raise UserError(
+            f"model.pretrained: timm has no weights of {config.arch}; name a .safetensors file in model.weights"
+        )
+    source = f"model.safetensors of {known.hf_hub_id}" if known.hf_hub_id else f"the weights of {config.arch}"
+    size = of_size(config.arch, spec.image_shape)
+    try:
+        network = library().create_model(config.arch, pretrained=True, num_classes=spec.num_classes, **size)
+    except _NO_DOWNLOAD as error:
+        raise UserError(
+            f"model.pretrained: the weights of {config.arch} cannot be downloaded ({error}); bring {source} "
+            "from the Hugging Face hub, and name it in model.weights"
+        ) from error
+    state: dict[str, Tensor] = network.state_dict()
+    return state
