@@ -267,3 +267,48 @@ def test_usage_errors_are_short(capsys: Capture) -> None:
         captured = capsys.readouterr()
         assert "Traceback" not in captured.err
         assert captured.err.strip()
+
+
+def test_models_lists_every_model(capsys: Capture) -> None:
+    assert lntl("models") == 0
+    out = capsys.readouterr().out
+    for name in plugins.names("lntl.models"):
+        assert re.search(rf"\b{name}\b", out)
+
+
+@pytest.mark.parametrize("name", plugins.names("lntl.models"))
+def test_models_shows_every_setting_and_the_architectures(capsys: Capture, name: str) -> None:
+    assert lntl("models", name) == 0
+    out = capsys.readouterr().out
+    model = plugins.load("lntl.models", name)
+    assert " ".join((model.__doc__ or "").split()) in " ".join(out.split())
+    for key, field in model.Config.model_fields.items():
+        assert re.search(rf"\b{key}\b", out)
+        assert all(word in out for word in field.description.split())
+    if hasattr(model, "architectures"):
+        assert len(model.architectures()) > 50
+        assert set(model.architectures()) <= set(out.split())
+
+
+def test_models_shows_where_an_architecture_can_be_split(capsys: Capture) -> None:
+    assert lntl("models", "torchvision/vit_b_16", "--size", "64") == 0
+    words = " ".join(capsys.readouterr().out.split())
+    assert "vit_b_16, images of 64 x 64" in words
+    assert re.search(r"encoder\.dropout │ Dropout │ 768 x 17 │ 0\.\d%", words)
+    assert "encoder.layers.encoder_layer_10" in words  # in one piece, to be copied
+    assert lntl("models", "timm/test_resnet", "--size", "32") == 0
+    assert re.search(r"layer2 │ Sequential │ 48 x \d x \d", " ".join(capsys.readouterr().out.split()))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["convnt"], r"'convnt' is not one of models; did you mean 'convnet'\?"),
+        (["convnet/x"], r"convnet is one architecture; those with more: timm, torchvision"),
+        (["torchvision/resnet81"], r"torchvision has no classifier 'resnet81'; did you mean 'resnet18'\?"),
+        (["torchvision/vgg11", "--size", "8"], r"vgg11 cannot be split for images of 8 x 8; try another --size"),
+    ],
+)
+def test_models_names_what_is_wrong(capsys: Capture, arguments: list[str], complaint: str) -> None:
+    assert lntl("models", *arguments) == 2
+    assert re.search(complaint, capsys.readouterr().err)

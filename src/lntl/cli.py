@@ -148,6 +148,20 @@ def methods(
     describe.methods(name)
 
 
+@app.command()
+def models(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Show a model's settings; LIBRARY/ARCHITECTURE, e.g. torchvision/resnet18: its layers."),
+    ] = None,
+    size: Annotated[int, typer.Option(min=1, help="Sides in pixels of the images that go through the layers.")] = 224,
+) -> None:
+    """List the models, or describe one: its settings, its architectures, the layers where f may end."""
+    from lntl import describe
+
+    describe.models(name, size)
+
+
 @configs_app.callback(invoke_without_command=True)
 def configs(context: typer.Context) -> None:
     """List the ready configurations, copy one, or print the JSON Schema."""

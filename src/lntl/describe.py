@@ -1,4 +1,4 @@
-"""What the command line tells about methods, configurations and data."""
+"""What the command line tells about methods, models, configurations and data."""
 
 import inspect
 import json
@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.columns import Columns
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from lntl import config as configuration
 from lntl import plugins, ready_configs
 from lntl.console import out
 from lntl.errors import UserError
+from lntl.models.backbone import Backbone
+from lntl.models.splitting import split_points
 from lntl.runs.files import write_atomic
 from lntl.types import IGNORE
 from lntl.yaml_file import read_yaml
@@ -41,11 +44,56 @@ def _method(name: str) -> None:
     out.print(f"trains {', '.join(method.trains)}; {'sees' if method.sees_bias else 'does not see'} the bias label")
     for key, value in method.needs.items():
         out.print(f"needs model.{key}: {value}")
-    if method.Config.model_fields:
+    _settings(method)
+
+
+def _settings(plugin: Any) -> None:
+    """Print a table of a plug-in's settings, if it has any."""
+    if plugin.Config.model_fields:
         table = Table("setting", "default", "meaning")
-        for key, field in method.Config.model_fields.items():
-            table.add_row(key, str(field.default), field.description)
+        for key, field in plugin.Config.model_fields.items():
+            table.add_row(key, "(required)" if field.is_required() else str(field.default), field.description)
         out.print(table)
+
+
+def models(name: str | None, size: int) -> None:
+    """Print the models, one model's settings and architectures, or the layers at which one can be split."""
+    if name is None:
+        table = Table("model", "what it is")
+        for each in plugins.names("lntl.models"):
+            table.add_row(each, _summary(plugins.load("lntl.models", each)))
+        out.print(table)
+        return
+    library, slash, arch = name.partition("/")
+    model = plugins.load("lntl.models", library)
+    if slash and not issubclass(model, Backbone):
+        raise UserError(f"{library} is one architecture; those with more: timm, torchvision")
+    if slash:
+        _split_points(model, arch, size)
+        return
+    out.print(f"[bold]{escape(name)}[/bold]: {escape(_summary(model))}\n\n{escape(inspect.getdoc(model) or '')}\n")
+    _settings(model)
+    if issubclass(model, Backbone):
+        out.print(Columns(model.architectures()), highlight=False)
+
+
+def _split_points(model: type[Backbone], arch: str, size: int) -> None:
+    image_shape = (3, size, size)
+    with torch.device("meta"):  # shapes alone: neither memory nor time for weights
+        network, x = model.create(arch, image_shape, outputs=1000), torch.zeros(1, *image_shape)
+    table = Table(
+        Column("split", no_wrap=True),
+        "layer",
+        "z of an image",
+        "weights in f",
+        title=f"{arch}, images of {size} x {size}",
+    )
+    points = list(split_points(network, x))
+    for point in points:
+        table.add_row(point.name, point.kind, " x ".join(map(str, point.shape)), f"{point.share:.1%}")
+    if not points:
+        raise UserError(f"{arch} cannot be split for images of {size} x {size}; try another --size")
+    out.print(table)
 
 
 def configs() -> None:
