@@ -36,6 +36,13 @@ def test_every_row_comes_once_and_len_counts_the_batches(digits: ColoredMNIST, b
     assert 0 < len(batches[-1]) <= batch_size
 
 
+@pytest.mark.parametrize(("batch_size", "sizes"), [(89, [90]), (88, [88, 2]), (1, [1] * 90)])
+def test_a_last_image_alone_joins_the_batch_before(digits: ColoredMNIST, batch_size: int, sizes: list[int]) -> None:
+    loader = Loader(digits.splits["train"], batch_size, CPU)
+    assert [len(batch) for batch in rows(loader, seed=3)] == sizes
+    assert len(loader) == len(sizes)
+
+
 def test_the_order_follows_from_the_seed(digits: ColoredMNIST) -> None:
     loader = Loader(digits.splits["train"], 32, CPU)
     torch.manual_seed(0)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from lntl import config, experiment
+from lntl.evaluation import metrics
 
 GOLDEN = Path(__file__).with_name("golden.json")
 OPTIMIZER = {"name": "adam", "lr": 0.003}
@@ -49,8 +50,9 @@ def run() -> dict[str, dict[str, float]]:
     built = experiment.build(config.validate(RAW, "golden"))
     told = {f"epoch {record.total_epoch}": record.metrics for record in built.trainer}
     for split in ("val", "test"):
-        told[f"{split}, weights"] = built.evaluate(built.networks, split)
-        told[f"{split}, average"] = built.evaluate(built.trainer.evaluated, split)
+        for name, networks in (("weights", built.networks), ("average", built.trainer.evaluated)):
+            found = metrics.compute(built.predict(networks, split), built.config.evaluation.metrics)
+            told[f"{split}, {name}"] = {metric: value for metric, value in found.items() if value is not None}
     return told
 
 

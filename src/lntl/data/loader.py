@@ -32,8 +32,14 @@ class Loader:
         self.device = device
 
     def __len__(self) -> int:
-        """Return the number of batches in an epoch; the last one may be smaller."""
-        return -(-len(self.split) // self.batch_size)
+        """Return the number of batches in an epoch; the last one may be smaller, or larger by one image."""
+        parts, left = divmod(len(self.split), self.batch_size)
+        return parts + (left > 1 or (left == 1 and parts == 0))
+
+    def _parts(self, order: Tensor) -> list[Tensor]:
+        """Return an order in batches; a last image alone joins the batch before: BatchNorm cannot learn from one."""
+        parts = list(order.split(self.batch_size))
+        return parts if len(parts) == len(self) else [*parts[:-2], torch.cat(parts[-2:])]
 
     def batches(self, order_seed: int | None = None, start: int = 0, weights: Tensor | None = None) -> Iterator[Batch]:
         """Yield the batches from number `start` on, shuffled by `order_seed` or, without one, in the split's order.
@@ -47,12 +53,11 @@ class Loader:
         else:
             order = permutation(n, order_seed) if weights is None else draws(weights[split.row].cpu(), order_seed)
             split = split.augmented(order_seed) if isinstance(split, Augmentable) else split
-        if getattr(
-            split, "workers", 0
-        ):  # the index stays on the CPU: a thread that fetches it would wait for the device
-            yield from _ahead(split.batch, order.split(self.batch_size)[start:])
+        if getattr(split, "workers", 0):
+            # the index stays on the CPU: a thread that fetches it would wait for the device
+            yield from _ahead(split.batch, self._parts(order)[start:])
         else:
-            yield from map(split.batch, order.to(self.device).split(self.batch_size)[start:])
+            yield from map(split.batch, self._parts(order.to(self.device))[start:])
 
 
 def _ahead(make: Callable[[Tensor], Batch], parts: Iterable[Tensor]) -> Iterator[Batch]:
