@@ -16,6 +16,7 @@ from lntl.reporting.report.verdict import percent
 
 RUN, ERM = "this run", "plain training (ERM)"
 MOST_CLASSES = 12  # whose example images are shown
+NO_LOSSES = ("train/mu", "train/h_accuracy", "train/gradient_ratio")
 Made = tuple[str, Callable[[], Figure], str]
 
 
@@ -49,7 +50,7 @@ def _curves(files: RunFiles, facts: Facts) -> Iterator[Made]:
         return
     nan = [{k: float("nan") if v is None else v for k, v in record.items()} for record in facts["epochs"]]
     told = list(dict.fromkeys(name for record in nan for name in record))
-    names = [n for n in told if n.startswith("train/") and "/lr_" not in n and n != "train/mu"][:6]
+    names = [n for n in told if n.startswith("train/") and "/lr_" not in n and n not in NO_LOSSES][:6]
     names += [n for n in told if n.startswith("val/")][:6]
     if not names:
         return
