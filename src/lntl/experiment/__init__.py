@@ -2,8 +2,9 @@
 
 from lntl.experiment.build import Experiment, build
 from lntl.experiment.complete import complete
+from lntl.experiment.opened import load_networks
 from lntl.experiment.probing import probe_checkpoint
-from lntl.experiment.result import conclude, evaluate_checkpoint, load_networks
+from lntl.experiment.result import conclude, evaluate_checkpoint
 from lntl.experiment.run import Run, resume, start
 
 __all__ = [

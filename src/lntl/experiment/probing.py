@@ -22,8 +22,8 @@ from lntl.evaluation.bias_head import judge
 from lntl.evaluation.features import MAX_VALUES, check_layers, default_layers, features, pooled
 from lntl.evaluation.probe import Halves, Row
 from lntl.evaluation.recoloring import Answers, Recolorable, answers, mean_interval
-from lntl.experiment.build import Experiment, build
-from lntl.experiment.result import load_networks
+from lntl.experiment.build import Experiment
+from lntl.experiment.opened import load_networks, open_checkpoint
 from lntl.runs import checkpoint
 from lntl.runs.files import write_atomic, write_json
 from lntl.runs.folder import RunFolder, of_checkpoint
@@ -103,13 +103,7 @@ def probe_checkpoint(
 
 def _subject(path: Path, folder: RunFolder, device: str | None) -> tuple[_Subject, Tensor]:
     """Return what to look into, and the group of each image, int64 on the CPU."""
-    saved = checkpoint.load(path)
-    config = configuration.validate(saved.config, f"{path} (the configuration inside)")
-    if device is not None:
-        config = configuration.validate(
-            config.model_dump() | {"training": config.training.model_dump() | {"device": device}}, "--device"
-        )
-    experiment = build(config, trained=True)
+    experiment, saved = open_checkpoint(path, device)
     warnings: list[str] = []
     erm = _erm(experiment, folder, warnings)
     networks = load_networks(experiment, saved, path)

@@ -6,20 +6,20 @@ from typing import Any
 
 import numpy as np
 
-from lntl import config as configuration
 from lntl.config import Config
 from lntl.evaluation import summary
 from lntl.evaluation.metrics import LOWER_IS_BETTER
 from lntl.evaluation.predict import Predictions, by_one_bias
 from lntl.experiment.board import show_features, show_settings
-from lntl.experiment.build import Experiment, build, fitting
+from lntl.experiment.build import Experiment
+from lntl.experiment.opened import load_networks, open_checkpoint
 from lntl.experiment.run import Run, flat
 from lntl.runs import checkpoint
 from lntl.runs.checkpoint import Checkpoint
 from lntl.runs.files import write_atomic, write_json
 from lntl.runs.folder import run_around
 from lntl.runs.tensorboard import TensorBoard
-from lntl.types import DataSpec, Networks, OneBias
+from lntl.types import DataSpec, OneBias
 
 
 @dataclass(frozen=True)
@@ -51,28 +51,10 @@ class Evaluation:
         return [told, kept]
 
 
-def load_networks(experiment: Experiment, saved: Checkpoint, path: Path) -> Networks:
-    """Return the networks with a checkpoint's weights to evaluate: their average, where it has one."""
-    with fitting(path):
-        average, weights = saved.trainer["average"], saved.trainer["networks"]
-        if average is not None:
-            weights = {k.removeprefix("module."): v for k, v in average.items() if k.startswith("module.")}
-        experiment.networks.load_state_dict(weights)
-    return experiment.networks
-
-
 def evaluate_checkpoint(path: Path, split: str = "test", device: str | None = None) -> Evaluation:
     """Return the evaluation of a checkpoint, with the configuration inside it, on a split; nothing is written."""
-    saved = checkpoint.load(path)
-    config = configuration.validate(_on(device, saved.config), f"{path} (the configuration inside)")
-    return _evaluate(build(config, trained=True), path, saved, split)
-
-
-def _on(device: str | None, raw: Any) -> Any:
-    """Return a raw configuration with another device; one that is malformed as it is, for the check to tell."""
-    if device is None or not isinstance(raw, dict) or not isinstance(raw.get("training"), dict):
-        return raw
-    return raw | {"training": raw["training"] | {"device": device}}
+    experiment, saved = open_checkpoint(path, device)
+    return _evaluate(experiment, path, saved, split)
 
 
 def _evaluate(experiment: Experiment, path: Path, saved: Checkpoint, split: str) -> Evaluation:

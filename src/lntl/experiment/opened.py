@@ -1,0 +1,34 @@
+"""A checkpoint opened: the experiment that it came from, and its networks."""
+
+from pathlib import Path
+from typing import Any
+
+from lntl import config as configuration
+from lntl.experiment.build import Experiment, build, fitting
+from lntl.runs import checkpoint
+from lntl.runs.checkpoint import Checkpoint
+from lntl.types import Networks
+
+
+def open_checkpoint(path: Path, device: str | None = None) -> tuple[Experiment, Checkpoint]:
+    """Return the experiment of the configuration inside a checkpoint, on `device` if named, and the checkpoint."""
+    saved = checkpoint.load(path)
+    config = configuration.validate(_on(device, saved.config), f"{path} (the configuration inside)")
+    return build(config, trained=True), saved
+
+
+def _on(device: str | None, raw: Any) -> Any:
+    """Return a raw configuration with another device; one that is malformed as it is, for the check to tell."""
+    if device is None or not isinstance(raw, dict) or not isinstance(raw.get("training"), dict):
+        return raw
+    return raw | {"training": raw["training"] | {"device": device}}
+
+
+def load_networks(experiment: Experiment, saved: Checkpoint, path: Path) -> Networks:
+    """Return the networks with a checkpoint's weights to evaluate: their average, where it has one."""
+    with fitting(path):
+        average, weights = saved.trainer["average"], saved.trainer["networks"]
+        if average is not None:
+            weights = {k.removeprefix("module."): v for k, v in average.items() if k.startswith("module.")}
+        experiment.networks.load_state_dict(weights)
+    return experiment.networks
