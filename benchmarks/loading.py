@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from output import tell
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -27,8 +28,6 @@ from torchvision.transforms import v2
 from lntl.data.image_settings import IMAGENET
 from lntl.data.images import ImageSettings, ImageSource
 from lntl.data.loader import Loader
-from lntl.runs import environment
-from lntl.runs.files import write_json
 from lntl.types import Batch
 
 BATCH = 64
@@ -140,11 +139,8 @@ def main() -> None:
         "ratio_range": {key: [round(f(values), 2) for f in (min, max)] for key, values in ratios.items()},
         **{key: getattr(args, key) for key in ("images", "side", "size", "workers", "rounds")},
         "batch_size": BATCH,
-        "environment": environment.describe(),
     }
-    for name, value in result.items():
-        print(f"{name}: {value}")
-    write_json(args.out, result)
+    tell(result, args.out)
 
 
 if __name__ == "__main__":

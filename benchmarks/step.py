@@ -13,11 +13,10 @@ import time
 from pathlib import Path
 
 import torch
+from output import tell
 from reference import Reference, matmul_gflops, step_flops
 
 from lntl import config, experiment, ready_configs
-from lntl.runs import environment
-from lntl.runs.files import write_json
 from lntl.training.trainer import Trainer
 
 BATCH = 128
@@ -81,11 +80,8 @@ def main() -> None:
         "share_of_peak": round(ours * flops / 1e9 / peak, 3),
         "batch_size": BATCH,
         "rounds": ROUNDS,
-        "environment": environment.describe(),
     }
-    for name, value in result.items():
-        print(f"{name}: {value}")
-    write_json(args.out, result)
+    tell(result, args.out)
 
 
 if __name__ == "__main__":

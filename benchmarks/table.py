@@ -16,10 +16,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from output import tell
 
 from lntl.data.table import Table
-from lntl.runs import environment
-from lntl.runs.files import write_json
 
 
 def write(path: Path, rows: int) -> None:
@@ -68,11 +67,8 @@ def main() -> None:
         "before_gb": round(before, 3),
         "rows": args.rows,
         "rounds": args.rounds,
-        "environment": environment.describe(),
     }
-    for name, value in result.items():
-        print(f"{name}: {value}")
-    write_json(args.out, result)
+    tell(result, args.out)
 
 
 if __name__ == "__main__":

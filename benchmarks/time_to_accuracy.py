@@ -15,7 +15,11 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-TARGET = 0.9137  # LNTL at 0.030 in the authors' README
+from output import tell
+
+from lntl.reporting.paper import LNTL
+
+TARGET = LNTL[0.030]
 RECIPE = "colored_mnist/best"
 
 
@@ -64,10 +68,8 @@ def main() -> None:
     parser.add_argument("--began", type=float, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.train is not None:
-        return train(args.train, args.began, args.recipe)
-    from lntl.runs import environment
-    from lntl.runs.files import write_json
-
+        train(args.train, args.began, args.recipe)
+        return
     runs = []
     for seed in args.seeds:
         runs.append(measure(seed, args.recipe))
@@ -76,9 +78,7 @@ def main() -> None:
     found = {"target": TARGET, "recipe": args.recipe, "reached": len(seconds), "of": len(runs)}
     if seconds:
         found |= {"median": statistics.median(seconds), "lowest": min(seconds), "highest": max(seconds)}
-    print(" ".join(f"{key}={value}" for key, value in found.items()))
-    write_json(args.out, found | {"runs": runs, "environment": environment.describe()})
-    return None
+    tell(found | {"runs": runs}, args.out)
 
 
 if __name__ == "__main__":
