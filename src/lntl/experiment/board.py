@@ -11,7 +11,7 @@ from lntl.experiment.build import Experiment
 from lntl.ops import pooled
 from lntl.reporting import figures
 from lntl.runs.tensorboard import TensorBoard
-from lntl.types import IGNORE, Networks
+from lntl.types import IGNORE
 
 SETTINGS = ("project.seed", "data.", "model.", "training.")  # those that make one run differ from another
 
@@ -32,19 +32,21 @@ def show_confusion(board: TensorBoard, predictions: Predictions, class_names: tu
     board.figure("val/confusion_matrix", figures.confusion_matrices(counts, class_names), step)
 
 
-def show_features(board: TensorBoard, experiment: Experiment, networks: Networks, step: int) -> None:
+def show_features(board: TensorBoard, experiment: Experiment, step: int) -> None:
     """Log z of some test images, averaged over its places, for the projector: with the image, class and bias value."""
+    networks, device = experiment.networks.eval(), experiment.fabric.device
     split, spec = experiment.data.splits["test"], experiment.data.spec
     index = embedding.chosen(len(split), experiment.config.project.seed)
-    batch = split.to(experiment.fabric.device).batch(index.to(experiment.fabric.device))
-    networks.eval()
+    there, parts = split.to(device), index.to(device).split(experiment.config.evaluation.batch_size)
+    z, classes, biases = [], list[str](), list[str]()
     with torch.inference_mode():
-        z = pooled(networks.f(batch.x)).float().cpu()
-    labels = {
-        "class": [spec.class_names[y] for y in batch.y.tolist()],
-        "bias": ["unknown" if g == IGNORE else spec.bias_names[g % spec.num_biases] for g in batch.group.tolist()],
-    }
-    board.embedding("z", z, labels, split.pixels(index) if hasattr(split, "pixels") else None, step)
+        for batch in map(there.batch, parts):
+            z.append(pooled(networks.f(batch.x)).float().cpu())
+            classes += [spec.class_names[y] for y in batch.y.tolist()]
+            groups = batch.group.tolist()
+            biases += ["unknown" if g == IGNORE else spec.bias_names[g % spec.num_biases] for g in groups]
+    labels = {"class": classes, "bias": biases}
+    board.embedding("z", torch.cat(z), labels, split.pixels(index) if hasattr(split, "pixels") else None, step)
 
 
 def show_settings(board: TensorBoard, settings: dict[str, Any], scores: dict[str, float | None]) -> None:

@@ -24,7 +24,7 @@ def begin(networks: Networks, config: Any, spec: DataSpec) -> None:
         path = Path(config.weights)
         state, origin = _read(path), f"model.weights: {path}"
     elif config.pretrained:
-        fetch = _of_timm if networks.library == "timm" else _of_torchvision
+        fetch = _of_timm if networks.plugin == "timm" else _of_torchvision
         state, origin = fetch(config, spec), "model.pretrained"
     else:
         return

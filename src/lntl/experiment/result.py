@@ -80,7 +80,7 @@ def conclude(run: Run, erm: dict[str, Any] | None) -> dict[str, Any]:
     """Evaluate the last and the best checkpoint on the test set, once; write evaluation/ and result.json."""
     config = run.experiment.config
     scores = {}
-    for kind, path in (("last", run.folder.last), ("best", _best(run))):
+    for kind, path in (("best", _best(run)), ("last", run.folder.last)):  # the networks are then those of the last
         evaluation = _evaluate(run.experiment, path, checkpoint.load(path), "test")
         evaluation.write()
         scores[kind] = evaluation.scores()
@@ -91,15 +91,15 @@ def conclude(run: Run, erm: dict[str, Any] | None) -> dict[str, Any]:
         "seed": config.project.seed,
         "data": run.experiment.data.source,
         "selection": f"best: {_selection(run)}; last: no choice; the test set chooses nothing",
-        **scores,
+        "last": scores["last"],
+        "best": scores["best"],
         "erm": erm,
         "training_seconds": round(sum(record["time/seconds"] for record in run.records), 1),
     }
     write_json(run.folder.result, result)
     if config.logging.use_tensorboard:
-        networks = load_networks(run.experiment, checkpoint.load(run.folder.last), run.folder.last)
         with TensorBoard(run.folder.tensorboard) as board:
-            show_features(board, run.experiment, networks, run.records[-1]["step"])
+            show_features(board, run.experiment, run.records[-1]["step"])
             show_settings(board, flat(config.model_dump()), scores["last"]["test"])
     return result
 

@@ -50,11 +50,11 @@ class Backbone(Networks):
     z is a map (N, C, H, W), tokens (N, C, T) or a vector (N, C): the channels stand first.
     """
 
-    library: str  # name of the plug-in
+    plugin: str  # its name in the YAML
 
     def __init__(self, spec: DataSpec, config: BackboneSettings) -> None:
         super().__init__()
-        image_shape, self.where = of_images(spec, self.library), f"{self.library}/{config.arch}"
+        image_shape, self.where = of_images(spec, self.plugin), f"{self.plugin}/{config.arch}"
         heads = spec.num_biases if config.heads == "per_bias" else 1
         network = self.create(config.arch, image_shape, heads * spec.num_classes)
         self.anew = {_last_layer(network, heads * spec.num_classes)}  # layers without a counterpart in weights

@@ -14,7 +14,7 @@ __all__ = ["Timm"]
 class Timm(Backbone):
     """f: (N, C, H, W) -> z, what the layer `split` answers; g: z -> (N, classes); h: z -> (N, bins, *bias_shape)."""
 
-    library = "timm"
+    plugin = "timm"
 
     class Config(BackboneSettings):
         """Settings of `model`."""

@@ -21,7 +21,7 @@ _MORE: dict[str, dict[str, Any]] = {
 class Torchvision(Backbone):
     """f: (N, C, H, W) -> z, what the layer `split` answers; g: z -> (N, classes); h: z -> (N, bins, *bias_shape)."""
 
-    library = "torchvision"
+    plugin = "torchvision"
 
     class Config(BackboneSettings):
         """Settings of `model`."""
