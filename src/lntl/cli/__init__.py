@@ -1,0 +1,52 @@
+"""The command line `lntl`. Everything heavy is imported by the command that needs it, so that --help is instant."""
+
+import sys
+from collections.abc import Callable
+
+import typer
+
+from lntl.cli import benchmarks, data, names, runs
+from lntl.errors import Interrupted, UserError
+
+app = typer.Typer(
+    help="Train classifiers that do not use what they should not know.",
+    epilog="--debug, anywhere, shows the traceback of an error.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+for group in (runs.app, benchmarks.app, names.app):
+    app.add_typer(group)
+app.add_typer(data.app, name="data")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; an error that the user can mend is one sentence on stderr and exit code 2."""
+    given = sys.argv[1:] if arguments is None else arguments
+    guarded(lambda: app([a for a in given if a != "--debug"], prog_name="lntl"), debug="--debug" in given)
+
+
+def guarded(run: Callable[[], None], debug: bool) -> None:
+    """Run; turn a UserError into a sentence and exit code 2, a training that was stopped into a hint and code 130."""
+    try:
+        run()
+    except UserError as error:
+        if debug:
+            raise
+        print(f"Error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        if debug:
+            raise
+        print(f"Error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except Interrupted as stop:
+        print(
+            f"{stop}. To go on, give the same command with --resume auto (make train ARGS='--resume auto').",
+            file=sys.stderr,
+        )
+        raise SystemExit(130) from None
+    except KeyboardInterrupt:
+        print("Stopped; nothing had begun.", file=sys.stderr)
+        raise SystemExit(130) from None
