@@ -34,7 +34,7 @@ def benchmark(path: Path, *, workers: int | None, dry_run: bool, only: list[str]
     """Make the runs of a plan that are missing; exit code 1 where one failed, 130 where it was stopped."""
     plan = plans.read(path)
     jobs = plans.only(plans.jobs(plan, path), only)
-    bench = Benchmark(path.parent / plan.results, _WORKER, workers or _cores(), plan.keep_runs)
+    bench = Benchmark(path.parent / plan.results, _WORKER, workers or _cores(), plan.keep_runs, plan.split)
     if dry_run:
         _show_plan(bench, jobs)
         return

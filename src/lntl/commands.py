@@ -42,6 +42,16 @@ def train(
     _show(result, config, run.folder)
 
 
+def make(config_name: str, split: str) -> None:
+    """Train what a configuration describes, from where it was stopped, and evaluate it on one split."""
+    config = configuration.read(Path(config_name))
+    console.log_to_console()
+    with stop_signals() as stopped:
+        run = _take_up(config, "auto", overwrite=False)
+        _train(run, stopped)
+        experiment.conclude(run, None, split)
+
+
 def _take_up(config: Config, resume: str | None, overwrite: bool) -> experiment.Run:
     """Return the run to train: new, or taken up from a checkpoint."""
     folder = RunFolder(Path(config.logging.output_dir) / config.project.experiment_name)

@@ -1,4 +1,4 @@
-"""The process of one run of a benchmark: `python -m lntl.worker CONFIG.yaml` trains it, or takes it up again."""
+"""The process of one run of a benchmark: `python -m lntl.worker CONFIG.yaml test|val` trains and scores it."""
 
 import os
 import signal
@@ -8,12 +8,12 @@ import threading
 from lntl.cli import guarded
 
 
-def main(config: str) -> None:
-    """Train; where the process that started this one is gone, stop as after SIGTERM: saved, to be resumed."""
+def main(config: str, split: str) -> None:
+    """Train and score; where the process that started this one is gone, stop as after SIGTERM: saved, to be resumed."""
     from lntl import commands
 
     threading.Thread(target=_stop_with_the_parent, daemon=True).start()
-    guarded(lambda: commands.train(config, [], resume="auto", overwrite=False, epochs=None, device=None), debug=False)
+    guarded(lambda: commands.make(config, split), debug=False)
 
 
 def _stop_with_the_parent() -> None:
@@ -22,4 +22,4 @@ def _stop_with_the_parent() -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -194,6 +194,17 @@ def test_the_line_holds_what_the_single_run_gives(made: Path, tmp_path: Path, mo
     assert line["hardware"]["threads"] == 1
 
 
+def test_a_plan_for_tuning_leaves_the_test_set_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_config(tmp_path, training=ERM)
+    write_plan(tmp_path, {"name": "erm"}, split="val", keep_runs=True)
+    monkeypatch.chdir(tmp_path)
+    assert lntl("benchmark", "plan.yaml") == 0
+    (line,) = results.read(Path("results.jsonl"))
+    assert line["split"] == "val"
+    assert line["metrics"] == line["val"]
+    assert {path.stem for path in Path().glob("runs/**/evaluation/*")} == {"val", "val_last"}
+
+
 def test_dry_run_shows_the_state_and_runs_nothing(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -171,6 +171,17 @@ def test_a_plan_gives_order_labels_and_what_counts() -> None:
     assert any("7 lines are of other configurations or seeds: outdated, not counted" in note for note in table.notes)
 
 
+def test_scores_on_val_stand_beside_nothing_published() -> None:
+    table = compare([line("a", 10, 0.5, split="val")])
+    assert table.published == []
+    assert table.notes[0].startswith("Validation set, last checkpoint")
+
+
+def test_scores_on_val_and_on_test_are_not_mixed() -> None:
+    with pytest.raises(UserError, match="some of these runs were scored on test, some on val"):
+        compare([line("a", 10, 0.5, split="val"), line("a", 11, 0.5, split="test")])
+
+
 def test_without_a_plan_the_last_configuration_of_a_cell_counts() -> None:
     lines = [line("a", 1, 0.1, config_hash="old"), line("a", 1, 0.5), line("a", 2, 0.7)]
     table = compare(lines)

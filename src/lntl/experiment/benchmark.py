@@ -37,12 +37,15 @@ class Progress:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Where the runs are made and how: `command` with a configuration's path trains it, or takes it up again."""
+    """Where the runs are made and how: `command` with a configuration's path and the split that scores it trains it,
+    or takes it up again.
+    """
 
     results: Path
     command: Sequence[str]
     workers: int
     keep_runs: bool = False
+    split: str = "test"
 
     @property
     def scratch(self) -> Path:
@@ -63,7 +66,7 @@ class Benchmark:
             try:
                 while (waiting or running) and not stop():
                     while waiting and len(running) < self.workers:
-                        running.append(_Worker(waiting.pop(0), self.scratch, self.command, lock))
+                        running.append(_Worker(waiting.pop(0), self, lock))
                     yield from self._ended(running, stopping=False)
                     yield Progress([worker.job for worker in running])
                     time.sleep(_POLL)
@@ -80,7 +83,7 @@ class Benchmark:
                 continue
             running.remove(worker)
             worker.close()
-            line = worker.line(self.workers)
+            line = worker.line()
             results.add(self.results, line)
             if not results.failed(line):
                 self._clear(worker.job)
@@ -106,8 +109,9 @@ class Benchmark:
 class _Worker:
     """A process that makes one run."""
 
-    def __init__(self, job: Job, scratch: Path, command: Sequence[str], lock: int) -> None:
-        self.job, self.folder, self.began = job, RunFolder(scratch / job.id), time.monotonic()
+    def __init__(self, job: Job, bench: Benchmark, lock: int) -> None:
+        scratch = bench.scratch
+        self.job, self.bench, self.folder, self.began = job, bench, RunFolder(scratch / job.id), time.monotonic()
         self.log = scratch / f"{job.id}.log"
         path = scratch / f"{job.id}.yaml"
         text = _yaml(job, scratch)
@@ -117,7 +121,7 @@ class _Worker:
         self.resumed = self.folder.last.exists()
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*command, str(path)],
+                [*bench.command, str(path), bench.split],
                 stdin=subprocess.PIPE,  # closes when this process dies, which the worker notices
                 stdout=log,
                 stderr=log,
@@ -131,7 +135,7 @@ class _Worker:
         with self.process:
             pass
 
-    def line(self, workers: int) -> Line:
+    def line(self) -> Line:
         """Return the line of the run, which is over."""
         seconds = round(time.monotonic() - self.began, 1)
         job, now = self.job, datetime.now(UTC).isoformat(timespec="seconds")
@@ -141,13 +145,14 @@ class _Worker:
         result, last = self.folder.read_result(), self.folder.read_metrics()[-1]
         assert result is not None
         return head | {
-            "metrics": _finite(result["last"]["test"]),
+            "split": self.bench.split,
+            "metrics": _finite(result["last"][self.bench.split]),
             "val": _finite({k.removeprefix("val/"): v for k, v in last.items() if k.startswith("val/")}),
             "epochs": last["total_epoch"],
             "data": result["data"],
             "seconds": result["training_seconds"],
             "wall_seconds": None if self.resumed else seconds,  # from the start of the process
-            **_place(json.loads(self.folder.environment.read_text(encoding="utf-8")), workers),
+            **_place(json.loads(self.folder.environment.read_text(encoding="utf-8")), self.bench.workers),
             "date": now,
         }
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -51,6 +51,9 @@ class Plan(Settings):
         ["project.seed", "data.seed"], min_length=1, description="Keys of the configuration that a seed is put into."
     )
     overrides: list[str] = Field([], description="key=value, for all runs.")
+    split: Literal["test", "val"] = Field(
+        "test", description="What the last checkpoint of a run is scored on; val for tuning, which may not see test."
+    )
     keep_runs: bool = Field(False, description="Keep the folder of a run once its line is written.")
     runs: list[Entry] = Field(min_length=1, description="The rows of the table, in its order.")
 

@@ -76,12 +76,12 @@ def _of_one(predictions: Predictions, spec: DataSpec, one: OneBias) -> dict[str,
     return {name: told[name] for name in _OF_BIAS}
 
 
-def conclude(run: Run, erm: dict[str, Any] | None) -> dict[str, Any]:
-    """Evaluate the last and the best checkpoint on the test set, once; write evaluation/ and result.json."""
+def conclude(run: Run, erm: dict[str, Any] | None, split: str = "test") -> dict[str, Any]:
+    """Evaluate the last and the best checkpoint on a split, the test set once; write evaluation/ and result.json."""
     config = run.experiment.config
     scores = {}
     for kind, path in (("best", _best(run)), ("last", run.folder.last)):  # the networks are then those of the last
-        evaluation = _evaluate(run.experiment, path, checkpoint.load(path), "test")
+        evaluation = _evaluate(run.experiment, path, checkpoint.load(path), split)
         evaluation.write()
         scores[kind] = evaluation.scores()
     result = {
@@ -100,7 +100,7 @@ def conclude(run: Run, erm: dict[str, Any] | None) -> dict[str, Any]:
     if config.logging.use_tensorboard:
         with TensorBoard(run.folder.tensorboard) as board:
             show_features(board, run.experiment, run.records[-1]["step"])
-            show_settings(board, flat(config.model_dump()), scores["last"]["test"])
+            show_settings(board, flat(config.model_dump()), scores["last"][split])
     return result
 
 

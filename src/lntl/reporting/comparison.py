@@ -15,6 +15,7 @@ from lntl.runs.results import Line
 
 COLOR_VAR = "data.color_var"
 MEANINGS = {COLOR_VAR: "colour variance σ²"}
+SPLITS = {"test": "Test", "val": "Validation"}
 UNRANKED = ("bias_accuracy",)  # neither high nor low is better
 
 
@@ -104,9 +105,18 @@ def compare(
         column = _column(run, by)
         cells[column] = _with(cells.get(column, Cell()), found.get(run.key), metric)
     rows = [Row(name, cells) for name, cells in ours.items()]
-    published = _published(columns) if metric == "accuracy" and by == COLOR_VAR else []
+    split = _split([found[run.key] for run in wanted if run.key in found])
+    published = _published(columns) if split == "test" and metric == "accuracy" and by == COLOR_VAR else []
     outdated = sum(key not in {run.key for run in wanted} for key in found)
-    return Comparison(metric, by, columns, rows, published, _notes(rows, published, wanted, found, outdated))
+    return Comparison(metric, by, columns, rows, published, _notes(rows, published, wanted, found, outdated, split))
+
+
+def _split(lines: list[Line]) -> str:
+    """Return the split that scored the runs, as their lines say."""
+    splits = {line.get("split", "test") for line in lines if not results.failed(line)}
+    if len(splits) > 1:
+        raise UserError("some of these runs were scored on test, some on val; give each plan a file of results")
+    return splits.pop() if splits else "test"
 
 
 def _latest(lines: Iterable[Line]) -> list[Planned]:
@@ -170,13 +180,18 @@ def _usual(rows: list[Row]) -> int:
 
 
 def _notes(
-    ours: list[Row], published: list[Row], wanted: list[Planned], found: dict[tuple[str, str, int], Line], outdated: int
+    ours: list[Row],
+    published: list[Row],
+    wanted: list[Planned],
+    found: dict[tuple[str, str, int], Line],
+    outdated: int,
+    split: str,
 ) -> list[str]:
     """Return what has to be said below the table."""
     notes = []
     if n := _usual(ours):
-        told = f"n = {n} where no other is given"
-        notes.append(f"Test set, last checkpoint of each run; mean ± sample standard deviation over seeds, {told}.")
+        told = "last checkpoint of each run; mean ± sample standard deviation over seeds"
+        notes.append(f"{SPLITS[split]} set, {told}, n = {n} where no other is given.")
     sources: dict[str, list[str]] = {}
     for row in published:
         sources.setdefault(row.source, []).append(row.name)
