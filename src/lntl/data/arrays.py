@@ -117,7 +117,7 @@ class Arrays:
                 f"which a bias from: {shown[0]} could be told; name an array"
             )
         labels = assemble(rows, bias, _Pictures(x), tuple(x.shape[1:]), self.config)
-        mean, std = _statistics(x, labels.splits["train"].row if self.config.normalise == "train" else None)
+        mean, std = statistics(x, labels.splits["train"].row if self.config.normalise == "train" else None)
         kind = ImageArraySplit if x.dim() == 4 else ArraySplit
         self.spec, self.val_note, self.bias_kind = labels.spec, labels.val_note, labels.bias_kind
         self.splits = {
@@ -149,7 +149,7 @@ def _single(name: str, found: dict[str, list[Column]], where: str) -> Column:
     return found[name][0]
 
 
-def _statistics(x: Tensor, train: Tensor | None) -> tuple[Tensor, Tensor]:
+def statistics(x: Tensor, train: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return mean and deviation over the training rows of each channel (C, 1, 1) or number (D,); 0 and 1 without.
 
     A deviation of 0 counts as 1.

@@ -85,10 +85,10 @@ def assemble(
     value = torch.where(joint.value == IGNORE, len(joint.names), joint.value)
     y = torch.from_numpy(rows.label.code)
     part, val_note = rows.parts((y * (len(joint.names) + 1) + value).numpy(), settings)
-    splits = _splits(y, joint, torch.from_numpy(part))
+    splits = split_up(y, joint, torch.from_numpy(part))
     kind = ", ".join(column.name for column in biases)
     return Labels(
-        spec=_spec(names, joint, image_shape, n, splits["train"]),
+        spec=spec_of(names, joint, image_shape, n, splits["train"]),
         splits=splits,
         val_note=val_note,
         bias_kind=kind,
@@ -97,14 +97,16 @@ def assemble(
     )
 
 
-def _splits(y: Tensor, bias: Bias, part: Tensor) -> dict[str, Labelled]:
+def split_up(y: Tensor, bias: Bias, part: Tensor) -> dict[str, Labelled]:
+    """Return the labels of each split; part (n,) is the place of a row's split in SPLITS."""
     group = torch.where(bias.value == IGNORE, IGNORE, y * len(bias.names) + bias.value)
     everything = Labelled(y, bias.label, group, torch.arange(len(y)), bias.rank, bias.sizes)
     places = {name: (part == place).nonzero()[:, 0] for place, name in enumerate(SPLITS)}
     return {name: everything.each(lambda tensor, index=index: tensor[index]) for name, index in places.items()}  # type: ignore[misc]
 
 
-def _spec(names: tuple[str, ...], bias: Bias, image_shape: tuple[int, ...], n: int, train: Labelled) -> DataSpec:
+def spec_of(names: tuple[str, ...], bias: Bias, image_shape: tuple[int, ...], n: int, train: Labelled) -> DataSpec:
+    """Return what a model must know of n rows; names: of the classes."""
     known = train.group != IGNORE
     y, value = train.y[known], train.group[known] - train.y[known] * len(bias.names)
 

@@ -158,6 +158,12 @@ def combine(columns: Sequence[Column]) -> Bias:
     )
 
 
+def unknown(n: int) -> Bias:
+    """Return the bias of n rows of which it is not known: one value, which no row has."""
+    blank = torch.full((n,), IGNORE)
+    return Bias(blank, blank, ("unknown",), (1,), torch.zeros(n, 0), ())
+
+
 def _check_size(column: Column) -> None:
     if len(column.values) < 2:
         only = f"the one value {column.values[0]!r}" if column.values else "no value at all"

@@ -41,16 +41,18 @@ class Experiment:
         return predict(networks, self.loader(split), self.data.spec.num_groups, self.data.spec.aligned)
 
 
-def build(config: Config, trained: bool = False) -> Experiment:
+def build(config: Config, trained: bool = False, data: Any = None) -> Experiment:
     """Return the experiment, ready to train; raises UserError where the device or the data are not to be had.
 
     trained: a checkpoint's weights are going to be read, so that no first weights from elsewhere are wanted.
+    data: a data set that is made already, in place of the one that the configuration names.
     """
     memory.keep_freed()
     fabric = Fabric(**_device(config.training.device), precision=config.training.precision)
     if config.training.precision == "16-mixed" and fabric.device.type == "cpu":
         raise UserError("training.precision: 16-mixed needs a GPU; on the CPU use bf16-mixed or 32-true")
-    data = plugins.load("lntl.data", config.data.name)(config.data)
+    if data is None:
+        data = plugins.load("lntl.data", config.data.name)(config.data)
     torch.manual_seed(derive(config.project.seed, "weights"))
     networks = plugins.load("lntl.models", config.model.name)(data.spec, config.model)
     if not trained:

@@ -1,0 +1,238 @@
+"""The methods as a scikit-learn estimator: fit(X, y, bias=...), in pipelines, searches and data frames."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import Tags, check_consistent_length, check_random_state
+from sklearn.utils.extmath import softmax
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from lntl import config as configuration
+from lntl import plugins
+from lntl.config import Config
+from lntl.data import in_memory
+from lntl.data.array_file import as_tensor
+from lntl.errors import UserError
+from lntl.evaluation.features import features
+from lntl.experiment import build, recipe
+from lntl.types import Networks
+
+__all__ = ["DebiasedClassifier"]
+
+Array = NDArray[Any]
+_DTYPES = [np.float32, np.uint8]  # what X is turned into (the first), unless it is one of them
+_AT_ONCE = 1000  # examples in one forward pass
+
+
+class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A classifier that does not use a known bias, after Kim et al., "Learning Not to Learn", CVPR 2019.
+
+    X is feature vectors (n, D), which stay as they are (put a StandardScaler before it), or images (n, H, W),
+    (n, H, W, C) or (n, C, H, W), uint8 or float in [0, 1], whose channels are brought to mean 0 and deviation 1 inside.
+
+    Parameters
+    ----------
+    method : a name from `lntl methods`, e.g. "lntl", "group_dro", "bias_product", "erm" (plain training).
+    model : "mlp"; for images also "convnet", "lenet", or a dict as in the YAML, e.g.
+        {"name": "torchvision/resnet18", "split": "layer2", "small_images": True}.
+    hidden : units of each layer of f, for model "mlp"; the last is the number of features.
+    epochs : passes over the data with `method`. Before it f and g are pre-trained by `erm` for a tenth of them, where
+        the method plays against h or learns from errors; then h alone for as many, where it plays against h.
+    batch_size, lr, weight_decay : of Adam, for all networks.
+    mu, lam : scale of the reversed gradient and weight of the information term, of methods that have them; None for
+        the method's own.
+    ema : decay a step of the weights' moving average, which then is what predicts; None for the last weights.
+    method_settings : further settings of the method, e.g. {"h_steps": 2}; `lntl methods NAME` prints them.
+    phases : the training story as in the YAML, a list of {"method": ..., "epochs": ..., ...}, in place of method,
+        epochs, mu, lam and method_settings.
+    device : auto, cpu, cuda, cuda:N or mps.
+    random_state : int, RandomState or None; with an int the result is the same on each call.
+
+    Attributes
+    ----------
+    classes_, n_features_in_ (X.shape[1]), feature_names_in_ : as in scikit-learn.
+    input_shape_ : shape of one example.
+    networks_ : the trained f, g and h, on the CPU.
+    history_ : a dict an epoch: phase, method, epoch, and the means of the loss terms.
+    """
+
+    def __init__(
+        self,
+        method: str = "lntl",
+        model: str | dict[str, Any] = "mlp",
+        *,
+        hidden: tuple[int, ...] = (256, 128),
+        epochs: int = 30,
+        batch_size: int = 128,
+        lr: float = 0.001,
+        weight_decay: float = 0.0,
+        mu: float | None = None,
+        lam: float | None = None,
+        ema: float | None = None,
+        method_settings: dict[str, Any] | None = None,
+        phases: list[dict[str, Any]] | None = None,
+        device: str = "auto",
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.method, self.model, self.hidden = method, model, hidden
+        self.epochs, self.batch_size, self.lr, self.weight_decay = epochs, batch_size, lr, weight_decay
+        self.mu, self.lam, self.ema, self.method_settings, self.phases = mu, lam, ema, method_settings, phases
+        self.device, self.random_state = device, random_state
+
+    def fit(self, X: Any, y: Any, bias: Any = None) -> Self:
+        """Train on examples X, classes y (n,) and bias labels (n,), or (n, B) of several biases, texts or integers.
+
+        None, NaN, NA, "" and -1 in `bias` mean that it is not known. Methods that do not see the bias need none.
+        """
+        X, y = validate_data(self, X, y, dtype=_DTYPES, allow_nd=True)
+        check_classification_targets(y)
+        self.classes_, code = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(f"y has 1 class, {self.classes_[0]}; a classifier needs two")
+        with _value_errors():
+            config = self._config()
+            _check_bias(config, bias)
+            biases = [] if bias is None else in_memory.columns(bias)
+            check_consistent_length(X, *(column.code for column in biases))
+            data = in_memory.InMemory(_tensor(X), code, tuple(map(str, self.classes_)), biases)
+            self._train(config, data)
+        return self
+
+    def _train(self, config: Config, data: in_memory.InMemory) -> None:
+        with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
+            experiment = build(config, data=data)
+            self.history_ = [
+                {"phase": record.phase, "method": record.method, "epoch": record.epoch, **record.metrics}
+                for record in experiment.trainer
+            ]
+        self.networks_: Networks = experiment.trainer.evaluated.cpu().eval()
+        self.input_shape_ = data.splits["train"].values.shape[1:]
+        self._made_of = (config.model_dump(), data.spec)
+        self._mean, self._std = data.mean, data.std
+        self._device = "cpu" if experiment.fabric.device.type == "cpu" else str(experiment.fabric.device)
+        self._n_features_out = len(self._features(data.splits["train"].values[:1])[0])
+
+    def _config(self) -> Config:
+        """Return the configuration that the parameters stand for."""
+        phases = self.phases
+        if phases is None:
+            given = {"mu": self.mu, "lam": self.lam}
+            own = {name: value for name, value in given.items() if value is not None}
+            phases = recipe.story(self.method, self.epochs, own | (self.method_settings or {}))
+        model = self.model if isinstance(self.model, dict) else {"name": self.model}
+        if self.model == "mlp":
+            model = model | {"hidden": self.hidden}
+        optimizer = {"name": "adam", "lr": self.lr, "weight_decay": self.weight_decay}
+        training = {
+            "device": self.device,
+            "batch_size": self.batch_size,
+            "ema": self.ema,
+            "optimizer_fg": optimizer,
+            "optimizer_h": optimizer,
+            "phases": phases,
+        }
+        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        return recipe.config_of(type(self).__name__, seed, model, training)
+
+    def predict(self, X: Any) -> Array:
+        """Return the class of each example, (n,)."""
+        place = self._logits(X).argmax(axis=1)
+        predicted: Array = self.classes_[place]
+        return predicted
+
+    def predict_proba(self, X: Any) -> Array:
+        """Return the probability of each class in the order of classes_, (n, K)."""
+        logits = self._logits(X)
+        p: Array = softmax(logits)
+        return p
+
+    def decision_function(self, X: Any) -> Array:
+        """Return the logits (n, K); of two classes that of the second minus that of the first, (n,)."""
+        logits = self._logits(X)
+        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
+
+    def transform(self, X: Any) -> Array:
+        """Return the features z = f(x), float32 (n, C), maps flattened; those of many values averaged over a grid."""
+        with _value_errors():
+            return self._features(self._checked(X))
+
+    def _logits(self, X: Any) -> Array:
+        x = self._checked(X)
+        networks = self._on_device()
+        with torch.inference_mode():
+            parts = [networks.g(networks.f(part)) for part in self._batches(x)]
+        logits: Array = torch.cat(parts).cpu().double().numpy()
+        return logits
+
+    def _features(self, x: Tensor) -> Array:
+        z: Array = features(self._on_device(), self._batches(x), "f").flatten(1).numpy()
+        return z
+
+    def _checked(self, X: Any) -> Tensor:
+        """Return examples of the shape that was trained on."""
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=_DTYPES, allow_nd=True)
+        with _value_errors():
+            x = _tensor(X)
+        if x.shape[1:] != self.input_shape_:
+            raise ValueError(f"an example of X is {tuple(x.shape[1:])}, in fit it was {tuple(self.input_shape_)}")
+        return x
+
+    def _batches(self, x: Tensor) -> Iterator[Tensor]:
+        for part in x.split(_AT_ONCE):
+            yield ((part.float() - self._mean) / self._std).to(self._device)
+
+    def _on_device(self) -> Networks:
+        return self.networks_ if self._device == "cpu" else copy.deepcopy(self.networks_).to(self._device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: the networks' weights alone, for those of a library are code that is made."""
+        state: dict[str, Any] = super().__getstate__()
+        return state | {"networks_": state["networks_"].state_dict()} if "networks_" in state else state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take up what was pickled, on the CPU: the machine may have no other device."""
+        super().__setstate__(state)
+        if "networks_" in state:
+            raw, spec = self._made_of
+            model = configuration.validate(raw, type(self).__name__).model
+            with torch.random.fork_rng(devices=[]):
+                self.networks_ = plugins.load("lntl.models", model.name)(spec, model).eval()
+            self._device = "cpu"
+            self.networks_.to(memory_format=torch.channels_last).load_state_dict(state["networks_"])
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+
+def _check_bias(config: Config, bias: Any) -> None:
+    if bias is None and any(method.sees_bias for method in recipe.methods_of(config)):
+        raise UserError(
+            f"method {config.training.phases[-1].method} learns from the bias: give fit(X, y, bias=...), in a pipeline "
+            "or a search with set_fit_request(bias=True) and metadata routing; methods that need none: "
+            f"{', '.join(recipe.blind())}"
+        )
+
+
+def _tensor(X: Array) -> Tensor:
+    return as_tensor(np.require(X, requirements=["C", "W"]), "X")
+
+
+@contextmanager
+def _value_errors() -> Iterator[None]:
+    """Turn an error that the user can mend into the kind that scikit-learn's users expect."""
+    try:
+        yield
+    except UserError as error:
+        raise ValueError(str(error)) from error

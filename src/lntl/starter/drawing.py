@@ -1,0 +1,46 @@
+"""Small pictures of shapes before a background that tells the shape in training."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+SIDE = 32  # pixels
+SHAPES = ("circle", "square", "triangle")
+BACKGROUNDS = {"sand": (194, 166, 114), "grass": (94, 140, 82), "water": (82, 122, 170)}  # RGB; each goes with a shape
+# Number of pictures of each split, and the share of them whose background is drawn apart from the shape.
+SPLITS = {"train": (360, 0.1), "val": (135, 1.0), "test": (270, 1.0)}
+_FINER = 4  # drawn this many times larger, so that edges are smooth
+_CORNERS = {"square": 4, "triangle": 3}
+
+
+def labels() -> Iterator[tuple[str, str, str]]:
+    """Yield shape, background and split of each picture: every shape is as frequent as the others.
+
+    Where the background is drawn apart from the shape, each of the backgrounds is as frequent as the others too.
+    """
+    backgrounds = tuple(BACKGROUNDS)
+    for split, (count, free) in SPLITS.items():
+        apart = round(count * free)
+        for k in range(count):
+            shape = k % len(SHAPES)
+            ground = k // len(SHAPES) % len(SHAPES) if k < apart else shape
+            yield SHAPES[shape], backgrounds[ground], split
+
+
+def picture(shape: str, background: str, random: np.random.Generator) -> Image.Image:
+    """Return a shape of random place, size, turn and grey before a noisy background, RGB."""
+    side = SIDE * _FINER
+    image = Image.new("RGB", (side, side), BACKGROUNDS[background])
+    radius = side * random.uniform(0.26, 0.4)
+    x, y = side / 2 + side * random.uniform(-0.1, 0.1, 2)
+    grey = int(random.choice((random.integers(0, 60), random.integers(215, 256))))
+    draw = ImageDraw.Draw(image)
+    if shape == "circle":
+        draw.circle((x, y), radius, fill=(grey, grey, grey))
+    else:
+        corners, turn = _CORNERS[shape], random.uniform(-12, 12)
+        draw.regular_polygon((x, y, radius), corners, turn, fill=(grey, grey, grey))
+    small = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float64)
+    noisy = small + random.normal(0, 10, 3) + random.normal(0, 8, small.shape)
+    return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))

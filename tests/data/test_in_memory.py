@@ -1,0 +1,88 @@
+"""Arrays in memory against the same arrays read from a file."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from lntl.data.array_file import as_tensor
+from lntl.data.arrays import Arrays
+from lntl.data.in_memory import InMemory, columns
+from lntl.errors import UserError
+from lntl.types import IGNORE, Batch
+
+N = 24
+Y = np.arange(N) % 2
+SKY = np.array(["day", "", "night"])[np.arange(N) % 3]
+AGE = np.arange(N) // 5
+
+
+def fields(batch: Batch) -> dict[str, torch.Tensor]:
+    return {name: getattr(batch, name) for name in Batch.__slots__}
+
+
+@pytest.mark.parametrize("shape", [(4,), (6, 6), (6, 6, 3)], ids=str)
+def test_it_is_the_training_part_of_a_file(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    x = np.random.default_rng(0).random((N, *shape), dtype=np.float32)
+    rows = [*range(N), 0, 0]
+    np.savez(
+        tmp_path / "a.npz", x=x[rows], y=Y[rows], sky=SKY[rows], age=AGE[rows], split=["train"] * N + ["val", "test"]
+    )
+    normalise: Any = "train" if len(shape) > 1 else "none"
+    config = Arrays.Config(
+        path=str(tmp_path / "a.npz"),
+        bias=["sky", "age"],
+        split="split",
+        normalise=normalise,  # type: ignore[list-item]
+    )
+    read = Arrays(config)
+    made = InMemory(
+        as_tensor(x, "x"), Y, ("0", "1"), [*columns(pd.Series(SKY, name="sky")), *columns(pd.Series(AGE, name="age"))]
+    )
+    index = torch.arange(N)
+    one, other = (fields(data.splits["train"].batch(index)) for data in (read, made))
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, rtol=0, atol=0)
+    assert made.spec.image_shape == read.spec.image_shape
+    assert made.spec.bias_names == read.spec.bias_names
+    assert made.spec.each_bias == read.spec.each_bias
+    assert made.spec.num_rows == N
+
+
+def test_without_a_bias_every_label_of_it_is_unknown() -> None:
+    data = InMemory(torch.zeros(N, 3), Y, ("a", "b"), [])
+    batch = data.splits["train"].batch(torch.arange(N))
+    assert (batch.bias == IGNORE).all()
+    assert (batch.group == IGNORE).all()
+    assert not batch.bias_features.any()
+    assert (data.spec.num_bins, data.spec.num_biases, data.spec.aligned) == (1, 1, ())
+
+
+NAMES = {
+    "list": (["b", "a", None, "b"], ["bias"], ("a", "b"), [1, 0, IGNORE, 1]),
+    "numbers": (np.array([10, 2, -1, 10]), ["bias"], ("2", "10"), [1, 0, IGNORE, 1]),
+    "floats": (np.array([10, 2, np.nan, 10]), ["bias"], ("2", "10"), [1, 0, IGNORE, 1]),
+    "nullable": (pd.Series([10, 2, None, 10], dtype="Int64", name="age"), ["age"], ("2", "10"), [1, 0, IGNORE, 1]),
+    "booleans": ([True, False, None, True], ["bias"], ("False", "True"), [1, 0, IGNORE, 1]),
+    "frame": (pd.DataFrame({"sky": ["b", "a", "", "b"]}), ["sky"], ("a", "b"), [1, 0, IGNORE, 1]),
+    "several": ([["b", "b"], ["a", "b"], ["", "a"], ["b", "a"]], ["bias 0", "bias 1"], ("a", "b"), [1, 0, IGNORE, 1]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", NAMES)
+def test_labels_become_columns(form: str) -> None:
+    bias, names, values, code = NAMES[form]
+    found = columns(bias)
+    assert [column.name for column in found] == names
+    assert found[0].values == values
+    assert found[0].code.tolist() == code
+
+
+def test_what_is_no_label_is_named() -> None:
+    with pytest.raises(UserError, match=r"bias is an array \(2, 2, 2\)"):
+        columns(np.zeros((2, 2, 2)))
+    with pytest.raises(UserError, match=r"age holds 37.5, a number that is not whole"):
+        columns(pd.Series([37.5, 2], name="age"))

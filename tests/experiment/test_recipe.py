@@ -1,0 +1,39 @@
+"""Configurations that are made from a method's name."""
+
+import numpy as np
+import pytest
+
+from lntl.errors import UserError
+from lntl.experiment import recipe
+
+
+@pytest.mark.parametrize(
+    ("method", "epochs", "expected"),
+    [
+        ("erm", 30, [("erm", 30)]),
+        ("group_dro", 30, [("group_dro", 30)]),
+        ("bias_head", 5, [("bias_head", 5)]),
+        ("jtt", 30, [("erm", 3), ("jtt", 30)]),
+        ("lntl", 30, [("erm", 3), ("bias_head", 3), ("lntl", 30)]),
+        ("conditional_adversary", 4, [("erm", 1), ("bias_head", 1), ("conditional_adversary", 4)]),
+    ],
+)
+def test_what_goes_before_a_method(method: str, epochs: int, expected: list[tuple[str, int]]) -> None:
+    story = recipe.story(method, epochs, {"seen": 1})
+    assert [(phase["method"], phase["epochs"]) for phase in story] == expected
+    assert ["seen" in phase for phase in story] == [False] * (len(story) - 1) + [True]
+
+
+def test_the_model_is_as_the_methods_need_it_and_numbers_may_be_numpys() -> None:
+    training = {"lr": 1}
+    phases = [{"method": "domain_independent", "epochs": np.int64(3), "clip_grad_norm": np.float64(2)}]
+    config = recipe.config_of("x", 7, {"name": "mlp", "hidden": (8, np.int64(4))}, {"phases": phases})
+    assert config.model.heads == "per_bias"  # type: ignore[attr-defined]
+    assert config.model.hidden == [8, 4]  # type: ignore[attr-defined]
+    assert (config.project.seed, config.training.phases[0].epochs) == (7, 3)
+    with pytest.raises(UserError, match=r"x: 1 fault.*\n  training.lr: unknown key"):
+        recipe.config_of("x", 7, {"name": "mlp"}, training | {"phases": phases})
+
+
+def test_methods_without_a_bias_are_told() -> None:
+    assert recipe.blind() == ["erm", "jtt", "lff"]

@@ -1,0 +1,135 @@
+"""`lntl init`: what it writes, that the drawn pictures are what the table says, and that all of it runs."""
+
+import csv
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from tiny_runs import lntl
+
+from lntl import config as configuration
+from lntl import plugins, starter
+from lntl.starter.drawing import BACKGROUNDS, SHAPES, SIDE, SPLITS
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("begun") / "shapes"
+    starter.begin(folder)
+    return folder
+
+
+def rows(project: Path) -> list[dict[str, str]]:
+    with (project / "data/table.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_table_has_the_bias_in_train_alone(project: Path) -> None:
+    count = Counter((row["split"], row["shape"], row["background"]) for row in rows(project))
+    grounds = tuple(BACKGROUNDS)
+    for split, (total, free) in SPLITS.items():
+        for shape in range(3):
+            own, others = (
+                [count[split, SHAPES[shape], grounds[b]] for b in range(3) if (b == shape) == same]
+                for same in (True, False)
+            )
+            assert sum(own) + sum(others) == total / 3
+            assert min(others) >= 3
+            if free == 1:
+                assert {*own, *others} == {total / 9}
+            else:
+                assert sum(others) < 0.1 * sum(own)
+
+
+def test_a_picture_shows_its_background_in_the_corners_and_its_shape_in_the_middle(project: Path) -> None:
+    for row in rows(project)[::7]:
+        pixels = np.asarray(Image.open(project / "data" / row["image"]), dtype=float)
+        assert pixels.shape == (SIDE, SIDE, 3)
+        corner = pixels[:3, :3].mean(axis=(0, 1))
+        nearest = min(BACKGROUNDS, key=lambda name: float(np.abs(corner - BACKGROUNDS[name]).sum()))
+        assert nearest == row["background"]
+        middle = pixels[14:18, 14:18].mean()
+        assert middle < 100 or middle > 175  # black or white
+
+
+def test_shapes_differ_by_their_area(project: Path) -> None:
+    """Of the same radius a circle is larger than a square, and that than a triangle: pi, 2 and 3 sqrt(3) / 4."""
+    area: dict[str, list[float]] = {shape: [] for shape in SHAPES}
+    for row in rows(project):
+        grey = np.asarray(Image.open(project / "data" / row["image"]).convert("L"), dtype=float)
+        area[row["shape"]].append(float((np.abs(grey - grey[:3, :3].mean()) > 40).mean()))
+    means = [np.mean(area[shape]) for shape in SHAPES]
+    np.testing.assert_allclose(means / means[0], [1, 2 / np.pi, 3 * 3**0.5 / 4 / np.pi], atol=0.08)
+
+
+def test_it_is_the_same_each_time(project: Path, tmp_path: Path) -> None:
+    starter.begin(tmp_path / "again")
+    for path in project.rglob("*.*"):
+        assert (tmp_path / "again" / path.relative_to(project)).read_bytes() == path.read_bytes()
+
+
+def test_the_configuration_names_the_table_as_it_is(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project)
+    config = configuration.read(Path("config.yaml"))
+    data = plugins.load("lntl.data", config.data.name)(config.data)
+    assert set(data.spec.class_names) == set(SHAPES)
+    assert set(data.spec.bias_names) == set(BACKGROUNDS)
+    assert {name: len(split) for name, split in data.splits.items()} == {k: n for k, (n, _) in SPLITS.items()}
+    assert [data.spec.bias_names[b] for b in data.spec.aligned] == [
+        dict(zip(SHAPES, BACKGROUNDS, strict=True))[name] for name in data.spec.class_names
+    ]
+    assert lntl("data", "info", "config.yaml") == 0
+    assert "background" in capsys.readouterr().out
+
+
+def test_it_trains_beside_plain_training(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    raw = yaml.safe_load(Path("config.yaml").read_text())
+    for phase in raw["training"]["phases"]:
+        phase["epochs"] = 1
+    raw["evaluation"]["erm_epochs"] = 1
+    raw["logging"] = {"output_dir": str(tmp_path)}
+    (tmp_path / "short.yaml").write_text(yaml.safe_dump(raw))
+    assert lntl("train", str(tmp_path / "short.yaml"), "--device", "cpu") == 0
+    assert (tmp_path / "shapes/erm/result.json").exists()
+
+
+def test_the_makefile_calls_the_commands_on_the_run_of_the_configuration(project: Path) -> None:
+    makefile = (project / "Makefile").read_text()
+    run = "results/" + yaml.safe_load((project / "config.yaml").read_text())["project"]["experiment_name"]
+    assert f"RUN := {run}\n" in makefile
+    commands = re.findall(r"^\t(lntl .*)$", makefile, re.M)
+    assert commands == [
+        "lntl data check $(CONFIG)",
+        "lntl train $(CONFIG) $(ARGS)",
+        "lntl report $(RUN)",
+        "lntl predict $(RUN) $(IMAGES) --out predictions.csv",
+        "lntl export $(RUN) --format onnx",
+    ]
+
+
+def test_the_command_says_what_it_wrote_and_what_is_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    assert lntl("init", str(tmp_path / "empty")) == 0
+    told = capsys.readouterr().out
+    assert f"data/table.csv with {sum(n for n, _ in SPLITS.values())} pictures" in told
+    assert "make train" in told
+
+
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_what_is_not_an_empty_folder_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    own = tmp_path / ("mine/notes.txt" if what == "folder" else "mine")
+    own.parent.mkdir(exist_ok=True)
+    own.write_text("mine")
+    assert lntl("init", str(tmp_path / "mine")) == 2
+    assert "mine: not an empty folder; name a new one" in capsys.readouterr().err
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [own]
+    assert own.read_text() == "mine"

@@ -1,0 +1,350 @@
+"""DebiasedClassifier by scikit-learn's own checks, against the trainer, and in pipelines, searches and data frames."""
+
+import copy
+import io
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn import config_context
+from sklearn.base import clone
+from sklearn.metrics import accuracy_score, make_scorer
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from lntl import config as configuration
+from lntl import plugins
+from lntl.experiment import build
+from lntl.sklearn import DebiasedClassifier
+
+N = 150
+SMALL: dict[str, Any] = {"hidden": (16, 8), "epochs": 2, "batch_size": 32, "device": "cpu", "random_state": 0}
+
+
+class Told(DebiasedClassifier):  # type: ignore[misc]
+    """With a bias made up where scikit-learn's checks, which know of none, give none."""
+
+    def fit(self, X: Any, y: Any, bias: Any = None) -> "Told":
+        return super().fit(X, y, np.arange(np.asarray(y).size) % 2 if bias is None else bias)
+
+
+FAILS = {
+    "check_methods_subset_invariance": "numbers are float32, and the last bits of a matrix product depend on its size"
+}
+
+
+@parametrize_with_checks(
+    [
+        cls(method, hidden=(32, 16), epochs=10, batch_size=32)
+        for cls, method in ((DebiasedClassifier, "erm"), (Told, "lntl"))
+    ],
+    expected_failed_checks=lambda _estimator: FAILS,
+    xfail_strict=False,  # on some machines they do not
+)
+def test_scikit_learns_own_checks(estimator: Any, check: Callable[[Any], None]) -> None:
+    check(estimator)
+
+
+@pytest.fixture
+def pets() -> tuple[Any, Any, Any]:
+    """150 vectors that tell an animal and, more loudly, the sky, which tells four animals in five."""
+    random = np.random.default_rng(0)
+    y = np.arange(N) % 3
+    sky = np.where(random.random(N) < 0.8, y, random.integers(0, 3, N))
+    X = np.stack([y + random.normal(0, 0.4, N), 3 * sky + random.normal(0, 0.1, N)], axis=1)
+    return X.astype(np.float32), np.array(["cat", "dog", "eel"])[y], sky
+
+
+def same(a: DebiasedClassifier, b: DebiasedClassifier, X: Any) -> bool:
+    return bool((a.predict_proba(X) == b.predict_proba(X)).all() and (a.transform(X) == b.transform(X)).all())
+
+
+def test_it_trains_as_the_command_line_does(pets: tuple[Any, Any, Any], tmp_path: Path) -> None:
+    """The networks are those of a run on the same arrays with every row in train, bit for bit."""
+    X, y, sky = pets
+    fitted = DebiasedClassifier(**SMALL, mu=0.3, ema=0.9, method_settings={"h_steps": 2}).fit(X, y, bias=sky)
+    split = ["train"] * N + ["val", "test"] * 3
+    more = [0, 0, 1, 1, 2, 2]
+    rows = [*range(N), *more]
+    np.savez(tmp_path / "a.npz", x=X[rows], y=y[rows], bias=sky[rows], split=np.array(split))
+    phases = [
+        {"method": "erm", "epochs": 1},
+        {"method": "bias_head", "epochs": 1},
+        {"method": "lntl", "epochs": 2, "mu": 0.3, "h_steps": 2},
+    ]
+    raw = {
+        "project": {"experiment_name": "a", "seed": int(np.random.RandomState(0).randint(2**31 - 1))},
+        "data": {"name": "arrays", "path": str(tmp_path / "a.npz"), "split": "split", "normalise": "none"},
+        "model": {"name": "mlp", "hidden": [16, 8]},
+        "training": {"device": "cpu", "batch_size": 32, "ema": 0.9, "phases": phases},
+    }
+    experiment = build(configuration.validate(raw, "test"))
+    records = list(experiment.trainer)
+    by_hand = experiment.trainer.evaluated.state_dict()
+    for name, value in fitted.networks_.state_dict().items():
+        assert torch.equal(value, by_hand[name]), name
+    assert [(e["phase"], e["method"], e["train/task"]) for e in fitted.history_ if "train/task" in e] == [
+        (r.phase, r.method, r.metrics["train/task"]) for r in records if "train/task" in r.metrics
+    ]
+    networks = experiment.trainer.evaluated.eval()
+    with torch.no_grad():
+        z = networks.f(torch.from_numpy(X))
+        logits = networks.g(z)
+    np.testing.assert_allclose(fitted.transform(X), z.numpy(), atol=1e-6)
+    np.testing.assert_allclose(fitted.decision_function(X), logits.numpy(), atol=1e-6)
+    np.testing.assert_allclose(fitted.predict_proba(X), logits.softmax(dim=1).numpy(), atol=1e-6)
+    assert (fitted.predict(X) == np.array(["cat", "dog", "eel"])[logits.argmax(dim=1)]).all()
+    assert fitted.score(X, y) == np.mean(fitted.predict(X) == y)
+
+
+def test_of_two_classes_the_decision_is_the_second_logit_minus_the_first(pets: tuple[Any, Any, Any]) -> None:
+    X, y, _ = pets
+    fitted = DebiasedClassifier("erm", **SMALL).fit(X, y == "eel")
+    p = fitted.predict_proba(X)
+    np.testing.assert_allclose(fitted.decision_function(X), np.log(p[:, 1] / p[:, 0]), atol=1e-6)
+
+
+def test_the_bias_matters_to_methods_that_see_it_alone(pets: tuple[Any, Any, Any]) -> None:
+    X, y, sky = pets
+    for method, matters in (("lntl", True), ("erm", False), ("lff", False)):
+        a, b = (DebiasedClassifier(method, **SMALL).fit(X, y, bias=each) for each in (sky, np.roll(sky, 1)))
+        assert same(a, b, X) != matters
+
+
+FORMS: dict[str, Callable[[Any], Any]] = {
+    "texts": lambda sky: np.array(["day", "dusk", "night"])[sky],
+    "list": lambda sky: [int(value) for value in sky],
+    "series": lambda sky: pd.Series(sky, name="sky"),
+    "column": lambda sky: sky[:, None],
+    "floats": lambda sky: sky.astype(np.float32),
+    "categories": lambda sky: pd.Categorical.from_codes(sky, ["day", "dusk", "night"]),
+    "nullable": lambda sky: pd.Series(sky, dtype="Int64"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_bias_is_the_same_in_every_form(pets: tuple[Any, Any, Any], form: str) -> None:
+    X, y, sky = pets
+    a, b = (DebiasedClassifier(**SMALL).fit(X, y, bias=each) for each in (sky, FORMS[form](sky)))
+    assert same(a, b, X)
+    assert b.networks_.h(torch.zeros(2, 8)).shape[:2] == (2, 3)
+
+
+MISSING: dict[str, Any] = {"none": None, "nan": float("nan"), "na": pd.NA, "empty": "", "minus one": -1}
+
+
+@pytest.mark.parametrize("missing", MISSING)
+def test_a_missing_bias_is_not_learned_from(pets: tuple[Any, Any, Any], missing: str) -> None:
+    X, y, sky = pets
+    told = np.array(["day", "dusk", "night"], dtype=object)[sky]
+    told[::7] = MISSING[missing]
+    fitted = DebiasedClassifier("bias_head", **SMALL).fit(X, y, bias=told)
+    known = np.arange(N) % 7 > 0
+    ignored = np.where(known, sky, -100)
+    assert same(fitted, DebiasedClassifier("bias_head", **SMALL).fit(X, y, bias=ignored), X)
+
+
+def test_several_biases_have_a_head_each(pets: tuple[Any, Any, Any]) -> None:
+    X, y, sky = pets
+    frame = pd.DataFrame({"sky": sky, "age": np.where(np.arange(N) % 2, "old", None)})
+    frame.loc[::4, "age"] = "young"
+    fitted = DebiasedClassifier(**SMALL).fit(X, y, bias=frame)
+    assert fitted.networks_.h(torch.zeros(2, 8)).shape == (2, 3, 2)
+
+
+STORIES = {
+    "erm": ["erm"] * 2,
+    "group_dro": ["group_dro"] * 2,
+    "jtt": ["erm", "jtt", "jtt"],
+    "lntl": ["erm", "bias_head", "lntl", "lntl"],
+    "blind_eye": ["erm", "bias_head", "blind_eye", "blind_eye"],
+}
+
+
+@pytest.mark.parametrize("method", plugins.names("lntl.methods"))
+def test_every_method_has_a_story(pets: tuple[Any, Any, Any], method: str) -> None:
+    X, y, sky = pets
+    fitted = DebiasedClassifier(method, **SMALL).fit(X, y, bias=sky)
+    assert [epoch["method"] for epoch in fitted.history_] == STORIES.get(method, [e["method"] for e in fitted.history_])
+    assert np.isfinite(fitted.predict_proba(X)).all()
+
+
+def test_phases_replace_the_story(pets: tuple[Any, Any, Any]) -> None:
+    X, y, sky = pets
+    phases = [{"method": "bias_product", "epochs": np.int64(1)}, {"method": "lntl", "epochs": 2, "mu": np.float64(0.5)}]
+    fitted = DebiasedClassifier(**SMALL, phases=phases).fit(X, y, bias=sky)
+    assert [epoch["method"] for epoch in fitted.history_] == ["bias_product", "lntl", "lntl"]
+    assert fitted.history_[-1]["train/mu"] == pytest.approx(0.5)
+
+
+IMAGES = {
+    "grey": ((12, 12), np.uint8),
+    "color": ((12, 12, 3), np.uint8),
+    "channels first": ((3, 12, 12), np.float32),
+    "float": ((12, 12), np.float64),
+}
+RESNET = {"name": "torchvision/resnet18", "split": "layer1", "small_images": True}
+
+
+@pytest.mark.parametrize("shape", IMAGES)
+def test_images(shape: str) -> None:
+    """Class 1 is bright in its upper half."""
+    sides, dtype = IMAGES[shape]
+    random = np.random.default_rng(0)
+    y = np.arange(60) % 2
+    X = random.uniform(0, 0.5, (60, *sides))
+    rows = np.zeros(sides, dtype=bool)
+    rows[(slice(None), slice(0, 6)) if sides[0] == 3 else slice(0, 6)] = True
+    X[y == 1] += 0.5 * rows
+    X = (X * 255).astype(dtype) if dtype is np.uint8 else X.astype(dtype)
+    fitted = DebiasedClassifier(model="convnet", **SMALL | {"epochs": 15}).fit(X, y, bias=np.arange(60) // 2 % 2)
+    assert fitted.score(X, y) == 1
+    assert fitted.transform(X).shape == (60, 32 * 6 * 6)
+    assert fitted.n_features_in_ == sides[0]
+    assert len(fitted.input_shape_) == 3
+
+
+@pytest.mark.parametrize("model", ["mlp", "convnet", "lenet", RESNET], ids=str)
+def test_it_survives_pickle_joblib_copy_and_clone(model: Any) -> None:
+    random = np.random.default_rng(0)
+    X, y = random.random((40, 8, 8), dtype=np.float32), np.arange(40) % 2
+    fitted = DebiasedClassifier("erm", model, **SMALL | {"epochs": 1}).fit(X, y)
+    file = io.BytesIO()
+    joblib.dump(fitted, file)
+    file.seek(0)
+    state = torch.get_rng_state()
+    for other in (pickle.loads(pickle.dumps(fitted)), joblib.load(file), copy.deepcopy(fitted)):
+        assert same(fitted, other, X)
+    assert torch.equal(torch.get_rng_state(), state)
+    again = clone(fitted)
+    assert not hasattr(again, "networks_")
+    assert same(fitted, again.fit(X, y), X)
+
+
+def test_the_seed_decides_and_the_callers_random_numbers_stay(pets: tuple[Any, Any, Any]) -> None:
+    X, y, sky = pets
+    state, numpys = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002 - the global one is meant
+    first, second = (DebiasedClassifier(**SMALL).fit(X, y, bias=sky) for _ in range(2))
+    other = DebiasedClassifier(**SMALL | {"random_state": 1}).fit(X, y, bias=sky)
+    assert same(first, second, X)
+    assert not same(first, other, X)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (np.random.get_state()[1] == numpys).all()  # noqa: NPY002
+
+
+def test_it_is_quiet_and_writes_no_file(
+    pets: tuple[Any, Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    X, y, sky = pets
+    DebiasedClassifier(**SMALL).fit(X, y, bias=sky).transform(X)
+    assert capfd.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def routing() -> Iterator[None]:
+    with config_context(enable_metadata_routing=True):
+        yield
+
+
+@pytest.mark.usefixtures("routing")
+def test_the_bias_is_routed_through_a_pipeline_and_a_search(pets: tuple[Any, Any, Any]) -> None:
+    X, y, sky = pets
+    pipeline = make_pipeline(StandardScaler(), DebiasedClassifier(**SMALL).set_fit_request(bias=True))
+    scaled = StandardScaler().fit_transform(X)
+    by_hand = DebiasedClassifier(**SMALL).fit(scaled, y, bias=sky)
+    assert (pipeline.fit(X, y, bias=sky).predict_proba(X) == by_hand.predict_proba(scaled)).all()
+
+    seen: list[int] = []
+
+    def noting(y_true: Any, predicted: Any, bias: Any) -> float:
+        seen.append(len(bias))
+        return float(accuracy_score(y_true, predicted))
+
+    grid = {"debiasedclassifier__mu": np.array([0.1, 1.0]), "debiasedclassifier__epochs": np.array([1, 2])}
+    scorer = make_scorer(noting).set_score_request(bias=True)
+    search = GridSearchCV(pipeline, grid, cv=3, scoring=scorer, error_score="raise").fit(X, y, bias=sky)
+    assert seen == [N // 3] * 12
+    assert search.best_params_["debiasedclassifier__epochs"] in (1, 2)
+    assert search.predict(X).shape == (N,)
+
+
+@pytest.mark.usefixtures("routing")
+def test_a_bias_that_nobody_asked_to_route_is_an_error(pets: tuple[Any, Any, Any]) -> None:
+    X, y, sky = pets
+    with pytest.raises(Exception, match="bias"):
+        make_pipeline(StandardScaler(), DebiasedClassifier(**SMALL)).fit(X, y, bias=sky)
+
+
+def test_data_frames_in_and_out(pets: tuple[Any, Any, Any]) -> None:
+    X, y, sky = pets
+    frame = pd.DataFrame(X, columns=["shape", "light"], index=np.arange(N)[::-1])
+    fitted = DebiasedClassifier(**SMALL).fit(frame, pd.Series(y), bias=pd.Series(sky))
+    assert list(fitted.feature_names_in_) == ["shape", "light"]
+    z = fitted.set_output(transform="pandas").transform(frame)
+    assert list(z.columns) == list(fitted.get_feature_names_out()) == [f"debiasedclassifier{k}" for k in range(8)]
+    assert (z.index == frame.index).all()
+    with pytest.raises(ValueError, match="feature names"):
+        fitted.predict(frame[["light", "shape"]])
+
+
+def test_vectors_stay_as_they_are_and_images_are_normalised() -> None:
+    random = np.random.default_rng(0)
+    y = np.arange(30) % 2
+    vectors = random.random((30, 5), dtype=np.float32)
+    fitted = DebiasedClassifier("erm", **SMALL).fit(vectors, y)
+    np.testing.assert_array_equal(next(fitted._batches(torch.from_numpy(vectors))).numpy(), vectors)
+    images = random.random((30, 3, 6, 6), dtype=np.float32)
+    fitted = DebiasedClassifier("erm", **SMALL).fit(images, y)
+    shown = next(fitted._batches(torch.from_numpy(images))).numpy()
+    np.testing.assert_allclose(shown.mean(axis=(0, 2, 3)), 0, atol=1e-6)
+    np.testing.assert_allclose(shown.std(axis=(0, 2, 3)), 1, atol=1e-6)
+
+
+X2, Y, B = np.random.default_rng(0).random((40, 2)), np.arange(40) % 2, np.arange(40) // 2 % 2
+PICTURES = np.random.default_rng(0).random((40, 6, 6))
+WRONG: dict[str, tuple[dict[str, Any], tuple[Any, Any, Any], str]] = {
+    "no bias": ({}, (X2, Y, None), r"method lntl learns from the bias.*erm, jtt, lff"),
+    "one value": ({}, (X2, Y, [1] * 40), "bias bias: it has the one value '1'"),
+    "no value": ({}, (X2, Y, [None] * 40), "no value at all"),
+    "too few": ({}, (X2, Y, B[:5]), r"inconsistent numbers of samples: \[40, 5\]"),
+    "fractions": ({}, (X2, Y, X2[:, 0]), "a number that is not whole; put it into bins"),
+    "a cube": ({}, (X2, Y, np.zeros((40, 1, 1))), r"bias is an array \(40, 1, 1\)"),
+    "method": ({"method": "lnt"}, (X2, Y, B), "did you mean 'lntl'"),
+    "model": ({"model": "mpl"}, (X2, Y, B), "did you mean 'mlp'"),
+    "images wanted": ({"model": "convnet"}, (X2, Y, B), "convnet takes images"),
+    "mu": ({"method": "erm", "mu": 1.0}, (X2, Y, B), "phases.0.mu: unknown key"),
+    "epochs": ({"epochs": 0}, (X2, Y, B), "epochs: 0 should be greater than or equal to 1"),
+    "batch size": ({"batch_size": 1}, (X2, Y, B), "batch_size: 1 should be"),
+    "device": ({"device": "tpu"}, (X2, Y, B), "unknown device 'tpu'"),
+    "setting": ({"method_settings": {"h_step": 2}}, (X2, Y, B), "did you mean 'h_steps'"),
+    "phase": ({"phases": [{"epochs": 2}]}, (X2, Y, B), "phases.0: missing 'method'"),
+    "no phase": ({"phases": []}, (X2, Y, B), "training.phases: List should have at least 1"),
+    "one class": ({}, (X2, Y * 0, B), "y has 1 class, 0; a classifier needs two"),
+    "range": ({}, (PICTURES * 255, Y, B), "give them as uint8, or as float in"),
+    "channels": ({}, (PICTURES[:, :, :, None].repeat(7, 3), Y, B), "with 1 or 3 channels"),
+    "split": ({"model": {"name": "torchvision/resnet18"}}, (PICTURES, Y, B), "model.split: missing"),
+    "learning rate": ({"method": "erm", "lr": 1e30, "epochs": 5}, (X2, Y, B), "the loss is not finite"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_wrong_is_a_value_error_that_names_it(wrong: str) -> None:
+    settings, (X, y, bias), sentence = WRONG[wrong]
+    with pytest.raises(ValueError, match=sentence):
+        DebiasedClassifier(**SMALL | settings).fit(X, y, bias=bias)
+
+
+def test_images_of_another_shape_are_refused() -> None:
+    fitted = DebiasedClassifier("erm", **SMALL).fit(PICTURES, Y)
+    with pytest.raises(ValueError, match=r"an example of X is \(1, 6, 5\), in fit it was \(1, 6, 6\)"):
+        fitted.predict(PICTURES[:, :, :5])
