@@ -1,0 +1,68 @@
+"""The guide to one's own data, followed to the letter on fewer pictures."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+from clone import clone, sh
+from tiny_runs import ROOT
+
+GUIDE = (ROOT / "docs/OWN_DATA.md").read_text(encoding="utf-8")
+# What makes a command quick; everything else is as the guide has it.
+QUICK = {
+    "python make_data.py": "python make_data.py --images 360",
+    "lntl train config.yaml": "lntl train config.yaml evaluation.erm_epochs=1 training.phases.0.epochs=1 "
+    "training.phases.2.epochs=1",
+    "lntl probe results/own_images": "lntl probe results/own_images --seeds 1",
+}
+
+
+def commands() -> list[str]:
+    """Return the lines of all ```bash blocks, in order."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
+    return "".join(blocks).splitlines()
+
+
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """examples/own_images of a clone, after all commands of the guide."""
+    pytest.importorskip("onnxruntime")
+    copy = clone(tmp_path_factory.mktemp("guide"))
+    script = "\n".join(["set -e", *(QUICK.get(line, line) for line in commands())])
+    done = sh(script, copy)
+    assert done.returncode == 0, done.stderr
+    return copy / "examples/own_images"
+
+
+def test_the_guide_has_the_commands_that_are_made_quick() -> None:
+    assert set(QUICK) <= set(commands())
+
+
+def test_the_check_finds_the_bias_and_recommends(followed: Path) -> None:
+    told = json.loads((followed / "results/checks/own_images/check.json").read_text())
+    assert "recommendation" in told
+    assert (followed / "results/checks/own_images/index.html").exists()
+
+
+def test_names_reach_the_last_report(followed: Path) -> None:
+    page = (followed / "results/own_images/report/index.html").read_text(encoding="utf-8")
+    card = (followed / "results/own_images/MODEL_CARD.md").read_text(encoding="utf-8")
+    for name in ("three", "eight", "stripes", "thick"):
+        assert name in page
+        assert name in card
+
+
+def test_every_test_picture_is_predicted(followed: Path) -> None:
+    with (followed / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(list((followed / "data/test").glob("*.png")))
+    assert {row["prediction"] for row in rows} <= {"three", "five", "eight"}
+
+
+def test_the_onnx_file_answers_as_predict_does(followed: Path) -> None:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(followed / "own_images.onnx")
+    assert session.get_inputs()[0].shape[1:] == [3, 32, 32]
