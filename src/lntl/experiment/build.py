@@ -47,7 +47,7 @@ def build(config: Config, trained: bool = False) -> Experiment:
     trained: a checkpoint's weights are going to be read, so that no first weights from elsewhere are wanted.
     """
     memory.keep_freed()
-    fabric = Fabric(**_device(config.training.device), precision=config.training.precision)
+    fabric = Fabric(**device_arguments(config.training.device), precision=config.training.precision)
     if config.training.precision == "16-mixed" and fabric.device.type == "cpu":
         raise UserError("training.precision: 16-mixed needs a GPU; on the CPU use bf16-mixed or 32-true")
     data = plugins.load("lntl.data", config.data.name)(config.data)
@@ -66,7 +66,7 @@ def _method(networks: Networks, config: configuration.Phase, spec: DataSpec) -> 
     return plugins.load("lntl.methods", config.method)(networks, config, spec)
 
 
-def _device(name: str) -> dict[str, Any]:
+def device_arguments(name: str) -> dict[str, Any]:
     """Return Fabric's arguments for a device name of the configuration."""
     kind, _, number = name.partition(":")
     if kind not in ("auto", "cpu", "cuda", "mps") or (number and (kind != "cuda" or not number.isdecimal())):
