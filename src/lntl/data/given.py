@@ -84,19 +84,22 @@ def parsed(images: Images, shape: tuple[int, ...]) -> list[Path] | list[Image.Im
 def floats(values: Any, shape: tuple[int, ...]) -> Tensor:
     """Return an array of numbers (N, *shape) as float32; integers count as numbers where a vector is wanted."""
     if not isinstance(values, np.ndarray | Tensor):
-        raise UserError(f"images: the network takes arrays of numbers (N, {', '.join(map(str, shape))}), no pictures")
-    if (
-        tuple(values.shape[1:]) != shape
-        or not len(values)
-        or (len(shape) > 1 and not torch.as_tensor(values).is_floating_point())
-    ):
+        raise UserError(f"images: the network takes arrays of numbers {_of(shape)}, no pictures; give an array or .npz")
+    tensor = torch.as_tensor(values)
+    if tensor.shape[1:] != shape or not len(tensor) or (len(shape) > 1 and not tensor.is_floating_point()):
         raise UserError(other_shape(values, shape))
-    return torch.as_tensor(values).float().cpu()
+    return tensor.float().cpu()
 
 
 def other_shape(values: Any, shape: tuple[int, ...]) -> str:
+    """Return the sentence that says that an array does not fit."""
+    kind = str(values.dtype).removeprefix("torch.")
     remedy = f"; {_KINDS}" if len(shape) == 3 else ""
-    return f"images: {values.dtype} {tuple(values.shape)} do not fit the network, which takes (N, *{shape}){remedy}"
+    return f"images: {kind} {tuple(values.shape)} do not fit the network, which takes {_of(shape)}{remedy}"
+
+
+def _of(shape: tuple[int, ...]) -> str:
+    return f"(N, {', '.join(map(str, shape))})"
 
 
 def picture(image: Tensor | Image.Image | Path) -> Image.Image:
