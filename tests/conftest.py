@@ -1,13 +1,14 @@
 """What the tests share: one thread a process, a tiny Colored MNIST, builders of small configurations and trainers."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
 import torch
+import used_runs
 from lightning_fabric import Fabric
 from made_runs import make_run
 from tiny_runs import write_config
@@ -108,3 +109,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_config(tmp_path, training={"phases": [{"method": "erm", "epochs": 1}, {"method": "lntl", "epochs": 1}]})
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def used(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A function from a kind of data to the folder of a finished run on it; do not change its files."""
+    folder = tmp_path_factory.mktemp("used")
+    used_runs.write_data(folder)
+    return cache(lambda kind: used_runs.train(folder, kind))

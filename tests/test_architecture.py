@@ -56,10 +56,10 @@ def imports(path: Path) -> Iterator[str]:
 def edges() -> Iterator[tuple[str, str]]:
     """Yield (importing module, imported module) within lntl."""
     known = {module_name(path) for path in PACKAGE.rglob("*.py")}
-    for path in PACKAGE.rglob("*.py"):
+    for path in set(PACKAGE.rglob("*.py")) - {PACKAGE / "__init__.py"}:  # which has no room: `load` looks into one
         for name in imports(path):
             target = name if name in known else name.rpartition(".")[0]
-            if target in known and target != "lntl":  # the package itself holds the version alone
+            if target in known and target != "lntl":  # of the package itself they take the version
                 yield module_name(path), target
 
 

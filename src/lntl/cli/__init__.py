@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import typer
 
-from lntl.cli import benchmarks, data, names, runs, start
+from lntl.cli import benchmarks, data, names, runs, start, use
 from lntl.errors import Interrupted, UserError
 
 app = typer.Typer(
@@ -16,7 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for group in (start.app, runs.app, benchmarks.app, names.app):
+for group in (start.app, runs.app, use.app, benchmarks.app, names.app):
     app.add_typer(group)
 app.add_typer(data.app, name="data")
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lntl.data import array_file
 from lntl.data.biases import Biases, BiasSetting, check_numbers
+from lntl.data.eval_transform import ArrayTransform
 from lntl.data.faults import Faults
 from lntl.data.labelled import Labelled, assemble
 from lntl.data.labels import Column
@@ -118,6 +119,8 @@ class Arrays:
             )
         labels = assemble(rows, bias, _Pictures(x), tuple(x.shape[1:]), self.config)
         mean, std = statistics(x, labels.splits["train"].row if self.config.normalise == "train" else None)
+        white = None if x.dim() < 4 else 1 if x.is_floating_point() else 255
+        self.transform = ArrayTransform(x.shape[1:], mean, std, white)
         kind = ImageArraySplit if x.dim() == 4 else ArraySplit
         self.spec, self.val_note, self.bias_kind = labels.spec, labels.val_note, labels.bias_kind
         self.splits = {

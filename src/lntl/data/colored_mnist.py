@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from lntl.data import official_npy
+from lntl.data.eval_transform import ArrayTransform
+from lntl.data.transforms import luma
 from lntl.plugins import Settings
 from lntl.seeding import derive, permutation
 from lntl.types import IGNORE, Batch, DataSpec
@@ -112,10 +114,8 @@ class ColoredDigits:
 
 
 def _grey(pixels: Tensor) -> Tensor:
-    """Return the luma of uint8 pixels (N, 3, H, W) in three equal channels (weights of ITU-R BT.601)."""
-    r, g, b = pixels.long().unbind(dim=1)
-    luma = ((299 * r + 587 * g + 114 * b + 500) // 1000).to(torch.uint8)
-    return luma[:, None].expand_as(pixels)
+    """Return the luma of uint8 pixels (N, 3, H, W) in three equal channels."""
+    return luma(pixels).expand_as(pixels)
 
 
 def draw_colors(variance: float, means: Tensor, seed: int) -> Tensor:
@@ -201,6 +201,8 @@ class ColoredMNIST:
             name: replace(split, grayscale=config.grayscale, bias_reach=config.bias_reach)
             for name, split in splits.items()
         }
+        mean, std = (torch.tensor(each).view(3, 1, 1) for each in (PIXEL_MEAN, PIXEL_STD))
+        self.transform = ArrayTransform((3, 28, 28), mean, std, white=1, grey=config.grayscale)
         self.spec = DataSpec(
             num_rows=len(train),
             image_shape=(3, 28, 28),

@@ -54,6 +54,20 @@ def decode(path: Path, side: int, fit: Fit) -> NDArray[np.uint8]:
         return np.asarray(_square(_rgb(image, path), side, fit))
 
 
+def upright(image: Path | Image.Image, place: int = 0) -> NDArray[np.uint8]:
+    """Return a file's or a picture's (H, W, 3) uint8 as `decode`, in its own size; `place` is a picture's number."""
+    if isinstance(image, Image.Image):
+        return np.asarray(_rgb(ImageOps.exif_transpose(image), Path(f"image {place}")))
+    with _opened(image) as opened:
+        ImageOps.exif_transpose(opened, in_place=True)
+        return np.asarray(_rgb(opened, image))
+
+
+def squared(picture: Image.Image, place: int, side: int, fit: Fit) -> NDArray[np.uint8]:
+    """Return picture number `place` as `decode` does its file; a large JPEG is here decoded in full."""
+    return np.asarray(_square(_rgb(ImageOps.exif_transpose(picture), Path(f"image {place}")), side, fit))
+
+
 def check_header(path: Path) -> None:
     """Raise UnreadableImageError where the file is missing, no image, or too large; its pixels are not read."""
     with _opened(path):

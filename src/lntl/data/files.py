@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from lntl.data.biases import check_numbers
+from lntl.data.eval_transform import FileTransform
 from lntl.data.faults import Faults
 from lntl.data.images import ImageSettings, ImageSource
 from lntl.data.labelled import Labelled, assemble
@@ -108,6 +109,7 @@ class LabelledFiles:
         labels = assemble(rows, bias, source, source.shape, settings)
         self.spec, self.val_note, self.bias_kind = labels.spec, labels.val_note, labels.bias_kind
         self.splits = {name: FileSplit(**vars(split), source=source) for name, split in labels.splits.items()}
+        self.transform = FileTransform(settings)
         self.skipped = faults.lines
         left_out = [f"{len(self.skipped)} rows are left out, for they are wrong"] if self.skipped else []
         self.notes = [*labels.notes, *left_out]

@@ -49,7 +49,7 @@ class Folders(LabelledFiles):
     def __init__(self, config: "Folders.Config") -> None:
         self.config = config
         root = Path(config.root)
-        names = sorted(_files(root))
+        names = sorted(image_files(root))
         if not names:
             raise UserError(f"{root}: no image file ({', '.join(SUFFIXES)}) lies in it; set data.root")
         parts = [Path(name).parts[:-1] for name in names]
@@ -73,7 +73,7 @@ class Folders(LabelledFiles):
         super().__init__(rows, Paths(root, names), faults, bias, config)
 
 
-def _files(root: Path) -> list[str]:
+def image_files(root: Path) -> list[str]:
     """Return the image files below the root, relative to it; hidden ones are left out."""
     found = []
     for folder, below, files in os.walk(root):

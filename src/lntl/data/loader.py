@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from lntl.seeding import draws, permutation
 from lntl.types import Batch, Split
 
 AHEAD = 2  # batches that are made while one is trained on
+T = TypeVar("T")
 
 
 @runtime_checkable
@@ -55,14 +56,14 @@ class Loader:
             split = split.augmented(order_seed) if isinstance(split, Augmentable) else split
         if getattr(split, "workers", 0):
             # the index stays on the CPU: a thread that fetches it would wait for the device
-            yield from _ahead(split.batch, self._parts(order)[start:])
+            yield from ahead(split.batch, self._parts(order)[start:])
         else:
             yield from map(split.batch, self._parts(order.to(self.device))[start:])
 
 
-def _ahead(make: Callable[[Tensor], Batch], parts: Iterable[Tensor]) -> Iterator[Batch]:
+def ahead(make: Callable[[Tensor], T], parts: Iterable[Tensor]) -> Iterator[T]:
     """Yield make(part) of each part in order, made by a thread up to AHEAD parts before they are asked for."""
-    pool, pending = ThreadPoolExecutor(1, thread_name_prefix="reader"), deque[Future[Batch]]()
+    pool, pending = ThreadPoolExecutor(1, thread_name_prefix="reader"), deque[Future[T]]()
     try:
         for part in parts:
             pending.append(pool.submit(make, part))

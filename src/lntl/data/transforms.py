@@ -26,6 +26,12 @@ def middle(images: Tensor, size: int) -> Tensor:
     return images[..., start : start + size, start : start + size]
 
 
+def luma(pixels: Tensor) -> Tensor:
+    """Return the luma (N, 1, H, W) of uint8 pixels (N, 3, H, W) (weights of ITU-R BT.601)."""
+    r, g, b = pixels.long().unbind(dim=1)
+    return ((299 * r + 587 * g + 114 * b + 500) // 1000).to(torch.uint8)[:, None]
+
+
 def normalise(pixels: Tensor, settings: ImageSettings, out: Tensor) -> None:
     """Write (pixels / 255 - mean) / std of images (N, 3, H, W) uint8 into `out` (N, H, W, 3) float32."""
     mean, std = (torch.tensor(each) for each in (settings.normalise.mean, settings.normalise.std))

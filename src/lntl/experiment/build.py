@@ -48,7 +48,7 @@ def build(config: Config, trained: bool = False, data: Any = None) -> Experiment
     data: a data set that is made already, in place of the one that the configuration names.
     """
     memory.keep_freed()
-    fabric = Fabric(**_device(config.training.device), precision=config.training.precision)
+    fabric = Fabric(**device_arguments(config.training.device), precision=config.training.precision)
     if config.training.precision == "16-mixed" and fabric.device.type == "cpu":
         raise UserError("training.precision: 16-mixed needs a GPU; on the CPU use bf16-mixed or 32-true")
     if data is None:
@@ -68,7 +68,7 @@ def _method(networks: Networks, config: configuration.Phase, spec: DataSpec) -> 
     return plugins.load("lntl.methods", config.method)(networks, config, spec)
 
 
-def _device(name: str) -> dict[str, Any]:
+def device_arguments(name: str) -> dict[str, Any]:
     """Return Fabric's arguments for a device name of the configuration."""
     kind, _, number = name.partition(":")
     if kind not in ("auto", "cpu", "cuda", "mps") or (number and (kind != "cuda" or not number.isdecimal())):

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from lntl import config as configuration
 from lntl.experiment.build import Experiment, build, fitting
 from lntl.runs import checkpoint
@@ -27,8 +29,14 @@ def _on(device: str | None, raw: Any) -> Any:
 def load_networks(experiment: Experiment, saved: Checkpoint, path: Path) -> Networks:
     """Return the networks with a checkpoint's weights to evaluate: their average, where it has one."""
     with fitting(path):
-        average, weights = saved.trainer["average"], saved.trainer["networks"]
-        if average is not None:
-            weights = {k.removeprefix("module."): v for k, v in average.items() if k.startswith("module.")}
-        experiment.networks.load_state_dict(weights)
+        experiment.networks.load_state_dict(evaluated_weights(saved))
     return experiment.networks
+
+
+def evaluated_weights(saved: Checkpoint) -> dict[str, Tensor]:
+    """Return a checkpoint's weights of f, g and h to evaluate: their average, where it has one."""
+    average: dict[str, Tensor] | None = saved.trainer["average"]
+    weights: dict[str, Tensor] = saved.trainer["networks"]
+    if average is None:
+        return weights
+    return {k.removeprefix("module."): v for k, v in average.items() if k.startswith("module.")}

@@ -90,6 +90,7 @@ def conclude(run: Run, erm: dict[str, Any] | None, split: str = "test") -> dict[
         "method": config.training.phases[-1].method,
         "seed": config.project.seed,
         "data": run.experiment.data.source,
+        "sizes": {name: len(split) for name, split in run.experiment.data.splits.items()},
         "selection": f"best: {_selection(run)}; last: no choice; the test set chooses nothing",
         "last": scores["last"],
         "best": scores["best"],

@@ -18,6 +18,7 @@ from lntl.config.keys import HEADLINES
 from lntl.errors import Interrupted, UserError
 from lntl.evaluation import metrics
 from lntl.evaluation.metrics import LOWER_IS_BETTER
+from lntl.experiment import kept
 from lntl.experiment.board import show_confusion, show_data
 from lntl.experiment.build import Experiment, build, fitting
 from lntl.runs import checkpoint
@@ -142,8 +143,8 @@ class Run:
         return best(defined, key=lambda record: record[f"val/{name}"], default=None)
 
     def _save(self, path: Path) -> None:
-        config = self.experiment.config.model_dump()
-        checkpoint.save(path, Checkpoint(config, self.experiment.trainer.state_dict(), self.records))
+        config, state = self.experiment.config.model_dump(), self.experiment.trainer.state_dict()
+        checkpoint.save(path, Checkpoint(config, state, self.records, kept.of_data(self.experiment.data)))
 
 
 def _share_of_most_frequent(parts: list[Tensor]) -> float:

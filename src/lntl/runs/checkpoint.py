@@ -17,11 +17,15 @@ FORMAT = 1  # raise it when the content changes its meaning
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The resolved configuration, the trainer's state, and the metrics of every finished epoch."""
+    """The resolved configuration, the trainer's state, and the metrics of every finished epoch.
+
+    `data`: what the networks must know of their data to be used without them; None in files of older versions.
+    """
 
     config: dict[str, Any]
     trainer: dict[str, Any]
     records: list[dict[str, Any]]
+    data: dict[str, Any] | None = None
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -61,7 +65,7 @@ def load(path: Path) -> Checkpoint:
             f"{path}: not a readable checkpoint ({reason}): truncated, or of another program; "
             f"use another one from {path.parent}"
         ) from error
-    if not isinstance(content, dict) or not {"format", *_FIELDS} <= content.keys():
+    if not isinstance(content, dict) or not {"format", *_FIELDS} - {"data"} <= content.keys():
         raise UserError(f"{path}: a file of another program, not a checkpoint of lntl; train with `lntl train`")
     if content["format"] != FORMAT:
         theirs = content.get("lntl", "(another version)")
@@ -69,4 +73,4 @@ def load(path: Path) -> Checkpoint:
             f"{path}: checkpoint format {content['format']} (lntl {theirs}), but lntl {__version__} reads "
             f"format {FORMAT}; install lntl {theirs} to use it"
         )
-    return Checkpoint(**{field: content[field] for field in _FIELDS})
+    return Checkpoint(**{field: content[field] for field in _FIELDS if field in content})

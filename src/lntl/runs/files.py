@@ -22,8 +22,9 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-        temporary.unlink(missing_ok=True)
         raise UserError(f"{path}: cannot write it: {error}; is the disk full, or the folder read-only?") from error
+    finally:
+        temporary.unlink(missing_ok=True)  # there only where `write` failed
 
 
 def write_text(path: Path, text: str) -> None:

@@ -14,8 +14,8 @@ class RunFolder:
     """A run's config.yaml, environment.json, run.log, metrics.jsonl, tensorboard_logs/, checkpoints/, result.json.
 
     What `lntl probe` adds: probe.json, embedding.npz, and recoloring.json and .npz where the data can be recoloured.
-    Its report adds samples.npz and report/. Where rows of the data are wrong and were left out, skipped_rows.txt lists
-    them.
+    Its report adds samples.npz and report/, `lntl card` MODEL_CARD.md. Where rows of the data are wrong and were left
+    out, skipped_rows.txt lists them.
     """
 
     def __init__(self, path: Path) -> None:
@@ -35,6 +35,7 @@ class RunFolder:
         self.samples = path / "samples.npz"
         self.skipped = path / "skipped_rows.txt"
         self.report = path / "report"
+        self.card = path / "MODEL_CARD.md"
         self.last = self.checkpoints / "last.pth"
         self.best = self.checkpoints / "best_model.pth"
 
@@ -70,7 +71,15 @@ class RunFolder:
         try:
             for folder in (self.tensorboard, self.checkpoints, self.evaluation, self.report):
                 shutil.rmtree(folder, ignore_errors=True)
-            found = (self.probe, self.embedding, self.recoloring, self.recoloring_strip, self.samples, self.skipped)
+            found = (
+                self.probe,
+                self.embedding,
+                self.recoloring,
+                self.recoloring_strip,
+                self.samples,
+                self.skipped,
+                self.card,
+            )
             for file in (self.config, self.environment, self.log, self.metrics, self.result, *found):
                 file.unlink(missing_ok=True)
             self.checkpoints.mkdir(parents=True)

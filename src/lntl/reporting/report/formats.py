@@ -38,6 +38,13 @@ class Groups(BaseModel):
     count: list[list[int]]
 
 
+class OneBias(BaseModel):
+    """What evaluation/test.json says of one of several biases."""
+
+    metrics: dict[str, Metric]
+    by_bias: list[Row]
+
+
 class Evaluation(BaseModel):
     """evaluation/test.json."""
 
@@ -50,6 +57,7 @@ class Evaluation(BaseModel):
     by_bias: list[Row]
     groups: Groups
     confusion: list[list[int]]
+    each_bias: dict[str, OneBias] = {}
     warnings: list[str] = []
 
 
@@ -132,6 +140,7 @@ class Result(BaseModel):
     method: str
     seed: int
     data: str = ""
+    sizes: dict[str, int] = {}
     selection: str = ""
     best: Checkpoint
     last: Checkpoint

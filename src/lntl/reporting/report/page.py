@@ -40,14 +40,14 @@ def write_report(runs: Sequence[Path], out: Path, notes: Mapping[Path, list[str]
         raise UserError(f"{out}: cannot make the folder: {error.strerror}; name another one with --out") from error
     page = render_page(report, [files for files, _ in read_runs])
     write_text(out / "index.html", page)
-    write_text(out / "report.md", _environment().get_template("report.md").render(report))
+    write_text(out / "report.md", templates().get_template("report.md").render(report))
     write_text(out / "report.json", json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return out / "index.html"
 
 
 def render_page(report: Facts, runs: Sequence[RunFiles]) -> str:
     """Return the page: one HTML document that needs nothing else."""
-    environment = _environment()
+    environment = templates()
     shown = [
         {
             "facts": facts,
@@ -67,7 +67,8 @@ def render_page(report: Facts, runs: Sequence[RunFiles]) -> str:
     )
 
 
-def _environment() -> Environment:
+def templates() -> Environment:
+    """Return the templates with the filters that they use."""
     environment = Environment(
         loader=PackageLoader("lntl.reporting"),
         autoescape=select_autoescape(["html"]),

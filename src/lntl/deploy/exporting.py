@@ -1,0 +1,170 @@
+"""Export f and g of a trained run to one file, checked against the original on images of the test split."""
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lntl import __version__, plugins
+from lntl import config as configuration
+from lntl.deploy.loading import DESCRIBED, SUFFIX, Classifier, checkpoint_of, load, made
+from lntl.errors import UserError
+from lntl.runs import checkpoint
+from lntl.runs.files import write_atomic
+
+Format = Literal["safetensors", "torch_export", "onnx"]
+IMAGES = 64  # of the test split, that an export is checked on
+TOLERANCE = 1e-4  # in a probability
+EXTRA_FILE = "lntl.json"  # of a torch_export: what the metadata of the others say
+Run = Callable[[Tensor], Tensor]  # from images to probabilities
+
+
+class Standalone(nn.Module):
+    """From float images on the [0, 1] scale (or vectors) to probabilities: normalisation, f, g and softmax."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.f, self.g = classifier.f, classifier.g
+        for name, value in zip(("mean", "std"), classifier.transform.unit(), strict=True):
+            self.register_buffer(name, value)
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the probabilities (N, classes)."""
+        probabilities: Tensor = self.g(self.f((images - self.mean) / self.std)).softmax(dim=1)
+        return probabilities
+
+
+@dataclass(frozen=True)
+class Check:
+    """How far an export is from the original: the largest difference of a probability, over n images of `origin`."""
+
+    difference: float
+    n: int
+    origin: str
+
+
+def export(target: Path, kind: Format, out: Path) -> Check:
+    """Write the classifier of a run folder or a checkpoint to `out`; return how it was checked.
+
+    Raises UserError, with nothing written, where the file does not say what the original says.
+    """
+    if not out.parent.is_dir():
+        raise UserError(f"{out}: there is no folder {out.parent}; make it, or name another file")
+    if kind == "safetensors" and out.suffix != SUFFIX:
+        raise UserError(f"{out}: give it the suffix {SUFFIX}, by which lntl.load knows it")
+    path = checkpoint_of(target)
+    classifier = load(path).to(memory_format=torch.contiguous_format)
+    images, x, origin = _images(path, classifier)
+    content, run = _KINDS[kind](classifier, images, _told(path, classifier, inside=kind != "safetensors"))
+    with torch.no_grad():
+        expected = classifier(x).softmax(dim=1)
+        parts = (slice(0, len(x)), slice(0, 1))  # a batch, and one image alone
+        difference = max(float((run(images[part]) - expected[part]).abs().max()) for part in parts)
+    if not difference <= TOLERANCE:
+        raise UserError(
+            f"{out}: not written, for the {kind} export differs from the original by up to {difference:.2g} in a "
+            f"probability, over {len(x)} {origin}; at most {TOLERANCE:g} is right; try another --format"
+        )
+    write_atomic(out, lambda file: file.write(content))
+    return Check(difference, len(x), origin)
+
+
+def _images(path: Path, classifier: Classifier) -> tuple[Tensor, Tensor, str]:
+    """Return images to check on as an export takes them, x of the same images as evaluation makes it, and their origin.
+
+    They come from all over the test split; where the data cannot be read, they are random numbers.
+    """
+    config = configuration.validate(checkpoint.load(path).config, f"{path} (the configuration inside)")
+    try:
+        data = plugins.load("lntl.data", config.data.name)(config.data)
+    except UserError as error:
+        mean, std = classifier.transform.unit()
+        x = torch.rand(IMAGES, *classifier.transform.shape, generator=torch.Generator().manual_seed(0))
+        return x, (x - mean) / std, f"random images (the data cannot be read: {error})"
+    split = data.splits["test"]
+    index = torch.linspace(0, len(split) - 1, min(IMAGES, len(split))).long()
+    x = split.batch(index).x
+    if not hasattr(data, "transform"):  # a data set of one's own, whose x is what the networks take
+        return x, x, "images of the test split"
+    raw = split.values[index] if hasattr(split, "values") else split.pixels(index)
+    return raw / 255 if raw.dtype == torch.uint8 else raw, x, "images of the test split"
+
+
+def _told(path: Path, classifier: Classifier, inside: bool) -> dict[str, Any]:
+    """Return the description that travels along; inside: whether the graph normalises."""
+    transform = classifier.transform
+    mean, std = (value.flatten().tolist() for value in transform.unit())
+    shape = ", ".join(map(str, transform.shape))
+    scale = "in [0, 1]" if len(transform.shape) == 3 else "not normalised"
+    return {
+        "lntl_version": __version__,
+        "checkpoint": str(path),
+        "input": f"images: float32 (N, {shape}) {scale}: {transform.told}; normalised "
+        f"{'by the graph itself' if inside else 'as `normalisation` says before f'}",
+        "output": f"probabilities: float32 (N, {len(classifier.class_names)}), in the order of class_names"
+        if inside
+        else "weights of f and g alone; lntl.load makes the classifier of them",
+        "normalisation": {"mean": mean, "std": std, "inside": inside},
+        **classifier.described,
+    }
+
+
+def _safetensors(classifier: Classifier, images: Tensor, told: dict[str, Any]) -> tuple[bytes, Run]:
+    from safetensors.torch import load as read
+    from safetensors.torch import save
+
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in told.items()}
+    content = save({key: value.contiguous() for key, value in classifier.state_dict().items()}, texts)
+    described = {name: json.loads(texts[name]) for name in DESCRIBED}
+    return content, Standalone(made(described, read(content), Path(told["checkpoint"])))
+
+
+def _torch_export(classifier: Classifier, images: Tensor, told: dict[str, Any]) -> tuple[bytes, Run]:
+    file = io.BytesIO()
+    torch.export.save(_traced(classifier, images), file, extra_files={EXTRA_FILE: json.dumps(told)})
+    file.seek(0)
+    return file.getvalue(), torch.export.load(file).module()
+
+
+def _onnx(classifier: Classifier, images: Tensor, told: dict[str, Any]) -> tuple[bytes, Run]:
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401 - torch.onnx writes with it
+    except ImportError as error:
+        raise UserError(f"--format onnx: {error}; pip install onnx onnxscript onnxruntime") from error
+    program = torch.onnx.export(
+        _traced(classifier, images), dynamo=True, verbose=False, input_names=["images"], output_names=["probabilities"]
+    )
+    assert program is not None  # as torch says it is without a path
+    model = program.model_proto
+    onnx.helper.set_model_props(model, {k: v if isinstance(v, str) else json.dumps(v) for k, v in told.items()})
+    content = model.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return content, lambda x: torch.from_numpy(session.run(None, {"images": x.numpy()})[0])
+
+
+def _traced(classifier: Classifier, images: Tensor) -> torch.export.ExportedProgram:
+    """Return the graph from images to probabilities, for any number of images."""
+    batch = {"images": {0: torch.export.Dim("batch")}}
+    try:
+        return torch.export.export(Standalone(classifier), (images[:2],), dynamic_shapes=batch)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"the model cannot be traced ({reason}); use --format safetensors") from error
+
+
+_KINDS: dict[Format, Callable[[Classifier, Tensor, dict[str, Any]], tuple[bytes, Run]]] = {
+    "safetensors": _safetensors,
+    "torch_export": _torch_export,
+    "onnx": _onnx,
+}

@@ -1,0 +1,138 @@
+"""A trained run as a module that classifies: f and g with the transform of evaluation; neither h nor the data."""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from lntl.data.eval_transform import EvalTransform, restored
+from lntl.data.given import Images, Source
+from lntl.data.loader import ahead
+from lntl.errors import UserError
+from lntl.experiment import kept
+from lntl.experiment.build import device_arguments, fitting
+from lntl.experiment.opened import evaluated_weights
+from lntl.runs import checkpoint
+from lntl.runs.folder import RunFolder
+
+AT_ONCE = 256  # images that go through the networks together
+SUFFIX = ".safetensors"
+DESCRIBED = ("class_names", "model", "spec", "transform")  # what a classifier is made from, besides its weights
+
+
+class Classifier(nn.Module):
+    """f and g of a trained run, in evaluation mode, with everything that its use takes.
+
+    class_names: the name of each class, in the order of the probabilities. transform: from images to x, as evaluation
+    makes it. described: plain values from which the classifier can be made again: class_names, model, spec, transform.
+    """
+
+    def __init__(self, f: nn.Module, g: nn.Module, transform: EvalTransform, described: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.f, self.g, self.transform, self.described = f, g, transform, dict(described)
+        self.class_names: tuple[str, ...] = tuple(described["class_names"])
+        self.requires_grad_(False).eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (N, classes) of x as `transform` makes it."""
+        logits: Tensor = self.g(self.f(x))
+        return logits
+
+    def predict(self, images: Images, batch_size: int = AT_ONCE) -> Tensor:
+        """Return the probability of each class, float32 (N, classes) on the CPU.
+
+        images: paths; PIL images; uint8 (N, H, W, 3) or (N, 3, H, W) in RGB, of any size where the run was trained on
+        image files, which count as pictures in files do; float images (N, C, H, W) in [0, 1] that have the network's
+        size; or, where it takes vectors, numbers (N, D), not normalised.
+        """
+        return self._over(images, lambda x: self(x).float().softmax(dim=1), batch_size)
+
+    def features(self, images: Images, batch_size: int = AT_ONCE) -> Tensor:
+        """Return z = f(x), what the bias was unlearned from: (N, C), (N, C, T) or (N, C, H, W); images as `predict`.
+
+        With `model.split` it is what that layer answers, channels first; for convnet the map (N, 32, 14, 14).
+        """
+        return self._over(images, self.f, batch_size)
+
+    @torch.inference_mode()
+    def _over(self, images: Images, compute: Callable[[Tensor], Tensor], batch_size: int) -> Tensor:
+        source = self.transform.source(images)
+        return torch.cat([compute(x).float().cpu() for x in self.batches(source, batch_size)])
+
+    def batches(self, source: Source, batch_size: int = AT_ONCE) -> Iterator[Tensor]:
+        """Yield x in batches on the classifier's device; the next ones are read meanwhile."""
+        device = next(self.parameters()).device
+        for x in ahead(source.load, torch.arange(len(source)).split(batch_size)):
+            yield x.to(device)
+
+
+def load(path: str | Path, device: str | None = None) -> Classifier:
+    """Return the classifier of a run folder (its best checkpoint), of a checkpoint, or of a .safetensors export.
+
+    device: auto, cpu (the default), cuda, cuda:N or mps. The data of the run are not needed. Raises UserError.
+    """
+    path = Path(path)
+    if path.suffix == SUFFIX:
+        described, weights = _exported(path)
+    else:
+        path = checkpoint_of(path)
+        described, weights = _trained(path)
+    return made(described, weights, path, device or "cpu")
+
+
+def made(described: Mapping[str, Any], weights: Mapping[str, Tensor], path: Path, device: str = "cpu") -> Classifier:
+    """Return the classifier of a description and of weights of f and g, those of h left out; `path` is their file."""
+    networks = kept.networks(described["model"], described["spec"], str(path))
+    with fitting(path):
+        strange = networks.load_state_dict(weights, strict=False)
+        if wrong := [*strange.unexpected_keys, *(k for k in strange.missing_keys if not k.startswith("h."))]:
+            raise KeyError(wrong[0])
+    transform = restored(described["transform"], workers=os.cpu_count() or 1)
+    networks.to(Fabric(**device_arguments(device)).device).to(memory_format=torch.channels_last)
+    return Classifier(networks.f, networks.g, transform, described)
+
+
+def checkpoint_of(path: Path) -> Path:
+    """Return the best checkpoint of a run folder, its last where none is best; a file as it is."""
+    if not path.is_dir():
+        return path
+    folder = RunFolder(path)
+    found = next((each for each in (folder.best, folder.last) if each.exists()), None)
+    if found is None:
+        raise UserError(f"{path}: no checkpoint lies in its checkpoints/; is it a run folder, and has training begun?")
+    return found
+
+
+def _trained(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    saved = checkpoint.load(path)
+    if saved.data is None:
+        raise UserError(
+            f"{path}: written by a version of lntl whose checkpoints do not say what their data look like, so it "
+            f"cannot be used without them; train it again, or use `lntl eval {path}` where its data are"
+        )
+    described = {"model": saved.config["model"], "class_names": list(saved.data["spec"]["class_names"]), **saved.data}
+    return described, evaluated_weights(saved)
+
+
+def _exported(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file; write one with lntl export RUN --format safetensors")
+    try:
+        with safe_open(path, framework="pt") as file:
+            texts = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+    except SafetensorError as error:
+        raise UserError(f"{path}: not a readable .safetensors file ({error})") from error
+    if missing := [name for name in DESCRIBED if name not in texts]:
+        raise UserError(
+            f"{path}: not an export of lntl, for its metadata lack {', '.join(missing)}; write one with "
+            "lntl export RUN --format safetensors"
+        )
+    return {name: json.loads(texts[name]) for name in DESCRIBED}, weights

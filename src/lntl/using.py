@@ -1,0 +1,62 @@
+"""What the commands predict, export and card do."""
+
+from pathlib import Path
+from typing import Literal
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from lntl.console import err, out
+from lntl.deploy.exporting import Format
+from lntl.deploy.exporting import export as export_to
+from lntl.deploy.inputs import read
+from lntl.deploy.loading import load
+from lntl.deploy.predicting import Prediction
+from lntl.errors import UserError
+from lntl.reporting.card import write_card
+
+
+def predict(
+    run: Path,
+    images: list[Path],
+    table: Path,
+    *,
+    column: str | None,
+    features: Path | None,
+    on_error: Literal["stop", "skip"],
+    device: str | None,
+) -> None:
+    """Write the predictions of images into a table; name the images that were left out."""
+    for path in (table, features):
+        if path is not None and path.resolve() in [image.resolve() for image in images]:
+            raise UserError(f"{path}: is to be read and written; name another file to write")
+    given = read(images, column)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=err, disable=not err.is_terminal) as bar:
+        task = bar.add_task("images", total=len(given.names))
+        prediction = Prediction(load(run, device or "auto"), given, on_error, lambda n: bar.advance(task, n))
+        prediction.write(table, features)
+    out.print(f"{len(prediction.places)} predictions", highlight=False)
+    for path in filter(None, (table, features)):
+        out.print(f"  {path}", soft_wrap=True, highlight=False)
+    if prediction.unreadable:
+        out.print(f"{len(prediction.unreadable)} images cannot be read and are left out:", style="yellow")
+    for line in prediction.unreadable:
+        out.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
+
+
+def export(run: Path, kind: Format, path: Path) -> None:
+    """Export a run's classifier; tell how near it is to the original."""
+    check = export_to(run, kind, path)
+    out.print(
+        f"{kind}: probabilities differ from the original by at most {check.difference:.1e}, over {check.n} "
+        f"{check.origin}",
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
+    )
+    out.print(f"  {path}", soft_wrap=True, highlight=False)
+
+
+def card(run: Path) -> None:
+    """Write the model card of a run."""
+    out.print(f"  {write_card(run)}", soft_wrap=True, highlight=False)

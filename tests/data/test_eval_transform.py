@@ -1,0 +1,157 @@
+"""The transform of evaluation makes of files, pictures and arrays what the data sets make of them."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pictures import folder_of, gradient
+from PIL import Image
+
+from lntl.data.arrays import Arrays
+from lntl.data.colored_mnist import PIXEL_MEAN, PIXEL_STD, ColoredMNIST
+from lntl.data.decoding import UnreadableImageError
+from lntl.data.eval_transform import ArrayTransform, EvalTransform, FileTransform, as_it_is, restored
+from lntl.data.images import ImageSettings, ImageSource
+from lntl.errors import UserError
+
+SETTINGS: list[dict[str, Any]] = [
+    {"size": 12},
+    {"size": 12, "crop": "resized", "fit": "pad"},
+    {"size": 8, "fit": "stretch", "normalise": {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7]}},
+]
+
+
+def again(transform: EvalTransform) -> EvalTransform:
+    """Return the transform made from what is kept of it, written out as JSON."""
+    return restored(json.loads(json.dumps(transform.kept())))
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> list[Path]:
+    """Three PNG files of different sizes."""
+    made = [tmp_path / f"{k}.png" for k in range(3)]
+    for path, size in zip(made, [(12, 12), (20, 15), (9, 30)], strict=True):
+        Image.fromarray(gradient(*size)).save(path)
+    return made
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_files_and_pictures_are_those_of_the_image_source(paths: list[Path], settings: dict[str, Any]) -> None:
+    options = ImageSettings.model_validate(settings)
+    expected = ImageSource(paths, options).load(torch.arange(3))
+    for transform in (FileTransform(options), again(FileTransform(options))):
+        assert transform.shape == tuple(expected.shape[1:])
+        assert torch.equal(transform(paths), expected)
+        assert torch.equal(transform([str(path) for path in paths]), expected)
+        assert torch.equal(transform([Image.open(path) for path in paths]), expected)
+        assert torch.equal(transform(paths[1]), expected[1:2])
+        assert torch.equal(transform.source(paths).load(torch.tensor([2, 0])), expected[[2, 0]])
+
+
+def test_byte_arrays_are_pictures_and_float_arrays_are_ready(tmp_path: Path) -> None:
+    paths = folder_of(tmp_path, 3)
+    transform = FileTransform(ImageSettings(size=12, crop="shift"))
+    pixels = np.stack([np.asarray(Image.open(path)) for path in paths])
+    expected = transform(paths)
+    assert torch.equal(transform(pixels), expected)
+    assert torch.equal(transform(torch.from_numpy(pixels).permute(0, 3, 1, 2)), expected)
+    grey = pixels[..., :1]
+    assert torch.equal(transform(grey), transform(np.repeat(grey, 3, axis=3)))
+    ready = torch.rand(2, 3, 12, 12)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    by_hand = torch.stack([(ready[:, c] - mean[c]) / std[c] for c in range(3)], dim=1)
+    torch.testing.assert_close(transform(ready), by_hand)
+    torch.testing.assert_close((ready - transform.unit()[0]) / transform.unit()[1], by_hand)
+
+
+@pytest.mark.parametrize("x", ["uint8 grey", "uint8", "float", "vectors"])
+def test_arrays_are_normalised_as_their_data_set_does(tmp_path: Path, x: str) -> None:
+    random, n = np.random.default_rng(0), 40
+    values = {
+        "uint8 grey": random.integers(0, 256, (n, 6, 5), dtype=np.uint8),
+        "uint8": random.integers(0, 256, (n, 6, 5, 3), dtype=np.uint8),
+        "float": random.random((n, 3, 6, 5)).astype(np.float32),
+        "vectors": random.normal(9, 2, (n, 4)).astype(np.float32),
+    }[x]
+    np.savez(tmp_path / "a.npz", x=values, y=np.arange(n) % 2, bias=np.arange(n) // 2 % 2)
+    data = Arrays(Arrays.Config(path=str(tmp_path / "a.npz")))
+    test = data.splits["test"]
+    given = values[test.row.numpy()]
+    given = given[..., None] if x == "uint8 grey" else given
+    expected = test.batch(torch.arange(len(test))).x
+    for transform in (data.transform, again(data.transform)):
+        assert torch.equal(transform(given), expected)
+        mean, std = transform.unit()
+        unit = test.values / (255 if values.dtype == np.uint8 else 1)
+        torch.testing.assert_close((unit - mean) / std, expected)
+    if x.startswith("uint8"):
+        torch.testing.assert_close(data.transform(test.values / 255), expected)
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_digits_are_normalised_as_in_evaluation(tmp_path: Path, grey: bool) -> None:
+    data = ColoredMNIST(ColoredMNIST.Config(path="/nonexistent", max_images=100, grayscale=grey))
+    colored = ColoredMNIST(ColoredMNIST.Config(path="/nonexistent", max_images=100)).splits["test"]
+    pixels = colored.pixels(torch.arange(5))
+    expected = data.splits["test"].batch(torch.arange(5)).x
+    assert torch.equal(again(data.transform)(pixels), expected)
+    Image.fromarray(pixels[0].permute(1, 2, 0).numpy()).save(tmp_path / "digit.png")
+    assert torch.equal(data.transform(tmp_path / "digit.png"), expected[:1])
+    assert torch.equal(data.transform(Image.open(tmp_path / "digit.png")), expected[:1])
+    if not grey:
+        c, row, column = 1, 14, 14
+        by_hand = (pixels[0, c, row, column].item() / 255 - PIXEL_MEAN[c]) / PIXEL_STD[c]
+        assert expected[0, c, row, column].item() == pytest.approx(by_hand, abs=1e-6)
+
+
+def test_a_data_set_that_tells_no_transform_is_given_x_itself() -> None:
+    x = 100 * torch.randn(4, 3, 5, 5)
+    assert torch.equal(again(as_it_is((3, 5, 5)))(x), x)
+    assert torch.equal(as_it_is((6,))(np.arange(12).reshape(2, 6)), torch.arange(12.0).view(2, 6))
+
+
+FILES, DIGITS, VECTORS = (
+    FileTransform(ImageSettings(size=8)),
+    ArrayTransform((3, 28, 28), torch.zeros(3, 1, 1), torch.ones(3, 1, 1), white=1),
+    ArrayTransform((5,), torch.zeros(5), torch.ones(5)),
+)
+
+
+@pytest.mark.parametrize(
+    ("transform", "images", "says"),
+    [
+        (FILES, [], r"\[\] holds no images; give paths"),
+        (FILES, 3, "3 holds no images"),
+        (FILES, ["a.png", Image.new("RGB", (8, 8))], "a list of str holds no images"),
+        (FILES, [np.zeros((8, 8, 3))], "a list of ndarray holds no images"),
+        (FILES, np.zeros((8, 8, 3), np.uint8), r"uint8 \(8, 8, 3\) do not fit the network, .* \(N, 3, 8, 8\)"),
+        (FILES, torch.zeros(2, 3, 9, 9), r"\(2, 3, 9, 9\) do not fit"),
+        (FILES, np.zeros((2, 4), np.float32), r"\(2, 4\) do not fit"),
+        (FILES, 2 * torch.ones(2, 3, 8, 8), "from 2 to 2; give them as uint8, or as float in"),
+        (DIGITS, torch.zeros(0, 3, 28, 28), r"\(0, 3, 28, 28\) do not fit"),
+        (DIGITS, np.zeros((2, 20, 28, 3), np.uint8), r"uint8 \(2, 3, 20, 28\) do not fit .* \(N, 3, 28, 28\)"),
+        (DIGITS, [Image.new("RGB", (28, 20))], r"image 0: 20 x 28 pixels, and the network takes 28 x 28 pixels \(h"),
+        (VECTORS, torch.zeros(2, 4), r"\(2, 4\) do not fit the network, which takes \(N, 5\)$"),
+        (VECTORS, torch.zeros(0, 5), r"\(0, 5\) do not fit"),
+        (VECTORS, ["a.png"], r"takes arrays of numbers \(N, 5\), no pictures;"),
+        (as_it_is((3, 8, 8)), np.zeros((1, 3, 8, 8), np.uint8), r"uint8 \(1, 3, 8, 8\) do not fit"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_does_not_fit_is_refused(transform: EvalTransform, images: Any, says: str) -> None:
+    with pytest.raises(UserError, match=says) as error:
+        transform(images)
+    assert re.search(r"\n|None|\*", str(error.value)) is None
+
+
+def test_a_picture_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableImageError, match="image 1: its pixels are floating-point"):
+        FILES([Image.new("RGB", (8, 8)), Image.new("F", (8, 8))])
+    (tmp_path / "broken.png").write_bytes(b"")
+    for transform in (FILES, DIGITS):
+        with pytest.raises(UnreadableImageError, match=r"broken\.png: an empty file"):
+            transform(tmp_path / "broken.png")

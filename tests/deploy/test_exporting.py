@@ -1,0 +1,165 @@
+"""`lntl export`: a file says what the run says, tells how to use it, and is not written where it differs."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from safetensors import safe_open
+from test_loading import raw_test_images
+from tiny_runs import lntl
+from torch import Tensor, nn
+from used_runs import DATA, elsewhere
+
+from lntl.deploy import exporting
+from lntl.deploy.exporting import Format, export
+from lntl.deploy.loading import load
+from lntl.errors import UserError
+
+Used = Callable[[str], Path]
+KINDS: dict[Format, str] = {"safetensors": "m.safetensors", "torch_export": "m.pt2", "onnx": "m.onnx"}
+
+
+def told(kind: Format, path: Path) -> dict[str, Any]:
+    """Return what a file says of itself."""
+    if kind == "torch_export":
+        extra = {exporting.EXTRA_FILE: ""}
+        torch.export.load(path, extra_files=extra)
+        return dict(json.loads(extra[exporting.EXTRA_FILE]))
+    if kind == "onnx":
+        texts = {p.key: p.value for p in onnx.load(path).metadata_props}
+    else:
+        with safe_open(path, framework="pt") as file:
+            texts = file.metadata()
+    return {key: json.loads(value) if value[0] in "[{" else value for key, value in texts.items()}
+
+
+def run_alone(kind: Format, path: Path, images: Tensor) -> Tensor:
+    """Return the probabilities that a file gives for images on the [0, 1] scale, without this package where it can."""
+    if kind == "onnx":
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        return torch.from_numpy(session.run(["probabilities"], {"images": images.numpy()})[0])
+    if kind == "torch_export":
+        out: Tensor = torch.export.load(path).module()(images)
+        return out
+    return load(path).predict(images)
+
+
+@pytest.mark.parametrize("data", DATA)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_says_what_the_run_says(used: Used, tmp_path: Path, kind: Format, data: str) -> None:
+    path = tmp_path / KINDS[kind]
+    check = export(used(data), kind, path)
+    assert check.origin == "images of the test split"
+    assert check.difference <= 1e-5
+    original = load(used(data))
+    images = torch.rand(5, *original.transform.shape, generator=torch.Generator().manual_seed(1))
+    expected = original.predict(images)
+    for n in (5, 1, 3):
+        torch.testing.assert_close(run_alone(kind, path, images[:n]), expected[:n], atol=1e-5, rtol=0)
+    says = told(kind, path)
+    assert tuple(says["class_names"]) == original.class_names
+    assert says["lntl_version"] == "0.1.0"
+    assert says["transform"] == json.loads(json.dumps(original.transform.kept()))
+    mean, std = original.transform.unit()
+    assert says["normalisation"] == {
+        "mean": mean.flatten().tolist(),
+        "std": std.flatten().tolist(),
+        "inside": kind != "safetensors",
+    }
+    assert original.transform.told in says["input"]
+    assert not any(name.startswith("h.") for name in names_of_weights(kind, path))
+
+
+def names_of_weights(kind: Format, path: Path) -> list[str]:
+    if kind == "safetensors":
+        with safe_open(path, framework="pt") as file:
+            return list(file.keys())
+    return [*torch.export.load(path).state_dict] if kind == "torch_export" else []
+
+
+@pytest.mark.parametrize("data", DATA)
+def test_a_safetensors_file_is_loaded_again(used: Used, tmp_path: Path, data: str) -> None:
+    path = tmp_path / "m.safetensors"
+    export(used(data) / "checkpoints/best_model.pth", "safetensors", path)
+    images = raw_test_images(used(data))
+    again, original = load(path), load(used(data))
+    assert torch.equal(again.predict(images), original.predict(images))
+    assert torch.equal(again.features(images), original.features(images))
+    assert again.class_names == original.class_names
+
+
+def test_normalisation_that_is_not_the_one_of_evaluation_is_found(
+    used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = (torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
+    monkeypatch.setattr("lntl.data.eval_transform.ArrayTransform.unit", lambda self: other)
+    for kind, name in KINDS.items():
+        with pytest.raises(UserError, match=r"differs from the original by up to 0\.\d+ in a probability, over 64 im"):
+            export(used("digits"), kind, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_difference_that_is_no_number_is_one(used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(exporting._KINDS, "onnx", lambda *_: (b"", lambda x: torch.full((len(x), 10), torch.nan)))
+    with pytest.raises(UserError, match="differs from the original by up to nan"):
+        export(used("digits"), "onnx", tmp_path / "m.onnx")
+
+
+def test_without_the_data_it_is_checked_on_random_images(used: Used, tmp_path: Path) -> None:
+    run = elsewhere(used("vectors"), tmp_path)
+    content = torch.load(run / "checkpoints/best_model.pth", weights_only=True)
+    content["config"]["data"]["path"] = "gone.npz"
+    torch.save(content, run / "checkpoints/best_model.pth")
+    check = export(run, "torch_export", tmp_path / "m.pt2")
+    assert check.origin.startswith("random images (the data cannot be read: gone.npz")
+    assert check.difference < 1e-5
+
+
+def test_the_command_tells_how_near_it_is(used: Used, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "m.safetensors")
+    assert lntl("export", str(used("vectors")), "--format", "safetensors", "--out", out) == 0
+    said = capsys.readouterr().out
+    assert "probabilities differ from the original by at most" in said
+    assert "over 12 images of the test split" in said
+    assert said.splitlines()[-1].strip() == out
+
+
+def test_without_onnx_a_sentence_names_the_command(used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UserError, match="pip install onnx onnxscript onnxruntime"):
+        export(used("vectors"), "onnx", tmp_path / "m.onnx")
+
+
+class Branching(nn.Module):
+    """A layer whose code depends on the numbers it is given."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+def test_a_model_that_cannot_be_traced(used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier = load(used("vectors"))
+    classifier.f = nn.Sequential(classifier.f, Branching())
+    with pytest.raises(UserError, match=r"the model cannot be traced \(.+\); use --format safetensors"):
+        exporting._traced(classifier, torch.zeros(2, 7))
+
+
+@pytest.mark.parametrize(
+    ("run", "kind", "out", "says"),
+    [
+        ("vectors", "onnx", "no/m.onnx", "there is no folder .*no; make it, or name another file"),
+        ("vectors", "safetensors", "m.bin", r"m\.bin: give it the suffix \.safetensors"),
+        (".", "onnx", "m.onnx", "no checkpoint lies in its checkpoints/"),
+    ],
+)
+def test_bad_arguments(used: Used, tmp_path: Path, run: str, kind: Format, out: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        export(used(run) if run != "." else tmp_path, kind, tmp_path / out)
+    assert np.array_equal([*tmp_path.iterdir()], [])

@@ -1,0 +1,154 @@
+"""`lntl.load`: the classifier says what `lntl eval` kept, without the data, from a run, a checkpoint or an export."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from used_runs import DATA, elsewhere
+
+import lntl
+from lntl import config as configuration
+from lntl import plugins
+from lntl.deploy.loading import load
+from lntl.errors import UserError
+from lntl.experiment.opened import load_networks, open_checkpoint
+from lntl.experiment.run import start
+from lntl.runs import checkpoint
+
+Used = Callable[[str], Path]
+
+
+def raw_test_images(run: Path) -> Any:
+    """Return the test images of a run as a user has them: paths, or arrays, in the order of the evaluation."""
+    config = configuration.read(run / "config.yaml")
+    data = plugins.load("lntl.data", config.data.name)(config.data)
+    split = data.splits["test"]
+    if config.data.name == "table":
+        return [split.source.paths[row] for row in split.row.tolist()]
+    return split.values if hasattr(split, "values") else split.pixels(torch.arange(len(split)))
+
+
+@pytest.mark.parametrize("kind", DATA)
+def test_it_says_what_the_evaluation_kept(used: Used, kind: str, tmp_path: Path) -> None:
+    images = raw_test_images(used(kind))
+    classifier = lntl.load(elsewhere(used(kind), tmp_path))
+    kept = np.load(used(kind) / "evaluation/test.npz")
+    probabilities = classifier.predict(images)
+    assert probabilities.dtype == torch.float32
+    assert np.abs(probabilities.numpy() - kept["probabilities"]).max() <= 1e-6
+    assert np.abs(classifier.predict(images, batch_size=5).numpy() - kept["probabilities"]).max() <= 1e-6
+    names = tuple("0123456789") if kind == "digits" else ("cat", "dog", "eel")
+    assert classifier.class_names == names
+    assert not classifier.training
+    assert not hasattr(classifier, "h")
+    assert not any(p.requires_grad for p in classifier.parameters())
+    torch.testing.assert_close(classifier(classifier.transform(images)).softmax(dim=1), probabilities)
+
+
+def test_features_are_what_f_answers(used: Used) -> None:
+    experiment, saved = open_checkpoint(used("digits") / "checkpoints/best_model.pth")
+    networks = load_networks(experiment, saved, used("digits")).eval()
+    batch = experiment.data.splits["test"].batch(torch.arange(4))
+    expected = networks.f(batch.x)
+    z = lntl.load(used("digits")).features(experiment.data.splits["test"].pixels(torch.arange(4)))
+    assert z.shape == (4, 32, 14, 14)
+    torch.testing.assert_close(z, expected)
+
+
+def test_a_checkpoint_is_taken_as_it_is_and_a_run_by_its_best(used: Used, tmp_path: Path) -> None:
+    run = elsewhere(used("vectors"), tmp_path)
+    x = np.random.default_rng(1).normal(5, 3, (9, 7))
+    last = run / "checkpoints/last.pth"
+    content = torch.load(last, weights_only=True)
+    for value in content["trainer"]["average"].values():
+        value.mul_(0)
+    torch.save(content, last)
+    torch.testing.assert_close(load(last).predict(x), torch.full((9, 3), 1 / 3))
+    best = load(run).predict(x)
+    assert not torch.allclose(best, torch.full((9, 3), 1 / 3))
+    moved = shutil.move(run / "checkpoints/best_model.pth", tmp_path / "moved.pth")
+    assert torch.equal(load(moved).predict(x), best)
+    torch.testing.assert_close(load(run).predict(x), torch.full((9, 3), 1 / 3))  # no best one: the last
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = "import sys, lntl; lntl.load; assert not {'torch', 'numpy', 'pydantic'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class Hidden:
+    """A data set of one's own that does not tell its transform."""
+
+    def __init__(self, config: Any) -> None:
+        known = plugins.load("lntl.data", "colored_mnist")
+        data = known(known.Config(path="/nonexistent", max_images=100))
+        self.splits, self.spec, self.source, self.val_note = data.splits, data.spec, "hidden", "hidden"
+
+    class Config(plugins.Settings):
+        """No settings."""
+
+
+def test_a_data_set_without_a_transform_is_given_x_itself(raw_config: Callable[..., dict[str, Any]]) -> None:
+    config = configuration.validate(raw_config("erm") | {"data": {"name": "test_loading.Hidden"}}, "test")
+    run = start(config)
+    list(run.train())
+    split = run.experiment.data.splits["test"]
+    x = split.batch(torch.arange(len(split))).x
+    expected = run.experiment.predict(run.experiment.trainer.evaluated, "test").probabilities
+    torch.testing.assert_close(load(run.folder.path).predict(x), expected)
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("nowhere", "nowhere: there is no such checkpoint"),
+        (".", r"no checkpoint lies in its checkpoints/; is it a run folder"),
+        ("gone.safetensors", r"gone\.safetensors: there is no such file; write one with lntl export"),
+        ("noise.safetensors", r"noise\.safetensors: not a readable \.safetensors file"),
+        ("bare.safetensors", r"its metadata lack class_names, model, spec, transform; write one"),
+        ("old.pth", r"old\.pth: written by a version of lntl whose checkpoints do not say what their data look like"),
+        ("other.pth", r"other\.pth: the model it describes cannot be built: Extra inputs are not permitted"),
+        ("wrong.pth", r"wrong\.pth: its weights do not fit the configured networks"),
+        ("strange.pth", r"strange\.pth: its weights do not fit the configured networks.*f\.9"),
+    ],
+)
+def test_what_cannot_be_loaded(
+    used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, says: str
+) -> None:
+    from safetensors.torch import save_file
+
+    monkeypatch.chdir(tmp_path)
+    content = torch.load(used("vectors") / "checkpoints/last.pth", weights_only=True)
+    Path("noise.safetensors").write_bytes(b"noise")
+    save_file({"f.1.weight": torch.zeros(2)}, "bare.safetensors")
+    torch.save({k: v for k, v in content.items() if k != "data"}, "old.pth")
+    config = content["config"] | {"model": content["config"]["model"] | {"flavour": "sweet"}}
+    torch.save(content | {"config": config}, "other.pth")
+    weights = {k: v for k, v in content["trainer"]["average"].items() if "f.1." not in k}
+    torch.save(content | {"trainer": content["trainer"] | {"average": weights}}, "wrong.pth")
+    weights = content["trainer"]["average"] | {"module.f.9": torch.zeros(2)}
+    torch.save(content | {"trainer": content["trainer"] | {"average": weights}}, "strange.pth")
+    with pytest.raises(UserError, match=says) as error:
+        load(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_device_that_is_not_there(used: Used) -> None:
+    with pytest.raises(UserError, match="unknown device 'tpu'"):
+        load(used("vectors"), "tpu")
+    assert next(load(used("vectors"), "auto").parameters()).dtype == torch.float32
+
+
+def test_what_is_kept_of_the_data_is_plain(used: Used) -> None:
+    saved = checkpoint.load(used("vectors") / "checkpoints/last.pth").data
+    assert saved is not None
+    assert saved["spec"]["class_names"] == ("cat", "dog", "eel")
+    assert saved["spec"]["image_shape"] == (7,)
+    assert saved["transform"]["white"] is None
+    assert len(saved["transform"]["mean"]) == 7

@@ -1,0 +1,173 @@
+"""`lntl predict`: a row an image in the order given, whole files or none, and every unreadable image by name."""
+
+import csv
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_runs import lntl, tree
+
+from lntl.deploy import predicting
+from lntl.deploy.inputs import Inputs, read
+from lntl.deploy.loading import Classifier, load
+from lntl.deploy.predicting import Prediction
+from lntl.errors import UserError
+
+Used = Callable[[str], Path]
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def pets(used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The run on image files; the working directory has copies of the 60 images in pets/, and pets.csv."""
+    run = used("table")
+    shutil.copytree(run.parents[1] / "pets", tmp_path / "pets")
+    shutil.copy(run.parents[1] / "pets.csv", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return run
+
+
+def rows(path: str | Path) -> list[dict[str, str]]:
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def probabilities(path: str | Path) -> torch.Tensor:
+    return torch.tensor([[float(row[f"p_{name}"]) for name in ("cat", "dog", "eel")] for row in rows(path)])
+
+
+@pytest.mark.parametrize("at_once", [7, 256])
+def test_folders_files_and_tables_become_rows(pets: Path, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    monkeypatch.setattr(predicting, "AT_ONCE", at_once)
+    shutil.copy("pets/02.png", "pets/.hidden.png")
+    Path("pets/notes.txt").write_text("no image")
+    assert lntl("predict", str(pets), "pets", "pets.csv", "pets/02.png", "--out", "p.csv", "--features", "z.npz") == 0
+    found = rows("p.csv")
+    below = sorted(map(str, [*Path("pets").glob("[0-9]*.png"), *Path("pets/more").glob("*.png")]))
+    listed = [row["image"] for row in rows("pets.csv")]
+    assert [row["path"] for row in found] == [*below, *listed, "pets/02.png"]
+    assert [*found[0]] == ["path", "prediction", "p_cat", "p_dog", "p_eel"]
+    model = load(pets)
+    expected = model.predict([row["path"] for row in found])
+    torch.testing.assert_close(probabilities("p.csv"), expected, atol=1e-6, rtol=0)
+    assert [row["prediction"] for row in found] == [model.class_names[k] for k in expected.argmax(dim=1)]
+    with np.load("z.npz") as z:
+        assert z["path"].tolist() == [row["path"] for row in found]
+        torch.testing.assert_close(torch.from_numpy(z["features"]), model.features([row["path"] for row in found]))
+
+
+def test_an_npz_of_vectors_or_images(used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for kind, name in (("vectors", "x"), ("images", "pictures")):
+        with np.load(used(kind).parents[1] / f"{kind}.npz") as arrays:
+            x = arrays["x"]
+        np.savez("a.npz", **{name: x})
+        assert lntl("predict", str(used(kind)), "a.npz", "--column", name, "--out", "p.csv") == 0
+        torch.testing.assert_close(probabilities("p.csv"), load(used(kind)).predict(x), atol=1e-6, rtol=0)
+        assert [row["path"] for row in rows("p.csv")] == [f"a.npz[{row}]" for row in range(60)]
+
+
+def break_images() -> None:
+    """Leave three images that cannot be read."""
+    Path("pets/00.png").write_bytes(b"")
+    Path("pets/more/31.png").write_bytes(Path("pets/more/31.png").read_bytes()[:200])
+    Path("pets/58.png").unlink()
+
+
+def test_unreadable_images_stop_before_anything_is_written(pets: Path, capsys: Capture) -> None:
+    break_images()
+    before = tree(Path())
+    assert lntl("predict", str(pets), "pets.csv", "--out", "p.csv", "--features", "z.npz") == 2
+    told = capsys.readouterr().err
+    assert "3 of 60 images cannot be read, so nothing is written; mend them, or leave them out with --on-error" in told
+    for line in ("pets/00.png: an empty file", "pets/more/31.png: a damaged", "pets/58.png: no such file"):
+        assert f"\n  {line}" in told
+    assert tree(Path()) == before
+
+
+def test_unreadable_images_are_skipped_and_listed(pets: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predicting, "AT_ONCE", 2)
+    whole = load(pets).predict([row["image"] for row in rows("pets.csv")])
+    break_images()
+    command = ("predict", str(pets), "pets.csv", "--out", "p.csv", "--features", "z.npz", "--on-error", "skip")
+    assert lntl(*command) == 0
+    out = capsys.readouterr().out
+    assert "57 predictions\n" in out
+    assert "3 images cannot be read and are left out:\n  pets/00.png: an empty file\n" in out
+    kept = [k for k in range(60) if k not in (0, 31, 58)]
+    assert [row["path"] for row in rows("p.csv")] == [rows("pets.csv")[k]["image"] for k in kept]
+    torch.testing.assert_close(probabilities("p.csv"), whole[kept], atol=1e-6, rtol=0)
+    with np.load("z.npz") as z:
+        assert len(z["path"]) == len(z["features"]) == 57
+
+
+def test_where_no_image_can_be_read_there_is_nothing_to_skip_to(pets: Path, capsys: Capture) -> None:
+    for k in range(12):
+        Path(f"bad{k:02}.png").write_bytes(b"")
+    names = sorted(str(path) for path in Path().glob("bad*.png"))
+    assert lntl("predict", str(pets), *names, "--out", "p.csv", "--on-error", "skip") == 2
+    told = capsys.readouterr().err
+    assert "12 of 12 images cannot be read" in told
+    assert "bad09.png" in told
+    assert "bad10.png" not in told
+    assert "and 2 more" in told
+    assert not Path("p.csv").exists()
+
+
+def test_after_the_first_fault_nothing_is_computed(pets: Path) -> None:
+    break_images()
+    classifier, counted = load(pets), []
+    classifier.f.register_forward_hook(lambda *_: counted.append(1))
+    told: list[int] = []
+    prediction = Prediction(classifier, read([Path("pets.csv")], None), tell=told.append)
+    with pytest.raises(UserError, match="3 of 60"):
+        prediction.write(Path("p.csv"))
+    assert counted == []
+    assert sum(told) == 60
+
+
+def test_existing_predictions_are_replaced_only_by_whole_ones(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("p.csv").write_text("before")
+
+    def fail(classifier: Classifier, *_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    classifier = load(pets)
+    monkeypatch.setattr(type(classifier.g), "forward", fail)
+    with pytest.raises(UserError, match=r"p\.csv: cannot write it: out of memory"):
+        Prediction(classifier, Inputs(["pets/02.png"], ["pets/02.png"])).write(Path("p.csv"))
+    assert Path("p.csv").read_text() == "before"
+    assert not list(Path().glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["gone.png"], "gone.png: there is no such file or folder"),
+        (["empty"], "empty: no image file (.jpg,"),
+        (["pets.csv", "--column", "imaeg"], "no column 'imaeg'; did you mean 'image'?"),
+        (["v.npz", "pets"], "an .npz file is predicted alone"),
+        (["v.npz", "--column", "y"], "v.npz: no array 'y'; valid: x"),
+        (["v.npz"], "images: float64 (2, 7) do not fit the network, which takes (N, 3, 16, 16); give paths"),
+        (["pets.csv", "--out", "pets.csv"], "pets.csv: is to be read and written; name another file"),
+        (["pets", "--out", "no/p.csv"], "no/p.csv: there is no folder no; make it, or name another file"),
+        (["pets", "--features", "no/z.npz"], "no/z.npz: there is no folder no"),
+    ],
+)
+def test_bad_arguments(pets: Path, capsys: Capture, arguments: list[str], says: str) -> None:
+    Path("empty").mkdir()
+    np.savez("v.npz", x=np.zeros((2, 7)))
+    out = [] if "--out" in arguments else ["--out", "p.csv"]
+    before = tree(Path())
+    assert lntl("predict", str(pets), *arguments, *out) == 2
+    assert says in capsys.readouterr().err
+    assert tree(Path()) == before
+
+
+def test_pictures_are_no_vectors(used: Used, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    assert lntl("predict", str(used("vectors")), str(tmp_path / "a.png"), "--out", str(tmp_path / "p.csv")) == 2
+    assert "takes arrays of numbers (N, 7), no pictures; give an array or .npz" in capsys.readouterr().err

@@ -1,0 +1,107 @@
+"""The model card says what the run's files hold, and names what was not measured."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from made_runs import make_run
+from tiny_runs import lntl
+
+from lntl.errors import UserError
+from lntl.reporting.card import write_card
+
+NUMBER = re.compile(r"(\d+\.\d)\u202f%")
+
+
+@pytest.fixture
+def run(made: Path, tmp_path: Path) -> Path:
+    """A copy of the made-up LNTL run."""
+    return Path(shutil.copytree(made / "lntl", tmp_path / "lntl"))
+
+
+def row(text: str, name: str) -> str:
+    """Return the row of a table that begins with a name."""
+    return next(line for line in text.splitlines() if line.startswith(f"| {name}"))
+
+
+def test_every_part_is_told_from_the_files(run: Path) -> None:
+    result = json.loads((run / "result.json").read_text())
+    (run / "result.json").write_text(json.dumps(result | {"sizes": {"train": 54000, "val": 6000, "test": 2000}}))
+    assert write_card(run) == run / "MODEL_CARD.md"
+    text = (run / "MODEL_CARD.md").read_text(encoding="utf-8")
+    evaluation, probe = (json.loads((run / name).read_text()) for name in ("evaluation/test.json", "probe.json"))
+    accuracy = evaluation["metrics"]["accuracy"]
+    told = NUMBER.findall(row(text, "accuracy:"))
+    assert told[0] == f"{100 * accuracy['value']:.1f}"
+    assert f"({100 * accuracy['low']:.1f}–{100 * accuracy['high']:.1f}) |" in row(text, "accuracy:")
+    assert "| 2000 |" in row(text, "worst-group accuracy:")
+    for each in (*evaluation["by_class"], *evaluation["by_bias"]):
+        line = row(text, f"{each['name']} |")
+        assert f"| {each['n']}" in line
+        assert NUMBER.findall(line)[0] == f"{100 * each['value']:.1f}"
+    assert f"{100 * probe['chance']['majority']:.1f}\u202f%" in text
+    assert f"{100 * probe['leakage']:.1f}\u202f%" in text
+    for part in (
+        result["data"],
+        result["selection"],
+        "| train | 54000 |",
+        "3. lntl, 6 epochs: lam 0.01, mu 1.0 — Learning Not to Learn",
+        "commit 0123456789abcdef0123456789abcdef01234567",
+        "A processor, 2 of 2 cores",
+        "Training took 5.3\u202fmin",
+        f'lntl.load("{run}")',
+        "Any bias but the colour.",
+    ):
+        assert part in text
+    assert "None" not in text
+    assert "not known" not in text
+    assert not re.search(r"\n\n\n", text)
+
+
+def test_what_was_not_measured_is_named_with_its_command(run: Path) -> None:
+    for name in ("probe.json", "recoloring.json", "environment.json", "evaluation/test.json", "config.yaml"):
+        (run / name).unlink()
+    (run / "checkpoints").mkdir()
+    shutil.rmtree(run / "erm")
+    text = write_card(run).read_text(encoding="utf-8")
+    part = text.split("## What was not measured")[1].split("\n## ")[0]
+    for sentence in (f"`lntl eval {run}`", f"`lntl probe {run}`", "nothing but the bias", "Plain training (ERM)"):
+        assert sentence in part
+    assert "versions and hardware are not known" in text
+    assert "phases are not known" in text
+    assert "Not answered" in text
+    assert "None" not in text
+
+
+def test_a_run_that_is_not_over_says_so(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    text = write_card(tmp_path).read_text(encoding="utf-8")
+    assert "Nothing on the test split." in text
+    assert "The data are not known: the run is not over." in text
+    assert "not known: the run is not over |" in row(text, "chosen by")
+
+
+def test_several_biases_are_told_one_by_one(run: Path) -> None:
+    path = run / "evaluation/test.json"
+    evaluation = json.loads(path.read_text())
+    one = {"metrics": evaluation["metrics"], "by_bias": evaluation["by_bias"][:2]}
+    path.write_text(json.dumps(evaluation | {"each_bias": {"sky": one, "a|b": one}}))
+    text = write_card(run).read_text(encoding="utf-8")
+    assert text.count("| crimson |") == 2
+    assert "Worst-group accuracy over class and sky: " in text
+    assert "| a\\|b | images |" in text
+
+
+def test_a_method_of_ones_own_is_named_and_not_run(tmp_path: Path) -> None:
+    make_run(tmp_path / "own", method="nowhere.Mine")
+    assert "1. nowhere.Mine, 4 epochs\n" in write_card(tmp_path / "own").read_text(encoding="utf-8")
+
+
+def test_the_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert lntl("card", str(run)) == 0
+    assert capsys.readouterr().out.strip() == str(run / "MODEL_CARD.md")
+    with pytest.raises(UserError, match="no run folder"):
+        write_card(tmp_path)
+    assert lntl("card", str(tmp_path)) == 2
