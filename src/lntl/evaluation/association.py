@@ -25,7 +25,7 @@ def crosstab(y: Ints, value: Ints, num_classes: int, num_values: int) -> Ints:
 def cramers_v(table: Ints) -> float:
     """Return sqrt(chi^2 / (n (min(K, B) - 1))) over the classes and values that occur: 0 independent, 1 determined.
 
-    Source: Cramer, "Mathematical Methods of Statistics", 1946. Undefined where only one class or value occurs.
+    Source: Cramér, "Mathematical Methods of Statistics", 1946. Undefined where only one class or value occurs.
     """
     there = _occurring(table)
     n, least = there.sum(), min(there.shape) - 1

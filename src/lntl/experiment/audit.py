@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lntl import __version__
 from lntl.config import Config
 from lntl.evaluation import association
-from lntl.evaluation.association import Ints, crosstab
+from lntl.evaluation.association import LEVEL, POWER, Ints, crosstab
 from lntl.evaluation.summary import SMALL
 from lntl.experiment.audited import Audited, Watch, read
 from lntl.experiment.findings import findings
@@ -22,7 +22,10 @@ from lntl.types import IGNORE
 Facts = dict[str, Any]
 
 FORMAT = 1  # of check.json; raise it when the content changes its meaning
-NAMED = 20  # empty and small cells that are named
+DIFFERENCE_MEANS = (
+    f"d = z / sqrt(2 n + z^2), z = z(1 - {LEVEL} / 2) + z({POWER}): two proportions around one half, each over n rows"
+)
+NAMED = 12  # empty and small cells that are named
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ def _facts(config: Config, audited: Audited, every: Everything) -> Facts:
         if audited.leaking is None
         else {"column": audited.leaking.column, "groups": audited.leaking.groups},
         "duplicates": None,
+        "difference_means": DIFFERENCE_MEANS,
     }
 
 
@@ -141,10 +145,10 @@ def _cells(bias: Facts, split: str, class_names: tuple[str, ...]) -> Facts:
             {"class": class_names[k], "value": bias["values"][b], "n": int(table[k, b])} for k, b in places.tolist()
         ]
 
-    empty, few = np.argwhere(table == 0), np.argwhere((table > 0) & (table < SMALL))
     there = np.argwhere(table > 0)
-    least = there[table[tuple(there.T)].argmin()][None] if len(there) else there
-    smallest = next(iter(named(least)), None)
+    there = there[np.argsort(table[tuple(there.T)], kind="stable")]
+    empty, few = np.argwhere(table == 0), there[table[tuple(there.T)] < SMALL]
+    smallest = next(iter(named(there[:1])), None)
     return {
         "empty": len(empty),
         "small": len(few),

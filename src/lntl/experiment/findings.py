@@ -34,7 +34,15 @@ def cell(each: Facts) -> str:
 
 
 def _some(names: list[str], n: int) -> str:
-    return ", ".join(names[:FEW_NAMES]) + (f" and {n - FEW_NAMES} more" if n > FEW_NAMES else "")
+    return "; ".join(names[:FEW_NAMES]) + (f"; and {n - FEW_NAMES} more" if n > FEW_NAMES else "")
+
+
+def _cells(cells: list[Facts], n: int) -> str:
+    return _some([cell(each) + (f": {each['n']}" if each["n"] else "") for each in cells], n)
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def _wrong_rows(facts: Facts) -> Iterator[Finding]:
@@ -42,12 +50,12 @@ def _wrong_rows(facts: Facts) -> Iterator[Finding]:
         n, shown = len(wrong), _some(wrong, len(wrong))
         if facts["on_error"] == "stop":
             remedy = "training will stop there: mend them, or leave them out with data.on_error: skip"
-            yield "problem", "Rows that are wrong", f"{n} rows are wrong ({shown}); {remedy}."
+            yield "problem", "Rows that are wrong", f"{_counted(n, 'wrong row')} ({shown}); {remedy}."
         else:
-            text = f"{n} rows are wrong and left out, here and in training ({shown})."
+            text = f"{_counted(n, 'wrong row')}, left out here and in training ({shown})."
             yield "warning", "Rows that are left out", text
     if unreadable := facts["unreadable"]:
-        text = f"{len(unreadable)} images cannot be read ({_some(unreadable, len(unreadable))}); "
+        text = f"{_counted(len(unreadable), 'image')} cannot be read ({_some(unreadable, len(unreadable))}); "
         remedy = "training will stop at them: mend them, or have them left out with data.check: read, on_error: skip."
         yield "problem", "Images that cannot be read", text + remedy
 
@@ -55,7 +63,8 @@ def _wrong_rows(facts: Facts) -> Iterator[Finding]:
 def _leaks(facts: Facts) -> Iterator[Finding]:
     if (leaking := facts["leaking"]) is not None:
         groups, column = leaking["groups"], leaking["column"]
-        text = f"{len(groups)} values of {column} have rows in more than one split ({_some(groups, len(groups))})"
+        names = _some(groups, len(groups))
+        text = f"{_counted(len(groups), 'value')} of {column} with rows in more than one split ({names})"
         yield "problem", "Groups in two splits", f"{text}, so that the test rows are not new; give each one split."
 
 
@@ -63,6 +72,7 @@ def _equal(facts: Facts) -> Iterator[Finding]:
     if facts["duplicates"] is None:
         return
     what, equal = facts["duplicates"]["of"], facts["duplicates"]["equal"]
+    differ, inside = equal["disagree"], equal["sets"] - equal["across"]
     if equal["across"]:
         shared = [f"{each['n']} of {each['of']} are in {each['in']}" for each in equal["shared"] if each["n"]]
         level = "problem" if what == "images" else "warning"  # vectors of few values may well be equal by chance
@@ -72,37 +82,41 @@ def _equal(facts: Facts) -> Iterator[Finding]:
             f"Equal {what} in two splits",
             f"{text}: the test asks for what was learned by heart; take them out.",
         )
-    if equal["disagree"]:
-        text = f"{equal['disagree']} sets of equal {what} have different classes: a label of each of them is wrong."
+    if differ:
+        text = f"{_counted(differ, 'set')} of equal {what} with different classes: some of the labels are wrong."
         yield "warning", f"Equal {what}, different classes", text
-    if inside := equal["sets"] - equal["across"]:
-        text = f"{inside} sets of equal {what} lie within a split: they count more than once."
+    if inside:
+        text = f"{_counted(inside, 'set')} of equal {what} within a split: they count more than once."
         yield "note", f"Equal {what} within a split", text
 
 
 def _alike(facts: Facts) -> Iterator[Finding]:
     if facts["duplicates"] is None or facts["duplicates"]["alike"] is None:
         return
-    alike = facts["duplicates"]["alike"]
-    if alike["across"]:
-        text = f"{alike['across']} pairs of images that look alike lie in two splits: are they the same thing twice?"
+    across, differ = (facts["duplicates"]["alike"][key] for key in ("across", "disagree"))
+    if across:
+        text = f"{_counted(across, 'pair')} of images that look alike, in two splits: are they the same thing twice?"
         yield "warning", "Alike images in two splits", f"{text} Then keep them together, with data.group_id."
-    if alike["disagree"]:
-        text = f"{alike['disagree']} pairs of images that look alike have different classes: look at their labels."
+    if differ:
+        text = f"{_counted(differ, 'pair')} of images that look alike, with different classes: look at their labels."
         yield "warning", "Alike images, different classes", text
 
 
 def _train_cells(facts: Facts) -> Iterator[Finding]:
     cells = facts["cells"]["train"]
     if cells["empty"]:
-        names = _some([cell(each) for each in cells["empty_cells"]], cells["empty"])
+        names = _cells(cells["empty_cells"], cells["empty"])
         forbids = (
             "group_dro, resample and reweight cannot weigh what is not there, and domain_independent cannot learn it"
         )
-        yield "warning", "Empty cells in training", f"{cells['empty']} cells have no training row ({names}): {forbids}."
+        yield (
+            "warning",
+            "Empty cells in training",
+            f"{_counted(cells['empty'], 'cell')} without a training row ({names}): {forbids}.",
+        )
     if cells["small"]:
-        names = _some([f"{cell(each)} {each['n']}" for each in cells["small_cells"]], cells["small"])
-        text = f"{cells['small']} cells have fewer than {cells['few']} training rows ({names})"
+        names = _cells(cells["small_cells"], cells["small"])
+        text = f"{_counted(cells['small'], 'cell')} with fewer than {cells['few']} training rows ({names})"
         forbids = "methods that weigh or draw them more often learn them by heart"
         yield "warning", "Tiny cells in training", f"{text}: {forbids}."
 
@@ -110,23 +124,25 @@ def _train_cells(facts: Facts) -> Iterator[Finding]:
 def _test_cells(facts: Facts) -> Iterator[Finding]:
     cells = facts["cells"]["test"]
     if cells["empty"]:
-        names = _some([cell(each) for each in cells["empty_cells"]], cells["empty"])
-        text = f"{cells['empty']} cells have no test row ({names}): worst-group accuracy says nothing of them."
-        yield "warning", "Empty cells in the test set", text
+        names = _cells(cells["empty_cells"], cells["empty"])
+        text = f"{_counted(cells['empty'], 'cell')} without a test row ({names})"
+        yield "warning", "Empty cells in the test set", f"{text}: worst-group accuracy says nothing of them."
     if cells["small"]:
-        names = _some([f"{cell(each)} {each['n']}" for each in cells["small_cells"]], cells["small"])
-        text = f"{cells['small']} cells have fewer than {cells['few']} test rows ({names}): worst-group accuracy"
-        yield "warning", "Tiny cells in the test set", f"{text} cannot be trusted; collect more of them."
+        names = _cells(cells["small_cells"], cells["small"])
+        text = f"{_counted(cells['small'], 'cell')} with fewer than {cells['few']} test rows ({names})"
+        advice = "worst-group accuracy cannot be trusted; collect more of them"
+        yield "warning", "Tiny cells in the test set", f"{text}: {advice}."
     if (least := cells["smallest"]) is not None:
         text = (
             f"Two runs must differ by {100 * cells['difference']:.1f} points in worst-group accuracy to be told apart"
         )
-        n = f"by the {least['n']} test rows of the smallest group, {cell(least)}"
+        n = f"by the {_counted(least['n'], 'test row')} of the smallest group, {cell(least)}"
         yield "note", "What the test set can show", f"{text} {n} ({POWER:.0%} power at {LEVEL:.0%})."
 
 
 def _missing(facts: Facts) -> Iterator[Finding]:
-    shares = {each["name"]: each["missing"]["train"] for each in facts["biases"]}
+    each_bias = facts["biases"][:-1] or facts["biases"]
+    shares = {each["name"]: each["missing"]["train"] for each in each_bias}
     if told := [f"{share:.1%} of {name}" for name, share in shares.items() if share]:
         text = f"In training is missing: {', '.join(told)}. What is said of groups leaves these rows out"
         yield "note", "Bias that is missing", f"{text}, and group_dro never draws them."

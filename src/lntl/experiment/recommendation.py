@@ -11,7 +11,7 @@ from lntl.experiment.findings import skill
 Facts = dict[str, Any]
 
 HARDLY = 0.05  # skill of the bias (see findings) up to which plain training has little to gain from it
-LOOSE = 0.1  # Cramer's V below which a bias hardly goes with the label: "small" for two values, Cohen, 1988
+LOOSE = 0.1  # Cramér's V below which a bias hardly goes with the label: "small" for two values, Cohen, 1988
 NEARLY = 0.9  # skill from which on the bias nearly tells the label
 MOSTLY = 0.5  # share of missing bias labels above which methods that need them have too few
 FEW_GROUPS = 16  # that group_dro keeps a weight for, and whose losses a batch of 128 can tell

@@ -18,6 +18,10 @@ Facts = dict[str, Any]
 
 TOLD = 20  # sets of equal examples, and pairs of alike ones, that are named
 SHOWN = 8  # pairs that are shown as pictures
+ALIKE_MEANS = (
+    f"at most {duplicates.BITS} of 64 bits of a perceptual hash differ, and small grey versions correlate by at least "
+    f"{duplicates.ALIKE}"
+)
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ def twins(data: Any, looked: Looked, every: Everything) -> tuple[Facts, Ints]:
             "told": [told(np.flatnonzero(number == each)[:4]) for each in order],
         },
         "alike": {
+            "means": ALIKE_MEANS,
             "pairs": len(pairs),
             "across": int(apart.sum()),
             "disagree": int(differ.sum()),

@@ -83,7 +83,7 @@ def _key_numbers(facts: Facts) -> list[Facts]:
             "meaning": "training rows on which the best rule from bias value to class is right",
         },
         {
-            "label": "Cramer's V",
+            "label": "Cramér's V",
             "value": None if v is None else f"{v:.2f}",
             "beside": told["undefined"],
             "share": v,

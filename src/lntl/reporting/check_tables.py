@@ -48,7 +48,7 @@ def _splits(facts: Facts) -> Table:
 
 
 def _association(facts: Facts) -> Table:
-    columns = ("bias", "split", "Cramer's V", "mutual information", "told by the bias", "most frequent class")
+    columns = ("bias", "split", "Cramér's V", "mutual information", "told by the bias", "most frequent class")
     table = _table("How much the bias tells of the label", *columns, texts=2)
     for bias in facts["biases"]:
         for split, told in bias["association"].items():
