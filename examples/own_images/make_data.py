@@ -59,7 +59,9 @@ def draw(folder: Path, images: int) -> None:
             picture = texture(name, random) * (1 - ink) + ink
             file = Path(split) / f"{number:04d}.png"
             Image.fromarray((picture * 255).round().astype(np.uint8)).save(folder / file)
-            rows.append({"image": file.as_posix(), "digit": label, "texture": name, "stroke": thickness, "split": split})
+            rows.append(
+                {"image": file.as_posix(), "digit": label, "texture": name, "stroke": thickness, "split": split}
+            )
     with (folder / "table.csv").open("w", newline="", encoding="utf-8") as out:
         writer = csv.DictWriter(out, rows[0])
         writer.writeheader()

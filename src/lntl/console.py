@@ -1,7 +1,8 @@
 """Live progress in a terminal, plain lines elsewhere."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 
@@ -42,6 +43,15 @@ def log_to_file(path: Path) -> None:
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
+
+
+@contextmanager
+def counting(what: str, total: int) -> Iterator[Callable[[float], None]]:
+    """Show a bar in a terminal; give the function that moves it on by a number."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.advance(task, done)
 
 
 def show_progress(events: Iterable[Step | Record], trainer: Trainer, batch_size: int) -> None:

@@ -19,6 +19,24 @@ def info(config: ConfigArgument = "colored_mnist_default", overrides: Overrides 
 
 
 @app.command()
+def check(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the page and check.json go; default: results/checks/EXPERIMENT_NAME.")
+    ] = None,
+    images: Annotated[
+        bool, typer.Option("--images/--no-images", help="Open every image, to find unreadable, equal and alike ones.")
+    ] = True,
+) -> None:
+    """Audit the data before any training: exit code 1 where results could not be trusted."""
+    from lntl import checking
+
+    if not checking.check(config, overrides or [], out, images):
+        raise typer.Exit(1)
+
+
+@app.command()
 def make(
     out: Annotated[Path, typer.Argument(metavar="OUT.npz", help="File to write.")],
     config: ConfigArgument = "colored_mnist_default",

@@ -130,6 +130,7 @@ class Arrays:
         left_out = [f"{len(self.skipped)} rows are left out, for they are wrong"] if self.skipped else []
         self.notes = [*labels.notes, *left_out]
         self.source = "; ".join([f"{rows.where}: {labels.told}", *self.notes])
+        self.called = rows.called
 
 
 def _wanted(config: "Arrays.Config") -> list[str]:

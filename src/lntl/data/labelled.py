@@ -42,9 +42,13 @@ class Labelled:
         """Return what the networks see of the examples at `index`, float (N, ...) on the split's device."""
         raise NotImplementedError
 
+    def bias_labels(self, index: Tensor) -> Tensor:
+        """Return the bias labels at `index` (N,) or (N, B), as a batch has them."""
+        return self.bias[index]
+
     def batch(self, index: Tensor) -> Batch:
         """Return the examples at `index` with their labels."""
-        bias = self.bias[index]
+        bias = self.bias_labels(index)
         return Batch(
             x=self.x(index),
             y=self.y[index],

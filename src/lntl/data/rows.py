@@ -18,6 +18,18 @@ SPLITS = ("train", "val", "test")
 _SPELLINGS = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
 
 
+class LeakingGroupsError(UserError):
+    """Groups of rows that lie in more than one split; `groups` are their names, `column` what they are values of."""
+
+    def __init__(self, where: str, column: str, groups: list[str]) -> None:
+        some = ", ".join(groups[:10])
+        super().__init__(
+            f"{where}: {len(groups)} values of {column} have rows in more than one split ({some}"
+            f"{', ...' if len(groups) > 10 else ''}), so that the test rows are not new; give each of them one split"
+        )
+        self.column, self.groups = column, groups
+
+
 class LabelSettings(Settings):
     """Settings of data with a label and a bias an image."""
 
@@ -48,9 +60,13 @@ class Rows:
     group_id: Column | None
     columns: dict[str, Column]
 
+    def called(self, row: int) -> str:
+        """Return what a row is called, e.g. line 7."""
+        return f"{self.unit} {self.number[row]}"
+
     def faults(self) -> Faults:
         """Return the rows whose label is missing or whose split is not known, for others to add to."""
-        found = Faults(len(self.label.code), self.where, lambda row: f"{self.unit} {self.number[row]}")
+        found = Faults(len(self.label.code), self.where, self.called)
         found.add(np.flatnonzero(self.label.code == IGNORE).tolist(), f"{self.label.name} is empty")
         if self.split is not None:
             split, valid = self.split, ", ".join((*SPLITS, *_SPELLINGS))
@@ -103,13 +119,9 @@ class Rows:
         return part, f"{val:.0%} of the training rows, {drawn}"
 
     def _check_groups(self, part: Ints) -> None:
-        if self.group_id is None or not len(found := straddling(self.group_id.code, part)):
-            return
-        some = ", ".join(self.group_id.values[group] for group in found[:10])
-        raise UserError(
-            f"{self.where}: {len(found)} values of {self.group_id.name} have rows in more than one split ({some}"
-            f"{', ...' if len(found) > 10 else ''}), so that the test rows are not new; give each of them one split"
-        )
+        if self.group_id is not None and len(found := straddling(self.group_id.code, part)):
+            names = [self.group_id.values[group] for group in found.tolist()]
+            raise LeakingGroupsError(self.where, self.group_id.name, names)
 
 
 def _places(split: Column) -> Ints:

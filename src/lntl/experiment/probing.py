@@ -107,8 +107,7 @@ def _subject(path: Path, folder: RunFolder, device: str | None) -> tuple[_Subjec
     warnings: list[str] = []
     erm = _erm(experiment, folder, warnings)
     networks = load_networks(experiment, saved, path)
-    loader = experiment.loader("test")
-    group = torch.cat([batch.group.cpu() for batch in loader.batches()])
+    group = experiment.data.splits["test"].group.cpu()
     known = (group >= 0).nonzero()[:, 0]
     index = known[permutation(len(known), derive(_SEED, "images"))[:MAX_IMAGES]].sort().values
     return _Subject(path, len(saved.records), experiment, networks, erm, index, warnings), group[index]

@@ -80,10 +80,11 @@ class Run:
         Mean over the biases, such as the channels of a map.
         """
         split = self.experiment.data.splits["train"]
-        batch = split.batch(torch.arange(min(len(split), CHANCE_IMAGES)))
-        bias = (batch.bias if batch.bias.dim() > 1 else batch.bias[:, None]).movedim(1, 0)
+        index = torch.arange(min(len(split), CHANCE_IMAGES))
+        labels = split.bias_labels(index) if hasattr(split, "bias_labels") else split.batch(index).bias
+        bias, y = (labels if labels.dim() > 1 else labels[:, None]).movedim(1, 0), split.y[index]
         of_all = [_share_of_most_frequent([channel]) for channel in bias]
-        of_class = [_share_of_most_frequent([channel[batch.y == y] for y in batch.y.unique()]) for channel in bias]
+        of_class = [_share_of_most_frequent([channel[y == label] for label in y.unique()]) for channel in bias]
         return sum(of_all) / len(bias), sum(of_class) / len(bias)
 
     def _tell_health(self, record: Record) -> None:

@@ -35,16 +35,16 @@ def write_samples(folder: RunFolder) -> None:
 
 def _by_class(split: Any, num_classes: int) -> NDArray[Any]:
     """Return the first images of each class; places beyond a class's last image stay black."""
-    like = _small(split.pixels(torch.zeros(1, dtype=torch.int64)))[0]
+    like = small(split.pixels(torch.zeros(1, dtype=torch.int64)))[0]
     pictures = like.new_zeros((num_classes, PER_CLASS, *like.shape))
     for label in range(num_classes):
         rows = torch.nonzero(split.y == label)[:PER_CLASS, 0]
         if len(rows):
-            pictures[label, : len(rows)] = _small(split.pixels(rows))
+            pictures[label, : len(rows)] = small(split.pixels(rows))
     return pictures.numpy()
 
 
-def _small(pixels: Tensor) -> Tensor:
+def small(pixels: Tensor) -> Tensor:
     """Return images (N, C, H, W) uint8 with the longer side at most LARGEST."""
     factor = LARGEST / max(pixels.shape[-2:])
     if factor >= 1:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lntl import plugins
 from lntl.reporting.report.facts import LABELS, run_facts
-from lntl.reporting.report.page import templates
+from lntl.reporting.report.html import environment
 from lntl.reporting.report.reading import RunFiles, read
 from lntl.runs.files import write_text
 from lntl.runs.folder import RunFolder
@@ -17,7 +17,7 @@ def write_card(run: Path) -> Path:
     card = RunFolder(run).card
     facts = run_facts(files, [])
     text = (
-        templates()
+        environment()
         .get_template("card.md")
         .render(
             f=facts,

@@ -2,7 +2,7 @@
 
 from lntl.reporting.figures.base import HEAT, MARKERS, PALETTE
 from lntl.reporting.figures.curves import bias_predictiveness, learning_curves
-from lntl.reporting.figures.heat import confusion_matrices, group_accuracies
+from lntl.reporting.figures.heat import class_by_bias, confusion_matrices, group_accuracies
 from lntl.reporting.figures.leakage import embedding, pareto, probe_bars
 from lntl.reporting.figures.pictures import GAP, TITLE, bias_map, color_clouds, recoloring_strip, sample_grid
 
@@ -14,6 +14,7 @@ __all__ = [
     "TITLE",
     "bias_map",
     "bias_predictiveness",
+    "class_by_bias",
     "color_clouds",
     "confusion_matrices",
     "embedding",

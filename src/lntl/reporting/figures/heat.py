@@ -1,4 +1,4 @@
-"""Heat maps: confusion matrices, and accuracies by class and bias value."""
+"""Heat maps: confusion matrices, and accuracies and counts by class and bias value."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -35,8 +35,23 @@ def group_accuracies(
     counts (class, bias value), the images of each group, are written below its accuracy.
     """
     tables = {name: 100 * np.asarray(table, dtype=np.float64) for name, table in accuracy.items()}
-    below = None if counts is None else np.asarray(counts)
+    below = None if counts is None else dict.fromkeys(tables, np.asarray(counts))
     return _heat_maps(tables, class_names, bias_names, bias_label, "true", "% right", below)
+
+
+def class_by_bias(
+    counts: Mapping[str, ArrayLike], class_names: Sequence[str], bias_names: Sequence[str], bias_label: str
+) -> Figure:
+    """Return of each table of counts (class, bias value) how often each value has the class, in per cent of the value.
+
+    A value without an image stays blank; the counts are written below.
+    """
+    tables = {name: np.asarray(table) for name, table in counts.items()}
+    shares = {}
+    for name, table in tables.items():
+        total = table.sum(axis=0, keepdims=True)
+        shares[name] = np.divide(100 * table, total, out=np.full(table.shape, np.nan), where=total > 0)
+    return _heat_maps(shares, class_names, bias_names, bias_label, "class", "% of the bias value", tables)
 
 
 def _heat_maps(
@@ -46,9 +61,9 @@ def _heat_maps(
     x_label: str,
     y_label: str,
     unit: str,
-    counts: NDArray[Any] | None = None,
+    counts: Mapping[str, NDArray[Any]] | None = None,
 ) -> Figure:
-    """Return one annotated heat map a table, from 0 to 100, with one colour bar for all."""
+    """Return one annotated heat map a table, from 0 to 100, with one colour bar for all; counts: of each table."""
     long = max(len(name) for name in column_names) > 2
     size = min(2.0, max(1.0, len(row_names) / 10, len(column_names) / 10)) * (1 if counts is None else 1.12)
     figure = empty_figure(4.3 * size * len(tables) + 0.8, (5.2 if long else 4.6) * size)
@@ -56,7 +71,7 @@ def _heat_maps(
     for axes, (name, table) in zip(panels, tables.items(), strict=True):
         image = axes.imshow(table, cmap=HEAT, vmin=0, vmax=100, interpolation="none", aspect="auto")
         if max(table.shape) <= MOST_NOTES:
-            _note(axes, table, counts)
+            _note(axes, table, None if counts is None else counts[name])
         axes.set_title(name)
         axes.set_xticks(range(len(column_names)), column_names, rotation=90 if long else 0)
         axes.set_yticks(range(len(row_names)), row_names)

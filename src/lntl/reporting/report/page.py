@@ -3,18 +3,14 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup, escape
 
 from lntl import __version__
 from lntl.errors import UserError
 from lntl.reporting.report.compare import comparison, pareto
 from lntl.reporting.report.drawings import drawings
 from lntl.reporting.report.facts import Facts, run_facts
+from lntl.reporting.report.html import environment, own
 from lntl.reporting.report.reading import RunFiles, read
-from lntl.reporting.report.verdict import duration, percent
 from lntl.runs.files import write_text
 
 MOST_DRAWN = 10  # runs with figures in a page of several, so that it stays below 5 MB
@@ -40,14 +36,14 @@ def write_report(runs: Sequence[Path], out: Path, notes: Mapping[Path, list[str]
         raise UserError(f"{out}: cannot make the folder: {error.strerror}; name another one with --out") from error
     page = render_page(report, [files for files, _ in read_runs])
     write_text(out / "index.html", page)
-    write_text(out / "report.md", templates().get_template("report.md").render(report))
+    write_text(out / "report.md", environment().get_template("report.md").render(report))
     write_text(out / "report.json", json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return out / "index.html"
 
 
 def render_page(report: Facts, runs: Sequence[RunFiles]) -> str:
     """Return the page: one HTML document that needs nothing else."""
-    environment = templates()
+    templates = environment()
     shown = [
         {
             "facts": facts,
@@ -58,46 +54,10 @@ def render_page(report: Facts, runs: Sequence[RunFiles]) -> str:
         for number, (facts, files) in enumerate(zip(report["runs"], runs, strict=True), 1)
     ]
     compared = report["comparison"]
-    return environment.get_template("page.html").render(
+    return templates.get_template("page.html").render(
         report=report,
         runs=shown,
         pareto=pareto(compared["rows"]) if compared else None,
-        style=_own(environment, "style.css"),
-        script=_own(environment, "script.js"),
+        style=own(templates, "style.css"),
+        script=own(templates, "script.js"),
     )
-
-
-def templates() -> Environment:
-    """Return the templates with the filters that they use."""
-    environment = Environment(
-        loader=PackageLoader("lntl.reporting"),
-        autoescape=select_autoescape(["html"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "duration": duration, "span": _span, "cell": _cell, "code": _code}
-    return environment
-
-
-def _own(environment: Environment, name: str) -> Markup:
-    """Return one of our own files as it is."""
-    assert environment.loader is not None
-    return Markup(environment.loader.get_source(environment, name)[0])
-
-
-def _span(estimate: dict[str, Any]) -> str:
-    """Return the interval of an estimate, e.g. 80.4 to 83.8; nothing where it has none."""
-    low, high = estimate["low"], estimate["high"]
-    return "" if low is None or high is None else f"{100 * low:.1f}\u2013{100 * high:.1f}"
-
-
-def _code(text: str) -> Markup:
-    """Return text as HTML, what stands between backticks as code."""
-    parts = str(escape(text)).split("`")
-    return Markup("".join(f"<code>{part}</code>" if number % 2 else part for number, part in enumerate(parts)))
-
-
-def _cell(text: object) -> str:
-    """Return text as it may stand in a table of Markdown."""
-    return " ".join(str(text).replace("|", "\\|").split())
