@@ -215,7 +215,7 @@ def test_data_info(capsys: Capture, folder: Path) -> None:
 
 
 def test_data_make(capsys: Capture, folder: Path) -> None:
-    assert lntl("data", "make", "digits.npz", "tiny.yaml") == 0
+    assert lntl("data", "make", "colored_mnist", "digits.npz", "tiny.yaml") == 0
     data = ColoredMNIST(ColoredMNIST.Config(path="/nonexistent", max_images=100))
     with np.load("digits.npz") as arrays:
         assert len(arrays.files) == 9
@@ -225,7 +225,7 @@ def test_data_make(capsys: Capture, folder: Path) -> None:
             assert np.array_equal(arrays[f"{name}_label"], split.y)
             assert np.array_equal(arrays[f"{name}_color"], split.color)
     before = tree(folder)
-    assert lntl("data", "make", "digits.npz", "tiny.yaml") == 2
+    assert lntl("data", "make", "colored_mnist", "digits.npz", "tiny.yaml") == 2
     assert "digits.npz exists already" in capsys.readouterr().err
     assert tree(folder) == before
 

@@ -3,6 +3,7 @@
 import inspect
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from rich.table import Column, Table
 from lntl import config as configuration
 from lntl import plugins, ready_configs
 from lntl.console import out
+from lntl.data.rows import SPLITS
 from lntl.errors import UserError
+from lntl.makers import tables
+from lntl.makers.tables import Made
 from lntl.models.backbone import Backbone
 from lntl.models.splitting import split_points
 from lntl.runs.files import write_atomic
@@ -142,6 +146,21 @@ def data(config_name: str, overrides: list[str]) -> None:
         filled = f"{int((cells > 0).sum())} of {cells.numel()}"
         table.add_row(name, str(len(split)), str(dataset.spec.num_classes), filled, f"{float(guess):.1%}")
     out.print(table)
+
+
+def made_table(target: Path, source: Path, made: Made, config_name: str) -> None:
+    """Write the table of a download; print how many images of each label and bias each split has, and what is next."""
+    tables.write(target, made)
+    columns = made.columns
+    count = Counter(zip(columns["split"], columns[made.label], columns[made.bias], strict=True))
+    shown = Table("split", made.label, made.bias, Column("images", justify="right"))
+    for cell in sorted(count, key=lambda cell: (SPLITS.index(cell[0]), cell[1:])):
+        shown.add_row(*cell, str(count[cell]))
+    out.print(shown)
+    for note in made.notes:
+        out.print(note, soft_wrap=True, highlight=False)
+    out.print(f"{target}: {len(columns['split'])} images", soft_wrap=True, highlight=False)
+    out.print(f"Next: lntl train {config_name} data.path={target} data.root={source}", soft_wrap=True, highlight=False)
 
 
 def make_data(target: Path, config_name: str, overrides: list[str]) -> None:

@@ -1,13 +1,12 @@
 """Commands about data."""
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
+from lntl.cli import make
 from lntl.cli.arguments import ConfigArgument, Overrides
 
 app = typer.Typer(help="Look at the data of a configuration, or write them to a file.", no_args_is_help=True)
+app.add_typer(make.app, name="make")
 
 
 @app.command()
@@ -16,15 +15,3 @@ def info(config: ConfigArgument = "colored_mnist_default", overrides: Overrides 
     from lntl import describe
 
     describe.data(config, overrides or [])
-
-
-@app.command()
-def make(
-    out: Annotated[Path, typer.Argument(metavar="OUT.npz", help="File to write.")],
-    config: ConfigArgument = "colored_mnist_default",
-    overrides: Overrides = None,
-) -> None:
-    """Write the rendered images, labels and colors of every split to an .npz file."""
-    from lntl import describe
-
-    describe.make_data(out, config, overrides or [])
