@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from lntl.reporting.figures.base import HEAT, empty_figure
 
+LONG = 14  # characters of a name from which on it stands at a row, where it is read without turning the head
+ACROSS = 36  # characters of all names from which on those of columns are turned
 MOST_NOTES = 20  # rows or columns of a heat map whose cells still carry their number
 
 
@@ -32,10 +34,15 @@ def group_accuracies(
 ) -> Figure:
     """Return accuracies (class, bias value) in [0, 1] side by side, in per cent; an empty group (NaN) stays blank.
 
+    Bias values are the columns, and the rows where their names are long.
     counts (class, bias value), the images of each group, are written below its accuracy.
     """
     tables = {name: 100 * np.asarray(table, dtype=np.float64) for name, table in accuracy.items()}
     below = None if counts is None else np.asarray(counts)
+    if max(map(len, bias_names)) >= LONG:
+        tables = {name: table.T for name, table in tables.items()}
+        below = None if below is None else below.T
+        return _heat_maps(tables, bias_names, class_names, "true", bias_label, "% right", below)
     return _heat_maps(tables, class_names, bias_names, bias_label, "true", "% right", below)
 
 
@@ -49,9 +56,11 @@ def _heat_maps(
     counts: NDArray[Any] | None = None,
 ) -> Figure:
     """Return one annotated heat map a table, from 0 to 100, with one colour bar for all."""
-    long = max(len(name) for name in column_names) > 2
-    size = min(2.0, max(1.0, len(row_names) / 10, len(column_names) / 10)) * (1 if counts is None else 1.12)
-    figure = empty_figure(4.3 * size * len(tables) + 0.8, (5.2 if long else 4.6) * size)
+    long = max(len(name) for name in column_names) * len(column_names) > ACROSS
+    room = 1 if counts is None else 1.12
+    wide, high = (min(2.0, max(1.0, len(names) / 10)) * room for names in (column_names, row_names))
+    beside = 0.08 * max(0, max(map(len, row_names)) - 8)  # inches for names at the rows
+    figure = empty_figure(4.3 * wide * len(tables) + 0.8 + beside, (5.2 if long else 4.6) * high)
     panels = figure.subplots(1, len(tables), sharey=True, squeeze=False)[0]
     for axes, (name, table) in zip(panels, tables.items(), strict=True):
         image = axes.imshow(table, cmap=HEAT, vmin=0, vmax=100, interpolation="none", aspect="auto")
