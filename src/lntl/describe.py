@@ -126,7 +126,7 @@ def copy_config(name: str, folder: Path) -> None:
 
 def schema() -> None:
     """Print the JSON Schema of the configuration."""
-    print(json.dumps(configuration.config_model().model_json_schema(), indent=2))
+    print(json.dumps(configuration.json_schema(), indent=2))
 
 
 def _load_data(config_name: str, overrides: list[str]) -> Any:
