@@ -230,6 +230,18 @@ def test_data_make(capsys: Capture, folder: Path) -> None:
     assert tree(folder) == before
 
 
+def test_data_clear_cache(capsys: Capture, folder: Path) -> None:
+    entry = Path("data/image_cache/ab") / ("ab" * 16)
+    entry.parent.mkdir(parents=True)
+    entry.write_bytes(bytes(3 * 2**20))
+    assert lntl("data", "clear-cache") == 0
+    assert capsys.readouterr().out == "data/image_cache: 1 decoded images removed, 3.0 MiB\n"
+    assert not Path("data/image_cache").exists()
+    assert lntl("data", "clear-cache") == 2
+    told = "data/image_cache: there is no such folder; name the one that data.cache_dir names"
+    assert told in capsys.readouterr().err
+
+
 def test_output_that_goes_to_no_terminal_is_plain(
     folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

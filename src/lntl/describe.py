@@ -16,6 +16,7 @@ from rich.table import Column, Table
 from lntl import config as configuration
 from lntl import plugins, ready_configs
 from lntl.console import out
+from lntl.data import cache
 from lntl.data.rows import SPLITS
 from lntl.errors import UserError
 from lntl.makers import tables
@@ -173,3 +174,11 @@ def make_data(target: Path, config_name: str, overrides: list[str]) -> None:
         arrays[f"{name}_label"], arrays[f"{name}_color"] = split.y.numpy(), split.color.numpy()
     write_atomic(target, lambda file: np.savez_compressed(file, **arrays))
     out.print(f"{target}: {', '.join(f'{k} {v.shape}' for k, v in arrays.items())}", soft_wrap=True, highlight=False)
+
+
+def clear_cache(folder: Path) -> None:
+    """Empty a cache of decoded images, and tell how much that was."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder; name the one that data.cache_dir names")
+    files, size = cache.clear(folder)
+    out.print(f"{folder}: {files} decoded images removed, {size / 2**20:.1f} MiB", soft_wrap=True, highlight=False)

@@ -1,5 +1,8 @@
 """Commands about data."""
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 from lntl.cli import make
@@ -15,3 +18,15 @@ def info(config: ConfigArgument = "colored_mnist_default", overrides: Overrides 
     from lntl import describe
 
     describe.data(config, overrides or [])
+
+
+@app.command("clear-cache")
+def clear_cache(
+    folder: Annotated[Path, typer.Argument(readable=False, help="The folder that data.cache_dir names.")] = Path(
+        "data/image_cache"
+    ),
+) -> None:
+    """Remove the decoded images that `data.cache: disk` keeps; later runs decode their own anew."""
+    from lntl import describe
+
+    describe.clear_cache(folder)
