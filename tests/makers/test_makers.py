@@ -217,7 +217,7 @@ FAULTS: dict[str, tuple[Any, Any, Any, str]] = {
         dogs_and_cats,
         lambda s: (s / "train").rename(s / "else"),
         pets,
-        r"no train/train in it \(nor train\); name the folder that you unpacked, see docs/DATA_SETS\.md",
+        r"no train in it \(nor train/train\); name the folder that you unpacked, see docs/DATA_SETS\.md",
     ),
     "no list": (dogs_and_cats, lambda s: (s / "list_dark.txt").unlink(), pets, r"no list_dark\.txt in it; name"),
     "a foreign name": (

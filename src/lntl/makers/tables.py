@@ -40,8 +40,9 @@ def found(source: Path, names: Sequence[str]) -> Path:
     for name in names:
         if (source / name).exists():
             return source / name
-    more = f" (nor {', '.join(names[1:])})" if names[1:] else ""
-    raise UserError(f"{source}: no {names[0]} in it{more}; name the folder that you unpacked, see docs/DATA_SETS.md")
+    first, *others = sorted(names, key=len)
+    more = f" (nor {', '.join(others)})" if others else ""
+    raise UserError(f"{source}: no {first} in it{more}; name the folder that you unpacked, see docs/DATA_SETS.md")
 
 
 def lines(path: Path) -> list[str]:
