@@ -11,6 +11,9 @@ import yaml
 from numpy.typing import NDArray
 
 from lntl.data.colored_mnist import COLORS, MEANS, ColoredMNIST
+from lntl.evaluation.predict import Predictions, by_one_bias
+from lntl.evaluation.summary import summarise
+from lntl.types import OneBias
 
 DIGITS = [str(digit) for digit in range(10)]
 NAMES = list(COLORS)
@@ -231,6 +234,50 @@ def write_probe(path: Path, leakage: float, epoch: int, erm: bool) -> None:
             "warnings": [],
         },
     )
+
+
+PETS = ["cat", "dog", "eel"]
+TEXTURES = ["stripes", "dots", "checks", "waves", "blank paper", "brushed steel"]
+STROKES = ["thick", "thin"]
+JOINT = [f"texture {texture}, {stroke}" for texture in TEXTURES for stroke in STROKES]
+
+
+def make_run_of_two_biases(path: Path) -> Path:
+    """Make a whole run folder of three classes with two biases, whose twelve joint values have long names."""
+    make_run(path)
+    for name in ("recoloring.json", "recoloring.npz", "samples.npz"):
+        (path / name).unlink()
+    config = yaml.safe_load((path / "config.yaml").read_text())
+    data = {"name": "table", "path": "pets.csv", "bias": ["texture", "stroke"]}
+    (path / "config.yaml").write_text(yaml.safe_dump(config | {"data": data}, sort_keys=False))
+    rng = np.random.default_rng(4)
+    y, bias = rng.integers(0, 3, N), rng.integers(0, 12, N)
+    bias[(y == 0) & (bias == 5)] = 6  # a group without an image
+    for folder, accuracy in ((path, 0.85), (path / "erm", 0.5)):
+        predicted = np.where(rng.random(N) < accuracy, y, bias % 3)
+        told = json.loads((folder / "evaluation/test.json").read_text())
+        write_json(folder / "evaluation/test.json", told | summary_of_two(y, bias, predicted))
+    probe = json.loads((path / "probe.json").read_text())
+    keys = ("chance", "probes", "reference", "leakage")
+    of_stroke = {"chance": {"majority": 0.5, "permutation": 0.51}, "probes": probe_rows(["f"], 0.93), "leakage": 0.93}
+    each = {"texture": {key: probe[key] for key in keys}, "stroke": {"reference": probe["reference"]} | of_stroke}
+    write_json(path / "probe.json", probe | {"bias": "texture, stroke", "each_bias": each})
+    xy = np.stack([np.cos(y * 2.1), np.sin(y * 2.1)], axis=1) * 12 + rng.normal(0, 2, (N, 2))
+    np.savez_compressed(path / "embedding.npz", xy=xy.astype(np.float32), y=y, bias=bias)
+    return path
+
+
+def summary_of_two(y: NDArray[Any], bias: NDArray[Any], predicted: NDArray[Any]) -> dict[str, Any]:
+    """Return what `lntl eval` says of predictions of the three classes."""
+    logits = torch.nn.functional.one_hot(torch.from_numpy(predicted), 3).float()
+    group, none = torch.from_numpy(y * 12 + bias), torch.zeros(N, dtype=torch.int64)
+    p = Predictions(torch.from_numpy(y), group, torch.arange(N), logits, none, none, 36)
+    ones = (
+        OneBias("texture", tuple(TEXTURES), tuple(k // 2 for k in range(12))),
+        OneBias("stroke", tuple(STROKES), tuple(k % 2 for k in range(12))),
+    )
+    each = {one.name: summarise(by_one_bias(p, one), PETS, one.values) for one in ones}
+    return summarise(p, PETS, JOINT) | {"each_bias": each}
 
 
 def write_recoloring(path: Path, flips: float, epoch: int, erm: bool) -> None:

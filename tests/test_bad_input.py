@@ -238,7 +238,11 @@ BAD: dict[str, tuple[Callable[[], None], list[str], str]] = {
         ["configs", "copy", "colored_mnist_default", "no/such"],
         r"no/such/colored_mnist_default\.yaml: cannot write it: No such file or directory",
     ),
-    "data into a missing folder": (nothing, ["data", "make", "no/x.npz", "tiny.yaml"], r"no/x\.npz: cannot write it"),
+    "data into a missing folder": (
+        nothing,
+        ["data", "make", "colored_mnist", "no/x.npz", "tiny.yaml"],
+        r"no/x\.npz: cannot write it",
+    ),
     "data of a missing config": (nothing, ["data", "info", "no.yaml"], r"no\.yaml: cannot read the configuration"),
 }
 

@@ -215,7 +215,7 @@ def test_data_info(capsys: Capture, folder: Path) -> None:
 
 
 def test_data_make(capsys: Capture, folder: Path) -> None:
-    assert lntl("data", "make", "digits.npz", "tiny.yaml") == 0
+    assert lntl("data", "make", "colored_mnist", "digits.npz", "tiny.yaml") == 0
     data = ColoredMNIST(ColoredMNIST.Config(path="/nonexistent", max_images=100))
     with np.load("digits.npz") as arrays:
         assert len(arrays.files) == 9
@@ -225,9 +225,21 @@ def test_data_make(capsys: Capture, folder: Path) -> None:
             assert np.array_equal(arrays[f"{name}_label"], split.y)
             assert np.array_equal(arrays[f"{name}_color"], split.color)
     before = tree(folder)
-    assert lntl("data", "make", "digits.npz", "tiny.yaml") == 2
+    assert lntl("data", "make", "colored_mnist", "digits.npz", "tiny.yaml") == 2
     assert "digits.npz exists already" in capsys.readouterr().err
     assert tree(folder) == before
+
+
+def test_data_clear_cache(capsys: Capture, folder: Path) -> None:
+    entry = Path("data/image_cache/ab") / ("ab" * 16)
+    entry.parent.mkdir(parents=True)
+    entry.write_bytes(bytes(3 * 2**20))
+    assert lntl("data", "clear-cache") == 0
+    assert capsys.readouterr().out == "data/image_cache: 1 decoded images removed, 3.0 MiB\n"
+    assert not Path("data/image_cache").exists()
+    assert lntl("data", "clear-cache") == 2
+    told = "data/image_cache: there is no such folder; name the one that data.cache_dir names"
+    assert told in capsys.readouterr().err
 
 
 def test_output_that_goes_to_no_terminal_is_plain(

@@ -361,6 +361,38 @@ def test_the_schema_refuses_what_the_program_refuses(fault: dict[str, Any]) -> N
         jsonschema.validate(read_yaml(DEFAULT) | fault, json.loads(SCHEMA.read_text()))
 
 
+RESNET = {"split": "layer2", "pretrained": True}
+
+
+@pytest.mark.parametrize(
+    ("model", "fits"),
+    [
+        ({"name": "torchvision/resnet18", **RESNET}, True),
+        ({"name": "timm/resnet18.a1_in1k", **RESNET}, True),
+        ({"name": "torchvision/resnet18", "arch": "resnet18", **RESNET}, True),
+        ({"name": "torchvision", "arch": "resnet18", **RESNET}, True),
+        ({"name": "torchvision", **RESNET}, False),  # which architecture?
+        ({"name": "torchvision/", **RESNET}, False),
+        ({"name": "tv/resnet18", **RESNET}, False),
+        ({"name": "torchvision/resnet18"}, False),  # split where?
+        ({"name": "torchvision/resnet18", "splt": "layer2", **RESNET}, False),
+        ({"name": "mlp/resnet18"}, False),
+    ],
+)
+def test_the_schema_and_the_program_agree_on_short_names_of_models(model: dict[str, Any], fits: bool) -> None:
+    raw = read_yaml(DEFAULT) | {"model": model}
+    assert jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text())).is_valid(raw) == fits
+    if fits:
+        assert configuration.validate(raw, "test").model.name == model["name"].partition("/")[0]
+    elif model["name"] != "torchvision/":  # an empty name is refused where the network is built
+        with pytest.raises(UserError):
+            configuration.validate(raw, "test")
+
+
+def test_the_schema_is_one() -> None:
+    jsonschema.Draft202012Validator.check_schema(json.loads(SCHEMA.read_text()))
+
+
 # --- no key that nothing reads ---
 
 SECTIONS = {name: field.annotation for name, field in Config.model_fields.items()}

@@ -96,8 +96,13 @@ def test_the_command_line_takes_it_from_the_file_to_the_report(
     assert sum(map(sum, told["groups"]["count"])) < told["n"] == sum(map(sum, told["confusion"]))
     assert "8.3% of the rows have no sky" in json.loads((run / "result.json").read_text())["data"]
     assert lntl("probe", str(run / "checkpoints/last.pth"), "--seeds", "1") == 0
-    assert json.loads((run / "probe.json").read_text())["bias"] == "sky, age"
+    probed = json.loads((run / "probe.json").read_text())
+    assert probed["bias"] == "sky, age"
+    assert set(probed["each_bias"]) == {"sky", "age"}
     assert lntl("report", str(run)) == 0
+    page = (run / "report/index.html").read_text()
+    assert "Accuracy in % by class and age alone" in page
+    assert "Each bias by itself" in page
     assert lntl("data", "info", "own.yaml") == 0
 
 

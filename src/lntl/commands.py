@@ -147,7 +147,8 @@ def probe(target: Path, layers: list[str] | None, seeds: int, device: str | None
     path = _checkpoint(target)
     console.log_to_console()
     found = experiment.probe_checkpoint(path, layers, seeds, device)
-    out.print(leakage.probe_table(found))
+    for each in (found, *leakage.each_bias(found)):
+        out.print(leakage.probe_table(each))
     for sentence in leakage.verdict(found):
         out.print(sentence, soft_wrap=True, highlight=False)
 

@@ -3,6 +3,7 @@
 import inspect
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,11 @@ from rich.table import Column, Table
 from lntl import config as configuration
 from lntl import plugins, ready_configs
 from lntl.console import out
+from lntl.data import cache
+from lntl.data.rows import SPLITS
 from lntl.errors import UserError
+from lntl.makers import tables
+from lntl.makers.tables import Made
 from lntl.models.backbone import Backbone
 from lntl.models.splitting import split_points
 from lntl.runs.files import write_atomic
@@ -122,7 +127,7 @@ def copy_config(name: str, folder: Path) -> None:
 
 def schema() -> None:
     """Print the JSON Schema of the configuration."""
-    print(json.dumps(configuration.config_model().model_json_schema(), indent=2))
+    print(json.dumps(configuration.json_schema(), indent=2))
 
 
 def _load_data(config_name: str, overrides: list[str]) -> Any:
@@ -144,6 +149,21 @@ def data(config_name: str, overrides: list[str]) -> None:
     out.print(table)
 
 
+def made_table(target: Path, source: Path, made: Made, config_name: str) -> None:
+    """Write the table of a download; print how many images of each label and bias each split has, and what is next."""
+    tables.write(target, made)
+    columns = made.columns
+    count = Counter(zip(columns["split"], columns[made.label], columns[made.bias], strict=True))
+    shown = Table("split", made.label, made.bias, Column("images", justify="right"))
+    for cell in sorted(count, key=lambda cell: (SPLITS.index(cell[0]), cell[1:])):
+        shown.add_row(*cell, str(count[cell]))
+    out.print(shown)
+    for note in made.notes:
+        out.print(note, soft_wrap=True, highlight=False)
+    out.print(f"{target}: {len(columns['split'])} images", soft_wrap=True, highlight=False)
+    out.print(f"Next: lntl train {config_name} data.path={target} data.root={source}", soft_wrap=True, highlight=False)
+
+
 def make_data(target: Path, config_name: str, overrides: list[str]) -> None:
     """Write every split as {split}_image (n, H, W, C) uint8, {split}_label and {split}_color to an .npz file."""
     if target.exists():
@@ -154,3 +174,11 @@ def make_data(target: Path, config_name: str, overrides: list[str]) -> None:
         arrays[f"{name}_label"], arrays[f"{name}_color"] = split.y.numpy(), split.color.numpy()
     write_atomic(target, lambda file: np.savez_compressed(file, **arrays))
     out.print(f"{target}: {', '.join(f'{k} {v.shape}' for k, v in arrays.items())}", soft_wrap=True, highlight=False)
+
+
+def clear_cache(folder: Path) -> None:
+    """Empty a cache of decoded images, and tell how much that was."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder; name the one that data.cache_dir names")
+    files, size = cache.clear(folder)
+    out.print(f"{folder}: {files} decoded images removed, {size / 2**20:.1f} MiB", soft_wrap=True, highlight=False)

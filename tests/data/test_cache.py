@@ -162,3 +162,55 @@ def test_more_than_the_machines_memory_is_refused_at_once(settings: Settings) ->
     many = [Path("a.png")] * 10**6
     with pytest.raises(UserError, match=r"1000000 images of 4682 x 4682 pixels need 61\d+\.\d GiB of memory"):
         cache.store(many, ImageSettings(size=4096, crop="resized", cache="memory"))
+
+
+# --- clearing it ---
+
+
+def kept(folder: Path) -> set[str]:
+    """Return the files below a folder."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_clearing_removes_what_was_kept_and_the_images_are_decoded_anew(tmp_path: Path) -> None:
+    paths = folder_of(tmp_path / "images", 5)
+    settings = ImageSettings(size=8, cache="disk", cache_dir=str(tmp_path / "cache"))
+    store = cache.store(paths, settings)
+    before = [store(k).copy() for k in range(5)]
+    size = sum((tmp_path / "cache" / name).stat().st_size for name in kept(tmp_path / "cache"))
+    assert cache.clear(tmp_path / "cache") == (5, size)
+    assert not (tmp_path / "cache").exists()
+    assert all(np.array_equal(store(k), image) for k, image in enumerate(before))
+    assert len(kept(tmp_path / "cache")) == 5
+
+
+def test_clearing_removes_halves_and_nothing_that_is_not_of_the_cache(tmp_path: Path) -> None:
+    store = cache.store(folder_of(tmp_path / "images", 2), ImageSettings(size=8, cache="disk", cache_dir=str(tmp_path)))
+    store(0)
+    (entry,) = (path for path in tmp_path.rglob("*") if len(path.name) == 32)
+    half = entry.with_name(f"{entry.name}.{'0' * 32}.part")
+    half.write_bytes(b"half")
+    mine = [entry.with_name("notes.txt"), tmp_path / "ab.txt", tmp_path / "abc" / ("0" * 32), tmp_path / ("0" * 32)]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    assert cache.clear(tmp_path)[0] == 2
+    assert kept(tmp_path) == {"images/0.png", "images/1.png", *(str(path.relative_to(tmp_path)) for path in mine)}
+
+
+def test_a_run_goes_on_where_the_cache_is_cleared_as_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (path,) = folder_of(tmp_path / "images", 1)
+    store = cache.store([path], ImageSettings(size=8, cache="disk", cache_dir=str(tmp_path / "cache")))
+    replace = Path.replace
+
+    def cleared(self: Path, target: Path) -> Path:
+        cache.clear(tmp_path / "cache")
+        return replace(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", cleared)
+        image = store(0)
+    assert np.array_equal(image, decode(path, 8, "crop"))
+    assert kept(tmp_path / "cache") == set()
+    store(0)
+    assert len(kept(tmp_path / "cache")) == 1

@@ -5,13 +5,14 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
+from pyarrow import parquet as pq
 
 from lntl.data.table import Table
 from lntl.errors import UserError
@@ -265,31 +266,96 @@ def test_settings_of_a_bias_are_checked(bias: Any, message: str) -> None:
 
 def test_parquet_needs_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    assert "Parquet files are read by pyarrow: pip install pyarrow" in fault(tmp_path / "pets.parquet")[0]
+    assert "Parquet files are read by pyarrow: pip install 'lntl[parquet]'" in fault(tmp_path / "pets.parquet")[0]
 
 
-class Columns(dict[str, list[Any]]):
-    """What pyarrow answers with, as far as it is asked."""
-
-    names = property(lambda self: [*self])
-
-    def column(self, name: str) -> Any:
-        return type("Column", (), {"to_pylist": lambda _: self[name]})()
+def parquet(path: Path, **columns: Any) -> Path:
+    """Write the rows, with columns replaced by pyarrow's arrays, as Parquet."""
+    given = {name: pa.array([row[name] for row in rows()]) for name in rows()[0]}
+    pq.write_table(pa.table(given | columns), path.with_suffix(".parquet"))
+    return path.with_suffix(".parquet")
 
 
-def test_parquet_gives_the_same_rows(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+AGES = list(range(1, N + 1))
+TWO_YEARS = {"column": "age", "edges": [31]}
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {},
+        {"label": pa.array([row["label"] for row in rows()]).dictionary_encode(), "age": pa.array(AGES)},
+        {"image": pa.array([row["image"] for row in rows()], pa.large_string()), "age": pa.array(AGES, pa.int8())},
+        {"split": pa.array([row["split"] for row in rows()]).dictionary_encode(), "age": pa.array(AGES, pa.float32())},
+        {"sky": pa.array([row["sky"] for row in rows()], pa.string_view()), "age": pa.array(AGES, pa.uint64())},
+    ],
+    ids=["text", "dictionary", "large text", "dictionary of splits", "views"],
+)
+def test_parquet_gives_the_same_rows_whatever_its_types(write: Write, columns: dict[str, Any]) -> None:
+    path = write()
+    for bias in ("sky", TWO_YEARS, ["sky", TWO_YEARS]):
+        assert seen(build(parquet(path, **columns), split="split", bias=bias)) == seen(
+            build(path, split="split", bias=bias)
+        )
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (pa.array([k % 3 for k in range(N)]), ("0", "1", "2")),
+        (pa.array([float(k % 3) for k in range(N)]), ("0", "1", "2")),  # what pandas makes of integers with a gap
+        (pa.array([k % 3 / 2 for k in range(N)]), ("0", "0.5", "1")),
+        (pa.array([k % 3 for k in range(N)], pa.int8()).dictionary_encode(), ("0", "1", "2")),
+        (pa.array([k % 3 == 1 for k in range(N)]), ("False", "True")),
+    ],
+    ids=["integers", "whole numbers", "numbers", "dictionary of integers", "truths"],
+)
+def test_labels_that_are_numbers_keep_short_names(write: Write, labels: Any, names: tuple[str, ...]) -> None:
+    data = build(parquet(write(), label=labels), split="split")
+    assert data.spec.class_names == names
+    for split in data.splits.values():
+        for row, y in zip(split.row.tolist(), split.y.tolist(), strict=True):
+            assert float(labels[row].as_py()) == float({"False": 0, "True": 1}.get(names[y], names[y]))
+
+
+def test_nulls_and_nan_are_missing(write: Write) -> None:
+    sky: list[Any] = [row["sky"] for row in rows()]
+    sky[4] = None
+    data = build(parquet(write(), sky=pa.array(sky)), split="split")
+    assert seen(data)[4][1] == "unknown"
+    ages: list[Any] = [float(age) for age in AGES]
+    ages[4], ages[5] = None, float("nan")
+    found = seen(build(parquet(write(), age=pa.array(ages)), split="split", bias=TWO_YEARS, missing=[]))
+    assert [row for row, (_, bias, _) in found.items() if bias == "unknown"] == [4, 5]
+    labels: list[Any] = [row["label"] for row in rows()]
+    labels[3] = None
+    told = fault(parquet(write(), label=pa.array(labels)), split="split")
+    assert "row 4: label is empty" in told[1]
+
+
+def test_groups_of_rows_whose_dictionaries_differ(write: Write) -> None:
     path = write()
     expected = seen(build(path, split="split"))
-    columns = Columns({name: [row[name] or None for row in rows()] for name in rows()[0]})
-    columns["age"] = [*range(1, N + 1)]
-    module = ModuleType("pyarrow")
-    module.ArrowInvalid = ValueError  # type: ignore[attr-defined]
-    module.parquet = ModuleType("pyarrow.parquet")  # type: ignore[attr-defined]
-    module.parquet.read_schema = module.parquet.read_table = lambda *_, **__: columns  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "pyarrow", module)
-    assert seen(build(path.rename(path.with_suffix(".parquet")), split="split")) == expected
-    columns["label"][3] = None
-    assert "row 4: label is empty" in fault(path.with_suffix(".parquet"), split="split")[1]
+    table = pa.table({name: pa.array([row[name] for row in rows()]) for name in rows()[0]})
+    parts = [table.slice(start, 7) for start in range(0, N, 7)]
+    own = [part.set_column(1, "label", part.column("label").dictionary_encode()) for part in parts]
+    pq.write_table(pa.concat_tables(own), path.with_suffix(".parquet"), row_group_size=7)
+    assert seen(build(path.with_suffix(".parquet"), split="split")) == expected
+
+
+def test_parquet_that_is_not_what_it_says(write: Write, tmp_path: Path) -> None:
+    whole = parquet(write())
+    assert "no column 'sly'; did you mean 'sky'?" in fault(whole, bias="sly")[1]
+    content = whole.read_bytes()
+    whole.write_bytes(content[: len(content) // 2])
+    assert "pets.parquet: not a readable Parquet file: " in fault(whole)[0]
+    whole.write_bytes(content[:40] + bytes(200) + content[240:])  # its end, where the columns are named, is whole
+    assert "pets.parquet: not a readable Parquet file: " in fault(whole)[0]
+    whole.write_text("image,label,sky")
+    assert "pets.parquet: not a readable Parquet file: " in fault(whole)[0]
+    assert fault(tmp_path / "none.parquet") == [
+        f"{tmp_path}/none.parquet: there is no such file; set data.path to your table"
+    ]
 
 
 # --- size ---

@@ -41,6 +41,10 @@ TITLES = [f"says {i}" for i in range(7)]
 BIAS = np.where(RNG.random((3, 14, 14)) < 0.5, RNG.integers(0, 8, (3, 14, 14)), -100)
 COUNTS = {"ERM": np.array([[8, 2, 0], [5, 5, 0], [0, 0, 0]]), "LNTL": 9 * np.eye(3) + 1}
 GROUPS = {"ERM": np.array([[1.0, 0.0], [math.nan, 0.25], [0.5, 0.5]]), "LNTL": np.full((3, 2), 0.9)}
+PETS = ["cat", "dog", "eel"]
+TEXTURES = ["stripes", "dots", "checks", "waves", "blank paper", "brushed steel"]
+JOINT = [f"texture {texture}, {stroke}" for texture in TEXTURES for stroke in ("thick", "thin")]
+JOINT_GROUPS = np.where(np.eye(3, 12) > 0, math.nan, np.linspace(0, 1, 36).reshape(3, 12))
 STRIP = RNG.integers(0, 256, (2, 2, 3, 28, 28), dtype=np.uint8)
 SAID = np.array([[0, 1], [2, 2]])
 PROBES = {
@@ -71,6 +75,16 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "embedding": lambda: figures.embedding(RNG.random((60, 2)), np.arange(60) % 3, np.arange(60) % 2, CLASSES, COLORS),
     "embedding_names": lambda: figures.embedding(
         RNG.random((60, 2)), np.arange(60) % 3, np.arange(60) % 2, CLASSES, ["land", "water"]
+    ),
+    "embedding_joint": lambda: figures.embedding(
+        RNG.random((60, 2)), np.arange(60) % 3, np.arange(60) % 12, PETS, JOINT, "texture, stroke"
+    ),
+    "group_accuracies_joint": lambda: figures.group_accuracies(
+        {"plain training (ERM)": JOINT_GROUPS, "this run": JOINT_GROUPS / 2},
+        PETS,
+        JOINT,
+        "texture, stroke",
+        counts=np.full((3, 12), 1200),
     ),
     "pareto": lambda: figures.pareto(*PLACES, chance=0.1),
     "bias_map": lambda: figures.bias_map(PIXELS[0], BIAS, bins=8),
@@ -191,6 +205,16 @@ def test_group_accuracies_leave_an_empty_group_blank() -> None:
     assert (erm.get_xlabel(), erm.get_ylabel(), bar.get_ylabel()) == ("colour", "true", "% right")
     assert texts(erm) == ["100", "0", "25", "50", "50"]
     assert [label.get_text() for label in erm.get_xticklabels()] == COLORS
+
+
+def test_long_names_of_bias_values_are_the_rows() -> None:
+    figure = figures.group_accuracies({"LNTL": JOINT_GROUPS}, PETS, JOINT, counts=np.arange(36).reshape(3, 12))
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == JOINT
+    assert [label.get_text() for label in axes.get_xticklabels()] == PETS
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("true", "colour")
+    np.testing.assert_allclose(axes.images[0].get_array(), 100 * JOINT_GROUPS.T)
+    assert texts(axes)[:2] == ["34\n(12)", "69\n(24)"]  # the first row without its empty first cell
 
 
 def test_group_accuracies_carry_their_counts() -> None:

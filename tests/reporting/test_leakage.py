@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from lntl.reporting.leakage import probe_table, verdict
+from lntl.reporting.leakage import each_bias, probe_table, verdict
 
 
 def row(layer: str, probe: str, mean: float, std: float = 0.01) -> dict[str, Any]:
@@ -104,3 +104,30 @@ def test_recolouring_and_warnings() -> None:
     assert note == "Note: no test image of class 3."
     alone = list(verdict(found(recoloring=recoloring | {"erm": None})))[1]
     assert "plain training" not in alone
+
+
+def test_several_biases_have_a_table_and_a_sentence_each() -> None:
+    of_sky = {
+        "chance": {"majority": 0.5, "permutation": 0.48},
+        "probes": [row("f", "conv", 0.97)],
+        "reference": {"pixels": [row("pixels", "conv", 0.99)], "erm": None},
+        "leakage": 0.97,
+    }
+    of_age = of_sky | {"probes": [row("f", "mlp", 0.505)], "leakage": 0.505}
+    content = found(bias="sky, age", each_bias={"sky": of_sky, "age": of_age})
+    sky, age = each_bias(content)
+    lines = shown(sky)
+    assert lines[0].startswith("sky: share of 5000 unseen test images")
+    assert "f conv 0.970 ± 0.010 0.990 ± 0.010" in lines  # of pixels; there is no ERM
+    assert "chance most frequent 0.500" in lines
+    assert not any("own labels" in line for line in lines)
+    assert shown(age)[0].startswith("age: ")
+    told = list(verdict(content))
+    assert told[1] == (
+        "sky alone: most of the bias is left; the best fresh probe (conv at f) reads it of 97.0% of unseen images "
+        "(chance 50.0%)."
+    )
+    assert told[2].startswith(
+        "age alone: no bias was found to be left; the best fresh probe (mlp at f) reads it of 50.5%"
+    )
+    assert list(each_bias(found())) == []

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_runs import make_run_of_two_biases
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from tiny_runs import lntl
@@ -353,3 +354,51 @@ def test_the_command_knows_a_configurations_run(folder: Path, capsys: pytest.Cap
 def test_the_command_says_what_is_no_run(folder: Path, capsys: pytest.CaptureFixture[str], target: str) -> None:
     assert lntl("report", target) == 2
     assert "run folder" in capsys.readouterr().err
+
+
+# --- several biases ---
+
+
+@pytest.fixture(scope="module")
+def two_biases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with twelve joint values of two biases."""
+    return make_run_of_two_biases(tmp_path_factory.mktemp("biased") / "pets")
+
+
+@pytest.mark.usefixtures("quick")
+def test_each_of_several_biases_has_its_figure_and_its_numbers(two_biases: Path, tmp_path: Path) -> None:
+    html, page, report, markdown = written(write_report([two_biases], tmp_path / "out").parent)
+    check_whole(html, page)
+    texture, stroke = report["runs"][0]["each_bias"]
+    evaluation = json.loads((two_biases / "evaluation/test.json").read_text())["each_bias"]
+    erm = json.loads((two_biases / "erm/evaluation/test.json").read_text())["each_bias"]
+    for one, leakage, chance in ((texture, 0.24, 0.113), (stroke, 0.93, 0.51)):
+        assert one["leakage"]["run"]["value"] == pytest.approx(leakage)
+        assert (one["chance"], one["leakage"]["pixels"]["value"]) == (chance, 0.99)
+        for who, told in (("run", evaluation), ("erm", erm)):
+            metrics = told[one["name"]]["metrics"]
+            assert one["metrics"]["worst_group_accuracy"][who]["value"] == metrics["worst_group_accuracy"]["value"]
+        assert f"Accuracy in % by class and {one['name']} alone, in brackets the number of test images" in page.text
+        assert re.search(rf"^\| {one['name']} \| {100 * leakage:.1f}", markdown, re.MULTILINE)
+    assert "Each bias by itself" in page.text
+    assert len(stroke["groups"]["run"]["count"][0]) == 2
+    assert report["runs"][0]["missing"].keys() == {"samples", "recoloring", "strip"}
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("gone", ["probe.json", "evaluation/test.json", "erm"])
+def test_several_biases_of_which_not_all_was_measured(two_biases: Path, tmp_path: Path, gone: str) -> None:
+    run = tmp_path / "pets"
+    shutil.copytree(two_biases, run)
+    (shutil.rmtree if gone == "erm" else Path.unlink)(run / gone)
+    html, page, report, _ = written(write_report([run], tmp_path / "out").parent)
+    check_whole(html, page)
+    assert [one["name"] for one in report["runs"][0]["each_bias"]] == ["texture", "stroke"]
+    assert ("by class and stroke alone" in page.text) == (gone != "evaluation/test.json")
+
+
+@pytest.mark.usefixtures("quick")
+def test_one_bias_is_not_told_twice(made: Path, tmp_path: Path) -> None:
+    _, page, report, markdown = written(write_report([made / "lntl"], tmp_path / "out").parent)
+    assert report["runs"][0]["each_bias"] == []
+    assert "by itself" not in page.text + markdown

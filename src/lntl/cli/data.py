@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
+from lntl.cli import make
 from lntl.cli.arguments import ConfigArgument, Overrides
 
 app = typer.Typer(help="Look at the data of a configuration, or write them to a file.", no_args_is_help=True)
+app.add_typer(make.app, name="make")
 
 
 @app.command()
@@ -36,13 +38,13 @@ def check(
         raise typer.Exit(1)
 
 
-@app.command()
-def make(
-    out: Annotated[Path, typer.Argument(metavar="OUT.npz", help="File to write.")],
-    config: ConfigArgument = "colored_mnist_default",
-    overrides: Overrides = None,
+@app.command("clear-cache")
+def clear_cache(
+    folder: Annotated[Path, typer.Argument(readable=False, help="The folder that data.cache_dir names.")] = Path(
+        "data/image_cache"
+    ),
 ) -> None:
-    """Write the rendered images, labels and colors of every split to an .npz file."""
+    """Remove the decoded images that `data.cache: disk` keeps; later runs decode their own anew."""
     from lntl import describe
 
-    describe.make_data(out, config, overrides or [])
+    describe.clear_cache(folder)

@@ -5,6 +5,7 @@ The sections `data`, `model` and each of `training.phases` take the keys of the 
 
 from lntl.config.keys import Config, Data, Evaluation, Logging, Model, Optimizer, Phase, Project, Training
 from lntl.config.reading import config_model, erm_twin, read, to_yaml, validate
+from lntl.config.schema import json_schema
 
 __all__ = [
     "Config",
@@ -18,6 +19,7 @@ __all__ = [
     "Training",
     "config_model",
     "erm_twin",
+    "json_schema",
     "read",
     "to_yaml",
     "validate",

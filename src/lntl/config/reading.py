@@ -60,11 +60,14 @@ def validate(raw: Any, origin: str) -> Config:
 
 
 def _named(raw: Any) -> tuple[str, str, tuple[str, ...]]:
-    """Return the dotted names of data, model and methods that a raw document mentions, empty where there is none."""
+    """Return the dotted names of data, model and methods that a raw document mentions, empty where there is none.
+
+    A name with a slash, such as timm/resnet18.a1_in1k, is none.
+    """
 
     def name(section: Any, key: str) -> str:
         value = section.get(key) if isinstance(section, dict) else None
-        return value if isinstance(value, str) and "." in value else ""
+        return value if isinstance(value, str) and "." in value and "/" not in value else ""
 
     sections = raw if isinstance(raw, dict) else {}
     training = sections.get("training")

@@ -3,9 +3,11 @@
 import hashlib
 import math
 import os
+import re
 import uuid
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +21,7 @@ from lntl.errors import UserError
 
 Pixels = NDArray[np.uint8]  # one image (side, side, 3)
 CHECKSUM = 4  # bytes of CRC-32 before the pixels in a file of the cache
+_INNER, _ENTRY = re.compile("[0-9a-f]{2}"), re.compile(r"[0-9a-f]{32}(\.[0-9a-f]{32}\.part)?")  # names in the cache
 
 
 class Store(Protocol):
@@ -79,6 +82,8 @@ class OnDisk:
         image = self._files(position)
         try:
             _write(entry, _sealed(image.tobytes()))
+        except FileNotFoundError:
+            pass  # the cache was cleared in this moment; the image is kept the next time
         except OSError as error:
             raise UserError(
                 f"{entry.parent}: cannot write the image cache: {error.strerror}; name another folder with "
@@ -124,6 +129,29 @@ def _write(path: Path, content: bytes) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def clear(folder: Path) -> tuple[int, int]:
+    """Remove what `OnDisk` kept in a folder, and nothing else; return how many files and bytes that were.
+
+    Safe while runs use the folder: they decode anew what is gone.
+    """
+    files = size = 0
+    for inner in folder.iterdir():
+        if inner.is_dir() and _INNER.fullmatch(inner.name):
+            for entry in inner.iterdir():
+                if _ENTRY.fullmatch(entry.name):
+                    size += entry.stat().st_size
+                    entry.unlink()
+                    files += 1
+            _remove_empty(inner)
+    _remove_empty(folder)
+    return files, size
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):  # it holds something
+        folder.rmdir()
 
 
 def store(paths: Sequence[Path], settings: ImageSettings) -> Store:

@@ -67,7 +67,8 @@ class ImageSettings(Settings):
     )
     cache_dir: str = Field(
         "data/image_cache",
-        description="Folder of `cache: disk`; runs and processes may share it, and it may be deleted.",
+        description="Folder of `cache: disk`; runs and processes may share it. It grows with each new image, size and "
+        "fit until `lntl data clear-cache` empties it.",
     )
     workers: int = Field(
         0, ge=0, le=256, description="Threads that read ahead; the images never depend on their number."

@@ -17,6 +17,18 @@ _ALLOWED = {
 } | {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
 
 
+UNREADABLE = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    AttributeError,
+    TypeError,
+    IndexError,
+    pickle.UnpicklingError,
+)
+
+
 class _ArraysOnly(pickle.Unpickler):
     """An unpickler that admits NumPy arrays, the plain containers around them, and nothing else."""
 
@@ -26,28 +38,25 @@ class _ArraysOnly(pickle.Unpickler):
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
+def unpickled(path: Path) -> np.ndarray:
+    """Return the array of objects of a .npy file; raises one of UNREADABLE where it asks for anything but arrays."""
+    with path.open("rb") as file:
+        if npy.read_magic(file) != (1, 0):
+            raise ValueError("it is not a version 1.0 .npy file")
+        npy.read_array_header_1_0(file)
+        content: np.ndarray = _ArraysOnly(file, encoding="latin1").load()  # Python 2 wrote the official files
+    return content
+
+
 def read(path: Path) -> dict[str, np.ndarray]:
     """Return train_image, train_label, test_image, test_label: uint8 (n, 28, 28, 3) and int64 (n,).
 
     Raises UserError where the file is truncated, foreign, or asks for anything but arrays.
     """
     try:
-        with path.open("rb") as file:
-            if npy.read_magic(file) != (1, 0):
-                raise ValueError("it is not a version 1.0 .npy file")
-            npy.read_array_header_1_0(file)
-            content = _ArraysOnly(file, encoding="latin1").load()  # Python 2 wrote the official files
+        content = unpickled(path)
         return _check(content.item() if isinstance(content, np.ndarray) else content)
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        KeyError,
-        AttributeError,
-        TypeError,
-        IndexError,
-        pickle.UnpicklingError,
-    ) as error:
+    except UNREADABLE as error:
         raise UserError(
             f"{path}: not a readable Colored MNIST file ({error}); "
             "fetch it again with scripts/download_dataset.sh, or move it away to use the embedded digits"

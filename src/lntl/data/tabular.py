@@ -122,21 +122,29 @@ def _parquet(path: Path, plain: str, names: Sequence[str], missing: Sequence[str
     try:
         from pyarrow import ArrowInvalid, parquet  # optional: only for Parquet files
     except ImportError as error:
-        raise UserError(f"{path}: Parquet files are read by pyarrow: pip install pyarrow, or save it as CSV") from error
+        raise UserError(
+            f"{path}: Parquet files are read by pyarrow: pip install 'lntl[parquet]', or save it as CSV"
+        ) from error
     try:
         header = parquet.read_schema(path).names
         _check_header(path, header, (plain, *names))
         table = parquet.read_table(path, columns=[*dict.fromkeys((plain, *names))])
-    except ArrowInvalid as error:
+    except (ArrowInvalid, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise UserError(f"{path}: there is no such file; set data.path to your table") from error
         raise UserError(f"{path}: not a readable Parquet file: {error}") from error
     columns = {}
     for name in names:
-        codes = _Codes()
-        found = np.array([codes[_text(value)] for value in table.column(name).to_pylist()], dtype=np.int64)
-        columns[name] = categories(name, [*codes], found, missing)
+        coded = table.column(name).dictionary_encode().unify_dictionaries().combine_chunks()
+        values = [*map(_text, coded.dictionary.to_pylist()), ""]
+        code = coded.indices.fill_null(len(values) - 1).to_numpy(zero_copy_only=False).astype(np.int64)
+        columns[name] = categories(name, values, code, missing)
     texts = [_text(value) for value in table.column(plain).to_pylist()]
     return Table("row", texts, columns, np.arange(1, len(texts) + 1), {}, len(header))
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else str(value)
+    """Return a value as CSV would hold it: nothing for null and NaN, a whole number without its point."""
+    if value is None or value != value:
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

@@ -1,9 +1,8 @@
 """Probe a checkpoint for the bias that is left in it, and write what was found into its run's folder."""
 
 import logging
-from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
 from time import perf_counter
@@ -17,57 +16,27 @@ from torch import Tensor
 from lntl import config as configuration
 from lntl import plugins
 from lntl.data.loader import Loader
+from lntl.errors import UserError
 from lntl.evaluation import embedding, probe
 from lntl.evaluation.bias_head import judge
-from lntl.evaluation.features import MAX_VALUES, check_layers, default_layers, features, pooled
-from lntl.evaluation.probe import Halves, Row
+from lntl.evaluation.features import check_layers, default_layers
+from lntl.evaluation.probe import Halves
 from lntl.evaluation.recoloring import Answers, Recolorable, answers, mean_interval
 from lntl.experiment.build import Experiment
+from lntl.experiment.leaks import Subject, leaks
 from lntl.experiment.opened import load_networks, open_checkpoint
 from lntl.runs import checkpoint
 from lntl.runs.files import write_atomic, write_json
 from lntl.runs.folder import RunFolder, of_checkpoint
 from lntl.seeding import derive, permutation
-from lntl.types import Batch, Networks
+from lntl.types import DataSpec, Networks
 
 log = logging.getLogger("lntl")
 
 MAX_IMAGES = 10_000  # of the test split that probes see, both halves together: bounds time and memory
 STRIP = 8  # images shown under every bias value
-_BATCH = 250  # images in one forward pass, at most: their maps stay in the cache, a quarter less time than 1000
+_ALL = ""  # the name of all biases together, where there are several
 _SEED = 0  # of the images that are looked at and of the bootstrap: the same for every run, so that runs compare
-
-
-@dataclass(frozen=True)
-class _Subject:
-    """A checkpoint to look into, with the images of the test split whose bias is known, and ERM beside it."""
-
-    path: Path
-    epoch: int
-    experiment: Experiment
-    networks: Networks
-    erm: Networks | None
-    index: Tensor
-    warnings: list[str]
-
-    def batches(self) -> Iterator[Batch]:
-        """Yield the images in batches, in their order."""
-        loader = self.experiment.loader("test")
-        for index in self.index.to(loader.device).split(self.batch_size):
-            yield loader.split.batch(index)
-
-    @property
-    def batch_size(self) -> int:
-        """Images in one forward pass."""
-        return min(self.experiment.config.evaluation.batch_size, _BATCH)
-
-    def features(self, networks: Networks, layer: str) -> Tensor:
-        """Return what a layer of the networks says of the images."""
-        return features(networks, (batch.x for batch in self.batches()), layer)
-
-    def pixels(self) -> Tensor:
-        """Return the images themselves, on the CPU; large ones averaged over a grid, as maps are."""
-        return torch.cat([pooled(batch.x, MAX_VALUES).cpu() for batch in self.batches()])
 
 
 def probe_checkpoint(
@@ -101,7 +70,7 @@ def probe_checkpoint(
     return found | {"recoloring": None if recolored is None else recolored[0]}
 
 
-def _subject(path: Path, folder: RunFolder, device: str | None) -> tuple[_Subject, Tensor]:
+def _subject(path: Path, folder: RunFolder, device: str | None) -> tuple[Subject, Tensor]:
     """Return what to look into, and the group of each image, int64 on the CPU."""
     experiment, saved = open_checkpoint(path, device)
     warnings: list[str] = []
@@ -110,7 +79,7 @@ def _subject(path: Path, folder: RunFolder, device: str | None) -> tuple[_Subjec
     group = experiment.data.splits["test"].group.cpu()
     known = (group >= 0).nonzero()[:, 0]
     index = known[permutation(len(known), derive(_SEED, "images"))[:MAX_IMAGES]].sort().values
-    return _Subject(path, len(saved.records), experiment, networks, erm, index, warnings), group[index]
+    return Subject(path, len(saved.records), experiment, networks, erm, index, warnings), group[index]
 
 
 def _erm(experiment: Experiment, folder: RunFolder, warnings: list[str]) -> Networks | None:
@@ -125,17 +94,25 @@ def _erm(experiment: Experiment, folder: RunFolder, warnings: list[str]) -> Netw
     return load_networks(replace(experiment, networks=deepcopy(experiment.networks)), checkpoint.load(path), path)
 
 
-def _probe(subject: _Subject, halves: Halves, layers: tuple[str, ...]) -> dict[str, Any]:
+def _biases(spec: DataSpec, halves: Halves, warnings: list[str]) -> dict[str, Halves]:
+    """Return each of several biases for the probes; one that does not vary on these images is left out, and told."""
+    biases = {}
+    for one in spec.each_bias:
+        of_one = replace(halves, bias=torch.tensor(one.of_joint)[halves.bias])
+        try:
+            of_one.check(one.values)
+        except UserError as error:
+            warnings.append(f"{one.name}: {error}")
+        else:
+            biases[one.name] = of_one
+    return biases
+
+
+def _probe(subject: Subject, halves: Halves, layers: tuple[str, ...]) -> dict[str, Any]:
     """Return the content of probe.json, without its seconds."""
-    device, spec = subject.experiment.fabric.device, subject.experiment.data.spec
-    rows, permuted = _leaks(subject, halves, layers)
-    log.info("probes of pixels")
-    pixels = probe.read("pixels", subject.pixels(), halves, device)
-    erm = None
-    if subject.erm is not None:
-        log.info("probes of plain training (ERM)")
-        found = (probe.read(layer, subject.features(subject.erm, layer), halves, device) for layer in layers)
-        erm = [_told(row) for each in found for row in each]
+    spec = subject.experiment.data.spec
+    warnings = [*subject.warnings, *probe.warnings(halves, spec.class_names, spec.bias_names)]
+    each = leaks(subject, {_ALL: halves, **_biases(spec, halves, warnings)}, layers)
     learn, unseen = halves(halves.seeds[0])
     return {
         "checkpoint": str(subject.path),
@@ -144,36 +121,14 @@ def _probe(subject: _Subject, halves: Halves, layers: tuple[str, ...]) -> dict[s
         "n_train": len(learn),
         "n_test": len(unseen),
         "seeds": list(halves.seeds),
-        "chance": {"majority": halves.majority, "permutation": permuted.mean},
         **_head(subject, halves),
-        "probes": [_told(row) for row in rows],
-        "reference": {"pixels": [_told(row) for row in pixels], "erm": erm},
-        "leakage": max(row.mean for row in rows),
-        "warnings": [*subject.warnings, *probe.warnings(halves, spec.class_names, spec.bias_names)],
+        **each.pop(_ALL),
+        **({"each_bias": each} if spec.each_bias else {}),
+        "warnings": warnings,
     }
 
 
-def _leaks(subject: _Subject, halves: Halves, layers: tuple[str, ...]) -> tuple[list[Row], Row]:
-    """Return all probes of the layers, and the one that reads most when it learns from permuted labels."""
-    device = subject.experiment.fabric.device
-    rows: list[Row] = []
-    best, best_z = None, torch.zeros(0)
-    for layer in layers:
-        log.info("probes of layer %s", layer)
-        z = subject.features(subject.networks, layer)
-        rows += probe.read(layer, z, halves, device)
-        if (highest := max(rows, key=lambda row: row.mean)) is not best:
-            best, best_z = highest, z
-    assert best is not None
-    log.info("the %s probe of layer %s on permuted labels", best.probe, best.layer)
-    return rows, probe.permuted(best, best_z, halves, device)
-
-
-def _told(row: Row) -> dict[str, Any]:
-    return {"layer": row.layer, "probe": row.probe, "mean": row.mean, "std": row.std, "values": list(row.values)}
-
-
-def _head(subject: _Subject, halves: Halves) -> dict[str, float | None]:
+def _head(subject: Subject, halves: Halves) -> dict[str, float | None]:
     """Return h's accuracy on the unseen halves and its chance; None for both where no phase trained h."""
     phases = subject.experiment.config.training.phases
     if not any("h" in plugins.load("lntl.methods", phase.method).trains for phase in phases):
@@ -186,7 +141,7 @@ def _head(subject: _Subject, halves: Halves) -> dict[str, float | None]:
     }
 
 
-def _recolor(subject: _Subject) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+def _recolor(subject: Subject) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     """Return the content of recoloring.json and of recoloring.npz; None for data that cannot be recoloured."""
     experiment, split = subject.experiment, subject.experiment.data.splits["test"]
     if not isinstance(split, Recolorable):

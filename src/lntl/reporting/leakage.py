@@ -41,6 +41,12 @@ def probe_table(found: dict[str, Any]) -> Table:
     return table
 
 
+def each_bias(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield what was found of each of several biases, in the form of what was found of all together."""
+    for name, one in found.get("each_bias", {}).items():
+        yield found | {"h_accuracy": None, "each_bias": {}} | one | {"bias": name}
+
+
 def verdict(found: dict[str, Any]) -> Iterator[str]:
     """Yield in plain sentences how much bias is left, what recolouring did, and what to keep in mind."""
     chance = max(found["chance"].values())
@@ -51,6 +57,14 @@ def verdict(found: dict[str, Any]) -> Iterator[str]:
         f"{_left(best['mean'], chance, found['n_test'])}: the best fresh probe ({best['probe']} at {best['layer']}) "
         f"reads the {found['bias']} of {best['mean']:.1%} of unseen images (chance {chance:.1%}{beside}){_head(found)}."
     )
+    for one in each_bias(found):
+        level = max(one["chance"].values())
+        best = max(one["probes"], key=lambda row: row["mean"])
+        yield (
+            f"{one['bias']} alone: {_left(best['mean'], level, one['n_test']).lower()}; the best fresh probe "
+            f"({best['probe']} at {best['layer']}) reads it of {best['mean']:.1%} of unseen images "
+            f"(chance {level:.1%})."
+        )
     if found["recoloring"] is not None:
         yield _recolored(found["recoloring"])
     yield from (f"Note: {warning}." for warning in found["warnings"])

@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from lntl.reporting.figures.base import HEAT, empty_figure
 
+LONG = 14  # characters of a name from which on it stands at a row, where it is read without turning the head
+ACROSS = 36  # characters of all names from which on those of columns are turned
 MOST_NOTES = 20  # rows or columns of a heat map whose cells still carry their number
 
 
@@ -36,7 +38,7 @@ def group_accuracies(
     """
     tables = {name: 100 * np.asarray(table, dtype=np.float64) for name, table in accuracy.items()}
     below = None if counts is None else dict.fromkeys(tables, np.asarray(counts))
-    return _heat_maps(tables, class_names, bias_names, bias_label, "true", "% right", below)
+    return _by_bias(tables, class_names, bias_names, "true", bias_label, "% right", below)
 
 
 def class_by_bias(
@@ -51,7 +53,24 @@ def class_by_bias(
     for name, table in tables.items():
         total = table.sum(axis=0, keepdims=True)
         shares[name] = np.divide(100 * table, total, out=np.full(table.shape, np.nan), where=total > 0)
-    return _heat_maps(shares, class_names, bias_names, bias_label, "class", "% of the bias value", tables)
+    return _by_bias(shares, class_names, bias_names, "class", bias_label, "% of the bias value", tables)
+
+
+def _by_bias(
+    tables: dict[str, NDArray[np.float64]],
+    class_names: Sequence[str],
+    bias_names: Sequence[str],
+    class_label: str,
+    bias_label: str,
+    unit: str,
+    counts: dict[str, NDArray[Any]] | None,
+) -> Figure:
+    """Return heat maps of tables (class, bias value), bias values at the columns, or at the rows where names are long."""
+    if max(map(len, bias_names)) < LONG:
+        return _heat_maps(tables, class_names, bias_names, bias_label, class_label, unit, counts)
+    turned = {name: table.T for name, table in tables.items()}
+    below = None if counts is None else {name: table.T for name, table in counts.items()}
+    return _heat_maps(turned, bias_names, class_names, class_label, bias_label, unit, below)
 
 
 def _heat_maps(
@@ -64,9 +83,11 @@ def _heat_maps(
     counts: Mapping[str, NDArray[Any]] | None = None,
 ) -> Figure:
     """Return one annotated heat map a table, from 0 to 100, with one colour bar for all; counts: of each table."""
-    long = max(len(name) for name in column_names) > 2
-    size = min(2.0, max(1.0, len(row_names) / 10, len(column_names) / 10)) * (1 if counts is None else 1.12)
-    figure = empty_figure(4.3 * size * len(tables) + 0.8, (5.2 if long else 4.6) * size)
+    long = max(len(name) for name in column_names) * len(column_names) > ACROSS
+    room = 1 if counts is None else 1.12
+    wide, high = (min(2.0, max(1.0, len(names) / 10)) * room for names in (column_names, row_names))
+    beside = 0.08 * max(0, max(map(len, row_names)) - 8)  # inches for names at the rows
+    figure = empty_figure(4.3 * wide * len(tables) + 0.8 + beside, (5.2 if long else 4.6) * high)
     panels = figure.subplots(1, len(tables), sharey=True, squeeze=False)[0]
     for axes, (name, table) in zip(panels, tables.items(), strict=True):
         image = axes.imshow(table, cmap=HEAT, vmin=0, vmax=100, interpolation="none", aspect="auto")

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from lntl.reporting.figures.base import MARKERS, PALETTE, QUIET, empty_figure
 
 MOST_NAMES = 20  # in a legend
+LINE = 68  # characters that stand beside each other below a panel of the embedding, a mark counting five
 DASHES = ("--", ":", "-.")
 
 
@@ -75,7 +76,9 @@ def embedding(
     A bias value is drawn in its bias_colors (bias values, 3), in [0, 1], else in the colour that it is named after.
     """
     points = np.asarray(xy)
-    figure = empty_figure(9.6, 5.4)
+    legends = [names for names in (class_names, bias_names) if len(names) <= MOST_NAMES]
+    rows = max((-(-len(names) // _columns(names)) for names in legends), default=0)
+    figure = empty_figure(9.6, 5 + 0.2 * rows)
     left, right = figure.subplots(1, 2)
     _scatter(left, points, np.asarray(y), class_names, _colors(len(class_names)))
     named = [to_rgba(name) for name in bias_names if is_color_like(name)]
@@ -86,6 +89,11 @@ def embedding(
     left.set_title("by class")
     right.set_title(f"by {bias_label}")
     return figure
+
+
+def _columns(names: Sequence[str]) -> int:
+    """Return how many columns of a legend below one of the two panels have room for the names."""
+    return max(1, min(5, LINE // (max(map(len, names)) + 5)))
 
 
 def _colors(n: int) -> list[tuple[float, float, float, float]]:
@@ -108,7 +116,7 @@ def _scatter(
         axes.legend(
             loc="upper center",
             bbox_to_anchor=(0.5, -0.01),
-            ncols=5,
+            ncols=_columns(names),
             frameon=False,
             fontsize=9,
             markerscale=1.6,

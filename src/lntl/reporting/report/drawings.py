@@ -22,7 +22,7 @@ Made = tuple[str, Callable[[], Figure], str]
 
 def drawings(files: RunFiles, facts: Facts, prefix: str) -> dict[str, Drawing]:
     """Return the figures by name; one whose file is missing or does not fit the others is left out."""
-    parts = (_samples, _curves, _confusion, _groups, _probes, _strip, _embedding)
+    parts = (_samples, _curves, _confusion, _groups, _each_bias, _probes, _strip, _embedding)
     made = (figure for part in parts for figure in part(files, facts))
     return {name: draw(make, f"{prefix}-{name}", alt) for name, make, alt in made}
 
@@ -112,6 +112,22 @@ def _groups(files: RunFiles, facts: Facts) -> Iterator[Made]:
         lambda: figures.group_accuracies(as_numbers, *names, bias_label=facts["bias"], counts=count),
         f"Accuracy by class and {facts['bias']}; of this run {span}. In brackets the number of images.",
     )
+
+
+def _each_bias(files: RunFiles, facts: Facts) -> Iterator[Made]:
+    for number, one in enumerate(facts["each_bias"], 1):
+        names = facts["class_names"], one["bias_names"]
+        groups = {label: one["groups"][who] for who, label in (("erm", ERM), ("run", RUN)) if who in one["groups"]}
+        if RUN not in groups or not all(
+            _fits(t[key], *names) for t in groups.values() for key in ("accuracy", "count")
+        ):
+            continue
+        accuracy = {label: np.array(table["accuracy"], dtype=np.float64) for label, table in groups.items()}
+        yield (
+            f"groups-{number}",
+            partial(figures.group_accuracies, accuracy, *names, one["name"], groups[RUN]["count"]),
+            f"Accuracy by class and {one['name']} alone. In brackets the number of images.",
+        )
 
 
 def _probes(files: RunFiles, facts: Facts) -> Iterator[Made]:

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from lntl.reporting.report import verdict
+from lntl.reporting.report.each_bias import each_bias, estimate, highest
 from lntl.reporting.report.formats import Estimate, ProbeRow, Row
 from lntl.reporting.report.reading import RunFiles
 from lntl.reporting.report.verdict import Measured
@@ -43,6 +44,7 @@ def run_facts(files: RunFiles, notes: list[str]) -> Facts:
         "answers": [vars(answer) for answer in verdict.answers(measured)],
         "key_numbers": _key_numbers(files, measured),
         **_evaluation(files),
+        "each_bias": each_bias(files),
         "probe": _probe(files),
         "recoloring": _recoloring(files),
         "phases": [_phase(phase) for phase in files.phases],
@@ -111,11 +113,6 @@ def _highest(rows: list[ProbeRow] | None) -> float | None:
     return max((row.mean for row in rows), default=None) if rows else None
 
 
-def estimate(value: Estimate | None) -> dict[str, Any] | None:
-    """Return value, low, high and undefined, None where nothing was measured."""
-    return None if value is None else {name: getattr(value, name) for name in Estimate.model_fields}
-
-
 def _key_numbers(files: RunFiles, m: Measured) -> list[dict[str, Any]]:
     """Return the four numbers of the first screen, each with plain training's and, where it has one, chance."""
     rows = files.probe.probes if files.probe else []
@@ -128,7 +125,7 @@ def _key_numbers(files: RunFiles, m: Measured) -> list[dict[str, Any]]:
     ]
     values = {
         "accuracy": (m.accuracy, m.erm_accuracy),
-        "leakage": (_leakage(rows), _leakage(erm_rows)),
+        "leakage": (highest(rows), highest(erm_rows)),
         "flip_rate": (m.flips, m.erm_flips),
         "worst_group_accuracy": (metric(files, "worst_group_accuracy"), metric(files.erm, "worst_group_accuracy")),
     }
@@ -138,14 +135,6 @@ def _key_numbers(files: RunFiles, m: Measured) -> list[dict[str, Any]]:
         | {"chance": m.chance if name == "leakage" else None}
         for name, label, meaning, better in numbers
     ]
-
-
-def _leakage(rows: list[ProbeRow]) -> Estimate | None:
-    """Return the highest probe accuracy, with the range over its seeds."""
-    if not rows:
-        return None
-    row = max(rows, key=lambda row: row.mean)
-    return Estimate(value=row.mean, low=min(row.values, default=None), high=max(row.values, default=None))
 
 
 def _evaluation(files: RunFiles) -> Facts:

@@ -39,10 +39,12 @@ class Groups(BaseModel):
 
 
 class OneBias(BaseModel):
-    """What evaluation/test.json says of one of several biases."""
+    """The evaluation by the values of one of several biases."""
 
+    bias_names: list[str]
     metrics: dict[str, Metric]
     by_bias: list[Row]
+    groups: Groups
 
 
 class Evaluation(BaseModel):
@@ -85,20 +87,26 @@ class Reference(BaseModel):
     erm: list[ProbeRow] | None = None
 
 
-class Probe(BaseModel):
-    """probe.json."""
+class Leaks(BaseModel):
+    """What probes read of one bias, or of all together."""
+
+    chance: Chance
+    probes: list[ProbeRow]
+    reference: Reference = Reference()
+    leakage: Share
+
+
+class Probe(Leaks):
+    """probe.json; each_bias: of several biases, each by itself."""
 
     epoch: int
     bias: str
     n_train: int
     n_test: int
     seeds: list[int]
-    chance: Chance
     h_accuracy: Share | None = None
     h_chance: Share | None = None
-    probes: list[ProbeRow]
-    reference: Reference = Reference()
-    leakage: Share
+    each_bias: dict[str, Leaks] = {}
     warnings: list[str] = []
 
 

@@ -1,0 +1,70 @@
+"""CelebA (Liu et al., ICCV 2015): faces with forty attributes, such as blond hair, which few of the men here have.
+
+list_attr_celeba.txt holds the number of images, the names of the attributes, then a line an image with 1 or -1 each;
+list_eval_partition.txt an image and 0 train, 1 val, 2 test. The copy at Kaggle has the same as .csv.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from lntl.errors import UserError
+from lntl.makers import tables
+from lntl.makers.tables import Made, found, lines, named
+from lntl.plugins import did_you_mean
+
+SPLITS = {"0": "train", "1": "val", "2": "test"}
+_FOLDERS = ("", "Anno/", "Eval/")  # as the files lie in the copy at Kaggle, and in the original
+
+
+def make(source: Path, attributes: Sequence[str]) -> Made:
+    """Return image, split and the attributes; the first is the label, the second the bias."""
+    if len(set(attributes)) < 2:
+        raise UserError("--attribute: name two or more that differ, the label and then the bias")
+    folder = found(
+        source, [f"{above}img_align_celeba{below}" for above in ("", "Img/") for below in ("/img_align_celeba", "")]
+    )
+    folder_name = folder.relative_to(source).as_posix()
+    split = dict(_partition(_file(source, "list_eval_partition")))
+    table: dict[str, list[str]] = {"image": [], "split": [], **{name: [] for name in attributes}}
+    path = _file(source, "list_attr_celeba")
+    for name, values in _attributes(path, attributes):
+        if name not in split:
+            raise UserError(f"{path}: {name} has no row in list_eval_partition; both must be of one download")
+        table["image"].append(f"{folder_name}/{name}")
+        table["split"].append(split[name])
+        for attribute, value in zip(attributes, values, strict=True):
+            words = attribute.lower().replace("_", " ")
+            codes = {"1": words, "-1": f"not {words}"}
+            table[attribute].append(named(codes, value, f"{path}: {name}", attribute))
+    return Made(table, attributes[0], attributes[1], [])
+
+
+def _file(source: Path, name: str) -> Path:
+    return found(source, [f"{folder}{name}{ending}" for ending in (".txt", ".csv") for folder in _FOLDERS])
+
+
+def _partition(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield each image with its split."""
+    if path.suffix == ".csv":
+        pairs = [(row["image_id"], row["partition"]) for _, row in tables.rows(path, ["image_id", "partition"])]
+    else:
+        pairs = [(line.split()[0], line.split()[-1]) for line in lines(path)]
+    for name, code in pairs:
+        yield name, named(SPLITS, code, f"{path}: {name}", "the partition")
+
+
+def _attributes(path: Path, wanted: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield each image with the values of the attributes wanted."""
+    content = lines(path)
+    if path.suffix == ".csv":
+        names, body = content[0].split(",")[1:], [line.split(",") for line in content[1:]]
+    else:
+        names, body = content[1].split() if content[1:] else [], [line.split() for line in content[2:]]
+    for name in wanted:
+        if name not in names:
+            raise UserError(f"{path}: no attribute {name!r}{did_you_mean(name, names)}")
+    columns = [1 + names.index(name) for name in wanted]
+    for image, *values in body:
+        if len(values) != len(names):
+            raise UserError(f"{path}: {image} has {len(values)} values for {len(names)} attributes")
+        yield image, [[image, *values][column] for column in columns]

@@ -1,0 +1,48 @@
+"""Dogs and Cats with a bias of colour (Kim et al., CVPR 2019): TB1 holds bright dogs and dark cats, TB2 the reverse.
+
+The photographs are the folder train/ of Kaggle's "Dogs vs. Cats"; list_bright.txt and list_dark.txt, one file name a
+line, are the authors' (github.com/feidfoe/learning-not-to-learn, dataset/dogs_and_cats). What is in neither list is not
+used.
+"""
+
+import re
+from pathlib import Path
+
+from lntl.errors import UserError
+from lntl.makers.tables import Made, found, lines, place
+
+SETS = {"tb1": {"dog": "bright", "cat": "dark"}, "tb2": {"dog": "dark", "cat": "bright"}}
+_NAME = re.compile(r"(cat|dog)\.\d+\.jpg")
+
+
+def make(source: Path, lists: Path, train: str, held_out: float) -> Made:
+    """Return image, label, color, split; train is tb1 or tb2, test the other set and a share held out of this one.
+
+    Deviation: the paper tests on the other set and, separately, on a mixed one, whose labels are not public as far as
+    is known. Here the share that is held out makes the test set hold bright and dark images of both; with 0 it is the
+    other set alone.
+    """
+    folder = found(source, ["train/train", "train"]).relative_to(source).as_posix()
+    table: dict[str, list[str]] = {"image": [], "label": [], "color": [], "split": []}
+    for name, color in _colors(lists).items():
+        label = name.partition(".")[0]
+        learned = SETS[train][label] == color and place(name) >= held_out
+        table["image"].append(f"{folder}/{name}")
+        table["label"].append(label)
+        table["color"].append(color)
+        table["split"].append("train" if learned else "test")
+    return Made(table, "label", "color", [])
+
+
+def _colors(lists: Path) -> dict[str, str]:
+    """Return bright or dark for every name in the two lists, in their order."""
+    colors: dict[str, str] = {}
+    for color in ("bright", "dark"):
+        path = found(lists, [f"list_{color}.txt"])
+        for number, name in enumerate(lines(path), start=1):
+            if not _NAME.fullmatch(name):
+                raise UserError(f"{path}: line {number} is {name!r}, which is no name like cat.0.jpg or dog.0.jpg")
+            if name in colors:
+                raise UserError(f"{path}: line {number}: {name} is listed before, as {colors[name]}")
+            colors[name] = color
+    return colors

@@ -1,0 +1,26 @@
+"""Waterbirds (Sagawa et al., ICLR 2020): birds of CUB-200-2011 before backgrounds of Places.
+
+In training 95 % of the waterbirds are on water and of the landbirds on land; in val and test half of each. Source: the
+README of github.com/kohpangwei/group_DRO.
+"""
+
+from pathlib import Path
+
+from lntl.makers.tables import Made, found, named, rows
+
+LABELS = {"0": "landbird", "1": "waterbird"}
+PLACES = {"0": "land", "1": "water"}
+SPLITS = {"0": "train", "1": "val", "2": "test"}
+
+
+def make(source: Path) -> Made:
+    """Return image, label, background, split of waterbird_complete95_forest2water2/."""
+    metadata = found(source, ["metadata.csv"])
+    table: dict[str, list[str]] = {"image": [], "label": [], "background": [], "split": []}
+    for number, row in rows(metadata, ["img_filename", "y", "split", "place"]):
+        where = f"{metadata}: line {number}"
+        table["image"].append(row["img_filename"])
+        table["label"].append(named(LABELS, row["y"], where, "y"))
+        table["background"].append(named(PLACES, row["place"], where, "place"))
+        table["split"].append(named(SPLITS, row["split"], where, "split"))
+    return Made(table, "label", "background", [])

@@ -1,0 +1,123 @@
+"""Small folders with the layout, names and columns of the real downloads; the pictures are noise."""
+
+import csv
+import pickle
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from scipy.io import savemat
+
+EPOCH = 719529  # 1 January 1970 in Matlab
+
+
+def pictures(folder: Path, names: Iterable[str]) -> None:
+    """Write a noisy picture under every name."""
+    random = np.random.default_rng(0)
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (40, 36, 3), dtype=np.uint8)).save(folder / name)
+
+
+def dogs_and_cats(folder: Path, count: int = 60) -> Path:
+    """cat.0.jpg ... and dog.0.jpg ...: of three, the first is bright, the second dark, the third in neither list."""
+    names = [f"{animal}.{number}.jpg" for animal in ("cat", "dog") for number in range(count)]
+    pictures(folder / "train", names)
+    for color, rest in (("bright", 0), ("dark", 1)):
+        listed = [name for name in names if int(name.split(".")[1]) % 3 == rest]
+        (folder / f"list_{color}.txt").write_text("\n".join(listed) + "\n")
+    return folder
+
+
+def waterbirds(folder: Path, count: int = 48) -> Path:
+    """Every bird, place and split in turn."""
+    table = [
+        (k, f"{k % 4:03d}.Some_Bird/Some_Bird_{k:04d}.jpg", k % 2, k // 2 % 3, k // 6 % 2, "/o/ocean/0001.jpg")
+        for k in range(count)
+    ]
+    pictures(folder, [row[1] for row in table])
+    with (folder / "metadata.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("img_id", "img_filename", "y", "split", "place", "place_filename"), *table])
+    return folder
+
+
+CELEBA = ("5_o_Clock_Shadow", "Blond_Hair", "Male", "Young")
+
+
+def celeba(folder: Path, kind: str, count: int = 48) -> Path:
+    """Attributes and partition as .txt (in Anno/ and Eval/, as the data set comes) or .csv (as Kaggle has them)."""
+    names = [f"{k + 1:06d}.jpg" for k in range(count)]
+    values = [[-1, 1 - 2 * (k % 2), 1 - 2 * (k // 6 % 2), 1] for k in range(count)]
+    parts = [k // 2 % 3 for k in range(count)]
+    if kind == "txt":
+        pictures(folder / "Img/img_align_celeba", names)
+        (folder / "Anno").mkdir()
+        (folder / "Eval").mkdir()
+        lines = [f"{name}  {' '.join(f'{v:2d}' for v in row)}" for name, row in zip(names, values, strict=True)]
+        (folder / "Anno/list_attr_celeba.txt").write_text("\n".join([str(count), " ".join(CELEBA) + " ", *lines]))
+        partition = [f"{name} {part}" for name, part in zip(names, parts, strict=True)]
+        (folder / "Eval/list_eval_partition.txt").write_text("\n".join(partition) + "\n")
+    else:
+        pictures(folder / "img_align_celeba/img_align_celeba", names)
+        lines = [",".join([name, *map(str, row)]) for name, row in zip(names, values, strict=True)]
+        (folder / "list_attr_celeba.csv").write_text("\n".join([f"image_id,{','.join(CELEBA)}", *lines]))
+        partition = [f"{name},{part}" for name, part in zip(names, parts, strict=True)]
+        (folder / "list_eval_partition.csv").write_text("\n".join(["image_id,partition", *partition]))
+    return folder
+
+
+def people(count: int = 80) -> Iterator[dict[str, Any]]:
+    """Yield the faces of imdb.mat: a person each, women and men of 20, 35 and 50 years in turn."""
+    for k in range(count):
+        yield {
+            "full_path": f"{k % 100:02d}/nm{k:07d}_rm{k}_1970-1-1_{1990 + 15 * (k // 2 % 3)}.jpg",
+            "dob": float(EPOCH),
+            "photo_taken": 1990 + 15 * (k // 2 % 3),
+            "gender": float(k % 2),
+            "face_score": 3.5,
+            "second_face_score": np.nan,
+        }
+
+
+def imdb_crop(folder: Path, faces: list[dict[str, Any]]) -> Path:
+    """imdb.mat as it comes: a struct of rows; paths are cells of text."""
+    pictures(folder, [face["full_path"] for face in faces])
+    fields: dict[str, Any] = {
+        name: np.array([[face[name] for face in faces]])
+        for name in ("dob", "photo_taken", "gender", "face_score", "second_face_score")
+    }
+    paths = np.empty((1, len(faces)), dtype=object)
+    paths[0] = [face["full_path"] for face in faces]
+    savemat(folder / "imdb.mat", {"imdb": fields | {"full_path": paths}})
+    return folder
+
+
+def imdb_lists(folder: Path, faces: list[dict[str, Any]]) -> Path:
+    """The authors' four files: dicts pickled with names in bytes, and lists of names; the last ten faces are test."""
+    folder.mkdir()
+    names, ages = [face["full_path"] for face in faces], [face["photo_taken"] - 1970 for face in faces]
+    labels = {
+        name.encode(): {"age": np.int64(age), "gender": face["gender"]}
+        for name, age, face in zip(names, ages, faces, strict=True)
+    }
+    learned = names[:-10]
+    save_object(folder / "imdb_age_gender.npy", labels)
+    save_object(folder / "imdb_split.npy", {"train_list": learned, "test_list": names[-10:]})
+    young_women = [n for n, a, f in zip(learned, ages, faces, strict=False) if a < 30 and f["gender"] == 0]
+    old_men = [n for n, a, f in zip(learned, ages, faces, strict=False) if a >= 40 and f["gender"] == 1]
+    np.save(folder / "eb1_img_list.npy", np.array(young_women + old_men))
+    old_women = [n for n, a, f in zip(learned, ages, faces, strict=False) if a >= 40 and f["gender"] == 0]
+    young_men = [n for n, a, f in zip(learned, ages, faces, strict=False) if a < 30 and f["gender"] == 1]
+    np.save(folder / "eb2_img_list.npy", np.array(old_women + young_men, dtype=object), allow_pickle=True)
+    return folder
+
+
+def save_object(path: Path, content: Any) -> None:
+    """Save an object as NumPy did when the lists were made, by pickle's protocol 2."""
+    array = np.empty((), dtype=object)
+    array[()] = content
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|O", "fortran_order": False, "shape": ()})
+        pickle.dump(array, file, protocol=2)

@@ -1,0 +1,83 @@
+"""`lntl data make`, and a tiny training with each ready configuration on what it wrote."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from downloads import celeba, dogs_and_cats, imdb_crop, imdb_lists, people, waterbirds
+from tiny_runs import lntl
+
+SMALL = [
+    "data.size=32", "data.cache=none", "data.workers=0", "model.pretrained=false", "training.batch_size=8",
+    "evaluation.erm_epochs=0", "evaluation.metrics=[accuracy, unbiased_accuracy, worst_group_accuracy]",
+    "logging.use_tensorboard=false", "training.device=cpu",
+]  # fmt: skip
+MADE: dict[str, tuple[str, Callable[[Path], Path], list[str]]] = {
+    "dogs_and_cats/tb2": ("dogs_and_cats", dogs_and_cats, ["--train", "tb2"]),
+    "imdb_faces/eb1": ("imdb_faces", lambda folder: imdb_crop(folder, list(people())), []),
+    "celeba/blond_hair": ("celeba", lambda folder: celeba(folder, "csv"), []),
+    "waterbirds/background": ("waterbirds", waterbirds, []),
+}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working directory."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("config", MADE)
+def test_from_the_download_to_a_trained_network(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    name, download, options = MADE[config]
+    download(Path("download"))
+    assert lntl("data", "make", name, "download", "made.csv", *options) == 0
+    told = capsys.readouterr().out
+    command = f"lntl train {config} data.path=made.csv data.root=download"
+    assert f"Next: {command}\n" in told
+    short = [f"training.phases.{phase}.epochs=1" for phase in range(3)]
+    assert lntl(*command.split()[1:], *SMALL, *short) == 0
+    (run,) = Path("results").iterdir()
+    test = json.loads((run / "evaluation/test.json").read_text())
+    assert test["n"] == Path("made.csv").read_text().count(",test")
+    assert all(count > 0 for row in test["groups"]["count"] for count in row)  # every label with every bias
+
+
+def test_what_is_told_of_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    waterbirds(Path("birds"))
+    assert lntl("data", "make", "waterbirds", "birds", "birds.csv") == 0
+    told = [line.strip("│┃ ") for line in capsys.readouterr().out.splitlines()]
+    rows = [line.replace("│", " ").split() for line in told if line.startswith(("train", "val", "test"))]
+    cells = [(split, label, place) for split in ("train", "val", "test") for label in ("landbird", "waterbird")
+             for place in ("land", "water")]  # fmt: skip
+    assert rows == [[*cell, "4"] for cell in cells]
+    assert told[-2:] == [
+        "birds.csv: 48 images",
+        "Next: lntl train waterbirds/background data.path=birds.csv data.root=birds",
+    ]
+
+
+def test_the_authors_lists_and_other_attributes(capsys: pytest.CaptureFixture[str]) -> None:
+    imdb_lists(Path("lists"), list(people()))
+    assert lntl("data", "make", "imdb_faces", "nowhere", "faces.csv", "--lists", "lists") == 0
+    assert "2 faces are in no set" in capsys.readouterr().out
+    celeba(Path("celeba"), "txt")
+    assert lntl("data", "make", "celeba", "celeba", "young.csv", "--attribute", "Young", "--attribute", "Male") == 0
+    assert Path("young.csv").read_text().startswith("image,split,Young,Male\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["waterbirds", "none", "x.csv"], "none: no metadata.csv in it"),
+        (["waterbirds", "birds", "no/x.csv"], "no/x.csv: cannot write it"),
+        (["dogs_and_cats", "birds", "x.csv", "--train", "tb3"], "'tb3' is not one of"),
+        (["dogs_and_cats", "birds", "x.csv", "--held-out", "0.9"], "should be less than or equal to 0.5"),
+        (["digits.npz"], "No such command 'digits.npz'"),
+    ],
+)
+def test_bad_input(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    waterbirds(Path("birds"))
+    assert lntl("data", "make", *arguments) == 2
+    assert told in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert not Path("x.csv").exists()

@@ -1,0 +1,346 @@
+"""From made downloads to tables, against the rule that each was made by; every fault of a download once."""
+
+import csv
+import re
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from downloads import celeba, dogs_and_cats, imdb_crop, imdb_lists, people, save_object, waterbirds
+
+from lntl.errors import UserError
+from lntl.makers import celeba as celeba_maker
+from lntl.makers import dogs_and_cats as dogs_and_cats_maker
+from lntl.makers import imdb_faces as imdb_faces_maker
+from lntl.makers import waterbirds as waterbirds_maker
+from lntl.makers.imdb_metadata import read_metadata
+from lntl.makers.tables import Made, place, write
+
+PLACES = ("land", "water")
+
+
+def table(made: Made, folder: Path) -> list[dict[str, str]]:
+    """Return the rows of the written table; every image must be there."""
+    write(folder / "made.csv", made)
+    with (folder / "made.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_waterbirds(tmp_path: Path) -> None:
+    source = waterbirds(tmp_path / "birds")
+    found = table(waterbirds_maker.make(source), tmp_path)
+    assert len(found) == 48
+    for k, row in enumerate(found):
+        assert (source / row["image"]).exists()
+        assert row["label"] == ("landbird", "waterbird")[k % 2]
+        assert row["background"] == PLACES[k // 6 % 2]
+        assert row["split"] == ("train", "val", "test")[k // 2 % 3]
+
+
+@pytest.mark.parametrize("kind", ["txt", "csv"])
+def test_celeba(tmp_path: Path, kind: str) -> None:
+    source = celeba(tmp_path / "faces", kind)
+    found = table(celeba_maker.make(source, ["Blond_Hair", "Male"]), tmp_path)
+    assert len(found) == 48
+    for k, row in enumerate(found):
+        assert (source / row["image"]).exists()
+        assert row["image"].endswith(f"/{k + 1:06d}.jpg")
+        assert row["Blond_Hair"] == ("blond hair", "not blond hair")[k % 2]
+        assert row["Male"] == ("male", "not male")[k // 6 % 2]
+        assert row["split"] == ("train", "val", "test")[k // 2 % 3]
+
+
+@pytest.mark.parametrize("train", ["tb1", "tb2"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_dogs_and_cats(tmp_path: Path, train: str, nested: bool) -> None:
+    source = dogs_and_cats(tmp_path / "pets")
+    if nested:
+        (source / "train").rename(source / "inner")
+        (source / "train").mkdir()
+        (source / "inner").rename(source / "train/train")
+    found = table(dogs_and_cats_maker.make(source, source, train, held_out=0.2), tmp_path)
+    assert len(found) == 80  # twenty bright and twenty dark of each
+    learned = {"tb1": {("dog", "bright"), ("cat", "dark")}, "tb2": {("dog", "dark"), ("cat", "bright")}}[train]
+    for row in found:
+        assert (source / row["image"]).exists()
+        name = Path(row["image"]).name
+        assert row["label"] == name[:3]
+        assert row["color"] == ("bright", "dark")[int(name.split(".")[1]) % 3]
+        inside = (row["label"], row["color"]) in learned
+        assert row["split"] == ("train" if inside and place(name) >= 0.2 else "test")
+    kept = [row for row in found if (row["label"], row["color"]) in learned]
+    assert 0 < sum(row["split"] == "test" for row in kept) < 20
+    whole = dogs_and_cats_maker.make(source, source, train, held_out=0)
+    assert whole.columns["split"].count("train") == 40
+
+
+def test_a_place_is_a_function_of_the_name_and_a_share_of_the_names_lies_below_it() -> None:
+    places = [place(f"cat.{k}.jpg") for k in range(5000)]
+    assert places == [place(f"cat.{k}.jpg") for k in range(5000)]
+    assert np.mean(np.array(places) < 0.2) == pytest.approx(0.2, abs=0.02)
+    assert min(places) >= 0
+    assert max(places) < 1
+
+
+@pytest.mark.parametrize("train", ["eb1", "eb2"])
+def test_imdb_faces_from_metadata(tmp_path: Path, train: str) -> None:
+    source = imdb_crop(tmp_path / "imdb_crop", list(people()))
+    made = imdb_faces_maker.make(source, None, train)
+    found = {row["image"]: row for row in table(made, tmp_path)}
+    unused = 0
+    for k, face in enumerate(people()):
+        gender, age = ("female", "male")[k % 2], (19, 34, 49)[k // 2 % 3] + 1
+        group = {20: "0-29", 35: None, 50: "40+"}[age]
+        wanted = {"eb1": {"female": "0-29", "male": "40+"}, "eb2": {"female": "40+", "male": "0-29"}}[train]
+        test = place(f"nm{k:07d}") < 0.2
+        split = None if group is None else "test" if test else "train" if wanted[gender] == group else None
+        unused += split is None
+        if split is None:
+            assert face["full_path"] not in found
+        else:
+            told = {"image": face["full_path"], "gender": gender, "age": str(age), "age_group": group}
+            assert found[face["full_path"]] == told | {"person": f"nm{k:07d}", "split": split}
+    tested = {(row["gender"], row["age_group"]) for row in found.values() if row["split"] == "test"}
+    assert len(tested) == 4  # the test set holds all groups
+    assert made.notes == [f"{unused} faces are in no set, or in the other training set alone"]
+
+
+def test_faces_that_the_metadata_make_doubtful_are_left_out_and_told(tmp_path: Path) -> None:
+    faces = list(people(8))
+    changes: list[dict[str, Any]] = [
+        {"gender": np.nan},
+        {"face_score": -np.inf},
+        {"face_score": 0.5},
+        {"second_face_score": 1.2},
+        {"photo_taken": 1960},
+        {"photo_taken": 2090},
+        {"dob": 7.0},
+    ]
+    for face, change in zip(faces, changes, strict=False):
+        face.update(change)
+    kept, notes = read_metadata(imdb_crop(tmp_path / "imdb_crop", faces))
+    assert [face.image for face in kept] == [faces[7]["full_path"]]
+    assert notes == [
+        "1 faces of no known gender are left out",
+        "3 faces of no age from 0 to 100 years are left out",
+        "2 faces with a detector score below 1 are left out",
+        "1 faces with a second face are left out",
+    ]
+
+
+def test_the_age_is_that_of_the_middle_of_the_year(tmp_path: Path) -> None:
+    born = [date(1950, 1, 1), date(1950, 6, 30), date(1950, 7, 1), date(1971, 12, 31), date(1904, 2, 29)]
+    faces = list(people(len(born)))
+    for face, day in zip(faces, born, strict=True):
+        face.update(dob=float(day.toordinal() + 366) + 0.25, photo_taken=2000)  # Matlab counts from the year 0
+    kept, _ = read_metadata(imdb_crop(tmp_path / "imdb_crop", faces))
+    middle = date(2000, 6, 30)
+    ages = [2000 - day.year - ((day.month, day.day) > (middle.month, middle.day)) for day in born]
+    assert [face.age for face in kept] == ages == [50, 50, 49, 28, 96]
+
+
+@pytest.mark.parametrize("train", ["eb1", "eb2"])
+def test_imdb_faces_from_the_authors_lists(tmp_path: Path, train: str) -> None:
+    faces = list(people())
+    made = imdb_faces_maker.make(tmp_path, imdb_lists(tmp_path / "lists", faces), train)
+    found = table(made, tmp_path)
+    test = [row for row in found if row["split"] == "test"]
+    between = sum(face["photo_taken"] == 2005 for face in faces[-10:])
+    assert {row["image"] for row in test} == {f["full_path"] for f in faces[-10:] if f["photo_taken"] != 2005}
+    assert made.notes == [f"{between} faces are in no set, or in the other training set alone"]
+    pairs = {(row["gender"], row["age_group"]) for row in found if row["split"] == "train"}
+    assert pairs == {"eb1": {("female", "0-29"), ("male", "40+")}, "eb2": {("female", "40+"), ("male", "0-29")}}[train]
+    assert {(row["image"], row["age"], row["gender"]) for row in found} <= {
+        (f["full_path"], str(f["photo_taken"] - 1970), ("female", "male")[int(f["gender"])]) for f in faces
+    }
+
+
+# --- what is wrong ---
+
+
+class Runs:
+    """Would run code when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("ran"),)
+
+
+def pets(source: Path) -> object:
+    return dogs_and_cats_maker.make(source, source, "tb1", 0.2)
+
+
+def listed(source: Path) -> object:
+    return imdb_faces_maker.make(source, source, "eb1")
+
+
+def rewrite(name: str, old: str, new: str) -> Callable[[Path], object]:
+    """Return a function that changes a text file of a download, wherever its first `old` is."""
+
+    def change(source: Path) -> None:
+        text = (source / name).read_text()
+        assert old in text
+        (source / name).write_text(text.replace(old, new, 1))
+
+    return change
+
+
+def attributes(*names: str) -> Callable[[Path], object]:
+    return lambda source: celeba_maker.make(source, list(names))
+
+
+def txt(path: Path) -> Path:
+    return celeba(path, "txt")
+
+
+def kaggle(path: Path) -> Path:
+    return celeba(path, "csv")
+
+
+def crop(path: Path) -> Path:
+    return imdb_crop(path, list(people(4)))
+
+
+def lists(path: Path) -> Path:
+    return imdb_lists(path, list(people(20)))
+
+
+def nothing(path: Path) -> None:
+    """Change nothing."""
+
+
+ATTR, PART = "Anno/list_attr_celeba.txt", "Eval/list_eval_partition.txt"
+FAULTS: dict[str, tuple[Any, Any, Any, str]] = {
+    "no images": (
+        dogs_and_cats,
+        lambda s: (s / "train").rename(s / "else"),
+        pets,
+        r"no train in it \(nor train/train\); name the folder that you unpacked, see docs/DATA_SETS\.md",
+    ),
+    "no list": (dogs_and_cats, lambda s: (s / "list_dark.txt").unlink(), pets, r"no list_dark\.txt in it; name"),
+    "a foreign name": (
+        dogs_and_cats,
+        rewrite("list_dark.txt", "cat.4.jpg", "pig.4.jpg"),
+        pets,
+        r"list_dark\.txt: line 2 is 'pig\.4\.jpg', which is no name like cat\.0\.jpg",
+    ),
+    "bright and dark": (
+        dogs_and_cats,
+        rewrite("list_dark.txt", "cat.4.jpg", "cat.3.jpg"),
+        pets,
+        r"list_dark\.txt: line 2: cat\.3\.jpg is listed before, as bright",
+    ),
+    "no text": (
+        dogs_and_cats,
+        lambda s: (s / "list_dark.txt").write_bytes(b"\xff\xfe\x00"),
+        pets,
+        r"list_dark\.txt: cannot read it as text: .*codec",
+    ),
+    "no metadata": (
+        waterbirds,
+        lambda s: (s / "metadata.csv").unlink(),
+        waterbirds_maker.make,
+        r"no metadata\.csv in it; name the folder",
+    ),
+    "no column": (
+        waterbirds,
+        rewrite("metadata.csv", "place,", "ground,"),
+        waterbirds_maker.make,
+        r"metadata\.csv: no column place; its header is img_id, img_filename, y, split, ground, place_filename",
+    ),
+    "an unknown code": (
+        waterbirds,
+        rewrite("metadata.csv", "_0001.jpg,1,", "_0001.jpg,7,"),
+        waterbirds_maker.make,
+        r"metadata\.csv: line 3: y is '7'; valid: 0 \(landbird\), 1 \(waterbird\)",
+    ),
+    "an unknown attribute": (
+        txt,
+        nothing,
+        attributes("Blond", "Male"),
+        r"list_attr_celeba\.txt: no attribute 'Blond'; did you mean 'Blond_Hair'\?",
+    ),
+    "one attribute": (kaggle, nothing, attributes("Male", "Male"), r"--attribute: name two or more that differ"),
+    "a short row": (
+        txt,
+        rewrite(ATTR, "000001.jpg  -1", "000001.jpg"),
+        attributes("Blond_Hair", "Male"),
+        r"list_attr_celeba\.txt: 000001\.jpg has 3 values for 4 attributes",
+    ),
+    "an attribute of 0": (
+        txt,
+        rewrite(ATTR, "000001.jpg  -1  1", "000001.jpg  -1  0"),
+        attributes("Blond_Hair", "Male"),
+        r"000001\.jpg: Blond_Hair is '0'; valid: 1 \(blond hair\), -1 \(not blond hair\)",
+    ),
+    "a partition of 3": (
+        txt,
+        rewrite(PART, "000001.jpg 0", "000001.jpg 3"),
+        attributes("Blond_Hair", "Male"),
+        r"000001\.jpg: the partition is '3'; valid: 0 \(train\)",
+    ),
+    "no partition": (
+        txt,
+        rewrite(PART, "000001.jpg 0\n", ""),
+        attributes("Blond_Hair", "Male"),
+        r"000001\.jpg has no row in list_eval_partition",
+    ),
+    "an empty list of attributes": (
+        txt,
+        lambda s: (s / ATTR).write_text(""),
+        attributes("Blond_Hair", "Male"),
+        r"list_attr_celeba\.txt: no attribute 'Blond_Hair'",
+    ),
+    "no imdb.mat": (
+        crop,
+        lambda s: (s / "imdb.mat").unlink(),
+        lambda s: imdb_faces_maker.make(s, None, "eb1"),
+        r"no imdb\.mat in it",
+    ),
+    "a foreign imdb.mat": (
+        crop,
+        lambda s: (s / "imdb.mat").write_text("no metadata, only some words of text, more than a header has: " * 9),
+        lambda s: imdb_faces_maker.make(s, None, "eb1"),
+        r"imdb\.mat: not the metadata of IMDB-WIKI \(.+\); unpack imdb_crop\.tar again",
+    ),
+    "a list that runs code": (
+        lists,
+        lambda s: save_object(s / "imdb_split.npy", Runs()),
+        listed,
+        r"imdb_split\.npy: not one of the authors' lists \(it asks for .*, which is no array\)",
+    ),
+    "no test list": (
+        lists,
+        lambda s: save_object(s / "imdb_split.npy", {"train_list": []}),
+        listed,
+        r"imdb_split\.npy: no test_list in it",
+    ),
+    "a face without labels": (
+        lists,
+        lambda s: np.save(s / "eb1_img_list.npy", np.array(["07/nm1_rm2_1970-1-1_2000.jpg"])),
+        listed,
+        r"imdb_age_gender\.npy: it has no age and gender of 07/nm1_rm2_1970-1-1_2000\.jpg",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_a_download_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    made, change, use, told = FAULTS[fault]
+    source = made(tmp_path / "download")
+    change(source)
+    with pytest.raises(UserError) as caught:
+        use(source)
+    assert re.search(told, str(caught.value)), caught.value
+    assert "\n" not in str(caught.value)
+    assert not Path("ran").exists()
+
+
+def test_a_table_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "made.csv").write_text("mine")
+    with pytest.raises(UserError, match=r"made\.csv exists already; move it away first"):
+        write(tmp_path / "made.csv", Made({"image": []}, "label", "bias", []))
+    assert (tmp_path / "made.csv").read_text() == "mine"
