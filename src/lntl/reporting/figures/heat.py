@@ -65,7 +65,7 @@ def _by_bias(
     unit: str,
     counts: dict[str, NDArray[Any]] | None,
 ) -> Figure:
-    """Return heat maps of tables (class, bias value), bias values at the columns, or at the rows where names are long."""
+    """Return heat maps of tables (class, bias value); bias values are the columns, the rows where names are long."""
     if max(map(len, bias_names)) < LONG:
         return _heat_maps(tables, class_names, bias_names, bias_label, class_label, unit, counts)
     turned = {name: table.T for name, table in tables.items()}
