@@ -38,7 +38,9 @@ def finished(results: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return results
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["configs", "copy", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["predict", "--help"], ["configs", "copy", "--help"]]
+)
 def test_help_does_not_import_torch(arguments: list[str]) -> None:
     code = (
         "import sys; from lntl.cli import main\n"
@@ -55,7 +57,7 @@ def test_help_does_not_import_torch(arguments: list[str]) -> None:
 def test_help_names_every_command(capsys: Capture) -> None:
     assert lntl("--help") == 0
     out = capsys.readouterr().out
-    for command in ("train", "eval", "probe", "methods", "configs", "data"):
+    for command in ("train", "eval", "probe", "predict", "export", "card", "methods", "configs", "data"):
         assert re.search(rf"^\W*{command}\s", out, re.MULTILINE)
 
 

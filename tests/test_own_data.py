@@ -94,7 +94,9 @@ def test_the_command_line_takes_it_from_the_file_to_the_report(
     assert {name: len(each["bias_names"]) for name, each in told["each_bias"].items()} == {"sky": 2, "age": 3}
     assert any("have no known bias value" in warning for warning in told["warnings"])
     assert sum(map(sum, told["groups"]["count"])) < told["n"] == sum(map(sum, told["confusion"]))
-    assert "8.3% of the rows have no sky" in json.loads((run / "result.json").read_text())["data"]
+    result = json.loads((run / "result.json").read_text())
+    assert "8.3% of the rows have no sky" in result["data"]
+    assert result["sizes"] == {"train": 84, "val": 12, "test": 24}
     assert lntl("probe", str(run / "checkpoints/last.pth"), "--seeds", "1") == 0
     probed = json.loads((run / "probe.json").read_text())
     assert probed["bias"] == "sky, age"

@@ -93,6 +93,8 @@ def test_a_safetensors_file_is_loaded_again(used: Used, tmp_path: Path, data: st
     assert torch.equal(again.predict(images), original.predict(images))
     assert torch.equal(again.features(images), original.features(images))
     assert again.class_names == original.class_names
+    with pytest.raises(UserError, match=r"m\.safetensors: is an export itself; name the run"):
+        export(path, "onnx", tmp_path / "m.onnx")
 
 
 def test_normalisation_that_is_not_the_one_of_evaluation_is_found(

@@ -39,6 +39,13 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, error: Excepti
     assert tree(tmp_path) == {"file": b"old"}
 
 
+def test_an_error_of_the_content_is_handed_on_and_leaves_what_was_there(tmp_path: Path) -> None:
+    write_text(tmp_path / "file", "old")
+    with pytest.raises(UserError, match=r"^image 3 is damaged$"):
+        write_atomic(tmp_path / "file", _half(UserError("image 3 is damaged")))
+    assert tree(tmp_path) == {"file": b"old"}
+
+
 def test_a_first_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError):
         write_atomic(tmp_path / "file", _half(OSError(errno.ENOSPC, "No space left on device")))

@@ -61,6 +61,8 @@ def export(target: Path, kind: Format, out: Path) -> Check:
         raise UserError(f"{out}: there is no folder {out.parent}; make it, or name another file")
     if kind == "safetensors" and out.suffix != SUFFIX:
         raise UserError(f"{out}: give it the suffix {SUFFIX}, by which lntl.load knows it")
+    if target.suffix == SUFFIX:
+        raise UserError(f"{target}: is an export itself; name the run that it comes from")
     path = checkpoint_of(target)
     classifier = load(path).to(memory_format=torch.contiguous_format)
     images, x, origin = _images(path, classifier)

@@ -4,7 +4,7 @@ import inspect
 from pathlib import Path
 
 from lntl import plugins
-from lntl.reporting.report.facts import LABELS, run_facts
+from lntl.reporting.report.facts import run_facts
 from lntl.reporting.report.html import environment
 from lntl.reporting.report.reading import RunFiles, read
 from lntl.runs.files import write_text
@@ -25,8 +25,7 @@ def write_card(run: Path) -> Path:
             model=files.config.get("model", {}),
             phases=zip(facts["phases"], map(_meaning, files.phases), strict=True),
             sizes=files.result.sizes if files.result else {},
-            each_bias=files.evaluation.each_bias if files.evaluation else {},
-            labels=LABELS,
+            each_bias=files.evaluation.model_dump()["each_bias"] if files.evaluation else {},
             given="arrays.npz" if files.config.get("data", {}).get("name") == "arrays" else "images/",
             erm=files.erm is not None,
             unmeasured=_unmeasured(files, facts["bias"]),
