@@ -222,6 +222,15 @@ def test_group_accuracies_carry_their_counts() -> None:
     assert texts(figure.axes[0]) == ["100\n(9)", "0\n(1)", "25\n(4)", "50\n(8)", "50\n(12)"]
 
 
+def test_class_by_bias_tells_the_share_of_each_class_among_a_values_images() -> None:
+    counts = {"train": [[9, 0], [1, 0], [0, 0]], "test": [[1, 3], [1, 1], [2, 0]]}
+    train, test, bar = figures.class_by_bias(counts, CLASSES, COLORS, "sky").axes
+    assert (train.get_title(), test.get_title(), train.get_xlabel()) == ("train", "test", "sky")
+    assert bar.get_ylabel() == "% of the bias value"
+    assert texts(train) == ["90\n(9)", "10\n(1)", "0\n(0)"]  # no image of the second value: blank
+    assert texts(test) == ["25\n(1)", "75\n(3)", "25\n(1)", "25\n(1)", "50\n(2)", "0\n(0)"]
+
+
 def test_a_large_heat_map_carries_no_numbers() -> None:
     names = [str(i) for i in range(30)]
     assert texts(figures.confusion_matrices({"ERM": np.eye(30)}, names).axes[0]) == []

@@ -21,7 +21,8 @@ LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue. Source: Rec. ITU
 HASHED, LOW, THUMB = 32, 8, 16  # sides: of what is transformed, of the frequencies kept, of what is compared
 BITS, PARTS = 3, 6  # bits of 64 that may differ; parts of the hash, of which PARTS - BITS must then be equal
 ALIKE = 0.99  # smallest correlation of two small pictures that count as alike
-REACH = 32  # neighbours that each picture is compared with where many have an equal part
+REACH = 32  # neighbours that each picture is compared with where many have equal parts
+AT_ONCE = 2**14  # pairs whose thumbs are compared at once
 
 
 @dataclass(frozen=True)
@@ -79,18 +80,29 @@ def equal_sets(digest: Hashes) -> Ints:
 
 
 def near_pairs(found: Fingerprints) -> Ints:
-    """Return the pairs (m, 2) of pictures that look alike and are not equal, each with the smaller place first.
+    """Return the pairs (m, 2) of pictures that look alike, each with the smaller place first; one of each set of equal.
 
     Alike: their phash differs in at most BITS bits, and their thumbs correlate by at least ALIKE, which holds after
     other compression, size or brightness, not after a turn or a cut. Two hashes that differ in BITS bits agree in
     PARTS - BITS of their PARTS parts: sorted by each choice of parts, candidates stand beside each other. A picture is
-    compared with the REACH next of those that agree with it, so that thousands of alike ones give not every pair.
+    compared with the REACH next of those that agree with it, and no more once it has REACH alike ones, so that
+    thousands of them give not every pair.
     """
     if found.phash is None or found.thumb is None:
         return np.empty((0, 2), dtype=np.int64)
-    pairs = [_alike(found.phash, found.thumb, mask) for mask in _masks()]
-    every = np.unique(np.concatenate(pairs), axis=0)
-    return np.asarray(every[found.digest[every[:, 0]] != found.digest[every[:, 1]]])
+    kept = np.sort(np.unique(found.digest, return_index=True)[1])
+    phash, thumb, n = found.phash[kept], found.thumb[kept], len(kept)
+    seen, alike, degree = (np.empty(0, dtype=np.int64), np.empty((0, 2), dtype=np.int64), np.zeros(n, dtype=np.int64))
+    for mask in _masks():
+        free = np.flatnonzero(degree < REACH)
+        pairs = free[_candidates(phash[free], mask)]
+        codes = pairs[:, 0] * n + pairs[:, 1]
+        new = np.isin(codes, seen, assume_unique=True, invert=True, kind="sort")
+        seen, pairs = np.concatenate([seen, codes[new]]), pairs[new]
+        parts = np.array_split(pairs, 1 + len(pairs) // AT_ONCE)
+        alike = np.concatenate([alike, *(part[_correlation(*thumb[part.T]) >= ALIKE] for part in parts)])
+        degree = np.bincount(alike.ravel(), minlength=n)
+    return np.asarray(kept[alike[np.lexsort(alike.T[::-1])]])
 
 
 def _masks() -> list[np.uint64]:
@@ -100,20 +112,20 @@ def _masks() -> list[np.uint64]:
     return [np.uint64(sum(choice)) for choice in combinations(parts, PARTS - BITS)]
 
 
-def _alike(phash: Hashes, thumb: NDArray[np.uint8], mask: np.uint64) -> Ints:
-    """Return the pairs that look alike among those whose hashes agree in the bits of the mask."""
+def _candidates(phash: Hashes, mask: np.uint64) -> Ints:
+    """Return the pairs i < j (m, 2) whose hashes (n,) agree in the bits of the mask and differ in at most BITS."""
     order = np.argsort(phash & mask, kind="stable")
     key, found = (phash & mask)[order], [np.empty((0, 2), dtype=np.int64)]
     for step in range(1, min(REACH, len(order) - 1) + 1):
         place = np.flatnonzero(key[step:] == key[:-step])
-        pair = np.sort(np.stack([order[place], order[place + step]], axis=1), axis=1)
-        pair = pair[np.bitwise_count(phash[pair[:, 0]] ^ phash[pair[:, 1]]) <= BITS]
-        found.append(pair[_correlation(thumb[pair[:, 0]], thumb[pair[:, 1]]) >= ALIKE])
+        pair = np.stack([order[place], order[place + step]], axis=1)  # ascending: a stable sort keeps equal keys so
+        found.append(pair[np.bitwise_count(phash[pair[:, 0]] ^ phash[pair[:, 1]]) <= BITS])
     return np.concatenate(found)
 
 
-def _correlation(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.float64]:
+def _correlation(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return Pearson's correlation of the rows of two arrays (m, P); 0 where a row has one value alone."""
-    a, b = (each - each.mean(axis=1, keepdims=True) for each in (one, other))
-    scale = np.sqrt(np.square(a).sum(axis=1) * np.square(b).sum(axis=1))
-    return np.asarray(np.divide((a * b).sum(axis=1), scale, out=np.zeros(len(a)), where=scale > 0))
+    a, b = (each.astype(np.float32) - each.mean(axis=1, keepdims=True, dtype=np.float32) for each in (one, other))
+    scale = np.sqrt(np.einsum("mp,mp->m", a, a) * np.einsum("mp,mp->m", b, b))
+    shared = np.einsum("mp,mp->m", a, b)
+    return np.asarray(np.divide(shared, scale, out=np.zeros_like(shared), where=scale > 0))

@@ -62,7 +62,7 @@ def twins(data: Any, looked: Looked, every: Everything) -> tuple[Facts, Ints]:
     split, y = every.split[looked.place], every.y[looked.place]
     number = duplicates.equal_sets(looked.prints.digest)
     across, disagree = straddling(number, split), straddling(number, y)
-    first = np.unique(np.concatenate([across[:TOLD], disagree[:TOLD], np.unique(number[number != IGNORE])[:TOLD]]))
+    first = np.unique(np.concatenate([across[:TOLD], disagree[:TOLD], np.arange(number.max(initial=-1) + 1)[:TOLD]]))
     order = sorted(first.tolist(), key=lambda each: (each not in across, each not in disagree, each))[:TOLD]
     pairs = duplicates.near_pairs(looked.prints)
     apart, differ = (each[pairs[:, 0]] != each[pairs[:, 1]] for each in (split, y))

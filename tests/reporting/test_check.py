@@ -1,0 +1,94 @@
+"""`lntl data check`: what it writes and shows, and its exit codes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from tiny_runs import lntl, write_config
+
+from lntl.reporting.check import verdict
+
+
+@pytest.fixture
+def pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """pets.yaml: 40 pictures of two classes whose names are no friends of HTML or of the terminal's markup."""
+    monkeypatch.chdir(tmp_path)
+    random, lines = np.random.default_rng(0), ["image,label,sky,split"]
+    for k in range(40):
+        Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(f"{k}.png")
+        label, sky = ("<i>cat</i>", "[bold]dog")[k % 2], ("day & co", "night|ö")[k // 2 % 2]
+        lines.append(f"{k}.png,{label},{sky},{('train', 'val', 'test')[k // 4 % 3]}")
+    Path("pets.csv").write_text("\n".join(lines), encoding="utf-8")
+    write_config(tmp_path)
+    raw = yaml.safe_load(Path("tiny.yaml").read_text())
+    raw["data"] = {"name": "table", "path": "pets.csv", "bias": "sky", "split": "split", "size": 8}
+    raw["project"]["experiment_name"] = "pets"
+    raw["model"] = {"name": "tiny_networks.TinyNetworks"}
+    Path("pets.yaml").write_text(yaml.safe_dump(raw))
+    return tmp_path
+
+
+def strict(path: Path) -> Any:
+    def no(constant: str) -> None:
+        pytest.fail(f"{constant} in {path}")
+
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=no)
+
+
+def test_data_without_a_problem(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert lntl("data", "check", "pets.yaml") == 0
+    told = capsys.readouterr().out
+    for text in ("[bold]dog", "<i>cat</i>", "night|ö", "Cramér's V", "method: erm", "results/checks/pets/check.json"):
+        assert text in told
+    facts = strict(Path("results/checks/pets/check.json"))
+    assert facts["trustworthy"]
+    assert verdict(facts)[0] == "With care"  # its cells are tiny
+    page = Path("results/checks/pets/index.html").read_text(encoding="utf-8")
+    assert "&lt;i&gt;cat&lt;/i&gt;" in page
+    assert "<i>" not in page
+    assert facts["recommendation"]["title"] in page
+    for finding in facts["findings"]:
+        assert finding["title"] in page
+
+
+def test_a_problem_is_exit_code_one_and_the_page_is_written_all_the_same(pets: Path) -> None:
+    Path("7.png").write_bytes(b"")
+    assert lntl("data", "check", "pets.yaml", "--out", "there") == 1
+    facts = strict(Path("there/check.json"))
+    assert facts["wrong_rows"] == ["line 9: unreadable image 7.png: an empty file"]
+    assert "line 9: unreadable image 7.png: an empty file" in Path("there/index.html").read_text()
+    assert verdict(facts)[0] == "Not yet"
+    assert lntl("data", "check", "pets.yaml", "data.on_error=skip", "--out", "there") == 0
+    assert lntl("data", "check", "pets.yaml", "--no-images", "--out", "there") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nowhere.yaml"], "nowhere.yaml"),
+        (["pets.yaml", "data.label=skyy"], "no column 'skyy'; did you mean 'sky'?"),
+        (["pets.yaml", "--out", "pets.csv"], "name another one with --out"),
+        (["pets.yaml", "data.label=one"], "a task needs two classes"),
+    ],
+)
+def test_what_the_user_can_mend_is_exit_code_two(
+    pets: Path, arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = Path("pets.csv").read_text(encoding="utf-8").splitlines()
+    Path("pets.csv").write_text("\n".join([f"{lines[0]},one", *(f"{line},1" for line in lines[1:])]), encoding="utf-8")
+    assert lntl("data", "check", *arguments) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_tables_that_are_too_large_are_not_drawn(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [f"{k % 40}.png,{k % 3},s{k % 45},{('train', 'val', 'test')[k % 7 % 3]}" for k in range(300)]
+    Path("pets.csv").write_text("\n".join(["image,label,sky,split", *lines]))
+    assert lntl("data", "check", "pets.yaml", "--no-images") == 0
+    assert "3 x 45 cells, see the page" in capsys.readouterr().out
+    page = Path("results/checks/pets/index.html").read_text()
+    assert "3 classes and 45 values are too many to draw" in page
+    assert len(strict(Path("results/checks/pets/check.json"))["biases"][0]["values"]) == 45
