@@ -88,7 +88,10 @@ def test_tables_that_are_too_large_are_not_drawn(pets: Path, capsys: pytest.Capt
     lines = [f"{k % 40}.png,{k % 3},s{k % 45},{('train', 'val', 'test')[k % 7 % 3]}" for k in range(300)]
     Path("pets.csv").write_text("\n".join(["image,label,sky,split", *lines]))
     assert lntl("data", "check", "pets.yaml", "--no-images") == 0
-    assert "3 x 45 cells, see the page" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "3 x 45 cells, see the page" in told
+    n = sum(line.endswith(",train") for line in lines)
+    assert f"45 values of sky share {n} training rows" in told
     page = Path("results/checks/pets/index.html").read_text()
     assert "3 classes and 45 values are too many to draw" in page
     assert len(strict(Path("results/checks/pets/check.json"))["biases"][0]["values"]) == 45

@@ -14,7 +14,19 @@ AS_STRONG = 0.8  # share of its skill in training from which on a split is as bi
 
 def findings(facts: Facts) -> list[Facts]:
     """Return what is to be said of an audit's facts, problems first: level, a few words, and the sentence."""
-    told = (_wrong_rows, _leaks, _equal, _alike, _train_cells, _test_cells, _missing, _unseen, _same_bias, _not_opened)
+    told = (
+        _wrong_rows,
+        _leaks,
+        _equal,
+        _alike,
+        _train_cells,
+        _test_cells,
+        _many_values,
+        _missing,
+        _unseen,
+        _same_bias,
+        _not_opened,
+    )
     found = [dict(zip(("level", "title", "text"), each, strict=True)) for part in told for each in part(facts)]
     return sorted(found, key=lambda each: ("problem", "warning", "note").index(each["level"]))
 
@@ -138,6 +150,17 @@ def _test_cells(facts: Facts) -> Iterator[Finding]:
         )
         n = f"by the {_counted(least['n'], 'test row')} of the smallest group, {cell(least)}"
         yield "note", "What the test set can show", f"{text} {n} ({POWER:.0%} power at {LEVEL:.0%})."
+
+
+def _many_values(facts: Facts) -> Iterator[Finding]:
+    joint = facts["biases"][-1]
+    rows, values = sum(map(sum, joint["counts"]["train"])), len(joint["values"])
+    if rows < facts["cells"]["train"]["few"] * values:
+        text = (
+            f"{values} values of {joint['name']} share {rows} training rows: what the bias is said to tell of the label"
+        )
+        remedy = "may be learned by heart, and h has little to learn from; join values, or put numbers into bins"
+        yield "warning", "Many bias values", f"{text} {remedy}."
 
 
 def _missing(facts: Facts) -> Iterator[Finding]:
