@@ -50,6 +50,7 @@ TABLE: dict[str, Try] = {
     "make tensorboard": Try(f"tensorboard.main --logdir '{RUN}/tensorboard_logs'", given="a run", dry=True),
     "make notebook": Try("jupyterlab notebooks", "notebooks", dry=True),
     "lntl data info": Try("rendered from the embedded MNIST strokes"),
+    "lntl init shapes && cd shapes && make train": Try("lntl train config.yaml", "shapes/config.yaml", dry=True),
     "lntl methods lntl": Try("Learning Not to Learn"),
     "lntl configs copy colored_mnist_default .": Try("colored_mnist_default.yaml", "colored_mnist_default.yaml"),
     "lntl train colored_mnist_default data.color_var=0.02 project.experiment_name=harder": Try(

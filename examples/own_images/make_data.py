@@ -17,7 +17,7 @@ from lntl.data.colored_mnist import ColoredMNIST
 
 DIGITS = {"three": 3, "five": 5, "eight": 8}
 TEXTURES = ("stripes", "checks", "dots")  # in training those of the three digits, in this order
-OWN_TEXTURE = 0.9  # share of the training images whose texture is that of their digit
+OWN_TEXTURE = 0.95  # share of the training images whose texture is that of their digit
 THICK = {"three": 0.1, "five": 0.5, "eight": 0.9}  # share of thick strokes in training
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 SIDE, FINE = 32, 3  # pixels of an image; strokes are changed on a grid FINE times as fine
@@ -44,8 +44,10 @@ def stroke(digit: np.ndarray, thickness: str) -> np.ndarray:
 def draw(folder: Path, images: int) -> None:
     """Write the images and table.csv."""
     digits = ColoredMNIST(ColoredMNIST.Config(path="none")).splits["train"]  # rendered from strokes inside the package
-    sources = {label: iter(digits.strokes[digits.y == digit].numpy()) for label, digit in DIGITS.items()}
     random = np.random.default_rng(0)
+    # MNIST is ordered by writers: shuffled, all splits have all of them. Each digit is used once.
+    of_class = {label: digits.strokes[digits.y == digit].numpy() for label, digit in DIGITS.items()}
+    sources = {label: iter(strokes[random.permutation(len(strokes))]) for label, strokes in of_class.items()}
     rows = []
     for split, share in SHARES.items():
         (folder / split).mkdir(parents=True, exist_ok=True)
@@ -55,7 +57,7 @@ def draw(folder: Path, images: int) -> None:
             own = biased and random.random() < OWN_TEXTURE
             name = TEXTURES[list(DIGITS).index(label)] if own else str(random.choice(TEXTURES))
             thickness = "thick" if random.random() < (THICK[label] if biased else 0.5) else "thin"
-            ink = stroke(next(sources[label]), thickness)  # each digit is used once
+            ink = stroke(next(sources[label]), thickness)
             picture = texture(name, random) * (1 - ink) + ink
             file = Path(split) / f"{number:04d}.png"
             Image.fromarray((picture * 255).round().astype(np.uint8)).save(folder / file)

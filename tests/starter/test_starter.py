@@ -1,13 +1,12 @@
 """`lntl init`: what it writes, that the drawn pictures are what the table says, and that all of it runs."""
 
 import csv
-import re
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
+from clone import clone, sh
 from PIL import Image
 from tiny_runs import lntl
 
@@ -88,30 +87,17 @@ def test_the_configuration_names_the_table_as_it_is(
     assert "background" in capsys.readouterr().out
 
 
-def test_it_trains_beside_plain_training(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(project)
-    raw = yaml.safe_load(Path("config.yaml").read_text())
-    for phase in raw["training"]["phases"]:
-        phase["epochs"] = 1
-    raw["evaluation"]["erm_epochs"] = 1
-    raw["logging"] = {"output_dir": str(tmp_path)}
-    (tmp_path / "short.yaml").write_text(yaml.safe_dump(raw))
-    assert lntl("train", str(tmp_path / "short.yaml"), "--device", "cpu") == 0
-    assert (tmp_path / "shapes/erm/result.json").exists()
-
-
-def test_the_makefile_calls_the_commands_on_the_run_of_the_configuration(project: Path) -> None:
-    makefile = (project / "Makefile").read_text()
-    run = "results/" + yaml.safe_load((project / "config.yaml").read_text())["project"]["experiment_name"]
-    assert f"RUN := {run}\n" in makefile
-    commands = re.findall(r"^\t(lntl .*)$", makefile, re.M)
-    assert commands == [
-        "lntl data check $(CONFIG)",
-        "lntl train $(CONFIG) $(ARGS)",
-        "lntl report $(RUN)",
-        "lntl predict $(RUN) $(IMAGES) --out predictions.csv",
-        "lntl export $(RUN) --format onnx",
-    ]
+def test_every_target_of_the_makefile_runs(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    copy = clone(tmp_path)
+    train = "make train ARGS='--epochs 1 evaluation.erm_epochs=1'"
+    done = sh(f"lntl init shapes && cd shapes && make && make check && {train} && make report predict export", copy)
+    assert done.returncode == 0, done.stderr
+    project = copy / "shapes"
+    assert (project / "results/shapes/report/index.html").exists()
+    assert (project / "shapes.onnx").exists()
+    with (project / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        assert len(list(csv.DictReader(file))) == len(rows(project))
 
 
 def test_the_command_says_what_it_wrote_and_what_is_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
