@@ -11,7 +11,7 @@ from lntl import config as configuration
 from lntl.config import Config
 from lntl.data.colored_mnist import ColoredMNIST
 from lntl.experiment import complete
-from lntl.experiment.samples import LARGEST, PER_CLASS, _small, write_samples
+from lntl.experiment.samples import LARGEST, PER_CLASS, small, write_samples
 from lntl.runs.folder import RunFolder
 
 
@@ -58,8 +58,8 @@ def test_data_without_pictures_are_told(run: RunFolder, monkeypatch: pytest.Monk
 
 
 def test_large_images_are_made_smaller() -> None:
-    assert _small(torch.full((2, 3, 224, 112), 7, dtype=torch.uint8)).shape == (2, 3, LARGEST, LARGEST // 2)
-    assert (_small(torch.full((2, 3, 224, 112), 7, dtype=torch.uint8)) == 7).all()
+    assert small(torch.full((2, 3, 224, 112), 7, dtype=torch.uint8)).shape == (2, 3, LARGEST, LARGEST // 2)
+    assert (small(torch.full((2, 3, 224, 112), 7, dtype=torch.uint8)) == 7).all()
 
 
 def test_a_new_run_in_the_folder_removes_them(run: RunFolder) -> None:
