@@ -266,7 +266,7 @@ def test_settings_of_a_bias_are_checked(bias: Any, message: str) -> None:
 
 def test_parquet_needs_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    assert "Parquet files are read by pyarrow: pip install 'lntl[parquet]'" in fault(tmp_path / "pets.parquet")[0]
+    assert "Parquet files are read by pyarrow: pip install pyarrow" in fault(tmp_path / "pets.parquet")[0]
 
 
 def parquet(path: Path, **columns: Any) -> Path:

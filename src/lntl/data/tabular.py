@@ -123,7 +123,7 @@ def _parquet(path: Path, plain: str, names: Sequence[str], missing: Sequence[str
         from pyarrow import ArrowInvalid, parquet  # optional: only for Parquet files
     except ImportError as error:
         raise UserError(
-            f"{path}: Parquet files are read by pyarrow: pip install 'lntl[parquet]', or save it as CSV"
+            f"{path}: Parquet files are read by pyarrow: pip install pyarrow, or save it as CSV"
         ) from error
     try:
         header = parquet.read_schema(path).names
