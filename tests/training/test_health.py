@@ -101,6 +101,12 @@ def test_overpowering() -> None:
     ]
 
 
+def test_a_task_that_is_learned_may_waver() -> None:
+    now = {"train/gradient_ratio": 70.0, "train/task": 0.0012}
+    assert said(now, {"train/task": 0.0011}) == []
+    assert said(now | {"train/task": 0.0062}, {"train/task": 0.0011}) == ["the adversary is overpowering the task"]
+
+
 def test_two_things_can_be_wrong_at_once() -> None:
     now, before = record(h_accuracy=0.8, gradient_ratio=12.0, task=0.8), record(h_accuracy=0.8, task=0.5)
     assert said(now, before) == ["the adversary is winning", "the adversary is overpowering the task"]

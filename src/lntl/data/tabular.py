@@ -122,9 +122,7 @@ def _parquet(path: Path, plain: str, names: Sequence[str], missing: Sequence[str
     try:
         from pyarrow import ArrowInvalid, parquet  # optional: only for Parquet files
     except ImportError as error:
-        raise UserError(
-            f"{path}: Parquet files are read by pyarrow: pip install pyarrow, or save it as CSV"
-        ) from error
+        raise UserError(f"{path}: Parquet files are read by pyarrow: pip install pyarrow, or save it as CSV") from error
     try:
         header = parquet.read_schema(path).names
         _check_header(path, header, (plain, *names))

@@ -16,6 +16,7 @@ FULL = 0.99  # share of the largest entropy from which on a belief says nothing
 NEGLIGIBLE = 0.01  # ratio of gradients under which the step of f is the task's to two digits
 OVERPOWERING = 3.0  # ratio from which on the sum of two orthogonal gradients is within 20 degrees of the larger
 RISING = 0.05  # share by which the task loss rises in an epoch, above the noise between two epochs
+LEAST_RISE = 0.005  # nats; a task that is learned wavers by less
 
 _PREFIX = "train/"
 
@@ -92,7 +93,7 @@ def _overpowering(now: Mapping[str, float], then: Mapping[str, float]) -> str | 
     """Tell where the adversary's gradient drowns the task's, and the task suffers."""
     if "task" not in now or "task" not in then or not now.get("gradient_ratio", 0.0) >= OVERPOWERING:
         return None
-    if not now["task"] > (1 + RISING) * then["task"]:
+    if not now["task"] > max((1 + RISING) * then["task"], then["task"] + LEAST_RISE):
         return None
     return (
         f"the adversary is overpowering the task: its gradient at z is {now['gradient_ratio']:.2g} times the task's, "
