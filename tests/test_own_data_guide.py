@@ -5,8 +5,10 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from clone import clone, sh
+from PIL import Image
 from tiny_runs import ROOT
 
 GUIDE = (ROOT / "docs/OWN_DATA.md").read_text(encoding="utf-8")
@@ -65,4 +67,9 @@ def test_the_onnx_file_answers_as_predict_does(followed: Path) -> None:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(followed / "own_images.onnx")
-    assert session.get_inputs()[0].shape[1:] == [3, 32, 32]
+    with (followed / "predictions.csv").open(newline="") as file:
+        row = next(csv.DictReader(file))
+    picture = np.asarray(Image.open(followed / row["path"]).convert("RGB"), dtype=np.float32) / 255
+    (probabilities,) = session.run(["probabilities"], {"images": picture.transpose(2, 0, 1)[None]})
+    told = [float(row[f"p_{name}"]) for name in ("eight", "five", "three")]
+    np.testing.assert_allclose(probabilities[0], told, atol=1e-4)
