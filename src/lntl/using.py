@@ -3,9 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-from lntl.console import err, out
+from lntl.console import counting, out
 from lntl.deploy.exporting import Format
 from lntl.deploy.exporting import export as export_to
 from lntl.deploy.inputs import read
@@ -30,10 +28,8 @@ def predict(
         if path is not None and path.resolve() in [image.resolve() for image in images]:
             raise UserError(f"{path}: is to be read and written; name another file to write")
     given = read(images, column)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=err, disable=not err.is_terminal) as bar:
-        task = bar.add_task("images", total=len(given.names))
-        prediction = Prediction(load(run, device or "auto"), given, on_error, lambda n: bar.advance(task, n))
+    with counting("images", len(given.names)) as advance:
+        prediction = Prediction(load(run, device or "auto"), given, on_error, advance)
         prediction.write(table, features)
     out.print(f"{len(prediction.places)} predictions", highlight=False)
     for path in filter(None, (table, features)):
