@@ -167,7 +167,7 @@ def test_an_architecture_may_stand_behind_its_library(raw_config: RawConfig) -> 
         ("training.phases.0.method", 3, "training.phases.0.method: unknown name '3'; valid: ...erm..."),
         ("model.name", "lenett", "model.name: unknown name 'lenett'; did you mean 'lenet'?"),
         ("model.name", "torchvison/vgg11", "model.name: unknown name 'torchvison'; did you mean 'torchvision'?"),
-        ("model.name", "torchvision/vgg11", "model.split: missing"),
+        ("model.name", "torchvision/vgg11", "model.split: missing (...)"),
         (
             "model",
             {"name": "timm/a", "arch": "b", "split": "c"},
@@ -213,7 +213,8 @@ def test_a_name_of_the_users_own_that_leads_nowhere_is_told(raw_config: RawConfi
 def test_a_missing_section_is_named(raw_config: RawConfig, section: str) -> None:
     raw = raw_config("erm")
     del raw[section]
-    assert faults(raw) == [f"{section}: missing"]
+    (fault,) = faults(raw)
+    assert re.fullmatch(rf"{section}: missing \([A-Z].+\w\)", fault), fault
 
 
 @pytest.mark.parametrize(
@@ -223,7 +224,18 @@ def test_a_missing_key_is_named(raw_config: RawConfig, section: str, key: str) -
     raw = raw_config("erm")
     del raw[section][key]
     (fault,) = faults(raw)
-    assert fault in (f"{section}.{key}: missing", f"{section}: missing '{key}'")
+    assert re.fullmatch(rf"{section}\.{key}: missing \([A-Z].+\w\)|{section}: missing '{key}'", fault), fault
+
+
+def test_who_looks_at_the_data_needs_no_training_yet(tmp_path: Path) -> None:
+    path = tmp_path / "pets.yaml"
+    path.write_text("data: {name: colored_mnist}\n")
+    config = configuration.read_for_data(path, ["data.color_var=0.05"])
+    assert config.project.experiment_name == "pets"
+    assert config.model_dump()["data"]["color_var"] == 0.05
+    path.write_text("data: {name: colored_mnist}\ntraining: {phases: []}\n")
+    with pytest.raises(UserError, match=r"1 fault\(s\).*\n  training\.phases"):
+        configuration.read_for_data(path)
 
 
 def test_all_faults_are_told_at_once(raw_config: RawConfig) -> None:

@@ -17,7 +17,7 @@ def check(config_name: str, overrides: list[str], folder: Path | None, look: boo
     """Audit the data of a configuration, show and write what was found; return whether results can be trusted."""
     from lntl.reporting.check import write_check  # here, for matplotlib is slow to import
 
-    config = configuration.read(ready_configs.find(config_name), overrides)
+    config = configuration.read_for_data(ready_configs.find(config_name), overrides)
     if folder is None:
         folder = Path(config.logging.output_dir) / "checks" / config.project.experiment_name
     found = audit(config, look, _watched)

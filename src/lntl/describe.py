@@ -131,7 +131,7 @@ def schema() -> None:
 
 
 def _load_data(config_name: str, overrides: list[str]) -> Any:
-    config = configuration.read(ready_configs.find(config_name), overrides)
+    config = configuration.read_for_data(ready_configs.find(config_name), overrides)
     return plugins.load("lntl.data", config.data.name)(config.data)
 
 

@@ -149,6 +149,7 @@ def test_existing_predictions_are_replaced_only_by_whole_ones(pets: Path, monkey
         (["gone.png"], "gone.png: there is no such file or folder"),
         (["empty"], "empty: no image file (.jpg,"),
         (["pets.csv", "--column", "imaeg"], "no column 'imaeg'; did you mean 'image'?"),
+        (["pets.csv", "--column", "imaeg"], "the column of the paths is named by --column, here 'imaeg'"),
         (["v.npz", "pets"], "an .npz file is predicted alone"),
         (["v.npz", "--column", "y"], "v.npz: no array 'y'; valid: x"),
         (["v.npz"], "images: float64 (2, 7) do not fit the network, which takes (N, 3, 16, 16); give paths"),

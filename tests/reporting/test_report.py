@@ -183,7 +183,7 @@ def test_report_json_holds_the_numbers_of_the_files(single: Path, made: Path) ->
         assert run["probe"][name] == read["probe.json"][name]
     assert run["recoloring"]["run"]["flip_rate"]["value"] == read["recoloring.json"]["flip_rate"]["value"]
     numbers = {number["name"]: number for number in run["key_numbers"]}
-    assert numbers["accuracy"]["run"]["value"] == test["metrics"]["accuracy"]["value"]
+    assert numbers["unbiased_accuracy"]["run"]["value"] == test["metrics"]["unbiased_accuracy"]["value"]
     assert numbers["leakage"]["run"]["value"] == read["probe.json"]["leakage"]
     assert numbers["leakage"]["chance"] == max(read["probe.json"]["chance"].values())
 
@@ -203,9 +203,9 @@ def test_several_runs_are_compared(several: Path) -> None:
     rows = report["comparison"]["rows"]
     assert [row["name"] for row in rows] == ["lntl", "ERM beside lntl", "plain"]
     assert [row["verdict"] for row in rows] == ["Partly", None, "Biased"]
-    assert report["comparison"]["answer"].startswith("Most accurate: lntl (")
+    assert report["comparison"]["answer"].startswith("Highest unbiased accuracy: lntl (")
     assert len([1 for tag, _ in page.all("details")]) == 2 * 3  # a run, and in it environment and configuration
-    assert any("Test accuracy against leakage" in values.get("aria-label", "") for _, values in page.all("svg"))
+    assert any("Unbiased accuracy against leakage" in values.get("aria-label", "") for _, values in page.all("svg"))
     for row in rows:
         assert f"| {row['name']} |" in markdown
 
@@ -293,6 +293,24 @@ def test_numbers_that_are_none_become_null(made: Path, tmp_path: Path) -> None:
     html, page, report, _ = written(write_report([run], tmp_path / "out").parent)
     check_whole(html, page)
     assert report["runs"][0]["epochs"][0]["val/accuracy"] is None
+
+
+@pytest.mark.usefixtures("quick")
+def test_on_a_test_set_that_has_the_bias_too_plain_training_does_not_win_by_its_accuracy(
+    made: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
+    (run / "recoloring.json").unlink()
+    for folder, accuracy, unbiased in ((run, 0.8, 0.75), (run / "erm", 0.95, 0.5)):
+        path = folder / "evaluation" / "test.json"
+        told = json.loads(path.read_text())
+        for name, value in (("accuracy", accuracy), ("unbiased_accuracy", unbiased)):
+            told["metrics"][name] |= {"value": value, "low": value - 0.02, "high": value + 0.02}
+        path.write_text(json.dumps(told))
+    _, _, report, _ = written(write_report([run], tmp_path / "out").parent)
+    answer = report["runs"][0]["answers"][0]
+    assert answer["short"] == "Yes"
+    assert answer["text"].startswith("It is right on 75.0\u202f% of the test images, each group of class and colour")
 
 
 @pytest.mark.usefixtures("quick")

@@ -12,9 +12,9 @@ def around(value: float, half: float = 0.01) -> Estimate:
     return Estimate(value=value, low=value - half, high=value + half)
 
 
-BETTER: dict[str, Any] = {"accuracy": around(0.8), "erm_accuracy": around(0.5)}
-SAME: dict[str, Any] = {"accuracy": around(0.505), "erm_accuracy": around(0.5)}
-WORSE: dict[str, Any] = {"accuracy": around(0.3), "erm_accuracy": around(0.5)}
+BETTER: dict[str, Any] = {"unbiased": around(0.8), "erm_unbiased": around(0.5)}
+SAME: dict[str, Any] = {"unbiased": around(0.505), "erm_unbiased": around(0.5)}
+WORSE: dict[str, Any] = {"unbiased": around(0.3), "erm_unbiased": around(0.5)}
 STEADY: dict[str, Any] = {"flips": around(0.2), "erm_flips": around(0.9)}
 FLIPPING: dict[str, Any] = {"flips": around(0.95), "erm_flips": around(0.9)}
 CHANCE = 0.1
@@ -37,9 +37,9 @@ LEAKS: dict[str, dict[str, Any]] = {
         (SAME | FLIPPING, "No"),
         (BETTER | FLIPPING, "Unclear"),
         (WORSE | STEADY, "Unclear"),
-        ({"accuracy": around(0.8)}, "Not measured"),
-        ({"accuracy": Estimate(value=0.8), "erm_accuracy": around(0.5)}, "Not measured"),  # no interval, no claim
-        ({"accuracy": Estimate(undefined="no image"), "erm_accuracy": around(0.5)}, "Not measured"),
+        ({"unbiased": around(0.8)}, "Not measured"),
+        ({"unbiased": Estimate(value=0.8), "erm_unbiased": around(0.5)}, "Not measured"),  # no interval, no claim
+        ({"unbiased": Estimate(undefined="no image"), "erm_unbiased": around(0.5)}, "Not measured"),
         ({}, "Not measured"),
     ],
 )
@@ -94,8 +94,8 @@ def test_verdict(numbers: dict[str, Any], leak: str, word: str, told: str) -> No
     [
         ({"flips": around(0.5)}, "Biased"),
         ({"flips": around(0.05)}, "Not biased"),
-        ({"accuracy": around(0.5), "aligned": around(0.99)}, "Biased"),
-        ({"accuracy": around(0.97), "aligned": around(0.99)}, "Not biased"),
+        ({"conflicting": around(0.45), "aligned": around(0.99)}, "Biased"),
+        ({"conflicting": around(0.97), "aligned": around(0.99)}, "Not biased"),
         ({}, "Plain"),
     ],
 )

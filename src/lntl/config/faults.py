@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from lntl.config.keys import Config
 from lntl.plugins import did_you_mean
 
 
@@ -39,7 +40,7 @@ def _sentence(fault: ErrorDetails, loc: list[int | str], model: type[BaseModel])
     if kind == "extra_forbidden":
         return f"{path}: unknown key{did_you_mean(str(fault['loc'][-1]), _fields(model, fault['loc'][:-1]))}"
     if kind == "missing":
-        return f"{path}: missing"
+        return f"{path}: missing{_meaning(model, fault['loc'])}"
     if kind == "union_tag_not_found":
         return f"{path}: missing {context['discriminator']}"
     if kind == "union_tag_invalid":
@@ -63,8 +64,24 @@ def _without_tags(loc: tuple[int | str, ...], raw: Any) -> Iterator[int | str]:
             yield part
 
 
+def _meaning(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:
+    """Return what the key at `loc` is for, in brackets, or nothing where it is not described."""
+    key = str(loc[-1])
+    owners = [Config] if len(loc) == 1 else _at(model, loc[:-1])  # a section is described by the class it is made from
+    for owner in owners:
+        if field := owner.model_fields.get(key):
+            text = field.description or getattr(field.annotation, "__doc__", None) or ""
+            return f" ({text.strip().rstrip('.')})" if text else ""
+    return ""
+
+
 def _fields(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    """Return the valid keys at `loc`, which names fields, list positions and plug-ins."""
+    """Return the valid keys at `loc`."""
+    return sorted({name for m in _at(model, loc) for name in m.model_fields})
+
+
+def _at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[type[BaseModel]]:
+    """Return the models that `loc` may mean; it names fields, list positions and plug-ins."""
     models = [model]
     for part in loc:
         inner = [
@@ -74,7 +91,7 @@ def _fields(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
             for m in _models(owner.model_fields[str(part)].annotation)
         ]
         models = inner or [m for m in models if m.__name__ == part] or models
-    return sorted({name for m in models for name in m.model_fields})
+    return models
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

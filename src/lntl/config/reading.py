@@ -81,12 +81,26 @@ def read(path: Path, overrides: list[str] | None = None, num_epochs: int | None 
 
     num_epochs sets the epochs of the last phase and caps those of the phases before it.
     """
-    raw = read_yaml(path)
-    for override in overrides or []:
-        _apply(raw, override)
+    raw = _overridden(path, overrides)
     if num_epochs is not None:
         _set_epochs(raw, num_epochs)
     return validate(raw, str(path))
+
+
+def read_for_data(path: Path, overrides: list[str] | None = None) -> Config:
+    """Return the configuration in a YAML file for one who looks at the data alone: only `data` has to be there yet."""
+    raw = _overridden(path, overrides)
+    if isinstance(raw, dict):
+        stands_in: dict[str, Any] = {"model": {"name": "mlp"}, "training": {"phases": [{"method": "erm", "epochs": 1}]}}
+        raw = {"project": {"experiment_name": path.stem}} | stands_in | raw
+    return validate(raw, str(path))
+
+
+def _overridden(path: Path, overrides: list[str] | None) -> Any:
+    raw = read_yaml(path)
+    for override in overrides or []:
+        _apply(raw, override)
+    return raw
 
 
 def _apply(raw: Any, override: str) -> None:

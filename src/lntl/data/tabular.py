@@ -115,7 +115,7 @@ def _check_header(path: Path, header: Sequence[str], names: Iterable[str]) -> No
     counts = Counter(header)
     faults += [f"{counts[name]} columns are called {name!r}" for name in dict.fromkeys(names) if counts[name] > 1]
     if faults:
-        raise UserError("\n".join([f"{path}: its columns do not fit data", *(f"  {fault}" for fault in faults)]))
+        raise UserError("\n".join([f"{path}: its columns do not fit", *(f"  {fault}" for fault in faults)]))
 
 
 def _parquet(path: Path, plain: str, names: Sequence[str], missing: Sequence[str]) -> Table:

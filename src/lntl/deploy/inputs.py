@@ -45,6 +45,10 @@ def _paths(target: Path, column: str) -> list[str]:
         raise UserError(f"{target}: no image file ({', '.join(SUFFIXES)}) lies in it")
     if not target.exists():
         raise UserError(f"{target}: there is no such file or folder")
-    if target.suffix.lower() in TABLES:
-        return [str(target.parent / name.strip()) for name in tabular.read(target, column, [], [], None).plain]
-    return [str(target)]
+    if target.suffix.lower() not in TABLES:
+        return [str(target)]
+    try:
+        table = tabular.read(target, column, [], [], None)
+    except UserError as error:
+        raise UserError(f"{error}\n  the column of the paths is named by --column, here {column!r}") from error
+    return [str(target.parent / name.strip()) for name in table.plain]

@@ -140,7 +140,7 @@ def pareto(accuracy: Mapping[str, float], leakage: Mapping[str, float], chance: 
     if chance is not None:
         axes.axvline(100 * chance, color=QUIET, ls="--", lw=1.2, label="chance")
     axes.set_xlabel("leakage: how well a fresh probe reads the bias, %   (less is better)")
-    axes.set_ylabel("test accuracy, %   (more is better)")
+    axes.set_ylabel("unbiased accuracy, %   (more is better)")
     axes.grid(alpha=0.4)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -25,7 +25,7 @@ def comparison(runs: list[Facts]) -> Facts:
     return {"question": "Which run unlearned what, and at what price?", "answer": _answer(rows), "rows": rows}
 
 
-_KEYS = ("accuracy", "worst_group_accuracy", "leakage", "flip_rate")
+_KEYS = ("unbiased_accuracy", "worst_group_accuracy", "leakage", "flip_rate")
 
 
 def _number(run: Facts, name: str) -> Facts:
@@ -47,7 +47,7 @@ def value(row: Facts, name: str) -> float | None:
 
 def _answer(rows: list[Facts]) -> str:
     texts = []
-    for name, told, sign in (("accuracy", "Most accurate", 1), ("leakage", "Least leakage", -1)):
+    for name, told, sign in (("unbiased_accuracy", "Highest unbiased accuracy", 1), ("leakage", "Least leakage", -1)):
         known = [(sign * number, row["name"]) for row in rows if (number := value(row, name)) is not None]
         if known:
             best, who = max(known)
@@ -56,8 +56,10 @@ def _answer(rows: list[Facts]) -> str:
 
 
 def pareto(rows: list[Facts]) -> Drawing | None:
-    """Return accuracy against leakage of the runs for which both are known, None where there is none."""
-    places: dict[str, tuple[Any, Any]] = {row["name"]: (value(row, "accuracy"), value(row, "leakage")) for row in rows}
+    """Return unbiased accuracy against leakage of the runs for which both are known, None where there is none."""
+    places: dict[str, tuple[Any, Any]] = {
+        row["name"]: (value(row, "unbiased_accuracy"), value(row, "leakage")) for row in rows
+    }
     known = {name: place for name, place in places.items() if None not in place}
     if not known:
         return None
@@ -67,5 +69,5 @@ def pareto(rows: list[Facts]) -> Drawing | None:
     return draw(
         lambda: figures.pareto(accuracy, leakage, chance),
         "pareto",
-        f"Test accuracy against leakage of the runs: {told}.",
+        f"Unbiased accuracy against leakage of the runs: {told}.",
     )

@@ -75,10 +75,11 @@ def _measured(files: RunFiles) -> Measured:
     return Measured(
         bias=_bias(files),
         unlearns=files.method != "erm",
-        accuracy=metric(files, "accuracy"),
-        erm_accuracy=metric(erm, "accuracy"),
+        unbiased=metric(files, "unbiased_accuracy"),
+        erm_unbiased=metric(erm, "unbiased_accuracy"),
         aligned=metric(files, "aligned_accuracy"),
         erm_aligned=metric(erm, "aligned_accuracy"),
+        conflicting=metric(files, "conflicting_accuracy"),
         flips=files.recoloring.flip_rate if files.recoloring else None,
         erm_flips=files.recoloring.erm.flip_rate if files.recoloring and files.recoloring.erm else None,
         leakage=files.probe.leakage if files.probe else None,
@@ -118,13 +119,13 @@ def _key_numbers(files: RunFiles, m: Measured) -> list[dict[str, Any]]:
     rows = files.probe.probes if files.probe else []
     erm_rows = (files.probe.reference.erm if files.probe else None) or []
     numbers = [
-        ("accuracy", "Test accuracy", f"right answers, the {m.bias} being no help", "more is better"),
+        ("unbiased_accuracy", "Unbiased accuracy", f"the mean over groups of class and {m.bias}", "more is better"),
         ("leakage", "Leakage", f"how well a fresh probe reads the {m.bias}", "less is better"),
         ("flip_rate", "Flip rate", f"answers that change with the {m.bias}", "less is better"),
         ("worst_group_accuracy", "Worst group", f"lowest accuracy of a class and {m.bias}", "more is better"),
     ]
     values = {
-        "accuracy": (m.accuracy, m.erm_accuracy),
+        "unbiased_accuracy": (m.unbiased, m.erm_unbiased),
         "leakage": (highest(rows), highest(erm_rows)),
         "flip_rate": (m.flips, m.erm_flips),
         "worst_group_accuracy": (metric(files, "worst_group_accuracy"), metric(files.erm, "worst_group_accuracy")),

@@ -6,7 +6,7 @@ from lntl.reporting.report.formats import Estimate
 
 NEAR_CHANCE = 0.05  # a leakage no further above chance counts as gone
 APART = 0.10  # a leakage this far below plain training's counts as told apart from it
-FLIPS = 0.10  # a share of flipped predictions, or of accuracy, from which on plain training is said to use the bias
+FLIPS = 0.10  # a share of flipped predictions, or a loss of accuracy, above which plain training is said to use a bias
 
 
 @dataclass(frozen=True)
@@ -15,10 +15,11 @@ class Measured:
 
     bias: str
     unlearns: bool  # whether the run is more than plain training
-    accuracy: Estimate | None = None
-    erm_accuracy: Estimate | None = None
+    unbiased: Estimate | None = None  # the mean over groups, so that the bias is no help where the test set has it too
+    erm_unbiased: Estimate | None = None
     aligned: Estimate | None = None
     erm_aligned: Estimate | None = None
+    conflicting: Estimate | None = None
     flips: Estimate | None = None
     erm_flips: Estimate | None = None
     leakage: float | None = None
@@ -99,16 +100,17 @@ def _sign(value: Estimate | None, other: Estimate | None) -> int | None:
 def used(m: Measured) -> Answer:
     """Return whether the answers depend on the bias less than plain training's; of plain training, whether they do."""
     texts = []
-    if m.accuracy is not None and m.accuracy.value is not None:
-        against = _beside(m.erm_accuracy)
-        texts.append(f"It is right on {percent(m.accuracy.value)} of the test images{against}.")
+    if m.unbiased is not None and m.unbiased.value is not None:
+        against = _beside(m.erm_unbiased)
+        groups = f"of the test images, each group of class and {m.bias} counted alike"
+        texts.append(f"It is right on {percent(m.unbiased.value)} {groups}{against}.")
     if m.flips is not None and m.flips.value is not None:
         against = _beside(m.erm_flips)
         texts.append(f"Shown in every {m.bias}, {percent(m.flips.value)} of the images change their answer{against}.")
     if not m.unlearns:
         return Answer(f"Does it use the {m.bias}?", _plain_use(m), " ".join(texts) or _TO_MEASURE)
-    accuracy, flips = _sign(m.accuracy, m.erm_accuracy), _sign(m.flips, m.erm_flips)
-    signs = [sign for sign in (accuracy, None if flips is None else -flips) if sign is not None]
+    unbiased, flips = _sign(m.unbiased, m.erm_unbiased), _sign(m.flips, m.erm_flips)
+    signs = [sign for sign in (unbiased, None if flips is None else -flips) if sign is not None]
     if not signs:
         short = "Not measured"
         texts.append(_NO_INTERVALS if texts else _TO_MEASURE)
@@ -130,8 +132,8 @@ def _beside(erm: Estimate | None) -> str:
 def _plain_use(m: Measured) -> str:
     if m.flips is not None and m.flips.value is not None:
         return "Yes" if m.flips.value > FLIPS else "Hardly"
-    if m.accuracy is not None and m.aligned is not None and None not in (m.accuracy.value, m.aligned.value):
-        return "Yes" if (m.aligned.value or 0) - (m.accuracy.value or 0) > FLIPS else "Hardly"
+    if m.conflicting is not None and m.aligned is not None and None not in (m.conflicting.value, m.aligned.value):
+        return "Yes" if (m.aligned.value or 0) - (m.conflicting.value or 0) > FLIPS else "Hardly"
     return "Not measured"
 
 
