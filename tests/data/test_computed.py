@@ -29,6 +29,10 @@ def nothing(image: np.ndarray) -> float:
     return float("nan")
 
 
+def broken(image: np.ndarray) -> float:
+    raise RuntimeError("no horizon")
+
+
 def arrays(source: ImageSource) -> np.ndarray:
     return source.pixels(torch.arange(len(source))).permute(0, 2, 3, 1).double().numpy()
 
@@ -85,6 +89,7 @@ def test_every_number_has_a_name(source: ImageSource, name: str) -> None:
         ("test_computed.none", "cannot load 'test_computed.none': .*; is its folder in PYTHONPATH?"),
         ("no.such.module", "cannot load 'no.such.module': No module named 'no'; is its folder in PYTHONPATH?"),
         ("test_computed.np", "'test_computed.np' is no function; it must take an image"),
+        ("test_computed.broken", "test_computed.broken raised RuntimeError: no horizon; --debug shows where"),
         ("test_computed.text", "test_computed.text gave 'dark' for an image; it must give a finite number"),
         ("test_computed.nothing", "test_computed.nothing gave nan for an image; it must give a finite number"),
     ],

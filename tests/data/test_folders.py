@@ -73,9 +73,10 @@ def test_wrong_files_are_named(root: Path) -> None:
 
 
 def test_a_folder_without_images(tmp_path: Path) -> None:
-    for root in (tmp_path, tmp_path / "none"):
-        with pytest.raises(UserError, match=r"no image file \(.jpg"):
-            build(root)
+    with pytest.raises(UserError, match=r"no image file \(.jpg"):
+        build(tmp_path)
+    with pytest.raises(UserError, match=r"none: there is no such folder; set data\.root"):
+        build(tmp_path / "none")
 
 
 @pytest.mark.parametrize(

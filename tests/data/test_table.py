@@ -214,6 +214,7 @@ def test_how_closely_files_are_looked_at(write: Write, tmp_path: Path, check: st
     [
         ({}, {"label": "labl"}, "no column 'labl'; did you mean 'label'?"),
         ({}, {"bias": ["sky", "moon"]}, "no column 'moon'; valid: image, label"),
+        ({}, {"bias": ["sky", "label"]}, "label is named as label and as bias; what is learned cannot go"),
         ({}, {"delimiter": ";"}, "its header is one column, 'image,label,sky,age,home,split', at ';'"),
         ({k: {"label": "cat"} for k in range(N)}, {}, "label has the one value 'cat'; a task needs two classes"),
         ({k: {"sky": "day"} for k in range(N)}, {}, "bias sky: it has the one value 'day'"),
@@ -235,7 +236,7 @@ def test_files_that_are_no_table(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes("image,label,sky\nä,b,c\n".encode("latin1"))
     assert "not UTF-8 (invalid continuation byte at byte 16); save it as CSV UTF-8" in fault(tmp_path / "a.csv")[0]
     (tmp_path / "b.csv").write_bytes(b"")
-    assert "no column 'image'" in "\n".join(fault(tmp_path / "b.csv"))
+    assert "it is empty, or its first line is" in fault(tmp_path / "b.csv")[0]
 
 
 def test_a_table_of_a_header_alone(tmp_path: Path) -> None:
@@ -252,6 +253,7 @@ def test_a_table_of_a_header_alone(tmp_path: Path) -> None:
         ({"bins": 2}, "either column or from"),
         ({"from": "brightness"}, "brightness is a number: give bins or edges"),
         ([], "at least 1 item"),
+        (["sky", {"column": "sky", "bins": 2}], "'sky' is there twice"),
         (3, "a column's name, {column, bins}"),
         ([["sky"]], "a column's name, {column, bins}"),
     ],

@@ -34,8 +34,11 @@ def read(path: Path, names: Sequence[str], first: str) -> dict[str, Array]:
                 raise UserError(f"{path}: no array {', '.join(missing)}")
             more = [name + NAMES for name in names if name + NAMES in file.files]
             arrays = {name: file[name] for name in (*names, *more)}
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: there is no such file; set data.path to an .npz file") from error
     except (OSError, ValueError, EOFError, BadZipFile, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: not a readable .npz file of plain arrays ({error}); set data.path to one") from error
+        why = "no .npz archive" if "trust" in str(error) else error  # numpy's words advise to load it unsafely
+        raise UserError(f"{path}: not a readable .npz file of plain arrays ({why}); set data.path to one") from error
     for name in names:
         if arrays[name].ndim == 0 or len(arrays[name]) != len(arrays[first]):
             raise UserError(f"{path}: {name} is {arrays[name].shape}, {first} {arrays[first].shape}: a row an example")

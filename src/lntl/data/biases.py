@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Self
 
 import numpy as np
-from pydantic import BeforeValidator, ConfigDict, Field, create_model, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, create_model, model_validator
 
 from lntl.data.computed import measure, parts
 from lntl.data.faults import Faults
@@ -59,9 +59,20 @@ def _as_list(raw: Any) -> Any:
 
 
 _Short = str | BiasSetting | list[str | BiasSetting]
+
+
+def _told_apart(biases: list[_Bias]) -> list[_Bias]:
+    """Return the biases; raises ValueError where one is there twice."""
+    names = [bias.column or bias.computed for bias in biases]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"biases that differ; {twice[0]!r} is there twice")
+    return biases
+
+
 Biases = Annotated[
     list[BiasSetting],
     BeforeValidator(_as_list, json_schema_input_type=_Short),
+    AfterValidator(_told_apart),
 ]
 
 

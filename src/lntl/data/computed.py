@@ -78,7 +78,11 @@ def _each(function: Callable[[np.ndarray], object], name: str) -> Callable[[Tens
         return torch.tensor([[number(image.numpy())] for image in images.permute(0, 2, 3, 1)], dtype=torch.float64)
 
     def number(image: np.ndarray) -> float:
-        value = function(image)
+        try:
+            value = function(image)
+        except Exception as error:  # whatever the user's code raises
+            told = f"{name} raised {type(error).__name__}: {error}; --debug shows where"
+            raise UserError(f"data.bias.from: {told}") from error
         if not isinstance(value, int | float | np.number | np.bool_) or not np.isfinite(value):
             raise UserError(f"data.bias.from: {name} gave {value!r} for an image; it must give a finite number")
         return float(value)

@@ -49,6 +49,8 @@ class Folders(LabelledFiles):
     def __init__(self, config: "Folders.Config") -> None:
         self.config = config
         root = Path(config.root)
+        if not root.is_dir():
+            raise UserError(f"{root}: there is no such folder; set data.root")
         names = sorted(image_files(root))
         if not names:
             raise UserError(f"{root}: no image file ({', '.join(SUFFIXES)}) lies in it; set data.root")

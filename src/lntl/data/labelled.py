@@ -81,6 +81,8 @@ def assemble(
     n, names = len(rows.label.code), rows.label.values
     if len(names) < 2:
         raise UserError(f"{rows.where}: {rows.label.name} has the one value {names[0]!r}; a task needs two classes")
+    if rows.label.name in [each.column for each in bias]:
+        raise UserError(f"{rows.where}: {rows.label.name} is named as label and as bias; what is learned cannot go")
     try:
         biases = columns_of(bias, rows.columns, source)
         joint = combine(biases)

@@ -64,6 +64,8 @@ def _csv(path: Path, reader: Any, mark: str, plain: str, names: Sequence[str], m
     rows = _Rows(reader)
     try:
         header = [name.strip() for name in next(reader, [])]
+        if not header:
+            raise UserError(f"{path}: it is empty, or its first line is; that must name the columns")
         if len(header) == 1 and plain not in header:
             raise UserError(f"{path}: its header is one column, {header[0]!r}, at {mark!r}; set data.delimiter")
         _check_header(path, header, (plain, *names))
