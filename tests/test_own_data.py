@@ -101,7 +101,7 @@ def test_the_command_line_takes_it_from_the_file_to_the_report(
     assert sum(result["sizes"].values()) == N
     assert lntl("probe", str(run / "checkpoints/last.pth"), "--seeds", "1") == 0
     probed = json.loads((run / "probe.json").read_text())
-    assert probed["bias"] == "sky, age"
+    assert probed["bias"] == "sky and age"
     assert set(probed["each_bias"]) == {"sky", "age"}
     assert lntl("report", str(run)) == 0
     page = (run / "report/index.html").read_text()

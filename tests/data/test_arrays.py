@@ -114,7 +114,7 @@ def test_missing_biases_and_several(write: Write) -> None:
     k = np.arange(N)
     both = np.stack([k // 3 % 2, np.where(k < 9, -1, k % 2)], axis=1)
     data = build(write(bias=both))
-    assert (data.spec.bias_shape, data.bias_kind) == ((2,), "bias 0, bias 1")
+    assert (data.spec.bias_shape, data.bias_kind) == ((2,), "bias 0 and bias 1")
     assert data.notes == ["10.0% of the rows have no bias 1"]
     found = everything(data)
     assert found["bias"].tolist() == np.where(both < 0, IGNORE, both).tolist()

@@ -94,7 +94,7 @@ def test_every_count_is_that_of_a_loop(table: Path, check: Callable[..., Audit])
     facts = check(table, bias=["sky", {"column": "age", "edges": [30, 40]}]).facts
     assert facts["class_names"] == sorted(CLASSES)
     sky, age, joint = facts["biases"]
-    assert (sky["name"], age["name"], joint["name"]) == ("sky", "age", "sky, age")
+    assert (sky["name"], age["name"], joint["name"]) == ("sky", "age", "sky and age")
     bins = [lambda a: a < 30, lambda a: 30 <= a < 40, lambda a: a >= 40]
     for split in ("train", "val", "test"):
         here = [row for row in rows() if row["split"] == split]

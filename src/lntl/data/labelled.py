@@ -92,7 +92,8 @@ def assemble(
     y = torch.from_numpy(rows.label.code)
     part, val_note = rows.parts((y * (len(joint.names) + 1) + value).numpy(), settings)
     splits = split_up(y, joint, torch.from_numpy(part))
-    kind = ", ".join(column.name for column in biases)
+    *others, last = [column.name for column in biases]
+    kind = f"{', '.join(others)} and {last}" if others else last
     return Labels(
         spec=spec_of(names, joint, image_shape, n, splits["train"]),
         splits=splits,
