@@ -13,6 +13,8 @@ from lntl.plugins import did_you_mean
 
 BATCH = 256  # images that are measured at a time
 LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue. Source: Rec. ITU-R BT.601
+# What the user's code may raise.
+_RAISED = (ArithmeticError, AttributeError, LookupError, NameError, OSError, RuntimeError, TypeError, ValueError)
 FRAME = 16  # the background is the outermost 1/16 of the side
 
 
@@ -80,7 +82,7 @@ def _each(function: Callable[[np.ndarray], object], name: str) -> Callable[[Tens
     def number(image: np.ndarray) -> float:
         try:
             value = function(image)
-        except Exception as error:  # whatever the user's code raises
+        except _RAISED as error:
             told = f"{name} raised {type(error).__name__}: {error}; --debug shows where"
             raise UserError(f"data.bias.from: {told}") from error
         if not isinstance(value, int | float | np.number | np.bool_) or not np.isfinite(value):
