@@ -19,13 +19,14 @@ from lntl.console import log, out
 from lntl.errors import Interrupted, UserError
 from lntl.experiment import plan as plans
 from lntl.experiment.benchmark import Benchmark, Progress
-from lntl.experiment.plan import Job
+from lntl.experiment.plan import Job, Plan
 from lntl.reporting import comparison, comparison_tables
 from lntl.reporting.comparison import Planned
 from lntl.reporting.comparison_figure import comparison_figure
 from lntl.runs import results
 from lntl.runs.files import write_atomic, write_text
 from lntl.runs.results import Line
+from lntl.yaml_file import read_yaml
 
 _WORKER = (sys.executable, "-P", "-m", "lntl.worker")
 
@@ -137,12 +138,22 @@ def compare(path: Path, *, plan: Path | None, folder: Path | None, metric: str, 
     """Show the table of a results file and write it, and its figure, into a folder."""
     if not path.is_file():
         raise UserError(f"{path}: there are no such results; make them with: lntl benchmark PLAN.yaml")
-    beside = path.parent / "plan.yaml"
-    plan = beside if plan is None and beside.exists() else plan
+    plan = plan or _plan_beside(path)
     table = comparison.compare(results.read(path), None if plan is None else _planned(plan), metric, by)
     out.print(comparison_tables.terminal(table))
-    for file in _write(table, path.parent if folder is None else folder):
+    before = "" if path.stem == "results" else f"{path.stem}_"  # results of several plans may lie in a folder
+    for file in _write(table, path.parent if folder is None else folder, before):
         out.print(f"  {file}", soft_wrap=True, highlight=False)
+
+
+def _plan_beside(path: Path) -> Path | None:
+    """Return the plan in the folder of the results whose runs they are, None where there is none."""
+    default = Plan.model_fields["results"].default
+    for beside in sorted(path.parent.glob("*.yaml")):
+        raw = read_yaml(beside)
+        if isinstance(raw, dict) and "runs" in raw and raw.get("results", default) == path.name:
+            return beside
+    return None
 
 
 def _planned(path: Path) -> list[Planned]:
@@ -154,22 +165,22 @@ def _planned(path: Path) -> list[Planned]:
     return [Planned(labels[job.name], job.key, job.cell) for job in jobs]
 
 
-def _write(table: comparison.Comparison, folder: Path) -> list[Path]:
-    """Write table.md, .csv, .tex and figure.png, .svg; return their paths."""
+def _write(table: comparison.Comparison, folder: Path, before: str) -> list[Path]:
+    """Write table.md, .csv, .tex and figure.png, .svg, with `before` before their names; return their paths."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder}: cannot make the folder: {error.strerror}; choose another with --out") from error
     texts = {
-        "table.md": comparison_tables.markdown(table),
-        "table.csv": comparison_tables.to_csv(table),
-        "table.tex": comparison_tables.latex(table),
+        f"{before}table.md": comparison_tables.markdown(table),
+        f"{before}table.csv": comparison_tables.to_csv(table),
+        f"{before}table.tex": comparison_tables.latex(table),
     }
     for name, text in texts.items():
         write_text(folder / name, text)
-    figure = comparison_figure(table)
+    figure, drawn = comparison_figure(table), [f"{before}figure.png", f"{before}figure.svg"]
     with rc_context({"svg.hashsalt": "lntl"}):  # with no date, the same file for the same results
-        for kind, date in (("png", "Software"), ("svg", "Date")):
-            save = partial(figure.savefig, format=kind, dpi=150, metadata={date: None})
-            write_atomic(folder / f"figure.{kind}", save)
-    return [folder / name for name in (*texts, "figure.png", "figure.svg")]
+        for name, date in zip(drawn, ("Software", "Date"), strict=True):
+            save = partial(figure.savefig, format=Path(name).suffix[1:], dpi=150, metadata={date: None})
+            write_atomic(folder / name, save)
+    return [folder / name for name in (*texts, *drawn)]

@@ -307,6 +307,21 @@ def test_the_plan_beside_the_results_says_what_counts(written: Path, capsys: pyt
     assert "10 lines are of other" in " ".join(capsys.readouterr().out.split())
 
 
+def test_results_of_another_plan_have_tables_of_their_own(written: Path) -> None:
+    assert lntl("compare", "results.jsonl") == 0
+    table, tuned = Path("table.md").read_text(), written / "tuned.jsonl"
+    write_config(written)
+    row = "{name: er_m, label: ERM, config: tiny.yaml, grid: {data.color_var: [0.02]}}"
+    Path("plan.yaml").write_text(f"name: try\nseeds: [1]\nruns: [{row.replace('ERM', 'other')}]\n")
+    Path("tune.yaml").write_text(f"name: try\nresults: tuned.jsonl\nseeds: [10]\nruns: [{row}]\n")
+    (job,) = plans.jobs(plans.read(Path("tune.yaml")), Path("tune.yaml"))
+    tuned.write_text(json.dumps(line("er_m", job.seed, 0.5, config_hash=job.hash)) + "\n")
+    assert lntl("compare", "tuned.jsonl") == 0
+    assert rows(Path("tuned_table.md").read_text())["ERM"] == [".5000"]
+    assert Path("tuned_figure.png").stat().st_size > 0
+    assert Path("table.md").read_text() == table
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

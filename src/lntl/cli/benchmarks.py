@@ -30,7 +30,7 @@ def benchmark(
 def compare(
     results: Annotated[Path, typer.Argument(metavar="RESULTS.jsonl", readable=False, help="Lines of a benchmark.")],
     plan: Annotated[
-        Path | None, typer.Option(readable=False, help="What counts, and the order; default: plan.yaml beside RESULTS.")
+        Path | None, typer.Option(readable=False, help="What counts, and the order; default: the plan beside it.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write to; default: that of RESULTS.")] = None,
     metric: Annotated[str, typer.Option(help="Metric of the test set to compare.")] = "accuracy",
