@@ -168,6 +168,14 @@ def test_bad_arguments(pets: Path, capsys: Capture, arguments: list[str], says: 
     assert tree(Path()) == before
 
 
+def test_only_a_missing_column_asks_for_its_name(pets: Path, capsys: Capture) -> None:
+    Path("latin.csv").write_bytes("image\nkr\xfcmel.png\n".encode("latin1"))
+    assert lntl("predict", str(pets), "latin.csv", "--out", "p.csv") == 2
+    told = capsys.readouterr().err
+    assert "not UTF-8" in told
+    assert "--column" not in told
+
+
 def test_pictures_are_no_vectors(used: Used, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "a.png").write_bytes(b"")
     assert lntl("predict", str(used("vectors")), str(tmp_path / "a.png"), "--out", str(tmp_path / "p.csv")) == 2

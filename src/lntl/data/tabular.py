@@ -19,6 +19,10 @@ from lntl.plugins import did_you_mean
 _AT_ONCE = 300  # rows held as texts: so few that the garbage collector is not called, which halves the time
 
 
+class ColumnError(UserError):
+    """A table lacks a column that is asked for, or has it twice."""
+
+
 class _Codes(dict[str, int]):
     """Numbers texts in the order in which they are first asked for."""
 
@@ -117,7 +121,7 @@ def _check_header(path: Path, header: Sequence[str], names: Iterable[str]) -> No
     counts = Counter(header)
     faults += [f"{counts[name]} columns are called {name!r}" for name in dict.fromkeys(names) if counts[name] > 1]
     if faults:
-        raise UserError("\n".join([f"{path}: its columns do not fit", *(f"  {fault}" for fault in faults)]))
+        raise ColumnError("\n".join([f"{path}: its columns do not fit", *(f"  {fault}" for fault in faults)]))
 
 
 def _parquet(path: Path, plain: str, names: Sequence[str], missing: Sequence[str]) -> Table:

@@ -49,6 +49,6 @@ def _paths(target: Path, column: str) -> list[str]:
         return [str(target)]
     try:
         table = tabular.read(target, column, [], [], None)
-    except UserError as error:
+    except tabular.ColumnError as error:
         raise UserError(f"{error}\n  the column of the paths is named by --column, here {column!r}") from error
     return [str(target.parent / name.strip()) for name in table.plain]
