@@ -222,9 +222,9 @@ FAULTS: dict[str, tuple[Any, Any, Any, str]] = {
     "no list": (dogs_and_cats, lambda s: (s / "list_dark.txt").unlink(), pets, r"no list_dark\.txt in it; name"),
     "a foreign name": (
         dogs_and_cats,
-        rewrite("list_dark.txt", "cat.4.jpg", "pig.4.jpg"),
+        rewrite("list_dark.txt", "cat.4.jpg", "\n pig.4.jpg"),
         pets,
-        r"list_dark\.txt: line 2 is 'pig\.4\.jpg', which is no name like cat\.0\.jpg",
+        r"list_dark\.txt: line 3 is 'pig\.4\.jpg', which is no name like cat\.0\.jpg",
     ),
     "bright and dark": (
         dogs_and_cats,
@@ -252,9 +252,9 @@ FAULTS: dict[str, tuple[Any, Any, Any, str]] = {
     ),
     "an unknown code": (
         waterbirds,
-        rewrite("metadata.csv", "_0001.jpg,1,", "_0001.jpg,7,"),
+        rewrite("metadata.csv", "1,001.Some_Bird/Some_Bird_0001.jpg,1,", "\n1,001.Some_Bird/Some_Bird_0001.jpg,7,"),
         waterbirds_maker.make,
-        r"metadata\.csv: line 3: y is '7'; valid: 0 \(landbird\), 1 \(waterbird\)",
+        r"metadata\.csv: line 4: y is '7'; valid: 0 \(landbird\), 1 \(waterbird\)",
     ),
     "an unknown attribute": (
         txt,

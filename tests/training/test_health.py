@@ -97,7 +97,7 @@ def test_without_an_epoch_before_nothing_is_said_of_what_rises_or_falls() -> Non
 def test_overpowering() -> None:
     assert diagnose(record(gradient_ratio=12.0, task=0.8), CHANCE, MI_MAX, record(task=0.5)) == [
         "the adversary is overpowering the task: its gradient at z is 12 times the task's, and the task loss rose from "
-        "0.5 to 0.8; lower mu or set max_ratio"
+        "0.5 to 0.8; lower mu, or set or lower max_ratio"
     ]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ def read(path: Path, names: Sequence[str], first: str) -> dict[str, Array]:
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such file; set data.path to an .npz file") from error
     except (OSError, ValueError, EOFError, BadZipFile, TypeError, AttributeError) as error:
-        why = "no .npz archive" if "trust" in str(error) else error  # numpy's words advise to load it unsafely
+        why = error if isinstance(error, OSError) or is_zipfile(path) else "no .npz archive"
         raise UserError(f"{path}: not a readable .npz file of plain arrays ({why}); set data.path to one") from error
     for name in names:
         if arrays[name].ndim == 0 or len(arrays[name]) != len(arrays[first]):

@@ -48,14 +48,14 @@ def _partition(path: Path) -> Iterator[tuple[str, str]]:
     if path.suffix == ".csv":
         pairs = [(row["image_id"], row["partition"]) for _, row in tables.rows(path, ["image_id", "partition"])]
     else:
-        pairs = [(line.split()[0], line.split()[-1]) for line in lines(path)]
+        pairs = [(line.split()[0], line.split()[-1]) for line in lines(path).values()]
     for name, code in pairs:
         yield name, named(SPLITS, code, f"{path}: {name}", "the partition")
 
 
 def _attributes(path: Path, wanted: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     """Yield each image with the values of the attributes wanted."""
-    content = lines(path)
+    content = list(lines(path).values())
     if path.suffix == ".csv":
         names, body = content[0].split(",")[1:], [line.split(",") for line in content[1:]]
     else:

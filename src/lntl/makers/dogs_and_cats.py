@@ -39,7 +39,7 @@ def _colors(lists: Path) -> dict[str, str]:
     colors: dict[str, str] = {}
     for color in ("bright", "dark"):
         path = found(lists, [f"list_{color}.txt"])
-        for number, name in enumerate(lines(path), start=1):
+        for number, name in lines(path).items():
             if not _NAME.fullmatch(name):
                 raise UserError(f"{path}: line {number} is {name!r}, which is no name like cat.0.jpg or dog.0.jpg")
             if name in colors:

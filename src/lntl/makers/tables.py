@@ -45,21 +45,23 @@ def found(source: Path, names: Sequence[str]) -> Path:
     raise UserError(f"{source}: no {first} in it{more}; name the folder that you unpacked, see docs/DATA_SETS.md")
 
 
-def lines(path: Path) -> list[str]:
-    """Return the lines of a text file that are not empty, without the spaces around them."""
+def lines(path: Path) -> dict[int, str]:
+    """Return the lines of a text file that are not empty by their numbers, without the spaces around them."""
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot read it as text: {error}") from error
+    return {number: line.strip() for number, line in enumerate(text.splitlines(), start=1) if line.strip()}
 
 
 def rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the line number and the fields of each row of a CSV file; raises UserError where it lacks a column."""
-    reader = csv.DictReader(lines(path))
+    numbered = lines(path)
+    numbers, reader = list(numbered), csv.DictReader(numbered.values())
     if absent := [name for name in columns if name not in (reader.fieldnames or ())]:
         raise UserError(f"{path}: no column {', '.join(absent)}; its header is {', '.join(reader.fieldnames or ())}")
     for row in reader:
-        yield reader.line_num, row
+        yield numbers[reader.line_num - 1], row
 
 
 def named(values: dict[str, str], given: str | None, where: str, what: str) -> str:
