@@ -106,3 +106,11 @@ def test_files_that_the_readme_names_exist() -> None:
         assert (ROOT / target).exists(), target
     for name in re.findall(r"`(\d\d_\w+)`", README):
         assert (ROOT / f"notebooks/{name}.ipynb").exists(), name
+
+
+def test_the_rows_of_results_are_those_of_the_benchmark() -> None:
+    made = (ROOT / "benchmarks/colored_mnist/table.md").read_text(encoding="utf-8").splitlines()
+    section = README.partition("## Results\n")[2].partition("\n## ")[0]
+    shown = [line for line in section.splitlines() if line.startswith("|")]
+    assert len(shown) > 5
+    assert [line for line in made if line in shown] == shown
