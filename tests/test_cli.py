@@ -39,9 +39,9 @@ def finished(results: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["train", "--help"], ["predict", "--help"], ["configs", "copy", "--help"]]
+    "arguments", [["--help"], ["train", "--help"], ["predict", "--help"], ["configs", "copy", "--help"], ["configs"]]
 )
-def test_help_does_not_import_torch(arguments: list[str]) -> None:
+def test_help_and_the_list_of_configurations_do_not_import_torch(arguments: list[str]) -> None:
     code = (
         "import sys; from lntl.cli import main\n"
         f"try: main({arguments})\n"

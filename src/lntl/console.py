@@ -5,13 +5,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lntl.training.trainer import Step, Trainer
-from lntl.types import Record
+if TYPE_CHECKING:  # they take seconds to import, and what only lists names needs none of it
+    from lntl.training.trainer import Step, Trainer
+    from lntl.types import Record
 
 err = Console(stderr=True)
 out = Console()
@@ -54,11 +56,13 @@ def counting(what: str, total: int) -> Iterator[Callable[[float], None]]:
         yield lambda done: bar.advance(task, done)
 
 
-def show_progress(events: Iterable[Step | Record], trainer: Trainer, batch_size: int) -> None:
-    """Run the events through, showing phase, epoch, step, images per second, losses and the time left."""
+def show_progress(events: "Iterable[Step | Record]", trainer: "Trainer", batch_size: int) -> None:
+    """Run the events through, showing phase, epoch, step, images per second of the phase, losses and the time left."""
+    from lntl.training.trainer import Step
+
     total = trainer.total_epochs * len(trainer.loader)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[told]}"))
-    began, first, spoke = monotonic(), trainer.total_steps, monotonic()
+    began, first, spoke, phase = monotonic(), trainer.total_steps, monotonic(), trainer.phase
     with Progress(
         *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=err, disable=not err.is_terminal
     ) as bar:
@@ -66,12 +70,14 @@ def show_progress(events: Iterable[Step | Record], trainer: Trainer, batch_size:
         for event in events:
             if not isinstance(event, Step):
                 continue
+            if trainer.phase != phase:  # a phase has a speed of its own
+                began, first, phase = monotonic(), trainer.total_steps, trainer.phase
             settings = trainer.settings
             head = f"{settings.method} epoch {trainer.epoch_index + 1}/{settings.epochs}"
             bar.update(task, completed=trainer.total_steps, description=head)
-            if event.terms is None:
-                continue
             done = trainer.total_steps - first
+            if event.terms is None or not done:
+                continue
             speed = done * batch_size / (monotonic() - began)
             losses = " ".join(f"{k}={v:.3f}" for k, v in event.terms.items() if not k.startswith("lr_"))
             bar.update(task, told=f"{speed:.0f} img/s {losses}")

@@ -1,8 +1,7 @@
-"""What the command line tells about methods, models, configurations and data."""
+"""What the command line tells about methods, models, data and the schema of configurations."""
 
 import inspect
 import json
-import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from lntl.models.backbone import Backbone
 from lntl.models.splitting import split_points
 from lntl.runs.files import write_atomic
 from lntl.types import IGNORE
-from lntl.yaml_file import read_yaml
 
 
 def methods(name: str | None) -> None:
@@ -99,30 +97,6 @@ def _split_points(model: type[Backbone], arch: str, size: int) -> None:
     if not points:
         raise UserError(f"{arch} cannot be split for images of {size} x {size}; try another --size")
     out.print(table)
-
-
-def configs() -> None:
-    """Print the ready configurations."""
-    table = Table("configuration", "what it is")
-    for name in ready_configs.names():
-        table.add_row(name, read_yaml(ready_configs.find(name))["project"].get("description", ""))
-    out.print(table)
-    out.print("Run one: lntl train NAME. Change one: lntl configs copy NAME .")
-
-
-def copy_config(name: str, folder: Path) -> None:
-    """Copy a ready configuration into a folder; raises UserError rather than replace a file."""
-    if name not in ready_configs.names():
-        raise UserError(f"no ready configuration {name!r}{plugins.did_you_mean(name, ready_configs.names())}")
-    source = ready_configs.find(name)
-    target = folder / source.name
-    if target.exists():
-        raise UserError(f"{target} exists already; move it away first")
-    try:
-        shutil.copyfile(source, target)
-    except OSError as error:
-        raise UserError(f"{target}: cannot write it: {error.strerror}") from error
-    out.print(f"{target}", highlight=False)
 
 
 def schema() -> None:

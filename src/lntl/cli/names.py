@@ -38,9 +38,9 @@ def models(
 def configs(context: typer.Context) -> None:
     """List the ready configurations, copy one, or print the JSON Schema."""
     if context.invoked_subcommand is None:
-        from lntl import describe
+        from lntl import recipes
 
-        describe.configs()
+        recipes.show()
 
 
 @configs_app.command()
@@ -49,9 +49,9 @@ def copy(
     folder: Annotated[Path, typer.Argument(help="Where to put the copy.")] = Path(),
 ) -> None:
     """Copy a ready configuration, to change it."""
-    from lntl import describe
+    from lntl import recipes
 
-    describe.copy_config(name, folder)
+    recipes.copy(name, folder)
 
 
 @configs_app.command()
