@@ -197,7 +197,7 @@ def test_any_key_and_a_row_for_each_other_value() -> None:
     ]
     table = compare(lines, by="mu")
     assert table.columns == [2, 10]
-    assert [row.name for row in table.ours] == ["a, training.ema=0.9", "a, training.ema=None"]
+    assert [row.name for row in table.ours] == ["a, ema=0.9", "a, ema=None"]
     assert table.published == []
     with pytest.raises(UserError, match=r"training\.ema, mu: choose the columns with --by"):
         compare(lines)
@@ -336,3 +336,16 @@ def test_faults_are_sentences(
 ) -> None:
     assert lntl("compare", *arguments) == 2
     assert capsys.readouterr().err.startswith(f"Error: {told}")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ({VAR: 0.02}, "game"),
+        ({VAR: 0.02, "training.optimizer_fg.lr": 0.004}, "game, lr=0.004"),
+        ({VAR: 0.02, "a.fg.lr": 1, "b.fg.lr": 2, "mu": 3}, "game, a.fg.lr=1, b.fg.lr=2, mu=3"),
+    ],
+)
+def test_a_row_is_named_by_the_last_part_of_what_sets_it_apart(overrides: dict[str, Any], name: str) -> None:
+    table = compare([line("game", 10, 0.5) | {"overrides": overrides}], by=VAR)
+    assert [row.name for row in table.ours] == [name]

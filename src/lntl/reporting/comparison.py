@@ -150,7 +150,11 @@ def _ordered(values: Iterable[Any]) -> list[Any]:
 
 
 def _row_name(run: Planned, by: str | None) -> str:
-    return ", ".join((run.label, *(f"{key}={value}" for key, value in run.overrides.items() if key != by)))
+    """Return the label and what sets the row apart, by the last part of its key: lr for training.optimizer_fg.lr."""
+    own = {key: value for key, value in run.overrides.items() if key != by}
+    ends = [key.rpartition(".")[2] for key in own]
+    named = (end if ends.count(end) == 1 else key for end, key in zip(ends, own, strict=True))
+    return ", ".join((run.label, *(f"{name}={value}" for name, value in zip(named, own.values(), strict=True))))
 
 
 def _with(cell: Cell, line: Line | None, metric: str) -> Cell:
