@@ -172,7 +172,8 @@ def test_a_plan_gives_order_labels_and_what_counts() -> None:
 
 
 def test_scores_on_val_stand_beside_nothing_published() -> None:
-    table = compare([line("a", 10, 0.5, split="val")])
+    table = compare([line("a", 10, 0.5, value, split="val") for value in (0.02, 0.05)])
+    assert comparison_figure(table).axes[0].get_ylabel() == "accuracy on the validation set"
     assert table.published == []
     assert table.notes[0].startswith("Validation set, last checkpoint")
 

@@ -15,7 +15,7 @@ from lntl.runs.results import Line
 
 COLOR_VAR = "data.color_var"
 MEANINGS = {COLOR_VAR: "colour variance σ²"}
-SPLITS = {"test": "Test", "val": "Validation"}
+SPLITS = {"test": "test set", "val": "validation set"}
 UNRANKED = ("bias_accuracy",)  # neither high nor low is better
 
 
@@ -61,6 +61,7 @@ class Comparison:
     """A table of one metric: ours in the plan's order, then the published rows."""
 
     metric: str
+    split: str  # that scored the runs: test or val
     by: str | None  # key of the grid; None where the table has one column
     columns: list[Any]
     ours: list[Row]
@@ -108,7 +109,9 @@ def compare(
     split = _split([found[run.key] for run in wanted if run.key in found])
     published = _published(columns) if split == "test" and metric == "accuracy" and by == COLOR_VAR else []
     outdated = sum(key not in {run.key for run in wanted} for key in found)
-    return Comparison(metric, by, columns, rows, published, _notes(rows, published, wanted, found, outdated, split))
+    return Comparison(
+        metric, split, by, columns, rows, published, _notes(rows, published, wanted, found, outdated, split)
+    )
 
 
 def _split(lines: list[Line]) -> str:
@@ -195,7 +198,7 @@ def _notes(
     notes = []
     if n := _usual(ours):
         told = "last checkpoint of each run; mean ± sample standard deviation over seeds"
-        notes.append(f"{SPLITS[split]} set, {told}, n = {n} where no other is given.")
+        notes.append(f"{SPLITS[split].capitalize()}, {told}, n = {n} where no other is given.")
     sources: dict[str, list[str]] = {}
     for row in published:
         sources.setdefault(row.source, []).append(row.name)

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lntl.reporting.comparison import Comparison, Row
+from lntl.reporting.comparison import SPLITS, Comparison, Row
 from lntl.reporting.comparison_tables import heads
 from lntl.reporting.figures import MARKERS, PALETTE
 
@@ -34,7 +34,7 @@ def comparison_figure(comparison: Comparison) -> Figure:
         axes.plot(*zip(*points, strict=True), ls="", label=row.name, zorder=3, **look)
     axes.set_xticks(list(places.values()), heads(comparison.columns))
     axes.set_xlabel(comparison.meaning)
-    axes.set_ylabel(f"{comparison.metric.replace('_', ' ')} on the test set")
+    axes.set_ylabel(f"{comparison.metric.replace('_', ' ')} on the {SPLITS[comparison.split]}")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     if any(row.confirmed for row in comparison.published):
