@@ -6,9 +6,23 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tiny_runs import RUN, Strike, assert_equal, assert_same_run, begin, ended, lntl, metrics, run, tree, write_config
+from tiny_runs import (
+    RUN,
+    TINY,
+    Strike,
+    assert_equal,
+    assert_same_run,
+    begin,
+    ended,
+    lntl,
+    metrics,
+    run,
+    tree,
+    write_config,
+)
 
 from lntl.runs import checkpoint
 
@@ -169,16 +183,20 @@ def test_auto_begins_where_there_is_no_run(folder: Path) -> None:
     assert len(metrics(folder / RUN)) == 4
 
 
-def test_more_epochs_of_the_last_phase(tmp_path: Path, finished: Path) -> None:
+@pytest.mark.parametrize("more", [{"epochs": 3}, {"then": [{"method": "lntl", "epochs": 1, "mu": 0.2}]}], ids=str)
+def test_a_longer_last_phase_or_further_phases(tmp_path: Path, finished: Path, more: dict[str, Any]) -> None:
     """With a constant learning rate a longer run is one that went on."""
-    longer, config = "training.phases.2.epochs=3", tmp_path / "whole"
-    config.mkdir()
-    write_config(config)
-    assert run(*TRAIN, longer, folder=config) == 0
-    assert run(*RESUME, longer, folder=finished) == 0
-    last = [checkpoint.load(folder / RUN / "checkpoints/last.pth") for folder in (finished, config)]
-    assert_equal(last[0].trainer, last[1].trainer)
-    assert_equal(last[0].records, last[1].records)
+    *before, last = TINY["training"]["phases"]
+    phases = [*before, last | {"epochs": more.get("epochs", 2)}, *more.get("then", [])]
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    for folder, command in ((whole, TRAIN), (finished, RESUME)):
+        write_config(folder, training=TINY["training"] | {"phases": phases})
+        assert run(*command, folder=folder) == 0
+    for name in ("last.pth", "best_model.pth"):
+        theirs, ours = (checkpoint.load(folder / RUN / "checkpoints" / name) for folder in (whole, finished))
+        assert_equal(ours.trainer, theirs.trainer)
+        assert_equal(ours.records, theirs.records)
     assert len(metrics(finished / RUN)) == 5
 
 
@@ -231,7 +249,7 @@ def test_what_changes_no_finished_epoch_may_change(finished: Path, override: str
     assert lntl(*RESUME, override) == 0
 
 
-def test_another_number_of_phases_is_refused(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fewer_phases_are_refused(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_config(finished, training={"phases": [{"method": "erm", "epochs": 1}]})
     assert "training.phases.1.method" in refused(capsys, *RESUME)
 

@@ -185,12 +185,12 @@ def resume(config: Config, path: Path) -> Run:
 
 
 def _take_back(run: Run) -> None:
-    """Remove the checkpoints of epochs that the resumed run is yet to make; best is that of the epochs it has."""
+    """Remove the checkpoints of epochs that the resumed run is yet to make; best is of those it has, if any."""
     done, best = len(run.records), run.best_record
     for epoch, path in run.folder.epoch_checkpoints().items():
         if epoch > done:
             path.unlink()
-    if run.folder.best.exists() and len(checkpoint.load(run.folder.best).records) > done:
+    if run.folder.best.exists() and (best is None or len(checkpoint.load(run.folder.best).records) > done):
         run.folder.best.unlink()
         if best is not None and (path := run.folder.checkpoint(best["total_epoch"])).exists():
             write_atomic(run.folder.best, lambda file: file.write(path.read_bytes()))
@@ -210,19 +210,22 @@ _FREE = (
 
 
 def _check_same(config: Config, saved: Checkpoint, path: Path) -> None:
+    """Raise UserError where the configuration is another; the last phase may be longer, and phases may follow it."""
+    phases = len(saved.config["training"]["phases"])
+    further = tuple(f"training.phases.{i}." for i in range(phases, len(config.training.phases)))
     now, then = flat(config.model_dump()), flat(saved.config)
-    last = f"training.phases.{len(saved.config['training']['phases']) - 1}.epochs"
+    last = f"training.phases.{phases - 1}.epochs"
     changed = [
         f"{key} is {now.get(key)!r}, was {then.get(key)!r}"
         for key in sorted(now.keys() | then.keys())
-        if now.get(key) != then.get(key) and not key.startswith(_FREE) and key != last
+        if now.get(key) != then.get(key) and not key.startswith(_FREE + further) and key != last
     ]
     if changed:
         raise UserError(
             f"{path}: cannot resume, the configuration differs: {'; '.join(changed)}; use the run's own config.yaml, "
             "or train anew under another project.experiment_name"
         )
-    if now[last] < saved.trainer["epoch"] and saved.trainer["phase"] == len(saved.config["training"]["phases"]) - 1:
+    if now[last] < saved.trainer["epoch"] and saved.trainer["phase"] == phases - 1:
         raise UserError(
             f"{path}: {saved.trainer['epoch']} epochs of the last phase are done, more than {last} = {now[last]}"
         )
