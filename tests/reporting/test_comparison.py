@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from rich.console import Console
-from tiny_runs import lntl, write_config
+from tiny_runs import ROOT, lntl, write_config
 
 from lntl.errors import UserError
 from lntl.experiment import plan as plans
@@ -350,3 +350,10 @@ def test_faults_are_sentences(
 def test_a_row_is_named_by_the_last_part_of_what_sets_it_apart(overrides: dict[str, Any], name: str) -> None:
     table = compare([line("game", 10, 0.5) | {"overrides": overrides}], by=VAR)
     assert [row.name for row in table.ours] == [name]
+
+
+@pytest.mark.parametrize("results", sorted((ROOT / "benchmarks").glob("*/*.jsonl")), ids=lambda path: path.stem)
+def test_the_tables_of_the_repository_are_those_of_its_results(results: Path, tmp_path: Path) -> None:
+    assert lntl("compare", str(results), "--out", str(tmp_path)) == 0
+    (made,) = tmp_path.glob("*table.md")
+    assert (results.parent / made.name).read_text(encoding="utf-8") == made.read_text(encoding="utf-8")
