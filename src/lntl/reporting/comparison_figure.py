@@ -11,6 +11,7 @@ from lntl.reporting.comparison_tables import heads
 from lntl.reporting.figures import MARKERS, PALETTE
 
 _STYLES = ("-", "--", ":")  # the palette starts anew with the next style
+_DOTS = (0, (1, 2.5))  # of no style above: a line that ends early must not seem to go on to its name
 _MARKS = "x+s*P1"  # of published rows, in grey
 _INCHES = 4.1  # least height of the axes
 _LABEL = 11.5 / 72  # inches between two names at the right
@@ -75,12 +76,11 @@ def _line(axes: Axes, row: Row, places: dict[Any, float], number: int) -> tuple[
 def _name_lines(axes: Axes, names: list[str], ends: list[tuple[float, float]], apart: float) -> None:
     """Write each name to the right of the axes at the height of its line's end, moved where two would touch.
 
-    Heights are shares of the axes' height; a thin line in the method's own style leads from its end to the name.
+    Heights are shares of the axes' height; dots in the method's colour lead from its end to the name.
     """
     low, high = axes.get_ylim()
     heights = [(y - low) / (high - low) for _, y in ends]
     for number, height in zip(np.argsort(heights, kind="stable"), _spread(sorted(heights), apart), strict=True):
-        look = _look(int(number))
         right = 1 + _WIDTHS[2] / _WIDTHS[1]
         axes.annotate(
             names[number],
@@ -90,7 +90,13 @@ def _name_lines(axes: Axes, names: list[str], ends: list[tuple[float, float]], a
             va="center",
             fontsize=9,
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": look["color"], "ls": look["ls"], "lw": 0.9, "relpos": (0, 0.5)},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": _look(int(number))["color"],
+                "ls": _DOTS,
+                "lw": 0.9,
+                "relpos": (0, 0.5),
+            },
         )
 
 
