@@ -15,7 +15,7 @@ import yaml
 from rich.console import Console
 from tiny_runs import RUN, TINY, lntl, metrics, run, tree, write_config
 
-from lntl import console, plugins, ready_configs
+from lntl import __version__, console, plugins, ready_configs
 from lntl.data.colored_mnist import ColoredMNIST
 from lntl.runs import checkpoint
 
@@ -39,7 +39,8 @@ def finished(results: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["train", "--help"], ["predict", "--help"], ["configs", "copy", "--help"], ["configs"]]
+    "arguments",
+    [["--help"], ["--version"], ["train", "--help"], ["predict", "--help"], ["configs", "copy", "--help"], ["configs"]],
 )
 def test_help_and_the_list_of_configurations_do_not_import_torch(arguments: list[str]) -> None:
     code = (
@@ -52,6 +53,11 @@ def test_help_and_the_list_of_configurations_do_not_import_torch(arguments: list
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+def test_version_is_that_of_the_package(capsys: Capture) -> None:
+    assert lntl("--version") == 0
+    assert capsys.readouterr().out == f"lntl {__version__}\n"
 
 
 def test_help_names_every_command(capsys: Capture) -> None:

@@ -2,14 +2,15 @@
 
 import sys
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
+from lntl import __version__
 from lntl.cli import benchmarks, data, names, runs, start, use
 from lntl.errors import Interrupted, UserError
 
 app = typer.Typer(
-    help="Train classifiers that do not use what they should not know.",
     epilog="--debug, anywhere, shows the traceback of an error.",
     no_args_is_help=True,
     add_completion=False,
@@ -19,6 +20,21 @@ app = typer.Typer(
 for group in (start.app, runs.app, use.app, benchmarks.app, names.app):
     app.add_typer(group)
 app.add_typer(data.app, name="data")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"lntl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _lntl(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Train classifiers that do not use what they should not know."""
 
 
 def main(arguments: list[str] | None = None) -> None:
