@@ -1,9 +1,17 @@
 """The plain script: `python src/main.py --config C --mode train|evaluate ...`; it calls the code that `lntl` calls."""
 
 import argparse
+import sys
 from pathlib import Path
 
-from lntl.cli import guarded
+try:
+    from lntl.cli import guarded
+except ModuleNotFoundError as missing:
+    print(
+        f"Error: {sys.executable} has no package '{missing.name}': run `make setup`, then `source .venv/bin/activate`.",
+        file=sys.stderr,
+    )
+    raise SystemExit(2) from None
 
 
 def run(args: argparse.Namespace) -> None:

@@ -31,6 +31,15 @@ def test_help_of_main_py_does_not_import_torch() -> None:
     assert not re.search(r"\| +torch$", done.stderr, re.MULTILINE)
 
 
+def test_main_py_without_the_packages_says_how_to_get_them() -> None:
+    command = [sys.executable, "-S", str(ROOT / "src/main.py"), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: ")
+    assert "no package 'typer'" in done.stderr
+    assert done.stderr.endswith("run `make setup`, then `source .venv/bin/activate`.\n")
+
+
 def test_main_py_trains_and_evaluates(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     config = ["--config", "tiny.yaml"]
     assert main_py(monkeypatch, *config, "--mode", "train", "--num_epochs", "2", "--device", "cpu") == 0

@@ -1,4 +1,4 @@
-"""Small pictures of shapes before a background that tells the shape in training."""
+"""Small pictures of shapes on a background that tells the shape in training."""
 
 from collections.abc import Iterator
 
@@ -29,7 +29,7 @@ def labels() -> Iterator[tuple[str, str, str]]:
 
 
 def picture(shape: str, background: str, random: np.random.Generator) -> Image.Image:
-    """Return a shape of random place, size, turn and grey before a noisy background, RGB."""
+    """Return a shape of random place, size, turn and grey on a noisy background, RGB."""
     side = SIDE * _FINER
     image = Image.new("RGB", (side, side), BACKGROUNDS[background])
     radius = side * random.uniform(0.26, 0.4)
