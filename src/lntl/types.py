@@ -81,6 +81,11 @@ class DataSpec:
         return len(self.bias_names)
 
     @property
+    def bias_sizes(self) -> tuple[int, ...]:
+        """Number of values of each of several biases, of which num_bins is the largest; () for one bias."""
+        return tuple(len(one.values) for one in self.each_bias)
+
+    @property
     def num_groups(self) -> int:
         """Number of (class, bias value) cells."""
         return self.num_classes * self.num_biases

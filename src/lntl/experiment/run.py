@@ -93,7 +93,9 @@ class Run:
             return
         now = record.metrics | {"train/h_entropy": -record.metrics["train/mi"]}
         before = self.records[-2] if len(self.records) > 1 and self.records[-2]["phase"] == record.phase else None
-        largest = math.log(self.experiment.data.spec.num_bins)
+        spec = self.experiment.data.spec
+        sizes = spec.bias_sizes or (spec.num_bins,)
+        largest = sum(map(math.log, sizes)) / len(sizes)
         chance, class_chance = self._bias_chance
         for sentence in health.diagnose(now, chance, largest, before, class_chance):
             log.warning("%s", sentence)
