@@ -89,7 +89,7 @@ class Trainer:
         return cast(_FabricOptimizer, self.fabric.setup_optimizers(optimizer))
 
     def _optimizer_settings(self, name: str) -> config.Optimizer:
-        return self.settings.optimizer_h if name == "h" else self.settings.optimizer_fg
+        return self.settings.optimizer_h if name in ("h", *self.method.with_h) else self.settings.optimizer_fg
 
     @property
     def done(self) -> bool:
