@@ -70,17 +70,21 @@ def verdict(found: dict[str, Any]) -> Iterator[str]:
     yield from (f"Note: {warning}." for warning in found["warnings"])
 
 
+def at_chance(accuracy: float, chance: float, n: int) -> bool:
+    """Return whether an accuracy on n images counts as guessing: hardly above chance, or by no more than noise."""
+    margin = 3 * sqrt(chance * (1 - chance) / n)  # three standard errors of an accuracy at chance
+    return _share(accuracy, chance) <= _NONE or accuracy <= chance + margin
+
+
 def _share(accuracy: float, chance: float) -> float:
     """Return how much of what there is to read above chance is read."""
     return (accuracy - chance) / max(1 - chance, 1e-12)
 
 
 def _left(accuracy: float, chance: float, n: int) -> str:
-    margin = 3 * sqrt(chance * (1 - chance) / n)  # three standard errors of an accuracy at chance
-    share = _share(accuracy, chance)
-    if share <= _NONE or accuracy <= chance + margin:
+    if at_chance(accuracy, chance, n):
         return "No bias was found to be left"
-    word = next((word for limit, word in _WORDS if share <= limit), "most")
+    word = next((word for limit, word in _WORDS if _share(accuracy, chance) <= limit), "most")
     return f"{word.capitalize()} of the bias is left"
 
 
@@ -89,9 +93,9 @@ def _head(found: dict[str, Any]) -> str:
     if found["h_accuracy"] is None:
         return "; no phase trained a bias head h"
     told = f"h reads {found['h_accuracy']:.1%} of its own bias labels (chance {found['h_chance']:.1%})"
-    if _share(found["h_accuracy"], found["h_chance"]) > _NONE:
+    if not at_chance(found["h_accuracy"], found["h_chance"], found["n_test"]):
         return f"; {told}, so h was not fooled"
-    if _left(found["leakage"], max(found["chance"].values()), found["n_test"]).startswith("No"):
+    if at_chance(found["leakage"], max(found["chance"].values()), found["n_test"]):
         return f"; {told}, which agrees"
     return f"; {told}, so h was fooled: it is at chance although the bias can be read"
 
