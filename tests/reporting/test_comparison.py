@@ -22,6 +22,7 @@ from lntl.reporting import comparison_tables as tables
 from lntl.reporting import paper
 from lntl.reporting.comparison import Comparison, Planned, compare
 from lntl.reporting.comparison_figure import comparison_figure
+from lntl.types import LOWER_IS_BETTER
 
 VAR = "data.color_var"
 
@@ -212,6 +213,15 @@ def test_another_metric_has_no_published_rows_and_h_s_accuracy_no_best() -> None
     assert "**" not in tables.markdown(table)
     with pytest.raises(UserError, match="--metric acuracy: er_m has no such; did you mean 'accuracy'"):
         compare(LINES, metric="acuracy")
+
+
+@pytest.mark.parametrize("metric", LOWER_IS_BETTER)
+def test_of_errors_and_gaps_the_lowest_is_the_best(metric: str) -> None:
+    lines = [line(name, 1, None, None) | {"metrics": {metric: gap}} for name, gap in (("wide", 0.4), ("narrow", 0.1))]
+    table = compare(lines, metric=metric)
+    assert rows(tables.markdown(table))["narrow"] == ["**.1000**"]
+    assert tables.markdown(table).count("**") == 2
+    assert [text.get_text() for text in comparison_figure(table).axes[0].get_yticklabels()] == ["wide", "narrow"]
 
 
 def test_an_undefined_value_is_no_value() -> None:
