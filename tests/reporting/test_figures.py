@@ -261,6 +261,13 @@ def test_probe_bars_group_by_place_and_draw_chance() -> None:
     np.testing.assert_allclose(axes.lines[-1].get_xdata(), [10, 10])
 
 
+def test_a_probe_of_one_seed_has_no_error_bar() -> None:
+    rows = [{"layer": "f", "probe": "linear", "mean": 0.5, "std": std} for std in (None, 0.02)]
+    one, several = (figures.probe_bars({"run": [row]}, {}).axes[0] for row in rows)
+    assert (len(one.containers), len(several.containers)) == (1, 2)
+    assert texts(one) == ["50"]
+
+
 def test_embedding_shows_every_point_twice() -> None:
     y, bias = np.arange(60) % 3, np.arange(60) % 2
     for axes, names, labels in zip(

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from tiny_runs import lntl
 
 from lntl.errors import UserError
+from lntl.reporting.card import write_card
 from lntl.reporting.report import write_report
 from lntl.reporting.report.page import MOST_DRAWN
 from lntl.reporting.report.svg import Drawing
@@ -320,6 +321,23 @@ def test_an_old_evaluation_is_told(made: Path, tmp_path: Path) -> None:
     (run / "probe.json").write_text(json.dumps(probe))
     warnings = written(write_report([run], tmp_path / "out").parent)[2]["runs"][0]["warnings"]
     assert any("the probe is of epoch 2, the best checkpoint of epoch 7" in warning for warning in warnings)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("std", [None, 0.0], ids=["today", "as earlier versions wrote it"])
+def test_probes_of_one_seed(made: Path, tmp_path: Path, std: float | None) -> None:
+    run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
+    probe = json.loads((run / "probe.json").read_text()) | {"seeds": [0]}
+    for row in (*probe["probes"], *probe["reference"]["erm"], *probe["reference"]["pixels"]):
+        row |= {"std": std, "values": [row["mean"]]}
+    (run / "probe.json").write_text(json.dumps(probe))
+    html, page, report, markdown = written(write_report([run], tmp_path / "out").parent)
+    check_whole(html, page)
+    leakage = next(n for n in report["runs"][0]["key_numbers"] if n["name"] == "leakage")
+    assert (leakage["run"]["low"], leakage["run"]["high"]) == (None, None)
+    for text in (markdown, write_card(run).read_text(encoding="utf-8")):
+        assert ("| not measured |" in text) == (std is None)
+        assert "None" not in text
 
 
 def test_names_from_the_run_are_text_and_not_html(made: Path, tmp_path: Path) -> None:

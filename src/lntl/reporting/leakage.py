@@ -29,8 +29,7 @@ def probe_table(found: dict[str, Any]) -> Table:
     pixels = {row["probe"]: row for row in found["reference"]["pixels"]}
     for row in found["probes"]:
         beside = (row, erm.get((row["layer"], row["probe"])), pixels.get(row["probe"]))
-        accuracies = ("" if each is None else f"{each['mean']:.3f} ± {each['std']:.3f}" for each in beside)
-        table.add_row(row["layer"], row["probe"], *accuracies)
+        table.add_row(row["layer"], row["probe"], *map(_accuracy, beside))
     table.add_section()
     table.add_row("chance", "most frequent", f"{found['chance']['majority']:.3f}")
     table.add_row("chance", "permuted", f"{found['chance']['permutation']:.3f}")
@@ -39,6 +38,13 @@ def probe_table(found: dict[str, Any]) -> Table:
         table.add_row("f", "h, own labels", f"{found['h_accuracy']:.3f}")
         table.add_row("chance", "most frequent", f"{found['h_chance']:.3f}")
     return table
+
+
+def _accuracy(row: dict[str, Any] | None) -> str:
+    """Return mean ± std of a row of probe.json, the mean alone of one seed."""
+    if row is None:
+        return ""
+    return f"{row['mean']:.3f}" if row["std"] is None else f"{row['mean']:.3f} ± {row['std']:.3f}"
 
 
 def each_bias(found: dict[str, Any]) -> Iterator[dict[str, Any]]:

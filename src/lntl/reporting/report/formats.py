@@ -65,12 +65,12 @@ class Evaluation(BaseModel):
 
 
 class ProbeRow(BaseModel):
-    """The accuracy of one kind of probe on one layer, over seeds."""
+    """The accuracy of one kind of probe on one layer, over seeds; of one seed there is no std."""
 
     layer: str
     probe: str
     mean: Share
-    std: Share
+    std: Share | None = None
     values: list[Share]
 
 
