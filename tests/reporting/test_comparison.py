@@ -242,6 +242,8 @@ CASES: dict[str, Comparison] = {
     "many": compare(
         [line(f"method_{i}", s, 0.9 + s / 100, v) for i in range(16) for s in (1, 2) for v in (0.02, 0.05)]
     ),
+    "money": compare([line("$1k_to_$2k", 1, 0.5, value) for value in (0.02, 0.05)]),
+    "money, no grid": compare([line("$1k_to_$2k", 1, 0.5, None)]),
     "all failed": compare([failure("a", 1), failure("a", 1, 0.05)]),
 }
 

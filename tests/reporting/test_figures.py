@@ -132,6 +132,13 @@ def test_every_text_can_be_read(make: Callable[[], Figure]) -> None:
         assert not [other for other, where in found[:i] if box.overlaps(where)], text
 
 
+@pytest.mark.parametrize("make", FIGURES.values(), ids=FIGURES)
+def test_no_text_is_taken_for_a_formula(make: Callable[[], Figure]) -> None:
+    figure = make()
+    figure.axes[0].set_title("$1k_to_$2k")  # no formula that matplotlib could read
+    figure.savefig(BytesIO())
+
+
 def test_importing_it_starts_no_pyplot() -> None:
     code = "import sys, lntl.reporting.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

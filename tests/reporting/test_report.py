@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 from made_runs import make_run_of_two_biases
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 from tiny_runs import lntl
 
 from lntl.errors import UserError
 from lntl.reporting.card import write_card
+from lntl.reporting.figures import confusion_matrices
 from lntl.reporting.report import write_report
 from lntl.reporting.report.page import MOST_DRAWN
-from lntl.reporting.report.svg import Drawing
+from lntl.reporting.report.svg import Drawing, draw
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 PARTS = {
@@ -348,6 +349,13 @@ def test_names_from_the_run_are_text_and_not_html(made: Path, tmp_path: Path) ->
     check_whole(html, page)
     assert len(page.all("script")) == 1
     assert "$x$\\|" in markdown
+
+
+@pytest.mark.parametrize("name", [r"a\d", r"x\1y", r"\g<name>", "$1k_to_$2k"])
+def test_a_name_may_hold_any_sign(name: str) -> None:
+    drawing = draw(lambda: confusion_matrices({"run": [[1, 0], [0, 1]]}, [name, "b"]), "id", f"Taken for {name}.")
+    assert f'aria-label="{escape(f"Taken for {name}.")}"' in drawing.svg
+    assert drawing.svg.count(f">{escape(name)}<") == 2
 
 
 def test_a_page_of_many_runs_stays_small(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
