@@ -316,12 +316,13 @@ def test_on_a_test_set_that_has_the_bias_too_plain_training_does_not_win_by_its_
 
 
 @pytest.mark.usefixtures("quick")
-def test_an_old_evaluation_is_told(made: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "told"), [("probe", "the probe"), ("recoloring", "the recolouring")])
+def test_what_was_measured_on_another_epoch_is_told(made: Path, tmp_path: Path, name: str, told: str) -> None:
     run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
-    probe = json.loads((run / "probe.json").read_text()) | {"epoch": 2}
-    (run / "probe.json").write_text(json.dumps(probe))
+    found = json.loads((run / f"{name}.json").read_text()) | {"epoch": 2}
+    (run / f"{name}.json").write_text(json.dumps(found))
     warnings = written(write_report([run], tmp_path / "out").parent)[2]["runs"][0]["warnings"]
-    assert any("the probe is of epoch 2, the best checkpoint of epoch 7" in warning for warning in warnings)
+    assert any(f"{told} is of epoch 2, the best checkpoint of epoch 7" in warning for warning in warnings)
 
 
 @pytest.mark.usefixtures("quick")
