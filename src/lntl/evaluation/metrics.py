@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from lntl.evaluation.predict import Predictions
 from lntl.evaluation.tally import Array, Tally, share, tally
+from lntl.types import LOWER_IS_BETTER as LOWER_IS_BETTER
 
 
 def accuracy(t: Tally) -> Array:
@@ -124,7 +125,6 @@ METRICS: dict[str, Callable[[Tally], Array]] = {
         equalised_odds_gap,
     )
 }
-LOWER_IS_BETTER = ("expected_calibration_error", "demographic_parity_gap", "equalised_odds_gap")
 
 
 def compute(p: Predictions, names: Sequence[str]) -> dict[str, float | None]:
