@@ -17,6 +17,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 MAX_VALUES = 1000  # of one bias: each is an output of h
+_DIGITS = 17  # that tell any two float64 apart
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,17 @@ def _quantiles(number: Floats, bins: int) -> list[float]:
 
 
 def _bin_names(name: str, edges: Sequence[float]) -> tuple[str, ...]:
-    between = [f"{name} {low:.4g} to {high:.4g}" for low, high in pairwise(edges)]
-    return (f"{name} below {edges[0]:.4g}", *between, f"{name} from {edges[-1]:.4g}")
+    texts = _told_apart(edges)
+    between = [f"{name} {low} to {high}" for low, high in pairwise(texts)]
+    return (f"{name} below {texts[0]}", *between, f"{name} from {texts[-1]}")
+
+
+def _told_apart(edges: Sequence[float]) -> list[str]:
+    """Return different numbers as different texts: four digits, or all before the point, or as many as it takes."""
+    whole = len(f"{max(map(abs, edges)):.0f}")
+    least = whole if 4 < whole < _DIGITS else 4
+    texts = ([f"{edge:.{digits}g}" for edge in edges] for digits in range(least, _DIGITS + 1))
+    return next(each for each in texts if len(set(each)) == len(edges))
 
 
 def _ranks(number: Floats, known: NDArray[np.bool_]) -> Floats:
