@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lntl.data.labels import MAX_VALUES, Column, aligned, binned, categories, combine, features
+from lntl.data.labels import MAX_VALUES, Column, aligned, binned, categories, check_spelling, combine, features
 from lntl.errors import UserError
 from lntl.types import IGNORE
 
@@ -53,6 +53,27 @@ def test_numbers_of_a_column_and_what_is_none() -> None:
     number, wrong = column("age", ["1.5", "", "old", "inf", "-2"]).numbers()
     np.testing.assert_array_equal(number, [1.5, NAN, NAN, NAN, -2])
     assert wrong.tolist() == [False, False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("texts", "twice"),
+    [
+        (["1", "2", "01"], "'01' and '1'"),
+        (["1.0", "1", "2"], "'1' and '1.0'"),
+        (["1", "01", "x"], None),
+        (["12345678901234567", "12345678901234568"], None),
+        (["1", "2", "inf"], None),
+    ],
+)
+def test_one_number_in_two_spellings_is_told(texts: list[str], twice: str | None) -> None:
+    """Only where all values are numbers: else they are texts."""
+    if twice is None:
+        check_spelling(column("n", texts))
+        combine([column("n", texts)])
+        return
+    for check in (check_spelling, lambda one: combine([one])):
+        with pytest.raises(UserError, match=f"n: {twice} are one number in two spellings; choose one"):
+            check(column("n", texts))
 
 
 # --- bins ---

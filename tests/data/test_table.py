@@ -376,3 +376,13 @@ def test_many_rows_are_read_in_chunks(tmp_path: Path) -> None:
         assert split.bias[:, 0].tolist() == sky[split.row.numpy()].tolist()
     age_bin = torch.cat([split.bias[:, 1] for split in data.splits.values()])
     assert torch.bincount(age_bin).tolist() == pytest.approx([n / 4] * 4, abs=1)
+
+
+def test_one_number_in_two_spellings_is_told_but_not_of_numbers_in_bins(write: Write) -> None:
+    path = write({0: {"age": "01"}, 1: {"age": "2.0"}, 2: {"age": "2"}, 3: {"home": "1"}})
+    for settings in ({"label": "age"}, {"bias": "age"}):
+        with pytest.raises(UserError, match=r"table .*pets\.csv: age: '2' and '2.0' are one number in two spellings"):
+            build(path, **settings)
+    build(path, bias={"column": "age", "bins": 2})
+    with pytest.raises(UserError, match=r"age: '2' and '2.0' are one number"):
+        build(path, group_id="age")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from itertools import chain, pairwise
 
 import numpy as np
@@ -17,6 +18,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 MAX_VALUES = 1000  # of one bias: each is an output of h
+MISSING = ("NA", "NaN", "nan")  # texts that, as an empty one, stand for a missing value
 _DIGITS = 17  # that tell any two float64 apart
 
 
@@ -73,6 +75,16 @@ def categories(name: str, texts: Sequence[str], code: Ints, missing: Sequence[st
     number_of = {text: number for number, text in enumerate(values)}
     renamed = np.array([*(number_of.get(text, IGNORE) for text in stripped), IGNORE], dtype=np.int64)
     return Column(name, tuple(values), renamed[np.where(code == IGNORE, -1, code)])
+
+
+def check_spelling(column: Column) -> None:
+    """Raise UserError where all values are numbers, and one of them is spelt in two ways, such as 1 and 01."""
+    if any(np.isnan(_number(value)) for value in column.values):
+        return
+    spelt: dict[Decimal, str] = {}
+    for value in column.values:
+        if (other := spelt.setdefault(Decimal(value), value)) != value:
+            raise UserError(f"{column.name}: {other!r} and {value!r} are one number in two spellings; choose one")
 
 
 def binned(name: str, number: Floats, bins: int | None = None, edges: Sequence[float] | None = None) -> Column:
@@ -143,6 +155,7 @@ class Bias:
 def combine(columns: Sequence[Column]) -> Bias:
     """Return the biases together; raises UserError where one has too few or too many values."""
     for column in columns:
+        check_spelling(column)
         _check_size(column)
     sizes = tuple(len(column.values) for column in columns)
     codes = np.stack([column.code for column in columns], axis=1)
