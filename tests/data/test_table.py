@@ -233,8 +233,9 @@ def test_what_no_row_can_mend(write: Write, changes: Any, settings: dict[str, An
 
 def test_files_that_are_no_table(tmp_path: Path) -> None:
     assert "cannot read it: No such file" in fault(tmp_path / "none.csv")[0]
-    (tmp_path / "a.csv").write_bytes("image,label,sky\nä,b,c\n".encode("latin1"))
-    assert "not UTF-8 (invalid continuation byte at byte 16); save it as CSV UTF-8" in fault(tmp_path / "a.csv")[0]
+    lines = ["image,label,sky", *["a,b,c"] * 5000, "ä,b,c", "a,b,c"]
+    (tmp_path / "a.csv").write_bytes("\n".join(lines).encode("latin1"))
+    assert "line 5002 is not UTF-8 (invalid continuation byte); save it as CSV UTF-8" in fault(tmp_path / "a.csv")[0]
     (tmp_path / "b.csv").write_bytes(b"")
     assert "it is empty, or its first line is" in fault(tmp_path / "b.csv")[0]
 
@@ -386,3 +387,15 @@ def test_one_number_in_two_spellings_is_told_but_not_of_numbers_in_bins(write: W
     build(path, bias={"column": "age", "bins": 2})
     with pytest.raises(UserError, match=r"age: '2' and '2.0' are one number"):
         build(path, group_id="age")
+
+
+@pytest.mark.parametrize("name", ["pets/\0.png", "pe\0ts/00.png"])
+def test_a_nul_in_a_name_is_a_missing_file(write: Write, name: str) -> None:
+    for check in ("exist", "read"):
+        assert fault(write({3: {"image": name}}), check=check)[1].startswith("  line 5: missing file")
+
+
+def test_parquet_columns_of_lists_are_told(write: Write) -> None:
+    lists = parquet(write(), sky=pa.array([[k % 2] for k in range(N)]))
+    assert "pets.parquet: sky holds list<" in fault(lists)[0]
+    assert fault(lists)[0].endswith("; a column holds texts or numbers")

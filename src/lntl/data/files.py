@@ -66,7 +66,7 @@ def _files(folder: Path) -> set[str]:
     try:
         with os.scandir(folder) as entries:
             return {entry.name for entry in entries if entry.is_file()}
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a NUL in the name
         return set()
 
 
