@@ -267,6 +267,14 @@ def test_settings_of_a_bias_are_checked(bias: Any, message: str) -> None:
 # --- Parquet ---
 
 
+def test_a_label_that_is_a_number_is_asked_about(write: Write) -> None:
+    """It is not told value by value."""
+    message = fault(write(), label="age")[0]
+    assert re.search(
+        r"no training row has age \d+(, \d+){9} and \d+ more of the 60 values; is age a number or", message
+    )
+
+
 def test_parquet_needs_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert "Parquet files are read by pyarrow: pip install pyarrow" in fault(tmp_path / "pets.parquet")[0]

@@ -15,6 +15,7 @@ from lntl.plugins import Settings
 from lntl.types import IGNORE
 
 SPLITS = ("train", "val", "test")
+_TOLD = 10  # names in an error
 _SPELLINGS = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
 
 
@@ -100,7 +101,13 @@ class Rows:
             raise UserError(f"{self.where}: no row is in {', '.join(empty)}; {remedy}")
         learned = np.bincount(self.label.code[part == 0], minlength=len(self.label.values))
         if absent := [name for name, n in zip(self.label.values, learned, strict=True) if not n]:
-            raise UserError(f"{self.where}: no training row has {self.label.name} {', '.join(absent)}; add some")
+            some, name = ", ".join(absent[:_TOLD]), self.label.name
+            if len(absent) <= _TOLD:
+                raise UserError(f"{self.where}: no training row has {name} {some}; add some")
+            raise UserError(
+                f"{self.where}: no training row has {name} {some} and {len(absent) - _TOLD} more of the "
+                f"{len(learned)} values; is {name} a number or an id? A class needs several rows"
+            )
         return part, note
 
     def _given_or_drawn(self, stratum: Ints, settings: LabelSettings) -> tuple[Ints, str]:
