@@ -238,6 +238,21 @@ def test_who_looks_at_the_data_needs_no_training_yet(tmp_path: Path) -> None:
         configuration.read_for_data(path)
 
 
+@pytest.mark.parametrize(
+    ("stem", "rest", "name"),
+    [
+        ("my data", "", "my_data"),
+        ("pets", "project: {seed: 1}\n", "pets"),
+        ("pets", "project: {experiment_name: mine}\ntraining: {batch_size: 4}\n", "mine"),
+        ("pets", "project:\ntraining:\nmodel:\n", "pets"),
+    ],
+)
+def test_what_is_not_there_yet_stands_in_key_by_key(tmp_path: Path, stem: str, rest: str, name: str) -> None:
+    path = tmp_path / f"{stem}.yaml"
+    path.write_text("data: {name: colored_mnist}\n" + rest)
+    assert configuration.read_for_data(path).project.experiment_name == name
+
+
 def test_all_faults_are_told_at_once(raw_config: RawConfig) -> None:
     raw = raw_config({"method": "lntl", "epochs": 0, "lamb": 1}, "ermm", project={"sed": 1}, logging={"output_dir": 3})
     assert [fault.partition(":")[0] for fault in faults(raw)] == [

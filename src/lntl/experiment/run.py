@@ -145,9 +145,13 @@ class Run:
         best = min if name in LOWER_IS_BETTER else max
         return best(defined, key=lambda record: record[f"val/{name}"], default=None)
 
+    @cached_property
+    def _kept(self) -> dict[str, Any]:
+        return kept.of_data(self.experiment.data)
+
     def _save(self, path: Path) -> None:
         config, state = self.experiment.config.model_dump(), self.experiment.trainer.state_dict()
-        checkpoint.save(path, Checkpoint(config, state, self.records, kept.of_data(self.experiment.data)))
+        checkpoint.save(path, Checkpoint(config, state, self.records, self._kept))
 
 
 def _share_of_most_frequent(parts: list[Tensor]) -> float:
@@ -177,6 +181,7 @@ def resume(config: Config, path: Path) -> Run:
     folder = of_checkpoint(path)
     _check_same(config, saved, path)
     experiment = build(config, trained=True)
+    kept.check_same(experiment.data, saved.data, path, resumed=True)
     with fitting(path):
         experiment.trainer.load_state_dict(saved.trainer)
     write_text(folder.config, configuration.to_yaml(config))
