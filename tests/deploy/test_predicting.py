@@ -70,6 +70,31 @@ def test_an_npz_of_vectors_or_images(used: Used, tmp_path: Path, monkeypatch: py
         assert [row["path"] for row in rows("p.csv")] == [f"a.npz[{row}]" for row in range(60)]
 
 
+@pytest.mark.parametrize("kind", ["vectors", "floats"])
+def test_numbers_that_are_not_finite_are_unreadable(
+    used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(predicting, "AT_ONCE", 4)
+    with np.load(used(kind).parents[1] / f"{kind}.npz") as arrays:
+        x = arrays["x"]
+    whole = load(used(kind)).predict(x)
+    for row, value in ((3, np.nan), (7, np.inf), (8, -np.inf)):
+        x[row].flat[0] = value
+    x[9] = np.nan
+    np.savez("a.npz", x=x)
+    assert lntl("predict", str(used(kind)), "a.npz", "--out", "p.csv") == 2
+    told = capsys.readouterr().err
+    assert "4 of 60 images cannot be read, so nothing is written" in told
+    assert "\n  a.npz[7]: is not finite" in told
+    assert lntl("predict", str(used(kind)), "a.npz", "--out", "p.csv", "--on-error", "skip") == 0
+    kept = [k for k in range(60) if k not in (3, 7, 8, 9)]
+    assert [row["path"] for row in rows("p.csv")] == [f"a.npz[{k}]" for k in kept]
+    torch.testing.assert_close(probabilities("p.csv"), whole[kept], atol=1e-6, rtol=0)
+    with pytest.raises(UserError, match="image 3: is not finite"):
+        load(used(kind)).predict(x)
+
+
 def break_images() -> None:
     """Leave three images that cannot be read."""
     Path("pets/00.png").write_bytes(b"")

@@ -66,7 +66,8 @@ def as_tensor(x: Array, what: str) -> Tensor:
 
 
 def _check_range(x: Array, what: str) -> None:
-    low, high = float(np.nanmin(x)), float(np.nanmax(x))
+    known = np.isfinite(x)  # what is not is told image by image
+    low, high = float(x.min(where=known, initial=np.inf)), float(x.max(where=known, initial=-np.inf))
     if low < 0 or high > 1:
         raise UserError(f"{what} holds images from {low:g} to {high:g}; give them as uint8, or as float in [0, 1]")
 

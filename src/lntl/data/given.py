@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from lntl.data import array_file
+from lntl.data.decoding import UnreadableImageError
 from lntl.errors import UserError
 
 Images = str | Path | Image.Image | Sequence[str | Path] | Sequence[Image.Image] | NDArray[Any] | Tensor
@@ -38,7 +39,10 @@ class Values:
         return len(self.values)
 
     def load(self, index: Tensor) -> Tensor:
-        return self.x(self.values[index])
+        values = self.values[index]
+        if values.is_floating_point() and len(wrong := index[~values.flatten(1).isfinite().all(dim=1)]):
+            raise UnreadableImageError(Path(f"image {wrong[0]}"), "is not finite")
+        return self.x(values)
 
 
 @dataclass(frozen=True)
