@@ -27,9 +27,10 @@ def predict(
     for path in (table, features):
         if path is not None and path.resolve() in [image.resolve() for image in images]:
             raise UserError(f"{path}: is to be read and written; name another file to write")
-    given = read(images, column)
+    classifier = load(run, device or "auto")
+    given = read(images, classifier.described.get("data", {}), column)
     with counting("images", len(given.names)) as advance:
-        prediction = Prediction(load(run, device or "auto"), given, on_error, advance)
+        prediction = Prediction(classifier, given, on_error, advance)
         prediction.write(table, features)
     out.print(f"{len(prediction.places)} predictions", highlight=False)
     for path in filter(None, (table, features)):

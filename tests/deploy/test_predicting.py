@@ -4,17 +4,20 @@ import csv
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from tiny_runs import lntl, tree
 
+from lntl import config as configuration
 from lntl.deploy import predicting
 from lntl.deploy.inputs import Inputs, read
 from lntl.deploy.loading import Classifier, load
 from lntl.deploy.predicting import Prediction
 from lntl.errors import UserError
+from lntl.experiment.run import start
 
 Used = Callable[[str], Path]
 Capture = pytest.CaptureFixture[str]
@@ -28,6 +31,19 @@ def pets(used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copy(run.parents[1] / "pets.csv", tmp_path)
     monkeypatch.chdir(tmp_path)
     return run
+
+
+@pytest.fixture
+def trained(raw_config: Callable[..., dict[str, Any]]) -> Callable[[dict[str, Any]], Path]:
+    """A function from a section `data` to the folder of a run of an MLP on it, one epoch long."""
+
+    def train(data: dict[str, Any]) -> Path:
+        raw = raw_config("erm", project={"experiment_name": data["name"]}, model={"name": "mlp"})
+        run = start(configuration.validate(raw | {"data": data}, "test"), overwrite=True)
+        list(run.train())
+        return run.folder.path
+
+    return train
 
 
 def rows(path: str | Path) -> list[dict[str, str]]:
@@ -95,6 +111,26 @@ def test_numbers_that_are_not_finite_are_unreadable(
         load(used(kind)).predict(x)
 
 
+@pytest.mark.usefixtures("pets")
+def test_the_column_is_the_runs_own_where_none_is_named(trained: Callable[..., Path]) -> None:
+    """An array of grey images (n, H, W) called `scan`, and a table whose paths stand in `file`."""
+    random, y = np.random.default_rng(0), np.arange(60) % 3
+    scans = random.integers(0, 256, (60, 8, 8), dtype=np.uint8)
+    np.savez("scans.npz", scan=scans, y=y, bias=y // 2)
+    run = trained({"name": "arrays", "path": "scans.npz", "x": "scan"})
+    assert lntl("predict", str(run), "scans.npz", "--out", "p.csv") == 0
+    model = load(run)
+    shown = [[float(value) for name, value in row.items() if name.startswith("p_")] for row in rows("p.csv")]
+    torch.testing.assert_close(torch.tensor(shown), model.predict(scans), atol=1e-6, rtol=0)
+    for same in (scans[:, None], scans[..., None], (scans / 255).astype(np.float32)):
+        torch.testing.assert_close(model.predict(same), model.predict(scans))
+
+    Path("named.csv").write_text(Path("pets.csv").read_text().replace("image,", "file,", 1))
+    run = trained({"name": "table", "path": "named.csv", "image": "file", "bias": "sky", "size": 16})
+    assert lntl("predict", str(run), "named.csv", "--out", "p.csv") == 0
+    assert len(rows("p.csv")) == 60
+
+
 def break_images() -> None:
     """Leave three images that cannot be read."""
     Path("pets/00.png").write_bytes(b"")
@@ -147,7 +183,7 @@ def test_after_the_first_fault_nothing_is_computed(pets: Path) -> None:
     classifier, counted = load(pets), []
     classifier.f.register_forward_hook(lambda *_: counted.append(1))
     told: list[int] = []
-    prediction = Prediction(classifier, read([Path("pets.csv")], None), tell=told.append)
+    prediction = Prediction(classifier, read([Path("pets.csv")], {}), tell=told.append)
     with pytest.raises(UserError, match="3 of 60"):
         prediction.write(Path("p.csv"))
     assert counted == []
@@ -177,6 +213,7 @@ def test_existing_predictions_are_replaced_only_by_whole_ones(pets: Path, monkey
         (["pets.csv", "--column", "imaeg"], "the column of the paths is named by --column, here 'imaeg'"),
         (["v.npz", "pets"], "an .npz file is predicted alone"),
         (["v.npz", "--column", "y"], "v.npz: no array 'y'; valid: x"),
+        (["v.npz", "--column", "y"], "the array is named by --column, here 'y'"),
         (["v.npz"], "images: float64 (2, 7) do not fit the network, which takes (N, 3, 16, 16); give paths"),
         (["pets.csv", "--out", "pets.csv"], "pets.csv: is to be read and written; name another file"),
         (["pets", "--out", "no/p.csv"], "no/p.csv: there is no folder no; make it, or name another file"),

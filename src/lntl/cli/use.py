@@ -30,7 +30,10 @@ def predict(
     ],
     out: Annotated[Path, typer.Option(help="CSV file to write: path, prediction, and p_CLASS for each class.")],
     column: Annotated[
-        str | None, typer.Option(help="Column of the paths in a table (image); name of the array in an .npz (x).")
+        str | None,
+        typer.Option(
+            help="Column of the paths in a table, or name of the array in an .npz: the run's own, else image or x."
+        ),
     ] = None,
     features: Annotated[Path | None, typer.Option(help="An .npz file for the features z of each image.")] = None,
     on_error: Annotated[

@@ -72,7 +72,8 @@ def parsed(images: Images, shape: tuple[int, ...]) -> list[Path] | list[Image.Im
         images = [images]  # type: ignore[assignment]
     if isinstance(images, np.ndarray | Tensor):
         array = images.detach().cpu().numpy() if isinstance(images, Tensor) else images
-        values = array_file.as_tensor(array, "images") if array.ndim == 4 and len(array) else None
+        images_of = (4, 3) if shape[0] == 1 else (4,)  # dimensions that arrays of images have
+        values = array_file.as_tensor(array, "images") if array.ndim in images_of and len(array) else None
         if values is None or (values.is_floating_point() and values.shape[1:] != shape):
             raise UserError(other_shape(images, shape))
         return values

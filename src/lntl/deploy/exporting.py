@@ -116,7 +116,7 @@ def _told(path: Path, classifier: Classifier, inside: bool) -> dict[str, Any]:
         if inside
         else "weights of f and g alone; lntl.load makes the classifier of them",
         "normalisation": {"mean": mean, "std": std, "inside": inside},
-        **classifier.described,
+        **{name: classifier.described[name] for name in DESCRIBED},
     }
 
 

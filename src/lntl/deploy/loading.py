@@ -29,7 +29,8 @@ class Classifier(nn.Module):
     """f and g of a trained run, in evaluation mode, with everything that its use takes.
 
     class_names: the name of each class, in the order of the probabilities. transform: from images to x, as evaluation
-    makes it. described: plain values from which the classifier can be made again: class_names, model, spec, transform.
+    makes it. described: plain values from which the classifier can be made again: class_names, model, spec, transform;
+    `data`, where it comes from a checkpoint, is that section of its configuration.
     """
 
     def __init__(self, f: nn.Module, g: nn.Module, transform: EvalTransform, described: Mapping[str, Any]) -> None:
@@ -48,7 +49,7 @@ class Classifier(nn.Module):
 
         images: paths; PIL images; uint8 (N, H, W, 3) or (N, 3, H, W) in RGB, of any size where the run was trained on
         image files, which count as pictures in files do; float images (N, C, H, W) in [0, 1] that have the network's
-        size; or, where it takes vectors, numbers (N, D), not normalised.
+        size; grey ones (N, H, W) where it takes one channel; where it takes vectors, numbers (N, D), as they are.
         """
         return self._over(images, lambda x: self(x).float().softmax(dim=1), batch_size)
 
@@ -115,8 +116,8 @@ def _trained(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{path}: written by a version of lntl whose checkpoints do not say what their data look like, so it "
             f"cannot be used without them; train it again, or use `lntl eval {path}` where its data are"
         )
-    described = {"model": saved.config["model"], "class_names": list(saved.data["spec"]["class_names"]), **saved.data}
-    return described, evaluated_weights(saved)
+    config = {name: saved.config[name] for name in ("data", "model")}
+    return {**config, "class_names": list(saved.data["spec"]["class_names"]), **saved.data}, evaluated_weights(saved)
 
 
 def _exported(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
