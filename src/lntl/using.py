@@ -6,7 +6,7 @@ from typing import Literal
 from lntl.console import counting, out
 from lntl.deploy.exporting import Format
 from lntl.deploy.exporting import export as export_to
-from lntl.deploy.inputs import read
+from lntl.deploy.inputs import Layout, read
 from lntl.deploy.loading import load
 from lntl.deploy.predicting import Prediction
 from lntl.errors import UserError
@@ -18,7 +18,7 @@ def predict(
     images: list[Path],
     table: Path,
     *,
-    column: str | None,
+    layout: Layout,
     features: Path | None,
     on_error: Literal["stop", "skip"],
     device: str | None,
@@ -28,7 +28,7 @@ def predict(
         if path is not None and path.resolve() in [image.resolve() for image in images]:
             raise UserError(f"{path}: is to be read and written; name another file to write")
     classifier = load(run, device or "auto")
-    given = read(images, classifier.described.get("data", {}), column)
+    given = read(images, classifier.described.get("data", {}), layout)
     with counting("images", len(given.names)) as advance:
         prediction = Prediction(classifier, given, on_error, advance)
         prediction.write(table, features)

@@ -125,10 +125,20 @@ def test_the_column_is_the_runs_own_where_none_is_named(trained: Callable[..., P
     for same in (scans[:, None], scans[..., None], (scans / 255).astype(np.float32)):
         torch.testing.assert_close(model.predict(same), model.predict(scans))
 
-    Path("named.csv").write_text(Path("pets.csv").read_text().replace("image,", "file,", 1))
-    run = trained({"name": "table", "path": "named.csv", "image": "file", "bias": "sky", "size": 16})
-    assert lntl("predict", str(run), "named.csv", "--out", "p.csv") == 0
+
+@pytest.mark.usefixtures("pets")
+def test_a_table_is_read_as_the_runs_own(trained: Callable[..., Path]) -> None:
+    Path("lists").mkdir()
+    Path("lists/named.csv").write_text(Path("pets.csv").read_text().replace("image,", "file,", 1).replace(",", ";"))
+    own = {"path": "lists/named.csv", "image": "file", "bias": "sky", "size": 16, "root": ".", "delimiter": ";"}
+    run = trained({"name": "table"} | own)
+    assert lntl("predict", str(run), "lists/named.csv", "--out", "p.csv") == 0
     assert len(rows("p.csv")) == 60
+    Path("elsewhere.csv").write_text("image|n\n02.png|1\n")
+    options = ("--column", "image", "--delimiter", "|", "--root", "pets")
+    assert lntl("predict", str(run), "elsewhere.csv", *options, "--out", "q.csv") == 0
+    assert [row["path"] for row in rows("q.csv")] == ["pets/02.png"]
+    assert rows("q.csv")[0]["prediction"] == rows("p.csv")[2]["prediction"]
 
 
 def break_images() -> None:
@@ -211,6 +221,11 @@ def test_existing_predictions_are_replaced_only_by_whole_ones(pets: Path, monkey
         (["empty"], "empty: no image file (.jpg,"),
         (["pets.csv", "--column", "imaeg"], "no column 'imaeg'; did you mean 'image'?"),
         (["pets.csv", "--column", "imaeg"], "the column of the paths is named by --column, here 'imaeg'"),
+        (["semi.csv"], "at ','; name what stands between its fields by --delimiter"),
+        (["semi.csv", "--delimiter", ";;"], "--delimiter ;;: give one character"),
+        (["pets.csv", "--root", "gone"], "pets.csv: there is no folder gone of its images; name theirs by --root"),
+        (["text.npz"], "text.npz: not a readable .npz file of plain arrays (no .npz archive); name one"),
+        (["gone.npz"], "gone.npz: there is no such file; name an .npz file"),
         (["v.npz", "pets"], "an .npz file is predicted alone"),
         (["v.npz", "--column", "y"], "v.npz: no array 'y'; valid: x"),
         (["v.npz", "--column", "y"], "the array is named by --column, here 'y'"),
@@ -223,6 +238,8 @@ def test_existing_predictions_are_replaced_only_by_whole_ones(pets: Path, monkey
 def test_bad_arguments(pets: Path, capsys: Capture, arguments: list[str], says: str) -> None:
     Path("empty").mkdir()
     np.savez("v.npz", x=np.zeros((2, 7)))
+    Path("semi.csv").write_text("image;label\npets/02.png;cat\n")
+    Path("text.npz").write_text("text")
     out = [] if "--out" in arguments else ["--out", "p.csv"]
     before = tree(Path())
     assert lntl("predict", str(pets), *arguments, *out) == 2

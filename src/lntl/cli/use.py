@@ -35,6 +35,12 @@ def predict(
             help="Column of the paths in a table, or name of the array in an .npz: the run's own, else image or x."
         ),
     ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder of the paths in a table: the run's own data.root, else the table's.")
+    ] = None,
+    delimiter: Annotated[
+        str | None, typer.Option(help="Between the fields of CSV: the run's own, else a comma, a tab in .tsv.")
+    ] = None,
     features: Annotated[Path | None, typer.Option(help="An .npz file for the features z of each image.")] = None,
     on_error: Annotated[
         Literal["stop", "skip"],
@@ -44,8 +50,10 @@ def predict(
 ) -> None:
     """Predict the classes of images, or of vectors, with a trained model."""
     from lntl import using
+    from lntl.deploy.inputs import Layout
 
-    using.predict(run, images, out, column=column, features=features, on_error=on_error, device=device)
+    layout = Layout(column, root, delimiter)
+    using.predict(run, images, out, layout=layout, features=features, on_error=on_error, device=device)
 
 
 @app.command()
