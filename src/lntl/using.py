@@ -22,12 +22,13 @@ def predict(
     features: Path | None,
     on_error: Literal["stop", "skip"],
     device: str | None,
+    trust: list[str],
 ) -> None:
     """Write the predictions of images into a table; name the images that were left out."""
     for path in (table, features):
         if path is not None and path.resolve() in [image.resolve() for image in images]:
             raise UserError(f"{path}: is to be read and written; name another file to write")
-    classifier = load(run, device or "auto")
+    classifier = load(run, device or "auto", trust)
     given = read(images, classifier.described.get("data", {}), layout)
     with counting("images", len(given.names)) as advance:
         prediction = Prediction(classifier, given, on_error, advance)
@@ -41,9 +42,9 @@ def predict(
         out.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
 
 
-def export(run: Path, kind: Format, path: Path) -> None:
+def export(run: Path, kind: Format, path: Path, trust: list[str]) -> None:
     """Export a run's classifier; tell how near it is to the original."""
-    check = export_to(run, kind, path)
+    check = export_to(run, kind, path, trust)
     out.print(
         f"{kind}: probabilities differ from the original by at most {check.difference:.1e}, over {check.n} "
         f"{check.origin}",

@@ -14,6 +14,10 @@ Run = Annotated[
     ),
 ]
 Device = Annotated[str | None, typer.Option(help="auto (the default), cpu, cuda, cuda:N or mps.")]
+Trust = Annotated[
+    list[str] | None,
+    typer.Option(metavar="MODULE", help="A module of yours that RUN may import for a model or data set; repeatable."),
+]
 
 
 @app.command()
@@ -47,13 +51,16 @@ def predict(
         typer.Option(help="Images that cannot be read: name them and write nothing, or leave them out."),
     ] = "stop",
     device: Device = None,
+    trust: Trust = None,
 ) -> None:
     """Predict the classes of images, or of vectors, with a trained model."""
     from lntl import using
     from lntl.deploy.inputs import Layout
 
     layout = Layout(column, root, delimiter)
-    using.predict(run, images, out, layout=layout, features=features, on_error=on_error, device=device)
+    using.predict(
+        run, images, out, layout=layout, features=features, on_error=on_error, device=device, trust=trust or []
+    )
 
 
 @app.command()
@@ -67,11 +74,12 @@ def export(
         typer.Option(help="Weights for lntl.load, a graph for torch.export.load, or one for ONNX runtimes."),
     ],
     out: Annotated[Path, typer.Option(help="File to write.")],
+    trust: Trust = None,
 ) -> None:
     """Export f and g of a trained model, with class names, transform and normalisation; checked on test images."""
     from lntl import using
 
-    using.export(run, format, out)
+    using.export(run, format, out, trust or [])
 
 
 @app.command()

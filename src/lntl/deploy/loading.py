@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +72,11 @@ class Classifier(nn.Module):
             yield x.to(device)
 
 
-def load(path: str | Path, device: str | None = None) -> Classifier:
+def load(path: str | Path, device: str | None = None, trust: str | Sequence[str] = ()) -> Classifier:
     """Return the classifier of a run folder (its best checkpoint), of a checkpoint, or of a .safetensors export.
 
-    device: auto, cpu (the default), cuda, cuda:N or mps. The data of the run are not needed. Raises UserError.
+    device: auto, cpu (the default), cuda, cuda:N or mps. trust: modules that may be imported for a model of one's own;
+    none is that is not named here or imported already. The data of the run are not needed. Raises UserError.
     """
     path = Path(path)
     if path.suffix == SUFFIX:
@@ -83,12 +84,18 @@ def load(path: str | Path, device: str | None = None) -> Classifier:
     else:
         path = checkpoint_of(path)
         described, weights = _trained(path)
-    return made(described, weights, path, device or "cpu")
+    return made(described, weights, path, device or "cpu", trust)
 
 
-def made(described: Mapping[str, Any], weights: Mapping[str, Tensor], path: Path, device: str = "cpu") -> Classifier:
+def made(
+    described: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    path: Path,
+    device: str = "cpu",
+    trust: str | Sequence[str] = (),
+) -> Classifier:
     """Return the classifier of a description and of weights of f and g, those of h left out; `path` is their file."""
-    networks = kept.networks(described["model"], described["spec"], str(path))
+    networks = kept.networks(described["model"], described["spec"], str(path), trust)
     with fitting(path):
         strange = networks.load_state_dict(weights, strict=False)
         if wrong := [*strange.unexpected_keys, *(k for k in strange.missing_keys if not k.startswith("h."))]:
