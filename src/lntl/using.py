@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from lntl.console import counting, out
+from lntl.console import counting, tell
 from lntl.deploy.exporting import Format
 from lntl.deploy.exporting import export as export_to
 from lntl.deploy.inputs import Layout, read
@@ -33,28 +33,25 @@ def predict(
     with counting("images", len(given.names)) as advance:
         prediction = Prediction(classifier, given, on_error, advance)
         prediction.write(table, features)
-    out.print(f"{len(prediction.places)} predictions", highlight=False)
+    tell(f"{len(prediction.places)} predictions")
     for path in filter(None, (table, features)):
-        out.print(f"  {path}", soft_wrap=True, highlight=False)
+        tell(f"  {path}")
     if prediction.unreadable:
-        out.print(f"{len(prediction.unreadable)} images cannot be read and are left out:", style="yellow")
+        tell(f"{len(prediction.unreadable)} images cannot be read and are left out:", style="yellow")
     for line in prediction.unreadable:
-        out.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
+        tell(f"  {line}")
 
 
 def export(run: Path, kind: Format, path: Path, trust: list[str]) -> None:
     """Export a run's classifier; tell how near it is to the original."""
     check = export_to(run, kind, path, trust)
-    out.print(
+    tell(
         f"{kind}: probabilities differ from the original by at most {check.difference:.1e}, over {check.n} "
-        f"{check.origin}",
-        soft_wrap=True,
-        highlight=False,
-        markup=False,
+        f"{check.origin}"
     )
-    out.print(f"  {path}", soft_wrap=True, highlight=False)
+    tell(f"  {path}")
 
 
 def card(run: Path) -> None:
     """Write the model card of a run."""
-    out.print(f"  {write_card(run)}", soft_wrap=True, highlight=False)
+    tell(f"  {write_card(run)}")

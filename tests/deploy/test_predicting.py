@@ -148,6 +148,12 @@ def break_images() -> None:
     Path("pets/58.png").unlink()
 
 
+def test_brackets_in_a_path_are_told(pets: Path, capsys: Capture) -> None:
+    Path("d[old]").mkdir()
+    assert lntl("predict", str(pets), "pets/02.png", "--out", "d[old]/p.csv") == 0
+    assert capsys.readouterr().out == "1 predictions\n  d[old]/p.csv\n"
+
+
 def test_unreadable_images_stop_before_anything_is_written(pets: Path, capsys: Capture) -> None:
     break_images()
     before = tree(Path())
