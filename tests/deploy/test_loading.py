@@ -1,5 +1,6 @@
 """`lntl.load`: the classifier says what `lntl eval` kept, without the data, from a run, a checkpoint or an export."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -113,7 +114,7 @@ def test_a_data_set_without_a_transform_is_given_x_itself(raw_config: Callable[.
         (".", r"no checkpoint lies in its checkpoints/; is it a run folder"),
         ("gone.safetensors", r"gone\.safetensors: there is no such file; write one with lntl export"),
         ("noise.safetensors", r"noise\.safetensors: not a readable \.safetensors file"),
-        ("bare.safetensors", r"its metadata lack class_names, model, spec, transform; write one"),
+        ("bare.safetensors", r"its metadata do not tell class_names, model, spec, transform; write one"),
         ("old.pth", r"old\.pth: written by a version of lntl whose checkpoints do not say what their data look like"),
         ("other.pth", r"other\.pth: the model it describes cannot be built: Extra inputs are not permitted"),
         ("wrong.pth", r"wrong\.pth: its weights do not fit the configured networks"),
@@ -139,6 +140,44 @@ def test_what_cannot_be_loaded(
     with pytest.raises(UserError, match=says) as error:
         load(path)
     assert "\n" not in str(error.value)
+
+
+def without(name: str) -> Callable[[Any], Any]:
+    return lambda described: {key: value for key, value in described.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "change", "says"),
+    [
+        ("vectors", "class_names", lambda _: "no JSON", "its metadata do not tell class_names; write one"),
+        ("vectors", "model", lambda _: ["mlp"], "its metadata do not tell model; write one"),
+        ("vectors", "model", without("name"), "its weights do not fit the configured networks"),
+        ("vectors", "spec", without("num_bins"), "the data that it tells of are none: Field required"),
+        ("vectors", "class_names", lambda names: names[:1], r"is damaged \(1 names of 3 classes\); export or train"),
+        ("vectors", "transform", without("std"), r"what it tells of its data is damaged \('std'\); export or train"),
+        ("images", "transform", lambda t: t | {"mean": [1, 2]}, "what it tells of its data is damaged"),
+        ("images", "transform", lambda t: t | {"mean": [1, 2, 3]}, r"damaged \(mean and std of other images\)"),
+        ("images", "transform", lambda t: t | {"shape": [1, 9, 9]}, r"damaged \(images: .* do not fit the network"),
+        ("table", "transform", without("normalise"), r"what it tells of its data is damaged \('normalise'\)"),
+        ("table", "transform", lambda t: t | {"size": "16"}, "what it tells of its data is damaged"),
+    ],
+)
+def test_an_export_that_is_damaged_is_a_sentence(
+    used: Used, tmp_path: Path, kind: str, name: str, change: Callable[[Any], Any], says: str
+) -> None:
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    path = tmp_path / "m.safetensors"
+    exporting.export(used(kind), "safetensors", path)
+    with safe_open(path, framework="pt") as file:
+        texts = file.metadata()
+    changed = change(json.loads(texts[name]))
+    save_file(load_file(path), path, texts | {name: changed if isinstance(changed, str) else json.dumps(changed)})
+    with pytest.raises(UserError, match=says) as error:
+        load(path)
+    assert "\n" not in str(error.value)
+    assert "m.safetensors: " in str(error.value)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """`lntl predict`: a row an image in the order given, whole files or none, and every unreadable image by name."""
 
 import csv
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -152,6 +153,19 @@ def test_brackets_in_a_path_are_told(pets: Path, capsys: Capture) -> None:
     Path("d[old]").mkdir()
     assert lntl("predict", str(pets), "pets/02.png", "--out", "d[old]/p.csv") == 0
     assert capsys.readouterr().out == "1 predictions\n  d[old]/p.csv\n"
+
+
+def test_names_that_are_not_utf_8_stay_as_they_are(pets: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    Path("named").mkdir()
+    for name in (b"named/caf\xe9.png", b"named/th\xe9.png"):
+        shutil.copy("pets/02.png", os.fsdecode(name))
+    Path(os.fsdecode(b"named/th\xe9.png")).write_bytes(b"")
+    command = ("predict", str(pets), "named", "--out", "p.csv", "--features", "z.npz", "--on-error", "skip")
+    assert lntl(*command) == 0
+    assert Path("p.csv").read_bytes().splitlines()[1].startswith(b"named/caf\xe9.png,")
+    with np.load("z.npz") as z:
+        assert z["path"].tolist() == [os.fsdecode(b"named/caf\xe9.png")]
+    assert "th\\udce9.png: an empty file" in capfd.readouterr().out
 
 
 def test_unreadable_images_stop_before_anything_is_written(pets: Path, capsys: Capture) -> None:

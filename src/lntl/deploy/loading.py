@@ -22,7 +22,8 @@ from lntl.runs.folder import RunFolder
 
 AT_ONCE = 256  # images that go through the networks together
 SUFFIX = ".safetensors"
-DESCRIBED = ("class_names", "model", "spec", "transform")  # what a classifier is made from, besides its weights
+# What a classifier is made from, besides its weights.
+DESCRIBED = {"class_names": list, "model": dict, "spec": dict, "transform": dict}
 
 
 class Classifier(nn.Module):
@@ -95,14 +96,32 @@ def made(
     trust: str | Sequence[str] = (),
 ) -> Classifier:
     """Return the classifier of a description and of weights of f and g, those of h left out; `path` is their file."""
-    networks = kept.networks(described["model"], described["spec"], str(path), trust)
     with fitting(path):
+        networks = kept.networks(described["model"], described["spec"], str(path), trust)
         strange = networks.load_state_dict(weights, strict=False)
         if wrong := [*strange.unexpected_keys, *(k for k in strange.missing_keys if not k.startswith("h."))]:
             raise KeyError(wrong[0])
-    transform = restored(described["transform"], workers=os.cpu_count() or 1)
+    transform = _transform(described, path)
     networks.to(Fabric(**device_arguments(device)).device).to(memory_format=torch.channels_last)
     return Classifier(networks.f, networks.g, transform, described)
+
+
+def _transform(described: Mapping[str, Any], path: Path) -> EvalTransform:
+    """Return the transform described; raises UserError where it or the names of the classes do not fit the networks."""
+    kept, spec = described["transform"], described["spec"]
+    blank = torch.zeros(1, *spec["image_shape"])
+    try:
+        if [*described["class_names"]] != [*spec["class_names"]] or len(spec["class_names"]) != spec["num_classes"]:
+            raise ValueError(f"{len(described['class_names'])} names of {spec['num_classes']} classes")
+        transform = restored(kept, workers=os.cpu_count() or 1)
+        if missing := transform.kept().keys() - kept.keys():
+            raise KeyError(*missing)
+        if transform(blank).shape != blank.shape:
+            raise ValueError("mean and std of other images")
+    except (LookupError, TypeError, ValueError, RuntimeError, UserError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: what it tells of its data is damaged ({reason}); export or train it again") from error
+    return transform
 
 
 def checkpoint_of(path: Path) -> Path:
@@ -138,9 +157,18 @@ def _exported(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
     except SafetensorError as error:
         raise UserError(f"{path}: not a readable .safetensors file ({error})") from error
-    if missing := [name for name in DESCRIBED if name not in texts]:
+    described = {name: _value(texts.get(name, "")) for name in DESCRIBED}
+    if missing := [name for name, kind in DESCRIBED.items() if not isinstance(described[name], kind)]:
         raise UserError(
-            f"{path}: not an export of lntl, for its metadata lack {', '.join(missing)}; write one with "
+            f"{path}: not an export of lntl, for its metadata do not tell {', '.join(missing)}; write one with "
             "lntl export RUN --format safetensors"
         )
-    return {name: json.loads(texts[name]) for name in DESCRIBED}, weights
+    return described, weights
+
+
+def _value(text: str) -> Any:
+    """Return what a text of JSON says, None where it is none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None

@@ -61,7 +61,7 @@ class Prediction:
 
     def _write(self, file: IO[bytes], source: Source, keep: Callable[[Tensor], None]) -> None:
         classes = self.classifier.class_names
-        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")  # as names of files are
         try:
             table = csv.writer(text, lineterminator="\n")
             table.writerow(["path", "prediction", *(f"p_{name}" for name in classes)])
