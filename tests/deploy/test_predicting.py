@@ -252,16 +252,21 @@ def test_existing_predictions_are_replaced_only_by_whole_ones(pets: Path, monkey
         (["v.npz"], "images: float64 (2, 7) do not fit the network, which takes (N, 3, 16, 16); give paths"),
         (["pets.csv", "--out", "pets.csv"], "pets.csv: is to be read and written; name another file"),
         (["pets", "--out", "no/p.csv"], "no/p.csv: there is no folder no; make it, or name another file"),
+        (["pets", "--out", "empty"], "empty: is a folder; name a file to write"),
+        (["pets", "--features", "./p.csv"], "p.csv: is to hold the predictions and the features; name a file for each"),
         (["pets", "--features", "no/z.npz"], "no/z.npz: there is no folder no"),
     ],
 )
-def test_bad_arguments(pets: Path, capsys: Capture, arguments: list[str], says: str) -> None:
+def test_bad_arguments(
+    pets: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
+) -> None:
     Path("empty").mkdir()
     np.savez("v.npz", x=np.zeros((2, 7)))
     Path("semi.csv").write_text("image;label\npets/02.png;cat\n")
     Path("text.npz").write_text("text")
     out = [] if "--out" in arguments else ["--out", "p.csv"]
     before = tree(Path())
+    monkeypatch.setattr(Prediction, "_batches", None)  # nothing is predicted first
     assert lntl("predict", str(pets), *arguments, *out) == 2
     assert says in capsys.readouterr().err
     assert tree(Path()) == before

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lntl import __version__
 from lntl.deploy.loading import DESCRIBED, SUFFIX, Classifier, checkpoint_of, load, made
+from lntl.deploy.predicting import check_target
 from lntl.errors import UserError
 from lntl.experiment import kept
 from lntl.runs.files import write_atomic
@@ -57,8 +58,7 @@ def export(target: Path, kind: Format, out: Path, trust: str | Sequence[str] = (
     trust: as of `load`, for the data too. Raises UserError, with nothing written, where the file does not say what the
     original says.
     """
-    if not out.parent.is_dir():
-        raise UserError(f"{out}: there is no folder {out.parent}; make it, or name another file")
+    check_target(out)
     if kind == "safetensors" and out.suffix != SUFFIX:
         raise UserError(f"{out}: give it the suffix {SUFFIX}, by which lntl.load knows it")
     if target.suffix == SUFFIX:
