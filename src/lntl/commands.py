@@ -9,12 +9,11 @@ from types import FrameType
 from typing import Any
 
 from rich.columns import Columns
-from rich.markup import escape
 
 from lntl import config as configuration
 from lntl import console, experiment, ready_configs
 from lntl.config import Config
-from lntl.console import log, out
+from lntl.console import log, out, tell
 from lntl.errors import UserError
 from lntl.reporting import leakage, tables
 from lntl.runs.folder import RunFolder
@@ -108,10 +107,10 @@ def stop_signals() -> Iterator[list[int]]:
 
 def _show(result: dict[str, Any], config: Config, folder: RunFolder) -> None:
     out.print(tables.result_table(result, getattr(config.data, "color_var", None)))
-    out.print(result["selection"], style="dim", soft_wrap=True)
+    tell(result["selection"], style="dim")
     for path in sorted(p for p in folder.path.iterdir() if not p.name.startswith(".")):
-        out.print(f"  {path}{'/' if path.is_dir() else ''}", soft_wrap=True, highlight=False)
-    out.print(f"lntl report {folder.path} makes a page that shows it all", soft_wrap=True, highlight=False)
+        tell(f"  {path}{'/' if path.is_dir() else ''}")
+    tell(f"lntl report {folder.path} makes a page that shows it all")
 
 
 def evaluate(target: Path, device: str | None) -> None:
@@ -124,10 +123,10 @@ def evaluate(target: Path, device: str | None) -> None:
     out.print(tables.metric_table(title, {name: facts["metrics"][name] for name in chosen}))
     out.print(Columns([tables.accuracy_table(f"by {name}", facts[f"by_{name}"]) for name in ("class", "bias")]))
     for warning in facts["warnings"]:
-        out.print(f"Note: {escape(warning)}.", style="yellow", highlight=False)
+        tell(f"Note: {warning}.", style="yellow")
     written = evaluation.write()
     for file in written:
-        out.print(f"  {file}", soft_wrap=True, highlight=False)
+        tell(f"  {file}")
     if not written:
         out.print("Not kept in a file: the checkpoint does not lie in RUN/checkpoints/.", style="dim")
 
@@ -150,7 +149,7 @@ def probe(target: Path, layers: list[str] | None, seeds: int, device: str | None
     for each in (found, *leakage.each_bias(found)):
         out.print(leakage.probe_table(each))
     for sentence in leakage.verdict(found):
-        out.print(sentence, soft_wrap=True, highlight=False)
+        tell(sentence)
 
 
 def report(targets: list[str], folder: Path | None, device: str | None) -> None:
@@ -164,7 +163,7 @@ def report(targets: list[str], folder: Path | None, device: str | None) -> None:
         folder = RunFolder(runs[0]).report if len(runs) == 1 else Path("results/report")
     page = write_report(runs, folder, notes)
     for path in (page, folder / "report.json", folder / "report.md"):
-        out.print(f"  {path}", soft_wrap=True, highlight=False)
+        tell(f"  {path}")
 
 
 def _run_of(target: str) -> Path:

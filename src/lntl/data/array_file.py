@@ -22,6 +22,10 @@ NAMES = "_names"  # the array y_names holds the names of the integers in y
 Array = NDArray[Any]
 
 
+class ArrayError(UserError):
+    """A file lacks an array that is asked for."""
+
+
 def read(path: Path, names: Sequence[str], first: str) -> dict[str, Array]:
     """Return the named arrays, and NAME_names where the file has it; none can run code.
 
@@ -31,7 +35,7 @@ def read(path: Path, names: Sequence[str], first: str) -> dict[str, Array]:
         with np.load(path, allow_pickle=False) as file:
             missing = [f"{name!r}{did_you_mean(name, file.files)}" for name in names if name not in file.files]
             if missing:
-                raise UserError(f"{path}: no array {', '.join(missing)}")
+                raise ArrayError(f"{path}: no array {', '.join(missing)}")
             more = [name + NAMES for name in names if name + NAMES in file.files]
             arrays = {name: file[name] for name in (*names, *more)}
     except FileNotFoundError as error:
@@ -66,7 +70,8 @@ def as_tensor(x: Array, what: str) -> Tensor:
 
 
 def _check_range(x: Array, what: str) -> None:
-    low, high = float(np.nanmin(x)), float(np.nanmax(x))
+    known = np.isfinite(x)  # what is not is told image by image
+    low, high = float(x.min(where=known, initial=np.inf)), float(x.max(where=known, initial=-np.inf))
     if low < 0 or high > 1:
         raise UserError(f"{what} holds images from {low:g} to {high:g}; give them as uint8, or as float in [0, 1]")
 

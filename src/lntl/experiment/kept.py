@@ -1,6 +1,6 @@
 """What a checkpoint keeps of its data, as plain values: to use its networks without them, and to see them change."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from itertools import chain
@@ -74,13 +74,42 @@ def _digest(lines: Iterable[str]) -> str:
     return sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
-def networks(model: Mapping[str, Any], spec: Mapping[str, Any], where: str) -> Networks:
-    """Return the networks of a section `model` of a configuration, with random weights, for data of that spec."""
-    plugin = plugins.load("lntl.models", model["name"])
+def networks(
+    model: Mapping[str, Any], spec: Mapping[str, Any], where: str, trust: str | Sequence[str] = ()
+) -> Networks:
+    """Return the networks of a section `model` of a configuration, with random weights, for data of that spec.
+
+    trust: modules that may be imported for it, besides those that are imported already.
+    """
+    plugin, settings = _plugin("lntl.models", model, where, trust)
     try:
-        settings = plugin.Config.model_validate({key: value for key, value in model.items() if key != "name"})
         read = TypeAdapter(DataSpec).validate_python(spec)
     except ValidationError as error:
-        raise UserError(f"{where}: the model it describes cannot be built: {error.errors()[0]['msg']}") from error
+        raise UserError(f"{where}: the data that it tells of are none: {error.errors()[0]['msg']}") from error
     made: Networks = plugin(read, settings)
     return made
+
+
+def dataset(data: Mapping[str, Any], where: str, trust: str | Sequence[str]) -> Any:
+    """Return the data set of a section `data` of a configuration; trust: as of `networks`."""
+    plugin, settings = _plugin("lntl.data", data, where, trust)
+    return plugin(settings)
+
+
+def _plugin(folder: str, section: Mapping[str, Any], where: str, trust: str | Sequence[str]) -> tuple[Any, Any]:
+    """Return the plug-in that a section names, and its settings."""
+    for dotted in (section["name"], *_functions(section.get("bias"))):
+        plugins.check_trust(dotted, where, trust)
+    plugin = plugins.load(folder, section["name"])
+    try:
+        return plugin, plugin.Config.model_validate({key: value for key, value in section.items() if key != "name"})
+    except ValidationError as error:
+        what = folder.removeprefix("lntl.").removesuffix("s")
+        raise UserError(f"{where}: the {what} it describes cannot be built: {error.errors()[0]['msg']}") from error
+
+
+def _functions(bias: Any) -> Iterator[str]:
+    """Yield the names of the functions that compute biases of images."""
+    for each in bias if isinstance(bias, list) else []:
+        if isinstance(each, dict) and each.get("from") is not None:
+            yield each["from"]
