@@ -23,7 +23,7 @@ from lntl.experiment.board import show_confusion, show_data
 from lntl.experiment.build import Experiment, build, fitting
 from lntl.runs import checkpoint
 from lntl.runs.checkpoint import Checkpoint
-from lntl.runs.files import write_atomic, write_text
+from lntl.runs.files import remove_halves, write_atomic, write_text
 from lntl.runs.folder import RunFolder, of_checkpoint
 from lntl.runs.tensorboard import TensorBoard
 from lntl.training import health
@@ -177,6 +177,7 @@ def resume(config: Config, path: Path) -> Run:
     experiment = build(config, trained=True)
     with fitting(path):
         experiment.trainer.load_state_dict(saved.trainer)
+    remove_halves(folder.path)
     write_text(folder.config, configuration.to_yaml(config))
     folder.write_metrics(saved.records)
     run = Run(experiment, folder, saved.records)
