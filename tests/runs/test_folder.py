@@ -61,23 +61,45 @@ def test_part_of_a_run_is_a_run(folder: RunFolder, left: str) -> None:
 
 def test_overwrite_removes_the_files_of_the_run_and_no_other(folder: RunFolder) -> None:
     (folder.path / "notes.txt").write_text("mine")
-    (folder.path / "erm" / "checkpoints").mkdir(parents=True)
+    RunFolder(folder.erm).create("seed: 1\n")  # the plain run beside it
     folder.create("seed: 2\n", overwrite=True)
-    assert sorted(tree(folder.path)) == [
-        "checkpoints",
-        "config.yaml",
-        "environment.json",
-        "erm",
-        "erm/checkpoints",
-        "notes.txt",
-    ]
+    assert sorted(tree(folder.path)) == ["checkpoints", "config.yaml", "environment.json", "notes.txt"]
     assert folder.config.read_text() == "seed: 2\n"
 
 
 def test_files_of_others_are_no_run(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "erm").mkdir()
+    (tmp_path / "erm" / "notes.txt").write_text("mine")
     RunFolder(tmp_path).create("seed: 1\n")
-    assert (tmp_path / "notes.txt").read_text() == "mine"
+    RunFolder(tmp_path).create("seed: 2\n", overwrite=True)
+    assert (tmp_path / "erm" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("name", ["evaluation/mine.csv", "report/mine.html", "tensorboard_logs/mine", "result.json"])
+def test_files_of_others_with_a_name_that_a_run_writes_stay(tmp_path: Path, name: str, overwrite: bool) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    before = tree(tmp_path)
+    with pytest.raises(UserError, match=r"is there, but .* holds no run.*: move it away"):
+        RunFolder(tmp_path).create("seed: 1\n", overwrite)
+    assert tree(tmp_path) == before
+
+
+def test_a_run_half_removed_is_still_a_run(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    unlink = Path.unlink
+
+    def killed(path: Path, missing_ok: bool = False) -> None:
+        if path == folder.result:
+            raise KeyboardInterrupt
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", killed)
+    with pytest.raises(KeyboardInterrupt):
+        folder.create("seed: 2\n", overwrite=True)
+    monkeypatch.undo()
+    folder.create("seed: 2\n", overwrite=True)
+    assert sorted(tree(folder.path)) == ["checkpoints", "config.yaml", "environment.json"]
 
 
 @pytest.mark.parametrize("below", ["file", "file/results"])
