@@ -54,7 +54,8 @@ class Run:
             board = TensorBoard(self.folder.tensorboard, purge_step=trainer.total_steps + 1 if begun else 0)
         if board is not None and not begun:
             show_data(board, self.experiment.data)
-        self._save(self.folder.last)
+        if begun:
+            self._save(self.folder.last)  # it may have been taken up from an earlier checkpoint
         try:
             while not trainer.done:
                 for step in trainer.epoch():
@@ -166,7 +167,9 @@ def start(config: Config, overwrite: bool = False) -> Run:
     if skipped := getattr(experiment.data, "skipped", []):
         write_text(folder.skipped, "".join(f"{line}\n" for line in skipped))
         log.warning("%d rows of the data are wrong and left out; they are listed in %s", len(skipped), folder.skipped)
-    return Run(experiment, folder, [])
+    run = Run(experiment, folder, [])
+    run._save(folder.last)
+    return run
 
 
 def resume(config: Config, path: Path) -> Run:
