@@ -80,7 +80,10 @@ def conclude(run: Run, erm: dict[str, Any] | None, split: str = "test") -> dict[
     """Evaluate the last and the best checkpoint on a split, the test set once; write evaluation/ and result.json."""
     config = run.experiment.config
     scores = {}
-    for kind, path in (("best", _best(run)), ("last", run.folder.last)):  # the networks are then those of the last
+    for kind, path in (
+        ("best", run.folder.chosen),
+        ("last", run.folder.last),
+    ):  # the networks are then those of the last
         evaluation = _evaluate(run.experiment, path, checkpoint.load(path), split)
         evaluation.write()
         scores[kind] = evaluation.scores()
@@ -105,14 +108,11 @@ def conclude(run: Run, erm: dict[str, Any] | None, split: str = "test") -> dict[
     return result
 
 
-def _best(run: Run) -> Path:
-    """Return the best checkpoint, the last one where no epoch has a defined metric to choose by."""
-    return run.folder.best if run.folder.best.exists() else run.folder.last
-
-
 def _selection(run: Run) -> str:
     name = run.experiment.config.evaluation.best_model_metric
     if run.best_record is None:
         return f"as last, for {name} is undefined on val ({run.experiment.data.val_note}) after every epoch"
+    if not run.folder.best.exists():
+        return f"as last, for the checkpoint of epoch {run.best_record['total_epoch']}, the best on val, is not there"
     order = "lowest" if name in LOWER_IS_BETTER else "highest"
     return f"{order} {name} on val ({run.experiment.data.val_note}) among the epochs of the last phase"

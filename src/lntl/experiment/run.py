@@ -183,6 +183,8 @@ def resume(config: Config, path: Path) -> Run:
     remove_halves(folder.path)
     write_text(folder.config, configuration.to_yaml(config))
     folder.write_metrics(saved.records)
+    if not experiment.trainer.done:
+        folder.result.unlink(missing_ok=True)  # of a run that ended earlier
     run = Run(experiment, folder, saved.records)
     _take_back(run)
     return run

@@ -45,6 +45,11 @@ class RunFolder:
         """Whether a run has begun here."""
         return self.config.exists() or self.checkpoints.exists()
 
+    @property
+    def chosen(self) -> Path:
+        """The best checkpoint; the last one where there is none."""
+        return self.last if self.last.exists() and not self.best.exists() else self.best
+
     def checkpoint(self, total_epoch: int) -> Path:
         """Return the path of the checkpoint after that epoch of the run."""
         return self.checkpoints / f"checkpoint_epoch_{total_epoch:02d}.pth"
