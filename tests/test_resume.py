@@ -164,6 +164,17 @@ def test_stopped_in_the_erm_twin(tmp_path: Path) -> None:
     assert tree(stopped / RUN / "erm") == twin  # its result stands
 
 
+def test_a_key_that_is_newer_than_the_checkpoint_is_at_its_default(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = RUN / "checkpoints/last.pth"
+    saved = checkpoint.load(last)
+    del saved.config["training"]["phases"][2]["h_steps"]
+    checkpoint.save(last, saved)
+    assert "h_steps is 2, was 1" in refused(capsys, *RESUME, "training.phases.2.h_steps=2")
+    assert lntl(*RESUME) == 0
+
+
 def test_a_finished_run_is_only_evaluated_again(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = tree(finished / RUN / "checkpoints")
     (finished / RUN / "result.json").unlink()

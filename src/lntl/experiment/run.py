@@ -15,7 +15,7 @@ from torch import Tensor
 from lntl import config as configuration
 from lntl.config import Config
 from lntl.config.keys import HEADLINES
-from lntl.errors import Interrupted, UserError
+from lntl.errors import DeadEndError, Interrupted
 from lntl.evaluation import metrics
 from lntl.evaluation.metrics import LOWER_IS_BETTER
 from lntl.experiment import kept
@@ -69,7 +69,7 @@ class Run:
                 self._finish_epoch(trainer.record, board)
                 yield trainer.record
         except NonFiniteLossError as error:
-            raise UserError(f"{error}; the last good checkpoint is {self.folder.last}") from error
+            raise DeadEndError(f"{error}; the last good checkpoint is {self.folder.last}") from error
         finally:
             if board is not None:
                 board.close()
@@ -216,10 +216,14 @@ _FREE = (
 
 
 def _check_same(config: Config, saved: Checkpoint, path: Path) -> None:
-    """Raise UserError where the configuration is another; the last phase may be longer, and phases may follow it."""
-    phases = len(saved.config["training"]["phases"])
+    """Raise DeadEndError where the configuration is another; the last phase may be longer, and phases may follow it.
+
+    A key that the checkpoint is too old to have is at its default.
+    """
+    before = configuration.validate(saved.config, f"{path} (the configuration inside)")
+    phases = len(before.training.phases)
     further = tuple(f"training.phases.{i}." for i in range(phases, len(config.training.phases)))
-    now, then = flat(config.model_dump()), flat(saved.config)
+    now, then = flat(config.model_dump()), flat(before.model_dump())
     last = f"training.phases.{phases - 1}.epochs"
     changed = [
         f"{key} is {now.get(key)!r}, was {then.get(key)!r}"
@@ -227,12 +231,12 @@ def _check_same(config: Config, saved: Checkpoint, path: Path) -> None:
         if now.get(key) != then.get(key) and not key.startswith(_FREE + further) and key != last
     ]
     if changed:
-        raise UserError(
+        raise DeadEndError(
             f"{path}: cannot resume, the configuration differs: {'; '.join(changed)}; use the run's own config.yaml, "
             "or train anew under another project.experiment_name"
         )
     if now[last] < saved.trainer["epoch"] and saved.trainer["phase"] == phases - 1:
-        raise UserError(
+        raise DeadEndError(
             f"{path}: {saved.trainer['epoch']} epochs of the last phase are done, more than {last} = {now[last]}"
         )
 
