@@ -24,6 +24,7 @@ from tiny_runs import (
     write_config,
 )
 
+from lntl.reporting.report import reading as report
 from lntl.runs import checkpoint
 
 TRAIN = ["train", "tiny.yaml"]
@@ -162,6 +163,21 @@ def test_stopped_in_the_erm_twin(tmp_path: Path) -> None:
     twin = tree(stopped / RUN / "erm")
     assert run(*RESUME, folder=stopped) == 0
     assert tree(stopped / RUN / "erm") == twin  # its result stands
+
+
+def test_the_plain_twin_is_the_one_that_is_asked_for_now(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_config(folder, training={"phases": [{"method": "erm", "epochs": 1}]}, evaluation={"metrics": ["accuracy"]})
+    monkeypatch.chdir(folder)
+    assert lntl(*TRAIN, "evaluation.erm_epochs=1") == 0
+    for epochs in (2, 1):
+        assert lntl(*RESUME, f"evaluation.erm_epochs={epochs}") == 0
+        assert json.loads((RUN / "result.json").read_text())["erm"]["last"]["epoch"] == epochs
+        assert len(metrics(RUN / "erm")) == epochs
+    assert lntl(*RESUME, "evaluation.erm_epochs=1", "evaluation.metrics=[accuracy, unbiased_accuracy]") == 0
+    erm = json.loads((RUN / "result.json").read_text())["erm"]
+    assert erm["last"]["test"].keys() == {"accuracy", "unbiased_accuracy"}
+    assert lntl(*RESUME, "evaluation.erm_epochs=0") == 0
+    assert report.read(RUN).erm is None
 
 
 def test_a_key_that_is_newer_than_the_checkpoint_is_at_its_default(

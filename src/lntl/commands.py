@@ -15,7 +15,7 @@ from lntl import config as configuration
 from lntl import console, experiment, ready_configs
 from lntl.config import Config
 from lntl.console import log, out
-from lntl.errors import UserError
+from lntl.errors import DeadEndError, UserError
 from lntl.reporting import leakage, tables
 from lntl.runs.folder import RunFolder
 
@@ -80,12 +80,22 @@ def _train_erm(
     if config.evaluation.erm_epochs == 0:
         return None
     twin = configuration.erm_twin(config, folder.path)
-    result = RunFolder(folder.path / twin.project.experiment_name).read_result()
-    if resume and result is not None:
+    if resume and (result := _result_of(twin, RunFolder(folder.erm))) is not None:
         return result
-    run = _take_up(twin, "auto" if resume else None, overwrite)
+    try:
+        run = _take_up(twin, "auto" if resume else None, overwrite)
+    except DeadEndError:
+        run = experiment.start(twin, overwrite=True)  # of other settings, such as more epochs than now
     _train(run, stopped)
     return experiment.conclude(run, None)
+
+
+def _result_of(config: Config, folder: RunFolder) -> dict[str, Any] | None:
+    """Return the result of a run that is over, None where its configuration was another or a metric is missing."""
+    result = folder.read_result()
+    if result is None or not set(config.evaluation.metrics) <= result["last"]["test"].keys():
+        return None
+    return result if folder.config.read_text(encoding="utf-8") == configuration.to_yaml(config) else None
 
 
 @contextmanager

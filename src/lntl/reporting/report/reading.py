@@ -69,8 +69,9 @@ def read(path: Path) -> RunFiles:
     files.samples = _arrays(files, folder.samples, {"train": 5, "test": 5, "class_names": 1})
     files.strip = _arrays(files, path / "recoloring.npz", {"x": 5, "predicted": 2, "y": 1})
     files.embedding = _arrays(files, path / "embedding.npz", {"xy": 2, "y": 1, "bias": 1})
-    if RunFolder(path / "erm").holds_a_run:
-        files.erm = read(path / "erm")
+    asked = files.config.get("evaluation")
+    if isinstance(asked, dict) and asked.get("erm_epochs") and RunFolder(folder.erm).holds_a_run:
+        files.erm = read(folder.erm)
         files.faults += files.erm.faults
     _note_stale(files)
     return files
