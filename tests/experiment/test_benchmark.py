@@ -103,6 +103,17 @@ def test_a_line_says_what_where_and_how_well(bench: Benchmark, jobs: list[Job]) 
     assert (line["git_commit"], line["git_dirty"]) == ("0a1b", True)
     assert (line["epochs"], line["seconds"], line["hardware"]["runs_at_once"]) == (3, 0.3, 2)
     assert line["wall_seconds"] >= 0.3
+    assert "earlier" not in line
+
+
+def test_a_line_tells_where_the_parts_of_a_run_were_made(bench: Benchmark, jobs: list[Job]) -> None:
+    (script,) = (Path(part) for part in bench.command[1:])
+    script.write_text(script.read_text().replace("| {", '| {"resumed": [{"git_commit": "2c3d", "cores": 8}], ', 1))
+    list(bench.run(jobs[:1]))
+    (line,) = results.read(bench.results)
+    assert (line["git_commit"], line["git_dirty"], line["hardware"]["cores"]) == ("2c3d", False, 8)
+    assert line["hardware"].keys() == line["earlier"][0]["hardware"].keys() | {"runs_at_once"}
+    assert [(part["git_commit"], part["git_dirty"]) for part in line["earlier"]] == [("0a1b", True)]
 
 
 def test_what_has_a_line_is_not_run_again(bench: Benchmark, jobs: list[Job]) -> None:

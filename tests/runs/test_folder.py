@@ -172,6 +172,21 @@ def test_environment() -> None:
     assert json.loads(json.dumps(facts)) == facts
 
 
+def test_a_run_that_goes_on_elsewhere_tells_of_each_part(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = environment.describe()
+    folder.take_up("seed: 1\n")
+    assert json.loads(folder.environment.read_text()) == first  # nothing was different
+    for commit in ("a", "a", "b"):
+        monkeypatch.setattr(environment, "describe", lambda commit=commit: first | {"git_commit": commit})
+        folder.take_up("seed: 2\n")
+    monkeypatch.setattr(environment, "describe", lambda: first)
+    folder.take_up("seed: 2\n")
+    told = json.loads(folder.environment.read_text())
+    assert told == first | {"resumed": [{"git_commit": "a"}, {"git_commit": "b"}, {}]}
+    assert environment.parts(told) == [first, first | {"git_commit": "a"}, first | {"git_commit": "b"}, first]
+    assert folder.config.read_text() == "seed: 2\n"
+
+
 def test_the_commit_is_that_of_the_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     if (ROOT / ".git").exists():
         assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", environment.describe()["git_commit"])

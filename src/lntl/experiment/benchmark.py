@@ -16,7 +16,7 @@ from typing import Any
 from lntl import config as configuration
 from lntl.errors import Interrupted
 from lntl.experiment.plan import Job
-from lntl.runs import results
+from lntl.runs import environment, results
 from lntl.runs.files import write_text
 from lntl.runs.folder import RunFolder
 from lntl.runs.lock import locked
@@ -152,9 +152,16 @@ class _Worker:
             "data": result["data"],
             "seconds": result["training_seconds"],
             "wall_seconds": None if self.resumed else seconds,  # from the start of the process
-            **_place(json.loads(self.folder.environment.read_text(encoding="utf-8")), self.bench.workers),
+            **self._place(),
             "date": now,
         }
+
+    def _place(self) -> dict[str, Any]:
+        """Return commit, hardware and versions; those of earlier parts as well where the run went on elsewhere."""
+        found = environment.parts(json.loads(self.folder.environment.read_text(encoding="utf-8")))
+        *earlier, last = [_place(part) for part in found]
+        last["hardware"]["runs_at_once"] = self.bench.workers
+        return last | ({"earlier": earlier} if earlier else {})
 
     def _reason(self) -> str:
         code = self.process.returncode
@@ -187,13 +194,13 @@ def _finite(values: dict[str, Any]) -> dict[str, float | None]:
     return {name: value if value is not None and math.isfinite(value) else None for name, value in values.items()}
 
 
-def _place(environment: dict[str, Any], workers: int) -> dict[str, Any]:
+def _place(part: dict[str, Any]) -> dict[str, Any]:
     """Return commit, hardware and versions."""
-    commit = environment["git_commit"]
-    hardware = {name: environment[name] for name in ("processor", "cores", "threads", "memory_gib", "cuda")}
+    commit = part["git_commit"]
+    hardware = {name: part[name] for name in ("processor", "cores", "threads", "memory_gib", "cuda")}
     return {
         "git_commit": commit and commit.removesuffix("-dirty"),
         "git_dirty": commit and commit.endswith("-dirty"),
-        "hardware": hardware | {"torch": environment["packages"]["torch"], "runs_at_once": workers},
-        "lntl": environment["lntl"],
+        "hardware": hardware | {"torch": part["packages"]["torch"]},
+        "lntl": part["lntl"],
     }

@@ -23,7 +23,7 @@ from lntl.experiment.board import show_confusion, show_data
 from lntl.experiment.build import Experiment, build, fitting
 from lntl.runs import checkpoint
 from lntl.runs.checkpoint import Checkpoint
-from lntl.runs.files import remove_halves, write_atomic, write_text
+from lntl.runs.files import write_atomic, write_text
 from lntl.runs.folder import RunFolder, of_checkpoint
 from lntl.runs.tensorboard import TensorBoard
 from lntl.training import health
@@ -180,11 +180,10 @@ def resume(config: Config, path: Path) -> Run:
     experiment = build(config, trained=True)
     with fitting(path):
         experiment.trainer.load_state_dict(saved.trainer)
-    remove_halves(folder.path)
-    write_text(folder.config, configuration.to_yaml(config))
-    folder.write_metrics(saved.records)
     if not experiment.trainer.done:
         folder.result.unlink(missing_ok=True)  # of a run that ended earlier
+    folder.take_up(configuration.to_yaml(config))
+    folder.write_metrics(saved.records)
     run = Run(experiment, folder, saved.records)
     _take_back(run)
     return run

@@ -92,6 +92,14 @@ class RunFolder:
         write_text(self.config, config_yaml)
         write_json(self.environment, environment.describe())
 
+    def take_up(self, config_yaml: str) -> None:
+        """Go on with the run here, with these settings; environment.json tells if that is another place."""
+        remove_halves(self.path)
+        there = self.environment.exists()
+        before = json.loads(self.environment.read_text(encoding="utf-8")) if there else environment.describe()
+        write_json(self.environment, environment.resumed(before))
+        write_text(self.config, config_yaml)
+
     def _written(self) -> tuple[Path, ...]:
         """Return what a run and the commands that follow it write; last what tells that there is a run."""
         logs = (self.tensorboard, self.evaluation, self.report, self.environment, self.log, self.metrics, self.result)
