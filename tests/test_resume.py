@@ -25,7 +25,7 @@ from tiny_runs import (
 )
 
 from lntl.reporting.report import reading as report
-from lntl.runs import checkpoint
+from lntl.runs import checkpoint, lock
 
 TRAIN = ["train", "tiny.yaml"]
 RESUME = [*TRAIN, "--resume", "auto"]
@@ -92,6 +92,19 @@ def test_a_signal_saves_and_says_how_to_resume(
     assert not (folder / RUN / "result.json").exists()
     assert run(*RESUME, folder=folder) == 0
     assert_same_run(folder / RUN, undisturbed / RUN)
+
+
+@pytest.mark.parametrize(
+    "command", [RESUME, [*TRAIN, "--overwrite"], [*TRAIN, "--resume", str(RUN / "checkpoints/last.pth")]]
+)
+def test_a_run_is_trained_by_one_process_at_a_time(
+    finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    monkeypatch.setattr(lock, "PATIENCE", 0.0)
+    with lock.locked(RUN):
+        assert f"{RUN}: in use by another process (" in refused(capsys, *command)
+    assert not (RUN / ".lock").exists()
+    assert lntl(*command) == 0
 
 
 def test_a_second_signal_stops_at_once(folder: Path, undisturbed: Path) -> None:
