@@ -16,9 +16,10 @@ from tiny_runs import begin, ended, lntl, run, write_config
 
 from lntl.errors import Interrupted
 from lntl.experiment import plan as plans
-from lntl.experiment.benchmark import Benchmark
+from lntl.experiment.benchmark import DEAD_END, Benchmark
 from lntl.experiment.plan import Job
 from lntl.runs import results
+from lntl.runs.folder import RunFolder
 
 ERM = {"phases": [{"method": "erm", "epochs": 1}]}
 SUICIDE = '''
@@ -146,12 +147,51 @@ def test_what_a_kill_left_of_a_finished_run_is_removed(bench: Benchmark, jobs: l
     assert not (bench.scratch / jobs[0].id).exists()
 
 
-def test_half_a_run_of_another_configuration_is_not_taken_up(bench: Benchmark, jobs: list[Job]) -> None:
-    half = bench.scratch / jobs[0].id
-    half.mkdir(parents=True)
-    (half / "stale").touch()
+def half_a_run(bench: Benchmark, job: Job) -> Path:
+    """Leave what a stopped run leaves; return its checkpoint."""
+    half = RunFolder(bench.scratch / job.id)
+    half.checkpoints.mkdir(parents=True)
+    half.last.touch()
+    return half.last
+
+
+def test_half_a_run_goes_on_though_its_configuration_is_written_in_another_way(
+    bench: Benchmark, jobs: list[Job]
+) -> None:
+    last = half_a_run(bench, jobs[0])
+    text = bench.scratch / f"{jobs[0].id}.yaml"
+    text.write_text("logging: {output_dir: elsewhere}\n")  # as from another working directory
     list(Benchmark(bench.results, bench.command, 2, keep_runs=True).run(jobs[:1]))
-    assert not (half / "stale").exists()
+    assert last.exists()
+    assert "elsewhere" not in text.read_text()
+
+
+@pytest.mark.parametrize(("code", "stays"), [(1, True), (2, True), (143, True), (DEAD_END, False)])
+def test_a_failed_run_begins_anew_only_where_it_cannot_go_on(
+    bench: Benchmark, jobs: list[Job], code: int, stays: bool
+) -> None:
+    """The disk may have been full, which is code 2."""
+    last = half_a_run(bench, jobs[0])
+    list(Benchmark(bench.results, [sys.executable, "-c", f"raise SystemExit({code})"], 1).run(jobs[:1]))
+    assert [line["exit_code"] for line in results.read(bench.results)] == [code]
+    assert last.exists()  # to be looked at, until the next call
+    stopped = [sys.executable, "-c", "raise SystemExit(130)"]
+    with pytest.raises(Interrupted):
+        list(Benchmark(bench.results, stopped, 1).run(jobs[:1]))
+    assert last.exists() is stays
+    last.parent.mkdir(parents=True, exist_ok=True)
+    last.touch()  # of the run made anew, which was stopped
+    list(Benchmark(bench.results, bench.command, 2, keep_runs=True).run(jobs[:1]))
+    assert last.exists()
+
+
+def test_a_worker_that_was_told_to_stop_has_not_failed(bench: Benchmark, jobs: list[Job]) -> None:
+    last = half_a_run(bench, jobs[0])
+    with pytest.raises(Interrupted, match="2 runs are not done"):
+        list(Benchmark(bench.results, [sys.executable, "-c", "raise SystemExit(130)"], 1).run(jobs[:2]))
+    assert results.read(bench.results) == []
+    list(Benchmark(bench.results, bench.command, 2, keep_runs=True).run(jobs[:1]))
+    assert last.exists()
 
 
 def test_stopped_on_request(bench: Benchmark, jobs: list[Job]) -> None:
@@ -189,6 +229,7 @@ def _see_suicide() -> None:
 def test_failing_runs_are_told_and_the_others_are_made(made: Path) -> None:
     lines = {line["name"]: line for line in results.read(made / "results.jsonl")}
     assert "the loss is not finite" in lines["diverges"]["error"]
+    assert lines["diverges"]["exit_code"] == DEAD_END
     assert lines["dies"]["error"] == "killed by SIGKILL; was there too little memory?"
     told = (made / "stderr").read_text().splitlines()[-2:]
     assert {text.partition(" seed=1: ")[0] for text in told} == {"failed: diverges", "failed: dies"}
