@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,17 @@ def test_a_line_of_another_hash_name_or_seed_counts_for_nothing(bench: Benchmark
     for change in ({"config_hash": "0"}, {"name": "b"}, {"seed": 9}):
         results.add(bench.results, line | change | {"seed": change.get("seed", 2)})
     assert [job.seed for job in bench.missing(jobs)] == [2, 3, 4, 5]
+
+
+def test_a_line_of_another_split_counts_for_nothing(bench: Benchmark, jobs: list[Job]) -> None:
+    list(bench.run(jobs[:2]))
+    lines = [{k: v for k, v in line.items() if k != "split"} for line in results.read(bench.results)]
+    bench.results.unlink()
+    for line, more in zip(lines, ({}, {"split": "val"}), strict=True):  # the first is of before there were splits
+        results.add(bench.results, line | more)
+    missing = [job.seed for job in bench.missing(jobs[:2])]
+    assert missing == [lines[1]["seed"]]
+    assert [job.seed for job in replace(bench, split="val").missing(jobs[:2])] == [lines[0]["seed"]]
 
 
 @pytest.mark.parametrize("keep", [False, True])

@@ -55,8 +55,8 @@ class Benchmark:
         return self.results.parent / "runs" / self.results.stem
 
     def missing(self, jobs: list[Job]) -> list[Job]:
-        """Return the jobs without a line that tells of success."""
-        done = {results.key(line) for line in results.read(self.results) if not results.failed(line)}
+        """Return the jobs without a line that tells of success on the split."""
+        done = {results.key(line) for line in results.read(self.results) if results.split(line) == self.split}
         return [job for job in jobs if job.key not in done]
 
     def run(self, jobs: list[Job], stop: Callable[[], bool] = lambda: False) -> Iterator[Progress]:
