@@ -14,9 +14,10 @@ from lntl import config as configuration
 from lntl import console, experiment, ready_configs
 from lntl.config import Config
 from lntl.console import log, out, tell
-from lntl.errors import UserError
+from lntl.errors import DeadEndError, UserError
 from lntl.reporting import leakage, tables
-from lntl.runs.folder import RunFolder
+from lntl.runs.folder import RunFolder, of_checkpoint
+from lntl.runs.lock import locked
 
 
 def train(
@@ -33,7 +34,7 @@ def train(
         overrides = [*overrides, f"training.device={device}"]
     config = configuration.read(ready_configs.find(config_name), overrides, epochs)
     console.log_to_console()
-    with stop_signals() as stopped:
+    with stop_signals() as stopped, locked(_to_train(config, resume).path):
         run = _take_up(config, resume, overwrite)
         erm = _train_erm(config, run.folder, resume is not None, overwrite, stopped)
         _train(run, stopped)
@@ -45,23 +46,37 @@ def make(config_name: str, split: str) -> None:
     """Train what a configuration describes, from where it was stopped, and evaluate it on one split."""
     config = configuration.read(Path(config_name))
     console.log_to_console()
-    with stop_signals() as stopped:
+    with stop_signals() as stopped, locked(_folder_of(config).path):
         run = _take_up(config, "auto", overwrite=False)
         _train(run, stopped)
         experiment.conclude(run, None, split)
 
 
+def _folder_of(config: Config) -> RunFolder:
+    return RunFolder(Path(config.logging.output_dir) / config.project.experiment_name)
+
+
+def _to_train(config: Config, resume: str | None) -> RunFolder:
+    """Return the folder of the run to train: the configuration's, or that of the checkpoint to resume from."""
+    path = None if resume in (None, "auto") else _last_of(Path(str(resume)))
+    return of_checkpoint(path) if path is not None and path.is_file() else _folder_of(config)
+
+
+def _last_of(path: Path) -> Path:
+    """Return the last checkpoint of a run folder, a checkpoint as it is."""
+    return RunFolder(path).last if path.is_dir() else path
+
+
 def _take_up(config: Config, resume: str | None, overwrite: bool) -> experiment.Run:
     """Return the run to train: new, or taken up from a checkpoint."""
-    folder = RunFolder(Path(config.logging.output_dir) / config.project.experiment_name)
+    folder = _folder_of(config)
     if resume is None:
         return experiment.start(config, overwrite)
     if resume == "auto" and not folder.last.exists():
         if others := sorted(folder.checkpoints.glob("*.pth")):
             raise UserError(f"{folder.last} is missing; resume from another one, e.g. --resume {others[-1]}")
         return experiment.start(config, overwrite=True)  # stopped before its first checkpoint: nothing is lost
-    path = folder.last if resume == "auto" else Path(resume)
-    return experiment.resume(config, RunFolder(path).last if path.is_dir() else path)
+    return experiment.resume(config, folder.last if resume == "auto" else _last_of(Path(resume)))
 
 
 def _train(run: experiment.Run, stopped: list[int]) -> None:
@@ -79,12 +94,22 @@ def _train_erm(
     if config.evaluation.erm_epochs == 0:
         return None
     twin = configuration.erm_twin(config, folder.path)
-    result = RunFolder(folder.path / twin.project.experiment_name).read_result()
-    if resume and result is not None:
+    if resume and (result := _result_of(twin, RunFolder(folder.erm))) is not None:
         return result
-    run = _take_up(twin, "auto" if resume else None, overwrite)
+    try:
+        run = _take_up(twin, "auto" if resume else None, overwrite)
+    except DeadEndError:
+        run = experiment.start(twin, overwrite=True)  # of other settings, such as more epochs than now
     _train(run, stopped)
     return experiment.conclude(run, None)
+
+
+def _result_of(config: Config, folder: RunFolder) -> dict[str, Any] | None:
+    """Return the result of a run that is over, None where its configuration was another or a metric is missing."""
+    result = folder.read_result()
+    if result is None or not set(config.evaluation.metrics) <= result["last"]["test"].keys():
+        return None
+    return result if folder.config.read_text(encoding="utf-8") == configuration.to_yaml(config) else None
 
 
 @contextmanager
@@ -176,8 +201,7 @@ def _run_of(target: str) -> Path:
 
 
 def _folder(config_name: str, overrides: list[str]) -> RunFolder:
-    config = configuration.read(ready_configs.find(config_name), overrides)
-    return RunFolder(Path(config.logging.output_dir) / config.project.experiment_name)
+    return _folder_of(configuration.read(ready_configs.find(config_name), overrides))
 
 
 def best_checkpoint(config_name: str, overrides: list[str]) -> Path:

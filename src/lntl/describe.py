@@ -144,6 +144,10 @@ def make_data(target: Path, config_name: str, overrides: list[str]) -> None:
         raise UserError(f"{target} exists already; move it away first")
     arrays = {}
     for name, split in _load_data(config_name, overrides).splits.items():
+        if not hasattr(split, "color"):
+            raise UserError(
+                f"{config_name}: its data are not Colored MNIST; name a configuration of data: colored_mnist"
+            )
         arrays[f"{name}_image"] = split.pixels(torch.arange(len(split))).permute(0, 2, 3, 1).contiguous().numpy()
         arrays[f"{name}_label"], arrays[f"{name}_color"] = split.y.numpy(), split.color.numpy()
     write_atomic(target, lambda file: np.savez_compressed(file, **arrays))

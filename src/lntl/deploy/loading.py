@@ -142,8 +142,9 @@ def _trained(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{path}: written by a version of lntl whose checkpoints do not say what their data look like, so it "
             f"cannot be used without them; train it again, or use `lntl eval {path}` where its data are"
         )
-    config = {name: saved.config[name] for name in ("data", "model")}
-    return {**config, "class_names": list(saved.data["spec"]["class_names"]), **saved.data}, evaluated_weights(saved)
+    sections = {name: saved.config[name] for name in ("data", "model")}
+    kept = {name: saved.data[name] for name in ("spec", "transform")}
+    return {**sections, "class_names": list(kept["spec"]["class_names"]), **kept}, evaluated_weights(saved)
 
 
 def _exported(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from lntl.evaluation.predict import Predictions
 from lntl.evaluation.tally import Array, Tally, share, tally
-from lntl.types import LOWER_IS_BETTER as LOWER_IS_BETTER
 
 
 def accuracy(t: Tally) -> Array:

@@ -15,9 +15,8 @@ from torch import Tensor
 from lntl import config as configuration
 from lntl.config import Config
 from lntl.config.keys import HEADLINES
-from lntl.errors import Interrupted, UserError
+from lntl.errors import DeadEndError, Interrupted
 from lntl.evaluation import metrics
-from lntl.evaluation.metrics import LOWER_IS_BETTER
 from lntl.experiment import kept
 from lntl.experiment.board import show_confusion, show_data
 from lntl.experiment.build import Experiment, build, fitting
@@ -28,7 +27,7 @@ from lntl.runs.folder import RunFolder, of_checkpoint
 from lntl.runs.tensorboard import TensorBoard
 from lntl.training import health
 from lntl.training.trainer import NonFiniteLossError, Step
-from lntl.types import IGNORE, Record
+from lntl.types import IGNORE, LOWER_IS_BETTER, Record
 
 log = logging.getLogger("lntl")
 CHANCE_IMAGES = 2000  # enough to tell the share of the most frequent bias value to a percent
@@ -54,7 +53,8 @@ class Run:
             board = TensorBoard(self.folder.tensorboard, purge_step=trainer.total_steps + 1 if begun else 0)
         if board is not None and not begun:
             show_data(board, self.experiment.data)
-        self._save(self.folder.last)
+        if begun:
+            self._save(self.folder.last)  # it may have been taken up from an earlier checkpoint
         try:
             while not trainer.done:
                 for step in trainer.epoch():
@@ -68,7 +68,7 @@ class Run:
                 self._finish_epoch(trainer.record, board)
                 yield trainer.record
         except NonFiniteLossError as error:
-            raise UserError(f"{error}; the last good checkpoint is {self.folder.last}") from error
+            raise DeadEndError(f"{error}; the last good checkpoint is {self.folder.last}") from error
         finally:
             if board is not None:
                 board.close()
@@ -172,7 +172,9 @@ def start(config: Config, overwrite: bool = False) -> Run:
     if skipped := getattr(experiment.data, "skipped", []):
         write_text(folder.skipped, "".join(f"{line}\n" for line in skipped))
         log.warning("%d rows of the data are wrong and left out; they are listed in %s", len(skipped), folder.skipped)
-    return Run(experiment, folder, [])
+    run = Run(experiment, folder, [])
+    run._save(folder.last)
+    return run
 
 
 def resume(config: Config, path: Path) -> Run:
@@ -184,7 +186,9 @@ def resume(config: Config, path: Path) -> Run:
     kept.check_same(experiment.data, saved.data, path, resumed=True)
     with fitting(path):
         experiment.trainer.load_state_dict(saved.trainer)
-    write_text(folder.config, configuration.to_yaml(config))
+    if not experiment.trainer.done:
+        folder.result.unlink(missing_ok=True)  # of a run that ended earlier
+    folder.take_up(configuration.to_yaml(config))
     folder.write_metrics(saved.records)
     run = Run(experiment, folder, saved.records)
     _take_back(run)
@@ -217,10 +221,14 @@ _FREE = (
 
 
 def _check_same(config: Config, saved: Checkpoint, path: Path) -> None:
-    """Raise UserError where the configuration is another; the last phase may be longer, and phases may follow it."""
-    phases = len(saved.config["training"]["phases"])
+    """Raise DeadEndError where the configuration is another; the last phase may be longer, and phases may follow it.
+
+    A key that the checkpoint is too old to have is at its default.
+    """
+    before = configuration.validate(saved.config, f"{path} (the configuration inside)")
+    phases = len(before.training.phases)
     further = tuple(f"training.phases.{i}." for i in range(phases, len(config.training.phases)))
-    now, then = flat(config.model_dump()), flat(saved.config)
+    now, then = flat(config.model_dump()), flat(before.model_dump())
     last = f"training.phases.{phases - 1}.epochs"
     changed = [
         f"{key} is {now.get(key)!r}, was {then.get(key)!r}"
@@ -228,12 +236,12 @@ def _check_same(config: Config, saved: Checkpoint, path: Path) -> None:
         if now.get(key) != then.get(key) and not key.startswith(_FREE + further) and key != last
     ]
     if changed:
-        raise UserError(
+        raise DeadEndError(
             f"{path}: cannot resume, the configuration differs: {'; '.join(changed)}; use the run's own config.yaml, "
             "or train anew under another project.experiment_name"
         )
     if now[last] < saved.trainer["epoch"] and saved.trainer["phase"] == phases - 1:
-        raise UserError(
+        raise DeadEndError(
             f"{path}: {saved.trainer['epoch']} epochs of the last phase are done, more than {last} = {now[last]}"
         )
 
