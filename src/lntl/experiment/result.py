@@ -12,7 +12,8 @@ from lntl.evaluation.predict import Predictions, by_one_bias
 from lntl.experiment.board import show_features, show_settings
 from lntl.experiment.build import Experiment
 from lntl.experiment.opened import load_networks, open_checkpoint
-from lntl.experiment.run import Run, flat
+from lntl.experiment.resumable import flat
+from lntl.experiment.run import Run
 from lntl.runs import checkpoint
 from lntl.runs.checkpoint import Checkpoint
 from lntl.runs.files import write_atomic, write_json

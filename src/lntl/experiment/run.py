@@ -20,6 +20,7 @@ from lntl.evaluation import metrics
 from lntl.experiment import kept
 from lntl.experiment.board import show_confusion, show_data
 from lntl.experiment.build import Experiment, build, fitting
+from lntl.experiment.resumable import check_same
 from lntl.runs import checkpoint
 from lntl.runs.checkpoint import Checkpoint
 from lntl.runs.files import write_atomic, write_text
@@ -181,7 +182,7 @@ def resume(config: Config, path: Path) -> Run:
     """Return the run that the checkpoint at `path` belongs to, taken up where the checkpoint was written."""
     saved = checkpoint.load(path)
     folder = of_checkpoint(path)
-    _check_same(config, saved, path)
+    check_same(config, saved, path)
     experiment = build(config, trained=True)
     kept.check_same(experiment.data, saved.data, path, resumed=True)
     with fitting(path):
@@ -205,50 +206,3 @@ def _take_back(run: Run) -> None:
         run.folder.best.unlink()
         if best is not None and (path := run.folder.checkpoint(best["total_epoch"])).exists():
             write_atomic(run.folder.best, lambda file: file.write(path.read_bytes()))
-
-
-# What a resumed run may set anew: nothing of it changes what the finished epochs have done.
-_FREE = (
-    "project.name",
-    "project.description",
-    "project.experiment_name",
-    "training.device",
-    "logging.",
-    "evaluation.batch_size",
-    "evaluation.metrics",
-    "evaluation.erm_epochs",
-)
-
-
-def _check_same(config: Config, saved: Checkpoint, path: Path) -> None:
-    """Raise DeadEndError where the configuration is another; the last phase may be longer, and phases may follow it.
-
-    A key that the checkpoint is too old to have is at its default.
-    """
-    before = configuration.validate(saved.config, f"{path} (the configuration inside)")
-    phases = len(before.training.phases)
-    further = tuple(f"training.phases.{i}." for i in range(phases, len(config.training.phases)))
-    now, then = flat(config.model_dump()), flat(before.model_dump())
-    last = f"training.phases.{phases - 1}.epochs"
-    changed = [
-        f"{key} is {now.get(key)!r}, was {then.get(key)!r}"
-        for key in sorted(now.keys() | then.keys())
-        if now.get(key) != then.get(key) and not key.startswith(_FREE + further) and key != last
-    ]
-    if changed:
-        raise DeadEndError(
-            f"{path}: cannot resume, the configuration differs: {'; '.join(changed)}; use the run's own config.yaml, "
-            "or train anew under another project.experiment_name"
-        )
-    if now[last] < saved.trainer["epoch"] and saved.trainer["phase"] == phases - 1:
-        raise DeadEndError(
-            f"{path}: {saved.trainer['epoch']} epochs of the last phase are done, more than {last} = {now[last]}"
-        )
-
-
-def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Return the leaves of nested dicts and lists by dotted path."""
-    if isinstance(tree, dict | list):
-        items = tree.items() if isinstance(tree, dict) else enumerate(tree)
-        return {path: leaf for key, value in items for path, leaf in flat(value, f"{prefix}.{key}").items()}
-    return {prefix.removeprefix("."): tree}
