@@ -151,6 +151,7 @@ def without(name: str) -> Callable[[Any], Any]:
     [
         ("vectors", "class_names", lambda _: "no JSON", "its metadata do not tell class_names; write one"),
         ("vectors", "model", lambda _: ["mlp"], "its metadata do not tell model; write one"),
+        ("vectors", "model", lambda model: model | {"name": ["mlp"]}, r"m\.safetensors: .* is not one of models; "),
         ("vectors", "model", without("name"), "its weights do not fit the configured networks"),
         ("vectors", "spec", without("num_bins"), "the data that it tells of are none: Field required"),
         ("vectors", "class_names", lambda names: names[:1], r"is damaged \(1 names of 3 classes\); export or train"),
@@ -227,9 +228,13 @@ def test_a_file_runs_no_code_that_is_not_trusted(foreign: Path, kind: str) -> No
 def test_the_data_of_a_file_run_no_code_that_is_not_trusted(foreign: Path) -> None:
     content = torch.load(foreign, weights_only=True)
     content["config"]["model"]["name"] = "mlp"
-    torch.save(content, foreign)
-    told = exporting.export(foreign, "safetensors", Path("m.safetensors")).origin
-    assert "random images (the data cannot be read: foreign/checkpoints/best_model.pth: it names boom.tone, and" in told
+    bias = content["config"]["data"]["bias"]
+    for form in (bias, bias[0]):
+        content["config"]["data"]["bias"] = form
+        torch.save(content, foreign)
+        told = exporting.export(foreign, "safetensors", Path("m.safetensors")).origin
+        assert "random images (the data cannot be read: " in told
+        assert "best_model.pth: it names boom.tone, and importing boom runs its code" in told
     content["config"]["data"]["name"] = "boom.Data"
     torch.save(content, foreign)
     assert "it names boom.Data" in exporting.export(foreign, "safetensors", Path("m.safetensors")).origin

@@ -1,6 +1,6 @@
 """What a checkpoint keeps of its data, as plain values: to use its networks without them, and to see them change."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from itertools import chain
@@ -93,23 +93,23 @@ def networks(
 def dataset(data: Mapping[str, Any], where: str, trust: str | Sequence[str]) -> Any:
     """Return the data set of a section `data` of a configuration; trust: as of `networks`."""
     plugin, settings = _plugin("lntl.data", data, where, trust)
+    biases = getattr(settings, "bias", None)
+    for bias in biases if isinstance(biases, list) else []:
+        if function := getattr(bias, "computed", None):
+            plugins.check_trust(function, where, trust)
     return plugin(settings)
 
 
 def _plugin(folder: str, section: Mapping[str, Any], where: str, trust: str | Sequence[str]) -> tuple[Any, Any]:
     """Return the plug-in that a section names, and its settings."""
-    for dotted in (section["name"], *_functions(section.get("bias"))):
-        plugins.check_trust(dotted, where, trust)
-    plugin = plugins.load(folder, section["name"])
+    name = str(section["name"])
+    plugins.check_trust(name, where, trust)
+    try:
+        plugin = plugins.load(folder, name)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
     try:
         return plugin, plugin.Config.model_validate({key: value for key, value in section.items() if key != "name"})
     except ValidationError as error:
         what = folder.removeprefix("lntl.").removesuffix("s")
         raise UserError(f"{where}: the {what} it describes cannot be built: {error.errors()[0]['msg']}") from error
-
-
-def _functions(bias: Any) -> Iterator[str]:
-    """Yield the names of the functions that compute biases of images."""
-    for each in bias if isinstance(bias, list) else []:
-        if isinstance(each, dict) and each.get("from") is not None:
-            yield each["from"]
