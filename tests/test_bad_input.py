@@ -243,6 +243,11 @@ BAD: dict[str, tuple[Callable[[], None], list[str], str]] = {
         ["data", "make", "colored_mnist", "no/x.npz", "tiny.yaml"],
         r"no/x\.npz: cannot write it",
     ),
+    "other data made as Colored MNIST": (
+        lambda: np.savez("own.npz", x=np.zeros((40, 2), np.float32), y=np.arange(40) % 2, bias=np.arange(40) // 2 % 2),
+        ["data", "make", "colored_mnist", "x.npz", "tiny.yaml", "data={name: arrays, path: own.npz}"],
+        r"tiny\.yaml: its data are not Colored MNIST; name a configuration",
+    ),
     "data of a missing config": (nothing, ["data", "info", "no.yaml"], r"no\.yaml: cannot read the configuration"),
 }
 

@@ -149,7 +149,7 @@ def test_an_architecture_may_stand_behind_its_library(raw_config: RawConfig) -> 
         ("training.phases.0.lamb", 1, "training.phases.0.lamb: unknown key; did you mean 'lam'?"),
         ("training.phases.0.optimizer_h.nam", 1, "training.phases.0.optimizer_h.nam: unknown key; ... 'name'?"),
         ("trainin", {}, "trainin: unknown key; did you mean 'training'?"),
-        ("model.feature_dim", 8, "model.feature_dim: unknown key; valid: bias_head, heads, name"),
+        ("model.feature_dim", 8, "model.feature_dim: unknown key; valid: bias_head, heads, name, split"),
         ("project.seed", -1, "project.seed: -1 should be greater than or equal to 0"),
         ("project.seed", 1.5, "project.seed: 1.5 should be a valid integer"),
         ("project.seed", True, "project.seed: True should be a valid integer"),
@@ -236,6 +236,21 @@ def test_who_looks_at_the_data_needs_no_training_yet(tmp_path: Path) -> None:
     path.write_text("data: {name: colored_mnist}\ntraining: {phases: []}\n")
     with pytest.raises(UserError, match=r"1 fault\(s\).*\n  training\.phases"):
         configuration.read_for_data(path)
+
+
+@pytest.mark.parametrize(
+    ("stem", "rest", "name"),
+    [
+        ("my data", "", "my_data"),
+        ("pets", "project: {seed: 1}\n", "pets"),
+        ("pets", "project: {experiment_name: mine}\ntraining: {batch_size: 4}\n", "mine"),
+        ("pets", "project:\ntraining:\nmodel:\n", "pets"),
+    ],
+)
+def test_what_is_not_there_yet_stands_in_key_by_key(tmp_path: Path, stem: str, rest: str, name: str) -> None:
+    path = tmp_path / f"{stem}.yaml"
+    path.write_text("data: {name: colored_mnist}\n" + rest)
+    assert configuration.read_for_data(path).project.experiment_name == name
 
 
 def test_all_faults_are_told_at_once(raw_config: RawConfig) -> None:

@@ -36,3 +36,9 @@ def test_speed_and_time_left_are_those_of_the_phase(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(console.log, "info", lambda text, *values: told.append(text % values))
     console.show_progress(events(), cast(Any, trainer), BATCH)
     assert told == ["m epoch 1/1 step 50/100 2 img/s task=0.500, 200 s left"]
+
+
+def test_a_text_is_told_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither markup nor wrapped; what no terminal could show is escaped."""
+    console.tell("q[/z]/d[old]/[bold]:car: caf\udce9 " + "long " * 50, style="dim")
+    assert capsys.readouterr().out == "q[/z]/d[old]/[bold]:car: caf\\udce9 " + "long " * 50 + "\n"

@@ -250,6 +250,23 @@ def test_the_result_says_what_chose_the_best(make_config: Callable[..., Config],
     assert f"best: {told} (" in experiment.conclude(run, None)["selection"]
 
 
+def test_a_best_checkpoint_that_is_gone_chose_nothing(make_config: Callable[..., Config]) -> None:
+    run = train(make_config("erm"))
+    run.folder.best.unlink()
+    result = experiment.conclude(run, None)
+    assert "best: as last, for the checkpoint of epoch 1, the best on val, is not there" in result["selection"]
+    assert result["best"] == result["last"]
+
+
+def test_a_run_that_is_made_longer_is_not_over(make_config: Callable[..., Config]) -> None:
+    run = train(make_config("erm"))
+    experiment.conclude(run, None)
+    experiment.resume(run.experiment.config, run.folder.last)
+    assert run.folder.result.exists()
+    experiment.resume(make_config({"method": "erm", "epochs": 2}), run.folder.last)
+    assert not run.folder.result.exists()
+
+
 def test_the_best_checkpoint_is_that_of_the_best_record(make_config: Callable[..., Config]) -> None:
     run = train(make_config({"method": "erm", "epochs": 4}, project={"seed": 3}))
     assert run.best_record is not None

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from lntl.models.heads import MapHead
 from lntl.ops import (
+    IMPOSSIBLE,
     adversarial,
     bias_accuracy,
     bias_cross_entropy,
@@ -68,6 +69,17 @@ def test_uniform_cross_entropy_is_least_where_uniform_and_0_for_no_belief() -> N
     assert uniform_cross_entropy(torch.randn(0, 8, 3)).item() == 0
 
 
+def test_uniform_cross_entropy_and_entropy_leave_out_bins_that_a_bias_does_not_have() -> None:
+    """Beside a bias of five values one of two, undecided: log 5 and log 2, and nothing to move f by."""
+    logits = torch.zeros(3, 5, 2)
+    logits[:, 2:, 1] = IMPOSSIBLE
+    for loss in (entropy, uniform_cross_entropy):
+        z = logits.clone().requires_grad_()
+        assert loss(z).item() == pytest.approx((math.log(5) + math.log(2)) / 2)
+        (gradient,) = torch.autograd.grad(loss(z), z)
+        assert gradient.abs().max() < 1e-7
+
+
 def slow_bias_loss(logits: Tensor, bias: Tensor) -> float:
     """Sum over channels of the mean over the labelled places of -log p(label)."""
     losses: dict[int, list[float]] = {}
@@ -86,6 +98,14 @@ def test_bias_cross_entropy_sums_the_channels_of_a_map_and_skips_unlabelled_plac
     logits = torch.randn(2, 8, 3, 3, 3, dtype=torch.float64)
     unknown = torch.rand(2, 1, 3, 3) < 0.5  # the background: the same places in each channel
     bias = torch.where(unknown, IGNORE, torch.randint(0, 8, (2, 3, 3, 3)))
+    assert bias_cross_entropy(logits, bias).item() == pytest.approx(slow_bias_loss(logits, bias), rel=1e-12)
+
+
+def test_bias_cross_entropy_weighs_a_bias_known_for_few_rows_as_much_as_one_known_for_all() -> None:
+    logits, bias = torch.randn(100, 4, 2, dtype=torch.float64), torch.randint(4, (100, 2))
+    bias[5:, 1] = IGNORE
+    alone = sum(cross_entropy(logits[:rows, :, number], bias[:rows, number]) for number, rows in ((0, 100), (1, 5)))
+    assert bias_cross_entropy(logits, bias).item() == pytest.approx(float(alone), rel=1e-12)
     assert bias_cross_entropy(logits, bias).item() == pytest.approx(slow_bias_loss(logits, bias), rel=1e-12)
 
 

@@ -110,6 +110,17 @@ def test_the_command_line_takes_it_from_the_file_to_the_report(
     assert lntl("data", "info", "own.yaml") == 0
 
 
+def test_brackets_in_the_path_of_data_are_told(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("q[/z]").mkdir(parents=True)
+    own.rename("q[/z]/own.npz")
+    Path("own.yaml").write_text(json.dumps({"data": {"name": "arrays", "path": "q[/z]/own.npz", "bias": "sky"}}))
+    assert lntl("data", "info", "own.yaml") == 0
+    assert capsys.readouterr().out.startswith("arrays q[/z]/own.npz: 120 rows, ")
+
+
 TABLE = {"name": "table", "path": "pets.csv", "bias": "sky", "size": 4, "crop": "shift", "flip": True}
 
 

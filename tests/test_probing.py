@@ -82,7 +82,7 @@ def test_probe_json(probed: Path) -> None:
 
 def test_recoloring_files(probed: Path) -> None:
     found = read(probed / "recoloring.json")
-    assert found["n"] == 100
+    assert (found["n"], found["epoch"]) == (100, 2)
     assert found["colors"][0] == "crimson"
     for each in (found["flip_rate"], found["mean_change"], *found["erm"].values()):
         assert 0 <= each["low"] <= each["value"] <= each["high"] <= 1
@@ -132,7 +132,9 @@ def test_the_command_shows_and_writes_what_it_found(copied: RunFolder, capsys: C
     found = read(copied.probe)
     assert [row["layer"] for row in found["probes"]] == ["g.5"] * 2 + ["f.rest.0"] * 3
     for row in found["probes"]:
-        assert re.search(rf"{re.escape(row['layer'])} +{row['probe']} +{row['mean']:.3f} ± 0\.000", out)
+        assert re.search(rf"{re.escape(row['layer'])} +{row['probe']} +{row['mean']:.3f}", out)
+        assert row["std"] is None
+    assert "±" not in out
     assert "bias" in out
     assert "Shown in all 10 colours" in out
     after = tree(RUN)
@@ -184,6 +186,19 @@ def test_an_erm_twin_that_is_missing_is_told(copied: RunFolder, monkeypatch: pyt
     found = probe_linear()
     assert found["reference"]["erm"] is None
     assert found["warnings"] == [f"no ERM beside it: {RUN}/erm/checkpoints/last.pth is missing"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_erm_is_probed_at_its_best_as_its_accuracies_are(copied: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_recoloring(monkeypatch)
+    twin = RunFolder(RUN / "erm")
+    saved = checkpoint.load(twin.last)  # which is the best as well, after one epoch
+    best = probe_linear()["reference"]["erm"]
+    blind = {name: torch.zeros_like(value) for name, value in saved.trainer["networks"].items()}
+    checkpoint.save(twin.last, replace(saved, trainer=saved.trainer | {"networks": blind, "average": None}))
+    assert probe_linear()["reference"]["erm"] == best
+    twin.best.unlink()
+    assert probe_linear()["reference"]["erm"] != best
 
 
 @pytest.mark.usefixtures("quick")

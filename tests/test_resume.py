@@ -24,7 +24,8 @@ from tiny_runs import (
     write_config,
 )
 
-from lntl.runs import checkpoint
+from lntl.reporting.report import reading as report
+from lntl.runs import checkpoint, lock
 
 TRAIN = ["train", "tiny.yaml"]
 RESUME = [*TRAIN, "--resume", "auto"]
@@ -91,6 +92,19 @@ def test_a_signal_saves_and_says_how_to_resume(
     assert not (folder / RUN / "result.json").exists()
     assert run(*RESUME, folder=folder) == 0
     assert_same_run(folder / RUN, undisturbed / RUN)
+
+
+@pytest.mark.parametrize(
+    "command", [RESUME, [*TRAIN, "--overwrite"], [*TRAIN, "--resume", str(RUN / "checkpoints/last.pth")]]
+)
+def test_a_run_is_trained_by_one_process_at_a_time(
+    finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    monkeypatch.setattr(lock, "PATIENCE", 0.0)
+    with lock.locked(RUN):
+        assert f"{RUN}: in use by another process (" in refused(capsys, *command)
+    assert not (RUN / ".lock").exists()
+    assert lntl(*command) == 0
 
 
 def test_a_second_signal_stops_at_once(folder: Path, undisturbed: Path) -> None:
@@ -162,6 +176,32 @@ def test_stopped_in_the_erm_twin(tmp_path: Path) -> None:
     twin = tree(stopped / RUN / "erm")
     assert run(*RESUME, folder=stopped) == 0
     assert tree(stopped / RUN / "erm") == twin  # its result stands
+
+
+def test_the_plain_twin_is_the_one_that_is_asked_for_now(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_config(folder, training={"phases": [{"method": "erm", "epochs": 1}]}, evaluation={"metrics": ["accuracy"]})
+    monkeypatch.chdir(folder)
+    assert lntl(*TRAIN, "evaluation.erm_epochs=1") == 0
+    for epochs in (2, 1):
+        assert lntl(*RESUME, f"evaluation.erm_epochs={epochs}") == 0
+        assert json.loads((RUN / "result.json").read_text())["erm"]["last"]["epoch"] == epochs
+        assert len(metrics(RUN / "erm")) == epochs
+    assert lntl(*RESUME, "evaluation.erm_epochs=1", "evaluation.metrics=[accuracy, unbiased_accuracy]") == 0
+    erm = json.loads((RUN / "result.json").read_text())["erm"]
+    assert erm["last"]["test"].keys() == {"accuracy", "unbiased_accuracy"}
+    assert lntl(*RESUME, "evaluation.erm_epochs=0") == 0
+    assert report.read(RUN).erm is None
+
+
+def test_a_key_that_is_newer_than_the_checkpoint_is_at_its_default(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = RUN / "checkpoints/last.pth"
+    saved = checkpoint.load(last)
+    del saved.config["training"]["phases"][2]["h_steps"]
+    checkpoint.save(last, saved)
+    assert "h_steps is 2, was 1" in refused(capsys, *RESUME, "training.phases.2.h_steps=2")
+    assert lntl(*RESUME) == 0
 
 
 def test_a_finished_run_is_only_evaluated_again(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

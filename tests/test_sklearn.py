@@ -212,6 +212,24 @@ def test_images(shape: str) -> None:
     assert len(fitted.input_shape_) == 3
 
 
+@pytest.mark.parametrize("fitted_on", [np.uint8, np.float32])
+def test_bytes_and_floats_of_the_same_images_are_the_same(fitted_on: Any) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 6, 6, 3), dtype=np.uint8)
+    both = {np.uint8: pixels, np.float32: (pixels / 255).astype(np.float32)}
+    fitted = DebiasedClassifier("erm", **SMALL).fit(both[fitted_on], Y)
+    for used in (fitted, pickle.loads(pickle.dumps(fitted))):
+        p, other = (used.predict_proba(X) for X in both.values())
+        np.testing.assert_allclose(p, other, atol=1e-5)
+        np.testing.assert_allclose(*(used.transform(X) for X in both.values()), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("model", "features"), [("mlp", 8), ({"name": "mlp"}, 8), ({"name": "mlp", "hidden": [16, 5]}, 5)], ids=str
+)
+def test_hidden_is_of_every_mlp_that_has_none_of_its_own(model: Any, features: int) -> None:
+    assert DebiasedClassifier("erm", model, **SMALL).fit(X2, Y).transform(X2).shape == (40, features)
+
+
 @pytest.mark.parametrize("model", ["mlp", "convnet", "lenet", RESNET], ids=str)
 def test_it_survives_pickle_joblib_copy_and_clone(model: Any) -> None:
     random = np.random.default_rng(0)

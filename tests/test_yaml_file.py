@@ -57,3 +57,22 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
     for path in (tmp_path / "none.yaml", tmp_path):
         with pytest.raises(UserError, match=r"cannot read the configuration: .*lntl configs"):
             read_yaml(path)
+
+
+def test_mappings_are_merged_and_what_stands_beside_comes_first() -> None:
+    text = """
+    x: &x {a: 1, b: 1}
+    deep: {inner: &base {<<: *x, b: 2}}
+    top: {<<: *base, c: 3, a: 4}
+    several: {<<: [*x, *base], c: 3}
+    """
+    parsed = parse(text, "test")
+    assert parsed["deep"]["inner"] == {"a": 1, "b": 2}
+    assert parsed["top"] == {"a": 4, "b": 2, "c": 3}
+    assert parsed["several"] == {"a": 1, "b": 1, "c": 3}
+
+
+@pytest.mark.parametrize("value", ["2024-02-30", "2024-01-01 25:00:00"])
+def test_a_date_that_there_is_not_is_an_error_with_its_place(value: str) -> None:
+    with pytest.raises(UserError, match=r"test, line 2, column 4: not valid YAML: .* a text stands in quotes"):
+        parse(f"a: 1\nb: {value}", "test")

@@ -15,7 +15,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from lntl import commands, console
-from lntl.console import log, out
+from lntl.console import log, out, tell
 from lntl.errors import Interrupted, UserError
 from lntl.experiment import plan as plans
 from lntl.experiment.benchmark import Benchmark, Progress
@@ -46,9 +46,7 @@ def benchmark(path: Path, *, workers: int | None, dry_run: bool, only: list[str]
         except Interrupted as stop:
             print(f"{stop}. To go on, give the same command.", file=sys.stderr)
             raise SystemExit(130) from None
-    out.print(
-        f"{len(jobs) - len(failed)} of {len(jobs)} runs are done: {bench.results}", highlight=False, soft_wrap=True
-    )
+    tell(f"{len(jobs) - len(failed)} of {len(jobs)} runs are done: {bench.results}")
     if failed:
         for job, line in failed:
             print(f"failed: {job.told}: {line['error']} ({bench.scratch / job.id}.log)", file=sys.stderr)
@@ -143,7 +141,7 @@ def compare(path: Path, *, plan: Path | None, folder: Path | None, metric: str, 
     out.print(comparison_tables.terminal(table))
     before = "" if path.stem == "results" else f"{path.stem}_"  # results of several plans may lie in a folder
     for file in _write(table, path.parent if folder is None else folder, before):
-        out.print(f"  {file}", soft_wrap=True, highlight=False)
+        tell(f"  {file}")
 
 
 def _plan_beside(path: Path) -> Path | None:

@@ -3,12 +3,11 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from rich.markup import escape
 from torch import Tensor
 
 from lntl import config as configuration
 from lntl import console, ready_configs
-from lntl.console import out
+from lntl.console import out, tell
 from lntl.experiment.audit import audit
 from lntl.reporting.check_tables import check_tables
 
@@ -21,11 +20,11 @@ def check(config_name: str, overrides: list[str], folder: Path | None, look: boo
     if folder is None:
         folder = Path(config.logging.output_dir) / "checks" / config.project.experiment_name
     found = audit(config, look, _watched)
-    out.print(escape(found.facts["source"]), soft_wrap=True, highlight=False)
+    tell(found.facts["source"])
     for part in check_tables(found.facts):
         out.print(part, highlight=False, soft_wrap=isinstance(part, str))  # lines of YAML stay whole
     for path in write_check(found.facts, found.pictures, folder):
-        out.print(f"  {path}", soft_wrap=True, highlight=False, markup=False)
+        tell(f"  {path}")
     return bool(found.facts["trustworthy"])
 
 

@@ -9,15 +9,15 @@ from types import FrameType
 from typing import Any
 
 from rich.columns import Columns
-from rich.markup import escape
 
 from lntl import config as configuration
 from lntl import console, experiment, ready_configs
 from lntl.config import Config
-from lntl.console import log, out
-from lntl.errors import UserError
+from lntl.console import log, out, tell
+from lntl.errors import DeadEndError, UserError
 from lntl.reporting import leakage, tables
-from lntl.runs.folder import RunFolder
+from lntl.runs.folder import RunFolder, of_checkpoint
+from lntl.runs.lock import locked
 
 
 def train(
@@ -34,7 +34,7 @@ def train(
         overrides = [*overrides, f"training.device={device}"]
     config = configuration.read(ready_configs.find(config_name), overrides, epochs)
     console.log_to_console()
-    with stop_signals() as stopped:
+    with stop_signals() as stopped, locked(_to_train(config, resume).path):
         run = _take_up(config, resume, overwrite)
         erm = _train_erm(config, run.folder, resume is not None, overwrite, stopped)
         _train(run, stopped)
@@ -46,23 +46,37 @@ def make(config_name: str, split: str) -> None:
     """Train what a configuration describes, from where it was stopped, and evaluate it on one split."""
     config = configuration.read(Path(config_name))
     console.log_to_console()
-    with stop_signals() as stopped:
+    with stop_signals() as stopped, locked(_folder_of(config).path):
         run = _take_up(config, "auto", overwrite=False)
         _train(run, stopped)
         experiment.conclude(run, None, split)
 
 
+def _folder_of(config: Config) -> RunFolder:
+    return RunFolder(Path(config.logging.output_dir) / config.project.experiment_name)
+
+
+def _to_train(config: Config, resume: str | None) -> RunFolder:
+    """Return the folder of the run to train: the configuration's, or that of the checkpoint to resume from."""
+    path = None if resume in (None, "auto") else _last_of(Path(str(resume)))
+    return of_checkpoint(path) if path is not None and path.is_file() else _folder_of(config)
+
+
+def _last_of(path: Path) -> Path:
+    """Return the last checkpoint of a run folder, a checkpoint as it is."""
+    return RunFolder(path).last if path.is_dir() else path
+
+
 def _take_up(config: Config, resume: str | None, overwrite: bool) -> experiment.Run:
     """Return the run to train: new, or taken up from a checkpoint."""
-    folder = RunFolder(Path(config.logging.output_dir) / config.project.experiment_name)
+    folder = _folder_of(config)
     if resume is None:
         return experiment.start(config, overwrite)
     if resume == "auto" and not folder.last.exists():
         if others := sorted(folder.checkpoints.glob("*.pth")):
             raise UserError(f"{folder.last} is missing; resume from another one, e.g. --resume {others[-1]}")
         return experiment.start(config, overwrite=True)  # stopped before its first checkpoint: nothing is lost
-    path = folder.last if resume == "auto" else Path(resume)
-    return experiment.resume(config, RunFolder(path).last if path.is_dir() else path)
+    return experiment.resume(config, folder.last if resume == "auto" else _last_of(Path(resume)))
 
 
 def _train(run: experiment.Run, stopped: list[int]) -> None:
@@ -80,12 +94,22 @@ def _train_erm(
     if config.evaluation.erm_epochs == 0:
         return None
     twin = configuration.erm_twin(config, folder.path)
-    result = RunFolder(folder.path / twin.project.experiment_name).read_result()
-    if resume and result is not None:
+    if resume and (result := _result_of(twin, RunFolder(folder.erm))) is not None:
         return result
-    run = _take_up(twin, "auto" if resume else None, overwrite)
+    try:
+        run = _take_up(twin, "auto" if resume else None, overwrite)
+    except DeadEndError:
+        run = experiment.start(twin, overwrite=True)  # of other settings, such as more epochs than now
     _train(run, stopped)
     return experiment.conclude(run, None)
+
+
+def _result_of(config: Config, folder: RunFolder) -> dict[str, Any] | None:
+    """Return the result of a run that is over, None where its configuration was another or a metric is missing."""
+    result = folder.read_result()
+    if result is None or not set(config.evaluation.metrics) <= result["last"]["test"].keys():
+        return None
+    return result if folder.config.read_text(encoding="utf-8") == configuration.to_yaml(config) else None
 
 
 @contextmanager
@@ -108,10 +132,10 @@ def stop_signals() -> Iterator[list[int]]:
 
 def _show(result: dict[str, Any], config: Config, folder: RunFolder) -> None:
     out.print(tables.result_table(result, getattr(config.data, "color_var", None)))
-    out.print(result["selection"], style="dim", soft_wrap=True)
+    tell(result["selection"], style="dim")
     for path in sorted(p for p in folder.path.iterdir() if not p.name.startswith(".")):
-        out.print(f"  {path}{'/' if path.is_dir() else ''}", soft_wrap=True, highlight=False)
-    out.print(f"lntl report {folder.path} makes a page that shows it all", soft_wrap=True, highlight=False)
+        tell(f"  {path}{'/' if path.is_dir() else ''}")
+    tell(f"lntl report {folder.path} makes a page that shows it all")
 
 
 def evaluate(target: Path, device: str | None) -> None:
@@ -124,10 +148,10 @@ def evaluate(target: Path, device: str | None) -> None:
     out.print(tables.metric_table(title, {name: facts["metrics"][name] for name in chosen}))
     out.print(Columns([tables.accuracy_table(f"by {name}", facts[f"by_{name}"]) for name in ("class", "bias")]))
     for warning in facts["warnings"]:
-        out.print(f"Note: {escape(warning)}.", style="yellow", highlight=False)
+        tell(f"Note: {warning}.", style="yellow")
     written = evaluation.write()
     for file in written:
-        out.print(f"  {file}", soft_wrap=True, highlight=False)
+        tell(f"  {file}")
     if not written:
         out.print("Not kept in a file: the checkpoint does not lie in RUN/checkpoints/.", style="dim")
 
@@ -150,7 +174,7 @@ def probe(target: Path, layers: list[str] | None, seeds: int, device: str | None
     for each in (found, *leakage.each_bias(found)):
         out.print(leakage.probe_table(each))
     for sentence in leakage.verdict(found):
-        out.print(sentence, soft_wrap=True, highlight=False)
+        tell(sentence)
 
 
 def report(targets: list[str], folder: Path | None, device: str | None) -> None:
@@ -164,7 +188,7 @@ def report(targets: list[str], folder: Path | None, device: str | None) -> None:
         folder = RunFolder(runs[0]).report if len(runs) == 1 else Path("results/report")
     page = write_report(runs, folder, notes)
     for path in (page, folder / "report.json", folder / "report.md"):
-        out.print(f"  {path}", soft_wrap=True, highlight=False)
+        tell(f"  {path}")
 
 
 def _run_of(target: str) -> Path:
@@ -177,8 +201,7 @@ def _run_of(target: str) -> Path:
 
 
 def _folder(config_name: str, overrides: list[str]) -> RunFolder:
-    config = configuration.read(ready_configs.find(config_name), overrides)
-    return RunFolder(Path(config.logging.output_dir) / config.project.experiment_name)
+    return _folder_of(configuration.read(ready_configs.find(config_name), overrides))
 
 
 def best_checkpoint(config_name: str, overrides: list[str]) -> Path:

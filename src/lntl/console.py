@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 if TYPE_CHECKING:  # they take seconds to import, and what only lists names needs none of it
     from lntl.training.trainer import Step, Trainer
@@ -20,6 +21,11 @@ out = Console()
 log = logging.getLogger("lntl")
 
 _PLAIN_SECONDS = 15  # between two progress lines where the output is no terminal
+
+
+def tell(text: object, style: str = "") -> None:
+    """Print a text as it is, on lines of any length: brackets of a path are no markup, and odd bytes are escaped."""
+    out.print(Text(str(text).encode(errors="backslashreplace").decode(), style), soft_wrap=True)
 
 
 def log_to_console() -> None:

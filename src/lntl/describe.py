@@ -14,7 +14,7 @@ from rich.table import Column, Table
 
 from lntl import config as configuration
 from lntl import plugins, ready_configs
-from lntl.console import out
+from lntl.console import out, tell
 from lntl.data import cache
 from lntl.data.rows import SPLITS
 from lntl.errors import UserError
@@ -112,7 +112,7 @@ def _load_data(config_name: str, overrides: list[str]) -> Any:
 def data(config_name: str, overrides: list[str]) -> None:
     """Print where the data come from, their sizes, and how well a class's most frequent bias value would guess."""
     dataset = _load_data(config_name, overrides)
-    out.print(f"{dataset.source}\nval: {dataset.val_note}", soft_wrap=True, highlight=False)
+    tell(f"{dataset.source}\nval: {dataset.val_note}")
     table = Table("split", "images", "classes", "groups with images", "label guessed from the bias")
     for name, split in dataset.splits.items():
         known = split.group[split.group != IGNORE]
@@ -133,9 +133,9 @@ def made_table(target: Path, source: Path, made: Made, config_name: str) -> None
         shown.add_row(*cell, str(count[cell]))
     out.print(shown)
     for note in made.notes:
-        out.print(note, soft_wrap=True, highlight=False)
-    out.print(f"{target}: {len(columns['split'])} images", soft_wrap=True, highlight=False)
-    out.print(f"Next: lntl train {config_name} data.path={target} data.root={source}", soft_wrap=True, highlight=False)
+        tell(note)
+    tell(f"{target}: {len(columns['split'])} images")
+    tell(f"Next: lntl train {config_name} data.path={target} data.root={source}")
 
 
 def make_data(target: Path, config_name: str, overrides: list[str]) -> None:
@@ -144,10 +144,14 @@ def make_data(target: Path, config_name: str, overrides: list[str]) -> None:
         raise UserError(f"{target} exists already; move it away first")
     arrays = {}
     for name, split in _load_data(config_name, overrides).splits.items():
+        if not hasattr(split, "color"):
+            raise UserError(
+                f"{config_name}: its data are not Colored MNIST; name a configuration of data: colored_mnist"
+            )
         arrays[f"{name}_image"] = split.pixels(torch.arange(len(split))).permute(0, 2, 3, 1).contiguous().numpy()
         arrays[f"{name}_label"], arrays[f"{name}_color"] = split.y.numpy(), split.color.numpy()
     write_atomic(target, lambda file: np.savez_compressed(file, **arrays))
-    out.print(f"{target}: {', '.join(f'{k} {v.shape}' for k, v in arrays.items())}", soft_wrap=True, highlight=False)
+    tell(f"{target}: {', '.join(f'{k} {v.shape}' for k, v in arrays.items())}")
 
 
 def clear_cache(folder: Path) -> None:
@@ -155,4 +159,4 @@ def clear_cache(folder: Path) -> None:
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder; name the one that data.cache_dir names")
     files, size = cache.clear(folder)
-    out.print(f"{folder}: {files} decoded images removed, {size / 2**20:.1f} MiB", soft_wrap=True, highlight=False)
+    tell(f"{folder}: {files} decoded images removed, {size / 2**20:.1f} MiB")

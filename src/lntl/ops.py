@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from lntl.types import IGNORE
 
+IMPOSSIBLE = -(2.0**14)  # logit of a bin that a bias does not have, beside one of more values; exact in bfloat16
+
 
 class _ReverseGradient(torch.autograd.Function):
     @staticmethod
@@ -120,20 +122,24 @@ def entropy(logits: Tensor) -> Tensor:
 def uniform_cross_entropy(logits: Tensor) -> Tensor:
     """Return the mean cross-entropy in nats of the beliefs in logits (N, K, ...) on the uniform one; 0 for none.
 
-    Mean of -(1 / K) sum_k log p_k: at least log K, which it is where every belief is uniform.
+    Mean of -(1 / K) sum_k log p_k: at least log K, which it is where every belief is uniform. Bins with the logit
+    IMPOSSIBLE are none of a belief's K.
     """
-    return -F.log_softmax(logits, dim=1).sum() / max(logits.numel(), 1)
+    possible = logits > IMPOSSIBLE
+    each = -(F.log_softmax(logits, dim=1) * possible).sum(dim=1) / possible.sum(dim=1)
+    return each.sum() / max(each.numel(), 1)
 
 
 def bias_cross_entropy(logits: Tensor, bias: Tensor) -> Tensor:
     """Return L_B: cross-entropy in nats of logits (N, K, ...) on bias (N, ...), mean over the labelled places.
 
-    A label map with a leading channel axis (N, C, H, W) counts as C biases whose losses are *summed*, as in the
-    authors' code (CE_R + CE_G + CE_B); channels share their labelled places. Without any label the loss is 0.
+    Labels with an axis of biases, (N, B) or a map (N, B, H, W), count as B biases, each with a mean over the places
+    that are labelled for it, and the means are *summed*, as in the authors' code (CE_R + CE_G + CE_B). Without any
+    label the loss is 0.
     """
-    biases = bias.shape[1] if bias.dim() > 1 else 1
-    total = F.cross_entropy(logits, bias, ignore_index=IGNORE, reduction="sum")
-    return biases * total / (bias != IGNORE).sum().clamp(min=1)
+    losses = F.cross_entropy(logits, bias, ignore_index=IGNORE, reduction="none")
+    places = [axis for axis in range(bias.dim()) if axis != 1]
+    return (losses.sum(dim=places) / (bias != IGNORE).sum(dim=places).clamp(min=1)).sum()
 
 
 def bias_accuracy(logits: Tensor, bias: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ A dotted name ("mypackage.mymodule.MyMethod") loads the user's own class. Each p
 import difflib
 import importlib
 import pkgutil
+import sys
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -45,6 +47,16 @@ def load(folder: str, name: str) -> Any:
     if "." in name:
         return _user_class(name)
     raise UserError(f"{name!r} is not one of {folder.rsplit('.', 1)[-1]}{did_you_mean(name, names(folder))}")
+
+
+def check_trust(dotted: str, where: str, trust: str | Sequence[str]) -> None:
+    """Raise UserError where the module of a name that a file tells is neither imported already nor one of `trust`."""
+    module = dotted.rpartition(".")[0]
+    if module and module not in sys.modules and module not in ([trust] if isinstance(trust, str) else trust):
+        raise UserError(
+            f"{where}: it names {dotted}, and importing {module} runs its code; where you trust it, say so: "
+            f"lntl.load(..., trust={module!r}), on the command line --trust {module}"
+        )
 
 
 def _user_class(dotted: str) -> Any:

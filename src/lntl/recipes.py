@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.table import Table
 
 from lntl import plugins, ready_configs
-from lntl.console import out
+from lntl.console import out, tell
 from lntl.errors import UserError
 from lntl.yaml_file import read_yaml
 
@@ -32,4 +32,4 @@ def copy(name: str, folder: Path) -> None:
         shutil.copyfile(source, target)
     except OSError as error:
         raise UserError(f"{target}: cannot write it: {error.strerror}") from error
-    out.print(f"{target}", highlight=False)
+    tell(target)

@@ -43,7 +43,7 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
     method : a name from `lntl methods`, e.g. "lntl", "group_dro", "bias_product", "erm" (plain training).
     model : "mlp"; for images also "convnet", "lenet", or a dict as in the YAML, e.g.
         {"name": "torchvision/resnet18", "split": "layer2", "small_images": True}.
-    hidden : units of each layer of f, for model "mlp"; the last is the number of features.
+    hidden : units of each layer of f, for model "mlp"; the last is the number of features. A dict may hold its own.
     epochs : passes over the data with `method`. Before it f and g are pre-trained by `erm` for a tenth of them, where
         the method plays against h or learns from errors; then h alone for as many, where it plays against h.
     batch_size, lr, weight_decay : of Adam, for all networks.
@@ -117,6 +117,7 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
         self.input_shape_ = data.splits["train"].values.shape[1:]
         self._made_of = (config.model_dump(), data.spec)
         self._mean, self._std = data.mean, data.std
+        self._dtype = data.splits["train"].values.dtype
         self._device = "cpu" if experiment.fabric.device.type == "cpu" else str(experiment.fabric.device)
         self._n_features_out = len(self._features(data.splits["train"].values[:1])[0])
 
@@ -128,8 +129,8 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
             own = {name: value for name, value in given.items() if value is not None}
             phases = recipe.story(self.method, self.epochs, own | (self.method_settings or {}))
         model = self.model if isinstance(self.model, dict) else {"name": self.model}
-        if self.model == "mlp":
-            model = model | {"hidden": self.hidden}
+        if model.get("name") == "mlp":
+            model = {"hidden": self.hidden} | model
         optimizer = {"name": "adam", "lr": self.lr, "weight_decay": self.weight_decay}
         training = {
             "device": self.device,
@@ -177,14 +178,16 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
         return z
 
     def _checked(self, X: Any) -> Tensor:
-        """Return examples of the shape that was trained on."""
+        """Return examples of the shape that was trained on, images on the scale of those."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=_DTYPES, allow_nd=True)
         with _value_errors():
             x = _tensor(X)
         if x.shape[1:] != self.input_shape_:
             raise ValueError(f"an example of X is {tuple(x.shape[1:])}, in fit it was {tuple(self.input_shape_)}")
-        return x
+        if x.dtype == self._dtype:
+            return x
+        return x.float() / 255 if x.dtype == torch.uint8 else x * 255
 
     def _batches(self, x: Tensor) -> Iterator[Tensor]:
         for part in x.split(_AT_ONCE):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 IGNORE = -100  # an unknown label: torch's own default `ignore_index`
+LOWER_IS_BETTER = ("expected_calibration_error", "demographic_parity_gap", "equalised_odds_gap")  # among metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,11 @@ class DataSpec:
     def num_biases(self) -> int:
         """Number of bias values that make up the groups."""
         return len(self.bias_names)
+
+    @property
+    def bias_sizes(self) -> tuple[int, ...]:
+        """Number of values of each of several biases, of which num_bins is the largest; () for one bias."""
+        return tuple(len(one.values) for one in self.each_bias)
 
     @property
     def num_groups(self) -> int:

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Literal
 
-from lntl.console import counting, out
+from lntl.console import counting, tell
 from lntl.deploy.exporting import Format
 from lntl.deploy.exporting import export as export_to
-from lntl.deploy.inputs import read
+from lntl.deploy.inputs import Layout, read
 from lntl.deploy.loading import load
 from lntl.deploy.predicting import Prediction
 from lntl.errors import UserError
@@ -18,41 +18,40 @@ def predict(
     images: list[Path],
     table: Path,
     *,
-    column: str | None,
+    layout: Layout,
     features: Path | None,
     on_error: Literal["stop", "skip"],
     device: str | None,
+    trust: list[str],
 ) -> None:
     """Write the predictions of images into a table; name the images that were left out."""
     for path in (table, features):
         if path is not None and path.resolve() in [image.resolve() for image in images]:
             raise UserError(f"{path}: is to be read and written; name another file to write")
-    given = read(images, column)
+    classifier = load(run, device or "auto", trust)
+    given = read(images, classifier.described.get("data", {}), layout)
     with counting("images", len(given.names)) as advance:
-        prediction = Prediction(load(run, device or "auto"), given, on_error, advance)
+        prediction = Prediction(classifier, given, on_error, advance)
         prediction.write(table, features)
-    out.print(f"{len(prediction.places)} predictions", highlight=False)
+    tell(f"{len(prediction.places)} predictions")
     for path in filter(None, (table, features)):
-        out.print(f"  {path}", soft_wrap=True, highlight=False)
+        tell(f"  {path}")
     if prediction.unreadable:
-        out.print(f"{len(prediction.unreadable)} images cannot be read and are left out:", style="yellow")
+        tell(f"{len(prediction.unreadable)} images cannot be read and are left out:", style="yellow")
     for line in prediction.unreadable:
-        out.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
+        tell(f"  {line}")
 
 
-def export(run: Path, kind: Format, path: Path) -> None:
+def export(run: Path, kind: Format, path: Path, trust: list[str]) -> None:
     """Export a run's classifier; tell how near it is to the original."""
-    check = export_to(run, kind, path)
-    out.print(
+    check = export_to(run, kind, path, trust)
+    tell(
         f"{kind}: probabilities differ from the original by at most {check.difference:.1e}, over {check.n} "
-        f"{check.origin}",
-        soft_wrap=True,
-        highlight=False,
-        markup=False,
+        f"{check.origin}"
     )
-    out.print(f"  {path}", soft_wrap=True, highlight=False)
+    tell(f"  {path}")
 
 
 def card(run: Path) -> None:
     """Write the model card of a run."""
-    out.print(f"  {write_card(run)}", soft_wrap=True, highlight=False)
+    tell(f"  {write_card(run)}")

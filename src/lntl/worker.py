@@ -6,14 +6,23 @@ import sys
 import threading
 
 from lntl.cli import guarded
+from lntl.errors import DeadEndError
 
 
 def main(config: str, split: str) -> None:
     """Train and score; where the process that started this one is gone, stop as after SIGTERM: saved, to be resumed."""
     from lntl import commands
+    from lntl.experiment.benchmark import DEAD_END
+
+    def make() -> None:
+        try:
+            commands.make(config, split)
+        except DeadEndError as error:
+            print(f"Error: {error}", file=sys.stderr)
+            raise SystemExit(DEAD_END) from None
 
     threading.Thread(target=_stop_with_the_parent, daemon=True).start()
-    guarded(lambda: commands.make(config, split), debug=False)
+    guarded(make, debug=False)
 
 
 def _stop_with_the_parent() -> None:

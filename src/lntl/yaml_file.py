@@ -1,24 +1,31 @@
 """Read YAML the way a configuration means it: 1e-3 is a number, a key given twice is an error."""
 
 import re
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.constructor import ConstructorError
 
 from lntl.errors import UserError
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that knows 1e-3 as a number and refuses duplicate keys."""
+    """SafeLoader that knows 1e-3 as a number, and refuses duplicate keys and dates that are none."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        keys = [(key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         for key in keys:
             if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
+                raise ConstructorError(None, None, f"key {key[1]!r} is given twice", node.start_mark)
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:
+            raise ConstructorError(None, None, f"{error}; a text stands in quotes", node.start_mark) from error
 
 
 class _Dumper(yaml.SafeDumper):

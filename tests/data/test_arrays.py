@@ -110,6 +110,22 @@ def test_names_of_integers_keep_their_order(write: Write) -> None:
         build(write(y_names=np.array(["owl", "cat"])))
 
 
+def test_the_signs_are_labels(write: Write) -> None:
+    """-1 stands for a missing value, but not where -1 and 1 are all there is."""
+    data = build(write(y=np.where(np.arange(N) % 2, 1, -1), bias=np.where(np.arange(N) % 3, 1, -1)))
+    assert (data.spec.class_names, data.spec.bias_names, data.notes) == (("-1", "1"), ("-1", "1"), [])
+
+
+@pytest.mark.parametrize("missing", ["", " ", "NA", "nan ", "NaN"])
+def test_texts_are_read_as_those_of_tables(write: Write, missing: str) -> None:
+    texts = np.array(["s", "s ", "10", "9", missing])[np.arange(N) % 5]
+    data = build(write(bias=texts))
+    assert data.spec.bias_names == ("10", "9", "s")
+    assert data.notes == ["20.0% of the rows have no bias"]
+    numbers = build(write(bias=np.array(["10", "9"])[np.arange(N) % 2]))
+    assert numbers.spec.bias_names == ("9", "10")
+
+
 def test_missing_biases_and_several(write: Write) -> None:
     k = np.arange(N)
     both = np.stack([k // 3 % 2, np.where(k < 9, -1, k % 2)], axis=1)
@@ -152,7 +168,10 @@ def test_wrong_rows_are_named_or_left_out(write: Write) -> None:
     path = write(x=x, y=y)
     with pytest.raises(UserError, match="2 of 90 rows are wrong") as caught:
         build(path)
-    assert str(caught.value).splitlines()[1:] == ["  row 5: y is empty", "  row 7: x is not finite"]
+    assert str(caught.value).splitlines()[1:] == [
+        "  row 5: y is missing (-1, unless 1 is all there is beside it; -100; NaN; NA)",
+        "  row 7: x is not finite",
+    ]
     data = build(path, on_error="skip", normalise="none")
     split = data.splits["train"]
     kept = [k for k in range(N) if k not in (5, 7)]

@@ -122,6 +122,8 @@ def test_32_bits_are_read_where_they_hold_16_and_refused_where_they_hold_more(tm
     assert decode(saved(tmp_path / "a.tif", values), 16, "crop")[-1, -1].tolist() == [255] * 3
     with pytest.raises(UnreadableImageError, match=r"a\.tif: its pixels go from 0 to 131070, and only integers of"):
         decode(saved(tmp_path / "a.tif", values * 2), 16, "crop")
+    with pytest.raises(UnreadableImageError, match=r"integers of 32 bits up to 255, and only"):
+        decode(saved(tmp_path / "a.tif", values // 257 * 200 // 255), 16, "crop")
     with pytest.raises(UnreadableImageError, match=r"floating-point numbers of unknown range"):
         decode(saved(tmp_path / "a.tif", values.astype(np.float32)), 16, "crop")
 

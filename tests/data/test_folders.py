@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lntl.data.folders import Folders
+from lntl.data.folders import Folders, image_files
 from lntl.errors import UserError
 
 CELLS = [(s, y, b) for s in ("train", "val", "test") for y in ("cat", "dog") for b in ("day", "night")]
@@ -92,3 +92,32 @@ def test_a_folder_without_images(tmp_path: Path) -> None:
 def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Folders.Config.model_validate({"root": "."} | settings)
+
+
+def test_links_to_folders_are_followed_but_never_back(root: Path, tmp_path: Path) -> None:
+    (root / "train/cat").rename(tmp_path / "cats")
+    (root / "train/cat").symlink_to(tmp_path / "cats")
+    before = image_files(root)
+    (tmp_path / "cats/day/back").symlink_to(tmp_path / "cats")
+    (root / "train/dog/night/round").symlink_to(root / "train")
+    assert image_files(root) == before
+    assert "train/cat/day/0.PNG" in before
+    (root / "train/eel").symlink_to(root / "train/cat")
+    assert build(root).spec.class_names == ("cat", "dog", "eel")
+
+
+def test_links_and_folders_that_cannot_be_read_are_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "train/eel").symlink_to(root / "nowhere")
+    with pytest.raises(UserError, match=r"train/eel: cannot read it: No such file or directory; mend it"):
+        build(root)
+    (root / "train/eel").unlink()
+    (root / "train/cat/day/2.png").symlink_to(root / "nowhere.png")
+    with pytest.raises(UserError, match=r"train/cat/day/2\.png: missing file"):
+        build(root)
+
+    def forbidden(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("lntl.data.folders.os.scandir", forbidden)
+    with pytest.raises(UserError, match=r"data: cannot read it: Permission denied"):
+        build(root)

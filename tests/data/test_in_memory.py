@@ -67,6 +67,8 @@ NAMES = {
     "floats": (np.array([10, 2, np.nan, 10]), ["bias"], ("2", "10"), [1, 0, IGNORE, 1]),
     "nullable": (pd.Series([10, 2, None, 10], dtype="Int64", name="age"), ["age"], ("2", "10"), [1, 0, IGNORE, 1]),
     "booleans": ([True, False, None, True], ["bias"], ("False", "True"), [1, 0, IGNORE, 1]),
+    "signs": (np.array([1, -1, IGNORE, 1]), ["bias"], ("-1", "1"), [1, 0, IGNORE, 1]),
+    "missing texts": (["b", "a", " nan", "b "], ["bias"], ("a", "b"), [1, 0, IGNORE, 1]),
     "frame": (pd.DataFrame({"sky": ["b", "a", "", "b"]}), ["sky"], ("a", "b"), [1, 0, IGNORE, 1]),
     "several": ([["b", "b"], ["a", "b"], ["", "a"], ["b", "a"]], ["bias 0", "bias 1"], ("a", "b"), [1, 0, IGNORE, 1]),
 }  # fmt: skip

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lntl.data.labels import MAX_VALUES, Column, aligned, binned, categories, combine, features
+from lntl.data.labels import MAX_VALUES, Column, aligned, binned, categories, check_spelling, combine, features
 from lntl.errors import UserError
 from lntl.types import IGNORE
 
@@ -55,6 +55,27 @@ def test_numbers_of_a_column_and_what_is_none() -> None:
     assert wrong.tolist() == [False, False, True, True, False]
 
 
+@pytest.mark.parametrize(
+    ("texts", "twice"),
+    [
+        (["1", "2", "01"], "'01' and '1'"),
+        (["1.0", "1", "2"], "'1' and '1.0'"),
+        (["1", "01", "x"], None),
+        (["12345678901234567", "12345678901234568"], None),
+        (["1", "2", "inf"], None),
+    ],
+)
+def test_one_number_in_two_spellings_is_told(texts: list[str], twice: str | None) -> None:
+    """Only where all values are numbers: else they are texts."""
+    if twice is None:
+        check_spelling(column("n", texts))
+        combine([column("n", texts)])
+        return
+    for check in (check_spelling, lambda one: combine([one])):
+        with pytest.raises(UserError, match=f"n: {twice} are one number in two spellings; choose one"):
+            check(column("n", texts))
+
+
 # --- bins ---
 
 
@@ -93,6 +114,25 @@ def test_ranks_are_the_share_below_and_half_of_the_equal() -> None:
     ]
     assert rank is not None
     np.testing.assert_allclose(rank, expected)
+
+
+@pytest.mark.parametrize(
+    ("edges", "names"),
+    [
+        ([30, 40.0], ("n below 30", "n 30 to 40", "n from 40")),
+        ([0.123456, 0.2], ("n below 0.1235", "n 0.1235 to 0.2", "n from 0.2")),
+        ([20230101, 20230215], ("n below 20230101", "n 20230101 to 20230215", "n from 20230215")),
+        ([12345.678, 20000], ("n below 12346", "n 12346 to 20000", "n from 20000")),
+        ([1.00001, 1.00002], ("n below 1.00001", "n 1.00001 to 1.00002", "n from 1.00002")),
+        ([-1e300, 1e300], ("n below -1e+300", "n -1e+300 to 1e+300", "n from 1e+300")),
+        ([0.1, 0.1 + 2**-54], ("n below 0.1", "n 0.1 to 0.1000000000000001", "n from 0.1000000000000001")),
+    ],
+)
+def test_bins_have_names_of_their_own(edges: list[float], names: tuple[str, ...]) -> None:
+    number = np.array([edges[0] - max(abs(edges[0]), 1), *edges])
+    c = binned("n", number, edges=edges)
+    assert c.values[: len(names)] == names
+    assert len(set(c.values)) == len(c.values) == len(edges) + 1
 
 
 # --- several biases ---

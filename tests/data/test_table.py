@@ -233,8 +233,9 @@ def test_what_no_row_can_mend(write: Write, changes: Any, settings: dict[str, An
 
 def test_files_that_are_no_table(tmp_path: Path) -> None:
     assert "cannot read it: No such file" in fault(tmp_path / "none.csv")[0]
-    (tmp_path / "a.csv").write_bytes("image,label,sky\nä,b,c\n".encode("latin1"))
-    assert "not UTF-8 (invalid continuation byte at byte 16); save it as CSV UTF-8" in fault(tmp_path / "a.csv")[0]
+    lines = ["image,label,sky", *["a,b,c"] * 5000, "ä,b,c", "a,b,c"]
+    (tmp_path / "a.csv").write_bytes("\n".join(lines).encode("latin1"))
+    assert "line 5002 is not UTF-8 (invalid continuation byte); save it as CSV UTF-8" in fault(tmp_path / "a.csv")[0]
     (tmp_path / "b.csv").write_bytes(b"")
     assert "it is empty, or its first line is" in fault(tmp_path / "b.csv")[0]
 
@@ -264,6 +265,14 @@ def test_settings_of_a_bias_are_checked(bias: Any, message: str) -> None:
 
 
 # --- Parquet ---
+
+
+def test_a_label_that_is_a_number_is_asked_about(write: Write) -> None:
+    """It is not told value by value."""
+    message = fault(write(), label="age")[0]
+    assert re.search(
+        r"no training row has age \d+(, \d+){9} and \d+ more of the 60 values; is age a number or", message
+    )
 
 
 def test_parquet_needs_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,3 +385,25 @@ def test_many_rows_are_read_in_chunks(tmp_path: Path) -> None:
         assert split.bias[:, 0].tolist() == sky[split.row.numpy()].tolist()
     age_bin = torch.cat([split.bias[:, 1] for split in data.splits.values()])
     assert torch.bincount(age_bin).tolist() == pytest.approx([n / 4] * 4, abs=1)
+
+
+def test_one_number_in_two_spellings_is_told_but_not_of_numbers_in_bins(write: Write) -> None:
+    path = write({0: {"age": "01"}, 1: {"age": "2.0"}, 2: {"age": "2"}, 3: {"home": "1"}})
+    for settings in ({"label": "age"}, {"bias": "age"}):
+        with pytest.raises(UserError, match=r"table .*pets\.csv: age: '2' and '2.0' are one number in two spellings"):
+            build(path, **settings)
+    build(path, bias={"column": "age", "bins": 2})
+    with pytest.raises(UserError, match=r"age: '2' and '2.0' are one number"):
+        build(path, group_id="age")
+
+
+@pytest.mark.parametrize("name", ["pets/\0.png", "pe\0ts/00.png"])
+def test_a_nul_in_a_name_is_a_missing_file(write: Write, name: str) -> None:
+    for check in ("exist", "read"):
+        assert fault(write({3: {"image": name}}), check=check)[1].startswith("  line 5: missing file")
+
+
+def test_parquet_columns_of_lists_are_told(write: Write) -> None:
+    lists = parquet(write(), sky=pa.array([[k % 2] for k in range(N)]))
+    assert "pets.parquet: sky holds list<" in fault(lists)[0]
+    assert fault(lists)[0].endswith("; a column holds texts or numbers")

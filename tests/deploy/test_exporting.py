@@ -156,6 +156,7 @@ def test_a_model_that_cannot_be_traced(used: Used, tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("run", "kind", "out", "says"),
     [
+        ("vectors", "onnx", "", "is a folder; name a file to write"),
         ("vectors", "onnx", "no/m.onnx", "there is no folder .*no; make it, or name another file"),
         ("vectors", "safetensors", "m.bin", r"m\.bin: give it the suffix \.safetensors"),
         (".", "onnx", "m.onnx", "no checkpoint lies in its checkpoints/"),

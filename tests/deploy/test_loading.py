@@ -1,5 +1,6 @@
 """`lntl.load`: the classifier says what `lntl eval` kept, without the data, from a run, a checkpoint or an export."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -9,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_runs
 import torch
 from used_runs import DATA, elsewhere
 
 import lntl
 from lntl import config as configuration
 from lntl import plugins
+from lntl.deploy import exporting
 from lntl.deploy.loading import load
 from lntl.errors import UserError
 from lntl.experiment.opened import load_networks, open_checkpoint
@@ -111,7 +114,7 @@ def test_a_data_set_without_a_transform_is_given_x_itself(raw_config: Callable[.
         (".", r"no checkpoint lies in its checkpoints/; is it a run folder"),
         ("gone.safetensors", r"gone\.safetensors: there is no such file; write one with lntl export"),
         ("noise.safetensors", r"noise\.safetensors: not a readable \.safetensors file"),
-        ("bare.safetensors", r"its metadata lack class_names, model, spec, transform; write one"),
+        ("bare.safetensors", r"its metadata do not tell class_names, model, spec, transform; write one"),
         ("old.pth", r"old\.pth: written by a version of lntl whose checkpoints do not say what their data look like"),
         ("other.pth", r"other\.pth: the model it describes cannot be built: Extra inputs are not permitted"),
         ("wrong.pth", r"wrong\.pth: its weights do not fit the configured networks"),
@@ -137,6 +140,113 @@ def test_what_cannot_be_loaded(
     with pytest.raises(UserError, match=says) as error:
         load(path)
     assert "\n" not in str(error.value)
+
+
+def without(name: str) -> Callable[[Any], Any]:
+    return lambda described: {key: value for key, value in described.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "change", "says"),
+    [
+        ("vectors", "class_names", lambda _: "no JSON", "its metadata do not tell class_names; write one"),
+        ("vectors", "model", lambda _: ["mlp"], "its metadata do not tell model; write one"),
+        ("vectors", "model", lambda model: model | {"name": ["mlp"]}, r"m\.safetensors: .* is not one of models; "),
+        ("vectors", "model", without("name"), "its weights do not fit the configured networks"),
+        ("vectors", "spec", without("num_bins"), "the data that it tells of are none: Field required"),
+        ("vectors", "class_names", lambda names: names[:1], r"is damaged \(1 names of 3 classes\); export or train"),
+        ("vectors", "transform", without("std"), r"what it tells of its data is damaged \('std'\); export or train"),
+        ("images", "transform", lambda t: t | {"mean": [1, 2]}, "what it tells of its data is damaged"),
+        ("images", "transform", lambda t: t | {"mean": [1, 2, 3]}, r"damaged \(mean and std of other images\)"),
+        ("images", "transform", lambda t: t | {"shape": [1, 9, 9]}, r"damaged \(images: .* do not fit the network"),
+        ("table", "transform", without("normalise"), r"what it tells of its data is damaged \('normalise'\)"),
+        ("table", "transform", lambda t: t | {"size": "16"}, "what it tells of its data is damaged"),
+    ],
+)
+def test_an_export_that_is_damaged_is_a_sentence(
+    used: Used, tmp_path: Path, kind: str, name: str, change: Callable[[Any], Any], says: str
+) -> None:
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    path = tmp_path / "m.safetensors"
+    exporting.export(used(kind), "safetensors", path)
+    with safe_open(path, framework="pt") as file:
+        texts = file.metadata()
+    changed = change(json.loads(texts[name]))
+    save_file(load_file(path), path, texts | {name: changed if isinstance(changed, str) else json.dumps(changed)})
+    with pytest.raises(UserError, match=says) as error:
+        load(path)
+    assert "\n" not in str(error.value)
+    assert "m.safetensors: " in str(error.value)
+
+
+@pytest.fixture
+def foreign(used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run of somebody else's, foreign/, whose model, methods and bias are in a module that tells when it runs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "boom", raising=False)
+    Path("boom.py").write_text("from pathlib import Path\nPath('ran').touch()\nfrom lntl.models.mlp import MLP as M\n")
+    shutil.copytree(used("vectors"), "foreign")
+    path = Path("foreign/checkpoints/best_model.pth")
+    content = torch.load(path, weights_only=True)
+    content["config"]["model"]["name"] = "boom.M"
+    content["config"]["data"]["bias"] = [{"from": "boom.tone", "bins": 2}]
+    content["config"]["training"]["phases"][0]["method"] = "boom.Method"
+    torch.save(content, path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["run", "checkpoint", "export"])
+def test_a_file_runs_no_code_that_is_not_trusted(foreign: Path, kind: str) -> None:
+    path = {"run": foreign.parents[1], "checkpoint": foreign, "export": Path("m.safetensors")}[kind]
+    x = np.zeros((3, 7))
+    np.savez("v.npz", x=x)
+    predict = ("predict", str(path), "v.npz", "--out", "p.csv")
+    command = ("export", str(foreign), "--format", "safetensors", "--out", "m.safetensors")
+    if kind == "export":
+        assert tiny_runs.lntl(*command, "--trust", "boom") == 0
+        del sys.modules["boom"]
+        Path("ran").unlink()
+    with pytest.raises(
+        UserError, match=r"it names boom\.M, and importing boom runs its code.*trust='boom'.*--trust boom"
+    ):
+        lntl.load(path)
+    with pytest.raises(UserError, match="importing boom"):
+        lntl.load(path, trust="boomerang")
+    assert tiny_runs.lntl(*predict) == 2
+    assert tiny_runs.lntl(*command) == 2
+    assert not Path("ran").exists()
+    assert tiny_runs.lntl(*predict, "--trust", "boom") == 0
+    assert Path("ran").exists()
+    del sys.modules["boom"]
+    expected = lntl.load(path, trust=["boom"]).predict(x)
+    assert torch.equal(lntl.load(path).predict(x), expected)  # imported already
+
+
+def test_the_data_of_a_file_run_no_code_that_is_not_trusted(foreign: Path) -> None:
+    content = torch.load(foreign, weights_only=True)
+    content["config"]["model"]["name"] = "mlp"
+    bias = content["config"]["data"]["bias"]
+    for form in (bias, bias[0]):
+        content["config"]["data"]["bias"] = form
+        torch.save(content, foreign)
+        told = exporting.export(foreign, "safetensors", Path("m.safetensors")).origin
+        assert "random images (the data cannot be read: " in told
+        assert "best_model.pth: it names boom.tone, and importing boom runs its code" in told
+    content["config"]["data"]["name"] = "boom.Data"
+    torch.save(content, foreign)
+    assert "it names boom.Data" in exporting.export(foreign, "safetensors", Path("m.safetensors")).origin
+    assert not Path("ran").exists()
+
+
+def test_the_commands_on_a_run_of_ones_own_ask_for_no_trust(
+    used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = elsewhere(used("floats"), tmp_path)
+    monkeypatch.delitem(sys.modules, "tiny_networks")
+    assert tiny_runs.lntl("eval", str(run)) == 0
 
 
 def test_a_device_that_is_not_there(used: Used) -> None:

@@ -1,20 +1,24 @@
 """`lntl predict`: a row an image in the order given, whole files or none, and every unreadable image by name."""
 
 import csv
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from tiny_runs import lntl, tree
 
+from lntl import config as configuration
 from lntl.deploy import predicting
 from lntl.deploy.inputs import Inputs, read
 from lntl.deploy.loading import Classifier, load
 from lntl.deploy.predicting import Prediction
 from lntl.errors import UserError
+from lntl.experiment.run import start
 
 Used = Callable[[str], Path]
 Capture = pytest.CaptureFixture[str]
@@ -28,6 +32,19 @@ def pets(used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copy(run.parents[1] / "pets.csv", tmp_path)
     monkeypatch.chdir(tmp_path)
     return run
+
+
+@pytest.fixture
+def trained(raw_config: Callable[..., dict[str, Any]]) -> Callable[[dict[str, Any]], Path]:
+    """A function from a section `data` to the folder of a run of an MLP on it, one epoch long."""
+
+    def train(data: dict[str, Any]) -> Path:
+        raw = raw_config("erm", project={"experiment_name": data["name"]}, model={"name": "mlp"})
+        run = start(configuration.validate(raw | {"data": data}, "test"), overwrite=True)
+        list(run.train())
+        return run.folder.path
+
+    return train
 
 
 def rows(path: str | Path) -> list[dict[str, str]]:
@@ -70,11 +87,85 @@ def test_an_npz_of_vectors_or_images(used: Used, tmp_path: Path, monkeypatch: py
         assert [row["path"] for row in rows("p.csv")] == [f"a.npz[{row}]" for row in range(60)]
 
 
+@pytest.mark.parametrize("kind", ["vectors", "floats"])
+def test_numbers_that_are_not_finite_are_unreadable(
+    used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(predicting, "AT_ONCE", 4)
+    with np.load(used(kind).parents[1] / f"{kind}.npz") as arrays:
+        x = arrays["x"]
+    whole = load(used(kind)).predict(x)
+    for row, value in ((3, np.nan), (7, np.inf), (8, -np.inf)):
+        x[row].flat[0] = value
+    x[9] = np.nan
+    np.savez("a.npz", x=x)
+    assert lntl("predict", str(used(kind)), "a.npz", "--out", "p.csv") == 2
+    told = capsys.readouterr().err
+    assert "4 of 60 images cannot be read, so nothing is written" in told
+    assert "\n  a.npz[7]: is not finite" in told
+    assert lntl("predict", str(used(kind)), "a.npz", "--out", "p.csv", "--on-error", "skip") == 0
+    kept = [k for k in range(60) if k not in (3, 7, 8, 9)]
+    assert [row["path"] for row in rows("p.csv")] == [f"a.npz[{k}]" for k in kept]
+    torch.testing.assert_close(probabilities("p.csv"), whole[kept], atol=1e-6, rtol=0)
+    with pytest.raises(UserError, match="image 3: is not finite"):
+        load(used(kind)).predict(x)
+
+
+@pytest.mark.usefixtures("pets")
+def test_the_column_is_the_runs_own_where_none_is_named(trained: Callable[..., Path]) -> None:
+    """An array of grey images (n, H, W) called `scan`, and a table whose paths stand in `file`."""
+    random, y = np.random.default_rng(0), np.arange(60) % 3
+    scans = random.integers(0, 256, (60, 8, 8), dtype=np.uint8)
+    np.savez("scans.npz", scan=scans, y=y, bias=y // 2)
+    run = trained({"name": "arrays", "path": "scans.npz", "x": "scan"})
+    assert lntl("predict", str(run), "scans.npz", "--out", "p.csv") == 0
+    model = load(run)
+    shown = [[float(value) for name, value in row.items() if name.startswith("p_")] for row in rows("p.csv")]
+    torch.testing.assert_close(torch.tensor(shown), model.predict(scans), atol=1e-6, rtol=0)
+    for same in (scans[:, None], scans[..., None], (scans / 255).astype(np.float32)):
+        torch.testing.assert_close(model.predict(same), model.predict(scans))
+
+
+@pytest.mark.usefixtures("pets")
+def test_a_table_is_read_as_the_runs_own(trained: Callable[..., Path]) -> None:
+    Path("lists").mkdir()
+    Path("lists/named.csv").write_text(Path("pets.csv").read_text().replace("image,", "file,", 1).replace(",", ";"))
+    own = {"path": "lists/named.csv", "image": "file", "bias": "sky", "size": 16, "root": ".", "delimiter": ";"}
+    run = trained({"name": "table"} | own)
+    assert lntl("predict", str(run), "lists/named.csv", "--out", "p.csv") == 0
+    assert len(rows("p.csv")) == 60
+    Path("elsewhere.csv").write_text("image|n\n02.png|1\n")
+    options = ("--column", "image", "--delimiter", "|", "--root", "pets")
+    assert lntl("predict", str(run), "elsewhere.csv", *options, "--out", "q.csv") == 0
+    assert [row["path"] for row in rows("q.csv")] == ["pets/02.png"]
+    assert rows("q.csv")[0]["prediction"] == rows("p.csv")[2]["prediction"]
+
+
 def break_images() -> None:
     """Leave three images that cannot be read."""
     Path("pets/00.png").write_bytes(b"")
     Path("pets/more/31.png").write_bytes(Path("pets/more/31.png").read_bytes()[:200])
     Path("pets/58.png").unlink()
+
+
+def test_brackets_in_a_path_are_told(pets: Path, capsys: Capture) -> None:
+    Path("d[old]").mkdir()
+    assert lntl("predict", str(pets), "pets/02.png", "--out", "d[old]/p.csv") == 0
+    assert capsys.readouterr().out == "1 predictions\n  d[old]/p.csv\n"
+
+
+def test_names_that_are_not_utf_8_stay_as_they_are(pets: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    Path("named").mkdir()
+    for name in (b"named/caf\xe9.png", b"named/th\xe9.png"):
+        shutil.copy("pets/02.png", os.fsdecode(name))
+    Path(os.fsdecode(b"named/th\xe9.png")).write_bytes(b"")
+    command = ("predict", str(pets), "named", "--out", "p.csv", "--features", "z.npz", "--on-error", "skip")
+    assert lntl(*command) == 0
+    assert Path("p.csv").read_bytes().splitlines()[1].startswith(b"named/caf\xe9.png,")
+    with np.load("z.npz") as z:
+        assert z["path"].tolist() == [os.fsdecode(b"named/caf\xe9.png")]
+    assert "th\\udce9.png: an empty file" in capfd.readouterr().out
 
 
 def test_unreadable_images_stop_before_anything_is_written(pets: Path, capsys: Capture) -> None:
@@ -122,7 +213,7 @@ def test_after_the_first_fault_nothing_is_computed(pets: Path) -> None:
     classifier, counted = load(pets), []
     classifier.f.register_forward_hook(lambda *_: counted.append(1))
     told: list[int] = []
-    prediction = Prediction(classifier, read([Path("pets.csv")], None), tell=told.append)
+    prediction = Prediction(classifier, read([Path("pets.csv")], {}), tell=told.append)
     with pytest.raises(UserError, match="3 of 60"):
         prediction.write(Path("p.csv"))
     assert counted == []
@@ -150,19 +241,32 @@ def test_existing_predictions_are_replaced_only_by_whole_ones(pets: Path, monkey
         (["empty"], "empty: no image file (.jpg,"),
         (["pets.csv", "--column", "imaeg"], "no column 'imaeg'; did you mean 'image'?"),
         (["pets.csv", "--column", "imaeg"], "the column of the paths is named by --column, here 'imaeg'"),
+        (["semi.csv"], "at ','; name what stands between its fields by --delimiter"),
+        (["semi.csv", "--delimiter", ";;"], "--delimiter ;;: give one character"),
+        (["pets.csv", "--root", "gone"], "pets.csv: there is no folder gone of its images; name theirs by --root"),
+        (["text.npz"], "text.npz: not a readable .npz file of plain arrays (no .npz archive); name one"),
+        (["gone.npz"], "gone.npz: there is no such file; name an .npz file"),
         (["v.npz", "pets"], "an .npz file is predicted alone"),
         (["v.npz", "--column", "y"], "v.npz: no array 'y'; valid: x"),
+        (["v.npz", "--column", "y"], "the array is named by --column, here 'y'"),
         (["v.npz"], "images: float64 (2, 7) do not fit the network, which takes (N, 3, 16, 16); give paths"),
         (["pets.csv", "--out", "pets.csv"], "pets.csv: is to be read and written; name another file"),
         (["pets", "--out", "no/p.csv"], "no/p.csv: there is no folder no; make it, or name another file"),
+        (["pets", "--out", "empty"], "empty: is a folder; name a file to write"),
+        (["pets", "--features", "./p.csv"], "p.csv: is to hold the predictions and the features; name a file for each"),
         (["pets", "--features", "no/z.npz"], "no/z.npz: there is no folder no"),
     ],
 )
-def test_bad_arguments(pets: Path, capsys: Capture, arguments: list[str], says: str) -> None:
+def test_bad_arguments(
+    pets: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
+) -> None:
     Path("empty").mkdir()
     np.savez("v.npz", x=np.zeros((2, 7)))
+    Path("semi.csv").write_text("image;label\npets/02.png;cat\n")
+    Path("text.npz").write_text("text")
     out = [] if "--out" in arguments else ["--out", "p.csv"]
     before = tree(Path())
+    monkeypatch.setattr(Prediction, "_batches", None)  # nothing is predicted first
     assert lntl("predict", str(pets), *arguments, *out) == 2
     assert says in capsys.readouterr().err
     assert tree(Path()) == before

@@ -19,7 +19,7 @@ from lntl.evaluation import metrics
 from lntl.evaluation.metrics import compute
 from lntl.evaluation.predict import Predictions
 from lntl.evaluation.tally import tally
-from lntl.types import IGNORE
+from lntl.types import IGNORE, LOWER_IS_BETTER
 
 TOLERANCE = 1e-9
 FEW = settings(max_examples=12)  # a frame of fairlearn takes tens of milliseconds, and it wants two images at least
@@ -205,7 +205,7 @@ def test_compute_gives_the_metrics_asked_for_in_their_order() -> None:
 
 def test_the_configuration_knows_every_metric() -> None:
     assert list(get_args(MetricName)) == list(metrics.METRICS)
-    assert set(metrics.LOWER_IS_BETTER) < set(metrics.METRICS)
+    assert set(LOWER_IS_BETTER) < set(metrics.METRICS)
 
 
 # --- images whose bias value is unknown ---

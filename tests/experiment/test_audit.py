@@ -210,6 +210,17 @@ def test_files_that_training_would_not_check_are_a_problem_whatever_on_error_say
     assert titles(found, "problem") == ["Images that cannot be read"]
 
 
+def test_where_no_image_can_be_read_they_are_named(table: Path, check: Callable[..., Audit]) -> None:
+    for row in rows():
+        (table / row["image"]).write_bytes(b"no image")
+    found = check(table, check="exist")
+    assert found.facts["duplicates"]["n"] == found.facts["duplicates"]["alike"]["pairs"] == 0
+    assert len(found.facts["unreadable"]) == N
+    assert titles(found, "problem") == ["Images that cannot be read"]
+    with pytest.raises(UserError, match="90 of 90 rows are wrong"):  # no row is left of which to tell anything
+        check(table, check="read")
+
+
 def test_without_images_no_file_is_opened(
     table: Path, check: Callable[..., Audit], monkeypatch: pytest.MonkeyPatch
 ) -> None:

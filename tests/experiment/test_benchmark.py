@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from tiny_runs import begin, ended, lntl, run, write_config
 
 from lntl.errors import Interrupted
 from lntl.experiment import plan as plans
-from lntl.experiment.benchmark import Benchmark
+from lntl.experiment.benchmark import DEAD_END, Benchmark
 from lntl.experiment.plan import Job
 from lntl.runs import results
+from lntl.runs.folder import RunFolder
 
 ERM = {"phases": [{"method": "erm", "epochs": 1}]}
 SUICIDE = '''
@@ -103,6 +105,17 @@ def test_a_line_says_what_where_and_how_well(bench: Benchmark, jobs: list[Job]) 
     assert (line["git_commit"], line["git_dirty"]) == ("0a1b", True)
     assert (line["epochs"], line["seconds"], line["hardware"]["runs_at_once"]) == (3, 0.3, 2)
     assert line["wall_seconds"] >= 0.3
+    assert "earlier" not in line
+
+
+def test_a_line_tells_where_the_parts_of_a_run_were_made(bench: Benchmark, jobs: list[Job]) -> None:
+    (script,) = (Path(part) for part in bench.command[1:])
+    script.write_text(script.read_text().replace("| {", '| {"resumed": [{"git_commit": "2c3d", "cores": 8}], ', 1))
+    list(bench.run(jobs[:1]))
+    (line,) = results.read(bench.results)
+    assert (line["git_commit"], line["git_dirty"], line["hardware"]["cores"]) == ("2c3d", False, 8)
+    assert line["hardware"].keys() == line["earlier"][0]["hardware"].keys() | {"runs_at_once"}
+    assert [(part["git_commit"], part["git_dirty"]) for part in line["earlier"]] == [("0a1b", True)]
 
 
 def test_what_has_a_line_is_not_run_again(bench: Benchmark, jobs: list[Job]) -> None:
@@ -121,6 +134,17 @@ def test_a_line_of_another_hash_name_or_seed_counts_for_nothing(bench: Benchmark
     assert [job.seed for job in bench.missing(jobs)] == [2, 3, 4, 5]
 
 
+def test_a_line_of_another_split_counts_for_nothing(bench: Benchmark, jobs: list[Job]) -> None:
+    list(bench.run(jobs[:2]))
+    lines = [{k: v for k, v in line.items() if k != "split"} for line in results.read(bench.results)]
+    bench.results.unlink()
+    for line, more in zip(lines, ({}, {"split": "val"}), strict=True):  # the first is of before there were splits
+        results.add(bench.results, line | more)
+    missing = [job.seed for job in bench.missing(jobs[:2])]
+    assert missing == [lines[1]["seed"]]
+    assert [job.seed for job in replace(bench, split="val").missing(jobs[:2])] == [lines[0]["seed"]]
+
+
 @pytest.mark.parametrize("keep", [False, True])
 def test_a_run_s_folder_goes_with_its_line_unless_it_is_kept(bench: Benchmark, jobs: list[Job], keep: bool) -> None:
     list(Benchmark(bench.results, bench.command, 2, keep_runs=keep).run(jobs[:1]))
@@ -135,12 +159,51 @@ def test_what_a_kill_left_of_a_finished_run_is_removed(bench: Benchmark, jobs: l
     assert not (bench.scratch / jobs[0].id).exists()
 
 
-def test_half_a_run_of_another_configuration_is_not_taken_up(bench: Benchmark, jobs: list[Job]) -> None:
-    half = bench.scratch / jobs[0].id
-    half.mkdir(parents=True)
-    (half / "stale").touch()
+def half_a_run(bench: Benchmark, job: Job) -> Path:
+    """Leave what a stopped run leaves; return its checkpoint."""
+    half = RunFolder(bench.scratch / job.id)
+    half.checkpoints.mkdir(parents=True)
+    half.last.touch()
+    return half.last
+
+
+def test_half_a_run_goes_on_though_its_configuration_is_written_in_another_way(
+    bench: Benchmark, jobs: list[Job]
+) -> None:
+    last = half_a_run(bench, jobs[0])
+    text = bench.scratch / f"{jobs[0].id}.yaml"
+    text.write_text("logging: {output_dir: elsewhere}\n")  # as from another working directory
     list(Benchmark(bench.results, bench.command, 2, keep_runs=True).run(jobs[:1]))
-    assert not (half / "stale").exists()
+    assert last.exists()
+    assert "elsewhere" not in text.read_text()
+
+
+@pytest.mark.parametrize(("code", "stays"), [(1, True), (2, True), (143, True), (DEAD_END, False)])
+def test_a_failed_run_begins_anew_only_where_it_cannot_go_on(
+    bench: Benchmark, jobs: list[Job], code: int, stays: bool
+) -> None:
+    """The disk may have been full, which is code 2."""
+    last = half_a_run(bench, jobs[0])
+    list(Benchmark(bench.results, [sys.executable, "-c", f"raise SystemExit({code})"], 1).run(jobs[:1]))
+    assert [line["exit_code"] for line in results.read(bench.results)] == [code]
+    assert last.exists()  # to be looked at, until the next call
+    stopped = [sys.executable, "-c", "raise SystemExit(130)"]
+    with pytest.raises(Interrupted):
+        list(Benchmark(bench.results, stopped, 1).run(jobs[:1]))
+    assert last.exists() is stays
+    last.parent.mkdir(parents=True, exist_ok=True)
+    last.touch()  # of the run made anew, which was stopped
+    list(Benchmark(bench.results, bench.command, 2, keep_runs=True).run(jobs[:1]))
+    assert last.exists()
+
+
+def test_a_worker_that_was_told_to_stop_has_not_failed(bench: Benchmark, jobs: list[Job]) -> None:
+    last = half_a_run(bench, jobs[0])
+    with pytest.raises(Interrupted, match="2 runs are not done"):
+        list(Benchmark(bench.results, [sys.executable, "-c", "raise SystemExit(130)"], 1).run(jobs[:2]))
+    assert results.read(bench.results) == []
+    list(Benchmark(bench.results, bench.command, 2, keep_runs=True).run(jobs[:1]))
+    assert last.exists()
 
 
 def test_stopped_on_request(bench: Benchmark, jobs: list[Job]) -> None:
@@ -178,6 +241,7 @@ def _see_suicide() -> None:
 def test_failing_runs_are_told_and_the_others_are_made(made: Path) -> None:
     lines = {line["name"]: line for line in results.read(made / "results.jsonl")}
     assert "the loss is not finite" in lines["diverges"]["error"]
+    assert lines["diverges"]["exit_code"] == DEAD_END
     assert lines["dies"]["error"] == "killed by SIGKILL; was there too little memory?"
     told = (made / "stderr").read_text().splitlines()[-2:]
     assert {text.partition(" seed=1: ")[0] for text in told} == {"failed: diverges", "failed: dies"}

@@ -10,9 +10,11 @@ import torch
 from lntl import config as configuration
 from lntl.config import Config
 from lntl.data.colored_mnist import ColoredMNIST
-from lntl.experiment import complete
+from lntl.experiment import complete, start
 from lntl.experiment.samples import LARGEST, PER_CLASS, small, write_samples
+from lntl.reporting.report.reading import read
 from lntl.runs.folder import RunFolder
+from lntl.types import Record
 
 
 @pytest.fixture
@@ -55,6 +57,19 @@ def test_a_configuration_that_cannot_be_used_is_told(run: RunFolder, text: str) 
 def test_data_without_pictures_are_told(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("lntl.data.colored_mnist.ColoredDigits.pixels")
     assert "no `pixels(index)`" in complete(run)[0]
+
+
+def test_a_run_that_has_no_best_checkpoint_is_evaluated_once_and_shown(make_config: Callable[..., Config]) -> None:
+    begun = start(make_config("erm", "lntl"))
+    next(step for step in begun.train() if isinstance(step, Record))  # the last phase is to come
+    assert complete(begun.folder) == []
+    evaluation = read(begun.folder.path).evaluation
+    assert evaluation is not None
+    assert evaluation.epoch == 1
+    kept = begun.folder.evaluation_of(begun.folder.last)
+    before = kept.stat().st_ino
+    assert complete(begun.folder) == []
+    assert kept.stat().st_ino == before  # not written anew
 
 
 def test_large_images_are_made_smaller() -> None:

@@ -11,7 +11,9 @@ from tiny_runs import ROOT, write_config
 
 from lntl.errors import UserError
 from lntl.experiment import plan as plans
+from lntl.experiment.benchmark import Benchmark
 from lntl.experiment.plan import Job
+from lntl.runs import results
 
 ROWS: list[dict[str, Any]] = [
     {"name": "erm", "config": "tiny.yaml", "grid": {"data.color_var": [0.02, 0.05], "training.ema": [0.9, None]}},
@@ -105,6 +107,30 @@ def test_a_setting_that_counts_changes_the_hash(write: Any, override: str) -> No
 )
 def test_a_setting_that_does_not_count_keeps_the_hash(write: Any, override: str) -> None:
     assert hash_with(write, override) == hash_with(write)
+
+
+@pytest.mark.parametrize(
+    ("grid", "told"),
+    [
+        (
+            {"data.color_var": [0.02, 0.03, 0.020]},
+            "erm data.color_var=0.02 seed=10 and erm data.color_var=0.02 seed=10",
+        ),
+        ({"evaluation.batch_size": [7, 8]}, "erm evaluation.batch_size=7 .* and erm evaluation.batch_size=8"),
+        ({"training.device": ["cpu", "auto"]}, "erm training.device=cpu .* and erm training.device=auto"),
+    ],
+)
+def test_two_cells_that_are_one_run_are_refused(write: Any, grid: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=rf"plan\.yaml: {told} .*are one run: .*; leave one"):
+        jobs(write(runs=[ROWS[0] | {"grid": grid}]))
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("benchmarks/*/*.yaml")), ids=lambda path: path.stem)
+def test_every_line_of_our_own_benchmarks_counts_as_done(path: Path) -> None:
+    plan = plans.read(path)
+    planned, bench = jobs(path), Benchmark(path.parent / plan.results, (), 1, split=plan.split)
+    lines = {results.key(line) for line in results.read(bench.results)}
+    assert {job.key for job in bench.missing(planned)} == {job.key for job in planned} - lines
 
 
 def test_seeds_share_a_hash_and_cells_do_not(write: Any) -> None:

@@ -207,6 +207,13 @@ def lists(path: Path) -> Path:
     return imdb_lists(path, list(people(20)))
 
 
+def test_attributes_are_named_once(tmp_path: Path) -> None:
+    source = celeba(tmp_path / "faces", "csv")
+    for names in (["Male", "Male"], ["Male"], ["Blond_Hair", "Male", "Male"]):
+        with pytest.raises(UserError, match="--attribute: name two or more that differ"):
+            celeba_maker.make(source, names)
+
+
 def nothing(path: Path) -> None:
     """Change nothing."""
 

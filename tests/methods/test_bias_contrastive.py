@@ -26,7 +26,7 @@ def test_the_contrast_is_that_of_the_formula(unknown: tuple[int, ...]) -> None:
     method = BiasContrastive(networks, BiasContrastive.Config(), SPEC)
     (objective,) = method.objectives(batch, 0.0)
     v = normalize(method.k(networks.f(batch.x))).double()
-    similar = (v @ v.T / 0.1).tolist()
+    similar = (v @ v.T / method.config.temperature).tolist()
     each = []
     for i in range(n):
         total = sum(math.exp(similar[i][a]) for a in range(n) if a != i)

@@ -17,7 +17,10 @@ MakeTrainer = Callable[..., Trainer]
 
 
 def method_of(make_trainer: MakeTrainer, model: str = "convnet", **settings: Any) -> Any:
-    return make_trainer({"method": "conditional_adversary", **settings}, model={"name": model}).method
+    """Return the method with an embedding that is no longer 0."""
+    method = make_trainer({"method": "conditional_adversary", **settings}, model={"name": model}).method
+    nn.init.normal_(method.class_embedding.weight)
+    return method
 
 
 def told(z: Tensor, embedding: nn.Embedding, y: Tensor) -> Tensor:
@@ -87,3 +90,16 @@ def test_h_told_y_knows_the_bias_that_y_tells(make_trainer: MakeTrainer, batch: 
             optimizer.step()
         losses.append(loss.item())
     assert losses[0] < 0.7 * losses[1]
+
+
+def test_it_begins_as_the_game_of_the_h_that_learnt_from_z_alone(make_trainer: MakeTrainer, batch: Batch) -> None:
+    method: Any = make_trainer({"method": "conditional_adversary"}).method.eval()
+    z = method.f(batch.x)
+    torch.testing.assert_close(method._judge(batch).eval()(z, batch.labelled), method.h.eval()(z, batch.labelled))
+
+
+def test_the_embedding_learns_at_the_rate_of_h(make_trainer: MakeTrainer) -> None:
+    phase = {"method": "conditional_adversary", "optimizer_fg": {"lr": 0.5}, "optimizer_h": {"lr": 0.25}}
+    (record,) = make_trainer(phase)
+    rates = {name: record.metrics[f"train/lr_{name}"] for name in ("f", "g", "h", "class_embedding")}
+    assert rates == {"f": 0.5, "g": 0.5, "h": 0.25, "class_embedding": 0.25}

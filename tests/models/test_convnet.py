@@ -1,5 +1,7 @@
 """The authors' network: shapes, sizes, and that our faster forms are the same function as theirs."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -65,3 +67,24 @@ def test_f_is_the_authors_function_with_relu_before_the_pool(digits: ColoredMNIS
     for train in (True, True, False):
         got, want = (outcome(f.train(train), x, weights) for f in (ours, theirs))
         torch.testing.assert_close(got, want)
+
+
+def test_split_last_is_the_same_network_cut_in_front_of_its_last_layer(digits: ColoredMNIST, batch: Batch) -> None:
+    torch.manual_seed(0)
+    late = ConvNet(digits.spec, ConvNet.Config(split="last")).eval()
+    early = net(digits).eval()
+    early.f.load_state_dict(late.f[0].state_dict())
+    early.g.load_state_dict({**late.f[1].state_dict(), **{f"6.{name}": p for name, p in late.g[0].named_parameters()}})
+    z = late.f(batch.x)
+    assert z.shape == (24, late.features) == (24, 64)
+    assert late.h(z).shape == (24, 8, 3, 14, 14)
+    torch.testing.assert_close(late.g(z), early.g(early.f(batch.x)))
+
+
+def test_it_sees_the_whole_of_an_image_that_is_no_square(digits: ColoredMNIST) -> None:
+    spec = replace(digits.spec, image_shape=(3, 48, 64))
+    networks = ConvNet(spec, ConvNet.Config(bias_head="pooled")).eval()
+    x = torch.randn(1, 3, 48, 64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(networks.g(networks.f(x)).square().sum(), x)
+    assert gradient.abs().amax(dim=(0, 1, 2)).min() > 0
+    assert gradient.abs().amax(dim=(0, 1, 3)).min() > 0

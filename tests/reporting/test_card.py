@@ -95,6 +95,15 @@ def test_several_biases_are_told_one_by_one(run: Path) -> None:
     assert "| a\\|b | images |" in text
 
 
+def test_a_model_of_ones_own_is_loaded_with_trust(run: Path) -> None:
+    path = run / "config.yaml"
+    path.write_text(path.read_text().replace("name: convnet", "name: my.nets.Net"))
+    text = write_card(run).read_text(encoding="utf-8")
+    assert f'lntl.load("{run}", trust="my.nets")  #' in text
+    assert "--out predictions.csv --trust my.nets\nlntl export" in text
+    assert text.endswith("--out model.onnx --trust my.nets\n```")
+
+
 def test_a_method_of_ones_own_is_named_and_not_run(tmp_path: Path) -> None:
     make_run(tmp_path / "own", method="nowhere.Mine")
     assert "1. nowhere.Mine, 4 epochs\n" in write_card(tmp_path / "own").read_text(encoding="utf-8")

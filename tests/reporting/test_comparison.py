@@ -22,6 +22,7 @@ from lntl.reporting import comparison_tables as tables
 from lntl.reporting import paper
 from lntl.reporting.comparison import Comparison, Planned, compare
 from lntl.reporting.comparison_figure import comparison_figure
+from lntl.types import LOWER_IS_BETTER
 
 VAR = "data.color_var"
 
@@ -214,6 +215,15 @@ def test_another_metric_has_no_published_rows_and_h_s_accuracy_no_best() -> None
         compare(LINES, metric="acuracy")
 
 
+@pytest.mark.parametrize("metric", LOWER_IS_BETTER)
+def test_of_errors_and_gaps_the_lowest_is_the_best(metric: str) -> None:
+    lines = [line(name, 1, None, None) | {"metrics": {metric: gap}} for name, gap in (("wide", 0.4), ("narrow", 0.1))]
+    table = compare(lines, metric=metric)
+    assert rows(tables.markdown(table))["narrow"] == ["**.1000**"]
+    assert tables.markdown(table).count("**") == 2
+    assert [text.get_text() for text in comparison_figure(table).axes[0].get_yticklabels()] == ["wide", "narrow"]
+
+
 def test_an_undefined_value_is_no_value() -> None:
     (row,) = compare([line("a", 1, None), line("a", 2, 0.5)]).ours
     assert row.cells[0.02].values == (0.5,)
@@ -232,6 +242,8 @@ CASES: dict[str, Comparison] = {
     "many": compare(
         [line(f"method_{i}", s, 0.9 + s / 100, v) for i in range(16) for s in (1, 2) for v in (0.02, 0.05)]
     ),
+    "money": compare([line("$1k_to_$2k", 1, 0.5, value) for value in (0.02, 0.05)]),
+    "money, no grid": compare([line("$1k_to_$2k", 1, 0.5, None)]),
     "all failed": compare([failure("a", 1), failure("a", 1, 0.05)]),
 }
 

@@ -132,6 +132,13 @@ def test_every_text_can_be_read(make: Callable[[], Figure]) -> None:
         assert not [other for other, where in found[:i] if box.overlaps(where)], text
 
 
+@pytest.mark.parametrize("make", FIGURES.values(), ids=FIGURES)
+def test_no_text_is_taken_for_a_formula(make: Callable[[], Figure]) -> None:
+    figure = make()
+    figure.axes[0].set_title("$1k_to_$2k")  # no formula that matplotlib could read
+    figure.savefig(BytesIO())
+
+
 def test_importing_it_starts_no_pyplot() -> None:
     code = "import sys, lntl.reporting.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -259,6 +266,13 @@ def test_probe_bars_group_by_place_and_draw_chance() -> None:
     assert [label.get_text() for label in axes.get_yticklabels()] == ["f, linear", "f, mlp", "pixels, linear"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [*PROBES, "chance: majority"]
     np.testing.assert_allclose(axes.lines[-1].get_xdata(), [10, 10])
+
+
+def test_a_probe_of_one_seed_has_no_error_bar() -> None:
+    rows = [{"layer": "f", "probe": "linear", "mean": 0.5, "std": std} for std in (None, 0.02)]
+    one, several = (figures.probe_bars({"run": [row]}, {}).axes[0] for row in rows)
+    assert (len(one.containers), len(several.containers)) == (1, 2)
+    assert texts(one) == ["50"]
 
 
 def test_embedding_shows_every_point_twice() -> None:

@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 from made_runs import make_run_of_two_biases
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 from tiny_runs import lntl
 
 from lntl.errors import UserError
+from lntl.reporting.card import write_card
+from lntl.reporting.figures import confusion_matrices
 from lntl.reporting.report import write_report
 from lntl.reporting.report.page import MOST_DRAWN
-from lntl.reporting.report.svg import Drawing
+from lntl.reporting.report.svg import Drawing, draw
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 PARTS = {
@@ -314,12 +316,30 @@ def test_on_a_test_set_that_has_the_bias_too_plain_training_does_not_win_by_its_
 
 
 @pytest.mark.usefixtures("quick")
-def test_an_old_evaluation_is_told(made: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "told"), [("probe", "the probe"), ("recoloring", "the recolouring")])
+def test_what_was_measured_on_another_epoch_is_told(made: Path, tmp_path: Path, name: str, told: str) -> None:
     run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
-    probe = json.loads((run / "probe.json").read_text()) | {"epoch": 2}
-    (run / "probe.json").write_text(json.dumps(probe))
+    found = json.loads((run / f"{name}.json").read_text()) | {"epoch": 2}
+    (run / f"{name}.json").write_text(json.dumps(found))
     warnings = written(write_report([run], tmp_path / "out").parent)[2]["runs"][0]["warnings"]
-    assert any("the probe is of epoch 2, the best checkpoint of epoch 7" in warning for warning in warnings)
+    assert any(f"{told} is of epoch 2, the best checkpoint of epoch 7" in warning for warning in warnings)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("std", [None, 0.0], ids=["today", "as earlier versions wrote it"])
+def test_probes_of_one_seed(made: Path, tmp_path: Path, std: float | None) -> None:
+    run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
+    probe = json.loads((run / "probe.json").read_text()) | {"seeds": [0]}
+    for row in (*probe["probes"], *probe["reference"]["erm"], *probe["reference"]["pixels"]):
+        row |= {"std": std, "values": [row["mean"]]}
+    (run / "probe.json").write_text(json.dumps(probe))
+    html, page, report, markdown = written(write_report([run], tmp_path / "out").parent)
+    check_whole(html, page)
+    leakage = next(n for n in report["runs"][0]["key_numbers"] if n["name"] == "leakage")
+    assert (leakage["run"]["low"], leakage["run"]["high"]) == (None, None)
+    for text in (markdown, write_card(run).read_text(encoding="utf-8")):
+        assert ("| not measured |" in text) == (std is None)
+        assert "None" not in text
 
 
 def test_names_from_the_run_are_text_and_not_html(made: Path, tmp_path: Path) -> None:
@@ -330,6 +350,13 @@ def test_names_from_the_run_are_text_and_not_html(made: Path, tmp_path: Path) ->
     check_whole(html, page)
     assert len(page.all("script")) == 1
     assert "$x$\\|" in markdown
+
+
+@pytest.mark.parametrize("name", [r"a\d", r"x\1y", r"\g<name>", "$1k_to_$2k"])
+def test_a_name_may_hold_any_sign(name: str) -> None:
+    drawing = draw(lambda: confusion_matrices({"run": [[1, 0], [0, 1]]}, [name, "b"]), "id", f"Taken for {name}.")
+    assert f'aria-label="{escape(f"Taken for {name}.")}"' in drawing.svg
+    assert drawing.svg.count(f">{escape(name)}<") == 2
 
 
 def test_a_page_of_many_runs_stays_small(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

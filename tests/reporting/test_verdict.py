@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from lntl.reporting.leakage import verdict as leakage_verdict
 from lntl.reporting.report.formats import Estimate
-from lntl.reporting.report.verdict import APART, NEAR_CHANCE, Measured, answers, cost, duration, gone, used, verdict
+from lntl.reporting.report.verdict import APART, Measured, answers, cost, duration, gone, used, verdict
 
 
 def around(value: float, half: float = 0.01) -> Estimate:
@@ -18,10 +19,11 @@ WORSE: dict[str, Any] = {"unbiased": around(0.3), "erm_unbiased": around(0.5)}
 STEADY: dict[str, Any] = {"flips": around(0.2), "erm_flips": around(0.9)}
 FLIPPING: dict[str, Any] = {"flips": around(0.95), "erm_flips": around(0.9)}
 CHANCE = 0.1
+PROBED: dict[str, Any] = {"chance": CHANCE, "n_test": 5000}
 LEAKS: dict[str, dict[str, Any]] = {
-    "Yes": {"leakage": CHANCE + NEAR_CHANCE, "chance": CHANCE, "erm_leakage": 0.9},
-    "Partly": {"leakage": 0.89 - APART, "chance": CHANCE, "erm_leakage": 0.9},
-    "No": {"leakage": 0.9 - APART + 0.01, "chance": CHANCE, "erm_leakage": 0.9},
+    "Yes": PROBED | {"leakage": 0.14, "erm_leakage": 0.9},
+    "Partly": PROBED | {"leakage": 0.89 - APART, "erm_leakage": 0.9},
+    "No": PROBED | {"leakage": 0.9 - APART + 0.01, "erm_leakage": 0.9},
     "Not measured": {},
 }
 
@@ -55,9 +57,36 @@ def test_gone(short: str) -> None:
 
 
 def test_gone_without_plain_training_claims_no_comparison() -> None:
-    answer = gone(Measured("colour", True, leakage=0.5, chance=CHANCE))
+    answer = gone(Measured("colour", True, leakage=0.5, **PROBED))
     assert answer.short == "No"
     assert "plain training" not in answer.text
+
+
+# Each chance leaves another share to read; with few images, what noise can do counts as guessing.
+@pytest.mark.parametrize("chance", [0.1, 0.5, 0.951])
+@pytest.mark.parametrize("n", [20, 5000])
+@pytest.mark.parametrize("read", [0.0, 0.04, 0.06, 1.0])
+@pytest.mark.parametrize("h_read", [0.0, 0.06, 1.0])
+def test_the_page_and_the_probe_command_agree(chance: float, n: int, read: float, h_read: float) -> None:
+    leakage, h = (chance + share * (1 - chance) for share in (read, h_read))
+    measured = Measured("sex", True, leakage=leakage, chance=chance, n_test=n, h_accuracy=h, h_chance=chance)
+    found = {
+        "bias": "sex",
+        "n_test": n,
+        "chance": {"majority": chance, "permutation": 0},
+        "probes": [{"probe": "linear", "layer": "f", "mean": leakage}],
+        "reference": {"erm": None},
+        "leakage": leakage,
+        "h_accuracy": h,
+        "h_chance": chance,
+        "recoloring": None,
+        "warnings": [],
+    }
+    answer, (told,) = gone(measured), leakage_verdict(found)
+    assert (answer.short == "Yes") == told.startswith("No bias was found to be left")
+    assert ("it was fooled" in answer.text) == ("so h was fooled" in told)
+    if n == 5000 and read in (0.0, 1.0):
+        assert answer.short == ("No" if read else "Yes")
 
 
 @pytest.mark.parametrize(("h", "leak", "fooled"), [(0.12, "No", True), (0.5, "No", False), (0.12, "Yes", False)])

@@ -16,7 +16,7 @@ from tiny_runs import RUN, run, tree, write_config
 from lntl.errors import UserError
 from lntl.runs import checkpoint
 from lntl.runs.checkpoint import Checkpoint
-from lntl.runs.files import write_atomic, write_json, write_text
+from lntl.runs.files import remove_halves, write_atomic, write_json, write_text
 
 
 def _half(error: Exception) -> Callable[[IO[bytes]], None]:
@@ -68,10 +68,23 @@ def test_the_content_is_on_disk_before_the_name_is(tmp_path: Path, monkeypatch: 
     assert tree(tmp_path) == {"file": b"new"}
 
 
-def test_what_a_killed_write_left_is_replaced(tmp_path: Path) -> None:
-    (tmp_path / ".file.part").write_text("half of an earlier one, and longer")
+def test_two_writers_of_a_file_do_not_meet(tmp_path: Path) -> None:
+    def write(file: IO[bytes]) -> None:
+        file.write(b"the first ")
+        write_text(tmp_path / "file", "the second, meanwhile, and longer")
+        file.write(b"has the last word")
+
+    write_atomic(tmp_path / "file", write)
+    assert tree(tmp_path) == {"file": b"the first has the last word"}
+
+
+def test_what_killed_writes_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    for half in (".file.0a1b.part", "checkpoints/.last.pth.part"):
+        (tmp_path / half).write_text("half of it")
     write_text(tmp_path / "file", "new")
-    assert tree(tmp_path) == {"file": b"new"}
+    remove_halves(tmp_path)
+    assert tree(tmp_path) == {"checkpoints": None, "file": b"new"}
 
 
 def test_json(tmp_path: Path) -> None:

@@ -61,23 +61,45 @@ def test_part_of_a_run_is_a_run(folder: RunFolder, left: str) -> None:
 
 def test_overwrite_removes_the_files_of_the_run_and_no_other(folder: RunFolder) -> None:
     (folder.path / "notes.txt").write_text("mine")
-    (folder.path / "erm" / "checkpoints").mkdir(parents=True)
+    RunFolder(folder.erm).create("seed: 1\n")  # the plain run beside it
     folder.create("seed: 2\n", overwrite=True)
-    assert sorted(tree(folder.path)) == [
-        "checkpoints",
-        "config.yaml",
-        "environment.json",
-        "erm",
-        "erm/checkpoints",
-        "notes.txt",
-    ]
+    assert sorted(tree(folder.path)) == ["checkpoints", "config.yaml", "environment.json", "notes.txt"]
     assert folder.config.read_text() == "seed: 2\n"
 
 
 def test_files_of_others_are_no_run(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "erm").mkdir()
+    (tmp_path / "erm" / "notes.txt").write_text("mine")
     RunFolder(tmp_path).create("seed: 1\n")
-    assert (tmp_path / "notes.txt").read_text() == "mine"
+    RunFolder(tmp_path).create("seed: 2\n", overwrite=True)
+    assert (tmp_path / "erm" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("name", ["evaluation/mine.csv", "report/mine.html", "tensorboard_logs/mine", "result.json"])
+def test_files_of_others_with_a_name_that_a_run_writes_stay(tmp_path: Path, name: str, overwrite: bool) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    before = tree(tmp_path)
+    with pytest.raises(UserError, match=r"is there, but .* holds no run.*: move it away"):
+        RunFolder(tmp_path).create("seed: 1\n", overwrite)
+    assert tree(tmp_path) == before
+
+
+def test_a_run_half_removed_is_still_a_run(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    unlink = Path.unlink
+
+    def killed(path: Path, missing_ok: bool = False) -> None:
+        if path == folder.result:
+            raise KeyboardInterrupt
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", killed)
+    with pytest.raises(KeyboardInterrupt):
+        folder.create("seed: 2\n", overwrite=True)
+    monkeypatch.undo()
+    folder.create("seed: 2\n", overwrite=True)
+    assert sorted(tree(folder.path)) == ["checkpoints", "config.yaml", "environment.json"]
 
 
 @pytest.mark.parametrize("below", ["file", "file/results"])
@@ -148,6 +170,21 @@ def test_environment() -> None:
     assert facts["processor"]
     assert (facts["cuda"] is not None) == torch.cuda.is_available()
     assert json.loads(json.dumps(facts)) == facts
+
+
+def test_a_run_that_goes_on_elsewhere_tells_of_each_part(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = environment.describe()
+    folder.take_up("seed: 1\n")
+    assert json.loads(folder.environment.read_text()) == first  # nothing was different
+    for commit in ("a", "a", "b"):
+        monkeypatch.setattr(environment, "describe", lambda commit=commit: first | {"git_commit": commit})
+        folder.take_up("seed: 2\n")
+    monkeypatch.setattr(environment, "describe", lambda: first)
+    folder.take_up("seed: 2\n")
+    told = json.loads(folder.environment.read_text())
+    assert told == first | {"resumed": [{"git_commit": "a"}, {"git_commit": "b"}, {}]}
+    assert environment.parts(told) == [first, first | {"git_commit": "a"}, first | {"git_commit": "b"}, first]
+    assert folder.config.read_text() == "seed: 2\n"
 
 
 def test_the_commit_is_that_of_the_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -67,6 +67,30 @@ def test_one_holder_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         pass  # free again
 
 
+def test_a_lock_leaves_nothing_behind(tmp_path: Path) -> None:
+    with locked(tmp_path / "new" / "run"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    with locked(tmp_path / "new" / "run"):
+        (tmp_path / "new" / "notes").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["new", "notes"]
+
+
+def test_a_lock_that_was_removed_by_its_holder_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One waits with the file open that the holder removes; what it then locks is in nobody's way."""
+    flock, held = lock.fcntl.flock, locked(tmp_path)
+    held.__enter__()
+
+    def late(descriptor: int, operation: int) -> None:
+        monkeypatch.undo()
+        held.__exit__(None, None, None)
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(lock.fcntl, "flock", late)
+    with locked(tmp_path):
+        assert (tmp_path / ".lock").exists()
+
+
 def _hold(folder: Path, taken: "multiprocessing.synchronize.Event") -> None:
     with locked(folder):
         taken.set()

@@ -50,6 +50,25 @@ def test_records_come_in_the_order_of_the_phases(make_trainer: MakeTrainer) -> N
     assert list(trainer) == []
 
 
+def test_the_seconds_of_an_epoch_count_those_before_a_stop(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(0, 10_000, 10))  # ten seconds pass between two looks
+    monkeypatch.setattr("lntl.training.trainer.perf_counter", lambda: next(clock))
+    trainer, resumed, older = (make_trainer("erm") for _ in range(3))
+    next(trainer.epoch())
+    state = copy.deepcopy(trainer.state_dict())
+    resumed.load_state_dict(state)
+    next(clock)  # what happens before it goes on does not count
+    (record,) = resumed
+    assert record.seconds == 10 + 30  # a look after each step, and one after the last
+    assert record.images_per_second == 2 * 32 / 30
+    del state["seconds"]  # as in files of older versions
+    older.load_state_dict(state)
+    (record,) = older
+    assert record.seconds == 30
+
+
 def test_steps_count_within_the_epoch_and_report_every_interval(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer("erm", "erm", logging={"log_interval_batches": 2})
     for _ in range(2):

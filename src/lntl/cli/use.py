@@ -14,6 +14,10 @@ Run = Annotated[
     ),
 ]
 Device = Annotated[str | None, typer.Option(help="auto (the default), cpu, cuda, cuda:N or mps.")]
+Trust = Annotated[
+    list[str] | None,
+    typer.Option(metavar="MODULE", help="A module of yours that RUN may import for a model or data set; repeatable."),
+]
 
 
 @app.command()
@@ -30,7 +34,16 @@ def predict(
     ],
     out: Annotated[Path, typer.Option(help="CSV file to write: path, prediction, and p_CLASS for each class.")],
     column: Annotated[
-        str | None, typer.Option(help="Column of the paths in a table (image); name of the array in an .npz (x).")
+        str | None,
+        typer.Option(
+            help="Column of the paths in a table, or name of the array in an .npz: the run's own, else image or x."
+        ),
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder of the paths in a table: the run's own data.root, else the table's.")
+    ] = None,
+    delimiter: Annotated[
+        str | None, typer.Option(help="Between the fields of CSV: the run's own, else a comma, a tab in .tsv.")
     ] = None,
     features: Annotated[Path | None, typer.Option(help="An .npz file for the features z of each image.")] = None,
     on_error: Annotated[
@@ -38,11 +51,16 @@ def predict(
         typer.Option(help="Images that cannot be read: name them and write nothing, or leave them out."),
     ] = "stop",
     device: Device = None,
+    trust: Trust = None,
 ) -> None:
     """Predict the classes of images, or of vectors, with a trained model."""
     from lntl import using
+    from lntl.deploy.inputs import Layout
 
-    using.predict(run, images, out, column=column, features=features, on_error=on_error, device=device)
+    layout = Layout(column, root, delimiter)
+    using.predict(
+        run, images, out, layout=layout, features=features, on_error=on_error, device=device, trust=trust or []
+    )
 
 
 @app.command()
@@ -56,11 +74,12 @@ def export(
         typer.Option(help="Weights for lntl.load, a graph for torch.export.load, or one for ONNX runtimes."),
     ],
     out: Annotated[Path, typer.Option(help="File to write.")],
+    trust: Trust = None,
 ) -> None:
     """Export f and g of a trained model, with class names, transform and normalisation; checked on test images."""
     from lntl import using
 
-    using.export(run, format, out)
+    using.export(run, format, out, trust or [])
 
 
 @app.command()

@@ -66,9 +66,7 @@ class Training(Settings):
     """How to train: defaults, then the phases in order."""
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
-        "32-true", description="Precision of Lightning Fabric."
-    )
+    precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="Precision of Lightning Fabric.")
     batch_size: int = Field(128, ge=2, description="Images in one step.")
     adversarial_lambda: float = Field(0.1, ge=0, description="mu of every phase that has one and does not set it.")
     optimizer_fg: Optimizer = Field(

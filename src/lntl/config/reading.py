@@ -1,5 +1,6 @@
 """Read a configuration, with the keys of the plug-ins it names, and check it."""
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, cast
@@ -91,8 +92,14 @@ def read_for_data(path: Path, overrides: list[str] | None = None) -> Config:
     """Return the configuration in a YAML file for one who looks at the data alone: only `data` has to be there yet."""
     raw = _overridden(path, overrides)
     if isinstance(raw, dict):
-        stands_in: dict[str, Any] = {"model": {"name": "mlp"}, "training": {"phases": [{"method": "erm", "epochs": 1}]}}
-        raw = {"project": {"experiment_name": path.stem}} | stands_in | raw
+        stands_in: dict[str, dict[str, Any]] = {
+            "project": {"experiment_name": re.sub(r"[\s/\\]|^\.", "_", path.stem)},
+            "training": {"phases": [{"method": "erm", "epochs": 1}]},
+        }
+        for section, keys in stands_in.items():
+            if isinstance(given := raw.get(section) or {}, dict):
+                raw[section] = keys | given
+        raw["model"] = raw.get("model") or {"name": "mlp"}
     return validate(raw, str(path))
 
 

@@ -1,6 +1,7 @@
 """Read the arrays asked for of an .npz file: x as a tensor, labels as columns."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, is_zipfile
@@ -10,16 +11,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lntl.data.labels import Column, Ints
+from lntl.data.labels import MISSING, Column, categories
 from lntl.errors import UserError
 from lntl.plugins import did_you_mean
 from lntl.types import IGNORE
 
 CHANNELS = (1, 3)  # of an image
-MISSING = (-1, IGNORE)  # integers that stand for a missing value
 NAMES = "_names"  # the array y_names holds the names of the integers in y
 
 Array = NDArray[Any]
+
+
+class ArrayError(UserError):
+    """A file lacks an array that is asked for."""
 
 
 def read(path: Path, names: Sequence[str], first: str) -> dict[str, Array]:
@@ -31,7 +35,7 @@ def read(path: Path, names: Sequence[str], first: str) -> dict[str, Array]:
         with np.load(path, allow_pickle=False) as file:
             missing = [f"{name!r}{did_you_mean(name, file.files)}" for name in names if name not in file.files]
             if missing:
-                raise UserError(f"{path}: no array {', '.join(missing)}")
+                raise ArrayError(f"{path}: no array {', '.join(missing)}")
             more = [name + NAMES for name in names if name + NAMES in file.files]
             arrays = {name: file[name] for name in (*names, *more)}
     except FileNotFoundError as error:
@@ -66,13 +70,14 @@ def as_tensor(x: Array, what: str) -> Tensor:
 
 
 def _check_range(x: Array, what: str) -> None:
-    low, high = float(np.nanmin(x)), float(np.nanmax(x))
+    known = np.isfinite(x)  # what is not is told image by image
+    low, high = float(x.min(where=known, initial=np.inf)), float(x.max(where=known, initial=-np.inf))
     if low < 0 or high > 1:
         raise UserError(f"{what} holds images from {low:g} to {high:g}; give them as uint8, or as float in [0, 1]")
 
 
 def columns(name: str, arrays: dict[str, Array], where: str) -> list[Column]:
-    """Return an array of labels (n,) or (n, several) as columns; -1, IGNORE and NaN are no value."""
+    """Return an array of labels (n,) or (n, several) as columns; NaN, `blank` integers and MISSING are no value."""
     array = arrays[name]
     if array.ndim > 2 or array.dtype.kind not in "biufU":
         raise UserError(f"{where}: {name} is {array.dtype} {array.shape}; labels are integers, numbers or texts (n,)")
@@ -82,27 +87,28 @@ def columns(name: str, arrays: dict[str, Array], where: str) -> list[Column]:
 
 
 def _column(name: str, array: Array, names: Array | None, where: str) -> Column:
-    """Return the column of an array (n,), its values in the array's own order."""
+    """Return the column of an array (n,), its values in the order of their numbers, or else of their texts."""
     found, code = np.unique(array, return_inverse=True)
-    texts = [_text(value, found.dtype.kind == "f") for value in found.tolist()]
-    if names is not None:
-        texts = _named(texts, [str(each) for each in names.reshape(-1)], f"{where}: {name}")
-    known = [place for place, text in enumerate(texts) if text]
-    renamed: Ints = np.full(len(texts), IGNORE, dtype=np.int64)
-    renamed[known] = np.arange(len(known))
-    return Column(name, tuple(texts[place] for place in known), renamed[code])
+    missing = blank(found.tolist()) if found.dtype.kind in "iu" else ()
+    texts = ["" if value in missing or value != value else _text(value) for value in found.tolist()]
+    column = categories(name, texts, code, MISSING)
+    if names is None:
+        return column
+    return replace(column, values=_named(column.values, [str(each) for each in names.reshape(-1)], f"{where}: {name}"))
 
 
-def _text(value: Any, is_float: bool) -> str:
-    """Return a value as text, whole numbers as integers; nothing for what stands for a missing one."""
-    if is_float:
-        return "" if np.isnan(value) else str(int(value)) if value.is_integer() else str(value)
-    return "" if value in MISSING and not isinstance(value, bool) else str(value).strip()
+def blank(numbers: Iterable[float]) -> tuple[int, ...]:
+    """Return the integers that are no value: -1 and IGNORE; IGNORE alone where all others are the signs -1 and 1."""
+    return (IGNORE,) if {*numbers} - {IGNORE} == {-1, 1} else (-1, IGNORE)
 
 
-def _named(texts: Sequence[str], names: Sequence[str], what: str) -> list[str]:
+def _text(value: Any) -> str:
+    """Return a value as text, whole numbers as integers."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _named(texts: Sequence[str], names: Sequence[str], what: str) -> tuple[str, ...]:
     """Return names[k] for each text that is the integer k."""
-    unfit = [text for text in texts if text and not (text.isdecimal() and int(text) < len(names))]
-    if unfit:
+    if unfit := [text for text in texts if not (text.isdecimal() and int(text) < len(names))]:
         raise UserError(f"{what} holds {unfit[0]}, for which {what.rpartition(' ')[2]}{NAMES} has no name")
-    return [names[int(text)] if text else "" for text in texts]
+    return tuple(names[int(text)] for text in texts)

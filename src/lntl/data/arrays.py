@@ -76,8 +76,8 @@ class Arrays:
         bias: Biases = Field(
             [BiasSetting(column="bias")],
             min_length=1,
-            description="Arrays of the bias, integers (-1: missing) or texts, (n,) or (n, several); with bins or "
-            "edges for numbers; {from, bins} for what an image shows by itself.",
+            description="Arrays of the bias, integers (-1: missing, unless 1 is all there is beside it) or texts, "
+            "(n,) or (n, several); with bins or edges for numbers; {from, bins} for what an image shows by itself.",
         )
         split: str | None = Field(None, description="Array with train, val or test; without it the splits are drawn.")
         group_id: str | None = Field(None, description="Array whose equal values never lie in two splits.")
@@ -100,6 +100,7 @@ class Arrays:
             split=None if config.split is None else _single(config.split, found, where),
             group_id=None if config.group_id is None else _single(config.group_id, found, where),
             columns={column.name: column for several in found.values() for column in several},
+            blank="missing (-1, unless 1 is all there is beside it; -100; NaN; NA)",
         )
         faults = rows.faults()
         check_numbers(bias, rows.columns, faults)

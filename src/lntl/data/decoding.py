@@ -100,6 +100,7 @@ def _reason(path: Path, error: Exception) -> str:
 def _rgb(image: Image.Image, path: Path) -> Image.Image:
     """Return the image in 8-bit RGB: 16 bits are scaled by their full range, transparent places become white."""
     if image.mode.startswith("I"):
+        _check_bits(image, path)
         return _from_16_bit(np.asarray(image).astype(np.int64), path)
     if image.mode == "F":
         raise UnreadableImageError(path, f"its pixels are floating-point numbers of unknown range, {_INTEGERS}")
@@ -107,6 +108,15 @@ def _rgb(image: Image.Image, path: Path) -> Image.Image:
         opaque = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque).convert("RGB")
     return image.convert("RGB")
+
+
+def _check_bits(image: Image.Image, path: Path) -> None:
+    """Raise UnreadableImageError for integers of 32 bits that may be of 8: scaled as 16 bits they would be black.
+
+    Of the formats with mode I, PNG and PPM hold 16 bits; a picture that is no file has no format.
+    """
+    if image.mode == "I" and image.format not in ("PNG", "PPM") and 0 < np.asarray(image).max() <= 255:
+        raise UnreadableImageError(path, f"its pixels are integers of 32 bits up to 255, {_INTEGERS}")
 
 
 def _from_16_bit(values: NDArray[np.int64], path: Path) -> Image.Image:

@@ -1,7 +1,9 @@
 """Your own images, sorted into folders by split, label and bias: split/label/bias/*.jpg."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Literal, Self
 
 import numpy as np
@@ -76,17 +78,40 @@ class Folders(LabelledFiles):
 
 
 def image_files(root: Path) -> list[str]:
-    """Return the image files below the root, relative to it; hidden ones are left out."""
-    found = []
-    for folder, below, files in os.walk(root):
-        below[:] = [name for name in below if not name.startswith(".")]
-        inside = Path(folder).relative_to(root)
-        found += [str(inside / name) for name in files if _is_image(name)]
-    return found
+    """Return the image files below the root, relative to it, links followed; hidden ones are left out.
+
+    Raises UserError where a folder cannot be read.
+    """
+    return list(_below(root, "", frozenset()))
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+def _below(folder: Path, inside: str, above: frozenset[Path]) -> Iterator[str]:
+    """Yield the image files of a folder; above: the folders around it, to which a link may lead back."""
+    real = folder.resolve()
+    if real in above:
+        return
+    for name, is_folder in _listed(folder):
+        if is_folder:
+            yield from _below(folder / name, f"{inside}{name}/", above | {real})
+        elif name.lower().endswith(SUFFIXES):
+            yield inside + name
+
+
+def _listed(folder: Path) -> list[tuple[str, bool]]:
+    """Return the names in a folder that are not hidden, and whether each is a folder."""
+    try:
+        with os.scandir(folder) as entries:
+            return [(entry.name, _is_folder(entry)) for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        where = error.filename or folder
+        raise UserError(f"{where}: cannot read it: {error.strerror}; mend it, or take it out of the folder") from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a folder; raises OSError for a link to nothing, unless it is named as an image."""
+    if entry.is_symlink() and not entry.name.lower().endswith(SUFFIXES):
+        return S_ISDIR(entry.stat().st_mode)
+    return entry.is_dir()
 
 
 def _at(parts: tuple[str, ...], level: int) -> str:

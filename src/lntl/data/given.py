@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from lntl.data import array_file
+from lntl.data.decoding import UnreadableImageError
 from lntl.errors import UserError
 
 Images = str | Path | Image.Image | Sequence[str | Path] | Sequence[Image.Image] | NDArray[Any] | Tensor
@@ -38,7 +39,10 @@ class Values:
         return len(self.values)
 
     def load(self, index: Tensor) -> Tensor:
-        return self.x(self.values[index])
+        values = self.values[index]
+        if values.is_floating_point() and len(wrong := index[~values.flatten(1).isfinite().all(dim=1)]):
+            raise UnreadableImageError(Path(f"image {wrong[0]}"), "is not finite")
+        return self.x(values)
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,8 @@ def parsed(images: Images, shape: tuple[int, ...]) -> list[Path] | list[Image.Im
         images = [images]  # type: ignore[assignment]
     if isinstance(images, np.ndarray | Tensor):
         array = images.detach().cpu().numpy() if isinstance(images, Tensor) else images
-        values = array_file.as_tensor(array, "images") if array.ndim == 4 and len(array) else None
+        images_of = (4, 3) if shape[0] == 1 else (4,)  # dimensions that arrays of images have
+        values = array_file.as_tensor(array, "images") if array.ndim in images_of and len(array) else None
         if values is None or (values.is_floating_point() and values.shape[1:] != shape):
             raise UserError(other_shape(images, shape))
         return values

@@ -1,16 +1,17 @@
 """Arrays that are in memory already, all of them for training: what `lntl.sklearn` learns from."""
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lntl.data.array_file import MISSING
+from lntl.data.array_file import blank
 from lntl.data.arrays import ArraySplit, ImageArraySplit, statistics
 from lntl.data.labelled import spec_of, split_up
-from lntl.data.labels import Column, Ints, categories, combine, unknown
+from lntl.data.labels import MISSING, Column, Ints, categories, combine, unknown
 from lntl.errors import UserError
 
 
@@ -31,7 +32,7 @@ class InMemory:
 
 
 def columns(bias: Any) -> list[Column]:
-    """Return labels (n,) or (n, B), texts or integers, as columns; None, NaN, NA, "", -1 and IGNORE are no value.
+    """Return labels (n,) or (n, B), texts or integers, as columns; None, NaN, NA, "" and `blank` are no value.
 
     A data frame's columns and a series keep their names. Raises UserError for numbers that are not whole.
     """
@@ -45,14 +46,15 @@ def columns(bias: Any) -> list[Column]:
 
 
 def _column(name: str, values: Any) -> Column:
-    texts = [_text(name, value) for value in values]
+    missing = blank(float(value) for value in values if isinstance(value, Real) and value == value)
+    texts = [_text(name, value, missing) for value in values]
     number = {text: place for place, text in enumerate(dict.fromkeys(texts))}
-    return categories(name, list(number), np.array([number[text] for text in texts], dtype=np.int64))
+    return categories(name, list(number), np.array([number[text] for text in texts], dtype=np.int64), MISSING)
 
 
-def _text(name: str, value: Any) -> str:
+def _text(name: str, value: Any, missing: Sequence[int]) -> str:
     """Return a label as text, whole numbers as integers; nothing for what stands for a missing one."""
-    if value is None or type(value).__name__ == "NAType" or value != value or value in MISSING:
+    if value is None or type(value).__name__ == "NAType" or value != value or value in missing:
         return ""
     if not isinstance(value, float):
         return str(value)

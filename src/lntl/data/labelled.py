@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lntl.data.biases import columns_of
-from lntl.data.labels import Bias, Column, aligned, combine, features
+from lntl.data.labels import Bias, Column, aligned, check_spelling, combine, features
 from lntl.data.rows import SPLITS, LabelSettings, Rows
 from lntl.errors import UserError
 from lntl.types import IGNORE, Batch, DataSpec
@@ -84,6 +84,9 @@ def assemble(
     if rows.label.name in [each.column for each in bias]:
         raise UserError(f"{rows.where}: {rows.label.name} is named as label and as bias; what is learned cannot go")
     try:
+        for column in (rows.label, rows.group_id):
+            if column is not None:
+                check_spelling(column)
         biases = columns_of(bias, rows.columns, source)
         joint = combine(biases)
     except UserError as error:

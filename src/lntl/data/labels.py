@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from itertools import chain, pairwise
 
 import numpy as np
@@ -17,6 +18,8 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 MAX_VALUES = 1000  # of one bias: each is an output of h
+MISSING = ("NA", "NaN", "nan")  # texts that, as an empty one, stand for a missing value
+_DIGITS = 17  # that tell any two float64 apart
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,16 @@ def categories(name: str, texts: Sequence[str], code: Ints, missing: Sequence[st
     return Column(name, tuple(values), renamed[np.where(code == IGNORE, -1, code)])
 
 
+def check_spelling(column: Column) -> None:
+    """Raise UserError where all values are numbers, and one of them is spelt in two ways, such as 1 and 01."""
+    if any(np.isnan(_number(value)) for value in column.values):
+        return
+    spelt: dict[Decimal, str] = {}
+    for value in column.values:
+        if (other := spelt.setdefault(Decimal(value), value)) != value:
+            raise UserError(f"{column.name}: {other!r} and {value!r} are one number in two spellings; choose one")
+
+
 def binned(name: str, number: Floats, bins: int | None = None, edges: Sequence[float] | None = None) -> Column:
     """Return numbers (n,), NaN where missing, in bins: `bins` of equal counts (quantiles), or between given edges.
 
@@ -101,8 +114,17 @@ def _quantiles(number: Floats, bins: int) -> list[float]:
 
 
 def _bin_names(name: str, edges: Sequence[float]) -> tuple[str, ...]:
-    between = [f"{name} {low:.4g} to {high:.4g}" for low, high in pairwise(edges)]
-    return (f"{name} below {edges[0]:.4g}", *between, f"{name} from {edges[-1]:.4g}")
+    texts = _told_apart(edges)
+    between = [f"{name} {low} to {high}" for low, high in pairwise(texts)]
+    return (f"{name} below {texts[0]}", *between, f"{name} from {texts[-1]}")
+
+
+def _told_apart(edges: Sequence[float]) -> list[str]:
+    """Return different numbers as different texts: four digits, or all before the point, or as many as it takes."""
+    whole = len(f"{max(map(abs, edges)):.0f}")
+    least = whole if 4 < whole < _DIGITS else 4
+    texts = ([f"{edge:.{digits}g}" for edge in edges] for digits in range(least, _DIGITS + 1))
+    return next(each for each in texts if len(set(each)) == len(edges))
 
 
 def _ranks(number: Floats, known: NDArray[np.bool_]) -> Floats:
@@ -133,6 +155,7 @@ class Bias:
 def combine(columns: Sequence[Column]) -> Bias:
     """Return the biases together; raises UserError where one has too few or too many values."""
     for column in columns:
+        check_spelling(column)
         _check_size(column)
     sizes = tuple(len(column.values) for column in columns)
     codes = np.stack([column.code for column in columns], axis=1)

@@ -1,6 +1,6 @@
 """Rows as they were read: which of them are wrong, and which split each is in."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from lntl.plugins import Settings
 from lntl.types import IGNORE
 
 SPLITS = ("train", "val", "test")
+_TOLD = 10  # names in an error
 _SPELLINGS = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
 
 
@@ -49,7 +50,7 @@ class LabelSettings(Settings):
 class Rows:
     """n rows as they were read: label, split and group as far as given, the columns of the biases by their names.
 
-    number (n,): what a row is called, with the unit.
+    number (n,): what a row is called, with the unit; blank: what a label is that is missing.
     """
 
     where: str
@@ -59,6 +60,7 @@ class Rows:
     split: Column | None
     group_id: Column | None
     columns: dict[str, Column]
+    blank: str = "empty"
 
     def called(self, row: int) -> str:
         """Return what a row is called, e.g. line 7."""
@@ -67,7 +69,7 @@ class Rows:
     def faults(self) -> Faults:
         """Return the rows whose label is missing or whose split is not known, for others to add to."""
         found = Faults(len(self.label.code), self.where, self.called)
-        found.add(np.flatnonzero(self.label.code == IGNORE).tolist(), f"{self.label.name} is empty")
+        found.add(np.flatnonzero(self.label.code == IGNORE).tolist(), f"{self.label.name} is {self.blank}")
         if self.split is not None:
             split, valid = self.split, ", ".join((*SPLITS, *_SPELLINGS))
             unknown: list[int] = np.flatnonzero(_places(split) == IGNORE).tolist()
@@ -77,9 +79,8 @@ class Rows:
     def take(self, keep: NDArray[np.bool_]) -> "Rows":
         """Return the rows kept."""
         split, group_id = (column and column.take(keep) for column in (self.split, self.group_id))
-        return Rows(
-            where=self.where,
-            unit=self.unit,
+        return replace(
+            self,
             number=self.number[keep],
             label=self.label.take(keep),
             split=split,
@@ -100,7 +101,13 @@ class Rows:
             raise UserError(f"{self.where}: no row is in {', '.join(empty)}; {remedy}")
         learned = np.bincount(self.label.code[part == 0], minlength=len(self.label.values))
         if absent := [name for name, n in zip(self.label.values, learned, strict=True) if not n]:
-            raise UserError(f"{self.where}: no training row has {self.label.name} {', '.join(absent)}; add some")
+            some, name = ", ".join(absent[:_TOLD]), self.label.name
+            if len(absent) <= _TOLD:
+                raise UserError(f"{self.where}: no training row has {name} {some}; add some")
+            raise UserError(
+                f"{self.where}: no training row has {name} {some} and {len(absent) - _TOLD} more of the "
+                f"{len(learned)} values; is {name} a number or an id? A class needs several rows"
+            )
         return part, note
 
     def _given_or_drawn(self, stratum: Ints, settings: LabelSettings) -> tuple[Ints, str]:

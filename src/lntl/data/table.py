@@ -7,6 +7,7 @@ from pydantic import Field
 from lntl.data import tabular
 from lntl.data.biases import Biases
 from lntl.data.files import FileSettings, LabelledFiles, Paths
+from lntl.data.labels import MISSING
 from lntl.data.rows import Rows
 
 __all__ = ["Table"]
@@ -37,9 +38,7 @@ class Table(LabelledFiles):
         delimiter: str | None = Field(
             None, min_length=1, max_length=1, description="Between the fields of CSV; null: a comma, a tab in .tsv."
         )
-        missing: list[str] = Field(
-            ["NA", "NaN", "nan"], description="Texts that, as an empty field, stand for a missing value."
-        )
+        missing: list[str] = Field([*MISSING], description="Texts that, as an empty field, stand for a missing value.")
 
     def __init__(self, config: "Table.Config") -> None:
         self.config = config

@@ -59,9 +59,25 @@ def read(path: Path, plain: str, names: Sequence[str], missing: Sequence[str], d
             mark = delimiter or ("\t" if path.suffix.lower() == ".tsv" else ",")
             return _csv(path, csv.reader(file, delimiter=mark, strict=True), mark, plain, names, missing)
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as CSV UTF-8") from error
+        raise UserError(
+            f"{path}: line {_undecodable(path)} is not UTF-8 ({error.reason}); save it as CSV UTF-8"
+        ) from error
     except OSError as error:
         raise UserError(f"{path}: cannot read it: {error.strerror}; set data.path to your table") from error
+
+
+def _undecodable(path: Path) -> int:
+    """Return the line of a file that is not UTF-8: its decoder, which reads on ahead, does not know."""
+    with path.open("rb") as file:
+        return next(number for number, line in enumerate(file, start=1) if not _decodes(line))
+
+
+def _decodes(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _csv(path: Path, reader: Any, mark: str, plain: str, names: Sequence[str], missing: Sequence[str]) -> Table:
@@ -126,25 +142,31 @@ def _check_header(path: Path, header: Sequence[str], names: Iterable[str]) -> No
 
 def _parquet(path: Path, plain: str, names: Sequence[str], missing: Sequence[str]) -> Table:
     try:
-        from pyarrow import ArrowInvalid, parquet  # optional: only for Parquet files
+        from pyarrow import ArrowException, parquet, types  # optional: only for Parquet files
     except ImportError as error:
         raise UserError(f"{path}: Parquet files are read by pyarrow: pip install pyarrow, or save it as CSV") from error
     try:
         header = parquet.read_schema(path).names
         _check_header(path, header, (plain, *names))
         table = parquet.read_table(path, columns=[*dict.fromkeys((plain, *names))])
-    except (ArrowInvalid, OSError) as error:
+        for name in table.column_names:
+            if types.is_nested(table.column(name).type):
+                raise UserError(f"{path}: {name} holds {table.column(name).type}; a column holds texts or numbers")
+        columns = {name: _coded(name, table.column(name), missing) for name in names}
+    except (ArrowException, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise UserError(f"{path}: there is no such file; set data.path to your table") from error
         raise UserError(f"{path}: not a readable Parquet file: {error}") from error
-    columns = {}
-    for name in names:
-        coded = table.column(name).dictionary_encode().unify_dictionaries().combine_chunks()
-        values = [*map(_text, coded.dictionary.to_pylist()), ""]
-        code = coded.indices.fill_null(len(values) - 1).to_numpy(zero_copy_only=False).astype(np.int64)
-        columns[name] = categories(name, values, code, missing)
     texts = [_text(value) for value in table.column(plain).to_pylist()]
     return Table("row", texts, columns, np.arange(1, len(texts) + 1), {}, len(header))
+
+
+def _coded(name: str, column: Any, missing: Sequence[str]) -> Column:
+    """Return a column of Parquet, of texts, numbers or the like."""
+    coded = column.dictionary_encode().unify_dictionaries().combine_chunks()
+    values = [*map(_text, coded.dictionary.to_pylist()), ""]
+    code = coded.indices.fill_null(len(values) - 1).to_numpy(zero_copy_only=False).astype(np.int64)
+    return categories(name, values, code, missing)
 
 
 def _text(value: Any) -> str:

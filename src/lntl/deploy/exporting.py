@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,11 +10,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lntl import __version__, plugins
-from lntl import config as configuration
+from lntl import __version__
 from lntl.deploy.loading import DESCRIBED, SUFFIX, Classifier, checkpoint_of, load, made
+from lntl.deploy.predicting import check_target
 from lntl.errors import UserError
-from lntl.runs import checkpoint
+from lntl.experiment import kept
 from lntl.runs.files import write_atomic
 
 Format = Literal["safetensors", "torch_export", "onnx"]
@@ -52,20 +52,20 @@ class Check:
     origin: str
 
 
-def export(target: Path, kind: Format, out: Path) -> Check:
+def export(target: Path, kind: Format, out: Path, trust: str | Sequence[str] = ()) -> Check:
     """Write the classifier of a run folder or a checkpoint to `out`; return how it was checked.
 
-    Raises UserError, with nothing written, where the file does not say what the original says.
+    trust: as of `load`, for the data too. Raises UserError, with nothing written, where the file does not say what the
+    original says.
     """
-    if not out.parent.is_dir():
-        raise UserError(f"{out}: there is no folder {out.parent}; make it, or name another file")
+    check_target(out)
     if kind == "safetensors" and out.suffix != SUFFIX:
         raise UserError(f"{out}: give it the suffix {SUFFIX}, by which lntl.load knows it")
     if target.suffix == SUFFIX:
         raise UserError(f"{target}: is an export itself; name the run that it comes from")
     path = checkpoint_of(target)
-    classifier = load(path).to(memory_format=torch.contiguous_format)
-    images, x, origin = _images(path, classifier)
+    classifier = load(path, trust=trust).to(memory_format=torch.contiguous_format)
+    images, x, origin = _images(path, classifier, trust)
     content, run = _KINDS[kind](classifier, images, _told(path, classifier, inside=kind != "safetensors"))
     with torch.no_grad():
         expected = classifier(x).softmax(dim=1)
@@ -80,14 +80,13 @@ def export(target: Path, kind: Format, out: Path) -> Check:
     return Check(difference, len(x), origin)
 
 
-def _images(path: Path, classifier: Classifier) -> tuple[Tensor, Tensor, str]:
+def _images(path: Path, classifier: Classifier, trust: str | Sequence[str]) -> tuple[Tensor, Tensor, str]:
     """Return images to check on as an export takes them, x of the same images as evaluation makes it, and their origin.
 
     They come from all over the test split; where the data cannot be read, they are random numbers.
     """
-    config = configuration.validate(checkpoint.load(path).config, f"{path} (the configuration inside)")
     try:
-        data = plugins.load("lntl.data", config.data.name)(config.data)
+        data = kept.dataset(classifier.described["data"], str(path), trust)
     except UserError as error:
         mean, std = classifier.transform.unit()
         x = torch.rand(IMAGES, *classifier.transform.shape, generator=torch.Generator().manual_seed(0))
@@ -116,7 +115,7 @@ def _told(path: Path, classifier: Classifier, inside: bool) -> dict[str, Any]:
         if inside
         else "weights of f and g alone; lntl.load makes the classifier of them",
         "normalisation": {"mean": mean, "std": std, "inside": inside},
-        **classifier.described,
+        **{name: classifier.described[name] for name in DESCRIBED},
     }
 
 

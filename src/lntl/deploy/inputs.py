@@ -1,15 +1,21 @@
 """What to predict: folders, image files, tables of paths, or arrays of an .npz file."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lntl.data import array_file, tabular
+from lntl.data.array_file import ArrayError
 from lntl.data.folders import SUFFIXES, image_files
 from lntl.data.given import Images
+from lntl.data.tabular import ColumnError
 from lntl.errors import UserError
 
 TABLES = (".csv", ".tsv", ".parquet", ".pq")
+# What errors of reading advise in training, and here.
+_REMEDIES = {"set data.delimiter": "name what stands between its fields by --delimiter", "set data.path to": "name"}
 
 
 @dataclass(frozen=True)
@@ -20,25 +26,52 @@ class Inputs:
     images: Images
 
 
-def read(targets: Sequence[Path], column: str | None) -> Inputs:
+@dataclass(frozen=True)
+class Layout:
+    """How tables and .npz files are laid out; what is None is as in the data of the run, else as `read` says.
+
+    column: of a table's paths, or the name of the array; root: folder of a table's paths; delimiter: of CSV.
+    """
+
+    column: str | None = None
+    root: Path | None = None
+    delimiter: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raise UserError where the delimiter is none."""
+        if self.delimiter is not None and len(self.delimiter) != 1:
+            raise UserError(f"--delimiter {self.delimiter}: give one character")
+
+    def filled(self, kind: str, data: Mapping[str, Any]) -> "Layout":
+        """Return the layout with what `data`, the run's settings of its data, say where they are of that kind."""
+        own = data if data.get("name") == kind else {}
+        root = self.root or (Path(own["root"]) if own.get("root") else None)
+        column = self.column or own.get("x" if kind == "arrays" else "image")
+        return Layout(column, root, self.delimiter or own.get("delimiter"))
+
+
+def read(targets: Sequence[Path], data: Mapping[str, Any], layout: Layout = Layout()) -> Inputs:
     """Return what folders, image files, tables of paths and an .npz of arrays hold, in their order.
 
-    column: of the tables' paths (image), or the name of the array (x).
+    data: the run's settings of its data. What neither they nor the layout tell is the column image, the array x, the
+    table's folder, and a comma (in .tsv a tab).
     """
     if any(target.suffix.lower() == ".npz" for target in targets):
         if len(targets) > 1:
             raise UserError("an .npz file is predicted alone; give it in a command of its own")
-        return _arrays(targets[0], column or "x")
-    names = [name for target in targets for name in _paths(target, column or "image")]
+        return _arrays(targets[0], layout.filled("arrays", data).column or "x")
+    filled = layout.filled("table", data)
+    names = [name for target in targets for name in _paths(target, filled)]
     return Inputs(names, names)
 
 
 def _arrays(path: Path, name: str) -> Inputs:
-    x = array_file.read(path, [name], name)[name]
+    with _remedies(f"the array is named by --column, here {name!r}"):
+        x = array_file.read(path, [name], name)[name]
     return Inputs([f"{path}[{row}]" for row in range(len(x))], x)
 
 
-def _paths(target: Path, column: str) -> list[str]:
+def _paths(target: Path, layout: Layout) -> list[str]:
     if target.is_dir():
         if names := sorted(image_files(target)):
             return [str(target / name) for name in names]
@@ -47,8 +80,21 @@ def _paths(target: Path, column: str) -> list[str]:
         raise UserError(f"{target}: there is no such file or folder")
     if target.suffix.lower() not in TABLES:
         return [str(target)]
+    column, root = layout.column or "image", layout.root or target.parent
+    if not root.is_dir():
+        raise UserError(f"{target}: there is no folder {root} of its images; name theirs by --root")
+    with _remedies(f"the column of the paths is named by --column, here {column!r}"):
+        table = tabular.read(target, column, [], [], layout.delimiter)
+    return [str(root / name.strip()) for name in table.plain]
+
+
+@contextmanager
+def _remedies(column: str) -> Iterator[None]:
+    """Name the command's options where errors of reading name settings; `column` is added to one about its name."""
     try:
-        table = tabular.read(target, column, [], [], None)
-    except tabular.ColumnError as error:
-        raise UserError(f"{error}\n  the column of the paths is named by --column, here {column!r}") from error
-    return [str(target.parent / name.strip()) for name in table.plain]
+        yield
+    except UserError as error:
+        told = str(error)
+        for setting, option in _REMEDIES.items():
+            told = told.replace(setting, option)
+        raise UserError(f"{told}\n  {column}" if isinstance(error, ArrayError | ColumnError) else told) from error

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,16 @@ from lntl.runs.folder import RunFolder
 
 AT_ONCE = 256  # images that go through the networks together
 SUFFIX = ".safetensors"
-DESCRIBED = ("class_names", "model", "spec", "transform")  # what a classifier is made from, besides its weights
+# What a classifier is made from, besides its weights.
+DESCRIBED = {"class_names": list, "model": dict, "spec": dict, "transform": dict}
 
 
 class Classifier(nn.Module):
     """f and g of a trained run, in evaluation mode, with everything that its use takes.
 
     class_names: the name of each class, in the order of the probabilities. transform: from images to x, as evaluation
-    makes it. described: plain values from which the classifier can be made again: class_names, model, spec, transform.
+    makes it. described: plain values from which the classifier can be made again: class_names, model, spec, transform;
+    `data`, where it comes from a checkpoint, is that section of its configuration.
     """
 
     def __init__(self, f: nn.Module, g: nn.Module, transform: EvalTransform, described: Mapping[str, Any]) -> None:
@@ -48,7 +50,7 @@ class Classifier(nn.Module):
 
         images: paths; PIL images; uint8 (N, H, W, 3) or (N, 3, H, W) in RGB, of any size where the run was trained on
         image files, which count as pictures in files do; float images (N, C, H, W) in [0, 1] that have the network's
-        size; or, where it takes vectors, numbers (N, D), not normalised.
+        size; grey ones (N, H, W) where it takes one channel; where it takes vectors, numbers (N, D), as they are.
         """
         return self._over(images, lambda x: self(x).float().softmax(dim=1), batch_size)
 
@@ -71,10 +73,11 @@ class Classifier(nn.Module):
             yield x.to(device)
 
 
-def load(path: str | Path, device: str | None = None) -> Classifier:
+def load(path: str | Path, device: str | None = None, trust: str | Sequence[str] = ()) -> Classifier:
     """Return the classifier of a run folder (its best checkpoint), of a checkpoint, or of a .safetensors export.
 
-    device: auto, cpu (the default), cuda, cuda:N or mps. The data of the run are not needed. Raises UserError.
+    device: auto, cpu (the default), cuda, cuda:N or mps. trust: modules that may be imported for a model of one's own;
+    none is that is not named here or imported already. The data of the run are not needed. Raises UserError.
     """
     path = Path(path)
     if path.suffix == SUFFIX:
@@ -82,19 +85,43 @@ def load(path: str | Path, device: str | None = None) -> Classifier:
     else:
         path = checkpoint_of(path)
         described, weights = _trained(path)
-    return made(described, weights, path, device or "cpu")
+    return made(described, weights, path, device or "cpu", trust)
 
 
-def made(described: Mapping[str, Any], weights: Mapping[str, Tensor], path: Path, device: str = "cpu") -> Classifier:
+def made(
+    described: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    path: Path,
+    device: str = "cpu",
+    trust: str | Sequence[str] = (),
+) -> Classifier:
     """Return the classifier of a description and of weights of f and g, those of h left out; `path` is their file."""
-    networks = kept.networks(described["model"], described["spec"], str(path))
     with fitting(path):
+        networks = kept.networks(described["model"], described["spec"], str(path), trust)
         strange = networks.load_state_dict(weights, strict=False)
         if wrong := [*strange.unexpected_keys, *(k for k in strange.missing_keys if not k.startswith("h."))]:
             raise KeyError(wrong[0])
-    transform = restored(described["transform"], workers=os.cpu_count() or 1)
+    transform = _transform(described, path)
     networks.to(Fabric(**device_arguments(device)).device).to(memory_format=torch.channels_last)
     return Classifier(networks.f, networks.g, transform, described)
+
+
+def _transform(described: Mapping[str, Any], path: Path) -> EvalTransform:
+    """Return the transform described; raises UserError where it or the names of the classes do not fit the networks."""
+    kept, spec = described["transform"], described["spec"]
+    blank = torch.zeros(1, *spec["image_shape"])
+    try:
+        if [*described["class_names"]] != [*spec["class_names"]] or len(spec["class_names"]) != spec["num_classes"]:
+            raise ValueError(f"{len(described['class_names'])} names of {spec['num_classes']} classes")
+        transform = restored(kept, workers=os.cpu_count() or 1)
+        if missing := transform.kept().keys() - kept.keys():
+            raise KeyError(*missing)
+        if transform(blank).shape != blank.shape:
+            raise ValueError("mean and std of other images")
+    except (LookupError, TypeError, ValueError, RuntimeError, UserError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: what it tells of its data is damaged ({reason}); export or train it again") from error
+    return transform
 
 
 def checkpoint_of(path: Path) -> Path:
@@ -115,8 +142,9 @@ def _trained(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{path}: written by a version of lntl whose checkpoints do not say what their data look like, so it "
             f"cannot be used without them; train it again, or use `lntl eval {path}` where its data are"
         )
-    described = {"model": saved.config["model"], "class_names": list(saved.data["spec"]["class_names"]), **saved.data}
-    return described, evaluated_weights(saved)
+    sections = {name: saved.config[name] for name in ("data", "model")}
+    kept = {name: saved.data[name] for name in ("spec", "transform")}
+    return {**sections, "class_names": list(kept["spec"]["class_names"]), **kept}, evaluated_weights(saved)
 
 
 def _exported(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -130,9 +158,18 @@ def _exported(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
     except SafetensorError as error:
         raise UserError(f"{path}: not a readable .safetensors file ({error})") from error
-    if missing := [name for name in DESCRIBED if name not in texts]:
+    described = {name: _value(texts.get(name, "")) for name in DESCRIBED}
+    if missing := [name for name, kind in DESCRIBED.items() if not isinstance(described[name], kind)]:
         raise UserError(
-            f"{path}: not an export of lntl, for its metadata lack {', '.join(missing)}; write one with "
+            f"{path}: not an export of lntl, for its metadata do not tell {', '.join(missing)}; write one with "
             "lntl export RUN --format safetensors"
         )
-    return {name: json.loads(texts[name]) for name in DESCRIBED}, weights
+    return described, weights
+
+
+def _value(text: str) -> Any:
+    """Return what a text of JSON says, None where it is none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None

@@ -41,8 +41,9 @@ class Prediction:
         the names of the images that cannot be read, unless they are skipped, and where none can be.
         """
         for path in (out, *([features] if features else [])):
-            if not path.parent.is_dir():
-                raise UserError(f"{path}: there is no folder {path.parent}; make it, or name another file")
+            check_target(path)
+        if features and features.resolve() == out.resolve():
+            raise UserError(f"{out}: is to hold the predictions and the features; name a file for each")
         source = self.classifier.transform.source(self.given.images)
         with tempfile.TemporaryFile() as kept:
             shape: list[int] = []
@@ -61,7 +62,7 @@ class Prediction:
 
     def _write(self, file: IO[bytes], source: Source, keep: Callable[[Tensor], None]) -> None:
         classes = self.classifier.class_names
-        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")  # as names of files are
         try:
             table = csv.writer(text, lineterminator="\n")
             table.writerow(["path", "prediction", *(f"p_{name}" for name in classes)])
@@ -95,6 +96,14 @@ class Prediction:
         head = f"{len(faults)} of {len(self.given.names)} images cannot be read, so nothing is written; {remedy}"
         more = [f"and {len(faults) - MOST_TOLD} more"] if len(faults) > MOST_TOLD else []
         raise UserError("\n  ".join([head, *faults[:MOST_TOLD], *more]))
+
+
+def check_target(path: Path) -> None:
+    """Raise UserError where no file can be written to a path, for want of a folder or because it is one."""
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: there is no folder {path.parent}; make it, or name another file")
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; name a file to write")
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,9 @@ class Fingerprints:
     thumb: NDArray[np.uint8] | None = None
 
 
+NO_PICTURES = Fingerprints(np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty((0, THUMB**2), np.uint8))
+
+
 def of_vectors(x: Tensor) -> Fingerprints:
     """Return the fingerprints of examples (N, ...), which are equal where their bytes are."""
     return Fingerprints(_digests(x))

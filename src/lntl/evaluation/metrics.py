@@ -124,7 +124,6 @@ METRICS: dict[str, Callable[[Tally], Array]] = {
         equalised_odds_gap,
     )
 }
-LOWER_IS_BETTER = ("expected_calibration_error", "demographic_parity_gap", "equalised_odds_gap")
 
 
 def compute(p: Predictions, names: Sequence[str]) -> dict[str, float | None]:

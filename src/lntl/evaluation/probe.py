@@ -37,9 +37,9 @@ class Row:
         return fmean(self.values)
 
     @property
-    def std(self) -> float:
-        """The standard deviation over the seeds (n - 1 in the denominator), 0 for a single one."""
-        return stdev(self.values) if len(self.values) > 1 else 0.0
+    def std(self) -> float | None:
+        """The standard deviation over the seeds (n - 1 in the denominator), None for a single one."""
+        return stdev(self.values) if len(self.values) > 1 else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,8 @@ def _look(data: Any, watch: Watch) -> Looked:
                 else:
                     broken[begin + int(some)] = found.reason
         begin += len(split)
-    return Looked(duplicates.join(parts), np.concatenate(places), broken)
+    prints = duplicates.join(parts) if parts else duplicates.NO_PICTURES  # vectors can always be read
+    return Looked(prints, np.concatenate([np.empty(0, dtype=np.int64), *places]), broken)
 
 
 def _prints(split: Any, index: Tensor) -> Iterator[tuple[Tensor, Fingerprints | UnreadableImageError]]:

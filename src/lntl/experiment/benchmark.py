@@ -16,12 +16,14 @@ from typing import Any
 from lntl import config as configuration
 from lntl.errors import Interrupted
 from lntl.experiment.plan import Job
-from lntl.runs import results
+from lntl.runs import environment, results
 from lntl.runs.files import write_text
 from lntl.runs.folder import RunFolder
 from lntl.runs.lock import locked
 from lntl.runs.results import Line
 
+DEAD_END, STOPPED = 3, 130  # exit codes of a worker: its run cannot go on from its checkpoint; it was told to stop
+_DEAD = ".dead_end"  # in the folder of a run that cannot go on
 _POLL = 0.2  # seconds between two looks at the workers
 # Two runs of one thread each are faster than two threads for one: the layers are small.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -53,36 +55,39 @@ class Benchmark:
         return self.results.parent / "runs" / self.results.stem
 
     def missing(self, jobs: list[Job]) -> list[Job]:
-        """Return the jobs without a line that tells of success."""
-        done = {results.key(line) for line in results.read(self.results) if not results.failed(line)}
+        """Return the jobs without a line that tells of success on the split."""
+        done = {results.key(line) for line in results.read(self.results) if results.split(line) == self.split}
         return [job for job in jobs if job.key not in done]
 
     def run(self, jobs: list[Job], stop: Callable[[], bool] = lambda: False) -> Iterator[Progress]:
         """Run what is missing, in order; yields a few times a second. Where `stop()` says yes, raises Interrupted."""
         with locked(self.scratch) as lock:
             write_text(self.scratch / ".gitignore", "*\n")
-            waiting, running = self.missing(jobs), list[_Worker]()
+            waiting, running, stopped = self.missing(jobs), list[_Worker](), list[Job]()
             self._tidy(jobs, waiting)
             try:
                 while (waiting or running) and not stop():
                     while waiting and len(running) < self.workers:
                         running.append(_Worker(waiting.pop(0), self, lock))
-                    yield from self._ended(running, stopping=False)
+                    yield from self._ended(running, stopped)
                     yield Progress([worker.job for worker in running])
                     time.sleep(_POLL)
             finally:
                 _stop(running)
-            yield from self._ended(running, stopping=True)
-            if waiting or running:
-                raise Interrupted(f"stopped; {len(waiting) + len(running)} runs are not done")
+            yield from self._ended(running, stopped, stopping=True)
+            if left := len(waiting) + len(stopped):
+                raise Interrupted(f"stopped; {left} runs are not done")
 
-    def _ended(self, running: "list[_Worker]", *, stopping: bool) -> Iterator[Progress]:
+    def _ended(self, running: "list[_Worker]", stopped: list[Job], *, stopping: bool = False) -> Iterator[Progress]:
         """Take the workers that are over out of `running` and write their lines; a run that was stopped has none."""
         for worker in [w for w in running if w.process.poll() is not None]:
-            if stopping and worker.process.returncode != 0:
-                continue
             running.remove(worker)
             worker.close()
+            if worker.process.returncode == STOPPED or (stopping and worker.process.returncode != 0):
+                stopped.append(worker.job)
+                continue
+            if worker.process.returncode == DEAD_END:
+                (worker.folder.path / _DEAD).touch()  # to be looked at, until the next call
             line = worker.line()
             results.add(self.results, line)
             if not results.failed(line):
@@ -90,12 +95,11 @@ class Benchmark:
             yield Progress([w.job for w in running], (worker.job, line))
 
     def _tidy(self, jobs: list[Job], waiting: list[Job]) -> None:
-        """Remove what a kill left of finished runs, and failed runs: from their checkpoint they would fail again."""
-        failed = {results.key(line) for line in results.read(self.results) if line.get("exit_code", 0) > 0}
+        """Remove what a kill left of finished runs, and runs that cannot go on from their checkpoint."""
         for job in jobs:
             if job not in waiting:
                 self._clear(job)
-            elif job.key in failed:
+            elif (self.scratch / job.id / _DEAD).exists():
                 shutil.rmtree(self.scratch / job.id, ignore_errors=True)
 
     def _clear(self, job: Job) -> None:
@@ -114,10 +118,7 @@ class _Worker:
         self.job, self.bench, self.folder, self.began = job, bench, RunFolder(scratch / job.id), time.monotonic()
         self.log = scratch / f"{job.id}.log"
         path = scratch / f"{job.id}.yaml"
-        text = _yaml(job, scratch)
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            shutil.rmtree(self.folder.path, ignore_errors=True)  # of another configuration
-            write_text(path, text)
+        write_text(path, _yaml(job, scratch))
         self.resumed = self.folder.last.exists()
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -152,9 +153,16 @@ class _Worker:
             "data": result["data"],
             "seconds": result["training_seconds"],
             "wall_seconds": None if self.resumed else seconds,  # from the start of the process
-            **_place(json.loads(self.folder.environment.read_text(encoding="utf-8")), self.bench.workers),
+            **self._place(),
             "date": now,
         }
+
+    def _place(self) -> dict[str, Any]:
+        """Return commit, hardware and versions; those of earlier parts as well where the run went on elsewhere."""
+        found = environment.parts(json.loads(self.folder.environment.read_text(encoding="utf-8")))
+        *earlier, last = [_place(part) for part in found]
+        last["hardware"]["runs_at_once"] = self.bench.workers
+        return last | ({"earlier": earlier} if earlier else {})
 
     def _reason(self) -> str:
         code = self.process.returncode
@@ -187,13 +195,13 @@ def _finite(values: dict[str, Any]) -> dict[str, float | None]:
     return {name: value if value is not None and math.isfinite(value) else None for name, value in values.items()}
 
 
-def _place(environment: dict[str, Any], workers: int) -> dict[str, Any]:
+def _place(part: dict[str, Any]) -> dict[str, Any]:
     """Return commit, hardware and versions."""
-    commit = environment["git_commit"]
-    hardware = {name: environment[name] for name in ("processor", "cores", "threads", "memory_gib", "cuda")}
+    commit = part["git_commit"]
+    hardware = {name: part[name] for name in ("processor", "cores", "threads", "memory_gib", "cuda")}
     return {
         "git_commit": commit and commit.removesuffix("-dirty"),
         "git_dirty": commit and commit.endswith("-dirty"),
-        "hardware": hardware | {"torch": environment["packages"]["torch"], "runs_at_once": workers},
-        "lntl": environment["lntl"],
+        "hardware": hardware | {"torch": part["packages"]["torch"]},
+        "lntl": part["lntl"],
     }

@@ -49,8 +49,6 @@ def build(config: Config, trained: bool = False, data: Any = None) -> Experiment
     """
     memory.keep_freed()
     fabric = Fabric(**device_arguments(config.training.device), precision=config.training.precision)
-    if config.training.precision == "16-mixed" and fabric.device.type == "cpu":
-        raise UserError("training.precision: 16-mixed needs a GPU; on the CPU use bf16-mixed or 32-true")
     if data is None:
         data = plugins.load("lntl.data", config.data.name)(config.data)
     torch.manual_seed(derive(config.project.seed, "weights"))

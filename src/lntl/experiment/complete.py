@@ -12,11 +12,11 @@ from lntl.runs.folder import RunFolder
 
 def complete(folder: RunFolder, device: str | None = None) -> list[str]:
     """Make the missing parts of a run's report; return why, for each part that could not be made."""
-    best = folder.best if folder.best.exists() else folder.last
+    chosen = folder.chosen
     parts: dict[Path, Callable[[], object]] = {
         folder.samples: lambda: write_samples(folder),
-        folder.evaluation / "test.json": lambda: evaluate_checkpoint(best, device=device).write(),
-        folder.probe: lambda: probe_checkpoint(best, device=device),
+        folder.evaluation_of(chosen): lambda: evaluate_checkpoint(chosen, device=device).write(),
+        folder.probe: lambda: probe_checkpoint(chosen, device=device),
     }
     faults = []
     for path, make in parts.items():

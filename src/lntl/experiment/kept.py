@@ -1,7 +1,10 @@
-"""What a checkpoint keeps of its data, as plain values, so that its networks can be used where the data are not."""
+"""What a checkpoint keeps of its data, as plain values: to use its networks without them, and to see them change."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from hashlib import sha256
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -13,18 +16,100 @@ from lntl.types import DataSpec, Networks
 
 
 def of_data(data: Any) -> dict[str, Any]:
-    """Return the spec of a data set, and the settings of its evaluation transform."""
+    """Return the spec of a data set, the settings of its evaluation transform, and digests of its rows."""
     transform = getattr(data, "transform", None) or as_it_is(data.spec.image_shape)
-    return {"spec": asdict(data.spec), "transform": transform.kept()}
+    return {"spec": asdict(data.spec), "transform": transform.kept(), "rows": _digests(data)}
 
 
-def networks(model: Mapping[str, Any], spec: Mapping[str, Any], where: str) -> Networks:
-    """Return the networks of a section `model` of a configuration, with random weights, for data of that spec."""
-    plugin = plugins.load("lntl.models", model["name"])
+def check_same(data: Any, kept: Mapping[str, Any] | None, path: Path, resumed: bool = False) -> None:
+    """Raise UserError where data are no longer those that the checkpoint at `path` learned from.
+
+    To be evaluated it takes the same training rows, so that none of them can be a test row by now, and the same names;
+    to be resumed, all rows as they were. A checkpoint that keeps no digests, of an older version, passes.
+    """
+    if kept is None or "rows" not in kept:
+        return
+    then, now, rows = kept["spec"], asdict(data.spec), _digests(data)
+    changed = [
+        told
+        for what, key in (("classes", "class_names"), ("bias values", "bias_names"))
+        if (told := _renamed(what, then[key], now[key]))
+    ]
+    if not changed and rows["train"] != kept["rows"]["train"]:
+        changed = ["other rows, or rows with another label or bias, are in train, so that it may know test rows"]
+    if not changed and resumed and rows["all"] != kept["rows"]["all"]:
+        changed = ["the rows of val or test, or the order of all, are others"]
+    if changed:
+        count = f" ({then['num_rows']} rows then, {now['num_rows']} now)" if then["num_rows"] != now["num_rows"] else ""
+        raise UserError(
+            f"{path}: its data have changed since it was trained{count}: {'; '.join(changed)}; "
+            f"put them back as they were, or train anew (data now: {data.source})"
+        )
+
+
+def _renamed(what: str, then: Sequence[str], now: Sequence[str]) -> str:
+    """Return how names have changed, nothing where they have not."""
+    if tuple(then) == tuple(now):
+        return ""
+    gone, new = (sorted(set(a) - set(b)) for a, b in ((then, now), (now, then)))
+    sides = [f"{side} {', '.join(names[:5])}" for side, names in (("without", gone), ("with", new)) if names]
+    return f"its {what} are now {' and '.join(sides) or 'in another order'}"
+
+
+def _digests(data: Any) -> dict[str, str]:
+    """Return digests of name, label and bias of the rows: of train in any order, of all splits as they are."""
+    called = getattr(data, "called", str)
+    lines = {
+        name: [
+            f"{called(row)}\t{y}\t{group}"
+            for row, y, group in zip(*(t.tolist() for t in (split.row, split.y, split.group)), strict=True)
+        ]
+        for name, split in data.splits.items()
+    }
+    rows = [f"{name} {split.row.tolist()}" for name, split in data.splits.items()]
+    return {"train": _digest(sorted(lines["train"])), "all": _digest([*rows, *chain.from_iterable(lines.values())])}
+
+
+def _digest(lines: Iterable[str]) -> str:
+    return sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+def networks(
+    model: Mapping[str, Any], spec: Mapping[str, Any], where: str, trust: str | Sequence[str] = ()
+) -> Networks:
+    """Return the networks of a section `model` of a configuration, with random weights, for data of that spec.
+
+    trust: modules that may be imported for it, besides those that are imported already.
+    """
+    plugin, settings = _plugin("lntl.models", model, where, trust)
     try:
-        settings = plugin.Config.model_validate({key: value for key, value in model.items() if key != "name"})
         read = TypeAdapter(DataSpec).validate_python(spec)
     except ValidationError as error:
-        raise UserError(f"{where}: the model it describes cannot be built: {error.errors()[0]['msg']}") from error
+        raise UserError(f"{where}: the data that it tells of are none: {error.errors()[0]['msg']}") from error
     made: Networks = plugin(read, settings)
     return made
+
+
+def dataset(data: Mapping[str, Any], where: str, trust: str | Sequence[str]) -> Any:
+    """Return the data set of a section `data` of a configuration; trust: as of `networks`."""
+    plugin, settings = _plugin("lntl.data", data, where, trust)
+    biases = getattr(settings, "bias", None)
+    for bias in biases if isinstance(biases, list) else []:
+        if function := getattr(bias, "computed", None):
+            plugins.check_trust(function, where, trust)
+    return plugin(settings)
+
+
+def _plugin(folder: str, section: Mapping[str, Any], where: str, trust: str | Sequence[str]) -> tuple[Any, Any]:
+    """Return the plug-in that a section names, and its settings."""
+    name = str(section["name"])
+    plugins.check_trust(name, where, trust)
+    try:
+        plugin = plugins.load(folder, name)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    try:
+        return plugin, plugin.Config.model_validate({key: value for key, value in section.items() if key != "name"})
+    except ValidationError as error:
+        what = folder.removeprefix("lntl.").removesuffix("s")
+        raise UserError(f"{where}: the {what} it describes cannot be built: {error.errors()[0]['msg']}") from error

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from lntl import config as configuration
+from lntl.experiment import kept
 from lntl.experiment.build import Experiment, build, fitting
 from lntl.runs import checkpoint
 from lntl.runs.checkpoint import Checkpoint
@@ -13,10 +14,15 @@ from lntl.types import Networks
 
 
 def open_checkpoint(path: Path, device: str | None = None) -> tuple[Experiment, Checkpoint]:
-    """Return the experiment of the configuration inside a checkpoint, on `device` if named, and the checkpoint."""
+    """Return the experiment of the configuration inside a checkpoint, on `device` if named, and the checkpoint.
+
+    Raises UserError where the data are no longer those that it learned from.
+    """
     saved = checkpoint.load(path)
     config = configuration.validate(_on(device, saved.config), f"{path} (the configuration inside)")
-    return build(config, trained=True), saved
+    experiment = build(config, trained=True)
+    kept.check_same(experiment.data, saved.data, path)
+    return experiment, saved
 
 
 def _on(device: str | None, raw: Any) -> Any:

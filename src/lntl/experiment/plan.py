@@ -115,13 +115,23 @@ def read(path: Path) -> Plan:
 
 
 def jobs(plan: Plan, path: Path) -> list[Job]:
-    """Return the runs of the plan at `path`: all cells of the first seed, then all of the second, and so on."""
+    """Return the runs of the plan at `path`: all cells of the first seed, then all of the second, and so on.
+
+    Raises UserError where two cells are one run.
+    """
     rows = [
         (position, job)
         for entry in plan.runs
         for cell in _cells(entry)
         for position, job in enumerate(_of_cell(plan, entry, cell, path))
     ]
+    seen: dict[tuple[str, str, int], Job] = {}
+    for _, job in rows:
+        if (twin := seen.setdefault(job.key, job)) is not job:
+            raise UserError(
+                f"{path}: {twin.told} and {job.told} are one run: equal values, or keys that do not change what is "
+                "trained, such as evaluation.*; leave one of them out of the grid"
+            )
     return [job for _, job in sorted(rows, key=lambda row: row[0])]
 
 

@@ -83,11 +83,12 @@ def _subject(path: Path, folder: RunFolder, device: str | None) -> tuple[Subject
 
 
 def _erm(experiment: Experiment, folder: RunFolder, warnings: list[str]) -> Networks | None:
-    """Return the networks of the plain training inside the run folder, as it ended; None where there was none."""
+    """Return the networks of the plain training inside the run folder, at its best; None where there was none."""
     if experiment.config.evaluation.erm_epochs == 0:
         return None
     twin = configuration.erm_twin(experiment.config, folder.path)
-    path = RunFolder(folder.path / twin.project.experiment_name).last
+    beside = RunFolder(folder.path / twin.project.experiment_name)
+    path = beside.best if beside.best.exists() else beside.last
     if not path.exists():
         warnings.append(f"no ERM beside it: {path} is missing")
         return None
@@ -157,6 +158,7 @@ def _recolor(subject: Subject) -> tuple[dict[str, Any], dict[str, Tensor]] | Non
     assert run is not None
     content = {
         "checkpoint": str(subject.path),
+        "epoch": subject.epoch,
         "n": len(run.y),
         "colors": list(names),
         **_changes(run),

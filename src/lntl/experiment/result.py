@@ -8,18 +8,18 @@ import numpy as np
 
 from lntl.config import Config
 from lntl.evaluation import summary
-from lntl.evaluation.metrics import LOWER_IS_BETTER
 from lntl.evaluation.predict import Predictions, by_one_bias
 from lntl.experiment.board import show_features, show_settings
 from lntl.experiment.build import Experiment
 from lntl.experiment.opened import load_networks, open_checkpoint
-from lntl.experiment.run import Run, flat
+from lntl.experiment.resumable import flat
+from lntl.experiment.run import Run
 from lntl.runs import checkpoint
 from lntl.runs.checkpoint import Checkpoint
 from lntl.runs.files import write_atomic, write_json
 from lntl.runs.folder import run_around
 from lntl.runs.tensorboard import TensorBoard
-from lntl.types import DataSpec, OneBias
+from lntl.types import LOWER_IS_BETTER, DataSpec, OneBias
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,10 @@ def conclude(run: Run, erm: dict[str, Any] | None, split: str = "test") -> dict[
     """Evaluate the last and the best checkpoint on a split, the test set once; write evaluation/ and result.json."""
     config = run.experiment.config
     scores = {}
-    for kind, path in (("best", _best(run)), ("last", run.folder.last)):  # the networks are then those of the last
+    for kind, path in (
+        ("best", run.folder.chosen),
+        ("last", run.folder.last),
+    ):  # the networks are then those of the last
         evaluation = _evaluate(run.experiment, path, checkpoint.load(path), split)
         evaluation.write()
         scores[kind] = evaluation.scores()
@@ -105,14 +108,11 @@ def conclude(run: Run, erm: dict[str, Any] | None, split: str = "test") -> dict[
     return result
 
 
-def _best(run: Run) -> Path:
-    """Return the best checkpoint, the last one where no epoch has a defined metric to choose by."""
-    return run.folder.best if run.folder.best.exists() else run.folder.last
-
-
 def _selection(run: Run) -> str:
     name = run.experiment.config.evaluation.best_model_metric
     if run.best_record is None:
         return f"as last, for {name} is undefined on val ({run.experiment.data.val_note}) after every epoch"
+    if not run.folder.best.exists():
+        return f"as last, for the checkpoint of epoch {run.best_record['total_epoch']}, the best on val, is not there"
     order = "lowest" if name in LOWER_IS_BETTER else "highest"
     return f"{order} {name} on val ({run.experiment.data.val_note}) among the epochs of the last phase"

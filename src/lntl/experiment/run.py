@@ -15,12 +15,12 @@ from torch import Tensor
 from lntl import config as configuration
 from lntl.config import Config
 from lntl.config.keys import HEADLINES
-from lntl.errors import Interrupted, UserError
+from lntl.errors import DeadEndError, Interrupted
 from lntl.evaluation import metrics
-from lntl.evaluation.metrics import LOWER_IS_BETTER
 from lntl.experiment import kept
 from lntl.experiment.board import show_confusion, show_data
 from lntl.experiment.build import Experiment, build, fitting
+from lntl.experiment.resumable import check_same
 from lntl.runs import checkpoint
 from lntl.runs.checkpoint import Checkpoint
 from lntl.runs.files import write_atomic, write_text
@@ -28,7 +28,7 @@ from lntl.runs.folder import RunFolder, of_checkpoint
 from lntl.runs.tensorboard import TensorBoard
 from lntl.training import health
 from lntl.training.trainer import NonFiniteLossError, Step
-from lntl.types import IGNORE, Record
+from lntl.types import IGNORE, LOWER_IS_BETTER, Record
 
 log = logging.getLogger("lntl")
 CHANCE_IMAGES = 2000  # enough to tell the share of the most frequent bias value to a percent
@@ -54,7 +54,8 @@ class Run:
             board = TensorBoard(self.folder.tensorboard, purge_step=trainer.total_steps + 1 if begun else 0)
         if board is not None and not begun:
             show_data(board, self.experiment.data)
-        self._save(self.folder.last)
+        if begun:
+            self._save(self.folder.last)  # it may have been taken up from an earlier checkpoint
         try:
             while not trainer.done:
                 for step in trainer.epoch():
@@ -68,7 +69,7 @@ class Run:
                 self._finish_epoch(trainer.record, board)
                 yield trainer.record
         except NonFiniteLossError as error:
-            raise UserError(f"{error}; the last good checkpoint is {self.folder.last}") from error
+            raise DeadEndError(f"{error}; the last good checkpoint is {self.folder.last}") from error
         finally:
             if board is not None:
                 board.close()
@@ -93,7 +94,9 @@ class Run:
             return
         now = record.metrics | {"train/h_entropy": -record.metrics["train/mi"]}
         before = self.records[-2] if len(self.records) > 1 and self.records[-2]["phase"] == record.phase else None
-        largest = math.log(self.experiment.data.spec.num_bins)
+        spec = self.experiment.data.spec
+        sizes = spec.bias_sizes or (spec.num_bins,)
+        largest = sum(map(math.log, sizes)) / len(sizes)
         chance, class_chance = self._bias_chance
         for sentence in health.diagnose(now, chance, largest, before, class_chance):
             log.warning("%s", sentence)
@@ -143,9 +146,13 @@ class Run:
         best = min if name in LOWER_IS_BETTER else max
         return best(defined, key=lambda record: record[f"val/{name}"], default=None)
 
+    @cached_property
+    def _kept(self) -> dict[str, Any]:
+        return kept.of_data(self.experiment.data)
+
     def _save(self, path: Path) -> None:
         config, state = self.experiment.config.model_dump(), self.experiment.trainer.state_dict()
-        checkpoint.save(path, Checkpoint(config, state, self.records, kept.of_data(self.experiment.data)))
+        checkpoint.save(path, Checkpoint(config, state, self.records, self._kept))
 
 
 def _share_of_most_frequent(parts: list[Tensor]) -> float:
@@ -166,18 +173,23 @@ def start(config: Config, overwrite: bool = False) -> Run:
     if skipped := getattr(experiment.data, "skipped", []):
         write_text(folder.skipped, "".join(f"{line}\n" for line in skipped))
         log.warning("%d rows of the data are wrong and left out; they are listed in %s", len(skipped), folder.skipped)
-    return Run(experiment, folder, [])
+    run = Run(experiment, folder, [])
+    run._save(folder.last)
+    return run
 
 
 def resume(config: Config, path: Path) -> Run:
     """Return the run that the checkpoint at `path` belongs to, taken up where the checkpoint was written."""
     saved = checkpoint.load(path)
     folder = of_checkpoint(path)
-    _check_same(config, saved, path)
+    check_same(config, saved, path)
     experiment = build(config, trained=True)
+    kept.check_same(experiment.data, saved.data, path, resumed=True)
     with fitting(path):
         experiment.trainer.load_state_dict(saved.trainer)
-    write_text(folder.config, configuration.to_yaml(config))
+    if not experiment.trainer.done:
+        folder.result.unlink(missing_ok=True)  # of a run that ended earlier
+    folder.take_up(configuration.to_yaml(config))
     folder.write_metrics(saved.records)
     run = Run(experiment, folder, saved.records)
     _take_back(run)
@@ -194,46 +206,3 @@ def _take_back(run: Run) -> None:
         run.folder.best.unlink()
         if best is not None and (path := run.folder.checkpoint(best["total_epoch"])).exists():
             write_atomic(run.folder.best, lambda file: file.write(path.read_bytes()))
-
-
-# What a resumed run may set anew: nothing of it changes what the finished epochs have done.
-_FREE = (
-    "project.name",
-    "project.description",
-    "project.experiment_name",
-    "training.device",
-    "logging.",
-    "evaluation.batch_size",
-    "evaluation.metrics",
-    "evaluation.erm_epochs",
-)
-
-
-def _check_same(config: Config, saved: Checkpoint, path: Path) -> None:
-    """Raise UserError where the configuration is another; the last phase may be longer, and phases may follow it."""
-    phases = len(saved.config["training"]["phases"])
-    further = tuple(f"training.phases.{i}." for i in range(phases, len(config.training.phases)))
-    now, then = flat(config.model_dump()), flat(saved.config)
-    last = f"training.phases.{phases - 1}.epochs"
-    changed = [
-        f"{key} is {now.get(key)!r}, was {then.get(key)!r}"
-        for key in sorted(now.keys() | then.keys())
-        if now.get(key) != then.get(key) and not key.startswith(_FREE + further) and key != last
-    ]
-    if changed:
-        raise UserError(
-            f"{path}: cannot resume, the configuration differs: {'; '.join(changed)}; use the run's own config.yaml, "
-            "or train anew under another project.experiment_name"
-        )
-    if now[last] < saved.trainer["epoch"] and saved.trainer["phase"] == phases - 1:
-        raise UserError(
-            f"{path}: {saved.trainer['epoch']} epochs of the last phase are done, more than {last} = {now[last]}"
-        )
-
-
-def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Return the leaves of nested dicts and lists by dotted path."""
-    if isinstance(tree, dict | list):
-        items = tree.items() if isinstance(tree, dict) else enumerate(tree)
-        return {path: leaf for key, value in items for path, leaf in flat(value, f"{prefix}.{key}").items()}
-    return {prefix.removeprefix("."): tree}

@@ -18,7 +18,7 @@ _FOLDERS = ("", "Anno/", "Eval/")  # as the files lie in the copy at Kaggle, and
 
 def make(source: Path, attributes: Sequence[str]) -> Made:
     """Return image, split and the attributes; the first is the label, the second the bias."""
-    if len(set(attributes)) < 2:
+    if len(set(attributes)) < max(2, len(attributes)):
         raise UserError("--attribute: name two or more that differ, the label and then the bias")
     folder = found(
         source, [f"{above}img_align_celeba{below}" for above in ("", "Img/") for below in ("/img_align_celeba", "")]

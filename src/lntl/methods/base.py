@@ -30,7 +30,7 @@ class Method(nn.Module):
     """A training method over the networks f, g and h. Its own state, if any, is its buffers and parameters.
 
     Networks of its own are modules set as attributes; objectives name them in `over`, beside f, g and h, and they learn
-    with the settings of optimizer_fg.
+    with the settings of optimizer_fg, or of optimizer_h where `with_h` names them.
     """
 
     class Config(Settings):
@@ -38,6 +38,7 @@ class Method(nn.Module):
 
     trains: ClassVar[tuple[NetworkName, ...]]  # the others are in eval mode and do not change, buffers included
     sees_bias: ClassVar[bool] = False  # a method that does not is handed IGNORE for every bias label
+    with_h: ClassVar[tuple[str, ...]] = ()  # networks of its own that belong to h
     needs: ClassVar[dict[str, Any]] = {}  # settings of `model` without which it does not run
 
     def __init__(self, networks: Networks, config: Settings, spec: DataSpec) -> None:

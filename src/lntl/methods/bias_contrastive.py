@@ -19,10 +19,12 @@ class BiasContrastive(Method):
     """min_{f,g,k} L_c + alpha * L_con, with v = k(f(x)) / |k(f(x))|, k a projection network, losses in nats, and
 
     L_con = mean over i with P(i) of -1/|P(i)| sum_{p in P(i)} log( exp(v_i v_p / t) / sum_{a != i} exp(v_i v_a / t) ),
-    P(i) = the images of the batch with the class of i and another known bias value. z (N, C, H, W) is averaged over its
-    places.
+    P(i) = the images of the batch with the class of i and another known bias value. A map z (N, C, H, W) is averaged
+    over its places.
     Source: Hong and Yang, NeurIPS 2021 (BiasCon; with task: bias_product also their BiasBal).
     Deviation: one view of an image, without augmentation; an image without a partner is left out of L_con.
+    Deviation: the features are those of f; the paper takes those in front of the last layer (`split: last` of convnet)
+    without a network k, and contrasts with a second batch in which rare bias values are drawn more often.
     """
 
     trains = ("f", "g")
@@ -31,8 +33,15 @@ class BiasContrastive(Method):
     class Config(TaskSettings):
         """Settings of a phase with `method: bias_contrastive`."""
 
-        alpha: float = Field(0.1, ge=0, description="Weight of the contrast; no unit.")
-        temperature: float = Field(0.1, gt=0, description="t, the temperature of the contrast; no unit.")
+        alpha: float = Field(
+            1.0,
+            ge=0,
+            description="Weight of the contrast; the authors' code for coloured digits weights the task by 0.01 beside "
+            "it, which is 100 here.",
+        )
+        temperature: float = Field(
+            0.07, gt=0, description="t, the temperature of the contrast, no unit; 0.07 in the authors' code."
+        )
         width: int = Field(64, ge=1, description="Outputs of the projection network k.")
 
     config: Config

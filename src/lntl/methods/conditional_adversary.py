@@ -11,20 +11,24 @@ __all__ = ["ConditionalAdversary"]
 class ConditionalAdversary(LNTL):
     """LNTL (eq. 9) with q_h(b | z + e_y) for q_h(b | z): min_{f,g} max_{h,e} L_c + lam * E[log q_h] - mu * L_B.
 
-    e (num_classes, C) is an embedding that learns with h; e_y is added to the channels of z (N, C, ...), the same at
-    each place. What y tells of the bias h knows then, so z is asked to hide what it tells beyond: the independence of z
-    and b given y. Sources: Li et al., "Deep Domain Generalization via Conditional Invariant Adversarial Networks",
-    ECCV 2018 (CDANN); Reimers et al., "Towards Learning an Unbiased Classifier from Biased Data via Conditional
-    Adversarial Debiasing", 2021, for conditional independence. In evaluation h is not told y: its bias accuracy is that
-    of h(z) alone.
+    e (num_classes, C) is an embedding that learns with h and starts at 0, so that an h that has learnt from z alone
+    goes on from there; e_y is added to the channels of z (N, C, ...), the same at each place. What y tells of the bias
+    h knows then, so z is asked to hide what it tells beyond: the independence of z and b given y. Sources: Li et al.,
+    "Deep Domain Generalization via Conditional Invariant Adversarial Networks", ECCV 2018 (CDANN); Reimers et al.,
+    "Towards Learning an Unbiased Classifier from Biased Data via Conditional Adversarial Debiasing", 2021, for
+    conditional independence. In evaluation h is not told y: its bias accuracy is that of h(z) alone.
 
     Deviation: Li et al. have an adversary for each class and one for all, weighted by the class priors; one adversary
-    with an embedding of y is the form of DomainBed (Gulrajani and Lopez-Paz, ICLR 2021).
+    with an embedding of y is the form of DomainBed (Gulrajani and Lopez-Paz, ICLR 2021), here without its gradient
+    penalty and its weights of the classes.
     """
+
+    with_h = ("class_embedding",)
 
     def __init__(self, networks: Networks, config: LNTL.Config, spec: DataSpec) -> None:
         super().__init__(networks, config, spec)
         self.class_embedding = nn.Embedding(spec.num_classes, networks.features)
+        nn.init.zeros_(self.class_embedding.weight)
 
     def _judge(self, batch: Batch) -> nn.Module:
         return _Told(self.h, self.class_embedding, batch.y)

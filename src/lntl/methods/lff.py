@@ -26,6 +26,7 @@ class LfF(Method):
     W = L_b / (L_b + L) in [0, 1], without gradient, is that of the cross-entropies in nats of both networks, each first
     averaged over the visits of the example (the first counts in full) and divided by the largest average of its class.
     The average and the division are as in the authors' code. b learns with the settings of optimizer_fg.
+    Deviation: b begins from random weights, where f may begin from those of another data set; the authors' both do.
     """
 
     trains = ("f", "g")

@@ -21,7 +21,7 @@ def smoothing_field() -> Any:
         ge=0,
         le=1,
         description="Share s of the uniform distribution mixed into p(y | bias): where the bias rules a class out, g "
-        "is still asked to, up to log(1 / s); `bias_product` only.",
+        "is still asked to, up to about log(K / s) nats for K classes; `bias_product` only.",
     )
 
 

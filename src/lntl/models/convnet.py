@@ -15,7 +15,7 @@ __all__ = ["ConvNet"]
 
 
 class ConvNet(Networks):
-    """f: (N, 3, 28, 28) -> z (N, 32, 14, 14); g: z -> (N, classes); h: z -> (N, bins, *bias_shape)."""
+    """f: (N, 3, 28, 28) -> z (N, 32, 14, 14), or (N, 64); g: z -> (N, classes); h: z -> (N, bins, *bias_shape)."""
 
     class Config(TaskHeadSettings):
         """Settings of `model`; the architecture is the paper's, but for a `pooled` bias head."""
@@ -26,25 +26,33 @@ class ConvNet(Networks):
             "from the whole map, for a bias that is the same all over an image; always that where the data have one "
             "label an image.",
         )
+        split: Literal["map", "last"] = Field(
+            "map",
+            description="Where f ends: map, after two convolutions, as in the paper; or last, in front of g's last "
+            "layer, where other papers' methods act; h is then `pooled`.",
+        )
 
     def __init__(self, spec: DataSpec, config: "ConvNet.Config") -> None:
         super().__init__()
         channels, height, width = of_images(spec, "convnet")
-        self.features = 32
-        self.f = Features(channels)
+        ends_at_map = config.split == "map"
+        shape = (32, height // 2, width // 2) if ends_at_map else (64,)
+        self.features = shape[0]
+        features = Features(channels)
         body = nn.Sequential(
             nn.Conv2d(32, 64, 3, stride=2, padding=1),
             nn.ReLU(),
             nn.Conv2d(64, 64, 3, padding=1),
             nn.ReLU(),
-            nn.AvgPool2d(height // 4),
+            nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
         )
-        self.g = task_head(body, 64, spec, config.heads)
-        if config.bias_head == "map" and len(spec.bias_shape) == 3:
+        self.f = features if ends_at_map else nn.Sequential(features, body)
+        self.g = task_head(body if ends_at_map else nn.Sequential(), 64, spec, config.heads)
+        if config.bias_head == "map" and len(spec.bias_shape) == 3 and ends_at_map:
             self.h = MapHead(32, spec.num_bins, spec.bias_shape[0])
         else:
-            self.h = PooledHead((32, height // 2, width // 2), spec.num_bins, spec.bias_shape)
+            self.h = PooledHead(shape, spec.num_bins, spec.bias_shape, spec.bias_sizes)
 
 
 class Features(nn.Module):

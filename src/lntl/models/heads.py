@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from lntl.ops import IMPOSSIBLE
 from lntl.plugins import Settings
 from lntl.types import DataSpec
 
@@ -91,11 +92,18 @@ class PooledHead(nn.Module):
     tokens: the same in one dimension; vectors: linear C->128, BatchNorm, ReLU. Then linear 128->64, BatchNorm, ReLU,
     linear to bins * biases: the form of the authors' g, so that h reads what g can.
     For biases that are the same all over an image: f can hide them from a head of small neighbourhoods.
+    sizes: the number of values of each bias, where they differ; the logits of the bins beyond are IMPOSSIBLE.
     """
 
-    def __init__(self, shape: tuple[int, ...], bins: int, bias_shape: tuple[int, ...]) -> None:
+    beyond: Tensor  # (bins, biases) bool
+
+    def __init__(
+        self, shape: tuple[int, ...], bins: int, bias_shape: tuple[int, ...], sizes: tuple[int, ...] = ()
+    ) -> None:
         super().__init__()
-        self.bias_shape = bias_shape
+        self.bias_shape, self.uneven = bias_shape, len(set(sizes)) > 1
+        beyond = torch.arange(bins)[:, None] >= torch.tensor(sizes or (bins,))
+        self.register_buffer("beyond", beyond, persistent=False)
         biases = bias_shape[0] if bias_shape else 1
         self.body = _body(shape[0], len(shape) - 1)
         self.last = nn.Sequential(
@@ -112,6 +120,8 @@ class PooledHead(nn.Module):
         if x.dim() > 2:
             x = torch.cat([x.flatten(2).mean(dim=2), x.flatten(2).amax(dim=2)], dim=1)
         logits: Tensor = self.last(x)
+        if self.uneven:
+            logits = logits.masked_fill(self.beyond, IMPOSSIBLE)
         if not self.bias_shape:
             logits = logits[..., 0]
         if where is not None:

@@ -39,4 +39,4 @@ class LeNet(Networks):
         if len(spec.bias_shape) == 3:
             self.h = VectorHead(config.feature_dim, config.hidden_dim, spec.num_bins, spec.bias_shape)
         else:
-            self.h = PooledHead((config.feature_dim,), spec.num_bins, spec.bias_shape)
+            self.h = PooledHead((config.feature_dim,), spec.num_bins, spec.bias_shape, spec.bias_sizes)

@@ -34,4 +34,4 @@ class MLP(Networks):
         self.f = nn.Sequential(*layers)
         body = nn.Sequential(nn.Linear(self.features, config.head_dim), nn.ReLU())
         self.g = task_head(body, config.head_dim, spec, config.heads)
-        self.h = PooledHead((self.features,), spec.num_bins, spec.bias_shape)
+        self.h = PooledHead((self.features,), spec.num_bins, spec.bias_shape, spec.bias_sizes)

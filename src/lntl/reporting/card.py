@@ -28,6 +28,7 @@ def write_card(run: Path) -> Path:
             each_bias=files.evaluation.model_dump()["each_bias"] if files.evaluation else {},
             given="arrays.npz" if files.config.get("data", {}).get("name") == "arrays" else "images/",
             erm=files.erm is not None,
+            own=str(files.config.get("model", {}).get("name", "")).rpartition(".")[0],
             unmeasured=_unmeasured(files, facts["bias"]),
         )
     )

@@ -12,6 +12,7 @@ from lntl.plugins import did_you_mean
 from lntl.reporting import paper
 from lntl.runs import results
 from lntl.runs.results import Line
+from lntl.types import LOWER_IS_BETTER
 
 COLOR_VAR = "data.color_var"
 MEANINGS = {COLOR_VAR: "colour variance σ²"}
@@ -84,10 +85,11 @@ class Comparison:
         return "" if self.by is None else MEANINGS.get(self.by, self.by)
 
     def best(self, column: Any) -> float | None:
-        """Return the highest mean of a column, of ours and the published ones; None where no order is meant."""
+        """Return the best mean of a column, of ours and the published ones; None where no order is meant."""
         cells = [row.cells[column] for row in self.rows if column in row.cells]
         means = [cell.mean for cell in cells if cell.values]
-        return max(means) if means and self.metric not in UNRANKED else None
+        best = min if self.metric in LOWER_IS_BETTER else max
+        return best(means) if means and self.metric not in UNRANKED else None
 
 
 def compare(

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 from lntl.reporting.comparison import SPLITS, Comparison, Row
 from lntl.reporting.comparison_tables import heads
-from lntl.reporting.figures import MARKERS, PALETTE
+from lntl.reporting.figures import MARKERS, PALETTE, PlainFigure
+from lntl.types import LOWER_IS_BETTER
 
 _STYLES = ("-", "--", ":")  # the palette starts anew with the next style
 _DOTS = (0, (1, 2.5))  # of no style above: a line that ends early must not seem to go on to its name
@@ -48,7 +49,7 @@ def _axes(height: float, names: float) -> tuple[Figure, Axes]:
     """Return a figure, with `names` inches at the right, and its axes of that height in inches."""
     left, width, gap = _WIDTHS
     size = (left + width + gap + names, _BELOW + height + _ABOVE)
-    figure = Figure(figsize=size, dpi=100)
+    figure = PlainFigure(figsize=size, dpi=100)
     return figure, figure.add_axes((left / size[0], _BELOW / size[1], width / size[0], height / size[1]))
 
 
@@ -116,8 +117,8 @@ def _points(comparison: Comparison) -> Figure:
     """Return one point a method, the best above, for a table of one column."""
     (column,) = comparison.columns
     rows = [row for row in comparison.rows if row.confirmed and column in row.cells and row.cells[column].values]
-    rows.sort(key=lambda row: row.cells[column].mean)
-    figure = Figure(figsize=(6.4, 1.1 + 0.3 * len(rows)), dpi=100, layout="constrained")
+    rows.sort(key=lambda row: row.cells[column].mean, reverse=comparison.metric in LOWER_IS_BETTER)
+    figure = PlainFigure(figsize=(6.4, 1.1 + 0.3 * len(rows)), dpi=100, layout="constrained")
     axes = figure.subplots()
     for place, row in enumerate(rows):
         cell, color = row.cells[column], "0.35" if row.source else PALETTE[0]

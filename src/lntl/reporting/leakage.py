@@ -29,8 +29,7 @@ def probe_table(found: dict[str, Any]) -> Table:
     pixels = {row["probe"]: row for row in found["reference"]["pixels"]}
     for row in found["probes"]:
         beside = (row, erm.get((row["layer"], row["probe"])), pixels.get(row["probe"]))
-        accuracies = ("" if each is None else f"{each['mean']:.3f} ± {each['std']:.3f}" for each in beside)
-        table.add_row(row["layer"], row["probe"], *accuracies)
+        table.add_row(row["layer"], row["probe"], *map(_accuracy, beside))
     table.add_section()
     table.add_row("chance", "most frequent", f"{found['chance']['majority']:.3f}")
     table.add_row("chance", "permuted", f"{found['chance']['permutation']:.3f}")
@@ -39,6 +38,13 @@ def probe_table(found: dict[str, Any]) -> Table:
         table.add_row("f", "h, own labels", f"{found['h_accuracy']:.3f}")
         table.add_row("chance", "most frequent", f"{found['h_chance']:.3f}")
     return table
+
+
+def _accuracy(row: dict[str, Any] | None) -> str:
+    """Return mean ± std of a row of probe.json, the mean alone of one seed."""
+    if row is None:
+        return ""
+    return f"{row['mean']:.3f}" if row["std"] is None else f"{row['mean']:.3f} ± {row['std']:.3f}"
 
 
 def each_bias(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -70,17 +76,21 @@ def verdict(found: dict[str, Any]) -> Iterator[str]:
     yield from (f"Note: {warning}." for warning in found["warnings"])
 
 
+def at_chance(accuracy: float, chance: float, n: int) -> bool:
+    """Return whether an accuracy on n images counts as guessing: hardly above chance, or by no more than noise."""
+    margin = 3 * sqrt(chance * (1 - chance) / n)  # three standard errors of an accuracy at chance
+    return _share(accuracy, chance) <= _NONE or accuracy <= chance + margin
+
+
 def _share(accuracy: float, chance: float) -> float:
     """Return how much of what there is to read above chance is read."""
     return (accuracy - chance) / max(1 - chance, 1e-12)
 
 
 def _left(accuracy: float, chance: float, n: int) -> str:
-    margin = 3 * sqrt(chance * (1 - chance) / n)  # three standard errors of an accuracy at chance
-    share = _share(accuracy, chance)
-    if share <= _NONE or accuracy <= chance + margin:
+    if at_chance(accuracy, chance, n):
         return "No bias was found to be left"
-    word = next((word for limit, word in _WORDS if share <= limit), "most")
+    word = next((word for limit, word in _WORDS if _share(accuracy, chance) <= limit), "most")
     return f"{word.capitalize()} of the bias is left"
 
 
@@ -89,9 +99,9 @@ def _head(found: dict[str, Any]) -> str:
     if found["h_accuracy"] is None:
         return "; no phase trained a bias head h"
     told = f"h reads {found['h_accuracy']:.1%} of its own bias labels (chance {found['h_chance']:.1%})"
-    if _share(found["h_accuracy"], found["h_chance"]) > _NONE:
+    if not at_chance(found["h_accuracy"], found["h_chance"], found["n_test"]):
         return f"; {told}, so h was not fooled"
-    if _left(found["leakage"], max(found["chance"].values()), found["n_test"]).startswith("No"):
+    if at_chance(found["leakage"], max(found["chance"].values()), found["n_test"]):
         return f"; {told}, which agrees"
     return f"; {told}, so h was fooled: it is at chance although the bias can be read"
 

@@ -30,6 +30,19 @@ def describe() -> dict[str, Any]:
     }
 
 
+def resumed(then: dict[str, Any]) -> dict[str, Any]:
+    """Return the environment of a run that goes on here: `resumed` has, part by part, what was not as at first."""
+    now = {name: value for name, value in describe().items() if value != then.get(name)}
+    later = then.get("resumed", [])
+    return then if now == (later[-1] if later else {}) else then | {"resumed": [*later, now]}
+
+
+def parts(environment: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the facts of each part of a run, in order."""
+    first = {name: value for name, value in environment.items() if name != "resumed"}
+    return [first, *(first | part for part in environment.get("resumed", []))]
+
+
 def _git_commit() -> str | None:
     """Return the commit of the checkout that this package is imported from, with -dirty where the package changed."""
     folder = Path(__file__).parents[1]

@@ -2,7 +2,9 @@
 
 import json
 import os
+import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,7 +16,7 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
 
     Raises UserError, with `path` as it was before, where the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")  # one's own: others may write `path` as well
     try:
         with temporary.open("wb") as file:
             write(file)
@@ -24,7 +26,14 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
         raise UserError(f"{path}: cannot write it: {error}; is the disk full, or the folder read-only?") from error
     finally:
-        temporary.unlink(missing_ok=True)  # there only where `write` failed
+        with suppress(OSError):  # it is there only where `write` failed
+            temporary.unlink()
+
+
+def remove_halves(folder: Path) -> None:
+    """Remove what writes that were killed have left in a folder and below, where nobody is writing."""
+    for half in folder.rglob(".*.part"):
+        half.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from lntl.errors import UserError
 from lntl.runs import environment
-from lntl.runs.files import write_json, write_text
+from lntl.runs.files import remove_halves, write_json, write_text
 
 
 class RunFolder:
@@ -36,6 +36,7 @@ class RunFolder:
         self.skipped = path / "skipped_rows.txt"
         self.report = path / "report"
         self.card = path / "MODEL_CARD.md"
+        self.erm = path / "erm"  # a run folder of its own
         self.last = self.checkpoints / "last.pth"
         self.best = self.checkpoints / "best_model.pth"
 
@@ -43,6 +44,11 @@ class RunFolder:
     def holds_a_run(self) -> bool:
         """Whether a run has begun here."""
         return self.config.exists() or self.checkpoints.exists()
+
+    @property
+    def chosen(self) -> Path:
+        """The best checkpoint; the last one where there is none."""
+        return self.last if self.last.exists() and not self.best.exists() else self.best
 
     def checkpoint(self, total_epoch: int) -> Path:
         """Return the path of the checkpoint after that epoch of the run."""
@@ -63,25 +69,20 @@ class RunFolder:
 
     def create(self, config_yaml: str, overwrite: bool = False) -> None:
         """Begin a run here; raises UserError where one is, unless it may be overwritten (other files stay)."""
-        if self.holds_a_run and not overwrite:
+        held = self.holds_a_run
+        if held and not overwrite:
             raise UserError(
                 f"{self.path} already holds a run: continue it with --resume auto, replace it with --overwrite, "
                 "or give this one another project.experiment_name"
             )
-        try:
-            for folder in (self.tensorboard, self.checkpoints, self.evaluation, self.report):
-                shutil.rmtree(folder, ignore_errors=True)
-            found = (
-                self.probe,
-                self.embedding,
-                self.recoloring,
-                self.recoloring_strip,
-                self.samples,
-                self.skipped,
-                self.card,
+        if not held and (others := [path for path in self._written() if path.exists()]):
+            raise UserError(
+                f"{others[0]} is there, but {self.path} holds no run, which would replace it: move it away, or give "
+                "the run another project.experiment_name"
             )
-            for file in (self.config, self.environment, self.log, self.metrics, self.result, *found):
-                file.unlink(missing_ok=True)
+        try:
+            if held:
+                self._clear()
             self.checkpoints.mkdir(parents=True)
         except OSError as error:
             raise UserError(
@@ -90,6 +91,30 @@ class RunFolder:
             ) from error
         write_text(self.config, config_yaml)
         write_json(self.environment, environment.describe())
+
+    def take_up(self, config_yaml: str) -> None:
+        """Go on with the run here, with these settings; environment.json tells if that is another place."""
+        remove_halves(self.path)
+        there = self.environment.exists()
+        before = json.loads(self.environment.read_text(encoding="utf-8")) if there else environment.describe()
+        write_json(self.environment, environment.resumed(before))
+        write_text(self.config, config_yaml)
+
+    def _written(self) -> tuple[Path, ...]:
+        """Return what a run and the commands that follow it write; last what tells that there is a run."""
+        logs = (self.tensorboard, self.evaluation, self.report, self.environment, self.log, self.metrics, self.result)
+        found = (self.probe, self.embedding, self.recoloring, self.recoloring_strip, self.samples, self.skipped)
+        return (*logs, *found, self.card, self.checkpoints, self.config)
+
+    def _clear(self) -> None:
+        """Remove the run and its plain twin."""
+        remove_halves(self.path)
+        twin = (self.erm,) if RunFolder(self.erm).holds_a_run else ()
+        for path in (*twin, *self._written()):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
     def write_metrics(self, records: list[dict[str, Any]]) -> None:
         """Write metrics.jsonl anew: one line an epoch."""

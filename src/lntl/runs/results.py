@@ -37,6 +37,11 @@ def key(line: Line) -> tuple[str, str, int]:
     return line["name"], line["config_hash"], line["seed"]
 
 
+def split(line: Line) -> str | None:
+    """Return the split that scored the run, None where it failed; older lines are of test and do not say so."""
+    return None if failed(line) else line.get("split", "test")
+
+
 def failed(line: Line) -> bool:
     """Return whether the run did not come to its end."""
     return "metrics" not in line

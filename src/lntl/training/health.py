@@ -31,7 +31,8 @@ def diagnose(
     """Return a sentence for each thing that is wrong with the adversary in an epoch, none where nothing is.
 
     metrics: the epoch's record; chance: accuracy of always answering the most frequent bias value, in [0, 1); mi_max:
-    the largest entropy that h's belief can have, in nats, log of the number of bias values; before: the record of the
+    the largest entropy that h's belief can have, in nats, log of the number of bias values (its mean over
+    the biases); before: the record of the
     epoch before in the same phase, without which nothing is said about what rises or falls; class_chance: accuracy of
     always answering the most frequent bias value of the image's class, which h may know as long as z tells the class.
     """

@@ -68,6 +68,7 @@ class Trainer:
     def _enter(self, phase: int) -> None:
         """Set up a phase: its method, an optimiser for each network that learns, and the average of the weights."""
         self.phase, self.epoch_index, self.step = phase, 0, 0
+        self._seconds = 0.0  # that the epoch has taken so far
         self.settings = self.plans[phase].settings
         torch.manual_seed(derive(self.seed, "method", phase))  # for the first weights of networks of its own
         self.method = self.plans[phase].method(self._wrapped).to(self.fabric.device)
@@ -89,7 +90,7 @@ class Trainer:
         return cast(_FabricOptimizer, self.fabric.setup_optimizers(optimizer))
 
     def _optimizer_settings(self, name: str) -> config.Optimizer:
-        return self.settings.optimizer_h if name == "h" else self.settings.optimizer_fg
+        return self.settings.optimizer_h if name in ("h", *self.method.with_h) else self.settings.optimizer_fg
 
     @property
     def done(self) -> bool:
@@ -124,16 +125,17 @@ class Trainer:
         """Take the (remaining) steps of the current epoch, entering the next phase where the last one is over."""
         if self.epoch_index == self.settings.epochs:
             self._enter(self.phase + 1)
-        start, began, total = self.step, perf_counter(), len(self.loader)
+        start, before, began, total = self.step, self._seconds, perf_counter(), len(self.loader)
         if self._phase_step == 0:
             self._prepare()
         order = derive(self.seed, "order", self.phase, self.epoch_index)
         for batch in self.loader.batches(order, start, self.method.sampling_weights()):
             self._update(self._shown(batch))
-            self.step += 1
+            self.step, self._seconds = self.step + 1, before + perf_counter() - began
             reports = self.step % self.log_interval == 0 or self.step == total
             yield Step(self.step, total, self._report() if reports else None)
-        self._finish_epoch(total - start, perf_counter() - began)
+        seconds = perf_counter() - began
+        self._finish_epoch((total - start) * self.loader.batch_size / seconds, before + seconds)
 
     @torch.no_grad()
     def _prepare(self) -> None:
@@ -202,10 +204,10 @@ class Trainer:
             f"({self.settings.method}): {told}; lower the learning rate or set training.clip_grad_norm"
         )
 
-    def _finish_epoch(self, steps: int, seconds: float) -> None:
+    def _finish_epoch(self, images_per_second: float, seconds: float) -> None:
         assert self._sums is not None
         terms = dict(zip(self._terms, (self._sums / len(self.loader)).tolist(), strict=True))
-        self.epoch_index, self.step, self._sums = self.epoch_index + 1, 0, None
+        self.epoch_index, self.step, self._seconds, self._sums = self.epoch_index + 1, 0, 0.0, None
         self.record = Record(
             phase=self.phase + 1,
             method=self.settings.method,
@@ -213,7 +215,7 @@ class Trainer:
             total_epoch=sum(plan.settings.epochs for plan in self.plans[: self.phase]) + self.epoch_index,
             step=self.total_steps,
             metrics={f"train/{name}": value for name, value in (terms | self._rates()).items()},
-            images_per_second=steps * self.loader.batch_size / seconds,
+            images_per_second=images_per_second,
             seconds=seconds,
         )
 
@@ -230,12 +232,13 @@ class Trainer:
             "terms": list(self._terms),
             "pending": list(self._pending),
             "sums": self._sums,
+            "seconds": self._seconds,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken."""
         self._enter(state["phase"])
-        self.epoch_index, self.step = state["epoch"], state["step"]
+        self.epoch_index, self.step, self._seconds = state["epoch"], state["step"], state.get("seconds", 0.0)
         self.networks.load_state_dict(state["networks"])
         self.method.load_state_dict(state["method"])
         for name, optimizer in self._optimizers.items():

@@ -1,6 +1,6 @@
 """Figures: pure functions of arrays and records, each returns a matplotlib Figure of its own (no pyplot state)."""
 
-from lntl.reporting.figures.base import HEAT, MARKERS, PALETTE
+from lntl.reporting.figures.base import HEAT, MARKERS, PALETTE, PlainFigure
 from lntl.reporting.figures.curves import bias_predictiveness, learning_curves
 from lntl.reporting.figures.heat import class_by_bias, confusion_matrices, group_accuracies
 from lntl.reporting.figures.leakage import embedding, pareto, probe_bars
@@ -12,6 +12,7 @@ __all__ = [
     "MARKERS",
     "PALETTE",
     "TITLE",
+    "PlainFigure",
     "bias_map",
     "bias_predictiveness",
     "class_by_bias",

@@ -20,7 +20,7 @@ DASHES = ("--", ":", "-.")
 def probe_bars(series: Mapping[str, Sequence[Mapping[str, Any]]], chance: Mapping[str, float]) -> Figure:
     """Return probe accuracies as bars: a group a (layer, probe), a colour a name, with lines at the levels of chance.
 
-    Each row of a series has `layer`, `probe`, `mean` in [0, 1] and `std` over seeds.
+    Each row of a series has `layer`, `probe`, `mean` in [0, 1] and `std` over seeds, None of one seed.
     """
     places = list(dict.fromkeys((row["layer"], row["probe"]) for rows in series.values() for row in rows))
     bars = sum(len(rows) for rows in series.values())
@@ -56,9 +56,10 @@ def probe_bars(series: Mapping[str, Sequence[Mapping[str, Any]]], chance: Mappin
 
 
 def _bar(axes: Axes, place: float, row: Mapping[str, Any], color: str, label: str) -> None:
-    mean, std = 100 * row["mean"], 100 * row["std"]
+    mean, std = 100 * row["mean"], 100 * (row["std"] or 0)
     axes.barh(place, mean, height=0.84, color=color, label=label)
-    axes.errorbar(mean, place, xerr=std, color=QUIET, lw=1.2, capsize=2.5)
+    if row["std"] is not None:
+        axes.errorbar(mean, place, xerr=std, color=QUIET, lw=1.2, capsize=2.5)
     axes.text(mean + std + 1, place, f"{mean:.0f}", va="center", fontsize=9)
 
 

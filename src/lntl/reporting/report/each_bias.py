@@ -36,11 +36,12 @@ def _of_one(name: str, run: OneBias | None, erm: OneBias | None, leaks: Leaks | 
 
 
 def highest(rows: list[ProbeRow]) -> Estimate | None:
-    """Return the highest probe accuracy, with the range over its seeds."""
+    """Return the highest probe accuracy, with the range over its seeds where it has several."""
     if not rows:
         return None
     row = max(rows, key=lambda row: row.mean)
-    return Estimate(value=row.mean, low=min(row.values, default=None), high=max(row.values, default=None))
+    several = row.values if len(row.values) > 1 else []
+    return Estimate(value=row.mean, low=min(several, default=None), high=max(several, default=None))
 
 
 def estimate(value: Estimate | None) -> dict[str, Any] | None:

@@ -85,6 +85,7 @@ def _measured(files: RunFiles) -> Measured:
         leakage=files.probe.leakage if files.probe else None,
         erm_leakage=_highest(files.probe.reference.erm) if files.probe else None,
         chance=max(chance.majority, chance.permutation) if chance else None,
+        n_test=files.probe.n_test if files.probe else None,
         h_accuracy=files.probe.h_accuracy if files.probe else None,
         h_chance=files.probe.h_chance if files.probe else None,
         seconds=seconds[0],

@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, PositiveInt
 
 Share = Annotated[float, Field(allow_inf_nan=False)]
+Level = Annotated[float, Field(ge=0, le=1)]  # of chance
 
 
 class Estimate(BaseModel):
@@ -64,20 +65,20 @@ class Evaluation(BaseModel):
 
 
 class ProbeRow(BaseModel):
-    """The accuracy of one kind of probe on one layer, over seeds."""
+    """The accuracy of one kind of probe on one layer, over seeds; of one seed there is no std."""
 
     layer: str
     probe: str
     mean: Share
-    std: Share
+    std: Share | None = None
     values: list[Share]
 
 
 class Chance(BaseModel):
     """What a probe reaches that knows nothing: the most frequent value, and training on permuted labels."""
 
-    majority: Share
-    permutation: Share
+    majority: Level
+    permutation: Level
 
 
 class Reference(BaseModel):
@@ -102,10 +103,10 @@ class Probe(Leaks):
     epoch: int
     bias: str
     n_train: int
-    n_test: int
+    n_test: PositiveInt
     seeds: list[int]
     h_accuracy: Share | None = None
-    h_chance: Share | None = None
+    h_chance: Level | None = None
     each_bias: dict[str, Leaks] = {}
     warnings: list[str] = []
 

@@ -63,14 +63,15 @@ def read(path: Path) -> RunFiles:
     files.environment = _json(files, folder.environment)
     files.records = _records(files, folder.metrics)
     files.result = _model(files, folder.result, Result)
-    files.evaluation = _model(files, path / "evaluation/test.json", Evaluation)
+    files.evaluation = _model(files, folder.evaluation_of(folder.chosen), Evaluation)
     files.probe = _model(files, path / "probe.json", Probe)
     files.recoloring = _model(files, path / "recoloring.json", Recoloring)
     files.samples = _arrays(files, folder.samples, {"train": 5, "test": 5, "class_names": 1})
     files.strip = _arrays(files, path / "recoloring.npz", {"x": 5, "predicted": 2, "y": 1})
     files.embedding = _arrays(files, path / "embedding.npz", {"xy": 2, "y": 1, "bias": 1})
-    if RunFolder(path / "erm").holds_a_run:
-        files.erm = read(path / "erm")
+    asked = files.config.get("evaluation")
+    if isinstance(asked, dict) and asked.get("erm_epochs") and RunFolder(folder.erm).holds_a_run:
+        files.erm = read(folder.erm)
         files.faults += files.erm.faults
     _note_stale(files)
     return files

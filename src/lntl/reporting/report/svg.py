@@ -20,7 +20,6 @@ _INK = "#010203"  # a colour that no figure uses: it stands for the page's own
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "image.composite_image": False,
-    "text.parse_math": False,  # a class may be called $x$
     "grid.linewidth": 0.6,
     "axes.linewidth": 0.8,
     "axes.titlepad": 8.0,
@@ -81,7 +80,6 @@ def _inline(svg: str, name: str, alt: str) -> str:
     body = re.sub(r'\sid="([^"]*)"', lambda match: f' id="{name}-{match[1]}"' if match[1] in used else "", body)
     body = re.sub(r'url\(#|href="#', lambda match: f"{match[0]}{name}-", body)
     body = re.sub(r"base64,\s*([^\"]*)", lambda match: f"base64,{_smaller(match[1])}", body)
-    body = re.sub(
-        r'^<svg[^>]*?viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{escape(alt)}">', body
-    )
+    told = f'role="img" aria-label="{escape(alt)}"'
+    body = re.sub(r'^<svg[^>]*?viewBox="([^"]*)"[^>]*>', lambda match: f'<svg viewBox="{match[1]}" {told}>', body)
     return re.sub(r"\n\s*", "\n", body).strip()

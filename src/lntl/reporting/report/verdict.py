@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from lntl.reporting.leakage import at_chance
 from lntl.reporting.report.formats import Estimate
 
-NEAR_CHANCE = 0.05  # a leakage no further above chance counts as gone
 APART = 0.10  # a leakage this far below plain training's counts as told apart from it
 FLIPS = 0.10  # a share of flipped predictions, or a loss of accuracy, above which plain training is said to use a bias
 
@@ -25,6 +25,7 @@ class Measured:
     leakage: float | None = None
     erm_leakage: float | None = None
     chance: float | None = None
+    n_test: int | None = None  # images on which probes and h were judged
     h_accuracy: float | None = None
     h_chance: float | None = None
     seconds: float | None = None
@@ -140,13 +141,13 @@ def _plain_use(m: Measured) -> str:
 def gone(m: Measured) -> Answer:
     """Return whether fresh probes find the bias in the features no better than chance."""
     question = f"Is the {m.bias} gone from the features?"
-    if m.leakage is None or m.chance is None:
+    if m.leakage is None or m.chance is None or m.n_test is None:
         return Answer(question, "Not measured", "No probe was trained yet.")
     scale = f"guessing gives {percent(m.chance)}"
     if m.erm_leakage is not None:
         scale += f", plain training's features {percent(m.erm_leakage)}"
     texts = [f"A fresh probe reads the {m.bias} from them in {percent(m.leakage)} of unseen images; {scale}."]
-    if m.leakage <= m.chance + NEAR_CHANCE:
+    if at_chance(m.leakage, m.chance, m.n_test):
         short = "Yes"
     elif m.erm_leakage is not None and m.erm_leakage - m.leakage >= APART:
         short = "Partly"
@@ -156,14 +157,15 @@ def gone(m: Measured) -> Answer:
         if m.erm_leakage is not None:
             texts.append("The probe does not tell this run and plain training apart by a wide margin.")
     if m.unlearns and m.h_accuracy is not None and m.h_chance is not None:
-        texts.append(_of_h(m.h_accuracy, m.h_chance, fooled=short != "Yes"))
+        fooled = short != "Yes" and at_chance(m.h_accuracy, m.h_chance, m.n_test)
+        texts.append(_of_h(m.h_accuracy, m.h_chance, fooled))
     return Answer(question, short, " ".join(texts))
 
 
 def _of_h(accuracy: float, chance: float, fooled: bool) -> str:
     """Say how the run's own bias head does, and that it is no proof where fresh probes do better."""
     told = f"The run's own bias head h is right in {percent(accuracy)} of its labels (chance {percent(chance)})"
-    if fooled and accuracy <= chance + NEAR_CHANCE:
+    if fooled:
         return f"{told}: it was fooled, the fresh probe was not."
     return f"{told}."
 
