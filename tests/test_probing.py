@@ -81,6 +81,7 @@ def test_probe_json(probed: Path) -> None:
 
 
 def test_recoloring_files(probed: Path) -> None:
+    assert read(probed / "probe.json")["recolorable"]
     found = read(probed / "recoloring.json")
     assert (found["n"], found["epoch"]) == (100, 2)
     assert found["colors"][0] == "crimson"
@@ -175,7 +176,7 @@ def probe_linear(**more: Any) -> dict[str, Any]:
 def test_data_that_cannot_be_recoloured(copied: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     without_recoloring(monkeypatch)
     assert probe_linear()["recoloring"] is None
-    assert copied.probe.exists()
+    assert not read(copied.probe)["recolorable"]
     assert not copied.recoloring.exists()
 
 

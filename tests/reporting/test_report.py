@@ -427,7 +427,8 @@ def test_each_of_several_biases_has_its_figure_and_its_numbers(two_biases: Path,
         assert re.search(rf"^\| {one['name']} \| {100 * leakage:.1f}", markdown, re.MULTILINE)
     assert "Each bias by itself" in page.text
     assert len(stroke["groups"]["run"]["count"][0]) == 2
-    assert report["runs"][0]["missing"].keys() == {"samples", "recoloring", "strip"}
+    assert report["runs"][0]["missing"].keys() == {"samples"}
+    assert "Not for these data: an image cannot be shown with another" in page.text
 
 
 @pytest.mark.usefixtures("quick")

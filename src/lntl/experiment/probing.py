@@ -61,7 +61,7 @@ def probe_checkpoint(
     some = embedding.chosen(len(y), _SEED)
     xy = embedding.embed(replace(subject, index=subject.index[some]).features(subject.networks, "f"), _SEED)
     recolored = _recolor(subject)
-    found["seconds"] = round(perf_counter() - began, 1)
+    found |= {"recolorable": recolored is not None, "seconds": round(perf_counter() - began, 1)}
     write_json(folder.probe, found)
     _write_arrays(folder.embedding, xy=xy, y=y[some], bias=bias[some])
     if recolored is not None:

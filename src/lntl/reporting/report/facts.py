@@ -215,10 +215,10 @@ def _missing(files: RunFiles) -> dict[str, str]:
         "result": (files.result, f"lntl train {run}/config.yaml --resume auto"),
         "evaluation": (files.evaluation, f"lntl eval {run}"),
         "probe": (files.probe, f"lntl probe {run}"),
-        "recoloring": (files.recoloring, f"lntl probe {run}"),
-        "strip": (files.strip, f"lntl probe {run}"),
         "embedding": (files.embedding, f"lntl probe {run}"),
     }
+    if files.probe is None or files.probe.recolorable:
+        commands |= {part: (getattr(files, part), f"lntl probe {run}") for part in ("recoloring", "strip")}
     if files.erm is not None:
         commands["erm_evaluation"] = (files.erm.evaluation, f"lntl eval {files.erm.path}")
     return {name: command for name, (part, command) in commands.items() if not part}

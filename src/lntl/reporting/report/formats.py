@@ -98,7 +98,7 @@ class Leaks(BaseModel):
 
 
 class Probe(Leaks):
-    """probe.json; each_bias: of several biases, each by itself."""
+    """probe.json; each_bias: of several biases, each by itself; recolorable: whether an image can have another bias."""
 
     epoch: int
     bias: str
@@ -107,6 +107,7 @@ class Probe(Leaks):
     seeds: list[int]
     h_accuracy: Share | None = None
     h_chance: Level | None = None
+    recolorable: bool = True
     each_bias: dict[str, Leaks] = {}
     warnings: list[str] = []
 
