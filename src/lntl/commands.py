@@ -58,8 +58,10 @@ def _folder_of(config: Config) -> RunFolder:
 
 def _to_train(config: Config, resume: str | None) -> RunFolder:
     """Return the folder of the run to train: the configuration's, or that of the checkpoint to resume from."""
-    path = None if resume in (None, "auto") else _last_of(Path(str(resume)))
-    return of_checkpoint(path) if path is not None and path.is_file() else _folder_of(config)
+    if resume is None or resume == "auto":
+        return _folder_of(config)
+    path = _last_of(Path(resume))
+    return of_checkpoint(path) if path.is_file() else _folder_of(config)
 
 
 def _last_of(path: Path) -> Path:

@@ -80,10 +80,8 @@ def conclude(run: Run, erm: dict[str, Any] | None, split: str = "test") -> dict[
     """Evaluate the last and the best checkpoint on a split, the test set once; write evaluation/ and result.json."""
     config = run.experiment.config
     scores = {}
-    for kind, path in (
-        ("best", run.folder.chosen),
-        ("last", run.folder.last),
-    ):  # the networks are then those of the last
+    # In this order: the networks are then those of the last.
+    for kind, path in (("best", run.folder.chosen), ("last", run.folder.last)):
         evaluation = _evaluate(run.experiment, path, checkpoint.load(path), split)
         evaluation.write()
         scores[kind] = evaluation.scores()
