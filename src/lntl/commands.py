@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -140,11 +140,11 @@ def _show(result: dict[str, Any], config: Config, folder: RunFolder) -> None:
     tell(f"lntl report {folder.path} makes a page that shows it all")
 
 
-def evaluate(target: Path, device: str | None) -> None:
+def evaluate(target: Path, device: str | None, trust: Sequence[str] = ()) -> None:
     """Evaluate a checkpoint, or the best one of a run folder, on the test set; show and keep what was measured."""
     path = _checkpoint(target)
     console.log_to_console()
-    evaluation = experiment.evaluate_checkpoint(path, device=device)
+    evaluation = experiment.evaluate_checkpoint(path, device=device, trust=trust)
     facts, chosen = evaluation.facts, evaluation.config.evaluation.metrics
     title = f"{evaluation.config.project.experiment_name}: {path.name}, epoch {facts['epoch']}, test set"
     out.print(tables.metric_table(title, {name: facts["metrics"][name] for name in chosen}))
@@ -168,11 +168,11 @@ def _checkpoint(target: Path) -> Path:
     return path
 
 
-def probe(target: Path, layers: list[str] | None, seeds: int, device: str | None) -> None:
+def probe(target: Path, layers: list[str] | None, seeds: int, device: str | None, trust: Sequence[str] = ()) -> None:
     """Look for the bias in a checkpoint, or in the best one of a run folder; show how much is left."""
     path = _checkpoint(target)
     console.log_to_console()
-    found = experiment.probe_checkpoint(path, layers, seeds, device)
+    found = experiment.probe_checkpoint(path, layers, seeds, device, trust)
     for each in (found, *leakage.each_bias(found)):
         out.print(leakage.probe_table(each))
     for sentence in leakage.verdict(found):

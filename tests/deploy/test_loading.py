@@ -241,6 +241,25 @@ def test_the_data_of_a_file_run_no_code_that_is_not_trusted(foreign: Path) -> No
     assert not Path("ran").exists()
 
 
+@pytest.mark.parametrize("names_code", ["model", "data", "training"])
+def test_a_checkpoint_in_no_run_runs_no_code_that_is_not_trusted(
+    foreign: Path, used: Used, names_code: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = torch.load(foreign, weights_only=True)
+    own = checkpoint.load(used("vectors") / "checkpoints/best_model.pth").config
+    content["config"] = own | {names_code: content["config"][names_code]}
+    alone = Path("alone/checkpoints/best_model.pth")
+    alone.parent.mkdir(parents=True)
+    torch.save(content, alone)
+    for command in ("eval", "probe"):
+        assert tiny_runs.lntl(command, str(alone)) == 2
+        assert "importing boom runs its code" in " ".join(capsys.readouterr().err.split())
+    assert not Path("ran").exists()
+    if names_code == "model":
+        assert tiny_runs.lntl("eval", str(alone), "--trust", "boom") == 0
+        assert tiny_runs.lntl("probe", str(alone), "--seeds", "1", "--trust", "boom") == 0
+
+
 def test_the_commands_on_a_run_of_ones_own_ask_for_no_trust(
     used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lntl.cli.arguments import ConfigArgument, Device, Overrides
+from lntl.cli.arguments import ConfigArgument, Device, Overrides, Trust
 
 app = typer.Typer()
 
@@ -37,11 +37,12 @@ def evaluate(
         ),
     ],
     device: Device = None,
+    trust: Trust = None,
 ) -> None:
     """Evaluate a trained model on the test set."""
     from lntl import commands
 
-    commands.evaluate(target, device)
+    commands.evaluate(target, device, trust or [])
 
 
 @app.command()
@@ -60,11 +61,12 @@ def probe(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Halvings of the test images, with fresh probes for each.")] = 3,
     device: Device = None,
+    trust: Trust = None,
 ) -> None:
     """Measure how much of the bias is left: fresh probes on frozen features, and recoloured test images."""
     from lntl import commands
 
-    commands.probe(target, layer, seeds, device)
+    commands.probe(target, layer, seeds, device, trust or [])
 
 
 @app.command()

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from lntl.cli.arguments import Trust
+
 app = typer.Typer()
 
 Run = Annotated[
@@ -14,10 +16,6 @@ Run = Annotated[
     ),
 ]
 Device = Annotated[str | None, typer.Option(help="auto (the default), cpu, cuda, cuda:N or mps.")]
-Trust = Annotated[
-    list[str] | None,
-    typer.Option(metavar="MODULE", help="A module of yours that RUN may import for a model or data set; repeatable."),
-]
 
 
 @app.command()

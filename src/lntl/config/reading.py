@@ -50,7 +50,7 @@ def config_model(data: str = "", model: str = "", methods: tuple[str, ...] = ())
 def validate(raw: Any, origin: str) -> Config:
     """Return the checked configuration; raises UserError with every fault, one a line, each with path and value."""
     try:
-        model = config_model(*_named(raw))
+        model = config_model(*named(raw))
     except UserError as error:  # one of the user's own classes
         raise UserError(f"{origin}: {error}") from error
     try:
@@ -60,7 +60,7 @@ def validate(raw: Any, origin: str) -> Config:
         raise UserError("\n".join([f"{origin}: {len(faults)} fault(s) in the configuration", *faults])) from None
 
 
-def _named(raw: Any) -> tuple[str, str, tuple[str, ...]]:
+def named(raw: Any) -> tuple[str, str, tuple[str, ...]]:
     """Return the dotted names of data, model and methods that a raw document mentions, empty where there is none.
 
     A name with a slash, such as timm/resnet18.a1_in1k, is none.

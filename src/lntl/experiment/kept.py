@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from lntl import plugins
+from lntl.config import named
 from lntl.data.eval_transform import as_it_is
 from lntl.errors import UserError
 from lntl.types import DataSpec, Networks
@@ -93,11 +94,25 @@ def networks(
 def dataset(data: Mapping[str, Any], where: str, trust: str | Sequence[str]) -> Any:
     """Return the data set of a section `data` of a configuration; trust: as of `networks`."""
     plugin, settings = _plugin("lntl.data", data, where, trust)
-    biases = getattr(settings, "bias", None)
-    for bias in biases if isinstance(biases, list) else []:
-        if function := getattr(bias, "computed", None):
-            plugins.check_trust(function, where, trust)
+    _check_functions(data, where, trust)
     return plugin(settings)
+
+
+def check_trusted(config: Any, where: str, trust: str | Sequence[str] = ()) -> None:
+    """Raise UserError where a configuration, not checked yet, names code to import; trust: as of `networks`."""
+    data, model, methods = named(config)
+    for name in (data, model, *methods):
+        plugins.check_trust(name, where, trust)
+    _check_functions(config.get("data") if isinstance(config, dict) else None, where, trust)
+
+
+def _check_functions(data: Any, where: str, trust: str | Sequence[str]) -> None:
+    """Raise UserError where a section `data` names a function, of a bias that images show, that is not trusted."""
+    biases = data.get("bias") if isinstance(data, Mapping) else None
+    for bias in biases if isinstance(biases, list) else [biases]:
+        function = bias.get("from") if isinstance(bias, Mapping) else None
+        if isinstance(function, str):
+            plugins.check_trust(function, where, trust)
 
 
 def _plugin(folder: str, section: Mapping[str, Any], where: str, trust: str | Sequence[str]) -> tuple[Any, Any]:

@@ -1,5 +1,6 @@
 """A checkpoint opened: the experiment that it came from, and its networks."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,19 @@ from lntl.experiment import kept
 from lntl.experiment.build import Experiment, build, fitting
 from lntl.runs import checkpoint
 from lntl.runs.checkpoint import Checkpoint
+from lntl.runs.folder import run_around
 from lntl.types import Networks
 
 
-def open_checkpoint(path: Path, device: str | None = None) -> tuple[Experiment, Checkpoint]:
+def open_checkpoint(path: Path, device: str | None = None, trust: Sequence[str] = ()) -> tuple[Experiment, Checkpoint]:
     """Return the experiment of the configuration inside a checkpoint, on `device` if named, and the checkpoint.
 
+    trust: modules that may be imported for one that lies in no run; a run folder is taken for one's own.
     Raises UserError where the data are no longer those that it learned from.
     """
     saved = checkpoint.load(path)
+    if run_around(path) is None:
+        kept.check_trusted(saved.config, str(path), trust)
     config = configuration.validate(_on(device, saved.config), f"{path} (the configuration inside)")
     experiment = build(config, trained=True)
     kept.check_same(experiment.data, saved.data, path)

@@ -1,6 +1,7 @@
 """Probe a checkpoint for the bias that is left in it, and write what was found into its run's folder."""
 
 import logging
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -40,16 +41,20 @@ _SEED = 0  # of the images that are looked at and of the bootstrap: the same for
 
 
 def probe_checkpoint(
-    path: Path, layers: list[str] | None = None, seeds: int = 3, device: str | None = None
+    path: Path,
+    layers: list[str] | None = None,
+    seeds: int = 3,
+    device: str | None = None,
+    trust: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Look for the bias in a checkpoint; write probe.json, embedding.npz and, where data allow, recoloring.json, .npz.
 
     Returns the content of probe.json, with that of recoloring.json (or None) under `recoloring`. Layers are modules of
-    f and g by name, or `penultimate`. Nothing is written unless all of it was found.
+    f and g by name, or `penultimate`. Nothing is written unless all of it was found. trust: as of `open_checkpoint`.
     """
     began = perf_counter()
     folder = of_checkpoint(path)
-    subject, group = _subject(path, folder, device)
+    subject, group = _subject(path, folder, device, trust)
     spec = subject.experiment.data.spec
     y, bias = group // spec.num_biases, group % spec.num_biases
     halves = Halves(y, bias, tuple(range(seeds)))
@@ -70,9 +75,9 @@ def probe_checkpoint(
     return found | {"recoloring": None if recolored is None else recolored[0]}
 
 
-def _subject(path: Path, folder: RunFolder, device: str | None) -> tuple[Subject, Tensor]:
+def _subject(path: Path, folder: RunFolder, device: str | None, trust: Sequence[str]) -> tuple[Subject, Tensor]:
     """Return what to look into, and the group of each image, int64 on the CPU."""
-    experiment, saved = open_checkpoint(path, device)
+    experiment, saved = open_checkpoint(path, device, trust)
     warnings: list[str] = []
     erm = _erm(experiment, folder, warnings)
     networks = load_networks(experiment, saved, path)

@@ -1,5 +1,6 @@
 """Evaluate checkpoints, and conclude a run."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,14 @@ class Evaluation:
         return [told, kept]
 
 
-def evaluate_checkpoint(path: Path, split: str = "test", device: str | None = None) -> Evaluation:
-    """Return the evaluation of a checkpoint, with the configuration inside it, on a split; nothing is written."""
-    experiment, saved = open_checkpoint(path, device)
+def evaluate_checkpoint(
+    path: Path, split: str = "test", device: str | None = None, trust: Sequence[str] = ()
+) -> Evaluation:
+    """Return the evaluation of a checkpoint, with the configuration inside it, on a split; nothing is written.
+
+    trust: as of `open_checkpoint`.
+    """
+    experiment, saved = open_checkpoint(path, device, trust)
     return _evaluate(experiment, path, saved, split)
 
 
