@@ -261,7 +261,7 @@ def make_run_of_two_biases(path: Path) -> Path:
     keys = ("chance", "probes", "reference", "leakage")
     of_stroke = {"chance": {"majority": 0.5, "permutation": 0.51}, "probes": probe_rows(["f"], 0.93), "leakage": 0.93}
     each = {"texture": {key: probe[key] for key in keys}, "stroke": {"reference": probe["reference"]} | of_stroke}
-    write_json(path / "probe.json", probe | {"bias": "texture, stroke", "each_bias": each, "recolorable": False})
+    write_json(path / "probe.json", probe | {"bias": "texture and stroke", "each_bias": each, "recolorable": False})
     xy = np.stack([np.cos(y * 2.1), np.sin(y * 2.1)], axis=1) * 12 + rng.normal(0, 2, (N, 2))
     np.savez_compressed(path / "embedding.npz", xy=xy.astype(np.float32), y=y, bias=bias)
     return path

@@ -185,6 +185,7 @@ def test_wrong_rows_are_named_or_left_out(write: Write) -> None:
         ({"y": np.zeros(3)}, {}, r"y is \(3,\), x \(90, 4\): a row an example"),
         ({"x": np.zeros((N, 2, 3, 4, 5))}, {}, "x is float64"),
         ({"x": np.zeros((N, 7, 7, 2), np.uint8)}, {}, "with 1 or 3 channels"),
+        ({"x": np.zeros((N, 7, 7), np.uint16)}, {}, "images are uint8 or float"),
         ({"x": np.full((N, 7, 7), 255.0)}, {}, "holds images from 255 to 255; give them as uint8"),
         ({"x": np.array(["a"] * N)}, {}, "must hold numbers"),
         ({"y": np.array([{}] * N, dtype=object)}, {}, "not a readable .npz file of plain arrays"),

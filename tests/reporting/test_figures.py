@@ -77,13 +77,13 @@ FIGURES: dict[str, Callable[[], Figure]] = {
         RNG.random((60, 2)), np.arange(60) % 3, np.arange(60) % 2, CLASSES, ["land", "water"]
     ),
     "embedding_joint": lambda: figures.embedding(
-        RNG.random((60, 2)), np.arange(60) % 3, np.arange(60) % 12, PETS, JOINT, "texture, stroke"
+        RNG.random((60, 2)), np.arange(60) % 3, np.arange(60) % 12, PETS, JOINT, "texture and stroke"
     ),
     "group_accuracies_joint": lambda: figures.group_accuracies(
         {"plain training (ERM)": JOINT_GROUPS, "this run": JOINT_GROUPS / 2},
         PETS,
         JOINT,
-        "texture, stroke",
+        "texture and stroke",
         counts=np.full((3, 12), 1200),
     ),
     "pareto": lambda: figures.pareto(*PLACES, chance=0.1),

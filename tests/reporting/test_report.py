@@ -426,6 +426,7 @@ def test_each_of_several_biases_has_its_figure_and_its_numbers(two_biases: Path,
         assert f"Accuracy in % by class and {one['name']} alone, in brackets the number of test images" in page.text
         assert re.search(rf"^\| {one['name']} \| {100 * leakage:.1f}", markdown, re.MULTILINE)
     assert "Each bias by itself" in page.text
+    assert "Did the network unlearn the combination of texture and stroke?" in page.text
     assert len(stroke["groups"]["run"]["count"][0]) == 2
     assert report["runs"][0]["missing"].keys() == {"samples"}
     assert "Not for these data: an image cannot be shown with another" in page.text

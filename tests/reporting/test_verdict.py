@@ -22,8 +22,8 @@ CHANCE = 0.1
 PROBED: dict[str, Any] = {"chance": CHANCE, "n_test": 5000}
 LEAKS: dict[str, dict[str, Any]] = {
     "Yes": PROBED | {"leakage": 0.14, "erm_leakage": 0.9},
-    "Partly": PROBED | {"leakage": 0.89 - APART, "erm_leakage": 0.9},
-    "No": PROBED | {"leakage": 0.9 - APART + 0.01, "erm_leakage": 0.9},
+    "Partly": PROBED | {"leakage": 0.89 - APART * (1 - CHANCE), "erm_leakage": 0.9},
+    "No": PROBED | {"leakage": 0.91 - APART * (1 - CHANCE), "erm_leakage": 0.9},
     "Not measured": {},
 }
 
@@ -54,6 +54,12 @@ def test_gone(short: str) -> None:
     answer = gone(Measured("colour", True, **LEAKS[short]))
     assert answer.short == short
     assert ("does not tell this run and plain training apart" in answer.text) == (short == "No")
+
+
+def test_a_bias_that_is_mostly_guessed_is_told_apart_by_what_is_left_above_chance() -> None:
+    leaks = {"chance": 0.95, "n_test": 100_000, "erm_leakage": 0.998}
+    assert gone(Measured("scar", True, leakage=0.98, **leaks)).short == "Partly"
+    assert gone(Measured("scar", True, leakage=0.995, **leaks)).short == "No"
 
 
 def test_gone_without_plain_training_claims_no_comparison() -> None:

@@ -59,7 +59,7 @@ def as_tensor(x: Array, what: str) -> Tensor:
         x = x[:, None]
     elif x.ndim == 4 and x.shape[3] in CHANNELS and x.shape[1] not in CHANNELS:
         x = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
-    if x.ndim != 4 or x.shape[1] not in CHANNELS or x.dtype.kind == "i":
+    if x.ndim != 4 or x.shape[1] not in CHANNELS or (x.dtype.kind != "f" and x.dtype != np.uint8):
         raise UserError(
             f"{what} is {x.dtype} {x.shape}; images are uint8 or float (n, H, W), (n, H, W, C) or (n, C, H, W) "
             "with 1 or 3 channels, vectors are (n, D)"

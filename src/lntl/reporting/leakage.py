@@ -79,10 +79,10 @@ def verdict(found: dict[str, Any]) -> Iterator[str]:
 def at_chance(accuracy: float, chance: float, n: int) -> bool:
     """Return whether an accuracy on n images counts as guessing: hardly above chance, or by no more than noise."""
     margin = 3 * sqrt(chance * (1 - chance) / n)  # three standard errors of an accuracy at chance
-    return _share(accuracy, chance) <= _NONE or accuracy <= chance + margin
+    return share(accuracy, chance) <= _NONE or accuracy <= chance + margin
 
 
-def _share(accuracy: float, chance: float) -> float:
+def share(accuracy: float, chance: float) -> float:
     """Return how much of what there is to read above chance is read."""
     return (accuracy - chance) / max(1 - chance, 1e-12)
 
@@ -90,7 +90,7 @@ def _share(accuracy: float, chance: float) -> float:
 def _left(accuracy: float, chance: float, n: int) -> str:
     if at_chance(accuracy, chance, n):
         return "No bias was found to be left"
-    word = next((word for limit, word in _WORDS if _share(accuracy, chance) <= limit), "most")
+    word = next((word for limit, word in _WORDS if share(accuracy, chance) <= limit), "most")
     return f"{word.capitalize()} of the bias is left"
 
 

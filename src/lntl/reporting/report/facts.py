@@ -98,6 +98,8 @@ def _bias(files: RunFiles) -> str:
     data = files.config.get("data")
     told = files.probe.bias if files.probe else ""
     colored = isinstance(data, dict) and data.get("name") == "colored_mnist"
+    if files.probe and files.probe.each_bias:
+        return f"combination of {told}"
     return "colour" if colored or "colour" in told or "color" in told else told or "bias"
 
 

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
-from lntl.reporting.leakage import at_chance
+from lntl.reporting.leakage import at_chance, share
 from lntl.reporting.report.formats import Estimate
 
-APART = 0.10  # a leakage this far below plain training's counts as told apart from it
+APART = (
+    0.10  # of what there is to read above chance: a leakage lower by that counts as told apart from plain training's
+)
 FLIPS = 0.10  # a share of flipped predictions, or a loss of accuracy, above which plain training is said to use a bias
 
 
@@ -149,7 +151,7 @@ def gone(m: Measured) -> Answer:
     texts = [f"A fresh probe reads the {m.bias} from them in {percent(m.leakage)} of unseen images; {scale}."]
     if at_chance(m.leakage, m.chance, m.n_test):
         short = "Yes"
-    elif m.erm_leakage is not None and m.erm_leakage - m.leakage >= APART:
+    elif m.erm_leakage is not None and share(m.erm_leakage, m.chance) - share(m.leakage, m.chance) >= APART:
         short = "Partly"
         texts.append(f"That is less than with plain training, but the {m.bias} is still there.")
     else:
