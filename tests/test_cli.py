@@ -55,6 +55,17 @@ def test_help_and_the_list_of_configurations_do_not_import_torch(arguments: list
     assert done.stdout
 
 
+def test_training_takes_numbers_below_the_normal_ones_for_0_in_every_thread(folder: Path) -> None:
+    code = (
+        "import torch; from lntl.cli import main\n"
+        "try: main(['train', 'tiny.yaml'])\n"
+        "except SystemExit as stop: assert not stop.code, stop.code\n"
+        "assert not torch.full((1 << 22,), 1e-40).mul(1).any()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_version_is_that_of_the_package(capsys: Capture) -> None:
     assert lntl("--version") == 0
     assert capsys.readouterr().out == f"lntl {__version__}\n"

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from rich.columns import Columns
 
 from lntl import config as configuration
@@ -33,7 +34,7 @@ def train(
     if device is not None:
         overrides = [*overrides, f"training.device={device}"]
     config = configuration.read(ready_configs.find(config_name), overrides, epochs)
-    console.log_to_console()
+    _begin()
     with stop_signals() as stopped, locked(_to_train(config, resume).path):
         run = _take_up(config, resume, overwrite)
         erm = _train_erm(config, run.folder, resume is not None, overwrite, stopped)
@@ -45,11 +46,21 @@ def train(
 def make(config_name: str, split: str) -> None:
     """Train what a configuration describes, from where it was stopped, and evaluate it on one split."""
     config = configuration.read(Path(config_name))
-    console.log_to_console()
+    _begin()
     with stop_signals() as stopped, locked(_folder_of(config).path):
         run = _take_up(config, "auto", overwrite=False)
         _train(run, stopped)
         experiment.conclude(run, None, split)
+
+
+def _begin() -> None:
+    """Set the process up for training, before the first thread starts and takes over what holds then.
+
+    Weights that decay without end, as those of dead units do, come to 0 and not to numbers below 1e-38, which a
+    processor multiplies many times more slowly.
+    """
+    torch.set_flush_denormal(True)
+    console.log_to_console()
 
 
 def _folder_of(config: Config) -> RunFolder:
