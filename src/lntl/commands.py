@@ -34,8 +34,8 @@ def train(
     if device is not None:
         overrides = [*overrides, f"training.device={device}"]
     config = configuration.read(ready_configs.find(config_name), overrides, epochs)
-    _begin()
-    with stop_signals() as stopped, locked(_to_train(config, resume).path):
+    console.log_to_console()
+    with stop_signals() as stopped, locked(_to_train(config, resume).path), _tiny_as_zero():
         run = _take_up(config, resume, overwrite)
         erm = _train_erm(config, run.folder, resume is not None, overwrite, stopped)
         _train(run, stopped)
@@ -46,21 +46,24 @@ def train(
 def make(config_name: str, split: str) -> None:
     """Train what a configuration describes, from where it was stopped, and evaluate it on one split."""
     config = configuration.read(Path(config_name))
-    _begin()
-    with stop_signals() as stopped, locked(_folder_of(config).path):
+    console.log_to_console()
+    with stop_signals() as stopped, locked(_folder_of(config).path), _tiny_as_zero():
         run = _take_up(config, "auto", overwrite=False)
         _train(run, stopped)
         experiment.conclude(run, None, split)
 
 
-def _begin() -> None:
-    """Set the process up for training, before the first thread starts and takes over what holds then.
+@contextmanager
+def _tiny_as_zero() -> Iterator[None]:
+    """Take numbers below 1e-38 for 0, in this thread and those that it starts; afterwards as before in this one.
 
-    Weights that decay without end, as those of dead units do, come to 0 and not to numbers below 1e-38, which a
-    processor multiplies many times more slowly.
+    Weight decay brings the weights of dead units there, and a processor multiplies such numbers many times more slowly.
     """
     torch.set_flush_denormal(True)
-    console.log_to_console()
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def _folder_of(config: Config) -> RunFolder:
