@@ -182,7 +182,7 @@ def _checkpoint(target: Path) -> Path:
     return path
 
 
-def probe(target: Path, layers: list[str] | None, seeds: int, device: str | None, trust: Sequence[str] = ()) -> None:
+def probe(target: Path, layers: list[str] | None, seeds: int, device: str | None, trust: Sequence[str]) -> None:
     """Look for the bias in a checkpoint, or in the best one of a run folder; show how much is left."""
     path = _checkpoint(target)
     console.log_to_console()
