@@ -10,6 +10,8 @@ import pytest
 from clone import clone, sh, shrink
 from tiny_runs import ROOT, run
 
+from lntl.reporting import paper
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 NAME = "colored_mnist_baseline"
 RUN = Path("results") / NAME
@@ -114,3 +116,9 @@ def test_the_rows_of_results_are_those_of_the_benchmark() -> None:
     shown = [line for line in section.splitlines() if line.startswith("|")]
     assert len(shown) > 5
     assert [line for line in made if line in shown] == shown
+
+
+def test_the_papers_rows_of_the_quick_start_are_the_papers() -> None:
+    quick_start = README.partition("## Quick start\n")[2].partition("\n## ")[0]
+    for name, accuracy in (("baseline", paper.BASELINE), ("LNTL", paper.LNTL)):
+        assert f"| paper: {name} | {paper.EPOCHS} | {accuracy[0.030]:.3f} | |" in quick_start
