@@ -82,6 +82,10 @@ def test_a_task_head_for_each_bias_value(model: str, spec: DataSpec) -> None:
     mixed = networks.g(z, torch.tensor([4, 0, 1, 2, 0]))
     torch.testing.assert_close(mixed, torch.stack([each[value][n] for n, value in enumerate([4, 0, 1, 2, 0])]))
     torch.testing.assert_close(networks.g(z), sum(each))
+    averaged = build(model, spec, heads="per_bias", heads_sum="probabilities").eval()
+    averaged.load_state_dict(networks.state_dict())
+    mean = sum(logits.softmax(dim=1) for logits in each) / spec.num_biases
+    torch.testing.assert_close(averaged.g(z).softmax(dim=1), mean)
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -19,8 +19,9 @@ class DomainIndependent(Method):
 
     The heads g_d: z -> (N, num_classes) share all of g but its last layer; d = group mod num_biases, and an image
     without a bias label teaches nothing. At test g(z) is the sum over d of the heads' logits, the inference without
-    the bias label that the paper found best. Cross-entropy in nats. Source: "Towards Fairness in Visual Recognition:
-    Effective Strategies for Bias Mitigation", CVPR 2020, and the authors' code.
+    the bias label that the paper found best, or of their probabilities (model.heads_sum). Cross-entropy in nats.
+    Source: "Towards Fairness in Visual Recognition: Effective Strategies for Bias Mitigation", CVPR 2020, and the
+    authors' code.
     """
 
     trains = ("f", "g")

@@ -65,7 +65,7 @@ class Backbone(Networks):
         except SplitError as reason:
             raise self._cannot_split(network, config.split, reason) from reason
         self.features = shape[0]
-        self.g = HeadPerBias(g, spec.num_biases) if config.heads == "per_bias" else g
+        self.g = HeadPerBias(g, spec.num_biases, config.heads_sum) if config.heads == "per_bias" else g
         self.h = PooledHead(shape, spec.num_bins, spec.bias_shape, spec.bias_sizes)
         self.f.freeze(tuple(self._layers(config.frozen, "frozen")))
         self.lr_factors = dict(

@@ -48,7 +48,7 @@ class ConvNet(Networks):
             nn.Flatten(),
         )
         self.f = features if ends_at_map else nn.Sequential(features, body)
-        self.g = task_head(body if ends_at_map else nn.Sequential(), 64, spec, config.heads)
+        self.g = task_head(body if ends_at_map else nn.Sequential(), 64, spec, config)
         if config.bias_head == "map" and len(spec.bias_shape) == 3 and ends_at_map:
             self.h = MapHead(32, spec.num_bins, spec.bias_shape[0])
         else:

@@ -172,29 +172,39 @@ class TaskHeadSettings(Settings):
 
     heads: Literal["single", "per_bias"] = Field(
         "single",
-        description="Task heads that share all of g but its last layer: one, or one a bias value, whose logits are "
+        description="Task heads that share all of g but its last layer: one, or one a bias value, which are "
         "summed where the bias value is not given, as in evaluation.",
+    )
+    heads_sum: Literal["logits", "probabilities"] = Field(
+        "logits",
+        description="What of the heads of `heads: per_bias` is summed; probabilities where many a class has no image "
+        "of many a bias value, because a logit that is never the right one falls without end.",
     )
 
 
-def task_head(body: nn.Sequential, features: int, spec: DataSpec, heads: str) -> nn.Module:
+def task_head(body: nn.Sequential, features: int, spec: DataSpec, config: TaskHeadSettings) -> nn.Module:
     """Return g: the body (z to (N, features)) and a last linear layer, to the logits of each class."""
-    if heads == "single":
+    if config.heads == "single":
         return body.append(nn.Linear(features, spec.num_classes))
-    return HeadPerBias(body.append(nn.Linear(features, spec.num_biases * spec.num_classes)), spec.num_biases)
+    body.append(nn.Linear(features, spec.num_biases * spec.num_classes))
+    return HeadPerBias(body, spec.num_biases, config.heads_sum)
 
 
 class HeadPerBias(nn.Module):
-    """g with a head for each bias value: z -> sum of their logits (N, classes), or of one head an image (N, classes).
+    """g with a head for each bias value: z -> logits of all heads (N, classes), or of one head an image (N, classes).
 
-    Source: Wang et al., "Towards Fairness in Visual Recognition", CVPR 2020; at test they sum the heads' logits.
+    Of all heads, with the logits s_d: sum over d of s_d; or log sum over d of softmax(s_d), whose softmax is the mean
+    of the heads' probabilities. Source: Wang et al., "Towards Fairness in Visual Recognition", CVPR 2020, who recommend
+    the first, and the authors' code, which has both.
     """
 
-    def __init__(self, body: nn.Module, num_biases: int) -> None:
+    def __init__(self, body: nn.Module, num_biases: int, heads_sum: str) -> None:
         super().__init__()
-        self.body, self.num_biases = body, num_biases
+        self.body, self.num_biases, self.heads_sum = body, num_biases, heads_sum
 
     def forward(self, z: Tensor, value: Tensor | None = None) -> Tensor:
-        """Return the summed logits, or those of the head of each image's bias value (N,) int64."""
+        """Return the logits of all heads together, or of the head of each image's bias value (N,) int64."""
         each: Tensor = self.body(z).unflatten(1, (self.num_biases, -1))
-        return each.sum(dim=1) if value is None else each[torch.arange(len(each), device=each.device), value]
+        if value is not None:
+            return each[torch.arange(len(each), device=each.device), value]
+        return each.sum(dim=1) if self.heads_sum == "logits" else each.log_softmax(dim=2).logsumexp(dim=1)

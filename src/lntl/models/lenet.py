@@ -35,7 +35,7 @@ class LeNet(Networks):
             nn.ReLU(),
         )
         body = nn.Sequential(nn.Linear(config.feature_dim, config.hidden_dim), nn.ReLU())
-        self.g = task_head(body, config.hidden_dim, spec, config.heads)
+        self.g = task_head(body, config.hidden_dim, spec, config)
         if len(spec.bias_shape) == 3:
             self.h = VectorHead(config.feature_dim, config.hidden_dim, spec.num_bins, spec.bias_shape)
         else:

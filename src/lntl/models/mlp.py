@@ -33,5 +33,5 @@ class MLP(Networks):
             layers += [nn.Linear(given, units), nn.BatchNorm1d(units), nn.ReLU(), nn.Dropout(config.dropout)]
         self.f = nn.Sequential(*layers)
         body = nn.Sequential(nn.Linear(self.features, config.head_dim), nn.ReLU())
-        self.g = task_head(body, config.head_dim, spec, config.heads)
+        self.g = task_head(body, config.head_dim, spec, config)
         self.h = PooledHead((self.features,), spec.num_bins, spec.bias_shape, spec.bias_sizes)
