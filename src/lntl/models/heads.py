@@ -177,8 +177,8 @@ class TaskHeadSettings(Settings):
     )
     heads_sum: Literal["logits", "probabilities"] = Field(
         "logits",
-        description="What of the heads of `heads: per_bias` is summed; probabilities where many a class has no image "
-        "of many a bias value, because a logit that is never the right one falls without end.",
+        description="What of the heads of `heads: per_bias` is summed; probabilities where many pairs of class "
+        "and bias value have no image, because a logit that is never the right one falls without end.",
     )
 
 
