@@ -52,15 +52,6 @@ def test_at_test_the_heads_logits_are_summed(method: Any, batch: Batch) -> None:
     torch.testing.assert_close(method.g(z), sum(heads))
 
 
-def test_at_test_the_heads_probabilities_are_averaged_where_that_is_asked_for(method: Any, batch: Batch) -> None:
-    z = method.f(batch.x)
-    heads = [method.g(z, torch.full((24,), value)) for value in range(10)]
-    method.g.heads_sum = "probabilities"
-    mean = sum(logits.softmax(dim=1) for logits in heads) / 10
-    torch.testing.assert_close(method.g(z).softmax(dim=1), mean)
-    assert not torch.allclose(mean, sum(heads).softmax(dim=1))  # type: ignore[union-attr]
-
-
 def test_a_head_learns_from_its_own_bias_value_alone(method: Any, batch: Batch) -> None:
     batch = replace(batch, group=batch.y * 10 + 3)
     (objective,) = method.objectives(batch, 0.0)

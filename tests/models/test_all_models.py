@@ -72,7 +72,7 @@ def test_h_for_some_images_gives_their_logits(model: str, spec: DataSpec) -> Non
 @pytest.mark.parametrize("spec", MAPS)
 @pytest.mark.parametrize("model", MODELS)
 def test_a_task_head_for_each_bias_value(model: str, spec: DataSpec) -> None:
-    """g(z, value) is one head an image, each another function; g(z) is their sum."""
+    """g(z, value) is one head an image, each another function; g(z) is their sum, or their mean probability."""
     networks = build(model, spec, heads="per_bias").eval()
     z = networks.f(torch.randn(5, *spec.image_shape))
     each = [networks.g(z, torch.full((5,), value)) for value in range(spec.num_biases)]
@@ -86,6 +86,7 @@ def test_a_task_head_for_each_bias_value(model: str, spec: DataSpec) -> None:
     averaged.load_state_dict(networks.state_dict())
     mean = sum(logits.softmax(dim=1) for logits in each) / spec.num_biases
     torch.testing.assert_close(averaged.g(z).softmax(dim=1), mean)
+    assert not torch.allclose(mean, sum(each).softmax(dim=1))
 
 
 @pytest.mark.parametrize("model", MODELS)
