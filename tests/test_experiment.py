@@ -90,7 +90,7 @@ def test_metrics_has_a_line_an_epoch(finished: RunFolder) -> None:
     where = [tuple(r[k] for k in ("phase", "method", "epoch", "total_epoch", "step")) for r in records]
     assert where == [(1, "erm", 1, 1, 3), (2, "bias_head", 1, 2, 6), (3, "lntl", 1, 3, 9), (3, "lntl", 2, 4, 12)]
     terms = {"erm": {"task", "lr_f", "lr_g"}, "bias_head": {"bias", "lr_h"}}
-    terms["lntl"] = {"task", "mi", "bias", "mu", "h_accuracy", "gradient_ratio", "lr_f", "lr_g", "lr_h"}
+    terms["lntl"] = {"task", "mi", "bias", "mu", "h_accuracy", "h_chance", "gradient_ratio", "lr_f", "lr_g", "lr_h"}
     for record in records:
         assert {k.removeprefix("train/") for k in record if k.startswith("train/")} == terms[record["method"]]
         assert {k.removeprefix("val/") for k in record if k.startswith("val/")} == NUMBERS
@@ -418,6 +418,31 @@ def test_where_the_class_tells_the_bias_h_may_know_it(make_config: Callable[...,
     chance, class_chance = run._bias_chance
     assert 0.1 < chance < 0.5
     assert class_chance > 0.99
+
+
+@pytest.mark.parametrize(
+    "game", [{"method": "lntl"}, {"method": "lntl", "schedule": "alternating"}, {"method": "blind_eye"}]
+)
+def test_the_accuracy_of_h_is_logged_beside_chance(
+    make_config: Callable[..., Config], caplog: pytest.LogCaptureFixture, game: dict[str, Any]
+) -> None:
+    caplog.set_level("INFO")
+    run = train(make_config("erm", game))
+    plain, played = run.records
+    assert "train/h_chance" not in plain
+    assert 0 < played["train/h_accuracy"] < 1
+    assert played["train/h_chance"] == run._bias_chance[0]
+    assert f"h_chance={run._bias_chance[0]:.4f}" in caplog.text
+
+
+def test_an_h_that_blind_eye_leaves_undecided_is_dead(
+    make_config: Callable[..., Config], caplog: pytest.LogCaptureFixture
+) -> None:
+    rates = {"optimizer_fg": {"lr": 0.01}, "optimizer_h": {"lr": 1e-9}}
+    train(make_config({"method": "blind_eye", "alpha": 100.0, "epochs": 4, **rates}))
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told[-1].startswith("the adversary is dead: h is at chance on the training data")
+    assert "its belief is as good as uniform" in told[-1]
 
 
 def test_what_is_wrong_with_the_adversary_is_told(

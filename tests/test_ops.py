@@ -116,6 +116,23 @@ def test_bias_cross_entropy_is_the_authors_sum_of_three() -> None:
     torch.testing.assert_close(bias_cross_entropy(logits, bias), authors)
 
 
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_bias_cross_entropy_with_smoothing_is_torchs(channels: tuple[int, ...]) -> None:
+    logits, bias = torch.randn(9, 4, *channels, dtype=torch.float64), torch.randint(4, (9, *channels))
+    bias[:2] = IGNORE
+    each = [(logits, bias)] if not channels else [(logits[..., c], bias[:, c]) for c in range(3)]
+    expected = sum(cross_entropy(*pair, ignore_index=IGNORE, label_smoothing=0.1) for pair in each)
+    torch.testing.assert_close(bias_cross_entropy(logits, bias, smoothing=0.1), expected)
+
+
+def test_bias_cross_entropy_smooths_over_the_bins_that_a_bias_has() -> None:
+    """Beside a bias of five values one of two: its smoothed labels are those of an h that has two bins."""
+    logits, bias = torch.randn(6, 5, 2, dtype=torch.float64), torch.randint(2, (6, 2))
+    logits[:, 2:, 1] = IMPOSSIBLE
+    alone = [cross_entropy(logits[:, :k, c], bias[:, c], label_smoothing=0.2) for c, k in ((0, 5), (1, 2))]
+    torch.testing.assert_close(bias_cross_entropy(logits, bias, smoothing=0.2), sum(alone))
+
+
 @pytest.mark.parametrize("shape", [(5,), (5, 3, 2, 2)])
 def test_bias_cross_entropy_without_any_label_is_0_and_moves_nothing(shape: tuple[int, ...]) -> None:
     logits = torch.randn(5, 4, *shape[1:], requires_grad=True)

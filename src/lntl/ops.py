@@ -125,21 +125,31 @@ def uniform_cross_entropy(logits: Tensor) -> Tensor:
     Mean of -(1 / K) sum_k log p_k: at least log K, which it is where every belief is uniform. Bins with the logit
     IMPOSSIBLE are none of a belief's K.
     """
-    possible = logits > IMPOSSIBLE
-    each = -(F.log_softmax(logits, dim=1) * possible).sum(dim=1) / possible.sum(dim=1)
+    each = _on_uniform(logits)
     return each.sum() / max(each.numel(), 1)
 
 
-def bias_cross_entropy(logits: Tensor, bias: Tensor) -> Tensor:
+def _on_uniform(logits: Tensor) -> Tensor:
+    """Return each belief's cross-entropy in nats on the uniform one over its bins, (N, ...)."""
+    possible = logits > IMPOSSIBLE
+    return -(F.log_softmax(logits, dim=1) * possible).sum(dim=1) / possible.sum(dim=1)
+
+
+def bias_cross_entropy(logits: Tensor, bias: Tensor, smoothing: float = 0.0) -> Tensor:
     """Return L_B: cross-entropy in nats of logits (N, K, ...) on bias (N, ...), mean over the labelled places.
+
+    With `smoothing` s in [0, 1) a label is 1 - s of its bin and s of the uniform distribution over the bias's bins.
 
     Labels with an axis of biases, (N, B) or a map (N, B, H, W), count as B biases, each with a mean over the places
     that are labelled for it, and the means are *summed*, as in the authors' code (CE_R + CE_G + CE_B). Without any
     label the loss is 0.
     """
+    known = bias != IGNORE
     losses = F.cross_entropy(logits, bias, ignore_index=IGNORE, reduction="none")
+    if smoothing:
+        losses = (1 - smoothing) * losses + smoothing * _on_uniform(logits) * known
     places = [axis for axis in range(bias.dim()) if axis != 1]
-    return (losses.sum(dim=places) / (bias != IGNORE).sum(dim=places).clamp(min=1)).sum()
+    return (losses.sum(dim=places) / known.sum(dim=places).clamp(min=1)).sum()
 
 
 def bias_accuracy(logits: Tensor, bias: Tensor) -> Tensor:

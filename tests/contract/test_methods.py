@@ -37,7 +37,11 @@ def variants() -> Iterator[Phase]:
                 )
 
 
-MORE = [{"method": "lntl", "max_ratio": 0.05}, {"method": "lntl", "h_steps": 3}]
+MORE = [
+    {"method": "lntl", "max_ratio": 0.05},
+    {"method": "lntl", "h_steps": 3},
+    {"method": "lntl", "h_smoothing": 0.1},
+]
 each_variant = pytest.mark.parametrize(
     "phase", [*variants(), *MORE], ids=lambda phase: "-".join(map(str, phase.values()))
 )
@@ -367,6 +371,32 @@ def test_h_steps_are_updates_of_h_alone_before_the_joint_one(make_trainer: MakeT
     method = method_of(make_trainer({"method": "lntl", "h_steps": 3}))
     moved = [objective.over for objective in method.objectives(batch, 0.0)]
     assert moved == [(method.h,), (method.h,), (method.f, method.g, method.h)]
+
+
+SMOOTHED = [
+    {"method": "bias_head"},
+    {"method": "blind_eye", "h_steps": 2},
+    {"method": "conditional_adversary"},
+    {"method": "lntl", "h_steps": 2},
+    {"method": "lntl", "schedule": "alternating"},
+]
+
+
+@pytest.mark.parametrize("phase", SMOOTHED, ids=lambda phase: "-".join(map(str, phase.values())))
+def test_h_smoothing_acts_on_every_update_of_h(make_trainer: MakeTrainer, batch: Batch, phase: Phase) -> None:
+    """h learns (1 - s) of its label and s of the uniform belief: its gradient is a line in s that is not level."""
+
+    def gradients_of_h(smoothing: float) -> Iterator[Tensor]:
+        method = method_of(make_trainer(phase | {"h_smoothing": smoothing}))
+        for objective in method.objectives(batch, 0.5):
+            if any(net is method.h for net in objective.over):
+                yield torch.cat([g.flatten() for g in torch.autograd.grad(objective.loss, [*method.h.parameters()])])
+
+    without, half, full = (list(gradients_of_h(smoothing)) for smoothing in (0.0, 0.25, 0.5))
+    assert len(without) == phase.get("h_steps", 1)
+    for start, middle, end in zip(without, half, full, strict=True):
+        assert (end - start).norm() > 0.1 * start.norm()
+        torch.testing.assert_close(middle, (start + end) / 2, rtol=1e-3, atol=1e-3 * float(start.abs().max()))
 
 
 def test_bias_head_judges_features_in_evaluation_mode(make_trainer: MakeTrainer) -> None:

@@ -20,7 +20,7 @@ from lntl.errors import UserError
 from lntl.experiment import Run
 from lntl.training.trainer import Step
 
-TERMS = {"task", "mi", "bias", "mu", "h_accuracy", "gradient_ratio", "lr_f", "lr_g", "lr_h"}
+TERMS = {"task", "mi", "bias", "mu", "h_accuracy", "h_chance", "gradient_ratio", "lr_f", "lr_g", "lr_h"}
 VAL = get_args(MetricName)
 
 

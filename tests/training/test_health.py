@@ -46,7 +46,7 @@ def test_dead_by_its_gradient() -> None:
     assert diagnose(record(h_accuracy=0.205, gradient_ratio=0.002), CHANCE, MI_MAX) == [
         "the adversary is dead: h is at chance on the training data (20.5%, chance 20.0%) and its gradient at z is "
         "0.002 of the task's, so it no longer moves f; if lntl probe RUN still finds the bias, raise optimizer_h.lr or "
-        "h_steps, lower mu, or train h first in a phase of bias_head"
+        "h_steps, lower mu (alpha of blind_eye), or train h first in a phase of bias_head"
     ]
 
 
@@ -78,8 +78,8 @@ def test_without_gradient_and_entropy_a_head_at_chance_may_be_blind() -> None:
 def test_winning() -> None:
     assert diagnose(record(h_accuracy=0.8), CHANCE, MI_MAX, record(h_accuracy=0.79)) == [
         "the adversary is winning: h reads the bias from z (80.0%; knowing the class, 20.0% would be chance) no worse "
-        "than an epoch before (79.0%), so f does not unlearn it; raise mu, raise max_ratio where it is set, or train "
-        "for more epochs"
+        "than an epoch before (79.0%), so f does not unlearn it; raise mu (alpha of blind_eye), raise max_ratio where "
+        "it is set, or train for more epochs"
     ]
 
 

@@ -88,12 +88,14 @@ class Run:
         of_class = [_share_of_most_frequent([channel[y == label] for label in y.unique()]) for channel in bias]
         return sum(of_all) / len(bias), sum(of_class) / len(bias)
 
-    def _tell_health(self, record: Record) -> None:
+    def _tell_health(self) -> None:
         """Log what is wrong with the adversary, where the method has one, after an epoch."""
-        if "train/h_accuracy" not in record.metrics:
+        *earlier, now = self.records
+        if "train/h_accuracy" not in now:
             return
-        now = record.metrics | {"train/h_entropy": -record.metrics["train/mi"]}
-        before = self.records[-2] if len(self.records) > 1 and self.records[-2]["phase"] == record.phase else None
+        if "train/mi" in now:
+            now = now | {"train/h_entropy": -now["train/mi"]}
+        before = earlier[-1] if earlier and earlier[-1]["phase"] == now["phase"] else None
         spec = self.experiment.data.spec
         sizes = spec.bias_sizes or (spec.num_bins,)
         largest = sum(map(math.log, sizes)) / len(sizes)
@@ -106,14 +108,17 @@ class Run:
         predictions = self.experiment.predict(self.experiment.trainer.evaluated, "val")
         scores = metrics.compute(predictions, self.experiment.config.evaluation.metrics)
         val = {f"val/{name}": value for name, value in scores.items()}
+        beside = {"train/h_chance": self._bias_chance[0]} if "train/h_accuracy" in record.metrics else {}
+        train = record.metrics | beside
         place = {name: getattr(record, name) for name in ("phase", "method", "epoch", "total_epoch", "step")}
         times = {
             "time/images_per_second": record.images_per_second,
             "time/seconds": record.seconds + perf_counter() - began,
         }
-        self.records.append(place | record.metrics | val | times)
+        self.records.append(place | train | val | times)
         if board is not None:
-            board.scalars({name: value for name, value in (val | times).items() if value is not None}, record.step)
+            of_epoch = beside | val | times
+            board.scalars({name: value for name, value in of_epoch.items() if value is not None}, record.step)
             show_confusion(board, predictions, self.experiment.data.spec.class_names, record.step)
             board.flush()  # before the checkpoint that says that this epoch is over
         every = self.experiment.config.logging.checkpoint_interval_epochs
@@ -129,10 +134,10 @@ class Run:
             self.experiment.trainer.total_epochs,
             record.phase,
             record.method,
-            _told({name.removeprefix("train/"): v for name, v in record.metrics.items() if "/lr_" not in name}),
+            _told({name.removeprefix("train/"): v for name, v in train.items() if "/lr_" not in name}),
             _told(dict(list(scores.items())[:HEADLINES])),
         )
-        self._tell_health(record)
+        self._tell_health()
 
     @property
     def best_record(self) -> dict[str, Any] | None:

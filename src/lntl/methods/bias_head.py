@@ -1,14 +1,28 @@
 """Pre-train the bias head: h learns the bias from features that stand still."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
+from pydantic import Field
 
 from lntl.methods.base import Method, Objective, minimise
 from lntl.ops import bias_cross_entropy
+from lntl.plugins import Settings
 from lntl.types import Batch
 
 __all__ = ["BiasHead"]
+
+
+def h_smoothing_field() -> Any:
+    """Return the setting `h_smoothing` of a method in which h learns."""
+    return Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Label smoothing of L_B: share of the uniform distribution in h's labels, so that h does not grow "
+        "too sure of itself (Zhang et al., ICLR 2023, for adversaries).",
+    )
 
 
 class BiasHead(Method):
@@ -17,10 +31,17 @@ class BiasHead(Method):
     trains = ("h",)
     sees_bias = True
 
+    class Config(Settings):
+        """Settings of a phase with `method: bias_head`."""
+
+        h_smoothing: float = h_smoothing_field()
+
+    config: Config
+
     def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
         """Yield the bias loss over h."""
         with torch.no_grad():
             z = self.f(batch.x)
         where = batch.labelled
-        bias = bias_cross_entropy(self.h(z, where), batch.bias_at(where))
+        bias = bias_cross_entropy(self.h(z, where), batch.bias_at(where), self.config.h_smoothing)
         yield minimise(bias, over=(self.h,), bias=bias)

@@ -6,7 +6,8 @@ from pydantic import Field
 from torch.nn.functional import cross_entropy
 
 from lntl.methods.base import Method, Objective, minimise
-from lntl.ops import adversarial, bias_cross_entropy, uniform_cross_entropy
+from lntl.methods.bias_head import h_smoothing_field
+from lntl.ops import adversarial, bias_accuracy, bias_cross_entropy, entropy, uniform_cross_entropy
 from lntl.plugins import Settings
 from lntl.types import Batch
 
@@ -38,6 +39,7 @@ class BlindEye(Method):
             "compare with this method.",
         )
         h_steps: int = Field(1, ge=1, description="Updates of h a batch, so that it keeps up with f.")
+        h_smoothing: float = h_smoothing_field()
 
     config: Config
 
@@ -46,11 +48,12 @@ class BlindEye(Method):
         z = self.f(batch.x)
         task = cross_entropy(self.g(z), batch.y)
         where = batch.labelled
-        labels = batch.bias_at(where)
+        labels, smoothing = batch.bias_at(where), self.config.h_smoothing
         for _ in range(self.config.h_steps - 1):
-            yield minimise(bias_cross_entropy(self.h(z.detach(), where), labels), over=(self.h,))
+            yield minimise(bias_cross_entropy(self.h(z.detach(), where), labels, smoothing), over=(self.h,))
         learns, judges = adversarial(self.h, z, 0.0, where)  # h(z.detach()) and frozen(h)(z), at once
-        bias = bias_cross_entropy(learns, labels)
+        bias = bias_cross_entropy(learns, labels, smoothing)
         confusion = uniform_cross_entropy(judges)
         loss = task + self.config.alpha * confusion + bias
-        yield minimise(loss, over=(self.f, self.g, self.h), task=task, confusion=confusion, bias=bias)
+        health = {"h_accuracy": bias_accuracy(learns, labels), "h_entropy": entropy(judges.detach())}
+        yield minimise(loss, over=(self.f, self.g, self.h), task=task, confusion=confusion, bias=bias, **health)

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from lntl.methods.base import Method, Objective, minimise
+from lntl.methods.bias_head import h_smoothing_field
 from lntl.methods.task import TaskLoss, TaskSettings
 from lntl.ops import adversarial, bias_accuracy, bias_cross_entropy, bounded, entropy, frozen, reverse_gradient
 from lntl.plugins import Settings
@@ -51,6 +52,7 @@ class LNTL(Method):
         h_steps: int = Field(
             1, ge=1, description="Updates of h a batch, so that it keeps up with f; schedule `joint` only."
         )
+        h_smoothing: float = h_smoothing_field()
         max_ratio: float | None = Field(
             None,
             gt=0,
@@ -95,11 +97,11 @@ class LNTL(Method):
         for_g, for_h, ratio = bounded(z, self.config.max_ratio)
         task = self.task_loss(self.g(for_g), batch)
         where, judge, own = self._where(batch), self._judge(batch), tuple(self.own.values())
-        labels = batch.bias_at(where)
+        labels, smoothing = batch.bias_at(where), self.config.h_smoothing
         for _ in range(self.config.h_steps - 1):
-            yield minimise(bias_cross_entropy(judge(z.detach(), where), labels), over=(self.h, *own))
+            yield minimise(bias_cross_entropy(judge(z.detach(), where), labels, smoothing), over=(self.h, *own))
         learns, judges = adversarial(judge, for_h, mu, where)  # h(reverse_gradient(z, mu)) and frozen(h)(z), at once
-        bias = bias_cross_entropy(learns, labels)
+        bias = bias_cross_entropy(learns, labels, smoothing)
         mi = -entropy(judges)
         loss = task + self.config.lam * mi + bias
         health = {"h_accuracy": bias_accuracy(learns, labels), "gradient_ratio": ratio}
@@ -112,5 +114,7 @@ class LNTL(Method):
         where, judge = self._where(batch), self._judge(batch)
         mi = -entropy(frozen(judge)(z, where))
         yield minimise(task + self.config.lam * mi, over=(self.f, self.g), task=task, mi=mi)
-        bias = bias_cross_entropy(judge(reverse_gradient(self.f(batch.x), mu), where), batch.bias_at(where))
-        yield minimise(bias, over=(self.f, self.h, *self.own.values()), bias=bias, mu=torch.tensor(mu))
+        learns, labels = judge(reverse_gradient(self.f(batch.x), mu), where), batch.bias_at(where)
+        bias = bias_cross_entropy(learns, labels, self.config.h_smoothing)
+        told = {"bias": bias, "mu": torch.tensor(mu), "h_accuracy": bias_accuracy(learns, labels)}
+        yield minimise(bias, over=(self.f, self.h, *self.own.values()), **told)

@@ -72,7 +72,8 @@ def _at_chance(now: Mapping[str, float], chance: float, mi_max: float | None) ->
         )
     return (
         f"the adversary is dead: {where} and {' and '.join(signs)}, so it no longer moves f; if lntl probe RUN still "
-        "finds the bias, raise optimizer_h.lr or h_steps, lower mu, or train h first in a phase of bias_head"
+        "finds the bias, raise optimizer_h.lr or h_steps, lower mu (alpha of blind_eye), or train h first in a phase "
+        "of bias_head"
     )
 
 
@@ -86,7 +87,7 @@ def _winning(now: Mapping[str, float], then: Mapping[str, float], chance: float)
     return (
         f"the adversary is winning: h reads the bias from z ({now['h_accuracy']:.1%}; knowing the class, {chance:.1%} "
         f"would be chance) no worse than an epoch before ({then['h_accuracy']:.1%}), so f does not unlearn it; raise "
-        "mu, raise max_ratio where it is set, or train for more epochs"
+        "mu (alpha of blind_eye), raise max_ratio where it is set, or train for more epochs"
     )
 
 

@@ -16,7 +16,7 @@ from lntl.reporting.report.verdict import percent
 
 RUN, ERM = "this run", "plain training (ERM)"
 MOST_CLASSES = 12  # whose example images are shown
-NO_LOSSES = ("train/mu", "train/h_accuracy", "train/gradient_ratio")
+NO_LOSSES = ("train/mu", "train/h_accuracy", "train/h_chance", "train/h_entropy", "train/gradient_ratio")
 Made = tuple[str, Callable[[], Figure], str]
 
 
