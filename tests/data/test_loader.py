@@ -121,13 +121,18 @@ def test_reading_ahead_changes_nothing(start: int, seed: int | None) -> None:
     assert rows(ahead, seed, start) == rows(plain, seed, start)
 
 
+def wait_for(split: Numbers, batches: int) -> None:
+    """Wait until so many batches of the split have been begun."""
+    deadline = time.monotonic() + 20
+    while len(split.made) < batches and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
 def test_batches_are_made_ahead_by_one_thread_but_not_far() -> None:
     split = Numbers(workers=1)
     batches = Loader(split, 5, CPU).batches()
     next(batches)
-    deadline = time.monotonic() + 20
-    while len(split.made) < AHEAD + 1 and time.monotonic() < deadline:
-        time.sleep(0.001)
+    wait_for(split, AHEAD + 1)
     time.sleep(0.02)
     assert [first for first, _ in split.made] == [5 * number for number in range(AHEAD + 1)]
     assert {name for _, name in split.made} == {"reader_0"}
@@ -139,6 +144,7 @@ def test_an_epoch_that_is_left_early_ends_its_thread_after_the_batch_at_hand() -
     split = Numbers(n=1000, workers=1, waits=(5, go_on))
     batches = Loader(split, 5, CPU).batches()
     next(batches)
+    wait_for(split, 2)
     threading.Timer(0.1, go_on.set).start()  # while close() waits for the thread, which is within its second batch
     batches.close()
     assert [first for first, _ in split.made] == [0, 5]
