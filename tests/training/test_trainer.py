@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from lntl.data.colored_mnist import ColoredMNIST
 from lntl.data.loader import Loader
+from lntl.errors import UserError
 from lntl.evaluation.predict import predict
 from lntl.methods.base import Method, Objective, minimise
 from lntl.training.trainer import NonFiniteLossError, Plan, Trainer
@@ -270,6 +271,62 @@ def test_a_rate_far_too_high_is_told(make_trainer: MakeTrainer) -> None:
         list(trainer)
 
 
+class Moody(Method):
+    """Logs one term, `also` where it is told to, from a step on."""
+
+    trains = ("f", "g")
+    also: tuple[str, ...] = ()
+    since = 0
+
+    def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
+        loss = cross_entropy(self.g(self.f(batch.x)), batch.y)
+        self.since -= 1
+        further = dict.fromkeys(self.also, loss) if self.since < 0 else {}
+        yield minimise(loss, over=(self.f, self.g), task=loss, **further)
+
+
+def trainer_of(kind: type[Method], make_trainer: MakeTrainer, **sections: Any) -> Trainer:
+    trainer = make_trainer({"method": "erm", "epochs": 2}, **sections)
+    spec = trainer.method.spec
+    trainer.plans = [Plan(trainer.settings, lambda networks: kind(networks, trainer.settings, spec))]
+    trainer._enter(0)
+    return trainer
+
+
+OTHER_TERMS = r"^the method logs other terms than before in this epoch: task, margin, not task; .*checkpoint"
+
+
+def test_terms_that_change_within_an_epoch_are_told(make_trainer: MakeTrainer) -> None:
+    trainer = trainer_of(Moody, make_trainer)
+    trainer.method.also, trainer.method.since = ("margin",), 1
+    with pytest.raises(UserError, match=OTHER_TERMS):
+        list(trainer)
+    trainer = trainer_of(Moody, make_trainer)
+    trainer.method.also, trainer.method.since = ("margin",), 3  # an epoch has three steps
+    assert ["train/margin" in record.metrics for record in trainer] == [False, True]
+
+
+@pytest.mark.parametrize("every", [1, 50])
+def test_a_method_that_logs_other_terms_than_its_checkpoint_is_told_within_an_epoch(
+    make_trainer: MakeTrainer, every: int
+) -> None:
+    trainer, resumed = trainer_of(Moody, make_trainer), trainer_of(Moody, make_trainer)
+    trainer.log_interval = every  # 1: nothing waits for its report; 50: everything does
+    next(trainer.epoch())
+    resumed.load_state_dict(copy.deepcopy(trainer.state_dict()))
+    resumed.method.also = ("margin",)
+    with pytest.raises(UserError, match=OTHER_TERMS):
+        list(resumed)
+
+
+def test_a_method_may_log_other_terms_than_its_checkpoint_from_an_epochs_end_on(make_trainer: MakeTrainer) -> None:
+    trainer, resumed = trainer_of(Moody, make_trainer), trainer_of(Moody, make_trainer)
+    list(trainer.epoch())
+    resumed.load_state_dict(copy.deepcopy(trainer.state_dict()))
+    resumed.method.also = ("margin",)
+    assert [set(record.metrics) >= {"train/task", "train/margin"} for record in resumed] == [True]
+
+
 class Curious(Method):
     """Counts what `prepare` is shown, and owns a network that learns; an epoch draws one training row alone."""
 
@@ -298,32 +355,24 @@ class Curious(Method):
         yield minimise(loss, over=(self.f, self.extra), row=batch.row.double().mean())
 
 
-def curious_trainer(make_trainer: MakeTrainer, **sections: Any) -> Trainer:
-    trainer = make_trainer({"method": "erm", "epochs": 2}, **sections)
-    spec = trainer.method.spec
-    trainer.plans = [Plan(trainer.settings, lambda networks: Curious(networks, trainer.settings, spec))]
-    trainer._enter(0)
-    return trainer
-
-
 def test_a_method_prepares_once_before_its_first_step_and_never_on_resume(make_trainer: MakeTrainer) -> None:
-    trainer = curious_trainer(make_trainer)
+    trainer = trainer_of(Curious, make_trainer)
     assert not trainer.method.seen.any()
     next(trainer.epoch())
     state = copy.deepcopy(trainer.state_dict())
     images, known, seed = trainer.method.seen.tolist()
     assert (images, known) == (90, 0)  # every training image; no bias label, for the method does not see the bias
-    resumed = curious_trainer(make_trainer)
+    resumed = trainer_of(Curious, make_trainer)
     resumed.load_state_dict(state)
     assert len(list(resumed)) == len(list(trainer)) == 2
     assert resumed.method.seen.tolist() == trainer.method.seen.tolist() == [images, known, seed]
-    other = curious_trainer(make_trainer, project={"seed": 1})
+    other = trainer_of(Curious, make_trainer, project={"seed": 1})
     next(other.epoch())
     assert other.method.seen[2] != seed
 
 
 def test_sampling_weights_choose_the_rows_of_an_epoch(make_trainer: MakeTrainer) -> None:
-    trainer = curious_trainer(make_trainer)
+    trainer = trainer_of(Curious, make_trainer)
     records = list(trainer)
     (row,) = trainer.method.weights.nonzero()[:, 0].tolist()
     assert [record.metrics["train/row"] for record in records] == [row, row]
@@ -332,7 +381,7 @@ def test_sampling_weights_choose_the_rows_of_an_epoch(make_trainer: MakeTrainer)
 def test_the_first_weights_of_a_methods_own_network_follow_from_seed_and_phase(make_trainer: MakeTrainer) -> None:
     first = []
     for noise, seed, phase in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)):
-        trainer = curious_trainer(make_trainer, project={"seed": seed})
+        trainer = trainer_of(Curious, make_trainer, project={"seed": seed})
         trainer.plans = trainer.plans * 2
         torch.manual_seed(noise)
         trainer._enter(phase)
@@ -342,13 +391,13 @@ def test_the_first_weights_of_a_methods_own_network_follow_from_seed_and_phase(m
 
 
 def test_a_network_of_the_methods_own_learns_and_resumes(make_trainer: MakeTrainer) -> None:
-    trainer = curious_trainer(make_trainer)
+    trainer = trainer_of(Curious, make_trainer)
     before = trainer.method.extra.weight.clone()
     next(trainer.epoch())
     state = copy.deepcopy(trainer.state_dict())
     assert not torch.equal(trainer.method.extra.weight, before)
     list(trainer)
-    resumed = curious_trainer(make_trainer)
+    resumed = trainer_of(Curious, make_trainer)
     resumed.load_state_dict(state)
     list(resumed)
     assert torch.equal(trainer.method.extra.weight, resumed.method.extra.weight)

@@ -17,6 +17,7 @@ from lntl.errors import UserError
 from lntl.methods.base import Method
 from lntl.seeding import derive
 from lntl.training import optim
+from lntl.training.terms import Terms
 from lntl.types import Batch, Networks, Record
 
 
@@ -75,9 +76,7 @@ class Trainer:
         learners = {name: getattr(self._wrapped, name) for name in self.method.trains} | self.method.own
         self._learners: dict[str, nn.Module] = {name: net for name, net in learners.items() if _learning(net)}
         self._optimizers = {name: self._optimizer(name) for name in self._learners}
-        self._terms: tuple[str, ...] = ()
-        self._pending: list[Tensor] = []  # one row of terms a step since the last report, on the device
-        self._sums: Tensor | None = None  # over the reported steps of the epoch, on the host
+        self._terms = Terms()
         decay = self.settings.ema
         self._average = (
             AveragedModel(self.networks, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
@@ -160,8 +159,7 @@ class Trainer:
         for objective in self.method.objectives(batch, progress):
             self._minimise(objective.loss, objective.over)
             terms |= objective.terms
-        self._terms = tuple(terms)
-        self._pending.append(torch.stack([term.to(self.fabric.device, torch.float32) for term in terms.values()]))
+        self._terms.add(terms, self.fabric.device)
         if self._average is not None:
             self._average.update_parameters(self.networks)
 
@@ -184,30 +182,27 @@ class Trainer:
         return optim.learning_rate(settings, self._phase_step, len(self.loader), self.settings.epochs)
 
     def _report(self) -> dict[str, float]:
-        """Bring the pending terms to the host (the loop's one synchronisation) and return their means."""
-        rows = torch.stack(self._pending).double().cpu()
-        self._pending = []
+        """Return the mean terms of the steps since the last report, and the learning rates."""
+        rows = self._terms.take()
         wrong = (~rows.isfinite().all(dim=1)).nonzero()
         if len(wrong):
-            self._complain(self.step - len(rows) + int(wrong[0]) + 1, rows[wrong[0, 0]].tolist())
-        self._sums = self._sums + rows.sum(dim=0) if self._sums is not None else rows.sum(dim=0)
-        return dict(zip(self._terms, rows.mean(dim=0).tolist(), strict=True)) | self._rates()
+            self._complain(self.step - len(rows) + int(wrong[0]) + 1, rows[wrong[0, 0]])
+        return self._terms.named(rows.mean(dim=0)) | self._rates()
 
     def _rates(self) -> dict[str, float]:
         """Return the learning rate of the latest update, by network."""
         return {f"lr_{name}": self._optimizers[name].param_groups[0]["lr"] for name in self._optimizers}
 
-    def _complain(self, step: int, values: list[float]) -> None:
-        told = ", ".join(f"{name} = {value:g}" for name, value in zip(self._terms, values, strict=True))
+    def _complain(self, step: int, values: Tensor) -> None:
+        told = ", ".join(f"{name} = {value:g}" for name, value in self._terms.named(values).items())
         raise NonFiniteLossError(
             f"the loss is not finite at step {step} of epoch {self.epoch_index + 1} in phase {self.phase + 1} "
             f"({self.settings.method}): {told}; lower the learning rate or set training.clip_grad_norm"
         )
 
     def _finish_epoch(self, images_per_second: float, seconds: float) -> None:
-        assert self._sums is not None
-        terms = dict(zip(self._terms, (self._sums / len(self.loader)).tolist(), strict=True))
-        self.epoch_index, self.step, self._seconds, self._sums = self.epoch_index + 1, 0, 0.0, None
+        terms, self._terms = self._terms.means(len(self.loader)), Terms()
+        self.epoch_index, self.step, self._seconds = self.epoch_index + 1, 0, 0.0
         self.record = Record(
             phase=self.phase + 1,
             method=self.settings.method,
@@ -229,9 +224,7 @@ class Trainer:
             "method": self.method.state_dict(),
             "optimizers": {name: optimizer.optimizer.state_dict() for name, optimizer in self._optimizers.items()},
             "average": self._average.state_dict() if self._average is not None else None,
-            "terms": list(self._terms),
-            "pending": list(self._pending),
-            "sums": self._sums,
+            **self._terms.state_dict(),
             "seconds": self._seconds,
         }
 
@@ -245,5 +238,4 @@ class Trainer:
             optimizer.optimizer.load_state_dict(state["optimizers"][name])
         if self._average is not None:
             self._average.load_state_dict(state["average"])
-        self._terms, self._sums = tuple(state["terms"]), state["sums"]
-        self._pending = [row.to(self.fabric.device) for row in state["pending"]]
+        self._terms.load_state_dict(state, self.fabric.device)
