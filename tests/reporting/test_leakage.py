@@ -48,9 +48,11 @@ def test_the_table_has_every_number() -> None:
     assert "chance permuted 0.100" in lines
     assert "f h, own labels 0.200" in lines
     assert "chance most frequent 0.190" in lines
+    assert "layer probe accuracy ERM pixels" in lines
     without = shown(found(h=None, reference={"pixels": [], "erm": None}))
     assert "f conv 0.900 ± 0.010" in without
     assert not any("own labels" in line for line in without)
+    assert "layer probe accuracy pixels" in without
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ _NONE, _WORDS = 0.05, ((0.25, "little"), (0.6, "part"), (1.0, "most"))
 
 
 def probe_table(found: dict[str, Any]) -> Table:
-    """Return layer x probe: accuracy on unseen images, mean ± std over seeds, with ERM, pixels and chance beside."""
+    """Return layer x probe: accuracy on unseen images, mean ± std over seeds, beside ERM (if any), pixels, chance."""
     seeds = len(found["seeds"])
     table = Table(
         title=f"{found['bias']}: share of {found['n_test']} unseen test images whose value fresh probes read "
@@ -23,12 +23,13 @@ def probe_table(found: dict[str, Any]) -> Table:
     )
     for name in ("layer", "probe"):
         table.add_column(name, no_wrap=True)
-    for name in ("accuracy", "ERM", "pixels"):
-        table.add_column(name, justify="right", no_wrap=True)
     erm = {(row["layer"], row["probe"]): row for row in found["reference"]["erm"] or []}
     pixels = {row["probe"]: row for row in found["reference"]["pixels"]}
+    for name in ("accuracy", *(["ERM"] if erm else []), "pixels"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in found["probes"]:
-        beside = (row, erm.get((row["layer"], row["probe"])), pixels.get(row["probe"]))
+        plain = [erm.get((row["layer"], row["probe"]))] if erm else []
+        beside = (row, *plain, pixels.get(row["probe"]))
         table.add_row(row["layer"], row["probe"], *map(_accuracy, beside))
     table.add_section()
     table.add_row("chance", "most frequent", f"{found['chance']['majority']:.3f}")
