@@ -12,21 +12,21 @@ class Terms:
     """The terms of an epoch's steps so far; none of them leaves the device before `take`."""
 
     def __init__(self) -> None:
-        self.names: tuple[str, ...] = ()
+        self._names: tuple[str, ...] = ()
         self._pending: list[Tensor] = []  # one row (terms,) a step since the last `take`
         self._sums: Tensor | None = None  # (terms,), over the steps before
 
     def add(self, terms: dict[str, Tensor], device: torch.device) -> None:
         """Keep the terms of a step; raises UserError where they are not those of the epoch's steps before."""
         names = tuple(terms)
-        if names != self.names and (self._pending or self._sums is not None):
+        if names != self._names and (self._pending or self._sums is not None):
             raise UserError(
                 f"the method logs other terms than before in this epoch: {', '.join(names)}, not "
-                f"{', '.join(self.names)}; let it name the same ones at every step. If its code is not that of the "
+                f"{', '.join(self._names)}; let it name the same ones at every step. If its code is not that of the "
                 "checkpoint any more, put it back until the epoch is over, or train anew under another "
                 "project.experiment_name"
             )
-        self.names = names
+        self._names = names
         self._pending.append(torch.stack([term.to(device, torch.float32) for term in terms.values()]))
 
     def take(self) -> Tensor:
@@ -43,13 +43,13 @@ class Terms:
 
     def named(self, values: Tensor) -> dict[str, float]:
         """Return (terms,) values by name."""
-        return dict(zip(self.names, values.tolist(), strict=True))
+        return dict(zip(self._names, values.tolist(), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the epoch's remaining reports depend on."""
-        return {"terms": list(self.names), "pending": list(self._pending), "sums": self._sums}
+        return {"terms": list(self._names), "pending": list(self._pending), "sums": self._sums}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         """Go on where `state` was taken."""
-        self.names, self._sums = tuple(state["terms"]), state["sums"]
+        self._names, self._sums = tuple(state["terms"]), state["sums"]
         self._pending = [row.to(device) for row in state["pending"]]
