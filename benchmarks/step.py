@@ -1,4 +1,4 @@
-"""Measure a training step: `lntl` (schedule: joint) against a plain reference of the authors' procedure, side by side.
+"""Measure a training step: `lntl` (updates: joint) against a plain reference of the authors' procedure, side by side.
 
 Usage: python benchmarks/step.py [--seconds 20] [--threads 2] [--out benchmarks/step.json]
 
@@ -25,7 +25,7 @@ ROUNDS = 5  # turns of each side; the figure is the median
 
 def joint_trainer() -> tuple[Trainer, experiment.Experiment]:
     """Build the trainer of the default configuration, in its unlearning phase, with the authors' optimiser."""
-    only_joint = "training.phases=[{method: lntl, epochs: 1000, schedule: joint}]"
+    only_joint = "training.phases=[{method: lntl, epochs: 1000, updates: joint}]"
     overrides = [
         "data.path=none",
         "data.val_split_ratio=0.1",

@@ -27,14 +27,14 @@ def train(seed: int, began: float, recipe: str) -> None:
     """Train one run to its end; print one JSON line an epoch: seconds since `began`, and test accuracy."""
     from lntl import config, experiment, ready_configs
     from lntl.evaluation import metrics
-    from lntl.types import Record
+    from lntl.types import EpochRecord
 
     with TemporaryDirectory() as folder:
         overrides = [f"project.seed={seed}", f"data.seed={seed}", "data.color_var=0.030", "evaluation.erm_epochs=0"]
         overrides += ["logging.use_tensorboard=false", f"logging.output_dir={folder}"]
         run = experiment.start(config.read(ready_configs.find(recipe), overrides))
         for event in run.train():
-            if isinstance(event, Record):
+            if isinstance(event, EpochRecord):
                 predictions = run.experiment.predict(run.experiment.trainer.evaluated, "test")
                 accuracy = metrics.compute(predictions, ["accuracy"])["accuracy"]
                 told = {"epoch": event.total_epoch, "seconds": time.time() - began, "accuracy": accuracy}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lntl.data.colored_mnist import COLORS, MEANS, ColoredMNIST
 from lntl.evaluation.predict import Predictions, by_one_bias
 from lntl.evaluation.summary import summarise
-from lntl.types import OneBias
+from lntl.types import BiasSpec
 
 DIGITS = [str(digit) for digit in range(10)]
 NAMES = list(COLORS)
@@ -182,7 +182,7 @@ def write_evaluation(path: Path, accuracy: float, epoch: int) -> None:
             "split": "test",
             "n": N,
             "class_names": DIGITS,
-            "bias_names": NAMES,
+            "bias_value_names": NAMES,
             "metrics": metrics,
             **rows,
             "groups": {"accuracy": means, "count": [[len(cell) for cell in row] for row in cells]},
@@ -261,7 +261,7 @@ def make_run_of_two_biases(path: Path) -> Path:
     keys = ("chance", "probes", "reference", "leakage")
     of_stroke = {"chance": {"majority": 0.5, "permutation": 0.51}, "probes": probe_rows(["f"], 0.93), "leakage": 0.93}
     each = {"texture": {key: probe[key] for key in keys}, "stroke": {"reference": probe["reference"]} | of_stroke}
-    write_json(path / "probe.json", probe | {"bias": "texture and stroke", "each_bias": each, "recolorable": False})
+    write_json(path / "probe.json", probe | {"bias": "texture and stroke", "per_bias": each, "recolorable": False})
     xy = np.stack([np.cos(y * 2.1), np.sin(y * 2.1)], axis=1) * 12 + rng.normal(0, 2, (N, 2))
     np.savez_compressed(path / "embedding.npz", xy=xy.astype(np.float32), y=y, bias=bias)
     return path
@@ -273,11 +273,11 @@ def summary_of_two(y: NDArray[Any], bias: NDArray[Any], predicted: NDArray[Any])
     group, none = torch.from_numpy(y * 12 + bias), torch.zeros(N, dtype=torch.int64)
     p = Predictions(torch.from_numpy(y), group, torch.arange(N), logits, none, none, 36)
     ones = (
-        OneBias("texture", tuple(TEXTURES), tuple(k // 2 for k in range(12))),
-        OneBias("stroke", tuple(STROKES), tuple(k % 2 for k in range(12))),
+        BiasSpec("texture", tuple(TEXTURES), tuple(k // 2 for k in range(12))),
+        BiasSpec("stroke", tuple(STROKES), tuple(k % 2 for k in range(12))),
     )
     each = {one.name: summarise(by_one_bias(p, one), PETS, one.values) for one in ones}
-    return summarise(p, PETS, JOINT) | {"each_bias": each}
+    return summarise(p, PETS, JOINT) | {"per_bias": each}
 
 
 def write_recoloring(path: Path, flips: float, epoch: int, erm: bool) -> None:

@@ -162,7 +162,7 @@ def test_an_architecture_may_stand_behind_its_library(raw_config: RawConfig) -> 
         ("training.phases.0", "lntl", "training.phases.0: 'lntl' should be a valid dictionary..."),
         ("training.phases.0.epochs", 0, "training.phases.0.epochs: 0 should be greater than or equal to 1"),
         ("training.phases.0.mu", "x", "training.phases.0.mu: 'x' should be a valid number"),
-        ("training.phases.0.schedule", "joined", "training.phases.0.schedule: unknown value 'joined'; ... 'joint'?"),
+        ("training.phases.0.updates", "joined", "training.phases.0.updates: unknown value 'joined'; ... 'joint'?"),
         ("training.phases.0.method", "lnlt", "training.phases.0.method: unknown name 'lnlt'; did you mean 'lntl'?"),
         ("training.phases.0.method", 3, "training.phases.0.method: unknown name '3'; valid: ...erm..."),
         ("model.name", "lenett", "model.name: unknown name 'lenett'; did you mean 'lenet'?"),

@@ -421,7 +421,7 @@ def test_where_the_class_tells_the_bias_h_may_know_it(make_config: Callable[...,
 
 
 @pytest.mark.parametrize(
-    "game", [{"method": "lntl"}, {"method": "lntl", "schedule": "alternating"}, {"method": "blind_eye"}]
+    "game", [{"method": "lntl"}, {"method": "lntl", "updates": "alternating"}, {"method": "blind_eye"}]
 )
 def test_the_accuracy_of_h_is_logged_beside_chance(
     make_config: Callable[..., Config], caplog: pytest.LogCaptureFixture, game: dict[str, Any]

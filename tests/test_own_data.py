@@ -90,8 +90,8 @@ def test_the_command_line_takes_it_from_the_file_to_the_report(
     run = Path("results/tiny")
     told = json.loads((run / "evaluation/test.json").read_text())
     assert told["class_names"] == ["cat", "dog", "eel"]
-    assert len(told["bias_names"]) == 6
-    assert {name: len(each["bias_names"]) for name, each in told["each_bias"].items()} == {"sky": 2, "age": 3}
+    assert len(told["bias_value_names"]) == 6
+    assert {name: len(each["bias_value_names"]) for name, each in told["per_bias"].items()} == {"sky": 2, "age": 3}
     assert any("have no known bias value" in warning for warning in told["warnings"])
     assert sum(map(sum, told["groups"]["count"])) < told["n"] == sum(map(sum, told["confusion"]))
     result = json.loads((run / "result.json").read_text())
@@ -102,7 +102,7 @@ def test_the_command_line_takes_it_from_the_file_to_the_report(
     assert lntl("probe", str(run / "checkpoints/last.pth"), "--seeds", "1") == 0
     probed = json.loads((run / "probe.json").read_text())
     assert probed["bias"] == "sky and age"
-    assert set(probed["each_bias"]) == {"sky", "age"}
+    assert set(probed["per_bias"]) == {"sky", "age"}
     assert lntl("report", str(run)) == 0
     page = (run / "report/index.html").read_text()
     assert "Accuracy in % by class and age alone" in page

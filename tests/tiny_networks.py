@@ -39,7 +39,7 @@ class TinyNetworks(Networks):
 
     def __init__(self, spec: DataSpec, config: Settings) -> None:
         super().__init__()
-        self.features = WIDTH
-        self.f = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(spec.image_shape), WIDTH), nn.ReLU())
+        self.num_features = WIDTH
+        self.f = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(spec.input_shape), WIDTH), nn.ReLU())
         self.g = nn.Linear(WIDTH, spec.num_classes)
         self.h = BiasHead(spec)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lntl.deploy.loading import Classifier
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def load(path: str | Path, device: str | None = None, trust: str | Sequence[str] = ()) -> "Classifier":

@@ -187,7 +187,7 @@ def probe(target: Path, layers: list[str] | None, seeds: int, device: str | None
     path = _checkpoint(target)
     console.log_to_console()
     found = experiment.probe_checkpoint(path, layers, seeds, device, trust)
-    for each in (found, *leakage.each_bias(found)):
+    for each in (found, *leakage.per_bias(found)):
         out.print(leakage.probe_table(each))
     for sentence in leakage.verdict(found):
         tell(sentence)

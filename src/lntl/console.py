@@ -14,7 +14,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:  # they take seconds to import, and what only lists names needs none of it
     from lntl.training.trainer import Step, Trainer
-    from lntl.types import Record
+    from lntl.types import EpochRecord
 
 err = Console(stderr=True)
 out = Console()
@@ -62,7 +62,7 @@ def counting(what: str, total: int) -> Iterator[Callable[[float], None]]:
         yield lambda done: bar.advance(task, done)
 
 
-def show_progress(events: "Iterable[Step | Record]", trainer: "Trainer", batch_size: int) -> None:
+def show_progress(events: "Iterable[Step | EpochRecord]", trainer: "Trainer", batch_size: int) -> None:
     """Run the events through, showing phase, epoch, step, images per second of the phase, losses and the time left."""
     from lntl.training.trainer import Step
 

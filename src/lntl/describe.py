@@ -81,9 +81,9 @@ def models(name: str | None, size: int) -> None:
 
 
 def _split_points(model: type[Backbone], arch: str, size: int) -> None:
-    image_shape = (3, size, size)
+    input_shape = (3, size, size)
     with torch.device("meta"):  # shapes alone: neither memory nor time for weights
-        network, x = model.create(arch, image_shape, outputs=1000), torch.zeros(1, *image_shape)
+        network, x = model.create(arch, input_shape, outputs=1000), torch.zeros(1, *input_shape)
     table = Table(
         Column("split", no_wrap=True),
         "layer",

@@ -17,7 +17,7 @@ class Batch:
     """N examples.
 
     Shapes: x (N, C, H, W) or (N, D) float, normalised; y (N,) int64; bias (N, *bias_shape) int64, IGNORE where unknown;
-    group (N,) int64 = y * num_biases + bias value, IGNORE where a bias is unknown; row (N,) int64, the place in the
+    group (N,) int64 = y * num_bias_values + bias value, IGNORE where a bias is unknown; row (N,) int64, the place in the
     whole data set; bias_features (N, A) float, the bias in numbers on [0, 1], from which p(y | bias) is told.
     """
 
@@ -51,12 +51,12 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class OneBias:
+class BiasSpec:
     """One of several biases: its name, the names of its values, and which of them each joint bias value has."""
 
     name: str
     values: tuple[str, ...]
-    of_joint: tuple[int, ...]  # of each of DataSpec.bias_names
+    value_of_joint: tuple[int, ...]  # of each of DataSpec.bias_value_names
     aligned: tuple[int, ...] = ()  # as DataSpec.aligned
 
 
@@ -66,30 +66,30 @@ class DataSpec:
     of one image's bias label.
     """
 
-    image_shape: tuple[int, ...]
+    input_shape: tuple[int, ...]
     num_classes: int
     num_bins: int  # values that one bias label can take
     bias_shape: tuple[int, ...]  # () for one label an image, (B,) for B, (3, 14, 14) for a map of three colours
     class_names: tuple[str, ...]
-    bias_names: tuple[str, ...]  # one name for each of the num_biases values that make up the groups
+    bias_value_names: tuple[str, ...]  # one name for each of the num_bias_values values that make up the groups
     num_rows: int  # rows of the whole data set; every Batch.row is below
     aligned: tuple[int, ...] = ()  # of each class the bias value that tells it in training; () where none does
-    each_bias: tuple[OneBias, ...] = ()  # of several biases, whose joint values bias_names are; () for one
+    biases: tuple[BiasSpec, ...] = ()  # of several biases, whose joint values bias_value_names are; () for one
 
     @property
-    def num_biases(self) -> int:
+    def num_bias_values(self) -> int:
         """Number of bias values that make up the groups."""
-        return len(self.bias_names)
+        return len(self.bias_value_names)
 
     @property
-    def bias_sizes(self) -> tuple[int, ...]:
+    def num_values_per_bias(self) -> tuple[int, ...]:
         """Number of values of each of several biases, of which num_bins is the largest; () for one bias."""
-        return tuple(len(one.values) for one in self.each_bias)
+        return tuple(len(one.values) for one in self.biases)
 
     @property
     def num_groups(self) -> int:
         """Number of (class, bias value) cells."""
-        return self.num_classes * self.num_biases
+        return self.num_classes * self.num_bias_values
 
 
 class Networks(nn.Module):
@@ -101,7 +101,7 @@ class Networks(nn.Module):
     f: nn.Module
     g: nn.Module
     h: nn.Module
-    features: int  # channels C of z: (N, C), (N, C, T) or (N, C, H, W)
+    num_features: int  # channels C of z: (N, C), (N, C, T) or (N, C, H, W)
     lr_factors: Mapping[str, float] = MappingProxyType({})  # learning rate of layers of f, in units of optimizer_fg's
 
 
@@ -125,7 +125,7 @@ class Split(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class EpochRecord:
     """What one epoch of training left to tell: phase and epochs count from 1; metrics carry their log names."""
 
     phase: int

@@ -19,7 +19,7 @@ from lntl import plugins
 from lntl.data.colored_mnist import ColoredMNIST
 from lntl.methods.base import Method
 from lntl.training.trainer import Trainer
-from lntl.types import IGNORE, Batch, Networks, Record
+from lntl.types import IGNORE, Batch, EpochRecord, Networks
 
 METHODS = plugins.names("lntl.methods")
 MakeTrainer = Callable[..., Trainer]
@@ -38,7 +38,7 @@ def variants() -> Iterator[Phase]:
 
 
 MORE = [
-    {"method": "lntl", "max_ratio": 0.05},
+    {"method": "lntl", "max_gradient_ratio": 0.05},
     {"method": "lntl", "h_steps": 3},
     {"method": "lntl", "h_smoothing": 0.1},
 ]
@@ -78,7 +78,7 @@ def assert_equal(left: Any, right: Any) -> None:
         assert same, key
 
 
-def told(record: Record) -> tuple[Any, ...]:
+def told(record: EpochRecord) -> tuple[Any, ...]:
     """Return what a record says, times apart."""
     return record.phase, record.method, record.epoch, record.total_epoch, record.step, record.metrics
 
@@ -234,7 +234,7 @@ def test_resume_is_exact_in_the_middle_of_an_epoch_and_across_a_border_of_phases
 
 def played(
     make_trainer: MakeTrainer, phases: list[Any], sections: dict[str, Any], state: Any = None
-) -> tuple[list[Record], dict[int, Any]]:
+) -> tuple[list[EpochRecord], dict[int, Any]]:
     """Train to the end, from a saved state where one is given; return the records and the state after each step."""
     trainer, records, states = make_trainer(*phases, **sections), [], {}
     if state is not None:
@@ -268,8 +268,8 @@ def test_lntl_without_its_terms_is_erm_bit_for_bit(make_trainer: MakeTrainer) ->
 )  # fmt: skip
 def test_the_ramps_of_mu(make_trainer: MakeTrainer, batch: Batch, ramp: str, progress: float, factor: float) -> None:
     method = method_of(make_trainer({"method": "lntl", "mu": 0.5, "mu_ramp": ramp}))
-    for schedule in ("joint", "alternating"):
-        method.config = method.config.model_copy(update={"schedule": schedule})
+    for updates in ("joint", "alternating"):
+        method.config = method.config.model_copy(update={"updates": updates})
         terms = {k: v for objective in method.objectives(batch, progress) for k, v in objective.terms.items()}
         assert terms["mu"].item() == pytest.approx(0.5 * factor)
 
@@ -314,7 +314,7 @@ def test_the_alternating_schedule_is_the_authors_two_sub_steps(
     make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sgd = {"name": "sgd", "lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4}
-    phase = {"method": "lntl", "schedule": "alternating", "places": "all", "lam": 0.3, "mu": 0.2}
+    phase = {"method": "lntl", "updates": "alternating", "h_positions": "all", "lam": 0.3, "mu": 0.2}
     trainer = make_trainer(phase, training={"optimizer_fg": sgd, "optimizer_h": sgd}, precision="64-true")
     by_hand = copy.deepcopy(trainer.networks)
     batches = [replace(batch, x=batch.x.double()) for batch in trainer.loader.batches(order_seed=7)]
@@ -325,11 +325,13 @@ def test_the_alternating_schedule_is_the_authors_two_sub_steps(
         torch.testing.assert_close(trainer.networks.state_dict()[name], value, msg=lambda m, name=name: f"{name}: {m}")
 
 
-@pytest.mark.parametrize("places", ["all", "labelled"])
-def test_eq_9_joint_equals_its_three_terms_by_hand(make_trainer: MakeTrainer, batch: Batch, places: str) -> None:
+@pytest.mark.parametrize("h_positions", ["all", "labelled"])
+def test_eq_9_joint_equals_its_three_terms_by_hand(make_trainer: MakeTrainer, batch: Batch, h_positions: str) -> None:
     """The gradient of f is task + lam * information - mu * bias; g's is task alone; h's is bias alone."""
     lam, mu = 0.4, 0.3
-    method = method_of(make_trainer({"method": "lntl", "lam": lam, "mu": mu, "places": places}, precision="64-true"))
+    method = method_of(
+        make_trainer({"method": "lntl", "lam": lam, "mu": mu, "h_positions": h_positions}, precision="64-true")
+    )
     batch = replace(batch, x=batch.x.double())
     nets = {name: getattr(method, name).train() for name in ("f", "g", "h")}
     parameters = {name: [*net.parameters()] for name, net in nets.items()}
@@ -339,7 +341,7 @@ def test_eq_9_joint_equals_its_three_terms_by_hand(make_trainer: MakeTrainer, ba
 
     z = nets["f"](batch.x)
     task = cross_entropy(nets["g"](z), batch.y)
-    if places == "all":
+    if h_positions == "all":
         log_q, labels = torch.log_softmax(nets["h"](z), dim=1), batch.bias
     else:
         where = (batch.bias != IGNORE).any(dim=1)
@@ -358,7 +360,7 @@ def test_max_ratio_bounds_the_adversary_by_the_gradient_of_the_task(make_trainer
     settings = {"method": "lntl", "lam": 0.4, "mu": 0.3}
     task, free, bound = (
         gradients(method_of(make_trainer(p)), batch)
-        for p in (settings | {"lam": 0.0, "mu": 0.0}, settings, settings | {"max_ratio": 0.05})
+        for p in (settings | {"lam": 0.0, "mu": 0.0}, settings, settings | {"max_gradient_ratio": 0.05})
     )
     torch.testing.assert_close([bound["g"], bound["h"]], [free["g"], free["h"]])
     adversary, bounded = free["f"] - task["f"], bound["f"] - task["f"]
@@ -378,7 +380,7 @@ SMOOTHED = [
     {"method": "blind_eye", "h_steps": 2},
     {"method": "conditional_adversary"},
     {"method": "lntl", "h_steps": 2},
-    {"method": "lntl", "schedule": "alternating"},
+    {"method": "lntl", "updates": "alternating"},
 ]
 
 

@@ -45,7 +45,7 @@ def everything(data: Arrays) -> dict[str, torch.Tensor]:
 def test_vectors_are_normalised_by_their_training_rows(write: Write) -> None:
     path = write()
     data = build(path)
-    assert data.spec.image_shape == (4,)
+    assert data.spec.input_shape == (4,)
     x = np.load(path)["x"]
     train = x[data.splits["train"].row.numpy()]
     for split in data.splits.values():
@@ -102,9 +102,9 @@ def test_labels_in_any_form(write: Write, y: Any, names: tuple[str, ...]) -> Non
 
 
 def test_names_of_integers_keep_their_order(write: Write) -> None:
-    path = write(y_names=np.array(["owl", "cat", "dog"]), bias_names=np.array(["wet", "dry"]))
+    path = write(y_names=np.array(["owl", "cat", "dog"]), bias_value_names=np.array(["wet", "dry"]))
     data = build(path)
-    assert (data.spec.class_names, data.spec.bias_names) == (("owl", "cat", "dog"), ("wet", "dry"))
+    assert (data.spec.class_names, data.spec.bias_value_names) == (("owl", "cat", "dog"), ("wet", "dry"))
     assert everything(data)["y"].tolist() == [k % 3 for k in range(N)]
     with pytest.raises(UserError, match="y holds 2, for which y_names has no name"):
         build(write(y_names=np.array(["owl", "cat"])))
@@ -113,17 +113,17 @@ def test_names_of_integers_keep_their_order(write: Write) -> None:
 def test_the_signs_are_labels(write: Write) -> None:
     """-1 stands for a missing value, but not where -1 and 1 are all there is."""
     data = build(write(y=np.where(np.arange(N) % 2, 1, -1), bias=np.where(np.arange(N) % 3, 1, -1)))
-    assert (data.spec.class_names, data.spec.bias_names, data.notes) == (("-1", "1"), ("-1", "1"), [])
+    assert (data.spec.class_names, data.spec.bias_value_names, data.notes) == (("-1", "1"), ("-1", "1"), [])
 
 
 @pytest.mark.parametrize("missing", ["", " ", "NA", "nan ", "NaN"])
 def test_texts_are_read_as_those_of_tables(write: Write, missing: str) -> None:
     texts = np.array(["s", "s ", "10", "9", missing])[np.arange(N) % 5]
     data = build(write(bias=texts))
-    assert data.spec.bias_names == ("10", "9", "s")
+    assert data.spec.bias_value_names == ("10", "9", "s")
     assert data.notes == ["20.0% of the rows have no bias"]
     numbers = build(write(bias=np.array(["10", "9"])[np.arange(N) % 2]))
-    assert numbers.spec.bias_names == ("9", "10")
+    assert numbers.spec.bias_value_names == ("9", "10")
 
 
 def test_missing_biases_and_several(write: Write) -> None:

@@ -241,7 +241,7 @@ def test_a_batch_against_slow_loops(digits: ColoredMNIST) -> None:
     for field in ("y", "group", "row"):
         assert torch.equal(getattr(batch, field), getattr(split, field)[index])
     assert batch.x.dtype == torch.float32
-    assert batch.x.shape[1:] == digits.spec.image_shape
+    assert batch.x.shape[1:] == digits.spec.input_shape
     assert batch.bias.shape[1:] == digits.spec.bias_shape
     assert batch.bias.max() < digits.spec.num_bins
 
@@ -277,7 +277,7 @@ def test_grey_images_keep_the_bias_labels_of_their_colors() -> None:
 
 def test_labels_reach_into_the_background_as_far_as_asked() -> None:
     index = torch.arange(10)
-    narrow, wide = (build(bias_reach=reach).splits["train"] for reach in (0, 2))
+    narrow, wide = (build(bias_dilation=reach).splits["train"] for reach in (0, 2))
     before, after = narrow.batch(index).bias, wide.batch(index).bias
     stroke = (before != IGNORE).any(dim=1)
     for n in range(10):

@@ -36,13 +36,16 @@ def build(root: Path, **settings: Any) -> Folders:
 
 def test_folders_tell_split_label_and_bias(root: Path) -> None:
     data = build(root)
-    assert (data.spec.class_names, data.spec.bias_names) == (("cat", "dog"), ("day", "night"))
+    assert (data.spec.class_names, data.spec.bias_value_names) == (("cat", "dog"), ("day", "night"))
     assert data.spec.num_rows == 24
     for name, split in data.splits.items():
         shades = split.pixels(torch.arange(len(split)))[:, 0, 0, 0] // 10
         cells = [CELLS[shade // 2] for shade in shades.tolist()]
         biases = split.group - split.y * 2
-        told = [(name, data.spec.class_names[y], data.spec.bias_names[b]) for y, b in zip(split.y, biases, strict=True)]
+        told = [
+            (name, data.spec.class_names[y], data.spec.bias_value_names[b])
+            for y, b in zip(split.y, biases, strict=True)
+        ]
         assert told == cells
         assert len(split) == 8
 
@@ -51,7 +54,7 @@ def test_other_levels_and_computed_biases(root: Path) -> None:
     data = build(root / "train", levels=["label", "bias"], val_fraction=0.25)
     assert sum(len(split) for split in data.splits.values()) == 8
     bright = build(root, levels=["split", "label"], bias={"from": "brightness", "bins": 2})
-    assert bright.spec.bias_names[0].startswith("brightness below")
+    assert bright.spec.bias_value_names[0].startswith("brightness below")
 
 
 def test_wrong_files_are_named(root: Path) -> None:

@@ -46,9 +46,9 @@ def test_it_is_the_training_part_of_a_file(tmp_path: Path, shape: tuple[int, ...
     one, other = (fields(data.splits["train"].batch(index)) for data in (read, made))
     for name, value in one.items():
         torch.testing.assert_close(other[name], value, rtol=0, atol=0)
-    assert made.spec.image_shape == read.spec.image_shape
-    assert made.spec.bias_names == read.spec.bias_names
-    assert made.spec.each_bias == read.spec.each_bias
+    assert made.spec.input_shape == read.spec.input_shape
+    assert made.spec.bias_value_names == read.spec.bias_value_names
+    assert made.spec.biases == read.spec.biases
     assert made.spec.num_rows == N
 
 
@@ -58,7 +58,7 @@ def test_without_a_bias_every_label_of_it_is_unknown() -> None:
     assert (batch.bias == IGNORE).all()
     assert (batch.group == IGNORE).all()
     assert not batch.bias_features.any()
-    assert (data.spec.num_bins, data.spec.num_biases, data.spec.aligned) == (1, 1, ())
+    assert (data.spec.num_bins, data.spec.num_bias_values, data.spec.aligned) == (1, 1, ())
 
 
 NAMES = {

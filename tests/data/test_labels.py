@@ -149,7 +149,7 @@ def test_several_biases_are_the_combinations_that_occur() -> None:
     bias = combine([column("sky", sky), column("place", place)])
     assert bias.label.tolist() == [[0, 1], [1, 0], [0, 0], [IGNORE, 1], [0, 1]]
     assert bias.names == ("day, land", "day, sea", "night, land")  # never a night at sea
-    assert [(one.name, one.values, one.of_joint) for one in bias.each] == [
+    assert [(one.name, one.values, one.value_of_joint) for one in bias.each] == [
         ("sky", ("day", "night"), (0, 0, 1)),
         ("place", ("land", "sea"), (0, 1, 0)),
     ]

@@ -70,7 +70,7 @@ def seen(data: Table) -> dict[int, tuple[str, str, str]]:
     found = {}
     for name, split in data.splits.items():
         for row, y, group in zip(*(t.tolist() for t in (split.row, split.y, split.group)), strict=True):
-            bias = "unknown" if group == IGNORE else data.spec.bias_names[group - y * data.spec.num_biases]
+            bias = "unknown" if group == IGNORE else data.spec.bias_value_names[group - y * data.spec.num_bias_values]
             found[row] = data.spec.class_names[y], bias, name
     return found
 
@@ -81,7 +81,7 @@ def seen(data: Table) -> dict[int, tuple[str, str, str]]:
 def test_labels_biases_and_splits_are_those_of_the_table(write: Write) -> None:
     data = build(write(), split="split")
     assert seen(data) == {k: (row["label"], row["sky"], row["split"]) for k, row in enumerate(rows())}
-    assert (data.spec.class_names, data.spec.bias_names) == (("cat", "dog", "eel"), ("day", "night"))
+    assert (data.spec.class_names, data.spec.bias_value_names) == (("cat", "dog", "eel"), ("day", "night"))
     assert (data.spec.bias_shape, data.spec.num_bins, data.spec.num_rows) == ((), 2, N)
     assert data.val_note == "rows of split val"
     assert data.bias_kind == "sky"
@@ -147,7 +147,7 @@ def test_several_biases_numbers_in_bins_and_what_an_image_shows(write: Write) ->
     batch = data.splits["test"].batch(torch.arange(len(data.splits["test"])))
     assert batch.bias.tolist() == [[k // 3 % 2, int(k >= 30), k // 20] for k in batch.row.tolist()]
     assert batch.bias_features.shape[1] == 2 + 2 + 3 + 2
-    assert data.spec.bias_names[0].startswith("day, age below 31, brightness below 0.")
+    assert data.spec.bias_value_names[0].startswith("day, age below 31, brightness below 0.")
 
 
 def test_tabs_semicolons_byte_order_marks_and_quoted_lines(write: Write, tmp_path: Path) -> None:

@@ -278,6 +278,6 @@ def test_what_is_kept_of_the_data_is_plain(used: Used) -> None:
     saved = checkpoint.load(used("vectors") / "checkpoints/last.pth").data
     assert saved is not None
     assert saved["spec"]["class_names"] == ("cat", "dog", "eel")
-    assert saved["spec"]["image_shape"] == (7,)
+    assert saved["spec"]["input_shape"] == (7,)
     assert saved["transform"]["white"] is None
     assert len(saved["transform"]["mean"]) == 7

@@ -15,7 +15,7 @@ from lntl.data.loader import Loader
 from lntl.errors import UserError
 from lntl.evaluation.predict import Predictions, by_one_bias, predict
 from lntl.models.convnet import ConvNet
-from lntl.types import IGNORE, Batch, Networks, OneBias
+from lntl.types import IGNORE, Batch, BiasSpec, Networks
 
 CPU = torch.device("cpu")
 
@@ -44,7 +44,7 @@ def test_predictions_against_one_image_at_a_time(digits: ColoredMNIST, networks:
         assert (p.bias_labels[n], p.bias_hits[n]) == (len(places), sum(map(int, hits)))
     assert torch.equal(p.predicted, p.logits.argmax(dim=1))
     assert torch.equal(p.correct, p.predicted == p.y)
-    assert (p.num_classes, p.num_biases) == (10, 10)
+    assert (p.num_classes, p.num_bias_values) == (10, 10)
     assert torch.equal(p.bias, split.group - 10 * split.y)
     expected = torch.tensor([[math.exp(a) / sum(map(math.exp, row)) for a in row] for row in p.logits.tolist()])
     torch.testing.assert_close(p.probabilities, expected)
@@ -106,7 +106,7 @@ def test_a_single_bias_label_an_image(digits: ColoredMNIST) -> None:
 def test_groups_of_one_of_several_biases() -> None:
     """Joint values are (day, land), (day, sea), (night, land): sky is 0, 0, 1 of them, place 0, 1, 0."""
     p = replace(of([0, 0, 1, 1], [0, 1, 1, 1], [0, 1, 2, 0], 2, 3), group=torch.tensor([0, 1, 5, IGNORE]))
-    sky = by_one_bias(p, OneBias("sky", ("day", "night"), (0, 0, 1), aligned=(0, 1)))
+    sky = by_one_bias(p, BiasSpec("sky", ("day", "night"), (0, 0, 1), aligned=(0, 1)))
     assert (sky.group.tolist(), sky.num_groups, sky.aligned) == ([0, 0, 3, IGNORE], 4, (0, 1))
-    assert by_one_bias(p, OneBias("place", ("land", "sea"), (0, 1, 0))).group.tolist() == [0, 1, 2, IGNORE]
+    assert by_one_bias(p, BiasSpec("place", ("land", "sea"), (0, 1, 0))).group.tolist() == [0, 1, 2, IGNORE]
     assert sky.bias.tolist() == [0, 0, 1, IGNORE]

@@ -19,7 +19,7 @@ WIDE = random_predictions(3000, 3, 2, seed=0, skill=1.0)  # 500 images a group
 
 
 def names(p: Predictions) -> tuple[list[str], list[str]]:
-    return [f"class {i}" for i in range(p.num_classes)], [f"bias {i}" for i in range(p.num_biases)]
+    return [f"class {i}" for i in range(p.num_classes)], [f"bias {i}" for i in range(p.num_bias_values)]
 
 
 def rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
@@ -47,9 +47,9 @@ def test_tables_against_loops(p: Predictions) -> None:
     summary = summarise(p, *names(p))
     images = list(zip(p.y.tolist(), p.bias.tolist(), p.correct.tolist(), strict=True))
     assert summary["n"] == len(images)
-    assert (summary["class_names"], summary["bias_names"]) == names(p)
+    assert (summary["class_names"], summary["bias_value_names"]) == names(p)
     for c in range(p.num_classes):
-        for b in range(p.num_biases):
+        for b in range(p.num_bias_values):
             hits = [right for y, bias, right in images if (y, bias) == (c, b)]
             assert summary["groups"]["count"][c][b] == len(hits)
             accuracy = summary["groups"]["accuracy"][c][b]

@@ -14,7 +14,7 @@ from lntl.experiment import complete, start
 from lntl.experiment.samples import LARGEST, PER_CLASS, small, write_samples
 from lntl.reporting.report.reading import read
 from lntl.runs.folder import RunFolder
-from lntl.types import Record
+from lntl.types import EpochRecord
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_data_without_pictures_are_told(run: RunFolder, monkeypatch: pytest.Monk
 
 def test_a_run_that_has_no_best_checkpoint_is_evaluated_once_and_shown(make_config: Callable[..., Config]) -> None:
     begun = start(make_config("erm", "lntl"))
-    next(step for step in begun.train() if isinstance(step, Record))  # the last phase is to come
+    next(step for step in begun.train() if isinstance(step, EpochRecord))  # the last phase is to come
     assert complete(begun.folder) == []
     evaluation = read(begun.folder.path).evaluation
     assert evaluation is not None

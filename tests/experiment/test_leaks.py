@@ -41,17 +41,17 @@ def test_each_bias_is_probed_as_if_it_were_the_only_one(run: Path, capsys: pytes
     assert lntl("probe", str(path), "--seeds", "2", "--layer", "f") == 0
     shown = capsys.readouterr().out
     found = json.loads((run / "probe.json").read_text(), parse_constant=pytest.fail)
-    assert list(found["each_bias"]) == ["sky", "age"]
+    assert list(found["per_bias"]) == ["sky", "age"]
     built, saved = open_checkpoint(path, None)
     networks, spec = load_networks(built, saved, path), built.data.spec
     batches = list(built.loader("test").batches())
     group, x = torch.cat([b.group for b in batches]), torch.cat([b.x for b in batches])
     known = group != IGNORE
     bias = torch.cat([b.bias for b in batches])[known]  # (n, 2): the labels as the data have them
-    z, y = features(networks, [x[known]], "f"), group[known] // spec.num_biases
+    z, y = features(networks, [x[known]], "f"), group[known] // spec.num_bias_values
     for number, (name, values) in enumerate((("sky", 2), ("age", 3))):
         halves = probe.Halves(y, bias[:, number], (0, 1))
-        rows, one = probe.read("f", z, halves, torch.device("cpu")), found["each_bias"][name]
+        rows, one = probe.read("f", z, halves, torch.device("cpu")), found["per_bias"][name]
         assert [(row["probe"], row["values"]) for row in one["probes"]] == [
             (row.probe, list(row.values)) for row in rows
         ]
@@ -60,9 +60,9 @@ def test_each_bias_is_probed_as_if_it_were_the_only_one(run: Path, capsys: pytes
         assert len(one["reference"]["pixels"]) == len(one["reference"]["erm"]) == len(rows)
         assert f"{name}: share of" in shown
         assert f"{name} alone: " in " ".join(shown.split())
-    assert found["each_bias"]["sky"]["reference"]["pixels"][0]["mean"] == 1  # the second number of x
+    assert found["per_bias"]["sky"]["reference"]["pixels"][0]["mean"] == 1  # the second number of x
     assert found["leakage"] == max(row["mean"] for row in found["probes"])
-    joint = probe.Halves(y, group[known] % spec.num_biases, (0, 1))
+    joint = probe.Halves(y, group[known] % spec.num_bias_values, (0, 1))
     rows = probe.read("f", z, joint, torch.device("cpu"))
     assert [row["values"] for row in found["probes"]] == [list(row.values) for row in rows]
 
@@ -73,13 +73,13 @@ def test_a_bias_that_does_not_vary_is_left_out_and_told(run: Path, monkeypatch: 
 
     def at_night(*arguments: Any) -> Any:
         found, group = subject(*arguments)
-        sky = torch.tensor(found.experiment.data.spec.each_bias[0].of_joint)[group % 6]
+        sky = torch.tensor(found.experiment.data.spec.biases[0].value_of_joint)[group % 6]
         night = (sky == 1).nonzero()[:, 0]
         return replace(found, index=found.index[night]), group[night]
 
     monkeypatch.setattr(experiment.probing, "_subject", at_night)
     found = experiment.probe_checkpoint(path, ["f"], seeds=1)
-    assert list(found["each_bias"]) == ["age"]
+    assert list(found["per_bias"]) == ["age"]
     assert any(
         warning.startswith("sky: the test set does not vary in its bias (values there: 1)")
         for warning in found["warnings"]

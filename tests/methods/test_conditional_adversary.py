@@ -56,7 +56,7 @@ def test_its_gradients_are_eq_9_with_h_told_y(make_trainer: MakeTrainer, batch: 
 
 
 def test_in_the_alternating_schedule_h_is_told_y_too(make_trainer: MakeTrainer, batch: Batch) -> None:
-    method = method_of(make_trainer, lam=0.4, mu=0.3, schedule="alternating")
+    method = method_of(make_trainer, lam=0.4, mu=0.3, updates="alternating")
     first, second = method.objectives(batch, 0.5)
     assert first.over == (method.f, method.g)
     assert second.over == (method.f, method.h, method.class_embedding)

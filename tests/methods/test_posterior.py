@@ -81,7 +81,7 @@ def test_the_bias_product_by_hand(fitted: tuple[BiasPosterior, Batch, Tensor]) -
 
 def test_under_the_weights_label_and_bias_are_independent(fitted: tuple[BiasPosterior, Batch, Tensor]) -> None:
     posterior, rows, _ = fitted
-    weights = balancing_weights(posterior, [rows], clip=100.0)
+    weights = balancing_weights(posterior, [rows], max_weight=100.0)
     mass: Counter[tuple[int, int]] = Counter()
     for row, y, bias in zip(rows.row.tolist(), rows.y.tolist(), rows.bias.tolist(), strict=True):
         mass[y, bias] += weights[row].item() / N
@@ -95,7 +95,7 @@ def test_under_the_weights_label_and_bias_are_independent(fitted: tuple[BiasPost
 
 def test_weights_are_clipped(fitted: tuple[BiasPosterior, Batch, Tensor]) -> None:
     posterior, rows, _ = fitted
-    weights = balancing_weights(posterior, [rows], clip=1.0)
+    weights = balancing_weights(posterior, [rows], max_weight=1.0)
     assert weights.max() / weights[weights > 0].min() <= 1 / 0.05
     assert (weights[rows.row] > 0).all()
 

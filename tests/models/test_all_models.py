@@ -36,7 +36,7 @@ def build(model: str, spec: DataSpec, seed: int = 0, **settings: Any) -> Network
 @pytest.mark.parametrize("model", MODELS)
 def test_shapes_follow_from_the_data(model: str, spec: DataSpec, memory_format: torch.memory_format) -> None:
     networks = build(model, spec).to(memory_format=memory_format)
-    z = networks.f(torch.randn(5, *spec.image_shape))
+    z = networks.f(torch.randn(5, *spec.input_shape))
     assert networks.g(z).shape == (5, spec.num_classes)
     assert networks.h(z).shape == (5, spec.num_bins, *spec.bias_shape)
     (networks.g(z).sum() + networks.h(z).sum()).backward()
@@ -46,7 +46,7 @@ def test_shapes_follow_from_the_data(model: str, spec: DataSpec, memory_format: 
 @pytest.mark.parametrize("model", MODELS)
 def test_channels_last_is_the_same_function(model: str) -> None:
     plain, last = build(model, COLORED).double(), build(model, COLORED).double().to(memory_format=torch.channels_last)
-    x = torch.randn(3, *COLORED.image_shape, dtype=torch.float64)
+    x = torch.randn(3, *COLORED.input_shape, dtype=torch.float64)
     for head in ("g", "h"):
         torch.testing.assert_close(getattr(last, head)(last.f(x)), getattr(plain, head)(plain.f(x)), rtol=1e-4, atol=1e-5)  # fmt: skip # noqa: E501
 
@@ -54,7 +54,7 @@ def test_channels_last_is_the_same_function(model: str) -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_h_at_places_gives_the_logits_of_the_map_there(model: str) -> None:
     networks = build(model, COLORED).eval()
-    z, where = networks.f(torch.randn(3, *COLORED.image_shape)), torch.rand(3, 14, 14) < 0.2
+    z, where = networks.f(torch.randn(3, *COLORED.input_shape)), torch.rand(3, 14, 14) < 0.2
     maps = networks.h(z)
     picked = torch.stack([maps[n, :, :, i, j] for n, i, j in where.nonzero().tolist()])
     torch.testing.assert_close(networks.h(z, where), picked, rtol=1e-4, atol=1e-5)
@@ -64,7 +64,7 @@ def test_h_at_places_gives_the_logits_of_the_map_there(model: str) -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_h_for_some_images_gives_their_logits(model: str, spec: DataSpec) -> None:
     networks = build(model, spec).eval()
-    z, where = networks.f(torch.randn(4, *spec.image_shape)), torch.tensor([True, False, True, True])
+    z, where = networks.f(torch.randn(4, *spec.input_shape)), torch.tensor([True, False, True, True])
     torch.testing.assert_close(networks.h(z, where), networks.h(z)[[0, 2, 3]])
     assert networks.h(z, where & False).shape == (0, spec.num_bins, *spec.bias_shape)
 
@@ -74,9 +74,9 @@ def test_h_for_some_images_gives_their_logits(model: str, spec: DataSpec) -> Non
 def test_a_task_head_for_each_bias_value(model: str, spec: DataSpec) -> None:
     """g(z, value) is one head an image, each another function; g(z) is their sum, or their mean probability."""
     networks = build(model, spec, heads="per_bias").eval()
-    z = networks.f(torch.randn(5, *spec.image_shape))
-    each = [networks.g(z, torch.full((5,), value)) for value in range(spec.num_biases)]
-    assert networks.g.num_biases == spec.num_biases
+    z = networks.f(torch.randn(5, *spec.input_shape))
+    each = [networks.g(z, torch.full((5,), value)) for value in range(spec.num_bias_values)]
+    assert networks.g.num_bias_values == spec.num_bias_values
     assert all(logits.shape == (5, spec.num_classes) for logits in each)
     assert not torch.allclose(each[0], each[1])
     mixed = networks.g(z, torch.tensor([4, 0, 1, 2, 0]))
@@ -84,7 +84,7 @@ def test_a_task_head_for_each_bias_value(model: str, spec: DataSpec) -> None:
     torch.testing.assert_close(networks.g(z), sum(each))
     averaged = build(model, spec, heads="per_bias", heads_sum="probabilities").eval()
     averaged.load_state_dict(networks.state_dict())
-    mean = sum(logits.softmax(dim=1) for logits in each) / spec.num_biases
+    mean = sum(logits.softmax(dim=1) for logits in each) / spec.num_bias_values
     torch.testing.assert_close(averaged.g(z).softmax(dim=1), mean)
     assert not torch.allclose(mean, sum(each).softmax(dim=1))
 
@@ -105,9 +105,9 @@ def test_the_first_weights_follow_from_the_seed(model: str) -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_an_image_is_judged_for_itself_in_evaluation_mode(model: str) -> None:
     networks = build(model, COLORED)
-    networks.f.train()(torch.randn(8, *COLORED.image_shape))  # running statistics of its own
+    networks.f.train()(torch.randn(8, *COLORED.input_shape))  # running statistics of its own
     networks.eval()
-    x = torch.randn(4, *COLORED.image_shape)
+    x = torch.randn(4, *COLORED.input_shape)
     alone = torch.cat([networks.g(networks.f(x[n : n + 1])) for n in range(4)])
     torch.testing.assert_close(networks.g(networks.f(x)), alone, rtol=1e-4, atol=1e-5)
 

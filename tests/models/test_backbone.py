@@ -37,7 +37,7 @@ def build(name: str = "torchvision/resnet18", split: str = "layer2", spec: DataS
 def test_the_ends_fit_the_data(name: str, split: str) -> None:
     networks = build(name, split, GREY)
     z = networks.f(torch.randn(3, 1, 32, 32))
-    assert z.shape[1] == networks.features
+    assert z.shape[1] == networks.num_features
     assert networks.g(z).shape == (3, 4)
     assert networks.h(z).shape == (3, 5)
 

@@ -76,13 +76,13 @@ def test_split_last_is_the_same_network_cut_in_front_of_its_last_layer(digits: C
     early.f.load_state_dict(late.f[0].state_dict())
     early.g.load_state_dict({**late.f[1].state_dict(), **{f"6.{name}": p for name, p in late.g[0].named_parameters()}})
     z = late.f(batch.x)
-    assert z.shape == (24, late.features) == (24, 64)
+    assert z.shape == (24, late.num_features) == (24, 64)
     assert late.h(z).shape == (24, 8, 3, 14, 14)
     torch.testing.assert_close(late.g(z), early.g(early.f(batch.x)))
 
 
 def test_it_sees_the_whole_of_an_image_that_is_no_square(digits: ColoredMNIST) -> None:
-    spec = replace(digits.spec, image_shape=(3, 48, 64))
+    spec = replace(digits.spec, input_shape=(3, 48, 64))
     networks = ConvNet(spec, ConvNet.Config(bias_head="pooled")).eval()
     x = torch.randn(1, 3, 48, 64, requires_grad=True)
     (gradient,) = torch.autograd.grad(networks.g(networks.f(x)).square().sum(), x)

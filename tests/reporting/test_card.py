@@ -86,9 +86,9 @@ def test_a_run_that_is_not_over_says_so(tmp_path: Path) -> None:
 def test_several_biases_are_told_one_by_one(run: Path) -> None:
     path = run / "evaluation/test.json"
     evaluation = json.loads(path.read_text())
-    one = {name: evaluation[name] for name in ("bias_names", "metrics", "groups")}
+    one = {name: evaluation[name] for name in ("bias_value_names", "metrics", "groups")}
     one["by_bias"] = evaluation["by_bias"][:2]
-    path.write_text(json.dumps(evaluation | {"each_bias": {"sky": one, "a|b": one}}))
+    path.write_text(json.dumps(evaluation | {"per_bias": {"sky": one, "a|b": one}}))
     text = write_card(run).read_text(encoding="utf-8")
     assert text.count("| crimson |") == 2
     assert "Worst-group accuracy over class and sky: " in text

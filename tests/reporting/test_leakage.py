@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from lntl.reporting.leakage import each_bias, probe_table, verdict
+from lntl.reporting.leakage import per_bias, probe_table, verdict
 
 
 def row(layer: str, probe: str, mean: float, std: float = 0.01) -> dict[str, Any]:
@@ -116,8 +116,8 @@ def test_several_biases_have_a_table_and_a_sentence_each() -> None:
         "leakage": 0.97,
     }
     of_age = of_sky | {"probes": [row("f", "mlp", 0.505)], "leakage": 0.505}
-    content = found(bias="sky, age", each_bias={"sky": of_sky, "age": of_age})
-    sky, age = each_bias(content)
+    content = found(bias="sky, age", biases={"sky": of_sky, "age": of_age})
+    sky, age = per_bias(content)
     lines = shown(sky)
     assert lines[0].startswith("sky: share of 5000 unseen test images")
     assert "f conv 0.970 ± 0.010 0.990 ± 0.010" in lines  # of pixels; there is no ERM
@@ -132,4 +132,4 @@ def test_several_biases_have_a_table_and_a_sentence_each() -> None:
     assert told[2].startswith(
         "age alone: no bias was found to be left; the best fresh probe (mlp at f) reads it of 50.5%"
     )
-    assert list(each_bias(found())) == []
+    assert list(per_bias(found())) == []

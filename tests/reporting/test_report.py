@@ -414,9 +414,9 @@ def two_biases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_each_of_several_biases_has_its_figure_and_its_numbers(two_biases: Path, tmp_path: Path) -> None:
     html, page, report, markdown = written(write_report([two_biases], tmp_path / "out").parent)
     check_whole(html, page)
-    texture, stroke = report["runs"][0]["each_bias"]
-    evaluation = json.loads((two_biases / "evaluation/test.json").read_text())["each_bias"]
-    erm = json.loads((two_biases / "erm/evaluation/test.json").read_text())["each_bias"]
+    texture, stroke = report["runs"][0]["per_bias"]
+    evaluation = json.loads((two_biases / "evaluation/test.json").read_text())["per_bias"]
+    erm = json.loads((two_biases / "erm/evaluation/test.json").read_text())["per_bias"]
     for one, leakage, chance in ((texture, 0.24, 0.113), (stroke, 0.93, 0.51)):
         assert one["leakage"]["run"]["value"] == pytest.approx(leakage)
         assert (one["chance"], one["leakage"]["pixels"]["value"]) == (chance, 0.99)
@@ -440,12 +440,12 @@ def test_several_biases_of_which_not_all_was_measured(two_biases: Path, tmp_path
     (shutil.rmtree if gone == "erm" else Path.unlink)(run / gone)
     html, page, report, _ = written(write_report([run], tmp_path / "out").parent)
     check_whole(html, page)
-    assert [one["name"] for one in report["runs"][0]["each_bias"]] == ["texture", "stroke"]
+    assert [one["name"] for one in report["runs"][0]["per_bias"]] == ["texture", "stroke"]
     assert ("by class and stroke alone" in page.text) == (gone != "evaluation/test.json")
 
 
 @pytest.mark.usefixtures("quick")
 def test_one_bias_is_not_told_twice(made: Path, tmp_path: Path) -> None:
     _, page, report, markdown = written(write_report([made / "lntl"], tmp_path / "out").parent)
-    assert report["runs"][0]["each_bias"] == []
+    assert report["runs"][0]["per_bias"] == []
     assert "by itself" not in page.text + markdown

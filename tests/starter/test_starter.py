@@ -78,9 +78,9 @@ def test_the_configuration_names_the_table_as_it_is(
     config = configuration.read(Path("config.yaml"))
     data = plugins.load("lntl.data", config.data.name)(config.data)
     assert set(data.spec.class_names) == set(SHAPES)
-    assert set(data.spec.bias_names) == set(BACKGROUNDS)
+    assert set(data.spec.bias_value_names) == set(BACKGROUNDS)
     assert {name: len(split) for name, split in data.splits.items()} == {k: n for k, (n, _) in SPLITS.items()}
-    assert [data.spec.bias_names[b] for b in data.spec.aligned] == [
+    assert [data.spec.bias_value_names[b] for b in data.spec.aligned] == [
         dict(zip(SHAPES, BACKGROUNDS, strict=True))[name] for name in data.spec.class_names
     ]
     assert lntl("data", "info", "config.yaml") == 0

@@ -78,7 +78,7 @@ def test_without_gradient_and_entropy_a_head_at_chance_may_be_blind() -> None:
 def test_winning() -> None:
     assert diagnose(record(h_accuracy=0.8), CHANCE, MI_MAX, record(h_accuracy=0.79)) == [
         "the adversary is winning: h reads the bias from z (80.0%; knowing the class, 20.0% would be chance) no worse "
-        "than an epoch before (79.0%), so f does not unlearn it; raise mu (alpha of blind_eye), raise max_ratio where "
+        "than an epoch before (79.0%), so f does not unlearn it; raise mu (alpha of blind_eye), raise max_gradient_ratio where "
         "it is set, or train for more epochs"
     ]
 
@@ -97,7 +97,7 @@ def test_without_an_epoch_before_nothing_is_said_of_what_rises_or_falls() -> Non
 def test_overpowering() -> None:
     assert diagnose(record(gradient_ratio=12.0, task=0.8), CHANCE, MI_MAX, record(task=0.5)) == [
         "the adversary is overpowering the task: its gradient at z is 12 times the task's, and the task loss rose from "
-        "0.5 to 0.8; lower mu, or set or lower max_ratio"
+        "0.5 to 0.8; lower mu, or set or lower max_gradient_ratio"
     ]
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from lntl.config.keys import Config
+from lntl.config.keys import RENAMED, Config
 from lntl.plugins import did_you_mean
 
 
@@ -38,7 +38,10 @@ def _sentence(fault: ErrorDetails, loc: list[int | str], model: type[BaseModel])
     path = ".".join(map(str, loc)) or "(top)"
     kind, given, context = fault["type"], fault["input"], fault.get("ctx", {})
     if kind == "extra_forbidden":
-        return f"{path}: unknown key{did_you_mean(str(fault['loc'][-1]), _fields(model, fault['loc'][:-1]))}"
+        key, valid = str(fault["loc"][-1]), _fields(model, fault["loc"][:-1])
+        if RENAMED.get(key) in valid:
+            return f"{path}: unknown key; its name is {RENAMED[key]} since lntl 0.2"
+        return f"{path}: unknown key{did_you_mean(key, valid)}"
     if kind == "missing":
         return f"{path}: missing{_meaning(model, fault['loc'])}"
     if kind == "union_tag_not_found":

@@ -59,6 +59,14 @@ class Phase(Settings):
     clip_grad_norm: float | None = Field(None, gt=0, description="As training.clip_grad_norm, for this phase.")
 
 
+# Keys of lntl 0.1 by their name then: a configuration that still has one is told the name that it has now.
+RENAMED = {
+    "bias_reach": "bias_dilation",
+    "clip": "max_weight",
+    "max_ratio": "max_gradient_ratio",
+    "places": "h_positions",
+    "schedule": "updates",
+}
 INHERITED = ("optimizer_fg", "optimizer_h", "ema", "clip_grad_norm")
 
 

@@ -55,7 +55,7 @@ class ColoredDigits:
     row: Tensor
     images: Tensor | None = None
     grayscale: bool = False
-    bias_reach: int = 0  # cells of the map that a stroke's label spreads to the background
+    bias_dilation: int = 0  # cells of the map that a stroke's label spreads to the background
 
     def __len__(self) -> int:
         return len(self.y)
@@ -102,13 +102,13 @@ class ColoredDigits:
         )
 
     def _bias(self, pixels: Tensor, color: Tensor) -> Tensor:
-        """Return the bins of the pixels at each place of the map; `bias_reach` cells around strokes the image's own."""
+        """Return the bins of the pixels at each place of the map; `bias_dilation` cells around strokes the image's own."""
         small = pixels[:, :, 1::2, 1::2]  # nearest neighbour from 28 to 14 takes pixels 1, 3, 5, ...
         bins = torch.where(small > 0, (small // BIN_WIDTH).long(), IGNORE)
-        if not self.bias_reach:
+        if not self.bias_dilation:
             return bins
         stroke = (small > 0).any(dim=1, keepdim=True).float()
-        near = max_pool2d(stroke, 2 * self.bias_reach + 1, stride=1, padding=self.bias_reach) > 0
+        near = max_pool2d(stroke, 2 * self.bias_dilation + 1, stride=1, padding=self.bias_dilation) > 0
         own = (color // BIN_WIDTH).long()[:, :, None, None]
         return torch.where(near & (bins == IGNORE), own, bins)
 
@@ -167,7 +167,7 @@ class ColoredMNIST:
             False,
             description='Grey images in training and test, the paper\'s "Gray"; bias labels stay those of the colour.',
         )
-        bias_reach: int = Field(
+        bias_dilation: int = Field(
             0,
             ge=0,
             le=14,
@@ -198,19 +198,19 @@ class ColoredMNIST:
         self.val_note = f"{held_out} held-out training images, {config.val_coloring} colors"
         splits = {"train": train.take(order[held_out:].sort().values), "val": val, "test": test}
         self.splits = {
-            name: replace(split, grayscale=config.grayscale, bias_reach=config.bias_reach)
+            name: replace(split, grayscale=config.grayscale, bias_dilation=config.bias_dilation)
             for name, split in splits.items()
         }
         mean, std = (torch.tensor(each).view(3, 1, 1) for each in (PIXEL_MEAN, PIXEL_STD))
         self.transform = ArrayTransform((3, 28, 28), mean, std, white=1, grey=config.grayscale)
         self.spec = DataSpec(
             num_rows=len(train),
-            image_shape=(3, 28, 28),
+            input_shape=(3, 28, 28),
             num_classes=10,
             num_bins=BINS,
             bias_shape=(3, MAP, MAP),
             class_names=tuple("0123456789"),
-            bias_names=tuple(COLORS),
+            bias_value_names=tuple(COLORS),
             aligned=tuple(range(len(COLORS))),  # digit k wears colour k
         )
 

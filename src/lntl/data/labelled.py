@@ -72,7 +72,7 @@ class Labels:
 
 
 def assemble(
-    rows: Rows, bias: Sequence[Any], source: Any, image_shape: tuple[int, ...], settings: LabelSettings
+    rows: Rows, bias: Sequence[Any], source: Any, input_shape: tuple[int, ...], settings: LabelSettings
 ) -> Labels:
     """Return the labels of rows without a fault; raises UserError where they cannot be learned from.
 
@@ -98,7 +98,7 @@ def assemble(
     *others, last = [column.name for column in biases]
     kind = f"{', '.join(others)} and {last}" if others else last
     return Labels(
-        spec=spec_of(names, joint, image_shape, n, splits["train"]),
+        spec=spec_of(names, joint, input_shape, n, splits["train"]),
         splits=splits,
         val_note=val_note,
         bias_kind=kind,
@@ -115,7 +115,7 @@ def split_up(y: Tensor, bias: Bias, part: Tensor) -> dict[str, Labelled]:
     return {name: everything.each(lambda tensor, index=index: tensor[index]) for name, index in places.items()}  # type: ignore[misc]
 
 
-def spec_of(names: tuple[str, ...], bias: Bias, image_shape: tuple[int, ...], n: int, train: Labelled) -> DataSpec:
+def spec_of(names: tuple[str, ...], bias: Bias, input_shape: tuple[int, ...], n: int, train: Labelled) -> DataSpec:
     """Return what a model must know of n rows; names: of the classes."""
     known = train.group != IGNORE
     y, value = train.y[known], train.group[known] - train.y[known] * len(bias.names)
@@ -123,17 +123,17 @@ def spec_of(names: tuple[str, ...], bias: Bias, image_shape: tuple[int, ...], n:
     def told(value: Tensor, num_values: int) -> tuple[int, ...]:
         return aligned(y, value, len(names), num_values)
 
-    each = [replace(one, aligned=told(torch.tensor(one.of_joint)[value], len(one.values))) for one in bias.each]
+    each = [replace(one, aligned=told(torch.tensor(one.value_of_joint)[value], len(one.values))) for one in bias.each]
     return DataSpec(
-        image_shape=image_shape,
+        input_shape=input_shape,
         num_classes=len(names),
         num_bins=max(bias.sizes),
         bias_shape=tuple(bias.label.shape[1:]),
         class_names=names,
-        bias_names=bias.names,
+        bias_value_names=bias.names,
         num_rows=n,
         aligned=told(value, len(bias.names)),
-        each_bias=tuple(each),
+        biases=tuple(each),
     )
 
 

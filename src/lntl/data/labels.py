@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from lntl.errors import UserError
-from lntl.types import IGNORE, OneBias
+from lntl.types import IGNORE, BiasSpec
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -149,7 +149,7 @@ class Bias:
     names: tuple[str, ...]
     sizes: tuple[int, ...]
     rank: Tensor
-    each: tuple[OneBias, ...]
+    each: tuple[BiasSpec, ...]
 
 
 def combine(columns: Sequence[Column]) -> Bias:
@@ -166,10 +166,10 @@ def combine(columns: Sequence[Column]) -> Bias:
     value[known] = place
     if not len(there):
         raise UserError(f"no row has a value of each of {', '.join(column.name for column in columns)}")
-    of_joint = np.stack(np.unravel_index(there, sizes))  # (B, combinations)
+    value_of_joint = np.stack(np.unravel_index(there, sizes))  # (B, combinations)
     called = _names(columns)
-    names = tuple(", ".join(called[b][v] for b, v in enumerate(values)) for values in of_joint.T.tolist())
-    each = [OneBias(c.name, c.values, tuple(v)) for c, v in zip(columns, of_joint.tolist(), strict=True)]
+    names = tuple(", ".join(called[b][v] for b, v in enumerate(values)) for values in value_of_joint.T.tolist())
+    each = [BiasSpec(c.name, c.values, tuple(v)) for c, v in zip(columns, value_of_joint.tolist(), strict=True)]
     ranks = [column.rank for column in columns if column.rank is not None]
     return Bias(
         label=torch.from_numpy(codes[:, 0] if len(columns) == 1 else codes).contiguous(),
@@ -215,14 +215,14 @@ def features(label: Tensor, sizes: Sequence[int], rank: Tensor) -> Tensor:
     return torch.cat([*(each.float() for each in hot), rank], dim=1)
 
 
-def aligned(y: Tensor, value: Tensor, num_classes: int, num_biases: int) -> tuple[int, ...]:
+def aligned(y: Tensor, value: Tensor, num_classes: int, num_bias_values: int) -> tuple[int, ...]:
     """Return of each class the bias value that is most frequent beyond its share: largest p(b | y) - p(b).
 
     Only where for every class that is positive and the majority of the class has the value; else ().
     """
     known = value != IGNORE
-    cell = y[known] * num_biases + value[known]
-    count = torch.bincount(cell, minlength=num_classes * num_biases).view(num_classes, num_biases).double()
+    cell = y[known] * num_bias_values + value[known]
+    count = torch.bincount(cell, minlength=num_classes * num_bias_values).view(num_classes, num_bias_values).double()
     within = count / count.sum(dim=1, keepdim=True).clamp(min=1)
     excess = within - count.sum(dim=0) / count.sum().clamp(min=1)
     best = excess.argmax(dim=1)

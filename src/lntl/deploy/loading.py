@@ -109,7 +109,7 @@ def made(
 def _transform(described: Mapping[str, Any], path: Path) -> EvalTransform:
     """Return the transform described; raises UserError where it or the names of the classes do not fit the networks."""
     kept, spec = described["transform"], described["spec"]
-    blank = torch.zeros(1, *spec["image_shape"])
+    blank = torch.zeros(1, *spec["input_shape"])
     try:
         if [*described["class_names"]] != [*spec["class_names"]] or len(spec["class_names"]) != spec["num_classes"]:
             raise ValueError(f"{len(described['class_names'])} names of {spec['num_classes']} classes")

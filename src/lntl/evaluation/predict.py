@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lntl.data.loader import Loader
 from lntl.errors import UserError
-from lntl.types import IGNORE, Networks, OneBias
+from lntl.types import IGNORE, BiasSpec, Networks
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +44,19 @@ class Predictions:
         return self.logits.shape[1]
 
     @property
-    def num_biases(self) -> int:
+    def num_bias_values(self) -> int:
         """Number of bias values that make up the groups."""
         return self.num_groups // self.num_classes
 
     @property
     def bias(self) -> Tensor:
         """The bias value of each image, IGNORE where it is unknown."""
-        return torch.where(self.group == IGNORE, IGNORE, self.group - self.y * self.num_biases)
+        return torch.where(self.group == IGNORE, IGNORE, self.group - self.y * self.num_bias_values)
 
 
-def by_one_bias(p: Predictions, one: OneBias) -> Predictions:
+def by_one_bias(p: Predictions, one: BiasSpec) -> Predictions:
     """Return the predictions with the groups (class, value of one of several biases)."""
-    bias = torch.tensor(one.of_joint)[p.bias.clamp(min=0)]
+    bias = torch.tensor(one.value_of_joint)[p.bias.clamp(min=0)]
     group = torch.where(p.group == IGNORE, IGNORE, p.y * len(one.values) + bias)
     return replace(p, group=group, num_groups=p.num_classes * len(one.values), aligned=one.aligned)
 

@@ -61,11 +61,11 @@ class Halves:
         order = order[group[order].argsort(stable=True)]
         return order[::2], order[1::2]
 
-    def check(self, bias_names: tuple[str, ...]) -> None:
+    def check(self, bias_value_names: tuple[str, ...]) -> None:
         """Raise UserError where there is nothing to tell apart: fewer than two bias values with two images."""
-        count = self.bias.bincount(minlength=len(bias_names))
+        count = self.bias.bincount(minlength=len(bias_value_names))
         if int((count > 1).sum()) < 2:
-            there = ", ".join(bias_names[value] for value in count.nonzero()[:, 0].tolist()) or "none"
+            there = ", ".join(bias_value_names[value] for value in count.nonzero()[:, 0].tolist()) or "none"
             raise UserError(
                 f"the test set does not vary in its bias (values there: {there}), so no probe can tell it; "
                 "use data whose test images hold at least two bias values, twice each"
@@ -110,10 +110,10 @@ def _score(name: str, z: Tensor, halves: Halves, seed: int, device: torch.device
     return float((told == halves.bias[unseen]).double().mean())
 
 
-def warnings(halves: Halves, class_names: tuple[str, ...], bias_names: tuple[str, ...]) -> list[str]:
+def warnings(halves: Halves, class_names: tuple[str, ...], bias_value_names: tuple[str, ...]) -> list[str]:
     """Return what a reader of the accuracies must know: values that do not occur, and a bias that the class tells."""
     told = []
-    for kind, names, labels in (("class", class_names, halves.y), ("bias value", bias_names, halves.bias)):
+    for kind, names, labels in (("class", class_names, halves.y), ("bias value", bias_value_names, halves.bias)):
         absent = [name for name, count in zip(names, labels.bincount(minlength=len(names)), strict=True) if not count]
         if absent:
             told.append(f"no test image of {kind} {', '.join(absent)}")

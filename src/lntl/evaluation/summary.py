@@ -30,7 +30,7 @@ _BY_GROUP = ("unbiased_accuracy", "demographic_parity_gap", "equalised_odds_gap"
 _STATISTICS = metrics.METRICS | {"by_class": metrics.class_accuracy, "by_bias": metrics.bias_value_accuracy}
 
 
-def summarise(p: Predictions, class_names: Sequence[str], bias_names: Sequence[str]) -> dict[str, Any]:
+def summarise(p: Predictions, class_names: Sequence[str], bias_value_names: Sequence[str]) -> dict[str, Any]:
     """Return n, names, all metrics, accuracy by class and by bias value, groups, confusion matrix, and warnings.
 
     Each value has its n, the images that it rests on, and its bootstrap interval (None, and why, where undefined).
@@ -41,16 +41,18 @@ def summarise(p: Predictions, class_names: Sequence[str], bias_names: Sequence[s
     return {
         "n": len(p.y),
         "class_names": list(class_names),
-        "bias_names": list(bias_names),
+        "bias_value_names": list(bias_value_names),
         "metrics": told,
         "by_class": _rows("class", class_names, metrics.class_accuracy(t)[0], classes, samples["by_class"]),
-        "by_bias": _rows("bias value", bias_names, metrics.bias_value_accuracy(t)[0], count.sum(0), samples["by_bias"]),
+        "by_bias": _rows(
+            "bias value", bias_value_names, metrics.bias_value_accuracy(t)[0], count.sum(0), samples["by_bias"]
+        ),
         "groups": {
             "accuracy": [[_number(value) for value in row] for row in metrics.group_accuracy(t)[0]],
             "count": count.astype(int).tolist(),
         },
         "confusion": t.confusion[0].astype(int).tolist(),
-        "warnings": list(_warnings(t, told, class_names, bias_names)),
+        "warnings": list(_warnings(t, told, class_names, bias_value_names)),
     }
 
 
@@ -100,12 +102,14 @@ def _number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _warnings(t: Tally, told: dict[str, Row], class_names: Sequence[str], bias_names: Sequence[str]) -> Iterator[str]:
+def _warnings(
+    t: Tally, told: dict[str, Row], class_names: Sequence[str], bias_value_names: Sequence[str]
+) -> Iterator[str]:
     """Yield a sentence for each thing without which the numbers mislead."""
     count = t.count[0]
     yield from _missing("classes", class_names, t.confusion[0].sum(axis=1))
-    yield from _missing("bias values", bias_names, count.sum(axis=0))
-    yield from _thin_groups(count, class_names, bias_names)
+    yield from _missing("bias values", bias_value_names, count.sum(axis=0))
+    yield from _thin_groups(count, class_names, bias_value_names)
     if unknown := int(t.unknown.sum()):
         yield f"{unknown} of {int(t.total[0])} images have no known bias value: what is said of groups leaves them out"
     predicted = t.confusion[0].sum(axis=0)
@@ -126,13 +130,15 @@ def _missing(what: str, names: Sequence[str], count: Array) -> Iterator[str]:
         yield f"{len(missing)} of {len(names)} {what} have no image: {', '.join(missing)}"
 
 
-def _thin_groups(count: NDArray[np.float64], class_names: Sequence[str], bias_names: Sequence[str]) -> Iterator[str]:
+def _thin_groups(
+    count: NDArray[np.float64], class_names: Sequence[str], bias_value_names: Sequence[str]
+) -> Iterator[str]:
     empty, small = (count == 0).sum(), ((count > 0) & (count < SMALL)).sum()
     if empty:
         yield f"{empty} of {count.size} groups (class and bias value) have no image: means over groups leave them out"
     if small:
         smallest = int(np.where(count > 0, count, np.inf).argmin())
-        name = f"{class_names[smallest // len(bias_names)]} with {bias_names[smallest % len(bias_names)]}"
+        name = f"{class_names[smallest // len(bias_value_names)]} with {bias_value_names[smallest % len(bias_value_names)]}"
         yield (
             f"{small} of {count.size} groups have fewer than {SMALL} images, {name} only {int(count.flat[smallest])}: "
             "what is said of single groups is uncertain"

@@ -59,14 +59,14 @@ def tally(p: Predictions, weights: Array | None = None) -> Tally:
     """Return the counts of the images, each weighted by `weights` (R, n); without them each counts once (R = 1)."""
     if weights is None:
         weights = np.ones((1, len(p.y)))
-    shape = (p.num_classes, p.num_biases + 1, p.num_classes)  # one bias value more: unknown
-    bias = p.bias.where(p.bias != IGNORE, p.num_biases)
+    shape = (p.num_classes, p.num_bias_values + 1, p.num_classes)  # one bias value more: unknown
+    bias = p.bias.where(p.bias != IGNORE, p.num_bias_values)
     cell = np.ravel_multi_index((p.y.numpy(), bias.numpy(), p.predicted.numpy()), shape)
     confidence = p.probabilities.double().amax(dim=1).numpy()
     gap = confidence - p.correct.double().numpy()
     # (low, high] as in Guo et al.; a confidence that is no number falls into the last bin and makes it none as well
     place = np.digitize(confidence, np.linspace(0, 1, BINS + 1)[1:-1], right=True)
-    aligned = np.zeros((p.num_classes, p.num_biases), dtype=np.bool_)
+    aligned = np.zeros((p.num_classes, p.num_bias_values), dtype=np.bool_)
     if p.aligned:
         aligned[np.arange(p.num_classes), list(p.aligned)] = True
     flat = np.stack([np.bincount(cell, row, int(np.prod(shape))) for row in weights], dtype=np.float64)

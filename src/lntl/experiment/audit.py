@@ -60,11 +60,11 @@ def _facts(config: Config, audited: Audited, every: Everything) -> Facts:
     kind = getattr(data, "bias_kind", "bias value")
     several = {
         one.name: (one.values, {name: _of_one(split, number) for name, split in data.splits.items()})
-        for number, one in enumerate(spec.each_bias)
+        for number, one in enumerate(spec.biases)
     }
     y = {name: every.y[every.split == place] for place, name in enumerate(every.names)}
     biases = [_bias(name, names, y, value, spec.class_names) for name, (names, value) in several.items()]
-    biases.append(_bias(kind, spec.bias_names, y, joint, spec.class_names))
+    biases.append(_bias(kind, spec.bias_value_names, y, joint, spec.class_names))
     looked = audited.looked
     return {
         "format": FORMAT,
@@ -106,7 +106,7 @@ def _split(name: str, y: Ints, value: Ints, spec: Any) -> Facts:
         "n": len(y),
         "classes": count.tolist(),
         "missing": float((value == IGNORE).mean()),
-        "filled": int((crosstab(y, value, spec.num_classes, spec.num_biases) > 0).sum()),
+        "filled": int((crosstab(y, value, spec.num_classes, spec.num_bias_values) > 0).sum()),
         "cells": spec.num_groups,
     }
 

@@ -77,7 +77,7 @@ def _opened(settings: Data) -> tuple[Any, LeakingGroupsError | None]:
 
 
 def _look(data: Any, watch: Watch) -> Looked:
-    size = max(1, min(AT_ONCE, BYTES // math.prod(data.spec.image_shape)))
+    size = max(1, min(AT_ONCE, BYTES // math.prod(data.spec.input_shape)))
     parts, places, broken, begin = [], [], dict[int, str](), 0
     for name, split in data.splits.items():
         for index in watch(torch.arange(len(split)).split(size), name):

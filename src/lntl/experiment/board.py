@@ -44,7 +44,7 @@ def show_features(board: TensorBoard, experiment: Experiment, step: int) -> None
             z.append(pooled(networks.f(batch.x)).float().cpu())
             classes += [spec.class_names[y] for y in batch.y.tolist()]
             groups = batch.group.tolist()
-            biases += ["unknown" if g == IGNORE else spec.bias_names[g % spec.num_biases] for g in groups]
+            biases += ["unknown" if g == IGNORE else spec.bias_value_names[g % spec.num_bias_values] for g in groups]
     labels = {"class": classes, "bias": biases}
     board.embedding("z", torch.cat(z), labels, split.pixels(index) if hasattr(split, "pixels") else None, step)
 

@@ -164,8 +164,8 @@ def _many_values(facts: Facts) -> Iterator[Finding]:
 
 
 def _missing(facts: Facts) -> Iterator[Finding]:
-    each_bias = facts["biases"][:-1] or facts["biases"]
-    shares = {each["name"]: each["missing"]["train"] for each in each_bias}
+    per_bias = facts["biases"][:-1] or facts["biases"]
+    shares = {each["name"]: each["missing"]["train"] for each in per_bias}
     if told := [f"{share:.1%} of {name}" for name, share in shares.items() if share]:
         text = f"In training is missing: {', '.join(told)}. What is said of groups leaves these rows out"
         yield "note", "Bias that is missing", f"{text}, and group_dro never draws them."

@@ -18,7 +18,7 @@ from lntl.types import DataSpec, Networks
 
 def of_data(data: Any) -> dict[str, Any]:
     """Return the spec of a data set, the settings of its evaluation transform, and digests of its rows."""
-    transform = getattr(data, "transform", None) or as_it_is(data.spec.image_shape)
+    transform = getattr(data, "transform", None) or as_it_is(data.spec.input_shape)
     return {"spec": asdict(data.spec), "transform": transform.kept(), "rows": _digests(data)}
 
 
@@ -33,7 +33,7 @@ def check_same(data: Any, kept: Mapping[str, Any] | None, path: Path, resumed: b
     then, now, rows = kept["spec"], asdict(data.spec), _digests(data)
     changed = [
         told
-        for what, key in (("classes", "class_names"), ("bias values", "bias_names"))
+        for what, key in (("classes", "class_names"), ("bias values", "bias_value_names"))
         if (told := _renamed(what, then[key], now[key]))
     ]
     if not changed and rows["train"] != kept["rows"]["train"]:

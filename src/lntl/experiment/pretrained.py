@@ -73,7 +73,7 @@ def _of_timm(config: Any, spec: DataSpec) -> Mapping[str, Tensor]:
             f"model.pretrained: timm has no weights of {config.arch}; name a .safetensors file in model.weights"
         )
     source = f"model.safetensors of {known.hf_hub_id}" if known.hf_hub_id else f"the weights of {config.arch}"
-    size = of_size(config.arch, spec.image_shape)
+    size = of_size(config.arch, spec.input_shape)
     try:
         network = library().create_model(config.arch, pretrained=True, num_classes=spec.num_classes, **size)
     except _NO_DOWNLOAD as error:

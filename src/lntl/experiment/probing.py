@@ -56,9 +56,9 @@ def probe_checkpoint(
     folder = of_checkpoint(path)
     subject, group = _subject(path, folder, device, trust)
     spec = subject.experiment.data.spec
-    y, bias = group // spec.num_biases, group % spec.num_biases
+    y, bias = group // spec.num_bias_values, group % spec.num_bias_values
     halves = Halves(y, bias, tuple(range(seeds)))
-    halves.check(spec.bias_names)
+    halves.check(spec.bias_value_names)
     names = tuple(dict.fromkeys(layers or default_layers(subject.networks)))
     check_layers(names, subject.networks, next(subject.batches()).x[:2])
     found = _probe(subject, halves, names)
@@ -103,8 +103,8 @@ def _erm(experiment: Experiment, folder: RunFolder, warnings: list[str]) -> Netw
 def _biases(spec: DataSpec, halves: Halves, warnings: list[str]) -> dict[str, Halves]:
     """Return each of several biases for the probes; one that does not vary on these images is left out, and told."""
     biases = {}
-    for one in spec.each_bias:
-        of_one = replace(halves, bias=torch.tensor(one.of_joint)[halves.bias])
+    for one in spec.biases:
+        of_one = replace(halves, bias=torch.tensor(one.value_of_joint)[halves.bias])
         try:
             of_one.check(one.values)
         except UserError as error:
@@ -117,7 +117,7 @@ def _biases(spec: DataSpec, halves: Halves, warnings: list[str]) -> dict[str, Ha
 def _probe(subject: Subject, halves: Halves, layers: tuple[str, ...]) -> dict[str, Any]:
     """Return the content of probe.json, without its seconds."""
     spec = subject.experiment.data.spec
-    warnings = [*subject.warnings, *probe.warnings(halves, spec.class_names, spec.bias_names)]
+    warnings = [*subject.warnings, *probe.warnings(halves, spec.class_names, spec.bias_value_names)]
     each = leaks(subject, {_ALL: halves, **_biases(spec, halves, warnings)}, layers)
     learn, unseen = halves(halves.seeds[0])
     return {
@@ -129,7 +129,7 @@ def _probe(subject: Subject, halves: Halves, layers: tuple[str, ...]) -> dict[st
         "seeds": list(halves.seeds),
         **_head(subject, halves),
         **each.pop(_ALL),
-        **({"each_bias": each} if spec.each_bias else {}),
+        **({"per_bias": each} if spec.biases else {}),
         "warnings": warnings,
     }
 
@@ -153,7 +153,7 @@ def _recolor(subject: Subject) -> tuple[dict[str, Any], dict[str, Tensor]] | Non
     if not isinstance(split, Recolorable):
         return None
     log.info("recolouring")
-    names = experiment.data.spec.bias_names
+    names = experiment.data.spec.bias_value_names
     recolored: list[Any] = [split.recolored(value) for value in range(len(names))]
     size, device = subject.batch_size, experiment.fabric.device
     run, erm = (

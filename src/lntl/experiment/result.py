@@ -20,7 +20,7 @@ from lntl.runs.checkpoint import Checkpoint
 from lntl.runs.files import write_atomic, write_json
 from lntl.runs.folder import run_around
 from lntl.runs.tensorboard import TensorBoard
-from lntl.types import LOWER_IS_BETTER, DataSpec, OneBias
+from lntl.types import LOWER_IS_BETTER, BiasSpec, DataSpec
 
 
 @dataclass(frozen=True)
@@ -66,17 +66,17 @@ def evaluate_checkpoint(
 def _evaluate(experiment: Experiment, path: Path, saved: Checkpoint, split: str) -> Evaluation:
     predictions = experiment.predict(load_networks(experiment, saved, path), split)
     spec = experiment.data.spec
-    told = summary.summarise(predictions, spec.class_names, spec.bias_names)
+    told = summary.summarise(predictions, spec.class_names, spec.bias_value_names)
     facts: dict[str, Any] = {"checkpoint": str(path), "epoch": len(saved.records), "split": split}
-    if spec.each_bias:
-        facts["each_bias"] = {one.name: _of_one(predictions, spec, one) for one in spec.each_bias}
+    if spec.biases:
+        facts["per_bias"] = {one.name: _of_one(predictions, spec, one) for one in spec.biases}
     return Evaluation(experiment.config, path, facts | told, predictions)
 
 
-_OF_BIAS = ("bias_names", "metrics", "by_bias", "groups", "warnings")
+_OF_BIAS = ("bias_value_names", "metrics", "by_bias", "groups", "warnings")
 
 
-def _of_one(predictions: Predictions, spec: DataSpec, one: OneBias) -> dict[str, Any]:
+def _of_one(predictions: Predictions, spec: DataSpec, one: BiasSpec) -> dict[str, Any]:
     """Return what the summary says of one of several biases, over the images of which all biases are known."""
     told = summary.summarise(by_one_bias(predictions, one), spec.class_names, one.values)
     return {name: told[name] for name in _OF_BIAS}

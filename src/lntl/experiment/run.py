@@ -28,7 +28,7 @@ from lntl.runs.folder import RunFolder, of_checkpoint
 from lntl.runs.tensorboard import TensorBoard
 from lntl.training import health
 from lntl.training.trainer import NonFiniteLossError, Step
-from lntl.types import IGNORE, LOWER_IS_BETTER, Record
+from lntl.types import IGNORE, LOWER_IS_BETTER, EpochRecord
 
 log = logging.getLogger("lntl")
 CHANCE_IMAGES = 2000  # enough to tell the share of the most frequent bias value to a percent
@@ -42,7 +42,7 @@ class Run:
     folder: RunFolder
     records: list[dict[str, Any]]  # the metrics of each finished epoch
 
-    def train(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Step | Record]:
+    def train(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Step | EpochRecord]:
         """Train to the end; yield each step and each epoch's record.
 
         After every step `stop()` is asked; where it says yes the state is saved and Interrupted raised.
@@ -97,13 +97,13 @@ class Run:
             now = now | {"train/h_entropy": -now["train/mi"]}
         before = earlier[-1] if earlier and earlier[-1]["phase"] == now["phase"] else None
         spec = self.experiment.data.spec
-        sizes = spec.bias_sizes or (spec.num_bins,)
+        sizes = spec.num_values_per_bias or (spec.num_bins,)
         largest = sum(map(math.log, sizes)) / len(sizes)
         chance, class_chance = self._bias_chance
         for sentence in health.diagnose(now, chance, largest, before, class_chance):
             log.warning("%s", sentence)
 
-    def _finish_epoch(self, record: Record, board: TensorBoard | None) -> None:
+    def _finish_epoch(self, record: EpochRecord, board: TensorBoard | None) -> None:
         began = perf_counter()
         predictions = self.experiment.predict(self.experiment.trainer.evaluated, "val")
         scores = metrics.compute(predictions, self.experiment.config.evaluation.metrics)

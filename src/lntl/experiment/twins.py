@@ -37,7 +37,7 @@ class Everything:
 
 
 def everything(data: Any) -> Everything:
-    splits, num_biases = data.splits.values(), data.spec.num_biases
+    splits, num_bias_values = data.splits.values(), data.spec.num_bias_values
     y, group, row = (
         torch.cat([getattr(split, name).cpu() for split in splits]).numpy() for name in ("y", "group", "row")
     )
@@ -46,7 +46,7 @@ def everything(data: Any) -> Everything:
         names=tuple(data.splits),
         split=np.arange(len(size)).repeat(size),
         y=y,
-        value=np.where(group == IGNORE, IGNORE, group - y * num_biases),
+        value=np.where(group == IGNORE, IGNORE, group - y * num_bias_values),
         row=row,
         begin=np.cumsum(size) - size,
     )
@@ -113,7 +113,7 @@ def _example(data: Any, every: Everything, place: int) -> Facts:
         "name": called(data, every, place),
         "split": every.names[every.split[place]],
         "class": spec.class_names[every.y[place]],
-        "value": None if value == IGNORE else spec.bias_names[value],
+        "value": None if value == IGNORE else spec.bias_value_names[value],
     }
 
 

@@ -50,7 +50,7 @@ class BiasContrastive(Method):
         super().__init__(networks, config, spec)
         self.task_loss = TaskLoss(self.config.task, self.config.smoothing, spec)
         width = self.config.width
-        self.k = nn.Sequential(nn.Linear(networks.features, width), nn.ReLU(), nn.Linear(width, width))
+        self.k = nn.Sequential(nn.Linear(networks.num_features, width), nn.ReLU(), nn.Linear(width, width))
 
     def prepare(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
         """Fit p(y | bias) where the task asks for it."""
@@ -60,7 +60,7 @@ class BiasContrastive(Method):
         """Yield task and contrast over f, g and k."""
         z = self.f(batch.x)
         task = self.task_loss(self.g(z), batch)
-        bias = batch.group % self.spec.num_biases
+        bias = batch.group % self.spec.num_bias_values
         known = batch.group != IGNORE
         positive = (batch.y[:, None] == batch.y) & (bias[:, None] != bias) & known[:, None] & known
         contrast = supervised_contrast(normalize(self.k(pooled(z))), positive, self.config.temperature)

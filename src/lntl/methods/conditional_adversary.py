@@ -27,7 +27,7 @@ class ConditionalAdversary(LNTL):
 
     def __init__(self, networks: Networks, config: LNTL.Config, spec: DataSpec) -> None:
         super().__init__(networks, config, spec)
-        self.class_embedding = nn.Embedding(spec.num_classes, networks.features)
+        self.class_embedding = nn.Embedding(spec.num_classes, networks.num_features)
         nn.init.zeros_(self.class_embedding.weight)
 
     def _judge(self, batch: Batch) -> nn.Module:

@@ -23,7 +23,7 @@ class EnD(Method):
         R_disentangle = sum_v |sum of G_ij over pairs with b_i = b_j = v| / number of pairs with b_i = b_j, in [0, 1]
         R_entangle    = mean of (1 - G_ij) / 2 over pairs with y_i = y_j and b_i != b_j, in [0, 1]
 
-    b = group % num_biases; examples whose bias is not known are in no pair; a term without pairs is 0. The form of both
+    b = group % num_bias_values; examples whose bias is not known are in no pair; a term without pairs is 0. The form of both
     terms is that of the authors' code.
     Deviation: the features are z of f, averaged over its places where it is a map. The paper takes the bottleneck in
     front of the last layer (there after an average pool), which is z where f ends there (`split: last` of convnet).
@@ -52,21 +52,21 @@ class EnD(Method):
         z = self.f(batch.x)
         task = cross_entropy(self.g(z), batch.y)
         unit = normalize(pooled(z), dim=1)
-        belongs = membership(batch.group, self.spec.num_biases).type_as(unit)
+        belongs = membership(batch.group, self.spec.num_bias_values).type_as(unit)
         disentangle = disentangling(unit @ unit.T, belongs)
         entangle = entangling(unit @ unit.T, belongs, batch.y)
         loss = task + self.config.alpha * disentangle + self.config.beta * entangle
         yield minimise(loss, over=(self.f, self.g), task=task, disentangle=disentangle, entangle=entangle)
 
 
-def membership(group: Tensor, num_biases: int) -> Tensor:
-    """Return whether an example has a bias value, bool (N, num_biases); a row without any where it is not known."""
-    bias = torch.where(group == IGNORE, IGNORE, group % num_biases)
-    return bias[:, None] == torch.arange(num_biases, device=group.device)
+def membership(group: Tensor, num_bias_values: int) -> Tensor:
+    """Return whether an example has a bias value, bool (N, num_bias_values); a row without any where it is not known."""
+    bias = torch.where(group == IGNORE, IGNORE, group % num_bias_values)
+    return bias[:, None] == torch.arange(num_bias_values, device=group.device)
 
 
 def disentangling(cosines: Tensor, belongs: Tensor) -> Tensor:
-    """Return R_disentangle of cosines (N, N) and membership (N, num_biases)."""
+    """Return R_disentangle of cosines (N, N) and membership (N, num_bias_values)."""
     others = cosines - torch.diag(cosines.diagonal())
     sums = ((others @ belongs) * belongs).sum(dim=0) / 2
     sizes = belongs.sum(dim=0)
@@ -74,7 +74,7 @@ def disentangling(cosines: Tensor, belongs: Tensor) -> Tensor:
 
 
 def entangling(cosines: Tensor, belongs: Tensor, y: Tensor) -> Tensor:
-    """Return R_entangle of cosines (N, N), membership (N, num_biases) and classes (N,)."""
+    """Return R_entangle of cosines (N, N), membership (N, num_bias_values) and classes (N,)."""
     known = belongs.sum(dim=1)
     pairs = (y[:, None] == y) * (known[:, None] * known - belongs @ belongs.T)  # both (i, j) and (j, i)
     return (pairs * (1 - cosines)).sum() / (2 * pairs.sum().clamp(min=1))

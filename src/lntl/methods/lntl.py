@@ -44,22 +44,22 @@ class LNTL(Method):
         mu_ramp: Literal["constant", "linear", "dann"] = Field(
             "constant", description="How mu grows over the phase; dann: 2 / (1 + exp(-10 p)) - 1 (Ganin et al., 2016)."
         )
-        places: Literal["labelled", "all"] = Field(
+        h_positions: Literal["labelled", "all"] = Field(
             "labelled",
             description="Where h is asked: at the places that carry a bias label, or everywhere, as in the "
             "authors' code, where the information term counts the background too.",
         )
         h_steps: int = Field(
-            1, ge=1, description="Updates of h a batch, so that it keeps up with f; schedule `joint` only."
+            1, ge=1, description="Updates of h a batch, so that it keeps up with f; updates `joint` only."
         )
         h_smoothing: float = h_smoothing_field()
-        max_ratio: float | None = Field(
+        max_gradient_ratio: float | None = Field(
             None,
             gt=0,
             description="Largest norm of the adversary's gradient at z in units of the task's, so that it fades as the "
-            "task is learned; schedule `joint` only; null for no limit.",
+            "task is learned; updates `joint` only; null for no limit.",
         )
-        schedule: Literal["joint", "alternating"] = Field(
+        updates: Literal["joint", "alternating"] = Field(
             "joint",
             description="joint: eq. 9 in one step; alternating: the authors' two sub-steps a batch, each with its own "
             "forward and optimiser step.",
@@ -82,7 +82,7 @@ class LNTL(Method):
 
     def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
         """Yield eq. 9 as one objective, or as the authors' two."""
-        joint = self.config.schedule == "joint"
+        joint = self.config.updates == "joint"
         return self._joint(batch, self.mu(progress)) if joint else self._alternating(batch, self.mu(progress))
 
     def _judge(self, batch: Batch) -> nn.Module:
@@ -90,11 +90,11 @@ class LNTL(Method):
         return self.h
 
     def _where(self, batch: Batch) -> Tensor | None:
-        return batch.labelled if self.config.places == "labelled" else None
+        return batch.labelled if self.config.h_positions == "labelled" else None
 
     def _joint(self, batch: Batch, mu: float) -> Iterator[Objective]:
         z = self.f(batch.x)
-        for_g, for_h, ratio = bounded(z, self.config.max_ratio)
+        for_g, for_h, ratio = bounded(z, self.config.max_gradient_ratio)
         task = self.task_loss(self.g(for_g), batch)
         where, judge, own = self._where(batch), self._judge(batch), tuple(self.own.values())
         labels, smoothing = batch.bias_at(where), self.config.h_smoothing

@@ -60,12 +60,12 @@ def _fitted(features: np.ndarray, y: np.ndarray, seed: int) -> Any:
         return make_pipeline(StandardScaler(), network).fit(features, y)
 
 
-def balancing_weights(posterior: BiasPosterior, batches: Iterable[Batch], clip: float) -> Tensor:
-    """Return w (num_rows,): p(y) / p(y | bias) of each row, at most `clip`, scaled to a mean of 1; 0 for other rows."""
+def balancing_weights(posterior: BiasPosterior, batches: Iterable[Batch], max_weight: float) -> Tensor:
+    """Return w (num_rows,): p(y) / p(y | bias) of each row, at most `max_weight`, scaled to a mean of 1; 0 for other rows."""
     parts = [(batch.row, batch.y) for batch in batches]
     row, y = (torch.cat(part) for part in zip(*parts, strict=True))
     p_y = torch.bincount(y, minlength=posterior.log_p.shape[1]) / len(y)
-    ratio = (p_y[y] / posterior.log_p[row, y].exp()).clamp(max=clip)
+    ratio = (p_y[y] / posterior.log_p[row, y].exp()).clamp(max=max_weight)
     weights = torch.zeros_like(posterior.log_p[:, 0])
     weights[row] = ratio / ratio.mean()
     return weights

@@ -29,7 +29,7 @@ class Reweight(Method):
     class Config(Settings):
         """Settings of a phase with `method: reweight`."""
 
-        clip: float = Field(100.0, gt=0, description="Largest p(y) / p(y | bias); no unit.")
+        max_weight: float = Field(100.0, gt=0, description="Largest p(y) / p(y | bias); no unit.")
 
     config: Config
     weights: Tensor
@@ -42,7 +42,7 @@ class Reweight(Method):
     def prepare(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
         """Fit p(y | b) and weigh every row."""
         self.posterior.fit(batches(), seed)
-        self.weights.copy_(balancing_weights(self.posterior, batches(), self.config.clip))
+        self.weights.copy_(balancing_weights(self.posterior, batches(), self.config.max_weight))
 
     def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
         """Yield the weighted loss over f and g."""

@@ -54,19 +54,19 @@ class Backbone(Networks):
 
     def __init__(self, spec: DataSpec, config: BackboneSettings) -> None:
         super().__init__()
-        image_shape, self.where = of_images(spec, self.plugin), f"{self.plugin}/{config.arch}"
-        heads = spec.num_biases if config.heads == "per_bias" else 1
-        network = self.create(config.arch, image_shape, heads * spec.num_classes)
+        input_shape, self.where = of_images(spec, self.plugin), f"{self.plugin}/{config.arch}"
+        heads = spec.num_bias_values if config.heads == "per_bias" else 1
+        network = self.create(config.arch, input_shape, heads * spec.num_classes)
         self.anew = {_last_layer(network, heads * spec.num_classes)}  # layers without a counterpart in weights
         if config.small_images:
             self.anew.add(small_stem(network, self.where))
         try:
-            self.f, g, shape = halves(network, config.split, torch.zeros(1, *image_shape))
+            self.f, g, shape = halves(network, config.split, torch.zeros(1, *input_shape))
         except SplitError as reason:
             raise self._cannot_split(network, config.split, reason) from reason
-        self.features = shape[0]
-        self.g = HeadPerBias(g, spec.num_biases, config.heads_sum) if config.heads == "per_bias" else g
-        self.h = PooledHead(shape, spec.num_bins, spec.bias_shape, spec.bias_sizes)
+        self.num_features = shape[0]
+        self.g = HeadPerBias(g, spec.num_bias_values, config.heads_sum) if config.heads == "per_bias" else g
+        self.h = PooledHead(shape, spec.num_bins, spec.bias_shape, spec.num_values_per_bias)
         self.f.freeze(tuple(self._layers(config.frozen, "frozen")))
         self.lr_factors = dict(
             zip(self._layers(config.lr_factors, "lr_factors"), config.lr_factors.values(), strict=True)
@@ -80,7 +80,7 @@ class Backbone(Networks):
 
     @classmethod
     @abstractmethod
-    def create(cls, arch: str, image_shape: tuple[int, int, int], outputs: int) -> nn.Module:
+    def create(cls, arch: str, input_shape: tuple[int, int, int], outputs: int) -> nn.Module:
         """Return a classifier with random weights and `outputs` logits; raises UserError for an unknown name."""
 
     def _cannot_split(self, network: nn.Module, split: str, reason: SplitError) -> UserError:

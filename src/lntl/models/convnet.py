@@ -37,7 +37,7 @@ class ConvNet(Networks):
         channels, height, width = of_images(spec, "convnet")
         ends_at_map = config.split == "map"
         shape = (32, height // 2, width // 2) if ends_at_map else (64,)
-        self.features = shape[0]
+        self.num_features = shape[0]
         features = Features(channels)
         body = nn.Sequential(
             nn.Conv2d(32, 64, 3, stride=2, padding=1),
@@ -52,7 +52,7 @@ class ConvNet(Networks):
         if config.bias_head == "map" and len(spec.bias_shape) == 3 and ends_at_map:
             self.h = MapHead(32, spec.num_bins, spec.bias_shape[0])
         else:
-            self.h = PooledHead(shape, spec.num_bins, spec.bias_shape, spec.bias_sizes)
+            self.h = PooledHead(shape, spec.num_bins, spec.bias_shape, spec.num_values_per_bias)
 
 
 class Features(nn.Module):

@@ -186,8 +186,8 @@ def task_head(body: nn.Sequential, features: int, spec: DataSpec, config: TaskHe
     """Return g: the body (z to (N, features)) and a last linear layer, to the logits of each class."""
     if config.heads == "single":
         return body.append(nn.Linear(features, spec.num_classes))
-    body.append(nn.Linear(features, spec.num_biases * spec.num_classes))
-    return HeadPerBias(body, spec.num_biases, config.heads_sum)
+    body.append(nn.Linear(features, spec.num_bias_values * spec.num_classes))
+    return HeadPerBias(body, spec.num_bias_values, config.heads_sum)
 
 
 class HeadPerBias(nn.Module):
@@ -198,13 +198,13 @@ class HeadPerBias(nn.Module):
     the first, and the authors' code, which has both.
     """
 
-    def __init__(self, body: nn.Module, num_biases: int, heads_sum: str) -> None:
+    def __init__(self, body: nn.Module, num_bias_values: int, heads_sum: str) -> None:
         super().__init__()
-        self.body, self.num_biases, self.heads_sum = body, num_biases, heads_sum
+        self.body, self.num_bias_values, self.heads_sum = body, num_bias_values, heads_sum
 
     def forward(self, z: Tensor, value: Tensor | None = None) -> Tensor:
         """Return the logits of all heads together, or of the head of each image's bias value (N,) int64."""
-        each: Tensor = self.body(z).unflatten(1, (self.num_biases, -1))
+        each: Tensor = self.body(z).unflatten(1, (self.num_bias_values, -1))
         if value is not None:
             return each[torch.arange(len(each), device=each.device), value]
         return each.sum(dim=1) if self.heads_sum == "logits" else each.log_softmax(dim=2).logsumexp(dim=1)

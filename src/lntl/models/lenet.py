@@ -22,7 +22,7 @@ class LeNet(Networks):
     def __init__(self, spec: DataSpec, config: "LeNet.Config") -> None:
         super().__init__()
         channels, height, width = of_images(spec, "lenet")
-        self.features = config.feature_dim
+        self.num_features = config.feature_dim
         self.f = nn.Sequential(
             nn.Conv2d(channels, 32, 5, padding=2),
             nn.ReLU(),
@@ -39,4 +39,4 @@ class LeNet(Networks):
         if len(spec.bias_shape) == 3:
             self.h = VectorHead(config.feature_dim, config.hidden_dim, spec.num_bins, spec.bias_shape)
         else:
-            self.h = PooledHead((config.feature_dim,), spec.num_bins, spec.bias_shape, spec.bias_sizes)
+            self.h = PooledHead((config.feature_dim,), spec.num_bins, spec.bias_shape, spec.num_values_per_bias)

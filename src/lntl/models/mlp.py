@@ -27,11 +27,11 @@ class MLP(Networks):
 
     def __init__(self, spec: DataSpec, config: "MLP.Config") -> None:
         super().__init__()
-        self.features = config.hidden[-1]
+        self.num_features = config.hidden[-1]
         layers: list[nn.Module] = [nn.Flatten()]
-        for given, units in pairwise((math.prod(spec.image_shape), *config.hidden)):
+        for given, units in pairwise((math.prod(spec.input_shape), *config.hidden)):
             layers += [nn.Linear(given, units), nn.BatchNorm1d(units), nn.ReLU(), nn.Dropout(config.dropout)]
         self.f = nn.Sequential(*layers)
-        body = nn.Sequential(nn.Linear(self.features, config.head_dim), nn.ReLU())
+        body = nn.Sequential(nn.Linear(self.num_features, config.head_dim), nn.ReLU())
         self.g = task_head(body, config.head_dim, spec, config)
-        self.h = PooledHead((self.features,), spec.num_bins, spec.bias_shape, spec.bias_sizes)
+        self.h = PooledHead((self.num_features,), spec.num_bins, spec.bias_shape, spec.num_values_per_bias)

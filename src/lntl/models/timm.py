@@ -25,23 +25,23 @@ class Timm(Backbone):
         return list(library().list_models())
 
     @classmethod
-    def create(cls, arch: str, image_shape: tuple[int, int, int], outputs: int) -> nn.Module:
+    def create(cls, arch: str, input_shape: tuple[int, int, int], outputs: int) -> nn.Module:
         """Return a classifier for the images' size and channels."""
         if not library().is_model(arch):
             raise UserError(f"model.arch: timm has no classifier {arch!r}{did_you_mean(arch, cls.architectures())}")
         try:
-            network: nn.Module = library().create_model(arch, num_classes=outputs, **of_size(arch, image_shape))
+            network: nn.Module = library().create_model(arch, num_classes=outputs, **of_size(arch, input_shape))
         except (AssertionError, RuntimeError, TypeError, ValueError) as error:  # timm's complaints about a size
-            size = " x ".join(map(str, image_shape))
+            size = " x ".join(map(str, input_shape))
             raise UserError(f"model.arch: {arch} cannot take images of {size}: {error}") from error
         return network
 
 
-def of_size(arch: str, image_shape: tuple[int, ...]) -> dict[str, Any]:
+def of_size(arch: str, input_shape: tuple[int, ...]) -> dict[str, Any]:
     """Return what timm.create_model is to know of the images (C, H, W)."""
     known = library().get_pretrained_cfg(arch)
-    size = {"img_size": image_shape[1:]} if known is not None and known.fixed_input_size else {}
-    return {"in_chans": image_shape[0]} | size
+    size = {"img_size": input_shape[1:]} if known is not None and known.fixed_input_size else {}
+    return {"in_chans": input_shape[0]} | size
 
 
 def library() -> Any:

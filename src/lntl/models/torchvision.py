@@ -34,13 +34,13 @@ class Torchvision(Backbone):
         return list(models.list_models(module=models))
 
     @classmethod
-    def create(cls, arch: str, image_shape: tuple[int, int, int], outputs: int) -> nn.Module:
+    def create(cls, arch: str, input_shape: tuple[int, int, int], outputs: int) -> nn.Module:
         """Return a classifier; where the images have not 3 channels, its first layer is another."""
         from torchvision import models
 
         if arch not in (known := cls.architectures()):
             raise UserError(f"model.arch: torchvision has no classifier {arch!r}{did_you_mean(arch, known)}")
-        channels, height, width = image_shape
+        channels, height, width = input_shape
         more = dict(_MORE.get(arch, {}))
         if arch.startswith("vit_"):
             more["image_size"] = height

@@ -25,7 +25,7 @@ def write_card(run: Path) -> Path:
             model=files.config.get("model", {}),
             phases=zip(facts["phases"], map(_meaning, files.phases), strict=True),
             sizes=files.result.sizes if files.result else {},
-            each_bias=files.evaluation.model_dump()["each_bias"] if files.evaluation else {},
+            biases=files.evaluation.model_dump()["per_bias"] if files.evaluation else {},
             given="arrays.npz" if files.config.get("data", {}).get("name") == "arrays" else "images/",
             erm=files.erm is not None,
             own=str(files.config.get("model", {}).get("name", "")).rpartition(".")[0],

@@ -48,10 +48,10 @@ def _accuracy(row: dict[str, Any] | None) -> str:
     return f"{row['mean']:.3f}" if row["std"] is None else f"{row['mean']:.3f} ± {row['std']:.3f}"
 
 
-def each_bias(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def per_bias(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield what was found of each of several biases, in the form of what was found of all together."""
-    for name, one in found.get("each_bias", {}).items():
-        yield found | {"h_accuracy": None, "each_bias": {}} | one | {"bias": name}
+    for name, one in found.get("per_bias", {}).items():
+        yield found | {"h_accuracy": None, "per_bias": {}} | one | {"bias": name}
 
 
 def verdict(found: dict[str, Any]) -> Iterator[str]:
@@ -64,7 +64,7 @@ def verdict(found: dict[str, Any]) -> Iterator[str]:
         f"{_left(best['mean'], chance, found['n_test'])}: the best fresh probe ({best['probe']} at {best['layer']}) "
         f"reads the {found['bias']} of {best['mean']:.1%} of unseen images (chance {chance:.1%}{beside}){_head(found)}."
     )
-    for one in each_bias(found):
+    for one in per_bias(found):
         level = max(one["chance"].values())
         best = max(one["probes"], key=lambda row: row["mean"])
         yield (

@@ -87,7 +87,7 @@ def _winning(now: Mapping[str, float], then: Mapping[str, float], chance: float)
     return (
         f"the adversary is winning: h reads the bias from z ({now['h_accuracy']:.1%}; knowing the class, {chance:.1%} "
         f"would be chance) no worse than an epoch before ({then['h_accuracy']:.1%}), so f does not unlearn it; raise "
-        "mu (alpha of blind_eye), raise max_ratio where it is set, or train for more epochs"
+        "mu (alpha of blind_eye), raise max_gradient_ratio where it is set, or train for more epochs"
     )
 
 
@@ -99,5 +99,5 @@ def _overpowering(now: Mapping[str, float], then: Mapping[str, float]) -> str | 
         return None
     return (
         f"the adversary is overpowering the task: its gradient at z is {now['gradient_ratio']:.2g} times the task's, "
-        f"and the task loss rose from {then['task']:.3g} to {now['task']:.3g}; lower mu, or set or lower max_ratio"
+        f"and the task loss rose from {then['task']:.3g} to {now['task']:.3g}; lower mu, or set or lower max_gradient_ratio"
     )

@@ -18,7 +18,7 @@ from lntl.methods.base import Method
 from lntl.seeding import derive
 from lntl.training import optim
 from lntl.training.terms import Terms
-from lntl.types import Batch, Networks, Record
+from lntl.types import Batch, EpochRecord, Networks
 
 
 class NonFiniteLossError(UserError):
@@ -49,7 +49,7 @@ def _learning(network: nn.Module) -> list[nn.Parameter]:
 class Trainer:
     """Runs the phases in order.
 
-    `for record in trainer:` yields a Record an epoch; `for step in trainer.epoch():` takes the steps of the next epoch
+    `for record in trainer:` yields a EpochRecord an epoch; `for step in trainer.epoch():` takes the steps of the next epoch
     one by one, after which `trainer.record` tells about it. Every random choice is a function of
     (seed, phase, epoch, step), so `state_dict` taken between any two steps resumes exactly.
     """
@@ -60,10 +60,10 @@ class Trainer:
         self.fabric, self.networks, self.loader, self.plans = fabric, networks, loader, plans
         self.seed, self.log_interval = seed, log_interval
         wrapped = Networks()
-        wrapped.features = networks.features
+        wrapped.num_features = networks.num_features
         wrapped.f, wrapped.g, wrapped.h = (fabric.setup_module(net) for net in (networks.f, networks.g, networks.h))
         self._wrapped = wrapped
-        self.record: Record | None = None
+        self.record: EpochRecord | None = None
         self._enter(phase=0)
 
     def _enter(self, phase: int) -> None:
@@ -112,7 +112,7 @@ class Trainer:
         """The networks to evaluate: the average of the weights where the phase keeps one, else the weights."""
         return self._average.module if self._average is not None else self.networks  # type: ignore[return-value]
 
-    def __iter__(self) -> Iterator[Record]:
+    def __iter__(self) -> Iterator[EpochRecord]:
         """Train to the end; yield the record of each epoch."""
         while not self.done:
             for _ in self.epoch():
@@ -203,7 +203,7 @@ class Trainer:
     def _finish_epoch(self, images_per_second: float, seconds: float) -> None:
         terms, self._terms = self._terms.means(len(self.loader)), Terms()
         self.epoch_index, self.step, self._seconds = self.epoch_index + 1, 0, 0.0
-        self.record = Record(
+        self.record = EpochRecord(
             phase=self.phase + 1,
             method=self.settings.method,
             epoch=self.epoch_index,

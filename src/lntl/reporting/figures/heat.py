@@ -28,7 +28,7 @@ def confusion_matrices(counts: Mapping[str, ArrayLike], class_names: Sequence[st
 def group_accuracies(
     accuracy: Mapping[str, ArrayLike],
     class_names: Sequence[str],
-    bias_names: Sequence[str],
+    bias_value_names: Sequence[str],
     bias_label: str = "colour",
     counts: ArrayLike | None = None,
 ) -> Figure:
@@ -38,11 +38,11 @@ def group_accuracies(
     """
     tables = {name: 100 * np.asarray(table, dtype=np.float64) for name, table in accuracy.items()}
     below = None if counts is None else dict.fromkeys(tables, np.asarray(counts))
-    return _by_bias(tables, class_names, bias_names, "true", bias_label, "% right", below)
+    return _by_bias(tables, class_names, bias_value_names, "true", bias_label, "% right", below)
 
 
 def class_by_bias(
-    counts: Mapping[str, ArrayLike], class_names: Sequence[str], bias_names: Sequence[str], bias_label: str
+    counts: Mapping[str, ArrayLike], class_names: Sequence[str], bias_value_names: Sequence[str], bias_label: str
 ) -> Figure:
     """Return of each table of counts (class, bias value) how often each value has the class, in per cent of the value.
 
@@ -53,24 +53,24 @@ def class_by_bias(
     for name, table in tables.items():
         total = table.sum(axis=0, keepdims=True)
         shares[name] = np.divide(100 * table, total, out=np.full(table.shape, np.nan), where=total > 0)
-    return _by_bias(shares, class_names, bias_names, "class", bias_label, "% of the bias value", tables)
+    return _by_bias(shares, class_names, bias_value_names, "class", bias_label, "% of the bias value", tables)
 
 
 def _by_bias(
     tables: dict[str, NDArray[np.float64]],
     class_names: Sequence[str],
-    bias_names: Sequence[str],
+    bias_value_names: Sequence[str],
     class_label: str,
     bias_label: str,
     unit: str,
     counts: dict[str, NDArray[Any]] | None,
 ) -> Figure:
     """Return heat maps of tables (class, bias value); bias values are the columns, the rows where names are long."""
-    if max(map(len, bias_names)) < LONG:
-        return _heat_maps(tables, class_names, bias_names, bias_label, class_label, unit, counts)
+    if max(map(len, bias_value_names)) < LONG:
+        return _heat_maps(tables, class_names, bias_value_names, bias_label, class_label, unit, counts)
     turned = {name: table.T for name, table in tables.items()}
     below = None if counts is None else {name: table.T for name, table in counts.items()}
-    return _heat_maps(turned, bias_names, class_names, class_label, bias_label, unit, below)
+    return _heat_maps(turned, bias_value_names, class_names, class_label, bias_label, unit, below)
 
 
 def _heat_maps(

@@ -68,7 +68,7 @@ def embedding(
     y: ArrayLike,
     bias: ArrayLike,
     class_names: Sequence[str],
-    bias_names: Sequence[str],
+    bias_value_names: Sequence[str],
     bias_label: str = "colour",
     bias_colors: ArrayLike | None = None,
 ) -> Figure:
@@ -77,15 +77,19 @@ def embedding(
     A bias value is drawn in its bias_colors (bias values, 3), in [0, 1], else in the colour that it is named after.
     """
     points = np.asarray(xy)
-    legends = [names for names in (class_names, bias_names) if len(names) <= MOST_NAMES]
+    legends = [names for names in (class_names, bias_value_names) if len(names) <= MOST_NAMES]
     rows = max((-(-len(names) // _columns(names)) for names in legends), default=0)
     figure = empty_figure(9.6, 5 + 0.2 * rows)
     left, right = figure.subplots(1, 2)
     _scatter(left, points, np.asarray(y), class_names, _colors(len(class_names)))
-    named = [to_rgba(name) for name in bias_names if is_color_like(name)]
+    named = [to_rgba(name) for name in bias_value_names if is_color_like(name)]
     own = named if bias_colors is None else [to_rgba(color) for color in np.asarray(bias_colors)]
     _scatter(
-        right, points, np.asarray(bias), bias_names, own if len(own) == len(bias_names) else _colors(len(bias_names))
+        right,
+        points,
+        np.asarray(bias),
+        bias_value_names,
+        own if len(own) == len(bias_value_names) else _colors(len(bias_value_names)),
     )
     left.set_title("by class")
     right.set_title(f"by {bias_label}")

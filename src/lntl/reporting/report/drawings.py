@@ -98,7 +98,7 @@ def _fits(table: Any, rows: list[str], columns: list[str]) -> bool:
 def _groups(files: RunFiles, facts: Facts) -> Iterator[Made]:
     if not facts["groups"]:
         return
-    names = facts["class_names"], facts["bias_names"]
+    names = facts["class_names"], facts["bias_value_names"]
     tables = {ERM: facts["groups"].get("erm"), RUN: facts["groups"]["run"]}
     accuracy = {name: t["accuracy"] for name, t in tables.items() if t and _fits(t["accuracy"], *names)}
     count = facts["groups"]["run"]["count"]
@@ -115,8 +115,8 @@ def _groups(files: RunFiles, facts: Facts) -> Iterator[Made]:
 
 
 def _each_bias(files: RunFiles, facts: Facts) -> Iterator[Made]:
-    for number, one in enumerate(facts["each_bias"], 1):
-        names = facts["class_names"], one["bias_names"]
+    for number, one in enumerate(facts["per_bias"], 1):
+        names = facts["class_names"], one["bias_value_names"]
         groups = {label: one["groups"][who] for who, label in (("erm", ERM), ("run", RUN)) if who in one["groups"]}
         if RUN not in groups or not all(
             _fits(t[key], *names) for t in groups.values() for key in ("accuracy", "count")
@@ -177,15 +177,15 @@ def _embedding(files: RunFiles, facts: Facts) -> Iterator[Made]:
     xy, y, bias = arrays["xy"], arrays["y"], arrays["bias"]
     if xy.shape != (len(y), 2) or len(bias) != len(y) or not np.isfinite(xy).all():
         return
-    if not _indices(y, len(facts["class_names"])) or not _indices(bias, len(facts["bias_names"])):
+    if not _indices(y, len(facts["class_names"])) or not _indices(bias, len(facts["bias_value_names"])):
         return
-    own, names = None, facts["bias_names"]
+    own, names = None, facts["bias_value_names"]
     if files.strip and files.recoloring and files.recoloring.colors == names:
         shown = files.strip["x"].max(axis=(0, 3, 4)) / 255  # the colours themselves, (bias values, 3)
         own = shown if shown.shape == (len(names), 3) else None
     yield (
         "embedding",
-        lambda: figures.embedding(xy, y, bias, facts["class_names"], facts["bias_names"], facts["bias"], own),
+        lambda: figures.embedding(xy, y, bias, facts["class_names"], facts["bias_value_names"], facts["bias"], own),
         f"The features of {len(y)} test images on a plane, coloured by class, and by {facts['bias']}.",
     )
 

@@ -4,8 +4,8 @@ import math
 from typing import Any
 
 from lntl.reporting.report import verdict
-from lntl.reporting.report.each_bias import each_bias, estimate, highest
 from lntl.reporting.report.formats import Estimate, ProbeRow, Row
+from lntl.reporting.report.per_bias import estimate, highest, per_bias
 from lntl.reporting.report.reading import RunFiles
 from lntl.reporting.report.verdict import Measured
 
@@ -44,7 +44,7 @@ def run_facts(files: RunFiles, notes: list[str]) -> Facts:
         "answers": [vars(answer) for answer in verdict.answers(measured)],
         "key_numbers": _key_numbers(files, measured),
         **_evaluation(files),
-        "each_bias": each_bias(files),
+        "per_bias": per_bias(files),
         "probe": _probe(files),
         "recoloring": _recoloring(files),
         "phases": [_phase(phase) for phase in files.phases],
@@ -98,7 +98,7 @@ def _bias(files: RunFiles) -> str:
     data = files.config.get("data")
     told = files.probe.bias if files.probe else ""
     colored = isinstance(data, dict) and data.get("name") == "colored_mnist"
-    if files.probe and files.probe.each_bias:
+    if files.probe and files.probe.per_bias:
         return f"combination of {told}"
     return "colour" if colored or "colour" in told or "color" in told else told or "bias"
 
@@ -160,7 +160,7 @@ def _evaluation(files: RunFiles) -> Facts:
     return {
         "n": run.n if run else None,
         "class_names": run.class_names if run else None,
-        "bias_names": run.bias_names if run else None,
+        "bias_value_names": run.bias_value_names if run else None,
         "metrics": metrics,
         "by_class": _rows(run.by_class, erm.by_class if erm else []) if run else None,
         "by_bias": _rows(run.by_bias, erm.by_bias if erm else []) if run else None,

@@ -39,10 +39,10 @@ class Groups(BaseModel):
     count: list[list[int]]
 
 
-class OneBias(BaseModel):
+class BiasSpec(BaseModel):
     """The evaluation by the values of one of several biases."""
 
-    bias_names: list[str]
+    bias_value_names: list[str]
     metrics: dict[str, Metric]
     by_bias: list[Row]
     groups: Groups
@@ -54,13 +54,13 @@ class Evaluation(BaseModel):
     epoch: int
     n: int
     class_names: list[str]
-    bias_names: list[str]
+    bias_value_names: list[str]
     metrics: dict[str, Metric]
     by_class: list[Row]
     by_bias: list[Row]
     groups: Groups
     confusion: list[list[int]]
-    each_bias: dict[str, OneBias] = {}
+    per_bias: dict[str, BiasSpec] = {}
     warnings: list[str] = []
 
 
@@ -98,7 +98,7 @@ class Leaks(BaseModel):
 
 
 class Probe(Leaks):
-    """probe.json; each_bias: of several biases, each by itself; recolorable: whether an image can have another bias."""
+    """probe.json; per_bias: of several biases, each by itself; recolorable: whether an image can have another bias."""
 
     epoch: int
     bias: str
@@ -108,7 +108,7 @@ class Probe(Leaks):
     h_accuracy: Share | None = None
     h_chance: Level | None = None
     recolorable: bool = True
-    each_bias: dict[str, Leaks] = {}
+    per_bias: dict[str, Leaks] = {}
     warnings: list[str] = []
 
 

@@ -2,21 +2,21 @@
 
 from typing import Any
 
-from lntl.reporting.report.formats import Estimate, Leaks, OneBias, ProbeRow
+from lntl.reporting.report.formats import BiasSpec, Estimate, Leaks, ProbeRow
 from lntl.reporting.report.reading import RunFiles
 
 METRICS = ("worst_group_accuracy", "unbiased_accuracy")
 
 
-def each_bias(files: RunFiles) -> list[dict[str, Any]]:
+def per_bias(files: RunFiles) -> list[dict[str, Any]]:
     """Return of each of several biases its leakage, metrics and groups, of the run and of ERM; nothing of one bias."""
-    run = files.evaluation.each_bias if files.evaluation else {}
-    erm = files.erm.evaluation.each_bias if files.erm and files.erm.evaluation else {}
-    probes = files.probe.each_bias if files.probe else {}
+    run = files.evaluation.per_bias if files.evaluation else {}
+    erm = files.erm.evaluation.per_bias if files.erm and files.erm.evaluation else {}
+    probes = files.probe.per_bias if files.probe else {}
     return [_of_one(name, run.get(name), erm.get(name), probes.get(name)) for name in dict.fromkeys([*run, *probes])]
 
 
-def _of_one(name: str, run: OneBias | None, erm: OneBias | None, leaks: Leaks | None) -> dict[str, Any]:
+def _of_one(name: str, run: BiasSpec | None, erm: BiasSpec | None, leaks: Leaks | None) -> dict[str, Any]:
     both = {who: one for who, one in (("run", run), ("erm", erm)) if one is not None}
     leakage = (
         {}
@@ -25,7 +25,7 @@ def _of_one(name: str, run: OneBias | None, erm: OneBias | None, leaks: Leaks | 
     )
     return {
         "name": name,
-        "bias_names": run.bias_names if run else None,
+        "bias_value_names": run.bias_value_names if run else None,
         "chance": max(leaks.chance.majority, leaks.chance.permutation) if leaks else None,
         "leakage": {who: estimate(highest(rows)) for who, rows in leakage.items()},
         "metrics": {

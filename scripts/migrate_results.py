@@ -1,0 +1,71 @@
+"""Give the lines of a benchmark's results the keys and the configuration hash of lntl 0.2.
+
+Usage: python scripts/migrate_results.py PLAN.yaml [PLAN.yaml ...]
+
+Five keys of the configuration have new names (lntl.config.keys.RENAMED). The hash of a line covers the names, so each
+line whose run the plan still has gets the hash of today; the metrics are not touched. A second call changes nothing.
+"""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from lntl.config import Config
+from lntl.config.keys import RENAMED
+from lntl.experiment import plan as plans
+from lntl.runs.files import write_text
+
+OLD_NAMES = {new: old for old, new in RENAMED.items()}
+
+
+def old_hash(config: Config) -> str:
+    """Return the hash that lntl 0.1 gave the same settings: that of lntl 0.2, over the old names."""
+    raw = config.model_dump(include={"data", "model", "training"}, exclude_defaults=True)
+    raw["training"].pop("device", None)
+    raw["data"] = with_old_names(raw["data"])
+    raw["training"]["phases"] = [with_old_names(phase) for phase in raw["training"]["phases"]]
+    return hashlib.blake2b(json.dumps(raw, sort_keys=True).encode(), digest_size=6).hexdigest()
+
+
+def with_old_names(section: dict[str, Any]) -> dict[str, Any]:
+    """Return the section with its keys as lntl 0.1 named them."""
+    return {OLD_NAMES.get(key, key): value for key, value in section.items()}
+
+
+def new_key(key: str) -> str:
+    """Return an override's key with its last part as lntl 0.2 names it."""
+    section, _, name = key.rpartition(".")
+    renamed = RENAMED.get(name, name) if section == "data" or section.startswith("training.phases.") else name
+    return f"{section}.{renamed}" if section else renamed
+
+
+def migrate(path: Path) -> None:
+    """Rewrite the results of the plan at `path`."""
+    plan = plans.read(path)
+    results = path.parent / plan.results
+    # Both hashes are of the same settings with seed 0, as the plan computes them.
+    hashes = {(job.name, old_hash(with_seed_0(job.config, plan.seed_keys))): job.hash for job in plans.jobs(plan, path)}
+    lines = [json.loads(text) for text in results.read_text(encoding="utf-8").splitlines()]
+    moved = 0
+    for line in lines:
+        today = hashes.get((line["name"], line["config_hash"]), line["config_hash"])
+        moved += today != line["config_hash"]
+        line["config_hash"] = today
+        line["overrides"] = {new_key(key): value for key, value in line["overrides"].items()}
+    write_text(results, "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines))
+    print(f"{results}: {len(lines)} lines, {moved} with another hash")
+
+
+def with_seed_0(config: Config, seed_keys: list[str]) -> Config:
+    """Return the configuration with seed 0 at the plan's keys, at which its hash is taken."""
+    sections = {key.partition(".")[0]: key.partition(".")[2] for key in seed_keys}
+    return config.model_copy(
+        update={name: getattr(config, name).model_copy(update={key: 0}) for name, key in sections.items()}
+    )
+
+
+if __name__ == "__main__":
+    for argument in sys.argv[1:]:
+        migrate(Path(argument))
