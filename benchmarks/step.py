@@ -16,7 +16,8 @@ import torch
 from output import tell
 from reference import Reference, matmul_gflops, step_flops
 
-from lntl import config, experiment, ready_configs
+from lntl import config, experiment
+from lntl.config import ready as ready_configs
 from lntl.training.trainer import Trainer
 
 BATCH = 128

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 from output import tell
 
-from lntl.reporting.paper import LNTL
+from lntl.benchmark.paper import LNTL
 
 TARGET = LNTL[0.030]
 RECIPE = "colored_mnist/best"
@@ -25,7 +25,8 @@ RECIPE = "colored_mnist/best"
 
 def train(seed: int, began: float, recipe: str) -> None:
     """Train one run to its end; print one JSON line an epoch: seconds since `began`, and test accuracy."""
-    from lntl import config, experiment, ready_configs
+    from lntl import config, experiment
+    from lntl.config import ready as ready_configs
     from lntl.evaluation import metrics
     from lntl.types import EpochRecord
 

@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lntl.benchmark import plan as plans
 from lntl.config import Config
 from lntl.config.keys import RENAMED
-from lntl.experiment import plan as plans
 from lntl.runs.files import write_text
 
 OLD_NAMES = {new: old for old, new in RENAMED.items()}

@@ -1,4 +1,4 @@
-"""The imports of src/lntl against the table of rooms and floors in docs/ARCHITECTURE.md, and the limits of size."""
+"""The imports of src/lntl against the table of rooms and floors in docs/ARCHITECTURE.md."""
 
 import ast
 import graphlib
@@ -13,7 +13,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "lntl"
 FILES = sorted((ROOT / "src").rglob("*.py"))
-MAX_FILE, MAX_FUNCTION = 250, 40  # lines; above that it holds two ideas
 TRAINERS_WORK = {"backward", "step", "zero_grad", "train", "eval", "to"}  # what no method may call
 TOUCHES_FILES = {"io", "json", "os", "pathlib", "pickle", "shutil", "tempfile", "yaml"}
 FILELESS = ("methods", "models", "training", "evaluation")
@@ -92,8 +91,9 @@ def test_no_import_runs_the_wrong_way() -> None:
         ("training", "methods", True),
         ("methods", "training", False),
         ("methods", "models", False),
-        ("commands", "console", True),
-        ("reporting", "experiment", False),
+        ("commands", "cli", True),
+        ("experiment", "reporting", False),
+        ("probing", "audit", False),
         ("ops", "types", True),
     ],
 )
@@ -148,14 +148,6 @@ def test_the_search_for_calls_can_fail() -> None:
 def test_the_plain_script_knows_the_command_line_alone() -> None:
     ours = {name for name in imports(ROOT / "src" / "main.py") if name.startswith("lntl")}
     assert {room_of(name).name for name in ours} == {"command line"}
-
-
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_a_file_holds_one_idea(path: Path) -> None:
-    text = path.read_text()
-    assert len(text.splitlines()) <= MAX_FILE
-    functions = (n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
-    assert [f.name for f in functions if (f.end_lineno or 0) - f.lineno + 1 > MAX_FUNCTION] == []
 
 
 def test_no_blind_except() -> None:

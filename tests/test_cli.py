@@ -15,7 +15,9 @@ import yaml
 from rich.console import Console
 from tiny_runs import RUN, TINY, lntl, metrics, run, tree, write_config
 
-from lntl import __version__, console, plugins, ready_configs
+from lntl import __version__, plugins
+from lntl.cli import console
+from lntl.config import ready as ready_configs
 from lntl.data.colored_mnist import ColoredMNIST
 from lntl.runs import checkpoint
 

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lntl import config as configuration
-from lntl import plugins, ready_configs
+from lntl import plugins
 from lntl.config import Config, keys
+from lntl.config import ready as ready_configs
 from lntl.errors import UserError
 from lntl.methods.lntl import LNTL
 from lntl.yaml_file import parse, read_yaml

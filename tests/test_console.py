@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from lntl import console
+from lntl.cli import console
 from lntl.training.trainer import Step
 
 STEPS, BATCH = 100, 10  # of each of two phases of one epoch

@@ -14,9 +14,9 @@ import pytest
 import torch
 from tiny_runs import RUN, lntl, run, tree, write_config
 
-from lntl import experiment
+from lntl import experiment, probing
 from lntl.data.colored_mnist import ColoredDigits, ColoredMNIST
-from lntl.experiment import probing
+from lntl.probing import checkpoint as probing
 from lntl.runs import checkpoint
 from lntl.runs.folder import RunFolder
 
@@ -40,7 +40,7 @@ def probed(results: Path) -> Path:
     """The run's folder after `lntl probe`; do not change its files."""
     folder = results / "probed"
     shutil.copytree(results / RUN, folder)
-    experiment.probe_checkpoint(folder / "checkpoints/best_model.pth", seeds=2)
+    probing.probe_checkpoint(folder / "checkpoints/best_model.pth", seeds=2)
     return folder
 
 
@@ -143,7 +143,7 @@ def test_the_command_shows_and_writes_what_it_found(copied: RunFolder, capsys: C
 
 
 def test_probing_twice_finds_the_same(copied: RunFolder, probed: Path) -> None:
-    experiment.probe_checkpoint(BEST, seeds=2)
+    probing.probe_checkpoint(BEST, seeds=2)
     one, other = (read(path / "probe.json") | {"seconds": 0, "checkpoint": ""} for path in (RUN, probed))
     assert one == other
     for name in ("recoloring.npz", "embedding.npz"):
@@ -169,7 +169,7 @@ def without_recoloring(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def probe_linear(**more: Any) -> dict[str, Any]:
-    return experiment.probe_checkpoint(BEST, ["penultimate"], seeds=1, **more)
+    return probing.probe_checkpoint(BEST, ["penultimate"], seeds=1, **more)
 
 
 @pytest.mark.usefixtures("quick")
@@ -204,7 +204,7 @@ def test_erm_is_probed_at_its_best_as_its_accuracies_are(copied: RunFolder, monk
 
 @pytest.mark.usefixtures("quick")
 def test_plain_training_has_no_h_and_no_twin(copied: RunFolder) -> None:
-    found = experiment.probe_checkpoint(RUN / "erm/checkpoints/last.pth", ["penultimate"], seeds=1)
+    found = probing.probe_checkpoint(RUN / "erm/checkpoints/last.pth", ["penultimate"], seeds=1)
     assert (found["h_accuracy"], found["h_chance"], found["reference"]["erm"]) == (None, None, None)
     assert found["recoloring"]["erm"] is None
     assert (RUN / "erm/probe.json").exists()

@@ -10,7 +10,7 @@ import pytest
 from clone import clone, sh, shrink
 from tiny_runs import ROOT, run
 
-from lntl.reporting import paper
+from lntl import paper
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 NAME = "colored_mnist_baseline"

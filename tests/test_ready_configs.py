@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from lntl import config, ready_configs
+from lntl import config
+from lntl.benchmark import plan
+from lntl.config import ready as ready_configs
 from lntl.errors import UserError
-from lntl.experiment import plan
 
 ROOT = Path(__file__).parents[1]
 

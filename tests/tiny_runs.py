@@ -19,7 +19,7 @@ import torch
 import yaml
 
 from lntl import cli
-from lntl.console import log
+from lntl.cli.console import log
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 300  # that a process may take: far more than it needs, for machines under load

@@ -14,18 +14,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from lntl import commands, console
-from lntl.console import log, out, tell
+from lntl import commands
+from lntl.benchmark import comparison, comparison_tables, results
+from lntl.benchmark import plan as plans
+from lntl.benchmark.comparison import Planned
+from lntl.benchmark.comparison_figure import comparison_figure
+from lntl.benchmark.plan import Job, Plan
+from lntl.benchmark.results import Line
+from lntl.benchmark.runner import Benchmark, Progress
+from lntl.cli import console
+from lntl.cli.console import log, out, tell
 from lntl.errors import Interrupted, UserError
-from lntl.experiment import plan as plans
-from lntl.experiment.benchmark import Benchmark, Progress
-from lntl.experiment.plan import Job, Plan
-from lntl.reporting import comparison, comparison_tables
-from lntl.reporting.comparison import Planned
-from lntl.reporting.comparison_figure import comparison_figure
-from lntl.runs import results
 from lntl.runs.files import write_atomic, write_text
-from lntl.runs.results import Line
 from lntl.yaml_file import read_yaml
 
 _WORKER = (sys.executable, "-P", "-m", "lntl.worker")

@@ -6,9 +6,10 @@ from pathlib import Path
 from torch import Tensor
 
 from lntl import config as configuration
-from lntl import console, ready_configs
-from lntl.console import out, tell
-from lntl.experiment.audit import audit
+from lntl.audit.facts import audit
+from lntl.cli import console
+from lntl.cli.console import out, tell
+from lntl.config import ready as ready_configs
 from lntl.reporting.check_tables import check_tables
 
 

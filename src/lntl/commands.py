@@ -12,9 +12,11 @@ import torch
 from rich.columns import Columns
 
 from lntl import config as configuration
-from lntl import console, experiment, ready_configs
+from lntl import experiment, probing
+from lntl.cli import console, memory
+from lntl.cli.console import log, out, tell
 from lntl.config import Config
-from lntl.console import log, out, tell
+from lntl.config import ready as ready_configs
 from lntl.errors import DeadEndError, UserError
 from lntl.reporting import leakage, tables
 from lntl.runs.folder import RunFolder, of_checkpoint
@@ -59,6 +61,7 @@ def _tiny_as_zero() -> Iterator[None]:
 
     Weight decay brings the weights of dead units there, and a processor multiplies such numbers many times more slowly.
     """
+    memory.keep_freed()
     torch.set_flush_denormal(True)
     try:
         yield
@@ -186,7 +189,7 @@ def probe(target: Path, layers: list[str] | None, seeds: int, device: str | None
     """Look for the bias in a checkpoint, or in the best one of a run folder; show how much is left."""
     path = _checkpoint(target)
     console.log_to_console()
-    found = experiment.probe_checkpoint(path, layers, seeds, device, trust)
+    found = probing.probe_checkpoint(path, layers, seeds, device, trust)
     for each in (found, *leakage.per_bias(found)):
         out.print(leakage.probe_table(each))
     for sentence in leakage.verdict(found):
@@ -199,7 +202,7 @@ def report(targets: list[str], folder: Path | None, device: str | None) -> None:
 
     runs = list(dict.fromkeys(_run_of(target) for target in targets))
     console.log_to_console()
-    notes = {run.path: experiment.complete(run, device) for run in map(RunFolder, runs) if run.holds_a_run}
+    notes = {run.path: probing.complete(run, device) for run in map(RunFolder, runs) if run.holds_a_run}
     if folder is None:
         folder = RunFolder(runs[0]).report if len(runs) == 1 else Path("results/report")
     page = write_report(runs, folder, notes)

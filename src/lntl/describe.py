@@ -13,8 +13,9 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from lntl import config as configuration
-from lntl import plugins, ready_configs
-from lntl.console import out, tell
+from lntl import plugins
+from lntl.cli.console import out, tell
+from lntl.config import ready as ready_configs
 from lntl.data import cache
 from lntl.data.rows import SPLITS
 from lntl.errors import UserError

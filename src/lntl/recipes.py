@@ -5,8 +5,9 @@ from pathlib import Path
 
 from rich.table import Table
 
-from lntl import plugins, ready_configs
-from lntl.console import out, tell
+from lntl import plugins
+from lntl.cli.console import out, tell
+from lntl.config import ready as ready_configs
 from lntl.errors import UserError
 from lntl.yaml_file import read_yaml
 

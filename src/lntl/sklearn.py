@@ -21,8 +21,8 @@ from lntl.config import Config
 from lntl.data import in_memory
 from lntl.data.array_file import as_tensor
 from lntl.errors import UserError
-from lntl.evaluation.features import features
 from lntl.experiment import build, recipe
+from lntl.probing.features import features
 from lntl.types import Networks
 
 __all__ = ["DebiasedClassifier"]

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from lntl.console import counting, tell
+from lntl.cli.console import counting, tell
 from lntl.deploy.exporting import Format
 from lntl.deploy.exporting import export as export_to
 from lntl.deploy.inputs import Layout, read

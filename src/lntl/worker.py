@@ -12,7 +12,7 @@ from lntl.errors import DeadEndError
 def main(config: str, split: str) -> None:
     """Train and score; where the process that started this one is gone, stop as after SIGTERM: saved, to be resumed."""
     from lntl import commands
-    from lntl.experiment.benchmark import DEAD_END
+    from lntl.benchmark.runner import DEAD_END
 
     def make() -> None:
         try:

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from tiny_runs import lntl
 
 from lntl.errors import UserError
+from lntl.figures import confusion_matrices
 from lntl.reporting.card import write_card
-from lntl.reporting.figures import confusion_matrices
 from lntl.reporting.report import write_report
 from lntl.reporting.report.page import MOST_DRAWN
 from lntl.reporting.report.svg import Drawing, draw

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from lntl.reporting.leakage import verdict as leakage_verdict
-from lntl.reporting.report.formats import Estimate
 from lntl.reporting.report.verdict import APART, Measured, answers, cost, duration, gone, used, verdict
+from lntl.runs.formats import Estimate
 
 
 def around(value: float, half: float = 0.01) -> Estimate:

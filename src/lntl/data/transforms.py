@@ -5,6 +5,7 @@ import math
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from lntl.data import randaugment
 from lntl.data.image_settings import ImageSettings
@@ -86,3 +87,15 @@ def _resized(image: Tensor, place: tuple[int, int, int, int], size: int) -> Tens
 
     resized: Tensor = F.resized_crop(image, *place, [size, size], antialias=True)
     return resized
+
+
+THUMBNAIL = 64  # pixels of an image's longer side
+
+
+def thumbnails(pixels: Tensor) -> Tensor:
+    """Return images (N, C, H, W) uint8 with the longer side at most THUMBNAIL."""
+    factor = THUMBNAIL / max(pixels.shape[-2:])
+    if factor >= 1:
+        return pixels
+    size = [max(1, round(factor * side)) for side in pixels.shape[-2:]]
+    return interpolate(pixels.float(), size, mode="area").round().to(torch.uint8)

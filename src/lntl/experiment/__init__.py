@@ -1,9 +1,7 @@
 """From a configuration to a finished run: the one room that knows every name."""
 
 from lntl.experiment.build import Experiment, build
-from lntl.experiment.complete import complete
 from lntl.experiment.opened import load_networks
-from lntl.experiment.probing import probe_checkpoint
 from lntl.experiment.result import conclude, evaluate_checkpoint
 from lntl.experiment.run import Run, resume, start
 
@@ -11,11 +9,9 @@ __all__ = [
     "Experiment",
     "Run",
     "build",
-    "complete",
     "conclude",
     "evaluate_checkpoint",
     "load_networks",
-    "probe_checkpoint",
     "resume",
     "start",
 ]

@@ -4,12 +4,12 @@ from typing import Any
 
 import torch
 
+from lntl import figures
 from lntl.evaluation import embedding
 from lntl.evaluation.predict import Predictions
 from lntl.evaluation.tally import tally
 from lntl.experiment.build import Experiment
 from lntl.ops import pooled
-from lntl.reporting import figures
 from lntl.runs.tensorboard import TensorBoard
 from lntl.types import IGNORE
 

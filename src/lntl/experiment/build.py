@@ -11,7 +11,7 @@ import torch
 from lightning_fabric import Fabric
 
 from lntl import config as configuration
-from lntl import memory, plugins
+from lntl import plugins
 from lntl.config import Config
 from lntl.data.loader import Loader
 from lntl.errors import UserError
@@ -47,7 +47,6 @@ def build(config: Config, trained: bool = False, data: Any = None) -> Experiment
     trained: a checkpoint's weights are going to be read, so that no first weights from elsewhere are wanted.
     data: a data set that is made already, in place of the one that the configuration names.
     """
-    memory.keep_freed()
     fabric = Fabric(**device_arguments(config.training.device), precision=config.training.precision)
     if data is None:
         data = plugins.load("lntl.data", config.data.name)(config.data)

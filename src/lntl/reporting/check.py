@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lntl import figures
 from lntl.errors import UserError
-from lntl.reporting import figures
 from lntl.reporting.report.html import environment, own
 from lntl.reporting.report.svg import Drawing, draw
 from lntl.reporting.report.verdict import percent

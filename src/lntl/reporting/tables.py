@@ -7,8 +7,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from lntl import paper
 from lntl.config.keys import HEADLINES
-from lntl.reporting import paper
 
 _SHORT = {
     "unbiased_accuracy": "unbiased",

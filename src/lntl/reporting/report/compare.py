@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from lntl.reporting import figures
+from lntl import figures
 from lntl.reporting.report.facts import Facts
 from lntl.reporting.report.svg import Drawing, draw
 from lntl.reporting.report.verdict import percent

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from lntl.reporting import figures
+from lntl import figures
 from lntl.reporting.report.facts import LAYERS, Facts
-from lntl.reporting.report.formats import ProbeRow
 from lntl.reporting.report.reading import Arrays, RunFiles
 from lntl.reporting.report.svg import Drawing, draw
 from lntl.reporting.report.verdict import percent
+from lntl.runs.formats import ProbeRow
 
 RUN, ERM = "this run", "plain training (ERM)"
 MOST_CLASSES = 12  # whose example images are shown

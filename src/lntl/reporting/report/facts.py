@@ -4,10 +4,10 @@ import math
 from typing import Any
 
 from lntl.reporting.report import verdict
-from lntl.reporting.report.formats import Estimate, ProbeRow, Row
 from lntl.reporting.report.per_bias import estimate, highest, per_bias
 from lntl.reporting.report.reading import RunFiles
 from lntl.reporting.report.verdict import Measured
+from lntl.runs.formats import Estimate, ProbeRow, Row
 
 Facts = dict[str, Any]
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from lntl.reporting.report.formats import BiasSpec, Estimate, Leaks, ProbeRow
 from lntl.reporting.report.reading import RunFiles
+from lntl.runs.formats import BiasSpec, Estimate, Leaks, ProbeRow
 
 METRICS = ("worst_group_accuracy", "unbiased_accuracy")
 

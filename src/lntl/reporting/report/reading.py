@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from lntl.errors import UserError
-from lntl.reporting.report.formats import Epoch, Evaluation, Probe, Recoloring, Result
 from lntl.runs.folder import RunFolder
+from lntl.runs.formats import Epoch, Evaluation, Probe, Recoloring, Result
 from lntl.yaml_file import parse
 
 Arrays = dict[str, NDArray[Any]]

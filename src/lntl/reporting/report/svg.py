@@ -13,7 +13,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
-from lntl.reporting.figures import PALETTE
+from lntl.figures import PALETTE
 
 _INK = "#010203"  # a colour that no figure uses: it stands for the page's own
 # How a figure is drawn so that _themed finds its colours again; `none` keeps text as text and pictures as they are.

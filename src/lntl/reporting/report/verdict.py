@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from lntl.reporting.leakage import at_chance, share
-from lntl.reporting.report.formats import Estimate
+from lntl.runs.formats import Estimate
 
 APART = 0.10  # of what can be read above chance: how much less than plain training's counts as told apart from it
 FLIPS = 0.10  # a share of flipped predictions, or a loss of accuracy, above which plain training is said to use a bias

@@ -1,0 +1,1 @@
+"""An audit of data before training."""

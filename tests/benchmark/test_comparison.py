@@ -1,0 +1,371 @@
+"""The comparison of methods: its numbers against loops, its files, its figure."""
+
+import csv
+import io
+import json
+import math
+import re
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from rich.console import Console
+from tiny_runs import ROOT, lntl, write_config
+
+from lntl import paper
+from lntl.benchmark import comparison_tables as tables
+from lntl.benchmark import plan as plans
+from lntl.benchmark.comparison import Comparison, Planned, compare
+from lntl.benchmark.comparison_figure import comparison_figure
+from lntl.errors import UserError
+from lntl.types import LOWER_IS_BETTER
+
+VAR = "data.color_var"
+
+
+def line(
+    name: str, seed: int, accuracy: float | None, value: Any = 0.02, key: str = VAR, **more: Any
+) -> dict[str, Any]:
+    overrides = {} if value is None else {key: value}
+    head = {"name": name, "config_hash": f"{name}{value}", "overrides": overrides, "seed": seed}
+    return head | {"metrics": {"accuracy": accuracy, "bias_accuracy": 0.9}} | more
+
+
+def failure(name: str, seed: int, value: float = 0.02) -> dict[str, Any]:
+    return {k: v for k, v in line(name, seed, 0, value).items() if k != "metrics"} | {"error": "no luck; try again"}
+
+
+LINES = [
+    line("er_m", 10, 0.40),
+    line("er_m", 11, 0.44),
+    line("er_m", 12, 0.39),
+    line("er_m", 10, 0.85, 0.05),
+    line("er_m", 11, 0.83, 0.05),
+    line("er_m", 12, 0.81, 0.05),
+    line("best", 10, 0.95),
+    line("best", 11, 0.97),
+    failure("best", 12),
+    failure("best", 10, 0.05),
+]
+TABLE = compare(LINES)
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    """Return the cells of a Markdown table by the first of each row."""
+    cells = [[c.strip() for c in x.strip("| ").split(" | ")] for x in text.splitlines() if x.startswith("|")]
+    return {first: rest for first, *rest in cells}
+
+
+def by_hand(values: list[float]) -> tuple[float, float]:
+    mean = sum(values) / len(values)
+    return mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
+
+
+def test_means_and_sample_deviations_are_those_of_a_loop() -> None:
+    er_m, best = TABLE.ours
+    for row, column, values in (
+        (er_m, 0.02, [0.40, 0.44, 0.39]),
+        (er_m, 0.05, [0.85, 0.83, 0.81]),
+        (best, 0.02, [0.95, 0.97]),
+    ):
+        mean, std = by_hand(values)
+        assert row.cells[column].mean == pytest.approx(mean)
+        assert row.cells[column].std == pytest.approx(std)
+    assert best.cells[0.02].failed == (12,)
+    assert best.cells[0.05].values == ()
+
+
+def test_one_seed_has_no_deviation() -> None:
+    (row,) = compare([line("a", 1, 0.5)]).ours
+    assert row.cells[0.02].std is None
+    assert tables.cell_text(row.cells[0.02], usual_n=1) == ".5000"
+
+
+def test_markdown() -> None:
+    text = tables.markdown(TABLE)
+    table = rows(text)
+    mean, std = by_hand([0.40, 0.44, 0.39])
+    assert list(table)[:4] == ["accuracy by colour variance σ²", "---", r"er\_m", "best"]
+    assert table[r"er\_m"] == [f"{mean:.4f} ± {std:.4f}".replace("0.", "."), ".8300 ± .0200"]
+    assert table["best"] == ["**.9600 ± .0141 (n=2)**", "failed"]
+    assert "n = 3 where no other is given" in text
+    assert "Failed: best, data.color\\_var=0.02, seed 12: no luck." in text
+    assert table["accuracy by colour variance σ²"] == ["0.02", "0.05"]
+
+
+def test_every_published_row_stands_beside_ours() -> None:
+    table, text = rows(tables.markdown(TABLE)), tables.markdown(TABLE)
+    for published in paper.PUBLISHED:
+        shown = [cell.strip("*") for cell in table[published.name]]
+        assert shown == [f"{published.accuracy[c]:.4f}".removeprefix("0") for c in (0.02, 0.05)]
+        assert published.source in text
+        assert published.confirmed != published.name.endswith("as recalled, unconfirmed")
+    assert table["CSAD, as recalled, unconfirmed"][1] == "**.9850**"  # it beats ours there, and so it is the bold one
+
+
+# From PAPER.md: baseline, BlindEye, gray, LNTL of the authors' README; a student report; recalled figures.
+@pytest.mark.parametrize(
+    ("name", "figures"),
+    [
+        ("paper: baseline", ".4055 .4813 .5996 .6626 .7333 .7973 .8450"),
+        ("paper: BlindEye", ".6741 .7123 .7883 .8203 .8638 .8927 .9159"),
+        ("paper: gray", ".8374 .8751 .8996 .9166 .9325 .9472 .9596"),
+        ("paper: LNTL", ".8185 .8854 .9137 .9306 .9406 .9555 .9618"),
+        ("LNTL, ramped reversal", ".8393 .8956 .9197 .9324 .9388 .9469 .9512"),
+        ("CSAD, as recalled, unconfirmed", ".943 .961 .970 .980 .981 .982 .985"),
+        ("MI back-propagation, as recalled, unconfirmed", ".864 .925 .959 .973 .975 .980 .982"),
+    ],
+)
+def test_the_published_figures(name: str, figures: str) -> None:
+    (row,) = (row for row in paper.PUBLISHED if row.name == name)
+    columns = [0.02, 0.025, 0.03, 0.035, 0.04, 0.045, 0.05]
+    assert row.accuracy == dict(zip(columns, map(float, figures.split()), strict=True))
+
+
+def test_csv_holds_all_digits() -> None:
+    lines = list(csv.DictReader(io.StringIO(tables.to_csv(TABLE))))
+    ours = [x for x in lines if x["source"] == "ours"]
+    assert [(x["method"], x[VAR], x["n"], x["failed_seeds"]) for x in ours] == [
+        ("er_m", "0.02", "3", ""),
+        ("er_m", "0.05", "3", ""),
+        ("best", "0.02", "2", "12"),
+        ("best", "0.05", "0", "10"),
+    ]
+    mean, std = by_hand([0.40, 0.44, 0.39])
+    assert (float(ours[0]["mean"]), float(ours[0]["std"])) == (pytest.approx(mean), pytest.approx(std))
+    assert (ours[3]["mean"], ours[3]["std"]) == ("", "")
+    assert len(lines) == 4 + 2 * len(paper.PUBLISHED)
+
+
+def test_latex() -> None:
+    text = tables.latex(TABLE)
+    assert r" & \multicolumn{2}{c}{accuracy by colour variance $\sigma^2$} \\" in text
+    assert r"er\_m & .4100 $\pm$ .0265 & .8300 $\pm$ .0200 \\" in text
+    assert r"best & \textbf{.9600 $\pm$ .0141 (n=2)} & failed \\" in text
+    assert text.count(r"\midrule") == 2
+    body = [x for x in text.splitlines() if x.endswith(r"\\") and "multicolumn" not in x]
+    assert {x.count(" & ") for x in body} == {2}
+    assert not re.search(r"(?<!\\)_", "\n".join(body))
+
+
+def test_terminal() -> None:
+    console = Console(file=io.StringIO(), width=120)
+    console.print(tables.terminal(TABLE))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert re.search(r"er_m +\.4100 ± \.0265 +\.8300 ± \.0200", text)
+    assert "Failed: best" in text
+
+
+def test_a_plan_gives_order_labels_and_what_counts() -> None:
+    asked = [("best", "Best (ours)", 10), ("best", "Best (ours)", 11), ("er_m", "ERM", 10), ("new", "new", 10)]
+    planned = [Planned(label, (name, f"{name}0.02", seed), {VAR: 0.02}) for name, label, seed in asked]
+    table = compare(LINES, planned)
+    assert [row.name for row in table.ours] == ["Best (ours)", "ERM", "new"]
+    assert table.columns == [0.02]
+    assert table.ours[1].cells[0.02].values == (0.40,)
+    assert rows(tables.markdown(table))["new"] == []  # not run yet
+    assert any(note.startswith("1 of 4 runs are not made yet") for note in table.notes)
+    assert any("7 lines are of other configurations or seeds: outdated, not counted" in note for note in table.notes)
+
+
+def test_scores_on_val_stand_beside_nothing_published() -> None:
+    table = compare([line("a", 10, 0.5, value, split="val") for value in (0.02, 0.05)])
+    assert comparison_figure(table).axes[0].get_ylabel() == "accuracy on the validation set"
+    assert table.published == []
+    assert table.notes[0].startswith("Validation set, last checkpoint")
+
+
+def test_scores_on_val_and_on_test_are_not_mixed() -> None:
+    with pytest.raises(UserError, match="some of these runs were scored on test, some on val"):
+        compare([line("a", 10, 0.5, split="val"), line("a", 11, 0.5, split="test")])
+
+
+def test_without_a_plan_the_last_configuration_of_a_cell_counts() -> None:
+    lines = [line("a", 1, 0.1, config_hash="old"), line("a", 1, 0.5), line("a", 2, 0.7)]
+    table = compare(lines)
+    assert table.ours[0].cells[0.02].values == (0.5, 0.7)
+    assert any(note.startswith("1 lines are of other") for note in table.notes)
+
+
+def test_any_key_and_a_row_for_each_other_value() -> None:
+    lines = [
+        line("a", 1, 0.5) | {"overrides": {"training.ema": ema, "mu": mu}, "config_hash": f"{ema}{mu}"}
+        for ema in (0.9, None)
+        for mu in (10, 2)
+    ]
+    table = compare(lines, by="mu")
+    assert table.columns == [2, 10]
+    assert [row.name for row in table.ours] == ["a, ema=0.9", "a, ema=None"]
+    assert table.published == []
+    with pytest.raises(UserError, match=r"training\.ema, mu: choose the columns with --by"):
+        compare(lines)
+    with pytest.raises(UserError, match="--by nu: no run sets it; did you mean 'mu'"):
+        compare(lines, by="nu")
+
+
+def test_another_metric_has_no_published_rows_and_h_s_accuracy_no_best() -> None:
+    table = compare(LINES, metric="bias_accuracy")
+    assert table.published == []
+    assert "**" not in tables.markdown(table)
+    with pytest.raises(UserError, match="--metric acuracy: er_m has no such; did you mean 'accuracy'"):
+        compare(LINES, metric="acuracy")
+
+
+@pytest.mark.parametrize("metric", LOWER_IS_BETTER)
+def test_of_errors_and_gaps_the_lowest_is_the_best(metric: str) -> None:
+    lines = [line(name, 1, None, None) | {"metrics": {metric: gap}} for name, gap in (("wide", 0.4), ("narrow", 0.1))]
+    table = compare(lines, metric=metric)
+    assert rows(tables.markdown(table))["narrow"] == ["**.1000**"]
+    assert tables.markdown(table).count("**") == 2
+    assert [text.get_text() for text in comparison_figure(table).axes[0].get_yticklabels()] == ["wide", "narrow"]
+
+
+def test_an_undefined_value_is_no_value() -> None:
+    (row,) = compare([line("a", 1, None), line("a", 2, 0.5)]).ours
+    assert row.cells[0.02].values == (0.5,)
+
+
+def test_nothing_to_compare() -> None:
+    with pytest.raises(UserError, match="no runs to compare yet"):
+        compare([])
+
+
+CASES: dict[str, Comparison] = {
+    "paper": TABLE,
+    "no grid": compare([line("a", 1, 0.5, None), line("a", 2, 0.6, None), line("b", 1, 0.7, None)]),
+    "words": compare([line("a", 1, 0.5, value, "model.name") for value in ("convnet", "lenet")]),
+    "lists": compare([line("a", 1, 0.5, value, "x") for value in ([1, 2], [3])]),
+    "many": compare(
+        [line(f"method_{i}", s, 0.9 + s / 100, v) for i in range(16) for s in (1, 2) for v in (0.02, 0.05)]
+    ),
+    "money": compare([line("$1k_to_$2k", 1, 0.5, value) for value in (0.02, 0.05)]),
+    "money, no grid": compare([line("$1k_to_$2k", 1, 0.5, None)]),
+    "all failed": compare([failure("a", 1), failure("a", 1, 0.05)]),
+}
+
+
+@pytest.mark.parametrize("table", CASES.values(), ids=CASES)
+def test_a_figure_of_any_table(table: Comparison) -> None:
+    figure = comparison_figure(table)
+    assert isinstance(figure, Figure)
+    FigureCanvasAgg(figure).draw()
+    for text in (tables.markdown(table), tables.latex(table), tables.to_csv(table)):
+        assert text.endswith("\n")
+
+
+def test_the_figure_shows_means_bands_and_the_confirmed_figures() -> None:
+    (axes,) = comparison_figure(TABLE).axes
+    er_m, best, *published = axes.lines
+    assert list(er_m.get_ydata()) == [pytest.approx(0.41), pytest.approx(0.83)]
+    assert list(best.get_xdata()) == [0.02]
+    assert {str(mark.get_label()) for mark in published} == {p.name for p in paper.PUBLISHED if p.confirmed}
+    assert len(axes.collections) == 2
+    corners = axes.collections[0].get_paths()[0].vertices
+    mean, std = by_hand([0.40, 0.44, 0.39])
+    assert min(corners[:, 1]) == pytest.approx(mean - std)
+    assert [text.get_text() for text in axes.texts] == ["er_m", "best"]
+
+
+def test_names_at_the_lines_never_touch() -> None:
+    figure = comparison_figure(CASES["many"])
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    # of the names alone: an annotation's own box holds its line as well
+    boxes = sorted((Text.get_window_extent(text, renderer) for text in figure.axes[0].texts), key=lambda box: box.y0)
+    assert len(boxes) == 16
+    assert all(low.y1 - 0.3 * low.height < high.y0 for low, high in pairwise(boxes))  # a box is higher than its letters
+    assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1 for box in boxes)
+
+
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with LINES as results.jsonl, as the working directory."""
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(x) + "\n" for x in LINES))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+NAMES = ["figure.png", "figure.svg", "table.csv", "table.md", "table.tex"]
+
+
+def test_compare_writes_five_files_beside_the_results(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert lntl("compare", "results.jsonl") == 0
+    assert sorted(p.name for p in written.iterdir() if p.name != "results.jsonl") == NAMES
+    assert Path("table.md").read_text() == tables.markdown(TABLE)
+    assert Path("table.csv").read_text() == tables.to_csv(TABLE)
+    assert Path("table.tex").read_text() == tables.latex(TABLE)
+    assert ".4100 ± .0265" in capsys.readouterr().out
+
+
+def test_the_same_results_give_the_same_files(written: Path) -> None:
+    for folder in ("one", "two"):
+        assert lntl("compare", "results.jsonl", "--out", folder) == 0
+    assert [(Path("one") / name).read_bytes() for name in NAMES] == [(Path("two") / n).read_bytes() for n in NAMES]
+
+
+def test_the_plan_beside_the_results_says_what_counts(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_config(written)
+    row = "{name: er_m, label: ERM, config: tiny.yaml, grid: {data.color_var: [0.02]}}"
+    Path("plan.yaml").write_text(f"name: try\nseeds: [10, 11]\nruns: [{row}]\n")
+    jobs = plans.jobs(plans.read(Path("plan.yaml")), Path("plan.yaml"))
+    lines = [line("er_m", job.seed, 0.5 + job.seed / 100, config_hash=job.hash) for job in jobs]
+    Path("results.jsonl").write_text("".join(json.dumps(x) + "\n" for x in (*LINES, *lines)))
+    assert lntl("compare", "results.jsonl") == 0
+    assert rows(Path("table.md").read_text())["ERM"] == [".6050 ± .0071"]
+    assert "10 lines are of other" in " ".join(capsys.readouterr().out.split())
+
+
+def test_results_of_another_plan_have_tables_of_their_own(written: Path) -> None:
+    assert lntl("compare", "results.jsonl") == 0
+    table, tuned = Path("table.md").read_text(), written / "tuned.jsonl"
+    write_config(written)
+    row = "{name: er_m, label: ERM, config: tiny.yaml, grid: {data.color_var: [0.02]}}"
+    Path("plan.yaml").write_text(f"name: try\nseeds: [1]\nruns: [{row.replace('ERM', 'other')}]\n")
+    Path("tune.yaml").write_text(f"name: try\nresults: tuned.jsonl\nseeds: [10]\nruns: [{row}]\n")
+    (job,) = plans.jobs(plans.read(Path("tune.yaml")), Path("tune.yaml"))
+    tuned.write_text(json.dumps(line("er_m", job.seed, 0.5, config_hash=job.hash)) + "\n")
+    assert lntl("compare", "tuned.jsonl") == 0
+    assert rows(Path("tuned_table.md").read_text())["ERM"] == [".5000"]
+    assert Path("tuned_figure.png").stat().st_size > 0
+    assert Path("table.md").read_text() == table
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["missing.jsonl"], "missing.jsonl: there are no such results"),
+        (["results.jsonl", "--plan", "missing.yaml"], "missing.yaml: cannot read the plan"),
+        (["results.jsonl", "--out", "results.jsonl"], "results.jsonl: cannot make the folder"),
+        (["results.jsonl", "--metric", "x"], "--metric x"),
+    ],
+)
+def test_faults_are_sentences(
+    written: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
+) -> None:
+    assert lntl("compare", *arguments) == 2
+    assert capsys.readouterr().err.startswith(f"Error: {told}")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ({VAR: 0.02}, "game"),
+        ({VAR: 0.02, "training.optimizer_fg.lr": 0.004}, "game, lr=0.004"),
+        ({VAR: 0.02, "a.fg.lr": 1, "b.fg.lr": 2, "mu": 3}, "game, a.fg.lr=1, b.fg.lr=2, mu=3"),
+    ],
+)
+def test_a_row_is_named_by_the_last_part_of_what_sets_it_apart(overrides: dict[str, Any], name: str) -> None:
+    table = compare([line("game", 10, 0.5) | {"overrides": overrides}], by=VAR)
+    assert [row.name for row in table.ours] == [name]
+
+
+@pytest.mark.parametrize("results", sorted((ROOT / "benchmarks").glob("*/*.jsonl")), ids=lambda path: path.stem)
+def test_the_tables_of_the_repository_are_those_of_its_results(results: Path, tmp_path: Path) -> None:
+    assert lntl("compare", str(results), "--out", str(tmp_path)) == 0
+    (made,) = tmp_path.glob("*table.md")
+    assert (results.parent / made.name).read_text(encoding="utf-8") == made.read_text(encoding="utf-8")

@@ -1,0 +1,215 @@
+"""The plan of a benchmark: what it asks for, what is refused, and what makes a run another run."""
+
+import re
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tiny_runs import ROOT, write_config
+
+from lntl.benchmark import plan as plans
+from lntl.benchmark import results
+from lntl.benchmark.plan import Job
+from lntl.benchmark.runner import Benchmark
+from lntl.errors import UserError
+
+ROWS: list[dict[str, Any]] = [
+    {"name": "erm", "config": "tiny.yaml", "grid": {"data.color_var": [0.02, 0.05], "training.ema": [0.9, None]}},
+    {"name": "lntl", "config": "tiny.yaml", "overrides": ["training.phases.2.mu=0.5"], "seeds": [12, 10]},
+]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Any:
+    """A function that writes plan.yaml beside tiny.yaml, with keys set anew, and returns its path."""
+    write_config(tmp_path)
+
+    def write(**keys: Any) -> Path:
+        path = tmp_path / "plan.yaml"
+        path.write_text(yaml.safe_dump({"name": "try", "seeds": [10, 11], "runs": ROWS} | keys), encoding="utf-8")
+        return path
+
+    return write
+
+
+def jobs(path: Path) -> list[Job]:
+    return plans.jobs(plans.read(path), path)
+
+
+def test_all_cells_of_the_first_seed_come_first(write: Any) -> None:
+    cells = [{"data.color_var": v, "training.ema": e} for v, e in product([0.02, 0.05], [0.9, None])]
+    first = [("erm", cell, 10) for cell in cells] + [("lntl", {}, 12)]
+    second = [("erm", cell, 11) for cell in cells] + [("lntl", {}, 10)]
+    assert [(job.name, job.cell, job.seed) for job in jobs(write())] == first + second
+
+
+def test_a_job_s_configuration_is_what_the_plan_says(write: Any) -> None:
+    path = write(overrides=["training.batch_size=16", "training.phases.2.mu=0.3"])
+    by_key = {(job.name, job.cell.get("data.color_var"), job.seed): job.config for job in jobs(path)}
+    lntl, erm = by_key["lntl", None, 12], by_key["erm", 0.05, 11]
+    assert (lntl.training.batch_size, lntl.training.phases[2].mu) == (16, 0.5)  # the row's own come later
+    assert (lntl.project.seed, lntl.data.seed) == (12, 12)
+    assert (erm.training.phases[2].mu, erm.data.color_var, erm.project.seed) == (0.3, 0.05, 11)
+
+
+def test_no_erm_twin_no_tensorboard_checkpoints_at_the_end(write: Any) -> None:
+    path = write(overrides=["evaluation.erm_epochs=3", "logging.use_tensorboard=true"])
+    for job in jobs(path):
+        assert job.config.evaluation.erm_epochs == 0
+        assert not job.config.logging.use_tensorboard
+        assert job.config.logging.checkpoint_interval_epochs >= 1000
+
+
+def test_a_ready_configuration_by_its_name(write: Any) -> None:
+    (job,) = jobs(write(seeds=[1], runs=[{"name": "a", "config": "colored_mnist_default"}]))
+    assert job.config.training.phases[-1].method == "lntl"
+
+
+def test_seed_keys_say_where_a_seed_goes(write: Any) -> None:
+    assert {job.config.data.seed for job in jobs(write(seed_keys=["project.seed"]))} == {0}
+
+
+def hash_with(write: Any, *overrides: str, **keys: Any) -> str:
+    (job,) = jobs(write(seeds=[1], runs=[{"name": "a", "config": "tiny.yaml"}], overrides=list(overrides), **keys))
+    return job.hash
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "data.color_var=0.031",
+        "data.max_images=101",
+        "training.batch_size=31",
+        "training.phases.2.lam=0.5",
+        "training.phases.0.epochs=2",
+        "training.optimizer_fg.lr=0.01",
+        "training.ema=null",
+        "model.name=lenet",
+    ],
+)
+def test_a_setting_that_counts_changes_the_hash(write: Any, override: str) -> None:
+    assert hash_with(write, override) != hash_with(write)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "project.name=other",
+        "project.description=other",
+        "logging.output_dir=other",
+        "logging.log_interval_batches=7",
+        "training.device=auto",
+        "evaluation.batch_size=7",
+        "training.clip_grad_norm=null",  # off, as by default
+    ],
+)
+def test_a_setting_that_does_not_count_keeps_the_hash(write: Any, override: str) -> None:
+    assert hash_with(write, override) == hash_with(write)
+
+
+@pytest.mark.parametrize(
+    ("grid", "told"),
+    [
+        (
+            {"data.color_var": [0.02, 0.03, 0.020]},
+            "erm data.color_var=0.02 seed=10 and erm data.color_var=0.02 seed=10",
+        ),
+        ({"evaluation.batch_size": [7, 8]}, "erm evaluation.batch_size=7 .* and erm evaluation.batch_size=8"),
+        ({"training.device": ["cpu", "auto"]}, "erm training.device=cpu .* and erm training.device=auto"),
+    ],
+)
+def test_two_cells_that_are_one_run_are_refused(write: Any, grid: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=rf"plan\.yaml: {told} .*are one run: .*; leave one"):
+        jobs(write(runs=[ROWS[0] | {"grid": grid}]))
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("benchmarks/*/*.yaml")), ids=lambda path: path.stem)
+def test_every_line_of_our_own_benchmarks_counts_as_done(path: Path) -> None:
+    plan = plans.read(path)
+    planned, bench = jobs(path), Benchmark(path.parent / plan.results, (), 1, split=plan.split)
+    lines = {results.key(line) for line in results.read(bench.results)}
+    assert {job.key for job in bench.missing(planned)} == {job.key for job in planned} - lines
+
+
+def test_seeds_share_a_hash_and_cells_do_not(write: Any) -> None:
+    found = jobs(write())
+    assert len({job.hash for job in found}) == 5  # four cells of erm and one of lntl
+    assert len({job.key for job in found}) == len({job.id for job in found}) == len(found) == 10
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"sedes": [1]}, "sedes: unknown key; did you mean 'seeds'?"),
+        ({"seeds": []}, "seeds"),
+        ({"seeds": [1, 1]}, "one seed is given twice"),
+        ({"seeds": [-1]}, "seeds.0: -1 should be greater than or equal to 0"),
+        ({"seeds": ["1"]}, "seeds.0"),
+        ({"runs": []}, "runs"),
+        ({"runs": [{"name": "a"}]}, "runs.0.config: missing"),
+        (
+            {"runs": [{"name": "a", "confg": "tiny.yaml", "config": "x"}]},
+            "runs.0.confg: unknown key; did you mean 'con",
+        ),
+        ({"runs": [{"name": "a b", "config": "tiny.yaml"}]}, "runs.0.name"),
+        ({"runs": [ROWS[0], ROWS[0]]}, "the name 'erm' twice"),
+        ({"runs": [ROWS[0] | {"grid": {"data.seed": [1]}}]}, "data.seed is set by the seeds"),
+        ({"runs": [ROWS[0] | {"grid": {"data.color_var": []}}]}, "runs.0.grid.data.color_var"),
+        (
+            {"runs": [ROWS[0] | {"grid": {"data.colour_var": [0.1]}}]},
+            "colour_var: unknown key; did you mean 'color_",
+        ),
+        ({"runs": [ROWS[0] | {"config": "missing.yaml"}]}, "erm: .*missing.yaml: cannot read the configuration"),
+        ({"runs": [ROWS[0] | {"config": "colored_mnist_defualt"}]}, "erm: .*did you mean 'colored_mnist_default'"),
+        ({"overrides": ["training.batch_size"]}, "write it as key=value"),
+    ],
+)
+def test_a_faulty_plan_is_refused_in_words(write: Any, keys: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=told) as caught:
+        jobs(write(**keys))
+    assert "plan.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "told"), [("[1]", "plan.yaml: 1 fault"), ("a: [", "not valid YAML")])
+def test_what_is_no_plan_at_all(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "plan.yaml").write_text(text)
+    with pytest.raises(UserError, match=told):
+        plans.read(tmp_path / "plan.yaml")
+
+
+def test_a_plan_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no\.yaml: cannot read the plan: No such file"):
+        plans.read(tmp_path / "no.yaml")
+
+
+@pytest.mark.parametrize(
+    ("texts", "left"),
+    [
+        ([], 10),
+        (["erm"], 8),
+        (["er*"], 8),
+        (["erm", "lntl"], 10),
+        (["seed=10"], 5),
+        (["erm", "seed=10"], 4),
+        (["seed=10", "seed=12"], 6),
+        (["data.color_var=0.020"], 4),
+        (["training.ema=null", "data.color_var=0.05"], 2),
+    ],
+)
+def test_only_some_of_the_runs(write: Any, texts: list[str], left: int) -> None:
+    assert len(plans.only(jobs(write()), texts)) == left
+
+
+@pytest.mark.parametrize("text", ["ern", "seed=13", "data.color_var=0.3", "lam=1"])
+def test_only_what_the_plan_has(write: Any, text: str) -> None:
+    with pytest.raises(UserError, match=f"--only {text}: the plan has no such run"):
+        plans.only(jobs(write()), [text])
+
+
+def test_the_plan_in_the_docs_is_valid(tmp_path: Path) -> None:
+    (text,) = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs/BENCHMARK.md").read_text(encoding="utf-8"), re.M | re.S)
+    path = tmp_path / "plan.yaml"
+    path.write_text(text, encoding="utf-8")
+    assert len(jobs(path)) == 5 * 3 + 3 * 3

@@ -1,0 +1,315 @@
+"""Every figure: the axes and labels it should have, the numbers it was given, nothing empty, no pyplot state."""
+
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+
+from lntl import figures
+
+CLASSES = ["0", "1", "2"]
+COLORS = ["crimson", "teal"]
+
+
+def record(total_epoch: int, phase: int, method: str, **metrics: float) -> dict[str, Any]:
+    return {"total_epoch": total_epoch, "phase": phase, "method": method} | {
+        name.replace("__", "/"): value for name, value in metrics.items()
+    }
+
+
+RECORDS = [
+    record(1, 1, "erm", train__task=2.0, val__accuracy=0.2, val__bias_accuracy=0.1),
+    record(2, 2, "bias_head", train__bias=4.0, val__accuracy=0.2, val__bias_accuracy=0.6),
+    record(3, 3, "lntl", train__task=1.0, train__bias=3.0, val__accuracy=0.5, val__bias_accuracy=0.5),
+    record(4, 3, "lntl", train__task=0.5, train__bias=3.5, val__accuracy=0.8, val__bias_accuracy=0.4),
+]
+NAMES = ["train/task", "train/bias", "val/accuracy", "val/bias_accuracy"]
+LONG = [RECORDS[0], RECORDS[1]] + [RECORDS[2] | {"total_epoch": epoch} for epoch in range(3, 101)]
+RNG = np.random.default_rng(0)
+PIXELS = RNG.integers(0, 256, (7, 3, 28, 28), dtype=np.uint8)
+TITLES = [f"says {i}" for i in range(7)]
+BIAS = np.where(RNG.random((3, 14, 14)) < 0.5, RNG.integers(0, 8, (3, 14, 14)), -100)
+COUNTS = {"ERM": np.array([[8, 2, 0], [5, 5, 0], [0, 0, 0]]), "LNTL": 9 * np.eye(3) + 1}
+GROUPS = {"ERM": np.array([[1.0, 0.0], [math.nan, 0.25], [0.5, 0.5]]), "LNTL": np.full((3, 2), 0.9)}
+PETS = ["cat", "dog", "eel"]
+TEXTURES = ["stripes", "dots", "checks", "waves", "blank paper", "brushed steel"]
+JOINT = [f"texture {texture}, {stroke}" for texture in TEXTURES for stroke in ("thick", "thin")]
+JOINT_GROUPS = np.where(np.eye(3, 12) > 0, math.nan, np.linspace(0, 1, 36).reshape(3, 12))
+STRIP = RNG.integers(0, 256, (2, 2, 3, 28, 28), dtype=np.uint8)
+SAID = np.array([[0, 1], [2, 2]])
+PROBES = {
+    "unlearned": [
+        {"layer": "f", "probe": "linear", "mean": 0.5, "std": 0.01},
+        {"layer": "f", "probe": "mlp", "mean": 0.6, "std": 0.02},
+    ],
+    "ERM": [{"layer": "f", "probe": "linear", "mean": 0.9, "std": 0.01}],
+    "pixels": [{"layer": "pixels", "probe": "linear", "mean": 1.0, "std": 0.0}],
+}
+PLACES = {"a": 0.7, "b": 0.8, "c": 0.75}, {"a": 0.2, "b": 0.6, "c": 0.9}
+
+FIGURES: dict[str, Callable[[], Figure]] = {
+    "sample_grid": lambda: figures.sample_grid(PIXELS, columns=3),
+    "sample_grid_titles": lambda: figures.sample_grid(PIXELS, 7, titles=TITLES),
+    "sample_grid_rows": lambda: figures.sample_grid(PIXELS, 3, row_names=CLASSES),
+    "color_clouds": lambda: figures.color_clouds(RNG.integers(0, 256, (90, 3)), np.arange(90) % 3, CLASSES, "train"),
+    "learning_curves": lambda: figures.learning_curves(RECORDS, NAMES),
+    "learning_curves_losses": lambda: figures.learning_curves(RECORDS, NAMES[:2]),
+    "learning_curves_long": lambda: figures.learning_curves(LONG, NAMES),
+    "confusion_matrices": lambda: figures.confusion_matrices(COUNTS, CLASSES),
+    "group_accuracies": lambda: figures.group_accuracies(GROUPS, CLASSES, COLORS),
+    "bias_predictiveness": lambda: figures.bias_predictiveness([0.02, 0.03], {"a": [0.8, 0.7], "b": [0.1, 0.1]}, 0.1),
+    "group_counts": lambda: figures.group_accuracies(GROUPS, CLASSES, COLORS, counts=[[900, 1], [0, 4], [8, 1200]]),
+    "recoloring_strip": lambda: figures.recoloring_strip(STRIP, SAID, [0, 2], COLORS, CLASSES),
+    "recoloring_strip_long": lambda: figures.recoloring_strip(STRIP, SAID, [0, 2], ["background land", "sea"], CLASSES),
+    "probe_bars": lambda: figures.probe_bars(PROBES, {"majority": 0.1, "permutation": 0.12}),
+    "embedding": lambda: figures.embedding(RNG.random((60, 2)), np.arange(60) % 3, np.arange(60) % 2, CLASSES, COLORS),
+    "embedding_names": lambda: figures.embedding(
+        RNG.random((60, 2)), np.arange(60) % 3, np.arange(60) % 2, CLASSES, ["land", "water"]
+    ),
+    "embedding_joint": lambda: figures.embedding(
+        RNG.random((60, 2)), np.arange(60) % 3, np.arange(60) % 12, PETS, JOINT, "texture and stroke"
+    ),
+    "group_accuracies_joint": lambda: figures.group_accuracies(
+        {"plain training (ERM)": JOINT_GROUPS, "this run": JOINT_GROUPS / 2},
+        PETS,
+        JOINT,
+        "texture and stroke",
+        counts=np.full((3, 12), 1200),
+    ),
+    "pareto": lambda: figures.pareto(*PLACES, chance=0.1),
+    "bias_map": lambda: figures.bias_map(PIXELS[0], BIAS, bins=8),
+}
+
+
+def texts(axes: Axes) -> list[str]:
+    return [text.get_text() for text in axes.texts]
+
+
+def boxes(figure: Figure) -> list[tuple[Text, Bbox]]:
+    """Draw the figure and return its visible texts with their boxes in pixels, without the ticks out of view."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    hidden = set()
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            hidden |= {t.label1 for t in axis.get_major_ticks() if not low - 1e-9 <= t.get_loc() <= high + 1e-9}
+    found = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text() and text not in hidden]
+    return [(text, text.get_window_extent(canvas.get_renderer())) for text in found]
+
+
+@pytest.mark.parametrize("make", FIGURES.values(), ids=FIGURES)
+def test_draws_and_no_axes_are_empty(make: Callable[[], Figure]) -> None:
+    figure = make()
+    assert isinstance(figure, Figure)
+    figure.savefig(file := BytesIO())
+    assert len(file.getvalue()) > 1000
+    assert figure.axes
+    assert all(axes.has_data() for axes in figure.axes)
+
+
+@pytest.mark.parametrize("make", FIGURES.values(), ids=FIGURES)
+def test_every_text_can_be_read(make: Callable[[], Figure]) -> None:
+    figure = make()
+    found = boxes(figure)
+    width, height = figure.bbox.size
+    for i, (text, box) in enumerate(found):
+        assert text.get_fontsize() >= 8, text
+        assert box.x0 > -1, text
+        assert box.y0 > -1, text
+        assert box.x1 < width + 1, text
+        assert box.y1 < height + 1, text
+        assert not [other for other, where in found[:i] if box.overlaps(where)], text
+
+
+@pytest.mark.parametrize("make", FIGURES.values(), ids=FIGURES)
+def test_no_text_is_taken_for_a_formula(make: Callable[[], Figure]) -> None:
+    figure = make()
+    figure.axes[0].set_title("$1k_to_$2k")  # no formula that matplotlib could read
+    figure.savefig(BytesIO())
+
+
+def test_importing_it_starts_no_pyplot() -> None:
+    code = "import sys, lntl.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_sample_grid_shows_every_image_in_its_place() -> None:
+    figure = figures.sample_grid(PIXELS, columns=3, row_names=CLASSES)
+    (axes,) = figure.axes
+    canvas = axes.images[0].get_array()
+    step = 28 + figures.GAP
+    for i, image in enumerate(PIXELS):
+        top, left = i // 3 * step + figures.GAP, i % 3 * step
+        np.testing.assert_array_equal(canvas[top : top + 28, left : left + 28, :3], image.transpose(1, 2, 0))
+    assert [label.get_text() for label in axes.get_yticklabels()] == CLASSES
+
+
+def test_sample_grid_titles() -> None:
+    assert texts(figures.sample_grid(PIXELS, 4, titles=TITLES).axes[0]) == TITLES
+    with pytest.raises(ValueError, match="zip"):
+        figures.sample_grid(PIXELS, 4, titles=TITLES[:-1])
+
+
+def test_color_clouds_show_each_channel_in_the_points_own_colour() -> None:
+    color = np.array([[250, 0, 10], [0, 100, 200]])
+    figure = figures.color_clouds(color, [0, 2], CLASSES, "train")
+    assert figure.get_suptitle() == "train"
+    assert [axes.get_title() for axes in figure.axes] == ["red", "green", "blue"]
+    for channel, axes in enumerate(figure.axes):
+        points = axes.collections[0]
+        offsets = np.asarray(points.get_offsets())
+        np.testing.assert_array_equal(offsets[:, 1], color[:, channel])
+        np.testing.assert_array_equal(offsets[:, 0].round(), [0, 2])
+        np.testing.assert_allclose(points.get_facecolor()[:, :3], color / 255)
+        assert axes.get_xlabel() == "class"
+        assert [label.get_text() for label in axes.get_xticklabels()] == CLASSES
+
+
+def test_learning_curves_part_losses_from_accuracies_and_mark_the_phases() -> None:
+    losses, accuracies = figures.learning_curves(RECORDS, NAMES).axes
+    assert losses.get_ylabel() == "loss (nats)"
+    assert accuracies.get_ylabel() == "on validation images"
+    assert accuracies.get_xlabel() == "epoch"
+    assert [line.get_label() for line in losses.lines] == NAMES[:2]
+    assert [line.get_label() for line in accuracies.lines] == NAMES[2:]
+    np.testing.assert_array_equal(losses.lines[0].get_xydata(), [[1, 2.0], [2, math.nan], [3, 1.0], [4, 0.5]])
+    assert texts(losses) == ["erm", "bias_head", "lntl"]
+    assert [(band.get_x(), band.get_x() + band.get_width()) for band in losses.patches] == [
+        (0.5, 1.5),
+        (1.5, 2.5),
+        (2.5, 4.5),
+    ]
+
+
+def test_learning_curves_of_losses_alone_have_one_axes() -> None:
+    (axes,) = figures.learning_curves(RECORDS, NAMES[:2]).axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "loss (nats)")
+
+
+def test_confusion_matrices_are_per_cent_of_the_true_class_side_by_side() -> None:
+    erm, lntl, bar = figures.confusion_matrices(COUNTS, CLASSES).axes
+    assert (erm.get_title(), lntl.get_title()) == ("ERM", "LNTL")
+    assert (erm.get_xlabel(), erm.get_ylabel(), bar.get_ylabel()) == ("predicted", "true", "% of the true class")
+    np.testing.assert_allclose(erm.images[0].get_array(), [[80, 20, 0], [50, 50, 0], [0, 0, 0]])
+    assert texts(erm) == ["80", "20", "0", "50", "50", "0", "0", "0", "0"]
+    assert [label.get_text() for label in lntl.get_xticklabels()] == CLASSES
+    assert erm.images[0].get_clim() == lntl.images[0].get_clim() == (0, 100)
+
+
+def test_group_accuracies_leave_an_empty_group_blank() -> None:
+    erm, _, bar = figures.group_accuracies(GROUPS, CLASSES, COLORS).axes
+    assert (erm.get_xlabel(), erm.get_ylabel(), bar.get_ylabel()) == ("colour", "true", "% right")
+    assert texts(erm) == ["100", "0", "25", "50", "50"]
+    assert [label.get_text() for label in erm.get_xticklabels()] == COLORS
+
+
+def test_long_names_of_bias_values_are_the_rows() -> None:
+    figure = figures.group_accuracies({"LNTL": JOINT_GROUPS}, PETS, JOINT, counts=np.arange(36).reshape(3, 12))
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == JOINT
+    assert [label.get_text() for label in axes.get_xticklabels()] == PETS
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("true", "colour")
+    np.testing.assert_allclose(axes.images[0].get_array(), 100 * JOINT_GROUPS.T)
+    assert texts(axes)[:2] == ["34\n(12)", "69\n(24)"]  # the first row without its empty first cell
+
+
+def test_group_accuracies_carry_their_counts() -> None:
+    figure = figures.group_accuracies(GROUPS, CLASSES, COLORS, counts=[[9, 1], [0, 4], [8, 12]])
+    assert texts(figure.axes[0]) == ["100\n(9)", "0\n(1)", "25\n(4)", "50\n(8)", "50\n(12)"]
+
+
+def test_class_by_bias_tells_the_share_of_each_class_among_a_values_images() -> None:
+    counts = {"train": [[9, 0], [1, 0], [0, 0]], "test": [[1, 3], [1, 1], [2, 0]]}
+    train, test, bar = figures.class_by_bias(counts, CLASSES, COLORS, "sky").axes
+    assert (train.get_title(), test.get_title(), train.get_xlabel()) == ("train", "test", "sky")
+    assert bar.get_ylabel() == "% of the bias value"
+    assert texts(train) == ["90\n(9)", "10\n(1)", "0\n(0)"]  # no image of the second value: blank
+    assert texts(test) == ["25\n(1)", "75\n(3)", "25\n(1)", "25\n(1)", "50\n(2)", "0\n(0)"]
+
+
+def test_a_large_heat_map_carries_no_numbers() -> None:
+    names = [str(i) for i in range(30)]
+    assert texts(figures.confusion_matrices({"ERM": np.eye(30)}, names).axes[0]) == []
+
+
+def test_recoloring_strip_marks_the_wrong_ones_alone() -> None:
+    (axes,) = figures.recoloring_strip(STRIP, SAID, [0, 2], COLORS, CLASSES).axes
+    assert texts(axes) == ["0", "✗ 1", "2", "2"]
+    (frame,) = axes.patches
+    assert frame.get_xy() == (28 + figures.GAP - 0.5, figures.TITLE - 0.5)
+    assert [label.get_text() for label in axes.get_xticklabels()] == COLORS
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["0", "2"]
+    canvas = axes.images[0].get_array()
+    for row, column in np.ndindex(2, 2):
+        top, left = row * (28 + figures.TITLE) + figures.TITLE, column * (28 + figures.GAP)
+        np.testing.assert_array_equal(
+            canvas[top : top + 28, left : left + 28, :3], STRIP[row, column].transpose(1, 2, 0)
+        )
+
+
+def test_probe_bars_group_by_place_and_draw_chance() -> None:
+    figure = figures.probe_bars(PROBES, {"majority": 0.1})
+    (axes,) = figure.axes
+    assert [bar.get_width() for bar in axes.patches] == [50, 90, 60, 100]
+    assert texts(axes) == ["50", "90", "60", "100"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["f, linear", "f, mlp", "pixels, linear"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [*PROBES, "chance: majority"]
+    np.testing.assert_allclose(axes.lines[-1].get_xdata(), [10, 10])
+
+
+def test_a_probe_of_one_seed_has_no_error_bar() -> None:
+    rows = [{"layer": "f", "probe": "linear", "mean": 0.5, "std": std} for std in (None, 0.02)]
+    one, several = (figures.probe_bars({"run": [row]}, {}).axes[0] for row in rows)
+    assert (len(one.containers), len(several.containers)) == (1, 2)
+    assert texts(one) == ["50"]
+
+
+def test_embedding_shows_every_point_twice() -> None:
+    y, bias = np.arange(60) % 3, np.arange(60) % 2
+    for axes, names, labels in zip(
+        figures.embedding(RNG.random((60, 2)), y, bias, CLASSES, COLORS).axes, (CLASSES, COLORS), (y, bias), strict=True
+    ):
+        assert [len(points.get_offsets()) for points in axes.collections] == np.bincount(labels).tolist()
+        assert [points.get_label() for points in axes.collections] == names
+
+
+def test_embedding_draws_a_bias_value_in_its_own_colour() -> None:
+    y, bias, given = np.arange(60) % 3, np.arange(60) % 2, np.array([[1, 0, 0], [0, 0.5, 1]])
+    right = figures.embedding(RNG.random((60, 2)), y, bias, CLASSES, ["a", "b"], "colour", given).axes[1]
+    np.testing.assert_allclose([points.get_facecolor()[0, :3] for points in right.collections], given)
+
+
+def test_pareto_joins_those_that_no_other_beats() -> None:
+    (axes,) = figures.pareto(*PLACES, chance=0.1).axes
+    np.testing.assert_allclose(axes.lines[0].get_xydata(), [[20, 70], [60, 80]])
+    assert [points.get_label() for points in axes.collections] == ["a", "b", "c"]
+
+
+def test_bias_predictiveness_has_a_line_a_name_and_chance() -> None:
+    (axes,) = figures.bias_predictiveness([0.02, 0.05], {"train": [0.9, 0.6], "test": [0.1, 0.1]}, chance=0.1).axes
+    assert [line.get_label() for line in axes.lines] == ["train", "test", "chance"]
+    np.testing.assert_array_equal(axes.lines[0].get_xydata(), [[0.02, 0.9], [0.05, 0.6]])
+    assert "σ²" in axes.get_xlabel()
+    assert "accuracy" in axes.get_ylabel()
+    assert axes.get_ylim() == (0, 1)
+
+
+def test_bias_map_blanks_the_places_without_a_label() -> None:
+    image, *maps, bar = figures.bias_map(PIXELS[0], BIAS, bins=8).axes
+    assert [axes.get_title() for axes in (image, *maps)] == ["image", "label: red", "label: green", "label: blue"]
+    assert bar.get_ylabel() == "bin"
+    for axes, channel in zip(maps, BIAS, strict=True):
+        shown = axes.images[0].get_array()
+        np.testing.assert_array_equal(np.ma.getmaskarray(shown), channel < 0)
+        np.testing.assert_array_equal(shown.compressed(), channel[channel >= 0])

@@ -1,0 +1,51 @@
+"""h's own hits and its chance, against one label at a time."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from lntl.data.colored_mnist import ColoredMNIST
+from lntl.models.convnet import ConvNet
+from lntl.probing.bias_head import judge
+from lntl.types import IGNORE, Networks
+
+
+def test_a_map_of_labels_against_slow_loops(digits: ColoredMNIST) -> None:
+    torch.manual_seed(0)
+    networks, split = ConvNet(digits.spec, ConvNet.Config()), digits.splits["val"]
+    counts = judge(networks, (split.batch(i) for i in torch.arange(10).split(4)), digits.spec.num_bins)
+    some = torch.tensor([1, 4, 5])
+    batch, hits, total = split.batch(some), 0, 0
+    told = networks.h(networks.f(batch.x)).argmax(dim=1)
+    values: list[Counter[int]] = [Counter(), Counter(), Counter()]
+    for n, c, i, j in torch.cartesian_prod(*map(torch.arange, batch.bias.shape)).tolist():
+        label = int(batch.bias[n, c, i, j])
+        if label != IGNORE:
+            total += 1
+            hits += int(told[n, c, i, j]) == label
+            values[c][label] += 1
+    assert counts.accuracy(some) == pytest.approx(hits / total)
+    assert counts.chance(some) == pytest.approx(sum(max(each.values()) for each in values) / total)
+
+
+def test_one_label_an_image(digits: ColoredMNIST) -> None:
+    networks = Networks()
+    networks.f, networks.h = nn.Flatten(), nn.Linear(3 * 28 * 28, 10)
+    batch = digits.splits["test"].batch(torch.arange(50))
+    bias = torch.where(torch.arange(50) % 3 == 0, IGNORE, batch.y)
+    counts = judge(networks, [replace(batch, bias=bias)], 10)
+    everyone, known = torch.arange(50), bias != IGNORE
+    right = networks.h(batch.x.flatten(1)).argmax(dim=1) == bias
+    assert counts.accuracy(everyone) == pytest.approx(right.sum().item() / known.sum().item())
+    assert counts.chance(everyone) == pytest.approx(max(Counter(bias[known].tolist()).values()) / known.sum().item())
+
+
+def test_no_known_label_is_no_nan(digits: ColoredMNIST) -> None:
+    networks = Networks()
+    networks.f, networks.h = nn.Flatten(), nn.Linear(3 * 28 * 28, 10)
+    batch = digits.splits["test"].batch(torch.arange(5))
+    counts = judge(networks, [replace(batch, bias=torch.full((5,), IGNORE))], 10)
+    assert (counts.accuracy(torch.arange(5)), counts.chance(torch.arange(5))) == (0, 0)

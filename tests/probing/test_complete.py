@@ -1,0 +1,88 @@
+"""What a report lacks is made: example images of the run's own data."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lntl import config as configuration
+from lntl.config import Config
+from lntl.data.colored_mnist import ColoredMNIST
+from lntl.data.transforms import THUMBNAIL, thumbnails
+from lntl.experiment import start
+from lntl.probing import complete
+from lntl.probing.samples import PER_CLASS, write_samples
+from lntl.reporting.report.reading import read
+from lntl.runs.folder import RunFolder
+from lntl.types import EpochRecord
+
+
+@pytest.fixture
+def run(tmp_path: Path, make_config: Callable[..., Config]) -> RunFolder:
+    """A run folder with nothing but its configuration."""
+    folder = RunFolder(tmp_path / "run")
+    folder.create(configuration.to_yaml(make_config()))
+    return folder
+
+
+def test_samples_are_the_first_images_of_each_class(run: RunFolder, digits: ColoredMNIST) -> None:
+    complete(run)
+    with np.load(run.samples, allow_pickle=False) as file:
+        assert file["class_names"].tolist() == list(digits.spec.class_names)
+        for name in ("train", "test"):
+            split, pictures = digits.splits[name], file[name]
+            assert pictures.shape == (10, PER_CLASS, 3, 28, 28)
+            for label in range(10):
+                rows = [row for row in range(len(split)) if split.y[row] == label][:PER_CLASS]
+                for place in range(PER_CLASS):
+                    there = split.pixels(torch.tensor(rows[place : place + 1]))[0] if place < len(rows) else 0
+                    np.testing.assert_array_equal(pictures[label, place], there)
+
+
+def test_what_is_there_is_not_made_again(run: RunFolder) -> None:
+    run.samples.write_bytes(b"mine")
+    faults = complete(run)  # this folder has no checkpoint
+    assert [fault.partition(" ")[0] for fault in faults] == ["test.json", "probe.json"]
+    assert run.samples.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("text", ["project: [", "data: {name: nothing_like_it}\n"])
+def test_a_configuration_that_cannot_be_used_is_told(run: RunFolder, text: str) -> None:
+    run.config.write_text(text)
+    fault = complete(run)[0]
+    assert fault.startswith("samples.npz could not be made: ")
+    assert str(run.config) in fault
+
+
+def test_data_without_pictures_are_told(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("lntl.data.colored_mnist.ColoredDigits.pixels")
+    assert "no `pixels(index)`" in complete(run)[0]
+
+
+def test_a_run_that_has_no_best_checkpoint_is_evaluated_once_and_shown(make_config: Callable[..., Config]) -> None:
+    begun = start(make_config("erm", "lntl"))
+    next(step for step in begun.train() if isinstance(step, EpochRecord))  # the last phase is to come
+    assert complete(begun.folder) == []
+    evaluation = read(begun.folder.path).evaluation
+    assert evaluation is not None
+    assert evaluation.epoch == 1
+    kept = begun.folder.evaluation_of(begun.folder.last)
+    before = kept.stat().st_ino
+    assert complete(begun.folder) == []
+    assert kept.stat().st_ino == before  # not written anew
+
+
+def test_large_images_are_made_smaller() -> None:
+    assert thumbnails(torch.full((2, 3, 224, 112), 7, dtype=torch.uint8)).shape == (2, 3, THUMBNAIL, THUMBNAIL // 2)
+    assert (small(torch.full((2, 3, 224, 112), 7, dtype=torch.uint8)) == 7).all()
+
+
+def test_a_new_run_in_the_folder_removes_them(run: RunFolder) -> None:
+    write_samples(run)
+    run.report.mkdir()
+    (run.report / "index.html").write_text("old")
+    run.create(run.config.read_text(), overwrite=True)
+    assert not run.samples.exists()
+    assert not run.report.exists()

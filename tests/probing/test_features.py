@@ -1,0 +1,118 @@
+"""Features: what a layer says, whatever runs after it; which layers there are."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lntl.data.colored_mnist import ColoredMNIST
+from lntl.errors import UserError
+from lntl.models.convnet import ConvNet
+from lntl.models.lenet import LeNet
+from lntl.probing.features import MAX_VALUES, check_layers, default_layers, features, layer_names, pooled
+from lntl.types import Networks
+
+
+@pytest.fixture
+def convnet(digits: ColoredMNIST) -> ConvNet:
+    torch.manual_seed(0)
+    return ConvNet(digits.spec, ConvNet.Config())
+
+
+@pytest.fixture
+def images(digits: ColoredMNIST) -> list[Tensor]:
+    """100 test images in batches of 30."""
+    return [digits.splits["test"].batch(index).x for index in torch.arange(100).split(30)]
+
+
+def test_layers_by_hand(convnet: ConvNet, images: list[Tensor]) -> None:
+    x = torch.cat(images)
+    convnet.eval()
+    with torch.no_grad():
+        z = convnet.f(x)
+        expected = {"f": z, "g.0": convnet.g[0](z), "g.1": convnet.g[:2](z), "penultimate": convnet.g[:-1](z)}
+    for layer, wanted in expected.items():
+        found = features(convnet, images, layer)
+        assert found.dtype == torch.float32
+        assert not found.requires_grad
+        assert not found.is_inference()
+        torch.testing.assert_close(found, wanted.contiguous(), rtol=1e-4, atol=1e-5)
+
+
+def test_listening_moves_nothing_and_leaves_no_hook(convnet: ConvNet, images: list[Tensor]) -> None:
+    before = copy.deepcopy(convnet.state_dict())
+    features(convnet.train(), images, "f")
+    check_layers(["penultimate"], convnet, images[0])
+    assert all(torch.equal(before[key], value) for key, value in convnet.state_dict().items())
+    assert all(not m._forward_hooks and not m._forward_pre_hooks for m in convnet.modules())
+    assert all(parameter.grad is None for parameter in convnet.parameters())
+
+
+class InPlace(Networks):
+    """Networks whose second layer overwrites what the first one said, and one with two answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.f = nn.Sequential(nn.Flatten(), nn.Linear(3, 4), nn.ReLU(inplace=True))
+        self.g = nn.Linear(4, 2)
+        self.h = nn.Linear(4, 2)
+
+
+def test_what_a_later_layer_overwrites_is_kept() -> None:
+    torch.manual_seed(0)
+    networks, x = InPlace(), torch.randn(20, 3, 1, 1)
+    found = features(networks, [x], "f.1")
+    assert (found < 0).any()
+    torch.testing.assert_close(found, F.linear(x.flatten(1), networks.f[1].weight, networks.f[1].bias).detach())  # type: ignore[index]
+
+
+def test_the_layers_that_there_are(convnet: ConvNet, images: list[Tensor]) -> None:
+    # norm and first are used through their weights alone and so never answer; h is none of the path to the prediction
+    rest = [f"f.rest.{i}" for i in range(4)]
+    expected = ["f", "f.rest", *rest, "g", *(f"g.{i}" for i in range(7)), "penultimate"]
+    assert layer_names(convnet, images[0]) == expected
+
+
+def test_an_unknown_layer_is_told_with_the_valid_ones(convnet: ConvNet, images: list[Tensor]) -> None:
+    for name in ("f.rest.9", "f.norm", "h", "", "g.first"):
+        with pytest.raises(UserError, match=r"no such layer; valid: f, f\.rest, .*, g\.6, penultimate$"):
+            check_layers(["f", name], convnet, images[0])
+
+
+def test_default_layers(convnet: ConvNet, digits: ColoredMNIST) -> None:
+    assert default_layers(convnet) == ("f", "penultimate")
+    assert default_layers(LeNet(digits.spec, LeNet.Config())) == ("f", "penultimate")
+    assert default_layers(InPlace()) == ("f",)  # g is linear: z is the layer before the logits
+    without = InPlace()
+    without.g = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Flatten())
+    assert default_layers(without) == ("f",)
+
+
+def test_pooled_against_slow_means() -> None:
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.equal(pooled(x, 3 * 64), x)
+    found = pooled(x, 3 * 16)
+    assert found.shape == (2, 3, 4, 4)
+    for n, c, i, j in torch.cartesian_prod(*map(torch.arange, found.shape)).tolist():
+        torch.testing.assert_close(found[n, c, i, j], x[n, c, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean())
+    assert pooled(x, 1).shape == (2, 3, 1, 1)
+    vector = torch.randn(2, 100)
+    assert pooled(vector, 10) is vector
+
+
+def test_large_maps_are_averaged(images: list[Tensor]) -> None:
+    networks = InPlace()
+    networks.f, networks.g = nn.Conv2d(3, 64, 1), nn.Sequential(nn.Flatten(), nn.Linear(64 * 784, 2))
+    found = features(networks, images, "f")
+    assert found.shape == (100, 64, 7, 7)
+    assert found[0].numel() <= MAX_VALUES
+
+
+def test_numbers_that_are_not_finite_are_told(images: list[Tensor], convnet: ConvNet) -> None:
+    with torch.no_grad():
+        next(convnet.g.parameters()).fill_(float("nan"))
+    assert features(convnet, images, "f").isfinite().all()
+    with pytest.raises(UserError, match="layer penultimate: it says NaN or infinity"):
+        features(convnet, images, "penultimate")
