@@ -15,9 +15,8 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from output import tell
-
 from lntl.benchmark.paper import LNTL
+from output import tell
 
 TARGET = LNTL[0.030]
 RECIPE = "colored_mnist/best"

@@ -14,7 +14,7 @@ import pytest
 import torch
 from tiny_runs import RUN, lntl, run, tree, write_config
 
-from lntl import experiment, probing
+from lntl import experiment
 from lntl.data.colored_mnist import ColoredDigits, ColoredMNIST
 from lntl.probing import checkpoint as probing
 from lntl.runs import checkpoint

@@ -17,8 +17,8 @@ class Batch:
     """N examples.
 
     Shapes: x (N, C, H, W) or (N, D) float, normalised; y (N,) int64; bias (N, *bias_shape) int64, IGNORE where unknown;
-    group (N,) int64 = y * num_bias_values + bias value, IGNORE where a bias is unknown; row (N,) int64, the place in the
-    whole data set; bias_features (N, A) float, the bias in numbers on [0, 1], from which p(y | bias) is told.
+    group (N,) int64 = y * num_bias_values + bias value, IGNORE where a bias is unknown; row (N,) int64, the index in
+    the whole data set; bias_features (N, A) float, the bias in numbers on [0, 1], from which p(y | bias) is told.
     """
 
     x: Tensor

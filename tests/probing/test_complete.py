@@ -76,7 +76,7 @@ def test_a_run_that_has_no_best_checkpoint_is_evaluated_once_and_shown(make_conf
 
 def test_large_images_are_made_smaller() -> None:
     assert thumbnails(torch.full((2, 3, 224, 112), 7, dtype=torch.uint8)).shape == (2, 3, THUMBNAIL, THUMBNAIL // 2)
-    assert (small(torch.full((2, 3, 224, 112), 7, dtype=torch.uint8)) == 7).all()
+    assert (thumbnails(torch.full((2, 3, 224, 112), 7, dtype=torch.uint8)) == 7).all()
 
 
 def test_a_new_run_in_the_folder_removes_them(run: RunFolder) -> None:

@@ -78,8 +78,8 @@ def test_without_gradient_and_entropy_a_head_at_chance_may_be_blind() -> None:
 def test_winning() -> None:
     assert diagnose(record(h_accuracy=0.8), CHANCE, MI_MAX, record(h_accuracy=0.79)) == [
         "the adversary is winning: h reads the bias from z (80.0%; knowing the class, 20.0% would be chance) no worse "
-        "than an epoch before (79.0%), so f does not unlearn it; raise mu (alpha of blind_eye), raise max_gradient_ratio where "
-        "it is set, or train for more epochs"
+        "than an epoch before (79.0%), so f does not unlearn it; raise mu (alpha of blind_eye), raise "
+        "max_gradient_ratio where it is set, or train for more epochs"
     ]
 
 

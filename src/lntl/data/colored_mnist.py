@@ -102,7 +102,7 @@ class ColoredDigits:
         )
 
     def _bias(self, pixels: Tensor, color: Tensor) -> Tensor:
-        """Return the bins of the pixels at each place of the map; `bias_dilation` cells around strokes the image's own."""
+        """Return the bias bins of the pixels on the map; those near a stroke (`bias_dilation`) get the image's."""
         small = pixels[:, :, 1::2, 1::2]  # nearest neighbour from 28 to 14 takes pixels 1, 3, 5, ...
         bins = torch.where(small > 0, (small // BIN_WIDTH).long(), IGNORE)
         if not self.bias_dilation:

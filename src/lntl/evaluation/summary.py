@@ -138,7 +138,8 @@ def _thin_groups(
         yield f"{empty} of {count.size} groups (class and bias value) have no image: means over groups leave them out"
     if small:
         smallest = int(np.where(count > 0, count, np.inf).argmin())
-        name = f"{class_names[smallest // len(bias_value_names)]} with {bias_value_names[smallest % len(bias_value_names)]}"
+        label, value = divmod(smallest, len(bias_value_names))
+        name = f"{class_names[label]} with {bias_value_names[value]}"
         yield (
             f"{small} of {count.size} groups have fewer than {SMALL} images, {name} only {int(count.flat[smallest])}: "
             "what is said of single groups is uncertain"

@@ -23,8 +23,8 @@ class EnD(Method):
         R_disentangle = sum_v |sum of G_ij over pairs with b_i = b_j = v| / number of pairs with b_i = b_j, in [0, 1]
         R_entangle    = mean of (1 - G_ij) / 2 over pairs with y_i = y_j and b_i != b_j, in [0, 1]
 
-    b = group % num_bias_values; examples whose bias is not known are in no pair; a term without pairs is 0. The form of both
-    terms is that of the authors' code.
+    b = group % num_bias_values; examples whose bias is not known are in no pair; a term without pairs is 0. The form
+    of both terms is that of the authors' code.
     Deviation: the features are z of f, averaged over its places where it is a map. The paper takes the bottleneck in
     front of the last layer (there after an average pool), which is z where f ends there (`split: last` of convnet).
     Deviation: the authors' code leaves about half of the entangled pairs out, by their order in the batch.
@@ -60,7 +60,7 @@ class EnD(Method):
 
 
 def membership(group: Tensor, num_bias_values: int) -> Tensor:
-    """Return whether an example has a bias value, bool (N, num_bias_values); a row without any where it is not known."""
+    """Return which bias value an example has, bool (N, num_bias_values); a row is all False where it is unknown."""
     bias = torch.where(group == IGNORE, IGNORE, group % num_bias_values)
     return bias[:, None] == torch.arange(num_bias_values, device=group.device)
 

@@ -61,7 +61,7 @@ def _fitted(features: np.ndarray, y: np.ndarray, seed: int) -> Any:
 
 
 def balancing_weights(posterior: BiasPosterior, batches: Iterable[Batch], max_weight: float) -> Tensor:
-    """Return w (num_rows,): p(y) / p(y | bias) of each row, at most `max_weight`, scaled to a mean of 1; 0 for other rows."""
+    """Return weights (num_rows,): p(y) / p(y | bias), at most `max_weight`, scaled to mean 1; 0 for other rows."""
     parts = [(batch.row, batch.y) for batch in batches]
     row, y = (torch.cat(part) for part in zip(*parts, strict=True))
     p_y = torch.bincount(y, minlength=posterior.log_p.shape[1]) / len(y)

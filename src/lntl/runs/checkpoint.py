@@ -12,7 +12,7 @@ from lntl import __version__
 from lntl.errors import UserError
 from lntl.runs.files import write_atomic
 
-FORMAT = 2  # raise it when the content changes its meaning; 2: the spec of the data has input_shape, bias_value_names, biases
+FORMAT = 2  # raise it when the meaning of the content changes
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def load(path: Path) -> Checkpoint:
         theirs = content.get("lntl", "(another version)")
         raise UserError(
             f"{path}: checkpoint format {content['format']} (lntl {theirs}), but lntl {__version__} reads "
-            f"format {FORMAT}, where image_shape is input_shape, bias_names is bias_value_names and each_bias is biases; "
-            f"install lntl {theirs} to use it, or train anew"
+            f"format {FORMAT}, in which image_shape is named input_shape, bias_names bias_value_names and each_bias "
+            f"biases; install lntl {theirs} to use it, or train again"
         )
     return Checkpoint(**{field: content[field] for field in _FIELDS if field in content})

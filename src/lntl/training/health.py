@@ -99,5 +99,6 @@ def _overpowering(now: Mapping[str, float], then: Mapping[str, float]) -> str | 
         return None
     return (
         f"the adversary is overpowering the task: its gradient at z is {now['gradient_ratio']:.2g} times the task's, "
-        f"and the task loss rose from {then['task']:.3g} to {now['task']:.3g}; lower mu, or set or lower max_gradient_ratio"
+        f"and the task loss rose from {then['task']:.3g} to {now['task']:.3g}; "
+        "lower mu, or set or lower max_gradient_ratio"
     )

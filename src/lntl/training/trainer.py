@@ -49,8 +49,8 @@ def _learning(network: nn.Module) -> list[nn.Parameter]:
 class Trainer:
     """Runs the phases in order.
 
-    `for record in trainer:` yields a EpochRecord an epoch; `for step in trainer.epoch():` takes the steps of the next epoch
-    one by one, after which `trainer.record` tells about it. Every random choice is a function of
+    `for record in trainer:` yields an EpochRecord per epoch; `for step in trainer.epoch():` takes the steps of the next
+    epoch one by one, after which `trainer.record` tells about it. Every random choice is a function of
     (seed, phase, epoch, step), so `state_dict` taken between any two steps resumes exactly.
     """
 
