@@ -36,14 +36,14 @@ option = $(if $(2),$(1) $(call quoted,$(2)))
 main = $(PY) src/main.py --config $(call quoted,$(CONFIG))
 
 .PHONY: help setup install download_data train quick_train eval report tensorboard notebook list_configs \
-	test check format lint types bench lock clean clean_results clean_data
+	test test-all check format lint types bench lock clean clean_results clean_data
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## "; print "Usage: make TARGET [VARIABLE=value ...]\n\nTargets:" } \
 		/^#: / { text = substr($$0, 4) } \
 		/^[A-Z0-9]+ :?=/ && text { if ($$0 ~ /:= /) text = text sprintf(" (%s)", substr($$0, index($$0, "=") + 2)); \
 			sub(/ :?=.*/, ""); variables = variables sprintf("  %-14s %s\n", $$0, text); text = "" } \
-		/^[a-z_]+:.*## / { printf "  %-14s %s\n", $$1, $$2 } \
+		/^[a-z_-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 } \
 		END { printf "\nVariables:\n%s", variables }' $(firstword $(MAKEFILE_LIST))
 
 setup: install ## Install everything and look at the data (nothing is downloaded but packages)
@@ -76,10 +76,13 @@ notebook: $(DEVELOP) ## Open the notebooks in JupyterLab
 list_configs: $(RUNTIME) ## List the ready configs
 	.venv/bin/lntl configs
 
-test: $(DEVELOP) ## Run all tests
+test: $(DEVELOP) ## Run the tests but those marked full: a few minutes
+	$(PY) -m pytest -q -n auto -m 'not full'
+
+test-all: $(DEVELOP) ## Run all tests
 	$(PY) -m pytest -q -n auto
 
-check: lint types test ## All that must hold before a commit: format, lint, types, tests
+check: lint types test ## What must hold before a commit: format, lint, types and the tests of `make test`
 
 format: $(DEVELOP) ## Format the code and repair what the linter can
 	$(PY) -m ruff format

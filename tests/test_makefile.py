@@ -8,7 +8,7 @@ import pytest
 from clone import clone, sh
 from tiny_runs import ROOT, RUN, write_config
 
-TARGETS = re.findall(r"^([a-z_]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+TARGETS = re.findall(r"^([a-z_-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
 SEED = (
     "help setup install download_data train quick_train eval tensorboard notebook list_configs "
     "clean clean_results clean_data"
@@ -34,7 +34,7 @@ def dry(copy: Path, arguments: str) -> list[str]:
 def test_help_lists_every_target_and_variable(copy: Path, command: str) -> None:
     done = sh(command, copy)
     assert done.returncode == 0
-    listed = re.findall(r"^  ([a-z_]+) +[A-Z]", done.stdout, re.MULTILINE)
+    listed = re.findall(r"^  ([a-z_-]+) +[A-Z]", done.stdout, re.MULTILINE)
     assert listed == TARGETS
     assert set(SEED.split()) <= set(listed)
     for variable in ("CONFIG", "EPOCHS", "DEVICE", "CHECKPOINT", "LOGDIR"):
@@ -103,6 +103,7 @@ def test_tensorboard_says_what_is_missing(copy: Path) -> None:
     assert "No folder results/colored_mnist_baseline/tensorboard_logs: train first" in done.stderr
 
 
+@pytest.mark.full
 def test_eval_right_after_train(copy: Path) -> None:
     write_config(copy)
     done = sh("make train eval CONFIG=tiny.yaml", copy)

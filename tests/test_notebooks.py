@@ -44,7 +44,7 @@ def test_defines_nothing(notebook: NotebookNode) -> None:
         assert not any(isinstance(node, definitions) for node in ast.walk(ast.parse(code))), cell.source
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_runs(notebook: NotebookNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LNTL_RUN", str(tmp_path / "none"))  # 03 makes its own run, whatever lies in results/
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

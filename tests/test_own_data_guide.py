@@ -42,12 +42,14 @@ def test_the_guide_has_the_commands_that_are_made_quick() -> None:
     assert set(QUICK) <= set(commands())
 
 
+@pytest.mark.full
 def test_the_check_finds_the_bias_and_recommends(followed: Path) -> None:
     told = json.loads((followed / "results/checks/own_images/check.json").read_text())
     assert "recommendation" in told
     assert (followed / "results/checks/own_images/index.html").exists()
 
 
+@pytest.mark.full
 def test_names_reach_the_last_report(followed: Path) -> None:
     page = (followed / "results/own_images/report/index.html").read_text(encoding="utf-8")
     card = (followed / "results/own_images/MODEL_CARD.md").read_text(encoding="utf-8")
@@ -56,6 +58,7 @@ def test_names_reach_the_last_report(followed: Path) -> None:
         assert name in card
 
 
+@pytest.mark.full
 def test_every_test_picture_is_predicted(followed: Path) -> None:
     with (followed / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -63,6 +66,7 @@ def test_every_test_picture_is_predicted(followed: Path) -> None:
     assert {row["prediction"] for row in rows} <= {"three", "five", "eight"}
 
 
+@pytest.mark.full
 def test_the_onnx_file_answers_as_predict_does(followed: Path) -> None:
     import onnxruntime
 

@@ -81,6 +81,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "results"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("command", TABLE)
 def test_a_command(command: str, trained: Path, tmp_path: Path) -> None:
     how = TABLE[command]

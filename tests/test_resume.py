@@ -138,6 +138,7 @@ def test_killed_while_a_file_is_written_or_the_network_evaluated(
     assert not list((folder / RUN).rglob(".*"))  # no half file is left
 
 
+@pytest.mark.full
 def test_killed_at_twenty_random_moments(tmp_path: Path) -> None:
     """A run with an ERM twin is killed, resumed, killed again ...; it ends as if nothing had been, and begins anew."""
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"

@@ -11,6 +11,7 @@ import pkgutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,10 @@ def exit_code(main: Callable[[], object]) -> int:
     return code or 0
 
 
+PRELOAD = ["pytest", "torchvision.utils", "torch.utils.tensorboard", "lntl.cli", "lntl.experiment", "lntl.probing"]
 _server = multiprocessing.get_context("forkserver")
-_server.set_forkserver_preload(["pytest", "torchvision.utils", "lntl.commands", "lntl.cli"])
+_server.set_forkserver_preload(PRELOAD)  # a name that cannot be imported would be passed over, and cost seconds a run
+assert all(find_spec(name) for name in PRELOAD)
 
 
 def begin(*arguments: str, folder: Path, prepare: Callable[[], object] | None = None) -> ForkServerProcess:

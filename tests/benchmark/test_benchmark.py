@@ -292,7 +292,7 @@ def test_nothing_is_left_to_do(made: Path, tmp_path: Path, monkeypatch: pytest.M
     assert Path("results.jsonl").read_bytes() == before
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
 def test_stopped_in_the_middle_it_goes_on_there(tmp_path: Path, number: signal.Signals, code: int) -> None:
     undisturbed, stopped = tmp_path / "undisturbed", tmp_path / "stopped"

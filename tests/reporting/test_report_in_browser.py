@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from lntl.reporting.report import write_report
 
+pytestmark = pytest.mark.full
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 PICTURES = """async () => {
   const pictures = [...document.querySelectorAll("svg image")].map((each) => each.getAttribute("href"));

@@ -87,6 +87,7 @@ def test_the_configuration_names_the_table_as_it_is(
     assert "background" in capsys.readouterr().out
 
 
+@pytest.mark.full
 def test_every_target_of_the_makefile_runs(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     copy = clone(tmp_path)
