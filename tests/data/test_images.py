@@ -85,3 +85,11 @@ def test_the_threads_work_side_by_side(tmp_path: Path, monkeypatch: pytest.Monke
     meeting = threading.Barrier(3, timeout=20)  # passes only when three threads wait at it
     monkeypatch.setattr(images, "_store", lambda place: (meeting.wait(), np.zeros((14, 14, 3), np.uint8))[1])
     assert images.load(torch.arange(6)).shape == (6, 3, 14, 14)
+
+
+@pytest.mark.parametrize("seed", [None, 5])
+def test_threads_load_images_for_a_caller_in_inference_mode(tmp_path: Path, seed: int | None) -> None:
+    plain, threaded = source(tmp_path, 6, **TRAINING), source(tmp_path, 6, workers=2, **TRAINING)
+    with torch.inference_mode():
+        assert torch.equal(threaded.load(torch.arange(6), seed), plain.load(torch.arange(6), seed))
+        assert torch.equal(threaded.pixels(torch.arange(6)), plain.pixels(torch.arange(6)))

@@ -17,8 +17,12 @@ _CUT, _FLIP = 4, 1  # random numbers that each takes
 
 
 def empty(count: int, side: int, kind: type[np.generic]) -> Tensor:
-    """Return room for images (count, side, side, 3); NumPy asks for huge pages, which torch does not."""
-    return torch.from_numpy(np.empty((count, side, side, 3), kind))
+    """Return an uninitialised tensor (count, side, side, 3) that any thread may write, even under inference mode.
+
+    Allocated by NumPy, which asks for huge pages.
+    """
+    with torch.inference_mode(False):  # worker threads are outside of the caller's inference mode
+        return torch.from_numpy(np.empty((count, side, side, 3), kind))
 
 
 def middle(images: Tensor, size: int) -> Tensor:
