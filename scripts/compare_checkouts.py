@@ -1,0 +1,293 @@
+"""Prove a refactor: train the same small runs with two checkouts of lntl and compare every number that they write.
+
+Usage: python scripts/compare_checkouts.py BEFORE AFTER [--out FOLDER] [--only NAME ...]
+
+BEFORE and AFTER are checkouts; both run with this Python and its packages, on one thread. For every method there is a
+run on Colored MNIST (erm, bias_head, then the method), and there are runs on vectors, on arrays of images with two
+biases, and on image files with augmentation. Compared are
+
+- all tensors of last.pth and best_model.pth (networks, their average, method, optimizers),
+- every number of result.json, metrics.jsonl, evaluation/*.json, probe.json and recoloring.json,
+- the arrays of evaluation/*.npz, embedding.npz and recoloring.npz.
+
+Times, dates, paths and sentences are not compared. Keys that have been renamed since lntl 0.1 are compared under their
+new name; a number or array that only AFTER has is counted, not compared. Exits with 1 where anything differs.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+# The names of lntl 0.1 and of today.
+RENAMED_SETTINGS = {
+    "updates": "schedule",
+    "h_positions": "places",
+    "max_gradient_ratio": "max_ratio",
+    "max_weight": "clip",
+    "bias_dilation": "bias_reach",
+}
+RENAMED_RESULTS = {"bias_names": "bias_value_names", "each_bias": "per_bias"}
+TIMES = re.compile(r"(^|[./])(seconds|training_seconds|wall_seconds|images_per_second)$|(^|[./])time/")
+
+DIGITS = {"name": "colored_mnist", "path": "/nonexistent", "max_images": 300}
+WARM_UP = [{"method": "erm", "epochs": 1}, {"method": "bias_head", "epochs": 1}]
+SETTINGS: dict[str, dict[str, Any]] = {  # of a method's phase, besides its name and epochs
+    "bias_contrastive": {"task": "bias_product"},
+    "lntl": {"mu_ramp": "dann", "lam": 0.05},
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "lntl_alternating": {"method": "lntl", "updates": "alternating", "h_positions": "all"},
+    "lntl_bounded": {"method": "lntl", "max_gradient_ratio": 0.5, "h_steps": 2, "h_smoothing": 0.1},
+    "lntl_bias_product": {"method": "lntl", "task": "bias_product", "smoothing": 0.1},
+    "conditional_alternating": {"method": "conditional_adversary", "updates": "alternating"},
+    "reweight_limited": {"method": "reweight", "max_weight": 5.0},
+}
+
+
+def methods(checkout: Path) -> list[str]:
+    """Return the names of the methods of a checkout."""
+    command = "from lntl import plugins; print(*plugins.names('lntl.methods'))"
+    return run_python(checkout, ["-c", command]).split()
+
+
+def run_python(checkout: Path, arguments: list[str], folder: Path | None = None) -> str:
+    """Run Python with the package of a checkout and return what it prints; raises RuntimeError if it fails."""
+    environment = os.environ | {"PYTHONPATH": str(checkout / "src"), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"{checkout}: {' '.join(arguments)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    return done.stdout
+
+
+def configurations(names: list[str]) -> dict[str, dict[str, Any]]:
+    """Return the configuration of each run by its name, with the keys of today."""
+    phases = {name: {"method": name, "epochs": 2} | SETTINGS.get(name, {}) for name in names}
+    phases |= {name: {"epochs": 1} | variant for name, variant in VARIANTS.items()}
+    raw = {}
+    for name, phase in phases.items():
+        model: dict[str, Any] = {"name": "convnet"}
+        if phase["method"] == "domain_independent":
+            model["heads"] = "per_bias"
+        raw[name] = configuration(name, DIGITS, model, [*WARM_UP, phase])
+    game = [*WARM_UP, {"method": "lntl", "epochs": 1}]
+    raw["lenet_gray"] = configuration("lenet_gray", DIGITS | {"grayscale": True}, {"name": "lenet"}, game)
+    raw["dilated"] = configuration("dilated", DIGITS | {"bias_dilation": 1}, {"name": "convnet"}, game)
+    vectors = {"name": "arrays", "path": "vectors.npz"}
+    raw["vectors"] = configuration("vectors", vectors, {"name": "mlp", "dropout": 0.2}, game)
+    pair = {"name": "arrays", "path": "pair.npz", "bias": ["shade", "size"]}
+    raw["two_biases"] = configuration("two_biases", pair, {"name": "mlp"}, game)
+    files = {"name": "table", "path": "files.csv", "bias": "shade", "size": 16, "crop": "shift", "flip": True}
+    backbone = {"name": "torchvision/resnet18", "split": "layer2", "small_images": True}
+    augmented = files | {"randaugment": 1}
+    raw["image_files"] = configuration("image_files", augmented, backbone, game)
+    return raw
+
+
+def configuration(name: str, data: dict[str, Any], model: dict[str, Any], phases: list[dict[str, Any]]) -> Any:
+    """Return a small run's configuration."""
+    optimizer = {"name": "adam", "lr": 0.003}
+    return {
+        "project": {"experiment_name": name, "seed": 3},
+        "data": data,
+        "model": model,
+        "training": {
+            "device": "cpu",
+            "batch_size": 32,
+            "ema": 0.8,
+            "clip_grad_norm": 5.0,
+            "optimizer_fg": optimizer | {"schedule": "one_cycle"},
+            "optimizer_h": optimizer,
+            "phases": phases,
+        },
+        "logging": {"use_tensorboard": False},
+        "evaluation": {"erm_epochs": 1},
+    }
+
+
+def old_names(tree: Any) -> Any:
+    """Return a configuration with the keys of lntl 0.1."""
+    if isinstance(tree, dict):
+        return {RENAMED_SETTINGS.get(key, key): old_names(value) for key, value in tree.items()}
+    return [old_names(value) for value in tree] if isinstance(tree, list) else tree
+
+
+def write_data(folder: Path) -> None:
+    """Write vectors.npz, pair.npz (images, two biases) and files.csv with its images."""
+    random = np.random.default_rng(0)
+    n = 180
+    y, shade, size = np.arange(n) % 3, np.arange(n) // 3 % 2, random.integers(0, 3, n)
+    shade = np.where(random.random(n) < 0.6, y % 2, shade)
+    np.savez(folder / "vectors.npz", x=random.normal(5, 3, (n, 7)) + y[:, None], y=y, bias=shade)
+    images = (
+        random.integers(0, 200, (n, 10, 12, 3), dtype=np.uint8) + (40 * shade).astype(np.uint8)[:, None, None, None]
+    )
+    np.savez(folder / "pair.npz", x=images, y=y, shade=shade, size=size)
+    (folder / "files").mkdir()
+    lines = ["image,label,shade"]
+    for k in range(n):
+        pixels = np.full((20 + k % 3, 22, 3), 30 + 90 * shade[k], dtype=np.uint8)
+        pixels[:, : 4 + 6 * y[k]] = random.integers(100, 255, 3)
+        Image.fromarray(pixels).save(folder / f"files/{k:03}.png")
+        lines.append(f"files/{k:03}.png,{('cat', 'dog', 'eel')[y[k]]},{('light', 'dark')[shade[k]]}")
+    (folder / "files.csv").write_text("\n".join(lines))
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+import torch
+from lntl import cli
+torch.set_num_threads(1)
+for name in sys.argv[1:]:
+    run = f"results/{name}"
+    for command in (["train", f"{name}.yaml"], ["eval", f"{run}/checkpoints/last.pth"], ["probe", run]):
+        print("+", *command, flush=True)
+        try:
+            cli.main(command)
+        except SystemExit as end:
+            if end.code:
+                raise
+"""
+
+
+def train(checkout: Path, folder: Path, raw: dict[str, Any], old: bool) -> None:
+    """Make all runs of a checkout in `folder`, each with lntl train, eval and probe."""
+    folder.mkdir(parents=True)
+    write_data(folder)
+    for name, content in raw.items():
+        (folder / f"{name}.yaml").write_text(json.dumps(old_names(content) if old else content))
+    print(f"{checkout}: {len(raw)} runs ...", flush=True)
+    run_python(checkout, ["-c", DRIVER, *raw], folder)
+
+
+def tensors(tree: Any, path: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the tensors of a checkpoint by their path."""
+    if isinstance(tree, torch.Tensor):
+        yield path, tree
+    elif isinstance(tree, dict | list | tuple):
+        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            yield from tensors(value, f"{path}.{key}")
+
+
+def numbers(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the numbers of a JSON document, None and booleans included, by their path of today's names."""
+    if isinstance(tree, dict | list):
+        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            yield from numbers(value, f"{path}.{RENAMED_RESULTS.get(str(key), key)}")
+    elif not isinstance(tree, str) and not TIMES.search(path):
+        yield path, tree
+
+
+def contents(file: Path) -> dict[str, Any]:
+    """Return what is compared of a file, by path."""
+    if file.suffix == ".pth":
+        return dict(tensors(torch.load(file, map_location="cpu", weights_only=True)["trainer"]))
+    if file.suffix == ".npz":
+        with np.load(file) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    if file.suffix == ".jsonl":
+        return dict(numbers([json.loads(line) for line in file.read_text().splitlines()]))
+    return dict(numbers(json.loads(file.read_text())))
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Return whether two values are the same, bit for bit."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and a.shape == b.shape and same_bits(a, b)
+    if isinstance(a, np.ndarray):
+        return isinstance(b, np.ndarray) and a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    return bool(type(a) is type(b) and a == b)
+
+
+def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Return whether two tensors of one dtype and shape have the same bytes."""
+    return a.contiguous().numpy().tobytes() == b.contiguous().numpy().tobytes()
+
+
+PATTERNS = (
+    "checkpoints/last.pth",
+    "checkpoints/best_model.pth",
+    "result.json",
+    "metrics.jsonl",
+    "evaluation/*.json",
+    "evaluation/*.npz",
+    "probe.json",
+    "recoloring.json",
+    "embedding.npz",
+    "recoloring.npz",
+    "erm/checkpoints/last.pth",
+)
+
+
+def compare(before: Path, after: Path) -> tuple[dict[str, int], list[str]]:
+    """Return how much was compared, by kind, and a line for each difference."""
+    count = {"files": 0, "tensors": 0, "numbers": 0, "arrays": 0, "only after": 0}
+    differences = []
+    for file in sorted({path for pattern in PATTERNS for path in before.glob(pattern)}):
+        name = file.relative_to(before)
+        count["files"] += 1
+        if not (after / name).exists():
+            differences.append(f"{after / name}: missing")
+            continue
+        old, new = contents(file), contents(after / name)
+        kind = {".pth": "tensors", ".npz": "arrays"}.get(file.suffix, "numbers")
+        count[kind] += len(old)
+        count["only after"] += len(new.keys() - old.keys())
+        differences += [
+            f"{after / name}: {key}: {brief(old[key])} became {brief(new[key]) if key in new else 'nothing'}"
+            for key in old
+            if key not in new or not equal(old[key], new[key])
+        ]
+    return count, differences
+
+
+def brief(value: Any) -> str:
+    """Return a value on a line."""
+    return f"{type(value).__name__} {tuple(value.shape)}" if hasattr(value, "shape") else repr(value)
+
+
+def main() -> None:
+    """Train with both checkouts and compare."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("before", type=Path)
+    parser.add_argument("after", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("compared"), help="folder of the runs; those there are kept")
+    parser.add_argument("--only", nargs="*", default=[], help="names of runs")
+    chosen = parser.parse_args()
+    checkouts = {"before": chosen.before.resolve(), "after": chosen.after.resolve()}
+    raw = configurations(methods(checkouts["before"]))
+    raw = {name: content for name, content in raw.items() if not chosen.only or name in chosen.only}
+    folders = {side: chosen.out.resolve() / side for side in checkouts}
+    for side, checkout in checkouts.items():
+        if not folders[side].exists():
+            old = "bias_reach" in (checkout / "src/lntl/data/colored_mnist.py").read_text()
+            train(checkout, folders[side], raw, old)
+    total: dict[str, int] = {}
+    differences = []
+    for name in raw:
+        count, lines = compare(*(folders[side] / "results" / name for side in ("before", "after")))
+        total = {kind: total.get(kind, 0) + number for kind, number in count.items()}
+        differences += lines
+        print(f"{name}: {', '.join(f'{number} {kind}' for kind, number in count.items())}: {len(lines)} differ")
+    for line in differences:
+        print(f"  {line}")
+    print(
+        f"{len(raw)} runs: {', '.join(f'{number} {kind}' for kind, number in total.items())}: {len(differences)} differ"
+    )
+    raise SystemExit(bool(differences))
+
+
+if __name__ == "__main__":
+    main()
