@@ -26,7 +26,7 @@ def train(seed: int, began: float, recipe: str) -> None:
     """Train one run to its end; print one JSON line an epoch: seconds since `began`, and test accuracy."""
     from lntl import config, experiment
     from lntl.config import ready as ready_configs
-    from lntl.evaluation import metrics
+    from lntl.evaluation.tally import compute
     from lntl.types import EpochRecord
 
     with TemporaryDirectory() as folder:
@@ -36,7 +36,7 @@ def train(seed: int, began: float, recipe: str) -> None:
         for event in run.train():
             if isinstance(event, EpochRecord):
                 predictions = run.experiment.predict(run.experiment.trainer.evaluated, "test")
-                accuracy = metrics.compute(predictions, ["accuracy"])["accuracy"]
+                accuracy = compute(predictions, ["accuracy"])["accuracy"]
                 told = {"epoch": event.total_epoch, "seconds": time.time() - began, "accuracy": accuracy}
                 print(json.dumps(told), flush=True)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,14 +17,14 @@ from tiny_runs import RUN, assert_equal, lntl, metrics, run, write_config
 from lntl import config as configuration
 from lntl import experiment
 from lntl.config import Config
-from lntl.config.keys import MetricName
 from lntl.errors import UserError
-from lntl.evaluation import metrics as evaluation_metrics
+from lntl.evaluation.metrics import METRICS
+from lntl.evaluation.tally import compute
 from lntl.experiment import Run
 from lntl.runs import checkpoint
 from lntl.runs.folder import RunFolder
 
-NUMBERS = set(get_args(MetricName))
+NUMBERS = set(METRICS)
 
 
 @pytest.fixture(scope="module")
@@ -228,8 +228,7 @@ def test_a_metric_that_is_undefined_on_val_chooses_nothing(
     make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No epoch is the best; the result says so, and nothing that is written holds a NaN."""
-    compute = evaluation_metrics.compute
-    monkeypatch.setattr(evaluation_metrics, "compute", lambda *given: compute(*given) | {"aligned_accuracy": None})
+    monkeypatch.setattr("lntl.experiment.run.compute", lambda *given: compute(*given) | {"aligned_accuracy": None})
     run = train(make_config("erm", evaluation={"best_model_metric": "aligned_accuracy"}))
     assert not run.folder.best.exists()
     assert metrics(run.folder.path)[0]["val/aligned_accuracy"] is None
@@ -329,7 +328,7 @@ def test_without_an_average_the_weights_are(make_config: Callable[..., Config], 
     run = train(make_config("erm", training={"ema": None}))
     assert checkpoint.load(run.folder.last).trainer["average"] is None
     predictions = run.experiment.predict(run.experiment.networks, "test")
-    measured = evaluation_metrics.compute(predictions, run.experiment.config.evaluation.metrics)
+    measured = compute(predictions, run.experiment.config.evaluation.metrics)
     assert experiment.evaluate_checkpoint(run.folder.last).scores()["test"] == measured
 
 
@@ -403,7 +402,7 @@ def test_a_run_taken_back_to_an_earlier_epoch_forgets_the_best_of_the_later_ones
     make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([0.1, 0.2, 0.9, 0.1])
-    monkeypatch.setattr(evaluation_metrics, "compute", lambda *_: {"accuracy": next(scores)})
+    monkeypatch.setattr("lntl.experiment.run.compute", lambda *_: {"accuracy": next(scores)})
     config = make_config({"method": "erm", "epochs": 3})
     run = train(config)
     again = experiment.resume(config, run.folder.checkpoint(2))

@@ -125,7 +125,7 @@ def test_a_second_signal_stops_at_once(folder: Path, undisturbed: Path) -> None:
         ("pathlib:Path.replace", 6),
         ("pathlib:Path.replace", 11),
         ("pathlib:Path.replace", 13),
-        ("lntl.evaluation.metrics:compute", 3),
+        ("lntl.experiment.run:compute", 3),
         ("lntl.evaluation.summary:summarise", 2),
     ],
 )

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 IGNORE = -100  # an unknown label: torch's own default `ignore_index`
-LOWER_IS_BETTER = ("expected_calibration_error", "demographic_parity_gap", "equalised_odds_gap")  # among metrics
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from lntl.benchmark import plan as plans
 from lntl.benchmark.comparison import Comparison, Planned, compare
 from lntl.benchmark.comparison_figure import comparison_figure
 from lntl.errors import UserError
-from lntl.types import LOWER_IS_BETTER
+from lntl.evaluation.metrics import METRICS, lower_is_better
 
 VAR = "data.color_var"
 
@@ -215,7 +215,7 @@ def test_another_metric_has_no_published_rows_and_h_s_accuracy_no_best() -> None
         compare(LINES, metric="acuracy")
 
 
-@pytest.mark.parametrize("metric", LOWER_IS_BETTER)
+@pytest.mark.parametrize("metric", [name for name in METRICS if lower_is_better(name)])
 def test_of_errors_and_gaps_the_lowest_is_the_best(metric: str) -> None:
     lines = [line(name, 1, None, None) | {"metrics": {metric: gap}} for name, gap in (("wide", 0.4), ("narrow", 0.1))]
     table = compare(lines, metric=metric)

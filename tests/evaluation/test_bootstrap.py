@@ -12,6 +12,7 @@ from lntl.evaluation import metrics
 from lntl.evaluation.bootstrap import RESAMPLES, SEED, interval, resample
 from lntl.evaluation.predict import Predictions
 from lntl.evaluation.summary import summarise
+from lntl.evaluation.tally import compute
 
 
 def drawn(p: Predictions, index: torch.Tensor) -> Predictions:
@@ -23,11 +24,11 @@ def drawn(p: Predictions, index: torch.Tensor) -> Predictions:
 def test_against_a_loop_over_images() -> None:
     """A sample is n images drawn with replacement; every metric of it is that of these images."""
     p, random = random_predictions(60, 3, 2, seed=1, skill=1.0), np.random.default_rng(SEED)
-    found = resample(p, metrics.METRICS)
+    found = resample(p, {name: metric.function for name, metric in metrics.METRICS.items()})
     assert all(values.shape == (RESAMPLES,) for values in found.values())
     for sample in range(60):  # more than are counted at once
         images = drawn(p, torch.from_numpy(random.integers(60, size=60)))
-        expected = metrics.compute(images, list(metrics.METRICS))
+        expected = compute(images, list(metrics.METRICS))
         for name, value in expected.items():
             assert found[name][sample] == pytest.approx(np.nan if value is None else value, abs=1e-9, nan_ok=True), name
         y, predicted = images.y.tolist(), images.predicted.tolist()

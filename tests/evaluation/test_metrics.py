@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,15 +10,16 @@ from fairlearn.metrics import MetricFrame, demographic_parity_difference, equali
 from hypothesis import given, settings
 from numpy.typing import ArrayLike
 from predictions import of, predictions, random_predictions
+from pydantic import ValidationError
 from sklearn import metrics as sklearn
 from torch import Tensor
 
-from lntl.config.keys import MetricName
+from lntl.config.keys import Evaluation
 from lntl.evaluation import metrics
-from lntl.evaluation.metrics import compute
+from lntl.evaluation.metrics import METRICS, lower_is_better
 from lntl.evaluation.predict import Predictions
-from lntl.evaluation.tally import tally
-from lntl.types import IGNORE, LOWER_IS_BETTER
+from lntl.evaluation.tally import compute, tally
+from lntl.types import IGNORE
 
 TOLERANCE = 1e-9
 FEW = settings(max_examples=12)  # a frame of fairlearn takes tens of milliseconds, and it wants two images at least
@@ -203,9 +203,29 @@ def test_compute_gives_the_metrics_asked_for_in_their_order() -> None:
     assert list(compute(p, ["worst_group_accuracy", "accuracy"])) == ["worst_group_accuracy", "accuracy"]
 
 
-def test_the_configuration_knows_every_metric() -> None:
-    assert list(get_args(MetricName)) == list(metrics.METRICS)
-    assert set(LOWER_IS_BETTER) < set(metrics.METRICS)
+def test_configuration_accepts_each_metric_and_no_other_name() -> None:
+    assert Evaluation().metrics == list(METRICS)
+    for name in METRICS:
+        assert Evaluation(best_model_metric=name).best_model_metric == name
+    with pytest.raises(ValidationError, match="best_model_metric"):
+        Evaluation(best_model_metric="acuracy")
+
+
+def test_errors_and_gaps_are_better_where_they_are_lower() -> None:
+    lower = {"expected_calibration_error", "demographic_parity_gap", "equalised_odds_gap"}
+    assert {name for name in METRICS if lower_is_better(name)} == lower
+    assert not lower_is_better("seconds")
+
+
+def test_each_metric_is_described() -> None:
+    for name, metric in METRICS.items():
+        assert metric.name == name == metric.function.__name__
+        assert metric.label
+        assert metric.column
+        assert metric.unit
+        assert metric.meaning
+        assert not metric.meaning.endswith(".")
+    assert METRICS["accuracy"].meaning == "the share of right predictions"
 
 
 # --- images whose bias value is unknown ---

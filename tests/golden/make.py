@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from lntl import config, experiment
-from lntl.evaluation import metrics
+from lntl.evaluation.tally import compute
 
 GOLDEN = Path(__file__).with_name("golden.json")
 OPTIMIZER = {"name": "adam", "lr": 0.003}
@@ -51,7 +51,7 @@ def run() -> dict[str, dict[str, float]]:
     told = {f"epoch {record.total_epoch}": record.metrics for record in built.trainer}
     for split in ("val", "test"):
         for name, networks in (("weights", built.networks), ("average", built.trainer.evaluated)):
-            found = metrics.compute(built.predict(networks, split), built.config.evaluation.metrics)
+            found = compute(built.predict(networks, split), built.config.evaluation.metrics)
             told[f"{split}, {name}"] = {metric: value for metric, value in found.items() if value is not None}
     return told
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny_runs import lntl
 
-from lntl import experiment, probing
+from lntl import probing
 from lntl.experiment.opened import load_networks, open_checkpoint
 from lntl.probing import probe
 from lntl.probing.features import features
@@ -67,9 +67,9 @@ def test_each_bias_is_probed_as_if_it_were_the_only_one(run: Path, capsys: pytes
     assert [row["values"] for row in found["probes"]] == [list(row.values) for row in rows]
 
 
-def test_a_bias_that_does_not_vary_is_left_out_and_told(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bias_that_does_not_vary_is_left_out_with_a_warning(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = run / "checkpoints/last.pth"
-    subject = experiment.probing._subject
+    subject = probing.checkpoint._subject
 
     def at_night(*arguments: Any) -> Any:
         found, group = subject(*arguments)
@@ -77,7 +77,7 @@ def test_a_bias_that_does_not_vary_is_left_out_and_told(run: Path, monkeypatch: 
         night = (sky == 1).nonzero()[:, 0]
         return replace(found, index=found.index[night]), group[night]
 
-    monkeypatch.setattr(experiment.probing, "_subject", at_night)
+    monkeypatch.setattr(probing.checkpoint, "_subject", at_night)
     found = probing.probe_checkpoint(path, ["f"], seeds=1)
     assert list(found["per_bias"]) == ["age"]
     assert any(

@@ -4,7 +4,6 @@ import errno
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from google.protobuf import text_format
@@ -15,13 +14,13 @@ from torch.utils.tensorboard import SummaryWriter
 
 from lntl import experiment
 from lntl.config import Config
-from lntl.config.keys import MetricName
 from lntl.errors import UserError
+from lntl.evaluation.metrics import METRICS
 from lntl.experiment import Run
 from lntl.training.trainer import Step
 
 TERMS = {"task", "mi", "bias", "mu", "h_accuracy", "h_chance", "gradient_ratio", "lr_f", "lr_g", "lr_h"}
-VAL = get_args(MetricName)
+VAL = tuple(METRICS)
 
 
 def shown(run: Run) -> EventAccumulator:

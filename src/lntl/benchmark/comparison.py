@@ -11,8 +11,8 @@ from lntl import paper
 from lntl.benchmark import results
 from lntl.benchmark.results import Line
 from lntl.errors import UserError
+from lntl.evaluation.metrics import lower_is_better
 from lntl.plugins import did_you_mean
-from lntl.types import LOWER_IS_BETTER
 
 COLOR_VAR = "data.color_var"
 MEANINGS = {COLOR_VAR: "colour variance σ²"}
@@ -88,7 +88,7 @@ class Comparison:
         """Return the best mean of a column, of ours and the published ones; None where no order is meant."""
         cells = [row.cells[column] for row in self.rows if column in row.cells]
         means = [cell.mean for cell in cells if cell.values]
-        best = min if self.metric in LOWER_IS_BETTER else max
+        best = min if lower_is_better(self.metric) else max
         return best(means) if means and self.metric not in UNRANKED else None
 
 

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 
 from lntl.benchmark.comparison import SPLITS, Comparison, Row
 from lntl.benchmark.comparison_tables import heads
+from lntl.evaluation.metrics import lower_is_better
 from lntl.figures import MARKERS, PALETTE, PlainFigure
-from lntl.types import LOWER_IS_BETTER
 
 _STYLES = ("-", "--", ":")  # the palette starts anew with the next style
 _DOTS = (0, (1, 2.5))  # of no style above: a line that ends early must not seem to go on to its name
@@ -117,7 +117,7 @@ def _points(comparison: Comparison) -> Figure:
     """Return one point a method, the best above, for a table of one column."""
     (column,) = comparison.columns
     rows = [row for row in comparison.rows if row.confirmed and column in row.cells and row.cells[column].values]
-    rows.sort(key=lambda row: row.cells[column].mean, reverse=comparison.metric in LOWER_IS_BETTER)
+    rows.sort(key=lambda row: row.cells[column].mean, reverse=lower_is_better(comparison.metric))
     figure = PlainFigure(figsize=(6.4, 1.1 + 0.3 * len(rows)), dpi=100, layout="constrained")
     axes = figure.subplots()
     for place, row in enumerate(rows):

@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from lntl.evaluation.metrics import Array, Tally
 from lntl.evaluation.predict import Predictions
-from lntl.evaluation.tally import Array, Tally, tally
+from lntl.evaluation.tally import tally
 
 LEVEL = 0.95  # of the intervals
 RESAMPLES = 1000

@@ -1,6 +1,5 @@
 """Summary: everything that is told of the predictions on a split, as plain values without a NaN, ready for JSON."""
 
-import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,25 +8,18 @@ from numpy.typing import NDArray
 
 from lntl.evaluation import metrics
 from lntl.evaluation.bootstrap import interval, resample
+from lntl.evaluation.metrics import METRICS, Array, Metric, Tally
 from lntl.evaluation.predict import Predictions
-from lntl.evaluation.tally import Array, Tally, tally
+from lntl.evaluation.tally import tally
 
 SMALL = 30  # images below which an accuracy is flagged: a rule of thumb, its 95 % interval is then wider than +-0.1
 
 Row = dict[str, Any]  # value, low, high, n, undefined (the reason, else None)
 
-_WHY_UNDEFINED = {
-    "unbiased_accuracy": "no image has a known bias value",
-    "worst_group_accuracy": "no image has a known bias value",
-    "bias_accuracy": "no bias label is known",
-    "aligned_accuracy": "no image has the bias value that goes with its class in training",
-    "conflicting_accuracy": "every image has the bias value that goes with its class in training",
-    "expected_calibration_error": "a probability is not a finite number",
-    "demographic_parity_gap": "all images have the same bias value",
-    "equalised_odds_gap": "no class, and no rest of the classes, occurs with two bias values",
+_STATISTICS = {name: metric.function for name, metric in METRICS.items()} | {
+    "by_class": metrics.class_accuracy,
+    "by_bias": metrics.bias_value_accuracy,
 }
-_BY_GROUP = ("unbiased_accuracy", "demographic_parity_gap", "equalised_odds_gap")  # of images of known bias value
-_STATISTICS = metrics.METRICS | {"by_class": metrics.class_accuracy, "by_bias": metrics.bias_value_accuracy}
 
 
 def summarise(p: Predictions, class_names: Sequence[str], bias_value_names: Sequence[str]) -> dict[str, Any]:
@@ -36,7 +28,7 @@ def summarise(p: Predictions, class_names: Sequence[str], bias_value_names: Sequ
     Each value has its n, the images that it rests on, and its bootstrap interval (None, and why, where undefined).
     """
     t, samples = tally(p), resample(p, _STATISTICS)
-    told = {name: _metric(name, p, t, samples[name]) for name in metrics.METRICS}
+    told = {name: _metric(metric, t, samples[name]) for name, metric in METRICS.items()}
     count, classes = t.count[0], t.confusion[0].sum(axis=1)
     return {
         "n": len(p.y),
@@ -56,31 +48,10 @@ def summarise(p: Predictions, class_names: Sequence[str], bias_value_names: Sequ
     }
 
 
-def meaning(name: str) -> str:
-    """Return what a metric is, in a sentence: the first of its docstring."""
-    text = " ".join((inspect.getdoc(metrics.METRICS[name]) or "").partition("\n\n")[0].split())
-    return text.removeprefix("Return ").removesuffix(".")
-
-
-def _metric(name: str, p: Predictions, t: Tally, samples: Array) -> Row:
-    why = _WHY_UNDEFINED.get(name)
-    if name in ("aligned_accuracy", "conflicting_accuracy") and not t.aligned.any():
-        why = "the data do not say which bias value goes with a class in training"
-    return _row(metrics.METRICS[name](t)[0], samples, _basis(name, p, t), why) | {"meaning": meaning(name)}
-
-
-def _basis(name: str, p: Predictions, t: Tally) -> int:
-    """Return how many images a metric rests on: for the worst group those of that group."""
-    count = t.count[0]
-    if name == "aligned_accuracy":
-        return int(count[t.aligned].sum())
-    if name == "conflicting_accuracy":
-        return int(count[~t.aligned].sum()) if t.aligned.any() else 0
-    if name == "bias_accuracy":
-        return int((p.bias_labels > 0).sum())
-    if name == "worst_group_accuracy":
-        return int(count[metrics.group_accuracy(t)[0] == metrics.worst_group_accuracy(t)[0]].min(initial=count.max()))
-    return int(count.sum()) if name in _BY_GROUP else len(p.y)
+def _metric(metric: Metric, t: Tally, samples: Array) -> Row:
+    value = metric.function(t)[0]
+    why = metric.undefined(t) if np.isnan(value) else None
+    return _row(value, samples, metric.images(t), why) | {"meaning": metric.meaning}
 
 
 def _row(value: float, samples: Array, n: int, why_undefined: str | None) -> Row:

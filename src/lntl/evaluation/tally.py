@@ -1,58 +1,14 @@
-"""Tally: what every metric is computed from, counted over the images or over many weighted samples of them at once."""
+"""Count predictions into the tally that metrics are computed from."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lntl.evaluation.metrics import METRICS, Array, Tally
 from lntl.evaluation.predict import Predictions
 from lntl.types import IGNORE
 
-Array = NDArray[np.float64]
-
 BINS = 15  # equal-width bins of the confidence; source: Guo et al., ICML 2017
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """Counts of R samples; K classes, B bias values.
-
-    cells (R, K, B, K): images by class, bias value and predicted class; gaps (R, BINS): sum of confidence minus
-    correctness over the images whose confidence lies in the bin; bias_hits, bias_labels (R,): as in Predictions;
-    aligned (K, B) bool: which bias value goes with a class in training. Images whose bias value is unknown are in no
-    cell; unknown (R, K, K) counts them by class and predicted class.
-    """
-
-    cells: Array
-    unknown: Array
-    gaps: Array
-    bias_hits: Array
-    bias_labels: Array
-    aligned: NDArray[np.bool_]
-
-    @property
-    def count(self) -> Array:
-        """Images in each group, (R, K, B)."""
-        total: Array = self.cells.sum(axis=3)
-        return total
-
-    @property
-    def right(self) -> Array:
-        """Right predictions in each group, (R, K, B)."""
-        hits: Array = np.einsum("rkbk->rkb", self.cells)
-        return hits
-
-    @property
-    def confusion(self) -> Array:
-        """Images by class and predicted class, (R, K, K), those of unknown bias value among them."""
-        total: Array = self.cells.sum(axis=2) + self.unknown
-        return total
-
-    @property
-    def total(self) -> Array:
-        """Images, (R,)."""
-        images: Array = self.confusion.sum(axis=(1, 2))
-        return images
 
 
 def tally(p: Predictions, weights: Array | None = None) -> Tally:
@@ -77,12 +33,13 @@ def tally(p: Predictions, weights: Array | None = None) -> Tally:
         gaps=np.stack([np.bincount(place, row * gap, BINS) for row in weights]),
         bias_hits=weights @ p.bias_hits.double().numpy(),
         bias_labels=weights @ p.bias_labels.double().numpy(),
+        bias_images=weights @ (p.bias_labels > 0).double().numpy(),
         aligned=aligned,
     )
 
 
-def share(part: Array, whole: Array) -> Array:
-    """Return part / whole, NaN where the whole is nothing."""
-    part, whole = np.broadcast_arrays(part, whole)
-    ratio: Array = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
-    return ratio
+def compute(p: Predictions, names: Sequence[str]) -> dict[str, float | None]:
+    """Return the named metrics of the predictions, None for those that are undefined."""
+    counts = tally(p)
+    values = {name: float(METRICS[name].function(counts)[0]) for name in names}
+    return {name: None if np.isnan(value) else value for name, value in values.items()}

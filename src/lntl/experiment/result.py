@@ -9,6 +9,7 @@ import numpy as np
 
 from lntl.config import Config
 from lntl.evaluation import summary
+from lntl.evaluation.metrics import lower_is_better
 from lntl.evaluation.predict import Predictions, by_one_bias
 from lntl.experiment.board import show_features, show_settings
 from lntl.experiment.build import Experiment
@@ -20,7 +21,7 @@ from lntl.runs.checkpoint import Checkpoint
 from lntl.runs.files import write_atomic, write_json
 from lntl.runs.folder import run_around
 from lntl.runs.tensorboard import TensorBoard
-from lntl.types import LOWER_IS_BETTER, BiasSpec, DataSpec
+from lntl.types import BiasSpec, DataSpec
 
 
 @dataclass(frozen=True)
@@ -118,5 +119,5 @@ def _selection(run: Run) -> str:
         return f"as last, for {name} is undefined on val ({run.experiment.data.val_note}) after every epoch"
     if not run.folder.best.exists():
         return f"as last, for the checkpoint of epoch {run.best_record['total_epoch']}, the best on val, is not there"
-    order = "lowest" if name in LOWER_IS_BETTER else "highest"
+    order = "lowest" if lower_is_better(name) else "highest"
     return f"{order} {name} on val ({run.experiment.data.val_note}) among the epochs of the last phase"

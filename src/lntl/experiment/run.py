@@ -14,9 +14,9 @@ from torch import Tensor
 
 from lntl import config as configuration
 from lntl.config import Config
-from lntl.config.keys import HEADLINES
 from lntl.errors import DeadEndError, Interrupted
-from lntl.evaluation import metrics
+from lntl.evaluation.metrics import HEADLINES, lower_is_better
+from lntl.evaluation.tally import compute
 from lntl.experiment import kept
 from lntl.experiment.board import show_confusion, show_data
 from lntl.experiment.build import Experiment, build, fitting
@@ -28,7 +28,7 @@ from lntl.runs.folder import RunFolder, of_checkpoint
 from lntl.runs.tensorboard import TensorBoard
 from lntl.training import health
 from lntl.training.trainer import NonFiniteLossError, Step
-from lntl.types import IGNORE, LOWER_IS_BETTER, EpochRecord
+from lntl.types import IGNORE, EpochRecord
 
 log = logging.getLogger("lntl")
 CHANCE_IMAGES = 2000  # enough to tell the share of the most frequent bias value to a percent
@@ -106,7 +106,7 @@ class Run:
     def _finish_epoch(self, record: EpochRecord, board: TensorBoard | None) -> None:
         began = perf_counter()
         predictions = self.experiment.predict(self.experiment.trainer.evaluated, "val")
-        scores = metrics.compute(predictions, self.experiment.config.evaluation.metrics)
+        scores = compute(predictions, self.experiment.config.evaluation.metrics)
         val = {f"val/{name}": value for name, value in scores.items()}
         beside = {"train/h_chance": self._bias_chance[0]} if "train/h_accuracy" in record.metrics else {}
         train = record.metrics | beside
@@ -148,7 +148,7 @@ class Run:
         name = self.experiment.config.evaluation.best_model_metric
         last_phase = [r for r in self.records if r["phase"] == len(self.experiment.config.training.phases)]
         defined = [record for record in last_phase if record[f"val/{name}"] is not None]
-        best = min if name in LOWER_IS_BETTER else max
+        best = min if lower_is_better(name) else max
         return best(defined, key=lambda record: record[f"val/{name}"], default=None)
 
     @cached_property

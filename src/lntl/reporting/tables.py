@@ -8,20 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lntl import paper
-from lntl.config.keys import HEADLINES
-
-_SHORT = {
-    "unbiased_accuracy": "unbiased",
-    "worst_group_accuracy": "worst group",
-    "f1_score_macro": "macro F1",
-    "bias_accuracy": "bias (h)",
-    "aligned_accuracy": "aligned",
-    "conflicting_accuracy": "conflicting",
-    "expected_calibration_error": "calibration error",
-    "demographic_parity_gap": "parity gap",
-    "equalised_odds_gap": "odds gap",
-}
-
+from lntl.evaluation.metrics import HEADLINES, METRICS
 
 SMALL = "*"  # marks an accuracy that rests on few images
 
@@ -39,7 +26,7 @@ def result_table(result: dict[str, Any], color_var: float | None) -> Table:
     table.add_column("", no_wrap=True)
     table.add_column("epochs", justify="right")
     for name in metrics:
-        table.add_column(_SHORT.get(name, name), justify="right")
+        table.add_column(METRICS[name].column if name in METRICS else name, justify="right")
     if result["erm"] is not None:
         scores = {name: _told(value) for name, value in result["erm"]["last"]["test"].items()}
         scores["bias_accuracy"] = ""  # plain training has no bias head

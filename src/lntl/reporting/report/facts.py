@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from lntl.evaluation.metrics import METRICS
 from lntl.reporting.report import verdict
 from lntl.reporting.report.per_bias import estimate, highest, per_bias
 from lntl.reporting.report.reading import RunFiles
@@ -11,16 +12,6 @@ from lntl.runs.formats import Estimate, ProbeRow, Row
 
 Facts = dict[str, Any]
 
-LABELS = {
-    "f1_score_macro": "macro F1",
-    "bias_accuracy": "accuracy of h",
-    "unbiased_accuracy": "unbiased accuracy",
-    "worst_group_accuracy": "worst-group accuracy",
-    "aligned_accuracy": "accuracy where the bias fits",
-    "conflicting_accuracy": "accuracy where the bias conflicts",
-    "equalised_odds_gap": "equalised-odds gap",
-    "demographic_parity_gap": "demographic-parity gap",
-}
 LAYERS = {"f": "z, the features", "penultimate": "before the logits", "pixels": "raw pixels"}
 
 
@@ -148,7 +139,7 @@ def _evaluation(files: RunFiles) -> Facts:
     metrics = [
         {
             "name": name,
-            "label": LABELS.get(name, name.replace("_", " ")),
+            "label": METRICS[name].label if name in METRICS else name.replace("_", " "),
             "meaning": run.metrics[name].meaning if run else "",
             "n": run.metrics[name].n if run else None,
             "run": estimate(metric(files, name)),
