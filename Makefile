@@ -36,7 +36,7 @@ option = $(if $(2),$(1) $(call quoted,$(2)))
 main = $(PY) src/main.py --config $(call quoted,$(CONFIG))
 
 .PHONY: help setup install download_data train quick_train eval report tensorboard notebook list_configs \
-	test test-all check format lint types bench lock clean clean_results clean_data
+	test test-all check format lint types docs bench lock clean clean_results clean_data
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## "; print "Usage: make TARGET [VARIABLE=value ...]\n\nTargets:" } \
@@ -96,6 +96,9 @@ lint: $(DEVELOP) ## Check format and style
 types: $(DEVELOP) ## Check the types
 	$(PY) -m mypy
 
+docs: $(DEVELOP) ## Build the documentation into site/; a broken link or a missing page is an error
+	$(PY) scripts/docs_site.py
+
 bench: $(RUNTIME) ## Measure a training step against the plain reference
 	$(PY) benchmarks/step.py
 
@@ -103,7 +106,7 @@ lock: $(PY) ## Resolve the newest versions and write both requirements files
 	$(PY) scripts/lock.py
 
 clean: clean_results ## Remove results, caches and build artefacts; never data
-	rm -rf -- build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf -- build dist site src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . \( -path ./.venv -o -path ./.git -o -path ./data \) -prune -o \
 		-type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf -- {} +
 

@@ -61,7 +61,7 @@ def main() -> None:
     develop = resolve("download,notebooks,dev", runtime)
     write("requirements.txt", "runtime and download", [f"{name}=={version}" for name, version in runtime.items()])
     added = [f"{name}=={version}" for name, version in develop.items() if name not in runtime]
-    write("requirements-dev.txt", "development and notebooks", ["-r requirements.txt", *added])
+    write("requirements-dev.txt", "development, notebooks and documentation", ["-r requirements.txt", *added])
 
 
 if __name__ == "__main__":

@@ -43,7 +43,8 @@ def test_help_lists_every_target_and_variable(copy: Path, command: str) -> None:
 
 def test_no_target_is_taken_for_a_file(copy: Path) -> None:
     for target in TARGETS:
-        (copy / target).write_text("")
+        if not (copy / target).exists():  # docs/ is there
+            (copy / target).write_text("")
     for target in TARGETS:
         assert "up to date" not in sh(f"make -n {target}", copy).stdout, target
 

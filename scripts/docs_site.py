@@ -1,0 +1,272 @@
+"""Build the documentation's site: `make docs` runs this. Result: site/; work folder: build/docs/.
+
+Usage: python scripts/docs_site.py
+
+The pages are docs/**.md, README.md, CHANGELOG.md and CONTRIBUTING.md. Before Zensical turns them into HTML, this script
+
+* writes a page for each method, from its docstring, its settings, docs/which_method.md and the benchmark's table;
+* copies each file of the repository that a page links to into the site, below repository/, and adapts the link;
+* turns $$...$$ into MathML, so that no script has to be loaded.
+
+A link that leads nowhere, a page that is missing from the navigation of mkdocs.yml, an unknown name in an API page and
+a file that the site would load from the network are errors.
+"""
+
+import csv
+import inspect
+import re
+import shutil
+import subprocess
+import sys
+from collections import defaultdict
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import yaml
+from latex2mathml.converter import convert
+
+from lntl import plugins
+
+ROOT = Path(__file__).resolve().parents[1]
+BENCHMARK = ROOT / "benchmarks/colored_mnist"
+# Pages whose source lies outside docs/.
+OUTSIDE = {"index.md": "README.md", "changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md"}
+LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=\))")
+CODE = re.compile(r"^```.*?^```|`[^`\n]+`", re.MULTILINE | re.DOTALL)
+MATH = re.compile(r"^\$\$(.+?)\$\$$", re.MULTILINE | re.DOTALL)
+FROM_NETWORK = re.compile(r"""(?:src=|<link[^>]*href=|@import\s|url\()["']?(?:https?:)?//[^"')\s>]+""")
+
+
+def main() -> None:
+    """Write the pages' sources and build the site from them."""
+    work, site = ROOT / "build/docs", ROOT / "site"
+    for folder in (work, site):
+        shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(ROOT / "docs", work / "docs")
+    pages = {file.relative_to(work / "docs").as_posix(): file.read_text("utf-8") for file in work.rglob("docs/**/*.md")}
+    pages |= {uri: (ROOT / source).read_text("utf-8") for uri, source in OUTSIDE.items()}
+    methods = {name: method_page(name) for name in plugins.names("lntl.methods")}
+    pages |= {"methods/index.md": methods_page()} | {f"methods/{name}.md": text for name, text in methods.items()}
+    write_pages(pages, work / "docs")
+    write_config(pages, {"methods/": [{name: f"methods/{name}.md"} for name in methods]}, work)
+    command = [sys.executable, "-m", "zensical", "build", "--strict", "--config-file", "mkdocs.yml"]
+    done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stdout + done.stderr.partition("Traceback")[0])
+    shutil.move(work / "site", site)
+    for page in site.rglob("*.html"):
+        if loaded := FROM_NETWORK.search(page.read_text("utf-8")):
+            sys.exit(f"{page}: it would load from the network: {loaded[0]}")
+    print(f"{site}/index.html: {len(list(site.rglob('*.html')))} pages")
+
+
+def write_pages(pages: dict[str, str], folder: Path) -> None:
+    """Write the pages, and the files of the repository that they link to."""
+    waiting = list(pages.items())
+    written = set(pages)
+    while waiting:
+        uri, text = waiting.pop()
+        targets = {target: site_uri(uri, target) for target in LINK.findall(CODE.sub("", text)) if not _outward(target)}
+        for target in targets.values():
+            path = target.partition("#")[0]
+            if path.startswith("repository/") and path not in written:
+                written.add(path)
+                source = ROOT / path.removeprefix("repository/")
+                if source.suffix == ".md":
+                    waiting.append((path, source.read_text("utf-8")))
+                else:
+                    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(source, folder / path)
+        (folder / uri).parent.mkdir(parents=True, exist_ok=True)
+        (folder / uri).write_text(adapted(text, targets, "../" * uri.count("/")), encoding="utf-8")
+
+
+def adapted(text: str, targets: dict[str, str], up: str) -> str:
+    """Return a page with its links as the site has them, and formulas as MathML; code stays as it is."""
+    parts = []
+    end = 0
+    for code in [*CODE.finditer(text), None]:
+        plain = text[end : code.start() if code else None]
+        plain = LINK.sub(lambda link: up + targets[link[0]] if link[0] in targets else link[0], plain)
+        parts.append(MATH.sub(lambda math: convert(math[1].strip(), display="block"), plain))
+        if code:
+            parts.append(code[0])
+            end = code.end()
+    return "".join(parts)
+
+
+def _outward(target: str) -> bool:
+    """Return whether a link leads to the web or to a heading of its own page."""
+    return target.startswith("#") or "://" in target
+
+
+def site_uri(page: str, target: str) -> str:
+    """Return where a link of a page leads: a path in the site's sources, with its #heading."""
+    path, mark, heading = target.partition("#")
+    source = OUTSIDE.get(page) or (
+        page.removeprefix("repository/") if page.startswith("repository/") else f"docs/{page}"
+    )
+    found = (ROOT / source).parent.joinpath(path).resolve()
+    if not found.is_relative_to(ROOT):
+        sys.exit(f"{source}: the link {target} leads out of the repository")
+    name = found.relative_to(ROOT).as_posix()
+    pages = {outside: uri for uri, outside in OUTSIDE.items()}
+    if name.startswith("docs/"):
+        return name.removeprefix("docs/") + mark + heading
+    if not found.is_file():
+        sys.exit(f"{source}: the link {target} leads to no file")
+    return pages.get(name, f"repository/{name}") + mark + heading
+
+
+def write_config(pages: dict[str, str], folders: dict[str, list[Any]], work: Path) -> None:
+    """Write mkdocs.yml with the generated pages in its navigation, in the place of their folder's name."""
+    config = yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))
+    nav = [filled for entry in config["nav"] for filled in _filled(entry, folders)]
+    named = set(re.findall(r"[\w/]+\.md", str(nav)))
+    if named != set(pages):
+        sys.exit(f"mkdocs.yml: its nav and the pages differ in {', '.join(sorted(named ^ set(pages)))}")
+    config["nav"] = nav
+    config["plugins"][-1]["mkdocstrings"]["handlers"]["python"]["paths"] = [str(ROOT / "src")]
+    (work / "mkdocs.yml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _filled(entry: Any, folders: dict[str, list[Any]]) -> list[Any]:
+    """Return what an entry of the navigation stands for."""
+    if isinstance(entry, dict):
+        ((title, inner),) = entry.items()
+        return [
+            {title: [new for part in inner for new in _filled(part, folders)] if isinstance(inner, list) else inner}
+        ]
+    return folders.get(entry, [entry])
+
+
+def methods_page() -> str:
+    """Return the list of the methods."""
+    lines = [
+        "# Methods",
+        "",
+        "A method is what one phase of training does. [Which method?](../which_method.md) compares them.",
+        "",
+    ]
+    lines += ["| method | what it does |", "| --- | --- |"]
+    for name in plugins.names("lntl.methods"):
+        lines.append(f"| [`{name}`]({name}.md) | {_plain(_summary(name))} |")
+    return "\n".join(lines) + "\n"
+
+
+def _summary(name: str) -> str:
+    """Return the first line of a method's module."""
+    module = inspect.getmodule(plugins.load("lntl.methods", name))
+    return (inspect.getdoc(module) or "").partition("\n")[0]
+
+
+def method_page(name: str) -> str:
+    """Return the page of a method: what it is, when to use it, its settings, its results."""
+    method = plugins.load("lntl.methods", name)
+    sees = "it sees the bias label" if method.sees_bias else "it does not see the bias label"
+    parts = [f"# {name}", _plain(_summary(name)), docstring(inspect.getdoc(method) or "")]
+    parts.append(f"It trains {', '.join(f'*{network}*' for network in method.trains)}; {sees}.")
+    parts += [f"It needs `model.{key}: {value}`." for key, value in method.needs.items()]
+    if name in advice():
+        parts += ["## When to use it", advice()[name]]
+    parts += ["## Settings", settings_table(method.Config), "## Results", results(name)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def docstring(text: str) -> str:
+    """Return a docstring as Markdown: signs stay as they are, indented blocks are code, labelled lines a list."""
+    blocks = []
+    for block in re.split(r"\n\s*\n", text):
+        if block.startswith("    "):
+            blocks.append(f"```text\n{inspect.cleandoc(block)}\n```")
+        else:
+            labelled = re.sub(r"\n(?=(?:Deviation|Sources?|Kernels):)", "\n\n", block)
+            blocks.append(re.sub(r"^(Deviation|Sources?|Kernels):", r"**\1.**", _plain(labelled), flags=re.MULTILINE))
+    return "\n\n".join(blocks)
+
+
+def _plain(text: str) -> str:
+    """Return text whose signs have no meaning in Markdown, but for `code`."""
+    parts = re.split(r"(`[^`\n]+`)", text)
+    return "".join(part if part.startswith("`") else re.sub(r"([*_<>\[\]|])", r"\\\1", part) for part in parts)
+
+
+@cache
+def advice() -> dict[str, str]:
+    """Return when to use each method: the second column of the table in docs/which_method.md."""
+    text = (ROOT / "docs/which_method.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[`(\w+)`\]\(methods/\w+\.md\) \| (.+?) \|", text, re.MULTILINE)
+    return dict(rows)
+
+
+def settings_table(settings: type[Any]) -> str:
+    """Return a table of a plug-in's settings."""
+    if not settings.model_fields:
+        return "None of its own."
+    lines = ["| setting | default | values | meaning |", "| --- | --- | --- | --- |"]
+    for key, field in settings.model_fields.items():
+        default = "required" if field.is_required() else f"`{field.get_default()}`"
+        bounds = [
+            f"{sign} {getattr(limit, name):g}"
+            for limit in field.metadata
+            for name, sign in BOUNDS.items()
+            if hasattr(limit, name)
+        ]
+        values = ", ".join([_values(field.annotation), *bounds])
+        lines.append(f"| `{key}` | {default} | {values} | {_plain(field.description or '')} |")
+    return "\n".join(lines)
+
+
+BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+TYPES = {float: "number", int: "whole number", bool: "true or false", str: "text", type(None): "null"}
+
+
+def _values(annotation: Any) -> str:
+    """Return the values of a type in words."""
+    if get_origin(annotation) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(annotation))
+    if annotation in TYPES:
+        return TYPES[annotation]
+    return " or ".join(_values(part) for part in get_args(annotation)) or str(annotation)
+
+
+def results(name: str) -> str:
+    """Return the rows of the benchmark whose last phase is a method, as a table by colour variance."""
+    labels = [label for label, method in _plan().items() if method == name]
+    cells: dict[str, dict[str, str]] = defaultdict(dict)
+    with (BENCHMARK / "table.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["source"] == "ours" and row["method"] in labels:
+                value = f"{float(row['mean']):.4f} ± {float(row['std']):.4f} ({row['n']})"
+                cells[row["method"]][f"{float(row['data.color_var']):.3f}"] = value.replace("0.", ".")
+    if not cells:
+        return "It has no row of its own in the benchmark."
+    columns = sorted({column for row in cells.values() for column in row})
+    head = ["| colour variance σ² | " + " | ".join(columns) + " |", "| --- |" + " ---: |" * len(columns)]
+    body = [f"| {label} | " + " | ".join(row.get(c, "") for c in columns) + " |" for label, row in cells.items()]
+    return "\n".join(
+        [
+            "Colored MNIST, test accuracy of the last epoch, mean ± standard deviation (number of seeds). All rows:",
+            "[table.md](../../benchmarks/colored_mnist/table.md); how they were made:",
+            "[Reproduction](../REPRODUCTION.md).",
+            "",
+            *head,
+            *body,
+        ]
+    )
+
+
+@cache
+def _plan() -> dict[str, str]:
+    """Return label -> method of the last phase, of every run of the benchmark's plan."""
+    plan = yaml.safe_load((BENCHMARK / "plan.yaml").read_text(encoding="utf-8"))
+    found = {}
+    for run in plan["runs"]:
+        recipe = yaml.safe_load((ROOT / f"configs/{run['config']}.yaml").read_text(encoding="utf-8"))
+        found[run["label"]] = recipe["training"]["phases"][-1]["method"]
+    return found
+
+
+if __name__ == "__main__":
+    main()
