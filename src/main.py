@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 try:
-    from lntl.cli import guarded
+    from lntl.cli import exit_on_error
 except ModuleNotFoundError as missing:
     print(
         f"Error: {sys.executable} has no package '{missing.name}': run `make setup`, then `source .venv/bin/activate`.",
@@ -45,4 +45,4 @@ if __name__ == "__main__":
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="override configuration keys")
     arguments = parser.parse_intermixed_args()
-    guarded(lambda: run(arguments), debug=arguments.debug)
+    exit_on_error(lambda: run(arguments), debug=arguments.debug)

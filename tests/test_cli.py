@@ -78,11 +78,18 @@ def test_version_is_that_of_the_package(capsys: Capture) -> None:
     assert capsys.readouterr().out == f"lntl {__version__}\n"
 
 
+def test_python_m_lntl_is_the_command_line() -> None:
+    done = subprocess.run([sys.executable, "-m", "lntl", "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"lntl {__version__}\n")
+
+
 def test_help_names_every_command(capsys: Capture) -> None:
     assert lntl("--help") == 0
     out = capsys.readouterr().out
-    for command in ("train", "eval", "probe", "predict", "export", "card", "methods", "configs", "data"):
-        assert re.search(rf"^\W*{command}\s", out, re.MULTILINE)
+    verbs = "init train eval probe report predict export card benchmark compare methods models configs data"
+    for command in verbs.split():
+        assert re.search(rf"^\W*{command}\s", out, re.MULTILINE), command
+    assert "benchmark-run" not in out
 
 
 def test_train_shows_the_table_and_what_it_wrote(folder: Path, capsys: Capture) -> None:
@@ -187,9 +194,12 @@ def test_configs_lists_every_ready_one(capsys: Capture) -> None:
 def test_configs_copy_refuses_to_replace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.chdir(tmp_path)
     assert lntl("configs", "copy", "colored_mnist_default") == 0
-    assert capsys.readouterr().out.strip() == "colored_mnist_default.yaml"
+    assert capsys.readouterr().out.split() == ["colored_mnist_default.yaml", "lntl.schema.json"]
     copied = Path("colored_mnist_default.yaml")
-    assert copied.read_bytes() == ready_configs.find("colored_mnist_default").read_bytes()
+    comment, text = copied.read_text(encoding="utf-8").split("\n", 1)
+    assert comment == "# yaml-language-server: $schema=lntl.schema.json"  # by which editors find the schema
+    assert text == ready_configs.find("colored_mnist_default").read_text(encoding="utf-8")
+    jsonschema.validate(yaml.safe_load(text), json.loads(Path("lntl.schema.json").read_text()))
     copied.write_text("mine")
     assert lntl("configs", "copy", "colored_mnist_default", ".") == 2
     assert "colored_mnist_default.yaml exists already" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What is told while a run goes on."""
+"""Output of the command line while a run goes on."""
 
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -38,7 +38,7 @@ def test_speed_and_time_left_are_those_of_the_phase(monkeypatch: pytest.MonkeyPa
     assert told == ["m epoch 1/1 step 50/100 2 img/s task=0.500, 200 s left"]
 
 
-def test_a_text_is_told_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_text_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     """Neither markup nor wrapped; what no terminal could show is escaped."""
-    console.tell("q[/z]/d[old]/[bold]:car: caf\udce9 " + "long " * 50, style="dim")
+    console.echo("q[/z]/d[old]/[bold]:car: caf\udce9 " + "long " * 50, style="dim")
     assert capsys.readouterr().out == "q[/z]/d[old]/[bold]:car: caf\\udce9 " + "long " * 50 + "\n"

@@ -14,7 +14,7 @@ from rich.columns import Columns
 from lntl import config as configuration
 from lntl import experiment, probing
 from lntl.cli import console, memory
-from lntl.cli.console import log, out, tell
+from lntl.cli.console import echo, log, out
 from lntl.config import Config
 from lntl.config import ready as ready_configs
 from lntl.errors import DeadEndError, UserError
@@ -61,7 +61,7 @@ def _tiny_as_zero() -> Iterator[None]:
 
     Weight decay brings the weights of dead units there, and a processor multiplies such numbers many times more slowly.
     """
-    memory.keep_freed()
+    memory.keep_freed_memory()
     torch.set_flush_denormal(True)
     try:
         yield
@@ -151,10 +151,10 @@ def stop_signals() -> Iterator[list[int]]:
 
 def _show(result: dict[str, Any], config: Config, folder: RunFolder) -> None:
     out.print(tables.result_table(result, getattr(config.data, "color_var", None)))
-    tell(result["selection"], style="dim")
+    echo(result["selection"], style="dim")
     for path in sorted(p for p in folder.path.iterdir() if not p.name.startswith(".")):
-        tell(f"  {path}{'/' if path.is_dir() else ''}")
-    tell(f"lntl report {folder.path} makes a page that shows it all")
+        echo(f"  {path}{'/' if path.is_dir() else ''}")
+    echo(f"lntl report {folder.path} makes a page that shows it all")
 
 
 def evaluate(target: Path, device: str | None, trust: Sequence[str] = ()) -> None:
@@ -167,10 +167,10 @@ def evaluate(target: Path, device: str | None, trust: Sequence[str] = ()) -> Non
     out.print(tables.metric_table(title, {name: facts["metrics"][name] for name in chosen}))
     out.print(Columns([tables.accuracy_table(f"by {name}", facts[f"by_{name}"]) for name in ("class", "bias")]))
     for warning in facts["warnings"]:
-        tell(f"Note: {warning}.", style="yellow")
+        echo(f"Note: {warning}.", style="yellow")
     written = evaluation.write()
     for file in written:
-        tell(f"  {file}")
+        echo(f"  {file}")
     if not written:
         out.print("Not kept in a file: the checkpoint does not lie in RUN/checkpoints/.", style="dim")
 
@@ -193,7 +193,7 @@ def probe(target: Path, layers: list[str] | None, seeds: int, device: str | None
     for each in (found, *leakage.per_bias(found)):
         out.print(leakage.probe_table(each))
     for sentence in leakage.verdict(found):
-        tell(sentence)
+        echo(sentence)
 
 
 def report(targets: list[str], folder: Path | None, device: str | None) -> None:
@@ -207,7 +207,7 @@ def report(targets: list[str], folder: Path | None, device: str | None) -> None:
         folder = RunFolder(runs[0]).report if len(runs) == 1 else Path("results/report")
     page = write_report(runs, folder, notes)
     for path in (page, folder / "report.json", folder / "report.md"):
-        tell(f"  {path}")
+        echo(f"  {path}")
 
 
 def _run_of(target: str) -> Path:

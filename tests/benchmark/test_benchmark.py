@@ -307,7 +307,7 @@ def test_stopped_in_the_middle_it_goes_on_there(tmp_path: Path, number: signal.S
     assert ended(process) == code
     assert not (stopped / "results.jsonl").exists()
     if number == signal.SIGINT:
-        assert "To go on, give the same command." in (stopped / "stderr").read_text()
+        assert "To continue, give the same command." in (stopped / "stderr").read_text()
     (log,) = stopped.glob("runs/results/*.log")
     _wait(lambda: "saved in" in log.read_text())  # the worker noticed that it is alone, and stopped
     assert run("benchmark", "plan.yaml", folder=stopped) == 0

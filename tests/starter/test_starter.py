@@ -1,11 +1,14 @@
 """`lntl init`: what it writes, that the drawn pictures are what the table says, and that all of it runs."""
 
 import csv
+import json
 from collections import Counter
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
+import yaml
 from clone import clone, sh
 from PIL import Image
 from tiny_runs import lntl
@@ -104,9 +107,12 @@ def test_every_target_of_the_makefile_runs(tmp_path: Path) -> None:
 def test_the_command_says_what_it_wrote_and_what_is_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     assert lntl("init", str(tmp_path / "empty")) == 0
-    told = capsys.readouterr().out
-    assert f"data/table.csv with {sum(n for n, _ in SPLITS.values())} pictures" in told
-    assert "make train" in told
+    out = capsys.readouterr().out
+    assert f"data/table.csv with {sum(n for n, _ in SPLITS.values())} pictures" in out
+    assert "make train" in out
+    schema = tmp_path / "empty/lntl.schema.json"
+    assert (tmp_path / "empty/config.yaml").read_text().startswith(f"# yaml-language-server: $schema={schema.name}\n")
+    jsonschema.validate(yaml.safe_load((tmp_path / "empty/config.yaml").read_text()), json.loads(schema.read_text()))
 
 
 @pytest.mark.parametrize("what", ["folder", "file"])

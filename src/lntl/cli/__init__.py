@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lntl import __version__
-from lntl.cli import benchmarks, data, names, runs, start, use
+from lntl.cli import benchmark, card, compare, configs, data, export, init, methods, models, predict, runs
 from lntl.errors import Interrupted, UserError
 
 app = typer.Typer(
@@ -17,13 +17,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for group in (start.app, runs.app, use.app, benchmarks.app, names.app):
-    app.add_typer(group)
+app.command()(init.init)
+app.add_typer(runs.app)
+app.command()(predict.predict)
+app.command()(export.export)
+app.command()(card.card)
+app.command()(benchmark.benchmark)
+app.command()(compare.compare)
+app.command()(methods.methods)
+app.command()(models.models)
+app.command(hidden=True)(benchmark.benchmark_run)
+app.add_typer(configs.app, name="configs")
 app.add_typer(data.app, name="data")
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(show: bool) -> None:
+    if show:
         print(f"lntl {__version__}")
         raise typer.Exit
 
@@ -34,17 +43,17 @@ def _lntl(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Train classifiers that do not use what they should not know."""
+    """Train classifiers that do not use a known bias."""
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; an error that the user can mend is one sentence on stderr and exit code 2."""
-    given = sys.argv[1:] if arguments is None else arguments
-    guarded(lambda: app([a for a in given if a != "--debug"], prog_name="lntl"), debug="--debug" in given)
+    words = sys.argv[1:] if arguments is None else arguments
+    exit_on_error(lambda: app([word for word in words if word != "--debug"], prog_name="lntl"), "--debug" in words)
 
 
-def guarded(run: Callable[[], None], debug: bool) -> None:
-    """Run; turn a UserError into a sentence and exit code 2, a training that was stopped into a hint and code 130."""
+def exit_on_error(run: Callable[[], None], debug: bool) -> None:
+    """Call `run`; a UserError becomes a sentence and exit code 2, a training that was stopped a hint and code 130."""
     try:
         run()
     except UserError as error:

@@ -1,5 +1,6 @@
-"""Arguments that several commands share."""
+"""Arguments that several verbs share."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,8 +11,12 @@ ConfigArgument = Annotated[
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Override keys, e.g. training.batch_size=64.")
 ]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps; instead of training.device.")]
-Trust = Annotated[
+RunArgument = Annotated[
+    Path,
+    typer.Argument(metavar="RUN_OR_CHECKPOINT", readable=False, help="A run folder (its best model) or a .pth file."),
+]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+TrustOption = Annotated[
     list[str] | None,
-    typer.Option(metavar="MODULE", help="A module that a file from elsewhere may import; may be repeated."),
+    typer.Option("--trust", metavar="MODULE", help="A module that a file from elsewhere may import; may be repeated."),
 ]

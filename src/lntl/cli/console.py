@@ -23,7 +23,7 @@ log = logging.getLogger("lntl")
 _PLAIN_SECONDS = 15  # between two progress lines where the output is no terminal
 
 
-def tell(text: object, style: str = "") -> None:
+def echo(text: object, style: str = "") -> None:
     """Print a text as it is, on lines of any length: brackets of a path are no markup, and odd bytes are escaped."""
     out.print(Text(str(text).encode(errors="backslashreplace").decode(), style), soft_wrap=True)
 
@@ -44,7 +44,7 @@ def log_to_console() -> None:
 
 
 def log_to_file(path: Path) -> None:
-    """Add the log to a file as well, in place of an earlier run's file."""
+    """Write the log to a file too, in place of an earlier run's file."""
     for handler in [h for h in log.handlers if isinstance(h, logging.FileHandler)]:
         log.removeHandler(handler)
         handler.close()
@@ -54,12 +54,12 @@ def log_to_file(path: Path) -> None:
 
 
 @contextmanager
-def counting(what: str, total: int) -> Iterator[Callable[[float], None]]:
-    """Show a bar in a terminal; give the function that moves it on by a number."""
+def progress_bar(description: str, total: int) -> Iterator[Callable[[float], None]]:
+    """Show a progress bar in a terminal; yield the function that advances it."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.advance(task, done)
+        task = bar.add_task(description, total=total)
+        yield lambda count: bar.advance(task, count)
 
 
 def show_progress(events: "Iterable[Step | EpochRecord]", trainer: "Trainer", batch_size: int) -> None:
@@ -67,12 +67,12 @@ def show_progress(events: "Iterable[Step | EpochRecord]", trainer: "Trainer", ba
     from lntl.training.trainer import Step
 
     total = trainer.total_epochs * len(trainer.loader)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[told]}"))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[losses]}"))
     began, first, spoke, phase = monotonic(), trainer.total_steps, monotonic(), trainer.phase
     with Progress(
         *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=err, disable=not err.is_terminal
     ) as bar:
-        task = bar.add_task("training", total=total, completed=first, told="")
+        task = bar.add_task("training", total=total, completed=first, losses="")
         for event in events:
             if not isinstance(event, Step):
                 continue
@@ -86,7 +86,7 @@ def show_progress(events: "Iterable[Step | EpochRecord]", trainer: "Trainer", ba
                 continue
             speed = done * batch_size / (monotonic() - began)
             losses = " ".join(f"{k}={v:.3f}" for k, v in event.terms.items() if not k.startswith("lr_"))
-            bar.update(task, told=f"{speed:.0f} img/s {losses}")
+            bar.update(task, losses=f"{speed:.0f} img/s {losses}")
             if not err.is_terminal and monotonic() - spoke > _PLAIN_SECONDS:
                 spoke = monotonic()
                 left = (total - trainer.total_steps) * batch_size / speed

@@ -1,23 +1,40 @@
-"""Commands about data."""
+"""`lntl data`: look at the data of a configuration."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lntl.cli import make
+from lntl.cli import data_make
 from lntl.cli.arguments import ConfigArgument, Overrides
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 app = typer.Typer(help="Look at the data of a configuration, or write them to a file.", no_args_is_help=True)
-app.add_typer(make.app, name="make")
+app.add_typer(data_make.app, name="make")
 
 
 @app.command()
 def info(config: ConfigArgument = "colored_mnist_default", overrides: Overrides = None) -> None:
     """Show source, sizes and bias of the data."""
-    from lntl import describe
+    import torch
+    from rich.table import Table
 
-    describe.data(config, overrides or [])
+    from lntl.cli.console import echo, out
+    from lntl.types import IGNORE
+
+    dataset = data_make.load_data(config, overrides or [])
+    echo(f"{dataset.source}\nval: {dataset.val_note}")
+    table = Table("split", "images", "classes", "groups with images", "label guessed from the bias")
+    for name, split in dataset.splits.items():
+        known = split.group[split.group != IGNORE]
+        cells = torch.bincount(known, minlength=dataset.spec.num_groups).view(dataset.spec.num_classes, -1)
+        guess = cells.amax(dim=0).sum() / cells.sum()  # the best that a rule "bias value -> class" can do
+        filled = f"{int((cells > 0).sum())} of {cells.numel()}"
+        table.add_row(name, str(len(split)), str(dataset.spec.num_classes), filled, f"{float(guess):.1%}")
+    out.print(table)
 
 
 @app.command()
@@ -32,10 +49,34 @@ def check(
     ] = True,
 ) -> None:
     """Audit the data before any training: exit code 1 where results could not be trusted."""
-    from lntl import checking
+    from lntl import config as configuration
+    from lntl.audit.facts import audit
+    from lntl.cli import console
+    from lntl.config import ready
+    from lntl.reporting.check import write_check
+    from lntl.reporting.check_tables import check_tables
 
-    if not checking.check(config, overrides or [], out, images):
+    settings = configuration.read_for_data(ready.find(config), overrides or [])
+    folder = out or Path(settings.logging.output_dir) / "checks" / settings.project.experiment_name
+    audited = audit(settings, images, _with_progress)
+    files = write_check(audited.facts, audited.pictures, folder)
+    console.echo(audited.facts["source"])
+    for part in check_tables(audited.facts):
+        console.out.print(part, highlight=False, soft_wrap=isinstance(part, str))  # lines of YAML stay whole
+    for path in files:
+        console.echo(f"  {path}")
+    if not audited.facts["trustworthy"]:
         raise typer.Exit(1)
+
+
+def _with_progress(parts: "Sequence[Tensor]", name: str) -> "Iterable[Tensor]":
+    """Yield the parts, with a progress bar of images."""
+    from lntl.cli.console import progress_bar
+
+    with progress_bar(f"{name}: images", sum(map(len, parts))) as advance:
+        for part in parts:
+            yield part
+            advance(len(part))
 
 
 @app.command("clear-cache")
@@ -44,7 +85,12 @@ def clear_cache(
         "data/image_cache"
     ),
 ) -> None:
-    """Remove the decoded images that `data.cache: disk` keeps; later runs decode their own anew."""
-    from lntl import describe
+    """Remove the decoded images that `data.cache: disk` stored; later runs decode their images again."""
+    from lntl.cli.console import echo
+    from lntl.data import cache
+    from lntl.errors import UserError
 
-    describe.clear_cache(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder; name the one that data.cache_dir names")
+    files, size = cache.clear(folder)
+    echo(f"{folder}: {files} decoded images removed, {size / 2**20:.1f} MiB")

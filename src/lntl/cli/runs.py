@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lntl.cli.arguments import ConfigArgument, Device, Overrides, Trust
+from lntl.cli.arguments import ConfigArgument, DeviceOption, Overrides, TrustOption
 
 app = typer.Typer()
 
@@ -20,7 +20,7 @@ def train(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run of the same name.")] = False,
     epochs: Annotated[int | None, typer.Option(help="Epochs of the last phase; caps the phases before it.")] = None,
-    device: Device = None,
+    device: DeviceOption = None,
 ) -> None:
     """Train, evaluate on the test set, and show the result."""
     from lntl import commands
@@ -36,8 +36,8 @@ def evaluate(
             metavar="RUN_OR_CHECKPOINT", readable=False, help="A run folder (its best model) or a .pth file."
         ),
     ],
-    device: Device = None,
-    trust: Trust = None,
+    device: DeviceOption = None,
+    trust: TrustOption = None,
 ) -> None:
     """Evaluate a trained model on the test set."""
     from lntl import commands
@@ -60,8 +60,8 @@ def probe(
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Halvings of the test images, with fresh probes for each.")] = 3,
-    device: Device = None,
-    trust: Trust = None,
+    device: DeviceOption = None,
+    trust: TrustOption = None,
 ) -> None:
     """Measure how much of the bias is left: fresh probes on frozen features, and recoloured test images."""
     from lntl import commands
@@ -77,7 +77,7 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="Where the page goes: RUN/report for one run, results/report for several.")
     ] = None,
-    device: Device = None,
+    device: DeviceOption = None,
 ) -> None:
     """Make a page about a run, or one that compares several: did it unlearn, and what did that cost?"""
     from lntl import commands

@@ -1,0 +1,175 @@
+"""`lntl benchmark`: the runs of a plan; and `lntl benchmark-run`, hidden: the process of one of them."""
+
+import os
+import statistics
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from lntl.benchmark.plan import Job
+    from lntl.benchmark.results import Line
+    from lntl.benchmark.runner import Benchmark, Progress
+
+
+def benchmark(
+    plan: Annotated[Path, typer.Argument(metavar="PLAN.yaml", readable=False, help="Configurations, values, seeds.")],
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Runs at once, one thread each; default: the number of cores.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show which runs are done and which are missing.")] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="A name (* for anything), KEY=VALUE of a grid, or seed=N; may be repeated."),
+    ] = None,
+) -> None:
+    """Make the missing runs of a plan, several at once; after a stop the same command continues."""
+    import sys
+
+    from lntl import commands
+    from lntl.benchmark import plan as plans
+    from lntl.benchmark.runner import Benchmark
+    from lntl.cli import console
+    from lntl.errors import Interrupted
+
+    checked = plans.read(plan)
+    jobs = plans.only(plans.jobs(checked, plan), only or [])
+    command = (sys.executable, "-P", "-m", "lntl", "benchmark-run")
+    bench = Benchmark(plan.parent / checked.results, command, workers or _cores(), checked.keep_runs, checked.split)
+    if dry_run:
+        _print_states(bench, jobs)
+        return
+    console.log_to_console()
+    with commands.stop_signals() as stopped:
+        try:
+            failed = _run(bench, jobs, stopped)
+        except Interrupted as stop:
+            print(f"{stop}. To continue, give the same command.", file=sys.stderr)
+            raise SystemExit(130) from None
+    console.echo(f"{len(jobs) - len(failed)} of {len(jobs)} runs are done: {bench.results}")
+    for job, line in failed:
+        print(f"failed: {job.told}: {line['error']} ({bench.scratch / job.id}.log)", file=sys.stderr)
+    if failed:
+        raise SystemExit(1)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _print_states(bench: "Benchmark", jobs: "list[Job]") -> None:
+    """Print a table of the runs: done, begun, failed or missing."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from lntl.benchmark import results
+    from lntl.cli.console import out
+
+    missing = {job.id for job in bench.missing(jobs)}
+    failed = {results.key(line) for line in results.read(bench.results) if results.failed(line)}
+    table = Table("run", "state", title=f"{len(missing)} of {len(jobs)} runs are missing", title_justify="left")
+    for job in jobs:
+        state = "failed" if job.key in failed else "begun" if (bench.scratch / job.id).exists() else "missing"
+        table.add_row(escape(job.told), state if job.id in missing else "done")
+    out.print(table)
+
+
+def _run(bench: "Benchmark", jobs: "list[Job]", stopped: list[int]) -> "list[tuple[Job, Line]]":
+    """Make the missing runs with a progress bar; return those that failed."""
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    from lntl.benchmark import results
+    from lntl.cli import console
+
+    failed: list[tuple[Job, Line]] = []
+    waiting = bench.missing(jobs)
+    estimate = _TimeLeft(bench.workers, waiting, results.read(bench.results))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bar(
+        *columns, TextColumn("{task.fields[status]}"), console=console.err, disable=not console.err.is_terminal
+    ) as bar:
+        task = bar.add_task("runs", total=len(jobs), completed=len(jobs) - len(waiting), status="")
+        for progress in bench.run(jobs, lambda: bool(stopped)):
+            left = estimate.update(progress)
+            running = escape(", ".join(job.told for job in progress.running))
+            bar.update(task, status=f"{left} [dim]{running}[/dim]")
+            if progress.ended is not None:
+                job, line = progress.ended
+                failed += [progress.ended] if results.failed(line) else []
+                bar.advance(task)
+                console.log.info("%s: %s; %s", job.told, _outcome(line), left)
+    return failed
+
+
+def _outcome(line: "Line") -> str:
+    if "error" in line:
+        return f"failed: {line['error']}"
+    scores = [f"{name}={value:.4f}" for name, value in line["metrics"].items() if value is not None]
+    return f"{' '.join(scores)} in {line['seconds']:.0f} s"
+
+
+class _TimeLeft:
+    """Time left, from the seconds of finished runs: of the same name where there are some, else of all."""
+
+    def __init__(self, workers: int, waiting: "list[Job]", lines: "list[Line]") -> None:
+        self._workers = workers
+        self._waiting = {job.id: job for job in waiting}
+        self._began: dict[str, float] = {}
+        self._seconds: dict[str, list[float]] = {}
+        for line in lines:
+            self._record(line)
+
+    def _record(self, line: "Line") -> None:
+        seconds = line.get("wall_seconds") or line.get("seconds")
+        if seconds is not None:
+            self._seconds.setdefault(line["name"], []).append(seconds)
+
+    def update(self, progress: "Progress") -> str:
+        """Take in the progress; return the time left in words, unknown before the first run has ended."""
+        now = time.monotonic()
+        for job in progress.running:
+            self._began.setdefault(job.id, now)
+        if progress.ended is not None:
+            self._waiting.pop(progress.ended[0].id)
+            self._record(progress.ended[1])
+        if not self._seconds:
+            return "time left: known after the first run"
+        needs = [
+            self._estimate(job) - min(now - self._began.get(id, now), 0.9 * self._estimate(job))
+            for id, job in self._waiting.items()
+        ]
+        return f"about {timedelta(seconds=round(max([sum(needs) / self._workers, *needs])))} left" if needs else ""
+
+    def _estimate(self, job: "Job") -> float:
+        of_all = [seconds for values in self._seconds.values() for seconds in values]
+        return statistics.fmean(self._seconds.get(job.name, of_all))
+
+
+def benchmark_run(config: Path, split: Annotated[Literal["test", "val"], typer.Argument()]) -> None:
+    """Train CONFIG, or resume its training, and evaluate it on SPLIT; stop, saved, when the starting process ends."""
+    import sys
+    import threading
+
+    from lntl import commands
+    from lntl.benchmark.runner import DEAD_END
+    from lntl.errors import DeadEndError
+
+    threading.Thread(target=_stop_with_the_parent, daemon=True).start()
+    try:
+        commands.make(str(config), split)
+    except DeadEndError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        raise SystemExit(DEAD_END) from None
+
+
+def _stop_with_the_parent() -> None:
+    """Wait until the other end of the pipe on stdin is closed, then stop as after SIGTERM."""
+    import signal
+
+    os.read(0, 1)
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,163 @@
+"""`lntl data make`: write data to a file, rendered images or the table of a download."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from lntl.cli.arguments import ConfigArgument, Overrides
+
+if TYPE_CHECKING:
+    from lntl.makers.tables import Made
+
+app = typer.Typer(
+    help="Write a data set to a file: Colored MNIST as arrays, or the table of a public data set that you downloaded. "
+    "Nothing is downloaded, and no image is copied.",
+    epilog="docs/DATA_SETS.md: where each data set comes from, under which terms.",
+    no_args_is_help=True,
+)
+Source = Annotated[Path, typer.Argument(metavar="SOURCE", readable=False, help="Folder of the unpacked download.")]
+Out = Annotated[Path, typer.Argument(metavar="OUT.csv", help="Table to write, for data: {name: table}.")]
+
+
+@app.command("colored_mnist")
+def colored_mnist(
+    out: Annotated[Path, typer.Argument(metavar="OUT.npz", help="File to write.")],
+    config: ConfigArgument = "colored_mnist_default",
+    overrides: Overrides = None,
+) -> None:
+    """Write the rendered images, labels and colors of every split to an .npz file.
+
+    Per split: SPLIT_image (n, 28, 28, 3) uint8, SPLIT_label and SPLIT_color (n,).
+    """
+    import numpy as np
+    import torch
+
+    from lntl.cli.console import echo
+    from lntl.errors import UserError
+    from lntl.runs.files import write_atomic
+
+    if out.exists():
+        raise UserError(f"{out} exists already; move it away first")
+    arrays = {}
+    for name, split in load_data(config, overrides or []).splits.items():
+        if not hasattr(split, "color"):
+            raise UserError(f"{config}: its data are not Colored MNIST; name a configuration of data: colored_mnist")
+        arrays[f"{name}_image"] = split.pixels(torch.arange(len(split))).permute(0, 2, 3, 1).contiguous().numpy()
+        arrays[f"{name}_label"], arrays[f"{name}_color"] = split.y.numpy(), split.color.numpy()
+    write_atomic(out, lambda file: np.savez_compressed(file, **arrays))
+    echo(f"{out}: {', '.join(f'{name} {array.shape}' for name, array in arrays.items())}")
+
+
+@app.command("dogs_and_cats")
+def dogs_and_cats(
+    source: Source,
+    out: Out,
+    train: Annotated[
+        Literal["tb1", "tb2"], typer.Option(help="tb1: bright dogs and dark cats; tb2: the reverse.")
+    ] = "tb1",
+    lists: Annotated[
+        Path | None, typer.Option(help="Folder of list_bright.txt and list_dark.txt; default: SOURCE.")
+    ] = None,
+    held_out: Annotated[
+        float, typer.Option(min=0, max=0.5, help="Share of that set that is for test, beside all of the other set.")
+    ] = 0.2,
+) -> None:
+    """Dogs and Cats of the paper (TB1, TB2): label, color and split of the photographs in SOURCE/train/.
+
+    Images: train.zip of Kaggle's competition dogs-vs-cats-redux-kernels-edition (or dogs-vs-cats).
+
+    Lists: github.com/feidfoe/learning-not-to-learn, dataset/dogs_and_cats.
+    """
+    from lntl.makers import dogs_and_cats as maker
+
+    made = maker.make(source, lists or source, train, held_out)
+    _write_table(out, source, made, f"dogs_and_cats/{train}")
+
+
+@app.command("imdb_faces")
+def imdb_faces(
+    source: Source,
+    out: Out,
+    train: Annotated[
+        Literal["eb1", "eb2"],
+        typer.Option(help="eb1: women of 0-29 years and men of 40 and more; eb2: the reverse."),
+    ] = "eb1",
+    lists: Annotated[
+        Path | None, typer.Option(help="Folder of the authors' four .npy files; default: imdb.mat says who is where.")
+    ] = None,
+) -> None:
+    """IMDB faces of the paper (EB1, EB2): gender, age, age_group and split of the faces in SOURCE = imdb_crop/.
+
+    Images and imdb.mat: imdb_crop.tar of IMDB-WIKI (the faces of IMDb).
+
+    Lists: named in github.com/feidfoe/learning-not-to-learn, dataset/IMDB/README.md.
+    """
+    from lntl.makers import imdb_faces as maker
+
+    made = maker.make(source, lists, train)
+    _write_table(out, source, made, f"imdb_faces/{train}")
+
+
+@app.command("celeba")
+def celeba(
+    source: Source,
+    out: Out,
+    attribute: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Column to write; repeat it. Default: Blond_Hair (label), Male (bias)."),
+    ] = None,
+) -> None:
+    """CelebA: attributes and split of the faces in SOURCE/img_align_celeba/.
+
+    From the data set's page (MMLAB, CUHK) or Kaggle (jessicali9530/celeba-dataset).
+
+    Wanted: img_align_celeba, list_attr_celeba and list_eval_partition, these as .txt or .csv.
+    """
+    from lntl.makers import celeba as maker
+
+    _write_table(out, source, maker.make(source, attribute or ["Blond_Hair", "Male"]), "celeba/blond_hair")
+
+
+@app.command("waterbirds")
+def waterbirds(source: Source, out: Out) -> None:
+    """Waterbirds: label, background and split of the images in SOURCE = waterbird_complete95_forest2water2/.
+
+    Images and metadata.csv: waterbird_complete95_forest2water2.tar.gz, see github.com/kohpangwei/group_DRO.
+    """
+    from lntl.makers import waterbirds as maker
+
+    _write_table(out, source, maker.make(source), "waterbirds/background")
+
+
+def _write_table(out: Path, source: Path, made: "Made", config_name: str) -> None:
+    """Write the table of a download; print its counts by split, label and bias, and the next command."""
+    from collections import Counter
+
+    from rich.table import Column, Table
+
+    from lntl.cli import console
+    from lntl.data.rows import SPLITS
+    from lntl.makers import tables
+
+    tables.write(out, made)
+    columns = made.columns
+    counts = Counter(zip(columns["split"], columns[made.label], columns[made.bias], strict=True))
+    table = Table("split", made.label, made.bias, Column("images", justify="right"))
+    for cell in sorted(counts, key=lambda cell: (SPLITS.index(cell[0]), cell[1:])):
+        table.add_row(*cell, str(counts[cell]))
+    console.out.print(table)
+    for note in made.notes:
+        console.echo(note)
+    console.echo(f"{out}: {len(columns['split'])} images")
+    console.echo(f"Next: lntl train {config_name} data.path={out} data.root={source}")
+
+
+def load_data(config_name: str, overrides: list[str]) -> Any:
+    """Return the data set of a configuration, of which only the section `data` must be complete."""
+    from lntl import config as configuration
+    from lntl import plugins
+    from lntl.config import ready
+
+    config = configuration.read_for_data(ready.find(config_name), overrides)
+    return plugins.load("lntl.data", config.data.name)(config.data)

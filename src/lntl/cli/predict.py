@@ -1,0 +1,69 @@
+"""`lntl predict`: classes of images, or of vectors."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from lntl.cli.arguments import DeviceOption, TrustOption
+
+
+def predict(
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN", readable=False, help="A run folder (its best model), a .pth file, or a .safetensors export."
+        ),
+    ],
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="IMAGES...",
+            readable=False,
+            help="Image files, folders of them (with all below), tables (.csv, .tsv, .parquet) with a column of paths; "
+            "or one .npz file of images or vectors.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="CSV file to write: path, prediction, and p_CLASS for each class.")],
+    column: Annotated[
+        str | None,
+        typer.Option(
+            help="Column of the paths in a table, or name of the array in an .npz: the run's own, else image or x."
+        ),
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder of the paths in a table: the run's own data.root, else the table's.")
+    ] = None,
+    delimiter: Annotated[
+        str | None, typer.Option(help="Between the fields of CSV: the run's own, else a comma, a tab in .tsv.")
+    ] = None,
+    features: Annotated[Path | None, typer.Option(help="An .npz file for the features z of each image.")] = None,
+    on_error: Annotated[
+        Literal["stop", "skip"],
+        typer.Option(help="Images that cannot be read: name them and write nothing, or leave them out."),
+    ] = "stop",
+    device: DeviceOption = None,
+    trust: TrustOption = None,
+) -> None:
+    """Predict the classes of images, or of vectors, with a trained model."""
+    from lntl.cli.console import echo, progress_bar
+    from lntl.deploy.inputs import Layout, read
+    from lntl.deploy.loading import load
+    from lntl.deploy.predicting import Prediction
+    from lntl.errors import UserError
+
+    for path in (out, features):
+        if path is not None and path.resolve() in [image.resolve() for image in images]:
+            raise UserError(f"{path}: is to be read and written; name another file to write")
+    classifier = load(run, device or "auto", trust or [])
+    inputs = read(images, classifier.described.get("data", {}), Layout(column, root, delimiter))
+    with progress_bar("images", len(inputs.names)) as advance:
+        prediction = Prediction(classifier, inputs, on_error, advance)
+        prediction.write(out, features)
+    echo(f"{len(prediction.places)} predictions")
+    for path in filter(None, (out, features)):
+        echo(f"  {path}")
+    if prediction.unreadable:
+        echo(f"{len(prediction.unreadable)} images cannot be read and are left out:", style="yellow")
+    for line in prediction.unreadable:
+        echo(f"  {line}")
