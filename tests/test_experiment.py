@@ -23,6 +23,7 @@ from lntl.evaluation.tally import compute
 from lntl.experiment import Run
 from lntl.runs import checkpoint
 from lntl.runs.folder import RunFolder
+from lntl.runs.formats import Epoch
 
 NUMBERS = set(METRICS)
 
@@ -99,6 +100,7 @@ def test_metrics_has_a_line_an_epoch(finished: RunFolder) -> None:
         assert all(math.isfinite(v) for v in record.values() if isinstance(v, float))
         assert all(v is not None for k, v in record.items() if not k.startswith("val/"))
     assert checkpoint.load(finished.last).records == records
+    assert [epoch.model_dump() for epoch in finished.read_metrics()] == records
 
 
 def test_run_log_tells_each_epoch(finished: RunFolder) -> None:
@@ -111,19 +113,20 @@ def test_run_log_tells_each_epoch(finished: RunFolder) -> None:
 def test_result(finished: RunFolder) -> None:
     result = finished.read_result()
     assert result is not None
-    assert (result["experiment"], result["method"], result["seed"]) == ("tiny", "lntl", 0)
-    assert "embedded MNIST strokes" in result["data"]
+    assert (result.experiment, result.method, result.seed) == ("tiny", "lntl", 0)
+    assert "embedded MNIST strokes" in result.data
     for part in ("highest accuracy on val", "10 held-out training images, random colors", "epochs of the last phase"):
-        assert part in result["selection"]
+        assert part in result.selection
     best = max(metrics(finished.path)[2:], key=lambda record: record["val/accuracy"])["total_epoch"]
     for kind, path, epoch in (("last", finished.last, 4), ("best", finished.best, best)):
-        assert result[kind]["checkpoint"] == str(path)
-        assert result[kind]["epoch"] == epoch
-        assert result[kind]["test"].keys() == NUMBERS
-        assert all(value is None or 0 <= value <= 1 for value in result[kind]["test"].values())
-        assert_equal(experiment.evaluate_checkpoint(path).scores(), result[kind])
+        scores = getattr(result, kind)
+        assert scores.checkpoint == str(path)
+        assert scores.epoch == epoch
+        assert scores.test.keys() == NUMBERS
+        assert all(value is None or 0 <= value <= 1 for value in scores.test.values())
+        assert experiment.evaluate_checkpoint(path).scores() == scores
     seconds = sum(record["time/seconds"] for record in metrics(finished.path))
-    assert result["training_seconds"] == pytest.approx(seconds, abs=0.051)
+    assert result.training_seconds == pytest.approx(seconds, abs=0.051)
 
 
 def test_the_evaluation_is_kept(finished: RunFolder) -> None:
@@ -134,19 +137,21 @@ def test_the_evaluation_is_kept(finished: RunFolder) -> None:
         evaluation, kept = experiment.evaluate_checkpoint(path), finished.evaluation_of(path)
         told = json.loads(kept.read_text())
         assert told == evaluation.facts
-        assert (told["checkpoint"], told["epoch"], told["split"]) == (str(path), result[kind]["epoch"], "test")
-        assert {name: row["value"] for name, row in told["metrics"].items()} == result[kind]["test"]
+        assert (told["checkpoint"], told["epoch"], told["split"]) == (str(path), getattr(result, kind).epoch, "test")
+        assert {name: row["value"] for name, row in told["metrics"].items()} == getattr(result, kind).test
         with np.load(kept.with_suffix(".npz"), allow_pickle=False) as arrays:
             assert {name: (str(a.dtype), a.shape) for name, a in arrays.items()} == {
                 "y": ("int64", (100,)), "probabilities": ("float32", (100, 10)), "group": ("int64", (100,)),
                 "row": ("int64", (100,)), "bias_hits": ("int64", (100,)), "bias_labels": ("int64", (100,)),
             }  # fmt: skip
-            assert np.mean(arrays["probabilities"].argmax(axis=1) == arrays["y"]) == result[kind]["test"]["accuracy"]
+            assert (
+                np.mean(arrays["probabilities"].argmax(axis=1) == arrays["y"]) == getattr(result, kind).test["accuracy"]
+            )
             counts = np.bincount(arrays["group"], minlength=100).reshape(10, 10)
             assert counts.tolist() == told["groups"]["count"]
             assert arrays["row"].tolist() == list(range(100))
             share = arrays["bias_hits"].sum() / arrays["bias_labels"].sum()
-            assert share == pytest.approx(result[kind]["test"]["bias_accuracy"], abs=1e-12)
+            assert share == pytest.approx(getattr(result, kind).test["bias_accuracy"], abs=1e-12)
 
 
 def test_another_split_is_kept_under_its_own_name(make_config: Callable[..., Config]) -> None:
@@ -160,7 +165,7 @@ def test_the_erm_twin_differs_in_its_phases_alone(finished: RunFolder) -> None:
     twin = RunFolder(finished.path / "erm")
     result = finished.read_result()
     assert result is not None
-    assert result["erm"] == twin.read_result()
+    assert result.erm == twin.read_result()
     assert [record["method"] for record in metrics(twin.path)] == ["erm"]
     ours, theirs = (configuration.read(path).model_dump() for path in (finished.config, twin.config))
     assert theirs["project"].pop("experiment_name") == "erm"
@@ -175,12 +180,15 @@ def test_the_erm_twin_differs_in_its_phases_alone(finished: RunFolder) -> None:
     )
 
 
-def records(*epochs: tuple[int, float]) -> list[dict[str, Any]]:
+def epoch(phase: int, number: int, **val: float | None) -> Epoch:
+    """Return the record of an epoch with metrics on val."""
+    place = {"phase": phase, "method": "erm", "epoch": number, "total_epoch": number}
+    return Epoch.model_validate(place | {f"val/{name}": value for name, value in val.items()})
+
+
+def records(*epochs: tuple[int, float]) -> list[Epoch]:
     """Return records of (phase, accuracy)."""
-    return [
-        {"phase": phase, "total_epoch": i, "val/accuracy": score, "val/f1_score_macro": -score}
-        for i, (phase, score) in enumerate(epochs, start=1)
-    ]
+    return [epoch(phase, i, accuracy=score, f1_score_macro=-score) for i, (phase, score) in enumerate(epochs, start=1)]
 
 
 @pytest.mark.parametrize(
@@ -196,7 +204,7 @@ def records(*epochs: tuple[int, float]) -> list[dict[str, Any]]:
 def test_best_record(make_config: Callable[..., Config], epochs: list[tuple[int, float]], best: int | None) -> None:
     config = make_config("erm", {"method": "lntl", "epochs": 3})
     run = Run(SimpleNamespace(config=config), RunFolder(Path()), records(*epochs))  # type: ignore[arg-type]
-    assert (run.best_record or {}).get("total_epoch") == best
+    assert (run.best_record and run.best_record.total_epoch) == best
 
 
 def test_another_metric_chooses_another_best(make_config: Callable[..., Config]) -> None:
@@ -219,9 +227,9 @@ def test_best_record_where_a_metric_is_undefined_or_lower_is_better(
     make_config: Callable[..., Config], metric: str, values: list[float | None], best: int | None
 ) -> None:
     config = make_config({"method": "lntl", "epochs": 4}, evaluation={"best_model_metric": metric})
-    told = [{"phase": 1, "total_epoch": i, f"val/{metric}": value} for i, value in enumerate(values, start=1)]
-    run = Run(SimpleNamespace(config=config), RunFolder(Path()), told)  # type: ignore[arg-type]
-    assert (run.best_record or {}).get("total_epoch") == best
+    epochs = [epoch(1, i, **{metric: value}) for i, value in enumerate(values, start=1)]
+    run = Run(SimpleNamespace(config=config), RunFolder(Path()), epochs)  # type: ignore[arg-type]
+    assert (run.best_record and run.best_record.total_epoch) == best
 
 
 def test_a_metric_that_is_undefined_on_val_chooses_nothing(
@@ -235,8 +243,8 @@ def test_a_metric_that_is_undefined_on_val_chooses_nothing(
     assert "NaN" not in run.folder.metrics.read_text()
     assert not math.isnan(metrics(run.folder.path)[0]["val/accuracy"])
     result = experiment.conclude(run, None)
-    assert "best: as last, for aligned_accuracy is undefined on val (10 held-out" in result["selection"]
-    assert result["best"] == result["last"]
+    assert "best: as last, for aligned_accuracy is undefined on val (10 held-out" in result.selection
+    assert result.best == result.last
     assert run.folder.read_result() == result
 
 
@@ -246,15 +254,15 @@ def test_a_metric_that_is_undefined_on_val_chooses_nothing(
 )
 def test_the_result_says_what_chose_the_best(make_config: Callable[..., Config], metric: str, told: str) -> None:
     run = train(make_config("erm", evaluation={"best_model_metric": metric}))
-    assert f"best: {told} (" in experiment.conclude(run, None)["selection"]
+    assert f"best: {told} (" in experiment.conclude(run, None).selection
 
 
 def test_a_best_checkpoint_that_is_gone_chose_nothing(make_config: Callable[..., Config]) -> None:
     run = train(make_config("erm"))
     run.folder.best.unlink()
     result = experiment.conclude(run, None)
-    assert "best: as last, for the checkpoint of epoch 1, the best on val, is not there" in result["selection"]
-    assert result["best"] == result["last"]
+    assert "best: as last, for the checkpoint of epoch 1, the best on val, is not there" in result.selection
+    assert result.best == result.last
 
 
 def test_a_run_that_is_made_longer_is_not_over(make_config: Callable[..., Config]) -> None:
@@ -269,10 +277,10 @@ def test_a_run_that_is_made_longer_is_not_over(make_config: Callable[..., Config
 def test_the_best_checkpoint_is_that_of_the_best_record(make_config: Callable[..., Config]) -> None:
     run = train(make_config({"method": "erm", "epochs": 4}, project={"seed": 3}))
     assert run.best_record is not None
-    epoch = run.best_record["total_epoch"]
+    number = run.best_record.total_epoch
     best = checkpoint.load(run.folder.best)
-    assert best.records == run.records[:epoch]
-    assert_equal(best.trainer, checkpoint.load(run.folder.checkpoint(epoch)).trainer)
+    assert best.records == [epoch.model_dump() for epoch in run.records[:number]]
+    assert_equal(best.trainer, checkpoint.load(run.folder.checkpoint(number)).trainer)
 
 
 def test_the_metric_that_chooses_is_always_measured(make_config: Callable[..., Config]) -> None:
@@ -319,9 +327,9 @@ def test_the_average_is_what_is_evaluated(finished: RunFolder, tmp_path: Path) -
     result = finished.read_result()
     assert result is not None
     without_weights = altered(finished.last, tmp_path, lambda config, state: zero(state["networks"]))
-    assert experiment.evaluate_checkpoint(without_weights).scores()["test"] == result["last"]["test"]
+    assert experiment.evaluate_checkpoint(without_weights).scores().test == result.last.test
     without_average = altered(finished.last, tmp_path, lambda config, state: zero(state["average"]))
-    assert experiment.evaluate_checkpoint(without_average).scores()["test"] != result["last"]["test"]
+    assert experiment.evaluate_checkpoint(without_average).scores().test != result.last.test
 
 
 def test_without_an_average_the_weights_are(make_config: Callable[..., Config], tmp_path: Path) -> None:
@@ -329,7 +337,7 @@ def test_without_an_average_the_weights_are(make_config: Callable[..., Config], 
     assert checkpoint.load(run.folder.last).trainer["average"] is None
     predictions = run.experiment.predict(run.experiment.networks, "test")
     measured = compute(predictions, run.experiment.config.evaluation.metrics)
-    assert experiment.evaluate_checkpoint(run.folder.last).scores()["test"] == measured
+    assert experiment.evaluate_checkpoint(run.folder.last).scores().test == measured
 
 
 def test_a_checkpoint_of_another_architecture(finished: RunFolder, tmp_path: Path) -> None:
@@ -366,7 +374,7 @@ def test_the_device_of_the_checkpoint_can_be_replaced(finished: RunFolder, tmp_p
         experiment.evaluate_checkpoint(path)
     result = finished.read_result()
     assert result is not None
-    assert experiment.evaluate_checkpoint(path, device="cpu").scores()["test"] == result["last"]["test"]
+    assert experiment.evaluate_checkpoint(path, device="cpu").scores().test == result.last.test
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(
@@ -395,7 +403,7 @@ def test_a_run_depends_on_its_configuration_alone(make_config: Callable[..., Con
     again = experiment.start(config, overwrite=True)
     for _ in again.train():
         pass
-    assert_equal(first.records, again.records)
+    assert_equal(*([epoch.model_dump() for epoch in run.records] for run in (first, again)))
 
 
 def test_a_run_taken_back_to_an_earlier_epoch_forgets_the_best_of_the_later_ones(
@@ -408,7 +416,7 @@ def test_a_run_taken_back_to_an_earlier_epoch_forgets_the_best_of_the_later_ones
     again = experiment.resume(config, run.folder.checkpoint(2))
     for _ in again.train():
         pass
-    assert [record["val/accuracy"] for record in again.records] == [0.1, 0.2, 0.1]
+    assert [record.metrics["val/accuracy"] for record in again.records] == [0.1, 0.2, 0.1]
     assert len(checkpoint.load(run.folder.best).records) == 2
 
 
@@ -427,7 +435,7 @@ def test_the_accuracy_of_h_is_logged_beside_chance(
 ) -> None:
     caplog.set_level("INFO")
     run = train(make_config("erm", game))
-    plain, played = run.records
+    plain, played = (record.metrics for record in run.records)
     assert "train/h_chance" not in plain
     assert 0 < played["train/h_accuracy"] < 1
     assert played["train/h_chance"] == run._bias_chance[0]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Literal
 
 import torch
 from rich.columns import Columns
@@ -18,8 +18,10 @@ from lntl.cli.console import echo, log, out
 from lntl.config import Config
 from lntl.config import ready as ready_configs
 from lntl.errors import DeadEndError, UserError
+from lntl.experiment.run import run_of
 from lntl.reporting import leakage, tables
-from lntl.runs.folder import RunFolder, of_checkpoint
+from lntl.runs.folder import RunFolder
+from lntl.runs.formats import Result
 from lntl.runs.lock import locked
 
 
@@ -45,7 +47,7 @@ def train(
     _show(result, config, run.folder)
 
 
-def make(config_name: str, split: str) -> None:
+def make(config_name: str, split: Literal["test", "val"]) -> None:
     """Train what a configuration describes, from where it was stopped, and evaluate it on one split."""
     config = configuration.read(Path(config_name))
     console.log_to_console()
@@ -77,13 +79,7 @@ def _to_train(config: Config, resume: str | None) -> RunFolder:
     """Return the folder of the run to train: the configuration's, or that of the checkpoint to resume from."""
     if resume is None or resume == "auto":
         return _folder_of(config)
-    path = _last_of(Path(resume))
-    return of_checkpoint(path) if path.is_file() else _folder_of(config)
-
-
-def _last_of(path: Path) -> Path:
-    """Return the last checkpoint of a run folder, a checkpoint as it is."""
-    return RunFolder(path).last if path.is_dir() else path
+    return run_of(RunFolder.resolve(Path(resume), "last"))
 
 
 def _take_up(config: Config, resume: str | None, overwrite: bool) -> experiment.Run:
@@ -95,7 +91,7 @@ def _take_up(config: Config, resume: str | None, overwrite: bool) -> experiment.
         if others := sorted(folder.checkpoints.glob("*.pth")):
             raise UserError(f"{folder.last} is missing; resume from another one, e.g. --resume {others[-1]}")
         return experiment.start(config, overwrite=True)  # stopped before its first checkpoint: nothing is lost
-    return experiment.resume(config, folder.last if resume == "auto" else _last_of(Path(resume)))
+    return experiment.resume(config, folder.last if resume == "auto" else RunFolder.resolve(Path(resume), "last"))
 
 
 def _train(run: experiment.Run, stopped: list[int]) -> None:
@@ -106,9 +102,7 @@ def _train(run: experiment.Run, stopped: list[int]) -> None:
     console.show_progress(events, trainer, run.experiment.config.training.batch_size)
 
 
-def _train_erm(
-    config: Config, folder: RunFolder, resume: bool, overwrite: bool, stopped: list[int]
-) -> dict[str, Any] | None:
+def _train_erm(config: Config, folder: RunFolder, resume: bool, overwrite: bool, stopped: list[int]) -> Result | None:
     """Train the plain network to compare with, if asked for, in a folder inside the run's; return its result."""
     if config.evaluation.erm_epochs == 0:
         return None
@@ -123,10 +117,10 @@ def _train_erm(
     return experiment.conclude(run, None)
 
 
-def _result_of(config: Config, folder: RunFolder) -> dict[str, Any] | None:
+def _result_of(config: Config, folder: RunFolder) -> Result | None:
     """Return the result of a run that is over, None where its configuration was another or a metric is missing."""
     result = folder.read_result()
-    if result is None or not set(config.evaluation.metrics) <= result["last"]["test"].keys():
+    if result is None or not set(config.evaluation.metrics) <= result.last.test.keys():
         return None
     return result if folder.config.read_text(encoding="utf-8") == configuration.to_yaml(config) else None
 
@@ -149,9 +143,9 @@ def stop_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _show(result: dict[str, Any], config: Config, folder: RunFolder) -> None:
+def _show(result: Result, config: Config, folder: RunFolder) -> None:
     out.print(tables.result_table(result, getattr(config.data, "color_var", None)))
-    echo(result["selection"], style="dim")
+    echo(result.selection, style="dim")
     for path in sorted(p for p in folder.path.iterdir() if not p.name.startswith(".")):
         echo(f"  {path}{'/' if path.is_dir() else ''}")
     echo(f"lntl report {folder.path} makes a page that shows it all")
@@ -159,8 +153,8 @@ def _show(result: dict[str, Any], config: Config, folder: RunFolder) -> None:
 
 def evaluate(target: Path, device: str | None, trust: Sequence[str] = ()) -> None:
     """Evaluate a checkpoint, or the best one of a run folder, on the test set; show and keep what was measured."""
-    path = _checkpoint(target)
     console.log_to_console()
+    path = RunFolder.resolve(target)
     evaluation = experiment.evaluate_checkpoint(path, device=device, trust=trust)
     facts, chosen = evaluation.facts, evaluation.config.evaluation.metrics
     title = f"{evaluation.config.project.experiment_name}: {path.name}, epoch {facts['epoch']}, test set"
@@ -175,20 +169,10 @@ def evaluate(target: Path, device: str | None, trust: Sequence[str] = ()) -> Non
         out.print("Not kept in a file: the checkpoint does not lie in RUN/checkpoints/.", style="dim")
 
 
-def _checkpoint(target: Path) -> Path:
-    """Return the best checkpoint of a run folder, or the target itself where it is no folder."""
-    path = RunFolder(target).best if target.is_dir() else target
-    if target.is_dir() and not path.exists():
-        last = RunFolder(target).last
-        remedy = f"name another, e.g. {last}" if last.exists() else "is it a run folder, and has its last phase begun?"
-        raise UserError(f"{target}: no {path.relative_to(target)} there; {remedy}")
-    return path
-
-
 def probe(target: Path, layers: list[str] | None, seeds: int, device: str | None, trust: Sequence[str]) -> None:
     """Look for the bias in a checkpoint, or in the best one of a run folder; show how much is left."""
-    path = _checkpoint(target)
     console.log_to_console()
+    path = RunFolder.resolve(target)
     found = probing.probe_checkpoint(path, layers, seeds, device, trust)
     for each in (found, *leakage.per_bias(found)):
         out.print(leakage.probe_table(each))

@@ -16,7 +16,7 @@ from tiny_runs import RUN, run, tree, write_config
 from lntl.errors import UserError
 from lntl.runs import checkpoint
 from lntl.runs.checkpoint import Checkpoint
-from lntl.runs.files import remove_halves, write_atomic, write_json, write_text
+from lntl.runs.files import remove_temporary_files, write_atomic, write_json, write_text
 
 
 def _half(error: Exception) -> Callable[[IO[bytes]], None]:
@@ -78,13 +78,19 @@ def test_two_writers_of_a_file_do_not_meet(tmp_path: Path) -> None:
     assert tree(tmp_path) == {"file": b"the first has the last word"}
 
 
-def test_what_killed_writes_left_is_removed(tmp_path: Path) -> None:
-    (tmp_path / "checkpoints").mkdir()
-    for half in (".file.0a1b.part", "checkpoints/.last.pth.part"):
-        (tmp_path / half).write_text("half of it")
-    write_text(tmp_path / "file", "new")
-    remove_halves(tmp_path)
-    assert tree(tmp_path) == {"checkpoints": None, "file": b"new"}
+def test_temporary_files_of_killed_writes_are_removed_and_no_others(tmp_path: Path) -> None:
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    (run / "checkpoints").mkdir(parents=True)
+    elsewhere.mkdir()
+    half = f".file.{32 * 'a'}.part"
+    for path in (run / half, run / "checkpoints" / half, elsewhere / half):
+        path.write_text("half of it")
+    write_text(run / "file", "new")
+    write_text(run / ".mine.part", "mine")
+    (run / "link").symlink_to(elsewhere)
+    remove_temporary_files(run)
+    assert sorted(path.name for path in run.rglob("*")) == [".mine.part", "checkpoints", "file", "link"]
+    assert (elsewhere / half).exists()
 
 
 def test_json(tmp_path: Path) -> None:

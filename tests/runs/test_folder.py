@@ -13,7 +13,20 @@ from tiny_runs import ROOT, tree
 from lntl import __version__
 from lntl.errors import UserError
 from lntl.runs import environment
-from lntl.runs.folder import RunFolder, of_checkpoint, run_around
+from lntl.runs.files import read_json, write_json
+from lntl.runs.folder import RunFolder
+from lntl.runs.formats import Environment, Epoch, Machine
+
+
+def epoch(number: int, accuracy: float) -> Epoch:
+    """Return the record of an epoch."""
+    place = {"phase": 1, "method": "erm", "epoch": number, "total_epoch": number, "step": 3 * number}
+    return Epoch.model_validate(place | {"val/accuracy": accuracy})
+
+
+RESULT = """{"project": "p", "experiment": "tiny", "method": "erm", "seed": 0,
+"last": {"checkpoint": "last.pth", "epoch": 2, "test": {"accuracy": 0.5, "aligned_accuracy": null}},
+"best": {"checkpoint": "best_model.pth", "epoch": 1, "test": {"accuracy": 0.75}}, "erm": null}"""
 
 
 @pytest.fixture
@@ -27,7 +40,7 @@ def folder(tmp_path: Path) -> RunFolder:
     (folder.tensorboard / "events").write_text("")
     folder.evaluation.mkdir()
     folder.evaluation_of(folder.best).write_text("{}")
-    folder.write_metrics([{"epoch": 1}])
+    folder.write_metrics([epoch(1, 0.5)])
     return folder
 
 
@@ -37,7 +50,7 @@ def test_create(tmp_path: Path) -> None:
     folder.create("seed: 1\n")
     assert folder.holds_a_run
     assert folder.config.read_text() == "seed: 1\n"
-    assert json.loads(folder.environment.read_text()) == environment.describe()
+    assert read_json(folder.environment, Environment) == environment.describe()
     assert sorted(tree(folder.path)) == ["checkpoints", "config.yaml", "environment.json"]
 
 
@@ -131,64 +144,115 @@ def test_names_of_evaluations() -> None:
 
 
 def test_metrics_and_result_read_back(folder: RunFolder) -> None:
-    folder.write_metrics([{"epoch": 1, "val/accuracy": 0.5}, {"epoch": 2, "val/accuracy": 0.25}])
-    assert folder.read_metrics() == [{"epoch": 1, "val/accuracy": 0.5}, {"epoch": 2, "val/accuracy": 0.25}]
-    assert folder.read_result() == {}
+    folder.write_metrics([epoch(1, 0.5), epoch(2, 0.25)])
+    assert json.loads(folder.metrics.read_text().splitlines()[1])["val/accuracy"] == 0.25
+    assert folder.read_metrics() == [epoch(1, 0.5), epoch(2, 0.25)]
+    assert folder.read_metrics()[1].metrics == {"val/accuracy": 0.25}
+    folder.result.write_text(RESULT)
+    result = folder.read_result()
+    assert result is not None
+    assert (result.last.epoch, result.last.test) == (2, {"accuracy": 0.5, "aligned_accuracy": None})
+    write_json(folder.result, result)
+    assert json.loads(folder.result.read_text()) == json.loads(RESULT)  # every key as it was, and no other
     empty = RunFolder(folder.path / "empty")
     assert empty.read_metrics() == []
     assert empty.read_result() is None
 
 
-def test_the_run_of_a_checkpoint(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert of_checkpoint(folder.checkpoint(1)).path == folder.path
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"last": {', '{"last": 3}', "\xff", '{"experiment": {"a": [1]}}'])
+def test_a_damaged_file_is_named(folder: RunFolder, text: str) -> None:
+    folder.result.write_text(text, encoding="latin-1")
+    folder.metrics.write_text(f"{text}\n", encoding="latin-1")
+    with pytest.raises(UserError, match=r"result\.json: is damaged, or written by another version \("):
+        folder.read_result()
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 1: is damaged"):
+        folder.read_metrics()
+
+
+def test_the_checkpoint_of_a_run(folder: RunFolder, caplog: pytest.LogCaptureFixture) -> None:
+    assert RunFolder.resolve(folder.path) == folder.best
+    assert RunFolder.resolve(folder.path, "last") == folder.last
+    assert RunFolder.resolve(folder.checkpoint(1)) == folder.checkpoint(1)
+    assert caplog.messages == []
+    folder.best.unlink()
+    assert RunFolder.resolve(folder.path) == folder.last
+    assert caplog.messages == [f"{folder.path} has no best checkpoint yet, so its last one is used: {folder.last}"]
+
+
+def test_an_export_or_nothing_in_place_of_a_checkpoint(folder: RunFolder, tmp_path: Path) -> None:
+    export = tmp_path / "model.safetensors"
+    export.touch()
+    assert RunFolder.resolve(export, exports=True) == export
+    with pytest.raises(UserError, match=r"is an export, which has no h and no data; name the run it comes from"):
+        RunFolder.resolve(export)
+    with pytest.raises(UserError, match=r"there is no such checkpoint or run folder; `ls "):
+        RunFolder.resolve(tmp_path / "missing.pth")
+    with pytest.raises(UserError, match=r"no checkpoint lies in its checkpoints/; is it a run folder"):
+        RunFolder.resolve(tmp_path)
+    for name in (folder.best, folder.last):
+        name.unlink()
+    with pytest.raises(UserError, match=r"best_model\.pth is missing; name another checkpoint, e\.g\. .*_01\.pth"):
+        RunFolder.resolve(folder.path)
+
+
+def test_the_run_of_a_checkpoint(folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder.of_checkpoint(folder.checkpoint(1))
+    assert run is not None
+    assert run.path == folder.path
+    assert RunFolder.of_checkpoint(tmp_path / "last.pth") is None
     monkeypatch.chdir(folder.checkpoints)
-    assert of_checkpoint(Path("last.pth")).path.resolve() == folder.path
-
-
-def test_a_checkpoint_elsewhere_has_no_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"lies in RUN/checkpoints/"):
-        of_checkpoint(tmp_path / "last.pth")
-    assert run_around(tmp_path / "last.pth") is None
-
-
-def test_a_folder_of_checkpoints_makes_no_run(folder: RunFolder) -> None:
-    around = run_around(folder.last)
-    assert around is not None
-    assert around.path == folder.path
+    run = RunFolder.of_checkpoint(Path("last.pth"))
+    assert run is not None
+    assert run.path.resolve() == folder.path
     folder.config.unlink()
-    assert run_around(folder.last) is None
+    assert RunFolder.of_checkpoint(folder.last) is None
+
+
+def test_checkpoints_of_epochs_are_those_that_a_run_names_so(folder: RunFolder) -> None:
+    for name in ("checkpoint_epoch_02_copy.pth", "checkpoint_epoch_.pth", "checkpoint_epoch_x.pth", "mine.pth"):
+        (folder.checkpoints / name).touch()
+    assert folder.epoch_checkpoints() == {1: folder.checkpoint(1)}
 
 
 def test_environment() -> None:
-    facts = environment.describe()
-    assert facts["lntl"] == __version__
-    assert facts["python"] == platform.python_version()
-    assert facts["packages"]["torch"] == torch.__version__.partition("+")[0]
-    assert facts["threads"] == torch.get_num_threads()
-    assert facts["cores"] == os.cpu_count()
-    assert facts["memory_gib"] > 0.1
-    assert facts["processor"]
-    assert (facts["cuda"] is not None) == torch.cuda.is_available()
-    assert json.loads(json.dumps(facts)) == facts
+    here = environment.describe()
+    assert here.lntl == __version__
+    assert here.python == platform.python_version()
+    assert here.packages["torch"] == torch.__version__.partition("+")[0]
+    assert here.threads == torch.get_num_threads()
+    assert here.cores == os.cpu_count()
+    assert here.memory_gib is not None
+    assert here.memory_gib > 0.1
+    assert here.processor
+    assert (here.cuda is not None) == torch.cuda.is_available()
+    assert Environment.model_validate_json(here.model_dump_json()) == here
 
 
-def test_a_run_that_goes_on_elsewhere_tells_of_each_part(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_a_run_was_resumed_is_recorded_part_by_part(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     first = environment.describe()
-    folder.take_up("seed: 1\n")
-    assert json.loads(folder.environment.read_text()) == first  # nothing was different
-    for commit in ("a", "a", "b"):
-        monkeypatch.setattr(environment, "describe", lambda commit=commit: first | {"git_commit": commit})
-        folder.take_up("seed: 2\n")
-    monkeypatch.setattr(environment, "describe", lambda: first)
-    folder.take_up("seed: 2\n")
-    told = json.loads(folder.environment.read_text())
-    assert told == first | {"resumed": [{"git_commit": "a"}, {"git_commit": "b"}, {}]}
-    assert environment.parts(told) == [first, first | {"git_commit": "a"}, first | {"git_commit": "b"}, first]
+    folder.resume("seed: 1\n")
+    assert read_json(folder.environment, Environment) == first  # nothing was different
+    commits = [first.model_copy(update={"git_commit": commit}) for commit in ("a", "b")]
+    for here in (commits[0], commits[0], commits[1], first):
+        monkeypatch.setattr(environment, "describe", lambda here=here: here)
+        folder.resume("seed: 2\n")
+    written = json.loads(folder.environment.read_text())
+    assert written.pop("resumed") == [{"git_commit": "a"}, {"git_commit": "b"}, {}]
+    assert written == first.model_dump(exclude_unset=True)
+    parts = read_json(folder.environment, Environment).parts()
+    assert parts == [Machine.model_validate(here.model_dump()) for here in (first, *commits, first)]
     assert folder.config.read_text() == "seed: 2\n"
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"resumed": 3}'])
+def test_a_damaged_environment_is_written_anew(folder: RunFolder, text: str) -> None:
+    folder.environment.write_text(text)
+    folder.resume("seed: 1\n")
+    assert read_json(folder.environment, Environment) == environment.describe()
 
 
 def test_the_commit_is_that_of_the_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     if (ROOT / ".git").exists():
-        assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", environment.describe()["git_commit"])
+        assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", environment.describe().git_commit or "")
     monkeypatch.setattr(environment, "__file__", str(tmp_path / "site-packages" / "lntl" / "runs" / "environment.py"))
-    assert environment.describe()["git_commit"] is None
+    assert environment.describe().git_commit is None

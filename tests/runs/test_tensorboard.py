@@ -79,7 +79,7 @@ def test_the_numbers_are_those_of_metrics_jsonl(config: Config) -> None:
     board = shown(run)
     for name in ("val/accuracy", "val/bias_accuracy", "time/seconds"):
         logged = [event.value for event in board.Scalars(name)]
-        assert logged == pytest.approx([record[name] for record in run.folder.read_metrics()])
+        assert logged == pytest.approx([record.metrics[name] for record in run.folder.read_metrics()])
 
 
 @pytest.mark.parametrize("crash", [2, 5, 6, 8])
@@ -109,7 +109,7 @@ def test_a_finished_run_shows_its_settings_and_what_came_out(config: Config) -> 
         pass
     result = experiment.conclude(run, None)
     board = shown(run)
-    for name, value in result["last"]["test"].items():
+    for name, value in result.last.test.items():
         if value is not None:
             assert [event.value for event in board.Scalars(f"test/{name}")] == pytest.approx([value])
     content = board.summary_metadata["_hparams_/session_start_info"].plugin_data.content

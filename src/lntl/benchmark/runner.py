@@ -1,6 +1,5 @@
 """Run the jobs of a plan in processes of their own, several at once, and write a line of results for each."""
 
-import json
 import math
 import os
 import shutil
@@ -18,9 +17,9 @@ from lntl.benchmark import results
 from lntl.benchmark.plan import Job
 from lntl.benchmark.results import Line
 from lntl.errors import Interrupted
-from lntl.runs import environment
-from lntl.runs.files import write_text
+from lntl.runs.files import read_json, write_text
 from lntl.runs.folder import RunFolder
+from lntl.runs.formats import Environment, Machine
 from lntl.runs.lock import locked
 
 DEAD_END, STOPPED = 3, 130  # exit codes of a worker: its run cannot go on from its checkpoint; it was told to stop
@@ -146,13 +145,14 @@ class _Worker:
             return head | {"error": self._reason(), "exit_code": self.process.returncode, "date": now}
         result, last = self.folder.read_result(), self.folder.read_metrics()[-1]
         assert result is not None
+        scores = result.last.test if self.bench.split == "test" else result.last.val
         return head | {
             "split": self.bench.split,
-            "metrics": _finite(result["last"][self.bench.split]),
-            "val": _finite({k.removeprefix("val/"): v for k, v in last.items() if k.startswith("val/")}),
-            "epochs": last["total_epoch"],
-            "data": result["data"],
-            "seconds": result["training_seconds"],
+            "metrics": _finite(scores),
+            "val": _finite({k.removeprefix("val/"): v for k, v in last.metrics.items() if k.startswith("val/")}),
+            "epochs": last.total_epoch,
+            "data": result.data,
+            "seconds": result.training_seconds,
             "wall_seconds": None if self.resumed else seconds,  # from the start of the process
             **self._place(),
             "date": now,
@@ -160,8 +160,7 @@ class _Worker:
 
     def _place(self) -> dict[str, Any]:
         """Return commit, hardware and versions; those of earlier parts as well where the run went on elsewhere."""
-        found = environment.parts(json.loads(self.folder.environment.read_text(encoding="utf-8")))
-        *earlier, last = [_place(part) for part in found]
+        *earlier, last = [_place(part) for part in read_json(self.folder.environment, Environment).parts()]
         last["hardware"]["runs_at_once"] = self.bench.workers
         return last | ({"earlier": earlier} if earlier else {})
 
@@ -196,13 +195,13 @@ def _finite(values: dict[str, Any]) -> dict[str, float | None]:
     return {name: value if value is not None and math.isfinite(value) else None for name, value in values.items()}
 
 
-def _place(part: dict[str, Any]) -> dict[str, Any]:
+def _place(part: Machine) -> dict[str, Any]:
     """Return commit, hardware and versions."""
-    commit = part["git_commit"]
-    hardware = {name: part[name] for name in ("processor", "cores", "threads", "memory_gib", "cuda")}
+    commit = part.git_commit
+    hardware = part.model_dump(include={"processor", "cores", "threads", "memory_gib", "cuda"})
     return {
         "git_commit": commit and commit.removesuffix("-dirty"),
         "git_dirty": commit and commit.endswith("-dirty"),
-        "hardware": hardware | {"torch": part["packages"]["torch"]},
-        "lntl": part["lntl"],
+        "hardware": hardware | {"torch": part.packages["torch"]},
+        "lntl": part.lntl,
     }

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from lntl import __version__
-from lntl.deploy.loading import DESCRIBED, SUFFIX, Classifier, checkpoint_of, load, made
+from lntl.deploy.loading import DESCRIBED, SUFFIX, Classifier, load, made
 from lntl.deploy.predicting import check_target
 from lntl.errors import UserError
 from lntl.experiment import kept
 from lntl.runs.files import write_atomic
+from lntl.runs.folder import RunFolder
 
 Format = Literal["safetensors", "torch_export", "onnx"]
 IMAGES = 64  # of the test split, that an export is checked on
@@ -61,9 +62,7 @@ def export(target: Path, kind: Format, out: Path, trust: str | Sequence[str] = (
     check_target(out)
     if kind == "safetensors" and out.suffix != SUFFIX:
         raise UserError(f"{out}: give it the suffix {SUFFIX}, by which lntl.load knows it")
-    if target.suffix == SUFFIX:
-        raise UserError(f"{target}: is an export itself; name the run that it comes from")
-    path = checkpoint_of(target)
+    path = RunFolder.resolve(target)
     classifier = load(path, trust=trust).to(memory_format=torch.contiguous_format)
     images, x, origin = _images(path, classifier, trust)
     content, run = _KINDS[kind](classifier, images, _told(path, classifier, inside=kind != "safetensors"))

@@ -83,7 +83,7 @@ def load(path: str | Path, device: str | None = None, trust: str | Sequence[str]
     if path.suffix == SUFFIX:
         described, weights = _exported(path)
     else:
-        path = checkpoint_of(path)
+        path = RunFolder.resolve(path, exports=True)
         described, weights = _trained(path)
     return made(described, weights, path, device or "cpu", trust)
 
@@ -122,17 +122,6 @@ def _transform(described: Mapping[str, Any], path: Path) -> EvalTransform:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path}: what it tells of its data is damaged ({reason}); export or train it again") from error
     return transform
-
-
-def checkpoint_of(path: Path) -> Path:
-    """Return the best checkpoint of a run folder, its last where none is best; a file as it is."""
-    if not path.is_dir():
-        return path
-    folder = RunFolder(path)
-    found = next((each for each in (folder.best, folder.last) if each.exists()), None)
-    if found is None:
-        raise UserError(f"{path}: no checkpoint lies in its checkpoints/; is it a run folder, and has training begun?")
-    return found
 
 
 def _trained(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

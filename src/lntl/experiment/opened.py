@@ -11,7 +11,7 @@ from lntl.experiment import kept
 from lntl.experiment.build import Experiment, build, fitting
 from lntl.runs import checkpoint
 from lntl.runs.checkpoint import Checkpoint
-from lntl.runs.folder import run_around
+from lntl.runs.folder import RunFolder
 from lntl.types import Networks
 
 
@@ -22,7 +22,7 @@ def open_checkpoint(path: Path, device: str | None = None, trust: Sequence[str] 
     Raises UserError where the data are no longer those that it learned from.
     """
     saved = checkpoint.load(path)
-    if run_around(path) is None:
+    if RunFolder.of_checkpoint(path) is None:
         kept.check_trusted(saved.config, str(path), trust)
     config = configuration.validate(_on(device, saved.config), f"{path} (the configuration inside)")
     experiment = build(config, trained=True)

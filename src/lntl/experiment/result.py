@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,7 +19,8 @@ from lntl.experiment.run import Run
 from lntl.runs import checkpoint
 from lntl.runs.checkpoint import Checkpoint
 from lntl.runs.files import write_atomic, write_json
-from lntl.runs.folder import run_around
+from lntl.runs.folder import RunFolder
+from lntl.runs.formats import CheckpointScores, Result
 from lntl.runs.tensorboard import TensorBoard
 from lntl.types import BiasSpec, DataSpec
 
@@ -33,14 +34,16 @@ class Evaluation:
     facts: dict[str, Any]  # checkpoint, epoch, split, and what evaluation.summary tells
     predictions: Predictions
 
-    def scores(self) -> dict[str, Any]:
-        """Return file, epoch, and the values of the configured metrics under the name of the split."""
+    def scores(self) -> CheckpointScores:
+        """Return the values of the configured metrics under the name of the split."""
         values = {name: self.facts["metrics"][name]["value"] for name in self.config.evaluation.metrics}
-        return {"checkpoint": self.facts["checkpoint"], "epoch": self.facts["epoch"], self.facts["split"]: values}
+        return CheckpointScores.model_validate(
+            {"checkpoint": self.facts["checkpoint"], "epoch": self.facts["epoch"], self.facts["split"]: values}
+        )
 
     def write(self) -> list[Path]:
         """Write the facts and the predictions into the run's folder; return the files, none outside of a run."""
-        folder = run_around(self.path)
+        folder = RunFolder.of_checkpoint(self.path)
         if folder is None:
             return []
         told = folder.evaluation_of(self.path, self.facts["split"])
@@ -83,33 +86,33 @@ def _of_one(predictions: Predictions, spec: DataSpec, one: BiasSpec) -> dict[str
     return {name: told[name] for name in _OF_BIAS}
 
 
-def conclude(run: Run, erm: dict[str, Any] | None, split: str = "test") -> dict[str, Any]:
+def conclude(run: Run, erm: Result | None, split: Literal["test", "val"] = "test") -> Result:
     """Evaluate the last and the best checkpoint on a split, the test set once; write evaluation/ and result.json."""
     config = run.experiment.config
     scores = {}
     # In this order: the networks are then those of the last.
-    for kind, path in (("best", run.folder.chosen), ("last", run.folder.last)):
+    for kind, path in (("best", run.folder.best_or_last), ("last", run.folder.last)):
         evaluation = _evaluate(run.experiment, path, checkpoint.load(path), split)
         evaluation.write()
         scores[kind] = evaluation.scores()
-    result = {
-        "project": config.project.name,
-        "experiment": config.project.experiment_name,
-        "method": config.training.phases[-1].method,
-        "seed": config.project.seed,
-        "data": run.experiment.data.source,
-        "sizes": {name: len(split) for name, split in run.experiment.data.splits.items()},
-        "selection": f"best: {_selection(run)}; last: no choice; the test set chooses nothing",
-        "last": scores["last"],
-        "best": scores["best"],
-        "erm": erm,
-        "training_seconds": round(sum(record["time/seconds"] for record in run.records), 1),
-    }
+    result = Result(
+        project=config.project.name,
+        experiment=config.project.experiment_name,
+        method=config.training.phases[-1].method,
+        seed=config.project.seed,
+        data=run.experiment.data.source,
+        sizes={name: len(part) for name, part in run.experiment.data.splits.items()},
+        selection=f"best: {_selection(run)}; last: no choice; the test set chooses nothing",
+        last=scores["last"],
+        best=scores["best"],
+        erm=erm,
+        training_seconds=round(sum(epoch.metrics["time/seconds"] or 0.0 for epoch in run.records), 1),
+    )
     write_json(run.folder.result, result)
     if config.logging.use_tensorboard:
         with TensorBoard(run.folder.tensorboard) as board:
-            show_features(board, run.experiment, run.records[-1]["step"])
-            show_settings(board, flat(config.model_dump()), scores["last"][split])
+            show_features(board, run.experiment, run.records[-1].step)
+            show_settings(board, flat(config.model_dump()), getattr(scores["last"], split))
     return result
 
 
@@ -118,6 +121,6 @@ def _selection(run: Run) -> str:
     if run.best_record is None:
         return f"as last, for {name} is undefined on val ({run.experiment.data.val_note}) after every epoch"
     if not run.folder.best.exists():
-        return f"as last, for the checkpoint of epoch {run.best_record['total_epoch']}, the best on val, is not there"
+        return f"as last, for the checkpoint of epoch {run.best_record.total_epoch}, the best on val, is not there"
     order = "lowest" if lower_is_better(name) else "highest"
     return f"{order} {name} on val ({run.experiment.data.val_note}) among the epochs of the last phase"

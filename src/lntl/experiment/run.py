@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lntl import config as configuration
 from lntl.config import Config
-from lntl.errors import DeadEndError, Interrupted
+from lntl.errors import DeadEndError, Interrupted, UserError
 from lntl.evaluation.metrics import HEADLINES, lower_is_better
 from lntl.evaluation.tally import compute
 from lntl.experiment import kept
@@ -24,7 +24,8 @@ from lntl.experiment.resumable import check_same
 from lntl.runs import checkpoint
 from lntl.runs.checkpoint import Checkpoint
 from lntl.runs.files import write_atomic, write_text
-from lntl.runs.folder import RunFolder, of_checkpoint
+from lntl.runs.folder import RunFolder
+from lntl.runs.formats import Epoch
 from lntl.runs.tensorboard import TensorBoard
 from lntl.training import health
 from lntl.training.trainer import NonFiniteLossError, Step
@@ -40,7 +41,7 @@ class Run:
 
     experiment: Experiment
     folder: RunFolder
-    records: list[dict[str, Any]]  # the metrics of each finished epoch
+    records: list[Epoch]  # the metrics of each finished epoch
 
     def train(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Step | EpochRecord]:
         """Train to the end; yield each step and each epoch's record.
@@ -91,16 +92,17 @@ class Run:
     def _tell_health(self) -> None:
         """Log what is wrong with the adversary, where the method has one, after an epoch."""
         *earlier, now = self.records
-        if "train/h_accuracy" not in now:
+        metrics: dict[str, Any] = now.metrics
+        if "train/h_accuracy" not in metrics:
             return
-        if "train/mi" in now:
-            now = now | {"train/h_entropy": -now["train/mi"]}
-        before = earlier[-1] if earlier and earlier[-1]["phase"] == now["phase"] else None
+        if "train/mi" in metrics:
+            metrics = metrics | {"train/h_entropy": -metrics["train/mi"]}
+        before: dict[str, Any] | None = earlier[-1].metrics if earlier and earlier[-1].phase == now.phase else None
         spec = self.experiment.data.spec
         sizes = spec.num_values_per_bias or (spec.num_bins,)
         largest = sum(map(math.log, sizes)) / len(sizes)
         chance, class_chance = self._bias_chance
-        for sentence in health.diagnose(now, chance, largest, before, class_chance):
+        for sentence in health.diagnose(metrics, chance, largest, before, class_chance):
             log.warning("%s", sentence)
 
     def _finish_epoch(self, record: EpochRecord, board: TensorBoard | None) -> None:
@@ -115,7 +117,7 @@ class Run:
             "time/images_per_second": record.images_per_second,
             "time/seconds": record.seconds + perf_counter() - began,
         }
-        self.records.append(place | train | val | times)
+        self.records.append(Epoch.model_validate(place | train | val | times))
         if board is not None:
             of_epoch = beside | val | times
             board.scalars({name: value for name, value in of_epoch.items() if value is not None}, record.step)
@@ -140,16 +142,16 @@ class Run:
         self._tell_health()
 
     @property
-    def best_record(self) -> dict[str, Any] | None:
+    def best_record(self) -> Epoch | None:
         """The record of the best epoch of the last phase (the earliest of equals), None before that phase.
 
         An epoch whose metric is undefined is never the best.
         """
         name = self.experiment.config.evaluation.best_model_metric
-        last_phase = [r for r in self.records if r["phase"] == len(self.experiment.config.training.phases)]
-        defined = [record for record in last_phase if record[f"val/{name}"] is not None]
+        last_phase = [r for r in self.records if r.phase == len(self.experiment.config.training.phases)]
+        scored = [(value, r) for r in last_phase if (value := r.metrics[f"val/{name}"]) is not None]
         best = min if lower_is_better(name) else max
-        return best(defined, key=lambda record: record[f"val/{name}"], default=None)
+        return best(scored, key=lambda pair: pair[0], default=(None, None))[1]
 
     @cached_property
     def _kept(self) -> dict[str, Any]:
@@ -157,7 +159,7 @@ class Run:
 
     def _save(self, path: Path) -> None:
         config, state = self.experiment.config.model_dump(), self.experiment.trainer.state_dict()
-        checkpoint.save(path, Checkpoint(config, state, self.records, self._kept))
+        checkpoint.save(path, Checkpoint(config, state, [epoch.model_dump() for epoch in self.records], self._kept))
 
 
 def _share_of_most_frequent(parts: list[Tensor]) -> float:
@@ -186,7 +188,7 @@ def start(config: Config, overwrite: bool = False) -> Run:
 def resume(config: Config, path: Path) -> Run:
     """Return the run that the checkpoint at `path` belongs to, taken up where the checkpoint was written."""
     saved = checkpoint.load(path)
-    folder = of_checkpoint(path)
+    folder = run_of(path)
     check_same(config, saved, path)
     experiment = build(config, trained=True)
     kept.check_same(experiment.data, saved.data, path, resumed=True)
@@ -194,11 +196,20 @@ def resume(config: Config, path: Path) -> Run:
         experiment.trainer.load_state_dict(saved.trainer)
     if not experiment.trainer.done:
         folder.result.unlink(missing_ok=True)  # of a run that ended earlier
-    folder.take_up(configuration.to_yaml(config))
-    folder.write_metrics(saved.records)
-    run = Run(experiment, folder, saved.records)
+    folder.resume(configuration.to_yaml(config))
+    epochs = [Epoch.model_validate(record) for record in saved.records]
+    folder.write_metrics(epochs)
+    run = Run(experiment, folder, epochs)
     _take_back(run)
     return run
+
+
+def run_of(path: Path) -> RunFolder:
+    """Return the folder of the run that a checkpoint lies in; raises UserError if it lies elsewhere."""
+    folder = RunFolder.of_checkpoint(path)
+    if folder is None:
+        raise UserError(f"{path}: a checkpoint lies in RUN/checkpoints/; put it there so that its run can be found")
+    return folder
 
 
 def _take_back(run: Run) -> None:
@@ -209,5 +220,5 @@ def _take_back(run: Run) -> None:
             path.unlink()
     if run.folder.best.exists() and (best is None or len(checkpoint.load(run.folder.best).records) > done):
         run.folder.best.unlink()
-        if best is not None and (path := run.folder.checkpoint(best["total_epoch"])).exists():
+        if best is not None and (path := run.folder.checkpoint(best.total_epoch)).exists():
             write_atomic(run.folder.best, lambda file: file.write(path.read_bytes()))

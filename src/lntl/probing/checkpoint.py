@@ -21,6 +21,7 @@ from lntl.errors import UserError
 from lntl.evaluation import embedding
 from lntl.experiment.build import Experiment
 from lntl.experiment.opened import load_networks, open_checkpoint
+from lntl.experiment.run import run_of
 from lntl.probing import probe
 from lntl.probing.bias_head import judge
 from lntl.probing.features import check_layers, default_layers
@@ -29,7 +30,7 @@ from lntl.probing.probe import Halves
 from lntl.probing.recoloring import Answers, Recolorable, answers, mean_interval
 from lntl.runs import checkpoint
 from lntl.runs.files import write_atomic, write_json
-from lntl.runs.folder import RunFolder, of_checkpoint
+from lntl.runs.folder import RunFolder
 from lntl.seeding import derive, permutation
 from lntl.types import DataSpec, Networks
 
@@ -54,7 +55,7 @@ def probe_checkpoint(
     f and g by name, or `penultimate`. Nothing is written unless all of it was found. trust: as of `open_checkpoint`.
     """
     began = perf_counter()
-    folder = of_checkpoint(path)
+    folder = run_of(path)
     subject, group = _subject(path, folder, device, trust)
     spec = subject.experiment.data.spec
     y, bias = group // spec.num_bias_values, group % spec.num_bias_values
@@ -94,7 +95,7 @@ def _erm(experiment: Experiment, folder: RunFolder, warnings: list[str]) -> Netw
         return None
     twin = configuration.erm_twin(experiment.config, folder.path)
     beside = RunFolder(folder.path / twin.project.experiment_name)
-    path = beside.best if beside.best.exists() else beside.last
+    path = beside.best_or_last
     if not path.exists():
         warnings.append(f"no ERM beside it: {path} is missing")
         return None

@@ -9,15 +9,16 @@ from rich.table import Table
 
 from lntl import paper
 from lntl.evaluation.metrics import HEADLINES, METRICS
+from lntl.runs.formats import Result
 
 SMALL = "*"  # marks an accuracy that rests on few images
 
 
-def result_table(result: dict[str, Any], color_var: float | None) -> Table:
+def result_table(result: Result, color_var: float | None) -> Table:
     """Return the test metrics of a finished run beside ERM and, on Colored MNIST, the paper's figures."""
-    metrics = list(result["last"]["test"])[:HEADLINES]
+    metrics = list(result.last.test)[:HEADLINES]
     table = Table(
-        title=escape(f"{result['project']}: {result['experiment']} on the test set"),
+        title=escape(f"{result.project}: {result.experiment} on the test set"),
         title_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -27,13 +28,13 @@ def result_table(result: dict[str, Any], color_var: float | None) -> Table:
     table.add_column("epochs", justify="right")
     for name in metrics:
         table.add_column(METRICS[name].column if name in METRICS else name, justify="right")
-    if result["erm"] is not None:
-        scores = {name: _told(value) for name, value in result["erm"]["last"]["test"].items()}
+    if result.erm is not None:
+        scores = {name: _told(value) for name, value in result.erm.last.test.items()}
         scores["bias_accuracy"] = ""  # plain training has no bias head
-        _row(table, "plain training (ERM)", result["erm"]["last"]["epoch"], [scores[name] for name in metrics])
-    for kind, told in (("last", "last"), ("best", "best on val")):
-        values = [_told(result[kind]["test"][name]) for name in metrics]
-        _row(table, f"{result['method']}, {told}", result[kind]["epoch"], values)
+        _row(table, "plain training (ERM)", result.erm.last.epoch, [scores[name] for name in metrics])
+    for reached, label in ((result.last, "last"), (result.best, "best on val")):
+        values = [_told(reached.test[name]) for name in metrics]
+        _row(table, f"{result.method}, {label}", reached.epoch, values)
     if color_var in paper.LNTL:
         table.add_section()
         for name, published in (("baseline", paper.BASELINE), ("LNTL", paper.LNTL)):

@@ -5,53 +5,57 @@ import platform
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from lntl import __version__
+from lntl.runs.formats import Environment, Machine
 
 _PACKAGES = ("torch", "lightning-fabric", "numpy", "scikit-learn", "pydantic")
 
 
-def describe() -> dict[str, Any]:
+def describe() -> Environment:
     """Return versions, git commit (None outside a checkout), processor, cores, threads, memory and accelerator."""
-    return {
-        "lntl": __version__,
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in _PACKAGES},
-        "git_commit": _git_commit(),
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
+    return Environment(
+        lntl=__version__,
+        python=platform.python_version(),
+        packages={name: version(name) for name in _PACKAGES},
+        git_commit=_git_commit(),
+        platform=platform.platform(),
+        processor=_processor(),
+        cores=os.cpu_count(),
+        threads=torch.get_num_threads(),
+        memory_gib=_memory_gib(),
+        cuda=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    )
 
 
-def resumed(then: dict[str, Any]) -> dict[str, Any]:
-    """Return the environment of a run that goes on here: `resumed` has, part by part, what was not as at first."""
-    now = {name: value for name, value in describe().items() if value != then.get(name)}
-    later = then.get("resumed", [])
-    return then if now == (later[-1] if later else {}) else then | {"resumed": [*later, now]}
+def resumed(before: Environment) -> Environment:
+    """Return the environment of a run that is resumed here; a part is added if anything changed since the last."""
+    now, first = describe().model_dump(), before.model_dump()
+    part = {name: now[name] for name in Machine.model_fields if now[name] != first[name]}
+    last = before.resumed[-1].model_dump(exclude_unset=True) if before.resumed else {}
+    if part == last:
+        return before
+    return before.model_copy(update={"resumed": [*before.resumed, Machine.model_validate(part)]})
 
 
-def parts(environment: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the facts of each part of a run, in order."""
-    first = {name: value for name, value in environment.items() if name != "resumed"}
-    return [first, *(first | part for part in environment.get("resumed", []))]
+def _memory_gib() -> float | None:
+    """Return the machine's memory in GiB, None where the system does not say (Windows)."""
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def _git_commit() -> str | None:
-    """Return the commit of the checkout that this package is imported from, with -dirty where the package changed."""
+    """Return the commit of the checkout that this package is imported from, with -dirty if the package changed."""
     folder = Path(__file__).parents[1]
     if not (folder.parents[1] / ".git").exists():
         return None
     try:
-        commit, changes = (
-            _git(folder, *command) for command in (("rev-parse", "HEAD"), ("status", "--porcelain", "."))
-        )
+        commit = _git(folder, "rev-parse", "HEAD")
+        changes = _git(folder, "status", "--porcelain", ".")
     except (OSError, subprocess.SubprocessError):
         return None
     return f"{commit}-dirty" if changes else commit

@@ -1,39 +1,66 @@
-"""Write files so that a crash or a full disk never leaves half of one: temporary file, flush, rename."""
+"""Write files whole or not at all: temporary file, flush, rename. Read them back with a sentence for what is wrong."""
 
 import json
 import os
+import re
+import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from lntl.errors import UserError
+
+Model = TypeVar("Model", bound=BaseModel)
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.part")  # the name of a temporary file of `write_atomic`
 
 
 def write_atomic(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Call `write(file)` on a temporary file beside `path`, flush it to disk, and rename it to `path`.
 
-    Raises UserError, with `path` as it was before, where the file cannot be written.
+    Raises UserError, with `path` as it was before, if the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")  # one's own: others may write `path` as well
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")  # unique: others may write `path` as well
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-        raise UserError(f"{path}: cannot write it: {error}; is the disk full, or the folder read-only?") from error
+        raise cannot_write(path, error) from error
     finally:
-        with suppress(OSError):  # it is there only where `write` failed
+        with suppress(OSError):  # it exists only if `write` failed
             temporary.unlink()
 
 
-def remove_halves(folder: Path) -> None:
-    """Remove what writes that were killed have left in a folder and below, where nobody is writing."""
-    for half in folder.rglob(".*.part"):
-        half.unlink(missing_ok=True)
+def cannot_write(path: Path, error: Exception) -> UserError:
+    """Return the error for a file that cannot be written: which one, why, how much room there is, what is safe."""
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    try:
+        room = f"{shutil.disk_usage(path.parent).free / 2**20:.1f} MiB are free there"
+    except OSError:
+        room = f"the folder {path.parent} is gone"
+    return UserError(
+        f"{path}: cannot write it: {reason}; {room}: is the disk full, or the folder read-only? Every file written "
+        "before is whole, and a run goes on with --resume auto"
+    )
+
+
+def remove_temporary_files(folder: Path) -> None:
+    """Remove the temporary files that killed writes left in a folder and below; links are not followed."""
+    for path in _below(folder):
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Yield the regular files in a folder and below."""
+    for parent, _, names in os.walk(folder):  # follows no links
+        yield from (path for name in names if not (path := Path(parent) / name).is_symlink())
 
 
 def write_text(path: Path, text: str) -> None:
@@ -42,5 +69,21 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file atomically."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    """Write a JSON file atomically; of a model those fields that were set, in the order of its class."""
+    values = content.model_dump(exclude_unset=True) if isinstance(content, BaseModel) else content
+    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path, kind: type[Model]) -> Model:
+    """Return the content of a JSON file as a model; raises UserError if it is missing, damaged or of another format."""
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot read it: {error.strerror}") from error
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(map(str, fault["loc"])) or "the whole file"
+        raise UserError(
+            f"{path}: is damaged, or written by another version ({field}: {fault['msg'][:200]}); remove it and make it "
+            "again"
+        ) from error

@@ -1,21 +1,38 @@
 """The folder of a run."""
 
 import json
+import logging
+import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Literal
+
+from pydantic import ValidationError
 
 from lntl.errors import UserError
 from lntl.runs import environment
-from lntl.runs.files import remove_halves, write_json, write_text
+from lntl.runs.files import read_json, remove_temporary_files, write_json, write_text
+from lntl.runs.formats import Environment, Epoch, Result
+
+log = logging.getLogger("lntl")
+EXPORT = ".safetensors"  # suffix of an export, which holds weights of f and g, and neither h nor the data
 
 
 class RunFolder:
-    """A run's config.yaml, environment.json, run.log, metrics.jsonl, tensorboard_logs/, checkpoints/, result.json.
+    """The files of a run, by name.
 
-    What `lntl probe` adds: probe.json, embedding.npz, and recoloring.json and .npz where the data can be recoloured.
-    Its report adds samples.npz and report/, `lntl card` MODEL_CARD.md. Where rows of the data are wrong and were left
-    out, skipped_rows.txt lists them.
+    `lntl train` writes config.yaml, environment.json, run.log, metrics.jsonl, tensorboard_logs/, checkpoints/,
+    evaluation/, result.json, skipped_rows.txt if rows of the data were left out, and erm/, a run folder of its own, if
+    plain training was asked for. `lntl probe` adds probe.json, embedding.npz and, for data that can be recoloured,
+    recoloring.json and recoloring.npz; `lntl report` adds samples.npz and report/, `lntl card` MODEL_CARD.md.
+
+    Args:
+        path: The folder; it need not exist.
+
+    Example:
+        >>> folder = RunFolder(Path("results/colored_mnist_lntl"))
+        >>> folder.best.name
+        'best_model.pth'
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,9 +53,52 @@ class RunFolder:
         self.skipped = path / "skipped_rows.txt"
         self.report = path / "report"
         self.card = path / "MODEL_CARD.md"
-        self.erm = path / "erm"  # a run folder of its own
+        self.erm = path / "erm"
         self.last = self.checkpoints / "last.pth"
         self.best = self.checkpoints / "best_model.pth"
+
+    @staticmethod
+    def resolve(target: Path, prefer: Literal["best", "last"] = "best", *, exports: bool = False) -> Path:
+        """Return the file with the weights that a user means by a run folder, a checkpoint or an export.
+
+        Args:
+            target: A run folder, a .pth file inside one or elsewhere, or a .safetensors export.
+            prefer: Of a run folder the best checkpoint, or the last one if there is no best, which a warning says;
+                with "last" the last one alone.
+            exports: Whether an export will do.
+
+        Raises:
+            UserError: If there is no such file, or an export will not do.
+        """
+        if not target.exists():
+            raise UserError(
+                f"{target}: there is no such checkpoint or run folder; `ls {target.parent}` shows what there is"
+            )
+        if not target.is_dir():
+            if target.suffix == EXPORT and not exports:
+                raise UserError(f"{target}: is an export, which has no h and no data; name the run it comes from")
+            return target
+        folder = RunFolder(target)
+        preferred = folder.best if prefer == "best" else folder.last
+        if preferred.exists():
+            return preferred
+        others = sorted(folder.checkpoints.glob("*.pth"))
+        if not others:
+            raise UserError(
+                f"{target}: no checkpoint lies in its checkpoints/; is it a run folder, and has training begun?"
+            )
+        if prefer == "best" and folder.last.exists():
+            log.warning("%s has no best checkpoint yet, so its last one is used: %s", target, folder.last)
+            return folder.last
+        raise UserError(f"{preferred} is missing; name another checkpoint, e.g. {others[-1]}")
+
+    @staticmethod
+    def of_checkpoint(path: Path) -> "RunFolder | None":
+        """Return the folder of the run that a checkpoint lies in, None if it lies elsewhere."""
+        if path.parent.name != "checkpoints":  # "last.pth" alone says nothing about its folder
+            path = path.resolve()
+        folder = RunFolder(path.parent.parent)
+        return folder if path.parent.name == "checkpoints" and folder.config.exists() else None
 
     @property
     def holds_a_run(self) -> bool:
@@ -46,8 +106,8 @@ class RunFolder:
         return self.config.exists() or self.checkpoints.exists()
 
     @property
-    def chosen(self) -> Path:
-        """The best checkpoint; the last one where there is none."""
+    def best_or_last(self) -> Path:
+        """The best checkpoint; the last one if there is no best."""
         return self.last if self.last.exists() and not self.best.exists() else self.best
 
     def checkpoint(self, total_epoch: int) -> Path:
@@ -55,12 +115,12 @@ class RunFolder:
         return self.checkpoints / f"checkpoint_epoch_{total_epoch:02d}.pth"
 
     def epoch_checkpoints(self) -> dict[int, Path]:
-        """Return the checkpoints after an epoch that are there, by epoch of the run."""
-        found = self.checkpoints.glob("checkpoint_epoch_*.pth")
-        return {int(path.stem.rpartition("_")[2]): path for path in sorted(found)}
+        """Return the existing checkpoints of epochs, by epoch of the run."""
+        paths = {path: re.fullmatch(r"checkpoint_epoch_(\d+)", path.stem) for path in self.checkpoints.glob("*.pth")}
+        return {int(match[1]): path for path, match in sorted(paths.items()) if match}
 
     def evaluation_of(self, checkpoint: Path, split: str = "test") -> Path:
-        """Return where a checkpoint's evaluation lies: SPLIT.json of the best, SPLIT_NAME.json of any other.
+        """Return the file of a checkpoint's evaluation: SPLIT.json of the best, SPLIT_NAME.json of any other.
 
         The predictions lie beside it, with the suffix .npz.
         """
@@ -68,20 +128,28 @@ class RunFolder:
         return self.evaluation / f"{name}.json"
 
     def create(self, config_yaml: str, overwrite: bool = False) -> None:
-        """Begin a run here; raises UserError where one is, unless it may be overwritten (other files stay)."""
-        held = self.holds_a_run
-        if held and not overwrite:
+        """Begin a run here.
+
+        Args:
+            config_yaml: The resolved configuration.
+            overwrite: Whether to replace a run that is here; files that no run writes stay.
+
+        Raises:
+            UserError: If a run is here that may not be overwritten, or the folder cannot be written to.
+        """
+        replaced = self.holds_a_run
+        if replaced and not overwrite:
             raise UserError(
                 f"{self.path} already holds a run: continue it with --resume auto, replace it with --overwrite, "
                 "or give this one another project.experiment_name"
             )
-        if not held and (others := [path for path in self._written() if path.exists()]):
+        if not replaced and (others := [path for path in self._written() if path.exists()]):
             raise UserError(
                 f"{others[0]} is there, but {self.path} holds no run, which would replace it: move it away, or give "
                 "the run another project.experiment_name"
             )
         try:
-            if held:
+            if replaced:
                 self._clear()
             self.checkpoints.mkdir(parents=True)
         except OSError as error:
@@ -92,58 +160,47 @@ class RunFolder:
         write_text(self.config, config_yaml)
         write_json(self.environment, environment.describe())
 
-    def take_up(self, config_yaml: str) -> None:
-        """Go on with the run here, with these settings; environment.json tells if that is another place."""
-        remove_halves(self.path)
-        there = self.environment.exists()
-        before = json.loads(self.environment.read_text(encoding="utf-8")) if there else environment.describe()
+    def resume(self, config_yaml: str) -> None:
+        """Continue the run here with these settings; environment.json says if this is another machine or version."""
+        remove_temporary_files(self.path)
+        try:
+            before = read_json(self.environment, Environment)
+        except UserError:  # missing or damaged: where the run began is not known any more
+            before = environment.describe()
         write_json(self.environment, environment.resumed(before))
         write_text(self.config, config_yaml)
 
     def _written(self) -> tuple[Path, ...]:
-        """Return what a run and the commands that follow it write; last what tells that there is a run."""
+        """Return what a run and the commands that follow it write; at the end what says that there is a run."""
         logs = (self.tensorboard, self.evaluation, self.report, self.environment, self.log, self.metrics, self.result)
         found = (self.probe, self.embedding, self.recoloring, self.recoloring_strip, self.samples, self.skipped)
         return (*logs, *found, self.card, self.checkpoints, self.config)
 
     def _clear(self) -> None:
-        """Remove the run and its plain twin."""
-        remove_halves(self.path)
-        twin = (self.erm,) if RunFolder(self.erm).holds_a_run else ()
-        for path in (*twin, *self._written()):
+        """Remove the run and plain training's inside it."""
+        remove_temporary_files(self.path)
+        erm = (self.erm,) if RunFolder(self.erm).holds_a_run else ()
+        for path in (*erm, *self._written()):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
 
-    def write_metrics(self, records: list[dict[str, Any]]) -> None:
+    def write_metrics(self, epochs: list[Epoch]) -> None:
         """Write metrics.jsonl anew: one line an epoch."""
-        write_text(self.metrics, "".join(json.dumps(record) + "\n" for record in records))
+        write_text(self.metrics, "".join(json.dumps(epoch.model_dump(exclude_unset=True)) + "\n" for epoch in epochs))
 
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """Return the metrics of each finished epoch."""
-        return [json.loads(line) for line in self.metrics.read_text().splitlines()] if self.metrics.exists() else []
+    def read_metrics(self) -> list[Epoch]:
+        """Return the metrics of each finished epoch; raises UserError if a line is damaged."""
+        lines = self.metrics.read_bytes().splitlines() if self.metrics.exists() else []
+        epochs = []
+        for number, line in enumerate(lines, 1):
+            try:
+                epochs.append(Epoch.model_validate_json(line))
+            except ValidationError as error:
+                raise UserError(f"{self.metrics}, line {number}: is damaged; remove it") from error
+        return epochs
 
-    def read_result(self) -> dict[str, Any] | None:
-        """Return the content of result.json, None where the run is not over."""
-        return json.loads(self.result.read_text()) if self.result.exists() else None
-
-
-def of_checkpoint(path: Path) -> RunFolder:
-    """Return the folder of the run that a checkpoint lies in."""
-    folder = _around(path)
-    if folder is None:
-        raise UserError(f"{path}: a checkpoint lies in RUN/checkpoints/; put it there so that its run can be found")
-    return folder
-
-
-def run_around(path: Path) -> RunFolder | None:
-    """Return the folder of the run that a checkpoint lies in, None where it lies elsewhere."""
-    folder = _around(path)
-    return folder if folder is not None and folder.config.exists() else None
-
-
-def _around(path: Path) -> RunFolder | None:
-    if path.parent.name != "checkpoints":  # "last.pth" alone says nothing about its folder
-        path = path.resolve()
-    return RunFolder(path.parent.parent) if path.parent.name == "checkpoints" else None
+    def read_result(self) -> Result | None:
+        """Return the content of result.json, None if the run is not over; raises UserError if it is damaged."""
+        return read_json(self.result, Result) if self.result.exists() else None

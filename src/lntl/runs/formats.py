@@ -1,6 +1,6 @@
-"""The files that a report reads, as `lntl train`, `lntl eval` and `lntl probe` write them; all shares lie in [0, 1]."""
+"""The JSON files of a run folder, as they are written and read; all shares lie in [0, 1]."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, Field, PositiveInt
 
@@ -136,31 +136,70 @@ class Recoloring(Changes):
     erm: Changes | None = None
 
 
-class Checkpoint(BaseModel):
-    """What result.json says of one checkpoint."""
+class CheckpointScores(BaseModel):
+    """The values of the configured metrics for one checkpoint, on the split that scores the run."""
 
+    checkpoint: str = ""
     epoch: int
-    test: dict[str, Any] = {}
+    test: dict[str, float | None] = {}
+    val: dict[str, float | None] = {}
 
 
 class Result(BaseModel):
-    """result.json."""
+    """result.json: what a finished run reached; `erm` is the result of plain training on the same data."""
 
+    project: str = ""
     experiment: str
     method: str
     seed: int
     data: str = ""
     sizes: dict[str, int] = {}
     selection: str = ""
-    best: Checkpoint
-    last: Checkpoint
+    last: CheckpointScores
+    best: CheckpointScores
+    erm: "Result | None" = None
     training_seconds: Share | None = None
 
 
 class Epoch(BaseModel, extra="allow"):
-    """A line of metrics.jsonl; every metric is a field more."""
+    """A line of metrics.jsonl: which epoch, then its metrics (train/NAME, val/NAME, time/NAME), None if undefined."""
 
+    __pydantic_extra__: dict[str, float | None]
     phase: int
     method: str
     epoch: int
     total_epoch: int
+    step: int = 0
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """The metrics by name."""
+        return self.__pydantic_extra__
+
+
+class Machine(BaseModel):
+    """Versions and hardware; in a part that was resumed, only what differs from the first part."""
+
+    lntl: str = ""
+    python: str = ""
+    packages: dict[str, str] = {}
+    git_commit: str | None = None
+    platform: str = ""
+    processor: str = ""
+    cores: int | None = None
+    threads: int | None = None
+    memory_gib: float | None = None
+    cuda: str | None = None
+
+
+class Environment(Machine):
+    """environment.json: where the run began and, part by part, what differed where it was resumed."""
+
+    resumed: list[Machine] = []
+
+    def parts(self) -> list[Machine]:
+        """Return versions and hardware of each part of the run, in order."""
+        first = self.model_dump(exclude={"resumed"}, exclude_unset=True)
+        return [
+            Machine.model_validate(first | part.model_dump(exclude_unset=True)) for part in (Machine(), *self.resumed)
+        ]

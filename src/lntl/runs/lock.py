@@ -1,65 +1,71 @@
-"""A lock on a folder, held as long as the process that took it, or one that it gave the lock's file to, lives."""
+"""A lock on a folder, held as long as the process that took it, or one that inherited its descriptor, lives."""
 
-import fcntl
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
+
+from filelock import lock_descriptor
 
 from lntl.errors import UserError
 
-PATIENCE = 10.0  # seconds to wait for processes of a killed holder, which stop by themselves
+PATIENCE = 10.0  # seconds to wait for the processes of a killed holder, which stop by themselves
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # the lock's file is never a link to another file
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[int]:
-    """Hold the lock of a folder, made if need be; yields the descriptor to pass on. UserError where it is taken.
+    """Hold the lock of a folder, which is made if need be; yield the descriptor to pass on to other processes.
 
-    In the end its file is removed, and what was made of the folder where nothing else came into it.
+    At the end the lock's file is removed, and so are the folders made for it, unless something else lies in them.
+    Raises UserError if another process holds the lock for longer than PATIENCE.
     """
-    path, made = folder / ".lock", [each for each in (folder, *folder.parents) if not each.exists()]
-    with _taken(path) as file:
+    path, made = folder / ".lock", [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    with _acquired(path) as file:
         file.truncate(0)
-        file.write(f"{os.getpid()}")
-        file.flush()
+        file.write(b" %d" % os.getpid())  # after the first byte, which nobody else can read on Windows
         try:
             yield file.fileno()
         finally:
-            with suppress(OSError):
-                path.unlink()
-                for each in made:
-                    each.rmdir()
+            with suppress(OSError):  # Windows removes no open file
+                path.unlink()  # before the lock is released: a later file of that name belongs to another process
+    with suppress(OSError):
+        if sys.platform == "win32":
+            path.unlink()
+        for parent in made:
+            parent.rmdir()
 
 
-def _taken(path: Path) -> TextIO:
+def _acquired(path: Path) -> BinaryIO:
     """Return the lock's file, open and locked."""
     end = time.monotonic() + PATIENCE
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("a+", encoding="utf-8")
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _NO_LINK)
         except OSError as error:
             raise UserError(
-                f"{path.parent}: cannot make the run folder: {error.strerror}; choose a place that can be written to"
+                f"{path.parent}: cannot lock the folder: {error.strerror}; choose one that can be written to"
             ) from error
-        if _is_taken(file, path):
+        file = os.fdopen(descriptor, "r+b", buffering=0)
+        if _locked(file, path):
             return file
         with file:
             if time.monotonic() > end:
-                file.seek(0)
+                file.seek(1)
                 raise UserError(
-                    f"{path.parent}: in use by another process ({file.read().strip() or 'unknown'}); wait for its "
+                    f"{path.parent}: in use by another process ({file.read().decode() or 'unknown'}); wait for its "
                     "end, or stop it"
                 )
         time.sleep(0.1)
 
 
-def _is_taken(file: TextIO, path: Path) -> bool:
-    """Take the lock of an open file; False where another process has it, or has just removed the file."""
+def _locked(file: BinaryIO, path: Path) -> bool:
+    """Lock an open file; return False if another process holds it, or removed it a moment ago."""
     try:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except (BlockingIOError, FileNotFoundError):
+        return lock_descriptor(file.fileno(), blocking=False) and os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
         return False

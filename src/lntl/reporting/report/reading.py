@@ -63,7 +63,7 @@ def read(path: Path) -> RunFiles:
     files.environment = _json(files, folder.environment)
     files.records = _records(files, folder.metrics)
     files.result = _model(files, folder.result, Result)
-    files.evaluation = _model(files, folder.evaluation_of(folder.chosen), Evaluation)
+    files.evaluation = _model(files, folder.evaluation_of(folder.best_or_last), Evaluation)
     files.probe = _model(files, path / "probe.json", Probe)
     files.recoloring = _model(files, path / "recoloring.json", Recoloring)
     files.samples = _arrays(files, folder.samples, {"train": 5, "test": 5, "class_names": 1})
