@@ -1,5 +1,6 @@
 """What the tests share: one thread a process, a tiny Colored MNIST, builders of small configurations and trainers."""
 
+import os
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+import threadpoolctl
 import torch
 import used_runs
 from lightning_fabric import Fabric
@@ -22,6 +24,8 @@ from lntl.training.trainer import Plan, Trainer
 from lntl.types import Batch, Split
 
 torch.set_num_threads(1)  # the workers of pytest-xdist share the cores
+os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")  # for processes that a test starts
+threadpoolctl.threadpool_limits(1)
 # Examples are drawn anew only where the test changes: a failure is the same on every machine.
 hypothesis.settings.register_profile("lntl", deadline=None, derandomize=True, database=None, max_examples=50)
 hypothesis.settings.load_profile("lntl")
@@ -55,7 +59,11 @@ def raw_config(tmp_path: Any) -> Callable[..., dict[str, Any]]:
             "data": {"name": "colored_mnist", "path": NO_FILES, "max_images": 100},
             "model": {"name": "convnet"},
             "training": {"device": "cpu", "batch_size": 32, "phases": full or [{"method": "erm", "epochs": 1}]},
-            "logging": {"output_dir": str(tmp_path / "results"), "log_interval_batches": 2},
+            "logging": {
+                "output_dir": str(tmp_path / "results"),
+                "log_interval_batches": 2,
+                "use_tensorboard": False,  # its pictures take as long as the training
+            },
             "evaluation": {},
         }
         return {key: raw.get(key, {}) | sections.get(key, {}) for key in raw | sections}

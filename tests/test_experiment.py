@@ -32,7 +32,7 @@ NUMBERS = set(METRICS)
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which tiny.yaml, with its ERM twin, was trained to the end."""
     folder = tmp_path_factory.mktemp("finished")
-    write_config(folder, evaluation={"erm_epochs": 1})
+    write_config(folder, evaluation={"erm_epochs": 1}, logging={"use_tensorboard": True})
     assert run("train", "tiny.yaml", folder=folder) == 0
     return folder
 

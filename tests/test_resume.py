@@ -144,7 +144,7 @@ def test_killed_at_twenty_random_moments(tmp_path: Path) -> None:
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
     for folder in (undisturbed, disturbed):
         folder.mkdir()
-        write_config(folder, evaluation={"erm_epochs": 1})
+        write_config(folder, evaluation={"erm_epochs": 1}, logging={"use_tensorboard": True})
     began = time.monotonic()
     assert run(*RESUME, folder=undisturbed) == 0
     whole, moment, kills, over = time.monotonic() - began, random.Random(0), 0, False

@@ -68,8 +68,9 @@ def write_plan(folder: Path, *rows: dict[str, Any], **keys: Any) -> Path:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Benchmark:
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Benchmark:
     """A benchmark of two workers that train nothing."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # the benchmark gives each worker one
     (tmp_path / "stand_in.py").write_text(STAND_IN)
     return Benchmark(tmp_path / "results.jsonl", [sys.executable, str(tmp_path / "stand_in.py")], workers=2)
 

@@ -38,7 +38,7 @@ def steps(board: EventAccumulator, tag: str) -> list[int]:
 @pytest.fixture
 def config(make_config: Callable[..., Config]) -> Config:
     """Three epochs of three steps, a report at steps 2 and 3 of each."""
-    return make_config("erm", {"method": "lntl", "epochs": 2})
+    return make_config("erm", {"method": "lntl", "epochs": 2}, logging={"use_tensorboard": True})
 
 
 def stop_after(run: Run, steps: int) -> None:
