@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "lntl"
 FILES = sorted((ROOT / "src").rglob("*.py"))
 TRAINERS_WORK = {"backward", "step", "zero_grad", "train", "eval", "to"}  # what no method may call
-TOUCHES_FILES = {"io", "json", "os", "pathlib", "pickle", "shutil", "tempfile", "yaml"}
+TOUCHES_FILES = {"io", "json", "os", "pathlib", "pickle", "shutil", "tempfile", "ruamel"}
 FILELESS = ("methods", "models", "training", "evaluation")
 
 

@@ -97,7 +97,7 @@ BAD: dict[str, tuple[Callable[[], None], list[str], str]] = {
         ["train", "b.yaml"],
         r"b\.yaml, line 2, column 2: not valid",
     ),
-    "key given twice": (config_file("b.yaml", "a: 1\na: 2"), ["train", "b.yaml"], r"line 1.*key 'a' is given twice"),
+    "key given twice": (config_file("b.yaml", "a: 1\na: 2"), ["train", "b.yaml"], r"line 2.*key 'a' is given twice"),
     "python object in YAML": (
         config_file("b.yaml", "a: !!python/object/apply:os.mkdir [executed]"),
         ["train", "b.yaml"],

@@ -1,12 +1,16 @@
 """YAML as a configuration means it."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from lntl.errors import UserError
 from lntl.yaml_file import parse, read_yaml
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +76,76 @@ def test_mappings_are_merged_and_what_stands_beside_comes_first() -> None:
     assert parsed["several"] == {"a": 1, "b": 1, "c": 3}
 
 
-@pytest.mark.parametrize("value", ["2024-02-30", "2024-01-01 25:00:00"])
-def test_a_date_that_there_is_not_is_an_error_with_its_place(value: str) -> None:
-    with pytest.raises(UserError, match=r"test, line 2, column 4: not valid YAML: .* a text stands in quotes"):
-        parse(f"a: 1\nb: {value}", "test")
+@pytest.mark.parametrize("text", ["2024-01-01", "2024-02-30", "1:30", "yes", "on", "=", "!!timestamp x"])
+def test_what_only_older_yaml_knows_is_a_text(text: str) -> None:
+    assert parse(text, "test") == text.removeprefix("!!timestamp ")
+    assert parse("%YAML 1.1\n---\n" + text, "test") == text.removeprefix("!!timestamp ")
+
+
+@pytest.mark.parametrize(("text", "number"), [("010", "10"), ("-08", "-8"), ("00", "0"), ("0_1", "1")])
+def test_a_number_with_a_leading_zero_is_refused(text: str, number: str) -> None:
+    with pytest.raises(UserError, match=rf"'{text}' begins with a zero; write {number} for the number, or put it in"):
+        parse(f"a: {text}", "test")
+    assert parse(f"a: '{text}'", "test") == {"a": text}
+
+
+def test_an_alias_is_a_value_of_its_own() -> None:
+    first, second = parse("[&a {x: [1]}, *a]", "test")
+    first["x"].append(2)
+    assert second == {"x": [1]}
+
+
+def nested_aliases(line: str) -> str:
+    """Return a text in which each of 9 names holds the one before ten times."""
+    return "a0: &a0 {x0: 1}\n" + "".join(
+        f"a{i}: &a{i} " + line % ", ".join([f"*a{i - 1}"] * 10) + "\n" for i in range(1, 10)
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[" * 2000 + "]" * 2000, "nested more than 50 deep"),
+        ("- " * 2000, "nested more than 50 deep"),
+        ("- &a0 [x]\n" + "".join(f"- &a{i} [*a{i - 1}]\n" for i in range(1, 200)), "nested more than 50 deep"),
+        (nested_aliases("[%s]"), "more than 100,000 values, aliases expanded"),
+        (nested_aliases("{<<: [%s]}"), "more than 100,000 values, aliases expanded"),
+        ("a" * 1_000_001, "more than 1,000,000 characters"),
+        ("&a [*a]", "an alias stands inside the value that it names"),
+        ("&a {<<: *a}", "an alias stands inside the value that it names"),
+        ("[a]: 1", "a key is a text"),
+        ("{a: 1, <<: {b: 2}, a: 3}", "key 'a' is given twice"),
+        ("a\0b", "cannot hold the character U.0000"),
+        ('"a\\0b"', "cannot hold the character U.0000"),
+        ('"\\ud800"', "cannot hold the character U.D800"),
+        ("!!bool maybe", "'maybe' is not a valid bool"),
+        ("!!int ''", "'' is not a valid int"),
+        ("!!set {a}", "unknown tag"),
+        ("9" * 5000, "is too large a number|is not a valid int"),
+        ("0x" + "f" * 5000, "is too large a number"),
+        ("!" + "x" * 100_000, "unknown tag"),
+        ('{"' + "x" * 100_000 + '": 1, "' + "x" * 100_000 + '": 1}', "is given twice|expected ','"),
+    ],
+    ids=range(20),
+)
+def test_a_hostile_text_is_refused_in_one_short_sentence(text: str, problem: str) -> None:
+    with pytest.raises(UserError, match=problem) as caught:
+        parse(text, "test")
+    assert len(str(caught.value)) < 400
+
+
+class OldLoader(yaml.SafeLoader):
+    """The reader of lntl 0.2: YAML 1.1, with 1e-3 as a number."""
+
+
+OldLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+SHIPPED = [path for folder in ("src", "benchmarks", "examples") for path in (ROOT / folder).rglob("*.yaml")]
+
+
+def test_the_shipped_yaml_has_the_values_that_it_had_in_yaml_1_1() -> None:
+    assert len(SHIPPED) >= 25
+    for path in SHIPPED:
+        text = path.read_text(encoding="utf-8")
+        assert repr(parse(text, str(path))) == repr(yaml.load(text, OldLoader)), path

@@ -2,12 +2,21 @@
 
 
 class UserError(Exception):
-    """Something that the user can mend: one sentence with what is wrong, where, and the remedy."""
+    """A fault that the user can mend: one sentence that says what is wrong, where, and what to do."""
 
 
 class DeadEndError(UserError):
-    """A run cannot go on from its checkpoint, now or later; it can be made anew."""
+    """The run cannot go on from its checkpoint, now or later; it has to be trained again."""
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for it
-    """The run was asked to stop; its state is saved."""
+    """The user stopped the run; its state is saved."""
+
+
+def shorten(value: object, limit: int = 200) -> str:
+    """Return repr(value) for a message, at most `limit` characters of it."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of too many digits; a value that contains itself
+        text = f"a value of type {type(value).__name__} that is too large to show"
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text):,} characters)"

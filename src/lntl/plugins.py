@@ -11,15 +11,31 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
-from lntl.errors import UserError
+from lntl.errors import UserError, shorten
 
 
 class Settings(BaseModel):
     """Base of all settings: immutable, strict about types, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _holds_no_nul(cls, value: object) -> object:
+        """Refuse the character NUL, which no path and no name can hold."""
+        if _has_nul(value):
+            raise ValueError("a text without the character NUL")
+        return value
+
+
+def _has_nul(value: object) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any(_has_nul(item) for pair in value.items() for item in pair)
+    return isinstance(value, list | tuple) and any(_has_nul(item) for item in value)
 
 
 @cache
@@ -46,7 +62,7 @@ def load(folder: str, name: str) -> Any:
         return _public(f"{folder}.{name}")
     if "." in name:
         return _user_class(name)
-    raise UserError(f"{name!r} is not one of {folder.rsplit('.', 1)[-1]}{did_you_mean(name, names(folder))}")
+    raise UserError(f"{shorten(name)} is not one of {folder.rsplit('.', 1)[-1]}{did_you_mean(name, names(folder))}")
 
 
 def check_trust(dotted: str, where: str, trust: str | Sequence[str]) -> None:
@@ -62,11 +78,11 @@ def check_trust(dotted: str, where: str, trust: str | Sequence[str]) -> None:
 def _user_class(dotted: str) -> Any:
     module, _, attribute = dotted.rpartition(".")
     if not all(part.isidentifier() for part in dotted.split(".")):
-        raise UserError(f"cannot load {dotted!r}: write it as package.module.Class")
+        raise UserError(f"cannot load {shorten(dotted)}: write it as package.module.Class")
     try:
         plugin = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise UserError(f"cannot load {dotted!r}: {error}; is its folder in PYTHONPATH?") from error
+        raise UserError(f"cannot load {shorten(dotted)}: {error}; is its folder in PYTHONPATH?") from error
     if not hasattr(plugin, "Config"):
         raise UserError(f"{dotted!r} has no Config: give the class a `class Config(lntl.plugins.Settings)`")
     return plugin
@@ -74,5 +90,5 @@ def _user_class(dotted: str) -> Any:
 
 def did_you_mean(name: str, valid: tuple[str, ...] | list[str]) -> str:
     """Return "; did you mean 'x'?" with the nearest valid name, or the list of all where none is near."""
-    near = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(name)[:200], valid, n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else f"; valid: {', '.join(valid)}"

@@ -1,65 +1,190 @@
-"""Read YAML the way a configuration means it: 1e-3 is a number, a key given twice is an error."""
+"""Read and write YAML 1.2 with ruamel.yaml: no code runs, keys are unique, and size and depth are bounded."""
 
+import io
 import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-from yaml.constructor import ConstructorError
+from ruamel.yaml import YAML
+from ruamel.yaml.composer import Composer
+from ruamel.yaml.constructor import SafeConstructor
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import Event
+from ruamel.yaml.nodes import CollectionNode, MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
+from ruamel.yaml.representer import SafeRepresenter
+from ruamel.yaml.resolver import VersionedResolver
 
-from lntl.errors import UserError
+from lntl.errors import UserError, shorten
+
+MAX_CHARACTERS = 1_000_000  # of a text
+MAX_DEPTH = 50  # of mappings and lists in each other
+MAX_NODES = 100_000  # keys and values, after aliases and merge keys are expanded
+MAX_INTEGER = 2**64
+
+_TAG = "tag:yaml.org,2002:"
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that knows 1e-3 as a number, and refuses duplicate keys and dates that are none."""
+def _fault(problem: str, at: Node | Event) -> MarkedYAMLError:
+    return MarkedYAMLError(problem=problem, problem_mark=at.start_mark)
 
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node: yaml.MappingNode = super().compose_mapping_node(anchor)
-        keys = [(key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise ConstructorError(None, None, f"key {key[1]!r} is given twice", node.start_mark)
+
+class _Composer(Composer):
+    """Composer of a bounded tree: an alias stands for a copy, so that no two values are one object."""
+
+    def __init__(self, loader: YAML) -> None:
+        super().__init__(loader)
+        self.warn_double_anchors = False
+        self.nodes = 0
+
+    def compose_node(self, parent: Node | None, index: object) -> Node:
+        self._count(self.depth, self.parser.peek_event())
+        node: Node = super().compose_node(parent, index)
         return node
 
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+    def _count(self, depth: int, at: Node | Event) -> None:
+        self.nodes += 1
+        if depth > MAX_DEPTH:
+            raise _fault(f"it is nested more than {MAX_DEPTH} deep", at)
+        if self.nodes > MAX_NODES:
+            raise _fault(f"it has more than {MAX_NODES:,} values, aliases expanded", at)
+
+    def return_alias(self, node: Node) -> Node:
+        return self._copy(node, self.depth)
+
+    def _copy(self, node: Node, depth: int) -> Node:
+        self._count(depth, node)
+        if not isinstance(node, CollectionNode):
+            return node
+        if node.end_mark is None:
+            raise _fault("an alias stands inside the value that it names", node)
+        if isinstance(node, SequenceNode):
+            children: list[Any] = [self._copy(child, depth + 1) for child in node.value]
+        else:
+            children = [(self._copy(key, depth + 1), self._copy(child, depth + 1)) for key, child in node.value]
+        return type(node)(node.ctag, children, node.start_mark, node.end_mark, node.flow_style)
+
+    def compose_mapping_node(self, anchor: str | None) -> MappingNode:
+        node: MappingNode = super().compose_mapping_node(anchor)
+        keys = set()
+        for key, _ in node.value:
+            if not isinstance(key, ScalarNode):
+                raise _fault("a key is a text, not a list or a mapping", key)
+            if (key.tag, key.value) in keys:
+                raise _fault(f"key {shorten(key.value)} is given twice", key)
+            keys.add((key.tag, key.value))
+        return node
+
+
+class _Constructor(SafeConstructor):
+    """Constructor of mappings, lists, texts, numbers, switches and null; a date is a text, as in YAML 1.2."""
+
+    yaml_constructors = {  # noqa: RUF012 - replaces the class's own
+        **{
+            _TAG + kind: SafeConstructor.yaml_constructors[_TAG + kind]
+            for kind in ["null", "bool", "float", "str", "seq", "map"]
+        },
+        _TAG + "timestamp": SafeConstructor.construct_yaml_str,
+        _TAG + "value": SafeConstructor.construct_yaml_str,
+    }
+
+    def construct_scalar(self, node: Node) -> str:
+        value: str = super().construct_scalar(node)
+        if wrong := re.search("[\0\ud800-\udfff]", value):
+            raise _fault(f"a text cannot hold the character U+{ord(wrong[0]):04X}", node)
+        return value
+
+    def construct_undefined(self, node: Node) -> None:
+        raise _fault(f"unknown tag {shorten(str(node.tag))}", node)
+
+    def construct_non_recursive_object(self, node: Node, tag: str | None = None) -> Any:
         try:
-            return super().construct_object(node, deep)
-        except ValueError as error:
-            raise ConstructorError(None, None, f"{error}; a text stands in quotes", node.start_mark) from error
+            return super().construct_non_recursive_object(node, tag)
+        except (ValueError, LookupError):
+            kind = str(node.tag).removeprefix(_TAG)
+            raise _fault(f"{shorten(node.value)} is not a valid {kind}", node) from None
+
+    def construct_yaml_int(self, node: ScalarNode) -> int:
+        if re.fullmatch(r"[-+]?0[0-9_]+", str(node.value)):
+            number = re.sub("^([-+]?)[0_]+(?=.)", r"\1", node.value)
+            advice = f"write {number} for the number, or put it into quotes for a text"
+            raise _fault(f"{shorten(node.value)} begins with a zero; {advice}", node)
+        value: int = super().construct_yaml_int(node)
+        if abs(value) > MAX_INTEGER:
+            raise _fault(f"{shorten(node.value)} is too large a number", node)
+        return value
 
 
-class _Dumper(yaml.SafeDumper):
-    """SafeDumper that quotes a text which _Loader would take for a number."""
+_Constructor.add_constructor(_TAG + "int", _Constructor.construct_yaml_int)
+_Constructor.add_constructor(None, _Constructor.construct_undefined)
 
 
-for _kind in (_Loader, _Dumper):
-    _kind.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-    )
+class _Resolver(VersionedResolver):
+    """Resolver of YAML 1.2, whatever version a document asks for."""
+
+    processing_version = (1, 2)
+
+
+class _Representer(SafeRepresenter):
+    """Representer without anchors and aliases."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+def _yaml() -> YAML:
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Composer = _Composer  # type: ignore[assignment] # the stub knows the default alone
+    yaml.Constructor, yaml.Resolver, yaml.Representer = _Constructor, _Resolver, _Representer
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    return yaml
 
 
 def dump(content: Any) -> str:
     """Return YAML that `parse` reads back as the same content."""
-    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    out = io.StringIO()
+    _yaml().dump(content, out)
+    return out.getvalue()
 
 
 def parse(text: str, origin: str) -> Any:
-    """Return the value that a YAML text stands for; raises UserError with the place of the fault."""
+    """Return the value of a YAML text: None, a bool, int, float or str, or a list or dict of these.
+
+    Raises:
+        UserError: The text is not valid YAML, or larger or deeper than the bounds of this module; it names `origin`,
+            line and column.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise UserError(f"{origin}: it has more than {MAX_CHARACTERS:,} characters, which is too long for YAML here")
     try:
-        return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
-        raise UserError(f"{origin}{place}: not valid YAML: {problem}") from None
+        return _yaml().load(text)
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise UserError(
+            f"{origin}, line {line}: not valid YAML: a text cannot hold the character U+{error.character:04X}"
+        ) from None
+    except YAMLError as error:
+        raise UserError(f"{origin}{_position(error)}: not valid YAML: {_problem(error)}") from None
 
 
-def read_yaml(path: Path) -> Any:
-    """Return the content of a YAML file, a mapping."""
+def _position(error: YAMLError) -> str:
+    mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
+    return f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+
+
+def _problem(error: YAMLError) -> str:
+    problem = error.problem if isinstance(error, MarkedYAMLError) else None
+    return (problem or str(error).partition("\n")[0])[:400]
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the content of a YAML file, a mapping; raises UserError as `parse` does, and for an unreadable file."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MAX_CHARACTERS + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UserError(
             f"{path}: cannot read the configuration: {reason}; `lntl configs` lists the ready ones"
         ) from None

@@ -1,4 +1,4 @@
-"""Say what is wrong with a configuration: one line a fault, with path, value and the nearest valid name."""
+"""The faults of a configuration: one line each, with path, value and the nearest valid name."""
 
 from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin
@@ -7,11 +7,14 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from lntl.config.keys import RENAMED, Config
+from lntl.errors import shorten
 from lntl.plugins import did_you_mean
+
+_SWITCHES = {"yes": "true", "on": "true", "no": "false", "off": "false"}  # words for switches in YAML 1.1
 
 
 def describe(error: ValidationError, model: type[BaseModel], raw: Any) -> Iterator[str]:
-    """Yield one sentence a fault; what a phase took over from `training` is told once, where it stands."""
+    """Yield one sentence a fault; a fault that a phase inherited from `training` is reported there alone."""
     faults = [(fault, list(_without_tags(fault["loc"], raw))) for fault in error.errors()]
     own = [
         (f, path) for f, path in faults if f["type"] == "missing" or _stands(path, raw) or not _stands(path[:2], raw)
@@ -20,23 +23,23 @@ def describe(error: ValidationError, model: type[BaseModel], raw: Any) -> Iterat
         yield _sentence(fault, path, model)
 
 
-def _has(place: Any, part: int | str) -> bool:
-    return (isinstance(place, dict) and part in place) or (isinstance(place, list) and isinstance(part, int))
+def _has(value: Any, part: int | str) -> bool:
+    return (isinstance(value, dict) and part in value) or (isinstance(value, list) and isinstance(part, int))
 
 
 def _stands(path: list[int | str], raw: Any) -> bool:
     """Return whether the document itself has something at `path`."""
-    place: Any = raw
+    value: Any = raw
     for part in path:
-        if not _has(place, part):
+        if not _has(value, part):
             return False
-        place = place[part]
+        value = value[part]
     return True
 
 
 def _sentence(fault: ErrorDetails, loc: list[int | str], model: type[BaseModel]) -> str:
-    path = ".".join(map(str, loc)) or "(top)"
-    kind, given, context = fault["type"], fault["input"], fault.get("ctx", {})
+    path = ".".join(_part(part) for part in loc) or "(top)"
+    kind, value, context = fault["type"], shorten(fault["input"]), fault.get("ctx", {})
     if kind == "extra_forbidden":
         key, valid = str(fault["loc"][-1]), _fields(model, fault["loc"][:-1])
         if RENAMED.get(key) in valid:
@@ -48,21 +51,31 @@ def _sentence(fault: ErrorDetails, loc: list[int | str], model: type[BaseModel])
         return f"{path}: missing {context['discriminator']}"
     if kind == "union_tag_invalid":
         key, valid = context["discriminator"].strip("'"), context["expected_tags"].replace("'", "").split(", ")
-        return f"{path}.{key}: unknown name {context['tag']!r}{did_you_mean(context['tag'], valid)}"
+        return f"{path}.{key}: unknown name {shorten(context['tag'])}{did_you_mean(context['tag'], valid)}"
     if kind == "literal_error":
         valid = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-        return f"{path}: unknown value {given!r}{did_you_mean(str(given), valid)}"
+        return f"{path}: unknown value {value}{did_you_mean(str(fault['input']), valid)}"
+    if kind == "bool_type" and str(fault["input"]).lower() in _SWITCHES:
+        return f"{path}: {value} is a text in YAML 1.2; write {_SWITCHES[str(fault['input']).lower()]}"
     message = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return f"{path}: {given!r} should be {message}" if message != fault["msg"] else f"{path}: {message}, not {given!r}"
+    if message == fault["msg"]:
+        return f"{path}: {message}, not {value}"
+    return f"{path}: {value} should be {message if len(message) <= 500 else message[:500] + '...'}"
+
+
+def _part(part: int | str) -> str:
+    """Return a part of a path: a key as it is where it prints in one short line."""
+    text = str(part)
+    return text if text.isprintable() and len(text) <= 200 else shorten(text)
 
 
 def _without_tags(loc: tuple[int | str, ...], raw: Any) -> Iterator[int | str]:
     """Drop the plug-in names that pydantic puts into a path: they are no keys of the document."""
-    place: Any = raw
+    value: Any = raw
     for position, part in enumerate(loc):
-        known = _has(place, part)
+        known = _has(value, part)
         if known:
-            place = place[part]
+            value = value[part]
         if known or position == len(loc) - 1:
             yield part
 

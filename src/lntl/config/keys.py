@@ -16,7 +16,8 @@ class Project(Settings):
     name: str = Field("LearningNotToLearn", description="Name of the project; shown in reports.")
     experiment_name: str = Field(
         min_length=1,
-        pattern=r"^[^/\\\s.][^/\\\s]*$",
+        max_length=200,
+        pattern=r"^[^/\\\s.\x00-\x1f\x7f][^/\\\s\x00-\x1f\x7f]*$",
         description="Name of the run; its folder is logging.output_dir/NAME.",
     )
     seed: int = Field(0, ge=0, description="Seed of initial weights, order and augmentation.")

@@ -10,9 +10,11 @@ from pydantic import Field, ValidationError, create_model
 from lntl import plugins
 from lntl.config.faults import describe
 from lntl.config.keys import Config, Data, Model, Phase, Training
-from lntl.errors import UserError
+from lntl.errors import UserError, shorten
 from lntl.plugins import Settings
 from lntl.yaml_file import dump, parse, read_yaml
+
+MAX_FAULTS = 20  # that one message lists
 
 
 def _tagged(folder: str, key: str, base: type[Settings], chosen: tuple[str, ...]) -> Any:
@@ -57,7 +59,8 @@ def validate(raw: Any, origin: str) -> Config:
         return model.model_validate(raw)
     except ValidationError as error:
         faults = [f"  {line}" for line in describe(error, model, raw)]
-        raise UserError("\n".join([f"{origin}: {len(faults)} fault(s) in the configuration", *faults])) from None
+        shown = faults[:MAX_FAULTS] + [f"  and {len(faults) - MAX_FAULTS} more"] * (len(faults) > MAX_FAULTS)
+        raise UserError("\n".join([f"{origin}: {len(faults)} fault(s) in the configuration", *shown])) from None
 
 
 def named(raw: Any) -> tuple[str, str, tuple[str, ...]]:
@@ -111,21 +114,19 @@ def _overridden(path: Path, overrides: list[str] | None) -> Any:
 
 
 def _apply(raw: Any, override: str) -> None:
+    """Set one value of a raw document; a section that is missing is added, an item of a list has to be there."""
     key, equals, text = override.partition("=")
+    origin = f"override {shorten(override)}"
     if not (key and equals and text.strip()):
-        raise UserError(f"override {override!r}: write it as key=value, e.g. training.batch_size=64 (null for nothing)")
-    *parents, last = [int(part) if part.isdecimal() else part for part in key.split(".")]
-    place = raw
-    for part in parents:
-        if isinstance(place, dict):
-            place = place.setdefault(part, {})
-        elif isinstance(place, list) and isinstance(part, int) and part < len(place):
-            place = place[part]
-        else:
-            raise UserError(f"override {override!r}: there is no {key!r} in the configuration")
-    if not isinstance(place, dict):
-        raise UserError(f"override {override!r}: there is no {key!r} in the configuration")
-    place[last] = parse(text, f"override {override!r}")
+        raise UserError(f"{origin}: write it as key=value, e.g. training.batch_size=64 (null for nothing)")
+    *parents, last = [int(part) if part.isdecimal() and len(part) < 9 else part for part in key.split(".")]
+    value, parent = parse(text, origin), raw
+    try:
+        for part in parents:
+            parent = parent.setdefault(part, {}) if isinstance(parent, dict) else parent[part]
+        parent[last] = value
+    except (TypeError, IndexError):
+        raise UserError(f"{origin}: there is no {shorten(key)} in the configuration") from None
 
 
 def _set_epochs(raw: Any, num_epochs: int) -> None:
