@@ -28,14 +28,14 @@ from torchvision.transforms import v2
 from lntl.data.image_settings import IMAGENET
 from lntl.data.images import ImageSettings, ImageSource
 from lntl.data.loader import Loader
-from lntl.types import Batch
+from lntl.types import Batch, Split
 
 BATCH = 64
 CACHES = ("none", "memory", "disk")
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Pictures(Split):
     """A split of an ImageSource."""
 
     source: ImageSource

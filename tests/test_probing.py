@@ -165,7 +165,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_recoloring(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probing, "Recolorable", type("OtherData", (), {}))
+    monkeypatch.setattr(probing, "RecolorableSplit", type("OtherData", (), {}))
 
 
 def probe_linear(**more: Any) -> dict[str, Any]:

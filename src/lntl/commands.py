@@ -17,6 +17,7 @@ from lntl.cli import console, memory
 from lntl.cli.console import echo, log, out
 from lntl.config import Config
 from lntl.config import ready as ready_configs
+from lntl.data.colored_mnist import ColoredMNIST
 from lntl.errors import DeadEndError, UserError
 from lntl.experiment.run import run_of
 from lntl.reporting import leakage, tables
@@ -144,7 +145,8 @@ def stop_signals() -> Iterator[list[int]]:
 
 
 def _show(result: Result, config: Config, folder: RunFolder) -> None:
-    out.print(tables.result_table(result, getattr(config.data, "color_var", None)))
+    color_var = config.data.color_var if isinstance(config.data, ColoredMNIST.Config) else None
+    out.print(tables.result_table(result, color_var))
     echo(result.selection, style="dim")
     for path in sorted(p for p in folder.path.iterdir() if not p.name.startswith(".")):
         echo(f"  {path}{'/' if path.is_dir() else ''}")

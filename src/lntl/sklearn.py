@@ -114,12 +114,12 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
                 for record in experiment.trainer
             ]
         self.networks_: Networks = experiment.trainer.evaluated.cpu().eval()
-        self.input_shape_ = data.splits["train"].values.shape[1:]
+        self.input_shape_ = data.train.values.shape[1:]
         self._made_of = (config.model_dump(), data.spec)
         self._mean, self._std = data.mean, data.std
-        self._dtype = data.splits["train"].values.dtype
+        self._dtype = data.train.values.dtype
         self._device = "cpu" if experiment.fabric.device.type == "cpu" else str(experiment.fabric.device)
-        self._n_features_out = len(self._features(data.splits["train"].values[:1])[0])
+        self._n_features_out = len(self._features(data.train.values[:1])[0])
 
     def _config(self) -> Config:
         """Return the configuration that the parameters stand for."""

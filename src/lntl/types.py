@@ -1,13 +1,17 @@
 """The words that every module shares: a batch, what data look like, the three networks, an epoch's record."""
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from lntl.plugins import Settings
+
+SPLITS = ("train", "val", "test")  # of every data set, in this order
 IGNORE = -100  # an unknown label: torch's own default `ignore_index`
 
 
@@ -104,23 +108,120 @@ class Networks(nn.Module):
     lr_factors: Mapping[str, float] = MappingProxyType({})  # learning rate of layers of f, in units of optimizer_fg's
 
 
-class Split(Protocol):
-    """One split of a data set (train, val or test): it makes batches of the rows asked for."""
+class Split(ABC):
+    """One split of a data set (train, val or test): n labelled examples, from which it makes batches.
+
+    Attributes:
+        y: Class of each example, (n,) int64.
+        group: Group of each example, y * num_bias_values + bias value, (n,) int64; IGNORE where a bias is unknown.
+        row: Index of each example in the whole data set, (n,) int64.
+
+    These three are at hand without reading a single x.
+    """
+
+    y: Tensor
+    group: Tensor
+    row: Tensor
 
     @property
-    def row(self) -> Tensor:
-        """The row of each example in the whole data set, (n,) int64."""
-        ...
+    def workers(self) -> int:
+        """Number of threads that read ahead; above 0, `batch` is called from another thread."""
+        return 0
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        return len(self.y)
 
+    @abstractmethod
     def batch(self, index: Tensor) -> Batch:
-        """Return the examples at `index` (int64, in [0, len)) as one batch on the split's device."""
-        ...
+        """Return examples as one batch.
 
-    def to(self, device: torch.device) -> "Split":
+        Args:
+            index: Positions in the split, (N,) int64 in [0, n).
+
+        Returns:
+            The batch, on the device of the split.
+        """
+
+    @abstractmethod
+    def to(self, device: torch.device) -> Self:
         """Return the split with its tensors on `device`."""
+
+    def bias_labels(self, index: Tensor) -> Tensor:
+        """Return the bias labels of the examples at `index`, (N, *bias_shape) int64; override it to skip reading x."""
+        return self.batch(index).bias
+
+    def augmented(self, seed: int) -> Self:
+        """Return the split with augmentation, a function of (seed, row) alone; without augmentation the split itself.
+
+        The loader calls it once for each training epoch.
+        """
+        return self
+
+
+class ImageSplit(Split):
+    """A split whose examples are images that can be shown."""
+
+    @abstractmethod
+    def pixels(self, index: Tensor) -> Tensor:
+        """Return the images at `index`, not augmented, as uint8 (N, 3, H, W)."""
+
+
+class RecolorableSplit(ImageSplit):
+    """A split whose images can be given any bias value; `lntl probe` measures how predictions change."""
+
+    @abstractmethod
+    def recolored(self, value: int) -> Self:
+        """Return the split with bias value number `value` on every image and all else unchanged."""
+
+
+class InputTransform(nn.Module):
+    """Map images or vectors, as a user passes them to a trained model, to the input x of the networks."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Return plain values from which the transform can be built again; checkpoints store them."""
+
+
+class Dataset(ABC):
+    """Base class of data sets: the splits, and what models and reports need to know of them.
+
+    A data set of your own derives from it, has a `Config` and sets at least `splits` and `spec` in `__init__(config)`.
+
+    Attributes:
+        splits: train, val and test by name.
+        spec: Shapes, counts and names.
+        source: Where the data come from, one line for logs and reports.
+        val_note: Where the validation split comes from.
+        bias_kind: What the bias values are values of, such as "background".
+        transform: From user input to x, used by `lntl predict`, `lntl export` and `lntl.load`; None where these take x
+            itself.
+        skipped_rows: One sentence for each row that was left out because it is wrong.
+
+    Example:
+        >>> class Mine(Dataset):
+        ...     class Config(Settings):
+        ...         path: str
         ...
+        ...     def __init__(self, config: "Mine.Config") -> None:
+        ...         self.splits = {name: MySplit(config.path, name) for name in ("train", "val", "test")}
+        ...         self.spec = DataSpec(...)
+    """
+
+    splits: Mapping[str, Split]
+    spec: DataSpec
+    source: str = "unknown source"
+    val_note: str = "the data set's own split"
+    bias_kind: str = "bias value"
+    transform: InputTransform | None = None
+    skipped_rows: Sequence[str] = ()
+
+    @abstractmethod
+    def __init__(self, config: Settings) -> None:
+        """Read the data that `config`, an instance of the class's own `Config`, describes."""
+
+    def row_name(self, row: int) -> str:
+        """Return the name of a row, such as its file. It identifies the row in checkpoints, so it must not change."""
+        return str(row)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from lntl import plugins
 from lntl.data.colored_mnist import ColoredMNIST
 from lntl.methods.base import Method
 from lntl.training.trainer import Trainer
-from lntl.types import IGNORE, Batch, EpochRecord, Networks
+from lntl.types import IGNORE, Batch, EpochRecord, Networks, Split
 
 METHODS = plugins.names("lntl.methods")
 MakeTrainer = Callable[..., Trainer]
@@ -155,7 +155,7 @@ def test_an_epoch_runs_in_mixed_precision(make_trainer: MakeTrainer, phase: Phas
 # --- what it sees ---
 
 
-class Scrambled:
+class Scrambled(Split):
     """A split whose labels of bias, group and colour are random."""
 
     def __init__(self, split: Any) -> None:

@@ -27,7 +27,7 @@ SETTINGS: list[dict[str, Any]] = [
 
 def again(transform: EvalTransform) -> EvalTransform:
     """Return the transform made from what is kept of it, written out as JSON."""
-    return restored(json.loads(json.dumps(transform.kept())))
+    return restored(json.loads(json.dumps(transform.settings())))
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ def test_wrong_files_are_named(root: Path) -> None:
     assert "unknown split 'tests'" in lines[0]
     assert "does not lie in split/label/bias/" in lines[1]
     assert "unreadable image" in lines[2]
-    assert len(build(root, on_error="skip").skipped) == 3
+    assert len(build(root, on_error="skip").skipped_rows) == 3
 
 
 def test_a_folder_without_images(tmp_path: Path) -> None:

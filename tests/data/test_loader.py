@@ -16,7 +16,7 @@ from lntl.data.colored_mnist import ColoredMNIST
 from lntl.data.images import ImageSettings, ImageSource
 from lntl.data.loader import AHEAD, Loader
 from lntl.errors import UserError
-from lntl.types import Batch
+from lntl.types import Batch, Split
 
 CPU = torch.device("cpu")
 
@@ -66,7 +66,7 @@ def test_an_epoch_taken_up_in_the_middle_goes_on_with_the_same_batches(digits: C
 
 
 @dataclass(frozen=True)
-class Numbers:
+class Numbers(Split):
     """A split of 0 ... n - 1, whose x is the row, plus the seed of the augmentation."""
 
     n: int = 50

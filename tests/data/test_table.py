@@ -193,7 +193,7 @@ def test_wrong_rows_are_all_named_by_line(write: Write, tmp_path: Path) -> None:
 def test_wrong_rows_are_left_out_and_listed(write: Write, tmp_path: Path) -> None:
     (tmp_path / "pets" / "05.png").write_bytes(b"no image")
     data = build(write({1: {"label": ""}, 2: {"image": "gone.png"}}), split="split", on_error="skip")
-    assert [line.split(":")[0] for line in data.skipped] == ["line 3", "line 4", "line 7"]
+    assert [line.split(":")[0] for line in data.skipped_rows] == ["line 3", "line 4", "line 7"]
     assert data.notes == ["3 rows are left out, for they are wrong"]
     kept = [row for k, row in enumerate(rows()) if k not in (1, 2, 5)]
     assert seen(data) == {k: (row["label"], row["sky"], row["split"]) for k, row in enumerate(kept)}
@@ -206,7 +206,7 @@ def test_wrong_rows_are_left_out_and_listed(write: Write, tmp_path: Path) -> Non
 def test_how_closely_files_are_looked_at(write: Write, tmp_path: Path, check: str, found: int) -> None:
     (tmp_path / "pets" / "05.png").write_bytes(b"no image")
     data = build(write({2: {"image": "gone.png"}}), check=check, on_error="skip")
-    assert len(data.skipped) == found
+    assert len(data.skipped_rows) == found
 
 
 @pytest.mark.parametrize(

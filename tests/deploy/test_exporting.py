@@ -66,7 +66,7 @@ def test_a_file_says_what_the_run_says(used: Used, tmp_path: Path, kind: Format,
     says = told(kind, path)
     assert tuple(says["class_names"]) == original.class_names
     assert says["lntl_version"] == "0.1.0"
-    assert says["transform"] == json.loads(json.dumps(original.transform.kept()))
+    assert says["transform"] == json.loads(json.dumps(original.transform.settings()))
     mean, std = original.transform.unit()
     assert says["normalisation"] == {
         "mean": mean.flatten().tolist(),

@@ -17,12 +17,14 @@ from used_runs import DATA, elsewhere
 import lntl
 from lntl import config as configuration
 from lntl import plugins
+from lntl.data.arrays import ArraySplit
 from lntl.deploy import exporting
 from lntl.deploy.loading import load
 from lntl.errors import UserError
 from lntl.experiment.opened import load_networks, open_checkpoint
 from lntl.experiment.run import start
 from lntl.runs import checkpoint
+from lntl.types import Dataset
 
 Used = Callable[[str], Path]
 
@@ -34,7 +36,7 @@ def raw_test_images(run: Path) -> Any:
     split = data.splits["test"]
     if config.data.name == "table":
         return [split.source.paths[row] for row in split.row.tolist()]
-    return split.values if hasattr(split, "values") else split.pixels(torch.arange(len(split)))
+    return split.values if isinstance(split, ArraySplit) else split.pixels(torch.arange(len(split)))
 
 
 @pytest.mark.parametrize("kind", DATA)
@@ -85,7 +87,7 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-class Hidden:
+class Hidden(Dataset):
     """A data set of one's own that does not tell its transform."""
 
     def __init__(self, config: Any) -> None:

@@ -15,7 +15,7 @@ from lntl.data.loader import Loader
 from lntl.errors import UserError
 from lntl.evaluation.predict import Predictions, by_one_bias, predict
 from lntl.models.convnet import ConvNet
-from lntl.types import IGNORE, Batch, BiasSpec, Networks
+from lntl.types import IGNORE, Batch, BiasSpec, Networks, Split
 
 CPU = torch.device("cpu")
 
@@ -77,7 +77,7 @@ def test_predicting_moves_no_parameter_and_no_buffer(digits: ColoredMNIST, netwo
 
 
 @dataclass
-class OneLabelAnImage:
+class OneLabelAnImage(Split):
     """A split with one bias label an image, some of them unknown."""
 
     digits: Any

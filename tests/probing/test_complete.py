@@ -9,6 +9,7 @@ import torch
 
 from lntl import config as configuration
 from lntl.config import Config
+from lntl.data.arrays import ArraySplit
 from lntl.data.colored_mnist import ColoredMNIST
 from lntl.data.transforms import THUMBNAIL, thumbnails
 from lntl.experiment import start
@@ -57,8 +58,8 @@ def test_a_configuration_that_cannot_be_used_is_told(run: RunFolder, text: str) 
 
 
 def test_data_without_pictures_are_told(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr("lntl.data.colored_mnist.ColoredDigits.pixels")
-    assert "no `pixels(index)`" in complete(run)[0]
+    monkeypatch.setattr("lntl.probing.samples.ImageSplit", ArraySplit)
+    assert "are no ImageSplit" in complete(run)[0]
 
 
 def test_a_run_that_has_no_best_checkpoint_is_evaluated_once_and_shown(make_config: Callable[..., Config]) -> None:

@@ -13,14 +13,14 @@ from torch import Tensor
 from lntl.data.colored_mnist import ColoredDigits, ColoredMNIST
 from lntl.data.images import ImageSettings, ImageSource
 from lntl.training.trainer import Trainer
-from lntl.types import Batch
+from lntl.types import Batch, Split
 
 MakeTrainer = Callable[..., Trainer]
 STORY = [{"method": "erm", "epochs": 2}, "lntl"]
 
 
 @dataclass(frozen=True)
-class DigitFiles:
+class DigitFiles(Split):
     """The labels of coloured digits, and their pixels from files."""
 
     labels: ColoredDigits

@@ -14,7 +14,7 @@ from lntl import config as configuration
 from lntl import plugins
 from lntl.data.loader import Loader
 from lntl.training.trainer import Plan, Trainer
-from lntl.types import IGNORE, Batch, DataSpec
+from lntl.types import IGNORE, Batch, DataSpec, Split
 
 RESNET = {"name": "timm/test_resnet", "split": "layer2"}
 PHASES = [{"method": "bias_head", "epochs": 1}, {"method": "lntl", "epochs": 1}]
@@ -93,7 +93,7 @@ def test_a_run_with_parts_is_taken_up_exactly(make_trainer: MakeTrainer) -> None
 
 
 @dataclass(frozen=True)
-class Rows:
+class Rows(Split):
     """A split of vectors; `bias` is (n,) or (n, B)."""
 
     x: Tensor

@@ -17,7 +17,7 @@ from lntl.errors import UserError
 from lntl.evaluation.predict import predict
 from lntl.methods.base import Method, Objective, minimise
 from lntl.training.trainer import NonFiniteLossError, Plan, Trainer
-from lntl.types import IGNORE, Batch
+from lntl.types import IGNORE, Batch, Split
 
 MakeTrainer = Callable[..., Trainer]
 LNTL_TERMS = ("task", "mi", "bias", "mu", "h_accuracy", "gradient_ratio")
@@ -111,9 +111,12 @@ def test_the_order_of_images_differs_between_epochs_and_seeds(make_trainer: Make
         trainer, seen = make_trainer({"method": "erm", "epochs": 2}, "erm", project=project), []
         batch_of = trainer.loader.split.batch
 
-        class Spy:
+        class Spy(Split):
             def __len__(self) -> int:
                 return 90
+
+            def to(self, device: torch.device) -> "Spy":
+                return self
 
             def batch(self, index: Tensor) -> Batch:
                 seen.append(index.tolist())
@@ -231,7 +234,7 @@ def test_clipping_bounds_the_gradient_of_each_network(make_trainer: MakeTrainer,
 # --- a loss that breaks ---
 
 
-class Breaking:
+class Breaking(Split):
     """A split whose batches are sound up to number `good`, then hold a NaN."""
 
     def __init__(self, split: Any, good: int) -> None:

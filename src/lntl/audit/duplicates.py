@@ -12,7 +12,7 @@ from lntl.audit.association import Ints, crosstab
 from lntl.audit.opening import Looked
 from lntl.data.splitting import straddling
 from lntl.data.transforms import thumbnails
-from lntl.types import IGNORE
+from lntl.types import IGNORE, Dataset, ImageSplit
 
 Facts = dict[str, Any]
 
@@ -36,10 +36,11 @@ class Everything:
     begin: Ints  # of each split
 
 
-def everything(data: Any) -> Everything:
+def everything(data: Dataset) -> Everything:
     splits, num_bias_values = data.splits.values(), data.spec.num_bias_values
     y, group, row = (
-        torch.cat([getattr(split, name).cpu() for split in splits]).numpy() for name in ("y", "group", "row")
+        torch.cat([tensor.cpu() for tensor in tensors]).numpy()
+        for tensors in zip(*((split.y, split.group, split.row) for split in splits), strict=True)
     )
     size = np.array([len(split) for split in splits])
     return Everything(
@@ -52,12 +53,12 @@ def everything(data: Any) -> Everything:
     )
 
 
-def called(data: Any, every: Everything, place: int) -> str:
-    row = int(every.row[place])
-    return str(data.called(row)) if hasattr(data, "called") else f"row {row}"
+def called(data: Dataset, every: Everything, place: int) -> str:
+    name = data.row_name(int(every.row[place]))
+    return f"row {name}" if name.isdecimal() else name
 
 
-def twins(data: Any, looked: Looked, every: Everything) -> tuple[Facts, Ints]:
+def twins(data: Dataset, looked: Looked, every: Everything) -> tuple[Facts, Ints]:
     """Return what is said of equal and of alike examples, and the places of the alike pairs that are named."""
     split, y = every.split[looked.place], every.y[looked.place]
     number = duplicates.equal_sets(looked.prints.digest)
@@ -107,7 +108,7 @@ def _shared(number: Ints, split: Ints, names: tuple[str, ...]) -> list[Facts]:
     ]
 
 
-def _example(data: Any, every: Everything, place: int) -> Facts:
+def _example(data: Dataset, every: Everything, place: int) -> Facts:
     spec, value = data.spec, int(every.value[place])
     return {
         "name": called(data, every, place),
@@ -117,11 +118,11 @@ def _example(data: Any, every: Everything, place: int) -> Facts:
     }
 
 
-def pictures(data: Any, every: Everything, pairs: Ints) -> NDArray[np.uint8] | None:
+def pictures(data: Dataset, every: Everything, pairs: Ints) -> NDArray[np.uint8] | None:
     """Return the pictures of the first SHOWN pairs of places (m, 2), uint8 (pairs, 2, 3, H, W); None without a pair."""
     if not len(pairs):
         return None
-    splits = list(data.splits.values())
+    splits = [split for split in data.splits.values() if isinstance(split, ImageSplit)]
 
     def picture(place: int) -> NDArray[np.uint8]:
         number = int(every.split[place])

@@ -16,8 +16,9 @@ from lntl.audit.findings import findings
 from lntl.audit.opening import Audited, Watch, read
 from lntl.audit.recommendation import recommend
 from lntl.config import Config
+from lntl.data.rows import LabelSettings
 from lntl.evaluation.summary import SMALL
-from lntl.types import IGNORE
+from lntl.types import IGNORE, DataSpec, Split
 
 Facts = dict[str, Any]
 
@@ -57,7 +58,7 @@ def audit(config: Config, look: bool, watch: Watch) -> Audit:
 def _facts(config: Config, audited: Audited, every: Everything) -> Facts:
     data, spec, settings = audited.data, audited.data.spec, config.data
     joint = {name: every.value[every.split == place] for place, name in enumerate(every.names)}
-    kind = getattr(data, "bias_kind", "bias value")
+    kind = data.bias_kind
     several = {
         one.name: (one.values, {name: _of_one(split, number) for name, split in data.splits.items()})
         for number, one in enumerate(spec.biases)
@@ -81,8 +82,8 @@ def _facts(config: Config, audited: Audited, every: Everything) -> Facts:
         "biases": biases,  # of several the last is their combination
         "cells": {name: _cells(biases[-1], name, spec.class_names) for name in every.names},
         "opened": looked is not None,
-        "on_error": getattr(settings, "on_error", None),
-        "wrong_rows": list(getattr(data, "skipped", [])),
+        "on_error": settings.on_error if isinstance(settings, LabelSettings) else None,
+        "wrong_rows": list(data.skipped_rows),
         "unreadable": [f"{called(data, every, place)}: {why}" for place, why in looked.broken.items()]
         if looked
         else [],
@@ -94,12 +95,12 @@ def _facts(config: Config, audited: Audited, every: Everything) -> Facts:
     }
 
 
-def _of_one(split: Any, number: int) -> Ints:
+def _of_one(split: Split, number: int) -> Ints:
     labels: Ints = split.bias_labels(torch.arange(len(split)))[:, number].cpu().numpy()
     return labels
 
 
-def _split(name: str, y: Ints, value: Ints, spec: Any) -> Facts:
+def _split(name: str, y: Ints, value: Ints, spec: DataSpec) -> Facts:
     count = np.bincount(y, minlength=spec.num_classes)
     return {
         "name": name,
@@ -111,7 +112,9 @@ def _split(name: str, y: Ints, value: Ints, spec: Any) -> Facts:
     }
 
 
-def _bias(name: str, names: tuple[str, ...], y: dict[str, Ints], value: dict[str, Ints], classes: Any) -> Facts:
+def _bias(
+    name: str, names: tuple[str, ...], y: dict[str, Ints], value: dict[str, Ints], classes: tuple[str, ...]
+) -> Facts:
     """Return the tables of a bias on each split, and how much it tells; its rule is that of the first split, train."""
     tables = {split: crosstab(y[split], value[split], len(classes), len(names)) for split in y}
     rule = association.best_rule(next(iter(tables.values())))

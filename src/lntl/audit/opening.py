@@ -3,19 +3,19 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lntl import plugins
 from lntl.audit import fingerprints as duplicates
 from lntl.audit.fingerprints import Fingerprints
 from lntl.config.keys import Data
+from lntl.data import load as load_data
 from lntl.data.decoding import UnreadableImageError
-from lntl.data.rows import LeakingGroupsError
+from lntl.data.rows import LabelSettings, LeakingGroupsError
+from lntl.types import Dataset, ImageSplit, Split
 
 Watch = Callable[[Sequence[Tensor], str], Iterable[Tensor]]  # yields what it is given, and shows how far it is
 
@@ -35,7 +35,7 @@ class Looked:
 class Audited:
     """A data set; the groups that lie in two splits, where they do; and, unless nothing was opened, its examples."""
 
-    data: Any
+    data: Dataset
     leaking: LeakingGroupsError | None
     looked: Looked | None
 
@@ -45,38 +45,28 @@ def read(settings: Data, look: bool, watch: Watch) -> Audited:
 
     look: whether to open every image, once; again where some cannot be read, for then the data are those without them.
     """
-    quick = not any(getattr(bias, "computed", None) for bias in getattr(settings, "bias", ()))
-    data, leaking = _opened(_lenient(settings, quick))
+    settings = settings.lenient() if isinstance(settings, LabelSettings) else settings
+    unread = settings.unread() if isinstance(settings, LabelSettings) else settings
+    data, leaking = _opened(unread)
     if not look:
         return Audited(data, leaking, None)
     looked = _look(data, watch)
-    if looked.broken and quick and getattr(settings, "check", "none") in ("read", "header"):
-        data, leaking = _opened(_lenient(settings, quick=False))
+    if looked.broken and unread is not settings:
+        data, leaking = _opened(settings)
         looked = _look(data, watch)
     return Audited(data, leaking, looked)
 
 
-def _lenient(settings: Data, quick: bool) -> Data:
-    """Return settings that leave wrong rows out, and name them; quick: without opening a file."""
-    fields = type(settings).model_fields
-    change = {"on_error": "skip"} if "on_error" in fields else {}
-    if quick and getattr(settings, "check", "none") in ("read", "header"):
-        change["check"] = "exist"
-    return settings.model_copy(update=change)
-
-
-def _opened(settings: Data) -> tuple[Any, LeakingGroupsError | None]:
+def _opened(settings: Data) -> tuple[Dataset, LeakingGroupsError | None]:
     """Return the data, the groups taken for none where they lie in two splits."""
-    dataset = plugins.load("lntl.data", settings.name)
     try:
-        return dataset(settings), None
+        return load_data(settings.name, settings), None
     except LeakingGroupsError as error:
-        levels = ["" if level == "group_id" else level for level in getattr(settings, "levels", ())]
-        change: dict[str, Any] = {"levels": levels} if levels else {"group_id": None}
-        return dataset(settings.model_copy(update=change)), error
+        assert isinstance(settings, LabelSettings)  # they alone have groups
+        return load_data(settings.name, settings.without_groups()), error
 
 
-def _look(data: Any, watch: Watch) -> Looked:
+def _look(data: Dataset, watch: Watch) -> Looked:
     size = max(1, min(AT_ONCE, BYTES // math.prod(data.spec.input_shape)))
     parts, places, broken, begin = [], [], dict[int, str](), 0
     for name, split in data.splits.items():
@@ -92,10 +82,10 @@ def _look(data: Any, watch: Watch) -> Looked:
     return Looked(prints, np.concatenate([np.empty(0, dtype=np.int64), *places]), broken)
 
 
-def _prints(split: Any, index: Tensor) -> Iterator[tuple[Tensor, Fingerprints | UnreadableImageError]]:
+def _prints(split: Split, index: Tensor) -> Iterator[tuple[Tensor, Fingerprints | UnreadableImageError]]:
     """Yield the fingerprints of the examples at `index`, of those that can be read one by one where others cannot."""
     try:
-        if hasattr(split, "pixels"):
+        if isinstance(split, ImageSplit):
             yield index, duplicates.of_pictures(split.pixels(index))
         else:
             yield index, duplicates.of_vectors(split.batch(index).x)

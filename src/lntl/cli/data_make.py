@@ -9,6 +9,7 @@ from lntl.cli.arguments import ConfigArgument, Overrides
 
 if TYPE_CHECKING:
     from lntl.makers.tables import Made
+    from lntl.types import Dataset
 
 app = typer.Typer(
     help="Write a data set to a file: Colored MNIST as arrays, or the table of a public data set that you downloaded. "
@@ -34,14 +35,15 @@ def colored_mnist(
     import torch
 
     from lntl.cli.console import echo
+    from lntl.data.colored_mnist import ColoredDigits
     from lntl.errors import UserError
     from lntl.runs.files import write_atomic
 
     if out.exists():
         raise UserError(f"{out} exists already; move it away first")
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for name, split in load_data(config, overrides or []).splits.items():
-        if not hasattr(split, "color"):
+        if not isinstance(split, ColoredDigits):
             raise UserError(f"{config}: its data are not Colored MNIST; name a configuration of data: colored_mnist")
         arrays[f"{name}_image"] = split.pixels(torch.arange(len(split))).permute(0, 2, 3, 1).contiguous().numpy()
         arrays[f"{name}_label"], arrays[f"{name}_color"] = split.y.numpy(), split.color.numpy()
@@ -137,8 +139,8 @@ def _write_table(out: Path, source: Path, made: "Made", config_name: str) -> Non
     from rich.table import Column, Table
 
     from lntl.cli import console
-    from lntl.data.rows import SPLITS
     from lntl.makers import tables
+    from lntl.types import SPLITS
 
     tables.write(out, made)
     columns = made.columns
@@ -153,11 +155,11 @@ def _write_table(out: Path, source: Path, made: "Made", config_name: str) -> Non
     console.echo(f"Next: lntl train {config_name} data.path={out} data.root={source}")
 
 
-def load_data(config_name: str, overrides: list[str]) -> Any:
+def load_data(config_name: str, overrides: list[str]) -> "Dataset":
     """Return the data set of a configuration, of which only the section `data` must be complete."""
     from lntl import config as configuration
-    from lntl import plugins
+    from lntl import data
     from lntl.config import ready
 
     config = configuration.read_for_data(ready.find(config_name), overrides)
-    return plugins.load("lntl.data", config.data.name)(config.data)
+    return data.load(config.data.name, config.data)

@@ -1,5 +1,6 @@
 """Your own arrays in an .npz file: images or feature vectors x, label y and bias, one row an example."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from lntl.data.labelled import Labelled, assemble
 from lntl.data.labels import Column
 from lntl.data.rows import LabelSettings, Rows
 from lntl.errors import UserError
+from lntl.types import Dataset, ImageSplit
 
 __all__ = ["Arrays"]
 
@@ -36,7 +38,7 @@ class ArraySplit(Labelled):
         return self.values[index].float().sub_(self.mean).div_(self.std)
 
 
-class ImageArraySplit(ArraySplit):
+class ImageArraySplit(ArraySplit, ImageSplit):
     """A split of images (n, C, H, W): uint8, or float in [0, 1]."""
 
     def pixels(self, index: Tensor) -> Tensor:
@@ -62,7 +64,7 @@ class _Pictures:
         return _pixels(self.values[index])
 
 
-class Arrays:
+class Arrays(Dataset):
     """Arrays of an .npz file, in memory."""
 
     class Config(LabelSettings):
@@ -84,6 +86,11 @@ class Arrays:
         normalise: Literal["train", "none"] = Field(
             "train", description="train: every channel, or number of a vector, to mean 0 and deviation 1 on train."
         )
+
+        @property
+        def biases(self) -> Sequence[BiasSetting]:
+            """The settings of each bias."""
+            return self.bias
 
     def __init__(self, config: "Arrays.Config") -> None:
         self.config = config
@@ -127,11 +134,15 @@ class Arrays:
         self.splits = {
             name: kind(**vars(split), values=x[split.row], mean=mean, std=std) for name, split in labels.splits.items()
         }
-        self.skipped = faults.lines
-        left_out = [f"{len(self.skipped)} rows are left out, for they are wrong"] if self.skipped else []
+        self.skipped_rows = faults.lines
+        left_out = [f"{len(self.skipped_rows)} rows are left out, for they are wrong"] if self.skipped_rows else []
         self.notes = [*labels.notes, *left_out]
         self.source = "; ".join([f"{rows.where}: {labels.told}", *self.notes])
-        self.called = rows.called
+        self._rows = rows
+
+    def row_name(self, row: int) -> str:
+        """Return the number of a row in the file, such as "row 7"."""
+        return self._rows.name(row)
 
 
 def _wanted(config: "Arrays.Config") -> list[str]:

@@ -18,7 +18,7 @@ from lntl.data.eval_transform import ArrayTransform
 from lntl.data.transforms import luma
 from lntl.plugins import Settings
 from lntl.seeding import derive, permutation
-from lntl.types import IGNORE, Batch, DataSpec
+from lntl.types import IGNORE, Batch, Dataset, DataSpec, RecolorableSplit
 
 __all__ = ["ColoredMNIST"]
 
@@ -42,7 +42,7 @@ BINS, BIN_WIDTH, MAP = 8, 32, 14  # bias label: value // 32 at each of 14 x 14 p
 
 
 @dataclass(frozen=True)
-class ColoredDigits:
+class ColoredDigits(RecolorableSplit):
     """Images as strokes (n, 28, 28) and one colour (n, 3) each, uint8; batches are rendered on the tensors' device.
 
     Where the official files are in use, `images` (n, 28, 28, 3) uint8 holds their pixels and is rendered instead.
@@ -136,7 +136,7 @@ def nearest_mean(color: Tensor) -> Tensor:
     return torch.cdist(color.double(), torch.from_numpy(MEANS)).argmin(dim=1)
 
 
-class ColoredMNIST:
+class ColoredMNIST(Dataset):
     """The paper's protocol: train digits wear their own mean colour, test digits one at random, both jittered."""
 
     bias_kind = "nearest mean colour"  # what the bias value of a group is

@@ -1,6 +1,6 @@
 """What evaluation makes of an image file, a picture or an array, without the data set that the networks learned from.
 
-The settings are plain values (`kept`), so that they can be stored beside the weights.
+The settings are plain values (`settings()`), so that they can be stored beside the weights.
 """
 
 from abc import abstractmethod
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from lntl.data import transforms
 from lntl.data.decoding import UnreadableImageError, squared, upright
@@ -20,11 +20,12 @@ from lntl.data.given import Images, Pictures, Source, Values, floats, other_shap
 from lntl.data.image_settings import ImageSettings
 from lntl.data.images import ImageSource
 from lntl.errors import UserError
+from lntl.types import InputTransform
 
 _KEPT = {"size", "fit", "crop", "normalise"}  # of the image settings: those that change what evaluation sees
 
 
-class EvalTransform(nn.Module):
+class EvalTransform(InputTransform):
     """From images or vectors to x; from float images on the [0, 1] scale by (image - mean) / std of `unit`."""
 
     shape: tuple[int, ...]  # of one x
@@ -43,17 +44,13 @@ class EvalTransform(nn.Module):
     def unit(self) -> tuple[Tensor, Tensor]:
         """Return mean and std, (C, 1, 1) or of one x, of float images on the [0, 1] scale, or of vectors."""
 
-    @abstractmethod
-    def kept(self) -> dict[str, Any]:
-        """Return the settings as plain values, which `restored` takes."""
-
 
 class FileTransform(EvalTransform):
     """Pictures of any size: decoded, made square, resized and normalised as the data sets of image files do."""
 
     def __init__(self, settings: ImageSettings) -> None:
         super().__init__()
-        self.settings = settings
+        self.image_settings = settings
         self.shape = (3, settings.size, settings.size)
         fits = {"crop": "its middle square", "stretch": "squeezed to a square", "pad": "on a black square"}
         cut = "" if settings.stored == settings.size else f", of which the middle {settings.size} x {settings.size}"
@@ -69,23 +66,23 @@ class FileTransform(EvalTransform):
             mean, std = self.unit()
             return Values(given, lambda values: values.sub(mean).div_(std))
         if isinstance(given, list) and isinstance(given[0], Path):
-            return ImageSource(given, self.settings)
-        side, fit = self.settings.stored, self.settings.fit
+            return ImageSource(given, self.image_settings)
+        side, fit = self.image_settings.stored, self.image_settings.fit
         return Pictures(len(given), lambda i: squared(picture(given[i]), i, side, fit), self._of_squares)
 
     def _of_squares(self, squares: Tensor) -> Tensor:
-        out = transforms.empty(len(squares), self.settings.size, np.float32)
-        transforms.normalise(transforms.middle(squares, self.settings.size), self.settings, out)
+        out = transforms.empty(len(squares), self.image_settings.size, np.float32)
+        transforms.normalise(transforms.middle(squares, self.image_settings.size), self.image_settings, out)
         return out.permute(0, 3, 1, 2)
 
     def unit(self) -> tuple[Tensor, Tensor]:
         """Return mean and std of red, green and blue, (3, 1, 1)."""
-        normal = self.settings.normalise
+        normal = self.image_settings.normalise
         return torch.tensor(normal.mean).view(3, 1, 1), torch.tensor(normal.std).view(3, 1, 1)
 
-    def kept(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
         """Return the settings that evaluation depends on."""
-        return self.settings.model_dump(include=_KEPT)
+        return self.image_settings.model_dump(include=_KEPT)
 
 
 class ArrayTransform(EvalTransform):
@@ -140,7 +137,7 @@ class ArrayTransform(EvalTransform):
         """Return mean and std on the [0, 1] scale."""
         return self.mean / (self.white or 1), self.std / (self.white or 1)
 
-    def kept(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
         """Return shape, mean and std as lists, and what stands for white."""
         numbers = {name: getattr(self, name).flatten().tolist() for name in ("mean", "std")}
         return {"shape": list(self.shape), **numbers, "white": self.white, "grey": self.grey}

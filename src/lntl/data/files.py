@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from lntl.data.faults import Faults
 from lntl.data.images import ImageSettings, ImageSource
 from lntl.data.labelled import Labelled, assemble
 from lntl.data.rows import LabelSettings, Rows
+from lntl.types import Dataset, ImageSplit
 
 
 class FileSettings(LabelSettings, ImageSettings):
@@ -27,6 +28,12 @@ class FileSettings(LabelSettings, ImageSettings):
         description="What is asked of every image file first: that all of it can be read, that its header can, that "
         "it is there, or nothing.",
     )
+
+    def unread(self) -> Self:
+        """Return the settings without a look into the images, unless a bias is computed from them."""
+        if self.bias_from_images or self.check not in ("read", "header"):
+            return self
+        return self.model_copy(update={"check": "exist"})
 
 
 class Paths(Sequence[Path]):
@@ -71,7 +78,7 @@ def _files(folder: Path) -> set[str]:
 
 
 @dataclass(frozen=True)
-class FileSplit(Labelled):
+class FileSplit(Labelled, ImageSplit):
     """A split whose images lie in files; with a seed they are augmented, as a function of (seed, row)."""
 
     source: ImageSource
@@ -90,12 +97,12 @@ class FileSplit(Labelled):
         """Return the images at `index` as uint8 (N, 3, H, W), not augmented."""
         return self.source.pixels(self.row[index.to(self.row.device)].cpu())
 
-    def augmented(self, seed: int) -> "FileSplit":
+    def augmented(self, seed: int) -> Self:
         """Return the split with the augmentation of a seed."""
-        return FileSplit(**(vars(self) | {"seed": seed}))
+        return replace(self, seed=seed)
 
 
-class LabelledFiles:
+class LabelledFiles(Dataset):
     """Image files with labels: their splits, and what is to be told of them."""
 
     def __init__(self, rows: Rows, paths: Paths, faults: Faults, bias: Sequence[Any], settings: FileSettings) -> None:
@@ -110,13 +117,13 @@ class LabelledFiles:
         self.spec, self.val_note, self.bias_kind = labels.spec, labels.val_note, labels.bias_kind
         self.splits = {name: FileSplit(**vars(split), source=source) for name, split in labels.splits.items()}
         self.transform = FileTransform(settings)
-        self.skipped = faults.lines
-        left_out = [f"{len(self.skipped)} rows are left out, for they are wrong"] if self.skipped else []
+        self.skipped_rows = faults.lines
+        left_out = [f"{len(self.skipped_rows)} rows are left out, for they are wrong"] if self.skipped_rows else []
         self.notes = [*labels.notes, *left_out]
         self.source = "; ".join([f"{rows.where}: {labels.told}", *self.notes])
         self._names, self._root = paths.names, "" if paths.root == Path() else str(paths.root)
 
-    def called(self, row: int) -> str:
+    def row_name(self, row: int) -> str:
         """Return the file of an image."""
         return os.path.join(self._root, self._names[row])  # noqa: PTH118 - a Path is slow for a million rows
 

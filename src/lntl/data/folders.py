@@ -1,7 +1,7 @@
 """Your own images, sorted into folders by split, label and bias: split/label/bias/*.jpg."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from stat import S_ISDIR
 from typing import Literal, Self
@@ -47,6 +47,15 @@ class Folders(LabelledFiles):
             if any(bias.computed is None for bias in self.bias):
                 raise ValueError("one whose bias has no column, as folders have none: use {from, bins}, or a table")
             return self
+
+        @property
+        def biases(self) -> Sequence[BiasSetting]:
+            """The settings of each bias."""
+            return self.bias
+
+        def without_groups(self) -> Self:
+            """Return the settings with the level `group_id` ignored."""
+            return self.model_copy(update={"levels": ["" if level == "group_id" else level for level in self.levels]})
 
     def __init__(self, config: "Folders.Config") -> None:
         self.config = config

@@ -13,9 +13,10 @@ from lntl.data.arrays import ArraySplit, ImageArraySplit, statistics
 from lntl.data.labelled import spec_of, split_up
 from lntl.data.labels import MISSING, Column, Ints, categories, combine, unknown
 from lntl.errors import UserError
+from lntl.types import Dataset
 
 
-class InMemory:
+class InMemory(Dataset):
     """x as `array_file.as_tensor` gives it, a class (n,) with the names of all, and the biases, none where not known.
 
     Every channel of images is brought to mean 0 and deviation 1; vectors stay as they are.
@@ -28,7 +29,8 @@ class InMemory:
         self.spec = spec_of(class_names, joint, tuple(x.shape[1:]), n, train)
         self.mean, self.std = statistics(x, train.row if x.dim() == 4 else None)
         kind = ImageArraySplit if x.dim() == 4 else ArraySplit
-        self.splits = {"train": kind(**vars(train), values=x, mean=self.mean, std=self.std)}
+        self.train = kind(**vars(train), values=x, mean=self.mean, std=self.std)
+        self.splits = {"train": self.train}
 
 
 def columns(bias: Any) -> list[Column]:

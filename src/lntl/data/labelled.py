@@ -9,13 +9,13 @@ from torch import Tensor
 
 from lntl.data.biases import columns_of
 from lntl.data.labels import Bias, Column, aligned, check_spelling, combine, features
-from lntl.data.rows import SPLITS, LabelSettings, Rows
+from lntl.data.rows import LabelSettings, Rows
 from lntl.errors import UserError
-from lntl.types import IGNORE, Batch, DataSpec
+from lntl.types import IGNORE, SPLITS, Batch, DataSpec, Split
 
 
 @dataclass(frozen=True)
-class Labelled:
+class Labelled(Split):
     """A split's labels: tensors of n rows. A subclass says what x is."""
 
     y: Tensor

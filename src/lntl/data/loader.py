@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,15 +13,6 @@ from lntl.types import Batch, Split
 
 AHEAD = 2  # batches that are made while one is trained on
 T = TypeVar("T")
-
-
-@runtime_checkable
-class Augmentable(Protocol):
-    """A split whose images change from epoch to epoch."""
-
-    def augmented(self, seed: int) -> Split:
-        """Return the split with augmentation that is a function of (seed, row)."""
-        ...
 
 
 class Loader:
@@ -53,8 +44,8 @@ class Loader:
             order = torch.arange(n)
         else:
             order = permutation(n, order_seed) if weights is None else draws(weights[split.row].cpu(), order_seed)
-            split = split.augmented(order_seed) if isinstance(split, Augmentable) else split
-        if getattr(split, "workers", 0):
+            split = split.augmented(order_seed)
+        if split.workers:
             # the index stays on the CPU: a thread that fetches it would wait for the device
             yield from ahead(split.batch, self._parts(order)[start:])
         else:

@@ -1,20 +1,21 @@
 """Rows as they were read: which of them are wrong, and which split each is in."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from lntl.data.biases import BiasSetting
 from lntl.data.faults import Faults
 from lntl.data.labels import Column, Ints
 from lntl.data.splitting import assign, straddling
 from lntl.errors import UserError
 from lntl.plugins import Settings
-from lntl.types import IGNORE
+from lntl.types import IGNORE, SPLITS
 
-SPLITS = ("train", "val", "test")
 _TOLD = 10  # names in an error
 _SPELLINGS = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
 
@@ -45,6 +46,28 @@ class LabelSettings(Settings):
         "stop", description="Rows that are wrong: stop and name them all, or leave them out and list them in the run."
     )
 
+    @property
+    def biases(self) -> Sequence[BiasSetting]:
+        """The settings of each bias."""
+        raise NotImplementedError
+
+    @property
+    def bias_from_images(self) -> bool:
+        """Whether a bias is computed from the images, which are then read when the data set is built."""
+        return any(bias.computed is not None for bias in self.biases)
+
+    def lenient(self) -> Self:
+        """Return the settings with wrong rows left out rather than an error."""
+        return self.model_copy(update={"on_error": "skip"})
+
+    def unread(self) -> Self:
+        """Return the settings without a look into the images when the data set is built, where that is possible."""
+        return self
+
+    def without_groups(self) -> Self:
+        """Return the settings with `group_id` ignored."""
+        return self.model_copy(update={"group_id": None})
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -62,13 +85,13 @@ class Rows:
     columns: dict[str, Column]
     blank: str = "empty"
 
-    def called(self, row: int) -> str:
+    def name(self, row: int) -> str:
         """Return what a row is called, e.g. line 7."""
         return f"{self.unit} {self.number[row]}"
 
     def faults(self) -> Faults:
         """Return the rows whose label is missing or whose split is not known, for others to add to."""
-        found = Faults(len(self.label.code), self.where, self.called)
+        found = Faults(len(self.label.code), self.where, self.name)
         found.add(np.flatnonzero(self.label.code == IGNORE).tolist(), f"{self.label.name} is {self.blank}")
         if self.split is not None:
             split, valid = self.split, ", ".join((*SPLITS, *_SPELLINGS))

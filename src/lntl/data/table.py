@@ -1,11 +1,12 @@
 """Your own images, listed in a table: CSV or Parquet, one row an image, with columns for label, bias and split."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import Field
 
 from lntl.data import tabular
-from lntl.data.biases import Biases
+from lntl.data.biases import Biases, BiasSetting
 from lntl.data.files import FileSettings, LabelledFiles, Paths
 from lntl.data.labels import MISSING
 from lntl.data.rows import Rows
@@ -39,6 +40,11 @@ class Table(LabelledFiles):
             None, min_length=1, max_length=1, description="Between the fields of CSV; null: a comma, a tab in .tsv."
         )
         missing: list[str] = Field([*MISSING], description="Texts that, as an empty field, stand for a missing value.")
+
+        @property
+        def biases(self) -> Sequence[BiasSetting]:
+            """The settings of each bias."""
+            return self.bias
 
     def __init__(self, config: "Table.Config") -> None:
         self.config = config

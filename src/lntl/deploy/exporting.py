@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from lntl import __version__
+from lntl.data.arrays import ArraySplit
 from lntl.deploy.loading import DESCRIBED, SUFFIX, Classifier, load, made
 from lntl.deploy.predicting import check_target
 from lntl.errors import UserError
 from lntl.experiment import kept
 from lntl.runs.files import write_atomic
 from lntl.runs.folder import RunFolder
+from lntl.types import ImageSplit
 
 Format = Literal["safetensors", "torch_export", "onnx"]
 IMAGES = 64  # of the test split, that an export is checked on
@@ -93,9 +95,11 @@ def _images(path: Path, classifier: Classifier, trust: str | Sequence[str]) -> t
     split = data.splits["test"]
     index = torch.linspace(0, len(split) - 1, min(IMAGES, len(split))).long()
     x = split.batch(index).x
-    if not hasattr(data, "transform"):  # a data set of one's own, whose x is what the networks take
-        return x, x, "images of the test split"
-    raw = split.values[index] if hasattr(split, "values") else split.pixels(index)
+    raw = x  # of a data set without a transform
+    if data.transform is not None and isinstance(split, ArraySplit):
+        raw = split.values[index]
+    elif data.transform is not None and isinstance(split, ImageSplit):
+        raw = split.pixels(index)
     return raw / 255 if raw.dtype == torch.uint8 else raw, x, "images of the test split"
 
 

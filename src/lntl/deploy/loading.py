@@ -114,7 +114,7 @@ def _transform(described: Mapping[str, Any], path: Path) -> EvalTransform:
         if [*described["class_names"]] != [*spec["class_names"]] or len(spec["class_names"]) != spec["num_classes"]:
             raise ValueError(f"{len(described['class_names'])} names of {spec['num_classes']} classes")
         transform = restored(kept, workers=os.cpu_count() or 1)
-        if missing := transform.kept().keys() - kept.keys():
+        if missing := transform.settings().keys() - kept.keys():
             raise KeyError(*missing)
         if transform(blank).shape != blank.shape:
             raise ValueError("mean and std of other images")

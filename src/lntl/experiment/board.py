@@ -11,16 +11,16 @@ from lntl.evaluation.tally import tally
 from lntl.experiment.build import Experiment
 from lntl.ops import pooled
 from lntl.runs.tensorboard import TensorBoard
-from lntl.types import IGNORE
+from lntl.types import IGNORE, Dataset, ImageSplit
 
 SETTINGS = ("project.seed", "data.", "model.", "training.")  # those that make one run differ from another
 
 
-def show_data(board: TensorBoard, data: Any) -> None:
+def show_data(board: TensorBoard, data: Dataset) -> None:
     """Log, for train and test, ten images of each class, a class a row; nothing of data without pictures."""
     for name in ("train", "test"):
         split = data.splits[name]
-        if not hasattr(split, "pixels"):
+        if not isinstance(split, ImageSplit):
             continue
         rows = [torch.nonzero(split.y == label)[:10, 0] for label in range(data.spec.num_classes)]
         board.pictures(f"data/{name}", split.pixels(torch.cat(rows)), columns=10)
@@ -46,7 +46,8 @@ def show_features(board: TensorBoard, experiment: Experiment, step: int) -> None
             groups = batch.group.tolist()
             biases += ["unknown" if g == IGNORE else spec.bias_value_names[g % spec.num_bias_values] for g in groups]
     labels = {"class": classes, "bias": biases}
-    board.embedding("z", torch.cat(z), labels, split.pixels(index) if hasattr(split, "pixels") else None, step)
+    images = split.pixels(index) if isinstance(split, ImageSplit) else None
+    board.embedding("z", torch.cat(z), labels, images, step)
 
 
 def show_settings(board: TensorBoard, settings: dict[str, Any], scores: dict[str, float | None]) -> None:

@@ -13,13 +13,14 @@ from lightning_fabric import Fabric
 from lntl import config as configuration
 from lntl import plugins
 from lntl.config import Config
+from lntl.data import load as load_data
 from lntl.data.loader import Loader
 from lntl.errors import UserError
 from lntl.evaluation.predict import Predictions, predict
 from lntl.experiment import pretrained
 from lntl.seeding import derive
 from lntl.training.trainer import Plan, Trainer
-from lntl.types import DataSpec, Networks
+from lntl.types import Dataset, DataSpec, Networks
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Experiment:
 
     config: Config
     fabric: Fabric
-    data: Any
+    data: Dataset
     networks: Networks
     trainer: Trainer
 
@@ -41,7 +42,7 @@ class Experiment:
         return predict(networks, self.loader(split), self.data.spec.num_groups, self.data.spec.aligned)
 
 
-def build(config: Config, trained: bool = False, data: Any = None) -> Experiment:
+def build(config: Config, trained: bool = False, data: Dataset | None = None) -> Experiment:
     """Return the experiment, ready to train; raises UserError where the device or the data are not to be had.
 
     trained: a checkpoint's weights are going to be read, so that no first weights from elsewhere are wanted.
@@ -49,7 +50,7 @@ def build(config: Config, trained: bool = False, data: Any = None) -> Experiment
     """
     fabric = Fabric(**device_arguments(config.training.device), precision=config.training.precision)
     if data is None:
-        data = plugins.load("lntl.data", config.data.name)(config.data)
+        data = load_data(config.data.name, config.data)
     torch.manual_seed(derive(config.project.seed, "weights"))
     networks = plugins.load("lntl.models", config.model.name)(data.spec, config.model)
     if not trained:

@@ -11,18 +11,19 @@ from pydantic import TypeAdapter, ValidationError
 
 from lntl import plugins
 from lntl.config import named
+from lntl.data import load as load_data
 from lntl.data.eval_transform import as_it_is
 from lntl.errors import UserError
-from lntl.types import DataSpec, Networks
+from lntl.types import Dataset, DataSpec, Networks
 
 
-def of_data(data: Any) -> dict[str, Any]:
+def of_data(data: Dataset) -> dict[str, Any]:
     """Return the spec of a data set, the settings of its evaluation transform, and digests of its rows."""
-    transform = getattr(data, "transform", None) or as_it_is(data.spec.input_shape)
-    return {"spec": asdict(data.spec), "transform": transform.kept(), "rows": _digests(data)}
+    transform = data.transform or as_it_is(data.spec.input_shape)
+    return {"spec": asdict(data.spec), "transform": transform.settings(), "rows": _digests(data)}
 
 
-def check_same(data: Any, kept: Mapping[str, Any] | None, path: Path, resumed: bool = False) -> None:
+def check_same(data: Dataset, kept: Mapping[str, Any] | None, path: Path, resumed: bool = False) -> None:
     """Raise UserError where data are no longer those that the checkpoint at `path` learned from.
 
     To be evaluated it takes the same training rows, so that none of them can be a test row by now, and the same names;
@@ -57,12 +58,11 @@ def _renamed(what: str, then: Sequence[str], now: Sequence[str]) -> str:
     return f"its {what} are now {' and '.join(sides) or 'in another order'}"
 
 
-def _digests(data: Any) -> dict[str, str]:
+def _digests(data: Dataset) -> dict[str, str]:
     """Return digests of name, label and bias of the rows: of train in any order, of all splits as they are."""
-    called = getattr(data, "called", str)
     lines = {
         name: [
-            f"{called(row)}\t{y}\t{group}"
+            f"{data.row_name(row)}\t{y}\t{group}"
             for row, y, group in zip(*(t.tolist() for t in (split.row, split.y, split.group)), strict=True)
         ]
         for name, split in data.splits.items()
@@ -91,11 +91,11 @@ def networks(
     return made
 
 
-def dataset(data: Mapping[str, Any], where: str, trust: str | Sequence[str]) -> Any:
+def dataset(data: Mapping[str, Any], where: str, trust: str | Sequence[str]) -> Dataset:
     """Return the data set of a section `data` of a configuration; trust: as of `networks`."""
-    plugin, settings = _plugin("lntl.data", data, where, trust)
+    _, settings = _plugin("lntl.data", data, where, trust)
     _check_functions(data, where, trust)
-    return plugin(settings)
+    return load_data(str(data["name"]), settings)
 
 
 def check_trusted(config: Any, where: str, trust: str | Sequence[str] = ()) -> None:

@@ -83,7 +83,7 @@ class Run:
         """
         split = self.experiment.data.splits["train"]
         index = torch.arange(min(len(split), CHANCE_IMAGES))
-        labels = split.bias_labels(index) if hasattr(split, "bias_labels") else split.batch(index).bias
+        labels = split.bias_labels(index)
         bias, y = (labels if labels.dim() > 1 else labels[:, None]).movedim(1, 0), split.y[index]
         of_all = [_share_of_most_frequent([channel]) for channel in bias]
         of_class = [_share_of_most_frequent([channel[y == label] for label in y.unique()]) for channel in bias]
@@ -177,7 +177,7 @@ def start(config: Config, overwrite: bool = False) -> Run:
     experiment = build(config)
     folder = RunFolder(Path(config.logging.output_dir) / config.project.experiment_name)
     folder.create(configuration.to_yaml(config), overwrite)
-    if skipped := getattr(experiment.data, "skipped", []):
+    if skipped := experiment.data.skipped_rows:
         write_text(folder.skipped, "".join(f"{line}\n" for line in skipped))
         log.warning("%d rows of the data are wrong and left out; they are listed in %s", len(skipped), folder.skipped)
     run = Run(experiment, folder, [])

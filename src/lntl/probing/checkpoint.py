@@ -27,12 +27,12 @@ from lntl.probing.bias_head import judge
 from lntl.probing.features import check_layers, default_layers
 from lntl.probing.leakage import Subject, leaks
 from lntl.probing.probe import Halves
-from lntl.probing.recoloring import Answers, Recolorable, answers, mean_interval
+from lntl.probing.recoloring import Answers, answers, mean_interval
 from lntl.runs import checkpoint
 from lntl.runs.files import write_atomic, write_json
 from lntl.runs.folder import RunFolder
 from lntl.seeding import derive, permutation
-from lntl.types import DataSpec, Networks
+from lntl.types import DataSpec, Networks, RecolorableSplit
 
 log = logging.getLogger("lntl")
 
@@ -125,7 +125,7 @@ def _probe(subject: Subject, halves: Halves, layers: tuple[str, ...]) -> dict[st
     return {
         "checkpoint": str(subject.path),
         "epoch": subject.epoch,
-        "bias": getattr(subject.experiment.data, "bias_kind", "bias value"),
+        "bias": subject.experiment.data.bias_kind,
         "n_train": len(learn),
         "n_test": len(unseen),
         "seeds": list(halves.seeds),
@@ -152,11 +152,11 @@ def _head(subject: Subject, halves: Halves) -> dict[str, float | None]:
 def _recolor(subject: Subject) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     """Return the content of recoloring.json and of recoloring.npz; None for data that cannot be recoloured."""
     experiment, split = subject.experiment, subject.experiment.data.splits["test"]
-    if not isinstance(split, Recolorable):
+    if not isinstance(split, RecolorableSplit):
         return None
     log.info("recolouring")
     names = experiment.data.spec.bias_value_names
-    recolored: list[Any] = [split.recolored(value) for value in range(len(names))]
+    recolored = [split.recolored(value) for value in range(len(names))]
     size, device = subject.batch_size, experiment.fabric.device
     run, erm = (
         None if networks is None else answers(networks, (Loader(each, size, device) for each in recolored))

@@ -5,7 +5,6 @@ A probe tells what features hold; this tells what the prediction uses.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,20 +13,7 @@ from torch import Tensor
 from lntl.data.loader import Loader
 from lntl.evaluation import bootstrap
 from lntl.seeding import derive
-from lntl.types import Networks, Split
-
-
-@runtime_checkable
-class Recolorable(Protocol):
-    """A split that can give all its images one bias value, and show them."""
-
-    def recolored(self, value: int) -> Split:
-        """Return the split with the bias value number `value` on every image, all else as it is."""
-        ...
-
-    def pixels(self, index: Tensor) -> Tensor:
-        """Return the images at `index` as uint8 (N, 3, H, W)."""
-        ...
+from lntl.types import Networks
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,12 @@ import torch
 from numpy.typing import NDArray
 
 from lntl import config as configuration
-from lntl import plugins
+from lntl.data import load as load_data
 from lntl.data.transforms import thumbnails
 from lntl.errors import UserError
 from lntl.runs.files import write_atomic
 from lntl.runs.folder import RunFolder
+from lntl.types import ImageSplit
 
 SPLITS = ("train", "test")
 PER_CLASS = 10
@@ -23,15 +24,18 @@ def write_samples(folder: RunFolder) -> None:
     Raises UserError where the data cannot be loaded, or have no pictures to show.
     """
     config = configuration.read(folder.config)
-    data = plugins.load("lntl.data", config.data.name)(config.data)
-    if not all(hasattr(data.splits[name], "pixels") for name in SPLITS):
-        raise UserError(f"data.name: the splits of {config.data.name} have no `pixels(index)`: nothing to show")
-    arrays: dict[str, Any] = {name: _by_class(data.splits[name], data.spec.num_classes) for name in SPLITS}
+    data = load_data(config.data.name, config.data)
+    arrays: dict[str, Any] = {}
+    for name in SPLITS:
+        split = data.splits[name]
+        if not isinstance(split, ImageSplit):
+            raise UserError(f"data.name: the splits of {config.data.name} are no ImageSplit: nothing to show")
+        arrays[name] = _by_class(split, data.spec.num_classes)
     arrays["class_names"] = np.array(data.spec.class_names)
     write_atomic(folder.samples, lambda file: np.savez_compressed(file, **arrays))
 
 
-def _by_class(split: Any, num_classes: int) -> NDArray[Any]:
+def _by_class(split: ImageSplit, num_classes: int) -> NDArray[Any]:
     """Return the first images of each class; places beyond a class's last image stay black."""
     like = thumbnails(split.pixels(torch.zeros(1, dtype=torch.int64)))[0]
     pictures = like.new_zeros((num_classes, PER_CLASS, *like.shape))

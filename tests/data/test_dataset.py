@@ -1,0 +1,85 @@
+"""The contract of data sets: defaults of what is optional, and one sentence for a class that does not keep it."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lntl.data import load
+from lntl.data.colored_mnist import ColoredMNIST
+from lntl.errors import UserError
+from lntl.plugins import Settings
+from lntl.types import Batch, Dataset, ImageSplit, Split
+
+
+class Vectors(Split):
+    """Ten vectors of which only what a split must have is defined."""
+
+    def __init__(self) -> None:
+        self.y = self.group = self.row = torch.arange(10)
+
+    def to(self, device: torch.device) -> "Vectors":
+        return self
+
+    def batch(self, index: Tensor) -> Batch:
+        return Batch(index[:, None].float(), index, index + 5, index, index, index[:, None])
+
+
+class Least(Dataset):
+    """A data set that sets only what it must."""
+
+    class Config(Settings):
+        pass
+
+    def __init__(self, config: Any) -> None:
+        self.splits = {name: Vectors() for name in ("train", "val", "test")}
+        self.spec = ColoredMNIST(ColoredMNIST.Config(path="/nonexistent", max_images=100)).spec
+
+
+class NoSplits(Least):
+    def __init__(self, config: Any) -> None:
+        pass
+
+
+class NoVal(Least):
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        del self.splits["val"]
+
+
+class OtherSplit(Least):
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.splits["test"] = torch.utils.data.TensorDataset(torch.zeros(3))  # type: ignore[assignment]
+
+
+class Stranger:
+    class Config(Settings):
+        pass
+
+    def __init__(self, config: Any) -> None:
+        raise AssertionError("not to be built")
+
+
+def test_what_is_optional_has_defaults() -> None:
+    data = load("test_dataset.Least", Least.Config())
+    split = data.splits["train"]
+    assert (data.transform, data.skipped_rows, data.bias_kind, data.row_name(7)) == (None, (), "bias value", "7")
+    assert (len(split), split.workers, isinstance(split, ImageSplit)) == (10, 0, False)
+    assert split.augmented(1) is split
+    assert split.bias_labels(torch.tensor([2, 3])).tolist() == [7, 8]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("Stranger", r"data\.name: \S+ is not a data set; derive its class from lntl\.types\.Dataset"),
+        ("NoSplits", r"has no attribute 'splits'; its __init__ must set self\.splits and self\.spec"),
+        ("NoVal", r"has no split val; self\.splits must hold train, val, test"),
+        ("OtherSplit", r"the test split of \S+ is a TensorDataset; derive its class from lntl\.types\.Split"),
+    ],
+)
+def test_a_class_that_does_not_keep_the_contract(name: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        load(f"test_dataset.{name}", Least.Config())
