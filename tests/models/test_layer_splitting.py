@@ -12,25 +12,28 @@ from lntl import plugins
 from lntl.models.splitting import SplitError, cut, halves, split_points
 
 # Library, architecture, layer, image side. In vgg11 and densenet121 g begins with a ReLU that works in place.
-SPLITS = [
+QUICK = [
     ("torchvision", "resnet18", "layer2", 32),
     ("torchvision", "resnet18", "bn1", 32),
+    ("torchvision", "mobilenet_v3_small", "classifier.0", 32),
+    ("torchvision", "densenet121", "features", 32),
+    ("torchvision", "squeezenet1_1", "features.6", 32),
+    ("timm", "test_resnet", "layer2", 32),
+    ("timm", "vit_tiny_patch16_224", "blocks.1", 64),
+    ("timm", "test_convnext", "stages.1", 32),
+]
+LARGE = [
     ("torchvision", "resnet50", "layer3.1", 32),
     ("torchvision", "vgg11", "features.3", 32),
-    ("torchvision", "mobilenet_v3_small", "classifier.0", 32),
     ("torchvision", "densenet121", "features.denseblock2", 32),
-    ("torchvision", "densenet121", "features", 32),
     ("torchvision", "mobilenet_v3_small", "features.5", 32),
-    ("torchvision", "squeezenet1_1", "features.6", 32),
     ("torchvision", "convnext_tiny", "features.3", 32),
     ("torchvision", "vit_b_16", "encoder.layers.encoder_layer_1", 32),
     ("torchvision", "swin_t", "features.3", 64),
     ("torchvision", "googlenet", "inception3b", 64),
-    ("timm", "test_resnet", "layer2", 32),
-    ("timm", "vit_tiny_patch16_224", "blocks.1", 64),
     ("timm", "test_efficientnet", "blocks.2", 32),
-    ("timm", "test_convnext", "stages.1", 32),
 ]
+SPLITS = [*QUICK, *(pytest.param(*split, marks=pytest.mark.full) for split in LARGE)]
 
 
 def whole(library: str, arch: str, side: int, seed: int = 0) -> nn.Module:
@@ -68,7 +71,7 @@ def test_g_of_f_is_the_network(library: str, arch: str, split: str, side: int) -
         assert z.shape[1:] == shape
 
 
-@pytest.mark.parametrize(("library", "arch", "split", "side"), [SPLITS[n] for n in (0, 5, 7, 13, 14)])
+@pytest.mark.parametrize(("library", "arch", "split", "side"), [QUICK[0], QUICK[3], QUICK[5], QUICK[6], LARGE[3]])
 def test_the_gradients_are_those_of_the_network(library: str, arch: str, split: str, side: int) -> None:
     network = whole(library, arch, side).double()
     original = copy.deepcopy(network).eval()
