@@ -15,8 +15,9 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from lntl.benchmark.paper import LNTL
 from output import tell
+
+from lntl.paper import LNTL
 
 TARGET = LNTL[0.030]
 RECIPE = "colored_mnist/best"

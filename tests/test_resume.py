@@ -24,7 +24,7 @@ from tiny_runs import (
     write_config,
 )
 
-from lntl.reporting.report import reading as report
+from lntl.reporting.run_files import read_run
 from lntl.runs import checkpoint, lock
 
 TRAIN = ["train", "tiny.yaml"]
@@ -191,7 +191,7 @@ def test_the_plain_twin_is_the_one_that_is_asked_for_now(folder: Path, monkeypat
     erm = json.loads((RUN / "result.json").read_text())["erm"]
     assert erm["last"]["test"].keys() == {"accuracy", "unbiased_accuracy"}
     assert lntl(*RESUME, "evaluation.erm_epochs=0") == 0
-    assert report.read(RUN).erm is None
+    assert read_run(RUN).erm is None
 
 
 def test_a_key_that_is_newer_than_the_checkpoint_is_at_its_default(

@@ -20,9 +20,10 @@ from lntl.config import ready as ready_configs
 from lntl.data.colored_mnist import ColoredMNIST
 from lntl.errors import DeadEndError, UserError
 from lntl.experiment.run import run_of
-from lntl.reporting import leakage, tables
+from lntl.reporting import tables
+from lntl.reporting.verdict import probe_sentences
 from lntl.runs.folder import RunFolder
-from lntl.runs.formats import Result
+from lntl.runs.formats import Evaluation, Probe, Recoloring, Result
 from lntl.runs.lock import locked
 
 
@@ -158,11 +159,12 @@ def evaluate(target: Path, device: str | None, trust: Sequence[str] = ()) -> Non
     console.log_to_console()
     path = RunFolder.resolve(target)
     evaluation = experiment.evaluate_checkpoint(path, device=device, trust=trust)
-    facts, chosen = evaluation.facts, evaluation.config.evaluation.metrics
-    title = f"{evaluation.config.project.experiment_name}: {path.name}, epoch {facts['epoch']}, test set"
-    out.print(tables.metric_table(title, {name: facts["metrics"][name] for name in chosen}))
-    out.print(Columns([tables.accuracy_table(f"by {name}", facts[f"by_{name}"]) for name in ("class", "bias")]))
-    for warning in facts["warnings"]:
+    facts, chosen = Evaluation.model_validate(evaluation.facts), evaluation.config.evaluation.metrics
+    title = f"{evaluation.config.project.experiment_name}: {path.name}, epoch {facts.epoch}, test set"
+    out.print(tables.metric_table(title, {name: facts.metrics[name] for name in chosen}))
+    by_class, by_bias = (("by class", facts.by_class), ("by bias", facts.by_bias))
+    out.print(Columns([tables.accuracy_table(*by_class), tables.accuracy_table(*by_bias)]))
+    for warning in facts.warnings:
         echo(f"Note: {warning}.", style="yellow")
     written = evaluation.write()
     for file in written:
@@ -176,15 +178,16 @@ def probe(target: Path, layers: list[str] | None, seeds: int, device: str | None
     console.log_to_console()
     path = RunFolder.resolve(target)
     found = probing.probe_checkpoint(path, layers, seeds, device, trust)
-    for each in (found, *leakage.per_bias(found)):
-        out.print(leakage.probe_table(each))
-    for sentence in leakage.verdict(found):
+    measured, recoloring = Probe.model_validate(found), found["recoloring"]
+    for table in tables.probe_tables(measured):
+        out.print(table)
+    for sentence in probe_sentences(measured, recoloring and Recoloring.model_validate(recoloring)):
         echo(sentence)
 
 
 def report(targets: list[str], folder: Path | None, device: str | None) -> None:
     """Make what the runs lack, write their page into `folder` (else RUN/report, or results/report), and name it."""
-    from lntl.reporting.report import write_report  # here, for matplotlib is slow to import
+    from lntl.reporting.pages import write_report  # here, for matplotlib is slow to import
 
     runs = list(dict.fromkeys(_run_of(target) for target in targets))
     console.log_to_console()

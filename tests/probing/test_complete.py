@@ -15,7 +15,7 @@ from lntl.data.transforms import THUMBNAIL, thumbnails
 from lntl.experiment import start
 from lntl.probing import complete
 from lntl.probing.samples import PER_CLASS, write_samples
-from lntl.reporting.report.reading import read
+from lntl.reporting.run_files import read_run
 from lntl.runs.folder import RunFolder
 from lntl.types import EpochRecord
 
@@ -66,7 +66,7 @@ def test_a_run_that_has_no_best_checkpoint_is_evaluated_once_and_shown(make_conf
     begun = start(make_config("erm", "lntl"))
     next(step for step in begun.train() if isinstance(step, EpochRecord))  # the last phase is to come
     assert complete(begun.folder) == []
-    evaluation = read(begun.folder.path).evaluation
+    evaluation = read_run(begun.folder.path).evaluation
     assert evaluation is not None
     assert evaluation.epoch == 1
     kept = begun.folder.evaluation_of(begun.folder.last)

@@ -10,7 +10,7 @@ from made_runs import make_run
 from tiny_runs import lntl
 
 from lntl.errors import UserError
-from lntl.reporting.card import write_card
+from lntl.reporting.pages import write_card
 
 NUMBER = re.compile(r"(\d+\.\d)\u202f%")
 

@@ -18,10 +18,9 @@ from tiny_runs import lntl
 
 from lntl.errors import UserError
 from lntl.figures import confusion_matrices
-from lntl.reporting.card import write_card
-from lntl.reporting.report import write_report
-from lntl.reporting.report.page import MOST_DRAWN
-from lntl.reporting.report.svg import Drawing, draw
+from lntl.reporting.pages import MOST_DRAWN, write_card, write_report
+from lntl.reporting.svg import Drawing, draw
+from lntl.runs.formats import Report
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 PARTS = {
@@ -81,7 +80,9 @@ class Page(HTMLParser):
 def written(out: Path) -> tuple[str, Page, dict[str, Any], str]:
     """Return a report's HTML, its page, report.json and report.md."""
     html = (out / "index.html").read_text(encoding="utf-8")
-    report = json.loads((out / "report.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    text = (out / "report.json").read_text(encoding="utf-8")
+    Report.model_validate_json(text)
+    report = json.loads(text, parse_constant=pytest.fail)
     return html, Page(html), report, (out / "report.md").read_text(encoding="utf-8")
 
 
@@ -111,8 +112,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         make()
         return Drawing(Markup('<svg role="img" aria-label="{}"></svg>').format(alt), alt, 100)
 
-    monkeypatch.setattr("lntl.reporting.report.drawings.draw", draw)
-    monkeypatch.setattr("lntl.reporting.report.compare.draw", draw)
+    monkeypatch.setattr("lntl.reporting.drawings.draw", draw)
 
 
 def check_whole(html: str, page: Page) -> None:
@@ -360,7 +360,7 @@ def test_a_name_may_hold_any_sign(name: str) -> None:
 
 
 def test_a_page_of_many_runs_stays_small(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lntl.reporting.report.page.MOST_DRAWN", 1)
+    monkeypatch.setattr("lntl.reporting.pages.MOST_DRAWN", 1)
     out = write_report([made / "plain", made / "lntl"], tmp_path / "out").parent
     html, page, _, _ = written(out)
     check_whole(html, page)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from lntl.reporting.report import write_report
+from lntl.reporting.pages import write_report
 
 pytestmark = pytest.mark.full
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")

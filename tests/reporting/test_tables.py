@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lntl.reporting import tables
+from lntl.runs.formats import CheckpointScores, Metric, Result, Row
 
 
 def text(table: Table) -> str:
@@ -16,20 +17,21 @@ def text(table: Table) -> str:
     return screen.getvalue()
 
 
-def row(value: float | None, n: int = 50, undefined: str | None = None, **more: Any) -> dict[str, Any]:
+def estimate(value: float | None, n: int = 50) -> dict[str, Any]:
     low, high = (None, None) if value is None else (value - 0.1, value + 0.1)
-    return {"value": value, "low": low, "high": high, "n": n, "undefined": undefined} | more
+    return {"value": value, "low": low, "high": high, "n": n}
 
 
 def test_metric_table() -> None:
-    shown = text(tables.metric_table("a [title]", {"accuracy": row(0.5), "bias_accuracy": row(None, 0, "no [label]")}))
+    undefined = Metric(**estimate(None, 0), undefined="no [label]")
+    shown = text(tables.metric_table("a [title]", {"accuracy": Metric(**estimate(0.5)), "bias_accuracy": undefined}))
     assert "a [title]" in shown
     assert re.search(r"accuracy +0\.5000 +0\.4000 to 0\.6000 +50\b", shown)
     assert re.search(r"bias accuracy +undefined +no \[label\] +0\b", shown)
 
 
 def test_accuracy_table_marks_few_images() -> None:
-    rows = [row(0.5, name="0", small=False), row(0.7, 3, name="[1]", small=True)]
+    rows = [Row(name="0", **estimate(0.5)), Row(name="[1]", small=True, **estimate(0.7, 3))]
     shown = text(tables.accuracy_table("by class", rows))
     assert re.search(r"0 +0\.5000 +0\.4000 to 0\.6000 +50 *\n", shown)
     assert re.search(r"\[1\] +0\.7000 +0\.6000 to 0\.8000 +3\* *\n", shown)
@@ -37,10 +39,10 @@ def test_accuracy_table_marks_few_images() -> None:
     assert "*" not in text(tables.accuracy_table("by class", rows[:1]))
 
 
-def result(**test: float | None) -> dict[str, Any]:
-    each = {"checkpoint": "", "epoch": 4, "test": test}
-    one = {"project": "P", "experiment": "E", "method": "lntl", "last": each, "best": each | {"epoch": 3}}
-    return one | {"erm": one}
+def result(**test: float | None) -> Result:
+    last, best = CheckpointScores(epoch=4, test=test), CheckpointScores(epoch=3, test=test)
+    run = Result(project="P", experiment="E", method="lntl", seed=0, last=last, best=best)
+    return run.model_copy(update={"erm": run})
 
 
 def test_result_table() -> None:

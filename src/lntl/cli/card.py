@@ -9,6 +9,6 @@ import typer
 def card(run: Annotated[Path, typer.Argument(metavar="RUN", readable=False, help="A run folder.")]) -> None:
     """Write MODEL_CARD.md into a run folder: what the model is, what was measured of it, and what was not."""
     from lntl.cli.console import echo
-    from lntl.reporting.card import write_card
+    from lntl.reporting.pages import write_card
 
     echo(f"  {write_card(run)}")

@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lntl import figures
-from lntl.errors import UserError
-from lntl.reporting.report.html import environment, own
-from lntl.reporting.report.svg import Drawing, draw
-from lntl.reporting.report.verdict import percent
+from lntl.reporting.pages import environment, make_folder, raw_file
+from lntl.reporting.svg import Drawing, draw
+from lntl.reporting.verdict import percent
 from lntl.runs.files import write_text
 
 Facts = dict[str, Any]
@@ -23,10 +22,7 @@ MOST = 40  # classes or bias values of a table that is drawn
 
 def write_check(facts: Facts, pictures: NDArray[np.uint8] | None, out: Path) -> list[Path]:
     """Write index.html and check.json into `out`; return both."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{out}: cannot make the folder: {error.strerror}; name another one with --out") from error
+    make_folder(out)
     page, content = out / "index.html", out / "check.json"
     write_text(page, render_check(facts, pictures))
     write_text(content, json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
@@ -41,8 +37,8 @@ def render_check(facts: Facts, pictures: NDArray[np.uint8] | None) -> str:
         figures=dict(_drawings(facts, pictures)),
         key_numbers=_key_numbers(facts),
         verdict=verdict(facts),
-        style=own(templates, "style.css"),
-        script=own(templates, "script.js"),
+        style=raw_file(templates, "style.css"),
+        script=raw_file(templates, "script.js"),
     )
 
 

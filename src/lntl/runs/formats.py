@@ -1,6 +1,6 @@
-"""The JSON files of a run folder, as they are written and read; all shares lie in [0, 1]."""
+"""The files of a run, as `lntl train`, `eval`, `probe` and `report` write them; all shares lie in [0, 1]."""
 
-from typing import Annotated
+from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, Field, PositiveInt
 
@@ -203,3 +203,147 @@ class Environment(Machine):
         return [
             Machine.model_validate(first | part.model_dump(exclude_unset=True)) for part in (Machine(), *self.resumed)
         ]
+
+
+# report.json: each `run` is of the run itself, each `erm` of plain training on the same data.
+
+Value = TypeVar("Value")
+
+
+class Compared(BaseModel, Generic[Value]):
+    """A value of the run beside that of plain training (ERM); None where it was not measured."""
+
+    run: Value | None = None
+    erm: Value | None = None
+
+
+class Answer(BaseModel):
+    """A question, its answer in a word or two, and the evidence in a few sentences."""
+
+    question: str
+    short: str
+    text: str
+
+
+class Verdict(BaseModel):
+    """Whether the run unlearned its bias: a word, and a sentence that says what it means."""
+
+    word: str
+    text: str
+
+
+class KeyNumber(Compared[Estimate]):
+    """A number of the first screen; `better` says whether more or less is better."""
+
+    name: str
+    label: str
+    meaning: str
+    better: str
+    chance: Level | None = None
+
+
+class ComparedMetric(Compared[Estimate]):
+    """A metric over n images."""
+
+    name: str
+    label: str
+    meaning: str = ""
+    n: int | None = None
+
+
+class ComparedRow(Compared[Estimate]):
+    """The accuracy on the n images of one class, or of one bias value; `small` says that they are few."""
+
+    name: str
+    n: int
+    small: bool = False
+
+
+class BiasLeakage(Compared[Estimate]):
+    """The highest accuracy of a fresh probe for one bias; `pixels`: of a probe on raw pixels."""
+
+    pixels: Estimate | None = None
+
+
+class BiasReport(BaseModel):
+    """What a report says of one of several biases."""
+
+    name: str
+    bias_value_names: list[str] | None = None
+    chance: Level | None = None
+    leakage: BiasLeakage = BiasLeakage()
+    metrics: dict[str, Compared[Estimate]]
+    groups: Compared[Groups]
+
+
+class RecoloringReport(Compared[Changes]):
+    """What recolouring n images changed, and the accuracy in each colour."""
+
+    n: int
+    by_color: list[ColorAccuracy]
+
+
+class RunReport(BaseModel):
+    """Everything that a report says of one run; `missing` has the command that makes each part that is not there."""
+
+    name: str
+    folder: str
+    method: str
+    epoch: int | None = None
+    seed: int | None = None
+    data: str | None = None
+    bias: str
+    question: str
+    verdict: Verdict
+    answers: list[Answer]
+    key_numbers: list[KeyNumber]
+    n: int | None = None
+    class_names: list[str] = []
+    bias_value_names: list[str] = []
+    metrics: list[ComparedMetric] = []
+    by_class: list[ComparedRow] = []
+    by_bias: list[ComparedRow] = []
+    groups: Compared[Groups] = Compared()
+    confusion: Compared[list[list[int]]] = Compared()
+    per_bias: list[BiasReport] = []
+    probe: Probe | None = None
+    recoloring: RecoloringReport | None = None
+    phases: list[str] = []
+    epochs: list[Epoch] = []
+    selection: str | None = None
+    training_seconds: float | None = None
+    config: dict[str, Any] = {}
+    environment: Environment | None = None
+    warnings: list[str] = []
+    missing: dict[str, str] = {}
+
+
+class ComparedRun(BaseModel):
+    """A row of the comparison: a run, or the plain training beside one."""
+
+    name: str
+    method: str
+    verdict: str | None = None
+    seed: int | None = None
+    chance: Level | None = None
+    unbiased_accuracy: Estimate | None = None
+    worst_group_accuracy: Estimate | None = None
+    leakage: Estimate | None = None
+    flip_rate: Estimate | None = None
+
+
+class RunComparison(BaseModel):
+    """Several runs beside each other."""
+
+    question: str
+    answer: str
+    rows: list[ComparedRun]
+
+
+class Report(BaseModel):
+    """report.json; `format` is raised when the content changes its meaning."""
+
+    format: int
+    lntl: str
+    runs: list[RunReport]
+    comparison: RunComparison | None = None

@@ -1,0 +1,310 @@
+"""The content of a report, from the files of a run: index.html, report.json and report.md all show it."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from lntl.evaluation.metrics import METRICS
+from lntl.reporting import verdict
+from lntl.reporting.run_files import RunFiles
+from lntl.reporting.verdict import Measured, percent
+from lntl.runs.formats import (
+    BiasLeakage,
+    BiasReport,
+    BiasSpec,
+    Changes,
+    Compared,
+    ComparedMetric,
+    ComparedRow,
+    ComparedRun,
+    Estimate,
+    KeyNumber,
+    Leaks,
+    ProbeRow,
+    RecoloringReport,
+    Row,
+    RunComparison,
+    RunReport,
+)
+
+_LAYERS = {"f": "z, the features", "penultimate": "before the logits", "pixels": "raw pixels"}
+_COMPARED = ("unbiased_accuracy", "worst_group_accuracy", "leakage", "flip_rate")
+
+
+def layer_label(layer: str) -> str:
+    """Return what a reader calls a layer, e.g. "raw pixels" for `pixels`."""
+    return _LAYERS.get(layer, layer)
+
+
+def run_report(files: RunFiles, notes: Sequence[str] = ()) -> RunReport:
+    """Return the report of a run; `notes` are warnings to add to those of its files."""
+    measured = _measured(files)
+    result, evaluation = files.result, files.evaluation
+    erm = files.erm.evaluation if files.erm else None
+    return RunReport(
+        name=files.path.resolve().name,
+        folder=str(files.path),
+        method=files.method,
+        epoch=evaluation.epoch if evaluation else result.best.epoch if result else None,
+        seed=result.seed if result else None,
+        data=result.data if result else None,
+        bias=measured.bias,
+        question=f"Did the network unlearn the {measured.bias}?"
+        if measured.unlearns
+        else f"How much does plain training use the {measured.bias}?",
+        verdict=verdict.verdict(measured),
+        answers=verdict.answers(measured),
+        key_numbers=_key_numbers(files, measured),
+        n=evaluation.n if evaluation else None,
+        class_names=evaluation.class_names if evaluation else [],
+        bias_value_names=evaluation.bias_value_names if evaluation else [],
+        metrics=_metrics(files),
+        by_class=_rows(evaluation.by_class, erm.by_class if erm else []) if evaluation else [],
+        by_bias=_rows(evaluation.by_bias, erm.by_bias if erm else []) if evaluation else [],
+        groups=Compared(run=evaluation and evaluation.groups, erm=erm and erm.groups),
+        confusion=Compared(run=evaluation and evaluation.confusion, erm=erm and erm.confusion),
+        per_bias=_per_bias(files),
+        probe=files.probe,
+        recoloring=_recoloring(files),
+        phases=[_phase(phase) for phase in files.phases],
+        epochs=files.epochs,
+        selection=result.selection if result else None,
+        training_seconds=measured.seconds,
+        config=files.config,
+        environment=files.environment,
+        warnings=_warnings(files, notes),
+        missing=_missing(files),
+    )
+
+
+def _phase(phase: dict[str, object]) -> str:
+    """Return a phase in a line: method, epochs, and its plain settings."""
+    settings = {key: value for key, value in phase.items() if key not in ("method", "epochs")}
+    shown = [f"{key} {value}" for key, value in settings.items() if isinstance(value, str | int | float)]
+    epochs = phase.get("epochs")
+    head = f"{phase.get('method')}, {epochs} epoch{'' if epochs == 1 else 's'}"
+    return f"{head}: {', '.join(shown)}" if shown else head
+
+
+def _measured(files: RunFiles) -> Measured:
+    """Return the numbers that the answers rest on."""
+    erm, probe, recoloring = files.erm, files.probe, files.recoloring
+    erm_leakage = _highest(probe.reference.erm or []) if probe else None
+    return Measured(
+        bias=_bias(files),
+        unlearns=files.method != "erm",
+        unbiased=_metric(files, "unbiased_accuracy"),
+        erm_unbiased=_metric(erm, "unbiased_accuracy"),
+        aligned=_metric(files, "aligned_accuracy"),
+        erm_aligned=_metric(erm, "aligned_accuracy"),
+        conflicting=_metric(files, "conflicting_accuracy"),
+        flips=recoloring.flip_rate if recoloring else None,
+        erm_flips=recoloring.erm.flip_rate if recoloring and recoloring.erm else None,
+        leakage=probe.leakage if probe else None,
+        erm_leakage=erm_leakage.value if erm_leakage else None,
+        chance=_chance(probe),
+        n_test=probe.n_test if probe else None,
+        h_accuracy=probe.h_accuracy if probe else None,
+        h_chance=probe.h_chance if probe else None,
+        seconds=files.result.training_seconds if files.result else None,
+        erm_seconds=erm.result.training_seconds if erm and erm.result else None,
+    )
+
+
+def _bias(files: RunFiles) -> str:
+    """Return the word for the bias: colour where it is one, else what the probes predict."""
+    kind = files.probe.bias if files.probe else ""
+    if files.probe and files.probe.per_bias:
+        return f"combination of {kind}"
+    colored = files.section("data").get("name") == "colored_mnist"
+    return "colour" if colored or "colour" in kind or "color" in kind else kind or "bias"
+
+
+def _metric(files: RunFiles | None, name: str) -> Estimate | None:
+    """Return a metric of the evaluation; without one, that of result.json, which has no interval."""
+    if files is None:
+        return None
+    if files.evaluation is not None:
+        return files.evaluation.metrics.get(name)
+    value = files.result.best.test.get(name) if files.result else None
+    return Estimate(value=value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _highest(rows: list[ProbeRow]) -> Estimate | None:
+    """Return the highest probe accuracy, with the range over its seeds where it has several."""
+    if not rows:
+        return None
+    row = max(rows, key=lambda row: row.mean)
+    several = row.values if len(row.values) > 1 else []
+    return Estimate(value=row.mean, low=min(several, default=None), high=max(several, default=None))
+
+
+def _chance(leaks: Leaks | None) -> float | None:
+    return None if leaks is None else max(leaks.chance.majority, leaks.chance.permutation)
+
+
+def _key_numbers(files: RunFiles, m: Measured) -> list[KeyNumber]:
+    """Return the four numbers of the first screen."""
+    probe = files.probe
+    return [
+        KeyNumber(
+            name="unbiased_accuracy",
+            label="Unbiased accuracy",
+            meaning=f"the mean over groups of class and {m.bias}",
+            better="more is better",
+            run=m.unbiased,
+            erm=m.erm_unbiased,
+        ),
+        KeyNumber(
+            name="leakage",
+            label="Leakage",
+            meaning=f"how well a fresh probe reads the {m.bias}",
+            better="less is better",
+            run=_highest(probe.probes) if probe else None,
+            erm=_highest(probe.reference.erm or []) if probe else None,
+            chance=m.chance,
+        ),
+        KeyNumber(
+            name="flip_rate",
+            label="Flip rate",
+            meaning=f"answers that change with the {m.bias}",
+            better="less is better",
+            run=m.flips,
+            erm=m.erm_flips,
+        ),
+        KeyNumber(
+            name="worst_group_accuracy",
+            label="Worst group",
+            meaning=f"lowest accuracy of a class and {m.bias}",
+            better="more is better",
+            run=_metric(files, "worst_group_accuracy"),
+            erm=_metric(files.erm, "worst_group_accuracy"),
+        ),
+    ]
+
+
+def _metrics(files: RunFiles) -> list[ComparedMetric]:
+    """Return the metrics of the run and of ERM; without an evaluation those of result.json."""
+    measured = files.evaluation.metrics if files.evaluation else {}
+    names = measured or (files.result.best.test if files.result else {})
+    return [
+        ComparedMetric(
+            name=name,
+            label=METRICS[name].label if name in METRICS else name.replace("_", " "),
+            meaning=measured[name].meaning if measured else "",
+            n=measured[name].n if measured else None,
+            run=_metric(files, name),
+            erm=_metric(files.erm, name),
+        )
+        for name in names
+    ]
+
+
+def _rows(run: list[Row], erm: list[Row]) -> list[ComparedRow]:
+    beside = {row.name: row for row in erm}
+    return [ComparedRow(name=row.name, n=row.n, small=row.small, run=row, erm=beside.get(row.name)) for row in run]
+
+
+def _per_bias(files: RunFiles) -> list[BiasReport]:
+    """Return the report of each of several biases; nothing where the data have one bias."""
+    run = files.evaluation.per_bias if files.evaluation else {}
+    erm = files.erm.evaluation.per_bias if files.erm and files.erm.evaluation else {}
+    probes = files.probe.per_bias if files.probe else {}
+    return [_bias_report(name, run.get(name), erm.get(name), probes.get(name)) for name in {**run, **probes}]
+
+
+def _bias_report(name: str, run: BiasSpec | None, erm: BiasSpec | None, leaks: Leaks | None) -> BiasReport:
+    leakage = BiasLeakage()
+    if leaks is not None:
+        reference = leaks.reference
+        leakage = BiasLeakage(
+            run=_highest(leaks.probes), erm=_highest(reference.erm or []), pixels=_highest(reference.pixels)
+        )
+    return BiasReport(
+        name=name,
+        bias_value_names=run.bias_value_names if run else None,
+        chance=_chance(leaks),
+        leakage=leakage,
+        metrics={
+            metric: Compared(run=run and run.metrics.get(metric), erm=erm and erm.metrics.get(metric))
+            for metric in ("worst_group_accuracy", "unbiased_accuracy")
+        },
+        groups=Compared(run=run and run.groups, erm=erm and erm.groups),
+    )
+
+
+def _recoloring(files: RunFiles) -> RecoloringReport | None:
+    if files.recoloring is None:
+        return None
+    run = Changes(flip_rate=files.recoloring.flip_rate, mean_change=files.recoloring.mean_change)
+    return RecoloringReport(run=run, erm=files.recoloring.erm, n=files.recoloring.n, by_color=files.recoloring.by_color)
+
+
+def _warnings(files: RunFiles, notes: Sequence[str]) -> list[str]:
+    """Return what a reader must know before trusting the numbers, each sentence once."""
+    measurements = [part.warnings for part in (files.evaluation, files.probe) if part is not None]
+    return list(dict.fromkeys([*notes, *files.warnings, *(text for warnings in measurements for text in warnings)]))
+
+
+def _missing(files: RunFiles) -> dict[str, str]:
+    """Return the command that makes each part that is not there."""
+    run, train = files.path, f"lntl train {files.path}/config.yaml --resume auto"
+    probed = f"lntl probe {run}"
+    commands: dict[str, tuple[object, str]] = {
+        "samples": (files.samples, f"lntl report {run}"),
+        "epochs": (files.epochs, train),
+        "result": (files.result, train),
+        "evaluation": (files.evaluation, f"lntl eval {run}"),
+        "probe": (files.probe, probed),
+        "embedding": (files.embedding, probed),
+    }
+    if files.probe is None or files.probe.recolorable:
+        commands |= {"recoloring": (files.recoloring, probed), "strip": (files.strip, probed)}
+    if files.erm is not None:
+        commands["erm_evaluation"] = (files.erm.evaluation, f"lntl eval {files.erm.path}")
+    return {name: command for name, (part, command) in commands.items() if not part}
+
+
+def compare_runs(runs: Sequence[RunReport]) -> RunComparison:
+    """Return a row for each run and for each plain training beside one, and the answer in a sentence."""
+    count = Counter(run.name for run in runs)
+    rows: list[ComparedRun] = []
+    for run in runs:
+        name = run.name if count[run.name] == 1 else run.folder
+        numbers = {number.name: number for number in run.key_numbers}
+        chance = numbers["leakage"].chance
+        rows.append(
+            ComparedRun(
+                name=name,
+                method=run.method,
+                verdict=run.verdict.word,
+                seed=run.seed,
+                chance=chance,
+                **{key: numbers[key].run for key in _COMPARED},
+            )
+        )
+        measured = {key: numbers[key].erm for key in _COMPARED}
+        erm = ComparedRun(name=f"ERM beside {name}", method="erm", seed=run.seed, chance=chance, **measured)
+        if any(measured.values()) and not any(_same_numbers(erm, row) for row in rows):
+            rows.append(erm)
+    return RunComparison(question="Which run unlearned what, and at what price?", answer=_answer(rows), rows=rows)
+
+
+def _same_numbers(one: ComparedRun, other: ComparedRun) -> bool:
+    names = {"method", *_COMPARED}
+    return one.model_dump(include=names) == other.model_dump(include=names)
+
+
+def _answer(rows: list[ComparedRun]) -> str:
+    accuracies = {row.name: row.unbiased_accuracy.value for row in rows if row.unbiased_accuracy}
+    leakages = {row.name: row.leakage.value for row in rows if row.leakage}
+    texts = []
+    for text, values, best in (
+        ("Highest unbiased accuracy", accuracies, max),
+        ("Least leakage", leakages, min),
+    ):
+        known = {name: value for name, value in values.items() if value is not None}
+        if known:
+            name = best(known, key=lambda name: known[name])
+            texts.append(f"{text}: {name} ({percent(known[name])}).")
+    return " ".join(texts) or "Nothing was measured yet."
