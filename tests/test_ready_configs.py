@@ -16,9 +16,9 @@ def test_there_are_some() -> None:
     assert "colored_mnist_default" in ready_configs.names()
 
 
-@pytest.mark.parametrize("name", ready_configs.names())
-def test_each_is_valid_and_says_what_it_is(name: str) -> None:
-    assert config.read(ready_configs.find(name)).project.description
+def test_each_is_valid_and_says_what_it_is() -> None:
+    silent = [name for name in ready_configs.names() if not config.read(ready_configs.find(name)).project.description]
+    assert silent == []
 
 
 def test_the_rows_of_the_benchmark_have_one_budget() -> None:

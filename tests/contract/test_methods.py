@@ -52,6 +52,9 @@ each_variant = pytest.mark.parametrize(
 )
 
 
+each_method = pytest.mark.parametrize("phase", [pytest.param({"method": method}, id=method) for method in METHODS])
+
+
 class First(Split):
     """The first 24 examples of a split."""
 
@@ -212,7 +215,7 @@ def test_only_a_method_that_sees_the_bias_depends_on_it(
     assert same == (not true.method.sees_bias)
 
 
-@each_variant
+@each_method
 def test_a_method_that_does_not_see_the_bias_is_handed_none(
     make_trainer: MakeTrainer, phase: Phase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,7 +232,7 @@ def test_a_method_that_does_not_see_the_bias_is_handed_none(
 # --- its state ---
 
 
-@each_variant
+@each_method
 def test_its_state_round_trips(make_trainer: MakeTrainer, phase: Phase) -> None:
     trainer = make_trainer(phase, training={"ema": 0.9})
     list(trainer)

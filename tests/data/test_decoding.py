@@ -65,11 +65,10 @@ def test_a_large_jpeg_decoded_at_a_fraction_looks_as_if_decoded_in_full(tmp_path
 
 
 @pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tif"])
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, kind: str) -> None:
+def test_exif_orientation_is_applied(tmp_path: Path, kind: str) -> None:
     """Each orientation is made from the upright picture by the inverse of what the standard asks viewers to do."""
     upright = gradient(16, 16)
-    stored = {
+    stored_as = {
         1: upright,
         2: upright[:, ::-1],
         3: upright[::-1, ::-1],
@@ -78,11 +77,15 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, kind: str
         6: np.rot90(upright, 1),
         7: upright[::-1, ::-1].transpose(1, 0, 2),
         8: np.rot90(upright, -1),
-    }[orientation]
-    exif = Image.Exif()
-    exif[ORIENTATION] = orientation
-    path = saved(tmp_path / f"a.{kind}", np.ascontiguousarray(stored), exif=exif)
-    assert close(decode(path, 16, "crop"), upright, 25 if kind in ("jpg", "webp") else 0)  # these two are lossy
+    }
+    wrong = []
+    for orientation, stored in stored_as.items():
+        exif = Image.Exif()
+        exif[ORIENTATION] = orientation
+        path = saved(tmp_path / f"a.{kind}", np.ascontiguousarray(stored), exif=exif)
+        if not close(decode(path, 16, "crop"), upright, 25 if kind in ("jpg", "webp") else 0):  # these two are lossy
+            wrong.append(orientation)
+    assert wrong == []
 
 
 # --- colour modes ---
