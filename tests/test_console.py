@@ -1,12 +1,22 @@
 """Output of the command line while a run goes on."""
 
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from errno import ENOSPC
+from io import BytesIO, TextIOWrapper
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from rich.table import Table
 
+from lntl import cli
 from lntl.cli import console
+from lntl.errors import UserError
 from lntl.training.trainer import Step
 
 STEPS, BATCH = 100, 10  # of each of two phases of one epoch
@@ -42,3 +52,73 @@ def test_a_text_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     """Neither markup nor wrapped; what no terminal could show is escaped."""
     console.echo("q[/z]/d[old]/[bold]:car: caf\udce9 " + "long " * 50, style="dim")
     assert capsys.readouterr().out == "q[/z]/d[old]/[bold]:car: caf\\udce9 " + "long " * 50 + "\n"
+
+
+def test_a_terminal_that_is_not_utf8_gets_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables, plain text and log lines alike: what the encoding lacks is escaped, never an error."""
+    screen, errors = (TextIOWrapper(BytesIO(), encoding="latin-1") for _ in range(2))
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setattr(sys, "stderr", errors)
+
+    def run() -> None:
+        console.out.print(Table("猫"))
+        console.echo("犬")
+        print("é")
+        raise UserError("鳥: no such class")
+
+    with pytest.raises(SystemExit) as stop:
+        cli.exit_on_error(run, debug=False)
+    errors.flush()
+    assert stop.value.code == 2
+    assert [text in screen.buffer.getvalue() for text in (rb"\u732b", rb"\u72ac", b"\xe9")] == [True] * 3
+    assert errors.buffer.getvalue() == b"Error: \\u9ce5: no such class\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (OSError(ENOSPC, "No space left on device", "a/b.pth"), r"a/b\.pth: No space left on device; make room there"),
+        (PermissionError(13, "Permission denied", "x"), "x: Permission denied"),
+        (MemoryError("Unable to allocate 7.28 TiB"), "too little memory: Unable to allocate 7.28 TiB; set a smaller"),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes."),
+            "too little memory: .*DefaultCPUAllocator.*; every file written before is whole",
+        ),
+    ],
+)
+def test_a_full_disk_and_too_little_memory_are_a_sentence(
+    error: Exception, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        cli.exit_on_error(run, debug=False)
+    assert stop.value.code == 2
+    assert re.match(f"Error: {sentence}", capsys.readouterr().err)
+
+
+def test_output_into_a_full_device_is_a_sentence() -> None:
+    for device, code, message in (
+        ("/dev/full", 2, "Error: standard output or a temporary file: No space left on device"),
+        (None, 0, ""),
+    ):
+        with Path(device or os.devnull).open("w") as out:
+            done = subprocess.run(
+                [sys.executable, "-m", "lntl", "--version"], stdout=out, stderr=subprocess.PIPE, text=True, check=False
+            )
+        assert (done.returncode, done.stderr[: len(message)]) == (code, message)
+        assert "Traceback" not in done.stderr
+        assert "Exception ignored" not in done.stderr
+
+
+def test_a_log_file_on_a_full_disk_is_given_up_with_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    console.log_to_console()
+    console.log_to_file(Path("/dev/full"))
+    console.log.info("first")
+    console.log.info("second")
+    console.log.handlers[0].close()
+    console.log.handlers = []
+    lines = [line.partition(" ")[2] for line in capsys.readouterr().err.splitlines()]
+    warning = "/dev/full: cannot write it: No space left on device; the log goes on in the terminal alone"
+    assert lines == ["first", warning, "second"]

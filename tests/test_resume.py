@@ -82,7 +82,7 @@ def test_a_signal_saves_and_says_how_to_resume(
     assert run(*TRAIN, folder=folder, prepare=Strike(UPDATE, step, number)) == 130
     told = (folder / "stderr").read_text().splitlines()[-1]
     assert told == f"stopped at step {step}; saved in {RUN}/checkpoints/last.pth. " + (
-        "To go on, give the same command with --resume auto (make train ARGS='--resume auto')."
+        "To continue, give the same command with --resume auto (make train ARGS='--resume auto')."
     )
     assert "Traceback" not in (folder / "stderr").read_text()
     state = checkpoint.load(folder / RUN / "checkpoints/last.pth").trainer

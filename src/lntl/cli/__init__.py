@@ -1,7 +1,11 @@
 """The command line `lntl`. Everything heavy is imported by the command that needs it, so that --help is instant."""
 
+import os
+import re
 import sys
 from collections.abc import Callable
+from errno import EDQUOT, ENOSPC
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -53,25 +57,62 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def exit_on_error(run: Callable[[], None], debug: bool) -> None:
-    """Call `run`; a UserError becomes a sentence and exit code 2, a training that was stopped a hint and code 130."""
+    """Call `run`; an error that is no fault of the program becomes one sentence on stderr and exit code 2.
+
+    Such are UserError, a file that cannot be read or written, and too little memory. A training that was stopped is a
+    hint and exit code 130. debug: show the traceback of an error.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # escape what the terminal's encoding lacks
     try:
-        run()
-    except UserError as error:
-        if debug:
+        try:
+            run()
+        finally:
+            _flush_stdout()
+    except (UserError, OSError, MemoryError, RuntimeError) as error:
+        message = _message(error)
+        if debug or message is None:
             raise
-        print(f"Error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except OSError as error:
-        if debug:
-            raise
-        print(f"Error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        print(f"Error: {message}", file=sys.stderr)
         raise SystemExit(2) from None
     except Interrupted as stop:
         print(
-            f"{stop}. To go on, give the same command with --resume auto (make train ARGS='--resume auto').",
+            f"{stop}. To continue, give the same command with --resume auto (make train ARGS='--resume auto').",
             file=sys.stderr,
         )
         raise SystemExit(130) from None
     except KeyboardInterrupt:
         print("Stopped; nothing had begun.", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _flush_stdout() -> None:
+    """Write what is buffered for stdout; where that fails, drop it, or the interpreter would try again at its exit."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # `lntl ... | head` has read enough
+            raise
+
+
+def _message(error: Exception) -> str | None:
+    """Return the sentence for an error; None for a fault of the program."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):
+        where = f"{error.filename or 'standard output or a temporary file'}: {error.strerror or error}"
+        return f"{where}; make room there and {_SAFE}" if error.errno in (ENOSPC, EDQUOT) else where
+    reason = str(error).strip().splitlines()[-1:] or ["no memory left"]
+    if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(reason[0]):
+        return (
+            f"too little memory: {reason[0][:200]}; set a smaller training.batch_size, evaluation.batch_size or image "
+            f"size, and {_SAFE}"
+        )
+    return None
+
+
+# What torch says where an allocation fails, which is a RuntimeError.
+_OUT_OF_MEMORY = re.compile(r"can't allocate memory|out of memory|not enough memory|Cannot allocate memory")
+_SAFE = "give the same command again (a training: with --resume auto); every file written before is whole"
