@@ -1,11 +1,9 @@
 """Colored MNIST: digits whose colour tells the label in training and nothing in the test set (Kim et al., 2019)."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,12 +11,13 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from lntl.data import official_npy
+from lntl.data import mnist, official_npy
 from lntl.data.eval_transform import ArrayTransform
+from lntl.data.mnist import CLASSES, DigitSplit
 from lntl.data.transforms import luma
 from lntl.plugins import Settings
 from lntl.seeding import derive, permutation
-from lntl.types import IGNORE, Batch, Dataset, DataSpec, RecolorableSplit
+from lntl.types import IGNORE, Batch, Dataset, DataSpec
 
 __all__ = ["ColoredMNIST"]
 
@@ -38,11 +37,12 @@ COLORS = {
 MEANS = np.array(list(COLORS.values()), dtype=np.float64)  # 10 x 3, on the 0..255 scale
 # Input normalisation per channel, on the [0, 1] scale. Source: the authors' code.
 PIXEL_MEAN, PIXEL_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+STROKE = 128  # grey values of MNIST above it are stroke; source: pixels of the authors' files
 BINS, BIN_WIDTH, MAP = 8, 32, 14  # bias label: value // 32 at each of 14 x 14 places; source: the authors' code
 
 
-@dataclass(frozen=True)
-class ColoredDigits(RecolorableSplit):
+@dataclass(frozen=True, kw_only=True)
+class ColoredDigits(DigitSplit):
     """Images as strokes (n, 28, 28) and one colour (n, 3) each, uint8; batches are rendered on the tensors' device.
 
     Where the official files are in use, `images` (n, 28, 28, 3) uint8 holds their pixels and is rendered instead.
@@ -50,27 +50,9 @@ class ColoredDigits(RecolorableSplit):
 
     strokes: Tensor
     color: Tensor
-    y: Tensor
-    group: Tensor
-    row: Tensor
     images: Tensor | None = None
     grayscale: bool = False
     bias_dilation: int = 0  # cells of the map that a stroke's label spreads to the background
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def to(self, device: torch.device) -> "ColoredDigits":
-        """Return the split with its tensors on `device`."""
-        return self._each(lambda tensor: tensor.to(device))
-
-    def take(self, index: Tensor) -> "ColoredDigits":
-        """Return the split reduced to the rows at `index`."""
-        return self._each(lambda tensor: tensor[index])
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "ColoredDigits":
-        tensors: dict[str, Any] = {k: change(v) for k, v in vars(self).items() if isinstance(v, Tensor)}
-        return replace(self, **tensors)
 
     def recolored(self, value: int) -> "ColoredDigits":
         """Return the same digits, every one in the mean colour number `value`, without jitter."""
@@ -209,19 +191,18 @@ class ColoredMNIST(Dataset):
             num_classes=10,
             num_bins=BINS,
             bias_shape=(3, MAP, MAP),
-            class_names=tuple("0123456789"),
+            class_names=CLASSES,
             bias_value_names=tuple(COLORS),
             aligned=tuple(range(len(COLORS))),  # digit k wears colour k
         )
 
     def _embedded(self) -> tuple[ColoredDigits, ColoredDigits]:
-        with files("lntl.data").joinpath("mnist_strokes.npz").open("rb") as file, np.load(file) as arrays:
-            strokes = {s: np.unpackbits(arrays[f"{s}_strokes"]).reshape(-1, 28, 28) for s in ("train", "test")}
-            labels = {s: torch.from_numpy(arrays[f"{s}_labels"].astype(np.int64)) for s in ("train", "test")}
-        digits = {s: _digits(torch.from_numpy(strokes[s]), labels[s]) for s in ("train", "test")}
-        train = digits["train"]
+        train, test = (
+            _digits((images > STROKE).to(torch.uint8), labels)
+            for images, labels in (mnist.read("train"), mnist.read("test"))
+        )
         own = draw_colors(self.config.color_var, torch.from_numpy(MEANS)[train.y], derive(self.config.seed, "train"))
-        return _colored(train, own), self._recolor(digits["test"], derive(self.config.seed, "test"))
+        return _colored(train, own), self._recolor(test, derive(self.config.seed, "test"))
 
     def _recolor(self, split: ColoredDigits, seed: int) -> ColoredDigits:
         """Give each image a mean colour drawn at random from the ten, with the same jitter."""
@@ -239,7 +220,8 @@ class ColoredMNIST(Dataset):
 
 
 def _digits(strokes: Tensor, y: Tensor) -> ColoredDigits:
-    return ColoredDigits(strokes, torch.zeros(len(y), 3, dtype=torch.uint8), y, y, torch.arange(len(y)))
+    color = torch.zeros(len(y), 3, dtype=torch.uint8)
+    return ColoredDigits(y=y, group=y, row=torch.arange(len(y)), strokes=strokes, color=color)
 
 
 def _colored(split: ColoredDigits, color: Tensor) -> ColoredDigits:

@@ -1,9 +1,9 @@
-"""Rebuild the embedded digit strokes from the four original MNIST files.
+"""Rebuild the packaged MNIST digits from the four original files.
 
-Usage: python scripts/make_mnist_strokes.py FOLDER [OUTPUT]
+Usage: python scripts/make_mnist.py FOLDER [OUTPUT]
 
 FOLDER holds the four unpacked *-ubyte files; the md5 of each is checked before anything is written.
-OUTPUT is src/lntl/data/mnist_strokes.npz unless given.
+OUTPUT is src/lntl/data/mnist.npz unless given.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-OUTPUT = Path(__file__).resolve().parents[1] / "src" / "lntl" / "data" / "mnist_strokes.npz"
+OUTPUT = Path(__file__).resolve().parents[1] / "src" / "lntl" / "data" / "mnist.npz"
 
 MD5 = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -36,11 +36,10 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
 
 
 def main(folder: Path, output: Path = OUTPUT) -> None:
-    """Write the strokes (bit = 1 where grey > 128, packed) and the labels of both splits to `output`."""
+    """Write the images (n, 28, 28) and the labels of both splits to `output`."""
     arrays: dict[str, NDArray[np.uint8]] = {}
     for split, prefix in (("train", "train"), ("test", "t10k")):
-        images = read_idx(folder / f"{prefix}-images-idx3-ubyte")
-        arrays[f"{split}_strokes"] = np.packbits(images > 128)
+        arrays[f"{split}_images"] = read_idx(folder / f"{prefix}-images-idx3-ubyte")
         arrays[f"{split}_labels"] = read_idx(folder / f"{prefix}-labels-idx1-ubyte")
     with output.open("wb") as file:  # an open file keeps numpy from adding a suffix to the name
         np.savez_compressed(file, allow_pickle=False, **arrays)

@@ -1,0 +1,145 @@
+"""Colored MNIST of "Learning from Failure": digits in a noisy color that goes with the label in training."""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from lntl.data import mnist
+from lntl.data.eval_transform import ArrayTransform
+from lntl.data.mnist import CLASSES, DigitSettings, DigitSplit, first_images, split_rows
+from lntl.seeding import derive
+from lntl.types import Batch, Dataset, DataSpec
+
+__all__ = ["LfFColoredMNIST"]
+
+# Mean color (R, G, B) by class on the [0, 1] scale. Source: alinlab/LfF, data/resource/colors.th.
+MEANS = {
+    "red": (0.98368, 0.31252, 0.16858),
+    "yellow": (0.99053, 0.91561, 0.35151),
+    "gray": (0.67296, 0.46107, 0.57981),
+    "khaki": (0.78325, 0.83156, 0.60133),
+    "sky blue": (0.08802, 0.77796, 0.98181),
+    "green": (0.32139, 0.96105, 0.44645),
+    "teal": (0.02462, 0.23565, 0.75867),
+    "purple": (0.55525, 0.10158, 0.76176),
+    "brown": (0.20772, 0.39295, 0.01870),
+    "crimson": (0.83366, 0.20241, 0.26694),
+}
+COLORS = len(MEANS)
+STD = (0.05, 0.02, 0.01, 0.005, 0.002)  # of the noise by severity 1 to 5; source: data/colored_mnist_protocol.py
+
+
+@dataclass(frozen=True, kw_only=True)
+class TintedDigits(DigitSplit):
+    """Gray digits (n, 28, 28) uint8 times a color (n, 3) float32 on [0, 1]; batches are made on the tensors' device."""
+
+    gray: Tensor
+    color: Tensor
+    bias: Tensor  # (n,) int64, the index of the mean that the color comes from
+
+    def pixels(self, index: Tensor) -> Tensor:
+        """Return the images at `index` as uint8 (N, 3, 28, 28)."""
+        return (self.gray[index][:, None].float() * self.color[index][:, :, None, None]).to(torch.uint8)
+
+    def bias_labels(self, index: Tensor) -> Tensor:
+        """Return the colors' indices (N,)."""
+        return self.bias[index]
+
+    def batch(self, index: Tensor) -> Batch:
+        """Return the images at `index` on the [0, 1] scale, with their labels."""
+        bias = self.bias[index]
+        return Batch(
+            x=self.pixels(index).float().div_(255),
+            y=self.y[index],
+            bias=bias,
+            group=self.group[index],
+            row=self.row[index],
+            bias_features=F.one_hot(bias, COLORS).float(),
+        )
+
+    def recolored(self, value: int) -> Self:
+        """Return the same digits, all in the mean color number `value`, without noise."""
+        mean = torch.tensor(list(MEANS.values()), device=self.color.device)[value]
+        bias = torch.full_like(self.bias, value)
+        return replace(self, color=mean.expand_as(self.color), bias=bias, group=self.y * COLORS + bias)
+
+
+def assign_colors(y: Tensor, aligned: float) -> Tensor:
+    """Return a color for each image, (n,) int64, by its place among the images of its class.
+
+    A share `aligned` of the images of a class has the color of the class, the rest the other nine in equal parts. The
+    images of a class get their colors in order: first those of color 0, then those of color 1 and so on. Source:
+    alinlab/LfF, make_dataset.py.
+    """
+    color = torch.empty_like(y)
+    shares = np.full((COLORS, COLORS), (1 - aligned) / (COLORS - 1))
+    np.fill_diagonal(shares, aligned)
+    for label in range(COLORS):
+        rows = (y == label).nonzero()[:, 0]
+        ends = (len(rows) * np.cumsum(shares[label])).round()
+        ends[-1] = len(rows)
+        color[rows] = torch.from_numpy(np.searchsorted(ends, np.arange(len(rows)), side="right"))
+    return color
+
+
+def draw_noise(color: Tensor, severity: int, seed: int) -> Tensor:
+    """Return the colors (n, 3) float32 of images: clamp(mean + N(0, std^2), 0, 1), image i a function of (seed, i)."""
+    noise = np.random.Generator(np.random.Philox(seed)).normal(size=(len(color), 3)) * STD[severity - 1]
+    return (
+        (torch.tensor(list(MEANS.values()), dtype=torch.float64)[color] + torch.from_numpy(noise)).clamp(0, 1).float()
+    )
+
+
+class LfFColoredMNIST(Dataset):
+    """Colored MNIST of Nam et al., "Learning from Failure", NeurIPS 2020: gray digits times a noisy color.
+
+    In the test set every color is equally frequent in every class. Which image has which color is a function of its
+    place in MNIST; the seed draws the noise and val. Source: alinlab/LfF.
+    """
+
+    bias_kind = "color"
+
+    class Config(DigitSettings):
+        """Settings of `data`."""
+
+        conflicting_share: float = Field(
+            0.005,
+            ge=0,
+            lt=1,
+            description="Share of the training images of a class in another color than its own; published are 0.05, "
+            "0.02, 0.01 and 0.005.",
+        )
+        severity: int = Field(
+            4, ge=1, le=5, description="Noise of the color, from 1 (deviation 0.05) to 5 (0.002); published is 4."
+        )
+
+    def __init__(self, config: "LfFColoredMNIST.Config") -> None:
+        train_images, train_y = mnist.read("train")
+        rows, self.val_note = split_rows(config, len(train_y))
+        parts = {name: (train_images[index], train_y[index], index) for name, index in rows.items()}
+        test_images, test_y = mnist.read("test")
+        parts["test"] = (test_images, test_y, torch.arange(len(test_y)))
+        self.splits = {}
+        for name, (images, y, row) in parts.items():
+            biased = name == "train" or (name == "val" and config.val_coloring == "biased")
+            bias = assign_colors(y, 1 - config.conflicting_share if biased else 1 / COLORS)
+            color = draw_noise(bias, config.severity, derive(config.seed, name, "noise"))
+            split = TintedDigits(y=y, group=y * COLORS + bias, row=row, gray=images, color=color, bias=bias)
+            self.splits[name] = first_images(split, config.max_images)
+        self.source = "Colored MNIST of LfF from the MNIST digits of the package"
+        self.transform = ArrayTransform((3, 28, 28), torch.zeros(3, 1, 1), torch.ones(3, 1, 1), white=1)
+        self.spec = DataSpec(
+            input_shape=(3, 28, 28),
+            num_classes=COLORS,
+            num_bins=COLORS,
+            bias_shape=(),
+            class_names=CLASSES,
+            bias_value_names=tuple(MEANS),
+            num_rows=len(train_y),
+            aligned=tuple(range(COLORS)),
+        )

@@ -1,0 +1,90 @@
+"""The digits of MNIST, which ship with the package, and what the data sets made of them share.
+
+Source: LeCun, Cortes and Burges, MNIST: 60,000 training and 10,000 test images.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from lntl.plugins import Settings
+from lntl.seeding import derive, permutation
+from lntl.types import RecolorableSplit
+
+CLASSES = tuple("0123456789")
+
+
+@cache
+def read(split: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
+    """Return the images (n, 28, 28) uint8, 0 is background, and the labels (n,) int64."""
+    with files("lntl.data").joinpath("mnist.npz").open("rb") as file, np.load(file) as arrays:
+        images, labels = (arrays[f"{split}_{name}"] for name in ("images", "labels"))
+    return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DigitSplit(RecolorableSplit):
+    """A split of coloured digits: every field that is a tensor has an entry per image, on one device."""
+
+    y: Tensor
+    group: Tensor
+    row: Tensor
+
+    def to(self, device: torch.device) -> Self:
+        """Return the split with its tensors on `device`."""
+        return self._each(lambda tensor: tensor.to(device))
+
+    def take(self, index: Tensor) -> Self:
+        """Return the split reduced to the images at `index`."""
+        return self._each(lambda tensor: tensor[index])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        tensors: dict[str, Any] = {
+            name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **tensors)
+
+
+class DigitSettings(Settings):
+    """Settings that the data sets with a fixed share of aligned images have in common."""
+
+    val_split_ratio: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="Share of the 60,000 training digits that is held out as val; 0: train has all of them, as "
+        "published, and val shows a tenth of them again in new colors.",
+    )
+    val_coloring: Literal["biased", "random"] = Field(
+        "random", description="Colors of val: `random` as in the test set, or `biased` as in training."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the colors and of the train/val split.")
+    max_images: int | None = Field(
+        None, ge=100, description="Use only the first images of train and of test, to try things out."
+    )
+
+
+def split_rows(settings: DigitSettings, n: int) -> tuple[dict[str, Tensor], str]:
+    """Return the rows of train and val, ascending, and a note on val; `max_images` is not applied yet."""
+    order = permutation(n, derive(settings.seed, "val"))
+    held_out = min(round((settings.val_split_ratio or 0.1) * n), n - 1)
+    val = order[:held_out].sort().values
+    if settings.val_split_ratio == 0:
+        note = f"{held_out} training images in other, {settings.val_coloring} colors; no digit is held out"
+        return {"train": torch.arange(n), "val": val}, note
+    return (
+        {"train": order[held_out:].sort().values, "val": val},
+        f"{held_out} held-out training images, {settings.val_coloring} colors",
+    )
+
+
+def first_images(split: DigitSplit, count: int | None) -> DigitSplit:
+    """Return the images of a split whose row is below `count`; all where it is None."""
+    return split if count is None else split.take((split.row < count).nonzero()[:, 0])

@@ -1,0 +1,190 @@
+"""Biased-MNIST and the Colored MNIST of LfF against their protocols in slow loops."""
+
+import math
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lntl.data import mnist
+from lntl.data.biased_mnist import BACKGROUNDS, FOREGROUNDS, BiasedMNIST, PaintedDigits
+from lntl.data.lff_colored_mnist import MEANS, STD, LfFColoredMNIST, TintedDigits
+from lntl.types import Split
+
+PER_CLASS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]  # training digits of MNIST
+
+
+def biased(**settings: Any) -> BiasedMNIST:
+    return BiasedMNIST(BiasedMNIST.Config(**settings))
+
+
+def lff(**settings: Any) -> LfFColoredMNIST:
+    return LfFColoredMNIST(LfFColoredMNIST.Config(**settings))
+
+
+def painted(data: BiasedMNIST, name: str) -> PaintedDigits:
+    split = data.splits[name]
+    assert isinstance(split, PaintedDigits)
+    return split
+
+
+def tinted(data: LfFColoredMNIST, name: str) -> TintedDigits:
+    split = data.splits[name]
+    assert isinstance(split, TintedDigits)
+    return split
+
+
+def cells(y: torch.Tensor, color: torch.Tensor) -> Counter[tuple[int, int]]:
+    return Counter(zip(y.tolist(), color.tolist(), strict=True))
+
+
+def test_the_packaged_digits_are_mnist() -> None:
+    (train, y), (test, test_y) = mnist.read("train"), mnist.read("test")
+    assert (train.shape, test.shape) == ((60000, 28, 28), (10000, 28, 28))
+    assert torch.bincount(y).tolist() == PER_CLASS
+    assert test_y[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
+    assert int(train.long().sum()) == 1567298545  # of the original files
+
+
+@pytest.mark.parametrize("correlation", [0.999, 0.997, 0.995, 0.99, 1.0])
+def test_cells_of_the_published_training_set(correlation: float) -> None:
+    split = painted(biased(correlation=correlation, val_split_ratio=0), "train")
+    count = cells(split.y, split.background)
+    assert len(split) == 60000
+    for label, n in enumerate(PER_CLASS):
+        rest = n - int(n * correlation)
+        chunk = math.ceil(rest / 9)
+        chunks = [max(0, min(chunk, rest - k * chunk)) for k in range(9)]
+        assert count[label, label] == n - rest
+        assert sorted(count[label, c] for c in range(10) if c != label) == sorted(chunks)
+
+
+def test_the_test_set_has_every_color_equally_often() -> None:
+    split = painted(biased(), "test")
+    count = cells(split.y, split.background)
+    for label, n in enumerate(torch.bincount(split.y).tolist()):
+        assert sum(count[label, c] for c in range(10)) == n
+        assert max(count[label, c] for c in range(10)) - min(count[label, c] for c in range(10)) <= 9
+
+
+@pytest.mark.parametrize("two", [False, True])
+def test_pixels_are_the_protocols(two: bool) -> None:
+    data = biased(foreground_correlation=0.9 if two else None, max_images=100)
+    split, images = painted(data, "test"), mnist.read("test")[0]
+    index = torch.tensor([3, 0, 57])
+    found = split.pixels(index)
+    backgrounds = list(BACKGROUNDS.values())
+    # the digit in color k has row k + 1 of the foreground's list, in the order of the published code
+    published = [
+        (255, 50, 50), (50, 255, 50), (50, 50, 255), (225, 225, 50), (225, 50, 225),
+        (50, 255, 255), (255, 128, 50), (255, 50, 128), (128, 50, 255), (50, 50, 50),
+    ]  # fmt: skip
+    assert list(FOREGROUNDS.values()) == [published[(k + 1) % 10] for k in range(10)]
+    for image, number in zip(found.permute(0, 2, 3, 1).tolist(), index.tolist(), strict=True):
+        back = backgrounds[int(split.background[number])]
+        front = (255, 255, 255) if split.foreground is None else published[(int(split.foreground[number]) + 1) % 10]
+        for y in range(28):
+            for x in range(28):
+                assert tuple(image[y][x]) == (back if images[number, y, x] == 0 else front)
+    x = split.batch(index).x
+    torch.testing.assert_close(x, (found.float() / 255 - 0.5) / 0.5)
+
+
+def test_the_two_colors_are_independent_and_each_a_bias() -> None:
+    data = biased(correlation=0.9, foreground_correlation=0.99, val_split_ratio=0)
+    split = painted(data, "train")
+    assert split.foreground is not None
+    back, front = split.background == split.y, split.foreground == split.y
+    assert float(back.float().mean()) == pytest.approx(0.9, abs=1e-3)
+    assert float(front.float().mean()) == pytest.approx(0.99, abs=1e-3)
+    assert float((back & front).float().mean()) == pytest.approx(0.9 * 0.99, abs=2e-3)
+    batch = split.batch(torch.arange(500))
+    assert torch.equal(batch.bias, torch.stack([split.background[:500], split.foreground[:500]], dim=1))
+    assert torch.equal(batch.group, batch.y * 100 + batch.bias[:, 0] * 10 + batch.bias[:, 1])
+    assert [bias.name for bias in data.spec.biases] == ["background", "digit color"]
+    for number, bias in enumerate(data.spec.biases):
+        assert bias.value_of_joint[batch.group[0] % 100] == batch.bias[0, number]
+
+
+DATA = [biased, lff]
+
+
+@pytest.mark.parametrize("build", DATA)
+def test_splits_with_and_without_val(build: Any) -> None:
+    splits = build(val_split_ratio=0.1).splits
+    rows = {name: set(splits[name].row.tolist()) for name in ("train", "val")}
+    assert rows["train"].isdisjoint(rows["val"])
+    assert len(rows["train"]) == 54000
+    assert rows["train"] | rows["val"] == set(range(60000))
+    whole = build(val_split_ratio=0)
+    assert [len(whole.splits[name]) for name in ("train", "val", "test")] == [60000, 6000, 10000]
+    assert whole.val_note.endswith("no digit is held out")
+    assert aligned_share(splits["val"]) == pytest.approx(0.1, abs=0.01)
+    assert aligned_share(build(val_coloring="biased").splits["val"]) > 0.98
+
+
+def aligned_share(split: Split) -> float:
+    return float((split.y == split.group % 10).float().mean())
+
+
+@pytest.mark.parametrize("build", DATA)
+def test_max_images_is_a_prefix_of_the_whole(build: Any) -> None:
+    small, whole = build(max_images=300).splits, build().splits
+    assert len(small["train"]) + len(small["val"]) == len(small["test"]) == 300
+    for name, split in small.items():
+        index = torch.arange(len(split))
+        expected, found = whole[name].batch(index), split.batch(index)
+        assert torch.equal(found.x, expected.x)
+        assert torch.equal(found.row, expected.row)
+        assert torch.equal(found.bias, expected.bias)
+
+
+@pytest.mark.parametrize("build", DATA)
+def test_the_seed_decides(build: Any) -> None:
+    index = torch.arange(200)
+    one, same, other = (build(seed=seed, max_images=2000).splits["train"].batch(index) for seed in (0, 0, 1))
+    assert torch.equal(one.x, same.x)
+    assert not torch.equal(one.x, other.x)
+
+
+@pytest.mark.parametrize("build", DATA)
+def test_recolored_digits_have_one_color(build: Any) -> None:
+    split = build(max_images=100).splits["test"]
+    again = split.recolored(4)
+    assert set((again.group % 10).tolist()) == {4}
+    assert torch.equal(again.y, split.y)
+    assert not torch.equal(again.pixels(torch.arange(9)), split.pixels(torch.arange(9)))
+
+
+@pytest.mark.parametrize("share", [0.05, 0.005])
+def test_colors_of_lff_by_place_in_the_file(share: float) -> None:
+    split = tinted(lff(conflicting_share=share, val_split_ratio=0), "train")
+    for label in range(10):
+        color = split.bias[split.y == label].tolist()
+        n = len(color)
+        ends = np.round(n * np.cumsum([1 - share if c == label else share / 9 for c in range(10)]))
+        for number in (0, 1, n // 2, n - 2, n - 1):
+            assert color[number] == int(np.min(np.nonzero(ends > number)[0]))
+        assert color == sorted(color)
+    assert float((split.y != split.bias).float().mean()) == pytest.approx(share, abs=1e-3)
+
+
+@pytest.mark.parametrize("severity", [1, 4])
+def test_pixels_of_lff(severity: int) -> None:
+    split = tinted(lff(severity=severity, max_images=2000), "test")
+    means = np.array(list(MEANS.values()))
+    noise = split.color.numpy() - means[split.bias.numpy()]
+    inside = (split.color.numpy() > 0) & (split.color.numpy() < 1)
+    assert noise[inside].std() == pytest.approx(STD[severity - 1], rel=0.1)
+    found, gray = split.pixels(torch.tensor([7])), split.gray[7]
+    for channel in range(3):
+        for y, x in ((14, 14), (10, 13), (0, 0)):
+            assert int(found[0, channel, y, x]) == int(np.float32(gray[y, x]) * split.color[7, channel].numpy())
+
+
+def test_a_correlation_outside_of_its_range_is_refused() -> None:
+    for value in (0.0, 1.01, -0.5):
+        with pytest.raises(ValueError, match="correlation"):
+            BiasedMNIST.Config(correlation=value)
