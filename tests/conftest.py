@@ -23,6 +23,7 @@ from lntl.data.loader import Loader
 from lntl.training.trainer import Plan, Trainer
 from lntl.types import Batch, Split
 
+os.environ["LNTL_TRUST"] = "tiny_networks"  # a model of the tests' own, as users have theirs
 torch.set_num_threads(1)  # the workers of pytest-xdist share the cores
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")  # for processes that a test starts
 threadpoolctl.threadpool_limits(1)

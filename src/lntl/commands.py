@@ -1,30 +1,25 @@
 """What the command lines do, whichever of them is used."""
 
-import os
-import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Literal
 
-import torch
 from rich.columns import Columns
 
 from lntl import config as configuration
 from lntl import experiment, probing
 from lntl.cli import console, memory
-from lntl.cli.console import echo, log, out
+from lntl.cli.console import echo, out
 from lntl.config import Config
 from lntl.config import ready as ready_configs
 from lntl.data.colored_mnist import ColoredMNIST
-from lntl.errors import DeadEndError, UserError
-from lntl.experiment.run import run_of
+from lntl.errors import UserError
 from lntl.reporting import tables
 from lntl.reporting.verdict import probe_sentences
 from lntl.runs.folder import RunFolder
 from lntl.runs.formats import Evaluation, Probe, Recoloring, Result
-from lntl.runs.lock import locked
+from lntl.training.trainer import Step
+from lntl.types import EpochRecord
 
 
 def train(
@@ -41,11 +36,8 @@ def train(
         overrides = [*overrides, f"training.device={device}"]
     config = configuration.read(ready_configs.find(config_name), overrides, epochs)
     console.log_to_console()
-    with stop_signals() as stopped, locked(_to_train(config, resume).path), _tiny_as_zero():
-        run = _take_up(config, resume, overwrite)
-        erm = _train_erm(config, run.folder, resume is not None, overwrite, stopped)
-        _train(run, stopped)
-        result = experiment.conclude(run, erm)
+    memory.keep_freed_memory()
+    run, result = experiment.train(config, resume, overwrite, watch=_watch)
     _show(result, config, run.folder)
 
 
@@ -53,96 +45,12 @@ def make(config_name: str, split: Literal["test", "val"]) -> None:
     """Train what a configuration describes, from where it was stopped, and evaluate it on one split."""
     config = configuration.read(Path(config_name))
     console.log_to_console()
-    with stop_signals() as stopped, locked(_folder_of(config).path), _tiny_as_zero():
-        run = _take_up(config, "auto", overwrite=False)
-        _train(run, stopped)
-        experiment.conclude(run, None, split)
-
-
-@contextmanager
-def _tiny_as_zero() -> Iterator[None]:
-    """Take numbers below 1e-38 for 0, in this thread and those that it starts; afterwards as before in this one.
-
-    Weight decay brings the weights of dead units there, and a processor multiplies such numbers many times more slowly.
-    """
     memory.keep_freed_memory()
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
+    experiment.train(config, "auto", split=split, watch=_watch)
 
 
-def _folder_of(config: Config) -> RunFolder:
-    return RunFolder(Path(config.logging.output_dir) / config.project.experiment_name)
-
-
-def _to_train(config: Config, resume: str | None) -> RunFolder:
-    """Return the folder of the run to train: the configuration's, or that of the checkpoint to resume from."""
-    if resume is None or resume == "auto":
-        return _folder_of(config)
-    return run_of(RunFolder.resolve(Path(resume), "last"))
-
-
-def _take_up(config: Config, resume: str | None, overwrite: bool) -> experiment.Run:
-    """Return the run to train: new, or taken up from a checkpoint."""
-    folder = _folder_of(config)
-    if resume is None:
-        return experiment.start(config, overwrite)
-    if resume == "auto" and not folder.last.exists():
-        if others := sorted(folder.checkpoints.glob("*.pth")):
-            raise UserError(f"{folder.last} is missing; resume from another one, e.g. --resume {others[-1]}")
-        return experiment.start(config, overwrite=True)  # stopped before its first checkpoint: nothing is lost
-    return experiment.resume(config, folder.last if resume == "auto" else RunFolder.resolve(Path(resume), "last"))
-
-
-def _train(run: experiment.Run, stopped: list[int]) -> None:
-    trainer = run.experiment.trainer
-    console.log_to_file(run.folder.log)
-    log.info("run %s on %s, data: %s", run.folder.path, trainer.fabric.device, run.experiment.data.source)
-    events = run.train(lambda: bool(stopped))
-    console.show_progress(events, trainer, run.experiment.config.training.batch_size)
-
-
-def _train_erm(config: Config, folder: RunFolder, resume: bool, overwrite: bool, stopped: list[int]) -> Result | None:
-    """Train the plain network to compare with, if asked for, in a folder inside the run's; return its result."""
-    if config.evaluation.erm_epochs == 0:
-        return None
-    twin = configuration.erm_twin(config, folder.path)
-    if resume and (result := _result_of(twin, RunFolder(folder.erm))) is not None:
-        return result
-    try:
-        run = _take_up(twin, "auto" if resume else None, overwrite)
-    except DeadEndError:
-        run = experiment.start(twin, overwrite=True)  # of other settings, such as more epochs than now
-    _train(run, stopped)
-    return experiment.conclude(run, None)
-
-
-def _result_of(config: Config, folder: RunFolder) -> Result | None:
-    """Return the result of a run that is over, None where its configuration was another or a metric is missing."""
-    result = folder.read_result()
-    if result is None or not set(config.evaluation.metrics) <= result.last.test.keys():
-        return None
-    return result if folder.config.read_text(encoding="utf-8") == configuration.to_yaml(config) else None
-
-
-@contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """Collect Ctrl-C and SIGTERM, so that training stops between two steps; a second one stops at once."""
-    received: list[int] = []
-
-    def receive(number: int, _frame: FrameType | None) -> None:
-        if received:
-            os._exit(128 + number)
-        received.append(number)
-
-    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _watch(run: experiment.Run, events: Iterator[Step | EpochRecord]) -> None:
+    console.show_progress(events, run.experiment.trainer, run.experiment.config.training.batch_size)
 
 
 def _show(result: Result, config: Config, folder: RunFolder) -> None:
@@ -185,13 +93,13 @@ def probe(target: Path, layers: list[str] | None, seeds: int, device: str | None
         echo(sentence)
 
 
-def report(targets: list[str], folder: Path | None, device: str | None) -> None:
+def report(targets: list[str], folder: Path | None, device: str | None, trust: Sequence[str] = ()) -> None:
     """Make what the runs lack, write their page into `folder` (else RUN/report, or results/report), and name it."""
     from lntl.reporting.pages import write_report  # here, for matplotlib is slow to import
 
     runs = list(dict.fromkeys(_run_of(target) for target in targets))
     console.log_to_console()
-    notes = {run.path: probing.complete(run, device) for run in map(RunFolder, runs) if run.holds_a_run}
+    notes = {run.path: probing.complete(run, device, trust) for run in map(RunFolder, runs) if run.holds_a_run}
     if folder is None:
         folder = RunFolder(runs[0]).report if len(runs) == 1 else Path("results/report")
     page = write_report(runs, folder, notes)
@@ -205,16 +113,12 @@ def _run_of(target: str) -> Path:
         return Path(target)
     if not Path(target).exists() and target not in ready_configs.names():
         raise UserError(f"{target}: there is no such run folder, nor a configuration of that name; see `ls results`")
-    return _folder(target, []).path
-
-
-def _folder(config_name: str, overrides: list[str]) -> RunFolder:
-    return _folder_of(configuration.read(ready_configs.find(config_name), overrides))
+    return experiment.run_folder(configuration.read(ready_configs.find(target))).path
 
 
 def best_checkpoint(config_name: str, overrides: list[str]) -> Path:
     """Return the best checkpoint of the run that a configuration names."""
-    folder = _folder(config_name, overrides)
+    folder = experiment.run_folder(configuration.read(ready_configs.find(config_name), overrides))
     if not folder.best.exists():
         raise UserError(f"{folder.best}: there is no such checkpoint; train first: lntl train {config_name}")
     return folder.best

@@ -5,8 +5,9 @@ A dotted name ("mypackage.mymodule.MyMethod") loads the user's own class. Each p
 
 import difflib
 import importlib
+import os
 import pkgutil
-import sys
+import re
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -66,12 +67,21 @@ def load(folder: str, name: str) -> Any:
 
 
 def check_trust(dotted: str, where: str, trust: str | Sequence[str]) -> None:
-    """Raise UserError where the module of a name that a file tells is neither imported already nor one of `trust`."""
-    module = dotted.rpartition(".")[0]
-    if module and module not in sys.modules and module not in ([trust] if isinstance(trust, str) else trust):
+    """Raise UserError if a file names code of the user's that the user has not named.
+
+    Args:
+        dotted: The name in the file, e.g. mypackage.mymodule.MyMethod.
+        where: The file.
+        trust: Packages, modules or names of code that may run; the environment variable LNTL_TRUST names more.
+    """
+    trusted = [trust] if isinstance(trust, str) else [*trust]
+    trusted += re.split(r"[\s,]+", os.environ.get("LNTL_TRUST", ""))
+    if not any(name and f"{dotted}.".startswith(f"{name}.") for name in trusted):
+        module = dotted.rpartition(".")[0][:100]
         raise UserError(
-            f"{where}: it names {dotted}, and importing {module} runs its code; where you trust it, say so: "
-            f"lntl.load(..., trust={module!r}), on the command line --trust {module}"
+            f"{where}: it names {dotted[:200]}, and importing {module} runs its code; if you trust it, say so: on the "
+            f"command line --trust {module}, in Python trust={module!r}, or for good in the environment variable "
+            f"LNTL_TRUST={module}"
         )
 
 

@@ -1,7 +1,10 @@
 """Checkpoints: what goes in comes out, nothing in a file is executed, and a bad file is a sentence with a remedy."""
 
+import math
 import os
 import random
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +14,27 @@ from torch import nn
 
 from lntl.errors import UserError
 from lntl.runs import checkpoint
-from lntl.runs.checkpoint import Checkpoint
+from lntl.runs.checkpoint import Checkpoint, NotFiniteError
+from lntl.runs.formats import Epoch
 
+STATE: dict[str, Any] = {
+    "phase": 1,
+    "epoch": 1,
+    "step": 0,
+    "networks": {"f.weight": torch.arange(6.0).view(2, 3)},
+    "method": {},
+    "optimizers": {"f": {"state": {}, "param_groups": []}},
+    "average": None,
+    "terms": ["task"],
+    "pending": [],
+    "sums": None,
+    "seconds": 0.5,
+}
+PLACE = {"phase": 1, "method": "erm", "epoch": 1, "total_epoch": 1, "step": 3}
 CONTENT = Checkpoint(
     config={"training": {"phases": [{"method": "erm", "lr": 0.001}]}, "data": None},
-    trainer={"phase": 1, "networks": {"f.weight": torch.arange(6.0).view(2, 3)}, "average": None, "pending": []},
-    records=[{"epoch": 1, "train/task": 0.1 + 0.2}],
+    trainer=STATE,
+    records=[Epoch.model_validate(PLACE | {"train/task": 0.1 + 0.2})],
 )
 
 
@@ -41,7 +59,8 @@ def test_round_trip(path: Path) -> None:
     assert loaded.config == CONTENT.config
     assert loaded.records == CONTENT.records
     assert torch.equal(loaded.trainer["networks"].pop("f.weight"), torch.arange(6.0).view(2, 3))
-    assert loaded.trainer == {"phase": 1, "networks": {}, "average": None, "pending": []}
+    assert loaded.trainer == STATE | {"networks": {}}
+    assert torch.load(path, weights_only=True)["records"] == [PLACE | {"train/task": 0.1 + 0.2}]
 
 
 class _Malicious:
@@ -116,3 +135,85 @@ def test_another_format_version_that_does_not_say_its_lntl(path: Path) -> None:
 @pytest.mark.parametrize("name", ["missing.pth", "no/such/folder/last.pth", "."])
 def test_missing(tmp_path: Path, name: str) -> None:
     assert "no such checkpoint" in refusal(tmp_path / name)
+
+
+def test_one_flipped_bit_is_noticed_wherever_it_is_used(path: Path) -> None:
+    """Every byte, one bit of it: the checkpoint is refused, or what is loaded is what was saved."""
+    content, bits = bytearray(path.read_bytes()), random.Random(0)
+    harmless = 0
+    for place in range(len(content)):
+        bit = 1 << bits.randrange(8)
+        content[place] ^= bit
+        path.write_bytes(content)
+        content[place] ^= bit
+        try:
+            loaded = checkpoint.load(path)
+        except UserError:
+            continue
+        harmless += 1
+        assert torch.equal(loaded.trainer["networks"]["f.weight"], STATE["networks"]["f.weight"])
+        assert (loaded.config, loaded.records) == (CONTENT.config, CONTENT.records)
+    assert 0 < harmless < len(content)  # such as dates in the archive
+
+
+def rewritten(path: Path, compression: int) -> None:
+    """Write the archive of a checkpoint anew, compressed by a method."""
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, entry in entries.items():
+            archive.writestr(name, entry)
+
+
+def test_compressed_entries_are_refused_before_they_are_unpacked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rewritten(path, zipfile.ZIP_STORED)
+    checkpoint.load(path)
+    rewritten(path, zipfile.ZIP_DEFLATED)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was unpacked"))
+    assert "is compressed" in refusal(path)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("part", ["networks", "average"])
+def test_weights_that_are_not_finite_are_not_saved(path: Path, part: str, value: float) -> None:
+    before = path.read_bytes()
+    wrong = replace(CONTENT, trainer=STATE | {part: {"g.bias": torch.tensor([0.0, value])}})
+    with pytest.raises(NotFiniteError, match=r"last\.pth: not saved, for the weight g\.bias is not finite"):
+        checkpoint.save(path, wrong)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "change", [{"networks": {"f.weight": torch.tensor(math.nan)}}, {"pending": [torch.tensor(math.inf)]}]
+)
+def test_weights_that_are_not_finite_are_not_loaded(path: Path, change: dict[str, Any]) -> None:
+    content = torch.load(path, weights_only=True)
+    torch.save(content | {"trainer": content["trainer"] | change}, path)
+    assert "is not finite: training diverged; use another one from" in refusal(path)
+
+
+DAMAGED: list[tuple[tuple[str, ...], Any]] = [
+    (("trainer",), 3),
+    (("trainer", "phase"), -1),
+    (("trainer", "phase"), "x"),
+    (("trainer", "networks"), [1]),
+    (("trainer", "networks"), {"f.weight": 3}),
+    (("trainer", "average"), 0.5),
+    (("trainer", "optimizers"), {"f": 3}),
+    (("trainer", "pending"), None),
+    (("records",), {"a": 1}),
+    (("records",), [PLACE | {"val/accuracy": "high"}]),
+    (("data",), {"spec": 3}),
+    (("data",), []),
+]
+
+
+@pytest.mark.parametrize(("keys", "value"), DAMAGED, ids=str)
+def test_a_damaged_tree_is_refused(path: Path, keys: tuple[str, ...], value: Any) -> None:
+    content = torch.load(path, weights_only=True)
+    parent = content
+    for key in keys[:-1]:
+        parent = parent[key]
+    parent[keys[-1]] = value
+    torch.save(content, path)
+    assert f"last.pth: is damaged ({'.'.join(keys)}" in refusal(path)

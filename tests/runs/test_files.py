@@ -18,6 +18,12 @@ from lntl.runs import checkpoint
 from lntl.runs.checkpoint import Checkpoint
 from lntl.runs.files import remove_temporary_files, write_atomic, write_json, write_text
 
+STATE: dict[str, Any] = {
+    **dict.fromkeys(("phase", "epoch", "step"), 0),
+    **{name: {} for name in ("networks", "method", "optimizers")},
+    **{"average": None, "terms": [], "pending": [], "sums": None},
+}
+
 
 def _half(error: Exception) -> Callable[[IO[bytes]], None]:
     def write(file: IO[bytes]) -> None:
@@ -100,7 +106,7 @@ def test_json(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("zip writer")])
 def test_a_checkpoint_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    checkpoint.save(tmp_path / "last.pth", Checkpoint({}, {"epoch": 1}, []))
+    checkpoint.save(tmp_path / "last.pth", Checkpoint({}, STATE, []))
     save = torch.save
 
     def fail(content: Any, file: IO[bytes]) -> None:
@@ -109,9 +115,9 @@ def test_a_checkpoint_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(torch, "save", fail)
     with pytest.raises(UserError, match=r"last\.pth: cannot write it"):
-        checkpoint.save(tmp_path / "last.pth", Checkpoint({}, {"epoch": 2}, []))
+        checkpoint.save(tmp_path / "last.pth", Checkpoint({}, STATE | {"epoch": 2}, []))
     assert [path.name for path in tmp_path.iterdir()] == ["last.pth"]
-    assert checkpoint.load(tmp_path / "last.pth").trainer == {"epoch": 1}
+    assert checkpoint.load(tmp_path / "last.pth").trainer == STATE
 
 
 def limit(size: int) -> Callable[[], None]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lntl.benchmark.plan import Job
     from lntl.benchmark.results import Line
     from lntl.benchmark.runner import Benchmark, Progress
+    from lntl.experiment.run import Stop
 
 
 def benchmark(
@@ -29,7 +30,7 @@ def benchmark(
     """Make the missing runs of a plan, several at once; after a stop the same command continues."""
     import sys
 
-    from lntl import commands
+    from lntl import experiment
     from lntl.benchmark import plan as plans
     from lntl.benchmark.runner import Benchmark
     from lntl.cli import console
@@ -43,11 +44,11 @@ def benchmark(
         _print_states(bench, jobs)
         return
     console.log_to_console()
-    with commands.stop_signals() as stopped:
+    with experiment.stop_signals() as stop:
         try:
-            failed = _run(bench, jobs, stopped)
-        except Interrupted as stop:
-            print(f"{stop}. To continue, give the same command.", file=sys.stderr)
+            failed = _run(bench, jobs, stop)
+        except Interrupted as interrupted:
+            print(f"{interrupted}. To continue, give the same command.", file=sys.stderr)
             raise SystemExit(130) from None
     console.echo(f"{len(jobs) - len(failed)} of {len(jobs)} runs are done: {bench.results}")
     for job, line in failed:
@@ -77,7 +78,7 @@ def _print_states(bench: "Benchmark", jobs: "list[Job]") -> None:
     out.print(table)
 
 
-def _run(bench: "Benchmark", jobs: "list[Job]", stopped: list[int]) -> "list[tuple[Job, Line]]":
+def _run(bench: "Benchmark", jobs: "list[Job]", stop: "Stop") -> "list[tuple[Job, Line]]":
     """Make the missing runs with a progress bar; return those that failed."""
     from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -94,7 +95,7 @@ def _run(bench: "Benchmark", jobs: "list[Job]", stopped: list[int]) -> "list[tup
         *columns, TextColumn("{task.fields[status]}"), console=console.err, disable=not console.err.is_terminal
     ) as bar:
         task = bar.add_task("runs", total=len(jobs), completed=len(jobs) - len(waiting), status="")
-        for progress in bench.run(jobs, lambda: bool(stopped)):
+        for progress in bench.run(jobs, stop):
             left = estimate.update(progress)
             running = escape(", ".join(job.told for job in progress.running))
             bar.update(task, status=f"{left} [dim]{running}[/dim]")

@@ -78,8 +78,9 @@ def report(
         Path | None, typer.Option(help="Where the page goes: RUN/report for one run, results/report for several.")
     ] = None,
     device: DeviceOption = None,
+    trust: TrustOption = None,
 ) -> None:
     """Make a page about a run, or one that compares several: did it unlearn, and what did that cost?"""
     from lntl import commands
 
-    commands.report(runs, out, device)
+    commands.report(runs, out, device, trust or [])

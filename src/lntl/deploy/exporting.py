@@ -15,7 +15,7 @@ from lntl.data.arrays import ArraySplit
 from lntl.deploy.loading import DESCRIBED, SUFFIX, Classifier, load, made
 from lntl.deploy.predicting import check_target
 from lntl.errors import UserError
-from lntl.experiment import kept
+from lntl.experiment.checkpoints import build_data, check_trusted, code_names
 from lntl.runs.files import write_atomic
 from lntl.runs.folder import RunFolder
 from lntl.types import ImageSplit
@@ -86,8 +86,9 @@ def _images(path: Path, classifier: Classifier, trust: str | Sequence[str]) -> t
 
     They come from all over the test split; where the data cannot be read, they are random numbers.
     """
+    check_trusted({"data": classifier.described["data"]}, str(path), trust)
     try:
-        data = kept.dataset(classifier.described["data"], str(path), trust)
+        data = build_data(classifier.described["data"], str(path), trust)
     except UserError as error:
         mean, std = classifier.transform.unit()
         x = torch.rand(IMAGES, *classifier.transform.shape, generator=torch.Generator().manual_seed(0))
@@ -129,7 +130,8 @@ def _safetensors(classifier: Classifier, images: Tensor, told: dict[str, Any]) -
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in told.items()}
     content = save({key: value.contiguous() for key, value in classifier.state_dict().items()}, texts)
     described = {name: json.loads(texts[name]) for name in DESCRIBED}
-    return content, Standalone(made(described, read(content), Path(told["checkpoint"])))
+    trust = code_names(described)  # the classifier is made of it already
+    return content, Standalone(made(described, read(content), Path(told["checkpoint"]), trust=trust))
 
 
 def _torch_export(classifier: Classifier, images: Tensor, told: dict[str, Any]) -> tuple[bytes, Run]:

@@ -14,9 +14,8 @@ from lntl.data.eval_transform import EvalTransform, restored
 from lntl.data.given import Images, Source
 from lntl.data.loader import ahead
 from lntl.errors import UserError
-from lntl.experiment import kept
-from lntl.experiment.build import device_arguments, fitting
-from lntl.experiment.opened import evaluated_weights
+from lntl.experiment.build import device_arguments
+from lntl.experiment.checkpoints import build_networks, evaluated_weights, fitting
 from lntl.runs import checkpoint
 from lntl.runs.folder import RunFolder
 
@@ -97,7 +96,7 @@ def made(
 ) -> Classifier:
     """Return the classifier of a description and of weights of f and g, those of h left out; `path` is their file."""
     with fitting(path):
-        networks = kept.networks(described["model"], described["spec"], str(path), trust)
+        networks = build_networks(described["model"], described["spec"], str(path), trust)
         strange = networks.load_state_dict(weights, strict=False)
         if wrong := [*strange.unexpected_keys, *(k for k in strange.missing_keys if not k.startswith("h."))]:
             raise KeyError(wrong[0])
@@ -132,8 +131,8 @@ def _trained(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"cannot be used without them; train it again, or use `lntl eval {path}` where its data are"
         )
     sections = {name: saved.config[name] for name in ("data", "model")}
-    kept = {name: saved.data[name] for name in ("spec", "transform")}
-    return {**sections, "class_names": list(kept["spec"]["class_names"]), **kept}, evaluated_weights(saved)
+    learned = saved.data.model_dump(include={"spec", "transform"})
+    return {**sections, "class_names": list(saved.data.spec.class_names), **learned}, evaluated_weights(saved)
 
 
 def _exported(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -1,10 +1,7 @@
-"""Build what a configuration stands for."""
+"""Build what a configuration describes: data, networks and trainer."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +15,7 @@ from lntl.data.loader import Loader
 from lntl.errors import UserError
 from lntl.evaluation.predict import Predictions, predict
 from lntl.experiment import pretrained
+from lntl.runs.checkpoint import NotFiniteError
 from lntl.seeding import derive
 from lntl.training.trainer import Plan, Trainer
 from lntl.types import Dataset, DataSpec, Networks
@@ -25,7 +23,15 @@ from lntl.types import Dataset, DataSpec, Networks
 
 @dataclass(frozen=True)
 class Experiment:
-    """What a configuration stands for: the data, the networks, and the trainer that joins them."""
+    """Everything that a configuration describes.
+
+    Args:
+        config: The configuration.
+        fabric: The device.
+        data: The data set, with its splits.
+        networks: f, g and h.
+        trainer: The trainer, at its first step.
+    """
 
     config: Config
     fabric: Fabric
@@ -38,15 +44,26 @@ class Experiment:
         return Loader(self.data.splits[split], self.config.evaluation.batch_size, self.fabric.device)
 
     def predict(self, networks: Networks, split: str) -> Predictions:
-        """Return the predictions of the networks on a split."""
-        return predict(networks, self.loader(split), self.data.spec.num_groups, self.data.spec.aligned)
+        """Return the predictions of the networks on a split; raises NotFiniteError if they are infinite or NaN."""
+        predictions = predict(networks, self.loader(split), self.data.spec.num_groups, self.data.spec.aligned)
+        if not bool(predictions.probabilities.isfinite().all()):
+            raise NotFiniteError(
+                f"what the networks answer on {split} is not finite: training diverged; lower the learning rate or set "
+                "training.clip_grad_norm"
+            )
+        return predictions
 
 
 def build(config: Config, trained: bool = False, data: Dataset | None = None) -> Experiment:
-    """Return the experiment, ready to train; raises UserError where the device or the data are not to be had.
+    """Return the experiment of a configuration, ready to train.
 
-    trained: a checkpoint's weights are going to be read, so that no first weights from elsewhere are wanted.
-    data: a data set that is made already, in place of the one that the configuration names.
+    Args:
+        config: The configuration.
+        trained: Whether the weights of a checkpoint will be loaded, so that no first weights are fetched.
+        data: A data set to use instead of the one that the configuration names.
+
+    Raises:
+        UserError: If the device or the data set is unavailable, or the first weights are.
     """
     fabric = Fabric(**device_arguments(config.training.device), precision=config.training.precision)
     if data is None:
@@ -75,13 +92,3 @@ def device_arguments(name: str) -> dict[str, Any]:
     if kind in available and int(number or 0) >= available[kind]:
         raise UserError(f"training.device: {name} is not available here (found {available[kind]}); use cpu or auto")
     return {"accelerator": kind, "devices": [int(number)] if number else 1}
-
-
-@contextmanager
-def fitting(path: Path) -> Iterator[None]:
-    """Turn torch's complaint about weights that do not fit into a sentence."""
-    try:
-        yield
-    except (RuntimeError, KeyError, ValueError) as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise UserError(f"{path}: its weights do not fit the configured networks and optimisers: {reason}") from error

@@ -1,12 +1,18 @@
-"""A run in its folder: train, evaluate on val, log and save; begin it or take it up again."""
+"""A run in its folder: start or resume it, train it, evaluate it on val after each epoch, log and save."""
 
 import logging
 import math
+import os
+import signal
+import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
+from types import FrameType
 from typing import Any
 
 import torch
@@ -17,80 +23,135 @@ from lntl.config import Config
 from lntl.errors import DeadEndError, Interrupted, UserError
 from lntl.evaluation.metrics import HEADLINES, lower_is_better
 from lntl.evaluation.tally import compute
-from lntl.experiment import kept
-from lntl.experiment.board import show_confusion, show_data
-from lntl.experiment.build import Experiment, build, fitting
-from lntl.experiment.resumable import check_same
+from lntl.experiment.build import Experiment, build
+from lntl.experiment.checkpoints import check_same_config, check_same_data, describe_data, fitting
+from lntl.experiment.tensorboard import TensorBoard
 from lntl.runs import checkpoint
-from lntl.runs.checkpoint import Checkpoint
-from lntl.runs.files import write_atomic, write_text
+from lntl.runs.checkpoint import Checkpoint, NotFiniteError, not_finite
+from lntl.runs.files import cannot_write, write_atomic, write_text
 from lntl.runs.folder import RunFolder
-from lntl.runs.formats import Epoch
-from lntl.runs.tensorboard import TensorBoard
+from lntl.runs.formats import Epoch, LearnedData
 from lntl.training import health
 from lntl.training.trainer import NonFiniteLossError, Step
 from lntl.types import IGNORE, EpochRecord
 
 log = logging.getLogger("lntl")
-CHANCE_IMAGES = 2000  # enough to tell the share of the most frequent bias value to a percent
+CHANCE_IMAGES = 2000  # enough to estimate the share of the most frequent bias value to a percent
+
+Stop = Callable[[], bool]
+Watch = Callable[["Run", Iterator[Step | EpochRecord]], None]  # runs the events of a training to their end
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run in its folder, new or taken up again."""
+    """A run in its folder, new or resumed.
+
+    Args:
+        experiment: Data, networks and trainer.
+        folder: Where the run is logged and saved.
+        records: The metrics of each finished epoch.
+    """
 
     experiment: Experiment
     folder: RunFolder
-    records: list[Epoch]  # the metrics of each finished epoch
+    records: list[Epoch]
 
-    def train(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Step | EpochRecord]:
-        """Train to the end; yield each step and each epoch's record.
+    def train(self, stop: Stop = lambda: False) -> Iterator[Step | EpochRecord]:
+        """Train to the end.
 
-        After every step `stop()` is asked; where it says yes the state is saved and Interrupted raised.
+        Args:
+            stop: Asked after every step; once it answers yes, the state is saved and training ends.
+
+        Yields:
+            Each step, and the record of each epoch once it is evaluated and saved.
+
+        Raises:
+            Interrupted: If it was stopped.
+            DeadEndError: If training diverged; the last good checkpoint stays, and the message names it.
+            UserError: If a file cannot be written.
         """
-        trainer, settings = self.experiment.trainer, self.experiment.config.logging
-        begun = trainer.total_steps > 0
-        board = None
-        if settings.use_tensorboard:
-            board = TensorBoard(self.folder.tensorboard, purge_step=trainer.total_steps + 1 if begun else 0)
-        if board is not None and not begun:
-            show_data(board, self.experiment.data)
-        if begun:
-            self._save(self.folder.last)  # it may have been taken up from an earlier checkpoint
-        try:
-            while not trainer.done:
-                for step in trainer.epoch():
-                    if step.terms is not None and board is not None:
-                        board.scalars({f"train/{k}": v for k, v in step.terms.items()}, trainer.total_steps)
-                    yield step
-                    if stop():
-                        self._save(self.folder.last)
-                        raise Interrupted(f"stopped at step {trainer.total_steps}; saved in {self.folder.last}")
-                assert trainer.record is not None
-                self._finish_epoch(trainer.record, board)
-                yield trainer.record
-        except NonFiniteLossError as error:
-            raise DeadEndError(f"{error}; the last good checkpoint is {self.folder.last}") from error
-        finally:
-            if board is not None:
-                board.close()
+        trainer = self.experiment.trainer
+        resumed = trainer.total_steps > 0
+        with ExitStack() as files:
+            files.enter_context(_logged_to(self.folder.log))
+            log.info("run %s on %s, data: %s", self.folder.path, trainer.fabric.device, self.experiment.data.source)
+            board = None
+            if self.experiment.config.logging.use_tensorboard:
+                purge_step = trainer.total_steps + 1 if resumed else 0
+                board = files.enter_context(TensorBoard(self.folder.tensorboard, purge_step))
+                if not resumed:
+                    board.data(self.experiment.data)
+            if resumed:
+                self._save(self.folder.last)  # the checkpoint that was resumed may be an earlier one
+            try:
+                yield from self._events(board, stop)
+            except (NonFiniteLossError, NotFiniteError) as error:
+                raise DeadEndError(f"{error}; the last good checkpoint is {self.folder.last}") from error
 
-    @cached_property
-    def _bias_chance(self) -> tuple[float, float]:
-        """What naming the most frequent bias value scores on (the first) training images: of all, of the class.
+    def _events(self, board: TensorBoard | None, stop: Stop) -> Iterator[Step | EpochRecord]:
+        """Yield each step and each epoch's record."""
+        trainer = self.experiment.trainer
+        while not trainer.done:
+            for step in trainer.epoch():
+                if step.terms is not None and board is not None:
+                    board.scalars({f"train/{k}": v for k, v in step.terms.items()}, trainer.total_steps)
+                yield step
+                if stop():
+                    self._check_finite()
+                    self._save(self.folder.last)
+                    raise Interrupted(f"stopped at step {trainer.total_steps}; saved in {self.folder.last}")
+            assert trainer.record is not None
+            self._finish_epoch(trainer.record, board)
+            yield trainer.record
 
-        Mean over the biases, such as the channels of a map.
-        """
-        split = self.experiment.data.splits["train"]
-        index = torch.arange(min(len(split), CHANCE_IMAGES))
-        labels = split.bias_labels(index)
-        bias, y = (labels if labels.dim() > 1 else labels[:, None]).movedim(1, 0), split.y[index]
-        of_all = [_share_of_most_frequent([channel]) for channel in bias]
-        of_class = [_share_of_most_frequent([channel[y == label] for label in y.unique()]) for channel in bias]
-        return sum(of_all) / len(bias), sum(of_class) / len(bias)
+    def _check_finite(self) -> None:
+        """Raise NotFiniteError if the weights or the latest losses are infinite or NaN."""
+        trainer = self.experiment.trainer
+        if wrong := not_finite(trainer.state_dict()):
+            raise NotFiniteError(
+                f"{wrong} is not finite after step {trainer.total_steps}: training diverged; lower the learning rate "
+                "or set training.clip_grad_norm"
+            )
 
-    def _tell_health(self) -> None:
-        """Log what is wrong with the adversary, where the method has one, after an epoch."""
+    def _finish_epoch(self, record: EpochRecord, board: TensorBoard | None) -> None:
+        """Evaluate on val; log; save."""
+        began = perf_counter()
+        self._check_finite()
+        predictions = self.experiment.predict(self.experiment.trainer.evaluated, "val")
+        scores = compute(predictions, self.experiment.config.evaluation.metrics)
+        val = {f"val/{name}": value for name, value in scores.items()}
+        chance = {"train/h_chance": self._bias_chance[0]} if "train/h_accuracy" in record.metrics else {}
+        train = record.metrics | chance
+        position = {name: getattr(record, name) for name in ("phase", "method", "epoch", "total_epoch", "step")}
+        times = {
+            "time/images_per_second": record.images_per_second,
+            "time/seconds": record.seconds + perf_counter() - began,
+        }
+        self.records.append(Epoch.model_validate(position | train | val | times))
+        if board is not None:  # before the checkpoint that says that this epoch is over
+            of_epoch = chance | val | times
+            board.scalars({name: value for name, value in of_epoch.items() if value is not None}, record.step)
+            board.confusion(predictions, self.experiment.data.spec.class_names, record.step)
+        interval = self.experiment.config.logging.checkpoint_interval_epochs
+        if self.best_record is self.records[-1]:
+            self._save(self.folder.best)
+        if record.total_epoch % interval == 0 or self.experiment.trainer.done:
+            self._save(self.folder.checkpoint(record.total_epoch))
+        self._save(self.folder.last)
+        self.folder.write_metrics(self.records)
+        log.info(
+            "epoch %d/%d, phase %d %s: %s | val %s",
+            record.total_epoch,
+            self.experiment.trainer.total_epochs,
+            record.phase,
+            record.method,
+            _in_words({name.removeprefix("train/"): v for name, v in train.items() if "/lr_" not in name}),
+            _in_words(dict(list(scores.items())[:HEADLINES])),
+        )
+        self._log_health()
+
+    def _log_health(self) -> None:
+        """Log what is wrong with the adversary after an epoch, if the method has one."""
         *earlier, now = self.records
         metrics: dict[str, Any] = now.metrics
         if "train/h_accuracy" not in metrics:
@@ -105,41 +166,19 @@ class Run:
         for sentence in health.diagnose(metrics, chance, largest, before, class_chance):
             log.warning("%s", sentence)
 
-    def _finish_epoch(self, record: EpochRecord, board: TensorBoard | None) -> None:
-        began = perf_counter()
-        predictions = self.experiment.predict(self.experiment.trainer.evaluated, "val")
-        scores = compute(predictions, self.experiment.config.evaluation.metrics)
-        val = {f"val/{name}": value for name, value in scores.items()}
-        beside = {"train/h_chance": self._bias_chance[0]} if "train/h_accuracy" in record.metrics else {}
-        train = record.metrics | beside
-        place = {name: getattr(record, name) for name in ("phase", "method", "epoch", "total_epoch", "step")}
-        times = {
-            "time/images_per_second": record.images_per_second,
-            "time/seconds": record.seconds + perf_counter() - began,
-        }
-        self.records.append(Epoch.model_validate(place | train | val | times))
-        if board is not None:
-            of_epoch = beside | val | times
-            board.scalars({name: value for name, value in of_epoch.items() if value is not None}, record.step)
-            show_confusion(board, predictions, self.experiment.data.spec.class_names, record.step)
-            board.flush()  # before the checkpoint that says that this epoch is over
-        every = self.experiment.config.logging.checkpoint_interval_epochs
-        if self.best_record is self.records[-1]:
-            self._save(self.folder.best)
-        if record.total_epoch % every == 0 or self.experiment.trainer.done:
-            self._save(self.folder.checkpoint(record.total_epoch))
-        self._save(self.folder.last)
-        self.folder.write_metrics(self.records)
-        log.info(
-            "epoch %d/%d, phase %d %s: %s | val %s",
-            record.total_epoch,
-            self.experiment.trainer.total_epochs,
-            record.phase,
-            record.method,
-            _told({name.removeprefix("train/"): v for name, v in train.items() if "/lr_" not in name}),
-            _told(dict(list(scores.items())[:HEADLINES])),
-        )
-        self._tell_health()
+    @cached_property
+    def _bias_chance(self) -> tuple[float, float]:
+        """The share of (the first) training images with the most frequent bias value: of all, and of their class.
+
+        Mean over the biases, such as the channels of a map.
+        """
+        split = self.experiment.data.splits["train"]
+        index = torch.arange(min(len(split), CHANCE_IMAGES))
+        labels = split.bias_labels(index)
+        bias, y = (labels if labels.dim() > 1 else labels[:, None]).movedim(1, 0), split.y[index]
+        of_all = [_share_of_most_frequent([channel]) for channel in bias]
+        of_class = [_share_of_most_frequent([channel[y == label] for label in y.unique()]) for channel in bias]
+        return sum(of_all) / len(bias), sum(of_class) / len(bias)
 
     @property
     def best_record(self) -> Epoch | None:
@@ -154,12 +193,40 @@ class Run:
         return best(scored, key=lambda pair: pair[0], default=(None, None))[1]
 
     @cached_property
-    def _kept(self) -> dict[str, Any]:
-        return kept.of_data(self.experiment.data)
+    def _learned_data(self) -> LearnedData:
+        return describe_data(self.experiment.data)
 
     def _save(self, path: Path) -> None:
         config, state = self.experiment.config.model_dump(), self.experiment.trainer.state_dict()
-        checkpoint.save(path, Checkpoint(config, state, [epoch.model_dump() for epoch in self.records], self._kept))
+        checkpoint.save(path, Checkpoint(config, state, self.records, self._learned_data))
+
+
+class _LogFile(logging.FileHandler):
+    """A log file; one that cannot be written to is an error of who logs, not a traceback on stderr."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Raise UserError; called while an error is being handled."""
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            raise cannot_write(Path(self.baseFilename), error) from error
+        super().handleError(record)
+
+
+@contextmanager
+def _logged_to(path: Path) -> Iterator[None]:
+    """Add the log of a run to its file."""
+    try:
+        handler = _LogFile(path, encoding="utf-8")
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        with suppress(OSError):  # what could not be written was an error before
+            handler.close()
 
 
 def _share_of_most_frequent(parts: list[Tensor]) -> float:
@@ -168,40 +235,13 @@ def _share_of_most_frequent(parts: list[Tensor]) -> float:
     return sum(int(count.max()) for count in counts if len(count)) / max(sum(int(count.sum()) for count in counts), 1)
 
 
-def _told(values: Mapping[str, float | None]) -> str:
+def _in_words(values: Mapping[str, float | None]) -> str:
     return " ".join(f"{name}={'undefined' if value is None else f'{value:.4f}'}" for name, value in values.items())
 
 
-def start(config: Config, overwrite: bool = False) -> Run:
-    """Return a new run in the folder that the configuration names; raises UserError where one is already."""
-    experiment = build(config)
-    folder = RunFolder(Path(config.logging.output_dir) / config.project.experiment_name)
-    folder.create(configuration.to_yaml(config), overwrite)
-    if skipped := experiment.data.skipped_rows:
-        write_text(folder.skipped, "".join(f"{line}\n" for line in skipped))
-        log.warning("%d rows of the data are wrong and left out; they are listed in %s", len(skipped), folder.skipped)
-    run = Run(experiment, folder, [])
-    run._save(folder.last)
-    return run
-
-
-def resume(config: Config, path: Path) -> Run:
-    """Return the run that the checkpoint at `path` belongs to, taken up where the checkpoint was written."""
-    saved = checkpoint.load(path)
-    folder = run_of(path)
-    check_same(config, saved, path)
-    experiment = build(config, trained=True)
-    kept.check_same(experiment.data, saved.data, path, resumed=True)
-    with fitting(path):
-        experiment.trainer.load_state_dict(saved.trainer)
-    if not experiment.trainer.done:
-        folder.result.unlink(missing_ok=True)  # of a run that ended earlier
-    folder.resume(configuration.to_yaml(config))
-    epochs = [Epoch.model_validate(record) for record in saved.records]
-    folder.write_metrics(epochs)
-    run = Run(experiment, folder, epochs)
-    _take_back(run)
-    return run
+def run_folder(config: Config) -> RunFolder:
+    """Return the folder of the run that a configuration describes."""
+    return RunFolder(Path(config.logging.output_dir) / config.project.experiment_name)
 
 
 def run_of(path: Path) -> RunFolder:
@@ -212,8 +252,54 @@ def run_of(path: Path) -> RunFolder:
     return folder
 
 
-def _take_back(run: Run) -> None:
-    """Remove the checkpoints of epochs that the resumed run is yet to make; best is of those it has, if any."""
+def start(config: Config, overwrite: bool = False) -> Run:
+    """Return a new run in the folder that the configuration names.
+
+    Args:
+        config: The configuration.
+        overwrite: Whether to replace a run that is there.
+
+    Raises:
+        UserError: If a run is there that may not be overwritten, or the device or the data set is unavailable.
+    """
+    experiment = build(config)
+    folder = run_folder(config)
+    folder.create(configuration.to_yaml(config), overwrite)
+    folder.check_links()
+    if skipped := experiment.data.skipped_rows:
+        write_text(folder.skipped, "".join(f"{line}\n" for line in skipped))
+        log.warning("%d rows of the data are wrong and left out; they are listed in %s", len(skipped), folder.skipped)
+    run = Run(experiment, folder, [])
+    run._save(folder.last)
+    return run
+
+
+def resume(config: Config, path: Path) -> Run:
+    """Return the run that the checkpoint at `path` belongs to, at the step where the checkpoint was written.
+
+    Raises:
+        DeadEndError: If the configuration has changed in a way that the finished epochs depend on.
+        UserError: If the checkpoint cannot be read or lies outside of a run, or its data have changed.
+    """
+    saved = checkpoint.load(path)
+    folder = run_of(path)
+    check_same_config(config, saved, path)
+    experiment = build(config, trained=True)
+    check_same_data(experiment.data, saved.data, path, resumed=True)
+    with fitting(path):
+        experiment.trainer.load_state_dict(saved.trainer)
+    folder.check_links()
+    if not experiment.trainer.done:
+        folder.result.unlink(missing_ok=True)  # of a run that ended earlier
+    folder.resume(configuration.to_yaml(config))
+    folder.write_metrics(saved.records)
+    run = Run(experiment, folder, saved.records)
+    _forget_later_epochs(run)
+    return run
+
+
+def _forget_later_epochs(run: Run) -> None:
+    """Remove the checkpoints of epochs that the resumed run has yet to make; the best is one that it has made."""
     done, best = len(run.records), run.best_record
     for epoch, path in run.folder.epoch_checkpoints().items():
         if epoch > done:
@@ -222,3 +308,76 @@ def _take_back(run: Run) -> None:
         run.folder.best.unlink()
         if best is not None and (path := run.folder.checkpoint(best.total_epoch)).exists():
             write_atomic(run.folder.best, lambda file: file.write(path.read_bytes()))
+
+
+def take_up(config: Config, resume_from: str | None, overwrite: bool = False) -> Run:
+    """Return the run to train: a new one, or one that is resumed.
+
+    Args:
+        config: The configuration.
+        resume_from: None for a new run; "auto" to resume the run of the configuration's name, if there is one; a
+            checkpoint, or a run folder, whose last checkpoint is meant.
+        overwrite: Whether to replace a run that is there and is not resumed.
+
+    Raises:
+        UserError: As `start` and `resume`; or if the checkpoints of a run that has results are gone.
+    """
+    folder = run_folder(config)
+    if resume_from is None:
+        return start(config, overwrite)
+    if resume_from != "auto":
+        return resume(config, RunFolder.resolve(Path(resume_from), "last"))
+    if folder.last.exists():
+        return resume(config, folder.last)
+    if others := sorted(folder.checkpoints.glob("*.pth")):
+        raise UserError(f"{folder.last} is missing; resume from another one, e.g. --resume {others[-1]}")
+    if not overwrite and folder.holds_a_run and (results := folder.results()):
+        raise UserError(
+            f"{folder.last} is missing, so the run cannot go on, and {results[0]} would be lost: replace the run with "
+            "--overwrite, or give this one another project.experiment_name"
+        )
+    return start(config, overwrite=True)  # it was stopped before its first checkpoint: nothing is lost
+
+
+def exhaust(run: Run, events: Iterator[Step | EpochRecord]) -> None:
+    """Train to the end without showing anything."""
+    deque(events, maxlen=0)
+
+
+@contextmanager
+def stop_signals() -> Iterator[Stop]:
+    """Yield a function that says whether Ctrl-C, SIGTERM or SIGHUP has come; a second one ends the process at once.
+
+    SIGHUP stays ignored where it is, as under nohup.
+    """
+    received: list[int] = []
+
+    def receive(number: int, _frame: FrameType | None) -> None:
+        if received:
+            os._exit(128 + number)
+        received.append(number)
+
+    numbers = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]  # Windows has no SIGHUP
+    before = {
+        number: signal.signal(number, receive)
+        for number in numbers
+        if number is not None and (number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN)
+    }
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def flushing_denormals() -> Iterator[None]:
+    """Take numbers below 1e-38 for 0, in this thread and those that it starts; afterwards as before in this one.
+
+    Weight decay brings the weights of dead units there, and a processor multiplies such numbers many times more slowly.
+    """
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)

@@ -20,7 +20,7 @@ from lntl.data.loader import Loader
 from lntl.errors import UserError
 from lntl.evaluation import embedding
 from lntl.experiment.build import Experiment
-from lntl.experiment.opened import load_networks, open_checkpoint
+from lntl.experiment.checkpoints import load_networks, open_checkpoint
 from lntl.experiment.run import run_of
 from lntl.probing import probe
 from lntl.probing.bias_head import judge

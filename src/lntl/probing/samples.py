@@ -1,5 +1,6 @@
 """Example images of a run's data, for its report."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,19 +11,22 @@ from lntl import config as configuration
 from lntl.data import load as load_data
 from lntl.data.transforms import thumbnails
 from lntl.errors import UserError
+from lntl.experiment.checkpoints import check_trusted
 from lntl.runs.files import write_atomic
 from lntl.runs.folder import RunFolder
 from lntl.types import ImageSplit
+from lntl.yaml_file import read_yaml
 
 SPLITS = ("train", "test")
 PER_CLASS = 10
 
 
-def write_samples(folder: RunFolder) -> None:
+def write_samples(folder: RunFolder, trust: Sequence[str] = ()) -> None:
     """Write samples.npz: of train and of test the first ten images of each class, uint8 (classes, 10, C, H, W).
 
     Raises UserError where the data cannot be loaded, or have no pictures to show.
     """
+    check_trusted(read_yaml(folder.config), str(folder.config), trust)
     config = configuration.read(folder.config)
     data = load_data(config.data.name, config.data)
     arrays: dict[str, Any] = {}

@@ -2,40 +2,72 @@
 
 import pickle
 import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, NonNegativeInt, ValidationError
+from torch import Tensor
 
 from lntl import __version__
 from lntl.errors import UserError
-from lntl.runs.files import write_atomic
+from lntl.runs.files import first_fault, write_atomic
+from lntl.runs.formats import Epoch, LearnedData
 
 FORMAT = 2  # raise it when the meaning of the content changes
 
 
+class NotFiniteError(UserError):
+    """Weights, or what the networks answer, are infinite or NaN: training diverged."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
-    """The resolved configuration, the trainer's state, and the metrics of every finished epoch.
+    """A run at some step.
 
-    `data`: what the networks must know of their data to be used without them; None in files of older versions.
+    Args:
+        config: The resolved configuration as plain values, not yet checked.
+        trainer: `Trainer.state_dict()`.
+        records: The metrics of each finished epoch.
+        data: What the networks must know of their data; None in files of older versions.
     """
 
-    config: dict[str, Any]
+    config: Any
     trainer: dict[str, Any]
-    records: list[dict[str, Any]]
-    data: dict[str, Any] | None = None
+    records: list[Epoch]
+    data: LearnedData | None = None
 
 
-def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write the checkpoint to `path`; raises UserError, and keeps what was there, where that fails."""
-    content = {"format": FORMAT, "lntl": __version__, **{k: getattr(checkpoint, k) for k in _FIELDS}}
-    write_atomic(path, lambda file: torch.save(content, file))
+class _TrainerState(BaseModel, arbitrary_types_allowed=True):
+    """The structure of `Trainer.state_dict()`."""
+
+    phase: NonNegativeInt
+    epoch: NonNegativeInt
+    step: NonNegativeInt
+    networks: dict[str, Tensor]
+    method: dict[str, Any]
+    optimizers: dict[str, dict[str, Any]]
+    average: dict[str, Tensor] | None
+    terms: list[str]
+    pending: list[Tensor]
+    sums: Tensor | None
+    seconds: float = 0.0
 
 
-_FIELDS = tuple(Checkpoint.__dataclass_fields__)
-# What torch.load raises on a file that is truncated or none of its own (its unpickler trips over any byte in its way).
+class _Content(BaseModel, arbitrary_types_allowed=True):
+    """The structure of a file."""
+
+    config: Any
+    trainer: _TrainerState
+    records: list[Epoch]
+    data: LearnedData | None = None
+
+
+# What torch.load raises for a file that is damaged or of another program (its unpickler stumbles over any byte).
 _UNREADABLE = (
     OSError,
     RuntimeError,
@@ -45,33 +77,96 @@ _UNREADABLE = (
     ValueError,
     AttributeError,
     AssertionError,
+    OverflowError,
+    MemoryError,
     struct.error,
     pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
 )
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write the checkpoint to `path`; raises UserError, and leaves what was there, if that fails.
+
+    Raises:
+        NotFiniteError: If its weights are not finite; the file that was there is a good one.
+    """
+    if wrong := not_finite(checkpoint.trainer):
+        raise NotFiniteError(f"{path}: not saved, for {wrong} is not finite")
+    content = {
+        "format": FORMAT,
+        "lntl": __version__,
+        "config": checkpoint.config,
+        "trainer": checkpoint.trainer,
+        "records": [epoch.model_dump(exclude_unset=True) for epoch in checkpoint.records],
+        "data": None if checkpoint.data is None else checkpoint.data.model_dump(exclude_unset=True),
+    }
+    write_atomic(path, lambda file: torch.save(content, file))
 
 
 def load(path: Path) -> Checkpoint:
     """Return the checkpoint at `path` with its tensors on the CPU.
 
-    Raises UserError where the file is missing, truncated, of another program, or of another format version.
+    Raises:
+        UserError: If the file is missing, damaged, of another program, or of another format version.
+        NotFiniteError: If its weights are not finite.
     """
     if not path.is_file():
         raise UserError(f"{path}: there is no such checkpoint; `ls {path.parent}` shows what there is")
     try:
+        check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
         raise UserError(
-            f"{path}: not a readable checkpoint ({reason}): truncated, or of another program; "
+            f"{path}: not a readable checkpoint ({reason}): damaged, or of another program; "
             f"use another one from {path.parent}"
         ) from error
-    if not isinstance(content, dict) or not {"format", *_FIELDS} - {"data"} <= content.keys():
+    if not isinstance(content, dict) or not {"format", "config", "trainer", "records"} <= content.keys():
         raise UserError(f"{path}: a file of another program, not a checkpoint of lntl; train with `lntl train`")
     if content["format"] != FORMAT:
-        theirs = content.get("lntl", "(another version)")
+        version = content.get("lntl", "(another version)")
         raise UserError(
-            f"{path}: checkpoint format {content['format']} (lntl {theirs}), but lntl {__version__} reads "
+            f"{path}: checkpoint format {content['format']} (lntl {version}), but lntl {__version__} reads "
             f"format {FORMAT}, in which image_shape is named input_shape, bias_names bias_value_names and each_bias "
-            f"biases; install lntl {theirs} to use it, or train again"
+            f"biases; install lntl {version} to use it, or train again"
         )
-    return Checkpoint(**{field: content[field] for field in _FIELDS if field in content})
+    try:
+        checked = _Content.model_validate(content)
+    except ValidationError as error:
+        raise UserError(
+            f"{path}: is damaged ({first_fault(error)}); use another one from {path.parent}, or train again"
+        ) from error
+    if wrong := not_finite(content["trainer"]):
+        raise NotFiniteError(f"{path}: {wrong} is not finite: training diverged; use another one from {path.parent}")
+    return Checkpoint(checked.config, content["trainer"], checked.records, checked.data)
+
+
+def check_archive(path: Path) -> None:
+    """Raise BadZipFile if a zip file holds compressed entries, or a byte of an entry is not as its checksum says.
+
+    torch does not look at the checksums. It stores weights as they are; a compressed entry may fill the memory.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
+                raise zipfile.BadZipFile(f"its entry {entry.filename[:40]} is compressed")
+        if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+            raise zipfile.BadZipFile("its entries overlap")
+        if (wrong := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(f"the checksum of its entry {wrong[:40]} is wrong")
+
+
+def not_finite(state: Mapping[str, Any]) -> str | None:
+    """Return what of a trainer's state is infinite or NaN: a weight, or a loss term not reported yet; None if nothing.
+
+    The state of methods and optimisers may hold infinities.
+    """
+    for name, value in {**state["networks"], **(state["average"] or {})}.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            return f"the weight {name}"
+    if any(not bool(row.isfinite().all()) for row in state["pending"]):
+        return "the loss"
+    return None

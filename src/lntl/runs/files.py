@@ -81,9 +81,13 @@ def read_json(path: Path, kind: type[Model]) -> Model:
     except OSError as error:
         raise UserError(f"{path}: cannot read it: {error.strerror}") from error
     except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(map(str, fault["loc"])) or "the whole file"
         raise UserError(
-            f"{path}: is damaged, or written by another version ({field}: {fault['msg'][:200]}); remove it and make it "
-            "again"
+            f"{path}: is damaged, or written by another version ({first_fault(error)}); remove it and make it again"
         ) from error
+
+
+def first_fault(error: ValidationError) -> str:
+    """Return the first fault of a document in a few words: its place in the document, and what is wrong there."""
+    fault = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(map(str, fault["loc"])) or "the whole file"
+    return f"{place[:100]}: {fault['msg'][:200]}"

@@ -94,11 +94,10 @@ class RunFolder:
 
     @staticmethod
     def of_checkpoint(path: Path) -> "RunFolder | None":
-        """Return the folder of the run that a checkpoint lies in, None if it lies elsewhere."""
+        """Return the folder of the run that a checkpoint in RUN/checkpoints/ belongs to, None if it lies elsewhere."""
         if path.parent.name != "checkpoints":  # "last.pth" alone says nothing about its folder
             path = path.resolve()
-        folder = RunFolder(path.parent.parent)
-        return folder if path.parent.name == "checkpoints" and folder.config.exists() else None
+        return RunFolder(path.parent.parent) if path.parent.name == "checkpoints" else None
 
     @property
     def holds_a_run(self) -> bool:
@@ -169,6 +168,19 @@ class RunFolder:
             before = environment.describe()
         write_json(self.environment, environment.resumed(before))
         write_text(self.config, config_yaml)
+
+    def results(self) -> list[Path]:
+        """Return what would be lost with the run: everything but what is written before its first step."""
+        begin = (self.config, self.environment, self.checkpoints, self.skipped)
+        return [path for path in self._written() if path not in begin and path.exists()]
+
+    def check_links(self) -> None:
+        """Raise UserError if a folder or the log of the run is a link: what is written would go elsewhere."""
+        for path in (self.checkpoints, self.evaluation, self.tensorboard, self.report, self.log, self.erm):
+            if path.is_symlink():
+                raise UserError(
+                    f"{path}: is a link, and a run writes into its own folder alone; put in its place what it leads to"
+                )
 
     def _written(self) -> tuple[Path, ...]:
         """Return what a run and the commands that follow it write; at the end what says that there is a run."""

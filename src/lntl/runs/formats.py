@@ -4,6 +4,8 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, Field, PositiveInt
 
+from lntl.types import DataSpec
+
 Share = Annotated[float, Field(allow_inf_nan=False)]
 Level = Annotated[float, Field(ge=0, le=1)]  # of chance
 
@@ -175,6 +177,21 @@ class Epoch(BaseModel, extra="allow"):
     def metrics(self) -> dict[str, float | None]:
         """The metrics by name."""
         return self.__pydantic_extra__
+
+
+class RowDigests(BaseModel):
+    """SHA-256 of the rows of a data set: of train in any order, of all splits in order."""
+
+    train: str
+    all: str
+
+
+class LearnedData(BaseModel):
+    """What a checkpoint says of its data: enough to use its networks without them, and to notice that they changed."""
+
+    spec: DataSpec
+    transform: dict[str, Any]
+    rows: RowDigests | None = None
 
 
 class Machine(BaseModel):

@@ -1,23 +1,33 @@
 """What TensorBoard shows of a run, and that a resumed run shows each step once."""
 
 import errno
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 import pytest
+import torch
 from google.protobuf import text_format
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.context import RequestContext
+from tensorboard.plugins.base_plugin import TBContext
+from tensorboard.plugins.hparams.backend_context import Context
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
-from torch.utils.tensorboard import SummaryWriter
 
 from lntl import experiment
 from lntl.config import Config
 from lntl.errors import UserError
 from lntl.evaluation.metrics import METRICS
-from lntl.experiment import Run
+from lntl.experiment import Run, run_folder
+from lntl.experiment.checkpoints import flat
+from lntl.experiment.tensorboard import PER_CLASS, TensorBoard, _by_class, _one_line
 from lntl.training.trainer import Step
+from lntl.types import Batch, ImageSplit
 
 TERMS = {"task", "mi", "bias", "mu", "h_accuracy", "h_chance", "gradient_ratio", "lr_f", "lr_g", "lr_h"}
 VAL = tuple(METRICS)
@@ -69,7 +79,7 @@ def test_scalars_and_pictures(config: Config) -> None:
     for tag in ("data/train", "data/test"):
         (picture,) = board.Images(tag)
         assert picture.width == 2 + 10 * 30  # ten columns of 28 pixels, two between and around them
-        assert 2 + 8 * 30 <= picture.height <= 2 + 10 * 30  # a row a class; 100 images hold few of some
+        assert picture.height == 2 + 10 * 30  # a row a class
 
 
 def test_the_numbers_are_those_of_metrics_jsonl(config: Config) -> None:
@@ -146,9 +156,76 @@ def test_no_files_where_it_is_switched_off(make_config: Callable[..., Config], t
 
 
 def test_a_full_disk_is_a_sentence(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(SummaryWriter, "add_scalar", fail)
-    with pytest.raises(UserError, match="tensorboard_logs: cannot write"):
+    monkeypatch.setattr(TensorBoard, "write", fail)
+    with pytest.raises(UserError, match=r"tensorboard_logs/events\.out\..*: cannot write it: No space .* MiB are free"):
         stop_after(experiment.start(config), 3)
+
+
+def fail(*_: object) -> None:
+    """Do as a write on a full disk."""
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_record_that_is_cut_short_is_a_full_disk(tmp_path: Path) -> None:
+    with TensorBoard(tmp_path) as board, Path("/dev/full").open("wb", buffering=0) as full:
+        board._file.close()
+        board._file = full
+        with pytest.raises(UserError, match="is the disk full"):
+            board.scalars({"a": 1.0}, 1)
+
+
+class FewImages(ImageSplit):
+    """Images of 4 x 4 whose pixels say their class: three of class 0, twelve of class 1, none of class 2."""
+
+    y = torch.tensor([1] * 6 + [0] * 3 + [1] * 6)
+
+    def pixels(self, index: torch.Tensor) -> torch.Tensor:
+        return (self.y[index][:, None, None, None] + 1).expand(-1, 3, 4, 4).to(torch.uint8)
+
+    def batch(self, index: torch.Tensor) -> Batch:
+        raise NotImplementedError
+
+    def to(self, device: torch.device) -> Self:
+        raise NotImplementedError
+
+
+def test_the_picture_of_the_data_has_a_class_a_row() -> None:
+    rows = _by_class(FewImages(), 3)[:, 0, 0, 0].view(3, PER_CLASS).tolist()
+    assert rows == [[1] * 3 + [0] * 7, [2] * 10, [0] * 10]
+
+
+def test_names_in_the_projector_stay_in_their_cell() -> None:
+    assert [_one_line(name) for name in ("a\tb\nc\r\n d", "plain", "\udcff")] == ["a b c d", "plain", "\\udcff"]
+
+
+def test_the_table_over_runs_has_the_settings_of_all_methods(make_config: Callable[..., Config]) -> None:
+    """A run of ERM and one of lntl: the columns are the union of theirs."""
+    for name, phases in (("a", ["erm"]), ("b", ["erm", {"method": "lntl", "mu": 0.25}])):
+        config = make_config(*phases, project={"experiment_name": name})
+        run_folder(config).path.mkdir(parents=True)
+        with TensorBoard(run_folder(config).path) as board:
+            board.settings(flat(config.model_dump()), {"accuracy": 0.5, "aligned_accuracy": None})
+    runs = EventMultiplexer().AddRunsFromDirectory(str(run_folder(config).path.parent))
+    runs.Reload()
+    provider = MultiplexerDataProvider(runs, "")
+    table = Context(TBContext(data_provider=provider))
+    request = RequestContext()
+    metadata = table.hparams_metadata(request, "")
+    columns = table.experiment_from_metadata(request, "", True, metadata, []).hparam_infos
+    names = {column.name for column in columns}
+    assert {"training.phases.0.method", "training.phases.1.method", "training.phases.1.mu", "project.seed"} <= names
+
+
+@pytest.mark.parametrize("erm", [True, False])
+def test_a_link_in_a_run_folder_is_not_written_through(config: Config, tmp_path: Path, erm: bool) -> None:
+    run = experiment.start(config)
+    stop_after(run, 2)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    name = run.folder.erm if erm else run.folder.tensorboard
+    if not erm:
+        shutil.rmtree(run.folder.tensorboard)
+    name.symlink_to(elsewhere)
+    with pytest.raises(UserError, match=rf"{name.name}: is a link, and a run writes into its own folder alone"):
+        experiment.resume(config, run.folder.last)
+    assert list(elsewhere.iterdir()) == []

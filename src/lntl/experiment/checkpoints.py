@@ -1,0 +1,232 @@
+"""Checkpoints and what they came from: their data, whether these and the configuration still fit, their networks."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
+
+from lntl import config as configuration
+from lntl import plugins
+from lntl.config import Config
+from lntl.data import load as load_data
+from lntl.data.eval_transform import as_it_is
+from lntl.errors import DeadEndError, UserError
+from lntl.experiment.build import Experiment, build
+from lntl.runs import checkpoint
+from lntl.runs.checkpoint import Checkpoint
+from lntl.runs.files import first_fault
+from lntl.runs.formats import LearnedData, RowDigests
+from lntl.types import Dataset, DataSpec, Networks
+
+# What a resumed run may set anew: nothing of it changes what the finished epochs have done.
+_FREE = (
+    "project.name",
+    "project.description",
+    "project.experiment_name",
+    "training.device",
+    "logging.",
+    "evaluation.batch_size",
+    "evaluation.metrics",
+    "evaluation.erm_epochs",
+)
+
+
+def open_checkpoint(path: Path, device: str | None = None, trust: Sequence[str] = ()) -> tuple[Experiment, Checkpoint]:
+    """Return the experiment of the configuration inside a checkpoint, and the checkpoint.
+
+    Args:
+        path: The checkpoint.
+        device: The device to use instead of the configuration's.
+        trust: Modules of the user's that may be imported for it, besides those that LNTL_TRUST names.
+
+    Raises:
+        UserError: If it cannot be read, names code that is not trusted, or its data have changed since.
+    """
+    saved = checkpoint.load(path)
+    check_trusted(saved.config, str(path), trust)
+    config = configuration.validate(_with_device(saved.config, device), f"{path} (the configuration inside)")
+    experiment = build(config, trained=True)
+    check_same_data(experiment.data, saved.data, path)
+    return experiment, saved
+
+
+def _with_device(raw: Any, device: str | None) -> Any:
+    """Return a raw configuration with another device; a malformed one as it is, which validation will refuse."""
+    if device is None or not isinstance(raw, dict) or not isinstance(raw.get("training"), dict):
+        return raw
+    return raw | {"training": raw["training"] | {"device": device}}
+
+
+def load_networks(experiment: Experiment, saved: Checkpoint, path: Path) -> Networks:
+    """Return the experiment's networks with the weights of a checkpoint that are evaluated."""
+    with fitting(path):
+        experiment.networks.load_state_dict(evaluated_weights(saved))
+    return experiment.networks
+
+
+def evaluated_weights(saved: Checkpoint) -> dict[str, Tensor]:
+    """Return a checkpoint's weights of f, g and h to evaluate: their average, if it has one."""
+    average: dict[str, Tensor] | None = saved.trainer["average"]
+    weights: dict[str, Tensor] = saved.trainer["networks"]
+    if average is None:
+        return weights
+    return {k.removeprefix("module."): v for k, v in average.items() if k.startswith("module.")}
+
+
+@contextmanager
+def fitting(path: Path) -> Iterator[None]:
+    """Turn torch's complaint about weights that do not fit into a sentence."""
+    try:
+        yield
+    except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[-1].strip()[:200]
+        raise UserError(f"{path}: its weights do not fit the configured networks and optimisers: {reason}") from error
+
+
+def describe_data(data: Dataset) -> LearnedData:
+    """Return the spec of a data set, the settings of its evaluation transform, and digests of its rows."""
+    transform = data.transform or as_it_is(data.spec.input_shape)
+    return LearnedData(spec=data.spec, transform=transform.settings(), rows=_digests(data))
+
+
+def check_same_data(data: Dataset, learned: LearnedData | None, path: Path, resumed: bool = False) -> None:
+    """Raise UserError if data are no longer those that the checkpoint at `path` learned from.
+
+    To be evaluated it needs the same training rows, so that none of them can be a test row by now, and the same names;
+    to be resumed, all rows as they were. A checkpoint without digests, of an older version, passes.
+    """
+    if learned is None or learned.rows is None:
+        return
+    then, now, rows = learned.spec, data.spec, _digests(data)
+    changes = [
+        change
+        for what, key in (("classes", "class_names"), ("bias values", "bias_value_names"))
+        if (change := _renamed(what, getattr(then, key), getattr(now, key)))
+    ]
+    if not changes and rows.train != learned.rows.train:
+        changes = ["other rows, or rows with another label or bias, are in train, so that it may know test rows"]
+    if not changes and resumed and rows.all != learned.rows.all:
+        changes = ["the rows of val or test, or the order of all, are others"]
+    if changes:
+        count = f" ({then.num_rows} rows then, {now.num_rows} now)" if then.num_rows != now.num_rows else ""
+        raise UserError(
+            f"{path}: its data have changed since it was trained{count}: {'; '.join(changes)}; "
+            f"put them back as they were, or train anew (data now: {data.source})"
+        )
+
+
+def _renamed(what: str, then: Sequence[str], now: Sequence[str]) -> str:
+    """Return how names have changed, nothing if they have not."""
+    if tuple(then) == tuple(now):
+        return ""
+    gone, new = (sorted(set(a) - set(b)) for a, b in ((then, now), (now, then)))
+    sides = [f"{side} {', '.join(names[:5])}" for side, names in (("without", gone), ("with", new)) if names]
+    return f"its {what} are now {' and '.join(sides) or 'in another order'}"
+
+
+def _digests(data: Dataset) -> RowDigests:
+    """Return digests of name, label and bias of the rows: of train in any order, of all splits as they are."""
+    lines = {
+        name: [
+            f"{data.row_name(row)}\t{y}\t{group}"
+            for row, y, group in zip(*(t.tolist() for t in (split.row, split.y, split.group)), strict=True)
+        ]
+        for name, split in data.splits.items()
+    }
+    rows = [f"{name} {split.row.tolist()}" for name, split in data.splits.items()]
+    everything = chain(rows, *lines.values())
+    return RowDigests(train=_digest(sorted(lines["train"])), all=_digest(everything))
+
+
+def _digest(lines: Iterable[str]) -> str:
+    return sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+def check_same_config(config: Config, saved: Checkpoint, path: Path) -> None:
+    """Raise DeadEndError if the configuration is another; the last phase may be longer, and phases may follow it.
+
+    A key that the checkpoint is too old to have is at its default. Code that the checkpoint names is trusted if the
+    configuration, which is the user's own, names it too.
+    """
+    check_trusted(saved.config, str(path), code_names(config.model_dump()))
+    before = configuration.validate(saved.config, f"{path} (the configuration inside)")
+    phases = len(before.training.phases)
+    further = tuple(f"training.phases.{i}." for i in range(phases, len(config.training.phases)))
+    now, then = flat(config.model_dump()), flat(before.model_dump())
+    last = f"training.phases.{phases - 1}.epochs"
+    changed = [
+        f"{key} is {now.get(key)!r}, was {then.get(key)!r}"
+        for key in sorted(now.keys() | then.keys())
+        if now.get(key) != then.get(key) and not key.startswith(_FREE + further) and key != last
+    ]
+    if changed:
+        raise DeadEndError(
+            f"{path}: cannot resume, the configuration differs: {'; '.join(changed)}; use the run's own config.yaml, "
+            "or train anew under another project.experiment_name"
+        )
+    phase, epoch = saved.trainer["phase"], saved.trainer["epoch"]
+    finished = sum(p.epochs for p in before.training.phases[:phase]) + epoch
+    if phase >= phases or epoch > before.training.phases[phase].epochs or len(saved.records) != finished:
+        raise UserError(f"{path}: is damaged (phase {phase}, epoch {epoch}, {len(saved.records)} records); use another")
+    if now[last] < epoch and phase == phases - 1:
+        raise DeadEndError(f"{path}: {epoch} epochs of the last phase are done, more than {last} = {now[last]}")
+
+
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested dicts and lists by dotted path."""
+    if isinstance(tree, dict | list):
+        items = tree.items() if isinstance(tree, dict) else enumerate(tree)
+        return {path: leaf for key, value in items for path, leaf in flat(value, f"{prefix}.{key}").items()}
+    return {prefix.removeprefix("."): tree}
+
+
+def code_names(raw: Any) -> list[str]:
+    """Return the dotted names of code in a configuration that is not checked yet: plug-ins and bias functions."""
+    data, model, methods = configuration.named(raw)
+    section = raw.get("data") if isinstance(raw, Mapping) else None
+    biases = section.get("bias") if isinstance(section, Mapping) else None
+    sections = [bias for bias in (biases if isinstance(biases, list) else [biases]) if isinstance(bias, Mapping)]
+    functions = [bias.get("from") for bias in sections]
+    return [name for name in (data, model, *methods, *functions) if isinstance(name, str) and "." in name]
+
+
+def check_trusted(raw: Any, where: str, trust: str | Sequence[str] = ()) -> None:
+    """Raise UserError if a configuration in a file, not checked yet, names code that the user has not named."""
+    for name in code_names(raw):
+        plugins.check_trust(name, where, trust)
+
+
+def build_networks(model: Mapping[str, Any], spec: DataSpec, where: str, trust: str | Sequence[str] = ()) -> Networks:
+    """Return networks with random weights for data of a spec; `model` is that section of a configuration."""
+    check_trusted({"model": model}, where, trust)
+    plugin, settings = _plugin("lntl.models", model, where)
+    try:
+        networks: Networks = plugin(TypeAdapter(DataSpec).validate_python(spec), settings)
+    except ValidationError as error:
+        raise UserError(f"{where}: its description of the data is damaged ({first_fault(error)})") from error
+    return networks
+
+
+def build_data(data: Mapping[str, Any], where: str, trust: str | Sequence[str]) -> Dataset:
+    """Return the data set of a section `data` of a configuration."""
+    check_trusted({"data": data}, where, trust)
+    _, settings = _plugin("lntl.data", data, where)
+    return load_data(str(data["name"]), settings)
+
+
+def _plugin(folder: str, section: Mapping[str, Any], where: str) -> tuple[Any, Any]:
+    """Return the plug-in that a section names, and its settings."""
+    try:
+        plugin = plugins.load(folder, str(section.get("name")))
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    try:
+        return plugin, plugin.Config.model_validate({key: value for key, value in section.items() if key != "name"})
+    except ValidationError as error:
+        what = folder.removeprefix("lntl.").removesuffix("s")
+        raise UserError(f"{where}: the {what} it describes cannot be built: {first_fault(error)}") from error

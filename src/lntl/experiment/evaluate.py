@@ -1,0 +1,233 @@
+"""Evaluate checkpoints, and conclude a run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from lntl import config as configuration
+from lntl.config import Config
+from lntl.errors import DeadEndError, UserError
+from lntl.evaluation import summary
+from lntl.evaluation.metrics import lower_is_better
+from lntl.evaluation.predict import Predictions, by_one_bias
+from lntl.experiment.build import Experiment
+from lntl.experiment.checkpoints import flat, load_networks, open_checkpoint
+from lntl.experiment.run import (
+    Run,
+    Stop,
+    Watch,
+    exhaust,
+    flushing_denormals,
+    run_folder,
+    run_of,
+    start,
+    stop_signals,
+    take_up,
+)
+from lntl.experiment.tensorboard import TensorBoard
+from lntl.runs import checkpoint
+from lntl.runs.checkpoint import Checkpoint, NotFiniteError
+from lntl.runs.files import write_atomic, write_json
+from lntl.runs.folder import RunFolder
+from lntl.runs.formats import CheckpointScores, Result
+from lntl.runs.lock import locked
+from lntl.types import BiasSpec, DataSpec
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A checkpoint on a split: its configuration, everything that was measured, and the predictions."""
+
+    config: Config
+    path: Path
+    facts: dict[str, Any]  # checkpoint, epoch, split, and what evaluation.summary measures
+    predictions: Predictions
+
+    def scores(self) -> CheckpointScores:
+        """Return the values of the configured metrics under the name of the split."""
+        values = {name: self.facts["metrics"][name]["value"] for name in self.config.evaluation.metrics}
+        return CheckpointScores.model_validate(
+            {"checkpoint": self.facts["checkpoint"], "epoch": self.facts["epoch"], self.facts["split"]: values}
+        )
+
+    def write(self) -> list[Path]:
+        """Write metrics and predictions into evaluation/ of the run; return the files, none outside of a run."""
+        folder = RunFolder.of_checkpoint(self.path)
+        if folder is None or not folder.config.exists():
+            return []
+        folder.check_links()
+        metrics = folder.evaluation_of(self.path, self.facts["split"])
+        predictions = metrics.with_suffix(".npz")
+        metrics.parent.mkdir(exist_ok=True)
+        columns = ("y", "probabilities", "group", "row", "bias_hits", "bias_labels")
+        arrays = {name: getattr(self.predictions, name).numpy() for name in columns}
+        write_atomic(predictions, lambda file: np.savez_compressed(file, **arrays))
+        write_json(metrics, self.facts)
+        return [metrics, predictions]
+
+
+def evaluate_checkpoint(
+    path: Path, split: str = "test", device: str | None = None, trust: Sequence[str] = ()
+) -> Evaluation:
+    """Return the evaluation of a checkpoint on a split, with the configuration inside it; nothing is written.
+
+    Args:
+        path: The checkpoint.
+        split: "test", "val" or "train".
+        device: The device to use instead of the configuration's.
+        trust: Modules of the user's that may be imported for it.
+
+    Raises:
+        UserError: As `open_checkpoint`; or if what the networks answer is not finite.
+    """
+    experiment, saved = open_checkpoint(path, device, trust)
+    return _evaluate(experiment, path, saved, split)
+
+
+def _evaluate(experiment: Experiment, path: Path, saved: Checkpoint, split: str) -> Evaluation:
+    networks = load_networks(experiment, saved, path)
+    try:
+        predictions = experiment.predict(networks, split)
+    except NotFiniteError as error:
+        raise NotFiniteError(f"{path}: {error}") from error
+    spec = experiment.data.spec
+    measured = summary.summarise(predictions, spec.class_names, spec.bias_value_names)
+    facts: dict[str, Any] = {"checkpoint": str(path), "epoch": len(saved.records), "split": split}
+    if spec.biases:
+        facts["per_bias"] = {bias.name: _of_bias(predictions, spec, bias) for bias in spec.biases}
+    return Evaluation(experiment.config, path, facts | measured, predictions)
+
+
+_OF_BIAS = ("bias_value_names", "metrics", "by_bias", "groups", "warnings")
+
+
+def _of_bias(predictions: Predictions, spec: DataSpec, bias: BiasSpec) -> dict[str, Any]:
+    """Return the summary by one of several biases, over the images of which all biases are known."""
+    measured = summary.summarise(by_one_bias(predictions, bias), spec.class_names, bias.values)
+    return {name: measured[name] for name in _OF_BIAS}
+
+
+def conclude(run: Run, erm: Result | None, split: Literal["test", "val"] = "test") -> Result:
+    """Evaluate the last and the best checkpoint of a trained run on a split; write evaluation/ and result.json.
+
+    Args:
+        run: The run, trained to its end.
+        erm: The result of plain training on the same data, None without one.
+        split: The split that scores the run; the test set is looked at here alone.
+
+    Returns:
+        The content of result.json.
+    """
+    config = run.experiment.config
+    scores = {}
+    # In this order: the networks are then those of the last.
+    for kind, path in (("best", run.folder.best_or_last), ("last", run.folder.last)):
+        evaluation = _evaluate(run.experiment, path, checkpoint.load(path), split)
+        evaluation.write()
+        scores[kind] = evaluation.scores()
+    result = Result(
+        project=config.project.name,
+        experiment=config.project.experiment_name,
+        method=config.training.phases[-1].method,
+        seed=config.project.seed,
+        data=run.experiment.data.source,
+        sizes={name: len(part) for name, part in run.experiment.data.splits.items()},
+        selection=f"best: {_selection(run)}; last: no choice; the test set chooses nothing",
+        last=scores["last"],
+        best=scores["best"],
+        erm=erm,
+        training_seconds=round(sum(epoch.metrics["time/seconds"] or 0.0 for epoch in run.records), 1),
+    )
+    write_json(run.folder.result, result)
+    if config.logging.use_tensorboard:
+        with TensorBoard(run.folder.tensorboard) as board:
+            board.features(run.experiment, run.records[-1].step)
+            board.settings(flat(config.model_dump()), getattr(scores["last"], split))
+    return result
+
+
+def _selection(run: Run) -> str:
+    """Return what chose the best checkpoint."""
+    name = run.experiment.config.evaluation.best_model_metric
+    if run.best_record is None:
+        return f"as last, for {name} is undefined on val ({run.experiment.data.val_note}) after every epoch"
+    if not run.folder.best.exists():
+        return f"as last, for the checkpoint of epoch {run.best_record.total_epoch}, the best on val, is not there"
+    order = "lowest" if lower_is_better(name) else "highest"
+    return f"{order} {name} on val ({run.experiment.data.val_note}) among the epochs of the last phase"
+
+
+def train(
+    config: Config,
+    resume_from: str | None = None,
+    overwrite: bool = False,
+    *,
+    split: Literal["test", "val"] = "test",
+    watch: Watch = exhaust,
+) -> tuple[Run, Result]:
+    """Train what a configuration describes, with plain training beside it if asked for, and evaluate it.
+
+    The run's folder is locked meanwhile; Ctrl-C, SIGTERM and SIGHUP save the state and raise Interrupted.
+
+    Args:
+        config: The configuration.
+        resume_from: As of `take_up`.
+        overwrite: As of `take_up`.
+        split: The split that scores the run.
+        watch: Called with each run and its events, which it must run through; it may show them.
+
+    Returns:
+        The run and the content of its result.json.
+    """
+    path = None if resume_from in (None, "auto") else RunFolder.resolve(Path(str(resume_from)), "last")
+    folder = run_folder(config) if path is None else run_of(path)
+    with stop_signals() as stop, locked(folder.path), flushing_denormals():
+        run = take_up(config, resume_from if path is None else str(path), overwrite)
+        erm = train_erm(run, resume_from is not None, overwrite, stop=stop, watch=watch)
+        watch(run, run.train(stop))
+        return run, conclude(run, erm, split)
+
+
+def train_erm(
+    run: Run, resumed: bool, overwrite: bool = False, *, stop: Stop = lambda: False, watch: Watch = exhaust
+) -> Result | None:
+    """Train plain training to compare a run with, in RUN/erm, if its configuration asks for it.
+
+    Args:
+        run: The run.
+        resumed: Whether a plain training that is there already is used, or resumed.
+        overwrite: Whether to replace one that is there.
+        stop: As of `Run.train`.
+        watch: As of `train`.
+
+    Returns:
+        Its result; None if none is asked for.
+    """
+    if run.experiment.config.evaluation.erm_epochs == 0:
+        return None
+    config = configuration.erm_twin(run.experiment.config, run.folder.path)
+    folder = RunFolder(run.folder.erm)
+    with locked(folder.path):
+        if resumed and (result := _finished(config, folder)) is not None:
+            return result
+        try:
+            erm = take_up(config, "auto" if resumed else None, overwrite)
+        except DeadEndError:
+            erm = start(config, overwrite=True)  # of other settings, such as more epochs than now
+        watch(erm, erm.train(stop))
+        return conclude(erm, None)
+
+
+def _finished(config: Config, folder: RunFolder) -> Result | None:
+    """Return the result of a finished run, None if it is damaged, lacks a metric or has another configuration."""
+    try:
+        result = folder.read_result()
+        written = folder.config.read_text(encoding="utf-8") if result is not None else ""
+    except (UserError, OSError, UnicodeDecodeError):
+        return None
+    if result is None or not set(config.evaluation.metrics) <= result.last.test.keys():
+        return None
+    return result if written == configuration.to_yaml(config) else None

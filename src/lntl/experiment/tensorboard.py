@@ -1,0 +1,172 @@
+"""TensorBoard event files of a run: curves, the data, the confusion matrix, z for the projector, and the settings.
+
+Events are written by the caller's thread, so that a full disk is the caller's error.
+"""
+
+import errno
+import itertools
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch import Tensor
+from torch.utils.tensorboard import summary
+from torch.utils.tensorboard._utils import figure_to_image
+
+from lntl import figures
+from lntl.evaluation import embedding
+from lntl.evaluation.predict import Predictions
+from lntl.evaluation.tally import tally
+from lntl.experiment.build import Experiment
+from lntl.ops import pooled
+from lntl.runs.files import cannot_write, write_atomic, write_text
+from lntl.types import IGNORE, Dataset, ImageSplit
+
+PER_CLASS = 10  # images of each class in the picture of the data
+_SETTINGS = ("project.seed", "data.", "model.", "training.")  # those that make one run differ from another
+_numbers = itertools.count()  # of the event files of this process, which tells those of one second apart
+
+
+class TensorBoard:
+    """The event file of a run, or of a part of it that was resumed.
+
+    Args:
+        folder: Where event files lie; it is made if need be.
+        purge_step: TensorBoard hides what earlier files hold from this update of the run on; None hides nothing.
+    """
+
+    def __init__(self, folder: Path, purge_step: int | None = None) -> None:
+        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
+        self._folder, self._path = folder, folder / name
+        try:
+            folder.mkdir(exist_ok=True)
+            self._file = self._path.open("xb", buffering=0)
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
+        self._add(Event(file_version="brain.Event:2"))
+        if purge_step is not None:
+            self._add(Event(session_log=SessionLog(status=SessionLog.START), step=purge_step))
+
+    def _add(self, event: Any) -> None:
+        event.wall_time = time.time()
+        try:
+            RecordWriter(self).write(event.SerializeToString())
+        except OSError as error:
+            self._file.close()
+            raise cannot_write(self._path, error) from error
+
+    def write(self, record: bytes) -> None:
+        """Write a record; one that was cut short is what a full disk leaves."""
+        if self._file.write(record) != len(record):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _summary(self, content: Any, step: int) -> None:
+        self._add(Event(summary=content, step=step))
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Log each value under its name."""
+        for name, value in values.items():
+            self._summary(summary.scalar(name, value), step)
+
+    def data(self, data: Dataset) -> None:
+        """Log, for train and test, ten images of each class, a class a row; nothing for data without pictures."""
+        from torchvision.utils import make_grid  # here, for it is slow to import and used once a run
+
+        for name in ("train", "test"):
+            split = data.splits[name]
+            if isinstance(split, ImageSplit):
+                grid = make_grid(_by_class(split, data.spec.num_classes), nrow=PER_CLASS)
+                self._summary(summary.image(f"data/{name}", grid.numpy(), dataformats="CHW"), 0)
+
+    def confusion(self, predictions: Predictions, class_names: tuple[str, ...], step: int) -> None:
+        """Log the confusion matrix of val."""
+        counts = {"val": tally(predictions).confusion[0]}
+        picture = figure_to_image(figures.confusion_matrices(counts, class_names))
+        self._summary(summary.image("val/confusion_matrix", picture, dataformats="CHW"), step)
+
+    def features(self, experiment: Experiment, step: int) -> None:
+        """Log z of some test images, averaged over its positions, for the projector: image, class and bias value."""
+        networks, device = experiment.networks.eval(), experiment.fabric.device
+        split, spec = experiment.data.splits["test"], experiment.data.spec
+        index = embedding.chosen(len(split), experiment.config.project.seed)
+        on_device, parts = split.to(device), index.to(device).split(experiment.config.evaluation.batch_size)
+        z, rows = [], list[tuple[str, str]]()
+        with torch.inference_mode():
+            for batch in map(on_device.batch, parts):
+                z.append(pooled(networks.f(batch.x)).float().cpu())
+                for y, group in zip(batch.y.tolist(), batch.group.tolist(), strict=True):
+                    bias = "unknown" if group == IGNORE else spec.bias_value_names[group % spec.num_bias_values]
+                    rows.append((spec.class_names[y], bias))
+        self._projector(torch.cat(z), rows, split.pixels(index) if isinstance(split, ImageSplit) else None, step)
+
+    def _projector(self, z: Tensor, rows: Sequence[tuple[str, str]], images: Tensor | None, step: int) -> None:
+        """Write vectors (n, D), the class and bias value of each, and uint8 images (n, C, H, W) as one sprite."""
+        from torchvision.transforms.functional import to_pil_image
+        from torchvision.utils import make_grid
+
+        below = f"{step:05d}/z"
+        try:
+            (self._folder / below).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(self._folder / below, error) from error
+        tensors, metadata, sprite = (f"{below}/{name}" for name in ("tensors.tsv", "metadata.tsv", "sprite.png"))
+        write_text(self._folder / tensors, "".join("\t".join(map(str, row)) + "\n" for row in z.tolist()))
+        table = [("class", "bias"), *rows]
+        write_text(self._folder / metadata, "".join("\t".join(map(_one_line, row)) + "\n" for row in table))
+        config = ProjectorConfig()
+        entry = config.embeddings.add(tensor_name=f"z:{step:05d}", tensor_path=tensors, metadata_path=metadata)
+        if images is not None:
+            side = int((len(images) - 1) ** 0.5) + 1  # the sprite is a square of pictures
+            blank = images.new_zeros((side * side - len(images), *images.shape[1:]))
+            picture = to_pil_image(make_grid(torch.cat([images, blank]), nrow=side, padding=0))
+            write_atomic(self._folder / sprite, lambda file: picture.save(file, format="PNG"))
+            entry.sprite.image_path = sprite
+            entry.sprite.single_image_dim.extend([images.shape[3], images.shape[2]])
+        write_text(self._folder / "projector_config.pbtxt", str(config))
+
+    def settings(self, settings: Mapping[str, Any], scores: Mapping[str, float | None]) -> None:
+        """Log the settings, by dotted path, and the test set's metrics that are defined: a row of the table over runs.
+
+        The table's columns are the union over runs, so that runs of different methods compare.
+        """
+        values = {
+            name: value if isinstance(value, bool | int | float | str) else str(value)
+            for name, value in settings.items()
+            if name.startswith(_SETTINGS)
+        }
+        metrics = {f"test/{name}": value for name, value in scores.items() if value is not None}
+        _, begin, end = summary.hparams(values, metrics)  # the first would fix the columns to those of one run
+        self._summary(begin, 0)
+        self._summary(end, 0)
+        self.scalars(metrics, 0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+def _by_class(split: ImageSplit, num_classes: int) -> Tensor:
+    """Return the first images of each class, uint8 (num_classes * PER_CLASS, C, H, W); missing ones are black."""
+    blank = torch.zeros_like(split.pixels(torch.zeros(1, dtype=torch.int64))).repeat(PER_CLASS, 1, 1, 1)
+    rows = []
+    for label in range(num_classes):
+        index = torch.nonzero(split.y == label)[:PER_CLASS, 0]
+        rows.append(torch.cat([split.pixels(index), blank])[:PER_CLASS] if len(index) else blank)
+    return torch.cat(rows)
+
+
+def _one_line(name: str) -> str:
+    """Return a name without tabs and line ends, which would begin another cell or row, and without odd bytes."""
+    return " ".join(name.split()).encode(errors="backslashreplace").decode()
