@@ -21,12 +21,16 @@ import sys
 from collections import defaultdict
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+import typer
 import yaml
 from latex2mathml.converter import convert
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
-from lntl import plugins
+from lntl import cli, config, plugins
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARK = ROOT / "benchmarks/colored_mnist"
@@ -46,6 +50,8 @@ def main() -> None:
     shutil.copytree(ROOT / "docs", work / "docs")
     pages = {file.relative_to(work / "docs").as_posix(): file.read_text("utf-8") for file in work.rglob("docs/**/*.md")}
     pages |= {uri: (ROOT / source).read_text("utf-8") for uri, source in OUTSIDE.items()}
+    for mark, text in (("commands", commands), ("configuration", configuration)):
+        pages[f"{mark}.md"] = pages[f"{mark}.md"].replace(f"<!-- {mark} -->", text())
     methods = {name: method_page(name) for name in plugins.names("lntl.methods")}
     pages |= {"methods/index.md": methods_page()} | {f"methods/{name}.md": text for name, text in methods.items()}
     write_pages(pages, work / "docs")
@@ -200,13 +206,69 @@ def advice() -> dict[str, str]:
     return dict(rows)
 
 
+def commands() -> str:
+    """Return the help of every verb of `lntl`."""
+    verbs = _verbs(typer.main.get_command(cli.app), "lntl")
+    lines = ["## All verbs", "", "| verb | what it does |", "| --- | --- |"]
+    lines += [f"| [`{name}`](#{name.replace(' ', '-')}) | {_plain(_help(verb))} |" for name, verb in verbs]
+    return "\n".join([*lines, *(line for name, verb in verbs for line in ("", f"### {name}", "", *_verb(name, verb)))])
+
+
+def _verbs(command: Any, name: str) -> list[tuple[str, Any]]:
+    """Return the verbs below a command that do something, by their full name."""
+    inner = {word: part for word, part in getattr(command, "commands", {}).items() if not part.hidden}
+    alone = [(name, command)] if not inner or (command.invoke_without_command and name != "lntl") else []
+    return alone + [found for word, part in inner.items() for found in _verbs(part, f"{name} {word}")]
+
+
+def _help(verb: Any) -> str:
+    return " ".join((verb.help or "").split())
+
+
+def _verb(name: str, verb: Any) -> list[str]:
+    """Return the lines about one verb: its usage, its arguments and options."""
+    usage = [name, *verb.collect_usage_pieces(verb.make_context(name, [], resilient_parsing=True))]
+    lines = [_plain(_help(verb)), "", "```text", " ".join(usage), "```"]
+    rows = []
+    for parameter in verb.params:
+        if not parameter.hidden and parameter.name != "help":
+            names = ", ".join(f"`{option}`" for option in (*parameter.opts, *parameter.secondary_opts))
+            label = (
+                names if parameter.param_type_name == "option" else f"`{(parameter.metavar or parameter.name).upper()}`"
+            )
+            default = f" Default: `{parameter.default}`." if _is_shown(parameter.default) else ""
+            rows.append(f"| {label} | {_plain(' '.join((parameter.help or '').split()))}{default} |")
+    return [*lines, "", "| argument or option | meaning |", "| --- | --- |", *rows] if rows else lines
+
+
+def _is_shown(default: object) -> bool:
+    return isinstance(default, str | int | float | Path) and not isinstance(default, bool) and str(default) != ""
+
+
+def configuration() -> str:
+    """Return the tables of all keys: the sections, and the settings of the data sets and models."""
+    parts = []
+    sections: dict[str, Any] = config.Config.model_fields
+    for section, settings in sections.items():
+        parts += [f"## {section}", settings_table(settings.annotation)]
+        if section == "training":
+            parts += ["### Optimisers", settings_table(config.Optimizer), "### Phases", settings_table(config.Phase)]
+            parts.append("Each method adds its own settings; its page lists them: [Methods](methods/index.md).")
+        if section in ("data", "model"):
+            folder = {"data": "lntl.data", "model": "lntl.models"}[section]
+            for name in plugins.names(folder):
+                plugin = plugins.load(folder, name)
+                about = (inspect.getdoc(plugin) or "").partition("\n\n")[0]
+                parts += [f"### {section}: {name}", _plain(about), settings_table(plugin.Config)]
+    return "\n\n".join(parts)
+
+
 def settings_table(settings: type[Any]) -> str:
     """Return a table of a plug-in's settings."""
     if not settings.model_fields:
         return "None of its own."
     lines = ["| setting | default | values | meaning |", "| --- | --- | --- | --- |"]
     for key, field in settings.model_fields.items():
-        default = "required" if field.is_required() else f"`{field.get_default()}`"
         bounds = [
             f"{sign} {getattr(limit, name):g}"
             for limit in field.metadata
@@ -214,21 +276,39 @@ def settings_table(settings: type[Any]) -> str:
             if hasattr(limit, name)
         ]
         values = ", ".join([_values(field.annotation), *bounds])
-        lines.append(f"| `{key}` | {default} | {values} | {_plain(field.description or '')} |")
+        lines.append(f"| `{key}` | {_default(field)} | {values} | {_plain(field.description or '')} |")
     return "\n".join(lines)
 
 
 BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
-TYPES = {float: "number", int: "whole number", bool: "true or false", str: "text", type(None): "null"}
+TYPES = {float: "number", int: "whole number", bool: "true or false", str: "text", type(None): "none"}
 
 
 def _values(annotation: Any) -> str:
     """Return the values of a type in words."""
-    if get_origin(annotation) is Literal:
-        return ", ".join(f"`{value}`" for value in get_args(annotation))
+    origin, inner = get_origin(annotation), [part for part in get_args(annotation) if part is not ...]
     if annotation in TYPES:
         return TYPES[annotation]
-    return " or ".join(_values(part) for part in get_args(annotation)) or str(annotation)
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in inner)
+    if origin is Annotated:
+        return _values(inner[0])
+    if origin in (list, tuple):
+        return "list of " + ", ".join(dict.fromkeys(map(_values, inner)))
+    if origin in (Union, UnionType):
+        return " or ".join(dict.fromkeys(map(_values, inner)))
+    return "keys and values"  # a dict, or settings of their own
+
+
+def _default(field: FieldInfo) -> str:
+    """Return the default of a setting as it is shown."""
+    value = field.get_default(call_default_factory=True)
+    if field.is_required() or value is None or value == "":
+        return "required" if field.is_required() else "none" if value is None else "empty"
+    if isinstance(value, BaseModel) or (isinstance(value, list) and any(isinstance(part, BaseModel) for part in value)):
+        return "see its keys"
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return f"`{text}`" if len(text) < 24 else _plain(text)
 
 
 def results(name: str) -> str:

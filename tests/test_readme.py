@@ -1,4 +1,4 @@
-"""Every command of the README is tried as a new user would type it, in a copy of the repository."""
+"""Every command of the README and of the first pages of the docs runs as a new user would type it, in a clone."""
 
 import json
 import re
@@ -13,13 +13,14 @@ from tiny_runs import ROOT, run
 from lntl import paper
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [README, *((ROOT / f"docs/{name}.md").read_text("utf-8") for name in ("quick_start", "commands", "files"))]
 NAME = "colored_mnist_baseline"
 RUN = Path("results") / NAME
 
 
 def commands() -> list[str]:
     """Return the command lines of all ```bash blocks, without comments, each once, in order."""
-    blocks = re.findall(r"^```bash\n(.*?)^```", README.replace("\\\n", " "), re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```bash\n(.*?)^```", "\n".join(PAGES).replace("\\\n", " "), re.MULTILINE | re.DOTALL)
     lines = (re.sub(r"(^|\s+)#.*", "", line).strip() for block in blocks for line in block.splitlines())
     return list(dict.fromkeys(line for line in lines if line))
 
@@ -38,9 +39,11 @@ MAIN = "python src/main.py --config configs/colored_mnist_default.yaml --mode tr
 RESULT = f"{RUN}/result.json"
 TABLE: dict[str, Try] = {
     "make train": Try("lntl, best on val", RESULT),
-    "make test": Try("-m pytest", dry=True),  # it is what runs this
     "make setup": Try("rendered from the embedded MNIST strokes"),
+    "make setup && source .venv/bin/activate": Try("rendered from the embedded MNIST strokes"),
     "source .venv/bin/activate": Try(""),
+    "lntl --help": Try("Train classifiers"),
+    "lntl configs": Try("colored_mnist_default"),
     "make quick_train": Try("lntl, best on val", "results/quick_train/result.json"),
     "make train EPOCHS=20 CONFIG=configs/colored_mnist_default.yaml DEVICE=cpu ARGS=--overwrite": Try(
         "lntl, best on val", f"{RUN}/checkpoints/checkpoint_epoch_22.pth", given="a run"
@@ -62,6 +65,7 @@ TABLE: dict[str, Try] = {
     f"lntl eval {RUN}": Try(f"{NAME}: best_model.pth", given="a run"),
     f"lntl probe {RUN}": Try("chance", f"{RUN}/probe.json", given="a run"),
     "make report": Try("index.html", f"{RUN}/report/index.html", given="a run"),
+    f"lntl report {RUN}": Try("index.html", f"{RUN}/report/index.html", given="a run"),
     f"{MAIN} --num_epochs 20 --device cpu": Try("lntl, last", f"{RUN}/checkpoints/checkpoint_epoch_22.pth"),
     f"{MAIN} --checkpoint_path {RUN}/checkpoints/last.pth": Try("lntl, last", RESULT, given="half a run"),
 }

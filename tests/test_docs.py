@@ -1,0 +1,129 @@
+"""The documentation: its examples run, and its API pages have every public name."""
+
+import importlib
+import inspect
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from tiny_runs import ROOT, lntl
+
+from lntl import plugins
+from lntl.cli import app
+from lntl.evaluation.metrics import METRICS, Tally
+from lntl.probing.probe_models import PROBES
+
+EXAMPLES = dict(
+    re.findall(r'^```python title="(\w+\.py)"\n(.*?)^```', (ROOT / "docs/extending.md").read_text("utf-8"), re.M | re.S)
+)
+# Modules whose public names are documented, each with what of it is: None for all of it.
+PUBLIC = ("lntl", "lntl.errors", "lntl.evaluation.metrics", "lntl.experiment", "lntl.methods.base", "lntl.ops")
+PUBLIC += ("lntl.plugins", "lntl.sklearn", "lntl.training.trainer", "lntl.types")
+
+
+@pytest.fixture
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The examples of docs/extending.md as files that can be imported, in the working directory."""
+    for name, code in EXAMPLES.items():
+        (tmp_path / name).write_text(code, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def test_a_method_a_model_and_a_data_set_of_ones_own(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = {
+        "project": {"experiment_name": "own"},
+        "data": {"name": "my_data.Bars", "images": 100},
+        "model": {"name": "my_model.Small"},
+        "training": {
+            "device": "cpu",
+            "phases": [
+                {"method": "my_method.LogitPenalty", "epochs": 1, "alpha": 0.1},
+                {"method": "bias_head", "epochs": 1},
+                {"method": "lntl", "epochs": 1},
+            ],
+        },
+        "evaluation": {"erm_epochs": 0},
+    }
+    (example / "own.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    assert lntl("train", "own.yaml") == 0, capsys.readouterr().err
+    assert lntl("eval", "results/own") == 0, capsys.readouterr().err
+
+
+def test_a_metric(example: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lntl.evaluation.metrics.METRICS", METRICS | {})
+    metric = runpy.run_path("metric.py")["METRICS"]["best_group_accuracy"]
+    cells = np.zeros((1, 2, 2, 2))
+    cells[0, 0, 0] = 3, 1  # of class 0 and bias value 0 three of four are right; the other groups are empty
+    none = np.zeros(1)
+    t = Tally(cells, np.zeros((1, 2, 2)), np.zeros((1, 15)), none, none, none, np.zeros((2, 2), dtype=np.bool_))
+    assert metric.function(t) == pytest.approx([0.75])
+
+
+def test_a_probe(example: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lntl.probing.probe_models.PROBES", PROBES | {})
+    probe = runpy.run_path("probe.py")["PROBES"]["nearest_mean"]
+    train, bias = torch.tensor([[0.0], [1.0], [9.0], [10.0]]), torch.tensor([3, 3, 5, 5])
+    assert probe(train, bias, torch.tensor([[2.0], [8.0]]), 0, torch.device("cpu")).tolist() == [3, 5]
+
+
+def test_a_public_data_set(example: Path) -> None:
+    (example / "labels.csv").write_text("image,label,place,split\na.png,cat,indoors,train\n")
+    made = runpy.run_path("maker.py")["make"](example)
+    assert (made.columns["place"], made.label, made.bias) == (["indoors"], "label", "place")
+
+
+def test_a_command(example: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(app, "registered_commands", [*app.registered_commands])
+    runpy.run_path("verb.py")
+    (example / "run").mkdir()
+    (example / "run/a").write_text("12345")
+    assert lntl("size", "run") == 0
+    assert capsys.readouterr().out.strip() == "5"
+
+
+def test_every_example_of_the_page_is_tried() -> None:
+    assert {*EXAMPLES} == {"my_method.py", "my_model.py", "my_data.py", "maker.py", "metric.py", "probe.py", "verb.py"}
+
+
+def test_every_file_that_the_page_names_exists() -> None:
+    text = (ROOT / "docs/extending.md").read_text("utf-8")
+    for name in re.findall(r"`(src/lntl/[\w/]+\.\w+)`", text):
+        if "NAME" not in name:
+            assert (ROOT / name).exists(), name
+
+
+def test_every_public_name_is_on_an_api_page() -> None:
+    pages = "\n".join(page.read_text("utf-8") for page in (ROOT / "docs/api").glob("*.md"))
+    shown = set(re.findall(r"^::: ([\w.]+)$", pages, re.M))
+    for module in map(importlib.import_module, PUBLIC):
+        names = getattr(module, "__all__", None) or [
+            name
+            for name, value in vars(module).items()
+            if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
+        ]
+        for name in names:
+            value = getattr(module, name)
+            full = {f"{module.__name__}.{name}", f"{getattr(value, '__module__', '')}.{name}"}
+            assert module.__name__ in shown or value.__module__ in shown or full & shown, f"{module.__name__}.{name}"
+            assert inspect.getdoc(value), f"{module.__name__}.{name} has no docstring"
+
+
+def test_every_method_is_in_the_table_of_advice() -> None:
+    text = (ROOT / "docs/which_method.md").read_text("utf-8").partition("## All methods")[2]
+    assert sorted(re.findall(r"^\| \[`(\w+)`\]", text, re.M)) == list(plugins.names("lntl.methods"))
+
+
+@pytest.mark.full
+def test_the_site_is_built_without_a_warning() -> None:
+    done = subprocess.run(
+        [sys.executable, "scripts/docs_site.py"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
