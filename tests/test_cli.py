@@ -57,6 +57,7 @@ def test_help_and_the_list_of_configurations_do_not_import_torch(arguments: list
     assert done.stdout
 
 
+@pytest.mark.full
 def test_training_takes_numbers_below_the_normal_ones_for_0_in_every_thread(folder: Path) -> None:
     code = (
         "import torch; from lntl import experiment; from lntl.cli import main\n"

@@ -41,6 +41,7 @@ FAILS = {
 }
 
 
+@pytest.mark.full
 @parametrize_with_checks(
     [
         cls(method, hidden=(32, 16), epochs=10, batch_size=32)

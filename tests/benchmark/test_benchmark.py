@@ -239,6 +239,7 @@ def _see_suicide() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join((str(Path.cwd()), os.environ.get("PYTHONPATH", "")))
 
 
+@pytest.mark.full
 def test_failing_runs_are_told_and_the_others_are_made(made: Path) -> None:
     lines = {line["name"]: line for line in results.read(made / "results.jsonl")}
     assert "the loss is not finite" in lines["diverges"]["error"]
@@ -250,6 +251,7 @@ def test_failing_runs_are_told_and_the_others_are_made(made: Path) -> None:
     assert sum(line["name"] == "erm" for line in results.read(made / "results.jsonl")) == 2
 
 
+@pytest.mark.full
 def test_the_line_holds_what_the_single_run_gives(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_config(tmp_path, training=ERM)
     monkeypatch.chdir(tmp_path)
@@ -270,6 +272,7 @@ def test_a_plan_for_tuning_leaves_the_test_set_alone(tmp_path: Path, monkeypatch
     assert {path.stem for path in Path().glob("runs/**/evaluation/*")} == {"val", "val_last"}
 
 
+@pytest.mark.full
 def test_dry_run_shows_the_state_and_runs_nothing(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -284,6 +287,7 @@ def test_dry_run_shows_the_state_and_runs_nothing(
     assert Path("results.jsonl").read_bytes() == before
 
 
+@pytest.mark.full
 def test_nothing_is_left_to_do(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     write_plan(tmp_path, {"name": "erm", "grid": {"data.color_var": [0.02, 0.05]}})

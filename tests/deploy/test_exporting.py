@@ -51,8 +51,17 @@ def run_alone(kind: Format, path: Path, images: Tensor) -> Tensor:
     return load(path).predict(images)
 
 
-@pytest.mark.parametrize("data", DATA)
-@pytest.mark.parametrize("kind", KINDS)
+QUICK = [(kind, "vectors") for kind in KINDS] + [("safetensors", "images")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        pytest.param(kind, data, marks=[] if (kind, data) in QUICK else [pytest.mark.full])
+        for kind in KINDS
+        for data in DATA
+    ],
+)
 def test_a_file_says_what_the_run_says(used: Used, tmp_path: Path, kind: Format, data: str) -> None:
     path = tmp_path / KINDS[kind]
     check = export(used(data), kind, path)
