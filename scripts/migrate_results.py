@@ -46,7 +46,10 @@ def migrate(path: Path) -> None:
     plan = plans.read(path)
     results = path.parent / plan.results
     # Both hashes are of the same settings with seed 0, as the plan computes them.
-    hashes = {(job.name, old_hash(with_seed_0(job.config, plan.seed_keys))): job.hash for job in plans.jobs(plan, path)}
+    hashes = {
+        (run.name, old_hash(with_seed_0(run.config, plan.seed_keys))): run.config_hash
+        for run in plans.planned_runs(plan, path)
+    }
     lines = [json.loads(text) for text in results.read_text(encoding="utf-8").splitlines()]
     moved = 0
     for line in lines:

@@ -1,4 +1,4 @@
-"""Published test accuracies on Colored MNIST, to stand beside ours."""
+"""Published test accuracies on Colored MNIST, to compare with ours."""
 
 from dataclasses import dataclass
 
@@ -10,14 +10,14 @@ LNTL = {0.020: 0.8185, 0.025: 0.8854, 0.030: 0.9137, 0.035: 0.9306, 0.040: 0.940
 EPOCHS = 100  # of each of the authors' runs
 # Source: a public student report on the paper.
 RAMPED = {0.020: 0.8393, 0.025: 0.8956, 0.030: 0.9197, 0.035: 0.9324, 0.040: 0.9388, 0.045: 0.9469, 0.050: 0.9512}
-# Recalled, not confirmed; of CSAD the value at 0.020 was read ("around 0.943").
+# From memory, not confirmed; only CSAD's value at 0.020 was read ("around 0.943").
 CSAD = {0.020: 0.943, 0.025: 0.961, 0.030: 0.970, 0.035: 0.980, 0.040: 0.981, 0.045: 0.982, 0.050: 0.985}
 MI = {0.020: 0.864, 0.025: 0.925, 0.030: 0.959, 0.035: 0.973, 0.040: 0.975, 0.045: 0.980, 0.050: 0.982}
 
 
 @dataclass(frozen=True)
 class Published:
-    """A published row: accuracy by sigma^2, where it was read, and whether it was read there at all."""
+    """A published row: accuracy by sigma^2, its source, and whether the figures were confirmed there."""
 
     name: str
     accuracy: dict[float, float]

@@ -17,7 +17,7 @@ from tiny_runs import begin, ended, lntl, run, write_config
 
 from lntl.benchmark import plan as plans
 from lntl.benchmark import results
-from lntl.benchmark.plan import Job
+from lntl.benchmark.plan import PlannedRun
 from lntl.benchmark.runner import DEAD_END, Benchmark
 from lntl.errors import Interrupted
 from lntl.runs.folder import RunFolder
@@ -49,11 +49,13 @@ began = time.monotonic()
 time.sleep(0.3)
 folder = path / config["project"]["experiment_name"]
 (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-result = {"last": {"test": {"accuracy": seed / 100, "f1": float("nan")}}, "data": "none", "training_seconds": 0.3}
+scores = {"epoch": 3, "test": {"accuracy": seed / 100, "f1": float("nan")}}
+result = {"experiment": "", "method": "erm", "seed": seed, "data": "none", "training_seconds": 0.3}
+result |= {"last": scores, "best": scores}
 (folder / "result.json").write_text(json.dumps(result))
-(folder / "metrics.jsonl").write_text(json.dumps({"total_epoch": 3, "val/accuracy": 0.5, "train/task": 1.0}))
-place = ("processor", "cores", "threads", "memory_gib", "cuda", "lntl")
-environment = dict.fromkeys(place) | {"git_commit": "0a1b-dirty", "packages": {"torch": "2"}}
+epoch = {"phase": 1, "method": "erm", "epoch": 3, "total_epoch": 3, "val/accuracy": 0.5, "train/task": 1.0}
+(folder / "metrics.jsonl").write_text(json.dumps(epoch))
+environment = {"lntl": "0.2", "processor": "p", "git_commit": "0a1b-dirty", "packages": {"torch": "2"}}
 (folder / "environment.json").write_text(json.dumps(environment))
 with (path.parent / "marks").open("a") as marks:
     marks.write(json.dumps([seed, began, time.monotonic(), os.environ["OMP_NUM_THREADS"]]) + "\\n")
@@ -76,18 +78,18 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Benchmark:
 
 
 @pytest.fixture
-def jobs(tmp_path: Path) -> list[Job]:
+def jobs(tmp_path: Path) -> list[PlannedRun]:
     """Five jobs: seeds 1 to 5."""
     write_config(tmp_path)
     path = write_plan(tmp_path, {"name": "a"}, seeds=[1, 2, 3, 4, 5])
-    return plans.jobs(plans.read(path), path)
+    return plans.planned_runs(plans.read(path), path)
 
 
 def marks(bench: Benchmark) -> list[Any]:
     return [json.loads(text) for text in (bench.scratch.parent / "marks").read_text().splitlines()]
 
 
-def test_two_at_once_in_order_with_a_thread_each(bench: Benchmark, jobs: list[Job]) -> None:
+def test_two_at_once_in_order_with_a_thread_each(bench: Benchmark, jobs: list[PlannedRun]) -> None:
     seen = [len(progress.running) for progress in bench.run(jobs)]
     rows = sorted(marks(bench), key=lambda row: row[1])
     assert max(seen) == 2
@@ -97,29 +99,44 @@ def test_two_at_once_in_order_with_a_thread_each(bench: Benchmark, jobs: list[Jo
         assert sum(start <= began < end for _, start, end, _ in rows) <= 2
 
 
-def test_a_line_says_what_where_and_how_well(bench: Benchmark, jobs: list[Job]) -> None:
+def test_a_line_says_what_where_and_how_well(bench: Benchmark, jobs: list[PlannedRun]) -> None:
     list(bench.run(jobs[:1]))
     (line,) = results.read(bench.results)
-    assert results.key(line) == jobs[0].key
-    assert line["metrics"] == {"accuracy": 0.01, "f1": None}  # JSON has no NaN
-    assert line["val"] == {"accuracy": 0.5}
-    assert (line["git_commit"], line["git_dirty"]) == ("0a1b", True)
-    assert (line["epochs"], line["seconds"], line["hardware"]["runs_at_once"]) == (3, 0.3, 2)
-    assert line["wall_seconds"] >= 0.3
-    assert "earlier" not in line
+    assert line.key == jobs[0].key
+    assert line.metrics == {"accuracy": 0.01, "f1": None}  # JSON has no NaN
+    assert line.val == {"accuracy": 0.5}
+    assert (line.git_commit, line.git_dirty) == ("0a1b", True)
+    assert (line.epochs, line.seconds, line.hardware.runs_at_once) == (3, 0.3, 2)
+    assert (line.wall_seconds or 0) >= 0.3
+    assert line.earlier == []
 
 
-def test_a_line_tells_where_the_parts_of_a_run_were_made(bench: Benchmark, jobs: list[Job]) -> None:
+def test_a_line_tells_where_the_parts_of_a_run_were_made(bench: Benchmark, jobs: list[PlannedRun]) -> None:
     (script,) = (Path(part) for part in bench.command[1:])
-    script.write_text(script.read_text().replace("| {", '| {"resumed": [{"git_commit": "2c3d", "cores": 8}], ', 1))
+    script.write_text(
+        script.read_text().replace('{"lntl"', '{"resumed": [{"git_commit": "2c3d", "cores": 8}], "lntl"', 1)
+    )
     list(bench.run(jobs[:1]))
     (line,) = results.read(bench.results)
-    assert (line["git_commit"], line["git_dirty"], line["hardware"]["cores"]) == ("2c3d", False, 8)
-    assert line["hardware"].keys() == line["earlier"][0]["hardware"].keys() | {"runs_at_once"}
-    assert [(part["git_commit"], part["git_dirty"]) for part in line["earlier"]] == [("0a1b", True)]
+    assert (line.git_commit, line.git_dirty, line.hardware.cores) == ("2c3d", False, 8)
+    assert (line.hardware.runs_at_once, line.earlier[0].hardware.runs_at_once) == (2, None)
+    assert [(part.git_commit, part.git_dirty) for part in line.earlier] == [("0a1b", True)]
 
 
-def test_what_has_a_line_is_not_run_again(bench: Benchmark, jobs: list[Job]) -> None:
+@pytest.mark.parametrize("name", ["result.json", "metrics.jsonl", "environment.json"])
+@pytest.mark.parametrize("content", ["", "[1]", "{"])
+def test_a_finished_run_with_a_damaged_file_has_failed(
+    bench: Benchmark, jobs: list[PlannedRun], name: str, content: str
+) -> None:
+    (script,) = (Path(part) for part in bench.command[1:])
+    script.write_text(f"{script.read_text()}(folder / {name!r}).write_text({content!r})\n")
+    list(bench.run(jobs[:1]))
+    (line,) = results.read(bench.results)
+    assert line.failed
+    assert name in line.error
+
+
+def test_what_has_a_line_is_not_run_again(bench: Benchmark, jobs: list[PlannedRun]) -> None:
     list(bench.run(jobs[:2]))
     list(bench.run(jobs))
     assert sorted(row[0] for row in marks(bench)) == [1, 2, 3, 4, 5]
@@ -127,40 +144,43 @@ def test_what_has_a_line_is_not_run_again(bench: Benchmark, jobs: list[Job]) -> 
     assert list(bench.run(jobs)) == []
 
 
-def test_a_line_of_another_hash_name_or_seed_counts_for_nothing(bench: Benchmark, jobs: list[Job]) -> None:
+def test_a_line_of_another_hash_name_or_seed_counts_for_nothing(bench: Benchmark, jobs: list[PlannedRun]) -> None:
     list(bench.run(jobs[:1]))
     (line,) = results.read(bench.results)
     for change in ({"config_hash": "0"}, {"name": "b"}, {"seed": 9}):
-        results.add(bench.results, line | change | {"seed": change.get("seed", 2)})
+        results.add(bench.results, line.model_copy(update={"seed": 2} | change))
     assert [job.seed for job in bench.missing(jobs)] == [2, 3, 4, 5]
 
 
-def test_a_line_of_another_split_counts_for_nothing(bench: Benchmark, jobs: list[Job]) -> None:
+def test_a_line_of_another_split_counts_for_nothing(bench: Benchmark, jobs: list[PlannedRun]) -> None:
     list(bench.run(jobs[:2]))
-    lines = [{k: v for k, v in line.items() if k != "split"} for line in results.read(bench.results)]
-    bench.results.unlink()
-    for line, more in zip(lines, ({}, {"split": "val"}), strict=True):  # the first is of before there were splits
-        results.add(bench.results, line | more)
+    lines = results.read(bench.results)
+    texts = [json.loads(text) for text in bench.results.read_text().splitlines()]
+    del texts[0]["split"]  # a line from before there was a choice of split
+    texts[1]["split"] = "val"
+    bench.results.write_text("".join(json.dumps(text) + "\n" for text in texts))
     missing = [job.seed for job in bench.missing(jobs[:2])]
-    assert missing == [lines[1]["seed"]]
-    assert [job.seed for job in replace(bench, split="val").missing(jobs[:2])] == [lines[0]["seed"]]
+    assert missing == [lines[1].seed]
+    assert [job.seed for job in replace(bench, split="val").missing(jobs[:2])] == [lines[0].seed]
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_a_run_s_folder_goes_with_its_line_unless_it_is_kept(bench: Benchmark, jobs: list[Job], keep: bool) -> None:
+def test_a_run_s_folder_goes_with_its_line_unless_it_is_kept(
+    bench: Benchmark, jobs: list[PlannedRun], keep: bool
+) -> None:
     list(Benchmark(bench.results, bench.command, 2, keep_runs=keep).run(jobs[:1]))
     assert (bench.scratch / jobs[0].id / "result.json").exists() is keep
     assert (bench.scratch / ".gitignore").read_text() == "*\n"
 
 
-def test_what_a_kill_left_of_a_finished_run_is_removed(bench: Benchmark, jobs: list[Job]) -> None:
+def test_what_a_kill_left_of_a_finished_run_is_removed(bench: Benchmark, jobs: list[PlannedRun]) -> None:
     list(bench.run(jobs[:1]))
     (bench.scratch / jobs[0].id).mkdir()
     list(bench.run(jobs[:1]))
     assert not (bench.scratch / jobs[0].id).exists()
 
 
-def half_a_run(bench: Benchmark, job: Job) -> Path:
+def half_a_run(bench: Benchmark, job: PlannedRun) -> Path:
     """Leave what a stopped run leaves; return its checkpoint."""
     half = RunFolder(bench.scratch / job.id)
     half.checkpoints.mkdir(parents=True)
@@ -169,7 +189,7 @@ def half_a_run(bench: Benchmark, job: Job) -> Path:
 
 
 def test_half_a_run_goes_on_though_its_configuration_is_written_in_another_way(
-    bench: Benchmark, jobs: list[Job]
+    bench: Benchmark, jobs: list[PlannedRun]
 ) -> None:
     last = half_a_run(bench, jobs[0])
     text = bench.scratch / f"{jobs[0].id}.yaml"
@@ -181,12 +201,12 @@ def test_half_a_run_goes_on_though_its_configuration_is_written_in_another_way(
 
 @pytest.mark.parametrize(("code", "stays"), [(1, True), (2, True), (143, True), (DEAD_END, False)])
 def test_a_failed_run_begins_anew_only_where_it_cannot_go_on(
-    bench: Benchmark, jobs: list[Job], code: int, stays: bool
+    bench: Benchmark, jobs: list[PlannedRun], code: int, stays: bool
 ) -> None:
     """The disk may have been full, which is code 2."""
     last = half_a_run(bench, jobs[0])
     list(Benchmark(bench.results, [sys.executable, "-c", f"raise SystemExit({code})"], 1).run(jobs[:1]))
-    assert [line["exit_code"] for line in results.read(bench.results)] == [code]
+    assert [line.exit_code for line in results.read(bench.results)] == [code]
     assert last.exists()  # to be looked at, until the next call
     stopped = [sys.executable, "-c", "raise SystemExit(130)"]
     with pytest.raises(Interrupted):
@@ -198,7 +218,7 @@ def test_a_failed_run_begins_anew_only_where_it_cannot_go_on(
     assert last.exists()
 
 
-def test_a_worker_that_was_told_to_stop_has_not_failed(bench: Benchmark, jobs: list[Job]) -> None:
+def test_a_worker_that_was_told_to_stop_has_not_failed(bench: Benchmark, jobs: list[PlannedRun]) -> None:
     last = half_a_run(bench, jobs[0])
     with pytest.raises(Interrupted, match="2 runs are not done"):
         list(Benchmark(bench.results, [sys.executable, "-c", "raise SystemExit(130)"], 1).run(jobs[:2]))
@@ -207,7 +227,7 @@ def test_a_worker_that_was_told_to_stop_has_not_failed(bench: Benchmark, jobs: l
     assert last.exists()
 
 
-def test_stopped_on_request(bench: Benchmark, jobs: list[Job]) -> None:
+def test_stopped_on_request(bench: Benchmark, jobs: list[PlannedRun]) -> None:
     polls: Iterator[bool] = iter([False, True])
     with pytest.raises(Interrupted, match="5 runs are not done"):
         list(bench.run(jobs, lambda: next(polls)))
@@ -241,14 +261,14 @@ def _see_suicide() -> None:
 
 @pytest.mark.full
 def test_failing_runs_are_told_and_the_others_are_made(made: Path) -> None:
-    lines = {line["name"]: line for line in results.read(made / "results.jsonl")}
-    assert "the loss is not finite" in lines["diverges"]["error"]
-    assert lines["diverges"]["exit_code"] == DEAD_END
-    assert lines["dies"]["error"] == "killed by SIGKILL; was there too little memory?"
+    lines = {line.name: line for line in results.read(made / "results.jsonl")}
+    assert "the loss is not finite" in lines["diverges"].error
+    assert lines["diverges"].exit_code == DEAD_END
+    assert lines["dies"].error == "killed by SIGKILL; was there too little memory?"
     told = (made / "stderr").read_text().splitlines()[-2:]
     assert {text.partition(" seed=1: ")[0] for text in told} == {"failed: diverges", "failed: dies"}
     assert "2 of 4 runs are done" in (made / "stdout").read_text()
-    assert sum(line["name"] == "erm" for line in results.read(made / "results.jsonl")) == 2
+    assert sum(line.name == "erm" for line in results.read(made / "results.jsonl")) == 2
 
 
 @pytest.mark.full
@@ -256,9 +276,9 @@ def test_the_line_holds_what_the_single_run_gives(made: Path, tmp_path: Path, mo
     write_config(tmp_path, training=ERM)
     monkeypatch.chdir(tmp_path)
     assert lntl("train", "tiny.yaml", "data.color_var=0.05", "project.seed=1", "data.seed=1") == 0
-    line = next(x for x in results.read(made / "results.jsonl") if x["overrides"] == {"data.color_var": 0.05})
-    assert line["metrics"] == json.loads(Path("results/tiny/result.json").read_text())["last"]["test"]
-    assert line["hardware"]["threads"] == 1
+    line = next(x for x in results.read(made / "results.jsonl") if x.overrides == {"data.color_var": 0.05})
+    assert line.metrics == json.loads(Path("results/tiny/result.json").read_text())["last"]["test"]
+    assert line.hardware.threads == 1
 
 
 def test_a_plan_for_tuning_leaves_the_test_set_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,8 +287,8 @@ def test_a_plan_for_tuning_leaves_the_test_set_alone(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     assert lntl("benchmark", "plan.yaml") == 0
     (line,) = results.read(Path("results.jsonl"))
-    assert line["split"] == "val"
-    assert line["metrics"] == line["val"]
+    assert line.split == "val"
+    assert line.metrics == line.val
     assert {path.stem for path in Path().glob("runs/**/evaluation/*")} == {"val", "val_last"}
 
 
@@ -317,11 +337,11 @@ def test_stopped_in_the_middle_it_goes_on_there(tmp_path: Path, number: signal.S
     _wait(lambda: "saved in" in log.read_text())  # the worker noticed that it is alone, and stopped
     assert run("benchmark", "plan.yaml", folder=stopped) == 0
     (line,) = results.read(stopped / "results.jsonl")
-    assert line["wall_seconds"] is None  # the run had two processes
+    assert line.wall_seconds is None  # the run had two processes
     assert run("train", "tiny.yaml", "project.seed=1", folder=undisturbed) == 0
     result = json.loads((undisturbed / "results/tiny/result.json").read_text())
-    assert line["metrics"] == result["last"]["test"]
-    assert line["epochs"] == 8
+    assert line.metrics == result["last"]["test"]
+    assert line.epochs == 8
 
 
 def _wait(condition: Any) -> None:

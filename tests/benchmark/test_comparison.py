@@ -12,15 +12,16 @@ from typing import Any
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 from rich.console import Console
 from tiny_runs import ROOT, lntl, write_config
 
 from lntl import paper
 from lntl.benchmark import comparison_tables as tables
 from lntl.benchmark import plan as plans
-from lntl.benchmark.comparison import Comparison, Planned, compare
+from lntl.benchmark.comparison import Comparison
+from lntl.benchmark.comparison import compare as compare_lines
 from lntl.benchmark.comparison_figure import comparison_figure
+from lntl.benchmark.results import BenchmarkRun, ResultLine
 from lntl.errors import UserError
 from lntl.evaluation.metrics import METRICS, lower_is_better
 
@@ -37,6 +38,10 @@ def line(
 
 def failure(name: str, seed: int, value: float = 0.02) -> dict[str, Any]:
     return {k: v for k, v in line(name, seed, 0, value).items() if k != "metrics"} | {"error": "no luck; try again"}
+
+
+def compare(lines: list[dict[str, Any]], *arguments: Any, **settings: Any) -> Comparison:
+    return compare_lines([ResultLine.model_validate(line) for line in lines], *arguments, **settings)
 
 
 LINES = [
@@ -73,16 +78,16 @@ def test_means_and_sample_deviations_are_those_of_a_loop() -> None:
         (best, 0.02, [0.95, 0.97]),
     ):
         mean, std = by_hand(values)
-        assert row.cells[column].mean == pytest.approx(mean)
-        assert row.cells[column].std == pytest.approx(std)
-    assert best.cells[0.02].failed == (12,)
-    assert best.cells[0.05].values == ()
+        assert row.scores[column].mean == pytest.approx(mean)
+        assert row.scores[column].std == pytest.approx(std)
+    assert best.scores[0.02].failed == (12,)
+    assert best.scores[0.05].values == ()
 
 
 def test_one_seed_has_no_deviation() -> None:
     (row,) = compare([line("a", 1, 0.5)]).ours
-    assert row.cells[0.02].std is None
-    assert tables.cell_text(row.cells[0.02], usual_n=1) == ".5000"
+    assert row.scores[0.02].std is None
+    assert tables.score_text(row.scores[0.02], usual_n=1) == ".5000"
 
 
 def test_markdown() -> None:
@@ -162,11 +167,11 @@ def test_terminal() -> None:
 
 def test_a_plan_gives_order_labels_and_what_counts() -> None:
     asked = [("best", "Best (ours)", 10), ("best", "Best (ours)", 11), ("er_m", "ERM", 10), ("new", "new", 10)]
-    planned = [Planned(label, (name, f"{name}0.02", seed), {VAR: 0.02}) for name, label, seed in asked]
+    planned = [BenchmarkRun(name, label, {VAR: 0.02}, f"{name}0.02", seed) for name, label, seed in asked]
     table = compare(LINES, planned)
     assert [row.name for row in table.ours] == ["Best (ours)", "ERM", "new"]
     assert table.columns == [0.02]
-    assert table.ours[1].cells[0.02].values == (0.40,)
+    assert table.ours[1].scores[0.02].values == (0.40,)
     assert rows(tables.markdown(table))["new"] == []  # not run yet
     assert any(note.startswith("1 of 4 runs are not made yet") for note in table.notes)
     assert any("7 lines are of other configurations or seeds: outdated, not counted" in note for note in table.notes)
@@ -187,7 +192,7 @@ def test_scores_on_val_and_on_test_are_not_mixed() -> None:
 def test_without_a_plan_the_last_configuration_of_a_cell_counts() -> None:
     lines = [line("a", 1, 0.1, config_hash="old"), line("a", 1, 0.5), line("a", 2, 0.7)]
     table = compare(lines)
-    assert table.ours[0].cells[0.02].values == (0.5, 0.7)
+    assert table.ours[0].scores[0.02].values == (0.5, 0.7)
     assert any(note.startswith("1 lines are of other") for note in table.notes)
 
 
@@ -226,7 +231,7 @@ def test_of_errors_and_gaps_the_lowest_is_the_best(metric: str) -> None:
 
 def test_an_undefined_value_is_no_value() -> None:
     (row,) = compare([line("a", 1, None), line("a", 2, 0.5)]).ours
-    assert row.cells[0.02].values == (0.5,)
+    assert row.scores[0.02].values == (0.5,)
 
 
 def test_nothing_to_compare() -> None:
@@ -258,7 +263,8 @@ def test_a_figure_of_any_table(table: Comparison) -> None:
 
 
 def test_the_figure_shows_means_bands_and_the_confirmed_figures() -> None:
-    (axes,) = comparison_figure(TABLE).axes
+    figure = comparison_figure(TABLE)
+    (axes,) = figure.axes
     er_m, best, *published = axes.lines
     assert list(er_m.get_ydata()) == [pytest.approx(0.41), pytest.approx(0.83)]
     assert list(best.get_xdata()) == [0.02]
@@ -267,19 +273,22 @@ def test_the_figure_shows_means_bands_and_the_confirmed_figures() -> None:
     corners = axes.collections[0].get_paths()[0].vertices
     mean, std = by_hand([0.40, 0.44, 0.39])
     assert min(corners[:, 1]) == pytest.approx(mean - std)
-    assert [text.get_text() for text in axes.texts] == ["er_m", "best"]
+    (legend,) = figure.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names[:2] == ["best", "er_m"]  # in the order of their last points
+    assert set(names[2:]) == {p.name for p in paper.PUBLISHED if p.confirmed}
 
 
-def test_names_at_the_lines_never_touch() -> None:
+def test_the_names_of_many_methods_fit_into_the_figure() -> None:
     figure = comparison_figure(CASES["many"])
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    renderer = canvas.get_renderer()
-    # of the names alone: an annotation's own box holds its line as well
-    boxes = sorted((Text.get_window_extent(text, renderer) for text in figure.axes[0].texts), key=lambda box: box.y0)
-    assert len(boxes) == 16
+    (legend,) = figure.legends
+    boxes = sorted((text.get_window_extent(canvas.get_renderer()) for text in legend.get_texts()), key=lambda b: b.y0)
+    assert len(boxes) == 16 + 5
     assert all(low.y1 - 0.3 * low.height < high.y0 for low, high in pairwise(boxes))  # a box is higher than its letters
     assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1 for box in boxes)
+    assert legend.get_window_extent().x0 >= figure.axes[0].get_window_extent().x1
 
 
 @pytest.fixture
@@ -312,8 +321,8 @@ def test_the_plan_beside_the_results_says_what_counts(written: Path, capsys: pyt
     write_config(written)
     row = "{name: er_m, label: ERM, config: tiny.yaml, grid: {data.color_var: [0.02]}}"
     Path("plan.yaml").write_text(f"name: try\nseeds: [10, 11]\nruns: [{row}]\n")
-    jobs = plans.jobs(plans.read(Path("plan.yaml")), Path("plan.yaml"))
-    lines = [line("er_m", job.seed, 0.5 + job.seed / 100, config_hash=job.hash) for job in jobs]
+    jobs = plans.planned_runs(plans.read(Path("plan.yaml")), Path("plan.yaml"))
+    lines = [line("er_m", job.seed, 0.5 + job.seed / 100, config_hash=job.config_hash) for job in jobs]
     Path("results.jsonl").write_text("".join(json.dumps(x) + "\n" for x in (*LINES, *lines)))
     assert lntl("compare", "results.jsonl") == 0
     assert rows(Path("table.md").read_text())["ERM"] == [".6050 ± .0071"]
@@ -327,8 +336,8 @@ def test_results_of_another_plan_have_tables_of_their_own(written: Path) -> None
     row = "{name: er_m, label: ERM, config: tiny.yaml, grid: {data.color_var: [0.02]}}"
     Path("plan.yaml").write_text(f"name: try\nseeds: [1]\nruns: [{row.replace('ERM', 'other')}]\n")
     Path("tune.yaml").write_text(f"name: try\nresults: tuned.jsonl\nseeds: [10]\nruns: [{row}]\n")
-    (job,) = plans.jobs(plans.read(Path("tune.yaml")), Path("tune.yaml"))
-    tuned.write_text(json.dumps(line("er_m", job.seed, 0.5, config_hash=job.hash)) + "\n")
+    (job,) = plans.planned_runs(plans.read(Path("tune.yaml")), Path("tune.yaml"))
+    tuned.write_text(json.dumps(line("er_m", job.seed, 0.5, config_hash=job.config_hash)) + "\n")
     assert lntl("compare", "tuned.jsonl") == 0
     assert rows(Path("tuned_table.md").read_text())["ERM"] == [".5000"]
     assert Path("tuned_figure.png").stat().st_size > 0

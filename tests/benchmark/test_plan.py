@@ -11,7 +11,7 @@ from tiny_runs import ROOT, write_config
 
 from lntl.benchmark import plan as plans
 from lntl.benchmark import results
-from lntl.benchmark.plan import Job
+from lntl.benchmark.plan import PlannedRun
 from lntl.benchmark.runner import Benchmark
 from lntl.errors import UserError
 
@@ -34,46 +34,46 @@ def write(tmp_path: Path) -> Any:
     return write
 
 
-def jobs(path: Path) -> list[Job]:
-    return plans.jobs(plans.read(path), path)
+def runs(path: Path) -> list[PlannedRun]:
+    return plans.planned_runs(plans.read(path), path)
 
 
 def test_all_cells_of_the_first_seed_come_first(write: Any) -> None:
     cells = [{"data.color_var": v, "training.ema": e} for v, e in product([0.02, 0.05], [0.9, None])]
     first = [("erm", cell, 10) for cell in cells] + [("lntl", {}, 12)]
     second = [("erm", cell, 11) for cell in cells] + [("lntl", {}, 10)]
-    assert [(job.name, job.cell, job.seed) for job in jobs(write())] == first + second
+    assert [(run.name, run.overrides, run.seed) for run in runs(write())] == first + second
 
 
-def test_a_job_s_configuration_is_what_the_plan_says(write: Any) -> None:
+def test_the_configuration_of_a_run_is_what_the_plan_says(write: Any) -> None:
     path = write(overrides=["training.batch_size=16", "training.phases.2.mu=0.3"])
-    by_key = {(job.name, job.cell.get("data.color_var"), job.seed): job.config for job in jobs(path)}
+    by_key = {(run.name, run.overrides.get("data.color_var"), run.seed): run.config for run in runs(path)}
     lntl, erm = by_key["lntl", None, 12], by_key["erm", 0.05, 11]
     assert (lntl.training.batch_size, lntl.training.phases[2].mu) == (16, 0.5)  # the row's own come later
     assert (lntl.project.seed, lntl.data.seed) == (12, 12)
     assert (erm.training.phases[2].mu, erm.data.color_var, erm.project.seed) == (0.3, 0.05, 11)
 
 
-def test_no_erm_twin_no_tensorboard_checkpoints_at_the_end(write: Any) -> None:
+def test_runs_have_no_erm_no_tensorboard_and_checkpoints_at_the_end_alone(write: Any) -> None:
     path = write(overrides=["evaluation.erm_epochs=3", "logging.use_tensorboard=true"])
-    for job in jobs(path):
-        assert job.config.evaluation.erm_epochs == 0
-        assert not job.config.logging.use_tensorboard
-        assert job.config.logging.checkpoint_interval_epochs >= 1000
+    for run in runs(path):
+        assert run.config.evaluation.erm_epochs == 0
+        assert not run.config.logging.use_tensorboard
+        assert run.config.logging.checkpoint_interval_epochs >= 1000
 
 
 def test_a_ready_configuration_by_its_name(write: Any) -> None:
-    (job,) = jobs(write(seeds=[1], runs=[{"name": "a", "config": "colored_mnist_default"}]))
-    assert job.config.training.phases[-1].method == "lntl"
+    (run,) = runs(write(seeds=[1], runs=[{"name": "a", "config": "colored_mnist_default"}]))
+    assert run.config.training.phases[-1].method == "lntl"
 
 
 def test_seed_keys_say_where_a_seed_goes(write: Any) -> None:
-    assert {job.config.data.seed for job in jobs(write(seed_keys=["project.seed"]))} == {0}
+    assert {run.config.data.seed for run in runs(write(seed_keys=["project.seed"]))} == {0}
 
 
 def hash_with(write: Any, *overrides: str, **keys: Any) -> str:
-    (job,) = jobs(write(seeds=[1], runs=[{"name": "a", "config": "tiny.yaml"}], overrides=list(overrides), **keys))
-    return job.hash
+    (run,) = runs(write(seeds=[1], runs=[{"name": "a", "config": "tiny.yaml"}], overrides=list(overrides), **keys))
+    return run.config_hash
 
 
 @pytest.mark.parametrize(
@@ -122,21 +122,21 @@ def test_a_setting_that_does_not_count_keeps_the_hash(write: Any, override: str)
 )
 def test_two_cells_that_are_one_run_are_refused(write: Any, grid: dict[str, Any], told: str) -> None:
     with pytest.raises(UserError, match=rf"plan\.yaml: {told} .*are one run: .*; leave one"):
-        jobs(write(runs=[ROWS[0] | {"grid": grid}]))
+        runs(write(runs=[ROWS[0] | {"grid": grid}]))
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("benchmarks/*/*.yaml")), ids=lambda path: path.stem)
 def test_every_line_of_our_own_benchmarks_counts_as_done(path: Path) -> None:
     plan = plans.read(path)
-    planned, bench = jobs(path), Benchmark(path.parent / plan.results, (), 1, split=plan.split)
-    lines = {results.key(line) for line in results.read(bench.results)}
-    assert {job.key for job in bench.missing(planned)} == {job.key for job in planned} - lines
+    planned, bench = runs(path), Benchmark(path.parent / plan.results, (), 1, split=plan.split)
+    lines = {line.key for line in results.read(bench.results)}
+    assert {run.key for run in bench.missing(planned)} == {run.key for run in planned} - lines
 
 
 def test_seeds_share_a_hash_and_cells_do_not(write: Any) -> None:
-    found = jobs(write())
-    assert len({job.hash for job in found}) == 5  # four cells of erm and one of lntl
-    assert len({job.key for job in found}) == len({job.id for job in found}) == len(found) == 10
+    found = runs(write())
+    assert len({run.config_hash for run in found}) == 5  # four cells of erm and one of lntl
+    assert len({run.key for run in found}) == len({run.id for run in found}) == len(found) == 10
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_seeds_share_a_hash_and_cells_do_not(write: Any) -> None:
 )
 def test_a_faulty_plan_is_refused_in_words(write: Any, keys: dict[str, Any], told: str) -> None:
     with pytest.raises(UserError, match=told) as caught:
-        jobs(write(**keys))
+        runs(write(**keys))
     assert "plan.yaml" in str(caught.value)
 
 
@@ -199,17 +199,17 @@ def test_a_plan_that_is_not_there(tmp_path: Path) -> None:
     ],
 )
 def test_only_some_of_the_runs(write: Any, texts: list[str], left: int) -> None:
-    assert len(plans.only(jobs(write()), texts)) == left
+    assert len(plans.select(runs(write()), texts)) == left
 
 
 @pytest.mark.parametrize("text", ["ern", "seed=13", "data.color_var=0.3", "lam=1"])
 def test_only_what_the_plan_has(write: Any, text: str) -> None:
     with pytest.raises(UserError, match=f"--only {text}: the plan has no such run"):
-        plans.only(jobs(write()), [text])
+        plans.select(runs(write()), [text])
 
 
 def test_the_plan_in_the_docs_is_valid(tmp_path: Path) -> None:
     (text,) = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs/BENCHMARK.md").read_text(encoding="utf-8"), re.M | re.S)
     path = tmp_path / "plan.yaml"
     path.write_text(text, encoding="utf-8")
-    assert len(jobs(path)) == 5 * 3 + 3 * 3
+    assert len(runs(path)) == 5 * 3 + 3 * 3

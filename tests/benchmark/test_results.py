@@ -1,56 +1,96 @@
-"""The lines of a benchmark's results, and the lock beside them."""
+"""The lines of a benchmark's results: written and read by one model, and never lost."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tiny_runs import ROOT
 
 from lntl.benchmark import results
+from lntl.benchmark.results import ResultLine
 from lntl.errors import UserError
 
-LINE = {"name": "a", "config_hash": "1", "overrides": {}, "seed": 1, "metrics": {"accuracy": 0.5}}
-FAILED = {"name": "a", "config_hash": "1", "overrides": {}, "seed": 2, "error": "why", "exit_code": 2}
+LINE: dict[str, Any] = {"name": "a", "config_hash": "1", "overrides": {}, "seed": 1, "metrics": {"accuracy": 0.5}}
+FAILED: dict[str, Any] = {"name": "a", "config_hash": "1", "overrides": {}, "seed": 2, "error": "why", "exit_code": 2}
 
 
-def test_lines_come_back_in_order(tmp_path: Path) -> None:
+def add(path: Path, *lines: dict[str, Any]) -> None:
+    for line in lines:
+        results.add(path, ResultLine.model_validate(line))
+
+
+def test_lines_come_back_in_order_with_the_keys_that_were_set(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     assert results.read(path) == []
-    for line in (LINE, FAILED):
-        results.add(path, line)
-    assert results.read(path) == [LINE, FAILED]
+    add(path, LINE, FAILED)
+    assert [(line.key, line.failed) for line in results.read(path)] == [(("a", "1", 1), False), (("a", "1", 2), True)]
     assert [json.loads(text) for text in path.read_text().splitlines()] == [LINE, FAILED]
 
 
-def test_a_line_takes_the_place_of_the_same_run_s_failure(tmp_path: Path) -> None:
+def test_a_line_takes_the_place_of_the_same_runs_failure(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
-    for line in (FAILED, LINE, FAILED | {"error": "again"}, FAILED | {"seed": 3}):
-        results.add(path, line)
-    assert [line.get("error") for line in results.read(path)] == [None, "again", "why"]
+    add(path, FAILED, LINE, FAILED | {"error": "again"}, FAILED | {"seed": 3})
+    assert [line.error for line in results.read(path)] == ["", "again", "why"]
 
 
-def test_a_file_without_its_last_newline_is_mended(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["colored_mnist/results", "authors/results"])
+def test_adding_a_line_leaves_the_others_byte_for_byte(tmp_path: Path, name: str) -> None:
+    path, before = tmp_path / "results.jsonl", (ROOT / f"benchmarks/{name}.jsonl").read_bytes()
+    path.write_bytes(before)
+    add(path, LINE)
+    assert path.read_bytes() == before + json.dumps(LINE).encode() + b"\n"
+
+
+def test_a_line_of_the_repository_is_written_as_it_was_read() -> None:
+    text = (ROOT / "benchmarks/colored_mnist/results.jsonl").read_text(encoding="utf-8").splitlines()[-1]
+    content = ResultLine.model_validate_json(text).model_dump(mode="json", exclude_unset=True)
+    assert json.dumps(content, ensure_ascii=False) == text
+
+
+def test_a_last_newline_that_is_missing_is_added(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     path.write_text(json.dumps(LINE))
-    results.add(path, FAILED)
-    assert results.read(path) == [LINE, FAILED]
+    add(path, FAILED)
+    assert len(results.read(path)) == 2
 
 
-def test_nan_is_never_written(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        results.add(tmp_path / "results.jsonl", LINE | {"metrics": {"accuracy": float("nan")}})
+def test_nan_is_refused() -> None:
+    with pytest.raises(ValueError, match="finite number"):
+        ResultLine.model_validate(LINE | {"metrics": {"accuracy": float("nan")}})
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "fault"),
     [
-        ("{", "line 2: not JSON"),
-        ("[]", "line 2: not the line of a run"),
-        (json.dumps({k: v for k, v in LINE.items() if k != "seed"}), "line 2: not the line of a run"),
-        (json.dumps({k: v for k, v in LINE.items() if k != "metrics"}), "line 2: has neither metrics nor an error"),
+        ("{", "Invalid JSON"),
+        ("[]", "Input should be an object"),
+        ("[" * 10_000, "Invalid JSON"),
+        (json.dumps({k: v for k, v in LINE.items() if k != "seed"}), "seed: Field required"),
+        (json.dumps({k: v for k, v in LINE.items() if k != "metrics"}), "it has neither metrics nor an error"),
+        (json.dumps(LINE | {"seed": "1"}), "seed: Input should be a valid integer"),
+        (json.dumps(LINE | {"overrides": [1]}), "overrides: Input should be"),
+        (json.dumps(LINE | {"split": [1]}), "split: Input should be 'test' or 'val'"),
+        (json.dumps(LINE | {"metrics": {"accuracy": [1]}}), "metrics.accuracy: Input should be a valid number"),
+        (json.dumps(LINE | {"metrics": {"accuracy": "x"}}), "metrics.accuracy: Input should be a valid number"),
+        (json.dumps(LINE).replace("0.5", "NaN"), "metrics.accuracy: Input should be a finite number"),
+        (json.dumps(LINE | {"error": 3}), "error: Input should be a valid string"),
     ],
+    ids=range(12),
 )
-def test_what_is_no_line_is_named(tmp_path: Path, text: str, told: str) -> None:
+def test_a_line_that_is_no_result_is_named(tmp_path: Path, text: str, fault: str) -> None:
     path = tmp_path / "results.jsonl"
     path.write_text(f"{json.dumps(LINE)}\n{text}\n")
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError) as caught:
         results.read(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}, line 2: not the result of a run (")
+    assert fault in message
+    assert message.endswith("restore the file, or delete this line to make the run again")
+    assert len(message) < 400
+
+
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "results.jsonl").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="cannot read the results"):
+        results.read(tmp_path / "results.jsonl")

@@ -9,7 +9,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from lntl.benchmark.comparison import Cell, Comparison, Row
+from lntl.benchmark.comparison import Comparison, MethodRow, SeedScores
 
 _LATEX = {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
 _LATEX |= {"²": "$^2$", "±": r"$\pm$"} | {c: rf"\{c}" for c in "&%$#_{}"}
@@ -29,27 +29,28 @@ def heads(columns: list[Any]) -> list[str]:
     return ["as configured" if value is None else text for value, text in zip(columns, texts, strict=True)]
 
 
-def cell_text(cell: Cell | None, usual_n: int) -> str:
+def score_text(scores: SeedScores | None, usual_n: int) -> str:
     """Return mean ± std, with n where it is not the usual; empty for what was not run."""
-    if cell is None or not (cell.values or cell.failed):
+    if scores is None or not (scores.values or scores.failed):
         return ""
-    if not cell.values:
+    if not scores.values:
         return "failed"
-    spread = "" if cell.std is None else f" ± {number(cell.std)}"
-    return f"{number(cell.mean)}{spread}" + ("" if len(cell.values) == usual_n else f" (n={len(cell.values)})")
+    spread = "" if scores.std is None else f" ± {number(scores.std)}"
+    n = len(scores.values)
+    return f"{number(scores.mean)}{spread}" + ("" if n == usual_n else f" (n={n})")
 
 
 def _grid(
     comparison: Comparison, bold: Callable[[str], str], plain: Callable[[str], str]
-) -> list[tuple[Row, list[str]]]:
-    """Return each row with the text of its cells, the best of each column made bold."""
+) -> list[tuple[MethodRow, list[str]]]:
+    """Return each row with the text of its scores, the best of each column made bold."""
     table = []
     for row in comparison.rows:
         texts = []
         for column in comparison.columns:
-            cell = row.cells.get(column)
-            text = plain(cell_text(cell, 1 if row.source else comparison.usual_n))
-            is_best = cell is not None and bool(cell.values) and cell.mean == comparison.best(column)
+            scores = row.scores.get(column)
+            text = plain(score_text(scores, 1 if row.source else comparison.usual_n))
+            is_best = scores is not None and bool(scores.values) and scores.mean == comparison.best(column)
             texts.append(bold(text) if is_best else text)
         table.append((row, texts))
     return table
@@ -77,19 +78,19 @@ def _markdown_text(text: str) -> str:
 
 
 def to_csv(comparison: Comparison) -> str:
-    """Return one line a method and value of the grid, all digits kept."""
+    """Return one line for each method and value of the grid, with all digits."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["method", "source", comparison.by or "", "metric", "n", "mean", "std", "failed_seeds"])
     for row in comparison.rows:
         for column in comparison.columns:
-            cell = row.cells.get(column)
-            if cell is None or not (cell.values or cell.failed):
+            scores = row.scores.get(column)
+            if scores is None or not (scores.values or scores.failed):
                 continue
-            mean = repr(cell.mean) if cell.values else ""
-            std = "" if cell.std is None else repr(cell.std)
-            failed = " ".join(map(str, cell.failed))
-            n = len(cell.values)
+            mean = repr(scores.mean) if scores.values else ""
+            std = "" if scores.std is None else repr(scores.std)
+            failed = " ".join(map(str, scores.failed))
+            n = len(scores.values)
             writer.writerow([row.name, row.source or "ours", column, comparison.metric, n, mean, std, failed])
     return file.getvalue()
 

@@ -1,54 +1,147 @@
-"""The results of a benchmark: one JSON line a run."""
+"""The results of a benchmark: one JSON line a run, written and read by one model."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, model_validator
 
 from lntl.errors import UserError
 from lntl.runs.files import write_text
 
-Line = dict[str, Any]
-_KEYS = {"name": str, "config_hash": str, "overrides": dict, "seed": int}
+
+class RunKey(NamedTuple):
+    """Identifies a run among those of a benchmark."""
+
+    name: str
+    config_hash: str
+    seed: int
 
 
-def read(path: Path) -> list[Line]:
-    """Return the lines, none where there is no file; raises UserError with the number of one that is not of a run."""
+@dataclass(frozen=True)
+class BenchmarkRun:
+    """A run that a benchmark asks for: a method with values of the grid (`overrides`) and a seed."""
+
+    name: str
+    label: str  # of its row in tables and figures
+    overrides: dict[str, Any]
+    config_hash: str
+    seed: int
+
+    @property
+    def key(self) -> RunKey:
+        """What its line in the results carries, too."""
+        return RunKey(self.name, self.config_hash, self.seed)
+
+    @property
+    def id(self) -> str:
+        """A name for files."""
+        return f"{self.name}-{self.config_hash}-{self.seed}"
+
+    @property
+    def title(self) -> str:
+        """A name for messages."""
+        return " ".join((self.name, *(f"{key}={value}" for key, value in self.overrides.items()), f"seed={self.seed}"))
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class Hardware(_Strict):
+    """What a run was computed on."""
+
+    processor: str | None = None
+    cores: int | None = None
+    threads: int | None = None
+    memory_gib: FiniteFloat | None = None
+    cuda: str | None = None
+    torch: str | None = None
+    runs_at_once: int | None = None
+
+
+class Origin(_Strict):
+    """Code and hardware of a run, or of an earlier part of one that was resumed elsewhere."""
+
+    git_commit: str | None = None
+    git_dirty: bool | None = None
+    hardware: Hardware = Hardware()
+    lntl: str | None = None
+
+
+class ResultLine(_Strict):
+    """A line of results.jsonl; `seconds` are of training, `wall_seconds` of the whole process.
+
+    A failed run has `error` in place of `metrics`. Lines before there was a choice of split have none: it was test.
+    """
+
+    name: str
+    config_hash: str
+    overrides: dict[str, Any]
+    seed: int
+    split: Literal["test", "val"] = "test"
+    metrics: dict[str, FiniteFloat | None] | None = None
+    val: dict[str, FiniteFloat | None] = {}
+    epochs: int | None = None
+    data: str = ""
+    seconds: FiniteFloat | None = None
+    wall_seconds: FiniteFloat | None = None
+    git_commit: str | None = None
+    git_dirty: bool | None = None
+    hardware: Hardware = Hardware()
+    lntl: str | None = None
+    earlier: list[Origin] = []
+    error: str = ""
+    exit_code: int | None = None
+    date: str = ""
+
+    @model_validator(mode="after")
+    def _succeeded_or_failed(self) -> Self:
+        if self.metrics is None and not self.error:
+            raise ValueError("it has neither metrics nor an error")
+        return self
+
+    @property
+    def key(self) -> RunKey:
+        """Identifies the run."""
+        return RunKey(self.name, self.config_hash, self.seed)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the run did not come to its end."""
+        return self.metrics is None
+
+
+def read(path: Path) -> list[ResultLine]:
+    """Return the lines, none where there is no file; raises UserError with the number of a line that is no result."""
+    return [line for _, line in _read(path)]
+
+
+def _read(path: Path) -> list[tuple[str, ResultLine]]:
+    """Return each line as text and parsed."""
     try:
-        texts = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        texts = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot read the results: {getattr(error, 'strerror', None) or error}") from None
-    return [_parsed(text, f"{path}, line {number}") for number, text in enumerate(texts, 1) if text.strip()]
+    return [(text, _parse(text, f"{path}, line {number}")) for number, text in enumerate(texts, 1) if text.strip()]
 
 
-def _parsed(text: str, place: str) -> Line:
+def _parse(text: str, place: str) -> ResultLine:
     try:
-        line = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{place}: not JSON ({error}); restore the file, or delete this line to run it again") from None
-    if not isinstance(line, dict) or not all(isinstance(line.get(key), kind) for key, kind in _KEYS.items()):
-        raise UserError(f"{place}: not the line of a run, which has {', '.join(_KEYS)}; delete it to run it again")
-    if not isinstance(line.get("metrics"), dict) and not isinstance(line.get("error"), str):
-        raise UserError(f"{place}: has neither metrics nor an error; delete it to run it again")
-    return line
+        return ResultLine.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        fault = f"{key}: {first['msg']}" if key else first["msg"]
+        raise UserError(
+            f"{place}: not the result of a run ({fault}); restore the file, or delete this line to make the run again"
+        ) from None
 
 
-def key(line: Line) -> tuple[str, str, int]:
-    """Return what tells a run from all others."""
-    return line["name"], line["config_hash"], line["seed"]
-
-
-def split(line: Line) -> str | None:
-    """Return the split that scored the run, None where it failed; older lines are of test and do not say so."""
-    return None if failed(line) else line.get("split", "test")
-
-
-def failed(line: Line) -> bool:
-    """Return whether the run did not come to its end."""
-    return "metrics" not in line
-
-
-def add(path: Path, line: Line) -> None:
-    """Append a line, in place of one that says that the same run failed; the file is whole at any time."""
-    kept = [old for old in read(path) if not (failed(old) and key(old) == key(line))]
-    texts = [json.dumps(each, ensure_ascii=False, allow_nan=False) + "\n" for each in (*kept, line)]
-    write_text(path, "".join(texts))
+def add(path: Path, line: ResultLine) -> None:
+    """Append a line, in place of one that says that the same run failed; the file is complete at any time."""
+    texts = [text for text, old in _read(path) if not (old.failed and old.key == line.key)]
+    content = line.model_dump(mode="json", exclude_unset=True)
+    texts.append(json.dumps(content, ensure_ascii=False, allow_nan=False))
+    write_text(path, "".join(text + "\n" for text in texts))

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from lntl.benchmark.plan import Job
-    from lntl.benchmark.results import Line
-    from lntl.benchmark.runner import Benchmark, Progress
+    from lntl.benchmark.plan import PlannedRun
+    from lntl.benchmark.results import ResultLine
+    from lntl.benchmark.runner import Benchmark, BenchmarkProgress
     from lntl.experiment.run import Stop
 
 
@@ -37,22 +37,22 @@ def benchmark(
     from lntl.errors import Interrupted
 
     checked = plans.read(plan)
-    jobs = plans.only(plans.jobs(checked, plan), only or [])
+    runs = plans.select(plans.planned_runs(checked, plan), only or [])
     command = (sys.executable, "-P", "-m", "lntl", "benchmark-run")
     bench = Benchmark(plan.parent / checked.results, command, workers or _cores(), checked.keep_runs, checked.split)
     if dry_run:
-        _print_states(bench, jobs)
+        _print_states(bench, runs)
         return
     console.log_to_console()
     with experiment.stop_signals() as stop:
         try:
-            failed = _run(bench, jobs, stop)
+            failed = _run(bench, runs, stop)
         except Interrupted as interrupted:
             print(f"{interrupted}. To continue, give the same command.", file=sys.stderr)
             raise SystemExit(130) from None
-    console.echo(f"{len(jobs) - len(failed)} of {len(jobs)} runs are done: {bench.results}")
-    for job, line in failed:
-        print(f"failed: {job.told}: {line['error']} ({bench.scratch / job.id}.log)", file=sys.stderr)
+    console.echo(f"{len(runs) - len(failed)} of {len(runs)} runs are done: {bench.results}")
+    for run, line in failed:
+        print(f"failed: {run.title}: {line.error} ({bench.scratch / run.id}.log)", file=sys.stderr)
     if failed:
         raise SystemExit(1)
 
@@ -61,7 +61,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _print_states(bench: "Benchmark", jobs: "list[Job]") -> None:
+def _print_states(bench: "Benchmark", runs: "list[PlannedRun]") -> None:
     """Print a table of the runs: done, begun, failed or missing."""
     from rich.markup import escape
     from rich.table import Table
@@ -69,16 +69,16 @@ def _print_states(bench: "Benchmark", jobs: "list[Job]") -> None:
     from lntl.benchmark import results
     from lntl.cli.console import out
 
-    missing = {job.id for job in bench.missing(jobs)}
-    failed = {results.key(line) for line in results.read(bench.results) if results.failed(line)}
-    table = Table("run", "state", title=f"{len(missing)} of {len(jobs)} runs are missing", title_justify="left")
-    for job in jobs:
-        state = "failed" if job.key in failed else "begun" if (bench.scratch / job.id).exists() else "missing"
-        table.add_row(escape(job.told), state if job.id in missing else "done")
+    missing = {run.id for run in bench.missing(runs)}
+    failed = {line.key for line in results.read(bench.results) if line.failed}
+    table = Table("run", "state", title=f"{len(missing)} of {len(runs)} runs are missing", title_justify="left")
+    for run in runs:
+        state = "failed" if run.key in failed else "begun" if (bench.scratch / run.id).exists() else "missing"
+        table.add_row(escape(run.title), state if run.id in missing else "done")
     out.print(table)
 
 
-def _run(bench: "Benchmark", jobs: "list[Job]", stop: "Stop") -> "list[tuple[Job, Line]]":
+def _run(bench: "Benchmark", runs: "list[PlannedRun]", stop: "Stop") -> "list[tuple[PlannedRun, ResultLine]]":
     """Make the missing runs with a progress bar; return those that failed."""
     from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -87,68 +87,68 @@ def _run(bench: "Benchmark", jobs: "list[Job]", stop: "Stop") -> "list[tuple[Job
     from lntl.benchmark import results
     from lntl.cli import console
 
-    failed: list[tuple[Job, Line]] = []
-    waiting = bench.missing(jobs)
+    failed: list[tuple[PlannedRun, ResultLine]] = []
+    waiting = bench.missing(runs)
     estimate = _TimeLeft(bench.workers, waiting, results.read(bench.results))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Bar(
         *columns, TextColumn("{task.fields[status]}"), console=console.err, disable=not console.err.is_terminal
     ) as bar:
-        task = bar.add_task("runs", total=len(jobs), completed=len(jobs) - len(waiting), status="")
-        for progress in bench.run(jobs, stop):
+        task = bar.add_task("runs", total=len(runs), completed=len(runs) - len(waiting), status="")
+        for progress in bench.run(runs, stop):
             left = estimate.update(progress)
-            running = escape(", ".join(job.told for job in progress.running))
+            running = escape(", ".join(run.title for run in progress.running))
             bar.update(task, status=f"{left} [dim]{running}[/dim]")
             if progress.ended is not None:
-                job, line = progress.ended
-                failed += [progress.ended] if results.failed(line) else []
+                run, line = progress.ended
+                failed += [progress.ended] if line.failed else []
                 bar.advance(task)
-                console.log.info("%s: %s; %s", job.told, _outcome(line), left)
+                console.log.info("%s: %s; %s", run.title, _outcome(line), left)
     return failed
 
 
-def _outcome(line: "Line") -> str:
-    if "error" in line:
-        return f"failed: {line['error']}"
-    scores = [f"{name}={value:.4f}" for name, value in line["metrics"].items() if value is not None]
-    return f"{' '.join(scores)} in {line['seconds']:.0f} s"
+def _outcome(line: "ResultLine") -> str:
+    if line.metrics is None:
+        return f"failed: {line.error}"
+    scores = [f"{name}={value:.4f}" for name, value in line.metrics.items() if value is not None]
+    return f"{' '.join(scores)} in {line.seconds or 0:.0f} s"
 
 
 class _TimeLeft:
     """Time left, from the seconds of finished runs: of the same name where there are some, else of all."""
 
-    def __init__(self, workers: int, waiting: "list[Job]", lines: "list[Line]") -> None:
+    def __init__(self, workers: int, waiting: "list[PlannedRun]", lines: "list[ResultLine]") -> None:
         self._workers = workers
-        self._waiting = {job.id: job for job in waiting}
+        self._waiting = {run.id: run for run in waiting}
         self._began: dict[str, float] = {}
         self._seconds: dict[str, list[float]] = {}
         for line in lines:
             self._record(line)
 
-    def _record(self, line: "Line") -> None:
-        seconds = line.get("wall_seconds") or line.get("seconds")
+    def _record(self, line: "ResultLine") -> None:
+        seconds = line.wall_seconds or line.seconds
         if seconds is not None:
-            self._seconds.setdefault(line["name"], []).append(seconds)
+            self._seconds.setdefault(line.name, []).append(seconds)
 
-    def update(self, progress: "Progress") -> str:
+    def update(self, progress: "BenchmarkProgress") -> str:
         """Take in the progress; return the time left in words, unknown before the first run has ended."""
         now = time.monotonic()
-        for job in progress.running:
-            self._began.setdefault(job.id, now)
+        for run in progress.running:
+            self._began.setdefault(run.id, now)
         if progress.ended is not None:
             self._waiting.pop(progress.ended[0].id)
             self._record(progress.ended[1])
         if not self._seconds:
             return "time left: known after the first run"
         needs = [
-            self._estimate(job) - min(now - self._began.get(id, now), 0.9 * self._estimate(job))
-            for id, job in self._waiting.items()
+            self._estimate(run) - min(now - self._began.get(id, now), 0.9 * self._estimate(run))
+            for id, run in self._waiting.items()
         ]
         return f"about {timedelta(seconds=round(max([sum(needs) / self._workers, *needs])))} left" if needs else ""
 
-    def _estimate(self, job: "Job") -> float:
+    def _estimate(self, run: "PlannedRun") -> float:
         of_all = [seconds for values in self._seconds.values() for seconds in values]
-        return statistics.fmean(self._seconds.get(job.name, of_all))
+        return statistics.fmean(self._seconds.get(run.name, of_all))
 
 
 def benchmark_run(config: Path, split: Annotated[Literal["test", "val"], typer.Argument()]) -> None:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from lntl.benchmark.comparison import Comparison, Planned
+    from lntl.benchmark.comparison import Comparison
+    from lntl.benchmark.plan import PlannedRun
 
 
 def compare(
@@ -38,10 +39,10 @@ def compare(
 
 def _plan_beside(results: Path) -> Path | None:
     """Return the plan that lies beside its results; None where there is none."""
-    from lntl.benchmark.plan import Plan
+    from lntl.benchmark.plan import BenchmarkPlan
     from lntl.yaml_file import read_yaml
 
-    default = Plan.model_fields["results"].default
+    default = BenchmarkPlan.model_fields["results"].default
     for path in sorted(results.parent.glob("*.yaml")):
         raw = read_yaml(path)
         if isinstance(raw, dict) and "runs" in raw and raw.get("results", default) == results.name:
@@ -49,16 +50,13 @@ def _plan_beside(results: Path) -> Path | None:
     return None
 
 
-def _planned(path: Path) -> "list[Planned]":
+def _planned(path: Path) -> "list[PlannedRun]":
     """Return the runs of a plan in the order of its rows."""
     from lntl.benchmark import plan as plans
-    from lntl.benchmark.comparison import Planned
 
     plan = plans.read(path)
-    labels = {entry.name: entry.label or entry.name for entry in plan.runs}
-    order = list(labels)
-    jobs = sorted(plans.jobs(plan, path), key=lambda job: order.index(job.name))
-    return [Planned(labels[job.name], job.key, job.cell) for job in jobs]
+    order = [method.name for method in plan.runs]
+    return sorted(plans.planned_runs(plan, path), key=lambda run: order.index(run.name))
 
 
 def _write(table: "Comparison", folder: Path, prefix: str) -> list[Path]:
