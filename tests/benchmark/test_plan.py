@@ -125,6 +125,7 @@ def test_two_cells_that_are_one_run_are_refused(write: Any, grid: dict[str, Any]
         runs(write(runs=[ROWS[0] | {"grid": grid}]))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("path", sorted(ROOT.glob("benchmarks/*/*.yaml")), ids=lambda path: path.stem)
 def test_every_line_of_our_own_benchmarks_counts_as_done(path: Path) -> None:
     plan = plans.read(path)

@@ -62,6 +62,7 @@ def test_data_without_pictures_are_told(run: RunFolder, monkeypatch: pytest.Monk
     assert "are no ImageSplit" in complete(run)[0]
 
 
+@pytest.mark.full
 def test_a_run_that_has_no_best_checkpoint_is_evaluated_once_and_shown(make_config: Callable[..., Config]) -> None:
     begun = start(make_config("erm", "lntl"))
     next(step for step in begun.train() if isinstance(step, EpochRecord))  # the last phase is to come
