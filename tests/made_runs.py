@@ -278,8 +278,8 @@ def summary_of_two(y: NDArray[Any], bias: NDArray[Any], predicted: NDArray[Any])
         BiasSpec("texture", tuple(TEXTURES), tuple(k // 2 for k in range(12))),
         BiasSpec("stroke", tuple(STROKES), tuple(k % 2 for k in range(12))),
     )
-    each = {one.name: summarise(by_one_bias(p, one), PETS, one.values) for one in ones}
-    return summarise(p, PETS, JOINT) | {"per_bias": each}
+    each = {one.name: summarise(by_one_bias(p, one), PETS, one.values).of_bias().model_dump() for one in ones}
+    return summarise(p, PETS, JOINT).model_dump() | {"per_bias": each}
 
 
 def write_recoloring(path: Path, flips: float, epoch: int, erm: bool) -> None:

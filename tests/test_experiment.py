@@ -136,7 +136,7 @@ def test_the_evaluation_is_kept(finished: RunFolder) -> None:
     for kind, path in (("last", finished.last), ("best", finished.best)):
         evaluation, kept = experiment.evaluate_checkpoint(path), finished.evaluation_of(path)
         told = json.loads(kept.read_text())
-        assert told == evaluation.facts
+        assert told == evaluation.measured.model_dump(exclude_unset=True)
         assert (told["checkpoint"], told["epoch"], told["split"]) == (str(path), getattr(result, kind).epoch, "test")
         assert {name: row["value"] for name, row in told["metrics"].items()} == getattr(result, kind).test
         with np.load(kept.with_suffix(".npz"), allow_pickle=False) as arrays:
@@ -250,7 +250,10 @@ def test_a_metric_that_is_undefined_on_val_chooses_nothing(
 
 @pytest.mark.parametrize(
     ("metric", "told"),
-    [("accuracy", "highest accuracy on val"), ("demographic_parity_gap", "lowest demographic_parity_gap on val")],
+    [
+        ("accuracy", "highest accuracy on val"),
+        ("expected_calibration_error", "lowest expected_calibration_error on val"),
+    ],
 )
 def test_the_result_says_what_chose_the_best(make_config: Callable[..., Config], metric: str, told: str) -> None:
     run = train(make_config("erm", evaluation={"best_model_metric": metric}))

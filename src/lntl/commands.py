@@ -17,7 +17,7 @@ from lntl.errors import UserError
 from lntl.reporting import tables
 from lntl.reporting.verdict import probe_sentences
 from lntl.runs.folder import RunFolder
-from lntl.runs.formats import Evaluation, Probe, Recoloring, Result
+from lntl.runs.formats import Probe, Recoloring, Result
 from lntl.training.trainer import Step
 from lntl.types import EpochRecord
 
@@ -67,12 +67,12 @@ def evaluate(target: Path, device: str | None, trust: Sequence[str] = ()) -> Non
     console.log_to_console()
     path = RunFolder.resolve(target)
     evaluation = experiment.evaluate_checkpoint(path, device=device, trust=trust)
-    facts, chosen = Evaluation.model_validate(evaluation.facts), evaluation.config.evaluation.metrics
-    title = f"{evaluation.config.project.experiment_name}: {path.name}, epoch {facts.epoch}, test set"
-    out.print(tables.metric_table(title, {name: facts.metrics[name] for name in chosen}))
-    by_class, by_bias = (("by class", facts.by_class), ("by bias", facts.by_bias))
+    measured, chosen = evaluation.measured, evaluation.config.evaluation.metrics
+    title = f"{evaluation.config.project.experiment_name}: {path.name}, epoch {measured.epoch}, test set"
+    out.print(tables.metric_table(title, {name: measured.metrics[name] for name in chosen}))
+    by_class, by_bias = (("by class", measured.by_class), ("by bias", measured.by_bias))
     out.print(Columns([tables.accuracy_table(*by_class), tables.accuracy_table(*by_bias)]))
-    for warning in facts.warnings:
+    for warning in measured.warnings:
         echo(f"Note: {warning}.", style="yellow")
     written = evaluation.write()
     for file in written:

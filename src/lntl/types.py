@@ -192,6 +192,7 @@ class Dataset(ABC):
         spec: Shapes, counts and names.
         source: Where the data come from, one line for logs and reports.
         val_note: Where the validation split comes from.
+        label_kind: What the classes are values of, such as "species".
         bias_kind: What the bias values are values of, such as "background".
         transform: From user input to x, used by `lntl predict`, `lntl export` and `lntl.load`; None where these take x
             itself.
@@ -211,6 +212,7 @@ class Dataset(ABC):
     spec: DataSpec
     source: str = "unknown source"
     val_note: str = "the data set's own split"
+    label_kind: str = "class"
     bias_kind: str = "bias value"
     transform: InputTransform | None = None
     skipped_rows: Sequence[str] = ()

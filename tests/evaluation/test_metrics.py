@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +17,9 @@ from torch import Tensor
 
 from lntl.config.keys import Evaluation
 from lntl.evaluation import metrics
-from lntl.evaluation.metrics import METRICS, lower_is_better
+from lntl.evaluation.metrics import METRICS, cell_name, lower_is_better
 from lntl.evaluation.predict import Predictions
-from lntl.evaluation.tally import compute, tally
+from lntl.evaluation.tally import compute, confusion, tally
 from lntl.types import IGNORE
 
 TOLERANCE = 1e-9
@@ -81,8 +82,10 @@ def test_groups_against_fairlearn(p: Predictions) -> None:
     assert same(found["unbiased_accuracy"], groups.by_group.mean())
     assert same(found["worst_group_accuracy"], groups.group_min())
     counts = tally(p)
+    by_group = np.full(p.num_groups, np.nan)
+    by_group[counts.cells] = metrics.group_accuracy(counts)[0]
     tables = {
-        "group": (metrics.group_accuracy(counts).ravel(), groups),
+        "group": (by_group, groups),
         "class": (metrics.class_accuracy(counts)[0], frame_by(p.y, p)),
         "bias value": (metrics.bias_value_accuracy(counts)[0], frame_by(p.bias, p)),
     }
@@ -112,14 +115,16 @@ def rate(y_true: ArrayLike, y_pred: ArrayLike, of: bool) -> float:
 @FEW
 @given(predictions(least=2))
 def test_equalised_odds_against_fairlearn(p: Predictions) -> None:
+    """A gap is undefined where a rate that it compares is: where a class has no image with one of the bias values."""
     y, predicted, bias = p.y.numpy(), p.predicted.numpy(), p.bias.numpy()
     gaps = []
     for c in range(p.num_classes):
-        rates = {str(of): lambda y_true, y_pred, of=of: rate(y_true, y_pred, of) for of in (True, False)}
+        truths = (True, False) if c in y else (False,)  # a class without an image has no true positive rate
+        rates = {str(of): lambda y_true, y_pred, of=of: rate(y_true, y_pred, of) for of in truths}
         frame = MetricFrame(metrics=rates, y_true=y == c, y_pred=predicted == c, sensitive_features=bias)
-        defined = frame.by_group.notna().sum() > 1
-        gaps += list((frame.by_group.max() - frame.by_group.min())[defined])
-    expected = max(gaps) if gaps else math.nan
+        complete = frame.by_group.notna().all(axis=None)
+        gaps.append((frame.by_group.max() - frame.by_group.min()).max() if complete else math.nan)
+    expected = math.nan if any(map(math.isnan, gaps)) or len(set(bias)) < 2 else max(gaps)
     assert same(compute(p, ["equalised_odds_gap"])["equalised_odds_gap"], expected)
 
 
@@ -170,7 +175,7 @@ def undefined(p: Predictions) -> set[str]:
 
 
 def test_what_is_undefined_is_none() -> None:
-    every = {"y": [0, 1, 0, 1], "predicted": [0, 1, 1, 0], "bias": [0, 1, 1, 0]}
+    every: dict[str, Any] = {"y": [0, 1, 0, 1], "predicted": [0, 1, 1, 0], "bias": [0, 1, 1, 0]}
     gaps, alignment = {"demographic_parity_gap", "equalised_odds_gap"}, {"aligned_accuracy", "conflicting_accuracy"}
     assert undefined(of(**every, classes=2, values=2, aligned=(0, 1), labels=1)) == set()
     assert undefined(of(**every, classes=2, values=2, labels=1)) == alignment
@@ -256,7 +261,7 @@ def test_an_unknown_bias_leaves_an_image_out_of_what_is_said_of_groups_alone(p: 
         assert value == (expected if expected is None else pytest.approx(expected, abs=TOLERANCE)), name
     right, everyone = metrics.class_accuracy(tally(blind)), metrics.class_accuracy(tally(p))
     np.testing.assert_allclose(right, everyone)
-    np.testing.assert_array_equal(tally(blind).confusion, tally(p).confusion)
+    np.testing.assert_array_equal(confusion(blind), confusion(p))
 
 
 def test_without_any_known_bias_groups_are_undefined() -> None:
@@ -264,3 +269,69 @@ def test_without_any_known_bias_groups_are_undefined() -> None:
     found = compute(p, list(metrics.METRICS))
     assert {name for name, value in found.items() if value is None} == {*OF_GROUPS, "bias_accuracy"}
     assert found["accuracy"] == 1
+
+
+# --- gaps and groups that a split does not have ---
+
+
+def odds(p: Predictions) -> float | None:
+    return compute(p, ["equalised_odds_gap"])["equalised_odds_gap"]
+
+
+def test_a_gap_is_undefined_where_a_rate_that_it_compares_is() -> None:
+    """Bias value 1 has no positive; half of the positives of bias value 0 are missed: that is no gap of 0."""
+    y, bias = [0] * 100 + [1] * 100 + [0] * 100, [0] * 200 + [1] * 100
+    predicted = [0] * 100 + [1] * 50 + [0] * 150
+    assert odds(of(y, predicted, bias, classes=2, values=2)) is None
+    assert odds(of([*y, 1], [*predicted, 1], [*bias, 1], classes=2, values=2)) == 0.5
+
+
+def test_a_bias_value_of_another_split_leaves_the_gaps_undefined() -> None:
+    p = of(y=[0, 0, 1, 1], predicted=[0, 0, 1, 0], bias=[0, 1, 0, 1], classes=2, values=3)
+    names = ["demographic_parity_gap", "equalised_odds_gap"]
+    assert compute(p, names) == dict.fromkeys(names, 0.5) | {"equalised_odds_gap": 1.0}
+    everywhere = replace(p, all_groups=torch.tensor([0, 1, 3, 4]))
+    assert compute(everywhere, names) == compute(p, names)
+    elsewhere = replace(p, all_groups=torch.tensor([0, 1, 2, 3, 4]))  # class 0 with bias value 2
+    assert compute(elsewhere, names) == dict.fromkeys(names)
+    accuracies = ["unbiased_accuracy", "worst_group_accuracy"]  # over the groups that have an image
+    assert compute(elsewhere, accuracies) == compute(p, accuracies) == {accuracies[0]: 0.75, accuracies[1]: 0.0}
+
+
+def test_the_mean_over_groups_is_the_same_where_they_are_too_many_for_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    p = random_predictions(500, 7, 5, seed=0)
+    dense = compute(p, ["unbiased_accuracy"])["unbiased_accuracy"]
+    monkeypatch.setattr(metrics, "DENSE", 0)
+    assert compute(p, ["unbiased_accuracy"])["unbiased_accuracy"] == pytest.approx(dense, abs=1e-12)
+
+
+def test_cells_that_no_image_is_in_cost_nothing() -> None:
+    """20,000 classes and 10,000 bias values: a table of them and of the predicted classes would have 4e12 numbers."""
+    n, classes, values = 300, 20_000, 10_000
+    random = torch.Generator().manual_seed(0)
+    y, bias = torch.randint(classes, (n,), generator=random), torch.randint(values, (n,), generator=random)
+    logits = torch.zeros(n, classes)
+    logits[torch.arange(n), torch.where(torch.arange(n) % 2 == 0, y, 0)] = 1
+    none = torch.zeros(n, dtype=torch.int64)
+    found = compute(
+        Predictions(y, y * values + bias, torch.arange(n), logits, none, none, classes * values), list(METRICS)
+    )
+    assert found["accuracy"] == found["unbiased_accuracy"] == 0.5
+    assert found["worst_group_accuracy"] == 0
+    assert found["demographic_parity_gap"] == 1
+    assert found["equalised_odds_gap"] is None
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("cat", "night"), "cat with night"),
+        (("1", "1"), "Blond_Hair=1, Male=1"),
+        (("cat", "0"), "Blond_Hair=cat, Male=0"),
+        (("-1.5", "[3, 4)"), "Blond_Hair=-1.5, Male=[3, 4)"),
+    ],
+)
+def test_a_cell_is_named_by_its_columns_where_its_values_are_bare_numbers(
+    names: tuple[str, str], expected: str
+) -> None:
+    assert cell_name(*names, "Blond_Hair", "Male") == expected

@@ -24,10 +24,13 @@ def estimate(value: float | None, n: int = 50) -> dict[str, Any]:
 
 def test_metric_table() -> None:
     undefined = Metric(**estimate(None, 0), undefined="no [label]")
-    shown = text(tables.metric_table("a [title]", {"accuracy": Metric(**estimate(0.5)), "bias_accuracy": undefined}))
+    unbiased = Metric(**estimate(0.25), cells=3, all_cells=4)
+    rows = {"accuracy": Metric(**estimate(0.5)), "bias_accuracy": undefined, "unbiased_accuracy": unbiased}
+    shown = text(tables.metric_table("a [title]", rows))
     assert "a [title]" in shown
     assert re.search(r"accuracy +0\.5000 +0\.4000 to 0\.6000 +50\b", shown)
     assert re.search(r"bias accuracy +undefined +no \[label\] +0\b", shown)
+    assert re.search(r"unbiased accuracy +0\.2500 +0\.1500 to 0\.3500 +50 in 3 of 4 cells", shown)
 
 
 def test_accuracy_table_marks_few_images() -> None:

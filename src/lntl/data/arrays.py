@@ -130,7 +130,8 @@ class Arrays(Dataset):
         white = None if x.dim() < 4 else 1 if x.is_floating_point() else 255
         self.transform = ArrayTransform(x.shape[1:], mean, std, white)
         kind = ImageArraySplit if x.dim() == 4 else ArraySplit
-        self.spec, self.val_note, self.bias_kind = labels.spec, labels.val_note, labels.bias_kind
+        self.spec, self.val_note = labels.spec, labels.val_note
+        self.label_kind, self.bias_kind = labels.label_kind, labels.bias_kind
         self.splits = {
             name: kind(**vars(split), values=x[split.row], mean=mean, std=std) for name, split in labels.splits.items()
         }

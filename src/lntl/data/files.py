@@ -114,7 +114,8 @@ class LabelledFiles(Dataset):
             rows, paths = rows.take(keep), paths.take(keep)
             source = ImageSource(paths, settings)
         labels = assemble(rows, bias, source, source.shape, settings)
-        self.spec, self.val_note, self.bias_kind = labels.spec, labels.val_note, labels.bias_kind
+        self.spec, self.val_note = labels.spec, labels.val_note
+        self.label_kind, self.bias_kind = labels.label_kind, labels.bias_kind
         self.splits = {name: FileSplit(**vars(split), source=source) for name, split in labels.splits.items()}
         self.transform = FileTransform(settings)
         self.skipped_rows = faults.lines

@@ -66,6 +66,7 @@ class Labels:
     spec: DataSpec
     splits: dict[str, Labelled]
     val_note: str
+    label_kind: str
     bias_kind: str
     notes: list[str]
     told: str  # number of rows, classes and bias values
@@ -101,6 +102,7 @@ def assemble(
         spec=spec_of(names, joint, input_shape, n, splits["train"]),
         splits=splits,
         val_note=val_note,
+        label_kind=rows.label.name,
         bias_kind=kind,
         notes=_missing(biases),
         told=f"{n} rows, {len(names)} classes of {rows.label.name}, {len(joint.names)} values of {kind}",

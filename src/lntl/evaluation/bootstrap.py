@@ -6,7 +6,7 @@ import numpy as np
 
 from lntl.evaluation.metrics import Array, Tally
 from lntl.evaluation.predict import Predictions
-from lntl.evaluation.tally import tally
+from lntl.evaluation.tally import Counter
 
 LEVEL = 0.95  # of the intervals
 RESAMPLES = 1000
@@ -19,11 +19,11 @@ def resample(p: Predictions, statistics: Mapping[str, Callable[[Tally], Array]])
 
     One sample draws the numbers of n images; what then is counted are the images' weights in it.
     """
-    random, n = np.random.default_rng(SEED), len(p.y)
+    random, n, count = np.random.default_rng(SEED), len(p.y), Counter(p)
     parts = []
     for _ in range(RESAMPLES // _AT_ONCE):
         drawn = [np.bincount(random.integers(n, size=n), minlength=n) for _ in range(_AT_ONCE)]
-        counts = tally(p, np.stack(drawn).astype(np.float64))
+        counts = count(np.stack(drawn).astype(np.float64))
         parts.append({name: statistic(counts) for name, statistic in statistics.items()})
     return {name: np.concatenate([part[name] for part in parts]) for name in statistics}
 

@@ -1,83 +1,115 @@
 """Metrics: functions of a tally, and one record for each that says everything else about it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 HEADLINES = 5  # metrics that fit into a line of the log and across the table of results
+DENSE = 2**16  # groups up to which a sum over them runs over the empty ones, too: numpy's rounding depends on the zeros
+MOST_NAMES = 5  # names that a sentence lists
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Counts of R samples of images; K classes, B bias values.
+    """Counts of R samples of images; K classes, B bias values, C cells (class, bias value).
+
+    Only the cells in which an image lies, by its class or by its predicted class, are listed: memory and time grow with
+    the images, not with K * B.
 
     Attributes:
-        cells: Images by class, bias value and predicted class, (R, K, B, K); those of unknown bias value are in none.
-        unknown: Images of unknown bias value by class and predicted class, (R, K, K).
+        num_values: B.
+        cell_class: Class of each cell, (C,); cells ascend by class, then by bias value.
+        cell_value: Bias value of each cell, (C,).
+        count: Images of the cell, (R, C).
+        right: Images of the cell that are predicted as its class, (R, C).
+        answered: Images of the cell's bias value that are predicted as its class, (R, C).
+        value_count: Images of each bias value, (R, B).
+        labelled: Images of each class, those of unknown bias value among them, (R, K).
+        predicted: Images predicted as each class, those of unknown bias value among them, (R, K).
+        hits: Right predictions of each class, those of unknown bias value among them, (R, K).
         gaps: Sum of confidence minus correctness over the images of each bin of the confidence, (R, bins).
         bias_hits: Bias labels that h gets right, (R,).
         bias_labels: Bias labels that are known, (R,).
         bias_images: Images with a known bias label, (R,).
-        aligned: Whether a bias value goes with a class in training, (K, B) bool.
+        aligned: The bias value that goes with each class in training, (K,); None where none does.
+        groups: Groups class * B + bias value that occur in any split of the data, (E,) ascending.
     """
 
-    cells: Array
-    unknown: Array
+    num_values: int
+    cell_class: Ints
+    cell_value: Ints
+    count: Array
+    right: Array
+    answered: Array
+    value_count: Array
+    labelled: Array
+    predicted: Array
+    hits: Array
     gaps: Array
     bias_hits: Array
     bias_labels: Array
     bias_images: Array
-    aligned: NDArray[np.bool_]
-
-    @property
-    def count(self) -> Array:
-        """Images in each group, (R, K, B)."""
-        total: Array = self.cells.sum(axis=3)
-        return total
-
-    @property
-    def right(self) -> Array:
-        """Right predictions in each group, (R, K, B)."""
-        hits: Array = np.einsum("rkbk->rkb", self.cells)
-        return hits
-
-    @property
-    def confusion(self) -> Array:
-        """Images by class and predicted class, (R, K, K), those of unknown bias value among them."""
-        total: Array = self.cells.sum(axis=2) + self.unknown
-        return total
+    aligned: Ints | None
+    groups: Ints
 
     @property
     def total(self) -> Array:
         """Images, (R,)."""
-        images: Array = self.confusion.sum(axis=(1, 2))
+        images: Array = self.labelled.sum(axis=1)
         return images
+
+    @property
+    def cells(self) -> Ints:
+        """Number class * B + bias value of each cell, (C,)."""
+        return self.cell_class * self.num_values + self.cell_value
+
+    @property
+    def is_aligned(self) -> NDArray[np.bool_]:
+        """Whether the bias value of each cell is the one that goes with its class in training, (C,)."""
+        if self.aligned is None:
+            return np.zeros(len(self.cell_class), dtype=np.bool_)
+        return np.asarray(self.aligned[self.cell_class] == self.cell_value)
+
+    @property
+    def classes(self) -> Ints:
+        """Classes that occur in any split with a known bias value, ascending."""
+        return np.unique(self.groups // max(1, self.num_values))
+
+    @property
+    def values(self) -> Ints:
+        """Bias values that occur in any split, ascending."""
+        return np.unique(self.groups % max(1, self.num_values))
 
 
 def accuracy(t: Tally) -> Array:
     """Return the share of right predictions."""
-    return share(np.einsum("rkk->r", t.confusion), t.total)
+    return share(t.hits.sum(axis=1), t.total)
 
 
 def unbiased_accuracy(t: Tally) -> Array:
     """Return the mean of the accuracies of the groups that have an image."""
-    return _mean(group_accuracy(t).reshape(len(t.cells), -1))
+    values, groups = group_accuracy(t), t.labelled.shape[1] * t.num_values
+    if groups <= DENSE:
+        dense = np.full((len(values), groups), np.nan)
+        dense[:, t.cells] = values
+        values = dense
+    return _mean(values)
 
 
 def worst_group_accuracy(t: Tally) -> Array:
     """Return the lowest accuracy among the groups that have an image."""
-    worst: Array = np.fmin.reduce(group_accuracy(t), axis=(1, 2))
+    worst: Array = np.fmin.reduce(group_accuracy(t), axis=1, initial=np.nan)
     return worst
 
 
 def f1_score_macro(t: Tally) -> Array:
     """Return the mean of the F1 scores of the classes that occur as label or prediction."""
-    right = np.einsum("rkk->rk", t.confusion)
-    return _mean(share(2 * right, t.confusion.sum(axis=1) + t.confusion.sum(axis=2)))
+    return _mean(share(2 * t.hits, t.predicted + t.labelled))
 
 
 def bias_accuracy(t: Tally) -> Array:
@@ -87,75 +119,91 @@ def bias_accuracy(t: Tally) -> Array:
 
 def aligned_accuracy(t: Tally) -> Array:
     """Return the accuracy on images whose bias value is the one that goes with their class in training."""
-    return _accuracy_where(t, t.aligned)
+    return share(t.right[:, t.is_aligned].sum(axis=1), t.count[:, t.is_aligned].sum(axis=1))
 
 
 def conflicting_accuracy(t: Tally) -> Array:
     """Return the accuracy on images whose bias value is not the one that goes with their class in training."""
-    return _accuracy_where(t, ~t.aligned & t.aligned.any())
+    conflicting = ~t.is_aligned if t.aligned is not None else t.is_aligned
+    return share(t.right[:, conflicting].sum(axis=1), t.count[:, conflicting].sum(axis=1))
 
 
 def expected_calibration_error(t: Tally) -> Array:
-    """Return the mean distance of confidence from accuracy over 15 equal-width bins of the largest probability."""
+    """Return the mean distance of confidence from accuracy over 15 equal-width bins of the largest probability.
+
+    Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
+    """
     return share(np.abs(t.gaps).sum(axis=1), t.total)
 
 
 def demographic_parity_gap(t: Tally) -> Array:
     """Return the largest difference between bias values of the share of images that are predicted as one class.
 
-    max_c (max_b P(c predicted | b) - min_b P(c predicted | b)), over the bias values that occur.
+    max_c (max_b P(c predicted | b) - min_b P(c predicted | b)), over the bias values b that occur in any split.
+    Undefined where one of them has no image.
     """
-    rate = share(t.cells.sum(axis=1), t.count.sum(axis=1)[..., None])
-    return _largest(_spread(rate))
+    values = t.values
+    if len(values) < 2 or not len(t.cell_class):
+        return np.full(len(t.count), np.nan)
+    rate = share(t.answered, t.value_count[:, t.cell_value])
+    return np.where((t.value_count[:, values] > 0).all(axis=1), _largest_spread(rate, t.cell_class, values), np.nan)
 
 
 def equalised_odds_gap(t: Tally) -> Array:
     """Return the largest difference between bias values of a class's true or false positive rate.
 
     max_c max(spread_b P(c predicted | y = c, b), spread_b P(c predicted | y != c, b)), the spread being maximum minus
-    minimum over the bias values for which the rate is defined.
+    minimum over the bias values b that occur in any split. Undefined where one of the rates is: where a class that
+    occurs in any split has no image with one of the bias values.
     """
-    hits, positives = t.right.swapaxes(1, 2), t.count.swapaxes(1, 2)  # (R, B, K)
-    false = share(t.cells.sum(axis=1) - hits, positives.sum(axis=2, keepdims=True) - positives)
-    return _largest(np.concatenate([_spread(share(hits, positives)), _spread(false)], axis=1))
+    classes, values = t.classes, t.values
+    groups = len(classes) * len(values)
+    undefined = np.full(len(t.count), np.nan)
+    if min(len(classes), len(values)) < 2 or groups > len(t.cell_class):
+        return undefined
+    complete = (t.count > 0).sum(axis=1) == groups
+    true = share(t.right, t.count)
+    false = share(t.answered - t.right, t.value_count[:, t.cell_value] - t.count)
+    labelled = np.isin(t.cell_class, classes)  # a class that is predicted alone has no true positive rate to compare
+    spreads = [
+        _largest_spread(true[:, labelled], t.cell_class[labelled], values),
+        _largest_spread(false, t.cell_class, values),
+    ]
+    return np.where(complete, np.maximum(*spreads), undefined)
 
 
 def group_accuracy(t: Tally) -> Array:
-    """Return the accuracy of each group, (R, K, B)."""
+    """Return the accuracy of each cell, (R, C)."""
     return share(t.right, t.count)
 
 
 def class_accuracy(t: Tally) -> Array:
     """Return the accuracy of each class, (R, K)."""
-    return share(np.einsum("rkk->rk", t.confusion), t.confusion.sum(axis=2))
+    return share(t.hits, t.labelled)
 
 
 def bias_value_accuracy(t: Tally) -> Array:
     """Return the accuracy on the images of each bias value, (R, B)."""
-    return share(t.right.sum(axis=1), t.count.sum(axis=1))
+    right: Array = np.stack([np.bincount(t.cell_value, row, t.num_values) for row in t.right])
+    return share(right, t.value_count)
 
 
 def _mean(values: Array) -> Array:
     """Return the mean over the last axis of what is no NaN."""
-    there = ~np.isnan(values)
-    return share(np.where(there, values, 0).sum(axis=-1), there.sum(axis=-1))
+    defined = ~np.isnan(values)
+    return share(np.where(defined, values, 0).sum(axis=-1), defined.sum(axis=-1))
 
 
-def _accuracy_where(t: Tally, groups: NDArray[np.bool_]) -> Array:
-    """Return the accuracy on the images of the groups (K, B) that are marked."""
-    return share((t.right * groups).sum(axis=(1, 2)), (t.count * groups).sum(axis=(1, 2)))
+def _largest_spread(rates: Array, classes: Ints, values: Ints) -> Array:
+    """Return the largest difference between two bias values of one class's rate, (R,).
 
-
-def _largest(values: Array) -> Array:
-    """Return the maximum over the last axis of what is no NaN."""
-    largest: Array = np.fmax.reduce(values, axis=-1)
+    rates: (R, C) of cells in ascending order of their classes (C,). A bias value without a cell has the rate 0.
+    """
+    begin = np.flatnonzero(np.diff(classes, prepend=-1))
+    highest, lowest = np.maximum.reduceat(rates, begin, axis=1), np.minimum.reduceat(rates, begin, axis=1)
+    complete = np.diff(begin, append=len(classes)) == len(values)
+    largest: Array = (highest - np.where(complete, lowest, 0)).max(axis=1)
     return largest
-
-
-def _spread(rates: Array) -> Array:
-    """Return maximum minus minimum of rates (R, B, K) over B, NaN where fewer than two of them are defined."""
-    spread = np.fmax.reduce(rates, axis=1) - np.fmin.reduce(rates, axis=1)
-    return np.where((~np.isnan(rates)).sum(axis=1) > 1, spread, np.nan)
 
 
 def share(part: Array, whole: Array) -> Array:
@@ -166,17 +214,46 @@ def share(part: Array, whole: Array) -> Array:
 
 
 @dataclass(frozen=True, slots=True)
+class CellNames:
+    """Names of classes and bias values, and of what they are classes and values of."""
+
+    classes: Sequence[str]
+    values: Sequence[str]
+    label: str = "class"
+    bias: str = "bias"
+
+    def __getitem__(self, cell: int) -> str:
+        """Return the name of cell number class * B + bias value."""
+        label, value = divmod(int(cell), len(self.values))
+        return cell_name(self.classes[label], self.values[value], self.label, self.bias)
+
+
+def cell_name(class_name: str, value_name: str, label: str, bias: str) -> str:
+    """Return the name of a cell, such as "cat with night", or "Blond_Hair=1, Male=0" where a name has no letter."""
+    if all(any(character.isalpha() for character in name) for name in (class_name, value_name)):
+        return f"{class_name} with {value_name}"
+    return f"{label}={class_name}, {bias}={value_name}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the names in a sentence, the first few of many."""
+    more = len(names) - MOST_NAMES
+    return "; ".join(names[:MOST_NAMES]) + (f"; and {more} more" if more > 0 else "")
+
+
+@dataclass(frozen=True, slots=True)
 class Metric:
     """All that is known about a metric; configuration, tables, files, pages and documentation derive from it.
 
     Attributes:
         function: From a tally of R samples to the metric's values, (R,) float64, NaN where it is undefined.
-        label: What it is called in prose and on pages.
-        column: What it is called at the head of a narrow column.
+        label: Name in prose and on pages.
+        column: Name at the head of a narrow column.
         meaning: What it is, in a phrase that begins with an article.
         undefined: Why it is undefined on a tally for which it is.
         images: Number of images that its value and its interval rest on.
         higher_is_better: Its direction: False for an error or a gap.
+        over_groups: Whether it is taken over the groups that have an image, so that their number belongs to it.
         unit: Unit of its values.
     """
 
@@ -184,9 +261,10 @@ class Metric:
     label: str
     column: str
     meaning: str
-    undefined: Callable[[Tally], str]
+    undefined: Callable[[Tally, CellNames], str]
     images: Callable[[Tally], int]
     higher_is_better: bool = True
+    over_groups: bool = False
     unit: str = "share in [0, 1]"
 
     @property
@@ -204,19 +282,41 @@ def _known_images(t: Tally) -> int:
     return int(t.count[0].sum())
 
 
-def _worst_group_images(t: Tally) -> int:
-    count, accuracies = t.count[0], group_accuracy(t)[0]
-    return int(count[accuracies == worst_group_accuracy(t)[0]].min(initial=count.max()))
+def _because(reason: str) -> Callable[[Tally, CellNames], str]:
+    return lambda t, names: reason
 
 
-def _no_known_bias(t: Tally) -> str:
-    return "no image has a known bias value"
+_NO_KNOWN_BIAS = "no image has a known bias value"
 
 
-def _unaligned(reason: str) -> Callable[[Tally], str]:
-    """Return a function that gives the reason, or says that the data do not tell which bias values are aligned."""
+def _unaligned(reason: str) -> Callable[[Tally, CellNames], str]:
+    """Return a function that gives the reason, or says that the data do not name aligned bias values."""
     unknown = "the data do not say which bias value goes with a class in training"
-    return lambda t: reason if t.aligned.any() else unknown
+    return lambda t, names: unknown if t.aligned is None else reason
+
+
+def _no_parity(t: Tally, names: CellNames) -> str:
+    if not t.count[0].any():
+        return _NO_KNOWN_BIAS
+    if len(t.values) < 2:
+        return "all images have the same bias value"
+    missing = t.values[t.value_count[0][t.values] == 0]
+    return f"no image has {names.bias} {listed([names.values[value] for value in missing])}, so its rates are undefined"
+
+
+def _no_odds(t: Tally, names: CellNames) -> str:
+    if not t.count[0].any():
+        return _NO_KNOWN_BIAS
+    if len(t.values) < 2:
+        return "all images have the same bias value"
+    if len(t.classes) < 2:
+        return "all images have the same class"
+    present = np.zeros((len(t.classes), len(t.values)), dtype=np.bool_)
+    there = t.count[0] > 0
+    present[np.searchsorted(t.classes, t.cell_class[there]), np.searchsorted(t.values, t.cell_value[there])] = True
+    missing = np.argwhere(~present)
+    cells = t.classes[missing[:, 0]] * t.num_values + t.values[missing[:, 1]]
+    return f"no image is {listed([names[cell] for cell in cells])}, so a rate that is compared is undefined"
 
 
 METRICS: dict[str, Metric] = {
@@ -227,7 +327,7 @@ METRICS: dict[str, Metric] = {
             label="accuracy",
             column="accuracy",
             meaning="the share of right predictions",
-            undefined=lambda t: "there is no image",
+            undefined=_because("there is no image"),
             images=_all_images,
         ),
         Metric(
@@ -235,23 +335,25 @@ METRICS: dict[str, Metric] = {
             label="unbiased accuracy",
             column="unbiased",
             meaning="the mean of the accuracies of the groups that have an image",
-            undefined=_no_known_bias,
+            undefined=_because(_NO_KNOWN_BIAS),
             images=_known_images,
+            over_groups=True,
         ),
         Metric(
             worst_group_accuracy,
             label="worst-group accuracy",
             column="worst group",
             meaning="the lowest accuracy among the groups that have an image",
-            undefined=_no_known_bias,
-            images=_worst_group_images,
+            undefined=_because(_NO_KNOWN_BIAS),
+            images=_known_images,
+            over_groups=True,
         ),
         Metric(
             f1_score_macro,
             label="macro F1",
             column="macro F1",
             meaning="the mean of the F1 scores of the classes that occur as label or prediction",
-            undefined=lambda t: "there is no image",
+            undefined=_because("there is no image"),
             images=_all_images,
         ),
         Metric(
@@ -259,7 +361,7 @@ METRICS: dict[str, Metric] = {
             label="accuracy of h",
             column="bias (h)",
             meaning="h's accuracy over the known bias labels (chance is the share of the most frequent value)",
-            undefined=lambda t: "no bias label is known",
+            undefined=_because("no bias label is known"),
             images=lambda t: int(t.bias_images[0]),
         ),
         Metric(
@@ -268,7 +370,7 @@ METRICS: dict[str, Metric] = {
             column="aligned",
             meaning="the accuracy on images whose bias value is the one that goes with their class in training",
             undefined=_unaligned("no image has the bias value that goes with its class in training"),
-            images=lambda t: int(t.count[0][t.aligned].sum()),
+            images=lambda t: int(t.count[0][t.is_aligned].sum()),
         ),
         Metric(
             conflicting_accuracy,
@@ -276,14 +378,14 @@ METRICS: dict[str, Metric] = {
             column="conflicting",
             meaning="the accuracy on images whose bias value is not the one that goes with their class in training",
             undefined=_unaligned("every image has the bias value that goes with its class in training"),
-            images=lambda t: int(t.count[0][~t.aligned].sum()) if t.aligned.any() else 0,
+            images=lambda t: int(t.count[0][~t.is_aligned].sum()) if t.aligned is not None else 0,
         ),
         Metric(
             expected_calibration_error,
             label="expected calibration error",
             column="calibration error",
             meaning="the mean distance of confidence from accuracy over 15 equal-width bins of the largest probability",
-            undefined=lambda t: "a probability is not a finite number",
+            undefined=_because("a probability is not a finite number"),
             images=_all_images,
             higher_is_better=False,
         ),
@@ -292,7 +394,7 @@ METRICS: dict[str, Metric] = {
             label="demographic-parity gap",
             column="parity gap",
             meaning="the largest difference between bias values of the share of images that are predicted as one class",
-            undefined=lambda t: "all images have the same bias value",
+            undefined=_no_parity,
             images=_known_images,
             higher_is_better=False,
         ),
@@ -301,7 +403,7 @@ METRICS: dict[str, Metric] = {
             label="equalised-odds gap",
             column="odds gap",
             meaning="the largest difference between bias values of a class's true or false positive rate",
-            undefined=lambda t: "no class, and no rest of the classes, occurs with two bias values",
+            undefined=_no_odds,
             images=_known_images,
             higher_is_better=False,
         ),

@@ -22,6 +22,7 @@ class Predictions:
     bias_labels: Tensor  # bias labels that are known
     num_groups: int
     aligned: tuple[int, ...] = ()  # as DataSpec.aligned
+    all_groups: Tensor | None = None  # groups that occur in any split, (E,) int64; None: those of these images
 
     @property
     def predicted(self) -> Tensor:
@@ -58,11 +59,21 @@ def by_one_bias(p: Predictions, one: BiasSpec) -> Predictions:
     """Return the predictions with the groups (class, value of one of several biases)."""
     bias = torch.tensor(one.value_of_joint)[p.bias.clamp(min=0)]
     group = torch.where(p.group == IGNORE, IGNORE, p.y * len(one.values) + bias)
-    return replace(p, group=group, num_groups=p.num_classes * len(one.values), aligned=one.aligned)
+    groups = p.all_groups
+    if groups is not None:
+        y, joint = groups // p.num_bias_values, groups % p.num_bias_values
+        groups = (y * len(one.values) + torch.tensor(one.value_of_joint)[joint]).unique()
+    return replace(p, group=group, num_groups=p.num_classes * len(one.values), aligned=one.aligned, all_groups=groups)
 
 
 @torch.inference_mode()
-def predict(networks: Networks, loader: Loader, num_groups: int, aligned: tuple[int, ...] = ()) -> Predictions:
+def predict(
+    networks: Networks,
+    loader: Loader,
+    num_groups: int,
+    aligned: tuple[int, ...] = (),
+    all_groups: Tensor | None = None,
+) -> Predictions:
     """Return the predictions of f, g and h on a split, in the split's order; the networks are left in eval mode."""
     if len(loader.split) == 0:
         raise UserError("the split to evaluate has no image; give the data set some")
@@ -72,8 +83,8 @@ def predict(networks: Networks, loader: Loader, num_groups: int, aligned: tuple[
         z = networks.f(batch.x)
         known = batch.bias != IGNORE
         hits = (networks.h(z).argmax(dim=1) == batch.bias) & known
-        told = (each.reshape(len(each), -1).sum(1) for each in (hits, known))
-        rows = (batch.y, batch.group, batch.row, networks.g(z), *told)
+        counts = (labels.reshape(len(labels), -1).sum(1) for labels in (hits, known))
+        rows = (batch.y, batch.group, batch.row, networks.g(z), *counts)
         columns.append(tuple(column.cpu() for column in rows))
     y, group, row, logits, bias_hits, bias_labels = (torch.cat(column) for column in zip(*columns, strict=True))
-    return Predictions(y, group, row, logits, bias_hits, bias_labels, num_groups, aligned)
+    return Predictions(y, group, row, logits, bias_hits, bias_labels, num_groups, aligned, all_groups)

@@ -1,96 +1,135 @@
-"""Summary: everything that is told of the predictions on a split, as plain values without a NaN, ready for JSON."""
+"""Summary: everything that is measured of the predictions on a split, with intervals, reasons and warnings."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lntl.evaluation import metrics
 from lntl.evaluation.bootstrap import interval, resample
-from lntl.evaluation.metrics import METRICS, Array, Metric, Tally
+from lntl.evaluation.metrics import (
+    DENSE,
+    METRICS,
+    Array,
+    CellNames,
+    Metric,
+    Tally,
+    bias_value_accuracy,
+    class_accuracy,
+    group_accuracy,
+    listed,
+)
 from lntl.evaluation.predict import Predictions
-from lntl.evaluation.tally import tally
+from lntl.evaluation.tally import confusion, tally
+from lntl.runs import formats
+from lntl.runs.formats import Groups, Row, Summary
 
 SMALL = 30  # images below which an accuracy is flagged: a rule of thumb, its 95 % interval is then wider than +-0.1
 
-Row = dict[str, Any]  # value, low, high, n, undefined (the reason, else None)
-
 _STATISTICS = {name: metric.function for name, metric in METRICS.items()} | {
-    "by_class": metrics.class_accuracy,
-    "by_bias": metrics.bias_value_accuracy,
+    "by_class": class_accuracy,
+    "by_bias": bias_value_accuracy,
 }
 
 
-def summarise(p: Predictions, class_names: Sequence[str], bias_value_names: Sequence[str]) -> dict[str, Any]:
-    """Return n, names, all metrics, accuracy by class and by bias value, groups, confusion matrix, and warnings.
+def summarise(
+    p: Predictions,
+    class_names: Sequence[str],
+    bias_value_names: Sequence[str],
+    label: str = "class",
+    bias: str = "bias value",
+) -> Summary:
+    """Return all metrics, accuracy by class and by bias value, groups, confusion matrix, and warnings.
 
-    Each value has its n, the images that it rests on, and its bootstrap interval (None, and why, where undefined).
+    Args:
+        p: Predictions on a split.
+        class_names: Name of each class.
+        bias_value_names: Name of each bias value.
+        label: What the classes are classes of, for the names of cells.
+        bias: What the bias values are values of, for the names of cells.
+
+    Returns:
+        Values in [0, 1] without a NaN. Each has its n, the images that it rests on, and its bootstrap interval; where
+        it is undefined, it is None and the reason is given.
     """
+    names = CellNames(class_names, bias_value_names, label, bias)
     t, samples = tally(p), resample(p, _STATISTICS)
-    told = {name: _metric(metric, t, samples[name]) for name, metric in METRICS.items()}
-    count, classes = t.count[0], t.confusion[0].sum(axis=1)
-    return {
-        "n": len(p.y),
-        "class_names": list(class_names),
-        "bias_value_names": list(bias_value_names),
-        "metrics": told,
-        "by_class": _rows("class", class_names, metrics.class_accuracy(t)[0], classes, samples["by_class"]),
-        "by_bias": _rows(
-            "bias value", bias_value_names, metrics.bias_value_accuracy(t)[0], count.sum(0), samples["by_bias"]
-        ),
-        "groups": {
-            "accuracy": [[_number(value) for value in row] for row in metrics.group_accuracy(t)[0]],
-            "count": count.astype(int).tolist(),
-        },
-        "confusion": t.confusion[0].astype(int).tolist(),
-        "warnings": list(_warnings(t, told, class_names, bias_value_names)),
-    }
+    measured = {name: _metric(metric, t, samples[name], names) for name, metric in METRICS.items()}
+    return Summary(
+        n=len(p.y),
+        class_names=list(class_names),
+        bias_value_names=list(bias_value_names),
+        metrics=measured,
+        by_class=_rows("class", class_names, class_accuracy(t)[0], t.labelled[0], samples["by_class"]),
+        by_bias=_rows("bias value", bias_value_names, bias_value_accuracy(t)[0], t.value_count[0], samples["by_bias"]),
+        groups=_groups(t),
+        confusion=confusion(p).tolist() if p.num_classes**2 <= DENSE else [],
+        warnings=list(_warnings(t, measured, names)),
+    )
 
 
-def _metric(metric: Metric, t: Tally, samples: Array) -> Row:
-    value = metric.function(t)[0]
-    why = metric.undefined(t) if np.isnan(value) else None
-    return _row(value, samples, metric.images(t), why) | {"meaning": metric.meaning}
+def _metric(metric: Metric, t: Tally, samples: Array, names: CellNames) -> formats.Metric:
+    value = float(metric.function(t)[0])
+    why = metric.undefined(t, names) if np.isnan(value) else None
+    found = formats.Metric(**_estimate(value, samples, why), n=metric.images(t), meaning=metric.meaning)
+    if metric.over_groups:
+        found.cells, found.all_cells = int((t.count[0] > 0).sum()), len(t.groups)
+    if metric.name == "worst_group_accuracy" and why is None:
+        worst = np.flatnonzero(group_accuracy(t)[0] == value)
+        least = worst[t.count[0][worst].argmin()]
+        found.lowest = f"{names[t.cells[least]]}, {_counted(int(t.count[0][least]), 'image')}"
+    return found
 
 
-def _row(value: float, samples: Array, n: int, why_undefined: str | None) -> Row:
-    if np.isnan(value):
-        return {"value": None, "low": None, "high": None, "n": n, "undefined": why_undefined}
+def _estimate(value: float, samples: Array, why_undefined: str | None) -> dict[str, Any]:
+    if why_undefined is not None:
+        return {"value": None, "low": None, "high": None, "undefined": why_undefined}
     low, high = interval(samples)
-    return {"value": float(value), "low": low, "high": high, "n": n, "undefined": None}
+    return {"value": value, "low": low, "high": high, "undefined": None}
 
 
 def _rows(what: str, names: Sequence[str], values: Array, count: Array, samples: Array) -> list[Row]:
     """Return a row for each class or bias value; samples (R, len(names))."""
     return [
-        {"name": name, "small": bool(n < SMALL)} | _row(value, column, int(n), f"no image of this {what}")
+        Row(
+            **_estimate(float(value), column, f"no image of this {what}" if np.isnan(value) else None),
+            name=name,
+            n=int(n),
+            small=bool(n < SMALL),
+        )
         for name, value, n, column in zip(names, values, count, samples.T, strict=True)
     ]
 
 
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
+def _groups(t: Tally) -> Groups:
+    """Return accuracy and images of every group; nothing where there are too many to list."""
+    shape = (t.labelled.shape[1], t.num_values)
+    if np.prod(shape) > DENSE:
+        return Groups(accuracy=[], count=[])
+    accuracy, count = np.full(shape, np.nan), np.zeros(shape, dtype=np.int64)
+    accuracy[t.cell_class, t.cell_value] = group_accuracy(t)[0]
+    count[t.cell_class, t.cell_value] = t.count[0]
+    return Groups(
+        accuracy=[[None if np.isnan(value) else float(value) for value in row] for row in accuracy],
+        count=count.tolist(),
+    )
 
 
-def _warnings(
-    t: Tally, told: dict[str, Row], class_names: Sequence[str], bias_value_names: Sequence[str]
-) -> Iterator[str]:
+def _warnings(t: Tally, measured: dict[str, formats.Metric], names: CellNames) -> Iterator[str]:
     """Yield a sentence for each thing without which the numbers mislead."""
-    count = t.count[0]
-    yield from _missing("classes", class_names, t.confusion[0].sum(axis=1))
-    yield from _missing("bias values", bias_value_names, count.sum(axis=0))
-    yield from _thin_groups(count, class_names, bias_value_names)
-    if unknown := int(t.unknown.sum()):
-        yield f"{unknown} of {int(t.total[0])} images have no known bias value: what is said of groups leaves them out"
-    predicted = t.confusion[0].sum(axis=0)
-    if (predicted > 0).sum() == 1:
-        name = class_names[int(predicted.argmax())]
+    yield from _missing("classes", names.classes, t.labelled[0])
+    yield from _missing("bias values", names.values, t.value_count[0])
+    yield from _thin_groups(t, names)
+    if unknown := int(t.total[0] - t.count[0].sum()):
+        yield f"{unknown} of {int(t.total[0])} images have no known bias value: metrics by group leave them out"
+    if (t.predicted[0] > 0).sum() == 1:
+        name = names.classes[int(t.predicted[0].argmax())]
         yield f"every image is predicted as {name}: a constant answer has no gap, whatever it owes to the bias"
-    for name, row in told.items():
-        if row["value"] is not None and not row["low"] <= row["value"] <= row["high"]:
+    for name, row in measured.items():
+        if row.value is None or row.low is None or row.high is None:
+            continue
+        if not row.low <= row.value <= row.high:
             yield (
-                f"{name.replace('_', ' ')}: its value lies outside its interval, for it takes extremes or distances, "
+                f"{METRICS[name].label}: its value lies outside its interval, for it takes extremes or distances, "
                 "which chance makes larger in a resample; read the interval as a width"
             )
 
@@ -98,20 +137,31 @@ def _warnings(
 def _missing(what: str, names: Sequence[str], count: Array) -> Iterator[str]:
     missing = [name for name, n in zip(names, count, strict=True) if n == 0]
     if missing:
-        yield f"{len(missing)} of {len(names)} {what} have no image: {', '.join(missing)}"
+        yield f"{len(missing)} of {len(names)} {what} have no image: {listed(missing)}"
 
 
-def _thin_groups(
-    count: NDArray[np.float64], class_names: Sequence[str], bias_value_names: Sequence[str]
-) -> Iterator[str]:
-    empty, small = (count == 0).sum(), ((count > 0) & (count < SMALL)).sum()
-    if empty:
-        yield f"{empty} of {count.size} groups (class and bias value) have no image: means over groups leave them out"
-    if small:
-        smallest = int(np.where(count > 0, count, np.inf).argmin())
-        label, value = divmod(smallest, len(bias_value_names))
-        name = f"{class_names[label]} with {bias_value_names[value]}"
+def _thin_groups(t: Tally, names: CellNames) -> Iterator[str]:
+    cells, count = t.cells[t.count[0] > 0], t.count[0][t.count[0] > 0]
+    total = t.labelled.shape[1] * t.num_values
+    absent = np.setdiff1d(t.groups, cells)
+    if len(absent):
         yield (
-            f"{small} of {count.size} groups have fewer than {SMALL} images, {name} only {int(count.flat[smallest])}: "
-            "what is said of single groups is uncertain"
+            f"{len(absent)} of the {len(t.groups)} groups (class and bias value) that occur in the data have no image "
+            f"here: {listed([names[cell] for cell in absent])}; worst-group and unbiased accuracy leave them out"
         )
+    elif total > len(cells):
+        yield (
+            f"{total - len(cells)} of {total} groups (class and bias value) have no image: worst-group and unbiased "
+            "accuracy leave them out"
+        )
+    small = count < SMALL
+    if small.any():
+        smallest = int(count.argmin())
+        yield (
+            f"{small.sum()} of {total} groups have fewer than {SMALL} images, {names[cells[smallest]]} only "
+            f"{int(count[smallest])}: what is said of single groups is uncertain"
+        )
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"

@@ -3,39 +3,81 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lntl.evaluation.metrics import METRICS, Array, Tally
+from lntl.evaluation.metrics import METRICS, Array, Ints, Tally
 from lntl.evaluation.predict import Predictions
 from lntl.types import IGNORE
 
 BINS = 15  # equal-width bins of the confidence; source: Guo et al., ICML 2017
 
 
-def tally(p: Predictions, weights: Array | None = None) -> Tally:
-    """Return the counts of the images, each weighted by `weights` (R, n); without them each counts once (R = 1)."""
-    if weights is None:
-        weights = np.ones((1, len(p.y)))
-    shape = (p.num_classes, p.num_bias_values + 1, p.num_classes)  # one bias value more: unknown
-    bias = p.bias.where(p.bias != IGNORE, p.num_bias_values)
-    cell = np.ravel_multi_index((p.y.numpy(), bias.numpy(), p.predicted.numpy()), shape)
-    confidence = p.probabilities.double().amax(dim=1).numpy()
-    gap = confidence - p.correct.double().numpy()
-    # (low, high] as in Guo et al.; a confidence that is no number falls into the last bin and makes it none as well
-    place = np.digitize(confidence, np.linspace(0, 1, BINS + 1)[1:-1], right=True)
-    aligned = np.zeros((p.num_classes, p.num_bias_values), dtype=np.bool_)
-    if p.aligned:
-        aligned[np.arange(p.num_classes), list(p.aligned)] = True
-    flat = np.stack([np.bincount(cell, row, int(np.prod(shape))) for row in weights], dtype=np.float64)
-    cells = flat.reshape(-1, *shape)
-    return Tally(
-        cells=cells[:, :, :-1],
-        unknown=cells[:, :, -1],
-        gaps=np.stack([np.bincount(place, row * gap, BINS) for row in weights]),
-        bias_hits=weights @ p.bias_hits.double().numpy(),
-        bias_labels=weights @ p.bias_labels.double().numpy(),
-        bias_images=weights @ (p.bias_labels > 0).double().numpy(),
-        aligned=aligned,
-    )
+class Counter:
+    """Counts the images of n predictions into a tally, or many weighted samples of them at once."""
+
+    def __init__(self, p: Predictions) -> None:
+        """Sort the images by class, bias value and predicted class; images that agree in all are counted together."""
+        self._num_classes, self._num_values = p.num_classes, p.num_bias_values
+        y, group, predicted = p.y.numpy(), p.group.numpy(), p.predicted.numpy()
+        known, most = group != IGNORE, p.num_groups
+        kinds, self._kind = np.unique(
+            np.where(known, group, most + y) * p.num_classes + predicted, return_inverse=True
+        )  # of image: its group, or after all groups its class, and its predicted class
+        own, self._predicted = np.divmod(kinds, p.num_classes)
+        self._known = own < most
+        own_group = own[self._known]
+        value = own_group % max(1, self._num_values)
+        self._value, self._class = value, np.where(self._known, own // max(1, self._num_values), own - most)
+        answered = self._predicted[self._known] * self._num_values + value
+        self._cells, cell = np.unique(np.concatenate([own_group, answered]), return_inverse=True)
+        self._own, self._answered = np.split(cell, 2)
+        self._right = self._class == self._predicted
+        confidence = p.probabilities.double().amax(dim=1).numpy()
+        self._gap = confidence - p.correct.double().numpy()
+        # (low, high] as in Guo et al.; a confidence that is no number falls into the last bin and makes it none as well
+        self._bin = np.digitize(confidence, np.linspace(0, 1, BINS + 1)[1:-1], right=True)
+        self._bias_hits, self._bias_labels = (each.double().numpy() for each in (p.bias_hits, p.bias_labels))
+        self._aligned = np.array(p.aligned, dtype=np.int64) if p.aligned else None
+        self._groups = np.union1d(group[known], [] if p.all_groups is None else p.all_groups.numpy()).astype(np.int64)
+
+    def __call__(self, weights: Array) -> Tally:
+        """Return the counts of the images, each weighted by `weights` (R, n)."""
+        counts = _sums(weights, self._kind, len(self._predicted))  # images of each kind
+        known, right = counts[:, self._known], counts * self._right
+        return Tally(
+            num_values=self._num_values,
+            cell_class=self._cells // max(1, self._num_values),
+            cell_value=self._cells % max(1, self._num_values),
+            count=_sums(known, self._own, len(self._cells)),
+            right=_sums(right[:, self._known], self._own, len(self._cells)),
+            answered=_sums(known, self._answered, len(self._cells)),
+            value_count=_sums(known, self._value, self._num_values),
+            labelled=_sums(counts, self._class, self._num_classes),
+            predicted=_sums(counts, self._predicted, self._num_classes),
+            hits=_sums(right, self._class, self._num_classes),
+            gaps=np.stack([np.bincount(self._bin, row * self._gap, BINS) for row in weights]),
+            bias_hits=weights @ self._bias_hits,
+            bias_labels=weights @ self._bias_labels,
+            bias_images=weights @ (self._bias_labels > 0).astype(np.float64),
+            aligned=self._aligned,
+            groups=self._groups,
+        )
+
+
+def _sums(counts: Array, index: NDArray[np.intp], size: int) -> Array:
+    """Return the sums of the columns (R, n) that have the same index (n,), (R, size)."""
+    return np.stack([np.bincount(index, row, size) for row in counts])
+
+
+def tally(p: Predictions) -> Tally:
+    """Return the counts of the predictions as one sample, in which each image counts once."""
+    return Counter(p)(np.ones((1, len(p.y))))
+
+
+def confusion(p: Predictions) -> Ints:
+    """Return the number of images by class and predicted class, (K, K)."""
+    cell = p.y.numpy() * p.num_classes + p.predicted.numpy()
+    return np.bincount(cell, minlength=p.num_classes**2).reshape(p.num_classes, -1)
 
 
 def compute(p: Predictions, names: Sequence[str]) -> dict[str, float | None]:

@@ -1,11 +1,12 @@
 """Build what a configuration describes: data, networks and trainer."""
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 
 from lntl import config as configuration
 from lntl import plugins
@@ -18,7 +19,7 @@ from lntl.experiment import pretrained
 from lntl.runs.checkpoint import NotFiniteError
 from lntl.seeding import derive
 from lntl.training.trainer import Plan, Trainer
-from lntl.types import Dataset, DataSpec, Networks
+from lntl.types import IGNORE, Dataset, DataSpec, Networks
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,20 @@ class Experiment:
 
     def predict(self, networks: Networks, split: str) -> Predictions:
         """Return the predictions of the networks on a split; raises NotFiniteError if they are infinite or NaN."""
-        predictions = predict(networks, self.loader(split), self.data.spec.num_groups, self.data.spec.aligned)
+        spec = self.data.spec
+        predictions = predict(networks, self.loader(split), spec.num_groups, spec.aligned, self._groups)
         if not bool(predictions.probabilities.isfinite().all()):
             raise NotFiniteError(
                 f"what the networks answer on {split} is not finite: training diverged; lower the learning rate or set "
                 "training.clip_grad_norm"
             )
         return predictions
+
+    @cached_property
+    def _groups(self) -> Tensor:
+        """The groups that occur in any split, ascending."""
+        groups: Tensor = torch.cat([split.group.cpu() for split in self.data.splits.values()]).unique()
+        return groups[groups != IGNORE]
 
 
 def build(config: Config, trained: bool = False, data: Dataset | None = None) -> Experiment:

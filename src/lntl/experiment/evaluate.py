@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from lntl import config as configuration
 from lntl.config import Config
 from lntl.errors import DeadEndError, UserError
-from lntl.evaluation import summary
 from lntl.evaluation.metrics import lower_is_better
 from lntl.evaluation.predict import Predictions, by_one_bias
+from lntl.evaluation.summary import summarise
 from lntl.experiment.build import Experiment
 from lntl.experiment.checkpoints import flat, load_networks, open_checkpoint
 from lntl.experiment.run import (
@@ -28,13 +28,12 @@ from lntl.experiment.run import (
     take_up,
 )
 from lntl.experiment.tensorboard import TensorBoard
-from lntl.runs import checkpoint
+from lntl.runs import checkpoint, formats
 from lntl.runs.checkpoint import Checkpoint, NotFiniteError
 from lntl.runs.files import write_atomic, write_json
 from lntl.runs.folder import RunFolder
 from lntl.runs.formats import CheckpointScores, Result
 from lntl.runs.lock import locked
-from lntl.types import BiasSpec, DataSpec
 
 
 @dataclass(frozen=True)
@@ -43,14 +42,15 @@ class Evaluation:
 
     config: Config
     path: Path
-    facts: dict[str, Any]  # checkpoint, epoch, split, and what evaluation.summary measures
+    measured: formats.Evaluation
     predictions: Predictions
 
     def scores(self) -> CheckpointScores:
         """Return the values of the configured metrics under the name of the split."""
-        values = {name: self.facts["metrics"][name]["value"] for name in self.config.evaluation.metrics}
+        measured = self.measured
+        values = {name: measured.metrics[name].value for name in self.config.evaluation.metrics}
         return CheckpointScores.model_validate(
-            {"checkpoint": self.facts["checkpoint"], "epoch": self.facts["epoch"], self.facts["split"]: values}
+            {"checkpoint": measured.checkpoint, "epoch": measured.epoch, measured.split: values}
         )
 
     def write(self) -> list[Path]:
@@ -59,13 +59,13 @@ class Evaluation:
         if folder is None or not folder.config.exists():
             return []
         folder.check_links()
-        metrics = folder.evaluation_of(self.path, self.facts["split"])
+        metrics = folder.evaluation_of(self.path, self.measured.split)
         predictions = metrics.with_suffix(".npz")
         metrics.parent.mkdir(exist_ok=True)
         columns = ("y", "probabilities", "group", "row", "bias_hits", "bias_labels")
         arrays = {name: getattr(self.predictions, name).numpy() for name in columns}
         write_atomic(predictions, lambda file: np.savez_compressed(file, **arrays))
-        write_json(metrics, self.facts)
+        write_json(metrics, self.measured)
         return [metrics, predictions]
 
 
@@ -93,21 +93,17 @@ def _evaluate(experiment: Experiment, path: Path, saved: Checkpoint, split: str)
         predictions = experiment.predict(networks, split)
     except NotFiniteError as error:
         raise NotFiniteError(f"{path}: {error}") from error
-    spec = experiment.data.spec
-    measured = summary.summarise(predictions, spec.class_names, spec.bias_value_names)
-    facts: dict[str, Any] = {"checkpoint": str(path), "epoch": len(saved.records), "split": split}
+    data, spec = experiment.data, experiment.data.spec
+    found = summarise(predictions, spec.class_names, spec.bias_value_names, data.label_kind, data.bias_kind)
+    measured = formats.Evaluation(checkpoint=str(path), epoch=len(saved.records), split=split, **dict(found))
     if spec.biases:
-        facts["per_bias"] = {bias.name: _of_bias(predictions, spec, bias) for bias in spec.biases}
-    return Evaluation(experiment.config, path, facts | measured, predictions)
-
-
-_OF_BIAS = ("bias_value_names", "metrics", "by_bias", "groups", "warnings")
-
-
-def _of_bias(predictions: Predictions, spec: DataSpec, bias: BiasSpec) -> dict[str, Any]:
-    """Return the summary by one of several biases, over the images of which all biases are known."""
-    measured = summary.summarise(by_one_bias(predictions, bias), spec.class_names, bias.values)
-    return {name: measured[name] for name in _OF_BIAS}
+        measured.per_bias = {
+            bias.name: summarise(
+                by_one_bias(predictions, bias), spec.class_names, bias.values, data.label_kind, bias.name
+            ).of_bias()
+            for bias in spec.biases
+        }
+    return Evaluation(experiment.config, path, measured, predictions)
 
 
 def conclude(run: Run, erm: Result | None, split: Literal["test", "val"] = "test") -> Result:

@@ -24,7 +24,7 @@ from torch.utils.tensorboard._utils import figure_to_image
 from lntl import figures
 from lntl.evaluation import embedding
 from lntl.evaluation.predict import Predictions
-from lntl.evaluation.tally import tally
+from lntl.evaluation.tally import confusion
 from lntl.experiment.build import Experiment
 from lntl.ops import pooled
 from lntl.runs.files import cannot_write, write_atomic, write_text
@@ -88,7 +88,7 @@ class TensorBoard:
 
     def confusion(self, predictions: Predictions, class_names: tuple[str, ...], step: int) -> None:
         """Log the confusion matrix of val."""
-        counts = {"val": tally(predictions).confusion[0]}
+        counts = {"val": confusion(predictions)}
         picture = figure_to_image(figures.confusion_matrices(counts, class_names))
         self._summary(summary.image("val/confusion_matrix", picture, dataformats="CHW"), step)
 

@@ -9,9 +9,9 @@ from lntl.reporting import verdict
 from lntl.reporting.run_files import RunFiles
 from lntl.reporting.verdict import Measured, percent
 from lntl.runs.formats import (
+    BiasEvaluation,
     BiasLeakage,
     BiasReport,
-    BiasSpec,
     Changes,
     Compared,
     ComparedMetric,
@@ -193,6 +193,9 @@ def _metrics(files: RunFiles) -> list[ComparedMetric]:
             label=METRICS[name].label if name in METRICS else name.replace("_", " "),
             meaning=measured[name].meaning if measured else "",
             n=measured[name].n if measured else None,
+            cells=measured[name].cells if measured else None,
+            all_cells=measured[name].all_cells if measured else None,
+            lowest=measured[name].lowest if measured else None,
             run=_metric(files, name),
             erm=_metric(files.erm, name),
         )
@@ -213,7 +216,7 @@ def _per_bias(files: RunFiles) -> list[BiasReport]:
     return [_bias_report(name, run.get(name), erm.get(name), probes.get(name)) for name in {**run, **probes}]
 
 
-def _bias_report(name: str, run: BiasSpec | None, erm: BiasSpec | None, leaks: Leaks | None) -> BiasReport:
+def _bias_report(name: str, run: BiasEvaluation | None, erm: BiasEvaluation | None, leaks: Leaks | None) -> BiasReport:
     leakage = BiasLeakage()
     if leaks is not None:
         reference = leaks.reference

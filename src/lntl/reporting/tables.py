@@ -42,7 +42,8 @@ def metric_table(title: str, rows: Mapping[str, Metric]) -> Table:
     """Return metrics, one a row: value, interval and n, or why the metric is undefined."""
     table = _evaluation_table(title, "metric")
     for name, row in rows.items():
-        _add_evaluation(table, name.replace("_", " "), row)
+        cells = "" if row.cells is None else f" in {row.cells} of {row.all_cells} cells"
+        _add_evaluation(table, name.replace("_", " "), row, cells)
     return table
 
 

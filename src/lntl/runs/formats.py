@@ -20,10 +20,13 @@ class Estimate(BaseModel):
 
 
 class Metric(Estimate):
-    """A metric over n images."""
+    """A metric over n images; of one over groups, also in how many of the data's cells these images lie."""
 
     n: int
     meaning: str = ""
+    cells: int | None = None  # cells (class, bias value) with images
+    all_cells: int | None = None  # cells that occur in any split
+    lowest: str | None = None  # of worst-group accuracy, the name of the cell and its images
 
 
 class Row(Estimate):
@@ -35,35 +38,42 @@ class Row(Estimate):
 
 
 class Groups(BaseModel):
-    """Of each (class, bias value): accuracy and number of images."""
+    """Of each (class, bias value): accuracy and number of images; empty where there are more than 65,536."""
 
-    accuracy: list[list[Share | None]]
-    count: list[list[int]]
+    accuracy: list[list[Share | None]] = []
+    count: list[list[int]] = []
 
 
-class BiasSpec(BaseModel):
-    """The evaluation by the values of one of several biases."""
+class BiasEvaluation(BaseModel):
+    """What depends on the bias: the evaluation by the values of one bias, or of several biases together."""
 
     bias_value_names: list[str]
     metrics: dict[str, Metric]
     by_bias: list[Row]
     groups: Groups
+    warnings: list[str] = []
 
 
-class Evaluation(BaseModel):
-    """evaluation/test.json."""
+class Summary(BiasEvaluation):
+    """All that is measured on a split; `confusion` is empty for more than 256 classes."""
 
-    epoch: int
     n: int
     class_names: list[str]
-    bias_value_names: list[str]
-    metrics: dict[str, Metric]
     by_class: list[Row]
-    by_bias: list[Row]
-    groups: Groups
     confusion: list[list[int]]
-    per_bias: dict[str, BiasSpec] = {}
-    warnings: list[str] = []
+
+    def of_bias(self) -> BiasEvaluation:
+        """Return the part that depends on the bias."""
+        return BiasEvaluation(**{name: getattr(self, name) for name in BiasEvaluation.model_fields})
+
+
+class Evaluation(Summary):
+    """evaluation/SPLIT.json: a summary, whose bias is the combination where there are several, and each by itself."""
+
+    checkpoint: str = ""
+    epoch: int
+    split: str = "test"
+    per_bias: dict[str, BiasEvaluation] = {}
 
 
 class ProbeRow(BaseModel):
@@ -266,6 +276,9 @@ class ComparedMetric(Compared[Estimate]):
     label: str
     meaning: str = ""
     n: int | None = None
+    cells: int | None = None
+    all_cells: int | None = None
+    lowest: str | None = None
 
 
 class ComparedRow(Compared[Estimate]):
