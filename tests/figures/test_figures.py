@@ -3,7 +3,7 @@
 import math
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import Any
 
@@ -16,6 +16,8 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from lntl import figures
+from lntl.figures import base
+from lntl.reporting.svg import draw
 
 CLASSES = ["0", "1", "2"]
 COLORS = ["crimson", "teal"]
@@ -131,6 +133,67 @@ def check_texts(figure: Figure) -> None:
         assert box.x1 < width + 1, text
         assert box.y1 < height + 1, text
         assert not [other for other, where in found[:i] if box.overlaps(where)], text
+
+
+SCRIPTS = ["猫", "कुत्ता"]
+
+
+@pytest.fixture
+def no_fonts() -> Iterator[None]:
+    """Forget which characters were missing before."""
+    base._fallback_fonts.cache_clear()
+    base._warn_of_boxes.cache_clear()
+    yield
+    base._fallback_fonts.cache_clear()
+
+
+@pytest.mark.usefixtures("no_fonts")
+def test_names_without_a_glyph_give_one_sentence(caplog: pytest.LogCaptureFixture) -> None:
+    """Warnings are errors in tests: matplotlib's own, one a character and epoch, would fail this."""
+    for _ in range(2):
+        figures.confusion_matrices({"val": np.eye(2)}, SCRIPTS).savefig(BytesIO())
+    missing = base._fallback_fonts(base._without_glyph("".join(SCRIPTS)))[1]
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * bool(missing)
+    if missing:
+        assert caplog.messages[0].startswith("figures: no installed font has a glyph for ")
+        assert "install one" in caplog.messages[0]
+
+
+@pytest.mark.usefixtures("no_fonts")
+def test_an_installed_font_with_the_glyphs_is_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(base, "_characters", lambda path: frozenset("猫犬" if "cmr10" in path else "abc"))
+    figure = figures.confusion_matrices({"val": np.eye(2)}, ["猫", "犬"])
+    figure.savefig(BytesIO())
+    labels = figure.axes[0].get_xticklabels()
+    assert [label.get_text() for label in labels] == ["猫", "犬"]
+    assert all(label.get_fontfamily()[-1] == "cmr10" for label in labels)
+    assert not any("猫" in message for message in caplog.messages)
+
+
+def test_a_page_shows_text_in_the_fonts_of_the_browser(caplog: pytest.LogCaptureFixture) -> None:
+    assert "猫" in draw(lambda: figures.confusion_matrices({"val": np.eye(2)}, ["猫", "犬"]), "id", "alt").svg
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("n", [300, 3])
+def test_many_and_long_names_leave_a_figure_of_bounded_size(n: int) -> None:
+    names = [f"a\nvery long name {i} " * 200 for i in range(n)]
+    labels = np.arange(600) % n
+    for figure in (
+        figures.confusion_matrices({"run": np.eye(n), "ERM": np.eye(n)}, names),
+        figures.group_accuracies({"run": np.eye(n)}, names, names, names[0], np.eye(n)),
+        figures.embedding(RNG.random((600, 2)), labels, labels, names, names, names[0]),
+        figures.pareto({names[0]: 0.5}, {names[0]: 0.5}),
+        figures.sample_grid(PIXELS[:3], 1, row_names=names[:3]),
+    ):
+        figure.savefig(file := BytesIO())
+        assert len(file.getvalue()) < 1_000_000
+        assert max(figure.get_size_inches()) < 25
+        for text in figure.findobj(Text):
+            assert len(text.get_text()) <= 70
+            assert "a\nvery" not in text.get_text()
 
 
 def test_importing_it_starts_no_pyplot() -> None:

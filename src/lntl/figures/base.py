@@ -1,26 +1,87 @@
-"""What all figures share."""
+"""What all figures share: colours, fonts for names in any script, and names of a bounded length."""
 
+import logging
+import warnings
+from collections.abc import Iterable, Sequence
+from functools import cache
+
+from matplotlib import rcParams
 from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from matplotlib.text import Text
+
+log = logging.getLogger("lntl")
 
 # Colours that stay apart for the colour-blind. Source: Okabe and Ito, "Color Universal Design", 2008.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "os^Dv<X"  # lines differ by marker as well
 HEAT = "cividis"  # made for the colour-blind; lighter is more
-QUIET = "0.4"  # grey of what is there to compare with: chance lines, their names
+QUIET = "0.4"  # grey of reference lines: chance, and their names
+LONGEST = 48  # characters of a name
 
 
 class PlainFigure(Figure):
-    """A figure that draws every text as it is: a class may be called $1k_to_$2k, which is no formula."""
+    """A figure that draws names as they are: $1k_to_$2k is no formula, and any script is drawn that a font has."""
 
     def draw(self, renderer: RendererBase) -> None:
-        """Draw the figure; whatever saves or shows it comes through here."""
-        for text in self.findobj(Text):
+        """Draw the figure; saving and showing it call this."""
+        texts = self.findobj(Text)
+        fallback, missing = _fallback_fonts(_without_glyph("".join(text.get_text() for text in texts)))
+        for text in texts:
             text.set_parse_math(False)
-        super().draw(renderer)
+            if fallback:
+                text.set_fontfamily([*rcParams["font.family"], *fallback])
+        if missing and rcParams["svg.fonttype"] != "none":  # a browser that shows text as text has its own fonts
+            _warn_of_boxes(missing)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"Glyph .* missing from font")
+            super().draw(renderer)
+
+
+def _without_glyph(text: str) -> frozenset[str]:
+    """Return the visible characters of a text that the usual font has no glyph for."""
+    visible = {character for character in text if character.isprintable()}
+    return frozenset(visible - _characters(findfont(FontProperties())))
+
+
+@cache
+def _characters(path: str) -> frozenset[str]:
+    """Return the characters that a font file has a glyph for."""
+    try:
+        return frozenset(map(chr, get_font(path).get_charmap()))
+    except (OSError, RuntimeError):  # a damaged font
+        return frozenset()
+
+
+@cache
+def _fallback_fonts(characters: frozenset[str]) -> tuple[tuple[str, ...], str]:
+    """Return installed fonts that together have glyphs for the characters, and the characters that none has."""
+    names, missing = [], characters
+    for font in fontManager.ttflist:
+        if not missing:
+            break
+        if not font.name.startswith("Last Resort") and missing & _characters(font.fname):
+            names.append(font.name)
+            missing -= _characters(font.fname)
+    return tuple(dict.fromkeys(names)), "".join(sorted(missing))
+
+
+@cache  # says it once
+def _warn_of_boxes(missing: str) -> None:
+    log.warning(
+        "figures: no installed font has a glyph for %s, so that names with it show boxes; install one that has, "
+        "such as the Noto font of its script",
+        " ".join(missing[:10]) + (" ..." if len(missing) > 10 else ""),
+    )
 
 
 def empty_figure(width: float, height: float) -> PlainFigure:
     """Return a figure of width x height inches without pyplot's state."""
     return PlainFigure(figsize=(width, height), dpi=100, layout="compressed")
+
+
+def short(names: Iterable[object]) -> Sequence[str]:
+    """Return the names on one line each, cut after LONGEST characters."""
+    lines = (" ".join(str(name).split()) for name in names)
+    return [line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…" for line in lines]

@@ -9,11 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from lntl.figures.base import HEAT, empty_figure
+from lntl.figures.base import HEAT, empty_figure, short
 
-LONG = 14  # characters of a name from which on it stands at a row, where it is read without turning the head
-ACROSS = 36  # characters of all names from which on those of columns are turned
-MOST_NOTES = 20  # rows or columns of a heat map whose cells still carry their number
+LONG = 14  # characters of a bias value from which on bias values are the rows
+ACROSS = 36  # characters of all column names from which on they are rotated
+MOST_NUMBERS = 20  # rows or columns of a heat map with numbers in its cells
+MOST_NAMES = 40  # rows or columns with their names; more have their indices
 
 
 def confusion_matrices(counts: Mapping[str, ArrayLike], class_names: Sequence[str]) -> Figure:
@@ -32,21 +33,21 @@ def group_accuracies(
     bias_label: str = "colour",
     counts: ArrayLike | None = None,
 ) -> Figure:
-    """Return accuracies (class, bias value) in [0, 1] side by side, in per cent; an empty group (NaN) stays blank.
+    """Return accuracies (class, bias value) in [0, 1] side by side, in per cent; an empty group (NaN) is blank.
 
     counts (class, bias value), the images of each group, are written below its accuracy.
     """
     tables = {name: 100 * np.asarray(table, dtype=np.float64) for name, table in accuracy.items()}
-    below = None if counts is None else dict.fromkeys(tables, np.asarray(counts))
-    return _by_bias(tables, class_names, bias_value_names, "true", bias_label, "% right", below)
+    of_all = None if counts is None else dict.fromkeys(tables, np.asarray(counts))
+    return _by_bias(tables, class_names, bias_value_names, "true", bias_label, "% right", of_all)
 
 
 def class_by_bias(
     counts: Mapping[str, ArrayLike], class_names: Sequence[str], bias_value_names: Sequence[str], bias_label: str
 ) -> Figure:
-    """Return of each table of counts (class, bias value) how often each value has the class, in per cent of the value.
+    """Return the share of each class among the images of a bias value, in per cent, for tables (class, bias value).
 
-    A value without an image stays blank; the counts are written below.
+    A value without an image is blank; the counts are written below.
     """
     tables = {name: np.asarray(table) for name, table in counts.items()}
     shares = {}
@@ -68,9 +69,9 @@ def _by_bias(
     """Return heat maps of tables (class, bias value); bias values are the columns, the rows where names are long."""
     if max(map(len, bias_value_names)) < LONG:
         return _heat_maps(tables, class_names, bias_value_names, bias_label, class_label, unit, counts)
-    turned = {name: table.T for name, table in tables.items()}
-    below = None if counts is None else {name: table.T for name, table in counts.items()}
-    return _heat_maps(turned, bias_value_names, class_names, class_label, bias_label, unit, below)
+    tables = {name: table.T for name, table in tables.items()}
+    counts = None if counts is None else {name: table.T for name, table in counts.items()}
+    return _heat_maps(tables, bias_value_names, class_names, class_label, bias_label, unit, counts)
 
 
 def _heat_maps(
@@ -82,28 +83,32 @@ def _heat_maps(
     unit: str,
     counts: Mapping[str, NDArray[Any]] | None = None,
 ) -> Figure:
-    """Return one annotated heat map a table, from 0 to 100, with one colour bar for all; counts: of each table."""
-    long = max(len(name) for name in column_names) * len(column_names) > ACROSS
-    room = 1 if counts is None else 1.12
-    wide, high = (min(2.0, max(1.0, len(names) / 10)) * room for names in (column_names, row_names))
-    beside = 0.08 * max(0, max(map(len, row_names)) - 8)  # inches for names at the rows
-    figure = empty_figure(4.3 * wide * len(tables) + 0.8 + beside, (5.2 if long else 4.6) * high)
+    """Return an annotated heat map for each table, from 0 to 100, with one colour bar; counts: those of each table."""
+    row_names, column_names, (x_label, y_label) = short(row_names), short(column_names), short([x_label, y_label])
+    rows_named, columns_named = len(row_names) <= MOST_NAMES, len(column_names) <= MOST_NAMES
+    rotated = columns_named and max(map(len, column_names)) * len(column_names) > ACROSS
+    factor = 1 if counts is None else 1.12
+    wide, high = (min(2.0, max(1.0, len(names) / 10)) * factor for names in (column_names, row_names))
+    margin = 0.08 * max(0, max(map(len, row_names)) - 8) if rows_named else 0  # inches for the names of rows
+    figure = empty_figure(4.3 * wide * len(tables) + 0.8 + margin, (5.2 if rotated else 4.6) * high)
     panels = figure.subplots(1, len(tables), sharey=True, squeeze=False)[0]
     for axes, (name, table) in zip(panels, tables.items(), strict=True):
         image = axes.imshow(table, cmap=HEAT, vmin=0, vmax=100, interpolation="none", aspect="auto")
-        if max(table.shape) <= MOST_NOTES:
-            _note(axes, table, None if counts is None else counts[name])
+        if max(table.shape) <= MOST_NUMBERS:
+            _write_numbers(axes, table, None if counts is None else counts[name])
         axes.set_title(name)
-        axes.set_xticks(range(len(column_names)), column_names, rotation=90 if long else 0)
-        axes.set_yticks(range(len(row_names)), row_names)
-        axes.set_xlabel(x_label)
-    panels[0].set_ylabel(y_label)
+        if columns_named:
+            axes.set_xticks(range(len(column_names)), column_names, rotation=90 if rotated else 0)
+        if rows_named:
+            axes.set_yticks(range(len(row_names)), row_names)
+        axes.set_xlabel(x_label if columns_named else f"{x_label}: index, of {len(column_names)}")
+    panels[0].set_ylabel(y_label if rows_named else f"{y_label}: index, of {len(row_names)}")
     figure.colorbar(image, ax=panels, label=unit)
     return figure
 
 
-def _note(axes: Axes, table: NDArray[np.float64], counts: NDArray[Any] | None) -> None:
-    """Write the number of each cell into it, and its count below."""
+def _write_numbers(axes: Axes, table: NDArray[np.float64], counts: NDArray[Any] | None) -> None:
+    """Write the number of each cell, and its count below."""
     for (row, column), value in np.ndenumerate(table):
         if not math.isnan(value):
             text = f"{value:.0f}" if counts is None else f"{value:.0f}\n({counts[row, column]})"

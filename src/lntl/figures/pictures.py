@@ -1,4 +1,4 @@
-"""Pictures of the data and of what the network says of them."""
+"""Pictures of the data, and of the predictions for them."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
-from lntl.figures.base import HEAT, PALETTE, empty_figure
+from lntl.figures.base import HEAT, PALETTE, empty_figure, short
 
 GAP, TITLE = 2, 8  # pixels between two images of a grid, and for a title above each
 
@@ -20,7 +20,7 @@ def sample_grid(
     images = np.moveaxis(np.asarray(pixels), 1, -1)
     n, height, width = images.shape[:3]
     rows, top = -(-n // columns), GAP if titles is None else TITLE
-    canvas = np.zeros((rows * (height + top), columns * (width + GAP) - GAP, 4), dtype=np.uint8)  # the gaps see through
+    canvas = np.zeros((rows * (height + top), columns * (width + GAP) - GAP, 4), dtype=np.uint8)  # transparent gaps
     corners = [(i // columns * (height + top) + top, i % columns * (width + GAP)) for i in range(n)]
     for image, (y, x) in zip(images, corners, strict=True):
         canvas[y : y + height, x : x + width] = np.dstack([image, np.full((height, width), 255)])
@@ -29,16 +29,17 @@ def sample_grid(
     axes = figure.subplots()
     axes.imshow(canvas, interpolation="none")
     _bare(axes)
-    axes.set_yticks([r * (height + top) + top + height / 2 for r in range(len(row_names or ()))], row_names)
+    names = short(row_names or ())
+    axes.set_yticks([r * (height + top) + top + height / 2 for r in range(len(names))], names)
     for title, (y, x) in zip(titles or (), corners, strict=titles is not None):
         axes.text(x + width / 2, y - 1, title, ha="center", va="bottom", fontsize=8)
     return figure
 
 
 def color_clouds(color: ArrayLike, y: ArrayLike, class_names: Sequence[str], title: str = "") -> Figure:
-    """Return red, green and blue of the images, color (N, 3) uint8, by class y (N,); each point wears its colour."""
+    """Return red, green and blue of the images, color (N, 3) uint8, by class y (N,); each point has its colour."""
     values, labels = np.asarray(color), np.asarray(y)
-    spread = np.random.default_rng(0).uniform(-0.38, 0.38, len(labels))  # beside each other within the class
+    spread = np.random.default_rng(0).uniform(-0.38, 0.38, len(labels))  # points of a class lie side by side
     figure = empty_figure(10, 3.4)
     for axes, channel in zip(figure.subplots(1, 3, sharey=True), range(3), strict=True):
         axes.scatter(labels + spread, values[:, channel], s=5, c=values / 255, linewidths=0)
@@ -54,7 +55,7 @@ def color_clouds(color: ArrayLike, y: ArrayLike, class_names: Sequence[str], tit
 
 
 def bias_map(pixels: ArrayLike, bias: ArrayLike, bins: int) -> Figure:
-    """Return an image, uint8 (3, H, W), and its map of bias labels (3, H', W'); unknown places stay blank."""
+    """Return an image, uint8 (3, H, W), and its map of bias labels (3, H', W'); unknown positions are blank."""
     figure = empty_figure(10, 2.5)
     panels = figure.subplots(1, 4)
     panels[0].imshow(np.moveaxis(np.asarray(pixels), 0, -1))
@@ -72,34 +73,35 @@ def bias_map(pixels: ArrayLike, bias: ArrayLike, bins: int) -> Figure:
 def recoloring_strip(
     x: ArrayLike, predicted: ArrayLike, y: ArrayLike, color_names: Sequence[str], class_names: Sequence[str]
 ) -> Figure:
-    """Return images x (m, colors, 3, H, W) uint8, a row an image in all colours, with the class that each is taken for.
+    """Return images x (m, colors, 3, H, W) uint8, an image a row in all colours, with the predicted class of each.
 
-    predicted (m, colors) and y (m,) are indices of class_names; a wrong one is framed and marked with a cross.
+    predicted (m, colors) and y (m,) are indices of class_names; a wrong prediction is framed and marked with a cross.
     """
-    pictures, said, truth = np.asarray(x), np.asarray(predicted), np.asarray(y)
-    columns, (height, width) = said.shape[1], pictures.shape[-2:]
-    wrong = (said != truth[:, None]).ravel()
-    titles = [f"✗ {class_names[c]}" if bad else class_names[c] for c, bad in zip(said.ravel(), wrong, strict=True)]
-    rows = [class_names[label] for label in truth]
-    figure = sample_grid(pictures.reshape(-1, *pictures.shape[2:]), columns, titles, rows)
+    pictures, classes, labels = np.asarray(x), np.asarray(predicted), np.asarray(y)
+    columns, (height, width) = classes.shape[1], pictures.shape[-2:]
+    wrong = (classes != labels[:, None]).ravel()
+    names = short(class_names)
+    titles = [f"✗ {names[c]}" if bad else names[c] for c, bad in zip(classes.ravel(), wrong, strict=True)]
+    figure = sample_grid(pictures.reshape(-1, *pictures.shape[2:]), columns, titles, [names[label] for label in labels])
     axes = figure.axes[0]
-    for place in np.flatnonzero(wrong).tolist():
-        axes.texts[place].set(color=PALETTE[1], fontweight="bold")
-        corner = (place % columns * (width + GAP) - 0.5, place // columns * (height + TITLE) + TITLE - 0.5)
+    for index in np.flatnonzero(wrong).tolist():
+        axes.texts[index].set(color=PALETTE[1], fontweight="bold")
+        corner = (index % columns * (width + GAP) - 0.5, index // columns * (height + TITLE) + TITLE - 0.5)
         axes.add_patch(Rectangle(corner, width, height, fill=False, lw=2, ec=PALETTE[1], clip_on=False))
-    long = max(len(name) for name in color_names) > 7
+    color_names = short(color_names)
+    rotated = max(len(name) for name in color_names) > 7
     axes.xaxis.tick_top()
     axes.set_xticks(
         [column * (width + GAP) + width / 2 for column in range(columns)],
         color_names,
-        rotation=90 if long else 0,
+        rotation=90 if rotated else 0,
         fontsize=8,
     )
     return figure
 
 
 def _bare(axes: Axes) -> None:
-    """Take the frame and the ticks away."""
+    """Remove the frame and the ticks."""
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     axes.set_xticks([])

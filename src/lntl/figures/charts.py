@@ -1,0 +1,217 @@
+"""Lines, bars and points: learning curves, probes, the features on a plane, accuracy against leakage."""
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import is_color_like, to_rgba
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from numpy.typing import ArrayLike, NDArray
+
+from lntl.figures.base import MARKERS, PALETTE, QUIET, empty_figure, short
+
+MOST_NAMES = 20  # in a legend
+LEGEND_CHARACTERS = 68  # that fit side by side below a panel of the embedding, a mark counting five
+DASHES = ("--", ":", "-.")
+
+
+def learning_curves(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Figure:
+    """Return the named metrics of metrics.jsonl against epochs, losses above, accuracies below, phases shaded."""
+    groups = {
+        "loss (nats)": [name for name in names if name.startswith("train/")],
+        "on validation images": [name for name in names if not name.startswith("train/")],
+    }
+    shown = {label: group for label, group in groups.items() if group}
+    figure = empty_figure(9, 0.6 + 2.6 * len(shown))
+    panels = list(figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0])
+    for axes, (label, group) in zip(panels, shown.items(), strict=True):
+        for name, color, marker in zip(group, PALETTE, MARKERS, strict=False):
+            points = [(record["total_epoch"], record.get(name, math.nan)) for record in records]
+            interval = 1 + len(points) // 30  # between markers
+            axes.plot(*zip(*points, strict=True), color=color, marker=marker, ms=4, markevery=interval, label=name)
+        axes.set_ylabel(label)
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        axes.grid(axis="y", alpha=0.4)
+    if "on validation images" in shown:
+        panels[-1].set_ylim(-0.02, 1.02)
+    _mark_phases(panels, records)
+    panels[-1].set_xlabel("epoch")
+    panels[-1].xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def _mark_phases(panels: Sequence[Axes], records: Sequence[Mapping[str, Any]]) -> None:
+    phases = [list(group) for _, group in groupby(records, key=lambda record: record["phase"])]
+    narrow = [len(phase) < 0.12 * len(records) for phase in phases]
+    for number, phase in enumerate(phases):
+        left, right = phase[0]["total_epoch"] - 0.5, phase[-1]["total_epoch"] + 0.5
+        for axes in panels:
+            axes.axvspan(left, right, color="0.97" if number % 2 else "0.91", lw=0, zorder=0)
+            axes.set_xlim(records[0]["total_epoch"] - 0.5, right)
+        panels[0].annotate(
+            phase[0]["method"],
+            (left if narrow[number] else (left + right) / 2, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 3 + 13 * sum(narrow[number:])),  # the names of narrow phases have a line each
+            textcoords="offset points",
+            ha="left" if narrow[number] else "center",
+        )
+
+
+def bias_predictiveness(
+    variances: Sequence[float], values: Mapping[str, Sequence[float]], chance: float | None = None
+) -> Figure:
+    """Return a line for each name: the accuracy that the bias alone reaches, against the variance of its jitter."""
+    figure = empty_figure(7, 3.8)
+    axes = figure.subplots()
+    for (name, line), color, marker in zip(values.items(), PALETTE, MARKERS, strict=False):
+        axes.plot(variances, line, color=color, marker=marker, label=name)
+    if chance is not None:
+        axes.axhline(chance, color=QUIET, ls="--", lw=1, label="chance")
+    axes.set_xticks(variances)
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("variance σ² of the colour jitter")
+    axes.set_ylabel("accuracy from the colour alone")
+    axes.grid(axis="y", alpha=0.4)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    return figure
+
+
+def probe_bars(series: Mapping[str, Sequence[Mapping[str, Any]]], chance: Mapping[str, float]) -> Figure:
+    """Return probe accuracies as bars, grouped by layer and probe, a colour for each name, with lines at chance.
+
+    Each row of a series has `layer`, `probe`, `mean` in [0, 1] and `std` over seeds, None for one seed.
+    """
+    groups = list(dict.fromkeys((row["layer"], row["probe"]) for rows in series.values() for row in rows))
+    bars = sum(len(rows) for rows in series.values())
+    figure = empty_figure(8.4, 1.1 + 0.27 * bars + 0.16 * len(groups))
+    axes = figure.subplots()
+    y, ticks = 0.0, []
+    for layer, probe in groups:
+        first = y
+        for rows, color in zip(series.values(), PALETTE, strict=False):
+            for row in rows:
+                if (row["layer"], row["probe"]) == (layer, probe):
+                    _bar(axes, y, row, color)
+                    y += 1
+        ticks.append((first + y - 1) / 2)
+        y += 0.6
+    names = [Patch(color=color, label=name) for name, color in zip(series, PALETTE, strict=False)]
+    lines = [
+        axes.axvline(100 * level, color=QUIET, ls=dashes, lw=1.4, label=f"chance: {name}")
+        for (name, level), dashes in zip(chance.items(), DASHES, strict=False)
+    ]
+    axes.set_yticks(ticks, [f"{layer}, {probe}" for layer, probe in groups])
+    axes.tick_params(axis="y", length=0)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 112)
+    axes.set_xticks(range(0, 101, 20))
+    axes.set_xlabel("accuracy of a fresh probe for the bias, %")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(handles=[*names, *lines], loc="outside upper left", ncols=3, frameon=False)
+    return figure
+
+
+def _bar(axes: Axes, y: float, row: Mapping[str, Any], color: str) -> None:
+    mean, std = 100 * row["mean"], 100 * (row["std"] or 0)
+    axes.barh(y, mean, height=0.84, color=color)
+    if row["std"] is not None:
+        axes.errorbar(mean, y, xerr=std, color=QUIET, lw=1.2, capsize=2.5)
+    axes.text(mean + std + 1, y, f"{mean:.0f}", va="center", fontsize=9)
+
+
+def embedding(
+    xy: ArrayLike,
+    y: ArrayLike,
+    bias: ArrayLike,
+    class_names: Sequence[str],
+    bias_value_names: Sequence[str],
+    bias_label: str = "colour",
+    bias_colors: ArrayLike | None = None,
+) -> Figure:
+    """Return points xy (n, 2) twice: coloured by class y (n,), and by bias value (n,).
+
+    A bias value is drawn in its bias_colors (bias values, 3), in [0, 1], else in the colour that it is named after.
+    """
+    points = np.asarray(xy)
+    named = [to_rgba(name) for name in bias_value_names if is_color_like(name)]
+    colors = named if bias_colors is None else [to_rgba(color) for color in np.asarray(bias_colors)]
+    names, bias_names = short(class_names), short(bias_value_names)
+    legends = [labels for labels in (names, bias_names) if len(labels) <= MOST_NAMES]
+    rows = max((-(-len(labels) // _legend_columns(labels)) for labels in legends), default=0)
+    figure = empty_figure(9.6, 5 + 0.2 * rows)
+    left, right = figure.subplots(1, 2)
+    _scatter(left, points, np.asarray(y), names, [])
+    _scatter(right, points, np.asarray(bias), bias_names, colors if len(colors) == len(bias_names) else [])
+    left.set_title("by class")
+    right.set_title(f"by {short([bias_label])[0]}")
+    return figure
+
+
+def _legend_columns(names: Sequence[str]) -> int:
+    """Return how many columns of a legend fit below one of the two panels."""
+    return max(1, min(5, LEGEND_CHARACTERS // (max(map(len, names)) + 5)))
+
+
+def _scatter(
+    axes: Axes, points: NDArray[Any], labels: NDArray[Any], names: Sequence[str], colors: Sequence[Any]
+) -> None:
+    """Draw the points with a legend; too many names for one are drawn in a range of colours."""
+    look: dict[str, Any] = {"s": 14, "ec": QUIET, "lw": 0.25, "rasterized": True}
+    axes.set_xticks([])
+    axes.set_yticks([])
+    if len(names) > MOST_NAMES:
+        axes.scatter(points[:, 0], points[:, 1], c=labels, cmap="turbo", **look)
+        return
+    table = colormaps["tab10" if len(names) <= 10 else "tab20"]
+    for value, name in enumerate(names):
+        x, y = points[labels == value].T
+        color = colors[value] if colors else table(value)
+        axes.scatter(x, y, color=color, marker=MARKERS[value % len(MARKERS)], label=name, **look)
+    axes.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.01),
+        ncols=_legend_columns(names),
+        frameon=False,
+        fontsize=9,
+        markerscale=1.6,
+        handletextpad=0.1,
+        columnspacing=1,
+    )
+
+
+def pareto(accuracy: Mapping[str, float], leakage: Mapping[str, float], chance: float | None = None) -> Figure:
+    """Return accuracy against leakage, in [0, 1], a point for each name; a line joins those that no other dominates."""
+    names = list(accuracy)
+    figure = empty_figure(8.4, max(4.6, 0.5 + 0.21 * len(names)))
+    axes = figure.subplots()
+    best = _pareto_front([(leakage[name], accuracy[name]) for name in names])
+    if len(best) > 1:
+        line = 100 * np.array(best).T
+        axes.step(*line, where="post", color=QUIET, lw=1.2, zorder=1, label="no other is better in both")
+    for number, (name, label) in enumerate(zip(names, short(names), strict=True)):
+        color, marker = PALETTE[number % 6], MARKERS[(number + number // 6) % len(MARKERS)]
+        axes.scatter(100 * leakage[name], 100 * accuracy[name], s=70, color=color, marker=marker, label=label, zorder=2)
+    if chance is not None:
+        axes.axvline(100 * chance, color=QUIET, ls="--", lw=1.2, label="chance")
+    axes.set_xlabel("leakage: how well a fresh probe reads the bias, %   (less is better)")
+    axes.set_ylabel("unbiased accuracy, %   (more is better)")
+    axes.grid(alpha=0.4)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
+    return figure
+
+
+def _pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the points (leakage, accuracy) that no other dominates, by leakage."""
+    front: list[tuple[float, float]] = []
+    for leakage, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or accuracy > front[-1][1]:
+            front.append((leakage, accuracy))
+    return front
