@@ -14,6 +14,7 @@ import pytest
 import torch
 from sklearn import config_context
 from sklearn.base import clone
+from sklearn.ensemble import AdaBoostClassifier
 from sklearn.metrics import accuracy_score, make_scorer
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -22,10 +23,13 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from lntl import config as configuration
 from lntl import plugins
+from lntl.data import in_memory
+from lntl.data.loader import Loader
 from lntl.experiment import build
-from lntl.sklearn import DebiasedClassifier
+from lntl.sklearn import DebiasedClassifier, _WeightedLoader
 
 N = 150
+CPU = torch.device("cpu")
 SMALL: dict[str, Any] = {"hidden": (16, 8), "epochs": 2, "batch_size": 32, "device": "cpu", "random_state": 0}
 
 
@@ -37,7 +41,8 @@ class Told(DebiasedClassifier):  # type: ignore[misc]
 
 
 FAILS = {
-    "check_methods_subset_invariance": "numbers are float32, and the last bits of a matrix product depend on its size"
+    "check_sample_weight_equivalence_on_dense_data": "an example of weight 2 is drawn twice as often, not twice",
+    "check_methods_subset_invariance": "numbers are float32, and the last bits of a matrix product depend on its size",
 }
 
 
@@ -307,13 +312,76 @@ def test_a_bias_that_nobody_asked_to_route_is_an_error(pets: tuple[Any, Any, Any
 def test_data_frames_in_and_out(pets: tuple[Any, Any, Any]) -> None:
     X, y, sky = pets
     frame = pd.DataFrame(X, columns=["shape", "light"], index=np.arange(N)[::-1])
-    fitted = DebiasedClassifier(**SMALL).fit(frame, pd.Series(y), bias=pd.Series(sky))
+    fitted = DebiasedClassifier(**SMALL).fit(frame, pd.Series(y, frame.index), bias=pd.Series(sky, frame.index))
     assert list(fitted.feature_names_in_) == ["shape", "light"]
     z = fitted.set_output(transform="pandas").transform(frame)
     assert list(z.columns) == list(fitted.get_feature_names_out()) == [f"debiasedclassifier{k}" for k in range(8)]
     assert (z.index == frame.index).all()
     with pytest.raises(ValueError, match="feature names"):
         fitted.predict(frame[["light", "shape"]])
+
+
+def test_pandas_objects_of_another_index_are_not_matched_by_position(pets: tuple[Any, Any, Any]) -> None:
+    X, y, sky = pets
+    frame, other = pd.DataFrame(X), np.arange(N)[::-1]
+    for name, series in (
+        ("y", pd.Series(y, other)),
+        ("bias", pd.Series(sky, other)),
+        ("sample_weight", pd.Series(other)),
+    ):
+        moved = series if name != "sample_weight" else pd.Series(np.ones(N), other)
+        given = {"X": frame, "y": y, "bias": sky} | {name: moved}
+        with pytest.raises(ValueError, match=rf"{name} has another index than X, .* e\.g\. {name}\.loc\[X\.index\]"):
+            DebiasedClassifier(**SMALL).fit(**given)
+        DebiasedClassifier(**SMALL | {"epochs": 1}).fit(**given | {name: moved.to_numpy()})
+
+
+def test_equal_weights_are_no_weights_and_others_are_the_odds_to_be_drawn(pets: tuple[Any, Any, Any]) -> None:
+    X, y, _ = pets
+    plain, equal = (DebiasedClassifier("erm", **SMALL).fit(X, y, sample_weight=w) for w in (None, np.full(N, 0.5)))
+    assert same(plain, equal, X)
+    weight = 1.0 + (y == "cat")
+    for method in ("erm", "resample"):
+        loader = _WeightedLoader(
+            Loader(in_memory.InMemory(torch.from_numpy(X), np.arange(N) % 3, ("a", "b", "c"), []).train, 50, CPU),
+            torch.from_numpy(weight),
+        )
+        own = None if method == "erm" else torch.linspace(1, 2, N)
+        rows = torch.cat([batch.row for seed in range(40) for batch in loader.batches(seed, weights=own)])
+        expected = weight * (1 if own is None else own.double().numpy())
+        share = np.bincount(rows.numpy(), minlength=N) / len(rows)
+        assert len(rows) == 40 * N
+        np.testing.assert_allclose(share[y == "cat"].sum(), (expected / expected.sum())[y == "cat"].sum(), atol=0.02)
+        assert [b.row.tolist() for b in loader.batches()] == [list(range(k, k + 50)) for k in (0, 50, 100)]
+    heavy = DebiasedClassifier("erm", **SMALL).fit(X, y, sample_weight=1.0 + 50 * (y == "cat"))
+    assert (heavy.predict(X) == "cat").mean() > (plain.predict(X) == "cat").mean()
+
+
+def test_an_example_without_weight_is_left_out(pets: tuple[Any, Any, Any]) -> None:
+    X, y, sky = pets
+    weight = (np.arange(N) >= 30).astype(float)
+    left_out = DebiasedClassifier("group_dro", **SMALL).fit(X, y, bias=pd.Series(sky), sample_weight=weight)
+    assert same(left_out, DebiasedClassifier("group_dro", **SMALL).fit(X[30:], y[30:], bias=sky[30:]), X)
+
+
+@pytest.mark.parametrize(
+    ("weight", "sentence"),
+    [
+        (np.zeros(40), "is 0 for every example|at least one non-zero"),
+        (-np.ones(40), "[Nn]egative"),
+        (np.full(40, np.nan), "NaN"),
+        ([1.0], "40"),
+    ],
+)
+def test_weights_that_are_none(weight: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        DebiasedClassifier("erm", **SMALL).fit(X2, Y, sample_weight=weight)
+
+
+def test_boosting_passes_its_weights(pets: tuple[Any, Any, Any]) -> None:
+    X, y, _ = pets
+    boosted = AdaBoostClassifier(DebiasedClassifier("erm", **SMALL | {"epochs": 1}), n_estimators=2).fit(X, y)
+    assert boosted.predict(X).shape == (N,)
 
 
 def test_vectors_stay_as_they_are_and_images_are_normalised() -> None:

@@ -1,6 +1,7 @@
 """The methods as a scikit-learn estimator: fit(X, y, bias=...), in pipelines, searches and data frames."""
 
 import copy
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Self
@@ -12,7 +13,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, ClassNamePrefixFeatures
 from sklearn.utils import Tags, check_consistent_length, check_random_state
 from sklearn.utils.extmath import softmax
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor
 
 from lntl import config as configuration
@@ -20,10 +21,11 @@ from lntl import plugins
 from lntl.config import Config
 from lntl.data import in_memory
 from lntl.data.array_file import as_tensor
+from lntl.data.loader import Loader
 from lntl.errors import UserError
 from lntl.experiment import build, recipe
 from lntl.probing.features import features
-from lntl.types import Networks
+from lntl.types import Batch, Networks
 
 __all__ = ["DebiasedClassifier"]
 
@@ -38,30 +40,42 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
     X is feature vectors (n, D), which stay as they are (put a StandardScaler before it), or images (n, H, W),
     (n, H, W, C) or (n, C, H, W), uint8 or float in [0, 1], whose channels are brought to mean 0 and deviation 1 inside.
 
-    Parameters
-    ----------
-    method : a name from `lntl methods`, e.g. "lntl", "group_dro", "bias_product", "erm" (plain training).
-    model : "mlp"; for images also "convnet", "lenet", or a dict as in the YAML, e.g.
-        {"name": "torchvision/resnet18", "split": "layer2", "small_images": True}.
-    hidden : units of each layer of f, for model "mlp"; the last is the number of features. A dict may hold its own.
-    epochs : passes over the data with `method`. Before it f and g are pre-trained by `erm` for a tenth of them, where
-        the method plays against h or learns from errors; then h alone for as many, where it plays against h.
-    batch_size, lr, weight_decay : of Adam, for all networks.
-    mu, lam : scale of the reversed gradient and weight of the information term, of methods that have them; None for
-        the method's own.
-    ema : decay a step of the weights' moving average, which then is what predicts; None for the last weights.
-    method_settings : further settings of the method, e.g. {"h_steps": 2}; `lntl methods NAME` prints them.
-    phases : the training story as in the YAML, a list of {"method": ..., "epochs": ..., ...}, in place of method,
-        epochs, mu, lam and method_settings.
-    device : auto, cpu, cuda, cuda:N or mps.
-    random_state : int, RandomState or None; with an int the result is the same on each call.
+    Args:
+        method: A name from `lntl methods`, e.g. "lntl", "group_dro", "bias_product", "erm" (plain training).
+        model: "mlp"; for images also "convnet", "lenet", or a dict as in the YAML, e.g.
+            {"name": "torchvision/resnet18", "split": "layer2", "small_images": True}.
+        hidden: Units of each layer of f, for model "mlp"; the last is the number of features. A dict may hold its own.
+        epochs: Passes over the data with `method`. Before it f and g are pre-trained by `erm` for a tenth of them, if
+            the method plays against h or learns from errors; then h alone for as many, if it plays against h.
+        batch_size: Examples in one step.
+        lr: Learning rate of Adam, for all networks.
+        weight_decay: Weight decay of Adam, for all networks.
+        mu: Scale of the reversed gradient, of methods that have it; None for the method's own.
+        lam: Weight of the information term, of methods that have it; None for the method's own.
+        ema: Decay a step of the weights' moving average, which then is what predicts; None for the last weights.
+        method_settings: Further settings of the method, e.g. {"h_steps": 2}; `lntl methods NAME` prints them.
+        phases: Training phases as in the YAML, a list of {"method": ..., "epochs": ..., ...}, instead of method,
+            epochs, mu, lam and method_settings.
+        device: auto, cpu, cuda, cuda:N or mps.
+        random_state: An int, a RandomState or None; with an int the result is the same on each call, for the same
+            number of threads (torch.set_num_threads): another number may change the last bits.
 
-    Attributes
-    ----------
-    classes_, n_features_in_ (X.shape[1]), feature_names_in_ : as in scikit-learn.
-    input_shape_ : shape of one example.
-    networks_ : the trained f, g and h, on the CPU.
-    history_ : a dict an epoch: phase, method, epoch, and the means of the loss terms.
+    Attributes:
+        classes_: The classes, in the order of the probabilities.
+        n_features_in_: X.shape[1].
+        feature_names_in_: Names of the columns of a data frame.
+        input_shape_: Shape of one example.
+        networks_: The trained f, g and h, on the CPU.
+        history_: A dict an epoch: phase, method, epoch, and the means of the loss terms.
+
+    Example:
+        >>> import numpy as np
+        >>> random = np.random.default_rng(0)
+        >>> y, bias = np.arange(60) % 2, np.arange(60) // 2 % 2
+        >>> X = np.stack([y, bias], axis=1) + random.normal(0, 0.1, (60, 2))
+        >>> classifier = DebiasedClassifier("bias_product", epochs=5, random_state=0).fit(X, y, bias=bias)
+        >>> classifier.predict(X).shape
+        (60,)
     """
 
     def __init__(
@@ -87,13 +101,33 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
         self.mu, self.lam, self.ema, self.method_settings, self.phases = mu, lam, ema, method_settings, phases
         self.device, self.random_state = device, random_state
 
-    def fit(self, X: Any, y: Any, bias: Any = None) -> Self:
-        """Train on examples X, classes y (n,) and bias labels (n,), or (n, B) of several biases, texts or integers.
+    def fit(self, X: Any, y: Any, bias: Any = None, sample_weight: Any = None) -> Self:
+        """Train.
 
-        None, NaN, NA, "" and -1 in `bias` mean that it is not known. Methods that do not see the bias need none.
+        Args:
+            X: Examples, vectors or images.
+            y: Class of each example, (n,).
+            bias: Bias label of each example, (n,), or (n, B) of several biases, texts or integers. None, NaN, NA, ""
+                and -1 mean that it is not known. Methods that do not see the bias need none.
+            sample_weight: Weight of each example, (n,), not negative. A training epoch draws n examples in proportion
+                to them, with replacement (times the method's own weights, if it draws); an example of weight 0 is left
+                out. Equal weights are the same as None.
+
+        Returns:
+            The fitted classifier.
+
+        Raises:
+            ValueError: If the data do not fit each other, the method or the model; the message says how.
         """
+        _check_same_index(X=X, y=y, bias=bias, sample_weight=sample_weight)
         X, y = validate_data(self, X, y, dtype=_DTYPES, allow_nd=True)
         check_classification_targets(y)
+        weights = None if sample_weight is None else _weights(sample_weight, X)
+        check_consistent_length(X, bias)
+        if weights is not None and not weights.all():
+            rows = weights.nonzero()[0]
+            X, y, weights = X[rows], y[rows], weights[rows]
+            bias = None if bias is None else _at(bias, rows)
         self.classes_, code = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"y has 1 class, {self.classes_[0]}; a classifier needs two")
@@ -101,14 +135,15 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
             config = self._config()
             _check_bias(config, bias)
             biases = [] if bias is None else in_memory.columns(bias)
-            check_consistent_length(X, *(column.code for column in biases))
             data = in_memory.InMemory(_tensor(X), code, tuple(map(str, self.classes_)), biases)
-            self._train(config, data)
+            self._train(config, data, weights)
         return self
 
-    def _train(self, config: Config, data: in_memory.InMemory) -> None:
+    def _train(self, config: Config, data: in_memory.InMemory, weights: Array | None) -> None:
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
             experiment = build(config, data=data)
+            if weights is not None and (weights != weights[0]).any():
+                experiment.trainer.loader = _WeightedLoader(experiment.trainer.loader, torch.from_numpy(weights))
             self.history_ = [
                 {"phase": record.phase, "method": record.method, "epoch": record.epoch, **record.metrics}
                 for record in experiment.trainer
@@ -217,6 +252,47 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
         tags.input_tags.three_d_array = True
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
+
+
+class _WeightedLoader(Loader):
+    """A loader whose training epochs draw rows in proportion to weights (num_rows,)."""
+
+    def __init__(self, loader: Loader, sample_weight: Tensor) -> None:
+        super().__init__(loader.split, loader.batch_size, loader.device)
+        self._sample_weight = sample_weight
+
+    def batches(self, order_seed: int | None = None, start: int = 0, weights: Tensor | None = None) -> Iterator[Batch]:
+        """Yield the batches, as `Loader`; a method's own weights are multiplied by those of the examples."""
+        of_method = 1.0 if weights is None else weights.double().cpu()
+        return super().batches(order_seed, start, self._sample_weight * of_method)
+
+
+def _check_same_index(**given: Any) -> None:
+    """Raise ValueError if pandas objects have different indexes: they would be matched by position."""
+    pandas = sys.modules.get("pandas")  # without it there are none
+    if pandas is None:
+        return
+    objects = {name: value for name, value in given.items() if isinstance(value, pandas.DataFrame | pandas.Series)}
+    for name, value in objects.items():
+        first = next(iter(objects))
+        if len(value) == len(objects[first]) and not value.index.equals(objects[first].index):
+            raise ValueError(
+                f"{name} has another index than {first}, and rows are matched by position: give them the same order "
+                f"and index, e.g. {name}.loc[{first}.index], or give {name}.to_numpy() if the positions are right"
+            )
+
+
+def _weights(sample_weight: Any, X: Array) -> Array:
+    """Return checked weights of examples, float64 (n,)."""
+    weights: Array = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    if not weights.any():
+        raise ValueError("sample_weight is 0 for every example; give some a weight")
+    return weights
+
+
+def _at(bias: Any, rows: Array) -> Any:
+    """Return the bias labels of some rows, as data frame or series if they are one."""
+    return bias.iloc[rows] if hasattr(bias, "iloc") else np.asarray(bias, dtype=object)[rows]
 
 
 def _check_bias(config: Config, bias: Any) -> None:
