@@ -1,10 +1,8 @@
 """Live progress in a terminal, plain lines elsewhere."""
 
 import logging
-import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -29,25 +27,6 @@ def echo(text: object, style: str = "") -> None:
     out.print(Text(str(text).encode(errors="backslashreplace").decode(), style), soft_wrap=True)
 
 
-class _LogFile(logging.FileHandler):
-    """A log file that is given up where it cannot be written, with a warning, while the run goes on."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, encoding="utf-8", errors="backslashreplace")
-        self.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name that logging calls
-        """Close the log file and say so; other errors keep their traceback."""
-        error = sys.exception()
-        if not isinstance(error, OSError):
-            super().handleError(record)
-            return
-        log.removeHandler(self)
-        with suppress(OSError):
-            self.close()
-        log.warning("%s: cannot write it: %s; the log goes on in the terminal alone", self.baseFilename, error.strerror)
-
-
 def log_to_console() -> None:
     """Show the log on stderr: pretty in a terminal, plain lines elsewhere."""
     handler: logging.Handler
@@ -61,14 +40,6 @@ def log_to_console() -> None:
     log.handlers = [handler]
     log.setLevel(logging.INFO)
     log.propagate = False
-
-
-def log_to_file(path: Path) -> None:
-    """Write the log to a file too, in place of an earlier run's file."""
-    for handler in [h for h in log.handlers if isinstance(h, logging.FileHandler)]:
-        log.removeHandler(handler)
-        handler.close()
-    log.addHandler(_LogFile(path))
 
 
 @contextmanager

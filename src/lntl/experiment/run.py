@@ -202,21 +202,25 @@ class Run:
 
 
 class _LogFile(logging.FileHandler):
-    """A log file; one that cannot be written to is an error of who logs, not a traceback on stderr."""
+    """A log file that is given up if it cannot be written, with a warning, while the run goes on."""
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Raise UserError; called while an error is being handled."""
-        error = sys.exc_info()[1]
-        if isinstance(error, OSError):
-            raise cannot_write(Path(self.baseFilename), error) from error
-        super().handleError(record)
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name that logging calls
+        """Close the log file and say so; other errors keep their traceback."""
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        log.removeHandler(self)
+        with suppress(OSError):
+            self.close()
+        log.warning("%s; the log goes on in the terminal alone", cannot_write(Path(self.baseFilename), error))
 
 
 @contextmanager
 def _logged_to(path: Path) -> Iterator[None]:
-    """Add the log of a run to its file."""
+    """Write the log of a run to its file too."""
     try:
-        handler = _LogFile(path, encoding="utf-8")
+        handler = _LogFile(path, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise cannot_write(path, error) from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -225,7 +229,7 @@ def _logged_to(path: Path) -> Iterator[None]:
         yield
     finally:
         log.removeHandler(handler)
-        with suppress(OSError):  # what could not be written was an error before
+        with suppress(OSError):  # it was given up
             handler.close()
 
 
