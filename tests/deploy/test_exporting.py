@@ -17,10 +17,13 @@ from tiny_runs import lntl
 from torch import Tensor, nn
 from used_runs import DATA, elsewhere
 
+from lntl import __version__
+from lntl import config as configuration
 from lntl.deploy import exporting
 from lntl.deploy.exporting import Format, export
 from lntl.deploy.loading import load
 from lntl.errors import UserError
+from lntl.experiment import start
 
 Used = Callable[[str], Path]
 KINDS: dict[Format, str] = {"safetensors": "m.safetensors", "torch_export": "m.pt2", "onnx": "m.onnx"}
@@ -74,7 +77,7 @@ def test_a_file_says_what_the_run_says(used: Used, tmp_path: Path, kind: Format,
         torch.testing.assert_close(run_alone(kind, path, images[:n]), expected[:n], atol=1e-5, rtol=0)
     says = told(kind, path)
     assert tuple(says["class_names"]) == original.class_names
-    assert says["lntl_version"] == "0.1.0"
+    assert says["lntl_version"] == __version__
     assert says["transform"] == json.loads(json.dumps(original.transform.settings()))
     mean, std = original.transform.unit()
     assert says["normalisation"] == {
@@ -102,7 +105,7 @@ def test_a_safetensors_file_is_loaded_again(used: Used, tmp_path: Path, data: st
     assert torch.equal(again.predict(images), original.predict(images))
     assert torch.equal(again.features(images), original.features(images))
     assert again.class_names == original.class_names
-    with pytest.raises(UserError, match=r"m\.safetensors: is an export itself; name the run"):
+    with pytest.raises(UserError, match=r"m\.safetensors: is an export, which has no h and no data; name the run"):
         export(path, "onnx", tmp_path / "m.onnx")
 
 
@@ -140,6 +143,22 @@ def test_the_command_tells_how_near_it_is(used: Used, tmp_path: Path, capsys: py
     assert "probabilities differ from the original by at most" in said
     assert "over 12 images of the test split" in said
     assert said.splitlines()[-1].strip() == out
+
+
+def test_one_image_in_the_test_split(tmp_path: Path, raw_config: Callable[..., dict[str, Any]]) -> None:
+    """The graph takes any number of images, although it was checked on one."""
+    x, y = np.random.default_rng(0).normal(size=(60, 7)).astype(np.float32), np.arange(60) % 2
+    split = np.array(["train"] * 50 + ["val"] * 9 + ["test"])
+    np.savez(tmp_path / "one.npz", x=x, y=y, bias=y, split=split)
+    raw = raw_config() | {"data": {"name": "arrays", "path": str(tmp_path / "one.npz"), "split": "split"}}
+    run = start(configuration.validate(raw | {"model": {"name": "mlp"}}, "test")).folder.path
+    images = torch.from_numpy(x)
+    for kind in ("safetensors", "torch_export"):
+        path = tmp_path / KINDS[kind]
+        assert export(run, kind, path).n == 1
+        for n in (1, 5):
+            expected = load(run).predict(images[:n])
+            torch.testing.assert_close(run_alone(kind, path, images[:n]), expected, atol=1e-5, rtol=0)
 
 
 def test_without_onnx_a_sentence_names_the_command(used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """`lntl.load`: the classifier says what `lntl eval` kept, without the data, from a run, a checkpoint or an export."""
 
 import json
+import random
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import lntl
 from lntl import config as configuration
 from lntl import plugins
 from lntl.data.arrays import ArraySplit
-from lntl.deploy import exporting
+from lntl.deploy import exporting, loading
 from lntl.deploy.loading import load
 from lntl.errors import UserError
 from lntl.experiment import load_networks, open_checkpoint
@@ -114,9 +115,9 @@ def test_a_data_set_without_a_transform_is_given_x_itself(raw_config: Callable[.
     [
         ("nowhere", "nowhere: there is no such checkpoint"),
         (".", r"no checkpoint lies in its checkpoints/; is it a run folder"),
-        ("gone.safetensors", r"gone\.safetensors: there is no such file; write one with lntl export"),
+        ("gone.safetensors", r"gone\.safetensors: there is no such checkpoint or run folder"),
         ("noise.safetensors", r"noise\.safetensors: not a readable \.safetensors file"),
-        ("bare.safetensors", r"its metadata do not tell class_names, model, spec, transform; write one"),
+        ("bare.safetensors", r"its metadata lack class_names, model, spec, transform; write one"),
         ("old.pth", r"old\.pth: written by a version of lntl whose checkpoints do not say what their data look like"),
         ("other.pth", r"other\.pth: the model it describes cannot be built: flavour: Extra inputs are not permitted"),
         ("wrong.pth", r"wrong\.pth: its weights do not fit the configured networks"),
@@ -151,18 +152,18 @@ def without(name: str) -> Callable[[Any], Any]:
 @pytest.mark.parametrize(
     ("kind", "name", "change", "says"),
     [
-        ("vectors", "class_names", lambda _: "no JSON", "its metadata do not tell class_names; write one"),
-        ("vectors", "model", lambda _: ["mlp"], "its metadata do not tell model; write one"),
+        ("vectors", "class_names", lambda _: "no JSON", "its metadata lack class_names; write one"),
+        ("vectors", "model", lambda _: ["mlp"], "its metadata lack model; write one"),
         ("vectors", "model", lambda model: model | {"name": ["mlp"]}, r"m\.safetensors: .* is not one of models; "),
         ("vectors", "model", without("name"), "'None' is not one of models"),
         ("vectors", "spec", without("num_bins"), "its description of the data is damaged"),
         ("vectors", "class_names", lambda names: names[:1], r"is damaged \(1 names of 3 classes\); export or train"),
-        ("vectors", "transform", without("std"), r"what it tells of its data is damaged \('std'\); export or train"),
-        ("images", "transform", lambda t: t | {"mean": [1, 2]}, "what it tells of its data is damaged"),
+        ("vectors", "transform", without("std"), r"its description of the data is damaged \('std'\); export or train"),
+        ("images", "transform", lambda t: t | {"mean": [1, 2]}, "its description of the data is damaged"),
         ("images", "transform", lambda t: t | {"mean": [1, 2, 3]}, r"damaged \(mean and std of other images\)"),
         ("images", "transform", lambda t: t | {"shape": [1, 9, 9]}, r"damaged \(images: .* do not fit the network"),
-        ("table", "transform", without("normalise"), r"what it tells of its data is damaged \('normalise'\)"),
-        ("table", "transform", lambda t: t | {"size": "16"}, "what it tells of its data is damaged"),
+        ("table", "transform", without("normalise"), r"its description of the data is damaged \('normalise'\)"),
+        ("table", "transform", lambda t: t | {"size": "16"}, "its description of the data is damaged"),
     ],
 )
 def test_an_export_that_is_damaged_is_a_sentence(
@@ -176,11 +177,48 @@ def test_an_export_that_is_damaged_is_a_sentence(
     with safe_open(path, framework="pt") as file:
         texts = file.metadata()
     changed = change(json.loads(texts[name]))
-    save_file(load_file(path), path, texts | {name: changed if isinstance(changed, str) else json.dumps(changed)})
+    texts |= {name: changed if isinstance(changed, str) else json.dumps(changed)}
+    texts.pop(loading.DIGEST)
+    weights = load_file(path)
+    save_file(weights, path, texts | {loading.DIGEST: loading.digest(weights, texts)})
     with pytest.raises(UserError, match=says) as error:
         load(path)
     assert "\n" not in str(error.value)
     assert "m.safetensors: " in str(error.value)
+
+
+def test_a_flipped_bit_of_an_export_is_noticed(used: Used, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    exporting.export(used("vectors"), "safetensors", path)
+    content, bits = bytearray(path.read_bytes()), random.Random(0)
+    for _ in range(100):
+        place, bit = bits.randrange(len(content)), 1 << bits.randrange(8)
+        content[place] ^= bit
+        path.write_bytes(content)
+        content[place] ^= bit
+        with pytest.raises(UserError, match=r"m\.safetensors: "):
+            load(path)
+    path.write_bytes(content)
+    load(path)
+
+
+def test_weights_that_are_not_finite_predict_nothing(used: Used, tmp_path: Path) -> None:
+    run = elsewhere(used("vectors"), tmp_path)
+    for name in ("best_model.pth", "last.pth"):
+        content = torch.load(run / "checkpoints" / name, weights_only=True)
+        next(iter(content["trainer"]["average"].values())).fill_(0)
+        for key, value in content["trainer"]["average"].items():
+            if key.startswith("module.g"):
+                value.fill_(3e38 if name == "best_model.pth" else torch.nan)
+        torch.save(content, run / "checkpoints" / name)
+    with pytest.raises(UserError, match=r"last\.pth: the weight module\.g.* is not finite: training diverged"):
+        load(run / "checkpoints/last.pth")
+    np.savez(tmp_path / "v.npz", x=np.full((3, 7), 1e30))
+    classifier = load(run)
+    with pytest.raises(UserError, match="what the networks answer is not finite"):
+        classifier.predict(np.full((3, 7), 1e30))
+    assert tiny_runs.lntl("predict", str(run), str(tmp_path / "v.npz"), "--out", str(tmp_path / "p.csv")) == 2
+    assert not (tmp_path / "p.csv").exists()
 
 
 @pytest.fixture

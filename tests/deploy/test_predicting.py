@@ -58,7 +58,7 @@ def probabilities(path: str | Path) -> torch.Tensor:
 
 @pytest.mark.parametrize("at_once", [7, 256])
 def test_folders_files_and_tables_become_rows(pets: Path, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
-    monkeypatch.setattr(predicting, "AT_ONCE", at_once)
+    monkeypatch.setattr(predicting, "BATCH_SIZE", at_once)
     shutil.copy("pets/02.png", "pets/.hidden.png")
     Path("pets/notes.txt").write_text("no image")
     assert lntl("predict", str(pets), "pets", "pets.csv", "pets/02.png", "--out", "p.csv", "--features", "z.npz") == 0
@@ -92,7 +92,7 @@ def test_numbers_that_are_not_finite_are_unreadable(
     used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, kind: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(predicting, "AT_ONCE", 4)
+    monkeypatch.setattr(predicting, "BATCH_SIZE", 4)
     with np.load(used(kind).parents[1] / f"{kind}.npz") as arrays:
         x = arrays["x"]
     whole = load(used(kind)).predict(x)
@@ -180,7 +180,7 @@ def test_unreadable_images_stop_before_anything_is_written(pets: Path, capsys: C
 
 
 def test_unreadable_images_are_skipped_and_listed(pets: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predicting, "AT_ONCE", 2)
+    monkeypatch.setattr(predicting, "BATCH_SIZE", 2)
     whole = load(pets).predict([row["image"] for row in rows("pets.csv")])
     break_images()
     command = ("predict", str(pets), "pets.csv", "--out", "p.csv", "--features", "z.npz", "--on-error", "skip")
@@ -213,7 +213,7 @@ def test_after_the_first_fault_nothing_is_computed(pets: Path) -> None:
     classifier, counted = load(pets), []
     classifier.f.register_forward_hook(lambda *_: counted.append(1))
     told: list[int] = []
-    prediction = Prediction(classifier, read([Path("pets.csv")], {}), tell=told.append)
+    prediction = Prediction(classifier, read([Path("pets.csv")], {}), progress=told.append)
     with pytest.raises(UserError, match="3 of 60"):
         prediction.write(Path("p.csv"))
     assert counted == []

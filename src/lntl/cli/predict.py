@@ -56,11 +56,11 @@ def predict(
         if path is not None and path.resolve() in [image.resolve() for image in images]:
             raise UserError(f"{path}: is to be read and written; name another file to write")
     classifier = load(run, device or "auto", trust or [])
-    inputs = read(images, classifier.described.get("data", {}), Layout(column, root, delimiter))
+    inputs = read(images, classifier.description.get("data", {}), Layout(column, root, delimiter))
     with progress_bar("images", len(inputs.names)) as advance:
         prediction = Prediction(classifier, inputs, on_error, advance)
         prediction.write(out, features)
-    echo(f"{len(prediction.places)} predictions")
+    echo(f"{len(prediction.predicted)} predictions")
     for path in filter(None, (out, features)):
         echo(f"  {path}")
     if prediction.unreadable:

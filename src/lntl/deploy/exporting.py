@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from lntl import __version__
 from lntl.data.arrays import ArraySplit
-from lntl.deploy.loading import DESCRIBED, SUFFIX, Classifier, load, made
+from lntl.deploy.loading import DESCRIPTION, DIGEST, Classifier, build_classifier, digest, load
 from lntl.deploy.predicting import check_target
 from lntl.errors import UserError
 from lntl.experiment.checkpoints import build_data, check_trusted, code_names
 from lntl.runs.files import write_atomic
-from lntl.runs.folder import RunFolder
+from lntl.runs.folder import EXPORT, RunFolder
 from lntl.types import ImageSplit
 
 Format = Literal["safetensors", "torch_export", "onnx"]
@@ -28,7 +28,7 @@ Run = Callable[[Tensor], Tensor]  # from images to probabilities
 
 
 class Standalone(nn.Module):
-    """From float images on the [0, 1] scale (or vectors) to probabilities: normalisation, f, g and softmax."""
+    """Map float images on the [0, 1] scale (or vectors) to probabilities: normalisation, f, g and softmax."""
 
     mean: Tensor
     std: Tensor
@@ -56,18 +56,27 @@ class Check:
 
 
 def export(target: Path, kind: Format, out: Path, trust: str | Sequence[str] = ()) -> Check:
-    """Write the classifier of a run folder or a checkpoint to `out`; return how it was checked.
+    """Write the classifier of a trained run to a file.
 
-    trust: as of `load`, for the data too. Raises UserError, with nothing written, where the file does not say what the
-    original says.
+    Args:
+        target: A run folder (its best checkpoint, else its last) or a checkpoint.
+        kind: The format.
+        out: The file.
+        trust: As of `load`, for the data too.
+
+    Returns:
+        How the file was checked against the original.
+
+    Raises:
+        UserError: With nothing written, if the file's probabilities differ from those of the original.
     """
     check_target(out)
-    if kind == "safetensors" and out.suffix != SUFFIX:
-        raise UserError(f"{out}: give it the suffix {SUFFIX}, by which lntl.load knows it")
+    if kind == "safetensors" and out.suffix != EXPORT:
+        raise UserError(f"{out}: give it the suffix {EXPORT}, by which lntl.load knows it")
     path = RunFolder.resolve(target)
     classifier = load(path, trust=trust).to(memory_format=torch.contiguous_format)
     images, x, origin = _images(path, classifier, trust)
-    content, run = _KINDS[kind](classifier, images, _told(path, classifier, inside=kind != "safetensors"))
+    content, run = _KINDS[kind](classifier, images, _metadata(path, classifier, inside=kind != "safetensors"))
     with torch.no_grad():
         expected = classifier(x).softmax(dim=1)
         parts = (slice(0, len(x)), slice(0, 1))  # a batch, and one image alone
@@ -84,11 +93,11 @@ def export(target: Path, kind: Format, out: Path, trust: str | Sequence[str] = (
 def _images(path: Path, classifier: Classifier, trust: str | Sequence[str]) -> tuple[Tensor, Tensor, str]:
     """Return images to check on as an export takes them, x of the same images as evaluation makes it, and their origin.
 
-    They come from all over the test split; where the data cannot be read, they are random numbers.
+    They come from all over the test split; if the data cannot be read, they are random numbers.
     """
-    check_trusted({"data": classifier.described["data"]}, str(path), trust)
+    check_trusted({"data": classifier.description["data"]}, str(path), trust)
     try:
-        data = build_data(classifier.described["data"], str(path), trust)
+        data = build_data(classifier.description["data"], str(path), trust)
     except UserError as error:
         mean, std = classifier.transform.unit()
         x = torch.rand(IMAGES, *classifier.transform.shape, generator=torch.Generator().manual_seed(0))
@@ -104,8 +113,8 @@ def _images(path: Path, classifier: Classifier, trust: str | Sequence[str]) -> t
     return raw / 255 if raw.dtype == torch.uint8 else raw, x, "images of the test split"
 
 
-def _told(path: Path, classifier: Classifier, inside: bool) -> dict[str, Any]:
-    """Return the description that travels along; inside: whether the graph normalises."""
+def _metadata(path: Path, classifier: Classifier, inside: bool) -> dict[str, Any]:
+    """Return the metadata of an export; inside: whether its graph normalises."""
     transform = classifier.transform
     mean, std = (value.flatten().tolist() for value in transform.unit())
     shape = ", ".join(map(str, transform.shape))
@@ -117,31 +126,33 @@ def _told(path: Path, classifier: Classifier, inside: bool) -> dict[str, Any]:
         f"{'by the graph itself' if inside else 'as `normalisation` says before f'}",
         "output": f"probabilities: float32 (N, {len(classifier.class_names)}), in the order of class_names"
         if inside
-        else "weights of f and g alone; lntl.load makes the classifier of them",
+        else "weights of f and g alone; lntl.load builds the classifier of them",
         "normalisation": {"mean": mean, "std": std, "inside": inside},
-        **{name: classifier.described[name] for name in DESCRIBED},
+        **{name: classifier.description[name] for name in DESCRIPTION},
     }
 
 
-def _safetensors(classifier: Classifier, images: Tensor, told: dict[str, Any]) -> tuple[bytes, Run]:
+def _safetensors(classifier: Classifier, images: Tensor, metadata: dict[str, Any]) -> tuple[bytes, Run]:
     from safetensors.torch import load as read
     from safetensors.torch import save
 
-    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in told.items()}
-    content = save({key: value.contiguous() for key, value in classifier.state_dict().items()}, texts)
-    described = {name: json.loads(texts[name]) for name in DESCRIBED}
-    trust = code_names(described)  # the classifier is made of it already
-    return content, Standalone(made(described, read(content), Path(told["checkpoint"]), trust=trust))
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
+    weights = {key: value.contiguous() for key, value in classifier.state_dict().items()}
+    content = save(weights, texts | {DIGEST: digest(weights, texts)})
+    description = {name: json.loads(texts[name]) for name in DESCRIPTION}
+    trust = code_names(description)  # the classifier is built from it already
+    path = Path(metadata["checkpoint"])
+    return content, Standalone(build_classifier(description, read(content), path, trust=trust))
 
 
-def _torch_export(classifier: Classifier, images: Tensor, told: dict[str, Any]) -> tuple[bytes, Run]:
+def _torch_export(classifier: Classifier, images: Tensor, metadata: dict[str, Any]) -> tuple[bytes, Run]:
     file = io.BytesIO()
-    torch.export.save(_traced(classifier, images), file, extra_files={EXTRA_FILE: json.dumps(told)})
+    torch.export.save(_traced(classifier, images), file, extra_files={EXTRA_FILE: json.dumps(metadata)})
     file.seek(0)
     return file.getvalue(), torch.export.load(file).module()
 
 
-def _onnx(classifier: Classifier, images: Tensor, told: dict[str, Any]) -> tuple[bytes, Run]:
+def _onnx(classifier: Classifier, images: Tensor, metadata: dict[str, Any]) -> tuple[bytes, Run]:
     try:
         import onnx
         import onnxruntime
@@ -153,7 +164,7 @@ def _onnx(classifier: Classifier, images: Tensor, told: dict[str, Any]) -> tuple
     )
     assert program is not None  # as torch says it is without a path
     model = program.model_proto
-    onnx.helper.set_model_props(model, {k: v if isinstance(v, str) else json.dumps(v) for k, v in told.items()})
+    onnx.helper.set_model_props(model, {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()})
     content = model.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     return content, lambda x: torch.from_numpy(session.run(None, {"images": x.numpy()})[0])
@@ -162,8 +173,9 @@ def _onnx(classifier: Classifier, images: Tensor, told: dict[str, Any]) -> tuple
 def _traced(classifier: Classifier, images: Tensor) -> torch.export.ExportedProgram:
     """Return the graph from images to probabilities, for any number of images."""
     batch = {"images": {0: torch.export.Dim("batch")}}
+    two = images[:1].expand(2, *images.shape[1:]).contiguous()  # of one image the graph would take one alone
     try:
-        return torch.export.export(Standalone(classifier), (images[:2],), dynamic_shapes=batch)
+        return torch.export.export(Standalone(classifier), (two,), dynamic_shapes=batch)
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"the model cannot be traced ({reason}); use --format safetensors") from error

@@ -1,5 +1,6 @@
 """A trained run as a module that classifies: f and g with the transform of evaluation; neither h nor the data."""
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,26 +18,35 @@ from lntl.errors import UserError
 from lntl.experiment.build import device_arguments
 from lntl.experiment.checkpoints import build_networks, evaluated_weights, fitting
 from lntl.runs import checkpoint
-from lntl.runs.folder import RunFolder
+from lntl.runs.checkpoint import NotFiniteError
+from lntl.runs.folder import EXPORT, RunFolder
 
-AT_ONCE = 256  # images that go through the networks together
-SUFFIX = ".safetensors"
-# What a classifier is made from, besides its weights.
-DESCRIBED = {"class_names": list, "model": dict, "spec": dict, "transform": dict}
+BATCH_SIZE = 256  # images that go through the networks together
+DIGEST = "sha256"  # metadata of an export: digest of its weights and of the rest of its metadata
+# What a classifier is built from, besides its weights.
+DESCRIPTION = {"class_names": list, "model": dict, "spec": dict, "transform": dict}
 
 
 class Classifier(nn.Module):
-    """f and g of a trained run, in evaluation mode, with everything that its use takes.
+    """f and g of a trained run, in evaluation mode; `lntl.load` returns it.
 
-    class_names: the name of each class, in the order of the probabilities. transform: from images to x, as evaluation
-    makes it. described: plain values from which the classifier can be made again: class_names, model, spec, transform;
-    `data`, where it comes from a checkpoint, is that section of its configuration.
+    Attributes:
+        f: The feature extractor.
+        g: The task head.
+        class_names: The name of each class, in the order of the probabilities.
+        transform: From images to x, as evaluation makes it.
+        description: Plain values from which the classifier can be built again: class_names, model, spec, transform;
+            `data`, if it comes from a checkpoint, is that section of its configuration.
+
+    Example:
+        >>> classifier = lntl.load("results/colored_mnist_lntl")  # doctest: +SKIP
+        >>> classifier.predict(["a.png", "b.png"]).argmax(dim=1)  # doctest: +SKIP
     """
 
-    def __init__(self, f: nn.Module, g: nn.Module, transform: EvalTransform, described: Mapping[str, Any]) -> None:
+    def __init__(self, f: nn.Module, g: nn.Module, transform: EvalTransform, description: Mapping[str, Any]) -> None:
         super().__init__()
-        self.f, self.g, self.transform, self.described = f, g, transform, dict(described)
-        self.class_names: tuple[str, ...] = tuple(described["class_names"])
+        self.f, self.g, self.transform, self.description = f, g, transform, dict(description)
+        self.class_names: tuple[str, ...] = tuple(description["class_names"])
         self.requires_grad_(False).eval()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -44,19 +54,35 @@ class Classifier(nn.Module):
         logits: Tensor = self.g(self.f(x))
         return logits
 
-    def predict(self, images: Images, batch_size: int = AT_ONCE) -> Tensor:
-        """Return the probability of each class, float32 (N, classes) on the CPU.
+    def predict(self, images: Images, batch_size: int = BATCH_SIZE) -> Tensor:
+        """Return the probability of each class.
 
-        images: paths; PIL images; uint8 (N, H, W, 3) or (N, 3, H, W) in RGB, of any size where the run was trained on
-        image files, which count as pictures in files do; float images (N, C, H, W) in [0, 1] that have the network's
-        size; grey ones (N, H, W) where it takes one channel; where it takes vectors, numbers (N, D), as they are.
+        Args:
+            images: Paths; PIL images; uint8 (N, H, W, 3) or (N, 3, H, W) in RGB, of any size if the run was trained on
+                image files, which count as pictures in files do; float images (N, C, H, W) in [0, 1] of the network's
+                size; grey ones (N, H, W) if it takes one channel; numbers (N, D), as they are, if it takes vectors.
+            batch_size: Images that go through the networks together.
+
+        Returns:
+            Probabilities, float32 (N, classes) on the CPU.
+
+        Raises:
+            UserError: If images cannot be read or do not fit, or the probabilities are not finite.
         """
-        return self._over(images, lambda x: self(x).float().softmax(dim=1), batch_size)
+        probabilities = self._over(images, lambda x: self(x).float().softmax(dim=1), batch_size)
+        check_probabilities(probabilities)
+        return probabilities
 
-    def features(self, images: Images, batch_size: int = AT_ONCE) -> Tensor:
-        """Return z = f(x), what the bias was unlearned from: (N, C), (N, C, T) or (N, C, H, W); images as `predict`.
+    def features(self, images: Images, batch_size: int = BATCH_SIZE) -> Tensor:
+        """Return z = f(x), what the bias was unlearned from.
 
-        With `model.split` it is what that layer answers, channels first; for convnet the map (N, 32, 14, 14).
+        Args:
+            images: As of `predict`.
+            batch_size: As of `predict`.
+
+        Returns:
+            Features, float32 (N, C), (N, C, T) or (N, C, H, W) on the CPU: what the layer `model.split` gives, channels
+            first; for convnet the map (N, 32, 14, 14).
         """
         return self._over(images, self.f, batch_size)
 
@@ -65,30 +91,38 @@ class Classifier(nn.Module):
         source = self.transform.source(images)
         return torch.cat([compute(x).float().cpu() for x in self.batches(source, batch_size)])
 
-    def batches(self, source: Source, batch_size: int = AT_ONCE) -> Iterator[Tensor]:
+    def batches(self, source: Source, batch_size: int = BATCH_SIZE) -> Iterator[Tensor]:
         """Yield x in batches on the classifier's device; the next ones are read meanwhile."""
         device = next(self.parameters()).device
         for x in ahead(source.load, torch.arange(len(source)).split(batch_size)):
             yield x.to(device)
 
 
+def check_probabilities(probabilities: Tensor) -> None:
+    """Raise NotFiniteError if probabilities are NaN."""
+    if not bool(probabilities.isfinite().all()):
+        raise NotFiniteError("what the networks answer is not finite: their training diverged; use another checkpoint")
+
+
 def load(path: str | Path, device: str | None = None, trust: str | Sequence[str] = ()) -> Classifier:
-    """Return the classifier of a run folder (its best checkpoint), of a checkpoint, or of a .safetensors export.
+    """Return the classifier of a trained run; its data are not needed.
 
-    device: auto, cpu (the default), cuda, cuda:N or mps. trust: modules that may be imported for a model of one's own;
-    none is that is not named here or imported already. The data of the run are not needed. Raises UserError.
+    Args:
+        path: A run folder (its best checkpoint, else its last), a checkpoint, or a .safetensors export.
+        device: auto, cpu (the default), cuda, cuda:N or mps.
+        trust: Modules of the user's that may be imported for a model of the user's; the environment variable
+            LNTL_TRUST names more. A file never makes other code run.
+
+    Raises:
+        UserError: If it cannot be read, is damaged, or names code that is not trusted.
     """
-    path = Path(path)
-    if path.suffix == SUFFIX:
-        described, weights = _exported(path)
-    else:
-        path = RunFolder.resolve(path, exports=True)
-        described, weights = _trained(path)
-    return made(described, weights, path, device or "cpu", trust)
+    path = RunFolder.resolve(Path(path), exports=True)
+    description, weights = _exported(path) if path.suffix == EXPORT else _trained(path)
+    return build_classifier(description, weights, path, device or "cpu", trust)
 
 
-def made(
-    described: Mapping[str, Any],
+def build_classifier(
+    description: Mapping[str, Any],
     weights: Mapping[str, Tensor],
     path: Path,
     device: str = "cpu",
@@ -96,68 +130,87 @@ def made(
 ) -> Classifier:
     """Return the classifier of a description and of weights of f and g, those of h left out; `path` is their file."""
     with fitting(path):
-        networks = build_networks(described["model"], described["spec"], str(path), trust)
+        networks = build_networks(description["model"], description["spec"], str(path), trust)
         strange = networks.load_state_dict(weights, strict=False)
         if wrong := [*strange.unexpected_keys, *(k for k in strange.missing_keys if not k.startswith("h."))]:
             raise KeyError(wrong[0])
-    transform = _transform(described, path)
+    transform = _transform(description, path)
     networks.to(Fabric(**device_arguments(device)).device).to(memory_format=torch.channels_last)
-    return Classifier(networks.f, networks.g, transform, described)
+    return Classifier(networks.f, networks.g, transform, description)
 
 
-def _transform(described: Mapping[str, Any], path: Path) -> EvalTransform:
-    """Return the transform described; raises UserError where it or the names of the classes do not fit the networks."""
-    kept, spec = described["transform"], described["spec"]
+def _transform(description: Mapping[str, Any], path: Path) -> EvalTransform:
+    """Return the transform described; raises UserError if it or the names of the classes do not fit the networks."""
+    settings, spec = description["transform"], description["spec"]
     blank = torch.zeros(1, *spec["input_shape"])
     try:
-        if [*described["class_names"]] != [*spec["class_names"]] or len(spec["class_names"]) != spec["num_classes"]:
-            raise ValueError(f"{len(described['class_names'])} names of {spec['num_classes']} classes")
-        transform = restored(kept, workers=os.cpu_count() or 1)
-        if missing := transform.settings().keys() - kept.keys():
+        if [*description["class_names"]] != [*spec["class_names"]] or len(spec["class_names"]) != spec["num_classes"]:
+            raise ValueError(f"{len(description['class_names'])} names of {spec['num_classes']} classes")
+        transform = restored(settings, workers=os.cpu_count() or 1)
+        if missing := transform.settings().keys() - settings.keys():
             raise KeyError(*missing)
         if transform(blank).shape != blank.shape:
             raise ValueError("mean and std of other images")
     except (LookupError, TypeError, ValueError, RuntimeError, UserError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: what it tells of its data is damaged ({reason}); export or train it again") from error
+        raise UserError(f"{path}: its description of the data is damaged ({reason}); export or train again") from error
     return transform
 
 
 def _trained(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return description and weights in a checkpoint."""
     saved = checkpoint.load(path)
     if saved.data is None:
         raise UserError(
             f"{path}: written by a version of lntl whose checkpoints do not say what their data look like, so it "
             f"cannot be used without them; train it again, or use `lntl eval {path}` where its data are"
         )
-    sections = {name: saved.config[name] for name in ("data", "model")}
+    sections = {name: saved.config.get(name) if isinstance(saved.config, dict) else None for name in ("data", "model")}
+    if wrong := [name for name, section in sections.items() if not isinstance(section, dict)]:
+        raise UserError(f"{path}: is damaged (config.{wrong[0]}); use another one from {path.parent}, or train again")
     learned = saved.data.model_dump(include={"spec", "transform"})
     return {**sections, "class_names": list(saved.data.spec.class_names), **learned}, evaluated_weights(saved)
 
 
 def _exported(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return description and weights in a .safetensors export."""
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file; write one with lntl export RUN --format safetensors")
     try:
         with safe_open(path, framework="pt") as file:
-            texts = file.metadata() or {}
+            metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: not a readable .safetensors file ({error})") from error
-    described = {name: _value(texts.get(name, "")) for name in DESCRIBED}
-    if missing := [name for name, kind in DESCRIBED.items() if not isinstance(described[name], kind)]:
+    description = {name: _json(metadata.get(name, "")) for name in DESCRIPTION}
+    if missing := [name for name, kind in DESCRIPTION.items() if not isinstance(description[name], kind)]:
         raise UserError(
-            f"{path}: not an export of lntl, for its metadata do not tell {', '.join(missing)}; write one with "
+            f"{path}: not an export of lntl, for its metadata lack {', '.join(missing)}; write one with "
             "lntl export RUN --format safetensors"
         )
-    return described, weights
+    if metadata.pop(DIGEST, None) != digest(weights, metadata):
+        raise UserError(
+            f"{path}: is damaged, or was changed since it was written: its checksum is another; write it again with "
+            "lntl export RUN --format safetensors"
+        )
+    if wrong := [name for name, value in weights.items() if not bool(value.isfinite().all())]:
+        raise NotFiniteError(f"{path}: the weight {wrong[0]} is not finite: training diverged; export another run")
+    return description, weights
 
 
-def _value(text: str) -> Any:
-    """Return what a text of JSON says, None where it is none."""
+def digest(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Return a digest of all weights and metadata: .safetensors files have no checksum of their own."""
+    sha = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
+    for name in sorted(weights):
+        value = weights[name].contiguous()
+        sha.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        sha.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()
+
+
+def _json(text: str) -> Any:
+    """Return the value of a JSON text, None if it is none."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

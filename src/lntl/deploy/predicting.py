@@ -3,7 +3,7 @@
 import csv
 import io
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal
@@ -16,90 +16,111 @@ from lntl.data.decoding import UnreadableImageError
 from lntl.data.given import Source
 from lntl.data.loader import ahead
 from lntl.deploy.inputs import Inputs
-from lntl.deploy.loading import AT_ONCE, Classifier
+from lntl.deploy.loading import BATCH_SIZE, Classifier, check_probabilities
 from lntl.errors import UserError
-from lntl.runs.files import write_atomic
+from lntl.runs.files import cannot_write, write_atomic
 
-MOST_TOLD = 10  # unreadable images that an error names
+MOST_NAMED = 10  # unreadable images that an error names
 
 
 @dataclass
 class Prediction:
-    """A pass of a classifier over images: what is done with those that cannot be read, and what came of it."""
+    """A pass of a classifier over images.
+
+    Args:
+        classifier: The classifier.
+        inputs: The images and their names.
+        on_error: What to do about images that cannot be read: stop, with nothing written, or skip them.
+        progress: Called with the number of images after each batch.
+
+    Attributes:
+        predicted: Indices of the images that were predicted.
+        unreadable: Name and fault of each image that cannot be read.
+    """
 
     classifier: Classifier
-    given: Inputs
+    inputs: Inputs
     on_error: Literal["stop", "skip"] = "stop"
-    tell: Callable[[int], None] = lambda count: None  # called with the number of images after each batch
-    places: list[int] = field(default_factory=list)  # of the images that were predicted
-    unreadable: list[str] = field(default_factory=list)  # name and fault of those that cannot be read
+    progress: Callable[[int], None] = lambda count: None
+    predicted: list[int] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
 
     def write(self, out: Path, features: Path | None = None) -> None:
-        """Write path, prediction and probabilities of each image to the CSV file `out`, z to the .npz file `features`.
+        """Write predictions, and features if asked for; memory does not grow with the number of images.
 
-        Each is whole or not there; memory does not grow with the images. Raises UserError, with nothing written, with
-        the names of the images that cannot be read, unless they are skipped, and where none can be.
+        Args:
+            out: A CSV file for path, prediction and probabilities of each image.
+            features: An .npz file for z of each image.
+
+        Raises:
+            UserError: With nothing written, if images cannot be read and are not skipped, if none can be, or if
+                probabilities are not finite.
         """
         for path in (out, *([features] if features else [])):
             check_target(path)
         if features and features.resolve() == out.resolve():
             raise UserError(f"{out}: is to hold the predictions and the features; name a file for each")
-        source = self.classifier.transform.source(self.given.images)
-        with tempfile.TemporaryFile() as kept:
+        source = self.classifier.transform.source(self.inputs.images)
+        with tempfile.TemporaryFile() as spool:
             shape: list[int] = []
 
-            def keep(z: Tensor) -> None:
+            def store(z: Tensor) -> None:
                 if features:
-                    kept.write(z.float().cpu().contiguous().numpy().tobytes())
+                    try:
+                        spool.write(z.float().cpu().contiguous().numpy().tobytes())
+                    except OSError as error:
+                        raise cannot_write(Path(tempfile.gettempdir()) / "features", error) from error
                     shape[:] = z.shape[1:]
 
-            write_atomic(out, lambda file: self._write(file, source, keep))
+            write_atomic(out, lambda file: self._write(file, source, store))
             if features:
-                kept.flush()
-                z = np.memmap(kept, np.float32, mode="r", shape=(len(self.places), *shape))
-                names = np.array([self.given.names[place] for place in self.places])
+                spool.flush()
+                z = np.memmap(spool, np.float32, mode="r", shape=(len(self.predicted), *shape))
+                names = np.array([self.inputs.names[index] for index in self.predicted])
                 write_atomic(features, lambda file: np.savez(file, path=names, features=z))
 
-    def _write(self, file: IO[bytes], source: Source, keep: Callable[[Tensor], None]) -> None:
+    def _write(self, file: IO[bytes], source: Source, store: Callable[[Tensor], None]) -> None:
         classes = self.classifier.class_names
         text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")  # as names of files are
         try:
             table = csv.writer(text, lineterminator="\n")
             table.writerow(["path", "prediction", *(f"p_{name}" for name in classes)])
-            for places, probabilities in self._batches(source, keep):
-                rows = zip(places, probabilities.argmax(dim=1).tolist(), probabilities.tolist(), strict=True)
-                for place, best, row in rows:
-                    table.writerow([self.given.names[place], classes[best], *(f"{value:.7g}" for value in row)])
+            for indices, probabilities in self._batches(source, store):
+                rows = zip(indices, probabilities.argmax(dim=1).tolist(), probabilities.tolist(), strict=True)
+                for index, best, row in rows:
+                    table.writerow([self.inputs.names[index], classes[best], *(f"{value:.7g}" for value in row)])
             self._check()
         finally:
             text.detach()
 
     @torch.inference_mode()
-    def _batches(self, source: Source, keep: Callable[[Tensor], None]) -> Iterator[tuple[list[int], Tensor]]:
-        """Yield places and probabilities (N, classes) of the images of a batch that can be read."""
+    def _batches(self, source: Source, store: Callable[[Tensor], None]) -> Iterator[tuple[list[int], Tensor]]:
+        """Yield indices and probabilities (N, classes) of the images of a batch that can be read."""
         f, g = self.classifier.f, self.classifier.g
         device = next(self.classifier.parameters()).device
-        for read in _read(source):
-            self.unreadable += [f"{self.given.names[place]}: {reason}" for place, reason in read.faults]
-            if read.x is not None and not (self.unreadable and self.on_error == "stop"):
-                z = f(read.x.to(device))
-                keep(z)
-                self.places += read.places
-                yield read.places, g(z).float().softmax(dim=1).cpu()
-            self.tell(len(read.places) + len(read.faults))
+        for batch in _read(source):
+            self.unreadable += [f"{self.inputs.names[index]}: {reason}" for index, reason in batch.faults]
+            if batch.x is not None and not (self.unreadable and self.on_error == "stop"):
+                z = f(batch.x.to(device))
+                store(z)
+                self.predicted += batch.indices
+                probabilities = g(z).float().softmax(dim=1).cpu()
+                check_probabilities(probabilities)
+                yield batch.indices, probabilities
+            self.progress(len(batch.indices) + len(batch.faults))
 
     def _check(self) -> None:
-        """Raise UserError where images cannot be read, and are not to be skipped or are all there is."""
-        if not self.unreadable or (self.on_error == "skip" and self.places):
+        """Raise UserError if images cannot be read, and are not skipped or are all there is."""
+        if not self.unreadable or (self.on_error == "skip" and self.predicted):
             return
         faults, remedy = self.unreadable, "mend them, or leave them out with --on-error skip"
-        head = f"{len(faults)} of {len(self.given.names)} images cannot be read, so nothing is written; {remedy}"
-        more = [f"and {len(faults) - MOST_TOLD} more"] if len(faults) > MOST_TOLD else []
-        raise UserError("\n  ".join([head, *faults[:MOST_TOLD], *more]))
+        head = f"{len(faults)} of {len(self.inputs.names)} images cannot be read, so nothing is written; {remedy}"
+        more = [f"and {len(faults) - MOST_NAMED} more"] if len(faults) > MOST_NAMED else []
+        raise UserError("\n  ".join([head, *faults[:MOST_NAMED], *more]))
 
 
 def check_target(path: Path) -> None:
-    """Raise UserError where no file can be written to a path, for want of a folder or because it is one."""
+    """Raise UserError if no file can be written to a path: its folder is missing, or it is a folder."""
     if not path.parent.is_dir():
         raise UserError(f"{path}: there is no folder {path.parent}; make it, or name another file")
     if path.is_dir():
@@ -107,32 +128,33 @@ def check_target(path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class _Read:
-    """Of a batch the places and x of the images that can be read, and place and fault of the others."""
+class _Batch:
+    """Indices and x of the images of a batch that can be read; index and fault of the others."""
 
-    places: list[int]
+    indices: list[int]
     x: Tensor | None
-    faults: Sequence[tuple[int, str]] = ()
+    faults: list[tuple[int, str]] = field(default_factory=list)
 
 
-def _read(source: Source) -> Iterator[_Read]:
+def _read(source: Source) -> Iterator[_Batch]:
     """Yield the images in batches, read ahead."""
 
-    def read(index: Tensor) -> _Read:
+    def read(index: Tensor) -> _Batch:
         try:
-            return _Read(index.tolist(), source.load(index))
+            return _Batch(index.tolist(), source.load(index))
         except UnreadableImageError:
             return _one_by_one(source, index)
 
-    return ahead(read, torch.arange(len(source)).split(AT_ONCE))
+    return ahead(read, torch.arange(len(source)).split(BATCH_SIZE))
 
 
-def _one_by_one(source: Source, index: Tensor) -> _Read:
-    found: dict[int, Tensor] = {}
+def _one_by_one(source: Source, index: Tensor) -> _Batch:
+    """Return a batch in which some images cannot be read."""
+    images: dict[int, Tensor] = {}
     faults = []
-    for place in index.tolist():
+    for position in index.tolist():
         try:
-            found[place] = source.load(torch.tensor([place]))
+            images[position] = source.load(torch.tensor([position]))
         except UnreadableImageError as error:
-            faults.append((place, error.reason))
-    return _Read([*found], torch.cat([*found.values()]) if found else None, faults)
+            faults.append((position, error.reason))
+    return _Batch([*images], torch.cat([*images.values()]) if images else None, faults)
