@@ -1,8 +1,10 @@
 """What the tests share: one thread a process, a tiny Colored MNIST, builders of small configurations and trainers."""
 
+import hashlib
+import json
 import os
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,10 @@ import pytest
 import threadpoolctl
 import torch
 import used_runs
+from filelock import FileLock
 from lightning_fabric import Fabric
 from made_runs import make_run
-from tiny_runs import write_config
+from tiny_runs import run, write_config
 
 from lntl import config as configuration
 from lntl import plugins
@@ -31,6 +34,7 @@ threadpoolctl.threadpool_limits(1)
 hypothesis.settings.register_profile("lntl", deadline=None, derandomize=True, database=None, max_examples=50)
 hypothesis.settings.load_profile("lntl")
 
+Shared = Callable[[str, Callable[[Path], object]], Path]
 NO_FILES = "/nonexistent"  # no official file lies here, whatever the working directory
 
 
@@ -104,11 +108,50 @@ def make_trainer(make_config: Callable[..., Config], digits: ColoredMNIST) -> Ca
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    """A function from a name and a function that fills a folder to the filled folder; do not change its files.
+
+    The workers of pytest-xdist share the folder: one of them fills it, the others wait.
+    """
+    base = tmp_path_factory.getbasetemp()
+    base = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    base.mkdir(exist_ok=True)
+
+    def folder(name: str, fill: Callable[[Path], object]) -> Path:
+        path, filled = base / name, base / f"{name}.filled"
+        with FileLock(base / f"{name}.lock"):
+            if not filled.exists():
+                path.mkdir()
+                fill(path)
+                filled.touch()
+        return path
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def made(shared: Shared) -> Path:
     """A folder with the made-up runs `lntl` and `plain` (ERM alone); do not change its files."""
-    folder = tmp_path_factory.mktemp("made")
-    make_run(folder / "lntl")
-    make_run(folder / "plain", method="erm", accuracy=0.5, leakage=0.97, flips=0.93, erm=False)
+
+    def fill(folder: Path) -> None:
+        make_run(folder / "lntl")
+        make_run(folder / "plain", method="erm", accuracy=0.5, leakage=0.97, flips=0.93, erm=False)
+
+    return shared("made", fill)
+
+
+@pytest.fixture(scope="session")
+def trained(shared: Shared) -> Callable[..., Path]:
+    """A function from sections of tiny.yaml to a folder in which it was trained to the end; do not change its files."""
+
+    def folder(**sections: dict[str, Any]) -> Path:
+        def fill(folder: Path) -> None:
+            write_config(folder, **sections)
+            assert run("train", "tiny.yaml", folder=folder) == 0
+
+        name = hashlib.sha256(json.dumps(sections, sort_keys=True).encode()).hexdigest()
+        return shared(f"trained-{name[:12]}", fill)
+
     return folder
 
 
@@ -121,8 +164,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def used(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def used(shared: Shared) -> Callable[[str], Path]:
     """A function from a kind of data to the folder of a finished run on it; do not change its files."""
-    folder = tmp_path_factory.mktemp("used")
-    used_runs.write_data(folder)
-    return cache(lambda kind: used_runs.train(folder, kind))
+    return lambda kind: shared(f"used-{kind}", partial(used_runs.train, kind=kind)) / "results" / kind

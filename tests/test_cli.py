@@ -2,9 +2,11 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 from rich.console import Console
-from tiny_runs import RUN, TINY, lntl, metrics, run, tree, write_config
+from tiny_runs import RUN, TINY, lntl, metrics, tree
 
 from lntl import __version__, plugins
 from lntl.cli import console
@@ -25,12 +27,9 @@ Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def results(trained: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which tiny.yaml was trained to the end."""
-    folder = tmp_path_factory.mktemp("finished")
-    write_config(folder)
-    assert run("train", "tiny.yaml", folder=folder) == 0
-    return folder
+    return Path(shutil.copytree(trained(), tmp_path_factory.mktemp("finished"), dirs_exist_ok=True))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_runs import RUN, assert_equal, lntl, metrics, run, write_config
+from tiny_runs import RUN, assert_equal, lntl, metrics, write_config
 
 from lntl import config as configuration
 from lntl import experiment
@@ -29,12 +29,9 @@ NUMBERS = set(METRICS)
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def results(trained: Callable[..., Path]) -> Path:
     """A folder in which tiny.yaml, with its ERM twin, was trained to the end."""
-    folder = tmp_path_factory.mktemp("finished")
-    write_config(folder, evaluation={"erm_epochs": 1}, logging={"use_tensorboard": True})
-    assert run("train", "tiny.yaml", folder=folder) == 0
-    return folder
+    return trained(evaluation={"erm_epochs": 1}, logging={"use_tensorboard": True})
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_runs import RUN, lntl, run, tree, write_config
+from tiny_runs import RUN, lntl, tree
 
 from lntl import experiment
 from lntl.data.colored_mnist import ColoredDigits, ColoredMNIST
@@ -26,19 +26,16 @@ WRITTEN = {"probe.json", "recoloring.json", "recoloring.npz", "embedding.npz"}
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def results(trained: Callable[..., Path]) -> Path:
     """A folder in which tiny.yaml, with its ERM twin, was trained to the end."""
-    folder = tmp_path_factory.mktemp("finished")
     phases = [{"method": "erm", "epochs": 1}, {"method": "lntl", "epochs": 1}]
-    write_config(folder, evaluation={"erm_epochs": 1}, training={"phases": phases})
-    assert run("train", "tiny.yaml", folder=folder) == 0
-    return folder
+    return trained(evaluation={"erm_epochs": 1}, training={"phases": phases})
 
 
 @pytest.fixture(scope="module")
-def probed(results: Path) -> Path:
+def probed(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run's folder after `lntl probe`; do not change its files."""
-    folder = results / "probed"
+    folder = tmp_path_factory.mktemp("probed") / "run"
     shutil.copytree(results / RUN, folder)
     probing.probe_checkpoint(folder / "checkpoints/best_model.pth", seeds=2)
     return folder

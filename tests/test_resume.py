@@ -5,6 +5,7 @@ import random
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,9 @@ UPDATE = "lntl.training.trainer:Trainer._update"
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(trained: Callable[..., Path]) -> Path:
     """A folder in which tiny.yaml was trained from the first to the last step in one process."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    write_config(folder)
-    assert run(*TRAIN, folder=folder) == 0
-    return folder
+    return trained()
 
 
 @pytest.fixture

@@ -45,7 +45,8 @@ def write_data(folder: Path) -> None:
 
 
 def train(folder: Path, kind: str) -> Path:
-    """Train a run on data of a kind, in `folder`; return its run folder."""
+    """Write the data and train a run on data of a kind, in `folder`; return its run folder."""
+    write_data(folder)
     raw = {
         "project": {"experiment_name": kind},
         "data": DATA[kind] | ({"path": str(folder / DATA[kind]["path"])} if kind != "digits" else {}),

@@ -22,6 +22,7 @@ from lntl.reporting.pages import MOST_DRAWN, write_card, write_report
 from lntl.reporting.svg import Drawing, draw
 from lntl.runs.formats import Report
 
+Shared = Callable[[str, Callable[[Path], object]], Path]
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 PARTS = {
     "samples.npz": "lntl report",
@@ -87,15 +88,15 @@ def written(out: Path) -> tuple[str, Page, dict[str, Any], str]:
 
 
 @pytest.fixture(scope="module")
-def single(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def single(made: Path, shared: Shared) -> Path:
     """The report of one run."""
-    return write_report([made / "lntl"], tmp_path_factory.mktemp("single")).parent
+    return shared("report-single", lambda folder: write_report([made / "lntl"], folder))
 
 
 @pytest.fixture(scope="module")
-def several(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def several(made: Path, shared: Shared) -> Path:
     """The report of two runs."""
-    return write_report([made / "lntl", made / "plain"], tmp_path_factory.mktemp("several")).parent
+    return shared("report-several", lambda folder: write_report([made / "lntl", made / "plain"], folder))
 
 
 @pytest.fixture(params=["single", "several"])
@@ -359,13 +360,15 @@ def test_a_name_may_hold_any_sign(name: str) -> None:
     assert drawing.svg.count(f">{escape(name)}<") == 2
 
 
-def test_a_page_of_many_runs_stays_small(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_of_many_runs_stays_small(
+    made: Path, single: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("lntl.reporting.pages.MOST_DRAWN", 1)
     out = write_report([made / "plain", made / "lntl"], tmp_path / "out").parent
     html, page, _, _ = written(out)
     check_whole(html, page)
     assert f"lntl report {made / 'lntl'}" in page.text
-    one = len((write_report([made / "lntl"], tmp_path / "one")).read_bytes())
+    one = len((single / "index.html").read_bytes())
     assert MOST_DRAWN * one < 5_000_000
 
 

@@ -6,6 +6,7 @@ Needs Chromium: the one that LNTL_CHROMIUM names, Playwright's own, or an instal
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -59,13 +60,10 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def pages(made: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def pages(made: Path, shared: Callable[[str, Callable[[Path], object]], Path]) -> dict[str, Path]:
     """The pages of one run and of two."""
-    folder = tmp_path_factory.mktemp("pages")
-    return {
-        "single": write_report([made / "lntl"], folder / "single"),
-        "several": write_report([made / "lntl", made / "plain"], folder / "several"),
-    }
+    runs = {"single": [made / "lntl"], "several": [made / "lntl", made / "plain"]}
+    return {name: shared(f"report-{name}", partial(write_report, run)) / "index.html" for name, run in runs.items()}
 
 
 @pytest.fixture
