@@ -16,12 +16,14 @@ from sklearn.metrics import normalized_mutual_info_score
 
 from lntl import config as configuration
 from lntl import experiment
+from lntl.audit import Audit, audit
 from lntl.audit.association import detectable_difference
-from lntl.audit.facts import Audit, audit
 from lntl.config import Config
 from lntl.data import cache
 from lntl.data.table import Table
 from lntl.errors import UserError
+from lntl.reporting.check import render_check, verdict
+from lntl.reporting.check_tables import check_tables
 
 RawConfig = Callable[..., dict[str, Any]]
 Row = dict[str, str]
@@ -86,19 +88,24 @@ def validated(raw_config: RawConfig, data: dict[str, Any]) -> Config:
     return configuration.validate(raw, "test")
 
 
+def facts(found: Audit) -> dict[str, Any]:
+    """Return what an audit writes into check.json."""
+    return found.check.model_dump(exclude_unset=True)
+
+
 def titles(found: Audit, level: str) -> list[str]:
-    return [each["title"] for each in found.facts["findings"] if each["level"] == level]
+    return [each["title"] for each in facts(found)["findings"] if each["level"] == level]
 
 
 def test_every_count_is_that_of_a_loop(table: Path, check: Callable[..., Audit]) -> None:
-    facts = check(table, bias=["sky", {"column": "age", "edges": [30, 40]}]).facts
-    assert facts["class_names"] == sorted(CLASSES)
-    sky, age, joint = facts["biases"]
+    content = facts(check(table, bias=["sky", {"column": "age", "edges": [30, 40]}]))
+    assert content["class_names"] == sorted(CLASSES)
+    sky, age, joint = content["biases"]
     assert (sky["name"], age["name"], joint["name"]) == ("sky", "age", "sky and age")
     bins = [lambda a: a < 30, lambda a: 30 <= a < 40, lambda a: a >= 40]
     for split in ("train", "val", "test"):
         here = [row for row in rows() if row["split"] == split]
-        for k, label in enumerate(facts["class_names"]):
+        for k, label in enumerate(content["class_names"]):
             for b, name in enumerate(sky["values"]):
                 n = sum(row["label"] == label and row["sky"] == name for row in here)
                 assert sky["counts"][split][k][b] == n
@@ -113,11 +120,11 @@ def test_every_count_is_that_of_a_loop(table: Path, check: Callable[..., Audit])
                 assert joint["counts"][split][k][b] == n
         assert sky["missing"][split] == pytest.approx(sum(not row["sky"] for row in here) / len(here))
         assert age["missing"][split] == 0
-    assert [each["n"] for each in facts["splits"]] == [54, 18, 18]
+    assert [each["n"] for each in content["splits"]] == [54, 18, 18]
 
 
 def test_the_rule_of_training_is_scored_on_every_split(table: Path, check: Callable[..., Audit]) -> None:
-    told = check(table).facts["biases"][0]["association"]
+    of_bias = facts(check(table))["biases"][0]["association"]
     known = [row for row in rows() if row["sky"]]
     train = [row for row in known if row["split"] == "train"]
     rule = {}
@@ -128,15 +135,15 @@ def test_the_rule_of_training_is_scored_on_every_split(table: Path, check: Calla
         here = [row for row in known if row["split"] == split]
         right = sum(rule[row["sky"]] == row["label"] for row in here)
         labels = [row["label"] for row in here]
-        assert told[split]["bias_only"] == pytest.approx(right / len(here))
-        assert told[split]["majority"] == pytest.approx(max(map(labels.count, labels)) / len(here))
+        assert of_bias[split]["bias_only"] == pytest.approx(right / len(here))
+        assert of_bias[split]["majority"] == pytest.approx(max(map(labels.count, labels)) / len(here))
         expected = normalized_mutual_info_score(labels, [row["sky"] for row in here])
-        assert told[split]["mutual_information"] == pytest.approx(expected)
+        assert of_bias[split]["mutual_information"] == pytest.approx(expected)
 
 
 def test_small_and_empty_cells_are_named_the_smallest_first(table: Path, check: Callable[..., Audit]) -> None:
-    facts = check(table).facts
-    cells, counts = facts["cells"]["test"], facts["biases"][0]["counts"]["test"]
+    content = facts(check(table))
+    cells, counts = content["cells"]["test"], content["biases"][0]["counts"]["test"]
     flat = sorted(n for row in counts for n in row)
     assert cells["empty"] == flat.count(0) == len(cells["empty_cells"])
     assert [each["n"] for each in cells["small_cells"]] == [n for n in flat if n]
@@ -152,28 +159,28 @@ def test_equal_and_alike_images_are_found_within_and_across_splits(table: Path, 
         image.resize((30, 30)).save(stored := io.BytesIO(), "JPEG", quality=80)
     (table / names[9]).write_bytes(stored.getvalue())
     found = check(table)
-    equal, alike = found.facts["duplicates"]["equal"], found.facts["duplicates"]["alike"]
+    equal, alike = facts(found)["duplicates"]["equal"], facts(found)["duplicates"]["alike"]
     assert {key: equal[key] for key in ("sets", "examples", "across", "disagree")} == {
         "sets": 2,
         "examples": 4,
         "across": 1,
         "disagree": 1,
     }
-    assert {(each["in"], each["of"]): each["n"] for each in equal["shared"]} == {
+    assert {(each["within"], each["of"]): each["n"] for each in equal["shared"]} == {
         ("train", "val"): 0,
         ("train", "test"): 1,
         ("val", "test"): 0,
     }
-    assert [[each["name"] for each in one] for one in equal["told"]] == [
+    assert [[each["name"] for each in one] for one in equal["listed"]] == [
         [str(table / names[0]), str(table / names[12])],
         [str(table / names[1]), str(table / names[2])],
     ]
-    assert [[each["split"] for each in pair] for pair in alike["told"]] == [["train", "val"]]
-    assert [each["name"] for each in alike["told"][0]] == [str(table / names[3]), str(table / names[9])]
+    assert [[each["split"] for each in pair] for pair in alike["listed"]] == [["train", "val"]]
+    assert [each["name"] for each in alike["listed"][0]] == [str(table / names[3]), str(table / names[9])]
     assert found.pictures is not None
     assert found.pictures.shape == (1, 2, 3, 24, 24)
     assert titles(found, "problem") == ["Equal images in two splits"]
-    assert not found.facts["trustworthy"]
+    assert not facts(found)["trustworthy"]
 
 
 def spoil(folder: Path) -> None:
@@ -189,13 +196,13 @@ def test_unreadable_files_are_named_and_the_audit_goes_on(table: Path, check: Ca
     with pytest.raises(UserError, match="3 of 90 rows are wrong"):
         Table(Table.Config(path=str(table / "pets.csv"), bias="sky", split="split", size=24))
     stopping, skipping = check(table), check(table, on_error="skip")
-    assert [line.split(":")[0] for line in stopping.facts["wrong_rows"]] == ["line 8", "line 9", "line 10"]
+    assert [line.split(":")[0] for line in facts(stopping)["wrong_rows"]] == ["line 8", "line 9", "line 10"]
     assert titles(stopping, "problem") == ["Rows that are wrong"]
     assert titles(skipping, "problem") == []
     assert "Rows that are left out" in titles(skipping, "warning")
     for found in (stopping, skipping):
-        assert found.facts["n"] == found.facts["duplicates"]["n"] == 87
-        assert found.facts["unreadable"] == []
+        assert facts(found)["n"] == facts(found)["duplicates"]["n"] == 87
+        assert facts(found)["unreadable"] == []
 
 
 def test_files_that_training_would_not_check_are_a_problem_whatever_on_error_says(
@@ -203,10 +210,10 @@ def test_files_that_training_would_not_check_are_a_problem_whatever_on_error_say
 ) -> None:
     spoil(table)
     found = check(table, check="exist", on_error="skip")
-    assert [line.split(":")[0] for line in found.facts["unreadable"]] == [
+    assert [line.split(":")[0] for line in facts(found)["unreadable"]] == [
         str(table / rows()[k]["image"]) for k in (7, 8)
     ]
-    assert (found.facts["n"], found.facts["duplicates"]["n"]) == (89, 87)
+    assert (facts(found)["n"], facts(found)["duplicates"]["n"]) == (89, 87)
     assert titles(found, "problem") == ["Images that cannot be read"]
 
 
@@ -214,8 +221,8 @@ def test_where_no_image_can_be_read_they_are_named(table: Path, check: Callable[
     for row in rows():
         (table / row["image"]).write_bytes(b"no image")
     found = check(table, check="exist")
-    assert found.facts["duplicates"]["n"] == found.facts["duplicates"]["alike"]["pairs"] == 0
-    assert len(found.facts["unreadable"]) == N
+    assert facts(found)["duplicates"]["n"] == facts(found)["duplicates"]["alike"]["pairs"] == 0
+    assert len(facts(found)["unreadable"]) == N
     assert titles(found, "problem") == ["Images that cannot be read"]
     with pytest.raises(UserError, match="90 of 90 rows are wrong"):  # no row is left of which to tell anything
         check(table, check="read")
@@ -227,8 +234,8 @@ def test_without_images_no_file_is_opened(
     spoil(table)
     monkeypatch.setattr(cache, "decode", lambda *_: pytest.fail("a file was opened"))
     found = check(table, look=False)
-    assert found.facts["duplicates"] is None
-    assert [line.split(":")[0] for line in found.facts["wrong_rows"]] == ["line 8"]  # the one that is not there
+    assert facts(found)["duplicates"] is None
+    assert [line.split(":")[0] for line in facts(found)["wrong_rows"]] == ["line 8"]  # the one that is not there
     assert "Images not looked at" in titles(found, "note")
 
 
@@ -249,9 +256,9 @@ def test_leaking_groups_are_named(table: Path, check: Callable[..., Audit]) -> N
     made[13]["split"], made[16]["split"] = "train", "val"  # of h4, h5
     write(table, made)
     found = check(table, group_id="home")
-    assert found.facts["leaking"] == {"column": "home", "groups": ["h4", "h5"]}
+    assert facts(found)["leaking"] == {"column": "home", "groups": ["h4", "h5"]}
     assert titles(found, "problem") == ["Groups in two splits"]
-    assert check(table).facts["leaking"] is None
+    assert facts(check(table))["leaking"] is None
 
 
 def test_leaking_groups_of_folders_are_named(table: Path, raw_config: RawConfig, tmp_path: Path) -> None:
@@ -262,8 +269,8 @@ def test_leaking_groups_of_folders_are_named(table: Path, raw_config: RawConfig,
         shutil.copy(table / row["image"], to)
     data = {"name": "folders", "root": str(tmp_path / "sorted"), "levels": ["split", "group_id", "label", "bias"]}
     found = audit(validated(raw_config, data | {"size": 24}), False, watch)
-    assert found.facts["leaking"] == {"column": "group_id", "groups": ["h0"]}
-    assert found.facts["n"] == N
+    assert facts(found)["leaking"] == {"column": "group_id", "groups": ["h0"]}
+    assert facts(found)["n"] == N
 
 
 # Tables (class, bias value) of the training rows, with the share of them whose bias is missing, and what suits them.
@@ -294,13 +301,13 @@ def test_the_recommendation_fits_the_situation_and_its_yaml_is_valid(
     y, bias = np.concatenate([y, every_y, every_y]), np.concatenate([bias, every_b, every_b])
     np.savez(tmp_path / "own.npz", x=random.normal(size=(len(y), 3)), y=y, bias=bias, split=split)
     data = {"name": "arrays", "path": str(tmp_path / "own.npz"), "split": "split"}
-    facts = audit(validated(raw_config, data), True, watch).facts
-    assert facts["recommendation"]["method"] == expected, facts["recommendation"]
-    assert facts["recommendation"]["reasons"]
-    phases = yaml.safe_load(facts["recommendation"]["yaml"])["training"]["phases"]
+    content = facts(audit(validated(raw_config, data), True, watch))
+    assert content["recommendation"]["method"] == expected, content["recommendation"]
+    assert content["recommendation"]["reasons"]
+    phases = yaml.safe_load(content["recommendation"]["yaml"])["training"]["phases"]
     config = configuration.validate(raw_config(*phases), "test")
     assert config.training.phases[-1].method == expected
-    assert facts["trustworthy"]
+    assert content["trustworthy"]
 
 
 def test_equal_vectors_are_a_warning_alone(tmp_path: Path, raw_config: RawConfig) -> None:
@@ -308,9 +315,9 @@ def test_equal_vectors_are_a_warning_alone(tmp_path: Path, raw_config: RawConfig
     x = np.stack([k % 3, k % 2], axis=1)  # six vectors, all in every split
     np.savez(tmp_path / "own.npz", x=x, y=k % 3, bias=k // 3 % 2)
     found = audit(validated(raw_config, {"name": "arrays", "path": str(tmp_path / "own.npz")}), True, watch)
-    assert found.facts["duplicates"]["of"] == "vectors"
-    assert found.facts["duplicates"]["alike"] is None
-    assert found.facts["duplicates"]["equal"]["sets"] == 6
+    assert facts(found)["duplicates"]["of"] == "vectors"
+    assert facts(found)["duplicates"]["alike"] is None
+    assert facts(found)["duplicates"]["equal"]["sets"] == 6
     assert titles(found, "problem") == []
     assert "Equal vectors in two splits" in titles(found, "warning")
 
@@ -319,11 +326,11 @@ def test_a_split_of_one_class_leaves_what_is_undefined_out(table: Path, check: C
     made = [row for row in rows() if row["split"] != "test" or row["label"] == CLASSES[0]]
     write(table, made)
     found = check(table, look=False)
-    told = found.facts["biases"][0]["association"]["test"]
-    assert (told["cramers_v"], told["mutual_information"]) == (None, None)
-    assert told["undefined"] == "only one class or one bias value occurs"
+    of_bias = facts(found)["biases"][0]["association"]["test"]
+    assert (of_bias["cramers_v"], of_bias["mutual_information"]) == (None, None)
+    assert of_bias["undefined"] == "only one class or one bias value occurs"
     assert "Classes without a test row" in titles(found, "warning")
-    json.dumps(found.facts, allow_nan=False)
+    json.dumps(facts(found), allow_nan=False)
 
 
 def test_a_test_set_with_the_bias_of_training_is_pointed_out(table: Path, check: Callable[..., Audit]) -> None:
@@ -350,9 +357,117 @@ def test_neither_the_labels_of_a_probe_nor_the_chance_of_h_open_a_file(
 
 def test_digits_of_random_colours_have_no_such_warning(make_config: Callable[..., Config]) -> None:
     found = audit(make_config("erm", data={"max_images": 300}), True, watch)
-    assert found.facts["trustworthy"]
+    assert facts(found)["trustworthy"]
     assert "A biased test set" not in titles(found, "warning")
-    assert found.facts["recommendation"]["method"] == "lntl"
-    assert "bias_head: pooled" in found.facts["recommendation"]["yaml"]
-    train = found.facts["biases"][0]["association"]["train"]
-    assert train["bias_only"] > 0.6 > found.facts["biases"][0]["association"]["test"]["bias_only"]
+    assert facts(found)["recommendation"]["method"] == "lntl"
+    assert "bias_head: pooled" in facts(found)["recommendation"]["yaml"]
+    train = facts(found)["biases"][0]["association"]["train"]
+    assert train["bias_only"] > 0.6 > facts(found)["biases"][0]["association"]["test"]["bias_only"]
+
+
+# --- what a split lacks, and data in which bias and class are one thing ---
+
+Arrays = Callable[..., Audit]
+
+
+@pytest.fixture
+def arrays(tmp_path: Path, raw_config: RawConfig) -> Arrays:
+    """A function from class, bias value (-1: unknown) and split of rows to the audit of data that have them."""
+
+    def made(y: Any, bias: Any, split: Any, x: Any = None, **evaluation: Any) -> Audit:
+        random = np.random.default_rng(0)
+        x = random.normal(size=(len(y), 3)) if x is None else x
+        np.savez(tmp_path / "own.npz", x=x, cat=y, night=bias, split=split)
+        data = {"name": "arrays", "path": str(tmp_path / "own.npz"), "label": "cat", "bias": "night", "split": "split"}
+        raw = raw_config() | {"data": data, "model": {"name": "tiny_networks.TinyNetworks"}}
+        return audit(configuration.validate(raw | {"evaluation": evaluation}, "test"), True, watch)
+
+    return made
+
+
+def spread(**parts: tuple[int, list[tuple[int, int]]]) -> tuple[Any, Any, Any]:
+    """Return y, bias and split of n rows of each of some (class, bias value) cells in each part."""
+    rows = [(*cell, part) for part, (n, cells) in parts.items() for cell in cells for _ in range(n)]
+    y, bias, split = zip(*rows, strict=True)
+    return np.array(y), np.array(bias), np.array(split)
+
+
+ALL = [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def sentence(found: Audit, title: str) -> str:
+    return next(finding.text for finding in found.check.findings if finding.title == title)
+
+
+def test_val_of_one_class_is_a_problem(arrays: Arrays) -> None:
+    found = arrays(*spread(train=(40, ALL), val=(50, ALL[2:]), test=(40, ALL)))
+    assert titles(found, "problem") == ["One class in val"]
+    assert "val, which chooses the epoch, has rows of cat 1 alone" in sentence(found, "One class in val")
+    assert not found.check.trustworthy
+
+
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [
+        ("worst_group_accuracy", "worst_group_accuracy chooses the epoch without them"),
+        ("accuracy", "worst_group_accuracy on val says nothing of them"),
+    ],
+)
+def test_cells_that_val_or_test_lacks_are_named(arrays: Arrays, metric: str, told: str) -> None:
+    found = arrays(*spread(train=(40, ALL), val=(40, ALL[:3]), test=(40, ALL[1:])), best_model_metric=metric)
+    text = sentence(found, "Cells without a val row")
+    assert text.startswith("1 cell that other splits have, without a val row (cat=1, night=1): ")
+    assert told in text
+    assert "1 cell that other splits have, without a test row (cat=0, night=0)" in sentence(
+        found, "Empty cells in the test set"
+    )
+    assert found.check.cells["test"].absent == 1
+    assert found.check.trustworthy
+
+
+def test_a_cell_that_no_split_has_is_no_fault_of_val_or_test(arrays: Arrays) -> None:
+    found = arrays(*spread(train=(40, ALL[:3]), val=(40, ALL[:3]), test=(40, ALL[:3])))
+    assert "Empty cells in training" in titles(found, "warning")
+    assert not {"Cells without a val row", "Empty cells in the test set"} & set(titles(found, "warning"))
+
+
+def test_where_bias_and_class_are_one_thing_no_method_is_recommended_to_tell_them_apart(arrays: Arrays) -> None:
+    y, bias, split = spread(train=(60, [(0, 0), (1, 1)]), val=(40, ALL), test=(40, ALL))
+    random = np.random.default_rng(0)
+    light = random.uniform(0, 0.6, len(y)) + 0.3 * bias
+    x = (255 * light[:, None, None, None] * np.ones((1, 8, 8, 3))).astype(np.uint8)
+    found = arrays(y, bias, split, x)
+    assert "Bias and class are one thing" in titles(found, "problem")
+    text, advice = sentence(found, "Bias and class are one thing"), found.check.recommendation
+    train = [light[(split == "train") & (y == label)] for label in (0, 1)]
+    edges = np.quantile(np.concatenate(train), np.linspace(0, 1, 11)[1:-1])
+    counts = [np.bincount(np.searchsorted(edges, part, side="right"), minlength=10) for part in train]
+    right = np.maximum(*counts).sum() / 120
+    assert found.check.brightness_only == pytest.approx(right, abs=0.02)
+    assert f"brightness in ten bins gives the class of {found.check.brightness_only:.1%} of the training images" in text
+    assert advice is not None
+    assert advice.method == "erm"
+    assert "bias_product" not in advice.yaml
+    for needed in ("no method can tell them apart by this label", "counterexamples", "Finer bins", "from: brightness"):
+        assert needed in " ".join(advice.reasons)
+    assert verdict(found.check)[0] == "Not yet"
+    assert "nothing stands against training" not in render_check(found.check, found.pictures)
+
+
+def test_one_conflicting_row_is_enough_to_tell_bias_and_class_apart(arrays: Arrays) -> None:
+    y, bias, split = spread(train=(60, [(0, 0), (1, 1)]), val=(40, ALL), test=(40, ALL))
+    bias[0] = 1
+    assert "Bias and class are one thing" not in titles(arrays(y, bias, split), "problem")
+
+
+def test_more_cells_than_can_be_listed_cost_what_the_rows_cost(arrays: Arrays) -> None:
+    random = np.random.default_rng(0)
+    y, bias = np.arange(1500) // 3 % 400, random.permutation(1500) % 400  # all in train
+    found = arrays(y, bias, np.array(["train", "val", "test"])[np.arange(1500) % 3])
+    assert found.check.biases[0].counts == {"train": [], "val": [], "test": []}
+    cells = found.check.cells["train"]
+    assert cells.empty == 160_000 - len(set(zip(y[::3].tolist(), bias[::3].tolist(), strict=True)))
+    assert len(cells.empty_cells) == 12
+    assert cells.absent > 12 == len(cells.absent_cells)
+    assert "are too many to draw" in render_check(found.check, None)
+    assert any("400 x 400 cells, see the page" in part for part in check_tables(found.check) if isinstance(part, str))

@@ -1,8 +1,7 @@
-"""What bias and label tell of each other, from a table of counts (K classes, B bias values), and what tests can show.
+"""How much bias and label say about each other, and what difference a test set can show."""
 
-What is undefined is NaN.
-"""
-
+import math
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
@@ -12,77 +11,145 @@ from lntl.types import IGNORE
 
 Ints = NDArray[np.int64]
 
-LEVEL, POWER = 0.05, 0.8  # of the test of a difference, two-sided
+SIGNIFICANCE, POWER = 0.05, 0.8  # of the test of a difference, two-sided
+MOST_CELLS = 10_000_000  # of classes and values that occur, for which Cramér's V is computed
 
 
-def crosstab(y: Ints, value: Ints, num_classes: int, num_values: int) -> Ints:
-    """Return the rows of each class and bias value, (K, B); rows whose value is IGNORE are in none."""
-    known = value != IGNORE
-    cell = y[known] * num_values + value[known]
-    return np.bincount(cell, minlength=num_classes * num_values).reshape(num_classes, num_values)
+@dataclass(frozen=True)
+class Table:
+    """Rows of each class and bias value; only the C cells that have rows are listed.
 
-
-def cramers_v(table: Ints) -> float:
-    """Return sqrt(chi^2 / (n (min(K, B) - 1))) over the classes and values that occur: 0 independent, 1 determined.
-
-    Source: Cramér, "Mathematical Methods of Statistics", 1946. Undefined where only one class or value occurs.
+    Attributes:
+        num_classes: Number of classes.
+        num_values: Number of bias values.
+        cells: Number class * num_values + bias value of each cell, (C,) ascending.
+        count: Rows of each cell, (C,).
     """
-    there = _occurring(table)
-    n, least = there.sum(), min(there.shape) - 1
-    if least < 1:
-        return float("nan")
-    expected = np.outer(there.sum(axis=1), there.sum(axis=0)) / n
-    return float(np.sqrt((np.square(there - expected) / expected).sum() / (n * least)))
+
+    num_classes: int
+    num_values: int
+    cells: Ints
+    count: Ints
+
+    @property
+    def classes(self) -> Ints:
+        """The class of each cell, (C,)."""
+        return np.asarray(self.cells // self.num_values)
+
+    @property
+    def values(self) -> Ints:
+        """The bias value of each cell, (C,)."""
+        return np.asarray(self.cells % self.num_values)
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return int(self.count.sum())
+
+    @property
+    def class_count(self) -> Ints:
+        """Rows of each class, (num_classes,)."""
+        return _sums(self.classes, self.count, self.num_classes)
+
+    @property
+    def value_count(self) -> Ints:
+        """Rows of each bias value, (num_values,)."""
+        return _sums(self.values, self.count, self.num_values)
+
+    def dense(self) -> Ints:
+        """Return all cells, (num_classes, num_values)."""
+        counts = np.zeros(self.num_classes * self.num_values, dtype=np.int64)
+        counts[self.cells] = self.count
+        return counts.reshape(self.num_classes, self.num_values)
 
 
-def normalised_mutual_information(table: Ints) -> float:
-    """Return I(y; b) / ((H(y) + H(b)) / 2) in [0, 1]; undefined where only one class or value occurs."""
-    there = _occurring(table)
-    if min(there.shape) < 2:
-        return float("nan")
-    p = there / there.sum()
-    of_class, of_value = _entropy(p.sum(axis=1)), _entropy(p.sum(axis=0))
-    shared = of_class + of_value - _entropy(p.ravel())
-    return float(max(0.0, shared) / ((of_class + of_value) / 2))
+def crosstab(y: Ints, value: Ints, num_classes: int, num_values: int) -> Table:
+    """Return the table of rows with these classes and bias values, (n,); rows whose value is IGNORE are left out."""
+    known = value != IGNORE
+    cells, count = np.unique(y[known] * num_values + value[known], return_counts=True)
+    return Table(num_classes, num_values, cells, count)
 
 
-def best_rule(table: Ints) -> Ints:
-    """Return of each bias value the class that most of its rows have, (B,); the most frequent class where it has none.
+def cramers_v(table: Table) -> float:
+    """Return sqrt(chi^2 / (n (min(K, B) - 1))) over the K classes and B values that occur.
+
+    Returns:
+        0 where label and bias are independent, 1 where one determines the other; NaN where only one class or value
+        occurs, or where they make more than MOST_CELLS cells.
+
+    Source: Cramér, "Mathematical Methods of Statistics", 1946.
+    """
+    from scipy.stats.contingency import association  # here, for it is slow to import
+
+    rows, columns = _occurring(table)
+    shape = (int(rows.max(initial=-1)) + 1, int(columns.max(initial=-1)) + 1)
+    if min(shape) < 2 or math.prod(shape) > MOST_CELLS:
+        return math.nan
+    counts = np.zeros(shape, dtype=np.int64)
+    counts[rows, columns] = table.count
+    return float(association(counts, method="cramer"))
+
+
+def normalised_mutual_information(table: Table) -> float:
+    """Return I(y; b) / ((H(y) + H(b)) / 2) in [0, 1]; NaN where only one class or value occurs."""
+    from scipy.sparse import csr_array
+    from scipy.stats import entropy
+    from sklearn.metrics import mutual_info_score
+
+    rows, columns = _occurring(table)
+    if min(rows.max(initial=-1), columns.max(initial=-1)) < 1:
+        return math.nan
+    shared = mutual_info_score(None, None, contingency=csr_array((table.count, (rows, columns))))
+    return float(2 * shared / (entropy(table.class_count) + entropy(table.value_count)))
+
+
+def best_rule(table: Table) -> Ints:
+    """Return the class that most rows of each bias value have, (num_values,); where it has none, the commonest class.
 
     No classifier that sees the bias alone is right more often on these rows.
     """
-    return np.asarray(np.where(table.any(axis=0), table.argmax(axis=0), table.sum(axis=1).argmax()))
+    rule = np.full(table.num_values, table.class_count.argmax())
+    order = np.lexsort(
+        (-table.classes, table.count)
+    )  # the last of a value: its largest count, of equals the first class
+    rule[table.values[order]] = table.classes[order]
+    return rule
 
 
-def rule_accuracy(table: Ints, rule: Ints) -> float:
-    """Return the share of rows whose class is what the rule (B,) answers to their bias value."""
-    return _share(table[rule, np.arange(table.shape[1])].sum(), table.sum())
+def rule_accuracy(table: Table, rule: Ints) -> float:
+    """Return the share of rows whose class is what the rule (num_values,) gives for their bias value."""
+    return _share(table.count[rule[table.values] == table.classes].sum(), table.rows)
 
 
-def majority(table: Ints) -> float:
+def majority(table: Table) -> float:
     """Return the share of the most frequent class."""
-    return _share(table.sum(axis=1).max(), table.sum())
+    return _share(table.class_count.max(), table.rows)
 
 
 def detectable_difference(n: int) -> float:
-    """Return the smallest difference of two accuracies, on n images each, that a test at LEVEL finds with POWER.
+    """Return the smallest difference of two accuracies, on n images each, that a test at SIGNIFICANCE finds with POWER.
 
-    d = (z_{1 - LEVEL/2} + z_POWER) sqrt((p1 (1 - p1) + p2 (1 - p2)) / n), solved for accuracies d apart around 1/2,
-    where it is largest: d = z / sqrt(2 n + z^2), z being the sum. Two proportions, normal approximation.
+    d = (z_{1 - SIGNIFICANCE/2} + z_POWER) sqrt((p1 (1 - p1) + p2 (1 - p2)) / n), solved for accuracies d apart around
+    1/2, where it is largest: d = z / sqrt(2 n + z^2), z being the sum. Two proportions, normal approximation.
     """
-    z = NormalDist().inv_cdf(1 - LEVEL / 2) + NormalDist().inv_cdf(POWER)
+    z = NormalDist().inv_cdf(1 - SIGNIFICANCE / 2) + NormalDist().inv_cdf(POWER)
     return float(z / np.sqrt(2 * n + z**2))
 
 
-def _occurring(table: Ints) -> Ints:
-    """Return the table without classes and values that have no row."""
-    return table[table.any(axis=1)][:, table.any(axis=0)]
+def _occurring(table: Table) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return class and bias value of each cell, numbered among those that occur."""
+    return (
+        np.unique(table.classes, return_inverse=True)[1].reshape(-1),
+        np.unique(table.values, return_inverse=True)[1].reshape(-1),
+    )
 
 
-def _entropy(p: NDArray[np.float64]) -> float:
-    """Return the entropy in nats; of a probability of 0 it takes nothing."""
-    return float(-(p * np.log(np.where(p > 0, p, 1))).sum())
+def _sums(index: Ints, count: Ints, size: int) -> Ints:
+    """Return the sums of the counts that have the same index, (size,)."""
+    total = np.zeros(size, dtype=np.int64)
+    np.add.at(total, index, count)
+    return total
 
 
-def _share(part: np.int64, whole: np.int64) -> float:
-    return float(part / whole) if whole else float("nan")
+def _share(part: np.int64 | int, whole: int) -> float:
+    return float(part / whole) if whole else math.nan

@@ -1,133 +1,97 @@
-"""What an audit tells of equal and of alike examples: how many, in which splits, with which labels, and which."""
-
-from dataclasses import dataclass
-from typing import Any
+"""Equal and alike examples of an audit: how many, in which splits, with which labels, and which."""
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lntl.audit import fingerprints as duplicates
+from lntl.audit import fingerprints
 from lntl.audit.association import Ints, crosstab
-from lntl.audit.opening import Looked
+from lntl.audit.examples import Examples, Opened
 from lntl.data.splitting import straddling
 from lntl.data.transforms import thumbnails
-from lntl.types import IGNORE, Dataset, ImageSplit
+from lntl.runs.formats import AlikeImages, Duplicates, EqualExamples, Example, SharedExamples
+from lntl.types import IGNORE, ImageSplit
 
-Facts = dict[str, Any]
-
-TOLD = 20  # sets of equal examples, and pairs of alike ones, that are named
+LISTED = 20  # sets of equal examples, and pairs of alike ones, that are listed
 SHOWN = 8  # pairs that are shown as pictures
 ALIKE_MEANS = (
-    f"at most {duplicates.BITS} of 64 bits of a perceptual hash differ, and small grey versions correlate by at least "
-    f"{duplicates.ALIKE}"
+    f"at most {fingerprints.BITS} of 64 bits of a perceptual hash differ, and small grey versions correlate by at "
+    f"least {fingerprints.ALIKE}"
 )
 
 
-@dataclass(frozen=True)
-class Everything:
-    """All examples of the splits one after another: split (n,) by its place, class, joint bias value, and row."""
-
-    names: tuple[str, ...]
-    split: Ints
-    y: Ints
-    value: Ints
-    row: Ints
-    begin: Ints  # of each split
-
-
-def everything(data: Dataset) -> Everything:
-    splits, num_bias_values = data.splits.values(), data.spec.num_bias_values
-    y, group, row = (
-        torch.cat([tensor.cpu() for tensor in tensors]).numpy()
-        for tensors in zip(*((split.y, split.group, split.row) for split in splits), strict=True)
-    )
-    size = np.array([len(split) for split in splits])
-    return Everything(
-        names=tuple(data.splits),
-        split=np.arange(len(size)).repeat(size),
-        y=y,
-        value=np.where(group == IGNORE, IGNORE, group - y * num_bias_values),
-        row=row,
-        begin=np.cumsum(size) - size,
-    )
-
-
-def called(data: Dataset, every: Everything, place: int) -> str:
-    name = data.row_name(int(every.row[place]))
-    return f"row {name}" if name.isdecimal() else name
-
-
-def twins(data: Dataset, looked: Looked, every: Everything) -> tuple[Facts, Ints]:
-    """Return what is said of equal and of alike examples, and the places of the alike pairs that are named."""
-    split, y = every.split[looked.place], every.y[looked.place]
-    number = duplicates.equal_sets(looked.prints.digest)
+def find_duplicates(examples: Examples, opened: Opened) -> tuple[Duplicates, Ints]:
+    """Return equal and alike examples, and the positions (pairs, 2) of the alike pairs that are listed."""
+    split, y = examples.split[opened.position], examples.y[opened.position]
+    number = fingerprints.equal_sets(opened.prints.digest)
     across, disagree = straddling(number, split), straddling(number, y)
-    first = np.unique(np.concatenate([across[:TOLD], disagree[:TOLD], np.arange(number.max(initial=-1) + 1)[:TOLD]]))
-    order = sorted(first.tolist(), key=lambda each: (each not in across, each not in disagree, each))[:TOLD]
-    pairs = duplicates.near_pairs(looked.prints)
-    apart, differ = (each[pairs[:, 0]] != each[pairs[:, 1]] for each in (split, y))
+    sets = np.unique(
+        np.concatenate([across[:LISTED], disagree[:LISTED], np.arange(number.max(initial=-1) + 1)[:LISTED]])
+    )
+    order = sorted(sets.tolist(), key=lambda equal: (equal not in across, equal not in disagree, equal))[:LISTED]
+    pairs = fingerprints.near_pairs(opened.prints)
+    apart, differ = (labels[pairs[:, 0]] != labels[pairs[:, 1]] for labels in (split, y))
     pairs = pairs[np.lexsort((~differ, ~apart))]  # first those of two splits, of these the ones with two labels
 
-    def told(places: Ints) -> list[Facts]:
-        return [_example(data, every, int(place)) for place in looked.place[places]]
+    def listed(positions: Ints) -> list[Example]:
+        return [_example(examples, int(position)) for position in opened.position[positions]]
 
-    pictures = looked.prints.phash is not None
-    facts = {
-        "of": "images" if pictures else "vectors",
-        "n": len(looked.place),
-        "equal": {
-            "sets": int(number.max(initial=-1)) + 1,
-            "examples": int((number != IGNORE).sum()),
-            "across": len(across),
-            "disagree": len(disagree),
-            "shared": _shared(number, split, every.names),
-            "told": [told(np.flatnonzero(number == each)[:4]) for each in order],
-        },
-        "alike": {
-            "means": ALIKE_MEANS,
-            "pairs": len(pairs),
-            "across": int(apart.sum()),
-            "disagree": int(differ.sum()),
-            "told": [told(pair) for pair in pairs[:TOLD]],
-        }
+    pictures = opened.prints.phash is not None
+    found = Duplicates(
+        of="images" if pictures else "vectors",
+        n=len(opened.position),
+        equal=EqualExamples(
+            sets=int(number.max(initial=-1)) + 1,
+            examples=int((number != IGNORE).sum()),
+            across=len(across),
+            disagree=len(disagree),
+            shared=_shared(number, split, examples.splits),
+            listed=[listed(np.flatnonzero(number == equal)[:4]) for equal in order],
+        ),
+        alike=AlikeImages(
+            means=ALIKE_MEANS,
+            pairs=len(pairs),
+            across=int(apart.sum()),
+            disagree=int(differ.sum()),
+            listed=[listed(pair) for pair in pairs[:LISTED]],
+        )
         if pictures
         else None,
-    }
-    return facts, looked.place[pairs[:TOLD]]
+    )
+    return found, opened.position[pairs[:LISTED]]
 
 
-def _shared(number: Ints, split: Ints, names: tuple[str, ...]) -> list[Facts]:
-    """Return how many examples of each later split have an equal in each earlier one."""
+def _shared(number: Ints, split: Ints, names: tuple[str, ...]) -> list[SharedExamples]:
+    """Return how many examples of each later split have an equal one in each earlier split."""
     known = number != IGNORE
-    count = crosstab(split[known], number[known], len(names), int(number.max(initial=0)) + 1)
+    count = crosstab(split[known], number[known], len(names), int(number.max(initial=0)) + 1).dense()
     return [
-        {"in": names[one], "of": names[other], "n": int(count[other][count[one] > 0].sum())}
-        for one in range(len(names))
-        for other in range(one + 1, len(names))
+        SharedExamples(of=names[late], within=names[early], n=int(count[late][count[early] > 0].sum()))
+        for early in range(len(names))
+        for late in range(early + 1, len(names))
     ]
 
 
-def _example(data: Dataset, every: Everything, place: int) -> Facts:
-    spec, value = data.spec, int(every.value[place])
-    return {
-        "name": called(data, every, place),
-        "split": every.names[every.split[place]],
-        "class": spec.class_names[every.y[place]],
-        "value": None if value == IGNORE else spec.bias_value_names[value],
-    }
+def _example(examples: Examples, position: int) -> Example:
+    spec, value = examples.data.spec, int(examples.value[position])
+    return Example(
+        name=examples.name(position),
+        split=examples.splits[examples.split[position]],
+        label=spec.class_names[examples.y[position]],
+        value=None if value == IGNORE else spec.bias_value_names[value],
+    )
 
 
-def pictures(data: Dataset, every: Everything, pairs: Ints) -> NDArray[np.uint8] | None:
-    """Return the pictures of the first SHOWN pairs of places (m, 2), uint8 (pairs, 2, 3, H, W); None without a pair."""
+def pictures(examples: Examples, pairs: Ints) -> NDArray[np.uint8] | None:
+    """Return the images of the first SHOWN pairs of positions, uint8 (pairs, 2, 3, H, W); None without a pair."""
     if not len(pairs):
         return None
-    splits = [split for split in data.splits.values() if isinstance(split, ImageSplit)]
+    splits = [split for split in examples.data.splits.values() if isinstance(split, ImageSplit)]
 
-    def picture(place: int) -> NDArray[np.uint8]:
-        number = int(every.split[place])
-        pixels = splits[number].pixels(torch.tensor([place - int(every.begin[number])]))
+    def picture(position: int) -> NDArray[np.uint8]:
+        number = int(examples.split[position])
+        pixels = splits[number].pixels(torch.tensor([position - int(examples.begin[number])]))
         shown: NDArray[np.uint8] = thumbnails(pixels)[0].numpy()
         return shown
 
-    return np.stack([[picture(int(place)) for place in pair] for pair in pairs[:SHOWN]])
+    return np.stack([[picture(int(position)) for position in pair] for pair in pairs[:SHOWN]])

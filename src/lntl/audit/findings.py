@@ -1,208 +1,268 @@
-"""What an audit found, in sentences: problems that make results untrustworthy, warnings, and notes."""
+"""What an audit found, in sentences: problems make results untrustworthy, warnings limit them, notes inform."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Literal
 
-from lntl.audit.association import LEVEL, POWER
+from lntl.audit.association import POWER, SIGNIFICANCE
+from lntl.evaluation.metrics import METRICS, counted, listed
+from lntl.runs.formats import Association, BiasCounts, CellCount, Check, Finding, SplitCounts
 
-Facts = dict[str, Any]
-
-FEW_NAMES = 5
 STRONG = 0.2  # skill of the bias from which on it is said that it rules a split
 AS_STRONG = 0.8  # share of its skill in training from which on a split is as biased as training
 
+_LEVELS = ("problem", "warning", "note")
 
-def findings(facts: Facts) -> list[Facts]:
-    """Return what is to be said of an audit's facts, problems first: level, a few words, and the sentence."""
-    told = (
+
+def findings(check: Check) -> list[Finding]:
+    """Return the findings of an audit, problems first."""
+    rules = (
         _wrong_rows,
-        _leaks,
+        _leaking_groups,
         _equal,
         _alike,
+        _no_annotation,
+        _bias_is_class,
         _train_cells,
+        _val,
         _test_cells,
         _many_values,
-        _missing,
-        _unseen,
+        _missing_bias,
+        _unseen_values,
         _same_bias,
         _not_opened,
     )
-    found = [dict(zip(("level", "title", "text"), each, strict=True)) for part in told for each in part(facts)]
-    return sorted(found, key=lambda each: ("problem", "warning", "note").index(each["level"]))
+    return sorted((each for rule in rules for each in rule(check)), key=lambda each: _LEVELS.index(each.level))
 
 
-Finding = tuple[str, str, str]
+def _finding(level: Literal["problem", "warning", "note"], title: str, text: str) -> Finding:
+    return Finding(level=level, title=title, text=text)
 
 
-def skill(association: Facts) -> float:
+def skill(association: Association) -> float:
     """Return how far the bias alone takes a classifier from the majority's accuracy (0) to always right (1)."""
-    right, most = association["bias_only"], association["majority"]
+    right, most = association.bias_only, association.majority
     return 0.0 if right is None or most is None or most == 1 else (right - most) / (1 - most)
 
 
-def cell(each: Facts) -> str:
-    """Return the name of a cell."""
-    return f"{each['class']} with {each['value']}"
+def determining(check: Check) -> list[BiasCounts]:
+    """Return the biases of which every value has one class alone in training, so that no row conflicts."""
+    rows = check.splits[0].n
+    biases = [
+        bias
+        for bias in check.biases
+        if skill(bias.association["train"]) == 1 and 2 * len(bias.values) <= rows  # else each value has a row or so
+    ]
+    return biases[:-1] if len(biases) > 1 else biases  # of several biases these, not their combination
 
 
-def _some(names: list[str], n: int) -> str:
-    return "; ".join(names[:FEW_NAMES]) + (f"; and {n - FEW_NAMES} more" if n > FEW_NAMES else "")
+def _listed(cells: list[CellCount], n: int) -> str:
+    names = [f"{cell.name}: {cell.n}" if cell.n else cell.name for cell in cells]
+    return listed(names + [""] * (n - len(names)))
 
 
-def _cells(cells: list[Facts], n: int) -> str:
-    return _some([cell(each) + (f": {each['n']}" if each["n"] else "") for each in cells], n)
+def _split(check: Check, name: str) -> SplitCounts:
+    return next(split for split in check.splits if split.name == name)
 
 
-def _counted(n: int, what: str) -> str:
-    return f"{n} {what}{'' if n == 1 else 's'}"
-
-
-def _wrong_rows(facts: Facts) -> Iterator[Finding]:
-    if wrong := facts["wrong_rows"]:
-        n, shown = len(wrong), _some(wrong, len(wrong))
-        if facts["on_error"] == "stop":
+def _wrong_rows(check: Check) -> Iterator[Finding]:
+    if wrong := check.wrong_rows:
+        if check.on_error == "stop":
             remedy = "training will stop there: mend them, or leave them out with data.on_error: skip"
-            yield "problem", "Rows that are wrong", f"{_counted(n, 'wrong row')} ({shown}); {remedy}."
+            text = f"{counted(len(wrong), 'wrong row')} ({listed(wrong)}); {remedy}."
+            yield _finding("problem", "Rows that are wrong", text)
         else:
-            text = f"{_counted(n, 'wrong row')}, left out here and in training ({shown})."
-            yield "warning", "Rows that are left out", text
-    if unreadable := facts["unreadable"]:
-        text = f"{_counted(len(unreadable), 'image')} cannot be read ({_some(unreadable, len(unreadable))}); "
+            text = f"{counted(len(wrong), 'wrong row')}, left out here and in training ({listed(wrong)})."
+            yield _finding("warning", "Rows that are left out", text)
+    if unreadable := check.unreadable:
+        text = f"{counted(len(unreadable), 'image')} cannot be read ({listed(unreadable)}); "
         remedy = "training will stop at them: mend them, or have them left out with data.check: read, on_error: skip."
-        yield "problem", "Images that cannot be read", text + remedy
+        yield _finding("problem", "Images that cannot be read", text + remedy)
 
 
-def _leaks(facts: Facts) -> Iterator[Finding]:
-    if (leaking := facts["leaking"]) is not None:
-        groups, column = leaking["groups"], leaking["column"]
-        names = _some(groups, len(groups))
-        text = f"{_counted(len(groups), 'value')} of {column} with rows in more than one split ({names})"
-        yield "problem", "Groups in two splits", f"{text}, so that the test rows are not new; give each one split."
+def _leaking_groups(check: Check) -> Iterator[Finding]:
+    if check.leaking is not None:
+        groups, column = check.leaking.groups, check.leaking.column
+        text = f"{counted(len(groups), 'value')} of {column} with rows in more than one split ({listed(groups)})"
+        remedy = "so that the test rows are not new; give each one split."
+        yield _finding("problem", "Groups in two splits", f"{text}, {remedy}")
 
 
-def _equal(facts: Facts) -> Iterator[Finding]:
-    if facts["duplicates"] is None:
+def _equal(check: Check) -> Iterator[Finding]:
+    if check.duplicates is None:
         return
-    what, equal = facts["duplicates"]["of"], facts["duplicates"]["equal"]
-    differ, inside = equal["disagree"], equal["sets"] - equal["across"]
-    if equal["across"]:
-        shared = [f"{each['n']} of {each['of']} are in {each['in']}" for each in equal["shared"] if each["n"]]
-        level = "problem" if what == "images" else "warning"  # vectors of few values may well be equal by chance
-        text = f"Of the {what}, {', '.join(shared)} as well, equal in every value"
-        yield (
-            level,
-            f"Equal {what} in two splits",
+    examples, equal = check.duplicates.of, check.duplicates.equal
+    if equal.across:
+        shared = [f"{each.n} of {each.of} are in {each.within}" for each in equal.shared if each.n]
+        text = f"Of the {examples}, {', '.join(shared)} as well, equal in every value"
+        yield _finding(
+            "problem" if examples == "images" else "warning",  # vectors of few values may well be equal by chance
+            f"Equal {examples} in two splits",
             f"{text}: the test asks for what was learned by heart; take them out.",
         )
-    if differ:
-        text = f"{_counted(differ, 'set')} of equal {what} with different classes: some of the labels are wrong."
-        yield "warning", f"Equal {what}, different classes", text
-    if inside:
-        text = f"{_counted(inside, 'set')} of equal {what} within a split: they count more than once."
-        yield "note", f"Equal {what} within a split", text
+    if equal.disagree:
+        text = f"{counted(equal.disagree, 'set')} of equal {examples} with different classes: some labels are wrong."
+        yield _finding("warning", f"Equal {examples}, different classes", text)
+    if inside := equal.sets - equal.across:
+        text = f"{counted(inside, 'set')} of equal {examples} within a split: they count more than once."
+        yield _finding("note", f"Equal {examples} within a split", text)
 
 
-def _alike(facts: Facts) -> Iterator[Finding]:
-    if facts["duplicates"] is None or facts["duplicates"]["alike"] is None:
+def _alike(check: Check) -> Iterator[Finding]:
+    if check.duplicates is None or check.duplicates.alike is None:
         return
-    across, differ = (facts["duplicates"]["alike"][key] for key in ("across", "disagree"))
+    across, differ = check.duplicates.alike.across, check.duplicates.alike.disagree
     if across:
-        text = f"{_counted(across, 'pair')} of images that look alike, in two splits: are they the same thing twice?"
-        yield "warning", "Alike images in two splits", f"{text} Then keep them together, with data.group_id."
+        text = f"{counted(across, 'pair')} of images that look alike, in two splits: are they the same thing twice?"
+        yield _finding("warning", "Alike images in two splits", f"{text} Then keep them together, with data.group_id.")
     if differ:
-        text = f"{_counted(differ, 'pair')} of images that look alike, with different classes: look at their labels."
-        yield "warning", "Alike images, different classes", text
+        text = f"{counted(differ, 'pair')} of images that look alike, with different classes: look at their labels."
+        yield _finding("warning", "Alike images, different classes", text)
 
 
-def _train_cells(facts: Facts) -> Iterator[Finding]:
-    cells = facts["cells"]["train"]
-    if cells["empty"]:
-        names = _cells(cells["empty_cells"], cells["empty"])
-        forbids = (
+def _no_annotation(check: Check) -> Iterator[Finding]:
+    if not check.annotated:
+        text = (
+            "No row has a bias value: metrics by group and leakage are undefined, and this audit cannot say how much "
+            "the bias says about the label. Annotate val and test at least; lff and jtt need no bias label in training"
+        )
+        yield _finding("warning", "No bias annotation", f"{text}.")
+
+
+def _bias_is_class(check: Check) -> Iterator[Finding]:
+    for bias in determining(check):
+        text = (
+            f"In training every value of {bias.name} has rows of one class alone: bias and class are one thing there, "
+            "and no method can tell the two apart by this label."
+        )
+        yield _finding("problem", "Bias and class are one thing", f"{text} {' '.join(what_helps(check))}")
+
+
+def what_helps(check: Check) -> list[str]:
+    """Return what helps where bias and class are one thing in training."""
+    overlap = ""
+    if check.brightness_only is not None:
+        overlap = (
+            f": brightness in ten bins gives the class of {check.brightness_only:.1%} of the training images, and the "
+            f"other {1 - check.brightness_only:.1%} are its counterexamples"
+        )
+    return [
+        "What helps: a few counterexamples, rows in which class and bias disagree;",
+        "or another measure of the same nuisance whose values overlap between the classes, such as brightness computed "
+        f"from the image, data.bias: {{from: brightness, bins: 10}}{overlap}.",
+        "This audit measures the overlap: the rule from its values to the class must be wrong on some training rows. "
+        "Finer bins of the same column do not help.",
+    ]
+
+
+def _train_cells(check: Check) -> Iterator[Finding]:
+    cells = check.cells["train"]
+    if not check.annotated:
+        return
+    if cells.empty:
+        limit = (
             "group_dro, resample and reweight cannot weigh what is not there, and domain_independent cannot learn it"
         )
-        yield (
-            "warning",
-            "Empty cells in training",
-            f"{_counted(cells['empty'], 'cell')} without a training row ({names}): {forbids}.",
+        text = f"{counted(cells.empty, 'cell')} without a training row ({_listed(cells.empty_cells, cells.empty)})"
+        yield _finding("warning", "Empty cells in training", f"{text}: {limit}.")
+    if cells.small:
+        names = _listed(cells.small_cells, cells.small)
+        text = f"{counted(cells.small, 'cell')} with fewer than {cells.few} training rows ({names})"
+        limit = "methods that weigh or draw them more often learn them by heart"
+        yield _finding("warning", "Tiny cells in training", f"{text}: {limit}.")
+
+
+def _val(check: Check) -> Iterator[Finding]:
+    """Yield what is wrong with the split that chooses the epoch."""
+    val, cells, metric = _split(check, "val"), check.cells["val"], check.best_model_metric
+    absent = [name for name, n in zip(check.class_names, val.classes, strict=True) if not n]
+    if len(check.class_names) - len(absent) < 2:
+        only = next(name for name in check.class_names if name not in absent)
+        text = f"val, which chooses the epoch, has rows of {check.label} {only} alone"
+        yield _finding("problem", "One class in val", f"{text}: the best epoch is then the one that answers it most.")
+    elif absent:
+        text = f"val, which chooses the epoch, has no row of {check.label} {listed(absent)}"
+        yield _finding(
+            "warning", "Classes without a val row", f"{text}: what is learned of them is not measured there."
         )
-    if cells["small"]:
-        names = _cells(cells["small_cells"], cells["small"])
-        text = f"{_counted(cells['small'], 'cell')} with fewer than {cells['few']} training rows ({names})"
-        forbids = "methods that weigh or draw them more often learn them by heart"
-        yield "warning", "Tiny cells in training", f"{text}: {forbids}."
+    if cells.absent:
+        names = _listed(cells.absent_cells, cells.absent)
+        text = f"{counted(cells.absent, 'cell')} that other splits have, without a val row ({names})"
+        needed = METRICS[metric].over_groups
+        limit = (
+            f"{metric} chooses the epoch without them"
+            if needed
+            else "worst_group_accuracy on val says nothing of them, and the gaps are undefined"
+        )
+        yield _finding("warning", "Cells without a val row", f"{text}: {limit}.")
 
 
-def _test_cells(facts: Facts) -> Iterator[Finding]:
-    cells = facts["cells"]["test"]
-    if cells["empty"]:
-        names = _cells(cells["empty_cells"], cells["empty"])
-        text = f"{_counted(cells['empty'], 'cell')} without a test row ({names})"
-        yield "warning", "Empty cells in the test set", f"{text}: worst-group accuracy says nothing of them."
-    if cells["small"]:
-        names = _cells(cells["small_cells"], cells["small"])
-        text = f"{_counted(cells['small'], 'cell')} with fewer than {cells['few']} test rows ({names})"
+def _test_cells(check: Check) -> Iterator[Finding]:
+    cells = check.cells["test"]
+    if cells.absent:
+        text = f"{counted(cells.absent, 'cell')} that other splits have, without a test row"
+        limit = "worst-group and unbiased accuracy say nothing of them, and the gaps are undefined"
+        names = _listed(cells.absent_cells, cells.absent)
+        yield _finding("warning", "Empty cells in the test set", f"{text} ({names}): {limit}.")
+    if cells.small:
+        names = _listed(cells.small_cells, cells.small)
+        text = f"{counted(cells.small, 'cell')} with fewer than {cells.few} test rows ({names})"
         advice = "worst-group accuracy cannot be trusted; collect more of them"
-        yield "warning", "Tiny cells in the test set", f"{text}: {advice}."
-    if (least := cells["smallest"]) is not None:
-        text = (
-            f"Two runs must differ by {100 * cells['difference']:.1f} points in worst-group accuracy to be told apart"
-        )
-        n = f"by the {_counted(least['n'], 'test row')} of the smallest group, {cell(least)}"
-        yield "note", "What the test set can show", f"{text} {n} ({POWER:.0%} power at {LEVEL:.0%})."
+        yield _finding("warning", "Tiny cells in the test set", f"{text}: {advice}.")
+    if cells.smallest is not None and cells.difference is not None:
+        text = f"Two runs must differ by {100 * cells.difference:.1f} points in worst-group accuracy to be told apart"
+        n = f"by the {counted(cells.smallest.n, 'test row')} of the smallest group, {cells.smallest.name}"
+        text = f"{text} {n} ({POWER:.0%} power at {SIGNIFICANCE:.0%})."
+        yield _finding("note", "What the test set can show", text)
 
 
-def _many_values(facts: Facts) -> Iterator[Finding]:
-    joint = facts["biases"][-1]
-    rows, values = sum(map(sum, joint["counts"]["train"])), len(joint["values"])
-    if rows < facts["cells"]["train"]["few"] * values:
-        text = (
-            f"{values} values of {joint['name']} share {rows} training rows: what the bias is said to tell of the label"
-        )
+def _many_values(check: Check) -> Iterator[Finding]:
+    joint, train = check.biases[-1], check.splits[0]
+    rows, values = round(train.n * (1 - train.missing)), len(joint.values)
+    if check.annotated and rows < check.cells["train"].few * values:
+        text = f"{values} values of {joint.name} share {rows} training rows: what the bias says about the label"
         remedy = "may be learned by heart, and h has little to learn from; join values, or put numbers into bins"
-        yield "warning", "Many bias values", f"{text} {remedy}."
+        yield _finding("warning", "Many bias values", f"{text} {remedy}.")
 
 
-def _missing(facts: Facts) -> Iterator[Finding]:
-    per_bias = facts["biases"][:-1] or facts["biases"]
-    shares = {each["name"]: each["missing"]["train"] for each in per_bias}
-    if told := [f"{share:.1%} of {name}" for name, share in shares.items() if share]:
-        text = f"In training is missing: {', '.join(told)}. What is said of groups leaves these rows out"
-        yield "note", "Bias that is missing", f"{text}, and group_dro never draws them."
+def _missing_bias(check: Check) -> Iterator[Finding]:
+    if not check.annotated:
+        return
+    shares = {bias.name: bias.missing["train"] for bias in check.biases[:-1] or check.biases}
+    if missing := [f"{share:.1%} of {name}" for name, share in shares.items() if share]:
+        text = f"In training is missing: {', '.join(missing)}. What is said of groups leaves these rows out"
+        yield _finding("note", "Bias that is missing", f"{text}, and group_dro never draws them.")
 
 
-def _unseen(facts: Facts) -> Iterator[Finding]:
-    train, test = facts["splits"][0], facts["splits"][-1]
-    if absent := [name for name, n in zip(facts["class_names"], test["classes"], strict=True) if not n]:
-        text = f"No test row has the class {_some(absent, len(absent))}: nothing is measured there."
-        yield "warning", "Classes without a test row", text
-    joint = facts["biases"][-1]
-    seen, asked = (
-        [sum(column) for column in zip(*joint["counts"][each["name"]], strict=True)] for each in (train, test)
-    )
-    if new := [name for name, before, n in zip(joint["values"], seen, asked, strict=True) if n and not before]:
-        text = f"{_some(new, len(new))}: in the test set, never in training; no method can have learned about it."
-        yield "warning", "Bias values that training never shows", text
+def _unseen_values(check: Check) -> Iterator[Finding]:
+    test = _split(check, "test")
+    if absent := [name for name, n in zip(check.class_names, test.classes, strict=True) if not n]:
+        text = f"No test row has {check.label} {listed(absent)}: nothing is measured there."
+        yield _finding("warning", "Classes without a test row", text)
+    joint = check.biases[-1]
+    if not joint.counts["train"]:  # too many cells to list
+        return
+    seen, asked = ([sum(column) for column in zip(*joint.counts[name], strict=True)] for name in ("train", "test"))
+    if new := [name for name, before, n in zip(joint.values, seen, asked, strict=True) if n and not before]:
+        text = f"{listed(new)}: in the test set, never in training; no method can have learned about it."
+        yield _finding("warning", "Bias values that training never shows", text)
 
 
-def _same_bias(facts: Facts) -> Iterator[Finding]:
-    joint = facts["biases"][-1]["association"]
+def _same_bias(check: Check) -> Iterator[Finding]:
+    joint, metric = check.biases[-1].association, check.best_model_metric
     learned = skill(joint["train"])
     if learned < STRONG:
         return
     if skill(joint["test"]) >= AS_STRONG * learned:
         text = "The test set has the bias of training: its accuracy rewards whoever uses the bias"
-        yield "warning", "A biased test set", f"{text}; read worst-group and unbiased accuracy, never accuracy alone."
-    metric = facts["best_model_metric"]
-    if skill(joint["val"]) >= AS_STRONG * learned and metric not in ("worst_group_accuracy", "unbiased_accuracy"):
+        advice = "read worst-group and unbiased accuracy, never accuracy alone"
+        yield _finding("warning", "A biased test set", f"{text}; {advice}.")
+    if skill(joint["val"]) >= AS_STRONG * learned and not METRICS[metric].over_groups:
         text = f"val has the bias of training, and {metric} on it chooses the epoch"
-        yield "warning", "A biased choice", f"{text}; set evaluation.best_model_metric: worst_group_accuracy."
+        advice = "set evaluation.best_model_metric: worst_group_accuracy"
+        yield _finding("warning", "A biased choice", f"{text}; {advice}.")
 
 
-def _not_opened(facts: Facts) -> Iterator[Finding]:
-    if not facts["opened"]:
-        yield (
-            "note",
-            "Images not looked at",
-            "Nothing was opened: equal, alike and unreadable images were not looked for.",
-        )
+def _not_opened(check: Check) -> Iterator[Finding]:
+    if not check.opened:
+        text = "Nothing was opened: equal, alike and unreadable images were not looked for."
+        yield _finding("note", "Images not looked at", text)

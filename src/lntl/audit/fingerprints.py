@@ -1,4 +1,4 @@
-"""Examples that occur twice: equal ones, and pictures that look alike, found without comparing every pair."""
+"""Examples that occur twice: equal ones, and images that look alike, found without comparing every pair."""
 
 import math
 from collections.abc import Sequence

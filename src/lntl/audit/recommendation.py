@@ -4,11 +4,8 @@ The rules follow docs/REPRODUCTION.md: LNTL on the bias product where the bias n
 empty, weighing groups only where every cell is populated, methods without bias labels where most of them are missing.
 """
 
-from typing import Any
-
-from lntl.audit.findings import skill
-
-Facts = dict[str, Any]
+from lntl.audit.findings import determining, skill, what_helps
+from lntl.runs.formats import Association, CellCounts, Check, Recommendation
 
 HARDLY = 0.05  # skill of the bias (see findings) up to which plain training has little to gain from it
 LOOSE = 0.1  # Cramér's V below which a bias hardly goes with the label: "small" for two values, Cohen, 1988
@@ -36,48 +33,72 @@ TITLES = {
 }
 
 
-def recommend(facts: Facts, pooled: bool) -> Facts:
-    """Return method, title, reasons, and the YAML; pooled: whether the model has the setting bias_head."""
-    method, reasons = _method(facts)
+def recommend(check: Check, pooled: bool) -> Recommendation:
+    """Return the method to begin with; pooled: whether the model has the setting bias_head."""
+    method, title, reasons = _method(check)
     lines = ["training:", "  phases:", *(f"    - {phase}" for phase in PHASES[method])]
     if method == "lntl" and pooled:
         lines = ["model:", "  bias_head: pooled  # h sees what g sees", *lines]
-    reasons += _of_several(facts)
-    return {"method": method, "title": TITLES[method], "reasons": reasons, "yaml": "\n".join(lines) + "\n"}
+    return Recommendation(
+        method=method, title=title, reasons=[*reasons, *_of_several(check)], yaml="\n".join(lines) + "\n"
+    )
 
 
-def _method(facts: Facts) -> tuple[str, list[str]]:
-    bias, cells = facts["biases"][-1], facts["cells"]["train"]
-    missing, told = bias["missing"]["train"], bias["association"]["train"]
+def _method(check: Check) -> tuple[str, str, list[str]]:
+    """Return method, title and reasons."""
+    bias, cells = check.biases[-1], check.cells["train"]
+    missing, association = bias.missing["train"], bias.association["train"]
     if missing > MOSTLY:
-        return "lff", [
-            f"{missing:.0%} of the training rows have no bias label: too few for a method that learns from them.",
-            "The other method without bias labels is jtt: {method: erm, epochs: 1}, then {method: jtt, epochs: 9}.",
-        ]
-    if told["cramers_v"] is None or (skill(told) <= HARDLY and told["cramers_v"] < LOOSE):
-        return "erm", [
-            "In training the bias hardly tells the label, so that there is nothing to gain from it.",
-            "If the features themselves must not tell the bias, train with lntl, and look at them with lntl probe.",
-        ]
-    if cells["empty"] or cells["small"] or skill(told) >= NEARLY:
-        return "lntl", _why_lntl(told, cells)
-    return _weighing(facts["splits"][0]["cells"], missing)
+        return (
+            "lff",
+            TITLES["lff"],
+            [
+                f"{missing:.0%} of the training rows have no bias label: too few for a method that learns from them.",
+                "The other method without bias labels is jtt: {method: erm, epochs: 1}, then {method: jtt, epochs: 9}.",
+            ],
+        )
+    if same := determining(check):
+        names = " and ".join(bias.name for bias in same)
+        return (
+            "erm",
+            "Plain training, to compare with",
+            [
+                f"In training {check.label} and {names} are one thing: no method can tell them apart by this label.",
+                *what_helps(check),
+            ],
+        )
+    skilled = skill(association)
+    if association.bias_only is None or (
+        skilled <= HARDLY and (association.cramers_v is None or association.cramers_v < LOOSE)
+    ):
+        return (
+            "erm",
+            TITLES["erm"],
+            [
+                "In training the bias hardly tells the label, so that there is nothing to gain from it.",
+                "If the features themselves must not tell the bias, train with lntl, and look at them with lntl probe.",
+            ],
+        )
+    if cells.empty or cells.small or skilled >= NEARLY:
+        return "lntl", TITLES["lntl"], _why_lntl(association, cells)
+    method, reasons = _weighing(check.splits[0].cells, missing)
+    return method, TITLES[method], reasons
 
 
-def _why_lntl(told: Facts, cells: Facts) -> list[str]:
+def _why_lntl(association: Association, cells: CellCounts) -> list[str]:
     reasons = [
         "The bias product asks g for what the bias does not already tell, and needs no row of a cell that is empty; "
         "LNTL then clears the features of what is left of the bias."
     ]
-    if skill(told) >= NEARLY:
+    if skill(association) >= NEARLY:
         reasons.append(
-            f"The bias alone is right on {told['bias_only']:.1%} of the training rows: the few others cannot teach the "
-            "task by being weighed."
+            f"The bias alone is right on {association.bias_only:.1%} of the training rows: the few others cannot teach "
+            "the task by being weighed."
         )
-    if cells["empty"]:
-        reasons.append(f"{cells['empty']} training cells are empty, and no weight makes up for them.")
-    if cells["small"]:
-        reasons.append(f"{cells['small']} training cells have fewer than {cells['few']} rows, too few to be repeated.")
+    if cells.empty:
+        reasons.append(f"{cells.empty} training cells are empty, and no weight makes up for them.")
+    if cells.small:
+        reasons.append(f"{cells.small} training cells have fewer than {cells.few} rows, too few to be repeated.")
     return reasons
 
 
@@ -90,17 +111,17 @@ def _weighing(groups: int, missing: float) -> tuple[str, list[str]]:
     return "reweight", [*reasons, f"{why}: reweight fits p(label given bias) to all rows, group_dro counts groups."]
 
 
-def _of_several(facts: Facts) -> list[str]:
+def _of_several(check: Check) -> list[str]:
     """Return what is to be said of several biases: which of them hardly matter."""
-    each = facts["biases"][:-1]
-    if not each:
+    biases = check.biases[:-1]
+    if not biases:
         return []
-    values = {bias["name"]: bias["association"]["train"]["cramers_v"] for bias in each}
+    values = {bias.name: bias.association["train"].cramers_v for bias in biases}
     loose = [name for name, value in values.items() if value is None or value < LOOSE]
     reasons = [
-        f"Of the {len(each)} biases h reads each by itself; groups are the {len(facts['biases'][-1]['values'])} "
+        f"Of the {len(biases)} biases h reads each by itself; groups are the {len(check.biases[-1].values)} "
         "combinations that occur."
     ]
-    if loose and len(loose) < len(each):
+    if loose and len(loose) < len(biases):
         reasons.append(f"{', '.join(loose)} hardly goes with the label in training: without it the cells are fuller.")
     return reasons

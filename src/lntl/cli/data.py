@@ -50,7 +50,7 @@ def check(
 ) -> None:
     """Audit the data before any training: exit code 1 where results could not be trusted."""
     from lntl import config as configuration
-    from lntl.audit.facts import audit
+    from lntl.audit import audit
     from lntl.cli import console
     from lntl.config import ready
     from lntl.reporting.check import write_check
@@ -59,13 +59,13 @@ def check(
     settings = configuration.read_for_data(ready.find(config), overrides or [])
     folder = out or Path(settings.logging.output_dir) / "checks" / settings.project.experiment_name
     audited = audit(settings, images, _with_progress)
-    files = write_check(audited.facts, audited.pictures, folder)
-    console.echo(audited.facts["source"])
-    for part in check_tables(audited.facts):
+    files = write_check(audited.check, audited.pictures, folder)
+    console.echo(audited.check.source)
+    for part in check_tables(audited.check):
         console.out.print(part, highlight=False, soft_wrap=isinstance(part, str))  # lines of YAML stay whole
     for path in files:
         console.echo(f"  {path}")
-    if not audited.facts["trustworthy"]:
+    if not audited.check.trustworthy:
         raise typer.Exit(1)
 
 

@@ -241,6 +241,11 @@ def listed(names: Sequence[str]) -> str:
     return "; ".join(names[:MOST_NAMES]) + (f"; and {more} more" if more > 0 else "")
 
 
+def counted(n: int, noun: str) -> str:
+    """Return a number with its noun, e.g. 3 rows."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
 @dataclass(frozen=True, slots=True)
 class Metric:
     """All that is known about a metric; configuration, tables, files, pages and documentation derive from it.

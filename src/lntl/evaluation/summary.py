@@ -15,6 +15,7 @@ from lntl.evaluation.metrics import (
     Tally,
     bias_value_accuracy,
     class_accuracy,
+    counted,
     group_accuracy,
     listed,
 )
@@ -76,7 +77,7 @@ def _metric(metric: Metric, t: Tally, samples: Array, names: CellNames) -> forma
     if metric.name == "worst_group_accuracy" and why is None:
         worst = np.flatnonzero(group_accuracy(t)[0] == value)
         least = worst[t.count[0][worst].argmin()]
-        found.lowest = f"{names[t.cells[least]]}, {_counted(int(t.count[0][least]), 'image')}"
+        found.lowest = f"{names[t.cells[least]]}, {counted(int(t.count[0][least]), 'image')}"
     return found
 
 
@@ -161,7 +162,3 @@ def _thin_groups(t: Tally, names: CellNames) -> Iterator[str]:
             f"{small.sum()} of {total} groups have fewer than {SMALL} images, {names[cells[smallest]]} only "
             f"{int(count[smallest])}: what is said of single groups is uncertain"
         )
-
-
-def _counted(n: int, what: str) -> str:
-    return f"{n} {what}{'' if n == 1 else 's'}"

@@ -1,8 +1,8 @@
 """The files of a run, as `lntl train`, `eval`, `probe` and `report` write them; all shares lie in [0, 1]."""
 
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, Field, PositiveInt
+from pydantic import BaseModel, Field, PositiveInt, computed_field
 
 from lntl.types import DataSpec
 
@@ -377,3 +377,164 @@ class Report(BaseModel):
     lntl: str
     runs: list[RunReport]
     comparison: RunComparison | None = None
+
+
+class CellCount(BaseModel):
+    """A cell (class, bias value) and its rows."""
+
+    name: str
+    label: str
+    value: str
+    n: int
+
+
+class CellCounts(BaseModel):
+    """The cells of a split: how many are empty, absent or small, the first of them, and what the smallest can show."""
+
+    empty: int  # of all cells
+    absent: int  # of the cells that have rows in another split
+    small: int  # with fewer rows than `few`
+    few: int
+    empty_cells: list[CellCount]
+    absent_cells: list[CellCount]
+    small_cells: list[CellCount]
+    smallest: CellCount | None
+    difference: float | None  # the smallest difference of two accuracies that a test on the smallest cell finds
+
+
+class SplitCounts(BaseModel):
+    """The rows of a split."""
+
+    name: str
+    n: int
+    classes: list[int]
+    missing: Share  # of the rows, those without a bias value
+    filled: int  # cells with rows
+    cells: int
+
+
+class Association(BaseModel):
+    """How much a bias says about the label on one split; `undefined` says why a number is None."""
+
+    cramers_v: Share | None
+    mutual_information: Share | None
+    bias_only: Share | None  # share of rows on which the best rule of training from bias value to class is right
+    majority: Share | None
+    undefined: str | None
+
+
+class BiasCounts(BaseModel):
+    """A bias on each split, by name; `counts` (class, value) is empty where there are more than 65,536 cells."""
+
+    name: str
+    values: list[str]
+    counts: dict[str, list[list[int]]]
+    missing: dict[str, Share]
+    association: dict[str, Association]
+
+
+class LeakingGroups(BaseModel):
+    """Values of the column that keeps rows together, with rows in more than one split."""
+
+    column: str
+    groups: list[str]
+
+
+class Example(BaseModel):
+    """A row of the data; `value` is None where its bias value is unknown."""
+
+    name: str
+    split: str
+    label: str
+    value: str | None
+
+
+class SharedExamples(BaseModel):
+    """Examples of split `of` that have an equal one in split `within`."""
+
+    of: str
+    within: str
+    n: int
+
+
+class EqualExamples(BaseModel):
+    """Sets of equal examples: how many, in how many splits, with how many classes, and some of them."""
+
+    sets: int
+    examples: int
+    across: int
+    disagree: int
+    shared: list[SharedExamples]
+    listed: list[list[Example]]
+
+
+class AlikeImages(BaseModel):
+    """Pairs of images that look alike: how many, across splits, with different classes, and some of them."""
+
+    means: str
+    pairs: int
+    across: int
+    disagree: int
+    listed: list[list[Example]]
+
+
+class Duplicates(BaseModel):
+    """What occurs twice among n examples, `of` being images or vectors; vectors have no alike ones."""
+
+    of: str
+    n: int
+    equal: EqualExamples
+    alike: AlikeImages | None
+
+
+class Finding(BaseModel):
+    """What an audit found: problems make results untrustworthy, warnings limit what they can show."""
+
+    level: Literal["problem", "warning", "note"]
+    title: str
+    text: str
+
+
+class Recommendation(BaseModel):
+    """The method to begin with, why, and the lines of YAML to write."""
+
+    method: str
+    title: str
+    reasons: list[str]
+    yaml: str
+
+
+class Check(BaseModel):
+    """check.json: the audit of a configuration's data before any training."""
+
+    format: int
+    lntl: str
+    experiment: str
+    data: str
+    source: str
+    val_note: str
+    best_model_metric: str
+    label: str
+    bias: str
+    annotated: bool  # whether a single row has a bias value
+    class_names: list[str]
+    n: int
+    splits: list[SplitCounts]  # the first is train
+    biases: list[BiasCounts]  # of several the last is their combination
+    cells: dict[str, CellCounts]
+    brightness_only: Share | None  # share of training images whose class their brightness alone gives
+    opened: bool
+    on_error: str | None
+    wrong_rows: list[str]
+    unreadable: list[str]
+    leaking: LeakingGroups | None
+    duplicates: Duplicates | None
+    difference_means: str
+    findings: list[Finding] = []
+    recommendation: Recommendation | None = None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def trustworthy(self) -> bool:
+        """Whether no finding is a problem."""
+        return all(finding.level != "problem" for finding in self.findings)

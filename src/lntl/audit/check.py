@@ -1,0 +1,206 @@
+"""The audit of a configuration's data before any training."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lntl import __version__
+from lntl.audit import association
+from lntl.audit.association import POWER, SIGNIFICANCE, Ints, Table, crosstab
+from lntl.audit.duplicates import find_duplicates, pictures
+from lntl.audit.examples import Examples, Watch, read
+from lntl.audit.findings import findings
+from lntl.audit.recommendation import recommend
+from lntl.config import Config
+from lntl.data.rows import LabelSettings
+from lntl.evaluation.metrics import DENSE, CellNames
+from lntl.evaluation.summary import SMALL
+from lntl.runs.formats import Association, BiasCounts, CellCount, CellCounts, Check, LeakingGroups, SplitCounts
+from lntl.types import IGNORE, Split
+
+FORMAT = 2  # of check.json; raise it when the content changes its meaning
+DIFFERENCE_MEANS = (
+    f"d = z / sqrt(2 n + z^2), z = z(1 - {SIGNIFICANCE} / 2) + z({POWER}): two proportions around one half, each over "
+    "n rows"
+)
+LISTED = 12  # empty, absent and small cells that are listed
+BRIGHTNESS_BINS = 10  # of equal counts, into which the brightness of training images is put
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found, and the images (pairs, 2, 3, H, W) uint8 of examples that look alike."""
+
+    check: Check
+    pictures: NDArray[np.uint8] | None
+
+
+def audit(config: Config, images: bool, watch: Watch) -> Audit:
+    """Return what can be said of a configuration's data before training.
+
+    Args:
+        config: The configuration.
+        images: Whether to open every image, to find equal, alike and unreadable ones.
+        watch: Shows progress.
+
+    Raises:
+        UserError: If the data cannot be read at all.
+    """
+    examples = read(config.data, images, watch)
+    check, shown = _check(config, examples), None
+    if examples.opened is not None:
+        check.duplicates, pairs = find_duplicates(examples, examples.opened)
+        shown = pictures(examples, pairs)
+    check.findings = findings(check)
+    check.recommendation = recommend(check, pooled="bias_head" in type(config.model).model_fields)
+    return Audit(check, shown)
+
+
+def _check(config: Config, examples: Examples) -> Check:
+    data, spec, opened = examples.data, examples.data.spec, examples.opened
+    parts = {name: examples.split == number for number, name in enumerate(examples.splits)}
+    y = {name: examples.y[part] for name, part in parts.items()}
+    joint = {name: examples.value[part] for name, part in parts.items()}
+    tables = {name: crosstab(y[name], joint[name], spec.num_classes, spec.num_bias_values) for name in examples.splits}
+    biases = [
+        _bias(
+            bias.name, bias.values, y, {n: _labels(split, number) for n, split in data.splits.items()}, spec.num_classes
+        )
+        for number, bias in enumerate(spec.biases)
+    ]
+    biases.append(_bias(data.bias_kind, spec.bias_value_names, y, joint, spec.num_classes))
+    names = CellNames(spec.class_names, spec.bias_value_names, data.label_kind, data.bias_kind)
+    everywhere = np.unique(np.concatenate([table.cells for table in tables.values()]))
+    leaking = examples.leaking
+    return Check(
+        format=FORMAT,
+        lntl=__version__,
+        experiment=config.project.experiment_name,
+        data=config.data.name,
+        source=data.source,
+        val_note=data.val_note,
+        best_model_metric=config.evaluation.best_model_metric,
+        label=data.label_kind,
+        bias=data.bias_kind,
+        annotated=len(everywhere) > 0,
+        class_names=list(spec.class_names),
+        n=len(examples.y),
+        splits=[
+            SplitCounts(
+                name=name,
+                n=len(y[name]),
+                classes=np.bincount(y[name], minlength=spec.num_classes).tolist(),
+                missing=float((joint[name] == IGNORE).mean()),
+                filled=len(table.cells),
+                cells=spec.num_groups,
+            )
+            for name, table in tables.items()
+        ],
+        biases=biases,
+        cells={name: _cells(table, everywhere, names) for name, table in tables.items()},
+        brightness_only=_brightness_only(examples),
+        opened=opened is not None,
+        on_error=config.data.on_error if isinstance(config.data, LabelSettings) else None,
+        wrong_rows=list(data.skipped_rows),
+        unreadable=[f"{examples.name(n)}: {why}" for n, why in opened.unreadable.items()] if opened else [],
+        leaking=None if leaking is None else LeakingGroups(column=leaking.column, groups=leaking.groups),
+        duplicates=None,
+        difference_means=DIFFERENCE_MEANS,
+    )
+
+
+def _labels(split: Split, number: int) -> Ints:
+    labels: Ints = split.bias_labels(torch.arange(len(split)))[:, number].cpu().numpy()
+    return labels
+
+
+def _bias(
+    name: str, values: tuple[str, ...], y: dict[str, Ints], value: dict[str, Ints], num_classes: int
+) -> BiasCounts:
+    """Return the tables of a bias on each split, and its association; the rule is that of the first split, train."""
+    tables = {split: crosstab(y[split], value[split], num_classes, len(values)) for split in y}
+    rule = association.best_rule(next(iter(tables.values())))
+    listed = num_classes * len(values) <= DENSE
+    return BiasCounts(
+        name=name,
+        values=list(values),
+        counts={split: table.dense().tolist() if listed else [] for split, table in tables.items()},
+        missing={split: float((labels == IGNORE).mean()) for split, labels in value.items()},
+        association={split: _association(table, rule) for split, table in tables.items()},
+    )
+
+
+def _association(table: Table, rule: Ints) -> Association:
+    values = {
+        "cramers_v": association.cramers_v(table),
+        "mutual_information": association.normalised_mutual_information(table),
+        "bias_only": association.rule_accuracy(table, rule),
+        "majority": association.majority(table),
+    }
+    defined = {name: None if math.isnan(value) else value for name, value in values.items()}
+    why = None
+    if not table.rows:
+        why = "no row has a known value"
+    elif defined["mutual_information"] is None:
+        why = "only one class or one bias value occurs"
+    elif defined["cramers_v"] is None:
+        why = "there are too many classes and bias values for Cramér's V"
+    return Association(**defined, undefined=why)
+
+
+def _cells(table: Table, everywhere: Ints, names: CellNames) -> CellCounts:
+    """Return which cells of a split are empty, absent or small, and what its smallest cell can show.
+
+    everywhere: the cells that have rows in any split, ascending.
+    """
+
+    def listed(cells: Ints, count: Ints) -> list[CellCount]:
+        pairs = zip(cells[:LISTED].tolist(), count[:LISTED].tolist(), strict=True)
+        return [
+            CellCount(
+                name=names[cell],
+                label=names.classes[cell // table.num_values],
+                value=names.values[cell % table.num_values],
+                n=n,
+            )
+            for cell, n in pairs
+        ]
+
+    total = table.num_classes * table.num_values
+    first = np.setdiff1d(
+        np.arange(min(total, len(table.cells) + LISTED)), table.cells
+    )  # these hold the first empty cells
+    absent = np.setdiff1d(everywhere, table.cells)
+    order = np.argsort(table.count, kind="stable")
+    cells, count = table.cells[order], table.count[order]
+    smallest = next(iter(listed(cells, count)), None)
+    return CellCounts(
+        empty=total - len(cells),
+        absent=len(absent),
+        small=int((count < SMALL).sum()),
+        few=SMALL,
+        empty_cells=listed(first, np.zeros_like(first)),
+        absent_cells=listed(absent, np.zeros_like(absent)),
+        small_cells=listed(cells[count < SMALL], count[count < SMALL]),
+        smallest=smallest,
+        difference=association.detectable_difference(smallest.n) if smallest else None,
+    )
+
+
+def _brightness_only(examples: Examples) -> float | None:
+    """Return the share of training images whose class the best rule from brightness gives; None without images."""
+    opened = examples.opened
+    if opened is None or opened.prints.thumb is None:
+        return None
+    train = examples.split[opened.position] == 0
+    brightness = opened.prints.thumb[train].mean(axis=1)
+    if not len(brightness):
+        return None
+    edges = np.unique(np.quantile(brightness, np.linspace(0, 1, BRIGHTNESS_BINS + 1)[1:-1]))
+    y = examples.y[opened.position][train]
+    bins = np.searchsorted(edges, brightness, side="right")
+    table = crosstab(y, bins, examples.data.spec.num_classes, len(edges) + 1)
+    return association.rule_accuracy(table, association.best_rule(table))

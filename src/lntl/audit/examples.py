@@ -1,0 +1,139 @@
+"""The examples of a data set that is opened so that an audit can go on where training would stop."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lntl.audit.association import Ints
+from lntl.audit.fingerprints import NO_PICTURES, Fingerprints, join, of_pictures, of_vectors
+from lntl.config.keys import Data
+from lntl.data import load as load_data
+from lntl.data.decoding import UnreadableImageError
+from lntl.data.rows import LabelSettings, LeakingGroupsError
+from lntl.types import IGNORE, Dataset, ImageSplit, Split
+
+Watch = Callable[[Sequence[Tensor], str], Iterable[Tensor]]  # yields what it is given, and shows how far it is
+
+_BATCH, _BYTES = 256, 2**26  # examples that are opened at a time, at most, and bytes of their pixels
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Fingerprints of the m examples that can be read, their positions (m,) among all, and why others cannot."""
+
+    prints: Fingerprints
+    position: Ints
+    unreadable: dict[int, str]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """All n examples of a data set, split after split.
+
+    Attributes:
+        data: The data set, without the rows that are wrong.
+        leaking: The groups of rows that lie in more than one split, where there are any.
+        opened: What was found when each example was opened; None where none was.
+        splits: Names of the splits.
+        split: Number of each example's split, (n,).
+        y: Class, (n,).
+        value: Joint bias value, IGNORE where it is unknown, (n,).
+        row: Index of each example in the data set, (n,).
+        begin: Position of the first example of each split.
+    """
+
+    data: Dataset
+    leaking: LeakingGroupsError | None
+    opened: Opened | None
+    splits: tuple[str, ...]
+    split: Ints
+    y: Ints
+    value: Ints
+    row: Ints
+    begin: Ints
+
+    def name(self, position: int) -> str:
+        """Return the name of an example."""
+        name = self.data.row_name(int(self.row[position]))
+        return f"row {name}" if name.isdecimal() else name
+
+
+def read(settings: Data, images: bool, watch: Watch) -> Examples:
+    """Return the examples of the data that settings describe.
+
+    Args:
+        settings: The section `data` of a configuration.
+        images: Whether to open every example.
+        watch: Shows progress.
+
+    Raises:
+        UserError: If the data cannot be read at all.
+    """
+    settings = settings.lenient() if isinstance(settings, LabelSettings) else settings
+    unread = settings.unread() if isinstance(settings, LabelSettings) else settings
+    data, leaking = _load(unread)
+    opened = _open(data, watch) if images else None
+    if opened is not None and opened.unreadable and unread is not settings:  # again, without those that training skips
+        data, leaking = _load(settings)
+        opened = _open(data, watch)
+    splits = data.splits.values()
+    y, group, row = (
+        torch.cat([tensor.cpu() for tensor in tensors]).numpy()
+        for tensors in zip(*((split.y, split.group, split.row) for split in splits), strict=True)
+    )
+    size = np.array([len(split) for split in splits])
+    return Examples(
+        data=data,
+        leaking=leaking,
+        opened=opened,
+        splits=tuple(data.splits),
+        split=np.arange(len(size)).repeat(size),
+        y=y,
+        value=np.where(group == IGNORE, IGNORE, group - y * data.spec.num_bias_values),
+        row=row,
+        begin=np.cumsum(size) - size,
+    )
+
+
+def _load(settings: Data) -> tuple[Dataset, LeakingGroupsError | None]:
+    """Return the data set, without groups of rows where these lie in more than one split."""
+    try:
+        return load_data(settings.name, settings), None
+    except LeakingGroupsError as error:
+        assert isinstance(settings, LabelSettings)  # they alone have groups
+        return load_data(settings.name, settings.without_groups()), error
+
+
+def _open(data: Dataset, watch: Watch) -> Opened:
+    size = max(1, min(_BATCH, _BYTES // math.prod(data.spec.input_shape)))
+    parts, positions, unreadable, begin = [], [], dict[int, str](), 0
+    for name, split in data.splits.items():
+        for index in watch(torch.arange(len(split)).split(size), name):
+            for part, result in _fingerprints(split, index):
+                if isinstance(result, Fingerprints):
+                    parts.append(result)
+                    positions.append(begin + part.numpy())
+                else:
+                    unreadable[begin + int(part)] = result.reason
+        begin += len(split)
+    prints = join(parts) if parts else NO_PICTURES  # vectors can always be read
+    return Opened(prints, np.concatenate([np.empty(0, dtype=np.int64), *positions]), unreadable)
+
+
+def _fingerprints(split: Split, index: Tensor) -> Iterator[tuple[Tensor, Fingerprints | UnreadableImageError]]:
+    """Yield the fingerprints of the examples at `index`; one by one where some of them cannot be read."""
+    try:
+        if isinstance(split, ImageSplit):
+            yield index, of_pictures(split.pixels(index))
+        else:
+            yield index, of_vectors(split.batch(index).x)
+    except UnreadableImageError as error:
+        if len(index) == 1:
+            yield index, error
+        else:
+            for single in index.split(1):
+                yield from _fingerprints(split, single)
