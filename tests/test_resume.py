@@ -124,7 +124,7 @@ def test_a_second_signal_stops_at_once(folder: Path, undisturbed: Path) -> None:
         ("pathlib:Path.replace", 11),
         ("pathlib:Path.replace", 13),
         ("lntl.experiment.run:compute", 3),
-        ("lntl.evaluation.summary:summarise", 2),
+        ("lntl.experiment.evaluate:summarise", 2),
     ],
 )
 def test_killed_while_a_file_is_written_or_the_network_evaluated(
