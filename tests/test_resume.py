@@ -25,6 +25,7 @@ from tiny_runs import (
     write_config,
 )
 
+from lntl.experiment import Run, stop_signals
 from lntl.reporting.run_files import read_run
 from lntl.runs import checkpoint, lock
 
@@ -72,7 +73,7 @@ def test_resume_from_an_earlier_checkpoint(undisturbed: Path, tmp_path: Path, na
 
 
 @pytest.mark.parametrize(
-    ("number", "step"), [(signal.SIGINT, 1), (signal.SIGTERM, 5), (signal.SIGINT, 7), (signal.SIGTERM, 9)]
+    ("number", "step"), [(signal.SIGINT, 1), (signal.SIGTERM, 5), (signal.SIGHUP, 7), (signal.SIGTERM, 9)]
 )
 def test_a_signal_saves_and_says_how_to_resume(
     folder: Path, undisturbed: Path, number: signal.Signals, step: int
@@ -103,6 +104,46 @@ def test_a_run_is_trained_by_one_process_at_a_time(
         assert f"{RUN}: in use by another process (" in refused(capsys, *command)
     assert not (RUN / ".lock").exists()
     assert lntl(*command) == 0
+
+
+def test_the_plain_training_of_a_run_is_locked_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a run trains RUN/erm nobody else does, and while somebody else does, the run is not even replaced."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(lock, "PATIENCE", 0.0)
+    phases = {"phases": [{"method": "erm", "epochs": 1}]}
+    write_config(tmp_path, training=phases, evaluation={"erm_epochs": 1})
+    assert lntl(*TRAIN) == 0
+    with lock.locked(RUN / "erm"):
+        for command in ([*TRAIN, "--overwrite"], ["train", str(RUN / "erm/config.yaml"), "--overwrite"]):
+            assert lntl(*command) == 2
+            assert f"{RUN}/erm: in use by another process (" in capsys.readouterr().err
+    held: list[bool] = []
+    train = Run.train
+
+    def watched(run: Run, *arguments: Any) -> Any:
+        held.append((run.folder.path / ".lock").exists() and (RUN / ".lock").exists())
+        return train(run, *arguments)
+
+    monkeypatch.setattr(Run, "train", watched)
+    assert lntl(*TRAIN, "--overwrite") == 0
+    assert held == [True, True]
+    assert not list(RUN.rglob(".lock"))
+
+
+def test_a_hangup_that_is_ignored_stays_ignored() -> None:
+    """As under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_signals() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop()
+            signal.raise_signal(signal.SIGTERM)
+            assert stop()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_second_signal_stops_at_once(folder: Path, undisturbed: Path) -> None:
@@ -317,6 +358,37 @@ def test_auto_never_deletes_a_run_whose_last_checkpoint_is_gone(
 ) -> None:
     (RUN / "checkpoints/last.pth").unlink()
     assert "last.pth" in refused(capsys, *RESUME)
+
+
+def test_auto_never_replaces_a_run_that_has_results(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its checkpoints were removed to save room: nothing but --overwrite may replace it."""
+    for path in (RUN / "checkpoints").iterdir():
+        path.unlink()
+    for command in (RESUME, [*RESUME, "project.seed=7"]):
+        message = refused(capsys, *command)
+        assert "last.pth is missing, so the run cannot go on, and " in message
+        assert "would be lost: replace the run with --overwrite" in message
+    for path in RUN.iterdir():
+        if path.name not in ("config.yaml", "environment.json", "checkpoints", "result.json"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert "result.json would be lost" in refused(capsys, *RESUME)  # one file is enough
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda: shutil.copy(RUN / "checkpoints/last.pth", RUN / "checkpoints/checkpoint_epoch_02_copy.pth"),
+        lambda: (RUN / "environment.json").write_text(""),
+        lambda: (RUN / "metrics.jsonl").write_text("{"),
+        lambda: (RUN / "result.json").write_text('{"last": {'),
+        lambda: (RUN / "config.yaml").unlink(),
+        lambda: (RUN / "evaluation/test.json").write_text("[]"),
+    ],
+)
+def test_a_file_that_somebody_spoiled_does_not_stop_the_run(finished: Path, spoil: Callable[[], object]) -> None:
+    spoil()
+    assert lntl(*RESUME) == 0
+    assert len(metrics(RUN)) == 4
 
 
 def test_a_log_that_cannot_be_opened(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

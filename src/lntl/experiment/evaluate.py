@@ -1,6 +1,7 @@
 """Evaluate checkpoints, and conclude a run."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -166,7 +167,7 @@ def train(
 ) -> tuple[Run, Result]:
     """Train what a configuration describes, with plain training beside it if asked for, and evaluate it.
 
-    The run's folder is locked meanwhile; Ctrl-C, SIGTERM and SIGHUP save the state and raise Interrupted.
+    RUN and RUN/erm are locked meanwhile; Ctrl-C, SIGTERM and SIGHUP save the state and raise Interrupted.
 
     Args:
         config: The configuration.
@@ -180,7 +181,9 @@ def train(
     """
     path = None if resume_from in (None, "auto") else RunFolder.resolve(Path(str(resume_from)), "last")
     folder = run_folder(config) if path is None else run_of(path)
-    with stop_signals() as stop, locked(folder.path), flushing_denormals():
+    with_erm = config.evaluation.erm_epochs > 0 or folder.erm.exists()
+    erm_locked = locked(folder.erm) if with_erm else nullcontext()
+    with stop_signals() as stop, locked(folder.path), erm_locked, flushing_denormals():
         run = take_up(config, resume_from if path is None else str(path), overwrite)
         erm = train_erm(run, resume_from is not None, overwrite, stop=stop, watch=watch)
         watch(run, run.train(stop))
@@ -205,16 +208,14 @@ def train_erm(
     if run.experiment.config.evaluation.erm_epochs == 0:
         return None
     config = configuration.erm_twin(run.experiment.config, run.folder.path)
-    folder = RunFolder(run.folder.erm)
-    with locked(folder.path):
-        if resumed and (result := _finished(config, folder)) is not None:
-            return result
-        try:
-            erm = take_up(config, "auto" if resumed else None, overwrite)
-        except DeadEndError:
-            erm = start(config, overwrite=True)  # of other settings, such as more epochs than now
-        watch(erm, erm.train(stop))
-        return conclude(erm, None)
+    if resumed and (result := _finished(config, RunFolder(run.folder.erm))) is not None:
+        return result
+    try:
+        erm = take_up(config, "auto" if resumed else None, overwrite)
+    except DeadEndError:
+        erm = start(config, overwrite=True)  # of other settings, such as more epochs than now
+    watch(erm, erm.train(stop))
+    return conclude(erm, None)
 
 
 def _finished(config: Config, folder: RunFolder) -> Result | None:

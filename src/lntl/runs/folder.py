@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -191,8 +192,11 @@ class RunFolder:
     def _clear(self) -> None:
         """Remove the run and plain training's inside it."""
         remove_temporary_files(self.path)
-        erm = (self.erm,) if RunFolder(self.erm).holds_a_run else ()
-        for path in (*erm, *self._written()):
+        if not self.erm.is_symlink() and (erm := RunFolder(self.erm)).holds_a_run:
+            erm._clear()
+            with suppress(OSError):  # a lock, or files of others, stay
+                erm.path.rmdir()
+        for path in self._written():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
