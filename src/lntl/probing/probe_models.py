@@ -102,6 +102,9 @@ def _sklearn(model: Any, train: Tensor, bias: Tensor, test: Tensor, seed: int) -
     # On matrices as narrow as these, threads of BLAS wait for each other: with two, five times as long as with one.
     with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a fixed budget: whatever it reaches is a lower bound
+        warnings.filterwarnings(
+            "ignore", "The number of unique classes", UserWarning
+        )  # rare bias values are classes, too
         pipeline.fit(train.numpy(), bias.numpy())
     return torch.from_numpy(pipeline.predict(test.numpy()))
 
