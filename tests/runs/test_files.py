@@ -4,19 +4,22 @@ import errno
 import json
 import os
 import resource
+import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import pytest
 import torch
+from pydantic import BaseModel
 from tiny_runs import RUN, run, tree, write_config
 
 from lntl.errors import UserError
 from lntl.runs import checkpoint
 from lntl.runs.checkpoint import Checkpoint
-from lntl.runs.files import remove_temporary_files, write_atomic, write_json, write_text
+from lntl.runs.files import read_arrays, read_json, remove_temporary_files, write_atomic, write_json, write_text
 
 STATE: dict[str, Any] = {
     **dict.fromkeys(("phase", "epoch", "step"), 0),
@@ -102,6 +105,66 @@ def test_temporary_files_of_killed_writes_are_removed_and_no_others(tmp_path: Pa
 def test_json(tmp_path: Path) -> None:
     write_json(tmp_path / "file.json", {"σ²": [0.03, None]})
     assert json.loads((tmp_path / "file.json").read_text("utf-8")) == {"σ²": [0.03, None]}
+
+
+class Numbers(BaseModel):
+    numbers: list[int]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"numbers": [1, "x"]}', '{"numbers": ' + 5000 * "[", "\x00", "null"])
+def test_json_that_is_damaged(tmp_path: Path, text: str) -> None:
+    (tmp_path / "file.json").write_text(text)
+    with pytest.raises(
+        UserError, match=r"file\.json: is damaged, or written by another version \(.*; remove it"
+    ) as error:
+        read_json(tmp_path / "file.json", Numbers)
+    assert len(str(error.value)) < 500
+    with pytest.raises(UserError, match=r"gone\.json: cannot read it: No such file"):
+        read_json(tmp_path / "gone.json", Numbers)
+
+
+def test_arrays_read_back(tmp_path: Path) -> None:
+    path, x = tmp_path / "file.npz", np.arange(6.0).reshape(2, 3)
+    for save in (np.savez, np.savez_compressed):
+        save(path, x=x, names=np.array(["a", "b"]), more=x)
+        read = read_arrays(path, {"x": 2, "names": 1})
+        assert read.keys() == {"x", "names"}
+        assert np.array_equal(read["x"], x)
+        assert read["names"].tolist() == ["a", "b"]
+
+
+def header(shape: str) -> bytes:
+    """Return an .npy file of eight bytes whose header tells a shape."""
+    text = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(8)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (header("(1000000000000,)"), "its header promises"),
+        (header("(0,)"), "its header promises"),
+        (header("(1, 1)"), "the array x is of another shape"),
+        (b"", "EOF"),
+        (header("(1,)")[:50], "EOF"),
+    ],
+)
+def test_arrays_that_are_damaged(tmp_path: Path, content: bytes, reason: str) -> None:
+    with zipfile.ZipFile(tmp_path / "file.npz", "w") as archive:
+        archive.writestr("x.npy", content)
+    with pytest.raises(UserError, match=rf"file\.npz: is damaged, .*{reason}"):
+        read_arrays(tmp_path / "file.npz", {"x": 1})
+
+
+def test_a_flipped_bit_of_an_array_is_noticed(tmp_path: Path) -> None:
+    np.savez(tmp_path / "file.npz", x=np.arange(100.0))
+    content = bytearray((tmp_path / "file.npz").read_bytes())
+    content[len(content) // 2] ^= 4
+    (tmp_path / "file.npz").write_bytes(content)
+    with pytest.raises(UserError, match="Bad CRC-32"):
+        read_arrays(tmp_path / "file.npz", {"x": 1})
+    with pytest.raises(UserError, match="damaged"):
+        read_arrays(tmp_path / "file.npz", {"gone": 1})
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("zip writer")])

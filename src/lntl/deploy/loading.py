@@ -169,7 +169,12 @@ def _trained(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if wrong := [name for name, section in sections.items() if not isinstance(section, dict)]:
         raise UserError(f"{path}: is damaged (config.{wrong[0]}); use another one from {path.parent}, or train again")
     learned = saved.data.model_dump(include={"spec", "transform"})
-    return {**sections, "class_names": list(saved.data.spec.class_names), **learned}, evaluated_weights(saved)
+    description = {**sections, "class_names": list(saved.data.spec.class_names), **learned}
+    try:
+        json.dumps(description)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: is damaged ({error}); use another one from {path.parent}, or train again") from error
+    return description, evaluated_weights(saved)
 
 
 def _exported(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -160,14 +160,14 @@ def check_same_config(config: Config, saved: Checkpoint, path: Path) -> None:
     now, then = flat(config.model_dump()), flat(before.model_dump())
     last = f"training.phases.{phases - 1}.epochs"
     changed = [
-        f"{key} is {now.get(key)!r}, was {then.get(key)!r}"
+        f"{key} is {_short(now.get(key))}, was {_short(then.get(key))}"
         for key in sorted(now.keys() | then.keys())
         if now.get(key) != then.get(key) and not key.startswith(_FREE + further) and key != last
     ]
     if changed:
         raise DeadEndError(
-            f"{path}: cannot resume, the configuration differs: {'; '.join(changed)}; use the run's own config.yaml, "
-            "or train anew under another project.experiment_name"
+            f"{path}: cannot resume, the configuration differs: {'; '.join(changed[:10])}; use the run's own "
+            "config.yaml, or train anew under another project.experiment_name"
         )
     phase, epoch = saved.trainer["phase"], saved.trainer["epoch"]
     finished = sum(p.epochs for p in before.training.phases[:phase]) + epoch
@@ -175,6 +175,12 @@ def check_same_config(config: Config, saved: Checkpoint, path: Path) -> None:
         raise UserError(f"{path}: is damaged (phase {phase}, epoch {epoch}, {len(saved.records)} records); use another")
     if now[last] < epoch and phase == phases - 1:
         raise DeadEndError(f"{path}: {epoch} epochs of the last phase are done, more than {last} = {now[last]}")
+
+
+def _short(value: Any) -> str:
+    """Return a value for a message, at most 200 characters of it."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -188,7 +188,7 @@ class Run:
         """
         name = self.experiment.config.evaluation.best_model_metric
         last_phase = [r for r in self.records if r.phase == len(self.experiment.config.training.phases)]
-        scored = [(value, r) for r in last_phase if (value := r.metrics[f"val/{name}"]) is not None]
+        scored = [(value, r) for r in last_phase if (value := r.metrics.get(f"val/{name}")) is not None]
         best = min if lower_is_better(name) else max
         return best(scored, key=lambda pair: pair[0], default=(None, None))[1]
 

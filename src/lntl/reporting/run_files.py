@@ -1,16 +1,14 @@
 """Read a run folder: a file that is missing or cannot be read is a warning, not an error."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
-from zipfile import BadZipFile
 
-import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from lntl.errors import UserError
+from lntl.runs.files import read_arrays, read_json
 from lntl.runs.folder import RunFolder
 from lntl.runs.formats import Environment, Epoch, Evaluation, Probe, Recoloring, Result
 from lntl.yaml_file import parse
@@ -92,33 +90,24 @@ def _read_configuration(files: RunFiles, folder: RunFolder) -> None:
     files.config = config if isinstance(config, dict) else {}
 
 
-def _json(files: RunFiles, path: Path) -> Any:
-    """Return the content of a JSON file, None where there is none."""
+def _model(files: RunFiles, path: Path, kind: type[Model]) -> Model | None:
+    """Return the content of a JSON file; None, with a warning, where it is damaged, and where there is no file."""
     if not path.exists():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        files.warnings.append(f"{path} cannot be read ({error}); remove it and make it again")
-        return None
-
-
-def _model(files: RunFiles, path: Path, kind: type[Model]) -> Model | None:
-    content = _json(files, path)
-    if content is None:
-        return None
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the whole"
-        files.warnings.append(f"{path} is not in the format of this version ({key}: {first['msg']}); make it again")
+        return read_json(path, kind)
+    except UserError as error:
+        files.warnings.append(str(error))
         return None
 
 
 def _epochs(files: RunFiles, path: Path) -> list[Epoch]:
     """Return the epochs of metrics.jsonl; a line that cannot be read, as a crash may leave, is left out."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    try:
+        lines = path.read_bytes().splitlines() if path.exists() else []
+    except OSError as error:
+        files.warnings.append(f"{path}: cannot read it: {error.strerror}")
+        return []
     epochs = []
     for number, line in enumerate(lines, 1):
         try:
@@ -133,16 +122,10 @@ def _arrays(files: RunFiles, path: Path, dimensions: dict[str, int]) -> Arrays |
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: np.asarray(file[name]) for name in dimensions}
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        files.warnings.append(f"{path} cannot be read ({error}); remove it and make it again")
+        return read_arrays(path, dimensions)
+    except UserError as error:
+        files.warnings.append(str(error))
         return None
-    wrong = [name for name, array in arrays.items() if array.ndim != dimensions[name] or not len(array)]
-    if wrong:
-        files.warnings.append(f"{path} is not in the format of this version ({', '.join(wrong)}); make it again")
-        return None
-    return arrays
 
 
 def _warn_of_other_epochs(files: RunFiles) -> None:

@@ -126,10 +126,11 @@ def load(path: Path) -> Checkpoint:
         ) from error
     if not isinstance(content, dict) or not {"format", "config", "trainer", "records"} <= content.keys():
         raise UserError(f"{path}: a file of another program, not a checkpoint of lntl; train with `lntl train`")
-    if content["format"] != FORMAT:
-        version = content.get("lntl", "(another version)")
+    found = content["format"]
+    if not isinstance(found, int) or found != FORMAT:
+        version = str(content.get("lntl", "(another version)"))[:20]
         raise UserError(
-            f"{path}: checkpoint format {content['format']} (lntl {version}), but lntl {__version__} reads "
+            f"{path}: checkpoint format {str(found)[:20]} (lntl {version}), but lntl {__version__} reads "
             f"format {FORMAT}, in which image_shape is named input_shape, bias_names bias_value_names and each_bias "
             f"biases; install lntl {version} to use it, or train again"
         )

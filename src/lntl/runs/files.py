@@ -1,20 +1,27 @@
 """Write files whole or not at all: temporary file, flush, rename. Read them back with a sentence for what is wrong."""
 
+import io
 import json
+import math
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from numpy.lib import format as npy
+from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from lntl.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
+_MOST_BYTES = 2**31  # that the arrays of a file of a run may take together
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.part")  # the name of a temporary file of `write_atomic`
 
 
@@ -84,6 +91,43 @@ def read_json(path: Path, kind: type[Model]) -> Model:
         raise UserError(
             f"{path}: is damaged, or written by another version ({first_fault(error)}); remove it and make it again"
         ) from error
+
+
+def read_arrays(path: Path, dimensions: Mapping[str, int]) -> dict[str, NDArray[Any]]:
+    """Return arrays of an .npz file.
+
+    Args:
+        path: The file.
+        dimensions: Name and number of dimensions of each array; none of them may be empty.
+
+    Raises:
+        UserError: If one is missing, has other dimensions, is damaged, or claims to be larger than the file allows.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = {name: archive.getinfo(f"{name}.npy") for name in dimensions}
+            if sum(entry.file_size for entry in entries.values()) > _MOST_BYTES:
+                raise ValueError(f"larger than {_MOST_BYTES // 2**30} GiB")
+            arrays = {name: _array(archive.read(entry)) for name, entry in entries.items()}  # checks the checksums
+        if wrong := [name for name, array in arrays.items() if array.ndim != dimensions[name] or not len(array)]:
+            raise ValueError(f"the array {wrong[0]} is of another shape")
+    except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise UserError(
+            f"{path}: is damaged, or written by another version ({str(error)[:200]}); remove it and make it again"
+        ) from error
+    return arrays
+
+
+def _array(content: bytes) -> NDArray[Any]:
+    """Return the array of an .npy file; raises ValueError if its header does not fit its size."""
+    file = io.BytesIO(content)
+    read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[npy.read_magic(file)]
+    shape, _, dtype = read_header(file)
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(content) - file.tell():
+        raise ValueError(f"its header promises {shape} of {dtype}")
+    file.seek(0)
+    array: NDArray[Any] = npy.read_array(file, allow_pickle=False)
+    return array
 
 
 def first_fault(error: ValidationError) -> str:
