@@ -98,9 +98,9 @@ def test_num_epochs_below_1_is_refused(number: int) -> None:
         configuration.read(DEFAULT, [], number)
 
 
-def test_the_erm_twin_differs_in_its_phases_alone() -> None:
+def test_the_erm_config_differs_in_its_phases_alone() -> None:
     config = configuration.read(DEFAULT, ["evaluation.erm_epochs=7", "project.seed=3"])
-    twin = configuration.erm_twin(config, Path("runs/mine"))
+    twin = configuration.erm_config(config, Path("runs/mine"))
     assert [(phase.method, phase.epochs) for phase in twin.training.phases] == [("erm", 7)]
     assert twin.data.model_dump() == config.data.model_dump()
     assert (twin.model.name, twin.project.seed) == (config.model.name, 3)

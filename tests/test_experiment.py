@@ -158,7 +158,7 @@ def test_another_split_is_kept_under_its_own_name(make_config: Callable[..., Con
     assert json.loads(written[0].read_text())["n"] == 10
 
 
-def test_the_erm_twin_differs_in_its_phases_alone(finished: RunFolder) -> None:
+def test_the_erm_config_differs_in_its_phases_alone(finished: RunFolder) -> None:
     twin = RunFolder(finished.path / "erm")
     result = finished.read_result()
     assert result is not None

@@ -178,7 +178,7 @@ def test_data_that_cannot_be_recoloured(copied: RunFolder, monkeypatch: pytest.M
 
 
 @pytest.mark.usefixtures("quick")
-def test_an_erm_twin_that_is_missing_is_told(copied: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_erm_config_that_is_missing_is_told(copied: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     without_recoloring(monkeypatch)
     shutil.rmtree(RUN / "erm/checkpoints")
     found = probe_linear()

@@ -203,7 +203,7 @@ def test_killed_at_twenty_random_moments(tmp_path: Path) -> None:
             shutil.rmtree(disturbed / RUN)
 
 
-def test_stopped_in_the_erm_twin(tmp_path: Path) -> None:
+def test_stopped_in_the_erm_config(tmp_path: Path) -> None:
     stopped, undisturbed = tmp_path / "stopped", tmp_path / "undisturbed"
     for folder in (stopped, undisturbed):
         folder.mkdir()
@@ -397,7 +397,7 @@ def test_a_log_that_cannot_be_opened(finished: Path, capsys: pytest.CaptureFixtu
     assert "run.log" in refused(capsys, *RESUME)
 
 
-def test_the_erm_twin_of_a_run_resumed_under_another_name(finished: Path) -> None:
+def test_the_erm_config_of_a_run_resumed_under_another_name(finished: Path) -> None:
     """A run stays in its folder, whatever the configuration calls it now."""
     write_config(finished, evaluation={"erm_epochs": 1})
     assert lntl(*TRAIN, "--resume", str(RUN), "project.experiment_name=renamed") == 0

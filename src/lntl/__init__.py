@@ -11,11 +11,23 @@ __version__ = "0.2.0"
 
 
 def load(path: str | Path, device: str | None = None, trust: str | Sequence[str] = ()) -> "Classifier":
-    """Return the classifier of a run folder (its best checkpoint), of a checkpoint, or of a .safetensors export.
+    """Return the classifier of a trained run; its data are not needed.
 
-    It is a torch module with `predict`, `features`, `class_names` and `transform`; the data of the run are not needed.
-    device: auto, cpu (the default), cuda, cuda:N or mps. trust: modules that may be imported for a model of your own; a
-    file never makes others run that are not imported already.
+    Args:
+        path: A run folder (its best checkpoint, else its last), a checkpoint, or a .safetensors export.
+        device: auto, cpu (the default), cuda, cuda:N or mps.
+        trust: Modules of your own that may be imported for a model of your own; the environment variable LNTL_TRUST
+            names more. A file never makes other code run.
+
+    Returns:
+        A torch module with `predict`, `features`, `class_names` and `transform`.
+
+    Raises:
+        UserError: If it cannot be read, is damaged, or names code that is not trusted.
+
+    Example:
+        >>> classifier = lntl.load("results/colored_mnist_lntl")  # doctest: +SKIP
+        >>> classifier.predict(["a.png", "b.png"])  # probabilities (2, 10)  # doctest: +SKIP
     """
     from lntl.deploy import loading  # here, so that importing the package is instant
 

@@ -31,7 +31,7 @@ __all__ = ["DebiasedClassifier"]
 
 Array = NDArray[Any]
 _DTYPES = [np.float32, np.uint8]  # what X is turned into (the first), unless it is one of them
-_AT_ONCE = 1000  # examples in one forward pass
+_BATCH_SIZE = 1000  # examples in one forward pass
 
 
 class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -157,12 +157,12 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
         self._n_features_out = len(self._features(data.train.values[:1])[0])
 
     def _config(self) -> Config:
-        """Return the configuration that the parameters stand for."""
+        """Return the configuration that the parameters describe."""
         phases = self.phases
         if phases is None:
-            given = {"mu": self.mu, "lam": self.lam}
-            own = {name: value for name, value in given.items() if value is not None}
-            phases = recipe.story(self.method, self.epochs, own | (self.method_settings or {}))
+            weights = {"mu": self.mu, "lam": self.lam}
+            own = {name: value for name, value in weights.items() if value is not None}
+            phases = recipe.phases_of(self.method, self.epochs, own | (self.method_settings or {}))
         model = self.model if isinstance(self.model, dict) else {"name": self.model}
         if model.get("name") == "mlp":
             model = {"hidden": self.hidden} | model
@@ -180,8 +180,7 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
 
     def predict(self, X: Any) -> Array:
         """Return the class of each example, (n,)."""
-        place = self._logits(X).argmax(axis=1)
-        predicted: Array = self.classes_[place]
+        predicted: Array = self.classes_[self._logits(X).argmax(axis=1)]
         return predicted
 
     def predict_proba(self, X: Any) -> Array:
@@ -225,7 +224,7 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
         return x.float() / 255 if x.dtype == torch.uint8 else x * 255
 
     def _batches(self, x: Tensor) -> Iterator[Tensor]:
-        for part in x.split(_AT_ONCE):
+        for part in x.split(_BATCH_SIZE):
             yield ((part.float() - self._mean) / self._std).to(self._device)
 
     def _on_device(self) -> Networks:
@@ -267,12 +266,12 @@ class _WeightedLoader(Loader):
         return super().batches(order_seed, start, self._sample_weight * of_method)
 
 
-def _check_same_index(**given: Any) -> None:
+def _check_same_index(**arguments: Any) -> None:
     """Raise ValueError if pandas objects have different indexes: they would be matched by position."""
     pandas = sys.modules.get("pandas")  # without it there are none
     if pandas is None:
         return
-    objects = {name: value for name, value in given.items() if isinstance(value, pandas.DataFrame | pandas.Series)}
+    objects = {name: value for name, value in arguments.items() if isinstance(value, pandas.DataFrame | pandas.Series)}
     for name, value in objects.items():
         first = next(iter(objects))
         if len(value) == len(objects[first]) and not value.index.equals(objects[first].index):
@@ -300,7 +299,7 @@ def _check_bias(config: Config, bias: Any) -> None:
         raise UserError(
             f"method {config.training.phases[-1].method} learns from the bias: give fit(X, y, bias=...), in a pipeline "
             "or a search with set_fit_request(bias=True) and metadata routing; methods that need none: "
-            f"{', '.join(recipe.blind())}"
+            f"{', '.join(recipe.methods_without_bias())}"
         )
 
 
@@ -310,7 +309,7 @@ def _tensor(X: Array) -> Tensor:
 
 @contextmanager
 def _value_errors() -> Iterator[None]:
-    """Turn an error that the user can mend into the kind that scikit-learn's users expect."""
+    """Turn a UserError into a ValueError, as scikit-learn's users expect."""
     try:
         yield
     except UserError as error:

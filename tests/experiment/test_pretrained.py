@@ -45,6 +45,14 @@ def test_weights_from_a_file(make_config: MakeConfig, file: Path) -> None:
         assert torch.equal(begun.state_dict()[name], plain.state_dict()[name])
 
 
+def test_weights_that_are_not_finite_are_refused(make_config: MakeConfig, file: Path) -> None:
+    state = state_of("shufflenet_v2_x0_5")
+    state["fc.bias"][0] = torch.inf
+    save_file(state, file)
+    with pytest.raises(UserError, match=r"model\.weights: .*whole\.safetensors: the weight fc\.bias is not finite"):
+        build(make_config(model=MODEL | {"weights": str(file)}))
+
+
 def test_a_checkpoint_needs_the_file_no_more(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_config(tmp_path, model=MODEL | {"weights": file.name}, training={"phases": [{"method": "erm", "epochs": 1}]})
     monkeypatch.chdir(tmp_path)

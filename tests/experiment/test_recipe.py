@@ -19,7 +19,7 @@ from lntl.experiment import recipe
     ],
 )
 def test_what_goes_before_a_method(method: str, epochs: int, expected: list[tuple[str, int]]) -> None:
-    story = recipe.story(method, epochs, {"seen": 1})
+    story = recipe.phases_of(method, epochs, {"seen": 1})
     assert [(phase["method"], phase["epochs"]) for phase in story] == expected
     assert ["seen" in phase for phase in story] == [False] * (len(story) - 1) + [True]
 
@@ -36,4 +36,4 @@ def test_the_model_is_as_the_methods_need_it_and_numbers_may_be_numpys() -> None
 
 
 def test_methods_without_a_bias_are_told() -> None:
-    assert recipe.blind() == ["erm", "jtt", "lff"]
+    assert recipe.methods_without_bias() == ["erm", "jtt", "lff"]

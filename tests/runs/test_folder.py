@@ -1,5 +1,6 @@
 """The folder of a run: made, refused, replaced; and the facts about where the run took place."""
 
+import ast
 import json
 import os
 import platform
@@ -224,6 +225,25 @@ def test_environment() -> None:
     assert here.processor
     assert (here.cuda is not None) == torch.cuda.is_available()
     assert Environment.model_validate_json(here.model_dump_json()) == here
+
+
+def test_a_system_without_sysconf(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Windows."""
+    monkeypatch.delattr(os, "sysconf")
+    assert environment.describe().memory_gib is None
+
+
+def test_no_module_needs_posix() -> None:
+    """Windows imports every module: what it lacks is asked for by getattr or in a function."""
+    posix = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "termios"}
+    wrong = [
+        f"{path.name}: {name}"
+        for path in (ROOT / "src").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in [alias.name for alias in getattr(node, "names", [])] + [getattr(node, "module", None)]
+        if isinstance(node, ast.Import | ast.ImportFrom) and name in posix
+    ]
+    assert wrong == []
 
 
 def test_where_a_run_was_resumed_is_recorded_part_by_part(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ The sections `data`, `model` and each of `training.phases` take the keys of the 
 """
 
 from lntl.config.keys import Config, Data, Evaluation, Logging, Model, Optimizer, Phase, Project, Training
-from lntl.config.reading import config_model, erm_twin, named, read, read_for_data, to_yaml, validate
+from lntl.config.reading import config_model, erm_config, named, read, read_for_data, to_yaml, validate
 from lntl.config.schema import json_schema
 
 __all__ = [
@@ -18,7 +18,7 @@ __all__ = [
     "Project",
     "Training",
     "config_model",
-    "erm_twin",
+    "erm_config",
     "json_schema",
     "named",
     "read",

@@ -149,7 +149,7 @@ def to_yaml(config: Config) -> str:
     return dump(config.model_dump())
 
 
-def erm_twin(config: Config, folder: Path) -> Config:
+def erm_config(config: Config, folder: Path) -> Config:
     """Return the configuration of plain training with the same data, model, optimiser and seed, in `folder`/erm."""
     raw = config.model_dump()
     raw["project"]["experiment_name"] = "erm"

@@ -14,13 +14,13 @@ from lntl.data.tabular import ColumnError
 from lntl.errors import UserError
 
 TABLES = (".csv", ".tsv", ".parquet", ".pq")
-# What errors of reading advise in training, and here.
+# What errors of reading advise in training, and what they advise here.
 _REMEDIES = {"set data.delimiter": "name what stands between its fields by --delimiter", "set data.path to": "name"}
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What to predict: images or vectors, and a name for each."""
+    """Images or vectors to predict, and their names."""
 
     names: Sequence[str]
     images: Images
@@ -30,7 +30,10 @@ class Inputs:
 class Layout:
     """How tables and .npz files are laid out; what is None is as in the data of the run, else as `read` says.
 
-    column: of a table's paths, or the name of the array; root: folder of a table's paths; delimiter: of CSV.
+    Args:
+        column: The column of a table's paths, or the name of an array.
+        root: The folder of a table's paths.
+        delimiter: What separates the fields of CSV.
     """
 
     column: str | None = None
@@ -38,12 +41,12 @@ class Layout:
     delimiter: str | None = None
 
     def __post_init__(self) -> None:
-        """Raise UserError where the delimiter is none."""
+        """Raise UserError if the delimiter is not one character."""
         if self.delimiter is not None and len(self.delimiter) != 1:
             raise UserError(f"--delimiter {self.delimiter}: give one character")
 
     def filled(self, kind: str, data: Mapping[str, Any]) -> "Layout":
-        """Return the layout with what `data`, the run's settings of its data, say where they are of that kind."""
+        """Return the layout filled from `data`, the run's settings of its data, if they are of that kind."""
         own = data if data.get("name") == kind else {}
         root = self.root or (Path(own["root"]) if own.get("root") else None)
         column = self.column or own.get("x" if kind == "arrays" else "image")
@@ -51,10 +54,16 @@ class Layout:
 
 
 def read(targets: Sequence[Path], data: Mapping[str, Any], layout: Layout = Layout()) -> Inputs:
-    """Return what folders, image files, tables of paths and an .npz of arrays hold, in their order.
+    """Return the images or vectors of folders, image files, tables of paths or an .npz file, in their order.
 
-    data: the run's settings of its data. What neither they nor the layout tell is the column image, the array x, the
-    table's folder, and a comma (in .tsv a tab).
+    Args:
+        targets: The files and folders.
+        data: The run's settings of its data. What neither they nor the layout say is the column image, the array x, the
+            table's folder, and a comma (in .tsv a tab).
+        layout: How they are laid out.
+
+    Raises:
+        UserError: If one is missing, holds no image, or cannot be read.
     """
     if any(target.suffix.lower() == ".npz" for target in targets):
         if len(targets) > 1:
@@ -90,11 +99,11 @@ def _paths(target: Path, layout: Layout) -> list[str]:
 
 @contextmanager
 def _remedies(column: str) -> Iterator[None]:
-    """Name the command's options where errors of reading name settings; `column` is added to one about its name."""
+    """Name options of the command where errors name settings; `column` is added to an error about a column."""
     try:
         yield
     except UserError as error:
-        told = str(error)
+        message = str(error)
         for setting, option in _REMEDIES.items():
-            told = told.replace(setting, option)
-        raise UserError(f"{told}\n  {column}" if isinstance(error, ArrayError | ColumnError) else told) from error
+            message = message.replace(setting, option)
+        raise UserError(f"{message}\n  {column}" if isinstance(error, ArrayError | ColumnError) else message) from error

@@ -140,9 +140,9 @@ def conclude(run: Run, erm: Result | None, split: Literal["test", "val"] = "test
     )
     write_json(run.folder.result, result)
     if config.logging.use_tensorboard:
-        with TensorBoard(run.folder.tensorboard) as board:
-            board.features(run.experiment, run.records[-1].step)
-            board.settings(flat(config.model_dump()), getattr(scores["last"], split))
+        with TensorBoard(run.folder.tensorboard) as tensorboard:
+            tensorboard.features(run.experiment, run.records[-1].step)
+            tensorboard.settings(flat(config.model_dump()), getattr(scores["last"], split))
     return result
 
 
@@ -207,7 +207,7 @@ def train_erm(
     """
     if run.experiment.config.evaluation.erm_epochs == 0:
         return None
-    config = configuration.erm_twin(run.experiment.config, run.folder.path)
+    config = configuration.erm_config(run.experiment.config, run.folder.path)
     if resumed and (result := _finished(config, RunFolder(run.folder.erm))) is not None:
         return result
     try:

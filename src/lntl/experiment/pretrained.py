@@ -1,4 +1,4 @@
-"""First weights from elsewhere: a .safetensors file, or the library's download; no file that can run code is read."""
+"""Pre-trained first weights: a .safetensors file, or the library's download; no file that can run code is read."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ _NO_DOWNLOAD = (OSError, RuntimeError, ValueError, AssertionError)
 
 
 def begin(networks: Networks, config: Any, spec: DataSpec) -> None:
-    """Give the networks the first weights that the configuration asks for, if any."""
+    """Load the first weights that the configuration asks for, if any; raises UserError if they are unavailable."""
     if not isinstance(networks, Backbone):
         return
     state: Mapping[str, Tensor]
@@ -28,6 +28,8 @@ def begin(networks: Networks, config: Any, spec: DataSpec) -> None:
         state, origin = fetch(config, spec), "model.pretrained"
     else:
         return
+    if wrong := [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]:
+        raise UserError(f"{origin}: the weight {wrong[0]} is not finite; use another file")
     try:
         networks.load_whole(state)
     except UserError as error:

@@ -1,4 +1,4 @@
-"""A configuration without a YAML: from a method's name or its phases, for data that are given as arrays."""
+"""A configuration without a YAML file, from a method's name or its phases, for data in memory."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,8 +10,8 @@ from lntl import plugins
 from lntl.config import Config
 
 
-def story(method: str, epochs: int, own: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the phases of a method with its own settings: what goes before it, a tenth as long each, and itself.
+def phases_of(method: str, epochs: int, own: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the phases of a method with its own settings: pre-training, a tenth as long, and the method itself.
 
     A game against h begins from what plain training and h alone have learned; jtt learns from errors of plain training.
     """
@@ -22,7 +22,7 @@ def story(method: str, epochs: int, own: dict[str, Any]) -> list[dict[str, Any]]
 
 
 def config_of(name: str, seed: int, model: dict[str, Any], training: dict[str, Any]) -> Config:
-    """Return the configuration, its model as the methods need it; raises UserError with every fault."""
+    """Return the configuration, with the model that its methods need; raises UserError with all faults."""
     project = {"experiment_name": name, "seed": seed}
     raw = _plain({"project": project, "data": {"name": "arrays", "path": "memory"}, "training": training})
     config = configuration.validate(raw | {"model": _plain(model)}, name)
@@ -35,7 +35,7 @@ def methods_of(config: Config) -> Iterable[Any]:
     return (plugins.load("lntl.methods", phase.method) for phase in config.training.phases)
 
 
-def blind() -> list[str]:
+def methods_without_bias() -> list[str]:
     """Return the names of the methods that do not see the bias."""
     return [name for name in plugins.names("lntl.methods") if not plugins.load("lntl.methods", name).sees_bias]
 

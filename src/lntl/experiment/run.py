@@ -75,33 +75,33 @@ class Run:
         with ExitStack() as files:
             files.enter_context(_logged_to(self.folder.log))
             log.info("run %s on %s, data: %s", self.folder.path, trainer.fabric.device, self.experiment.data.source)
-            board = None
+            tensorboard = None
             if self.experiment.config.logging.use_tensorboard:
                 purge_step = trainer.total_steps + 1 if resumed else 0
-                board = files.enter_context(TensorBoard(self.folder.tensorboard, purge_step))
+                tensorboard = files.enter_context(TensorBoard(self.folder.tensorboard, purge_step))
                 if not resumed:
-                    board.data(self.experiment.data)
+                    tensorboard.data(self.experiment.data)
             if resumed:
                 self._save(self.folder.last)  # the checkpoint that was resumed may be an earlier one
             try:
-                yield from self._events(board, stop)
+                yield from self._events(tensorboard, stop)
             except (NonFiniteLossError, NotFiniteError) as error:
                 raise DeadEndError(f"{error}; the last good checkpoint is {self.folder.last}") from error
 
-    def _events(self, board: TensorBoard | None, stop: Stop) -> Iterator[Step | EpochRecord]:
+    def _events(self, tensorboard: TensorBoard | None, stop: Stop) -> Iterator[Step | EpochRecord]:
         """Yield each step and each epoch's record."""
         trainer = self.experiment.trainer
         while not trainer.done:
             for step in trainer.epoch():
-                if step.terms is not None and board is not None:
-                    board.scalars({f"train/{k}": v for k, v in step.terms.items()}, trainer.total_steps)
+                if step.terms is not None and tensorboard is not None:
+                    tensorboard.scalars({f"train/{k}": v for k, v in step.terms.items()}, trainer.total_steps)
                 yield step
                 if stop():
                     self._check_finite()
                     self._save(self.folder.last)
                     raise Interrupted(f"stopped at step {trainer.total_steps}; saved in {self.folder.last}")
             assert trainer.record is not None
-            self._finish_epoch(trainer.record, board)
+            self._finish_epoch(trainer.record, tensorboard)
             yield trainer.record
 
     def _check_finite(self) -> None:
@@ -113,7 +113,7 @@ class Run:
                 "or set training.clip_grad_norm"
             )
 
-    def _finish_epoch(self, record: EpochRecord, board: TensorBoard | None) -> None:
+    def _finish_epoch(self, record: EpochRecord, tensorboard: TensorBoard | None) -> None:
         """Evaluate on val; log; save."""
         began = perf_counter()
         self._check_finite()
@@ -128,10 +128,10 @@ class Run:
             "time/seconds": record.seconds + perf_counter() - began,
         }
         self.records.append(Epoch.model_validate(position | train | val | times))
-        if board is not None:  # before the checkpoint that says that this epoch is over
+        if tensorboard is not None:  # before the checkpoint that says that this epoch is over
             of_epoch = chance | val | times
-            board.scalars({name: value for name, value in of_epoch.items() if value is not None}, record.step)
-            board.confusion(predictions, self.experiment.data.spec.class_names, record.step)
+            tensorboard.scalars({name: value for name, value in of_epoch.items() if value is not None}, record.step)
+            tensorboard.confusion(predictions, self.experiment.data.spec.class_names, record.step)
         interval = self.experiment.config.logging.checkpoint_interval_epochs
         if self.best_record is self.records[-1]:
             self._save(self.folder.best)

@@ -93,7 +93,7 @@ def _erm(experiment: Experiment, folder: RunFolder, warnings: list[str]) -> Netw
     """Return the networks of the plain training inside the run folder, at its best; None where there was none."""
     if experiment.config.evaluation.erm_epochs == 0:
         return None
-    twin = configuration.erm_twin(experiment.config, folder.path)
+    twin = configuration.erm_config(experiment.config, folder.path)
     beside = RunFolder(folder.path / twin.project.experiment_name)
     path = beside.best_or_last
     if not path.exists():

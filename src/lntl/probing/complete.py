@@ -12,6 +12,7 @@ from lntl.runs.folder import RunFolder
 
 def complete(folder: RunFolder, device: str | None = None, trust: Sequence[str] = ()) -> list[str]:
     """Make the missing parts of a run's report; return why, for each part that could not be made."""
+    folder.check_links()
     chosen = folder.best_or_last
     parts: dict[Path, Callable[[], object]] = {
         folder.samples: lambda: write_samples(folder, trust),
