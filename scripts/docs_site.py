@@ -31,6 +31,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from lntl import cli, config, plugins
+from lntl.methods import load_method
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARK = ROOT / "benchmarks/colored_mnist"
@@ -163,17 +164,17 @@ def methods_page() -> str:
 
 def _summary(name: str) -> str:
     """Return the first line of a method's module."""
-    module = inspect.getmodule(plugins.load("lntl.methods", name))
+    module = inspect.getmodule(load_method(name))
     return (inspect.getdoc(module) or "").partition("\n")[0]
 
 
 def method_page(name: str) -> str:
     """Return the page of a method: what it is, when to use it, its settings, its results."""
-    method = plugins.load("lntl.methods", name)
+    method = load_method(name)
     sees = "it sees the bias label" if method.sees_bias else "it does not see the bias label"
     parts = [f"# {name}", _plain(_summary(name)), docstring(inspect.getdoc(method) or "")]
     parts.append(f"It trains {', '.join(f'*{network}*' for network in method.trains)}; {sees}.")
-    parts += [f"It needs `model.{key}: {value}`." for key, value in method.needs.items()]
+    parts += [f"It needs `model.{key}: {value}`." for key, value in method.required_model_settings.items()]
     if name in advice():
         parts += ["## When to use it", advice()[name]]
     parts += ["## Settings", settings_table(method.Config), "## Results", results(name)]
@@ -257,7 +258,7 @@ def configuration() -> str:
         if section in ("data", "model"):
             folder = {"data": "lntl.data", "model": "lntl.models"}[section]
             for name in plugins.names(folder):
-                plugin = plugins.load(folder, name)
+                plugin: Any = plugins.load(folder, name, object)
                 about = (inspect.getdoc(plugin) or "").partition("\n\n")[0]
                 parts += [f"### {section}: {name}", _plain(about), settings_table(plugin.Config)]
     return "\n\n".join(parts)

@@ -19,11 +19,12 @@ from made_runs import make_run
 from tiny_runs import run, write_config
 
 from lntl import config as configuration
-from lntl import plugins
 from lntl.config import Config
 from lntl.data.colored_mnist import ColoredMNIST
 from lntl.data.loader import Loader
-from lntl.training.trainer import Plan, Trainer
+from lntl.methods import load_method
+from lntl.models import load_model
+from lntl.training.trainer import Trainer, TrainingPhase
 from lntl.types import Batch, Split
 
 os.environ["LNTL_TRUST"] = "tiny_networks"  # a model of the tests' own, as users have theirs
@@ -94,15 +95,15 @@ def make_trainer(make_config: Callable[..., Config], digits: ColoredMNIST) -> Ca
     ) -> Trainer:
         config = make_config(*phases, **sections)
         torch.manual_seed(config.project.seed)
-        networks = plugins.load("lntl.models", config.model.name)(digits.spec, config.model)
+        networks = load_model(config.model.name)(digits.spec, config.model)
         networks.to(memory_format=torch.channels_last)
-        plans = [
-            Plan(phase, partial(plugins.load("lntl.methods", phase.method), config=phase, spec=digits.spec))
+        phases = [
+            TrainingPhase(phase, partial(load_method(phase.method), config=phase, spec=digits.spec))
             for phase in config.training.phases
         ]
         fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
         loader = Loader(split, config.training.batch_size, fabric.device)
-        return Trainer(fabric, networks, loader, plans, config.project.seed, config.logging.log_interval_batches)
+        return Trainer(fabric, networks, loader, phases, config.project.seed, config.logging.log_interval_batches)
 
     return make
 

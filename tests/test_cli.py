@@ -21,6 +21,8 @@ from lntl import __version__, plugins
 from lntl.cli import console
 from lntl.config import ready as ready_configs
 from lntl.data.colored_mnist import ColoredMNIST
+from lntl.methods import load_method
+from lntl.models import load_model
 from lntl.runs import checkpoint
 
 Capture = pytest.CaptureFixture[str]
@@ -226,11 +228,11 @@ def test_methods_lists_every_method(capsys: Capture) -> None:
 def test_methods_shows_equation_and_every_setting(capsys: Capture, name: str) -> None:
     assert lntl("methods", name) == 0
     out = capsys.readouterr().out
-    method = plugins.load("lntl.methods", name)
+    method = load_method(name)
     words = " ".join(out.split())
     assert " ".join((method.__doc__ or "").split()) in words
     assert f"trains {', '.join(method.trains)}" in words
-    assert all(f"needs model.{key}: {value}" in words for key, value in method.needs.items())
+    assert all(f"needs model.{key}: {value}" in words for key, value in method.required_model_settings.items())
     for key, field in method.Config.model_fields.items():
         assert re.search(rf"\b{key}\b", out)
         assert str(field.default) in out
@@ -328,7 +330,7 @@ def test_models_lists_every_model(capsys: Capture) -> None:
 def test_models_shows_every_setting_and_the_architectures(capsys: Capture, name: str) -> None:
     assert lntl("models", name) == 0
     out = capsys.readouterr().out
-    model = plugins.load("lntl.models", name)
+    model = load_model(name)
     assert " ".join((model.__doc__ or "").split()) in " ".join(out.split())
     for key, field in model.Config.model_fields.items():
         assert re.search(rf"\b{key}\b", out)

@@ -18,7 +18,9 @@ from lntl import plugins
 from lntl.config import Config, keys
 from lntl.config import ready as ready_configs
 from lntl.errors import UserError
+from lntl.methods.base import Method
 from lntl.methods.lntl import LNTL
+from lntl.types import Dataset, Networks
 from lntl.yaml_file import parse, read_yaml
 
 PACKAGE = Path(plugins.__file__).parent
@@ -462,10 +464,10 @@ SECTIONS = {name: field.annotation for name, field in Config.model_fields.items(
 
 def plugin_settings() -> Iterator[tuple[type[plugins.Settings], set[str]]]:
     """Yield the Config of each plug-in, with the names under which its fields are read."""
-    for folder in ("lntl.data", "lntl.models", "lntl.methods"):
+    for folder, base in (("lntl.data", Dataset), ("lntl.models", Networks), ("lntl.methods", Method)):
         for name in plugins.names(folder):
             owners = {"config", "settings"} if folder == "lntl.data" else {"config"}
-            yield plugins.load(folder, name).Config, owners
+            yield plugins.load(folder, name, base).Config, owners
 
 
 def all_settings() -> Iterator[tuple[type[plugins.Settings], set[str]]]:

@@ -11,14 +11,14 @@ from torch.nn.functional import cross_entropy
 
 from lntl.models.heads import MapHead
 from lntl.ops import (
-    IMPOSSIBLE,
+    MASKED_LOGIT,
     adversarial,
     bias_accuracy,
     bias_cross_entropy,
-    bounded,
     entropy,
     frozen,
-    pooled,
+    limit_gradient_ratio,
+    mean_over_positions,
     reverse_gradient,
     supervised_contrast,
     uniform_cross_entropy,
@@ -72,7 +72,7 @@ def test_uniform_cross_entropy_is_least_where_uniform_and_0_for_no_belief() -> N
 def test_uniform_cross_entropy_and_entropy_leave_out_bins_that_a_bias_does_not_have() -> None:
     """Beside a bias of five values one of two, undecided: log 5 and log 2, and nothing to move f by."""
     logits = torch.zeros(3, 5, 2)
-    logits[:, 2:, 1] = IMPOSSIBLE
+    logits[:, 2:, 1] = MASKED_LOGIT
     for loss in (entropy, uniform_cross_entropy):
         z = logits.clone().requires_grad_()
         assert loss(z).item() == pytest.approx((math.log(5) + math.log(2)) / 2)
@@ -128,7 +128,7 @@ def test_bias_cross_entropy_with_smoothing_is_torchs(channels: tuple[int, ...]) 
 def test_bias_cross_entropy_smooths_over_the_bins_that_a_bias_has() -> None:
     """Beside a bias of five values one of two: its smoothed labels are those of an h that has two bins."""
     logits, bias = torch.randn(6, 5, 2, dtype=torch.float64), torch.randint(2, (6, 2))
-    logits[:, 2:, 1] = IMPOSSIBLE
+    logits[:, 2:, 1] = MASKED_LOGIT
     alone = [cross_entropy(logits[:, :k, c], bias[:, c], label_smoothing=0.2) for c, k in ((0, 5), (1, 2))]
     torch.testing.assert_close(bias_cross_entropy(logits, bias, smoothing=0.2), sum(alone))
 
@@ -169,7 +169,7 @@ def norm(gradient: Tensor) -> float:
 def test_bounded_scales_the_adversary_down_to_a_share_of_the_task(ratio: float) -> None:
     z = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     task, adversary = torch.randn(2, 3, 4, dtype=torch.float64)
-    for_task, for_adversary, told = bounded(z, ratio)
+    for_task, for_adversary, told = limit_gradient_ratio(z, ratio)
     (gradient,) = torch.autograd.grad([for_task, for_adversary], z, [task, adversary])
     factor = min(1.0, ratio * norm(task) / norm(adversary))
     assert torch.equal(for_task, z)
@@ -181,7 +181,7 @@ def test_bounded_scales_the_adversary_down_to_a_share_of_the_task(ratio: float) 
 def test_bounded_without_a_limit_adds_the_gradients() -> None:
     z = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     task, adversary = torch.randn(2, 3, 4, dtype=torch.float64)
-    for_task, for_adversary, _ = bounded(z, None)
+    for_task, for_adversary, _ = limit_gradient_ratio(z, None)
     (gradient,) = torch.autograd.grad([for_task, for_adversary], z, [task, 1e6 * adversary])
     assert torch.equal(gradient, task + 1e6 * adversary)
 
@@ -189,7 +189,9 @@ def test_bounded_without_a_limit_adds_the_gradients() -> None:
 @pytest.mark.parametrize(("task", "adversary"), [(0.0, 1.0), (1.0, 0.0), (0.0, 0.0), (1e-30, 1e-30), (1e-30, 1e30)])
 def test_bounded_without_a_gradient_on_either_side(task: float, adversary: float) -> None:
     z = torch.randn(3, requires_grad=True)
-    (gradient,) = torch.autograd.grad(bounded(z, 0.5)[:2], z, [torch.full((3,), task), torch.full((3,), adversary)])
+    (gradient,) = torch.autograd.grad(
+        limit_gradient_ratio(z, 0.5)[:2], z, [torch.full((3,), task), torch.full((3,), adversary)]
+    )
     assert gradient.isfinite().all()
     assert (gradient - task).abs().max() <= 0.51 * task
 
@@ -263,24 +265,24 @@ def test_adversarial_updates_the_running_statistics_once() -> None:
     module, once, z = head(train=True), head(train=True), features()
     once.load_state_dict(module.state_dict())
     once(z)
-    learns, judges = adversarial(module, z, 0.3)
-    (learns + judges).sum().backward()
+    reversed_logits, frozen_logits = adversarial(module, z, 0.3)
+    (reversed_logits + frozen_logits).sum().backward()
     for name, buffer in once.named_buffers():
         torch.testing.assert_close(module.get_buffer(name), buffer)
 
 
 def test_adversarial_on_features_that_need_no_gradient() -> None:
     module, z = head(train=True), features().detach()
-    learns, _ = adversarial(module, z, 0.3)
-    fast = torch.autograd.grad(learns.square().sum(), list(module.parameters()))
+    reversed_logits, _ = adversarial(module, z, 0.3)
+    fast = torch.autograd.grad(reversed_logits.square().sum(), list(module.parameters()))
     slow = torch.autograd.grad(module(z).square().sum(), list(module.parameters()))
     torch.testing.assert_close(fast, slow)
 
 
 def test_adversarial_leaves_a_module_that_stands_still_alone() -> None:
     module, z = head(train=False).requires_grad_(False), features()
-    learns, judges = adversarial(module, z, 0.3)
-    (gradient,) = torch.autograd.grad((learns + 2 * judges).sum(), z)
+    reversed_logits, frozen_logits = adversarial(module, z, 0.3)
+    (gradient,) = torch.autograd.grad((reversed_logits + 2 * frozen_logits).sum(), z)
     torch.testing.assert_close(gradient, 1.7 * torch.autograd.grad(module(z).sum(), z)[0])
 
 
@@ -289,8 +291,8 @@ def test_features_averaged_over_their_places() -> None:
     for n in range(2):
         for c in range(3):
             mean = sum(float(z[n, c, i, j]) for i in range(4) for j in range(5)) / 20
-            assert float(pooled(z)[n, c]) == pytest.approx(mean, abs=1e-12)
-    assert torch.equal(pooled(z[:, :, 0, 0]), z[:, :, 0, 0])
+            assert float(mean_over_positions(z)[n, c]) == pytest.approx(mean, abs=1e-12)
+    assert torch.equal(mean_over_positions(z[:, :, 0, 0]), z[:, :, 0, 0])
 
 
 def test_equation_9_from_one_forward_equals_its_three_terms_apart() -> None:
@@ -301,8 +303,9 @@ def test_equation_9_from_one_forward_equals_its_three_terms_apart() -> None:
     bias, lam, mu = torch.randint(0, 3, (6, 2, 6, 6)), 0.7, 0.4
 
     z = f(x)
-    learns, judges = adversarial(h, z, mu)
-    (cross_entropy(g(z.mean((2, 3))), y) - lam * entropy(judges) + bias_cross_entropy(learns, bias)).backward()
+    reversed_logits, frozen_logits = adversarial(h, z, mu)
+    loss = cross_entropy(g(z.mean((2, 3))), y) - lam * entropy(frozen_logits)
+    (loss + bias_cross_entropy(reversed_logits, bias)).backward()
     fast = [p.grad.clone() for p in networks.parameters()]
 
     networks.zero_grad()

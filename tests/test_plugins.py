@@ -6,6 +6,7 @@ import pytest
 
 from lntl import plugins
 from lntl.errors import UserError
+from lntl.methods import load_method
 from lntl.methods.base import Method
 from lntl.methods.erm import ERM
 
@@ -16,7 +17,6 @@ def test_every_file_with_one_public_class_that_has_a_config_is_a_plugin() -> Non
         "__init__",
         "base",
         "posterior",
-        "task",
         "weights",
     }
     assert {"convnet", "lenet"} <= set(plugins.names("lntl.models"))
@@ -25,17 +25,17 @@ def test_every_file_with_one_public_class_that_has_a_config_is_a_plugin() -> Non
 
 
 def test_load_by_name() -> None:
-    assert plugins.load("lntl.methods", "erm") is ERM
+    assert load_method("erm") is ERM
 
 
 def test_load_the_users_own_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "users_plugin.py").write_text(
-        "from lntl.methods.erm import ERM\nclass Mine(ERM):\n    pass\nclass NoConfig:\n    pass\n"
+        "from lntl.methods.erm import ERM\nclass Mine(ERM):\n    pass\nclass NoMethod:\n    pass\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    assert issubclass(plugins.load("lntl.methods", "users_plugin.Mine"), Method)
-    with pytest.raises(UserError, match=r"'users_plugin\.NoConfig' has no Config"):
-        plugins.load("lntl.methods", "users_plugin.NoConfig")
+    assert issubclass(load_method("users_plugin.Mine"), Method)
+    with pytest.raises(UserError, match=r"'users_plugin\.NoMethod' is not a class that derives from lntl\.methods"):
+        load_method("users_plugin.NoMethod")
 
 
 @pytest.mark.parametrize(
@@ -52,4 +52,4 @@ def test_load_the_users_own_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 )
 def test_an_unknown_name_is_one_sentence_with_the_nearest_valid_one(name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        plugins.load("lntl.methods", name)
+        load_method(name)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lntl.seeding import derive, draws, permutation, uniforms
+from lntl.seeding import derive, draw_with_replacement, permutation, uniforms
 
 part = st.integers(0, 1000) | st.text(max_size=5)
 
@@ -43,10 +43,10 @@ def test_permutations_of_two_seeds_differ() -> None:
 
 def test_draws_follow_the_weights() -> None:
     weights = torch.tensor([0.0, 1.0, 3.0, 0.0])
-    counts = sum(torch.bincount(draws(weights, seed), minlength=4) for seed in range(2000))
+    counts = sum(torch.bincount(draw_with_replacement(weights, seed), minlength=4) for seed in range(2000))
     assert counts[[0, 3]].tolist() == [0, 0]
     assert counts[2] / counts.sum() == pytest.approx(0.75, abs=0.02)
-    assert torch.equal(draws(weights, 5), draws(weights, 5))
+    assert torch.equal(draw_with_replacement(weights, 5), draw_with_replacement(weights, 5))
 
 
 def splitmix(state: int) -> int:

@@ -1,4 +1,4 @@
-"""Differentiable pieces of the objectives; each is one formula."""
+"""Differentiable building blocks of the objectives: gradient reversal, frozen networks, entropies, losses."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lntl.types import IGNORE
 
-IMPOSSIBLE = -(2.0**14)  # logit of a bin that a bias does not have, beside one of more values; exact in bfloat16
+MASKED_LOGIT = -(2.0**14)  # of a bin that a bias does not have where another has more bins; exact in bfloat16
 
 
 class _ReverseGradient(torch.autograd.Function):
@@ -24,19 +24,34 @@ class _ReverseGradient(torch.autograd.Function):
 
 
 def reverse_gradient(z: Tensor, scale: float) -> Tensor:
-    """Return z unchanged; its gradient is multiplied by -scale (Ganin and Lempitsky, 2015)."""
+    """Return z; its gradient is multiplied by -scale in the backward pass.
+
+    Args:
+        z: Features of any shape.
+        scale: Factor of the reversed gradient, mu in the paper; no unit.
+
+    Source:
+        Ganin and Lempitsky, "Unsupervised Domain Adaptation by Backpropagation", ICML 2015.
+    """
     out: Tensor = _ReverseGradient.apply(z, scale)
     return out
 
 
 class frozen:  # noqa: N801 - reads as a function: frozen(h)(z)
-    """A network that judges without being moved: gradients reach its input, never its parameters."""
+    """Forward pass with frozen parameters: gradients reach the input alone.
+
+    Args:
+        module: The network; after the call its parameters require gradients as before.
+
+    Example:
+        >>> confusion = -entropy(frozen(h)(z))  # moves f through z, but not h
+    """
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
 
     def __call__(self, z: Tensor, *more: Tensor | None) -> Tensor:
-        """Return module(z, *more) with the parameters held still."""
+        """Return module(z, *more)."""
         parameters = [p for p in self._module.parameters() if p.requires_grad]
         try:
             for parameter in parameters:
@@ -48,12 +63,12 @@ class frozen:  # noqa: N801 - reads as a function: frozen(h)(z)
         return out
 
 
-_Two = tuple[Tensor, Tensor]
+_Pair = tuple[Tensor, Tensor]
 
 
 class _Adversarial(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, module: Callable[[Tensor], Tensor], z: Tensor, scale: float, *parameters: Tensor) -> _Two:
+    def forward(ctx: Any, module: Callable[[Tensor], Tensor], z: Tensor, scale: float, *parameters: Tensor) -> _Pair:
         with torch.enable_grad():
             leaf = z.detach().requires_grad_(ctx.needs_input_grad[1])
             out = module(leaf)
@@ -61,34 +76,48 @@ class _Adversarial(torch.autograd.Function):
         return out.detach(), out.detach().clone()
 
     @staticmethod
-    def backward(ctx: Any, learns: Tensor, judges: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, for_reversed: Tensor, for_frozen: Tensor) -> tuple[Tensor | None, ...]:
         leaf, out, scale, parameters = ctx.graph
         del ctx.graph
-        moved: list[Tensor | None] = [None] * len(parameters)
-        wanted = [i for i, needed in enumerate(ctx.needs_input_grad[3:]) if needed]
-        if wanted:
+        for_parameters: list[Tensor | None] = [None] * len(parameters)
+        learning = [i for i, needs_grad in enumerate(ctx.needs_input_grad[3:]) if needs_grad]
+        if learning:
             gradients = torch.autograd.grad(
-                out, [parameters[i] for i in wanted], learns, retain_graph=leaf.requires_grad
+                out, [parameters[i] for i in learning], for_reversed, retain_graph=leaf.requires_grad
             )
-            for i, gradient in zip(wanted, gradients, strict=True):
-                moved[i] = gradient
-        toward_z = torch.autograd.grad(out, leaf, judges - scale * learns)[0] if leaf.requires_grad else None
-        return None, toward_z, None, *moved
+            for i, gradient in zip(learning, gradients, strict=True):
+                for_parameters[i] = gradient
+        for_z = torch.autograd.grad(out, leaf, for_frozen - scale * for_reversed)[0] if leaf.requires_grad else None
+        return None, for_z, None, *for_parameters
 
 
 def adversarial(module: nn.Module, z: Tensor, scale: float, *more: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return (module(reverse_gradient(z, scale), *more), frozen(module)(z, *more)) from one forward of the module.
+    """Return the two outputs of an adversary's step from one forward pass.
 
-    The first learns: its gradient moves the module, and z reversed. The second judges: its gradient moves z alone. What
-    their backward passes share is done once. Use both outputs in one backward.
+    Args:
+        module: The adversary h.
+        z: Features (N, ...).
+        scale: Factor of the reversed gradient; no unit.
+        more: Further arguments of `module`.
+
+    Returns:
+        reversed_logits: `module(reverse_gradient(z, scale), *more)`; its gradient reaches the module, and z reversed.
+        frozen_logits: `frozen(module)(z, *more)`; its gradient reaches z alone.
+        Use both in one backward pass, which does what they share once.
+
+    Example:
+        >>> reversed_logits, frozen_logits = adversarial(h, z, mu)
+        >>> loss = task + bias_cross_entropy(reversed_logits, bias) - lam * entropy(frozen_logits)
     """
-    learns, judges = _Adversarial.apply(lambda leaf: module(leaf, *more), z, scale, *module.parameters())
-    return learns, judges
+    reversed_logits, frozen_logits = _Adversarial.apply(
+        lambda leaf: module(leaf, *more), z, scale, *module.parameters()
+    )
+    return reversed_logits, frozen_logits
 
 
-class _Bounded(torch.autograd.Function):
+class _LimitGradientRatio(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, limit: float | None, ratio: Tensor) -> _Two:
+    def forward(ctx: Any, z: Tensor, limit: float | None, ratio: Tensor) -> _Pair:
         ctx.limit, ctx.ratio = limit, ratio
         return z.view_as(z), z.view_as(z)
 
@@ -101,76 +130,104 @@ class _Bounded(torch.autograd.Function):
         return task + adversary, None, None
 
 
-def bounded(z: Tensor, limit: float | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Return z twice, for the task and for the adversary, and the ratio of their gradients' norms over the batch.
+def limit_gradient_ratio(z: Tensor, limit: float | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Bound the adversary's gradient at z by the task's.
 
-    The gradient that comes back through the second is scaled down where the ratio is more than `limit`:
-    d = d_task + d_adversary * min(1, limit / ratio), ratio = |d_adversary| / |d_task|. The ratio is filled in by the
-    backward pass.
+    The gradient of z becomes d_task + d_adversary * min(1, limit / ratio) with ratio = |d_adversary| / |d_task|, norms
+    over the batch.
+
+    Args:
+        z: Features (N, ...).
+        limit: Largest ratio, no unit; None for no limit.
+
+    Returns:
+        for_task: z, for the task head.
+        for_adversary: z, for the adversary.
+        ratio: The ratio before the limit, a scalar that the backward pass sets.
     """
     ratio = torch.zeros((), device=z.device)
-    for_task, for_adversary = _Bounded.apply(z, limit, ratio)
+    for_task, for_adversary = _LimitGradientRatio.apply(z, limit, ratio)
     return for_task, for_adversary, ratio
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """Return the mean entropy in nats of the beliefs in logits (N, K, ...): mean of -sum_k p_k log p_k, 0 for none."""
+    """Return the mean entropy of the softmax: the mean of -sum_k p_k log p_k in nats; 0 for an empty batch.
+
+    Args:
+        logits: Logits (N, K, ...), bins in dimension 1.
+    """
     log_p = F.log_softmax(logits, dim=1)
     return -(log_p.exp() * log_p).sum() * (logits.shape[1] / max(logits.numel(), 1))
 
 
 def uniform_cross_entropy(logits: Tensor) -> Tensor:
-    """Return the mean cross-entropy in nats of the beliefs in logits (N, K, ...) on the uniform one; 0 for none.
+    """Return the mean cross-entropy of the softmax with the uniform distribution, in nats; 0 for an empty batch.
 
-    Mean of -(1 / K) sum_k log p_k: at least log K, which it is where every belief is uniform. Bins with the logit
-    IMPOSSIBLE are none of a belief's K.
+    The mean of -(1 / K) sum_k log p_k, at least log K, which it is where every p is uniform. Masked bins (logit
+    MASKED_LOGIT) are excluded from K.
+
+    Args:
+        logits: Logits (N, K, ...), bins in dimension 1.
     """
-    each = _on_uniform(logits)
-    return each.sum() / max(each.numel(), 1)
+    losses = _uniform_losses(logits)
+    return losses.sum() / max(losses.numel(), 1)
 
 
-def _on_uniform(logits: Tensor) -> Tensor:
-    """Return each belief's cross-entropy in nats on the uniform one over its bins, (N, ...)."""
-    possible = logits > IMPOSSIBLE
-    return -(F.log_softmax(logits, dim=1) * possible).sum(dim=1) / possible.sum(dim=1)
+def _uniform_losses(logits: Tensor) -> Tensor:
+    """Return the cross-entropy in nats with the uniform distribution over the bins that are not masked, (N, ...)."""
+    bins = logits > MASKED_LOGIT
+    return -(F.log_softmax(logits, dim=1) * bins).sum(dim=1) / bins.sum(dim=1)
 
 
 def bias_cross_entropy(logits: Tensor, bias: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Return L_B: cross-entropy in nats of logits (N, K, ...) on bias (N, ...), mean over the labelled places.
+    """Return the bias loss L_B: cross-entropy in nats, mean over the known labels of a bias, summed over the biases.
 
-    With `smoothing` s in [0, 1) a label is 1 - s of its bin and s of the uniform distribution over the bias's bins.
+    Args:
+        logits: Logits (N, K) of one bias, (N, K, B) of B, (N, K, B, H, W) of B maps.
+        bias: Labels (N,), (N, B) or (N, B, H, W), IGNORE where unknown.
+        smoothing: Label smoothing s in [0, 1): a label is 1 - s of its bin and s of the uniform distribution.
 
-    Labels with an axis of biases, (N, B) or a map (N, B, H, W), count as B biases, each with a mean over the places
-    that are labelled for it, and the means are *summed*, as in the authors' code (CE_R + CE_G + CE_B). Without any
-    label the loss is 0.
+    Returns:
+        A scalar, 0 where no label is known.
+
+    Source:
+        The sum over the biases is that of the authors' code (CE_R + CE_G + CE_B).
     """
     known = bias != IGNORE
     losses = F.cross_entropy(logits, bias, ignore_index=IGNORE, reduction="none")
     if smoothing:
-        losses = (1 - smoothing) * losses + smoothing * _on_uniform(logits) * known
-    places = [axis for axis in range(bias.dim()) if axis != 1]
-    return (losses.sum(dim=places) / known.sum(dim=places).clamp(min=1)).sum()
+        losses = (1 - smoothing) * losses + smoothing * _uniform_losses(logits) * known
+    axes = [axis for axis in range(bias.dim()) if axis != 1]
+    return (losses.sum(dim=axes) / known.sum(dim=axes).clamp(min=1)).sum()
 
 
 def bias_accuracy(logits: Tensor, bias: Tensor) -> Tensor:
-    """Return the share of the known bias labels (N, ...) that the largest logit of (N, K, ...) names; 0 of none."""
+    """Return the share of the known labels `bias` (N, ...) that the argmax of `logits` (N, K, ...) hits; 0 of none."""
     known = bias != IGNORE
     return ((logits.argmax(dim=1) == bias) & known).sum() / known.sum().clamp(min=1)
 
 
 def supervised_contrast(v: Tensor, positive: Tensor, temperature: float) -> Tensor:
-    """Return L_con of unit vectors v (N, D), `positive` (N, N) bool saying which pairs belong together, in nats.
+    """Return the supervised contrastive loss in nats.
 
     L_con = mean over i of -1/|P(i)| sum_{p in P(i)} log( exp(v_i v_p / t) / sum_{a != i} exp(v_i v_a / t) ), over the i
-    that have a p (Khosla et al., NeurIPS 2020); 0 where none has.
+    with a partner; 0 where there is none.
+
+    Args:
+        v: Unit vectors (N, D).
+        positive: Whether j is a partner of i, (N, N) bool.
+        temperature: t, no unit.
+
+    Source:
+        Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020.
     """
     self_pair = torch.eye(len(v), dtype=torch.bool, device=v.device)
     log_p = F.log_softmax((v @ v.T / temperature).masked_fill(self_pair, -torch.inf), dim=1)
     partners = positive.sum(dim=1)
-    each = -log_p.masked_fill(~positive, 0).sum(dim=1) / partners.clamp(min=1)
-    return each.sum() / (partners > 0).sum().clamp(min=1)
+    losses = -log_p.masked_fill(~positive, 0).sum(dim=1) / partners.clamp(min=1)
+    return losses.sum() / (partners > 0).sum().clamp(min=1)
 
 
-def pooled(z: Tensor) -> Tensor:
-    """Return features z (N, C, ...) averaged over their places: (N, C)."""
+def mean_over_positions(z: Tensor) -> Tensor:
+    """Return features z (N, C, ...) averaged over their positions, (N, C)."""
     return z.flatten(2).mean(dim=2) if z.dim() > 2 else z

@@ -1,6 +1,6 @@
-"""A plug-in is a file: `load("lntl.methods", "erm")` takes the one name in the `__all__` of lntl/methods/erm.py.
+"""Find plug-ins: a plug-in is a file, and `__all__` of the file names its class, which carries a `Config`.
 
-A dotted name ("mypackage.mymodule.MyMethod") loads the user's own class. Each plug-in carries its `Config`.
+A dotted name ("mypackage.mymodule.MyMethod") loads a class of the user's own.
 """
 
 import difflib
@@ -10,15 +10,17 @@ import pkgutil
 import re
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from lntl.errors import UserError, shorten
 
+Base = TypeVar("Base")
+
 
 class Settings(BaseModel):
-    """Base of all settings: immutable, strict about types, and unknown keys are errors."""
+    """Base class of all settings: immutable, strict about types, unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -41,29 +43,38 @@ def _has_nul(value: object) -> bool:
 
 @cache
 def names(folder: str) -> tuple[str, ...]:
-    """Return the names of the plug-ins in a package: its modules whose one public name carries a `Config`."""
-    modules = (m.name for m in pkgutil.iter_modules(importlib.import_module(folder).__path__))
-    return tuple(sorted(name for name in modules if _public(f"{folder}.{name}") is not None))
+    """Return the names of the plug-ins in a package, sorted."""
+    modules = (module.name for module in pkgutil.iter_modules(importlib.import_module(folder).__path__))
+    return tuple(sorted(name for name in modules if _plugin(f"{folder}.{name}") is not None))
 
 
-def _public(module: str) -> Any | None:
-    members = [
-        getattr(importlib.import_module(module), name)
-        for name in getattr(importlib.import_module(module), "__all__", ())
-    ]
-    return members[0] if len(members) == 1 and hasattr(members[0], "Config") else None
+def _plugin(module_name: str) -> type | None:
+    """Return the plug-in of a module: the one name in its `__all__`, where it is a class with a Config."""
+    module = vars(importlib.import_module(module_name))
+    public = [module[name] for name in module.get("__all__", ())]
+    return public[0] if len(public) == 1 and isinstance(public[0], type) and hasattr(public[0], "Config") else None
 
 
-def load(folder: str, name: str) -> Any:
-    """Return the plug-in called `name` of `folder`, or the class that a dotted name points to.
+def load(folder: str, name: str, base: type[Base]) -> type[Base]:
+    """Return a plug-in's class.
 
-    Raises UserError with the nearest valid name when there is none.
+    Args:
+        folder: Package of the plug-ins, such as "lntl.methods".
+        name: Name of a plug-in there, or the dotted name of a class of the user's own.
+        base: The class that the plug-in has to derive from.
+
+    Raises:
+        UserError: There is no such plug-in; the message has the nearest valid name.
     """
     if name in names(folder):
-        return _public(f"{folder}.{name}")
-    if "." in name:
-        return _user_class(name)
-    raise UserError(f"{shorten(name)} is not one of {folder.rsplit('.', 1)[-1]}{did_you_mean(name, names(folder))}")
+        plugin: object = _plugin(f"{folder}.{name}")
+    elif "." in name:
+        plugin = _user_class(name)
+    else:
+        raise UserError(f"{shorten(name)} is not one of {folder.rsplit('.', 1)[-1]}{did_you_mean(name, names(folder))}")
+    if not (isinstance(plugin, type) and issubclass(plugin, base)):
+        raise UserError(f"{shorten(name)} is not a class that derives from {base.__module__}.{base.__qualname__}")
+    return plugin
 
 
 def check_trust(dotted: str, where: str, trust: str | Sequence[str]) -> None:
@@ -85,20 +96,17 @@ def check_trust(dotted: str, where: str, trust: str | Sequence[str]) -> None:
         )
 
 
-def _user_class(dotted: str) -> Any:
+def _user_class(dotted: str) -> object:
     module, _, attribute = dotted.rpartition(".")
     if not all(part.isidentifier() for part in dotted.split(".")):
         raise UserError(f"cannot load {shorten(dotted)}: write it as package.module.Class")
     try:
-        plugin = getattr(importlib.import_module(module), attribute)
+        return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise UserError(f"cannot load {shorten(dotted)}: {error}; is its folder in PYTHONPATH?") from error
-    if not hasattr(plugin, "Config"):
-        raise UserError(f"{dotted!r} has no Config: give the class a `class Config(lntl.plugins.Settings)`")
-    return plugin
 
 
-def did_you_mean(name: str, valid: tuple[str, ...] | list[str]) -> str:
+def did_you_mean(name: str, valid: Sequence[str]) -> str:
     """Return "; did you mean 'x'?" with the nearest valid name, or the list of all where none is near."""
     near = difflib.get_close_matches(str(name)[:200], valid, n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else f"; valid: {', '.join(valid)}"

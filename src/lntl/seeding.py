@@ -1,4 +1,4 @@
-"""Randomness as a function of where we are: one integer from a seed and a path of names and numbers."""
+"""Randomness as a function of a seed and a path of names and numbers, so that there is no generator state to save."""
 
 import hashlib
 
@@ -6,29 +6,50 @@ import torch
 
 
 def derive(seed: int, *path: int | str) -> int:
-    """Return a 63-bit integer that depends on seed and path alone, e.g. derive(seed, "order", phase, epoch)."""
+    """Return a seed for one purpose.
+
+    Args:
+        seed: Seed of the run.
+        path: What the random numbers are for, e.g. `derive(seed, "order", phase, epoch)`.
+
+    Returns:
+        A 63-bit integer that depends on `seed` and `path` alone.
+    """
     digest = hashlib.blake2b(repr((seed, *path)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
-def draws(weights: torch.Tensor, seed: int) -> torch.Tensor:
-    """Return len(weights) places drawn in proportion to the weights (n,), with replacement, on the CPU."""
+def draw_with_replacement(weights: torch.Tensor, seed: int) -> torch.Tensor:
+    """Draw n indices in proportion to `weights` (n,), with replacement.
+
+    Returns:
+        Indices (n,) int64 on the CPU, a function of (weights, seed).
+    """
     edges = weights.double().cumsum(0)
-    spots = torch.rand(len(weights), dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) * edges[-1]
-    return torch.searchsorted(edges, spots, right=True).clamp(max=len(weights) - 1)
+    positions = torch.rand(len(weights), dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) * edges[-1]
+    return torch.searchsorted(edges, positions, right=True).clamp(max=len(weights) - 1)
 
 
 def permutation(n: int, seed: int) -> torch.Tensor:
-    """Return a random order of range(n) that depends on (n, seed) alone, on the CPU."""
+    """Return a random order of range(n), (n,) int64 on the CPU, a function of (n, seed)."""
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
 
 
-def uniforms(seed: int, places: torch.Tensor, count: int) -> torch.Tensor:
-    """Return `count` numbers in [0, 1) for each of the places (N,) int64: float64 (N, count), on the CPU.
+def uniforms(seed: int, index: torch.Tensor, count: int) -> torch.Tensor:
+    """Return `count` uniform random numbers for each example.
 
-    Number k of a place depends on (seed, place, k) alone. SplitMix64 as a counter (Steele, Lea and Flood, 2014).
+    Args:
+        seed: Seed of the draw.
+        index: Examples (N,) int64, such as rows of a data set.
+        count: Numbers for each example.
+
+    Returns:
+        Numbers in [0, 1), (N, count) float64 on the CPU; number k of example i depends on (seed, i, k) alone.
+
+    Source:
+        SplitMix64 as a counter: Steele, Lea and Flood, OOPSLA 2014.
     """
-    base = _mix(torch.tensor(derive(seed, "uniforms")) + places * _GOLDEN)
+    base = _mix(torch.tensor(derive(seed, "uniforms")) + index * _GOLDEN)
     return _shift(_mix(base[:, None] + torch.arange(1, count + 1) * _GOLDEN), 11).double() / 2**53
 
 
@@ -42,5 +63,5 @@ def _mix(x: torch.Tensor) -> torch.Tensor:
 
 
 def _shift(x: torch.Tensor, bits: int) -> torch.Tensor:
-    """Shift int64 to the right as if it had no sign."""
+    """Shift int64 to the right without its sign."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)

@@ -17,13 +17,13 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from torch import Tensor
 
 from lntl import config as configuration
-from lntl import plugins
 from lntl.config import Config
 from lntl.data import in_memory
 from lntl.data.array_file import as_tensor
 from lntl.data.loader import Loader
 from lntl.errors import UserError
 from lntl.experiment import build, recipe
+from lntl.models import load_model
 from lntl.probing.features import features
 from lntl.types import Batch, Networks
 
@@ -242,7 +242,7 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
             raw, spec = self._made_of
             model = configuration.validate(raw, type(self).__name__).model
             with torch.random.fork_rng(devices=[]):
-                self.networks_ = plugins.load("lntl.models", model.name)(spec, model).eval()
+                self.networks_ = load_model(model.name)(spec, model).eval()
             self._device = "cpu"
             self.networks_.to(memory_format=torch.channels_last).load_state_dict(state["networks_"])
 

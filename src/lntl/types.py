@@ -1,4 +1,4 @@
-"""The words that every module shares: a batch, what data look like, the three networks, an epoch's record."""
+"""The types that every module shares: batches, splits, data sets, the networks f, g, h, and the record of an epoch."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -19,9 +19,13 @@ IGNORE = -100  # an unknown label: torch's own default `ignore_index`
 class Batch:
     """N examples.
 
-    Shapes: x (N, C, H, W) or (N, D) float, normalised; y (N,) int64; bias (N, *bias_shape) int64, IGNORE where unknown;
-    group (N,) int64 = y * num_bias_values + bias value, IGNORE where a bias is unknown; row (N,) int64, the index in
-    the whole data set; bias_features (N, A) float, the bias in numbers on [0, 1], from which p(y | bias) is told.
+    Attributes:
+        x: Normalised input, (N, C, H, W) or (N, D) float.
+        y: Class, (N,) int64.
+        bias: Bias label, (N, *bias_shape) int64; IGNORE where unknown.
+        group: y * num_bias_values + bias value, (N,) int64; IGNORE where a bias is unknown.
+        row: Index in the whole data set, (N,) int64.
+        bias_features: The bias as A numbers in [0, 1], from which p(y | bias) is estimated, (N, A) float.
     """
 
     x: Tensor
@@ -33,18 +37,18 @@ class Batch:
 
     @property
     def labelled(self) -> Tensor:
-        """Where a bias label is known: bool (N,), or (N, H, W) of a map (N, biases, H, W)."""
+        """Positions with a known bias label: (N,) bool, or (N, H, W) for maps (N, biases, H, W)."""
         known = self.bias != IGNORE
         return known.any(dim=1) if known.dim() > 1 else known
 
     def bias_at(self, where: Tensor | None) -> Tensor:
-        """Return the bias labels at `where`, (M,) or (M, biases); all of them, as they are, without it."""
+        """Return the bias labels at the positions `where`, (M,) or (M, biases); `bias` itself where it is None."""
         if where is None:
             return self.bias
         return (self.bias.movedim(1, -1) if self.bias.dim() > 1 else self.bias)[where]
 
     def without_bias(self) -> "Batch":
-        """Return the batch with everything that tells the bias blanked out."""
+        """Return the batch with bias and group IGNORE and bias features 0, for methods that must not see the bias."""
         return replace(
             self,
             bias=torch.full_like(self.bias, IGNORE),
@@ -55,29 +59,46 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class BiasSpec:
-    """One of several biases: its name, the names of its values, and which of them each joint bias value has."""
+    """One of several biases.
+
+    Attributes:
+        name: Name of the bias.
+        values: Names of its values.
+        value_of_joint: For each of DataSpec.bias_value_names (a joint value of all biases) the value of this bias.
+        aligned: As DataSpec.aligned, for this bias.
+    """
 
     name: str
     values: tuple[str, ...]
-    value_of_joint: tuple[int, ...]  # of each of DataSpec.bias_value_names
-    aligned: tuple[int, ...] = ()  # as DataSpec.aligned
+    value_of_joint: tuple[int, ...]
+    aligned: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class DataSpec:
-    """What a model must know of the data: shape (C, H, W) of an image or (D,) of a vector, counts, names, and the shape
-    of one image's bias label.
+    """Shapes, counts and names of a data set.
+
+    Attributes:
+        input_shape: Shape of one x: (C, H, W) of an image, (D,) of a vector.
+        num_classes: Number of classes.
+        num_bins: Number of values that one bias label can take: classes of h.
+        bias_shape: Shape of one example's bias label: () for one bias, (B,) for B biases, (B, H, W) for maps.
+        class_names: Name of each class.
+        bias_value_names: Name of each bias value that makes up the groups.
+        num_rows: Rows of the whole data set; every Batch.row is below.
+        aligned: For each class the bias value that goes with it in training; () where none does.
+        biases: Where there are several biases, each of them; bias_value_names are then their joint values. () for one.
     """
 
     input_shape: tuple[int, ...]
     num_classes: int
-    num_bins: int  # values that one bias label can take
-    bias_shape: tuple[int, ...]  # () for one label an image, (B,) for B, (3, 14, 14) for a map of three colours
+    num_bins: int
+    bias_shape: tuple[int, ...]
     class_names: tuple[str, ...]
-    bias_value_names: tuple[str, ...]  # one name for each of the num_bias_values values that make up the groups
-    num_rows: int  # rows of the whole data set; every Batch.row is below
-    aligned: tuple[int, ...] = ()  # of each class the bias value that tells it in training; () where none does
-    biases: tuple[BiasSpec, ...] = ()  # of several biases, whose joint values bias_value_names are; () for one
+    bias_value_names: tuple[str, ...]
+    num_rows: int
+    aligned: tuple[int, ...] = ()
+    biases: tuple[BiasSpec, ...] = ()
 
     @property
     def num_bias_values(self) -> int:
@@ -86,8 +107,8 @@ class DataSpec:
 
     @property
     def num_values_per_bias(self) -> tuple[int, ...]:
-        """Number of values of each of several biases, of which num_bins is the largest; () for one bias."""
-        return tuple(len(one.values) for one in self.biases)
+        """Number of values of each of several biases, num_bins being the largest; () for one bias."""
+        return tuple(len(bias.values) for bias in self.biases)
 
     @property
     def num_groups(self) -> int:
@@ -96,16 +117,42 @@ class DataSpec:
 
 
 class Networks(nn.Module):
-    """Feature extractor f, task head g and bias head h.
+    """Feature extractor f, task head g and bias head h; the base class of models.
 
-    f: x -> z; g: z -> logits (N, num_classes); h: z -> bias logits (N, num_bins, *bias_shape).
+    A model of your own derives from it, has a `Config`, and sets f, g, h and `num_features` in
+    `__init__(spec, config)`.
+
+    Attributes:
+        f: x -> z, which is (N, C), (N, C, T) or (N, C, H, W).
+        g: z -> logits (N, num_classes).
+        h: z -> bias logits (N, num_bins, *bias_shape); h(z, where) those at the positions `where` alone.
+        num_features: Channels C of z.
+        lr_factors: Learning rate of layers of f by name ('' for all of f), in units of optimizer_fg.lr.
+
+    Example:
+        >>> class Linear(Networks):
+        ...     class Config(Settings):
+        ...         units: int = Field(8, ge=1, description="Length of z.")
+        ...
+        ...     def __init__(self, spec: DataSpec, config: "Linear.Config") -> None:
+        ...         super().__init__(spec, config)
+        ...         self.num_features = config.units
+        ...         self.f = nn.Linear(spec.input_shape[0], config.units)
+        ...         self.g = nn.Linear(config.units, spec.num_classes)
+        ...         self.h = PooledHead((config.units,), spec.num_bins, spec.bias_shape, spec.num_values_per_bias)
     """
+
+    class Config(Settings):
+        """Settings of the section `model`."""
 
     f: nn.Module
     g: nn.Module
     h: nn.Module
-    num_features: int  # channels C of z: (N, C), (N, C, T) or (N, C, H, W)
-    lr_factors: Mapping[str, float] = MappingProxyType({})  # learning rate of layers of f, in units of optimizer_fg's
+    num_features: int
+    lr_factors: Mapping[str, float] = MappingProxyType({})
+
+    def __init__(self, spec: DataSpec | None = None, config: Settings | None = None) -> None:
+        super().__init__()
 
 
 class Split(ABC):
@@ -208,6 +255,9 @@ class Dataset(ABC):
         ...         self.spec = DataSpec(...)
     """
 
+    class Config(Settings):
+        """Settings of the section `data`."""
+
     splits: Mapping[str, Split]
     spec: DataSpec
     source: str = "unknown source"
@@ -228,13 +278,24 @@ class Dataset(ABC):
 
 @dataclass(frozen=True, slots=True)
 class EpochRecord:
-    """What one epoch of training left to tell: phase and epochs count from 1; metrics carry their log names."""
+    """Metrics of one training epoch.
+
+    Attributes:
+        phase: Number of the phase, from 1.
+        method: Name of its method.
+        epoch: Number of the epoch within the phase, from 1.
+        total_epoch: Number of the epoch within the run, from 1.
+        step: Updates of the whole run so far.
+        metrics: Mean terms and learning rates by name, such as `train/task`.
+        images_per_second: Training speed.
+        seconds: Duration of the epoch, s.
+    """
 
     phase: int
     method: str
-    epoch: int  # within the phase
-    total_epoch: int  # within the run
-    step: int  # updates of the whole run so far
+    epoch: int
+    total_epoch: int
+    step: int
     metrics: dict[str, float]
     images_per_second: float
     seconds: float

@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from lntl import plugins
 from lntl.data.colored_mnist import ColoredMNIST
+from lntl.methods import load_method
 from lntl.methods.base import Method
 from lntl.training.trainer import Trainer
 from lntl.types import IGNORE, Batch, EpochRecord, Networks, Split
@@ -31,7 +32,7 @@ def variants() -> Iterator[Phase]:
     """Yield a phase for each method and each value of its settings that are a choice."""
     for method in METHODS:
         yield {"method": method}
-        for key, field in plugins.load("lntl.methods", method).Config.model_fields.items():
+        for key, field in load_method(method).Config.model_fields.items():
             if get_origin(field.annotation) is Literal:
                 yield from (
                     {"method": method, key: value} for value in get_args(field.annotation) if value != field.default
@@ -73,7 +74,7 @@ class First(Split):
 def make_trainer(make_trainer: MakeTrainer, digits: ColoredMNIST, request: pytest.FixtureRequest) -> MakeTrainer:
     """The function of conftest, on three batches of eight, with the settings of `model` that the method needs."""
     tested = request.getfixturevalue("phase") if "phase" in request.fixturenames else {"method": "erm"}
-    model, train = plugins.load("lntl.methods", tested["method"]).needs, First(digits.splits["train"])
+    model, train = load_method(tested["method"]).required_model_settings, First(digits.splits["train"])
 
     def make(*phases: str | Phase, split: Split = train, training: Phase | None = None, **sections: Any) -> Trainer:
         training = {"batch_size": 8} | (training or {})
@@ -134,7 +135,7 @@ def test_an_epoch_changes_the_networks_that_the_method_trains_and_no_other(
 
 def gradients(method: Method, batch: Batch) -> dict[str, Tensor]:
     """Return the gradient of each network, the method's own too, flat, summed over its objectives on a batch."""
-    networks = {name: getattr(method, name).train() for name in ("f", "g", "h")} | method.own
+    networks = {name: getattr(method, name).train() for name in ("f", "g", "h")} | method.own_networks
     total = {name: torch.zeros(sum(p.numel() for p in net.parameters())) for name, net in networks.items()}
     for objective in method.objectives(batch, 0.5):
         moved = {name: [*net.parameters()] for name, net in networks.items() if any(net is o for o in objective.over)}

@@ -17,6 +17,7 @@ from used_runs import DATA, elsewhere
 
 import lntl
 from lntl import config as configuration
+from lntl import data as data_sets
 from lntl import plugins
 from lntl.data.arrays import ArraySplit
 from lntl.deploy import exporting, loading
@@ -33,7 +34,7 @@ Used = Callable[[str], Path]
 def raw_test_images(run: Path) -> Any:
     """Return the test images of a run as a user has them: paths, or arrays, in the order of the evaluation."""
     config = configuration.read(run / "config.yaml")
-    data = plugins.load("lntl.data", config.data.name)(config.data)
+    data = data_sets.load(config.data.name, config.data)
     split = data.splits["test"]
     if config.data.name == "table":
         return [split.source.paths[row] for row in split.row.tolist()]
@@ -92,7 +93,7 @@ class Hidden(Dataset):
     """A data set of one's own that does not tell its transform."""
 
     def __init__(self, config: Any) -> None:
-        known = plugins.load("lntl.data", "colored_mnist")
+        known = plugins.load("lntl.data", "colored_mnist", Dataset)
         data = known(known.Config(path="/nonexistent", max_images=100))
         self.splits, self.spec, self.source, self.val_note = data.splits, data.spec, "hidden", "hidden"
 

@@ -11,11 +11,11 @@ from safetensors.torch import save_file
 from tiny_runs import RUN, lntl, write_config
 from torch import Tensor
 
-from lntl import plugins
 from lntl.config import Config
 from lntl.errors import UserError
 from lntl.experiment import pretrained
 from lntl.experiment.build import build
+from lntl.models import load_model
 from lntl.types import DataSpec
 
 MODEL = {"name": "torchvision/shufflenet_v2_x0_5", "split": "stage2"}
@@ -25,7 +25,7 @@ MakeConfig = Callable[..., Config]
 
 def state_of(arch: str, classes: int = 1000, seed: int = 7) -> dict[str, Tensor]:
     torch.manual_seed(seed)
-    plugin: Any = plugins.load("lntl.models", "torchvision")
+    plugin: Any = load_model("torchvision")
     state: dict[str, Tensor] = plugin.create(arch, (3, 28, 28), classes).state_dict()
     return state
 
@@ -109,7 +109,7 @@ def test_names_of_an_old_densenet_are_understood(monkeypatch: pytest.MonkeyPatch
     assert old.keys() != state.keys()
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda url, **settings: old)
     spec = DataSpec((3, 32, 32), 4, 5, (), tuple("abcd"), tuple("uvwxy"), 100)
-    plugin: Any = plugins.load("lntl.models", "torchvision")
+    plugin: Any = load_model("torchvision")
     config = plugin.Config(arch="densenet121", split="features.pool0", pretrained=True)
     networks = plugin(spec, config)
     pretrained.begin(networks, config, spec)

@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lntl.methods.posterior import SMALLEST, BiasPosterior, balancing_weights, effective_share
-from lntl.methods.task import TaskLoss
+from lntl.methods.posterior import SMALLEST, BiasPosterior, TaskLoss, balancing_weights, effective_share
 from lntl.training.trainer import Trainer
 from lntl.types import Batch, DataSpec
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from lntl import plugins
+from lntl.models import load_model
 from lntl.types import DataSpec, Networks
 
 COLORED = DataSpec((3, 28, 28), 10, 8, (3, 14, 14), tuple("0123456789"), tuple("abcdefghij"), 100)
@@ -26,7 +27,7 @@ MODELS += ["timm arch=test_resnet split=global_pool"]  # z is a vector
 def build(model: str, spec: DataSpec, seed: int = 0, **settings: Any) -> Networks:
     torch.manual_seed(seed)
     name, *variant = model.split()
-    plugin: Any = plugins.load("lntl.models", name)
+    plugin: Any = load_model(name)
     networks: Networks = plugin(spec, plugin.Config(**dict(pair.split("=") for pair in variant) | settings))
     return networks
 
@@ -113,7 +114,7 @@ def test_an_image_is_judged_for_itself_in_evaluation_mode(model: str) -> None:
 
 
 def test_lenet_has_a_vector_of_features() -> None:
-    plugin = plugins.load("lntl.models", "lenet")
+    plugin = load_model("lenet")
     networks = plugin(COLORED, plugin.Config(feature_dim=17, hidden_dim=6))
     z = networks.f(torch.randn(2, 3, 28, 28))
     assert z.shape == (2, 17)

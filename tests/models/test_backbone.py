@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from lntl import plugins
 from lntl.errors import UserError
+from lntl.models import load_model
 from lntl.models.backbone import Backbone
 from lntl.types import DataSpec
 
@@ -21,7 +21,7 @@ VECTORS = DataSpec((12,), 4, 5, (2,), tuple("abcd"), tuple("uvwxy"), 100)
 def build(name: str = "torchvision/resnet18", split: str = "layer2", spec: DataSpec = SPEC, **settings: Any) -> Any:
     torch.manual_seed(settings.pop("seed", 0))
     library, _, arch = name.partition("/")
-    plugin: Any = plugins.load("lntl.models", library)
+    plugin: Any = load_model(library)
     return plugin(spec, plugin.Config(arch=arch, split=split, **settings))
 
 
@@ -82,13 +82,13 @@ def test_what_does_not_fit_is_told(arguments: dict[str, Any], complaint: str) ->
 
 @pytest.mark.parametrize("name", ["convnet", "lenet"])
 def test_models_of_images_refuse_vectors(name: str) -> None:
-    plugin: Any = plugins.load("lntl.models", name)
+    plugin: Any = load_model(name)
     with pytest.raises(UserError, match=rf"{name} takes images, but the data are vectors \(12,\); take mlp"):
         plugin(VECTORS, plugin.Config())
 
 
 def test_the_mlp_takes_vectors() -> None:
-    plugin: Any = plugins.load("lntl.models", "mlp")
+    plugin: Any = load_model("mlp")
     networks = plugin(VECTORS, plugin.Config(hidden=[9, 7], dropout=0.1))
     z = networks.f(torch.randn(6, 12))
     assert z.shape == (6, 7)
@@ -111,7 +111,7 @@ def whole(networks: Backbone) -> dict[str, torch.Tensor]:
 def test_weights_of_the_whole_go_to_their_layers(settings: dict[str, Any]) -> None:
     """The last layer, of other classes, stays as it is, and so does a stem of another shape."""
     torch.manual_seed(1)
-    state = plugins.load("lntl.models", "torchvision").create("resnet18", (3, 32, 32), 9).state_dict()
+    state = load_model("torchvision").create("resnet18", (3, 32, 32), 9).state_dict()
     networks = build(**settings)
     before = {key: value.clone() for key, value in whole(networks).items()}
     networks.load_whole(state)

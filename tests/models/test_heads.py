@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from lntl.models.heads import MapHead, PooledHead
-from lntl.ops import IMPOSSIBLE
+from lntl.ops import MASKED_LOGIT
 
 
 def separate(head: MapHead, biases: int, channels: int, bins: int) -> nn.ModuleList:
@@ -147,9 +147,9 @@ def test_the_pooled_head_never_names_a_value_that_a_bias_does_not_have() -> None
     torch.manual_seed(0)
     head = PooledHead((6,), bins=5, bias_shape=(2,), sizes=(5, 2)).eval()
     logits = head(torch.randn(8, 6))
-    assert (logits[:, 2:, 1] == IMPOSSIBLE).all()
+    assert (logits[:, 2:, 1] == MASKED_LOGIT).all()
     assert torch.softmax(logits, dim=1)[:, :2, 1].sum(dim=1).tolist() == pytest.approx([1] * 8)
-    assert (logits[:, :, 0] > IMPOSSIBLE).all()
+    assert (logits[:, :, 0] > MASKED_LOGIT).all()
     even = PooledHead((6,), bins=5, bias_shape=(2,)).eval()
     even.load_state_dict(head.state_dict())  # what a bias does not have is no weight
     z = torch.randn(3, 6)

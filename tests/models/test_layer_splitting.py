@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lntl import plugins
+from lntl.models import load_model
 from lntl.models.splitting import SplitError, cut, halves, split_points
 
 # Library, architecture, layer, image side. In vgg11 and densenet121 g begins with a ReLU that works in place.
@@ -39,7 +39,7 @@ SPLITS = [*QUICK, *(pytest.param(*split, marks=pytest.mark.full) for split in LA
 def whole(library: str, arch: str, side: int, seed: int = 0) -> nn.Module:
     """Return a classifier of 7 classes; its layers begin anew, so that no two are alike or zero."""
     torch.manual_seed(seed)
-    plugin: Any = plugins.load("lntl.models", library)
+    plugin: Any = load_model(library)
     network: nn.Module = plugin.create(arch, (3, side, side), 7)
     for parameter in network.parameters():
         if parameter.dim() < 2:

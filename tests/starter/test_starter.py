@@ -14,7 +14,8 @@ from PIL import Image
 from tiny_runs import lntl
 
 from lntl import config as configuration
-from lntl import plugins, starter
+from lntl import data as data_sets
+from lntl import starter
 from lntl.starter.drawing import BACKGROUNDS, SHAPES, SIDE, SPLITS
 
 
@@ -79,7 +80,7 @@ def test_the_configuration_names_the_table_as_it_is(
 ) -> None:
     monkeypatch.chdir(project)
     config = configuration.read(Path("config.yaml"))
-    data = plugins.load("lntl.data", config.data.name)(config.data)
+    data = data_sets.load(config.data.name, config.data)
     assert set(data.spec.class_names) == set(SHAPES)
     assert set(data.spec.bias_value_names) == set(BACKGROUNDS)
     assert {name: len(split) for name, split in data.splits.items()} == {k: n for k, (n, _) in SPLITS.items()}

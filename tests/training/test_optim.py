@@ -102,7 +102,7 @@ def test_three_steps_of_each_optimiser_by_hand(formula: object) -> None:
     values, gradients = [0.5, -2.0], [[0.3, -0.1], [0.2, 0.0], [-1.0, 0.4]]
     parameter = nn.Parameter(torch.tensor(values, dtype=torch.float64))
     settings = config.Optimizer(name=formula.__name__, lr=LR, weight_decay=DECAY, momentum=MOMENTUM)  # type: ignore[attr-defined]
-    optimizer = optim.build(settings, [parameter])
+    optimizer = optim.build_optimizer(settings, [parameter])
     for gradient in gradients:
         parameter.grad = torch.tensor(gradient, dtype=torch.float64)
         optimizer.step()
@@ -117,7 +117,9 @@ def test_groups_by_the_innermost_layer_that_has_a_factor() -> None:
 
     def of(factors: dict[str, float]) -> dict[float, list[str]]:
         names = {id(parameter): name for name, parameter in net.named_parameters()}
-        return {group["factor"]: [names[id(p)] for p in group["params"]] for group in optim.groups(net, factors)}
+        return {
+            group["factor"]: [names[id(p)] for p in group["params"]] for group in optim.parameter_groups(net, factors)
+        }
 
     every = ["a.b.weight", "a.bc.weight", "a.bc.bias", "d.weight", "d.bias"]
     assert of({}) == {1.0: every}

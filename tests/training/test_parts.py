@@ -13,7 +13,9 @@ from torch import Tensor
 from lntl import config as configuration
 from lntl import plugins
 from lntl.data.loader import Loader
-from lntl.training.trainer import Plan, Trainer
+from lntl.methods import load_method
+from lntl.models import load_model
+from lntl.training.trainer import Trainer, TrainingPhase
 from lntl.types import IGNORE, Batch, DataSpec, Split
 
 RESNET = {"name": "timm/test_resnet", "split": "layer2"}
@@ -139,18 +141,18 @@ def trainer_of(data: tuple[Rows, DataSpec], phases: list[dict[str, Any]], **mode
         "training": {"device": "cpu", "batch_size": 16, "phases": phases},
     }
     config = configuration.validate(raw, "test")
-    networks = plugins.load("lntl.models", "mlp")(spec, config.model)
-    plans = [
-        Plan(phase, partial(plugins.load("lntl.methods", phase.method), config=phase, spec=spec))
+    networks = load_model("mlp")(spec, config.model)
+    phases = [
+        TrainingPhase(phase, partial(load_method(phase.method), config=phase, spec=spec))
         for phase in config.training.phases
     ]
     fabric = Fabric(accelerator="cpu", devices=1)
-    return Trainer(fabric, networks, Loader(split, 16, fabric.device), plans, seed=0)
+    return Trainer(fabric, networks, Loader(split, 16, fabric.device), phases, seed=0)
 
 
 @pytest.mark.parametrize("method", plugins.names("lntl.methods"))
 def test_every_method_learns_from_vectors_with_labels(rows: tuple[Rows, DataSpec], method: str) -> None:
-    needs = plugins.load("lntl.methods", method).needs
+    needs = load_method(method).required_model_settings
     trainer = trainer_of(rows, [{"method": method, "epochs": 2}], **needs)
     before = snapshot(trainer)
     records = list(trainer)

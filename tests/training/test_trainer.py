@@ -16,7 +16,7 @@ from lntl.data.loader import Loader
 from lntl.errors import UserError
 from lntl.evaluation.predict import predict
 from lntl.methods.base import Method, Objective, minimise
-from lntl.training.trainer import NonFiniteLossError, Plan, Trainer
+from lntl.training.trainer import NonFiniteLossError, Trainer, TrainingPhase
 from lntl.types import IGNORE, Batch, Split
 
 MakeTrainer = Callable[..., Trainer]
@@ -291,7 +291,7 @@ class Moody(Method):
 def trainer_of(kind: type[Method], make_trainer: MakeTrainer, **sections: Any) -> Trainer:
     trainer = make_trainer({"method": "erm", "epochs": 2}, **sections)
     spec = trainer.method.spec
-    trainer.plans = [Plan(trainer.settings, lambda networks: kind(networks, trainer.settings, spec))]
+    trainer.phases = [TrainingPhase(trainer.settings, lambda networks: kind(networks, trainer.settings, spec))]
     trainer._enter(0)
     return trainer
 
@@ -385,7 +385,7 @@ def test_the_first_weights_of_a_methods_own_network_follow_from_seed_and_phase(m
     first = []
     for noise, seed, phase in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)):
         trainer = trainer_of(Curious, make_trainer, project={"seed": seed})
-        trainer.plans = trainer.plans * 2
+        trainer.phases = trainer.phases * 2
         torch.manual_seed(noise)
         trainer._enter(phase)
         first.append(trainer.method.extra.weight)

@@ -9,16 +9,16 @@ def methods(
     name: Annotated[str | None, typer.Argument(help="Show this method's equation and settings.")] = None,
 ) -> None:
     """List the training methods, or describe one."""
-    from lntl import plugins
     from lntl.cli.console import out
     from lntl.cli.plugin_help import print_docstring, print_plugins, print_settings
+    from lntl.methods import load_method
 
     if name is None:
         print_plugins("lntl.methods", "method", "what it does")
         return
-    method = plugins.load("lntl.methods", name)
+    method = load_method(name)
     print_docstring(name, method)
     out.print(f"trains {', '.join(method.trains)}; {'sees' if method.sees_bias else 'does not see'} the bias label")
-    for key, value in method.needs.items():
+    for key, value in method.required_model_settings.items():
         out.print(f"needs model.{key}: {value}")
     print_settings(method)

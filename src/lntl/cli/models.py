@@ -18,26 +18,25 @@ def models(
     """List the models, or describe one: its settings, its architectures, the layers where f may end."""
     from rich.columns import Columns
 
-    from lntl import plugins
     from lntl.cli.console import out
     from lntl.cli.plugin_help import print_docstring, print_plugins, print_settings
     from lntl.errors import UserError
+    from lntl.models import load_model
     from lntl.models.backbone import Backbone
 
     if name is None:
         print_plugins("lntl.models", "model", "what it is")
         return
     library, slash, arch = name.partition("/")
-    model = plugins.load("lntl.models", library)
-    has_architectures = issubclass(model, Backbone)
-    if slash and not has_architectures:
-        raise UserError(f"{library} is one architecture; those with more: timm, torchvision")
+    model = load_model(library)
     if slash:
+        if not issubclass(model, Backbone):
+            raise UserError(f"{library} is one architecture; those with more: timm, torchvision")
         _print_split_points(model, arch, size)
         return
     print_docstring(name, model)
     print_settings(model)
-    if has_architectures:
+    if issubclass(model, Backbone):
         out.print(Columns(model.architectures()), highlight=False)
 
 

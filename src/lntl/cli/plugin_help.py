@@ -14,7 +14,7 @@ def print_plugins(folder: str, *columns: str) -> None:
     """Print the names of a folder's plug-ins, each with the first line of its module."""
     table = Table(*columns)
     for name in plugins.names(folder):
-        table.add_row(name, _summary(plugins.load(folder, name)))
+        table.add_row(name, _summary(plugins.load(folder, name, object)))
     out.print(table)
 
 

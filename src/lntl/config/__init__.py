@@ -3,9 +3,18 @@
 The sections `data`, `model` and each of `training.phases` take the keys of the plug-in that they name as well.
 """
 
-from lntl.config.keys import Config, Data, Evaluation, Logging, Model, Optimizer, Phase, Project, Training
-from lntl.config.reading import config_model, erm_config, named, read, read_for_data, to_yaml, validate
-from lntl.config.schema import json_schema
+from lntl.config.keys import Config, Data, Evaluation, Logging, Model, Project, Training
+from lntl.config.reading import (
+    config_model,
+    dotted_names,
+    erm_config,
+    json_schema,
+    read,
+    read_for_data,
+    to_yaml,
+    validate,
+)
+from lntl.training.settings import Optimizer, Phase
 
 __all__ = [
     "Config",
@@ -18,9 +27,9 @@ __all__ = [
     "Project",
     "Training",
     "config_model",
+    "dotted_names",
     "erm_config",
     "json_schema",
-    "named",
     "read",
     "read_for_data",
     "to_yaml",

@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from lntl import plugins
 from lntl.errors import UserError
 from lntl.evaluation.metrics import HEADLINES, METRICS
 from lntl.plugins import Settings
+from lntl.training.settings import Optimizer, Phase
 
 
 class Project(Settings):
-    """Who the run is."""
+    """Name and seed of the run."""
 
     name: str = Field("LearningNotToLearn", description="Name of the project; shown in reports.")
     experiment_name: str = Field(
@@ -25,7 +25,7 @@ class Project(Settings):
 
 
 class Data(Settings):
-    """What to train on."""
+    """The data set."""
 
     name: str = Field(description="Data set: a name from `lntl.data`, or the dotted name of your own class.")
 
@@ -36,32 +36,7 @@ class Model(Settings):
     name: str = Field(description="Architecture: a name from `lntl.models`, or the dotted name of your own class.")
 
 
-class Optimizer(Settings):
-    """How weights are updated, and the learning rate as a function of progress."""
-
-    name: Literal["sgd", "adam", "adamw", "adagrad"] = Field("adam", description="Optimiser of torch.optim.")
-    lr: float = Field(0.001, gt=0, description="Learning rate at the top of the schedule.")
-    weight_decay: float = Field(0.0, ge=0, description="Weight decay as the optimiser defines it.")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum; sgd only.")
-    schedule: Literal["constant", "step", "cosine", "one_cycle"] = Field(
-        "constant", description="Learning rate over the phase; one_cycle: up from lr/25 over the first 30 %, then down."
-    )
-    step_size: int = Field(40, ge=1, description="Epochs between two drops; schedule `step` only.")
-    gamma: float = Field(0.1, gt=0, le=1, description="Factor of each drop; schedule `step` only.")
-
-
-class Phase(Settings):
-    """A stretch of epochs with one method; what it leaves out it takes from `training`."""
-
-    method: str = Field(description="Method: a name from `lntl methods`, or the dotted name of your own class.")
-    epochs: int = Field(ge=1, description="Passes over the training data.")
-    optimizer_fg: Optimizer = Field(Optimizer(), description="Optimiser of f and g in this phase.")
-    optimizer_h: Optimizer = Field(Optimizer(), description="Optimiser of h in this phase.")
-    ema: float | None = Field(None, gt=0, lt=1, description="As training.ema, for this phase.")
-    clip_grad_norm: float | None = Field(None, gt=0, description="As training.clip_grad_norm, for this phase.")
-
-
-# Keys of lntl 0.1 by their name then: a configuration that still has one is told the name that it has now.
+# Keys of lntl 0.1 and their names since 0.2, for the message about an unknown key.
 RENAMED = {
     "bias_reach": "bias_dilation",
     "clip": "max_weight",
@@ -87,23 +62,24 @@ class Training(Settings):
         None, gt=0, lt=1, description="Decay of the weights' moving average a step; the average is what is evaluated."
     )
     clip_grad_norm: float | None = Field(None, gt=0, description="Largest gradient norm of each network.")
-    phases: list[Phase] = Field(min_length=1, description="The training story, in order.")
+    phases: list[Phase] = Field(min_length=1, description="The phases of training, in order.")
 
     @model_validator(mode="before")
     @classmethod
     def _inherit(cls, raw: Any) -> Any:
-        """Fill each phase with what it takes from the section."""
+        """Fill each phase with the settings that it inherits from the section."""
         if not isinstance(raw, dict) or not isinstance(raw.get("phases"), list):
             return raw
-        return raw | {"phases": [_filled(phase, raw) if isinstance(phase, dict) else phase for phase in raw["phases"]]}
+        phases = [_with_defaults(phase, raw) if isinstance(phase, dict) else phase for phase in raw["phases"]]
+        return raw | {"phases": phases}
 
 
-def _filled(phase: dict[str, Any], training: dict[str, Any]) -> dict[str, Any]:
+def _with_defaults(phase: dict[str, Any], training: dict[str, Any]) -> dict[str, Any]:
     filled = dict(phase)
     for key in INHERITED:
-        given, default = phase.get(key), training.get(key)
-        if isinstance(given, dict) and isinstance(default, dict):
-            filled[key] = default | given
+        own, default = phase.get(key), training.get(key)
+        if isinstance(own, dict) and isinstance(default, dict):
+            filled[key] = default | own
         elif key not in phase and key in training:
             filled[key] = default
     if "mu" not in phase and "adversarial_lambda" in training and _takes_mu(phase.get("method")):
@@ -112,14 +88,16 @@ def _filled(phase: dict[str, Any], training: dict[str, Any]) -> dict[str, Any]:
 
 
 def _takes_mu(method: Any) -> bool:
+    from lntl.methods import load_method  # here, so that importing the configuration does not import torch
+
     try:
-        return "mu" in plugins.load("lntl.methods", method).Config.model_fields
+        return "mu" in load_method(method).Config.model_fields
     except (UserError, TypeError):
-        return False  # the validation that follows names it
+        return False  # the validation that follows reports it
 
 
 class Logging(Settings):
-    """What a run writes, and where."""
+    """What a run writes, and where to."""
 
     output_dir: str = Field("results", min_length=1, description="Folder of the run folders.")
     log_interval_batches: int = Field(50, ge=1, description="Steps between two log entries and progress updates.")
@@ -134,7 +112,7 @@ else:
 
 
 class Evaluation(Settings):
-    """What is measured, and what chooses the best checkpoint."""
+    """Which metrics are computed, and which one chooses the best checkpoint."""
 
     metrics: list[MetricName] = Field(
         list(METRICS),

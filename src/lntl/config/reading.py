@@ -1,6 +1,7 @@
-"""Read a configuration, with the keys of the plug-ins it names, and check it."""
+"""Read a configuration and check it, with the settings of every plug-in."""
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, cast
@@ -9,30 +10,41 @@ from pydantic import Field, ValidationError, create_model
 
 from lntl import plugins
 from lntl.config.faults import describe
-from lntl.config.keys import Config, Data, Model, Phase, Training
+from lntl.config.keys import Config, Data, Model, Training
 from lntl.errors import UserError, shorten
 from lntl.plugins import Settings
+from lntl.training.settings import Phase
 from lntl.yaml_file import dump, parse, read_yaml
 
 MAX_FAULTS = 20  # that one message lists
 
 
-def _tagged(folder: str, key: str, base: type[Settings], chosen: tuple[str, ...]) -> Any:
-    """Return the union of `base` joined with each plug-in's Config, told apart by `key`."""
-    variants = []
-    for name in dict.fromkeys((*plugins.names(folder), *chosen)):
-        bases = (plugins.load(folder, name).Config, base)
-        variants.append(create_model(name, __base__=bases, **cast(Any, {key: (Literal[name], base.model_fields[key])})))
-    if len(variants) == 1:
-        return variants[0]
+def _union(key: str, base: type[Settings], configs: Mapping[str, type[Settings]]) -> Any:
+    """Return the union of `base` joined with the Config of each plug-in; the value of `key` tells which applies."""
+    variants = [
+        create_model(name, __base__=(own, base), **cast(Any, {key: (Literal[name], base.model_fields[key])}))
+        for name, own in configs.items()
+    ]
     return Annotated[Union[tuple(variants)], Field(discriminator=key)]  # noqa: UP007 - a union made at run time
 
 
 @cache
 def config_model(data: str = "", model: str = "", methods: tuple[str, ...] = ()) -> type[Config]:
-    """Return Config with every plug-in's keys; the arguments add the user's own classes by dotted name."""
-    own = {"data": tuple(n for n in (data,) if "." in n), "model": tuple(n for n in (model,) if "." in n)}
-    phase = _tagged("lntl.methods", "method", Phase, tuple(n for n in methods if "." in n))
+    """Return Config with the keys of every plug-in.
+
+    Args:
+        data: Dotted name of a data set of the user's own, or nothing.
+        model: Dotted name of a model of the user's own, or nothing.
+        methods: Dotted names of methods of the user's own.
+    """
+    from lntl.methods.base import Method  # here, so that importing the configuration does not import torch
+    from lntl.types import Dataset, Networks
+
+    def configs(folder: str, base: type[Method | Networks | Dataset], *own: str) -> dict[str, type[Settings]]:
+        names = (*plugins.names(folder), *filter(None, own))
+        return {name: plugins.load(folder, name, base).Config for name in names}
+
+    phase = _union("method", Phase, configs("lntl.methods", Method, *methods))
     training = create_model(
         "Training",
         __base__=Training,
@@ -43,16 +55,24 @@ def config_model(data: str = "", model: str = "", methods: tuple[str, ...] = ())
         "Config",
         __base__=Config,
         __doc__=Config.__doc__,
-        data=(_tagged("lntl.data", "name", Data, own["data"]), ...),
-        model=(_tagged("lntl.models", "name", Model, own["model"]), ...),
+        data=(_union("name", Data, configs("lntl.data", Dataset, data)), ...),
+        model=(_union("name", Model, configs("lntl.models", Networks, model)), ...),
         training=(training, ...),
     )
 
 
 def validate(raw: Any, origin: str) -> Config:
-    """Return the checked configuration; raises UserError with every fault, one a line, each with path and value."""
+    """Return the checked configuration.
+
+    Args:
+        raw: The document: nested dicts and lists of plain values.
+        origin: Name of the document in messages, such as its path.
+
+    Raises:
+        UserError: The configuration is wrong; one line for each fault, with path, value and remedy.
+    """
     try:
-        model = config_model(*named(raw))
+        model = config_model(*dotted_names(raw))
     except UserError as error:  # one of the user's own classes
         raise UserError(f"{origin}: {error}") from error
     try:
@@ -63,10 +83,10 @@ def validate(raw: Any, origin: str) -> Config:
         raise UserError("\n".join([f"{origin}: {len(faults)} fault(s) in the configuration", *shown])) from None
 
 
-def named(raw: Any) -> tuple[str, str, tuple[str, ...]]:
-    """Return the dotted names of data, model and methods that a raw document mentions, empty where there is none.
+def dotted_names(raw: Any) -> tuple[str, str, tuple[str, ...]]:
+    """Return the dotted names of data, model and methods in a raw document: classes of the user's own.
 
-    A name with a slash, such as timm/resnet18.a1_in1k, is none.
+    The name is empty where a section has none; a name with a slash, such as timm/resnet18.a1_in1k, is not one.
     """
 
     def name(section: Any, key: str) -> str:
@@ -81,9 +101,15 @@ def named(raw: Any) -> tuple[str, str, tuple[str, ...]]:
 
 
 def read(path: Path, overrides: list[str] | None = None, num_epochs: int | None = None) -> Config:
-    """Return the configuration in a YAML file, with `key=value` overrides applied.
+    """Return the configuration in a YAML file.
 
-    num_epochs sets the epochs of the last phase and caps those of the phases before it.
+    Args:
+        path: The file.
+        overrides: Settings that replace those of the file, as `key=value` with the value in YAML.
+        num_epochs: Epochs of the last phase, and most epochs of the others; None for those of the file.
+
+    Raises:
+        UserError: The file cannot be read, or the configuration is wrong.
     """
     raw = _overridden(path, overrides)
     if num_epochs is not None:
@@ -92,16 +118,16 @@ def read(path: Path, overrides: list[str] | None = None, num_epochs: int | None 
 
 
 def read_for_data(path: Path, overrides: list[str] | None = None) -> Config:
-    """Return the configuration in a YAML file for one who looks at the data alone: only `data` has to be there yet."""
+    """Return the configuration in a YAML file of which only the section `data` is needed; defaults fill the others."""
     raw = _overridden(path, overrides)
     if isinstance(raw, dict):
-        stands_in: dict[str, dict[str, Any]] = {
+        defaults: dict[str, dict[str, Any]] = {
             "project": {"experiment_name": re.sub(r"[\s/\\]|^\.", "_", path.stem)},
             "training": {"phases": [{"method": "erm", "epochs": 1}]},
         }
-        for section, keys in stands_in.items():
-            if isinstance(given := raw.get(section) or {}, dict):
-                raw[section] = keys | given
+        for section, keys in defaults.items():
+            if isinstance(own := raw.get(section) or {}, dict):
+                raw[section] = keys | own
         raw["model"] = raw.get("model") or {"name": "mlp"}
     return validate(raw, str(path))
 
@@ -141,7 +167,7 @@ def _set_epochs(raw: Any, num_epochs: int) -> None:
         if evaluation.get("erm_epochs", 0) > num_epochs:
             evaluation["erm_epochs"] = num_epochs
     except (KeyError, TypeError, ValueError, AttributeError):
-        return  # the validation that follows names what is missing
+        return  # the validation that follows reports what is missing
 
 
 def to_yaml(config: Config) -> str:
@@ -157,3 +183,23 @@ def erm_config(config: Config, folder: Path) -> Config:
     raw["training"]["phases"] = [{"method": "erm", "epochs": config.evaluation.erm_epochs}]
     raw["evaluation"]["erm_epochs"] = 0
     return validate(raw, "ERM to compare with")
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the configuration, short forms included, by which editors complete and check it."""
+    schema = config_model().model_json_schema()
+    for variant in schema["properties"]["model"]["oneOf"]:
+        model = schema["$defs"][variant["$ref"].rpartition("/")[2]]
+        if "arch" in model["properties"]:
+            _allow_slash(model)
+    return schema
+
+
+def _allow_slash(model: dict[str, Any]) -> None:
+    """Let `name: torchvision/resnet18` stand for name and arch, as Config reads it."""
+    name = model["properties"]["name"]
+    plugin = name.pop("const")
+    name["anyOf"] = [{"const": plugin}, {"pattern": f"^{plugin}/.+$"}]
+    model["required"].remove("arch")
+    model["if"] = {"properties": {"name": {"const": plugin}}}
+    model["then"] = {"required": ["arch"]}

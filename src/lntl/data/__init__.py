@@ -15,9 +15,10 @@ def load(name: str, settings: plugins.Settings) -> Dataset:
     Raises:
         UserError: If the plug-in is no `Dataset`, or lacks a split.
     """
-    plugin = plugins.load("lntl.data", name)
-    if not (isinstance(plugin, type) and issubclass(plugin, Dataset)):
-        raise UserError(f"data.name: {name} is not a data set; derive its class from lntl.types.Dataset")
+    try:
+        plugin = plugins.load("lntl.data", name, Dataset)  # type: ignore[type-abstract]
+    except UserError as error:
+        raise UserError(f"data.name: {error}") from error
     dataset = plugin(settings)
     try:
         splits, _ = dataset.splits, dataset.spec

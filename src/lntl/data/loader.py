@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from lntl.seeding import draws, permutation
+from lntl.seeding import draw_with_replacement, permutation
 from lntl.types import Batch, Split
 
 AHEAD = 2  # batches that are made while one is trained on
@@ -43,7 +43,11 @@ class Loader:
         if order_seed is None:
             order = torch.arange(n)
         else:
-            order = permutation(n, order_seed) if weights is None else draws(weights[split.row].cpu(), order_seed)
+            order = (
+                permutation(n, order_seed)
+                if weights is None
+                else draw_with_replacement(weights[split.row].cpu(), order_seed)
+            )
             split = split.augmented(order_seed)
         if split.workers:
             # the index stays on the CPU: a thread that fetches it would wait for the device

@@ -8,17 +8,18 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from lntl import config as configuration
-from lntl import plugins
-from lntl.config import Config
+from lntl.config import Config, Phase
 from lntl.data import load as load_data
 from lntl.data.loader import Loader
 from lntl.errors import UserError
 from lntl.evaluation.predict import Predictions, predict
 from lntl.experiment import pretrained
+from lntl.methods import load_method
+from lntl.methods.base import Method
+from lntl.models import load_model
 from lntl.runs.checkpoint import NotFiniteError
 from lntl.seeding import derive
-from lntl.training.trainer import Plan, Trainer
+from lntl.training.trainer import Trainer, TrainingPhase
 from lntl.types import IGNORE, Dataset, DataSpec, Networks
 
 
@@ -77,18 +78,18 @@ def build(config: Config, trained: bool = False, data: Dataset | None = None) ->
     if data is None:
         data = load_data(config.data.name, config.data)
     torch.manual_seed(derive(config.project.seed, "weights"))
-    networks = plugins.load("lntl.models", config.model.name)(data.spec, config.model)
+    networks = load_model(config.model.name)(data.spec, config.model)
     if not trained:
         pretrained.begin(networks, config.model, data.spec)
-    networks.to(fabric.device, memory_format=torch.channels_last)
-    plans = [Plan(p, partial(_method, config=p, spec=data.spec)) for p in config.training.phases]
+    networks.to(fabric.device).to(memory_format=torch.channels_last)
+    phases = [TrainingPhase(p, partial(_method, config=p, spec=data.spec)) for p in config.training.phases]
     loader = Loader(data.splits["train"], config.training.batch_size, fabric.device)
-    trainer = Trainer(fabric, networks, loader, plans, config.project.seed, config.logging.log_interval_batches)
+    trainer = Trainer(fabric, networks, loader, phases, config.project.seed, config.logging.log_interval_batches)
     return Experiment(config, fabric, data, networks, trainer)
 
 
-def _method(networks: Networks, config: configuration.Phase, spec: DataSpec) -> Any:
-    return plugins.load("lntl.methods", config.method)(networks, config, spec)
+def _method(networks: Networks, config: Phase, spec: DataSpec) -> Method:
+    return load_method(config.method)(networks, config, spec)
 
 
 def device_arguments(name: str) -> dict[str, Any]:

@@ -193,7 +193,7 @@ def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 def code_names(raw: Any) -> list[str]:
     """Return the dotted names of code in a configuration that is not checked yet: plug-ins and bias functions."""
-    data, model, methods = configuration.named(raw)
+    data, model, methods = configuration.dotted_names(raw)
     section = raw.get("data") if isinstance(raw, Mapping) else None
     biases = section.get("bias") if isinstance(section, Mapping) else None
     sections = [bias for bias in (biases if isinstance(biases, list) else [biases]) if isinstance(bias, Mapping)]
@@ -228,7 +228,7 @@ def build_data(data: Mapping[str, Any], where: str, trust: str | Sequence[str]) 
 def _plugin(folder: str, section: Mapping[str, Any], where: str) -> tuple[Any, Any]:
     """Return the plug-in that a section names, and its settings."""
     try:
-        plugin = plugins.load(folder, str(section.get("name")))
+        plugin: Any = plugins.load(folder, str(section.get("name")), object)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     try:

@@ -8,6 +8,7 @@ import numpy as np
 from lntl import config as configuration
 from lntl import plugins
 from lntl.config import Config
+from lntl.methods import load_method
 
 
 def phases_of(method: str, epochs: int, own: dict[str, Any]) -> list[dict[str, Any]]:
@@ -15,7 +16,7 @@ def phases_of(method: str, epochs: int, own: dict[str, Any]) -> list[dict[str, A
 
     A game against h begins from what plain training and h alone have learned; jtt learns from errors of plain training.
     """
-    trains = plugins.load("lntl.methods", method).trains
+    trains = load_method(method).trains
     before = ["erm", "bias_head"] if {"f", "h"} <= {*trains} else ["erm"] if method == "jtt" else []
     warm_up = [{"method": name, "epochs": max(1, epochs // 10)} for name in before]
     return [*warm_up, {"method": method, "epochs": epochs} | own]
@@ -26,18 +27,18 @@ def config_of(name: str, seed: int, model: dict[str, Any], training: dict[str, A
     project = {"experiment_name": name, "seed": seed}
     raw = _plain({"project": project, "data": {"name": "arrays", "path": "memory"}, "training": training})
     config = configuration.validate(raw | {"model": _plain(model)}, name)
-    needs = {key: value for method in methods_of(config) for key, value in method.needs.items()}
+    needs = {key: value for method in methods_of(config) for key, value in method.required_model_settings.items()}
     return configuration.validate(raw | {"model": _plain(model) | needs}, name) if needs else config
 
 
 def methods_of(config: Config) -> Iterable[Any]:
     """Yield the method of each phase, a class."""
-    return (plugins.load("lntl.methods", phase.method) for phase in config.training.phases)
+    return (load_method(phase.method) for phase in config.training.phases)
 
 
 def methods_without_bias() -> list[str]:
     """Return the names of the methods that do not see the bias."""
-    return [name for name in plugins.names("lntl.methods") if not plugins.load("lntl.methods", name).sees_bias]
+    return [name for name in plugins.names("lntl.methods") if not load_method(name).sees_bias]
 
 
 def _plain(tree: Any) -> Any:

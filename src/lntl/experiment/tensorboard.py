@@ -26,7 +26,7 @@ from lntl.evaluation import embedding
 from lntl.evaluation.predict import Predictions
 from lntl.evaluation.tally import confusion
 from lntl.experiment.build import Experiment
-from lntl.ops import pooled
+from lntl.ops import mean_over_positions
 from lntl.runs.files import cannot_write, write_atomic, write_text
 from lntl.types import IGNORE, Dataset, ImageSplit
 
@@ -101,7 +101,7 @@ class TensorBoard:
         z, rows = [], list[tuple[str, str]]()
         with torch.inference_mode():
             for batch in map(on_device.batch, parts):
-                z.append(pooled(networks.f(batch.x)).float().cpu())
+                z.append(mean_over_positions(networks.f(batch.x)).float().cpu())
                 for y, group in zip(batch.y.tolist(), batch.group.tolist(), strict=True):
                     bias = "unknown" if group == IGNORE else spec.bias_value_names[group % spec.num_bias_values]
                     rows.append((spec.class_names[y], bias))

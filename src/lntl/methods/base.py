@@ -1,8 +1,8 @@
-"""What a training method is."""
+"""The base class of training methods."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -22,24 +22,48 @@ class Objective:
 
 
 def minimise(loss: Tensor, over: tuple[nn.Module, ...], **terms: Tensor) -> Objective:
-    """Return the objective "minimise loss over these networks"; the terms are logged as train/NAME."""
+    """Return the objective "minimise the loss over these networks".
+
+    Args:
+        loss: A scalar.
+        over: The networks whose parameters one optimiser step changes.
+        terms: Scalars to log, as `train/NAME`; the same names at every step of an epoch.
+
+    Example:
+        >>> yield minimise(task, over=(self.f, self.g), task=task)
+    """
     return Objective(loss, over, {name: term.detach() for name, term in terms.items()})
 
 
 class Method(nn.Module):
-    """A training method over the networks f, g and h. Its own state, if any, is its buffers and parameters.
+    """A training method over the networks f, g and h.
 
-    Networks of its own are modules set as attributes; objectives name them in `over`, beside f, g and h, and they learn
-    with the settings of optimizer_fg, or of optimizer_h where `with_h` names them.
+    A method of your own derives from it, sets `trains` and writes `objectives`. All its state is buffers and
+    parameters. Networks of its own are attributes; objectives name them in `over`, and they learn with the settings
+    of `optimizer_fg`, or of `optimizer_h` where `trained_with_h` names them.
+
+    Attributes:
+        trains: The networks that the method trains; the others are in eval mode and do not change, buffers included.
+        sees_bias: Whether the method uses the bias; else every bias label that it gets is IGNORE.
+        trained_with_h: Networks of its own that learn with the settings of h.
+        required_model_settings: Settings of `model` without which the method cannot run.
+
+    Example:
+        >>> class ERM(Method):
+        ...     trains = ("f", "g")
+        ...
+        ...     def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
+        ...         task = cross_entropy(self.g(self.f(batch.x)), batch.y)
+        ...         yield minimise(task, over=(self.f, self.g), task=task)
     """
 
     class Config(Settings):
         """Settings of the method in a phase."""
 
-    trains: ClassVar[tuple[NetworkName, ...]]  # the others are in eval mode and do not change, buffers included
-    sees_bias: ClassVar[bool] = False  # a method that does not is handed IGNORE for every bias label
-    with_h: ClassVar[tuple[str, ...]] = ()  # networks of its own that belong to h
-    needs: ClassVar[dict[str, Any]] = {}  # settings of `model` without which it does not run
+    trains: ClassVar[tuple[NetworkName, ...]]
+    sees_bias: ClassVar[bool] = False
+    trained_with_h: ClassVar[tuple[str, ...]] = ()
+    required_model_settings: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, networks: Networks, config: Settings, spec: DataSpec) -> None:
         super().__init__()
@@ -62,21 +86,29 @@ class Method(nn.Module):
         return self._networks[0].h
 
     @property
-    def own(self) -> dict[str, nn.Module]:
-        """The networks of its own, by name: the attributes that hold weights."""
+    def own_networks(self) -> dict[str, nn.Module]:
+        """Networks of the method itself, by name: its children with parameters."""
         return {name: net for name, net in self.named_children() if list(net.parameters())}
 
     def prepare(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
-        """Look at the training data before the phase's first step, and keep what was found in buffers.
+        """Look at the training data before the first step of the phase, and store the result in buffers.
 
-        Each call of `batches()` goes through all training data in their order, without gradients and with f, g and h in
-        eval mode. A resumed run does not prepare again: it has the buffers.
+        A resumed run does not prepare again: it has the buffers.
+
+        Args:
+            batches: Each call iterates over all training data in order, without gradients, f, g and h in eval mode.
+            seed: Seed of what is drawn here.
         """
 
     def sampling_weights(self) -> Tensor | None:
-        """Return weights (num_rows,) to draw an epoch's rows by, with replacement; None: each row once."""
+        """Return weights (num_rows,) by which an epoch draws rows with replacement; None to take each row once."""
         return None
 
     def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
-        """Yield what to minimise on one batch, in order; `progress` in [0, 1) is the share of the phase done."""
+        """Yield what to minimise on one batch, in order.
+
+        Args:
+            batch: The batch; without bias labels where `sees_bias` is False.
+            progress: Share of the phase that is done, in [0, 1).
+        """
         raise NotImplementedError

@@ -7,8 +7,8 @@ from torch import nn
 from torch.nn.functional import normalize
 
 from lntl.methods.base import Method, Objective, minimise
-from lntl.methods.task import TaskLoss, TaskSettings
-from lntl.ops import pooled, supervised_contrast
+from lntl.methods.posterior import TaskLoss, TaskSettings
+from lntl.ops import mean_over_positions, supervised_contrast
 from lntl.plugins import Settings
 from lntl.types import IGNORE, Batch, DataSpec, Networks
 
@@ -63,6 +63,6 @@ class BiasContrastive(Method):
         bias = batch.group % self.spec.num_bias_values
         known = batch.group != IGNORE
         positive = (batch.y[:, None] == batch.y) & (bias[:, None] != bias) & known[:, None] & known
-        contrast = supervised_contrast(normalize(self.k(pooled(z))), positive, self.config.temperature)
+        contrast = supervised_contrast(normalize(self.k(mean_over_positions(z))), positive, self.config.temperature)
         loss = task + self.config.alpha * contrast
         yield minimise(loss, over=(self.f, self.g, self.k), task=task, contrast=contrast)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 
 from lntl.methods.base import Method, Objective, minimise
-from lntl.methods.task import TaskLoss, smoothing_field
+from lntl.methods.posterior import TaskLoss, smoothing_field
 from lntl.plugins import Settings
 from lntl.types import Batch, DataSpec, Networks
 

@@ -51,9 +51,9 @@ class BlindEye(Method):
         labels, smoothing = batch.bias_at(where), self.config.h_smoothing
         for _ in range(self.config.h_steps - 1):
             yield minimise(bias_cross_entropy(self.h(z.detach(), where), labels, smoothing), over=(self.h,))
-        learns, judges = adversarial(self.h, z, 0.0, where)  # h(z.detach()) and frozen(h)(z), at once
-        bias = bias_cross_entropy(learns, labels, smoothing)
-        confusion = uniform_cross_entropy(judges)
+        reversed_logits, frozen_logits = adversarial(self.h, z, 0.0, where)  # h(z.detach()) and frozen(h)(z), at once
+        bias = bias_cross_entropy(reversed_logits, labels, smoothing)
+        confusion = uniform_cross_entropy(frozen_logits)
         loss = task + self.config.alpha * confusion + bias
-        health = {"h_accuracy": bias_accuracy(learns, labels), "h_entropy": entropy(judges.detach())}
+        health = {"h_accuracy": bias_accuracy(reversed_logits, labels), "h_entropy": entropy(frozen_logits.detach())}
         yield minimise(loss, over=(self.f, self.g, self.h), task=task, confusion=confusion, bias=bias, **health)

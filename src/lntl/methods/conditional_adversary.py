@@ -23,7 +23,7 @@ class ConditionalAdversary(LNTL):
     penalty and its weights of the classes.
     """
 
-    with_h = ("class_embedding",)
+    trained_with_h = ("class_embedding",)
 
     def __init__(self, networks: Networks, config: LNTL.Config, spec: DataSpec) -> None:
         super().__init__(networks, config, spec)

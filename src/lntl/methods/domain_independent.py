@@ -26,7 +26,7 @@ class DomainIndependent(Method):
 
     trains = ("f", "g")
     sees_bias = True
-    needs: ClassVar = {"heads": "per_bias"}
+    required_model_settings: ClassVar = {"heads": "per_bias"}
 
     def __init__(self, networks: Networks, config: Settings, spec: DataSpec) -> None:
         super().__init__(networks, config, spec)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from lntl.methods.base import Method, Objective, minimise
-from lntl.ops import pooled
+from lntl.ops import mean_over_positions
 from lntl.plugins import Settings
 from lntl.types import IGNORE, Batch
 
@@ -51,7 +51,7 @@ class EnD(Method):
         """Yield the task loss and both terms over f and g."""
         z = self.f(batch.x)
         task = cross_entropy(self.g(z), batch.y)
-        unit = normalize(pooled(z), dim=1)
+        unit = normalize(mean_over_positions(z), dim=1)
         belongs = membership(batch.group, self.spec.num_bias_values).type_as(unit)
         disentangle = disentangling(unit @ unit.T, belongs)
         entangle = entangling(unit @ unit.T, belongs, batch.y)

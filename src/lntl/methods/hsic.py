@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from lntl.methods.base import Method, Objective, minimise
-from lntl.ops import pooled
+from lntl.ops import mean_over_positions
 from lntl.plugins import Settings
 from lntl.types import IGNORE, Batch
 
@@ -49,7 +49,7 @@ class HSIC(Method):
         z = self.f(batch.x)
         task = cross_entropy(self.g(z), batch.y)
         known = batch.group != IGNORE
-        K = centred(kernel(pooled(z), known), known)
+        K = centred(kernel(mean_over_positions(z), known), known)
         L = centred(kernel(batch.bias_features.type_as(z), known), known)
         dependence = cka(K, L) if self.config.estimator == "cka" else hsic(K, L, known)
         loss = task + self.config.alpha * dependence

@@ -10,8 +10,16 @@ from torch import Tensor, nn
 
 from lntl.methods.base import Method, Objective, minimise
 from lntl.methods.bias_head import h_smoothing_field
-from lntl.methods.task import TaskLoss, TaskSettings
-from lntl.ops import adversarial, bias_accuracy, bias_cross_entropy, bounded, entropy, frozen, reverse_gradient
+from lntl.methods.posterior import TaskLoss, TaskSettings
+from lntl.ops import (
+    adversarial,
+    bias_accuracy,
+    bias_cross_entropy,
+    entropy,
+    frozen,
+    limit_gradient_ratio,
+    reverse_gradient,
+)
 from lntl.plugins import Settings
 from lntl.types import Batch, DataSpec, Networks
 
@@ -94,17 +102,19 @@ class LNTL(Method):
 
     def _joint(self, batch: Batch, mu: float) -> Iterator[Objective]:
         z = self.f(batch.x)
-        for_g, for_h, ratio = bounded(z, self.config.max_gradient_ratio)
+        for_g, for_h, ratio = limit_gradient_ratio(z, self.config.max_gradient_ratio)
         task = self.task_loss(self.g(for_g), batch)
-        where, judge, own = self._where(batch), self._judge(batch), tuple(self.own.values())
+        where, judge, own = self._where(batch), self._judge(batch), tuple(self.own_networks.values())
         labels, smoothing = batch.bias_at(where), self.config.h_smoothing
         for _ in range(self.config.h_steps - 1):
             yield minimise(bias_cross_entropy(judge(z.detach(), where), labels, smoothing), over=(self.h, *own))
-        learns, judges = adversarial(judge, for_h, mu, where)  # h(reverse_gradient(z, mu)) and frozen(h)(z), at once
-        bias = bias_cross_entropy(learns, labels, smoothing)
-        mi = -entropy(judges)
+        reversed_logits, frozen_logits = adversarial(
+            judge, for_h, mu, where
+        )  # h(reverse_gradient(z, mu)) and frozen(h)(z), at once
+        bias = bias_cross_entropy(reversed_logits, labels, smoothing)
+        mi = -entropy(frozen_logits)
         loss = task + self.config.lam * mi + bias
-        health = {"h_accuracy": bias_accuracy(learns, labels), "gradient_ratio": ratio}
+        health = {"h_accuracy": bias_accuracy(reversed_logits, labels), "gradient_ratio": ratio}
         told = {"task": task, "mi": mi, "bias": bias, "mu": torch.tensor(mu)} | health
         yield minimise(loss, over=(self.f, self.g, self.h, *own), **told)
 
@@ -114,7 +124,7 @@ class LNTL(Method):
         where, judge = self._where(batch), self._judge(batch)
         mi = -entropy(frozen(judge)(z, where))
         yield minimise(task + self.config.lam * mi, over=(self.f, self.g), task=task, mi=mi)
-        learns, labels = judge(reverse_gradient(self.f(batch.x), mu), where), batch.bias_at(where)
-        bias = bias_cross_entropy(learns, labels, self.config.h_smoothing)
-        told = {"bias": bias, "mu": torch.tensor(mu), "h_accuracy": bias_accuracy(learns, labels)}
-        yield minimise(bias, over=(self.f, self.h, *self.own.values()), **told)
+        reversed_logits, labels = judge(reverse_gradient(self.f(batch.x), mu), where), batch.bias_at(where)
+        bias = bias_cross_entropy(reversed_logits, labels, self.config.h_smoothing)
+        told = {"bias": bias, "mu": torch.tensor(mu), "h_accuracy": bias_accuracy(reversed_logits, labels)}
+        yield minimise(bias, over=(self.f, self.h, *self.own_networks.values()), **told)

@@ -9,8 +9,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from lntl.errors import UserError
+from lntl.models import image_shape
 from lntl.models.heads import HeadPerBias, PooledHead, TaskHeadSettings
-from lntl.models.shapes import of_images
 from lntl.models.splitting import MAX_DEPTH, SplitError, halves
 from lntl.plugins import did_you_mean
 from lntl.types import DataSpec, Networks
@@ -54,7 +54,7 @@ class Backbone(Networks):
 
     def __init__(self, spec: DataSpec, config: BackboneSettings) -> None:
         super().__init__()
-        input_shape, self.where = of_images(spec, self.plugin), f"{self.plugin}/{config.arch}"
+        input_shape, self.where = image_shape(spec, self.plugin), f"{self.plugin}/{config.arch}"
         heads = spec.num_bias_values if config.heads == "per_bias" else 1
         network = self.create(config.arch, input_shape, heads * spec.num_classes)
         self.anew = {_last_layer(network, heads * spec.num_classes)}  # layers without a counterpart in weights

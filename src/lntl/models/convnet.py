@@ -7,8 +7,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, conv2d
 
+from lntl.models import image_shape
 from lntl.models.heads import MapHead, PooledHead, TaskHeadSettings, task_head
-from lntl.models.shapes import of_images
 from lntl.types import DataSpec, Networks
 
 __all__ = ["ConvNet"]
@@ -34,7 +34,7 @@ class ConvNet(Networks):
 
     def __init__(self, spec: DataSpec, config: "ConvNet.Config") -> None:
         super().__init__()
-        channels, height, width = of_images(spec, "convnet")
+        channels, height, width = image_shape(spec, "convnet")
         ends_at_map = config.split == "map"
         shape = (32, height // 2, width // 2) if ends_at_map else (64,)
         self.num_features = shape[0]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from lntl.ops import IMPOSSIBLE
+from lntl.ops import MASKED_LOGIT
 from lntl.plugins import Settings
 from lntl.types import DataSpec
 
@@ -92,7 +92,7 @@ class PooledHead(nn.Module):
     tokens: the same in one dimension; vectors: linear C->128, BatchNorm, ReLU. Then linear 128->64, BatchNorm, ReLU,
     linear to bins * biases: the form of the authors' g, so that h reads what g can.
     For biases that are the same all over an image: f can hide them from a head of small neighbourhoods.
-    sizes: the number of values of each bias, where they differ; the logits of the bins beyond are IMPOSSIBLE.
+    sizes: the number of values of each bias, where they differ; the logits of the bins beyond are MASKED_LOGIT.
     """
 
     beyond: Tensor  # (bins, biases) bool
@@ -121,7 +121,7 @@ class PooledHead(nn.Module):
             x = torch.cat([x.flatten(2).mean(dim=2), x.flatten(2).amax(dim=2)], dim=1)
         logits: Tensor = self.last(x)
         if self.uneven:
-            logits = logits.masked_fill(self.beyond, IMPOSSIBLE)
+            logits = logits.masked_fill(self.beyond, MASKED_LOGIT)
         if not self.bias_shape:
             logits = logits[..., 0]
         if where is not None:

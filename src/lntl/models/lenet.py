@@ -3,8 +3,8 @@
 from pydantic import Field
 from torch import nn
 
+from lntl.models import image_shape
 from lntl.models.heads import PooledHead, TaskHeadSettings, VectorHead, task_head
-from lntl.models.shapes import of_images
 from lntl.types import DataSpec, Networks
 
 __all__ = ["LeNet"]
@@ -21,7 +21,7 @@ class LeNet(Networks):
 
     def __init__(self, spec: DataSpec, config: "LeNet.Config") -> None:
         super().__init__()
-        channels, height, width = of_images(spec, "lenet")
+        channels, height, width = image_shape(spec, "lenet")
         self.num_features = config.feature_dim
         self.f = nn.Sequential(
             nn.Conv2d(channels, 32, 5, padding=2),

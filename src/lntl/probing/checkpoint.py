@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lntl import config as configuration
-from lntl import plugins
 from lntl.data.loader import Loader
 from lntl.errors import UserError
 from lntl.evaluation import embedding
 from lntl.experiment.build import Experiment
 from lntl.experiment.checkpoints import load_networks, open_checkpoint
 from lntl.experiment.run import run_of
+from lntl.methods import load_method
 from lntl.probing import probe
 from lntl.probing.bias_head import judge
 from lntl.probing.features import check_layers, default_layers
@@ -139,7 +139,7 @@ def _probe(subject: Subject, halves: Halves, layers: tuple[str, ...]) -> dict[st
 def _head(subject: Subject, halves: Halves) -> dict[str, float | None]:
     """Return h's accuracy on the unseen halves and its chance; None for both where no phase trained h."""
     phases = subject.experiment.config.training.phases
-    if not any("h" in plugins.load("lntl.methods", phase.method).trains for phase in phases):
+    if not any("h" in load_method(phase.method).trains for phase in phases):
         return {"h_accuracy": None, "h_chance": None}
     counts = judge(subject.networks, subject.batches(), subject.experiment.data.spec.num_bins)
     unseen = [halves(seed)[1] for seed in halves.seeds]

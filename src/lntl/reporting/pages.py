@@ -9,6 +9,7 @@ from markupsafe import Markup, escape
 
 from lntl import __version__, plugins
 from lntl.errors import UserError
+from lntl.methods import load_method
 from lntl.reporting.drawings import drawings, pareto
 from lntl.reporting.run_files import RunFiles, read_run
 from lntl.reporting.run_report import compare_runs, layer_label, run_report
@@ -96,7 +97,7 @@ def _method_summary(phase: Mapping[str, object]) -> str:
     name = phase.get("method")
     if name not in plugins.names("lntl.methods"):
         return ""
-    module = inspect.getmodule(plugins.load("lntl.methods", str(name)))
+    module = inspect.getmodule(load_method(str(name)))
     return (inspect.getdoc(module) or "").partition("\n")[0]
 
 

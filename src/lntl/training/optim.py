@@ -1,4 +1,4 @@
-"""Optimisers from torch, and the learning rate as a pure function of progress: no scheduler state to save."""
+"""Optimisers of torch, and the learning rate as a function of progress, so that there is no scheduler state to save."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -6,30 +6,33 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import Optimizer
 
-from lntl import config
+from lntl.training.settings import Optimizer
 
 # one_cycle: up from lr / 25 over the first 30 % of the steps, then down to lr / 25e4 (Smith and Topin, 2018, with the
 # constants of torch.optim.lr_scheduler.OneCycleLR).
 _RISE, _START, _END = 0.3, 1 / 25, 1 / 25e4
 
 
-def groups(network: nn.Module, factors: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Return torch's parameter groups of what learns in a network: one for each factor of the learning rate.
+def parameter_groups(network: nn.Module, factors: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Return the parameters of a network that learn, as torch's parameter groups, one for each learning rate factor.
 
-    `factors` is by layer, '' for all of the network; of several that hold a parameter, the innermost counts.
+    Args:
+        network: The network.
+        factors: Factor of the learning rate by layer, '' for the whole network; the innermost layer counts.
     """
     of_factor: dict[float, list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            around = [layer for layer in factors if not layer or name.startswith(f"{layer}.")]
-            factor = factors[max(around, key=len)] if around else 1.0
+            layers = [layer for layer in factors if not layer or name.startswith(f"{layer}.")]
+            factor = factors[max(layers, key=len)] if layers else 1.0
             of_factor.setdefault(factor, []).append(parameter)
     return [{"params": of_factor[factor], "factor": factor} for factor in sorted(of_factor, reverse=True)]
 
 
-def build(settings: config.Optimizer, parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]]) -> Optimizer:
+def build_optimizer(
+    settings: Optimizer, parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]]
+) -> torch.optim.Optimizer:
     """Return the optimiser that the settings name."""
     lr, decay = settings.lr, settings.weight_decay
     match settings.name:
@@ -43,8 +46,15 @@ def build(settings: config.Optimizer, parameters: Iterable[nn.Parameter] | Itera
             return torch.optim.Adagrad(parameters, lr=lr, weight_decay=decay)
 
 
-def learning_rate(settings: config.Optimizer, step: int, steps_per_epoch: int, epochs: int) -> float:
-    """Return the learning rate of update `step` (from 0) in a phase of `epochs` epochs."""
+def learning_rate(settings: Optimizer, step: int, steps_per_epoch: int, epochs: int) -> float:
+    """Return the learning rate of one update.
+
+    Args:
+        settings: The optimiser's settings.
+        step: Number of the update within the phase, from 0.
+        steps_per_epoch: Updates in an epoch.
+        epochs: Epochs of the phase.
+    """
     progress = step / (steps_per_epoch * epochs)
     match settings.schedule:
         case "constant":

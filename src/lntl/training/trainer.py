@@ -1,4 +1,4 @@
-"""The trainer: an iterable of epochs that knows phases, epochs and steps, and nothing of files or evaluation."""
+"""The trainer: an iterable of epochs that knows phases, epochs and steps, but no files and no evaluation."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,13 +11,12 @@ from lightning_fabric.wrappers import _FabricOptimizer
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from lntl import config
 from lntl.data.loader import Loader
 from lntl.errors import UserError
 from lntl.methods.base import Method
 from lntl.seeding import derive
-from lntl.training import optim
-from lntl.training.terms import Terms
+from lntl.training.optim import build_optimizer, learning_rate, parameter_groups
+from lntl.training.settings import Optimizer, Phase
 from lntl.types import Batch, EpochRecord, Networks
 
 
@@ -26,20 +25,72 @@ class NonFiniteLossError(UserError):
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A phase to run: its settings, and how to make its method from the networks."""
+class TrainingPhase:
+    """A phase to run: its settings, and a function that makes its method from the networks."""
 
-    settings: config.Phase
-    method: Callable[[Networks], Method]
+    settings: Phase
+    make_method: Callable[[Networks], Method]
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One update: its place in the epoch; every `log_interval` steps also the mean terms and the learning rates."""
+    """One update of the weights.
 
-    index: int  # from 1, within the epoch
+    Attributes:
+        index: Number of the update within the epoch, from 1.
+        total: Updates in the epoch.
+        terms: Mean terms since the last report and learning rates, every `log_interval` updates; else None.
+    """
+
+    index: int
     total: int
     terms: dict[str, float] | None
+
+
+class LoggedTerms:
+    """The terms that a method logs in an epoch: a row a step on the device, moved to the host by `take` alone."""
+
+    def __init__(self) -> None:
+        self._names: tuple[str, ...] = ()
+        self._pending: list[Tensor] = []  # one row (terms,) a step since the last `take`
+        self._sums: Tensor | None = None  # (terms,), over the steps before
+
+    def add(self, terms: dict[str, Tensor], device: torch.device) -> None:
+        """Store the terms of a step; raises UserError where their names differ from those of the steps before."""
+        names = tuple(terms)
+        if names != self._names and (self._pending or self._sums is not None):
+            raise UserError(
+                f"the method logs other terms than before in this epoch: {', '.join(names)}, not "
+                f"{', '.join(self._names)}; let it log the same ones at every step. If its code has changed since the "
+                "checkpoint, restore it until the epoch is over, or train again under another project.experiment_name"
+            )
+        self._names = names
+        self._pending.append(torch.stack([term.to(device, torch.float32) for term in terms.values()]))
+
+    def take(self) -> Tensor:
+        """Return the terms since the last call, (steps, terms), on the host: the loop's one synchronisation."""
+        rows = torch.stack(self._pending).double().cpu()
+        self._pending = []
+        self._sums = rows.sum(dim=0) if self._sums is None else self._sums + rows.sum(dim=0)
+        return rows
+
+    def means(self, steps: int) -> dict[str, float]:
+        """Return the mean of each term over the `steps` of the epoch."""
+        assert self._sums is not None
+        return self.named(self._sums / steps)
+
+    def named(self, values: Tensor) -> dict[str, float]:
+        """Return (terms,) values by name."""
+        return dict(zip(self._names, values.tolist(), strict=True))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state that the remaining reports of the epoch depend on."""
+        return {"terms": list(self._names), "pending": list(self._pending), "sums": self._sums}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Continue from a state."""
+        self._names, self._sums = tuple(state["terms"]), state["sums"]
+        self._pending = [row.to(device) for row in state["pending"]]
 
 
 def _learning(network: nn.Module) -> list[nn.Parameter]:
@@ -47,17 +98,41 @@ def _learning(network: nn.Module) -> list[nn.Parameter]:
 
 
 class Trainer:
-    """Runs the phases in order.
+    """Train the networks, phase by phase.
 
-    `for record in trainer:` yields an EpochRecord per epoch; `for step in trainer.epoch():` takes the steps of the next
-    epoch one by one, after which `trainer.record` tells about it. Every random choice is a function of
-    (seed, phase, epoch, step), so `state_dict` taken between any two steps resumes exactly.
+    Iterating yields an EpochRecord for each epoch; iterating over `epoch()` takes the updates of the next epoch one by
+    one, after which `record` holds its EpochRecord. Every random choice is a function of (seed, phase, epoch, step), so
+    that a `state_dict` taken between any two updates resumes exactly.
+
+    Args:
+        fabric: Lightning Fabric: device and precision.
+        networks: f, g and h, on the device of `fabric`; trained in place.
+        loader: Batches of the training split.
+        phases: The phases, in order.
+        seed: Seed of the run.
+        log_interval: Updates between two reports.
+
+    Attributes:
+        record: The EpochRecord of the last finished epoch.
+        method: The method of the current phase.
+        done: Whether every epoch of every phase is over.
+        evaluated: The networks to evaluate: the moving average where the phase has one.
+
+    Example:
+        >>> for record in trainer:
+        ...     print(record.phase, record.epoch, record.metrics["train/task"])
     """
 
     def __init__(
-        self, fabric: Fabric, networks: Networks, loader: Loader, plans: list[Plan], seed: int, log_interval: int = 50
+        self,
+        fabric: Fabric,
+        networks: Networks,
+        loader: Loader,
+        phases: list[TrainingPhase],
+        seed: int,
+        log_interval: int = 50,
     ) -> None:
-        self.fabric, self.networks, self.loader, self.plans = fabric, networks, loader, plans
+        self.fabric, self.networks, self.loader, self.phases = fabric, networks, loader, phases
         self.seed, self.log_interval = seed, log_interval
         wrapped = Networks()
         wrapped.num_features = networks.num_features
@@ -67,16 +142,16 @@ class Trainer:
         self._enter(phase=0)
 
     def _enter(self, phase: int) -> None:
-        """Set up a phase: its method, an optimiser for each network that learns, and the average of the weights."""
+        """Set up a phase: its method, an optimiser for each network that it trains, the moving average of weights."""
         self.phase, self.epoch_index, self.step = phase, 0, 0
-        self._seconds = 0.0  # that the epoch has taken so far
-        self.settings = self.plans[phase].settings
+        self._seconds = 0.0  # since the epoch began
+        self.settings = self.phases[phase].settings
         torch.manual_seed(derive(self.seed, "method", phase))  # for the first weights of networks of its own
-        self.method = self.plans[phase].method(self._wrapped).to(self.fabric.device)
-        learners = {name: getattr(self._wrapped, name) for name in self.method.trains} | self.method.own
+        self.method = self.phases[phase].make_method(self._wrapped).to(self.fabric.device)
+        learners = {name: getattr(self._wrapped, name) for name in self.method.trains} | self.method.own_networks
         self._learners: dict[str, nn.Module] = {name: net for name, net in learners.items() if _learning(net)}
         self._optimizers = {name: self._optimizer(name) for name in self._learners}
-        self._terms = Terms()
+        self._terms = LoggedTerms()
         decay = self.settings.ema
         self._average = (
             AveragedModel(self.networks, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
@@ -85,35 +160,35 @@ class Trainer:
     def _optimizer(self, name: str) -> _FabricOptimizer:
         factors = self.networks.lr_factors if name == "f" else {}
         net = self.networks.f if name == "f" else self._learners[name]  # without Fabric's wrapper: its layers' names
-        optimizer = optim.build(self._optimizer_settings(name), optim.groups(net, factors))
+        optimizer = build_optimizer(self._optimizer_settings(name), parameter_groups(net, factors))
         return cast(_FabricOptimizer, self.fabric.setup_optimizers(optimizer))
 
-    def _optimizer_settings(self, name: str) -> config.Optimizer:
-        return self.settings.optimizer_h if name in ("h", *self.method.with_h) else self.settings.optimizer_fg
+    def _optimizer_settings(self, name: str) -> Optimizer:
+        return self.settings.optimizer_h if name in ("h", *self.method.trained_with_h) else self.settings.optimizer_fg
 
     @property
     def done(self) -> bool:
         """Whether every epoch of every phase is over."""
-        return self.phase == len(self.plans) - 1 and self.epoch_index == self.settings.epochs
+        return self.phase == len(self.phases) - 1 and self.epoch_index == self.settings.epochs
 
     @property
     def total_steps(self) -> int:
         """Updates of the run so far."""
-        before = sum(plan.settings.epochs for plan in self.plans[: self.phase]) + self.epoch_index
+        before = sum(phase.settings.epochs for phase in self.phases[: self.phase]) + self.epoch_index
         return before * len(self.loader) + self.step
 
     @property
     def total_epochs(self) -> int:
         """Epochs of all phases together."""
-        return sum(plan.settings.epochs for plan in self.plans)
+        return sum(phase.settings.epochs for phase in self.phases)
 
     @property
     def evaluated(self) -> Networks:
-        """The networks to evaluate: the average of the weights where the phase keeps one, else the weights."""
+        """The networks to evaluate: the moving average of the weights where the phase has one, else the networks."""
         return self._average.module if self._average is not None else self.networks  # type: ignore[return-value]
 
     def __iter__(self) -> Iterator[EpochRecord]:
-        """Train to the end; yield the record of each epoch."""
+        """Train to the end, and yield the record of each epoch."""
         while not self.done:
             for _ in self.epoch():
                 pass
@@ -121,7 +196,7 @@ class Trainer:
             yield self.record
 
     def epoch(self) -> Iterator[Step]:
-        """Take the (remaining) steps of the current epoch, entering the next phase where the last one is over."""
+        """Take the remaining updates of the current epoch, the first of the next phase where the current is over."""
         if self.epoch_index == self.settings.epochs:
             self._enter(self.phase + 1)
         start, before, began, total = self.step, self._seconds, perf_counter(), len(self.loader)
@@ -129,7 +204,7 @@ class Trainer:
             self._prepare()
         order = derive(self.seed, "order", self.phase, self.epoch_index)
         for batch in self.loader.batches(order, start, self.method.sampling_weights()):
-            self._update(self._shown(batch))
+            self._update(self._visible(batch))
             self.step, self._seconds = self.step + 1, before + perf_counter() - began
             reports = self.step % self.log_interval == 0 or self.step == total
             yield Step(self.step, total, self._report() if reports else None)
@@ -139,10 +214,10 @@ class Trainer:
     @torch.no_grad()
     def _prepare(self) -> None:
         self._wrapped.eval()
-        self.method.prepare(lambda: map(self._shown, self.loader.batches()), derive(self.seed, "prepare", self.phase))
+        self.method.prepare(lambda: map(self._visible, self.loader.batches()), derive(self.seed, "prepare", self.phase))
 
-    def _shown(self, batch: Batch) -> Batch:
-        """Return what of a batch the method may see."""
+    def _visible(self, batch: Batch) -> Batch:
+        """Return the batch, without bias labels where the method does not use them."""
         return batch if self.method.sees_bias else batch.without_bias()
 
     def _update(self, batch: Batch) -> None:
@@ -179,35 +254,35 @@ class Trainer:
 
     def _learning_rate(self, name: str) -> float:
         settings = self._optimizer_settings(name)
-        return optim.learning_rate(settings, self._phase_step, len(self.loader), self.settings.epochs)
+        return learning_rate(settings, self._phase_step, len(self.loader), self.settings.epochs)
 
     def _report(self) -> dict[str, float]:
         """Return the mean terms of the steps since the last report, and the learning rates."""
         rows = self._terms.take()
-        wrong = (~rows.isfinite().all(dim=1)).nonzero()
-        if len(wrong):
-            self._complain(self.step - len(rows) + int(wrong[0]) + 1, rows[wrong[0, 0]])
+        bad = (~rows.isfinite().all(dim=1)).nonzero()
+        if len(bad):
+            self._raise_non_finite(self.step - len(rows) + int(bad[0]) + 1, rows[bad[0, 0]])
         return self._terms.named(rows.mean(dim=0)) | self._rates()
 
     def _rates(self) -> dict[str, float]:
         """Return the learning rate of the latest update, by network."""
         return {f"lr_{name}": self._optimizers[name].param_groups[0]["lr"] for name in self._optimizers}
 
-    def _complain(self, step: int, values: Tensor) -> None:
-        told = ", ".join(f"{name} = {value:g}" for name, value in self._terms.named(values).items())
+    def _raise_non_finite(self, step: int, values: Tensor) -> None:
+        terms = ", ".join(f"{name} = {value:g}" for name, value in self._terms.named(values).items())
         raise NonFiniteLossError(
             f"the loss is not finite at step {step} of epoch {self.epoch_index + 1} in phase {self.phase + 1} "
-            f"({self.settings.method}): {told}; lower the learning rate or set training.clip_grad_norm"
+            f"({self.settings.method}): {terms}; lower the learning rate or set training.clip_grad_norm"
         )
 
     def _finish_epoch(self, images_per_second: float, seconds: float) -> None:
-        terms, self._terms = self._terms.means(len(self.loader)), Terms()
+        terms, self._terms = self._terms.means(len(self.loader)), LoggedTerms()
         self.epoch_index, self.step, self._seconds = self.epoch_index + 1, 0, 0.0
         self.record = EpochRecord(
             phase=self.phase + 1,
             method=self.settings.method,
             epoch=self.epoch_index,
-            total_epoch=sum(plan.settings.epochs for plan in self.plans[: self.phase]) + self.epoch_index,
+            total_epoch=sum(phase.settings.epochs for phase in self.phases[: self.phase]) + self.epoch_index,
             step=self.total_steps,
             metrics={f"train/{name}": value for name, value in (terms | self._rates()).items()},
             images_per_second=images_per_second,
@@ -215,7 +290,7 @@ class Trainer:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that the rest of the run depends on."""
+        """Return everything that the rest of the run depends on; may be taken between any two updates."""
         return {
             "phase": self.phase,
             "epoch": self.epoch_index,
@@ -229,7 +304,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken."""
+        """Continue from a `state_dict` of a trainer with the same phases."""
         self._enter(state["phase"])
         self.epoch_index, self.step, self._seconds = state["epoch"], state["step"], state.get("seconds", 0.0)
         self.networks.load_state_dict(state["networks"])
