@@ -168,6 +168,18 @@ def test_names_that_are_not_utf_8_stay_as_they_are(pets: Path, capfd: pytest.Cap
     assert "th\\udce9.png: an empty file" in capfd.readouterr().out
 
 
+def test_names_that_a_spreadsheet_would_run_are_escaped_on_request(pets: Path) -> None:
+    names = ["=1+2.png", "+a.png", "-b.png", "@c.png", "\td.png", "e=f.png"]
+    for name in names:
+        shutil.copy("pets/02.png", name)
+    command = ["predict", str(pets), "--out", "p.csv", "--", *names]
+    for option, mark in (([], ""), (["--escape-formulas"], "'")):
+        assert lntl(*command[:2], *option, *command[2:]) == 0
+        with Path("p.csv").open(newline="") as file:
+            paths = [row["path"] for row in csv.DictReader(file)]
+        assert paths == [*(f"{mark}{name}" for name in names[:-1]), names[-1]]
+
+
 def test_unreadable_images_stop_before_anything_is_written(pets: Path, capsys: Capture) -> None:
     break_images()
     before = tree(Path())

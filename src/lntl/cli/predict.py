@@ -42,6 +42,13 @@ def predict(
         Literal["stop", "skip"],
         typer.Option(help="Images that cannot be read: name them and write nothing, or leave them out."),
     ] = "stop",
+    escape_formulas: Annotated[
+        bool,
+        typer.Option(
+            "--escape-formulas",
+            help="Put an apostrophe before names that begin with = + - or @, which spreadsheets run as formulas.",
+        ),
+    ] = False,
     device: DeviceOption = None,
     trust: TrustOption = None,
 ) -> None:
@@ -58,7 +65,7 @@ def predict(
     classifier = load(run, device or "auto", trust or [])
     inputs = read(images, classifier.description.get("data", {}), Layout(column, root, delimiter))
     with progress_bar("images", len(inputs.names)) as advance:
-        prediction = Prediction(classifier, inputs, on_error, advance)
+        prediction = Prediction(classifier, inputs, on_error, escape_formulas, advance)
         prediction.write(out, features)
     echo(f"{len(prediction.predicted)} predictions")
     for path in filter(None, (out, features)):

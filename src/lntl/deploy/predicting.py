@@ -31,6 +31,7 @@ class Prediction:
         classifier: The classifier.
         inputs: The images and their names.
         on_error: What to do about images that cannot be read: stop, with nothing written, or skip them.
+        escape_formulas: Whether to put an apostrophe before texts that a spreadsheet would run as formulas.
         progress: Called with the number of images after each batch.
 
     Attributes:
@@ -41,6 +42,7 @@ class Prediction:
     classifier: Classifier
     inputs: Inputs
     on_error: Literal["stop", "skip"] = "stop"
+    escape_formulas: bool = False
     progress: Callable[[int], None] = lambda count: None
     predicted: list[int] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
@@ -85,10 +87,12 @@ class Prediction:
         try:
             table = csv.writer(text, lineterminator="\n")
             table.writerow(["path", "prediction", *(f"p_{name}" for name in classes)])
+            cell = _escaped if self.escape_formulas else str
             for indices, probabilities in self._batches(source, store):
                 rows = zip(indices, probabilities.argmax(dim=1).tolist(), probabilities.tolist(), strict=True)
                 for index, best, row in rows:
-                    table.writerow([self.inputs.names[index], classes[best], *(f"{value:.7g}" for value in row)])
+                    names = (self.inputs.names[index], classes[best])
+                    table.writerow([*map(cell, names), *(f"{value:.7g}" for value in row)])
             self._check()
         finally:
             text.detach()
@@ -117,6 +121,11 @@ class Prediction:
         head = f"{len(faults)} of {len(self.inputs.names)} images cannot be read, so nothing is written; {remedy}"
         more = [f"and {len(faults) - MOST_NAMED} more"] if len(faults) > MOST_NAMED else []
         raise UserError("\n  ".join([head, *faults[:MOST_NAMED], *more]))
+
+
+def _escaped(text: str) -> str:
+    """Return a text that no spreadsheet takes for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def check_target(path: Path) -> None:
