@@ -6,6 +6,9 @@ from pathlib import Path
 
 try:
     from lntl.cli import exit_on_error
+    from lntl.cli.arguments import configured_run
+    from lntl.cli.eval import evaluate
+    from lntl.cli.train import train
 except ModuleNotFoundError as missing:
     print(
         f"Error: {sys.executable} has no package '{missing.name}': run `make setup`, then `source .venv/bin/activate`.",
@@ -15,21 +18,12 @@ except ModuleNotFoundError as missing:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train or evaluate as asked."""
-    from lntl import commands  # torch is slow to import: not for --help
-
+    """Train or evaluate."""
     if args.mode == "train":
-        resume, epochs = args.checkpoint_path, args.num_epochs
-        commands.train(
-            args.config, args.overrides, resume=resume, overwrite=args.overwrite, epochs=epochs, device=args.device
-        )
+        train(args.config, args.overrides, args.checkpoint_path, args.overwrite, args.num_epochs, args.device)
     else:
-        path = (
-            Path(args.checkpoint_path)
-            if args.checkpoint_path
-            else commands.best_checkpoint(args.config, args.overrides)
-        )
-        commands.evaluate(path, args.device)
+        path = Path(args.checkpoint_path) if args.checkpoint_path else configured_run(args.config, args.overrides)
+        evaluate(path, args.device)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from tiny_runs import RUN, exit_code, lntl, run, tree, write_config
 
 from lntl import cli
 from lntl.errors import UserError
-from lntl.runs.folder import RunFolder
 
 TRAIN = ["train", "tiny.yaml"]
 
@@ -42,13 +41,6 @@ def halved(write: Callable[[], None], name: str) -> Callable[[], None]:
         Path(name).write_bytes(Path(name).read_bytes()[: Path(name).stat().st_size // 2])
 
     return cut
-
-
-def begun_run() -> None:
-    """Write a run whose last phase has not begun."""
-    folder = RunFolder(Path("begun"))
-    folder.create("")
-    folder.last.write_text("")
 
 
 def nothing() -> None:
@@ -116,7 +108,7 @@ BAD: dict[str, tuple[Callable[[], None], list[str], str]] = {
     "unknown data": (
         nothing,
         [*TRAIN, "data.name=mnist"],
-        FAULT + r"data\.name: .*'mnist'; did you mean 'colored_mnist'",
+        FAULT + r"data\.name: .*'mnist'; did you mean 'biased_mnist'",
     ),
     "own class that is not there": (
         nothing,
@@ -134,17 +126,17 @@ BAD: dict[str, tuple[Callable[[], None], list[str], str]] = {
     "output below a file": (
         nothing,
         [*TRAIN, "logging.output_dir=tiny.yaml/x"],
-        r"tiny\.yaml/x/tiny: cannot make the run",
+        r"tiny\.yaml/x/tiny: cannot lock the folder",
     ),
     "output is a file": (
         nothing,
         [*TRAIN, "logging.output_dir=tiny.yaml"],
-        r"tiny\.yaml/tiny: cannot make the run folder",
+        r"tiny\.yaml/tiny: cannot lock the folder",
     ),
     "output in no writable system": (
         nothing,
         [*TRAIN, "logging.output_dir=/proc"],
-        r"/proc/tiny: cannot make the run folder",
+        r"/proc/tiny: cannot lock the folder",
     ),
     "labels out of range": (official_file(label=10), [*TRAIN, "data.path=."], r"0 to 9\b.*\b10\b"),
     "negative labels": (official_file(label=-1), [*TRAIN, "data.path=."], r"0 to 9\b.*-1\b"),
@@ -217,12 +209,7 @@ BAD: dict[str, tuple[Callable[[], None], list[str], str]] = {
     "eval of an empty folder": (
         lambda: Path("empty").mkdir(),
         ["eval", "empty"],
-        r"empty: no checkpoints/best_model\.pth there",
-    ),
-    "eval of a run that has no best": (
-        begun_run,
-        ["eval", "begun"],
-        r"begun: no checkpoints/best_model\.pth there; name another, e\.g\. begun/checkpoints/last\.pth",
+        r"empty: no checkpoint lies in its checkpoints/",
     ),
     "eval of a missing file": (nothing, ["eval", "none.pth"], r"none\.pth: there is no such checkpoint"),
     "eval of a foreign file": (nothing, ["eval", "tiny.yaml"], r"tiny\.yaml: not a readable checkpoint"),
@@ -309,7 +296,7 @@ def test_a_name_that_leaves_the_output_folder(name: str, capsys: pytest.CaptureF
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads and writes anything")
-@pytest.mark.parametrize(("what", "told"), [("tiny.yaml", "Permission denied"), (".", "cannot make the run folder")])
+@pytest.mark.parametrize(("what", "told"), [("tiny.yaml", "Permission denied"), (".", "cannot lock the folder")])
 def test_no_permission(what: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
     mode = Path(what).stat().st_mode
     Path(what).chmod(0o500 if what == "." else 0)
@@ -342,6 +329,6 @@ def test_a_fault_of_the_program_is_no_bad_input(monkeypatch: pytest.MonkeyPatch)
     def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("lntl.commands.train", broken)
+    monkeypatch.setattr("lntl.experiment.train", broken)
     with pytest.raises(ZeroDivisionError):
         exit_code(lambda: cli.main(TRAIN))

@@ -175,7 +175,7 @@ def test_eval_of_a_checkpoint_outside_of_a_run_is_only_shown(finished: Path, tmp
     alone = tmp_path / "alone.pth"
     alone.write_bytes((RUN / "checkpoints/last.pth").read_bytes())
     assert lntl("eval", str(alone)) == 0
-    assert "Not kept in a file" in capsys.readouterr().out
+    assert "Not written to a file" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["alone.pth"]
 
 

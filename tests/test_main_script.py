@@ -79,7 +79,4 @@ def test_main_py_says_what_to_do_where_nothing_was_trained(
 ) -> None:
     assert main_py(monkeypatch, "--config", "tiny.yaml", "--mode", "evaluate") == 2
     told = capsys.readouterr().err
-    assert (
-        told
-        == f"Error: {RUN}/checkpoints/best_model.pth: there is no such checkpoint; train first: lntl train tiny.yaml\n"
-    )
+    assert told == f"Error: {RUN}: there is no such run folder; train first: lntl train tiny.yaml\n"

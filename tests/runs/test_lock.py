@@ -28,6 +28,9 @@ def test_a_lock_leaves_nothing_behind(tmp_path: Path) -> None:
     with locked(tmp_path / "new" / "run"):
         pass
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError), locked(tmp_path / "new" / "run"):
+        raise UserError("the training cannot begin")
+    assert list(tmp_path.iterdir()) == []
     with locked(tmp_path / "new" / "run"):
         (tmp_path / "new" / "notes").touch()
     assert [path.name for path in tmp_path.rglob("*")] == ["new", "notes"]

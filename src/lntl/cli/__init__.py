@@ -11,7 +11,22 @@ from typing import Annotated
 import typer
 
 from lntl import __version__
-from lntl.cli import benchmark, card, compare, configs, data, export, init, methods, models, predict, runs
+from lntl.cli import (
+    benchmark,
+    card,
+    compare,
+    configs,
+    data,
+    export,
+    init,
+    methods,
+    models,
+    predict,
+    probe,
+    report,
+    train,
+)
+from lntl.cli import eval as evaluation
 from lntl.errors import Interrupted, UserError
 
 app = typer.Typer(
@@ -22,7 +37,10 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command()(init.init)
-app.add_typer(runs.app)
+app.command()(train.train)
+app.command("eval")(evaluation.evaluate)
+app.command()(probe.probe)
+app.command()(report.report)
 app.command()(predict.predict)
 app.command()(export.export)
 app.command()(card.card)

@@ -156,13 +156,18 @@ def benchmark_run(config: Path, split: Annotated[Literal["test", "val"], typer.A
     import sys
     import threading
 
-    from lntl import commands
+    from lntl import config as configuration
+    from lntl import experiment
     from lntl.benchmark.runner import DEAD_END
+    from lntl.cli import console, memory
+    from lntl.cli.train import show_training
     from lntl.errors import DeadEndError
 
     threading.Thread(target=_stop_with_the_parent, daemon=True).start()
+    console.log_to_console()
+    memory.keep_freed_memory()
     try:
-        commands.make(str(config), split)
+        experiment.train(configuration.read(config), "auto", split=split, watch=show_training)
     except DeadEndError as error:
         print(f"Error: {error}", file=sys.stderr)
         raise SystemExit(DEAD_END) from None

@@ -24,19 +24,21 @@ def locked(folder: Path) -> Iterator[int]:
     Raises UserError if another process holds the lock for longer than PATIENCE.
     """
     path, made = folder / ".lock", [parent for parent in (folder, *folder.parents) if not parent.exists()]
-    with _acquired(path) as file:
-        file.truncate(0)
-        file.write(b" %d" % os.getpid())  # after the first byte, which nobody else can read on Windows
-        try:
-            yield file.fileno()
-        finally:
-            with suppress(OSError):  # Windows removes no open file
-                path.unlink()  # before the lock is released: a later file of that name belongs to another process
-    with suppress(OSError):
-        if sys.platform == "win32":
-            path.unlink()
-        for parent in made:
-            parent.rmdir()
+    try:
+        with _acquired(path) as file:
+            file.truncate(0)
+            file.write(b" %d" % os.getpid())  # after the first byte, which nobody else can read on Windows
+            try:
+                yield file.fileno()
+            finally:
+                with suppress(OSError):  # Windows removes no open file
+                    path.unlink()  # before the lock is released: a later file of that name belongs to another process
+    finally:
+        with suppress(OSError):
+            if sys.platform == "win32":
+                path.unlink()
+            for parent in made:
+                parent.rmdir()
 
 
 def _acquired(path: Path) -> BinaryIO:

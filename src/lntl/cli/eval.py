@@ -1,0 +1,29 @@
+"""`lntl eval`: evaluate a trained model on the test set."""
+
+from lntl.cli.arguments import DeviceOption, RunArgument, TrustOption
+
+
+def evaluate(target: RunArgument, device: DeviceOption = None, trust: TrustOption = None) -> None:
+    """Evaluate a trained model on the test set."""
+    from rich.columns import Columns
+
+    from lntl import experiment
+    from lntl.cli.console import echo, log_to_console, out
+    from lntl.reporting import tables
+    from lntl.runs.folder import RunFolder
+
+    log_to_console()
+    path = RunFolder.resolve(target)
+    evaluation = experiment.evaluate_checkpoint(path, device=device, trust=trust or [])
+    files = evaluation.write()
+    measured, chosen = evaluation.measured, evaluation.config.evaluation.metrics
+    title = f"{evaluation.config.project.experiment_name}: {path.name}, epoch {measured.epoch}, test set"
+    out.print(tables.metric_table(title, {name: measured.metrics[name] for name in chosen}))
+    by_class, by_bias = (("by class", measured.by_class), ("by bias", measured.by_bias))
+    out.print(Columns([tables.accuracy_table(*by_class), tables.accuracy_table(*by_bias)]))
+    for warning in measured.warnings:
+        echo(f"Note: {warning}.", style="yellow")
+    for file in files:
+        echo(f"  {file}")
+    if not files:
+        echo("Not written to a file: the checkpoint does not lie in RUN/checkpoints/.", style="dim")

@@ -1,0 +1,38 @@
+"""`lntl probe`: measure how much of the bias the features hold."""
+
+from typing import Annotated
+
+import typer
+
+from lntl.cli.arguments import DeviceOption, RunArgument, TrustOption
+
+
+def probe(
+    target: RunArgument,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="A module of f or g, or penultimate; may be repeated. Default: f (z) and penultimate."
+        ),
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Number of random halvings of the test images; each trains fresh probes.")
+    ] = 3,
+    device: DeviceOption = None,
+    trust: TrustOption = None,
+) -> None:
+    """Measure how much of the bias is left: fresh probes on frozen features, and recoloured test images."""
+    from lntl import probing
+    from lntl.cli.console import echo, log_to_console, out
+    from lntl.reporting import tables
+    from lntl.reporting.verdict import probe_sentences
+    from lntl.runs.folder import RunFolder
+    from lntl.runs.formats import Probe, Recoloring
+
+    log_to_console()
+    facts = probing.probe_checkpoint(RunFolder.resolve(target), layer, seeds, device, trust or [])
+    measured, recoloring = Probe.model_validate(facts), facts["recoloring"]
+    for table in tables.probe_tables(measured):
+        out.print(table)
+    for sentence in probe_sentences(measured, recoloring and Recoloring.model_validate(recoloring)):
+        echo(sentence)

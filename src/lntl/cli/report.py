@@ -1,0 +1,45 @@
+"""`lntl report`: a page about a run, or one that compares several."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lntl.cli.arguments import DeviceOption, TrustOption, configured_run
+
+
+def report(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Run folders, or configurations whose runs are meant.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Where the page goes: RUN/report for one run, results/report for several.")
+    ] = None,
+    device: DeviceOption = None,
+    trust: TrustOption = None,
+) -> None:
+    """Make a page about a run, or one that compares several: did it unlearn, and what did that cost?"""
+    from lntl import probing
+    from lntl.cli.console import echo, log_to_console
+    from lntl.reporting.pages import write_report
+    from lntl.runs.folder import RunFolder
+
+    paths = list(dict.fromkeys(map(_run_folder, runs)))
+    log_to_console()
+    notes = {run.path: probing.complete(run, device, trust or []) for run in map(RunFolder, paths) if run.holds_a_run}
+    folder = out or (RunFolder(paths[0]).report if len(paths) == 1 else Path("results/report"))
+    page = write_report(paths, folder, notes)
+    for path in (page, folder / "report.json", folder / "report.md"):
+        echo(f"  {path}")
+
+
+def _run_folder(target: str) -> Path:
+    """Return a run folder as it is, and that of the run which a configuration names."""
+    from lntl.config import ready
+    from lntl.errors import UserError
+
+    if Path(target).is_dir():
+        return Path(target)
+    if not Path(target).exists() and target not in ready.names():
+        raise UserError(f"{target}: there is no such run folder, nor a configuration of that name; see `ls results`")
+    return configured_run(target, [])

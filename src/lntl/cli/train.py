@@ -1,0 +1,52 @@
+"""`lntl train`: train a configuration and evaluate it."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lntl.cli.arguments import ConfigArgument, DeviceOption, Overrides
+
+if TYPE_CHECKING:
+    from lntl.experiment import Run
+    from lntl.training.trainer import Step
+    from lntl.types import EpochRecord
+
+
+def train(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="PATH|auto", help="Continue from a checkpoint, a run folder, or the run's last one."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run of the same name.")] = False,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of the last phase; caps the phases before it.")] = None,
+    device: DeviceOption = None,
+) -> None:
+    """Train, evaluate on the test set, and show the result."""
+    from lntl import config as configuration
+    from lntl import experiment
+    from lntl.cli import console, memory
+    from lntl.config import ready
+    from lntl.data.colored_mnist import ColoredMNIST
+    from lntl.reporting import tables
+
+    device_override = [] if device is None else [f"training.device={device}"]
+    settings = configuration.read(ready.find(config), [*(overrides or []), *device_override], epochs)
+    console.log_to_console()
+    memory.keep_freed_memory()
+    run, result = experiment.train(settings, resume, overwrite, watch=show_training)
+    color_var = settings.data.color_var if isinstance(settings.data, ColoredMNIST.Config) else None
+    console.out.print(tables.result_table(result, color_var))
+    console.echo(result.selection, style="dim")
+    for path in sorted(path for path in run.folder.path.iterdir() if not path.name.startswith(".")):
+        console.echo(f"  {path}{'/' if path.is_dir() else ''}")
+    console.echo(f"lntl report {run.folder.path} makes a page that shows it all")
+
+
+def show_training(run: "Run", events: "Iterator[Step | EpochRecord]") -> None:
+    """Run through the events of a training, showing progress."""
+    from lntl.cli.console import show_progress
+
+    show_progress(events, run.experiment.trainer, run.experiment.config.training.batch_size)
