@@ -210,6 +210,45 @@ def test_a_fault_is_told_with_its_path_its_value_and_the_nearest_name(
     assert re.fullmatch(".*".join(map(re.escape, message.split("..."))), fault), fault
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("training.batch_size", 10**30),
+        ("training.optimizer_fg", {"lr": 1e39}),
+        ("training.phases", [{"method": "lntl", "epochs": 10**12}]),
+        ("training.phases", [{"method": "lntl", "epochs": 1, "mu": 1e300}]),
+        ("model", {"name": "mlp", "hidden": [10**12]}),
+        ("model", {"name": "lenet", "feature_dim": 10**12}),
+        ("data", {"name": "arrays", "path": "a.npz", "bias": {"column": "b", "bins": 10**9}}),
+        ("project.seed", 2**63),
+    ],
+)
+def test_an_absurd_number_is_refused_by_range(raw_config: RawConfig, key: str, value: Any) -> None:
+    raw = raw_config("lntl")
+    section, _, name = key.partition(".")
+    if name:
+        raw[section][name] = value
+    else:
+        raw[section] = value
+    assert re.search(r"should be less than (or equal to )?\d", faults(raw)[0])
+
+
+def test_every_number_has_an_upper_bound() -> None:
+    """Offenders are named; the statistics of images alone have none."""
+
+    def numbers(field: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        items = [field, *field.get("anyOf", []), field.get("items", {}), field.get("additionalProperties", {})]
+        yield from (x for x in items if isinstance(x, dict) and x.get("type") in ("integer", "number"))
+
+    unbounded = [
+        f"{name}.{key}"
+        for name, section in configuration.json_schema()["$defs"].items()
+        for key, field in section.get("properties", {}).items()
+        if any(not {"maximum", "exclusiveMaximum"} & number.keys() for number in numbers(field))
+    ]
+    assert unbounded == ["Normalise.mean", "Normalise.std"]
+
+
 @pytest.mark.parametrize("name", ["no_module.Mine", ".Mine", "lntl.methods.erm.Mine"])
 def test_a_name_of_the_users_own_that_leads_nowhere_is_told(raw_config: RawConfig, name: str) -> None:
     with pytest.raises(UserError, match=f"^test.yaml: .*{re.escape(repr(name))}"):

@@ -1,7 +1,7 @@
 """The types that every module shares: batches, splits, data sets, the networks f, g, h, and the record of an epoch."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Self
@@ -128,6 +128,8 @@ class Networks(nn.Module):
         h: z -> bias logits (N, num_bins, *bias_shape); h(z, where) those at the positions `where` alone.
         num_features: Channels C of z.
         lr_factors: Learning rate of layers of f by name ('' for all of f), in units of optimizer_fg.lr.
+        has_given_weights: Whether training begins with weights of another data set.
+        rebuild: Function that builds the model again, with first weights from torch's random state or the given ones.
 
     Example:
         >>> class Linear(Networks):
@@ -150,6 +152,8 @@ class Networks(nn.Module):
     h: nn.Module
     num_features: int
     lr_factors: Mapping[str, float] = MappingProxyType({})
+    has_given_weights: bool = False
+    rebuild: "Callable[[], Networks] | None" = None
 
     def __init__(self, spec: DataSpec | None = None, config: Settings | None = None) -> None:
         super().__init__()

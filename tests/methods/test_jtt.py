@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor, nn
 from lntl.data.colored_mnist import ColoredMNIST
 from lntl.errors import UserError
 from lntl.methods.weights import restart
+from lntl.models import load_model
 from lntl.training.trainer import Trainer
-from lntl.types import IGNORE
+from lntl.types import IGNORE, DataSpec, Networks
 
 MakeTrainer = Callable[..., Trainer]
 STORY = ({"method": "erm", "epochs": 4}, {"method": "jtt", "lambda_up": 9.0})
@@ -105,11 +107,75 @@ def test_no_bias_label_is_seen(make_trainer: MakeTrainer, monkeypatch: pytest.Mo
     assert all((batch.bias == IGNORE).all() and (batch.group == IGNORE).all() for batch in seen)
 
 
-def test_a_layer_that_cannot_begin_anew_is_told() -> None:
-    class Scale(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.factor = nn.Parameter(torch.ones(1))
+class Scale(nn.Module):
+    """A layer with a weight of its own and no reset_parameters, such as ConvNeXt's layer scale."""
 
-    with pytest.raises(UserError, match=r"Scale holds weights but cannot draw them anew.*reset_parameters"):
-        restart(nn.Sequential(nn.Linear(2, 2), Scale()), 0)
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(1))
+
+
+def test_a_layer_that_cannot_draw_its_weights_again_is_refused() -> None:
+    with pytest.raises(UserError, match=r"Scale has weights but cannot draw them again.*reset_parameters"):
+        restart(Networks(), nn.Sequential(nn.Linear(2, 2), Scale()), nn.Linear(2, 2), 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "arch", "split"),
+    [
+        ("torchvision", "convnext_tiny", "features.3"),
+        ("torchvision", "swin_t", "features.3"),
+        ("torchvision", "resnet18", "layer2"),
+        ("torchvision", "shufflenet_v2_x0_5", "stage3"),
+        ("timm", "convnext_atto", "stages.1"),
+        ("timm", "vit_tiny_patch16_224", "blocks.5"),
+        ("timm", "deit_tiny_distilled_patch16_224", "blocks.5"),
+        ("timm", "resnet10t", "layer2"),
+    ],
+)
+def test_every_family_restarts_in_place_and_from_the_seed(name: str, arch: str, split: str) -> None:
+    if name == "timm":
+        pytest.importorskip("timm")
+    spec = DataSpec((3, 64, 64), 2, 2, (), ("a", "b"), ("u", "v"), num_rows=4)
+    plugin: Any = load_model(name)
+    config = plugin.Config(arch=arch, split=split)
+
+    def build() -> Networks:
+        networks: Networks = plugin(spec, config)
+        return networks
+
+    networks = build()
+    networks.rebuild = build
+    before = copy.deepcopy(networks.state_dict())
+    first = [networks.f, networks.g]
+    weights = []
+    for seed in (1, 1, 2):
+        with torch.no_grad():
+            for parameter in networks.parameters():
+                parameter.add_(7.0)
+        restart(networks, *first, seed)
+        weights.append({k: v.clone() for k, v in networks.state_dict().items() if not k.startswith("h.")})
+    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
+    assert any(not torch.equal(value, weights[2][key]) for key, value in weights[0].items())
+    assert all((value - before[key]).abs().max() < 3.5 for key, value in weights[0].items())  # none keeps the 7
+
+
+def test_given_weights_are_given_again() -> None:
+    spec = DataSpec((3, 32, 32), 2, 2, (), ("a", "b"), ("u", "v"), num_rows=4)
+    plugin: Any = load_model("torchvision")
+    config = plugin.Config(arch="shufflenet_v2_x0_5", split="stage2", weights="some.safetensors")
+    given = plugin.create("shufflenet_v2_x0_5", (3, 32, 32), 1000).state_dict()
+
+    def build() -> Networks:
+        networks = plugin(spec, config)
+        networks.load_whole(given)
+        return networks  # type: ignore[no-any-return]
+
+    networks = build()
+    networks.rebuild = build
+    with torch.no_grad():
+        networks.f.get_parameter("conv1.0.weight").zero_()
+    restart(networks, networks.f, networks.g, 3)
+    assert torch.equal(networks.f.get_parameter("conv1.0.weight"), given["conv1.0.weight"])
+    torch.manual_seed(3)
+    assert torch.equal(networks.g.get_parameter("fc.weight"), build().g.get_parameter("fc.weight"))

@@ -56,6 +56,30 @@ def test_no_row_is_told_by_a_model_that_has_seen_it(batch: Batch) -> None:
     assert likelihood < 0.2**2 + 0.3**2 + 0.5**2 + 0.02  # no better than the shares of the classes
 
 
+@pytest.mark.parametrize("n", [2, 3, 200])
+def test_one_row_of_a_rare_class_leaves_it_defined(batch: Batch, n: int) -> None:
+    """The folds without that row have one class alone, whose probability is then 1."""
+    y = torch.zeros(n, dtype=torch.int64)
+    y[1] = 1
+    bias = torch.arange(n) % 2
+    rows = replace(
+        batch,
+        y=y,
+        bias=bias,
+        group=y * 2 + bias,
+        bias_features=torch.nn.functional.one_hot(bias, 2).float(),
+        row=torch.arange(n),
+    )
+    posterior = BiasPosterior(SPEC)
+    posterior.fit([rows], seed=0)
+    p = posterior.log_p[:n].exp()
+    assert p.isfinite().all()
+    assert p[1].tolist() == pytest.approx([1, SMALLEST, SMALLEST], abs=1e-6)  # its fold's model has seen class 0 alone
+    weights = balancing_weights(posterior, [rows], 100.0)
+    assert weights.isfinite().all()
+    assert weights[:n].mean() == pytest.approx(1, abs=1e-5)
+
+
 def test_a_class_that_a_fold_lacks_has_a_finite_logarithm(batch: Batch) -> None:
     rows, _ = biased(batch, tells=True)
     rare = replace(rows, y=torch.where(torch.arange(N) == 7, 2, rows.y % 2))

@@ -120,6 +120,19 @@ def test_weights_of_the_whole_go_to_their_layers(settings: dict[str, Any]) -> No
         assert torch.equal(value, before[key] if key.startswith(anew) else state[key]), key
 
 
+def test_weights_of_a_model_with_two_heads_load_for_other_classes() -> None:
+    pytest.importorskip("timm")
+    plugin: Any = load_model("timm")
+    spec = DataSpec((3, 32, 32), 4, 5, (), tuple("abcd"), tuple("uvwxy"), 100)
+    arch = "deit_tiny_distilled_patch16_224"
+    state = plugin.create(arch, (3, 32, 32), 10).state_dict()
+    networks = plugin(spec, plugin.Config(arch=arch, split="blocks.5"))
+    networks.load_whole(state)
+    for key, value in whole(networks).items():
+        if not key.startswith(("head.", "head_dist.")):
+            assert torch.equal(value, state[key]), key
+
+
 def test_a_last_layer_that_fits_is_taken_over() -> None:
     other, networks = build(seed=1), build()
     networks.load_whole(whole(other))

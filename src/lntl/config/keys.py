@@ -20,7 +20,7 @@ class Project(Settings):
         pattern=r"^[^/\\\s.\x00-\x1f\x7f][^/\\\s\x00-\x1f\x7f]*$",
         description="Name of the run; its folder is logging.output_dir/NAME.",
     )
-    seed: int = Field(0, ge=0, description="Seed of initial weights, order and augmentation.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of initial weights, order and augmentation.")
     description: str = Field("", description="Free text.")
 
 
@@ -52,8 +52,10 @@ class Training(Settings):
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
     precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="Precision of Lightning Fabric.")
-    batch_size: int = Field(128, ge=2, description="Images in one step.")
-    adversarial_lambda: float = Field(0.1, ge=0, description="mu of every phase that has one and does not set it.")
+    batch_size: int = Field(128, ge=2, le=1_000_000, description="Images in one step.")
+    adversarial_lambda: float = Field(
+        0.1, ge=0, le=1e9, description="mu of every phase that has one and does not set it."
+    )
     optimizer_fg: Optimizer = Field(
         Optimizer(), description="Optimiser of f and g; a phase may set single keys of it anew."
     )
@@ -61,7 +63,7 @@ class Training(Settings):
     ema: float | None = Field(
         None, gt=0, lt=1, description="Decay of the weights' moving average a step; the average is what is evaluated."
     )
-    clip_grad_norm: float | None = Field(None, gt=0, description="Largest gradient norm of each network.")
+    clip_grad_norm: float | None = Field(None, gt=0, le=1e12, description="Largest gradient norm of each network.")
     phases: list[Phase] = Field(min_length=1, description="The phases of training, in order.")
 
     @model_validator(mode="before")
@@ -100,8 +102,12 @@ class Logging(Settings):
     """What a run writes, and where to."""
 
     output_dir: str = Field("results", min_length=1, description="Folder of the run folders.")
-    log_interval_batches: int = Field(50, ge=1, description="Steps between two log entries and progress updates.")
-    checkpoint_interval_epochs: int = Field(1, ge=1, description="Epochs between two checkpoint_epoch_XX.pth.")
+    log_interval_batches: int = Field(
+        50, ge=1, le=1_000_000_000, description="Steps between two log entries and progress updates."
+    )
+    checkpoint_interval_epochs: int = Field(
+        1, ge=1, le=1_000_000, description="Epochs between two checkpoint_epoch_XX.pth."
+    )
     use_tensorboard: bool = Field(True, description="Write TensorBoard event files.")
 
 
@@ -125,9 +131,12 @@ class Evaluation(Settings):
         description="Metric on val that chooses best_model.pth among the epochs of the last phase: the highest value, "
         "for the calibration error and the gaps the lowest.",
     )
-    batch_size: int = Field(1000, ge=1, description="Images in one forward pass.")
+    batch_size: int = Field(1000, ge=1, le=1_000_000, description="Images in one forward pass.")
     erm_epochs: int = Field(
-        0, ge=0, description="Epochs of a plain training run (ERM) made first, to compare with; 0 for none."
+        0,
+        ge=0,
+        le=1_000_000,
+        description="Epochs of a plain training run (ERM) made first, to compare with; 0 for none.",
     )
 
     @model_validator(mode="after")

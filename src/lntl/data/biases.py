@@ -18,7 +18,7 @@ class _Bias(Settings):
     model_config = ConfigDict(title="Bias")
 
     column: str | None = Field(None, description="Column of the bias.")
-    bins: int | None = Field(None, ge=2, description="Bins of equal counts for a bias in numbers.")
+    bins: int | None = Field(None, ge=2, le=10_000, description="Bins of equal counts for a bias in numbers.")
     edges: list[float] | None = Field(
         None, min_length=1, description="In place of bins: the numbers at which a new bin begins, ascending."
     )

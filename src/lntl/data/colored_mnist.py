@@ -156,9 +156,12 @@ class ColoredMNIST(Dataset):
             description="Cells of the 14 x 14 map that a stroke's bias label spreads into the background, whose "
             "features see the stroke too: 2 covers what f of convnet sees; 0 as in the authors' code.",
         )
-        seed: int = Field(0, ge=0, description="Seed of the colours and of the train/val split.")
+        seed: int = Field(0, ge=0, lt=2**63, description="Seed of the colours and of the train/val split.")
         max_images: int | None = Field(
-            None, ge=100, description="Use only the first images of train and of test, to try things out."
+            None,
+            ge=100,
+            le=1_000_000_000,
+            description="Use only the first images of train and of test, to try things out.",
         )
 
     def __init__(self, config: "ColoredMNIST.Config") -> None:

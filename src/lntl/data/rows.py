@@ -41,7 +41,7 @@ class LabelSettings(Settings):
     test_fraction: float = Field(
         0.2, gt=0, lt=0.5, description="Share of the rows for test, where no split is given at all."
     )
-    seed: int = Field(0, ge=0, description="Seed of the splits that are drawn, stratified by label and bias.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of the splits that are drawn, stratified by label and bias.")
     on_error: Literal["stop", "skip"] = Field(
         "stop", description="Rows that are wrong: stop and name them all, or leave them out and list them in the run."
     )

@@ -78,13 +78,21 @@ def build(config: Config, trained: bool = False, data: Dataset | None = None) ->
     if data is None:
         data = load_data(config.data.name, config.data)
     torch.manual_seed(derive(config.project.seed, "weights"))
-    networks = load_model(config.model.name)(data.spec, config.model)
-    if not trained:
-        pretrained.begin(networks, config.model, data.spec)
+    spec, model = data.spec, config.model
+
+    def make_networks(trained: bool = False) -> Networks:
+        networks = load_model(model.name)(spec, model)
+        if not trained:
+            pretrained.begin(networks, model, spec)
+        return networks
+
+    networks = make_networks(trained)
     networks.to(fabric.device).to(memory_format=torch.channels_last)
-    phases = [TrainingPhase(p, partial(_method, config=p, spec=data.spec)) for p in config.training.phases]
+    phases = [TrainingPhase(p, partial(_method, config=p, spec=spec)) for p in config.training.phases]
     loader = Loader(data.splits["train"], config.training.batch_size, fabric.device)
-    trainer = Trainer(fabric, networks, loader, phases, config.project.seed, config.logging.log_interval_batches)
+    trainer = Trainer(
+        fabric, networks, loader, phases, config.project.seed, config.logging.log_interval_batches, make_networks
+    )
     return Experiment(config, fabric, data, networks, trainer)
 
 

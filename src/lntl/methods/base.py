@@ -71,6 +71,11 @@ class Method(nn.Module):
         self.config, self.spec = config, spec
 
     @property
+    def networks(self) -> Networks:
+        """The networks f, g and h."""
+        return self._networks[0]
+
+    @property
     def f(self) -> nn.Module:
         """The feature extractor."""
         return self._networks[0].f

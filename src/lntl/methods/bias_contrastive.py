@@ -36,13 +36,14 @@ class BiasContrastive(Method):
         alpha: float = Field(
             1.0,
             ge=0,
+            le=1e9,
             description="Weight of the contrast; the authors' code for coloured digits weights the task by 0.01 beside "
             "it, which is 100 here.",
         )
         temperature: float = Field(
-            0.07, gt=0, description="t, the temperature of the contrast, no unit; 0.07 in the authors' code."
+            0.07, gt=0, le=1e6, description="t, the temperature of the contrast, no unit; 0.07 in the authors' code."
         )
-        width: int = Field(64, ge=1, description="Outputs of the projection network k.")
+        width: int = Field(64, ge=1, le=65_536, description="Outputs of the projection network k.")
 
     config: Config
 

@@ -35,10 +35,11 @@ class BlindEye(Method):
         alpha: float = Field(
             1.0,
             ge=0,
+            le=1e9,
             description="Weight of the confusion loss, nats to nats; 1 in the code of Wang et al., CVPR 2020, who "
             "compare with this method.",
         )
-        h_steps: int = Field(1, ge=1, description="Updates of h a batch, so that it keeps up with f.")
+        h_steps: int = Field(1, ge=1, le=10_000, description="Updates of h a batch, so that it keeps up with f.")
         h_smoothing: float = h_smoothing_field()
 
     config: Config

@@ -39,10 +39,14 @@ class EnD(Method):
         alpha: float = Field(
             0.1,
             ge=0,
+            le=1e9,
             description="Weight of disentangling; the authors' example has 0.1, their search was over 0 to 1.",
         )
         beta: float = Field(
-            0.1, ge=0, description="Weight of entangling; the authors' example has 0.1, their search was over 0 to 1."
+            0.1,
+            ge=0,
+            le=1e9,
+            description="Weight of entangling; the authors' example has 0.1, their search was over 0 to 1.",
         )
 
     config: Config

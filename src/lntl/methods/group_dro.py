@@ -35,10 +35,11 @@ class GroupDRO(Method):
     class Config(Settings):
         """Settings of a phase with `method: group_dro`."""
 
-        eta: float = Field(0.01, ge=0, description="Step size of log q, 1 / nat; 0.01 in the authors' code.")
+        eta: float = Field(0.01, ge=0, le=1e9, description="Step size of log q, 1 / nat; 0.01 in the authors' code.")
         adjustment: float = Field(
             0.0,
             ge=0,
+            le=1e9,
             description="C of the generalisation adjustment C / sqrt(n), nats; 0 in the authors' code, and tuned by "
             "them with strong regularisation.",
         )

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from lntl.methods.base import Method, Objective, minimise
@@ -20,10 +20,11 @@ class JTT(Method):
 
     The error set E holds the rows whose class argmax g(f(x)) misses at the end of the phase before, the identification
     model (a short phase of `erm`, its epochs the paper's T; the weights, not their average), without any bias label.
-    Then f and g begin anew.
+    Then f and g start again from first weights.
     Deviation: an epoch draws as many rows as there are, with replacement, a row of E lambda_up times as likely as
     another; the paper's epoch goes through all n + (lambda_up - 1) |E| of them.
-    Deviation: f and g begin from random weights (each layer's reset_parameters), never from those of another data set.
+    f and g start again from the given weights (model.weights, model.pretrained) as in the paper, with a new last layer;
+    without them from random weights.
     """
 
     trains = ("f", "g")
@@ -32,9 +33,14 @@ class JTT(Method):
         """Settings of a phase with `method: jtt`."""
 
         lambda_up: float = Field(
-            50.0, ge=1, description="How many times an error counts; the authors have 100 on Waterbirds, 50 on CelebA."
+            50.0,
+            ge=1,
+            le=1e9,
+            description="How many times an error counts; the authors have 100 on Waterbirds, 50 on CelebA.",
         )
-        restart: bool = Field(True, description="Whether f and g begin anew, as in the paper, or go on as they are.")
+        restart: bool = Field(
+            True, description="Whether f and g start again from first weights, as in the paper, or continue."
+        )
 
     config: Config
     wrong: Tensor
@@ -44,11 +50,11 @@ class JTT(Method):
         self.register_buffer("wrong", torch.zeros(spec.num_rows, dtype=torch.bool))
 
     def prepare(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
-        """Find the error set; begin anew."""
+        """Find the error set, and restart f and g."""
         for batch in batches():
             self.wrong[batch.row] = self.g(self.f(batch.x)).argmax(dim=1) != batch.y
         if self.config.restart:
-            restart(nn.ModuleList([inner(self.f), inner(self.g)]), seed)
+            restart(self.networks, inner(self.f), inner(self.g), seed)
 
     def sampling_weights(self) -> Tensor:
         """Return lambda_up for the rows of the error set and 1 for the others."""

@@ -26,7 +26,8 @@ class LfF(Method):
     W = L_b / (L_b + L) in [0, 1], without gradient, is that of the cross-entropies in nats of both networks, each first
     averaged over the visits of the example (the first counts in full) and divided by the largest average of its class.
     The average and the division are as in the authors' code. b learns with the settings of optimizer_fg.
-    Deviation: b begins from random weights, where f may begin from those of another data set; the authors' both do.
+    b starts from the given weights (model.weights, model.pretrained) where there are some, as the authors' does, with a
+    last layer of its own; else from random weights.
     """
 
     trains = ("f", "g")
@@ -56,7 +57,7 @@ class LfF(Method):
 
     def prepare(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
         """Give b first weights of its own."""
-        restart(self.biased, seed)
+        restart(self.networks, self.biased[0], self.biased[1], seed)
 
     def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
         """Yield both losses over f, g and b; none reaches the other's network."""

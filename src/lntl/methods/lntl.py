@@ -42,11 +42,15 @@ class LNTL(Method):
         """Settings of a phase with `method: lntl`."""
 
         lam: float = Field(
-            0.01, ge=0, description="Weight of the information term; 0.01 in the authors' code, 0 is adversarial only."
+            0.01,
+            ge=0,
+            le=1e9,
+            description="Weight of the information term; 0.01 in the authors' code, 0 is adversarial only.",
         )
         mu: float = Field(
             0.1,
             ge=0,
+            le=1e9,
             description="Scale of the reversed gradient, 0.1 in the authors' code; training.adversarial_lambda.",
         )
         mu_ramp: Literal["constant", "linear", "dann"] = Field(
@@ -58,12 +62,13 @@ class LNTL(Method):
             "authors' code, where the information term counts the background too.",
         )
         h_steps: int = Field(
-            1, ge=1, description="Updates of h a batch, so that it keeps up with f; updates `joint` only."
+            1, ge=1, le=10_000, description="Updates of h a batch, so that it keeps up with f; updates `joint` only."
         )
         h_smoothing: float = h_smoothing_field()
         max_gradient_ratio: float | None = Field(
             None,
             gt=0,
+            le=1e12,
             description="Largest norm of the adversary's gradient at z in units of the task's, so that it fades as the "
             "task is learned; updates `joint` only; null for no limit.",
         )

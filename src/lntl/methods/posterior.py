@@ -14,11 +14,11 @@ from lntl.plugins import Settings
 from lntl.types import Batch, DataSpec
 
 FOLDS = 4
-SMALLEST = 1e-6  # a probability that no training row speaks for is taken as this, so that its logarithm is finite
+SMALLEST = 1e-6  # lower bound of a probability, so that its logarithm is finite
 
 
 class BiasPosterior(nn.Module):
-    """log p(y | bias) in nats of every training row, cross-fitted: each row is told by a model fitted without it."""
+    """log p(y | bias) in nats of every training row, cross-fitted: each row's by a model fitted without it."""
 
     log_p: Tensor
 
@@ -32,6 +32,9 @@ class BiasPosterior(nn.Module):
         features, y, row = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
         p = np.full((len(y), self.log_p.shape[1]), SMALLEST)
         for number, (seen, unseen) in enumerate(_folds(len(y), seed)):
+            if len(classes := np.unique(y[seen])) == 1:  # of a rare class, all rows may lie in the fold left out
+                p[unseen, classes[0]] = 1
+                continue
             model = _fitted(features[seen], y[seen], seed + number)
             p[np.ix_(unseen, model[-1].classes_)] = model.predict_proba(features[unseen])
         log_p = torch.as_tensor(np.log(p.clip(SMALLEST)), dtype=self.log_p.dtype, device=self.log_p.device)
@@ -46,7 +49,7 @@ class BiasPosterior(nn.Module):
 def _folds(n: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     from sklearn.model_selection import KFold  # here, for it is slow to import
 
-    yield from KFold(FOLDS, shuffle=True, random_state=seed % 2**32).split(range(n))
+    yield from KFold(min(FOLDS, n), shuffle=True, random_state=seed % 2**32).split(range(n))
 
 
 def _fitted(features: np.ndarray, y: np.ndarray, seed: int) -> Any:
@@ -105,7 +108,7 @@ class TaskSettings(Settings):
 
 
 class TaskLoss(nn.Module):
-    """L_c of the logits (N, classes) on y, in nats."""
+    """Task loss L_c of logits (N, num_classes) on y, in nats: cross-entropy or bias product."""
 
     def __init__(self, kind: Task, smoothing: float, spec: DataSpec) -> None:
         super().__init__()

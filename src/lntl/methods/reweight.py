@@ -29,7 +29,7 @@ class Reweight(Method):
     class Config(Settings):
         """Settings of a phase with `method: reweight`."""
 
-        max_weight: float = Field(100.0, gt=0, description="Largest p(y) / p(y | bias); no unit.")
+        max_weight: float = Field(100.0, gt=0, le=1e12, description="Largest p(y) / p(y | bias); no unit.")
 
     config: Config
     weights: Tensor

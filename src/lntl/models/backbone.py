@@ -33,7 +33,7 @@ class BackboneSettings(TaskHeadSettings):
         False, description="For images of some 32 pixels: a first convolution of 3 x 3 without a pool; ResNets only."
     )
     frozen: list[str] = Field([], description="Layers of f that stay as they are, BatchNorm included; `f` for all.")
-    lr_factors: dict[str, Annotated[float, Field(gt=0)]] = Field(
+    lr_factors: dict[str, Annotated[float, Field(gt=0, le=1e6)]] = Field(
         {}, description="Learning rate of layers of f in units of optimizer_fg.lr, e.g. {f: 0.1}; `f` stands for all."
     )
 
@@ -57,7 +57,7 @@ class Backbone(Networks):
         input_shape, self.where = image_shape(spec, self.plugin), f"{self.plugin}/{config.arch}"
         heads = spec.num_bias_values if config.heads == "per_bias" else 1
         network = self.create(config.arch, input_shape, heads * spec.num_classes)
-        self.anew = {_last_layer(network, heads * spec.num_classes)}  # layers without a counterpart in weights
+        self.anew = _last_layers(network, heads * spec.num_classes)  # layers that weights of other classes do not fit
         if config.small_images:
             self.anew.add(small_stem(network, self.where))
         try:
@@ -67,6 +67,7 @@ class Backbone(Networks):
         self.num_features = shape[0]
         self.g = HeadPerBias(g, spec.num_bias_values, config.heads_sum) if config.heads == "per_bias" else g
         self.h = PooledHead(shape, spec.num_bins, spec.bias_shape, spec.num_values_per_bias)
+        self.has_given_weights = config.pretrained or config.weights is not None
         self.f.freeze(tuple(self._layers(config.frozen, "frozen")))
         self.lr_factors = dict(
             zip(self._layers(config.lr_factors, "lr_factors"), config.lr_factors.values(), strict=True)
@@ -120,14 +121,13 @@ class Backbone(Networks):
                 own[key].copy_(state[key])
 
 
-def _last_layer(network: nn.Module, outputs: int) -> str:
-    """Return the name of the layer that answers with the logits."""
-    names: list[str] = [
+def _last_layers(network: nn.Module, outputs: int) -> set[str]:
+    """Return the names of the layers that give the logits; distilled transformers have two."""
+    return {
         name
-        for name, module in reversed(list(network.named_modules()))
+        for name, module in network.named_modules()
         if outputs in (getattr(module, "out_features", None), getattr(module, "out_channels", None))
-    ]
-    return names[0]
+    }
 
 
 def replace(network: nn.Module, name: str, layer: nn.Module) -> None:

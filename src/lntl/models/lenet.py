@@ -16,8 +16,8 @@ class LeNet(Networks):
     class Config(TaskHeadSettings):
         """Settings of `model`."""
 
-        feature_dim: int = Field(128, ge=1, description="Length of z.")
-        hidden_dim: int = Field(64, ge=1, description="Hidden units of g and channels inside h.")
+        feature_dim: int = Field(128, ge=1, le=65_536, description="Length of z.")
+        hidden_dim: int = Field(64, ge=1, le=65_536, description="Hidden units of g and channels inside h.")
 
     def __init__(self, spec: DataSpec, config: "LeNet.Config") -> None:
         super().__init__()

@@ -19,10 +19,13 @@ class MLP(Networks):
     class Config(TaskHeadSettings):
         """Settings of `model`."""
 
-        hidden: list[Annotated[int, Field(ge=1)]] = Field(
-            [256, 128], min_length=1, description="Units of each layer of f; the last is the length of z."
+        hidden: list[Annotated[int, Field(ge=1, le=65_536)]] = Field(
+            [256, 128],
+            min_length=1,
+            max_length=100,
+            description="Units of each layer of f; the last is the length of z.",
         )
-        head_dim: int = Field(64, ge=1, description="Hidden units of g.")
+        head_dim: int = Field(64, ge=1, le=65_536, description="Hidden units of g.")
         dropout: float = Field(0.0, ge=0, lt=1, description="Share of units that dropout blanks after each layer of f.")
 
     def __init__(self, spec: DataSpec, config: "MLP.Config") -> None:

@@ -111,6 +111,7 @@ class Trainer:
         phases: The phases, in order.
         seed: Seed of the run.
         log_interval: Updates between two reports.
+        rebuild: Function that builds the model again, for methods that restart it; None where none does.
 
     Attributes:
         record: The EpochRecord of the last finished epoch.
@@ -131,11 +132,13 @@ class Trainer:
         phases: list[TrainingPhase],
         seed: int,
         log_interval: int = 50,
+        rebuild: Callable[[], Networks] | None = None,
     ) -> None:
         self.fabric, self.networks, self.loader, self.phases = fabric, networks, loader, phases
         self.seed, self.log_interval = seed, log_interval
         wrapped = Networks()
-        wrapped.num_features = networks.num_features
+        wrapped.num_features, wrapped.has_given_weights = networks.num_features, networks.has_given_weights
+        wrapped.rebuild = rebuild
         wrapped.f, wrapped.g, wrapped.h = (fabric.setup_module(net) for net in (networks.f, networks.g, networks.h))
         self._wrapped = wrapped
         self.record: EpochRecord | None = None
