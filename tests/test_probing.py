@@ -162,11 +162,16 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_recoloring(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probing, "RecolorableSplit", type("OtherData", (), {}))
+    monkeypatch.setattr("lntl.probing.recoloring.RecolorableSplit", type("OtherData", (), {}))
+
+
+def as_written(found: probing.Probed) -> dict[str, Any]:
+    recoloring = found.recoloring and found.recoloring.model_dump(exclude_unset=True)
+    return found.probe.model_dump(exclude_unset=True) | {"recoloring": recoloring}
 
 
 def probe_linear(**more: Any) -> dict[str, Any]:
-    return probing.probe_checkpoint(BEST, ["penultimate"], seeds=1, **more)
+    return as_written(probing.probe_checkpoint(BEST, ["penultimate"], seeds=1, **more))
 
 
 @pytest.mark.usefixtures("quick")
@@ -183,7 +188,7 @@ def test_an_erm_config_that_is_missing_is_told(copied: RunFolder, monkeypatch: p
     shutil.rmtree(RUN / "erm/checkpoints")
     found = probe_linear()
     assert found["reference"]["erm"] is None
-    assert found["warnings"] == [f"no ERM beside it: {RUN}/erm/checkpoints/last.pth is missing"]
+    assert found["warnings"] == [f"no ERM beside it: {RUN}/erm/checkpoints has no checkpoint"]
 
 
 @pytest.mark.usefixtures("quick")
@@ -201,7 +206,7 @@ def test_erm_is_probed_at_its_best_as_its_accuracies_are(copied: RunFolder, monk
 
 @pytest.mark.usefixtures("quick")
 def test_plain_training_has_no_h_and_no_twin(copied: RunFolder) -> None:
-    found = probing.probe_checkpoint(RUN / "erm/checkpoints/last.pth", ["penultimate"], seeds=1)
+    found = as_written(probing.probe_checkpoint(RUN / "erm/checkpoints/last.pth", ["penultimate"], seeds=1))
     assert (found["h_accuracy"], found["h_chance"], found["reference"]["erm"]) == (None, None, None)
     assert found["recoloring"]["erm"] is None
     assert (RUN / "erm/probe.json").exists()
@@ -245,7 +250,7 @@ def nothing(path: Path) -> None:
 @pytest.mark.parametrize(
     ("prepare", "arguments", "told"),
     [
-        (Path.unlink, [], r"tiny: no checkpoints/best_model\.pth there; name another"),
+        (lambda path: shutil.rmtree(path.parent), [], r"tiny: no checkpoint lies in its checkpoints/"),
         (
             broken_config,
             [],

@@ -9,14 +9,14 @@ from torch import nn
 
 from lntl.data.colored_mnist import ColoredMNIST
 from lntl.models.convnet import ConvNet
-from lntl.probing.bias_head import judge
+from lntl.probing.leakage import count_head
 from lntl.types import IGNORE, Networks
 
 
 def test_a_map_of_labels_against_slow_loops(digits: ColoredMNIST) -> None:
     torch.manual_seed(0)
     networks, split = ConvNet(digits.spec, ConvNet.Config()), digits.splits["val"]
-    counts = judge(networks, (split.batch(i) for i in torch.arange(10).split(4)), digits.spec.num_bins)
+    counts = count_head(networks, (split.batch(i) for i in torch.arange(10).split(4)), digits.spec.num_bins)
     some = torch.tensor([1, 4, 5])
     batch, hits, total = split.batch(some), 0, 0
     told = networks.h(networks.f(batch.x)).argmax(dim=1)
@@ -36,7 +36,7 @@ def test_one_label_an_image(digits: ColoredMNIST) -> None:
     networks.f, networks.h = nn.Flatten(), nn.Linear(3 * 28 * 28, 10)
     batch = digits.splits["test"].batch(torch.arange(50))
     bias = torch.where(torch.arange(50) % 3 == 0, IGNORE, batch.y)
-    counts = judge(networks, [replace(batch, bias=bias)], 10)
+    counts = count_head(networks, [replace(batch, bias=bias)], 10)
     everyone, known = torch.arange(50), bias != IGNORE
     right = networks.h(batch.x.flatten(1)).argmax(dim=1) == bias
     assert counts.accuracy(everyone) == pytest.approx(right.sum().item() / known.sum().item())
@@ -47,5 +47,5 @@ def test_no_known_label_is_no_nan(digits: ColoredMNIST) -> None:
     networks = Networks()
     networks.f, networks.h = nn.Flatten(), nn.Linear(3 * 28 * 28, 10)
     batch = digits.splits["test"].batch(torch.arange(5))
-    counts = judge(networks, [replace(batch, bias=torch.full((5,), IGNORE))], 10)
+    counts = count_head(networks, [replace(batch, bias=torch.full((5,), IGNORE))], 10)
     assert (counts.accuracy(torch.arange(5)), counts.chance(torch.arange(5))) == (0, 0)

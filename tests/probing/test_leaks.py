@@ -11,9 +11,8 @@ import pytest
 import torch
 from tiny_runs import lntl
 
-from lntl import probing
-from lntl.experiment.opened import load_networks, open_checkpoint
-from lntl.probing import probe
+from lntl.experiment.checkpoints import load_networks, open_checkpoint
+from lntl.probing import checkpoint, probe
 from lntl.probing.features import features
 from lntl.types import IGNORE
 
@@ -58,7 +57,7 @@ def test_each_bias_is_probed_as_if_it_were_the_only_one(run: Path, capsys: pytes
         assert one["chance"]["majority"] == halves.majority >= 1 / values - 0.05
         assert one["leakage"] == max(row.mean for row in rows)
         assert len(one["reference"]["pixels"]) == len(one["reference"]["erm"]) == len(rows)
-        assert f"{name}: share of" in shown
+        assert f"{name}: accuracy of" in shown
         assert f"{name} alone: " in " ".join(shown.split())
     assert found["per_bias"]["sky"]["reference"]["pixels"][0]["mean"] == 1  # the second number of x
     assert found["leakage"] == max(row["mean"] for row in found["probes"])
@@ -69,7 +68,7 @@ def test_each_bias_is_probed_as_if_it_were_the_only_one(run: Path, capsys: pytes
 
 def test_a_bias_that_does_not_vary_is_left_out_with_a_warning(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = run / "checkpoints/last.pth"
-    subject = probing.checkpoint._subject
+    subject = checkpoint._subject
 
     def at_night(*arguments: Any) -> Any:
         found, group = subject(*arguments)
@@ -77,10 +76,10 @@ def test_a_bias_that_does_not_vary_is_left_out_with_a_warning(run: Path, monkeyp
         night = (sky == 1).nonzero()[:, 0]
         return replace(found, index=found.index[night]), group[night]
 
-    monkeypatch.setattr(probing.checkpoint, "_subject", at_night)
-    found = probing.probe_checkpoint(path, ["f"], seeds=1)
-    assert list(found["per_bias"]) == ["age"]
+    monkeypatch.setattr(checkpoint, "_subject", at_night)
+    found = checkpoint.probe_checkpoint(path, ["f"], seeds=1).probe
+    assert list(found.per_bias) == ["age"]
     assert any(
         warning.startswith("sky: the test set does not vary in its bias (values there: 1)")
-        for warning in found["warnings"]
+        for warning in found.warnings
     )

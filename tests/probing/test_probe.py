@@ -11,8 +11,9 @@ from torch import Tensor
 
 from lntl.errors import UserError
 from lntl.probing import probe
-from lntl.probing.probe import Halves, Row
+from lntl.probing.probe import Halves, probe_row
 from lntl.probing.probe_models import PROBES, suited
+from lntl.runs.formats import ProbeRow
 
 CPU = torch.device("cpu")
 N, VALUES = 1000, 10
@@ -56,7 +57,7 @@ def test_a_planted_bias_is_found_and_noise_is_not(name: str, shape: tuple[int, .
 
 def test_permuted_labels_are_chance() -> None:
     asked = halves(4)
-    row = Row("here", "linear", ())
+    row = ProbeRow(layer="here", probe="linear", mean=0, values=[])
     found = probe.permuted(row, planted(asked.bias), asked, CPU)
     assert (found.layer, found.probe, len(found.values)) == ("here", "linear", 4)
     assert found.mean == pytest.approx(0.1, abs=0.03)
@@ -74,7 +75,7 @@ def test_labels_of_the_unseen_half_are_never_learnt(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setitem(PROBES, "linear", spy)
     monkeypatch.setitem(PROBES, "mlp", spy)
-    assert [row.values for row in probe.read("here", z, asked, CPU)] == [(1.0, 1.0)] * 2
+    assert [row.values for row in probe.read("here", z, asked, CPU)] == [[1.0, 1.0]] * 2
     for learnt, told in seen:
         assert not learnt & told
         assert learnt | told == set(range(N))
@@ -144,14 +145,14 @@ def test_what_a_constant_and_the_class_tell_against_slow_loops(n: int, values: i
                 hits += counts.index(max(counts)) == bias[i]
             slow[kind].append(hits / len(unseen))
     assert asked.majority == pytest.approx(sum(slow[0]) / 2)
-    assert asked.told_by_class == pytest.approx(sum(slow[1]) / 2)
+    assert asked.from_class == pytest.approx(sum(slow[1]) / 2)
 
 
 def test_mean_and_spread_over_seeds() -> None:
-    row = Row("f", "linear", (0.5, 0.7, 0.9))
+    row = probe_row("f", "linear", [0.5, 0.7, 0.9])
     assert row.mean == pytest.approx(0.7)
     assert row.std == pytest.approx(0.2)
-    assert Row("f", "linear", (0.5,)).std is None
+    assert probe_row("f", "linear", [0.5]).std is None
 
 
 NAMES = ("red", "green", "blue")
@@ -185,7 +186,7 @@ def test_warnings() -> None:
         "no test image of bias value k, l",
     ]
     (told,) = probe.warnings(replace(asked, bias=asked.y), ten, ten)
-    assert "the class alone tells the bias with accuracy 1.000" in told
+    assert "the class alone predicts the bias with accuracy 1.000" in told
 
 
 def test_a_row_for_each_probe_and_a_value_for_each_seed() -> None:

@@ -27,12 +27,10 @@ def probe(
     from lntl.reporting import tables
     from lntl.reporting.verdict import probe_sentences
     from lntl.runs.folder import RunFolder
-    from lntl.runs.formats import Probe, Recoloring
 
     log_to_console()
-    facts = probing.probe_checkpoint(RunFolder.resolve(target), layer, seeds, device, trust or [])
-    measured, recoloring = Probe.model_validate(facts), facts["recoloring"]
-    for table in tables.probe_tables(measured):
+    found = probing.probe_checkpoint(RunFolder.resolve(target), layer, seeds, device, trust or [])
+    for table in tables.probe_tables(found.probe):
         out.print(table)
-    for sentence in probe_sentences(measured, recoloring and Recoloring.model_validate(recoloring)):
+    for sentence in probe_sentences(found.probe, found.recoloring):
         echo(sentence)

@@ -18,28 +18,10 @@ from torch import Tensor
 
 from lntl.errors import UserError
 from lntl.probing.probe_models import PROBES, suited
+from lntl.runs.formats import ProbeRow
 from lntl.seeding import derive, permutation
 
-_TOLD = 0.1  # accuracy that the class may add to a constant answer before it is told
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One probe at one layer: its accuracy on the unseen half, for each seed."""
-
-    layer: str
-    probe: str
-    values: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        """The mean over the seeds."""
-        return fmean(self.values)
-
-    @property
-    def std(self) -> float | None:
-        """The standard deviation over the seeds (n - 1 in the denominator), None for a single one."""
-        return stdev(self.values) if len(self.values) > 1 else None
+_FROM_CLASS = 0.1  # accuracy that the class may add to a constant answer without a warning
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +33,7 @@ class Halves:
     seeds: tuple[int, ...]
 
     def __call__(self, seed: int) -> tuple[Tensor, Tensor]:
-        """Return the places of the learning half and of the unseen half: disjoint, every group split evenly.
+        """Return the positions of the learning half and of the unseen half: disjoint, every group split evenly.
 
         A function of the seed. Images are dealt out in turn, in random order within (bias value, class), so that a bias
         value of two images or more is in both halves.
@@ -62,7 +44,7 @@ class Halves:
         return order[::2], order[1::2]
 
     def check(self, bias_value_names: tuple[str, ...]) -> None:
-        """Raise UserError where there is nothing to tell apart: fewer than two bias values with two images."""
+        """Raise UserError unless two bias values have two images each."""
         count = self.bias.bincount(minlength=len(bias_value_names))
         if int((count > 1).sum()) < 2:
             there = ", ".join(bias_value_names[value] for value in count.nonzero()[:, 0].tolist()) or "none"
@@ -73,15 +55,15 @@ class Halves:
 
     @property
     def majority(self) -> float:
-        """What a constant answer scores: the share of the most frequent bias value."""
-        return self._told_by(torch.zeros_like(self.y))
+        """Accuracy of a constant answer: the share of the most frequent bias value."""
+        return self._predicted_from(torch.zeros_like(self.y))
 
     @property
-    def told_by_class(self) -> float:
-        """What the class alone tells: the score of each class's most frequent bias value."""
-        return self._told_by(self.y)
+    def from_class(self) -> float:
+        """Accuracy of the most frequent bias value of each class."""
+        return self._predicted_from(self.y)
 
-    def _told_by(self, key: Tensor) -> float:
+    def _predicted_from(self, key: Tensor) -> float:
         """Return the score on the unseen half of the bias value most frequent with each key on the learning half."""
         shares, shape = [], (int(key.max()) + 1, int(self.bias.max()) + 1)
         for learn, unseen in map(self, self.seeds):
@@ -91,14 +73,30 @@ class Halves:
         return fmean(shares)
 
 
-def read(layer: str, z: Tensor, halves: Halves, device: torch.device) -> list[Row]:
-    """Return the accuracy of every suited probe on features z (n, ...) of a layer; pixels are a layer as well."""
-    return [Row(layer, name, tuple(_score(name, z, halves, s, device) for s in halves.seeds)) for name in suited(z)]
+def probe_row(layer: str, probe: str, accuracies: list[float]) -> ProbeRow:
+    """Return the accuracies of a probe on a layer, one a seed, with their mean and standard deviation."""
+    std = stdev(accuracies) if len(accuracies) > 1 else None
+    return ProbeRow(layer=layer, probe=probe, mean=fmean(accuracies), std=std, values=accuracies)
 
 
-def permuted(row: Row, z: Tensor, halves: Halves, device: torch.device) -> Row:
-    """Return what the probe of `row` scores on z when the labels that it learns from are permuted."""
-    return Row(row.layer, row.probe, tuple(_score(row.probe, z, halves, s, device, True) for s in halves.seeds))
+def read(layer: str, z: Tensor, halves: Halves, device: torch.device) -> list[ProbeRow]:
+    """Return the accuracy of each suited probe on the unseen halves.
+
+    Args:
+        layer: Name of the layer, or "pixels".
+        z: Features of the images, (n, ...).
+        halves: Labels of the images, and the seeds that halve them.
+        device: Device on which convolutional probes are trained.
+    """
+    return [
+        probe_row(layer, name, [_score(name, z, halves, seed, device) for seed in halves.seeds]) for name in suited(z)
+    ]
+
+
+def permuted(row: ProbeRow, z: Tensor, halves: Halves, device: torch.device) -> ProbeRow:
+    """Return the accuracy of the probe of `row` on z when the labels that it learns from are permuted."""
+    accuracies = [_score(row.probe, z, halves, seed, device, permute=True) for seed in halves.seeds]
+    return probe_row(row.layer, row.probe, accuracies)
 
 
 def _score(name: str, z: Tensor, halves: Halves, seed: int, device: torch.device, permute: bool = False) -> float:
@@ -106,20 +104,20 @@ def _score(name: str, z: Tensor, halves: Halves, seed: int, device: torch.device
     labels = halves.bias[learn]
     if permute:
         labels = labels[permutation(len(labels), derive(seed, "permuted labels"))]
-    told = PROBES[name](z[learn], labels, z[unseen], seed, device)
-    return float((told == halves.bias[unseen]).double().mean())
+    predicted = PROBES[name](z[learn], labels, z[unseen], seed, device)
+    return float((predicted == halves.bias[unseen]).double().mean())
 
 
 def warnings(halves: Halves, class_names: tuple[str, ...], bias_value_names: tuple[str, ...]) -> list[str]:
-    """Return what a reader of the accuracies must know: values that do not occur, and a bias that the class tells."""
-    told = []
+    """Return warnings for values that do not occur, and for a bias that can be predicted from the class."""
+    found = []
     for kind, names, labels in (("class", class_names, halves.y), ("bias value", bias_value_names, halves.bias)):
         absent = [name for name, count in zip(names, labels.bincount(minlength=len(names)), strict=True) if not count]
         if absent:
-            told.append(f"no test image of {kind} {', '.join(absent)}")
-    if halves.told_by_class > halves.majority + _TOLD:
-        told.append(
-            f"on these images the class alone tells the bias with accuracy {halves.told_by_class:.3f} (a constant "
+            found.append(f"no test image of {kind} {', '.join(absent)}")
+    if halves.from_class > halves.majority + _FROM_CLASS:
+        found.append(
+            f"on these images the class alone predicts the bias with accuracy {halves.from_class:.3f} (a constant "
             f"answer: {halves.majority:.3f}), so a probe may read it from what serves the task"
         )
-    return told
+    return found

@@ -3,26 +3,25 @@
 A probe tells what features hold; this tells what the prediction uses.
 """
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lntl.data.loader import Loader
 from lntl.evaluation import bootstrap
-from lntl.seeding import derive
-from lntl.types import Networks
+from lntl.probing.leakage import Subject
+from lntl.runs.formats import Changes, ColorAccuracy, Estimate, Recoloring
+from lntl.seeding import derive, permutation
+from lntl.types import Networks, RecolorableSplit
 
+log = logging.getLogger("lntl")
 
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A mean over images with its bootstrap interval: the percentiles of resampled images' means."""
-
-    value: float
-    low: float
-    high: float
+STRIP = 8  # images shown under every bias value
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +65,54 @@ def answers(networks: Networks, loaders: Iterable[Loader]) -> Answers:
     return Answers(torch.stack(columns, dim=1), y)
 
 
-def mean_interval(values: Tensor, seed: int) -> Interval:
+def recolor(subject: Subject, seed: int) -> tuple[Recoloring, dict[str, Tensor]] | None:
+    """Return what recolouring the test images changes, and the arrays of recoloring.npz: some images in each colour.
+
+    Returns None for data that cannot be recoloured.
+    """
+    experiment, split = subject.experiment, subject.experiment.data.splits["test"]
+    if not isinstance(split, RecolorableSplit):
+        return None
+    log.info("recolouring")
+    names = experiment.data.spec.bias_value_names
+    recolored = [split.recolored(value) for value in range(len(names))]
+    size, device = subject.batch_size, experiment.fabric.device
+
+    def recolored_answers(networks: Networks) -> Answers:
+        return answers(networks, (Loader(each, size, device) for each in recolored))
+
+    run = recolored_answers(subject.networks)
+    erm = None if subject.erm is None else recolored_answers(subject.erm)
+    content = Recoloring(
+        checkpoint=str(subject.path),
+        epoch=subject.epoch,
+        n=len(run.y),
+        colors=list(names),
+        **dict(_changes(run, seed)),
+        by_color=[ColorAccuracy(name=name, accuracy=value) for name, value in zip(names, run.accuracy, strict=True)],
+        erm=None if erm is None else _changes(erm, seed),
+    )
+    shown = _some(run.y, seed)
+    pixels = torch.stack([each.pixels(shown) for each in recolored], dim=1)
+    return content, {"x": pixels, "predicted": run.predicted[shown], "y": run.y[shown]}
+
+
+def _changes(found: Answers, seed: int) -> Changes:
+    return Changes(flip_rate=mean_interval(found.flipped, seed), mean_change=mean_interval(found.change, seed))
+
+
+def _some(y: Tensor, seed: int) -> Tensor:
+    """Return the positions of STRIP images, drawn by the seed from as many classes as possible, sorted by class."""
+    order = permutation(len(y), derive(seed, "strip"))
+    turn = F.one_hot(y[order]).cumsum(dim=0).gather(1, y[order, None])[:, 0]  # the how-manieth of its class
+    some = order[turn.argsort(stable=True)][:STRIP]
+    return some[y[some].argsort(stable=True)]
+
+
+def mean_interval(values: Tensor, seed: int) -> Estimate:
     """Return the mean of values (n,) with the percentile interval of its bootstrap resamples."""
     random = np.random.default_rng(derive(seed, "bootstrap"))
-    each = values.double().numpy()
-    means = [each[random.integers(len(each), size=len(each))].mean() for _ in range(bootstrap.RESAMPLES)]
+    numbers = values.double().numpy()
+    means = [numbers[random.integers(len(numbers), size=len(numbers))].mean() for _ in range(bootstrap.RESAMPLES)]
     low, high = bootstrap.interval(np.array(means))
-    assert low is not None
-    assert high is not None
-    return Interval(float(each.mean()), low, high)
+    return Estimate(value=float(numbers.mean()), low=low, high=high)

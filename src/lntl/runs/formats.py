@@ -110,8 +110,9 @@ class Leaks(BaseModel):
 
 
 class Probe(Leaks):
-    """probe.json; per_bias: of several biases, each by itself; recolorable: whether an image can have another bias."""
+    """probe.json: what probes read from a checkpoint; per_bias: of several biases, each by itself."""
 
+    checkpoint: str = ""
     epoch: int
     bias: str
     n_train: int
@@ -119,9 +120,10 @@ class Probe(Leaks):
     seeds: list[int]
     h_accuracy: Share | None = None
     h_chance: Level | None = None
-    recolorable: bool = True
+    recolorable: bool = True  # whether an image can be given another bias value
     per_bias: dict[str, Leaks] = {}
     warnings: list[str] = []
+    seconds: float | None = None
 
 
 class Changes(BaseModel):
@@ -141,6 +143,7 @@ class ColorAccuracy(BaseModel):
 class Recoloring(Changes):
     """recoloring.json."""
 
+    checkpoint: str = ""
     epoch: int | None = None
     n: int
     colors: list[str]
