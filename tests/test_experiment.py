@@ -449,7 +449,7 @@ def test_an_h_that_blind_eye_leaves_undecided_is_dead(
     train(make_config({"method": "blind_eye", "alpha": 100.0, "epochs": 4, **rates}))
     told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert told[-1].startswith("the adversary is dead: h is at chance on the training data")
-    assert "its belief is as good as uniform" in told[-1]
+    assert "its prediction is as good as uniform" in told[-1]
 
 
 def test_what_is_wrong_with_the_adversary_is_told(

@@ -163,5 +163,5 @@ def test_timm_without_a_network(make_config: MakeConfig, monkeypatch: pytest.Mon
 
 
 def test_weights_and_pretrained_together_are_told(make_config: MakeConfig) -> None:
-    with pytest.raises(UserError, match="pretrained and weights both name the first weights; take one"):
+    with pytest.raises(UserError, match="pretrained and weights both name the first weights; set one of them"):
         make_config(model=MODEL | {"pretrained": True, "weights": "x.safetensors"})

@@ -81,7 +81,7 @@ def test_h_told_y_knows_the_bias_that_y_tells(make_trainer: MakeTrainer, batch: 
     losses = []
     for name in ("conditional_adversary", "lntl"):
         method: Any = make_trainer({"method": name}).method
-        judge, nothing = method._judge(batch), torch.zeros(len(batch.y), 32, 14, 14)
+        judge, nothing = method._adversary(batch), torch.zeros(len(batch.y), 32, 14, 14)
         optimizer = torch.optim.Adam([*method.h.parameters(), *method.parameters()], 0.01)
         for _ in range(40):
             loss = bias_cross_entropy(judge(nothing, batch.labelled), batch.bias_at(batch.labelled))
@@ -95,7 +95,7 @@ def test_h_told_y_knows_the_bias_that_y_tells(make_trainer: MakeTrainer, batch: 
 def test_it_begins_as_the_game_of_the_h_that_learnt_from_z_alone(make_trainer: MakeTrainer, batch: Batch) -> None:
     method: Any = make_trainer({"method": "conditional_adversary"}).method.eval()
     z = method.f(batch.x)
-    torch.testing.assert_close(method._judge(batch).eval()(z, batch.labelled), method.h.eval()(z, batch.labelled))
+    torch.testing.assert_close(method._adversary(batch).eval()(z, batch.labelled), method.h.eval()(z, batch.labelled))
 
 
 def test_the_embedding_learns_at_the_rate_of_h(make_trainer: MakeTrainer) -> None:

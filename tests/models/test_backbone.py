@@ -150,9 +150,9 @@ def test_helpers_of_googlenet_are_left_out() -> None:
     ("change", "complaint"),
     [
         ({"layer1.0.conv1.weight": None}, r"1 entries do not fit torchvision/resnet18; layer1\.0\.conv1\.weight: "
-         r"it has nothing, wanted is \(64, 64, 3, 3\)"),
-        ({"layer1.0.conv1.weight": torch.zeros(2)}, r"it has \(2,\), wanted is \(64, 64, 3, 3\)"),
-        ({"classifier.weight": torch.zeros(2)}, r"classifier\.weight: it has \(2,\), wanted is nothing"),
+         r"the file has nothing, the model \(64, 64, 3, 3\)"),
+        ({"layer1.0.conv1.weight": torch.zeros(2)}, r"the file has \(2,\), the model \(64, 64, 3, 3\)"),
+        ({"classifier.weight": torch.zeros(2)}, r"classifier\.weight: the file has \(2,\), the model nothing"),
     ],
 )  # fmt: skip
 def test_weights_of_another_architecture_are_told(change: dict[str, Any], complaint: str) -> None:

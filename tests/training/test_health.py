@@ -53,20 +53,20 @@ def test_dead_by_its_gradient() -> None:
 def test_dead_by_its_entropy() -> None:
     (sentence,) = diagnose(record(h_accuracy=0.19, h_entropy=2.075), CHANCE, MI_MAX)
     assert sentence.startswith(
-        "the adversary is dead: h is at chance on the training data (19.0%, chance 20.0%) and its belief is as good as "
-        "uniform (entropy 2.08 of 2.08 nats), so it no longer moves f; "
+        "the adversary is dead: h is at chance on the training data (19.0%, chance 20.0%) and its prediction is as "
+        "good as uniform (entropy 2.08 of 2.08 nats), so it no longer moves f; "
     )
 
 
 def test_dead_by_both() -> None:
     (sentence,) = diagnose(record(h_accuracy=0.2, h_entropy=2.079, gradient_ratio=0.0), CHANCE, MI_MAX)
-    assert "its gradient at z is 0 of the task's and its belief is as good as uniform" in sentence
+    assert "its gradient at z is 0 of the task's and its prediction is as good as uniform" in sentence
 
 
 def test_blind() -> None:
     assert diagnose(record(h_accuracy=0.21), CHANCE, MI_MAX) == [
-        "the adversary may be blind: h is at chance on the training data (21.0%, chance 20.0%), which does not tell "
-        "features without bias from a head that cannot read them; ask fresh probes: lntl probe RUN"
+        "the adversary may be blind: h is at chance on the training data (21.0%, chance 20.0%), which does not "
+        "distinguish features without bias from a head that cannot read them; train fresh probes: lntl probe RUN"
     ]
 
 

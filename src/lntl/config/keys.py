@@ -56,10 +56,8 @@ class Training(Settings):
     adversarial_lambda: float = Field(
         0.1, ge=0, le=1e9, description="mu of every phase that has one and does not set it."
     )
-    optimizer_fg: Optimizer = Field(
-        Optimizer(), description="Optimiser of f and g; a phase may set single keys of it anew."
-    )
-    optimizer_h: Optimizer = Field(Optimizer(), description="Optimiser of h; a phase may set single keys of it anew.")
+    optimizer_fg: Optimizer = Field(Optimizer(), description="Optimiser of f and g; a phase may override single keys.")
+    optimizer_h: Optimizer = Field(Optimizer(), description="Optimiser of h; a phase may override single keys.")
     ema: float | None = Field(
         None, gt=0, lt=1, description="Decay of the weights' moving average a step; the average is what is evaluated."
     )

@@ -1,4 +1,4 @@
-"""Pre-train the bias head: h learns the bias from features that stand still."""
+"""Pre-train the bias head: h learns the bias from frozen features."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,13 +20,13 @@ def h_smoothing_field() -> Any:
         0.0,
         ge=0,
         lt=1,
-        description="Label smoothing of L_B: share of the uniform distribution in h's labels, so that h does not grow "
-        "too sure of itself (Zhang et al., ICLR 2023, for adversaries).",
+        description="Label smoothing of L_B: share of the uniform distribution in h's labels, so that h does not "
+        "become overconfident (Zhang et al., ICLR 2023, for adversaries).",
     )
 
 
 class BiasHead(Method):
-    """min_h L_B(h(f(x)), b), with f fixed."""
+    """min_h L_B(h(f(x)), b) with f frozen; L_B is the cross-entropy in nats."""
 
     trains = ("h",)
     sees_bias = True

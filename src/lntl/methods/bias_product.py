@@ -1,4 +1,4 @@
-"""Bias product: g learns only what the bias does not already tell (Clark et al. and He et al., 2019)."""
+"""Bias product: g learns only what the bias does not already predict (Clark et al. and He et al., 2019)."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -11,7 +11,7 @@ __all__ = ["BiasProduct"]
 
 
 class BiasProduct(Method):
-    """min_{f,g} CE(softmax(g(f(x)) + log p(y | b)), y): a product of experts; at test g stands alone.
+    """min_{f,g} CE(softmax(g(f(x)) + log p(y | b)), y): a product of experts; at test g is used alone.
 
     log p(y | b) is fitted before the phase, each row by a model that has not seen it (`BiasPosterior`), in nats.
     Sources: Clark, Yatskar and Zettlemoyer, EMNLP 2019; He, Zha and Wang, DeepLo 2019; Hong and Yang, NeurIPS 2021.

@@ -1,4 +1,4 @@
-"""Turning a Blind Eye: make the bias head's belief uniform by a confusion loss (Alvi et al., ECCV Workshops 2018)."""
+"""Turning a Blind Eye: make h's prediction uniform by a confusion loss (Alvi et al., ECCV Workshops 2018)."""
 
 from collections.abc import Iterator
 
@@ -15,12 +15,13 @@ __all__ = ["BlindEye"]
 
 
 class BlindEye(Method):
-    """Alvi et al., 2018: min_{f,g} L_c(f, g) + alpha * L_conf(f, h) with h still, and min_h L_B(f, h) with f still.
+    """Alvi et al., 2018: min_{f,g} L_c(f, g) + alpha * L_conf(f, h) with h frozen, and min_h L_B(f, h) with f frozen.
 
-    L_conf is the cross-entropy in nats between the uniform distribution and h's belief q: mean of -(1/K) sum_k log q_k
-    over h's K bins, at the labelled places of z (N, C, ...); L_c and L_B are cross-entropies in nats, L_B summed over
-    the bias channels. Source: "Turning a Blind Eye: Explicit Removal of Biases and Variation from Deep Neural Network
-    Embeddings", ECCV Workshops 2018.
+    L_conf is the cross-entropy in nats between the uniform distribution and h's prediction q: mean of
+    -(1/K) sum_k log q_k over h's K bins, at the labelled positions of z (N, C, ...); L_c and L_B are cross-entropies in
+    nats, L_B summed over the bias channels.
+    Source: "Turning a Blind Eye: Explicit Removal of Biases and Variation from Deep Neural Network Embeddings", ECCV
+    Workshops 2018.
 
     Deviation: the two minima are taken in one step, where the paper has an iteration for each.
     Deviation: L_conf is averaged over the bias channels, where the paper sums it over its spurious variations.

@@ -1,4 +1,4 @@
-"""LNTL's game with a bias head that is told the class, so that z forgets the bias within each class (CDANN)."""
+"""LNTL with a bias head that is conditioned on the class, so that z loses the bias within each class (CDANN)."""
 
 from torch import Tensor, nn
 
@@ -11,12 +11,12 @@ __all__ = ["ConditionalAdversary"]
 class ConditionalAdversary(LNTL):
     """LNTL (eq. 9) with q_h(b | z + e_y) for q_h(b | z): min_{f,g} max_{h,e} L_c + lam * E[log q_h] - mu * L_B.
 
-    e (num_classes, C) is an embedding that learns with h and starts at 0, so that an h that has learnt from z alone
-    goes on from there; e_y is added to the channels of z (N, C, ...), the same at each place. What y tells of the bias
-    h knows then, so z is asked to hide what it tells beyond: the independence of z and b given y. Sources: Li et al.,
+    e (num_classes, C) is an embedding that learns with h and starts at 0, so that an h trained on z alone continues
+    unchanged; e_y is added to the channels of z (N, C, ...), the same at each position. h then knows from y what y
+    predicts of the bias, and f has to remove the rest: the aim is independence of z and b given y. Sources: Li et al.,
     "Deep Domain Generalization via Conditional Invariant Adversarial Networks", ECCV 2018 (CDANN); Reimers et al.,
     "Towards Learning an Unbiased Classifier from Biased Data via Conditional Adversarial Debiasing", 2021, for
-    conditional independence. In evaluation h is not told y: its bias accuracy is that of h(z) alone.
+    conditional independence. In evaluation h does not get y: its bias accuracy is that of h(z).
 
     Deviation: Li et al. have an adversary for each class and one for all, weighted by the class priors; one adversary
     with an embedding of y is the form of DomainBed (Gulrajani and Lopez-Paz, ICLR 2021), here without its gradient
@@ -30,12 +30,12 @@ class ConditionalAdversary(LNTL):
         self.class_embedding = nn.Embedding(spec.num_classes, networks.num_features)
         nn.init.zeros_(self.class_embedding.weight)
 
-    def _judge(self, batch: Batch) -> nn.Module:
-        return _Told(self.h, self.class_embedding, batch.y)
+    def _adversary(self, batch: Batch) -> nn.Module:
+        return _ConditionalHead(self.h, self.class_embedding, batch.y)
 
 
-class _Told(nn.Module):
-    """h that is told y: z (N, C, ...) -> h(z + e_y, where)."""
+class _ConditionalHead(nn.Module):
+    """h conditioned on y: z (N, C, ...) -> h(z + e_y, where)."""
 
     def __init__(self, h: nn.Module, embedding: nn.Embedding, y: Tensor) -> None:
         super().__init__()

@@ -25,7 +25,7 @@ class EnD(Method):
 
     b = group % num_bias_values; examples whose bias is not known are in no pair; a term without pairs is 0. The form
     of both terms is that of the authors' code.
-    Deviation: the features are z of f, averaged over its places where it is a map. The paper takes the bottleneck in
+    Deviation: the features are z of f, averaged over its positions where it is a map. The paper takes the bottleneck in
     front of the last layer (there after an average pool), which is z where f ends there (`split: last` of convnet).
     Deviation: the authors' code leaves about half of the entangled pairs out, by their order in the batch.
     """

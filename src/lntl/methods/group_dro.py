@@ -21,7 +21,7 @@ class GroupDRO(Method):
 
     k runs over the groups (class, bias value) that occur in train, L_k is the mean cross-entropy in nats of the batch's
     images of group k, n_k the number of images of group k in train. On each batch, first q_k becomes
-    q_k * exp(eta * (L_k + C / sqrt(n_k))) for the groups that are in it, and q (num_groups,) is normalised, kept as
+    q_k * exp(eta * (L_k + C / sqrt(n_k))) for the groups that are in it, and q (num_groups,) is normalised, stored as
     log q; then f and g minimise sum_k q_k L_k. Source: "Distributionally Robust Neural Networks for Group Shifts: On
     the Importance of Regularization for Worst-Case Generalization", ICLR 2020, and the authors' code.
 

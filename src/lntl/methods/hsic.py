@@ -26,7 +26,7 @@ class HSIC(Method):
     Kernels: k(u, v) = exp(-|u - v|^2 / (2 s^2)), s the median distance of the batch's pairs, held still.
     `cka` is its normalised form, D = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) in [0, 1] (Kornblith et al., ICML 2019),
     whose weight means the same whatever the spread of the kernels. Examples whose bias is not known are left out.
-    Deviation: z is averaged over its places where it is a map. Bahng et al. (ICML 2020) take the features in front of
+    Deviation: z is averaged over its positions where it is a map. Bahng et al. (ICML 2020) take the features before
     the last layer (`split: last` of convnet), and penalise dependence on those of a network that is biased by design;
     here the bias features themselves are known.
     """

@@ -1,4 +1,4 @@
-"""Just Train Twice: train anew on what the phase before gets wrong, drawn more often (Liu et al., ICML 2021)."""
+"""Just Train Twice: train again, with the errors of the phase before drawn more often (Liu et al., ICML 2021)."""
 
 from collections.abc import Callable, Iterable, Iterator
 

@@ -69,8 +69,8 @@ class LfF(Method):
 
     def _difficulty(self, batch: Batch, losses: Tensor) -> Tensor:
         """Return W (N,) after the visit of a batch with these losses (2, N)."""
-        old, kept = self.average[:, batch.row], self.config.decay
-        self.average[:, batch.row] = torch.where(old < 0, losses, kept * old + (1 - kept) * losses)
+        old, decay = self.average[:, batch.row], self.config.decay
+        self.average[:, batch.row] = torch.where(old < 0, losses, decay * old + (1 - decay) * losses)
         self.label[batch.row] = batch.y
         largest = losses.new_full((2, self.spec.num_classes), _SMALL)
         largest = largest.scatter_reduce(1, self.label.expand(2, -1), self.average, "amax")

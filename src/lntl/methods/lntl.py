@@ -29,10 +29,11 @@ __all__ = ["LNTL"]
 class LNTL(Method):
     """Kim et al., CVPR 2019, eq. 9: min_{f,g} max_h L_c(f, g) + lam * E[log q_h(b | f(x))] - mu * L_B(f, h).
 
-    q_h is the softmax of h's logits, the expectation runs over b ~ q_h (so it is the negative entropy of h's belief),
-    L_c and L_B are cross-entropies in nats; L_B is summed over the bias channels and its labelled places averaged.
-    With task: bias_product (ours) L_c is the bias product: f need not choose between knowing the label, which tells the
-    bias in training, and forgetting the bias.
+    q_h is the softmax of h's logits, and the expectation runs over b ~ q_h, so that it is the negative entropy of h's
+    prediction. L_c and L_B are cross-entropies in nats; L_B is summed over the bias channels, each averaged over its
+    labelled positions.
+    With task: bias_product (ours) L_c is the bias product: f need not choose between the label, which predicts the bias
+    in training, and removing the bias.
     """
 
     trains = ("f", "g", "h")
@@ -58,7 +59,7 @@ class LNTL(Method):
         )
         h_positions: Literal["labelled", "all"] = Field(
             "labelled",
-            description="Where h is asked: at the places that carry a bias label, or everywhere, as in the "
+            description="Positions at which h predicts: those that carry a bias label, or all, as in the "
             "authors' code, where the information term counts the background too.",
         )
         h_steps: int = Field(
@@ -98,8 +99,8 @@ class LNTL(Method):
         joint = self.config.updates == "joint"
         return self._joint(batch, self.mu(progress)) if joint else self._alternating(batch, self.mu(progress))
 
-    def _judge(self, batch: Batch) -> nn.Module:
-        """Return what is asked about the bias, as judge(z, where): h; own networks of a subclass learn with it."""
+    def _adversary(self, batch: Batch) -> nn.Module:
+        """Return the network that predicts the bias, called as adversary(z, where): h, or a subclass's own."""
         return self.h
 
     def _where(self, batch: Batch) -> Tensor | None:
@@ -109,27 +110,25 @@ class LNTL(Method):
         z = self.f(batch.x)
         for_g, for_h, ratio = limit_gradient_ratio(z, self.config.max_gradient_ratio)
         task = self.task_loss(self.g(for_g), batch)
-        where, judge, own = self._where(batch), self._judge(batch), tuple(self.own_networks.values())
+        where, adversary, own = self._where(batch), self._adversary(batch), tuple(self.own_networks.values())
         labels, smoothing = batch.bias_at(where), self.config.h_smoothing
         for _ in range(self.config.h_steps - 1):
-            yield minimise(bias_cross_entropy(judge(z.detach(), where), labels, smoothing), over=(self.h, *own))
-        reversed_logits, frozen_logits = adversarial(
-            judge, for_h, mu, where
-        )  # h(reverse_gradient(z, mu)) and frozen(h)(z), at once
+            yield minimise(bias_cross_entropy(adversary(z.detach(), where), labels, smoothing), over=(self.h, *own))
+        reversed_logits, frozen_logits = adversarial(adversary, for_h, mu, where)  # one forward of h
         bias = bias_cross_entropy(reversed_logits, labels, smoothing)
         mi = -entropy(frozen_logits)
         loss = task + self.config.lam * mi + bias
         health = {"h_accuracy": bias_accuracy(reversed_logits, labels), "gradient_ratio": ratio}
-        told = {"task": task, "mi": mi, "bias": bias, "mu": torch.tensor(mu)} | health
-        yield minimise(loss, over=(self.f, self.g, self.h, *own), **told)
+        terms = {"task": task, "mi": mi, "bias": bias, "mu": torch.tensor(mu)} | health
+        yield minimise(loss, over=(self.f, self.g, self.h, *own), **terms)
 
     def _alternating(self, batch: Batch, mu: float) -> Iterator[Objective]:
         z = self.f(batch.x)
         task = self.task_loss(self.g(z), batch)
-        where, judge = self._where(batch), self._judge(batch)
-        mi = -entropy(frozen(judge)(z, where))
+        where, adversary = self._where(batch), self._adversary(batch)
+        mi = -entropy(frozen(adversary)(z, where))
         yield minimise(task + self.config.lam * mi, over=(self.f, self.g), task=task, mi=mi)
-        reversed_logits, labels = judge(reverse_gradient(self.f(batch.x), mu), where), batch.bias_at(where)
+        reversed_logits, labels = adversary(reverse_gradient(self.f(batch.x), mu), where), batch.bias_at(where)
         bias = bias_cross_entropy(reversed_logits, labels, self.config.h_smoothing)
-        told = {"bias": bias, "mu": torch.tensor(mu), "h_accuracy": bias_accuracy(reversed_logits, labels)}
-        yield minimise(bias, over=(self.f, self.h, *self.own_networks.values()), **told)
+        terms = {"bias": bias, "mu": torch.tensor(mu), "h_accuracy": bias_accuracy(reversed_logits, labels)}
+        yield minimise(bias, over=(self.f, self.h, *self.own_networks.values()), **terms)

@@ -92,7 +92,7 @@ def smoothing_field() -> Any:
         ge=0,
         le=1,
         description="Share s of the uniform distribution mixed into p(y | bias): where the bias rules a class out, g "
-        "is still asked to, up to about log(K / s) nats for K classes; `bias_product` only.",
+        "still has to, up to about log(K / s) nats for K classes; `bias_product` only.",
     )
 
 
@@ -102,7 +102,7 @@ class TaskSettings(Settings):
     task: Task = Field(
         "cross_entropy",
         description="L_c; bias_product: cross-entropy on g's logits + log p(y | bias), which leaves to g only what the "
-        "bias does not already tell (see the method bias_product).",
+        "bias does not already predict (see the method bias_product).",
     )
     smoothing: float = smoothing_field()
 

@@ -1,4 +1,4 @@
-"""A classifier of a library as f, g and h: split at a layer, its last layer made anew for the data's classes."""
+"""A classifier of a library as f, g and h: split at a layer, with a new last layer for the data's classes."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from lntl.models.splitting import MAX_DEPTH, SplitError, halves
 from lntl.plugins import did_you_mean
 from lntl.types import DataSpec, Networks
 
-_NO_MATTER = ("aux", "AuxLogits")  # helpers of a training from scratch, which no network here has
+_AUXILIARY = ("aux", "AuxLogits")  # heads for training from scratch, which no network here has
 
 
 class BackboneSettings(TaskHeadSettings):
@@ -34,20 +34,20 @@ class BackboneSettings(TaskHeadSettings):
     )
     frozen: list[str] = Field([], description="Layers of f that stay as they are, BatchNorm included; `f` for all.")
     lr_factors: dict[str, Annotated[float, Field(gt=0, le=1e6)]] = Field(
-        {}, description="Learning rate of layers of f in units of optimizer_fg.lr, e.g. {f: 0.1}; `f` stands for all."
+        {}, description="Learning rate of layers of f in units of optimizer_fg.lr, e.g. {f: 0.1}; `f` for all of f."
     )
 
     @model_validator(mode="after")
-    def _begins_once(self) -> Self:
+    def _has_one_source_of_weights(self) -> Self:
         if self.pretrained and self.weights is not None:
-            raise ValueError("pretrained and weights both name the first weights; take one")
+            raise ValueError("pretrained and weights both name the first weights; set one of them")
         return self
 
 
 class Backbone(Networks):
-    """f: (N, C, H, W) -> z, what the layer `split` answers; g: z -> (N, classes); h: z -> (N, bins, *bias_shape).
+    """f: (N, C, H, W) -> z, the output of the layer `split`; g: z -> (N, classes); h: z -> (N, bins, *bias_shape).
 
-    z is a map (N, C, H, W), tokens (N, C, T) or a vector (N, C): the channels stand first.
+    z is a map (N, C, H, W), tokens (N, C, T) or a vector (N, C), channels first.
     """
 
     plugin: str  # its name in the YAML
@@ -57,9 +57,9 @@ class Backbone(Networks):
         input_shape, self.where = image_shape(spec, self.plugin), f"{self.plugin}/{config.arch}"
         heads = spec.num_bias_values if config.heads == "per_bias" else 1
         network = self.create(config.arch, input_shape, heads * spec.num_classes)
-        self.anew = _last_layers(network, heads * spec.num_classes)  # layers that weights of other classes do not fit
+        self.new_layers = _last_layers(network, heads * spec.num_classes)  # that weights of other classes do not fit
         if config.small_images:
-            self.anew.add(small_stem(network, self.where))
+            self.new_layers.add(small_stem(network, self.where))
         try:
             self.f, g, shape = halves(network, config.split, torch.zeros(1, *input_shape))
         except SplitError as reason:
@@ -102,20 +102,22 @@ class Backbone(Networks):
         return ["" if name == "f" else name for name in names]
 
     def load_whole(self, state: Mapping[str, Tensor]) -> None:
-        """Take over weights of the whole architecture, by its own names; a last layer of other size stays as it is.
+        """Load weights of the whole architecture by its own names; a last layer of another size keeps its weights.
 
-        Raises UserError where they are those of another architecture.
+        Raises UserError if they are those of another architecture.
         """
         body = self.g.body if isinstance(self.g, HeadPerBias) else self.g
         own: dict[str, Tensor] = {**self.f.state_dict(), **body.state_dict()}
-        state = {key: value for key, value in state.items() if not key.startswith(_NO_MATTER)}
+        state = {key: value for key, value in state.items() if not key.startswith(_AUXILIARY)}
         fits = {key for key, value in own.items() if key in state and state[key].shape == value.shape}
-        free = {key for key in own if key.rpartition(".")[0] in self.anew or key.endswith("num_batches_tracked")}
+        free = {key for key in own if key.rpartition(".")[0] in self.new_layers or key.endswith("num_batches_tracked")}
         wrong = sorted((own.keys() - fits - free) | (state.keys() - own.keys()))
         if wrong:
             first = wrong[0]
             has, wants = (f"{tuple(s[first].shape)}" if first in s else "nothing" for s in (state, own))
-            raise UserError(f"{len(wrong)} entries do not fit {self.where}; {first}: it has {has}, wanted is {wants}")
+            raise UserError(
+                f"{len(wrong)} entries do not fit {self.where}; {first}: the file has {has}, the model {wants}"
+            )
         with torch.no_grad():
             for key in fits:
                 own[key].copy_(state[key])
@@ -131,7 +133,7 @@ def _last_layers(network: nn.Module, outputs: int) -> set[str]:
 
 
 def replace(network: nn.Module, name: str, layer: nn.Module) -> None:
-    """Put a layer in the place of the one called `name`."""
+    """Replace the layer `name` of a network."""
     parent, _, last = name.rpartition(".")
     setattr(network.get_submodule(parent), last, layer)
 

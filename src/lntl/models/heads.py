@@ -1,7 +1,7 @@
 """Heads of bias and of task.
 
-A bias head is called as h(z), or as h(z, where) to have its logits at the places that carry a label, alone. A task head
-is called as g(z); one that has a head for each bias value also as g(z, value), for the logits of that head alone.
+A bias head is called as h(z), or as h(z, where) for its logits at the labelled positions alone. A task head is called
+as g(z); one that has a head for each bias value also as g(z, value), for the logits of that head alone.
 """
 
 from typing import Literal
@@ -17,18 +17,18 @@ from lntl.types import DataSpec
 
 
 def pick(logits: Tensor, where: Tensor) -> Tensor:
-    """Return logits (N, bins, biases, H, W) at the places `where` (N, H, W) as (M, bins, biases), M = where.sum()."""
+    """Return logits (N, bins, biases, H, W) at the M positions `where` (N, H, W) as (M, bins, biases)."""
     return logits.permute(0, 3, 4, 1, 2)[where]
 
 
 class MapHead(nn.Module):
-    """h for a map of biases: z (N, C, H, W) -> logits (N, bins, biases, H, W), or (M, bins, biases) at M places.
+    """h for a map of biases: z (N, C, H, W) -> logits (N, bins, biases, H, W), or (M, bins, biases) at M positions.
 
     One grouped network with the function of `biases` separate ones, each
     conv 3x3 C->C, BatchNorm, ReLU, conv 3x3 C->bins. Source: the authors' code.
 
-    At given places only the neighbourhoods that they look at are computed: most of a map of strokes is background that
-    no label asks about. Deviation: in training the norm's statistics are then over those neighbourhoods alone.
+    With `where` only the neighbourhoods of those positions are computed: most of a map of strokes is background without
+    a label. Deviation: in training the norm's statistics are then over those neighbourhoods alone.
     """
 
     def __init__(self, channels: int, bins: int, biases: int) -> None:
@@ -53,25 +53,25 @@ class MapHead(nn.Module):
         pixels = F.pad(z.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).flatten(0, 2)
         rows = F.linear(F.embedding(around, pixels).flatten(1), _matrix(self.first), self.first.bias)
         rows = F.relu(self.norm(rows[:, :, None, None]))[:, :, 0, 0]
-        rows = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])  # the last row stands for the places outside
+        rows = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])  # the last row is that of positions outside
         return F.linear(F.embedding(looked_at, rows).flatten(1), _matrix(self.last), self.last.bias)
 
 
 def _neighbours(where: Tensor) -> tuple[Tensor, Tensor]:
     """Return two tables of neighbours for `where` (N, H, W).
 
-    For each of the R places within one step of `where`, the 9 pixels around it as indices (R, 9) into the maps with a
-    border of one; for each of the M places of `where`, the numbers (M, 9) of the R places around it, R where outside.
+    For each of the R positions within one step of `where`, the 9 pixels around it as indices (R, 9) into the maps with
+    a border of one; for each of the M positions of `where`, the indices (M, 9) of the R around it, R where outside.
     """
     near = F.max_pool2d(where[:, None].float(), 3, stride=1, padding=1)[:, 0] > 0
     rows = F.pad(near, (1, 1, 1, 1)).flatten().nonzero()[:, 0]
-    places = F.pad(where, (1, 1, 1, 1)).flatten().nonzero()[:, 0]
+    positions = F.pad(where, (1, 1, 1, 1)).flatten().nonzero()[:, 0]
     width = where.shape[2] + 2
     steps = torch.arange(-1, 2, device=where.device)
     offsets = (steps[:, None] * width + steps).flatten()
     number = torch.full((where.shape[0] * (where.shape[1] + 2) * width,), len(rows), device=where.device)
     number[rows] = torch.arange(len(rows), device=where.device)
-    return rows[:, None] + offsets, number[places[:, None] + offsets]
+    return rows[:, None] + offsets, number[positions[:, None] + offsets]
 
 
 def _matrix(conv: nn.Conv2d) -> Tensor:
@@ -83,12 +83,12 @@ def _matrix(conv: nn.Conv2d) -> Tensor:
 
 
 class PooledHead(nn.Module):
-    """h from all of z: one belief an example, told at each place where the labels are a map.
+    """h from all of z: one prediction an example, repeated at each position where the labels are a map.
 
     z (N, C), (N, C, T) or (N, C, H, W) -> logits (N, bins, *bias_shape), or those of the M labels alone: (M, bins) for
     bias_shape (), else (M, bins, biases).
 
-    Maps: conv 3x3 stride 2 C->64, BatchNorm, ReLU, conv 3x3 64->64, BatchNorm, ReLU, mean and maximum over the places;
+    Maps: conv 3x3 stride 2 C->64, BatchNorm, ReLU, conv 3x3 64->64, BatchNorm, ReLU, mean and maximum over positions;
     tokens: the same in one dimension; vectors: linear C->128, BatchNorm, ReLU. Then linear 128->64, BatchNorm, ReLU,
     linear to bins * biases: the form of the authors' g, so that h reads what g can.
     For biases that are the same all over an image: f can hide them from a head of small neighbourhoods.
@@ -126,12 +126,12 @@ class PooledHead(nn.Module):
             logits = logits[..., 0]
         if where is not None:
             return logits.repeat_interleave(where.reshape(len(where), -1).sum(dim=1), dim=0)
-        places = self.bias_shape[1:]
-        return logits[(..., *[None] * len(places))].expand(*logits.shape, *places)
+        sizes = self.bias_shape[1:]
+        return logits[(..., *[None] * len(sizes))].expand(*logits.shape, *sizes)
 
 
 def _body(channels: int, dims: int) -> nn.Sequential:
-    """Return z's way to 64 channels at its places, or to a vector of 128."""
+    """Return the layers from z to 64 channels at its positions, or to a vector of 128."""
     if dims == 0:
         return nn.Sequential(nn.Linear(channels, 128, bias=False), nn.BatchNorm1d(128), nn.ReLU())
     conv, norm = ((nn.Conv1d, nn.BatchNorm1d), (nn.Conv2d, nn.BatchNorm2d))[dims - 1]
@@ -146,7 +146,7 @@ def _body(channels: int, dims: int) -> nn.Sequential:
 
 
 class VectorHead(nn.Module):
-    """h from a feature vector: z (N, C) -> logits (N, bins, biases, H, W), or (M, bins, biases) at M places."""
+    """h from a feature vector: z (N, C) -> logits (N, bins, biases, H, W), or (M, bins, biases) at M positions."""
 
     def __init__(self, features: int, hidden: int, bins: int, bias_shape: tuple[int, ...]) -> None:
         super().__init__()

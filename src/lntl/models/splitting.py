@@ -19,9 +19,9 @@ class SplitError(UserError):
 
 
 class Part(nn.Module):
-    """A stretch of a network: its layers, and the code that runs them.
+    """A part of a network: its layers, and the code that runs them.
 
-    Layers named in `frozen` ('': all of them) stay as they are.
+    Layers named in `frozen` ('': all) keep their weights and statistics.
     """
 
     frozen: tuple[str, ...] = ()
@@ -37,12 +37,12 @@ class Part(nn.Module):
         self._run = type(traced).forward
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what the stretch makes of x."""
+        """Return the output of the part for x."""
         out: Tensor = self._run(self, x)
         return out
 
     def freeze(self, layers: tuple[str, ...]) -> None:
-        """Let the layers' weights and running statistics stay as they are, from now on."""
+        """Freeze the weights and running statistics of layers."""
         self.frozen = layers
         for name in layers:
             self.get_submodule(name).requires_grad_(False)
@@ -57,7 +57,7 @@ class Part(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Looks into the modules around the split alone: all others stay whole, with whatever their code does."""
+    """Traces only the modules that contain the split; all others are leaves, whatever their code does."""
 
     def __init__(self, split: str) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ def _traced(network: nn.Module, split: str) -> fx.Graph:
 
 
 def _needed(node: fx.Node, stop: fx.Node | None = None) -> set[fx.Node]:
-    """Return the nodes that `node` is made from, itself included, without going past `stop`."""
+    """Return the nodes that `node` depends on, itself included, up to `stop`."""
     found: set[fx.Node] = set()
     waiting = [node]
     while waiting:
@@ -118,7 +118,7 @@ def _needed(node: fx.Node, stop: fx.Node | None = None) -> set[fx.Node]:
 
 
 def _copy(graph: fx.Graph, nodes: set[fx.Node], to: fx.Graph, out: dict[fx.Node, fx.Node]) -> dict[fx.Node, fx.Node]:
-    """Copy nodes of a graph in their order; nothing works in place, for h and the probes look at z as well."""
+    """Copy nodes of a graph in their order; none works in place, because h and the probes use z as well."""
     for node in graph.nodes:
         if node in nodes:
             out[node] = to.node_copy(node, out.__getitem__)
@@ -140,7 +140,7 @@ def _check_parts(f: Part, g: Part) -> None:
 def halves(network: nn.Module, split: str, x: Tensor) -> tuple[Part, Part, tuple[int, ...]]:
     """Return f, g and the shape (C,), (C, T) or (C, H, W) of z for one image; x (1, C, H, W) shows the images' shape.
 
-    Layers of transformers that answer (N, T, C) or (N, H, W, C) are turned: the channels stand first.
+    Outputs (N, T, C) or (N, H, W, C) of transformers are permuted to channels first.
     """
     f, g = cut(network, split)
     shape = _shape(f, g, x)
@@ -164,7 +164,7 @@ def _shape(f: Part, g: Part, x: Tensor) -> tuple[int, ...]:
 
 
 def _channels_are_last(shape: tuple[int, ...], x: Tensor) -> bool:
-    """Tokens (T, C) always; maps (H, W, C) by the images' proportions, which (C, H, W) does not show in its place."""
+    """Tokens (T, C) always; maps (H, W, C) by the images' proportions, which (C, H, W) does not match."""
     if len(shape) < 3:
         return len(shape) == 2
     height, width = x.shape[2:]

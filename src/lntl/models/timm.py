@@ -12,7 +12,7 @@ __all__ = ["Timm"]
 
 
 class Timm(Backbone):
-    """f: (N, C, H, W) -> z, what the layer `split` answers; g: z -> (N, classes); h: z -> (N, bins, *bias_shape)."""
+    """f: (N, C, H, W) -> z, the output of the layer `split`; g: z -> (N, classes); h: z -> (N, bins, *bias_shape)."""
 
     plugin = "timm"
 
@@ -38,7 +38,7 @@ class Timm(Backbone):
 
 
 def of_size(arch: str, input_shape: tuple[int, ...]) -> dict[str, Any]:
-    """Return what timm.create_model is to know of the images (C, H, W)."""
+    """Return the arguments of timm.create_model for images (C, H, W)."""
     known = library().get_pretrained_cfg(arch)
     size = {"img_size": input_shape[1:]} if known is not None and known.fixed_input_size else {}
     return {"in_chans": input_shape[0]} | size
@@ -50,6 +50,6 @@ def library() -> Any:
         import timm
     except ImportError as error:
         raise UserError(
-            f"model.name: timm is not to be had ({error}); pip install timm, or take torchvision"
+            f"model.name: timm is not installed ({error}); pip install timm, or take torchvision"
         ) from error
     return timm

@@ -19,7 +19,7 @@ _MORE: dict[str, dict[str, Any]] = {
 
 
 class Torchvision(Backbone):
-    """f: (N, C, H, W) -> z, what the layer `split` answers; g: z -> (N, classes); h: z -> (N, bins, *bias_shape)."""
+    """f: (N, C, H, W) -> z, the output of the layer `split`; g: z -> (N, classes); h: z -> (N, bins, *bias_shape)."""
 
     plugin = "torchvision"
 
