@@ -19,7 +19,7 @@ CHECKPOINT :=
 RUN :=
 #: folder that TensorBoard shows
 LOGDIR := results/colored_mnist_baseline/tensorboard_logs
-#: more arguments for train and quick_train, such as 'training.adversarial_lambda=0.3'
+#: more arguments for train, quick_train and fuzz, such as 'training.adversarial_lambda=0.3'
 ARGS :=
 #: the Python (3.11 or newer) that .venv is made with
 PYTHON3 = $(shell for p in python3.11 python3 python; do \
@@ -36,7 +36,7 @@ option = $(if $(2),$(1) $(call quoted,$(2)))
 main = $(PY) src/main.py --config $(call quoted,$(CONFIG))
 
 .PHONY: help setup install download_data train quick_train eval report tensorboard notebook list_configs \
-	test test-all check format lint types docs bench lock clean clean_results clean_data
+	test test-all check format lint types docs fuzz bench lock clean clean_results clean_data
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## "; print "Usage: make TARGET [VARIABLE=value ...]\n\nTargets:" } \
@@ -98,6 +98,9 @@ types: $(DEVELOP) ## Check the types
 
 docs: $(DEVELOP) ## Build the documentation into site/; a broken link or a missing page is an error
 	$(PY) scripts/docs_site.py
+
+fuzz: $(DEVELOP) ## Answer thousands of damaged files without a traceback: up to ten minutes (ARGS='--share 0.02')
+	$(PY) scripts/fuzz.py $(ARGS)
 
 bench: $(RUNTIME) ## Measure a training step against the plain reference
 	$(PY) benchmarks/step.py

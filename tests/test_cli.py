@@ -144,8 +144,12 @@ def test_eval(finished: Path, capsys: Capture, target: Path) -> None:
     told = json.loads(evaluation.read_text())
     assert {name: row["value"] for name, row in told["metrics"].items()} == result["test"]
     for name, row in told["metrics"].items():
-        value = f"{row['value']:.4f} {row['low']:.4f} to {row['high']:.4f}"
-        assert f"{name.replace('_', ' ')} {value} {row['n']}" in out, name
+        value = (
+            f"{row['value']:.4f} {row['low']:.4f} to {row['high']:.4f} {row['n']}"
+            if not row["undefined"]
+            else "undefined"
+        )
+        assert f"{name.replace('_', ' ')} {value}" in out, name
     for row in [*told["by_class"], *told["by_bias"]]:
         assert f"{row['name']} {row['value']:.4f} {row['low']:.4f} to {row['high']:.4f} {row['n']}*" in out
     assert told["warnings"]

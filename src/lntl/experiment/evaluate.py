@@ -136,7 +136,7 @@ def conclude(run: Run, erm: Result | None, split: Literal["test", "val"] = "test
         last=scores["last"],
         best=scores["best"],
         erm=erm,
-        training_seconds=round(sum(epoch.metrics.get("time/seconds") or 0.0 for epoch in run.records), 1),
+        training_seconds=round(sum(epoch.seconds for epoch in run.records), 1),
     )
     write_json(run.folder.result, result)
     if config.logging.use_tensorboard:

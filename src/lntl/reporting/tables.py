@@ -63,7 +63,7 @@ def _table(title: str, **settings: Any) -> Table:
 
 def _evaluation_table(title: str, first_column: str) -> Table:
     table = _table(title, caption_justify="left")
-    table.add_column(first_column)
+    table.add_column(first_column, no_wrap=first_column == "metric")  # their names have known lengths
     table.add_column("value", justify="right")
     table.add_column("95 % interval")
     table.add_column("images", justify="right")

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any, TypeVar
 
 from numpy.lib import format as npy
@@ -111,11 +112,25 @@ def read_arrays(path: Path, dimensions: Mapping[str, int]) -> dict[str, NDArray[
             arrays = {name: _array(archive.read(entry)) for name, entry in entries.items()}  # checks the checksums
         if wrong := [name for name, array in arrays.items() if array.ndim != dimensions[name] or not len(array)]:
             raise ValueError(f"the array {wrong[0]} is of another shape")
-    except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except _DAMAGED as error:
         raise UserError(
             f"{path}: is damaged, or written by another version ({str(error)[:200]}); remove it and make it again"
         ) from error
     return arrays
+
+
+# What zipfile and numpy raise on a damaged archive; TokenError and SyntaxError come of a header's text.
+_DAMAGED = (
+    OSError,
+    ValueError,
+    LookupError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
+    SyntaxError,
+    TokenError,
+)
 
 
 def _array(content: bytes) -> NDArray[Any]:

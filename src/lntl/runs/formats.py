@@ -1,5 +1,6 @@
 """The files of a run, as `lntl train`, `eval`, `probe` and `report` write them; all shares lie in [0, 1]."""
 
+import math
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field, PositiveInt, computed_field
@@ -190,6 +191,12 @@ class Epoch(BaseModel, extra="allow"):
     def metrics(self) -> dict[str, float | None]:
         """The metrics by name."""
         return self.__pydantic_extra__
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the epoch took; 0 if the line does not say so."""
+        value = self.metrics.get("time/seconds")
+        return value if value is not None and math.isfinite(value) else 0.0
 
 
 class RowDigests(BaseModel):
