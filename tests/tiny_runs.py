@@ -11,11 +11,12 @@ import pkgutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import yaml
 
@@ -73,10 +74,15 @@ def exit_code(main: Callable[[], object]) -> int:
     return code or 0
 
 
-PRELOAD = ["pytest", "torchvision.utils", "torch.utils.tensorboard", "lntl.cli", "lntl.experiment", "lntl.probing"]
 _server = multiprocessing.get_context("forkserver")
-_server.set_forkserver_preload(PRELOAD)  # a name that cannot be imported would be passed over, and cost seconds a run
-assert all(find_spec(name) for name in PRELOAD)
+_server.set_forkserver_preload(["pytest", "torch.utils.tensorboard", "torchvision.utils", "warm"])
+
+
+def start_server() -> None:
+    """Start the server where it does not run; it finds the modules of the tests by PYTHONPATH alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        forkserver.ensure_running()
 
 
 def begin(*arguments: str, folder: Path, prepare: Callable[[], object] | None = None) -> ForkServerProcess:
@@ -84,6 +90,7 @@ def begin(*arguments: str, folder: Path, prepare: Callable[[], object] | None = 
 
     It works in `folder` and writes to the files stdout and stderr there.
     """
+    start_server()
     process = _server.Process(target=_work, args=(list(arguments), folder, prepare), daemon=True)
     process.start()
     return process
