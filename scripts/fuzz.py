@@ -671,6 +671,7 @@ def main() -> int:
     chosen = set(arguments.only)
     names = [name for name in names if name in chosen or name.rpartition("-")[0] in chosen] if chosen else names
     names = names or sorted(chosen)
+    Random(arguments.seed).shuffle(names)  # a run that is cut short has seen all kinds
     folder = arguments.folder.resolve()
     shutil.rmtree(folder, ignore_errors=True)
     templates = folder / "templates"

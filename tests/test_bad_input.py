@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -41,6 +42,17 @@ def halved(write: Callable[[], None], name: str) -> Callable[[], None]:
         Path(name).write_bytes(Path(name).read_bytes()[: Path(name).stat().st_size // 2])
 
     return cut
+
+
+def header_that_does_not_parse() -> None:
+    """Write an .npz file in which the header of x is cut within its text."""
+    np.savez("own.npz", x=np.zeros((40, 2), np.float32), y=np.arange(40) % 2, bias=np.arange(40) // 2 % 2)
+    with ZipFile("own.npz") as archive:
+        arrays = {name: archive.read(name) for name in archive.namelist()}
+    arrays["x.npy"] = arrays["x.npy"].replace(b"(40, 2)", b"(40, {{", 1)
+    with ZipFile("own.npz", "w") as archive:
+        for name, content in arrays.items():
+            archive.writestr(name, content)
 
 
 def nothing() -> None:
@@ -234,6 +246,11 @@ BAD: dict[str, tuple[Callable[[], None], list[str], str]] = {
         lambda: np.savez("own.npz", x=np.zeros((40, 2), np.float32), y=np.arange(40) % 2, bias=np.arange(40) // 2 % 2),
         ["data", "make", "colored_mnist", "x.npz", "tiny.yaml", "data={name: arrays, path: own.npz}"],
         r"tiny\.yaml: its data are not Colored MNIST; name a configuration",
+    ),
+    "array whose header does not parse": (
+        header_that_does_not_parse,
+        ["data", "info", "tiny.yaml", "data={name: arrays, path: own.npz}"],
+        r"own\.npz: not a readable \.npz file of plain arrays",
     ),
     "data of a missing config": (nothing, ["data", "info", "no.yaml"], r"no\.yaml: cannot read the configuration"),
 }

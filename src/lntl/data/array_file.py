@@ -1,8 +1,10 @@
 """Read the arrays asked for of an .npz file: x as a tensor, labels as columns."""
 
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 from zipfile import BadZipFile, is_zipfile
 
@@ -20,6 +22,7 @@ CHANNELS = (1, 3)  # of an image
 NAMES = "_names"  # the array y_names holds the names of the integers in y
 
 Array = NDArray[Any]
+_DAMAGED_HEADER = (SyntaxError, TokenError, MemoryError, OverflowError, NotImplementedError, RuntimeError, zlib.error)
 
 
 class ArrayError(UserError):
@@ -40,7 +43,7 @@ def read(path: Path, names: Sequence[str], first: str) -> dict[str, Array]:
             arrays = {name: file[name] for name in (*names, *more)}
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such file; set data.path to an .npz file") from error
-    except (OSError, ValueError, EOFError, BadZipFile, TypeError, AttributeError) as error:
+    except (OSError, ValueError, EOFError, BadZipFile, TypeError, AttributeError, *_DAMAGED_HEADER) as error:
         why = error if isinstance(error, OSError) or is_zipfile(path) else "no .npz archive"
         raise UserError(f"{path}: not a readable .npz file of plain arrays ({why}); set data.path to one") from error
     for name in names:
