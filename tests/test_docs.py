@@ -54,7 +54,8 @@ def test_a_method_a_model_and_a_data_set_of_ones_own(example: Path, capsys: pyte
     }
     (example / "own.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     assert lntl("train", "own.yaml") == 0, capsys.readouterr().err
-    assert lntl("eval", "results/own") == 0, capsys.readouterr().err
+    trust = [word for module in ("my_data", "my_model", "my_method") for word in ("--trust", module)]
+    assert lntl("eval", "results/own", *trust) == 0, capsys.readouterr().err
 
 
 def test_a_metric(example: Path, monkeypatch: pytest.MonkeyPatch) -> None:

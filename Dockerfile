@@ -1,0 +1,9 @@
+# docker build -t lntl .   then   docker run --rm -v "$PWD/results:/work/results" lntl train colored_mnist_default
+FROM python:3.11-slim
+COPY . /src
+RUN pip install --no-cache-dir -r /src/requirements.txt && pip install --no-cache-dir --no-deps /src && rm -rf /src
+RUN useradd --create-home user && mkdir /work && chown user /work
+USER user
+WORKDIR /work
+ENTRYPOINT ["lntl"]
+CMD ["--help"]
