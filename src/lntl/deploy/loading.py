@@ -152,7 +152,7 @@ def _transform(description: Mapping[str, Any], path: Path) -> EvalTransform:
         if transform(blank).shape != blank.shape:
             raise ValueError("mean and std of other images")
     except (LookupError, TypeError, ValueError, RuntimeError, UserError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise UserError(f"{path}: its description of the data is damaged ({reason}); export or train again") from error
     return transform
 
