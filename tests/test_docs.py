@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from tiny_runs import ROOT, lntl
 
 from lntl import plugins
 from lntl.cli import app
-from lntl.evaluation.metrics import METRICS, Tally
+from lntl.evaluation.metrics import METRICS
 from lntl.probing.probe_models import PROBES
 
 EXAMPLES = dict(
@@ -61,10 +62,7 @@ def test_a_method_a_model_and_a_data_set_of_ones_own(example: Path, capsys: pyte
 def test_a_metric(example: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lntl.evaluation.metrics.METRICS", METRICS | {})
     metric = runpy.run_path("metric.py")["METRICS"]["best_group_accuracy"]
-    cells = np.zeros((1, 2, 2, 2))
-    cells[0, 0, 0] = 3, 1  # of class 0 and bias value 0 three of four are right; the other groups are empty
-    none = np.zeros(1)
-    t = Tally(cells, np.zeros((1, 2, 2)), np.zeros((1, 15)), none, none, none, np.zeros((2, 2), dtype=np.bool_))
+    t = SimpleNamespace(count=np.array([[4.0, 2.0]]), right=np.array([[3.0, 1.0]]))  # two groups
     assert metric.function(t) == pytest.approx([0.75])
 
 
