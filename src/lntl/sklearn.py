@@ -18,8 +18,8 @@ from torch import Tensor
 
 from lntl import config as configuration
 from lntl.config import Config
-from lntl.data import in_memory
 from lntl.data.array_file import as_tensor
+from lntl.data.arrays import InMemory, columns_in_memory
 from lntl.data.loader import Loader
 from lntl.errors import UserError
 from lntl.experiment import build, recipe
@@ -134,12 +134,12 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
         with _value_errors():
             config = self._config()
             _check_bias(config, bias)
-            biases = [] if bias is None else in_memory.columns(bias)
-            data = in_memory.InMemory(_tensor(X), code, tuple(map(str, self.classes_)), biases)
+            biases = [] if bias is None else columns_in_memory(bias)
+            data = InMemory(_tensor(X), code, tuple(map(str, self.classes_)), biases)
             self._train(config, data, weights)
         return self
 
-    def _train(self, config: Config, data: in_memory.InMemory, weights: Array | None) -> None:
+    def _train(self, config: Config, data: InMemory, weights: Array | None) -> None:
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
             experiment = build(config, data=data)
             if weights is not None and (weights != weights[0]).any():

@@ -121,7 +121,8 @@ def test_texts_are_read_as_those_of_tables(write: Write, missing: str) -> None:
     texts = np.array(["s", "s ", "10", "9", missing])[np.arange(N) % 5]
     data = build(write(bias=texts))
     assert data.spec.bias_value_names == ("10", "9", "s")
-    assert data.notes == ["20.0% of the rows have no bias"]
+    hint = f" ({missing.strip()!r} counts as missing; see data.missing)" if missing.strip() else ""
+    assert data.notes == [f"20.0% of the rows have no bias{hint}"]
     numbers = build(write(bias=np.array(["10", "9"])[np.arange(N) % 2]))
     assert numbers.spec.bias_value_names == ("9", "10")
 
@@ -169,7 +170,7 @@ def test_wrong_rows_are_named_or_left_out(write: Write) -> None:
     with pytest.raises(UserError, match="2 of 90 rows are wrong") as caught:
         build(path)
     assert str(caught.value).splitlines()[1:] == [
-        "  row 5: y is missing (-1, unless 1 is all there is beside it; -100; NaN; NA)",
+        "  row 5: y is missing (-1, unless 1 is all there is beside it; -100; NaN)",
         "  row 7: x is not finite",
     ]
     data = build(path, on_error="skip", normalise="none")
@@ -182,7 +183,7 @@ def test_wrong_rows_are_named_or_left_out(write: Write) -> None:
     ("arrays", "settings", "message"),
     [
         ({}, {"bias": "bais"}, "no array 'bais'; did you mean 'bias'?"),
-        ({"y": np.zeros(3)}, {}, r"y is \(3,\), x \(90, 4\): a row an example"),
+        ({"y": np.zeros(3)}, {}, r"y has the shape \(3,\), x \(90, 4\); every array needs one row for each example"),
         ({"x": np.zeros((N, 2, 3, 4, 5))}, {}, "x is float64"),
         ({"x": np.zeros((N, 7, 7, 2), np.uint8)}, {}, "with 1 or 3 channels"),
         ({"x": np.zeros((N, 7, 7), np.uint16)}, {}, "images are uint8 or float"),
@@ -190,7 +191,11 @@ def test_wrong_rows_are_named_or_left_out(write: Write) -> None:
         ({"x": np.array(["a"] * N)}, {}, "must hold numbers"),
         ({"y": np.array([{}] * N, dtype=object)}, {}, "not a readable .npz file of plain arrays"),
         ({"y": np.zeros((N, 2))}, {}, "y has 2 columns and must have one"),
-        ({}, {"bias": {"from": "brightness", "bins": 2}}, "x holds no image at all"),
+        (
+            {},
+            {"bias": {"from": "brightness", "bins": 2}},
+            "there are no images from which the bias brightness could be computed",
+        ),
     ],
 )
 def test_what_cannot_be_used(write: Write, arrays: Any, settings: dict[str, Any], message: str) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from lntl.data.arrays import Arrays
 from lntl.data.colored_mnist import PIXEL_MEAN, PIXEL_STD, ColoredMNIST
 from lntl.data.decoding import UnreadableImageError
-from lntl.data.eval_transform import ArrayTransform, EvalTransform, FileTransform, as_it_is, restored
+from lntl.data.eval_transform import ArrayTransform, EvalTransform, FileTransform, identity, restore
 from lntl.data.images import ImageSettings, ImageSource
 from lntl.errors import UserError
 
@@ -27,7 +27,7 @@ SETTINGS: list[dict[str, Any]] = [
 
 def again(transform: EvalTransform) -> EvalTransform:
     """Return the transform made from what is kept of it, written out as JSON."""
-    return restored(json.loads(json.dumps(transform.settings())))
+    return restore(json.loads(json.dumps(transform.settings())))
 
 
 @pytest.fixture
@@ -110,8 +110,8 @@ def test_digits_are_normalised_as_in_evaluation(tmp_path: Path, grey: bool) -> N
 
 def test_a_data_set_that_tells_no_transform_is_given_x_itself() -> None:
     x = 100 * torch.randn(4, 3, 5, 5)
-    assert torch.equal(again(as_it_is((3, 5, 5)))(x), x)
-    assert torch.equal(as_it_is((6,))(np.arange(12).reshape(2, 6)), torch.arange(12.0).view(2, 6))
+    assert torch.equal(again(identity((3, 5, 5)))(x), x)
+    assert torch.equal(identity((6,))(np.arange(12).reshape(2, 6)), torch.arange(12.0).view(2, 6))
 
 
 FILES, DIGITS, VECTORS = (
@@ -137,8 +137,8 @@ FILES, DIGITS, VECTORS = (
         (DIGITS, [Image.new("RGB", (28, 20))], r"image 0: 20 x 28 pixels, and the network takes 28 x 28 pixels \(h"),
         (VECTORS, torch.zeros(2, 4), r"\(2, 4\) do not fit the network, which takes \(N, 5\)$"),
         (VECTORS, torch.zeros(0, 5), r"\(0, 5\) do not fit"),
-        (VECTORS, ["a.png"], r"takes arrays of numbers \(N, 5\), no pictures;"),
-        (as_it_is((3, 8, 8)), np.zeros((1, 3, 8, 8), np.uint8), r"uint8 \(1, 3, 8, 8\) do not fit"),
+        (VECTORS, ["a.png"], r"takes arrays of numbers \(N, 5\), no images;"),
+        (identity((3, 8, 8)), np.zeros((1, 3, 8, 8), np.uint8), r"uint8 \(1, 3, 8, 8\) do not fit"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

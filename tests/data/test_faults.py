@@ -2,7 +2,7 @@
 
 import pytest
 
-from lntl.data.faults import SHOWN, Faults
+from lntl.data.rows import SHOWN, Faults
 from lntl.errors import UserError
 
 

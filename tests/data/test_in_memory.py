@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from lntl.data.array_file import as_tensor
-from lntl.data.arrays import Arrays
-from lntl.data.in_memory import InMemory, columns
+from lntl.data.arrays import Arrays, InMemory, columns_in_memory
 from lntl.errors import UserError
 from lntl.types import IGNORE, Batch
 
@@ -40,7 +39,10 @@ def test_it_is_the_training_part_of_a_file(tmp_path: Path, shape: tuple[int, ...
     )
     read = Arrays(config)
     made = InMemory(
-        as_tensor(x, "x"), Y, ("0", "1"), [*columns(pd.Series(SKY, name="sky")), *columns(pd.Series(AGE, name="age"))]
+        as_tensor(x, "x"),
+        Y,
+        ("0", "1"),
+        [*columns_in_memory(pd.Series(SKY, name="sky")), *columns_in_memory(pd.Series(AGE, name="age"))],
     )
     index = torch.arange(N)
     one, other = (fields(data.splits["train"].batch(index)) for data in (read, made))
@@ -75,9 +77,9 @@ NAMES = {
 
 
 @pytest.mark.parametrize("form", NAMES)
-def test_labels_become_columns(form: str) -> None:
+def test_labels_become_columns_in_memory(form: str) -> None:
     bias, names, values, code = NAMES[form]
-    found = columns(bias)
+    found = columns_in_memory(bias)
     assert [column.name for column in found] == names
     assert found[0].values == values
     assert found[0].code.tolist() == code
@@ -85,6 +87,6 @@ def test_labels_become_columns(form: str) -> None:
 
 def test_what_is_no_label_is_named() -> None:
     with pytest.raises(UserError, match=r"bias is an array \(2, 2, 2\)"):
-        columns(np.zeros((2, 2, 2)))
+        columns_in_memory(np.zeros((2, 2, 2)))
     with pytest.raises(UserError, match=r"age holds 37.5, a number that is not whole"):
-        columns(pd.Series([37.5, 2], name="age"))
+        columns_in_memory(pd.Series([37.5, 2], name="age"))

@@ -140,16 +140,16 @@ def test_bins_have_names_of_their_own(edges: list[float], names: tuple[str, ...]
 
 def test_one_bias_is_one_label_an_image() -> None:
     bias = combine([column("sky", ["day", "night", "", "day"])])
-    assert bias.label.tolist() == bias.value.tolist() == [0, 1, IGNORE, 0]
-    assert (bias.names, bias.sizes, bias.each) == (("day", "night"), (2,), ())
+    assert bias.labels.tolist() == bias.value.tolist() == [0, 1, IGNORE, 0]
+    assert (bias.names, bias.num_values, bias.specs) == (("day", "night"), (2,), ())
 
 
 def test_several_biases_are_the_combinations_that_occur() -> None:
     sky, place = ["day", "night", "day", "", "day"], ["sea", "land", "land", "sea", "sea"]
     bias = combine([column("sky", sky), column("place", place)])
-    assert bias.label.tolist() == [[0, 1], [1, 0], [0, 0], [IGNORE, 1], [0, 1]]
+    assert bias.labels.tolist() == [[0, 1], [1, 0], [0, 0], [IGNORE, 1], [0, 1]]
     assert bias.names == ("day, land", "day, sea", "night, land")  # never a night at sea
-    assert [(one.name, one.values, one.value_of_joint) for one in bias.each] == [
+    assert [(one.name, one.values, one.value_of_joint) for one in bias.specs] == [
         ("sky", ("day", "night"), (0, 0, 1)),
         ("place", ("land", "sea"), (0, 1, 0)),
     ]
@@ -178,11 +178,11 @@ def test_biases_must_be_known_together_of_some_row() -> None:
 def test_features_are_one_hot_zeros_where_missing_and_ranks() -> None:
     ages = binned("age", np.array([20.0, 60.0, NAN]), edges=[40])
     bias = combine([column("sky", ["a", "", "c"]), ages])
-    rows = features(bias.label, bias.sizes, bias.rank)
+    rows = features(bias.labels, bias.num_values, bias.rank)
     assert rows.tolist() == [[1, 0, 1, 0, 0.25], [0, 0, 0, 1, 0.75], [0, 1, 0, 0, 0]]
     assert rows.dtype == torch.float32
     one = combine([column("sky", ["a", "", "c"])])
-    assert features(one.label, one.sizes, one.rank).tolist() == [[1, 0], [0, 0], [0, 1]]
+    assert features(one.labels, one.num_values, one.rank).tolist() == [[1, 0], [0, 0], [0, 1]]
 
 
 # --- what tells a class ---

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lntl.data.splitting import assign, straddling
+from lntl.data.rows import assign, straddling
 from lntl.types import IGNORE
 
 SHARES = (0.7, 0.1, 0.2)

@@ -133,7 +133,7 @@ def test_without_a_split_all_are_drawn_and_homes_stay_together(write: Write) -> 
 
 def test_a_missing_bias_is_allowed_and_its_share_told(write: Write) -> None:
     data = build(write({k: {"sky": "NA"} for k in range(6)}), split="split")
-    assert data.notes == ["10.0% of the rows have no sky"]
+    assert data.notes == ["10.0% of the rows have no sky ('NA' counts as missing; see data.missing)"]
     assert {k for k, told in seen(data).items() if told[1] == "unknown"} == set(range(6))
     batch = data.splits["train"].batch(torch.arange(6))
     assert batch.bias.tolist() == batch.group.tolist() == [IGNORE] * 6
@@ -214,7 +214,7 @@ def test_how_closely_files_are_looked_at(write: Write, tmp_path: Path, check: st
     [
         ({}, {"label": "labl"}, "no column 'labl'; did you mean 'label'?"),
         ({}, {"bias": ["sky", "moon"]}, "no column 'moon'; valid: image, label"),
-        ({}, {"bias": ["sky", "label"]}, "label is named as label and as bias; what is learned cannot go"),
+        ({}, {"bias": ["sky", "label"]}, "label and bias are both label; they must be different columns"),
         ({}, {"delimiter": ";"}, "its header is one column, 'image,label,sky,age,home,split', at ';'"),
         ({k: {"label": "cat"} for k in range(N)}, {}, "label has the one value 'cat'; a task needs two classes"),
         ({k: {"sky": "day"} for k in range(N)}, {}, "bias sky: it has the one value 'day'"),
@@ -253,7 +253,6 @@ def test_a_table_of_a_header_alone(tmp_path: Path) -> None:
         ({"column": "age", "edges": [2.0, 1.0]}, "whose edges ascend"),
         ({"bins": 2}, "either column or from"),
         ({"from": "brightness"}, "brightness is a number: give bins or edges"),
-        ([], "at least 1 item"),
         (["sky", {"column": "sky", "bins": 2}], "'sky' is there twice"),
         (3, "a column's name, {column, bins}"),
         ([["sky"]], "a column's name, {column, bins}"),
@@ -393,8 +392,7 @@ def test_one_number_in_two_spellings_is_told_but_not_of_numbers_in_bins(write: W
         with pytest.raises(UserError, match=r"table .*pets\.csv: age: '2' and '2.0' are one number in two spellings"):
             build(path, **settings)
     build(path, bias={"column": "age", "bins": 2})
-    with pytest.raises(UserError, match=r"age: '2' and '2.0' are one number"):
-        build(path, group_id="age")
+    build(path, group_id="age")  # an id is a text
 
 
 @pytest.mark.parametrize("name", ["pets/\0.png", "pe\0ts/00.png"])

@@ -85,7 +85,7 @@ def test_a_file_says_what_the_run_says(used: Used, tmp_path: Path, kind: Format,
         "std": std.flatten().tolist(),
         "inside": kind != "safetensors",
     }
-    assert original.transform.told in says["input"]
+    assert original.transform.description in says["input"]
     assert not any(name.startswith("h.") for name in names_of_weights(kind, path))
 
 

@@ -68,7 +68,7 @@ def test_features_are_what_f_answers(used: Used) -> None:
     torch.testing.assert_close(z, expected)
 
 
-def test_a_checkpoint_is_taken_as_it_is_and_a_run_by_its_best(used: Used, tmp_path: Path) -> None:
+def test_a_checkpoint_is_taken_identity_and_a_run_by_its_best(used: Used, tmp_path: Path) -> None:
     run = elsewhere(used("vectors"), tmp_path)
     x = np.random.default_rng(1).normal(5, 3, (9, 7))
     last = run / "checkpoints/last.pth"

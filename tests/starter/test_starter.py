@@ -75,7 +75,7 @@ def test_it_is_the_same_each_time(project: Path, tmp_path: Path) -> None:
         assert (tmp_path / "again" / path.relative_to(project)).read_bytes() == path.read_bytes()
 
 
-def test_the_configuration_names_the_table_as_it_is(
+def test_the_configuration_names_the_table_identity(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(project)

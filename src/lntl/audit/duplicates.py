@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from lntl.audit import fingerprints
 from lntl.audit.association import Ints, crosstab
 from lntl.audit.examples import Examples, Opened
-from lntl.data.splitting import straddling
+from lntl.data.rows import straddling
 from lntl.data.transforms import thumbnails
 from lntl.runs.formats import AlikeImages, Duplicates, EqualExamples, Example, SharedExamples
 from lntl.types import IGNORE, ImageSplit

@@ -1,5 +1,6 @@
-"""Read the arrays asked for of an .npz file: x as a tensor, labels as columns."""
+"""Read named arrays of an .npz file: x as a tensor, labels as columns."""
 
+import math
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 import torch
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,42 +24,100 @@ CHANNELS = (1, 3)  # of an image
 NAMES = "_names"  # the array y_names holds the names of the integers in y
 
 Array = NDArray[Any]
-_DAMAGED_HEADER = (SyntaxError, TokenError, MemoryError, OverflowError, NotImplementedError, RuntimeError, zlib.error)
+# What NumPy and zipfile raise for damaged files.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    EOFError,
+    BadZipFile,
+    TypeError,
+    AttributeError,
+    MemoryError,
+    OverflowError,
+    NotImplementedError,
+    RuntimeError,
+    KeyError,
+    zlib.error,
+    SyntaxError,
+    TokenError,
+)
 
 
 class ArrayError(UserError):
-    """A file lacks an array that is asked for."""
+    """A file lacks a named array."""
 
 
 def read(path: Path, names: Sequence[str], first: str) -> dict[str, Array]:
-    """Return the named arrays, and NAME_names where the file has it; none can run code.
+    """Return arrays of a file, and NAME_names where the file has it. No array can run code.
 
-    Raises UserError where the file is not readable, lacks an array, or one has not as many rows as `first`.
+    Args:
+        path: The .npz file.
+        names: The arrays to read.
+        first: The array that says how many rows the others must have.
+
+    Raises:
+        UserError: If the file is not readable, lacks an array, or an array has another number of rows.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("one array, no archive of named arrays")
             missing = [f"{name!r}{did_you_mean(name, file.files)}" for name in names if name not in file.files]
             if missing:
                 raise ArrayError(f"{path}: no array {', '.join(missing)}")
             more = [name + NAMES for name in names if name + NAMES in file.files]
+            for name in (*names, *more):
+                _check_header(file, name)
             arrays = {name: file[name] for name in (*names, *more)}
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such file; set data.path to an .npz file") from error
-    except (OSError, ValueError, EOFError, BadZipFile, TypeError, AttributeError, *_DAMAGED_HEADER) as error:
-        why = error if isinstance(error, OSError) or is_zipfile(path) else "no .npz archive"
+    except _UNREADABLE as error:
+        why = error if isinstance(error, OSError | MemoryError) or is_zipfile(path) else "no .npz archive"
         raise UserError(f"{path}: not a readable .npz file of plain arrays ({why}); set data.path to one") from error
     for name in names:
         if arrays[name].ndim == 0 or len(arrays[name]) != len(arrays[first]):
-            raise UserError(f"{path}: {name} is {arrays[name].shape}, {first} {arrays[first].shape}: a row an example")
+            raise UserError(
+                f"{path}: {name} has the shape {arrays[name].shape}, {first} {arrays[first].shape}; every array needs "
+                "one row for each example"
+            )
     return arrays
+
+
+def _check_header(file: np.lib.npyio.NpzFile, name: str) -> None:
+    """Raise ValueError where the header of an array names another number of bytes than the archive holds.
+
+    NumPy would allocate what the header says before it reads anything.
+    """
+    archive = file.zip
+    assert archive is not None  # it is open
+    member = next(entry for entry in archive.infolist() if entry.filename.removesuffix(".npy") == name)
+    with archive.open(member) as content:
+        version = npy.read_magic(content)
+        read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
+        if read_header is None:
+            raise ValueError(f"{name} is a .npy of version {version}")
+        shape, _, dtype = read_header(content)
+        if dtype.hasobject:
+            raise ValueError(f"{name} holds Python objects; save plain numbers or texts")
+        if (size := math.prod(shape) * dtype.itemsize) != member.file_size - content.tell():
+            held = member.file_size - content.tell()
+            raise ValueError(f"{name} is damaged: its header says {size} bytes {shape}, and it holds {held}")
 
 
 def as_tensor(x: Array, what: str) -> Tensor:
     """Return images as (n, C, H, W), uint8 or float32 in [0, 1]; vectors as float32 (n, D)."""
+    x = check(x, what)
+    return torch.from_numpy(x if x.dtype == np.uint8 and x.ndim == 4 else x.astype(np.float32, copy=False))
+
+
+def check(x: Array, what: str) -> Array:
+    """Return images as (n, C, H, W), uint8 or float32 in [0, 1]; vectors (n, D) of a type that torch has."""
     if x.dtype.kind not in "uif":
         raise UserError(f"{what} is {x.dtype} and must hold numbers")
     if x.ndim == 2:
-        return torch.from_numpy(x.astype(np.float32, copy=False))
+        kept = (np.float32, np.float64, np.uint8, np.int8, np.int16, np.int32, np.int64)
+        x = x.astype(x.dtype.newbyteorder("="), copy=False)
+        return x if x.dtype in kept else x.astype(np.float64 if x.dtype.itemsize > 2 else np.float32)
     if x.ndim == 3:
         x = x[:, None]
     elif x.ndim == 4 and x.shape[3] in CHANNELS and x.shape[1] not in CHANNELS:
@@ -69,43 +129,48 @@ def as_tensor(x: Array, what: str) -> Tensor:
         )
     if x.dtype.kind == "f":
         _check_range(x, what)
-    return torch.from_numpy(x if x.dtype == np.uint8 else x.astype(np.float32, copy=False))
+    return x if x.dtype == np.uint8 else x.astype(np.float32, copy=False)
 
 
 def _check_range(x: Array, what: str) -> None:
-    known = np.isfinite(x)  # what is not is told image by image
+    known = np.isfinite(x)  # others are faults of their rows
     low, high = float(x.min(where=known, initial=np.inf)), float(x.max(where=known, initial=-np.inf))
     if low < 0 or high > 1:
         raise UserError(f"{what} holds images from {low:g} to {high:g}; give them as uint8, or as float in [0, 1]")
 
 
-def columns(name: str, arrays: dict[str, Array], where: str) -> list[Column]:
-    """Return an array of labels (n,) or (n, several) as columns; NaN, `blank` integers and MISSING are no value."""
+def columns(name: str, arrays: dict[str, Array], where: str, missing: Sequence[str] = MISSING) -> list[Column]:
+    """Return an array of labels (n,) or (n, several) as columns; NaN, `blank_numbers` and `missing` are no value."""
     array = arrays[name]
-    if array.ndim > 2 or array.dtype.kind not in "biufU":
+    if array.ndim > 2 or array.dtype.kind not in "biufUS":
         raise UserError(f"{where}: {name} is {array.dtype} {array.shape}; labels are integers, numbers or texts (n,)")
     if array.ndim == 1 or array.shape[1] == 1:
-        return [_column(name, array.reshape(-1), arrays.get(name + NAMES), where)]
-    return [_column(f"{name} {k}", column, None, where) for k, column in enumerate(array.T)]
+        return [_column(name, array.reshape(-1), arrays.get(name + NAMES), where, missing)]
+    return [_column(f"{name} {k}", column, None, where, missing) for k, column in enumerate(array.T)]
 
 
-def _column(name: str, array: Array, names: Array | None, where: str) -> Column:
+def _column(name: str, array: Array, names: Array | None, where: str, missing: Sequence[str]) -> Column:
     """Return the column of an array (n,), its values in the order of their numbers, or else of their texts."""
+    if array.dtype.kind == "S":
+        try:
+            array = np.char.decode(array, "utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{where}: {name} holds bytes that are not UTF-8; save texts") from error
     found, code = np.unique(array, return_inverse=True)
-    missing = blank(found.tolist()) if found.dtype.kind in "iu" else ()
-    texts = ["" if value in missing or value != value else _text(value) for value in found.tolist()]
-    column = categories(name, texts, code, MISSING)
+    blank = blank_numbers(found.tolist()) if found.dtype.kind in "iu" else ()
+    texts = ["" if value in blank or value != value else _text(value) for value in found.tolist()]
+    column = categories(name, texts, code, missing)
     if names is None:
         return column
-    return replace(column, values=_named(column.values, [str(each) for each in names.reshape(-1)], f"{where}: {name}"))
+    return replace(column, values=_named(column.values, [str(text) for text in names.reshape(-1)], f"{where}: {name}"))
 
 
-def blank(numbers: Iterable[float]) -> tuple[int, ...]:
+def blank_numbers(numbers: Iterable[float]) -> tuple[int, ...]:
     """Return the integers that are no value: -1 and IGNORE; IGNORE alone where all others are the signs -1 and 1."""
     return (IGNORE,) if {*numbers} - {IGNORE} == {-1, 1} else (-1, IGNORE)
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     """Return a value as text, whole numbers as integers."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 

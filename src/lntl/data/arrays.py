@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,23 +12,23 @@ from pydantic import Field
 from torch import Tensor
 
 from lntl.data import array_file
-from lntl.data.biases import Biases, BiasSetting, check_numbers
+from lntl.data.biases import Biases, BiasSetting, ColumnName
 from lntl.data.eval_transform import ArrayTransform
-from lntl.data.faults import Faults
-from lntl.data.labelled import Labelled, assemble
-from lntl.data.labels import Column
+from lntl.data.labels import MISSING, Column, Ints, categories, combine, no_bias
 from lntl.data.rows import LabelSettings, Rows
+from lntl.data.splits import LabelledDataset, LabelledSplit, build_splits, spec_of, split_labels
 from lntl.errors import UserError
 from lntl.types import Dataset, ImageSplit
 
 __all__ = ["Arrays"]
 
-_AT_ONCE = 4096  # rows whose statistics are taken at once
+_CHUNK = 4096  # rows whose statistics are taken together
+_LOSS = 1e-4  # largest rounding error, in units of the deviation, that float32 may make in a value
 
 
 @dataclass(frozen=True)
-class ArraySplit(Labelled):
-    """A split whose x lies in memory: values (n, ...), shown as (value - mean) / std."""
+class ArraySplit(LabelledSplit):
+    """A split whose x is in memory: values (n, ...), from which batches take (value - mean) / std."""
 
     values: Tensor
     mean: Tensor
@@ -35,7 +36,10 @@ class ArraySplit(Labelled):
 
     def x(self, index: Tensor) -> Tensor:
         """Return the examples at `index`, normalised, float32 (N, C, H, W) or (N, D)."""
-        return self.values[index].float().sub_(self.mean).div_(self.std)
+        values = self.values[index]
+        if values.dtype == torch.float64:
+            return values.sub_(self.mean).div_(self.std).float()
+        return values.float().sub_(self.mean).div_(self.std)
 
 
 class ImageArraySplit(ArraySplit, ImageSplit):
@@ -52,8 +56,8 @@ def _pixels(images: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Pictures:
-    """Images (n, C, H, W) whose biases are to be computed."""
+class _ImageArray:
+    """Images (n, C, H, W) from which biases are computed."""
 
     values: Tensor
 
@@ -63,29 +67,35 @@ class _Pictures:
     def pixels(self, index: Tensor) -> Tensor:
         return _pixels(self.values[index])
 
+    def file_sizes(self) -> Tensor:
+        raise UserError("an array holds no image files, from which the bias size could be computed; name an array")
 
-class Arrays(Dataset):
+
+class Arrays(LabelledDataset):
     """Arrays of an .npz file, in memory."""
 
     class Config(LabelSettings):
         """Settings of `data`."""
 
         path: str = Field(min_length=1, description="The .npz file; arrays have a row an example.")
-        x: str = Field(
+        x: ColumnName = Field(
             "x", description="Array of images (n, H, W), (n, H, W, C) or (n, C, H, W), or of vectors (n, D)."
         )
-        label: str = Field("y", description="Array of the label, integers or texts.")
+        label: ColumnName = Field("y", description="Array of the label, integers or texts.")
         bias: Biases = Field(
             [BiasSetting(column="bias")],
-            min_length=1,
             description="Arrays of the bias, integers (-1: missing, unless 1 is all there is beside it) or texts, "
-            "(n,) or (n, several); with bins or edges for numbers; {from, bins} for what an image shows by itself.",
+            "(n,) or (n, several); with bins or edges for numbers; {from, bins} for what is computed from the images; "
+            "[] where the bias is not annotated.",
         )
-        split: str | None = Field(None, description="Array with train, val or test; without it the splits are drawn.")
-        group_id: str | None = Field(None, description="Array whose equal values never lie in two splits.")
+        split: ColumnName | None = Field(
+            None, description="Array with train, val or test; without it the splits are drawn."
+        )
+        group_id: ColumnName | None = Field(None, description="Array whose equal values never lie in two splits.")
         normalise: Literal["train", "none"] = Field(
             "train", description="train: every channel, or number of a vector, to mean 0 and deviation 1 on train."
         )
+        missing: list[str] = Field([*MISSING], description="Texts that, like an empty one, stand for a missing value.")
 
         @property
         def biases(self) -> Sequence[BiasSetting]:
@@ -93,52 +103,43 @@ class Arrays(Dataset):
             return self.bias
 
     def __init__(self, config: "Arrays.Config") -> None:
-        self.config = config
         where = f"arrays {config.path}"
-        arrays = array_file.read(Path(config.path), _wanted(config), config.x)
-        x = array_file.as_tensor(arrays.pop(config.x), f"{where}: {config.x}")
-        found = {name: array_file.columns(name, arrays, where) for name in _wanted(config) if name != config.x}
-        bias = [setting for each in config.bias for setting in _one_a_column(each, found)]
+        arrays = array_file.read(Path(config.path), _names(config), config.x)
+        values = array_file.check(arrays.pop(config.x), f"{where}: {config.x}")
+        found = {
+            name: array_file.columns(name, arrays, where, config.missing) for name in _names(config) if name != config.x
+        }
+        biases = [setting for bias in config.bias for setting in _settings_by_column(bias, found)]
         rows = Rows(
             where=where,
             unit="row",
-            number=np.arange(len(x)),
+            number=np.arange(len(values)),
             label=_single(config.label, found, where),
             split=None if config.split is None else _single(config.split, found, where),
             group_id=None if config.group_id is None else _single(config.group_id, found, where),
             columns={column.name: column for several in found.values() for column in several},
-            blank="missing (-1, unless 1 is all there is beside it; -100; NaN; NA)",
+            blank="missing (-1, unless 1 is all there is beside it; -100; NaN)",
         )
-        faults = rows.faults()
-        check_numbers(bias, rows.columns, faults)
-        if x.is_floating_point():
-            faults.add((~x.flatten(1).isfinite().all(dim=1)).nonzero()[:, 0].tolist(), f"{config.x} is not finite")
-        self._assemble(rows, x, faults, bias)
-
-    def _assemble(self, rows: Rows, x: Tensor, faults: Faults, bias: list[Any]) -> None:
-        keep = faults.settle(self.config.on_error)
+        faults = rows.faults(biases)
+        if values.dtype.kind == "f":
+            with np.errstate(over="ignore"):  # float32 is what the networks see of values that are not standardised
+                seen = values if config.normalise == "train" else values.astype(np.float32)
+            finite = np.isfinite(seen.reshape(len(values), -1)).all(axis=1)
+            faults.add(np.flatnonzero(~finite).tolist(), f"{config.x} is not finite")
+        keep = faults.settle(config.on_error)
         if not keep.all():
-            rows, x = rows.take(keep), x[torch.from_numpy(keep)]
-        shown = [setting.computed for setting in bias if setting.computed is not None]
-        if shown and (x.dim() < 4 or "size" in shown):
-            raise UserError(
-                f"{rows.where}: {self.config.x} holds no image {'files' if x.dim() == 4 else 'at all'}, of "
-                f"which a bias from: {shown[0]} could be told; name an array"
-            )
-        labels = assemble(rows, bias, _Pictures(x), tuple(x.shape[1:]), self.config)
-        mean, std = statistics(x, labels.splits["train"].row if self.config.normalise == "train" else None)
+            rows, values = rows.take(keep), values[keep]
+        x = torch.from_numpy(values)
+        splits = build_splits(rows, biases, _ImageArray(x) if x.dim() == 4 else None, tuple(x.shape[1:]), config)
+        x, mean, std = standardised(x, splits.labels["train"].row if config.normalise == "train" else None)
+        self._describe(where, splits, faults)
         white = None if x.dim() < 4 else 1 if x.is_floating_point() else 255
         self.transform = ArrayTransform(x.shape[1:], mean, std, white)
         kind = ImageArraySplit if x.dim() == 4 else ArraySplit
-        self.spec, self.val_note = labels.spec, labels.val_note
-        self.label_kind, self.bias_kind = labels.label_kind, labels.bias_kind
         self.splits = {
-            name: kind(**vars(split), values=x[split.row], mean=mean, std=std) for name, split in labels.splits.items()
+            name: kind(**vars(labels), values=x[labels.row], mean=mean, std=std)
+            for name, labels in splits.labels.items()
         }
-        self.skipped_rows = faults.lines
-        left_out = [f"{len(self.skipped_rows)} rows are left out, for they are wrong"] if self.skipped_rows else []
-        self.notes = [*labels.notes, *left_out]
-        self.source = "; ".join([f"{rows.where}: {labels.told}", *self.notes])
         self._rows = rows
 
     def row_name(self, row: int) -> str:
@@ -146,37 +147,121 @@ class Arrays(Dataset):
         return self._rows.name(row)
 
 
-def _wanted(config: "Arrays.Config") -> list[str]:
-    """Return the names of the arrays that the settings ask for."""
+def _names(config: Arrays.Config) -> list[str]:
+    """Return the names of the arrays that the settings name."""
     biases = [setting.column for setting in config.bias]
     names = (config.x, config.label, *biases, config.split, config.group_id)
     return [*dict.fromkeys(name for name in names if name is not None)]
 
 
-def _one_a_column(setting: Any, found: dict[str, list[Column]]) -> list[Any]:
+def _settings_by_column(setting: BiasSetting, columns: dict[str, list[Column]]) -> list[BiasSetting]:
     """Return the setting of a bias for each column of its array."""
     if setting.column is None:
         return [setting]
-    return [setting.model_copy(update={"column": column.name}) for column in found[setting.column]]
+    return [setting.model_copy(update={"column": column.name}) for column in columns[setting.column]]
 
 
-def _single(name: str, found: dict[str, list[Column]], where: str) -> Column:
-    if len(found[name]) > 1:
-        raise UserError(f"{where}: {name} has {len(found[name])} columns and must have one, (n,)")
-    return found[name][0]
+def _single(name: str, columns: dict[str, list[Column]], where: str) -> Column:
+    if len(columns[name]) > 1:
+        raise UserError(f"{where}: {name} has {len(columns[name])} columns and must have one, (n,)")
+    return columns[name][0]
 
 
-def statistics(x: Tensor, train: Tensor | None) -> tuple[Tensor, Tensor]:
+def standardised(x: Tensor, train: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return x as it is stored, and the mean and std that batches are normalised with.
+
+    All three are float64 where a number of a vector would lose digits in float32, such as a time stamp; else vectors
+    are float32, and mean and std too.
+
+    Args:
+        x: Images (n, C, H, W) or vectors (n, D) of any type.
+        train: Rows that mean and std are taken over; None for mean 0 and std 1.
+    """
+    if x.dim() == 4:
+        return x, *statistics(x, train)
+    if train is not None and x.dtype != torch.float32:
+        mean, std = statistics(x, train, torch.float64)
+        scale = x.abs().amax(dim=0).double() if len(x) else mean
+        limits = torch.finfo(torch.float32)
+        lost = (scale * limits.eps / 2 > _LOSS * std) & (std != 1) | (scale > limits.max) | (std < limits.tiny)
+        if bool(lost.any()):
+            return x.double(), mean, std
+    x = x.float()
+    return x, *statistics(x, train)
+
+
+def statistics(x: Tensor, train: Tensor | None, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
     """Return mean and deviation over the training rows of each channel (C, 1, 1) or number (D,); 0 and 1 without.
 
-    A deviation of 0 counts as 1.
+    A deviation of 0 counts as 1. They are computed in float64.
     """
     shape = (x.shape[1], 1, 1) if x.dim() == 4 else (x.shape[1],)
     if train is None:
         return torch.zeros(shape), torch.ones(shape)
     over = (0, 2, 3) if x.dim() == 4 else (0,)
-    means = [x[rows].double().mean(dim=over) * len(rows) for rows in train.split(_AT_ONCE)]
+    means = [x[rows].double().mean(dim=over) * len(rows) for rows in train.split(_CHUNK)]
     mean = torch.stack(means).sum(dim=0).view(shape) / len(train)
-    squares = [(x[rows].double() - mean).square().mean(dim=over) * len(rows) for rows in train.split(_AT_ONCE)]
+    squares = [(x[rows].double() - mean).square().mean(dim=over) * len(rows) for rows in train.split(_CHUNK)]
     std = (torch.stack(squares).sum(dim=0).view(shape) / len(train)).sqrt()
-    return mean.float(), torch.where(std > 0, std, 1).float()
+    return mean.to(dtype), torch.where(std > 0, std, 1).to(dtype)
+
+
+class InMemory(Dataset):
+    """Arrays that a program already holds, all of them for training; `lntl.sklearn` learns from it.
+
+    Every channel of images is brought to mean 0 and deviation 1; vectors stay as they are.
+    """
+
+    def __init__(self, x: Tensor, code: Ints, class_names: tuple[str, ...], biases: Sequence[Column]) -> None:
+        """Make the data set.
+
+        Args:
+            x: Examples as `array_file.as_tensor` returns them.
+            code: Class of each example, (n,).
+            class_names: Name of each class.
+            biases: Columns of the biases, none where the bias is not known.
+        """
+        n = len(code)
+        joint = combine(biases) if biases else no_bias(n)
+        train = split_labels(torch.from_numpy(code), joint, np.zeros(n, dtype=np.int64))["train"]
+        self.spec = spec_of(class_names, joint, tuple(x.shape[1:]), n, train)
+        self.mean, self.std = statistics(x, train.row if x.dim() == 4 else None)
+        kind = ImageArraySplit if x.dim() == 4 else ArraySplit
+        self.train = kind(**vars(train), values=x, mean=self.mean, std=self.std)
+        self.splits = {"train": self.train}
+
+
+def columns_in_memory(bias: Any) -> list[Column]:
+    """Return labels (n,) or (n, B), texts or integers, as columns.
+
+    None, NaN, NA, "" and the numbers of `array_file.blank_numbers` are no value. A data frame's columns and a series
+    keep their names. Raises UserError for numbers that are not whole.
+    """
+    values = np.asarray(bias, dtype=object)
+    if values.ndim == 1:
+        return [_column(str(getattr(bias, "name", None) or "bias"), values)]
+    if values.ndim != 2:
+        raise UserError(f"bias is an array {values.shape}; give one label an example, (n,), or several, (n, B)")
+    names = getattr(bias, "columns", [f"bias {k}" for k in range(values.shape[1])])
+    return [_column(str(name), column) for name, column in zip(names, values.T, strict=True)]
+
+
+def _column(name: str, values: Any) -> Column:
+    blank = array_file.blank_numbers(float(value) for value in values if isinstance(value, Real) and value == value)
+    texts = [_text(name, value, blank) for value in values]
+    number = {text: code for code, text in enumerate(dict.fromkeys(texts))}
+    return categories(name, list(number), np.array([number[text] for text in texts], dtype=np.int64), MISSING)
+
+
+def _text(name: str, value: Any, blank: Sequence[int]) -> str:
+    """Return a label as text, whole numbers as integers; nothing for what stands for a missing one."""
+    if value is None or type(value).__name__ == "NAType" or value != value or value in blank:
+        return ""
+    if not isinstance(value, float):
+        return str(value)
+    if not value.is_integer():
+        raise UserError(
+            f"{name} holds {value:g}, a number that is not whole; put it into bins first, e.g. with "
+            "sklearn.preprocessing.KBinsDiscretizer(encode='ordinal')"
+        )
+    return str(int(value))

@@ -1,23 +1,52 @@
-"""The setting `bias`: columns, numbers in bins, and biases that an image shows by itself."""
+"""The setting `bias`: columns, numbers in bins, and biases that are computed from the images."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Self
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Protocol, Self
 
 import numpy as np
+import torch
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, create_model, model_validator
+from torch import Tensor
 
-from lntl.data.computed import measure, parts
-from lntl.data.faults import Faults
 from lntl.data.labels import Column, binned
-from lntl.plugins import Settings
+from lntl.errors import UserError
+from lntl.plugins import Settings, did_you_mean
+
+
+def _quoted(value: bool | int | float) -> str:
+    return f'the name of a column in quotes, "{str(value).lower()}"'
+
+
+def _check_name(value: object) -> object:
+    if isinstance(value, bool | int | float):
+        raise ValueError(_quoted(value))
+    return value
+
+
+ColumnName = Annotated[str, BeforeValidator(_check_name)]  # of a column called 0 or yes: YAML needs quotes
+
+
+class Images(Protocol):
+    """n images that a bias is computed from."""
+
+    def __len__(self) -> int: ...
+
+    def pixels(self, index: Tensor) -> Tensor:
+        """Return the images at `index` as uint8 (N, 3, H, W)."""
+        ...
+
+    def file_sizes(self) -> Tensor:
+        """Return the size of each image's file in bytes, float64 (n,)."""
+        ...
 
 
 class _Bias(Settings):
-    """One bias: a column (of categories, or of numbers in bins), or what a function finds in the image."""
+    """One bias: a column (of categories, or of numbers in bins), or a number computed from the image."""
 
     model_config = ConfigDict(title="Bias")
 
-    column: str | None = Field(None, description="Column of the bias.")
+    column: ColumnName | None = Field(None, description="Column of the bias.")
     bins: int | None = Field(None, ge=2, le=10_000, description="Bins of equal counts for a bias in numbers.")
     edges: list[float] | None = Field(
         None, min_length=1, description="In place of bins: the numbers at which a new bin begins, ascending."
@@ -25,12 +54,12 @@ class _Bias(Settings):
 
     @property
     def computed(self) -> str | None:
-        """The function that finds the bias in an image."""
-        name: str | None = getattr(self, "from")
+        """The function that computes the bias from an image."""
+        name: str | None = self.model_dump()["from"]  # a reserved word of Python: no attribute can be written so
         return name
 
     @model_validator(mode="after")
-    def _says_one_thing(self) -> Self:
+    def _check(self) -> Self:
         if (self.column is None) == (self.computed is None):
             raise ValueError("a bias with either column or from")
         if self.bins is not None and self.edges is not None:
@@ -44,24 +73,28 @@ class _Bias(Settings):
 
 _FROM = Field(
     None,
-    description="In place of a column, what an image shows by itself: brightness, color, background, size, or the "
+    description="In place of a column, what is computed from the image: brightness, color, background, size, or the "
     "dotted name of your own function of an image.",
 )
 BiasSetting: type[_Bias] = create_model("BiasSetting", __base__=_Bias, **{"from": (str | None, _FROM)})  # type: ignore[call-overload]
 
 
 def _as_list(raw: Any) -> Any:
-    """Return the short forms written out: a name, one bias, or a list of both."""
-    listed = raw if isinstance(raw, list) else [raw]
-    if not all(isinstance(each, str | dict | BiasSetting) for each in listed):
-        raise ValueError("a column's name, {column, bins}, {column, edges} or {from, bins}, or a list of these")
-    return [{"column": each} if isinstance(each, str) else each for each in listed]
+    """Return the short forms written out: nothing, a name, one bias, or a list of names and biases."""
+    biases = raw if isinstance(raw, list) else [] if raw is None else [raw]
+    for bias in biases:
+        if not isinstance(bias, str | dict | BiasSetting):
+            hint = f"{_quoted(bias)}, " if isinstance(bias, bool | int | float) else ""
+            raise ValueError(
+                f"{hint}a column's name, {{column, bins}}, {{column, edges}} or {{from, bins}}, a list of these, or []"
+            )
+    return [{"column": bias} if isinstance(bias, str) else bias for bias in biases]
 
 
 _Short = str | BiasSetting | list[str | BiasSetting]
 
 
-def _told_apart(biases: list[_Bias]) -> list[_Bias]:
+def _check_distinct(biases: list[_Bias]) -> list[_Bias]:
     """Return the biases; raises ValueError where one is there twice."""
     names = [bias.column or bias.computed for bias in biases]
     if twice := [name for name in names if names.count(name) > 1]:
@@ -72,32 +105,109 @@ def _told_apart(biases: list[_Bias]) -> list[_Bias]:
 Biases = Annotated[
     list[BiasSetting],
     BeforeValidator(_as_list, json_schema_input_type=_Short),
-    AfterValidator(_told_apart),
+    AfterValidator(_check_distinct),
 ]
 
 
-def check_numbers(settings: Sequence[Any], columns: dict[str, Column], faults: Faults) -> None:
-    """Note the rows whose bias is to be put into bins and is no number."""
+def bias_columns(settings: Sequence[BiasSetting], columns: Mapping[str, Column], images: Images | None) -> list[Column]:
+    """Return the column of each bias of rows without a fault; images: of the rows, for biases computed from them."""
+    biases: list[Column] = []
     for setting in settings:
-        if setting.column is not None and (setting.bins or setting.edges):
-            column = columns[setting.column]
-            faults.add(
-                np.flatnonzero(column.numbers()[1]).tolist(),
-                f"{setting.column} is no number",
-                lambda row, column=column: f": {column.text(row)!r}",  # type: ignore[misc]
-            )
-
-
-def columns_of(settings: Sequence[Any], columns: dict[str, Column], source: Any) -> list[Column]:
-    """Return the biases of rows without a fault; source: their images, with `pixels`, for what they show."""
-    found: list[Column] = []
-    for setting in settings:
-        if setting.computed is not None:
-            numbers = measure(setting.computed, source).numpy().T
-            names = parts(setting.computed)
-            found += [binned(name, x, setting.bins, setting.edges) for name, x in zip(names, numbers, strict=True)]
+        name = setting.column
+        if name is None:
+            biases += _computed(setting, images)
         elif setting.bins or setting.edges:
-            found.append(binned(setting.column, columns[setting.column].numbers()[0], setting.bins, setting.edges))
+            biases.append(binned(name, columns[name].numbers()[0], setting.bins, setting.edges))
         else:
-            found.append(columns[setting.column])
-    return found
+            biases.append(columns[name])
+    return biases
+
+
+def _computed(setting: BiasSetting, images: Images | None) -> list[Column]:
+    name = setting.computed
+    assert name is not None
+    if images is None:
+        raise UserError(f"there are no images from which the bias {name} could be computed; name a column or array")
+    numbers = measure(name, images).numpy().T
+    return [binned(part, x, setting.bins, setting.edges) for part, x in zip(parts(name), numbers, strict=True)]
+
+
+BATCH = 256  # images that are measured at a time
+LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue. Source: Rec. ITU-R BT.601
+# What the user's code may raise.
+_RAISED = (ArithmeticError, AttributeError, LookupError, NameError, OSError, RuntimeError, TypeError, ValueError)
+FRAME = 16  # the background is the outermost 1/16 of the side
+
+
+def brightness(images: Tensor) -> Tensor:
+    """Return the mean luma of each image (N, 3, H, W) uint8: (N, 1) in [0, 1]."""
+    return color(images) @ torch.tensor(LUMA, dtype=torch.float64)[:, None]
+
+
+def color(images: Tensor) -> Tensor:
+    """Return the mean red, green and blue of each image (N, 3, H, W) uint8: (N, 3) in [0, 1]."""
+    return images.double().mean(dim=(2, 3)) / 255
+
+
+def background(images: Tensor) -> Tensor:
+    """Return the mean red, green and blue of each image's frame, which an object in the middle leaves free: (N, 3)."""
+    height, width = images.shape[2:]
+    frame = torch.ones(height, width, dtype=torch.bool)
+    edge = max(1, min(height, width) // FRAME)
+    frame[edge : height - edge, edge : width - edge] = False
+    return images[:, :, frame].double().mean(dim=2) / 255
+
+
+PIXELS: dict[str, Callable[[Tensor], Tensor]] = {"background": background, "brightness": brightness, "color": color}
+NAMES = (*PIXELS, "size")
+
+
+def parts(name: str) -> tuple[str, ...]:
+    """Return the names of the numbers of a computed bias; a function of the user gives one number."""
+    if name in ("color", "background"):
+        return tuple(f"{name} {channel}" for channel in ("red", "green", "blue"))
+    return (name,)
+
+
+def measure(name: str, images: Images) -> Tensor:
+    """Return the numbers of each image as float64 (n, len(parts(name))).
+
+    `size` is the file's, in bytes; the others are of the pixels that evaluation sees. A dotted name is a function of
+    the user from one image (H, W, 3) uint8 to a number. Raises UserError with the nearest valid name.
+    """
+    if name == "size":
+        return images.file_sizes()[:, None]
+    function = PIXELS[name] if name in PIXELS else _over_batch(_user_function(name), name)
+    return torch.cat([function(images.pixels(index)) for index in torch.arange(len(images)).split(BATCH)])
+
+
+def _user_function(name: str) -> Callable[[np.ndarray], object]:
+    module, _, attribute = name.rpartition(".")
+    if not module:
+        raise UserError(f"data.bias.from: {name!r} is not one of the computed biases{did_you_mean(name, NAMES)}")
+    try:
+        function = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"data.bias.from: cannot load {name!r}: {error}; is its folder in PYTHONPATH?") from error
+    if not callable(function):
+        raise UserError(f"data.bias.from: {name!r} is no function; it must take an image (H, W, 3) and give a number")
+    return function  # type: ignore[no-any-return]
+
+
+def _over_batch(function: Callable[[np.ndarray], object], name: str) -> Callable[[Tensor], Tensor]:
+    """Return the function of one image as a function of a batch."""
+
+    def measured(images: Tensor) -> Tensor:
+        return torch.tensor([[number(image.numpy())] for image in images.permute(0, 2, 3, 1)], dtype=torch.float64)
+
+    def number(image: np.ndarray) -> float:
+        try:
+            value = function(image)
+        except _RAISED as error:
+            reason = f"{name} raised {type(error).__name__}: {error}; --debug shows where"
+            raise UserError(f"data.bias.from: {reason}") from error
+        if not isinstance(value, int | float | np.number | np.bool_) or not np.isfinite(value):
+            raise UserError(f"data.bias.from: {name} gave {value!r} for an image; it must give a finite number")
+        return float(value)
+
+    return measured

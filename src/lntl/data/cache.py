@@ -1,4 +1,4 @@
-"""Decoded images that are kept, in memory or on disk: later epochs decode nothing."""
+"""Caches of decoded images, in memory or on disk: later epochs decode nothing."""
 
 import hashlib
 import math
@@ -15,7 +15,7 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from lntl.data.decoding import UnreadableImageError, decode
+from lntl.data.decoding import Beyond, EncodedImage, ImageFile, UnreadableImageError, decode
 from lntl.data.image_settings import ImageSettings
 from lntl.errors import UserError
 
@@ -25,65 +25,76 @@ _INNER, _ENTRY = re.compile("[0-9a-f]{2}"), re.compile(r"[0-9a-f]{32}(\.[0-9a-f]
 
 
 class Store(Protocol):
-    """Answers `store(i)` with image i as (side, side, 3) uint8; any number of threads may ask at once."""
+    """Return image i as (side, side, 3) uint8 from `store(i)`; safe to call from several threads."""
+
+    @property
+    def files(self) -> "Files":
+        """The files behind the cache."""
+        ...
 
     def __call__(self, position: int) -> Pixels: ...
 
 
 class Files:
-    """Image files, decoded whenever they are asked for."""
+    """Image files without a cache: decoded at every call."""
 
-    def __init__(self, paths: Sequence[Path], settings: ImageSettings) -> None:
-        self.paths, self.side, self.fit = paths, settings.stored, settings.fit
+    def __init__(self, paths: Sequence[ImageFile], settings: ImageSettings, beyond: Beyond | None = None) -> None:
+        self.paths, self.side, self.fit, self.white = paths, settings.stored, settings.fit, settings.white
+        self.beyond = beyond
+
+    @property
+    def files(self) -> "Files":
+        """These files: they have no cache."""
+        return self
 
     def __call__(self, position: int) -> Pixels:
-        return decode(self.paths[position], self.side, self.fit)
+        return decode(self.paths[position], self.side, self.fit, self.white, self.beyond)
 
 
 class InMemory:
-    """Keeps every image in one array; each is decoded once."""
+    """Cache of all images in one array; each is decoded once."""
 
     def __init__(self, files: Files) -> None:
-        self._files = files
+        self.files = files
         shape = (len(files.paths), files.side, files.side, 3)
-        needed, there = np.prod(shape, dtype=np.int64), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        if needed > there:
+        needed, available = np.prod(shape, dtype=np.int64), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if needed > available:
             raise UserError(
                 f"data.cache: {shape[0]} images of {shape[1]} x {shape[2]} pixels need {needed / 2**30:.1f} GiB of "
-                f"memory, and this machine has {there / 2**30:.1f}; use cache: disk, or a smaller size"
+                f"memory, and this machine has {available / 2**30:.1f}; use cache: disk, or a smaller size"
             )
         self._pixels: Pixels = np.empty(shape, np.uint8)  # memory is taken as images come in
         self._known = np.zeros(shape[0], bool)
 
     def __call__(self, position: int) -> Pixels:
         if not self._known[position]:
-            self._pixels[position] = self._files(position)
+            self._pixels[position] = self.files(position)
             self._known[position] = True  # after the pixels: another thread may look
         image: Pixels = self._pixels[position]
         return image
 
 
 class OnDisk:
-    """Keeps each image in a file of `folder`, named by what decoding depends on.
+    """Cache with one file of `folder` for each image, named by everything that decoding depends on.
 
-    The name is a digest of path, size and time of change of the file, side, fit, and Pillow's version, so an image that
-    was changed is decoded anew. A file is written under a name of its own and renamed, and its checksum is verified, so
-    that processes may share the folder.
+    The name is a digest of path, size and time of change of the file, side, fit, white and Pillow's version, so that a
+    changed image is decoded again. A file is written under a temporary name and renamed, and its checksum is verified,
+    so that processes may share the folder.
     """
 
     def __init__(self, files: Files, folder: Path) -> None:
-        self._files, self._folder = files, folder
+        self.files, self._folder = files, folder
         self._shape = (files.side, files.side, 3)
 
     def __call__(self, position: int) -> Pixels:
         entry = self.entry(position)
-        if (kept := self._read(entry)) is not None:
-            return kept
-        image = self._files(position)
+        if (cached := self._read(entry)) is not None:
+            return cached
+        image = self.files(position)
         try:
             _write(entry, _sealed(image.tobytes()))
         except FileNotFoundError:
-            pass  # the cache was cleared in this moment; the image is kept the next time
+            pass  # the cache was cleared in this moment; the image is cached the next time
         except OSError as error:
             raise UserError(
                 f"{entry.parent}: cannot write the image cache: {error.strerror}; name another folder with "
@@ -92,15 +103,12 @@ class OnDisk:
         return image
 
     def entry(self, position: int) -> Path:
-        """Return the file that keeps an image, whether it is there or not."""
-        path = self._files.paths[position]
-        try:
-            found = os.stat(path)  # noqa: PTH116 - asked for every image of every epoch
-        except OSError as error:
-            raise UnreadableImageError(path, (error.strerror or str(error)).lower()) from error
-        facts = (os.path.abspath(path), found.st_size, found.st_mtime_ns)  # noqa: PTH100 - links stay as they are
-        made = (self._files.side, self._files.fit, PIL.__version__)
-        name = hashlib.blake2b(repr(facts + made).encode(), digest_size=16).hexdigest()
+        """Return the cache file of an image, which may not exist."""
+        key = _identity(self.files.paths[position])
+        key += (self.files.side, self.files.fit, PIL.__version__)
+        if self.files.white is not None:
+            key += (self.files.white,)
+        name = hashlib.blake2b(repr(key).encode(), digest_size=16).hexdigest()
         return self._folder / name[:2] / name
 
     def _read(self, entry: Path) -> Pixels | None:
@@ -110,8 +118,19 @@ class OnDisk:
             return None
         pixels = content[CHECKSUM:]
         if len(pixels) != math.prod(self._shape) or _sealed(pixels) != content:
-            return None  # half of it was written when a disk failed: decoded anew
+            return None  # a part of it was lost when a disk failed: decoded again
         return np.frombuffer(pixels, np.uint8).reshape(self._shape)
+
+
+def _identity(path: ImageFile) -> tuple[object, ...]:
+    """Return what identifies the content of an image file."""
+    if isinstance(path, EncodedImage):
+        return (hashlib.blake2b(path.content, digest_size=16).hexdigest(),)
+    try:
+        status = os.stat(path)  # noqa: PTH116 - called for every image of every epoch
+    except OSError as error:
+        raise UnreadableImageError(path, (error.strerror or str(error)).lower()) from error
+    return (os.path.abspath(path), status.st_size, status.st_mtime_ns)  # noqa: PTH100 - links stay as they are
 
 
 def _sealed(pixels: bytes) -> bytes:
@@ -132,9 +151,9 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def clear(folder: Path) -> tuple[int, int]:
-    """Remove what `OnDisk` kept in a folder, and nothing else; return how many files and bytes that were.
+    """Remove the files that `OnDisk` wrote to a folder, and nothing else; return their number and their bytes.
 
-    Safe while runs use the folder: they decode anew what is gone.
+    Safe while runs use the folder: they decode again what is gone.
     """
     files = size = 0
     for inner in folder.iterdir():
@@ -154,9 +173,9 @@ def _remove_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def store(paths: Sequence[Path], settings: ImageSettings) -> Store:
-    """Return where the images come from, as `cache` says."""
-    files = Files(paths, settings)
+def store(paths: Sequence[ImageFile], settings: ImageSettings, beyond: Beyond | None = None) -> Store:
+    """Return the image files behind the cache that `settings.cache` names; beyond: as of `decode`."""
+    files = Files(paths, settings, beyond)
     if settings.cache == "memory":
         return InMemory(files)
     return OnDisk(files, Path(settings.cache_dir)) if settings.cache == "disk" else files

@@ -2,8 +2,11 @@
 
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from io import BytesIO
 from pathlib import Path
 from struct import error as StructError
 
@@ -30,54 +33,112 @@ _FAULTS = (
     zlib.error,
     Warning,
 )
+WHITE = 65535  # of images with more than 8 bits, where nothing else is known
 _INTEGERS = "and only integers of 8 or 16 bits are read"
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+
+@cache
+def suffixes() -> tuple[str, ...]:
+    """Return the suffixes, in lower case, of the files that can be decoded."""
+    return tuple(sorted(suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS))
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """The content of an image file, for example from a column of a Parquet file, and its name in messages."""
+
+    name: str
+    content: bytes = field(repr=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+ImageFile = Path | EncodedImage
 
 
 class UnreadableImageError(UserError):
     """An image file that cannot be used; `reason` says why."""
 
-    def __init__(self, path: Path, reason: str) -> None:
+    def __init__(self, path: ImageFile, reason: str) -> None:
         super().__init__(f"{path}: {reason}; replace the file or take it out of the data set")
         self.reason = reason
 
 
-def decode(path: Path, side: int, fit: Fit) -> NDArray[np.uint8]:
-    """Return the image as (side, side, 3) uint8, turned upright as its EXIF data say, on white where it is transparent.
+Beyond = Callable[[ImageFile, int], None]  # called with an image that is brighter than white, and its highest value
 
-    Shrinks with antialiasing (bilinear); a large JPEG is decoded at a fraction of its size, at least twice `side`.
-    Raises UnreadableImageError.
+
+def decode(
+    path: ImageFile, side: int, fit: Fit, white: int | None = None, beyond: Beyond | None = None
+) -> NDArray[np.uint8]:
+    """Return an image file as a square of RGB.
+
+    It is turned upright as its EXIF data say, laid on white where it is transparent, and shrunk with antialiasing
+    (bilinear); a large JPEG is decoded at a fraction of its size, at least twice `side`.
+
+    Args:
+        path: The file.
+        side: Side of the square in pixels.
+        fit: How the image becomes a square.
+        white: Value of an image with more than 8 bits that becomes 255; None for 65535.
+        beyond: Called where a value is above `white`; such values become 255.
+
+    Returns:
+        uint8 (side, side, 3).
+
+    Raises:
+        UnreadableImageError: If the file cannot be used.
     """
-    with _opened(path) as image:
+    with _open(path) as image:
         image.draft(None, (2 * side, 2 * side))
         ImageOps.exif_transpose(image, in_place=True)
-        return np.asarray(_square(_rgb(image, path), side, fit))
+        return np.asarray(_square(_rgb(image, path, white, beyond), side, fit))
 
 
-def upright(image: Path | Image.Image, place: int = 0) -> NDArray[np.uint8]:
-    """Return a file's or a picture's (H, W, 3) uint8 as `decode`, in its own size; `place` is a picture's number."""
+def upright(image: Path | Image.Image, number: int = 0) -> NDArray[np.uint8]:
+    """Return a file or a PIL image as `decode` does, (H, W, 3) uint8 in its own size; `number` is that of an image."""
     if isinstance(image, Image.Image):
-        return np.asarray(_rgb(ImageOps.exif_transpose(image), Path(f"image {place}")))
-    with _opened(image) as opened:
+        return np.asarray(_rgb(ImageOps.exif_transpose(image), Path(f"image {number}")))
+    with _open(image) as opened:
         ImageOps.exif_transpose(opened, in_place=True)
         return np.asarray(_rgb(opened, image))
 
 
-def squared(picture: Image.Image, place: int, side: int, fit: Fit) -> NDArray[np.uint8]:
-    """Return picture number `place` as `decode` does its file; a large JPEG is here decoded in full."""
-    return np.asarray(_square(_rgb(ImageOps.exif_transpose(picture), Path(f"image {place}")), side, fit))
+def squared(
+    image: Image.Image, number: int, side: int, fit: Fit, white: int | None = None, beyond: Beyond | None = None
+) -> NDArray[np.uint8]:
+    """Return PIL image `number` as `decode` does its file; a large JPEG is decoded in full."""
+    rgb = _rgb(ImageOps.exif_transpose(image), Path(f"image {number}"), white, beyond)
+    return np.asarray(_square(rgb, side, fit))
 
 
-def check_header(path: Path) -> None:
+def check_header(path: ImageFile) -> None:
     """Raise UnreadableImageError where the file is missing, no image, or too large; its pixels are not read."""
-    with _opened(path):
+    with _open(path):
         pass
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def bits_over_8(path: ImageFile) -> bool:
+    """Return whether an image has more than 8 bits; False where it cannot be read."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with _open(path) as image:
+            return image.mode.startswith("I")
+    except UnreadableImageError:
+        return False
+
+
+def highest_value(path: ImageFile) -> int | None:
+    """Return the highest value of an image with more than 8 bits, None for others, of which only the header is read."""
+    with _open(path) as image:
+        return int(_deep_values(image, path).max()) if image.mode.startswith("I") else None
+
+
+@contextmanager
+def _open(path: ImageFile) -> Iterator[Image.Image]:
+    try:
+        content = BytesIO(path.content) if isinstance(path, EncodedImage) else path
+        with Image.open(content, formats=FORMATS) as image:
             if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):  # Pillow refuses from twice that on
                 raise Image.DecompressionBombError
             yield image
@@ -88,20 +149,23 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise UnreadableImageError(path, _reason(path, error)) from error
 
 
-def _reason(path: Path, error: Exception) -> str:
+def _reason(path: ImageFile, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         known = f"not an image of a known kind ({', '.join(FORMATS)}), or damaged where it begins"
-        return "an empty file" if path.stat().st_size == 0 else known
+        size = len(path.content) if isinstance(path, EncodedImage) else path.stat().st_size
+        return known if size else "an empty file"
     if isinstance(error, OSError) and error.strerror is not None:
         return error.strerror[0].lower() + error.strerror[1:]
     return f"a damaged image ({error or type(error).__name__})"
 
 
-def _rgb(image: Image.Image, path: Path) -> Image.Image:
-    """Return the image in 8-bit RGB: 16 bits are scaled by their full range, transparent places become white."""
+def _rgb(image: Image.Image, path: ImageFile, white: int | None = None, beyond: Beyond | None = None) -> Image.Image:
+    """Return the image in 8-bit RGB: values of 16 bits are scaled by `white`, transparent pixels become white."""
     if image.mode.startswith("I"):
-        _check_bits(image, path)
-        return _from_16_bit(np.asarray(image).astype(np.int64), path)
+        values = _deep_values(image, path)
+        if beyond is not None and values.max() > (white or WHITE):
+            beyond(path, int(values.max()))
+        return _from_16_bit(values, white or WHITE)
     if image.mode == "F":
         raise UnreadableImageError(path, f"its pixels are floating-point numbers of unknown range, {_INTEGERS}")
     if image.has_transparency_data:
@@ -110,19 +174,23 @@ def _rgb(image: Image.Image, path: Path) -> Image.Image:
     return image.convert("RGB")
 
 
-def _check_bits(image: Image.Image, path: Path) -> None:
-    """Raise UnreadableImageError for integers of 32 bits that may be of 8: scaled as 16 bits they would be black.
+def _deep_values(image: Image.Image, path: ImageFile) -> NDArray[np.int64]:
+    """Return the values of an image with more than 8 bits; raises UnreadableImageError where they are not of 16.
 
-    Of the formats with mode I, PNG and PPM hold 16 bits; a picture that is no file has no format.
+    Integers of 32 bits up to 255 may be of 8 bits: scaled as 16 bits they would be black. Of the formats with mode I,
+    PNG and PPM hold 16 bits; a PIL image that is no file has no format.
     """
-    if image.mode == "I" and image.format not in ("PNG", "PPM") and 0 < np.asarray(image).max() <= 255:
+    values = np.asarray(image).astype(np.int64)
+    if image.mode == "I" and image.format not in ("PNG", "PPM") and 0 < values.max() <= 255:
         raise UnreadableImageError(path, f"its pixels are integers of 32 bits up to 255, {_INTEGERS}")
-
-
-def _from_16_bit(values: NDArray[np.int64], path: Path) -> Image.Image:
     if values.min() < 0 or values.max() > 65535:
         raise UnreadableImageError(path, f"its pixels go from {values.min()} to {values.max()}, {_INTEGERS}")
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+    return values
+
+
+def _from_16_bit(values: NDArray[np.int64], white: int) -> Image.Image:
+    scaled = (2 * 255 * values + white) // (2 * white)  # rounded; exact in integers
+    return Image.fromarray(scaled.clip(max=255).astype(np.uint8)).convert("RGB")
 
 
 def _square(image: Image.Image, side: int, fit: Fit) -> Image.Image:

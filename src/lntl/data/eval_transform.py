@@ -1,12 +1,14 @@
-"""What evaluation makes of an image file, a picture or an array, without the data set that the networks learned from.
+"""From images or vectors, as a user passes them, to network input, without the data set that was trained on.
 
-The settings are plain values (`settings()`), so that they can be stored beside the weights.
+The settings are plain values (`settings()`), stored beside the weights.
 """
 
+import logging
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,22 +16,136 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from lntl.data import transforms
-from lntl.data.decoding import UnreadableImageError, squared, upright
-from lntl.data.given import Images, Pictures, Source, Values, floats, other_shape, parsed, picture
+from lntl.data import array_file, transforms
+from lntl.data.decoding import ImageFile, UnreadableImageError, squared, upright
 from lntl.data.image_settings import ImageSettings
 from lntl.data.images import ImageSource
 from lntl.errors import UserError
 from lntl.types import InputTransform
 
-_KEPT = {"size", "fit", "crop", "normalise"}  # of the image settings: those that change what evaluation sees
+log = logging.getLogger("lntl")
+
+Images = str | Path | Image.Image | Sequence[str | Path] | Sequence[Image.Image] | NDArray[Any] | Tensor
+
+
+class Source(Protocol):
+    """n images or vectors, read as x in batches."""
+
+    def __len__(self) -> int: ...
+
+    def load(self, index: Tensor) -> Tensor:
+        """Return x of the images at `index` (N,); raises UnreadableImageError."""
+        ...
+
+
+@dataclass(frozen=True)
+class Values:
+    """Values (n, ...) in memory; `x` maps a batch of them to network input."""
+
+    values: Tensor
+    x: Callable[[Tensor], Tensor]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def load(self, index: Tensor) -> Tensor:
+        """Return x of the values at `index`; raises UnreadableImageError where one is not finite."""
+        values = self.values[index]
+        if values.is_floating_point() and len(wrong := index[~values.flatten(1).isfinite().all(dim=1)]):
+            raise UnreadableImageError(Path(f"image {wrong[0]}"), "is not finite")
+        return self.x(values)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """n images: `pixels(i)` is number i as (H, W, 3) uint8; `x` maps a batch (N, 3, H, W) to network input."""
+
+    n: int
+    pixels: Callable[[int], NDArray[np.uint8]]
+    x: Callable[[Tensor], Tensor]
+
+    def __len__(self) -> int:
+        return self.n
+
+    def load(self, index: Tensor) -> Tensor:
+        """Return x of the images at `index`."""
+        return self.x(torch.from_numpy(np.stack([self.pixels(i) for i in index.tolist()])).permute(0, 3, 1, 2))
+
+
+_KINDS = (
+    "give paths, PIL images, an array uint8 (N, H, W, 3) or (N, 3, H, W), or one of floats in [0, 1] that has the "
+    "network's size"
+)
+
+
+def parse(images: Images, shape: tuple[int, ...]) -> list[Path] | list[Image.Image] | Tensor:
+    """Return paths, pictures, or images (N, C, H, W): uint8 of any size, or float of the shape on the [0, 1] scale."""
+    if isinstance(images, str | Path | Image.Image):
+        images = [images]  # type: ignore[assignment]
+    if isinstance(images, np.ndarray | Tensor):
+        array = images.detach().cpu().numpy() if isinstance(images, Tensor) else images
+        images_of = (4, 3) if shape[0] == 1 else (4,)  # dimensions that arrays of images have
+        values = array_file.as_tensor(array, "images") if array.ndim in images_of and len(array) else None
+        if values is None or (values.is_floating_point() and values.shape[1:] != shape):
+            raise UserError(other_shape(images, shape))
+        return values
+    listed = list(images) if isinstance(images, Sequence) else []
+    paths = [Path(image) for image in listed if isinstance(image, str | Path)]
+    pictures = [image for image in listed if isinstance(image, Image.Image)]
+    if listed and len(listed) in (len(paths), len(pictures)):
+        return paths or pictures
+    what = f"a {type(images).__name__} of {type(listed[0]).__name__}" if listed else f"{images!r}"
+    raise UserError(f"images: {what} holds no images; {_KINDS}")
+
+
+def floats(values: Images, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return an array of numbers (N, *shape) as `dtype`; vectors may be integers."""
+    if not isinstance(values, np.ndarray | Tensor):
+        raise UserError(f"images: the network takes arrays of numbers {_of(shape)}, no images; give an array or .npz")
+    tensor = torch.as_tensor(values)
+    if tensor.shape[1:] != shape or not len(tensor) or (len(shape) > 1 and not tensor.is_floating_point()):
+        raise UserError(other_shape(values, shape))
+    return tensor.to(dtype).cpu()
+
+
+def other_shape(values: NDArray[Any] | Tensor, shape: tuple[int, ...]) -> str:
+    """Return the sentence for an array that does not fit."""
+    kind = str(values.dtype).removeprefix("torch.")
+    remedy = f"; {_KINDS}" if len(shape) == 3 else ""
+    return f"images: {kind} {tuple(values.shape)} do not fit the network, which takes {_of(shape)}{remedy}"
+
+
+def _of(shape: tuple[int, ...]) -> str:
+    return f"(N, {', '.join(map(str, shape))})"
+
+
+def as_pil(image: Tensor | Image.Image | Path) -> Image.Image:
+    """Return an image uint8 (C, H, W) as a PIL image."""
+    if isinstance(image, Tensor):
+        return Image.fromarray(image.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy())
+    assert isinstance(image, Image.Image)
+    return image
+
+
+_STORED = {"size", "fit", "crop", "normalise"}  # image settings that evaluation depends on
+
+
+def _warn(image: ImageFile, high: int) -> None:
+    log.warning("%s: its highest value, %d, is above white of the training images and is clipped", image, high)
 
 
 class EvalTransform(InputTransform):
-    """From images or vectors to x; from float images on the [0, 1] scale by (image - mean) / std of `unit`."""
+    """Map images or vectors to network input x, without the data set.
 
-    shape: tuple[int, ...]  # of one x
-    told: str  # what happens to an image, in words
+    Float images on the [0, 1] scale become (image - mean) / std, with the mean and std of `unit()`.
+
+    Attributes:
+        shape: Shape of one x.
+        description: What happens to an image, in words.
+    """
+
+    shape: tuple[int, ...]
+    description: str
 
     def forward(self, images: Images) -> Tensor:
         """Return x of all images, float32 (N, C, H, W), or (N, D) of vectors."""
@@ -46,7 +162,7 @@ class EvalTransform(InputTransform):
 
 
 class FileTransform(EvalTransform):
-    """Pictures of any size: decoded, made square, resized and normalised as the data sets of image files do."""
+    """Images of any size: decoded, made square, resized and normalised as in the data sets of image files."""
 
     def __init__(self, settings: ImageSettings) -> None:
         super().__init__()
@@ -54,21 +170,23 @@ class FileTransform(EvalTransform):
         self.shape = (3, settings.size, settings.size)
         fits = {"crop": "its middle square", "stretch": "squeezed to a square", "pad": "on a black square"}
         cut = "" if settings.stored == settings.size else f", of which the middle {settings.size} x {settings.size}"
-        self.told = (
+        self.description = (
             f"RGB, upright as its EXIF data say, white where it is transparent; {fits[settings.fit]}, resized "
             f"(bilinear, with antialiasing) to {settings.stored} x {settings.stored}{cut}"
         )
+        if settings.white is not None:
+            self.description += f"; of images with more than 8 bits 0 is black and {settings.white} white"
 
     def source(self, images: Images) -> Source:
-        """Return the images; uint8 arrays count as pictures, float arrays must have the network's size."""
-        given = parsed(images, self.shape)
-        if isinstance(given, Tensor) and given.is_floating_point():
+        """Return the images; uint8 arrays count as images of any size, float arrays must have the network's size."""
+        array = parse(images, self.shape)
+        if isinstance(array, Tensor) and array.is_floating_point():
             mean, std = self.unit()
-            return Values(given, lambda values: values.sub(mean).div_(std))
-        if isinstance(given, list) and isinstance(given[0], Path):
-            return ImageSource(given, self.image_settings)
-        side, fit = self.image_settings.stored, self.image_settings.fit
-        return Pictures(len(given), lambda i: squared(picture(given[i]), i, side, fit), self._of_squares)
+            return Values(array, lambda values: values.sub(mean).div_(std))
+        if isinstance(array, list) and isinstance(array[0], Path):
+            return ImageSource(array, self.image_settings, beyond=_warn)
+        side, fit, white = self.image_settings.stored, self.image_settings.fit, self.image_settings.white
+        return Pictures(len(array), lambda i: squared(as_pil(array[i]), i, side, fit, white, _warn), self._of_squares)
 
     def _of_squares(self, squares: Tensor) -> Tensor:
         out = transforms.empty(len(squares), self.image_settings.size, np.float32)
@@ -82,14 +200,16 @@ class FileTransform(EvalTransform):
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that evaluation depends on."""
-        return self.image_settings.model_dump(include=_KEPT)
+        white = {} if self.image_settings.white is None else {"white": self.image_settings.white}
+        return self.image_settings.model_dump(include=_STORED) | white
 
 
 class ArrayTransform(EvalTransform):
     """Images of exactly one size, or vectors: x = (value - mean) / std, and nothing is resized.
 
-    white: what stands for white in the values, 255 or 1; None where they are no images, so that only float arrays of
-    the shape are taken. grey: the networks see the luma, in all channels.
+    white: value of white, 255 or 1; None where the values are no images, so that only float arrays of the shape are
+    accepted. grey: the networks see the luma, in all channels. Where mean and std are float64, so is the arithmetic:
+    float32 would lose digits of the values.
     """
 
     def __init__(
@@ -100,58 +220,66 @@ class ArrayTransform(EvalTransform):
         self.mean, self.std = mean, std
         size = " x ".join(map(str, self.shape[1:]))
         luma = ", as luma (ITU-R BT.601) in all channels" if grey else ""
-        self.told = f"images of {size}, not resized{luma}" if white else f"values of shape {self.shape}"
+        self.description = f"images of {size}, not resized{luma}" if white else f"values of shape {self.shape}"
 
     def source(self, images: Images) -> Source:
         """Return the images or vectors; raises UserError where they are not of the shape."""
         if self.white is None:
-            return Values(floats(images, self.shape), self._of_values)
-        given = parsed(images, self.shape)
-        if isinstance(given, list):
-            return Pictures(len(given), lambda i: self._pixels(given[i], i), self._of_pixels)
-        if given.is_floating_point():
-            return Values(given, lambda unit: self._of_values(unit * float(self.white or 1)))
-        if given.shape[2:] != self.shape[1:]:
-            raise UserError(other_shape(given, self.shape))
-        return Values(given, self._of_pixels)
+            return Values(floats(images, self.shape, self.mean.dtype), self._of_values)
+        array = parse(images, self.shape)
+        if isinstance(array, list):
+            return Pictures(len(array), lambda i: self._pixels(array[i], i), self._of_pixels)
+        if array.is_floating_point():
+            return Values(array, lambda unit: self._of_values(unit * float(self.white or 1)))
+        if array.shape[2:] != self.shape[1:]:
+            raise UserError(other_shape(array, self.shape))
+        return Values(array, self._of_pixels)
 
-    def _pixels(self, image: Path | Image.Image, place: int) -> NDArray[np.uint8]:
-        pixels = upright(image, place)
+    def _pixels(self, image: Path | Image.Image, number: int) -> NDArray[np.uint8]:
+        pixels = upright(image, number)
         if pixels.shape[:2] != self.shape[1:]:
             has, wants = ("{} x {} pixels".format(*shape) for shape in (pixels.shape, self.shape[1:]))
-            name = image if isinstance(image, Path) else Path(f"image {place}")
+            name = image if isinstance(image, Path) else Path(f"image {number}")
             raise UnreadableImageError(name, f"{has}, and the network takes {wants} (height x width)")
         return pixels
 
     def _of_pixels(self, pixels: Tensor) -> Tensor:
-        """Return x of images (N, 1 or 3, H, W) uint8, as `ColoredMNIST` and `Arrays` make it."""
+        """Return x of images (N, 1 or 3, H, W) uint8, equal to that of `ColoredMNIST` and `Arrays`."""
         channels = self.shape[0]
         if (self.grey or channels == 1) and pixels.shape[1] == 3:
             pixels = transforms.luma(pixels)
         return self._of_values(pixels.expand(-1, channels, -1, -1).float().div_(255 / float(self.white or 1)))
 
     def _of_values(self, values: Tensor) -> Tensor:
-        return values.sub(self.mean).div_(self.std)
+        return values.sub(self.mean).div_(self.std).float()
 
     def unit(self) -> tuple[Tensor, Tensor]:
         """Return mean and std on the [0, 1] scale."""
         return self.mean / (self.white or 1), self.std / (self.white or 1)
 
     def settings(self) -> dict[str, Any]:
-        """Return shape, mean and std as lists, and what stands for white."""
-        numbers = {name: getattr(self, name).flatten().tolist() for name in ("mean", "std")}
-        return {"shape": list(self.shape), **numbers, "white": self.white, "grey": self.grey}
+        """Return shape, mean and std as lists, and the value of white."""
+        values = {
+            "shape": list(self.shape),
+            "mean": self.mean.flatten().tolist(),
+            "std": self.std.flatten().tolist(),
+            "white": self.white,
+            "grey": self.grey,
+        }
+        return values | ({"double": True} if self.mean.dtype == torch.float64 else {})
 
 
-def restored(kept: Mapping[str, Any], workers: int = 0) -> EvalTransform:
-    """Return the transform whose settings are `kept`; image files are read by so many threads."""
-    if "size" in kept:
-        return FileTransform(ImageSettings.model_validate({**kept, "workers": workers}))
-    shape = kept["shape"]
-    mean, std = (torch.tensor(kept[name]).view(-1, *[1] * (len(shape) - 1)) for name in ("mean", "std"))
-    return ArrayTransform(shape, mean, std, kept["white"], kept["grey"])
+def restore(settings: Mapping[str, Any], workers: int = 0) -> EvalTransform:
+    """Return the transform with the given `settings()`; `workers` threads read image files."""
+    if "size" in settings:
+        return FileTransform(ImageSettings.model_validate({**settings, "workers": workers}))
+    shape, dtype = settings["shape"], torch.float64 if settings.get("double") else torch.float32
+    mean, std = (
+        torch.tensor(settings[name], dtype=dtype).view(-1, *[1] * (len(shape) - 1)) for name in ("mean", "std")
+    )
+    return ArrayTransform(shape, mean, std, settings["white"], settings["grey"])
 
 
-def as_it_is(shape: Sequence[int]) -> ArrayTransform:
-    """Return the transform of a data set that does not tell its own: it takes x as the batches hold it."""
+def identity(shape: Sequence[int]) -> ArrayTransform:
+    """Return the transform of a data set without its own: users pass x itself."""
     return ArrayTransform(shape, torch.zeros(()), torch.ones(()))

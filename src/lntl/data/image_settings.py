@@ -1,4 +1,4 @@
-"""How images are read, cut, augmented and kept: settings that every data set of image files shares."""
+"""How images are read, cropped, augmented and cached: settings that every data set of image files shares."""
 
 import math
 from typing import Annotated, Any, Literal
@@ -8,8 +8,8 @@ from pydantic import BeforeValidator, Field, PositiveFloat
 from lntl.plugins import Settings
 
 Fit = Literal["crop", "stretch", "pad"]
-# What is kept around the window that the network sees, so that a crop has room: 256 for 224 px. Source: torchvision's
-# reference training of ImageNet models.
+# Side of the stored square in units of `size`, so that a crop has room: 256 for 224 px. Source: torchvision's reference
+# training of ImageNet models.
 ROOM = 8 / 7
 
 
@@ -30,7 +30,7 @@ def _by_name(value: Any) -> Any:
     return IMAGENET if value == "imagenet" else value
 
 
-# A name is looked up before the check: of a union, pydantic tells one fault for each of its members.
+# A name is replaced before validation: for a union, pydantic reports one error for each member.
 Normalisation = Annotated[Normalise, BeforeValidator(_by_name, json_schema_input_type=Literal["imagenet"] | Normalise)]
 
 
@@ -62,8 +62,15 @@ class ImageSettings(Settings):
     normalise: Normalisation = Field(
         IMAGENET, description="`imagenet`, or {mean: [r, g, b], std: [r, g, b]} on the [0, 1] scale."
     )
+    white: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="Value that becomes white in images with more than 8 bits; null: the highest value that 8, 10, 12, "
+        "14 or 16 bits can hold, whichever fits the brightest training image.",
+    )
     cache: Literal["none", "memory", "disk"] = Field(
-        "none", description="Where decoded images are kept from the first epoch on."
+        "none", description="Where decoded images are cached from the first epoch on."
     )
     cache_dir: str = Field(
         "data/image_cache",

@@ -5,29 +5,44 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import chain
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from lntl.data import cache, transforms
-from lntl.data.decoding import UnreadableImageError, check_header
+from lntl.data.decoding import (
+    Beyond,
+    EncodedImage,
+    ImageFile,
+    UnreadableImageError,
+    bits_over_8,
+    check_header,
+    highest_value,
+)
 from lntl.data.image_settings import ImageSettings, Normalise
 
 __all__ = ["ImageSettings", "ImageSource", "Normalise"]
 
 CHECKED = 64  # images that a thread checks at a time
+SAMPLE = 64  # training images whose headers are read to learn whether images have more than 8 bits
+BITS = (8, 10, 12, 14, 16)  # depths of cameras and scanners
+_NEVER_DEEP = (".jpg", ".jpeg", ".jfif", ".jpe", ".gif", ".bmp", ".webp")  # formats of 8 bits
 A = TypeVar("A")
 B = TypeVar("B")
 
 
 class ImageSource:
-    """Images in the order of their paths; place i is image i, whatever the batch it comes in."""
+    """Images in the order of their files; index i is file i, whatever the batch.
 
-    def __init__(self, paths: Sequence[Path], settings: ImageSettings) -> None:
+    beyond: called with a file that is brighter than `settings.white`, and its highest value.
+    """
+
+    def __init__(self, paths: Sequence[ImageFile], settings: ImageSettings, beyond: Beyond | None = None) -> None:
         self.paths, self.settings = paths, settings
-        self._store = cache.store(paths, settings)
+        self.highest: dict[int, int] = {}  # highest values of images with more than 8 bits, where known
+        self._store = cache.store(paths, settings, beyond)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -42,38 +57,78 @@ class ImageSource:
         """Threads that read ahead."""
         return self.settings.workers
 
-    def check(self, *, full: bool = True) -> list[tuple[int, str]]:
-        """Return the place of each image that cannot be used, and what is wrong with it.
+    def check(self, indices: Sequence[int] | None = None, *, full: bool = True) -> list[tuple[int, str]]:
+        """Return the index of each image, of all or of `indices`, that cannot be used, with the reason.
 
         A full check decodes every image, into the cache where there is one; else only the headers are read.
         """
-        examine: Callable[[int], object] = self._store if full else lambda place: check_header(self.paths[place])
 
-        def faults(places: range) -> list[tuple[int, str]]:
+        def examine(index: int) -> None:
+            if not full:
+                check_header(self.paths[index])
+            elif (high := _highest(self.paths[index])) is not None:
+                self.highest[index] = high  # decoded once `white` is known
+            else:
+                self._store(index)
+
+        indices = range(len(self)) if indices is None else indices
+
+        def faults(part: Sequence[int]) -> list[tuple[int, str]]:
             found = []
-            for place in places:
+            for index in part:
                 try:
-                    examine(place)
+                    examine(index)
                 except UnreadableImageError as error:
-                    found.append((place, error.reason))
+                    found.append((index, error.reason))
             return found
 
-        parts = (range(len(self))[start : start + CHECKED] for start in range(0, len(self), CHECKED))
+        parts = (indices[start : start + CHECKED] for start in range(0, len(indices), CHECKED))
         return [*chain.from_iterable(self._map(faults, parts))]
+
+    def choose_white(self, train: Sequence[int]) -> list[int]:
+        """Choose `settings.white` for images with more than 8 bits, unless it is set.
+
+        It is the highest value of as few bits as hold every training image. Without a full check before it, images with
+        more than 8 bits are recognised by a sample of the training images.
+
+        Args:
+            train: Indices of the training images.
+
+        Returns:
+            Indices of the images known to be brighter.
+        """
+        white = self.settings.white
+        if white is None:
+            if not self.highest:
+                sample = train[:: max(1, len(train) // SAMPLE)]
+                if any(_highest(self.paths[index], header=True) is not None for index in sample):
+                    self.highest = {i: high for i in train if (high := _highest(self.paths[i])) is not None}
+            highest = [self.highest[index] for index in train if index in self.highest]
+            if not highest:
+                return []
+            white = next(2**bits - 1 for bits in BITS if max(highest) < 2**bits)
+            self.settings = self.settings.model_copy(update={"white": white})
+            self._store.files.white = white
+        return sorted(index for index, high in self.highest.items() if high > white)
+
+    def file_sizes(self) -> Tensor:
+        """Return the size of each file in bytes, float64 (n,)."""
+        sizes = [len(file.content) if isinstance(file, EncodedImage) else file.stat().st_size for file in self.paths]
+        return torch.tensor(sizes, dtype=torch.float64)
 
     def load(self, index: Tensor, seed: int | None = None) -> Tensor:
         """Return the images at `index` (N,) as float32 (N, 3, H, W), normalised; augmented where a seed is given.
 
         Raises UnreadableImageError.
         """
-        places, out = index.cpu(), transforms.empty(len(index), self.settings.size, np.float32)
+        indices, out = index.cpu(), transforms.empty(len(index), self.settings.size, np.float32)
 
         def fill(part: slice) -> None:
-            stored = self._stored(places[part])
+            stored = self._stored(indices[part])
             if seed is None:
                 pixels = transforms.middle(stored, self.settings.size)
             else:
-                pixels = transforms.augmented(stored, places[part], seed, self.settings)
+                pixels = transforms.augmented(stored, indices[part], seed, self.settings)
             transforms.normalise(pixels, self.settings, out[part])
 
         self._in_parts(fill, len(index))
@@ -81,10 +136,10 @@ class ImageSource:
 
     def pixels(self, index: Tensor) -> Tensor:
         """Return the images at `index` as uint8 (N, 3, H, W), as evaluation sees them."""
-        places, out = index.cpu(), transforms.empty(len(index), self.settings.size, np.uint8)
+        indices, out = index.cpu(), transforms.empty(len(index), self.settings.size, np.uint8)
 
         def fill(part: slice) -> None:
-            out[part] = transforms.middle(self._stored(places[part]), self.settings.size).permute(0, 2, 3, 1)
+            out[part] = transforms.middle(self._stored(indices[part]), self.settings.size).permute(0, 2, 3, 1)
 
         self._in_parts(fill, len(index))
         return out.permute(0, 3, 1, 2)
@@ -92,8 +147,8 @@ class ImageSource:
     def _stored(self, index: Tensor) -> Tensor:
         """Return the stored squares (N, 3, S, S) uint8, channels last in memory."""
         squares = transforms.empty(len(index), self.settings.stored, np.uint8)
-        for square, place in zip(squares.numpy(), index.tolist(), strict=True):
-            square[...] = self._store(place)
+        for square, position in zip(squares.numpy(), index.tolist(), strict=True):
+            square[...] = self._store(position)
         return squares.permute(0, 3, 1, 2)
 
     def _in_parts(self, fill: Callable[[slice], None], n: int) -> None:
@@ -108,3 +163,12 @@ class ImageSource:
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self.workers, thread_name_prefix="images")
+
+
+def _highest(path: ImageFile, header: bool = False) -> int | None:
+    """Return the highest value of an image with more than 8 bits, None for others; header: any number in its place."""
+    if not isinstance(path, EncodedImage) and path.name.lower().endswith(_NEVER_DEEP):
+        return None
+    if header:
+        return 0 if bits_over_8(path) else None
+    return highest_value(path)

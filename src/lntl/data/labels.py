@@ -1,6 +1,8 @@
-"""Labels of rows: texts with their names, numbers in bins, several biases at once, and what tells a class."""
+"""Labels of rows: categories, numbers in bins, several biases at once, and the bias value that goes with a class."""
 
-from collections.abc import Sequence
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import chain, pairwise
@@ -18,68 +20,128 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 MAX_VALUES = 1000  # of one bias: each is an output of h
-MISSING = ("NA", "NaN", "nan")  # texts that, as an empty one, stand for a missing value
-_DIGITS = 17  # that tell any two float64 apart
+MISSING = (
+    "NA",
+    "NaN",
+    "nan",
+)  # texts that, like an empty one, stand for a missing value unless a setting says otherwise
+_DIGITS = 17  # enough to print any two different float64 differently
+_ZERO_WIDTH = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"))
+_NAMED = 3  # names that a note lists
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of n rows: its value by number, code (n,) int64, IGNORE where missing, and the values' names in order.
+    """A categorical column of n rows.
 
-    rank (n,) in [0, 1], of numbers in bins: the share of the known rows below, 0 where missing.
+    Attributes:
+        name: Name of the column.
+        values: Names of the values, in order.
+        code: Index into `values` of each row, (n,) int64, IGNORE where missing.
+        rank: Of numbers in bins: the share of the known rows below, (n,) in [0, 1], 0 where missing.
+        missing: Texts other than the empty one that occur and count as missing, such as "NA".
+        notes: Sentences about spellings that were merged, or that look like one value.
     """
 
     name: str
     values: tuple[str, ...]
     code: Ints
     rank: Floats | None = None
+    missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def take(self, keep: NDArray[np.bool_]) -> "Column":
-        """Return the column of the rows kept, with the values that still occur."""
+        """Return the rows where `keep` is true, with the values that still occur."""
         code = self.code[keep]
-        there = np.unique(code[code != IGNORE])
-        renamed = np.full(len(self.values) + 1, IGNORE)
-        renamed[there] = np.arange(len(there))
-        values = tuple(self.values[value] for value in there)
-        return replace(self, values=values, code=renamed[np.where(code == IGNORE, -1, code)])
+        present = np.unique(code[code != IGNORE])
+        new_code = np.full(len(self.values) + 1, IGNORE)
+        new_code[present] = np.arange(len(present))
+        values = tuple(self.values[value] for value in present)
+        return replace(self, values=values, code=new_code[np.where(code == IGNORE, -1, code)])
 
     def text(self, row: int) -> str:
-        """Return what stands in a row, empty where nothing does."""
+        """Return the value of a row, empty where it is missing."""
         return "" if self.code[row] == IGNORE else self.values[self.code[row]]
 
     def numbers(self) -> tuple[Floats, NDArray[np.bool_]]:
         """Return the column as numbers (n,), NaN where missing, and where it is neither missing nor a finite number."""
-        of_value = np.array([*map(_number, self.values), np.nan])
+        of_value = np.array([*map(as_number, self.values), np.nan])
         number = of_value[np.where(self.code == IGNORE, -1, self.code)]
         return number, np.isnan(number) & (self.code != IGNORE)
 
+    def missing_hint(self) -> str:
+        """Return a clause that names the texts taken for missing and the setting, empty where there are none."""
+        if not self.missing:
+            return ""
+        texts = ", ".join(map(repr, self.missing[:_NAMED]))
+        verb = "counts" if len(self.missing) == 1 else "count"
+        return f" ({texts} {verb} as missing; see data.missing)"
 
-def _number(text: str) -> float:
+
+def as_number(text: str) -> float:
+    """Return a text as a finite number, NaN where it is none; 1_12 is an id, not 112."""
     try:
         value = float(text)
     except ValueError:
         return float("nan")
-    return value if np.isfinite(value) else float("nan")
+    return value if np.isfinite(value) and "_" not in text else float("nan")
 
 
 def categories(name: str, texts: Sequence[str], code: Ints, missing: Sequence[str] = ()) -> Column:
-    """Return the column of texts[code]; texts are stripped, those that are empty or in `missing` are no value.
+    """Return the column of texts[code].
 
-    The values are in order of their numbers where all are numbers, else of their texts.
+    Texts are stripped; those that are empty or in `missing` are no value. Texts that differ only in Unicode form or in
+    characters of no width are one value. The values are in order of their numbers where all are numbers, else of their
+    texts.
     """
     stripped = [text.strip() for text in texts]
     used = {text for text in stripped if text and text not in missing}
-    numbers = {text: _number(text) for text in used}
+    merged = _merged(used)
+    values = {merged.get(text, text) for text in used} - {""}
+    numbers = {text: as_number(text) for text in values}
     numeric = not any(np.isnan(number) for number in numbers.values())
-    values = sorted(used, key=lambda text: (numbers[text] if numeric else 0.0, text))
-    number_of = {text: number for number, text in enumerate(values)}
-    renamed = np.array([*(number_of.get(text, IGNORE) for text in stripped), IGNORE], dtype=np.int64)
-    return Column(name, tuple(values), renamed[np.where(code == IGNORE, -1, code)])
+    ordered = sorted(values, key=lambda text: (numbers[text] if numeric else 0.0, text))
+    code_of = {text: number for number, text in enumerate(ordered)}
+    new_code = np.array(
+        [*(code_of.get(merged.get(text, text), IGNORE) if text in used else IGNORE for text in stripped), IGNORE],
+        dtype=np.int64,
+    )
+    return Column(
+        name,
+        tuple(ordered),
+        new_code[np.where(code == IGNORE, -1, code)],
+        missing=tuple(sorted({text for text in stripped if text in missing and text})),
+        notes=tuple(_spelling_notes(name, merged, ordered)),
+    )
+
+
+def _merged(texts: set[str]) -> dict[str, str]:
+    """Return the common spelling, in Unicode form NFC, of each text that has another spelling among the texts."""
+    spellings: dict[str, list[str]] = defaultdict(list)
+    for text in texts:
+        spellings[text if text.isascii() else plain(text)].append(text)
+    return {text: common for common, several in spellings.items() if len(several) > 1 or not common for text in several}
+
+
+def plain(text: str) -> str:
+    """Return a text in Unicode form NFC, without characters of no width."""
+    return unicodedata.normalize("NFC", text.translate(_ZERO_WIDTH)).strip()
+
+
+def _spelling_notes(name: str, merged: dict[str, str], values: Sequence[str]) -> Iterable[str]:
+    if merged:
+        some = ", ".join(repr(text) for text in sorted({*merged.values()})[:_NAMED])
+        yield f"{name}: spellings of {some} that differ only in Unicode form or invisible characters are one value"
+    folded: dict[str, list[str]] = defaultdict(list)
+    for value in values:
+        folded[value.casefold()].append(value)
+    for several in [several for several in folded.values() if len(several) > 1][:_NAMED]:
+        yield f"{name}: {' and '.join(map(repr, several))} differ only in case and are two values"
 
 
 def check_spelling(column: Column) -> None:
     """Raise UserError where all values are numbers, and one of them is spelt in two ways, such as 1 and 01."""
-    if any(np.isnan(_number(value)) for value in column.values):
+    if any(np.isnan(as_number(value)) for value in column.values):
         return
     spelt: dict[Decimal, str] = {}
     for value in column.values:
@@ -90,7 +152,7 @@ def check_spelling(column: Column) -> None:
 def binned(name: str, number: Floats, bins: int | None = None, edges: Sequence[float] | None = None) -> Column:
     """Return numbers (n,), NaN where missing, in bins: `bins` of equal counts (quantiles), or between given edges.
 
-    A bin holds its lower edge. Equal numbers are never parted, so that there may be fewer bins than asked for.
+    A bin includes its lower edge. Equal numbers share a bin, so that there may be fewer bins than asked for.
     """
     known = ~np.isnan(number)
     if edges is None:
@@ -98,9 +160,8 @@ def binned(name: str, number: Floats, bins: int | None = None, edges: Sequence[f
     if not edges:
         raise UserError(f"bias {name}: all its numbers are equal, or none is known, so that it has no two bins")
     code = np.where(known, np.searchsorted(edges, number, side="right"), IGNORE)
-    return Column(name, _bin_names(name, edges), code.astype(np.int64), _ranks(number, known)).take(
-        np.ones(len(number), dtype=np.bool_)
-    )
+    column = Column(name, _bin_names(name, edges), code.astype(np.int64), _ranks(number, known))
+    return column.take(np.ones(len(number), dtype=np.bool_))
 
 
 def _quantiles(number: Floats, bins: int) -> list[float]:
@@ -114,83 +175,95 @@ def _quantiles(number: Floats, bins: int) -> list[float]:
 
 
 def _bin_names(name: str, edges: Sequence[float]) -> tuple[str, ...]:
-    texts = _told_apart(edges)
+    texts = _distinct_texts(edges)
     between = [f"{name} {low} to {high}" for low, high in pairwise(texts)]
     return (f"{name} below {texts[0]}", *between, f"{name} from {texts[-1]}")
 
 
-def _told_apart(edges: Sequence[float]) -> list[str]:
+def _distinct_texts(edges: Sequence[float]) -> list[str]:
     """Return different numbers as different texts: four digits, or all before the point, or as many as it takes."""
     whole = len(f"{max(map(abs, edges)):.0f}")
     least = whole if 4 < whole < _DIGITS else 4
-    texts = ([f"{edge:.{digits}g}" for edge in edges] for digits in range(least, _DIGITS + 1))
-    return next(each for each in texts if len(set(each)) == len(edges))
+    candidates = ([f"{edge:.{digits}g}" for edge in edges] for digits in range(least, _DIGITS + 1))
+    return next(texts for texts in candidates if len(set(texts)) == len(edges))
 
 
 def _ranks(number: Floats, known: NDArray[np.bool_]) -> Floats:
     """Return the share of the known numbers that are smaller, plus half of those that are equal."""
     rank = np.zeros(len(number))
-    _, place, count = np.unique(number[known], return_inverse=True, return_counts=True)
-    rank[known] = ((np.cumsum(count) - count / 2) / max(known.sum(), 1))[place]
+    _, index, count = np.unique(number[known], return_inverse=True, return_counts=True)
+    rank[known] = ((np.cumsum(count) - count / 2) / max(known.sum(), 1))[index]
     return rank
 
 
 @dataclass(frozen=True)
-class Bias:
+class JointBias:
     """One bias or several, of n rows.
 
-    label: (n,), or (n, B) of B > 1 biases, int64 with IGNORE; value (n,): the place of the row's combination among
-    those that occur, IGNORE where one of the biases is missing; names: of these combinations; sizes: number of values
-    of each bias; rank (n, C) float32: of the C biases that are numbers in bins; each: the biases apart, where several.
+    Attributes:
+        labels: Bias labels, (n,), or (n, B) of B > 1 biases, int64 with IGNORE.
+        value: Index into `names` of each row's combination, (n,), IGNORE where one of the biases is missing.
+        names: Names of the combinations that occur.
+        num_values: Number of values of each bias.
+        rank: Ranks of the C biases that are numbers in bins, (n, C) float32.
+        specs: Each of several biases; () for one.
     """
 
-    label: Tensor
+    labels: Tensor
     value: Tensor
     names: tuple[str, ...]
-    sizes: tuple[int, ...]
+    num_values: tuple[int, ...]
     rank: Tensor
-    each: tuple[BiasSpec, ...]
+    specs: tuple[BiasSpec, ...]
 
 
-def combine(columns: Sequence[Column]) -> Bias:
-    """Return the biases together; raises UserError where one has too few or too many values."""
+def combine(columns: Sequence[Column]) -> JointBias:
+    """Return biases together; raises UserError where one has too few or too many values."""
     for column in columns:
         check_spelling(column)
-        _check_size(column)
-    sizes = tuple(len(column.values) for column in columns)
+        _check_num_values(column)
     codes = np.stack([column.code for column in columns], axis=1)
     known = (codes != IGNORE).all(axis=1)
-    cell = np.ravel_multi_index(tuple(np.where(known[:, None], codes, 0).T), sizes)
-    there, place = np.unique(cell[known], return_inverse=True)
-    value = np.full(len(codes), IGNORE, dtype=np.int64)
-    value[known] = place
-    if not len(there):
+    if not known.any():
         raise UserError(f"no row has a value of each of {', '.join(column.name for column in columns)}")
-    value_of_joint = np.stack(np.unravel_index(there, sizes))  # (B, combinations)
-    called = _names(columns)
-    names = tuple(", ".join(called[b][v] for b, v in enumerate(values)) for values in value_of_joint.T.tolist())
-    each = [BiasSpec(c.name, c.values, tuple(v)) for c, v in zip(columns, value_of_joint.tolist(), strict=True)]
+    value = np.full(len(codes), IGNORE, dtype=np.int64)
+    value[known], joint = _combinations(codes[known])
+    names_of = _value_names(columns)
+    names = tuple(", ".join(names_of[b][v] for b, v in enumerate(values)) for values in joint.tolist())
+    specs = [BiasSpec(c.name, c.values, tuple(v)) for c, v in zip(columns, joint.T.tolist(), strict=True)]
     ranks = [column.rank for column in columns if column.rank is not None]
-    return Bias(
-        label=torch.from_numpy(codes[:, 0] if len(columns) == 1 else codes).contiguous(),
+    return JointBias(
+        labels=torch.from_numpy(codes[:, 0] if len(columns) == 1 else codes).contiguous(),
         value=torch.from_numpy(value),
         names=names,
-        sizes=sizes,
+        num_values=tuple(len(column.values) for column in columns),
         rank=torch.from_numpy(np.array(ranks, dtype=np.float32).reshape(len(ranks), len(codes)).T).contiguous(),
-        each=tuple(each) if len(each) > 1 else (),
+        specs=tuple(specs) if len(specs) > 1 else (),
     )
 
 
-def unknown(n: int) -> Bias:
-    """Return the bias of n rows of which it is not known: one value, which no row has."""
+def _combinations(codes: Ints) -> tuple[Ints, Ints]:
+    """Return the combination of each row of codes (n, B), (n,), and the combinations (m, B) in lexicographic order."""
+    cell = np.zeros(len(codes), dtype=np.int64)
+    for column in codes.T:  # one after another: the number of possible combinations of many biases has no bound
+        cell = np.unique(cell * (int(column.max()) + 1) + column, return_inverse=True)[1]
+    _, first = np.unique(cell, return_index=True)
+    return cell, codes[first]
+
+
+def no_bias(n: int) -> JointBias:
+    """Return the bias of n rows without any bias annotation: one value, which no row has."""
     blank = torch.full((n,), IGNORE)
-    return Bias(blank, blank, ("unknown",), (1,), torch.zeros(n, 0), ())
+    return JointBias(blank, blank, ("unknown",), (1,), torch.zeros(n, 0), ())
 
 
-def _check_size(column: Column) -> None:
+def _check_num_values(column: Column) -> None:
     if len(column.values) < 2:
         only = f"the one value {column.values[0]!r}" if column.values else "no value at all"
-        raise UserError(f"bias {column.name}: it has {only}, so there is nothing to unlearn; name another column")
+        raise UserError(
+            f"bias {column.name}: it has {only}{column.missing_hint()}, so there is nothing to unlearn; name another "
+            "column, or none with data.bias: []"
+        )
     if len(column.values) > MAX_VALUES:
         raise UserError(
             f"bias {column.name}: {len(column.values)} different values are more than {MAX_VALUES}; "
@@ -198,21 +271,30 @@ def _check_size(column: Column) -> None:
         )
 
 
-def _names(columns: Sequence[Column]) -> list[list[str]]:
+def _value_names(columns: Sequence[Column]) -> list[list[str]]:
     """Return the names of each bias's values, with that of the bias in front where another one has the same."""
-    every = list(chain.from_iterable(column.values for column in columns))
-    distinct = len(set(every)) == len(every)
+    values = list(chain.from_iterable(column.values for column in columns))
+    distinct = len(set(values)) == len(values)
     return [[value if distinct else f"{column.name} {value}" for value in column.values] for column in columns]
 
 
-def features(label: Tensor, sizes: Sequence[int], rank: Tensor) -> Tensor:
-    """Return the bias in numbers on [0, 1], float32 (N, sum(sizes) + C): one-hot values, zeros where missing, ranks."""
+def features(label: Tensor, num_values: Sequence[int], rank: Tensor) -> Tensor:
+    """Return the bias in numbers on [0, 1]: one-hot values, zeros where missing, then ranks.
+
+    Args:
+        label: Bias labels, (N,) or (N, B).
+        num_values: Number of values of each bias.
+        rank: Ranks of the biases that are numbers, (N, C).
+
+    Returns:
+        float32 (N, sum(num_values) + C).
+    """
     columns = label[:, None] if label.dim() == 1 else label
     hot = [
         one_hot(torch.where(column == IGNORE, size, column), size + 1)[:, :size]
-        for column, size in zip(columns.unbind(dim=1), sizes, strict=True)
+        for column, size in zip(columns.unbind(dim=1), num_values, strict=True)
     ]
-    return torch.cat([*(each.float() for each in hot), rank], dim=1)
+    return torch.cat([*(values.float() for values in hot), rank], dim=1)
 
 
 def aligned(y: Tensor, value: Tensor, num_classes: int, num_bias_values: int) -> tuple[int, ...]:
@@ -221,11 +303,11 @@ def aligned(y: Tensor, value: Tensor, num_classes: int, num_bias_values: int) ->
     Only where for every class that is positive and the majority of the class has the value; else ().
     """
     known = value != IGNORE
-    cell = y[known] * num_bias_values + value[known]
-    count = torch.bincount(cell, minlength=num_classes * num_bias_values).view(num_classes, num_bias_values).double()
+    group = y[known] * num_bias_values + value[known]
+    count = torch.bincount(group, minlength=num_classes * num_bias_values).view(num_classes, num_bias_values).double()
     within = count / count.sum(dim=1, keepdim=True).clamp(min=1)
     excess = within - count.sum(dim=0) / count.sum().clamp(min=1)
     best = excess.argmax(dim=1)
     classes = torch.arange(num_classes)
-    tells = (within[classes, best] > 0.5) & (excess[classes, best] > 1e-9)
-    return tuple(best.tolist()) if bool(tells.all()) else ()
+    clear = (within[classes, best] > 0.5) & (excess[classes, best] > 1e-9)
+    return tuple(best.tolist()) if bool(clear.all()) else ()

@@ -1,6 +1,7 @@
-"""Rows as they were read: which of them are wrong, and which split each is in."""
+"""Rows of labels as read from a file: which are wrong, and which split each belongs to."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
@@ -9,25 +10,24 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from lntl.data.biases import BiasSetting
-from lntl.data.faults import Faults
-from lntl.data.labels import Column, Ints
-from lntl.data.splitting import assign, straddling
+from lntl.data.labels import Column, Ints, as_number
 from lntl.errors import UserError
 from lntl.plugins import Settings
+from lntl.seeding import derive
 from lntl.types import IGNORE, SPLITS
 
-_TOLD = 10  # names in an error
+NAMED = 10  # names in an error
 _SPELLINGS = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
 
 
 class LeakingGroupsError(UserError):
-    """Groups of rows that lie in more than one split; `groups` are their names, `column` what they are values of."""
+    """Values `groups` of the column `group_id` that have rows in more than one split."""
 
     def __init__(self, where: str, column: str, groups: list[str]) -> None:
-        some = ", ".join(groups[:10])
+        some = ", ".join(groups[:NAMED])
         super().__init__(
             f"{where}: {len(groups)} values of {column} have rows in more than one split ({some}"
-            f"{', ...' if len(groups) > 10 else ''}), so that the test rows are not new; give each of them one split"
+            f"{', ...' if len(groups) > NAMED else ''}), so that the test rows are not new; give each of them one split"
         )
         self.column, self.groups = column, groups
 
@@ -69,11 +69,71 @@ class LabelSettings(Settings):
         return self.model_copy(update={"group_id": None})
 
 
+SHOWN = 50  # wrong rows listed in an error; the others are counted by kind
+FEW = 5  # the same where every row is wrong: a setting is then the likely cause
+
+
+class Faults:
+    """What is wrong with the n rows of `where`, so that all wrong rows are named at once.
+
+    `row_name(i)` is the name of row i, such as "line 7".
+    """
+
+    def __init__(self, n: int, where: str, row_name: Callable[[int], str]) -> None:
+        self.n, self.where, self.row_name = n, where, row_name
+        self._kinds: dict[int, list[str]] = {}  # by row
+        self._sentences: dict[int, list[str]] = {}
+
+    def add(self, rows: Iterable[int], kind: str, detail: Callable[[int], str] = lambda row: "") -> None:
+        """Note that rows have a fault: kinds are counted, and the sentence of a row is the kind with its detail."""
+        for row in rows:
+            self._kinds.setdefault(row, []).append(kind)
+            self._sentences.setdefault(row, []).append(f"{kind}{detail(row)}")
+
+    @property
+    def lines(self) -> list[str]:
+        """One sentence for each wrong row, in the order of the rows."""
+        return [f"{self.row_name(row)}: {'; '.join(self._sentences[row])}" for row in sorted(self._sentences)]
+
+    def settle(self, on_error: str) -> NDArray[np.bool_]:
+        """Return which rows are right, bool (n,).
+
+        Raises:
+            UserError: With every wrong row where `on_error` is stop; where no row is right, or there is none at all.
+        """
+        if not self.n:
+            raise UserError(f"{self.where}: it has no row")
+        right = np.ones(self.n, dtype=np.bool_)
+        right[list(self._sentences)] = False
+        if self._sentences and (on_error == "stop" or not right.any()):
+            some = bool(right.any())
+            remedy = "mend them, or leave them out with data.on_error: skip" if some else "is `data` what you meant?"
+            head = f"{self.where}: {len(self._sentences)} of {self.n} rows are wrong; {remedy}"
+            raise UserError("\n".join([head, *(f"  {line}" for line in self._shown(SHOWN if some else FEW))]))
+        return right
+
+    def _shown(self, most: int) -> list[str]:
+        lines = self.lines
+        if len(lines) <= most:
+            return lines
+        rest = Counter(kind for row in sorted(self._kinds)[most:] for kind in self._kinds[row])
+        counts = ", ".join(f"{kind} ({count})" for kind, count in rest.most_common())
+        return [*lines[:most], f"and {len(lines) - most} more: {counts}"]
+
+
 @dataclass(frozen=True)
 class Rows:
-    """n rows as they were read: label, split and group as far as given, the columns of the biases by their names.
+    """n rows as they were read.
 
-    number (n,): what a row is called, with the unit; blank: what a label is that is missing.
+    Attributes:
+        where: The file, for messages.
+        unit: What a row is in that file, such as "line".
+        number: Number or name of each row in that unit, (n,).
+        label: Column of the label.
+        split: Column of the split, None where the splits are drawn.
+        group_id: Column whose equal values must not lie in two splits.
+        columns: Columns of the biases, by name.
+        blank: What a missing label looks like.
     """
 
     where: str
@@ -86,21 +146,33 @@ class Rows:
     blank: str = "empty"
 
     def name(self, row: int) -> str:
-        """Return what a row is called, e.g. line 7."""
+        """Return the name of a row, e.g. line 7."""
         return f"{self.unit} {self.number[row]}"
 
-    def faults(self) -> Faults:
-        """Return the rows whose label is missing or whose split is not known, for others to add to."""
-        found = Faults(len(self.label.code), self.where, self.name)
-        found.add(np.flatnonzero(self.label.code == IGNORE).tolist(), f"{self.label.name} is {self.blank}")
+    def faults(self, biases: Sequence[BiasSetting]) -> Faults:
+        """Return the rows whose label is missing, whose split is unknown, or whose bias in bins is no number."""
+        faults = Faults(len(self.label.code), self.where, self.name)
+        blank = f"{self.label.name} is {self.blank}{self.label.missing_hint()}"
+        faults.add(np.flatnonzero(self.label.code == IGNORE).tolist(), blank)
         if self.split is not None:
             split, valid = self.split, ", ".join((*SPLITS, *_SPELLINGS))
-            unknown: list[int] = np.flatnonzero(_places(split) == IGNORE).tolist()
-            found.add(unknown, "unknown split", lambda row: f" {split.text(row)!r} (valid: {valid})")
-        return found
+            unknown: list[int] = np.flatnonzero(_split_index(split) == IGNORE).tolist()
+            faults.add(unknown, "unknown split", lambda row: f" {split.text(row)!r} (valid: {valid})")
+        for bias in biases:
+            if bias.column is not None and (bias.bins or bias.edges):
+                self._check_numbers(self.columns[bias.column], faults)
+        return faults
+
+    def _check_numbers(self, column: Column, faults: Faults) -> None:
+        def detail(row: int) -> str:
+            text = column.text(row)
+            comma = not np.isnan(as_number(text.replace(",", ".", 1)))
+            return f": {text!r}{' (a decimal comma? set data.decimal)' if comma else ''}"
+
+        faults.add(np.flatnonzero(column.numbers()[1]).tolist(), f"{column.name} is no number", detail)
 
     def take(self, keep: NDArray[np.bool_]) -> "Rows":
-        """Return the rows kept."""
+        """Return the rows where `keep` is true."""
         split, group_id = (column and column.take(keep) for column in (self.split, self.group_id))
         return replace(
             self,
@@ -111,51 +183,139 @@ class Rows:
             columns={name: column.take(keep) for name, column in self.columns.items()},
         )
 
-    def parts(self, stratum: Ints, settings: LabelSettings) -> tuple[Ints, str]:
-        """Return the place in SPLITS of each row, and where val comes from.
+    def assign_splits(self, group: Ints, settings: LabelSettings) -> tuple[Ints, str]:
+        """Return the index in SPLITS of each row, and a sentence on where val comes from.
 
-        What is not given is drawn: all splits, or val from train; alike in every stratum (n,). Raises UserError where a
-        split has no row, train lacks a class, or a group is in two splits.
+        What is not given is drawn: all splits, or val from train, with equal shares of every group.
+
+        Args:
+            group: Number of the (class, bias value) cell of each row, (n,).
+            settings: Shares and seed.
+
+        Raises:
+            UserError: If a split has no row, train lacks a class, or a value of `group_id` is in two splits.
         """
-        part, note = self._given_or_drawn(stratum, settings)
-        count = np.bincount(part, minlength=len(SPLITS))
+        index, note = self._given_or_drawn(group, settings)
+        count = np.bincount(index, minlength=len(SPLITS))
         if empty := [name for name, n in zip(SPLITS, count, strict=True) if not n]:
             remedy = "set data.val_fraction higher, or add rows" if "drawn" in note else "each split needs some"
             raise UserError(f"{self.where}: no row is in {', '.join(empty)}; {remedy}")
-        learned = np.bincount(self.label.code[part == 0], minlength=len(self.label.values))
+        learned = np.bincount(self.label.code[index == 0], minlength=len(self.label.values))
         if absent := [name for name, n in zip(self.label.values, learned, strict=True) if not n]:
-            some, name = ", ".join(absent[:_TOLD]), self.label.name
-            if len(absent) <= _TOLD:
+            some, name = ", ".join(absent[:NAMED]), self.label.name
+            if len(absent) <= NAMED:
                 raise UserError(f"{self.where}: no training row has {name} {some}; add some")
             raise UserError(
-                f"{self.where}: no training row has {name} {some} and {len(absent) - _TOLD} more of the "
+                f"{self.where}: no training row has {name} {some} and {len(absent) - NAMED} more of the "
                 f"{len(learned)} values; is {name} a number or an id? A class needs several rows"
             )
-        return part, note
+        return index, note
 
-    def _given_or_drawn(self, stratum: Ints, settings: LabelSettings) -> tuple[Ints, str]:
-        group = None if self.group_id is None else self.group_id.code
-        kept = "" if self.group_id is None else f", {self.group_id.name} kept together"
-        drawn = f"drawn at random, stratified by label and bias{kept}, seed {settings.seed}"
+    def given_splits(self) -> Ints | None:
+        """Return the index in SPLITS of each row as the column says, IGNORE where unknown; None without a column."""
+        return None if self.split is None else _split_index(self.split)
+
+    def _given_or_drawn(self, group: Ints, settings: LabelSettings) -> tuple[Ints, str]:
         val, test = settings.val_fraction, settings.test_fraction
         if self.split is None:
-            return assign(stratum, (1 - val - test, val, test), settings.seed, group), f"{val:.0%} of the rows, {drawn}"
-        part = _places(self.split)
-        self._check_groups(part)
-        train = part == 0
-        if (part == 1).any() or not train.any():
-            return part, f"rows of {self.split.name} val"
-        part[train] = assign(stratum[train], (1 - val, val), settings.seed, None if group is None else group[train])
-        return part, f"{val:.0%} of the training rows, {drawn}"
+            index, how = self._draw(np.arange(len(group)), group, (1 - val - test, val, test), settings)
+            return index, f"{val:.0%} of the rows, {how}"
+        index = _split_index(self.split)
+        self._check_groups(index)
+        train = np.flatnonzero(index == 0)
+        if (index == 1).any() or not len(train):
+            return index, f"rows of {self.split.name} val"
+        index[train], how = self._draw(train, group, (1 - val, val), settings)
+        return index, f"{val:.0%} of the training rows, {how}"
 
-    def _check_groups(self, part: Ints) -> None:
-        if self.group_id is not None and len(found := straddling(self.group_id.code, part)):
+    def _draw(self, rows: Ints, group: Ints, shares: Sequence[float], settings: LabelSettings) -> tuple[Ints, str]:
+        """Return the part of each of the rows, the first being train, and how it was drawn.
+
+        Where train would lack a class, the draw is stratified by class alone; a class that it still lacks, for want of
+        rows, has all of them moved to train.
+        """
+        label, unit = self.label.code[rows], None if self.group_id is None else self.group_id.code[rows]
+        part, by = assign(group[rows], shares, settings.seed, unit), "label and bias" if settings.biases else "label"
+        moved = ""
+        if np.setdiff1d(label, label[part == 0]).size:
+            part, by = assign(label, shares, settings.seed, unit), "label alone, for a group is small"
+            if (absent := np.setdiff1d(label, label[part == 0])).size:
+                move = np.isin(label, absent)
+                if unit is not None:
+                    move |= np.isin(unit, unit[move & (unit != IGNORE)])
+                if len({*part[~move].tolist()} - {0}) < len(shares) - 1:
+                    return part, f"drawn at random, stratified by {by}, seed {settings.seed}"
+                part[move] = 0
+                names = ", ".join(self.label.values[k] for k in absent[:NAMED].tolist())
+                moved = f", {self.label.name} {names} in train alone, for it has too few rows"
+        together = "" if self.group_id is None else f", {self.group_id.name} kept together"
+        return part, f"drawn at random, stratified by {by}{together}{moved}, seed {settings.seed}"
+
+    def _check_groups(self, index: Ints) -> None:
+        if self.group_id is not None and len(found := straddling(self.group_id.code, index)):
             names = [self.group_id.values[group] for group in found.tolist()]
             raise LeakingGroupsError(self.where, self.group_id.name, names)
 
 
-def _places(split: Column) -> Ints:
-    """Return the place in SPLITS of each row, IGNORE where there is none."""
-    spelt = [_SPELLINGS.get(value.lower(), value.lower()) for value in split.values]
-    of_value = np.array([*(SPLITS.index(name) if name in SPLITS else IGNORE for name in spelt), IGNORE], dtype=np.int64)
+def _split_index(split: Column) -> Ints:
+    """Return the index in SPLITS of each row, IGNORE where there is none."""
+    names = [_SPELLINGS.get(value.lower(), value.lower()) for value in split.values]
+    of_value = np.array([*(SPLITS.index(name) if name in SPLITS else IGNORE for name in names), IGNORE], dtype=np.int64)
     return np.asarray(of_value[np.where(split.code == IGNORE, -1, split.code)])
+
+
+_GOLDEN = (5**0.5 - 1) / 2  # multiples of the golden ratio fill [0, 1) most evenly
+
+
+def assign(stratum: Ints, shares: Sequence[float], seed: int, group: Ints | None = None) -> Ints:
+    """Assign rows to parts of given shares at random, with equal shares of every stratum.
+
+    Args:
+        stratum: Number of the stratum of each row, (n,). Its rows are dealt out systematically in random order, so that
+            a part gets its share of each stratum, rounded up or down at random.
+        shares: Share of each part; they sum to 1.
+        seed: Seed of the draw.
+        group: Rows with the same number stay together and count as of the stratum that most of them have, (n,); IGNORE
+            where a row is its own group.
+
+    Returns:
+        The part of each row, int64 (n,) in [0, len(shares)).
+    """
+    unit = np.arange(len(stratum)) if group is None else _units(group)
+    size = np.bincount(unit)
+    of_unit = stratum if group is None else _majority(unit, stratum)
+    random = np.random.Generator(np.random.Philox(derive(seed, "split")))
+    order = np.lexsort((random.random(len(size)), of_unit))
+    total = np.bincount(of_unit, weights=size)
+    begin = np.cumsum(size[order]) - size[order] - (np.cumsum(total) - total)[of_unit[order]]
+    # Offsets of strata that follow each other are spread evenly, so that many small strata keep the shares together.
+    offset = ((random.random() + _GOLDEN * np.arange(len(total))) % 1)[of_unit[order]]
+    position = (begin + offset * size[order]) / total[of_unit[order]]
+    part = np.empty(len(size), dtype=np.int64)
+    part[order] = np.searchsorted(np.cumsum(shares)[:-1], position, side="right")
+    return part[unit]
+
+
+def _units(group: Ints) -> Ints:
+    """Return the number of each row's unit: its group, or itself where the group is not known."""
+    alone = np.arange(len(group)) + group.max(initial=0) + 1
+    return np.asarray(np.unique(np.where(group == IGNORE, alone, group), return_inverse=True)[1], dtype=np.int64)
+
+
+def _majority(unit: Ints, stratum: Ints) -> Ints:
+    """Return the most frequent stratum of each unit, of equals the last."""
+    strata = int(stratum.max()) + 1
+    pair, count = np.unique(unit * strata + stratum, return_counts=True)
+    majority = np.empty(int(unit.max()) + 1, dtype=np.int64)
+    order = np.lexsort((count, pair // strata))
+    majority[pair[order] // strata] = pair[order] % strata  # of repeated indices the last value stays
+    return majority
+
+
+def straddling(group: Ints, part: Ints) -> Ints:
+    """Return the groups that have rows in more than one part, in order."""
+    known = group != IGNORE
+    parts = int(part.max(initial=0)) + 1
+    pairs = np.unique(group[known] * parts + part[known]) // parts
+    found, count = np.unique(pairs, return_counts=True)
+    return np.asarray(found[count > 1], dtype=np.int64)

@@ -1,15 +1,24 @@
 """Your own images, listed in a table: CSV or Parquet, one row an image, with columns for label, bias and split."""
 
-from collections.abc import Sequence
+import csv
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
-from lntl.data import tabular
-from lntl.data.biases import Biases, BiasSetting
-from lntl.data.files import FileSettings, LabelledFiles, Paths
-from lntl.data.labels import MISSING
+from lntl.data.biases import Biases, BiasSetting, ColumnName
+from lntl.data.image_files import FileList, FileSettings, LabelledFiles
+from lntl.data.labels import MISSING, Column, categories
 from lntl.data.rows import Rows
+from lntl.errors import UserError
+from lntl.plugins import did_you_mean
 
 __all__ = ["Table"]
 
@@ -21,25 +30,31 @@ class Table(LabelledFiles):
         """Settings of `data`."""
 
         path: str = Field(min_length=1, description="The table: CSV (.csv, .tsv) or Parquet (.parquet).")
-        image: str = Field("image", description="Column of the image files, relative to root.")
-        label: str = Field("label", description="Column of the label; its values are the names of the classes.")
-        bias: Biases = Field(
-            min_length=1,
-            description="Column of the bias; or a list of them, {column, bins} or {column, edges} for numbers, "
-            "{from, bins} for what an image shows by itself.",
+        image: ColumnName = Field(
+            "image",
+            description="Column of the image files, relative to root, with or without suffix; of Parquet also of their "
+            "contents.",
         )
-        split: str | None = Field(
+        label: ColumnName = Field("label", description="Column of the label; its values are the names of the classes.")
+        bias: Biases = Field(
+            description="Column of the bias; or a list of them, {column, bins} or {column, edges} for numbers, "
+            "{from, bins} for what is computed from the image; [] where the bias is not annotated.",
+        )
+        split: ColumnName | None = Field(
             None,
             description="Column with train, val or test; without it the splits are drawn, without any val that is.",
         )
-        group_id: str | None = Field(
+        group_id: ColumnName | None = Field(
             None, description="Column whose equal values never lie in two splits, such as the patient."
         )
         root: str | None = Field(None, description="Folder of the images; null for that of the table.")
         delimiter: str | None = Field(
             None, min_length=1, max_length=1, description="Between the fields of CSV; null: a comma, a tab in .tsv."
         )
-        missing: list[str] = Field([*MISSING], description="Texts that, as an empty field, stand for a missing value.")
+        decimal: Literal[".", ","] = Field(".", description="Decimal mark of numbers that are put into bins.")
+        missing: list[str] = Field(
+            [*MISSING], description="Texts that, like an empty field, stand for a missing value."
+        )
 
         @property
         def biases(self) -> Sequence[BiasSetting]:
@@ -47,24 +62,228 @@ class Table(LabelledFiles):
             return self.bias
 
     def __init__(self, config: "Table.Config") -> None:
-        self.config = config
         path = Path(config.path)
         biases = [bias.column for bias in config.bias if bias.column is not None]
         names = [name for name in (config.label, config.split, config.group_id, *biases) if name is not None]
-        table = tabular.read(path, config.image, names, config.missing, config.delimiter)
+        content = read(path, config.image, names, config.missing, config.delimiter)
+        columns = content.columns
+        if config.decimal == ",":
+            numbers = [bias.column for bias in config.bias if bias.column is not None and (bias.bins or bias.edges)]
+            columns |= {name: _with_points(columns[name]) for name in numbers}
         rows = Rows(
             where=f"table {path}",
-            unit=table.unit,
-            number=table.number,
-            label=table.columns[config.label],
-            split=table.columns[config.split] if config.split is not None else None,
-            group_id=table.columns[config.group_id] if config.group_id is not None else None,
-            columns=table.columns,
+            unit=content.unit,
+            number=content.number,
+            label=columns[config.label],
+            split=columns[config.split] if config.split is not None else None,
+            group_id=columns[config.group_id] if config.group_id is not None else None,
+            columns=columns,
         )
-        faults = rows.faults()
+        faults = rows.faults(config.biases)
         faults.add(
-            table.ragged, "wrong number of fields", lambda row: f" ({table.ragged[row]}, the header has {table.width})"
+            content.ragged,
+            "wrong number of fields",
+            lambda row: f" ({content.ragged[row]}, the header has {content.width})",
         )
         root = path.parent if config.root is None else Path(config.root)
-        paths = Paths(root, [name.strip() for name in table.plain])
-        super().__init__(rows, paths, faults, config.bias, config)
+        files = FileList(root, [name.strip() for name in content.plain], content.images)
+        super().__init__(rows, files, faults, config)
+
+
+def _with_points(column: Column) -> Column:
+    """Return numbers with a decimal comma as numbers with a decimal point."""
+    return categories(column.name, [text.replace(",", ".") for text in column.values], column.code)
+
+
+_CHUNK = 300  # rows held as texts: so few that the garbage collector is not called, which halves the time
+
+
+class ColumnError(UserError):
+    """A table lacks a named column, or has it twice."""
+
+
+class _Codes(dict[str, int]):
+    """Texts numbered in the order in which they first occur."""
+
+    def __missing__(self, text: str) -> int:
+        self[text] = number = len(self)
+        return number
+
+
+@dataclass(frozen=True)
+class TableContent:
+    """Named columns of a table of n rows.
+
+    Attributes:
+        unit: What `number` counts: "line" of CSV, "row" of Parquet.
+        plain: The column of the images as texts.
+        columns: The other columns, by name.
+        number: Line or row of each row, from 1, (n,).
+        ragged: Rows with another number of fields than the header, with that number.
+        width: Number of fields of the header.
+        images: The contents of the image files, where the column of the images holds these rather than names.
+    """
+
+    unit: str
+    plain: list[str]
+    columns: dict[str, Column]
+    number: NDArray[np.int64]
+    ragged: dict[int, int]
+    width: int
+    images: list[bytes] | None = None
+
+
+def read(path: Path, plain: str, names: Sequence[str], missing: Sequence[str], delimiter: str | None) -> TableContent:
+    """Return columns of a file.
+
+    Args:
+        path: CSV, or Parquet by its suffix.
+        plain: The column that is returned as texts.
+        names: The other columns.
+        missing: Texts that are no value.
+        delimiter: Of CSV; None for a tab in .tsv files, else a comma.
+
+    Raises:
+        UserError: If the file cannot be read, or lacks a column.
+    """
+    try:
+        if path.suffix.lower() in (".parquet", ".pq"):
+            return _parquet(path, plain, names, missing)
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            mark = delimiter or ("\t" if path.suffix.lower() == ".tsv" else ",")
+            return _csv(path, csv.reader(file, delimiter=mark, strict=True), mark, plain, names, missing)
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: line {_undecodable(path)} is not UTF-8 ({error.reason}); save it as CSV UTF-8"
+        ) from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot read it: {error.strerror}; set data.path to your table") from error
+
+
+def _undecodable(path: Path) -> int:
+    """Return the line of a file that is not UTF-8: its decoder, which reads on ahead, does not know."""
+    with path.open("rb") as file:
+        return next(number for number, line in enumerate(file, start=1) if not _decodes(line))
+
+
+def _decodes(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _csv(path: Path, reader: Any, mark: str, plain: str, names: Sequence[str], missing: Sequence[str]) -> TableContent:
+    rows = _Rows(reader)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        if not header:
+            raise UserError(f"{path}: it is empty, or its first line is; that must name the columns")
+        if len(header) == 1 and plain not in header:
+            raise UserError(f"{path}: its header is one column, {header[0]!r}, at {mark!r}; set data.delimiter")
+        _check_header(path, header, (plain, *names))
+        texts: list[str] = []
+        codes = {name: (_Codes(), array("q")) for name in names}
+        for chunk in rows.chunks(len(header)):
+            columns = dict(zip(header, zip(*chunk, strict=True), strict=True)) if chunk else dict.fromkeys(header, ())
+            texts.extend(columns[plain])
+            for name, (code, numbers) in codes.items():
+                numbers.extend(map(code.__getitem__, columns[name]))
+    except csv.Error as error:
+        raise UserError(f"{path}: line {reader.line_num}: {error}; is a quotation mark left open?") from error
+    coded = {name: categories(name, [*code], np.asarray(numbers), missing) for name, (code, numbers) in codes.items()}
+    return TableContent("line", texts, coded, np.asarray(rows.lines), rows.ragged, len(header))
+
+
+class _Rows:
+    """The rows of a CSV file in chunks, without empty lines; rows of another width are noted, and cut or padded."""
+
+    def __init__(self, reader: Any) -> None:
+        self.reader = reader
+        self.lines = array("q")
+        self.ragged: dict[int, int] = {}
+
+    def chunks(self, width: int) -> Iterator[list[list[str]]]:
+        """Yield lists of rows, each of `width` fields."""
+        line = self.reader.line_num
+        while chunk := list(islice(self.reader, _CHUNK)):
+            start = line + 1
+            line = self.reader.line_num
+            if line - start + 1 == len(chunk) and set(map(len, chunk)) == {width}:  # the usual case, without a loop
+                self.lines.extend(range(start, line + 1))
+            else:
+                chunk = [*self._fitted(chunk, start, width)]
+            yield chunk
+
+    def _fitted(self, chunk: list[list[str]], line: int, width: int) -> Iterator[list[str]]:
+        for row in chunk:
+            if row:
+                if len(row) != width:
+                    self.ragged[len(self.lines)] = len(row)
+                self.lines.append(line)
+                yield (row + [""] * width)[:width]
+            line += 1 + sum(field.count("\n") + field.count("\r") - field.count("\r\n") for field in row)
+
+
+def _check_header(path: Path, header: Sequence[str], names: Iterable[str]) -> None:
+    faults = [f"no column {name!r}{did_you_mean(name, [*header])}" for name in names if name not in header]
+    counts = Counter(header)
+    faults += [f"{counts[name]} columns are called {name!r}" for name in dict.fromkeys(names) if counts[name] > 1]
+    if faults:
+        raise ColumnError("\n".join([f"{path}: its columns do not fit", *(f"  {fault}" for fault in faults)]))
+
+
+def _parquet(path: Path, plain: str, names: Sequence[str], missing: Sequence[str]) -> TableContent:
+    try:
+        from pyarrow import ArrowException, parquet, types  # optional: only for Parquet files
+    except ImportError as error:
+        raise UserError(f"{path}: Parquet files are read by pyarrow: pip install pyarrow, or save it as CSV") from error
+    try:
+        header = parquet.read_schema(path).names
+        _check_header(path, header, (plain, *names))
+        table = parquet.read_table(path, columns=[*dict.fromkeys((plain, *names))])
+        images = _contents(path, plain, table.column(plain))
+        for name in names:
+            if types.is_nested(table.column(name).type):
+                raise UserError(f"{path}: {name} holds {table.column(name).type}; a column holds texts or numbers")
+        columns = {name: _coded(name, table.column(name), missing) for name in names}
+        texts = [f"row {k}" if image else "" for k, image in enumerate(images, start=1)] if images else []
+        texts = texts or [_text(value) for value in table.column(plain).to_pylist()]
+    except (ArrowException, OSError, UnicodeDecodeError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise UserError(f"{path}: there is no such file; set data.path to your table") from error
+        raise UserError(f"{path}: not a readable Parquet file: {error}") from error
+    return TableContent("row", texts, columns, np.arange(1, len(texts) + 1), {}, len(header), images)
+
+
+def _contents(path: Path, name: str, column: Any) -> list[bytes] | None:
+    """Return the contents of image files from a column of bytes, or of {bytes, path}; None of other columns."""
+    from pyarrow import types
+
+    if types.is_struct(column.type) and "bytes" in [field.name for field in column.type]:
+        column = column.combine_chunks().field("bytes")
+    if types.is_nested(column.type):
+        raise UserError(
+            f"{path}: {name} holds {column.type}; it holds names of image files, or their contents as bytes"
+        )
+    if not (types.is_binary(column.type) or types.is_large_binary(column.type)):
+        return None
+    return [value or b"" for value in column.to_pylist()]
+
+
+def _coded(name: str, column: Any, missing: Sequence[str]) -> Column:
+    """Return a column of Parquet, of texts, numbers or the like."""
+    coded = column.dictionary_encode().unify_dictionaries().combine_chunks()
+    values = [*map(_text, coded.dictionary.to_pylist()), ""]
+    code = coded.indices.fill_null(len(values) - 1).to_numpy(zero_copy_only=False).astype(np.int64)
+    return categories(name, values, code, missing)
+
+
+def _text(value: object) -> str:
+    """Return a value as CSV would hold it: nothing for null and NaN, a whole number without its point."""
+    if value is None or value != value:
+        return ""
+    if isinstance(value, bytes):
+        return value.decode()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

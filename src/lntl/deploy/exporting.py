@@ -122,7 +122,7 @@ def _metadata(path: Path, classifier: Classifier, inside: bool) -> dict[str, Any
     return {
         "lntl_version": __version__,
         "checkpoint": str(path),
-        "input": f"images: float32 (N, {shape}) {scale}: {transform.told}; normalised "
+        "input": f"images: float32 (N, {shape}) {scale}: {transform.description}; normalised "
         f"{'by the graph itself' if inside else 'as `normalisation` says before f'}",
         "output": f"probabilities: float32 (N, {len(classifier.class_names)}), in the order of class_names"
         if inside

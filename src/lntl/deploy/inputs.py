@@ -1,17 +1,22 @@
 """What to predict: folders, image files, tables of paths, or arrays of an .npz file."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lntl.data import array_file, tabular
+from lntl.data import array_file
 from lntl.data.array_file import ArrayError
-from lntl.data.folders import SUFFIXES, image_files
-from lntl.data.given import Images
-from lntl.data.tabular import ColumnError
+from lntl.data.decoding import suffixes
+from lntl.data.eval_transform import Images
+from lntl.data.folders import image_files
+from lntl.data.table import ColumnError
+from lntl.data.table import read as read_table
 from lntl.errors import UserError
+
+log = logging.getLogger("lntl")
 
 TABLES = (".csv", ".tsv", ".parquet", ".pq")
 # What errors of reading advise in training, and what they advise here.
@@ -82,9 +87,12 @@ def _arrays(path: Path, name: str) -> Inputs:
 
 def _paths(target: Path, layout: Layout) -> list[str]:
     if target.is_dir():
-        if names := sorted(image_files(target)):
-            return [str(target / name) for name in names]
-        raise UserError(f"{target}: no image file ({', '.join(SUFFIXES)}) lies in it")
+        found = image_files(target)
+        if not found.names:
+            raise UserError(f"{target}: it holds no image file ({', '.join(suffixes())}){found.hint}")
+        if found.note:
+            log.warning("%s: %s", target, found.note)
+        return [str(target / name) for name in sorted(found.names)]
     if not target.exists():
         raise UserError(f"{target}: there is no such file or folder")
     if target.suffix.lower() not in TABLES:
@@ -93,7 +101,7 @@ def _paths(target: Path, layout: Layout) -> list[str]:
     if not root.is_dir():
         raise UserError(f"{target}: there is no folder {root} of its images; name theirs by --root")
     with _remedies(f"the column of the paths is named by --column, here {column!r}"):
-        table = tabular.read(target, column, [], [], layout.delimiter)
+        table = read_table(target, column, [], [], layout.delimiter)
     return [str(root / name.strip()) for name in table.plain]
 
 

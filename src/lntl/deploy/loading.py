@@ -11,8 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from lntl.data.eval_transform import EvalTransform, restored
-from lntl.data.given import Images, Source
+from lntl.data.eval_transform import EvalTransform, Images, Source, restore
 from lntl.data.loader import ahead
 from lntl.errors import UserError
 from lntl.experiment.build import device_arguments
@@ -146,7 +145,7 @@ def _transform(description: Mapping[str, Any], path: Path) -> EvalTransform:
     try:
         if [*description["class_names"]] != [*spec["class_names"]] or len(spec["class_names"]) != spec["num_classes"]:
             raise ValueError(f"{len(description['class_names'])} names of {spec['num_classes']} classes")
-        transform = restored(settings, workers=os.cpu_count() or 1)
+        transform = restore(settings, workers=os.cpu_count() or 1)
         if missing := transform.settings().keys() - settings.keys():
             raise KeyError(*missing)
         if transform(blank).shape != blank.shape:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lntl.data.decoding import UnreadableImageError
-from lntl.data.given import Source
+from lntl.data.eval_transform import Source
 from lntl.data.loader import ahead
 from lntl.deploy.inputs import Inputs
 from lntl.deploy.loading import BATCH_SIZE, Classifier, check_probabilities

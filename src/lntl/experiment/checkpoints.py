@@ -14,7 +14,7 @@ from lntl import config as configuration
 from lntl import plugins
 from lntl.config import Config
 from lntl.data import load as load_data
-from lntl.data.eval_transform import as_it_is
+from lntl.data.eval_transform import identity
 from lntl.errors import DeadEndError, UserError
 from lntl.experiment.build import Experiment, build
 from lntl.runs import checkpoint
@@ -90,7 +90,7 @@ def fitting(path: Path) -> Iterator[None]:
 
 def describe_data(data: Dataset) -> LearnedData:
     """Return the spec of a data set, the settings of its evaluation transform, and digests of its rows."""
-    transform = data.transform or as_it_is(data.spec.input_shape)
+    transform = data.transform or identity(data.spec.input_shape)
     return LearnedData(spec=data.spec, transform=transform.settings(), rows=_digests(data))
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from pictures import folder_of
 
-from lntl.data import computed
+from lntl.data import biases
 from lntl.data.images import ImageSettings, ImageSource
 from lntl.errors import UserError
 
@@ -38,7 +38,7 @@ def arrays(source: ImageSource) -> np.ndarray:
 
 
 def test_mean_colour_and_brightness(source: ImageSource) -> None:
-    colors, brightness = computed.measure("color", source), computed.measure("brightness", source)
+    colors, brightness = biases.measure("color", source), biases.measure("brightness", source)
     assert brightness.shape == (5, 1)
     for image, color, bright in zip(arrays(source), colors.tolist(), brightness[:, 0].tolist(), strict=True):
         means = [sum(image[i, j, channel] for i in range(20) for j in range(20)) / 400 / 255 for channel in range(3)]
@@ -49,7 +49,7 @@ def test_mean_colour_and_brightness(source: ImageSource) -> None:
 @pytest.mark.parametrize(("side", "edge"), [(20, 1), (32, 2), (5, 1), (1, 1)])
 def test_the_background_is_the_frame(side: int, edge: int) -> None:
     images = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    for image, found in zip(images.tolist(), computed.background(images).tolist(), strict=True):
+    for image, found in zip(images.tolist(), biases.background(images).tolist(), strict=True):
         for channel in range(3):
             frame = [
                 image[channel][i][j]
@@ -63,37 +63,37 @@ def test_the_background_is_the_frame(side: int, edge: int) -> None:
 def test_white_is_one_and_black_is_zero() -> None:
     for value in (0, 255):
         images = torch.full((1, 3, 6, 6), value, dtype=torch.uint8)
-        for function in computed.PIXELS.values():
+        for function in biases.PIXELS.values():
             assert function(images).tolist()[0] == pytest.approx([value / 255] * function(images).shape[1])
 
 
 def test_the_size_is_the_files_in_bytes(source: ImageSource) -> None:
     source.paths[2].write_bytes(source.paths[2].read_bytes() + b"more")
-    assert computed.measure("size", source)[:, 0].tolist() == [len(path.read_bytes()) for path in source.paths]
+    assert biases.measure("size", source)[:, 0].tolist() == [len(path.read_bytes()) for path in source.paths]
 
 
 def test_a_function_of_the_user_sees_each_image(source: ImageSource) -> None:
-    found = computed.measure("test_computed.contrast", source)
+    found = biases.measure("test_biases.contrast", source)
     assert found[:, 0].tolist() == [image.max() - image.min() for image in arrays(source)]
 
 
-@pytest.mark.parametrize("name", [*computed.NAMES, "test_computed.contrast"])
+@pytest.mark.parametrize("name", [*biases.NAMES, "test_biases.contrast"])
 def test_every_number_has_a_name(source: ImageSource, name: str) -> None:
-    assert computed.measure(name, source).shape == (5, len(computed.parts(name)))
+    assert biases.measure(name, source).shape == (5, len(biases.parts(name)))
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("brigthness", "'brigthness' is not one of the computed biases; did you mean 'brightness'?"),
-        ("test_computed.none", "cannot load 'test_computed.none': .*; is its folder in PYTHONPATH?"),
+        ("test_biases.none", "cannot load 'test_biases.none': .*; is its folder in PYTHONPATH?"),
         ("no.such.module", "cannot load 'no.such.module': No module named 'no'; is its folder in PYTHONPATH?"),
-        ("test_computed.np", "'test_computed.np' is no function; it must take an image"),
-        ("test_computed.broken", "test_computed.broken raised RuntimeError: no horizon; --debug shows where"),
-        ("test_computed.text", "test_computed.text gave 'dark' for an image; it must give a finite number"),
-        ("test_computed.nothing", "test_computed.nothing gave nan for an image; it must give a finite number"),
+        ("test_biases.np", "'test_biases.np' is no function; it must take an image"),
+        ("test_biases.broken", "test_biases.broken raised RuntimeError: no horizon; --debug shows where"),
+        ("test_biases.text", "test_biases.text gave 'dark' for an image; it must give a finite number"),
+        ("test_biases.nothing", "test_biases.nothing gave nan for an image; it must give a finite number"),
     ],
 )
 def test_what_cannot_be_computed_is_told(source: ImageSource, name: str, message: str) -> None:
     with pytest.raises(UserError, match=rf"data\.bias\.from: {message}".replace("?", r"\?")):
-        computed.measure(name, source)
+        biases.measure(name, source)

@@ -1,0 +1,192 @@
+"""From labelled rows to splits: their labels, the DataSpec, and what reports say about them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lntl.data.biases import BiasSetting, Images, bias_columns
+from lntl.data.labels import Column, Ints, JointBias, aligned, check_spelling, combine, features, no_bias
+from lntl.data.rows import Faults, LabelSettings, Rows
+from lntl.errors import UserError
+from lntl.types import IGNORE, SPLITS, Batch, Dataset, DataSpec, Split
+
+
+@dataclass(frozen=True)
+class SplitLabels:
+    """The labels of a split of n examples.
+
+    Attributes:
+        y: Class, (n,) int64.
+        bias: Bias labels, (n,) or (n, B) int64.
+        group: Group, (n,) int64, IGNORE where a bias is unknown.
+        row: Index in the whole data set, (n,) int64.
+        rank: Ranks of the biases that are numbers, (n, C) float32.
+        num_values: Number of values of each bias.
+    """
+
+    y: Tensor
+    bias: Tensor
+    group: Tensor
+    row: Tensor
+    rank: Tensor
+    num_values: tuple[int, ...]
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """Return the labels with `change` applied to every tensor of the instance."""
+        tensors: dict[str, Any] = {k: change(value) for k, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **tensors)
+
+
+@dataclass(frozen=True)
+class LabelledSplit(SplitLabels, Split):
+    """A split with a label and a bias for each example; a subclass adds x."""
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def to(self, device: torch.device) -> Self:
+        """Return the split with its tensors on `device`."""
+        return self.map(lambda tensor: tensor.to(device))
+
+    def x(self, index: Tensor) -> Tensor:
+        """Return the network input of the examples at `index`, float (N, ...) on the split's device."""
+        raise NotImplementedError
+
+    def bias_labels(self, index: Tensor) -> Tensor:
+        """Return the bias labels at `index`, (N,) or (N, B)."""
+        return self.bias[index]
+
+    def batch(self, index: Tensor) -> Batch:
+        """Return the examples at `index` with their labels."""
+        bias = self.bias_labels(index)
+        return Batch(
+            x=self.x(index),
+            y=self.y[index],
+            bias=bias,
+            group=self.group[index],
+            row=self.row[index],
+            bias_features=features(bias, self.num_values, self.rank[index]),
+        )
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The labels of all splits, and what is said of them."""
+
+    labels: dict[str, SplitLabels]
+    spec: DataSpec
+    val_note: str
+    label_kind: str
+    bias_kind: str
+    summary: str  # number of rows, classes and bias values
+    notes: list[str]
+
+
+class LabelledDataset(Dataset):
+    """A data set made of labelled rows."""
+
+    notes: Sequence[str] = ()  # what is worth knowing of the labels, one sentence each
+
+    def _describe(self, where: str, splits: Splits, faults: Faults, notes: Sequence[str] = ()) -> None:
+        """Set every attribute of `Dataset` that follows from the labels."""
+        self.spec, self.val_note = splits.spec, splits.val_note
+        self.label_kind, self.bias_kind = splits.label_kind, splits.bias_kind
+        self.skipped_rows = faults.lines
+        skipped = [f"{len(self.skipped_rows)} rows are left out, for they are wrong"] if self.skipped_rows else []
+        self.notes = [*splits.notes, *skipped, *notes]
+        self.source = "; ".join([f"{where}: {splits.summary}", *self.notes])
+
+
+def build_splits(
+    rows: Rows,
+    biases: Sequence[BiasSetting],
+    images: Images | None,
+    input_shape: tuple[int, ...],
+    settings: LabelSettings,
+) -> Splits:
+    """Return the splits of rows without a fault.
+
+    Args:
+        rows: The rows.
+        biases: The setting of each bias; none where the bias is not annotated.
+        images: The images of the rows, for a bias that is computed from them.
+        input_shape: Shape of one x.
+        settings: How the splits are drawn.
+
+    Raises:
+        UserError: If nothing can be learned from the rows.
+    """
+    n, names = len(rows.label.code), rows.label.values
+    if len(names) < 2:
+        raise UserError(
+            f"{rows.where}: {rows.label.name} has the one value {names[0]!r}{rows.label.missing_hint()}; a task needs "
+            "two classes"
+        )
+    if rows.label.name in [setting.column for setting in biases]:
+        raise UserError(f"{rows.where}: label and bias are both {rows.label.name}; they must be different columns")
+    try:
+        check_spelling(rows.label)
+        columns = bias_columns(biases, rows.columns, images)
+        joint = combine(columns) if columns else no_bias(n)
+    except UserError as error:
+        raise UserError(f"{rows.where}: {error}") from error
+    y = torch.from_numpy(rows.label.code)
+    value = torch.where(joint.value == IGNORE, len(joint.names), joint.value)
+    index, val_note = rows.assign_splits((y * (len(joint.names) + 1) + value).numpy(), settings)
+    labels = split_labels(y, joint, index)
+    *others, last = [column.name for column in columns] or ["bias value"]
+    kind = f"{', '.join(others)} and {last}" if others else last
+    values = f"{len(joint.names)} values of {kind}" if columns else "no bias annotated"
+    return Splits(
+        labels=labels,
+        spec=spec_of(names, joint, input_shape, n, labels["train"]),
+        val_note=val_note,
+        label_kind=rows.label.name,
+        bias_kind=kind,
+        summary=f"{n} rows, {len(names)} classes of {rows.label.name}, {values}",
+        notes=[*_missing(columns), *_spellings([rows.label, *columns, *([rows.group_id] if rows.group_id else [])])],
+    )
+
+
+def split_labels(y: Tensor, bias: JointBias, index: Ints) -> dict[str, SplitLabels]:
+    """Return the labels of each split; index (n,) is that of a row's split in SPLITS."""
+    group = torch.where(bias.value == IGNORE, IGNORE, y * len(bias.names) + bias.value)
+    labels = SplitLabels(y, bias.labels, group, torch.arange(len(y)), bias.rank, bias.num_values)
+    rows = {name: torch.from_numpy(np.flatnonzero(index == k)) for k, name in enumerate(SPLITS)}
+    return {name: labels.map(lambda tensor, rows=rows[name]: tensor[rows]) for name in SPLITS}  # type: ignore[misc]
+
+
+def spec_of(
+    names: tuple[str, ...], bias: JointBias, input_shape: tuple[int, ...], n: int, train: SplitLabels
+) -> DataSpec:
+    """Return the DataSpec of n rows; names: of the classes."""
+    known = train.group != IGNORE
+    y, value = train.y[known], train.group[known] - train.y[known] * len(bias.names)
+    biases = [
+        replace(spec, aligned=aligned(y, torch.tensor(spec.value_of_joint)[value], len(names), len(spec.values)))
+        for spec in bias.specs
+    ]
+    return DataSpec(
+        input_shape=input_shape,
+        num_classes=len(names),
+        num_bins=max(bias.num_values),
+        bias_shape=tuple(bias.labels.shape[1:]),
+        class_names=names,
+        bias_value_names=bias.names,
+        num_rows=n,
+        aligned=aligned(y, value, len(names), len(bias.names)),
+        biases=tuple(biases),
+    )
+
+
+def _missing(biases: Sequence[Column]) -> list[str]:
+    shares = [(column, float((column.code == IGNORE).mean())) for column in biases]
+    return [f"{share:.1%} of the rows have no {c.name}{c.missing_hint()}" for c, share in shares if share > 0]
+
+
+def _spellings(columns: Sequence[Column]) -> list[str]:
+    return [*dict.fromkeys(note for column in columns for note in column.notes)]
