@@ -74,7 +74,7 @@ def test_what_is_optional_has_defaults() -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("Stranger", r"data\.name: \S+ is not a data set; derive its class from lntl\.types\.Dataset"),
+        ("Stranger", r"data\.name: '\S+' is not a class that derives from lntl\.types\.Dataset"),
         ("NoSplits", r"has no attribute 'splits'; its __init__ must set self\.splits and self\.spec"),
         ("NoVal", r"has no split val; self\.splits must hold train, val, test"),
         ("OtherSplit", r"the test split of \S+ is a TensorDataset; derive its class from lntl\.types\.Split"),

@@ -250,7 +250,7 @@ def test_existing_predictions_are_replaced_only_by_whole_ones(pets: Path, monkey
     ("arguments", "says"),
     [
         (["gone.png"], "gone.png: there is no such file or folder"),
-        (["empty"], "empty: no image file (.jpg,"),
+        (["empty"], "empty: it holds no image file ("),
         (["pets.csv", "--column", "imaeg"], "no column 'imaeg'; did you mean 'image'?"),
         (["pets.csv", "--column", "imaeg"], "the column of the paths is named by --column, here 'imaeg'"),
         (["semi.csv"], "at ','; name what stands between its fields by --delimiter"),
@@ -295,4 +295,4 @@ def test_only_a_missing_column_asks_for_its_name(pets: Path, capsys: Capture) ->
 def test_pictures_are_no_vectors(used: Used, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "a.png").write_bytes(b"")
     assert lntl("predict", str(used("vectors")), str(tmp_path / "a.png"), "--out", str(tmp_path / "p.csv")) == 2
-    assert "takes arrays of numbers (N, 7), no pictures; give an array or .npz" in capsys.readouterr().err
+    assert "takes arrays of numbers (N, 7), no images; give an array or .npz" in capsys.readouterr().err
