@@ -127,7 +127,11 @@ BAD: dict[str, tuple[Callable[[], None], list[str], str]] = {
         [*TRAIN, "model.name=my.Net"],
         r"cannot load 'my\.Net': No module named 'my'",
     ),
-    "own class without Config": (nothing, [*TRAIN, "model.name=torch.nn.Linear"], r"'torch\.nn\.Linear' has no Config"),
+    "own class without Config": (
+        nothing,
+        [*TRAIN, "model.name=torch.nn.Linear"],
+        r"'torch\.nn\.Linear' is not a class that derives from",
+    ),
     "unknown device": (nothing, [*TRAIN, "--device", "tpu"], r"training\.device: unknown device 'tpu'; use auto, cpu"),
     "malformed device": (nothing, [*TRAIN, "--device", "cuda:one"], r"training\.device: unknown device 'cuda:one'"),
     "unknown precision": (

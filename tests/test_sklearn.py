@@ -23,7 +23,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from lntl import config as configuration
 from lntl import plugins
-from lntl.data import in_memory
+from lntl.data.arrays import InMemory
 from lntl.data.loader import Loader
 from lntl.experiment import build
 from lntl.sklearn import DebiasedClassifier, _WeightedLoader
@@ -343,7 +343,7 @@ def test_equal_weights_are_no_weights_and_others_are_the_odds_to_be_drawn(pets: 
     weight = 1.0 + (y == "cat")
     for method in ("erm", "resample"):
         loader = _WeightedLoader(
-            Loader(in_memory.InMemory(torch.from_numpy(X), np.arange(N) % 3, ("a", "b", "c"), []).train, 50, CPU),
+            Loader(InMemory(torch.from_numpy(X), np.arange(N) % 3, ("a", "b", "c"), []).train, 50, CPU),
             torch.from_numpy(weight),
         )
         own = None if method == "erm" else torch.linspace(1, 2, N)

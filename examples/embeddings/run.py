@@ -23,6 +23,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from lntl.data.colored_mnist import ColoredMNIST
 from lntl.evaluation import bootstrap, metrics
 from lntl.evaluation.predict import Predictions
+from lntl.evaluation.tally import compute
 from lntl.models.convnet import ConvNet
 from lntl.runs import environment
 from lntl.runs.files import write_json
@@ -105,7 +106,7 @@ def tested(pipeline: Pipeline, test: tuple[Array, Array, Array]) -> dict[str, An
         num_groups=K * K,
     )
     names = ("accuracy", "worst_group_accuracy")
-    value, drawn = metrics.compute(p, names), bootstrap.resample(p, {name: metrics.METRICS[name] for name in names})
+    value, drawn = compute(p, names), bootstrap.resample(p, {name: metrics.METRICS[name] for name in names})
     return {name: [value[name], *bootstrap.interval(drawn[name])] for name in names}
 
 
