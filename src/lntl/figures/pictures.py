@@ -25,11 +25,12 @@ def sample_grid(
     for image, (y, x) in zip(images, corners, strict=True):
         canvas[y : y + height, x : x + width] = np.dstack([image, np.full((height, width), 255)])
     inches = 0.62
-    figure = empty_figure(columns * inches + (0.8 if row_names else 0.1), rows * inches * (height + top) / height + 0.1)
+    names = short(row_names or ())
+    margin = max(0.8, 0.3 + 0.09 * max(map(len, names))) if names else 0.1  # inches for the names of rows
+    figure = empty_figure(columns * inches + margin, rows * inches * (height + top) / height + 0.1)
     axes = figure.subplots()
     axes.imshow(canvas, interpolation="none")
     _bare(axes)
-    names = short(row_names or ())
     axes.set_yticks([r * (height + top) + top + height / 2 for r in range(len(names))], names)
     for title, (y, x) in zip(titles or (), corners, strict=titles is not None):
         axes.text(x + width / 2, y - 1, title, ha="center", va="bottom", fontsize=8)
