@@ -11,4 +11,4 @@ def tell(found: dict[str, Any], path: Path) -> None:
     """Print each figure on a line, and write all of them, with the machine and the versions, as JSON."""
     for name, value in found.items():
         print(f"{name}: {value}")
-    write_json(path, found | {"environment": environment.describe()})
+    write_json(path, found | {"environment": environment.describe().model_dump(exclude={"resumed"})})

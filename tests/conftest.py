@@ -168,26 +168,3 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def used(shared: Shared) -> Callable[[str], Path]:
     """A function from a kind of data to the folder of a finished run on it; do not change its files."""
     return lambda kind: shared(f"used-{kind}", partial(used_runs.train, kind=kind)) / "results" / kind
-
-
-# Not mended yet; each is reported as a known failure, and any other failure is one.
-KNOWN_FAILURES = (
-    "test_many_and_long_names_leave_a_figure_of_bounded_size",
-    "test_a_signal_saves_and_says_how_to_resume",
-    "test_runs[03_results_analysis]",
-    "test_embeddings_from_pictures_to_results",
-    "test_scalars_and_pictures",
-    "tests/benchmark/test_benchmark.py",
-    "tests/test_sklearn.py",
-    "test_divergence.py",
-    "test_a_loss_that_is_not_finite_stops_the_run",
-    "test_a_rate_far_too_high_is_told",
-    "tests/test_readme.py",
-)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the known failures."""
-    for item in items:
-        if any(name in item.nodeid for name in KNOWN_FAILURES):
-            item.add_marker(pytest.mark.xfail(reason="not mended yet", strict=False))

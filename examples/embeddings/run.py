@@ -106,7 +106,7 @@ def tested(pipeline: Pipeline, test: tuple[Array, Array, Array]) -> dict[str, An
         num_groups=K * K,
     )
     names = ("accuracy", "worst_group_accuracy")
-    value, drawn = compute(p, names), bootstrap.resample(p, {name: metrics.METRICS[name] for name in names})
+    value, drawn = compute(p, names), bootstrap.resample(p, {name: metrics.METRICS[name].function for name in names})
     return {name: [value[name], *bootstrap.interval(drawn[name])] for name in names}
 
 
@@ -135,7 +135,7 @@ def main(arguments: list[str] | None = None) -> None:
             rows.append({"method": settings["method"], "seed": seed, **tested(fitted, test)})
             print("{method:>14}  seed {seed}".format(**rows[-1]), *told(rows[-1]), sep="   ")
     found = {"chosen": best, "worst group on val": tried, "images": n, "epochs": given.epochs, "test": rows}
-    write_json(given.out, found | {"environment": environment.describe()})
+    write_json(given.out, found | {"environment": environment.describe().model_dump(exclude={"resumed"})})
 
 
 def told(row: dict[str, Any]) -> list[str]:

@@ -180,7 +180,8 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
 
     def predict(self, X: Any) -> Array:
         """Return the class of each example, (n,)."""
-        predicted: Array = self.classes_[self._logits(X).argmax(axis=1)]
+        index = self._logits(X).argmax(axis=1)
+        predicted: Array = self.classes_[index]
         return predicted
 
     def predict_proba(self, X: Any) -> Array:
