@@ -78,6 +78,8 @@ def test_resume_from_an_earlier_checkpoint(undisturbed: Path, tmp_path: Path, na
 def test_a_signal_saves_and_says_how_to_resume(
     folder: Path, undisturbed: Path, number: signal.Signals, step: int
 ) -> None:
+    if signal.getsignal(number) == signal.SIG_IGN:
+        pytest.skip("the tests run under nohup, which runs inherit")
     assert run(*TRAIN, folder=folder, prepare=Strike(UPDATE, step, number)) == 130
     told = (folder / "stderr").read_text().splitlines()[-1]
     assert told == f"stopped at step {step}; saved in {RUN}/checkpoints/last.pth. " + (
