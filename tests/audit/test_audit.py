@@ -236,7 +236,7 @@ def test_without_images_no_file_is_opened(
     found = check(table, look=False)
     assert facts(found)["duplicates"] is None
     assert [line.split(":")[0] for line in facts(found)["wrong_rows"]] == ["line 8"]  # the one that is not there
-    assert "Images not looked at" in titles(found, "note")
+    assert "Images not opened" in titles(found, "note")
 
 
 def test_each_image_is_decoded_once(table: Path, check: Callable[..., Audit], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,5 +114,5 @@ def test_numbers_that_are_not_finite_are_told(images: list[Tensor], convnet: Con
     with torch.no_grad():
         next(convnet.g.parameters()).fill_(float("nan"))
     assert features(convnet, images, "f").isfinite().all()
-    with pytest.raises(UserError, match="layer penultimate: it says NaN or infinity"):
+    with pytest.raises(UserError, match="layer penultimate: some outputs are NaN or infinite"):
         features(convnet, images, "penultimate")

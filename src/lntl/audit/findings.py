@@ -265,4 +265,4 @@ def _same_bias(check: Check) -> Iterator[Finding]:
 def _not_opened(check: Check) -> Iterator[Finding]:
     if not check.opened:
         text = "Nothing was opened: equal, alike and unreadable images were not looked for."
-        yield _finding("note", "Images not looked at", text)
+        yield _finding("note", "Images not opened", text)

@@ -18,7 +18,7 @@ Ints = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
 
 LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue. Source: Rec. ITU-R BT.601
-HASHED, LOW, THUMB = 32, 8, 16  # sides: of what is transformed, of the frequencies kept, of what is compared
+HASHED, LOW, THUMB = 32, 8, 16  # sides: of what is transformed, of the low frequencies, of what is compared
 BITS, PARTS = 3, 6  # bits of 64 that may differ; parts of the hash, of which PARTS - BITS must then be equal
 ALIKE = 0.99  # smallest correlation of two small pictures that count as alike
 REACH = 32  # neighbours that each picture is compared with where many have equal parts
@@ -93,8 +93,8 @@ def near_pairs(found: Fingerprints) -> Ints:
     """
     if found.phash is None or found.thumb is None:
         return np.empty((0, 2), dtype=np.int64)
-    kept = np.sort(np.unique(found.digest, return_index=True)[1])
-    phash, thumb, n = found.phash[kept], found.thumb[kept], len(kept)
+    first = np.sort(np.unique(found.digest, return_index=True)[1])
+    phash, thumb, n = found.phash[first], found.thumb[first], len(first)
     seen, alike, degree = (np.empty(0, dtype=np.int64), np.empty((0, 2), dtype=np.int64), np.zeros(n, dtype=np.int64))
     for mask in _masks():
         free = np.flatnonzero(degree < REACH)
@@ -105,7 +105,7 @@ def near_pairs(found: Fingerprints) -> Ints:
         parts = np.array_split(pairs, 1 + len(pairs) // AT_ONCE)
         alike = np.concatenate([alike, *(part[_correlation(*thumb[part.T]) >= ALIKE] for part in parts)])
         degree = np.bincount(alike.ravel(), minlength=n)
-    return np.asarray(kept[alike[np.lexsort(alike.T[::-1])]])
+    return np.asarray(first[alike[np.lexsort(alike.T[::-1])]])
 
 
 def _masks() -> list[np.uint64]:

@@ -1,1 +1,1 @@
-"""Measure: run the networks once, then compute every metric from the kept predictions."""
+"""Run the networks once on a split, then compute every metric from their predictions."""

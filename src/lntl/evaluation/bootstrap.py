@@ -8,7 +8,7 @@ from lntl.evaluation.metrics import Array, Tally
 from lntl.evaluation.predict import Predictions
 from lntl.evaluation.tally import Counter
 
-LEVEL = 0.95  # of the intervals
+CONFIDENCE = 0.95  # of the intervals
 RESAMPLES = 1000
 SEED = 0
 _AT_ONCE = 50  # samples that are counted together
@@ -33,5 +33,5 @@ def interval(values: Array) -> tuple[float, float] | tuple[None, None]:
     defined = values[~np.isnan(values)]
     if not len(defined):
         return None, None
-    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(defined, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)

@@ -1,4 +1,4 @@
-"""What f and g compute inside, layer by layer, read with forward hooks; the networks are left as they were."""
+"""Features: the outputs of layers of f and g, read with forward hooks; the networks stay unchanged."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lntl.errors import UserError
 from lntl.types import Networks
 
-PENULTIMATE = "penultimate"  # what the last linear layer of g takes in: the layer before the logits
+PENULTIMATE = "penultimate"  # the input of the last linear layer of g
 MAX_VALUES = 8192  # numbers kept of an image's map: 10,000 images then take at most 330 MB
 _SIDES = (56, 28, 14, 7, 4, 2, 1)  # of the grids that a map is averaged over: halves of the usual image sides
 
@@ -27,13 +27,13 @@ def pooled(x: Tensor, most: int) -> Tensor:
 def layer_names(networks: Networks, x: Tensor) -> list[str]:
     """Return the layers that can be probed, in the networks' order.
 
-    They are the modules of f and g that answer images x (N, C, H, W) with numbers for each of them, and `penultimate`.
+    They are the modules of f and g whose output for x (N, C, H, W) has numbers for each image, and `penultimate`.
     """
-    answered: set[str] = set()
+    found: set[str] = set()
 
     def note(name: str, out: Any) -> None:
         if isinstance(out, Tensor) and out.is_floating_point() and out.dim() > 1 and len(out) == len(x):
-            answered.add(name)
+            found.add(name)
 
     handles = [
         module.register_forward_hook(lambda _module, _given, out, name=name: note(name, out))
@@ -45,7 +45,7 @@ def layer_names(networks: Networks, x: Tensor) -> list[str]:
         for handle in handles:
             handle.remove()
     last = [PENULTIMATE] if _last_linear(networks.g) is not None else []
-    return [name for name, _ in _modules(networks) if name in answered] + last
+    return [name for name, _ in _modules(networks) if name in found] + last
 
 
 def default_layers(networks: Networks) -> tuple[str, ...]:
@@ -63,29 +63,37 @@ def check_layers(names: Iterable[str], networks: Networks, x: Tensor) -> None:
 
 
 def features(networks: Networks, images: Iterable[Tensor], layer: str) -> Tensor:
-    """Return what a layer says of images given in batches (N, C, H, W): (n, ...) float32 on the CPU.
+    """Return the output of a layer for each image.
 
-    Maps are averaged over a grid where they hold more than MAX_VALUES numbers an image. A layer that is run more than
-    once answers with its last output. Raises UserError where a number is not finite.
+    Args:
+        networks: The networks; they are left in eval mode.
+        images: Batches of images, (N, C, H, W).
+        layer: Name of a module of f or g, or "penultimate". Of several outputs the last counts.
+
+    Returns:
+        Features (n, ...) float32 on the CPU; maps of more than MAX_VALUES numbers an image are averaged over a grid.
+
+    Raises:
+        UserError: If a number is not finite.
     """
     rows: list[Tensor] = []
     for x in images:
-        heard: list[Tensor] = []
-        with _listening(networks, layer, lambda out, heard=heard: heard.append(out)):  # type: ignore[misc]
+        outputs: list[Tensor] = []
+        with _listening(networks, layer, lambda out, outputs=outputs: outputs.append(out)):  # type: ignore[misc]
             _run(networks, x)
-        rows.append(heard[-1])
+        rows.append(outputs[-1])
     z = torch.cat(rows)
     if not z.isfinite().all():
-        raise UserError(f"layer {layer}: it says NaN or infinity of some images; use a checkpoint that did not diverge")
+        raise UserError(f"layer {layer}: some outputs are NaN or infinite; use a checkpoint that did not diverge")
     return z
 
 
 @contextmanager
-def _listening(networks: Networks, layer: str, tell: Callable[[Tensor], None]) -> Iterator[None]:
-    """Tell what `layer` says in each forward pass, copied before a later layer can change it in place."""
+def _listening(networks: Networks, layer: str, receive: Callable[[Tensor], None]) -> Iterator[None]:
+    """Pass the output of `layer` in each forward pass to `receive`, copied before a later layer changes it in place."""
 
     def copy(out: Tensor) -> None:
-        tell(pooled(out.detach().float(), MAX_VALUES).cpu().contiguous().clone())
+        receive(pooled(out.detach().float(), MAX_VALUES).cpu().contiguous().clone())
 
     last = _last_linear(networks.g)
     if layer == PENULTIMATE and last is not None:
@@ -109,5 +117,5 @@ def _modules(networks: Networks) -> list[tuple[str, nn.Module]]:
 
 
 def _last_linear(g: nn.Module) -> nn.Linear | None:
-    """Return the linear layer of g that was defined last, which answers with the logits."""
+    """Return the linear layer of g that was defined last, which gives the logits."""
     return next((module for module in reversed(list(g.modules())) if isinstance(module, nn.Linear)), None)

@@ -1,4 +1,4 @@
-"""Fresh probes: each learns bias values from features of one half of the images and tells those of the other."""
+"""Fresh probes: each learns bias values from features of one half of the images and predicts those of the other."""
 
 import warnings
 from collections.abc import Callable

@@ -1,6 +1,6 @@
-"""The causal check: give each image every bias value in turn, and see whether the prediction stays.
+"""Recolouring, a causal check: give each image every bias value in turn, and compare the predictions.
 
-A probe tells what features hold; this tells what the prediction uses.
+A probe measures what features hold, recolouring what the prediction uses.
 """
 
 import logging
@@ -26,7 +26,7 @@ STRIP = 8  # images shown under every bias value
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Probabilities (n, values, classes) of n images that wore each bias value in turn, and their classes y (n,)."""
+    """Probabilities (n, values, classes) of n images with each bias value in turn, and their classes y (n,)."""
 
     probabilities: Tensor
     y: Tensor
