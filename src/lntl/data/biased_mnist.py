@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from lntl.data import mnist
 from lntl.data.eval_transform import ArrayTransform
-from lntl.data.mnist import CLASSES, DigitSettings, DigitSplit, first_images, split_rows
+from lntl.data.mnist import CLASSES, TRAINING_IMAGES, Digits, DigitSettings, DigitSplit, first_images, read_splits
 from lntl.seeding import derive
 from lntl.types import Batch, BiasSpec, Dataset, DataSpec
 
@@ -90,10 +89,8 @@ class PaintedDigits(DigitSplit):
 
     def recolored(self, value: int) -> Self:
         """Return the same digits, all with bias value number `value`."""
-        value_of = torch.full_like(self.background, value)
-        if self.foreground is None:
-            return self.painted(value_of)
-        return self.painted(value_of // COLORS, value_of % COLORS)
+        colors = (value,) if self.foreground is None else divmod(value, COLORS)
+        return self.painted(*(torch.full_like(self.background, color) for color in colors))
 
     def painted(self, background: Tensor, foreground: Tensor | None = None) -> Self:
         """Return the same digits in other colors."""
@@ -153,31 +150,25 @@ class BiasedMNIST(Dataset):
     def __init__(self, config: "BiasedMNIST.Config") -> None:
         self.config = config
         two = config.foreground_correlation is not None
-        train_images, train_y = mnist.read("train")
-        rows, self.val_note = split_rows(config, len(train_y))
-        parts = {name: (train_images[index], train_y[index], index) for name, index in rows.items()}
-        test_images, test_y = mnist.read("test")
-        parts["test"] = (test_images, test_y, torch.arange(len(test_y)))
+        parts, self.val_note = read_splits(config)
         self.splits = {
-            name: first_images(self._painted(name, images, y, row), config.max_images)
-            for name, (images, y, row) in parts.items()
+            name: first_images(self._painted(name, digits), config.max_images) for name, digits in parts.items()
         }
         self.source = f"{'FB-' if two else ''}Biased-MNIST from the MNIST digits of the package"
         self.bias_kind = "background and digit color" if two else "background color"
         self.transform = ArrayTransform((3, 28, 28), torch.full((3, 1, 1), MEAN), torch.full((3, 1, 1), STD), white=1)
-        self.spec = _spec(len(train_y), two)
+        self.spec = _spec(TRAINING_IMAGES, two)
 
-    def _painted(self, split: str, images: Tensor, y: Tensor, row: Tensor) -> PaintedDigits:
+    def _painted(self, split: str, digits: Digits) -> PaintedDigits:
         """Return the digits of a split in the colors that its correlation asks for."""
-        config = self.config
-        biased = split == "train" or (split == "val" and config.val_coloring == "biased")
-        digits = PaintedDigits(y=y, group=y, row=row, digit=images > 0, background=y)
-        seed = derive(config.seed, split, "background")
-        background = draw_colors(y, config.correlation if biased else UNBIASED, seed)
-        if config.foreground_correlation is None:
-            return digits.painted(background)
-        seed = derive(config.seed, split, "foreground")
-        return digits.painted(background, draw_colors(y, config.foreground_correlation if biased else UNBIASED, seed))
+        config, y = self.config, digits.y
+        white = PaintedDigits(y=y, group=y, row=digits.row, digit=digits.images > 0, background=y)
+        colors = [
+            draw_colors(y, correlation if digits.biased else UNBIASED, derive(config.seed, split, part))
+            for part, correlation in (("background", config.correlation), ("foreground", config.foreground_correlation))
+            if correlation is not None
+        ]
+        return white.painted(*colors)
 
 
 def _spec(num_rows: int, two: bool) -> DataSpec:

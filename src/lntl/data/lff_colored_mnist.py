@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from lntl.data import mnist
 from lntl.data.eval_transform import ArrayTransform
-from lntl.data.mnist import CLASSES, DigitSettings, DigitSplit, first_images, split_rows
+from lntl.data.mnist import CLASSES, TRAINING_IMAGES, DigitSettings, DigitSplit, first_images, read_splits
 from lntl.seeding import derive
 from lntl.types import Batch, Dataset, DataSpec
 
@@ -119,17 +118,18 @@ class LfFColoredMNIST(Dataset):
         )
 
     def __init__(self, config: "LfFColoredMNIST.Config") -> None:
-        train_images, train_y = mnist.read("train")
-        rows, self.val_note = split_rows(config, len(train_y))
-        parts = {name: (train_images[index], train_y[index], index) for name, index in rows.items()}
-        test_images, test_y = mnist.read("test")
-        parts["test"] = (test_images, test_y, torch.arange(len(test_y)))
+        parts, self.val_note = read_splits(config)
         self.splits = {}
-        for name, (images, y, row) in parts.items():
-            biased = name == "train" or (name == "val" and config.val_coloring == "biased")
-            bias = assign_colors(y, 1 - config.conflicting_share if biased else 1 / COLORS)
-            color = draw_noise(bias, config.severity, derive(config.seed, name, "noise"))
-            split = TintedDigits(y=y, group=y * COLORS + bias, row=row, gray=images, color=color, bias=bias)
+        for name, digits in parts.items():
+            bias = assign_colors(digits.y, 1 - config.conflicting_share if digits.biased else 1 / COLORS)
+            split = TintedDigits(
+                y=digits.y,
+                group=digits.y * COLORS + bias,
+                row=digits.row,
+                gray=digits.images,
+                color=draw_noise(bias, config.severity, derive(config.seed, name, "noise")),
+                bias=bias,
+            )
             self.splits[name] = first_images(split, config.max_images)
         self.source = "Colored MNIST of LfF from the MNIST digits of the package"
         self.transform = ArrayTransform((3, 28, 28), torch.zeros(3, 1, 1), torch.ones(3, 1, 1), white=1)
@@ -140,6 +140,6 @@ class LfFColoredMNIST(Dataset):
             bias_shape=(),
             class_names=CLASSES,
             bias_value_names=tuple(MEANS),
-            num_rows=len(train_y),
+            num_rows=TRAINING_IMAGES,
             aligned=tuple(range(COLORS)),
         )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from lntl.seeding import derive, permutation
 from lntl.types import RecolorableSplit
 
 CLASSES = tuple("0123456789")
+TRAINING_IMAGES = 60_000
 
 
 @cache
@@ -71,18 +72,35 @@ class DigitSettings(Settings):
     )
 
 
-def split_rows(settings: DigitSettings, n: int) -> tuple[dict[str, Tensor], str]:
-    """Return the rows of train and val, ascending, and a note on val; `max_images` is not applied yet."""
-    order = permutation(n, derive(settings.seed, "val"))
-    held_out = min(round((settings.val_split_ratio or 0.1) * n), n - 1)
+class Digits(NamedTuple):
+    """The digits of a split before they are colored: images (n, 28, 28) uint8, labels and rows (n,) int64."""
+
+    images: Tensor
+    y: Tensor
+    row: Tensor
+    biased: bool  # whether the color goes with the label, as in training
+
+
+def read_splits(settings: DigitSettings) -> tuple[dict[str, Digits], str]:
+    """Return the digits of train, val and test, rows ascending, and a note on val; `max_images` is not applied yet."""
+    (images, y), (test_images, test_y) = read("train"), read("test")
+    order = permutation(len(y), derive(settings.seed, "val"))
+    held_out = min(round((settings.val_split_ratio or 0.1) * len(y)), len(y) - 1)
     val = order[:held_out].sort().values
-    if settings.val_split_ratio == 0:
+    if settings.val_split_ratio:
+        train, note = (
+            order[held_out:].sort().values,
+            f"{held_out} held-out training images, {settings.val_coloring} colors",
+        )
+    else:
+        train = torch.arange(len(y))
         note = f"{held_out} training images in other, {settings.val_coloring} colors; no digit is held out"
-        return {"train": torch.arange(n), "val": val}, note
-    return (
-        {"train": order[held_out:].sort().values, "val": val},
-        f"{held_out} held-out training images, {settings.val_coloring} colors",
-    )
+    splits = {
+        "train": Digits(images[train], y[train], train, biased=True),
+        "val": Digits(images[val], y[val], val, biased=settings.val_coloring == "biased"),
+        "test": Digits(test_images, test_y, torch.arange(len(test_y)), biased=False),
+    }
+    return splits, note
 
 
 def first_images(split: DigitSplit, count: int | None) -> DigitSplit:
