@@ -1,10 +1,13 @@
 """Configurations that are made from a method's name."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from lntl import config, plugins
 from lntl.errors import UserError
-from lntl.experiment import recipe
+from lntl.experiment import build, recipe
 
 
 @pytest.mark.parametrize(
@@ -37,3 +40,22 @@ def test_the_model_is_as_the_methods_need_it_and_numbers_may_be_numpys() -> None
 
 def test_methods_without_a_bias_are_told() -> None:
     assert recipe.methods_without_bias() == ["erm", "jtt", "lff"]
+
+
+@pytest.mark.parametrize("method", plugins.names("lntl.methods"))
+def test_only_methods_without_bias_labels_train_on_data_that_have_none(tmp_path: Path, method: str) -> None:
+    y = np.arange(40) % 2
+    np.savez(tmp_path / "v.npz", x=np.stack([y, 1 - y], axis=1) + 0.1 * np.arange(40)[:, None], y=y)
+    raw = {
+        "project": {"experiment_name": "no_bias"},
+        "data": {"name": "arrays", "path": str(tmp_path / "v.npz"), "bias": []},
+        "model": {"name": "mlp", "heads": "per_bias" if method == "domain_independent" else "single"},
+        "training": {"device": "cpu", "batch_size": 8, "phases": [{"method": method, "epochs": 1}]},
+    }
+    settings = config.validate(raw, "test")
+    if method in recipe.methods_without_bias():
+        assert len(list(build(settings).trainer)) == 1
+    else:
+        says = rf"training\.phases\.0\.method: {method} needs bias labels, and no training example has one"
+        with pytest.raises(UserError, match=says):
+            build(settings)

@@ -209,7 +209,9 @@ def _test_cells(check: Check) -> Iterator[Finding]:
         advice = "worst-group accuracy cannot be trusted; collect more of them"
         yield _finding("warning", "Tiny cells in the test set", f"{text}: {advice}.")
     if cells.smallest is not None and cells.difference is not None:
-        text = f"Two runs must differ by {100 * cells.difference:.1f} points in worst-group accuracy to be told apart"
+        text = (
+            f"Two runs must differ by {100 * cells.difference:.1f} points in worst-group accuracy to be distinguished"
+        )
         n = f"by the {counted(cells.smallest.n, 'test row')} of the smallest group, {cells.smallest.name}"
         text = f"{text} {n} ({POWER:.0%} power at {SIGNIFICANCE:.0%})."
         yield _finding("note", "What the test set can show", text)

@@ -1,6 +1,6 @@
 """Which method fits the data, why, and the lines of YAML to write.
 
-The rules follow docs/REPRODUCTION.md: LNTL on the bias product where the bias nearly tells the label or a cell is
+The rules follow docs/REPRODUCTION.md: LNTL on the bias product where the bias nearly determines the label or a cell is
 empty, weighing groups only where every cell is populated, methods without bias labels where most of them are missing.
 """
 
@@ -9,7 +9,7 @@ from lntl.runs.formats import Association, CellCounts, Check, Recommendation
 
 HARDLY = 0.05  # skill of the bias (see findings) up to which plain training has little to gain from it
 LOOSE = 0.1  # Cramér's V below which a bias hardly goes with the label: "small" for two values, Cohen, 1988
-NEARLY = 0.9  # skill from which on the bias nearly tells the label
+NEARLY = 0.9  # skill above which the bias nearly determines the label
 MOSTLY = 0.5  # share of missing bias labels above which methods that need them have too few
 FEW_GROUPS = 16  # that group_dro keeps a weight for, and whose losses a batch of 128 can tell
 
@@ -75,7 +75,7 @@ def _method(check: Check) -> tuple[str, str, list[str]]:
             "erm",
             TITLES["erm"],
             [
-                "In training the bias hardly tells the label, so that there is nothing to gain from it.",
+                "In training the bias hardly predicts the label, so that there is nothing to unlearn.",
                 "If the features themselves must not tell the bias, train with lntl, and look at them with lntl probe.",
             ],
         )

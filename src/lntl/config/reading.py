@@ -20,7 +20,7 @@ MAX_FAULTS = 20  # that one message lists
 
 
 def _union(key: str, base: type[Settings], configs: Mapping[str, type[Settings]]) -> Any:
-    """Return the union of `base` joined with the Config of each plug-in; the value of `key` tells which applies."""
+    """Return the union of `base` joined with the Config of each plug-in; the value of `key` selects one."""
     variants = [
         create_model(name, __base__=(own, base), **cast(Any, {key: (Literal[name], base.model_fields[key])}))
         for name, own in configs.items()

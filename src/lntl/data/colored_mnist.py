@@ -1,4 +1,4 @@
-"""Colored MNIST: digits whose colour tells the label in training and nothing in the test set (Kim et al., 2019)."""
+"""Colored MNIST: digits whose colour predicts the label in training, not in the test set (Kim et al., 2019)."""
 
 import math
 from dataclasses import dataclass, replace

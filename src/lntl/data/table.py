@@ -229,7 +229,7 @@ class _Rows:
 def _check_header(path: Path, header: Sequence[str], names: Iterable[str]) -> None:
     faults = [f"no column {name!r}{did_you_mean(name, [*header])}" for name in names if name not in header]
     counts = Counter(header)
-    faults += [f"{counts[name]} columns are called {name!r}" for name in dict.fromkeys(names) if counts[name] > 1]
+    faults += [f"{counts[name]} columns have the name {name!r}" for name in dict.fromkeys(names) if counts[name] > 1]
     if faults:
         raise ColumnError("\n".join([f"{path}: its columns do not fit", *(f"  {fault}" for fault in faults)]))
 

@@ -13,7 +13,7 @@ from lntl.data import load as load_data
 from lntl.data.loader import Loader
 from lntl.errors import UserError
 from lntl.evaluation.predict import Predictions, predict
-from lntl.experiment import pretrained
+from lntl.experiment import pretrained, recipe
 from lntl.methods import load_method
 from lntl.methods.base import Method
 from lntl.models import load_model
@@ -72,11 +72,13 @@ def build(config: Config, trained: bool = False, data: Dataset | None = None) ->
         data: A data set to use instead of the one that the configuration names.
 
     Raises:
-        UserError: If the device or the data set is unavailable, or the first weights are.
+        UserError: If the device or the data set is unavailable, or the first weights are; if a method needs bias labels
+            and no training example has one.
     """
     fabric = Fabric(**device_arguments(config.training.device), precision=config.training.precision)
     if data is None:
         data = load_data(config.data.name, config.data)
+    _check_bias(config, data)
     torch.manual_seed(derive(config.project.seed, "weights"))
     spec, model = data.spec, config.model
 
@@ -94,6 +96,19 @@ def build(config: Config, trained: bool = False, data: Dataset | None = None) ->
         fabric, networks, loader, phases, config.project.seed, config.logging.log_interval_batches, make_networks
     )
     return Experiment(config, fabric, data, networks, trainer)
+
+
+def _check_bias(config: Config, data: Dataset) -> None:
+    """Raise UserError if a method needs bias labels and no training example has one."""
+    train = data.splits["train"]
+    if (train.group != IGNORE).any() or (train.bias_labels(torch.arange(len(train))) != IGNORE).any():
+        return
+    for index, phase in enumerate(config.training.phases):
+        if load_method(phase.method).sees_bias:
+            raise UserError(
+                f"training.phases.{index}.method: {phase.method} needs bias labels, and no training example has one; "
+                f"set data.bias, or use a method without them: {', '.join(recipe.methods_without_bias())}"
+            )
 
 
 def _method(networks: Networks, config: Phase, spec: DataSpec) -> Method:

@@ -113,7 +113,7 @@ def conclude(run: Run, erm: Result | None, split: Literal["test", "val"] = "test
     Args:
         run: The run, trained to its end.
         erm: The result of plain training on the same data, None without one.
-        split: The split that scores the run; the test set is looked at here alone.
+        split: The split that scores the run; only this function reads the test set.
 
     Returns:
         The content of result.json.

@@ -32,7 +32,7 @@ from lntl.types import IGNORE, Dataset, ImageSplit
 
 PER_CLASS = 10  # images of each class in the picture of the data
 _SETTINGS = ("project.seed", "data.", "model.", "training.")  # those that make one run differ from another
-_numbers = itertools.count()  # of the event files of this process, which tells those of one second apart
+_numbers = itertools.count()  # of the event files of this process, which distinguishes those of one second
 
 
 class TensorBoard:

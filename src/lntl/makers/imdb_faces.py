@@ -46,7 +46,7 @@ def age_group(age: int) -> str | None:
 
 
 def person(face: Face) -> str:
-    """Return who is shown: files are called like 01/nm0000001_rm124825600_1899-5-10_1968.jpg, the person first."""
+    """Return the person: file names are like 01/nm0000001_rm124825600_1899-5-10_1968.jpg, the person first."""
     return face.image.rpartition("/")[2].partition("_")[0]
 
 

@@ -1,6 +1,6 @@
 """The authors' lists of IMDB faces: four NumPy files, of which two hold pickled dicts, read without running any code.
 
-imdb_age_gender.npy tells age and gender of each file below imdb_crop/, imdb_split.npy has the `test_list`,
+imdb_age_gender.npy has age and gender of each file below imdb_crop/, imdb_split.npy has the `test_list`,
 eb1_img_list.npy and eb2_img_list.npy the training sets. Source: github.com/feidfoe/learning-not-to-learn, dataset/IMDB,
 and public code that reads them.
 """

@@ -1,4 +1,4 @@
-"""Small pictures of shapes on a background that tells the shape in training."""
+"""Small pictures of shapes on a background that predicts the shape in training."""
 
 from collections.abc import Iterator
 
