@@ -4,9 +4,9 @@ A probe that reads the bias proves that the features hold it, whatever the run's
 nothing but that this probe could not. Accuracies are therefore lower bounds of what is there.
 
 The images are those of the test split, where the bias is independent of the class: on the training images of Colored
-MNIST the class alone predicts the colour, so that every network that knows the digit would seem to leak. Each seed halves
-them anew; a probe learns on one half and is scored on the other, and two numbers say what chance is: the share of the
-most frequent bias value, and the accuracy of the same probe when it learnt from permuted labels. The highest of
+MNIST the class alone predicts the colour, so that every network that knows the digit would seem to leak. Each seed
+halves them anew; a probe learns on one half and is scored on the other, and two numbers say what chance is: the share
+of the most frequent bias value, and the accuracy of the same probe when it learnt from permuted labels. The highest of
 several probes (`leakage`) is chosen on the same unseen images, and so a little high where these are few.
 """
 
