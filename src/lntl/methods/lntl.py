@@ -32,8 +32,8 @@ class LNTL(Method):
     q_h is the softmax of h's logits, and the expectation runs over b ~ q_h, so that it is the negative entropy of h's
     prediction. L_c and L_B are cross-entropies in nats; L_B is summed over the bias channels, each averaged over its
     labelled positions.
-    With task: bias_product (ours) L_c is the bias product: f need not choose between the label, which predicts the bias
-    in training, and removing the bias.
+    With task: bias_product (ours) L_c is the bias product: f can then remove the bias without losing the label, which
+    predicts the bias in training.
     """
 
     trains = ("f", "g", "h")

@@ -91,8 +91,9 @@ def smoothing_field() -> Any:
         0.01,
         ge=0,
         le=1,
-        description="Share s of the uniform distribution mixed into p(y | bias): where the bias rules a class out, g "
-        "still has to, up to about log(K / s) nats for K classes; `bias_product` only.",
+        description="Share s of the uniform distribution mixed into p(y | bias): where the bias rules a class out, "
+        "g still learns to rule it out, by a logit difference of up to about log(K / s) nats for K classes; "
+        "`bias_product` only.",
     )
 
 
