@@ -14,7 +14,15 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for i
 
 
 def shorten(value: object, limit: int = 200) -> str:
-    """Return repr(value) for a message, at most `limit` characters of it."""
+    """Return a value as text for a message.
+
+    Args:
+        value: Anything.
+        limit: Largest number of characters of repr(value) to show.
+
+    Returns:
+        repr(value); if it is longer, its beginning and its length.
+    """
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # an integer of too many digits; a value that contains itself

@@ -30,6 +30,9 @@ def reverse_gradient(z: Tensor, scale: float) -> Tensor:
         z: Features of any shape.
         scale: Factor of the reversed gradient, mu in the paper; no unit.
 
+    Returns:
+        z, unchanged, of the same shape.
+
     Source:
         Ganin and Lempitsky, "Unsupervised Domain Adaptation by Backpropagation", ICML 2015.
     """
@@ -151,23 +154,26 @@ def limit_gradient_ratio(z: Tensor, limit: float | None) -> tuple[Tensor, Tensor
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """Return the mean entropy of the softmax: the mean of -sum_k p_k log p_k in nats; 0 for an empty batch.
+    """Return the mean entropy of the softmax, the mean of -sum_k p_k log p_k.
 
     Args:
         logits: Logits (N, K, ...), bins in dimension 1.
+
+    Returns:
+        A scalar in nats, at most log K; 0 for an empty batch.
     """
     log_p = F.log_softmax(logits, dim=1)
     return -(log_p.exp() * log_p).sum() * (logits.shape[1] / max(logits.numel(), 1))
 
 
 def uniform_cross_entropy(logits: Tensor) -> Tensor:
-    """Return the mean cross-entropy of the softmax with the uniform distribution, in nats; 0 for an empty batch.
-
-    The mean of -(1 / K) sum_k log p_k, at least log K, which it is where every p is uniform. Masked bins (logit
-    MASKED_LOGIT) are excluded from K.
+    """Return the mean cross-entropy of the softmax with the uniform distribution, the mean of -(1 / K) sum_k log p_k.
 
     Args:
-        logits: Logits (N, K, ...), bins in dimension 1.
+        logits: Logits (N, K, ...), bins in dimension 1. Masked bins (logit MASKED_LOGIT) are excluded from K.
+
+    Returns:
+        A scalar in nats, at least log K, with equality where every p is uniform; 0 for an empty batch.
     """
     losses = _uniform_losses(logits)
     return losses.sum() / max(losses.numel(), 1)
@@ -188,7 +194,7 @@ def bias_cross_entropy(logits: Tensor, bias: Tensor, smoothing: float = 0.0) -> 
         smoothing: Label smoothing s in [0, 1): a label is 1 - s of its bin and s of the uniform distribution.
 
     Returns:
-        A scalar, 0 where no label is known.
+        A scalar in nats; 0 where no label is known.
 
     Source:
         The sum over the biases is that of the authors' code (CE_R + CE_G + CE_B).
@@ -202,21 +208,32 @@ def bias_cross_entropy(logits: Tensor, bias: Tensor, smoothing: float = 0.0) -> 
 
 
 def bias_accuracy(logits: Tensor, bias: Tensor) -> Tensor:
-    """Return the share of the known labels `bias` (N, ...) that the argmax of `logits` (N, K, ...) hits; 0 of none."""
+    """Return the accuracy of bias logits.
+
+    Args:
+        logits: Logits (N, K, ...), bins in dimension 1.
+        bias: Labels (N, ...), IGNORE where unknown.
+
+    Returns:
+        A scalar in [0, 1]: the share of the known labels that the argmax hits; 0 where no label is known.
+    """
     known = bias != IGNORE
     return ((logits.argmax(dim=1) == bias) & known).sum() / known.sum().clamp(min=1)
 
 
 def supervised_contrast(v: Tensor, positive: Tensor, temperature: float) -> Tensor:
-    """Return the supervised contrastive loss in nats.
+    """Return the supervised contrastive loss.
 
     L_con = mean over i of -1/|P(i)| sum_{p in P(i)} log( exp(v_i v_p / t) / sum_{a != i} exp(v_i v_a / t) ), over the i
-    with a partner; 0 where there is none.
+    with a partner.
 
     Args:
         v: Unit vectors (N, D).
         positive: Whether j is a partner of i, (N, N) bool.
         temperature: t, no unit.
+
+    Returns:
+        A scalar in nats; 0 where no vector has a partner.
 
     Source:
         Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020.
@@ -229,5 +246,12 @@ def supervised_contrast(v: Tensor, positive: Tensor, temperature: float) -> Tens
 
 
 def mean_over_positions(z: Tensor) -> Tensor:
-    """Return features z (N, C, ...) averaged over their positions, (N, C)."""
+    """Return features averaged over their positions.
+
+    Args:
+        z: Features (N, C) or (N, C, ...).
+
+    Returns:
+        The means, (N, C).
+    """
     return z.flatten(2).mean(dim=2) if z.dim() > 2 else z

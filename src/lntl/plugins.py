@@ -43,7 +43,14 @@ def _has_nul(value: object) -> bool:
 
 @cache
 def names(folder: str) -> tuple[str, ...]:
-    """Return the names of the plug-ins in a package, sorted."""
+    """Return the names of the plug-ins in a package.
+
+    Args:
+        folder: Package of the plug-ins, such as "lntl.methods".
+
+    Returns:
+        Their names, sorted; each is the name of a file.
+    """
     modules = (module.name for module in pkgutil.iter_modules(importlib.import_module(folder).__path__))
     return tuple(sorted(name for name in modules if _plugin(f"{folder}.{name}") is not None))
 
@@ -63,8 +70,15 @@ def load(folder: str, name: str, base: type[Base]) -> type[Base]:
         name: Name of a plug-in there, or the dotted name of a class of the user's own.
         base: The class that the plug-in has to derive from.
 
+    Returns:
+        The class, a subclass of `base`.
+
     Raises:
-        UserError: There is no such plug-in; the message has the nearest valid name.
+        UserError: If there is no such plug-in; the message has the nearest valid name.
+
+    Example:
+        >>> load("lntl.methods", "erm", object).__name__
+        'ERM'
     """
     if name in names(folder):
         plugin: object = _plugin(f"{folder}.{name}")
@@ -78,12 +92,15 @@ def load(folder: str, name: str, base: type[Base]) -> type[Base]:
 
 
 def check_trust(dotted: str, where: str, trust: str | Sequence[str]) -> None:
-    """Raise UserError if a file names code of the user's that the user has not named.
+    """Check that code which a file names may run.
 
     Args:
         dotted: The name in the file, e.g. mypackage.mymodule.MyMethod.
         where: The file.
         trust: Packages, modules or names of code that may run; the environment variable LNTL_TRUST names more.
+
+    Raises:
+        UserError: If the user has not trusted it.
     """
     trusted = [trust] if isinstance(trust, str) else [*trust]
     trusted += re.split(r"[\s,]+", os.environ.get("LNTL_TRUST", ""))
@@ -107,6 +124,14 @@ def _user_class(dotted: str) -> object:
 
 
 def did_you_mean(name: str, valid: Sequence[str]) -> str:
-    """Return "; did you mean 'x'?" with the nearest valid name, or the list of all where none is near."""
+    """Return the end of an error message about an unknown name.
+
+    Args:
+        name: The unknown name.
+        valid: All valid names.
+
+    Returns:
+        "; did you mean 'x'?" with the nearest valid name, or the list of all where none is near.
+    """
     near = difflib.get_close_matches(str(name)[:200], valid, n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else f"; valid: {', '.join(valid)}"

@@ -179,24 +179,56 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
         return recipe.config_of(type(self).__name__, seed, model, training)
 
     def predict(self, X: Any) -> Array:
-        """Return the class of each example, (n,)."""
+        """Return the class of each example.
+
+        Args:
+            X: Examples as in `fit`, vectors or images.
+
+        Returns:
+            One of `classes_` for each example, (n,).
+
+        Raises:
+            ValueError: If an example has another shape than those of `fit`.
+            sklearn.exceptions.NotFittedError: If the classifier is not fitted.
+        """
         index = self._logits(X).argmax(axis=1)
         predicted: Array = self.classes_[index]
         return predicted
 
     def predict_proba(self, X: Any) -> Array:
-        """Return the probability of each class in the order of classes_, (n, K)."""
+        """Return the probability of each class.
+
+        Args:
+            X: Examples as in `fit`.
+
+        Returns:
+            Probabilities, float64 (n, K), in the order of `classes_`.
+        """
         logits = self._logits(X)
         p: Array = softmax(logits)
         return p
 
     def decision_function(self, X: Any) -> Array:
-        """Return the logits (n, K); of two classes that of the second minus that of the first, (n,)."""
+        """Return the logits.
+
+        Args:
+            X: Examples as in `fit`.
+
+        Returns:
+            Logits, float64 (n, K); for two classes the second minus the first, (n,).
+        """
         logits = self._logits(X)
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
 
     def transform(self, X: Any) -> Array:
-        """Return the features z = f(x), float32 (n, C), maps flattened; those of many values averaged over a grid."""
+        """Return the features z = f(x).
+
+        Args:
+            X: Examples as in `fit`.
+
+        Returns:
+            Features, float32 (n, C). Maps are flattened; those of many values are averaged over a grid first.
+        """
         with _value_errors():
             return self._features(self._checked(X))
 

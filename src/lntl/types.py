@@ -42,13 +42,24 @@ class Batch:
         return known.any(dim=1) if known.dim() > 1 else known
 
     def bias_at(self, where: Tensor | None) -> Tensor:
-        """Return the bias labels at the positions `where`, (M,) or (M, biases); `bias` itself where it is None."""
+        """Return the bias labels at some positions.
+
+        Args:
+            where: Which positions, bool of the shape of `labelled` with M true values; None for all.
+
+        Returns:
+            Labels (M,), or (M, biases) of several biases; `bias` itself where `where` is None.
+        """
         if where is None:
             return self.bias
         return (self.bias.movedim(1, -1) if self.bias.dim() > 1 else self.bias)[where]
 
     def without_bias(self) -> "Batch":
-        """Return the batch with bias and group IGNORE and bias features 0, for methods that must not see the bias."""
+        """Return the batch for a method that must not see the bias.
+
+        Returns:
+            A copy whose `bias` and `group` are IGNORE and whose `bias_features` are 0.
+        """
         return replace(
             self,
             bias=torch.full_like(self.bias, IGNORE),
@@ -195,16 +206,34 @@ class Split(ABC):
 
     @abstractmethod
     def to(self, device: torch.device) -> Self:
-        """Return the split with its tensors on `device`."""
+        """Move the tensors to a device.
+
+        Args:
+            device: The device.
+
+        Returns:
+            The split with its tensors on `device`; it may be the same object.
+        """
 
     def bias_labels(self, index: Tensor) -> Tensor:
-        """Return the bias labels of the examples at `index`, (N, *bias_shape) int64; override it to skip reading x."""
+        """Return the bias labels of some examples; override it to skip reading x.
+
+        Args:
+            index: Positions in the split, (N,) int64 in [0, n).
+
+        Returns:
+            Bias labels (N, *bias_shape) int64, IGNORE where unknown.
+        """
         return self.batch(index).bias
 
     def augmented(self, seed: int) -> Self:
-        """Return the split with augmentation, a function of (seed, row) alone; without augmentation the split itself.
+        """Return the split as one training epoch shows it; the loader calls it once for each.
 
-        The loader calls it once for each training epoch.
+        Args:
+            seed: Seed of the epoch. The augmentation of an example is a function of (seed, row) alone.
+
+        Returns:
+            The augmented split; the split itself, if it has no augmentation.
         """
         return self
 
@@ -214,7 +243,14 @@ class ImageSplit(Split):
 
     @abstractmethod
     def pixels(self, index: Tensor) -> Tensor:
-        """Return the images at `index`, not augmented, as uint8 (N, 3, H, W)."""
+        """Return images for figures and reports.
+
+        Args:
+            index: Positions in the split, (N,) int64 in [0, n).
+
+        Returns:
+            The images, not augmented, uint8 (N, 3, H, W) in RGB.
+        """
 
 
 class RecolorableSplit(ImageSplit):
@@ -222,7 +258,14 @@ class RecolorableSplit(ImageSplit):
 
     @abstractmethod
     def recolored(self, value: int) -> Self:
-        """Return the split with bias value number `value` on every image and all else unchanged."""
+        """Return the split with one bias value on every image and all else unchanged.
+
+        Args:
+            value: Index into DataSpec.bias_value_names.
+
+        Returns:
+            A new split with the same examples in the same order.
+        """
 
 
 class InputTransform(nn.Module):
@@ -230,7 +273,11 @@ class InputTransform(nn.Module):
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """Return plain values from which the transform can be built again; checkpoints store them."""
+        """Return what checkpoints store of the transform.
+
+        Returns:
+            Plain values from which the transform can be built again.
+        """
 
 
 class Dataset(ABC):
@@ -276,7 +323,14 @@ class Dataset(ABC):
         """Read the data that `config`, an instance of the class's own `Config`, describes."""
 
     def row_name(self, row: int) -> str:
-        """Return the name of a row, such as its file. It identifies the row in checkpoints, so it must not change."""
+        """Return the name of a row, such as its file.
+
+        Args:
+            row: Index in the whole data set, as Batch.row.
+
+        Returns:
+            The name. It identifies the row in checkpoints, so it must not change.
+        """
         return str(row)
 
 

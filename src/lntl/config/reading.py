@@ -108,8 +108,11 @@ def read(path: Path, overrides: list[str] | None = None, num_epochs: int | None 
         overrides: Settings that replace those of the file, as `key=value` with the value in YAML.
         num_epochs: Epochs of the last phase, and most epochs of the others; None for those of the file.
 
+    Returns:
+        The checked configuration.
+
     Raises:
-        UserError: The file cannot be read, or the configuration is wrong.
+        UserError: If the file cannot be read, or the configuration is wrong.
     """
     raw = _overridden(path, overrides)
     if num_epochs is not None:

@@ -32,7 +32,9 @@ class Store(Protocol):
         """The files behind the cache."""
         ...
 
-    def __call__(self, position: int) -> Pixels: ...
+    def __call__(self, position: int) -> Pixels:
+        """Return the image at a position, (side, side, 3) uint8."""
+        ...
 
 
 class Files:
@@ -48,6 +50,7 @@ class Files:
         return self
 
     def __call__(self, position: int) -> Pixels:
+        """Decode the image at a position."""
         return decode(self.paths[position], self.side, self.fit, self.white, self.beyond)
 
 
@@ -67,6 +70,7 @@ class InMemory:
         self._known = np.zeros(shape[0], bool)
 
     def __call__(self, position: int) -> Pixels:
+        """Return the image at a position, decoded once."""
         if not self._known[position]:
             self._pixels[position] = self.files(position)
             self._known[position] = True  # after the pixels: another thread may look
@@ -87,6 +91,7 @@ class OnDisk:
         self._shape = (files.side, files.side, 3)
 
     def __call__(self, position: int) -> Pixels:
+        """Return the image at a position from its file in the cache, which is written if it is missing."""
         entry = self.entry(position)
         if (cached := self._read(entry)) is not None:
             return cached

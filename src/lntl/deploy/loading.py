@@ -49,7 +49,14 @@ class Classifier(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits (N, classes) of x as `transform` makes it."""
+        """Return the logits.
+
+        Args:
+            x: Network input as `transform` makes it, float (N, C, H, W) or (N, D).
+
+        Returns:
+            Logits (N, classes).
+        """
         logits: Tensor = self.g(self.f(x))
         return logits
 
@@ -91,7 +98,15 @@ class Classifier(nn.Module):
         return torch.cat([compute(x).float().cpu() for x in self.batches(source, batch_size)])
 
     def batches(self, source: Source, batch_size: int = BATCH_SIZE) -> Iterator[Tensor]:
-        """Yield x in batches on the classifier's device; the next ones are read meanwhile."""
+        """Read images in batches, the next ones while the current one is used.
+
+        Args:
+            source: Images as `transform.source` gives them.
+            batch_size: Images in one batch.
+
+        Yields:
+            Network input x on the device of the classifier.
+        """
         device = next(self.parameters()).device
         for x in ahead(source.load, torch.arange(len(source)).split(batch_size)):
             yield x.to(device)
@@ -111,6 +126,9 @@ def load(path: str | Path, device: str | None = None, trust: str | Sequence[str]
         device: auto, cpu (the default), cuda, cuda:N or mps.
         trust: Modules of the user's that may be imported for a model of the user's; the environment variable
             LNTL_TRUST names more. A file never makes other code run.
+
+    Returns:
+        The classifier, in evaluation mode.
 
     Raises:
         UserError: If it cannot be read, is damaged, or names code that is not trusted.

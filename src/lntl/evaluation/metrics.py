@@ -1,4 +1,8 @@
-"""Metrics: functions of a tally, and one record for each that says everything else about it."""
+"""Metrics: functions of a tally, and one record for each that says everything else about it.
+
+The function of a metric takes a `Tally` of R samples of images and returns (R,) float64, shares in [0, 1] and NaN where
+the metric is undefined.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

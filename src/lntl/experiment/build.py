@@ -42,11 +42,29 @@ class Experiment:
     trainer: Trainer
 
     def loader(self, split: str) -> Loader:
-        """Return a split in evaluation batches."""
+        """Return a split in evaluation batches.
+
+        Args:
+            split: "train", "val" or "test".
+
+        Returns:
+            A loader of its examples, in order and without augmentation.
+        """
         return Loader(self.data.splits[split], self.config.evaluation.batch_size, self.fabric.device)
 
     def predict(self, networks: Networks, split: str) -> Predictions:
-        """Return the predictions of the networks on a split; raises NotFiniteError if they are infinite or NaN."""
+        """Run networks on a split.
+
+        Args:
+            networks: f, g and h, on the device of `fabric`.
+            split: "train", "val" or "test".
+
+        Returns:
+            For each example its labels, its task logits, and how many of its bias labels h gets right, on the CPU.
+
+        Raises:
+            NotFiniteError: If logits are infinite or NaN.
+        """
         spec = self.data.spec
         predictions = predict(networks, self.loader(split), spec.num_groups, spec.aligned, self._groups)
         if not bool(predictions.probabilities.isfinite().all()):
@@ -70,6 +88,9 @@ def build(config: Config, trained: bool = False, data: Dataset | None = None) ->
         config: The configuration.
         trained: Whether the weights of a checkpoint will be loaded, so that no first weights are fetched.
         data: A data set to use instead of the one that the configuration names.
+
+    Returns:
+        The experiment; its `trainer` is at its first step.
 
     Raises:
         UserError: If the device or the data set is unavailable, or the first weights are; if a method needs bias labels

@@ -44,6 +44,10 @@ def open_checkpoint(path: Path, device: str | None = None, trust: Sequence[str] 
         device: The device to use instead of the configuration's.
         trust: Modules of the user's that may be imported for it, besides those that LNTL_TRUST names.
 
+    Returns:
+        experiment: Data, networks and trainer; the weights are not loaded yet (`load_networks`).
+        saved: The checkpoint.
+
     Raises:
         UserError: If it cannot be read, names code that is not trusted, or its data have changed since.
     """
@@ -63,7 +67,19 @@ def _with_device(raw: Any, device: str | None) -> Any:
 
 
 def load_networks(experiment: Experiment, saved: Checkpoint, path: Path) -> Networks:
-    """Return the experiment's networks with the weights of a checkpoint that are evaluated."""
+    """Return the experiment's networks with the weights that a checkpoint evaluates.
+
+    Args:
+        experiment: The experiment of `open_checkpoint`.
+        saved: The checkpoint.
+        path: Its file, for error messages.
+
+    Returns:
+        f, g and h, with the moving average of the weights where the phase has one.
+
+    Raises:
+        UserError: If the weights do not fit the networks.
+    """
     with fitting(path):
         experiment.networks.load_state_dict(evaluated_weights(saved))
     return experiment.networks

@@ -47,7 +47,11 @@ class Evaluation:
     predictions: Predictions
 
     def scores(self) -> CheckpointScores:
-        """Return the values of the configured metrics under the name of the split."""
+        """Return the configured metrics.
+
+        Returns:
+            Their values by name, None where undefined, under the name of the split.
+        """
         measured = self.measured
         values = {name: measured.metrics[name].value for name in self.config.evaluation.metrics}
         return CheckpointScores.model_validate(
@@ -55,7 +59,11 @@ class Evaluation:
         )
 
     def write(self) -> list[Path]:
-        """Write metrics and predictions into evaluation/ of the run; return the files, none outside of a run."""
+        """Write metrics and predictions into evaluation/ of the run.
+
+        Returns:
+            The files; none, if the checkpoint lies outside of a run.
+        """
         folder = RunFolder.of_checkpoint(self.path)
         if folder is None or not folder.config.exists():
             return []
@@ -81,8 +89,11 @@ def evaluate_checkpoint(
         device: The device to use instead of the configuration's.
         trust: Modules of the user's that may be imported for it.
 
+    Returns:
+        What was measured, and the predictions.
+
     Raises:
-        UserError: As `open_checkpoint`; or if what the networks answer is not finite.
+        UserError: As `open_checkpoint`; or if logits are infinite or NaN.
     """
     experiment, saved = open_checkpoint(path, device, trust)
     return _evaluate(experiment, path, saved, split)

@@ -244,7 +244,14 @@ def _in_words(values: Mapping[str, float | None]) -> str:
 
 
 def run_folder(config: Config) -> RunFolder:
-    """Return the folder of the run that a configuration describes."""
+    """Return the folder of the run that a configuration describes.
+
+    Args:
+        config: The configuration.
+
+    Returns:
+        The folder logging.output_dir/project.experiment_name; it need not exist.
+    """
     return RunFolder(Path(config.logging.output_dir) / config.project.experiment_name)
 
 
@@ -263,6 +270,9 @@ def start(config: Config, overwrite: bool = False) -> Run:
         config: The configuration.
         overwrite: Whether to replace a run that is there.
 
+    Returns:
+        The run, before its first step.
+
     Raises:
         UserError: If a run is there that may not be overwritten, or the device or the data set is unavailable.
     """
@@ -279,7 +289,14 @@ def start(config: Config, overwrite: bool = False) -> Run:
 
 
 def resume(config: Config, path: Path) -> Run:
-    """Return the run that the checkpoint at `path` belongs to, at the step where the checkpoint was written.
+    """Return the run that a checkpoint belongs to, at the step where the checkpoint was written.
+
+    Args:
+        config: The configuration.
+        path: The checkpoint, in RUN/checkpoints/.
+
+    Returns:
+        The run; `train` continues it.
 
     Raises:
         DeadEndError: If the configuration has changed in a way that the finished epochs depend on.
@@ -323,6 +340,9 @@ def take_up(config: Config, resume_from: str | None, overwrite: bool = False) ->
             checkpoint, or a run folder, whose last checkpoint is meant.
         overwrite: Whether to replace a run that is there and is not resumed.
 
+    Returns:
+        The run; `train` trains what is left of it.
+
     Raises:
         UserError: As `start` and `resume`; or if the checkpoints of a run that has results are gone.
     """
@@ -350,9 +370,12 @@ def exhaust(run: Run, events: Iterator[Step | EpochRecord]) -> None:
 
 @contextmanager
 def stop_signals() -> Iterator[Stop]:
-    """Yield a function that says whether Ctrl-C, SIGTERM or SIGHUP has come; a second one ends the process at once.
+    """Catch Ctrl-C, SIGTERM and SIGHUP, so that a run can save its state; a second signal ends the process at once.
 
-    SIGHUP stays ignored where it is, as under nohup.
+    A SIGHUP that is ignored, as under nohup, stays ignored.
+
+    Yields:
+        A function that returns whether a signal has come.
     """
     received: list[int] = []
 

@@ -29,6 +29,9 @@ def minimise(loss: Tensor, over: tuple[nn.Module, ...], **terms: Tensor) -> Obje
         over: The networks whose parameters one optimiser step changes.
         terms: Scalars to log, as `train/NAME`; the same names at every step of an epoch.
 
+    Returns:
+        The objective, for a method to yield.
+
     Example:
         >>> yield minimise(task, over=(self.f, self.g), task=task)
     """
@@ -106,7 +109,12 @@ class Method(nn.Module):
         """
 
     def sampling_weights(self) -> Tensor | None:
-        """Return weights (num_rows,) by which an epoch draws rows with replacement; None to take each row once."""
+        """Return the weights by which an epoch draws its rows.
+
+        Returns:
+            One weight for each row of the data set, (num_rows,), not negative: rows are drawn with replacement, in
+            proportion to them. None to take each row once.
+        """
         return None
 
     def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
@@ -115,5 +123,8 @@ class Method(nn.Module):
         Args:
             batch: The batch; without bias labels where `sees_bias` is False.
             progress: Share of the phase that is done, in [0, 1).
+
+        Yields:
+            Objectives (`minimise`). The trainer takes an optimiser step for each before it asks for the next.
         """
         raise NotImplementedError

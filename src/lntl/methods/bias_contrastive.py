@@ -16,11 +16,11 @@ __all__ = ["BiasContrastive"]
 
 
 class BiasContrastive(Method):
-    """min_{f,g,k} L_c + alpha * L_con, with v = k(f(x)) / |k(f(x))|, k a projection network, losses in nats, and
+    """min_{f,g,k} L_c + alpha * L_con, with v = k(f(x)) / |k(f(x))|, k a projection network.
 
     L_con = mean over i with P(i) of -1/|P(i)| sum_{p in P(i)} log( exp(v_i v_p / t) / sum_{a != i} exp(v_i v_a / t) ),
-    P(i) = the images of the batch with the class of i and another known bias value. A map z (N, C, H, W) is averaged
-    over its positions.
+    P(i) = the images of the batch with the class of i and another known bias value. Losses are in nats. A map z
+    (N, C, H, W) is averaged over its positions.
     Source: Hong and Yang, NeurIPS 2021 (BiasCon; with task: bias_product also their BiasBal).
     Deviation: one view of an image, without augmentation; an image without a partner is left out of L_con.
     Deviation: the features are those of f; the paper takes those in front of the last layer (`split: last` of convnet)

@@ -199,7 +199,14 @@ class Trainer:
             yield self.record
 
     def epoch(self) -> Iterator[Step]:
-        """Take the remaining updates of the current epoch, the first of the next phase where the current is over."""
+        """Take the remaining updates of the current epoch, or those of the next phase's first epoch if a phase is over.
+
+        Yields:
+            Each update. After the last one, `record` holds the metrics of the epoch.
+
+        Raises:
+            NonFiniteLossError: If a loss term became infinite or NaN.
+        """
         if self.epoch_index == self.settings.epochs:
             self._enter(self.phase + 1)
         start, before, began, total = self.step, self._seconds, perf_counter(), len(self.loader)
@@ -293,7 +300,11 @@ class Trainer:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that the rest of the run depends on; may be taken between any two updates."""
+        """Return everything that the rest of the run depends on; it may be taken between any two updates.
+
+        Returns:
+            Plain values and tensors, which `torch.load(weights_only=True)` reads.
+        """
         return {
             "phase": self.phase,
             "epoch": self.epoch_index,
@@ -307,7 +318,11 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a `state_dict` of a trainer with the same phases."""
+        """Continue from a saved state.
+
+        Args:
+            state: A `state_dict` of a trainer with the same phases.
+        """
         self._enter(state["phase"])
         self.epoch_index, self.step, self._seconds = state["epoch"], state["step"], state.get("seconds", 0.0)
         self.networks.load_state_dict(state["networks"])
