@@ -158,6 +158,40 @@ def test_recolored_digits_have_one_color(build: Any) -> None:
     assert not torch.equal(again.pixels(torch.arange(9)), split.pixels(torch.arange(9)))
 
 
+@pytest.mark.parametrize("build", DATA)
+def test_augmentation_is_a_function_of_seed_and_row(build: Any) -> None:
+    data = build(rotation=30.0, color_jitter=0.5, max_images=500)
+    split, plain = data.splits["train"], build(max_images=500).splits["train"]
+    few, more = torch.tensor([7, 3]), torch.arange(20)
+    first = split.augmented(5).batch(few).x
+    assert torch.equal(first, split.augmented(5).batch(more).x[few])
+    assert not torch.equal(first, split.augmented(6).batch(few).x)
+    assert torch.equal(split.batch(few).x, plain.batch(few).x)
+    assert torch.equal(plain.augmented(5).batch(few).x, plain.batch(few).x)
+
+
+def test_a_quarter_turn() -> None:
+    image = torch.rand(2, 3, 28, 28, generator=torch.Generator().manual_seed(0))
+    turned = mnist.rotate(image, torch.tensor([math.pi / 2, 0.0]))
+    torch.testing.assert_close(turned[0], image[0].rot90(1, (1, 2)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(turned[1], image[1], atol=1e-5, rtol=0)
+
+
+def test_color_jitter_in_slow_loops() -> None:
+    image = torch.rand(1, 3, 4, 5, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.3
+    brightness, contrast, saturation, hue = 0.9, 1.2, 0.7, 0.6
+    found = mnist.jitter(image, *(torch.tensor([v]) for v in (brightness, contrast, saturation, hue)))
+    yiq = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+    mean = np.mean([yiq[0] @ image[0, :, y, x].numpy() for y in range(4) for x in range(5)])
+    for y in range(4):
+        for x in range(5):
+            luma, i, q = yiq @ image[0, :, y, x].numpy()
+            color = complex(i, q) * saturation * complex(math.cos(hue), math.sin(hue))
+            rgb = np.linalg.solve(yiq, [luma, color.real, color.imag])
+            expected = np.clip(brightness * (contrast * rgb + (1 - contrast) * mean), 0, 1)
+            assert found[0, :, y, x].numpy() == pytest.approx(expected, abs=1e-5)
+
+
 @pytest.mark.parametrize("share", [0.05, 0.005])
 def test_colors_of_lff_by_place_in_the_file(share: float) -> None:
     split = tinted(lff(conflicting_share=share, val_split_ratio=0), "train")

@@ -12,6 +12,7 @@ import torch
 from pictures import folder_of
 from torch import Tensor
 
+from lntl.data.biased_mnist import BiasedMNIST
 from lntl.data.colored_mnist import ColoredMNIST
 from lntl.data.images import ImageSettings, ImageSource
 from lntl.data.loader import AHEAD, Loader
@@ -110,7 +111,8 @@ def test_a_shuffled_epoch_is_augmented_by_its_seed_and_others_are_not(workers: i
     assert sorted(chain(*xs(loader, 1000))) == [1000.0 + row for row in range(50)]
     assert [*chain(*xs(loader))] == [*range(50)]
     weights = torch.eye(50)[7]  # the same row again and again
-    assert {*chain(*xs(loader, 1000, 0, weights))} == {1007.0}
+    assert [len({*batch}) for batch in xs(loader, 1000, 0, weights)] == [1] * 7  # one augmentation a batch,
+    assert len({*chain(*xs(loader, 1000, 0, weights))}) == 7  # another in each
 
 
 @pytest.mark.parametrize("start", [0, 3, 6, 7])
@@ -168,3 +170,16 @@ def test_an_image_split_trains_the_same_with_and_without_threads(tmp_path: Path)
     for one, other in zip(*found, strict=True):
         assert torch.equal(one, other)
     assert len({float(x.sum()) for x in found[0]}) == 3
+
+
+def test_an_image_drawn_again_is_augmented_anew() -> None:
+    split = BiasedMNIST(BiasedMNIST.Config(color_jitter=0.5, max_images=100)).splits["train"]
+    weights = torch.zeros(60000)
+    weights[split.row[4]] = 1.0
+    first, second, *_ = Loader(split, 8, CPU).batches(3, weights=weights)
+    assert set(first.row.tolist() + second.row.tolist()) == {int(split.row[4])}
+    assert not torch.equal(first.x[0], second.x[0])
+    _, again, *_ = Loader(split, 8, CPU).batches(3, weights=weights)
+    assert torch.equal(second.x, again.x)
+    (resumed, *_) = Loader(split, 8, CPU).batches(3, start=1, weights=weights)
+    assert torch.equal(second.x, resumed.x)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lntl.methods.posterior import SMALLEST, BiasPosterior, TaskLoss, balancing_weights, effective_share
+from lntl.methods.posterior import SMALLEST, BiasPosterior, TaskLoss, TaskSettings, balancing_weights, effective_share
 from lntl.training.trainer import Trainer
 from lntl.types import Batch, DataSpec
 
@@ -91,7 +91,7 @@ def test_a_class_that_a_fold_lacks_has_a_finite_logarithm(batch: Batch) -> None:
 
 def test_the_bias_product_by_hand(fitted: tuple[BiasPosterior, Batch, Tensor]) -> None:
     posterior, rows, _ = fitted
-    loss = TaskLoss("bias_product", smoothing=0.1, spec=SPEC)
+    loss = TaskLoss(TaskSettings(task="bias_product", smoothing=0.1), SPEC)
     loss.fit(lambda: [rows], seed=1)
     logits = torch.randn(N, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     total = 0.0
@@ -129,13 +129,17 @@ def test_the_effective_share_is_kishs() -> None:
 
 
 def test_resampling_draws_by_the_weights_of_reweight(make_trainer: Callable[..., Trainer]) -> None:
-    trainers = [make_trainer(name) for name in ("reweight", "resample")]
+    trainers = [
+        make_trainer("reweight"),
+        make_trainer("resample"),
+        make_trainer({"method": "lntl", "task": "resample"}),
+    ]
     for trainer in trainers:
         next(trainer.epoch())
-    weights = [trainer.method.weights for trainer in trainers]
-    assert torch.equal(*weights)
-    assert torch.equal(trainers[1].method.sampling_weights(), weights[1])
+    weights = trainers[0].method.weights
     assert trainers[0].method.sampling_weights() is None
+    for trainer in trainers[1:]:
+        assert torch.equal(trainer.method.sampling_weights(), weights)
 
 
 def test_reweight_by_hand(make_trainer: Callable[..., Trainer], batch: Batch) -> None:

@@ -79,7 +79,7 @@ class PaintedDigits(DigitSplit):
         """Return the images at `index`, normalised, with their labels."""
         bias = self.bias_labels(index)
         return Batch(
-            x=self.pixels(index).float().div_(255).sub_(MEAN).div_(STD),
+            x=self.unit_scale(index).sub_(MEAN).div_(STD),
             y=self.y[index],
             bias=bias,
             group=self.group[index],
@@ -162,7 +162,9 @@ class BiasedMNIST(Dataset):
     def _painted(self, split: str, digits: Digits) -> PaintedDigits:
         """Return the digits of a split in the colors that its correlation asks for."""
         config, y = self.config, digits.y
-        white = PaintedDigits(y=y, group=y, row=digits.row, digit=digits.images > 0, background=y)
+        white = PaintedDigits(
+            y=y, group=y, row=digits.row, digit=digits.images > 0, background=y, augmentation=config.augmentation
+        )
         colors = [
             draw_colors(y, correlation if digits.biased else UNBIASED, derive(config.seed, split, part))
             for part, correlation in (("background", config.correlation), ("foreground", config.foreground_correlation))

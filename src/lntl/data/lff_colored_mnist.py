@@ -53,7 +53,7 @@ class TintedDigits(DigitSplit):
         """Return the images at `index` on the [0, 1] scale, with their labels."""
         bias = self.bias[index]
         return Batch(
-            x=self.pixels(index).float().div_(255),
+            x=self.unit_scale(index),
             y=self.y[index],
             bias=bias,
             group=self.group[index],
@@ -129,6 +129,7 @@ class LfFColoredMNIST(Dataset):
                 gray=digits.images,
                 color=draw_noise(bias, config.severity, derive(config.seed, name, "noise")),
                 bias=bias,
+                augmentation=config.augmentation,
             )
             self.splits[name] = first_images(split, config.max_images)
         self.source = "Colored MNIST of LfF from the MNIST digits of the package"

@@ -8,10 +8,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from lntl.seeding import draw_with_replacement, permutation
+from lntl.seeding import derive, draw_with_replacement, permutation
 from lntl.types import Batch, Split
 
 AHEAD = 2  # batches that are made while one is trained on
+P = TypeVar("P")
 T = TypeVar("T")
 
 
@@ -37,26 +38,29 @@ class Loader:
         """Yield the batches from number `start` on, shuffled by `order_seed` or, without one, in the split's order.
 
         With `weights` (num_rows,) an epoch draws examples in proportion to the weight of their row, with replacement.
-        A shuffled epoch is one of training: its images are augmented where the split can do that.
+        A shuffled epoch is one of training: its images are augmented where the split can do that. With replacement,
+        each batch has a seed of its own, so that an example drawn again looks different.
         """
-        n, split = len(self.split), self.split
+        split = self.split
         if order_seed is None:
-            order = torch.arange(n)
+            order = torch.arange(len(split))
+        elif weights is None:
+            order, split = permutation(len(split), order_seed), split.augmented(order_seed)
         else:
-            order = (
-                permutation(n, order_seed)
-                if weights is None
-                else draw_with_replacement(weights[split.row].cpu(), order_seed)
-            )
-            split = split.augmented(order_seed)
-        if split.workers:
-            # the index stays on the CPU: a thread that fetches it would wait for the device
-            yield from ahead(split.batch, self._parts(order)[start:])
-        else:
-            yield from map(split.batch, self._parts(order.to(self.device))[start:])
+            order = draw_with_replacement(weights[split.row].cpu(), order_seed)
+
+        def batch(numbered: tuple[int, Tensor]) -> Batch:
+            number, index = numbered
+            if order_seed is None or weights is None:
+                return split.batch(index)
+            return split.augmented(derive(order_seed, "augmentation", number)).batch(index)
+
+        # where threads read, the index stays on the CPU: a thread that fetches it would wait for the device
+        parts = list(enumerate(self._parts(order if split.workers else order.to(self.device))))[start:]
+        yield from ahead(batch, parts) if split.workers else map(batch, parts)
 
 
-def ahead(make: Callable[[Tensor], T], parts: Iterable[Tensor]) -> Iterator[T]:
+def ahead(make: Callable[[P], T], parts: Iterable[P]) -> Iterator[T]:
     """Yield make(part) of each part in order, made by a thread up to AHEAD parts before they are asked for."""
     pool, pending = ThreadPoolExecutor(1, thread_name_prefix="reader"), deque[Future[T]]()
     try:

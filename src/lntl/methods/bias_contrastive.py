@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from lntl.methods.base import Method, Objective, minimise
@@ -49,13 +49,17 @@ class BiasContrastive(Method):
 
     def __init__(self, networks: Networks, config: Settings, spec: DataSpec) -> None:
         super().__init__(networks, config, spec)
-        self.task_loss = TaskLoss(self.config.task, self.config.smoothing, spec)
+        self.task_loss = TaskLoss(self.config, spec)
         width = self.config.width
         self.k = nn.Sequential(nn.Linear(networks.num_features, width), nn.ReLU(), nn.Linear(width, width))
 
     def prepare(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
-        """Fit p(y | bias) where the task asks for it."""
+        """Fit what the task needs of p(y | bias)."""
         self.task_loss.fit(batches, seed)
+
+    def sampling_weights(self) -> Tensor | None:
+        """Return the weight of each row where the task asks for rows drawn by weight."""
+        return self.task_loss.weights
 
     def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
         """Yield task and contrast over f, g and k."""

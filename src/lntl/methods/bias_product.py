@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 
 from lntl.methods.base import Method, Objective, minimise
-from lntl.methods.posterior import TaskLoss, smoothing_field
+from lntl.methods.posterior import TaskLoss, TaskSettings, smoothing_field
 from lntl.plugins import Settings
 from lntl.types import Batch, DataSpec, Networks
 
@@ -31,7 +31,7 @@ class BiasProduct(Method):
 
     def __init__(self, networks: Networks, config: Settings, spec: DataSpec) -> None:
         super().__init__(networks, config, spec)
-        self.task_loss = TaskLoss("bias_product", self.config.smoothing, spec)
+        self.task_loss = TaskLoss(TaskSettings(task="bias_product", smoothing=self.config.smoothing), spec)
 
     def prepare(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
         """Fit p(y | b)."""

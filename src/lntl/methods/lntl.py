@@ -83,11 +83,15 @@ class LNTL(Method):
 
     def __init__(self, networks: Networks, config: Settings, spec: DataSpec) -> None:
         super().__init__(networks, config, spec)
-        self.task_loss = TaskLoss(self.config.task, self.config.smoothing, spec)
+        self.task_loss = TaskLoss(self.config, spec)
 
     def prepare(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
-        """Fit p(y | bias) where the task asks for it."""
+        """Fit what the task needs of p(y | bias)."""
         self.task_loss.fit(batches, seed)
+
+    def sampling_weights(self) -> Tensor | None:
+        """Return the weight of each row where the task asks for rows drawn by weight."""
+        return self.task_loss.weights
 
     def mu(self, progress: float) -> float:
         """Return the scale of the reversed gradient at `progress` in [0, 1)."""

@@ -82,7 +82,7 @@ def effective_share(weights: Tensor) -> Tensor:
     return weights.sum().square() / (weights.square().sum() * weights.count_nonzero())
 
 
-Task = Literal["cross_entropy", "bias_product"]
+Task = Literal["cross_entropy", "bias_product", "resample"]
 
 
 def smoothing_field() -> Any:
@@ -97,30 +97,44 @@ def smoothing_field() -> Any:
     )
 
 
+def max_weight_field() -> Any:
+    """Return the setting `max_weight` of resampling and reweighting."""
+    return Field(100.0, gt=0, le=1e12, description="Largest p(y) / p(y | bias); no unit.")
+
+
 class TaskSettings(Settings):
     """Settings of a method that lets its L_c be chosen."""
 
     task: Task = Field(
         "cross_entropy",
         description="L_c; bias_product: cross-entropy on g's logits + log p(y | bias), which leaves to g only what the "
-        "bias does not already predict (see the method bias_product).",
+        "bias does not already predict (see the method bias_product); resample: cross-entropy on rows drawn as if bias "
+        "and label were independent, of which h learns as well (see the method resample).",
     )
     smoothing: float = smoothing_field()
+    max_weight: float = max_weight_field()
 
 
 class TaskLoss(nn.Module):
-    """Task loss L_c of logits (N, num_classes) on y, in nats: cross-entropy or bias product."""
+    """Task loss L_c of logits (N, num_classes) on y, in nats, and the weights by which rows are drawn for it."""
 
-    def __init__(self, kind: Task, smoothing: float, spec: DataSpec) -> None:
+    weights: Tensor | None
+
+    def __init__(self, config: TaskSettings, spec: DataSpec) -> None:
         super().__init__()
-        self.smoothing = smoothing
-        self.posterior = BiasPosterior(spec) if kind == "bias_product" else None
+        self.config, self.spec = config, spec
+        self.posterior = BiasPosterior(spec) if config.task == "bias_product" else None
+        self.register_buffer("weights", torch.zeros(spec.num_rows) if config.task == "resample" else None)
 
     def fit(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
         """Fit p(y | bias) where the loss has it."""
         if self.posterior is not None:
             self.posterior.fit(batches(), seed)
-            self.posterior.smooth(self.smoothing)
+            self.posterior.smooth(self.config.smoothing)
+        if self.weights is not None:
+            posterior = BiasPosterior(self.spec)
+            posterior.fit(batches(), seed)
+            self.weights.copy_(balancing_weights(posterior, batches(), self.config.max_weight))
 
     def forward(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return CE(softmax(logits), y), or CE(softmax(logits + log p(y | bias)), y)."""

@@ -3,12 +3,11 @@
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from lntl.methods.base import Method, Objective, minimise
-from lntl.methods.posterior import BiasPosterior, balancing_weights, effective_share
+from lntl.methods.posterior import BiasPosterior, balancing_weights, effective_share, max_weight_field
 from lntl.plugins import Settings
 from lntl.types import Batch, DataSpec, Networks
 
@@ -29,7 +28,7 @@ class Reweight(Method):
     class Config(Settings):
         """Settings of a phase with `method: reweight`."""
 
-        max_weight: float = Field(100.0, gt=0, le=1e12, description="Largest p(y) / p(y | bias); no unit.")
+        max_weight: float = max_weight_field()
 
     config: Config
     weights: Tensor
