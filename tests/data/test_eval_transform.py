@@ -21,6 +21,7 @@ from lntl.errors import UserError
 SETTINGS: list[dict[str, Any]] = [
     {"size": 12},
     {"size": 12, "crop": "resized", "fit": "pad"},
+    {"size": 12, "grayscale": True},
     {"size": 8, "fit": "stretch", "normalise": {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7]}},
 ]
 
@@ -66,6 +67,20 @@ def test_byte_arrays_are_pictures_and_float_arrays_are_ready(tmp_path: Path) -> 
     by_hand = torch.stack([(ready[:, c] - mean[c]) / std[c] for c in range(3)], dim=1)
     torch.testing.assert_close(transform(ready), by_hand)
     torch.testing.assert_close((ready - transform.unit()[0]) / transform.unit()[1], by_hand)
+
+
+def test_grey_images_are_the_luma_however_they_are_passed(paths: list[Path]) -> None:
+    options = ImageSettings(size=12, grayscale=True)
+    transform = again(FileTransform(options))
+    colored = ImageSource(paths, ImageSettings(size=12)).pixels(torch.arange(3)).double()
+    luma = (0.299 * colored[:, 0] + 0.587 * colored[:, 1] + 0.114 * colored[:, 2]).add(0.5).floor()
+    grey = ImageSource(paths, options).pixels(torch.arange(3))
+    assert all(torch.equal(grey[:, channel].double(), luma) for channel in range(3))
+    assert torch.equal(transform(grey), transform(paths))
+    assert torch.equal(transform(grey / 255), (grey / 255 - transform.unit()[0]) / transform.unit()[1])
+    torch.testing.assert_close(transform((colored / 255).float()), transform(paths), atol=0.02, rtol=0)
+    assert "luma" in transform.description
+    assert "grayscale" not in FileTransform(ImageSettings(size=12)).settings()
 
 
 @pytest.mark.parametrize("x", ["uint8 grey", "uint8", "float", "vectors"])

@@ -93,3 +93,12 @@ def test_threads_load_images_for_a_caller_in_inference_mode(tmp_path: Path, seed
     with torch.inference_mode():
         assert torch.equal(threaded.load(torch.arange(6), seed), plain.load(torch.arange(6), seed))
         assert torch.equal(threaded.pixels(torch.arange(6)), plain.pixels(torch.arange(6)))
+
+
+def test_augmented_grey_images_stay_grey(tmp_path: Path) -> None:
+    options = ImageSettings(
+        **TRAINING | {"randaugment": 2}, grayscale=True, normalise=Normalise(mean=[0, 0, 0], std=[1, 1, 1])
+    )
+    x = ImageSource(folder_of(tmp_path, 6), options).load(torch.arange(6), seed=1)
+    assert torch.equal(x, x[:, :1].expand(-1, 3, -1, -1))
+    assert len(x.unique()) > 10

@@ -150,6 +150,19 @@ def test_several_biases_numbers_in_bins_and_what_an_image_shows(write: Write) ->
     assert data.spec.bias_value_names[0].startswith("day, age below 31, brightness below 0.")
 
 
+def test_a_bias_of_colour_is_measured_in_colour_also_of_grey_images(write: Write, tmp_path: Path) -> None:
+    path = write()
+    for k in range(N):
+        Image.new("RGB", (4, 4), ((255, 0, 0), (0, 100, 154))[k % 2]).save(tmp_path / "pets" / f"{k:02d}.png")
+    bias = {"from": "color", "edges": [0.3]}
+    colored, grey = (build(path, bias=bias, grayscale=grayscale) for grayscale in (False, True))
+    assert seen(colored) == seen(grey)
+    x = grey.splits["train"].x(torch.arange(4))
+    assert grey.transform is not None
+    assert torch.equal(x, grey.transform([tmp_path / "pets" / f"{k:02d}.png" for k in grey.splits["train"].row[:4]]))
+    assert torch.equal(grey.splits["test"].pixels(torch.arange(2)).unique(), torch.tensor([76], dtype=torch.uint8))
+
+
 def test_tabs_semicolons_byte_order_marks_and_quoted_lines(write: Write, tmp_path: Path) -> None:
     expected = seen(build(write(), split="split"))
     assert seen(build(write(delimiter=";"), split="split", delimiter=";")) == expected

@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from test_loading import raw_test_images
 from tiny_runs import lntl
@@ -159,6 +160,21 @@ def test_one_image_in_the_test_split(tmp_path: Path, raw_config: Callable[..., d
         for n in (1, 5):
             expected = load(run).predict(images[:n])
             torch.testing.assert_close(run_alone(kind, path, images[:n]), expected, atol=1e-5, rtol=0)
+
+
+def test_an_export_of_grey_images_takes_colored_ones(tmp_path: Path, raw_config: Callable[..., dict[str, Any]]) -> None:
+    rows = ["image,label,bias,split"]
+    for k in range(24):
+        Image.new("RGB", (8, 8), (10 * k, 255 - 9 * k, 99)).save(tmp_path / f"{k}.png")
+        rows.append(f"{k}.png,{k % 2},{k // 2 % 2},{('train', 'val', 'test')[k // 4 % 3]}")
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    data = {"name": "table", "path": str(tmp_path / "t.csv"), "bias": "bias", "size": 8, "grayscale": True}
+    run = start(configuration.validate(raw_config() | {"data": data, "model": {"name": "mlp"}}, "test")).folder.path
+    expected = load(run).predict([tmp_path / "3.png"])
+    colored = torch.tensor([30, 228, 99]).view(1, 3, 1, 1).expand(1, 3, 8, 8) / 255
+    for kind in ("safetensors", "torch_export"):
+        export(run, kind, tmp_path / KINDS[kind])
+        torch.testing.assert_close(run_alone(kind, tmp_path / KINDS[kind], colored), expected, atol=0.01, rtol=0)
 
 
 def test_without_onnx_a_sentence_names_the_command(used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

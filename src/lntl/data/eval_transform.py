@@ -127,6 +127,7 @@ def as_pil(image: Tensor | Image.Image | Path) -> Image.Image:
     return image
 
 
+_LUMA = ", as luma (ITU-R BT.601) in all channels"
 _STORED = {"size", "fit", "crop", "normalise"}  # image settings that evaluation depends on
 
 
@@ -142,15 +143,21 @@ class EvalTransform(InputTransform):
     Attributes:
         shape: Shape of one x.
         description: What happens to an image, in words.
+        grey: Whether the networks see the luma, in all channels.
     """
 
     shape: tuple[int, ...]
     description: str
+    grey: bool = False
 
     def forward(self, images: Images) -> Tensor:
         """Return x of all images, float32 (N, C, H, W), or (N, D) of vectors."""
         source = self.source(images)
         return source.load(torch.arange(len(source)))
+
+    def _grey(self, values: Tensor) -> Tensor:
+        """Return float images (N, C, H, W) as luma, where the networks see that."""
+        return transforms.float_luma(values) if self.grey and values.shape[1] == 3 else values
 
     @abstractmethod
     def source(self, images: Images) -> Source:
@@ -167,13 +174,15 @@ class FileTransform(EvalTransform):
     def __init__(self, settings: ImageSettings) -> None:
         super().__init__()
         self.image_settings = settings
-        self.shape = (3, settings.size, settings.size)
+        self.shape, self.grey = (3, settings.size, settings.size), settings.grayscale
         fits = {"crop": "its middle square", "stretch": "squeezed to a square", "pad": "on a black square"}
         cut = "" if settings.stored == settings.size else f", of which the middle {settings.size} x {settings.size}"
         self.description = (
             f"RGB, upright as its EXIF data say, white where it is transparent; {fits[settings.fit]}, resized "
             f"(bilinear, with antialiasing) to {settings.stored} x {settings.stored}{cut}"
         )
+        if self.grey:
+            self.description += _LUMA
         if settings.white is not None:
             self.description += f"; of images with more than 8 bits 0 is black and {settings.white} white"
 
@@ -182,15 +191,18 @@ class FileTransform(EvalTransform):
         array = parse(images, self.shape)
         if isinstance(array, Tensor) and array.is_floating_point():
             mean, std = self.unit()
-            return Values(array, lambda values: values.sub(mean).div_(std))
+            return Values(array, lambda values: self._grey(values).sub(mean).div_(std))
         if isinstance(array, list) and isinstance(array[0], Path):
             return ImageSource(array, self.image_settings, beyond=_warn)
         side, fit, white = self.image_settings.stored, self.image_settings.fit, self.image_settings.white
         return Pictures(len(array), lambda i: squared(as_pil(array[i]), i, side, fit, white, _warn), self._of_squares)
 
     def _of_squares(self, squares: Tensor) -> Tensor:
+        pixels = transforms.middle(squares, self.image_settings.size)
+        if self.grey:
+            pixels = transforms.luma(pixels).expand(-1, 3, -1, -1)
         out = transforms.empty(len(squares), self.image_settings.size, np.float32)
-        transforms.normalise(transforms.middle(squares, self.image_settings.size), self.image_settings, out)
+        transforms.normalise(pixels, self.image_settings, out)
         return out.permute(0, 3, 1, 2)
 
     def unit(self) -> tuple[Tensor, Tensor]:
@@ -201,7 +213,8 @@ class FileTransform(EvalTransform):
     def settings(self) -> dict[str, Any]:
         """Return the settings that evaluation depends on."""
         white = {} if self.image_settings.white is None else {"white": self.image_settings.white}
-        return self.image_settings.model_dump(include=_STORED) | white
+        grayscale = {"grayscale": True} if self.grey else {}
+        return self.image_settings.model_dump(include=_STORED) | grayscale | white
 
 
 class ArrayTransform(EvalTransform):
@@ -219,8 +232,9 @@ class ArrayTransform(EvalTransform):
         self.shape, self.white, self.grey = tuple(shape), white, grey
         self.mean, self.std = mean, std
         size = " x ".join(map(str, self.shape[1:]))
-        luma = ", as luma (ITU-R BT.601) in all channels" if grey else ""
-        self.description = f"images of {size}, not resized{luma}" if white else f"values of shape {self.shape}"
+        self.description = (
+            f"images of {size}, not resized{_LUMA if grey else ''}" if white else f"values of shape {self.shape}"
+        )
 
     def source(self, images: Images) -> Source:
         """Return the images or vectors; raises UserError where they are not of the shape."""
@@ -230,7 +244,7 @@ class ArrayTransform(EvalTransform):
         if isinstance(array, list):
             return Pictures(len(array), lambda i: self._pixels(array[i], i), self._of_pixels)
         if array.is_floating_point():
-            return Values(array, lambda unit: self._of_values(unit * float(self.white or 1)))
+            return Values(array, lambda unit: self._of_values(self._grey(unit) * float(self.white or 1)))
         if array.shape[2:] != self.shape[1:]:
             raise UserError(other_shape(array, self.shape))
         return Values(array, self._of_pixels)

@@ -171,7 +171,7 @@ class LabelledFiles(LabelledDataset):
             source = _taken(source, files, keep)
         if settings.bias_from_images:
             source.choose_white(_given_train(rows))
-        splits = build_splits(rows, settings.biases, source, source.shape, settings)
+        splits = build_splits(rows, settings.biases, source.in_color(), source.shape, settings)
         row_of = {name: labels.row.tolist() for name, labels in splits.labels.items()}
         bright = source.choose_white(row_of["train"])
         self._describe(rows.where, splits, faults, [*notes, *found, *_depth_notes(source, files, bright)])

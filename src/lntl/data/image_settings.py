@@ -62,6 +62,9 @@ class ImageSettings(Settings):
     normalise: Normalisation = Field(
         IMAGENET, description="`imagenet`, or {mean: [r, g, b], std: [r, g, b]} on the [0, 1] scale."
     )
+    grayscale: bool = Field(
+        False, description="Whether the network sees grey images, the luma in all three channels, always."
+    )
     white: int | None = Field(
         None,
         ge=1,

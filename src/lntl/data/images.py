@@ -134,6 +134,12 @@ class ImageSource:
         self._in_parts(fill, len(index))
         return out.permute(0, 3, 1, 2)
 
+    def in_color(self) -> "ImageSource":
+        """Return the images in their colours, also where the network sees them grey."""
+        if not self.settings.grayscale:
+            return self
+        return ImageSource(self.paths, self.settings.model_copy(update={"grayscale": False}))
+
     def pixels(self, index: Tensor) -> Tensor:
         """Return the images at `index` as uint8 (N, 3, H, W), as evaluation sees them."""
         indices, out = index.cpu(), transforms.empty(len(index), self.settings.size, np.uint8)
@@ -145,10 +151,12 @@ class ImageSource:
         return out.permute(0, 3, 1, 2)
 
     def _stored(self, index: Tensor) -> Tensor:
-        """Return the stored squares (N, 3, S, S) uint8, channels last in memory."""
+        """Return the stored squares (N, 3, S, S) uint8, channels last in memory, grey where that is set."""
         squares = transforms.empty(len(index), self.settings.stored, np.uint8)
         for square, position in zip(squares.numpy(), index.tolist(), strict=True):
             square[...] = self._store(position)
+        if self.settings.grayscale:
+            squares.copy_(transforms.luma(squares.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
         return squares.permute(0, 3, 1, 2)
 
     def _in_parts(self, fill: Callable[[slice], None], n: int) -> None:

@@ -33,8 +33,16 @@ def middle(images: Tensor, size: int) -> Tensor:
 
 def luma(pixels: Tensor) -> Tensor:
     """Return the luma (N, 1, H, W) of uint8 pixels (N, 3, H, W) (weights of ITU-R BT.601)."""
-    r, g, b = pixels.long().unbind(dim=1)
+    r, g, b = pixels.int().unbind(dim=1)
     return ((299 * r + 587 * g + 114 * b + 500) // 1000).to(torch.uint8)[:, None]
+
+
+def float_luma(images: Tensor) -> Tensor:
+    """Return the luma of float images (N, 3, H, W) in all channels; grey images stay as they are, to the bit."""
+    red, green, blue = images.unbind(dim=1)
+    grey = (0.299 * red + 0.587 * green + 0.114 * blue)[:, None]
+    same = (images == images[:, :1]).all(dim=1, keepdim=True)
+    return torch.where(same, images[:, :1], grey).expand(-1, 3, -1, -1)
 
 
 def normalise(pixels: Tensor, settings: ImageSettings, out: Tensor) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lntl import __version__
 from lntl.data.arrays import ArraySplit
+from lntl.data.transforms import float_luma
 from lntl.deploy.loading import DESCRIPTION, DIGEST, Classifier, build_classifier, digest, load
 from lntl.deploy.predicting import check_target
 from lntl.errors import UserError
@@ -28,7 +29,7 @@ Run = Callable[[Tensor], Tensor]  # from images to probabilities
 
 
 class Standalone(nn.Module):
-    """Map float images on the [0, 1] scale (or vectors) to probabilities: normalisation, f, g and softmax."""
+    """Map float images on the [0, 1] scale (or vectors) to probabilities: luma if set, normalisation, f, g, softmax."""
 
     mean: Tensor
     std: Tensor
@@ -38,10 +39,12 @@ class Standalone(nn.Module):
         self.f, self.g = classifier.f, classifier.g
         for name, value in zip(("mean", "std"), classifier.transform.unit(), strict=True):
             self.register_buffer(name, value)
+        self.grey = classifier.transform.grey
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the probabilities (N, classes)."""
+        images = float_luma(images) if self.grey else images
         probabilities: Tensor = self.g(self.f((images - self.mean) / self.std)).softmax(dim=1)
         return probabilities
 
@@ -101,7 +104,8 @@ def _images(path: Path, classifier: Classifier, trust: str | Sequence[str]) -> t
     except UserError as error:
         mean, std = classifier.transform.unit()
         x = torch.rand(IMAGES, *classifier.transform.shape, generator=torch.Generator().manual_seed(0))
-        return x, (x - mean) / std, f"random images (the data cannot be read: {error})"
+        seen = float_luma(x) if classifier.transform.grey else x
+        return x, (seen - mean) / std, f"random images (the data cannot be read: {error})"
     split = data.splits["test"]
     index = torch.linspace(0, len(split) - 1, min(IMAGES, len(split))).long()
     x = split.batch(index).x
