@@ -8,19 +8,27 @@ from types import ModuleType
 import numpy as np
 import pytest
 import sklearn
+import timm
 from tiny_runs import ROOT
+
+from lntl.errors import UserError
 
 EMBEDDINGS = ROOT / "examples/embeddings"
 
 
-@pytest.fixture
-def embeddings() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("embeddings_run", EMBEDDINGS / "run.py")
+def module(path: Path) -> ModuleType:
+    """Return a script as a module."""
+    spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+@pytest.fixture
+def embeddings() -> ModuleType:
+    return module(EMBEDDINGS / "run.py")
 
 
 def test_embeddings_from_pictures_to_results(
@@ -61,3 +69,45 @@ def test_the_readme_of_embeddings_shows_what_was_measured() -> None:
         assert f"{value:.3f} ({low:.3f} to {high:.3f})" in told
     assert len(plain) == len(debiased) == 5
     assert max(high for _, _, high in plain) < min(low for _, low, _ in debiased)
+
+
+def test_weights_of_the_package_are_renamed_by_their_place_in_the_network() -> None:
+    weights = module(ROOT / "examples/pretrained_weights/efficientnet_lite0.py")
+    ours = timm.create_model(weights.ARCH).state_dict()
+    theirs = {package_name(key): value for key, value in ours.items()}
+    expected = {
+        "_conv_stem.weight": "conv_stem.weight",
+        "_bn0.running_mean": "bn1.running_mean",
+        "_blocks.0._depthwise_conv.weight": "blocks.0.0.conv_dw.weight",
+        "_blocks.0._bn2.bias": "blocks.0.0.bn2.bias",
+        "_blocks.2._expand_conv.weight": "blocks.1.1.conv_pw.weight",
+        "_blocks.2._bn2.bias": "blocks.1.1.bn3.bias",
+        "_blocks.15._project_conv.weight": "blocks.6.0.conv_pwl.weight",
+        "_bn1.weight": "bn2.weight",
+        "_fc.bias": "classifier.bias",
+    }
+    found = weights.renamed(theirs, ours)
+    assert found.keys() == ours.keys()
+    for old, new in expected.items():
+        assert found[new] is theirs[old]
+    for wrong in ({**theirs, "_blocks.99._bn0.bias": theirs["_fc.bias"]}, {**theirs, "_fc.bias": theirs["_fc.weight"]}):
+        with pytest.raises(
+            UserError, match="the weights do not fit tf_efficientnet_lite0: 1 entries differ, the first"
+        ):
+            weights.renamed(wrong, ours)
+
+
+def package_name(key: str) -> str:
+    """Return the name of timm's weight in the package: blocks are numbered through, layers have names of their own."""
+    outer = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1", "classifier": "_fc"}
+    if not key.startswith("blocks."):
+        layer, rest = key.split(".")
+        return f"{outer[layer]}.{rest}"
+    _, stage, block, layer, rest = key.split(".")
+    number = (0, 1, 3, 5, 8, 11, 15)[int(stage)] + int(block)
+    if number == 0:
+        layers = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
+    else:
+        layers = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1",
+                  "conv_pwl": "_project_conv", "bn3": "_bn2"}  # fmt: skip
+    return f"_blocks.{number}.{layers[layer]}.{rest}"

