@@ -24,7 +24,15 @@ EXAMPLES = dict(
     re.findall(r'^```python title="(\w+\.py)"\n(.*?)^```', (ROOT / "docs/extending.md").read_text("utf-8"), re.M | re.S)
 )
 # Modules whose public names are documented, each with what of it is: None for all of it.
-PUBLIC = ("lntl", "lntl.errors", "lntl.evaluation.metrics", "lntl.experiment", "lntl.methods.base", "lntl.ops")
+PUBLIC = (
+    "lntl",
+    "lntl.erasure",
+    "lntl.errors",
+    "lntl.evaluation.metrics",
+    "lntl.experiment",
+    "lntl.methods.base",
+    "lntl.ops",
+)
 PUBLIC += ("lntl.plugins", "lntl.sklearn", "lntl.training.trainer", "lntl.types")
 
 
