@@ -1,8 +1,8 @@
 """The base class of training methods."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 from torch import Tensor, nn
 
@@ -36,6 +36,13 @@ def minimise(loss: Tensor, over: tuple[nn.Module, ...], **terms: Tensor) -> Obje
         >>> yield minimise(task, over=(self.f, self.g), task=task)
     """
     return Objective(loss, over, {name: term.detach() for name, term in terms.items()})
+
+
+class TrainingBatches(Protocol):
+    """The training data, as `Method.prepare` gets them."""
+
+    def __call__(self, order_seed: int | None = None) -> Iterable[Batch]:
+        """Iterate over all rows once: in their order, or shuffled and augmented as a training epoch is."""
 
 
 class Method(nn.Module):
@@ -95,16 +102,17 @@ class Method(nn.Module):
 
     @property
     def own_networks(self) -> dict[str, nn.Module]:
-        """Networks of the method itself, by name: its children with parameters."""
-        return {name: net for name, net in self.named_children() if list(net.parameters())}
+        """Networks of the method itself that learn, by name: its children with parameters that are not frozen."""
+        return {name: net for name, net in self.named_children() if any(p.requires_grad for p in net.parameters())}
 
-    def prepare(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
+    def prepare(self, batches: TrainingBatches, seed: int) -> None:
         """Look at the training data before the first step of the phase, and store the result in buffers.
 
         A resumed run does not prepare again: it has the buffers.
 
         Args:
-            batches: Each call iterates over all training data in order, without gradients, f, g and h in eval mode.
+            batches: Each call iterates over all training data, in order or shuffled by a seed; without gradients, f, g
+                and h in eval mode.
             seed: Seed of what is drawn here.
         """
 

@@ -224,7 +224,10 @@ class Trainer:
     @torch.no_grad()
     def _prepare(self) -> None:
         self._wrapped.eval()
-        self.method.prepare(lambda: map(self._visible, self.loader.batches()), derive(self.seed, "prepare", self.phase))
+        self.method.prepare(
+            lambda order_seed=None: map(self._visible, self.loader.batches(order_seed)),
+            derive(self.seed, "prepare", self.phase),
+        )
 
     def _visible(self, batch: Batch) -> Batch:
         """Return the batch, without bias labels where the method does not use them."""

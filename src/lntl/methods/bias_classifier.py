@@ -1,0 +1,90 @@
+"""Frozen networks that have learned to name the bias; FLAC and BAdd use their features."""
+
+import copy
+from typing import Self
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from lntl.methods.base import TrainingBatches
+from lntl.methods.bias_labels import labels_per_bias, values_per_bias
+from lntl.methods.weights import inner, restart
+from lntl.ops import mean_over_positions
+from lntl.plugins import Settings
+from lntl.seeding import derive
+from lntl.types import IGNORE, DataSpec, Networks
+
+
+class BiasClassifierSettings(Settings):
+    """Settings of a method with bias classifiers."""
+
+    bias_epochs: int = Field(
+        2,
+        ge=1,
+        le=1_000_000,
+        description="Passes over the training data from which the bias classifiers learn, before the phase's first "
+        "epoch. They are part of the budget: a phase costs epochs + bias_epochs passes, and is to be compared with as "
+        "many of `erm`.",
+    )
+    bias_lr: float = Field(
+        0.001, gt=0, le=1e30, description="Learning rate of the bias classifiers (Adam), constant; ours."
+    )
+
+
+class BiasClassifiers(nn.Module):
+    """For each bias k a network b_k of the form of f, with a linear layer on top that names the value of bias k.
+
+    They learn in `fit` alone, by the cross-entropy in nats over the images whose label is known, all in one pass over
+    the data. Otherwise they are frozen, in evaluation mode.
+    """
+
+    def __init__(self, networks: Networks, spec: DataSpec) -> None:
+        super().__init__()
+        self._networks, self.spec = (networks,), spec  # in a tuple: f belongs to the trainer, not to this module
+        f, values = inner(networks.f), values_per_bias(spec)
+        self.bodies = nn.ModuleList([copy.deepcopy(f) for _ in values])
+        self.heads = nn.ModuleList([nn.Linear(networks.num_features, number) for number in values])
+        self.heads.to(next((p.dtype for p in f.parameters()), torch.get_default_dtype()))
+        self.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode: BatchNorm and dropout of what is frozen do not change."""
+        return super().train(False)
+
+    @torch.enable_grad()
+    def fit(self, batches: TrainingBatches, settings: BiasClassifierSettings, seed: int) -> None:
+        """Learn the biases, from first weights on."""
+        networks, parameters = self._networks[0], [*inner(self._networks[0].f).parameters()]
+        for number, (body, head) in enumerate(zip(self.bodies, self.heads, strict=True)):
+            for own, of_f in zip(body.parameters(), parameters, strict=True):
+                own.requires_grad_(of_f.requires_grad)  # layers that are frozen in f are frozen here
+            restart(networks, body, nn.Identity(), derive(seed, "weights", number))
+            head.requires_grad_(True).reset_parameters()  # type: ignore[operator]
+            body.train()
+        optimizer = torch.optim.Adam([p for p in self.parameters() if p.requires_grad], lr=settings.bias_lr)
+        for epoch in range(settings.bias_epochs):
+            for batch in batches(derive(seed, "order", epoch)):
+                loss = self._loss(batch.x, labels_per_bias(batch, self.spec))
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        self.requires_grad_(False).eval()
+
+    def _loss(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropy of the labels (N, B) in nats: the mean over the known ones, summed over biases."""
+        losses = []
+        for body, head, label in zip(self.bodies, self.heads, labels.T, strict=True):
+            logits = head(mean_over_positions(body(self._cast(x))))
+            total = cross_entropy(logits, label, ignore_index=IGNORE, reduction="sum")
+            losses.append(total / (label != IGNORE).sum().clamp(min=1))
+        return torch.stack(losses).sum()
+
+    def _cast(self, x: Tensor) -> Tensor:
+        return x.to(next(self.heads.parameters()).dtype)
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return b_k(x) of each bias k, in the shape of f(x), without gradient."""
+        return [body(self._cast(x)) for body in self.bodies]

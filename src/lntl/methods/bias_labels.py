@@ -1,0 +1,39 @@
+"""One label of each bias for each image."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from lntl.errors import UserError
+from lntl.types import IGNORE, Batch, DataSpec
+
+
+def labels_per_bias(batch: Batch, spec: DataSpec) -> Tensor:
+    """Return one label of each bias for each image, (N, B) int64, IGNORE where unknown.
+
+    Of bias maps it is the bias value that makes up the groups, B = 1.
+    """
+    if len(spec.bias_shape) == 1:
+        return batch.bias
+    return torch.where(batch.group == IGNORE, IGNORE, batch.group % spec.num_bias_values)[:, None]
+
+
+def values_per_bias(spec: DataSpec) -> tuple[int, ...]:
+    """Return the number of values of each bias, as `labels_per_bias` counts them."""
+    if len(spec.bias_shape) == 1:
+        return spec.num_values_per_bias or (spec.num_bins,) * spec.bias_shape[0]
+    return (spec.num_bias_values,)
+
+
+def check_bias_values(method: str, batches: Callable[[], Iterable[Batch]], spec: DataSpec) -> None:
+    """Raise UserError unless the labels of each bias in train are of two values at least."""
+    labels = torch.cat([labels_per_bias(batch, spec) for batch in batches()])
+    for number, bias in enumerate(labels.T):
+        values = bias[bias != IGNORE].unique()
+        if len(values) < 2:
+            name = f"the bias {spec.biases[number].name!r}" if spec.biases else "the bias"
+            raise UserError(
+                f"method {method}: {name} has {'one value' if len(values) else 'no label'} in the training images, and "
+                "it needs two values; use erm"
+            )

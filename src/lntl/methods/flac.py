@@ -1,0 +1,110 @@
+"""FLAC: features are similar where those of a bias classifier are not (Sarridis et al., 2024)."""
+
+from collections.abc import Iterator
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize
+
+from lntl.methods.base import Method, Objective, TrainingBatches, minimise
+from lntl.methods.bias_classifier import BiasClassifiers, BiasClassifierSettings
+from lntl.methods.bias_labels import check_bias_values
+from lntl.ops import mean_over_positions
+from lntl.plugins import Settings
+from lntl.types import Batch, DataSpec, Networks
+
+__all__ = ["FLAC"]
+
+_SQUARED_DISTANCE = 1e-6  # added to squared distances, so that their root has a gradient; source: the authors' code
+_SMALL = 1e-7  # added to the sum that a row is divided by; source: the authors' code
+
+
+class FLAC(Method):
+    """Sarridis et al., 2024: min_{f,g} L_c(f, g) + alpha * sum_k L_FLAC(f(x), b_k(x), y).
+
+    b_k is a bias classifier of bias k, fitted on the training data before the phase and then frozen. With unit vectors
+    u, the similarity of two images is s_ij = 1 / (1 + |u_i - u_j|^exponent), s^z that of f's features and s^b that of
+    b's. A pair counts if its class and its bias disagree: the same class with s^b_ij < t, or different classes with
+    s^b_ij > t, where t is the middle of the batch's smallest and largest s^b. Over the pairs of row i,
+
+        p_ij = (1 - s^b_ij) / sum_j (1 - s^b_ij),  q_ij = s^z_ij / sum_j s^z_ij,
+
+    and L_FLAC is the mean over all pairs of (p_ij - q_ij) (log p_ij - log q_ij), 0 without a pair. L_c is the
+    cross-entropy in nats. Source: "FLAC: Fairness-Aware Representation Learning by Suppressing Attribute-Class
+    Associations", IEEE TPAMI 2024, and the authors' code.
+
+    Deviation: the bias classifier learns from the training data; the authors' was trained on data of its own.
+    Deviation: features are averaged over their positions where z is a map; theirs are the input of the last layer,
+    which is z where f ends there (`split: last` of convnet).
+    """
+
+    trains = ("f", "g")
+    sees_bias = True
+
+    class Config(BiasClassifierSettings):
+        """Settings of a phase with `method: flac`."""
+
+        alpha: float = Field(
+            110.0,
+            ge=0,
+            le=1e9,
+            description="Weight of L_FLAC; the authors have 110, 1500, 2000 and 10000 on Biased-MNIST at rho 0.990, "
+            "0.995, 0.997 and 0.999.",
+        )
+        exponent: float = Field(
+            0.5, gt=0, le=100, description="Exponent of the distance in the similarity; 0.5 in the authors' code."
+        )
+
+    config: Config
+
+    def __init__(self, networks: Networks, config: Settings, spec: DataSpec) -> None:
+        super().__init__(networks, config, spec)
+        self.bias_classifiers = BiasClassifiers(networks, spec)
+
+    def prepare(self, batches: TrainingBatches, seed: int) -> None:
+        """Fit the bias classifiers."""
+        check_bias_values("flac", batches, self.spec)
+        self.bias_classifiers.fit(batches, self.config, seed)
+
+    def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
+        """Yield the task loss and L_FLAC over f and g."""
+        z = self.f(batch.x)
+        task, features = cross_entropy(self.g(z), batch.y), mean_over_positions(z)
+        flac = torch.stack(
+            [
+                flac_loss(features, mean_over_positions(b), batch.y, self.config.exponent)
+                for b in self.bias_classifiers(batch.x)
+            ]
+        ).sum()
+        yield minimise(task + self.config.alpha * flac, over=(self.f, self.g), task=task, flac=flac)
+
+
+def flac_loss(z: Tensor, b: Tensor, y: Tensor, exponent: float = 0.5) -> Tensor:
+    """Return L_FLAC of a batch, a scalar without unit; 0 where no pair counts.
+
+    Args:
+        z: Features (N, C).
+        b: Features of a bias classifier (N, D), without gradient.
+        y: Classes (N,) int64.
+        exponent: Exponent of the distance in the similarity.
+    """
+    of_z, of_b = _similarities(z, exponent), _similarities(b, exponent)
+    middle, same = (of_b.max() + of_b.min()) / 2, y[:, None] == y
+    pairs = torch.where(same, of_b < middle, of_b > middle)
+    p, q = _shares(1 - of_b, pairs), _shares(of_z, pairs)
+    return ((p - q) * (p.log() - q.log())).sum() / pairs.sum().clamp(min=1)
+
+
+def _similarities(v: Tensor, exponent: float) -> Tensor:
+    """Return 1 / (1 + distance^exponent) of the unit vectors of v, (N, N)."""
+    u = normalize(v, dim=1)
+    squares = u.square().sum(dim=1)  # 0 where v is 0, else 1
+    squared_distances = (squares[:, None] + squares - 2 * u @ u.T).clamp(min=0)
+    return 1 / (1 + (squared_distances + _SQUARED_DISTANCE) ** (exponent / 2))
+
+
+def _shares(weight: Tensor, pairs: Tensor) -> Tensor:
+    """Return the weights of a row's pairs divided by their sum; 1 elsewhere, where the loss is then 0."""
+    total = (weight * pairs).sum(dim=1, keepdim=True) + _SMALL
+    return torch.where(pairs, weight / total, 1.0)

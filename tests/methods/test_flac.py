@@ -1,0 +1,112 @@
+"""FLAC against its definition in slow loops over pairs, and against numbers of the authors' code."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from lntl.methods.flac import flac_loss
+from lntl.training.trainer import Trainer
+from lntl.types import Batch
+
+MakeTrainer = Callable[..., Trainer]
+
+
+def wave(n: int, channels: int, step: float, shift: float = 0.0) -> Tensor:
+    """Return sin(step k + shift) of k = 1, 2, ..., as (n, channels)."""
+    count = torch.arange(1.0, n * channels + 1, dtype=torch.float64)
+    return torch.sin(step * count + shift).reshape(n, channels)
+
+
+Z, B, Y = wave(12, 5, 1.7), wave(12, 4, 0.9, 0.5), torch.tensor([0, 1, 2] * 4)
+
+
+def similarities_by_hand(v: Tensor, exponent: float) -> list[list[float]]:
+    rows = [[x / max(math.hypot(*row), 1e-12) for x in row] for row in v.tolist()]
+    return [[1 / (1 + math.sqrt(math.dist(a, b) ** 2 + 1e-6) ** exponent) for b in rows] for a in rows]
+
+
+def by_hand(z: Tensor, b: Tensor, y: list[int], exponent: float) -> float:
+    of_z, of_b = similarities_by_hand(z, exponent), similarities_by_hand(b, exponent)
+    middle = (max(map(max, of_b)) + min(map(min, of_b))) / 2
+    divergences = []
+    for i in range(len(y)):
+        pairs = [j for j in range(len(y)) if (of_b[i][j] < middle if y[i] == y[j] else of_b[i][j] > middle)]
+        p = [1 - of_b[i][j] for j in pairs]
+        q = [of_z[i][j] for j in pairs]
+        for a, c in zip(p, q, strict=True):
+            a, c = a / (sum(p) + 1e-7), c / (sum(q) + 1e-7)
+            divergences.append((a - c) * (math.log(a) - math.log(c)))
+    return sum(divergences) / max(len(divergences), 1)
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0])
+def test_the_loss_by_hand(exponent: float) -> None:
+    assert flac_loss(Z, B, Y, exponent).item() == pytest.approx(by_hand(Z, B, Y.tolist(), exponent), rel=1e-9)
+
+
+# Of flac_loss of gsarridis/FLAC at 1cf0487, run on the unit vectors of Z and B in float64: the loss, the norm of its
+# gradient by Z, and one entry of the gradient.
+AUTHORS = {
+    0.5: (0.013985601643698818, 0.0039581449615722466, -0.00013906861488503607),
+    1.0: (0.045719898803064034, 0.011870702545945792, -0.0005496550407536683),
+    2.0: (0.05483239759925116, 0.012010368986069768, -0.0007722521802066393),
+}
+
+
+@pytest.mark.parametrize("exponent", AUTHORS)
+def test_the_loss_and_its_gradient_are_those_of_the_authors_code(exponent: float) -> None:
+    z = Z.clone().requires_grad_()
+    loss = flac_loss(z, B, Y, exponent)
+    (gradient,) = torch.autograd.grad(loss, z)
+    assert (loss.item(), gradient.norm().item(), gradient[3, 2].item()) == pytest.approx(AUTHORS[exponent], rel=1e-6)
+
+
+@pytest.mark.parametrize("model", ["convnet", "lenet"])
+def test_its_objective_by_hand(make_trainer: MakeTrainer, batch: Batch, model: str) -> None:
+    settings = {"method": "flac", "alpha": 3.0, "exponent": 0.7}
+    trainer = make_trainer(settings, precision="64-true", model={"name": model})
+    trainer._prepare()
+    networks = trainer.networks.train()
+    batch = replace(batch, x=batch.x.double())
+    (objective,) = trainer.method.objectives(batch, 0.0)
+
+    def features(z: Tensor) -> Tensor:
+        return z.reshape(len(z), z.shape[1], -1).mean(dim=2)
+
+    z = networks.f(batch.x).detach()
+    b = trainer.method.bias_classifiers.bodies[0](batch.x).detach()
+    task = cross_entropy(networks.g(z), batch.y).item()
+    flac = by_hand(features(z), features(b), batch.y.tolist(), 0.7)
+    assert flac > 0
+    terms = {name: float(term) for name, term in objective.terms.items()}
+    assert terms == pytest.approx({"task": task, "flac": flac}, rel=1e-6)
+    assert objective.loss.item() == pytest.approx(task + 3 * flac, rel=1e-6)
+
+
+@pytest.mark.parametrize("y", [[0, 0, 0], [0, 1, 2]])
+def test_without_a_pair_it_is_0_and_so_is_its_gradient(y: list[int]) -> None:
+    """No two biases within a class where all are alike; features that are 0 do no harm."""
+    z, b = torch.zeros(3, 2, requires_grad=True), torch.ones(3, 2)
+    loss = flac_loss(z, b, torch.tensor(y))
+    assert loss.item() == 0
+    assert not torch.autograd.grad(loss, z)[0].any()
+
+
+def test_descent_joins_what_shares_a_class_and_parts_what_shares_a_bias() -> None:
+    """Two classes, each in two bias values: the pairs that count become less alike where their biases are alike."""
+    y, bias = torch.tensor([0, 0, 1, 1] * 3), torch.tensor([0, 1, 0, 1] * 3)
+    b = torch.eye(2)[bias]
+    z = (b + 0.1 * torch.randn(12, 2, generator=torch.Generator().manual_seed(0))).requires_grad_()
+    optimizer = torch.optim.Adam([z], lr=0.02)
+    for _ in range(300):
+        optimizer.zero_grad()
+        flac_loss(z, b, y).backward()
+        optimizer.step()
+    unit = z.detach() / z.detach().norm(dim=1, keepdim=True)
+    cosines, same_class, same_bias = unit @ unit.T, y[:, None] == y, bias[:, None] == bias
+    assert cosines[same_class & ~same_bias].mean() > cosines[~same_class & same_bias].mean()  # at first about 0 and 1
