@@ -40,11 +40,11 @@ def test_embeddings_from_pictures_to_results(
     found = json.loads(out.read_text())
     assert [row["method"] for row in found["test"]] == ["erm", found["chosen"]["method"]]
     assert len(found["worst group on val"]) == 3
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for row in found["test"]:
         value, low, high = row["accuracy"]
         assert 0 < low <= value <= high < 1
-        assert f"{value:.3f} ({low:.3f} to {high:.3f})" in told
+        assert f"{value:.3f} ({low:.3f} to {high:.3f})" in printed
 
 
 def test_the_worst_group_is_that_of_slow_loops(embeddings: ModuleType) -> None:
@@ -59,14 +59,14 @@ def test_the_worst_group_is_that_of_slow_loops(embeddings: ModuleType) -> None:
 
 
 def test_the_readme_of_embeddings_shows_what_was_measured() -> None:
-    """The method that is told the bias is better than plain training, outside the intervals of all seeds."""
+    """The method that uses bias labels is better than plain training, outside the intervals of all seeds."""
     rows = json.loads((EMBEDDINGS / "results.json").read_text())["test"]
-    told = (EMBEDDINGS / "README.md").read_text()
+    text = (EMBEDDINGS / "README.md").read_text()
     plain, debiased = (
         [r["worst_group_accuracy"] for r in rows if (r["method"] == "erm") == erm] for erm in (True, False)
     )
     for value, low, high in (*plain, *debiased):
-        assert f"{value:.3f} ({low:.3f} to {high:.3f})" in told
+        assert f"{value:.3f} ({low:.3f} to {high:.3f})" in text
     assert len(plain) == len(debiased) == 5
     assert max(high for _, _, high in plain) < min(low for _, low, _ in debiased)
 

@@ -1,7 +1,8 @@
-"""Feature vectors through the estimator: plain training against a method that knows the bias, on unbiased test images.
+"""Feature vectors and the scikit-learn estimator: plain training against a method that uses bias labels.
 
-The vectors stand for those of a foundation model: a frozen convolutional network with random weights looks at digits
-before coloured backgrounds. In training the background tells the digit in all but a few images.
+The vectors stand for those of a foundation model: they are outputs of a frozen convolutional network with random
+weights for images of digits on coloured backgrounds. In 95 % of the training images the background predicts the digit;
+in the test images it does not.
 
     python examples/embeddings/run.py [--images N] [--epochs N] [--seeds N] [--out results.json]
 """
@@ -32,7 +33,7 @@ from lntl.sklearn import DebiasedClassifier
 Array = NDArray[Any]
 K = 5  # the digits 0 to 4, and as many backgrounds
 BACKGROUNDS = np.array([(210, 60, 60), (60, 170, 70), (70, 90, 210), (200, 180, 50), (150, 60, 180)])  # RGB
-ALIGNED = 0.95  # share of the training images before the background of their digit; the others' is drawn at random
+ALIGNED = 0.95  # share of the training images on the background of their digit; the others have a random background
 # What is tried on val; `lntl methods bias_product` and `lntl methods lntl` say what the settings mean.
 GRID = [
     {
@@ -48,7 +49,7 @@ GRID = [
 
 
 def pictures(digits: ColoredMNIST, split: str, number: slice, aligned: float) -> tuple[Array, Array, Array]:
-    """Return white digits before backgrounds, uint8 (n, 3, 28, 28), the digit and the background (n,)."""
+    """Return white digits on coloured backgrounds, uint8 (n, 3, 28, 28), the digit and the background (n,)."""
     strokes = digits.splits[split]
     index = (strokes.y < K).nonzero()[number, 0]
     y = strokes.y[index].numpy()
@@ -61,7 +62,7 @@ def pictures(digits: ColoredMNIST, split: str, number: slice, aligned: float) ->
 
 @torch.inference_mode()
 def embed(images: Array, digits: ColoredMNIST) -> Array:
-    """Return 800 numbers an image: 32 channels of a random convolutional network, averaged over 5 x 5 fields."""
+    """Return 800 numbers per image: 32 channels of a random convolutional network, averaged over 5 x 5 fields."""
     torch.manual_seed(0)
     frozen = ConvNet(digits.spec, ConvNet.Config()).f.eval()
     parts = torch.from_numpy(images).split(500)
@@ -80,19 +81,21 @@ def worst_group(y: Array, predicted: Array, bias: Array) -> float:
     return min(float(right[(y == digit) & (bias == b)].mean()) for digit, b in {*zip(y, bias, strict=True)})
 
 
-def chosen(train: tuple[Array, ...], val: tuple[Array, ...], epochs: int) -> tuple[dict[str, Any], dict[str, float]]:
-    """Return the settings of GRID that are best on val, trained on train with seed 100, and what each reached there."""
+def choose_settings(
+    train: tuple[Array, ...], val: tuple[Array, ...], epochs: int
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Return the settings of GRID that are best on val (trained on train, seed 100), and the score of each setting."""
     X, y, bias = (np.concatenate(pair) for pair in zip(train, val, strict=True))
     fold = PredefinedSplit(np.repeat([-1, 0], [len(train[1]), len(val[1])]))
     scorer = make_scorer(worst_group).set_score_request(bias=True)
     pipeline = classifier(epochs, random_state=100)
     search = GridSearchCV(pipeline, GRID, scoring=scorer, cv=fold, refit=False).fit(X, y, bias=bias)
-    found = search.cv_results_
-    tried = {str(p): round(float(s), 4) for p, s in zip(found["params"], found["mean_test_score"], strict=True)}
+    results = search.cv_results_
+    tried = {str(p): round(float(s), 4) for p, s in zip(results["params"], results["mean_test_score"], strict=True)}
     return {name.partition("__")[2]: value for name, value in search.best_params_.items()}, tried
 
 
-def tested(pipeline: Pipeline, test: tuple[Array, Array, Array]) -> dict[str, Any]:
+def evaluate(pipeline: Pipeline, test: tuple[Array, Array, Array]) -> dict[str, Any]:
     """Return accuracy and worst-group accuracy on test, each with its 95 % bootstrap interval over the test images."""
     X, y, bias = test
     none = torch.zeros(len(y), dtype=torch.int64)
@@ -117,28 +120,28 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results.json"))
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     sklearn.set_config(enable_metadata_routing=True)
     digits = ColoredMNIST(ColoredMNIST.Config(path="none"))
-    n = given.images
+    n = args.images
     drawn = (
         pictures(digits, "train", slice(0, n), ALIGNED),
         pictures(digits, "train", slice(n, n + n // 2), 0),
         pictures(digits, "test", slice(0, None), 0),
     )
     train, val, test = ((embed(x, digits), y, bias) for x, y, bias in drawn)
-    best, tried = chosen(train, val, given.epochs)
+    best, tried = choose_settings(train, val, args.epochs)
     rows = []
-    for seed in range(given.seeds):
+    for seed in range(args.seeds):
         for settings in ({"method": "erm"}, best):
-            fitted = classifier(given.epochs, random_state=seed, **settings).fit(*train[:2], bias=train[2])
-            rows.append({"method": settings["method"], "seed": seed, **tested(fitted, test)})
-            print("{method:>14}  seed {seed}".format(**rows[-1]), *told(rows[-1]), sep="   ")
-    found = {"chosen": best, "worst group on val": tried, "images": n, "epochs": given.epochs, "test": rows}
-    write_json(given.out, found | {"environment": environment.describe().model_dump(exclude={"resumed"})})
+            fitted = classifier(args.epochs, random_state=seed, **settings).fit(*train[:2], bias=train[2])
+            rows.append({"method": settings["method"], "seed": seed, **evaluate(fitted, test)})
+            print("{method:>14}  seed {seed}".format(**rows[-1]), *with_intervals(rows[-1]), sep="   ")
+    results = {"chosen": best, "worst group on val": tried, "images": n, "epochs": args.epochs, "test": rows}
+    write_json(args.out, results | {"environment": environment.describe().model_dump(exclude={"resumed"})})
 
 
-def told(row: dict[str, Any]) -> list[str]:
+def with_intervals(row: dict[str, Any]) -> list[str]:
     """Return the metrics of a row with their intervals, as text."""
     return [
         "{} {:.3f} ({:.3f} to {:.3f})".format(name.replace("_", " "), *row[name])

@@ -2,8 +2,8 @@
 
     python make_data.py [FOLDER] [--images N]
 
-The label is the digit: three, five or eight. In training the texture of the background nearly tells it, and the
-thickness of the stroke tells it in part; in val and test both are drawn at random. All of it follows from one seed.
+The label is the digit: three, five or eight. In training, the texture of the background nearly always predicts the
+digit, and the thickness of the stroke often does; in val and test both are random. Everything follows from one seed.
 """
 
 import argparse
