@@ -39,7 +39,7 @@ def test_the_model_is_as_the_methods_need_it_and_numbers_may_be_numpys() -> None
 
 
 def test_methods_without_a_bias_are_told() -> None:
-    assert recipe.methods_without_bias() == ["erm", "jtt", "lff"]
+    assert recipe.methods_without_bias() == ["erm", "jtt", "lff", "spectral_decoupling"]
 
 
 @pytest.mark.parametrize("method", plugins.names("lntl.methods"))

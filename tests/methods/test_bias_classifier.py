@@ -18,7 +18,7 @@ from lntl.training.trainer import Trainer
 from lntl.types import IGNORE, Batch
 
 MakeTrainer = Callable[..., Trainer]
-METHODS = ["flac"]
+METHODS = ["badd", "flac"]
 
 
 @pytest.mark.parametrize("two", [False, True])
