@@ -68,6 +68,39 @@ def celeba(folder: Path, kind: str, count: int = 48) -> Path:
     return folder
 
 
+def utkface(folder: Path, count: int = 80) -> Path:
+    """Men and women of 20, 35 and 50 years in turn, in two folders, and a file without a race, as there are some."""
+    names = [f"part{k % 2}/{(20, 35, 50)[k // 2 % 3]}_{k % 2}_{k % 5}_{2017 + k}.jpg.chip.jpg" for k in range(count)]
+    pictures(folder, [*names, "part1/61_1_20170109150557335.jpg.chip.jpg"])
+    return folder
+
+
+ARTEFACTS = ("dark_corner", "hair", "gel_border", "gel_bubble", "ruler", "ink", "patches")
+
+
+def isic(folder: Path, count: int = 60) -> Path:
+    """Lists of trap set 2; image k is malignant where k is odd, has a ruler where k // 2 is; val is listed in train."""
+    pictures(folder / "images", [f"ISIC_{k:07d}.jpg" for k in range(count)])
+    (folder / "trap-sets").mkdir()
+    head = ["", "image", *ARTEFACTS, "vasc", "label", "label_string"]
+    for split, parts in (("train", (0, 1)), ("val", (1,)), ("test", (2,))):
+        with (folder / f"trap-sets/isic_annotated_{split}2.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(head)
+            for k in (k for k in range(count) if k // 4 % 3 in parts):
+                found = [int(name == "ruler" and k // 2 % 2) for name in ARTEFACTS]
+                writer.writerow([k, f"ISIC_{k:07d}.png", *found, 0, k % 2, ("benign", "malignant")[k % 2]])
+    return folder
+
+
+def bar(folder: Path) -> Path:
+    """Eight images of each action in train/, two in test/."""
+    actions = ("climbing", "diving", "fishing", "pole vaulting", "racing", "throwing")
+    for split, count in (("train", 8), ("test", 2)):
+        pictures(folder / split, [f"{action}_{k}.jpg" for action in actions for k in range(count)])
+    return folder
+
+
 def people(count: int = 80) -> Iterator[dict[str, Any]]:
     """Yield the faces of imdb.mat: a person each, women and men of 20, 35 and 50 years in turn."""
     for k in range(count):

@@ -9,15 +9,29 @@ from typing import Any
 
 import numpy as np
 import pytest
-from downloads import celeba, dogs_and_cats, imdb_crop, imdb_lists, people, save_object, waterbirds
+from downloads import (
+    bar,
+    celeba,
+    dogs_and_cats,
+    imdb_crop,
+    imdb_lists,
+    isic,
+    people,
+    save_object,
+    utkface,
+    waterbirds,
+)
 
 from lntl.errors import UserError
+from lntl.makers import bar as bar_maker
 from lntl.makers import celeba as celeba_maker
 from lntl.makers import dogs_and_cats as dogs_and_cats_maker
 from lntl.makers import imdb_faces as imdb_faces_maker
+from lntl.makers import isic as isic_maker
+from lntl.makers import utkface as utkface_maker
 from lntl.makers import waterbirds as waterbirds_maker
 from lntl.makers.imdb_metadata import read_metadata
-from lntl.makers.tables import Made, place, write
+from lntl.makers.tables import Made, check_images, place, write
 
 PLACES = ("land", "water")
 
@@ -75,6 +89,81 @@ def test_dogs_and_cats(tmp_path: Path, train: str, nested: bool) -> None:
     assert 0 < sum(row["split"] == "test" for row in kept) < 20
     whole = dogs_and_cats_maker.make(source, source, train, held_out=0)
     assert whole.columns["split"].count("train") == 40
+
+
+def test_counterexamples_leave_test_for_train_and_a_larger_number_adds_to_a_smaller(tmp_path: Path) -> None:
+    source = dogs_and_cats(tmp_path / "pets")
+    plain, *made = (
+        dogs_and_cats_maker.make(source, source, "tb1", 0.2, added, seed).columns
+        for added, seed in ((0, 0), (4, 0), (7, 0), (4, 1))
+    )
+    moved = []
+    for columns in made:
+        assert columns["image"] == plain["image"]
+        changed = [k for k, split in enumerate(columns["split"]) if split != plain["split"][k]]
+        assert {columns["split"][k] for k in changed} == {"train"}
+        assert {(columns["label"][k], columns["color"][k]) for k in changed} == {("cat", "bright"), ("dog", "dark")}
+        assert abs(sum(1 if columns["label"][k] == "cat" else -1 for k in changed)) <= 1
+        moved.append(set(changed))
+    four, seven, other_seed = moved
+    assert (len(four), len(seven), len(other_seed)) == (4, 7, 4)
+    assert four < seven
+    assert four != other_seed
+    with pytest.raises(UserError, match=r"--counterexamples 21: at most 20, half of the 40 images of the other set"):
+        dogs_and_cats_maker.make(source, source, "tb1", 0.2, 21)
+
+
+@pytest.mark.parametrize("train", ["eb1", "eb2"])
+def test_utkface(tmp_path: Path, train: str) -> None:
+    source = utkface(tmp_path / "faces")
+    made = utkface_maker.make(source, train, held_out=0.3)
+    found = {row["image"]: row for row in table(made, tmp_path)}
+    for k in range(80):
+        gender, group = ("male", "female")[k % 2], ("0-29", None, "40+")[k // 2 % 3]
+        name = f"part{k % 2}/{(20, 35, 50)[k // 2 % 3]}_{k % 2}_{k % 5}_{2017 + k}.jpg.chip.jpg"
+        if group is None:
+            assert name not in found
+            continue
+        own = (gender == "female") == ((group == "0-29") == (train == "eb1"))
+        row = found[name]
+        assert (row["gender"], row["age_group"], row["age"]) == (gender, group, name[6:8])
+        assert row["race"] == ("white", "black", "asian", "indian", "other")[k % 5]
+        assert row["split"] == ("train" if own and place(name) >= 0.3 else "test")
+    assert {(row["gender"], row["age_group"]) for row in found.values() if row["split"] == "test"} == {
+        (gender, group) for gender in ("male", "female") for group in ("0-29", "40+")
+    }
+    assert [note.split(" ", 1)[0] for note in made.notes] == ["26", "1"]
+    assert utkface_maker.make(source, train, 0.3, 2).columns["split"].count("train") == 2 + sum(
+        row["split"] == "train" for row in found.values()
+    )
+
+
+def test_isic(tmp_path: Path) -> None:
+    source = isic(tmp_path / "isic")
+    made = isic_maker.make(source, source, 2)
+    found = {row["image"]: row for row in table(made, tmp_path)}
+    assert len(found) == 60
+    for k in range(60):
+        row = found[f"images/ISIC_{k:07d}.jpg"]
+        assert row["label"] == ("benign", "malignant")[k % 2]
+        assert row["ruler"] == ("no ruler", "ruler")[k // 2 % 2]
+        assert row["dark_corner"] == "no dark corner"
+        assert row["split"] == ("train", "val", "test")[k // 4 % 3]
+    assert made.notes == ["20 images of val are listed in train, too, and are in val alone"]
+
+
+def test_bar(tmp_path: Path) -> None:
+    source = bar(tmp_path / "bar")
+    (source / "train/notes.txt").write_text("none")
+    made = bar_maker.make(source)
+    found = table(made, tmp_path)
+    assert len(found) == 60
+    for row in found:
+        assert (source / row["image"]).exists()
+        assert row["image"].startswith(f"{row['split']}/")
+        assert row["label"] == row["image"].partition("/")[2].partition("_")[0].replace("pole ", "")
+    assert made.bias is None
+    assert made.notes == [f"1 files are no images of an action and are left out, the first {source}/train/notes.txt"]
 
 
 def test_a_place_is_a_function_of_the_name_and_a_share_of_the_names_lies_below_it() -> None:
@@ -270,6 +359,60 @@ FAULTS: dict[str, tuple[Any, Any, Any, str]] = {
         r"list_attr_celeba\.txt: no attribute 'Blond'; did you mean 'Blond_Hair'\?",
     ),
     "one attribute": (kaggle, nothing, attributes("Male", "Male"), r"--attribute: name two or more that differ"),
+    "faces with other names": (
+        utkface,
+        lambda s: [path.rename(path.with_name(f"face_{path.name}")) for path in s.rglob("*.jpg")],
+        lambda s: utkface_maker.make(s, "eb1", 0.2),
+        r"no image in it is named like 25_1_0_20170116171048641\.jpg",
+    ),
+    "no folder": (
+        utkface,
+        lambda s: s.rename(s.with_name("gone")),
+        lambda s: utkface_maker.make(s, "eb1", 0.2),
+        r"download: no such folder; name the one that you unpacked",
+    ),
+    "no list of the trap set": (
+        isic,
+        nothing,
+        lambda s: isic_maker.make(s, s, 3),
+        r"no isic_annotated_val3\.csv in it \(nor trap-sets/isic_annotated_val3\.csv\)",
+    ),
+    "a lesion without its image": (
+        isic,
+        lambda s: (s / "images/ISIC_0000000.jpg").unlink(),
+        lambda s: isic_maker.make(s, s, 2),
+        r"1 of 60 listed images are not below it, the first ISIC_0000000\.jpg; name the folder",
+    ),
+    "a lesion in train and test": (
+        isic,
+        rewrite("trap-sets/isic_annotated_train2.csv", "ISIC_0000000", "ISIC_0000008"),
+        lambda s: isic_maker.make(s, s, 2),
+        r"isic_annotated_train2\.csv: line 2: ISIC_0000008 is listed before, in test",
+    ),
+    "another diagnosis": (
+        isic,
+        rewrite("trap-sets/isic_annotated_test2.csv", "benign", "unknown"),
+        lambda s: isic_maker.make(s, s, 2),
+        r"isic_annotated_test2\.csv: line 2: label_string is 'unknown'; valid: benign \(benign\)",
+    ),
+    "no test folder": (
+        bar,
+        lambda s: (s / "test").rename(s / "eval"),
+        bar_maker.make,
+        r"no test in it; name the folder that you unpacked",
+    ),
+    "no action": (
+        waterbirds,
+        lambda s: [(s / name).mkdir() for name in ("train", "test")],
+        bar_maker.make,
+        r"train: no image in it is named like climbing_0\.jpg",
+    ),
+    "a missing photograph": (
+        dogs_and_cats,
+        lambda s: (s / "train/dog.1.jpg").unlink(),
+        lambda s: check_images(s, pets(s)),
+        r"1 of 80 listed images are missing, the first train/dog\.1\.jpg; unpack the download anew",
+    ),
     "a short row": (
         txt,
         rewrite(ATTR, "000001.jpg  -1", "000001.jpg"),

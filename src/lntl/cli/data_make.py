@@ -18,6 +18,13 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 Source = Annotated[Path, typer.Argument(metavar="SOURCE", readable=False, help="Folder of the unpacked download.")]
+HeldOut = Annotated[
+    float, typer.Option(min=0, max=0.5, help="Share of that set that is for test, beside all of the other set.")
+]
+Counterexamples = Annotated[
+    int, typer.Option(min=0, metavar="N", help="Images of the other set that go to train, and are then not in test.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the choice of counterexamples; a larger N adds to a smaller.")]
 Out = Annotated[Path, typer.Argument(metavar="OUT.csv", help="Table to write, for data: {name: table}.")]
 
 
@@ -61,9 +68,9 @@ def dogs_and_cats(
     lists: Annotated[
         Path | None, typer.Option(help="Folder of list_bright.txt and list_dark.txt; default: SOURCE.")
     ] = None,
-    held_out: Annotated[
-        float, typer.Option(min=0, max=0.5, help="Share of that set that is for test, beside all of the other set.")
-    ] = 0.2,
+    held_out: HeldOut = 0.2,
+    counterexamples: Counterexamples = 0,
+    seed: Seed = 0,
 ) -> None:
     """Dogs and Cats of the paper (TB1, TB2): label, color and split of the photographs in SOURCE/train/.
 
@@ -73,7 +80,7 @@ def dogs_and_cats(
     """
     from lntl.makers import dogs_and_cats as maker
 
-    made = maker.make(source, lists or source, train, held_out)
+    made = maker.make(source, lists or source, train, held_out, counterexamples, seed)
     _write_table(out, source, made, f"dogs_and_cats/{train}")
 
 
@@ -121,6 +128,59 @@ def celeba(
     _write_table(out, source, maker.make(source, attribute or ["Blond_Hair", "Male"]), "celeba/blond_hair")
 
 
+@app.command("utkface")
+def utkface(
+    source: Source,
+    out: Out,
+    train: Annotated[
+        Literal["eb1", "eb2"],
+        typer.Option(help="eb1: women of 0-29 years and men of 40 and more; eb2: the reverse."),
+    ] = "eb1",
+    held_out: HeldOut = 0.2,
+    counterexamples: Counterexamples = 0,
+    seed: Seed = 0,
+) -> None:
+    """UTKFace in the paper's protocol (EB1, EB2): gender, age, age_group, race and split of the faces below SOURCE.
+
+    Images: the aligned and cropped faces of susanqq.github.io/UTKFace, named age_gender_race_date.jpg.
+    """
+    from lntl.makers import utkface as maker
+
+    made = maker.make(source, train, held_out, counterexamples, seed)
+    _write_table(out, source, made, f"utkface/{train}")
+
+
+@app.command("isic")
+def isic(
+    source: Source,
+    out: Out,
+    lists: Annotated[
+        Path | None, typer.Option(help="Folder of the lists isic_annotated_train1.csv ...; default: SOURCE.")
+    ] = None,
+    trap_set: Annotated[int, typer.Option(min=1, max=5, help="Which of the five trap sets.")] = 1,
+) -> None:
+    """ISIC 2018 in trap sets: diagnosis, split and seven artefacts, such as rulers, of the skin lesions below SOURCE.
+
+    Images: the training images of ISIC 2018 Task 1-2 (challenge.isic-archive.com).
+
+    Lists: github.com/alceubissoto/debiasing-skin, or its folder trap-sets.
+    """
+    from lntl.makers import isic as maker
+
+    _write_table(out, source, maker.make(source, lists or source, trap_set), "isic/ruler")
+
+
+@app.command("bar")
+def bar(source: Source, out: Out) -> None:
+    """BAR (biased action recognition): action and split of the photographs in SOURCE/train/ and SOURCE/test/.
+
+    From github.com/alinlab/BAR. The places, which are the bias, are not annotated.
+    """
+    from lntl.makers import bar as maker
+
+    _write_table(out, source, maker.make(source), "bar/lff")
+
+
 @app.command("waterbirds")
 def waterbirds(source: Source, out: Out) -> None:
     """Waterbirds: label, background and split of the images in SOURCE = waterbird_complete95_forest2water2/.
@@ -142,10 +202,12 @@ def _write_table(out: Path, source: Path, made: "Made", config_name: str) -> Non
     from lntl.makers import tables
     from lntl.types import SPLITS
 
+    tables.check_images(source, made)
     tables.write(out, made)
     columns = made.columns
-    counts = Counter(zip(columns["split"], columns[made.label], columns[made.bias], strict=True))
-    table = Table("split", made.label, made.bias, Column("images", justify="right"))
+    shown = ["split", made.label, *([made.bias] if made.bias else [])]
+    counts = Counter(zip(*(columns[name] for name in shown), strict=True))
+    table = Table(*shown, Column("images", justify="right"))
     for cell in sorted(counts, key=lambda cell: (SPLITS.index(cell[0]), cell[1:])):
         table.add_row(*cell, str(counts[cell]))
     console.out.print(table)

@@ -9,14 +9,16 @@ import re
 from pathlib import Path
 
 from lntl.errors import UserError
-from lntl.makers.tables import Made, found, lines, place
+from lntl.makers.tables import Made, counterexamples, found, lines, place
 
 SETS = {"tb1": {"dog": "bright", "cat": "dark"}, "tb2": {"dog": "dark", "cat": "bright"}}
 _NAME = re.compile(r"(cat|dog)\.\d+\.jpg")
 
 
-def make(source: Path, lists: Path, train: str, held_out: float) -> Made:
+def make(source: Path, lists: Path, train: str, held_out: float, added: int = 0, seed: int = 0) -> Made:
     """Return image, label, color, split; train is tb1 or tb2, test the other set and a share held out of this one.
+
+    `added` images of the other set, chosen with the seed, go to train.
 
     Deviation: the paper tests on the other set and, separately, on a mixed one, whose labels are not public as far as
     is known. Here the share that is held out makes the test set hold bright and dark images of both; with 0 it is the
@@ -24,13 +26,17 @@ def make(source: Path, lists: Path, train: str, held_out: float) -> Made:
     """
     folder = found(source, ["train/train", "train"]).relative_to(source).as_posix()
     table: dict[str, list[str]] = {"image": [], "label": [], "color": [], "split": []}
+    others: dict[str, str] = {}
     for name, color in _colors(lists).items():
         label = name.partition(".")[0]
-        learned = SETS[train][label] == color and place(name) >= held_out
+        own = SETS[train][label] == color
+        if not own:
+            others[f"{folder}/{name}"] = label
         table["image"].append(f"{folder}/{name}")
         table["label"].append(label)
         table["color"].append(color)
-        table["split"].append("train" if learned else "test")
+        table["split"].append("train" if own and place(name) >= held_out else "test")
+    counterexamples(table, others, added, seed)
     return Made(table, "label", "color", [])
 
 

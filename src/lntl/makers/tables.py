@@ -3,7 +3,8 @@
 import csv
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +16,13 @@ from lntl.runs.files import write_text
 class Made:
     """n images: a list of n texts a column; `image` is the file below the download, `split` train, val or test.
 
-    label, bias: the columns that are meant to be learnt and to be unlearnt; notes: what was left out, and why.
+    label, bias: the columns that are meant to be learnt and to be unlearnt, bias None where it is not annotated; notes:
+    what was left out, and why.
     """
 
     columns: dict[str, list[str]]
     label: str
-    bias: str
+    bias: str | None
     notes: list[str]
 
 
@@ -75,3 +77,48 @@ def named(values: dict[str, str], given: str | None, where: str, what: str) -> s
 def place(key: str) -> float:
     """Return a number in [0, 1) that is a function of the key alone: a share of the keys lies below that share."""
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest()) / 2**64
+
+
+def folder_of(source: Path) -> Path:
+    """Return a folder; raises UserError where it is none."""
+    if not source.is_dir():
+        raise UserError(f"{source}: no such folder; name the one that you unpacked, see docs/DATA_SETS.md")
+    return source
+
+
+def check_images(source: Path, made: Made) -> None:
+    """Raise UserError with the first of the images that are not in the download."""
+    missing = [name for name in made.columns["image"] if not (source / name).is_file()]
+    if missing:
+        raise UserError(
+            f"{source}: {len(missing)} of {len(made.columns['image'])} listed images are missing, the first "
+            f"{missing[0]}; unpack the download anew, or name its folder"
+        )
+
+
+def counterexamples(table: dict[str, list[str]], others: Mapping[str, str], added: int, seed: int) -> None:
+    """Move `added` images from test to train of a table.
+
+    They are equally many of each class where it has enough; with one seed, a larger number adds to a smaller one.
+
+    Args:
+        table: The columns, changed in place.
+        others: The class of each image of the other set, by file.
+        added: Their number.
+        seed: Of their choice.
+
+    Raises:
+        UserError: If fewer images would be left for test than are added.
+    """
+    if 2 * added > len(others):
+        raise UserError(
+            f"--counterexamples {added}: at most {len(others) // 2}, half of the {len(others)} images of the other "
+            "set, for the rest of them is the test set"
+        )
+    order, rank = sorted(others, key=lambda name: place(f"{seed}/{name}")), dict[str, int]()
+    ranked: Counter[str] = Counter()
+    for name in order:
+        rank[name] = ranked[others[name]]
+        ranked[others[name]] += 1
+    moved = set(sorted(order, key=rank.__getitem__)[:added])
+    table["split"] = ["train" if n in moved else s for n, s in zip(table["image"], table["split"], strict=True)]

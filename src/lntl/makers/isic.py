@@ -1,0 +1,52 @@
+"""ISIC 2018 (Task 1-2) with annotated artefacts, such as rulers, in trap sets (Bissoto et al., CVPR Workshops 2020).
+
+A trap set makes of the artefacts what a lazy network needs: in training they go with a diagnosis, and in test the other
+way round. The lists trap-sets/isic_annotated_{train,val,test}N.csv have the artefacts and the diagnosis of each image.
+Source: github.com/alceubissoto/debiasing-skin.
+"""
+
+from pathlib import Path
+
+from lntl.errors import UserError
+from lntl.makers.tables import Made, folder_of, found, named, rows
+
+ARTEFACTS = ("dark_corner", "hair", "gel_border", "gel_bubble", "ruler", "ink", "patches")
+DIAGNOSES = {"benign": "benign", "malignant": "malignant"}
+TRAP_SETS = 5
+
+
+def make(source: Path, lists: Path, trap_set: int) -> Made:
+    """Return image, label, split and the seven artefacts, of which the ruler is the bias.
+
+    The lists of train repeat the images of val; those are in val alone.
+    """
+    files = {path.stem: path for ending in ("jpg", "png") for path in sorted(folder_of(source).rglob(f"*.{ending}"))}
+    table: dict[str, list[str]] = {n: [] for n in ("image", "label", "split", *ARTEFACTS)}
+    missing: list[str] = []
+    repeated = 0
+    seen: dict[str, str] = {}
+    for split in ("val", "test", "train"):
+        path = found(lists, [f"{below}isic_annotated_{split}{trap_set}.csv" for below in ("trap-sets/", "")])
+        for number, row in rows(path, ["image", "label_string", *ARTEFACTS]):
+            where, name = f"{path}: line {number}", row["image"].partition(".")[0]
+            if seen.get(name) == "val" and split == "train":
+                repeated += 1
+                continue
+            if name in seen:
+                raise UserError(f"{where}: {name} is listed before, in {seen[name]}; fetch the lists again")
+            seen[name] = split
+            if name not in files:
+                missing.append(name)
+                continue
+            table["image"].append(files[name].relative_to(source).as_posix())
+            table["label"].append(named(DIAGNOSES, row["label_string"], where, "label_string"))
+            table["split"].append(split)
+            for artefact in ARTEFACTS:
+                word = artefact.replace("_", " ")
+                table[artefact].append(named({"0": f"no {word}", "1": word}, row[artefact], where, artefact))
+    if missing:
+        raise UserError(
+            f"{source}: {len(missing)} of {len(seen)} listed images are not below it, the first {missing[0]}.jpg; "
+            "name the folder of all images of ISIC 2018 Task 1-2, see docs/DATA_SETS.md"
+        )
+    return Made(table, "label", "ruler", [f"{repeated} images of val are listed in train, too, and are in val alone"])

@@ -1,0 +1,51 @@
+"""UTKFace (Zhang et al., CVPR 2017) as a stand-in for the paper's faces: gender with a bias of age, EB1 and EB2.
+
+The download names its files [age]_[gender]_[race]_[date].jpg, gender 0 for male and 1 for female, race 0 to 4. Source:
+susanqq.github.io/UTKFace. EB1 holds women of 0 to 29 years and men of 40 and more, EB2 the reverse.
+"""
+
+import re
+from pathlib import Path
+
+from lntl.errors import UserError
+from lntl.makers.imdb_faces import OLD, SETS, YOUNG
+from lntl.makers.tables import Made, counterexamples, folder_of, place
+
+GENDERS = {"0": "male", "1": "female"}
+RACES = {"0": "white", "1": "black", "2": "asian", "3": "indian", "4": "other"}
+_NAME = re.compile(r"(\d{1,3})_([01])_([0-4])_\d+\.jpg(\.chip\.jpg)?")
+
+
+def make(source: Path, train: str, held_out: float, added: int = 0, seed: int = 0) -> Made:
+    """Return image, gender, age, age_group, race, split; train is eb1 or eb2.
+
+    test is the other set and a share held out of this one, so that it holds all four groups; `added` faces of the other
+    set go to train. Deviation: the paper's faces are of IMDB-WIKI. Faces between the age groups are in no set, and the
+    download does not say who is on a photograph, so that a person may be in train and test.
+    """
+    names = sorted(path.relative_to(source).as_posix() for path in folder_of(source).rglob("*.jpg"))
+    faces = {name: match for name in names if (match := _NAME.fullmatch(name.rpartition("/")[2]))}
+    if not faces:
+        raise UserError(
+            f"{source}: no image in it is named like 25_1_0_20170116171048641.jpg.chip.jpg (age, gender, race, date); "
+            "name the folder that you unpacked, see docs/DATA_SETS.md"
+        )
+    table: dict[str, list[str]] = {n: [] for n in ("image", "gender", "age", "age_group", "race", "split")}
+    others: dict[str, str] = {}
+    for name, match in faces.items():
+        gender, age = GENDERS[match[2]], int(match[1])
+        group = YOUNG if age < 30 else OLD if age >= 40 else None
+        if group is None:
+            continue
+        learned = SETS[train][gender] == group
+        if not learned:
+            others[name] = gender
+        split = "train" if learned and place(name) >= held_out else "test"
+        row = (name, gender, str(age), group, RACES[match[3]], split)
+        for column, value in zip(table.values(), row, strict=True):
+            column.append(value)
+    notes = [f"{len(faces) - len(table['image'])} faces are between the age groups and in no set"]
+    if unnamed := len(names) - len(faces):
+        notes.append(f"{unnamed} images are left out, for their names are not of the form age_gender_race_date.jpg")
+    counterexamples(table, others, added, seed)
+    return Made(table, "gender", "age_group", notes)
