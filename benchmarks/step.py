@@ -17,7 +17,6 @@ from output import tell
 from reference import Reference, matmul_gflops, step_flops
 
 from lntl import config, experiment
-from lntl.config import ready as ready_configs
 from lntl.training.trainer import Trainer
 
 BATCH = 128
@@ -36,7 +35,7 @@ def joint_trainer() -> tuple[Trainer, experiment.Experiment]:
         only_joint,
     ]
     overrides += ["training.optimizer_fg={name: sgd, weight_decay: 0.0005}", "training.optimizer_h={name: sgd}"]
-    built = experiment.build(config.read(ready_configs.find("colored_mnist_default"), overrides))
+    built = experiment.build(config.read("colored_mnist_default", overrides))
     return built.trainer, built
 
 

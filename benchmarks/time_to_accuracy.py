@@ -26,14 +26,13 @@ RECIPE = "colored_mnist/best"
 def train(seed: int, began: float, recipe: str) -> None:
     """Train one run to its end; print one JSON line an epoch: seconds since `began`, and test accuracy."""
     from lntl import config, experiment
-    from lntl.config import ready as ready_configs
     from lntl.evaluation.tally import compute
     from lntl.types import EpochRecord
 
     with TemporaryDirectory() as folder:
         overrides = [f"project.seed={seed}", f"data.seed={seed}", "data.color_var=0.030", "evaluation.erm_epochs=0"]
         overrides += ["logging.use_tensorboard=false", f"logging.output_dir={folder}"]
-        run = experiment.start(config.read(ready_configs.find(recipe), overrides))
+        run = experiment.start(config.read(recipe, overrides))
         for event in run.train():
             if isinstance(event, EpochRecord):
                 predictions = run.experiment.predict(run.experiment.trainer.evaluated, "test")

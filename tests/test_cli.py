@@ -18,8 +18,8 @@ from rich.console import Console
 from tiny_runs import RUN, TINY, lntl, metrics, tree
 
 from lntl import __version__, plugins
+from lntl import config as configuration
 from lntl.cli import console
-from lntl.config import ready as ready_configs
 from lntl.data.colored_mnist import ColoredMNIST
 from lntl.methods import load_method
 from lntl.models import load_model
@@ -192,8 +192,8 @@ def test_eval_of_a_run_that_was_evaluated_writes_the_same_again(finished: Path) 
 def test_configs_lists_every_ready_one(capsys: Capture) -> None:
     assert lntl("configs") == 0
     out = capsys.readouterr().out
-    assert "colored_mnist_default" in ready_configs.names()
-    for name in ready_configs.names():
+    assert "colored_mnist_default" in configuration.ready_names()
+    for name in configuration.ready_names():
         assert name in out
 
 
@@ -204,7 +204,7 @@ def test_configs_copy_refuses_to_replace(tmp_path: Path, monkeypatch: pytest.Mon
     copied = Path("colored_mnist_default.yaml")
     comment, text = copied.read_text(encoding="utf-8").split("\n", 1)
     assert comment == "# yaml-language-server: $schema=lntl.schema.json"  # by which editors find the schema
-    assert text == ready_configs.find("colored_mnist_default").read_text(encoding="utf-8")
+    assert text == configuration.find("colored_mnist_default").read_text(encoding="utf-8")
     jsonschema.validate(yaml.safe_load(text), json.loads(Path("lntl.schema.json").read_text()))
     copied.write_text("mine")
     assert lntl("configs", "copy", "colored_mnist_default", ".") == 2

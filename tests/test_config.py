@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from lntl import config as configuration
 from lntl import plugins
 from lntl.config import Config, keys
-from lntl.config import ready as ready_configs
 from lntl.errors import UserError
 from lntl.methods.base import Method
 from lntl.methods.lntl import LNTL
@@ -24,7 +23,7 @@ from lntl.types import Dataset, Networks
 from lntl.yaml_file import parse, read_yaml
 
 PACKAGE = Path(plugins.__file__).parent
-DEFAULT = ready_configs.find("colored_mnist_default")
+DEFAULT = configuration.find("colored_mnist_default")
 RawConfig = Callable[..., dict[str, Any]]
 
 
@@ -452,8 +451,8 @@ SCHEMA = configuration.json_schema()
 def test_the_ready_configs_fit_the_schema() -> None:
     validator = jsonschema.validators.validator_for(SCHEMA)(SCHEMA)
     faults = {
-        name: [error.message for error in validator.iter_errors(read_yaml(ready_configs.find(name)))]
-        for name in ready_configs.names()
+        name: [error.message for error in validator.iter_errors(read_yaml(configuration.find(name)))]
+        for name in configuration.ready_names()
     }
     assert {name: messages for name, messages in faults.items() if messages} == {}
 

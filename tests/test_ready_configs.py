@@ -6,18 +6,17 @@ import pytest
 
 from lntl import config
 from lntl.benchmark import plan
-from lntl.config import ready as ready_configs
 from lntl.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 
 
 def test_there_are_some() -> None:
-    assert "colored_mnist_default" in ready_configs.names()
+    assert "colored_mnist_default" in config.ready_names()
 
 
 def test_each_is_valid_and_says_what_it_is() -> None:
-    silent = [name for name in ready_configs.names() if not config.read(ready_configs.find(name)).project.description]
+    silent = [name for name in config.ready_names() if not config.read(name).project.description]
     assert silent == []
 
 
@@ -26,7 +25,7 @@ def test_the_rows_of_the_benchmark_have_one_budget() -> None:
     rows = plan.read(ROOT / "benchmarks/colored_mnist/plan.yaml").runs
     assert len(rows) == 17
     for row in rows:
-        training = config.read(ready_configs.find(row.config)).training
+        training = config.read(row.config).training
         best, game = row.name == "best", row.name in ("lntl", "blind_eye", "conditional_adversary", "best")
         assert sum(phase.epochs for phase in training.phases) == (10 if best else 8), row.name
         assert (training.batch_size, training.ema) == (128, 0.99), row.name
@@ -35,9 +34,9 @@ def test_the_rows_of_the_benchmark_have_one_budget() -> None:
 
 
 def test_a_path_is_taken_as_it_is() -> None:
-    assert str(ready_configs.find("some/where.yaml")) == "some/where.yaml"
+    assert str(config.find("some/where.yaml")) == "some/where.yaml"
 
 
 def test_an_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean 'colored_mnist_default'"):
-        ready_configs.find("colored_mnist_defualt")
+        config.find("colored_mnist_defualt")

@@ -25,8 +25,9 @@ from lntl import config as configuration
 from lntl import plugins
 from lntl.data.arrays import InMemory
 from lntl.data.loader import Loader
+from lntl.errors import UserError
 from lntl.experiment import build
-from lntl.sklearn import DebiasedClassifier, _WeightedLoader
+from lntl.sklearn import DebiasedClassifier, _WeightedLoader, config_of, phases_of
 
 N = 150
 CPU = torch.device("cpu")
@@ -435,3 +436,31 @@ def test_images_of_another_shape_are_refused() -> None:
     fitted = DebiasedClassifier("erm", **SMALL).fit(PICTURES, Y)
     with pytest.raises(ValueError, match=r"an example of X is \(1, 6, 5\), in fit it was \(1, 6, 6\)"):
         fitted.predict(PICTURES[:, :, :5])
+
+
+@pytest.mark.parametrize(
+    ("method", "epochs", "expected"),
+    [
+        ("erm", 30, [("erm", 30)]),
+        ("group_dro", 30, [("group_dro", 30)]),
+        ("bias_head", 5, [("bias_head", 5)]),
+        ("jtt", 30, [("erm", 3), ("jtt", 30)]),
+        ("lntl", 30, [("erm", 3), ("bias_head", 3), ("lntl", 30)]),
+        ("conditional_adversary", 4, [("erm", 1), ("bias_head", 1), ("conditional_adversary", 4)]),
+    ],
+)
+def test_what_goes_before_a_method(method: str, epochs: int, expected: list[tuple[str, int]]) -> None:
+    phases = phases_of(method, epochs, {"seen": 1})
+    assert [(phase["method"], phase["epochs"]) for phase in phases] == expected
+    assert ["seen" in phase for phase in phases] == [False] * (len(phases) - 1) + [True]
+
+
+def test_the_model_is_as_the_methods_need_it_and_numbers_may_be_numpys() -> None:
+    training = {"lr": 1}
+    phases = [{"method": "domain_independent", "epochs": np.int64(3), "clip_grad_norm": np.float64(2)}]
+    config = config_of("x", 7, {"name": "mlp", "hidden": (8, np.int64(4))}, {"phases": phases})
+    assert config.model.heads == "per_bias"  # type: ignore[attr-defined]
+    assert config.model.hidden == [8, 4]  # type: ignore[attr-defined]
+    assert (config.project.seed, config.training.phases[0].epochs) == (7, 3)
+    with pytest.raises(UserError, match=r"x: 1 fault.*\n  training.lr: unknown key"):
+        config_of("x", 7, {"name": "mlp"}, training | {"phases": phases})

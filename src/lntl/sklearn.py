@@ -22,7 +22,10 @@ from lntl.data.array_file import as_tensor
 from lntl.data.arrays import InMemory, columns_in_memory
 from lntl.data.loader import Loader
 from lntl.errors import UserError
-from lntl.experiment import build, recipe
+from lntl.experiment import build
+from lntl.experiment.build import methods_without_bias
+from lntl.methods import load_method
+from lntl.methods.base import Method
 from lntl.models import load_model
 from lntl.probing.features import features
 from lntl.types import Batch, Networks
@@ -162,7 +165,7 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
         if phases is None:
             weights = {"mu": self.mu, "lam": self.lam}
             own = {name: value for name, value in weights.items() if value is not None}
-            phases = recipe.phases_of(self.method, self.epochs, own | (self.method_settings or {}))
+            phases = phases_of(self.method, self.epochs, own | (self.method_settings or {}))
         model = self.model if isinstance(self.model, dict) else {"name": self.model}
         if model.get("name") == "mlp":
             model = {"hidden": self.hidden} | model
@@ -176,7 +179,7 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
             "phases": phases,
         }
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        return recipe.config_of(type(self).__name__, seed, model, training)
+        return config_of(type(self).__name__, seed, model, training)
 
     def predict(self, X: Any) -> Array:
         """Return the class of each example.
@@ -328,12 +331,46 @@ def _at(bias: Any, rows: Array) -> Any:
 
 
 def _check_bias(config: Config, bias: Any) -> None:
-    if bias is None and any(method.sees_bias for method in recipe.methods_of(config)):
+    if bias is None and any(method.sees_bias for method in _methods(config)):
         raise UserError(
             f"method {config.training.phases[-1].method} learns from the bias: give fit(X, y, bias=...), in a pipeline "
             "or a search with set_fit_request(bias=True) and metadata routing; methods that need none: "
-            f"{', '.join(recipe.methods_without_bias())}"
+            f"{', '.join(methods_without_bias())}"
         )
+
+
+def phases_of(method: str, epochs: int, own: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the phases of a method with its own settings: pre-training, a tenth as long, and the method itself.
+
+    A game against h begins from what plain training and h alone have learned; jtt learns from errors of plain training.
+    """
+    trains = load_method(method).trains
+    before = ["erm", "bias_head"] if {"f", "h"} <= {*trains} else ["erm"] if method == "jtt" else []
+    warm_up = [{"method": name, "epochs": max(1, epochs // 10)} for name in before]
+    return [*warm_up, {"method": method, "epochs": epochs} | own]
+
+
+def config_of(name: str, seed: int, model: dict[str, Any], training: dict[str, Any]) -> Config:
+    """Return the configuration, with the model that its methods need; raises UserError with all faults."""
+    project = {"experiment_name": name, "seed": seed}
+    raw = _plain({"project": project, "data": {"name": "arrays", "path": "memory"}, "training": training})
+    config = configuration.validate(raw | {"model": _plain(model)}, name)
+    needs = {key: value for method in _methods(config) for key, value in method.required_model_settings.items()}
+    return configuration.validate(raw | {"model": _plain(model) | needs}, name) if needs else config
+
+
+def _methods(config: Config) -> list[type[Method]]:
+    """Return the method of each phase."""
+    return [load_method(phase.method) for phase in config.training.phases]
+
+
+def _plain(tree: Any) -> Any:
+    """Return a tree of settings with numbers of Python and lists: a search hands out numpy's numbers."""
+    if isinstance(tree, dict):
+        return {key: _plain(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_plain(value) for value in tree]
+    return tree.item() if isinstance(tree, np.generic) else tree
 
 
 def _tensor(X: Array) -> Tensor:

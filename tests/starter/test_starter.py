@@ -16,7 +16,7 @@ from tiny_runs import lntl
 from lntl import config as configuration
 from lntl import data as data_sets
 from lntl import starter
-from lntl.starter.drawing import BACKGROUNDS, SHAPES, SIDE, SPLITS
+from lntl.starter import BACKGROUNDS, SHAPES, SIDE, SPLITS
 
 
 @pytest.fixture(scope="module")

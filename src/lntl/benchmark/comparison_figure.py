@@ -1,18 +1,41 @@
-"""The figure of a comparison: one line a method, its band the standard deviation, published values as marks."""
+"""The figure of a comparison (a line and a band of one standard deviation a method), and the files of a comparison."""
 
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lntl.benchmark.comparison import SPLITS, Comparison, MethodRow, all_numbers
-from lntl.benchmark.comparison_tables import heads
+from lntl.benchmark.comparison_tables import heads, latex, markdown, to_csv
+from lntl.errors import UserError
 from lntl.evaluation.metrics import lower_is_better
 from lntl.figures import MARKERS, PALETTE, PlainFigure
+from lntl.runs.files import write_atomic, write_text
 
 _STYLES = ("-", "--", ":")  # the palette starts again with the next style
 _MARKS = "x+s*P1"  # of published rows, in grey
+
+
+def write(comparison: Comparison, folder: Path, prefix: str) -> list[Path]:
+    """Write table.md, .csv, .tex and figure.png, .svg, each name after `prefix`; return their paths."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot make the folder: {error.strerror}; choose another with --out") from error
+    texts = {"table.md": markdown(comparison), "table.csv": to_csv(comparison), "table.tex": latex(comparison)}
+    for name, text in texts.items():
+        write_text(folder / f"{prefix}{name}", text)
+    figure = comparison_figure(comparison)
+    dates = {"figure.png": "Software", "figure.svg": "Date"}
+    with rc_context({"svg.hashsalt": "lntl"}):  # with no date, the same file for the same results
+        for name, date in dates.items():
+            save = partial(figure.savefig, format=Path(name).suffix[1:], dpi=150, metadata={date: None})
+            write_atomic(folder / f"{prefix}{name}", save)
+    return [folder / f"{prefix}{name}" for name in (*texts, *dates)]
 
 
 def comparison_figure(comparison: Comparison) -> Figure:

@@ -13,11 +13,10 @@ from pydantic import Field, ValidationError, model_validator
 from lntl import config as configuration
 from lntl.benchmark.results import BenchmarkRun, RunKey
 from lntl.config import Config
-from lntl.config import ready as ready_configs
 from lntl.config.faults import describe
 from lntl.errors import UserError
 from lntl.plugins import Settings, did_you_mean
-from lntl.yaml_file import parse
+from lntl.yaml_file import parse, read_yaml
 
 Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 # Settings of every run of a benchmark: it leaves one line, not a folder to look at.
@@ -118,15 +117,15 @@ def planned_runs(plan: BenchmarkPlan, path: Path) -> list[PlannedRun]:
 
 def _with_seeds(plan: BenchmarkPlan, method: PlannedMethod, overrides: dict[str, Any], path: Path) -> list[PlannedRun]:
     """Return a run for each seed; their configurations differ in nothing else and share a hash."""
-    ready = method.config in ready_configs.names()
-    source = ready_configs.find(method.config) if ready else path.parent / method.config
+    ready = method.config in configuration.ready_names()
+    source = configuration.find(method.config) if ready else path.parent / method.config
     shared = [*plan.overrides, *method.overrides, *(f"{key}={json.dumps(value)}" for key, value in overrides.items())]
 
     def config(seed: int) -> Config:
         seeded = [f"{key}={seed}" for key in plan.seed_keys]
         try:
             if not source.suffix:  # a name, though not of a ready one
-                ready_configs.find(method.config)
+                configuration.find(method.config)
             return configuration.read(source, [*shared, *seeded, *_FORCED])
         except UserError as error:
             raise UserError(f"{path}: {method.name}: {error}") from error
@@ -143,6 +142,23 @@ def config_hash(config: Config) -> str:
     raw = config.model_dump(include={"data", "model", "training"}, exclude_defaults=True)
     raw["training"].pop("device", None)
     return hashlib.blake2b(json.dumps(raw, sort_keys=True).encode(), digest_size=6).hexdigest()
+
+
+def plan_beside(results: Path) -> Path | None:
+    """Return the plan that lies beside its results; None where there is none."""
+    default = BenchmarkPlan.model_fields["results"].default
+    for path in sorted(results.parent.glob("*.yaml")):
+        raw = read_yaml(path)
+        if "runs" in raw and raw.get("results", default) == results.name:
+            return path
+    return None
+
+
+def runs_in_table_order(path: Path) -> list[PlannedRun]:
+    """Return the runs of a plan in the order of its rows."""
+    plan = read(path)
+    order = [method.name for method in plan.runs]
+    return sorted(planned_runs(plan, path), key=lambda run: order.index(run.name))
 
 
 def select(runs: list[PlannedRun], texts: list[str]) -> list[PlannedRun]:

@@ -4,11 +4,12 @@ import math
 import os
 import shutil
 import signal
+import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -109,6 +110,43 @@ class Benchmark:
             shutil.rmtree(self.scratch / run.id, ignore_errors=True)
             for suffix in (".yaml", ".log"):
                 (self.scratch / f"{run.id}{suffix}").unlink(missing_ok=True)
+
+
+class TimeLeft:
+    """Time left, from the seconds of finished runs: of the same name where there are some, else of all."""
+
+    def __init__(self, workers: int, waiting: list[PlannedRun], lines: list[ResultLine]) -> None:
+        self._workers = workers
+        self._waiting = {run.id: run for run in waiting}
+        self._began: dict[str, float] = {}
+        self._seconds: dict[str, list[float]] = {}
+        for line in lines:
+            self._record(line)
+
+    def _record(self, line: ResultLine) -> None:
+        seconds = line.wall_seconds or line.seconds
+        if seconds is not None:
+            self._seconds.setdefault(line.name, []).append(seconds)
+
+    def update(self, progress: BenchmarkProgress) -> str:
+        """Take in the progress; return the time left in words, unknown before the first run has ended."""
+        now = time.monotonic()
+        for run in progress.running:
+            self._began.setdefault(run.id, now)
+        if progress.ended is not None:
+            self._waiting.pop(progress.ended[0].id)
+            self._record(progress.ended[1])
+        if not self._seconds:
+            return "time left: known after the first run"
+        needs = [
+            self._estimate(run) - min(now - self._began.get(id, now), 0.9 * self._estimate(run))
+            for id, run in self._waiting.items()
+        ]
+        return f"about {timedelta(seconds=round(max([sum(needs) / self._workers, *needs])))} left" if needs else ""
+
+    def _estimate(self, run: PlannedRun) -> float:
+        of_all = [seconds for values in self._seconds.values() for seconds in values]
+        return statistics.fmean(self._seconds.get(run.name, of_all))
 
 
 class _Worker:

@@ -26,10 +26,9 @@ def configured_run(config_name: str, overrides: list[str]) -> Path:
     """Return the folder of the run that a configuration names; raises UserError if it was not trained."""
     from lntl import config as configuration
     from lntl import experiment
-    from lntl.config import ready
     from lntl.errors import UserError
 
-    path = experiment.run_folder(configuration.read(ready.find(config_name), overrides)).path
+    path = experiment.run_folder(configuration.read(config_name, overrides)).path
     if not path.is_dir():
         raise UserError(f"{path}: there is no such run folder; train first: lntl train {config_name}")
     return path

@@ -1,9 +1,6 @@
 """`lntl benchmark`: the runs of a plan; and `lntl benchmark-run`, hidden: the process of one of them."""
 
 import os
-import statistics
-import time
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from lntl.benchmark.plan import PlannedRun
     from lntl.benchmark.results import ResultLine
-    from lntl.benchmark.runner import Benchmark, BenchmarkProgress
+    from lntl.benchmark.runner import Benchmark
     from lntl.experiment.run import Stop
 
 
@@ -85,11 +82,12 @@ def _run(bench: "Benchmark", runs: "list[PlannedRun]", stop: "Stop") -> "list[tu
     from rich.progress import Progress as Bar
 
     from lntl.benchmark import results
+    from lntl.benchmark.runner import TimeLeft
     from lntl.cli import console
 
     failed: list[tuple[PlannedRun, ResultLine]] = []
     waiting = bench.missing(runs)
-    estimate = _TimeLeft(bench.workers, waiting, results.read(bench.results))
+    estimate = TimeLeft(bench.workers, waiting, results.read(bench.results))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Bar(
         *columns, TextColumn("{task.fields[status]}"), console=console.err, disable=not console.err.is_terminal
@@ -114,43 +112,6 @@ def _outcome(line: "ResultLine") -> str:
     return f"{' '.join(scores)} in {line.seconds or 0:.0f} s"
 
 
-class _TimeLeft:
-    """Time left, from the seconds of finished runs: of the same name where there are some, else of all."""
-
-    def __init__(self, workers: int, waiting: "list[PlannedRun]", lines: "list[ResultLine]") -> None:
-        self._workers = workers
-        self._waiting = {run.id: run for run in waiting}
-        self._began: dict[str, float] = {}
-        self._seconds: dict[str, list[float]] = {}
-        for line in lines:
-            self._record(line)
-
-    def _record(self, line: "ResultLine") -> None:
-        seconds = line.wall_seconds or line.seconds
-        if seconds is not None:
-            self._seconds.setdefault(line.name, []).append(seconds)
-
-    def update(self, progress: "BenchmarkProgress") -> str:
-        """Take in the progress; return the time left in words, unknown before the first run has ended."""
-        now = time.monotonic()
-        for run in progress.running:
-            self._began.setdefault(run.id, now)
-        if progress.ended is not None:
-            self._waiting.pop(progress.ended[0].id)
-            self._record(progress.ended[1])
-        if not self._seconds:
-            return "time left: known after the first run"
-        needs = [
-            self._estimate(run) - min(now - self._began.get(id, now), 0.9 * self._estimate(run))
-            for id, run in self._waiting.items()
-        ]
-        return f"about {timedelta(seconds=round(max([sum(needs) / self._workers, *needs])))} left" if needs else ""
-
-    def _estimate(self, run: "PlannedRun") -> float:
-        of_all = [seconds for values in self._seconds.values() for seconds in values]
-        return statistics.fmean(self._seconds.get(run.name, of_all))
-
-
 def benchmark_run(config: Path, split: Annotated[Literal["test", "val"], typer.Argument()]) -> None:
     """Train CONFIG, or resume its training, and evaluate it on SPLIT; stop, saved, when the starting process ends."""
     import sys
@@ -159,13 +120,13 @@ def benchmark_run(config: Path, split: Annotated[Literal["test", "val"], typer.A
     from lntl import config as configuration
     from lntl import experiment
     from lntl.benchmark.runner import DEAD_END
-    from lntl.cli import console, memory
-    from lntl.cli.train import show_training
+    from lntl.cli import console
+    from lntl.cli.train import keep_freed_memory, show_training
     from lntl.errors import DeadEndError
 
     threading.Thread(target=_stop_with_the_parent, daemon=True).start()
     console.log_to_console()
-    memory.keep_freed_memory()
+    keep_freed_memory()
     try:
         experiment.train(configuration.read(config), "auto", split=split, watch=show_training)
     except DeadEndError as error:

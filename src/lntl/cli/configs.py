@@ -15,13 +15,13 @@ def configs(context: typer.Context) -> None:
         return
     from rich.table import Table
 
+    from lntl import config as configuration
     from lntl.cli.console import out
-    from lntl.config import ready
     from lntl.yaml_file import read_yaml
 
     table = Table("configuration", "what it is")
-    for name in ready.names():
-        table.add_row(name, read_yaml(ready.find(name))["project"].get("description", ""))
+    for name in configuration.ready_names():
+        table.add_row(name, read_yaml(configuration.find(name))["project"].get("description", ""))
     out.print(table)
     out.print("Run one: lntl train NAME. Change one: lntl configs copy NAME .")
 
@@ -32,15 +32,15 @@ def copy(
     folder: Annotated[Path, typer.Argument(help="Where to put the copy.")] = Path(),
 ) -> None:
     """Copy a ready configuration, to change it, with the JSON Schema for editors beside it."""
+    from lntl import config as configuration
     from lntl.cli.console import echo
-    from lntl.config import ready
     from lntl.errors import UserError
     from lntl.plugins import did_you_mean
     from lntl.runs.files import write_text
 
-    if name not in ready.names():
-        raise UserError(f"no ready configuration {name!r}{did_you_mean(name, ready.names())}")
-    source = ready.find(name)
+    if name not in (known := configuration.ready_names()):
+        raise UserError(f"no ready configuration {name!r}{did_you_mean(name, known)}")
+    source = configuration.find(name)
     target = folder / source.name
     if target.exists():
         raise UserError(f"{target} exists already; move it away first")

@@ -1,19 +1,25 @@
-"""Live progress in a terminal, plain lines elsewhere."""
+"""What the command line shows: text, log, help on plug-ins, and progress, live in a terminal, else plain lines."""
 
+import inspect
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:  # they take seconds to import, and what only lists names needs none of it
+    from lntl.methods.base import Method
     from lntl.training.trainer import Step, Trainer
-    from lntl.types import EpochRecord
+    from lntl.types import EpochRecord, Networks
+
+    Plugin = type[Method] | type[Networks]
 
 err = Console(stderr=True)
 out = Console()
@@ -82,3 +88,29 @@ def show_progress(events: "Iterable[Step | EpochRecord]", trainer: "Trainer", ba
                 log.info(
                     "%s step %d/%d %.0f img/s %s, %.0f s left", head, event.index, event.total, speed, losses, left
                 )
+
+
+def print_plugins(plugins: "Mapping[str, Plugin]", *columns: str) -> None:
+    """Print a table of plug-ins: the name, and the first line of the module."""
+    table = Table(*columns)
+    for name, plugin in plugins.items():
+        table.add_row(name, _summary(plugin))
+    out.print(table)
+
+
+def print_plugin(name: str, plugin: "Plugin") -> None:
+    """Print the first line of a plug-in's module and the docstring of its class."""
+    out.print(f"[bold]{escape(name)}[/bold]: {escape(_summary(plugin))}\n\n{escape(inspect.getdoc(plugin) or '')}\n")
+
+
+def print_settings(plugin: "Plugin") -> None:
+    """Print a table of a plug-in's settings, if it has any."""
+    if plugin.Config.model_fields:
+        table = Table("setting", "default", "meaning")
+        for key, field in plugin.Config.model_fields.items():
+            table.add_row(key, "(required)" if field.is_required() else str(field.default), field.description)
+        out.print(table)
+
+
+def _summary(plugin: "Plugin") -> str:
+    return (inspect.getdoc(inspect.getmodule(plugin)) or "").partition("\n")[0]

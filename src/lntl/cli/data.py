@@ -52,11 +52,10 @@ def check(
     from lntl import config as configuration
     from lntl.audit import audit
     from lntl.cli import console
-    from lntl.config import ready
     from lntl.reporting.check import write_check
     from lntl.reporting.check_tables import check_tables
 
-    settings = configuration.read_for_data(ready.find(config), overrides or [])
+    settings = configuration.read_for_data(config, overrides or [])
     folder = out or Path(settings.logging.output_dir) / "checks" / settings.project.experiment_name
     audited = audit(settings, images, _with_progress)
     files = write_check(audited.check, audited.pictures, folder)

@@ -221,7 +221,6 @@ def load_data(config_name: str, overrides: list[str]) -> "Dataset":
     """Return the data set of a configuration, of which only the section `data` must be complete."""
     from lntl import config as configuration
     from lntl import data
-    from lntl.config import ready
 
-    config = configuration.read_for_data(ready.find(config_name), overrides)
+    config = configuration.read_for_data(config_name, overrides)
     return data.load(config.data.name, config.data)

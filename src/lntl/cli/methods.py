@@ -9,15 +9,15 @@ def methods(
     name: Annotated[str | None, typer.Argument(help="Show this method's equation and settings.")] = None,
 ) -> None:
     """List the training methods, or describe one."""
-    from lntl.cli.console import out
-    from lntl.cli.plugin_help import print_docstring, print_plugins, print_settings
+    from lntl import plugins
+    from lntl.cli.console import out, print_plugin, print_plugins, print_settings
     from lntl.methods import load_method
 
     if name is None:
-        print_plugins("lntl.methods", "method", "what it does")
+        print_plugins({name: load_method(name) for name in plugins.names("lntl.methods")}, "method", "what it does")
         return
     method = load_method(name)
-    print_docstring(name, method)
+    print_plugin(name, method)
     out.print(f"trains {', '.join(method.trains)}; {'sees' if method.sees_bias else 'does not see'} the bias label")
     for key, value in method.required_model_settings.items():
         out.print(f"needs model.{key}: {value}")

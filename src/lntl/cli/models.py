@@ -18,14 +18,14 @@ def models(
     """List the models, or describe one: its settings, its architectures, the layers where f may end."""
     from rich.columns import Columns
 
-    from lntl.cli.console import out
-    from lntl.cli.plugin_help import print_docstring, print_plugins, print_settings
+    from lntl import plugins
+    from lntl.cli.console import out, print_plugin, print_plugins, print_settings
     from lntl.errors import UserError
     from lntl.models import load_model
     from lntl.models.backbone import Backbone
 
     if name is None:
-        print_plugins("lntl.models", "model", "what it is")
+        print_plugins({name: load_model(name) for name in plugins.names("lntl.models")}, "model", "what it is")
         return
     library, slash, arch = name.partition("/")
     model = load_model(library)
@@ -34,7 +34,7 @@ def models(
             raise UserError(f"{library} is one architecture; those with more: timm, torchvision")
         _print_split_points(model, arch, size)
         return
-    print_docstring(name, model)
+    print_plugin(name, model)
     print_settings(model)
     if issubclass(model, Backbone):
         out.print(Columns(model.architectures()), highlight=False)

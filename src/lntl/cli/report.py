@@ -35,11 +35,11 @@ def report(
 
 def _run_folder(target: str) -> Path:
     """Return a run folder as it is, and that of the run which a configuration names."""
-    from lntl.config import ready
+    from lntl.config import ready_names
     from lntl.errors import UserError
 
     if Path(target).is_dir():
         return Path(target)
-    if not Path(target).exists() and target not in ready.names():
+    if not Path(target).exists() and target not in ready_names():
         raise UserError(f"{target}: there is no such run folder, nor a configuration of that name; see `ls results`")
     return configured_run(target, [])

@@ -1,5 +1,6 @@
 """`lntl train`: train a configuration and evaluate it."""
 
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,15 +28,14 @@ def train(
     """Train, evaluate on the test set, and show the result."""
     from lntl import config as configuration
     from lntl import experiment
-    from lntl.cli import console, memory
-    from lntl.config import ready
+    from lntl.cli import console
     from lntl.data.colored_mnist import ColoredMNIST
     from lntl.reporting import tables
 
     device_override = [] if device is None else [f"training.device={device}"]
-    settings = configuration.read(ready.find(config), [*(overrides or []), *device_override], epochs)
+    settings = configuration.read(config, [*(overrides or []), *device_override], epochs)
     console.log_to_console()
-    memory.keep_freed_memory()
+    keep_freed_memory()
     run, result = experiment.train(settings, resume, overwrite, watch=show_training)
     color_var = settings.data.color_var if isinstance(settings.data, ColoredMNIST.Config) else None
     console.out.print(tables.result_table(result, color_var))
@@ -50,3 +50,24 @@ def show_training(run: "Run", events: "Iterator[Step | EpochRecord]") -> None:
     from lntl.cli.console import show_progress
 
     show_progress(events, run.experiment.trainer, run.experiment.config.training.batch_size)
+
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h
+_BLOCK = 32 * 2**20  # bytes; the largest M_MMAP_THRESHOLD that glibc accepts on 64 bits
+_SPARE = 2**30  # bytes; free memory above this returns to the system
+
+
+def keep_freed_memory() -> None:
+    """Set glibc's malloc not to return large blocks to the system, which would zero their pages at each allocation.
+
+    A convolution's output is above malloc's default limit of 128 KiB. Without glibc (macOS, Windows, musl) nothing
+    happens. It changes the whole process, so only the command line calls it.
+    """
+    import ctypes
+
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, _BLOCK)
+        mallopt(_TRIM_THRESHOLD, _SPARE)

@@ -8,13 +8,15 @@ from lntl.config.reading import (
     config_model,
     dotted_names,
     erm_config,
+    find,
     json_schema,
     read,
     read_for_data,
+    ready_names,
     to_yaml,
     validate,
 )
-from lntl.training.settings import Optimizer, Phase
+from lntl.training import Optimizer, Phase
 
 __all__ = [
     "Config",
@@ -29,9 +31,11 @@ __all__ = [
     "config_model",
     "dotted_names",
     "erm_config",
+    "find",
     "json_schema",
     "read",
     "read_for_data",
+    "ready_names",
     "to_yaml",
     "validate",
 ]

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from lntl.errors import UserError
 from lntl.evaluation.metrics import HEADLINES, METRICS
 from lntl.plugins import Settings
-from lntl.training.settings import Optimizer, Phase
+from lntl.training import Optimizer, Phase
 
 
 class Project(Settings):

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, cast
 
@@ -13,10 +14,11 @@ from lntl.config.faults import describe
 from lntl.config.keys import Config, Data, Model, Training
 from lntl.errors import UserError, shorten
 from lntl.plugins import Settings
-from lntl.training.settings import Phase
+from lntl.training import Phase
 from lntl.yaml_file import dump, parse, read_yaml
 
 MAX_FAULTS = 20  # that one message lists
+READY = Path(str(files("lntl") / "configs"))  # folder of the configurations that ship with the package
 
 
 def _union(key: str, base: type[Settings], configs: Mapping[str, type[Settings]]) -> Any:
@@ -100,11 +102,27 @@ def dotted_names(raw: Any) -> tuple[str, str, tuple[str, ...]]:
     return name(sections.get("data"), "name"), name(sections.get("model"), "name"), tuple(sorted(methods))
 
 
-def read(path: Path, overrides: list[str] | None = None, num_epochs: int | None = None) -> Config:
+def ready_names() -> list[str]:
+    """Return the names of the ready configurations, e.g. colored_mnist_default or colored_mnist/authors."""
+    return sorted(str(path.relative_to(READY).with_suffix("")) for path in READY.rglob("*.yaml"))
+
+
+def find(name: str | Path) -> Path:
+    """Return the file of a configuration: a path, or the name of a ready one."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.exists():
+        return path
+    if str(name) not in (known := ready_names()):
+        near = plugins.did_you_mean(str(name), known)
+        raise UserError(f"{str(name)!r} is neither a file nor a ready configuration{near}")
+    return READY / f"{name}.yaml"
+
+
+def read(name: str | Path, overrides: list[str] | None = None, num_epochs: int | None = None) -> Config:
     """Return the configuration in a YAML file.
 
     Args:
-        path: The file.
+        name: The file, or the name of a ready configuration.
         overrides: Settings that replace those of the file, as `key=value` with the value in YAML.
         num_epochs: Epochs of the last phase, and most epochs of the others; None for those of the file.
 
@@ -114,14 +132,16 @@ def read(path: Path, overrides: list[str] | None = None, num_epochs: int | None 
     Raises:
         UserError: If the file cannot be read, or the configuration is wrong.
     """
+    path = find(name)
     raw = _overridden(path, overrides)
     if num_epochs is not None:
         _set_epochs(raw, num_epochs)
     return validate(raw, str(path))
 
 
-def read_for_data(path: Path, overrides: list[str] | None = None) -> Config:
-    """Return the configuration in a YAML file of which only the section `data` is needed; defaults fill the others."""
+def read_for_data(name: str | Path, overrides: list[str] | None = None) -> Config:
+    """Return the configuration in a file, or of that name, with defaults for all sections but `data`."""
+    path = find(name)
     raw = _overridden(path, overrides)
     if isinstance(raw, dict):
         defaults: dict[str, dict[str, Any]] = {

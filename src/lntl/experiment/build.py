@@ -8,12 +8,13 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from lntl import plugins
 from lntl.config import Config, Phase
 from lntl.data import load as load_data
 from lntl.data.loader import Loader
 from lntl.errors import UserError
 from lntl.evaluation.predict import Predictions, predict
-from lntl.experiment import pretrained, recipe
+from lntl.experiment import pretrained
 from lntl.methods import load_method
 from lntl.methods.base import Method
 from lntl.models import load_model
@@ -128,8 +129,13 @@ def _check_bias(config: Config, data: Dataset) -> None:
         if load_method(phase.method).sees_bias:
             raise UserError(
                 f"training.phases.{index}.method: {phase.method} needs bias labels, and no training example has one; "
-                f"set data.bias, or use a method without them: {', '.join(recipe.methods_without_bias())}"
+                f"set data.bias, or use a method without them: {', '.join(methods_without_bias())}"
             )
+
+
+def methods_without_bias() -> list[str]:
+    """Return the names of the methods that need no bias labels."""
+    return [name for name in plugins.names("lntl.methods") if not load_method(name).sees_bias]
 
 
 def _method(networks: Networks, config: Phase, spec: DataSpec) -> Method:

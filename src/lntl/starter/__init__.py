@@ -1,5 +1,74 @@
 """A starter project: a configuration, a table with drawn pictures, a Makefile and a README, all of which run."""
 
-from lntl.starter.project import begin
+import csv
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
 
-__all__ = ["begin"]
+import numpy as np
+from PIL import Image, ImageDraw
+
+from lntl.errors import UserError
+
+TEMPLATES = ("config.yaml", "README.md", "Makefile")
+SEED = 0
+SIDE = 32  # pixels
+SHAPES = ("circle", "square", "triangle")
+BACKGROUNDS = {"sand": (194, 166, 114), "grass": (94, 140, 82), "water": (82, 122, 170)}  # RGB; each goes with a shape
+# Number of pictures of each split, and the share of them whose background is drawn apart from the shape.
+SPLITS = {"train": (360, 0.1), "val": (135, 1.0), "test": (270, 1.0)}
+_FINER = 4  # drawn this many times larger, so that edges are smooth
+_CORNERS = {"square": 4, "triangle": 3}
+
+
+def begin(folder: Path) -> int:
+    """Write the project; return the number of pictures. Raises UserError where the folder is not empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: not an empty folder; name a new one, so that nothing of yours is written over")
+    images = folder / "data" / "images"
+    images.mkdir(parents=True)
+    for name in TEMPLATES:
+        text = (files("lntl.starter") / "templates" / name).read_text(encoding="utf-8")
+        (folder / name).write_text(text, encoding="utf-8")
+    random = np.random.default_rng(SEED)
+    with (folder / "data" / "table.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["image", "shape", "background", "split"])
+        number = 0
+        for number, (shape, background, split) in enumerate(labels(), start=1):
+            name = f"images/{number:04d}.png"
+            picture(shape, background, random).save(folder / "data" / name)
+            table.writerow([name, shape, background, split])
+    return number
+
+
+def labels() -> Iterator[tuple[str, str, str]]:
+    """Yield shape, background and split of each picture: every shape is as frequent as the others.
+
+    Where the background is drawn apart from the shape, each of the backgrounds is as frequent as the others too.
+    """
+    backgrounds = tuple(BACKGROUNDS)
+    for split, (count, free) in SPLITS.items():
+        apart = round(count * free)
+        for k in range(count):
+            shape = k % len(SHAPES)
+            ground = k // len(SHAPES) % len(SHAPES) if k < apart else shape
+            yield SHAPES[shape], backgrounds[ground], split
+
+
+def picture(shape: str, background: str, random: np.random.Generator) -> Image.Image:
+    """Return a shape of random place, size, turn and grey on a noisy background, RGB."""
+    side = SIDE * _FINER
+    image = Image.new("RGB", (side, side), BACKGROUNDS[background])
+    radius = side * random.uniform(0.26, 0.4)
+    x, y = side / 2 + side * random.uniform(-0.1, 0.1, 2)
+    grey = int(random.choice((random.integers(0, 60), random.integers(215, 256))))
+    draw = ImageDraw.Draw(image)
+    if shape == "circle":
+        draw.circle((x, y), radius, fill=(grey, grey, grey))
+    else:
+        corners, turn = _CORNERS[shape], random.uniform(-12, 12)
+        draw.regular_polygon((x, y, radius), corners, turn, fill=(grey, grey, grey))
+    small = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float64)
+    noisy = small + random.normal(0, 10, 3) + random.normal(0, 8, small.shape)
+    return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))

@@ -1,1 +1,32 @@
-"""Train: phases of epochs of steps, on Lightning Fabric."""
+"""Training, phase by phase; here the settings of a phase and of its optimisers, which import without torch."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from lntl.plugins import Settings
+
+
+class Optimizer(Settings):
+    """How weights are updated, and the learning rate as a function of progress."""
+
+    name: Literal["sgd", "adam", "adamw", "adagrad"] = Field("adam", description="Optimiser of torch.optim.")
+    lr: float = Field(0.001, gt=0, le=1e30, description="Learning rate at the top of the schedule.")
+    weight_decay: float = Field(0.0, ge=0, le=1e6, description="Weight decay as the optimiser defines it.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum; sgd only.")
+    schedule: Literal["constant", "step", "cosine", "one_cycle"] = Field(
+        "constant", description="Learning rate over the phase; one_cycle: up from lr/25 over the first 30 %, then down."
+    )
+    step_size: int = Field(40, ge=1, le=1_000_000, description="Epochs between two drops; schedule `step` only.")
+    gamma: float = Field(0.1, gt=0, le=1, description="Factor of each drop; schedule `step` only.")
+
+
+class Phase(Settings):
+    """A stretch of epochs with one method; what it leaves out it takes from `training`."""
+
+    method: str = Field(description="Method: a name from `lntl methods`, or the dotted name of your own class.")
+    epochs: int = Field(ge=1, le=1_000_000, description="Passes over the training data.")
+    optimizer_fg: Optimizer = Field(Optimizer(), description="Optimiser of f and g in this phase.")
+    optimizer_h: Optimizer = Field(Optimizer(), description="Optimiser of h in this phase.")
+    ema: float | None = Field(None, gt=0, lt=1, description="As training.ema, for this phase.")
+    clip_grad_norm: float | None = Field(None, gt=0, le=1e12, description="As training.clip_grad_norm, for this phase.")

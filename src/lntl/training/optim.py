@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lntl.training.settings import Optimizer
+from lntl.training import Optimizer
 
 # one_cycle: up from lr / 25 over the first 30 % of the steps, then down to lr / 25e4 (Smith and Topin, 2018, with the
 # constants of torch.optim.lr_scheduler.OneCycleLR).

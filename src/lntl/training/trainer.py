@@ -15,8 +15,8 @@ from lntl.data.loader import Loader
 from lntl.errors import UserError
 from lntl.methods.base import Method
 from lntl.seeding import derive
+from lntl.training import Optimizer, Phase
 from lntl.training.optim import build_optimizer, learning_rate, parameter_groups
-from lntl.training.settings import Optimizer, Phase
 from lntl.types import Batch, EpochRecord, Networks
 
 
