@@ -141,14 +141,14 @@ def _yaml() -> YAML:
     return yaml
 
 
-def dump(content: Any) -> str:
+def dump(content: object) -> str:
     """Return YAML that `parse` reads back as the same content."""
     out = io.StringIO()
     _yaml().dump(content, out)
     return out.getvalue()
 
 
-def parse(text: str, origin: str) -> Any:
+def parse(text: str, origin: str) -> object:
     """Return the value of a YAML text: None, a bool, int, float or str, or a list or dict of these.
 
     Raises:
@@ -158,7 +158,8 @@ def parse(text: str, origin: str) -> Any:
     if len(text) > MAX_CHARACTERS:
         raise UserError(f"{origin}: it has more than {MAX_CHARACTERS:,} characters, which is too long for YAML here")
     try:
-        return _yaml().load(text)
+        value: object = _yaml().load(text)
+        return value
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise UserError(
@@ -178,7 +179,7 @@ def _problem(error: YAMLError) -> str:
     return (problem or str(error).partition("\n")[0])[:400]
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, object]:
     """Return the content of a YAML file, a mapping; raises UserError as `parse` does, and for an unreadable file."""
     try:
         with path.open(encoding="utf-8") as file:

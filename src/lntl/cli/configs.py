@@ -21,7 +21,9 @@ def configs(context: typer.Context) -> None:
 
     table = Table("configuration", "what it is")
     for name in configuration.ready_names():
-        table.add_row(name, read_yaml(configuration.find(name))["project"].get("description", ""))
+        match read_yaml(configuration.find(name)):
+            case {"project": {"description": str(description)}}:
+                table.add_row(name, description)
     out.print(table)
     out.print("Run one: lntl train NAME. Change one: lntl configs copy NAME .")
 

@@ -1,41 +1,222 @@
-"""The whole configuration: every key, its type, its meaning; read from YAML and checked before anything runs.
+"""The configuration of a run: read from YAML, and checked with the settings of every plug-in before anything runs.
 
 The sections `data`, `model` and each of `training.phases` take the keys of the plug-in that they name as well.
 """
 
-from lntl.config.keys import Config, Data, Evaluation, Logging, Model, Project, Training
-from lntl.config.reading import (
-    config_model,
-    dotted_names,
-    erm_config,
-    find,
-    json_schema,
-    read,
-    read_for_data,
-    ready_names,
-    to_yaml,
-    validate,
-)
-from lntl.training import Optimizer, Phase
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
 
-__all__ = [
-    "Config",
-    "Data",
-    "Evaluation",
-    "Logging",
-    "Model",
-    "Optimizer",
-    "Phase",
-    "Project",
-    "Training",
-    "config_model",
-    "dotted_names",
-    "erm_config",
-    "find",
-    "json_schema",
-    "read",
-    "read_for_data",
-    "ready_names",
-    "to_yaml",
-    "validate",
-]
+from pydantic import Field, ValidationError, create_model
+
+from lntl import plugins
+from lntl.config.faults import describe
+from lntl.config.keys import Config as Config
+from lntl.config.keys import Data, Model, Training
+from lntl.errors import UserError, shorten
+from lntl.plugins import Settings, did_you_mean
+from lntl.training import Optimizer as Optimizer
+from lntl.training import Phase as Phase
+from lntl.yaml_file import dump, parse, read_yaml
+
+MAX_FAULTS = 20  # that one message lists
+READY = Path(str(files("lntl") / "configs"))  # folder of the configurations that ship with the package
+
+
+def _union(key: str, base: type[Settings], configs: Mapping[str, type[Settings]]) -> Any:
+    """Return the union of `base` joined with the Config of each plug-in; the value of `key` selects one."""
+    fields = {name: {key: (Literal[name], base.model_fields[key])} for name in configs}
+    variants = [create_model(name, __base__=(own, base), **fields[name]) for name, own in configs.items()]  # type: ignore[call-overload]
+    return Annotated[Union[tuple(variants)], Field(discriminator=key)]  # noqa: UP007 - a union made at run time
+
+
+@cache
+def config_model(data: str = "", model: str = "", methods: tuple[str, ...] = ()) -> type[Config]:
+    """Return Config with the keys of every plug-in.
+
+    Args:
+        data: Dotted name of a data set of the user's own, or nothing.
+        model: Dotted name of a model of the user's own, or nothing.
+        methods: Dotted names of methods of the user's own.
+    """
+    from lntl.methods.base import Method  # here, so that importing the configuration does not import torch
+    from lntl.types import Dataset, Networks
+
+    def configs(folder: str, base: type[Method | Networks | Dataset], *own: str) -> dict[str, type[Settings]]:
+        names = (*plugins.names(folder), *filter(None, own))
+        return {name: plugins.load(folder, name, base).Config for name in names}
+
+    phase = _union("method", Phase, configs("lntl.methods", Method, *methods))
+    phases = (list[phase], Training.model_fields["phases"])  # type: ignore[valid-type]
+    return create_model(
+        "Config",
+        __base__=Config,
+        __doc__=Config.__doc__,
+        data=(_union("name", Data, configs("lntl.data", Dataset, data)), ...),
+        model=(_union("name", Model, configs("lntl.models", Networks, model)), ...),
+        training=(create_model("Training", __base__=Training, __doc__=Training.__doc__, phases=phases), ...),
+    )
+
+
+def validate(raw: object, origin: str) -> Config:
+    """Return the checked configuration.
+
+    Args:
+        raw: The document: nested dicts and lists of plain values.
+        origin: Name of the document in messages, such as its path.
+
+    Raises:
+        UserError: The configuration is wrong; one line for each fault, with path, value and remedy.
+    """
+    try:
+        model = config_model(*dotted_names(raw))
+    except UserError as error:  # one of the user's own classes
+        raise UserError(f"{origin}: {error}") from error
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        faults = [f"  {line}" for line in describe(error, model, raw)]
+        shown = faults[:MAX_FAULTS] + [f"  and {len(faults) - MAX_FAULTS} more"] * (len(faults) > MAX_FAULTS)
+        raise UserError("\n".join([f"{origin}: {len(faults)} fault(s) in the configuration", *shown])) from None
+
+
+def dotted_names(raw: object) -> tuple[str, str, tuple[str, ...]]:
+    """Return the dotted names of data, model and methods in a raw document: classes of the user's own.
+
+    The name is empty where a section has none; a name with a slash, such as timm/resnet18.a1_in1k, is not one.
+    """
+
+    def name(section: object, key: str) -> str:
+        value = section.get(key) if isinstance(section, dict) else None
+        return value if isinstance(value, str) and "." in value and "/" not in value else ""
+
+    sections = raw if isinstance(raw, dict) else {}
+    match sections.get("training"):
+        case {"phases": list(phases)}:
+            methods = {name(phase, "method") for phase in phases} - {""}
+        case _:
+            methods = set()
+    return name(sections.get("data"), "name"), name(sections.get("model"), "name"), tuple(sorted(methods))
+
+
+def ready_names() -> list[str]:
+    """Return the names of the ready configurations, e.g. colored_mnist_default or colored_mnist/authors."""
+    return sorted(str(path.relative_to(READY).with_suffix("")) for path in READY.rglob("*.yaml"))
+
+
+def find(name: str | Path) -> Path:
+    """Return the file of a configuration: a path, or the name of a ready one."""
+    path, name = Path(name), str(name)
+    if path.suffix in (".yaml", ".yml") or path.exists():
+        return path
+    if name not in (known := ready_names()):
+        raise UserError(f"{name!r} is neither a file nor a ready configuration{did_you_mean(name, known)}")
+    return READY / f"{name}.yaml"
+
+
+def read(name: str | Path, overrides: list[str] | None = None, num_epochs: int | None = None) -> Config:
+    """Return the configuration in a YAML file.
+
+    Args:
+        name: The file, or the name of a ready configuration.
+        overrides: Settings that replace those of the file, as `key=value` with the value in YAML.
+        num_epochs: Epochs of the last phase, and most epochs of the others; None for those of the file.
+
+    Raises:
+        UserError: The file cannot be read, or the configuration is wrong.
+    """
+    path = find(name)
+    raw = _overridden(path, overrides)
+    if num_epochs is not None:
+        _set_epochs(raw, num_epochs)
+    return validate(raw, str(path))
+
+
+def read_for_data(name: str | Path, overrides: list[str] | None = None) -> Config:
+    """Return the configuration in a YAML file, with defaults for the sections that are missing, except `data`.
+
+    Args:
+        name: The file, or the name of a ready configuration.
+        overrides: As of `read`.
+    """
+    path = find(name)
+    raw = _overridden(path, overrides)
+    defaults: dict[str, dict[str, object]] = {
+        "project": {"experiment_name": re.sub(r"[\s/\\]|^\.", "_", path.stem)},
+        "training": {"phases": [{"method": "erm", "epochs": 1}]},
+    }
+    for section, keys in defaults.items():
+        if isinstance(own := raw.get(section) or {}, dict):
+            raw[section] = keys | own
+    raw["model"] = raw.get("model") or {"name": "mlp"}
+    return validate(raw, str(path))
+
+
+def _overridden(path: Path, overrides: list[str] | None) -> dict[str, object]:
+    raw = read_yaml(path)
+    for override in overrides or []:
+        _apply(raw, override)
+    return raw
+
+
+def _apply(raw: dict[str, object], override: str) -> None:
+    """Set one value of a raw document; a section that is missing is added, an item of a list has to be there."""
+    key, equals, text = override.partition("=")
+    origin = f"override {shorten(override)}"
+    if not (key and equals and text.strip()):
+        raise UserError(f"{origin}: write it as key=value, e.g. training.batch_size=64 (null for nothing)")
+    *parents, last = [int(part) if part.isdecimal() and len(part) < 9 else part for part in key.split(".")]
+    value = parse(text, origin)
+    parent: Any = raw
+    try:
+        for part in parents:
+            parent = parent.setdefault(part, {}) if isinstance(parent, dict) else parent[part]
+        parent[last] = value
+    except (TypeError, IndexError):
+        raise UserError(f"{origin}: there is no {shorten(key)} in the configuration") from None
+
+
+def _set_epochs(raw: dict[str, object], num_epochs: int) -> None:
+    """Set the epochs of the last phase, and limit those of the others; validation reports what is missing."""
+    if num_epochs < 1:
+        raise UserError(f"the number of epochs must be at least 1, not {num_epochs}")
+    match raw.get("training"):
+        case {"phases": [*before, dict(last)]}:
+            last["epochs"] = num_epochs
+            sections = [(phase, "epochs") for phase in before] + [(raw.get("evaluation"), "erm_epochs")]
+            for section, key in sections:
+                if isinstance(section, dict) and isinstance(epochs := section.get(key), int):
+                    section[key] = min(epochs, num_epochs)
+
+
+def to_yaml(config: Config) -> str:
+    """Return the resolved configuration as YAML: reading it again gives an equal one."""
+    return dump(config.model_dump())
+
+
+def erm_config(config: Config, folder: Path) -> Config:
+    """Return the configuration of plain training with the same data, model, optimiser and seed, in `folder`/erm."""
+    raw = config.model_dump()
+    raw["project"]["experiment_name"] = "erm"
+    raw["logging"]["output_dir"] = str(folder)
+    raw["training"]["phases"] = [{"method": "erm", "epochs": config.evaluation.erm_epochs}]
+    raw["evaluation"]["erm_epochs"] = 0
+    return validate(raw, "ERM to compare with")
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the configuration, short forms included, by which editors complete and check it."""
+    schema = config_model().model_json_schema()
+    for variant in schema["properties"]["model"]["oneOf"]:
+        model = schema["$defs"][variant["$ref"].rpartition("/")[2]]
+        if "arch" in model["properties"]:  # `name: torchvision/resnet18` stands for name and arch, as Config reads it
+            name = model["properties"]["name"]
+            plugin = name.pop("const")
+            name["anyOf"] = [{"const": plugin}, {"pattern": f"^{plugin}/.+$"}]
+            model["required"].remove("arch")
+            model["if"] = {"properties": {"name": {"const": plugin}}}
+            model["then"] = {"required": ["arch"]}
+    return schema

@@ -1,7 +1,8 @@
 """The faults of a configuration: one line each, with path, value and the nearest valid name."""
 
 from collections.abc import Iterator
-from typing import Any, Literal, get_args, get_origin
+from functools import reduce
+from typing import Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -10,10 +11,11 @@ from lntl.config.keys import RENAMED, Config
 from lntl.errors import shorten
 from lntl.plugins import did_you_mean
 
+_ABSENT = object()
 _SWITCHES = {"yes": "true", "on": "true", "no": "false", "off": "false"}  # words for switches in YAML 1.1
 
 
-def describe(error: ValidationError, model: type[BaseModel], raw: Any) -> Iterator[str]:
+def describe(error: ValidationError, model: type[BaseModel], raw: object) -> Iterator[str]:
     """Yield one sentence a fault; a fault that a phase inherited from `training` is reported there alone."""
     faults = [(fault, list(_without_tags(fault["loc"], raw))) for fault in error.errors()]
     own = [
@@ -23,18 +25,16 @@ def describe(error: ValidationError, model: type[BaseModel], raw: Any) -> Iterat
         yield _sentence(fault, path, model)
 
 
-def _has(value: Any, part: int | str) -> bool:
-    return (isinstance(value, dict) and part in value) or (isinstance(value, list) and isinstance(part, int))
+def _child(value: object, part: int | str) -> object:
+    """Return the value of a key or the item of a list, _ABSENT if there is none."""
+    if isinstance(value, list):
+        return value[part] if isinstance(part, int) and part < len(value) else _ABSENT
+    return value.get(part, _ABSENT) if isinstance(value, dict) else _ABSENT
 
 
-def _stands(path: list[int | str], raw: Any) -> bool:
+def _stands(path: list[int | str], raw: object) -> bool:
     """Return whether the document itself has something at `path`."""
-    value: Any = raw
-    for part in path:
-        if not _has(value, part):
-            return False
-        value = value[part]
-    return True
+    return reduce(_child, path, raw) is not _ABSENT
 
 
 def _sentence(fault: ErrorDetails, loc: list[int | str], model: type[BaseModel]) -> str:
@@ -69,14 +69,14 @@ def _part(part: int | str) -> str:
     return text if text.isprintable() and len(text) <= 200 else shorten(text)
 
 
-def _without_tags(loc: tuple[int | str, ...], raw: Any) -> Iterator[int | str]:
+def _without_tags(loc: tuple[int | str, ...], raw: object) -> Iterator[int | str]:
     """Drop the plug-in names that pydantic puts into a path: they are no keys of the document."""
-    value: Any = raw
+    value = raw
     for position, part in enumerate(loc):
-        known = _has(value, part)
-        if known:
-            value = value[part]
-        if known or position == len(loc) - 1:
+        child = _child(value, part)
+        if child is not _ABSENT:
+            value = child
+        if child is not _ABSENT or position == len(loc) - 1:
             yield part
 
 
@@ -110,7 +110,7 @@ def _at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[type[BaseMod
     return models
 
 
-def _models(annotation: Any) -> list[type[BaseModel]]:
+def _models(annotation: object) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     arguments = () if get_origin(annotation) is Literal else get_args(annotation)

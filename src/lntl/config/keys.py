@@ -1,6 +1,6 @@
 """Every key of the configuration, with its type and meaning."""
 
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -66,15 +66,14 @@ class Training(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _inherit(cls, raw: Any) -> Any:
+    def _inherit(cls, raw: object) -> object:
         """Fill each phase with the settings that it inherits from the section."""
-        if not isinstance(raw, dict) or not isinstance(raw.get("phases"), list):
+        if not isinstance(raw, dict) or not isinstance(phases := raw.get("phases"), list):
             return raw
-        phases = [_with_defaults(phase, raw) if isinstance(phase, dict) else phase for phase in raw["phases"]]
-        return raw | {"phases": phases}
+        return raw | {"phases": [_with_defaults(phase, raw) if isinstance(phase, dict) else phase for phase in phases]}
 
 
-def _with_defaults(phase: dict[str, Any], training: dict[str, Any]) -> dict[str, Any]:
+def _with_defaults(phase: dict[str, object], training: dict[str, object]) -> dict[str, object]:
     filled = dict(phase)
     for key in INHERITED:
         own, default = phase.get(key), training.get(key)
@@ -87,12 +86,12 @@ def _with_defaults(phase: dict[str, Any], training: dict[str, Any]) -> dict[str,
     return filled
 
 
-def _takes_mu(method: Any) -> bool:
+def _takes_mu(method: object) -> bool:
     from lntl.methods import load_method  # here, so that importing the configuration does not import torch
 
     try:
-        return "mu" in load_method(method).Config.model_fields
-    except (UserError, TypeError):
+        return isinstance(method, str) and "mu" in load_method(method).Config.model_fields
+    except UserError:
         return False  # the validation that follows reports it
 
 
@@ -149,10 +148,11 @@ class Config(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _spell_out(cls, raw: Any) -> Any:
+    def _spell_out(cls, raw: object) -> object:
         """Turn `model: {name: torchvision/resnet18}` into name and arch."""
-        model = raw.get("model") if isinstance(raw, dict) else None
-        if not isinstance(model, dict) or not isinstance(name := model.get("name"), str) or "/" not in name:
+        if not isinstance(raw, dict) or not isinstance(model := raw.get("model"), dict):
+            return raw
+        if not isinstance(name := model.get("name"), str) or "/" not in name:
             return raw
         plugin, _, arch = name.partition("/")
         if model.get("arch", arch) != arch:
