@@ -4,10 +4,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, Self
+from typing import (
+    NotRequired,  # pydantic reads those of typing from Python 3.12 on
+    Self,
+)
 
 import torch
+from pydantic import NonNegativeInt
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from lntl.plugins import Settings
 
@@ -272,7 +277,7 @@ class InputTransform(nn.Module):
     """Map images or vectors, as a user passes them to a trained model, to the input x of the networks."""
 
     @abstractmethod
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """Return what checkpoints store of the transform.
 
         Returns:
@@ -357,3 +362,19 @@ class EpochRecord:
     metrics: dict[str, float]
     images_per_second: float
     seconds: float
+
+
+class TrainerState(TypedDict):
+    """Everything that the rest of a training depends on; `Trainer.state_dict` returns it, checkpoints hold it."""
+
+    phase: NonNegativeInt  # from 0, as the epoch in the phase and the step in the epoch
+    epoch: NonNegativeInt
+    step: NonNegativeInt
+    networks: dict[str, Tensor]
+    method: dict[str, object]
+    optimizers: dict[str, dict[str, object]]
+    average: dict[str, Tensor] | None  # the moving average of the weights
+    terms: list[str]  # names of the loss terms
+    pending: list[Tensor]  # of each step since the last report, (terms,)
+    sums: Tensor | None  # over the steps of the epoch before, (terms,)
+    seconds: NotRequired[float]  # since the epoch began

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
@@ -15,13 +15,16 @@ from lntl import plugins
 from lntl.config import Config
 from lntl.data import load as load_data
 from lntl.data.eval_transform import identity
-from lntl.errors import DeadEndError, UserError
+from lntl.errors import DeadEndError, UserError, shorten
 from lntl.experiment.build import Experiment, build
+from lntl.plugins import Settings
 from lntl.runs import checkpoint
 from lntl.runs.checkpoint import Checkpoint
 from lntl.runs.files import first_fault
 from lntl.runs.formats import LearnedData, RowDigests
 from lntl.types import Dataset, DataSpec, Networks
+
+Plugin = TypeVar("Plugin", Networks, Dataset)
 
 # What a resumed run may set anew: nothing of it changes what the finished epochs have done.
 _FREE = (
@@ -59,11 +62,11 @@ def open_checkpoint(path: Path, device: str | None = None, trust: Sequence[str] 
     return experiment, saved
 
 
-def _with_device(raw: Any, device: str | None) -> Any:
+def _with_device(raw: object, device: str | None) -> object:
     """Return a raw configuration with another device; a malformed one as it is, which validation will refuse."""
-    if device is None or not isinstance(raw, dict) or not isinstance(raw.get("training"), dict):
+    if device is None or not isinstance(raw, dict) or not isinstance(training := raw.get("training"), dict):
         return raw
-    return raw | {"training": raw["training"] | {"device": device}}
+    return raw | {"training": training | {"device": device}}
 
 
 def load_networks(experiment: Experiment, saved: Checkpoint, path: Path) -> Networks:
@@ -87,10 +90,8 @@ def load_networks(experiment: Experiment, saved: Checkpoint, path: Path) -> Netw
 
 def evaluated_weights(saved: Checkpoint) -> dict[str, Tensor]:
     """Return a checkpoint's weights of f, g and h to evaluate: their average, if it has one."""
-    average: dict[str, Tensor] | None = saved.trainer["average"]
-    weights: dict[str, Tensor] = saved.trainer["networks"]
-    if average is None:
-        return weights
+    if (average := saved.trainer["average"]) is None:
+        return saved.trainer["networks"]
     return {k.removeprefix("module."): v for k, v in average.items() if k.startswith("module.")}
 
 
@@ -176,7 +177,7 @@ def check_same_config(config: Config, saved: Checkpoint, path: Path) -> None:
     now, then = flat(config.model_dump()), flat(before.model_dump())
     last = f"training.phases.{phases - 1}.epochs"
     changed = [
-        f"{key} is {_short(now.get(key))}, was {_short(then.get(key))}"
+        f"{key} is {shorten(now.get(key))}, was {shorten(then.get(key))}"
         for key in sorted(now.keys() | then.keys())
         if now.get(key) != then.get(key) and not key.startswith(_FREE + further) and key != last
     ]
@@ -193,13 +194,7 @@ def check_same_config(config: Config, saved: Checkpoint, path: Path) -> None:
         raise DeadEndError(f"{path}: {epoch} epochs of the last phase are done, more than {last} = {now[last]}")
 
 
-def _short(value: Any) -> str:
-    """Return a value for a message, at most 200 characters of it."""
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:197]}..."
-
-
-def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+def flat(tree: object, prefix: str = "") -> dict[str, object]:
     """Return the leaves of nested dicts and lists by dotted path."""
     if isinstance(tree, dict | list):
         items = tree.items() if isinstance(tree, dict) else enumerate(tree)
@@ -207,7 +202,7 @@ def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix.removeprefix("."): tree}
 
 
-def code_names(raw: Any) -> list[str]:
+def code_names(raw: object) -> list[str]:
     """Return the dotted names of code in a configuration that is not checked yet: plug-ins and bias functions."""
     data, model, methods = configuration.dotted_names(raw)
     section = raw.get("data") if isinstance(raw, Mapping) else None
@@ -217,34 +212,37 @@ def code_names(raw: Any) -> list[str]:
     return [name for name in (data, model, *methods, *functions) if isinstance(name, str) and "." in name]
 
 
-def check_trusted(raw: Any, where: str, trust: str | Sequence[str] = ()) -> None:
+def check_trusted(raw: object, where: str, trust: str | Sequence[str] = ()) -> None:
     """Raise UserError if a configuration in a file, not checked yet, names code that the user has not named."""
     for name in code_names(raw):
         plugins.check_trust(name, where, trust)
 
 
-def build_networks(model: Mapping[str, Any], spec: DataSpec, where: str, trust: str | Sequence[str] = ()) -> Networks:
+def build_networks(
+    model: Mapping[str, object], spec: DataSpec, where: str, trust: str | Sequence[str] = ()
+) -> Networks:
     """Return networks with random weights for data of a spec; `model` is that section of a configuration."""
     check_trusted({"model": model}, where, trust)
-    plugin, settings = _plugin("lntl.models", model, where)
+    plugin, settings = _plugin("lntl.models", Networks, model, where)
     try:
-        networks: Networks = plugin(TypeAdapter(DataSpec).validate_python(spec), settings)
+        return plugin(TypeAdapter(DataSpec).validate_python(spec), settings)
     except ValidationError as error:
         raise UserError(f"{where}: its description of the data is damaged ({first_fault(error)})") from error
-    return networks
 
 
-def build_data(data: Mapping[str, Any], where: str, trust: str | Sequence[str]) -> Dataset:
+def build_data(data: Mapping[str, object], where: str, trust: str | Sequence[str]) -> Dataset:
     """Return the data set of a section `data` of a configuration."""
     check_trusted({"data": data}, where, trust)
-    _, settings = _plugin("lntl.data", data, where)
+    _, settings = _plugin("lntl.data", Dataset, data, where)
     return load_data(str(data["name"]), settings)
 
 
-def _plugin(folder: str, section: Mapping[str, Any], where: str) -> tuple[Any, Any]:
+def _plugin(
+    folder: str, base: type[Plugin], section: Mapping[str, object], where: str
+) -> tuple[type[Plugin], Settings]:
     """Return the plug-in that a section names, and its settings."""
     try:
-        plugin: Any = plugins.load(folder, str(section.get("name")), object)
+        plugin = plugins.load(folder, str(section.get("name")), base)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     try:

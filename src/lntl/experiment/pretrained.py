@@ -3,21 +3,21 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from lntl.errors import UserError
-from lntl.models.backbone import Backbone
+from lntl.models.backbone import Backbone, BackboneSettings
+from lntl.plugins import Settings
 from lntl.types import DataSpec, Networks
 
 _NO_DOWNLOAD = (OSError, RuntimeError, ValueError, AssertionError)
 
 
-def begin(networks: Networks, config: Any, spec: DataSpec) -> None:
+def begin(networks: Networks, config: Settings, spec: DataSpec) -> None:
     """Load the first weights that the configuration asks for, if any; raises UserError if they are unavailable."""
-    if not isinstance(networks, Backbone):
+    if not isinstance(networks, Backbone) or not isinstance(config, BackboneSettings):
         return
     state: Mapping[str, Tensor]
     if config.weights is not None:
@@ -50,7 +50,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _of_torchvision(config: Any, spec: DataSpec) -> Mapping[str, Tensor]:
+def _of_torchvision(config: BackboneSettings, spec: DataSpec) -> Mapping[str, Tensor]:
     from torchvision.models import get_model_weights
 
     weights = get_model_weights(config.arch).DEFAULT
@@ -66,7 +66,7 @@ def _of_torchvision(config: Any, spec: DataSpec) -> Mapping[str, Tensor]:
     return {re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.(\d)", r"\1\2", key): v for key, v in state.items()}
 
 
-def _of_timm(config: Any, spec: DataSpec) -> Mapping[str, Tensor]:
+def _of_timm(config: BackboneSettings, spec: DataSpec) -> Mapping[str, Tensor]:
     from lntl.models.timm import library, of_size
 
     known = library().get_pretrained_cfg(config.arch)

@@ -13,7 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 from types import FrameType
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -153,12 +152,12 @@ class Run:
     def _log_health(self) -> None:
         """Log what is wrong with the adversary after an epoch, if the method has one."""
         *earlier, now = self.records
-        metrics: dict[str, Any] = now.metrics
+        metrics = now.metrics
         if "train/h_accuracy" not in metrics:
             return
-        if "train/mi" in metrics:
-            metrics = metrics | {"train/h_entropy": -metrics["train/mi"]}
-        before: dict[str, Any] | None = earlier[-1].metrics if earlier and earlier[-1].phase == now.phase else None
+        if (mi := metrics.get("train/mi")) is not None:
+            metrics = metrics | {"train/h_entropy": -mi}
+        before = earlier[-1].metrics if earlier and earlier[-1].phase == now.phase else None
         spec = self.experiment.data.spec
         sizes = spec.num_values_per_bias or (spec.num_bins,)
         largest = sum(map(math.log, sizes)) / len(sizes)

@@ -11,10 +11,11 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import torch
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
@@ -55,7 +56,7 @@ class TensorBoard:
         if purge_step is not None:
             self._add(Event(session_log=SessionLog(status=SessionLog.START), step=purge_step))
 
-    def _add(self, event: Any) -> None:
+    def _add(self, event: Event) -> None:
         event.wall_time = time.time()
         try:
             RecordWriter(self).write(event.SerializeToString())
@@ -68,7 +69,7 @@ class TensorBoard:
         if self._file.write(record) != len(record):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def _summary(self, content: Any, step: int) -> None:
+    def _summary(self, content: Summary, step: int) -> None:
         self._add(Event(summary=content, step=step))
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
@@ -132,7 +133,7 @@ class TensorBoard:
             entry.sprite.single_image_dim.extend([images.shape[3], images.shape[2]])
         write_text(self._folder / "projector_config.pbtxt", str(config))
 
-    def settings(self, settings: Mapping[str, Any], scores: Mapping[str, float | None]) -> None:
+    def settings(self, settings: Mapping[str, object], scores: Mapping[str, float | None]) -> None:
         """Log the settings, by dotted path, and the test set's metrics that are defined: a row of the table over runs.
 
         The table's columns are the union over runs, so that runs of different methods compare.

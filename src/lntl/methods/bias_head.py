@@ -1,7 +1,7 @@
 """Pre-train the bias head: h learns the bias from frozen features."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -14,15 +14,11 @@ from lntl.types import Batch
 __all__ = ["BiasHead"]
 
 
-def h_smoothing_field() -> Any:
-    """Return the setting `h_smoothing` of a method in which h learns."""
-    return Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="Label smoothing of L_B: share of the uniform distribution in h's labels, so that h does not "
-        "become overconfident (Zhang et al., ICLR 2023, for adversaries).",
-    )
+_MEANING = (
+    "Label smoothing of L_B: share of the uniform distribution in h's labels, so that h does not become overconfident "
+    "(Zhang et al., ICLR 2023, for adversaries)."
+)
+HSmoothing = Annotated[float, Field(ge=0, lt=1, description=_MEANING)]  # of every method in which h learns
 
 
 class BiasHead(Method):
@@ -34,7 +30,7 @@ class BiasHead(Method):
     class Config(Settings):
         """Settings of a phase with `method: bias_head`."""
 
-        h_smoothing: float = h_smoothing_field()
+        h_smoothing: HSmoothing = 0.0
 
     config: Config
 

@@ -6,7 +6,7 @@ from pydantic import Field
 from torch.nn.functional import cross_entropy
 
 from lntl.methods.base import Method, Objective, minimise
-from lntl.methods.bias_head import h_smoothing_field
+from lntl.methods.bias_head import HSmoothing
 from lntl.ops import adversarial, bias_accuracy, bias_cross_entropy, entropy, uniform_cross_entropy
 from lntl.plugins import Settings
 from lntl.types import Batch
@@ -41,7 +41,7 @@ class BlindEye(Method):
             "compare with this method.",
         )
         h_steps: int = Field(1, ge=1, le=10_000, description="Updates of h a batch, so that it keeps up with f.")
-        h_smoothing: float = h_smoothing_field()
+        h_smoothing: HSmoothing = 0.0
 
     config: Config
 

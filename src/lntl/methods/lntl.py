@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from lntl.methods.base import Method, Objective, minimise
-from lntl.methods.bias_head import h_smoothing_field
+from lntl.methods.bias_head import HSmoothing
 from lntl.methods.posterior import TaskLoss, TaskSettings
 from lntl.ops import (
     adversarial,
@@ -65,7 +65,7 @@ class LNTL(Method):
         h_steps: int = Field(
             1, ge=1, le=10_000, description="Updates of h a batch, so that it keeps up with f; updates `joint` only."
         )
-        h_smoothing: float = h_smoothing_field()
+        h_smoothing: HSmoothing = 0.0
         max_gradient_ratio: float | None = Field(
             None,
             gt=0,

@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -153,7 +152,7 @@ def halves(network: nn.Module, split: str, x: Tensor) -> tuple[Part, Part, tuple
 @torch.no_grad()
 def _shape(f: Part, g: Part, x: Tensor) -> tuple[int, ...]:
     try:
-        z: Any = f.eval()(x)
+        z: object = f.eval()(x)
         g.eval()(z)
     except _NOT_TRACEABLE as error:
         size = " x ".join(map(str, x.shape[1:]))

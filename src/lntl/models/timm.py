@@ -1,6 +1,6 @@
 """Any classifier of the library timm (pip install timm), split at a layer of it."""
 
-from typing import Any
+from types import ModuleType
 
 from torch import nn
 
@@ -37,14 +37,14 @@ class Timm(Backbone):
         return network
 
 
-def of_size(arch: str, input_shape: tuple[int, ...]) -> dict[str, Any]:
+def of_size(arch: str, input_shape: tuple[int, ...]) -> dict[str, object]:
     """Return the arguments of timm.create_model for images (C, H, W)."""
     known = library().get_pretrained_cfg(arch)
     size = {"img_size": input_shape[1:]} if known is not None and known.fixed_input_size else {}
     return {"in_chans": input_shape[0]} | size
 
 
-def library() -> Any:
+def library() -> ModuleType:
     """Return timm; raises UserError where it is not installed."""
     try:
         import timm

@@ -1,7 +1,5 @@
 """Any classifier of torchvision (ResNet, VGG, DenseNet, ConvNeXt, ViT, ...), split at a layer of it."""
 
-from typing import Any
-
 from torch import nn
 
 from lntl.errors import UserError
@@ -12,7 +10,7 @@ __all__ = ["Torchvision"]
 
 _CLASSES, _CHANNELS = 1000, 3  # of every classifier of torchvision
 # aux_logits: no second classifier beside the way; init_weights: as ever, without torchvision's warning.
-_MORE: dict[str, dict[str, Any]] = {
+_MORE: dict[str, dict[str, object]] = {
     "googlenet": {"aux_logits": False, "init_weights": True},
     "inception_v3": {"aux_logits": False, "init_weights": True},
 }

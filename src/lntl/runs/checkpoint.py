@@ -4,19 +4,17 @@ import pickle
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from pydantic import BaseModel, NonNegativeInt, ValidationError
-from torch import Tensor
+from pydantic import BaseModel, ValidationError
 
 from lntl import __version__
 from lntl.errors import UserError
 from lntl.runs.files import first_fault, write_atomic
 from lntl.runs.formats import Epoch, LearnedData
+from lntl.types import TrainerState
 
 FORMAT = 2  # raise it when the meaning of the content changes
 
@@ -36,33 +34,17 @@ class Checkpoint:
         data: What the networks must know of their data; None in files of older versions.
     """
 
-    config: Any
-    trainer: dict[str, Any]
+    config: object
+    trainer: TrainerState
     records: list[Epoch]
     data: LearnedData | None = None
-
-
-class _TrainerState(BaseModel, arbitrary_types_allowed=True):
-    """The structure of `Trainer.state_dict()`."""
-
-    phase: NonNegativeInt
-    epoch: NonNegativeInt
-    step: NonNegativeInt
-    networks: dict[str, Tensor]
-    method: dict[str, Any]
-    optimizers: dict[str, dict[str, Any]]
-    average: dict[str, Tensor] | None
-    terms: list[str]
-    pending: list[Tensor]
-    sums: Tensor | None
-    seconds: float = 0.0
 
 
 class _Content(BaseModel, arbitrary_types_allowed=True):
     """The structure of a file."""
 
-    config: Any
-    trainer: _TrainerState
+    config: object
+    trainer: TrainerState
     records: list[Epoch]
     data: LearnedData | None = None
 
@@ -160,7 +142,7 @@ def check_archive(path: Path) -> None:
             raise zipfile.BadZipFile(f"the checksum of its entry {wrong[:40]} is wrong")
 
 
-def not_finite(state: Mapping[str, Any]) -> str | None:
+def not_finite(state: TrainerState) -> str | None:
     """Return what of a trainer's state is infinite or NaN: a weight, or a loss term not reported yet; None if nothing.
 
     The state of methods and optimisers may hold infinities.

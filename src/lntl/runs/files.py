@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from tokenize import TokenError
-from typing import IO, Any, TypeVar
+from typing import IO, TypeVar
 
+import numpy as np
 from numpy.lib import format as npy
-from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from lntl.errors import UserError
@@ -26,7 +26,7 @@ _MOST_BYTES = 2**31  # that the arrays of a file of a run may take together
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.part")  # the name of a temporary file of `write_atomic`
 
 
-def write_atomic(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Call `write(file)` on a temporary file beside `path`, flush it to disk, and rename it to `path`.
 
     Raises UserError, with `path` as it was before, if the file cannot be written.
@@ -76,7 +76,7 @@ def write_text(path: Path, text: str) -> None:
     write_atomic(path, lambda file: file.write(text.encode()))
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: BaseModel | Mapping[str, object]) -> None:
     """Write a JSON file atomically; of a model those fields that were set, in the order of its class."""
     values = content.model_dump(exclude_unset=True) if isinstance(content, BaseModel) else content
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
@@ -94,7 +94,7 @@ def read_json(path: Path, kind: type[Model]) -> Model:
         ) from error
 
 
-def read_arrays(path: Path, dimensions: Mapping[str, int]) -> dict[str, NDArray[Any]]:
+def read_arrays(path: Path, dimensions: Mapping[str, int]) -> dict[str, np.ndarray]:
     """Return arrays of an .npz file.
 
     Args:
@@ -133,7 +133,7 @@ _DAMAGED = (
 )
 
 
-def _array(content: bytes) -> NDArray[Any]:
+def _array(content: bytes) -> np.ndarray:
     """Return the array of an .npy file; raises ValueError if its header does not fit its size."""
     file = io.BytesIO(content)
     read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[npy.read_magic(file)]
@@ -141,7 +141,7 @@ def _array(content: bytes) -> NDArray[Any]:
     if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(content) - file.tell():
         raise ValueError(f"its header promises {shape} of {dtype}")
     file.seek(0)
-    array: NDArray[Any] = npy.read_array(file, allow_pickle=False)
+    array: np.ndarray = npy.read_array(file, allow_pickle=False)
     return array
 
 

@@ -1,7 +1,7 @@
 """The files of a run, as `lntl train`, `eval`, `probe` and `report` write them; all shares lie in [0, 1]."""
 
 import math
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field, PositiveInt, computed_field
 
@@ -210,7 +210,7 @@ class LearnedData(BaseModel):
     """What a checkpoint says of its data: enough to use its networks without them, and to notice that they changed."""
 
     spec: DataSpec
-    transform: dict[str, Any]
+    transform: dict[str, object]
     rows: RowDigests | None = None
 
 
@@ -352,7 +352,7 @@ class RunReport(BaseModel):
     epochs: list[Epoch] = []
     selection: str | None = None
     training_seconds: float | None = None
-    config: dict[str, Any] = {}
+    config: dict[str, object] = {}
     environment: Environment | None = None
     warnings: list[str] = []
     missing: dict[str, str] = {}

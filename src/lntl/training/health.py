@@ -22,10 +22,10 @@ _PREFIX = "train/"
 
 
 def diagnose(
-    metrics: Mapping[str, float],
+    metrics: Mapping[str, float | None],
     chance: float,
     mi_max: float | None = None,
-    before: Mapping[str, float] | None = None,
+    before: Mapping[str, float | None] | None = None,
     class_chance: float = 0.0,
 ) -> list[str]:
     """Return one sentence for each problem of the adversary in an epoch.
@@ -47,8 +47,8 @@ def diagnose(
     return [sentence for sentence in findings if sentence is not None]
 
 
-def _terms(metrics: Mapping[str, float]) -> dict[str, float]:
-    return {name.removeprefix(_PREFIX): value for name, value in metrics.items() if name.startswith(_PREFIX)}
+def _terms(metrics: Mapping[str, float | None]) -> dict[str, float]:
+    return {k.removeprefix(_PREFIX): v for k, v in metrics.items() if k.startswith(_PREFIX) and v is not None}
 
 
 def _skill(terms: Mapping[str, float], chance: float) -> float | None:

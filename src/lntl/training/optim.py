@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +13,7 @@ from lntl.training import Optimizer
 _RISE, _START, _END = 0.3, 1 / 25, 1 / 25e4
 
 
-def parameter_groups(network: nn.Module, factors: Mapping[str, float]) -> list[dict[str, Any]]:
+def parameter_groups(network: nn.Module, factors: Mapping[str, float]) -> list[dict[str, object]]:
     """Return the parameters of a network that learn, as torch's parameter groups, one for each learning rate factor.
 
     Args:
@@ -31,7 +30,7 @@ def parameter_groups(network: nn.Module, factors: Mapping[str, float]) -> list[d
 
 
 def build_optimizer(
-    settings: Optimizer, parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]]
+    settings: Optimizer, parameters: Iterable[nn.Parameter] | Iterable[dict[str, object]]
 ) -> torch.optim.Optimizer:
     """Return the optimiser that the settings name."""
     lr, decay = settings.lr, settings.weight_decay

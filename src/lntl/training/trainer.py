@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, cast
+from typing import cast
 
 import torch
 from lightning_fabric import Fabric
@@ -17,7 +17,7 @@ from lntl.methods.base import Method
 from lntl.seeding import derive
 from lntl.training import Optimizer, Phase
 from lntl.training.optim import build_optimizer, learning_rate, parameter_groups
-from lntl.types import Batch, EpochRecord, Networks
+from lntl.types import Batch, EpochRecord, Networks, TrainerState
 
 
 class NonFiniteLossError(UserError):
@@ -51,46 +51,42 @@ class LoggedTerms:
     """The terms that a method logs in an epoch: a row a step on the device, moved to the host by `take` alone."""
 
     def __init__(self) -> None:
-        self._names: tuple[str, ...] = ()
-        self._pending: list[Tensor] = []  # one row (terms,) a step since the last `take`
-        self._sums: Tensor | None = None  # (terms,), over the steps before
+        self.names: tuple[str, ...] = ()
+        self.pending: list[Tensor] = []  # one row (terms,) a step since the last `take`
+        self.sums: Tensor | None = None  # (terms,), over the steps before
 
     def add(self, terms: dict[str, Tensor], device: torch.device) -> None:
         """Store the terms of a step; raises UserError where their names differ from those of the steps before."""
         names = tuple(terms)
-        if names != self._names and (self._pending or self._sums is not None):
+        if names != self.names and (self.pending or self.sums is not None):
             raise UserError(
                 f"the method logs other terms than before in this epoch: {', '.join(names)}, not "
-                f"{', '.join(self._names)}; let it log the same ones at every step. If its code has changed since the "
+                f"{', '.join(self.names)}; let it log the same ones at every step. If its code has changed since the "
                 "checkpoint, restore it until the epoch is over, or train again under another project.experiment_name"
             )
-        self._names = names
-        self._pending.append(torch.stack([term.to(device, torch.float32) for term in terms.values()]))
+        self.names = names
+        self.pending.append(torch.stack([term.to(device, torch.float32) for term in terms.values()]))
 
     def take(self) -> Tensor:
         """Return the terms since the last call, (steps, terms), on the host: the loop's one synchronisation."""
-        rows = torch.stack(self._pending).double().cpu()
-        self._pending = []
-        self._sums = rows.sum(dim=0) if self._sums is None else self._sums + rows.sum(dim=0)
+        rows = torch.stack(self.pending).double().cpu()
+        self.pending = []
+        self.sums = rows.sum(dim=0) if self.sums is None else self.sums + rows.sum(dim=0)
         return rows
 
     def means(self, steps: int) -> dict[str, float]:
         """Return the mean of each term over the `steps` of the epoch."""
-        assert self._sums is not None
-        return self.named(self._sums / steps)
+        assert self.sums is not None
+        return self.named(self.sums / steps)
 
     def named(self, values: Tensor) -> dict[str, float]:
         """Return (terms,) values by name."""
-        return dict(zip(self._names, values.tolist(), strict=True))
+        return dict(zip(self.names, values.tolist(), strict=True))
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state that the remaining reports of the epoch depend on."""
-        return {"terms": list(self._names), "pending": list(self._pending), "sums": self._sums}
-
-    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+    def load_state_dict(self, state: TrainerState, device: torch.device) -> None:
         """Continue from a state."""
-        self._names, self._sums = tuple(state["terms"]), state["sums"]
-        self._pending = [row.to(device) for row in state["pending"]]
+        self.names, self.sums = tuple(state["terms"]), state["sums"]
+        self.pending = [row.to(device) for row in state["pending"]]
 
 
 def _learning(network: nn.Module) -> list[nn.Parameter]:
@@ -302,7 +298,7 @@ class Trainer:
             seconds=seconds,
         )
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> TrainerState:
         """Return everything that the rest of the run depends on; it may be taken between any two updates.
 
         Returns:
@@ -316,11 +312,13 @@ class Trainer:
             "method": self.method.state_dict(),
             "optimizers": {name: optimizer.optimizer.state_dict() for name, optimizer in self._optimizers.items()},
             "average": self._average.state_dict() if self._average is not None else None,
-            **self._terms.state_dict(),
+            "terms": list(self._terms.names),
+            "pending": list(self._terms.pending),
+            "sums": self._terms.sums,
             "seconds": self._seconds,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: TrainerState) -> None:
         """Continue from a saved state.
 
         Args:
