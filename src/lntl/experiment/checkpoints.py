@@ -190,8 +190,8 @@ def check_same_config(config: Config, saved: Checkpoint, path: Path) -> None:
     finished = sum(p.epochs for p in before.training.phases[:phase]) + epoch
     if phase >= phases or epoch > before.training.phases[phase].epochs or len(saved.records) != finished:
         raise UserError(f"{path}: is damaged (phase {phase}, epoch {epoch}, {len(saved.records)} records); use another")
-    if now[last] < epoch and phase == phases - 1:
-        raise DeadEndError(f"{path}: {epoch} epochs of the last phase are done, more than {last} = {now[last]}")
+    if phase == phases - 1 and epoch > (epochs := config.training.phases[phase].epochs):
+        raise DeadEndError(f"{path}: {epoch} epochs of the last phase are done, more than {last} = {epochs}")
 
 
 def flat(tree: object, prefix: str = "") -> dict[str, object]:
@@ -233,7 +233,7 @@ def build_networks(
 def build_data(data: Mapping[str, object], where: str, trust: str | Sequence[str]) -> Dataset:
     """Return the data set of a section `data` of a configuration."""
     check_trusted({"data": data}, where, trust)
-    _, settings = _plugin("lntl.data", Dataset, data, where)
+    _, settings = _plugin("lntl.data", Dataset, data, where)  # type: ignore[type-abstract]
     return load_data(str(data["name"]), settings)
 
 

@@ -1,13 +1,13 @@
 """Bias contrast: images of one class and different bias are drawn together, all others apart (Hong and Yang, 2021)."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import normalize
 
-from lntl.methods.base import Method, Objective, minimise
-from lntl.methods.posterior import TaskLoss, TaskSettings
+from lntl.methods.base import Objective, minimise
+from lntl.methods.posterior import TaskMethod, TaskSettings
 from lntl.ops import mean_over_positions, supervised_contrast
 from lntl.plugins import Settings
 from lntl.types import IGNORE, Batch, DataSpec, Networks
@@ -15,7 +15,7 @@ from lntl.types import IGNORE, Batch, DataSpec, Networks
 __all__ = ["BiasContrastive"]
 
 
-class BiasContrastive(Method):
+class BiasContrastive(TaskMethod):
     """min_{f,g,k} L_c + alpha * L_con, with v = k(f(x)) / |k(f(x))|, k a projection network.
 
     L_con = mean over i with P(i) of -1/|P(i)| sum_{p in P(i)} log( exp(v_i v_p / t) / sum_{a != i} exp(v_i v_a / t) ),
@@ -28,7 +28,6 @@ class BiasContrastive(Method):
     """
 
     trains = ("f", "g")
-    sees_bias = True
 
     class Config(TaskSettings):
         """Settings of a phase with `method: bias_contrastive`."""
@@ -49,17 +48,8 @@ class BiasContrastive(Method):
 
     def __init__(self, networks: Networks, config: Settings, spec: DataSpec) -> None:
         super().__init__(networks, config, spec)
-        self.task_loss = TaskLoss(self.config, spec)
         width = self.config.width
         self.k = nn.Sequential(nn.Linear(networks.num_features, width), nn.ReLU(), nn.Linear(width, width))
-
-    def prepare(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
-        """Fit what the task needs of p(y | bias)."""
-        self.task_loss.fit(batches, seed)
-
-    def sampling_weights(self) -> Tensor | None:
-        """Return the weight of each row where the task asks for rows drawn by weight."""
-        return self.task_loss.weights
 
     def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
         """Yield task and contrast over f, g and k."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 
 from lntl.methods.base import Method, Objective, minimise
-from lntl.methods.posterior import TaskLoss, TaskSettings, smoothing_field
+from lntl.methods.posterior import Smoothing, TaskLoss, TaskSettings
 from lntl.plugins import Settings
 from lntl.types import Batch, DataSpec, Networks
 
@@ -25,7 +25,7 @@ class BiasProduct(Method):
     class Config(Settings):
         """Settings of a phase with `method: bias_product`."""
 
-        smoothing: float = smoothing_field()
+        smoothing: Smoothing = 0.01
 
     config: Config
 

@@ -1,16 +1,16 @@
 """Learning Not to Learn: unlearn a known bias by reversed gradient and information term (Kim et al., CVPR 2019)."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from lntl.methods.base import Method, Objective, minimise
+from lntl.methods.base import Objective, minimise
 from lntl.methods.bias_head import HSmoothing
-from lntl.methods.posterior import TaskLoss, TaskSettings
+from lntl.methods.posterior import TaskMethod, TaskSettings
 from lntl.ops import (
     adversarial,
     bias_accuracy,
@@ -20,13 +20,12 @@ from lntl.ops import (
     limit_gradient_ratio,
     reverse_gradient,
 )
-from lntl.plugins import Settings
-from lntl.types import Batch, DataSpec, Networks
+from lntl.types import Batch
 
 __all__ = ["LNTL"]
 
 
-class LNTL(Method):
+class LNTL(TaskMethod):
     """Kim et al., CVPR 2019, eq. 9: min_{f,g} max_h L_c(f, g) + lam * E[log q_h(b | f(x))] - mu * L_B(f, h).
 
     q_h is the softmax of h's logits, and the expectation runs over b ~ q_h, so that it is the negative entropy of h's
@@ -37,7 +36,6 @@ class LNTL(Method):
     """
 
     trains = ("f", "g", "h")
-    sees_bias = True
 
     class Config(TaskSettings):
         """Settings of a phase with `method: lntl`."""
@@ -80,18 +78,6 @@ class LNTL(Method):
         )
 
     config: Config
-
-    def __init__(self, networks: Networks, config: Settings, spec: DataSpec) -> None:
-        super().__init__(networks, config, spec)
-        self.task_loss = TaskLoss(self.config, spec)
-
-    def prepare(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
-        """Fit what the task needs of p(y | bias)."""
-        self.task_loss.fit(batches, seed)
-
-    def sampling_weights(self) -> Tensor | None:
-        """Return the weight of each row where the task asks for rows drawn by weight."""
-        return self.task_loss.weights
 
     def mu(self, progress: float) -> float:
         """Return the scale of the reversed gradient at `progress` in [0, 1)."""

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import torch
@@ -10,8 +10,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from lntl.methods.base import Method
 from lntl.plugins import Settings
-from lntl.types import Batch, DataSpec
+from lntl.types import Batch, DataSpec, Networks
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 FOLDS = 4
 SMALLEST = 1e-6  # lower bound of a probability, so that its logarithm is finite
@@ -52,7 +56,7 @@ def _folds(n: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     yield from KFold(min(FOLDS, n), shuffle=True, random_state=seed % 2**32).split(range(n))
 
 
-def _fitted(features: np.ndarray, y: np.ndarray, seed: int) -> Any:
+def _fitted(features: np.ndarray, y: np.ndarray, seed: int) -> "Pipeline":
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
     from sklearn.pipeline import make_pipeline
@@ -85,21 +89,12 @@ def effective_share(weights: Tensor) -> Tensor:
 Task = Literal["cross_entropy", "bias_product", "resample"]
 
 
-def smoothing_field() -> Any:
-    """Return the setting `smoothing` of the bias product."""
-    return Field(
-        0.01,
-        ge=0,
-        le=1,
-        description="Share s of the uniform distribution mixed into p(y | bias): where the bias rules a class out, "
-        "g still learns to rule it out, by a logit difference of up to about log(K / s) nats for K classes; "
-        "`bias_product` only.",
-    )
-
-
-def max_weight_field() -> Any:
-    """Return the setting `max_weight` of resampling and reweighting."""
-    return Field(100.0, gt=0, le=1e12, description="Largest p(y) / p(y | bias); no unit.")
+_SMOOTHING = (
+    "Share s of the uniform distribution mixed into p(y | bias): where the bias rules a class out, g still learns to "
+    "rule it out, by a logit difference of up to about log(K / s) nats for K classes; `bias_product` only."
+)
+Smoothing = Annotated[float, Field(ge=0, le=1, description=_SMOOTHING)]
+MaxWeight = Annotated[float, Field(gt=0, le=1e12, description="Largest p(y) / p(y | bias); no unit.")]
 
 
 class TaskSettings(Settings):
@@ -111,8 +106,8 @@ class TaskSettings(Settings):
         "bias does not already predict (see the method bias_product); resample: cross-entropy on rows drawn as if bias "
         "and label were independent, of which h learns as well (see the method resample).",
     )
-    smoothing: float = smoothing_field()
-    max_weight: float = max_weight_field()
+    smoothing: Smoothing = 0.01
+    max_weight: MaxWeight = 100.0
 
 
 class TaskLoss(nn.Module):
@@ -141,3 +136,22 @@ class TaskLoss(nn.Module):
         if self.posterior is not None:
             logits = logits + self.posterior.log_p[batch.row]
         return cross_entropy(logits, batch.y)
+
+
+class TaskMethod(Method):
+    """A method whose L_c can be chosen; the base class of those that have the settings `TaskSettings`."""
+
+    sees_bias = True
+    config: TaskSettings
+
+    def __init__(self, networks: Networks, config: Settings, spec: DataSpec) -> None:
+        super().__init__(networks, config, spec)
+        self.task_loss = TaskLoss(self.config, spec)
+
+    def prepare(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
+        """Fit what the task needs of p(y | bias)."""
+        self.task_loss.fit(batches, seed)
+
+    def sampling_weights(self) -> Tensor | None:
+        """Return the weight of each row where the task asks for rows drawn by weight."""
+        return self.task_loss.weights

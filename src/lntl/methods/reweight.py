@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from lntl.methods.base import Method, Objective, minimise
-from lntl.methods.posterior import BiasPosterior, balancing_weights, effective_share, max_weight_field
+from lntl.methods.posterior import BiasPosterior, MaxWeight, balancing_weights, effective_share
 from lntl.plugins import Settings
 from lntl.types import Batch, DataSpec, Networks
 
@@ -28,7 +28,7 @@ class Reweight(Method):
     class Config(Settings):
         """Settings of a phase with `method: reweight`."""
 
-        max_weight: float = max_weight_field()
+        max_weight: MaxWeight = 100.0
 
     config: Config
     weights: Tensor

@@ -41,7 +41,7 @@ def of_size(arch: str, input_shape: tuple[int, ...]) -> dict[str, object]:
     """Return the arguments of timm.create_model for images (C, H, W)."""
     known = library().get_pretrained_cfg(arch)
     size = {"img_size": input_shape[1:]} if known is not None and known.fixed_input_size else {}
-    return {"in_chans": input_shape[0]} | size
+    return {"in_chans": input_shape[0], **size}
 
 
 def library() -> ModuleType:

@@ -331,5 +331,5 @@ class Trainer:
         for name, optimizer in self._optimizers.items():
             optimizer.optimizer.load_state_dict(state["optimizers"][name])
         if self._average is not None:
-            self._average.load_state_dict(state["average"])
+            self._average.load_state_dict(state["average"] or {})
         self._terms.load_state_dict(state, self.fabric.device)
