@@ -86,7 +86,7 @@ def stopped(run: Run, ruin: Callable[[Run], None]) -> str:
 
 def ruin_loss(run: Run) -> None:
     """Make the loss of the latest step NaN, which no report has shown yet."""
-    run.experiment.trainer._terms._pending[-1].fill_(torch.nan)
+    run.experiment.trainer._terms.pending[-1].fill_(torch.nan)
 
 
 @pytest.mark.parametrize("what", ["weights", "loss"])
