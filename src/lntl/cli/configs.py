@@ -21,9 +21,8 @@ def configs(context: typer.Context) -> None:
 
     table = Table("configuration", "what it is")
     for name in configuration.ready_names():
-        match read_yaml(configuration.find(name)):
-            case {"project": {"description": str(description)}}:
-                table.add_row(name, description)
+        project = read_yaml(configuration.find(name))["project"]
+        table.add_row(name, project.get("description") if isinstance(project, dict) else "")
     out.print(table)
     out.print("Run one: lntl train NAME. Change one: lntl configs copy NAME .")
 
