@@ -12,7 +12,7 @@ from lntl.experiment.build import methods_without_bias
 
 
 def test_methods_without_bias_are_listed() -> None:
-    assert methods_without_bias() == ["erm", "jtt", "lff", "spectral_decoupling"]
+    assert methods_without_bias() == ["debian", "erm", "jtt", "lff", "spectral_decoupling"]
 
 
 @pytest.mark.parametrize("method", plugins.names("lntl.methods"))

@@ -1,0 +1,119 @@
+"""DebiAN against its definition in slow loops, and against numbers of the authors' code."""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from lntl.methods.debian import debian_weights, discovery_loss
+from lntl.training.trainer import Trainer
+from lntl.types import Batch
+
+MakeTrainer = Callable[..., Trainer]
+
+
+def wave(n: int, channels: int, step: float, shift: float = 0.0) -> Tensor:
+    """Return sin(step k + shift) of k = 1, 2, ..., as (n, channels)."""
+    count = torch.arange(1.0, n * channels + 1, dtype=torch.float64)
+    return torch.sin(step * count + shift).reshape(n, channels)
+
+
+Y, IMAGE = torch.tensor([0, 1, 2] * 4), torch.arange(12)  # of four classes one is not in the batch
+
+
+def by_hand(p: list[float], s: list[float], y: list[int], penalty: float) -> tuple[list[float], float]:
+    """Return the weight of each image and L_d, class after class."""
+    weights, losses = [0.0] * len(y), []
+    for label in sorted(set(y)):
+        own = [i for i in range(len(y)) if y[i] == label]
+        first = sum(s[i] * p[i] for i in own) / (sum(s[i] for i in own) + 1e-6)
+        second = sum((1 - s[i]) * p[i] for i in own) / (sum(1 - s[i] for i in own) + 1e-6)
+        for i in own:
+            weights[i] = 1 + (1 - s[i] if second < first else s[i])
+        sizes = abs(sum(s[i] for i in own) - sum(1 - s[i] for i in own)) / len(own)
+        losses.append(-math.log(1e-6 + abs(first - second)) - penalty * math.log(1e-6 + 1 - sizes))
+    return weights, sum(losses) / len(losses)
+
+
+# Of Trainer.train in multi_color_mnist_exp/debian.py of zhihengli-UR/DebiAN at 6ab77f6 in float64, both networks
+# replaced by constant logits 2 wave(12, 4, 1.7) and 2 wave(12, 4, 0.9, 0.5), with one batch for both. By the weight of
+# the penalty: the classifier's loss and the norm of its gradient; the discoverer's loss, the norm and an entry of its.
+AUTHORS = {
+    1.0: (3.679621978917666, 0.4801478757981358, 1.3833241684168456, 0.21263563556090267, 0.0765458932383407),
+    0.25: (3.679621978917666, 0.4801478757981358, 1.3387430282085506, 0.18224371340592166, 0.046599755354137115),
+}
+
+
+@pytest.mark.parametrize("penalty", AUTHORS)
+def test_both_losses_by_hand_and_as_in_the_authors_code(penalty: float) -> None:
+    logits, found = (2 * wave(12, 4, 1.7)).requires_grad_(), (2 * wave(12, 4, 0.9, 0.5)).requires_grad_()
+    p, s = logits.softmax(dim=1)[IMAGE, Y].detach(), found[IMAGE, Y].sigmoid()
+    weights, discovery = debian_weights(p, s.detach(), Y, 4), discovery_loss(p, s, Y, 4, penalty)
+    want_weights, want_discovery = by_hand(p.tolist(), s.tolist(), Y.tolist(), penalty)
+    assert weights.tolist() == pytest.approx(want_weights, rel=1e-9)
+    assert discovery.item() == pytest.approx(want_discovery, rel=1e-9)
+
+    task = (weights * cross_entropy(logits, Y, reduction="none")).mean()
+    (of_task,), (of_discovery,) = torch.autograd.grad(task, logits), torch.autograd.grad(discovery, found)
+    ours = (task, of_task.norm(), discovery, of_discovery.norm(), of_discovery[3, 0])
+    assert [value.item() for value in ours] == pytest.approx(AUTHORS[penalty], rel=1e-6)
+
+
+def test_its_objective_by_hand_and_neither_loss_reaches_the_other_network(
+    make_trainer: MakeTrainer, batch: Batch
+) -> None:
+    trainer = make_trainer({"method": "debian", "penalty": 0.5}, precision="64-true")
+    trainer._prepare()
+    batch = replace(batch, x=batch.x.double())
+    networks, discoverer = trainer.networks.train(), copy.deepcopy(trainer.method.discoverer)
+    (objective,) = trainer.method.objectives(batch, 0.0)
+    image = torch.arange(24)
+    logits = networks.g(networks.f(batch.x))
+    s = discoverer(batch.x)[image, batch.y].sigmoid()
+    p = logits.softmax(dim=1)[image, batch.y]
+    weights, discovery = by_hand(p.tolist(), s.tolist(), batch.y.tolist(), 0.5)
+    losses = cross_entropy(logits, batch.y, reduction="none")
+    task = (torch.tensor(weights, dtype=torch.float64) * losses).mean()
+    terms = {name: float(term) for name, term in objective.terms.items()}
+    want = {"task": task.item(), "discovery": discovery, "group": s.mean().item()}
+    assert terms == pytest.approx(want, rel=1e-5)
+    assert objective.loss.item() == pytest.approx(task.item() + discovery, rel=1e-5)
+    main = [*networks.f.parameters(), *networks.g.parameters()]
+    own = torch.autograd.grad(task, main)
+    torch.testing.assert_close(torch.autograd.grad(objective.loss, main, retain_graph=True), own, rtol=1e-5, atol=1e-8)
+
+
+def test_the_discoverer_begins_with_weights_of_its_own_that_follow_from_the_seed(make_trainer: MakeTrainer) -> None:
+    def begun(**project: int) -> list[Tensor]:
+        trainer = make_trainer("debian", project=project)
+        torch.manual_seed(99)
+        trainer._prepare()
+        main = [*trainer.networks.f.parameters(), *trainer.networks.g.parameters()]
+        own = list(trainer.method.discoverer.parameters())
+        assert not any(torch.equal(p, q) for p, q in zip(main, own, strict=True) if p.dim() > 1)
+        return [p.detach().clone() for p in own]
+
+    first, again, other = begun(), begun(), begun(seed=1)
+    assert all(torch.equal(p, q) for p, q in zip(first, again, strict=True))
+    assert not any(torch.equal(p, q) for p, q in zip(first, other, strict=True) if p.dim() > 1)
+
+
+def test_the_discoverer_finds_the_images_on_which_the_classifier_fails() -> None:
+    """Half of each class has p = 0.1: descent on L_d puts them in one group."""
+    y = torch.arange(20) % 2
+    fails = torch.arange(20) // 2 % 2 == 0
+    p = torch.where(fails, 0.1, 0.9)
+    logit = torch.randn(20, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    optimizer = torch.optim.Adam([logit], lr=0.1)
+    for _ in range(200):
+        optimizer.zero_grad()
+        discovery_loss(p, logit.sigmoid(), y, 2).backward()
+        optimizer.step()
+    weights = debian_weights(p, logit.detach().sigmoid(), y, 2)
+    assert weights[fails].min() > 1.9
+    assert weights[~fails].max() < 1.1

@@ -1,0 +1,142 @@
+"""FairKL and eps-SupInfoNCE against their definitions in slow loops, and against numbers of the authors' code."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from statistics import fmean, pstdev
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize
+
+from lntl.methods.fairkl import fair_kl, pair_moments, sup_info_nce
+from lntl.training.trainer import Trainer
+from lntl.types import IGNORE, Batch
+
+MakeTrainer = Callable[..., Trainer]
+
+
+def wave(n: int, channels: int, step: float, shift: float = 0.0) -> Tensor:
+    """Return sin(step k + shift) of k = 1, 2, ..., as (n, channels)."""
+    count = torch.arange(1.0, n * channels + 1, dtype=torch.float64)
+    return torch.sin(step * count + shift).reshape(n, channels)
+
+
+Z, Y = wave(12, 5, 1.7), torch.tensor([0, 1, 2] * 4)
+BIAS = torch.tensor([0, 1, 2, 0, 1, 2, 1, 1, 0, 2, 0, 2])
+
+
+def cosines_by_hand(z: Tensor) -> list[list[float]]:
+    rows = z.tolist()
+    return [
+        [sum(p * q for p, q in zip(a, b, strict=True)) / math.hypot(*a) / math.hypot(*b) for b in rows] for a in rows
+    ]
+
+
+def contrast_by_hand(z: Tensor, y: list[int], temperature: float, epsilon: float) -> float:
+    cosines, n = cosines_by_hand(z), range(len(y))
+    losses = []
+    for i in n:
+        s = [cosine / temperature for cosine in cosines[i]]
+        others = sum(math.exp(s[j]) for j in n if y[j] != y[i])
+        own = [-math.log(math.exp(s[j]) / (math.exp(s[j] - epsilon) + others)) for j in n if y[j] == y[i] and j != i]
+        losses += [fmean(own)] if own else []
+    return fmean(losses)
+
+
+def fair_kl_by_hand(z: Tensor, y: list[int], bias: list[int], std_weight: float, pull: float) -> float:
+    cosines, n, total = cosines_by_hand(z), range(len(y)), 0.0
+    for one_class in (True, False):
+        pairs = [(i, j) for i in n for j in n if i != j and (y[i] == y[j]) == one_class]
+        pairs = [(i, j) for i, j in pairs if IGNORE not in (bias[i], bias[j])]
+        aligned = [cosines[i][j] for i, j in pairs if bias[i] == bias[j]]
+        conflicting = [cosines[i][j] for i, j in pairs if bias[i] != bias[j]]
+        if aligned and conflicting:
+            total += (fmean(aligned) - fmean(conflicting)) ** 2
+            total += std_weight * (pstdev(aligned) - pstdev(conflicting)) ** 2
+        pulled = [-cosine for cosine in conflicting] if one_class else aligned
+        total += pull * fmean(pulled or [0.0])
+    return total
+
+
+@pytest.mark.parametrize(("temperature", "epsilon"), [(0.1, 0.0), (0.5, 0.25)])
+def test_the_contrast_by_hand(temperature: float, epsilon: float) -> None:
+    y = [0, 1, 2, 0, 1, 2, 0, 0, 1, 3, 1, 2]  # the one of class 3 has no partner
+    ours = sup_info_nce(normalize(Z, dim=1), torch.tensor(y), temperature, epsilon)
+    assert ours.item() == pytest.approx(contrast_by_hand(Z, y, temperature, epsilon), rel=1e-9)
+
+
+@pytest.mark.parametrize("unknown", [[], [2, 7]])
+@pytest.mark.parametrize(("std_weight", "pull"), [(0.0, 0.0), (1.0, 0.0), (0.4, 0.6)])
+def test_the_divergence_by_hand(std_weight: float, pull: float, unknown: list[int]) -> None:
+    bias = BIAS.clone()
+    bias[unknown] = IGNORE
+    want = fair_kl_by_hand(Z, Y.tolist(), bias.tolist(), std_weight, pull)
+    assert fair_kl(normalize(Z, dim=1), Y, bias, std_weight, pull).item() == pytest.approx(want, rel=1e-9)
+
+
+# Of debiasing/losses.py of EIDOSLAB/unbiased-contrastive-learning at 25b3981, run on the unit vectors of Z in float64.
+# EpsilonSupInfoNCE by temperature and epsilon: the loss, the norm of its gradient by Z, and one entry of the gradient.
+CONTRASTS = {
+    (0.07, 0.0): (0.40231895206324625, 1.4620108528473978, -0.018204619173083508),
+    (0.1, 0.0): (0.4798623785209964, 1.5762254226240278, -0.04009593826543136),
+    (0.1, 0.5): (-0.12046933673227611, 1.837683365170374, -0.05581011722070474),
+    (0.5, 0.25): (4.821846420257155, 3.376452410999857, -0.2921452520934994),
+}
+FAIRKL = -1.18667408786443  # fairkl with kld 0
+
+
+@pytest.mark.parametrize(("temperature", "epsilon"), CONTRASTS)
+def test_the_contrast_is_that_of_the_authors_code(temperature: float, epsilon: float) -> None:
+    z = Z.clone().requires_grad_()
+    loss = temperature / 0.07 * sup_info_nce(normalize(z, dim=1), Y, temperature, epsilon)
+    (gradient,) = torch.autograd.grad(loss, z)
+    ours = loss.item(), gradient.norm().item(), gradient[3, 2].item()
+    assert ours == pytest.approx(CONTRASTS[temperature, epsilon], rel=1e-3)  # theirs adds 1e-6 to a sum
+
+
+def test_the_divergence_is_that_of_the_authors_code_but_for_an_image_paired_with_itself() -> None:
+    v = normalize(Z, dim=1)
+    apart, same_class, same_bias = ~torch.eye(12, dtype=torch.bool), Y[:, None] == Y, BIAS[:, None] == BIAS
+    with_itself = pair_moments(v @ v.T, same_class & same_bias)[0]
+    without = pair_moments(v @ v.T, same_class & same_bias & apart)[0]
+    conflicting = pair_moments(v @ v.T, same_class & ~same_bias)[0]
+    ours = fair_kl(v, Y, BIAS, std_weight=0, pull=1)
+    theirs = ours - (without - conflicting).square() + (with_itself - conflicting).square()
+    assert theirs.item() == pytest.approx(FAIRKL, rel=1e-9)
+
+
+@pytest.mark.parametrize("task_weight", [0.0, 0.5])
+def test_its_objective_by_hand(make_trainer: MakeTrainer, batch: Batch, task_weight: float) -> None:
+    settings = {"method": "fairkl", "alpha": 0.3, "lam": 2.0, "temperature": 0.2, "epsilon": 0.1}
+    trainer = make_trainer(settings | {"task_weight": task_weight}, precision="64-true")
+    networks = trainer.networks.train()
+    batch = replace(batch, x=batch.x.double())
+    (objective,) = trainer.method.objectives(batch, 0.0)
+    z = networks.f(batch.x)
+    features = torch.stack([z[:, c].reshape(24, -1).mean(dim=1) for c in range(z.shape[1])], dim=1).detach()
+    task, y = cross_entropy(networks.g(z), batch.y), batch.y.tolist()
+    contrast = contrast_by_hand(features, y, 0.2, 0.1)
+    fair = fair_kl_by_hand(features, y, (batch.group % 10).tolist(), 1.0, 1.0)
+    terms = {name: float(term) for name, term in objective.terms.items()}
+    assert terms == pytest.approx({"task": task.item(), "contrast": contrast, "fairkl": fair}, rel=1e-4)
+    assert objective.loss.item() == pytest.approx(task.item() + 0.3 * contrast + 2 * fair, rel=1e-4)
+
+    f, g = [*networks.f.parameters()], [*networks.g.parameters()]
+    of_f, of_g = torch.autograd.grad(task, f, retain_graph=True), torch.autograd.grad(task, g, retain_graph=True)
+    torch.testing.assert_close(torch.autograd.grad(objective.loss, g, retain_graph=True), of_g)
+    alone = trainer.method.config.model_copy(update={"alpha": 0.0, "lam": 0.0})
+    trainer.method.config = alone
+    (objective,) = trainer.method.objectives(batch, 0.0)
+    torch.testing.assert_close(torch.autograd.grad(objective.loss, f), tuple(task_weight * each for each in of_f))
+
+
+@pytest.mark.parametrize(("y", "bias"), [([0, 1, 2], [0, 1, 2]), ([0, 0, 0], [1, 1, 1]), ([0, 0, 1], [IGNORE] * 3)])
+def test_what_has_no_pairs_is_0_and_every_gradient_is_finite(y: list[int], bias: list[int]) -> None:
+    z = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 0.0]], requires_grad=True)
+    v = normalize(z, dim=1)
+    fair = fair_kl(v, torch.tensor(y), torch.tensor(bias), 1.0, 0.0)
+    assert fair.item() == 0
+    (gradient,) = torch.autograd.grad(fair + sup_info_nce(v, torch.tensor(y), 0.1, 0.5), z)
+    assert gradient.isfinite().all()
