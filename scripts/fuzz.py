@@ -10,9 +10,10 @@ Usage: python scripts/fuzz.py [--share 0.01] [--seed 0] [--only KIND-NUMBER ...]
 
 A failure is a traceback (any exception but the command line's own exit), an exit code other than 0, 1, 2 and 130, an
 exit 2 without a sentence, a line of more than 1,000 characters, a case that takes longer than its bound, or code that
-ran: pickles and configurations in the files call functions that write a file, the canary. Each failure prints its name,
-by which --only repeats it, and its command; its files stay in the folder, as do all outcomes with the last line of each
-message. Exits with 1 if there is a failure.
+ran: pickles and configurations in the files call functions that write a file, the canary. A training that is not over
+in time gets Ctrl-C, and must save its state and end. Each failure prints its name, by which --only repeats it, and its
+command; its files stay in the folder, as do all outcomes with the last line of each message. Exits with 1 if there is a
+failure.
 """
 
 import argparse
@@ -47,11 +48,15 @@ from PIL import Image
 
 from lntl import cli, plugins
 from lntl.methods.base import Method
+from lntl.runs import environment
 
 COUNTS = {"configs": 3000, "checkpoints": 600, "data": 700, "folders": 100, "results": 400}
-BOUND = 60  # seconds that a case may take; ten times what the slowest valid one needs
+BOUND = 60  # seconds of the processor that a case may take; ten times what the slowest valid one needs
+WAITING = 600  # seconds in all that it may take, on a machine under load
+TRAINING = 3  # seconds of the processor until a training gets Ctrl-C: a million epochs are a valid setting
 MEMORY = 12 * 2**30  # bytes of address space, torch's own included
 LONGEST = 1000  # characters of a line on stderr: no message repeats a file
+MEMORY_DISK = Path("/dev/shm" if Path("/dev/shm").is_dir() else "/tmp")
 CANARY = "canary.txt"  # in the folder of the cases
 CANARY_MODULE = "from pathlib import Path\nPath('{}').write_text('imported')\n\nclass Config: ...\nclass Net: ...\n"
 
@@ -345,6 +350,14 @@ def as_json(text: str) -> Any:
         return text
 
 
+def as_yaml(text: str) -> Any:
+    """Return the value of a YAML text, the text itself where it is none."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
 def mutate_array_file(path: Path, rng: Random, canary: Path) -> None:
     """Change an .npz file: bytes, an array, a header of another size, an array of objects."""
     kind = rng.randrange(6)
@@ -525,9 +538,9 @@ def folders_case(rng: Random, canary: Path) -> list[str]:
             path.unlink()
             path.mkdir()
         elif kind == 4 and path.suffix == ".json":
-            path.write_text(json.dumps(mutate_tree(json.loads(path.read_text()), rng)))
+            path.write_text(json.dumps(mutate_tree(as_json(path.read_text(errors="replace")), rng)))
         elif kind == 5 and path.suffix == ".yaml":
-            path.write_text(yaml.safe_dump(mutate_tree(yaml.safe_load(path.read_text()), rng)))
+            path.write_text(yaml.safe_dump(mutate_tree(as_yaml(path.read_text(errors="replace")), rng)))
         else:
             path.write_bytes(mutate_bytes(path.read_bytes(), rng))
     resume = ["train", f"{run.name}.yaml", "--resume", "auto"]
@@ -572,6 +585,18 @@ class Hang(BaseException):
     """A case took longer than its bound."""
 
 
+class Alarm:
+    """Signal handler that raises Hang; if `stops_first`, it sends Ctrl-C the first time."""
+
+    stops_first = False
+
+    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        if not self.stops_first:
+            raise Hang
+        self.stops_first = False
+        signal.raise_signal(signal.SIGINT)
+
+
 def run_command(arguments: list[str]) -> tuple[int, str]:
     """Run `lntl ARGUMENTS` in this process; return its exit code and what it wrote to stderr."""
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
@@ -605,19 +630,31 @@ def run_case(name: str, seed: int, templates: Path) -> tuple[str, str, list[str]
     sys.path.insert(0, str(folder))
     command: list[str] = []
     outcome, reason, text = "", "", ""
-    signal.setitimer(signal.ITIMER_REAL, BOUND)
-    faulthandler.dump_traceback_later(3 * BOUND, exit=True)  # where no signal is seen, in a loop of C
+    timers = {signal.SIGALRM: (signal.ITIMER_REAL, WAITING), signal.SIGPROF: (signal.ITIMER_PROF, BOUND)}
+    alarms = {number: Alarm() for number in timers}
+    handlers = {number: signal.signal(number, alarm) for number, alarm in alarms.items()}
+    for timer, seconds in timers.values():
+        signal.setitimer(timer, seconds)
+    faulthandler.dump_traceback_later(2 * WAITING, exit=True)  # where no signal is seen, in a loop of C
     try:
         command = CASES[kind](rng, canary)
+        if command[0] == "train":
+            signal.setitimer(signal.ITIMER_PROF, TRAINING, BOUND)
+            alarms[signal.SIGPROF].stops_first = True
         code, text = run_command(command)
-        outcome = {0: "worked", 1: "not trustworthy", 2: "refused"}.get(code, f"exit {code}")
+        outcome = {0: "worked", 1: "not trustworthy", 2: "refused", 130: "stopped"}.get(code, f"exit {code}")
         reason = wrong(code, text)
     except Hang:
-        outcome, reason = "hang", f"longer than {BOUND} s\n{traceback.format_exc(limit=-6)}"
+        outcome, reason = (
+            "hang",
+            f"longer than {BOUND} s of the processor, or {WAITING} s\n{traceback.format_exc(limit=-6)}",
+        )
     except BaseException:  # noqa: BLE001 - whatever it is, it is a failure to report
         outcome, reason = "traceback", traceback.format_exc(limit=-8)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in handlers.items():
+            signal.setitimer(timers[number][0], 0)
+            signal.signal(number, handler)
         faulthandler.cancel_dump_traceback_later()
         sys.path.remove(str(folder))
         sys.modules.pop("canary_module", None)
@@ -648,14 +685,11 @@ def work(names: list[str], seed: int, templates: Path, results: "multiprocessing
     """Run cases in this process; send the name and the outcome of each."""
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    signal.signal(signal.SIGALRM, _alarm)
+    os.fsync = lambda fd: None  # no case loses power
+    environment._git_commit = lambda: None  # two processes a run
     for name in names:
-        began = time.monotonic()
-        results.put((name, (*run_case(name, seed, templates), time.monotonic() - began)))
-
-
-def _alarm(_number: int, _frame: FrameType | None) -> None:
-    raise Hang
+        began = time.process_time()
+        results.put((name, (*run_case(name, seed, templates), time.process_time() - began)))
 
 
 def main() -> int:
@@ -665,7 +699,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", default=[], metavar="KIND-NUMBER", help="these cases, or kinds, alone")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--folder", type=Path, default=Path("/tmp/lntl-fuzz"), help="for the files of failures")
+    parser.add_argument("--folder", type=Path, default=MEMORY_DISK / "lntl-fuzz", help="for the files of failures")
     arguments = parser.parse_args()
     names = [f"{kind}-{k}" for kind, count in COUNTS.items() for k in range(max(1, round(count * arguments.share)))]
     chosen = set(arguments.only)
@@ -678,21 +712,25 @@ def main() -> int:
     templates.mkdir(parents=True)
     began = time.monotonic()
     write_templates(templates)
-    outcomes, failures = run_all(names, arguments.seed, templates, arguments.processes)
+    outcomes, seconds, failures = run_all(names, arguments.seed, templates, arguments.processes)
     for kind in COUNTS:
         counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes[kind].items()))
-        print(f"{kind}: {sum(outcomes[kind].values())} cases: {counts or 'none'}")
+        print(f"{kind}: {sum(outcomes[kind].values())} cases in {seconds[kind]:.0f} s: {counts or 'none'}")
     count = Counter(outcome for of_kind in outcomes.values() for outcome in of_kind.elements())
     print(
         f"{len(failures)} failures: {count['traceback']} tracebacks, {count['hang'] + count['died']} hangs, "
-        f"{count['code ran']} code runs; seed {arguments.seed}, {time.monotonic() - began:.0f} s"
+        f"{count['code ran']} code runs; seed {arguments.seed}; {sum(seconds.values()):.0f} s of the processor, "
+        f"{time.monotonic() - began:.0f} s in all on {arguments.processes} processes"
     )
     return 1 if failures else 0
 
 
-def run_all(names: list[str], seed: int, templates: Path, processes: int) -> tuple[dict[str, Counter[str]], list[str]]:
-    """Run the cases; print each failure at once; return the outcomes by kind, and the names that failed."""
+def run_all(
+    names: list[str], seed: int, templates: Path, processes: int
+) -> tuple[dict[str, Counter[str]], dict[str, float], list[str]]:
+    """Run the cases; print each failure at once; return the outcomes and the seconds by kind, and what failed."""
     outcomes: dict[str, Counter[str]] = {kind: Counter() for kind in COUNTS}
+    seconds_of = dict.fromkeys(COUNTS, 0.0)
     failures: list[str] = []
     context = multiprocessing.get_context("spawn")
     waiting = [names[k::processes] for k in range(processes)]
@@ -704,7 +742,9 @@ def run_all(names: list[str], seed: int, templates: Path, processes: int) -> tup
         for worker in list(workers):
             alive = worker.process.is_alive()  # before its queue is read to the end
             for name, (outcome, reason, command, seconds) in worker.finished():
-                outcomes[name.rpartition("-")[0]][outcome] += 1
+                kind = name.rpartition("-")[0]
+                outcomes[kind][outcome] += 1
+                seconds_of[kind] += seconds
                 if reason:
                     failures.append(name)
                     print(f"--- {name} ({seconds:.0f} s): lntl {' '.join(command)[:200]}\n{reason}", flush=True)
@@ -717,7 +757,7 @@ def run_all(names: list[str], seed: int, templates: Path, processes: int) -> tup
                 failures.append(died)
                 outcomes[died.rpartition("-")[0]]["died"] += 1
                 print(f"--- {died}: the process died, exit code {worker.process.exitcode}", flush=True)
-    return outcomes, failures
+    return outcomes, seconds_of, failures
 
 
 class Worker:

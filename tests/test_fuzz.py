@@ -2,14 +2,13 @@
 
 import random
 import runpy
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_runs import ROOT
+from tiny_runs import ROOT, write_config
 
 FUZZ = runpy.run_path(str(ROOT / "scripts/fuzz.py"), run_name="fuzz")
 
@@ -45,15 +44,21 @@ def test_each_outcome(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(FUZZ["CASES"], "data", case)
     run_case: Any = FUZZ["run_case"]
-    monkeypatch.setitem(run_case.__globals__, "BOUND", 1 if case is hang else 60)
-    before = signal.signal(signal.SIGALRM, FUZZ["_alarm"])
-    try:
-        found, why, _ = run_case("data-0", 0, tmp_path / "templates")
-    finally:
-        signal.signal(signal.SIGALRM, before)
+    monkeypatch.setitem(run_case.__globals__, "WAITING", 1 if case is hang else 60)
+    found, why, _ = run_case("data-0", 0, tmp_path / "templates")
     assert found == outcome
     assert reason in why
     assert bool(why) == bool(reason)
+
+
+def test_a_training_without_end_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_config(tmp_path, training={"phases": [{"method": "erm", "epochs": 1_000_000}]})
+    (tmp_path / "templates").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(FUZZ["CASES"], "data", lambda *_: ["train", str(tmp_path / "tiny.yaml")])
+    run_case: Any = FUZZ["run_case"]
+    monkeypatch.setitem(run_case.__globals__, "TRAINING", 1)
+    assert run_case("data-0", 0, tmp_path / "templates")[:2] == ("stopped", "")
 
 
 @pytest.mark.parametrize(
