@@ -173,6 +173,52 @@ def test_compressed_entries_are_refused_before_they_are_unpacked(path: Path, mon
     assert "is compressed" in refusal(path)
 
 
+def shared(times: int) -> list[Any]:
+    """Return 2**times values in a few bytes."""
+    value: list[Any] = []
+    for _ in range(times):
+        value = [value, value]
+    return value
+
+
+def nested(times: int) -> list[Any]:
+    """Return a list in a list in a list."""
+    value: list[Any] = []
+    for _ in range(times):
+        value = [value]
+    return value
+
+
+def endless() -> list[Any]:
+    """Return a list that holds itself."""
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+@pytest.mark.parametrize(
+    ("bomb", "reason"),
+    [
+        (shared(60), "repeat each other"),
+        (nested(150), "nested too deep"),
+        (endless(), "nested too deep"),
+        (torch.zeros(1).expand(10**12), "repeat each other"),
+        ({"f.weight": torch.zeros(1).expand(10**12)}, "repeat each other"),
+        ([torch.zeros(1000, 1000)] * 100, "repeat each other"),
+        (torch.zeros(3, 3).to_sparse(), "sparse"),
+        (torch.zeros(10**6, device="meta"), "without values"),
+    ],
+    ids=["shared", "nested", "endless", "expanded", "expanded weight", "repeated", "sparse", "meta"],
+)
+@pytest.mark.parametrize("part", ["config", "networks"])
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor")  # torch's, before it hands the tensor over
+def test_a_small_file_of_many_values_is_refused_at_once(path: Path, part: str, bomb: Any, reason: str) -> None:
+    content = torch.load(path, weights_only=True)
+    (content if part == "config" else content["trainer"])[part] = bomb
+    torch.save(content, path)
+    assert reason in refusal(path)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("part", ["networks", "average"])
 def test_weights_that_are_not_finite_are_not_saved(path: Path, part: str, value: float) -> None:

@@ -17,6 +17,8 @@ from lntl.runs.formats import Epoch, LearnedData
 from lntl.types import TrainerState
 
 FORMAT = 2  # raise it when the meaning of the content changes
+MAX_DEPTH = 100  # of containers in each other
+MOST_REPEATED = 16  # times that the tensors of a file may be larger than the file
 
 
 class NotFiniteError(UserError):
@@ -100,6 +102,7 @@ def load(path: Path) -> Checkpoint:
     try:
         check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
+        _check_extent(content, path.stat().st_size)
     except _UNREADABLE as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
         raise UserError(
@@ -140,6 +143,26 @@ def check_archive(path: Path) -> None:
             raise zipfile.BadZipFile("its entries overlap")
         if (wrong := archive.testzip()) is not None:
             raise zipfile.BadZipFile(f"the checksum of its entry {wrong[:40]} is wrong")
+
+
+def _check_extent(content: Any, size: int) -> None:
+    """Raise ValueError if a loaded file of `size` bytes stands for more values than it can hold.
+
+    A list may hold one list many times, and a tensor may repeat one number: both are small in the file alone.
+    """
+    waiting, values, in_tensors = [(content, 0)], 0, 0
+    while waiting:
+        value, depth = waiting.pop()
+        if isinstance(value, Tensor):
+            if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
+                raise ValueError("it holds a tensor that is sparse, quantised or without values")
+            in_tensors += value.numel() * value.element_size()
+        elif isinstance(value, dict | list | tuple | set):
+            parts = [*value, *value.values()] if isinstance(value, dict) else [*value]
+            waiting += [(part, depth + 1) for part in parts]
+            values += len(parts)
+        if values > size or in_tensors > MOST_REPEATED * size or depth > MAX_DEPTH:
+            raise ValueError("its values repeat each other, or are nested too deep")
 
 
 def not_finite(state: TrainerState) -> str | None:

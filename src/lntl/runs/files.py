@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 from lntl.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
-_MOST_BYTES = 2**31  # that the arrays of a file of a run may take together
+_MOST_BYTES = 2**29  # that the arrays of a file of a run may take together
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.part")  # the name of a temporary file of `write_atomic`
 
 
@@ -108,7 +108,7 @@ def read_arrays(path: Path, dimensions: Mapping[str, int]) -> dict[str, np.ndarr
         with zipfile.ZipFile(path) as archive:
             entries = {name: archive.getinfo(f"{name}.npy") for name in dimensions}
             if sum(entry.file_size for entry in entries.values()) > _MOST_BYTES:
-                raise ValueError(f"larger than {_MOST_BYTES // 2**30} GiB")
+                raise ValueError(f"larger than {_MOST_BYTES // 2**20} MiB")
             arrays = {name: _array(archive.read(entry)) for name, entry in entries.items()}  # checks the checksums
         if wrong := [name for name, array in arrays.items() if array.ndim != dimensions[name] or not len(array)]:
             raise ValueError(f"the array {wrong[0]} is of another shape")
