@@ -224,3 +224,13 @@ def test_a_link_in_a_run_folder_is_not_written_through(config: Config, tmp_path:
     with pytest.raises(UserError, match=rf"{name.name}: is a link, and a run writes into its own folder alone"):
         experiment.resume(config, run.folder.last)
     assert list(elsewhere.iterdir()) == []
+
+
+def test_a_link_for_a_step_of_the_projector_is_not_written_through(config: Config, tmp_path: Path) -> None:
+    board, elsewhere = tmp_path / "board", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    board.mkdir()
+    (board / "00003").symlink_to(elsewhere)
+    with TensorBoard(board) as tensorboard, pytest.raises(UserError, match="00003: is a link"):
+        tensorboard._projector(torch.zeros(1, 2), [("a", "b")], None, 3)
+    assert list(elsewhere.iterdir()) == []

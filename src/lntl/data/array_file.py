@@ -90,7 +90,7 @@ def _check_header(file: np.lib.npyio.NpzFile, name: str) -> None:
     """
     archive = file.zip
     assert archive is not None  # it is open
-    member = next(entry for entry in archive.infolist() if entry.filename.removesuffix(".npy") == name)
+    member = archive.getinfo(name if name in archive.namelist() else f"{name}.npy")  # the one that NumPy reads
     with archive.open(member) as content:
         version = npy.read_magic(content)
         read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)

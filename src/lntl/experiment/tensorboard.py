@@ -29,6 +29,7 @@ from lntl.evaluation.tally import confusion
 from lntl.experiment.build import Experiment
 from lntl.ops import mean_over_positions
 from lntl.runs.files import cannot_write, write_atomic, write_text
+from lntl.runs.folder import check_no_link
 from lntl.types import IGNORE, Dataset, ImageSplit
 
 PER_CLASS = 10  # images of each class in the picture of the data
@@ -114,6 +115,8 @@ class TensorBoard:
         from torchvision.utils import make_grid
 
         below = f"{step:05d}/z"
+        for folder in (self._folder / below).parent, self._folder / below:
+            check_no_link(folder)
         try:
             (self._folder / below).mkdir(parents=True, exist_ok=True)
         except OSError as error:

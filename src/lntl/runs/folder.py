@@ -19,6 +19,14 @@ log = logging.getLogger("lntl")
 EXPORT = ".safetensors"  # suffix of an export, which holds weights of f and g, and neither h nor the data
 
 
+def check_no_link(path: Path) -> None:
+    """Raise UserError if a folder or file of a run is a link: what is written would go elsewhere."""
+    if path.is_symlink():
+        raise UserError(
+            f"{path}: is a link, and a run writes into its own folder alone; put in its place what it leads to"
+        )
+
+
 class RunFolder:
     """The files of a run, by name.
 
@@ -178,10 +186,7 @@ class RunFolder:
     def check_links(self) -> None:
         """Raise UserError if a folder or the log of the run is a link: what is written would go elsewhere."""
         for path in (self.checkpoints, self.evaluation, self.tensorboard, self.report, self.log, self.erm):
-            if path.is_symlink():
-                raise UserError(
-                    f"{path}: is a link, and a run writes into its own folder alone; put in its place what it leads to"
-                )
+            check_no_link(path)
 
     def _written(self) -> tuple[Path, ...]:
         """Return what a run and the commands that follow it write; at the end what says that there is a run."""
