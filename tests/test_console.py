@@ -55,6 +55,24 @@ def test_a_text_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "q[/z]/d[old]/[bold]:car: caf\\udce9 " + "long " * 50 + "\n"
 
 
+def test_names_do_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """In plain text, tables and errors; tabs and line ends stay."""
+    console.echo("a\x1b[2Jb\rc\nd")
+    table = Table("name")
+    table.add_row("\x1b]0;title\x07", end_section=True)
+    console.out.print(table)
+
+    def run() -> None:
+        raise UserError("x.pth: no class \x1b[31mcat\x9b\nsecond line")
+
+    with pytest.raises(SystemExit):
+        cli.exit_on_error(run, debug=False)
+    said = capsys.readouterr()
+    assert said.out.startswith("a\\x1b[2Jb\\rc\nd\n")
+    assert r"\x1b]0;title\x07" in said.out
+    assert said.err == "Error: x.pth: no class \\x1b[31mcat\\x9b\nsecond line\n"
+
+
 def test_a_terminal_that_is_not_utf8_gets_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables, plain text and log lines alike: what the encoding lacks is escaped, never an error."""
     screen, errors = (TextIOWrapper(BytesIO(), encoding="latin-1") for _ in range(2))

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -14,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from lntl.errors import escape_controls
+
 if TYPE_CHECKING:  # they take seconds to import, and what only lists names needs none of it
     from lntl.methods.base import Method
     from lntl.training.trainer import Step, Trainer
@@ -21,8 +23,17 @@ if TYPE_CHECKING:  # they take seconds to import, and what only lists names need
 
     Plugin = type[Method] | type[Networks]
 
-err = Console(stderr=True)
-out = Console()
+
+class _Console(Console):
+    """A console on which names from files cannot steer the terminal."""
+
+    def render_str(self, text: str, **arguments: Any) -> Text:
+        """Return the text of a cell or a line, control characters escaped."""
+        return super().render_str(escape_controls(text), **arguments)
+
+
+err = _Console(stderr=True)
+out = _Console()
 log = logging.getLogger("lntl")
 
 _PLAIN_SECONDS = 15  # between two progress lines where the output is no terminal
@@ -30,7 +41,8 @@ _PLAIN_SECONDS = 15  # between two progress lines where the output is no termina
 
 def echo(text: object, style: str = "") -> None:
     """Print a text as it is, on lines of any length: brackets of a path are no markup, and odd bytes are escaped."""
-    out.print(Text(str(text).encode(errors="backslashreplace").decode(), style), soft_wrap=True)
+    plain = escape_controls(str(text).encode(errors="backslashreplace").decode())
+    out.print(Text(plain, style), soft_wrap=True)
 
 
 def log_to_console() -> None:
