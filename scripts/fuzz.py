@@ -591,6 +591,7 @@ class Alarm:
     stops_first = False
 
     def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        """Handle the signal."""
         if not self.stops_first:
             raise Hang
         self.stops_first = False

@@ -20,10 +20,12 @@ except ModuleNotFoundError as missing:
 def run(args: argparse.Namespace) -> None:
     """Train or evaluate."""
     if args.mode == "train":
-        train(args.config, args.overrides, args.checkpoint_path, args.overwrite, args.num_epochs, args.device)
+        train(
+            args.config, args.overrides, args.checkpoint_path, args.overwrite, args.num_epochs, args.device, args.trust
+        )
     else:
         path = Path(args.checkpoint_path) if args.checkpoint_path else configured_run(args.config, args.overrides)
-        evaluate(path, args.device)
+        evaluate(path, args.device, args.trust)
 
 
 if __name__ == "__main__":
@@ -36,6 +38,9 @@ if __name__ == "__main__":
     parser.add_argument("--num_epochs", type=int, help="epochs of the last phase; caps the phases before it")
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--overwrite", action="store_true", help="replace the run of the same name")
+    parser.add_argument(
+        "--trust", action="append", metavar="MODULE", help="a module that a checkpoint may name; may be repeated"
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="override configuration keys")
     arguments = parser.parse_intermixed_args()

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from lntl.errors import UserError, shorten
+from lntl.errors import UntrustedError, UserError, shorten
 
 Base = TypeVar("Base")
 
@@ -100,13 +100,13 @@ def check_trust(dotted: str, where: str, trust: str | Sequence[str]) -> None:
         trust: Packages, modules or names of code that may run; the environment variable LNTL_TRUST names more.
 
     Raises:
-        UserError: If the user has not trusted it.
+        UntrustedError: If the user has not trusted it.
     """
     trusted = [trust] if isinstance(trust, str) else [*trust]
     trusted += re.split(r"[\s,]+", os.environ.get("LNTL_TRUST", ""))
     if not any(name and f"{dotted}.".startswith(f"{name}.") for name in trusted):
         module = dotted.rpartition(".")[0][:100]
-        raise UserError(
+        raise UntrustedError(
             f"{where}: it names {dotted[:200]}, and importing {module} runs its code; if you trust it, say so: on the "
             f"command line --trust {module}, in Python trust={module!r}, or for good in the environment variable "
             f"LNTL_TRUST={module}"

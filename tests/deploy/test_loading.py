@@ -274,6 +274,7 @@ def test_a_file_runs_no_code_that_is_not_trusted(foreign: Path, kind: str, monke
 def test_the_data_of_a_file_run_no_code_that_is_not_trusted(foreign: Path) -> None:
     content = torch.load(foreign, weights_only=True)
     content["config"]["model"]["name"] = "mlp"
+    content["config"]["training"]["phases"][0]["method"] = "erm"
     bias = content["config"]["data"]["bias"]
     for form in (bias, bias[0]):
         content["config"]["data"]["bias"] = form

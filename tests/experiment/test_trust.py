@@ -1,18 +1,22 @@
 """Code that a file names runs only if the user named it: a user's own package, and a stranger's run folder."""
 
+import json
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import yaml
 from tiny_runs import lntl, tree
 
-from lntl import plugins
-from lntl.errors import UserError
-from lntl.experiment.checkpoints import code_names
+from lntl import load, plugins
+from lntl.config import code_names
+from lntl.errors import UntrustedError, UserError
 
 PACKAGE = """
 from pathlib import Path
@@ -23,10 +27,16 @@ class Mine(ERM):
     "Plain training under another name."
 """
 VERBS: dict[str, list[str]] = {
+    "resume": ["train", "CONFIG", "--resume", "RUN"],
     "eval": ["eval", "RUN"],
+    "predict": ["predict", "RUN", "INPUT", "--out", "p.csv"],
     "probe": ["probe", "RUN", "--seeds", "1"],
     "report": ["report", "RUN"],
+    "export": ["export", "RUN", "--format", "safetensors", "--out", "m.safetensors"],
+    "card": ["card", "RUN"],
+    "compare": ["compare", "RUN/results.jsonl", "--out", "tables"],
 }
+LINE = {"name": "a", "config_hash": "0", "overrides": {}, "seed": 0, "metrics": {"accuracy": 0.5}}
 
 
 @pytest.fixture
@@ -55,58 +65,96 @@ def fresh() -> None:
     Path("ran").unlink(missing_ok=True)
 
 
+def command(verb: str, run: str, config: str = "run.yaml", images: str = "x.npz") -> list[str]:
+    words = {"CONFIG": config, "RUN": run, "INPUT": images, "RUN/results.jsonl": f"{run}/results.jsonl"}
+    return [words.get(word, word) for word in VERBS[verb]]
+
+
+def add_benchmark(run: Path) -> None:
+    """Put the results of a benchmark into a run folder, with a plan of its config.yaml."""
+    (run / "results.jsonl").write_text(json.dumps(LINE) + "\n")
+    (run / "plan.yaml").write_text(
+        yaml.safe_dump({"name": "p", "seeds": [0], "runs": [{"name": "a", "config": "config.yaml"}]})
+    )
+
+
 def test_a_method_of_a_users_package_goes_through_every_verb(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A configuration given to `lntl train` is the user's own; a file in a run folder may be anybody's."""
     run = project / "results/tiny"
-    for command in (["train", "run.yaml"], ["train", "run.yaml", "--resume", "auto"]):
+    for arguments in (["train", "run.yaml"], ["train", "run.yaml", "--resume", "auto"]):
         fresh()
-        assert lntl(*command) == 0
+        assert lntl(*arguments) == 0
     fresh()
     assert lntl("train", "run.yaml", "--resume", str(run / "checkpoints/checkpoint_epoch_01.pth")) == 0
-    for verb, template in VERBS.items():
-        command = [str(run) if word == "RUN" else word for word in template]
+    np.savez("x.npz", x=np.zeros((2, 28, 28, 3), np.uint8))
+    add_benchmark(run)
+    for verb in VERBS:
         fresh()
         before = tree(run)
         capsys.readouterr()
-        if verb != "report":  # which shows what can be shown
-            assert lntl(*command) == 2
+        if verb != "resume":  # whose configuration names it too
+            assert lntl(*command(verb, str(run))) == 2
             (message,) = capsys.readouterr().err.splitlines()
             assert "it names mine.method.Mine, and importing mine.method runs its code; if you trust it" in message
             assert tree(run) == before
             assert not Path("ran").exists()
-        assert lntl(*command, "--trust", "mine") == 0
-        assert Path("ran").exists()
+        done = lntl(*command(verb, str(run)), "--trust", "mine")
+        said = capsys.readouterr().err
+        assert "importing" not in said
+        assert done == 0 or (verb == "compare" and "not one of the planned runs" in said), said
+    assert "1. mine.method.Mine" in (run / "MODEL_CARD.md").read_text()
+    fresh()
+    assert lntl("report", "run.yaml") == 0  # a configuration that is given is the user's own
     monkeypatch.setenv("LNTL_TRUST", "other mine.method")
-    fresh()
-    assert lntl("eval", str(run)) == 0
-
-
-def test_a_strangers_folder_runs_nothing(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert lntl("train", "run.yaml") == 0
-    shutil.move("results/tiny", "stranger")
-    config = Path("stranger/config.yaml")
-    config.write_text(config.read_text().replace("results", "elsewhere"))
-    for verb, command in (
-        *VERBS.items(),
-        ("export", ["export", "RUN", "--format", "safetensors", "--out", "m.safetensors"]),
-    ):
+    for verb in ("eval", "predict", "card"):
         fresh()
+        assert lntl(*command(verb, str(run))) == 0
+
+
+FOREIGN: dict[str, Callable[[dict[str, Any]], None]] = {
+    "builtins.exec": lambda raw: raw["data"].update(bias=[{"from": "builtins.exec", "bins": 2}]),
+    "pickle.loads": lambda raw: raw["data"].update(bias={"from": "pickle.loads", "bins": 2}),
+    "os.system": lambda raw: raw["training"].update(phases=[{"method": "os.system", "epochs": 1}]),
+    "beside.Model": lambda raw: raw["model"].update(name="beside.Model"),
+    "beside.Data": lambda raw: raw["data"].update(name="beside.Data"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_strangers_folder_is_one_sentence_from_every_verb(
+    name: str, used: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LNTL_TRUST")
+    own = used("vectors")
+    run = Path("stranger")
+    shutil.copytree(own, run)
+    monkeypatch.syspath_prepend(run)
+    (run / "beside.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    FOREIGN[name](config)
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    add_benchmark(run)
+    for path in run.glob("checkpoints/*.pth"):
+        content = torch.load(path, weights_only=True)
+        torch.save(content | {"config": config}, path)
+    before = tree(run)
+    sentence = f"it names {name}, and importing {name.rpartition('.')[0]} runs its code; if you trust it, say so"
+    for verb in VERBS:
         capsys.readouterr()
-        code = lntl(*("stranger" if word == "RUN" else word for word in command))
+        assert lntl(*command(verb, "stranger", str(own / "config.yaml"), str(own.parents[1] / "vectors.npz"))) == 2
         said = capsys.readouterr()
-        assert "Traceback" not in said.err
-        assert not Path("ran").exists(), verb
-        if verb in ("eval", "probe"):
-            assert code == 2
-            assert said.err.count("\n") == 1
-        if verb == "report":
-            page = Path("stranger/report/report.md").read_text() + said.out
-            assert "it names mine.method.Mine, and importing mine.method runs its code" in page
-    fresh()
-    assert lntl("card", "stranger") == 0
+        (line,) = [line for line in said.err.splitlines() if line.startswith("Error")]
+        assert sentence in line
+        assert "Traceback" not in said.err + said.out
+    for path in (run, run / "checkpoints/last.pth"):
+        with pytest.raises(UntrustedError, match=re.escape(sentence)):
+            load(path)
+    assert tree(run) == before
     assert not Path("ran").exists()
+    assert "beside" not in sys.modules
 
 
 @pytest.mark.parametrize(

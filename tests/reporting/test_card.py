@@ -9,7 +9,7 @@ import pytest
 from made_runs import make_run
 from tiny_runs import lntl
 
-from lntl.errors import UserError
+from lntl.errors import UntrustedError, UserError
 from lntl.reporting.pages import write_card
 
 NUMBER = re.compile(r"(\d+\.\d)\u202f%")
@@ -98,7 +98,7 @@ def test_several_biases_are_told_one_by_one(run: Path) -> None:
 def test_a_model_of_ones_own_is_loaded_with_trust(run: Path) -> None:
     path = run / "config.yaml"
     path.write_text(path.read_text().replace("name: convnet", "name: my.nets.Net"))
-    text = write_card(run).read_text(encoding="utf-8")
+    text = write_card(run, ["my"]).read_text(encoding="utf-8")
     assert f'lntl.load("{run}", trust="my.nets")  #' in text
     assert "--out predictions.csv --trust my.nets\nlntl export" in text
     assert text.endswith("--out model.onnx --trust my.nets\n```")
@@ -106,7 +106,10 @@ def test_a_model_of_ones_own_is_loaded_with_trust(run: Path) -> None:
 
 def test_a_method_of_ones_own_is_named_and_not_run(tmp_path: Path) -> None:
     make_run(tmp_path / "own", method="nowhere.Mine")
-    assert "1. nowhere.Mine, 4 epochs\n" in write_card(tmp_path / "own").read_text(encoding="utf-8")
+    with pytest.raises(UntrustedError, match=r"own/config\.yaml: it names nowhere\.Mine"):
+        write_card(tmp_path / "own")
+    text = write_card(tmp_path / "own", ["nowhere"]).read_text(encoding="utf-8")
+    assert "1. nowhere.Mine, 4 epochs\n" in text  # it is not here, so what it does is not said
 
 
 def test_the_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

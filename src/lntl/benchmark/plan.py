@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import product
@@ -94,16 +95,17 @@ def read(path: Path) -> BenchmarkPlan:
         raise UserError("\n".join([f"{path}: {len(faults)} fault(s) in the plan", *faults])) from None
 
 
-def planned_runs(plan: BenchmarkPlan, path: Path) -> list[PlannedRun]:
+def planned_runs(plan: BenchmarkPlan, path: Path, trust: Sequence[str] | None = None) -> list[PlannedRun]:
     """Return the runs of the plan at `path`: all those of the first seed, then all of the second, and so on.
 
-    Raises UserError where two runs have the same configuration and seed.
+    `trust` as of `lntl.config.read`. Raises UserError where two runs have the same configuration and seed.
     """
     runs = [
         (position, run)
         for method in plan.runs
         for values in product(*method.grid.values())
-        for position, run in enumerate(_with_seeds(plan, method, dict(zip(method.grid, values, strict=True)), path))
+        for overrides in [dict(zip(method.grid, values, strict=True))]
+        for position, run in enumerate(_with_seeds(plan, method, overrides, path, trust))
     ]
     by_key: dict[RunKey, PlannedRun] = {}
     for _, run in runs:
@@ -115,7 +117,9 @@ def planned_runs(plan: BenchmarkPlan, path: Path) -> list[PlannedRun]:
     return [run for _, run in sorted(runs, key=lambda numbered: numbered[0])]
 
 
-def _with_seeds(plan: BenchmarkPlan, method: PlannedMethod, overrides: dict[str, Any], path: Path) -> list[PlannedRun]:
+def _with_seeds(
+    plan: BenchmarkPlan, method: PlannedMethod, overrides: dict[str, Any], path: Path, trust: Sequence[str] | None
+) -> list[PlannedRun]:
     """Return a run for each seed; their configurations differ in nothing else and share a hash."""
     ready = method.config in configuration.ready_names()
     source = configuration.find(method.config) if ready else path.parent / method.config
@@ -126,7 +130,7 @@ def _with_seeds(plan: BenchmarkPlan, method: PlannedMethod, overrides: dict[str,
         try:
             if not source.suffix:  # a name, though not of a ready one
                 configuration.find(method.config)
-            return configuration.read(source, [*shared, *seeded, *_FORCED])
+            return configuration.read(source, [*shared, *seeded, *_FORCED], trust=trust)
         except UserError as error:
             raise UserError(f"{path}: {method.name}: {error}") from error
 
@@ -154,11 +158,11 @@ def plan_beside(results: Path) -> Path | None:
     return None
 
 
-def runs_in_table_order(path: Path) -> list[PlannedRun]:
+def runs_in_table_order(path: Path, trust: Sequence[str] | None = None) -> list[PlannedRun]:
     """Return the runs of a plan in the order of its rows."""
     plan = read(path)
     order = [method.name for method in plan.runs]
-    return sorted(planned_runs(plan, path), key=lambda run: order.index(run.name))
+    return sorted(planned_runs(plan, path, trust), key=lambda run: order.index(run.name))
 
 
 def select(runs: list[PlannedRun], texts: list[str]) -> list[PlannedRun]:

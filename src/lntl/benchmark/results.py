@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, model_validator
 
 from lntl.errors import UserError
-from lntl.runs.files import write_text
+from lntl.runs.files import first_fault, write_text
 
 
 class RunKey(NamedTuple):
@@ -131,11 +131,9 @@ def _parse(text: str, place: str) -> ResultLine:
     try:
         return ResultLine.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        fault = f"{key}: {first['msg']}" if key else first["msg"]
         raise UserError(
-            f"{place}: not the result of a run ({fault}); restore the file, or delete this line to make the run again"
+            f"{place}: not the result of a run ({first_fault(error)}); restore the file, or delete this line to make "
+            "the run again"
         ) from None
 
 

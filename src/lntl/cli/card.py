@@ -5,10 +5,15 @@ from typing import Annotated
 
 import typer
 
+from lntl.cli.arguments import TrustOption
 
-def card(run: Annotated[Path, typer.Argument(metavar="RUN", readable=False, help="A run folder.")]) -> None:
+
+def card(
+    run: Annotated[Path, typer.Argument(metavar="RUN", readable=False, help="A run folder.")],
+    trust: TrustOption = None,
+) -> None:
     """Write MODEL_CARD.md into a run folder: what the model is, what was measured of it, and what was not."""
     from lntl.cli.console import echo
     from lntl.reporting.pages import write_card
 
-    echo(f"  {write_card(run)}")
+    echo(f"  {write_card(run, trust or [])}")

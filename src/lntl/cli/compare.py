@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from lntl.cli.arguments import TrustOption
+
 
 def compare(
     results: Annotated[Path, typer.Argument(metavar="RESULTS.jsonl", readable=False, help="Lines of a benchmark.")],
@@ -15,6 +17,7 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Folder to write to; default: that of RESULTS.")] = None,
     metric: Annotated[str, typer.Option(help="Metric of the test set to compare.")] = "accuracy",
     by: Annotated[str | None, typer.Option(metavar="KEY", help="Key of the grid whose values are the columns.")] = None,
+    trust: TrustOption = None,
 ) -> None:
     """Show mean and spread of each method beside the published figures; write table.* and figure.*."""
     from lntl.benchmark import comparison, comparison_tables
@@ -26,8 +29,12 @@ def compare(
 
     if not results.is_file():
         raise UserError(f"{results}: there are no such results; make them with: lntl benchmark PLAN.yaml")
-    plan = plan or plans.plan_beside(results)
-    table = comparison.compare(read(results), None if plan is None else plans.runs_in_table_order(plan), metric, by)
+    planned = None
+    if plan is not None:
+        planned = plans.runs_in_table_order(plan)
+    elif (beside := plans.plan_beside(results)) is not None:
+        planned = plans.runs_in_table_order(beside, trust or [])  # it came with the results
+    table = comparison.compare(read(results), planned, metric, by)
     prefix = "" if results.stem == "results" else f"{results.stem}_"  # results of several plans may lie in a folder
     files = write(table, out or results.parent, prefix)
     console.out.print(comparison_tables.terminal(table))

@@ -24,22 +24,29 @@ def report(
     from lntl.reporting.pages import write_report
     from lntl.runs.folder import RunFolder
 
-    paths = list(dict.fromkeys(map(_run_folder, runs)))
+    named = dict(map(_run_folder, runs))
+    paths = list(named)
     log_to_console()
-    notes = {run.path: probing.complete(run, device, trust or []) for run in map(RunFolder, paths) if run.holds_a_run}
+    notes = {
+        path: probing.complete(RunFolder(path), device, [*(trust or []), *own])
+        for path, own in named.items()
+        if RunFolder(path).holds_a_run
+    }
+    if out is None and len(paths) == 1:
+        RunFolder(paths[0]).check_links()
     folder = out or (RunFolder(paths[0]).report if len(paths) == 1 else Path("results/report"))
     page = write_report(paths, folder, notes)
     for path in (page, folder / "report.json", folder / "report.md"):
         echo(f"  {path}")
 
 
-def _run_folder(target: str) -> Path:
-    """Return a run folder as it is, and that of the run which a configuration names."""
-    from lntl.config import ready_names
+def _run_folder(target: str) -> tuple[Path, list[str]]:
+    """Return a run folder as it is, or that of the run which a configuration names, and the code which that names."""
+    from lntl.config import code_names, read, ready_names
     from lntl.errors import UserError
 
     if Path(target).is_dir():
-        return Path(target)
+        return Path(target), []
     if not Path(target).exists() and target not in ready_names():
         raise UserError(f"{target}: there is no such run folder, nor a configuration of that name; see `ls results`")
-    return configured_run(target, [])
+    return configured_run(target, []), code_names(read(target).model_dump())

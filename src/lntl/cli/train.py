@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lntl.cli.arguments import ConfigArgument, DeviceOption, Overrides
+from lntl.cli.arguments import ConfigArgument, DeviceOption, Overrides, TrustOption
 
 if TYPE_CHECKING:
     from lntl.experiment import Run
@@ -24,6 +24,7 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run of the same name.")] = False,
     epochs: Annotated[int | None, typer.Option(help="Epochs of the last phase; caps the phases before it.")] = None,
     device: DeviceOption = None,
+    trust: TrustOption = None,
 ) -> None:
     """Train, evaluate on the test set, and show the result."""
     from lntl import config as configuration
@@ -36,7 +37,7 @@ def train(
     settings = configuration.read(config, [*(overrides or []), *device_override], epochs)
     console.log_to_console()
     keep_freed_memory()
-    run, result = experiment.train(settings, resume, overwrite, watch=show_training)
+    run, result = experiment.train(settings, resume, overwrite, watch=show_training, trust=trust or [])
     color_var = settings.data.color_var if isinstance(settings.data, ColoredMNIST.Config) else None
     console.out.print(tables.result_table(result, color_var))
     console.echo(result.selection, style="dim")

@@ -4,7 +4,7 @@ The sections `data`, `model` and each of `training.phases` take the keys of the 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -102,6 +102,22 @@ def dotted_names(raw: object) -> tuple[str, str, tuple[str, ...]]:
     return name(sections.get("data"), "name"), name(sections.get("model"), "name"), tuple(sorted(methods))
 
 
+def code_names(raw: object) -> list[str]:
+    """Return the dotted names of code in a configuration that is not checked yet: plug-ins and bias functions."""
+    data, model, methods = dotted_names(raw)
+    section = raw.get("data") if isinstance(raw, dict) else None
+    biases = section.get("bias") if isinstance(section, dict) else None
+    sections = [bias for bias in (biases if isinstance(biases, list) else [biases]) if isinstance(bias, dict)]
+    functions = [bias.get("from") for bias in sections]
+    return [name for name in (data, model, *methods, *functions) if isinstance(name, str) and "." in name]
+
+
+def check_trusted(raw: object, where: str, trust: str | Sequence[str] = ()) -> None:
+    """Raise UntrustedError if a configuration in a file, not checked yet, names code that the user has not named."""
+    for name in code_names(raw):
+        plugins.check_trust(name, where, trust)
+
+
 def ready_names() -> list[str]:
     """Return the names of the ready configurations, e.g. colored_mnist_default or colored_mnist/authors."""
     return sorted(str(path.relative_to(READY).with_suffix("")) for path in READY.rglob("*.yaml"))
@@ -117,19 +133,28 @@ def find(name: str | Path) -> Path:
     return READY / f"{name}.yaml"
 
 
-def read(name: str | Path, overrides: list[str] | None = None, num_epochs: int | None = None) -> Config:
+def read(
+    name: str | Path,
+    overrides: list[str] | None = None,
+    num_epochs: int | None = None,
+    trust: str | Sequence[str] | None = None,
+) -> Config:
     """Return the configuration in a YAML file.
 
     Args:
         name: The file, or the name of a ready configuration.
         overrides: Settings that replace those of the file, as `key=value` with the value in YAML.
         num_epochs: Epochs of the last phase, and most epochs of the others; None for those of the file.
+        trust: Modules that it may name; None for any, as the file is the user's own.
 
     Raises:
         UserError: The file cannot be read, or the configuration is wrong.
+        UntrustedError: It names other modules.
     """
     path = find(name)
     raw = _overridden(path, overrides)
+    if trust is not None:
+        check_trusted(raw, str(path), trust)
     if num_epochs is not None:
         _set_epochs(raw, num_epochs)
     return validate(raw, str(path))

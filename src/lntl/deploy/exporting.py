@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from lntl import __version__
+from lntl.config import code_names
 from lntl.data.arrays import ArraySplit
 from lntl.data.transforms import float_luma
 from lntl.deploy.loading import DESCRIPTION, DIGEST, Classifier, build_classifier, digest, load
 from lntl.deploy.predicting import check_target
 from lntl.errors import UserError
-from lntl.experiment.checkpoints import build_data, check_trusted, code_names
+from lntl.experiment.checkpoints import build_data
 from lntl.runs.files import write_atomic
 from lntl.runs.folder import EXPORT, RunFolder
 from lntl.types import ImageSplit
@@ -98,7 +99,6 @@ def _images(path: Path, classifier: Classifier, trust: str | Sequence[str]) -> t
 
     They come from all over the test split; if the data cannot be read, they are random numbers.
     """
-    check_trusted({"data": classifier.description["data"]}, str(path), trust)
     try:
         data = build_data(classifier.description["data"], str(path), trust)
     except UserError as error:

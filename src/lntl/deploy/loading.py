@@ -11,6 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from lntl.config import check_trusted
 from lntl.data.eval_transform import EvalTransform, Images, Source, restore
 from lntl.data.loader import ahead
 from lntl.errors import UserError
@@ -124,8 +125,8 @@ def load(path: str | Path, device: str | None = None, trust: str | Sequence[str]
     Args:
         path: A run folder (its best checkpoint, else its last), a checkpoint, or a .safetensors export.
         device: auto, cpu (the default), cuda, cuda:N or mps.
-        trust: Modules of the user's that may be imported for a model of the user's; the environment variable
-            LNTL_TRUST names more. A file never makes other code run.
+        trust: Modules of the user's that the file may name; the environment variable LNTL_TRUST names more. A file
+            never makes other code run.
 
     Returns:
         The classifier, in evaluation mode.
@@ -134,7 +135,7 @@ def load(path: str | Path, device: str | None = None, trust: str | Sequence[str]
         UserError: If it cannot be read, is damaged, or names code that is not trusted.
     """
     path = RunFolder.resolve(Path(path), exports=True)
-    description, weights = _exported(path) if path.suffix == EXPORT else _trained(path)
+    description, weights = _exported(path) if path.suffix == EXPORT else _trained(path, trust)
     return build_classifier(description, weights, path, device or "cpu", trust)
 
 
@@ -174,9 +175,10 @@ def _transform(description: Mapping[str, Any], path: Path) -> EvalTransform:
     return transform
 
 
-def _trained(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _trained(path: Path, trust: str | Sequence[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return description and weights in a checkpoint."""
     saved = checkpoint.load(path)
+    check_trusted(saved.config, str(path), trust)
     if saved.data is None:
         raise UserError(
             f"{path}: written by a version of lntl whose checkpoints do not say what their data look like, so it "

@@ -55,7 +55,7 @@ def open_checkpoint(path: Path, device: str | None = None, trust: Sequence[str] 
         UserError: If it cannot be read, names code that is not trusted, or its data have changed since.
     """
     saved = checkpoint.load(path)
-    check_trusted(saved.config, str(path), trust)
+    configuration.check_trusted(saved.config, str(path), trust)
     config = configuration.validate(_with_device(saved.config, device), f"{path} (the configuration inside)")
     experiment = build(config, trained=True)
     check_same_data(experiment.data, saved.data, path)
@@ -164,13 +164,13 @@ def _digest(lines: Iterable[str]) -> str:
     return sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
-def check_same_config(config: Config, saved: Checkpoint, path: Path) -> None:
+def check_same_config(config: Config, saved: Checkpoint, path: Path, trust: Sequence[str] = ()) -> None:
     """Raise DeadEndError if the configuration is another; the last phase may be longer, and phases may follow it.
 
     A key that the checkpoint is too old to have is at its default. Code that the checkpoint names is trusted if the
     configuration, which is the user's own, names it too.
     """
-    check_trusted(saved.config, str(path), code_names(config.model_dump()))
+    configuration.check_trusted(saved.config, str(path), [*configuration.code_names(config.model_dump()), *trust])
     before = configuration.validate(saved.config, f"{path} (the configuration inside)")
     phases = len(before.training.phases)
     further = tuple(f"training.phases.{i}." for i in range(phases, len(config.training.phases)))
@@ -202,27 +202,11 @@ def flat(tree: object, prefix: str = "") -> dict[str, object]:
     return {prefix.removeprefix("."): tree}
 
 
-def code_names(raw: object) -> list[str]:
-    """Return the dotted names of code in a configuration that is not checked yet: plug-ins and bias functions."""
-    data, model, methods = configuration.dotted_names(raw)
-    section = raw.get("data") if isinstance(raw, Mapping) else None
-    biases = section.get("bias") if isinstance(section, Mapping) else None
-    sections = [bias for bias in (biases if isinstance(biases, list) else [biases]) if isinstance(bias, Mapping)]
-    functions = [bias.get("from") for bias in sections]
-    return [name for name in (data, model, *methods, *functions) if isinstance(name, str) and "." in name]
-
-
-def check_trusted(raw: object, where: str, trust: str | Sequence[str] = ()) -> None:
-    """Raise UserError if a configuration in a file, not checked yet, names code that the user has not named."""
-    for name in code_names(raw):
-        plugins.check_trust(name, where, trust)
-
-
 def build_networks(
     model: Mapping[str, object], spec: DataSpec, where: str, trust: str | Sequence[str] = ()
 ) -> Networks:
     """Return networks with random weights for data of a spec; `model` is that section of a configuration."""
-    check_trusted({"model": model}, where, trust)
+    configuration.check_trusted({"model": model}, where, trust)
     plugin, settings = _plugin("lntl.models", Networks, model, where)
     try:
         return plugin(TypeAdapter(DataSpec).validate_python(spec), settings)
@@ -232,7 +216,7 @@ def build_networks(
 
 def build_data(data: Mapping[str, object], where: str, trust: str | Sequence[str]) -> Dataset:
     """Return the data set of a section `data` of a configuration."""
-    check_trusted({"data": data}, where, trust)
+    configuration.check_trusted({"data": data}, where, trust)
     _, settings = _plugin("lntl.data", Dataset, data, where)  # type: ignore[type-abstract]
     return load_data(str(data["name"]), settings)
 
@@ -241,8 +225,9 @@ def _plugin(
     folder: str, base: type[Plugin], section: Mapping[str, object], where: str
 ) -> tuple[type[Plugin], Settings]:
     """Return the plug-in that a section names, and its settings."""
+    name = section.get("name")
     try:
-        plugin = plugins.load(folder, str(section.get("name")), base)
+        plugin = plugins.load(folder, name if isinstance(name, str) else "", base)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     try:

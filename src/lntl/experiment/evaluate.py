@@ -175,6 +175,7 @@ def train(
     *,
     split: Literal["test", "val"] = "test",
     watch: Watch = exhaust,
+    trust: Sequence[str] = (),
 ) -> tuple[Run, Result]:
     """Train what a configuration describes, with plain training beside it if asked for, and evaluate it.
 
@@ -186,6 +187,7 @@ def train(
         overwrite: As of `take_up`.
         split: The split that scores the run.
         watch: Called with each run and its events, which it must run through; it may show them.
+        trust: Modules that a checkpoint to resume may name, besides those that the configuration names.
 
     Returns:
         The run and the content of its result.json.
@@ -195,7 +197,7 @@ def train(
     with_erm = config.evaluation.erm_epochs > 0 or folder.erm.exists()
     erm_locked = locked(folder.erm) if with_erm else nullcontext()
     with stop_signals() as stop, locked(folder.path), erm_locked, flushing_denormals():
-        run = take_up(config, resume_from if path is None else str(path), overwrite)
+        run = take_up(config, resume_from if path is None else str(path), overwrite, trust)
         erm = train_erm(run, resume_from is not None, overwrite, stop=stop, watch=watch)
         watch(run, run.train(stop))
         return run, conclude(run, erm, split)

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -287,12 +287,13 @@ def start(config: Config, overwrite: bool = False) -> Run:
     return run
 
 
-def resume(config: Config, path: Path) -> Run:
+def resume(config: Config, path: Path, trust: Sequence[str] = ()) -> Run:
     """Return the run that a checkpoint belongs to, at the step where the checkpoint was written.
 
     Args:
         config: The configuration.
         path: The checkpoint, in RUN/checkpoints/.
+        trust: Modules that it may name, besides those that the configuration names.
 
     Returns:
         The run; `train` continues it.
@@ -303,7 +304,7 @@ def resume(config: Config, path: Path) -> Run:
     """
     saved = checkpoint.load(path)
     folder = run_of(path)
-    check_same_config(config, saved, path)
+    check_same_config(config, saved, path, trust)
     experiment = build(config, trained=True)
     check_same_data(experiment.data, saved.data, path, resumed=True)
     with fitting(path):
@@ -330,7 +331,7 @@ def _forget_later_epochs(run: Run) -> None:
             write_atomic(run.folder.best, lambda file: file.write(path.read_bytes()))
 
 
-def take_up(config: Config, resume_from: str | None, overwrite: bool = False) -> Run:
+def take_up(config: Config, resume_from: str | None, overwrite: bool = False, trust: Sequence[str] = ()) -> Run:
     """Return the run to train: a new one, or one that is resumed.
 
     Args:
@@ -338,6 +339,7 @@ def take_up(config: Config, resume_from: str | None, overwrite: bool = False) ->
         resume_from: None for a new run; "auto" to resume the run of the configuration's name, if there is one; a
             checkpoint, or a run folder, whose last checkpoint is meant.
         overwrite: Whether to replace a run that is there and is not resumed.
+        trust: Modules that the checkpoint may name, besides those that the configuration names.
 
     Returns:
         The run; `train` trains what is left of it.
@@ -349,9 +351,9 @@ def take_up(config: Config, resume_from: str | None, overwrite: bool = False) ->
     if resume_from is None:
         return start(config, overwrite)
     if resume_from != "auto":
-        return resume(config, RunFolder.resolve(Path(resume_from), "last"))
+        return resume(config, RunFolder.resolve(Path(resume_from), "last"), trust)
     if folder.last.exists():
-        return resume(config, folder.last)
+        return resume(config, folder.last, trust)
     if others := sorted(folder.checkpoints.glob("*.pth")):
         raise UserError(f"{folder.last} is missing; resume from another one, e.g. --resume {others[-1]}")
     if not overwrite and folder.holds_a_run and (results := folder.results()):

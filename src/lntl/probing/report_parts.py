@@ -11,14 +11,12 @@ from numpy.typing import NDArray
 from lntl import config as configuration
 from lntl.data import load as load_data
 from lntl.data.transforms import thumbnails
-from lntl.errors import UserError
-from lntl.experiment.checkpoints import check_trusted
+from lntl.errors import UntrustedError, UserError
 from lntl.experiment.evaluate import evaluate_checkpoint
 from lntl.probing.checkpoint import probe_checkpoint
 from lntl.runs.files import write_atomic
 from lntl.runs.folder import RunFolder
 from lntl.types import ImageSplit
-from lntl.yaml_file import read_yaml
 
 SPLITS = ("train", "test")
 PER_CLASS, MOST_CLASSES = 10, 100  # images of a class, and classes that have some
@@ -39,6 +37,8 @@ def complete(folder: RunFolder, device: str | None = None, trust: Sequence[str] 
             continue
         try:
             make()
+        except UntrustedError:
+            raise
         except UserError as error:
             faults.append(f"{path.name} could not be made: {error}")
     return faults
@@ -49,8 +49,7 @@ def write_samples(folder: RunFolder, trust: Sequence[str] = ()) -> None:
 
     Raises UserError if the data cannot be loaded or have no images.
     """
-    check_trusted(read_yaml(folder.config), str(folder.config), trust)
-    config = configuration.read(folder.config)
+    config = configuration.read(folder.config, trust=trust)
     data = load_data(config.data.name, config.data)
     arrays: dict[str, Any] = {}
     for name in SPLITS:

@@ -7,7 +7,8 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
-from lntl import __version__, plugins
+from lntl import __version__
+from lntl.config import check_trusted
 from lntl.errors import UserError
 from lntl.methods import load_method
 from lntl.reporting.drawings import drawings, pareto
@@ -67,9 +68,13 @@ def render_page(report: Report, files: Iterable[RunFiles]) -> str:
     )
 
 
-def write_card(run: Path) -> Path:
-    """Write MODEL_CARD.md into a run folder, from its files alone; return it. Raises UserError where it is none."""
+def write_card(run: Path, trust: Sequence[str] = ()) -> Path:
+    """Write MODEL_CARD.md into a run folder, from its files alone; return it.
+
+    Raises UserError where it is none, and UntrustedError where its configuration names code that `trust` does not.
+    """
     files = read_run(run)
+    check_trusted(files.config, str(RunFolder(run).config), trust)
     report = run_report(files)
     text = (
         environment()
@@ -93,11 +98,11 @@ def write_card(run: Path) -> Path:
 
 
 def _method_summary(phase: Mapping[str, object]) -> str:
-    """Return what the method of a phase is, in a line; empty for a user's own method, whose code is not run."""
-    name = phase.get("method")
-    if name not in plugins.names("lntl.methods"):
+    """Return what the method of a phase is, in a line; empty where it is not to be found."""
+    try:
+        module = inspect.getmodule(load_method(str(phase.get("method"))))
+    except UserError:
         return ""
-    module = inspect.getmodule(load_method(str(name)))
     return (inspect.getdoc(module) or "").partition("\n")[0]
 
 

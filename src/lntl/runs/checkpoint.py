@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ValidationError
+from torch import Tensor
 
 from lntl import __version__
 from lntl.errors import UserError
@@ -145,12 +146,13 @@ def check_archive(path: Path) -> None:
             raise zipfile.BadZipFile(f"the checksum of its entry {wrong[:40]} is wrong")
 
 
-def _check_extent(content: Any, size: int) -> None:
+def _check_extent(content: object, size: int) -> None:
     """Raise ValueError if a loaded file of `size` bytes stands for more values than it can hold.
 
     A list may hold one list many times, and a tensor may repeat one number: both are small in the file alone.
     """
-    waiting, values, in_tensors = [(content, 0)], 0, 0
+    waiting: list[tuple[object, int]] = [(content, 0)]
+    values = in_tensors = 0
     while waiting:
         value, depth = waiting.pop()
         if isinstance(value, Tensor):
