@@ -18,7 +18,7 @@ from tiny_runs import ROOT, lntl
 from lntl import plugins
 from lntl.cli import app
 from lntl.evaluation.metrics import METRICS
-from lntl.probing.probe_models import PROBES
+from lntl.probing.probes import PROBES
 
 EXAMPLES = dict(
     re.findall(r'^```python title="(\w+\.py)"\n(.*?)^```', (ROOT / "docs/extending.md").read_text("utf-8"), re.M | re.S)
@@ -75,7 +75,7 @@ def test_a_metric(example: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_probe(example: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lntl.probing.probe_models.PROBES", PROBES | {})
+    monkeypatch.setattr("lntl.probing.probes.PROBES", PROBES | {})
     probe = runpy.run_path("probe.py")["PROBES"]["nearest_mean"]
     train, bias = torch.tensor([[0.0], [1.0], [9.0], [10.0]]), torch.tensor([3, 3, 5, 5])
     assert probe(train, bias, torch.tensor([[2.0], [8.0]]), 0, torch.device("cpu")).tolist() == [3, 5]

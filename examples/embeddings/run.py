@@ -22,9 +22,9 @@ from sklearn.preprocessing import StandardScaler
 from torch.nn.functional import adaptive_avg_pool2d
 
 from lntl.data.colored_mnist import ColoredMNIST
-from lntl.evaluation import bootstrap, metrics
+from lntl.evaluation import metrics
 from lntl.evaluation.predict import Predictions
-from lntl.evaluation.tally import compute
+from lntl.evaluation.tally import compute, interval, resample
 from lntl.models.convnet import ConvNet
 from lntl.runs import environment
 from lntl.runs.files import write_json
@@ -109,8 +109,8 @@ def evaluate(pipeline: Pipeline, test: tuple[Array, Array, Array]) -> dict[str, 
         num_groups=K * K,
     )
     names = ("accuracy", "worst_group_accuracy")
-    value, drawn = compute(p, names), bootstrap.resample(p, {name: metrics.METRICS[name].function for name in names})
-    return {name: [value[name], *bootstrap.interval(drawn[name])] for name in names}
+    value, drawn = compute(p, names), resample(p, {name: metrics.METRICS[name].function for name in names})
+    return {name: [value[name], *interval(drawn[name])] for name in names}
 
 
 def main(arguments: list[str] | None = None) -> None:

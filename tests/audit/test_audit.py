@@ -22,8 +22,9 @@ from lntl.config import Config
 from lntl.data import cache
 from lntl.data.table import Table
 from lntl.errors import UserError
-from lntl.reporting.check import render_check, verdict
-from lntl.reporting.check_tables import check_tables
+from lntl.reporting.pages import render_check
+from lntl.reporting.tables import check_tables
+from lntl.reporting.verdict import check_verdict
 
 RawConfig = Callable[..., dict[str, Any]]
 Row = dict[str, str]
@@ -450,7 +451,7 @@ def test_where_bias_and_class_are_one_thing_no_method_is_recommended_to_tell_the
     assert "bias_product" not in advice.yaml
     for needed in ("no method can tell them apart by this label", "counterexamples", "Finer bins", "from: brightness"):
         assert needed in " ".join(advice.reasons)
-    assert verdict(found.check)[0] == "Not yet"
+    assert check_verdict(found.check)[0] == "Not yet"
     assert "nothing stands against training" not in render_check(found.check, found.pictures)
 
 

@@ -9,10 +9,9 @@ from predictions import random_predictions
 from sklearn.metrics import accuracy_score, f1_score
 
 from lntl.evaluation import metrics
-from lntl.evaluation.bootstrap import RESAMPLES, SEED, interval, resample
 from lntl.evaluation.predict import Predictions
 from lntl.evaluation.summary import summarise
-from lntl.evaluation.tally import compute
+from lntl.evaluation.tally import RESAMPLES, SEED, compute, interval, resample
 
 
 def drawn(p: Predictions, index: torch.Tensor) -> Predictions:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lntl.evaluation.embedding import MAX_IMAGES, chosen, embed
+from lntl.evaluation.predict import MAX_EMBEDDED, embed, embedded_images
 
 
 def clusters(n: int, features: int) -> tuple[Tensor, Tensor]:
@@ -32,9 +32,9 @@ def test_features_that_are_all_equal() -> None:
 
 
 def test_chosen_images() -> None:
-    assert torch.equal(chosen(100, 0), torch.arange(100))
-    many = chosen(10_000, 0)
-    assert len(many) == len(many.unique()) == MAX_IMAGES
+    assert torch.equal(embedded_images(100, 0), torch.arange(100))
+    many = embedded_images(10_000, 0)
+    assert len(many) == len(many.unique()) == MAX_EMBEDDED
     assert torch.equal(many, many.sort().values)
-    assert torch.equal(many, chosen(10_000, 0))
-    assert not torch.equal(many, chosen(10_000, 1))
+    assert torch.equal(many, embedded_images(10_000, 0))
+    assert not torch.equal(many, embedded_images(10_000, 1))

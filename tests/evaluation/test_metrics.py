@@ -17,10 +17,10 @@ from torch import Tensor
 
 from lntl.config.keys import Evaluation
 from lntl.evaluation import metrics
-from lntl.evaluation.metrics import METRICS, cell_name, lower_is_better
+from lntl.evaluation.metrics import METRICS, CellNames, lower_is_better
 from lntl.evaluation.predict import Predictions
 from lntl.evaluation.tally import compute, confusion, tally
-from lntl.types import IGNORE
+from lntl.types import IGNORE, BiasSpec
 
 TOLERANCE = 1e-9
 FEW = settings(max_examples=12)  # a frame of fairlearn takes tens of milliseconds, and it wants two images at least
@@ -334,4 +334,10 @@ def test_cells_that_no_image_is_in_cost_nothing() -> None:
 def test_a_cell_is_named_by_its_columns_where_its_values_are_bare_numbers(
     names: tuple[str, str], expected: str
 ) -> None:
-    assert cell_name(*names, "Blond_Hair", "Male") == expected
+    assert CellNames([names[0]], [names[1]], "Blond_Hair", "Male")[0] == expected
+
+
+def test_a_cell_of_several_biases_names_each_of_them() -> None:
+    biases = (BiasSpec("sky", ("day", "night"), (0, 0, 1)), BiasSpec("Male", ("0", "1"), (0, 1, 1)))
+    names = CellNames(["cat", "dog"], ["day, 0", "day, 1", "night, 1"], "species", "sky, Male", biases)
+    assert names[4] == "species=dog, sky=day, Male=1"

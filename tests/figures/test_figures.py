@@ -17,7 +17,7 @@ from matplotlib.transforms import Bbox
 
 from lntl import figures
 from lntl.figures import base
-from lntl.reporting.svg import draw
+from lntl.reporting.drawings import draw
 
 CLASSES = ["0", "1", "2"]
 COLORS = ["crimson", "teal"]

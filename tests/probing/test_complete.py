@@ -14,7 +14,7 @@ from lntl.data.colored_mnist import ColoredMNIST
 from lntl.data.transforms import THUMBNAIL, thumbnails
 from lntl.experiment import start
 from lntl.probing import complete
-from lntl.probing.report_parts import PER_CLASS, write_samples
+from lntl.probing.checkpoint import PER_CLASS, write_samples
 from lntl.reporting.run_files import read_run
 from lntl.runs.folder import RunFolder
 from lntl.types import EpochRecord
@@ -58,7 +58,7 @@ def test_a_configuration_that_cannot_be_used_is_told(run: RunFolder, text: str) 
 
 
 def test_data_without_pictures_are_told(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lntl.probing.report_parts.ImageSplit", ArraySplit)
+    monkeypatch.setattr("lntl.probing.checkpoint.ImageSplit", ArraySplit)
     assert "are no ImageSplit" in complete(run)[0]
 
 

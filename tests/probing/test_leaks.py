@@ -12,8 +12,9 @@ import torch
 from tiny_runs import lntl
 
 from lntl.experiment.checkpoints import load_networks, open_checkpoint
-from lntl.probing import checkpoint, probe
+from lntl.probing import checkpoint
 from lntl.probing.features import features
+from lntl.probing.probes import Halves, read
 from lntl.types import IGNORE
 
 N = 150
@@ -49,8 +50,8 @@ def test_each_bias_is_probed_as_if_it_were_the_only_one(run: Path, capsys: pytes
     bias = torch.cat([b.bias for b in batches])[known]  # (n, 2): the labels as the data have them
     z, y = features(networks, [x[known]], "f"), group[known] // spec.num_bias_values
     for number, (name, values) in enumerate((("sky", 2), ("age", 3))):
-        halves = probe.Halves(y, bias[:, number], (0, 1))
-        rows, one = probe.read("f", z, halves, torch.device("cpu")), found["per_bias"][name]
+        halves = Halves(y, bias[:, number], (0, 1))
+        rows, one = read("f", z, halves, torch.device("cpu")), found["per_bias"][name]
         assert [(row["probe"], row["values"]) for row in one["probes"]] == [
             (row.probe, list(row.values)) for row in rows
         ]
@@ -61,8 +62,8 @@ def test_each_bias_is_probed_as_if_it_were_the_only_one(run: Path, capsys: pytes
         assert f"{name} alone: " in " ".join(shown.split())
     assert found["per_bias"]["sky"]["reference"]["pixels"][0]["mean"] == 1  # the second number of x
     assert found["leakage"] == max(row["mean"] for row in found["probes"])
-    joint = probe.Halves(y, group[known] % spec.num_bias_values, (0, 1))
-    rows = probe.read("f", z, joint, torch.device("cpu"))
+    joint = Halves(y, group[known] % spec.num_bias_values, (0, 1))
+    rows = read("f", z, joint, torch.device("cpu"))
     assert [row["values"] for row in found["probes"]] == [list(row.values) for row in rows]
 
 

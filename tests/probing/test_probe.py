@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lntl.errors import UserError
-from lntl.probing import probe
-from lntl.probing.probe import Halves, probe_row
-from lntl.probing.probe_models import PROBES, suited
+from lntl.probing.probes import PROBES, Halves, permuted, probe_row, read, split_warnings, suited
 from lntl.runs.formats import ProbeRow
 
 CPU = torch.device("cpu")
@@ -47,18 +45,18 @@ def noise(bias: Tensor, *more: int) -> Tensor:
 @pytest.mark.parametrize(("name", "shape"), [("linear", ()), ("mlp", ()), ("conv", (8, 8))])
 def test_a_planted_bias_is_found_and_noise_is_not(name: str, shape: tuple[int, ...]) -> None:
     asked = halves(1)
-    found = {row.probe: row for row in probe.read("here", planted(asked.bias, *shape), asked, CPU)}
+    found = {row.probe: row for row in read("here", planted(asked.bias, *shape), asked, CPU)}
     assert found[name].layer == "here"
     assert found[name].mean > 0.8
     assert found[name].mean > found["linear"].mean + 0.2 or not shape  # it need not know where to look
-    nothing = {row.probe: row for row in probe.read("here", noise(asked.bias, *shape), asked, CPU)}
+    nothing = {row.probe: row for row in read("here", noise(asked.bias, *shape), asked, CPU)}
     assert nothing[name].mean == pytest.approx(0.1, abs=0.05)  # a standard deviation of 500 guesses is 0.013
 
 
 def test_permuted_labels_are_chance() -> None:
     asked = halves(4)
     row = ProbeRow(layer="here", probe="linear", mean=0, values=[])
-    found = probe.permuted(row, planted(asked.bias), asked, CPU)
+    found = permuted(row, planted(asked.bias), asked, CPU)
     assert (found.layer, found.probe, len(found.values)) == ("here", "linear", 4)
     assert found.mean == pytest.approx(0.1, abs=0.03)
 
@@ -75,7 +73,7 @@ def test_labels_of_the_unseen_half_are_never_learnt(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setitem(PROBES, "linear", spy)
     monkeypatch.setitem(PROBES, "mlp", spy)
-    assert [row.values for row in probe.read("here", z, asked, CPU)] == [[1.0, 1.0]] * 2
+    assert [row.values for row in read("here", z, asked, CPU)] == [[1.0, 1.0]] * 2
     for learnt, told in seen:
         assert not learnt & told
         assert learnt | told == set(range(N))
@@ -118,7 +116,7 @@ def test_a_probe_is_a_function_of_its_seed(name: str) -> None:
 def test_wide_vectors_are_reduced_to_their_components() -> None:
     asked = halves(1)
     wide = torch.cat([planted(asked.bias), torch.zeros(N, 1500)], dim=1)
-    assert probe.read("here", wide, asked, CPU)[0].mean > 0.8
+    assert read("here", wide, asked, CPU)[0].mean > 0.8
 
 
 def test_which_probes_suit() -> None:
@@ -179,19 +177,19 @@ def test_a_value_of_two_images_is_in_both_halves_whatever_their_classes() -> Non
 def test_warnings() -> None:
     asked = halves()
     ten = tuple("abcdefghij")
-    assert probe.warnings(asked, ten, ten) == []
+    assert split_warnings(asked, ten, ten) == []
     eleven = (*ten, "k")
-    assert probe.warnings(asked, eleven, (*eleven, "l")) == [
+    assert split_warnings(asked, eleven, (*eleven, "l")) == [
         "no test image of class k",
         "no test image of bias value k, l",
     ]
-    (told,) = probe.warnings(replace(asked, bias=asked.y), ten, ten)
+    (told,) = split_warnings(replace(asked, bias=asked.y), ten, ten)
     assert "the class alone predicts the bias with accuracy 1.000" in told
 
 
 def test_a_row_for_each_probe_and_a_value_for_each_seed() -> None:
     asked = Halves(*draw(0, 100), seeds=(0, 1, 2))
-    rows = probe.read("f", planted(asked.bias, 2, 2), asked, CPU)
+    rows = read("f", planted(asked.bias, 2, 2), asked, CPU)
     assert [row.probe for row in rows] == list(PROBES)
     assert all(len(row.values) == 3 for row in rows)
     assert any(a != b for row in rows for a, b in pairwise(row.values))

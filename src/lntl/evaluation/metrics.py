@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lntl.types import BiasSpec
+
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -225,18 +227,19 @@ class CellNames:
     values: Sequence[str]
     label: str = "class"
     bias: str = "bias"
+    biases: Sequence[BiasSpec] = ()
 
     def __getitem__(self, cell: int) -> str:
-        """Return the name of cell number class * B + bias value."""
+        """Return the name of cell number class * B + bias value: "cat with night", or "Blond_Hair=1, Male=0".
+
+        The second form is that of names without a letter, and of several biases.
+        """
         label, value = divmod(int(cell), len(self.values))
-        return cell_name(self.classes[label], self.values[value], self.label, self.bias)
-
-
-def cell_name(class_name: str, value_name: str, label: str, bias: str) -> str:
-    """Return the name of a cell, such as "cat with night", or "Blond_Hair=1, Male=0" where a name has no letter."""
-    if all(any(character.isalpha() for character in name) for name in (class_name, value_name)):
-        return f"{class_name} with {value_name}"
-    return f"{label}={class_name}, {bias}={value_name}"
+        name, bias_value = self.classes[label], self.values[value]
+        if not self.biases and all(any(map(str.isalpha, text)) for text in (name, bias_value)):
+            return f"{name} with {bias_value}"
+        several = [(bias.name, bias.values[bias.value_of_joint[value]]) for bias in self.biases]
+        return ", ".join(f"{of}={text}" for of, text in [(self.label, name), *(several or [(self.bias, bias_value)])])
 
 
 def listed(names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Run the networks over a split once and keep what every metric needs."""
+"""Run the networks over a split once and keep what every metric needs; place their features z on a plane."""
 
 from dataclasses import dataclass, replace
 
@@ -7,7 +7,11 @@ from torch import Tensor
 
 from lntl.data.loader import Loader
 from lntl.errors import UserError
+from lntl.seeding import derive, permutation
 from lntl.types import IGNORE, BiasSpec, Networks
+
+MAX_EMBEDDED = 2000  # images
+_COMPONENTS, _PERPLEXITY = 30, 30.0  # scikit-learn's default perplexity
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +92,23 @@ def predict(
         columns.append(tuple(column.cpu() for column in rows))
     y, group, row, logits, bias_hits, bias_labels = (torch.cat(column) for column in zip(*columns, strict=True))
     return Predictions(y, group, row, logits, bias_hits, bias_labels, num_groups, aligned, all_groups)
+
+
+def embedded_images(n: int, seed: int) -> Tensor:
+    """Return the positions of at most 2000 of n images, in order; a function of the seed."""
+    return permutation(n, derive(seed, "embedding"))[:MAX_EMBEDDED].sort().values
+
+
+def embed(z: Tensor, seed: int) -> Tensor:
+    """Return z (n, ...) in two dimensions, float32 (n, 2): PCA to 30, then t-SNE; zeros where all rows are equal."""
+    from sklearn.decomposition import PCA  # here, for they are slow to import
+    from sklearn.manifold import TSNE
+
+    flat = z.flatten(1).double()
+    if not bool((flat != flat[:1]).any()):
+        return torch.zeros(len(flat), 2)
+    state = derive(seed, "t-SNE") % 2**32
+    parts = PCA(min(_COMPONENTS, *flat.shape), svd_solver="randomized", random_state=state).fit_transform(flat.numpy())
+    perplexity = min(_PERPLEXITY, (len(flat) - 1) / 3)
+    start = "pca" if parts.shape[1] > 1 else "random"
+    return torch.from_numpy(TSNE(perplexity=perplexity, init=start, random_state=state).fit_transform(parts)).float()

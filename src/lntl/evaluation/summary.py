@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from lntl.evaluation.bootstrap import interval, resample
 from lntl.evaluation.metrics import (
     DENSE,
     METRICS,
@@ -20,9 +19,10 @@ from lntl.evaluation.metrics import (
     listed,
 )
 from lntl.evaluation.predict import Predictions
-from lntl.evaluation.tally import confusion, tally
+from lntl.evaluation.tally import confusion, interval, resample, tally
 from lntl.runs import formats
 from lntl.runs.formats import Groups, Row, Summary
+from lntl.types import BiasSpec
 
 SMALL = 30  # images below which an accuracy is flagged: a rule of thumb, its 95 % interval is then wider than +-0.1
 
@@ -38,6 +38,7 @@ def summarise(
     bias_value_names: Sequence[str],
     label: str = "class",
     bias: str = "bias value",
+    biases: Sequence[BiasSpec] = (),
 ) -> Summary:
     """Return all metrics, accuracy by class and by bias value, groups, confusion matrix, and warnings.
 
@@ -47,12 +48,13 @@ def summarise(
         bias_value_names: Name of each bias value.
         label: What the classes are classes of, for the names of cells.
         bias: What the bias values are values of, for the names of cells.
+        biases: Several biases of which the bias values are combinations, for the names of cells.
 
     Returns:
         Values in [0, 1] without a NaN. Each has its n, the images that it rests on, and its bootstrap interval; where
         it is undefined, it is None and the reason is given.
     """
-    names = CellNames(class_names, bias_value_names, label, bias)
+    names = CellNames(class_names, bias_value_names, label, bias, biases)
     t, samples = tally(p), resample(p, _STATISTICS)
     measured = {name: _metric(metric, t, samples[name], names) for name, metric in METRICS.items()}
     return Summary(

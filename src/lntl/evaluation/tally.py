@@ -1,6 +1,6 @@
-"""Count predictions into the tally that metrics are computed from."""
+"""Count predictions, and samples of them drawn with replacement, into the tallies that metrics are computed from."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,10 @@ from lntl.evaluation.metrics import METRICS, Array, Ints, Tally
 from lntl.evaluation.predict import Predictions
 from lntl.types import IGNORE
 
+CONFIDENCE = 0.95  # of the intervals
+RESAMPLES = 1000
+SEED = 0
+_AT_ONCE = 50  # samples that are counted together
 BINS = 15  # equal-width bins of the confidence; source: Guo et al., ICML 2017
 
 
@@ -85,3 +89,26 @@ def compute(p: Predictions, names: Sequence[str]) -> dict[str, float | None]:
     counts = tally(p)
     values = {name: float(METRICS[name].function(counts)[0]) for name in names}
     return {name: None if np.isnan(value) else value for name, value in values.items()}
+
+
+def resample(p: Predictions, statistics: Mapping[str, Callable[[Tally], Array]]) -> dict[str, Array]:
+    """Return each statistic of RESAMPLES samples of n out of the n images, (RESAMPLES, ...); all see the same samples.
+
+    One sample draws the numbers of n images; what then is counted are the images' weights in it.
+    """
+    random, n, count = np.random.default_rng(SEED), len(p.y), Counter(p)
+    parts = []
+    for _ in range(RESAMPLES // _AT_ONCE):
+        drawn = [np.bincount(random.integers(n, size=n), minlength=n) for _ in range(_AT_ONCE)]
+        counts = count(np.stack(drawn).astype(np.float64))
+        parts.append({name: statistic(counts) for name, statistic in statistics.items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in statistics}
+
+
+def interval(values: Array) -> tuple[float, float] | tuple[None, None]:
+    """Return the percentile interval of a statistic's values (R,), over the samples in which it is defined."""
+    defined = values[~np.isnan(values)]
+    if not len(defined):
+        return None, None
+    low, high = np.quantile(defined, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)

@@ -1,9 +1,18 @@
 """Figures: pure functions of arrays and plain values; each returns a matplotlib Figure without pyplot's state."""
 
-from lntl.figures.base import HEAT, MARKERS, PALETTE, PlainFigure
-from lntl.figures.charts import bias_predictiveness, embedding, learning_curves, pareto, probe_bars
-from lntl.figures.heat import class_by_bias, confusion_matrices, group_accuracies
-from lntl.figures.pictures import GAP, TITLE, bias_map, color_clouds, recoloring_strip, sample_grid
+from lntl.figures.base import HEAT, MARKERS, PALETTE, PlainFigure, short
+from lntl.figures.charts import Bar, bias_predictiveness, embedding, learning_curves, pareto, probe_bars
+from lntl.figures.grids import (
+    GAP,
+    TITLE,
+    bias_map,
+    class_by_bias,
+    color_clouds,
+    confusion_matrices,
+    group_accuracies,
+    recoloring_strip,
+    sample_grid,
+)
 
 __all__ = [
     "GAP",
@@ -11,6 +20,7 @@ __all__ = [
     "MARKERS",
     "PALETTE",
     "TITLE",
+    "Bar",
     "PlainFigure",
     "bias_map",
     "bias_predictiveness",
@@ -24,4 +34,5 @@ __all__ = [
     "probe_bars",
     "recoloring_strip",
     "sample_grid",
+    "short",
 ]

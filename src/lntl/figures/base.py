@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from matplotlib.text import Text
 
+from lntl.text import one_line
+
 log = logging.getLogger("lntl")
 
 # Colours that stay apart for the colour-blind. Source: Okabe and Ito, "Color Universal Design", 2008.
@@ -83,5 +85,5 @@ def empty_figure(width: float, height: float) -> PlainFigure:
 
 def short(names: Iterable[object]) -> Sequence[str]:
     """Return the names on one line each, cut after LONGEST characters."""
-    lines = (" ".join(str(name).split()) for name in names)
+    lines = map(one_line, names)
     return [line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…" for line in lines]

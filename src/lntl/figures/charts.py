@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from matplotlib import colormaps
@@ -82,11 +82,17 @@ def bias_predictiveness(
     return figure
 
 
-def probe_bars(series: Mapping[str, Sequence[Mapping[str, Any]]], chance: Mapping[str, float]) -> Figure:
-    """Return probe accuracies as bars, grouped by layer and probe, a colour for each name, with lines at chance.
+class Bar(TypedDict):
+    """The accuracy of a probe on a layer: mean over seeds, in [0, 1], and standard deviation, None for one seed."""
 
-    Each row of a series has `layer`, `probe`, `mean` in [0, 1] and `std` over seeds, None for one seed.
-    """
+    layer: str
+    probe: str
+    mean: float
+    std: float | None
+
+
+def probe_bars(series: Mapping[str, Sequence[Bar]], chance: Mapping[str, float]) -> Figure:
+    """Return probe accuracies as bars, grouped by layer and probe, a colour for each name, with lines at chance."""
     groups = list(dict.fromkeys((row["layer"], row["probe"]) for rows in series.values() for row in rows))
     bars = sum(len(rows) for rows in series.values())
     figure = empty_figure(8.4, 1.1 + 0.27 * bars + 0.16 * len(groups))
@@ -117,7 +123,7 @@ def probe_bars(series: Mapping[str, Sequence[Mapping[str, Any]]], chance: Mappin
     return figure
 
 
-def _bar(axes: Axes, y: float, row: Mapping[str, Any], color: str) -> None:
+def _bar(axes: Axes, y: float, row: Bar, color: str) -> None:
     mean, std = 100 * row["mean"], 100 * (row["std"] or 0)
     axes.barh(y, mean, height=0.84, color=color)
     if row["std"] is not None:

@@ -1,6 +1,5 @@
 """What is left of the bias in trained features."""
 
-from lntl.probing.checkpoint import probe_checkpoint
-from lntl.probing.report_parts import complete
+from lntl.probing.checkpoint import complete, probe_checkpoint
 
 __all__ = ["complete", "probe_checkpoint"]

@@ -1,7 +1,7 @@
-"""Probe a checkpoint for the bias that is left in it, and write the results into the folder of its run."""
+"""Probe a checkpoint for the bias that is left in it, and make the other parts that a report of its run lacks."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,29 +11,33 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lntl import config as configuration
-from lntl.errors import UserError
-from lntl.evaluation import embedding
+from lntl.data import load as load_data
+from lntl.data.transforms import thumbnails
+from lntl.errors import UntrustedError, UserError
+from lntl.evaluation.predict import embed, embedded_images
 from lntl.experiment.build import Experiment
 from lntl.experiment.checkpoints import load_networks, open_checkpoint
+from lntl.experiment.evaluate import evaluate_checkpoint
 from lntl.experiment.run import run_of
 from lntl.methods import load_method
-from lntl.probing import probe
 from lntl.probing.features import check_layers, default_layers
 from lntl.probing.leakage import Subject, count_head, measure_leakage
-from lntl.probing.probe import Halves
+from lntl.probing.probes import Halves, split_warnings
 from lntl.probing.recoloring import recolor
 from lntl.runs import checkpoint
 from lntl.runs.files import write_atomic, write_json
 from lntl.runs.folder import RunFolder
 from lntl.runs.formats import Probe, Recoloring
 from lntl.seeding import derive, permutation
-from lntl.types import DataSpec, Networks
+from lntl.types import DataSpec, ImageSplit, Networks
 
 log = logging.getLogger("lntl")
 
+PER_CLASS, MOST_CLASSES = 10, 100  # example images of a class, and classes that have some
 MAX_IMAGES = 10_000  # of the test split that probes see, both halves together: bounds time and memory
 _JOINT = ""  # the name of all biases together, where there are several
 _SEED = 0  # of the choice of images and of the bootstrap: the same for every run, so that runs compare
@@ -80,8 +84,8 @@ def probe_checkpoint(
     check_layers(names, subject.networks, next(subject.batches()).x[:2])
     found = _probe(subject, halves, names)
     log.info("embedding of z")
-    shown = embedding.chosen(len(y), _SEED)
-    xy = embedding.embed(replace(subject, index=subject.index[shown]).features(subject.networks, "f"), _SEED)
+    shown = embedded_images(len(y), _SEED)
+    xy = embed(replace(subject, index=subject.index[shown]).features(subject.networks, "f"), _SEED)
     recolored = recolor(subject, _SEED)
     found.recolorable, found.seconds = recolored is not None, round(perf_counter() - began, 1)
     write_json(folder.probe, found)
@@ -134,7 +138,7 @@ def _biases(spec: DataSpec, halves: Halves, warnings: list[str]) -> dict[str, Ha
 def _probe(subject: Subject, halves: Halves, layers: tuple[str, ...]) -> Probe:
     """Return the content of probe.json, without its seconds."""
     spec = subject.experiment.data.spec
-    warnings = [*subject.warnings, *probe.warnings(halves, spec.class_names, spec.bias_value_names)]
+    warnings = [*subject.warnings, *split_warnings(halves, spec.class_names, spec.bias_value_names)]
     leaks = measure_leakage(subject, {_JOINT: halves, **_biases(spec, halves, warnings)}, layers)
     learn, unseen = halves(halves.seeds[0])
     head_accuracy, head_chance = _head(subject, halves)
@@ -168,3 +172,53 @@ def _head(subject: Subject, halves: Halves) -> tuple[float, float] | tuple[None,
 def _write_arrays(path: Path, **arrays: Tensor) -> None:
     content: dict[str, Any] = {name: tensor.numpy() for name, tensor in arrays.items()}
     write_atomic(path, lambda file: np.savez_compressed(file, **content))
+
+
+def complete(folder: RunFolder, device: str | None = None, trust: Sequence[str] = ()) -> list[str]:
+    """Make the missing parts of a run's report; return why, for each part that could not be made."""
+    folder.check_links()
+    chosen = folder.best_or_last
+    parts: dict[Path, Callable[[], object]] = {
+        folder.samples: lambda: write_samples(folder, trust),
+        folder.evaluation_of(chosen): lambda: evaluate_checkpoint(chosen, device=device, trust=trust).write(),
+        folder.probe: lambda: probe_checkpoint(chosen, device=device, trust=trust),
+    }
+    faults = []
+    for path, make in parts.items():
+        if path.exists():
+            continue
+        try:
+            make()
+        except UntrustedError:
+            raise
+        except UserError as error:
+            faults.append(f"{path.name} could not be made: {error}")
+    return faults
+
+
+def write_samples(folder: RunFolder, trust: Sequence[str] = ()) -> None:
+    """Write samples.npz: of train and of test the first ten images of each class, uint8 (classes, 10, C, H, W).
+
+    Raises UserError if the data cannot be loaded or have no images.
+    """
+    config = configuration.read(folder.config, trust=trust)
+    data = load_data(config.data.name, config.data)
+    arrays: dict[str, Any] = {}
+    for name in ("train", "test"):
+        split = data.splits[name]
+        if not isinstance(split, ImageSplit):
+            raise UserError(f"data.name: the splits of {config.data.name} are no ImageSplit: nothing to show")
+        arrays[name] = _by_class(split, min(data.spec.num_classes, MOST_CLASSES))
+    arrays["class_names"] = np.array(data.spec.class_names[:MOST_CLASSES])
+    write_atomic(folder.samples, lambda file: np.savez_compressed(file, **arrays))
+
+
+def _by_class(split: ImageSplit, num_classes: int) -> NDArray[Any]:
+    """Return the first images of each class; what is beyond the last image of a class stays black."""
+    like = thumbnails(split.pixels(torch.zeros(1, dtype=torch.int64)))[0]
+    pictures = like.new_zeros((num_classes, PER_CLASS, *like.shape))
+    for label in range(num_classes):
+        rows = torch.nonzero(split.y == label)[:PER_CLASS, 0]
+        if len(rows):
+            pictures[label, : len(rows)] = thumbnails(split.pixels(rows))
+    return pictures.numpy()

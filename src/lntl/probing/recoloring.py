@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lntl.data.loader import Loader
-from lntl.evaluation import bootstrap
+from lntl.evaluation.tally import RESAMPLES, interval
 from lntl.probing.leakage import Subject
 from lntl.runs.formats import Changes, ColorAccuracy, Estimate, Recoloring
 from lntl.seeding import derive, permutation
@@ -113,6 +113,6 @@ def mean_interval(values: Tensor, seed: int) -> Estimate:
     """Return the mean of values (n,) with the percentile interval of its bootstrap resamples."""
     random = np.random.default_rng(derive(seed, "bootstrap"))
     numbers = values.double().numpy()
-    means = [numbers[random.integers(len(numbers), size=len(numbers))].mean() for _ in range(bootstrap.RESAMPLES)]
-    low, high = bootstrap.interval(np.array(means))
+    means = [numbers[random.integers(len(numbers), size=len(numbers))].mean() for _ in range(RESAMPLES)]
+    low, high = interval(np.array(means))
     return Estimate(value=float(numbers.mean()), low=low, high=high)
