@@ -16,11 +16,10 @@ from rich.console import Console
 from tiny_runs import ROOT, lntl, write_config
 
 from lntl import paper
-from lntl.benchmark import comparison_tables as tables
+from lntl.benchmark import comparison as tables
 from lntl.benchmark import plan as plans
-from lntl.benchmark.comparison import Comparison
+from lntl.benchmark.comparison import Comparison, comparison_figure
 from lntl.benchmark.comparison import compare as compare_lines
-from lntl.benchmark.comparison_figure import comparison_figure
 from lntl.benchmark.results import BenchmarkRun, ResultLine
 from lntl.errors import UserError
 from lntl.evaluation.metrics import METRICS, lower_is_better
@@ -91,7 +90,7 @@ def test_one_seed_has_no_deviation() -> None:
 
 
 def test_markdown() -> None:
-    text = tables.markdown(TABLE)
+    text = tables.to_markdown(TABLE)
     table = rows(text)
     mean, std = by_hand([0.40, 0.44, 0.39])
     assert list(table)[:4] == ["accuracy by colour variance σ²", "---", r"er\_m", "best"]
@@ -103,7 +102,7 @@ def test_markdown() -> None:
 
 
 def test_every_published_row_stands_beside_ours() -> None:
-    table, text = rows(tables.markdown(TABLE)), tables.markdown(TABLE)
+    table, text = rows(tables.to_markdown(TABLE)), tables.to_markdown(TABLE)
     for published in paper.PUBLISHED:
         shown = [cell.strip("*") for cell in table[published.name]]
         assert shown == [f"{published.accuracy[c]:.4f}".removeprefix("0") for c in (0.02, 0.05)]
@@ -147,7 +146,7 @@ def test_csv_holds_all_digits() -> None:
 
 
 def test_latex() -> None:
-    text = tables.latex(TABLE)
+    text = tables.to_latex(TABLE)
     assert r" & \multicolumn{2}{c}{accuracy by colour variance $\sigma^2$} \\" in text
     assert r"er\_m & .4100 $\pm$ .0265 & .8300 $\pm$ .0200 \\" in text
     assert r"best & \textbf{.9600 $\pm$ .0141 (n=2)} & failed \\" in text
@@ -159,7 +158,7 @@ def test_latex() -> None:
 
 def test_terminal() -> None:
     console = Console(file=io.StringIO(), width=120)
-    console.print(tables.terminal(TABLE))
+    console.print(tables.to_table(TABLE))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert re.search(r"er_m +\.4100 ± \.0265 +\.8300 ± \.0200", text)
     assert "Failed: best" in text
@@ -172,7 +171,7 @@ def test_a_plan_gives_order_labels_and_what_counts() -> None:
     assert [row.name for row in table.ours] == ["Best (ours)", "ERM", "new"]
     assert table.columns == [0.02]
     assert table.ours[1].scores[0.02].values == (0.40,)
-    assert rows(tables.markdown(table))["new"] == []  # not run yet
+    assert rows(tables.to_markdown(table))["new"] == []  # not run yet
     assert any(note.startswith("1 of 4 runs are not made yet") for note in table.notes)
     assert any("7 lines are of other configurations or seeds: outdated, not counted" in note for note in table.notes)
 
@@ -215,7 +214,7 @@ def test_any_key_and_a_row_for_each_other_value() -> None:
 def test_another_metric_has_no_published_rows_and_h_s_accuracy_no_best() -> None:
     table = compare(LINES, metric="bias_accuracy")
     assert table.published == []
-    assert "**" not in tables.markdown(table)
+    assert "**" not in tables.to_markdown(table)
     with pytest.raises(UserError, match="--metric acuracy: er_m has no such; did you mean 'accuracy'"):
         compare(LINES, metric="acuracy")
 
@@ -224,8 +223,8 @@ def test_another_metric_has_no_published_rows_and_h_s_accuracy_no_best() -> None
 def test_of_errors_and_gaps_the_lowest_is_the_best(metric: str) -> None:
     lines = [line(name, 1, None, None) | {"metrics": {metric: gap}} for name, gap in (("wide", 0.4), ("narrow", 0.1))]
     table = compare(lines, metric=metric)
-    assert rows(tables.markdown(table))["narrow"] == ["**.1000**"]
-    assert tables.markdown(table).count("**") == 2
+    assert rows(tables.to_markdown(table))["narrow"] == ["**.1000**"]
+    assert tables.to_markdown(table).count("**") == 2
     assert [text.get_text() for text in comparison_figure(table).axes[0].get_yticklabels()] == ["wide", "narrow"]
 
 
@@ -258,7 +257,7 @@ def test_a_figure_of_any_table(table: Comparison) -> None:
     figure = comparison_figure(table)
     assert isinstance(figure, Figure)
     FigureCanvasAgg(figure).draw()
-    for text in (tables.markdown(table), tables.latex(table), tables.to_csv(table)):
+    for text in (tables.to_markdown(table), tables.to_latex(table), tables.to_csv(table)):
         assert text.endswith("\n")
 
 
@@ -305,9 +304,9 @@ NAMES = ["figure.png", "figure.svg", "table.csv", "table.md", "table.tex"]
 def test_compare_writes_five_files_beside_the_results(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert lntl("compare", "results.jsonl") == 0
     assert sorted(p.name for p in written.iterdir() if p.name != "results.jsonl") == NAMES
-    assert Path("table.md").read_text() == tables.markdown(TABLE)
+    assert Path("table.md").read_text() == tables.to_markdown(TABLE)
     assert Path("table.csv").read_text() == tables.to_csv(TABLE)
-    assert Path("table.tex").read_text() == tables.latex(TABLE)
+    assert Path("table.tex").read_text() == tables.to_latex(TABLE)
     assert ".4100 ± .0265" in capsys.readouterr().out
 
 

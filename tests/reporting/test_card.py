@@ -67,7 +67,12 @@ def test_what_was_not_measured_is_named_with_its_command(run: Path) -> None:
     shutil.rmtree(run / "erm")
     text = write_card(run).read_text(encoding="utf-8")
     part = text.split("## What was not measured")[1].split("\n## ")[0]
-    for sentence in (f"`lntl eval {run}`", f"`lntl probe {run}`", "nothing but the bias", "Plain training (ERM)"):
+    for sentence in (
+        f"`lntl eval {run}`",
+        f"`lntl probe {run}`",
+        "when only the bias of an image changes",
+        "Plain training (ERM)",
+    ):
         assert sentence in part
     assert "versions and hardware are not known" in text
     assert "phases are not known" in text

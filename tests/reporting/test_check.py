@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 from tiny_runs import lntl, write_config
 
-from lntl.reporting.check import verdict
+from lntl.reporting.verdict import check_verdict
 from lntl.runs.formats import Check
 
 
@@ -47,7 +47,7 @@ def test_data_without_a_problem(pets: Path, capsys: pytest.CaptureFixture[str]) 
         assert text in told
     facts = strict(Path("results/checks/pets/check.json"))
     assert facts["trustworthy"]
-    assert verdict(Check.model_validate(facts))[0] == "With care"  # its cells are tiny
+    assert check_verdict(Check.model_validate(facts))[0] == "With care"  # its cells are tiny
     page = Path("results/checks/pets/index.html").read_text(encoding="utf-8")
     assert "&lt;i&gt;cat&lt;/i&gt;" in page
     assert "<i>" not in page
@@ -62,7 +62,7 @@ def test_a_problem_is_exit_code_one_and_the_page_is_written_all_the_same(pets: P
     facts = strict(Path("there/check.json"))
     assert facts["wrong_rows"] == ["line 9: unreadable image 7.png: an empty file"]
     assert "line 9: unreadable image 7.png: an empty file" in Path("there/index.html").read_text()
-    assert verdict(Check.model_validate(facts))[0] == "Not yet"
+    assert check_verdict(Check.model_validate(facts))[0] == "Not yet"
     assert lntl("data", "check", "pets.yaml", "data.on_error=skip", "--out", "there") == 0
     assert lntl("data", "check", "pets.yaml", "--no-images", "--out", "there") == 0
 

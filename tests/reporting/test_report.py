@@ -1,5 +1,6 @@
 """The report: one whole page from a whole run folder and from a poor one, and the same facts in three files."""
 
+import ast
 import json
 import re
 import shutil
@@ -12,14 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 from made_runs import make_run_of_two_biases
+from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 from tiny_runs import lntl
 
 from lntl.errors import UserError
 from lntl.figures import confusion_matrices
+from lntl.reporting.drawings import Drawing, draw
 from lntl.reporting.pages import MOST_DRAWN, write_card, write_report
-from lntl.reporting.svg import Drawing, draw
 from lntl.runs.formats import Report
 
 Shared = Callable[[str, Callable[[Path], object]], Path]
@@ -148,7 +150,7 @@ def test_the_page_has_every_figure_and_says_nothing_is_missing(single: Path) -> 
     drawn = [values["aria-label"] for _, values in page.all("svg") if "aria-label" in values]
     assert len(drawn) == 8  # two of samples, curves, confusion, groups, probes, strip, embedding
     assert report["runs"][0]["missing"] == {}
-    assert "Not here yet" not in page.text
+    assert "Not measured yet" not in page.text
 
 
 def test_the_first_screen_answers_the_question(single: Path) -> None:
@@ -160,7 +162,7 @@ def test_the_first_screen_answers_the_question(single: Path) -> None:
         plain = " ".join(text.split())
         assert plain in page.text
         assert plain in " ".join(markdown.split())
-    assert page.text.index(run["question"]) < page.text.index("What the network sees")
+    assert page.text.index(run["question"]) < page.text.index("Training and test images")
 
 
 def test_report_json_holds_the_numbers_of_the_files(single: Path, made: Path) -> None:
@@ -285,7 +287,7 @@ def test_arrays_that_do_not_fit_leave_their_figure_out(made: Path, tmp_path: Pat
     np.savez(run / "recoloring.npz", x=np.zeros((1, 2, 3, 4, 4), np.uint8), predicted=np.zeros((1, 3), int), y=[0])
     html, page, _, _ = written(write_report([run], tmp_path / "out").parent)
     check_whole(html, page)
-    assert "Not here yet: the map" in page.text
+    assert "Not measured yet: the features in two dimensions" in page.text
 
 
 @pytest.mark.usefixtures("quick")
@@ -343,14 +345,50 @@ def test_probes_of_one_seed(made: Path, tmp_path: Path, std: float | None) -> No
         assert "None" not in text
 
 
-def test_names_from_the_run_are_text_and_not_html(made: Path, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
-    path = run / "evaluation/test.json"
-    path.write_text(path.read_text().replace('"crimson"', '"<script>$x$|</script>"'))
+NASTY = "<b>`a`</b> *b* _c_ | [d](e) &amp; $x$ #0072b2 url(#f) font-family: g;"  # and every kind of space around it
+
+
+def seen(markdown: str) -> str:
+    """Return the text that a reader of rendered Markdown sees; assert that it has no markup but the report's own."""
+    tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(markdown)
+    assert "html_block" not in {token.type for token in tokens}
+    parts = [part for token in tokens if token.type == "inline" for part in [*(token.children or []), None]]
+    own = {"text", "text_special", "strong_open", "strong_close", "code_inline", "softbreak"}
+    assert {part.type for part in parts if part} <= own
+    return " ".join("".join(" " if part is None else part.content for part in parts).split())
+
+
+@pytest.mark.usefixtures("quick")
+def test_names_from_the_run_are_text(made: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(made / "lntl", tmp_path / NASTY))
+    for name in ("evaluation/test.json", "probe.json"):
+        path = run / name
+        told = json.loads(path.read_text())
+        text = json.dumps(told).replace('"crimson"', json.dumps(f"crimson \t{NASTY}\n"))
+        path.write_text(
+            text.replace('"nearest mean colour"', json.dumps(f"hue {NASTY}\n")).replace('"7"', json.dumps(NASTY))
+        )
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("name: colored_mnist", "name: table"))
     html, page, _, markdown = written(write_report([run], tmp_path / "out").parent)
     check_whole(html, page)
     assert len(page.all("script")) == 1
-    assert "$x$\\|" in markdown
+    card = write_card(run).read_text(encoding="utf-8")
+    for text in (seen(markdown), seen(card), page.text):
+        assert text.count(f"crimson {NASTY}") >= 1
+        assert f"hue {NASTY}" in text
+    for table in re.findall(r"(?:^\|.*\n)+", markdown + card, re.MULTILINE):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+    code = card.split("```python\n")[1].split("\n```")[0]
+    (call,) = [
+        node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call) and "load" in ast.unparse(node.func)
+    ]
+    assert ast.literal_eval(call.args[0]) == str(run)
+
+
+def test_names_in_figures_are_text() -> None:
+    svg = draw(lambda: confusion_matrices({"run": [[1, 0], [0, 1]]}, [NASTY[:47], "b"]), "id", NASTY).svg
+    assert svg.count(f">{escape(NASTY[:47])}<") == 2
 
 
 @pytest.mark.parametrize("name", [r"a\d", r"x\1y", r"\g<name>", "$1k_to_$2k"])
@@ -428,11 +466,11 @@ def test_each_of_several_biases_has_its_figure_and_its_numbers(two_biases: Path,
             assert one["metrics"]["worst_group_accuracy"][who]["value"] == metrics["worst_group_accuracy"]["value"]
         assert f"Accuracy in % by class and {one['name']} alone, in brackets the number of test images" in page.text
         assert re.search(rf"^\| {one['name']} \| {100 * leakage:.1f}", markdown, re.MULTILINE)
-    assert "Each bias by itself" in page.text
+    assert "Each bias alone" in page.text
     assert "Did the network unlearn the combination of texture and stroke?" in page.text
     assert len(stroke["groups"]["run"]["count"][0]) == 2
     assert report["runs"][0]["missing"].keys() == {"samples"}
-    assert "Not for these data: an image cannot be shown with another" in page.text
+    assert "Not available for these data: images cannot be given another" in page.text
 
 
 @pytest.mark.usefixtures("quick")
@@ -451,4 +489,4 @@ def test_several_biases_of_which_not_all_was_measured(two_biases: Path, tmp_path
 def test_one_bias_is_not_told_twice(made: Path, tmp_path: Path) -> None:
     _, page, report, markdown = written(write_report([made / "lntl"], tmp_path / "out").parent)
     assert report["runs"][0]["per_bias"] == []
-    assert "by itself" not in page.text + markdown
+    assert "bias alone" not in page.text + markdown

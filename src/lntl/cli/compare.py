@@ -18,11 +18,17 @@ def compare(
     metric: Annotated[str, typer.Option(help="Metric of the test set to compare.")] = "accuracy",
     by: Annotated[str | None, typer.Option(metavar="KEY", help="Key of the grid whose values are the columns.")] = None,
     trust: TrustOption = None,
+    escape_formulas: Annotated[
+        bool,
+        typer.Option(
+            "--escape-formulas",
+            help="In table.csv put an apostrophe before names that begin with = + - or @, which spreadsheets run.",
+        ),
+    ] = False,
 ) -> None:
     """Show mean and spread of each method beside the published figures; write table.* and figure.*."""
-    from lntl.benchmark import comparison, comparison_tables
+    from lntl.benchmark import comparison
     from lntl.benchmark import plan as plans
-    from lntl.benchmark.comparison_figure import write
     from lntl.benchmark.results import read
     from lntl.cli import console
     from lntl.errors import UserError
@@ -36,7 +42,7 @@ def compare(
         planned = plans.runs_in_table_order(beside, trust or [])  # it came with the results
     table = comparison.compare(read(results), planned, metric, by)
     prefix = "" if results.stem == "results" else f"{results.stem}_"  # results of several plans may lie in a folder
-    files = write(table, out or results.parent, prefix)
-    console.out.print(comparison_tables.terminal(table))
+    files = comparison.write(table, out or results.parent, prefix, escape_formulas)
+    console.out.print(comparison.to_table(table))
     for file in files:
         console.echo(f"  {file}")

@@ -52,8 +52,8 @@ def check(
     from lntl import config as configuration
     from lntl.audit import audit
     from lntl.cli import console
-    from lntl.reporting.check import write_check
-    from lntl.reporting.check_tables import check_tables
+    from lntl.reporting.pages import write_check
+    from lntl.reporting.tables import check_tables
 
     settings = configuration.read_for_data(config, overrides or [])
     folder = out or Path(settings.logging.output_dir) / "checks" / settings.project.experiment_name

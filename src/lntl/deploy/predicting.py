@@ -19,6 +19,7 @@ from lntl.deploy.inputs import Inputs
 from lntl.deploy.loading import BATCH_SIZE, Classifier, check_probabilities
 from lntl.errors import UserError
 from lntl.runs.files import cannot_write, write_atomic
+from lntl.text import without_formula
 
 MOST_NAMED = 10  # unreadable images that an error names
 
@@ -87,7 +88,7 @@ class Prediction:
         try:
             table = csv.writer(text, lineterminator="\n")
             table.writerow(["path", "prediction", *(f"p_{name}" for name in classes)])
-            cell = _escaped if self.escape_formulas else str
+            cell = without_formula if self.escape_formulas else str
             for indices, probabilities in self._batches(source, store):
                 rows = zip(indices, probabilities.argmax(dim=1).tolist(), probabilities.tolist(), strict=True)
                 for index, best, row in rows:
@@ -121,11 +122,6 @@ class Prediction:
         head = f"{len(faults)} of {len(self.inputs.names)} images cannot be read, so nothing is written; {remedy}"
         more = [f"and {len(faults) - MOST_NAMED} more"] if len(faults) > MOST_NAMED else []
         raise UserError("\n  ".join([head, *faults[:MOST_NAMED], *more]))
-
-
-def _escaped(text: str) -> str:
-    """Return a text that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def check_target(path: Path) -> None:

@@ -106,7 +106,9 @@ def _evaluate(experiment: Experiment, path: Path, saved: Checkpoint, split: str)
     except NotFiniteError as error:
         raise NotFiniteError(f"{path}: {error}") from error
     data, spec = experiment.data, experiment.data.spec
-    found = summarise(predictions, spec.class_names, spec.bias_value_names, data.label_kind, data.bias_kind)
+    found = summarise(
+        predictions, spec.class_names, spec.bias_value_names, data.label_kind, data.bias_kind, spec.biases
+    )
     measured = formats.Evaluation(checkpoint=str(path), epoch=len(saved.records), split=split, **dict(found))
     if spec.biases:
         measured.per_bias = {

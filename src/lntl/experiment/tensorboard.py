@@ -23,16 +23,16 @@ from torch.utils.tensorboard import summary
 from torch.utils.tensorboard._utils import figure_to_image
 
 from lntl import figures
-from lntl.evaluation import embedding
-from lntl.evaluation.predict import Predictions
+from lntl.evaluation.predict import Predictions, embedded_images
 from lntl.evaluation.tally import confusion
 from lntl.experiment.build import Experiment
 from lntl.ops import mean_over_positions
 from lntl.runs.files import cannot_write, write_atomic, write_text
 from lntl.runs.folder import check_no_link
+from lntl.text import one_line
 from lntl.types import IGNORE, Dataset, ImageSplit
 
-PER_CLASS = 10  # images of each class in the picture of the data
+PER_CLASS, MOST_CLASSES = 10, 100  # images of each class in the picture of the data, and classes that it shows
 _SETTINGS = ("project.seed", "data.", "model.", "training.")  # those that make one run differ from another
 _numbers = itertools.count()  # of the event files of this process, which distinguishes those of one second
 
@@ -85,7 +85,7 @@ class TensorBoard:
         for name in ("train", "test"):
             split = data.splits[name]
             if isinstance(split, ImageSplit):
-                grid = make_grid(_by_class(split, data.spec.num_classes), nrow=PER_CLASS)
+                grid = make_grid(_by_class(split, min(data.spec.num_classes, MOST_CLASSES)), nrow=PER_CLASS)
                 self._summary(summary.image(f"data/{name}", grid.numpy(), dataformats="CHW"), 0)
 
     def confusion(self, predictions: Predictions, class_names: tuple[str, ...], step: int) -> None:
@@ -98,7 +98,7 @@ class TensorBoard:
         """Log z of some test images, averaged over its positions, for the projector: image, class and bias value."""
         networks, device = experiment.networks.eval(), experiment.fabric.device
         split, spec = experiment.data.splits["test"], experiment.data.spec
-        index = embedding.chosen(len(split), experiment.config.project.seed)
+        index = embedded_images(len(split), experiment.config.project.seed)
         on_device, parts = split.to(device), index.to(device).split(experiment.config.evaluation.batch_size)
         z, rows = [], list[tuple[str, str]]()
         with torch.inference_mode():
@@ -124,7 +124,7 @@ class TensorBoard:
         tensors, metadata, sprite = (f"{below}/{name}" for name in ("tensors.tsv", "metadata.tsv", "sprite.png"))
         write_text(self._folder / tensors, "".join("\t".join(map(str, row)) + "\n" for row in z.tolist()))
         table = [("class", "bias"), *rows]
-        write_text(self._folder / metadata, "".join("\t".join(map(_one_line, row)) + "\n" for row in table))
+        write_text(self._folder / metadata, "".join("\t".join(map(one_line, row)) + "\n" for row in table))
         config = ProjectorConfig()
         entry = config.embeddings.add(tensor_name=f"z:{step:05d}", tensor_path=tensors, metadata_path=metadata)
         if images is not None:
@@ -169,8 +169,3 @@ def _by_class(split: ImageSplit, num_classes: int) -> Tensor:
         index = torch.nonzero(split.y == label)[:PER_CLASS, 0]
         rows.append(torch.cat([split.pixels(index), blank])[:PER_CLASS] if len(index) else blank)
     return torch.cat(rows)
-
-
-def _one_line(name: str) -> str:
-    """Return a name without tabs and line ends, which would begin another cell or row, and without odd bytes."""
-    return " ".join(name.split()).encode(errors="backslashreplace").decode()

@@ -1,24 +1,98 @@
-"""The figures of a report as SVG, each with a description for those who cannot see it."""
+"""Figures of pages as SVG: text stays text, colours follow the page's theme, each has a description for the blind."""
 
+import re
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
+from html import escape
+from io import BytesIO, StringIO
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 
 from lntl import figures
 from lntl.reporting.run_files import RunFiles
 from lntl.reporting.run_report import layer_label
-from lntl.reporting.svg import Drawing, draw
-from lntl.reporting.verdict import percent
-from lntl.runs.formats import ComparedRun, Groups, ProbeRow, RunReport
+from lntl.reporting.verdict import MOST_BIASES, percent
+from lntl.runs.formats import Check, ComparedRun, Groups, RunReport
 
 RUN, ERM = "this run", "plain training (ERM)"
 MOST_CLASSES = 12  # whose example images are shown
+MOST_CELLS = 40  # classes or bias values of a table of counts that is drawn
 NO_LOSSES = ("train/mu", "train/h_accuracy", "train/h_chance", "train/h_entropy", "train/gradient_ratio")
 Part = tuple[str, Callable[[], Figure], str]  # name, function that makes the figure, description
+
+_INK = "#010203"  # a colour that no figure uses; replaced by the page's text colour
+# How a figure is drawn so that _themed finds its colours; `none` keeps text as text.
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "image.composite_image": False,
+    "grid.linewidth": 0.6,
+    "axes.linewidth": 0.8,
+    "axes.titlepad": 8.0,
+    "axes.titlesize": 11.0,
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK),
+}
+# Colours of figures, and what they become: that of the text, and variables of style.css.
+_COLORS = {_INK: "currentColor", "#f7f7f7": "var(--band-1)", "#e8e8e8": "var(--band-2)"}
+_COLORS |= {"#b0b0b0": "var(--grid)", "#666666": "var(--quiet)"}
+_COLORS |= {color.lower(): f"var(--series-{number})" for number, color in enumerate(figures.PALETTE[:6], 1)}
+RASTER_DPI = 140  # of what is drawn as a picture, such as thousands of points
+LARGE = 60_000  # characters of a picture
+PIXELS_PER_INCH = 100  # on a screen: 10 pt of the figure are then 14 px
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure for the page: its SVG, its description for a screen reader, and its width on a screen."""
+
+    svg: Markup
+    alt: str
+    width: int
+
+
+def draw(make: Callable[[], Figure], name: str, alt: str) -> Drawing:
+    """Return the figure that `make` returns; `name` makes its ids differ from those of other figures."""
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure = make()
+        file = StringIO()
+        figure.savefig(file, format="svg", transparent=True, dpi=RASTER_DPI, metadata={"Date": None})
+    width = round(figure.get_figwidth() * PIXELS_PER_INCH)
+    return Drawing(Markup(_inline(file.getvalue(), name, alt)), alt, width)
+
+
+def _inline(svg: str, name: str, alt: str) -> str:
+    """Return the svg element alone, with unique ids, the page's colours and a description; texts stay as they are."""
+    body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', body))
+
+    def tag(match: re.Match[str]) -> str:
+        text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", match[0]).replace("xlink:href", "href")
+        text = re.sub(r"\s*font-family: [^;\"]*;?", "", text)
+        text = re.sub(r'\sid="([^"]*)"', lambda id_: f' id="{name}-{id_[1]}"' if id_[1] in used else "", text)
+        text = re.sub(r'url\(#|href="#', lambda link: f"{link[0]}{name}-", text)
+        text = re.sub(r"base64,\s*([^\"]*)", lambda png: f"base64,{_reduced(png[1])}", text)
+        return re.sub("|".join(_COLORS), lambda color: _COLORS[color[0]], text)
+
+    body = re.sub(r"<[^>]+>", tag, body)
+    label = f'role="img" aria-label="{escape(alt)}"'
+    body = re.sub(r'^<svg[^>]*?viewBox="([^"]*)"[^>]*>', lambda match: f'<svg viewBox="{match[1]}" {label}>', body)
+    return re.sub(r"\n\s*", "\n", body).strip()
+
+
+def _reduced(png: str) -> str:
+    """Return a base64 PNG, reduced to 128 colours where it is large."""
+    if len(png) < LARGE:
+        return "".join(png.split())
+    with Image.open(BytesIO(b64decode(png))) as image:
+        image.quantize(128).save(file := BytesIO(), "PNG", optimize=True)
+    return b64encode(file.getvalue()).decode()
 
 
 def drawings(files: RunFiles, report: RunReport, prefix: str) -> dict[str, Drawing]:
@@ -105,7 +179,7 @@ def _groups(files: RunFiles, report: RunReport) -> Iterator[Part]:
 
 
 def _groups_per_bias(files: RunFiles, report: RunReport) -> Iterator[Part]:
-    for number, bias in enumerate(report.per_bias, 1):
+    for number, bias in enumerate(report.per_bias[:MOST_BIASES], 1):
         names = report.class_names, bias.bias_value_names or []
         tables = _group_tables(bias.groups.run, bias.groups.erm, *names)
         if tables is not None:
@@ -137,7 +211,11 @@ def _probes(files: RunFiles, report: RunReport) -> Iterator[Part]:
     rows = {RUN: files.probe.probes, ERM: reference.erm or [], "raw pixels": reference.pixels}
     if files.method == "erm":
         rows = {"this run (plain training)": files.probe.probes, "": [], "raw pixels": reference.pixels}
-    series = {name: [_with_label(row) for row in rows] for name, rows in rows.items() if rows}
+    series = {
+        name: [figures.Bar(layer=layer_label(row.layer), probe=row.probe, mean=row.mean, std=row.std) for row in rows]
+        for name, rows in rows.items()
+        if rows
+    }
     chance = {"most frequent value": files.probe.chance.majority, "permuted labels": files.probe.chance.permutation}
     ends = "; ".join(f"{name} at most {percent(max(row['mean'] for row in rows))}" for name, rows in series.items())
     if not series:
@@ -147,10 +225,6 @@ def _probes(files: RunFiles, report: RunReport) -> Iterator[Part]:
         lambda: figures.probe_bars(series, chance),
         f"Accuracy of fresh probes for the {report.bias}: {ends}; chance {percent(max(chance.values()))}.",
     )
-
-
-def _with_label(row: ProbeRow) -> dict[str, Any]:
-    return row.model_dump() | {"layer": layer_label(row.layer)}
 
 
 def _strip(files: RunFiles, report: RunReport) -> Iterator[Part]:
@@ -211,3 +285,22 @@ def pareto(rows: Sequence[ComparedRun]) -> Drawing | None:
         "pareto",
         f"Unbiased accuracy against leakage of the runs: {points}.",
     )
+
+
+def check_drawings(check: Check, pictures: NDArray[np.uint8] | None) -> dict[str, Drawing]:
+    """Return the table of each of the first biases where it is not too large, and the pairs of alike images."""
+    parts, classes = dict[str, Drawing](), check.class_names
+    for number, bias in enumerate(check.biases[:MOST_BIASES] if check.annotated else []):
+        if max(len(classes), len(bias.values)) <= MOST_CELLS:
+            make = partial(figures.class_by_bias, bias.counts, classes, bias.values, bias.name)
+            share = bias.association["train"].bias_only
+            ends = "" if share is None else f" In training {bias.name} alone gives the class of {percent(share)}."
+            alt = f"Class by {bias.name} in each split.{ends}"
+            parts[f"bias{number}"] = draw(make, f"bias{number}", alt)
+    if pictures is not None:
+        flat = pictures.swapaxes(0, 1).reshape(-1, *pictures.shape[2:])
+        titles = [*map(str, range(1, len(pictures) + 1)), *[""] * len(pictures)]
+        grid = partial(figures.sample_grid, flat, len(pictures), titles=titles, row_names=["one", "other"])
+        alt = f"{len(pictures)} pairs of images that look alike, one above the other."
+        parts["alike"] = draw(grid, "alike", alt)
+    return parts

@@ -1,23 +1,32 @@
-"""Write the pages of a run: its report (index.html, report.json, report.md) and its model card (MODEL_CARD.md)."""
+"""Write pages: the report of runs, the model card of a run, and the audit of data."""
 
 import inspect
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files as resources
 from pathlib import Path
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup, escape
+from markupsafe import Markup
+from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from lntl import __version__
 from lntl.config import check_trusted
 from lntl.errors import UserError
+from lntl.evaluation.metrics import counted
 from lntl.methods import load_method
-from lntl.reporting.drawings import drawings, pareto
+from lntl.reporting.drawings import check_drawings, drawings, pareto
 from lntl.reporting.run_files import RunFiles, read_run
-from lntl.reporting.run_report import compare_runs, layer_label, run_report
-from lntl.reporting.verdict import duration, percent
-from lntl.runs.files import write_text
+from lntl.reporting.run_report import command, compare_runs, layer_label, over_cells, run_report
+from lntl.reporting.tables import MOST_ROWS
+from lntl.reporting.verdict import MOST_BIASES, check_verdict, duration, percent
+from lntl.runs.files import write_json, write_text
 from lntl.runs.folder import RunFolder
-from lntl.runs.formats import Estimate, Report
+from lntl.runs.formats import Check, Estimate, Report
+from lntl.text import markdown, markdown_code, shell
 
 MOST_DRAWN = 10  # runs with figures in a page of several, so that it stays below 5 MB
 FORMAT = 1  # of report.json
@@ -32,24 +41,15 @@ def write_report(runs: Sequence[Path], out: Path, notes: Mapping[Path, Sequence[
     reports = [run_report(run, (notes or {}).get(run.path, ())) for run in files]
     comparison = compare_runs(reports) if len(reports) > 1 else None
     report = Report(format=FORMAT, lntl=__version__, runs=reports, comparison=comparison)
-    make_folder(out)
+    _make_folder(out)
     write_text(out / "index.html", render_page(report, files))
-    write_text(out / "report.md", environment().get_template("report.md").render(report=report))
+    write_text(out / "report.md", _render("report.md", **_escaped({"report": report}), runs=reports))
     write_text(out / "report.json", report.model_dump_json(indent=2) + "\n")
     return out / "index.html"
 
 
-def make_folder(path: Path) -> None:
-    """Make the folder of a page; raises UserError where that fails."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{path}: cannot make the folder: {error.strerror}; name another one with --out") from error
-
-
 def render_page(report: Report, files: Iterable[RunFiles]) -> str:
     """Return the page: one HTML document that needs no other file."""
-    templates = environment()
     shown = [
         {
             "report": run,
@@ -59,13 +59,8 @@ def render_page(report: Report, files: Iterable[RunFiles]) -> str:
         }
         for number, (run, folder) in enumerate(zip(report.runs, files, strict=True), 1)
     ]
-    return templates.get_template("page.html").render(
-        report=report,
-        runs=shown,
-        pareto=pareto(report.comparison.rows) if report.comparison else None,
-        style=raw_file(templates, "style.css"),
-        script=raw_file(templates, "script.js"),
-    )
+    comparison = pareto(report.comparison.rows) if report.comparison else None
+    return _render("page.html", report=report, runs=shown, pareto=comparison)
 
 
 def write_card(run: Path, trust: Sequence[str] = ()) -> Path:
@@ -76,25 +71,27 @@ def write_card(run: Path, trust: Sequence[str] = ()) -> Path:
     files = read_run(run)
     check_trusted(files.config, str(RunFolder(run).config), trust)
     report = run_report(files)
-    text = (
-        environment()
-        .get_template("card.md")
-        .render(
-            report=report,
-            description=files.section("project").get("description", ""),
-            model=files.section("model"),
-            phases=zip(report.phases, map(_method_summary, files.phases), strict=True),
-            sizes=files.result.sizes if files.result else {},
-            per_bias=files.evaluation.per_bias if files.evaluation else {},
-            inputs="arrays.npz" if files.section("data").get("name") == "arrays" else "images/",
-            erm=files.erm is not None,
-            trust=str(files.section("model").get("name", "")).rpartition(".")[0],
-            unmeasured=_unmeasured(files, report.bias),
-        )
+    texts = {
+        "report": report,
+        "description": files.section("project").get("description", ""),
+        "model": files.section("model"),
+        "phases": list(zip(report.phases, map(_method_summary, files.phases), strict=True)),
+        "per_bias": list((files.evaluation.per_bias if files.evaluation else {}).items()),
+    }
+    trust = str(files.section("model").get("name", "")).rpartition(".")[0]
+    text = _render(
+        "card.md",
+        **_escaped(texts),
+        sizes=files.result.sizes if files.result else {},
+        inputs="arrays.npz" if files.section("data").get("name") == "arrays" else "images/",
+        erm=files.erm is not None,
+        unmeasured=[(markdown(text), verb) for text, verb in _unmeasured(files, report.bias)],
+        load=", trust=".join(json.dumps(name, ensure_ascii=False) for name in (str(run), trust) if name),
+        folder=shell(run),
+        trust=trust and f" --trust {shell(trust)}",
     )
-    card = RunFolder(run).card
-    write_text(card, text)
-    return card
+    write_text(RunFolder(run).card, text)
+    return RunFolder(run).card
 
 
 def _method_summary(phase: Mapping[str, object]) -> str:
@@ -106,27 +103,93 @@ def _method_summary(phase: Mapping[str, object]) -> str:
     return (inspect.getdoc(module) or "").partition("\n")[0]
 
 
-def _unmeasured(files: RunFiles, bias: str) -> list[str]:
-    """Return a sentence for each thing that a user could take for known and that was not measured."""
-    run, texts = files.path, []
+def _unmeasured(files: RunFiles, bias: str) -> list[tuple[str, str]]:
+    """Return a sentence for each thing that was not measured though a user may expect it, and the command for it."""
+    texts = []
     if files.evaluation is None:
-        texts.append(f"Accuracy on the test split, over groups, with intervals: `lntl eval {run}` measures it.")
+        texts.append(("Accuracy on the test split, by group, with intervals.", command("eval", files.path)))
     if files.probe is None:
-        texts.append(f"How much of the {bias} is left in the features: `lntl probe {run}` measures it.")
+        texts.append((f"How much of the {bias} is left in the features.", command("probe", files.path)))
     if files.recoloring is None:
-        texts.append(f"Whether a prediction changes where nothing but the {bias} of its image does.")
+        texts.append((f"Whether predictions change when only the {bias} of an image changes.", ""))
     if files.erm is None and files.method != "erm":
-        texts.append("Plain training (ERM) on the same data: what unlearning gained and cost is not known.")
+        texts.append(("Plain training (ERM) on the same data: what unlearning gained and cost is not known.", ""))
     return [
         *texts,
-        "Other seeds: every number is of this one run, and the intervals are over test images alone.",
-        "Data from elsewhere: the test split comes from the same source as the training images.",
-        f"Any bias but the {bias}.",
+        ("Other seeds: every number is of this one run, and the intervals are over test images alone.", ""),
+        ("Data from elsewhere: the test split comes from the same source as the training images.", ""),
+        (f"Any bias but the {bias}.", ""),
     ]
 
 
-def environment() -> Environment:
-    """Return the templates; values are escaped in HTML, and a name that does not exist is an error."""
+def write_check(check: Check, pictures: NDArray[np.uint8] | None, out: Path) -> list[Path]:
+    """Write index.html and check.json into `out`; return both."""
+    _make_folder(out)
+    write_text(out / "index.html", render_check(check, pictures))
+    write_json(out / "check.json", check)
+    return [out / "index.html", out / "check.json"]
+
+
+def render_check(check: Check, pictures: NDArray[np.uint8] | None) -> str:
+    """Return the page of an audit; pictures (pairs, 2, 3, H, W): the images of alike pairs."""
+    shown = check_drawings(check, pictures)
+    return _render("check.html", check=check, figures=shown, tiles=_tiles(check), verdict=check_verdict(check))
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A number of the first screen: label, value, what stands beside it, its meaning, and a scale if it has one."""
+
+    label: str
+    value: str | None
+    beside: str
+    meaning: str
+    run: Estimate | None = None  # the value on the scale of the report's pages
+    erm: None = None
+    chance: float | None = None
+
+
+def _tiles(check: Check) -> list[Tile]:
+    association, test = check.biases[-1].association["train"], check.cells["test"]
+    sizes = ", ".join(f"{split.name} {split.n}" for split in check.splits)
+    values = counted(len(check.biases[-1].values), "bias value")
+    bias_only, v, least, majority = association.bias_only, association.cramers_v, test.smallest, association.majority
+    difference = "" if test.difference is None else f"{100 * test.difference:.0f}"
+    return [
+        Tile("Rows", str(check.n), sizes, f"{len(check.class_names)} classes, {values}"),
+        Tile(
+            "Label given by the bias",
+            None if bias_only is None else percent(bias_only),
+            "" if majority is None else f"most frequent class {percent(majority)}",
+            "training rows on which the best rule from bias value to class is right",
+            None if bias_only is None else Estimate(value=bias_only),
+            chance=majority,
+        ),
+        Tile(
+            "Cramér's V",
+            None if v is None else f"{v:.2f}",
+            association.undefined or "",
+            "of label and bias in training: 0 independent, 1 determined",
+            None if v is None else Estimate(value=v),
+        ),
+        Tile(
+            "Smallest test group",
+            None if least is None else str(least.n),
+            "" if least is None else least.name,
+            f"so that worst-group accuracy shows differences of {difference} points or more" if difference else "",
+        ),
+    ]
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot make the folder: {error.strerror}; name another one with --out") from error
+
+
+def _render(name: str, **content: object) -> str:
+    """Return a template with this content; values are escaped in HTML, and a name that does not exist is an error."""
     templates = Environment(
         loader=PackageLoader("lntl.reporting"),
         autoescape=select_autoescape(["html"]),
@@ -138,17 +201,34 @@ def environment() -> Environment:
         "percent": percent,
         "duration": duration,
         "span": _span,
-        "cell": _cell,
-        "code": _code,
+        "code": markdown_code,
         "layer": layer_label,
+        "over_cells": over_cells,
+        "command": command,
     }
-    return templates
+    templates.globals |= {"most": MOST_ROWS, "most_biases": MOST_BIASES}
+    for asset in ("style.css", "script.js"):
+        source = (resources("lntl.reporting") / "templates" / asset).read_text(encoding="utf-8")
+        templates.globals[asset.partition(".")[0]] = Markup(source)  # as it is
+    return templates.get_template(name).render(content)
 
 
-def raw_file(templates: Environment, name: str) -> Markup:
-    """Return a file of the templates as it is, without escaping."""
-    assert templates.loader is not None
-    return Markup(templates.loader.get_source(templates, name)[0])
+def _escaped(content: Mapping[str, object]) -> dict[str, object]:
+    """Return the content with every text as plain text of Markdown."""
+    return {name: _escaped_value(value) for name, value in content.items()}
+
+
+def _escaped_value(value: object) -> object:
+    match value:
+        case str():
+            return markdown(value)
+        case list() | tuple():
+            return [_escaped_value(each) for each in value]
+        case dict():
+            return _escaped(value)
+        case BaseModel():
+            return value.model_copy(update=_escaped(dict(value)))
+    return value
 
 
 def _span(estimate: Estimate) -> str:
@@ -156,14 +236,3 @@ def _span(estimate: Estimate) -> str:
     if estimate.low is None or estimate.high is None:
         return ""
     return f"{100 * estimate.low:.1f}\u2013{100 * estimate.high:.1f}"
-
-
-def _code(text: str) -> Markup:
-    """Return text as HTML, with code where it has backticks."""
-    parts = str(escape(text)).split("`")
-    return Markup("".join(f"<code>{part}</code>" if number % 2 else part for number, part in enumerate(parts)))
-
-
-def _cell(text: object) -> str:
-    """Return text for a cell of a Markdown table."""
-    return " ".join(str(text).replace("|", "\\|").split())

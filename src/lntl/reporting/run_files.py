@@ -11,6 +11,7 @@ from lntl.errors import UserError
 from lntl.runs.files import read_arrays, read_json
 from lntl.runs.folder import RunFolder
 from lntl.runs.formats import Environment, Epoch, Evaluation, Probe, Recoloring, Result
+from lntl.text import shell
 from lntl.yaml_file import parse
 
 Arrays = dict[str, NDArray[Any]]
@@ -131,7 +132,7 @@ def _arrays(files: RunFiles, path: Path, dimensions: dict[str, int]) -> Arrays |
 def _warn_of_other_epochs(files: RunFiles) -> None:
     """Add a warning for each measurement of another epoch than the best of the finished run."""
     if files.result is None:
-        files.warnings.append(f"{files.path}: this run is not over; `lntl train` with --resume auto continues it")
+        files.warnings.append(f"{files.path}: this run is not over; lntl train with --resume auto continues it")
         return
     best = files.result.best.epoch
     for name, command, measured in (
@@ -142,5 +143,5 @@ def _warn_of_other_epochs(files: RunFiles) -> None:
         if measured is not None and measured.epoch not in (best, None):
             files.warnings.append(
                 f"{name} is of epoch {measured.epoch}, the best checkpoint of epoch {best}; "
-                f"`lntl {command} {files.path}`"
+                f"measure it again: lntl {command} {shell(files.path)}"
             )

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from lntl.evaluation.metrics import METRICS
 from lntl.reporting import verdict
@@ -20,12 +21,14 @@ from lntl.runs.formats import (
     Estimate,
     KeyNumber,
     Leaks,
+    Metric,
     ProbeRow,
     RecoloringReport,
     Row,
     RunComparison,
     RunReport,
 )
+from lntl.text import shell
 
 _LAYERS = {"f": "z, the features", "penultimate": "before the logits", "pixels": "raw pixels"}
 _COMPARED = ("unbiased_accuracy", "worst_group_accuracy", "leakage", "flip_rate")
@@ -34,6 +37,19 @@ _COMPARED = ("unbiased_accuracy", "worst_group_accuracy", "leakage", "flip_rate"
 def layer_label(layer: str) -> str:
     """Return what a reader calls a layer, e.g. "raw pixels" for `pixels`."""
     return _LAYERS.get(layer, layer)
+
+
+def command(verb: str, run: Path | str) -> str:
+    """Return the command that applies a verb to a run folder."""
+    return f"lntl {verb} {shell(run)}"
+
+
+def over_cells(metric: Metric | ComparedMetric | None) -> str:
+    """Return over how many cells a metric is taken, and which is the lowest; empty for one that is not over cells."""
+    if metric is None or metric.cells is None:
+        return ""
+    lowest = f", lowest: {metric.lowest}" if metric.lowest else ""
+    return f"{metric.cells} of {metric.all_cells} cells have images{lowest}"
 
 
 def run_report(files: RunFiles, notes: Sequence[str] = ()) -> RunReport:
@@ -146,15 +162,21 @@ def _chance(leaks: Leaks | None) -> float | None:
 def _key_numbers(files: RunFiles, m: Measured) -> list[KeyNumber]:
     """Return the four numbers of the first screen."""
     probe = files.probe
-    return [
-        KeyNumber(
-            name="unbiased_accuracy",
-            label="Unbiased accuracy",
-            meaning=f"the mean over groups of class and {m.bias}",
+    metrics = files.evaluation.metrics if files.evaluation else {}
+
+    def over_groups(name: str, label: str, meaning: str) -> KeyNumber:
+        cells = over_cells(metrics.get(name))
+        return KeyNumber(
+            name=name,
+            label=label,
+            meaning=f"{meaning}; {cells}" if cells else meaning,
             better="more is better",
-            run=m.unbiased,
-            erm=m.erm_unbiased,
-        ),
+            run=_metric(files, name),
+            erm=_metric(files.erm, name),
+        )
+
+    return [
+        over_groups("unbiased_accuracy", "Unbiased accuracy", f"the mean over groups of class and {m.bias}"),
         KeyNumber(
             name="leakage",
             label="Leakage",
@@ -172,14 +194,7 @@ def _key_numbers(files: RunFiles, m: Measured) -> list[KeyNumber]:
             run=m.flips,
             erm=m.erm_flips,
         ),
-        KeyNumber(
-            name="worst_group_accuracy",
-            label="Worst group",
-            meaning=f"lowest accuracy of a class and {m.bias}",
-            better="more is better",
-            run=_metric(files, "worst_group_accuracy"),
-            erm=_metric(files.erm, "worst_group_accuracy"),
-        ),
+        over_groups("worst_group_accuracy", "Worst group", f"lowest accuracy of a class and {m.bias}"),
     ]
 
 
@@ -251,21 +266,21 @@ def _warnings(files: RunFiles, notes: Sequence[str]) -> list[str]:
 
 def _missing(files: RunFiles) -> dict[str, str]:
     """Return the command that makes each part that is not there."""
-    run, train = files.path, f"lntl train {files.path}/config.yaml --resume auto"
-    probed = f"lntl probe {run}"
+    train = f"lntl train {shell(files.path / 'config.yaml')} --resume auto"
+    probe, evaluate = command("probe", files.path), command("eval", files.path)
     commands: dict[str, tuple[object, str]] = {
-        "samples": (files.samples, f"lntl report {run}"),
+        "samples": (files.samples, command("report", files.path)),
         "epochs": (files.epochs, train),
         "result": (files.result, train),
-        "evaluation": (files.evaluation, f"lntl eval {run}"),
-        "probe": (files.probe, probed),
-        "embedding": (files.embedding, probed),
+        "evaluation": (files.evaluation, evaluate),
+        "probe": (files.probe, probe),
+        "embedding": (files.embedding, probe),
     }
     if files.probe is None or files.probe.recolorable:
-        commands |= {"recoloring": (files.recoloring, probed), "strip": (files.strip, probed)}
+        commands |= {"recoloring": (files.recoloring, probe), "strip": (files.strip, probe)}
     if files.erm is not None:
-        commands["erm_evaluation"] = (files.erm.evaluation, f"lntl eval {files.erm.path}")
-    return {name: command for name, (part, command) in commands.items() if not part}
+        commands["erm_evaluation"] = (files.erm.evaluation, command("eval", files.erm.path))
+    return {name: text for name, (part, text) in commands.items() if not part}
 
 
 def compare_runs(runs: Sequence[RunReport]) -> RunComparison:

@@ -1,7 +1,6 @@
-"""Tables for the terminal."""
+"""Tables for the terminal; of long ones the first rows."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from rich import box
 from rich.markup import escape
@@ -9,19 +8,38 @@ from rich.table import Table
 
 from lntl import paper
 from lntl.evaluation.metrics import HEADLINES, METRICS
-from lntl.runs.formats import Metric, Probe, ProbeRow, Result, Row
+from lntl.reporting.verdict import MOST_BIASES
+from lntl.runs.formats import BiasCounts, Check, Metric, Probe, ProbeRow, Result, Row
+from lntl.text import one_line
 
 SMALL = "*"  # marks an accuracy that rests on few images
+MOST_ROWS, MOST_COLUMNS = 20, 10  # of a table
+_STYLES = {"problem": "bold red", "warning": "yellow", "note": "dim"}
+
+
+def _table(title: str, *columns: str, texts: int = 1) -> Table:
+    """Return an empty table whose first `texts` columns are texts, the others numbers."""
+    table = Table(title=_text(title), title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, name in enumerate(columns):
+        table.add_column(_text(name), justify="left" if number < texts else "right")
+    return table
+
+
+def _text(text: object) -> str:
+    """Return a text as it is, on one line: brackets are no markup."""
+    return escape(one_line(text))
+
+
+def _number(value: float | None, form: str = ".4f") -> str:
+    return "undefined" if value is None else format(value, form)
 
 
 def result_table(result: Result, color_var: float | None) -> Table:
     """Return the test metrics of a finished run beside ERM and, on Colored MNIST, the paper's figures."""
     metrics = list(result.last.test)[:HEADLINES]
-    table = _table(f"{result.project}: {result.experiment} on the test set", collapse_padding=True)
-    table.add_column("", no_wrap=True)
-    table.add_column("epochs", justify="right")
-    for name in metrics:
-        table.add_column(METRICS[name].column if name in METRICS else name, justify="right")
+    columns = (METRICS[name].column if name in METRICS else name for name in metrics)
+    table = _table(f"{result.project}: {result.experiment} on the test set", "", "epochs", *columns)
+    table.collapse_padding = table.columns[0].no_wrap = True
     if result.erm is not None:
         scores = {name: _number(value) for name, value in result.erm.last.test.items()}
         scores["bias_accuracy"] = ""  # plain training has no bias head
@@ -41,6 +59,7 @@ def result_table(result: Result, color_var: float | None) -> Table:
 def metric_table(title: str, rows: Mapping[str, Metric]) -> Table:
     """Return metrics, one a row: value, interval and n, or why the metric is undefined."""
     table = _evaluation_table(title, "metric")
+    table.columns[0].no_wrap = True  # the names have known lengths
     for name, row in rows.items():
         cells = "" if row.cells is None else f" in {row.cells} of {row.all_cells} cells"
         _add_evaluation(table, name.replace("_", " "), row, cells)
@@ -49,24 +68,18 @@ def metric_table(title: str, rows: Mapping[str, Metric]) -> Table:
 
 def accuracy_table(title: str, rows: Sequence[Row]) -> Table:
     """Return accuracies by class or bias value; those of few images are marked."""
-    table = _evaluation_table(title, "")
-    for row in rows:
+    table, shown = _evaluation_table(title, ""), rows[:MOST_ROWS]
+    for row in shown:
         _add_evaluation(table, row.name, row, SMALL if row.small else "")
-    if any(row.small for row in rows):
-        table.caption = f"{SMALL} few images: uncertain"
+    notes = [f"{SMALL} few images: uncertain"] if any(row.small for row in shown) else []
+    notes += [f"and {len(rows) - MOST_ROWS} more"] if len(rows) > MOST_ROWS else []
+    table.caption = "; ".join(notes) or None
     return table
 
 
-def _table(title: str, **settings: Any) -> Table:
-    return Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, **settings)
-
-
 def _evaluation_table(title: str, first_column: str) -> Table:
-    table = _table(title, caption_justify="left")
-    table.add_column(first_column, no_wrap=first_column == "metric")  # their names have known lengths
-    table.add_column("value", justify="right")
-    table.add_column("95 % interval")
-    table.add_column("images", justify="right")
+    table = _table(title, first_column, "value", "95 % interval", "images")
+    table.columns[2].justify = "left"
     return table
 
 
@@ -74,11 +87,7 @@ def _add_evaluation(table: Table, name: str, row: Metric | Row, mark: str = "") 
     interval = row.undefined or ""
     if row.value is not None and row.low is not None and row.high is not None:
         interval = f"{row.low:.4f} to {row.high:.4f}"
-    table.add_row(escape(name), _number(row.value), escape(interval), f"{row.n}{mark}")
-
-
-def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.4f}"
+    table.add_row(_text(name), _number(row.value), _text(interval), f"{row.n}{mark}")
 
 
 def probe_tables(probe: Probe) -> Iterator[Table]:
@@ -87,23 +96,22 @@ def probe_tables(probe: Probe) -> Iterator[Table]:
     A row is a layer and a probe: accuracy on unseen images, mean ± std over seeds, beside ERM (if any) and pixels.
     """
     yield _probe_table(probe)
-    for name, leaks in probe.per_bias.items():
+    for name, leaks in list(probe.per_bias.items())[:MOST_BIASES]:
         alone = {"bias": name, "h_accuracy": None, "h_chance": None}
         yield _probe_table(probe.model_copy(update=dict(leaks) | alone))
 
 
 def _probe_table(probe: Probe) -> Table:
     seeds = f"{len(probe.seeds)} seed{'s' if len(probe.seeds) > 1 else ''}"
-    table = _table(f"{probe.bias}: accuracy of fresh probes on {probe.n_test} unseen test images ({seeds})")
-    for name in ("layer", "probe"):
-        table.add_column(name, no_wrap=True)
     erm = {(row.layer, row.probe): row for row in probe.reference.erm or []}
     pixels = {row.probe: row for row in probe.reference.pixels}
-    for name in ("accuracy", *(["ERM"] if erm else []), "pixels"):
-        table.add_column(name, justify="right", no_wrap=True)
+    title = f"{probe.bias}: accuracy of fresh probes on {probe.n_test} unseen test images ({seeds})"
+    table = _table(title, "layer", "probe", "accuracy", *(["ERM"] if erm else []), "pixels", texts=2)
+    for column in table.columns:
+        column.no_wrap = True
     for row in probe.probes:
         beside = [erm.get((row.layer, row.probe))] if erm else []
-        table.add_row(row.layer, row.probe, *map(_accuracy, (row, *beside, pixels.get(row.probe))))
+        table.add_row(row.layer, row.probe, *map(_mean, (row, *beside, pixels.get(row.probe))))
     table.add_section()
     table.add_row("chance", "most frequent", f"{probe.chance.majority:.3f}")
     table.add_row("chance", "permuted", f"{probe.chance.permutation:.3f}")
@@ -114,8 +122,64 @@ def _probe_table(probe: Probe) -> Table:
     return table
 
 
-def _accuracy(row: ProbeRow | None) -> str:
+def _mean(row: ProbeRow | None) -> str:
     """Return mean ± std over seeds, the mean alone of one seed."""
     if row is None:
         return ""
     return f"{row.mean:.3f}" if row.std is None else f"{row.mean:.3f} ± {row.std:.3f}"
+
+
+def check_tables(check: Check) -> Iterator[Table | str]:
+    """Yield the tables of an audit, and lines of markup between them."""
+    table = _table(check.experiment, "split", "rows", "cells with rows", "smallest cell", "bias missing")
+    for split in check.splits:
+        least = check.cells[split.name].smallest
+        smallest = f"{least.name}: {least.n}" if least else "none"
+        filled = f"{split.filled} of {split.cells}"
+        table.add_row(split.name, str(split.n), filled, _text(smallest), f"{split.missing:.1%}")
+    yield table
+    yield _association(check)
+    for bias in check.biases[:MOST_BIASES]:
+        yield _counts(bias, check.splits[0].name, check.class_names)
+    if (found := check.duplicates) is not None:
+        title = f"Equal and alike ones among {found.n} {found.of}"
+        table = _table(title, "", "found", "in two splits", "different classes")
+        equal, alike = found.equal, found.alike
+        table.add_row("sets of equal ones", str(equal.sets), str(equal.across), str(equal.disagree))
+        if alike is not None:
+            table.add_row("pairs that look alike", str(alike.pairs), str(alike.across), str(alike.disagree))
+        yield table
+    for finding in check.findings:
+        style = _STYLES[finding.level]
+        yield f"[{style}]{finding.level}: {_text(finding.title)}.[/{style}] {_text(finding.text)}"
+    if (advice := check.recommendation) is not None:
+        yield f"\n[bold]Begin with: {_text(advice.title)}.[/bold] {_text(' '.join(advice.reasons))}"
+        yield escape(advice.yaml)
+
+
+def _association(check: Check) -> Table:
+    columns = ("bias", "split", "Cramér's V", "mutual information", "label given by the bias", "most frequent class")
+    table = _table("How much the bias says about the label", *columns, texts=2)
+    for bias in check.biases[:MOST_BIASES]:
+        for split, of_split in bias.association.items():
+            decimals = (_number(value, ".3f") for value in (of_split.cramers_v, of_split.mutual_information))
+            shares = (_number(value, ".1%") for value in (of_split.bias_only, of_split.majority))
+            table.add_row(_text(bias.name), split, *decimals, *shares)
+    if len(check.biases) > MOST_BIASES:
+        table.caption = f"and {len(check.biases) - MOST_BIASES} more; check.json has all"
+    return table
+
+
+def _counts(bias: BiasCounts, split: str, class_names: list[str]) -> Table | str:
+    """Return the rows of each class and bias value, the longer of both downwards."""
+    counts: Sequence[Sequence[int]] = bias.counts[split]
+    down, across = class_names, bias.values
+    if len(across) > len(down):
+        counts, down, across = list(zip(*counts, strict=True)), across, down
+    title = f"{split}: class by {bias.name}"
+    if len(down) > MOST_ROWS or len(across) > MOST_COLUMNS:
+        return _text(f"{title}: {len(class_names)} x {len(bias.values)} cells, see the page")
+    table = _table(title, "", *across)
+    for name, row in zip(down, counts, strict=True):
+        table.add_row(_text(name), *map(str, row))
+    return table

@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import sqrt
 
-from lntl.runs.formats import Answer, Estimate, Leaks, Probe, ProbeRow, Recoloring, Verdict
+from lntl.evaluation.metrics import counted
+from lntl.runs.formats import Answer, Check, Estimate, Leaks, Probe, ProbeRow, Recoloring, Verdict
 
 APART = 0.10  # of what can be read above chance: how much less than plain training's counts as a difference
 FLIPS = 0.10  # a share of flipped predictions, or a loss of accuracy, above which plain training is said to use a bias
 # Shares of what there is to read above chance, (accuracy - chance) / (1 - chance), up to which a word holds.
 _NONE, _WORDS = 0.05, ((0.25, "little"), (0.6, "part"), (1.0, "most"))
+MOST_BIASES = 8  # of several biases, those that are shown one by one
 _NOTHING = "Nothing was measured yet."
 _NO_INTERVALS = "A difference needs the intervals of this run and of plain training."
 
@@ -204,6 +206,23 @@ def cost(m: Measured) -> Answer:
     return Answer(question="What did it cost?", short=short, text=" ".join(texts) or _NOTHING)
 
 
+# --- of an audit of data ---
+
+
+def check_verdict(check: Check) -> tuple[str, str]:
+    """Return whether results on these data can be trusted, in a few words, and the sentence that says why."""
+    levels = [finding.level for finding in check.findings]
+    problems, warnings = levels.count("problem"), levels.count("warning")
+    if problems:
+        return (
+            "Not yet",
+            f"{counted(problems, 'thing')} must be mended before any result on these data means something.",
+        )
+    if warnings:
+        return "With care", f"nothing stands against training, but {counted(warnings, 'thing')} limit what it can show."
+    return "Yes", "nothing was found that stands against training, or against trusting what comes of it."
+
+
 # --- of a probe, for the terminal ---
 
 
@@ -216,12 +235,14 @@ def probe_sentences(probe: Probe, recoloring: Recoloring | None) -> Iterator[str
         f"{left}: the best fresh probe ({best.probe} at {best.layer}) reads the {probe.bias} of {best.mean:.1%} of "
         f"unseen images (chance {chance:.1%}{beside}){_head(probe, chance)}."
     )
-    for name, leaks in probe.per_bias.items():
+    for name, leaks in list(probe.per_bias.items())[:MOST_BIASES]:
         left, best, chance = _left(leaks, probe.n_test)
         yield (
             f"{name} alone: {left.lower()}; the best fresh probe ({best.probe} at {best.layer}) reads it of "
             f"{best.mean:.1%} of unseen images (chance {chance:.1%})."
         )
+    if (more := len(probe.per_bias) - MOST_BIASES) > 0:
+        yield f"And {more} more biases; probe.json has all."
     if recoloring is not None:
         yield _recolored(recoloring)
     yield from (f"Note: {warning}." for warning in probe.warnings)

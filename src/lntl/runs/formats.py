@@ -312,7 +312,7 @@ class BiasReport(BaseModel):
     bias_value_names: list[str] | None = None
     chance: Level | None = None
     leakage: BiasLeakage = BiasLeakage()
-    metrics: dict[str, Compared[Estimate]]
+    metrics: dict[str, Compared[Metric]]
     groups: Compared[Groups]
 
 

@@ -1,0 +1,72 @@
+"""Names as plain text: what a reader sees of them in Markdown, a spreadsheet and a shell is the name itself."""
+
+import subprocess
+
+import pytest
+from markdown_it import MarkdownIt
+
+from lntl.text import markdown, markdown_code, one_line, shell, without_formula
+
+NASTY = [
+    "a`b``c",
+    "*a* **b** _c_ __d__ ~~e~~",
+    "<script>alert(1)</script> &lt; &amp;",
+    "[a](http://b.c) ![d](e) http://f.g www.h.i <j@k.l>",
+    "a|b|c \\| d\\",
+    "# a",
+    "- a",
+    "+ a",
+    "1. a",
+    "12) a",
+    "--- a",
+    "$x$ \\(y\\)",
+    "Katze über ١ 猫",
+]
+
+
+def seen(text: str) -> str:
+    """Return the text that a reader of rendered Markdown sees, and assert that nothing but plain text is in it."""
+    tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(text)
+    assert [token.type for token in tokens] == ["paragraph_open", "inline", "paragraph_close"]
+    parts = tokens[1].children or []
+    assert {part.type for part in parts} <= {"text", "text_special"}
+    return "".join(part.content for part in parts)
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_markdown_shows_the_name_itself(name: str) -> None:
+    assert seen(markdown(name)) == name
+    table = MarkdownIt("gfm-like", {"linkify": False}).parse(f"| {markdown(name)} | 2 |\n| --- | --- |\n| 3 | 4 |\n")
+    cells = [token.content for token in table if token.type == "inline"]
+    assert len(cells) == 4
+
+
+@pytest.mark.parametrize("name", [*NASTY, "`", "```"])
+def test_a_code_span_shows_the_name_itself(name: str) -> None:
+    (span,) = MarkdownIt("commonmark").parse(f"Run {markdown_code(name)}.")[1].children[1:-1]  # type: ignore[index]
+    assert (span.type, span.content) == ("code_inline", name)
+
+
+def test_lines_and_control_characters_become_one_line() -> None:
+    assert one_line(" a\n\tb\r\nc\u2028d ") == "a b c d"
+    assert one_line("\x1b[31mred\x00\udc80") == "\\x1b[31mred\\x00\\udc80"
+    assert one_line("5.3\u202fmin 👩\u200d🔬") == "5.3\u202fmin 👩\u200d🔬"
+
+
+@pytest.mark.parametrize("path", ["a b", "a'b", 'a"b$c`d', "a\nb", "é\t'\\", "plain/path_1"])
+def test_a_shell_reads_the_path_back(path: str) -> None:
+    assert "\n" not in shell(path)
+    run = subprocess.run(["bash", "-c", f"printf %s {shell(path)}"], capture_output=True, check=True)
+    assert run.stdout.decode() == path
+
+
+def test_what_a_spreadsheet_would_run_gets_an_apostrophe() -> None:
+    assert [without_formula(text) for text in ("=1", "+1", "-1", "@a", "\t=1", "a=1", "")] == [
+        "'=1",
+        "'+1",
+        "'-1",
+        "'@a",
+        "'\t=1",
+        "a=1",
+        "",
+    ]
