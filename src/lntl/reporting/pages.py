@@ -78,7 +78,7 @@ def write_card(run: Path, trust: Sequence[str] = ()) -> Path:
         "phases": list(zip(report.phases, map(_method_summary, files.phases), strict=True)),
         "per_bias": list((files.evaluation.per_bias if files.evaluation else {}).items()),
     }
-    trust = str(files.section("model").get("name", "")).rpartition(".")[0]
+    module = str(files.section("model").get("name", "")).rpartition(".")[0]  # of a model of the user's own
     text = _render(
         "card.md",
         **_escaped(texts),
@@ -86,9 +86,9 @@ def write_card(run: Path, trust: Sequence[str] = ()) -> Path:
         inputs="arrays.npz" if files.section("data").get("name") == "arrays" else "images/",
         erm=files.erm is not None,
         unmeasured=[(markdown(text), verb) for text, verb in _unmeasured(files, report.bias)],
-        load=", trust=".join(json.dumps(name, ensure_ascii=False) for name in (str(run), trust) if name),
+        load=", trust=".join(json.dumps(name, ensure_ascii=False) for name in (str(run), module) if name),
         folder=shell(run),
-        trust=trust and f" --trust {shell(trust)}",
+        trust=module and f" --trust {shell(module)}",
     )
     write_text(RunFolder(run).card, text)
     return RunFolder(run).card
