@@ -10,13 +10,14 @@ import pkgutil
 import re
 from collections.abc import Sequence
 from functools import cache
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from lntl.errors import UntrustedError, UserError, shorten
 
 Base = TypeVar("Base")
+Weight = Annotated[float, Field(ge=0, le=1e9)]  # of a term of a loss
 
 
 class Settings(BaseModel):

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from lntl.errors import UserError
 from lntl.evaluation.metrics import HEADLINES, METRICS
-from lntl.plugins import Settings
+from lntl.plugins import Settings, Weight
 from lntl.training import Optimizer, Phase
 
 
@@ -53,9 +53,7 @@ class Training(Settings):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
     precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="Precision of Lightning Fabric.")
     batch_size: int = Field(128, ge=2, le=1_000_000, description="Images in one step.")
-    adversarial_lambda: float = Field(
-        0.1, ge=0, le=1e9, description="mu of every phase that has one and does not set it."
-    )
+    adversarial_lambda: Weight = Field(0.1, description="mu of every phase that has one and does not set it.")
     optimizer_fg: Optimizer = Field(Optimizer(), description="Optimiser of f and g; a phase may override single keys.")
     optimizer_h: Optimizer = Field(Optimizer(), description="Optimiser of h; a phase may override single keys.")
     ema: float | None = Field(

@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 from lntl.methods.base import Objective, minimise
 from lntl.methods.posterior import TaskMethod, TaskSettings
 from lntl.ops import mean_over_positions, supervised_contrast
-from lntl.plugins import Settings
+from lntl.plugins import Settings, Weight
 from lntl.types import IGNORE, Batch, DataSpec, Networks
 
 __all__ = ["BiasContrastive"]
@@ -32,10 +32,8 @@ class BiasContrastive(TaskMethod):
     class Config(TaskSettings):
         """Settings of a phase with `method: bias_contrastive`."""
 
-        alpha: float = Field(
+        alpha: Weight = Field(
             1.0,
-            ge=0,
-            le=1e9,
             description="Weight of the contrast; the authors' code for coloured digits weights the task by 0.01 beside "
             "it, which is 100 here.",
         )

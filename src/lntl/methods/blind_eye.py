@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 from lntl.methods.base import Method, Objective, minimise
 from lntl.methods.bias_head import HSmoothing
 from lntl.ops import adversarial, bias_accuracy, bias_cross_entropy, entropy, uniform_cross_entropy
-from lntl.plugins import Settings
+from lntl.plugins import Settings, Weight
 from lntl.types import Batch
 
 __all__ = ["BlindEye"]
@@ -33,10 +33,8 @@ class BlindEye(Method):
     class Config(Settings):
         """Settings of a phase with `method: blind_eye`."""
 
-        alpha: float = Field(
+        alpha: Weight = Field(
             1.0,
-            ge=0,
-            le=1e9,
             description="Weight of the confusion loss, nats to nats; 1 in the code of Wang et al., CVPR 2020, who "
             "compare with this method.",
         )

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from lntl.methods.base import Method, Objective, minimise
 from lntl.ops import mean_over_positions
-from lntl.plugins import Settings
+from lntl.plugins import Settings, Weight
 from lntl.types import IGNORE, Batch
 
 __all__ = ["EnD"]
@@ -36,16 +36,12 @@ class EnD(Method):
     class Config(Settings):
         """Settings of a phase with `method: end`."""
 
-        alpha: float = Field(
+        alpha: Weight = Field(
             0.1,
-            ge=0,
-            le=1e9,
             description="Weight of disentangling; the authors' example has 0.1, their search was over 0 to 1.",
         )
-        beta: float = Field(
+        beta: Weight = Field(
             0.1,
-            ge=0,
-            le=1e9,
             description="Weight of entangling; the authors' example has 0.1, their search was over 0 to 1.",
         )
 

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from lntl.errors import UserError
 from lntl.methods.base import Method, Objective, minimise
-from lntl.plugins import Settings
+from lntl.plugins import Settings, Weight
 from lntl.types import IGNORE, Batch, DataSpec, Networks
 
 __all__ = ["GroupDRO"]
@@ -35,11 +35,9 @@ class GroupDRO(Method):
     class Config(Settings):
         """Settings of a phase with `method: group_dro`."""
 
-        eta: float = Field(0.01, ge=0, le=1e9, description="Step size of log q, 1 / nat; 0.01 in the authors' code.")
-        adjustment: float = Field(
+        eta: Weight = Field(0.01, description="Step size of log q, 1 / nat; 0.01 in the authors' code.")
+        adjustment: Weight = Field(
             0.0,
-            ge=0,
-            le=1e9,
             description="C of the generalisation adjustment C / sqrt(n), nats; 0 in the authors' code, and tuned by "
             "them with strong regularisation.",
         )

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from lntl.methods.base import Method, Objective, minimise
 from lntl.ops import mean_over_positions
-from lntl.plugins import Settings
+from lntl.plugins import Settings, Weight
 from lntl.types import IGNORE, Batch
 
 __all__ = ["HSIC"]
@@ -37,7 +37,7 @@ class HSIC(Method):
     class Config(Settings):
         """Settings of a phase with `method: hsic`."""
 
-        alpha: float = Field(1.0, ge=0, le=1e9, description="Weight of the dependence in the loss; ours, no paper's.")
+        alpha: Weight = Field(1.0, description="Weight of the dependence in the loss; ours, no paper's.")
         estimator: Literal["cka", "hsic"] = Field(
             "cka", description="cka: normalised, in [0, 1]; hsic: the biased estimator of Gretton et al. (2005)."
         )

@@ -20,6 +20,7 @@ from lntl.ops import (
     limit_gradient_ratio,
     reverse_gradient,
 )
+from lntl.plugins import Weight
 from lntl.types import Batch
 
 __all__ = ["LNTL"]
@@ -40,16 +41,12 @@ class LNTL(TaskMethod):
     class Config(TaskSettings):
         """Settings of a phase with `method: lntl`."""
 
-        lam: float = Field(
+        lam: Weight = Field(
             0.01,
-            ge=0,
-            le=1e9,
             description="Weight of the information term; 0.01 in the authors' code, 0 is adversarial only.",
         )
-        mu: float = Field(
+        mu: Weight = Field(
             0.1,
-            ge=0,
-            le=1e9,
             description="Scale of the reversed gradient, 0.1 in the authors' code; training.adversarial_lambda.",
         )
         mu_ramp: Literal["constant", "linear", "dann"] = Field(
