@@ -89,8 +89,7 @@ def imdb_faces(
     source: Source,
     out: Out,
     train: Annotated[
-        Literal["eb1", "eb2"],
-        typer.Option(help="eb1: women of 0-29 years and men of 40 and more; eb2: the reverse."),
+        Literal["eb1", "eb2"], typer.Option(help="eb1: women of 0-29 years and men of 40 and more; eb2: the reverse.")
     ] = "eb1",
     lists: Annotated[
         Path | None, typer.Option(help="Folder of the authors' four .npy files; default: imdb.mat says who is where.")
@@ -133,8 +132,7 @@ def utkface(
     source: Source,
     out: Out,
     train: Annotated[
-        Literal["eb1", "eb2"],
-        typer.Option(help="eb1: women of 0-29 years and men of 40 and more; eb2: the reverse."),
+        Literal["eb1", "eb2"], typer.Option(help="eb1: women of 0-29 years and men of 40 and more; eb2: the reverse.")
     ] = "eb1",
     held_out: HeldOut = 0.2,
     counterexamples: Counterexamples = 0,

@@ -37,12 +37,10 @@ class EnD(Method):
         """Settings of a phase with `method: end`."""
 
         alpha: Weight = Field(
-            0.1,
-            description="Weight of disentangling; the authors' example has 0.1, their search was over 0 to 1.",
+            0.1, description="Weight of disentangling; the authors' example has 0.1, their search was over 0 to 1."
         )
         beta: Weight = Field(
-            0.1,
-            description="Weight of entangling; the authors' example has 0.1, their search was over 0 to 1.",
+            0.1, description="Weight of entangling; the authors' example has 0.1, their search was over 0 to 1."
         )
 
     config: Config

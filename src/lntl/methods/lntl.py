@@ -42,12 +42,10 @@ class LNTL(TaskMethod):
         """Settings of a phase with `method: lntl`."""
 
         lam: Weight = Field(
-            0.01,
-            description="Weight of the information term; 0.01 in the authors' code, 0 is adversarial only.",
+            0.01, description="Weight of the information term; 0.01 in the authors' code, 0 is adversarial only."
         )
         mu: Weight = Field(
-            0.1,
-            description="Scale of the reversed gradient, 0.1 in the authors' code; training.adversarial_lambda.",
+            0.1, description="Scale of the reversed gradient, 0.1 in the authors' code; training.adversarial_lambda."
         )
         mu_ramp: Literal["constant", "linear", "dann"] = Field(
             "constant", description="How mu grows over the phase; dann: 2 / (1 + exp(-10 p)) - 1 (Ganin et al., 2016)."
