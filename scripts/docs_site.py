@@ -171,7 +171,7 @@ def _summary(name: str) -> str:
 def method_page(name: str) -> str:
     """Return the page of a method: what it is, when to use it, its settings, its results."""
     method = load_method(name)
-    sees = "it sees the bias label" if method.sees_bias else "it does not see the bias label"
+    sees = "it uses bias labels" if method.sees_bias else "it does not use bias labels"
     parts = [f"# {name}", _plain(_summary(name)), docstring(inspect.getdoc(method) or "")]
     parts.append(f"It trains {', '.join(f'*{network}*' for network in method.trains)}; {sees}.")
     parts += [f"It needs `model.{key}: {value}`." for key, value in method.required_model_settings.items()]

@@ -167,7 +167,7 @@ def test_eval_shows_what_the_configuration_chooses(folder: Path, capsys: Capture
     assert len(json.loads((RUN / "evaluation/test.json").read_text())["metrics"]) == 10
 
 
-def test_eval_of_a_checkpoint_of_an_epoch_is_kept_under_its_name(folder: Path, capsys: Capture) -> None:
+def test_eval_of_a_checkpoint_of_an_epoch_is_stored_under_its_name(folder: Path, capsys: Capture) -> None:
     assert lntl("train", "tiny.yaml") == 0
     assert lntl("eval", str(RUN / "checkpoints/checkpoint_epoch_01.pth")) == 0
     told = json.loads((RUN / "evaluation/test_checkpoint_epoch_01.json").read_text())

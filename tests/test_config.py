@@ -181,9 +181,9 @@ def test_an_architecture_may_stand_behind_its_library(raw_config: RawConfig) -> 
         ("evaluation.metrics.0", "acc", "evaluation.metrics.0: unknown value 'acc'; did you mean 'accuracy'?"),
         ("evaluation", None, "evaluation: None should be a valid dictionary..."),
         ("logging", 3, "logging: 3 should be a valid dictionary..."),
-        ("logging.use_tensorboard", "Yes", "logging.use_tensorboard: 'Yes' is a text in YAML 1.2; write true"),
-        ("logging.use_tensorboard", "off", "logging.use_tensorboard: 'off' is a text in YAML 1.2; write false"),
-        ("logging.output_dir", "a\0b", "logging.output_dir: 'a\\x00b' should be a text without the character NUL"),
+        ("logging.use_tensorboard", "Yes", "logging.use_tensorboard: 'Yes' is a string in YAML 1.2; write true"),
+        ("logging.use_tensorboard", "off", "logging.use_tensorboard: 'off' is a string in YAML 1.2; write false"),
+        ("logging.output_dir", "a\0b", "logging.output_dir: 'a\\x00b' should be a string without the character NUL"),
         ("project.experiment_name", "a\0b", "project.experiment_name: ...not 'a\\x00b'"),
         ("project.experiment_name", "a\x1bb", "project.experiment_name: ...not 'a\\x1bb'"),
         # what the phases inherit is wrong once, where it is written
@@ -194,7 +194,7 @@ def test_an_architecture_may_stand_behind_its_library(raw_config: RawConfig) -> 
         ("training.adversarial_lambda", -1, "training.adversarial_lambda: -1 should be greater than or equal to 0"),
     ],
 )  # fmt: skip
-def test_a_fault_is_told_with_its_path_its_value_and_the_nearest_name(
+def test_a_fault_is_reported_with_path_value_and_nearest_name(
     raw_config: RawConfig, key: str, value: Any, message: str
 ) -> None:
     raw = raw_config("lntl")
@@ -250,7 +250,7 @@ def test_every_number_has_an_upper_bound() -> None:
 
 
 @pytest.mark.parametrize("name", ["no_module.Mine", ".Mine", "lntl.methods.erm.Mine"])
-def test_a_name_of_the_users_own_that_leads_nowhere_is_told(raw_config: RawConfig, name: str) -> None:
+def test_a_dotted_name_that_cannot_be_imported_is_an_error(raw_config: RawConfig, name: str) -> None:
     with pytest.raises(UserError, match=f"^test.yaml: .*{re.escape(repr(name))}"):
         configuration.validate(raw_config({"method": name}), "test.yaml")
 
@@ -299,7 +299,7 @@ def test_what_is_not_there_yet_stands_in_key_by_key(tmp_path: Path, stem: str, r
     assert configuration.read_for_data(path).project.experiment_name == name
 
 
-def test_all_faults_are_told_at_once(raw_config: RawConfig) -> None:
+def test_all_faults_are_reported_at_once(raw_config: RawConfig) -> None:
     raw = raw_config({"method": "lntl", "epochs": 0, "lamb": 1}, "ermm", project={"sed": 1}, logging={"output_dir": 3})
     assert [fault.partition(":")[0] for fault in faults(raw)] == [
         "project.sed",

@@ -100,7 +100,7 @@ def test_metrics_has_a_line_an_epoch(finished: RunFolder) -> None:
     assert [epoch.model_dump() for epoch in finished.read_metrics()] == records
 
 
-def test_run_log_tells_each_epoch(finished: RunFolder) -> None:
+def test_run_log_has_a_line_for_each_epoch(finished: RunFolder) -> None:
     log = finished.log.read_text()
     assert f"run {RUN} on cpu, data: rendered from the embedded MNIST strokes" in log
     for epoch, method in enumerate(("erm", "bias_head", "lntl", "lntl"), start=1):
@@ -126,7 +126,7 @@ def test_result(finished: RunFolder) -> None:
     assert result.training_seconds == pytest.approx(seconds, abs=0.051)
 
 
-def test_the_evaluation_is_kept(finished: RunFolder) -> None:
+def test_the_evaluation_is_stored(finished: RunFolder) -> None:
     """evaluation/ holds the numbers of result.json, what belongs to them, and the predictions they come from."""
     result = finished.read_result()
     assert result is not None
@@ -151,7 +151,7 @@ def test_the_evaluation_is_kept(finished: RunFolder) -> None:
             assert share == pytest.approx(getattr(result, kind).test["bias_accuracy"], abs=1e-12)
 
 
-def test_another_split_is_kept_under_its_own_name(make_config: Callable[..., Config]) -> None:
+def test_another_split_is_stored_under_its_own_name(make_config: Callable[..., Config]) -> None:
     run = train(make_config("erm"))
     written = experiment.evaluate_checkpoint(run.folder.best, "val").write()
     assert [path.name for path in written] == ["val.json", "val.npz"]
@@ -420,7 +420,7 @@ def test_a_run_taken_back_to_an_earlier_epoch_forgets_the_best_of_the_later_ones
     assert len(checkpoint.load(run.folder.best).records) == 2
 
 
-def test_where_the_class_tells_the_bias_h_may_know_it(make_config: Callable[..., Config]) -> None:
+def test_where_the_class_predicts_the_bias_h_may_know_it(make_config: Callable[..., Config]) -> None:
     run = experiment.start(make_config("erm", data={"color_var": 1e-6}))
     chance, class_chance = run._bias_chance
     assert 0.1 < chance < 0.5
@@ -452,7 +452,7 @@ def test_an_h_that_blind_eye_leaves_undecided_is_dead(
     assert "its prediction is as good as uniform" in told[-1]
 
 
-def test_what_is_wrong_with_the_adversary_is_told(
+def test_problems_of_the_adversary_are_reported(
     make_config: Callable[..., Config], caplog: pytest.LogCaptureFixture
 ) -> None:
     """An h that barely learns, in a game without weight, moves nothing; methods without h say nothing."""

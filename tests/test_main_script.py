@@ -74,7 +74,7 @@ def test_main_py_takes_overrides_anywhere(folder: Path, monkeypatch: pytest.Monk
     assert (config["project"]["seed"], config["training"]["batch_size"]) == (3, 90)
 
 
-def test_main_py_says_what_to_do_where_nothing_was_trained(
+def test_main_py_says_what_to_do_if_nothing_was_trained(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     assert main_py(monkeypatch, "--config", "tiny.yaml", "--mode", "evaluate") == 2

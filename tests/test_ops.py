@@ -64,7 +64,7 @@ def test_uniform_cross_entropy_is_the_mean_of_minus_log_p(shape: tuple[int, ...]
     assert uniform_cross_entropy(logits).item() == pytest.approx(sum(each) / len(each), rel=1e-12)
 
 
-def test_uniform_cross_entropy_is_least_where_uniform_and_0_for_no_belief() -> None:
+def test_uniform_cross_entropy_is_least_where_uniform_and_0_for_an_empty_batch() -> None:
     assert uniform_cross_entropy(torch.zeros(3, 8)).item() == pytest.approx(math.log(8))
     assert uniform_cross_entropy(torch.randn(0, 8, 3)).item() == 0
 
@@ -225,7 +225,7 @@ def test_frozen_leaves_a_module_that_fabric_wraps_as_it_was() -> None:
     assert all(isinstance(p, nn.Parameter) and p.grad is None for p in wrapped.parameters())
 
 
-def test_empty_beliefs_have_no_entropy_and_move_nothing() -> None:
+def test_empty_logits_have_entropy_0_and_no_gradient() -> None:
     logits = torch.randn(0, 8, 3, requires_grad=True)
     entropy(logits).backward()
     assert entropy(logits).item() == 0
@@ -279,7 +279,7 @@ def test_adversarial_on_features_that_need_no_gradient() -> None:
     torch.testing.assert_close(fast, slow)
 
 
-def test_adversarial_leaves_a_module_that_stands_still_alone() -> None:
+def test_adversarial_does_not_change_a_frozen_module() -> None:
     module, z = head(train=False).requires_grad_(False), features()
     reversed_logits, frozen_logits = adversarial(module, z, 0.3)
     (gradient,) = torch.autograd.grad((reversed_logits + 2 * frozen_logits).sum(), z)

@@ -15,7 +15,7 @@ def test_there_are_some() -> None:
     assert "colored_mnist_default" in config.ready_names()
 
 
-def test_each_is_valid_and_says_what_it_is() -> None:
+def test_each_is_valid_and_has_a_description() -> None:
     silent = [name for name in config.ready_names() if not config.read(name).project.description]
     assert silent == []
 

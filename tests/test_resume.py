@@ -75,7 +75,7 @@ def test_resume_from_an_earlier_checkpoint(undisturbed: Path, tmp_path: Path, na
 @pytest.mark.parametrize(
     ("number", "step"), [(signal.SIGINT, 1), (signal.SIGTERM, 5), (signal.SIGHUP, 7), (signal.SIGTERM, 9)]
 )
-def test_a_signal_saves_and_says_how_to_resume(
+def test_a_signal_saves_and_prints_how_to_resume(
     folder: Path, undisturbed: Path, number: signal.Signals, step: int
 ) -> None:
     if signal.getsignal(number) == signal.SIG_IGN:
@@ -220,7 +220,7 @@ def test_stopped_in_the_erm_config(tmp_path: Path) -> None:
     assert tree(stopped / RUN / "erm") == twin  # its result stands
 
 
-def test_the_plain_twin_is_the_one_that_is_asked_for_now(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_training_has_the_epochs_that_are_configured_now(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_config(folder, training={"phases": [{"method": "erm", "epochs": 1}]}, evaluation={"metrics": ["accuracy"]})
     monkeypatch.chdir(folder)
     assert lntl(*TRAIN, "evaluation.erm_epochs=1") == 0

@@ -106,7 +106,7 @@ def adversarial(module: nn.Module, z: Tensor, scale: float, *more: Tensor | None
     Returns:
         reversed_logits: `module(reverse_gradient(z, scale), *more)`; its gradient reaches the module, and z reversed.
         frozen_logits: `frozen(module)(z, *more)`; its gradient reaches z alone.
-        Use both in one backward pass, which does what they share once.
+        Use both in one backward pass, so that what they share is computed once.
 
     Example:
         >>> reversed_logits, frozen_logits = adversarial(h, z, mu)

@@ -27,10 +27,10 @@ class Settings(BaseModel):
 
     @field_validator("*")
     @classmethod
-    def _holds_no_nul(cls, value: object) -> object:
+    def _check_for_nul(cls, value: object) -> object:
         """Refuse the character NUL, which no path and no name can hold."""
         if _has_nul(value):
-            raise ValueError("a text without the character NUL")
+            raise ValueError("a string without the character NUL")
         return value
 
 

@@ -183,7 +183,7 @@ class Split(ABC):
         group: Group of each example, y * num_bias_values + bias value, (n,) int64; IGNORE where a bias is unknown.
         row: Index of each example in the whole data set, (n,) int64.
 
-    These three are at hand without reading a single x.
+    These three are available without reading any x.
     """
 
     y: Tensor

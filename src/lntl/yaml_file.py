@@ -17,7 +17,7 @@ from ruamel.yaml.resolver import VersionedResolver
 
 from lntl.errors import UserError, shorten
 
-MAX_CHARACTERS = 1_000_000  # of a text
+MAX_CHARACTERS = 1_000_000  # of a document
 MAX_DEPTH = 50  # of mappings and lists in each other
 MAX_NODES = 100_000  # keys and values, after aliases and merge keys are expanded
 MAX_INTEGER = 2**64
@@ -69,7 +69,7 @@ class _Composer(Composer):
         keys = set()
         for key, _ in node.value:
             if not isinstance(key, ScalarNode):
-                raise _fault("a key is a text, not a list or a mapping", key)
+                raise _fault("a key is a string, not a list or a mapping", key)
             if (key.tag, key.value) in keys:
                 raise _fault(f"key {shorten(key.value)} is given twice", key)
             keys.add((key.tag, key.value))
@@ -77,7 +77,7 @@ class _Composer(Composer):
 
 
 class _Constructor(SafeConstructor):
-    """Constructor of mappings, lists, texts, numbers, switches and null; a date is a text, as in YAML 1.2."""
+    """Constructor of mappings, lists, strings, numbers, booleans and null; a date is a string, as in YAML 1.2."""
 
     yaml_constructors = {  # noqa: RUF012 - replaces the class's own
         **{
@@ -91,7 +91,7 @@ class _Constructor(SafeConstructor):
     def construct_scalar(self, node: Node) -> str:
         value: str = super().construct_scalar(node)
         if wrong := re.search("[\0\ud800-\udfff]", value):
-            raise _fault(f"a text cannot hold the character U+{ord(wrong[0]):04X}", node)
+            raise _fault(f"a string cannot hold the character U+{ord(wrong[0]):04X}", node)
         return value
 
     def construct_undefined(self, node: Node) -> None:
@@ -107,7 +107,7 @@ class _Constructor(SafeConstructor):
     def construct_yaml_int(self, node: ScalarNode) -> int:
         if re.fullmatch(r"[-+]?0[0-9_]+", str(node.value)):
             number = re.sub("^([-+]?)[0_]+(?=.)", r"\1", node.value)
-            advice = f"write {number} for the number, or put it into quotes for a text"
+            advice = f"write {number} for the number, or put it into quotes for a string"
             raise _fault(f"{shorten(node.value)} begins with a zero; {advice}", node)
         value: int = super().construct_yaml_int(node)
         if abs(value) > MAX_INTEGER:
@@ -163,7 +163,7 @@ def parse(text: str, origin: str) -> object:
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise UserError(
-            f"{origin}, line {line}: not valid YAML: a text cannot hold the character U+{error.character:04X}"
+            f"{origin}, line {line}: not valid YAML: a string cannot hold the character U+{error.character:04X}"
         ) from None
     except YAMLError as error:
         raise UserError(f"{origin}{_position(error)}: not valid YAML: {_problem(error)}") from None

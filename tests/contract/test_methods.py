@@ -164,7 +164,7 @@ def test_its_gradients_are_its_own(make_trainer: MakeTrainer, phase: Phase, batc
 
 
 @each_variant
-def test_its_objectives_move_what_it_says(make_trainer: MakeTrainer, phase: Phase, batch: Batch) -> None:
+def test_its_objectives_train_the_networks_that_it_names(make_trainer: MakeTrainer, phase: Phase, batch: Batch) -> None:
     method = method_of(make_trainer(phase))
     moved = [net for objective in method.objectives(batch, 0.5) for net in objective.over]
     assert {name for name in ("f", "g", "h") if any(net is getattr(method, name) for net in moved)} == set(
@@ -308,7 +308,7 @@ def test_the_ramps_of_mu(make_trainer: MakeTrainer, batch: Batch, ramp: str, pro
         assert terms["mu"].item() == pytest.approx(0.5 * factor)
 
 
-def test_the_trainer_tells_the_share_of_the_phase_that_is_done(make_trainer: MakeTrainer) -> None:
+def test_the_trainer_passes_the_progress_within_the_phase(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer("erm", {"method": "lntl", "mu": 0.6, "mu_ramp": "linear", "epochs": 2})
     records = list(trainer)
     assert records[1].metrics["train/mu"] == pytest.approx(0.6 * (0 + 1 + 2) / 3 / 6)
@@ -435,7 +435,7 @@ def test_h_smoothing_acts_on_every_update_of_h(make_trainer: MakeTrainer, batch:
         torch.testing.assert_close(middle, (start + end) / 2, rtol=1e-3, atol=1e-3 * float(start.abs().max()))
 
 
-def test_bias_head_judges_features_in_evaluation_mode(make_trainer: MakeTrainer) -> None:
+def test_bias_head_learns_from_features_in_evaluation_mode(make_trainer: MakeTrainer) -> None:
     """f stands still, its BatchNorm too: what h learns from is what f gives when it is evaluated."""
     trainer = make_trainer("bias_head")
     next(trainer.epoch())

@@ -107,7 +107,7 @@ TOLD: dict[str, tuple[Change, dict[str, tuple[str, str]]]] = {
 
 
 @pytest.mark.parametrize("change", TOLD)
-def test_data_that_have_changed_are_told(tmp_path: Path, run: Run, table: Table, split: str, change: str) -> None:
+def test_data_that_have_changed_are_reported(tmp_path: Path, run: Run, table: Table, split: str, change: str) -> None:
     """Where splits are given, a test row less or another order of the rows leaves training rows out of the test set."""
     apply, told = TOLD[change]
     write(tmp_path / "pets.csv", apply(table))
@@ -122,7 +122,7 @@ def test_data_that_have_changed_are_told(tmp_path: Path, run: Run, table: Table,
         assert not found or (found.startswith(f"{run.folder.last}: its data have changed") and ALWAYS in found)
 
 
-def test_the_number_of_rows_is_told(tmp_path: Path, run: Run, table: Table) -> None:
+def test_the_number_of_rows_is_reported(tmp_path: Path, run: Run, table: Table) -> None:
     write(tmp_path / "pets.csv", table[1:])
     assert "since it was trained (60 rows then, 59 now)" in refused(lambda: evaluate_checkpoint(run.folder.last))
 

@@ -60,7 +60,7 @@ def ruin_answers(run: Run) -> None:
         (None, ruin_answers, "what the networks answer on val is not finite: training diverged"),
     ],
 )
-def test_what_the_last_update_ruins_is_not_kept(
+def test_weights_that_the_last_update_ruins_are_not_saved(
     make_config: Callable[..., Config], ema: float | None, ruin: Callable[[Run], None], message: str
 ) -> None:
     """The loss of each step was finite."""

@@ -78,7 +78,7 @@ def of_another(path: Path) -> None:
         (of_another, r"model\.weights: .*w\.safetensors: \d+ entries do not fit torchvision/shufflenet_v2_x0_5; "),
     ],
 )
-def test_a_wrong_file_is_told(
+def test_a_wrong_file_is_reported(
     make_config: MakeConfig, tmp_path: Path, make: Callable[[Path], None], complaint: str
 ) -> None:
     path = tmp_path / "w.safetensors"
@@ -117,7 +117,7 @@ def test_names_of_an_old_densenet_are_understood(monkeypatch: pytest.MonkeyPatch
         assert torch.equal(networks.g.state_dict()[f"features.{key}"], state[f"features.{key}"])
 
 
-def test_images_that_are_too_small_are_told(make_config: MakeConfig) -> None:
+def test_images_that_are_too_small_are_reported(make_config: MakeConfig) -> None:
     with pytest.raises(UserError, match=r"at 'features\.pool0': images of 3 x 28 x 28 do not go through \("):
         build(make_config(model={"name": "torchvision/densenet121", "split": "features.pool0"}))
 
@@ -162,6 +162,6 @@ def test_timm_without_a_network(make_config: MakeConfig, monkeypatch: pytest.Mon
         build(make_config(model=TIMM | {"pretrained": True}))
 
 
-def test_weights_and_pretrained_together_are_told(make_config: MakeConfig) -> None:
+def test_weights_and_pretrained_together_are_reported(make_config: MakeConfig) -> None:
     with pytest.raises(UserError, match="pretrained and weights both name the first weights; set one of them"):
         make_config(model=MODEL | {"pretrained": True, "weights": "x.safetensors"})

@@ -221,7 +221,7 @@ def test_a_link_in_a_run_folder_is_not_written_through(config: Config, tmp_path:
     if not erm:
         shutil.rmtree(run.folder.tensorboard)
     name.symlink_to(elsewhere)
-    with pytest.raises(UserError, match=rf"{name.name}: is a link, and a run writes into its own folder alone"):
+    with pytest.raises(UserError, match=rf"{name.name}: is a link, but a run writes only into its own folder"):
         experiment.resume(config, run.folder.last)
     assert list(elsewhere.iterdir()) == []
 

@@ -33,7 +33,7 @@ def told(z: Tensor, embedding: nn.Embedding, y: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("model", ["convnet", "lenet"])
-def test_its_gradients_are_eq_9_with_h_told_y(make_trainer: MakeTrainer, batch: Batch, model: str) -> None:
+def test_its_gradients_are_those_of_eq_9_with_h_given_y(make_trainer: MakeTrainer, batch: Batch, model: str) -> None:
     """f has task + lam * information - mu * bias, g the task alone, h and the embedding the bias loss alone."""
     method = method_of(make_trainer, model, lam=0.4, mu=0.3).double()
     batch = replace(batch, x=batch.x.double())
@@ -55,7 +55,7 @@ def test_its_gradients_are_eq_9_with_h_told_y(make_trainer: MakeTrainer, batch: 
     torch.testing.assert_close(got, tuple(by_hand))
 
 
-def test_in_the_alternating_schedule_h_is_told_y_too(make_trainer: MakeTrainer, batch: Batch) -> None:
+def test_in_the_alternating_schedule_h_gets_y_too(make_trainer: MakeTrainer, batch: Batch) -> None:
     method = method_of(make_trainer, lam=0.4, mu=0.3, updates="alternating")
     first, second = method.objectives(batch, 0.5)
     assert first.over == (method.f, method.g)
@@ -76,7 +76,7 @@ def test_asking_for_the_channels_of_z_leaves_f_alone(make_trainer: MakeTrainer) 
     assert method_of(make_trainer, "lenet").class_embedding.weight.shape == (10, 128)
 
 
-def test_h_told_y_knows_the_bias_that_y_tells(make_trainer: MakeTrainer, batch: Batch) -> None:
+def test_h_given_y_predicts_the_bias_that_y_predicts(make_trainer: MakeTrainer, batch: Batch) -> None:
     """From features that say nothing, h alone learns the colours' shares, and told y it learns each class's colour."""
     losses = []
     for name in ("conditional_adversary", "lntl"):

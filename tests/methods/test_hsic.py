@@ -64,7 +64,7 @@ def measured(estimator: str, u: Tensor, v: Tensor) -> float:
 
 
 @pytest.mark.parametrize("estimator", ["cka", "hsic"])
-def test_it_tells_dependence_that_no_correlation_shows(estimator: str) -> None:
+def test_it_finds_dependence_without_correlation(estimator: str) -> None:
     random = torch.Generator().manual_seed(0)
     u = torch.randn(300, 1, generator=random)
     square = u.square() + 0.1 * torch.randn(300, 1, generator=random)
@@ -79,7 +79,7 @@ def test_the_scale_of_the_features_has_no_say(estimator: str) -> None:
     assert measured(estimator, 1000 * u, v) == pytest.approx(measured(estimator, u, v), rel=1e-4)
 
 
-def test_where_most_examples_are_equal_the_kernel_tells_equal_from_not() -> None:
+def test_where_most_examples_are_equal_the_kernel_separates_equal_from_unequal() -> None:
     v = torch.tensor([[0.0], [0.0], [0.0], [0.0], [1.0]], requires_grad=True)
     K = kernel(v, torch.ones(5, dtype=torch.bool))
     assert torch.equal(K, (v == v.T).float())

@@ -89,7 +89,7 @@ def test_the_biased_network_begins_with_weights_of_its_own_that_follow_from_the_
         trainer = make_trainer("erm", "lff", project=project)
         list(trainer.epoch())
         torch.manual_seed(99)
-        trainer._enter(1)
+        trainer._start_phase(1)
         trainer._prepare()
         main = [*trainer.networks.f.parameters(), *trainer.networks.g.parameters()]
         biased = list(trainer.method.biased.parameters())

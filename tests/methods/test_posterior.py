@@ -37,7 +37,7 @@ def fitted(request: pytest.FixtureRequest, batch: Batch) -> tuple[BiasPosterior,
     return posterior, all_rows, p
 
 
-def test_it_tells_the_true_probabilities(fitted: tuple[BiasPosterior, Batch, Tensor]) -> None:
+def test_it_estimates_the_true_probabilities(fitted: tuple[BiasPosterior, Batch, Tensor]) -> None:
     posterior, rows, p = fitted
     told = posterior.log_p[rows.row].exp().double()
     assert (told.sum(dim=1) - 1).abs().max() < 1e-3
@@ -46,7 +46,7 @@ def test_it_tells_the_true_probabilities(fitted: tuple[BiasPosterior, Batch, Ten
     assert not posterior.log_p[unused].any()
 
 
-def test_no_row_is_told_by_a_model_that_has_seen_it(batch: Batch) -> None:
+def test_no_row_is_predicted_by_a_model_that_was_fitted_on_it(batch: Batch) -> None:
     """Bias features that name the row: a model that had seen the rows would know their labels."""
     rows, _ = biased(batch, tells=False)
     noise = torch.rand(N, 20, generator=torch.Generator().manual_seed(0))

@@ -104,7 +104,7 @@ def test_the_first_weights_follow_from_the_seed(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_an_image_is_judged_for_itself_in_evaluation_mode(model: str) -> None:
+def test_in_evaluation_mode_a_prediction_does_not_depend_on_the_batch(model: str) -> None:
     networks = build(model, COLORED)
     networks.f.train()(torch.randn(8, *COLORED.input_shape))  # running statistics of its own
     networks.eval()

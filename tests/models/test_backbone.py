@@ -67,7 +67,7 @@ def test_a_learning_rate_and_a_freeze_by_layer() -> None:
         ({"split": "layer2.0.conv1"}, r"a branch goes past it; `lntl models torchvision/resnet18` lists the layers"),
         ({"frozen": ["layer4"]}, r"model\.frozen: f has no layer 'layer4'; did you mean 'layer"),
         ({"lr_factors": {"x": 0.1}}, r"model\.lr_factors: f has no layer 'x'"),
-        ({"name": "torchvision/vgg11", "split": "features.3", "small_images": True}, r"vgg11 has no stem of a ResNet"),
+        ({"name": "torchvision/vgg11", "split": "features.3", "small_images": True}, r"does not begin as a ResNet"),
         ({"spec": VECTORS}, r"torchvision takes images, but the data are vectors \(12,\); take mlp"),
         ({"name": "torchvision/vit_b_16", "spec": ODD},
          r"vit_b_16 cannot take images of 30 x 30: "),
@@ -75,7 +75,7 @@ def test_a_learning_rate_and_a_freeze_by_layer() -> None:
          r"nest_tiny cannot take images of 3 x 30 x 30: "),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_told(arguments: dict[str, Any], complaint: str) -> None:
+def test_what_does_not_fit_is_reported(arguments: dict[str, Any], complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
         build(**arguments)
 
@@ -96,7 +96,7 @@ def test_the_mlp_takes_vectors() -> None:
     assert networks.h(z).shape == (6, 5, 2)
 
 
-def test_a_library_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_that_is_missing_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(UserError, match="pip install timm, or take torchvision"):
         build("timm/resnet18")
@@ -155,7 +155,7 @@ def test_helpers_of_googlenet_are_left_out() -> None:
         ({"classifier.weight": torch.zeros(2)}, r"classifier\.weight: the file has \(2,\), the model nothing"),
     ],
 )  # fmt: skip
-def test_weights_of_another_architecture_are_told(change: dict[str, Any], complaint: str) -> None:
+def test_weights_of_another_architecture_are_reported(change: dict[str, Any], complaint: str) -> None:
     networks = build()
     state = {key: value for key, value in (whole(build(seed=1)) | change).items() if value is not None}
     before = {key: value.clone() for key, value in whole(networks).items()}

@@ -113,7 +113,7 @@ def test_the_head_at_no_place_gives_no_logits(head: MapHead) -> None:
 
 
 @pytest.mark.parametrize("train", [True, False])
-def test_the_pooled_head_has_one_belief_an_image(train: bool) -> None:
+def test_the_pooled_head_has_one_prediction_per_image(train: bool) -> None:
     torch.manual_seed(0)
     head = PooledHead((6, 5, 7), bins=8, bias_shape=(3, 5, 7)).train(train)
     maps = head(torch.randn(4, 6, 5, 7))
@@ -122,7 +122,7 @@ def test_the_pooled_head_has_one_belief_an_image(train: bool) -> None:
     assert maps[:, :, :, 0, 0].std(dim=0).min() > 0
 
 
-def test_the_pooled_head_tells_its_belief_at_each_place_of_the_image() -> None:
+def test_the_pooled_head_repeats_its_prediction_at_each_position() -> None:
     torch.manual_seed(0)
     head = PooledHead((6, 5, 7), bins=8, bias_shape=(3, 5, 7))
     z, where = torch.randn(4, 6, 5, 7), torch.rand(4, 5, 7) < 0.3

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lntl.models import load_model
-from lntl.models.splitting import SplitError, cut, halves, split_points
+from lntl.models.splitting import SplitError, split_at, split_points, split_with_shape
 
 # Library, architecture, layer, image side. In vgg11 and densenet121 g begins with a ReLU that works in place.
 QUICK = [
@@ -56,7 +56,7 @@ def test_g_of_f_is_the_network(library: str, arch: str, split: str, side: int) -
     """In evaluation and in training, where dropout and stochastic depth draw the same from the same seed."""
     network = whole(library, arch, side)
     original = copy.deepcopy(network)
-    f, g, shape = halves(network, split, torch.zeros(1, 3, side, side))
+    f, g, shape = split_with_shape(network, split, torch.zeros(1, 3, side, side))
     x = torch.randn(4, 3, side, side)
     for train in (False, True):
         original.train(train)
@@ -76,7 +76,7 @@ def test_the_gradients_are_those_of_the_network(library: str, arch: str, split: 
     network = whole(library, arch, side).double()
     original = copy.deepcopy(network).eval()
     x = torch.randn(2, 3, side, side, dtype=torch.float64)
-    f, g, _ = halves(network, split, x[:1])
+    f, g, _ = split_with_shape(network, split, x[:1])
     ours = dict(f.named_parameters()) | dict(g.named_parameters())
     got = gradients(g.eval()(f.eval()(x)), iter(ours[name] for name, _ in original.named_parameters()))
     torch.testing.assert_close(got, gradients(original(x), original.parameters()))
@@ -86,7 +86,7 @@ def test_the_gradients_are_those_of_the_network(library: str, arch: str, split: 
 def test_the_layers_keep_their_names_and_each_is_in_one_part(library: str, arch: str, split: str, side: int) -> None:
     with torch.device("meta"):
         network = whole(library, arch, side)
-        f, g, _ = halves(network, split, torch.zeros(1, 3, side, side))
+        f, g, _ = split_with_shape(network, split, torch.zeros(1, 3, side, side))
     assert sorted([*f.state_dict(), *g.state_dict()]) == sorted(network.state_dict())
     assert split in dict(f.named_modules())
     assert list(f.named_modules())[-1][0].startswith(split)  # it is what f ends with
@@ -103,7 +103,7 @@ def test_the_layers_keep_their_names_and_each_is_in_one_part(library: str, arch:
 )
 def test_channels_stand_first(library: str, arch: str, split: str, side: int, shape: tuple[int, ...]) -> None:
     with torch.device("meta"):
-        assert halves(whole(library, arch, side), split, torch.zeros(1, 3, side, side))[2] == shape
+        assert split_with_shape(whole(library, arch, side), split, torch.zeros(1, 3, side, side))[2] == shape
 
 
 @pytest.mark.parametrize(
@@ -117,9 +117,9 @@ def test_channels_stand_first(library: str, arch: str, split: str, side: int, sh
         ("fc", "it leaves no layer for g"),
     ],
 )
-def test_a_place_that_cannot_be_split_says_why(split: str, reason: str) -> None:
+def test_a_layer_that_cannot_be_split_at_gives_the_reason(split: str, reason: str) -> None:
     with pytest.raises(SplitError, match=reason):
-        cut(whole("torchvision", "resnet18", 32), split)
+        split_at(whole("torchvision", "resnet18", 32), split)
 
 
 class Odd(nn.Module):
@@ -135,14 +135,14 @@ class Odd(nn.Module):
         return out
 
 
-def test_code_that_cannot_be_followed_is_told() -> None:
+def test_code_that_cannot_be_followed_is_reported() -> None:
     with pytest.raises(SplitError, match=r"the code around it cannot be followed \(symbolically traced"):
-        cut(Odd(), "first")
+        split_at(Odd(), "first")
 
 
-def test_images_that_are_too_small_are_told() -> None:
+def test_images_that_are_too_small_are_reported() -> None:
     with torch.device("meta"), pytest.raises(SplitError, match=r"images of 3 x 8 x 8 do not go through"):
-        halves(whole("torchvision", "vgg11", 32), "features", torch.zeros(1, 3, 8, 8))
+        split_with_shape(whole("torchvision", "vgg11", 32), "features", torch.zeros(1, 3, 8, 8))
 
 
 def small() -> nn.Sequential:
@@ -155,7 +155,7 @@ def small() -> nn.Sequential:
 
 
 def test_what_is_frozen_stays_in_evaluation_mode() -> None:
-    f, _ = cut(small(), "1")
+    f, _ = split_at(small(), "1")
     f.freeze(("0",))
     f.train()
     assert [name for name, module in f.named_modules() if module.training] == ["", "1"]
@@ -167,14 +167,14 @@ def test_what_is_frozen_stays_in_evaluation_mode() -> None:
 
 
 def test_all_of_f_can_be_frozen() -> None:
-    f, _ = cut(small(), "1")
+    f, _ = split_at(small(), "1")
     f.freeze(("",))
     assert not any(module.training for module in f.train().modules())
     assert not any(p.requires_grad for p in f.parameters())
 
 
 def test_a_copy_is_another_network_with_the_same_function() -> None:
-    f, _ = cut(small(), "1")
+    f, _ = split_at(small(), "1")
     f.freeze(("0",))
     x = torch.randn(3, 4)
     other = copy.deepcopy(f)

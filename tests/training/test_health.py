@@ -83,7 +83,7 @@ def test_winning() -> None:
     ]
 
 
-def test_h_may_know_what_the_class_tells() -> None:
+def test_h_may_know_what_the_class_predicts() -> None:
     now, before = record(h_accuracy=0.61), record(h_accuracy=0.6)
     assert diagnose(now, CHANCE, MI_MAX, before)[0].startswith("the adversary is winning")
     assert diagnose(now, CHANCE, MI_MAX, before, class_chance=0.6) == []
@@ -162,5 +162,5 @@ def test_a_bias_that_is_the_same_everywhere_leaves_nothing_to_say() -> None:
     assert diagnose(record(h_accuracy=1.0), 1.0, MI_MAX, record(h_accuracy=1.0)) == []
 
 
-def test_numbers_that_are_none_are_not_judged() -> None:
+def test_undefined_numbers_are_skipped() -> None:
     assert said(record(h_accuracy=math.nan, gradient_ratio=math.nan), record(h_accuracy=0.5)) == []

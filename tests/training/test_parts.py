@@ -160,7 +160,7 @@ def test_every_method_learns_from_vectors_with_labels(rows: tuple[Rows, DataSpec
     assert {name.partition(".")[0] for name in changed(trainer, before)} == set(trainer.method.trains)
 
 
-def test_h_learns_a_label_that_the_vector_tells(rows: tuple[Rows, DataSpec]) -> None:
+def test_h_learns_a_label_that_the_vector_holds(rows: tuple[Rows, DataSpec]) -> None:
     split, spec = rows
     told = replace(split, x=torch.cat([torch.eye(3)[split.row // 4 % 3], split.x[:, :3]], dim=1))
     phase = {"method": "bias_head", "epochs": 60, "optimizer_h": {"lr": 0.02}}

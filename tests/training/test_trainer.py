@@ -253,7 +253,7 @@ class Breaking(Split):
 
 
 @pytest.mark.parametrize("every", [1, 2, 50])
-def test_a_loss_that_is_not_finite_is_told_with_step_phase_and_terms(
+def test_a_loss_that_is_not_finite_is_reported_with_step_phase_and_terms(
     make_trainer: MakeTrainer, digits: ColoredMNIST, every: int
 ) -> None:
     split = Breaking(digits.splits["train"], good=7)
@@ -268,7 +268,7 @@ def test_a_loss_that_is_not_finite_is_told_with_step_phase_and_terms(
     assert [record.total_epoch for record in (seen or [trainer.record]) if record][-1] == 2
 
 
-def test_a_rate_far_too_high_is_told(make_trainer: MakeTrainer) -> None:
+def test_a_rate_far_too_high_is_reported(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer({"method": "erm", "epochs": 9}, training={"optimizer_fg": {"name": "sgd", "lr": 1e30}})
     with pytest.raises(NonFiniteLossError, match=r"phase 1 \(erm\): task = (nan|inf)"):
         list(trainer)
@@ -292,14 +292,14 @@ def trainer_of(kind: type[Method], make_trainer: MakeTrainer, **sections: Any) -
     trainer = make_trainer({"method": "erm", "epochs": 2}, **sections)
     spec = trainer.method.spec
     trainer.phases = [TrainingPhase(trainer.settings, lambda networks: kind(networks, trainer.settings, spec))]
-    trainer._enter(0)
+    trainer._start_phase(0)
     return trainer
 
 
 OTHER_TERMS = r"^the method logs other terms than before in this epoch: task, margin, not task; .*checkpoint"
 
 
-def test_terms_that_change_within_an_epoch_are_told(make_trainer: MakeTrainer) -> None:
+def test_terms_that_change_within_an_epoch_are_reported(make_trainer: MakeTrainer) -> None:
     trainer = trainer_of(Moody, make_trainer)
     trainer.method.also, trainer.method.since = ("margin",), 1
     with pytest.raises(UserError, match=OTHER_TERMS):
@@ -310,7 +310,7 @@ def test_terms_that_change_within_an_epoch_are_told(make_trainer: MakeTrainer) -
 
 
 @pytest.mark.parametrize("every", [1, 50])
-def test_a_method_that_logs_other_terms_than_its_checkpoint_is_told_within_an_epoch(
+def test_a_method_that_logs_other_terms_than_its_checkpoint_is_an_error_within_an_epoch(
     make_trainer: MakeTrainer, every: int
 ) -> None:
     trainer, resumed = trainer_of(Moody, make_trainer), trainer_of(Moody, make_trainer)
@@ -364,7 +364,7 @@ def test_a_method_prepares_once_before_its_first_step_and_never_on_resume(make_t
     next(trainer.epoch())
     state = copy.deepcopy(trainer.state_dict())
     images, known, seed = trainer.method.seen.tolist()
-    assert (images, known) == (90, 0)  # every training image; no bias label, for the method does not see the bias
+    assert (images, known) == (90, 0)  # every training image; no bias label: the method does not use them
     resumed = trainer_of(Curious, make_trainer)
     resumed.load_state_dict(state)
     assert len(list(resumed)) == len(list(trainer)) == 2
@@ -387,7 +387,7 @@ def test_the_first_weights_of_a_methods_own_network_follow_from_seed_and_phase(m
         trainer = trainer_of(Curious, make_trainer, project={"seed": seed})
         trainer.phases = trainer.phases * 2
         torch.manual_seed(noise)
-        trainer._enter(phase)
+        trainer._start_phase(phase)
         first.append(trainer.method.extra.weight)
     assert torch.equal(first[0], first[1])
     assert not any(torch.equal(first[0], other) for other in first[2:])

@@ -75,7 +75,7 @@ def show_progress(events: "Iterable[Step | EpochRecord]", trainer: "Trainer", ba
 
     total = trainer.total_epochs * len(trainer.loader)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[losses]}"))
-    began, first, spoke, phase = monotonic(), trainer.total_steps, monotonic(), trainer.phase
+    began, first, last_line, phase = monotonic(), trainer.total_steps, monotonic(), trainer.phase
     with Progress(
         *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=err, disable=not err.is_terminal
     ) as bar:
@@ -94,8 +94,8 @@ def show_progress(events: "Iterable[Step | EpochRecord]", trainer: "Trainer", ba
             speed = done * batch_size / (monotonic() - began)
             losses = " ".join(f"{k}={v:.3f}" for k, v in event.terms.items() if not k.startswith("lr_"))
             bar.update(task, losses=f"{speed:.0f} img/s {losses}")
-            if not err.is_terminal and monotonic() - spoke > _PLAIN_SECONDS:
-                spoke = monotonic()
+            if not err.is_terminal and monotonic() - last_line > _PLAIN_SECONDS:
+                last_line = monotonic()
                 left = (total - trainer.total_steps) * batch_size / speed
                 log.info(
                     "%s step %d/%d %.0f img/s %s, %.0f s left", head, event.index, event.total, speed, losses, left

@@ -29,8 +29,8 @@ def probe(
     from lntl.runs.folder import RunFolder
 
     log_to_console()
-    found = probing.probe_checkpoint(RunFolder.resolve(target), layer, seeds, device, trust or [])
-    for table in tables.probe_tables(found.probe):
+    result = probing.probe_checkpoint(RunFolder.resolve(target), layer, seeds, device, trust or [])
+    for table in tables.probe_tables(result.probe):
         out.print(table)
-    for sentence in probe_sentences(found.probe, found.recoloring):
+    for sentence in probe_sentences(result.probe, result.recoloring):
         echo(sentence)

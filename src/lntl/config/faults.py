@@ -12,17 +12,17 @@ from lntl.errors import shorten
 from lntl.plugins import did_you_mean
 
 _ABSENT = object()
-_SWITCHES = {"yes": "true", "on": "true", "no": "false", "off": "false"}  # words for switches in YAML 1.1
+_BOOLEANS = {"yes": "true", "on": "true", "no": "false", "off": "false"}  # booleans in YAML 1.1, strings in YAML 1.2
 
 
 def describe(error: ValidationError, model: type[BaseModel], raw: object) -> Iterator[str]:
     """Yield one sentence a fault; a fault that a phase inherited from `training` is reported there alone."""
     faults = [(fault, list(_without_tags(fault["loc"], raw))) for fault in error.errors()]
     own = [
-        (f, path) for f, path in faults if f["type"] == "missing" or _stands(path, raw) or not _stands(path[:2], raw)
+        (f, path) for f, path in faults if f["type"] == "missing" or _exists(path, raw) or not _exists(path[:2], raw)
     ]
-    for fault, path in own or faults:  # where all were taken over, they are faults in the phase alone
-        yield _sentence(fault, path, model)
+    for fault, path in own or faults:  # if all are inherited, the phase itself lacks what they need
+        yield _message(fault, path, model)
 
 
 def _child(value: object, part: int | str) -> object:
@@ -32,12 +32,12 @@ def _child(value: object, part: int | str) -> object:
     return value.get(part, _ABSENT) if isinstance(value, dict) else _ABSENT
 
 
-def _stands(path: list[int | str], raw: object) -> bool:
-    """Return whether the document itself has something at `path`."""
+def _exists(path: list[int | str], raw: object) -> bool:
+    """Return whether the document itself has a value at `path`."""
     return reduce(_child, path, raw) is not _ABSENT
 
 
-def _sentence(fault: ErrorDetails, loc: list[int | str], model: type[BaseModel]) -> str:
+def _message(fault: ErrorDetails, loc: list[int | str], model: type[BaseModel]) -> str:
     path = ".".join(_part(part) for part in loc) or "(top)"
     kind, value, context = fault["type"], shorten(fault["input"]), fault.get("ctx", {})
     if kind == "extra_forbidden":
@@ -55,8 +55,8 @@ def _sentence(fault: ErrorDetails, loc: list[int | str], model: type[BaseModel])
     if kind == "literal_error":
         valid = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
         return f"{path}: unknown value {value}{did_you_mean(str(fault['input']), valid)}"
-    if kind == "bool_type" and str(fault["input"]).lower() in _SWITCHES:
-        return f"{path}: {value} is a text in YAML 1.2; write {_SWITCHES[str(fault['input']).lower()]}"
+    if kind == "bool_type" and str(fault["input"]).lower() in _BOOLEANS:
+        return f"{path}: {value} is a string in YAML 1.2; write {_BOOLEANS[str(fault['input']).lower()]}"
     message = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     if message == fault["msg"]:
         return f"{path}: {message}, not {value}"
@@ -64,13 +64,13 @@ def _sentence(fault: ErrorDetails, loc: list[int | str], model: type[BaseModel])
 
 
 def _part(part: int | str) -> str:
-    """Return a part of a path: a key as it is where it prints in one short line."""
+    """Return a part of a path for a message; a key that is long or does not print is shortened."""
     text = str(part)
     return text if text.isprintable() and len(text) <= 200 else shorten(text)
 
 
 def _without_tags(loc: tuple[int | str, ...], raw: object) -> Iterator[int | str]:
-    """Drop the plug-in names that pydantic puts into a path: they are no keys of the document."""
+    """Yield the path without the plug-in names that pydantic puts into it; the document has no such keys."""
     value = raw
     for position, part in enumerate(loc):
         child = _child(value, part)
@@ -81,7 +81,7 @@ def _without_tags(loc: tuple[int | str, ...], raw: object) -> Iterator[int | str
 
 
 def _meaning(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:
-    """Return what the key at `loc` is for, in brackets, or nothing where it is not described."""
+    """Return the description of the key at `loc` in brackets, "" if it has none."""
     key = str(loc[-1])
     owners = [Config] if len(loc) == 1 else _at(model, loc[:-1])  # a section is described by the class it is made from
     for owner in owners:

@@ -135,7 +135,7 @@ class Evaluation(Settings):
     )
 
     @model_validator(mode="after")
-    def _measures_what_it_chooses_by(self) -> Self:
+    def _check_best_model_metric(self) -> Self:
         if self.best_model_metric not in self.metrics:
             raise ValueError(f"metrics lacks {self.best_model_metric}, which is the best_model_metric")
         return self
@@ -146,7 +146,7 @@ class Config(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _spell_out(cls, raw: object) -> object:
+    def _split_arch(cls, raw: object) -> object:
         """Turn `model: {name: torchvision/resnet18}` into name and arch."""
         if not isinstance(raw, dict) or not isinstance(model := raw.get("model"), dict):
             return raw

@@ -67,17 +67,17 @@ def _of_torchvision(config: BackboneSettings, spec: DataSpec) -> Mapping[str, Te
 
 
 def _of_timm(config: BackboneSettings, spec: DataSpec) -> Mapping[str, Tensor]:
-    from lntl.models.timm import library, of_size
+    from lntl.models.timm import import_timm, size_arguments
 
-    known = library().get_pretrained_cfg(config.arch)
+    known = import_timm().get_pretrained_cfg(config.arch)
     if known is None or not known.has_weights:
         raise UserError(
             f"model.pretrained: timm has no weights of {config.arch}; name a .safetensors file in model.weights"
         )
     source = f"model.safetensors of {known.hf_hub_id}" if known.hf_hub_id else f"the weights of {config.arch}"
-    size = of_size(config.arch, spec.input_shape)
+    size = size_arguments(config.arch, spec.input_shape)
     try:
-        network = library().create_model(config.arch, pretrained=True, num_classes=spec.num_classes, **size)
+        network = import_timm().create_model(config.arch, pretrained=True, num_classes=spec.num_classes, **size)
     except _NO_DOWNLOAD as error:
         raise UserError(
             f"model.pretrained: the weights of {config.arch} cannot be downloaded ({error}); bring {source} "

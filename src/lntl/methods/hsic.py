@@ -23,7 +23,7 @@ class HSIC(Method):
 
     Gretton et al., ALT 2005, the biased estimator on a batch of n: D = HSIC(K, L) = tr(K H L H) / (n - 1)^2, with
     H = I - 1/n, K (n, n) the kernel of z and L (n, n) that of the bias features (N, A).
-    Kernels: k(u, v) = exp(-|u - v|^2 / (2 s^2)), s the median distance of the batch's pairs, held still.
+    Kernels: k(u, v) = exp(-|u - v|^2 / (2 s^2)), s the median distance of the batch's pairs, without gradient.
     `cka` is its normalised form, D = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) in [0, 1] (Kornblith et al., ICML 2019),
     whose weight means the same whatever the spread of the kernels. Examples whose bias is not known are left out.
     Deviation: z is averaged over its positions where it is a map. Bahng et al. (ICML 2020) take the features before
@@ -37,7 +37,7 @@ class HSIC(Method):
     class Config(Settings):
         """Settings of a phase with `method: hsic`."""
 
-        alpha: Weight = Field(1.0, description="Weight of the dependence in the loss; ours, no paper's.")
+        alpha: Weight = Field(1.0, description="Weight of the dependence in the loss; 1 is our choice, not a paper's.")
         estimator: Literal["cka", "hsic"] = Field(
             "cka", description="cka: normalised, in [0, 1]; hsic: the biased estimator of Gretton et al. (2005)."
         )
@@ -72,8 +72,8 @@ def centred(K: Tensor, known: Tensor) -> Tensor:
     weight = known.type_as(K)
     pairs, n = weight[:, None] * weight, weight.sum().clamp(min=1)
     rows = (K * pairs).sum(dim=1) / n
-    around: Tensor = pairs * (K - rows[:, None] - rows + rows.sum() / n)
-    return around
+    centred_kernel: Tensor = pairs * (K - rows[:, None] - rows + rows.sum() / n)
+    return centred_kernel
 
 
 def hsic(K: Tensor, L: Tensor, known: Tensor) -> Tensor:

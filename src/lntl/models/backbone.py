@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from lntl.errors import UserError
 from lntl.models import image_shape
 from lntl.models.heads import HeadPerBias, PooledHead, TaskHeadSettings
-from lntl.models.splitting import MAX_DEPTH, SplitError, halves
+from lntl.models.splitting import MAX_DEPTH, SplitError, split_with_shape
 from lntl.plugins import did_you_mean
 from lntl.types import DataSpec, Networks
 
-_AUXILIARY = ("aux", "AuxLogits")  # heads for training from scratch, which no network here has
+_AUXILIARY = ("aux", "AuxLogits")  # auxiliary classifiers for training from scratch, which no network here has
 
 
 class BackboneSettings(TaskHeadSettings):
@@ -38,7 +38,7 @@ class BackboneSettings(TaskHeadSettings):
     )
 
     @model_validator(mode="after")
-    def _has_one_source_of_weights(self) -> Self:
+    def _check_source_of_weights(self) -> Self:
         if self.pretrained and self.weights is not None:
             raise ValueError("pretrained and weights both name the first weights; set one of them")
         return self
@@ -54,14 +54,14 @@ class Backbone(Networks):
 
     def __init__(self, spec: DataSpec, config: BackboneSettings) -> None:
         super().__init__()
-        input_shape, self.where = image_shape(spec, self.plugin), f"{self.plugin}/{config.arch}"
+        input_shape, self.full_name = image_shape(spec, self.plugin), f"{self.plugin}/{config.arch}"
         heads = spec.num_bias_values if config.heads == "per_bias" else 1
         network = self.create(config.arch, input_shape, heads * spec.num_classes)
-        self.new_layers = _last_layers(network, heads * spec.num_classes)  # that weights of other classes do not fit
+        self.new_layers = _last_layers(network, heads * spec.num_classes)  # weights of other classes do not fit them
         if config.small_images:
-            self.new_layers.add(small_stem(network, self.where))
+            self.new_layers.add(replace_stem(network, self.full_name))
         try:
-            self.f, g, shape = halves(network, config.split, torch.zeros(1, *input_shape))
+            self.f, g, shape = split_with_shape(network, config.split, torch.zeros(1, *input_shape))
         except SplitError as reason:
             raise self._cannot_split(network, config.split, reason) from reason
         self.num_features = shape[0]
@@ -89,8 +89,8 @@ class Backbone(Networks):
         near = did_you_mean(split, names) if split not in names and len(names) > 0 else ""
         near = near if near.startswith("; did") else ""
         return UserError(
-            f"model.split: {self.where} cannot be split at {split!r}: {reason}{near}; "
-            f"`lntl models {self.where}` lists the layers"
+            f"model.split: {self.full_name} cannot be split at {split!r}: {reason}{near}; "
+            f"`lntl models {self.full_name}` lists the layers"
         )
 
     def _layers(self, names: list[str] | Mapping[str, float], key: str) -> list[str]:
@@ -116,7 +116,7 @@ class Backbone(Networks):
             first = wrong[0]
             has, wants = (f"{tuple(s[first].shape)}" if first in s else "nothing" for s in (state, own))
             raise UserError(
-                f"{len(wrong)} entries do not fit {self.where}; {first}: the file has {has}, the model {wants}"
+                f"{len(wrong)} entries do not fit {self.full_name}; {first}: the file has {has}, the model {wants}"
             )
         with torch.no_grad():
             for key in fits:
@@ -138,14 +138,14 @@ def replace(network: nn.Module, name: str, layer: nn.Module) -> None:
     setattr(network.get_submodule(parent), last, layer)
 
 
-def small_stem(network: nn.Module, where: str) -> str:
-    """Replace a ResNet's 7 x 7 convolution of stride 2 by one of 3 x 3, and leave its pool out; return its name.
+def replace_stem(network: nn.Module, name: str) -> str:
+    """Replace a ResNet's 7 x 7 convolution of stride 2 by one of 3 x 3, and remove its pool; return the layer's name.
 
     Source: He et al., CVPR 2016, section 4.2, the networks for CIFAR-10. Raises UserError for other networks.
     """
     first = getattr(network, "conv1", None)
     if not isinstance(first, nn.Conv2d) or not isinstance(getattr(network, "maxpool", None), nn.Module):
-        raise UserError(f"model.small_images: {where} has no stem of a ResNet; take a ResNet, or leave it out")
+        raise UserError(f"model.small_images: {name} does not begin as a ResNet does; take a ResNet, or leave it out")
     replace(network, "conv1", nn.Conv2d(first.in_channels, first.out_channels, 3, padding=1, bias=False))
     replace(network, "maxpool", nn.Identity())
     return "conv1"

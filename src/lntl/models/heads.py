@@ -16,7 +16,7 @@ from lntl.plugins import Settings
 from lntl.types import DataSpec
 
 
-def pick(logits: Tensor, where: Tensor) -> Tensor:
+def at_positions(logits: Tensor, where: Tensor) -> Tensor:
     """Return logits (N, bins, biases, H, W) at the M positions `where` (N, H, W) as (M, bins, biases)."""
     return logits.permute(0, 3, 4, 1, 2)[where]
 
@@ -45,16 +45,16 @@ class MapHead(nn.Module):
         else:
             logits = self.last(F.relu(self.norm(self.first(z))))
         logits = logits.unflatten(1, (self.biases, -1)).transpose(1, 2)
-        return pick(logits, where) if where is not None and logits.dim() == 5 else logits
+        return at_positions(logits, where) if where is not None and logits.dim() == 5 else logits
 
     def _at(self, z: Tensor, where: Tensor) -> Tensor:
         """Return the rows of `last`'s map at `where`, each convolution as a matrix product over gathered neighbours."""
-        around, looked_at = _neighbours(where)
+        pixels_around, rows_around = _neighbours(where)
         pixels = F.pad(z.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).flatten(0, 2)
-        rows = F.linear(F.embedding(around, pixels).flatten(1), _matrix(self.first), self.first.bias)
+        rows = F.linear(F.embedding(pixels_around, pixels).flatten(1), _matrix(self.first), self.first.bias)
         rows = F.relu(self.norm(rows[:, :, None, None]))[:, :, 0, 0]
-        rows = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])  # the last row is that of positions outside
-        return F.linear(F.embedding(looked_at, rows).flatten(1), _matrix(self.last), self.last.bias)
+        rows = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])  # the last row stands for positions outside the map
+        return F.linear(F.embedding(rows_around, rows).flatten(1), _matrix(self.last), self.last.bias)
 
 
 def _neighbours(where: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,7 +164,7 @@ class VectorHead(nn.Module):
     def forward(self, z: Tensor, where: Tensor | None = None) -> Tensor:
         """Return the logits, bins in dimension 1."""
         logits: Tensor = self.body(z)
-        return logits if where is None else pick(logits, where)
+        return logits if where is None else at_positions(logits, where)
 
 
 class TaskHeadSettings(Settings):
@@ -204,7 +204,7 @@ class HeadPerBias(nn.Module):
 
     def forward(self, z: Tensor, value: Tensor | None = None) -> Tensor:
         """Return the logits of all heads together, or of the head of each image's bias value (N,) int64."""
-        each: Tensor = self.body(z).unflatten(1, (self.num_bias_values, -1))
+        logits: Tensor = self.body(z).unflatten(1, (self.num_bias_values, -1))
         if value is not None:
-            return each[torch.arange(len(each), device=each.device), value]
-        return each.sum(dim=1) if self.heads_sum == "logits" else each.log_softmax(dim=2).logsumexp(dim=1)
+            return logits[torch.arange(len(logits), device=logits.device), value]
+        return logits.sum(dim=1) if self.heads_sum == "logits" else logits.log_softmax(dim=2).logsumexp(dim=1)

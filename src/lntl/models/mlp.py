@@ -26,14 +26,14 @@ class MLP(Networks):
             description="Units of each layer of f; the last is the length of z.",
         )
         head_dim: int = Field(64, ge=1, le=65_536, description="Hidden units of g.")
-        dropout: float = Field(0.0, ge=0, lt=1, description="Share of units that dropout blanks after each layer of f.")
+        dropout: float = Field(0.0, ge=0, lt=1, description="Probability that dropout zeroes a unit of f.")
 
     def __init__(self, spec: DataSpec, config: "MLP.Config") -> None:
         super().__init__()
         self.num_features = config.hidden[-1]
         layers: list[nn.Module] = [nn.Flatten()]
-        for given, units in pairwise((math.prod(spec.input_shape), *config.hidden)):
-            layers += [nn.Linear(given, units), nn.BatchNorm1d(units), nn.ReLU(), nn.Dropout(config.dropout)]
+        for inputs, units in pairwise((math.prod(spec.input_shape), *config.hidden)):
+            layers += [nn.Linear(inputs, units), nn.BatchNorm1d(units), nn.ReLU(), nn.Dropout(config.dropout)]
         self.f = nn.Sequential(*layers)
         body = nn.Sequential(nn.Linear(self.num_features, config.head_dim), nn.ReLU())
         self.g = task_head(body, config.head_dim, spec, config)

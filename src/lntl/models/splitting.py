@@ -56,7 +56,7 @@ class Part(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Traces only the modules that contain the split; all others are leaves, whatever their code does."""
+    """Traces only the modules that contain the split layer; all others stay calls, whatever their code does."""
 
     def __init__(self, split: str) -> None:
         super().__init__()
@@ -67,10 +67,10 @@ class _Tracer(fx.Tracer):
         return module_qualified_name not in self.around
 
 
-def cut(network: nn.Module, split: str, channels_last: bool = False) -> tuple[Part, Part]:
+def split_at(network: nn.Module, split: str, channels_last: bool = False) -> tuple[Part, Part]:
     """Return f and g with g(f(x)) = network(x) in evaluation mode; f ends with the layer `split`.
 
-    With channels_last the layer answers (N, ..., C), which f turns into (N, C, ...) and g back. Raises SplitError.
+    With channels_last the layer returns (N, ..., C), which f turns into (N, C, ...) and g back. Raises SplitError.
     """
     graph = _traced(network, split)
     calls = [node for node in graph.nodes if node.op == "call_module" and node.target == split]
@@ -78,15 +78,15 @@ def cut(network: nn.Module, split: str, channels_last: bool = False) -> tuple[Pa
         raise SplitError(f"it is run {len(calls)} times in a pass")
     z, output = calls[0], next(node for node in graph.nodes if node.op == "output").args[0]
     if not isinstance(output, fx.Node):
-        raise SplitError("the network does not answer with one tensor")
+        raise SplitError("the network does not return one tensor")
     before, after = _needed(z), _needed(output, stop=z)
     if before & after:
         raise SplitError("a branch goes past it")
     f, g = fx.Graph(), fx.Graph()
     out = _copy(graph, before, f, {})
     f.output(f.call_method("movedim", (out[z], -1, 1)) if channels_last else out[z])
-    given = g.placeholder("z")
-    out = _copy(graph, after, g, {z: g.call_method("movedim", (given, 1, -1)) if channels_last else given})
+    z_input = g.placeholder("z")
+    out = _copy(graph, after, g, {z: g.call_method("movedim", (z_input, 1, -1)) if channels_last else z_input})
     g.output(out[output])
     parts = tuple(Part(fx.GraphModule(network, part)) for part in (f, g))
     _check_parts(*parts)
@@ -106,14 +106,14 @@ def _traced(network: nn.Module, split: str) -> fx.Graph:
 
 def _needed(node: fx.Node, stop: fx.Node | None = None) -> set[fx.Node]:
     """Return the nodes that `node` depends on, itself included, up to `stop`."""
-    found: set[fx.Node] = set()
+    needed: set[fx.Node] = set()
     waiting = [node]
     while waiting:
         node = waiting.pop()
-        if node is not stop and node not in found:
-            found.add(node)
+        if node is not stop and node not in needed:
+            needed.add(node)
             waiting.extend(node.all_input_nodes)
-    return found
+    return needed
 
 
 def _copy(graph: fx.Graph, nodes: set[fx.Node], to: fx.Graph, out: dict[fx.Node, fx.Node]) -> dict[fx.Node, fx.Node]:
@@ -136,15 +136,15 @@ def _check_parts(f: Part, g: Part) -> None:
             module.inplace = False  # type: ignore[assignment]
 
 
-def halves(network: nn.Module, split: str, x: Tensor) -> tuple[Part, Part, tuple[int, ...]]:
+def split_with_shape(network: nn.Module, split: str, x: Tensor) -> tuple[Part, Part, tuple[int, ...]]:
     """Return f, g and the shape (C,), (C, T) or (C, H, W) of z for one image; x (1, C, H, W) shows the images' shape.
 
     Outputs (N, T, C) or (N, H, W, C) of transformers are permuted to channels first.
     """
-    f, g = cut(network, split)
+    f, g = split_at(network, split)
     shape = _shape(f, g, x)
     if _channels_are_last(shape, x):
-        f, g = cut(network, split, channels_last=True)
+        f, g = split_at(network, split, channels_last=True)
         shape = (shape[-1], *shape[:-1])
     return f, g, shape
 
@@ -158,7 +158,7 @@ def _shape(f: Part, g: Part, x: Tensor) -> tuple[int, ...]:
         size = " x ".join(map(str, x.shape[1:]))
         raise SplitError(f"images of {size} do not go through ({str(error).splitlines()[0]})") from error
     if not isinstance(z, Tensor) or not z.is_floating_point() or z.dim() not in (2, 3, 4) or len(z) != len(x):
-        raise SplitError("it does not answer with a vector, a row or a map of features for each image")
+        raise SplitError("it does not return a vector (C,), tokens (T, C) or a map (C, H, W) for each image")
     return tuple(z.shape[1:])
 
 
@@ -186,7 +186,7 @@ def split_points(network: nn.Module, x: Tensor) -> Iterator[SplitPoint]:
     for name, module in network.named_modules():
         if name and name.count(".") < MAX_DEPTH:
             try:
-                f, _, shape = halves(network, name, x)
+                f, _, shape = split_with_shape(network, name, x)
             except SplitError:
                 continue
             yield SplitPoint(name, type(module).__name__, shape, sum(p.numel() for p in f.parameters()) / total)

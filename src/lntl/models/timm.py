@@ -22,29 +22,30 @@ class Timm(Backbone):
     @staticmethod
     def architectures() -> list[str]:
         """Return the names of timm's classifiers."""
-        return list(library().list_models())
+        return list(import_timm().list_models())
 
     @classmethod
     def create(cls, arch: str, input_shape: tuple[int, int, int], outputs: int) -> nn.Module:
         """Return a classifier for the images' size and channels."""
-        if not library().is_model(arch):
+        if not import_timm().is_model(arch):
             raise UserError(f"model.arch: timm has no classifier {arch!r}{did_you_mean(arch, cls.architectures())}")
         try:
-            network: nn.Module = library().create_model(arch, num_classes=outputs, **of_size(arch, input_shape))
+            arguments = size_arguments(arch, input_shape)
+            network: nn.Module = import_timm().create_model(arch, num_classes=outputs, **arguments)
         except (AssertionError, RuntimeError, TypeError, ValueError) as error:  # timm's complaints about a size
             size = " x ".join(map(str, input_shape))
             raise UserError(f"model.arch: {arch} cannot take images of {size}: {error}") from error
         return network
 
 
-def of_size(arch: str, input_shape: tuple[int, ...]) -> dict[str, object]:
+def size_arguments(arch: str, input_shape: tuple[int, ...]) -> dict[str, object]:
     """Return the arguments of timm.create_model for images (C, H, W)."""
-    known = library().get_pretrained_cfg(arch)
+    known = import_timm().get_pretrained_cfg(arch)
     size = {"img_size": input_shape[1:]} if known is not None and known.fixed_input_size else {}
     return {"in_chans": input_shape[0], **size}
 
 
-def library() -> ModuleType:
+def import_timm() -> ModuleType:
     """Return timm; raises UserError where it is not installed."""
     try:
         import timm

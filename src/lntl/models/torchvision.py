@@ -9,8 +9,8 @@ from lntl.plugins import did_you_mean
 __all__ = ["Torchvision"]
 
 _CLASSES, _CHANNELS = 1000, 3  # of every classifier of torchvision
-# aux_logits: no second classifier beside the way; init_weights: as ever, without torchvision's warning.
-_MORE: dict[str, dict[str, object]] = {
+# aux_logits=False: without the auxiliary classifier; init_weights=True: the default, without torchvision's warning.
+_ARGUMENTS: dict[str, dict[str, object]] = {
     "googlenet": {"aux_logits": False, "init_weights": True},
     "inception_v3": {"aux_logits": False, "init_weights": True},
 }
@@ -33,19 +33,19 @@ class Torchvision(Backbone):
 
     @classmethod
     def create(cls, arch: str, input_shape: tuple[int, int, int], outputs: int) -> nn.Module:
-        """Return a classifier; where the images have not 3 channels, its first layer is another."""
+        """Return a classifier; its first layer is replaced if the images do not have 3 channels."""
         from torchvision import models
 
         if arch not in (known := cls.architectures()):
             raise UserError(f"model.arch: torchvision has no classifier {arch!r}{did_you_mean(arch, known)}")
         channels, height, width = input_shape
-        more = dict(_MORE.get(arch, {}))
+        arguments: dict[str, object] = dict(_ARGUMENTS.get(arch, {}))
         if arch.startswith("vit_"):
-            more["image_size"] = height
+            arguments["image_size"] = height
         if arch == "maxvit_t":
-            more["input_size"] = (height, width)
+            arguments["input_size"] = (height, width)
         try:
-            network: nn.Module = models.get_model(arch, **more)
+            network: nn.Module = models.get_model(arch, **arguments)
         except (AssertionError, ValueError) as error:  # a size that is no multiple of the patches
             raise UserError(f"model.arch: {arch} cannot take images of {height} x {width}: {error}") from error
         _resize_ends(network, channels, outputs)
@@ -53,7 +53,7 @@ class Torchvision(Backbone):
 
 
 def _resize_ends(network: nn.Module, channels: int, outputs: int) -> None:
-    """Replace the first convolution where the images have not 3 channels, and the last layer."""
+    """Replace the first convolution if the images do not have 3 channels, and the last layer."""
     layers = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     first, conv = next((n, m) for n, m in layers if isinstance(m, nn.Conv2d) and m.in_channels == _CHANNELS)
     if channels != _CHANNELS:
@@ -69,7 +69,7 @@ def _outputs(layer: nn.Conv2d | nn.Linear) -> int:
     return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
 
 
-def _like(conv: nn.Conv2d, given: int, outputs: int) -> nn.Conv2d:
-    """Return a convolution of the same kernel, stride and padding with other numbers of channels."""
+def _like(conv: nn.Conv2d, inputs: int, outputs: int) -> nn.Conv2d:
+    """Return a convolution with the same kernel, stride and padding, and other numbers of channels."""
     padding = conv.padding
-    return nn.Conv2d(given, outputs, conv.kernel_size, conv.stride, padding, bias=conv.bias is not None)  # type: ignore[arg-type]
+    return nn.Conv2d(inputs, outputs, conv.kernel_size, conv.stride, padding, bias=conv.bias is not None)  # type: ignore[arg-type]

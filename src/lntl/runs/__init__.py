@@ -1,1 +1,1 @@
-"""What a run leaves on disk: its folder, checkpoints, TensorBoard files."""
+"""The files of a run: their places, formats, how they are written and read, and the lock of the folder."""

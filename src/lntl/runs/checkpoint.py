@@ -23,7 +23,7 @@ MOST_REPEATED = 16  # times that the tensors of a file may be larger than the fi
 
 
 class NotFiniteError(UserError):
-    """Weights, or what the networks answer, are infinite or NaN: training diverged."""
+    """The weights or the outputs of the networks are infinite or NaN: training diverged."""
 
 
 @dataclass(frozen=True)
@@ -112,11 +112,11 @@ def load(path: Path) -> Checkpoint:
         ) from error
     if not isinstance(content, dict) or not {"format", "config", "trainer", "records"} <= content.keys():
         raise UserError(f"{path}: a file of another program, not a checkpoint of lntl; train with `lntl train`")
-    found = content["format"]
-    if not isinstance(found, int) or found != FORMAT:
+    number = content["format"]
+    if not isinstance(number, int) or number != FORMAT:
         version = str(content.get("lntl", "(another version)"))[:20]
         raise UserError(
-            f"{path}: checkpoint format {str(found)[:20]} (lntl {version}), but lntl {__version__} reads "
+            f"{path}: checkpoint format {str(number)[:20]} (lntl {version}), but lntl {__version__} reads "
             f"format {FORMAT}, in which image_shape is named input_shape, bias_names bias_value_names and each_bias "
             f"biases; install lntl {version} to use it, or train again"
         )

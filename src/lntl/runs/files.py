@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 from lntl.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
-_MOST_BYTES = 2**29  # that the arrays of a file of a run may take together
+MAX_BYTES = 2**29  # of all arrays of a file together
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.part")  # the name of a temporary file of `write_atomic`
 
 
@@ -60,12 +60,12 @@ def cannot_write(path: Path, error: Exception) -> UserError:
 
 def remove_temporary_files(folder: Path) -> None:
     """Remove the temporary files that killed writes left in a folder and below; links are not followed."""
-    for path in _below(folder):
+    for path in _files_below(folder):
         if _TEMPORARY.fullmatch(path.name):
             path.unlink(missing_ok=True)
 
 
-def _below(folder: Path) -> Iterator[Path]:
+def _files_below(folder: Path) -> Iterator[Path]:
     """Yield the regular files in a folder and below."""
     for parent, _, names in os.walk(folder):  # follows no links
         yield from (path for name in names if not (path := Path(parent) / name).is_symlink())
@@ -107,8 +107,8 @@ def read_arrays(path: Path, dimensions: Mapping[str, int]) -> dict[str, np.ndarr
     try:
         with zipfile.ZipFile(path) as archive:
             entries = {name: archive.getinfo(f"{name}.npy") for name in dimensions}
-            if sum(entry.file_size for entry in entries.values()) > _MOST_BYTES:
-                raise ValueError(f"larger than {_MOST_BYTES // 2**20} MiB")
+            if sum(entry.file_size for entry in entries.values()) > MAX_BYTES:
+                raise ValueError(f"larger than {MAX_BYTES // 2**20} MiB")
             arrays = {name: _array(archive.read(entry)) for name, entry in entries.items()}  # checks the checksums
         if wrong := [name for name, array in arrays.items() if array.ndim != dimensions[name] or not len(array)]:
             raise ValueError(f"the array {wrong[0]} is of another shape")
@@ -146,7 +146,7 @@ def _array(content: bytes) -> np.ndarray:
 
 
 def first_fault(error: ValidationError) -> str:
-    """Return the first fault of a document in a few words: its place in the document, and what is wrong there."""
+    """Return the first error of a document in a few words: the key, and what is wrong there."""
     fault = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(map(str, fault["loc"])) or "the whole file"
-    return f"{place[:100]}: {fault['msg'][:200]}"
+    key = ".".join(map(str, fault["loc"])) or "the whole file"
+    return f"{key[:100]}: {fault['msg'][:200]}"

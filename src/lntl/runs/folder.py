@@ -189,10 +189,10 @@ class RunFolder:
             check_no_link(path)
 
     def _written(self) -> tuple[Path, ...]:
-        """Return what a run and the commands that follow it write; at the end what says that there is a run."""
-        logs = (self.tensorboard, self.evaluation, self.report, self.environment, self.log, self.metrics, self.result)
-        found = (self.probe, self.embedding, self.recoloring, self.recoloring_strip, self.samples, self.skipped)
-        return (*logs, *found, self.card, self.checkpoints, self.config)
+        """Return what a run and later commands write; last the files by which `holds_a_run` recognises a run."""
+        of_run = (self.tensorboard, self.evaluation, self.report, self.environment, self.log, self.metrics, self.result)
+        of_commands = (self.probe, self.embedding, self.recoloring, self.recoloring_strip, self.samples, self.skipped)
+        return (*of_run, *of_commands, self.card, self.checkpoints, self.config)
 
     def _clear(self) -> None:
         """Remove the run and plain training's inside it."""

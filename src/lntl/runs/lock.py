@@ -23,7 +23,7 @@ def locked(folder: Path) -> Iterator[int]:
     At the end the lock's file is removed, and so are the folders made for it, unless something else lies in them.
     Raises UserError if another process holds the lock for longer than PATIENCE.
     """
-    path, made = folder / ".lock", [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    path, new_folders = folder / ".lock", [parent for parent in (folder, *folder.parents) if not parent.exists()]
     try:
         with _acquired(path) as file:
             file.truncate(0)
@@ -37,7 +37,7 @@ def locked(folder: Path) -> Iterator[int]:
         with suppress(OSError):
             if sys.platform == "win32":
                 path.unlink()
-            for parent in made:
+            for parent in new_folders:
                 parent.rmdir()
 
 

@@ -89,7 +89,7 @@ class LoggedTerms:
         self.pending = [row.to(device) for row in state["pending"]]
 
 
-def _learning(network: nn.Module) -> list[nn.Parameter]:
+def _trainable(network: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
@@ -138,9 +138,9 @@ class Trainer:
         wrapped.f, wrapped.g, wrapped.h = (fabric.setup_module(net) for net in (networks.f, networks.g, networks.h))
         self._wrapped = wrapped
         self.record: EpochRecord | None = None
-        self._enter(phase=0)
+        self._start_phase(phase=0)
 
-    def _enter(self, phase: int) -> None:
+    def _start_phase(self, phase: int) -> None:
         """Set up a phase: its method, an optimiser for each network that it trains, the moving average of weights."""
         self.phase, self.epoch_index, self.step = phase, 0, 0
         self._seconds = 0.0  # since the epoch began
@@ -148,7 +148,7 @@ class Trainer:
         torch.manual_seed(derive(self.seed, "method", phase))  # for the first weights of networks of its own
         self.method = self.phases[phase].make_method(self._wrapped).to(self.fabric.device)
         learners = {name: getattr(self._wrapped, name) for name in self.method.trains} | self.method.own_networks
-        self._learners: dict[str, nn.Module] = {name: net for name, net in learners.items() if _learning(net)}
+        self._learners: dict[str, nn.Module] = {name: net for name, net in learners.items() if _trainable(net)}
         self._optimizers = {name: self._optimizer(name) for name in self._learners}
         self._terms = LoggedTerms()
         decay = self.settings.ema
@@ -204,7 +204,7 @@ class Trainer:
             NonFiniteLossError: If a loss term became infinite or NaN.
         """
         if self.epoch_index == self.settings.epochs:
-            self._enter(self.phase + 1)
+            self._start_phase(self.phase + 1)
         start, before, began, total = self.step, self._seconds, perf_counter(), len(self.loader)
         if self._phase_step == 0:
             self._prepare()
@@ -251,7 +251,7 @@ class Trainer:
         optimizers = {net: self._optimizers[name] for name, net in self._learners.items() if net in over}
         for optimizer in optimizers.values():
             optimizer.zero_grad()
-        self.fabric.backward(loss, inputs=[p for net in over for p in _learning(net)])
+        self.fabric.backward(loss, inputs=[p for net in over for p in _trainable(net)])
         for net, optimizer in optimizers.items():
             if (norm := self.settings.clip_grad_norm) is not None:
                 self.fabric.clip_gradients(net, optimizer, max_norm=norm, error_if_nonfinite=False)
@@ -324,7 +324,7 @@ class Trainer:
         Args:
             state: A `state_dict` of a trainer with the same phases.
         """
-        self._enter(state["phase"])
+        self._start_phase(state["phase"])
         self.epoch_index, self.step, self._seconds = state["epoch"], state["step"], state.get("seconds", 0.0)
         self.networks.load_state_dict(state["networks"])
         self.method.load_state_dict(state["method"])
