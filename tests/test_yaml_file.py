@@ -113,7 +113,7 @@ def nested_aliases(line: str) -> str:
         ("a" * 1_000_001, "more than 1,000,000 characters"),
         ("&a [*a]", "an alias stands inside the value that it names"),
         ("&a {<<: *a}", "an alias stands inside the value that it names"),
-        ("[a]: 1", "a key is a text"),
+        ("[a]: 1", "a key is a string"),
         ("{a: 1, <<: {b: 2}, a: 3}", "key 'a' is given twice"),
         ("a\0b", "cannot hold the character U.0000"),
         ('"a\\0b"', "cannot hold the character U.0000"),
