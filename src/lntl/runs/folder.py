@@ -23,7 +23,7 @@ def check_no_link(path: Path) -> None:
     """Raise UserError if a folder or file of a run is a link: what is written would go elsewhere."""
     if path.is_symlink():
         raise UserError(
-            f"{path}: is a link, and a run writes into its own folder alone; put in its place what it leads to"
+            f"{path}: is a link, but a run writes only into its own folder; replace it by what it points to"
         )
 
 
