@@ -160,7 +160,7 @@ def test_recolored_digits_have_one_color(build: Any) -> None:
 
 @pytest.mark.parametrize("build", DATA)
 def test_augmentation_is_a_function_of_seed_and_row(build: Any) -> None:
-    data = build(rotation=30.0, color_jitter=0.5, max_images=500)
+    data = build(rotation=30.0, random_colors=0.5, max_images=500)
     split, plain = data.splits["train"], build(max_images=500).splits["train"]
     few, more = torch.tensor([7, 3]), torch.arange(20)
     first = split.augmented(5).batch(few).x
@@ -177,19 +177,26 @@ def test_a_quarter_turn() -> None:
     torch.testing.assert_close(turned[1], image[1], atol=1e-5, rtol=0)
 
 
-def test_color_jitter_in_slow_loops() -> None:
-    image = torch.rand(1, 3, 4, 5, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.3
-    brightness, contrast, saturation, hue = 0.9, 1.2, 0.7, 0.6
-    found = mnist.jitter(image, *(torch.tensor([v]) for v in (brightness, contrast, saturation, hue)))
-    yiq = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
-    mean = np.mean([yiq[0] @ image[0, :, y, x].numpy() for y in range(4) for x in range(5)])
-    for y in range(4):
-        for x in range(5):
-            luma, i, q = yiq @ image[0, :, y, x].numpy()
-            color = complex(i, q) * saturation * complex(math.cos(hue), math.sin(hue))
-            rgb = np.linalg.solve(yiq, [luma, color.real, color.imag])
-            expected = np.clip(brightness * (contrast * rgb + (1 - contrast) * mean), 0, 1)
-            assert found[0, :, y, x].numpy() == pytest.approx(expected, abs=1e-5)
+def test_random_colors_in_slow_loops() -> None:
+    random = torch.Generator().manual_seed(0)
+    image, matrix, shift = (torch.randn(2, *shape, generator=random) for shape in ((3, 4, 5), (3, 3), (3,)))
+    found = mnist.mix_colors(image, matrix, shift)
+    for n in range(2):
+        for y in range(4):
+            for x in range(5):
+                for c in range(3):
+                    value = sum(float(matrix[n, c, k] * image[n, k, y, x]) for k in range(3)) + float(shift[n, c])
+                    assert found[n, c, y, x].item() == pytest.approx(value, abs=1e-5)
+
+
+def test_the_share_of_images_in_random_colors() -> None:
+    data, plain = biased(random_colors=0.3, max_images=5000), biased(max_images=5000)
+    index = torch.arange(len(data.splits["train"]))
+    x, original = data.splits["train"].augmented(1).batch(index).x, plain.splits["train"].batch(index).x
+    changed = (x != original).flatten(1).any(dim=1)
+    assert float(changed.float().mean()) == pytest.approx(0.3, abs=0.03)
+    colors = x[changed][:, :, 0, 0]  # a corner is background; before it is -1, 0 or 1 in each channel
+    assert float(colors.std()) > 1
 
 
 @pytest.mark.parametrize("share", [0.05, 0.005])

@@ -173,7 +173,7 @@ def test_an_image_split_trains_the_same_with_and_without_threads(tmp_path: Path)
 
 
 def test_an_image_drawn_again_is_augmented_anew() -> None:
-    split = BiasedMNIST(BiasedMNIST.Config(color_jitter=0.5, max_images=100)).splits["train"]
+    split = BiasedMNIST(BiasedMNIST.Config(random_colors=1.0, max_images=100)).splits["train"]
     weights = torch.zeros(60000)
     weights[split.row[4]] = 1.0
     first, second, *_ = Loader(split, 8, CPU).batches(3, weights=weights)

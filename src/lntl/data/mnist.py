@@ -32,31 +32,28 @@ def read(split: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
 
 
-# RGB to luma and two axes of color, and the inverse, (3, 3). Source: YIQ of the NTSC standard, 1953.
-YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
-RGB = torch.linalg.inv(YIQ)
-
-
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of training images: rotation in degrees, and the strength of a color jitter in [0, 1]."""
+    """Random changes of training images: rotation in degrees, and the share of images in random colors."""
 
     rotation: float
-    color_jitter: float
+    random_colors: float
 
-    def __call__(self, x: Tensor, numbers: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, rows: Tensor, seed: int) -> Tensor:
         """Return changed images.
 
         Args:
-            x: Images (N, 3, H, W) on the [0, 1] scale.
-            numbers: Uniform random numbers in [0, 1), (N, 5).
+            x: Images (N, 3, H, W), normalised.
+            rows: Row of each image in the data set, (N,) int64; with the seed it decides the change.
+            seed: Seed of the epoch or of the batch.
         """
-        symmetric = (2 * numbers - 1).to(x)  # in [-1, 1)
+        numbers = uniforms(seed, rows.cpu(), 14)
         if self.rotation:
-            x = rotate(x, symmetric[:, 0] * math.radians(self.rotation))
-        if self.color_jitter:
-            brightness, contrast, saturation = (1 + self.color_jitter * symmetric[:, 1:4]).unbind(dim=1)
-            x = jitter(x, brightness, contrast, saturation, symmetric[:, 4] * self.color_jitter * math.pi)
+            x = rotate(x, (2 * numbers[:, 0] - 1).to(x) * math.radians(self.rotation))
+        if self.random_colors:
+            normal = (torch.special.ndtri(numbers[:, 2:].clamp(min=1e-12))).to(x)
+            mixed = mix_colors(x, normal[:, :9].view(-1, 3, 3) / math.sqrt(3), normal[:, 9:])
+            x = torch.where((numbers[:, 1].to(x) < self.random_colors)[:, None, None, None], mixed, x)
         return x
 
 
@@ -68,24 +65,13 @@ def rotate(x: Tensor, angle: Tensor) -> Tensor:
     return grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
-def jitter(x: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
-    """Return RGB images (N, 3, H, W) on the [0, 1] scale in other colors.
+def mix_colors(x: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
+    """Return images (N, 3, H, W) whose color at each position is matrix (N, 3, 3) times color plus shift (N, 3).
 
-    Args:
-        x: The images.
-        brightness: Factor of all pixels (N,).
-        contrast: Factor of the distance to the mean luma of the image (N,).
-        saturation: Factor of the distance to gray of the same luma (N,).
-        hue: Angle in the plane of colors of one luma, in radians (N,).
+    A convolution of size 1 with an image's own weights. Source: Xu et al., "Robust and Generalizable Visual
+    Representation Learning via Random Convolutions", ICLR 2021; the shift is ours.
     """
-    one, zero, cos, sin = torch.ones_like(hue), torch.zeros_like(hue), hue.cos(), hue.sin()
-    turn = torch.stack(
-        [one, zero, zero, zero, saturation * cos, -saturation * sin, zero, saturation * sin, saturation * cos], dim=1
-    )
-    matrix = brightness[:, None, None] * contrast[:, None, None] * (RGB.to(x) @ turn.view(-1, 3, 3) @ YIQ.to(x))
-    luma = torch.einsum("nchw,c->n", x, YIQ[0].to(x)) / (x.shape[2] * x.shape[3])
-    shift = brightness * (1 - contrast) * luma
-    return (torch.einsum("ndc,nchw->ndhw", matrix, x) + shift[:, None, None, None]).clamp_(0, 1)
+    return torch.baddbmm(shift[:, :, None], matrix, x.flatten(2)).view_as(x)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,12 +88,11 @@ class DigitSplit(RecolorableSplit):
         """Return the split with the augmentation of a seed."""
         return self if self.augmentation is None else replace(self, augmentation_seed=seed)
 
-    def unit_scale(self, index: Tensor) -> Tensor:
-        """Return the images at `index` as float32 (N, 3, 28, 28) on the [0, 1] scale, augmented where a seed is set."""
-        x = self.pixels(index).float().div_(255)
+    def changed(self, x: Tensor, index: Tensor) -> Tensor:
+        """Return normalised images (N, 3, 28, 28) at `index`, augmented where the split has a seed for it."""
         if self.augmentation is None or self.augmentation_seed is None:
             return x
-        return self.augmentation(x, uniforms(self.augmentation_seed, self.row[index].cpu(), 5))
+        return self.augmentation(x, self.row[index], self.augmentation_seed)
 
     def to(self, device: torch.device) -> Self:
         """Return the split with its tensors on `device`."""
@@ -140,12 +125,12 @@ class DigitSettings(Settings):
     rotation: float = Field(
         0.0, ge=0, le=180, description="Training images are turned by a random angle of up to this many degrees."
     )
-    color_jitter: float = Field(
+    random_colors: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="Strength s of a random change of the colors of training images: brightness, contrast and "
-        "saturation by a factor in [1 - s, 1 + s], hue by an angle of up to s * 180 degrees.",
+        description="Share of the training images whose colors go through a random linear map, one an image "
+        "(random convolutions of size 1; Xu et al., ICLR 2021).",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the colors and of the train/val split.")
     max_images: int | None = Field(
@@ -155,7 +140,7 @@ class DigitSettings(Settings):
     @property
     def augmentation(self) -> Augmentation | None:
         """Random changes of training images, where there are any."""
-        return Augmentation(self.rotation, self.color_jitter) if self.rotation or self.color_jitter else None
+        return Augmentation(self.rotation, self.random_colors) if self.rotation or self.random_colors else None
 
 
 class Digits(NamedTuple):
