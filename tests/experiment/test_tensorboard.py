@@ -25,7 +25,8 @@ from lntl.errors import UserError
 from lntl.evaluation.metrics import METRICS
 from lntl.experiment import Run, run_folder
 from lntl.experiment.checkpoints import flat
-from lntl.experiment.tensorboard import PER_CLASS, TensorBoard, _by_class, _one_line
+from lntl.experiment.tensorboard import PER_CLASS, TensorBoard, _by_class
+from lntl.text import one_line
 from lntl.training.trainer import Step
 from lntl.types import Batch, ImageSplit
 
@@ -190,7 +191,7 @@ def test_the_picture_of_the_data_has_a_class_a_row() -> None:
 
 
 def test_names_in_the_projector_stay_in_their_cell() -> None:
-    assert [_one_line(name) for name in ("a\tb\nc\r\n d", "plain", "\udcff")] == ["a b c d", "plain", "\\udcff"]
+    assert [one_line(name) for name in ("a\tb\nc\r\n d", "plain", "\udcff")] == ["a b c d", "plain", "\\udcff"]
 
 
 def test_the_table_over_runs_has_the_settings_of_all_methods(make_config: Callable[..., Config]) -> None:
