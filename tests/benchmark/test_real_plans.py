@@ -1,7 +1,10 @@
-"""The plans for photographs are valid without the photographs, and their rows have one budget."""
+"""The plans for photographs are valid without the photographs, their rows have one budget, and how they are scored."""
 
+import importlib.util
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny_runs import ROOT
 
@@ -17,5 +20,28 @@ def test_a_plan_is_valid_and_f_and_g_learn_for_as_many_epochs_in_each_row(path: 
     for run in runs:
         training = run.config.training
         assert sum(phase.epochs for phase in training.phases if phase.method != "bias_head") == epochs, run.title
-        assert (run.config.data.size, training.batch_size) == (128, 64), run.title
+        assert (run.config.data.size, training.batch_size) == (128, 32), run.title
         assert run.config.data.path.startswith("data/"), run.title
+
+
+def test_scores_by_a_column_are_those_of_slow_loops() -> None:
+    spec = importlib.util.spec_from_file_location("real_sets", ROOT / "benchmarks/real/sets.py")
+    assert spec is not None
+    assert spec.loader is not None
+    sets = importlib.util.module_from_spec(spec)
+    sys.modules["real_sets"] = sets  # dataclasses look for their module
+    spec.loader.exec_module(sets)
+    random = np.random.default_rng(0)
+    y, value, right = random.integers(0, 2, 200), random.integers(0, 2, 200), random.random(200) < 0.7
+    split = sets.Groups(np.arange(200), 2 * y + value, y != value, ["a", "b", "c", "d"], y, value)
+    found = sets.scores(split, right, np.ones(200, dtype=np.int64))
+    cells = [np.mean([r for c, r in zip(split.cell, right, strict=True) if c == cell]) for cell in range(4)]
+    assert found["unbiased"] == pytest.approx(np.mean(cells))
+    assert found["worst"] == pytest.approx(min(cells))
+    assert found["own"] == pytest.approx(np.mean(right[y == value]))
+    assert found["other"] == pytest.approx(np.mean(right[y != value]))
+    assert found["all"] == pytest.approx(np.mean(right))
+    weight = sets.resampled(split, 3)
+    assert np.bincount(split.cell, weight).tolist() == np.bincount(split.cell).tolist()
+    drawn = np.repeat(right[y != value], weight[y != value])
+    assert sets.scores(split, right, weight)["other"] == pytest.approx(np.mean(drawn))
