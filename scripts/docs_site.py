@@ -173,7 +173,8 @@ def method_page(name: str) -> str:
     method = load_method(name)
     sees = "it uses bias labels" if method.sees_bias else "it does not use bias labels"
     parts = [f"# {name}", _plain(_summary(name)), docstring(inspect.getdoc(method) or "")]
-    parts.append(f"It trains {', '.join(f'*{network}*' for network in method.trains)}; {sees}.")
+    verb, networks = ("trains", method.trains) if method.trains else ("fits at once", method.fits)
+    parts.append(f"It {verb} {', '.join(f'*{network}*' for network in networks)}; {sees}.")
     parts += [f"It needs `model.{key}: {value}`." for key, value in method.required_model_settings.items()]
     if name in advice():
         parts += ["## When to use it", advice()[name]]

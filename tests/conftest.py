@@ -103,7 +103,8 @@ def make_trainer(make_config: Callable[..., Config], digits: ColoredMNIST) -> Ca
         ]
         fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
         loader = Loader(split, config.training.batch_size, fabric.device)
-        return Trainer(fabric, networks, loader, phases, config.project.seed, config.logging.log_interval_batches)
+        interval = config.logging.log_interval_batches
+        return Trainer(fabric, networks, loader, phases, config.project.seed, interval, held_out=loader)
 
     return make
 

@@ -1,5 +1,6 @@
 """Differentiable building blocks of the objectives: gradient reversal, frozen networks, entropies, losses."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lntl.errors import UserError
 from lntl.types import IGNORE
 
 MASKED_LOGIT = -(2.0**14)  # of a bin that a bias does not have where another has more bins; exact in bfloat16
@@ -255,3 +257,35 @@ def mean_over_positions(z: Tensor) -> Tensor:
         The means, (N, C).
     """
     return z.flatten(2).mean(dim=2) if z.dim() > 2 else z
+
+
+@torch.no_grad()
+def split_last_layer(g: nn.Module, z: Tensor, num_classes: int) -> tuple[nn.Module, nn.Linear]:
+    """Split a task head in front of its last linear layer: g(z) = layer(body(z)).
+
+    Args:
+        g: The task head, in eval mode.
+        z: Some features, by which the split is checked.
+        num_classes: Number of logits.
+
+    Returns:
+        body: A copy of g with the identity in place of its last linear layer; of a linear layer the identity.
+        layer: The last linear layer itself.
+
+    Raises:
+        UserError: If g does not end with one linear layer that gives the logits of one head.
+    """
+    layers = [(name, module) for name, module in g.named_modules() if isinstance(module, nn.Linear)]
+    name, layer = layers[-1] if layers else ("", None)
+    if layer is not None and layer.out_features == num_classes:
+        body = copy.deepcopy(g) if name else nn.Identity()
+        if name:
+            parent, _, last = name.rpartition(".")
+            setattr(body.get_submodule(parent), last, nn.Identity())
+        inputs = body(z)
+        if inputs.shape == (len(z), layer.in_features) and torch.allclose(layer(inputs), g(z), rtol=1e-4, atol=1e-4):
+            return body, layer
+    raise UserError(
+        f"model: g does not end with a linear layer that gives the {num_classes} logits, which is what would be fitted "
+        "anew; use a model that does (one with heads: single)"
+    )

@@ -343,7 +343,10 @@ def phases_of(method: str, epochs: int, own: dict[str, Any]) -> list[dict[str, A
     """Return the phases of a method with its own settings: pre-training, a tenth as long, and the method itself.
 
     A game against h begins from what plain training and h alone have learned; jtt learns from errors of plain training.
+    A method that fits at once takes one epoch after plain training, on the rows of training: there are no others.
     """
+    if load_method(method).fits:
+        return [{"method": "erm", "epochs": epochs}, {"method": method, "epochs": 1, "rows": "train"} | own]
     trains = load_method(method).trains
     before = ["erm", "bias_head"] if {"f", "h"} <= {*trains} else ["erm"] if method == "jtt" else []
     warm_up = [{"method": name, "epochs": max(1, epochs // 10)} for name in before]

@@ -243,6 +243,40 @@ class Split(ABC):
         return self
 
 
+class PartOfSplit(Split):
+    """Some examples of a split, in its order.
+
+    Args:
+        split: The split.
+        index: Positions of the examples in it, (n,) int64.
+    """
+
+    def __init__(self, split: Split, index: Tensor) -> None:
+        self._split, self._index = split, index.to(split.y.device)
+        self.y, self.group, self.row = (labels[self._index] for labels in (split.y, split.group, split.row))
+
+    @property
+    def workers(self) -> int:
+        """Number of threads that read ahead."""
+        return self._split.workers
+
+    def batch(self, index: Tensor) -> Batch:
+        """Return examples as one batch."""
+        return self._split.batch(self._index[index])
+
+    def to(self, device: torch.device) -> "PartOfSplit":
+        """Return the part with its tensors on `device`."""
+        return PartOfSplit(self._split.to(device), self._index)
+
+    def bias_labels(self, index: Tensor) -> Tensor:
+        """Return the bias labels of the examples at `index`."""
+        return self._split.bias_labels(self._index[index])
+
+    def augmented(self, seed: int) -> "PartOfSplit":
+        """Return the part with augmentation."""
+        return PartOfSplit(self._split.augmented(seed), self._index)
+
+
 class ImageSplit(Split):
     """A split whose examples are images that can be shown."""
 

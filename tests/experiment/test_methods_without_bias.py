@@ -29,6 +29,6 @@ def test_only_methods_without_bias_labels_train_on_data_that_have_none(tmp_path:
     if method in methods_without_bias():
         assert len(list(build(settings).trainer)) == 1
     else:
-        says = rf"training\.phases\.0\.method: {method} needs bias labels, and no training example has one"
+        says = rf"training\.phases\.0\.method: {method} needs bias labels, and no (training|val) example has one"
         with pytest.raises(UserError, match=says):
             build(settings)

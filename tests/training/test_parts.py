@@ -147,7 +147,8 @@ def trainer_of(data: tuple[Rows, DataSpec], phases: list[dict[str, Any]], **mode
         for phase in config.training.phases
     ]
     fabric = Fabric(accelerator="cpu", devices=1)
-    return Trainer(fabric, networks, Loader(split, 16, fabric.device), phases, seed=0)
+    loader = Loader(split, 16, fabric.device)
+    return Trainer(fabric, networks, loader, phases, seed=0, held_out=loader)
 
 
 @pytest.mark.parametrize("method", plugins.names("lntl.methods"))
@@ -157,7 +158,10 @@ def test_every_method_learns_from_vectors_with_labels(rows: tuple[Rows, DataSpec
     before = snapshot(trainer)
     records = list(trainer)
     assert len(records) == 2
-    assert {name.partition(".")[0] for name in changed(trainer, before)} == set(trainer.method.trains)
+    assert {name.partition(".")[0] for name in changed(trainer, before)} == {
+        *trainer.method.trains,
+        *trainer.method.fits,
+    }
 
 
 def test_h_learns_a_label_that_the_vector_holds(rows: tuple[Rows, DataSpec]) -> None:

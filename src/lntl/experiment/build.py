@@ -1,5 +1,6 @@
 """Build what a configuration describes: data, networks and trainer."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -19,9 +20,9 @@ from lntl.methods import load_method
 from lntl.methods.base import Method
 from lntl.models import load_model
 from lntl.runs.checkpoint import NotFiniteError
-from lntl.seeding import derive
+from lntl.seeding import derive, permutation
 from lntl.training.trainer import Trainer, TrainingPhase
-from lntl.types import IGNORE, Dataset, DataSpec, Networks
+from lntl.types import IGNORE, Dataset, DataSpec, Networks, PartOfSplit, Split
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,10 @@ class Experiment:
             split: "train", "val" or "test".
 
         Returns:
-            A loader of its examples, in order and without augmentation.
+            A loader of its examples, in order and without augmentation; of val, where a phase is fitted on one half of
+            it, the other half.
         """
-        return Loader(self.data.splits[split], self.config.evaluation.batch_size, self.fabric.device)
+        return Loader(_parts(self.config, self.data)[split], self.config.evaluation.batch_size, self.fabric.device)
 
     def predict(self, networks: Networks, split: str) -> Predictions:
         """Run networks on a split.
@@ -75,11 +77,44 @@ class Experiment:
             )
         return predictions
 
+    @property
+    def val_note(self) -> str:
+        """Where val comes from, and what of it a phase is fitted on."""
+        fitted = [phase.method for phase in self.config.training.phases if _prepared_on(phase) == "val"]
+        half = f"; {fitted[0]} is fitted on one half of it, and val means the other half" if fitted else ""
+        return f"{self.data.val_note}{half}"
+
     @cached_property
     def _groups(self) -> Tensor:
-        """The groups that occur in any split, ascending."""
-        groups: Tensor = torch.cat([split.group.cpu() for split in self.data.splits.values()]).unique()
-        return groups[groups != IGNORE]
+        return _all_groups(self.data)
+
+
+HELD_OUT = "held_out"  # the half of val that a phase is fitted on
+
+
+def _all_groups(data: Dataset) -> Tensor:
+    """Return the groups that occur in any split, ascending."""
+    groups: Tensor = torch.cat([split.group.cpu() for split in data.splits.values()]).unique()
+    return groups[groups != IGNORE]
+
+
+def _parts(config: Config, data: Dataset) -> dict[str, Split]:
+    """Return the splits; where a phase is fitted on val, one half of it as HELD_OUT and the other half as val."""
+    splits = dict(data.splits)
+    if "val" in splits and any(_prepared_on(phase) == "val" for phase in config.training.phases):
+        val, group = splits["val"], splits["val"].group.cpu()
+        order = permutation(len(val), derive(config.project.seed, "halves of val"))
+        by_group = order[group[order].argsort(stable=True)]
+        sizes = group[by_group].unique_consecutive(return_counts=True)[1]
+        place = torch.cat([torch.arange(size) for size in sizes.tolist()])  # of each row within its group
+        held_out = place % 2 == 0
+        splits[HELD_OUT] = PartOfSplit(val, by_group[held_out].sort().values)
+        splits["val"] = PartOfSplit(val, by_group[~held_out].sort().values)
+    return splits
+
+
+def _prepared_on(phase: Phase) -> str:
+    return load_method(phase.method).prepared_on(phase)
 
 
 def build(config: Config, trained: bool = False, data: Dataset | None = None) -> Experiment:
@@ -100,7 +135,8 @@ def build(config: Config, trained: bool = False, data: Dataset | None = None) ->
     fabric = Fabric(**device_arguments(config.training.device), precision=config.training.precision)
     if data is None:
         data = load_data(config.data.name, config.data)
-    _check_bias(config, data)
+    parts = _parts(config, data)
+    _check_bias(config, data, parts)
     torch.manual_seed(derive(config.project.seed, "weights"))
     spec, model = data.spec, config.model
 
@@ -114,23 +150,43 @@ def build(config: Config, trained: bool = False, data: Dataset | None = None) ->
     networks.to(fabric.device).to(memory_format=torch.channels_last)
     phases = [TrainingPhase(p, partial(_method, config=p, spec=spec)) for p in config.training.phases]
     loader = Loader(data.splits["train"], config.training.batch_size, fabric.device)
+    held_out = Loader(parts[HELD_OUT], config.evaluation.batch_size, fabric.device) if HELD_OUT in parts else None
     trainer = Trainer(
-        fabric, networks, loader, phases, config.project.seed, config.logging.log_interval_batches, make_networks
+        fabric,
+        networks,
+        loader,
+        phases,
+        config.project.seed,
+        config.logging.log_interval_batches,
+        make_networks,
+        held_out,
     )
     return Experiment(config, fabric, data, networks, trainer)
 
 
-def _check_bias(config: Config, data: Dataset) -> None:
-    """Raise UserError if a method needs bias labels and no training example has one."""
-    train = data.splits["train"]
-    if (train.group != IGNORE).any() or (train.bias_labels(torch.arange(len(train))) != IGNORE).any():
-        return
+def _check_bias(config: Config, data: Dataset, parts: Mapping[str, Split]) -> None:
+    """Raise UserError if a method needs bias labels and no example has one, or cannot be fitted on its rows."""
     for index, phase in enumerate(config.training.phases):
-        if load_method(phase.method).sees_bias:
+        method, key = load_method(phase.method), f"training.phases.{index}.method"
+        name = {"train": "train", "val": HELD_OUT}[method.prepared_on(phase)]
+        if name not in parts:
+            raise UserError(f"{key}: {phase.method} is fitted on val, and there is no val; set rows: train")
+        if not method.sees_bias:
+            continue
+        if not _has_bias(parts[name]):
             raise UserError(
-                f"training.phases.{index}.method: {phase.method} needs bias labels, and no training example has one; "
-                f"set data.bias, or use a method without them: {', '.join(methods_without_bias())}"
+                f"{key}: {phase.method} needs bias labels, and no {'training' if name == 'train' else 'val'} example "
+                f"has one; set data.bias, or use a method without them: {', '.join(methods_without_bias())}"
             )
+        try:
+            method.check_groups(phase, parts[name].group.cpu(), _all_groups(data), data.spec)
+        except UserError as error:
+            raise UserError(f"{key}: {error}") from error
+
+
+def _has_bias(split: Split) -> bool:
+    labelled = (split.group != IGNORE).any() or (split.bias_labels(torch.arange(len(split))) != IGNORE).any()
+    return bool(labelled)
 
 
 def methods_without_bias() -> list[str]:

@@ -162,12 +162,13 @@ def conclude(run: Run, erm: Result | None, split: Literal["test", "val"] = "test
 def _selection(run: Run) -> str:
     """Return what chose the best checkpoint."""
     name = run.experiment.config.evaluation.best_model_metric
+    note = run.experiment.val_note
     if run.best_record is None:
-        return f"as last, for {name} is undefined on val ({run.experiment.data.val_note}) after every epoch"
+        return f"as last, for {name} is undefined on val ({note}) after every epoch"
     if not run.folder.best.exists():
         return f"as last, for the checkpoint of epoch {run.best_record.total_epoch}, the best on val, is not there"
     order = "lowest" if lower_is_better(name) else "highest"
-    return f"{order} {name} on val ({run.experiment.data.val_note}) among the epochs of the last phase"
+    return f"{order} {name} on val ({note}) among the epochs of the last phase"
 
 
 def train(

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from lntl.plugins import Settings
@@ -19,6 +20,21 @@ class Objective:
     loss: Tensor
     over: tuple[nn.Module, ...]
     terms: dict[str, Tensor]
+
+
+def report(**terms: Tensor) -> Objective:
+    """Return an objective that changes nothing, for its terms to be logged.
+
+    Args:
+        terms: As of `minimise`.
+
+    Returns:
+        The objective, for a method to yield.
+
+    Example:
+        >>> yield report(task=self.loss_of_fit)
+    """
+    return Objective(torch.zeros(()), (), {name: term.detach() for name, term in terms.items()})
 
 
 def minimise(loss: Tensor, over: tuple[nn.Module, ...], **terms: Tensor) -> Objective:
@@ -54,6 +70,7 @@ class Method(nn.Module):
 
     Attributes:
         trains: The networks that the method trains; the others are in eval mode and do not change, buffers included.
+        fits: Networks that `prepare` fits at once, in closed form or by another solver.
         sees_bias: Whether the method uses the bias; else every bias label that it gets is IGNORE.
         trained_with_h: Networks of its own that learn with the settings of h.
         required_model_settings: Settings of `model` without which the method cannot run.
@@ -71,6 +88,7 @@ class Method(nn.Module):
         """Settings of the method in a phase."""
 
     trains: ClassVar[tuple[NetworkName, ...]]
+    fits: ClassVar[tuple[NetworkName, ...]] = ()
     sees_bias: ClassVar[bool] = False
     trained_with_h: ClassVar[tuple[str, ...]] = ()
     required_model_settings: ClassVar[Mapping[str, str]] = {}
@@ -105,14 +123,37 @@ class Method(nn.Module):
         """Networks of the method itself that learn, by name: its children with parameters that are not frozen."""
         return {name: net for name, net in self.named_children() if any(p.requires_grad for p in net.parameters())}
 
+    @classmethod
+    def prepared_on(cls, config: Settings) -> Literal["train", "val"]:
+        """Return the rows that `prepare` sees.
+
+        Args:
+            config: The settings of the phase.
+
+        Returns:
+            "train", or "val" for one half of val, by which then nothing else is chosen.
+        """
+        return "train"
+
+    @classmethod
+    def check_groups(cls, config: Settings, group: Tensor, all_groups: Tensor, spec: DataSpec) -> None:
+        """Raise UserError if the method cannot learn from such rows; called before any training.
+
+        Args:
+            config: The settings of the phase.
+            group: Group of each row that `prepare` sees, (n,) int64; IGNORE where a bias is unknown.
+            all_groups: Groups that occur in any split, ascending.
+            spec: Counts and names.
+        """
+
     def prepare(self, batches: TrainingBatches, seed: int) -> None:
-        """Look at the training data before the first step of the phase, and store the result in buffers.
+        """Look at the data before the first step of the phase, and store the result in buffers, or in what it `fits`.
 
         A resumed run does not prepare again: it has the buffers.
 
         Args:
-            batches: Each call iterates over all training data, in order or shuffled by a seed; without gradients, f, g
-                and h in eval mode.
+            batches: Each call iterates over all rows that `prepared_on` names, in order, or shuffled by a seed; without
+                gradients, f, g and h in eval mode.
             seed: Seed of what is drawn here.
         """
 

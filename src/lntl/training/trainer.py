@@ -108,6 +108,7 @@ class Trainer:
         seed: Seed of the run.
         log_interval: Updates between two reports.
         rebuild: Function that builds the model again, for methods that restart it; None where none does.
+        held_out: Batches of the rows of val that a method may be fitted on; None where none is.
 
     Attributes:
         record: The EpochRecord of the last finished epoch.
@@ -129,7 +130,9 @@ class Trainer:
         seed: int,
         log_interval: int = 50,
         rebuild: Callable[[], Networks] | None = None,
+        held_out: Loader | None = None,
     ) -> None:
+        self.held_out = held_out
         self.fabric, self.networks, self.loader, self.phases = fabric, networks, loader, phases
         self.seed, self.log_interval = seed, log_interval
         wrapped = Networks()
@@ -219,9 +222,12 @@ class Trainer:
 
     @torch.no_grad()
     def _prepare(self) -> None:
+        loader = self.held_out if self.method.prepared_on(self.settings) == "val" else self.loader
+        if loader is None:
+            raise UserError(f"{self.settings.method} is fitted on val, and there is no val; set rows: train")
         self._wrapped.eval()
         self.method.prepare(
-            lambda order_seed=None: map(self._visible, self.loader.batches(order_seed)),
+            lambda order_seed=None: map(self._visible, loader.batches(order_seed)),
             derive(self.seed, "prepare", self.phase),
         )
 
@@ -241,7 +247,8 @@ class Trainer:
         terms: dict[str, Tensor] = {}
         progress = self._phase_step / (len(self.loader) * self.settings.epochs)
         for objective in self.method.objectives(batch, progress):
-            self._minimise(objective.loss, objective.over)
+            if objective.over:
+                self._minimise(objective.loss, objective.over)
             terms |= objective.terms
         self._terms.add(terms, self.fabric.device)
         if self._average is not None:

@@ -1,0 +1,108 @@
+"""Deep feature reweighting: fit the last layer anew on group-balanced rows (Kirichenko et al., ICLR 2023)."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from lntl.errors import UserError
+from lntl.methods.base import Method, Objective, TrainingBatches, report
+from lntl.methods.last_layer import fit_logistic, layer_inputs, standardisation, weighted_loss, write_layer
+from lntl.plugins import Settings
+from lntl.seeding import derive
+from lntl.types import Batch, DataSpec, Networks
+
+__all__ = ["DFR"]
+
+
+class DFR(Method):
+    """Kirichenko et al., ICLR 2023: f stays, and the last linear layer (W, b) of g is fitted anew on balanced rows.
+
+    A draw takes as many rows of each group (class, bias value) as the smallest has, and fits
+    min_{W,b} C * sum of CE(W u + b, y) + |W|_1, with u the inputs of the layer, standardised. (W, b) is the mean of
+    several draws. Where g has hidden layers they stay, too: u is what they give. Of several biases a group has one
+    value of each. Rows whose bias is unknown are left out, and a group that occurs in the data but not among the rows
+    is refused.
+
+    rows: val takes one half of val (half of each group, at random); the other half is what val then means in the run,
+    so that nothing is chosen by the rows of the fit. It is for a val in which the bias is as rare as in use. rows:
+    train fits on the rows that f has learned already, which the paper finds worse.
+
+    One epoch is enough: the fit is made before its first step, and the steps train nothing.
+    Deviation: the paper chooses C by the worst group of held-out rows; here it is a setting.
+    Source: "Last Layer Re-Training is Sufficient for Robustness to Spurious Correlations", ICLR 2023, and the authors'
+    code, for the standardised features and the mean of the draws.
+    """
+
+    trains = ()
+    fits = ("g",)
+    sees_bias = True
+
+    class Config(Settings):
+        """Settings of a phase with `method: dfr`."""
+
+        rows: Literal["val", "train"] = Field(
+            "val", description="Rows that the layer is fitted on: half of val, or train."
+        )
+        draws: int = Field(10, ge=1, le=1000, description="Balanced draws whose layers are averaged; 10 in the paper.")
+        c: float = Field(
+            1.0,
+            gt=0,
+            le=1e6,
+            description="C, the inverse strength of the L1 penalty as in scikit-learn; the paper tries 0.01 to 1.",
+        )
+
+    config: Config
+    task: Tensor
+    zeros: Tensor
+
+    def __init__(self, networks: Networks, config: Settings, spec: DataSpec) -> None:
+        super().__init__(networks, config, spec)
+        self.register_buffer("task", torch.zeros(()))
+        self.register_buffer("zeros", torch.zeros(()))
+
+    @classmethod
+    def prepared_on(cls, config: Settings) -> Literal["train", "val"]:
+        """Return `rows`."""
+        assert isinstance(config, DFR.Config)
+        return config.rows
+
+    @classmethod
+    def check_groups(cls, config: Settings, group: Tensor, all_groups: Tensor, spec: DataSpec) -> None:
+        """Raise UserError if a group that occurs in the data has no row."""
+        present = set(group.tolist())
+        if empty := [number for number in all_groups.tolist() if number not in present]:
+            y, value = divmod(empty[0], spec.num_bias_values)
+            where = "train" if cls.prepared_on(config) == "train" else "the half of val that dfr is fitted on"
+            raise UserError(
+                f"dfr: {len(empty)} of {len(all_groups)} groups have no row in {where}, first class "
+                f"{spec.class_names[y]} with bias value {spec.bias_value_names[value]}; give each some rows, set "
+                "rows to the other split, or use leace"
+            )
+
+    def prepare(self, batches: TrainingBatches, seed: int) -> None:
+        """Fit g's last layer."""
+        inputs = layer_inputs(self.networks, batches(), self.spec)
+        groups, member, count = inputs.group.unique(return_inverse=True, return_counts=True)
+        intercept = inputs.layer.bias is not None
+        mean, std = standardisation(inputs.z, None, intercept)
+        z, fitted = (inputs.z - mean) / std, []
+        for number in range(self.config.draws):
+            random = torch.Generator().manual_seed(derive(seed, "draw", number))
+            order = torch.randperm(len(member), generator=random)
+            rows = torch.cat([order[member[order] == k][: int(count.min())] for k in range(len(groups))])
+            fitted.append(
+                fit_logistic(
+                    z[rows], inputs.y[rows], c=self.config.c, l1=True, intercept=intercept, seed=derive(seed, number)
+                )
+            )
+        weight, bias = (torch.stack(part).mean(dim=0) for part in zip(*fitted, strict=True))
+        write_layer(inputs.layer, weight, bias, mean, std)
+        self.task.copy_(weighted_loss(inputs, 1 / count[member]))
+        self.zeros.copy_((weight == 0).double().mean())
+
+    def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
+        """Log the cross-entropy in nats on the rows of the fit, all groups alike, and the share of zero weights."""
+        yield report(task=self.task, zeros=self.zeros)

@@ -1,0 +1,121 @@
+"""Fit g's last linear layer anew on features that stand still: logistic regression with scikit-learn."""
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from lntl.errors import UserError
+from lntl.methods.weights import inner
+from lntl.ops import split_last_layer
+from lntl.types import IGNORE, Batch, DataSpec, Networks
+
+
+@dataclass(frozen=True)
+class LayerInputs:
+    """The rows that a last layer is fitted on.
+
+    Attributes:
+        layer: The layer itself.
+        z: Its inputs, (n, C) float64 on the CPU.
+        y: Class of each row, (n,) int64.
+        group: Group of each row, (n,) int64.
+    """
+
+    layer: nn.Linear
+    z: Tensor
+    y: Tensor
+    group: Tensor
+
+
+def layer_inputs(networks: Networks, batches: Iterable[Batch], spec: DataSpec) -> LayerInputs:
+    """Return the inputs of g's last linear layer for the rows whose bias is known.
+
+    f and g are run in float32, without the wrapper that lowers the precision, as evaluation runs them.
+
+    Raises UserError if g does not end with such a layer, or if a class has no row.
+    """
+    f, g = inner(networks.f), inner(networks.g)
+    body, layer = None, None
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    for batch in batches:
+        z = f(batch.x)
+        if body is None:
+            body, layer = split_last_layer(g, z, spec.num_classes)
+        known = batch.group != IGNORE
+        parts.append((body(z)[known].cpu().double(), batch.y[known].cpu(), batch.group[known].cpu()))
+    assert layer is not None
+    z, y, group = (torch.cat(part) for part in zip(*parts, strict=True))
+    if missing := sorted({*range(spec.num_classes)} - {*y.tolist()}):
+        raise UserError(f"no row to fit the last layer on has class {spec.class_names[missing[0]]} and a bias label")
+    return LayerInputs(layer, z, y, group)
+
+
+def fit_logistic(
+    z: Tensor, y: Tensor, weight: Tensor | None = None, *, c: float, l1: bool = False, intercept: bool = True, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Return weights (K, C) and intercepts (K,) of a multinomial logistic regression, with scikit-learn.
+
+    Args:
+        z: Features (n, C) float64.
+        y: Classes (n,), each of 0 to K - 1 at least once.
+        weight: Weight of each row, (n,), of mean 1; None for 1.
+        c: Inverse strength of the penalty beside the sum of the losses.
+        l1: Whether the penalty is the sum of |w|, instead of half the sum of w^2.
+        intercept: Whether there are intercepts.
+        seed: Seed of the solver's order of rows.
+    """
+    import sklearn  # here, for it is slow to import
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    settings: dict[str, Any] = {"solver": "lbfgs", "max_iter": 1000}
+    if l1:
+        old = tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 8)  # which named the penalty
+        settings = {"solver": "saga", "tol": 1e-3, "max_iter": 300} | ({"penalty": "l1"} if old else {"l1_ratio": 1.0})
+    model = LogisticRegression(C=c, fit_intercept=intercept, random_state=seed % 2**32, **settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the last digits decide nothing
+        model.fit(z.numpy(), y.numpy(), sample_weight=None if weight is None else weight.numpy())
+    w, b = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_).expand(len(model.coef_))
+    return (
+        (torch.cat([-w, w]) / 2, torch.cat([-b, b]) / 2) if len(w) == 1 else (w, b)
+    )  # of two classes there is one row
+
+
+def standardisation(z: Tensor, weight: Tensor | None, centred: bool) -> tuple[Tensor, Tensor]:
+    """Return the mean of features (n, C), 0 where not centred, and their standard deviation, 1 where it is 0."""
+    w = torch.ones(len(z), dtype=z.dtype) if weight is None else weight
+    mean = w @ z / w.sum()
+    std = (w @ (z - mean).square() / w.sum()).sqrt()
+    constant = std <= 1e-6 * mean.abs().clamp(min=1e-6)
+    return mean if centred else torch.zeros_like(mean), torch.where(constant, torch.ones_like(std), std)
+
+
+@torch.no_grad()
+def write_layer(layer: nn.Linear, weight: Tensor, bias: Tensor, mean: Tensor, std: Tensor) -> None:
+    """Give a layer the weights (K, C) and intercepts (K,) that were fitted on (z - mean) / std."""
+    layer.weight.copy_(weight / std)
+    if layer.bias is not None:
+        layer.bias.copy_(bias - weight / std @ mean)
+
+
+def weighted_loss(inputs: LayerInputs, weight: Tensor) -> Tensor:
+    """Return the mean cross-entropy in nats of the layer on its rows, weighted by `weight` (n,)."""
+    logits = inputs.layer(inputs.z.type_as(inputs.layer.weight)).cpu().double()
+    return (cross_entropy(logits, inputs.y, reduction="none") * weight).sum() / weight.sum()
+
+
+def independence_weights(group: Tensor, num_bias_values: int) -> Tensor:
+    """Return p(y) p(b) / p(y, b) of each row, scaled to mean 1, float64 (n,): bias and label are then independent.
+
+    Exactly independent where every class occurs with every bias value.
+    """
+    y, b = group // num_bias_values, group % num_bias_values
+    of_y, of_b, of_both = (torch.bincount(labels).double() for labels in (y, b, group))
+    weight = of_y[y] * of_b[b] / of_both[group]
+    return weight / weight.mean()

@@ -1,0 +1,151 @@
+"""Deep feature reweighting: what it fits, on which rows, and what it refuses."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from lntl import config as configuration
+from lntl.errors import UserError
+from lntl.experiment import Experiment, build
+from lntl.methods.last_layer import fit_logistic, independence_weights
+from lntl.types import IGNORE
+
+COUNTS = {"train": (40, 4, 4, 40), "val": (20, 6, 6, 20), "test": (20, 20, 20, 20)}  # rows of each group (y, bias)
+Make = Callable[..., Experiment]
+
+
+def write_vectors(path: Path, counts: dict[str, tuple[int, ...]], unknown: int = 0) -> None:
+    """Write vectors (n, 4): numbers 0 and 1 tell the class dimly, 2 and 3 the bias clearly; `unknown` rows lack it."""
+    random = np.random.default_rng(0)
+    group = np.concatenate([np.repeat(range(4), sizes) for sizes in counts.values()])
+    y, bias = group // 2, group % 2
+    means = np.stack([y, -y, 3 * bias, -3 * bias], axis=1) * 1.5
+    bias[:unknown] = -1
+    split = np.repeat([*counts], [sum(sizes) for sizes in counts.values()])
+    np.savez(path, x=means + random.normal(size=means.shape), y=y, bias=bias, split=split)
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """A function from phases to an experiment on these vectors."""
+
+    def experiment(*phases: dict[str, Any], counts: Any = COUNTS, unknown: int = 0, **model: Any) -> Experiment:
+        write_vectors(tmp_path / "v.npz", counts, unknown)
+        raw = {
+            "project": {"experiment_name": "vectors"},
+            "data": {"name": "arrays", "path": str(tmp_path / "v.npz"), "split": "split"},
+            "model": {"name": "mlp", "hidden": [8], "head_dim": 6} | model,
+            "training": {"device": "cpu", "batch_size": 16, "phases": [{"epochs": 1} | phase for phase in phases]},
+        }
+        return build(configuration.validate(raw, "test"))
+
+    return experiment
+
+
+def accuracy_by_group(experiment: Experiment) -> list[float]:
+    p = experiment.predict(experiment.networks, "test")
+    return [float(p.correct[p.group == group].float().mean()) for group in range(4)]
+
+
+def test_it_minimises_the_penalised_loss() -> None:
+    """At the optimum the gradient of C * sum of CE is -sign(w) where w is not 0, and within [-1, 1] elsewhere."""
+    random = torch.Generator().manual_seed(0)
+    z, y, c = torch.randn(120, 6, generator=random, dtype=torch.float64), torch.arange(120) % 3, 0.2
+    z[:, 0] += y
+    fitted = fit_logistic(z, y, c=c, l1=True, seed=0)
+    weight, bias = (value.clone().requires_grad_() for value in fitted)
+    loss = c * cross_entropy(z @ weight.T + bias, y, reduction="sum")
+    by_weight, by_bias = torch.autograd.grad(loss, (weight, bias))
+    used = weight != 0
+    assert 0 < used.sum() < used.numel()
+    torch.testing.assert_close(by_weight[used], -weight.sign()[used], rtol=0, atol=0.02)
+    assert by_weight[~used].abs().max() < 1.02
+    assert by_bias.abs().max() < 0.02
+
+
+def test_weights_make_bias_and_label_independent() -> None:
+    group = torch.tensor([0] * 30 + [1] * 5 + [2] * 2 + [3] * 13)
+    weight = independence_weights(group, 2)
+    table = torch.stack([weight[group == k].sum() for k in range(4)]).view(2, 2) / weight.sum()
+    torch.testing.assert_close(table, table.sum(dim=1, keepdim=True) * table.sum(dim=0))
+    torch.testing.assert_close(table.sum(dim=1), torch.tensor([35, 15], dtype=torch.float64) / 50)
+
+
+def test_the_worst_group_gains_and_only_the_last_layer_changes(make: Make) -> None:
+    erm = {"method": "erm", "epochs": 8, "optimizer_fg": {"lr": 0.02}}
+    counts = {"train": (100, 5, 5, 100), "val": (40, 40, 40, 40), "test": (100, 100, 100, 100)}
+    plain, repaired = make(erm, counts=counts), make(erm, {"method": "dfr"}, counts=counts)
+    for experiment in (plain, repaired):
+        list(experiment.trainer)
+    states = [experiment.networks.state_dict() for experiment in (plain, repaired)]
+    changed = {key for key in states[0] if not torch.equal(states[0][key], states[1][key])}
+    assert changed == {"g.2.weight", "g.2.bias"}
+    worst = [min(accuracy_by_group(experiment)) for experiment in (plain, repaired)]
+    assert worst[0] < 0.6
+    assert worst[1] > worst[0] + 0.15, worst
+    metrics = repaired.trainer.record.metrics  # type: ignore[union-attr]
+    assert set(metrics) == {"train/task", "train/zeros"}
+
+
+@pytest.mark.parametrize("rows", ["val", "train"])
+def test_it_is_fitted_on_balanced_rows_of_the_split_that_it_names(
+    make: Make, rows: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits: list[tuple[Tensor, Tensor]] = []
+
+    def record(z: Tensor, y: Tensor, **settings: Any) -> tuple[Tensor, Tensor]:
+        fits.append((z, y))
+        return fit_logistic(z, y, **settings)
+
+    monkeypatch.setattr("lntl.methods.dfr.fit_logistic", record)
+    experiment = make({"method": "dfr", "rows": rows, "draws": 3})
+    list(experiment.trainer)
+    smallest = {"val": 3, "train": 4}[rows]
+    assert [y.bincount().tolist() for _, y in fits] == [[2 * smallest, 2 * smallest]] * 3
+    assert not torch.equal(fits[0][0], fits[1][0])  # each draw has rows of its own
+    again = make({"method": "dfr", "rows": rows, "draws": 3})
+    list(again.trainer)
+    assert torch.equal(again.networks.g[2].weight, experiment.networks.g[2].weight)  # type: ignore[index,union-attr]
+
+
+def test_nothing_else_is_chosen_by_the_half_of_val_that_it_is_fitted_on(make: Make) -> None:
+    experiment = make({"method": "dfr"})
+    fitted, val = experiment.trainer.held_out, experiment.loader("val")
+    assert fitted is not None
+    rows = [set(loader.split.row.tolist()) for loader in (fitted, val)]
+    assert not rows[0] & rows[1]
+    assert rows[0] | rows[1] == set(experiment.data.splits["val"].row.tolist())
+    for loader in (fitted, val):
+        assert loader.split.group.bincount().tolist() == [10, 3, 3, 10]
+    assert len(experiment.predict(experiment.networks, "val").y) == 26
+    assert "dfr is fitted on one half of it, and val means the other half" in experiment.val_note
+    assert len(make({"method": "dfr", "rows": "train"}).loader("val").split) == 52
+
+
+def test_rows_without_a_bias_label_are_left_out(make: Make) -> None:
+    experiment = make({"method": "dfr", "rows": "train"}, unknown=30)
+    assert (experiment.data.splits["train"].group == IGNORE).sum() == 30
+    list(experiment.trainer)
+
+
+def test_an_empty_group_is_refused_before_training(make: Make) -> None:
+    for counts, where, first in (
+        (COUNTS | {"val": (20, 0, 6, 20)}, "the half of val that dfr is fitted on", "class 0 with bias value 1"),
+        (COUNTS | {"val": (20, 6, 0, 20)}, "the half of val that dfr is fitted on", "class 1 with bias value 0"),
+    ):
+        with pytest.raises(
+            UserError, match=rf"training\.phases\.1\.method: dfr: 1 of 4 groups have no row in {where}, first {first}; "
+        ):
+            make({"method": "erm"}, {"method": "dfr"}, counts=counts)
+    make({"method": "dfr", "rows": "train"}, counts=COUNTS | {"val": (20, 0, 6, 20)})
+
+
+def test_a_head_for_each_bias_value_is_refused(make: Make) -> None:
+    with pytest.raises(UserError, match="g does not end with a linear layer that gives the 2 logits"):
+        list(make({"method": "dfr"}, heads="per_bias").trainer)
