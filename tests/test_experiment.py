@@ -240,7 +240,7 @@ def test_a_metric_that_is_undefined_on_val_chooses_nothing(
     assert "NaN" not in run.folder.metrics.read_text()
     assert not math.isnan(metrics(run.folder.path)[0]["val/accuracy"])
     result = experiment.conclude(run, None)
-    assert "best: as last, for aligned_accuracy is undefined on val (10 held-out" in result.selection
+    assert "best: as last, because aligned_accuracy is undefined on val (10 held-out" in result.selection
     assert result.best == result.last
     assert run.folder.read_result() == result
 
@@ -261,7 +261,7 @@ def test_a_best_checkpoint_that_is_gone_chose_nothing(make_config: Callable[...,
     run = train(make_config("erm"))
     run.folder.best.unlink()
     result = experiment.conclude(run, None)
-    assert "best: as last, for the checkpoint of epoch 1, the best on val, is not there" in result.selection
+    assert "best: as last, because the checkpoint of epoch 1, the best on val, is missing" in result.selection
     assert result.best == result.last
 
 

@@ -216,7 +216,7 @@ def test_weights_that_are_not_finite_predict_nothing(used: Used, tmp_path: Path)
         load(run / "checkpoints/last.pth")
     np.savez(tmp_path / "v.npz", x=np.full((3, 7), 1e30))
     classifier = load(run)
-    with pytest.raises(UserError, match="what the networks answer is not finite"):
+    with pytest.raises(UserError, match="the networks' outputs are not finite"):
         classifier.predict(np.full((3, 7), 1e30))
     assert tiny_runs.lntl("predict", str(run), str(tmp_path / "v.npz"), "--out", str(tmp_path / "p.csv")) == 2
     assert not (tmp_path / "p.csv").exists()

@@ -57,7 +57,7 @@ def ruin_answers(run: Run) -> None:
     [
         (None, ruin_weights, "the weight f.norm.weight is not finite after step 3: training diverged"),
         (0.5, ruin_average, "the weight module.f.norm.weight is not finite after step 3: training diverged"),
-        (None, ruin_answers, "what the networks answer on val is not finite: training diverged"),
+        (None, ruin_answers, "the networks' outputs on val are not finite: training diverged"),
     ],
 )
 def test_weights_that_the_last_update_ruins_are_not_saved(

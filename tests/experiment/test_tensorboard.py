@@ -24,7 +24,7 @@ from lntl.config import Config
 from lntl.errors import UserError
 from lntl.evaluation.metrics import METRICS
 from lntl.experiment import Run, run_folder
-from lntl.experiment.checkpoints import flat
+from lntl.experiment.checkpoints import flatten
 from lntl.experiment.tensorboard import PER_CLASS, TensorBoard, _by_class
 from lntl.text import one_line
 from lntl.training.trainer import Step
@@ -200,7 +200,7 @@ def test_the_table_over_runs_has_the_settings_of_all_methods(make_config: Callab
         config = make_config(*phases, project={"experiment_name": name})
         run_folder(config).path.mkdir(parents=True)
         with TensorBoard(run_folder(config).path) as board:
-            board.settings(flat(config.model_dump()), {"accuracy": 0.5, "aligned_accuracy": None})
+            board.settings(flatten(config.model_dump()), {"accuracy": 0.5, "aligned_accuracy": None})
     runs = EventMultiplexer().AddRunsFromDirectory(str(run_folder(config).path.parent))
     runs.Reload()
     provider = MultiplexerDataProvider(runs, "")

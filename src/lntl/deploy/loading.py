@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from lntl.config import check_trusted
 from lntl.data.eval_transform import EvalTransform, Images, Source, restore
 from lntl.data.loader import ahead
 from lntl.errors import UserError
-from lntl.experiment.build import device_arguments
-from lntl.experiment.checkpoints import build_networks, evaluated_weights, fitting
+from lntl.experiment.build import make_fabric
+from lntl.experiment.checkpoints import build_networks, check_fit, evaluated_weights
 from lntl.runs import checkpoint
 from lntl.runs.checkpoint import NotFiniteError
 from lntl.runs.folder import EXPORT, RunFolder
@@ -116,7 +115,7 @@ class Classifier(nn.Module):
 def check_probabilities(probabilities: Tensor) -> None:
     """Raise NotFiniteError if probabilities are NaN."""
     if not bool(probabilities.isfinite().all()):
-        raise NotFiniteError("what the networks answer is not finite: their training diverged; use another checkpoint")
+        raise NotFiniteError("the networks' outputs are not finite: their training diverged; use another checkpoint")
 
 
 def load(path: str | Path, device: str | None = None, trust: str | Sequence[str] = ()) -> Classifier:
@@ -147,13 +146,13 @@ def build_classifier(
     trust: str | Sequence[str] = (),
 ) -> Classifier:
     """Return the classifier of a description and of weights of f and g, those of h left out; `path` is their file."""
-    with fitting(path):
+    with check_fit(path):
         networks = build_networks(description["model"], description["spec"], str(path), trust)
         strange = networks.load_state_dict(weights, strict=False)
         if wrong := [*strange.unexpected_keys, *(k for k in strange.missing_keys if not k.startswith("h."))]:
             raise KeyError(wrong[0])
     transform = _transform(description, path)
-    networks.to(Fabric(**device_arguments(device)).device).to(memory_format=torch.channels_last)
+    networks.to(make_fabric(device).device).to(memory_format=torch.channels_last)
     return Classifier(networks.f, networks.g, transform, description)
 
 

@@ -1,9 +1,9 @@
-"""From a configuration to a finished run: the one room that knows every name."""
+"""From a configuration to a finished run: build, train, evaluate; the one room that uses all plug-ins."""
 
 from lntl.experiment.build import Experiment, build
 from lntl.experiment.checkpoints import load_networks, open_checkpoint
 from lntl.experiment.evaluate import Evaluation, conclude, evaluate_checkpoint, train, train_erm
-from lntl.experiment.run import Run, resume, run_folder, start, stop_signals, take_up
+from lntl.experiment.run import Run, resume, run_folder, start, start_or_resume, stop_signals
 
 __all__ = [
     "Evaluation",
@@ -17,8 +17,8 @@ __all__ = [
     "resume",
     "run_folder",
     "start",
+    "start_or_resume",
     "stop_signals",
-    "take_up",
     "train",
     "train_erm",
 ]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -17,12 +17,11 @@ from lntl.errors import UserError
 from lntl.evaluation.predict import Predictions, predict
 from lntl.experiment import pretrained
 from lntl.methods import load_method
-from lntl.methods.base import Method
 from lntl.models import load_model
 from lntl.runs.checkpoint import NotFiniteError
 from lntl.seeding import derive, permutation
 from lntl.training.trainer import Trainer, TrainingPhase
-from lntl.types import IGNORE, Dataset, DataSpec, Networks, PartOfSplit, Split
+from lntl.types import IGNORE, Dataset, Networks, PartOfSplit, Split
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Experiment:
 
     Args:
         config: The configuration.
-        fabric: The device.
+        fabric: Lightning Fabric: device and precision.
         data: The data set, with its splits.
         networks: f, g and h.
         trainer: The trainer, at its first step.
@@ -72,7 +71,7 @@ class Experiment:
         predictions = predict(networks, self.loader(split), spec.num_groups, spec.aligned, self._groups)
         if not bool(predictions.probabilities.isfinite().all()):
             raise NotFiniteError(
-                f"what the networks answer on {split} is not finite: training diverged; lower the learning rate or set "
+                f"the networks' outputs on {split} are not finite: training diverged; lower the learning rate or set "
                 "training.clip_grad_norm"
             )
         return predictions
@@ -132,7 +131,7 @@ def build(config: Config, trained: bool = False, data: Dataset | None = None) ->
         UserError: If the device or the data set is unavailable, or the first weights are; if a method needs bias labels
             and no training example has one.
     """
-    fabric = Fabric(**device_arguments(config.training.device), precision=config.training.precision)
+    fabric = make_fabric(config.training.device, config.training.precision)
     if data is None:
         data = load_data(config.data.name, config.data)
     parts = _parts(config, data)
@@ -143,12 +142,12 @@ def build(config: Config, trained: bool = False, data: Dataset | None = None) ->
     def make_networks(trained: bool = False) -> Networks:
         networks = load_model(model.name)(spec, model)
         if not trained:
-            pretrained.begin(networks, model, spec)
+            pretrained.load_first_weights(networks, model, spec)
         return networks
 
     networks = make_networks(trained)
     networks.to(fabric.device).to(memory_format=torch.channels_last)
-    phases = [TrainingPhase(p, partial(_method, config=p, spec=spec)) for p in config.training.phases]
+    phases = [TrainingPhase(p, partial(load_method(p.method), config=p, spec=spec)) for p in config.training.phases]
     loader = Loader(data.splits["train"], config.training.batch_size, fabric.device)
     held_out = Loader(parts[HELD_OUT], config.evaluation.batch_size, fabric.device) if HELD_OUT in parts else None
     trainer = Trainer(
@@ -194,16 +193,12 @@ def methods_without_bias() -> list[str]:
     return [name for name in plugins.names("lntl.methods") if not load_method(name).sees_bias]
 
 
-def _method(networks: Networks, config: Phase, spec: DataSpec) -> Method:
-    return load_method(config.method)(networks, config, spec)
-
-
-def device_arguments(name: str) -> dict[str, Any]:
-    """Return Fabric's arguments for a device name of the configuration."""
+def make_fabric(name: str, precision: Literal["32-true", "bf16-mixed"] = "32-true") -> Fabric:
+    """Return the device of a configuration's name, as Lightning Fabric; raises UserError if it is unavailable."""
     kind, _, number = name.partition(":")
     if kind not in ("auto", "cpu", "cuda", "mps") or (number and (kind != "cuda" or not number.isdecimal())):
         raise UserError(f"training.device: unknown device {name!r}; use auto, cpu, cuda, cuda:N or mps")
     available = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if kind in available and int(number or 0) >= available[kind]:
         raise UserError(f"training.device: {name} is not available here (found {available[kind]}); use cpu or auto")
-    return {"accelerator": kind, "devices": [int(number)] if number else 1}
+    return Fabric(accelerator=kind, devices=[int(number)] if number else 1, precision=precision)

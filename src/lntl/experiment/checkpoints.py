@@ -1,4 +1,4 @@
-"""Checkpoints and what they came from: their data, whether these and the configuration still fit, their networks."""
+"""Open a checkpoint: its experiment and networks; whether its data and configuration are still the same."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,8 +26,8 @@ from lntl.types import Dataset, DataSpec, Networks
 
 Plugin = TypeVar("Plugin", Networks, Dataset)
 
-# What a resumed run may set anew: nothing of it changes what the finished epochs have done.
-_FREE = (
+# Keys that may change when a run is resumed: the finished epochs do not depend on them.
+_MAY_CHANGE = (
     "project.name",
     "project.description",
     "project.experiment_name",
@@ -83,7 +83,7 @@ def load_networks(experiment: Experiment, saved: Checkpoint, path: Path) -> Netw
     Raises:
         UserError: If the weights do not fit the networks.
     """
-    with fitting(path):
+    with check_fit(path):
         experiment.networks.load_state_dict(evaluated_weights(saved))
     return experiment.networks
 
@@ -96,8 +96,8 @@ def evaluated_weights(saved: Checkpoint) -> dict[str, Tensor]:
 
 
 @contextmanager
-def fitting(path: Path) -> Iterator[None]:
-    """Turn torch's complaint about weights that do not fit into a sentence."""
+def check_fit(path: Path) -> Iterator[None]:
+    """Raise UserError if torch finds, within the block, that weights do not fit the networks."""
     try:
         yield
     except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
@@ -112,10 +112,10 @@ def describe_data(data: Dataset) -> LearnedData:
 
 
 def check_same_data(data: Dataset, learned: LearnedData | None, path: Path, resumed: bool = False) -> None:
-    """Raise UserError if data are no longer those that the checkpoint at `path` learned from.
+    """Raise UserError if the data have changed since the checkpoint at `path` was trained.
 
-    To be evaluated it needs the same training rows, so that none of them can be a test row by now, and the same names;
-    to be resumed, all rows as they were. A checkpoint without digests, of an older version, passes.
+    Evaluation needs the same names and the same training rows: otherwise a test row may have been trained on. Resuming
+    needs all rows as they were. A checkpoint of an older version, without digests, passes.
     """
     if learned is None or learned.rows is None:
         return
@@ -126,9 +126,9 @@ def check_same_data(data: Dataset, learned: LearnedData | None, path: Path, resu
         if (change := _renamed(what, getattr(then, key), getattr(now, key)))
     ]
     if not changes and rows.train != learned.rows.train:
-        changes = ["other rows, or rows with another label or bias, are in train, so that it may know test rows"]
+        changes = ["train has other rows, or other labels or bias values, so that test rows may have been trained on"]
     if not changes and resumed and rows.all != learned.rows.all:
-        changes = ["the rows of val or test, or the order of all, are others"]
+        changes = ["the rows of val or test, or the order of the rows, have changed"]
     if changes:
         count = f" ({then.num_rows} rows then, {now.num_rows} now)" if then.num_rows != now.num_rows else ""
         raise UserError(
@@ -138,7 +138,7 @@ def check_same_data(data: Dataset, learned: LearnedData | None, path: Path, resu
 
 
 def _renamed(what: str, then: Sequence[str], now: Sequence[str]) -> str:
-    """Return how names have changed, nothing if they have not."""
+    """Return how names have changed, "" if they have not."""
     if tuple(then) == tuple(now):
         return ""
     gone, new = (sorted(set(a) - set(b)) for a, b in ((then, now), (now, then)))
@@ -147,7 +147,7 @@ def _renamed(what: str, then: Sequence[str], now: Sequence[str]) -> str:
 
 
 def _digests(data: Dataset) -> RowDigests:
-    """Return digests of name, label and bias of the rows: of train in any order, of all splits as they are."""
+    """Return digests of the name, label and bias of each row: of train in any order, of all splits in order."""
     lines = {
         name: [
             f"{data.row_name(row)}\t{y}\t{group}"
@@ -174,12 +174,12 @@ def check_same_config(config: Config, saved: Checkpoint, path: Path, trust: Sequ
     before = configuration.validate(saved.config, f"{path} (the configuration inside)")
     phases = len(before.training.phases)
     further = tuple(f"training.phases.{i}." for i in range(phases, len(config.training.phases)))
-    now, then = flat(config.model_dump()), flat(before.model_dump())
+    now, then = flatten(config.model_dump()), flatten(before.model_dump())
     last = f"training.phases.{phases - 1}.epochs"
     changed = [
         f"{key} is {shorten(now.get(key))}, was {shorten(then.get(key))}"
         for key in sorted(now.keys() | then.keys())
-        if now.get(key) != then.get(key) and not key.startswith(_FREE + further) and key != last
+        if now.get(key) != then.get(key) and not key.startswith(_MAY_CHANGE + further) and key != last
     ]
     if changed:
         raise DeadEndError(
@@ -194,11 +194,11 @@ def check_same_config(config: Config, saved: Checkpoint, path: Path, trust: Sequ
         raise DeadEndError(f"{path}: {epoch} epochs of the last phase are done, more than {last} = {epochs}")
 
 
-def flat(tree: object, prefix: str = "") -> dict[str, object]:
+def flatten(tree: object, prefix: str = "") -> dict[str, object]:
     """Return the leaves of nested dicts and lists by dotted path."""
     if isinstance(tree, dict | list):
         items = tree.items() if isinstance(tree, dict) else enumerate(tree)
-        return {path: leaf for key, value in items for path, leaf in flat(value, f"{prefix}.{key}").items()}
+        return {path: leaf for key, value in items for path, leaf in flatten(value, f"{prefix}.{key}").items()}
     return {prefix.removeprefix("."): tree}
 
 

@@ -15,7 +15,7 @@ from lntl.evaluation.metrics import lower_is_better
 from lntl.evaluation.predict import Predictions, by_one_bias
 from lntl.evaluation.summary import summarise
 from lntl.experiment.build import Experiment
-from lntl.experiment.checkpoints import flat, load_networks, open_checkpoint
+from lntl.experiment.checkpoints import flatten, load_networks, open_checkpoint
 from lntl.experiment.run import (
     Run,
     Stop,
@@ -25,8 +25,8 @@ from lntl.experiment.run import (
     run_folder,
     run_of,
     start,
+    start_or_resume,
     stop_signals,
-    take_up,
 )
 from lntl.experiment.tensorboard import TensorBoard
 from lntl.runs import checkpoint, formats
@@ -106,10 +106,10 @@ def _evaluate(experiment: Experiment, path: Path, saved: Checkpoint, split: str)
     except NotFiniteError as error:
         raise NotFiniteError(f"{path}: {error}") from error
     data, spec = experiment.data, experiment.data.spec
-    found = summarise(
+    summary = summarise(
         predictions, spec.class_names, spec.bias_value_names, data.label_kind, data.bias_kind, spec.biases
     )
-    measured = formats.Evaluation(checkpoint=str(path), epoch=len(saved.records), split=split, **dict(found))
+    measured = formats.Evaluation(checkpoint=str(path), epoch=len(saved.records), split=split, **dict(summary))
     if spec.biases:
         measured.per_bias = {
             bias.name: summarise(
@@ -155,7 +155,7 @@ def conclude(run: Run, erm: Result | None, split: Literal["test", "val"] = "test
     if config.logging.use_tensorboard:
         with TensorBoard(run.folder.tensorboard) as tensorboard:
             tensorboard.features(run.experiment, run.records[-1].step)
-            tensorboard.settings(flat(config.model_dump()), getattr(scores["last"], split))
+            tensorboard.settings(flatten(config.model_dump()), getattr(scores["last"], split))
     return result
 
 
@@ -164,9 +164,9 @@ def _selection(run: Run) -> str:
     name = run.experiment.config.evaluation.best_model_metric
     note = run.experiment.val_note
     if run.best_record is None:
-        return f"as last, for {name} is undefined on val ({note}) after every epoch"
+        return f"as last, because {name} is undefined on val ({note}) after every epoch"
     if not run.folder.best.exists():
-        return f"as last, for the checkpoint of epoch {run.best_record.total_epoch}, the best on val, is not there"
+        return f"as last, because the checkpoint of epoch {run.best_record.total_epoch}, the best on val, is missing"
     order = "lowest" if lower_is_better(name) else "highest"
     return f"{order} {name} on val ({note}) among the epochs of the last phase"
 
@@ -180,16 +180,16 @@ def train(
     watch: Watch = exhaust,
     trust: Sequence[str] = (),
 ) -> tuple[Run, Result]:
-    """Train what a configuration describes, with plain training beside it if asked for, and evaluate it.
+    """Train what a configuration describes, with plain training beside it if evaluation.erm_epochs is set; evaluate.
 
     RUN and RUN/erm are locked meanwhile; Ctrl-C, SIGTERM and SIGHUP save the state and raise Interrupted.
 
     Args:
         config: The configuration.
-        resume_from: As of `take_up`.
-        overwrite: As of `take_up`.
+        resume_from: As of `start_or_resume`.
+        overwrite: As of `start_or_resume`.
         split: The split that scores the run.
-        watch: Called with each run and its events, which it must run through; it may show them.
+        watch: Called with each run and its events; it has to iterate over them, and may show them.
         trust: Modules that a checkpoint to resume may name, besides those that the configuration names.
 
     Returns:
@@ -200,7 +200,7 @@ def train(
     with_erm = config.evaluation.erm_epochs > 0 or folder.erm.exists()
     erm_locked = locked(folder.erm) if with_erm else nullcontext()
     with stop_signals() as stop, locked(folder.path), erm_locked, flushing_denormals():
-        run = take_up(config, resume_from if path is None else str(path), overwrite, trust)
+        run = start_or_resume(config, resume_from if path is None else str(path), overwrite, trust)
         erm = train_erm(run, resume_from is not None, overwrite, stop=stop, watch=watch)
         watch(run, run.train(stop))
         return run, conclude(run, erm, split)
@@ -209,7 +209,7 @@ def train(
 def train_erm(
     run: Run, resumed: bool, overwrite: bool = False, *, stop: Stop = lambda: False, watch: Watch = exhaust
 ) -> Result | None:
-    """Train plain training to compare a run with, in RUN/erm, if its configuration asks for it.
+    """Run plain training in RUN/erm, to compare a run with, if evaluation.erm_epochs is set.
 
     Args:
         run: The run.
@@ -219,7 +219,7 @@ def train_erm(
         watch: As of `train`.
 
     Returns:
-        Its result; None if none is asked for.
+        Its result; None if evaluation.erm_epochs is 0.
     """
     if run.experiment.config.evaluation.erm_epochs == 0:
         return None
@@ -227,7 +227,7 @@ def train_erm(
     if resumed and (result := _finished(config, RunFolder(run.folder.erm))) is not None:
         return result
     try:
-        erm = take_up(config, "auto" if resumed else None, overwrite)
+        erm = start_or_resume(config, "auto" if resumed else None, overwrite)
     except DeadEndError:
         erm = start(config, overwrite=True)  # of other settings, such as more epochs than now
     watch(erm, erm.train(stop))

@@ -15,7 +15,7 @@ from lntl.types import DataSpec, Networks
 _NO_DOWNLOAD = (OSError, RuntimeError, ValueError, AssertionError)
 
 
-def begin(networks: Networks, config: Settings, spec: DataSpec) -> None:
+def load_first_weights(networks: Networks, config: Settings, spec: DataSpec) -> None:
     """Load the first weights that the configuration asks for, if any; raises UserError if they are unavailable."""
     if not isinstance(networks, Backbone) or not isinstance(config, BackboneSettings):
         return

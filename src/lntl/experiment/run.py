@@ -23,7 +23,7 @@ from lntl.errors import DeadEndError, Interrupted, UserError
 from lntl.evaluation.metrics import HEADLINES, lower_is_better
 from lntl.evaluation.tally import compute
 from lntl.experiment.build import Experiment, build
-from lntl.experiment.checkpoints import check_same_config, check_same_data, describe_data, fitting
+from lntl.experiment.checkpoints import check_fit, check_same_config, check_same_data, describe_data
 from lntl.experiment.tensorboard import TensorBoard
 from lntl.runs import checkpoint
 from lntl.runs.checkpoint import Checkpoint, NotFiniteError, not_finite
@@ -59,7 +59,7 @@ class Run:
         """Train to the end.
 
         Args:
-            stop: Asked after every step; once it answers yes, the state is saved and training ends.
+            stop: Called after every step; once it returns True, the state is saved and training ends.
 
         Yields:
             Each step, and the record of each epoch once it is evaluated and saved.
@@ -144,8 +144,8 @@ class Run:
             self.experiment.trainer.total_epochs,
             record.phase,
             record.method,
-            _in_words({name.removeprefix("train/"): v for name, v in train.items() if "/lr_" not in name}),
-            _in_words(dict(list(scores.items())[:HEADLINES])),
+            _format({name.removeprefix("train/"): v for name, v in train.items() if "/lr_" not in name}),
+            _format(dict(list(scores.items())[:HEADLINES])),
         )
         self._log_health()
 
@@ -201,7 +201,7 @@ class Run:
 
 
 class _LogFile(logging.FileHandler):
-    """A log file that is given up if it cannot be written, with a warning, while the run goes on."""
+    """A log file that is closed, with a warning, if it cannot be written; the run goes on."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name that logging calls
         """Close the log file and say so; other errors keep their traceback."""
@@ -228,17 +228,17 @@ def _logged_to(path: Path) -> Iterator[None]:
         yield
     finally:
         log.removeHandler(handler)
-        with suppress(OSError):  # it was given up
+        with suppress(OSError):  # a file that could not be written is closed already
             handler.close()
 
 
 def _share_of_most_frequent(parts: list[Tensor]) -> float:
-    """Return the share of known labels that are the most frequent one of their part."""
+    """Return the share of the known labels of all parts that equal the most frequent label of their part."""
     counts = [torch.bincount(part[part != IGNORE]) for part in parts]
     return sum(int(count.max()) for count in counts if len(count)) / max(sum(int(count.sum()) for count in counts), 1)
 
 
-def _in_words(values: Mapping[str, float | None]) -> str:
+def _format(values: Mapping[str, float | None]) -> str:
     return " ".join(f"{name}={'undefined' if value is None else f'{value:.4f}'}" for name, value in values.items())
 
 
@@ -307,7 +307,7 @@ def resume(config: Config, path: Path, trust: Sequence[str] = ()) -> Run:
     check_same_config(config, saved, path, trust)
     experiment = build(config, trained=True)
     check_same_data(experiment.data, saved.data, path, resumed=True)
-    with fitting(path):
+    with check_fit(path):
         experiment.trainer.load_state_dict(saved.trainer)
     folder.check_links()
     if not experiment.trainer.done:
@@ -315,12 +315,12 @@ def resume(config: Config, path: Path, trust: Sequence[str] = ()) -> Run:
     folder.resume(configuration.to_yaml(config))
     folder.write_metrics(saved.records)
     run = Run(experiment, folder, saved.records)
-    _forget_later_epochs(run)
+    _remove_later_checkpoints(run)
     return run
 
 
-def _forget_later_epochs(run: Run) -> None:
-    """Remove the checkpoints of epochs that the resumed run has yet to make; the best is one that it has made."""
+def _remove_later_checkpoints(run: Run) -> None:
+    """Remove the checkpoints of epochs after the resumed one; if the best is among them, restore the best before."""
     done, best = len(run.records), run.best_record
     for epoch, path in run.folder.epoch_checkpoints().items():
         if epoch > done:
@@ -331,7 +331,7 @@ def _forget_later_epochs(run: Run) -> None:
             write_atomic(run.folder.best, lambda file: file.write(path.read_bytes()))
 
 
-def take_up(config: Config, resume_from: str | None, overwrite: bool = False, trust: Sequence[str] = ()) -> Run:
+def start_or_resume(config: Config, resume_from: str | None, overwrite: bool = False, trust: Sequence[str] = ()) -> Run:
     """Return the run to train: a new one, or one that is resumed.
 
     Args:
@@ -400,7 +400,7 @@ def stop_signals() -> Iterator[Stop]:
 
 @contextmanager
 def flushing_denormals() -> Iterator[None]:
-    """Take numbers below 1e-38 for 0, in this thread and those that it starts; afterwards as before in this one.
+    """Treat numbers below 1e-38 as 0 within the block, in this thread and those that it starts.
 
     Weight decay brings the weights of dead units there, and a processor multiplies such numbers many times more slowly.
     """

@@ -3,7 +3,6 @@
 import pickle
 import struct
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from lntl import __version__
 from lntl.errors import UserError
-from lntl.runs.files import first_fault, write_atomic
+from lntl.runs.files import BROKEN_ZIP, first_fault, write_atomic
 from lntl.runs.formats import Epoch, LearnedData
 from lntl.types import TrainerState
 
@@ -52,24 +51,8 @@ class _Content(BaseModel, arbitrary_types_allowed=True):
     data: LearnedData | None = None
 
 
-# What torch.load raises for a file that is damaged or of another program (its unpickler stumbles over any byte).
-_UNREADABLE = (
-    OSError,
-    RuntimeError,
-    EOFError,
-    LookupError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    AssertionError,
-    OverflowError,
-    MemoryError,
-    struct.error,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    zlib.error,
-    NotImplementedError,
-)
+# What torch.load raises for a file that is damaged or of another program: its unpickler fails on any byte.
+_UNPICKLING = (RuntimeError, TypeError, AttributeError, AssertionError, OverflowError, MemoryError, struct.error)
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -104,7 +87,7 @@ def load(path: Path) -> Checkpoint:
         check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
         _check_extent(content, path.stat().st_size)
-    except _UNREADABLE as error:
+    except (*BROKEN_ZIP, *_UNPICKLING, pickle.UnpicklingError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
         raise UserError(
             f"{path}: not a readable checkpoint ({reason}): damaged, or of another program; "

@@ -112,25 +112,15 @@ def read_arrays(path: Path, dimensions: Mapping[str, int]) -> dict[str, np.ndarr
             arrays = {name: _array(archive.read(entry)) for name, entry in entries.items()}  # checks the checksums
         if wrong := [name for name, array in arrays.items() if array.ndim != dimensions[name] or not len(array)]:
             raise ValueError(f"the array {wrong[0]} is of another shape")
-    except _DAMAGED as error:
+    except (*BROKEN_ZIP, SyntaxError, TokenError) as error:  # the last two: of the text of an array's header
         raise UserError(
             f"{path}: is damaged, or written by another version ({str(error)[:200]}); remove it and make it again"
         ) from error
     return arrays
 
 
-# What zipfile and numpy raise on a damaged archive; TokenError and SyntaxError come of a header's text.
-_DAMAGED = (
-    OSError,
-    ValueError,
-    LookupError,
-    EOFError,
-    zipfile.BadZipFile,
-    zlib.error,
-    NotImplementedError,
-    SyntaxError,
-    TokenError,
-)
+# What zipfile and its readers raise for a damaged archive.
+BROKEN_ZIP = (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 
 
 def _array(content: bytes) -> np.ndarray:
