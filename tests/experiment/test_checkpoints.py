@@ -65,7 +65,7 @@ def run(tmp_path: Path, table: Table, split: str, raw_config: Callable[..., dict
 
 
 def refused(action: Callable[[], Any]) -> str:
-    """Return what is told where the data are said to have changed, nothing where they are accepted."""
+    """Return the message if the data are refused, "" if they are accepted."""
     try:
         action()
     except UserError as error:
@@ -95,8 +95,12 @@ def bias_renamed(table: Table) -> Table:
     return [row | {"sky": row["sky"].replace("day", "zenith")} for row in table]
 
 
-ROWS, ORDER, ALWAYS = "other rows, or rows with", "the rows of val or test, or the order", "put them back as they were"
-TOLD: dict[str, tuple[Change, dict[str, tuple[str, str]]]] = {
+ROWS, ORDER, ALWAYS = (
+    "train has other rows, or other labels",
+    "the rows of val or test, or the order",
+    "put them back as they were",
+)
+MESSAGES: dict[str, tuple[Change, dict[str, tuple[str, str]]]] = {
     "untouched": (lambda table: table, {"drawn": ("", ""), "given": ("", "")}),
     "one less": (one_less, {"drawn": (ROWS, ROWS), "given": ("", ORDER)}),
     "sorted": (sorted_by_label, {"drawn": (ROWS, ROWS), "given": ("", ORDER)}),
@@ -106,16 +110,16 @@ TOLD: dict[str, tuple[Change, dict[str, tuple[str, str]]]] = {
 }
 
 
-@pytest.mark.parametrize("change", TOLD)
+@pytest.mark.parametrize("change", MESSAGES)
 def test_data_that_have_changed_are_reported(tmp_path: Path, run: Run, table: Table, split: str, change: str) -> None:
     """Where splits are given, a test row less or another order of the rows leaves training rows out of the test set."""
-    apply, told = TOLD[change]
+    apply, messages = MESSAGES[change]
     write(tmp_path / "pets.csv", apply(table))
     actions = (
         lambda: evaluate_checkpoint(run.folder.last),
         lambda: experiment.resume(run.experiment.config, run.folder.last),
     )
-    for action, sentence in zip(actions, told[split], strict=True):
+    for action, sentence in zip(actions, messages[split], strict=True):
         found = refused(action)
         assert sentence in found
         assert bool(found) == bool(sentence)
