@@ -23,7 +23,7 @@ from lntl.config import Config
 from lntl.data.colored_mnist import ColoredMNIST
 from lntl.data.loader import Loader
 from lntl.methods import load_method
-from lntl.models import load_model
+from lntl.models import append_eraser, load_model
 from lntl.training.trainer import Trainer, TrainingPhase
 from lntl.types import Batch, Split
 
@@ -96,6 +96,8 @@ def make_trainer(make_config: Callable[..., Config], digits: ColoredMNIST) -> Ca
         config = make_config(*phases, **sections)
         torch.manual_seed(config.project.seed)
         networks = load_model(config.model.name)(digits.spec, config.model)
+        if config.model.eraser == "leace":
+            append_eraser(networks, digits.spec)
         networks.to(memory_format=torch.channels_last)
         phases = [
             TrainingPhase(phase, partial(load_method(phase.method), config=phase, spec=digits.spec))

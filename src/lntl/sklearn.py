@@ -26,7 +26,7 @@ from lntl.experiment import build
 from lntl.experiment.build import methods_without_bias
 from lntl.methods import load_method
 from lntl.methods.base import Method
-from lntl.models import load_model
+from lntl.models import append_eraser, load_model
 from lntl.probing.features import features
 from lntl.types import Batch, Networks
 
@@ -278,7 +278,10 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
             raw, spec = self._made_of
             model = configuration.validate(raw, type(self).__name__).model
             with torch.random.fork_rng(devices=[]):
-                self.networks_ = load_model(model.name)(spec, model).eval()
+                self.networks_ = load_model(model.name)(spec, model)
+                if model.eraser == "leace":
+                    append_eraser(self.networks_, spec)
+            self.networks_.eval()
             self._device = "cpu"
             self.networks_.to(memory_format=torch.channels_last).load_state_dict(state["networks_"])
 

@@ -9,6 +9,7 @@ from lntl import config, plugins
 from lntl.errors import UserError
 from lntl.experiment import build
 from lntl.experiment.build import methods_without_bias
+from lntl.methods import load_method
 
 
 def test_methods_without_bias_are_listed() -> None:
@@ -22,7 +23,7 @@ def test_only_methods_without_bias_labels_train_on_data_that_have_none(tmp_path:
     raw = {
         "project": {"experiment_name": "no_bias"},
         "data": {"name": "arrays", "path": str(tmp_path / "v.npz"), "bias": []},
-        "model": {"name": "mlp", "heads": "per_bias" if method == "domain_independent" else "single"},
+        "model": {"name": "mlp", **load_method(method).required_model_settings},
         "training": {"device": "cpu", "batch_size": 8, "phases": [{"method": method, "epochs": 1}]},
     }
     settings = config.validate(raw, "test")

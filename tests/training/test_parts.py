@@ -14,7 +14,7 @@ from lntl import config as configuration
 from lntl import plugins
 from lntl.data.loader import Loader
 from lntl.methods import load_method
-from lntl.models import load_model
+from lntl.models import append_eraser, load_model
 from lntl.training.trainer import Trainer, TrainingPhase
 from lntl.types import IGNORE, Batch, DataSpec, Split
 
@@ -142,6 +142,8 @@ def trainer_of(data: tuple[Rows, DataSpec], phases: list[dict[str, Any]], **mode
     }
     config = configuration.validate(raw, "test")
     networks = load_model("mlp")(spec, config.model)
+    if config.model.eraser == "leace":
+        append_eraser(networks, spec)
     phases = [
         TrainingPhase(phase, partial(load_method(phase.method), config=phase, spec=spec))
         for phase in config.training.phases

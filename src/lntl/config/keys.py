@@ -34,6 +34,11 @@ class Model(Settings):
     """The networks f, g and h."""
 
     name: str = Field(description="Architecture: a name from `lntl.models`, or the dotted name of your own class.")
+    eraser: Literal["none", "leace"] = Field(
+        "none",
+        description="leace: f ends in front of g's last linear layer, with an eraser that the method leace fits; it is "
+        "the identity before.",
+    )
 
 
 # Keys of lntl 0.1 and their names since 0.2, for the message about an unknown key.

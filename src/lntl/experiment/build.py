@@ -17,7 +17,7 @@ from lntl.errors import UserError
 from lntl.evaluation.predict import Predictions, predict
 from lntl.experiment import pretrained
 from lntl.methods import load_method
-from lntl.models import load_model
+from lntl.models import append_eraser, load_model
 from lntl.runs.checkpoint import NotFiniteError
 from lntl.seeding import derive, permutation
 from lntl.training.trainer import Trainer, TrainingPhase
@@ -143,6 +143,8 @@ def build(config: Config, trained: bool = False, data: Dataset | None = None) ->
         networks = load_model(model.name)(spec, model)
         if not trained:
             pretrained.load_first_weights(networks, model, spec)
+        if model.eraser == "leace":
+            append_eraser(networks, spec)
         return networks
 
     networks = make_networks(trained)

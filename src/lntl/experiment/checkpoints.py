@@ -17,6 +17,7 @@ from lntl.data import load as load_data
 from lntl.data.eval_transform import identity
 from lntl.errors import DeadEndError, UserError, shorten
 from lntl.experiment.build import Experiment, build
+from lntl.models import append_eraser
 from lntl.plugins import Settings
 from lntl.runs import checkpoint
 from lntl.runs.checkpoint import Checkpoint
@@ -207,11 +208,16 @@ def build_networks(
 ) -> Networks:
     """Return networks with random weights for data of a spec; `model` is that section of a configuration."""
     configuration.check_trusted({"model": model}, where, trust)
-    plugin, settings = _plugin("lntl.models", Networks, model, where)
+    own = {key: value for key, value in model.items() if key != "eraser"}
+    plugin, settings = _plugin("lntl.models", Networks, own, where)
     try:
-        return plugin(TypeAdapter(DataSpec).validate_python(spec), settings)
+        spec = TypeAdapter(DataSpec).validate_python(spec)
     except ValidationError as error:
         raise UserError(f"{where}: its description of the data is damaged ({first_fault(error)})") from error
+    networks = plugin(spec, settings)
+    if model.get("eraser", "none") != "none":
+        append_eraser(networks, spec)
+    return networks
 
 
 def build_data(data: Mapping[str, object], where: str, trust: str | Sequence[str]) -> Dataset:

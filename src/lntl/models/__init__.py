@@ -1,7 +1,15 @@
 """Networks f, g and h, one architecture a file, and the heads they share."""
 
+from collections import OrderedDict
+
+import torch
+from torch import nn
+
 from lntl import plugins
+from lntl.erasure import Eraser
 from lntl.errors import UserError
+from lntl.models.heads import PooledHead
+from lntl.ops import split_last_layer
 from lntl.types import DataSpec, Networks
 
 
@@ -16,3 +24,27 @@ def image_shape(spec: DataSpec, model: str) -> tuple[int, int, int]:
         raise UserError(f"model.name: {model} takes images, but the data are vectors {spec.input_shape}; take mlp")
     channels, height, width = spec.input_shape
     return channels, height, width
+
+
+def append_eraser(networks: Networks, spec: DataSpec) -> None:
+    """Split networks in front of g's last linear layer, and end f with an eraser, which is the identity at first.
+
+    f becomes `features` (what it was), `hidden` (g's layers before the last, if any) and `eraser`; g the last layer; h
+    a head for that z, a new one if g had hidden layers.
+
+    Raises UserError if g does not end with a linear layer that gives the logits.
+    """
+    networks.eval()
+    with torch.no_grad():
+        z = networks.f(torch.zeros(1, *spec.input_shape))
+    hidden, layer = split_last_layer(networks.g, z, spec.num_classes)
+    networks.train()
+    parts: OrderedDict[str, nn.Module] = OrderedDict(features=networks.f)
+    if layer is not networks.g:
+        parts["hidden"] = hidden
+        networks.num_features, networks.g = layer.in_features, layer
+        networks.h = PooledHead((layer.in_features,), spec.num_bins, spec.bias_shape, spec.num_values_per_bias)
+    num_values = sum(spec.num_values_per_bias or (spec.num_bias_values,))
+    parts["eraser"] = Eraser(layer.in_features, min(layer.in_features, num_values))
+    networks.f = nn.Sequential(parts)
+    networks.lr_factors = {f"features.{name}".removesuffix("."): f for name, f in networks.lr_factors.items()}

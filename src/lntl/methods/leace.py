@@ -1,0 +1,142 @@
+"""LEACE: erase the bias from the features in closed form; fit the last layer anew (Belrose et al., NeurIPS 2023)."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from lntl.erasure import Eraser, LeaceFit
+from lntl.errors import UserError
+from lntl.methods.base import Method, Objective, TrainingBatches, report
+from lntl.methods.last_layer import (
+    fit_logistic,
+    independence_weights,
+    layer_inputs,
+    standardisation,
+    weighted_loss,
+    write_layer,
+)
+from lntl.plugins import Settings
+from lntl.types import IGNORE, Batch, DataSpec, Networks
+
+__all__ = ["LEACE"]
+
+_CHUNK = 4096  # rows whose moments are summed together
+
+
+class LEACE(Method):
+    """Belrose et al., NeurIPS 2023: z <- z - W^+ P W (z - mean), the smallest change of z after which cov(z, b) = 0.
+
+    W = cov(z)^(-1/2), P is the projection onto the columns of W cov(z, b), and b the bias as indicators of its values,
+    of several biases those of each. No linear classifier of b then has a lower cross-entropy than the best constant, on
+    the rows of the fit: a statement about the loss, not about accuracy, and not about networks with hidden layers.
+
+    With model.eraser: leace the networks are split in front of g's last linear layer: f ends with what g's hidden
+    layers give, then the eraser (`lntl.erasure.Eraser`), the identity until this phase; g is the last layer alone. The
+    eraser is fitted on z, and then g by logistic regression with an L2 penalty, C * sum of w CE + |W|^2 / 2, on the
+    erased z, standardised. h stays as it was.
+
+    Rows count with w = p(y) p(b) / p(y, b), so that label and bias are independent where every class occurs with every
+    bias value: else the label would be erased, too. Of several biases b is the combination here. rows: val takes one
+    half of val instead of train; the other half is what val then means in the run. Rows whose bias is unknown are left
+    out. A constant bias is refused, and one that tells the class of every row.
+
+    One epoch is enough: the fit is made before its first step, and the steps train nothing.
+    Source: "LEACE: Perfect linear concept erasure in closed form", NeurIPS 2023; the weights are ours, as of
+    `reweight`.
+    """
+
+    trains = ()
+    fits = ("f", "g")
+    sees_bias = True
+    required_model_settings: ClassVar = {"eraser": "leace"}
+
+    class Config(Settings):
+        """Settings of a phase with `method: leace`."""
+
+        rows: Literal["train", "val"] = Field(
+            "train", description="Rows that the eraser and the layer are fitted on: train, or half of val."
+        )
+        c: float = Field(
+            1.0, gt=0, le=1e6, description="C, the inverse strength of the layer's L2 penalty as in scikit-learn."
+        )
+
+    config: Config
+    task: Tensor
+    directions: Tensor
+
+    def __init__(self, networks: Networks, config: Settings, spec: DataSpec) -> None:
+        super().__init__(networks, config, spec)
+        erasers = [module for module in self.f.modules() if isinstance(module, Eraser)]
+        if not erasers:
+            raise UserError("leace: f has no eraser at its end; set model.eraser: leace")
+        self._eraser = (erasers[-1],)  # in a tuple: it belongs to f
+        self.register_buffer("task", torch.zeros(()))
+        self.register_buffer("directions", torch.zeros(()))
+
+    @classmethod
+    def prepared_on(cls, config: Settings) -> Literal["train", "val"]:
+        """Return `rows`."""
+        assert isinstance(config, LEACE.Config)
+        return config.rows
+
+    @classmethod
+    def check_groups(cls, config: Settings, group: Tensor, all_groups: Tensor, spec: DataSpec) -> None:
+        """Raise UserError if the bias is constant, or tells the class of every row."""
+        where = "train" if cls.prepared_on(config) == "train" else "the half of val that leace is fitted on"
+        known = group[group != IGNORE].unique()
+        joint = known % spec.num_bias_values
+        names = [bias.name for bias in spec.biases] or ["the bias"]
+        values = [bias.values for bias in spec.biases] or [spec.bias_value_names]
+        for name, column, of_bias in zip(names, _columns(joint, spec).T.tolist(), values, strict=True):
+            if len(set(column)) < 2:
+                raise UserError(
+                    f"leace: {name} is {of_bias[column[0]] if column else 'unknown'} on every row of {where}, so that "
+                    "there is nothing to erase; leave it out of data.bias"
+                )
+        if len(joint.unique()) == len(joint):
+            raise UserError(
+                f"leace: the bias tells the class of every row of {where}, so that the class would be erased with it; "
+                "set rows to the other split, or add counterexamples"
+            )
+
+    def prepare(self, batches: TrainingBatches, seed: int) -> None:
+        """Fit the eraser at the end of f, then g."""
+        eraser, spec = self._eraser[0], self.spec
+        eraser.reset()
+        inputs = layer_inputs(self.networks, batches(), spec)
+        weight = independence_weights(inputs.group, spec.num_bias_values)
+        bias = _columns(inputs.group % spec.num_bias_values, spec)
+        fit = LeaceFit(inputs.z.shape[1], _num_values(spec))
+        for rows in torch.arange(len(bias)).split(_CHUNK):
+            fit.update(inputs.z[rows], bias[rows], weight[rows])
+        fitted = fit.eraser()
+        eraser.copy_(fitted)
+        erased = replace(inputs, z=fitted(inputs.z))
+        intercept = inputs.layer.bias is not None
+        spread = standardisation(inputs.z, weight, intercept)[1]
+        mean, std = standardisation(erased.z, weight, intercept)
+        std = torch.where(std > 1e-6 * spread, std, spread)  # a feature that was nothing but bias is rounding now
+        z = (erased.z - mean) / std
+        layer = fit_logistic(z, inputs.y, weight, c=self.config.c, intercept=intercept, seed=seed)
+        write_layer(inputs.layer, *layer, mean, std)
+        self.task.copy_(weighted_loss(erased, weight))
+        self.directions.copy_(fitted.inward.any(dim=1).sum())
+
+    def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
+        """Log the weighted cross-entropy in nats on the rows of the fit, and the number of erased directions."""
+        yield report(task=self.task, directions=self.directions)
+
+
+def _num_values(spec: DataSpec) -> tuple[int, ...]:
+    return spec.num_values_per_bias or (spec.num_bias_values,)
+
+
+def _columns(joint: Tensor, spec: DataSpec) -> Tensor:
+    """Return the value of each bias, (n, B) int64, of joint values (n,)."""
+    if not spec.biases:
+        return joint[:, None]
+    return torch.stack([torch.tensor(bias.value_of_joint)[joint] for bias in spec.biases], dim=1)

@@ -1,0 +1,125 @@
+"""LEACE as the last phase: what is erased from z, how g is fitted, and what is refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, one_hot
+
+from lntl import config as configuration
+from lntl.errors import UserError
+from lntl.experiment import Experiment, build
+from lntl.methods.last_layer import independence_weights
+
+Make = Callable[..., Experiment]
+N = 200
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """A function from phases to an experiment on vectors whose bias goes with the class in nine rows of ten.
+
+    sky: the bias in train alone; second: whether there is another bias, of three values.
+    """
+
+    def experiment(*phases: dict[str, Any], sky: Any = None, second: bool = False, **model: Any) -> Experiment:
+        random, index = np.random.default_rng(0), np.arange(3 * N)
+        y, train = index % 2, index < N
+        bias = np.where(random.random(3 * N) < np.where(train, 0.9, 0.5), y, 1 - y)
+        if sky is not None:
+            bias = np.where(train, sky(y), bias)
+        other = index // 2 % 3
+        x = np.stack([y, 2 * bias, y - bias, (other == 1) + y, bias * (other == 2)], axis=1)
+        split = np.repeat(["train", "val", "test"], N)
+        arrays = {"x": x + 0.5 * random.normal(size=x.shape), "y": y, "sky": bias, "other": other, "split": split}
+        np.savez(tmp_path / "v.npz", **arrays)
+        bias_names = ["sky", "other"] if second else ["sky"]
+        raw = {
+            "project": {"experiment_name": "vectors"},
+            "data": {"name": "arrays", "path": str(tmp_path / "v.npz"), "split": "split", "bias": bias_names},
+            "model": {"name": "mlp", "hidden": [8], "head_dim": 6, "eraser": "leace"} | model,
+            "training": {"device": "cpu", "batch_size": 16, "phases": [{"epochs": 1} | phase for phase in phases]},
+        }
+        return build(configuration.validate(raw, "test"))
+
+    return experiment
+
+
+def train_rows(experiment: Experiment) -> tuple[Tensor, Tensor, Tensor]:
+    """Return z, class and bias value of the training rows."""
+    batches = list(experiment.loader("train").batches())
+    with torch.no_grad():
+        z = torch.cat([experiment.networks.eval().f(batch.x) for batch in batches]).double()
+    y, group = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("y", "group"))
+    return z, y, group % experiment.data.spec.num_bias_values
+
+
+def covariance(z: Tensor, values: Tensor, weight: Tensor) -> Tensor:
+    b, weight = one_hot(values).double(), weight / weight.sum()
+    return ((z - weight @ z) * weight[:, None]).T @ (b - weight @ b)
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_z_holds_no_linear_trace_of_any_bias(make: Make, second: bool) -> None:
+    erm = {"method": "erm", "epochs": 3}
+    plain, repaired = make(erm, second=second), make(erm, {"method": "leace"}, second=second)
+    found = {}
+    for name, experiment in (("plain", plain), ("repaired", repaired)):
+        list(experiment.trainer)
+        spec = experiment.data.spec
+        z, y, joint = train_rows(experiment)
+        weight = independence_weights(y * spec.num_bias_values + joint, spec.num_bias_values)
+        biases = [torch.tensor(bias.value_of_joint)[joint] for bias in spec.biases] or [joint]
+        found[name] = max(float(covariance(z, values, weight).abs().max()) for values in biases)
+    assert found["plain"] > 1e-2
+    assert found["repaired"] < 1e-6
+    assert repaired.trainer.record is not None
+    assert repaired.trainer.record.metrics["train/directions"] == (3 if second else 1)
+
+
+def test_g_is_fitted_on_the_erased_features(make: Make) -> None:
+    """The gradient of C * sum of w CE + |W|^2 / 2 by the weights on standardised features is 0."""
+    experiment = make({"method": "erm"}, {"method": "leace", "c": 0.5})
+    list(experiment.trainer)
+    z, y, bias = train_rows(experiment)
+    weight = independence_weights(y * 2 + bias, 2)
+    mean = weight @ z / weight.sum()
+    std = (weight @ (z - mean).square() / weight.sum()).sqrt()
+    g = experiment.networks.g
+    assert isinstance(g, nn.Linear)
+    w = (g.weight.double() * std).detach().requires_grad_()
+    logits = (z - mean) / std @ w.T + (g.bias.double() + g.weight.double() @ mean).detach()
+    # Of two classes scikit-learn fits one row v; here the rows are -v / 2 and v / 2, so that |v|^2 = 2 |W|^2.
+    loss = 0.5 * (weight * cross_entropy(logits, y, reduction="none")).sum() + w.square().sum()
+    (gradient,) = torch.autograd.grad(loss, w)
+    assert gradient.abs().max() < 0.05
+
+
+def test_f_ends_in_front_of_the_last_layer(make: Make) -> None:
+    experiment = make({"method": "erm"})
+    networks = experiment.networks.eval()
+    names = [name for name, _ in networks.f.named_children()]
+    assert names == ["features", "hidden", "eraser"]
+    assert networks.num_features == 6
+    x = next(iter(experiment.loader("train").batches())).x
+    assert networks.f(x).shape == (len(x), 6)
+    assert networks.h(networks.f(x)).shape == (len(x), 2)
+    assert torch.equal(networks.f(x), networks.f[1](networks.f[0](x)))  # type: ignore[index]
+    list(experiment.trainer)  # plain training goes through the identity
+
+
+def test_what_cannot_be_erased_is_refused_before_training(make: Make) -> None:
+    erm, leace = {"method": "erm"}, {"method": "leace"}
+    with pytest.raises(UserError, match=r"training\.phases\.1\.method: leace: the bias is 1 on every row of train"):
+        make(erm, leace, sky=np.ones_like)
+    with pytest.raises(UserError, match="leace: the bias tells the class of every row of train"):
+        make(erm, leace, sky=lambda y: y)
+    list(make(leace | {"rows": "val"}, sky=lambda y: y).trainer)
+    with pytest.raises(UserError, match=r"leace: f has no eraser at its end; set model\.eraser: leace"):
+        make(leace, eraser="none")
+    with pytest.raises(UserError, match="g does not end with a linear layer that gives the 2 logits"):
+        make(leace, heads="per_bias")
