@@ -432,6 +432,16 @@ def test_a_cell_that_no_split_has_is_no_fault_of_val_or_test(arrays: Arrays) -> 
     assert not {"Cells without a val row", "Empty cells in the test set"} & set(titles(found, "warning"))
 
 
+def test_the_brightness_of_the_middle_is_recommended_where_it_gives_more_of_the_class(arrays: Arrays) -> None:
+    y, bias, split = spread(train=(60, [(0, 0), (1, 1)]), val=(40, ALL), test=(40, ALL))
+    random = np.random.default_rng(0)
+    x = np.broadcast_to(random.uniform(0, 255, (len(y), 1, 1, 1)), (len(y), 16, 16, 3)).astype(np.uint8).copy()
+    x[:, 4:12, 4:12] = (100 + 100 * bias + random.uniform(-60, 60, len(y)))[:, None, None, None]
+    found = arrays(y, bias, split, x)
+    assert found.check.center_brightness_only > found.check.brightness_only
+    assert "data.bias: {from: center_brightness, bins: 10}" in sentence(found, "Bias and class are one thing")
+
+
 def test_where_bias_and_class_are_one_thing_no_method_is_recommended_to_tell_them_apart(arrays: Arrays) -> None:
     y, bias, split = spread(train=(60, [(0, 0), (1, 1)]), val=(40, ALL), test=(40, ALL))
     random = np.random.default_rng(0)
@@ -445,6 +455,7 @@ def test_where_bias_and_class_are_one_thing_no_method_is_recommended_to_tell_the
     counts = [np.bincount(np.searchsorted(edges, part, side="right"), minlength=10) for part in train]
     right = np.maximum(*counts).sum() / 120
     assert found.check.brightness_only == pytest.approx(right, abs=0.02)
+    assert found.check.center_brightness_only == found.check.brightness_only  # the images are even
     assert f"brightness in ten bins gives the class of {found.check.brightness_only:.1%} of the training images" in text
     assert advice is not None
     assert advice.method == "erm"

@@ -46,6 +46,18 @@ def test_mean_colour_and_brightness(source: ImageSource) -> None:
         assert bright == pytest.approx(0.299 * means[0] + 0.587 * means[1] + 0.114 * means[2])
 
 
+@pytest.mark.parametrize(("height", "width"), [(20, 12), (5, 7), (1, 1)])
+def test_the_center_is_the_middle_half_of_each_side(height: int, width: int) -> None:
+    images = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for image, found in zip(images.tolist(), biases.center_brightness(images)[:, 0].tolist(), strict=True):
+        luma = [
+            0.299 * image[0][i][j] + 0.587 * image[1][i][j] + 0.114 * image[2][i][j]
+            for i in range(height // 4, height - height // 4)
+            for j in range(width // 4, width - width // 4)
+        ]
+        assert found == pytest.approx(sum(luma) / len(luma) / 255)
+
+
 @pytest.mark.parametrize(("side", "edge"), [(20, 1), (32, 2), (5, 1), (1, 1)])
 def test_the_background_is_the_frame(side: int, edge: int) -> None:
     images = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

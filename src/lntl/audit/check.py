@@ -119,7 +119,8 @@ def _check(config: Config, examples: Examples) -> Check:
         ],
         biases=biases,
         cells={name: _cells(table, everywhere, names) for name, table in tables.items()},
-        brightness_only=_brightness_only(examples),
+        brightness_only=_brightness_only(examples, slice(None)),
+        center_brightness_only=_brightness_only(examples, slice(fingerprints.THUMB // 4, -fingerprints.THUMB // 4)),
         opened=opened is not None,
         on_error=config.data.on_error if isinstance(config.data, LabelSettings) else None,
         wrong_rows=list(data.skipped_rows),
@@ -208,13 +209,18 @@ def _cells(table: Table, everywhere: Ints, names: CellNames) -> CellCounts:
     )
 
 
-def _brightness_only(examples: Examples) -> float | None:
-    """Return the share of training images whose class the best rule from brightness gives; None without images."""
+def _brightness_only(examples: Examples, part: slice) -> float | None:
+    """Return the share of training images whose class the best rule from brightness gives; None without images.
+
+    part: Rows and columns of the small grey versions that brightness is measured on.
+    """
     opened = examples.opened
     if opened is None or opened.prints.thumb is None:
         return None
     train = examples.split[opened.position] == 0
-    brightness = opened.prints.thumb[train].mean(axis=1)
+    brightness = (
+        opened.prints.thumb[train].reshape(-1, fingerprints.THUMB, fingerprints.THUMB)[:, part, part].mean(axis=(1, 2))
+    )
     if not len(brightness):
         return None
     edges = np.unique(np.quantile(brightness, np.linspace(0, 1, BRIGHTNESS_BINS + 1)[1:-1]))

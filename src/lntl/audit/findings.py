@@ -178,16 +178,18 @@ def _bias_is_class(check: Check) -> Iterator[Finding]:
 
 def what_helps(check: Check) -> list[str]:
     """Return what helps where bias and class are one thing in training."""
-    overlap = ""
+    overlap, best = "", "brightness"
     if check.brightness_only is not None:
+        center = check.center_brightness_only or 0
+        best = "center_brightness" if center > check.brightness_only else "brightness"
         overlap = (
-            f": brightness in ten bins gives the class of {check.brightness_only:.1%} of the training images, and the "
-            f"other {1 - check.brightness_only:.1%} are its counterexamples"
+            f": brightness in ten bins gives the class of {check.brightness_only:.1%} of the training images, that of "
+            f"the middle of {center:.1%}; of the one that gives more, the others are the counterexamples"
         )
     return [
         "What helps: a few counterexamples, rows in which class and bias disagree;",
         "or another measure of the same nuisance whose values overlap between the classes, such as brightness computed "
-        f"from the image, data.bias: {{from: brightness, bins: 10}}{overlap}.",
+        f"from the image, data.bias: {{from: {best}, bins: 10}}{overlap}.",
         "This audit measures the overlap: the rule from its values to the class must be wrong on some training rows. "
         "Finer bins of the same column do not help.",
     ]

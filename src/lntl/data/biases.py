@@ -73,7 +73,8 @@ class _Bias(Settings):
 
 _FROM = Field(
     None,
-    description="In place of a column, what is computed from the image: brightness, color, background, size, or the "
+    description="In place of a column, what is computed from the image: brightness, center_brightness, color, "
+    "background, size, or the "
     "dotted name of your own function of an image.",
 )
 BiasSetting: type[_Bias] = create_model("BiasSetting", __base__=_Bias, **{"from": (str | None, _FROM)})  # type: ignore[call-overload]
@@ -144,6 +145,13 @@ def brightness(images: Tensor) -> Tensor:
     return color(images) @ torch.tensor(LUMA, dtype=torch.float64)[:, None]
 
 
+def center_brightness(images: Tensor) -> Tensor:
+    """Return the mean luma of the middle half of each side, where an object usually is, of (N, 3, H, W): (N, 1)."""
+    height, width = images.shape[2:]
+    top, left = height // 4, width // 4
+    return brightness(images[:, :, top : height - top, left : width - left])
+
+
 def color(images: Tensor) -> Tensor:
     """Return the mean red, green and blue of each image (N, 3, H, W) uint8: (N, 3) in [0, 1]."""
     return images.double().mean(dim=(2, 3)) / 255
@@ -158,7 +166,9 @@ def background(images: Tensor) -> Tensor:
     return images[:, :, frame].double().mean(dim=2) / 255
 
 
-PIXELS: dict[str, Callable[[Tensor], Tensor]] = {"background": background, "brightness": brightness, "color": color}
+PIXELS: dict[str, Callable[[Tensor], Tensor]] = {
+    function.__name__: function for function in (background, brightness, center_brightness, color)
+}
 NAMES = (*PIXELS, "size")
 
 

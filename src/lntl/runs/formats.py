@@ -533,6 +533,7 @@ class Check(BaseModel):
     biases: list[BiasCounts]  # of several the last is their combination
     cells: dict[str, CellCounts]
     brightness_only: Share | None  # share of training images whose class their brightness alone gives
+    center_brightness_only: Share | None = None  # the same of the brightness of the middle
     opened: bool
     on_error: str | None
     wrong_rows: list[str]
