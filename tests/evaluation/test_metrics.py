@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lntl.config.keys import Evaluation
 from lntl.evaluation import metrics
-from lntl.evaluation.metrics import METRICS, CellNames, lower_is_better
+from lntl.evaluation.metrics import METRICS, CellNames, bias_name, listed, lower_is_better
 from lntl.evaluation.predict import Predictions
 from lntl.evaluation.tally import compute, confusion, tally
 from lntl.types import IGNORE, BiasSpec
@@ -341,3 +341,13 @@ def test_a_cell_of_several_biases_names_each_of_them() -> None:
     biases = (BiasSpec("sky", ("day", "night"), (0, 0, 1)), BiasSpec("Male", ("0", "1"), (0, 1, 1)))
     names = CellNames(["cat", "dog"], ["day, 0", "day, 1", "night, 1"], "species", "sky, Male", biases)
     assert names[4] == "species=dog, sky=day, Male=1"
+    many = tuple(BiasSpec(f"b{k}", ("0", "1"), (0, 1)) for k in range(40))
+    assert CellNames(["cat"], ["", ""], "species", "", many)[1] == (
+        "species=cat, b0=1, b1=1, b2=1, b3=1, b4=1 and 35 more"
+    )
+    assert (bias_name("sky, Male", biases), bias_name("long", many)) == ("sky, Male", "combination of 40 biases")
+
+
+def test_a_sentence_lists_few_names_and_their_beginnings() -> None:
+    assert listed(["a", "b"]) == "a; b"
+    assert listed(["x" * 200, *"bcdefg"]) == "x" * 149 + "…; b; c; d; e; and 2 more"

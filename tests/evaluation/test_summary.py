@@ -166,6 +166,8 @@ def test_images_of_unknown_bias_are_counted_and_told() -> None:
     blind = summarise(replace(p, group=torch.full((5,), IGNORE)), *names(p))
     row = blind["metrics"]["worst_group_accuracy"]
     assert (row["value"], row["n"], row["undefined"]) == (None, 0, "no image has a known bias value")
+    told = [warning for warning in blind["warnings"] if "bias" in warning or "groups" in warning]
+    assert told == ["no image has a known bias value: metrics by group are undefined"]
 
 
 def test_a_missing_class_says_so() -> None:

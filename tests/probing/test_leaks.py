@@ -11,11 +11,12 @@ import pytest
 import torch
 from tiny_runs import lntl
 
+from lntl.errors import UserError
 from lntl.experiment.checkpoints import load_networks, open_checkpoint
 from lntl.probing import checkpoint
 from lntl.probing.features import features
 from lntl.probing.probes import Halves, read
-from lntl.types import IGNORE
+from lntl.types import IGNORE, BiasSpec, DataSpec
 
 N = 150
 
@@ -65,6 +66,20 @@ def test_each_bias_is_probed_as_if_it_were_the_only_one(run: Path, capsys: pytes
     joint = Halves(y, group[known] % spec.num_bias_values, (0, 1))
     rows = read("f", z, joint, torch.device("cpu"))
     assert [row["values"] for row in found["probes"]] == [list(row.values) for row in rows]
+
+
+def test_combinations_that_never_repeat_leave_each_bias_alone() -> None:
+    """Of forty biases, each test image has a combination of its own."""
+    bits = torch.arange(20)[:, None] // 2 ** torch.arange(5) % 2
+    biases = tuple(BiasSpec(f"b{k}", ("0", "1"), tuple(bits[:, k].tolist())) for k in range(5))
+    names = tuple(str(k) for k in range(20))
+    spec = DataSpec((3,), 2, 2, (5,), ("cat", "dog"), names, 20, biases=biases)
+    halves, warnings = Halves(torch.arange(20) % 2, torch.arange(20), (0,)), list[str]()
+    assert list(checkpoint._biases(spec, halves, warnings)) == ["b0", "b1", "b2", "b3", "b4"]
+    with pytest.raises(UserError, match="the test set does not vary in its bias"):
+        checkpoint._biases(replace(spec, biases=()), halves, warnings)
+    once = replace(halves, bias=torch.arange(20) // 2)
+    assert next(iter(checkpoint._biases(spec, once, warnings))) == checkpoint._JOINT
 
 
 def test_a_bias_that_does_not_vary_is_left_out_with_a_warning(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

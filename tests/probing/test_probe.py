@@ -181,7 +181,7 @@ def test_warnings() -> None:
     eleven = (*ten, "k")
     assert split_warnings(asked, eleven, (*eleven, "l")) == [
         "no test image of class k",
-        "no test image of bias value k, l",
+        "no test image of bias value k; l",
     ]
     (told,) = split_warnings(replace(asked, bias=asked.y), ten, ten)
     assert "the class alone predicts the bias with accuracy 1.000" in told

@@ -442,6 +442,74 @@ def test_the_command_says_what_is_no_run(folder: Path, capsys: pytest.CaptureFix
     assert "run folder" in capsys.readouterr().err
 
 
+# --- over cells, many names, no bias ---
+
+
+def change_evaluation(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = run / "evaluation/test.json"
+    told = json.loads(path.read_text())
+    change(told)
+    path.write_text(json.dumps(told))
+
+
+@pytest.mark.usefixtures("quick")
+def test_metrics_over_groups_say_over_how_many_cells(made: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
+    cells = {"cells": 99, "all_cells": 100}
+    change_evaluation(run, lambda told: told["metrics"]["unbiased_accuracy"].update(cells))
+    worst = cells | {"lowest": "digit=7, colour=3, 12 images"}
+    change_evaluation(run, lambda told: told["metrics"]["worst_group_accuracy"].update(worst))
+    _, page, report, markdown = written(write_report([run], tmp_path / "out").parent)
+    text = "99 of 100 cells have images, lowest: digit=7, colour=3, 12 images"
+    assert report["runs"][0]["key_numbers"][3]["meaning"].endswith(text)
+    card = write_card(run).read_text(encoding="utf-8")
+    for told in (page.text, markdown, card):
+        assert text in told
+        assert told.count("99 of 100 cells have images") >= 2
+
+
+@pytest.mark.usefixtures("quick")
+def test_long_tables_show_their_first_rows_and_how_many_follow(made: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
+
+    def many(told: dict[str, Any]) -> None:
+        row, one = told["by_class"][0], {key: told[key] for key in ("bias_value_names", "metrics", "by_bias", "groups")}
+        told["by_class"] = [row | {"name": f"class{k}"} for k in range(1000)]
+        told["class_names"] = [f"class{k}" for k in range(1000)]
+        told["per_bias"] = {f"bias{k}": one for k in range(40)}
+
+    change_evaluation(run, many)
+    html, page, report, markdown = written(write_report([run], tmp_path / "out").parent)
+    check_whole(html, page)
+    card = write_card(run).read_text(encoding="utf-8")
+    assert len(report["runs"][0]["by_class"]) == 1000
+    for told in (page.text, markdown, card):
+        assert "class19" in told
+        assert "class20" not in told
+        assert "and 980 more" in told
+        assert "and 20 more" in told
+        assert "bias20" not in told
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_run_without_bias_labels_asks_for_no_probe(made: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(made / "plain", tmp_path / "run"))
+    for name in ("probe.json", "embedding.npz", "recoloring.json", "recoloring.npz"):
+        (run / name).unlink(missing_ok=True)
+
+    def without(told: dict[str, Any]) -> None:
+        told["bias_value_names"], told["groups"] = ["unknown"], {"accuracy": [], "count": []}
+        told["by_bias"] = [told["by_bias"][0] | {"name": "unknown", "n": 0, "value": None, "low": None, "high": None}]
+
+    change_evaluation(run, without)
+    html, page, report, markdown = written(write_report([run], tmp_path / "out").parent)
+    check_whole(html, page)
+    assert "lntl probe" not in markdown
+    assert not {"probe", "embedding", "recoloring", "strip"} & report["runs"][0]["missing"].keys()
+    assert "Not available: no test image has a bias label." in page.text
+    assert "no test image has a bias label" in write_card(run).read_text(encoding="utf-8")
+
+
 # --- several biases ---
 
 

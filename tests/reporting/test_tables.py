@@ -42,6 +42,14 @@ def test_accuracy_table_marks_few_images() -> None:
     assert "*" not in text(tables.accuracy_table("by class", rows[:1]))
 
 
+def test_long_tables_show_their_first_rows() -> None:
+    rows = [Row(name=f"c{k}\n\x1b[1m", **estimate(0.5)) for k in range(25)]
+    shown = text(tables.accuracy_table("by class", rows))
+    assert "c19 \\x1b[1m" in shown
+    assert "c20" not in shown
+    assert "and 5 more" in shown
+
+
 def result(**test: float | None) -> Result:
     last, best = CheckpointScores(epoch=4, test=test), CheckpointScores(epoch=3, test=test)
     run = Result(project="P", experiment="E", method="lntl", seed=0, last=last, best=best)

@@ -15,7 +15,7 @@ from lntl.audit.findings import findings, recommend
 from lntl.config import Config
 from lntl.data.rows import LabelSettings, straddling
 from lntl.data.transforms import thumbnails
-from lntl.evaluation.metrics import DENSE, CellNames
+from lntl.evaluation.metrics import DENSE, CellNames, bias_name
 from lntl.evaluation.summary import SMALL
 from lntl.runs.formats import (
     AlikeImages,
@@ -85,12 +85,17 @@ def _check(config: Config, examples: Examples) -> Check:
     tables = {name: crosstab(y[name], joint[name], spec.num_classes, spec.num_bias_values) for name in examples.splits}
     biases = [
         _bias(
-            bias.name, bias.values, y, {n: _labels(split, number) for n, split in data.splits.items()}, spec.num_classes
+            single.name,
+            single.values,
+            y,
+            {n: _labels(split, number) for n, split in data.splits.items()},
+            spec.num_classes,
         )
-        for number, bias in enumerate(spec.biases)
+        for number, single in enumerate(spec.biases)
     ]
-    biases.append(_bias(data.bias_kind, spec.bias_value_names, y, joint, spec.num_classes))
-    names = CellNames(spec.class_names, spec.bias_value_names, data.label_kind, data.bias_kind, spec.biases)
+    bias = bias_name(data.bias_kind, spec.biases)
+    biases.append(_bias(bias, spec.bias_value_names, y, joint, spec.num_classes))
+    names = CellNames(spec.class_names, spec.bias_value_names, data.label_kind, bias, spec.biases)
     everywhere = np.unique(np.concatenate([table.cells for table in tables.values()]))
     leaking = examples.leaking
     return Check(
@@ -102,7 +107,7 @@ def _check(config: Config, examples: Examples) -> Check:
         val_note=data.val_note,
         best_model_metric=config.evaluation.best_model_metric,
         label=data.label_kind,
-        bias=data.bias_kind,
+        bias=bias,
         annotated=len(everywhere) > 0,
         class_names=list(spec.class_names),
         n=len(examples.y),

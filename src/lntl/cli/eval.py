@@ -19,8 +19,9 @@ def evaluate(target: RunArgument, device: DeviceOption = None, trust: TrustOptio
     measured, chosen = evaluation.measured, evaluation.config.evaluation.metrics
     title = f"{evaluation.config.project.experiment_name}: {path.name}, epoch {measured.epoch}, test set"
     out.print(tables.metric_table(title, {name: measured.metrics[name] for name in chosen}))
-    by_class, by_bias = (("by class", measured.by_class), ("by bias", measured.by_bias))
-    out.print(Columns([tables.accuracy_table(*by_class), tables.accuracy_table(*by_bias)]))
+    parts = [("by class", measured.by_class), ("by bias", measured.by_bias)]
+    known = [tables.accuracy_table(name, rows) for name, rows in parts if any(row.n for row in rows)]
+    out.print(Columns(known))
     for warning in measured.warnings:
         echo(f"Note: {warning}.", style="yellow")
     for file in files:

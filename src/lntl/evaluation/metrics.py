@@ -17,7 +17,7 @@ Ints = NDArray[np.int64]
 
 HEADLINES = 5  # metrics that fit into a line of the log and across the table of results
 DENSE = 2**16  # groups up to which a sum over them runs over the empty ones, too: numpy's rounding depends on the zeros
-MOST_NAMES = 5  # names that a sentence lists
+MOST_NAMES, LONGEST_NAME = 5, 150  # names that a sentence lists, and characters of each
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,13 +239,21 @@ class CellNames:
         if not self.biases and all(any(map(str.isalpha, text)) for text in (name, bias_value)):
             return f"{name} with {bias_value}"
         several = [(bias.name, bias.values[bias.value_of_joint[value]]) for bias in self.biases]
-        return ", ".join(f"{of}={text}" for of, text in [(self.label, name), *(several or [(self.bias, bias_value)])])
+        pairs = [(self.label, name), *(several[:MOST_NAMES] or [(self.bias, bias_value)])]
+        more = len(several) - MOST_NAMES
+        return ", ".join(f"{of}={text}" for of, text in pairs) + (f" and {more} more" if more > 0 else "")
+
+
+def bias_name(kind: str, biases: Sequence[BiasSpec]) -> str:
+    """Return the name of the bias in a sentence: that of the data, or the number of biases where it would be long."""
+    return kind if len(biases) <= MOST_NAMES else f"combination of {len(biases)} biases"
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return the names in a sentence, the first few of many."""
+    """Return the names in a sentence: the first few of many, and the beginning of long ones."""
+    shown = [name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…" for name in names[:MOST_NAMES]]
     more = len(names) - MOST_NAMES
-    return "; ".join(names[:MOST_NAMES]) + (f"; and {more} more" if more > 0 else "")
+    return "; ".join(shown) + (f"; and {more} more" if more > 0 else "")
 
 
 def counted(n: int, noun: str) -> str:

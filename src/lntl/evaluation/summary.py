@@ -120,9 +120,13 @@ def _groups(t: Tally) -> Groups:
 def _warnings(t: Tally, measured: dict[str, formats.Metric], names: CellNames) -> Iterator[str]:
     """Yield a sentence for each thing without which the numbers mislead."""
     yield from _missing("classes", names.classes, t.labelled[0])
-    yield from _missing("bias values", names.values, t.value_count[0])
-    yield from _thin_groups(t, names)
-    if unknown := int(t.total[0] - t.count[0].sum()):
+    unknown = int(t.total[0] - t.count[0].sum())
+    if unknown == t.total[0]:
+        yield "no image has a known bias value: metrics by group are undefined"
+    else:
+        yield from _missing("bias values", names.values, t.value_count[0])
+        yield from _thin_groups(t, names)
+    if 0 < unknown < t.total[0]:
         yield f"{unknown} of {int(t.total[0])} images have no known bias value: metrics by group leave them out"
     if (t.predicted[0] > 0).sum() == 1:
         name = names.classes[int(t.predicted[0].argmax())]

@@ -18,6 +18,7 @@ from lntl import config as configuration
 from lntl.data import load as load_data
 from lntl.data.transforms import thumbnails
 from lntl.errors import UntrustedError, UserError
+from lntl.evaluation.metrics import bias_name
 from lntl.evaluation.predict import embed, embedded_images
 from lntl.experiment.build import Experiment
 from lntl.experiment.checkpoints import load_networks, open_checkpoint
@@ -79,10 +80,10 @@ def probe_checkpoint(
     spec = subject.experiment.data.spec
     y, bias = group // spec.num_bias_values, group % spec.num_bias_values
     halves = Halves(y, bias, tuple(range(seeds)))
-    halves.check(spec.bias_value_names)
+    biases = _biases(spec, halves, subject.warnings)
     names = tuple(dict.fromkeys(layers or default_layers(subject.networks)))
     check_layers(names, subject.networks, next(subject.batches()).x[:2])
-    found = _probe(subject, halves, names)
+    found = _probe(subject, halves, biases, names)
     log.info("embedding of z")
     shown = embedded_images(len(y), _SEED)
     xy = embed(replace(subject, index=subject.index[shown]).features(subject.networks, "f"), _SEED)
@@ -122,7 +123,11 @@ def _erm(experiment: Experiment, folder: RunFolder, warnings: list[str]) -> Netw
 
 
 def _biases(spec: DataSpec, halves: Halves, warnings: list[str]) -> dict[str, Halves]:
-    """Return the labels of each of several biases; one that does not vary is left out, with a warning."""
+    """Return the labels to probe by name: of all biases together, named _JOINT, and of each of several.
+
+    One of several that does not vary is left out with a warning, and so are all together where combinations are so many
+    that hardly one occurs twice. Raises UserError if nothing is left.
+    """
     biases = {}
     for bias in spec.biases:
         labels = replace(halves, bias=torch.tensor(bias.value_of_joint)[halves.bias])
@@ -132,26 +137,42 @@ def _biases(spec: DataSpec, halves: Halves, warnings: list[str]) -> dict[str, Ha
             warnings.append(f"{bias.name}: {error}")
         else:
             biases[bias.name] = labels
-    return biases
+    try:
+        halves.check(spec.bias_value_names)
+    except UserError:
+        if not biases:
+            raise
+        return biases
+    return {_JOINT: halves, **biases}
 
 
-def _probe(subject: Subject, halves: Halves, layers: tuple[str, ...]) -> Probe:
+def _probe(subject: Subject, halves: Halves, biases: dict[str, Halves], layers: tuple[str, ...]) -> Probe:
     """Return the content of probe.json, without its seconds."""
-    spec = subject.experiment.data.spec
-    warnings = [*subject.warnings, *split_warnings(halves, spec.class_names, spec.bias_value_names)]
-    leaks = measure_leakage(subject, {_JOINT: halves, **_biases(spec, halves, warnings)}, layers)
+    spec, warnings = subject.experiment.data.spec, subject.warnings
+    leaks = measure_leakage(subject, biases, layers)
+    if _JOINT in biases:
+        warnings = [*warnings, *split_warnings(halves, spec.class_names, spec.bias_value_names)]
+        joint = leaks.pop(_JOINT)
+    else:
+        name = max(leaks, key=lambda name: leaks[name].leakage - leaks[name].chance.majority)
+        joint = leaks[name]
+        warnings = [
+            *warnings,
+            f"hardly any combination of the {len(spec.biases)} biases occurs twice in the test set, so the leakage of "
+            f"all together is that of {name}, the highest above chance",
+        ]
     learn, unseen = halves(halves.seeds[0])
     head_accuracy, head_chance = _head(subject, halves)
     found = Probe(
         checkpoint=str(subject.path),
         epoch=subject.epoch,
-        bias=subject.experiment.data.bias_kind,
+        bias=bias_name(subject.experiment.data.bias_kind, spec.biases),
         n_train=len(learn),
         n_test=len(unseen),
         seeds=list(halves.seeds),
         h_accuracy=head_accuracy,
         h_chance=head_chance,
-        **dict(leaks.pop(_JOINT)),
+        **dict(joint),
         warnings=warnings,
     )
     if spec.biases:

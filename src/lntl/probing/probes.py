@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lntl.errors import UserError
+from lntl.evaluation.metrics import listed
 from lntl.probing.features import pooled
 from lntl.runs.formats import ProbeRow
 from lntl.seeding import derive, permutation
@@ -63,7 +64,7 @@ class Halves:
         """Raise UserError unless two bias values have two images each."""
         count = self.bias.bincount(minlength=len(bias_value_names))
         if int((count > 1).sum()) < 2:
-            there = ", ".join(bias_value_names[value] for value in count.nonzero()[:, 0].tolist()) or "none"
+            there = listed([bias_value_names[value] for value in count.nonzero()[:, 0].tolist()]) or "none"
             raise UserError(
                 f"the test set does not vary in its bias (values there: {there}), so no probe can tell it; "
                 "use data whose test images hold at least two bias values, twice each"
@@ -130,7 +131,7 @@ def split_warnings(halves: Halves, class_names: tuple[str, ...], bias_value_name
     for kind, names, labels in (("class", class_names, halves.y), ("bias value", bias_value_names, halves.bias)):
         absent = [name for name, count in zip(names, labels.bincount(minlength=len(names)), strict=True) if not count]
         if absent:
-            found.append(f"no test image of {kind} {', '.join(absent)}")
+            found.append(f"no test image of {kind} {listed(absent)}")
     if halves.from_class > halves.majority + _FROM_CLASS:
         found.append(
             f"on these images the class alone predicts the bias with accuracy {halves.from_class:.3f} (a constant "

@@ -108,9 +108,11 @@ def _unmeasured(files: RunFiles, bias: str) -> list[tuple[str, str]]:
     texts = []
     if files.evaluation is None:
         texts.append(("Accuracy on the test split, by group, with intervals.", command("eval", files.path)))
-    if files.probe is None:
+    if not files.has_bias:
+        texts.append(("Anything about a bias: no test image has a bias label.", ""))
+    elif files.probe is None:
         texts.append((f"How much of the {bias} is left in the features.", command("probe", files.path)))
-    if files.recoloring is None:
+    if files.recoloring is None and files.has_bias:
         texts.append((f"Whether predictions change when only the {bias} of an image changes.", ""))
     if files.erm is None and files.method != "erm":
         texts.append(("Plain training (ERM) on the same data: what unlearning gained and cost is not known.", ""))

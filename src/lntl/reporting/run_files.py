@@ -49,6 +49,11 @@ class RunFiles:
         return [phase for phase in phases if isinstance(phase, dict)] if isinstance(phases, list) else []
 
     @property
+    def has_bias(self) -> bool:
+        """Whether an image of the evaluation has a bias label; True without an evaluation."""
+        return self.evaluation is None or any(row.n for row in self.evaluation.by_bias)
+
+    @property
     def method(self) -> str:
         """The method of the last phase, else that of result.json."""
         configured = self.phases[-1].get("method") if self.phases else None

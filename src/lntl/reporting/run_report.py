@@ -46,7 +46,7 @@ def command(verb: str, run: Path | str) -> str:
 
 def over_cells(metric: Metric | ComparedMetric | None) -> str:
     """Return over how many cells a metric is taken, and which is the lowest; empty for one that is not over cells."""
-    if metric is None or metric.cells is None:
+    if metric is None or not metric.all_cells:
         return ""
     lowest = f", lowest: {metric.lowest}" if metric.lowest else ""
     return f"{metric.cells} of {metric.all_cells} cells have images{lowest}"
@@ -76,7 +76,7 @@ def run_report(files: RunFiles, notes: Sequence[str] = ()) -> RunReport:
         bias_value_names=evaluation.bias_value_names if evaluation else [],
         metrics=_metrics(files),
         by_class=_rows(evaluation.by_class, erm.by_class if erm else []) if evaluation else [],
-        by_bias=_rows(evaluation.by_bias, erm.by_bias if erm else []) if evaluation else [],
+        by_bias=_rows(evaluation.by_bias, erm.by_bias if erm else []) if evaluation and files.has_bias else [],
         groups=Compared(run=evaluation and evaluation.groups, erm=erm and erm.groups),
         confusion=Compared(run=evaluation and evaluation.confusion, erm=erm and erm.confusion),
         per_bias=_per_bias(files),
@@ -130,7 +130,7 @@ def _measured(files: RunFiles) -> Measured:
 def _bias(files: RunFiles) -> str:
     """Return the word for the bias: colour where it is one, else what the probes predict."""
     kind = files.probe.bias if files.probe else ""
-    if files.probe and files.probe.per_bias:
+    if files.probe and files.probe.per_bias and "combination" not in kind:
         return f"combination of {kind}"
     colored = files.section("data").get("name") == "colored_mnist"
     return "colour" if colored or "colour" in kind or "color" in kind else kind or "bias"
@@ -273,10 +273,10 @@ def _missing(files: RunFiles) -> dict[str, str]:
         "epochs": (files.epochs, train),
         "result": (files.result, train),
         "evaluation": (files.evaluation, evaluate),
-        "probe": (files.probe, probe),
-        "embedding": (files.embedding, probe),
     }
-    if files.probe is None or files.probe.recolorable:
+    if files.has_bias:
+        commands |= {"probe": (files.probe, probe), "embedding": (files.embedding, probe)}
+    if files.has_bias and (files.probe is None or files.probe.recolorable):
         commands |= {"recoloring": (files.recoloring, probe), "strip": (files.strip, probe)}
     if files.erm is not None:
         commands["erm_evaluation"] = (files.erm.evaluation, command("eval", files.erm.path))

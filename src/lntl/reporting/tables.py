@@ -20,6 +20,7 @@ _STYLES = {"problem": "bold red", "warning": "yellow", "note": "dim"}
 def _table(title: str, *columns: str, texts: int = 1) -> Table:
     """Return an empty table whose first `texts` columns are texts, the others numbers."""
     table = Table(title=_text(title), title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.min_width = min(len(one_line(title)), 80)  # keeps a title on one line
     for number, name in enumerate(columns):
         table.add_column(_text(name), justify="left" if number < texts else "right")
     return table
@@ -61,7 +62,7 @@ def metric_table(title: str, rows: Mapping[str, Metric]) -> Table:
     table = _evaluation_table(title, "metric")
     table.columns[0].no_wrap = True  # the names have known lengths
     for name, row in rows.items():
-        cells = "" if row.cells is None else f" in {row.cells} of {row.all_cells} cells"
+        cells = "" if not row.all_cells else f" in {row.cells} of {row.all_cells} cells"
         _add_evaluation(table, name.replace("_", " "), row, cells)
     return table
 
@@ -138,8 +139,9 @@ def check_tables(check: Check) -> Iterator[Table | str]:
         filled = f"{split.filled} of {split.cells}"
         table.add_row(split.name, str(split.n), filled, _text(smallest), f"{split.missing:.1%}")
     yield table
-    yield _association(check)
-    for bias in check.biases[:MOST_BIASES]:
+    if check.annotated:
+        yield _association(check)
+    for bias in check.biases[:MOST_BIASES] if check.annotated else []:
         yield _counts(bias, check.splits[0].name, check.class_names)
     if (found := check.duplicates) is not None:
         title = f"Equal and alike ones among {found.n} {found.of}"

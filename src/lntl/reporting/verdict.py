@@ -214,13 +214,11 @@ def check_verdict(check: Check) -> tuple[str, str]:
     levels = [finding.level for finding in check.findings]
     problems, warnings = levels.count("problem"), levels.count("warning")
     if problems:
-        return (
-            "Not yet",
-            f"{counted(problems, 'thing')} must be mended before any result on these data means something.",
-        )
+        return "Not yet", f"{counted(problems, 'problem')} must be solved before results on these data mean anything."
     if warnings:
-        return "With care", f"nothing stands against training, but {counted(warnings, 'thing')} limit what it can show."
-    return "Yes", "nothing was found that stands against training, or against trusting what comes of it."
+        limits = "a warning limits" if warnings == 1 else f"{warnings} warnings limit"
+        return "With care", f"there is no problem, but {limits} what results can show."
+    return "Yes", "there is neither a problem nor a warning."
 
 
 # --- of a probe, for the terminal ---
