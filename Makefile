@@ -36,7 +36,7 @@ option = $(if $(2),$(1) $(call quoted,$(2)))
 main = $(PY) src/main.py --config $(call quoted,$(CONFIG))
 
 .PHONY: help setup install download_data train quick_train eval report tensorboard notebook list_configs \
-	test test-all check format lint types docs fuzz bench lock clean clean_results clean_data
+	test test-all check format lint types docs gallery fuzz bench lock clean clean_results clean_data
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## "; print "Usage: make TARGET [VARIABLE=value ...]\n\nTargets:" } \
@@ -98,6 +98,9 @@ types: $(DEVELOP) ## Check the types
 
 docs: $(DEVELOP) ## Build the documentation into site/; a broken link or a missing page is an error
 	$(PY) scripts/docs_site.py
+
+gallery: $(DEVELOP) ## Run the examples of examples/gallery/ and store what they print and draw
+	$(PY) scripts/gallery.py
 
 fuzz: $(DEVELOP) ## Answer thousands of damaged files without a traceback: up to ten minutes (ARGS='--share 0.02')
 	$(PY) scripts/fuzz.py $(ARGS)

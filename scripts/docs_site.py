@@ -5,6 +5,7 @@ Usage: python scripts/docs_site.py
 The pages are docs/**.md, README.md, CHANGELOG.md and CONTRIBUTING.md. Before Zensical turns them into HTML, this script
 
 * writes a page for each method, from its docstring, its settings, docs/which_method.md and the benchmark's table;
+* writes a page for each example of examples/gallery/, from its code and from what scripts/gallery.py stored of it;
 * copies each file of the repository that a page links to into the site, below repository/, and adapts the link;
 * turns $$...$$ into MathML, so that no script has to be loaded.
 
@@ -12,8 +13,10 @@ A link that leads nowhere, a page that is missing from the navigation of mkdocs.
 a file that the site would load from the network are errors.
 """
 
+import ast
 import csv
 import inspect
+import json
 import re
 import shutil
 import subprocess
@@ -35,8 +38,10 @@ from lntl.methods import load_method
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARK = ROOT / "benchmarks/colored_mnist"
+GALLERY = re.findall(r"\(\.\./examples/gallery/(\w+)\.py\)", (ROOT / "docs/gallery.md").read_text("utf-8"))
 # Pages whose source lies outside docs/.
 OUTSIDE = {"index.md": "README.md", "changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md"}
+EXAMPLES = {f"gallery/{name}.md": f"examples/gallery/{name}.py" for name in GALLERY}
 LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=\))")
 CODE = re.compile(r"^```.*?^```|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 MATH = re.compile(r"^\$\$(.+?)\$\$$", re.MULTILINE | re.DOTALL)
@@ -55,8 +60,15 @@ def main() -> None:
         pages[f"{mark}.md"] = pages[f"{mark}.md"].replace(f"<!-- {mark} -->", text())
     methods = {name: method_page(name) for name in plugins.names("lntl.methods")}
     pages |= {"methods/index.md": methods_page()} | {f"methods/{name}.md": text for name, text in methods.items()}
+    examples = {f"gallery/{name}.md": gallery_page(ROOT / f"examples/gallery/{name}.py") for name in GALLERY}
+    pages |= examples
     write_pages(pages, work / "docs")
-    write_config(pages, {"methods/": [{name: f"methods/{name}.md"} for name in methods]}, work)
+    copy_package(work / "src")
+    folders: dict[str, list[Any]] = {
+        "methods/": [{name: f"methods/{name}.md"} for name in methods],
+        "gallery/": [*examples],
+    }
+    write_config(pages, folders, work)
     command = [sys.executable, "-m", "zensical", "build", "--strict", "--config-file", "mkdocs.yml"]
     done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -118,12 +130,37 @@ def site_uri(page: str, target: str) -> str:
     if not found.is_relative_to(ROOT):
         sys.exit(f"{source}: the link {target} leads out of the repository")
     name = found.relative_to(ROOT).as_posix()
-    pages = {outside: uri for uri, outside in OUTSIDE.items()}
+    pages = {outside: uri for uri, outside in (OUTSIDE | EXAMPLES).items()}
     if name.startswith("docs/"):
         return name.removeprefix("docs/") + mark + heading
     if not found.is_file():
         sys.exit(f"{source}: the link {target} leads to no file")
     return pages.get(name, f"repository/{name}") + mark + heading
+
+
+def copy_package(folder: Path) -> None:
+    """Copy the package, with each "Example:" of a docstring as "Examples:", the heading that mkdocstrings knows."""
+    for path in (ROOT / "src").rglob("*.py"):
+        target = folder / path.relative_to(ROOT / "src")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(
+            re.sub(r"^( +)Example:$", r"\1Examples:", path.read_text("utf-8"), flags=re.MULTILINE), "utf-8"
+        )
+
+
+def gallery_page(path: Path) -> str:
+    """Return the page of an example: its text, picture, output and code."""
+    code = path.read_text("utf-8")
+    title, _, text = (ast.get_docstring(ast.parse(code)) or "").partition("\n")
+    code = code.split('"""\n', 2)[-1].strip()
+    output = json.loads((path.parent / f"output/{path.stem}.json").read_text("utf-8"))
+    link = f"../../examples/gallery/output/{path.stem}.png"
+    machine = f"{output['processor']}, PyTorch {output['packages']['torch']}"
+    ran = f"It took {output['seconds']} s of processor time on one core ({machine})."
+    parts = [f"# {title.rstrip('.')}", text.strip(), f"![The picture that the example saves.]({link})"]
+    parts += ["It prints:", f"```text\n{output['printed'].strip()}\n```", ran]
+    parts += [f"## `{path.name}`", f"```python\n{code}\n```"]
+    return "\n\n".join(parts) + "\n"
 
 
 def write_config(pages: dict[str, str], folders: dict[str, list[Any]], work: Path) -> None:
@@ -134,7 +171,7 @@ def write_config(pages: dict[str, str], folders: dict[str, list[Any]], work: Pat
     if named != set(pages):
         sys.exit(f"mkdocs.yml: its nav and the pages differ in {', '.join(sorted(named ^ set(pages)))}")
     config["nav"] = nav
-    config["plugins"][-1]["mkdocstrings"]["handlers"]["python"]["paths"] = [str(ROOT / "src")]
+    config["plugins"][-1]["mkdocstrings"]["handlers"]["python"]["paths"] = ["src"]
     (work / "mkdocs.yml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
@@ -172,7 +209,8 @@ def method_page(name: str) -> str:
     """Return the page of a method: what it is, when to use it, its settings, its results."""
     method = load_method(name)
     sees = "it uses bias labels" if method.sees_bias else "it does not use bias labels"
-    parts = [f"# {name}", _plain(_summary(name)), docstring(inspect.getdoc(method) or "")]
+    equation, _, text = (inspect.getdoc(method) or "").partition("\n\n")
+    parts = [f"# {name}", _plain(_summary(name)), f"{docstring(equation)}\n{{ .equation }}", docstring(text)]
     verb, networks = ("trains", method.trains) if method.trains else ("fits at once", method.fits)
     parts.append(f"It {verb} {', '.join(f'*{network}*' for network in networks)}; {sees}.")
     parts += [f"It needs `model.{key}: {value}`." for key, value in method.required_model_settings.items()]
@@ -190,14 +228,18 @@ def docstring(text: str) -> str:
             blocks.append(f"```text\n{inspect.cleandoc(block)}\n```")
         else:
             labelled = re.sub(r"\n(?=(?:Deviation|Sources?|Kernels):)", "\n\n", block)
-            blocks.append(re.sub(r"^(Deviation|Sources?|Kernels):", r"**\1.**", _plain(labelled), flags=re.MULTILINE))
+            blocks.append(re.sub(r"^(Deviation|Sources?|Kernels):", r"**\1:**", _plain(labelled), flags=re.MULTILINE))
     return "\n\n".join(blocks)
 
 
 def _plain(text: str) -> str:
     """Return text whose signs have no meaning in Markdown, but for `code`."""
     parts = re.split(r"(`[^`\n]+`)", text)
-    return "".join(part if part.startswith("`") else re.sub(r"([*_<>\[\]|])", r"\\\1", part) for part in parts)
+    signs = re.compile(r"([*_\[\]|])")
+    return "".join(
+        part if part.startswith("`") else signs.sub(r"\\\1", part.replace("<", "&lt;").replace(">", "&gt;"))
+        for part in parts
+    )
 
 
 @cache
@@ -209,9 +251,9 @@ def advice() -> dict[str, str]:
 
 
 def commands() -> str:
-    """Return the help of every verb of `lntl`."""
+    """Return the help of every command of `lntl`."""
     verbs = _verbs(typer.main.get_command(cli.app), "lntl")
-    lines = ["## All verbs", "", "| verb | what it does |", "| --- | --- |"]
+    lines = ["## All commands", "", "| command | what it does |", "| --- | --- |"]
     lines += [f"| [`{name}`](#{name.replace(' ', '-')}) | {_plain(_help(verb))} |" for name, verb in verbs]
     return "\n".join([*lines, *(line for name, verb in verbs for line in ("", f"### {name}", "", *_verb(name, verb)))])
 
@@ -324,9 +366,12 @@ def results(name: str) -> str:
                 cells[row["method"]][f"{float(row['data.color_var']):.3f}"] = value.replace("0.", ".")
     if not cells:
         return "It has no row of its own in the benchmark."
-    columns = sorted({column for row in cells.values() for column in row})
-    head = ["| colour variance σ² | " + " | ".join(columns) + " |", "| --- |" + " ---: |" * len(columns)]
-    body = [f"| {label} | " + " | ".join(row.get(c, "") for c in columns) + " |" for label, row in cells.items()]
+    variances = sorted({variance for scores in cells.values() for variance in scores})
+    head = ["| colour variance σ² | " + " | ".join(cells) + " |", "| --- |" + " ---: |" * len(cells)]
+    body = [
+        f"| {variance} | " + " | ".join(scores.get(variance, "") for scores in cells.values()) + " |"
+        for variance in variances
+    ]
     return "\n".join(
         [
             "Colored MNIST, test accuracy of the last epoch, mean ± standard deviation (number of seeds). All rows:",

@@ -2,6 +2,8 @@
 
 import importlib
 import inspect
+import json
+import os
 import re
 import runpy
 import subprocess
@@ -13,15 +15,18 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from jinja2 import ChoiceLoader, DictLoader, Environment, PackageLoader
+from made_runs import make_run
 from tiny_runs import ROOT, lntl
 
 from lntl import plugins
-from lntl.cli import app
-from lntl.evaluation.metrics import METRICS
+from lntl.cli import app, data_make
+from lntl.evaluation.metrics import METRICS, CellNames
 from lntl.probing.probes import PROBES
+from lntl.reporting.pages import write_report
 
 EXAMPLES = dict(
-    re.findall(r'^```python title="(\w+\.py)"\n(.*?)^```', (ROOT / "docs/extending.md").read_text("utf-8"), re.M | re.S)
+    re.findall(r'^```\w+ title="(\w+\.\w+)"\n(.*?)^```', (ROOT / "docs/extending.md").read_text("utf-8"), re.M | re.S)
 )
 # Modules whose public names are documented, each with what of it is: None for all of it.
 PUBLIC = (
@@ -72,6 +77,8 @@ def test_a_metric(example: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     metric = runpy.run_path("metric.py")["METRICS"]["best_group_accuracy"]
     t = SimpleNamespace(count=np.array([[4.0, 2.0]]), right=np.array([[3.0, 1.0]]))  # two groups
     assert metric.function(t) == pytest.approx([0.75])
+    assert metric.images(t) == 6
+    assert metric.undefined(t, CellNames(("cat",), ("day", "night"))) == "no image has a known bias value"
 
 
 def test_a_probe(example: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,9 +94,30 @@ def test_a_public_data_set(example: Path) -> None:
     assert (made.columns["place"], made.label, made.bias) == (["indoors"], "label", "place")
 
 
+def test_the_command_of_a_public_data_set(
+    example: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(data_make.app, "registered_commands", [*data_make.app.registered_commands])
+    (example / "labels.csv").write_text("image,label,place,split\na.png,cat,indoors,train\n")
+    (example / "a.png").touch()
+    runpy.run_path("make_command.py")
+    assert lntl("data", "make", "my_scenes", ".", "scenes.csv") == 0, capsys.readouterr().err
+    assert "a.png,cat,indoors,train" in (example / "scenes.csv").read_text()
+
+
+def test_a_report_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = PackageLoader("lntl.reporting")
+    before = '{{ heading("making"'
+    page = package.get_source(Environment(), "run.html")[0].replace(before, EXAMPLES["section.html"] + before)
+    changed = ChoiceLoader([DictLoader({"run.html": page}), package])
+    monkeypatch.setattr("lntl.reporting.pages.PackageLoader", lambda name: changed)
+    page_file = write_report([make_run(tmp_path / "run")], tmp_path / "report")
+    assert "threads.</p>" in page_file.read_text("utf-8")
+
+
 def test_a_command(example: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(app, "registered_commands", [*app.registered_commands])
-    runpy.run_path("verb.py")
+    runpy.run_path("command.py")
     (example / "run").mkdir()
     (example / "run/a").write_text("12345")
     assert lntl("size", "run") == 0
@@ -97,13 +125,15 @@ def test_a_command(example: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
 
 def test_every_example_of_the_page_is_tried() -> None:
-    assert {*EXAMPLES} == {"my_method.py", "my_model.py", "my_data.py", "maker.py", "metric.py", "probe.py", "verb.py"}
+    plug_ins = {"my_method.py", "my_model.py", "my_data.py"}
+    others = {"maker.py", "make_command.py", "metric.py", "probe.py", "section.html", "command.py"}
+    assert {*EXAMPLES} == plug_ins | others
 
 
 def test_every_file_that_the_page_names_exists() -> None:
     text = (ROOT / "docs/extending.md").read_text("utf-8")
-    for name in re.findall(r"`(src/lntl/[\w/]+\.\w+)`", text):
-        if "NAME" not in name:
+    for name in re.findall(r"`((?:src/lntl|docs|tests)/[\w/]+(?:\.\w+)?)`", text):
+        if "NAME" not in name and "my_" not in name:
             assert (ROOT / name).exists(), name
 
 
@@ -134,3 +164,33 @@ def test_the_site_is_built_without_a_warning() -> None:
         [sys.executable, "scripts/docs_site.py"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+GALLERY = sorted((ROOT / "examples/gallery").glob("*.py"))
+
+
+def test_the_gallery_page_shows_every_example_with_its_picture() -> None:
+    text = (ROOT / "docs/gallery.md").read_text("utf-8")
+    for path in GALLERY:
+        assert f"](../examples/gallery/{path.name})" in text
+        assert f"](../examples/gallery/output/{path.stem}.png)" in text
+        assert len(path.read_text("utf-8").splitlines()) <= 60, path
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("path", GALLERY, ids=lambda path: path.stem)
+def test_an_example_of_the_gallery_prints_what_is_stored(path: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, path],
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / f"{path.stem}.png").stat().st_size > 1000
+    stored = json.loads((path.parent / f"output/{path.stem}.json").read_text("utf-8"))["printed"]
+    # The last bits, and so the digits shown, may differ between processors.
+    printed, expected = (re.sub(r"\d+\.\d+", "N", text) for text in (done.stdout, stored))
+    assert printed == expected

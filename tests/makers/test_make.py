@@ -10,7 +10,6 @@ from downloads import bar, celeba, dogs_and_cats, imdb_crop, imdb_lists, isic, p
 from tiny_runs import lntl
 
 from lntl import config as configuration
-from lntl.config import ready
 
 SMALL = [
     "data.size=32", "data.cache=none", "data.workers=0", "model.pretrained=false", "model.weights=null",
@@ -47,7 +46,7 @@ def test_from_the_download_to_a_trained_network(config: str, capsys: pytest.Capt
     told = capsys.readouterr().out
     command = f"lntl train {config} data.path=made.csv data.root=download"
     assert f"Next: {command}\n" in told
-    phases = configuration.read(ready.find(config)).training.phases
+    phases = configuration.read(config).training.phases
     short = [f"training.phases.{phase}.epochs=1" for phase in range(len(phases))]
     assert lntl(*command.split()[1:], *SMALL, *short) == 0
     (run,) = Path("results").iterdir()

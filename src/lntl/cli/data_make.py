@@ -81,7 +81,7 @@ def dogs_and_cats(
     from lntl.makers import dogs_and_cats as maker
 
     made = maker.make(source, lists or source, train, held_out, counterexamples, seed)
-    _write_table(out, source, made, f"dogs_and_cats/{train}")
+    write_table(out, source, made, f"dogs_and_cats/{train}")
 
 
 @app.command("imdb_faces")
@@ -104,7 +104,7 @@ def imdb_faces(
     from lntl.makers import imdb_faces as maker
 
     made = maker.make(source, lists, train)
-    _write_table(out, source, made, f"imdb_faces/{train}")
+    write_table(out, source, made, f"imdb_faces/{train}")
 
 
 @app.command("celeba")
@@ -124,7 +124,7 @@ def celeba(
     """
     from lntl.makers import celeba as maker
 
-    _write_table(out, source, maker.make(source, attribute or ["Blond_Hair", "Male"]), "celeba/blond_hair")
+    write_table(out, source, maker.make(source, attribute or ["Blond_Hair", "Male"]), "celeba/blond_hair")
 
 
 @app.command("utkface")
@@ -145,7 +145,7 @@ def utkface(
     from lntl.makers import utkface as maker
 
     made = maker.make(source, train, held_out, counterexamples, seed)
-    _write_table(out, source, made, f"utkface/{train}")
+    write_table(out, source, made, f"utkface/{train}")
 
 
 @app.command("isic")
@@ -165,7 +165,7 @@ def isic(
     """
     from lntl.makers import isic as maker
 
-    _write_table(out, source, maker.make(source, lists or source, trap_set), "isic/ruler")
+    write_table(out, source, maker.make(source, lists or source, trap_set), "isic/ruler")
 
 
 @app.command("bar")
@@ -176,7 +176,7 @@ def bar(source: Source, out: Out) -> None:
     """
     from lntl.makers import bar as maker
 
-    _write_table(out, source, maker.make(source), "bar/lff")
+    write_table(out, source, maker.make(source), "bar/lff")
 
 
 @app.command("waterbirds")
@@ -187,10 +187,10 @@ def waterbirds(source: Source, out: Out) -> None:
     """
     from lntl.makers import waterbirds as maker
 
-    _write_table(out, source, maker.make(source), "waterbirds/background")
+    write_table(out, source, maker.make(source), "waterbirds/background")
 
 
-def _write_table(out: Path, source: Path, made: "Made", config_name: str) -> None:
+def write_table(out: Path, source: Path, made: "Made", config_name: str) -> None:
     """Write the table of a download; print its counts by split, label and bias, and the next command."""
     from collections import Counter
 

@@ -147,9 +147,12 @@ def read(
         num_epochs: Epochs of the last phase, and most epochs of the others; None for those of the file.
         trust: Modules that it may name; None for any, as the file is the user's own.
 
+    Returns:
+        The checked configuration.
+
     Raises:
-        UserError: The file cannot be read, or the configuration is wrong.
-        UntrustedError: It names other modules.
+        UserError: If the file cannot be read, or the configuration is wrong.
+        UntrustedError: If it names other modules.
     """
     path = find(name)
     raw = _overridden(path, overrides)

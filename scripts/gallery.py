@@ -1,0 +1,53 @@
+"""Run the examples of examples/gallery/ and store what they print and draw: `make gallery` runs this.
+
+Usage: python scripts/gallery.py [NAME ...]
+
+Each example runs in an empty folder with one thread. examples/gallery/output/ receives its picture, NAME.png, and
+NAME.json with the printed text, the seconds of processor time and the hardware. `make docs` shows them.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from lntl.runs import environment
+
+GALLERY = Path(__file__).resolve().parents[1] / "examples/gallery"
+
+
+def main(names: list[str]) -> None:
+    """Run the examples of these names, all if there are none."""
+    for path in sorted(GALLERY.glob("*.py")):
+        if not names or path.stem in names:
+            run(path)
+
+
+def run(path: Path) -> None:
+    """Run one example and store its output."""
+    with TemporaryDirectory() as folder:
+        before = os.times()
+        done = subprocess.run(
+            [sys.executable, path],
+            cwd=folder,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        after = os.times()
+        output = GALLERY / "output"
+        output.mkdir(exist_ok=True)
+        shutil.copy(Path(folder) / f"{path.stem}.png", output)
+    seconds = round(sum(after[2:4]) - sum(before[2:4]))  # user and system time of the example and its processes
+    machine = environment.describe()
+    content = {"printed": done.stdout, "seconds": seconds, "processor": machine.processor, "packages": machine.packages}
+    (output / f"{path.stem}.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    print(f"{path.stem}: {seconds} s\n{done.stdout}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
