@@ -73,6 +73,21 @@ def test_names_do_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> 
     assert said.err == "Error: x.pth: no class \\x1b[31mcat\\x9b\nsecond line\n"
 
 
+@pytest.mark.parametrize(
+    "error", [UserError(f"{'x' * 9000}: is gone; use another"), OSError(36, "Too long", "y" * 9000)]
+)
+def test_a_message_is_short_whatever_it_names(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    def run() -> None:
+        raise error
+
+    with pytest.raises(SystemExit):
+        cli.exit_on_error(run, debug=False)
+    said = capsys.readouterr().err
+    assert len(said) < 1000
+    assert said.startswith(("Error: xxx", "Error: yyy"))
+    assert said.endswith((": is gone; use another\n", ": Too long\n"))
+
+
 def test_a_terminal_that_is_not_utf8_gets_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables, plain text and log lines alike: what the encoding lacks is escaped, never an error."""
     screen, errors = (TextIOWrapper(BytesIO(), encoding="latin-1") for _ in range(2))

@@ -24,6 +24,18 @@ def escape_controls(text: str) -> str:
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text)
 
 
+def for_terminal(message: str, limit: int = 1000) -> str:
+    """Return a message with control characters escaped, and without the middle of lines longer than `limit`.
+
+    The path in a message may have any length.
+    """
+    lines = [
+        line if len(line) <= limit else f"{line[: limit // 2]} [...] {line[-limit // 4 :]}"
+        for line in escape_controls(message).split("\n")
+    ]
+    return "\n".join(lines)
+
+
 def shorten(value: object, limit: int = 200) -> str:
     """Return a value as text for a message.
 

@@ -27,7 +27,7 @@ from lntl.cli import (
     train,
 )
 from lntl.cli import eval as evaluation
-from lntl.errors import Interrupted, UserError, escape_controls
+from lntl.errors import Interrupted, UserError, for_terminal
 
 app = typer.Typer(
     epilog="--debug, anywhere, shows the traceback of an error.",
@@ -92,7 +92,7 @@ def exit_on_error(run: Callable[[], None], debug: bool) -> None:
         message = _message(error)
         if debug or message is None:
             raise
-        print(f"Error: {escape_controls(message)}", file=sys.stderr)
+        print(f"Error: {for_terminal(message)}", file=sys.stderr)
         raise SystemExit(2) from None
     except Interrupted as stop:
         print(
