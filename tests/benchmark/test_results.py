@@ -75,8 +75,10 @@ def test_nan_is_refused() -> None:
         (json.dumps(LINE | {"metrics": {"accuracy": "x"}}), "metrics.accuracy: Input should be a valid number"),
         (json.dumps(LINE).replace("0.5", "NaN"), "metrics.accuracy: Input should be a finite number"),
         (json.dumps(LINE | {"error": 3}), "error: Input should be a valid string"),
+        (json.dumps(LINE | {"name": "n" * 10**6}), "name: String should have at most 200 characters"),
+        (json.dumps(LINE | {"metrics": {"k" * 10**6: "x"}}), "Input should be a valid number"),
     ],
-    ids=range(12),
+    ids=range(14),
 )
 def test_a_line_that_is_no_result_is_named(tmp_path: Path, text: str, fault: str) -> None:
     path = tmp_path / "results.jsonl"
@@ -87,7 +89,7 @@ def test_a_line_that_is_no_result_is_named(tmp_path: Path, text: str, fault: str
     assert message.startswith(f"{path}, line 2: not the result of a run (")
     assert fault in message
     assert message.endswith("restore the file, or delete this line to make the run again")
-    assert len(message) < 400
+    assert len(message) < 500
 
 
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:

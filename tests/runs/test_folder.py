@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tiny_runs import ROOT, tree
 
 from lntl import __version__
 from lntl.errors import UserError
+from lntl.reporting.run_files import read_run
 from lntl.runs import environment
 from lntl.runs.files import read_json, write_json
 from lntl.runs.folder import RunFolder
@@ -274,3 +276,15 @@ def test_the_commit_is_that_of_the_checkout(monkeypatch: pytest.MonkeyPatch, tmp
         assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", environment.describe().git_commit or "")
     monkeypatch.setattr(environment, "__file__", str(tmp_path / "site-packages" / "lntl" / "runs" / "environment.py"))
     assert environment.describe().git_commit is None
+
+
+@pytest.mark.parametrize("name", ["result.json", "config.yaml", "run.log", "checkpoints"])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(folder: RunFolder, name: str) -> None:
+    path = folder.path / name
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    for check in (folder.check_links, lambda: read_run(folder.path)):
+        with pytest.raises(UserError, match=f"{name}: is neither a file nor a folder; remove it"):
+            check()

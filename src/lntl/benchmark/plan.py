@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from lntl import config as configuration
-from lntl.benchmark.results import BenchmarkRun, RunKey
+from lntl.benchmark.results import MAX_NAME, BenchmarkRun, RunKey
 from lntl.config import Config
 from lntl.config.faults import describe
 from lntl.errors import UserError
@@ -31,8 +31,12 @@ _FORCED = (
 class PlannedMethod(Settings):
     """A row of the table: a configuration, for all values of its grid and all its seeds."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$", description="Name of the method; once in a plan.")
-    label: str = Field("", description="What tables and figures call it; empty for the name.")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$",
+        max_length=MAX_NAME,
+        description="Name of the method; once in a plan.",
+    )
+    label: str = Field("", max_length=MAX_NAME, description="What tables and figures call it; empty for the name.")
     config: str = Field(description="A ready configuration's name, or a YAML file, relative to the plan.")
     overrides: list[str] = Field([], description="key=value, for each of its runs, after those of the plan.")
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from lntl.errors import UserError
 from lntl.runs.files import first_fault, write_text
+
+MAX_NAME = 200  # characters of a method's name or label: a row of tables, a text in figures
 
 
 class RunKey(NamedTuple):
@@ -76,7 +78,7 @@ class ResultLine(_Strict):
     A failed run has `error` in place of `metrics`. Lines before there was a choice of split have none: it was test.
     """
 
-    name: str
+    name: str = Field(max_length=MAX_NAME)
     config_hash: str
     overrides: dict[str, Any]
     seed: int

@@ -65,6 +65,7 @@ def read_run(path: Path) -> RunFiles:
     folder = RunFolder(path)
     if not (folder.holds_a_run or folder.result.exists() or folder.metrics.exists()):
         raise UserError(f"{path}: no run folder (it has neither config.yaml nor checkpoints/); train one: lntl train")
+    folder.check_files()
     files = RunFiles(path)
     _read_configuration(files, folder)
     files.environment = _model(files, folder.environment, Environment)

@@ -187,6 +187,13 @@ class RunFolder:
         """Raise UserError if a folder or the log of the run is a link: what is written would go elsewhere."""
         for path in (self.checkpoints, self.evaluation, self.tensorboard, self.report, self.log, self.erm):
             check_no_link(path)
+        self.check_files()
+
+    def check_files(self) -> None:
+        """Raise UserError if something else than a file or folder has a name of the run's: reading it might wait."""
+        for path in self._written():
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                raise UserError(f"{path}: is neither a file nor a folder; remove it")
 
     def _written(self) -> tuple[Path, ...]:
         """Return what a run and later commands write; last the files by which `holds_a_run` recognises a run."""
