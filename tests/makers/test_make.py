@@ -85,7 +85,8 @@ def test_the_authors_lists_and_other_attributes(capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["waterbirds", "none", "x.csv"], "none: no metadata.csv in it"),
+        (["waterbirds", "none", "x.csv"], "none: there is no such folder; name the folder that you unpacked"),
+        (["waterbirds", "partial", "x.csv"], "partial: 1 of 48 listed images are missing, the first"),
         (["waterbirds", "birds", "no/x.csv"], "no/x.csv: cannot write it"),
         (["dogs_and_cats", "birds", "x.csv", "--train", "tb3"], "'tb3' is not one of"),
         (["dogs_and_cats", "birds", "x.csv", "--held-out", "0.9"], "should be less than or equal to 0.5"),
@@ -94,6 +95,7 @@ def test_the_authors_lists_and_other_attributes(capsys: pytest.CaptureFixture[st
 )
 def test_bad_input(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
     waterbirds(Path("birds"))
+    next(waterbirds(Path("partial")).rglob("*.jpg")).unlink()
     assert lntl("data", "make", *arguments) == 2
     assert told in " ".join(capsys.readouterr().err.replace("│", " ").split())
     assert not Path("x.csv").exists()

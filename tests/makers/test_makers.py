@@ -17,10 +17,12 @@ from downloads import (
     imdb_lists,
     isic,
     people,
+    pictures,
     save_object,
     utkface,
     waterbirds,
 )
+from scipy.io import savemat
 
 from lntl.errors import UserError
 from lntl.makers import bar as bar_maker
@@ -30,14 +32,15 @@ from lntl.makers import imdb_faces as imdb_faces_maker
 from lntl.makers import isic as isic_maker
 from lntl.makers import utkface as utkface_maker
 from lntl.makers import waterbirds as waterbirds_maker
-from lntl.makers.imdb_metadata import read_metadata
+from lntl.makers.imdb_faces import read_metadata
 from lntl.makers.tables import Made, check_images, place, write
 
 PLACES = ("land", "water")
 
 
-def table(made: Made, folder: Path) -> list[dict[str, str]]:
+def table(made: Made, folder: Path, source: Path) -> list[dict[str, str]]:
     """Return the rows of the written table; every image must be there."""
+    check_images(source, made)
     write(folder / "made.csv", made)
     with (folder / "made.csv").open(newline="") as file:
         return list(csv.DictReader(file))
@@ -45,7 +48,7 @@ def table(made: Made, folder: Path) -> list[dict[str, str]]:
 
 def test_waterbirds(tmp_path: Path) -> None:
     source = waterbirds(tmp_path / "birds")
-    found = table(waterbirds_maker.make(source), tmp_path)
+    found = table(waterbirds_maker.make(source), tmp_path, source)
     assert len(found) == 48
     for k, row in enumerate(found):
         assert (source / row["image"]).exists()
@@ -57,7 +60,7 @@ def test_waterbirds(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["txt", "csv"])
 def test_celeba(tmp_path: Path, kind: str) -> None:
     source = celeba(tmp_path / "faces", kind)
-    found = table(celeba_maker.make(source, ["Blond_Hair", "Male"]), tmp_path)
+    found = table(celeba_maker.make(source, ["Blond_Hair", "Male"]), tmp_path, source)
     assert len(found) == 48
     for k, row in enumerate(found):
         assert (source / row["image"]).exists()
@@ -75,7 +78,7 @@ def test_dogs_and_cats(tmp_path: Path, train: str, nested: bool) -> None:
         (source / "train").rename(source / "inner")
         (source / "train").mkdir()
         (source / "inner").rename(source / "train/train")
-    found = table(dogs_and_cats_maker.make(source, source, train, held_out=0.2), tmp_path)
+    found = table(dogs_and_cats_maker.make(source, source, train, held_out=0.2), tmp_path, source)
     assert len(found) == 80  # twenty bright and twenty dark of each
     learned = {"tb1": {("dog", "bright"), ("cat", "dark")}, "tb2": {("dog", "dark"), ("cat", "bright")}}[train]
     for row in found:
@@ -117,7 +120,7 @@ def test_counterexamples_leave_test_for_train_and_a_larger_number_adds_to_a_smal
 def test_utkface(tmp_path: Path, train: str) -> None:
     source = utkface(tmp_path / "faces")
     made = utkface_maker.make(source, train, held_out=0.3)
-    found = {row["image"]: row for row in table(made, tmp_path)}
+    found = {row["image"]: row for row in table(made, tmp_path, source)}
     for k in range(80):
         gender, group = ("male", "female")[k % 2], ("0-29", None, "40+")[k // 2 % 3]
         name = f"part{k % 2}/{(20, 35, 50)[k // 2 % 3]}_{k % 2}_{k % 5}_{2017 + k}.jpg.chip.jpg"
@@ -141,7 +144,7 @@ def test_utkface(tmp_path: Path, train: str) -> None:
 def test_isic(tmp_path: Path) -> None:
     source = isic(tmp_path / "isic")
     made = isic_maker.make(source, source, 2)
-    found = {row["image"]: row for row in table(made, tmp_path)}
+    found = {row["image"]: row for row in table(made, tmp_path, source)}
     assert len(found) == 60
     for k in range(60):
         row = found[f"images/ISIC_{k:07d}.jpg"]
@@ -156,7 +159,7 @@ def test_bar(tmp_path: Path) -> None:
     source = bar(tmp_path / "bar")
     (source / "train/notes.txt").write_text("none")
     made = bar_maker.make(source)
-    found = table(made, tmp_path)
+    found = table(made, tmp_path, source)
     assert len(found) == 60
     for row in found:
         assert (source / row["image"]).exists()
@@ -178,7 +181,7 @@ def test_a_place_is_a_function_of_the_name_and_a_share_of_the_names_lies_below_i
 def test_imdb_faces_from_metadata(tmp_path: Path, train: str) -> None:
     source = imdb_crop(tmp_path / "imdb_crop", list(people()))
     made = imdb_faces_maker.make(source, None, train)
-    found = {row["image"]: row for row in table(made, tmp_path)}
+    found = {row["image"]: row for row in table(made, tmp_path, source)}
     unused = 0
     for k, face in enumerate(people()):
         gender, age = ("female", "male")[k % 2], (19, 34, 49)[k // 2 % 3] + 1
@@ -234,8 +237,9 @@ def test_the_age_is_that_of_the_middle_of_the_year(tmp_path: Path) -> None:
 @pytest.mark.parametrize("train", ["eb1", "eb2"])
 def test_imdb_faces_from_the_authors_lists(tmp_path: Path, train: str) -> None:
     faces = list(people())
+    pictures(tmp_path, [face["full_path"] for face in faces])
     made = imdb_faces_maker.make(tmp_path, imdb_lists(tmp_path / "lists", faces), train)
-    found = table(made, tmp_path)
+    found = table(made, tmp_path, tmp_path)
     test = [row for row in found if row["split"] == "test"]
     between = sum(face["photo_taken"] == 2005 for face in faces[-10:])
     assert {row["image"] for row in test} == {f["full_path"] for f in faces[-10:] if f["photo_taken"] != 2005}
@@ -340,6 +344,18 @@ FAULTS: dict[str, tuple[Any, Any, Any, str]] = {
         waterbirds_maker.make,
         r"no metadata\.csv in it; name the folder",
     ),
+    "a row without its last fields": (
+        waterbirds,
+        rewrite("metadata.csv", ",1,0,0,/o/ocean/0001.jpg", ",1"),
+        waterbirds_maker.make,
+        r"metadata\.csv: line 3 has 3 fields, and the header 6; name the folder",
+    ),
+    "a quotation mark left open": (
+        waterbirds,
+        rewrite("metadata.csv", "1,001.", '1,"001.'),
+        waterbirds_maker.make,
+        r"metadata\.csv: line \d+ (has|is no CSV)",
+    ),
     "no column": (
         waterbirds,
         rewrite("metadata.csv", "place,", "ground,"),
@@ -369,7 +385,7 @@ FAULTS: dict[str, tuple[Any, Any, Any, str]] = {
         utkface,
         lambda s: s.rename(s.with_name("gone")),
         lambda s: utkface_maker.make(s, "eb1", 0.2),
-        r"download: no such folder; name the one that you unpacked",
+        r"download: there is no such folder; name the folder that you unpacked",
     ),
     "no list of the trap set": (
         isic,
@@ -443,6 +459,30 @@ FAULTS: dict[str, tuple[Any, Any, Any, str]] = {
         attributes("Blond_Hair", "Male"),
         r"list_attr_celeba\.txt: no attribute 'Blond_Hair'",
     ),
+    "an empty table of attributes": (
+        kaggle,
+        lambda s: (s / "list_attr_celeba.csv").write_text(""),
+        attributes("Blond_Hair", "Male"),
+        r"list_attr_celeba\.csv: no attribute 'Blond_Hair'",
+    ),
+    "an imdb.mat of other fields": (
+        crop,
+        lambda s: savemat(s / "imdb.mat", {"imdb": {"dob": np.zeros((1, 3))}}),
+        lambda s: imdb_faces_maker.make(s, None, "eb1"),
+        r"imdb\.mat: not the metadata of IMDB-WIKI \(.+\); unpack imdb_crop\.tar again",
+    ),
+    "labels that are a list": (
+        lists,
+        lambda s: np.save(s / "imdb_age_gender.npy", np.array(["a", "b"])),
+        listed,
+        r"imdb_age_gender\.npy: not one of the authors' lists \(it holds no dict\); fetch it again",
+    ),
+    "a number for a list": (
+        lists,
+        lambda s: save_object(s / "imdb_split.npy", {"test_list": 3}),
+        listed,
+        r"imdb_split\.npy: not one of the authors' lists \(it holds no list of names\); fetch it again",
+    ),
     "no imdb.mat": (
         crop,
         lambda s: (s / "imdb.mat").unlink(),
@@ -494,3 +534,39 @@ def test_a_table_is_never_replaced(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"made\.csv exists already; move it away first"):
         write(tmp_path / "made.csv", Made({"image": []}, "label", "bias", []))
     assert (tmp_path / "made.csv").read_text() == "mine"
+
+
+MAKERS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], Made]]] = {
+    "waterbirds": (waterbirds, waterbirds_maker.make),
+    "celeba": (kaggle, lambda source: celeba_maker.make(source, ["Blond_Hair", "Male"])),
+    "dogs_and_cats": (dogs_and_cats, lambda source: dogs_and_cats_maker.make(source, source, "tb1", 0.2)),
+    "imdb_faces": (
+        lambda folder: imdb_crop(folder, list(people())),
+        lambda source: imdb_faces_maker.make(source, None, "eb1"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_wrong_folder_a_missing_image_or_an_empty_split_is_a_sentence(tmp_path: Path, name: str) -> None:
+    download, make = MAKERS[name]
+    with pytest.raises(UserError, match="none: there is no such folder; name the folder that you unpacked"):
+        make(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"empty: no .* in it.*; name the folder that you unpacked"):
+        make(tmp_path / "empty")
+    source = download(tmp_path / "download")
+    made = make(source)
+    for gone in made.columns["image"][:4]:
+        (source / gone).unlink()
+    with pytest.raises(UserError) as caught:
+        check_images(source, made)
+    assert str(caught.value) == (
+        f"{source}: 4 of {len(made.columns['image'])} listed images are missing, the first {made.columns['image'][0]}; "
+        "unpack the download anew, lists and images of one version, or name its folder"
+    )
+    for split in ("train", "test"):
+        kept = [k for k, part in enumerate(made.columns["split"]) if part != split]
+        columns = {column: [values[k] for k in kept] for column, values in made.columns.items()}
+        with pytest.raises(UserError, match=f"download: it has no image for {split}"):
+            check_images(source, Made(columns, made.label, made.bias, made.notes))

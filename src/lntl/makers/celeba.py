@@ -55,16 +55,15 @@ def _partition(path: Path) -> Iterator[tuple[str, str]]:
 
 def _attributes(path: Path, wanted: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     """Yield each image with the values of the attributes wanted."""
-    content = list(lines(path).values())
-    if path.suffix == ".csv":
-        names, body = content[0].split(",")[1:], [line.split(",") for line in content[1:]]
-    else:
-        names, body = content[1].split() if content[1:] else [], [line.split() for line in content[2:]]
+    kaggle = path.suffix == ".csv"
+    content = [line.split("," if kaggle else None) for line in lines(path).values()]
+    header = 0 if kaggle else 1  # before it the .txt has the number of images
+    names = content[header][kaggle:] if content[header:] else []
     for name in wanted:
         if name not in names:
             raise UserError(f"{path}: no attribute {name!r}{did_you_mean(name, names)}")
     columns = [1 + names.index(name) for name in wanted]
-    for image, *values in body:
+    for image, *values in content[header + 1 :]:
         if len(values) != len(names):
             raise UserError(f"{path}: {image} has {len(values)} values for {len(names)} attributes")
         yield image, [[image, *values][column] for column in columns]

@@ -2,18 +2,41 @@
 
 EB1 holds women of 0 to 29 years and men of 40 and more, EB2 the reverse; the test set holds all four. The authors'
 lists say whose face is in which set; without them the metadata of the download do.
+
+imdb.mat: dob is a Matlab serial date number, photo_taken a year, gender 0 for female, 1 for male or NaN,
+second_face_score NaN where there is no second face. Source: data.vision.ee.ethz.ch/cvl/rrothe/imdb-wiki.
+
+The lists are four NumPy files, of which two hold pickled dicts, read without running any code: imdb_age_gender.npy has
+age and gender of each file below imdb_crop/, imdb_split.npy has the `test_list`, eb1_img_list.npy and eb2_img_list.npy
+the training sets. Source: github.com/feidfoe/learning-not-to-learn, dataset/IMDB, and public code that reads them.
 """
 
+import zlib
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from lntl.makers.imdb_lists import read_lists
-from lntl.makers.imdb_metadata import Face, read_metadata
-from lntl.makers.tables import Made, place
+import numpy as np
+
+from lntl.data.array_file import UNREADABLE, unpickled
+from lntl.errors import UserError
+from lntl.makers.tables import Made, found, place
 
 # Borders in years as a public reproduction of the paper states them; not confirmed in the paper itself.
 YOUNG, OLD = "0-29", "40+"
 SETS = {"eb1": {"female": YOUNG, "male": OLD}, "eb2": {"female": OLD, "male": YOUNG}}
 TESTED = 0.2  # share of the persons whose faces are the test set, where no list says so
+GENDERS = {0: "female", 1: "male"}
+OLDEST = 100  # years: beyond it, and below 0, a date is wrong
+MIN_SCORE = 1.0  # of the face detector; source: the usual preprocessing (github.com/yu4u/age-gender-estimation)
+_EPOCH = 719529  # 1 January 1970 as a Matlab serial date number
+
+
+class Face(NamedTuple):
+    """A file below imdb_crop/, female or male, and the age in years."""
+
+    image: str
+    gender: str
+    age: int
 
 
 def make(source: Path, lists: Path | None, train: str) -> Made:
@@ -30,7 +53,7 @@ def make(source: Path, lists: Path | None, train: str) -> Made:
         splits = [(face, split) for split, listed in read_lists(lists, train).items() for face in listed]
     table: dict[str, list[str]] = {n: [] for n in ("image", "gender", "age", "age_group", "person", "split")}
     for face, split in splits:
-        group = age_group(face.age)
+        group = YOUNG if face.age < 30 else OLD if face.age >= 40 else None
         if group is not None and split is not None:
             row = (face.image, face.gender, str(face.age), group, person(face), split)
             for column, value in zip(table.values(), row, strict=True):
@@ -38,11 +61,6 @@ def make(source: Path, lists: Path | None, train: str) -> Made:
     if unused := len(splits) - len(table["image"]):
         notes.append(f"{unused} faces are in no set, or in the other training set alone")
     return Made(table, "gender", "age_group", notes)
-
-
-def age_group(age: int) -> str | None:
-    """Return the group of an age in years; None between the groups."""
-    return YOUNG if age < 30 else OLD if age >= 40 else None
 
 
 def person(face: Face) -> str:
@@ -53,4 +71,97 @@ def person(face: Face) -> str:
 def _split(face: Face, train: str) -> str | None:
     if place(person(face)) < TESTED:
         return "test"
-    return "train" if SETS[train][face.gender] == age_group(face.age) else None
+    young = SETS[train][face.gender] == YOUNG
+    return "train" if (face.age < 30 if young else face.age >= 40) else None
+
+
+def read_metadata(source: Path) -> tuple[list[Face], list[str]]:
+    """Return the faces whose age and gender are known and that are alone in their image; and what was left out."""
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    path = found(source, ["imdb.mat"])
+    try:
+        fields = loadmat(path)["imdb"][0, 0]
+        paths = [str(cell[0]) for cell in fields["full_path"][0]]
+        dob, taken, gender, score, second = (
+            fields[name][0].astype(np.float64)
+            for name in ("dob", "photo_taken", "gender", "face_score", "second_face_score")
+        )
+        age = _ages(dob, taken)
+        wrong = {
+            "of no known gender": ~np.isin(gender, [*GENDERS]),
+            f"of no age from 0 to {OLDEST} years": ~((age >= 0) & (age <= OLDEST)),
+            f"with a detector score below {MIN_SCORE:g}": ~(np.isfinite(score) & (score >= MIN_SCORE)),
+            "with a second face": ~np.isnan(second),
+        }
+        keep = np.flatnonzero(~np.any([*wrong.values()], axis=0)).tolist()
+        faces = [Face(paths[k], GENDERS[int(gender[k])], int(age[k])) for k in keep]
+    except (
+        MatReadError,
+        ValueError,
+        TypeError,
+        LookupError,
+        NotImplementedError,
+        EOFError,
+        OSError,
+        zlib.error,
+    ) as error:
+        raise UserError(f"{path}: not the metadata of IMDB-WIKI ({error}); unpack imdb_crop.tar again") from error
+    return faces, [f"{int(rows.sum())} faces {what} are left out" for what, rows in wrong.items() if rows.any()]
+
+
+def _ages(dob: Any, taken: Any) -> Any:
+    """Return the age in years in the middle of the year of the photograph, NaN where unknown; dob, taken: (n,)."""
+    known = np.abs(dob) < 1e7  # days; others are no dates
+    birth = (np.floor(np.where(known, dob, _EPOCH)).astype(np.int64) - _EPOCH).astype("datetime64[D]")
+    year = birth.astype("datetime64[Y]").astype(np.int64) + 1970
+    month = birth.astype("datetime64[M]").astype(np.int64) % 12 + 1
+    return np.where(known, taken - year - (month >= 7), np.nan)
+
+
+def read_lists(folder: Path, train: str) -> dict[str, list[Face]]:
+    """Return the faces of `train` (eb1 or eb2) and of `test`, as the authors' lists in a folder name them."""
+    path = found(folder, ["imdb_age_gender.npy"])
+    labels = {_text(name): label for name, label in _dict(path).items()}
+    splits = found(folder, ["imdb_split.npy"])
+    content = _dict(splits)
+    if "test_list" not in content:
+        raise UserError(f"{splits}: no test_list in it; fetch it again")
+    trained = found(folder, [f"{train}_img_list.npy"])
+    names = {"train": (trained, _content(trained)), "test": (splits, content["test_list"])}
+    for where, listed in names.values():
+        if not isinstance(listed, list | np.ndarray):
+            raise UserError(f"{where}: not one of the authors' lists (it holds no list of names); fetch it again")
+    return {split: [_face(path, labels, _text(name)) for name in listed] for split, (_, listed) in names.items()}
+
+
+def _dict(path: Path) -> dict[Any, Any]:
+    content = _content(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not one of the authors' lists (it holds no dict); fetch it again")
+    return content
+
+
+def _content(path: Path) -> Any:
+    """Return the dict or the list of names that a file holds."""
+    try:
+        try:
+            content = np.load(path, allow_pickle=False)
+        except ValueError:  # it holds objects
+            content = unpickled(path)
+        return content.item() if content.ndim == 0 else content.ravel().tolist()
+    except UNREADABLE as error:
+        raise UserError(f"{path}: not one of the authors' lists ({error}); fetch it again") from error
+
+
+def _face(path: Path, labels: dict[str, Any], name: str) -> Face:
+    try:
+        label = labels[name]
+        return Face(name, GENDERS[int(label["gender"])], int(label["age"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: it has no age and gender of {name}; the lists must be of one download") from error
+
+
+def _text(name: str | bytes) -> str:
+    return name.decode(errors="replace") if isinstance(name, bytes) else str(name)

@@ -11,6 +11,8 @@ from pathlib import Path
 from lntl.errors import UserError
 from lntl.runs.files import write_text
 
+REMEDY = "name the folder that you unpacked, see docs/DATA_SETS.md"
+
 
 @dataclass(frozen=True)
 class Made:
@@ -39,12 +41,13 @@ def write(path: Path, made: Made) -> None:
 
 def found(source: Path, names: Sequence[str]) -> Path:
     """Return the first of the names that there is below the download; raises UserError where there is none."""
+    folder_of(source)
     for name in names:
         if (source / name).exists():
             return source / name
     first, *others = sorted(names, key=len)
     more = f" (nor {', '.join(others)})" if others else ""
-    raise UserError(f"{source}: no {first} in it{more}; name the folder that you unpacked, see docs/DATA_SETS.md")
+    raise UserError(f"{source}: no {first} in it{more}; {REMEDY}")
 
 
 def lines(path: Path) -> dict[int, str]:
@@ -57,16 +60,26 @@ def lines(path: Path) -> dict[int, str]:
 
 
 def rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the line number and the fields of each row of a CSV file; raises UserError where it lacks a column."""
+    """Yield the line number and the fields of each row of a CSV file.
+
+    Raises UserError where it lacks a column, or a row has another number of fields than the header.
+    """
     numbered = lines(path)
-    numbers, reader = list(numbered), csv.DictReader(numbered.values())
-    if absent := [name for name in columns if name not in (reader.fieldnames or ())]:
-        raise UserError(f"{path}: no column {', '.join(absent)}; its header is {', '.join(reader.fieldnames or ())}")
-    for row in reader:
-        yield numbers[reader.line_num - 1], row
+    numbers, reader = list(numbered), csv.reader(numbered.values())
+    try:
+        header = next(reader, [])
+        if absent := [name for name in columns if name not in header]:
+            raise UserError(f"{path}: no column {', '.join(absent)}; its header is {', '.join(header)}")
+        for row in reader:
+            line = numbers[reader.line_num - 1]
+            if len(row) != len(header):
+                raise UserError(f"{path}: line {line} has {len(row)} fields, and the header {len(header)}; {REMEDY}")
+            yield line, dict(zip(header, row, strict=True))
+    except csv.Error as error:
+        raise UserError(f"{path}: line {numbers[reader.line_num - 1]} is no CSV ({error}); {REMEDY}") from error
 
 
-def named(values: dict[str, str], given: str | None, where: str, what: str) -> str:
+def named(values: dict[str, str], given: str, where: str, what: str) -> str:
     """Return the name of a code, such as 0 for landbird; raises UserError for another code."""
     if given not in values:
         valid = ", ".join(f"{code} ({name})" for code, name in values.items())
@@ -82,17 +95,21 @@ def place(key: str) -> float:
 def folder_of(source: Path) -> Path:
     """Return a folder; raises UserError where it is none."""
     if not source.is_dir():
-        raise UserError(f"{source}: no such folder; name the one that you unpacked, see docs/DATA_SETS.md")
+        raise UserError(f"{source}: there is no such folder; {REMEDY}")
     return source
 
 
 def check_images(source: Path, made: Made) -> None:
-    """Raise UserError with the first of the images that are not in the download."""
+    """Raise UserError if train or test has no image, or an image is not in the download."""
+    for split in ("train", "test"):
+        if split not in made.columns["split"]:
+            notes = "".join(f"; {note}" for note in made.notes)
+            raise UserError(f"{source}: it has no image for {split}{notes}; {REMEDY}")
     missing = [name for name in made.columns["image"] if not (source / name).is_file()]
     if missing:
         raise UserError(
             f"{source}: {len(missing)} of {len(made.columns['image'])} listed images are missing, the first "
-            f"{missing[0]}; unpack the download anew, or name its folder"
+            f"{missing[0]}; unpack the download anew, lists and images of one version, or name its folder"
         )
 
 
