@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,10 @@ from lntl.data.image_settings import ImageSettings
 from lntl.errors import UserError
 
 Settings = Callable[..., ImageSettings]
+
+
+def store_of(paths: Sequence[Path], settings: ImageSettings) -> cache.Uncached:
+    return cache.CACHES[settings.cache](paths, settings)
 
 
 @pytest.fixture
@@ -41,7 +45,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.parametrize("kind", ["none", "memory", "disk"])
 def test_every_store_gives_what_decoding_gives(tmp_path: Path, settings: Settings, kind: str) -> None:
     paths = folder_of(tmp_path / "images", 5)
-    store = cache.store(paths, settings(kind, fit="stretch"))
+    store = store_of(paths, settings(kind, fit="stretch"))
     for _ in range(2):
         for place in (3, 0, 4, 1, 2, 3):
             assert np.array_equal(store(place), decode(paths[place], 8, "stretch"))
@@ -51,7 +55,7 @@ def test_every_store_gives_what_decoding_gives(tmp_path: Path, settings: Setting
 def test_what_is_kept_is_decoded_once(
     tmp_path: Path, settings: Settings, decoded: list[str], kind: str, times: int
 ) -> None:
-    store = cache.store(folder_of(tmp_path / "images", 3), settings(kind))
+    store = store_of(folder_of(tmp_path / "images", 3), settings(kind))
     for _ in range(2):
         for place in range(3):
             store(place)
@@ -60,14 +64,14 @@ def test_what_is_kept_is_decoded_once(
 
 def test_another_process_finds_what_is_on_disk(tmp_path: Path, settings: Settings, decoded: list[str]) -> None:
     paths = folder_of(tmp_path / "images", 3)
-    cache.store(paths, settings("disk"))(1)
-    assert np.array_equal(cache.store(paths[1:], settings("disk"))(0), decode(paths[1], 8, "crop"))
+    store_of(paths, settings("disk"))(1)
+    assert np.array_equal(store_of(paths[1:], settings("disk"))(0), decode(paths[1], 8, "crop"))
     assert decoded == ["1.png"]
 
 
 def test_a_changed_file_is_decoded_anew(tmp_path: Path, settings: Settings) -> None:
     path = tmp_path / "a.bmp"  # a format whose files are of one size, whatever they show
-    store = cache.store([path], settings("disk"))
+    store = store_of([path], settings("disk"))
     for step, color in enumerate([(0, 0, 255), (255, 0, 0)]):
         Image.new("RGB", (20, 20), color).save(path)
         os.utime(path, ns=(10**18, 10**18 + step))
@@ -77,7 +81,7 @@ def test_a_changed_file_is_decoded_anew(tmp_path: Path, settings: Settings) -> N
 def test_another_side_fit_or_path_is_another_entry(tmp_path: Path, settings: Settings) -> None:
     paths = folder_of(tmp_path / "images", 2)
     entries = {
-        cache.OnDisk(cache.Files(paths, each), tmp_path).entry(place)
+        cache.OnDisk(paths, each).entry(place)
         for each in (settings("disk"), settings("disk", fit="pad"), settings("disk", crop="shift"))
         for place in range(2)
     }
@@ -89,7 +93,7 @@ def test_a_damaged_entry_is_decoded_anew_and_mended(
     tmp_path: Path, settings: Settings, decoded: list[str], damage: str
 ) -> None:
     paths = folder_of(tmp_path / "images", 1)
-    store = cache.store(paths, settings("disk"))
+    store = store_of(paths, settings("disk"))
     right = store(0).copy()
     (entry,) = (path for path in (tmp_path / "cache").rglob("*") if path.is_file())
     whole = entry.read_bytes()
@@ -102,7 +106,7 @@ def test_a_damaged_entry_is_decoded_anew_and_mended(
 
 def test_threads_that_share_a_cache_leave_whole_entries_and_nothing_else(tmp_path: Path, settings: Settings) -> None:
     paths = folder_of(tmp_path / "images", 4)
-    stores = [cache.store(paths, settings("disk")) for _ in range(8)]
+    stores = [store_of(paths, settings("disk")) for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda store: [store(place) for place in range(4)], stores))
     for images in found:
@@ -123,7 +127,7 @@ def test_two_that_write_the_same_entry_at_the_same_time_do_not_meet(
         return replace(path, target)
 
     monkeypatch.setattr(Path, "replace", met)
-    stores = [cache.store(folder_of(tmp_path / "images", 1), settings("disk")) for _ in range(2)]
+    stores = [store_of(folder_of(tmp_path / "images", 1), settings("disk")) for _ in range(2)]
     with ThreadPoolExecutor(2) as pool:
         one, other = pool.map(lambda store: store(0), stores)
     assert np.array_equal(one, other)
@@ -131,7 +135,7 @@ def test_two_that_write_the_same_entry_at_the_same_time_do_not_meet(
 
 def test_a_file_that_is_gone_is_refused_even_if_cached(tmp_path: Path, settings: Settings) -> None:
     (path,) = folder_of(tmp_path / "images", 1)
-    store = cache.store([path], settings("disk"))
+    store = store_of([path], settings("disk"))
     store(0)
     path.unlink()
     with pytest.raises(UnreadableImageError, match=r"0\.png: no such file or directory"):
@@ -140,7 +144,7 @@ def test_a_file_that_is_gone_is_refused_even_if_cached(tmp_path: Path, settings:
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, settings: Settings) -> None:
     (tmp_path / "cache").write_text("in the way")
-    store = cache.store(folder_of(tmp_path / "images", 1), settings("disk"))
+    store = store_of(folder_of(tmp_path / "images", 1), settings("disk"))
     with pytest.raises(UserError, match=r"cannot write the image cache: .*; name another folder with data\.cache_dir"):
         store(0)
 
@@ -151,7 +155,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, settings: Settings, m
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    store = cache.store([tmp_path / "a.png"], settings("disk"))
+    store = store_of([tmp_path / "a.png"], settings("disk"))
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     with pytest.raises(UserError, match="No space left on device"):
         store(0)
@@ -161,7 +165,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, settings: Settings, m
 def test_more_than_the_machines_memory_is_refused_at_once(settings: Settings) -> None:
     many = [Path("a.png")] * 10**6
     with pytest.raises(UserError, match=r"1000000 images of 4682 x 4682 pixels need 61\d+\.\d GiB of memory"):
-        cache.store(many, ImageSettings(size=4096, crop="resized", cache="memory"))
+        store_of(many, ImageSettings(size=4096, crop="resized", cache="memory"))
 
 
 # --- clearing it ---
@@ -175,7 +179,7 @@ def kept(folder: Path) -> set[str]:
 def test_clearing_removes_what_was_kept_and_the_images_are_decoded_anew(tmp_path: Path) -> None:
     paths = folder_of(tmp_path / "images", 5)
     settings = ImageSettings(size=8, cache="disk", cache_dir=str(tmp_path / "cache"))
-    store = cache.store(paths, settings)
+    store = store_of(paths, settings)
     before = [store(k).copy() for k in range(5)]
     size = sum((tmp_path / "cache" / name).stat().st_size for name in kept(tmp_path / "cache"))
     assert cache.clear(tmp_path / "cache") == (5, size)
@@ -185,7 +189,7 @@ def test_clearing_removes_what_was_kept_and_the_images_are_decoded_anew(tmp_path
 
 
 def test_clearing_removes_halves_and_nothing_that_is_not_of_the_cache(tmp_path: Path) -> None:
-    store = cache.store(folder_of(tmp_path / "images", 2), ImageSettings(size=8, cache="disk", cache_dir=str(tmp_path)))
+    store = store_of(folder_of(tmp_path / "images", 2), ImageSettings(size=8, cache="disk", cache_dir=str(tmp_path)))
     store(0)
     (entry,) = (path for path in tmp_path.rglob("*") if len(path.name) == 32)
     half = entry.with_name(f"{entry.name}.{'0' * 32}.part")
@@ -200,7 +204,7 @@ def test_clearing_removes_halves_and_nothing_that_is_not_of_the_cache(tmp_path: 
 
 def test_a_run_goes_on_where_the_cache_is_cleared_as_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (path,) = folder_of(tmp_path / "images", 1)
-    store = cache.store([path], ImageSettings(size=8, cache="disk", cache_dir=str(tmp_path / "cache")))
+    store = store_of([path], ImageSettings(size=8, cache="disk", cache_dir=str(tmp_path / "cache")))
     replace = Path.replace
 
     def cleared(self: Path, target: Path) -> Path:

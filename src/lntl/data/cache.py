@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import PIL
@@ -24,42 +23,27 @@ CHECKSUM = 4  # bytes of CRC-32 before the pixels in a file of the cache
 _INNER, _ENTRY = re.compile("[0-9a-f]{2}"), re.compile(r"[0-9a-f]{32}(\.[0-9a-f]{32}\.part)?")  # names in the cache
 
 
-class Store(Protocol):
-    """Return image i as (side, side, 3) uint8 from `store(i)`; safe to call from several threads."""
+class Uncached:
+    """Image files, decoded at every call; safe to call from several threads.
 
-    @property
-    def files(self) -> "Files":
-        """The files behind the cache."""
-        ...
-
-    def __call__(self, position: int) -> Pixels:
-        """Return the image at a position, (side, side, 3) uint8."""
-        ...
-
-
-class Files:
-    """Image files without a cache: decoded at every call."""
+    `white` and `beyond` are those of `decode`.
+    """
 
     def __init__(self, paths: Sequence[ImageFile], settings: ImageSettings, beyond: Beyond | None = None) -> None:
         self.paths, self.side, self.fit, self.white = paths, settings.stored, settings.fit, settings.white
         self.beyond = beyond
 
-    @property
-    def files(self) -> "Files":
-        """These files: they have no cache."""
-        return self
-
     def __call__(self, position: int) -> Pixels:
-        """Decode the image at a position."""
+        """Return an image as (side, side, 3) uint8."""
         return decode(self.paths[position], self.side, self.fit, self.white, self.beyond)
 
 
-class InMemory:
+class InMemory(Uncached):
     """Cache of all images in one array; each is decoded once."""
 
-    def __init__(self, files: Files) -> None:
-        self.files = files
-        shape = (len(files.paths), files.side, files.side, 3)
+    def __init__(self, paths: Sequence[ImageFile], settings: ImageSettings, beyond: Beyond | None = None) -> None:
+        super().__init__(paths, settings, beyond)
+        shape = (len(paths), self.side, self.side, 3)
         needed, available = np.prod(shape, dtype=np.int64), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if needed > available:
             raise UserError(
@@ -70,32 +54,32 @@ class InMemory:
         self._known = np.zeros(shape[0], bool)
 
     def __call__(self, position: int) -> Pixels:
-        """Return the image at a position, decoded once."""
+        """Return an image as (side, side, 3) uint8."""
         if not self._known[position]:
-            self._pixels[position] = self.files(position)
+            self._pixels[position] = super().__call__(position)
             self._known[position] = True  # after the pixels: another thread may look
         image: Pixels = self._pixels[position]
         return image
 
 
-class OnDisk:
-    """Cache with one file of `folder` for each image, named by everything that decoding depends on.
+class OnDisk(Uncached):
+    """Cache with one file of `cache_dir` for each image, named by everything that decoding depends on.
 
     The name is a digest of path, size and time of change of the file, side, fit, white and Pillow's version, so that a
     changed image is decoded again. A file is written under a temporary name and renamed, and its checksum is verified,
     so that processes may share the folder.
     """
 
-    def __init__(self, files: Files, folder: Path) -> None:
-        self.files, self._folder = files, folder
-        self._shape = (files.side, files.side, 3)
+    def __init__(self, paths: Sequence[ImageFile], settings: ImageSettings, beyond: Beyond | None = None) -> None:
+        super().__init__(paths, settings, beyond)
+        self._folder, self._shape = Path(settings.cache_dir), (self.side, self.side, 3)
 
     def __call__(self, position: int) -> Pixels:
-        """Return the image at a position from its file in the cache, which is written if it is missing."""
+        """Return an image as (side, side, 3) uint8."""
         entry = self.entry(position)
         if (cached := self._read(entry)) is not None:
             return cached
-        image = self.files(position)
+        image = super().__call__(position)
         try:
             _write(entry, _sealed(image.tobytes()))
         except FileNotFoundError:
@@ -109,10 +93,8 @@ class OnDisk:
 
     def entry(self, position: int) -> Path:
         """Return the cache file of an image, which may not exist."""
-        key = _identity(self.files.paths[position])
-        key += (self.files.side, self.files.fit, PIL.__version__)
-        if self.files.white is not None:
-            key += (self.files.white,)
+        key = (*_identity(self.paths[position]), self.side, self.fit, PIL.__version__)
+        key += () if self.white is None else (self.white,)
         name = hashlib.blake2b(repr(key).encode(), digest_size=16).hexdigest()
         return self._folder / name[:2] / name
 
@@ -178,9 +160,4 @@ def _remove_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def store(paths: Sequence[ImageFile], settings: ImageSettings, beyond: Beyond | None = None) -> Store:
-    """Return the image files behind the cache that `settings.cache` names; beyond: as of `decode`."""
-    files = Files(paths, settings, beyond)
-    if settings.cache == "memory":
-        return InMemory(files)
-    return OnDisk(files, Path(settings.cache_dir)) if settings.cache == "disk" else files
+CACHES = {"none": Uncached, "memory": InMemory, "disk": OnDisk}  # by `ImageSettings.cache`

@@ -1,6 +1,7 @@
 """From an image file to a square of 8-bit RGB: upright, without alpha, or refused with the reason."""
 
 import math
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from struct import error as StructError
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.ImageFile import ImageFile as PillowFile
 
 from lntl.data.image_settings import Fit
 from lntl.errors import UserError
@@ -33,6 +35,7 @@ _FAULTS = (
     zlib.error,
     Warning,
 )
+ORIENTATION = 0x0112  # the EXIF tag
 WHITE = 65535  # of images with more than 8 bits, where nothing else is known
 _INTEGERS = "and only integers of 8 or 16 bits are read"
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
@@ -92,16 +95,14 @@ def decode(
     """
     with _open(path) as image:
         image.draft(None, (2 * side, 2 * side))
-        ImageOps.exif_transpose(image, in_place=True)
         return np.asarray(_square(_rgb(image, path, white, beyond), side, fit))
 
 
 def upright(image: Path | Image.Image, number: int = 0) -> NDArray[np.uint8]:
     """Return a file or a PIL image as `decode` does, (H, W, 3) uint8 in its own size; `number` is that of an image."""
     if isinstance(image, Image.Image):
-        return np.asarray(_rgb(ImageOps.exif_transpose(image), Path(f"image {number}")))
+        return np.asarray(_rgb(image, Path(f"image {number}"), in_place=False))
     with _open(image) as opened:
-        ImageOps.exif_transpose(opened, in_place=True)
         return np.asarray(_rgb(opened, image))
 
 
@@ -109,8 +110,7 @@ def squared(
     image: Image.Image, number: int, side: int, fit: Fit, white: int | None = None, beyond: Beyond | None = None
 ) -> NDArray[np.uint8]:
     """Return PIL image `number` as `decode` does its file; a large JPEG is decoded in full."""
-    rgb = _rgb(ImageOps.exif_transpose(image), Path(f"image {number}"), white, beyond)
-    return np.asarray(_square(rgb, side, fit))
+    return np.asarray(_square(_rgb(image, Path(f"image {number}"), white, beyond, in_place=False), side, fit))
 
 
 def check_header(path: ImageFile) -> None:
@@ -120,10 +120,10 @@ def check_header(path: ImageFile) -> None:
 
 
 def bits_over_8(path: ImageFile) -> bool:
-    """Return whether an image has more than 8 bits; False where it cannot be read."""
+    """Return whether an image has more than 8 bits a channel; False where it cannot be read."""
     try:
         with _open(path) as image:
-            return image.mode.startswith("I")
+            return image.mode.startswith("I") or _has_16_bit_colors(image)
     except UnreadableImageError:
         return False
 
@@ -131,7 +131,9 @@ def bits_over_8(path: ImageFile) -> bool:
 def highest_value(path: ImageFile) -> int | None:
     """Return the highest value of an image with more than 8 bits, None for others, of which only the header is read."""
     with _open(path) as image:
-        return int(_deep_values(image, path).max()) if image.mode.startswith("I") else None
+        if _has_16_bit_colors(image):
+            return int(_color_values(image, path)[0].max())
+        return int(_gray_values(image, path).max()) if image.mode.startswith("I") else None
 
 
 @contextmanager
@@ -159,13 +161,31 @@ def _reason(path: ImageFile, error: Exception) -> str:
     return f"a damaged image ({error or type(error).__name__})"
 
 
-def _rgb(image: Image.Image, path: ImageFile, white: int | None = None, beyond: Beyond | None = None) -> Image.Image:
-    """Return the image in 8-bit RGB: values of 16 bits are scaled by `white`, transparent pixels become white."""
+def _rgb(
+    image: Image.Image,
+    path: ImageFile,
+    white: int | None = None,
+    beyond: Beyond | None = None,
+    *,
+    in_place: bool = True,
+) -> Image.Image:
+    """Return the image upright in 8-bit RGB: 16 bits are scaled by `white`, transparent pixels become white.
+
+    in_place: whether the image itself may be turned.
+    """
+    if _has_16_bit_colors(image):
+        colors, alpha = _color_values(image, path)
+        scaled = np.concatenate([_scaled(colors, path, white, beyond), _scaled(alpha, path)], axis=2)
+        exif = Image.Exif()
+        exif[ORIENTATION] = image.getexif().get(ORIENTATION, 1)
+        image = Image.fromarray(scaled)
+        image.info["exif"] = exif.tobytes()
+    if in_place:
+        ImageOps.exif_transpose(image, in_place=True)
+    else:
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
-        values = _deep_values(image, path)
-        if beyond is not None and values.max() > (white or WHITE):
-            beyond(path, int(values.max()))
-        return _from_16_bit(values, white or WHITE)
+        return Image.fromarray(_scaled(_gray_values(image, path), path, white, beyond)).convert("RGB")
     if image.mode == "F":
         raise UnreadableImageError(path, f"its pixels are floating-point numbers of unknown range, {_INTEGERS}")
     if image.has_transparency_data:
@@ -174,8 +194,53 @@ def _rgb(image: Image.Image, path: ImageFile, white: int | None = None, beyond: 
     return image.convert("RGB")
 
 
-def _deep_values(image: Image.Image, path: ImageFile) -> NDArray[np.int64]:
-    """Return the values of an image with more than 8 bits; raises UnreadableImageError where they are not of 16.
+def _has_16_bit_colors(image: Image.Image) -> bool:
+    """Return whether Pillow would cut the channels of an image that it has not loaded from 16 to 8 bits."""
+    return (
+        isinstance(image, PillowFile)
+        and image.mode[0] != "I"
+        and any(";16" in _layout(tile.args) for tile in image.tile)
+    )
+
+
+def _color_values(image: Image.Image, path: ImageFile) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return colors (H, W, 3) and alpha (H, W, 1) of a file of 16 bits a channel; raises UnreadableImageError."""
+    assert isinstance(image, PillowFile)
+    channels, _, order = _layout(image.tile[0].args).partition(";16")
+    if channels not in ("LA", "RGB", "RGBA", "RGBX") or not (isinstance(path, EncodedImage) or path.is_file()):
+        reason = f"it has 16 bits in each channel of {channels}, and only RGB and RGBA in files are read"
+        raise UnreadableImageError(path, f"{reason}; save it with 8 bits")
+    if channels == "LA":
+        values = _high_bytes(path, "RGBA")  # four bytes a pixel: the high and the low one of gray and of alpha
+        values = values[..., [0, 0, 0, 2]] * 256 + values[..., [1, 1, 1, 3]]
+    else:
+        other = "L" if order == "B" or (order == "N" and sys.byteorder == "big") else "B"
+        values = _high_bytes(path, f"{channels};16{order}") * 256 + _high_bytes(path, f"{channels};16{other}")
+    colors = values[..., :3]
+    alpha = values[..., 3:] if values.shape[2] == 4 else np.full_like(colors[..., :1], WHITE)
+    if (transparent := image.info.get("transparency")) is not None:
+        alpha = np.where((colors == transparent).all(axis=2, keepdims=True), 0, alpha)
+    return colors, alpha
+
+
+def _layout(args: object) -> str:
+    """Return the layout of pixels in a file, such as RGB;16B, from the arguments of a decoder of Pillow's."""
+    return str(args[0] if isinstance(args, tuple) else args)
+
+
+def _high_bytes(path: ImageFile, layout: str) -> NDArray[np.int64]:
+    """Return what Pillow keeps of each channel, (H, W, channels): in the other order of bytes that is the low byte."""
+    with Image.open(BytesIO(path.content) if isinstance(path, EncodedImage) else path, formats=FORMATS) as image:
+        assert isinstance(image, PillowFile)
+        image.tile = [
+            tile._replace(args=(layout, *tile.args[1:]) if isinstance(tile.args, tuple) else layout)
+            for tile in image.tile
+        ]
+        return np.asarray(image).astype(np.int64)
+
+
+def _gray_values(image: Image.Image, path: ImageFile) -> NDArray[np.int64]:
+    """Return the values of a gray image with more than 8 bits; raises UnreadableImageError where they are not of 16.
 
     Integers of 32 bits up to 255 may be of 8 bits: scaled as 16 bits they would be black. Of the formats with mode I,
     PNG and PPM hold 16 bits; a PIL image that is no file has no format.
@@ -188,9 +253,15 @@ def _deep_values(image: Image.Image, path: ImageFile) -> NDArray[np.int64]:
     return values
 
 
-def _from_16_bit(values: NDArray[np.int64], white: int) -> Image.Image:
+def _scaled(
+    values: NDArray[np.int64], path: ImageFile, white: int | None = None, beyond: Beyond | None = None
+) -> NDArray[np.uint8]:
+    """Return values from 0 to white (WHITE where it is None) as 0 to 255; `beyond` is called where one is above."""
+    white = white or WHITE
+    if beyond is not None and values.max() > white:
+        beyond(path, int(values.max()))
     scaled = (2 * 255 * values + white) // (2 * white)  # rounded; exact in integers
-    return Image.fromarray(scaled.clip(max=255).astype(np.uint8)).convert("RGB")
+    return scaled.clip(max=255).astype(np.uint8)
 
 
 def _square(image: Image.Image, side: int, fit: Fit) -> Image.Image:

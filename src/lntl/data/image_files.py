@@ -18,7 +18,7 @@ from lntl.data.eval_transform import FileTransform
 from lntl.data.image_settings import ImageSettings
 from lntl.data.images import ImageSource
 from lntl.data.rows import NAMED, Faults, LabelSettings, Rows
-from lntl.data.splits import LabelledDataset, LabelledSplit, build_splits
+from lntl.data.splits import LabelledDataset, LabelledSplit
 from lntl.types import SPLITS, ImageSplit
 
 
@@ -171,11 +171,10 @@ class LabelledFiles(LabelledDataset):
             source = _taken(source, files, keep)
         if settings.bias_from_images:
             source.choose_white(_given_train(rows))
-        splits = build_splits(rows, settings.biases, source.in_color(), source.shape, settings)
-        row_of = {name: labels.row.tolist() for name, labels in splits.labels.items()}
-        bright = source.choose_white(row_of["train"])
-        self._describe(rows.where, splits, faults, [*notes, *found, *_depth_notes(source, files, bright)])
-        self.splits = {name: FileSplit(**vars(labels), source=source) for name, labels in splits.labels.items()}
+        labels = self._label(rows, settings.biases, source.in_color(), source.shape, settings, faults)
+        bright = source.choose_white(labels["train"].row.tolist())
+        self._note([*notes, *found, *_depth_notes(source, files, bright)])
+        self.splits = {name: FileSplit(**vars(split), source=source) for name, split in labels.items()}
         self.transform = FileTransform(source.settings)
         self._names = files.names
         self._root = "" if files.root == Path() or files.contents is not None else str(files.root)
@@ -227,5 +226,6 @@ def _checked(files: FileList, faults: Faults, settings: FileSettings) -> tuple[I
     if settings.check in ("read", "header"):
         rows = np.flatnonzero(present)
         for row, reason in source.check(rows.tolist(), full=settings.check == "read"):
-            faults.add([row], "unreadable image", lambda row, reason=reason: f" {files[row]}: {reason}")  # type: ignore[misc]
+            name = "" if files.contents else f" {files[row]}"  # contents have no name but that of their row
+            faults.add([row], "unreadable image", lambda _, detail=f"{name}: {reason}": detail)  # type: ignore[misc]
     return source, notes

@@ -42,7 +42,7 @@ class ImageSource:
     def __init__(self, paths: Sequence[ImageFile], settings: ImageSettings, beyond: Beyond | None = None) -> None:
         self.paths, self.settings = paths, settings
         self.highest: dict[int, int] = {}  # highest values of images with more than 8 bits, where known
-        self._store = cache.store(paths, settings, beyond)
+        self._store = cache.CACHES[settings.cache](paths, settings, beyond)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -108,7 +108,7 @@ class ImageSource:
                 return []
             white = next(2**bits - 1 for bits in BITS if max(highest) < 2**bits)
             self.settings = self.settings.model_copy(update={"white": white})
-            self._store.files.white = white
+            self._store.white = white
         return sorted(index for index, high in self.highest.items() if high > white)
 
     def file_sizes(self) -> Tensor:
