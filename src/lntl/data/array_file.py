@@ -1,6 +1,7 @@
-"""Read named arrays of an .npz file: x as a tensor, labels as columns."""
+"""Read arrays from files, without running code: x as a tensor, labels as columns; arrays pickled by the authors."""
 
 import math
+import pickle
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lntl.data.labels import MISSING, Column, categories
+from lntl.data.labels import MISSING, Column, as_text, categories
 from lntl.errors import UserError
 from lntl.plugins import did_you_mean
 from lntl.types import IGNORE
@@ -24,8 +25,8 @@ CHANNELS = (1, 3)  # of an image
 NAMES = "_names"  # the array y_names holds the names of the integers in y
 
 Array = NDArray[Any]
-# What NumPy and zipfile raise for damaged files.
-_UNREADABLE = (
+# What NumPy, zipfile and pickle raise for damaged files.
+UNREADABLE = (
     OSError,
     ValueError,
     EOFError,
@@ -36,11 +37,18 @@ _UNREADABLE = (
     OverflowError,
     NotImplementedError,
     RuntimeError,
-    KeyError,
+    LookupError,
     zlib.error,
     SyntaxError,
     TokenError,
+    pickle.UnpicklingError,
 )
+# What a pickle of arrays names: NumPy's arrays and scalars, and their bytes.
+_PICKLED = {
+    (module, name)
+    for core in ("numpy.core", "numpy._core")
+    for module, name in ((f"{core}.multiarray", "_reconstruct"), (f"{core}.multiarray", "scalar"))
+} | {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
 
 
 class ArrayError(UserError):
@@ -71,7 +79,7 @@ def read(path: Path, names: Sequence[str], first: str) -> dict[str, Array]:
             arrays = {name: file[name] for name in (*names, *more)}
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such file; set data.path to an .npz file") from error
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         why = error if isinstance(error, OSError | MemoryError) or is_zipfile(path) else "no .npz archive"
         raise UserError(f"{path}: not a readable .npz file of plain arrays ({why}); set data.path to one") from error
     for name in names:
@@ -104,10 +112,28 @@ def _check_header(file: np.lib.npyio.NpzFile, name: str) -> None:
             raise ValueError(f"{name} is damaged: its header says {size} bytes {shape}, and it holds {held}")
 
 
+class _ArraysOnly(pickle.Unpickler):
+    """An unpickler that admits NumPy arrays, the plain containers around them, and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _PICKLED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no array")
+        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+
+
+def unpickled(path: Path) -> Array:
+    """Return the array of objects of a .npy file; raises one of UNREADABLE where it asks for anything but arrays."""
+    with path.open("rb") as file:
+        if npy.read_magic(file) != (1, 0):
+            raise ValueError("it is not a version 1.0 .npy file")
+        npy.read_array_header_1_0(file)
+        content: Array = _ArraysOnly(file, encoding="latin1").load()  # Python 2 wrote the official files
+    return content
+
+
 def as_tensor(x: Array, what: str) -> Tensor:
-    """Return images as (n, C, H, W), uint8 or float32 in [0, 1]; vectors as float32 (n, D)."""
-    x = check(x, what)
-    return torch.from_numpy(x if x.dtype == np.uint8 and x.ndim == 4 else x.astype(np.float32, copy=False))
+    """Return images as (n, C, H, W), uint8 or float32 in [0, 1]; vectors (n, D) in a type that torch has."""
+    return torch.from_numpy(np.require(check(x, what), requirements=["C", "W"]))
 
 
 def check(x: Array, what: str) -> Array:
@@ -134,7 +160,11 @@ def check(x: Array, what: str) -> Array:
 
 def _check_range(x: Array, what: str) -> None:
     known = np.isfinite(x)  # others are faults of their rows
-    low, high = float(x.min(where=known, initial=np.inf)), float(x.max(where=known, initial=-np.inf))
+    with np.errstate(over="ignore"):
+        low, high = (
+            float(np.float32(limit))
+            for limit in (x.min(where=known, initial=np.inf), x.max(where=known, initial=-np.inf))
+        )
     if low < 0 or high > 1:
         raise UserError(f"{what} holds images from {low:g} to {high:g}; give them as uint8, or as float in [0, 1]")
 
@@ -158,7 +188,7 @@ def _column(name: str, array: Array, names: Array | None, where: str, missing: S
             raise UserError(f"{where}: {name} holds bytes that are not UTF-8; save texts") from error
     found, code = np.unique(array, return_inverse=True)
     blank = blank_numbers(found.tolist()) if found.dtype.kind in "iu" else ()
-    texts = ["" if value in blank or value != value else _text(value) for value in found.tolist()]
+    texts = ["" if value in blank else as_text(value) for value in found.tolist()]
     column = categories(name, texts, code, missing)
     if names is None:
         return column
@@ -168,11 +198,6 @@ def _column(name: str, array: Array, names: Array | None, where: str, missing: S
 def blank_numbers(numbers: Iterable[float]) -> tuple[int, ...]:
     """Return the integers that are no value: -1 and IGNORE; IGNORE alone where all others are the signs -1 and 1."""
     return (IGNORE,) if {*numbers} - {IGNORE} == {-1, 1} else (-1, IGNORE)
-
-
-def _text(value: object) -> str:
-    """Return a value as text, whole numbers as integers."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _named(texts: Sequence[str], names: Sequence[str], what: str) -> tuple[str, ...]:

@@ -11,7 +11,16 @@ from pydantic import Field
 from torch import Tensor
 
 from lntl.data.eval_transform import ArrayTransform
-from lntl.data.mnist import CLASSES, TRAINING_IMAGES, Digits, DigitSettings, DigitSplit, first_images, read_splits
+from lntl.data.mnist import (
+    CLASSES,
+    TRAINING_IMAGES,
+    Digits,
+    DigitSettings,
+    DigitSplit,
+    first_images,
+    read_splits,
+    select_bias,
+)
 from lntl.seeding import derive
 from lntl.types import Batch, BiasSpec, Dataset, DataSpec
 
@@ -151,13 +160,11 @@ class BiasedMNIST(Dataset):
         self.config = config
         two = config.foreground_correlation is not None
         parts, self.val_note = read_splits(config)
-        self.splits = {
-            name: first_images(self._painted(name, digits), config.max_images) for name, digits in parts.items()
-        }
+        splits = {name: first_images(self._painted(name, digits), config.max_images) for name, digits in parts.items()}
         self.source = f"{'FB-' if two else ''}Biased-MNIST from the MNIST digits of the package"
         self.bias_kind = "background and digit color" if two else "background color"
         self.transform = ArrayTransform((3, 28, 28), torch.full((3, 1, 1), MEAN), torch.full((3, 1, 1), STD), white=1)
-        self.spec = _spec(TRAINING_IMAGES, two)
+        self.splits, self.spec = select_bias(splits, _spec(TRAINING_IMAGES, two), config.bias)
 
     def _painted(self, split: str, digits: Digits) -> PaintedDigits:
         """Return the digits of a split in the colors that its correlation asks for."""

@@ -11,10 +11,12 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from lntl.data import mnist, official_npy
+from lntl.data import mnist
+from lntl.data.array_file import UNREADABLE, unpickled
 from lntl.data.eval_transform import ArrayTransform
-from lntl.data.mnist import CLASSES, DigitSplit
+from lntl.data.mnist import CLASSES, ColorBias, DigitSplit, select_bias
 from lntl.data.transforms import luma
+from lntl.errors import UserError
 from lntl.plugins import Settings
 from lntl.seeding import derive, permutation
 from lntl.types import IGNORE, Batch, Dataset, DataSpec
@@ -131,6 +133,7 @@ class ColoredMNIST(Dataset):
             description="Folder of the official mnist_10color_jitter_var_X.XXX.npy files; used where the file for "
             "color_var lies there, else the same protocol is rendered from the embedded strokes.",
         )
+        bias: ColorBias = Field(["color"])
         color_var: float = Field(
             0.030,
             ge=1e-6,
@@ -182,13 +185,13 @@ class ColoredMNIST(Dataset):
         val = colored.take(order[:held_out].sort().values)
         self.val_note = f"{held_out} held-out training images, {config.val_coloring} colors"
         splits = {"train": train.take(order[held_out:].sort().values), "val": val, "test": test}
-        self.splits = {
+        shown = {
             name: replace(split, grayscale=config.grayscale, bias_dilation=config.bias_dilation)
             for name, split in splits.items()
         }
         mean, std = (torch.tensor(each).view(3, 1, 1) for each in (PIXEL_MEAN, PIXEL_STD))
         self.transform = ArrayTransform((3, 28, 28), mean, std, white=1, grey=config.grayscale)
-        self.spec = DataSpec(
+        spec = DataSpec(
             num_rows=len(train),
             input_shape=(3, 28, 28),
             num_classes=10,
@@ -198,6 +201,7 @@ class ColoredMNIST(Dataset):
             bias_value_names=tuple(COLORS),
             aligned=tuple(range(len(COLORS))),  # digit k wears colour k
         )
+        self.splits, self.spec = select_bias(shown, spec, config.bias)
 
     def _embedded(self) -> tuple[ColoredDigits, ColoredDigits]:
         train, test = (
@@ -213,13 +217,41 @@ class ColoredMNIST(Dataset):
         return _colored(split, draw_colors(self.config.color_var, torch.from_numpy(MEANS[drawn]), seed))
 
     def _official(self, path: Path) -> tuple[ColoredDigits, ColoredDigits]:
-        arrays = official_npy.read(path)
+        arrays = read_official(path)
         splits = []
         for split in ("train", "test"):
             images = torch.from_numpy(arrays[f"{split}_image"])
             digits = _digits((images > 0).any(dim=3).to(torch.uint8), torch.from_numpy(arrays[f"{split}_label"]))
             splits.append(replace(_colored(digits, images.flatten(1, 2).amax(dim=1)), images=images))
         return splits[0], splits[1]
+
+
+def read_official(path: Path) -> dict[str, np.ndarray]:
+    """Return train_image, train_label, test_image, test_label of the authors: uint8 (n, 28, 28, 3) and int64 (n,).
+
+    Raises UserError where the file is truncated, foreign, or asks for anything but arrays.
+    """
+    try:
+        content = unpickled(path)
+        return _checked(content.item() if isinstance(content, np.ndarray) else content)
+    except UNREADABLE as error:
+        raise UserError(
+            f"{path}: not a readable Colored MNIST file ({error}); "
+            "fetch it again with scripts/download_dataset.sh, or move it away to use the embedded digits"
+        ) from error
+
+
+def _checked(content: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    splits, names = ("train", "test"), ("image", "label")
+    arrays = {key: np.asarray(content[key]) for key in (f"{split}_{name}" for split in splits for name in names)}
+    for split in splits:
+        images, labels = arrays[f"{split}_image"], arrays[f"{split}_label"].reshape(-1)
+        if images.dtype != np.uint8 or images.shape[1:] != (28, 28, 3) or len(images) != len(labels):
+            raise ValueError(f"{split}_image is {images.dtype} {images.shape} for {len(labels)} labels")
+        if len(labels) == 0 or not set(np.unique(labels)) <= set(range(10)):
+            raise ValueError(f"{split}_label must hold the digits 0 to 9, and holds {np.unique(labels)[:20]}")
+        arrays[f"{split}_label"] = labels.astype(np.int64)
+    return arrays
 
 
 def _digits(strokes: Tensor, y: Tensor) -> ColoredDigits:

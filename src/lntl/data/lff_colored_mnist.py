@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from lntl.data.eval_transform import ArrayTransform
-from lntl.data.mnist import CLASSES, TRAINING_IMAGES, DigitSettings, DigitSplit, first_images, read_splits
+from lntl.data.mnist import CLASSES, TRAINING_IMAGES, DigitSettings, DigitSplit, first_images, read_splits, select_bias
 from lntl.seeding import derive
 from lntl.types import Batch, Dataset, DataSpec
 
@@ -119,7 +119,7 @@ class LfFColoredMNIST(Dataset):
 
     def __init__(self, config: "LfFColoredMNIST.Config") -> None:
         parts, self.val_note = read_splits(config)
-        self.splits = {}
+        splits = {}
         for name, digits in parts.items():
             bias = assign_colors(digits.y, 1 - config.conflicting_share if digits.biased else 1 / COLORS)
             split = TintedDigits(
@@ -131,10 +131,10 @@ class LfFColoredMNIST(Dataset):
                 bias=bias,
                 augmentation=config.augmentation,
             )
-            self.splits[name] = first_images(split, config.max_images)
+            splits[name] = first_images(split, config.max_images)
         self.source = "Colored MNIST of LfF from the MNIST digits of the package"
         self.transform = ArrayTransform((3, 28, 28), torch.zeros(3, 1, 1), torch.ones(3, 1, 1), white=1)
-        self.spec = DataSpec(
+        spec = DataSpec(
             input_shape=(3, 28, 28),
             num_classes=COLORS,
             num_bins=COLORS,
@@ -144,3 +144,4 @@ class LfFColoredMNIST(Dataset):
             num_rows=TRAINING_IMAGES,
             aligned=tuple(range(COLORS)),
         )
+        self.splits, self.spec = select_bias(splits, spec, config.bias)

@@ -4,21 +4,21 @@ Source: LeCun, Cortes and Burges, MNIST: 60,000 training and 10,000 test images.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 from lntl.plugins import Settings
 from lntl.seeding import derive, permutation, uniforms
-from lntl.types import RecolorableSplit
+from lntl.types import IGNORE, Batch, DataSpec, ImageSplit, RecolorableSplit
 
 CLASSES = tuple("0123456789")
 TRAINING_IMAGES = 60_000
@@ -109,9 +109,56 @@ class DigitSplit(RecolorableSplit):
         return replace(self, **tensors)
 
 
+class UnannotatedDigits(ImageSplit):
+    """A split of colored digits whose color is hidden, as if nobody had annotated it."""
+
+    def __init__(self, digits: DigitSplit) -> None:
+        self.digits, self.y, self.row = digits, digits.y, digits.row
+        self.group = torch.full_like(digits.group, IGNORE)
+
+    def to(self, device: torch.device) -> "UnannotatedDigits":
+        """Return the split with its tensors on `device`."""
+        return UnannotatedDigits(self.digits.to(device))
+
+    def augmented(self, seed: int) -> "UnannotatedDigits":
+        """Return the split with the augmentation of a seed."""
+        return UnannotatedDigits(self.digits.augmented(seed))
+
+    def pixels(self, index: Tensor) -> Tensor:
+        """Return the images at `index` as uint8 (N, 3, 28, 28)."""
+        return self.digits.pixels(index)
+
+    def batch(self, index: Tensor) -> Batch:
+        """Return the images at `index`, normalised, with one bias label, IGNORE."""
+        batch, group = self.digits.batch(index), self.group[index]
+        return replace(batch, bias=group, group=group, bias_features=torch.zeros(len(group), 1, device=group.device))
+
+
+def select_bias(
+    splits: Mapping[str, DigitSplit], spec: DataSpec, bias: Sequence[str]
+) -> tuple[Mapping[str, ImageSplit], DataSpec]:
+    """Return splits and spec of colored digits, without any bias annotation where `bias` is empty."""
+    if bias:
+        return splits, spec
+    hidden = {name: UnannotatedDigits(split) for name, split in splits.items()}
+    return hidden, replace(spec, num_bins=1, bias_shape=(), bias_value_names=("unknown",), aligned=(), biases=())
+
+
+def _as_list(value: object) -> object:
+    return [] if value is None else [value] if isinstance(value, str) else value
+
+
+ColorBias = Annotated[
+    list[Literal["color"]],
+    BeforeValidator(_as_list),
+    Field(max_length=1, description="The bias: [color], or [] to hide the color, as where nobody has annotated it."),
+]
+
+
 class DigitSettings(Settings):
     """Settings that the data sets with a fixed share of aligned images have in common."""
 
+    bias: ColorBias = Field(["color"])
     val_split_ratio: float = Field(
         0.1,
         ge=0,

@@ -13,8 +13,7 @@ import pytest
 import torch
 from numpy.lib import format as npy
 
-from lntl.data import official_npy
-from lntl.data.colored_mnist import ColoredMNIST
+from lntl.data.colored_mnist import ColoredMNIST, read_official
 from lntl.errors import UserError
 
 NAME = "mnist_10color_jitter_var_0.030.npy"
@@ -75,7 +74,7 @@ def test_the_imitation_is_a_python_2_file(path: Path) -> None:
 
 
 def test_read_gives_the_arrays(path: Path) -> None:
-    read, expected = official_npy.read(path), arrays()
+    read, expected = read_official(path), arrays()
     assert set(read) == set(expected)
     for name, array in expected.items():
         np.testing.assert_array_equal(read[name], array)
@@ -86,12 +85,12 @@ def test_more_keys_and_labels_as_a_column_are_no_fault(tmp_path: Path) -> None:
     content = arrays() | {"test_gray": np.zeros((110, 28, 28), np.uint8)}
     content["train_label"] = content["train_label"].astype(np.uint8)[:, None]
     (tmp_path / NAME).write_bytes(as_python2(content))
-    assert official_npy.read(tmp_path / NAME)["train_label"].shape == (120,)
+    assert read_official(tmp_path / NAME)["train_label"].shape == (120,)
 
 
 def test_a_file_that_python_3_saved_is_read_as_well(tmp_path: Path) -> None:
     np.save(tmp_path / NAME, arrays())  # type: ignore[arg-type]
-    np.testing.assert_array_equal(official_npy.read(tmp_path / NAME)["test_image"], arrays()["test_image"])
+    np.testing.assert_array_equal(read_official(tmp_path / NAME)["test_image"], arrays()["test_image"])
 
 
 # --- in use ---
