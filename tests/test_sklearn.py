@@ -398,6 +398,18 @@ def test_vectors_stay_as_they_are_and_images_are_normalised() -> None:
     np.testing.assert_allclose(shown.std(axis=(0, 2, 3)), 1, atol=1e-6)
 
 
+def test_features_that_float32_cannot_hold_are_standardised_in_double() -> None:
+    """Seconds since 1970 that tell the class: neighbours in float32 are 128 seconds apart."""
+    random, y = np.random.default_rng(0), np.arange(200) % 2
+    seconds = 1_700_000_000 + 60 * y + random.integers(0, 30, 200)
+    for X in (np.stack([seconds.astype(float), random.normal(size=200)], axis=1), seconds[:, None]):
+        fitted = DebiasedClassifier("erm", **SMALL | {"epochs": 30, "lr": 0.01}).fit(X, y)
+        assert fitted.score(X, y) == 1
+        shown = next(fitted._batches(fitted._checked(X))).numpy()
+        np.testing.assert_allclose(shown, (X - X.mean(axis=0)) / X.std(axis=0), atol=1e-6)
+        assert same(fitted, pickle.loads(pickle.dumps(fitted)), X)
+
+
 X2, Y, B = np.random.default_rng(0).random((40, 2)), np.arange(40) % 2, np.arange(40) // 2 % 2
 PICTURES = np.random.default_rng(0).random((40, 6, 6))
 WRONG: dict[str, tuple[dict[str, Any], tuple[Any, Any, Any], str]] = {

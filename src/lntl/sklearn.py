@@ -19,7 +19,7 @@ from torch import Tensor
 from lntl import config as configuration
 from lntl.config import Config
 from lntl.data.array_file import as_tensor
-from lntl.data.arrays import InMemory, columns_in_memory
+from lntl.data.arrays import InMemory, columns_in_memory, normalised
 from lntl.data.loader import Loader
 from lntl.errors import UserError
 from lntl.experiment import build
@@ -34,14 +34,17 @@ __all__ = ["DebiasedClassifier"]
 
 Array = NDArray[Any]
 _DTYPES = [np.float32, np.uint8]  # what X is turned into (the first), unless it is one of them
+_DTYPES_OF_FIT = [np.float64, *_DTYPES]  # float32 may lose digits of X
 _BATCH_SIZE = 1000  # examples in one forward pass
 
 
 class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A classifier that does not use a known bias, after Kim et al., "Learning Not to Learn", CVPR 2019.
 
-    X is feature vectors (n, D), which stay as they are (put a StandardScaler before it), or images (n, H, W),
-    (n, H, W, C) or (n, C, H, W), uint8 or float in [0, 1], whose channels are brought to mean 0 and deviation 1 inside.
+    X is feature vectors (n, D) or images (n, H, W), (n, H, W, C) or (n, C, H, W), uint8 or float in [0, 1].
+    The channels of images are brought to mean 0 and deviation 1 inside. Vectors stay as they are (put a StandardScaler
+    before it), unless float32 would lose digits of a feature, such as a time stamp: then all features are brought to
+    mean 0 and deviation 1 in float64.
 
     Args:
         method: A name from `lntl methods`, e.g. "lntl", "group_dro", "bias_product", "erm" (plain training).
@@ -123,7 +126,7 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
             ValueError: If the data do not fit each other, the method or the model; the message says how.
         """
         _check_same_index(X=X, y=y, bias=bias, sample_weight=sample_weight)
-        X, y = validate_data(self, X, y, dtype=_DTYPES, allow_nd=True)
+        X, y = validate_data(self, X, y, dtype=_DTYPES_OF_FIT, allow_nd=True)
         check_classification_targets(y)
         weights = None if sample_weight is None else _weights(sample_weight, X)
         check_consistent_length(X, bias)
@@ -138,7 +141,7 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
             config = self._config()
             _check_bias(config, bias)
             biases = [] if bias is None else columns_in_memory(bias)
-            data = InMemory(_tensor(X), code, tuple(map(str, self.classes_)), biases)
+            data = InMemory(as_tensor(X, "X"), code, tuple(map(str, self.classes_)), biases)
             self._train(config, data, weights)
         return self
 
@@ -250,18 +253,19 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
     def _checked(self, X: Any) -> Tensor:
         """Return examples of the shape that was trained on, images on the scale of those."""
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=_DTYPES, allow_nd=True)
+        dtypes = [np.float64] if self._dtype == torch.float64 else _DTYPES
+        X = validate_data(self, X, reset=False, dtype=dtypes, allow_nd=True)
         with _value_errors():
-            x = _tensor(X)
+            x = as_tensor(X, "X")
         if x.shape[1:] != self.input_shape_:
             raise ValueError(f"an example of X is {tuple(x.shape[1:])}, in fit it was {tuple(self.input_shape_)}")
-        if x.dtype == self._dtype:
+        if x.dtype == self._dtype or x.dim() == 2:
             return x
         return x.float() / 255 if x.dtype == torch.uint8 else x * 255
 
     def _batches(self, x: Tensor) -> Iterator[Tensor]:
         for part in x.split(_BATCH_SIZE):
-            yield ((part.float() - self._mean) / self._std).to(self._device)
+            yield normalised(part, self._mean, self._std).to(self._device)
 
     def _on_device(self) -> Networks:
         return self.networks_ if self._device == "cpu" else copy.deepcopy(self.networks_).to(self._device)
@@ -377,10 +381,6 @@ def _plain(tree: Any) -> Any:
     if isinstance(tree, list | tuple):
         return [_plain(value) for value in tree]
     return tree.item() if isinstance(tree, np.generic) else tree
-
-
-def _tensor(X: Array) -> Tensor:
-    return as_tensor(np.require(X, requirements=["C", "W"]), "X")
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Arrays of one's own: vectors or images, labels in any form, normalised by their training rows."""
 
+import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import pytest
 import torch
 
 from lntl.data.arrays import Arrays
+from lntl.data.eval_transform import restore
 from lntl.errors import UserError
 from lntl.types import IGNORE, ImageSplit
 
@@ -211,3 +214,45 @@ def test_a_file_that_is_no_npz(tmp_path: Path) -> None:
             build(tmp_path / name)
     with pytest.raises(UserError, match=r"none\.npz: there is no such file"):
         build(tmp_path / "none.npz")
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int64])
+def test_numbers_that_float32_cannot_hold_are_standardised_in_double(write: Write, dtype: Any) -> None:
+    """Seconds since 1970: neighbours in float32 are 128 seconds apart."""
+    x = np.stack([1_700_000_000 + np.arange(N) % 7, np.arange(N)], axis=1).astype(dtype)
+    data = build(write(x=x))
+    train = x[data.splits["train"].row.numpy()].astype(np.float64)
+    expected = (x - train.mean(axis=0)) / train.std(axis=0)
+    assert data.transform is not None
+    stored = restore(json.loads(json.dumps(data.transform.settings())))
+    for split in data.splits.values():
+        row = split.row.numpy()
+        shown = split.batch(torch.arange(len(split))).x
+        assert shown.dtype == torch.float32
+        np.testing.assert_allclose(shown, expected[row], atol=1e-6)
+        for transform in (data.transform, stored):
+            assert torch.equal(transform(x[row]), shown)
+
+
+def test_a_header_of_more_rows_than_the_file_holds_is_refused_at_once(write: Write) -> None:
+    path = write()
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    shape, larger = b"(90, 4), }", b"(1000000000000, 4), }"
+    assert shape.ljust(len(larger)) in members["x.npy"]
+    members["x.npy"] = members["x.npy"].replace(shape.ljust(len(larger)), larger)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    with pytest.raises(
+        UserError, match=r"own\.npz: not a readable .*\(x is damaged: its header says 32000000000000 bytes"
+    ):
+        build(path)
+
+
+def test_texts_that_are_missing_are_a_setting(write: Write) -> None:
+    """NA is the code of Namibia."""
+    country = np.array(["DE", "NA", "-"])[np.arange(N) % 3]
+    assert build(write(bias=country)).spec.bias_value_names == ("-", "DE")
+    assert build(write(bias=country), missing=["-"]).spec.bias_value_names == ("DE", "NA")
+    assert build(write(bias=country), missing=[]).spec.bias_value_names == ("-", "DE", "NA")

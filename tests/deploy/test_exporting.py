@@ -177,6 +177,31 @@ def test_an_export_of_grey_images_takes_colored_ones(tmp_path: Path, raw_config:
         torch.testing.assert_close(run_alone(kind, tmp_path / KINDS[kind], colored), expected, atol=0.01, rtol=0)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_vectors_that_are_standardised_in_double(
+    tmp_path: Path, raw_config: Callable[..., dict[str, Any]], kind: Format
+) -> None:
+    """Seconds since 1970 that tell the class: a file that takes float32 could not tell them apart."""
+    random, y = np.random.default_rng(0), np.arange(120) % 2
+    x = np.stack([1_700_000_000 + 60 * y + random.integers(0, 30, 120), random.normal(size=120)], axis=1)
+    np.savez(tmp_path / "times.npz", x=x, y=y, bias=y)
+    raw = raw_config({"method": "erm", "epochs": 20}) | {"model": {"name": "mlp"}}
+    raw |= {"data": {"name": "arrays", "path": str(tmp_path / "times.npz")}}
+    training = start(configuration.validate(raw, "test"))
+    list(training.train())
+    run = training.folder.path
+    expected = load(run).predict(x)
+    assert (expected.argmax(dim=1).numpy() == y).mean() > 0.95
+    path = tmp_path / KINDS[kind]
+    assert export(run, kind, path).difference <= 1e-5
+    torch.testing.assert_close(run_alone(kind, path, torch.from_numpy(x)), expected, atol=1e-5, rtol=0)
+    assert "images: float64 (N, 2) not normalised" in told(kind, path)["input"]
+    (tmp_path / "times.npz").unlink()
+    check = export(run, kind, path)
+    assert check.origin.startswith("random images")
+    assert check.difference <= 1e-5
+
+
 def test_without_onnx_a_sentence_names_the_command(used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match="pip install onnx onnxscript onnxruntime"):

@@ -76,6 +76,18 @@ def test_folders_files_and_tables_become_rows(pets: Path, monkeypatch: pytest.Mo
         torch.testing.assert_close(torch.from_numpy(z["features"]), model.features([row["path"] for row in found]))
 
 
+def test_a_folder_gives_every_format_and_counts_other_files(pets: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = Path("more")
+    folder.mkdir()
+    for name in ("a.jfif", "b.JPE", "c.ppm", ".d.png"):
+        shutil.copy("pets/02.png", folder / name)
+    (folder / "notes.txt").write_text("no image")
+    assert lntl("predict", str(pets), "more", "--out", "p.csv") == 0
+    assert [row["path"] for row in rows("p.csv")] == ["more/a.jfif", "more/b.JPE", "more/c.ppm"]
+    note = "more: 2 files are ignored, for they are hidden or no images: 1 .txt, 1 hidden"
+    assert note in caplog.text
+
+
 def test_an_npz_of_vectors_or_images(used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for kind, name in (("vectors", "x"), ("images", "pictures")):

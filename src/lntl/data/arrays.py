@@ -14,9 +14,9 @@ from torch import Tensor
 from lntl.data import array_file
 from lntl.data.biases import Biases, BiasSetting, ColumnName
 from lntl.data.eval_transform import ArrayTransform
-from lntl.data.labels import MISSING, Column, Ints, categories, combine, no_bias
+from lntl.data.labels import MISSING, Column, Ints, as_text, categories, combine, no_bias
 from lntl.data.rows import LabelSettings, Rows
-from lntl.data.splits import LabelledDataset, LabelledSplit, build_splits, spec_of, split_labels
+from lntl.data.splits import LabelledDataset, LabelledSplit, spec_of, split_labels
 from lntl.errors import UserError
 from lntl.types import Dataset, ImageSplit
 
@@ -36,10 +36,7 @@ class ArraySplit(LabelledSplit):
 
     def x(self, index: Tensor) -> Tensor:
         """Return the examples at `index`, normalised, float32 (N, C, H, W) or (N, D)."""
-        values = self.values[index]
-        if values.dtype == torch.float64:
-            return values.sub_(self.mean).div_(self.std).float()
-        return values.float().sub_(self.mean).div_(self.std)
+        return normalised(self.values[index], self.mean, self.std)
 
 
 class ImageArraySplit(ArraySplit, ImageSplit):
@@ -130,15 +127,14 @@ class Arrays(LabelledDataset):
         if not keep.all():
             rows, values = rows.take(keep), values[keep]
         x = torch.from_numpy(values)
-        splits = build_splits(rows, biases, _ImageArray(x) if x.dim() == 4 else None, tuple(x.shape[1:]), config)
-        x, mean, std = standardised(x, splits.labels["train"].row if config.normalise == "train" else None)
-        self._describe(where, splits, faults)
+        images = _ImageArray(x) if x.dim() == 4 else None
+        labels = self._label(rows, biases, images, tuple(x.shape[1:]), config, faults)
+        x, mean, std = standardised(x, labels["train"].row if config.normalise == "train" else None)
         white = None if x.dim() < 4 else 1 if x.is_floating_point() else 255
         self.transform = ArrayTransform(x.shape[1:], mean, std, white)
         kind = ImageArraySplit if x.dim() == 4 else ArraySplit
         self.splits = {
-            name: kind(**vars(labels), values=x[labels.row], mean=mean, std=std)
-            for name, labels in splits.labels.items()
+            name: kind(**vars(split), values=x[split.row], mean=mean, std=std) for name, split in labels.items()
         }
         self._rows = rows
 
@@ -167,7 +163,12 @@ def _single(name: str, columns: dict[str, list[Column]], where: str) -> Column:
     return columns[name][0]
 
 
-def standardised(x: Tensor, train: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def normalised(values: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Return (values - mean) / std as float32, computed in the type of mean and std."""
+    return values.to(mean.dtype).sub(mean).div_(std).float()
+
+
+def standardised(x: Tensor, train: Tensor | None, vectors: bool = True) -> tuple[Tensor, Tensor, Tensor]:
     """Return x as it is stored, and the mean and std that batches are normalised with.
 
     All three are float64 where a number of a vector would lose digits in float32, such as a time stamp; else vectors
@@ -176,6 +177,7 @@ def standardised(x: Tensor, train: Tensor | None) -> tuple[Tensor, Tensor, Tenso
     Args:
         x: Images (n, C, H, W) or vectors (n, D) of any type.
         train: Rows that mean and std are taken over; None for mean 0 and std 1.
+        vectors: Whether vectors that lose no digits are standardised, too.
     """
     if x.dim() == 4:
         return x, *statistics(x, train)
@@ -187,7 +189,7 @@ def standardised(x: Tensor, train: Tensor | None) -> tuple[Tensor, Tensor, Tenso
         if bool(lost.any()):
             return x.double(), mean, std
     x = x.float()
-    return x, *statistics(x, train)
+    return x, *statistics(x, train if vectors else None)
 
 
 def statistics(x: Tensor, train: Tensor | None, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
@@ -209,14 +211,15 @@ def statistics(x: Tensor, train: Tensor | None, dtype: torch.dtype = torch.float
 class InMemory(Dataset):
     """Arrays that a program already holds, all of them for training; `lntl.sklearn` learns from it.
 
-    Every channel of images is brought to mean 0 and deviation 1; vectors stay as they are.
+    Every channel of images is brought to mean 0 and deviation 1. Vectors stay as they are, unless a number of theirs
+    would lose digits in float32; then all their numbers are brought to mean 0 and deviation 1.
     """
 
     def __init__(self, x: Tensor, code: Ints, class_names: tuple[str, ...], biases: Sequence[Column]) -> None:
         """Make the data set.
 
         Args:
-            x: Examples as `array_file.as_tensor` returns them.
+            x: Images (n, C, H, W), uint8 or float32 in [0, 1], or vectors (n, D).
             code: Class of each example, (n,).
             class_names: Name of each class.
             biases: Columns of the biases, none where the bias is not known.
@@ -225,7 +228,7 @@ class InMemory(Dataset):
         joint = combine(biases) if biases else no_bias(n)
         train = split_labels(torch.from_numpy(code), joint, np.zeros(n, dtype=np.int64))["train"]
         self.spec = spec_of(class_names, joint, tuple(x.shape[1:]), n, train)
-        self.mean, self.std = statistics(x, train.row if x.dim() == 4 else None)
+        x, self.mean, self.std = standardised(x, train.row, vectors=False)
         kind = ImageArraySplit if x.dim() == 4 else ArraySplit
         self.train = kind(**vars(train), values=x, mean=self.mean, std=self.std)
         self.splits = {"train": self.train}
@@ -255,13 +258,10 @@ def _column(name: str, values: Any) -> Column:
 
 def _text(name: str, value: Any, blank: Sequence[int]) -> str:
     """Return a label as text, whole numbers as integers; nothing for what stands for a missing one."""
-    if value is None or type(value).__name__ == "NAType" or value != value or value in blank:
-        return ""
-    if not isinstance(value, float):
-        return str(value)
-    if not value.is_integer():
+    text = as_text(value)
+    if isinstance(value, float) and text and not value.is_integer():
         raise UserError(
             f"{name} holds {value:g}, a number that is not whole; put it into bins first, e.g. with "
             "sklearn.preprocessing.KBinsDiscretizer(encode='ordinal')"
         )
-    return str(int(value))
+    return "" if text and value in blank else text

@@ -83,7 +83,10 @@ def parse(images: Images, shape: tuple[int, ...]) -> list[Path] | list[Image.Ima
     if isinstance(images, str | Path | Image.Image):
         images = [images]  # type: ignore[assignment]
     if isinstance(images, np.ndarray | Tensor):
-        array = images.detach().cpu().numpy() if isinstance(images, Tensor) else images
+        if isinstance(images, Tensor):
+            array = (images.float() if images.is_floating_point() else images).detach().cpu().numpy()
+        else:
+            array = images
         images_of = (4, 3) if shape[0] == 1 else (4,)  # dimensions that arrays of images have
         values = array_file.as_tensor(array, "images") if array.ndim in images_of and len(array) else None
         if values is None or (values.is_floating_point() and values.shape[1:] != shape):
@@ -102,10 +105,12 @@ def floats(values: Images, shape: tuple[int, ...], dtype: torch.dtype = torch.fl
     """Return an array of numbers (N, *shape) as `dtype`; vectors may be integers."""
     if not isinstance(values, np.ndarray | Tensor):
         raise UserError(f"images: the network takes arrays of numbers {_of(shape)}, no images; give an array or .npz")
-    tensor = torch.as_tensor(values)
-    if tensor.shape[1:] != shape or not len(tensor) or (len(shape) > 1 and not tensor.is_floating_point()):
+    kind = values.dtype.kind if isinstance(values, np.ndarray) else "f" if values.is_floating_point() else "i"
+    if values.shape[1:] != shape or not len(values) or kind not in ("f" if len(shape) > 1 else "biuf"):
         raise UserError(other_shape(values, shape))
-    return tensor.to(dtype).cpu()
+    if isinstance(values, Tensor):
+        return values.detach().to(dtype).cpu()
+    return torch.from_numpy(np.require(values, np.float64 if dtype == torch.float64 else np.float32, ["C", "W"]))
 
 
 def other_shape(values: NDArray[Any] | Tensor, shape: tuple[int, ...]) -> str:

@@ -30,7 +30,10 @@ Run = Callable[[Tensor], Tensor]  # from images to probabilities
 
 
 class Standalone(nn.Module):
-    """Map float images on the [0, 1] scale (or vectors) to probabilities: luma if set, normalisation, f, g, softmax."""
+    """Map float images on the [0, 1] scale (or vectors) to probabilities: luma if set, normalisation, f, g, softmax.
+
+    Vectors are float64 where their normalisation is, since float32 would lose digits of them.
+    """
 
     mean: Tensor
     std: Tensor
@@ -46,7 +49,7 @@ class Standalone(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the probabilities (N, classes)."""
         images = float_luma(images) if self.grey else images
-        probabilities: Tensor = self.g(self.f((images - self.mean) / self.std)).softmax(dim=1)
+        probabilities: Tensor = self.g(self.f(((images - self.mean) / self.std).float())).softmax(dim=1)
         return probabilities
 
 
@@ -103,9 +106,11 @@ def _images(path: Path, classifier: Classifier, trust: str | Sequence[str]) -> t
         data = build_data(classifier.description["data"], str(path), trust)
     except UserError as error:
         mean, std = classifier.transform.unit()
-        x = torch.rand(IMAGES, *classifier.transform.shape, generator=torch.Generator().manual_seed(0))
-        seen = float_luma(x) if classifier.transform.grey else x
-        return x, (seen - mean) / std, f"random images (the data cannot be read: {error})"
+        images = torch.rand(IMAGES, *classifier.transform.shape, generator=torch.Generator().manual_seed(0))
+        if len(classifier.transform.shape) == 1:  # numbers of a vector have a range of their own
+            images = mean + std * (2 * images - 1)
+        seen = float_luma(images) if classifier.transform.grey else images
+        return images, ((seen - mean) / std).float(), f"random images (the data cannot be read: {error})"
     split = data.splits["test"]
     index = torch.linspace(0, len(split) - 1, min(IMAGES, len(split))).long()
     x = split.batch(index).x
@@ -120,18 +125,19 @@ def _images(path: Path, classifier: Classifier, trust: str | Sequence[str]) -> t
 def _metadata(path: Path, classifier: Classifier, inside: bool) -> dict[str, Any]:
     """Return the metadata of an export; inside: whether its graph normalises."""
     transform = classifier.transform
-    mean, std = (value.flatten().tolist() for value in transform.unit())
+    mean, std = transform.unit()
     shape = ", ".join(map(str, transform.shape))
+    kind = str(mean.dtype).removeprefix("torch.")
     scale = "in [0, 1]" if len(transform.shape) == 3 else "not normalised"
     return {
         "lntl_version": __version__,
         "checkpoint": str(path),
-        "input": f"images: float32 (N, {shape}) {scale}: {transform.description}; normalised "
+        "input": f"images: {kind} (N, {shape}) {scale}: {transform.description}; normalised "
         f"{'by the graph itself' if inside else 'as `normalisation` says before f'}",
         "output": f"probabilities: float32 (N, {len(classifier.class_names)}), in the order of class_names"
         if inside
         else "weights of f and g alone; lntl.load builds the classifier of them",
-        "normalisation": {"mean": mean, "std": std, "inside": inside},
+        "normalisation": {"mean": mean.flatten().tolist(), "std": std.flatten().tolist(), "inside": inside},
         **{name: classifier.description[name] for name in DESCRIPTION},
     }
 
