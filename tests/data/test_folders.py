@@ -75,6 +75,18 @@ def test_wrong_files_are_named(root: Path) -> None:
     assert len(build(root, on_error="skip").skipped_rows) == 3
 
 
+def test_every_format_that_is_decoded_is_found_and_other_files_are_counted(root: Path) -> None:
+    for suffix in ("jfif", "jpe", "jpeg", "ppm", "pgm", "tiff", "bmp", "webp", "gif", "jp2"):
+        draw(root / f"train/cat/day/more.{suffix}", 9)
+    (root / "train/cat/day/page.PDF").write_text("")
+    (root / "train/cat/day/README").write_text("")
+    data = build(root)
+    assert data.spec.num_rows == 24 + 10
+    note = "4 files are ignored, for they are hidden or no images: 1 .pdf, 1 .txt, 1 hidden, 1 without suffix"
+    assert note in data.notes
+    assert note in data.source
+
+
 def test_a_folder_without_images(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no image file \(.apng"):
         build(tmp_path)

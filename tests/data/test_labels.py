@@ -158,6 +158,18 @@ def test_several_biases_are_the_combinations_that_occur() -> None:
     ]
 
 
+def test_combinations_of_many_biases_have_numbers_for_names() -> None:
+    random = np.random.default_rng(0)
+    biases = [column(f"b{k}", [f"value {v}" for v in random.integers(0, 2, 50)]) for k in range(40)]
+    bias = combine(biases)
+    assert bias.names == tuple(f"combination {k}" for k in range(1, 51))
+    assert sorted(bias.value.tolist()) == list(range(50))
+    for b, spec in enumerate(bias.specs):
+        assert [spec.values[spec.value_of_joint[v]] for v in bias.value.tolist()] == [
+            spec.values[v] for v in bias.labels[:, b].tolist()
+        ]
+
+
 def test_equal_names_are_told_apart_by_the_biases_names() -> None:
     bias = combine([column("hat", ["no", "yes"]), column("bag", ["yes", "no"])])
     assert bias.names == ("hat no, bag yes", "hat yes, bag no")
@@ -214,3 +226,24 @@ def test_aligned(cells: list[list[int]], expected: tuple[int, ...]) -> None:
 def test_an_unknown_bias_says_nothing_of_the_class() -> None:
     y, b = torch.tensor([0, 0, 0, 0, 1, 1]), torch.tensor([0, IGNORE, IGNORE, IGNORE, 1, IGNORE])
     assert aligned(y, b, 2, 2) == (0, 1)
+
+
+# --- spellings ---
+
+
+def test_unicode_forms_and_characters_of_no_width_are_one_value() -> None:
+    composed, decomposed = "M\u00fcnchen", "Mu\u0308nchen"
+    c = column("city", [composed, decomposed, f"\ufeff{composed}", "Mu\u200b\u0308nchen", "Bonn"])
+    assert c.values == ("Bonn", composed)
+    assert c.code.tolist() == [1, 1, 1, 1, 0]
+    assert c.notes == (
+        f"city: spellings of {composed!r} that differ only in Unicode form or invisible characters are one value",
+    )
+    assert column("city", ["\u200b", "Bonn"]).code.tolist() == [IGNORE, 0]
+    assert column("city", [decomposed, "Bonn"]).values == ("Bonn", decomposed)  # one spelling stays as it is
+
+
+def test_values_that_differ_in_case_are_warned_of_and_never_merged() -> None:
+    c = column("animal", ["Cat", "cat", "dog"])
+    assert c.values == ("Cat", "cat", "dog")
+    assert c.notes == ("animal: 'Cat' and 'cat' differ only in case and are two values",)

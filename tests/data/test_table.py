@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from pyarrow import parquet as pq
 
+from lntl import yaml_file
 from lntl.data.table import Table
 from lntl.errors import UserError
 from lntl.types import IGNORE
@@ -379,6 +380,104 @@ def test_parquet_that_is_not_what_it_says(write: Write, tmp_path: Path) -> None:
     assert fault(tmp_path / "none.parquet") == [
         f"{tmp_path}/none.parquet: there is no such file; set data.path to your table"
     ]
+
+
+def test_parquet_may_hold_the_images_themselves(write: Write, tmp_path: Path) -> None:
+    path = write()
+    names = [row["image"] for row in rows()]
+    contents = [(tmp_path / name).read_bytes() for name in names]
+    expected = build(path, split="split")
+    pairs = [{"bytes": content, "path": name} for content, name in zip(contents, names, strict=True)]
+    for images in (pa.array(contents, pa.binary()), pa.array(contents, pa.large_binary()), pa.array(pairs)):
+        data = build(parquet(path, image=images), split="split")
+        assert seen(data) == seen(expected)
+        index = torch.arange(len(data.splits["test"]))
+        assert torch.equal(data.splits["test"].pixels(index), expected.splits["test"].pixels(index))
+        assert data.row_name(4) == "row 5"
+    wrong = [None, b"no image", *contents[2:]]
+    lines = fault(parquet(path, image=pa.array(wrong, pa.binary())), split="split")
+    assert lines[1] == "  row 1: image is empty"
+    assert lines[2].startswith("  row 2: unreadable image: not an image of a known kind")
+    nested = parquet(path, image=pa.array([[name] for name in names]))
+    assert "image holds list<" in fault(nested)[0]
+    assert "it holds names of image files, or their contents as bytes" in fault(nested)[0]
+
+
+# --- settings of texts, numbers and names ---
+
+
+def test_texts_that_are_missing_are_a_setting_that_the_message_names(write: Write) -> None:
+    """NA is the code of Namibia."""
+    changes = {k: {"label": ("DE", "FR", "NA")[k % 3]} for k in range(N)}
+    lines = fault(write(changes), split="split")
+    assert lines[1] == "  line 4: label is empty ('NA' counts as missing; see data.missing)"
+    assert build(write(changes), split="split", missing=[]).spec.class_names == ("DE", "FR", "NA")
+    data = build(write(changes), split="split", missing=["FR"], bias="label", label="sky")
+    assert data.spec.bias_value_names == ("DE", "NA")
+
+
+def test_a_decimal_comma_is_a_setting_that_the_message_names(write: Write) -> None:
+    path = write({k: {"age": f"{k + 1},5"} for k in range(N)})
+    bias = {"column": "age", "edges": [31]}
+    assert fault(path, bias=bias)[1] == "  line 2: age is no number: '1,5' (a decimal comma? set data.decimal)"
+    data = build(path, bias=bias, decimal=",", split="split")
+    for row, (_, value, _) in seen(data).items():
+        assert value == ("age from 31" if row + 1.5 >= 31 else "age below 31")
+
+
+def test_columns_called_yes_no_and_0(write: Write) -> None:
+    path = write()
+    path.write_text(path.read_text().replace("label,sky", "yes,0", 1))
+    settings = yaml_file.parse("{label: yes, bias: '0', split: split}", "a.yaml")
+    assert seen(build(path, **settings)) == {k: (r["label"], r["sky"], r["split"]) for k, r in enumerate(rows())}
+    for name, quoted in ((0, "0"), (True, "true"), (1.5, "1.5")):
+        for key in ("label", "image", "split", "group_id", "bias"):
+            with pytest.raises(ValueError, match=f'the name of a column in quotes, "{quoted}"'):
+                Table.Config.model_validate({"path": "a.csv", "bias": "sky"} | {key: name})
+
+
+# --- names of files and ids ---
+
+
+def test_files_are_found_without_their_suffix_and_in_another_unicode_form(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "pets/03.png").rename(tmp_path / "pets/Mu\u0308ller.png")
+    (tmp_path / "pets/04.png").rename(tmp_path / "pets/J\u00fcrgen.png")
+    changes = {3: {"image": "pets/M\u00fcller.png"}, 4: {"image": "pets/Ju\u0308rgen.png"}, 5: {"image": "pets/05"}}
+    data = build(write(changes), split="split")
+    assert seen(data) == seen(build(write(changes), split="split", check="exist"))
+    assert data.notes == [
+        "2 files were found in another Unicode form",
+        "1 files were found with the suffix .png",
+    ]
+    split = data.splits["train"]
+    assert split.pixels(torch.arange(len(split)))[:, 0, 0, 0].tolist() == [4 * row for row in split.row.tolist()]
+    (tmp_path / "pets/05.jpg").write_bytes((tmp_path / "pets/05.png").read_bytes())
+    assert fault(write(changes), split="split")[1] == (
+        f"  line 7: missing file {tmp_path}/pets/05 (it may be 05.jpg or 05.png)"
+    )
+
+
+def test_group_ids_are_texts(write: Write) -> None:
+    """As numbers 1_12 and 11_2 would be 112 both, and so on two sides."""
+    train_or_test = {0: "1_12", 1: "01", 18: "11_2", 19: "1"}
+    data = build(write({k: {"home": home} for k, home in train_or_test.items()}), split="split", group_id="home")
+    assert {seen(data)[k][2] for k in (0, 1)} == {"train"}
+    assert {seen(data)[k][2] for k in (18, 19)} == {"test"}
+
+
+# --- rare classes ---
+
+
+def test_a_rare_class_is_in_train(write: Write) -> None:
+    """A class of one row: stratified by label and bias, or by label alone, it can fall into val or test."""
+    path = write({4: {"label": "cow"}})
+    drawn = [build(path, seed=seed, check="none") for seed in range(30)]
+    assert {seen(data)[4][2] for data in drawn} == {"train"}
+    notes = "; ".join(data.val_note for data in drawn)
+    assert "stratified by label and bias, seed" in notes
+    assert "stratified by label alone, for a group is small, seed" in notes
+    assert "stratified by label alone, for a group is small, label cow in train alone, for it has too few rows" in notes
+    assert "stratified by label and bias, seed 0" in build(write(), check="exist").val_note
 
 
 # --- size ---

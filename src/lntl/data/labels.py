@@ -20,11 +20,8 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 MAX_VALUES = 1000  # of one bias: each is an output of h
-MISSING = (
-    "NA",
-    "NaN",
-    "nan",
-)  # texts that, like an empty one, stand for a missing value unless a setting says otherwise
+LISTED = 8  # biases that the names of combinations list; those of more biases are numbered
+MISSING = ("NA", "NaN", "nan")  # texts that, like an empty one, mean a missing value, unless a setting says otherwise
 _DIGITS = 17  # enough to print any two different float64 differently
 _ZERO_WIDTH = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"))
 _NAMED = 3  # names that a note lists
@@ -85,6 +82,15 @@ def as_number(text: str) -> float:
     except ValueError:
         return float("nan")
     return value if np.isfinite(value) and "_" not in text else float("nan")
+
+
+def as_text(value: object) -> str:
+    """Return a value as CSV would hold it: nothing for what is missing, a whole number without its point."""
+    if value is None or type(value).__name__ == "NAType" or value != value:  # NAType: pandas.NA, which has no truth
+        return ""
+    if isinstance(value, bytes):
+        return value.decode()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def categories(name: str, texts: Sequence[str], code: Ints, missing: Sequence[str] = ()) -> Column:
@@ -230,6 +236,8 @@ def combine(columns: Sequence[Column]) -> JointBias:
     value[known], joint = _combinations(codes[known])
     names_of = _value_names(columns)
     names = tuple(", ".join(names_of[b][v] for b, v in enumerate(values)) for values in joint.tolist())
+    if len(columns) > LISTED:
+        names = tuple(f"combination {number}" for number in range(1, len(names) + 1))
     specs = [BiasSpec(c.name, c.values, tuple(v)) for c, v in zip(columns, joint.T.tolist(), strict=True)]
     ranks = [column.rank for column in columns if column.rank is not None]
     return JointBias(

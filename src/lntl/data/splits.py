@@ -1,6 +1,6 @@
 """From labelled rows to splits: their labels, the DataSpec, and what reports say about them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lntl.data.biases import BiasSetting, Images, bias_columns
-from lntl.data.labels import Column, Ints, JointBias, aligned, check_spelling, combine, features, no_bias
+from lntl.data.labels import LISTED, Ints, JointBias, aligned, check_spelling, combine, features, no_bias
 from lntl.data.rows import Faults, LabelSettings, Rows
 from lntl.errors import UserError
 from lntl.types import IGNORE, SPLITS, Batch, Dataset, DataSpec, Split
@@ -73,83 +73,81 @@ class LabelledSplit(SplitLabels, Split):
         )
 
 
-@dataclass(frozen=True)
-class Splits:
-    """The labels of all splits, and what is said of them."""
-
-    labels: dict[str, SplitLabels]
-    spec: DataSpec
-    val_note: str
-    label_kind: str
-    bias_kind: str
-    summary: str  # number of rows, classes and bias values
-    notes: list[str]
-
-
 class LabelledDataset(Dataset):
-    """A data set made of labelled rows."""
+    """A data set made of labelled rows.
 
-    notes: Sequence[str] = ()  # what is worth knowing of the labels, one sentence each
-
-    def _describe(self, where: str, splits: Splits, faults: Faults, notes: Sequence[str] = ()) -> None:
-        """Set every attribute of `Dataset` that follows from the labels."""
-        self.spec, self.val_note = splits.spec, splits.val_note
-        self.label_kind, self.bias_kind = splits.label_kind, splits.bias_kind
-        self.skipped_rows = faults.lines
-        skipped = [f"{len(self.skipped_rows)} rows are left out, for they are wrong"] if self.skipped_rows else []
-        self.notes = [*splits.notes, *skipped, *notes]
-        self.source = "; ".join([f"{where}: {splits.summary}", *self.notes])
-
-
-def build_splits(
-    rows: Rows,
-    biases: Sequence[BiasSetting],
-    images: Images | None,
-    input_shape: tuple[int, ...],
-    settings: LabelSettings,
-) -> Splits:
-    """Return the splits of rows without a fault.
-
-    Args:
-        rows: The rows.
-        biases: The setting of each bias; none where the bias is not annotated.
-        images: The images of the rows, for a bias that is computed from them.
-        input_shape: Shape of one x.
-        settings: How the splits are drawn.
-
-    Raises:
-        UserError: If nothing can be learned from the rows.
+    Attributes:
+        notes: What is worth knowing of the data, one sentence each.
     """
-    n, names = len(rows.label.code), rows.label.values
-    if len(names) < 2:
-        raise UserError(
-            f"{rows.where}: {rows.label.name} has the one value {names[0]!r}{rows.label.missing_hint()}; a task needs "
-            "two classes"
-        )
-    if rows.label.name in [setting.column for setting in biases]:
-        raise UserError(f"{rows.where}: label and bias are both {rows.label.name}; they must be different columns")
-    try:
-        check_spelling(rows.label)
-        columns = bias_columns(biases, rows.columns, images)
-        joint = combine(columns) if columns else no_bias(n)
-    except UserError as error:
-        raise UserError(f"{rows.where}: {error}") from error
-    y = torch.from_numpy(rows.label.code)
-    value = torch.where(joint.value == IGNORE, len(joint.names), joint.value)
-    index, val_note = rows.assign_splits((y * (len(joint.names) + 1) + value).numpy(), settings)
-    labels = split_labels(y, joint, index)
-    *others, last = [column.name for column in columns] or ["bias value"]
-    kind = f"{', '.join(others)} and {last}" if others else last
-    values = f"{len(joint.names)} values of {kind}" if columns else "no bias annotated"
-    return Splits(
-        labels=labels,
-        spec=spec_of(names, joint, input_shape, n, labels["train"]),
-        val_note=val_note,
-        label_kind=rows.label.name,
-        bias_kind=kind,
-        summary=f"{n} rows, {len(names)} classes of {rows.label.name}, {values}",
-        notes=[*_missing(columns), *_spellings([rows.label, *columns, *([rows.group_id] if rows.group_id else [])])],
-    )
+
+    notes: Sequence[str] = ()
+
+    def _label(
+        self,
+        rows: Rows,
+        biases: Sequence[BiasSetting],
+        images: Images | None,
+        input_shape: tuple[int, ...],
+        settings: LabelSettings,
+        faults: Faults,
+    ) -> dict[str, SplitLabels]:
+        """Return the labels of each split, and set every attribute of `Dataset` that follows from them.
+
+        Args:
+            rows: The rows, without those that have a fault.
+            biases: The setting of each bias; none where the bias is not annotated.
+            images: The images of the rows, for a bias that is computed from them.
+            input_shape: Shape of one x.
+            settings: How the splits are drawn.
+            faults: The rows that are left out.
+
+        Raises:
+            UserError: If nothing can be learned from the rows.
+        """
+        n, names = len(rows.label.code), rows.label.values
+        if len(names) < 2:
+            raise UserError(
+                f"{rows.where}: {rows.label.name} has the one value {names[0]!r}{rows.label.missing_hint()}; a task "
+                "needs two classes"
+            )
+        if rows.label.name in [setting.column for setting in biases]:
+            raise UserError(f"{rows.where}: label and bias are both {rows.label.name}; they must be different columns")
+        try:
+            check_spelling(rows.label)
+            columns = bias_columns(biases, rows.columns, images)
+            joint = combine(columns) if columns else no_bias(n)
+        except UserError as error:
+            raise UserError(f"{rows.where}: {error}") from error
+        y = torch.from_numpy(rows.label.code)
+        value = torch.where(joint.value == IGNORE, len(joint.names), joint.value)
+        index, self.val_note = rows.assign_splits((y * (len(joint.names) + 1) + value).numpy(), settings)
+        labels = split_labels(y, joint, index)
+        self.spec = spec_of(names, joint, input_shape, n, labels["train"])
+        self.label_kind, self.bias_kind = rows.label.name, _kind([column.name for column in columns])
+        self.skipped_rows = faults.lines
+        values = f"{len(joint.names)} values of {self.bias_kind}" if columns else "no bias annotated"
+        self.source = f"{rows.where}: {n} rows, {len(names)} classes of {self.label_kind}, {values}"
+        shares = [(column, float((column.code == IGNORE).mean())) for column in columns]
+        self._note(f"{share:.1%} of the rows have no {c.name}{c.missing_hint()}" for c, share in shares if share > 0)
+        spelled = [rows.label, *columns, *([rows.group_id] if rows.group_id else [])]
+        self._note(dict.fromkeys(note for column in spelled for note in column.notes))
+        if self.skipped_rows:
+            self._note([f"{len(self.skipped_rows)} rows are left out, for they are wrong"])
+        return labels
+
+    def _note(self, notes: Iterable[str]) -> None:
+        """Add notes, to the description of the source too."""
+        added = [*notes]
+        self.notes = [*self.notes, *added]
+        self.source = "; ".join([self.source, *added])
+
+
+def _kind(biases: list[str]) -> str:
+    """Return what a bias value is a value of, such as "sky and age"."""
+    *others, last = biases or ["bias value"]
+    if len(biases) > LISTED:
+        return f"{biases[0]}, {biases[1]} and {len(biases) - 2} more biases"
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def split_labels(y: Tensor, bias: JointBias, index: Ints) -> dict[str, SplitLabels]:
@@ -181,12 +179,3 @@ def spec_of(
         aligned=aligned(y, value, len(names), len(bias.names)),
         biases=tuple(biases),
     )
-
-
-def _missing(biases: Sequence[Column]) -> list[str]:
-    shares = [(column, float((column.code == IGNORE).mean())) for column in biases]
-    return [f"{share:.1%} of the rows have no {c.name}{c.missing_hint()}" for c, share in shares if share > 0]
-
-
-def _spellings(columns: Sequence[Column]) -> list[str]:
-    return [*dict.fromkeys(note for column in columns for note in column.notes)]

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from lntl.data.biases import Biases, BiasSetting, ColumnName
 from lntl.data.image_files import FileList, FileSettings, LabelledFiles
-from lntl.data.labels import MISSING, Column, categories
+from lntl.data.labels import MISSING, Column, as_text, categories
 from lntl.data.rows import Rows
 from lntl.errors import UserError
 from lntl.plugins import did_you_mean
@@ -163,15 +163,9 @@ def read(path: Path, plain: str, names: Sequence[str], missing: Sequence[str], d
 def _undecodable(path: Path) -> int:
     """Return the line of a file that is not UTF-8: its decoder, which reads on ahead, does not know."""
     with path.open("rb") as file:
-        return next(number for number, line in enumerate(file, start=1) if not _decodes(line))
-
-
-def _decodes(line: bytes) -> bool:
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+        return next(
+            number for number, line in enumerate(file, start=1) if line.decode(errors="ignore").encode() != line
+        )
 
 
 def _csv(path: Path, reader: Any, mark: str, plain: str, names: Sequence[str], missing: Sequence[str]) -> TableContent:
@@ -249,7 +243,7 @@ def _parquet(path: Path, plain: str, names: Sequence[str], missing: Sequence[str
                 raise UserError(f"{path}: {name} holds {table.column(name).type}; a column holds texts or numbers")
         columns = {name: _coded(name, table.column(name), missing) for name in names}
         texts = [f"row {k}" if image else "" for k, image in enumerate(images, start=1)] if images else []
-        texts = texts or [_text(value) for value in table.column(plain).to_pylist()]
+        texts = texts or [as_text(value) for value in table.column(plain).to_pylist()]
     except (ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, FileNotFoundError):
             raise UserError(f"{path}: there is no such file; set data.path to your table") from error
@@ -275,15 +269,6 @@ def _contents(path: Path, name: str, column: Any) -> list[bytes] | None:
 def _coded(name: str, column: Any, missing: Sequence[str]) -> Column:
     """Return a column of Parquet, of texts, numbers or the like."""
     coded = column.dictionary_encode().unify_dictionaries().combine_chunks()
-    values = [*map(_text, coded.dictionary.to_pylist()), ""]
+    values = [*map(as_text, coded.dictionary.to_pylist()), ""]
     code = coded.indices.fill_null(len(values) - 1).to_numpy(zero_copy_only=False).astype(np.int64)
     return categories(name, values, code, missing)
-
-
-def _text(value: object) -> str:
-    """Return a value as CSV would hold it: nothing for null and NaN, a whole number without its point."""
-    if value is None or value != value:
-        return ""
-    if isinstance(value, bytes):
-        return value.decode()
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

@@ -66,7 +66,7 @@ class Halves:
         if int((count > 1).sum()) < 2:
             there = listed([bias_value_names[value] for value in count.nonzero()[:, 0].tolist()]) or "none"
             raise UserError(
-                f"the test set does not vary in its bias (values there: {there}), so no probe can tell it; "
+                f"the test set does not vary in its bias (values there: {there}), so no probe can predict it; "
                 "use data whose test images hold at least two bias values, twice each"
             )
 
