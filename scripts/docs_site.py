@@ -211,8 +211,10 @@ def method_page(name: str) -> str:
     sees = "it uses bias labels" if method.sees_bias else "it does not use bias labels"
     equation, _, text = (inspect.getdoc(method) or "").partition("\n\n")
     parts = [f"# {name}", _plain(_summary(name)), f"{docstring(equation)}\n{{ .equation }}", docstring(text)]
-    verb, networks = ("trains", method.trains) if method.trains else ("fits at once", method.fits)
-    parts.append(f"It {verb} {', '.join(f'*{network}*' for network in networks)}; {sees}.")
+    networks = ", ".join(f"*{network}*" for network in method.trains or method.fits)
+    parts.append(
+        f"It trains {networks}; {sees}." if method.trains else f"It fits {networks} before its first step; {sees}."
+    )
     parts += [f"It needs `model.{key}: {value}`." for key, value in method.required_model_settings.items()]
     if name in advice():
         parts += ["## When to use it", advice()[name]]

@@ -22,13 +22,13 @@ class DFR(Method):
 
     A draw takes as many rows of each group (class, bias value) as the smallest has, and fits
     min_{W,b} C * sum of CE(W u + b, y) + |W|_1, with u the inputs of the layer, standardised. (W, b) is the mean of
-    several draws. Where g has hidden layers they stay, too: u is what they give. Of several biases a group has one
-    value of each. Rows whose bias is unknown are left out, and a group that occurs in the data but not among the rows
-    is refused.
+    several draws. Hidden layers of g stay as they are; u is their output. With several biases, a group has one value of
+    each. Rows whose bias is unknown are left out. If a group occurs in the data but not among the rows, the fit is
+    refused.
 
-    rows: val takes one half of val (half of each group, at random); the other half is what val then means in the run,
-    so that nothing is chosen by the rows of the fit. It is for a val in which the bias is as rare as in use. rows:
-    train fits on the rows that f has learned already, which the paper finds worse.
+    `rows: val` fits on one half of val (half of each group, at random). From then on the run uses only the other half
+    as val, so that no choice is made with rows of the fit. Use it if val has the groups in the proportions of the data
+    that the model will meet. `rows: train` fits on the rows that f has already learned; the paper finds that worse.
 
     One epoch is enough: the fit is made before its first step, and the steps train nothing.
     Deviation: the paper chooses C by the worst group of held-out rows; here it is a setting.

@@ -39,10 +39,10 @@ class LEACE(Method):
     eraser is fitted on z, and then g by logistic regression with an L2 penalty, C * sum of w CE + |W|^2 / 2, on the
     erased z, standardised. h stays as it was.
 
-    Rows count with w = p(y) p(b) / p(y, b), so that label and bias are independent where every class occurs with every
-    bias value: else the label would be erased, too. Of several biases b is the combination here. rows: val takes one
-    half of val instead of train; the other half is what val then means in the run. Rows whose bias is unknown are left
-    out. A constant bias is refused, and one that tells the class of every row.
+    Rows have the weight w = p(y) p(b) / p(y, b), so that label and bias are independent where every class occurs with
+    every bias value; otherwise the label would be erased, too. With several biases, b is here their combination.
+    `rows: val` fits on one half of val instead of train; from then on the run uses only the other half as val. Rows
+    whose bias is unknown are left out. A bias that is constant, or that determines the class of every row, is refused.
 
     One epoch is enough: the fit is made before its first step, and the steps train nothing.
     Source: "LEACE: Perfect linear concept erasure in closed form", NeurIPS 2023; the weights are ours, as of
