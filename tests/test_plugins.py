@@ -44,7 +44,7 @@ def test_load_the_users_own_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ("name", "message"),
     [
         ("ermm", r"'ermm' is not one of methods; did you mean 'erm'\?"),
-        ("zzz", r"'zzz' is not one of methods; valid: bias_contrastive, .*erm"),
+        ("zzz", r"'zzz' is not one of methods; valid: badd, bias_contrastive, .*erm"),
         ("no_such_module.Method", r"cannot load 'no_such_module\.Method': .*PYTHONPATH"),
         ("lntl.methods.erm.Nothing", r"cannot load 'lntl\.methods\.erm\.Nothing'"),
         (".Method", "Method"),
