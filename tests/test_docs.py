@@ -137,6 +137,14 @@ def test_every_file_that_the_page_names_exists() -> None:
             assert (ROOT / name).exists(), name
 
 
+def test_a_loop_of_ones_own(tmp_path: Path) -> None:
+    text = (ROOT / "docs/own_loop.md").read_text("utf-8")
+    (code,) = re.findall(r'^```python title="own_loop.py"\n(.*?)^```', text, re.M | re.S)
+    (tmp_path / "own_loop.py").write_text(code, "utf-8")
+    accuracy = runpy.run_path(str(tmp_path / "own_loop.py"))["accuracy"]
+    assert accuracy == {0: pytest.approx(0.65, abs=0.05), 30: pytest.approx(0.80, abs=0.05)}
+
+
 def test_every_public_name_is_on_an_api_page() -> None:
     pages = "\n".join(page.read_text("utf-8") for page in (ROOT / "docs/api").glob("*.md"))
     shown = set(re.findall(r"^::: ([\w.]+)$", pages, re.M))

@@ -18,6 +18,7 @@ def test_every_file_with_one_public_class_that_has_a_config_is_a_plugin() -> Non
         "base",
         "bias_classifier",
         "bias_labels",
+        "last_layer",
         "posterior",
         "weights",
     }

@@ -83,7 +83,14 @@ def group_means(p: Tensor, s: Tensor, y: Tensor, num_classes: int) -> tuple[Tens
 
 
 def debian_weights(p: Tensor, s: Tensor, y: Tensor, num_classes: int) -> Tensor:
-    """Return the weight of each image in the classifier's loss, (N,) in [1, 2]; arguments as `group_means`."""
+    """Return the weight of each image in the classifier's loss, (N,) in [1, 2].
+
+    Args:
+        p: Probability of its class that the classifier gives to an image, (N,).
+        s: Share of an image in the first group, (N,).
+        y: Classes (N,) int64.
+        num_classes: Number of classes.
+    """
     first, second = group_means(p, s, y, num_classes)
     return 1 + torch.where((second < first)[y], 1 - s, s)
 
