@@ -411,7 +411,7 @@ def test_val_of_one_class_is_a_problem(arrays: Arrays) -> None:
     ("metric", "told"),
     [
         ("worst_group_accuracy", "worst_group_accuracy chooses the epoch without them"),
-        ("accuracy", "worst_group_accuracy on val says nothing of them"),
+        ("accuracy", "worst_group_accuracy on val leaves them out"),
     ],
 )
 def test_cells_that_val_or_test_lacks_are_named(arrays: Arrays, metric: str, told: str) -> None:

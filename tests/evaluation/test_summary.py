@@ -200,7 +200,7 @@ def test_fewer_than_thirty_images_are_few() -> None:
     summary = summarise(of(y, y, y, 2, 2, (0, 1)), ["zero", "one"], ["u", "v"])
     for told in ("by_class", "by_bias"):
         assert [row["small"] for row in summary[told]] == [False, True]
-    told = "1 of 4 groups have fewer than 30 images, one with v only 29: what is said of single groups is uncertain"
+    told = "1 of 4 groups have fewer than 30 images, one with v only 29: numbers of single groups are uncertain"
     assert told in summary["warnings"]
 
 

@@ -158,13 +158,19 @@ NAMES = ("red", "green", "blue")
 
 @pytest.mark.parametrize(
     ("bias", "there"),
-    [([1] * 8, "green"), ([1] * 7 + [2], "green, blue"), ([0, 1, 2], "red, green, blue"), ([], "none")],
+    [([1] * 8, "green"), ([1] * 7 + [2], "green; blue"), ([0, 1, 2], "red; green; blue")],
 )
 def test_a_bias_that_does_not_vary_is_told(bias: list[int], there: str) -> None:
     labels = torch.tensor(bias, dtype=torch.int64)
     with pytest.raises(UserError, match=rf"does not vary in its bias \(values there: {there}\)"):
         Halves(labels, labels, (0,)).check(NAMES)
     Halves(*[torch.tensor([0, 0, 2, 2])] * 2, seeds=(0,)).check(NAMES)
+
+
+def test_images_without_a_bias_label_cannot_be_probed() -> None:
+    none = torch.zeros(0, dtype=torch.int64)
+    with pytest.raises(UserError, match="no test image has a bias label, so no probe can be trained"):
+        Halves(none, none, (0,)).check(("red", "green"))
 
 
 def test_a_value_of_two_images_is_in_both_halves_whatever_their_classes() -> None:

@@ -130,14 +130,14 @@ def _warnings(t: Tally, measured: dict[str, formats.Metric], names: CellNames) -
         yield f"{unknown} of {int(t.total[0])} images have no known bias value: metrics by group leave them out"
     if (t.predicted[0] > 0).sum() == 1:
         name = names.classes[int(t.predicted[0].argmax())]
-        yield f"every image is predicted as {name}: a constant answer has no gap, whatever it owes to the bias"
+        yield f"every image is predicted as {name}: a constant answer has no gap, even where it depends on the bias"
     for name, row in measured.items():
         if row.value is None or row.low is None or row.high is None:
             continue
         if not row.low <= row.value <= row.high:
             yield (
                 f"{METRICS[name].label}: its value lies outside its interval, for it takes extremes or distances, "
-                "which chance makes larger in a resample; read the interval as a width"
+                "which resampling makes larger; read the interval as a width"
             )
 
 
@@ -166,5 +166,5 @@ def _thin_groups(t: Tally, names: CellNames) -> Iterator[str]:
         smallest = int(count.argmin())
         yield (
             f"{small.sum()} of {total} groups have fewer than {SMALL} images, {names[cells[smallest]]} only "
-            f"{int(count[smallest])}: what is said of single groups is uncertain"
+            f"{int(count[smallest])}: numbers of single groups are uncertain"
         )

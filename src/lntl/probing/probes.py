@@ -62,9 +62,11 @@ class Halves:
 
     def check(self, bias_value_names: tuple[str, ...]) -> None:
         """Raise UserError unless two bias values have two images each."""
+        if not len(self.bias):
+            raise UserError("no test image has a bias label, so no probe can be trained; annotate the test split")
         count = self.bias.bincount(minlength=len(bias_value_names))
         if int((count > 1).sum()) < 2:
-            there = listed([bias_value_names[value] for value in count.nonzero()[:, 0].tolist()]) or "none"
+            there = listed([bias_value_names[value] for value in count.nonzero()[:, 0].tolist()])
             raise UserError(
                 f"the test set does not vary in its bias (values there: {there}), so no probe can predict it; "
                 "use data whose test images hold at least two bias values, twice each"

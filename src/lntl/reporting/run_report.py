@@ -161,7 +161,7 @@ def _chance(leaks: Leaks | None) -> float | None:
 
 def _key_numbers(files: RunFiles, m: Measured) -> list[KeyNumber]:
     """Return the four numbers of the first screen."""
-    probe = files.probe
+    probe, missing = files.probe, None if files.has_bias else Estimate(undefined="no test image has a bias label")
     metrics = files.evaluation.metrics if files.evaluation else {}
 
     def over_groups(name: str, label: str, meaning: str) -> KeyNumber:
@@ -182,7 +182,7 @@ def _key_numbers(files: RunFiles, m: Measured) -> list[KeyNumber]:
             label="Leakage",
             meaning=f"how well a fresh probe reads the {m.bias}",
             better="less is better",
-            run=_highest(probe.probes) if probe else None,
+            run=_highest(probe.probes) if probe else missing,
             erm=_highest(probe.reference.erm or []) if probe else None,
             chance=m.chance,
         ),
@@ -191,7 +191,7 @@ def _key_numbers(files: RunFiles, m: Measured) -> list[KeyNumber]:
             label="Flip rate",
             meaning=f"answers that change with the {m.bias}",
             better="less is better",
-            run=m.flips,
+            run=m.flips or missing,
             erm=m.erm_flips,
         ),
         over_groups("worst_group_accuracy", "Worst group", f"lowest accuracy of a class and {m.bias}"),

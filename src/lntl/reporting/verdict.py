@@ -76,7 +76,7 @@ def verdict(m: Measured) -> Verdict:
     if not m.unlearns:
         return Verdict(
             word={"Yes": "Biased", "Hardly": "Not biased"}.get(less, "Plain"),
-            text="This run is plain training: it does not try to unlearn anything, and serves to compare with.",
+            text="This run is plain training: it does not try to unlearn anything; compare other runs with it.",
         )
     if less == removed == "Not measured":
         return Verdict(word="Open", text="Neither accuracy nor leakage was measured yet.")
