@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor
 from torchvision.transforms import v2
 
-from lntl.data import randaugment
+from lntl.data import transforms
 from lntl.data.image_settings import IMAGENET, ImageSettings
 from lntl.data.transforms import augmented, empty, middle, normalise, window
 from lntl.seeding import uniforms
@@ -178,22 +178,22 @@ def test_a_resized_crop_is_torchvisions() -> None:
 
 
 def test_the_operations_are_torchvisions() -> None:
-    assert list(v2.RandAugment._AUGMENTATION_SPACE) == list(randaugment.OPERATIONS)
+    assert list(v2.RandAugment._AUGMENTATION_SPACE) == list(transforms.OPERATIONS)
     signed = {name for name, (_, is_signed) in v2.RandAugment._AUGMENTATION_SPACE.items() if is_signed}
-    assert signed == set(randaugment.SIGNED)
+    assert signed == set(transforms.SIGNED)
 
 
 def test_each_operation_does_what_torchvisions_does() -> None:
     image, reference = squares(1, 24)[0], v2.RandAugment()
     differ = []
-    for operation, strength, sign in product(randaugment.OPERATIONS, (0, 9, 30), (1, -1)):
+    for operation, strength, sign in product(transforms.OPERATIONS, (0, 9, 30), (1, -1)):
         magnitudes, signed = reference._AUGMENTATION_SPACE[operation]
         table = magnitudes(31, 24, 24)
         magnitude = 0.0 if table is None else float(table[strength]) * (sign if signed else 1)
         expected = reference._apply_image_or_video_transform(
             image, operation, magnitude, interpolation=reference.interpolation, fill=reference._fill
         )
-        found = randaugment.apply(image, operation, strength, sign)
+        found = transforms.apply_operation(image, operation, strength, sign)
         # A rounding of the magnitude moves single pixels.
         if found.dtype != torch.uint8 or (found != expected).float().mean() > 0.01:
             differ.append((operation, strength, sign))
@@ -207,11 +207,11 @@ def test_each_operation_is_chosen_with_either_sign(monkeypatch: pytest.MonkeyPat
         chosen.append(choice)
         return image
 
-    monkeypatch.setattr(randaugment, "apply", noted)
+    monkeypatch.setattr(transforms, "apply_operation", noted)
     settings = ImageSettings(size=4, randaugment=2, randaugment_magnitude=5)
     augmented(squares(1, 4).expand(1400, -1, -1, -1), torch.arange(1400), 0, settings)
     assert len(chosen) == 2800
-    counts = [chosen.count((name, 5, sign)) for name in randaugment.OPERATIONS for sign in (1, -1)]
+    counts = [chosen.count((name, 5, sign)) for name in transforms.OPERATIONS for sign in (1, -1)]
     assert sum(counts) == 2800
     assert 60 < min(counts) <= max(counts) < 145
     firsts, seconds = ([name for name, *_ in chosen[start::2]] for start in (0, 1))

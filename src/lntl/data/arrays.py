@@ -15,7 +15,7 @@ from lntl.data import array_file
 from lntl.data.biases import Biases, BiasSetting, ColumnName
 from lntl.data.eval_transform import ArrayTransform
 from lntl.data.labels import MISSING, Column, Ints, as_text, categories, combine, no_bias
-from lntl.data.rows import LabelSettings, Rows
+from lntl.data.rows import ColumnSettings, Rows
 from lntl.data.splits import LabelledDataset, LabelledSplit, spec_of, split_labels
 from lntl.errors import UserError
 from lntl.types import Dataset, ImageSplit
@@ -71,7 +71,7 @@ class _ImageArray:
 class Arrays(LabelledDataset):
     """Arrays of an .npz file, in memory."""
 
-    class Config(LabelSettings):
+    class Config(ColumnSettings):
         """Settings of `data`."""
 
         path: str = Field(min_length=1, description="The .npz file; arrays have a row an example.")
@@ -85,19 +85,9 @@ class Arrays(LabelledDataset):
             "(n,) or (n, several); with bins or edges for numbers; {from, bins} for what is computed from the images; "
             "[] where the bias is not annotated.",
         )
-        split: ColumnName | None = Field(
-            None, description="Array with train, val or test; without it the splits are drawn."
-        )
-        group_id: ColumnName | None = Field(None, description="Array whose equal values never lie in two splits.")
         normalise: Literal["train", "none"] = Field(
             "train", description="train: every channel, or number of a vector, to mean 0 and deviation 1 on train."
         )
-        missing: list[str] = Field([*MISSING], description="Texts that, like an empty one, stand for a missing value.")
-
-        @property
-        def biases(self) -> Sequence[BiasSetting]:
-            """The settings of each bias."""
-            return self.bias
 
     def __init__(self, config: "Arrays.Config") -> None:
         where = f"arrays {config.path}"

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from lntl.data.biases import BiasSetting
-from lntl.data.labels import Column, Ints, as_number
+from lntl.data.biases import Biases, BiasSetting, ColumnName
+from lntl.data.labels import MISSING, Column, Ints, as_number
 from lntl.errors import UserError
 from lntl.plugins import Settings
 from lntl.seeding import derive
@@ -67,6 +67,25 @@ class LabelSettings(Settings):
     def without_groups(self) -> Self:
         """Return the settings with `group_id` ignored."""
         return self.model_copy(update={"group_id": None})
+
+
+class ColumnSettings(LabelSettings):
+    """Settings of data whose labels are columns of a table, or arrays of a file."""
+
+    label: ColumnName
+    bias: Biases
+    split: ColumnName | None = Field(
+        None, description="Column with train, val or test; without it the splits are drawn, without any val that is."
+    )
+    group_id: ColumnName | None = Field(
+        None, description="Column whose equal values never lie in two splits, such as the patient."
+    )
+    missing: list[str] = Field([*MISSING], description="Texts that, like an empty one, stand for a missing value.")
+
+    @property
+    def biases(self) -> Sequence[BiasSetting]:
+        """The settings of each bias."""
+        return self.bias
 
 
 SHOWN = 50  # wrong rows listed in an error; the others are counted by kind

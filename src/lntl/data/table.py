@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from lntl.data.biases import Biases, BiasSetting, ColumnName
+from lntl.data.biases import Biases, ColumnName
 from lntl.data.image_files import FileList, FileSettings, LabelledFiles
-from lntl.data.labels import MISSING, Column, as_text, categories
-from lntl.data.rows import Rows
+from lntl.data.labels import Column, as_text, categories
+from lntl.data.rows import ColumnSettings, Rows
 from lntl.errors import UserError
 from lntl.plugins import did_you_mean
 
@@ -26,7 +26,7 @@ __all__ = ["Table"]
 class Table(LabelledFiles):
     """Image files listed in a table."""
 
-    class Config(FileSettings):
+    class Config(FileSettings, ColumnSettings):
         """Settings of `data`."""
 
         path: str = Field(min_length=1, description="The table: CSV (.csv, .tsv) or Parquet (.parquet).")
@@ -40,26 +40,11 @@ class Table(LabelledFiles):
             description="Column of the bias; or a list of them, {column, bins} or {column, edges} for numbers, "
             "{from, bins} for what is computed from the image; [] where the bias is not annotated.",
         )
-        split: ColumnName | None = Field(
-            None,
-            description="Column with train, val or test; without it the splits are drawn, without any val that is.",
-        )
-        group_id: ColumnName | None = Field(
-            None, description="Column whose equal values never lie in two splits, such as the patient."
-        )
         root: str | None = Field(None, description="Folder of the images; null for that of the table.")
         delimiter: str | None = Field(
             None, min_length=1, max_length=1, description="Between the fields of CSV; null: a comma, a tab in .tsv."
         )
         decimal: Literal[".", ","] = Field(".", description="Decimal mark of numbers that are put into bins.")
-        missing: list[str] = Field(
-            [*MISSING], description="Texts that, like an empty field, stand for a missing value."
-        )
-
-        @property
-        def biases(self) -> Sequence[BiasSetting]:
-            """The settings of each bias."""
-            return self.bias
 
     def __init__(self, config: "Table.Config") -> None:
         path = Path(config.path)

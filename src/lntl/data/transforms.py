@@ -1,13 +1,14 @@
 """From stored squares to what the network sees; in training with augmentation that is a function of (seed, place)."""
 
 import math
+from collections.abc import Callable
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from lntl.data import randaugment
 from lntl.data.image_settings import ImageSettings
 from lntl.seeding import uniforms
 
@@ -67,8 +68,8 @@ def augmented(images: Tensor, places: Tensor, seed: int, settings: ImageSettings
         if settings.flip and own[_CUT] < 0.5:
             changed = changed.flip(-1)
         for chosen, sign in zip(own[_CUT + _FLIP :: 2], own[_CUT + _FLIP + 1 :: 2], strict=True):
-            operation = randaugment.OPERATIONS[int(chosen * len(randaugment.OPERATIONS))]
-            changed = randaugment.apply(changed, operation, settings.randaugment_magnitude, 1 if sign < 0.5 else -1)
+            operation = OPERATIONS[int(chosen * len(OPERATIONS))]
+            changed = apply_operation(changed, operation, settings.randaugment_magnitude, 1 if sign < 0.5 else -1)
         target.copy_(changed.permute(1, 2, 0))
     return out.permute(0, 3, 1, 2)
 
@@ -99,6 +100,62 @@ def _resized(image: Tensor, place: tuple[int, int, int, int], size: int) -> Tens
 
     resized: Tensor = F.resized_crop(image, *place, [size, size], antialias=True)
     return resized
+
+
+# --- RandAugment (Cubuk et al., 2020) with the operations of torchvision, chosen by given numbers ---
+
+OPERATIONS = (
+    "Identity",
+    "ShearX",
+    "ShearY",
+    "TranslateX",
+    "TranslateY",
+    "Rotate",
+    "Brightness",
+    "Color",
+    "Contrast",
+    "Sharpness",
+    "Posterize",
+    "Solarize",
+    "AutoContrast",
+    "Equalize",
+)
+SIGNED = OPERATIONS[1:10]  # those whose magnitude is positive or negative
+MAX_STRENGTH = 30  # the highest strength. Source: torchvision's 31 bins
+
+
+def apply_operation(image: Tensor, operation: str, strength: int, sign: int) -> Tensor:
+    """Return the image (3, H, W) uint8 after one operation of a strength in [0, 30]; sign is 1 or -1."""
+    from torchvision.transforms.v2 import functional as F
+
+    share = strength / MAX_STRENGTH
+    signed = share * sign if operation in SIGNED else share
+    if operation.startswith(("Shear", "Translate")):
+        return cast(Tensor, F.affine(image, **_geometry(operation, signed, image)))
+    changes: dict[str, Callable[[], Tensor]] = {
+        "Identity": lambda: image,
+        "Rotate": lambda: F.rotate(image, angle=30.0 * signed),
+        "Brightness": lambda: F.adjust_brightness(image, 1 + 0.9 * signed),
+        "Color": lambda: F.adjust_saturation(image, 1 + 0.9 * signed),
+        "Contrast": lambda: F.adjust_contrast(image, 1 + 0.9 * signed),
+        "Sharpness": lambda: F.adjust_sharpness(image, 1 + 0.9 * signed),
+        "Posterize": lambda: F.posterize(image, bits=8 - round(4 * share)),
+        "Solarize": lambda: F.solarize(image, threshold=255.0 * (1 - share)),
+        "AutoContrast": lambda: F.autocontrast(image),
+        "Equalize": lambda: F.equalize(image),
+    }
+    return changes[operation]()
+
+
+def _geometry(operation: str, signed: float, image: Tensor) -> dict[str, Any]:
+    """Return the arguments of a shear by up to 0.3 or of a translation by up to 150/331 of the side."""
+    horizontal = operation.endswith("X")
+    fixed: dict[str, Any] = {"angle": 0.0, "scale": 1.0}
+    if operation.startswith("Shear"):
+        angle = math.degrees(math.atan(0.3 * signed))
+        return fixed | {"translate": [0, 0], "shear": [angle, 0.0] if horizontal else [0.0, angle], "center": [0, 0]}
+    pixels = int(150 / 331 * signed * image.shape[2 if horizontal else 1])
+    return fixed | {"translate": [pixels, 0] if horizontal else [0, pixels], "shear": [0.0, 0.0]}
 
 
 THUMBNAIL = 64  # pixels of an image's longer side
