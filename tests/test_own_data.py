@@ -106,7 +106,7 @@ def test_the_command_line_takes_it_from_the_file_to_the_report(
     assert lntl("report", str(run)) == 0
     page = (run / "report/index.html").read_text()
     assert "Accuracy in % by class and age alone" in page
-    assert "Each bias by itself" in page
+    assert "Each bias alone: the highest accuracy of a fresh probe" in page
     assert lntl("data", "info", "own.yaml") == 0
 
 
