@@ -23,7 +23,8 @@ class BAdd(Method):
     features, of the shape of z. They give g the bias, so that f gains nothing from it.
     Source: "BAdd: Bias Mitigation through Bias Addition", 2024, and the authors' code in vb-mitigator.
 
-    Deviation: the bias classifiers learn from the training data; the authors' were trained on data of their own.
+    Deviation: the bias classifiers learn from the training data alone; the authors' code loads finished ones and does
+    not say what they were trained on.
     Deviation: z is that of f; the paper adds to the input of the last layer, which is z where f ends there
     (`split: last` of convnet).
     """

@@ -34,7 +34,8 @@ class FLAC(Method):
     cross-entropy in nats. Source: "FLAC: Fairness-Aware Representation Learning by Suppressing Attribute-Class
     Associations", IEEE TPAMI 2024, and the authors' code.
 
-    Deviation: the bias classifier learns from the training data; the authors' was trained on data of its own.
+    Deviation: the bias classifier learns from the training data alone; the authors' code loads a finished one and does
+    not say what it was trained on.
     Deviation: features are averaged over their positions where z is a map; theirs are the input of the last layer,
     which is z where f ends there (`split: last` of convnet).
     """
