@@ -23,6 +23,7 @@ from lntl.cli import (
     models,
     predict,
     probe,
+    repair,
     report,
     train,
 )
@@ -41,6 +42,7 @@ app.command()(train.train)
 app.command("eval")(evaluation.evaluate)
 app.command()(probe.probe)
 app.command()(report.report)
+app.command()(repair.repair)
 app.command()(predict.predict)
 app.command()(export.export)
 app.command()(card.card)

@@ -231,6 +231,7 @@ def erm_config(config: Config, folder: Path) -> Config:
     raw["project"]["experiment_name"] = "erm"
     raw["logging"]["output_dir"] = str(folder)
     raw["training"]["phases"] = [{"method": "erm", "epochs": config.evaluation.erm_epochs}]
+    raw["training"]["start_from"] = None
     raw["evaluation"]["erm_epochs"] = 0
     return validate(raw, "ERM to compare with")
 

@@ -65,6 +65,11 @@ class Training(Settings):
         None, gt=0, lt=1, description="Decay of the weights' moving average a step; the average is what is evaluated."
     )
     clip_grad_norm: float | None = Field(None, gt=0, le=1e12, description="Largest gradient norm of each network.")
+    start_from: str | None = Field(
+        None,
+        min_length=1,
+        description="Checkpoint whose networks, as they are evaluated, training begins with; set by `lntl repair`.",
+    )
     phases: list[Phase] = Field(min_length=1, description="The phases of training, in order.")
 
     @model_validator(mode="before")

@@ -145,18 +145,29 @@ def conclude(run: Run, erm: Result | None, split: Literal["test", "val"] = "test
         seed=config.project.seed,
         data=run.experiment.data.source,
         sizes={name: len(part) for name, part in run.experiment.data.splits.items()},
-        selection=f"best: {_selection(run)}; last: no choice; the test set chooses nothing",
+        selection=f"best: {_selection(run)}; last: no choice; {_origin(config)}the test set chooses nothing",
         last=scores["last"],
         best=scores["best"],
         erm=erm,
         training_seconds=round(sum(epoch.seconds for epoch in run.records), 1),
     )
+    if config.training.start_from is not None:
+        result.start_from = config.training.start_from
     write_json(run.folder.result, result)
     if config.logging.use_tensorboard:
         with TensorBoard(run.folder.tensorboard) as tensorboard:
             tensorboard.features(run.experiment, run.records[-1].step)
             tensorboard.settings(flatten(config.model_dump()), getattr(scores["last"], split))
     return result
+
+
+def _origin(config: Config) -> str:
+    """Return what training began with, and what chose that."""
+    path = config.training.start_from
+    if path is None:
+        return ""
+    chosen = ", which all of val chose" if Path(path).name == RunFolder(Path()).best.name else ""
+    return f"training began with the networks of {path}{chosen}; "
 
 
 def _selection(run: Run) -> str:

@@ -23,7 +23,7 @@ from lntl.errors import DeadEndError, Interrupted, UserError
 from lntl.evaluation.metrics import HEADLINES, lower_is_better
 from lntl.evaluation.tally import compute
 from lntl.experiment.build import Experiment, build
-from lntl.experiment.checkpoints import check_fit, check_same_config, check_same_data, describe_data
+from lntl.experiment.checkpoints import begin_from, check_fit, check_same_config, check_same_data, describe_data
 from lntl.experiment.tensorboard import TensorBoard
 from lntl.runs import checkpoint
 from lntl.runs.checkpoint import Checkpoint, NotFiniteError, not_finite
@@ -276,6 +276,8 @@ def start(config: Config, overwrite: bool = False) -> Run:
         UserError: If a run is there that may not be overwritten, or the device or the data set is unavailable.
     """
     experiment = build(config)
+    if config.training.start_from is not None:
+        begin_from(experiment, Path(config.training.start_from))
     folder = run_folder(config)
     folder.create(configuration.to_yaml(config), overwrite)
     folder.check_links()

@@ -201,6 +201,12 @@ class RunFolder:
         of_commands = (self.probe, self.embedding, self.recoloring, self.recoloring_strip, self.samples, self.skipped)
         return (*of_run, *of_commands, self.card, self.checkpoints, self.config)
 
+    def remove(self) -> None:
+        """Remove the run and, if nothing else lies in it, the folder."""
+        self._clear()
+        with suppress(OSError):
+            self.path.rmdir()
+
     def _clear(self) -> None:
         """Remove the run and plain training's inside it."""
         remove_temporary_files(self.path)

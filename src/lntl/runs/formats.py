@@ -171,6 +171,7 @@ class Result(BaseModel):
     data: str = ""
     sizes: dict[str, int] = {}
     selection: str = ""
+    start_from: str = ""  # the checkpoint whose networks training began with
     last: CheckpointScores
     best: CheckpointScores
     erm: "Result | None" = None

@@ -1,0 +1,217 @@
+"""`lntl repair`: a finished run repaired, put to every use, and what is refused with nothing written."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from tiny_runs import lntl, tree
+
+import lntl as package
+from lntl.probing.features import features
+
+Shared = Callable[[str, Callable[[Path], object]], Path]
+
+
+def write_digits(path: Path, constant: bool = False) -> None:
+    """Write grey images (n, 12, 12): a bar whose direction is the class, on a ground whose brightness is the bias.
+
+    constant: whether the bias is so in train.
+    """
+    random = np.random.default_rng(0)
+    parts = {"train": (200, 0.9), "val": (120, 0.5), "test": (200, 0.5)}
+    y = np.concatenate([np.arange(n) % 2 for n, _ in parts.values()])
+    share = np.concatenate([np.full(n, s) for n, s in parts.values()])
+    sky = np.where(random.random(len(y)) < share, y, 1 - y)
+    sky[: parts["train"][0] * constant] = 1
+    x = random.integers(0, 60, (len(y), 12, 12)) + 120 * sky[:, None, None]
+    for image, direction in zip(x, y, strict=True):
+        bar = image if direction else image.T
+        bar[random.integers(12)] = random.integers(60, 250)
+    split = np.repeat([*parts], [n for n, _ in parts.values()])
+    np.savez(path, x=x.astype(np.uint8), y=y, sky=sky, split=split)
+
+
+def write_config(folder: Path, name: str, **sections: Any) -> Path:
+    raw = {
+        "project": {"experiment_name": name},
+        "data": {"name": "arrays", "path": str(folder / "bars.npz"), "split": "split", "bias": ["sky"]},
+        "model": {"name": "mlp", "hidden": [32], "head_dim": 16},
+        "training": {"device": "cpu", "batch_size": 32, "ema": 0.5, "phases": [{"method": "erm", "epochs": 4}]},
+        "logging": {"output_dir": str(folder / "results"), "use_tensorboard": False},
+        "evaluation": {"erm_epochs": 1},
+    }
+    raw = {key: value | sections.get(key, {}) for key, value in raw.items()}
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    return path
+
+
+@pytest.fixture(scope="session")
+def plain(shared: Shared) -> Path:
+    """A folder with a finished plain run, results/plain, and its repairs by dfr and leace; do not change its files."""
+
+    def fill(folder: Path) -> None:
+        write_digits(folder / "bars.npz")
+        assert lntl("train", str(write_config(folder, "plain"))) == 0
+        for method in ("dfr", "leace"):
+            assert lntl("repair", str(folder / "results/plain"), "--method", method) == 0
+
+    return shared("repaired", fill)
+
+
+@pytest.fixture
+def copy(plain: Path, tmp_path: Path) -> Path:
+    """A copy of the plain run alone."""
+    shutil.copytree(plain / "results/plain", tmp_path / "plain")
+    return tmp_path / "plain"
+
+
+def result(run: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((run / "result.json").read_text())
+    return content
+
+
+@pytest.mark.parametrize("method", ["dfr", "leace"])
+def test_a_repair_is_a_run_that_says_what_it_was_made_from(plain: Path, method: str) -> None:
+    run, base = plain / f"results/plain-{method}", plain / "results/plain"
+    best = str(base / "checkpoints/best_model.pth")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["training"]["start_from"] == best
+    assert [(phase["method"], phase["epochs"]) for phase in config["training"]["phases"]] == [(method, 1)]
+    content = result(run)
+    assert content["method"] == method
+    assert content["start_from"] == best
+    assert f"training began with the networks of {best}, which all of val chose" in content["selection"]
+    assert ("dfr is fitted on one half of it" in content["selection"]) == (method == "dfr")
+    assert "start_from" not in result(base)
+    last, chosen = (
+        torch.load(run / "checkpoints" / name, weights_only=True) for name in ("last.pth", "best_model.pth")
+    )
+    old = torch.load(best, weights_only=True)["trainer"]
+    weights = {k.removeprefix("module."): v for k, v in old["average"].items() if k.startswith("module.")}
+    for state in (last["trainer"]["networks"], chosen["trainer"]["networks"]):
+        prefix = "f.features" if method == "leace" else "f"
+        for key, value in weights.items():
+            if key.startswith("f."):
+                assert torch.equal(state[key.replace("f", prefix, 1)], value), key
+
+
+@pytest.mark.parametrize("method", ["dfr", "leace"])
+def test_every_verb_knows_a_repair(
+    plain: Path, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(plain / f"results/plain-{method}", run)
+    images = np.load(plain / "bars.npz")["x"][-20:]
+    classifier = package.load(run)
+    expected = classifier.predict(images)
+    assert lntl("eval", str(run)) == 0, capsys.readouterr().err
+    assert lntl("probe", str(run), "--seeds", "1") == 0, capsys.readouterr().err
+    assert lntl("report", str(run)) == 0, capsys.readouterr().err
+    assert lntl("card", str(run)) == 0, capsys.readouterr().err
+    for kind, name in (("safetensors", "m.safetensors"), ("torch_export", "m.pt2")):
+        assert lntl("export", str(run), "--format", kind, "--out", str(tmp_path / name)) == 0, capsys.readouterr().err
+    torch.testing.assert_close(package.load(tmp_path / "m.safetensors").predict(images), expected)
+    report = json.loads((run / "report/report.json").read_text())
+    assert report["runs"][0]["method"] == method
+    if method == "leace":
+        probe = json.loads((run / "probe.json").read_text())
+        linear = next(row for row in probe["probes"] if (row["layer"], row["probe"]) == ("f", "linear"))
+        assert linear["mean"] < 0.75  # plain training's is .99
+
+
+@pytest.mark.full
+def test_the_eraser_is_part_of_an_onnx_export(plain: Path, tmp_path: Path) -> None:
+    run, out = plain / "results/plain-leace", tmp_path / "m.onnx"
+    assert lntl("export", str(run), "--format", "onnx", "--out", str(out)) == 0
+    assert out.exists()  # the verb compares its probabilities with those of the run
+
+
+def test_a_run_that_starts_from_a_checkpoint_is_made_again(plain: Path, tmp_path: Path) -> None:
+    run = plain / "results/plain-leace"
+    again = [f"logging.output_dir={tmp_path}", "project.experiment_name=again"]
+    assert lntl("train", str(run / "config.yaml"), *again) == 0
+    states = [torch.load(r / "checkpoints/last.pth", weights_only=True)["trainer"] for r in (run, tmp_path / "again")]
+    for key, value in states[0]["networks"].items():
+        assert torch.equal(value, states[1]["networks"][key]), key
+    assert result(run)["last"]["test"] == result(tmp_path / "again")["last"]["test"]
+    assert lntl("train", str(run / "config.yaml"), *again, "--resume", "auto") == 0
+
+
+def test_settings_and_folder_may_be_named(copy: Path, tmp_path: Path) -> None:
+    command = ["repair", str(copy), "--method", "dfr", "rows=train", "draws=2", "--out", str(tmp_path / "mine")]
+    assert lntl(*command) == 0
+    phase = yaml.safe_load((tmp_path / "mine/config.yaml").read_text())["training"]["phases"][0]
+    assert (phase["rows"], phase["draws"]) == ("train", 2)
+
+
+REFUSED = {
+    "the folder exists": (["--out", "there"], "there: exists already; name another folder with --out"),
+    "no such setting": (["--method", "leace", "draws=3"], "draws: unknown key"),
+    "no value": (["rows"], "write a setting as key=value"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_refused_leaves_nothing_behind(
+    case: str, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more, says = REFUSED[case]
+    monkeypatch.chdir(tmp_path)
+    Path("there").mkdir()
+    before = tree(tmp_path)
+    assert lntl("repair", "plain", "--method", "dfr", *more) == 2
+    assert says in capsys.readouterr().err
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("bias", "says"),
+    [
+        ([], "needs bias labels, and no val example has one"),
+        (["sky"], "leace: the bias is 1 on every row of train, so that there is nothing to erase"),
+    ],
+)
+def test_data_that_cannot_be_repaired_are_refused(
+    bias: Any, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_digits(tmp_path / "bars.npz", constant=True)
+    config = write_config(
+        tmp_path, "blind", data={"bias": bias}, training={"phases": [{"method": "erm", "epochs": 1}]},
+        evaluation={"erm_epochs": 0},
+    )  # fmt: skip
+    assert lntl("train", str(config)) == 0
+    before = tree(tmp_path)
+    assert lntl("repair", str(tmp_path / "results/blind"), "--method", "leace" if bias else "dfr") == 2
+    assert says in capsys.readouterr().err
+    assert tree(tmp_path) == before
+
+
+def test_a_repair_that_fails_removes_what_it_wrote(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = tree(tmp_path)
+
+    def fail(*_: Any) -> None:
+        raise OSError(28, "No space left on device", "somewhere")
+
+    monkeypatch.setattr("lntl.experiment.repairs.conclude", fail)
+    assert lntl("repair", str(copy), "--method", "dfr") == 2
+    assert "No space left" in capsys.readouterr().err
+    assert tree(tmp_path) == before
+
+
+def test_features_are_read_after_the_eraser(plain: Path) -> None:
+    classifier = package.load(plain / "results/plain-leace")
+    x = torch.rand(5, 1, 12, 12)
+    z = features(classifier, [x], "f")  # type: ignore[arg-type]
+    inner = classifier.f.get_submodule("features")(x)
+    inner = classifier.f.get_submodule("hidden")(inner)
+    assert not torch.allclose(z, inner)
+    torch.testing.assert_close(z, classifier.f.get_submodule("eraser")(inner))
