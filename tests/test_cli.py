@@ -295,7 +295,7 @@ def test_output_that_goes_to_no_terminal_is_plain(
     lines = captured.err.splitlines()
     assert all(re.match(r"\d\d:\d\d:\d\d \w", line) for line in lines)
     (line,) = [line for line in lines if re.search(r"lntl epoch 1/1 step 2/3\b", line)]
-    assert re.search(r"\d+ img/s task=\d+\.\d+ mi=-?\d.* bias=\d.*, \d+ s left$", line)
+    assert re.search(r"\d+ img/s task=\d+\.\d+ mi=-?\d.* bias=\d.*, \d:\d\d:\d\d left$", line)
     assert sum(" epoch " in line for line in lines) >= 2 + 4  # two epochs, four reports
     assert (RUN / "run.log").read_text().count("\n") == len(lines)
 

@@ -92,11 +92,15 @@ def _run(bench: "Benchmark", runs: "list[PlannedRun]", stop: "Stop") -> "list[tu
     with Bar(
         *columns, TextColumn("{task.fields[status]}"), console=console.err, disable=not console.err.is_terminal
     ) as bar:
+        begun: set[str] = set()
         task = bar.add_task("runs", total=len(runs), completed=len(runs) - len(waiting), status="")
         for progress in bench.run(runs, stop):
             left = estimate.update(progress)
             running = escape(", ".join(run.title for run in progress.running))
             bar.update(task, status=f"{left} [dim]{running}[/dim]")
+            for run in (run for run in progress.running if run.id not in begun):
+                begun.add(run.id)
+                console.log.info("%s: begun; its log: %s", run.title, bench.scratch / f"{run.id}.log")
             if progress.ended is not None:
                 run, line = progress.ended
                 failed += [progress.ended] if line.failed else []

@@ -4,6 +4,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -96,10 +97,8 @@ def show_progress(events: "Iterable[Step | EpochRecord]", trainer: "Trainer", ba
             bar.update(task, losses=f"{speed:.0f} img/s {losses}")
             if not err.is_terminal and monotonic() - last_line > _PLAIN_SECONDS:
                 last_line = monotonic()
-                left = (total - trainer.total_steps) * batch_size / speed
-                log.info(
-                    "%s step %d/%d %.0f img/s %s, %.0f s left", head, event.index, event.total, speed, losses, left
-                )
+                left = timedelta(seconds=round((total - trainer.total_steps) * batch_size / speed))
+                log.info("%s step %d/%d %.0f img/s %s, %s left", head, event.index, event.total, speed, losses, left)
 
 
 def print_plugins(plugins: "Mapping[str, Plugin]", *columns: str) -> None:
