@@ -101,7 +101,7 @@ class Hidden(Dataset):
         """No settings."""
 
 
-def test_a_data_set_without_a_transform_is_given_x_itself(raw_config: Callable[..., dict[str, Any]]) -> None:
+def test_without_a_transform_predict_takes_x_itself(raw_config: Callable[..., dict[str, Any]]) -> None:
     config = configuration.validate(raw_config("erm") | {"data": {"name": "test_loading.Hidden"}}, "test")
     run = start(config)
     list(run.train())
