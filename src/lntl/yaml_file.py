@@ -3,7 +3,6 @@
 import io
 import re
 from pathlib import Path
-from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.composer import Composer
@@ -59,7 +58,7 @@ class _Composer(Composer):
         if node.end_mark is None:
             raise _fault("an alias stands inside the value that it names", node)
         if isinstance(node, SequenceNode):
-            children: list[Any] = [self._copy(child, depth + 1) for child in node.value]
+            children: list[object] = [self._copy(child, depth + 1) for child in node.value]
         else:
             children = [(self._copy(key, depth + 1), self._copy(child, depth + 1)) for key, child in node.value]
         return type(node)(node.ctag, children, node.start_mark, node.end_mark, node.flow_style)
@@ -97,7 +96,7 @@ class _Constructor(SafeConstructor):
     def construct_undefined(self, node: Node) -> None:
         raise _fault(f"unknown tag {shorten(str(node.tag))}", node)
 
-    def construct_non_recursive_object(self, node: Node, tag: str | None = None) -> Any:
+    def construct_non_recursive_object(self, node: Node, tag: str | None = None) -> object:
         try:
             return super().construct_non_recursive_object(node, tag)
         except (ValueError, LookupError):

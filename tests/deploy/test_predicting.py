@@ -274,7 +274,7 @@ def test_existing_predictions_are_replaced_only_by_whole_ones(pets: Path, monkey
         (["v.npz", "--column", "y"], "v.npz: no array 'y'; valid: x"),
         (["v.npz", "--column", "y"], "the array is named by --column, here 'y'"),
         (["v.npz"], "images: float64 (2, 7) do not fit the network, which takes (N, 3, 16, 16); give paths"),
-        (["pets.csv", "--out", "pets.csv"], "pets.csv: is to be read and written; name another file"),
+        (["pets.csv", "--out", "pets.csv"], "pets.csv: is both read and written; name another file"),
         (["pets", "--out", "no/p.csv"], "no/p.csv: there is no folder no; make it, or name another file"),
         (["pets", "--out", "empty"], "empty: is a folder; name a file to write"),
         (["pets", "--features", "./p.csv"], "p.csv: is to hold the predictions and the features; name a file for each"),

@@ -13,7 +13,7 @@ def card(
     trust: TrustOption = None,
 ) -> None:
     """Write MODEL_CARD.md into a run folder: what the model is, what was measured of it, and what was not."""
-    from lntl.cli.console import echo
+    from lntl.cli.console import echo_paths
     from lntl.reporting.pages import write_card
 
-    echo(f"  {write_card(run, trust or [])}")
+    echo_paths([write_card(run, trust or [])])

@@ -44,5 +44,4 @@ def compare(
     prefix = "" if results.stem == "results" else f"{results.stem}_"  # results of several plans may lie in a folder
     files = comparison.write(table, out or results.parent, prefix, escape_formulas)
     console.out.print(comparison.to_table(table))
-    for file in files:
-        console.echo(f"  {file}")
+    console.echo_paths(files)

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,12 @@ def echo(text: object, style: str = "") -> None:
     """Print a text as it is, on lines of any length: brackets of a path are no markup, and odd bytes are escaped."""
     plain = escape_controls(str(text).encode(errors="backslashreplace").decode())
     out.print(Text(plain, style), soft_wrap=True)
+
+
+def echo_paths(paths: Iterable[Path]) -> None:
+    """Print the paths of files that were written, one per line."""
+    for path in paths:
+        echo(f"  {path}")
 
 
 def log_to_console() -> None:

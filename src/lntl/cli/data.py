@@ -62,8 +62,7 @@ def check(
     console.echo(audited.check.source)
     for part in check_tables(audited.check):
         console.out.print(part, highlight=False, soft_wrap=isinstance(part, str))  # lines of YAML stay whole
-    for path in files:
-        console.echo(f"  {path}")
+    console.echo_paths(files)
     if not audited.check.trustworthy:
         raise typer.Exit(1)
 

@@ -8,7 +8,7 @@ def evaluate(target: RunArgument, device: DeviceOption = None, trust: TrustOptio
     from rich.columns import Columns
 
     from lntl import experiment
-    from lntl.cli.console import echo, log_to_console, out
+    from lntl.cli.console import echo, echo_paths, log_to_console, out
     from lntl.reporting import tables
     from lntl.runs.folder import RunFolder
 
@@ -24,7 +24,6 @@ def evaluate(target: RunArgument, device: DeviceOption = None, trust: TrustOptio
     out.print(Columns(known))
     for warning in measured.warnings:
         echo(f"Note: {warning}.", style="yellow")
-    for file in files:
-        echo(f"  {file}")
+    echo_paths(files)
     if not files:
         echo("Not written to a file: the checkpoint does not lie in RUN/checkpoints/.", style="dim")

@@ -53,23 +53,16 @@ def predict(
     trust: TrustOption = None,
 ) -> None:
     """Predict the classes of images, or of vectors, with a trained model."""
-    from lntl.cli.console import echo, progress_bar
-    from lntl.deploy.inputs import Layout, read
+    from lntl.cli.console import echo, echo_paths, progress_bar
+    from lntl.deploy.inputs import Layout
     from lntl.deploy.loading import load
-    from lntl.deploy.predicting import Prediction
-    from lntl.errors import UserError
+    from lntl.deploy.predicting import predict_files
 
-    for path in (out, features):
-        if path is not None and path.resolve() in [image.resolve() for image in images]:
-            raise UserError(f"{path}: is to be read and written; name another file to write")
     classifier = load(run, device or "auto", trust or [])
-    inputs = read(images, classifier.description.get("data", {}), Layout(column, root, delimiter))
-    with progress_bar("images", len(inputs.names)) as advance:
-        prediction = Prediction(classifier, inputs, on_error, escape_formulas, advance)
-        prediction.write(out, features)
+    layout = Layout(column, root, delimiter)
+    prediction = predict_files(classifier, images, out, features, layout, on_error, escape_formulas, progress_bar)
     echo(f"{len(prediction.predicted)} predictions")
-    for path in filter(None, (out, features)):
-        echo(f"  {path}")
+    echo_paths(filter(None, (out, features)))
     if prediction.unreadable:
         echo(f"{len(prediction.unreadable)} images cannot be read and are left out:", style="yellow")
     for line in prediction.unreadable:

@@ -20,7 +20,7 @@ def report(
 ) -> None:
     """Make a page about a run, or one that compares several: did it unlearn, and what did that cost?"""
     from lntl import probing
-    from lntl.cli.console import echo, log_to_console
+    from lntl.cli.console import echo_paths, log_to_console
     from lntl.reporting.pages import write_report
     from lntl.runs.folder import RunFolder
 
@@ -36,8 +36,7 @@ def report(
         RunFolder(paths[0]).check_links()
     folder = out or (RunFolder(paths[0]).report if len(paths) == 1 else Path("results/report"))
     page = write_report(paths, folder, notes)
-    for path in (page, folder / "report.json", folder / "report.md"):
-        echo(f"  {path}")
+    echo_paths((page, folder / "report.json", folder / "report.md"))
 
 
 def _run_folder(target: str) -> tuple[Path, list[str]]:

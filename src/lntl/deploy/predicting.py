@@ -3,7 +3,8 @@
 import csv
 import io
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal
@@ -15,13 +16,49 @@ from torch import Tensor
 from lntl.data.decoding import UnreadableImageError
 from lntl.data.eval_transform import Source
 from lntl.data.loader import ahead
-from lntl.deploy.inputs import Inputs
+from lntl.deploy.inputs import Inputs, Layout, read
 from lntl.deploy.loading import BATCH_SIZE, Classifier, check_probabilities
 from lntl.errors import UserError
 from lntl.runs.files import cannot_write, write_atomic
 from lntl.text import without_formula
 
 MOST_NAMED = 10  # unreadable images that an error names
+Progress = Callable[[str, int], AbstractContextManager[Callable[[float], None]]]  # of a description and a total
+
+
+def predict_files(
+    classifier: Classifier,
+    targets: Sequence[Path],
+    out: Path,
+    features: Path | None,
+    layout: Layout,
+    on_error: Literal["stop", "skip"],
+    escape_formulas: bool,
+    progress: Progress,
+) -> "Prediction":
+    """Predict folders, image files, tables of paths or an .npz file, as `lntl predict` does.
+
+    Args:
+        classifier: The classifier.
+        targets: As of `inputs.read`.
+        out: As of `Prediction.write`.
+        features: As of `Prediction.write`.
+        layout: As of `inputs.read`.
+        on_error: As of `Prediction`.
+        escape_formulas: As of `Prediction`.
+        progress: Yields a function that is called with the number of images after each batch.
+
+    Raises:
+        UserError: As of `inputs.read` and `Prediction.write`, or if a file would be read and written.
+    """
+    for path in (out, features):
+        if path is not None and path.resolve() in [target.resolve() for target in targets]:
+            raise UserError(f"{path}: is both read and written; name another file to write")
+    inputs = read(targets, classifier.description.get("data", {}), layout)
+    with progress("images", len(inputs.names)) as advance:
+        prediction = Prediction(classifier, inputs, on_error, escape_formulas, advance)
+        prediction.write(out, features)
+    return prediction
 
 
 @dataclass

@@ -79,7 +79,7 @@ class TensorBoard:
             self._summary(summary.scalar(name, value), step)
 
     def data(self, data: Dataset) -> None:
-        """Log, for train and test, ten images of each class, a class a row; nothing for data without pictures."""
+        """Log, for train and test, ten images of each class, a row per class; nothing for data without pictures."""
         from torchvision.utils import make_grid  # here, for it is slow to import and used once a run
 
         for name in ("train", "test"):

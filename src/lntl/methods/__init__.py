@@ -1,4 +1,4 @@
-"""Training methods, one a file: each yields the objectives of its algorithm; the trainer minimises them."""
+"""Training methods, one per file: each yields the objectives of its algorithm; the trainer minimises them."""
 
 from lntl import plugins
 from lntl.methods.base import Method

@@ -38,7 +38,7 @@ class BlindEye(Method):
             description="Weight of the confusion loss, nats to nats; 1 in the code of Wang et al., CVPR 2020, who "
             "compare with this method.",
         )
-        h_steps: int = Field(1, ge=1, le=10_000, description="Updates of h a batch, so that it keeps up with f.")
+        h_steps: int = Field(1, ge=1, le=10_000, description="Updates of h per batch, so that it keeps up with f.")
         h_smoothing: HSmoothing = 0.0
 
     config: Config

@@ -56,7 +56,7 @@ class LNTL(TaskMethod):
             "authors' code, where the information term counts the background too.",
         )
         h_steps: int = Field(
-            1, ge=1, le=10_000, description="Updates of h a batch, so that it keeps up with f; updates `joint` only."
+            1, ge=1, le=10_000, description="Updates of h per batch, so that it keeps up with f; updates `joint` only."
         )
         h_smoothing: HSmoothing = 0.0
         max_gradient_ratio: float | None = Field(
@@ -68,8 +68,8 @@ class LNTL(TaskMethod):
         )
         updates: Literal["joint", "alternating"] = Field(
             "joint",
-            description="joint: eq. 9 in one step; alternating: the authors' two sub-steps a batch, each with its own "
-            "forward and optimiser step.",
+            description="joint: eq. 9 in one step; alternating: the authors' two sub-steps per batch, each with its "
+            "own forward and optimiser step.",
         )
 
     config: Config

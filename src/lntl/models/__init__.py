@@ -1,4 +1,4 @@
-"""Networks f, g and h, one architecture a file, and the heads they share."""
+"""Networks f, g and h, one architecture per file, and the heads they share."""
 
 from collections import OrderedDict
 

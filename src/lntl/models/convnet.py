@@ -22,9 +22,9 @@ class ConvNet(Networks):
 
         bias_head: Literal["map", "pooled"] = Field(
             "map",
-            description="h: a prediction at each position from its neighbourhood, as in the paper, or one an image "
+            description="h: a prediction at each position from its neighbourhood, as in the paper, or one per image "
             "from the whole map, for a bias that is the same all over an image; always that where the data have one "
-            "label an image.",
+            "label per image.",
         )
         split: Literal["map", "last"] = Field(
             "map",

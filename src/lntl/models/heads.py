@@ -83,7 +83,7 @@ def _matrix(conv: nn.Conv2d) -> Tensor:
 
 
 class PooledHead(nn.Module):
-    """h from all of z: one prediction an example, repeated at each position where the labels are a map.
+    """h from all of z: one prediction per example, repeated at each position where the labels are a map.
 
     z (N, C), (N, C, T) or (N, C, H, W) -> logits (N, bins, *bias_shape), or those of the M labels alone: (M, bins) for
     bias_shape (), else (M, bins, biases).
@@ -172,7 +172,7 @@ class TaskHeadSettings(Settings):
 
     heads: Literal["single", "per_bias"] = Field(
         "single",
-        description="Task heads that share all of g but its last layer: one, or one a bias value, which are "
+        description="Task heads that share all of g but its last layer: one, or one per bias value, which are "
         "summed where the bias value is not given, as in evaluation.",
     )
     heads_sum: Literal["logits", "probabilities"] = Field(
@@ -191,7 +191,7 @@ def task_head(body: nn.Sequential, features: int, spec: DataSpec, config: TaskHe
 
 
 class HeadPerBias(nn.Module):
-    """g with a head for each bias value: z -> logits of all heads (N, classes), or of one head an image (N, classes).
+    """g with a head for each bias value: z -> logits of all heads (N, classes), or of one head per image (N, classes).
 
     Of all heads, with the logits s_d: sum over d of s_d; or log sum over d of softmax(s_d), whose softmax is the mean
     of the heads' probabilities. Source: Wang et al., "Towards Fairness in Visual Recognition", CVPR 2020, who recommend

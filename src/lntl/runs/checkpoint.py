@@ -117,7 +117,7 @@ def load(path: Path) -> Checkpoint:
 def check_archive(path: Path) -> None:
     """Raise BadZipFile if a zip file holds compressed entries, or a byte of an entry is not as its checksum says.
 
-    torch does not look at the checksums. It stores weights as they are; a compressed entry may fill the memory.
+    torch does not verify checksums. It stores weights uncompressed, and a compressed entry could fill the memory.
     """
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():

@@ -31,7 +31,7 @@ def describe() -> Environment:
 
 
 def resumed(before: Environment) -> Environment:
-    """Return the environment of a run that is resumed here; a part is added if anything changed since the last."""
+    """Return the environment of a run that is resumed here: a part is added if anything differs from the last part."""
     now, first = describe().model_dump(), before.model_dump()
     part = {name: now[name] for name in Machine.model_fields if now[name] != first[name]}
     last = before.resumed[-1].model_dump(exclude_unset=True) if before.resumed else {}

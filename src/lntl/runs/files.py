@@ -1,4 +1,4 @@
-"""Write files whole or not at all: temporary file, flush, rename. Read them back with a sentence for what is wrong."""
+"""Write files whole or not at all: temporary file, flush, rename. Read them back; an error is one sentence."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The files of a run, as `lntl train`, `eval`, `probe` and `report` write them; all shares lie in [0, 1]."""
+"""Models of the JSON files that commands write and read; all shares lie in [0, 1]."""
 
 import math
 from typing import Annotated, Generic, Literal, TypeVar
@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, PositiveInt, computed_field
 from lntl.types import DataSpec
 
 Share = Annotated[float, Field(allow_inf_nan=False)]
-Level = Annotated[float, Field(ge=0, le=1)]  # of chance
+Level = Annotated[float, Field(ge=0, le=1)]  # chance level, an accuracy
 
 
 class Estimate(BaseModel):
@@ -69,7 +69,7 @@ class Summary(BiasEvaluation):
 
 
 class Evaluation(Summary):
-    """evaluation/SPLIT.json: a summary, whose bias is the combination where there are several, and each by itself."""
+    """evaluation/SPLIT.json: a summary; of several biases it is for their combination, per_bias for each."""
 
     checkpoint: str = ""
     epoch: int
@@ -88,7 +88,7 @@ class ProbeRow(BaseModel):
 
 
 class Chance(BaseModel):
-    """What a probe reaches that knows nothing: the most frequent value, and training on permuted labels."""
+    """Accuracies without information: of the most frequent value, and of a probe trained on permuted labels."""
 
     majority: Level
     permutation: Level
@@ -102,7 +102,7 @@ class Reference(BaseModel):
 
 
 class Leaks(BaseModel):
-    """What probes read of one bias, or of all together."""
+    """The accuracies of probes for one bias, or for the combination of all."""
 
     chance: Chance
     probes: list[ProbeRow]
@@ -111,7 +111,7 @@ class Leaks(BaseModel):
 
 
 class Probe(Leaks):
-    """probe.json: what probes read from a checkpoint; per_bias: of several biases, each by itself."""
+    """probe.json: accuracies of probes on the features of a checkpoint; per_bias: for each of several biases."""
 
     checkpoint: str = ""
     epoch: int
@@ -208,7 +208,7 @@ class RowDigests(BaseModel):
 
 
 class LearnedData(BaseModel):
-    """What a checkpoint says of its data: enough to use its networks without them, and to notice that they changed."""
+    """The data of a checkpoint: spec and transform, to use its networks without them; digests, to detect changes."""
 
     spec: DataSpec
     transform: dict[str, object]
@@ -325,7 +325,7 @@ class RecoloringReport(Compared[Changes]):
 
 
 class RunReport(BaseModel):
-    """Everything that a report says of one run; `missing` has the command that makes each part that is not there."""
+    """The content of a report on one run; `missing` holds, for each part that is missing, the command that makes it."""
 
     name: str
     folder: str
@@ -490,7 +490,7 @@ class AlikeImages(BaseModel):
 
 
 class Duplicates(BaseModel):
-    """What occurs twice among n examples, `of` being images or vectors; vectors have no alike ones."""
+    """Equal and alike ones among n examples, `of` being images or vectors; alike vectors are not searched for."""
 
     of: str
     n: int
@@ -499,7 +499,7 @@ class Duplicates(BaseModel):
 
 
 class Finding(BaseModel):
-    """What an audit found: problems make results untrustworthy, warnings limit what they can show."""
+    """A finding of an audit: problems make results untrustworthy, warnings limit what they can show."""
 
     level: Literal["problem", "warning", "note"]
     title: str

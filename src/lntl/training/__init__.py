@@ -22,7 +22,7 @@ class Optimizer(Settings):
 
 
 class Phase(Settings):
-    """A stretch of epochs with one method; what it leaves out it takes from `training`."""
+    """Epochs with one method; keys that it leaves out are those of `training`."""
 
     method: str = Field(description="Method: a name from `lntl methods`, or the dotted name of your own class.")
     epochs: int = Field(ge=1, le=1_000_000, description="Passes over the training data.")

@@ -14,7 +14,7 @@ _RISE, _START, _END = 0.3, 1 / 25, 1 / 25e4
 
 
 def parameter_groups(network: nn.Module, factors: Mapping[str, float]) -> list[dict[str, object]]:
-    """Return the parameters of a network that learn, as torch's parameter groups, one for each learning rate factor.
+    """Return the trainable parameters of a network as torch parameter groups, one for each learning rate factor.
 
     Args:
         network: The network.

@@ -48,7 +48,7 @@ class Step:
 
 
 class LoggedTerms:
-    """The terms that a method logs in an epoch: a row a step on the device, moved to the host by `take` alone."""
+    """The terms that a method logs in an epoch: a row per step on the device, moved to the host by `take` alone."""
 
     def __init__(self) -> None:
         self.names: tuple[str, ...] = ()
