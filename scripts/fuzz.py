@@ -38,17 +38,21 @@ from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from random import Random
-from types import FrameType
-from typing import Any
+from types import FrameType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import numpy as np
 import torch
 import yaml
 from PIL import Image
+from pydantic import BaseModel
 
 from lntl import cli, plugins
+from lntl.config import keys
 from lntl.methods.base import Method
 from lntl.runs import environment
+from lntl.training import Phase
+from lntl.types import Dataset, Networks
 
 COUNTS = {"configs": 3000, "checkpoints": 600, "data": 700, "folders": 100, "results": 400}
 BOUND = 60  # seconds of the processor that a case may take; ten times what the slowest valid one needs
@@ -419,37 +423,82 @@ def configs_case(rng: Random, canary: Path) -> list[str]:
     return [*verb, "c.yaml", *(override if rng.random() < 0.1 else [])]
 
 
+NUMBERS = (0, 1, 2, 3, 0.0, 0.01, 0.5, 0.99, 1.0, 1.5, -1, 1e-30, 1e30, 1e39, 10**6, 10**9, 10**12, 10**30)
+VALUES: dict[Any, tuple[Any, ...]] = {
+    bool: (True, False),
+    int: (0, 1, 2, 3, 7, 16, 1000, 10**6),
+    float: (0.0, 1e-30, 0.01, 0.5, 0.99, 1.0, 2.5, 100.0, 1e6, 1e9),
+    str: (
+        "bias",
+        "label",
+        "image",
+        "split",
+        "x",
+        "y",
+        "table.csv",
+        "vectors.npz",
+        "pictures",
+        "cpu",
+        "brightness",
+        "a",
+    ),
+    type(None): (None,),
+}
+
+
+def value_of(annotation: Any, rng: Random) -> Any:
+    """Return a value of a type, seldom any number."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if rng.random() < 0.1:
+        return rng.choice(NUMBERS)
+    if origin is Literal:
+        return rng.choice(parts)
+    if origin is Annotated:
+        return value_of(parts[0], rng)
+    if origin in (Union, UnionType):
+        return value_of(rng.choice(parts), rng)
+    if origin is list:
+        return [value_of(parts[0], rng) for _ in range(rng.choice((0, 1, 2, 3)))]
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return {
+            key: value_of(field.annotation, rng)
+            for key, field in annotation.model_fields.items()
+            if field.is_required() or rng.random() < 0.4
+        }
+    return rng.choice(VALUES.get(annotation, NUMBERS))
+
+
 def change_settings(raw: dict[str, Any], rng: Random) -> None:
-    """Set one to three keys that exist to numbers of any size, and the method to any; many stay valid."""
-    numbers = (0, 1, 2, 3, 0.0, 0.01, 0.5, 0.99, 1.0, 1.5, -1, 1e-30, 1e30, 1e39, 10**6, 10**9, 10**12, 10**30)
-    training, phase = raw["training"], raw["training"]["phases"][-1]
+    """Set one to three keys that exist to values of their types, change the method, or add a phase; many stay valid."""
+    training, phases = raw["training"], raw["training"]["phases"]
+    methods = [name for name in plugins.names("lntl.methods") if name != "erm"]
     for _ in range(rng.choice((1, 2, 3))):
-        kind, value = rng.randrange(8), rng.choice(numbers)
+        phase, kind = phases[-1], rng.randrange(8)
         if kind == 0:
-            training[rng.choice(("batch_size", "ema", "clip_grad_norm", "adversarial_lambda"))] = value
+            phases.append({"method": rng.choice(methods), "epochs": 1})
         elif kind == 1:
-            optimizer = {
-                "name": rng.choice(("adam", "sgd", "adamw")),
-                rng.choice(("lr", "weight_decay", "momentum")): value,
-            }
-            training[rng.choice(("optimizer_fg", "optimizer_h"))] = optimizer
+            phases[-1] = {"method": rng.choice(methods), "epochs": 1}
         elif kind == 2:
             method = plugins.load("lntl.methods", phase["method"], Method)
-            phase[rng.choice(["epochs", *method.Config.model_fields])] = value
+            change_key(phase, [method.Config, Phase], rng)
         elif kind == 3:
-            phase["method"] = rng.choice(plugins.names("lntl.methods"))
+            change_key(training, [keys.Training], rng, but="phases")
         elif kind == 4:
-            raw["evaluation"][rng.choice(("batch_size", "erm_epochs"))] = value
+            change_key(raw["model"], [plugins.load("lntl.models", raw["model"]["name"], Networks).Config], rng)
         elif kind == 5:
-            raw["data"][rng.choice(("seed", "val_split", "test_split", "size", "bias", "label", "workers", "bins"))] = (
-                value
-            )
-        elif kind == 6:
-            raw["model"][rng.choice(("hidden", "dropout", "heads", "features"))] = rng.choice(
-                (value, [value], [8, value])
-            )
+            data = plugins.load("lntl.data", raw["data"]["name"], Dataset)  # type: ignore[type-abstract]
+            change_key(raw["data"], [data.Config], rng)
         else:
-            raw["logging"][rng.choice(("log_interval_batches", "checkpoint_interval_epochs"))] = value
+            name, section = rng.choice((("evaluation", keys.Evaluation), ("logging", keys.Logging)))
+            change_key(raw[name], [section], rng, but="output_dir")
+
+
+def change_key(section: dict[str, Any], settings: list[type[BaseModel]], rng: Random, but: str = "") -> None:
+    """Set a key of a section to a value of its type."""
+    fields = {key: field for part in settings for key, field in part.model_fields.items() if key not in (but, "method")}
+    if fields:
+        key = rng.choice(list(fields))
+        section[key] = value_of(fields[key].annotation, rng)
 
 
 def checkpoints_case(rng: Random, canary: Path) -> list[str]:
