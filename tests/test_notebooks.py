@@ -49,7 +49,7 @@ def test_runs(notebook: NotebookNode, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("LNTL_RUN", str(tmp_path / "none"))  # 03 makes its own run, whatever lies in results/
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     NotebookClient(
-        notebook, kernel_name="python3", timeout=170, resources={"metadata": {"path": str(tmp_path)}}
+        notebook, kernel_name="python3", timeout=600, resources={"metadata": {"path": str(tmp_path)}}
     ).execute()
     pictures = [
         output for cell in code_cells(notebook) for output in cell.outputs if "image/png" in output.get("data", {})
