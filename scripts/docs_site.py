@@ -151,8 +151,9 @@ def copy_package(folder: Path) -> None:
 def gallery_page(path: Path) -> str:
     """Return the page of an example: its text, picture, output and code."""
     code = path.read_text("utf-8")
-    title, _, text = (ast.get_docstring(ast.parse(code)) or "").partition("\n")
-    code = code.split('"""\n', 2)[-1].strip()
+    module = ast.parse(code)
+    title, _, text = (ast.get_docstring(module) or "").partition("\n")
+    code = "\n".join(code.splitlines()[module.body[0].end_lineno :]).strip()
     output = json.loads((path.parent / f"output/{path.stem}.json").read_text("utf-8"))
     link = f"../../examples/gallery/output/{path.stem}.png"
     machine = f"{output['processor']}, PyTorch {output['packages']['torch']}"
