@@ -1,0 +1,133 @@
+"""Measure training on photographs: `lntl` against a plain PyTorch loop with ImageFolder and DataLoader, side by side.
+
+Usage: python benchmarks/real_loading.py [--images 1280] [--workers 1] [--rounds 3] [--config benchmarks/real/base.yaml]
+       [KEY=VALUE ...]
+
+Takes training images of the table that the configuration names, at random with seed 0. Each turn makes, one after the
+other: two epochs of the plain loop (the same network, first weights, optimiser, batches, steps and number of workers),
+two epochs of `erm` with an empty disk cache, of which the second reads the cache, and one epoch of `lntl`. Writes
+images a second, the ratios and the peak memory to benchmarks/real_loading.json (--out).
+"""
+
+import argparse
+import csv
+import resource
+import statistics
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from output import tell
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+
+from lntl import config as configuration
+from lntl import data as datasets
+from lntl.config import Config
+from lntl.experiment.build import build
+from lntl.types import Networks
+
+
+def subset(config: Config, count: int, folder: Path) -> Path:
+    """Write a table of `count` training images with their classes and biases, and links to them in folders by class."""
+    data = datasets.load(config.data.name, config.data)
+    train, spec = data.splits["train"], data.spec
+    rows = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:count]
+    table = [("image", "label", "bias", "split")]
+    for number, row in enumerate(rows.tolist()):
+        y, bias = int(train.y[row]), train.bias_labels(torch.tensor([row]))[0].item()
+        source = Path(data.row_name(int(train.row[row]))).absolute()
+        link = folder / "images" / spec.class_names[y].replace(" ", "_") / f"{number:05d}{source.suffix}"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(source)
+        split = ("val", "test")[number % 2] if number < count // 20 else "train"
+        table.append((str(link), spec.class_names[y], str(bias), split))
+    with (folder / "table.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(table)
+    return folder / "table.csv"
+
+
+def plain(config: Config, networks: Networks, folder: Path) -> dict[str, float]:
+    """Return images a second of the first and of the second epoch of a loop as anybody writes it."""
+    data: Any = config.data  # with the settings of its plug-in
+    steps = [v2.Resize(data.size), v2.CenterCrop(data.size), v2.RandomHorizontalFlip(), v2.ToImage()]
+    steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(data.normalise.mean, data.normalise.std)]
+    images = ImageFolder(folder / "images", v2.Compose(steps))
+    loader = DataLoader(
+        images, config.training.batch_size, shuffle=True, num_workers=data.workers, persistent_workers=data.workers > 0
+    )
+    model = torch.nn.Sequential(networks.f, networks.g).train()
+    adam = torch.optim.Adam(model.parameters(), config.training.optimizer_fg.lr)
+    rates = {}
+    for epoch in ("first", "later"):
+        began = time.perf_counter()
+        for x, y in loader:
+            adam.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            adam.step()
+        rates[f"plain_{epoch}"] = len(images) / (time.perf_counter() - began)
+    return rates
+
+
+def ours(config: Config, name: str) -> dict[str, float]:
+    """Return images a second of the epochs of a training, by name."""
+    experiment = build(config)
+    trainer, rates = experiment.trainer, {}
+    for epoch in ("first", "later")[: config.training.phases[0].epochs]:
+        began, steps = time.perf_counter(), 0
+        for _ in trainer.epoch():
+            steps += 1
+        rates[f"{name}_{epoch}"] = steps * config.training.batch_size / (time.perf_counter() - began)
+    return rates
+
+
+def turn(source: Path, overrides: list[str], folder: Path, table: Path) -> dict[str, float]:
+    """Return the rates of each side, measured one after the other."""
+    with TemporaryDirectory() as cache:
+        own = [f"data.path={table}", "data.root=/", "data.bias=bias", "data.split=split", "data.check=none"]
+        own += ["data.cache=disk", f"data.cache_dir={cache}", "training.device=cpu", "data.label=label"]
+        erm = configuration.read(source, [*overrides, *own, "training.phases=[{method: erm, epochs: 2}]"])
+        lntl = configuration.read(source, [*overrides, *own, "training.phases=[{method: lntl, epochs: 1, lam: 0.01}]"])
+        return plain(erm, build(erm).networks, folder) | ours(erm, "erm") | ours(lntl, "lntl")
+
+
+def ratios(rounds: list[dict[str, float]]) -> Mapping[str, float]:
+    """Return the medians of what is asked for: throughput against the plain loop, and the cost of a step of LNTL."""
+    asked = {
+        "erm_first / plain_first": ("erm_first", "plain_first"),
+        "erm_later / plain_later": ("erm_later", "plain_later"),
+        "seconds of lntl / of erm": ("erm_later", "lntl_first"),
+    }
+    return {key: round(statistics.median(r[a] / r[b] for r in rounds), 2) for key, (a, b) in asked.items()}
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=1280)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each side; the figure is the median")
+    parser.add_argument("--config", type=Path, default=Path(__file__).with_name("real") / "base.yaml")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("real_loading.json"))
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    args = parser.parse_args()
+    overrides = [*args.overrides, f"data.workers={args.workers}"]
+    with TemporaryDirectory() as folder:
+        table = subset(configuration.read(args.config, overrides), args.images, Path(folder))
+        rounds = [turn(args.config, overrides, Path(folder), table) for _ in range(args.rounds)]
+    result = {
+        "images_per_second": {key: round(statistics.median(each[key] for each in rounds), 1) for key in rounds[0]},
+        "ratio": ratios(rounds),
+        "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
+        **{key: getattr(args, key) for key in ("images", "workers", "rounds")},
+    }
+    tell(result, args.out)
+
+
+if __name__ == "__main__":
+    main()
