@@ -98,11 +98,13 @@ def test_the_command_of_a_public_data_set(
     example: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(data_make.app, "registered_commands", [*data_make.app.registered_commands])
-    (example / "labels.csv").write_text("image,label,place,split\na.png,cat,indoors,train\n")
-    (example / "a.png").touch()
+    rows = [f"{split}.png,cat,indoors,{split}" for split in ("train", "val", "test")]
+    (example / "labels.csv").write_text("\n".join(["image,label,place,split", *rows]))
+    for split in ("train", "val", "test"):
+        (example / f"{split}.png").touch()
     runpy.run_path("make_command.py")
     assert lntl("data", "make", "my_scenes", ".", "scenes.csv") == 0, capsys.readouterr().err
-    assert "a.png,cat,indoors,train" in (example / "scenes.csv").read_text()
+    assert (example / "scenes.csv").read_text().split()[1:] == rows
 
 
 def test_a_report_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
