@@ -54,7 +54,7 @@ class BiasClassifiers(nn.Module):
         return super().train(False)
 
     @torch.enable_grad()
-    def fit(self, batches: TrainingBatches, settings: BiasClassifierSettings, seed: int) -> None:
+    def fit(self, batches: TrainingBatches, config: BiasClassifierSettings, seed: int) -> None:
         """Learn the biases, from first weights on."""
         networks, parameters = self._networks[0], [*inner(self._networks[0].f).parameters()]
         for number, (body, head) in enumerate(zip(self.bodies, self.heads, strict=True)):
@@ -63,8 +63,8 @@ class BiasClassifiers(nn.Module):
             restart(networks, body, nn.Identity(), derive(seed, "weights", number))
             head.requires_grad_(True).reset_parameters()  # type: ignore[operator]
             body.train()
-        optimizer = torch.optim.Adam([p for p in self.parameters() if p.requires_grad], lr=settings.bias_lr)
-        for epoch in range(settings.bias_epochs):
+        optimizer = torch.optim.Adam([p for p in self.parameters() if p.requires_grad], lr=config.bias_lr)
+        for epoch in range(config.bias_epochs):
             for batch in batches(derive(seed, "order", epoch)):
                 loss = self._loss(batch.x, labels_per_bias(batch, self.spec))
                 optimizer.zero_grad()
