@@ -151,7 +151,7 @@ def test_an_architecture_may_stand_behind_its_library(raw_config: RawConfig) -> 
         ("training.phases.0.lamb", 1, "training.phases.0.lamb: unknown key; did you mean 'lam'?"),
         ("training.phases.0.optimizer_h.nam", 1, "training.phases.0.optimizer_h.nam: unknown key; ... 'name'?"),
         ("trainin", {}, "trainin: unknown key; did you mean 'training'?"),
-        ("model.feature_dim", 8, "model.feature_dim: unknown key; valid: bias_head, heads, heads_sum, name, split"),
+        ("model.feature_dim", 8, "model.feature_dim: unknown key; valid: bias_head, eraser, ... split"),
         ("project.seed", -1, "project.seed: -1 should be greater than or equal to 0"),
         ("project.seed", 1.5, "project.seed: 1.5 should be a valid integer"),
         ("project.seed", True, "project.seed: True should be a valid integer"),

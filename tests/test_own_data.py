@@ -110,6 +110,28 @@ def test_the_command_line_takes_it_from_the_file_to_the_report(
     assert lntl("data", "info", "own.yaml") == 0
 
 
+def test_forty_biases_at_once(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    raw_config: Callable[..., dict[str, Any]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Nearly every row has a combination of its own; messages name none of them in full."""
+    monkeypatch.chdir(tmp_path)
+    random, y = np.random.default_rng(0), np.arange(N) % 2
+    biases = {f"bias{k}": np.where(random.random(N) < 0.7, y, random.integers(0, 3, N)) for k in range(40)}
+    np.savez("own.npz", x=random.normal(size=(N, 4)), y=y, **biases)
+    raw = raw_config("bias_head", "lntl", logging={"output_dir": "results"})
+    raw |= {"data": {"name": "arrays", "path": "own.npz", "bias": [*biases]}, "model": {"name": "mlp", "hidden": [8]}}
+    Path("own.yaml").write_text(json.dumps(raw | {"evaluation": {"erm_epochs": 0}}))
+    assert lntl("data", "check", "own.yaml") in (0, 1)
+    assert lntl("train", "own.yaml") == 0
+    assert lntl("eval", "results/tiny") == 0
+    out, err = capsys.readouterr()
+    assert "values of bias0, bias1 and 38 more biases" in out
+    assert max(map(len, (out + err).splitlines())) < 1000
+
+
 def test_brackets_in_the_path_of_data_are_told(
     own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
