@@ -99,7 +99,7 @@ def convert(out: Path) -> float:
             difference = max(difference, float((ours.eval()(images) - original.eval()(images)).abs().max()))
     if not difference <= TOLERANCE:
         raise UserError(f"{out}: not written, for the logits differ from the package's by up to {difference:.2g}")
-    content = save({key: value.contiguous() for key, value in ours.state_dict().items()})
+    content = save({key: value.contiguous() for key, value in ours.state_dict().items()}, metadata={"arch": ARCH})
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(out, lambda file: file.write(content))
     return difference

@@ -53,6 +53,14 @@ def test_weights_that_are_not_finite_are_refused(make_config: MakeConfig, file: 
         build(make_config(model=MODEL | {"weights": str(file)}))
 
 
+def test_weights_of_an_architecture_that_only_pads_differently_are_refused(make_config: MakeConfig, file: Path) -> None:
+    save_file(state_of("shufflenet_v2_x0_5"), file, metadata={"arch": "tf_shufflenet"})
+    with pytest.raises(
+        UserError, match=r"whole\.safetensors: holds weights of tf_shufflenet, and model\.arch is shuff"
+    ):
+        build(make_config(model=MODEL | {"weights": str(file)}))
+
+
 def test_a_checkpoint_needs_the_file_no_more(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_config(tmp_path, model=MODEL | {"weights": file.name}, training={"phases": [{"method": "erm", "epochs": 1}]})
     monkeypatch.chdir(tmp_path)

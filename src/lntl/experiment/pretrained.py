@@ -22,7 +22,7 @@ def load_first_weights(networks: Networks, config: Settings, spec: DataSpec) -> 
     state: Mapping[str, Tensor]
     if config.weights is not None:
         path = Path(config.weights)
-        state, origin = _read(path), f"model.weights: {path}"
+        state, origin = _read(path, config.arch), f"model.weights: {path}"
     elif config.pretrained:
         fetch = _of_timm if networks.plugin == "timm" else _of_torchvision
         state, origin = fetch(config, spec), "model.pretrained"
@@ -36,13 +36,23 @@ def load_first_weights(networks: Networks, config: Settings, spec: DataSpec) -> 
         raise UserError(f"{origin}: {error}") from error
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
+def _read(path: Path, arch: str) -> dict[str, Tensor]:
+    """Return the weights of a file; raises UserError if it says in its metadata that they are of another architecture.
+
+    Names and shapes alone cannot tell architectures apart that pad differently, such as tf_efficientnet_lite0.
+    """
+    from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
     if not path.is_file():
         raise UserError(f"model.weights: {path}: there is no such file; name a .safetensors file of the architecture")
     try:
+        with safe_open(path, framework="pt") as file:
+            named = (file.metadata() or {}).get("arch", arch)
+        if named != arch:
+            raise UserError(
+                f"model.weights: {path}: holds weights of {named}, and model.arch is {arch}; set it to {named}"
+            )
         return load_file(path)
     except SafetensorError as error:
         raise UserError(
