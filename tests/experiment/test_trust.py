@@ -34,6 +34,7 @@ VERBS: dict[str, list[str]] = {
     "report": ["report", "RUN"],
     "export": ["export", "RUN", "--format", "safetensors", "--out", "m.safetensors"],
     "card": ["card", "RUN"],
+    "repair": ["repair", "RUN", "--method", "leace", "--out", "repaired"],
     "compare": ["compare", "RUN/results.jsonl", "--out", "tables"],
 }
 LINE = {"name": "a", "config_hash": "0", "overrides": {}, "seed": 0, "metrics": {"accuracy": 0.5}}

@@ -89,19 +89,20 @@ def load_networks(experiment: Experiment, saved: Checkpoint, path: Path) -> Netw
     return experiment.networks
 
 
-def begin_from(experiment: Experiment, path: Path) -> None:
+def begin_from(experiment: Experiment, path: Path, trust: Sequence[str] = ()) -> None:
     """Give an experiment's networks the weights that a checkpoint evaluates.
 
     The checkpoint is of the same model and training rows; it may be without the eraser. Code that it names is trusted
-    if the configuration names it too. Raises UserError if it cannot be read or does not fit.
+    if the configuration names it too, or `trust`. Raises UserError if it cannot be read or does not fit.
     """
     saved, config = checkpoint.load(path), experiment.config
-    configuration.check_trusted(saved.config, str(path), configuration.code_names(config.model_dump()))
+    trusted = [*configuration.code_names(config.model_dump()), *trust]
+    configuration.check_trusted(saved.config, str(path), trusted)
     model = saved.config.get("model") if isinstance(saved.config, dict) else None
     if not isinstance(model, dict) or saved.data is None:
         raise UserError(f"{path}: does not say what its networks are, so training cannot begin with them")
     check_same_data(experiment.data, saved.data, path)
-    networks = build_networks(model, saved.data.spec, str(path), configuration.code_names(config.model_dump()))
+    networks = build_networks(model, saved.data.spec, str(path), trusted)
     with check_fit(path):
         networks.load_state_dict(evaluated_weights(saved))
         if config.model.eraser != model.get("eraser", "none"):

@@ -55,7 +55,7 @@ def repair(
         raise UserError(f"{folder}: exists already; name another folder with --out")
     try:
         with stop_signals() as stop, locked(folder), flushing_denormals(), ExitStack() as on_failure:
-            run = start(config)
+            run = start(config, trust=trust)
             on_failure.callback(run.folder.remove)
             watch(run, run.train(stop))
             result = conclude(run, None)

@@ -262,12 +262,13 @@ def run_of(path: Path) -> RunFolder:
     return folder
 
 
-def start(config: Config, overwrite: bool = False) -> Run:
+def start(config: Config, overwrite: bool = False, trust: Sequence[str] = ()) -> Run:
     """Return a new run in the folder that the configuration names.
 
     Args:
         config: The configuration.
         overwrite: Whether to replace a run that is there.
+        trust: Modules that `training.start_from` may name, besides those that the configuration names.
 
     Returns:
         The run, before its first step.
@@ -277,7 +278,7 @@ def start(config: Config, overwrite: bool = False) -> Run:
     """
     experiment = build(config)
     if config.training.start_from is not None:
-        begin_from(experiment, Path(config.training.start_from))
+        begin_from(experiment, Path(config.training.start_from), trust)
     folder = run_folder(config)
     folder.create(configuration.to_yaml(config), overwrite)
     folder.check_links()
@@ -351,7 +352,7 @@ def start_or_resume(config: Config, resume_from: str | None, overwrite: bool = F
     """
     folder = run_folder(config)
     if resume_from is None:
-        return start(config, overwrite)
+        return start(config, overwrite, trust)
     if resume_from != "auto":
         return resume(config, RunFolder.resolve(Path(resume_from), "last"), trust)
     if folder.last.exists():
@@ -363,7 +364,7 @@ def start_or_resume(config: Config, resume_from: str | None, overwrite: bool = F
             f"{folder.last} is missing, so the run cannot go on, and {results[0]} would be lost: replace the run with "
             "--overwrite, or give this one another project.experiment_name"
         )
-    return start(config, overwrite=True)  # it was stopped before its first checkpoint: nothing is lost
+    return start(config, True, trust)  # it was stopped before its first checkpoint: nothing is lost
 
 
 def exhaust(run: Run, events: Iterator[Step | EpochRecord]) -> None:
