@@ -141,6 +141,18 @@ def test_utkface(tmp_path: Path, train: str) -> None:
     )
 
 
+def test_of_equal_faces_one_is_taken_and_none_where_their_labels_differ(tmp_path: Path) -> None:
+    source = utkface(tmp_path / "faces")
+    before = utkface_maker.make(source, "eb1", 0.2).columns["image"]
+    first, other = before[0], next(name for name in before if name[6:10] != before[0][6:10])
+    age_and_gender = first[6:10]
+    (source / f"part0/{age_and_gender}_0_9999.jpg").write_bytes((source / first).read_bytes())
+    (source / f"part0/{age_and_gender}_1_9999.jpg").write_bytes((source / other).read_bytes())
+    made = utkface_maker.make(source, "eb1", 0.2)
+    assert sorted(made.columns["image"]) == sorted({*before} - {other})
+    assert made.notes[1] == "3 images are left out, for they equal another or others of another gender or age group"
+
+
 def test_isic(tmp_path: Path) -> None:
     source = isic(tmp_path / "isic")
     made = isic_maker.make(source, source, 2)

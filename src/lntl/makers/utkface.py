@@ -4,7 +4,9 @@ The download names its files [age]_[gender]_[race]_[date].jpg, gender 0 for male
 susanqq.github.io/UTKFace. EB1 holds women of 0 to 29 years and men of 40 and more, EB2 the reverse.
 """
 
+import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from lntl.errors import UserError
@@ -20,7 +22,8 @@ def make(source: Path, train: str, held_out: float, added: int = 0, seed: int = 
     """Return image, gender, age, age_group, race, split; train is eb1 or eb2.
 
     test is the other set and a share held out of this one, so that it holds all four groups; `added` faces of the other
-    set go to train. Deviation: the paper's faces are of IMDB-WIKI. Faces between the age groups are in no set, and the
+    set go to train. Of files that are equal in every byte the first is taken, or none if they differ in gender or
+    age group. Deviation: the paper's faces are of IMDB-WIKI. Faces between the age groups are in no set, and the
     download does not say who is on a photograph, so that a person may be in train and test.
     """
     names = sorted(path.relative_to(source).as_posix() for path in folder_of(source).rglob("*.jpg"))
@@ -30,22 +33,44 @@ def make(source: Path, train: str, held_out: float, added: int = 0, seed: int = 
             f"{source}: no image in it is named like 25_1_0_20170116171048641.jpg.chip.jpg (age, gender, race, date); "
             "name the folder that you unpacked, see docs/DATA_SETS.md"
         )
+    labels = {name: (GENDERS[match[2]], _age_group(int(match[1]))) for name, match in faces.items()}
+    copies = _copies(source, labels)
     table: dict[str, list[str]] = {n: [] for n in ("image", "gender", "age", "age_group", "race", "split")}
     others: dict[str, str] = {}
     for name, match in faces.items():
-        gender, age = GENDERS[match[2]], int(match[1])
-        group = YOUNG if age < 30 else OLD if age >= 40 else None
-        if group is None:
+        gender, group = labels[name]
+        if group is None or name in copies:
             continue
         learned = SETS[train][gender] == group
         if not learned:
             others[name] = gender
         split = "train" if learned and place(name) >= held_out else "test"
-        row = (name, gender, str(age), group, RACES[match[3]], split)
+        row = (name, gender, str(int(match[1])), group, RACES[match[3]], split)
         for column, value in zip(table.values(), row, strict=True):
             column.append(value)
-    notes = [f"{len(faces) - len(table['image'])} faces are between the age groups and in no set"]
+    between = sum(group is None and name not in copies for name, (_, group) in labels.items())
+    notes = [f"{between} faces are between the age groups and in no set"]
+    if copies:
+        notes.append(
+            f"{len(copies)} images are left out, for they equal another or others of another gender or age group"
+        )
     if unnamed := len(names) - len(faces):
         notes.append(f"{unnamed} images are left out, for their names are not of the form age_gender_race_date.jpg")
     counterexamples(table, others, added, seed)
     return Made(table, "gender", "age_group", notes)
+
+
+def _age_group(age: int) -> str | None:
+    return YOUNG if age < 30 else OLD if age >= 40 else None
+
+
+def _copies(source: Path, labels: Mapping[str, tuple[str, str | None]]) -> set[str]:
+    """Return the files to leave out of each set of equal ones: all but the first, or all if their labels differ."""
+    equal: dict[bytes, list[str]] = {}
+    for name in labels:
+        equal.setdefault(hashlib.blake2b((source / name).read_bytes(), digest_size=16).digest(), []).append(name)
+    return {
+        name
+        for names in equal.values()
+        for name in (names[1:] if len({labels[name] for name in names}) == 1 else names)
+    }
