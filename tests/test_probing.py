@@ -183,7 +183,7 @@ def test_data_that_cannot_be_recoloured(copied: RunFolder, monkeypatch: pytest.M
 
 
 @pytest.mark.usefixtures("quick")
-def test_an_erm_config_that_is_missing_is_told(copied: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_erm_checkpoint_is_a_warning(copied: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     without_recoloring(monkeypatch)
     shutil.rmtree(RUN / "erm/checkpoints")
     found = probe_linear()
@@ -205,7 +205,7 @@ def test_erm_is_probed_at_its_best_as_its_accuracies_are(copied: RunFolder, monk
 
 
 @pytest.mark.usefixtures("quick")
-def test_plain_training_has_no_h_and_no_twin(copied: RunFolder) -> None:
+def test_plain_training_has_no_h_and_no_erm_beside_it(copied: RunFolder) -> None:
     found = as_written(probing.probe_checkpoint(RUN / "erm/checkpoints/last.pth", ["penultimate"], seeds=1))
     assert (found["h_accuracy"], found["h_chance"], found["reference"]["erm"]) == (None, None, None)
     assert found["recoloring"]["erm"] is None
@@ -226,7 +226,7 @@ def change_test(monkeypatch: pytest.MonkeyPatch, keep: Callable[[ColoredDigits],
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_class_and_a_colour_that_are_missing_are_told(copied: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_class_and_a_missing_colour_are_warnings(copied: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     without_recoloring(monkeypatch)
     change_test(monkeypatch, lambda test: (test.y != 3) & (test.group % 10 != 0))
     assert probe_linear()["warnings"] == ["no test image of class 3", "no test image of bias value crimson"]

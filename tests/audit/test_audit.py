@@ -442,7 +442,7 @@ def test_the_brightness_of_the_middle_is_recommended_where_it_gives_more_of_the_
     assert "data.bias: {from: center_brightness, bins: 10}" in sentence(found, "Bias and class are one thing")
 
 
-def test_where_bias_and_class_are_one_thing_no_method_is_recommended_to_tell_them_apart(arrays: Arrays) -> None:
+def test_where_bias_and_class_are_one_thing_only_plain_training_is_recommended(arrays: Arrays) -> None:
     y, bias, split = spread(train=(60, [(0, 0), (1, 1)]), val=(40, ALL), test=(40, ALL))
     random = np.random.default_rng(0)
     light = random.uniform(0, 0.6, len(y)) + 0.3 * bias
@@ -466,7 +466,7 @@ def test_where_bias_and_class_are_one_thing_no_method_is_recommended_to_tell_the
     assert "there is no problem" not in render_check(found.check, found.pictures)
 
 
-def test_one_conflicting_row_is_enough_to_tell_bias_and_class_apart(arrays: Arrays) -> None:
+def test_with_one_conflicting_row_bias_and_class_are_not_one_thing(arrays: Arrays) -> None:
     y, bias, split = spread(train=(60, [(0, 0), (1, 1)]), val=(40, ALL), test=(40, ALL))
     bias[0] = 1
     assert "Bias and class are one thing" not in titles(arrays(y, bias, split), "problem")

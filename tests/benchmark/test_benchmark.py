@@ -111,7 +111,7 @@ def test_a_line_says_what_where_and_how_well(bench: Benchmark, jobs: list[Planne
     assert line.earlier == []
 
 
-def test_a_line_tells_where_the_parts_of_a_run_were_made(bench: Benchmark, jobs: list[PlannedRun]) -> None:
+def test_a_line_names_the_machine_of_each_part_of_a_run(bench: Benchmark, jobs: list[PlannedRun]) -> None:
     (script,) = (Path(part) for part in bench.command[1:])
     script.write_text(
         script.read_text().replace('{"lntl"', '{"resumed": [{"git_commit": "2c3d", "cores": 8}], "lntl"', 1)
@@ -218,7 +218,7 @@ def test_a_failed_run_begins_anew_only_where_it_cannot_go_on(
     assert last.exists()
 
 
-def test_a_worker_that_was_told_to_stop_has_not_failed(bench: Benchmark, jobs: list[PlannedRun]) -> None:
+def test_a_worker_that_was_stopped_has_not_failed(bench: Benchmark, jobs: list[PlannedRun]) -> None:
     last = half_a_run(bench, jobs[0])
     with pytest.raises(Interrupted, match="2 runs are not done"):
         list(Benchmark(bench.results, [sys.executable, "-c", "raise SystemExit(130)"], 1).run(jobs[:2]))
@@ -260,7 +260,7 @@ def _see_suicide() -> None:
 
 
 @pytest.mark.full
-def test_failing_runs_are_told_and_the_others_are_made(made: Path) -> None:
+def test_failing_runs_are_reported_and_the_others_are_made(made: Path) -> None:
     lines = {line.name: line for line in results.read(made / "results.jsonl")}
     assert "the loss is not finite" in lines["diverges"].error
     assert lines["diverges"].exit_code == DEAD_END

@@ -203,7 +203,7 @@ def test_a_constant_answer_has_no_gap() -> None:
     }
 
 
-def test_compute_gives_the_metrics_asked_for_in_their_order() -> None:
+def test_compute_returns_the_named_metrics_in_their_order() -> None:
     p = of(y=[0], predicted=[0], bias=[0], classes=1, values=1)
     assert list(compute(p, ["worst_group_accuracy", "accuracy"])) == ["worst_group_accuracy", "accuracy"]
 

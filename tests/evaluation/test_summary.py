@@ -87,7 +87,7 @@ def test_intervals_hold_their_value_where_it_is_a_mean() -> None:
         assert row["high"] - row["low"] < 0.1
 
 
-def test_nothing_is_warned_of_where_nothing_is_amiss() -> None:
+def test_no_warning_for_sound_predictions() -> None:
     told = [warning for warning in summarise(WIDE, *names(WIDE))["warnings"] if "interval" not in warning]
     assert told == []
 
@@ -142,7 +142,7 @@ CASES: dict[str, tuple[Predictions, list[str], dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_is_amiss_is_told(case: str) -> None:
+def test_each_fault_of_predictions_has_its_warning(case: str) -> None:
     p, warnings, reasons = CASES[case]
     summary = summarise(p, *names(p))
     json.dumps(summary, allow_nan=False)
@@ -153,7 +153,7 @@ def test_what_is_amiss_is_told(case: str) -> None:
         assert summary["metrics"][name]["undefined"].startswith(reason)
 
 
-def test_images_of_unknown_bias_are_counted_and_told() -> None:
+def test_images_of_unknown_bias_are_counted_in_a_warning() -> None:
     p = of([0, 0, 1, 1, 1], [0, 1, 1, 1, 0], [0, 1, 0, 1, 1], 2, 2, (0, 1))
     summary = summarise(replace(p, group=torch.tensor([0, IGNORE, 2, 3, IGNORE])), *names(p))
     assert "2 of 5 images have no known bias value: metrics by group leave them out" in summary["warnings"]
@@ -179,14 +179,14 @@ def test_a_missing_class_says_so() -> None:
     }  # fmt: skip
 
 
-def test_a_probability_that_is_no_number_is_told() -> None:
+def test_a_probability_that_is_not_finite_makes_the_calibration_error_undefined() -> None:
     p = of([0, 1], [0, 1], [0, 1], 2, 2, (0, 1))
     p.logits[1] = np.nan
     row = summarise(p, *names(p))["metrics"]["expected_calibration_error"]
     assert (row["value"], row["undefined"]) == (None, "a probability is not a finite number")
 
 
-def test_a_value_outside_its_interval_is_told() -> None:
+def test_a_value_outside_its_interval_is_a_warning() -> None:
     """A network without skill has no gap but that of chance, which resampling makes larger."""
     p = random_predictions(2000, 10, 10, seed=0)
     summary = summarise(p, *names(p))

@@ -286,7 +286,7 @@ def test_group_accuracies_carry_their_counts() -> None:
     assert texts(figure.axes[0]) == ["100\n(9)", "0\n(1)", "25\n(4)", "50\n(8)", "50\n(12)"]
 
 
-def test_class_by_bias_tells_the_share_of_each_class_among_a_values_images() -> None:
+def test_class_by_bias_shows_the_share_of_each_class_among_a_values_images() -> None:
     counts = {"train": [[9, 0], [1, 0], [0, 0]], "test": [[1, 3], [1, 1], [2, 0]]}
     train, test, bar = figures.class_by_bias(counts, CLASSES, COLORS, "sky").axes
     assert (train.get_title(), test.get_title(), train.get_xlabel()) == ("train", "test", "sky")

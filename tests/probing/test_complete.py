@@ -50,14 +50,14 @@ def test_what_is_there_is_not_made_again(run: RunFolder) -> None:
 
 
 @pytest.mark.parametrize("text", ["project: [", "data: {name: nothing_like_it}\n"])
-def test_a_configuration_that_cannot_be_used_is_told(run: RunFolder, text: str) -> None:
+def test_a_configuration_that_cannot_be_used_is_a_note(run: RunFolder, text: str) -> None:
     run.config.write_text(text)
     fault = complete(run)[0]
     assert fault.startswith("samples.npz could not be made: ")
     assert str(run.config) in fault
 
 
-def test_data_without_pictures_are_told(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_without_pictures_are_a_note(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lntl.probing.checkpoint.ImageSplit", ArraySplit)
     assert "are no ImageSplit" in complete(run)[0]
 

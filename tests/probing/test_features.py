@@ -75,7 +75,7 @@ def test_the_layers_that_there_are(convnet: ConvNet, images: list[Tensor]) -> No
     assert layer_names(convnet, images[0]) == expected
 
 
-def test_an_unknown_layer_is_told_with_the_valid_ones(convnet: ConvNet, images: list[Tensor]) -> None:
+def test_an_unknown_layer_is_an_error_with_the_valid_names(convnet: ConvNet, images: list[Tensor]) -> None:
     for name in ("f.rest.9", "f.norm", "h", "", "g.first"):
         with pytest.raises(UserError, match=r"no such layer; valid: f, f\.rest, .*, g\.6, penultimate$"):
             check_layers(["f", name], convnet, images[0])
@@ -110,7 +110,7 @@ def test_large_maps_are_averaged(images: list[Tensor]) -> None:
     assert found[0].numel() <= MAX_VALUES
 
 
-def test_numbers_that_are_not_finite_are_told(images: list[Tensor], convnet: ConvNet) -> None:
+def test_features_that_are_not_finite_are_an_error(images: list[Tensor], convnet: ConvNet) -> None:
     with torch.no_grad():
         next(convnet.g.parameters()).fill_(float("nan"))
     assert features(convnet, images, "f").isfinite().all()

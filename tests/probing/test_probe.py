@@ -128,7 +128,7 @@ def test_which_probes_suit() -> None:
 
 @given(st.integers(4, 80), st.integers(1, 4), st.integers(0, 2**31))
 @settings(max_examples=30)
-def test_what_a_constant_and_the_class_tell_against_slow_loops(n: int, values: int, seed: int) -> None:
+def test_chance_from_a_constant_and_from_the_class_against_slow_loops(n: int, values: int, seed: int) -> None:
     y, bias = draw(seed, n, values)
     asked = Halves(y, bias, (0, 1))
     slow: list[list[float]] = [[], []]
@@ -160,7 +160,7 @@ NAMES = ("red", "green", "blue")
     ("bias", "there"),
     [([1] * 8, "green"), ([1] * 7 + [2], "green; blue"), ([0, 1, 2], "red; green; blue")],
 )
-def test_a_bias_that_does_not_vary_is_told(bias: list[int], there: str) -> None:
+def test_a_bias_that_does_not_vary_is_an_error(bias: list[int], there: str) -> None:
     labels = torch.tensor(bias, dtype=torch.int64)
     with pytest.raises(UserError, match=rf"does not vary in its bias \(values there: {there}\)"):
         Halves(labels, labels, (0,)).check(NAMES)

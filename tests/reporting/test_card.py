@@ -26,7 +26,7 @@ def row(text: str, name: str) -> str:
     return next(line for line in text.splitlines() if line.startswith(f"| {name}"))
 
 
-def test_every_part_is_told_from_the_files(run: Path) -> None:
+def test_the_card_has_the_numbers_of_the_files(run: Path) -> None:
     result = json.loads((run / "result.json").read_text())
     (run / "result.json").write_text(json.dumps(result | {"sizes": {"train": 54000, "val": 6000, "test": 2000}}))
     assert write_card(run) == run / "MODEL_CARD.md"
@@ -88,7 +88,7 @@ def test_a_run_that_is_not_over_says_so(tmp_path: Path) -> None:
     assert "not known: the run is not over |" in row(text, "chosen by")
 
 
-def test_several_biases_are_told_one_by_one(run: Path) -> None:
+def test_each_of_several_biases_has_a_table(run: Path) -> None:
     path = run / "evaluation/test.json"
     evaluation = json.loads(path.read_text())
     one = {name: evaluation[name] for name in ("bias_value_names", "metrics", "groups")}

@@ -193,7 +193,7 @@ def test_report_json_holds_the_numbers_of_the_files(single: Path, made: Path) ->
     assert numbers["leakage"]["chance"] == max(read["probe.json"]["chance"].values())
 
 
-def test_page_and_markdown_tell_the_same_numbers(single: Path) -> None:
+def test_page_and_markdown_have_the_same_numbers(single: Path) -> None:
     _, page, report, markdown = written(single)
     for row in report["runs"][0]["metrics"]:
         for who in ("run", "erm"):
@@ -216,7 +216,7 @@ def test_several_runs_are_compared(several: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_runs_of_one_name_are_told_apart_by_their_folder(made: Path, tmp_path: Path) -> None:
+def test_runs_of_one_name_are_named_by_their_folder(made: Path, tmp_path: Path) -> None:
     shutil.copytree(made / "plain", tmp_path / "plain")
     runs = [made / "plain", tmp_path / "plain"]
     write_report(runs, tmp_path / "out")
@@ -320,7 +320,7 @@ def test_on_a_test_set_that_has_the_bias_too_plain_training_does_not_win_by_its_
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(("name", "told"), [("probe", "the probe"), ("recoloring", "the recolouring")])
-def test_what_was_measured_on_another_epoch_is_told(made: Path, tmp_path: Path, name: str, told: str) -> None:
+def test_a_measurement_of_another_epoch_is_a_warning(made: Path, tmp_path: Path, name: str, told: str) -> None:
     run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
     found = json.loads((run / f"{name}.json").read_text()) | {"epoch": 2}
     (run / f"{name}.json").write_text(json.dumps(found))
@@ -554,7 +554,7 @@ def test_several_biases_of_which_not_all_was_measured(two_biases: Path, tmp_path
 
 
 @pytest.mark.usefixtures("quick")
-def test_one_bias_is_not_told_twice(made: Path, tmp_path: Path) -> None:
+def test_one_bias_has_no_table_of_several(made: Path, tmp_path: Path) -> None:
     _, page, report, markdown = written(write_report([made / "lntl"], tmp_path / "out").parent)
     assert report["runs"][0]["per_bias"] == []
     assert "bias alone" not in page.text + markdown
