@@ -6,11 +6,13 @@ the metric is undefined.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lntl.types import BiasSpec
+if TYPE_CHECKING:  # types imports torch, which takes seconds, and the configuration only lists the metrics
+    from lntl.types import BiasSpec
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -227,7 +229,7 @@ class CellNames:
     values: Sequence[str]
     label: str = "class"
     bias: str = "bias"
-    biases: Sequence[BiasSpec] = ()
+    biases: "Sequence[BiasSpec]" = ()
 
     def __getitem__(self, cell: int) -> str:
         """Return the name of cell number class * B + bias value: "cat with night", or "Blond_Hair=1, Male=0".
@@ -244,7 +246,7 @@ class CellNames:
         return ", ".join(f"{of}={text}" for of, text in pairs) + (f" and {more} more" if more > 0 else "")
 
 
-def bias_name(kind: str, biases: Sequence[BiasSpec]) -> str:
+def bias_name(kind: str, biases: "Sequence[BiasSpec]") -> str:
     """Return the name of the bias in a sentence: that of the data, or the number of biases where it would be long."""
     return kind if len(biases) <= MOST_NAMES else f"combination of {len(biases)} biases"
 
