@@ -14,7 +14,7 @@ from PIL import Image
 from lntl.data.arrays import Arrays
 from lntl.data.colored_mnist import PIXEL_MEAN, PIXEL_STD, ColoredMNIST
 from lntl.data.decoding import UnreadableImageError
-from lntl.data.eval_transform import ArrayTransform, EvalTransform, FileTransform, identity, restore
+from lntl.data.eval_transform import ArrayTransform, EvalTransform, FileTransform, floats, identity, restore
 from lntl.data.images import ImageSettings, ImageSource
 from lntl.errors import UserError
 
@@ -170,3 +170,9 @@ def test_a_picture_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     for transform in (FILES, DIGITS):
         with pytest.raises(UnreadableImageError, match=r"broken\.png: an empty file"):
             transform(tmp_path / "broken.png")
+
+
+@pytest.mark.parametrize("values", [np.full((3, 5), "1"), np.full((3, 5), 1j), np.full((3, 5), None)])
+def test_vectors_that_are_no_numbers_are_one_sentence(values: np.ndarray) -> None:
+    with pytest.raises(UserError, match=r"do not fit the network, which takes \(N, 5\)"):
+        floats(values, (5,))
