@@ -20,7 +20,7 @@ GALLERY = Path(__file__).resolve().parents[1] / "examples/gallery"
 
 
 def main(names: list[str]) -> None:
-    """Run the examples of these names, all if there are none."""
+    """Run the named examples, or all of them if `names` is empty."""
     for path in sorted(GALLERY.glob("*.py")):
         if not names or path.stem in names:
             run(path)
@@ -29,8 +29,8 @@ def main(names: list[str]) -> None:
 def run(path: Path) -> None:
     """Run one example and store its output."""
     with TemporaryDirectory() as folder:
-        before = os.times()
-        done = subprocess.run(
+        start = os.times()
+        process = subprocess.run(
             [sys.executable, path],
             cwd=folder,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -38,15 +38,20 @@ def run(path: Path) -> None:
             text=True,
             check=True,
         )
-        after = os.times()
+        end = os.times()
         output = GALLERY / "output"
         output.mkdir(exist_ok=True)
         shutil.copy(Path(folder) / f"{path.stem}.png", output)
-    seconds = round(sum(after[2:4]) - sum(before[2:4]))  # user and system time of the example and its processes
+    seconds = round(sum(end[2:4]) - sum(start[2:4]))  # user and system time of the example and its processes
     machine = environment.describe()
-    content = {"printed": done.stdout, "seconds": seconds, "processor": machine.processor, "packages": machine.packages}
+    content = {
+        "printed": process.stdout,
+        "seconds": seconds,
+        "processor": machine.processor,
+        "packages": machine.packages,
+    }
     (output / f"{path.stem}.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    print(f"{path.stem}: {seconds} s\n{done.stdout}")
+    print(f"{path.stem}: {seconds} s\n{process.stdout}")
 
 
 if __name__ == "__main__":

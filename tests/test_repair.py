@@ -1,4 +1,4 @@
-"""`lntl repair`: a finished run repaired, put to every use, and what is refused with nothing written."""
+"""`lntl repair`: every command accepts a repaired run, and a refused or failed repair writes nothing."""
 
 import json
 import shutil
@@ -18,10 +18,10 @@ from lntl.probing.features import features
 Shared = Callable[[str, Callable[[Path], object]], Path]
 
 
-def write_digits(path: Path, constant: bool = False) -> None:
-    """Write grey images (n, 12, 12): a bar whose direction is the class, on a ground whose brightness is the bias.
+def write_bars(path: Path, constant: bool = False) -> None:
+    """Write grey images (n, 12, 12): the bar's direction is the class, the background's brightness is the bias.
 
-    constant: whether the bias is so in train.
+    constant: whether all training images have the same bias value.
     """
     random = np.random.default_rng(0)
     parts = {"train": (200, 0.9), "val": (120, 0.5), "test": (200, 0.5)}
@@ -53,11 +53,11 @@ def write_config(folder: Path, name: str, **sections: Any) -> Path:
 
 
 @pytest.fixture(scope="session")
-def plain(shared: Shared) -> Path:
-    """A folder with a finished plain run, results/plain, and its repairs by dfr and leace; do not change its files."""
+def runs(shared: Shared) -> Path:
+    """A folder with a finished ERM run, results/plain, and its repairs by dfr and leace; do not change its files."""
 
     def fill(folder: Path) -> None:
-        write_digits(folder / "bars.npz")
+        write_bars(folder / "bars.npz")
         assert lntl("train", str(write_config(folder, "plain"))) == 0
         for method in ("dfr", "leace"):
             assert lntl("repair", str(folder / "results/plain"), "--method", method) == 0
@@ -66,9 +66,9 @@ def plain(shared: Shared) -> Path:
 
 
 @pytest.fixture
-def copy(plain: Path, tmp_path: Path) -> Path:
-    """A copy of the plain run alone."""
-    shutil.copytree(plain / "results/plain", tmp_path / "plain")
+def run_copy(runs: Path, tmp_path: Path) -> Path:
+    """A copy of the ERM run without its repairs."""
+    shutil.copytree(runs / "results/plain", tmp_path / "plain")
     return tmp_path / "plain"
 
 
@@ -78,8 +78,8 @@ def result(run: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("method", ["dfr", "leace"])
-def test_a_repair_is_a_run_that_says_what_it_was_made_from(plain: Path, method: str) -> None:
-    run, base = plain / f"results/plain-{method}", plain / "results/plain"
+def test_a_repaired_run_records_the_checkpoint_it_started_from(runs: Path, method: str) -> None:
+    run, base = runs / f"results/plain-{method}", runs / "results/plain"
     best = str(base / "checkpoints/best_model.pth")
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["training"]["start_from"] == best
@@ -87,7 +87,7 @@ def test_a_repair_is_a_run_that_says_what_it_was_made_from(plain: Path, method: 
     content = result(run)
     assert content["method"] == method
     assert content["start_from"] == best
-    assert f"training began with the networks of {best}, which all of val chose" in content["selection"]
+    assert f"training began with the networks of {best}, chosen with all of val" in content["selection"]
     assert ("dfr is fitted on one half of it" in content["selection"]) == (method == "dfr")
     assert "start_from" not in result(base)
     last, chosen = (
@@ -103,12 +103,12 @@ def test_a_repair_is_a_run_that_says_what_it_was_made_from(plain: Path, method: 
 
 
 @pytest.mark.parametrize("method", ["dfr", "leace"])
-def test_every_verb_knows_a_repair(
-    plain: Path, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_every_command_accepts_a_repaired_run(
+    runs: Path, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    shutil.copytree(plain / f"results/plain-{method}", run)
-    images = np.load(plain / "bars.npz")["x"][-20:]
+    shutil.copytree(runs / f"results/plain-{method}", run)
+    images = np.load(runs / "bars.npz")["x"][-20:]
     classifier = package.load(run)
     expected = classifier.predict(images)
     assert lntl("eval", str(run)) == 0, capsys.readouterr().err
@@ -127,14 +127,14 @@ def test_every_verb_knows_a_repair(
 
 
 @pytest.mark.full
-def test_the_eraser_is_part_of_an_onnx_export(plain: Path, tmp_path: Path) -> None:
-    run, out = plain / "results/plain-leace", tmp_path / "m.onnx"
+def test_the_eraser_is_part_of_an_onnx_export(runs: Path, tmp_path: Path) -> None:
+    run, out = runs / "results/plain-leace", tmp_path / "m.onnx"
     assert lntl("export", str(run), "--format", "onnx", "--out", str(out)) == 0
-    assert out.exists()  # the verb compares its probabilities with those of the run
+    assert out.exists()  # the command compares its probabilities with those of the run
 
 
-def test_a_run_that_starts_from_a_checkpoint_is_made_again(plain: Path, tmp_path: Path) -> None:
-    run = plain / "results/plain-leace"
+def test_training_with_the_configuration_of_a_repair_gives_the_same_run(runs: Path, tmp_path: Path) -> None:
+    run = runs / "results/plain-leace"
     again = [f"logging.output_dir={tmp_path}", "project.experiment_name=again"]
     assert lntl("train", str(run / "config.yaml"), *again) == 0
     states = [torch.load(r / "checkpoints/last.pth", weights_only=True)["trainer"] for r in (run, tmp_path / "again")]
@@ -144,8 +144,8 @@ def test_a_run_that_starts_from_a_checkpoint_is_made_again(plain: Path, tmp_path
     assert lntl("train", str(run / "config.yaml"), *again, "--resume", "auto") == 0
 
 
-def test_settings_and_folder_may_be_named(copy: Path, tmp_path: Path) -> None:
-    command = ["repair", str(copy), "--method", "dfr", "rows=train", "draws=2", "--out", str(tmp_path / "mine")]
+def test_repair_takes_method_settings_and_an_output_folder(run_copy: Path, tmp_path: Path) -> None:
+    command = ["repair", str(run_copy), "--method", "dfr", "rows=train", "draws=2", "--out", str(tmp_path / "mine")]
     assert lntl(*command) == 0
     phase = yaml.safe_load((tmp_path / "mine/config.yaml").read_text())["training"]["phases"][0]
     assert (phase["rows"], phase["draws"]) == ("train", 2)
@@ -159,29 +159,29 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_refused_leaves_nothing_behind(
-    case: str, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_refused_repair_writes_nothing(
+    case: str, run_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    more, says = REFUSED[case]
+    arguments, message = REFUSED[case]
     monkeypatch.chdir(tmp_path)
     Path("there").mkdir()
     before = tree(tmp_path)
-    assert lntl("repair", "plain", "--method", "dfr", *more) == 2
-    assert says in capsys.readouterr().err
+    assert lntl("repair", "plain", "--method", "dfr", *arguments) == 2
+    assert message in capsys.readouterr().err
     assert tree(tmp_path) == before
 
 
 @pytest.mark.parametrize(
-    ("bias", "says"),
+    ("bias", "message"),
     [
         ([], "needs bias labels, and no val example has one"),
         (["sky"], "leace: the bias is 1 on every row of train, so that there is nothing to erase"),
     ],
 )
-def test_data_that_cannot_be_repaired_are_refused(
-    bias: Any, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_data_without_two_bias_values_are_refused(
+    bias: Any, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_digits(tmp_path / "bars.npz", constant=True)
+    write_bars(tmp_path / "bars.npz", constant=True)
     config = write_config(
         tmp_path, "blind", data={"bias": bias}, training={"phases": [{"method": "erm", "epochs": 1}]},
         evaluation={"erm_epochs": 0},
@@ -189,12 +189,12 @@ def test_data_that_cannot_be_repaired_are_refused(
     assert lntl("train", str(config)) == 0
     before = tree(tmp_path)
     assert lntl("repair", str(tmp_path / "results/blind"), "--method", "leace" if bias else "dfr") == 2
-    assert says in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert tree(tmp_path) == before
 
 
-def test_a_repair_that_fails_removes_what_it_wrote(
-    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_failed_repair_removes_its_files(
+    run_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = tree(tmp_path)
 
@@ -202,13 +202,13 @@ def test_a_repair_that_fails_removes_what_it_wrote(
         raise OSError(28, "No space left on device", "somewhere")
 
     monkeypatch.setattr("lntl.experiment.repairs.conclude", fail)
-    assert lntl("repair", str(copy), "--method", "dfr") == 2
+    assert lntl("repair", str(run_copy), "--method", "dfr") == 2
     assert "No space left" in capsys.readouterr().err
     assert tree(tmp_path) == before
 
 
-def test_features_are_read_after_the_eraser(plain: Path) -> None:
-    classifier = package.load(plain / "results/plain-leace")
+def test_features_are_read_after_the_eraser(runs: Path) -> None:
+    classifier = package.load(runs / "results/plain-leace")
     x = torch.rand(5, 1, 12, 12)
     z = features(classifier, [x], "f")  # type: ignore[arg-type]
     inner = classifier.f.get_submodule("features")(x)

@@ -1,4 +1,4 @@
-"""Randomness is a function of the seed and of where we are."""
+"""Random numbers depend only on the seed and on the path that names their purpose."""
 
 import pytest
 import torch
@@ -11,28 +11,30 @@ part = st.integers(0, 1000) | st.text(max_size=5)
 
 
 def test_derive_is_the_same_on_every_machine() -> None:
-    """A stored run resumes on another machine: these numbers may never change."""
+    """A stored run resumes on another machine: these numbers must never change."""
     assert derive(0) == 2631537505891389924
     assert derive(0, "order", 1, 2) == 6492929615091620735
 
 
 @given(st.integers(0, 2**63), st.lists(part, max_size=4))
-def test_derive_is_a_seed_of_torch(seed: int, path: list[int | str]) -> None:
+def test_torch_accepts_derived_seeds(seed: int, path: list[int | str]) -> None:
     assert 0 <= derive(seed, *path) < 2**63
     torch.Generator().manual_seed(derive(seed, *path))
 
 
 @given(st.lists(part, max_size=4), st.lists(part, max_size=4), st.integers(0, 9), st.integers(0, 9))
-def test_other_seeds_and_paths_give_other_numbers(a: list[int | str], b: list[int | str], s: int, t: int) -> None:
+def test_different_seeds_or_paths_give_different_numbers(
+    a: list[int | str], b: list[int | str], s: int, t: int
+) -> None:
     same = (s, a) == (t, b) and [*map(type, a)] == [*map(type, b)]
     assert (derive(s, *a) == derive(t, *b)) == same
 
 
 @given(st.integers(0, 300), st.integers(0, 2**63 - 1))
-def test_permutation_holds_every_number_once_and_follows_from_the_seed(n: int, seed: int) -> None:
+def test_permutation_holds_every_number_once_and_depends_only_on_the_seed(n: int, seed: int) -> None:
     torch.manual_seed(0)
     first = permutation(n, seed)
-    torch.manual_seed(1)  # the global generator has no say
+    torch.manual_seed(1)  # the global generator must not matter
     assert first.sort().values.tolist() == list(range(n))
     assert torch.equal(first, permutation(n, seed))
 
@@ -50,7 +52,7 @@ def test_draws_follow_the_weights() -> None:
 
 
 def splitmix(state: int) -> int:
-    """The finaliser of SplitMix64 in Python's integers."""
+    """Return the finaliser of SplitMix64, computed with Python integers."""
     state ^= state >> 30
     state = state * 0xBF58476D1CE4E5B9 % 2**64
     state ^= state >> 27
@@ -59,17 +61,17 @@ def splitmix(state: int) -> int:
 
 
 @given(st.integers(0, 2**63), st.lists(st.integers(0, 2**40), min_size=1, max_size=5), st.integers(1, 6))
-def test_uniforms_are_splitmix_in_pythons_integers(seed: int, places: list[int], count: int) -> None:
+def test_uniforms_equal_splitmix_computed_with_python_integers(seed: int, index: list[int], count: int) -> None:
     golden = 0x9E3779B97F4A7C15
     expected = []
-    for place in places:
-        base = splitmix((derive(seed, "uniforms") + place * golden) % 2**64)
+    for i in index:
+        base = splitmix((derive(seed, "uniforms") + i * golden) % 2**64)
         expected.append([(splitmix((base + k * golden) % 2**64) >> 11) / 2**53 for k in range(1, count + 1)])
-    assert uniforms(seed, torch.tensor(places), count).tolist() == expected
+    assert uniforms(seed, torch.tensor(index), count).tolist() == expected
 
 
 def test_uniforms_are_the_same_on_every_machine() -> None:
-    """A stored run resumes on another machine: these numbers may never change."""
+    """A stored run resumes on another machine: these numbers must never change."""
     assert uniforms(0, torch.tensor([0, 7]), 2).tolist() == [
         [0.8528041190110008, 0.9210947396770767],
         [0.689400127904042, 0.09417279344121676],

@@ -1,8 +1,9 @@
 """Your own images and a CSV table.
 
 `lntl init` writes a small project: drawn shapes, a table of their labels, and a configuration. In training, most shapes
-lie on their own background. `lntl data check` measures that, `lntl train` trains a network that ignores the background,
-and plain training (ERM) to compare with. The picture shows test accuracy for each shape on each background.
+lie on their own background. `lntl data check` measures how well the background predicts the shape. `lntl train` trains
+a network that ignores the background and, for comparison, a network without debiasing (ERM). The picture shows test
+accuracy for each shape on each background.
 """
 
 import json
@@ -18,7 +19,7 @@ project = Path("shapes")
 
 
 def lntl(*arguments: str, folder: Path = project) -> None:
-    """Run `lntl ARGUMENTS` in a folder, as one would type it."""
+    """Run the command `lntl ARGUMENTS` in a folder."""
     subprocess.run([sys.executable, "-m", "lntl", *arguments], cwd=folder, check=True, capture_output=True)
 
 

@@ -1,4 +1,4 @@
-"""Published test accuracies on Colored MNIST, to compare with ours."""
+"""Published test accuracies on Colored MNIST, for comparison with the results of lntl."""
 
 from dataclasses import dataclass
 
@@ -7,17 +7,17 @@ BASELINE = {0.020: 0.4055, 0.025: 0.4813, 0.030: 0.5996, 0.035: 0.6626, 0.040: 0
 BLIND_EYE = {0.020: 0.6741, 0.025: 0.7123, 0.030: 0.7883, 0.035: 0.8203, 0.040: 0.8638, 0.045: 0.8927, 0.050: 0.9159}
 GRAY = {0.020: 0.8374, 0.025: 0.8751, 0.030: 0.8996, 0.035: 0.9166, 0.040: 0.9325, 0.045: 0.9472, 0.050: 0.9596}
 LNTL = {0.020: 0.8185, 0.025: 0.8854, 0.030: 0.9137, 0.035: 0.9306, 0.040: 0.9406, 0.045: 0.9555, 0.050: 0.9618}
-EPOCHS = 100  # of each of the authors' runs
+EPOCHS = 100  # in each run of the authors
 # Source: a public student report on the paper.
 RAMPED = {0.020: 0.8393, 0.025: 0.8956, 0.030: 0.9197, 0.035: 0.9324, 0.040: 0.9388, 0.045: 0.9469, 0.050: 0.9512}
-# From memory, not confirmed; only CSAD's value at 0.020 was read ("around 0.943").
+# From memory, not confirmed. Only CSAD's value at 0.020 was seen in print, as "around 0.943".
 CSAD = {0.020: 0.943, 0.025: 0.961, 0.030: 0.970, 0.035: 0.980, 0.040: 0.981, 0.045: 0.982, 0.050: 0.985}
 MI = {0.020: 0.864, 0.025: 0.925, 0.030: 0.959, 0.035: 0.973, 0.040: 0.975, 0.045: 0.980, 0.050: 0.982}
 
 
 @dataclass(frozen=True)
 class Published:
-    """A published row: accuracy by sigma^2, its source, and whether the figures were confirmed there."""
+    """A published row: accuracy by sigma^2, its source, and whether its values were confirmed there."""
 
     name: str
     accuracy: dict[float, float]

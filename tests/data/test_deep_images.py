@@ -1,4 +1,4 @@
-"""Images with more than 8 bits a channel: one scale a data set, stored for prediction; nothing is cut silently."""
+"""Images with more than 8 bits per channel: one scale per data set, stored for prediction; clipping is reported."""
 
 import json
 import logging
@@ -23,23 +23,23 @@ SIDE = 16
 Images = list[NDArray[np.int64]]
 
 
-def twelve_bits(channels: int = 1) -> Images:
-    """Return images (SIDE, SIDE, channels) of values to 4095; every eighth is for test and may be brighter."""
+def twelve_bit_images(channels: int = 1) -> Images:
+    """Return N random images (SIDE, SIDE, channels); the highest value, 4095, is in the first, a training image."""
     random = np.random.default_rng(0)
     images = [random.integers(0, 4096, (SIDE, SIDE, channels)) for _ in range(N)]
     images[0][0, 0] = 4095
     return images
 
 
-def write(folder: Path, images: Images, kind: str = "png") -> Path:
+def write_table(folder: Path, images: Images, suffix: str = "png") -> Path:
     rows = ["image,label,bias,split"]
     for k, image in enumerate(images):
-        if kind == "png":
+        if suffix == "png":
             (folder / f"{k}.png").write_bytes(png_of_16_bits(image))
         else:
-            Image.fromarray(image[..., 0].astype(np.uint16)).save(folder / f"{k}.{kind}")
+            Image.fromarray(image[..., 0].astype(np.uint16)).save(folder / f"{k}.{suffix}")
         split = "test" if k % 8 == 7 else "val" if k % 8 == 6 else "train"
-        rows.append(f"{k}.{kind},{'ab'[k % 2]},{'cd'[k // 2 % 2]},{split}")
+        rows.append(f"{k}.{suffix},{'ab'[k % 2]},{'cd'[k // 2 % 2]},{split}")
     (folder / "a.csv").write_text("\n".join(rows))
     return folder / "a.csv"
 
@@ -50,47 +50,50 @@ def build(path: Path, **settings: Any) -> Table:
 
 
 def scaled(image: NDArray[np.int64], white: int) -> torch.Tensor:
-    """Return an image as uint8 (3, SIDE, SIDE), white being 255."""
+    """Return an image as uint8 (3, SIDE, SIDE), scaled so that `white` becomes 255."""
     values = np.minimum(np.floor(image * 255 / white + 0.5), 255).astype(np.uint8)
     return torch.from_numpy(np.broadcast_to(values, (SIDE, SIDE, 3)).copy()).permute(2, 0, 1)
 
 
-@pytest.mark.parametrize(("kind", "channels"), [("png", 1), ("tif", 1), ("png", 3)])
+@pytest.mark.parametrize(("suffix", "channels"), [("png", 1), ("tif", 1), ("png", 3)])
 @pytest.mark.parametrize("check", ["read", "exist"])
-def test_the_scale_is_that_of_the_brightest_training_image(
-    tmp_path: Path, kind: str, channels: int, check: str, caplog: pytest.LogCaptureFixture
+def test_the_brightest_training_image_sets_the_scale(
+    tmp_path: Path, suffix: str, channels: int, check: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    images = twelve_bits(channels)
-    images[7][3, 3] = 5000  # of test, brighter than every training image
-    path = write(tmp_path, images, kind)
+    images = twelve_bit_images(channels)
+    images[7][3, 3] = 5000  # a test image, brighter than every training image
+    path = write_table(tmp_path, images, suffix)
     data = build(path, check=check)
-    sentence = "images with more than 8 bits: values from 0 to 4095 become black to white (data.white sets another)"
-    assert sentence in data.notes
+    note = "images with more than 8 bits: values from 0 to 4095 become black to white (set data.white to change this)"
+    assert note in data.notes
     for split in data.splits.values():
         for row, pixels in zip(split.row.tolist(), split.pixels(torch.arange(len(split))), strict=True):
             assert torch.equal(pixels, scaled(images[row], 4095))
     if check == "read":
-        assert f"1 images are brighter than 4095 and are clipped: {tmp_path}/7.{kind}" in data.notes
+        assert f"1 images are brighter than 4095 and are clipped: {tmp_path}/7.{suffix}" in data.notes
     assert data.transform is not None
     stored = restore(json.loads(json.dumps(data.transform.settings())))
     test = data.splits["test"]
-    files = [tmp_path / f"{row}.{kind}" for row in test.row.tolist()]
+    files = [tmp_path / f"{row}.{suffix}" for row in test.row.tolist()]
     with caplog.at_level(logging.WARNING, "lntl"):
         assert torch.equal(stored(files), test.batch(torch.arange(len(test))).x)
-    assert f"7.{kind}: its highest value, 5000, is above white of the training images and is clipped" in caplog.text
+    assert (
+        f"7.{suffix}: its highest value, 5000, is above the white value of the training images and is clipped"
+        in caplog.text
+    )
 
 
 def test_white_is_a_setting(tmp_path: Path) -> None:
-    images = twelve_bits()
-    data = build(write(tmp_path, images), white=65535)
+    images = twelve_bit_images()
+    data = build(write_table(tmp_path, images), white=65535)
     train = data.splits["train"]
     assert torch.equal(train.pixels(torch.tensor([0]))[0], scaled(images[0], 65535))
     assert data.transform is not None
     assert data.transform.settings()["white"] == 65535
 
 
-def test_images_of_8_bits_have_no_white(tmp_path: Path) -> None:
-    path = write(tmp_path, twelve_bits())
+def test_white_is_not_stored_for_8_bit_images(tmp_path: Path) -> None:
+    path = write_table(tmp_path, twelve_bit_images())
     for k in range(N):
         Image.new("RGB", (SIDE, SIDE), (k, k, k)).save(tmp_path / f"{k}.png")
     data = build(path, check="read")
@@ -108,9 +111,9 @@ def test_colors_of_16_bits_are_not_cut_to_8(tmp_path: Path) -> None:
     alpha = np.concatenate([colors, np.full((SIDE, SIDE, 1), 65535)], axis=2)
     alpha[:4, :, 3] = 0
     (tmp_path / "b.png").write_bytes(png_of_16_bits(alpha))
-    found = decode(tmp_path / "b.png", SIDE, "crop")
-    assert (found[:4] == 255).all()
-    assert np.array_equal(found[4:], expected[4:])
+    decoded = decode(tmp_path / "b.png", SIDE, "crop")
+    assert (decoded[:4] == 255).all()
+    assert np.array_equal(decoded[4:], expected[4:])
     gray = alpha[..., 2:]
     (tmp_path / "c.png").write_bytes(png_of_16_bits(gray))
     assert np.array_equal(decode(tmp_path / "c.png", SIDE, "crop")[4:, :, 0], expected[4:, :, 2])
@@ -119,21 +122,22 @@ def test_colors_of_16_bits_are_not_cut_to_8(tmp_path: Path) -> None:
     assert decode(tmp_path / "d.png", SIDE, "crop")[5, 5].tolist() == [255, 255, 255]
 
 
-def test_colors_of_16_bits_are_turned_upright(tmp_path: Path) -> None:
+def test_the_exif_orientation_is_applied_to_16_bit_colors(tmp_path: Path) -> None:
     colors = np.random.default_rng(0).integers(0, 65536, (SIDE, SIDE, 3))
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    exif[0x0112] = 6  # viewers rotate the image by 90 degrees clockwise
     (tmp_path / "a.png").write_bytes(png_of_16_bits(colors, {b"eXIf": exif.tobytes().removeprefix(b"Exif\0\0")}))
     expected = scaled(np.rot90(colors, -1), 65535).permute(1, 2, 0).numpy()
     assert np.array_equal(decode(tmp_path / "a.png", SIDE, "crop"), expected)
 
 
-def test_colors_of_16_bits_that_would_be_cut_are_refused(tmp_path: Path) -> None:
+def test_open_images_with_16_bit_colors_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png_of_16_bits(np.ones((4, 4, 3), dtype=np.int64)))
     with Image.open(tmp_path / "a.png") as image, pytest.raises(UnreadableImageError) as caught:
         upright(image)
     assert caught.value.reason == (
-        "it has 16 bits in each channel of RGB, and only RGB and RGBA in files are read; save it with 8 bits"
+        "it has 16 bits per channel in mode RGB, and such values are read only from files in RGB or RGBA; "
+        "save it with 8 bits"
     )
 
 
@@ -147,7 +151,7 @@ def test_tiff_files_of_16_bit_colors(tmp_path: Path, order: str, deflate: bool) 
 
 
 def rgb_tiff(values: NDArray[np.int64], order: str, deflate: bool) -> bytes:
-    """Return a TIFF file of values (height, width, 3) of 16 bits, in an order of bytes, < or >."""
+    """Return a TIFF file of values (height, width, 3) of 16 bits, with byte order `order`, < or >."""
     height, width, _ = values.shape
     pixels = values.astype(f"{order}u2").tobytes()
     pixels = zlib.compress(pixels) if deflate else pixels
@@ -162,14 +166,14 @@ def rgb_tiff(values: NDArray[np.int64], order: str, deflate: bool) -> bytes:
     return head + pixels + directory + bytes(4)
 
 
-def test_damage_of_16_bit_colors_is_refused_or_decoded(tmp_path: Path) -> None:
-    whole = png_of_16_bits(np.random.default_rng(0).integers(0, 65536, (SIDE, SIDE, 3)))
+def test_damaged_16_bit_files_are_decoded_or_refused(tmp_path: Path) -> None:
+    intact = png_of_16_bits(np.random.default_rng(0).integers(0, 65536, (SIDE, SIDE, 3)))
     random, path, outcomes = np.random.default_rng(1), tmp_path / "a.png", set()
-    for end in (len(whole), len(whole) // 2):
+    for end in (len(intact), len(intact) // 2):
         for _ in range(40):
-            damaged = bytearray(whole[:end])
-            for place in random.integers(0, random.choice([60, end]), 3):
-                damaged[place] = random.integers(0, 256)
+            damaged = bytearray(intact[:end])
+            for position in random.integers(0, random.choice([60, end]), 3):
+                damaged[position] = random.integers(0, 256)
             path.write_bytes(damaged)
             try:
                 outcomes.add(decode(path, 8, "crop").shape)

@@ -118,7 +118,7 @@ def test_first_weights_that_are_not_finite(make_config: Callable[..., Config], m
 
     monkeypatch.setattr(experiment.run, "build", ruined)
     config = make_config("erm")
-    with pytest.raises(UserError, match=r"not saved, for the weight f\.\S+ is not finite"):
+    with pytest.raises(UserError, match=r"not saved, because the weight f\.\S+ is not finite"):
         experiment.start(config)
 
 

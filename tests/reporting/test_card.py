@@ -84,8 +84,8 @@ def test_a_run_that_is_not_over_says_so(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     text = write_card(tmp_path).read_text(encoding="utf-8")
     assert "Nothing on the test split." in text
-    assert "The data are not known: the run is not over." in text
-    assert "not known: the run is not over |" in row(text, "chosen by")
+    assert "The data are not known: the run is unfinished." in text
+    assert "not known: the run is unfinished |" in row(text, "chosen by")
 
 
 def test_each_of_several_biases_has_a_table(run: Path) -> None:
@@ -120,6 +120,6 @@ def test_a_method_of_ones_own_is_named_and_not_run(tmp_path: Path) -> None:
 def test_the_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert lntl("card", str(run)) == 0
     assert capsys.readouterr().out.strip() == str(run / "MODEL_CARD.md")
-    with pytest.raises(UserError, match="no run folder"):
+    with pytest.raises(UserError, match="not a run folder"):
         write_card(tmp_path)
     assert lntl("card", str(tmp_path)) == 2

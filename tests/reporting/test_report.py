@@ -251,7 +251,7 @@ def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
     check_whole(html, page)
     assert report["runs"][0]["verdict"]["word"] == "Open"
     assert "not measured" in page.text
-    assert "not over" in page.text
+    assert "unfinished" in page.text
     assert "nan" not in markdown.lower()
 
 
@@ -325,7 +325,9 @@ def test_a_measurement_of_another_epoch_is_a_warning(made: Path, tmp_path: Path,
     found = json.loads((run / f"{name}.json").read_text()) | {"epoch": 2}
     (run / f"{name}.json").write_text(json.dumps(found))
     warnings = written(write_report([run], tmp_path / "out").parent)[2]["runs"][0]["warnings"]
-    assert any(f"{told} is of epoch 2, the best checkpoint of epoch 7" in warning for warning in warnings)
+    assert any(
+        f"{told} was made at epoch 2, but the best checkpoint is from epoch 7" in warning for warning in warnings
+    )
 
 
 @pytest.mark.usefixtures("quick")
@@ -411,7 +413,7 @@ def test_a_page_of_many_runs_stays_small(
 
 
 def test_what_is_no_run_folder_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no run folder.*lntl train"):
+    with pytest.raises(UserError, match=r"not a run folder.*lntl train"):
         write_report([tmp_path], tmp_path / "out")
 
 

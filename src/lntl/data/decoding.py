@@ -208,7 +208,9 @@ def _color_values(image: Image.Image, path: ImageFile) -> tuple[NDArray[np.int64
     assert isinstance(image, PillowFile)
     channels, _, order = _layout(image.tile[0].args).partition(";16")
     if channels not in ("LA", "RGB", "RGBA", "RGBX") or not (isinstance(path, EncodedImage) or path.is_file()):
-        reason = f"it has 16 bits in each channel of {channels}, and only RGB and RGBA in files are read"
+        reason = (
+            f"it has 16 bits per channel in mode {channels}, and such values are read only from files in RGB or RGBA"
+        )
         raise UnreadableImageError(path, f"{reason}; save it with 8 bits")
     if channels == "LA":
         values = _high_bytes(path, "RGBA")  # four bytes a pixel: the high and the low one of gray and of alpha

@@ -137,7 +137,9 @@ _STORED = {"size", "fit", "crop", "normalise"}  # image settings that evaluation
 
 
 def _warn(image: ImageFile, high: int) -> None:
-    log.warning("%s: its highest value, %d, is above white of the training images and is clipped", image, high)
+    log.warning(
+        "%s: its highest value, %d, is above the white value of the training images and is clipped", image, high
+    )
 
 
 class EvalTransform(InputTransform):

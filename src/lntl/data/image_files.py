@@ -204,7 +204,9 @@ def _depth_notes(source: ImageSource, files: FileList, bright: list[int]) -> lis
     white = source.settings.white
     if white is None:
         return []
-    notes = [f"images with more than 8 bits: values from 0 to {white} become black to white (data.white sets another)"]
+    notes = [
+        f"images with more than 8 bits: values from 0 to {white} become black to white (set data.white to change this)"
+    ]
     if bright:
         names = ", ".join(str(files[index]) for index in bright[:NAMED])
         more = ", ..." if len(bright) > NAMED else ""

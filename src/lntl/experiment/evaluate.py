@@ -162,16 +162,16 @@ def conclude(run: Run, erm: Result | None, split: Literal["test", "val"] = "test
 
 
 def _origin(config: Config) -> str:
-    """Return what training began with, and what chose that."""
+    """Return a clause on the checkpoint where training began and on how it was chosen; empty without one."""
     path = config.training.start_from
     if path is None:
         return ""
-    chosen = ", which all of val chose" if Path(path).name == RunFolder(Path()).best.name else ""
+    chosen = ", chosen with all of val" if Path(path).name == RunFolder(Path()).best.name else ""
     return f"training began with the networks of {path}{chosen}; "
 
 
 def _selection(run: Run) -> str:
-    """Return what chose the best checkpoint."""
+    """Return a description of how the best checkpoint was chosen."""
     name = run.experiment.config.evaluation.best_model_metric
     note = run.experiment.val_note
     if run.best_record is None:

@@ -82,7 +82,7 @@ def _repaired(
     if out is None:
         folder = RunFolder.of_checkpoint(path)
         if folder is None:
-            raise UserError(f"{path}: lies in no run folder; name the folder of the repaired run with --out")
+            raise UserError(f"{path}: is not in a run folder; name the folder of the repaired run with --out")
         out = folder.path.with_name(f"{folder.path.resolve().name}-{method}")
     raw["project"] |= {"experiment_name": out.name, "description": f"{path}, repaired by {method}"}
     raw["logging"]["output_dir"] = str(out.parent)

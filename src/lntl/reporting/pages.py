@@ -35,7 +35,7 @@ FORMAT = 1  # of report.json
 def write_report(runs: Sequence[Path], out: Path, notes: Mapping[Path, Sequence[str]] | None = None) -> Path:
     """Write index.html, report.json and report.md about run folders into `out`; return the page.
 
-    `notes` are warnings to add to those of a run. Raises UserError where a path is no run folder.
+    `notes` are warnings to add to those of a run. Raises UserError if a path is not a run folder.
     """
     files = [read_run(path) for path in runs]
     reports = [run_report(run, (notes or {}).get(run.path, ())) for run in files]

@@ -20,7 +20,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 @dataclass
 class RunFiles:
-    """The content of a run folder; None or empty where a file is missing. `warnings` are sentences on what is wrong."""
+    """The content of a run folder; None or empty for missing files. `warnings` are sentences about problems."""
 
     path: Path
     config_text: str | None = None
@@ -38,7 +38,7 @@ class RunFiles:
     warnings: list[str] = field(default_factory=list)
 
     def section(self, name: str) -> dict[str, Any]:
-        """Return a section of the configuration, empty where it is missing or no mapping."""
+        """Return a section of the configuration; empty if it is missing or not a mapping."""
         content = self.config.get(name)
         return content if isinstance(content, dict) else {}
 
@@ -50,21 +50,23 @@ class RunFiles:
 
     @property
     def has_bias(self) -> bool:
-        """Whether an image of the evaluation has a bias label; True without an evaluation."""
+        """Whether any evaluated image has a bias label; True without an evaluation."""
         return self.evaluation is None or any(row.n for row in self.evaluation.by_bias)
 
     @property
     def method(self) -> str:
-        """The method of the last phase, else that of result.json."""
+        """The method of the last phase, or the one in result.json if no phases are known."""
         configured = self.phases[-1].get("method") if self.phases else None
         return str(configured or (self.result and self.result.method) or "unknown")
 
 
 def read_run(path: Path) -> RunFiles:
-    """Return the content of a run folder; raises UserError where `path` is none."""
+    """Return the content of a run folder; raises UserError if `path` is not a run folder."""
     folder = RunFolder(path)
     if not (folder.holds_a_run or folder.result.exists() or folder.metrics.exists()):
-        raise UserError(f"{path}: no run folder (it has neither config.yaml nor checkpoints/); train one: lntl train")
+        raise UserError(
+            f"{path}: not a run folder (it has neither config.yaml nor checkpoints/); train one: lntl train"
+        )
     folder.check_files()
     files = RunFiles(path)
     _read_configuration(files, folder)
@@ -80,7 +82,7 @@ def read_run(path: Path) -> RunFiles:
     if files.section("evaluation").get("erm_epochs") and RunFolder(folder.erm).holds_a_run:
         files.erm = read_run(folder.erm)
         files.warnings += files.erm.warnings
-    _warn_of_other_epochs(files)
+    _warn_of_outdated_measurements(files)
     return files
 
 
@@ -98,7 +100,7 @@ def _read_configuration(files: RunFiles, folder: RunFolder) -> None:
 
 
 def _model(files: RunFiles, path: Path, kind: type[Model]) -> Model | None:
-    """Return the content of a JSON file; None, with a warning, where it is damaged, and where there is no file."""
+    """Return the content of a JSON file; None if it is missing, or with a warning if it is damaged."""
     if not path.exists():
         return None
     try:
@@ -109,7 +111,7 @@ def _model(files: RunFiles, path: Path, kind: type[Model]) -> Model | None:
 
 
 def _epochs(files: RunFiles, path: Path) -> list[Epoch]:
-    """Return the epochs of metrics.jsonl; a line that cannot be read, as a crash may leave, is left out."""
+    """Return the epochs of metrics.jsonl; skip unreadable lines, which a crash can leave, with a warning."""
     try:
         lines = path.read_bytes().splitlines() if path.exists() else []
     except OSError as error:
@@ -125,7 +127,7 @@ def _epochs(files: RunFiles, path: Path) -> list[Epoch]:
 
 
 def _arrays(files: RunFiles, path: Path, dimensions: dict[str, int]) -> Arrays | None:
-    """Return the named arrays of an .npz file, each with that number of dimensions; None where there is no file."""
+    """Return arrays of an .npz file by name, with these numbers of dimensions; None if it is missing or damaged."""
     if not path.exists():
         return None
     try:
@@ -135,19 +137,19 @@ def _arrays(files: RunFiles, path: Path, dimensions: dict[str, int]) -> Arrays |
         return None
 
 
-def _warn_of_other_epochs(files: RunFiles) -> None:
-    """Add a warning for each measurement of another epoch than the best of the finished run."""
+def _warn_of_outdated_measurements(files: RunFiles) -> None:
+    """Add a warning for each measurement that was not made at the run's best epoch, or if the run is unfinished."""
     if files.result is None:
-        files.warnings.append(f"{files.path}: this run is not over; lntl train with --resume auto continues it")
+        files.warnings.append(f"{files.path}: this run is unfinished; lntl train with --resume auto continues it")
         return
     best = files.result.best.epoch
-    for name, command, measured in (
+    for name, command, measurement in (
         ("the evaluation", "eval", files.evaluation),
         ("the probe", "probe", files.probe),
         ("the recolouring", "probe", files.recoloring),
     ):
-        if measured is not None and measured.epoch not in (best, None):
+        if measurement is not None and measurement.epoch not in (best, None):
             files.warnings.append(
-                f"{name} is of epoch {measured.epoch}, the best checkpoint of epoch {best}; "
+                f"{name} was made at epoch {measurement.epoch}, but the best checkpoint is from epoch {best}; "
                 f"measure it again: lntl {command} {shell(files.path)}"
             )

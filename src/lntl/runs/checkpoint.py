@@ -17,8 +17,8 @@ from lntl.runs.formats import Epoch, LearnedData
 from lntl.types import TrainerState
 
 FORMAT = 2  # raise it when the meaning of the content changes
-MAX_DEPTH = 100  # of containers in each other
-MOST_REPEATED = 16  # times that the tensors of a file may be larger than the file
+MAX_DEPTH = 100  # nesting depth of containers
+MAX_EXPANSION = 16  # highest ratio of the bytes in tensors to the bytes of the file
 
 
 class NotFiniteError(UserError):
@@ -27,13 +27,13 @@ class NotFiniteError(UserError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run at some step.
+    """The state of a run after a training step.
 
     Args:
-        config: The resolved configuration as plain values, not yet checked.
+        config: The resolved configuration as plain values, not yet validated.
         trainer: `Trainer.state_dict()`.
         records: The metrics of each finished epoch.
-        data: What the networks must know of their data; None in files of older versions.
+        data: What prediction needs to know of the training data; None in files of older versions.
     """
 
     config: object
@@ -43,7 +43,7 @@ class Checkpoint:
 
 
 class _Content(BaseModel, arbitrary_types_allowed=True):
-    """The structure of a file."""
+    """The content of a checkpoint file."""
 
     config: object
     trainer: TrainerState
@@ -51,18 +51,19 @@ class _Content(BaseModel, arbitrary_types_allowed=True):
     data: LearnedData | None = None
 
 
-# What torch.load raises for a file that is damaged or of another program: its unpickler fails on any byte.
+# Errors of torch.load for a file that is damaged or from another program: its unpickler can fail at any byte.
 _UNPICKLING = (RuntimeError, TypeError, AttributeError, AssertionError, OverflowError, MemoryError, struct.error)
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write the checkpoint to `path`; raises UserError, and leaves what was there, if that fails.
+    """Write the checkpoint to `path`; if that fails, an older file at `path` stays.
 
     Raises:
-        NotFiniteError: If its weights are not finite; the file that was there is a good one.
+        UserError: If the file cannot be written.
+        NotFiniteError: If the weights are not finite.
     """
     if wrong := not_finite(checkpoint.trainer):
-        raise NotFiniteError(f"{path}: not saved, for {wrong} is not finite")
+        raise NotFiniteError(f"{path}: not saved, because {wrong} is not finite")
     content = {
         "format": FORMAT,
         "lntl": __version__,
@@ -78,11 +79,11 @@ def load(path: Path) -> Checkpoint:
     """Return the checkpoint at `path` with its tensors on the CPU.
 
     Raises:
-        UserError: If the file is missing, damaged, of another program, or of another format version.
-        NotFiniteError: If its weights are not finite.
+        UserError: If the file is missing, damaged, from another program, or in another format version.
+        NotFiniteError: If the weights are not finite.
     """
     if not path.is_file():
-        raise UserError(f"{path}: there is no such checkpoint; `ls {path.parent}` shows what there is")
+        raise UserError(f"{path}: there is no such checkpoint; `ls {path.parent}` lists the files there")
     try:
         check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -90,32 +91,32 @@ def load(path: Path) -> Checkpoint:
     except (*BROKEN_ZIP, *_UNPICKLING, pickle.UnpicklingError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
         raise UserError(
-            f"{path}: not a readable checkpoint ({reason}): damaged, or of another program; "
+            f"{path}: not a readable checkpoint ({reason}): damaged, or from another program; "
             f"use another one from {path.parent}"
         ) from error
     if not isinstance(content, dict) or not {"format", "config", "trainer", "records"} <= content.keys():
-        raise UserError(f"{path}: a file of another program, not a checkpoint of lntl; train with `lntl train`")
+        raise UserError(f"{path}: a file from another program, not a checkpoint of lntl; train with `lntl train`")
     number = content["format"]
     if not isinstance(number, int) or number != FORMAT:
         version = str(content.get("lntl", "(another version)"))[:20]
         raise UserError(
             f"{path}: checkpoint format {str(number)[:20]} (lntl {version}), but lntl {__version__} reads "
-            f"format {FORMAT}, in which image_shape is named input_shape, bias_names bias_value_names and each_bias "
-            f"biases; install lntl {version} to use it, or train again"
+            f"format {FORMAT}, where input_shape replaces image_shape, bias_value_names replaces bias_names "
+            f"and biases replaces each_bias; install lntl {version} to use it, or train again"
         )
     try:
-        checked = _Content.model_validate(content)
+        validated = _Content.model_validate(content)
     except ValidationError as error:
         raise UserError(
             f"{path}: is damaged ({first_fault(error)}); use another one from {path.parent}, or train again"
         ) from error
     if wrong := not_finite(content["trainer"]):
         raise NotFiniteError(f"{path}: {wrong} is not finite: training diverged; use another one from {path.parent}")
-    return Checkpoint(checked.config, content["trainer"], checked.records, checked.data)
+    return Checkpoint(validated.config, content["trainer"], validated.records, validated.data)
 
 
 def check_archive(path: Path) -> None:
-    """Raise BadZipFile if a zip file holds compressed entries, or a byte of an entry is not as its checksum says.
+    """Raise BadZipFile if a zip file holds compressed or overlapping entries, or an entry with a wrong checksum.
 
     torch does not verify checksums. It stores weights uncompressed, and a compressed entry could fill the memory.
     """
@@ -130,28 +131,28 @@ def check_archive(path: Path) -> None:
 
 
 def _check_extent(content: object, size: int) -> None:
-    """Raise ValueError if a loaded file of `size` bytes stands for more values than it can hold.
+    """Raise ValueError if `content` has more values than a file of `size` bytes can hold without repeating them.
 
-    A list may hold one list many times, and a tensor may repeat one number: both are small in the file alone.
+    A list may hold one list many times, and a tensor may repeat one number: small in the file, huge in memory.
     """
-    waiting: list[tuple[object, int]] = [(content, 0)]
-    values = in_tensors = 0
-    while waiting:
-        value, depth = waiting.pop()
+    stack: list[tuple[object, int]] = [(content, 0)]
+    values = tensor_bytes = 0
+    while stack:
+        value, depth = stack.pop()
         if isinstance(value, Tensor):
             if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
-                raise ValueError("it holds a tensor that is sparse, quantised or without values")
-            in_tensors += value.numel() * value.element_size()
+                raise ValueError("it holds a sparse or quantised tensor, or one without values")
+            tensor_bytes += value.numel() * value.element_size()
         elif isinstance(value, dict | list | tuple | set):
             parts = [*value, *value.values()] if isinstance(value, dict) else [*value]
-            waiting += [(part, depth + 1) for part in parts]
+            stack += [(part, depth + 1) for part in parts]
             values += len(parts)
-        if values > size or in_tensors > MOST_REPEATED * size or depth > MAX_DEPTH:
-            raise ValueError("its values repeat each other, or are nested too deep")
+        if values > size or tensor_bytes > MAX_EXPANSION * size or depth > MAX_DEPTH:
+            raise ValueError("it repeats values too often or is nested too deep")
 
 
 def not_finite(state: TrainerState) -> str | None:
-    """Return what of a trainer's state is infinite or NaN: a weight, or a loss term not reported yet; None if nothing.
+    """Return the first part of a trainer's state that is infinite or NaN: a weight or a loss not yet logged; else None.
 
     The state of methods and optimisers may hold infinities.
     """

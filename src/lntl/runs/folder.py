@@ -81,7 +81,7 @@ class RunFolder:
         """
         if not target.exists():
             raise UserError(
-                f"{target}: there is no such checkpoint or run folder; `ls {target.parent}` shows what there is"
+                f"{target}: there is no such checkpoint or run folder; `ls {target.parent}` lists the files there"
             )
         if not target.is_dir():
             if target.suffix == EXPORT and not exports:
@@ -236,5 +236,5 @@ class RunFolder:
         return epochs
 
     def read_result(self) -> Result | None:
-        """Return the content of result.json, None if the run is not over; raises UserError if it is damaged."""
+        """Return the content of result.json, None if the run is unfinished; raises UserError if it is damaged."""
         return read_json(self.result, Result) if self.result.exists() else None
