@@ -1,13 +1,13 @@
-"""Build the documentation's site: `make docs` runs this. Result: site/; work folder: build/docs/.
+"""Build the documentation site in site/, with build/docs/ as work folder: `make docs` runs this.
 
 Usage: python scripts/docs_site.py
 
 The pages are docs/**.md, README.md, CHANGELOG.md and CONTRIBUTING.md. Before Zensical turns them into HTML, this script
 
-* writes a page for each method, from its docstring, its settings, docs/which_method.md and the benchmark's table;
-* writes a page for each example of examples/gallery/, from its code and from what scripts/gallery.py stored of it;
+* writes a page for each method, from its docstring, its settings, docs/which_method.md and the benchmark table;
+* writes a page for each example of examples/gallery/, from its code and from the output that scripts/gallery.py stored;
 * copies each file of the repository that a page links to into the site, below repository/, and adapts the link;
-* turns $$...$$ into MathML, so that no script has to be loaded.
+* turns $$...$$ into MathML, so that the page loads no script.
 
 A link that leads nowhere, a page that is missing from the navigation of mkdocs.yml, an unknown name in an API page and
 a file that the site would load from the network are errors.
@@ -56,8 +56,8 @@ def main() -> None:
     shutil.copytree(ROOT / "docs", work / "docs")
     pages = {file.relative_to(work / "docs").as_posix(): file.read_text("utf-8") for file in work.rglob("docs/**/*.md")}
     pages |= {uri: (ROOT / source).read_text("utf-8") for uri, source in OUTSIDE.items()}
-    for mark, text in (("commands", commands), ("configuration", configuration)):
-        pages[f"{mark}.md"] = pages[f"{mark}.md"].replace(f"<!-- {mark} -->", text())
+    for name, text in (("commands", commands), ("configuration", configuration)):
+        pages[f"{name}.md"] = pages[f"{name}.md"].replace(f"<!-- {name} -->", text())
     methods = {name: method_page(name) for name in plugins.names("lntl.methods")}
     pages |= {"methods/index.md": methods_page()} | {f"methods/{name}.md": text for name, text in methods.items()}
     examples = {f"gallery/{name}.md": gallery_page(ROOT / f"examples/gallery/{name}.py") for name in GALLERY}
@@ -70,39 +70,41 @@ def main() -> None:
     }
     write_config(pages, folders, work)
     command = [sys.executable, "-m", "zensical", "build", "--strict", "--config-file", "mkdocs.yml"]
-    done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(done.stdout + done.stderr.partition("Traceback")[0])
+    process = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
+    if process.returncode:
+        sys.exit(process.stdout + process.stderr.partition("Traceback")[0])
     shutil.move(work / "site", site)
     for page in site.rglob("*.html"):
-        if loaded := FROM_NETWORK.search(page.read_text("utf-8")):
-            sys.exit(f"{page}: it would load from the network: {loaded[0]}")
+        if address := FROM_NETWORK.search(page.read_text("utf-8")):
+            sys.exit(f"{page}: it loads from the network: {address[0]}")
     print(f"{site}/index.html: {len(list(site.rglob('*.html')))} pages")
 
 
 def write_pages(pages: dict[str, str], folder: Path) -> None:
     """Write the pages, and the files of the repository that they link to."""
-    waiting = list(pages.items())
+    queue = list(pages.items())
     written = set(pages)
-    while waiting:
-        uri, text = waiting.pop()
-        targets = {target: site_uri(uri, target) for target in LINK.findall(CODE.sub("", text)) if not _outward(target)}
+    while queue:
+        uri, text = queue.pop()
+        targets = {
+            target: site_uri(uri, target) for target in LINK.findall(CODE.sub("", text)) if not _is_external(target)
+        }
         for target in targets.values():
             path = target.partition("#")[0]
             if path.startswith("repository/") and path not in written:
                 written.add(path)
                 source = ROOT / path.removeprefix("repository/")
                 if source.suffix == ".md":
-                    waiting.append((path, source.read_text("utf-8")))
+                    queue.append((path, source.read_text("utf-8")))
                 else:
                     (folder / path).parent.mkdir(parents=True, exist_ok=True)
                     shutil.copy(source, folder / path)
         (folder / uri).parent.mkdir(parents=True, exist_ok=True)
-        (folder / uri).write_text(adapted(text, targets, "../" * uri.count("/")), encoding="utf-8")
+        (folder / uri).write_text(adapt(text, targets, "../" * uri.count("/")), encoding="utf-8")
 
 
-def adapted(text: str, targets: dict[str, str], up: str) -> str:
-    """Return a page with its links as the site has them, and formulas as MathML; code stays as it is."""
+def adapt(text: str, targets: dict[str, str], up: str) -> str:
+    """Return a page with the links of the site and with formulas as MathML; code is unchanged."""
     parts = []
     end = 0
     for code in [*CODE.finditer(text), None]:
@@ -115,31 +117,31 @@ def adapted(text: str, targets: dict[str, str], up: str) -> str:
     return "".join(parts)
 
 
-def _outward(target: str) -> bool:
-    """Return whether a link leads to the web or to a heading of its own page."""
+def _is_external(target: str) -> bool:
+    """Return whether a link leads to the web or to a heading of the same page."""
     return target.startswith("#") or "://" in target
 
 
 def site_uri(page: str, target: str) -> str:
-    """Return where a link of a page leads: a path in the site's sources, with its #heading."""
+    """Return the target of a link in a page: a path in the site's sources, with its #heading."""
     path, mark, heading = target.partition("#")
     source = OUTSIDE.get(page) or (
         page.removeprefix("repository/") if page.startswith("repository/") else f"docs/{page}"
     )
-    found = (ROOT / source).parent.joinpath(path).resolve()
-    if not found.is_relative_to(ROOT):
+    file = (ROOT / source).parent.joinpath(path).resolve()
+    if not file.is_relative_to(ROOT):
         sys.exit(f"{source}: the link {target} leads out of the repository")
-    name = found.relative_to(ROOT).as_posix()
+    name = file.relative_to(ROOT).as_posix()
     pages = {outside: uri for uri, outside in (OUTSIDE | EXAMPLES).items()}
     if name.startswith("docs/"):
         return name.removeprefix("docs/") + mark + heading
-    if not found.is_file():
+    if not file.is_file():
         sys.exit(f"{source}: the link {target} leads to no file")
     return pages.get(name, f"repository/{name}") + mark + heading
 
 
 def copy_package(folder: Path) -> None:
-    """Copy the package, with each "Example:" of a docstring as "Examples:", the heading that mkdocstrings knows."""
+    """Copy the package, with each "Example:" of a docstring as "Examples:", the heading that mkdocstrings expects."""
     for path in (ROOT / "src").rglob("*.py"):
         target = folder / path.relative_to(ROOT / "src")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -157,31 +159,31 @@ def gallery_page(path: Path) -> str:
     output = json.loads((path.parent / f"output/{path.stem}.json").read_text("utf-8"))
     link = f"../../examples/gallery/output/{path.stem}.png"
     machine = f"{output['processor']}, PyTorch {output['packages']['torch']}"
-    ran = f"It took {output['seconds']} s of processor time on one core ({machine})."
+    cost = f"It took {output['seconds']} s of processor time on one core ({machine})."
     parts = [f"# {title.rstrip('.')}", text.strip(), f"![The picture that the example saves.]({link})"]
-    parts += ["It prints:", f"```text\n{output['printed'].strip()}\n```", ran]
+    parts += ["It prints:", f"```text\n{output['printed'].strip()}\n```", cost]
     parts += [f"## `{path.name}`", f"```python\n{code}\n```"]
     return "\n\n".join(parts) + "\n"
 
 
 def write_config(pages: dict[str, str], folders: dict[str, list[Any]], work: Path) -> None:
-    """Write mkdocs.yml with the generated pages in its navigation, in the place of their folder's name."""
+    """Write mkdocs.yml with the generated pages in its navigation, where mkdocs.yml has the name of their folder."""
     config = yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))
-    nav = [filled for entry in config["nav"] for filled in _filled(entry, folders)]
-    named = set(re.findall(r"[\w/]+\.md", str(nav)))
-    if named != set(pages):
-        sys.exit(f"mkdocs.yml: its nav and the pages differ in {', '.join(sorted(named ^ set(pages)))}")
+    nav = [item for entry in config["nav"] for item in _expand(entry, folders)]
+    listed = set(re.findall(r"[\w/]+\.md", str(nav)))
+    if listed != set(pages):
+        sys.exit(f"mkdocs.yml: its nav and the pages differ in {', '.join(sorted(listed ^ set(pages)))}")
     config["nav"] = nav
     config["plugins"][-1]["mkdocstrings"]["handlers"]["python"]["paths"] = ["src"]
     (work / "mkdocs.yml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-def _filled(entry: Any, folders: dict[str, list[Any]]) -> list[Any]:
-    """Return what an entry of the navigation stands for."""
+def _expand(entry: Any, folders: dict[str, list[Any]]) -> list[Any]:
+    """Return the entries for one entry of the navigation: the generated pages for the name of a folder."""
     if isinstance(entry, dict):
         ((title, inner),) = entry.items()
         return [
-            {title: [new for part in inner for new in _filled(part, folders)] if isinstance(inner, list) else inner}
+            {title: [new for part in inner for new in _expand(part, folders)] if isinstance(inner, list) else inner}
         ]
     return folders.get(entry, [entry])
 
@@ -224,7 +226,7 @@ def method_page(name: str) -> str:
 
 
 def docstring(text: str) -> str:
-    """Return a docstring as Markdown: signs stay as they are, indented blocks are code, labelled lines a list."""
+    """Return a docstring as Markdown: characters are escaped, indented blocks become code, labels bold."""
     blocks = []
     for block in re.split(r"\n\s*\n", text):
         if block.startswith("    "):
@@ -236,11 +238,11 @@ def docstring(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return text whose signs have no meaning in Markdown, but for `code`."""
+    """Return text with the special characters of Markdown escaped, except in `code`."""
     parts = re.split(r"(`[^`\n]+`)", text)
-    signs = re.compile(r"([*_\[\]|])")
+    special = re.compile(r"([*_\[\]|])")
     return "".join(
-        part if part.startswith("`") else signs.sub(r"\\\1", part.replace("<", "&lt;").replace(">", "&gt;"))
+        part if part.startswith("`") else special.sub(r"\\\1", part.replace("<", "&lt;").replace(">", "&gt;"))
         for part in parts
     )
 
@@ -255,29 +257,31 @@ def advice() -> dict[str, str]:
 
 def commands() -> str:
     """Return the help of every command of `lntl`."""
-    verbs = _verbs(typer.main.get_command(cli.app), "lntl")
+    entries = _commands(typer.main.get_command(cli.app), "lntl")
     lines = ["## All commands", "", "| command | what it does |", "| --- | --- |"]
-    lines += [f"| [`{name}`](#{name.replace(' ', '-')}) | {_plain(_help(verb))} |" for name, verb in verbs]
-    return "\n".join([*lines, *(line for name, verb in verbs for line in ("", f"### {name}", "", *_verb(name, verb)))])
+    lines += [f"| [`{name}`](#{name.replace(' ', '-')}) | {_plain(_help(command))} |" for name, command in entries]
+    return "\n".join(
+        [*lines, *(line for name, command in entries for line in ("", f"### {name}", "", *_command(name, command)))]
+    )
 
 
-def _verbs(command: Any, name: str) -> list[tuple[str, Any]]:
-    """Return the verbs below a command that do something, by their full name."""
+def _commands(command: Any, name: str) -> list[tuple[str, Any]]:
+    """Return the runnable commands of a command group, with their full names."""
     inner = {word: part for word, part in getattr(command, "commands", {}).items() if not part.hidden}
-    alone = [(name, command)] if not inner or (command.invoke_without_command and name != "lntl") else []
-    return alone + [found for word, part in inner.items() for found in _verbs(part, f"{name} {word}")]
+    itself = [(name, command)] if not inner or (command.invoke_without_command and name != "lntl") else []
+    return itself + [entry for word, part in inner.items() for entry in _commands(part, f"{name} {word}")]
 
 
-def _help(verb: Any) -> str:
-    return " ".join((verb.help or "").split())
+def _help(command: Any) -> str:
+    return " ".join((command.help or "").split())
 
 
-def _verb(name: str, verb: Any) -> list[str]:
-    """Return the lines about one verb: its usage, its arguments and options."""
-    usage = [name, *verb.collect_usage_pieces(verb.make_context(name, [], resilient_parsing=True))]
-    lines = [_plain(_help(verb)), "", "```text", " ".join(usage), "```"]
+def _command(name: str, command: Any) -> list[str]:
+    """Return the lines about one command: its usage, its arguments and options."""
+    usage = [name, *command.collect_usage_pieces(command.make_context(name, [], resilient_parsing=True))]
+    lines = [_plain(_help(command)), "", "```text", " ".join(usage), "```"]
     rows = []
-    for parameter in verb.params:
+    for parameter in command.params:
         if not parameter.hidden and parameter.name != "help":
             names = ", ".join(f"`{option}`" for option in (*parameter.opts, *parameter.secondary_opts))
             label = (
@@ -313,7 +317,7 @@ def configuration() -> str:
 def settings_table(settings: type[Any]) -> str:
     """Return a table of a plug-in's settings."""
     if not settings.model_fields:
-        return "None of its own."
+        return "No settings."
     lines = ["| setting | default | values | meaning |", "| --- | --- | --- | --- |"]
     for key, field in settings.model_fields.items():
         bounds = [
@@ -348,7 +352,7 @@ def _values(annotation: Any) -> str:
 
 
 def _default(field: FieldInfo) -> str:
-    """Return the default of a setting as it is shown."""
+    """Return the default of a setting as text."""
     value = field.get_default(call_default_factory=True)
     if field.is_required() or value is None or value == "":
         return "required" if field.is_required() else "none" if value is None else "empty"
@@ -359,7 +363,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def results(name: str) -> str:
-    """Return the rows of the benchmark whose last phase is a method, as a table by colour variance."""
+    """Return a table, by colour variance, of the benchmark rows whose last phase uses a method."""
     labels = [label for label, method in _plan().items() if method == name]
     cells: dict[str, dict[str, str]] = defaultdict(dict)
     with (BENCHMARK / "table.csv").open(encoding="utf-8", newline="") as file:
@@ -377,9 +381,9 @@ def results(name: str) -> str:
     ]
     return "\n".join(
         [
-            "Colored MNIST, test accuracy of the last epoch, mean ± standard deviation (number of seeds). All rows:",
-            "[table.md](../../benchmarks/colored_mnist/table.md); how they were made:",
-            "[Reproduction](../REPRODUCTION.md).",
+            "Colored MNIST, test accuracy of the last epoch, mean ± standard deviation (number of seeds).",
+            "[table.md](../../benchmarks/colored_mnist/table.md) has all rows;",
+            "[Reproduction](../REPRODUCTION.md) describes the runs.",
             "",
             *head,
             *body,
@@ -389,13 +393,13 @@ def results(name: str) -> str:
 
 @cache
 def _plan() -> dict[str, str]:
-    """Return label -> method of the last phase, of every run of the benchmark's plan."""
+    """Map the label of each run of the benchmark plan to the method of its last phase."""
     plan = yaml.safe_load((BENCHMARK / "plan.yaml").read_text(encoding="utf-8"))
-    found = {}
+    methods = {}
     for run in plan["runs"]:
         recipe = yaml.safe_load((ROOT / f"configs/{run['config']}.yaml").read_text(encoding="utf-8"))
-        found[run["label"]] = recipe["training"]["phases"][-1]["method"]
-    return found
+        methods[run["label"]] = recipe["training"]["phases"][-1]["method"]
+    return methods
 
 
 if __name__ == "__main__":

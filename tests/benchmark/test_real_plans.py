@@ -1,4 +1,4 @@
-"""The plans for photographs are valid without the photographs, their rows have one budget, and how they are scored."""
+"""The plans for photographs are valid without the photographs, train all rows equally long; scores are correct."""
 
 import importlib.util
 import sys
@@ -14,7 +14,7 @@ PLANS = sorted((ROOT / "benchmarks/real").glob("*/*.yaml"))
 
 
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_a_plan_is_valid_and_f_and_g_learn_for_as_many_epochs_in_each_row(path: Path) -> None:
+def test_a_plan_is_valid_and_trains_f_and_g_equally_long_in_each_run(path: Path) -> None:
     runs = plan.planned_runs(plan.read(path), path)
     epochs = 15 if path.parent.name in ("isic", "bar") else 5
     for run in runs:
@@ -24,23 +24,23 @@ def test_a_plan_is_valid_and_f_and_g_learn_for_as_many_epochs_in_each_row(path: 
         assert run.config.data.path.startswith("data/"), run.title
 
 
-def test_scores_by_a_column_are_those_of_slow_loops() -> None:
+def test_scores_agree_with_slow_loops() -> None:
     spec = importlib.util.spec_from_file_location("real_sets", ROOT / "benchmarks/real/sets.py")
     assert spec is not None
     assert spec.loader is not None
     sets = importlib.util.module_from_spec(spec)
-    sys.modules["real_sets"] = sets  # dataclasses look for their module
+    sys.modules["real_sets"] = sets  # a dataclass looks up its module there
     spec.loader.exec_module(sets)
     random = np.random.default_rng(0)
     y, value, right = random.integers(0, 2, 200), random.integers(0, 2, 200), random.random(200) < 0.7
     split = sets.Groups(np.arange(200), 2 * y + value, y != value, ["a", "b", "c", "d"], y, value)
-    found = sets.scores(split, right, np.ones(200, dtype=np.int64))
+    scores = sets.scores(split, right, np.ones(200, dtype=np.int64))
     cells = [np.mean([r for c, r in zip(split.cell, right, strict=True) if c == cell]) for cell in range(4)]
-    assert found["unbiased"] == pytest.approx(np.mean(cells))
-    assert found["worst"] == pytest.approx(min(cells))
-    assert found["own"] == pytest.approx(np.mean(right[y == value]))
-    assert found["other"] == pytest.approx(np.mean(right[y != value]))
-    assert found["all"] == pytest.approx(np.mean(right))
+    assert scores["unbiased"] == pytest.approx(np.mean(cells))
+    assert scores["worst"] == pytest.approx(min(cells))
+    assert scores["own"] == pytest.approx(np.mean(right[y == value]))
+    assert scores["other"] == pytest.approx(np.mean(right[y != value]))
+    assert scores["all"] == pytest.approx(np.mean(right))
     weight = sets.resampled(split, 3)
     assert np.bincount(split.cell, weight).tolist() == np.bincount(split.cell).tolist()
     drawn = np.repeat(right[y != value], weight[y != value])

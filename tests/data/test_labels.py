@@ -1,4 +1,4 @@
-"""Categories, bins, several biases at once and what tells a class, each against slow loops."""
+"""Categories, bins, combined biases and aligned bias values, compared with slow loops."""
 
 from collections import Counter
 
@@ -16,11 +16,11 @@ NAN = float("nan")
 
 
 def column(name: str, texts: list[str], missing: tuple[str, ...] = ()) -> Column:
-    """Return the column of texts, one a row."""
+    """Return a column with one text per row."""
     return categories(name, texts, np.arange(len(texts)), missing)
 
 
-def told(c: Column) -> list[str | None]:
+def names_by_row(c: Column) -> list[str | None]:
     return [None if code == IGNORE else c.values[code] for code in c.code.tolist()]
 
 
@@ -30,7 +30,7 @@ def told(c: Column) -> list[str | None]:
 def test_texts_are_stripped_and_sorted_and_keep_their_names() -> None:
     c = column("animal", ["dog", " cat", "eel", "cat ", ""])
     assert c.values == ("cat", "dog", "eel")
-    assert told(c) == ["dog", "cat", "eel", "cat", None]
+    assert names_by_row(c) == ["dog", "cat", "eel", "cat", None]
 
 
 def test_numbers_are_in_order_of_their_value() -> None:
@@ -38,25 +38,25 @@ def test_numbers_are_in_order_of_their_value() -> None:
     assert column("n", ["10", "9", "x"]).values == ("10", "9", "x")
 
 
-def test_what_counts_as_missing_is_no_value() -> None:
+def test_texts_that_mean_missing_are_no_values() -> None:
     c = column("n", ["NA", "a", "", " "], missing=("NA",))
-    assert told(c) == [None, "a", None, None]
-    assert told(column("n", ["NA", "a"])) == ["NA", "a"]
+    assert names_by_row(c) == [None, "a", None, None]
+    assert names_by_row(column("n", ["NA", "a"])) == ["NA", "a"]
 
 
-def test_taking_rows_leaves_out_the_values_that_are_gone() -> None:
+def test_take_drops_values_without_rows() -> None:
     c = column("n", ["c", "a", "b", "", "c"]).take(np.array([True, False, True, True, True]))
-    assert (c.values, told(c)) == (("b", "c"), ["c", "b", None, "c"])
+    assert (c.values, names_by_row(c)) == (("b", "c"), ["c", "b", None, "c"])
 
 
-def test_numbers_of_a_column_and_what_is_none() -> None:
+def test_numbers_marks_texts_that_are_not_numbers() -> None:
     number, wrong = column("age", ["1.5", "", "old", "inf", "-2"]).numbers()
     np.testing.assert_array_equal(number, [1.5, NAN, NAN, NAN, -2])
     assert wrong.tolist() == [False, False, True, True, False]
 
 
 @pytest.mark.parametrize(
-    ("texts", "twice"),
+    ("texts", "spellings"),
     [
         (["1", "2", "01"], "'01' and '1'"),
         (["1.0", "1", "2"], "'1' and '1.0'"),
@@ -65,23 +65,23 @@ def test_numbers_of_a_column_and_what_is_none() -> None:
         (["1", "2", "inf"], None),
     ],
 )
-def test_one_number_in_two_spellings_is_told(texts: list[str], twice: str | None) -> None:
-    """Only where all values are numbers: else they are texts."""
-    if twice is None:
+def test_two_spellings_of_one_number_are_an_error(texts: list[str], spellings: str | None) -> None:
+    """Only if all values are numbers; otherwise the values are texts."""
+    if spellings is None:
         check_spelling(column("n", texts))
         combine([column("n", texts)])
         return
-    for check in (check_spelling, lambda one: combine([one])):
-        with pytest.raises(UserError, match=f"n: {twice} are one number in two spellings; choose one"):
+    for check in (check_spelling, lambda c: combine([c])):
+        with pytest.raises(UserError, match=f"n: {spellings} are one number in two spellings; choose one"):
             check(column("n", texts))
 
 
 # --- bins ---
 
 
-def test_given_edges_begin_a_bin() -> None:
+def test_each_edge_begins_a_bin() -> None:
     c = binned("age", np.array([29.9, 30, 39, 40, NAN, 90]), edges=[30, 40])
-    assert told(c) == ["age below 30", "age 30 to 40", "age 30 to 40", "age from 40", None, "age from 40"]
+    assert names_by_row(c) == ["age below 30", "age 30 to 40", "age 30 to 40", "age from 40", None, "age from 40"]
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=60, unique=True), st.integers(2, 6))
@@ -93,7 +93,7 @@ def test_bins_hold_equal_counts_of_distinct_numbers(numbers: list[float], bins: 
 
 
 @given(st.lists(st.integers(0, 5), min_size=2, max_size=60), st.integers(2, 6))
-def test_bins_keep_order_and_never_part_equal_numbers(numbers: list[int], bins: int) -> None:
+def test_bins_keep_order_and_never_separate_equal_numbers(numbers: list[int], bins: int) -> None:
     if len(set(numbers)) == 1:
         with pytest.raises(UserError, match="all its numbers are equal"):
             binned("n", np.array(numbers, dtype=float), bins)
@@ -105,7 +105,7 @@ def test_bins_keep_order_and_never_part_equal_numbers(numbers: list[int], bins: 
     assert sorted(set(c.code.tolist())) == list(range(len(c.values)))
 
 
-def test_ranks_are_the_share_below_and_half_of_the_equal() -> None:
+def test_a_rank_is_the_share_of_smaller_numbers_plus_half_of_the_equal_ones() -> None:
     numbers = [3.0, 1.0, NAN, 1.0, 7.0]
     rank = binned("n", np.array(numbers), edges=[2]).rank
     known = [x for x in numbers if x == x]
@@ -128,7 +128,7 @@ def test_ranks_are_the_share_below_and_half_of_the_equal() -> None:
         ([0.1, 0.1 + 2**-54], ("n below 0.1", "n 0.1 to 0.1000000000000001", "n from 0.1000000000000001")),
     ],
 )
-def test_bins_have_names_of_their_own(edges: list[float], names: tuple[str, ...]) -> None:
+def test_bin_names_are_distinct(edges: list[float], names: tuple[str, ...]) -> None:
     number = np.array([edges[0] - max(abs(edges[0]), 1), *edges])
     c = binned("n", number, edges=edges)
     assert c.values[: len(names)] == names
@@ -138,18 +138,18 @@ def test_bins_have_names_of_their_own(edges: list[float], names: tuple[str, ...]
 # --- several biases ---
 
 
-def test_one_bias_is_one_label_an_image() -> None:
+def test_one_bias_gives_one_label_per_image() -> None:
     bias = combine([column("sky", ["day", "night", "", "day"])])
     assert bias.labels.tolist() == bias.value.tolist() == [0, 1, IGNORE, 0]
     assert (bias.names, bias.num_values, bias.specs) == (("day", "night"), (2,), ())
 
 
-def test_several_biases_are_the_combinations_that_occur() -> None:
+def test_several_biases_have_a_value_for_each_combination_that_occurs() -> None:
     sky, place = ["day", "night", "day", "", "day"], ["sea", "land", "land", "sea", "sea"]
     bias = combine([column("sky", sky), column("place", place)])
     assert bias.labels.tolist() == [[0, 1], [1, 0], [0, 0], [IGNORE, 1], [0, 1]]
-    assert bias.names == ("day, land", "day, sea", "night, land")  # never a night at sea
-    assert [(one.name, one.values, one.value_of_joint) for one in bias.specs] == [
+    assert bias.names == ("day, land", "day, sea", "night, land")  # "night, sea" does not occur
+    assert [(spec.name, spec.values, spec.value_of_joint) for spec in bias.specs] == [
         ("sky", ("day", "night"), (0, 0, 1)),
         ("place", ("land", "sea"), (0, 1, 0)),
     ]
@@ -158,7 +158,7 @@ def test_several_biases_are_the_combinations_that_occur() -> None:
     ]
 
 
-def test_combinations_of_many_biases_have_numbers_for_names() -> None:
+def test_combinations_of_many_biases_are_numbered() -> None:
     random = np.random.default_rng(0)
     biases = [column(f"b{k}", [f"value {v}" for v in random.integers(0, 2, 50)]) for k in range(40)]
     bias = combine(biases)
@@ -170,7 +170,7 @@ def test_combinations_of_many_biases_have_numbers_for_names() -> None:
         ]
 
 
-def test_equal_names_are_told_apart_by_the_biases_names() -> None:
+def test_equal_value_names_get_the_name_of_their_bias() -> None:
     bias = combine([column("hat", ["no", "yes"]), column("bag", ["yes", "no"])])
     assert bias.names == ("hat no, bag yes", "hat yes, bag no")
 
@@ -182,28 +182,28 @@ def test_a_bias_needs_two_values_and_not_too_many() -> None:
         combine([column("id", [str(k) for k in range(MAX_VALUES + 1)])])
 
 
-def test_biases_must_be_known_together_of_some_row() -> None:
+def test_at_least_one_row_must_know_all_biases() -> None:
     with pytest.raises(UserError, match="no row has a value of each of sky, place"):
         combine([column("sky", ["a", "b", "", ""]), column("place", ["", "", "c", "d"])])
 
 
-def test_features_are_one_hot_zeros_where_missing_and_ranks() -> None:
+def test_features_are_one_hot_or_zero_if_missing_followed_by_ranks() -> None:
     ages = binned("age", np.array([20.0, 60.0, NAN]), edges=[40])
     bias = combine([column("sky", ["a", "", "c"]), ages])
     rows = features(bias.labels, bias.num_values, bias.rank)
     assert rows.tolist() == [[1, 0, 1, 0, 0.25], [0, 0, 0, 1, 0.75], [0, 1, 0, 0, 0]]
     assert rows.dtype == torch.float32
-    one = combine([column("sky", ["a", "", "c"])])
-    assert features(one.labels, one.num_values, one.rank).tolist() == [[1, 0], [0, 0], [0, 1]]
+    single = combine([column("sky", ["a", "", "c"])])
+    assert features(single.labels, single.num_values, single.rank).tolist() == [[1, 0], [0, 0], [0, 1]]
 
 
-# --- what tells a class ---
+# --- aligned bias values ---
 
 
-def tells(cells: list[list[int]]) -> tuple[int, ...]:
-    """Return `aligned` of counts of images by class and bias value."""
+def aligned_values(cells: list[list[int]]) -> tuple[int, ...]:
+    """Return the result of `aligned` for counts of images by class and bias value."""
     pairs = [(y, b) for y, row in enumerate(cells) for b, n in enumerate(row) for _ in range(n)]
-    y, b = (torch.tensor(each) for each in zip(*pairs, strict=True))
+    y, b = (torch.tensor(part) for part in zip(*pairs, strict=True))
     return aligned(y, b, len(cells), len(cells[0]))
 
 
@@ -213,17 +213,17 @@ def tells(cells: list[list[int]]) -> tuple[int, ...]:
         ([[95, 5], [5, 95]], (0, 1)),
         ([[5, 95], [95, 5]], (1, 0)),
         ([[90, 10], [60, 40]], ()),  # the second class has more of value 1 than its share, but no majority
-        ([[75, 25], [75, 25]], ()),  # nothing tells the class
+        ([[75, 25], [75, 25]], ()),  # the bias does not predict the class
         ([[80, 10, 10], [10, 80, 10], [10, 10, 80]], (0, 1, 2)),
         ([[80, 20, 0], [90, 10, 0], [0, 10, 90]], (0, 0, 2)),
         ([[50, 50], [0, 100]], ()),
     ],
 )
-def test_aligned(cells: list[list[int]], expected: tuple[int, ...]) -> None:
-    assert tells(cells) == expected
+def test_aligned_is_the_bias_value_that_predicts_each_class(cells: list[list[int]], expected: tuple[int, ...]) -> None:
+    assert aligned_values(cells) == expected
 
 
-def test_an_unknown_bias_says_nothing_of_the_class() -> None:
+def test_aligned_ignores_unknown_biases() -> None:
     y, b = torch.tensor([0, 0, 0, 0, 1, 1]), torch.tensor([0, IGNORE, IGNORE, IGNORE, 1, IGNORE])
     assert aligned(y, b, 2, 2) == (0, 1)
 
@@ -231,7 +231,7 @@ def test_an_unknown_bias_says_nothing_of_the_class() -> None:
 # --- spellings ---
 
 
-def test_unicode_forms_and_characters_of_no_width_are_one_value() -> None:
+def test_unicode_forms_and_zero_width_characters_give_one_value() -> None:
     composed, decomposed = "M\u00fcnchen", "Mu\u0308nchen"
     c = column("city", [composed, decomposed, f"\ufeff{composed}", "Mu\u200b\u0308nchen", "Bonn"])
     assert c.values == ("Bonn", composed)
@@ -240,10 +240,10 @@ def test_unicode_forms_and_characters_of_no_width_are_one_value() -> None:
         f"city: spellings of {composed!r} that differ only in Unicode form or invisible characters are one value",
     )
     assert column("city", ["\u200b", "Bonn"]).code.tolist() == [IGNORE, 0]
-    assert column("city", [decomposed, "Bonn"]).values == ("Bonn", decomposed)  # one spelling stays as it is
+    assert column("city", [decomposed, "Bonn"]).values == ("Bonn", decomposed)  # a single spelling is not changed
 
 
-def test_values_that_differ_in_case_are_warned_of_and_never_merged() -> None:
+def test_values_that_differ_in_case_give_a_note_and_stay_separate() -> None:
     c = column("animal", ["Cat", "cat", "dog"])
     assert c.values == ("Cat", "cat", "dog")
     assert c.notes == ("animal: 'Cat' and 'cat' differ only in case and are two values",)

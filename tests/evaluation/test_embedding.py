@@ -1,4 +1,4 @@
-"""The embedding: clusters stay clusters, the same seed gives the same picture, and there is always one."""
+"""The embedding keeps clusters apart, depends on the seed alone, and works for few or equal features."""
 
 import pytest
 import torch
@@ -9,16 +9,16 @@ from lntl.evaluation.predict import MAX_EMBEDDED, embed, embedded_images
 
 def clusters(n: int, features: int) -> tuple[Tensor, Tensor]:
     random = torch.Generator().manual_seed(0)
-    label = torch.arange(n) % 3
-    return torch.randn(n, features, generator=random) + 10 * torch.nn.functional.one_hot(label, features), label
+    labels = torch.arange(n) % 3
+    return torch.randn(n, features, generator=random) + 10 * torch.nn.functional.one_hot(labels, features), labels
 
 
-def test_clusters_stay_clusters() -> None:
-    z, label = clusters(120, 40)
+def test_clusters_stay_apart() -> None:
+    z, labels = clusters(120, 40)
     xy = embed(z.view(120, 10, 2, 2), 0)
     assert (xy.shape, xy.dtype) == ((120, 2), torch.float32)
     nearest = (torch.cdist(xy, xy) + torch.eye(120) * 1e9).argmin(dim=1)
-    assert (label[nearest] == label).double().mean() > 0.95
+    assert (labels[nearest] == labels).double().mean() > 0.95
     assert torch.equal(xy, embed(z, 0))
 
 
@@ -31,10 +31,10 @@ def test_features_that_are_all_equal() -> None:
     assert torch.equal(embed(torch.ones(50, 8), 0), torch.zeros(50, 2))
 
 
-def test_chosen_images() -> None:
+def test_embedded_images_are_a_sorted_random_subset() -> None:
     assert torch.equal(embedded_images(100, 0), torch.arange(100))
-    many = embedded_images(10_000, 0)
-    assert len(many) == len(many.unique()) == MAX_EMBEDDED
-    assert torch.equal(many, many.sort().values)
-    assert torch.equal(many, embedded_images(10_000, 0))
-    assert not torch.equal(many, embedded_images(10_000, 1))
+    index = embedded_images(10_000, 0)
+    assert len(index) == len(index.unique()) == MAX_EMBEDDED
+    assert torch.equal(index, index.sort().values)
+    assert torch.equal(index, embedded_images(10_000, 0))
+    assert not torch.equal(index, embedded_images(10_000, 1))

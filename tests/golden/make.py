@@ -1,4 +1,4 @@
-"""Write golden.json anew: `python tests/golden/make.py`. Do it where a change of the numbers is meant, and say why.
+"""Rewrite golden.json: `python tests/golden/make.py`. Do so only if the numbers should change, and say why.
 
 The run is small: 400 images of Colored MNIST, one epoch each of erm, bias_head and lntl, on one thread of a CPU.
 """
@@ -45,15 +45,15 @@ RAW: dict[str, Any] = {
 
 
 def run() -> dict[str, dict[str, float]]:
-    """Train, and return what each epoch logged and the metrics on val and test, of the weights and their average."""
+    """Train; return the metrics of each epoch, and those on val and test of the last and of the averaged weights."""
     torch.set_num_threads(1)
-    built = experiment.build(config.validate(RAW, "golden"))
-    told = {f"epoch {record.total_epoch}": record.metrics for record in built.trainer}
+    setup = experiment.build(config.validate(RAW, "golden"))
+    metrics = {f"epoch {record.total_epoch}": record.metrics for record in setup.trainer}
     for split in ("val", "test"):
-        for name, networks in (("weights", built.networks), ("average", built.trainer.evaluated)):
-            found = compute(built.predict(networks, split), built.config.evaluation.metrics)
-            told[f"{split}, {name}"] = {metric: value for metric, value in found.items() if value is not None}
-    return told
+        for name, networks in (("weights", setup.networks), ("average", setup.trainer.evaluated)):
+            values = compute(setup.predict(networks, split), setup.config.evaluation.metrics)
+            metrics[f"{split}, {name}"] = {metric: value for metric, value in values.items() if value is not None}
+    return metrics
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lntl.reporting.verdict import APART, Measured, answers, cost, duration, gone, probe_sentences, used, verdict
+from lntl.reporting.verdict import APART, Measurements, answers, cost, duration, gone, probe_sentences, used, verdict
 from lntl.runs.formats import Chance, Estimate, Probe, ProbeRow
 
 
@@ -46,24 +46,24 @@ LEAKS: dict[str, dict[str, Any]] = {
     ],
 )
 def test_used_less(numbers: dict[str, Any], short: str) -> None:
-    assert used(Measured("colour", True, **numbers)).short == short
+    assert used(Measurements("colour", True, **numbers)).short == short
 
 
 @pytest.mark.parametrize("short", LEAKS)
 def test_gone(short: str) -> None:
-    answer = gone(Measured("colour", True, **LEAKS[short]))
+    answer = gone(Measurements("colour", True, **LEAKS[short]))
     assert answer.short == short
     assert ("not clearly less than with plain training" in answer.text) == (short == "No")
 
 
 def test_with_a_high_chance_the_share_above_chance_is_compared() -> None:
     leaks = {"chance": 0.95, "n_test": 100_000, "erm_leakage": 0.998}
-    assert gone(Measured("scar", True, leakage=0.98, **leaks)).short == "Partly"
-    assert gone(Measured("scar", True, leakage=0.995, **leaks)).short == "No"
+    assert gone(Measurements("scar", True, leakage=0.98, **leaks)).short == "Partly"
+    assert gone(Measurements("scar", True, leakage=0.995, **leaks)).short == "No"
 
 
 def test_gone_without_plain_training_claims_no_comparison() -> None:
-    answer = gone(Measured("colour", True, leakage=0.5, **PROBED))
+    answer = gone(Measurements("colour", True, leakage=0.5, **PROBED))
     assert answer.short == "No"
     assert "plain training" not in answer.text
 
@@ -72,7 +72,7 @@ def test_the_page_and_the_probe_command_agree() -> None:
     """Each chance leaves another share to read; with few images, what noise can do counts as guessing."""
     for chance, n, read, h_read in product((0.1, 0.951), (20, 5000), (0.0, 0.04, 0.06, 1.0), (0.0, 0.06, 1.0)):
         leakage, h = (chance + share * (1 - chance) for share in (read, h_read))
-        measured = Measured("sex", True, leakage=leakage, chance=chance, n_test=n, h_accuracy=h, h_chance=chance)
+        measured = Measurements("sex", True, leakage=leakage, chance=chance, n_test=n, h_accuracy=h, h_chance=chance)
         probe = Probe(
             epoch=1,
             bias="sex",
@@ -94,10 +94,10 @@ def test_the_page_and_the_probe_command_agree() -> None:
 
 @pytest.mark.parametrize(("h", "leak", "fooled"), [(0.12, "No", True), (0.5, "No", False), (0.12, "Yes", False)])
 def test_h_was_fooled_only_where_it_is_at_chance_and_the_probe_is_not(h: float, leak: str, fooled: bool) -> None:
-    text = gone(Measured("colour", True, h_accuracy=h, h_chance=0.1, **LEAKS[leak])).text
+    text = gone(Measurements("colour", True, h_accuracy=h, h_chance=0.1, **LEAKS[leak])).text
     assert "bias head h is right in" in text
     assert ("it was fooled" in text) == fooled
-    assert "bias head" not in gone(Measured("colour", False, h_accuracy=h, h_chance=0.1, **LEAKS[leak])).text
+    assert "bias head" not in gone(Measurements("colour", False, h_accuracy=h, h_chance=0.1, **LEAKS[leak])).text
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_h_was_fooled_only_where_it_is_at_chance_and_the_probe_is_not(h: float, 
     ],
 )
 def test_verdict(numbers: dict[str, Any], leak: str, word: str, part: str) -> None:
-    answer = verdict(Measured("colour", True, **numbers, **LEAKS[leak]))
+    answer = verdict(Measurements("colour", True, **numbers, **LEAKS[leak]))
     assert answer.word == word
     assert part in answer.text
     assert answer.text.endswith(".")
@@ -132,7 +132,7 @@ def test_verdict(numbers: dict[str, Any], leak: str, word: str, part: str) -> No
     ],
 )
 def test_plain_training_is_not_said_to_unlearn(numbers: dict[str, Any], word: str) -> None:
-    measured = Measured("colour", False, **numbers)
+    measured = Measurements("colour", False, **numbers)
     assert verdict(measured).word == word
     assert [answer.question for answer in answers(measured)] == [
         "Does it use the colour?",
@@ -145,7 +145,7 @@ def test_plain_training_is_not_said_to_unlearn(numbers: dict[str, Any], word: st
 )
 def test_cost(aligned: float | None, short: str) -> None:
     value = None if aligned is None else around(aligned)
-    answer = cost(Measured("colour", True, aligned=value, erm_aligned=around(0.99), seconds=600, erm_seconds=300))
+    answer = cost(Measurements("colour", True, aligned=value, erm_aligned=around(0.99), seconds=600, erm_seconds=300))
     assert answer.short == short
     assert "Training took 10.0\u202fmin, 2.0 times as long as plain training." in answer.text
 

@@ -205,10 +205,10 @@ class FileTransform(EvalTransform):
         return Pictures(len(array), lambda i: squared(as_pil(array[i]), i, side, fit, white, _warn), self._of_squares)
 
     def _of_squares(self, squares: Tensor) -> Tensor:
-        pixels = transforms.middle(squares, self.image_settings.size)
+        pixels = transforms.center_crop(squares, self.image_settings.size)
         if self.grey:
             pixels = transforms.luma(pixels).expand(-1, 3, -1, -1)
-        out = transforms.empty(len(squares), self.image_settings.size, np.float32)
+        out = transforms.empty_images(len(squares), self.image_settings.size, np.float32)
         transforms.normalise(pixels, self.image_settings, out)
         return out.permute(0, 3, 1, 2)
 

@@ -1,4 +1,4 @@
-"""Image files as tensors: decoded by threads, kept in a cache, augmented as a function of (seed, place)."""
+"""Image files as tensors: decoded by threads, kept in a cache, augmented depending on seed and index only."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -121,14 +121,14 @@ class ImageSource:
 
         Raises UnreadableImageError.
         """
-        indices, out = index.cpu(), transforms.empty(len(index), self.settings.size, np.float32)
+        indices, out = index.cpu(), transforms.empty_images(len(index), self.settings.size, np.float32)
 
         def fill(part: slice) -> None:
             stored = self._stored(indices[part])
             if seed is None:
-                pixels = transforms.middle(stored, self.settings.size)
+                pixels = transforms.center_crop(stored, self.settings.size)
             else:
-                pixels = transforms.augmented(stored, indices[part], seed, self.settings)
+                pixels = transforms.augment(stored, indices[part], seed, self.settings)
             transforms.normalise(pixels, self.settings, out[part])
 
         self._in_parts(fill, len(index))
@@ -142,17 +142,17 @@ class ImageSource:
 
     def pixels(self, index: Tensor) -> Tensor:
         """Return the images at `index` as uint8 (N, 3, H, W), as evaluation sees them."""
-        indices, out = index.cpu(), transforms.empty(len(index), self.settings.size, np.uint8)
+        indices, out = index.cpu(), transforms.empty_images(len(index), self.settings.size, np.uint8)
 
         def fill(part: slice) -> None:
-            out[part] = transforms.middle(self._stored(indices[part]), self.settings.size).permute(0, 2, 3, 1)
+            out[part] = transforms.center_crop(self._stored(indices[part]), self.settings.size).permute(0, 2, 3, 1)
 
         self._in_parts(fill, len(index))
         return out.permute(0, 3, 1, 2)
 
     def _stored(self, index: Tensor) -> Tensor:
         """Return the stored squares (N, 3, S, S) uint8, channels last in memory, grey where that is set."""
-        squares = transforms.empty(len(index), self.settings.stored, np.uint8)
+        squares = transforms.empty_images(len(index), self.settings.stored, np.uint8)
         for square, position in zip(squares.numpy(), index.tolist(), strict=True):
             square[...] = self._store(position)
         if self.settings.grayscale:

@@ -1,4 +1,4 @@
-"""From stored squares to what the network sees; in training with augmentation that is a function of (seed, place)."""
+"""Turn stored square images into network input; augmentation depends only on the seed and the index of an image."""
 
 import math
 from collections.abc import Callable
@@ -14,10 +14,10 @@ from lntl.seeding import uniforms
 
 # Width to height of a resized crop is at most 4/3 and at least 3/4. Source: Szegedy et al., 2015, as in torchvision.
 MAX_RATIO = 4 / 3
-_CUT, _FLIP = 4, 1  # random numbers that each takes
+_CROP, _FLIP = 4, 1  # random numbers per image for its crop and its flip
 
 
-def empty(count: int, side: int, kind: type[np.generic]) -> Tensor:
+def empty_images(count: int, side: int, kind: type[np.generic]) -> Tensor:
     """Return an uninitialised tensor (count, side, side, 3) that any thread may write, even under inference mode.
 
     Allocated by NumPy, which asks for huge pages.
@@ -26,8 +26,8 @@ def empty(count: int, side: int, kind: type[np.generic]) -> Tensor:
         return torch.from_numpy(np.empty((count, side, side, 3), kind))
 
 
-def middle(images: Tensor, size: int) -> Tensor:
-    """Return the middle window (N, 3, size, size) of squares (N, 3, S, S)."""
+def center_crop(images: Tensor, size: int) -> Tensor:
+    """Return the center (N, 3, size, size) of square images (N, 3, S, S)."""
     start = (images.shape[-1] - size) // 2
     return images[..., start : start + size, start : start + size]
 
@@ -39,7 +39,7 @@ def luma(pixels: Tensor) -> Tensor:
 
 
 def float_luma(images: Tensor) -> Tensor:
-    """Return the luma of float images (N, 3, H, W) in all channels; grey images stay as they are, to the bit."""
+    """Return the luma of float images (N, 3, H, W) in all channels; grey images stay bit-identical."""
     red, green, blue = images.unbind(dim=1)
     grey = (0.299 * red + 0.587 * green + 0.114 * blue)[:, None]
     same = (images == images[:, :1]).all(dim=1, keepdim=True)
@@ -48,33 +48,33 @@ def float_luma(images: Tensor) -> Tensor:
 
 def normalise(pixels: Tensor, settings: ImageSettings, out: Tensor) -> None:
     """Write (pixels / 255 - mean) / std of images (N, 3, H, W) uint8 into `out` (N, H, W, 3) float32."""
-    mean, std = (torch.tensor(each) for each in (settings.normalise.mean, settings.normalise.std))
+    mean, std = (torch.tensor(values) for values in (settings.normalise.mean, settings.normalise.std))
     width = out.shape[2]  # the statistics of a whole line: operations on three numbers at a time are slow
     scale, shift = ((1 / (255 * std)).repeat(width), (-mean / std).repeat(width))
-    for target, image in zip(out, pixels.permute(0, 2, 3, 1), strict=True):  # one that fits into the processor's cache
+    for target, image in zip(out, pixels.permute(0, 2, 3, 1), strict=True):  # one image fits into the processor's cache
         lines = target.copy_(image).view(-1, width * 3)
         torch.addcmul(shift, lines, scale, out=lines)
 
 
-def augmented(images: Tensor, places: Tensor, seed: int, settings: ImageSettings) -> Tensor:
-    """Return squares (N, 3, S, S) uint8 cut to (N, 3, size, size), mirrored and changed at random.
+def augment(images: Tensor, index: Tensor, seed: int, settings: ImageSettings) -> Tensor:
+    """Crop square images (N, 3, S, S) uint8 to (N, 3, size, size), flip them and change them at random.
 
-    What happens to an image depends on (seed, place) alone, not on the images beside it.
+    The result for an image depends only on `seed` and its `index`, not on the rest of the batch.
     """
-    numbers = uniforms(seed, places, _CUT + _FLIP + 2 * settings.randaugment).tolist()
-    out = empty(len(images), settings.size, np.uint8)
-    for target, image, own in zip(out, images, numbers, strict=True):
-        changed = _cut(image, own[:_CUT], settings)
-        if settings.flip and own[_CUT] < 0.5:
+    numbers = uniforms(seed, index, _CROP + _FLIP + 2 * settings.randaugment).tolist()
+    out = empty_images(len(images), settings.size, np.uint8)
+    for target, image, random in zip(out, images, numbers, strict=True):
+        changed = _crop(image, random[:_CROP], settings)
+        if settings.flip and random[_CROP] < 0.5:
             changed = changed.flip(-1)
-        for chosen, sign in zip(own[_CUT + _FLIP :: 2], own[_CUT + _FLIP + 1 :: 2], strict=True):
-            operation = OPERATIONS[int(chosen * len(OPERATIONS))]
+        for choice, sign in zip(random[_CROP + _FLIP :: 2], random[_CROP + _FLIP + 1 :: 2], strict=True):
+            operation = OPERATIONS[int(choice * len(OPERATIONS))]
             changed = apply_operation(changed, operation, settings.randaugment_magnitude, 1 if sign < 0.5 else -1)
         target.copy_(changed.permute(1, 2, 0))
     return out.permute(0, 3, 1, 2)
 
 
-def _cut(image: Tensor, numbers: list[float], settings: ImageSettings) -> Tensor:
+def _crop(image: Tensor, numbers: list[float], settings: ImageSettings) -> Tensor:
     side, size = image.shape[-1], settings.size
     if settings.crop == "resized":
         return _resized(image, window(side, settings.crop_scale, numbers), size)
@@ -82,23 +82,23 @@ def _cut(image: Tensor, numbers: list[float], settings: ImageSettings) -> Tensor
     return image[:, top : top + size, left : left + size]
 
 
-def window(side: int, least: float, numbers: list[float]) -> tuple[int, int, int, int]:
-    """Return top, left, height and width of a part of a square: its area at least the share `least`, its shape random.
+def window(side: int, min_area: float, numbers: list[float]) -> tuple[int, int, int, int]:
+    """Return top, left, height and width of a random part of a square, with at least a share `min_area` of its area.
 
     Deviation: a window that would stick out is clipped to the square; torchvision draws up to ten times instead.
     """
     for_top, for_left, for_area, for_ratio = numbers
-    area = (least + (1 - least) * for_area) * side * side
+    area = (min_area + (1 - min_area) * for_area) * side * side
     ratio = math.exp((2 * for_ratio - 1) * math.log(MAX_RATIO))
     width = min(side, max(1, round(math.sqrt(area * ratio))))
     height = min(side, max(1, round(math.sqrt(area / ratio))))
     return int(for_top * (side - height + 1)), int(for_left * (side - width + 1)), height, width
 
 
-def _resized(image: Tensor, place: tuple[int, int, int, int], size: int) -> Tensor:
+def _resized(image: Tensor, box: tuple[int, int, int, int], size: int) -> Tensor:
     from torchvision.transforms.v2 import functional as F
 
-    resized: Tensor = F.resized_crop(image, *place, [size, size], antialias=True)
+    resized: Tensor = F.resized_crop(image, *box, [size, size], antialias=True)
     return resized
 
 
@@ -120,8 +120,8 @@ OPERATIONS = (
     "AutoContrast",
     "Equalize",
 )
-SIGNED = OPERATIONS[1:10]  # those whose magnitude is positive or negative
-MAX_STRENGTH = 30  # the highest strength. Source: torchvision's 31 bins
+SIGNED = OPERATIONS[1:10]  # operations whose magnitude can be positive or negative
+MAX_STRENGTH = 30  # Source: torchvision's 31 bins
 
 
 def apply_operation(image: Tensor, operation: str, strength: int, sign: int) -> Tensor:

@@ -1,7 +1,7 @@
-"""Waterbirds (Sagawa et al., ICLR 2020): birds of CUB-200-2011 before backgrounds of Places.
+"""Waterbirds (Sagawa et al., ICLR 2020): birds from CUB-200-2011 on backgrounds from Places.
 
-In training 95 % of the waterbirds are on water and of the landbirds on land; in val and test half of each. Source: the
-README of github.com/kohpangwei/group_DRO.
+In training, 95 % of the waterbirds are on water and 95 % of the landbirds on land; in val and test, 50 % of each.
+Source: the README of github.com/kohpangwei/group_DRO.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ SPLITS = {"0": "train", "1": "val", "2": "test"}
 
 
 def make(source: Path) -> Made:
-    """Return image, label, background, split of waterbird_complete95_forest2water2/."""
+    """Return a table of image, label, background and split from the folder waterbird_complete95_forest2water2/."""
     metadata = found(source, ["metadata.csv"])
     table: dict[str, list[str]] = {"image": [], "label": [], "background": [], "split": []}
     for number, row in rows(metadata, ["img_filename", "y", "split", "place"]):

@@ -20,7 +20,7 @@ from lntl.evaluation.metrics import counted
 from lntl.methods import load_method
 from lntl.reporting.drawings import check_drawings, drawings, pareto
 from lntl.reporting.run_files import RunFiles, read_run
-from lntl.reporting.run_report import command, compare_runs, layer_label, over_cells, run_report
+from lntl.reporting.run_report import cells_note, command, compare_runs, layer_label, run_report
 from lntl.reporting.tables import MOST_ROWS
 from lntl.reporting.verdict import MOST_BIASES, check_verdict, duration, percent
 from lntl.runs.files import write_json, write_text
@@ -140,7 +140,7 @@ def render_check(check: Check, pictures: NDArray[np.uint8] | None) -> str:
 
 @dataclass(frozen=True)
 class Tile:
-    """A number of the first screen: label, value, what stands beside it, its meaning, and a scale if it has one."""
+    """A number at the top of a report: label, value, the text beside it, its meaning, and a scale if it has one."""
 
     label: str
     value: str | None
@@ -205,7 +205,7 @@ def _render(name: str, **content: object) -> str:
         "span": _span,
         "code": markdown_code,
         "layer": layer_label,
-        "over_cells": over_cells,
+        "cells_note": cells_note,
         "command": command,
     }
     templates.globals |= {"most": MOST_ROWS, "most_biases": MOST_BIASES}

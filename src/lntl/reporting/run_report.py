@@ -8,7 +8,7 @@ from pathlib import Path
 from lntl.evaluation.metrics import METRICS
 from lntl.reporting import verdict
 from lntl.reporting.run_files import RunFiles
-from lntl.reporting.verdict import Measured, percent
+from lntl.reporting.verdict import Measurements, percent
 from lntl.runs.formats import (
     BiasEvaluation,
     BiasLeakage,
@@ -35,17 +35,17 @@ _COMPARED = ("unbiased_accuracy", "worst_group_accuracy", "leakage", "flip_rate"
 
 
 def layer_label(layer: str) -> str:
-    """Return what a reader calls a layer, e.g. "raw pixels" for `pixels`."""
+    """Return the display name of a layer, e.g. "raw pixels" for `pixels`."""
     return _LAYERS.get(layer, layer)
 
 
-def command(verb: str, run: Path | str) -> str:
-    """Return the command that applies a verb to a run folder."""
-    return f"lntl {verb} {shell(run)}"
+def command(name: str, run: Path | str) -> str:
+    """Return the command line of `lntl NAME` for a run folder."""
+    return f"lntl {name} {shell(run)}"
 
 
-def over_cells(metric: Metric | ComparedMetric | None) -> str:
-    """Return over how many cells a metric is taken, and which is the lowest; empty for one that is not over cells."""
+def cells_note(metric: Metric | ComparedMetric | None) -> str:
+    """Return a note for a metric over cells: how many have images, and the lowest; empty for other metrics."""
     if metric is None or not metric.all_cells:
         return ""
     lowest = f", lowest: {metric.lowest}" if metric.lowest else ""
@@ -54,7 +54,7 @@ def over_cells(metric: Metric | ComparedMetric | None) -> str:
 
 def run_report(files: RunFiles, notes: Sequence[str] = ()) -> RunReport:
     """Return the report of a run; `notes` are warnings to add to those of its files."""
-    measured = _measured(files)
+    numbers = _measurements(files)
     result, evaluation = files.result, files.evaluation
     erm = files.erm.evaluation if files.erm else None
     return RunReport(
@@ -64,13 +64,13 @@ def run_report(files: RunFiles, notes: Sequence[str] = ()) -> RunReport:
         epoch=evaluation.epoch if evaluation else result.best.epoch if result else None,
         seed=result.seed if result else None,
         data=result.data if result else None,
-        bias=measured.bias,
-        question=f"Did the network unlearn the {measured.bias}?"
-        if measured.unlearns
-        else f"How much does plain training use the {measured.bias}?",
-        verdict=verdict.verdict(measured),
-        answers=verdict.answers(measured),
-        key_numbers=_key_numbers(files, measured),
+        bias=numbers.bias,
+        question=f"Did the network unlearn the {numbers.bias}?"
+        if numbers.unlearns
+        else f"How much does plain training use the {numbers.bias}?",
+        verdict=verdict.verdict(numbers),
+        answers=verdict.answers(numbers),
+        key_numbers=_key_numbers(files, numbers),
         n=evaluation.n if evaluation else None,
         class_names=evaluation.class_names if evaluation else [],
         bias_value_names=evaluation.bias_value_names if evaluation else [],
@@ -85,7 +85,7 @@ def run_report(files: RunFiles, notes: Sequence[str] = ()) -> RunReport:
         phases=[_phase(phase) for phase in files.phases],
         epochs=files.epochs,
         selection=result.selection if result else None,
-        training_seconds=measured.seconds,
+        training_seconds=numbers.seconds,
         config=files.config,
         environment=files.environment,
         warnings=_warnings(files, notes),
@@ -94,7 +94,7 @@ def run_report(files: RunFiles, notes: Sequence[str] = ()) -> RunReport:
 
 
 def _phase(phase: dict[str, object]) -> str:
-    """Return a phase in a line: method, epochs, and its plain settings."""
+    """Return a phase in one line: method, epochs, and the settings that are a text or a number."""
     settings = {key: value for key, value in phase.items() if key not in ("method", "epochs")}
     shown = [f"{key} {value}" for key, value in settings.items() if isinstance(value, str | int | float)]
     epochs = phase.get("epochs")
@@ -102,11 +102,11 @@ def _phase(phase: dict[str, object]) -> str:
     return f"{head}: {', '.join(shown)}" if shown else head
 
 
-def _measured(files: RunFiles) -> Measured:
-    """Return the numbers that the answers rest on."""
+def _measurements(files: RunFiles) -> Measurements:
+    """Return the numbers for the verdict and the answers."""
     erm, probe, recoloring = files.erm, files.probe, files.recoloring
     erm_leakage = _highest(probe.reference.erm or []) if probe else None
-    return Measured(
+    return Measurements(
         bias=_bias(files),
         unlearns=files.method != "erm",
         unbiased=_metric(files, "unbiased_accuracy"),
@@ -128,7 +128,7 @@ def _measured(files: RunFiles) -> Measured:
 
 
 def _bias(files: RunFiles) -> str:
-    """Return the word for the bias: colour where it is one, else what the probes predict."""
+    """Return the name of the bias: "colour" if it is one, otherwise the name that the probes have for it."""
     kind = files.probe.bias if files.probe else ""
     if files.probe and files.probe.per_bias and "combination" not in kind:
         return f"combination of {kind}"
@@ -137,7 +137,7 @@ def _bias(files: RunFiles) -> str:
 
 
 def _metric(files: RunFiles | None, name: str) -> Estimate | None:
-    """Return a metric of the evaluation; without one, that of result.json, which has no interval."""
+    """Return a metric of the evaluation, or without an evaluation the one of result.json, which has no interval."""
     if files is None:
         return None
     if files.evaluation is not None:
@@ -147,7 +147,7 @@ def _metric(files: RunFiles | None, name: str) -> Estimate | None:
 
 
 def _highest(rows: list[ProbeRow]) -> Estimate | None:
-    """Return the highest probe accuracy, with the range over its seeds where it has several."""
+    """Return the highest probe accuracy, with the range over its seeds if it has several."""
     if not rows:
         return None
     row = max(rows, key=lambda row: row.mean)
@@ -159,13 +159,13 @@ def _chance(leaks: Leaks | None) -> float | None:
     return None if leaks is None else max(leaks.chance.majority, leaks.chance.permutation)
 
 
-def _key_numbers(files: RunFiles, m: Measured) -> list[KeyNumber]:
-    """Return the four numbers of the first screen."""
+def _key_numbers(files: RunFiles, m: Measurements) -> list[KeyNumber]:
+    """Return the four numbers at the top of a report."""
     probe, missing = files.probe, None if files.has_bias else Estimate(undefined="no test image has a bias label")
     metrics = files.evaluation.metrics if files.evaluation else {}
 
     def over_groups(name: str, label: str, meaning: str) -> KeyNumber:
-        cells = over_cells(metrics.get(name))
+        cells = cells_note(metrics.get(name))
         return KeyNumber(
             name=name,
             label=label,
@@ -189,7 +189,7 @@ def _key_numbers(files: RunFiles, m: Measured) -> list[KeyNumber]:
         KeyNumber(
             name="flip_rate",
             label="Flip rate",
-            meaning=f"answers that change with the {m.bias}",
+            meaning=f"predictions that change with the {m.bias}",
             better="less is better",
             run=m.flips or missing,
             erm=m.erm_flips,
@@ -199,7 +199,7 @@ def _key_numbers(files: RunFiles, m: Measured) -> list[KeyNumber]:
 
 
 def _metrics(files: RunFiles) -> list[ComparedMetric]:
-    """Return the metrics of the run and of ERM; without an evaluation those of result.json."""
+    """Return the metrics of the run and of its ERM run; without an evaluation, the ones of result.json."""
     measured = files.evaluation.metrics if files.evaluation else {}
     names = measured or (files.result.best.test if files.result else {})
     return [
@@ -219,12 +219,12 @@ def _metrics(files: RunFiles) -> list[ComparedMetric]:
 
 
 def _rows(run: list[Row], erm: list[Row]) -> list[ComparedRow]:
-    beside = {row.name: row for row in erm}
-    return [ComparedRow(name=row.name, n=row.n, small=row.small, run=row, erm=beside.get(row.name)) for row in run]
+    erm_rows = {row.name: row for row in erm}
+    return [ComparedRow(name=row.name, n=row.n, small=row.small, run=row, erm=erm_rows.get(row.name)) for row in run]
 
 
 def _per_bias(files: RunFiles) -> list[BiasReport]:
-    """Return the report of each of several biases; nothing where the data have one bias."""
+    """Return a report for each bias; empty if the data have only one."""
     run = files.evaluation.per_bias if files.evaluation else {}
     erm = files.erm.evaluation.per_bias if files.erm and files.erm.evaluation else {}
     probes = files.probe.per_bias if files.probe else {}
@@ -259,13 +259,13 @@ def _recoloring(files: RunFiles) -> RecoloringReport | None:
 
 
 def _warnings(files: RunFiles, notes: Sequence[str]) -> list[str]:
-    """Return what a reader must know before trusting the numbers, each sentence once."""
+    """Return the warnings about the numbers, without duplicates."""
     measurements = [part.warnings for part in (files.evaluation, files.probe) if part is not None]
     return list(dict.fromkeys([*notes, *files.warnings, *(text for warnings in measurements for text in warnings)]))
 
 
 def _missing(files: RunFiles) -> dict[str, str]:
-    """Return the command that makes each part that is not there."""
+    """Return, for each missing part of the report, the command that creates it."""
     train = f"lntl train {shell(files.path / 'config.yaml')} --resume auto"
     probe, evaluate = command("probe", files.path), command("eval", files.path)
     commands: dict[str, tuple[object, str]] = {
@@ -284,7 +284,7 @@ def _missing(files: RunFiles) -> dict[str, str]:
 
 
 def compare_runs(runs: Sequence[RunReport]) -> RunComparison:
-    """Return a row for each run and for each plain training beside one, and the answer in a sentence."""
+    """Return a comparison with a row for each run and each ERM run, and with a summary sentence."""
     count = Counter(run.name for run in runs)
     rows: list[ComparedRun] = []
     for run in runs:
@@ -305,12 +305,14 @@ def compare_runs(runs: Sequence[RunReport]) -> RunComparison:
         erm = ComparedRun(name=f"ERM beside {name}", method="erm", seed=run.seed, chance=chance, **measured)
         if any(measured.values()) and not any(_same_numbers(erm, row) for row in rows):
             rows.append(erm)
-    return RunComparison(question="Which run unlearned what, and at what price?", answer=_answer(rows), rows=rows)
+    return RunComparison(
+        question="Which run has the least leakage, and which is the most accurate?", answer=_answer(rows), rows=rows
+    )
 
 
-def _same_numbers(one: ComparedRun, other: ComparedRun) -> bool:
+def _same_numbers(first: ComparedRun, second: ComparedRun) -> bool:
     names = {"method", *_COMPARED}
-    return one.model_dump(include=names) == other.model_dump(include=names)
+    return first.model_dump(include=names) == second.model_dump(include=names)
 
 
 def _answer(rows: list[ComparedRun]) -> str:

@@ -17,8 +17,8 @@ _NO_INTERVALS = "A difference needs the intervals of this run and of plain train
 
 
 @dataclass(frozen=True)
-class Measured:
-    """The numbers that the answers rest on, None where not measured; `erm` is plain training, seconds of training."""
+class Measurements:
+    """The numbers behind the verdict, None if not measured; `erm_*` belong to plain training."""
 
     bias: str
     unlearns: bool  # whether the run is more than plain training
@@ -65,12 +65,12 @@ def share_above_chance(accuracy: float, chance: float) -> float:
 # --- of a report ---
 
 
-def answers(m: Measured) -> list[Answer]:
+def answers(m: Measurements) -> list[Answer]:
     """Return the three answers; two for plain training, which unlearns nothing."""
     return [used(m), gone(m), cost(m)] if m.unlearns else [used(m), gone(m)]
 
 
-def verdict(m: Measured) -> Verdict:
+def verdict(m: Measurements) -> Verdict:
     """Return the answer to "did it unlearn?" in a word, and the sentence that says what the word means."""
     less, removed = used(m).short, gone(m).short
     if not m.unlearns:
@@ -121,7 +121,7 @@ def _sign(value: Estimate | None, other: Estimate | None) -> int | None:
     return (value.low > other.high) - (value.high < other.low)
 
 
-def used(m: Measured) -> Answer:
+def used(m: Measurements) -> Answer:
     """Return whether predictions depend on the bias less than plain training's; of plain training, whether they do."""
     texts = []
     if m.unbiased is not None and m.unbiased.value is not None:
@@ -151,7 +151,7 @@ def _beside(erm: Estimate | None) -> str:
     return "" if erm is None or erm.value is None else f" (plain training: {percent(erm.value)})"
 
 
-def _plain_use(m: Measured) -> str:
+def _plain_use(m: Measurements) -> str:
     if m.flips is not None and m.flips.value is not None:
         return "Yes" if m.flips.value > FLIPS else "Hardly"
     if m.conflicting is not None and m.aligned is not None and None not in (m.conflicting.value, m.aligned.value):
@@ -159,7 +159,7 @@ def _plain_use(m: Measured) -> str:
     return "Not measured"
 
 
-def gone(m: Measured) -> Answer:
+def gone(m: Measurements) -> Answer:
     """Return whether fresh probes find the bias in the features no better than chance."""
     question = f"Is the {m.bias} gone from the features?"
     if m.leakage is None or m.chance is None or m.n_test is None:
@@ -187,7 +187,7 @@ def gone(m: Measured) -> Answer:
     return Answer(question=question, short=short, text=" ".join(texts))
 
 
-def cost(m: Measured) -> Answer:
+def cost(m: Measurements) -> Answer:
     """Return what unlearning cost: accuracy where the bias helps, and time."""
     texts, short = [], "Not measured"
     sign = _sign(m.aligned, m.erm_aligned)

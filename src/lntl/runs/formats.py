@@ -271,7 +271,7 @@ class Verdict(BaseModel):
 
 
 class KeyNumber(Compared[Estimate]):
-    """A number of the first screen; `better` says whether more or less is better."""
+    """A number at the top of a report; `better` says whether more or less is better."""
 
     name: str
     label: str
