@@ -1,4 +1,4 @@
-"""The plain script: `python src/main.py --config C --mode train|evaluate ...`; it calls the code that `lntl` calls."""
+"""Script with the same code as `lntl`: `python src/main.py --config C --mode train|evaluate ...`."""
 
 import argparse
 import sys
@@ -33,7 +33,9 @@ if __name__ == "__main__":
     parser.add_argument("--config", required=True, help="YAML file, or the name of a ready configuration")
     parser.add_argument("--mode", choices=("train", "evaluate"), default="train")
     parser.add_argument(
-        "--checkpoint_path", "--resume", help="train: resume from it (or 'auto'); evaluate: the one to evaluate"
+        "--checkpoint_path",
+        "--resume",
+        help="train: checkpoint to resume from, or 'auto'; evaluate: checkpoint to evaluate",
     )
     parser.add_argument("--num_epochs", type=int, help="epochs of the last phase; caps the phases before it")
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:N or mps")

@@ -1,4 +1,4 @@
-"""scripts/fuzz.py finds what it looks for: tracebacks, answers without a sentence, hangs and code that ran."""
+"""scripts/fuzz.py detects tracebacks, errors without a message, hangs and executed code."""
 
 import random
 import runpy
@@ -37,7 +37,7 @@ def hang(*_: object) -> list[str]:
         (hang, "hang", "longer than"),
     ],
 )
-def test_each_outcome(
+def test_run_case_detects_each_outcome(
     case: Callable[..., list[str]], outcome: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "templates").mkdir()
@@ -45,13 +45,13 @@ def test_each_outcome(
     monkeypatch.setitem(FUZZ["CASES"], "data", case)
     run_case: Any = FUZZ["run_case"]
     monkeypatch.setitem(run_case.__globals__, "WAITING", 1 if case is hang else 60)
-    found, why, _ = run_case("data-0", 0, tmp_path / "templates")
-    assert found == outcome
-    assert reason in why
-    assert bool(why) == bool(reason)
+    result, message, _ = run_case("data-0", 0, tmp_path / "templates")
+    assert result == outcome
+    assert reason in message
+    assert bool(message) == bool(reason)
 
 
-def test_a_training_without_end_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_very_long_training_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_config(tmp_path, training={"phases": [{"method": "erm", "epochs": 1_000_000}]})
     (tmp_path / "templates").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -65,13 +65,13 @@ def test_a_training_without_end_is_stopped(tmp_path: Path, monkeypatch: pytest.M
     ("code", "text"),
     [(3, ""), (2, "something"), (0, "Traceback (most recent call last):"), (2, f"Error: {'x' * 2000}")],
 )
-def test_a_wrong_answer(code: int, text: str) -> None:
+def test_a_wrong_exit_code_or_message_is_detected(code: int, text: str) -> None:
     assert FUZZ["wrong"](code, text)
 
 
-def test_a_case_is_a_function_of_seed_and_name() -> None:
+def test_mutations_depend_only_on_the_seed() -> None:
     tree = {"a": [1, 2.5, "text"], "b": {"c": None, "d": [True]}}
     for seed in range(50):
-        one, other = (repr(FUZZ["mutate_tree"](tree, random.Random(seed))) for _ in range(2))
-        assert one == other
-    assert tree == {"a": [1, 2.5, "text"], "b": {"c": None, "d": [True]}}  # and leaves what it was given alone
+        first, second = (repr(FUZZ["mutate_tree"](tree, random.Random(seed))) for _ in range(2))
+        assert first == second
+    assert tree == {"a": [1, 2.5, "text"], "b": {"c": None, "d": [True]}}  # not changed in place

@@ -1,4 +1,4 @@
-"""src/main.py is the code of `lntl` behind the options of the seed."""
+"""src/main.py runs the code of `lntl` with the options of the original script."""
 
 import re
 import runpy
@@ -24,20 +24,20 @@ def main_py(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 def test_help_of_main_py_does_not_import_torch() -> None:
     command = [sys.executable, "-X", "importtime", str(ROOT / "src/main.py"), "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0
-    assert "--checkpoint_path" in done.stdout
-    assert "lntl.cli" in done.stderr
-    assert not re.search(r"\| +torch$", done.stderr, re.MULTILINE)
+    process = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert process.returncode == 0
+    assert "--checkpoint_path" in process.stdout
+    assert "lntl.cli" in process.stderr
+    assert not re.search(r"\| +torch$", process.stderr, re.MULTILINE)
 
 
 def test_main_py_without_the_packages_says_how_to_get_them() -> None:
     command = [sys.executable, "-S", str(ROOT / "src/main.py"), "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 2
-    assert done.stderr.startswith("Error: ")
-    assert "no package 'typer'" in done.stderr
-    assert done.stderr.endswith("run `make setup`, then `source .venv/bin/activate`.\n")
+    process = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert process.returncode == 2
+    assert process.stderr.startswith("Error: ")
+    assert "no package 'typer'" in process.stderr
+    assert process.stderr.endswith("run `make setup`, then `source .venv/bin/activate`.\n")
 
 
 def test_main_py_trains_and_evaluates(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
@@ -61,9 +61,11 @@ def test_main_py_resumes(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     assert len(metrics(RUN)) == 2
     capsys.readouterr()
     assert main_py(monkeypatch, "--config", "tiny.yaml") == 2
-    told = capsys.readouterr().err
-    assert "already holds a run" in told
-    (option,) = re.findall(r"continue it with (--\S+ auto)", told)  # what the message says works here, too
+    message = capsys.readouterr().err
+    assert "already holds a run" in message
+    (option,) = re.findall(
+        r"continue it with (--\S+ auto)", message
+    )  # the option in the message works for src/main.py, too
     assert main_py(monkeypatch, "--config", "tiny.yaml", *option.split()) == 0
 
 
@@ -78,5 +80,5 @@ def test_main_py_says_what_to_do_if_nothing_was_trained(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     assert main_py(monkeypatch, "--config", "tiny.yaml", "--mode", "evaluate") == 2
-    told = capsys.readouterr().err
-    assert told == f"Error: {RUN}: there is no such run folder; train first: lntl train tiny.yaml\n"
+    message = capsys.readouterr().err
+    assert message == f"Error: {RUN}: there is no such run folder; train first: lntl train tiny.yaml\n"

@@ -1,4 +1,4 @@
-"""Code that a file names runs only if the user named it: a user's own package, and a stranger's run folder."""
+"""Code that a file names runs only if the user trusts it: a user's own package, and a run folder from a stranger."""
 
 import json
 import re
@@ -26,7 +26,7 @@ Path("ran").touch()
 class Mine(ERM):
     "Plain training under another name."
 """
-VERBS: dict[str, list[str]] = {
+COMMANDS: dict[str, list[str]] = {
     "resume": ["train", "CONFIG", "--resume", "RUN"],
     "eval": ["eval", "RUN"],
     "predict": ["predict", "RUN", "INPUT", "--out", "p.csv"],
@@ -44,7 +44,7 @@ LINE = {"name": "a", "config_hash": "0", "overrides": {}, "seed": 0, "metrics": 
 def project(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raw_config: Callable[..., dict[str, Any]]
 ) -> Iterator[Path]:
-    """A folder with the package `mine`, whose method mine.method.Mine run.yaml names; it is the working directory."""
+    """The working directory, with the package `mine` and with run.yaml, which uses its method mine.method.Mine."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delenv("LNTL_TRUST")
@@ -59,16 +59,16 @@ def project(
         sys.modules.pop(name, None)
 
 
-def fresh() -> None:
-    """Forget the package, as another process has not imported it."""
+def unload_package() -> None:
+    """Unload the package, as if this were a new process."""
     for name in ("mine", "mine.method"):
         sys.modules.pop(name, None)
     Path("ran").unlink(missing_ok=True)
 
 
-def command(verb: str, run: str, config: str = "run.yaml", images: str = "x.npz") -> list[str]:
+def command(name: str, run: str, config: str = "run.yaml", images: str = "x.npz") -> list[str]:
     words = {"CONFIG": config, "RUN": run, "INPUT": images, "RUN/results.jsonl": f"{run}/results.jsonl"}
-    return [words.get(word, word) for word in VERBS[verb]]
+    return [words.get(word, word) for word in COMMANDS[name]]
 
 
 def add_benchmark(run: Path) -> None:
@@ -79,39 +79,39 @@ def add_benchmark(run: Path) -> None:
     )
 
 
-def test_a_method_of_a_users_package_goes_through_every_verb(
+def test_every_command_uses_a_method_of_a_users_package_if_it_is_trusted(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A configuration given to `lntl train` is the user's own; a file in a run folder may be anybody's."""
+    """A configuration given to `lntl train` is the user's own; a file in a run folder may come from anybody."""
     run = project / "results/tiny"
     for arguments in (["train", "run.yaml"], ["train", "run.yaml", "--resume", "auto"]):
-        fresh()
+        unload_package()
         assert lntl(*arguments) == 0
-    fresh()
+    unload_package()
     assert lntl("train", "run.yaml", "--resume", str(run / "checkpoints/checkpoint_epoch_01.pth")) == 0
     np.savez("x.npz", x=np.zeros((2, 28, 28, 3), np.uint8))
     add_benchmark(run)
-    for verb in VERBS:
-        fresh()
+    for command_name in COMMANDS:
+        unload_package()
         before = tree(run)
         capsys.readouterr()
-        if verb != "resume":  # whose configuration names it too
-            assert lntl(*command(verb, str(run))) == 2
+        if command_name != "resume":  # which has a configuration on the command line, too
+            assert lntl(*command(command_name, str(run))) == 2
             (message,) = capsys.readouterr().err.splitlines()
             assert "it names mine.method.Mine, and importing mine.method runs its code; if you trust it" in message
             assert tree(run) == before
             assert not Path("ran").exists()
-        done = lntl(*command(verb, str(run)), "--trust", "mine")
-        said = capsys.readouterr().err
-        assert "importing" not in said
-        assert done == 0 or (verb == "compare" and "not one of the planned runs" in said), said
+        code = lntl(*command(command_name, str(run)), "--trust", "mine")
+        error = capsys.readouterr().err
+        assert "importing" not in error
+        assert code == 0 or (command_name == "compare" and "not one of the planned runs" in error), error
     assert "1. mine.method.Mine" in (run / "MODEL_CARD.md").read_text()
-    fresh()
-    assert lntl("report", "run.yaml") == 0  # a configuration that is given is the user's own
+    unload_package()
+    assert lntl("report", "run.yaml") == 0  # a configuration on the command line is the user's own
     monkeypatch.setenv("LNTL_TRUST", "other mine.method")
-    for verb in ("eval", "predict", "card"):
-        fresh()
-        assert lntl(*command(verb, str(run))) == 0
+    for command_name in ("eval", "predict", "card"):
+        unload_package()
+        assert lntl(*command(command_name, str(run))) == 0
 
 
 FOREIGN: dict[str, Callable[[dict[str, Any]], None]] = {
@@ -124,7 +124,7 @@ FOREIGN: dict[str, Callable[[dict[str, Any]], None]] = {
 
 
 @pytest.mark.parametrize("name", FOREIGN)
-def test_a_strangers_folder_is_one_sentence_from_every_verb(
+def test_every_command_refuses_a_strangers_folder_in_one_sentence(
     name: str, used: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -143,13 +143,15 @@ def test_a_strangers_folder_is_one_sentence_from_every_verb(
         torch.save(content | {"config": config}, path)
     before = tree(run)
     sentence = f"it names {name}, and importing {name.rpartition('.')[0]} runs its code; if you trust it, say so"
-    for verb in VERBS:
+    for command_name in COMMANDS:
         capsys.readouterr()
-        assert lntl(*command(verb, "stranger", str(own / "config.yaml"), str(own.parents[1] / "vectors.npz"))) == 2
-        said = capsys.readouterr()
-        (line,) = [line for line in said.err.splitlines() if line.startswith("Error")]
+        assert (
+            lntl(*command(command_name, "stranger", str(own / "config.yaml"), str(own.parents[1] / "vectors.npz"))) == 2
+        )
+        output = capsys.readouterr()
+        (line,) = [line for line in output.err.splitlines() if line.startswith("Error")]
         assert sentence in line
-        assert "Traceback" not in said.err + said.out
+        assert "Traceback" not in output.err + output.out
     for path in (run, run / "checkpoints/last.pth"):
         with pytest.raises(UntrustedError, match=re.escape(sentence)):
             load(path)
@@ -173,7 +175,9 @@ def test_a_strangers_folder_is_one_sentence_from_every_verb(
         ("lntl.runs.lock.suppress", (), False),
     ],
 )
-def test_what_is_trusted(monkeypatch: pytest.MonkeyPatch, name: str, trust: Any, trusted: bool) -> None:
+def test_trust_covers_a_module_and_its_content(
+    monkeypatch: pytest.MonkeyPatch, name: str, trust: Any, trusted: bool
+) -> None:
     monkeypatch.delenv("LNTL_TRUST")
     if trusted:
         plugins.check_trust(name, "x.pth", trust)
@@ -196,5 +200,5 @@ def test_what_is_trusted(monkeypatch: pytest.MonkeyPatch, name: str, trust: Any,
         (None, []),
     ],
 )
-def test_the_code_that_a_configuration_names(raw: Any, names: list[str]) -> None:
+def test_code_names_lists_the_code_that_a_configuration_uses(raw: Any, names: list[str]) -> None:
     assert code_names(raw) == names

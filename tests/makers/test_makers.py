@@ -33,7 +33,7 @@ from lntl.makers import isic as isic_maker
 from lntl.makers import utkface as utkface_maker
 from lntl.makers import waterbirds as waterbirds_maker
 from lntl.makers.imdb_faces import read_metadata
-from lntl.makers.tables import Made, check_images, place, write
+from lntl.makers.tables import Made, check_images, hash_fraction, write
 
 PLACES = ("land", "water")
 
@@ -87,7 +87,7 @@ def test_dogs_and_cats(tmp_path: Path, train: str, nested: bool) -> None:
         assert row["label"] == name[:3]
         assert row["color"] == ("bright", "dark")[int(name.split(".")[1]) % 3]
         inside = (row["label"], row["color"]) in learned
-        assert row["split"] == ("train" if inside and place(name) >= 0.2 else "test")
+        assert row["split"] == ("train" if inside and hash_fraction(name) >= 0.2 else "test")
     kept = [row for row in found if (row["label"], row["color"]) in learned]
     assert 0 < sum(row["split"] == "test" for row in kept) < 20
     whole = dogs_and_cats_maker.make(source, source, train, held_out=0)
@@ -131,7 +131,7 @@ def test_utkface(tmp_path: Path, train: str) -> None:
         row = found[name]
         assert (row["gender"], row["age_group"], row["age"]) == (gender, group, name[6:8])
         assert row["race"] == ("white", "black", "asian", "indian", "other")[k % 5]
-        assert row["split"] == ("train" if own and place(name) >= 0.3 else "test")
+        assert row["split"] == ("train" if own and hash_fraction(name) >= 0.3 else "test")
     assert {(row["gender"], row["age_group"]) for row in found.values() if row["split"] == "test"} == {
         (gender, group) for gender in ("male", "female") for group in ("0-29", "40+")
     }
@@ -182,11 +182,11 @@ def test_bar(tmp_path: Path) -> None:
 
 
 def test_a_place_is_a_function_of_the_name_and_a_share_of_the_names_lies_below_it() -> None:
-    places = [place(f"cat.{k}.jpg") for k in range(5000)]
-    assert places == [place(f"cat.{k}.jpg") for k in range(5000)]
-    assert np.mean(np.array(places) < 0.2) == pytest.approx(0.2, abs=0.02)
-    assert min(places) >= 0
-    assert max(places) < 1
+    fractions = [hash_fraction(f"cat.{k}.jpg") for k in range(5000)]
+    assert fractions == [hash_fraction(f"cat.{k}.jpg") for k in range(5000)]
+    assert np.mean(np.array(fractions) < 0.2) == pytest.approx(0.2, abs=0.02)
+    assert min(fractions) >= 0
+    assert max(fractions) < 1
 
 
 @pytest.mark.parametrize("train", ["eb1", "eb2"])
@@ -199,7 +199,7 @@ def test_imdb_faces_from_metadata(tmp_path: Path, train: str) -> None:
         gender, age = ("female", "male")[k % 2], (19, 34, 49)[k // 2 % 3] + 1
         group = {20: "0-29", 35: None, 50: "40+"}[age]
         wanted = {"eb1": {"female": "0-29", "male": "40+"}, "eb2": {"female": "40+", "male": "0-29"}}[train]
-        test = place(f"nm{k:07d}") < 0.2
+        test = hash_fraction(f"nm{k:07d}") < 0.2
         split = None if group is None else "test" if test else "train" if wanted[gender] == group else None
         unused += split is None
         if split is None:
@@ -315,7 +315,7 @@ def lists(path: Path) -> Path:
 def test_attributes_are_named_once(tmp_path: Path) -> None:
     source = celeba(tmp_path / "faces", "csv")
     for names in (["Male", "Male"], ["Male"], ["Blond_Hair", "Male", "Male"]):
-        with pytest.raises(UserError, match="--attribute: name two or more that differ"):
+        with pytest.raises(UserError, match="--attribute: name at least two different"):
             celeba_maker.make(source, names)
 
 
@@ -360,13 +360,13 @@ FAULTS: dict[str, tuple[Any, Any, Any, str]] = {
         waterbirds,
         rewrite("metadata.csv", ",1,0,0,/o/ocean/0001.jpg", ",1"),
         waterbirds_maker.make,
-        r"metadata\.csv: line 3 has 3 fields, and the header 6; name the folder",
+        r"metadata\.csv: line 3 has 3 fields, but the header has 6; name the folder",
     ),
     "a quotation mark left open": (
         waterbirds,
         rewrite("metadata.csv", "1,001.", '1,"001.'),
         waterbirds_maker.make,
-        r"metadata\.csv: line \d+ (has|is no CSV)",
+        r"metadata\.csv: line \d+ (has|is not CSV)",
     ),
     "no column": (
         waterbirds,
@@ -386,7 +386,7 @@ FAULTS: dict[str, tuple[Any, Any, Any, str]] = {
         attributes("Blond", "Male"),
         r"list_attr_celeba\.txt: no attribute 'Blond'; did you mean 'Blond_Hair'\?",
     ),
-    "one attribute": (kaggle, nothing, attributes("Male", "Male"), r"--attribute: name two or more that differ"),
+    "one attribute": (kaggle, nothing, attributes("Male", "Male"), r"--attribute: name at least two different"),
     "faces with other names": (
         utkface,
         lambda s: [path.rename(path.with_name(f"face_{path.name}")) for path in s.rglob("*.jpg")],
@@ -439,7 +439,7 @@ FAULTS: dict[str, tuple[Any, Any, Any, str]] = {
         dogs_and_cats,
         lambda s: (s / "train/dog.1.jpg").unlink(),
         lambda s: check_images(s, pets(s)),
-        r"1 of 80 listed images are missing, the first train/dog\.1\.jpg; unpack the download anew",
+        r"1 of 80 listed images are missing, the first train/dog\.1\.jpg; unpack lists and images of one version again",
     ),
     "a short row": (
         txt,
@@ -575,7 +575,7 @@ def test_a_wrong_folder_a_missing_image_or_an_empty_split_is_a_sentence(tmp_path
         check_images(source, made)
     assert str(caught.value) == (
         f"{source}: 4 of {len(made.columns['image'])} listed images are missing, the first {made.columns['image'][0]}; "
-        "unpack the download anew, lists and images of one version, or name its folder"
+        "unpack lists and images of one version again, or name the right folder"
     )
     for split in ("train", "test"):
         kept = [k for k, part in enumerate(made.columns["split"]) if part != split]

@@ -1,4 +1,4 @@
-"""Deep feature reweighting: what it fits, on which rows, and what it refuses."""
+"""Deep feature reweighting: the layer that it fits, the rows that it uses, and the data that it refuses."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ Make = Callable[..., Experiment]
 
 
 def write_vectors(path: Path, counts: dict[str, tuple[int, ...]], unknown: int = 0) -> None:
-    """Write vectors (n, 4): numbers 0 and 1 tell the class dimly, 2 and 3 the bias clearly; `unknown` rows lack it."""
+    """Write vectors (n, 4): 0 and 1 depend weakly on the class, 2 and 3 strongly on the bias; `unknown` have none."""
     random = np.random.default_rng(0)
     group = np.concatenate([np.repeat(range(4), sizes) for sizes in counts.values()])
     y, bias = group // 2, group % 2
@@ -33,7 +33,7 @@ def write_vectors(path: Path, counts: dict[str, tuple[int, ...]], unknown: int =
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    """A function from phases to an experiment on these vectors."""
+    """A function that builds an experiment on these vectors from phases."""
 
     def experiment(*phases: dict[str, Any], counts: Any = COUNTS, unknown: int = 0, **model: Any) -> Experiment:
         write_vectors(tmp_path / "v.npz", counts, unknown)
@@ -53,7 +53,7 @@ def accuracy_by_group(experiment: Experiment) -> list[float]:
     return [float(p.correct[p.group == group].float().mean()) for group in range(4)]
 
 
-def test_it_minimises_the_penalised_loss() -> None:
+def test_fit_logistic_minimises_the_penalised_loss() -> None:
     """At the optimum the gradient of C * sum of CE is -sign(w) where w is not 0, and within [-1, 1] elsewhere."""
     random = torch.Generator().manual_seed(0)
     z, y, c = torch.randn(120, 6, generator=random, dtype=torch.float64), torch.arange(120) % 3, 0.2
@@ -62,14 +62,14 @@ def test_it_minimises_the_penalised_loss() -> None:
     weight, bias = (value.clone().requires_grad_() for value in fitted)
     loss = c * cross_entropy(z @ weight.T + bias, y, reduction="sum")
     by_weight, by_bias = torch.autograd.grad(loss, (weight, bias))
-    used = weight != 0
-    assert 0 < used.sum() < used.numel()
-    torch.testing.assert_close(by_weight[used], -weight.sign()[used], rtol=0, atol=0.02)
-    assert by_weight[~used].abs().max() < 1.02
+    nonzero = weight != 0
+    assert 0 < nonzero.sum() < nonzero.numel()
+    torch.testing.assert_close(by_weight[nonzero], -weight.sign()[nonzero], rtol=0, atol=0.02)
+    assert by_weight[~nonzero].abs().max() < 1.02
     assert by_bias.abs().max() < 0.02
 
 
-def test_weights_make_bias_and_label_independent() -> None:
+def test_independence_weights_make_bias_and_label_independent() -> None:
     group = torch.tensor([0] * 30 + [1] * 5 + [2] * 2 + [3] * 13)
     weight = independence_weights(group, 2)
     table = torch.stack([weight[group == k].sum() for k in range(4)]).view(2, 2) / weight.sum()
@@ -77,7 +77,7 @@ def test_weights_make_bias_and_label_independent() -> None:
     torch.testing.assert_close(table.sum(dim=1), torch.tensor([35, 15], dtype=torch.float64) / 50)
 
 
-def test_the_worst_group_gains_and_only_the_last_layer_changes(make: Make) -> None:
+def test_the_worst_group_improves_and_only_the_last_layer_changes(make: Make) -> None:
     erm = {"method": "erm", "epochs": 8, "optimizer_fg": {"lr": 0.02}}
     counts = {"train": (100, 5, 5, 100), "val": (40, 40, 40, 40), "test": (100, 100, 100, 100)}
     plain, repaired = make(erm, counts=counts), make(erm, {"method": "dfr"}, counts=counts)
@@ -94,7 +94,7 @@ def test_the_worst_group_gains_and_only_the_last_layer_changes(make: Make) -> No
 
 
 @pytest.mark.parametrize("rows", ["val", "train"])
-def test_it_is_fitted_on_balanced_rows_of_the_split_that_it_names(
+def test_dfr_is_fitted_on_balanced_rows_of_the_configured_split(
     make: Make, rows: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fits: list[tuple[Tensor, Tensor]] = []
@@ -108,13 +108,13 @@ def test_it_is_fitted_on_balanced_rows_of_the_split_that_it_names(
     list(experiment.trainer)
     smallest = {"val": 3, "train": 4}[rows]
     assert [y.bincount().tolist() for _, y in fits] == [[2 * smallest, 2 * smallest]] * 3
-    assert not torch.equal(fits[0][0], fits[1][0])  # each draw has rows of its own
-    again = make({"method": "dfr", "rows": rows, "draws": 3})
-    list(again.trainer)
-    assert torch.equal(again.networks.g[2].weight, experiment.networks.g[2].weight)  # type: ignore[index,union-attr]
+    assert not torch.equal(fits[0][0], fits[1][0])  # each draw has other rows
+    second = make({"method": "dfr", "rows": rows, "draws": 3})
+    list(second.trainer)
+    assert torch.equal(second.networks.g[2].weight, experiment.networks.g[2].weight)  # type: ignore[index,union-attr]
 
 
-def test_nothing_else_is_chosen_by_the_half_of_val_that_it_is_fitted_on(make: Make) -> None:
+def test_the_half_of_val_that_dfr_is_fitted_on_is_not_used_for_selection(make: Make) -> None:
     experiment = make({"method": "dfr"})
     fitted, val = experiment.trainer.held_out, experiment.loader("val")
     assert fitted is not None

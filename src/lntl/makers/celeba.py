@@ -1,7 +1,8 @@
-"""CelebA (Liu et al., ICCV 2015): faces with forty attributes, such as blond hair, which few of the men here have.
+"""CelebA (Liu et al., ICCV 2015): faces with forty attributes, such as blond hair, which is rare among the men.
 
-list_attr_celeba.txt holds the number of images, the names of the attributes, then a line an image with 1 or -1 each;
-list_eval_partition.txt an image and 0 train, 1 val, 2 test. The copy at Kaggle has the same as .csv.
+list_attr_celeba.txt holds the number of images, the names of the attributes, and one line per image with 1 or -1 for
+each attribute. list_eval_partition.txt holds, for each image, 0 (train), 1 (val) or 2 (test). The copy at Kaggle has
+both files as .csv.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,19 +10,19 @@ from pathlib import Path
 
 from lntl.errors import UserError
 from lntl.makers import tables
-from lntl.makers.tables import Made, found, lines, named
+from lntl.makers.tables import Made, code_name, found, lines
 from lntl.plugins import did_you_mean
 
 SPLITS = {"0": "train", "1": "val", "2": "test"}
-_FOLDERS = ("", "Anno/", "Eval/")  # as the files lie in the copy at Kaggle, and in the original
+_FOLDERS = ("", "Anno/", "Eval/")  # of the files in the copy at Kaggle, and in the original
 
 
 def make(source: Path, attributes: Sequence[str]) -> Made:
-    """Return image, split and the attributes; the first is the label, the second the bias."""
+    """Return a table of image, split and the attributes; the first attribute is the label, the second the bias."""
     if len(set(attributes)) < max(2, len(attributes)):
-        raise UserError("--attribute: name two or more that differ, the label and then the bias")
+        raise UserError("--attribute: name at least two different attributes: first the label, then the bias")
     folder = found(
-        source, [f"{above}img_align_celeba{below}" for above in ("", "Img/") for below in ("/img_align_celeba", "")]
+        source, [f"{parent}img_align_celeba{child}" for parent in ("", "Img/") for child in ("/img_align_celeba", "")]
     )
     folder_name = folder.relative_to(source).as_posix()
     split = dict(_partition(_file(source, "list_eval_partition")))
@@ -29,13 +30,13 @@ def make(source: Path, attributes: Sequence[str]) -> Made:
     path = _file(source, "list_attr_celeba")
     for name, values in _attributes(path, attributes):
         if name not in split:
-            raise UserError(f"{path}: {name} has no row in list_eval_partition; both must be of one download")
+            raise UserError(f"{path}: {name} has no row in list_eval_partition; take both files from the same download")
         table["image"].append(f"{folder_name}/{name}")
         table["split"].append(split[name])
         for attribute, value in zip(attributes, values, strict=True):
             words = attribute.lower().replace("_", " ")
             codes = {"1": words, "-1": f"not {words}"}
-            table[attribute].append(named(codes, value, f"{path}: {name}", attribute))
+            table[attribute].append(code_name(codes, value, f"{path}: {name}", attribute))
     return Made(table, attributes[0], attributes[1], [])
 
 
@@ -50,19 +51,19 @@ def _partition(path: Path) -> Iterator[tuple[str, str]]:
     else:
         pairs = [(line.split()[0], line.split()[-1]) for line in lines(path).values()]
     for name, code in pairs:
-        yield name, named(SPLITS, code, f"{path}: {name}", "the partition")
+        yield name, code_name(SPLITS, code, f"{path}: {name}", "the partition")
 
 
-def _attributes(path: Path, wanted: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Yield each image with the values of the attributes wanted."""
+def _attributes(path: Path, selection: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield each image with its values of some attributes."""
     kaggle = path.suffix == ".csv"
     content = [line.split("," if kaggle else None) for line in lines(path).values()]
-    header = 0 if kaggle else 1  # before it the .txt has the number of images
+    header = 0 if kaggle else 1  # the first line of the .txt is the number of images
     names = content[header][kaggle:] if content[header:] else []
-    for name in wanted:
+    for name in selection:
         if name not in names:
             raise UserError(f"{path}: no attribute {name!r}{did_you_mean(name, names)}")
-    columns = [1 + names.index(name) for name in wanted]
+    columns = [1 + names.index(name) for name in selection]
     for image, *values in content[header + 1 :]:
         if len(values) != len(names):
             raise UserError(f"{path}: {image} has {len(values)} values for {len(names)} attributes")

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from lntl.errors import UserError
-from lntl.makers.tables import Made, counterexamples, found, lines, place
+from lntl.makers.tables import Made, counterexamples, found, hash_fraction, lines
 
 SETS = {"tb1": {"dog": "bright", "cat": "dark"}, "tb2": {"dog": "dark", "cat": "bright"}}
 _NAME = re.compile(r"(cat|dog)\.\d+\.jpg")
@@ -35,7 +35,7 @@ def make(source: Path, lists: Path, train: str, held_out: float, added: int = 0,
         table["image"].append(f"{folder}/{name}")
         table["label"].append(label)
         table["color"].append(color)
-        table["split"].append("train" if own and place(name) >= held_out else "test")
+        table["split"].append("train" if own and hash_fraction(name) >= held_out else "test")
     counterexamples(table, others, added, seed)
     return Made(table, "label", "color", [])
 

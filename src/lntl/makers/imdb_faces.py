@@ -19,7 +19,7 @@ import numpy as np
 
 from lntl.data.array_file import UNREADABLE, unpickled
 from lntl.errors import UserError
-from lntl.makers.tables import Made, found, place
+from lntl.makers.tables import Made, found, hash_fraction
 
 # Borders in years as a public reproduction of the paper states them; not confirmed in the paper itself.
 YOUNG, OLD = "0-29", "40+"
@@ -69,7 +69,7 @@ def person(face: Face) -> str:
 
 
 def _split(face: Face, train: str) -> str | None:
-    if place(person(face)) < TESTED:
+    if hash_fraction(person(face)) < TESTED:
         return "test"
     young = SETS[train][face.gender] == YOUNG
     return "train" if (face.age < 30 if young else face.age >= 40) else None
@@ -160,7 +160,7 @@ def _face(path: Path, labels: dict[str, Any], name: str) -> Face:
         label = labels[name]
         return Face(name, GENDERS[int(label["gender"])], int(label["age"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: it has no age and gender of {name}; the lists must be of one download") from error
+        raise UserError(f"{path}: it has no age and gender of {name}; take the lists from the same download") from error
 
 
 def _text(name: str | bytes) -> str:

@@ -8,7 +8,7 @@ Source: github.com/alceubissoto/debiasing-skin.
 from pathlib import Path
 
 from lntl.errors import UserError
-from lntl.makers.tables import Made, folder_of, found, named, rows
+from lntl.makers.tables import Made, code_name, folder_of, found, rows
 
 ARTEFACTS = ("dark_corner", "hair", "gel_border", "gel_bubble", "ruler", "ink", "patches")
 DIAGNOSES = {"benign": "benign", "malignant": "malignant"}
@@ -39,11 +39,11 @@ def make(source: Path, lists: Path, trap_set: int) -> Made:
                 missing.append(name)
                 continue
             table["image"].append(files[name].relative_to(source).as_posix())
-            table["label"].append(named(DIAGNOSES, row["label_string"], where, "label_string"))
+            table["label"].append(code_name(DIAGNOSES, row["label_string"], where, "label_string"))
             table["split"].append(split)
             for artefact in ARTEFACTS:
                 word = artefact.replace("_", " ")
-                table[artefact].append(named({"0": f"no {word}", "1": word}, row[artefact], where, artefact))
+                table[artefact].append(code_name({"0": f"no {word}", "1": word}, row[artefact], where, artefact))
     if missing:
         raise UserError(
             f"{source}: {len(missing)} of {len(seen)} listed images are not below it, the first {missing[0]}.jpg; "

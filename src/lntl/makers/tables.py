@@ -1,4 +1,4 @@
-"""What all makers share: the table that they return and write, and reading the files of a download."""
+"""The table that makers return and write, and functions to read the files of a download."""
 
 import csv
 import hashlib
@@ -16,10 +16,13 @@ REMEDY = "name the folder that you unpacked, see docs/DATA_SETS.md"
 
 @dataclass(frozen=True)
 class Made:
-    """n images: a list of n texts a column; `image` is the file below the download, `split` train, val or test.
+    """The table of a data set.
 
-    label, bias: the columns that are meant to be learnt and to be unlearnt, bias None where it is not annotated; notes:
-    what was left out, and why.
+    Args:
+        columns: A list of n texts for each column; `image` is a path below the download, `split` train, val or test.
+        label: Column to learn.
+        bias: Column to unlearn; None if the bias is not annotated.
+        notes: Sentences on images that were left out.
     """
 
     columns: dict[str, list[str]]
@@ -40,7 +43,7 @@ def write(path: Path, made: Made) -> None:
 
 
 def found(source: Path, names: Sequence[str]) -> Path:
-    """Return the first of the names that there is below the download; raises UserError where there is none."""
+    """Return the first of these paths that exists below the download; raises UserError if none does."""
     folder_of(source)
     for name in names:
         if (source / name).exists():
@@ -51,7 +54,7 @@ def found(source: Path, names: Sequence[str]) -> Path:
 
 
 def lines(path: Path) -> dict[int, str]:
-    """Return the lines of a text file that are not empty by their numbers, without the spaces around them."""
+    """Return the stripped, non-empty lines of a text file by line number."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -62,7 +65,7 @@ def lines(path: Path) -> dict[int, str]:
 def rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the line number and the fields of each row of a CSV file.
 
-    Raises UserError where it lacks a column, or a row has another number of fields than the header.
+    Raises UserError if a column is missing or a row has another number of fields than the header.
     """
     numbered = lines(path)
     numbers, reader = list(numbered), csv.reader(numbered.values())
@@ -73,27 +76,29 @@ def rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, st
         for row in reader:
             line = numbers[reader.line_num - 1]
             if len(row) != len(header):
-                raise UserError(f"{path}: line {line} has {len(row)} fields, and the header {len(header)}; {REMEDY}")
+                raise UserError(
+                    f"{path}: line {line} has {len(row)} fields, but the header has {len(header)}; {REMEDY}"
+                )
             yield line, dict(zip(header, row, strict=True))
     except csv.Error as error:
-        raise UserError(f"{path}: line {numbers[reader.line_num - 1]} is no CSV ({error}); {REMEDY}") from error
+        raise UserError(f"{path}: line {numbers[reader.line_num - 1]} is not CSV ({error}); {REMEDY}") from error
 
 
-def named(values: dict[str, str], given: str, where: str, what: str) -> str:
-    """Return the name of a code, such as 0 for landbird; raises UserError for another code."""
-    if given not in values:
-        valid = ", ".join(f"{code} ({name})" for code, name in values.items())
-        raise UserError(f"{where}: {what} is {given!r}; valid: {valid}")
-    return values[given]
+def code_name(values: dict[str, str], code: str, where: str, what: str) -> str:
+    """Return the name for a code, e.g. landbird for 0; raises UserError for an unknown code."""
+    if code not in values:
+        valid = ", ".join(f"{key} ({name})" for key, name in values.items())
+        raise UserError(f"{where}: {what} is {code!r}; valid: {valid}")
+    return values[code]
 
 
-def place(key: str) -> float:
-    """Return a number in [0, 1) that is a function of the key alone: a share of the keys lies below that share."""
+def hash_fraction(key: str) -> float:
+    """Return a hash of the key, uniform in [0, 1)."""
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest()) / 2**64
 
 
 def folder_of(source: Path) -> Path:
-    """Return a folder; raises UserError where it is none."""
+    """Return the folder; raises UserError if it does not exist."""
     if not source.is_dir():
         raise UserError(f"{source}: there is no such folder; {REMEDY}")
     return source
@@ -109,30 +114,30 @@ def check_images(source: Path, made: Made) -> None:
     if missing:
         raise UserError(
             f"{source}: {len(missing)} of {len(made.columns['image'])} listed images are missing, the first "
-            f"{missing[0]}; unpack the download anew, lists and images of one version, or name its folder"
+            f"{missing[0]}; unpack lists and images of one version again, or name the right folder"
         )
 
 
 def counterexamples(table: dict[str, list[str]], others: Mapping[str, str], added: int, seed: int) -> None:
-    """Move `added` images from test to train of a table.
+    """Move `added` images of a table from test to train.
 
-    They are equally many of each class where it has enough; with one seed, a larger number adds to a smaller one.
+    Each class gives equally many if it has enough. With one seed, a larger number includes a smaller one.
 
     Args:
         table: The columns, changed in place.
         others: The class of each image of the other set, by file.
-        added: Their number.
-        seed: Of their choice.
+        added: Number of images to move.
+        seed: Seed of their choice.
 
     Raises:
-        UserError: If fewer images would be left for test than are added.
+        UserError: If fewer images would stay in test than are moved.
     """
     if 2 * added > len(others):
         raise UserError(
             f"--counterexamples {added}: at most {len(others) // 2}, half of the {len(others)} images of the other "
-            "set, for the rest of them is the test set"
+            "set, because the rest is the test set"
         )
-    order, rank = sorted(others, key=lambda name: place(f"{seed}/{name}")), dict[str, int]()
+    order, rank = sorted(others, key=lambda name: hash_fraction(f"{seed}/{name}")), dict[str, int]()
     ranked: Counter[str] = Counter()
     for name in order:
         rank[name] = ranked[others[name]]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lntl.errors import UserError
 from lntl.makers.imdb_faces import OLD, SETS, YOUNG
-from lntl.makers.tables import Made, counterexamples, folder_of, place
+from lntl.makers.tables import Made, counterexamples, folder_of, hash_fraction
 
 GENDERS = {"0": "male", "1": "female"}
 RACES = {"0": "white", "1": "black", "2": "asian", "3": "indian", "4": "other"}
@@ -44,7 +44,7 @@ def make(source: Path, train: str, held_out: float, added: int = 0, seed: int = 
         learned = SETS[train][gender] == group
         if not learned:
             others[name] = gender
-        split = "train" if learned and place(name) >= held_out else "test"
+        split = "train" if learned and hash_fraction(name) >= held_out else "test"
         row = (name, gender, str(int(match[1])), group, RACES[match[3]], split)
         for column, value in zip(table.values(), row, strict=True):
             column.append(value)

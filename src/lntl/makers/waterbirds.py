@@ -6,7 +6,7 @@ Source: the README of github.com/kohpangwei/group_DRO.
 
 from pathlib import Path
 
-from lntl.makers.tables import Made, found, named, rows
+from lntl.makers.tables import Made, code_name, found, rows
 
 LABELS = {"0": "landbird", "1": "waterbird"}
 PLACES = {"0": "land", "1": "water"}
@@ -20,7 +20,7 @@ def make(source: Path) -> Made:
     for number, row in rows(metadata, ["img_filename", "y", "split", "place"]):
         where = f"{metadata}: line {number}"
         table["image"].append(row["img_filename"])
-        table["label"].append(named(LABELS, row["y"], where, "y"))
-        table["background"].append(named(PLACES, row["place"], where, "place"))
-        table["split"].append(named(SPLITS, row["split"], where, "split"))
+        table["label"].append(code_name(LABELS, row["y"], where, "y"))
+        table["background"].append(code_name(PLACES, row["place"], where, "place"))
+        table["split"].append(code_name(SPLITS, row["split"], where, "split"))
     return Made(table, "label", "background", [])

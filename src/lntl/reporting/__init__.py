@@ -1,1 +1,1 @@
-"""Show what runs found: pure functions of their results."""
+"""Reports, model cards and tables of runs, made from their result files."""
