@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from output import tell
+from output import write_result
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -140,7 +140,7 @@ def main() -> None:
         **{key: getattr(args, key) for key in ("images", "side", "size", "workers", "rounds")},
         "batch_size": BATCH,
     }
-    tell(result, args.out)
+    write_result(result, args.out)
 
 
 if __name__ == "__main__":

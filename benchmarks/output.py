@@ -1,4 +1,4 @@
-"""What every benchmark does with its figures: print them, and write them with where they were measured."""
+"""Print the results of a benchmark, and write them with the hardware and the versions."""
 
 from pathlib import Path
 from typing import Any
@@ -7,8 +7,8 @@ from lntl.runs import environment
 from lntl.runs.files import write_json
 
 
-def tell(found: dict[str, Any], path: Path) -> None:
-    """Print each figure on a line, and write all of them, with the machine and the versions, as JSON."""
-    for name, value in found.items():
+def write_result(results: dict[str, Any], path: Path) -> None:
+    """Print each value on a line, and write all of them, with the machine and the versions, as JSON."""
+    for name, value in results.items():
         print(f"{name}: {value}")
-    write_json(path, found | {"environment": environment.describe().model_dump(exclude={"resumed"})})
+    write_json(path, results | {"environment": environment.describe().model_dump(exclude={"resumed"})})

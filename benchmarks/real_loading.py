@@ -3,10 +3,10 @@
 Usage: python benchmarks/real_loading.py [--images 1280] [--workers 1] [--rounds 3] [--config benchmarks/real/base.yaml]
        [KEY=VALUE ...]
 
-Takes training images of the table that the configuration names, at random with seed 0. Each turn makes, one after the
-other: two epochs of the plain loop (the same network, first weights, optimiser, batches, steps and number of workers),
+Uses random training images (seed 0) of the table that the configuration names. Each round runs, one
+after the other: two epochs of the plain loop (the same network, first weights, optimiser, batches, steps and workers),
 two epochs of `erm` with an empty disk cache, of which the second reads the cache, and one epoch of `lntl`. Writes
-images a second, the ratios and the peak memory to benchmarks/real_loading.json (--out).
+images per second, the ratios and the peak memory to benchmarks/real_loading.json (--out).
 """
 
 import argparse
@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from output import tell
+from output import write_result
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
@@ -52,9 +52,9 @@ def subset(config: Config, count: int, folder: Path) -> Path:
     return folder / "table.csv"
 
 
-def plain(config: Config, networks: Networks, folder: Path) -> dict[str, float]:
-    """Return images a second of the first and of the second epoch of a loop as anybody writes it."""
-    data: Any = config.data  # with the settings of its plug-in
+def measure_loop(config: Config, networks: Networks, folder: Path) -> dict[str, float]:
+    """Return images per second in the first and the second epoch of a common PyTorch loop."""
+    data: Any = config.data  # the settings depend on the plug-in
     steps = [v2.Resize(data.size), v2.CenterCrop(data.size), v2.RandomHorizontalFlip(), v2.ToImage()]
     steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(data.normalise.mean, data.normalise.std)]
     images = ImageFolder(folder / "images", v2.Compose(steps))
@@ -74,8 +74,8 @@ def plain(config: Config, networks: Networks, folder: Path) -> dict[str, float]:
     return rates
 
 
-def ours(config: Config, name: str) -> dict[str, float]:
-    """Return images a second of the epochs of a training, by name."""
+def measure_lntl(config: Config, name: str) -> dict[str, float]:
+    """Return images per second in each epoch of a training with lntl, by name."""
     experiment = build(config)
     trainer, rates = experiment.trainer, {}
     for epoch in ("first", "later")[: config.training.phases[0].epochs]:
@@ -86,24 +86,26 @@ def ours(config: Config, name: str) -> dict[str, float]:
     return rates
 
 
-def turn(source: Path, overrides: list[str], folder: Path, table: Path) -> dict[str, float]:
-    """Return the rates of each side, measured one after the other."""
+def measure_round(source: Path, overrides: list[str], folder: Path, table: Path) -> dict[str, float]:
+    """Return the rates of the loop and of lntl, measured one after the other."""
     with TemporaryDirectory() as cache:
-        own = [f"data.path={table}", "data.root=/", "data.bias=bias", "data.split=split", "data.check=none"]
-        own += ["data.cache=disk", f"data.cache_dir={cache}", "training.device=cpu", "data.label=label"]
-        erm = configuration.read(source, [*overrides, *own, "training.phases=[{method: erm, epochs: 2}]"])
-        lntl = configuration.read(source, [*overrides, *own, "training.phases=[{method: lntl, epochs: 1, lam: 0.01}]"])
-        return plain(erm, build(erm).networks, folder) | ours(erm, "erm") | ours(lntl, "lntl")
+        fixed = [f"data.path={table}", "data.root=/", "data.bias=bias", "data.split=split", "data.check=none"]
+        fixed += ["data.cache=disk", f"data.cache_dir={cache}", "training.device=cpu", "data.label=label"]
+        erm = configuration.read(source, [*overrides, *fixed, "training.phases=[{method: erm, epochs: 2}]"])
+        lntl = configuration.read(
+            source, [*overrides, *fixed, "training.phases=[{method: lntl, epochs: 1, lam: 0.01}]"]
+        )
+        return measure_loop(erm, build(erm).networks, folder) | measure_lntl(erm, "erm") | measure_lntl(lntl, "lntl")
 
 
 def ratios(rounds: list[dict[str, float]]) -> Mapping[str, float]:
-    """Return the medians of what is asked for: throughput against the plain loop, and the cost of a step of LNTL."""
-    asked = {
+    """Return medians of ratios: throughput against the plain loop, and the cost of a step of LNTL."""
+    pairs = {
         "erm_first / plain_first": ("erm_first", "plain_first"),
         "erm_later / plain_later": ("erm_later", "plain_later"),
         "seconds of lntl / of erm": ("erm_later", "lntl_first"),
     }
-    return {key: round(statistics.median(r[a] / r[b] for r in rounds), 2) for key, (a, b) in asked.items()}
+    return {key: round(statistics.median(r[a] / r[b] for r in rounds), 2) for key, (a, b) in pairs.items()}
 
 
 def main() -> None:
@@ -111,7 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=1280)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each side; the figure is the median")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds to measure; the results are medians")
     parser.add_argument("--config", type=Path, default=Path(__file__).with_name("real") / "base.yaml")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("real_loading.json"))
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
@@ -119,14 +121,14 @@ def main() -> None:
     overrides = [*args.overrides, f"data.workers={args.workers}"]
     with TemporaryDirectory() as folder:
         table = subset(configuration.read(args.config, overrides), args.images, Path(folder))
-        rounds = [turn(args.config, overrides, Path(folder), table) for _ in range(args.rounds)]
+        rounds = [measure_round(args.config, overrides, Path(folder), table) for _ in range(args.rounds)]
     result = {
-        "images_per_second": {key: round(statistics.median(each[key] for each in rounds), 1) for key in rounds[0]},
+        "images_per_second": {key: round(statistics.median(rates[key] for rates in rounds), 1) for key in rounds[0]},
         "ratio": ratios(rounds),
         "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
         **{key: getattr(args, key) for key in ("images", "workers", "rounds")},
     }
-    tell(result, args.out)
+    write_result(result, args.out)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import torch
-from output import tell
+from output import write_result
 from reference import Reference, matmul_gflops, step_flops
 
 from lntl import config, experiment
@@ -81,7 +81,7 @@ def main() -> None:
         "batch_size": BATCH,
         "rounds": ROUNDS,
     }
-    tell(result, args.out)
+    write_result(result, args.out)
 
 
 if __name__ == "__main__":

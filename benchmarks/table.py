@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from output import tell
+from output import write_result
 
 from lntl.data.table import Table
 
@@ -68,7 +68,7 @@ def main() -> None:
         "rows": args.rows,
         "rounds": args.rounds,
     }
-    tell(result, args.out)
+    write_result(result, args.out)
 
 
 if __name__ == "__main__":

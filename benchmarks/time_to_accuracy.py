@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from output import tell
+from output import write_result
 
 from lntl.paper import LNTL
 
@@ -78,7 +78,7 @@ def main() -> None:
     found = {"target": TARGET, "recipe": args.recipe, "reached": len(seconds), "of": len(runs)}
     if seconds:
         found |= {"median": statistics.median(seconds), "lowest": min(seconds), "highest": max(seconds)}
-    tell(found | {"runs": runs}, args.out)
+    write_result(found | {"runs": runs}, args.out)
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ def _records(phases: list[dict[str, Any]], accuracy: float, leakage: float) -> A
 
 
 def predictions(accuracy: float) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Return y, bias and predicted (N,): right with that probability, else the class that the colour goes with."""
+    """Return y, bias and predicted (N,): right with that probability, otherwise the class that the colour indicates."""
     rng = np.random.default_rng(3)
     y, bias = rng.integers(0, 10, N), rng.integers(0, 10, N)
     hard = 0.75 + 0.5 * rng.random(10)  # some classes are harder than others

@@ -102,7 +102,7 @@ class DataSpec:
         class_names: Name of each class.
         bias_value_names: Name of each bias value that makes up the groups.
         num_rows: Rows of the whole data set; every Batch.row is below.
-        aligned: For each class the bias value that goes with it in training; () where none does.
+        aligned: For each class, the bias value that indicates it in training; () if there is none.
         biases: Where there are several biases, each of them; bias_value_names are then their joint values. () for one.
     """
 

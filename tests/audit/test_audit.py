@@ -37,7 +37,7 @@ def watch(parts: Sequence[Any], name: str) -> Iterable[Any]:
 
 
 def rows() -> list[Row]:
-    """Return 90 rows of three classes; the sky mostly goes with the class and lacks now and then."""
+    """Return 90 rows of three classes; the sky mostly indicates the class and is sometimes missing."""
     random, made = np.random.default_rng(0), []
     for k in range(N):
         y = k % 3

@@ -1,4 +1,4 @@
-"""Batches cover a split once, in an order that follows from the seed."""
+"""Batches cover a split once, in an order that depends on the seed, and can be prefetched."""
 
 import threading
 import time
@@ -38,13 +38,13 @@ def test_every_row_comes_once_and_len_counts_the_batches(digits: ColoredMNIST, b
 
 
 @pytest.mark.parametrize(("batch_size", "sizes"), [(89, [90]), (88, [88, 2]), (1, [1] * 90)])
-def test_a_last_image_alone_joins_the_batch_before(digits: ColoredMNIST, batch_size: int, sizes: list[int]) -> None:
+def test_a_single_last_image_joins_the_batch_before(digits: ColoredMNIST, batch_size: int, sizes: list[int]) -> None:
     loader = Loader(digits.splits["train"], batch_size, CPU)
     assert [len(batch) for batch in rows(loader, seed=3)] == sizes
     assert len(loader) == len(sizes)
 
 
-def test_the_order_follows_from_the_seed(digits: ColoredMNIST) -> None:
+def test_the_order_depends_only_on_the_seed(digits: ColoredMNIST) -> None:
     loader = Loader(digits.splits["train"], 32, CPU)
     torch.manual_seed(0)
     first = rows(loader, seed=3)
@@ -53,17 +53,17 @@ def test_the_order_follows_from_the_seed(digits: ColoredMNIST) -> None:
     assert rows(loader, seed=4) != first
 
 
-def test_without_a_seed_the_order_is_the_splits(digits: ColoredMNIST) -> None:
+def test_without_a_seed_the_order_is_that_of_the_split(digits: ColoredMNIST) -> None:
     assert [*chain(*rows(Loader(digits.splits["val"], 4, CPU)))] == digits.splits["val"].row.tolist()
 
 
 @pytest.mark.parametrize("start", [0, 1, 3, 4])
-def test_an_epoch_taken_up_in_the_middle_goes_on_with_the_same_batches(digits: ColoredMNIST, start: int) -> None:
+def test_an_epoch_continues_from_the_middle_with_the_same_batches(digits: ColoredMNIST, start: int) -> None:
     loader = Loader(digits.splits["train"], 25, CPU)
     assert rows(loader, seed=3, start=start) == rows(loader, seed=3)[start:]
 
 
-# --- splits whose images are augmented, or made ahead ---
+# --- splits whose images are augmented or prefetched ---
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,10 @@ class Numbers(Split):
     n: int = 50
     workers: int = 0
     seed: int | None = None
-    made: list[tuple[int, str]] = field(default_factory=list)  # first row and thread of each batch
-    breaks_at: int | None = None  # row that cannot be read
-    waits: tuple[int, threading.Event] | None = None  # row that comes only after the event
-    images: ImageSource | None = None  # where x comes from instead
+    started: list[tuple[int, str]] = field(default_factory=list)  # first row and thread of each batch
+    fails_at: int | None = None  # row that cannot be read
+    waits: tuple[int, threading.Event] | None = None  # row that is returned only after the event
+    images: ImageSource | None = None  # source of x, if not the row
 
     def __len__(self) -> int:
         return self.n
@@ -92,69 +92,69 @@ class Numbers(Split):
         return replace(self, seed=seed)
 
     def batch(self, index: Tensor) -> Batch:
-        self.made.append((int(index[0]), threading.current_thread().name))
+        self.started.append((int(index[0]), threading.current_thread().name))
         if self.waits is not None and self.waits[0] in index:
             self.waits[1].wait(20)
-        if self.breaks_at is not None and (index == self.breaks_at).any():
-            raise UserError(f"row {self.breaks_at} cannot be read")
+        if self.fails_at is not None and (index == self.fails_at).any():
+            raise UserError(f"row {self.fails_at} cannot be read")
         x = (index + (self.seed or 0)).float() if self.images is None else self.images.load(index, self.seed)
         return Batch(x, y=index, bias=index, group=index, row=index, bias_features=index[:, None])
 
 
-def xs(loader: Loader, *arguments: Any) -> list[list[float]]:
+def inputs(loader: Loader, *arguments: Any) -> list[list[float]]:
     return [batch.x.tolist() for batch in loader.batches(*arguments)]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_shuffled_epoch_is_augmented_by_its_seed_and_others_are_not(workers: int) -> None:
+def test_only_a_shuffled_epoch_is_augmented_with_its_seed(workers: int) -> None:
     loader = Loader(Numbers(workers=workers), 8, CPU)
-    assert sorted(chain(*xs(loader, 1000))) == [1000.0 + row for row in range(50)]
-    assert [*chain(*xs(loader))] == [*range(50)]
-    weights = torch.eye(50)[7]  # the same row again and again
-    assert [len({*batch}) for batch in xs(loader, 1000, 0, weights)] == [1] * 7  # one augmentation a batch,
-    assert len({*chain(*xs(loader, 1000, 0, weights))}) == 7  # another in each
+    assert sorted(chain(*inputs(loader, 1000))) == [1000.0 + row for row in range(50)]
+    assert [*chain(*inputs(loader))] == [*range(50)]
+    weights = torch.eye(50)[7]  # always the same row
+    assert [len({*batch}) for batch in inputs(loader, 1000, 0, weights)] == [1] * 7  # one augmentation per batch,
+    assert len({*chain(*inputs(loader, 1000, 0, weights))}) == 7  # different in each batch
 
 
 @pytest.mark.parametrize("start", [0, 3, 6, 7])
 @pytest.mark.parametrize("seed", [None, 5])
-def test_reading_ahead_changes_nothing(start: int, seed: int | None) -> None:
-    plain, ahead = (Loader(Numbers(workers=workers), 8, CPU) for workers in (0, 4))
-    assert xs(ahead, seed, start) == xs(plain, seed, start)
-    assert rows(ahead, seed, start) == rows(plain, seed, start)
+def test_prefetching_gives_the_same_batches(start: int, seed: int | None) -> None:
+    plain, prefetched = (Loader(Numbers(workers=workers), 8, CPU) for workers in (0, 4))
+    assert inputs(prefetched, seed, start) == inputs(plain, seed, start)
+    assert rows(prefetched, seed, start) == rows(plain, seed, start)
 
 
 def wait_for(split: Numbers, batches: int) -> None:
-    """Wait until so many batches of the split have been begun."""
+    """Wait until the split has begun to load so many batches."""
     deadline = time.monotonic() + 20
-    while len(split.made) < batches and time.monotonic() < deadline:
+    while len(split.started) < batches and time.monotonic() < deadline:
         time.sleep(0.001)
 
 
-def test_batches_are_made_ahead_by_one_thread_but_not_far() -> None:
+def test_one_thread_prefetches_a_limited_number_of_batches() -> None:
     split = Numbers(workers=1)
     batches = Loader(split, 5, CPU).batches()
     next(batches)
     wait_for(split, AHEAD + 1)
     time.sleep(0.02)
-    assert [first for first, _ in split.made] == [5 * number for number in range(AHEAD + 1)]
-    assert {name for _, name in split.made} == {"reader_0"}
+    assert [first for first, _ in split.started] == [5 * number for number in range(AHEAD + 1)]
+    assert {name for _, name in split.started} == {"reader_0"}
     batches.close()
 
 
-def test_an_epoch_that_is_left_early_ends_its_thread_after_the_batch_at_hand() -> None:
-    go_on = threading.Event()
-    split = Numbers(n=1000, workers=1, waits=(5, go_on))
+def test_closing_an_epoch_early_ends_its_thread_after_the_current_batch() -> None:
+    release = threading.Event()
+    split = Numbers(n=1000, workers=1, waits=(5, release))
     batches = Loader(split, 5, CPU).batches()
     next(batches)
     wait_for(split, 2)
-    threading.Timer(0.1, go_on.set).start()  # while close() waits for the thread, which is within its second batch
+    threading.Timer(0.1, release.set).start()  # while close() waits for the thread to finish its second batch
     batches.close()
-    assert [first for first, _ in split.made] == [0, 5]
+    assert [first for first, _ in split.started] == [0, 5]
     assert not any(thread.name.startswith("reader") for thread in threading.enumerate())
 
 
-def test_what_fails_ahead_is_told_when_its_batch_is_asked_for() -> None:
-    batches = Loader(Numbers(workers=1, breaks_at=17), 5, CPU).batches()
+def test_an_error_while_prefetching_is_raised_when_its_batch_is_requested() -> None:
+    batches = Loader(Numbers(workers=1, fails_at=17), 5, CPU).batches()
     assert [next(batches).row[0].item() for _ in range(3)] == [0, 5, 10]
     with pytest.raises(UserError, match="row 17 cannot be read"):
         next(batches)
@@ -162,24 +162,24 @@ def test_what_fails_ahead_is_told_when_its_batch_is_asked_for() -> None:
 
 def test_an_image_split_trains_the_same_with_and_without_threads(tmp_path: Path) -> None:
     paths = folder_of(tmp_path, 30)
-    found = []
+    epochs = []
     for workers in (0, 2):
         settings = ImageSettings(size=14, crop="shift", flip=True, cache="memory", workers=workers)
         loader = Loader(Numbers(n=30, workers=workers, images=ImageSource(paths, settings)), 8, CPU)
-        found.append([torch.cat([batch.x for batch in loader.batches(seed)]) for seed in (1, 2, None)])
-    for one, other in zip(*found, strict=True):
-        assert torch.equal(one, other)
-    assert len({float(x.sum()) for x in found[0]}) == 3
+        epochs.append([torch.cat([batch.x for batch in loader.batches(seed)]) for seed in (1, 2, None)])
+    for first, second in zip(*epochs, strict=True):
+        assert torch.equal(first, second)
+    assert len({float(x.sum()) for x in epochs[0]}) == 3
 
 
-def test_an_image_drawn_again_is_augmented_anew() -> None:
+def test_an_image_drawn_twice_gets_two_augmentations() -> None:
     split = BiasedMNIST(BiasedMNIST.Config(random_colors=1.0, max_images=100)).splits["train"]
     weights = torch.zeros(60000)
     weights[split.row[4]] = 1.0
     first, second, *_ = Loader(split, 8, CPU).batches(3, weights=weights)
     assert set(first.row.tolist() + second.row.tolist()) == {int(split.row[4])}
     assert not torch.equal(first.x[0], second.x[0])
-    _, again, *_ = Loader(split, 8, CPU).batches(3, weights=weights)
-    assert torch.equal(second.x, again.x)
+    _, repeated, *_ = Loader(split, 8, CPU).batches(3, weights=weights)
+    assert torch.equal(second.x, repeated.x)
     (resumed, *_) = Loader(split, 8, CPU).batches(3, start=1, weights=weights)
     assert torch.equal(second.x, resumed.x)

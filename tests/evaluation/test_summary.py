@@ -124,17 +124,17 @@ CASES: dict[str, tuple[Predictions, list[str], dict[str, str]]] = {
     "no aligned image": (
         of([0, 0, 1, 1], [0, 1, 1, 1], [1, 1, 0, 0], 2, 2, (0, 1)),
         [],
-        {"aligned_accuracy": "no image has the bias value that goes with its class in training"},
+        {"aligned_accuracy": "no image has the bias value that indicates its class in training"},
     ),
     "no conflicting image": (
         of([0, 0, 1, 1], [0, 1, 1, 1], [0, 0, 1, 1], 2, 2, (0, 1)),
         [],
-        {"conflicting_accuracy": "every image has the bias value that goes with its class in training"},
+        {"conflicting_accuracy": "every image has the bias value that indicates its class in training"},
     ),
     "no aligned value": (
         of([0, 0, 1, 1], [0, 1, 1, 1], [0, 0, 1, 1], 2, 2),
         [],
-        dict.fromkeys(("aligned_accuracy", "conflicting_accuracy"), "the data do not say which bias value goes with"),
+        dict.fromkeys(("aligned_accuracy", "conflicting_accuracy"), "the data do not say which bias value indicates"),
     ),
     "no bias label": (of([0, 1], [0, 1], [0, 1], 2, 2), [], {"bias_accuracy": "no bias label is known"}),
     "one image": (of([0], [0], [0], 2, 2, (0, 1)), ["1 of 4 groups have fewer than 30 images"], {}),

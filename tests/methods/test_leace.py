@@ -21,7 +21,7 @@ N = 200
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    """A function from phases to an experiment on vectors whose bias goes with the class in nine rows of ten.
+    """A function from phases to an experiment on vectors whose bias indicates the class in nine rows of ten.
 
     sky: the bias in train alone; second: whether there is another bias, of three values.
     """

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lntl import __version__
 from lntl.audit import association, fingerprints
 from lntl.audit.association import POWER, SIGNIFICANCE, Ints, Table, crosstab
-from lntl.audit.examples import Examples, Opened, Watch, read
+from lntl.audit.examples import Examples, OpenedExamples, Watch, read
 from lntl.audit.findings import findings, recommend
 from lntl.config import Config
 from lntl.data.rows import LabelSettings, straddling
@@ -33,7 +33,7 @@ from lntl.runs.formats import (
 )
 from lntl.types import IGNORE, ImageSplit, Split
 
-FORMAT = 2  # of check.json; raise it when the content changes its meaning
+FORMAT = 2  # of check.json; raise it when the meaning of the content changes
 DIFFERENCE_MEANS = (
     f"d = z / sqrt(2 n + z^2), z = z(1 - {SIGNIFICANCE} / 2) + z({POWER}): two proportions around one half, each over "
     "n rows"
@@ -45,19 +45,19 @@ ALIKE_MEANS = (
     f"at most {fingerprints.BITS} of 64 bits of a perceptual hash differ, and small grey versions correlate by at "
     f"least {fingerprints.ALIKE}"
 )
-BRIGHTNESS_BINS = 10  # of equal counts, into which the brightness of training images is put
+BRIGHTNESS_BINS = 10  # bins of equal counts for the brightness of training images
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found, and the images (pairs, 2, 3, H, W) uint8 of examples that look alike."""
+    """The result of an audit, and the images (pairs, 2, 3, H, W) uint8 of examples that look alike."""
 
     check: Check
     pictures: NDArray[np.uint8] | None
 
 
 def audit(config: Config, images: bool, watch: Watch) -> Audit:
-    """Return what can be said of a configuration's data before training.
+    """Audit the data of a configuration before training.
 
     Args:
         config: The configuration.
@@ -96,7 +96,7 @@ def _check(config: Config, examples: Examples) -> Check:
     bias = bias_name(data.bias_kind, spec.biases)
     biases.append(_bias(bias, spec.bias_value_names, y, joint, spec.num_classes))
     names = CellNames(spec.class_names, spec.bias_value_names, data.label_kind, bias, spec.biases)
-    everywhere = np.unique(np.concatenate([table.cells for table in tables.values()]))
+    occurring = np.unique(np.concatenate([table.cells for table in tables.values()]))
     leaking = examples.leaking
     return Check(
         format=FORMAT,
@@ -108,7 +108,7 @@ def _check(config: Config, examples: Examples) -> Check:
         best_model_metric=config.evaluation.best_model_metric,
         label=data.label_kind,
         bias=bias,
-        annotated=len(everywhere) > 0,
+        annotated=len(occurring) > 0,
         class_names=list(spec.class_names),
         n=len(examples.y),
         splits=[
@@ -123,13 +123,13 @@ def _check(config: Config, examples: Examples) -> Check:
             for name, table in tables.items()
         ],
         biases=biases,
-        cells={name: _cells(table, everywhere, names) for name, table in tables.items()},
+        cells={name: _cells(table, occurring, names) for name, table in tables.items()},
         brightness_only=_brightness_only(examples, slice(None)),
         center_brightness_only=_brightness_only(examples, slice(fingerprints.THUMB // 4, -fingerprints.THUMB // 4)),
         opened=opened is not None,
         on_error=config.data.on_error if isinstance(config.data, LabelSettings) else None,
         wrong_rows=list(data.skipped_rows),
-        unreadable=[f"{examples.name(n)}: {why}" for n, why in opened.unreadable.items()] if opened else [],
+        unreadable=[f"{examples.name(n)}: {reason}" for n, reason in opened.unreadable.items()] if opened else [],
         leaking=None if leaking is None else LeakingGroups(column=leaking.column, groups=leaking.groups),
         duplicates=None,
         difference_means=DIFFERENCE_MEANS,
@@ -144,7 +144,7 @@ def _labels(split: Split, number: int) -> Ints:
 def _bias(
     name: str, values: tuple[str, ...], y: dict[str, Ints], value: dict[str, Ints], num_classes: int
 ) -> BiasCounts:
-    """Return the tables of a bias on each split, and its association; the rule is that of the first split, train."""
+    """Return the tables and the association of a bias on each split; the best rule is from train, the first split."""
     tables = {split: crosstab(y[split], value[split], num_classes, len(values)) for split in y}
     rule = association.best_rule(next(iter(tables.values())))
     listed = num_classes * len(values) <= DENSE
@@ -165,20 +165,20 @@ def _association(table: Table, rule: Ints) -> Association:
         "majority": association.majority(table),
     }
     defined = {name: None if math.isnan(value) else value for name, value in values.items()}
-    why = None
+    reason = None
     if not table.rows:
-        why = "no row has a known value"
+        reason = "no row has a known value"
     elif defined["mutual_information"] is None:
-        why = "only one class or one bias value occurs"
+        reason = "only one class or one bias value occurs"
     elif defined["cramers_v"] is None:
-        why = "there are too many classes and bias values for Cramér's V"
-    return Association(**defined, undefined=why)
+        reason = "there are too many classes and bias values for Cramér's V"
+    return Association(**defined, undefined=reason)
 
 
-def _cells(table: Table, everywhere: Ints, names: CellNames) -> CellCounts:
-    """Return which cells of a split are empty, absent or small, and what its smallest cell can show.
+def _cells(table: Table, occurring: Ints, names: CellNames) -> CellCounts:
+    """Return the empty, absent and small cells of a split, and the difference that its smallest cell can show.
 
-    everywhere: the cells that have rows in any split, ascending.
+    occurring: cells with rows in any split, ascending.
     """
 
     def listed(cells: Ints, count: Ints) -> list[CellCount]:
@@ -194,10 +194,9 @@ def _cells(table: Table, everywhere: Ints, names: CellNames) -> CellCounts:
         ]
 
     total = table.num_classes * table.num_values
-    first = np.setdiff1d(
-        np.arange(min(total, len(table.cells) + LISTED_CELLS)), table.cells
-    )  # these hold the first empty cells
-    absent = np.setdiff1d(everywhere, table.cells)
+    # The first empty cells are below this limit.
+    empty = np.setdiff1d(np.arange(min(total, len(table.cells) + LISTED_CELLS)), table.cells)
+    absent = np.setdiff1d(occurring, table.cells)
     order = np.argsort(table.count, kind="stable")
     cells, count = table.cells[order], table.count[order]
     smallest = next(iter(listed(cells, count)), None)
@@ -206,7 +205,7 @@ def _cells(table: Table, everywhere: Ints, names: CellNames) -> CellCounts:
         absent=len(absent),
         small=int((count < SMALL).sum()),
         few=SMALL,
-        empty_cells=listed(first, np.zeros_like(first)),
+        empty_cells=listed(empty, np.zeros_like(empty)),
         absent_cells=listed(absent, np.zeros_like(absent)),
         small_cells=listed(cells[count < SMALL], count[count < SMALL]),
         smallest=smallest,
@@ -215,9 +214,9 @@ def _cells(table: Table, everywhere: Ints, names: CellNames) -> CellCounts:
 
 
 def _brightness_only(examples: Examples, part: slice) -> float | None:
-    """Return the share of training images whose class the best rule from brightness gives; None without images.
+    """Return the accuracy on training images of the best rule from brightness to class; None without images.
 
-    part: Rows and columns of the small grey versions that brightness is measured on.
+    part: Rows and columns of the small grey versions in which brightness is measured.
     """
     opened = examples.opened
     if opened is None or opened.prints.thumb is None:
@@ -238,7 +237,7 @@ def _brightness_only(examples: Examples, part: slice) -> float | None:
 # --- duplicates ---
 
 
-def find_duplicates(examples: Examples, opened: Opened) -> tuple[Duplicates, Ints]:
+def find_duplicates(examples: Examples, opened: OpenedExamples) -> tuple[Duplicates, Ints]:
     """Return equal and alike examples, and the positions (pairs, 2) of the alike pairs that are listed."""
     split, y = examples.split[opened.position], examples.y[opened.position]
     number = fingerprints.equal_sets(opened.prints.digest)
@@ -249,13 +248,13 @@ def find_duplicates(examples: Examples, opened: Opened) -> tuple[Duplicates, Int
     order = sorted(sets.tolist(), key=lambda equal: (equal not in across, equal not in disagree, equal))[:LISTED]
     pairs = fingerprints.near_pairs(opened.prints)
     apart, differ = (labels[pairs[:, 0]] != labels[pairs[:, 1]] for labels in (split, y))
-    pairs = pairs[np.lexsort((~differ, ~apart))]  # first those of two splits, of these the ones with two labels
+    pairs = pairs[np.lexsort((~differ, ~apart))]  # pairs across splits first, then pairs with different labels
 
     def listed(positions: Ints) -> list[Example]:
         return [_example(examples, int(position)) for position in opened.position[positions]]
 
     pictures = opened.prints.phash is not None
-    found = Duplicates(
+    duplicates = Duplicates(
         of="images" if pictures else "vectors",
         n=len(opened.position),
         equal=EqualExamples(
@@ -276,11 +275,11 @@ def find_duplicates(examples: Examples, opened: Opened) -> tuple[Duplicates, Int
         if pictures
         else None,
     )
-    return found, opened.position[pairs[:LISTED]]
+    return duplicates, opened.position[pairs[:LISTED]]
 
 
 def _shared(number: Ints, split: Ints, names: tuple[str, ...]) -> list[SharedExamples]:
-    """Return how many examples of each later split have an equal one in each earlier split."""
+    """Count the examples of each later split that equal an example of an earlier split."""
     known = number != IGNORE
     count = crosstab(split[known], number[known], len(names), int(number.max(initial=0)) + 1).dense()
     return [

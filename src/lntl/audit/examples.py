@@ -22,7 +22,7 @@ _BATCH, _BYTES = 256, 2**26  # examples that are opened at a time, at most, and 
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedExamples:
     """Fingerprints of the m examples that can be read, their positions (m,) among all, and why others cannot."""
 
     prints: Fingerprints
@@ -48,7 +48,7 @@ class Examples:
 
     data: Dataset
     leaking: LeakingGroupsError | None
-    opened: Opened | None
+    opened: OpenedExamples | None
     splits: tuple[str, ...]
     split: Ints
     y: Ints
@@ -108,7 +108,7 @@ def _load(settings: Data) -> tuple[Dataset, LeakingGroupsError | None]:
         return load_data(settings.name, settings.without_groups()), error
 
 
-def _open(data: Dataset, watch: Watch) -> Opened:
+def _open(data: Dataset, watch: Watch) -> OpenedExamples:
     size = max(1, min(_BATCH, _BYTES // math.prod(data.spec.input_shape)))
     parts, positions, unreadable, begin = [], [], dict[int, str](), 0
     for name, split in data.splits.items():
@@ -121,7 +121,7 @@ def _open(data: Dataset, watch: Watch) -> Opened:
                     unreadable[begin + int(part)] = result.reason
         begin += len(split)
     prints = join(parts) if parts else NO_PICTURES  # vectors can always be read
-    return Opened(prints, np.concatenate([np.empty(0, dtype=np.int64), *positions]), unreadable)
+    return OpenedExamples(prints, np.concatenate([np.empty(0, dtype=np.int64), *positions]), unreadable)
 
 
 def _fingerprints(split: Split, index: Tensor) -> Iterator[tuple[Tensor, Fingerprints | UnreadableImageError]]:

@@ -1,4 +1,4 @@
-"""Biased-MNIST: the color of the background, and optionally of the digit, goes with the label in training."""
+"""Biased-MNIST: the color of the background, and optionally of the digit, indicates the label in training."""
 
 import math
 from dataclasses import dataclass, replace
@@ -131,7 +131,7 @@ def draw_colors(y: Tensor, correlation: float, seed: int) -> Tensor:
 
 
 class BiasedMNIST(Dataset):
-    """Biased-MNIST (Bahng et al., ICML 2020): digits on a background whose color goes with the label in training.
+    """Biased-MNIST (Bahng et al., ICML 2020): digits on a background whose color indicates the label in training.
 
     With `foreground_correlation` it is FB-Biased-MNIST, in which the color of the digit is a second bias, drawn
     independently. A pixel is background where MNIST has 0. In the test set every color is equally frequent in every

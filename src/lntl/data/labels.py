@@ -1,4 +1,4 @@
-"""Labels of rows: categories, numbers in bins, several biases at once, and the bias value that goes with a class."""
+"""Labels of rows: categories, numbers in bins, several biases at once, and the bias value that indicates a class."""
 
 import unicodedata
 from collections import defaultdict

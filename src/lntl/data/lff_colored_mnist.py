@@ -1,4 +1,4 @@
-"""Colored MNIST of "Learning from Failure": digits in a noisy color that goes with the label in training."""
+"""Colored MNIST of "Learning from Failure": digits in a noisy color that indicates the label in training."""
 
 from dataclasses import dataclass, replace
 from typing import Self

@@ -196,7 +196,7 @@ class Digits(NamedTuple):
     images: Tensor
     y: Tensor
     row: Tensor
-    biased: bool  # whether the color goes with the label, as in training
+    biased: bool  # whether the color indicates the label, as in training
 
 
 def read_splits(settings: DigitSettings) -> tuple[dict[str, Digits], str]:

@@ -1,4 +1,4 @@
-"""Metrics: functions of a tally, and one record for each that says everything else about it.
+"""Metrics: for each a function of a tally, and a record with its name, meaning and direction.
 
 The function of a metric takes a `Tally` of R samples of images and returns (R,) float64, shares in [0, 1] and NaN where
 the metric is undefined.
@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 HEADLINES = 5  # metrics that fit into a line of the log and across the table of results
-DENSE = 2**16  # groups up to which a sum over them runs over the empty ones, too: numpy's rounding depends on the zeros
+DENSE = 2**16  # up to so many groups, sums include the empty ones: numpy's rounding depends on the zeros
 MOST_NAMES, LONGEST_NAME = 5, 150  # names that a sentence lists, and characters of each
 
 
@@ -37,14 +37,14 @@ class Tally:
         right: Images of the cell that are predicted as its class, (R, C).
         answered: Images of the cell's bias value that are predicted as its class, (R, C).
         value_count: Images of each bias value, (R, B).
-        labelled: Images of each class, those of unknown bias value among them, (R, K).
-        predicted: Images predicted as each class, those of unknown bias value among them, (R, K).
-        hits: Right predictions of each class, those of unknown bias value among them, (R, K).
+        labelled: Images of each class, including those of unknown bias value, (R, K).
+        predicted: Images predicted as each class, including those of unknown bias value, (R, K).
+        hits: Right predictions of each class, including those of unknown bias value, (R, K).
         gaps: Sum of confidence minus correctness over the images of each bin of the confidence, (R, bins).
         bias_hits: Bias labels that h gets right, (R,).
         bias_labels: Bias labels that are known, (R,).
         bias_images: Images with a known bias label, (R,).
-        aligned: The bias value that goes with each class in training, (K,); None where none does.
+        aligned: The bias value that indicates each class in training, (K,); None if there is none.
         groups: Groups class * B + bias value that occur in any split of the data, (E,) ascending.
     """
 
@@ -78,7 +78,7 @@ class Tally:
 
     @property
     def is_aligned(self) -> NDArray[np.bool_]:
-        """Whether the bias value of each cell is the one that goes with its class in training, (C,)."""
+        """Whether the bias value of each cell is the one that indicates its class in training, (C,)."""
         if self.aligned is None:
             return np.zeros(len(self.cell_class), dtype=np.bool_)
         return np.asarray(self.aligned[self.cell_class] == self.cell_value)
@@ -126,12 +126,12 @@ def bias_accuracy(t: Tally) -> Array:
 
 
 def aligned_accuracy(t: Tally) -> Array:
-    """Return the accuracy on images whose bias value is the one that goes with their class in training."""
+    """Return the accuracy on images whose bias value is the one that indicates their class in training."""
     return share(t.right[:, t.is_aligned].sum(axis=1), t.count[:, t.is_aligned].sum(axis=1))
 
 
 def conflicting_accuracy(t: Tally) -> Array:
-    """Return the accuracy on images whose bias value is not the one that goes with their class in training."""
+    """Return the accuracy on images whose bias value is not the one that indicates their class in training."""
     conflicting = ~t.is_aligned if t.aligned is not None else t.is_aligned
     return share(t.right[:, conflicting].sum(axis=1), t.count[:, conflicting].sum(axis=1))
 
@@ -148,7 +148,7 @@ def demographic_parity_gap(t: Tally) -> Array:
     """Return the largest difference between bias values of the share of images that are predicted as one class.
 
     max_c (max_b P(c predicted | b) - min_b P(c predicted | b)), over the bias values b that occur in any split.
-    Undefined where one of them has no image.
+    Undefined if one of them has no image.
     """
     values = t.values
     if len(values) < 2 or not len(t.cell_class):
@@ -161,8 +161,8 @@ def equalised_odds_gap(t: Tally) -> Array:
     """Return the largest difference between bias values of a class's true or false positive rate.
 
     max_c max(spread_b P(c predicted | y = c, b), spread_b P(c predicted | y != c, b)), the spread being maximum minus
-    minimum over the bias values b that occur in any split. Undefined where one of the rates is: where a class that
-    occurs in any split has no image with one of the bias values.
+    minimum over the bias values b that occur in any split. Undefined if a class that occurs in any split has no
+    image with one of the bias values.
     """
     classes, values = t.classes, t.values
     groups = len(classes) * len(values)
@@ -172,7 +172,7 @@ def equalised_odds_gap(t: Tally) -> Array:
     complete = (t.count > 0).sum(axis=1) == groups
     true = share(t.right, t.count)
     false = share(t.answered - t.right, t.value_count[:, t.cell_value] - t.count)
-    labelled = np.isin(t.cell_class, classes)  # a class that is predicted alone has no true positive rate to compare
+    labelled = np.isin(t.cell_class, classes)  # a class that is only predicted has no true positive rate
     spreads = [
         _largest_spread(true[:, labelled], t.cell_class[labelled], values),
         _largest_spread(false, t.cell_class, values),
@@ -197,7 +197,7 @@ def bias_value_accuracy(t: Tally) -> Array:
 
 
 def _mean(values: Array) -> Array:
-    """Return the mean over the last axis of what is no NaN."""
+    """Return the mean over the last axis of the values that are not NaN."""
     defined = ~np.isnan(values)
     return share(np.where(defined, values, 0).sum(axis=-1), defined.sum(axis=-1))
 
@@ -215,7 +215,7 @@ def _largest_spread(rates: Array, classes: Ints, values: Ints) -> Array:
 
 
 def share(part: Array, whole: Array) -> Array:
-    """Return part / whole, NaN where the whole is nothing."""
+    """Return part / whole, NaN where the whole is 0."""
     part, whole = np.broadcast_arrays(part, whole)
     ratio: Array = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
     return ratio
@@ -223,7 +223,7 @@ def share(part: Array, whole: Array) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class CellNames:
-    """Names of classes and bias values, and of what they are classes and values of."""
+    """Names of the classes and bias values, of the label and of the bias."""
 
     classes: Sequence[str]
     values: Sequence[str]
@@ -234,7 +234,7 @@ class CellNames:
     def __getitem__(self, cell: int) -> str:
         """Return the name of cell number class * B + bias value: "cat with night", or "Blond_Hair=1, Male=0".
 
-        The second form is that of names without a letter, and of several biases.
+        The second form is used for names without letters and for several biases.
         """
         label, value = divmod(int(cell), len(self.values))
         name, bias_value = self.classes[label], self.values[value]
@@ -247,12 +247,12 @@ class CellNames:
 
 
 def bias_name(kind: str, biases: "Sequence[BiasSpec]") -> str:
-    """Return the name of the bias in a sentence: that of the data, or the number of biases where it would be long."""
+    """Return the name of the bias for a sentence; for many biases, their number."""
     return kind if len(biases) <= MOST_NAMES else f"combination of {len(biases)} biases"
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return the names in a sentence: the first few of many, and the beginning of long ones."""
+    """Return names joined for a sentence: the first few of many, long ones shortened."""
     shown = [name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…" for name in names[:MOST_NAMES]]
     more = len(names) - MOST_NAMES
     return "; ".join(shown) + (f"; and {more} more" if more > 0 else "")
@@ -265,17 +265,17 @@ def counted(n: int, noun: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """All that is known about a metric; configuration, tables, files, pages and documentation derive from it.
+    """The function and description of a metric, for configuration, tables, files, pages and documentation.
 
     Attributes:
         function: From a tally of R samples to the metric's values, (R,) float64, NaN where it is undefined.
         label: Name in prose and on pages.
         column: Name at the head of a narrow column.
-        meaning: What it is, in a phrase that begins with an article.
-        undefined: Why it is undefined on a tally for which it is.
-        images: Number of images that its value and its interval rest on.
-        higher_is_better: Its direction: False for an error or a gap.
-        over_groups: Whether it is taken over the groups that have an image, so that their number belongs to it.
+        meaning: Definition as a phrase that begins with an article.
+        undefined: Function that returns the reason if the metric is undefined on a tally.
+        images: Function that returns the number of images in the metric.
+        higher_is_better: False for an error or a gap.
+        over_groups: Whether it is computed over the groups with images; tables then show their number.
         unit: Unit of its values.
     """
 
@@ -291,7 +291,7 @@ class Metric:
 
     @property
     def name(self) -> str:
-        """Its name in configurations and files: that of its function."""
+        """Name in configurations and files: the name of the function."""
         return self.function.__name__
 
 
@@ -313,7 +313,7 @@ _NO_KNOWN_BIAS = "no image has a known bias value"
 
 def _unaligned(reason: str) -> Callable[[Tally, CellNames], str]:
     """Return a function that gives the reason, or says that the data do not name aligned bias values."""
-    unknown = "the data do not say which bias value goes with a class in training"
+    unknown = "the data do not say which bias value indicates a class in training"
     return lambda t, names: unknown if t.aligned is None else reason
 
 
@@ -334,8 +334,10 @@ def _no_odds(t: Tally, names: CellNames) -> str:
     if len(t.classes) < 2:
         return "all images have the same class"
     present = np.zeros((len(t.classes), len(t.values)), dtype=np.bool_)
-    there = t.count[0] > 0
-    present[np.searchsorted(t.classes, t.cell_class[there]), np.searchsorted(t.values, t.cell_value[there])] = True
+    has_images = t.count[0] > 0
+    present[
+        np.searchsorted(t.classes, t.cell_class[has_images]), np.searchsorted(t.values, t.cell_value[has_images])
+    ] = True
     missing = np.argwhere(~present)
     cells = t.classes[missing[:, 0]] * t.num_values + t.values[missing[:, 1]]
     return f"no image is {listed([names[cell] for cell in cells])}, so a rate that is compared is undefined"
@@ -390,16 +392,16 @@ METRICS: dict[str, Metric] = {
             aligned_accuracy,
             label="accuracy where the bias fits",
             column="aligned",
-            meaning="the accuracy on images whose bias value is the one that goes with their class in training",
-            undefined=_unaligned("no image has the bias value that goes with its class in training"),
+            meaning="the accuracy on images whose bias value is the one that indicates their class in training",
+            undefined=_unaligned("no image has the bias value that indicates its class in training"),
             images=lambda t: int(t.count[0][t.is_aligned].sum()),
         ),
         Metric(
             conflicting_accuracy,
             label="accuracy where the bias conflicts",
             column="conflicting",
-            meaning="the accuracy on images whose bias value is not the one that goes with their class in training",
-            undefined=_unaligned("every image has the bias value that goes with its class in training"),
+            meaning="the accuracy on images whose bias value is not the one that indicates their class in training",
+            undefined=_unaligned("every image has the bias value that indicates its class in training"),
             images=lambda t: int(t.count[0][~t.is_aligned].sum()) if t.aligned is not None else 0,
         ),
         Metric(
@@ -434,5 +436,5 @@ METRICS: dict[str, Metric] = {
 
 
 def lower_is_better(name: str) -> bool:
-    """Return whether a metric of this name is better where it is lower; False for a name that is no metric's."""
+    """Return whether lower values of a metric are better; False for an unknown name."""
     return name in METRICS and not METRICS[name].higher_is_better

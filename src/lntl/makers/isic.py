@@ -1,7 +1,7 @@
 """ISIC 2018 (Task 1-2) with annotated artefacts, such as rulers, in trap sets (Bissoto et al., CVPR Workshops 2020).
 
-A trap set makes of the artefacts what a lazy network needs: in training they go with a diagnosis, and in test the other
-way round. The lists trap-sets/isic_annotated_{train,val,test}N.csv have the artefacts and the diagnosis of each image.
+In a trap set the artefacts mislead: in training they indicate a diagnosis, and in test the opposite one. The
+lists trap-sets/isic_annotated_{train,val,test}N.csv have the artefacts and the diagnosis of each image.
 Source: github.com/alceubissoto/debiasing-skin.
 """
 

@@ -1,4 +1,4 @@
-"""Deep feature reweighting: fit the last layer anew on group-balanced rows (Kirichenko et al., ICLR 2023)."""
+"""Deep feature reweighting: refit the last layer on group-balanced rows (Kirichenko et al., ICLR 2023)."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -18,16 +18,16 @@ __all__ = ["DFR"]
 
 
 class DFR(Method):
-    """Kirichenko et al., ICLR 2023: f stays, and the last linear layer (W, b) of g is fitted anew on balanced rows.
+    """Kirichenko et al., ICLR 2023: f is fixed, and the last linear layer (W, b) of g is refitted on balanced rows.
 
     A draw takes as many rows of each group (class, bias value) as the smallest has, and fits
     min_{W,b} C * sum of CE(W u + b, y) + |W|_1, with u the inputs of the layer, standardised. (W, b) is the mean of
-    several draws. Hidden layers of g stay as they are; u is their output. With several biases, a group has one value of
+    several draws. Hidden layers of g do not change; u is their output. With several biases, a group has one value of
     each. Rows whose bias is unknown are left out. If a group occurs in the data but not among the rows, the fit is
     refused.
 
     `rows: val` fits on one half of val (half of each group, at random). From then on the run uses only the other half
-    as val, so that no choice is made with rows of the fit. Use it if val has the groups in the proportions of the data
+    as val, so that rows of the fit choose nothing else. Use it if val has the groups in the proportions of the data
     that the model will meet. `rows: train` fits on the rows that f has already learned; the paper finds that worse.
 
     One epoch is enough: the fit is made before its first step, and the steps train nothing.
@@ -88,21 +88,21 @@ class DFR(Method):
         groups, member, count = inputs.group.unique(return_inverse=True, return_counts=True)
         intercept = inputs.layer.bias is not None
         mean, std = standardisation(inputs.z, None, intercept)
-        z, fitted = (inputs.z - mean) / std, []
+        z, layers = (inputs.z - mean) / std, []
         for number in range(self.config.draws):
             random = torch.Generator().manual_seed(derive(seed, "draw", number))
             order = torch.randperm(len(member), generator=random)
             rows = torch.cat([order[member[order] == k][: int(count.min())] for k in range(len(groups))])
-            fitted.append(
+            layers.append(
                 fit_logistic(
                     z[rows], inputs.y[rows], c=self.config.c, l1=True, intercept=intercept, seed=derive(seed, number)
                 )
             )
-        weight, bias = (torch.stack(part).mean(dim=0) for part in zip(*fitted, strict=True))
+        weight, bias = (torch.stack(part).mean(dim=0) for part in zip(*layers, strict=True))
         write_layer(inputs.layer, weight, bias, mean, std)
         self.task.copy_(weighted_loss(inputs, 1 / count[member]))
         self.zeros.copy_((weight == 0).double().mean())
 
     def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
-        """Log the cross-entropy in nats on the rows of the fit, all groups alike, and the share of zero weights."""
+        """Log the group-balanced cross-entropy in nats on the rows of the fit, and the share of zero weights."""
         yield report(task=self.task, zeros=self.zeros)

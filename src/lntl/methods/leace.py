@@ -1,4 +1,4 @@
-"""LEACE: erase the bias from the features in closed form; fit the last layer anew (Belrose et al., NeurIPS 2023)."""
+"""LEACE: erase the bias from the features in closed form; refit the last layer (Belrose et al., NeurIPS 2023)."""
 
 from collections.abc import Iterator
 from dataclasses import replace

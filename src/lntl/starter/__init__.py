@@ -14,7 +14,7 @@ TEMPLATES = ("config.yaml", "README.md", "Makefile")
 SEED = 0
 SIDE = 32  # pixels
 SHAPES = ("circle", "square", "triangle")
-BACKGROUNDS = {"sand": (194, 166, 114), "grass": (94, 140, 82), "water": (82, 122, 170)}  # RGB; each goes with a shape
+BACKGROUNDS = {"sand": (194, 166, 114), "grass": (94, 140, 82), "water": (82, 122, 170)}  # RGB; each indicates a shape
 # Number of pictures of each split, and the share of them whose background is drawn apart from the shape.
 SPLITS = {"train": (360, 0.1), "val": (135, 1.0), "test": (270, 1.0)}
 _FINER = 4  # drawn this many times larger, so that edges are smooth
