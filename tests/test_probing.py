@@ -158,7 +158,7 @@ def test_overwriting_a_run_removes_what_was_found(copied: RunFolder) -> None:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the embedding, for speed."""
-    monkeypatch.setattr(probing.embedding, "embed", lambda z, seed: torch.zeros(len(z), 2))
+    monkeypatch.setattr(probing, "embed", lambda z, seed: torch.zeros(len(z), 2))
 
 
 def without_recoloring(monkeypatch: pytest.MonkeyPatch) -> None:

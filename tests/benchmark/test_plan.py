@@ -126,7 +126,11 @@ def test_two_cells_that_are_one_run_are_refused(write: Any, grid: dict[str, Any]
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("path", sorted(ROOT.glob("benchmarks/*/*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    sorted(path for name in ("plan", "tuning") for path in ROOT.glob(f"benchmarks/**/{name}.yaml")),
+    ids=lambda path: f"{path.parent.name}-{path.stem}",
+)
 def test_every_line_of_our_own_benchmarks_counts_as_done(path: Path) -> None:
     plan = plans.read(path)
     planned, bench = runs(path), Benchmark(path.parent / plan.results, (), 1, split=plan.split)
