@@ -3,7 +3,7 @@
 Usage: python scripts/make_mnist.py FOLDER [OUTPUT]
 
 FOLDER holds the four unpacked *-ubyte files; the md5 of each is checked before anything is written.
-OUTPUT is src/lntl/data/mnist.npz unless given.
+The default of OUTPUT is src/lntl/data/mnist.npz.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ MD5 = {
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
-    """Return the array of an idx file: 2 zero bytes, type, rank, one big-endian uint32 a dimension, then the values."""
+    """Return the array of an idx file: 2 zero bytes, type, rank, one big-endian uint32 per dimension, values."""
     if not path.is_file():
         raise SystemExit(f"{path}: no such file")
     raw = path.read_bytes()

@@ -82,7 +82,7 @@ def of_another(path: Path) -> None:
     ("make", "complaint"),
     [
         (lambda path: None, r"model\.weights: .*w\.safetensors: there is no such file; name a \.safetensors file"),
-        (pickled, r"w\.safetensors: not a \.safetensors file \(.*\); others can run code and are not read"),
+        (pickled, r"w\.safetensors: not a \.safetensors file \(.*\); other formats can run code and are not read"),
         (of_another, r"model\.weights: .*w\.safetensors: \d+ entries do not fit torchvision/shufflenet_v2_x0_5; "),
     ],
 )
@@ -134,10 +134,12 @@ def no_network(*arguments: Any, **settings: Any) -> None:
     raise urllib.error.URLError("no route to host")
 
 
-def test_without_a_network_the_file_to_bring_is_named(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_network_the_message_names_the_file_to_copy(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", no_network)
     told = (
-        r"model\.pretrained: the weights of shufflenet_v2_x0_5 cannot be downloaded \(.*no route to host.*\); bring "
+        r"model\.pretrained: the weights of shufflenet_v2_x0_5 cannot be downloaded \(.*no route to host.*\); copy "
         r"the file https://\S+\.pth to \S+/checkpoints/\S+\.pth, or name a \.safetensors file in model\.weights"
     )
     with pytest.raises(UserError, match=told):
@@ -163,9 +165,7 @@ def test_timms_weights_go_to_their_layers(make_config: MakeConfig, monkeypatch: 
 
 def test_timm_without_a_network(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("timm.models._builder.load_pretrained", no_network)
-    told = (
-        r"cannot be downloaded \(.*no route to host.*\); bring model\.safetensors of timm/test_resnet\.r160_in1k from"
-    )
+    told = r"cannot be downloaded \(.*no route to host.*\); download model\.safetensors of timm/test_resnet\.r160"
     with pytest.raises(UserError, match=told):
         build(make_config(model=TIMM | {"pretrained": True}))
 

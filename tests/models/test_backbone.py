@@ -1,4 +1,4 @@
-"""A classifier of a library for the data's channels and classes; its settings, and weights of the whole of it."""
+"""Library classifiers, adapted to the channels and classes of the data: settings and pretrained weights."""
 
 import sys
 from typing import Any
@@ -29,12 +29,15 @@ def build(name: str = "torchvision/resnet18", split: str = "layer2", spec: DataS
     ("name", "split"),
     [
         ("torchvision/resnet18", "layer1"),
-        ("torchvision/squeezenet1_1", "features.3"),  # its first convolution has a bias, its last layer is one
+        (
+            "torchvision/squeezenet1_1",
+            "features.3",
+        ),  # its first convolution has a bias, its last layer is a convolution
         ("torchvision/vit_b_32", "encoder.layers.encoder_layer_0"),
         ("timm/test_resnet", "layer1"),
     ],
 )
-def test_the_ends_fit_the_data(name: str, split: str) -> None:
+def test_first_and_last_layer_fit_the_data(name: str, split: str) -> None:
     networks = build(name, split, GREY)
     z = networks.f(torch.randn(3, 1, 32, 32))
     assert z.shape[1] == networks.num_features
@@ -42,24 +45,24 @@ def test_the_ends_fit_the_data(name: str, split: str) -> None:
     assert networks.h(z).shape == (3, 5)
 
 
-def test_small_images_have_a_stem_of_three_by_three_without_a_pool() -> None:
-    small, usual = build(small_images=True), build()
+def test_small_images_gives_a_3_x_3_first_convolution_without_pooling() -> None:
+    small, default = build(small_images=True), build()
     x = torch.randn(2, 3, 32, 32)
     assert small.f(x).shape == (2, 128, 16, 16)
-    assert usual.f(x).shape == (2, 128, 4, 4)
+    assert default.f(x).shape == (2, 128, 4, 4)
     assert small.f.conv1.weight.shape == (64, 3, 3, 3)
     assert not any(isinstance(module, nn.MaxPool2d) for module in small.modules())
 
 
-def test_a_learning_rate_and_a_freeze_by_layer() -> None:
+def test_layers_have_their_own_learning_rate_or_are_frozen() -> None:
     networks = build(frozen=["conv1", "bn1"], lr_factors={"f": 0.5, "layer2.1": 0.1})
     assert networks.lr_factors == {"": 0.5, "layer2.1": 0.1}
-    fixed = {name for name, p in networks.named_parameters() if not p.requires_grad}
-    assert fixed == {"f.conv1.weight", "f.bn1.weight", "f.bn1.bias"}
+    frozen = {name for name, p in networks.named_parameters() if not p.requires_grad}
+    assert frozen == {"f.conv1.weight", "f.bn1.weight", "f.bn1.bias"}
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "message"),
     [
         ({"name": "torchvision/resnet81"}, r"torchvision has no classifier 'resnet81'; did you mean 'resnet18'\?"),
         ({"name": "timm/rsnet18"}, r"timm has no classifier 'rsnet18'; did you mean 'resnet18'\?"),
@@ -75,13 +78,13 @@ def test_a_learning_rate_and_a_freeze_by_layer() -> None:
          r"nest_tiny cannot take images of 3 x 30 x 30: "),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_reported(arguments: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(UserError, match=complaint):
+def test_a_setting_that_does_not_fit_is_reported(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         build(**arguments)
 
 
 @pytest.mark.parametrize("name", ["convnet", "lenet"])
-def test_models_of_images_refuse_vectors(name: str) -> None:
+def test_image_models_refuse_vectors(name: str) -> None:
     plugin: Any = load_model(name)
     with pytest.raises(UserError, match=rf"{name} takes images, but the data are vectors \(12,\); take mlp"):
         plugin(VECTORS, plugin.Config())
@@ -96,31 +99,31 @@ def test_the_mlp_takes_vectors() -> None:
     assert networks.h(z).shape == (6, 5, 2)
 
 
-def test_a_library_that_is_missing_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(UserError, match="pip install timm, or take torchvision"):
         build("timm/resnet18")
 
 
-def whole(networks: Backbone) -> dict[str, torch.Tensor]:
+def classifier_state(networks: Backbone) -> dict[str, torch.Tensor]:
     body = getattr(networks.g, "body", networks.g)
     return {**networks.f.state_dict(), **body.state_dict()}
 
 
 @pytest.mark.parametrize("settings", [{}, {"heads": "per_bias"}, {"small_images": True}])
-def test_weights_of_the_whole_go_to_their_layers(settings: dict[str, Any]) -> None:
-    """The last layer, of other classes, stays as it is, and so does a stem of another shape."""
+def test_weights_of_a_classifier_are_loaded_into_f_and_g(settings: dict[str, Any]) -> None:
+    """The last layer, for other classes, is not changed, nor is a first convolution of another shape."""
     torch.manual_seed(1)
     state = load_model("torchvision").create("resnet18", (3, 32, 32), 9).state_dict()
     networks = build(**settings)
-    before = {key: value.clone() for key, value in whole(networks).items()}
+    before = {key: value.clone() for key, value in classifier_state(networks).items()}
     networks.load_whole(state)
-    anew = ("fc.", "conv1.") if "small_images" in settings else ("fc.",)
-    for key, value in whole(networks).items():
-        assert torch.equal(value, before[key] if key.startswith(anew) else state[key]), key
+    unchanged = ("fc.", "conv1.") if "small_images" in settings else ("fc.",)
+    for key, value in classifier_state(networks).items():
+        assert torch.equal(value, before[key] if key.startswith(unchanged) else state[key]), key
 
 
-def test_weights_of_a_model_with_two_heads_load_for_other_classes() -> None:
+def test_weights_of_a_model_with_two_heads_are_loaded_except_for_the_heads() -> None:
     pytest.importorskip("timm")
     plugin: Any = load_model("timm")
     spec = DataSpec((3, 32, 32), 4, 5, (), tuple("abcd"), tuple("uvwxy"), 100)
@@ -128,26 +131,26 @@ def test_weights_of_a_model_with_two_heads_load_for_other_classes() -> None:
     state = plugin.create(arch, (3, 32, 32), 10).state_dict()
     networks = plugin(spec, plugin.Config(arch=arch, split="blocks.5"))
     networks.load_whole(state)
-    for key, value in whole(networks).items():
+    for key, value in classifier_state(networks).items():
         if not key.startswith(("head.", "head_dist.")):
             assert torch.equal(value, state[key]), key
 
 
-def test_a_last_layer_that_fits_is_taken_over() -> None:
+def test_a_last_layer_that_fits_is_loaded() -> None:
     other, networks = build(seed=1), build()
-    networks.load_whole(whole(other))
+    networks.load_whole(classifier_state(other))
     x = torch.randn(2, 3, 32, 32)
     assert torch.equal(networks.eval().g(networks.f(x)), other.eval().g(other.f(x)))
 
 
-def test_helpers_of_googlenet_are_left_out() -> None:
+def test_auxiliary_classifiers_of_googlenet_are_ignored() -> None:
     spec = DataSpec((3, 64, 64), 4, 5, (), tuple("abcd"), tuple("uvwxy"), 100)
     networks = build("torchvision/googlenet", "inception3b", spec)
-    networks.load_whole(whole(networks) | {"aux1.fc1.weight": torch.zeros(1)})
+    networks.load_whole(classifier_state(networks) | {"aux1.fc1.weight": torch.zeros(1)})
 
 
 @pytest.mark.parametrize(
-    ("change", "complaint"),
+    ("change", "message"),
     [
         ({"layer1.0.conv1.weight": None}, r"1 entries do not fit torchvision/resnet18; layer1\.0\.conv1\.weight: "
          r"the file has nothing, the model \(64, 64, 3, 3\)"),
@@ -155,10 +158,10 @@ def test_helpers_of_googlenet_are_left_out() -> None:
         ({"classifier.weight": torch.zeros(2)}, r"classifier\.weight: the file has \(2,\), the model nothing"),
     ],
 )  # fmt: skip
-def test_weights_of_another_architecture_are_reported(change: dict[str, Any], complaint: str) -> None:
+def test_weights_of_another_architecture_are_reported(change: dict[str, Any], message: str) -> None:
     networks = build()
-    state = {key: value for key, value in (whole(build(seed=1)) | change).items() if value is not None}
-    before = {key: value.clone() for key, value in whole(networks).items()}
-    with pytest.raises(UserError, match=complaint):
+    state = {key: value for key, value in (classifier_state(build(seed=1)) | change).items() if value is not None}
+    before = {key: value.clone() for key, value in classifier_state(networks).items()}
+    with pytest.raises(UserError, match=message):
         networks.load_whole(state)
-    assert all(torch.equal(value, before[key]) for key, value in whole(networks).items())
+    assert all(torch.equal(value, before[key]) for key, value in classifier_state(networks).items())

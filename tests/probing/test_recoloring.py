@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lntl.data.colored_mnist import COLORS, ColoredMNIST
 from lntl.data.loader import Loader
-from lntl.probing.recoloring import Answers, answers, mean_interval
+from lntl.probing.recoloring import RecoloredPredictions, mean_interval, predict_recolored
 from lntl.types import Networks, RecolorableSplit
 
 CPU = torch.device("cpu")
@@ -21,7 +21,7 @@ def test_flips_and_changes_against_slow_loops(n: int, values: int, classes: int,
     base = torch.randn(n, 1, classes, generator=random)
     p = (base + spread * torch.randn(n, values, classes, generator=random)).softmax(dim=2)
     y = torch.randint(0, classes, (n,), generator=random)
-    found, flips, changes, hits = Answers(p, y), [], [], [0] * values
+    found, flips, changes, hits = RecoloredPredictions(p, y), [], [], [0] * values
     for i in range(n):
         told = [row.index(max(row)) for row in p[i].tolist()]
         flips.append(len(set(told)) > 1)
@@ -58,7 +58,7 @@ class _Brightest(nn.Module):
 @pytest.mark.parametrize(("color_blind", "flipped"), [(True, 0.0), (False, 1.0)])
 def test_networks_that_see_the_colour_alone_and_none(digits: ColoredMNIST, color_blind: bool, flipped: float) -> None:
     split = digits.splits["test"]
-    found = answers(ByColor(color_blind), (Loader(split.recolored(v), 30, CPU) for v in range(len(COLORS))))
+    found = predict_recolored(ByColor(color_blind), (Loader(split.recolored(v), 30, CPU) for v in range(len(COLORS))))
     assert found.probabilities.shape == (100, 10, 3)
     assert torch.equal(found.y, split.y)
     assert found.flipped.double().mean() == flipped

@@ -16,14 +16,14 @@ def evaluate(target: RunArgument, device: DeviceOption = None, trust: TrustOptio
     path = RunFolder.resolve(target)
     evaluation = experiment.evaluate_checkpoint(path, device=device, trust=trust or [])
     files = evaluation.write()
-    measured, chosen = evaluation.measured, evaluation.config.evaluation.metrics
-    title = f"{evaluation.config.project.experiment_name}: {path.name}, epoch {measured.epoch}, test set"
-    out.print(tables.metric_table(title, {name: measured.metrics[name] for name in chosen}))
-    parts = [("by class", measured.by_class), ("by bias", measured.by_bias)]
-    known = [tables.accuracy_table(name, rows) for name, rows in parts if any(row.n for row in rows)]
-    out.print(Columns(known))
-    for warning in measured.warnings:
+    result, metrics = evaluation.measured, evaluation.config.evaluation.metrics
+    title = f"{evaluation.config.project.experiment_name}: {path.name}, epoch {result.epoch}, test set"
+    out.print(tables.metric_table(title, {name: result.metrics[name] for name in metrics}))
+    parts = [("by class", result.by_class), ("by bias", result.by_bias)]
+    accuracies = [tables.accuracy_table(name, rows) for name, rows in parts if any(row.n for row in rows)]
+    out.print(Columns(accuracies))
+    for warning in result.warnings:
         echo(f"Note: {warning}.", style="yellow")
     echo_paths(files)
     if not files:
-        echo("Not written to a file: the checkpoint does not lie in RUN/checkpoints/.", style="dim")
+        echo("Not written to a file: the checkpoint is not in RUN/checkpoints/.", style="dim")

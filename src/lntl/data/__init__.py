@@ -1,4 +1,4 @@
-"""Data sets (one plug-in a file) and the loader that makes batches of them."""
+"""Data sets, one plug-in per file, and the loader that makes batches of them."""
 
 from lntl import plugins
 from lntl.errors import UserError
@@ -13,7 +13,7 @@ def load(name: str, settings: plugins.Settings) -> Dataset:
         settings: An instance of the plug-in's `Config`.
 
     Raises:
-        UserError: If the plug-in is no `Dataset`, or lacks a split.
+        UserError: If the plug-in is not a `Dataset`, or a split is missing.
     """
     try:
         plugin = plugins.load("lntl.data", name, Dataset)  # type: ignore[type-abstract]

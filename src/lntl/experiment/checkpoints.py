@@ -155,7 +155,7 @@ def check_same_data(data: Dataset, learned: LearnedData | None, path: Path, resu
         count = f" ({then.num_rows} rows then, {now.num_rows} now)" if then.num_rows != now.num_rows else ""
         raise UserError(
             f"{path}: its data have changed since it was trained{count}: {'; '.join(changes)}; "
-            f"put them back as they were, or train anew (data now: {data.source})"
+            f"restore the old data, or train again (data now: {data.source})"
         )
 
 

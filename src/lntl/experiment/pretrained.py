@@ -1,4 +1,4 @@
-"""Pre-trained first weights: a .safetensors file, or the library's download; no file that can run code is read."""
+"""Pretrained weights from a .safetensors file or a download of the library; no file that can run code is read."""
 
 import re
 from collections.abc import Mapping
@@ -12,11 +12,11 @@ from lntl.models.backbone import Backbone, BackboneSettings
 from lntl.plugins import Settings
 from lntl.types import DataSpec, Networks
 
-_NO_DOWNLOAD = (OSError, RuntimeError, ValueError, AssertionError)
+_DOWNLOAD_ERRORS = (OSError, RuntimeError, ValueError, AssertionError)
 
 
 def load_first_weights(networks: Networks, config: Settings, spec: DataSpec) -> None:
-    """Load the first weights that the configuration asks for, if any; raises UserError if they are unavailable."""
+    """Load the pretrained weights of the configuration, if it names any; raises UserError if they are unavailable."""
     if not isinstance(networks, Backbone) or not isinstance(config, BackboneSettings):
         return
     state: Mapping[str, Tensor]
@@ -28,8 +28,10 @@ def load_first_weights(networks: Networks, config: Settings, spec: DataSpec) -> 
         state, origin = fetch(config, spec), "model.pretrained"
     else:
         return
-    if wrong := [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]:
-        raise UserError(f"{origin}: the weight {wrong[0]} is not finite; use another file")
+    if non_finite := [
+        name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()
+    ]:
+        raise UserError(f"{origin}: the weight {non_finite[0]} is not finite; use another file")
     try:
         networks.load_whole(state)
     except UserError as error:
@@ -37,9 +39,9 @@ def load_first_weights(networks: Networks, config: Settings, spec: DataSpec) -> 
 
 
 def _read(path: Path, arch: str) -> dict[str, Tensor]:
-    """Return the weights of a file; raises UserError if it says in its metadata that they are of another architecture.
+    """Return the weights of a file; raises UserError if its metadata name another architecture.
 
-    Names and shapes alone cannot tell architectures apart that pad differently, such as tf_efficientnet_lite0.
+    Architectures that differ only in padding, such as tf_efficientnet_lite0, have the same names and shapes.
     """
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
@@ -48,15 +50,15 @@ def _read(path: Path, arch: str) -> dict[str, Tensor]:
         raise UserError(f"model.weights: {path}: there is no such file; name a .safetensors file of the architecture")
     try:
         with safe_open(path, framework="pt") as file:
-            named = (file.metadata() or {}).get("arch", arch)
-        if named != arch:
+            stored = (file.metadata() or {}).get("arch", arch)
+        if stored != arch:
             raise UserError(
-                f"model.weights: {path}: holds weights of {named}, and model.arch is {arch}; set it to {named}"
+                f"model.weights: {path}: holds weights of {stored}, and model.arch is {arch}; set it to {stored}"
             )
         return load_file(path)
     except SafetensorError as error:
         raise UserError(
-            f"model.weights: {path}: not a .safetensors file ({error}); others can run code and are not read"
+            f"model.weights: {path}: not a .safetensors file ({error}); other formats can run code and are not read"
         ) from error
 
 
@@ -66,13 +68,13 @@ def _of_torchvision(config: BackboneSettings, spec: DataSpec) -> Mapping[str, Te
     weights = get_model_weights(config.arch).DEFAULT
     try:
         state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except _NO_DOWNLOAD as error:
+    except _DOWNLOAD_ERRORS as error:
         target = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
         raise UserError(
-            f"model.pretrained: the weights of {config.arch} cannot be downloaded ({error}); bring the file "
+            f"model.pretrained: the weights of {config.arch} cannot be downloaded ({error}); copy the file "
             f"{weights.url} to {target}, or name a .safetensors file in model.weights"
         ) from error
-    # DenseNet's file is from a time when names could hold a dot.
+    # DenseNet's file has old names with a dot.
     return {re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.(\d)", r"\1\2", key): v for key, v in state.items()}
 
 
@@ -88,10 +90,10 @@ def _of_timm(config: BackboneSettings, spec: DataSpec) -> Mapping[str, Tensor]:
     size = size_arguments(config.arch, spec.input_shape)
     try:
         network = import_timm().create_model(config.arch, pretrained=True, num_classes=spec.num_classes, **size)
-    except _NO_DOWNLOAD as error:
+    except _DOWNLOAD_ERRORS as error:
         raise UserError(
-            f"model.pretrained: the weights of {config.arch} cannot be downloaded ({error}); bring {source} "
-            "from the Hugging Face hub, and name it in model.weights"
+            f"model.pretrained: the weights of {config.arch} cannot be downloaded ({error}); download {source} "
+            "from the Hugging Face hub on another machine, and name it in model.weights"
         ) from error
     state: dict[str, Tensor] = network.state_dict()
     return state

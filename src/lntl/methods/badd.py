@@ -1,4 +1,4 @@
-"""BAdd: bias features are added to z in training, so that z need not hold the bias (Sarridis et al., 2024)."""
+"""BAdd: bias features are added to z in training, so that f does not need to learn the bias (Sarridis et al., 2024)."""
 
 from collections.abc import Iterator, Sequence
 
@@ -20,13 +20,13 @@ class BAdd(Method):
     """Sarridis et al., 2024: min_{f,g} CE(g(f(x) + m * sum_k b_k(x)), y) in nats; at test g(f(x)) is used.
 
     b_k is a bias classifier of bias k, fitted on the training data before the phase and then frozen; b_k(x) are its
-    features, of the shape of z. They give g the bias, so that f gains nothing from it.
+    features, of the shape of z. They give the bias to g, so that f gains nothing by learning it.
     Source: "BAdd: Bias Mitigation through Bias Addition", 2024, and the authors' code in vb-mitigator.
 
-    Deviation: the bias classifiers learn from the training data alone; the authors' code loads finished ones and does
-    not say what they were trained on.
-    Deviation: z is that of f; the paper adds to the input of the last layer, which is z where f ends there
-    (`split: last` of convnet).
+    Deviation: the bias classifiers learn from the training data alone; the authors' code loads trained ones and does
+    not say on which data they were trained.
+    Deviation: the features are added to the output z of f. The paper adds them to the input of the last layer, which is
+    the same if f ends there (`split: last` of convnet).
     """
 
     trains = ("f", "g")
@@ -65,7 +65,7 @@ def add_bias_features(z: Tensor, bias_features: Sequence[Tensor], m: float = 1.0
 
     Args:
         z: Features (N, ...).
-        bias_features: Those of a bias classifier of each bias, of the shape of z, without gradient.
-        m: Factor of the bias features, no unit.
+        bias_features: Features from the bias classifier of each bias, of the shape of z, without gradient.
+        m: Factor of the bias features, without unit.
     """
     return z + m * torch.stack([*bias_features]).sum(dim=0).type_as(z)

@@ -1,6 +1,6 @@
 """Recolouring, a causal check: give each image every bias value in turn, and compare the predictions.
 
-A probe measures what features hold, recolouring what the prediction uses.
+A probe measures the bias in the features; recolouring measures how far the predictions use it.
 """
 
 import logging
@@ -21,11 +21,11 @@ from lntl.types import Networks, RecolorableSplit
 
 log = logging.getLogger("lntl")
 
-STRIP = 8  # images shown under every bias value
+STRIP = 8  # images to show with every bias value
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class RecoloredPredictions:
     """Probabilities (n, values, classes) of n images with each bias value in turn, and their classes y (n,)."""
 
     probabilities: Tensor
@@ -38,7 +38,7 @@ class Answers:
 
     @property
     def flipped(self) -> Tensor:
-        """Whether the prediction is not the same for all bias values, bool (n,)."""
+        """Whether the prediction differs between bias values, bool (n,)."""
         return (self.predicted != self.predicted[:, :1]).any(dim=1)
 
     @property
@@ -54,19 +54,19 @@ class Answers:
 
 
 @torch.inference_mode()
-def answers(networks: Networks, loaders: Iterable[Loader]) -> Answers:
-    """Run the networks over the same images under each bias value, a loader for each; they are left in eval mode."""
+def predict_recolored(networks: Networks, loaders: Iterable[Loader]) -> RecoloredPredictions:
+    """Predict the same images under each bias value, with one loader per value; leaves the networks in eval mode."""
     networks.eval()
     columns, y = [], torch.zeros(0, dtype=torch.int64)
     for loader in loaders:
         rows = [(networks.g(networks.f(b.x)).float().softmax(dim=1).cpu(), b.y.cpu()) for b in loader.batches()]
         probabilities, y = (torch.cat(column) for column in zip(*rows, strict=True))
         columns.append(probabilities)
-    return Answers(torch.stack(columns, dim=1), y)
+    return RecoloredPredictions(torch.stack(columns, dim=1), y)
 
 
 def recolor(subject: Subject, seed: int) -> tuple[Recoloring, dict[str, Tensor]] | None:
-    """Return what recolouring the test images changes, and the arrays of recoloring.npz: some images in each colour.
+    """Recolour the test images; return the changes, and the arrays of recoloring.npz: some images in each colour.
 
     Returns None for data that cannot be recoloured.
     """
@@ -78,11 +78,11 @@ def recolor(subject: Subject, seed: int) -> tuple[Recoloring, dict[str, Tensor]]
     recolored = [split.recolored(value) for value in range(len(names))]
     size, device = subject.batch_size, experiment.fabric.device
 
-    def recolored_answers(networks: Networks) -> Answers:
-        return answers(networks, (Loader(each, size, device) for each in recolored))
+    def predictions_of(networks: Networks) -> RecoloredPredictions:
+        return predict_recolored(networks, (Loader(part, size, device) for part in recolored))
 
-    run = recolored_answers(subject.networks)
-    erm = None if subject.erm is None else recolored_answers(subject.erm)
+    run = predictions_of(subject.networks)
+    erm = None if subject.erm is None else predictions_of(subject.erm)
     content = Recoloring(
         checkpoint=str(subject.path),
         epoch=subject.epoch,
@@ -92,21 +92,24 @@ def recolor(subject: Subject, seed: int) -> tuple[Recoloring, dict[str, Tensor]]
         by_color=[ColorAccuracy(name=name, accuracy=value) for name, value in zip(names, run.accuracy, strict=True)],
         erm=None if erm is None else _changes(erm, seed),
     )
-    shown = _some(run.y, seed)
-    pixels = torch.stack([each.pixels(shown) for each in recolored], dim=1)
-    return content, {"x": pixels, "predicted": run.predicted[shown], "y": run.y[shown]}
+    positions = _strip_positions(run.y, seed)
+    pixels = torch.stack([part.pixels(positions) for part in recolored], dim=1)
+    return content, {"x": pixels, "predicted": run.predicted[positions], "y": run.y[positions]}
 
 
-def _changes(found: Answers, seed: int) -> Changes:
-    return Changes(flip_rate=mean_interval(found.flipped, seed), mean_change=mean_interval(found.change, seed))
+def _changes(predictions: RecoloredPredictions, seed: int) -> Changes:
+    return Changes(
+        flip_rate=mean_interval(predictions.flipped, seed), mean_change=mean_interval(predictions.change, seed)
+    )
 
 
-def _some(y: Tensor, seed: int) -> Tensor:
+def _strip_positions(y: Tensor, seed: int) -> Tensor:
     """Return the positions of STRIP images, drawn by the seed from as many classes as possible, sorted by class."""
     order = permutation(len(y), derive(seed, "strip"))
-    turn = F.one_hot(y[order]).cumsum(dim=0).gather(1, y[order, None])[:, 0]  # the how-manieth of its class
-    some = order[turn.argsort(stable=True)][:STRIP]
-    return some[y[some].argsort(stable=True)]
+    # 1 for the first image of its class, 2 for the second, ...
+    rank = F.one_hot(y[order]).cumsum(dim=0).gather(1, y[order, None])[:, 0]
+    positions = order[rank.argsort(stable=True)][:STRIP]
+    return positions[y[positions].argsort(stable=True)]
 
 
 def mean_interval(values: Tensor, seed: int) -> Estimate:

@@ -14,7 +14,6 @@ from lntl.runs.formats import (
     BiasLeakage,
     BiasReport,
     Changes,
-    Compared,
     ComparedMetric,
     ComparedRow,
     ComparedRun,
@@ -25,6 +24,7 @@ from lntl.runs.formats import (
     ProbeRow,
     RecoloringReport,
     Row,
+    RunAndErm,
     RunComparison,
     RunReport,
 )
@@ -77,8 +77,8 @@ def run_report(files: RunFiles, notes: Sequence[str] = ()) -> RunReport:
         metrics=_metrics(files),
         by_class=_rows(evaluation.by_class, erm.by_class if erm else []) if evaluation else [],
         by_bias=_rows(evaluation.by_bias, erm.by_bias if erm else []) if evaluation and files.has_bias else [],
-        groups=Compared(run=evaluation and evaluation.groups, erm=erm and erm.groups),
-        confusion=Compared(run=evaluation and evaluation.confusion, erm=erm and erm.confusion),
+        groups=RunAndErm(run=evaluation and evaluation.groups, erm=erm and erm.groups),
+        confusion=RunAndErm(run=evaluation and evaluation.confusion, erm=erm and erm.confusion),
         per_bias=_per_bias(files),
         probe=files.probe,
         recoloring=_recoloring(files),
@@ -244,10 +244,10 @@ def _bias_report(name: str, run: BiasEvaluation | None, erm: BiasEvaluation | No
         chance=_chance(leaks),
         leakage=leakage,
         metrics={
-            metric: Compared(run=run and run.metrics.get(metric), erm=erm and erm.metrics.get(metric))
+            metric: RunAndErm(run=run and run.metrics.get(metric), erm=erm and erm.metrics.get(metric))
             for metric in ("worst_group_accuracy", "unbiased_accuracy")
         },
-        groups=Compared(run=run and run.groups, erm=erm and erm.groups),
+        groups=RunAndErm(run=run and run.groups, erm=erm and erm.groups),
     )
 
 

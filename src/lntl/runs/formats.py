@@ -12,7 +12,7 @@ Level = Annotated[float, Field(ge=0, le=1)]  # chance level, an accuracy
 
 
 class Estimate(BaseModel):
-    """A number with its interval; `undefined` says why there is none."""
+    """A number with its interval; `undefined` is the reason if there is no number."""
 
     value: Share | None = None
     low: Share | None = None
@@ -21,17 +21,17 @@ class Estimate(BaseModel):
 
 
 class Metric(Estimate):
-    """A metric over n images; of one over groups, also in how many of the data's cells these images lie."""
+    """A metric over n images; a metric over groups also has the numbers of cells."""
 
     n: int
     meaning: str = ""
     cells: int | None = None  # cells (class, bias value) with images
     all_cells: int | None = None  # cells that occur in any split
-    lowest: str | None = None  # of worst-group accuracy, the name of the cell and its images
+    lowest: str | None = None  # worst-group accuracy only: name of the lowest cell and its number of images
 
 
 class Row(Estimate):
-    """The accuracy on the n images of one class, or of one bias value; `small` says that they are few."""
+    """The accuracy on the n images of one class, or of one bias value; `small` marks few images."""
 
     name: str
     n: int
@@ -39,14 +39,14 @@ class Row(Estimate):
 
 
 class Groups(BaseModel):
-    """Of each (class, bias value): accuracy and number of images; empty where there are more than 65,536."""
+    """Accuracy and number of images of each (class, bias value); empty for more than 65,536 groups."""
 
     accuracy: list[list[Share | None]] = []
     count: list[list[int]] = []
 
 
 class BiasEvaluation(BaseModel):
-    """What depends on the bias: the evaluation by the values of one bias, or of several biases together."""
+    """The evaluation by the values of one bias, or of several biases together."""
 
     bias_value_names: list[str]
     metrics: dict[str, Metric]
@@ -56,7 +56,7 @@ class BiasEvaluation(BaseModel):
 
 
 class Summary(BiasEvaluation):
-    """All that is measured on a split; `confusion` is empty for more than 256 classes."""
+    """All measurements on a split; `confusion` is empty for more than 256 classes."""
 
     n: int
     class_names: list[str]
@@ -69,7 +69,7 @@ class Summary(BiasEvaluation):
 
 
 class Evaluation(Summary):
-    """evaluation/SPLIT.json: a summary; of several biases it is for their combination, per_bias for each."""
+    """evaluation/SPLIT.json: a summary, for several biases of their combination; per_bias has that of each bias."""
 
     checkpoint: str = ""
     epoch: int
@@ -78,7 +78,7 @@ class Evaluation(Summary):
 
 
 class ProbeRow(BaseModel):
-    """The accuracy of one kind of probe on one layer, over seeds; of one seed there is no std."""
+    """The accuracy of one kind of probe on one layer, over seeds; std is None for one seed."""
 
     layer: str
     probe: str
@@ -88,14 +88,14 @@ class ProbeRow(BaseModel):
 
 
 class Chance(BaseModel):
-    """Accuracies without information: of the most frequent value, and of a probe trained on permuted labels."""
+    """Chance levels: the share of the most frequent value, and the accuracy of a probe trained on permuted labels."""
 
     majority: Level
     permutation: Level
 
 
 class Reference(BaseModel):
-    """The same probes on raw pixels and on plain training's features."""
+    """The same probes on raw pixels and on the features of plain training (ERM)."""
 
     pixels: list[ProbeRow] = []
     erm: list[ProbeRow] | None = None
@@ -111,7 +111,7 @@ class Leaks(BaseModel):
 
 
 class Probe(Leaks):
-    """probe.json: accuracies of probes on the features of a checkpoint; per_bias: for each of several biases."""
+    """probe.json: accuracies of probes on the features of a checkpoint; per_bias has those of each bias."""
 
     checkpoint: str = ""
     epoch: int
@@ -121,14 +121,14 @@ class Probe(Leaks):
     seeds: list[int]
     h_accuracy: Share | None = None
     h_chance: Level | None = None
-    recolorable: bool = True  # whether an image can be given another bias value
+    recolorable: bool = True  # whether the bias value of an image can be changed
     per_bias: dict[str, Leaks] = {}
     warnings: list[str] = []
     seconds: float | None = None
 
 
 class Changes(BaseModel):
-    """How much a prediction depends on the colour: share of images that flip, mean change of the probabilities."""
+    """Effect of the colour on predictions: share of changed predictions, and mean change of the probabilities."""
 
     flip_rate: Estimate
     mean_change: Estimate
@@ -142,7 +142,7 @@ class ColorAccuracy(BaseModel):
 
 
 class Recoloring(Changes):
-    """recoloring.json."""
+    """recoloring.json: the effect of recolouring n test images."""
 
     checkpoint: str = ""
     epoch: int | None = None
@@ -162,7 +162,7 @@ class CheckpointScores(BaseModel):
 
 
 class Result(BaseModel):
-    """result.json: what a finished run reached; `erm` is the result of plain training on the same data."""
+    """result.json: the scores of a finished run; `erm` is the result of plain training on the same data."""
 
     project: str = ""
     experiment: str
@@ -171,7 +171,7 @@ class Result(BaseModel):
     data: str = ""
     sizes: dict[str, int] = {}
     selection: str = ""
-    start_from: str = ""  # the checkpoint whose networks training began with
+    start_from: str = ""  # checkpoint with the initial networks, if training started from one
     last: CheckpointScores
     best: CheckpointScores
     erm: "Result | None" = None
@@ -179,7 +179,7 @@ class Result(BaseModel):
 
 
 class Epoch(BaseModel, extra="allow"):
-    """A line of metrics.jsonl: which epoch, then its metrics (train/NAME, val/NAME, time/NAME), None if undefined."""
+    """A line of metrics.jsonl: the epoch and its metrics (train/NAME, val/NAME, time/NAME), None if undefined."""
 
     __pydantic_extra__: dict[str, float | None]
     phase: int
@@ -195,7 +195,7 @@ class Epoch(BaseModel, extra="allow"):
 
     @property
     def seconds(self) -> float:
-        """Seconds that the epoch took; 0 if the line does not say so."""
+        """Seconds that the epoch took; 0 if unknown."""
         value = self.metrics.get("time/seconds")
         return value if value is not None and math.isfinite(value) else 0.0
 
@@ -208,7 +208,7 @@ class RowDigests(BaseModel):
 
 
 class LearnedData(BaseModel):
-    """The data of a checkpoint: spec and transform, to use its networks without them; digests, to detect changes."""
+    """The training data: spec and transform, to use the networks without the data; digests, to detect changes."""
 
     spec: DataSpec
     transform: dict[str, object]
@@ -216,7 +216,7 @@ class LearnedData(BaseModel):
 
 
 class Machine(BaseModel):
-    """Versions and hardware; in a part that was resumed, only what differs from the first part."""
+    """Versions and hardware; for a resumed part of a run, only the differences from the first part."""
 
     lntl: str = ""
     python: str = ""
@@ -231,7 +231,7 @@ class Machine(BaseModel):
 
 
 class Environment(Machine):
-    """environment.json: where the run began and, part by part, what differed where it was resumed."""
+    """environment.json: versions and hardware at the start of a run, and their differences in each resumed part."""
 
     resumed: list[Machine] = []
 
@@ -243,13 +243,13 @@ class Environment(Machine):
         ]
 
 
-# report.json: each `run` is of the run itself, each `erm` of plain training on the same data.
+# report.json: each field `run` belongs to the run itself, each field `erm` to plain training on the same data.
 
 Value = TypeVar("Value")
 
 
-class Compared(BaseModel, Generic[Value]):
-    """A value of the run beside that of plain training (ERM); None where it was not measured."""
+class RunAndErm(BaseModel, Generic[Value]):
+    """A value of the run and of plain training (ERM); None if not measured."""
 
     run: Value | None = None
     erm: Value | None = None
@@ -264,13 +264,13 @@ class Answer(BaseModel):
 
 
 class Verdict(BaseModel):
-    """Whether the run unlearned its bias: a word, and a sentence that says what it means."""
+    """Whether the run unlearned its bias: a word, and a sentence that explains it."""
 
     word: str
     text: str
 
 
-class KeyNumber(Compared[Estimate]):
+class KeyNumber(RunAndErm[Estimate]):
     """A number at the top of a report; `better` says whether more or less is better."""
 
     name: str
@@ -280,7 +280,7 @@ class KeyNumber(Compared[Estimate]):
     chance: Level | None = None
 
 
-class ComparedMetric(Compared[Estimate]):
+class ComparedMetric(RunAndErm[Estimate]):
     """A metric over n images."""
 
     name: str
@@ -292,40 +292,40 @@ class ComparedMetric(Compared[Estimate]):
     lowest: str | None = None
 
 
-class ComparedRow(Compared[Estimate]):
-    """The accuracy on the n images of one class, or of one bias value; `small` says that they are few."""
+class ComparedRow(RunAndErm[Estimate]):
+    """The accuracy on the n images of one class, or of one bias value; `small` marks few images."""
 
     name: str
     n: int
     small: bool = False
 
 
-class BiasLeakage(Compared[Estimate]):
+class BiasLeakage(RunAndErm[Estimate]):
     """The highest accuracy of a fresh probe for one bias; `pixels`: of a probe on raw pixels."""
 
     pixels: Estimate | None = None
 
 
 class BiasReport(BaseModel):
-    """What a report says of one of several biases."""
+    """The part of a report for one of several biases."""
 
     name: str
     bias_value_names: list[str] | None = None
     chance: Level | None = None
     leakage: BiasLeakage = BiasLeakage()
-    metrics: dict[str, Compared[Metric]]
-    groups: Compared[Groups]
+    metrics: dict[str, RunAndErm[Metric]]
+    groups: RunAndErm[Groups]
 
 
-class RecoloringReport(Compared[Changes]):
-    """What recolouring n images changed, and the accuracy in each colour."""
+class RecoloringReport(RunAndErm[Changes]):
+    """The effect of recolouring n images, and the accuracy in each colour."""
 
     n: int
     by_color: list[ColorAccuracy]
 
 
 class RunReport(BaseModel):
-    """The content of a report on one run; `missing` holds, for each part that is missing, the command that makes it."""
+    """The content of a report on one run; `missing` maps each missing part to the command that creates it."""
 
     name: str
     folder: str
@@ -344,8 +344,8 @@ class RunReport(BaseModel):
     metrics: list[ComparedMetric] = []
     by_class: list[ComparedRow] = []
     by_bias: list[ComparedRow] = []
-    groups: Compared[Groups] = Compared()
-    confusion: Compared[list[list[int]]] = Compared()
+    groups: RunAndErm[Groups] = RunAndErm()
+    confusion: RunAndErm[list[list[int]]] = RunAndErm()
     per_bias: list[BiasReport] = []
     probe: Probe | None = None
     recoloring: RecoloringReport | None = None
@@ -360,7 +360,7 @@ class RunReport(BaseModel):
 
 
 class ComparedRun(BaseModel):
-    """A row of the comparison: a run, or the plain training beside one."""
+    """A row of the comparison: a run, or the plain training of a run."""
 
     name: str
     method: str
@@ -374,7 +374,7 @@ class ComparedRun(BaseModel):
 
 
 class RunComparison(BaseModel):
-    """Several runs beside each other."""
+    """A comparison of several runs."""
 
     question: str
     answer: str
@@ -382,7 +382,7 @@ class RunComparison(BaseModel):
 
 
 class Report(BaseModel):
-    """report.json; `format` is raised when the content changes its meaning."""
+    """report.json; `format` increases when the meaning of the content changes."""
 
     format: int
     lntl: str
@@ -400,17 +400,17 @@ class CellCount(BaseModel):
 
 
 class CellCounts(BaseModel):
-    """The cells of a split: how many are empty, absent or small, the first of them, and what the smallest can show."""
+    """The cells of a split: how many are empty, absent or small, the first of each, and details of the smallest."""
 
-    empty: int  # of all cells
-    absent: int  # of the cells that have rows in another split
-    small: int  # with fewer rows than `few`
+    empty: int  # number of cells without rows here
+    absent: int  # number of empty cells that have rows in another split
+    small: int  # number of cells with fewer rows than `few`
     few: int
     empty_cells: list[CellCount]
     absent_cells: list[CellCount]
     small_cells: list[CellCount]
     smallest: CellCount | None
-    difference: float | None  # the smallest difference of two accuracies that a test on the smallest cell finds
+    difference: float | None  # smallest difference of two accuracies that a test on the smallest cell can detect
 
 
 class SplitCounts(BaseModel):
@@ -419,23 +419,23 @@ class SplitCounts(BaseModel):
     name: str
     n: int
     classes: list[int]
-    missing: Share  # of the rows, those without a bias value
+    missing: Share  # share of rows without a bias value
     filled: int  # cells with rows
     cells: int
 
 
 class Association(BaseModel):
-    """How much a bias says about the label on one split; `undefined` says why a number is None."""
+    """Association of a bias and the label on one split; `undefined` is the reason if a number is None."""
 
     cramers_v: Share | None
     mutual_information: Share | None
-    bias_only: Share | None  # share of rows on which the best rule of training from bias value to class is right
+    bias_only: Share | None  # accuracy here of the best rule in train from bias value to class
     majority: Share | None
     undefined: str | None
 
 
 class BiasCounts(BaseModel):
-    """A bias on each split, by name; `counts` (class, value) is empty where there are more than 65,536 cells."""
+    """A bias on each split, by name; `counts` (class, value) is empty for more than 65,536 cells."""
 
     name: str
     values: list[str]
@@ -445,14 +445,14 @@ class BiasCounts(BaseModel):
 
 
 class LeakingGroups(BaseModel):
-    """Values of the column that keeps rows together, with rows in more than one split."""
+    """Values of the group column whose rows lie in more than one split."""
 
     column: str
     groups: list[str]
 
 
 class Example(BaseModel):
-    """A row of the data; `value` is None where its bias value is unknown."""
+    """A row of the data; `value` is None if its bias value is unknown."""
 
     name: str
     split: str
@@ -469,7 +469,7 @@ class SharedExamples(BaseModel):
 
 
 class EqualExamples(BaseModel):
-    """Sets of equal examples: how many, in how many splits, with how many classes, and some of them."""
+    """Sets of equal examples: how many in all, across splits and with different classes, and some of them."""
 
     sets: int
     examples: int
@@ -490,7 +490,7 @@ class AlikeImages(BaseModel):
 
 
 class Duplicates(BaseModel):
-    """Equal and alike ones among n examples, `of` being images or vectors; alike vectors are not searched for."""
+    """Equal and similar examples among n; `of` is "images" or "vectors". Similar vectors are not searched for."""
 
     of: str
     n: int
@@ -499,7 +499,7 @@ class Duplicates(BaseModel):
 
 
 class Finding(BaseModel):
-    """A finding of an audit: problems make results untrustworthy, warnings limit what they can show."""
+    """A finding of an audit: with a problem, results are untrustworthy; a warning limits their meaning."""
 
     level: Literal["problem", "warning", "note"]
     title: str
@@ -527,14 +527,14 @@ class Check(BaseModel):
     best_model_metric: str
     label: str
     bias: str
-    annotated: bool  # whether a single row has a bias value
+    annotated: bool  # whether any row has a bias value
     class_names: list[str]
     n: int
     splits: list[SplitCounts]  # the first is train
-    biases: list[BiasCounts]  # of several the last is their combination
+    biases: list[BiasCounts]  # if there are several, the last is their combination
     cells: dict[str, CellCounts]
-    brightness_only: Share | None  # share of training images whose class their brightness alone gives
-    center_brightness_only: Share | None = None  # the same of the brightness of the middle
+    brightness_only: Share | None  # accuracy on training images of the best rule from brightness to class
+    center_brightness_only: Share | None = None  # the same for the brightness of the centre
     opened: bool
     on_error: str | None
     wrong_rows: list[str]
