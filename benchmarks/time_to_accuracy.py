@@ -1,9 +1,10 @@
-"""Measure how long the best recipe trains, from the start of its process, to the paper's accuracy at sigma^2 = 0.030.
+"""Measure how many seconds the best recipe needs to reach the paper's accuracy at sigma^2 = 0.030.
 
 Usage: python benchmarks/time_to_accuracy.py [--seeds 10 11 12 13 14] [--out benchmarks/time_to_accuracy.json]
 
-Each seed is a process of its own, one after another, with all cores. After every epoch it is asked on the test set,
-which only stops the clock: the recipe, its length and its seeds are fixed before. Prints and writes median and range.
+The time starts with the process. Each seed runs in a new process, one after another, with all cores. After every epoch
+the run is evaluated on the test set. This only stops the clock: recipe, epochs and seeds are fixed in advance.
+Prints and writes the median and the range.
 """
 
 import argparse
@@ -24,7 +25,7 @@ RECIPE = "colored_mnist/best"
 
 
 def train(seed: int, began: float, recipe: str) -> None:
-    """Train one run to its end; print one JSON line an epoch: seconds since `began`, and test accuracy."""
+    """Train one run; print one JSON line per epoch: seconds since the time `began`, and test accuracy."""
     from lntl import config, experiment
     from lntl.evaluation.tally import compute
     from lntl.types import EpochRecord
@@ -37,12 +38,12 @@ def train(seed: int, began: float, recipe: str) -> None:
             if isinstance(event, EpochRecord):
                 predictions = run.experiment.predict(run.experiment.trainer.evaluated, "test")
                 accuracy = compute(predictions, ["accuracy"])["accuracy"]
-                told = {"epoch": event.total_epoch, "seconds": time.time() - began, "accuracy": accuracy}
-                print(json.dumps(told), flush=True)
+                line = {"epoch": event.total_epoch, "seconds": time.time() - began, "accuracy": accuracy}
+                print(json.dumps(line), flush=True)
 
 
 def measure(seed: int, recipe: str) -> dict[str, object]:
-    """Return the epochs of one seed, until the target is reached, and the seconds to it (None: it was not)."""
+    """Return the epochs of one seed up to the target accuracy, and the seconds until then (None: not reached)."""
     command = [sys.executable, __file__, "--train", str(seed), "--began", repr(time.time()), "--recipe", recipe]
     epochs, reached = [], None
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -59,7 +60,7 @@ def measure(seed: int, recipe: str) -> dict[str, object]:
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure every seed; print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12, 13, 14])
     parser.add_argument("--recipe", default=RECIPE)
@@ -75,7 +76,7 @@ def main() -> None:
         runs.append(measure(seed, args.recipe))
         print(f"seed {seed}: {runs[-1]['seconds'] or 'not reached'}", flush=True)
     seconds = [float(run["seconds"]) for run in runs if isinstance(run["seconds"], float)]
-    found = {"target": TARGET, "recipe": args.recipe, "reached": len(seconds), "of": len(runs)}
+    results = {"target": TARGET, "recipe": args.recipe, "reached": len(seconds), "of": len(runs)}
     if seconds:
         found |= {"median": statistics.median(seconds), "lowest": min(seconds), "highest": max(seconds)}
     write_result(found | {"runs": runs}, args.out)

@@ -257,8 +257,8 @@ def make_run_of_two_biases(path: Path) -> Path:
     bias[(y == 0) & (bias == 5)] = 6  # a group without an image
     for folder, accuracy in ((path, 0.85), (path / "erm", 0.5)):
         predicted = np.where(rng.random(N) < accuracy, y, bias % 3)
-        told = json.loads((folder / "evaluation/test.json").read_text())
-        write_json(folder / "evaluation/test.json", told | summary_of_two(y, bias, predicted))
+        content = json.loads((folder / "evaluation/test.json").read_text())
+        write_json(folder / "evaluation/test.json", content | summary_of_two(y, bias, predicted))
     probe = json.loads((path / "probe.json").read_text())
     keys = ("chance", "probes", "reference", "leakage")
     of_stroke = {"chance": {"majority": 0.5, "permutation": 0.51}, "probes": probe_rows(["f"], 0.93), "leakage": 0.93}

@@ -1,4 +1,4 @@
-"""Bad input is one sentence on stderr and exit code 2: no traceback without --debug, and nothing deleted or created."""
+"""Bad input gives one sentence on stderr and exit code 2, no traceback without --debug, and changes no file."""
 
 import os
 import re
@@ -19,12 +19,12 @@ TRAIN = ["train", "tiny.yaml"]
 
 
 def config_file(name: str, content: bytes | str) -> Callable[[], None]:
-    """Return what writes a configuration file of that content."""
+    """Return a function that writes a configuration file with this content."""
     return lambda: Path(name).write_bytes(content if isinstance(content, bytes) else content.encode()) and None
 
 
 def official_file(name: str = "mnist_10color_jitter_var_0.030.npy", label: int = 3) -> Callable[[], None]:
-    """Return what writes a file like the authors', whose labels are all `label`."""
+    """Return a function that writes a file in the authors' format with all labels equal to `label`."""
 
     def write() -> None:
         images, labels = np.zeros((100, 28, 28, 3), np.uint8), np.full(100, label)
@@ -34,8 +34,8 @@ def official_file(name: str = "mnist_10color_jitter_var_0.030.npy", label: int =
     return write
 
 
-def halved(write: Callable[[], None], name: str) -> Callable[[], None]:
-    """Return what writes a file and cuts it in half."""
+def truncated(write: Callable[[], None], name: str) -> Callable[[], None]:
+    """Return a function that calls `write` and cuts the file in half."""
 
     def cut() -> None:
         write()
@@ -60,8 +60,8 @@ def nothing() -> None:
 
 
 OFFICIAL = "mnist_10color_jitter_var_0.030.npy"
-FAULT = r"tiny\.yaml: 1 fault\(s\) in the configuration\n  "  # what follows names path, value and remedy
-# What is prepared, the command, and what the sentence says.
+FAULT = r"tiny\.yaml: 1 fault\(s\) in the configuration\n  "  # followed by key, value and remedy
+# By case: a function that prepares files, the arguments of the command, and a pattern of its message.
 BAD: dict[str, tuple[Callable[[], None], list[str], str]] = {
     "missing config": (
         nothing,
@@ -122,7 +122,7 @@ BAD: dict[str, tuple[Callable[[], None], list[str], str]] = {
         [*TRAIN, "data.name=mnist"],
         FAULT + r"data\.name: .*'mnist'; did you mean 'biased_mnist'",
     ),
-    "own class that is not there": (
+    "own class in a missing module": (
         nothing,
         [*TRAIN, "model.name=my.Net"],
         r"cannot load 'my\.Net': No module named 'my'",
@@ -157,7 +157,7 @@ BAD: dict[str, tuple[Callable[[], None], list[str], str]] = {
     "labels out of range": (official_file(label=10), [*TRAIN, "data.path=."], r"0 to 9\b.*\b10\b"),
     "negative labels": (official_file(label=-1), [*TRAIN, "data.path=."], r"0 to 9\b.*-1\b"),
     "truncated data": (
-        halved(official_file(), OFFICIAL),
+        truncated(official_file(), OFFICIAL),
         [*TRAIN, "data.path=."],
         OFFICIAL + r": not a readable Colored",
     ),
@@ -193,13 +193,17 @@ BAD: dict[str, tuple[Callable[[], None], list[str], str]] = {
         [*TRAIN, "trainig.x=1"],
         FAULT + r"trainig: unknown key; did you mean 'training'",
     ),
-    "override of no phase": (
+    "override of a phase that does not exist": (
         nothing,
         [*TRAIN, "training.phases.7.epochs=1"],
         r"there is no 'training\.phases\.7\.epochs'",
     ),
     "override below a value": (nothing, [*TRAIN, "model.name.x=1"], r"there is no 'model\.name\.x'"),
-    "override that is no YAML": (nothing, [*TRAIN, "project.seed=[1"], r"override 'project\.seed=\[1'.*not valid YAML"),
+    "override that is not valid YAML": (
+        nothing,
+        [*TRAIN, "project.seed=[1"],
+        r"override 'project\.seed=\[1'.*not valid YAML",
+    ),
     "wrong type": (
         nothing,
         [*TRAIN, "training.batch_size=many"],
@@ -221,7 +225,7 @@ BAD: dict[str, tuple[Callable[[], None], list[str], str]] = {
         [*TRAIN, "project.experiment_name=a/b"],
         FAULT + r"project\.experiment_name: .*'a/b'",
     ),
-    "a section that is nothing": (nothing, [*TRAIN, "model=null"], FAULT + r"model: None should be"),
+    "a section that is null": (nothing, [*TRAIN, "model=null"], FAULT + r"model: None should be"),
     "eval of an empty folder": (
         lambda: Path("empty").mkdir(),
         ["eval", "empty"],
@@ -260,8 +264,8 @@ BAD: dict[str, tuple[Callable[[], None], list[str], str]] = {
 }
 
 
-def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Run a command that must fail, changing no file; return its sentence (a list of faults has a line for each)."""
+def error_message(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run a command that must fail and change no file; return its message: one line, or one more line per fault."""
     before = tree(Path())
     assert lntl(*arguments) == 2
     captured = capsys.readouterr()
@@ -282,48 +286,50 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_sentence(case: str, capsys: pytest.CaptureFixture[str]) -> None:
-    prepare, arguments, told = BAD[case]
+    prepare, arguments, message = BAD[case]
     prepare()
-    assert re.search(told, complaint(capsys, *arguments))
+    assert re.search(message, error_message(capsys, *arguments))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here")
 @pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:7"])
-def test_cuda_asked_for_and_absent(device: str, capsys: pytest.CaptureFixture[str]) -> None:
-    told = complaint(capsys, *TRAIN, "--device", device)
-    assert f"training.device: {device} is not available here" in told
-    assert "use cpu or auto" in told
+def test_cuda_without_a_gpu_is_one_sentence(device: str, capsys: pytest.CaptureFixture[str]) -> None:
+    stderr = error_message(capsys, *TRAIN, "--device", device)
+    assert f"training.device: {device} is not available here" in stderr
+    assert "use cpu or auto" in stderr
 
 
-def test_all_faults_of_a_configuration_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
-    told = complaint(capsys, *TRAIN, "training.batch_size=1", "model.name=x", "logging.outputdir=y", "project.seed=-1")
-    assert "4 fault(s)" in told
+def test_all_faults_of_a_configuration_are_listed_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    stderr = error_message(
+        capsys, *TRAIN, "training.batch_size=1", "model.name=x", "logging.outputdir=y", "project.seed=-1"
+    )
+    assert "4 fault(s)" in stderr
     for path in ("training.batch_size: 1", "model.name: ", "logging.outputdir: unknown key", "project.seed: -1"):
-        assert f"\n  {path}" in told
+        assert f"\n  {path}" in stderr
 
 
 def test_an_existing_run_is_not_touched(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*TRAIN, folder=Path.cwd()) == 0
-    assert f"{RUN} already holds a run" in complaint(capsys, *TRAIN)
-    assert f"{RUN} already holds a run" in complaint(capsys, *TRAIN, "--epochs", "1", "project.seed=3")
+    assert f"{RUN} already holds a run" in error_message(capsys, *TRAIN)
+    assert f"{RUN} already holds a run" in error_message(capsys, *TRAIN, "--epochs", "1", "project.seed=3")
     for bad in ("training.batch_size=0", "training.device=tpu", "data.path=."):
         official_file(label=77)()
-        complaint(capsys, *TRAIN, bad, "--overwrite")
+        error_message(capsys, *TRAIN, bad, "--overwrite")
 
 
 @pytest.mark.parametrize("name", [".", ".."])
-def test_a_name_that_leaves_the_output_folder(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "project.experiment_name" in complaint(capsys, *TRAIN, f"project.experiment_name={name}")
+def test_an_experiment_name_cannot_leave_the_output_folder(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "project.experiment_name" in error_message(capsys, *TRAIN, f"project.experiment_name={name}")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads and writes anything")
-@pytest.mark.parametrize(("what", "told"), [("tiny.yaml", "Permission denied"), (".", "cannot lock the folder")])
-def test_no_permission(what: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("what", "expected"), [("tiny.yaml", "Permission denied"), (".", "cannot lock the folder")])
+def test_missing_permission_is_one_sentence(what: str, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
     mode = Path(what).stat().st_mode
     Path(what).chmod(0o500 if what == "." else 0)
     try:
         assert lntl(*TRAIN) == 2
-        assert told in capsys.readouterr().err
+        assert expected in capsys.readouterr().err
     finally:
         Path(what).chmod(mode)
 
@@ -335,17 +341,17 @@ def test_debug_shows_the_traceback() -> None:
 
 
 @pytest.mark.parametrize("arguments", [TRAIN, [*TRAIN, "--debug"]])
-def test_an_error_in_a_process(arguments: list[str]) -> None:
-    """Without --debug a sentence and exit code 2, with it a traceback that ends in the same sentence."""
+def test_exit_code_and_stderr_of_a_failed_process(arguments: list[str]) -> None:
+    """Without --debug, one sentence and exit code 2; with --debug, a traceback that ends in the same sentence."""
     Path("tiny.yaml").write_text("project: {experiment_name: tiny}\ndata: 3\n")
     assert run(*arguments, folder=Path.cwd()) != 0
-    told = Path("stderr").read_text()
-    assert "tiny.yaml: 3 fault(s) in the configuration" in told
-    assert ("Traceback" in told) == ("--debug" in arguments)
+    stderr = Path("stderr").read_text()
+    assert "tiny.yaml: 3 fault(s) in the configuration" in stderr
+    assert ("Traceback" in stderr) == ("--debug" in arguments)
 
 
-def test_a_fault_of_the_program_is_no_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only what the user can mend becomes a sentence: anything else keeps its traceback."""
+def test_a_bug_in_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only errors that the user can correct become one sentence; others keep their traceback."""
 
     def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("a bug")

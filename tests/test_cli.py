@@ -141,19 +141,19 @@ def test_eval(finished: Path, capsys: Capture, target: Path) -> None:
     result = json.loads((RUN / "result.json").read_text())["last" if target.name == "last.pth" else "best"]
     assert f"epoch {result['epoch']}, test set" in out
     evaluation = RUN / "evaluation" / ("test_last.json" if target.name == "last.pth" else "test.json")
-    told = json.loads(evaluation.read_text())
-    assert {name: row["value"] for name, row in told["metrics"].items()} == result["test"]
-    for name, row in told["metrics"].items():
+    content = json.loads(evaluation.read_text())
+    assert {name: row["value"] for name, row in content["metrics"].items()} == result["test"]
+    for name, row in content["metrics"].items():
         value = (
             f"{row['value']:.4f} {row['low']:.4f} to {row['high']:.4f} {row['n']}"
             if not row["undefined"]
             else "undefined"
         )
         assert f"{name.replace('_', ' ')} {value}" in out, name
-    for row in [*told["by_class"], *told["by_bias"]]:
+    for row in [*content["by_class"], *content["by_bias"]]:
         assert f"{row['name']} {row['value']:.4f} {row['low']:.4f} to {row['high']:.4f} {row['n']}*" in out
-    assert told["warnings"]
-    assert all(warning in out for warning in told["warnings"])
+    assert content["warnings"]
+    assert all(warning in out for warning in content["warnings"])
     assert f"{evaluation} {evaluation.with_suffix('.npz')}" in out
 
 
@@ -170,8 +170,8 @@ def test_eval_shows_what_the_configuration_chooses(folder: Path, capsys: Capture
 def test_eval_of_a_checkpoint_of_an_epoch_is_stored_under_its_name(folder: Path, capsys: Capture) -> None:
     assert lntl("train", "tiny.yaml") == 0
     assert lntl("eval", str(RUN / "checkpoints/checkpoint_epoch_01.pth")) == 0
-    told = json.loads((RUN / "evaluation/test_checkpoint_epoch_01.json").read_text())
-    assert (told["epoch"], told["split"]) == (1, "test")
+    content = json.loads((RUN / "evaluation/test_checkpoint_epoch_01.json").read_text())
+    assert (content["epoch"], content["split"]) == (1, "test")
     assert (RUN / "evaluation/test_checkpoint_epoch_01.npz").exists()
 
 
@@ -280,8 +280,8 @@ def test_data_clear_cache(capsys: Capture, folder: Path) -> None:
     assert capsys.readouterr().out == "data/image_cache: 1 decoded images removed, 3.0 MiB\n"
     assert not Path("data/image_cache").exists()
     assert lntl("data", "clear-cache") == 2
-    told = "data/image_cache: there is no such folder; name the one that data.cache_dir names"
-    assert told in capsys.readouterr().err
+    message = "data/image_cache: there is no such folder; name the one that data.cache_dir names"
+    assert message in capsys.readouterr().err
 
 
 def test_output_that_goes_to_no_terminal_is_plain(

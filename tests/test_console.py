@@ -24,8 +24,8 @@ STEPS, BATCH = 100, 10  # of each of two phases of one epoch
 
 
 def test_speed_and_time_left_are_those_of_the_phase(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps of 1 s, then steps of 4 s: halfway through the second phase 50 of them are left, 200 s."""
-    now, told = 0.0, list[str]()
+    """Phase 1 has steps of 1 s, phase 2 steps of 4 s: halfway through phase 2, 50 steps are left, 200 s."""
+    now, lines = 0.0, list[str]()
     trainer = SimpleNamespace(
         phase=0,
         total_steps=0,
@@ -44,7 +44,7 @@ def test_speed_and_time_left_are_those_of_the_phase(monkeypatch: pytest.MonkeyPa
             yield Step(number % STEPS + 1, STEPS, {"task": 0.5} if trainer.total_steps == 1.5 * STEPS else None)
 
     monkeypatch.setattr(console, "monotonic", lambda: now)
-    monkeypatch.setattr(console.log, "info", lambda text, *values: told.append(text % values))
+    monkeypatch.setattr(console.log, "info", lambda text, *values: lines.append(text % values))
     console.show_progress(events(), cast(Any, trainer), BATCH)
     assert told == ["m epoch 1/1 step 50/100 2 img/s task=0.500, 0:03:20 left"]
 
@@ -111,12 +111,12 @@ def test_a_terminal_that_is_not_utf8_gets_escapes(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
-        (OSError(ENOSPC, "No space left on device", "a/b.pth"), r"a/b\.pth: No space left on device; make room there"),
+        (OSError(ENOSPC, "No space left on device", "a/b.pth"), r"a/b\.pth: No space left on device; free some space"),
         (PermissionError(13, "Permission denied", "x"), "x: Permission denied"),
         (MemoryError("Unable to allocate 7.28 TiB"), "too little memory: Unable to allocate 7.28 TiB; set a smaller"),
         (
             RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes."),
-            "too little memory: .*DefaultCPUAllocator.*; every file written before is whole",
+            "too little memory: .*DefaultCPUAllocator.*; all files written so far are complete",
         ),
     ],
 )

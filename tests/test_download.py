@@ -110,8 +110,8 @@ def test_nothing_is_fetched_where_all_is_there(download: Download) -> None:
 def test_an_html_page_is_no_archive(download: Download, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text("<!DOCTYPE html><title>Quota exceeded</title>")
-    told = download.fails(page)
-    assert "not a whole zip or tar archive; it starts with b'<!DOCTYPE html>" in told
+    message = download.fails(page)
+    assert "not a whole zip or tar archive; it starts with b'<!DOCTYPE html>" in message
     assert download.names() == []
 
 

@@ -1,4 +1,4 @@
-"""The examples, in a reduced form, and that what their texts say is what their scripts wrote."""
+"""Run the examples in a reduced form; check that their texts quote the numbers that their scripts wrote."""
 
 import importlib.util
 import json
@@ -16,8 +16,8 @@ from lntl.errors import UserError
 EMBEDDINGS = ROOT / "examples/embeddings"
 
 
-def module(path: Path) -> ModuleType:
-    """Return a script as a module."""
+def load_script(path: Path) -> ModuleType:
+    """Import a script as a module."""
     spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
@@ -28,7 +28,7 @@ def module(path: Path) -> ModuleType:
 
 @pytest.fixture
 def embeddings() -> ModuleType:
-    return module(EMBEDDINGS / "run.py")
+    return load_script(EMBEDDINGS / "run.py")
 
 
 def test_embeddings_from_pictures_to_results(
@@ -37,17 +37,17 @@ def test_embeddings_from_pictures_to_results(
     out = tmp_path / "results.json"
     with sklearn.config_context():  # the script turns metadata routing on
         embeddings.main(["--images", "300", "--epochs", "1", "--seeds", "1", "--out", str(out)])
-    found = json.loads(out.read_text())
-    assert [row["method"] for row in found["test"]] == ["erm", found["chosen"]["method"]]
-    assert len(found["worst group on val"]) == 3
+    results = json.loads(out.read_text())
+    assert [row["method"] for row in results["test"]] == ["erm", results["chosen"]["method"]]
+    assert len(results["worst group on val"]) == 3
     printed = capsys.readouterr().out
-    for row in found["test"]:
+    for row in results["test"]:
         value, low, high = row["accuracy"]
         assert 0 < low <= value <= high < 1
         assert f"{value:.3f} ({low:.3f} to {high:.3f})" in printed
 
 
-def test_the_worst_group_is_that_of_slow_loops(embeddings: ModuleType) -> None:
+def test_worst_group_accuracy_equals_slow_loops(embeddings: ModuleType) -> None:
     random = np.random.default_rng(0)
     y, predicted, bias = random.integers(0, 3, (3, 200))
     shares = [
@@ -58,7 +58,7 @@ def test_the_worst_group_is_that_of_slow_loops(embeddings: ModuleType) -> None:
     assert embeddings.worst_group(y, predicted, bias) == pytest.approx(min(shares))
 
 
-def test_the_readme_of_embeddings_shows_what_was_measured() -> None:
+def test_the_readme_of_embeddings_quotes_the_measured_numbers() -> None:
     """The method that uses bias labels is better than plain training, outside the intervals of all seeds."""
     rows = json.loads((EMBEDDINGS / "results.json").read_text())["test"]
     text = (EMBEDDINGS / "README.md").read_text()
@@ -71,8 +71,8 @@ def test_the_readme_of_embeddings_shows_what_was_measured() -> None:
     assert max(high for _, _, high in plain) < min(low for _, low, _ in debiased)
 
 
-def test_weights_of_the_package_are_renamed_by_their_place_in_the_network() -> None:
-    weights = module(ROOT / "examples/pretrained_weights/efficientnet_lite0.py")
+def test_weights_of_the_package_get_the_names_of_timm() -> None:
+    weights = load_script(ROOT / "examples/pretrained_weights/efficientnet_lite0.py")
     ours = timm.create_model(weights.ARCH).state_dict()
     theirs = {package_name(key): value for key, value in ours.items()}
     expected = {
@@ -86,19 +86,19 @@ def test_weights_of_the_package_are_renamed_by_their_place_in_the_network() -> N
         "_bn1.weight": "bn2.weight",
         "_fc.bias": "classifier.bias",
     }
-    found = weights.renamed(theirs, ours)
-    assert found.keys() == ours.keys()
+    renamed = weights.to_timm_names(theirs, ours)
+    assert renamed.keys() == ours.keys()
     for old, new in expected.items():
-        assert found[new] is theirs[old]
+        assert renamed[new] is theirs[old]
     for wrong in ({**theirs, "_blocks.99._bn0.bias": theirs["_fc.bias"]}, {**theirs, "_fc.bias": theirs["_fc.weight"]}):
         with pytest.raises(
             UserError, match="the weights do not fit tf_efficientnet_lite0: 1 entries differ, the first"
         ):
-            weights.renamed(wrong, ours)
+            weights.to_timm_names(wrong, ours)
 
 
 def package_name(key: str) -> str:
-    """Return the name of timm's weight in the package: blocks are numbered through, layers have names of their own."""
+    """Return the package's name of timm's weight: its blocks are numbered from 0 to 15, not by stage."""
     outer = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1", "classifier": "_fc"}
     if not key.startswith("blocks."):
         layer, rest = key.split(".")

@@ -132,10 +132,14 @@ def test_the_evaluation_is_stored(finished: RunFolder) -> None:
     assert result is not None
     for kind, path in (("last", finished.last), ("best", finished.best)):
         evaluation, kept = experiment.evaluate_checkpoint(path), finished.evaluation_of(path)
-        told = json.loads(kept.read_text())
-        assert told == evaluation.measured.model_dump(exclude_unset=True)
-        assert (told["checkpoint"], told["epoch"], told["split"]) == (str(path), getattr(result, kind).epoch, "test")
-        assert {name: row["value"] for name, row in told["metrics"].items()} == getattr(result, kind).test
+        content = json.loads(kept.read_text())
+        assert content == evaluation.measured.model_dump(exclude_unset=True)
+        assert (content["checkpoint"], content["epoch"], content["split"]) == (
+            str(path),
+            getattr(result, kind).epoch,
+            "test",
+        )
+        assert {name: row["value"] for name, row in content["metrics"].items()} == getattr(result, kind).test
         with np.load(kept.with_suffix(".npz"), allow_pickle=False) as arrays:
             assert {name: (str(a.dtype), a.shape) for name, a in arrays.items()} == {
                 "y": ("int64", (100,)), "probabilities": ("float32", (100, 10)), "group": ("int64", (100,)),
@@ -145,7 +149,7 @@ def test_the_evaluation_is_stored(finished: RunFolder) -> None:
                 np.mean(arrays["probabilities"].argmax(axis=1) == arrays["y"]) == getattr(result, kind).test["accuracy"]
             )
             counts = np.bincount(arrays["group"], minlength=100).reshape(10, 10)
-            assert counts.tolist() == told["groups"]["count"]
+            assert counts.tolist() == content["groups"]["count"]
             assert arrays["row"].tolist() == list(range(100))
             share = arrays["bias_hits"].sum() / arrays["bias_labels"].sum()
             assert share == pytest.approx(getattr(result, kind).test["bias_accuracy"], abs=1e-12)
@@ -246,15 +250,15 @@ def test_a_metric_that_is_undefined_on_val_chooses_nothing(
 
 
 @pytest.mark.parametrize(
-    ("metric", "told"),
+    ("metric", "expected"),
     [
         ("accuracy", "highest accuracy on val"),
         ("expected_calibration_error", "lowest expected_calibration_error on val"),
     ],
 )
-def test_the_result_says_what_chose_the_best(make_config: Callable[..., Config], metric: str, told: str) -> None:
+def test_the_result_says_what_chose_the_best(make_config: Callable[..., Config], metric: str, expected: str) -> None:
     run = train(make_config("erm", evaluation={"best_model_metric": metric}))
-    assert f"best: {told} (" in experiment.conclude(run, None).selection
+    assert f"best: {expected} (" in experiment.conclude(run, None).selection
 
 
 def test_a_best_checkpoint_that_is_gone_chose_nothing(make_config: Callable[..., Config]) -> None:
@@ -342,9 +346,9 @@ def test_without_an_average_the_weights_are(make_config: Callable[..., Config], 
 
 def test_a_checkpoint_of_another_architecture(finished: RunFolder, tmp_path: Path) -> None:
     path = altered(finished.last, tmp_path, lambda config, state: config.update(model={"name": "lenet"}))
-    with pytest.raises(UserError, match=r"altered\.pth: its weights do not fit the configured networks") as told:
+    with pytest.raises(UserError, match=r"altered\.pth: its weights do not fit the configured networks") as caught:
         experiment.evaluate_checkpoint(path)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_configuration_inside_that_no_longer_holds(finished: RunFolder, tmp_path: Path) -> None:
@@ -385,9 +389,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     phases = {"phases": [{"method": "erm", "epochs": 1}, wild]}
     write_config(tmp_path, training=phases)
     assert lntl("train", "tiny.yaml") == 2
-    told = capsys.readouterr().err.splitlines()[-1]
+    stderr = capsys.readouterr().err.splitlines()[-1]
     for part in ("Error: the loss is not finite at step 2 of epoch 1 in phase 2 (lntl): ", "task = ", f"{RUN}/check"):
-        assert part in told
+        assert part in stderr
     good = checkpoint.load(RUN / "checkpoints" / "last.pth")
     assert len(good.records) == 1
     assert all(tensor.isfinite().all() for tensor in good.trainer["networks"].values())
@@ -447,9 +451,9 @@ def test_an_h_that_blind_eye_leaves_undecided_is_dead(
 ) -> None:
     rates = {"optimizer_fg": {"lr": 0.01}, "optimizer_h": {"lr": 1e-9}}
     train(make_config({"method": "blind_eye", "alpha": 100.0, "epochs": 4, **rates}))
-    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert told[-1].startswith("the adversary is dead: h is at chance on the training data")
-    assert "its prediction is as good as uniform" in told[-1]
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings[-1].startswith("the adversary is dead: h is at chance on the training data")
+    assert "its prediction is as good as uniform" in warnings[-1]
 
 
 def test_problems_of_the_adversary_are_reported(
@@ -458,12 +462,12 @@ def test_problems_of_the_adversary_are_reported(
     """An h that barely learns, in a game without weight, moves nothing; methods without h say nothing."""
     dead = {"method": "lntl", "epochs": 1, "mu": 0.0, "lam": 0.0, "optimizer_h": {"lr": 1e-9}}
     run = train(make_config("erm", dead))
-    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert len(told) == 1
-    assert told[0].startswith("the adversary is dead: h is at chance on the training data")
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("the adversary is dead: h is at chance on the training data")
     bias = run.experiment.data.splits["train"].batch(torch.arange(90)).bias
     most = 0.0
     for channel in range(3):
         values = [v for v in bias[:, channel].flatten().tolist() if v >= 0]
         most += max(values.count(v) for v in set(values)) / len(values) / 3
-    assert f"chance {most:.1%}" in told[0]
+    assert f"chance {most:.1%}" in warnings[0]

@@ -169,13 +169,13 @@ def norm(gradient: Tensor) -> float:
 def test_bounded_scales_the_adversary_down_to_a_share_of_the_task(ratio: float) -> None:
     z = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     task, adversary = torch.randn(2, 3, 4, dtype=torch.float64)
-    for_task, for_adversary, told = limit_gradient_ratio(z, ratio)
+    for_task, for_adversary, ratio_before = limit_gradient_ratio(z, ratio)
     (gradient,) = torch.autograd.grad([for_task, for_adversary], z, [task, adversary])
     factor = min(1.0, ratio * norm(task) / norm(adversary))
     assert torch.equal(for_task, z)
     assert torch.equal(for_adversary, z)
     torch.testing.assert_close(gradient, task + factor * adversary)
-    assert told.item() == pytest.approx(norm(adversary) / norm(task), rel=1e-6)
+    assert ratio_before.item() == pytest.approx(norm(adversary) / norm(task), rel=1e-6)
 
 
 def test_bounded_without_a_limit_adds_the_gradients() -> None:

@@ -22,7 +22,7 @@ MakeConfig = Callable[..., Config]
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    """own.npz: 120 vectors that tell class and bias, one bias value in twelve missing."""
+    """own.npz: 120 vectors that contain class and bias; one bias value in twelve is missing."""
     k, random = np.arange(N), np.random.default_rng(0)
     y, sky, age = k % 3, k // 3 % 2, random.normal(40, 10, N)
     x = np.stack([y + random.normal(0, 0.1, N), sky, age / 10], axis=1)
@@ -71,7 +71,7 @@ def test_a_method_trains_and_is_evaluated(own_config: MakeConfig, method: str, b
 
 
 @pytest.mark.parametrize("biases", BIASES)
-def test_h_learns_what_the_vectors_tell(own_config: MakeConfig, biases: str) -> None:
+def test_h_learns_a_bias_that_the_vectors_contain(own_config: MakeConfig, biases: str) -> None:
     phase = {"method": "lntl", "epochs": 40, "mu": 0.0, "lam": 0.0, "optimizer_h": {"lr": 0.01}}
     experiment = build(own_config(biases, phase | {"optimizer_fg": {"lr": 0.01}}))
     *_, last = experiment.trainer
@@ -88,16 +88,16 @@ def test_the_command_line_takes_it_from_the_file_to_the_report(
     Path("own.yaml").write_text(json.dumps(raw))
     assert lntl("train", "own.yaml") == 0
     run = Path("results/tiny")
-    told = json.loads((run / "evaluation/test.json").read_text())
-    assert told["class_names"] == ["cat", "dog", "eel"]
-    assert len(told["bias_value_names"]) == 6
-    assert {name: len(each["bias_value_names"]) for name, each in told["per_bias"].items()} == {"sky": 2, "age": 3}
-    assert any("have no known bias value" in warning for warning in told["warnings"])
-    assert sum(map(sum, told["groups"]["count"])) < told["n"] == sum(map(sum, told["confusion"]))
+    content = json.loads((run / "evaluation/test.json").read_text())
+    assert content["class_names"] == ["cat", "dog", "eel"]
+    assert len(content["bias_value_names"]) == 6
+    assert {name: len(each["bias_value_names"]) for name, each in content["per_bias"].items()} == {"sky": 2, "age": 3}
+    assert any("have no known bias value" in warning for warning in content["warnings"])
+    assert sum(map(sum, content["groups"]["count"])) < content["n"] == sum(map(sum, content["confusion"]))
     result = json.loads((run / "result.json").read_text())
     assert "8.3% of the rows have no sky" in result["data"]
     assert [*result["sizes"]] == ["train", "val", "test"]
-    assert result["sizes"]["test"] == told["n"]
+    assert result["sizes"]["test"] == content["n"]
     assert sum(result["sizes"].values()) == N
     assert lntl("probe", str(run / "checkpoints/last.pth"), "--seeds", "1") == 0
     probed = json.loads((run / "probe.json").read_text())
@@ -132,7 +132,7 @@ def test_forty_biases_at_once(
     assert max(map(len, (out + err).splitlines())) < 1000
 
 
-def test_brackets_in_the_path_of_data_are_told(
+def test_brackets_in_the_path_of_data_are_printed(
     own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -44,8 +44,8 @@ def test_the_guide_has_the_commands_that_are_made_quick() -> None:
 
 @pytest.mark.full
 def test_the_check_finds_the_bias_and_recommends(followed: Path) -> None:
-    told = json.loads((followed / "results/checks/own_images/check.json").read_text())
-    assert "recommendation" in told
+    content = json.loads((followed / "results/checks/own_images/check.json").read_text())
+    assert "recommendation" in content
     assert (followed / "results/checks/own_images/index.html").exists()
 
 
@@ -75,5 +75,5 @@ def test_the_onnx_file_answers_as_predict_does(followed: Path) -> None:
         row = next(csv.DictReader(file))
     picture = np.asarray(Image.open(followed / row["path"]).convert("RGB"), dtype=np.float32) / 255
     (probabilities,) = session.run(["probabilities"], {"images": picture.transpose(2, 0, 1)[None]})
-    told = [float(row[f"p_{name}"]) for name in ("eight", "five", "three")]
-    np.testing.assert_allclose(probabilities[0], told, atol=1e-4)
+    expected = [float(row[f"p_{name}"]) for name in ("eight", "five", "three")]
+    np.testing.assert_allclose(probabilities[0], expected, atol=1e-4)

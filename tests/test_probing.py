@@ -248,7 +248,7 @@ def nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("prepare", "arguments", "told"),
+    ("prepare", "arguments", "expected"),
     [
         (lambda path: shutil.rmtree(path.parent), [], r"tiny: no checkpoint lies in its checkpoints/"),
         (
@@ -267,14 +267,14 @@ def nothing(path: Path) -> None:
     ],
 )
 def test_bad_input(
-    copied: RunFolder, capsys: Capture, prepare: Callable[[Path], object], arguments: list[str], told: str
+    copied: RunFolder, capsys: Capture, prepare: Callable[[Path], object], arguments: list[str], expected: str
 ) -> None:
     prepare(BEST)
     before = tree(Path())
     assert lntl("probe", str(RUN), *arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert re.search(told, captured.err)
+    assert re.search(expected, captured.err)
     assert "Traceback" not in captured.err
     assert tree(Path()) == before
 

@@ -81,9 +81,9 @@ def test_a_signal_saves_and_prints_how_to_resume(
     if signal.getsignal(number) == signal.SIG_IGN:
         pytest.skip("the tests run under nohup, which runs inherit")
     assert run(*TRAIN, folder=folder, prepare=Strike(UPDATE, step, number)) == 130
-    told = (folder / "stderr").read_text().splitlines()[-1]
-    assert told == f"stopped at step {step}; saved in {RUN}/checkpoints/last.pth. " + (
-        "To continue, give the same command with --resume auto (make train ARGS='--resume auto')."
+    stderr = (folder / "stderr").read_text().splitlines()[-1]
+    assert stderr == f"stopped at step {step}; saved in {RUN}/checkpoints/last.pth. " + (
+        "To continue, run the same command with --resume auto (make train ARGS='--resume auto')."
     )
     assert "Traceback" not in (folder / "stderr").read_text()
     state = checkpoint.load(folder / RUN / "checkpoints/last.pth").trainer
@@ -292,14 +292,14 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     before = tree(Path())
     capsys.readouterr()
     assert lntl(*arguments) == 2
-    (told,) = capsys.readouterr().err.splitlines()
-    assert told.startswith("Error: ")
+    (message,) = capsys.readouterr().err.splitlines()
+    assert message.startswith("Error: ")
     assert tree(Path()) == before
-    return told
+    return message
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "expected"),
     [
         ("training.batch_size=16", "training.batch_size is 16, was 32"),
         ("project.seed=1", "project.seed is 1, was 0"),
@@ -312,9 +312,9 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     ],
 )
 def test_a_changed_configuration_is_refused(
-    finished: Path, capsys: pytest.CaptureFixture[str], override: str, told: str
+    finished: Path, capsys: pytest.CaptureFixture[str], override: str, expected: str
 ) -> None:
-    assert told in refused(capsys, *RESUME, override)
+    assert expected in refused(capsys, *RESUME, override)
 
 
 @pytest.mark.parametrize(
@@ -345,9 +345,9 @@ def test_a_missing_checkpoint_is_no_fresh_start(finished: Path, capsys: pytest.C
 def test_a_truncated_checkpoint_is_no_fresh_start(finished: Path, capsys: pytest.CaptureFixture[str], how: str) -> None:
     last = RUN / "checkpoints/last.pth"
     last.write_bytes(last.read_bytes()[:-1000])
-    told = refused(capsys, *TRAIN, "--resume", how)
-    assert f"{last}: not a readable checkpoint" in told
-    assert f"use another one from {last.parent}" in told
+    stderr = refused(capsys, *TRAIN, "--resume", how)
+    assert f"{last}: not a readable checkpoint" in stderr
+    assert f"use another one from {last.parent}" in stderr
 
 
 def test_a_checkpoint_that_lies_elsewhere(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,7 +62,7 @@ def test_scikit_learns_own_checks(estimator: Any, check: Callable[[Any], None]) 
 
 @pytest.fixture
 def pets() -> tuple[Any, Any, Any]:
-    """150 vectors that tell an animal and, more loudly, the sky, which tells four animals in five."""
+    """150 vectors that encode an animal and, with a larger scale, the sky, which matches the animal in four of five."""
     random = np.random.default_rng(0)
     y = np.arange(N) % 3
     sky = np.where(random.random(N) < 0.8, y, random.integers(0, 3, N))
@@ -151,9 +151,9 @@ MISSING: dict[str, Any] = {"none": None, "nan": float("nan"), "na": pd.NA, "empt
 @pytest.mark.parametrize("missing", MISSING)
 def test_a_missing_bias_is_not_learned_from(pets: tuple[Any, Any, Any], missing: str) -> None:
     X, y, sky = pets
-    told = np.array(["day", "dusk", "night"], dtype=object)[sky]
-    told[::7] = MISSING[missing]
-    fitted = DebiasedClassifier("bias_head", **SMALL).fit(X, y, bias=told)
+    bias = np.array(["day", "dusk", "night"], dtype=object)[sky]
+    bias[::7] = MISSING[missing]
+    fitted = DebiasedClassifier("bias_head", **SMALL).fit(X, y, bias=bias)
     known = np.arange(N) % 7 > 0
     ignored = np.where(known, sky, -100)
     assert same(fitted, DebiasedClassifier("bias_head", **SMALL).fit(X, y, bias=ignored), X)
@@ -399,7 +399,7 @@ def test_vectors_stay_as_they_are_and_images_are_normalised() -> None:
 
 
 def test_features_that_float32_cannot_hold_are_standardised_in_double() -> None:
-    """Seconds since 1970 that tell the class: neighbours in float32 are 128 seconds apart."""
+    """Seconds since 1970 that determine the class: neighbours in float32 are 128 seconds apart."""
     random, y = np.random.default_rng(0), np.arange(200) % 2
     seconds = 1_700_000_000 + 60 * y + random.integers(0, 30, 200)
     for X in (np.stack([seconds.astype(float), random.normal(size=200)], axis=1), seconds[:, None]):

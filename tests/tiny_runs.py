@@ -150,7 +150,7 @@ class Strike:
 
 
 def leaves(tree: Any, path: str = "") -> dict[str, Any]:
-    """Return the leaves of nested dicts and lists by path, less those that tell the time."""
+    """Return the leaves of nested dicts and lists by path, without times and durations."""
     if isinstance(tree, dict | list):
         items = list(tree.items() if isinstance(tree, dict) else enumerate(tree))
         here = {f"{path} (length)": len(items)}

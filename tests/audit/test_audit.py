@@ -198,9 +198,9 @@ def test_unreadable_files_are_named_and_the_audit_goes_on(table: Path, check: Ca
         Table(Table.Config(path=str(table / "pets.csv"), bias="sky", split="split", size=24))
     stopping, skipping = check(table), check(table, on_error="skip")
     assert [line.split(":")[0] for line in facts(stopping)["wrong_rows"]] == ["line 8", "line 9", "line 10"]
-    assert titles(stopping, "problem") == ["Rows that are wrong"]
+    assert titles(stopping, "problem") == ["Wrong rows"]
     assert titles(skipping, "problem") == []
-    assert "Rows that are left out" in titles(skipping, "warning")
+    assert "Wrong rows are left out" in titles(skipping, "warning")
     for found in (stopping, skipping):
         assert facts(found)["n"] == facts(found)["duplicates"]["n"] == 87
         assert facts(found)["unreadable"] == []
@@ -225,7 +225,7 @@ def test_where_no_image_can_be_read_they_are_named(table: Path, check: Callable[
     assert facts(found)["duplicates"]["n"] == facts(found)["duplicates"]["alike"]["pairs"] == 0
     assert len(facts(found)["unreadable"]) == N
     assert titles(found, "problem") == ["Images that cannot be read"]
-    with pytest.raises(UserError, match="90 of 90 rows are wrong"):  # no row is left of which to tell anything
+    with pytest.raises(UserError, match="90 of 90 rows are wrong"):  # no row is left to audit
         check(table, check="read")
 
 
@@ -284,7 +284,7 @@ SITUATIONS = {
     "an empty cell": ([[900, 0], [100, 900]], 0, "lntl"),
     "a tiny cell": ([[900, 12], [100, 900]], 0, "lntl"),
     "the bias nearly tells the label": ([[2000, 40], [40, 2000]], 0, "lntl"),
-    "the bias does not tell the label": ([[500, 500], [500, 500]], 0, "erm"),
+    "the bias does not predict the label": ([[500, 500], [500, 500]], 0, "erm"),
 }
 
 
@@ -340,7 +340,7 @@ def test_a_test_set_with_the_bias_of_training_is_pointed_out(table: Path, check:
         row["sky"] = row["sky"] if row["split"] == "train" else SKIES[CLASSES.index(row["label"])]
     write(table, made)
     found = check(table, look=False)
-    assert {"A biased test set", "A biased choice"} <= set(titles(found, "warning"))
+    assert {"A biased test set", "A biased choice of the epoch"} <= set(titles(found, "warning"))
 
 
 def test_neither_the_labels_of_a_probe_nor_the_chance_of_h_open_a_file(
@@ -366,7 +366,7 @@ def test_digits_of_random_colours_have_no_such_warning(make_config: Callable[...
     assert train["bias_only"] > 0.6 > facts(found)["biases"][0]["association"]["test"]["bias_only"]
 
 
-# --- what a split lacks, and data in which bias and class are one thing ---
+# --- what a split lacks, and data in which the bias determines the class ---
 
 Arrays = Callable[..., Audit]
 
@@ -403,22 +403,22 @@ def sentence(found: Audit, title: str) -> str:
 def test_val_of_one_class_is_a_problem(arrays: Arrays) -> None:
     found = arrays(*spread(train=(40, ALL), val=(50, ALL[2:]), test=(40, ALL)))
     assert titles(found, "problem") == ["One class in val"]
-    assert "val, which chooses the epoch, has rows of cat 1 alone" in sentence(found, "One class in val")
+    assert "val, which chooses the epoch, has only rows of cat 1" in sentence(found, "One class in val")
     assert not found.check.trustworthy
 
 
 @pytest.mark.parametrize(
-    ("metric", "told"),
+    ("metric", "expected"),
     [
         ("worst_group_accuracy", "worst_group_accuracy chooses the epoch without them"),
         ("accuracy", "worst_group_accuracy on val leaves them out"),
     ],
 )
-def test_cells_that_val_or_test_lacks_are_named(arrays: Arrays, metric: str, told: str) -> None:
+def test_cells_that_val_or_test_lacks_are_named(arrays: Arrays, metric: str, expected: str) -> None:
     found = arrays(*spread(train=(40, ALL), val=(40, ALL[:3]), test=(40, ALL[1:])), best_model_metric=metric)
     text = sentence(found, "Cells without a val row")
     assert text.startswith("1 cell that other splits have, without a val row (cat=1, night=1): ")
-    assert told in text
+    assert expected in text
     assert "1 cell that other splits have, without a test row (cat=0, night=0)" in sentence(
         found, "Empty cells in the test set"
     )
@@ -426,30 +426,30 @@ def test_cells_that_val_or_test_lacks_are_named(arrays: Arrays, metric: str, tol
     assert found.check.trustworthy
 
 
-def test_a_cell_that_no_split_has_is_no_fault_of_val_or_test(arrays: Arrays) -> None:
+def test_a_cell_that_no_split_has_is_not_a_finding_about_val_or_test(arrays: Arrays) -> None:
     found = arrays(*spread(train=(40, ALL[:3]), val=(40, ALL[:3]), test=(40, ALL[:3])))
     assert "Empty cells in training" in titles(found, "warning")
     assert not {"Cells without a val row", "Empty cells in the test set"} & set(titles(found, "warning"))
 
 
-def test_the_brightness_of_the_middle_is_recommended_where_it_gives_more_of_the_class(arrays: Arrays) -> None:
+def test_the_brightness_of_the_middle_is_recommended_if_it_predicts_the_class_better(arrays: Arrays) -> None:
     y, bias, split = spread(train=(60, [(0, 0), (1, 1)]), val=(40, ALL), test=(40, ALL))
     random = np.random.default_rng(0)
     x = np.broadcast_to(random.uniform(0, 255, (len(y), 1, 1, 1)), (len(y), 16, 16, 3)).astype(np.uint8).copy()
     x[:, 4:12, 4:12] = (100 + 100 * bias + random.uniform(-60, 60, len(y)))[:, None, None, None]
     found = arrays(y, bias, split, x)
     assert found.check.center_brightness_only > found.check.brightness_only
-    assert "data.bias: {from: center_brightness, bins: 10}" in sentence(found, "Bias and class are one thing")
+    assert "data.bias: {from: center_brightness, bins: 10}" in sentence(found, "The bias determines the class")
 
 
-def test_where_bias_and_class_are_one_thing_only_plain_training_is_recommended(arrays: Arrays) -> None:
+def test_plain_training_is_recommended_if_the_bias_determines_the_class(arrays: Arrays) -> None:
     y, bias, split = spread(train=(60, [(0, 0), (1, 1)]), val=(40, ALL), test=(40, ALL))
     random = np.random.default_rng(0)
     light = random.uniform(0, 0.6, len(y)) + 0.3 * bias
     x = (255 * light[:, None, None, None] * np.ones((1, 8, 8, 3))).astype(np.uint8)
     found = arrays(y, bias, split, x)
-    assert "Bias and class are one thing" in titles(found, "problem")
-    text, advice = sentence(found, "Bias and class are one thing"), found.check.recommendation
+    assert "The bias determines the class" in titles(found, "problem")
+    text, advice = sentence(found, "The bias determines the class"), found.check.recommendation
     train = [light[(split == "train") & (y == label)] for label in (0, 1)]
     edges = np.quantile(np.concatenate(train), np.linspace(0, 1, 11)[1:-1])
     counts = [np.bincount(np.searchsorted(edges, part, side="right"), minlength=10) for part in train]
@@ -460,19 +460,24 @@ def test_where_bias_and_class_are_one_thing_only_plain_training_is_recommended(a
     assert advice is not None
     assert advice.method == "erm"
     assert "bias_product" not in advice.yaml
-    for needed in ("no method can tell them apart by this label", "counterexamples", "Finer bins", "from: brightness"):
+    for needed in (
+        "no method can distinguish the two by this label",
+        "counterexamples",
+        "Finer bins",
+        "from: brightness",
+    ):
         assert needed in " ".join(advice.reasons)
     assert check_verdict(found.check)[0] == "Not yet"
     assert "there is no problem" not in render_check(found.check, found.pictures)
 
 
-def test_with_one_conflicting_row_bias_and_class_are_not_one_thing(arrays: Arrays) -> None:
+def test_with_one_conflicting_row_the_bias_does_not_determine_the_class(arrays: Arrays) -> None:
     y, bias, split = spread(train=(60, [(0, 0), (1, 1)]), val=(40, ALL), test=(40, ALL))
     bias[0] = 1
-    assert "Bias and class are one thing" not in titles(arrays(y, bias, split), "problem")
+    assert "The bias determines the class" not in titles(arrays(y, bias, split), "problem")
 
 
-def test_more_cells_than_can_be_listed_cost_what_the_rows_cost(arrays: Arrays) -> None:
+def test_the_cost_of_many_cells_grows_with_the_rows_only(arrays: Arrays) -> None:
     random = np.random.default_rng(0)
     y, bias = np.arange(1500) // 3 % 400, random.permutation(1500) % 400  # all in train
     found = arrays(y, bias, np.array(["train", "val", "test"])[np.arange(1500) % 3])

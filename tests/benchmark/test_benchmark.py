@@ -265,8 +265,8 @@ def test_failing_runs_are_reported_and_the_others_are_made(made: Path) -> None:
     assert "the loss is not finite" in lines["diverges"].error
     assert lines["diverges"].exit_code == DEAD_END
     assert lines["dies"].error == "killed by SIGKILL; was there too little memory?"
-    told = (made / "stderr").read_text().splitlines()[-2:]
-    assert {text.partition(" seed=1: ")[0] for text in told} == {"failed: diverges", "failed: dies"}
+    stderr = (made / "stderr").read_text().splitlines()[-2:]
+    assert {text.partition(" seed=1: ")[0] for text in stderr} == {"failed: diverges", "failed: dies"}
     assert "2 of 4 runs are done" in (made / "stdout").read_text()
     assert sum(line.name == "erm" for line in results.read(made / "results.jsonl")) == 2
 
@@ -332,7 +332,7 @@ def test_stopped_in_the_middle_it_goes_on_there(tmp_path: Path, number: signal.S
     assert ended(process) == code
     assert not (stopped / "results.jsonl").exists()
     if number == signal.SIGINT:
-        assert "To continue, give the same command." in (stopped / "stderr").read_text()
+        assert "To continue, run the same command." in (stopped / "stderr").read_text()
     (log,) = stopped.glob("runs/results/*.log")
     _wait(lambda: "saved in" in log.read_text())  # the worker noticed that it is alone, and stopped
     assert run("benchmark", "plan.yaml", folder=stopped) == 0

@@ -344,7 +344,7 @@ def test_results_of_another_plan_have_tables_of_their_own(written: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (["missing.jsonl"], "missing.jsonl: there are no such results"),
         (["results.jsonl", "--plan", "missing.yaml"], "missing.yaml: cannot read the plan"),
@@ -353,10 +353,10 @@ def test_results_of_another_plan_have_tables_of_their_own(written: Path) -> None
     ],
 )
 def test_faults_are_sentences(
-    written: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
+    written: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
 ) -> None:
     assert lntl("compare", *arguments) == 2
-    assert capsys.readouterr().err.startswith(f"Error: {told}")
+    assert capsys.readouterr().err.startswith(f"Error: {expected}")
 
 
 @pytest.mark.parametrize(

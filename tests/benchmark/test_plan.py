@@ -110,7 +110,7 @@ def test_a_setting_that_does_not_count_keeps_the_hash(write: Any, override: str)
 
 
 @pytest.mark.parametrize(
-    ("grid", "told"),
+    ("grid", "expected"),
     [
         (
             {"data.color_var": [0.02, 0.03, 0.020]},
@@ -120,8 +120,8 @@ def test_a_setting_that_does_not_count_keeps_the_hash(write: Any, override: str)
         ({"training.device": ["cpu", "auto"]}, "erm training.device=cpu .* and erm training.device=auto"),
     ],
 )
-def test_two_cells_that_are_one_run_are_refused(write: Any, grid: dict[str, Any], told: str) -> None:
-    with pytest.raises(UserError, match=rf"plan\.yaml: {told} .*are one run: .*; leave one"):
+def test_two_cells_that_are_one_run_are_refused(write: Any, grid: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UserError, match=rf"plan\.yaml: {expected} .*are one run: .*; leave one"):
         runs(write(runs=[ROWS[0] | {"grid": grid}]))
 
 
@@ -145,7 +145,7 @@ def test_seeds_share_a_hash_and_cells_do_not(write: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("keys", "expected"),
     [
         ({"sedes": [1]}, "sedes: unknown key; did you mean 'seeds'?"),
         ({"seeds": []}, "seeds"),
@@ -171,16 +171,16 @@ def test_seeds_share_a_hash_and_cells_do_not(write: Any) -> None:
         ({"overrides": ["training.batch_size"]}, "write it as key=value"),
     ],
 )
-def test_a_faulty_plan_is_refused_in_words(write: Any, keys: dict[str, Any], told: str) -> None:
-    with pytest.raises(UserError, match=told) as caught:
+def test_a_faulty_plan_is_refused_in_words(write: Any, keys: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UserError, match=expected) as caught:
         runs(write(**keys))
     assert "plan.yaml" in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "told"), [("[1]", "plan.yaml: 1 fault"), ("a: [", "not valid YAML")])
-def test_what_is_no_plan_at_all(tmp_path: Path, text: str, told: str) -> None:
+@pytest.mark.parametrize(("text", "expected"), [("[1]", "plan.yaml: 1 fault"), ("a: [", "not valid YAML")])
+def test_what_is_no_plan_at_all(tmp_path: Path, text: str, expected: str) -> None:
     (tmp_path / "plan.yaml").write_text(text)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=expected):
         plans.read(tmp_path / "plan.yaml")
 
 

@@ -100,7 +100,7 @@ def assert_equal(left: Any, right: Any) -> None:
         assert same, key
 
 
-def told(record: EpochRecord) -> tuple[Any, ...]:
+def record_facts(record: EpochRecord) -> tuple[Any, ...]:
     """Return what a record says, times apart."""
     return record.phase, record.method, record.epoch, record.total_epoch, record.step, record.metrics
 
@@ -213,16 +213,16 @@ def test_only_a_method_that_sees_the_bias_depends_on_it(
 
 
 @each_method
-def test_a_method_that_does_not_see_the_bias_is_handed_none(
+def test_a_method_without_sees_bias_gets_no_bias_labels(
     make_trainer: MakeTrainer, phase: Phase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    handed: list[Batch] = []
+    batches: list[Batch] = []
     trainer = make_trainer(phase)
     objectives = trainer.method.objectives
-    monkeypatch.setattr(trainer.method, "objectives", lambda batch, p: handed.append(batch) or objectives(batch, p))
+    monkeypatch.setattr(trainer.method, "objectives", lambda batch, p: batches.append(batch) or objectives(batch, p))
     next(trainer.epoch())
-    told = handed[0]
-    labelled = bool((told.bias != IGNORE).any() or (told.group != IGNORE).any() or told.bias_features.any())
+    batch = batches[0]
+    labelled = bool((batch.bias != IGNORE).any() or (batch.group != IGNORE).any() or batch.bias_features.any())
     assert labelled == trainer.method.sees_bias
 
 
@@ -259,7 +259,7 @@ def test_resume_is_exact_in_the_middle_of_an_epoch_and_across_a_border_of_phases
         more, found = train_until(trainer, stop)
         resumed += more
         assert_equal(found[stop], states[stop])
-    assert [told(record) for record in resumed] == [told(record) for record in records]
+    assert [record_facts(record) for record in resumed] == [record_facts(record) for record in records]
 
 
 def train_until(trainer: Trainer, *stops: int) -> tuple[list[EpochRecord], dict[int, Any]]:

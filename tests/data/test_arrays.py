@@ -100,8 +100,8 @@ def test_images_in_any_layout(write: Write, layout: str) -> None:
 def test_labels_in_any_form(write: Write, y: Any, names: tuple[str, ...]) -> None:
     data = build(write(y=y))
     assert data.spec.class_names == names
-    told = [data.spec.class_names[k] for k in everything(data)["y"].tolist()]
-    assert told == [f"{value:g}" if isinstance(value, float) else str(value) for value in y.reshape(-1).tolist()]
+    labels = [data.spec.class_names[k] for k in everything(data)["y"].tolist()]
+    assert labels == [f"{value:g}" if isinstance(value, float) else str(value) for value in y.reshape(-1).tolist()]
 
 
 def test_names_of_integers_keep_their_order(write: Write) -> None:

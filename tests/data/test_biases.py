@@ -106,6 +106,6 @@ def test_every_number_has_a_name(source: ImageSource, name: str) -> None:
         ("test_biases.nothing", "test_biases.nothing gave nan for an image; it must give a finite number"),
     ],
 )
-def test_what_cannot_be_computed_is_told(source: ImageSource, name: str, message: str) -> None:
+def test_a_bias_that_cannot_be_computed_is_an_error(source: ImageSource, name: str, message: str) -> None:
     with pytest.raises(UserError, match=rf"data\.bias\.from: {message}".replace("?", r"\?")):
         biases.measure(name, source)

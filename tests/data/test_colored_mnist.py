@@ -62,7 +62,7 @@ def test_a_digit_looks_like_itself(full: ColoredMNIST) -> None:
 
 
 @pytest.mark.parametrize("variance", [VARIANCES[0], VARIANCES[-1]])
-def test_an_aligned_colour_tells_its_digit_in_training(variance: float) -> None:
+def test_an_aligned_colour_determines_its_digit_in_training(variance: float) -> None:
     """Among the training images nearest to a mean colour, the digit that it is aligned with is the most frequent."""
     data = build(color_var=variance)
     groups = data.splits["train"].group.tolist()
@@ -246,7 +246,7 @@ def test_a_batch_against_slow_loops(digits: ColoredMNIST) -> None:
     assert batch.bias.max() < digits.spec.num_bins
 
 
-def test_a_batch_without_bias_tells_no_colour(batch: Any) -> None:
+def test_a_batch_without_bias_contains_no_colour_label(batch: Any) -> None:
     blank = batch.without_bias()
     assert (blank.bias == IGNORE).all()
     assert (blank.group == IGNORE).all()

@@ -123,7 +123,7 @@ def test_digits_are_normalised_as_in_evaluation(tmp_path: Path, grey: bool) -> N
         assert expected[0, c, row, column].item() == pytest.approx(by_hand, abs=1e-6)
 
 
-def test_a_data_set_that_tells_no_transform_is_given_x_itself() -> None:
+def test_a_data_set_without_a_transform_gets_x_unchanged() -> None:
     x = 100 * torch.randn(4, 3, 5, 5)
     assert torch.equal(again(identity((3, 5, 5)))(x), x)
     assert torch.equal(identity((6,))(np.arange(12).reshape(2, 6)), torch.arange(12.0).view(2, 6))

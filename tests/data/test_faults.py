@@ -1,4 +1,4 @@
-"""Wrong rows are told all at once, in their order, with their count."""
+"""All wrong rows are listed in one error, in their order, with their count."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def test_stop_names_every_wrong_row_and_all_that_is_wrong_with_it() -> None:
     ]
 
 
-def test_skip_tells_which_rows_are_right() -> None:
+def test_skip_returns_which_rows_are_valid() -> None:
     faults = make(4)
     faults.add([2], "label is empty")
     assert faults.settle("skip").tolist() == [True, True, False, True]

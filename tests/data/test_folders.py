@@ -1,4 +1,4 @@
-"""Images in folders whose names tell split, label and bias."""
+"""Images in folders whose names are split, label and bias."""
 
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def build(root: Path, **settings: Any) -> Folders:
     return Folders(Folders.Config.model_validate({"root": str(root), "size": 4} | settings))
 
 
-def test_folders_tell_split_label_and_bias(root: Path) -> None:
+def test_folder_names_give_split_label_and_bias(root: Path) -> None:
     data = build(root)
     assert (data.spec.class_names, data.spec.bias_value_names) == (("cat", "dog"), ("day", "night"))
     assert data.spec.num_rows == 24
@@ -42,11 +42,11 @@ def test_folders_tell_split_label_and_bias(root: Path) -> None:
         shades = split.pixels(torch.arange(len(split)))[:, 0, 0, 0] // 10
         cells = [CELLS[shade // 2] for shade in shades.tolist()]
         biases = split.group - split.y * 2
-        told = [
+        actual = [
             (name, data.spec.class_names[y], data.spec.bias_value_names[b])
             for y, b in zip(split.y, biases, strict=True)
         ]
-        assert told == cells
+        assert actual == cells
         assert len(split) == 8
 
 
@@ -120,7 +120,7 @@ def test_links_to_folders_are_followed_but_never_back(root: Path, tmp_path: Path
     assert build(root).spec.class_names == ("cat", "dog", "eel")
 
 
-def test_links_and_folders_that_cannot_be_read_are_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_links_and_unreadable_folders_are_reported(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (root / "train/eel").symlink_to(root / "nowhere")
     with pytest.raises(UserError, match=r"train/eel: cannot read it: No such file or directory; mend it"):
         build(root)

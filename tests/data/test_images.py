@@ -59,7 +59,7 @@ def test_batches_lie_channels_last_in_memory(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("cache", ["none", "memory", "disk"])
-def test_a_check_tells_of_every_fault_in_order(tmp_path: Path, workers: int, cache: Any) -> None:
+def test_a_check_lists_all_faults_in_order(tmp_path: Path, workers: int, cache: Any) -> None:
     images = source(tmp_path, 150, workers=workers, cache=cache)
     images.paths[3].write_text("no image")
     images.paths[70].unlink()

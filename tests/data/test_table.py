@@ -67,7 +67,7 @@ def fault(path: Path, **settings: Any) -> list[str]:
 
 
 def seen(data: Table) -> dict[int, tuple[str, str, str]]:
-    """Return class, bias value and split of each row, as the splits tell them."""
+    """Return class, bias value and split of each row, read from the splits."""
     found = {}
     for name, split in data.splits.items():
         for row, y, group in zip(*(t.tolist() for t in (split.row, split.y, split.group)), strict=True):
@@ -113,7 +113,7 @@ def test_augmented_hands_the_seed_to_the_images(write: Write, monkeypatch: pytes
 def test_without_val_it_is_drawn_from_train(write: Write) -> None:
     changes = {k: {"split": "training"} for k, row in enumerate(rows()) if row["split"] == "val"}
     data = build(write(changes), split="split", val_fraction=0.2)
-    assert {k for k, told in seen(data).items() if told[2] == "test"} == {
+    assert {k for k, cell in seen(data).items() if cell[2] == "test"} == {
         k for k, row in enumerate(rows()) if row["split"] == "test"
     }
     counts = {name: len(split) for name, split in data.splits.items()}
@@ -124,18 +124,18 @@ def test_without_val_it_is_drawn_from_train(write: Write) -> None:
 def test_without_a_split_all_are_drawn_and_homes_stay_together(write: Write) -> None:
     data = build(write(), group_id="home", val_fraction=0.2)
     homes: dict[int, set[str]] = {}
-    for row, told in seen(data).items():
-        homes.setdefault(row // 2, set()).add(told[2])
+    for row, cell in seen(data).items():
+        homes.setdefault(row // 2, set()).add(cell[2])
     assert len(seen(data)) == N
     assert all(len(splits) == 1 for splits in homes.values())
     assert "home kept together" in data.val_note
     assert seen(build(write(), val_fraction=0.2)) != seen(build(write(), val_fraction=0.2, seed=1))
 
 
-def test_a_missing_bias_is_allowed_and_its_share_told(write: Write) -> None:
+def test_a_missing_bias_is_allowed_and_its_share_reported(write: Write) -> None:
     data = build(write({k: {"sky": "NA"} for k in range(6)}), split="split")
     assert data.notes == ["10.0% of the rows have no sky ('NA' counts as missing; see data.missing)"]
-    assert {k for k, told in seen(data).items() if told[1] == "unknown"} == set(range(6))
+    assert {k for k, cell in seen(data).items() if cell[1] == "unknown"} == set(range(6))
     batch = data.splits["train"].batch(torch.arange(6))
     assert batch.bias.tolist() == batch.group.tolist() == [IGNORE] * 6
     assert not batch.bias_features.any()
@@ -229,14 +229,14 @@ def test_how_closely_files_are_looked_at(write: Write, tmp_path: Path, check: st
         ({}, {"label": "labl"}, "no column 'labl'; did you mean 'label'?"),
         ({}, {"bias": ["sky", "moon"]}, "no column 'moon'; valid: image, label"),
         ({}, {"bias": ["sky", "label"]}, "label and bias are both label; they must be different columns"),
-        ({}, {"delimiter": ";"}, "its header is one column, 'image,label,sky,age,home,split', at ';'"),
+        ({}, {"delimiter": ";"}, "with delimiter ';' its header has one column, 'image,label,sky,age,home,split'"),
         ({k: {"label": "cat"} for k in range(N)}, {}, "label has the one value 'cat'; a task needs two classes"),
         ({k: {"sky": "day"} for k in range(N)}, {}, "bias sky: it has the one value 'day'"),
         ({k: {"split": "train"} for k in range(N)}, {"split": "split"}, "no row is in test"),
         ({k: {"split": "test"} for k in range(N)}, {"split": "split"}, "no row is in train, val"),
         ({0: {"split": "test", "label": "fox"}}, {"split": "split"}, "no training row has label fox; add some"),
         ({7: {"home": "h9"}}, {"split": "split", "group_id": "home"}, "1 values of home have rows in more than one"),
-        ({0: {"sky": 'a"b'}}, {}, "line 2: ',' expected after '\"'; is a quotation mark left open?"),
+        ({0: {"sky": 'a"b'}}, {}, "line 2: ',' expected after '\"'; is a quotation mark not closed?"),
     ],
 )
 def test_what_no_row_can_mend(write: Write, changes: Any, settings: dict[str, Any], message: str) -> None:
@@ -251,7 +251,7 @@ def test_files_that_are_no_table(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes("\n".join(lines).encode("latin1"))
     assert "line 5002 is not UTF-8 (invalid continuation byte); save it as CSV UTF-8" in fault(tmp_path / "a.csv")[0]
     (tmp_path / "b.csv").write_bytes(b"")
-    assert "it is empty, or its first line is" in fault(tmp_path / "b.csv")[0]
+    assert "the file or its first line is empty" in fault(tmp_path / "b.csv")[0]
 
 
 def test_a_table_of_a_header_alone(tmp_path: Path) -> None:
@@ -281,7 +281,7 @@ def test_settings_of_a_bias_are_checked(bias: Any, message: str) -> None:
 
 
 def test_a_label_that_is_a_number_is_asked_about(write: Write) -> None:
-    """It is not told value by value."""
+    """One message about the column instead of one per value."""
     message = fault(write(), label="age")[0]
     assert re.search(
         r"no training row has age \d+(, \d+){9} and \d+ more of the 60 values; is age a number or", message
@@ -353,8 +353,8 @@ def test_nulls_and_nan_are_missing(write: Write) -> None:
     assert [row for row, (_, bias, _) in found.items() if bias == "unknown"] == [4, 5]
     labels: list[Any] = [row["label"] for row in rows()]
     labels[3] = None
-    told = fault(parquet(write(), label=pa.array(labels)), split="split")
-    assert "row 4: label is empty" in told[1]
+    lines = fault(parquet(write(), label=pa.array(labels)), split="split")
+    assert "row 4: label is empty" in lines[1]
 
 
 def test_groups_of_rows_whose_dictionaries_differ(write: Write) -> None:
@@ -498,7 +498,7 @@ def test_many_rows_are_read_in_chunks(tmp_path: Path) -> None:
     assert torch.bincount(age_bin).tolist() == pytest.approx([n / 4] * 4, abs=1)
 
 
-def test_one_number_in_two_spellings_is_told_but_not_of_numbers_in_bins(write: Write) -> None:
+def test_two_spellings_of_a_number_are_an_error_except_in_bins(write: Write) -> None:
     path = write({0: {"age": "01"}, 1: {"age": "2.0"}, 2: {"age": "2"}, 3: {"home": "1"}})
     for settings in ({"label": "age"}, {"bias": "age"}):
         with pytest.raises(UserError, match=r"table .*pets\.csv: age: '2' and '2.0' are one number in two spellings"):
@@ -513,7 +513,7 @@ def test_a_nul_in_a_name_is_a_missing_file(write: Write, name: str) -> None:
         assert fault(write({3: {"image": name}}), check=check)[1].startswith("  line 5: missing file")
 
 
-def test_parquet_columns_of_lists_are_told(write: Write) -> None:
+def test_parquet_columns_of_lists_are_an_error(write: Write) -> None:
     lists = parquet(write(), sky=pa.array([[k % 2] for k in range(N)]))
     assert "pets.parquet: sky holds list<" in fault(lists)[0]
-    assert fault(lists)[0].endswith("; a column holds texts or numbers")
+    assert fault(lists)[0].endswith("; a column must hold texts or numbers")

@@ -30,7 +30,7 @@ Used = Callable[[str], Path]
 KINDS: dict[Format, str] = {"safetensors": "m.safetensors", "torch_export": "m.pt2", "onnx": "m.onnx"}
 
 
-def told(kind: Format, path: Path) -> dict[str, Any]:
+def metadata_of(kind: Format, path: Path) -> dict[str, Any]:
     """Return what a file says of itself."""
     if kind == "torch_export":
         extra = {exporting.EXTRA_FILE: ""}
@@ -76,7 +76,7 @@ def test_a_file_says_what_the_run_says(used: Used, tmp_path: Path, kind: Format,
     expected = original.predict(images)
     for n in (5, 1, 3):
         torch.testing.assert_close(run_alone(kind, path, images[:n]), expected[:n], atol=1e-5, rtol=0)
-    says = told(kind, path)
+    says = metadata_of(kind, path)
     assert tuple(says["class_names"]) == original.class_names
     assert says["lntl_version"] == __version__
     assert says["transform"] == json.loads(json.dumps(original.transform.settings()))
@@ -137,7 +137,9 @@ def test_without_the_data_it_is_checked_on_random_images(used: Used, tmp_path: P
     assert check.difference < 1e-5
 
 
-def test_the_command_tells_how_near_it_is(used: Used, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_the_difference_to_torch(
+    used: Used, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = str(tmp_path / "m.safetensors")
     assert lntl("export", str(used("vectors")), "--format", "safetensors", "--out", out) == 0
     said = capsys.readouterr().out
@@ -181,7 +183,7 @@ def test_an_export_of_grey_images_takes_colored_ones(tmp_path: Path, raw_config:
 def test_vectors_that_are_standardised_in_double(
     tmp_path: Path, raw_config: Callable[..., dict[str, Any]], kind: Format
 ) -> None:
-    """Seconds since 1970 that tell the class: a file that takes float32 could not tell them apart."""
+    """Seconds since 1970 that determine the class; in float32 they would be equal."""
     random, y = np.random.default_rng(0), np.arange(120) % 2
     x = np.stack([1_700_000_000 + 60 * y + random.integers(0, 30, 120), random.normal(size=120)], axis=1)
     np.savez(tmp_path / "times.npz", x=x, y=y, bias=y)
@@ -195,7 +197,7 @@ def test_vectors_that_are_standardised_in_double(
     path = tmp_path / KINDS[kind]
     assert export(run, kind, path).difference <= 1e-5
     torch.testing.assert_close(run_alone(kind, path, torch.from_numpy(x)), expected, atol=1e-5, rtol=0)
-    assert "images: float64 (N, 2) not normalised" in told(kind, path)["input"]
+    assert "images: float64 (N, 2) not normalised" in metadata_of(kind, path)["input"]
     (tmp_path / "times.npz").unlink()
     check = export(run, kind, path)
     assert check.origin.startswith("random images")

@@ -90,7 +90,7 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 
 class Hidden(Dataset):
-    """A data set of one's own that does not tell its transform."""
+    """A user's data set without `transform`."""
 
     def __init__(self, config: Any) -> None:
         known = plugins.load("lntl.data", "colored_mnist", Dataset)

@@ -113,9 +113,9 @@ def test_numbers_that_are_not_finite_are_unreadable(
     x[9] = np.nan
     np.savez("a.npz", x=x)
     assert lntl("predict", str(used(kind)), "a.npz", "--out", "p.csv") == 2
-    told = capsys.readouterr().err
-    assert "4 of 60 images cannot be read, so nothing is written" in told
-    assert "\n  a.npz[7]: is not finite" in told
+    stderr = capsys.readouterr().err
+    assert "4 of 60 images cannot be read, so nothing is written" in stderr
+    assert "\n  a.npz[7]: is not finite" in stderr
     assert lntl("predict", str(used(kind)), "a.npz", "--out", "p.csv", "--on-error", "skip") == 0
     kept = [k for k in range(60) if k not in (3, 7, 8, 9)]
     assert [row["path"] for row in rows("p.csv")] == [f"a.npz[{k}]" for k in kept]
@@ -161,7 +161,7 @@ def break_images() -> None:
     Path("pets/58.png").unlink()
 
 
-def test_brackets_in_a_path_are_told(pets: Path, capsys: Capture) -> None:
+def test_brackets_in_a_path_are_printed(pets: Path, capsys: Capture) -> None:
     Path("d[old]").mkdir()
     assert lntl("predict", str(pets), "pets/02.png", "--out", "d[old]/p.csv") == 0
     assert capsys.readouterr().out == "1 predictions\n  d[old]/p.csv\n"
@@ -196,10 +196,12 @@ def test_unreadable_images_stop_before_anything_is_written(pets: Path, capsys: C
     break_images()
     before = tree(Path())
     assert lntl("predict", str(pets), "pets.csv", "--out", "p.csv", "--features", "z.npz") == 2
-    told = capsys.readouterr().err
-    assert "3 of 60 images cannot be read, so nothing is written; mend them, or leave them out with --on-error" in told
+    stderr = capsys.readouterr().err
+    assert (
+        "3 of 60 images cannot be read, so nothing is written; mend them, or leave them out with --on-error" in stderr
+    )
     for line in ("pets/00.png: an empty file", "pets/more/31.png: a damaged", "pets/58.png: no such file"):
-        assert f"\n  {line}" in told
+        assert f"\n  {line}" in stderr
     assert tree(Path()) == before
 
 
@@ -224,11 +226,11 @@ def test_where_no_image_can_be_read_there_is_nothing_to_skip_to(pets: Path, caps
         Path(f"bad{k:02}.png").write_bytes(b"")
     names = sorted(str(path) for path in Path().glob("bad*.png"))
     assert lntl("predict", str(pets), *names, "--out", "p.csv", "--on-error", "skip") == 2
-    told = capsys.readouterr().err
-    assert "12 of 12 images cannot be read" in told
-    assert "bad09.png" in told
-    assert "bad10.png" not in told
-    assert "and 2 more" in told
+    stderr = capsys.readouterr().err
+    assert "12 of 12 images cannot be read" in stderr
+    assert "bad09.png" in stderr
+    assert "bad10.png" not in stderr
+    assert "and 2 more" in stderr
     assert not Path("p.csv").exists()
 
 
@@ -236,12 +238,12 @@ def test_after_the_first_fault_nothing_is_computed(pets: Path) -> None:
     break_images()
     classifier, counted = load(pets), []
     classifier.f.register_forward_hook(lambda *_: counted.append(1))
-    told: list[int] = []
-    prediction = Prediction(classifier, read([Path("pets.csv")], {}), progress=told.append)
+    counts: list[int] = []
+    prediction = Prediction(classifier, read([Path("pets.csv")], {}), progress=counts.append)
     with pytest.raises(UserError, match="3 of 60"):
         prediction.write(Path("p.csv"))
     assert counted == []
-    assert sum(told) == 60
+    assert sum(counts) == 60
 
 
 def test_existing_predictions_are_replaced_only_by_whole_ones(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,9 +301,9 @@ def test_bad_arguments(
 def test_only_a_missing_column_asks_for_its_name(pets: Path, capsys: Capture) -> None:
     Path("latin.csv").write_bytes("image\nkr\xfcmel.png\n".encode("latin1"))
     assert lntl("predict", str(pets), "latin.csv", "--out", "p.csv") == 2
-    told = capsys.readouterr().err
-    assert "not UTF-8" in told
-    assert "--column" not in told
+    stderr = capsys.readouterr().err
+    assert "not UTF-8" in stderr
+    assert "--column" not in stderr
 
 
 def test_pictures_are_no_vectors(used: Used, tmp_path: Path, capsys: Capture) -> None:

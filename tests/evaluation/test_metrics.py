@@ -1,4 +1,4 @@
-"""Each metric against scikit-learn, fairlearn and slow loops, on random predictions; and where it is undefined."""
+"""Compare each metric with scikit-learn, fairlearn and slow loops on random predictions; check undefined metrics."""
 
 import math
 from dataclasses import replace
@@ -23,11 +23,11 @@ from lntl.evaluation.tally import compute, confusion, tally
 from lntl.types import IGNORE, BiasSpec
 
 TOLERANCE = 1e-9
-FEW = settings(max_examples=12)  # a frame of fairlearn takes tens of milliseconds, and it wants two images at least
+FEW = settings(max_examples=12)  # a MetricFrame takes tens of milliseconds and needs at least two images
 
 
-def same(value: float | None, expected: float) -> bool:
-    """Return whether a metric is what an oracle says, None where that has no number."""
+def equal(value: float | None, expected: float) -> bool:
+    """Return whether a metric equals the expected value; None equals NaN."""
     return math.isnan(expected) if value is None else value == pytest.approx(expected, rel=0, abs=TOLERANCE)
 
 
@@ -41,7 +41,7 @@ def accuracy_where(p: Predictions, aligned: bool) -> float:
 
 
 def calibration_error(p: Predictions) -> float:
-    """Return the sum over bins of (images in it / n) * |mean confidence - accuracy|; a bin is (low, high]."""
+    """Return the sum over bins (low, high] of (images in the bin / n) * |mean confidence - accuracy|."""
     confidence, right = p.probabilities.double().amax(dim=1).tolist(), p.correct.tolist()
     total = 0.0
     for low, high in zip(np.linspace(0, 1, 16)[:-1], np.linspace(0, 1, 16)[1:], strict=True):
@@ -64,12 +64,12 @@ def test_every_metric_against_loops_and_scikit_learn(p: Predictions) -> None:
         "conflicting_accuracy": accuracy_where(p, aligned=False),
         "expected_calibration_error": calibration_error(p),
     }
-    assert [name for name, value in expected.items() if not same(found[name], value)] == []
+    assert [name for name, value in expected.items() if not equal(found[name], value)] == []
     assert all(value is None or 0 <= value <= 1 for value in found.values())
 
 
 def frame_by(feature: Tensor, p: Predictions) -> MetricFrame:
-    """Return fairlearn's accuracy on the images of each value of a feature (n,)."""
+    """Return fairlearn's accuracy for each value of a feature of shape (n,)."""
     y, predicted = p.y.numpy(), p.predicted.numpy()
     return MetricFrame(metrics=sklearn.accuracy_score, y_true=y, y_pred=predicted, sensitive_features=feature.numpy())
 
@@ -79,8 +79,8 @@ def frame_by(feature: Tensor, p: Predictions) -> MetricFrame:
 def test_groups_against_fairlearn(p: Predictions) -> None:
     groups = frame_by(p.group, p)
     found = compute(p, ["unbiased_accuracy", "worst_group_accuracy"])
-    assert same(found["unbiased_accuracy"], groups.by_group.mean())
-    assert same(found["worst_group_accuracy"], groups.group_min())
+    assert equal(found["unbiased_accuracy"], groups.by_group.mean())
+    assert equal(found["worst_group_accuracy"], groups.group_min())
     counts = tally(p)
     by_group = np.full(p.num_groups, np.nan)
     by_group[counts.cells] = metrics.group_accuracy(counts)[0]
@@ -91,52 +91,52 @@ def test_groups_against_fairlearn(p: Predictions) -> None:
     }
     for name, (accuracies, frame) in tables.items():
         assert np.flatnonzero(~np.isnan(accuracies)).tolist() == sorted(frame.by_group.index), name
-        assert all(same(accuracies[each], accuracy) for each, accuracy in frame.by_group.items()), name
+        assert all(equal(accuracies[k], accuracy) for k, accuracy in frame.by_group.items()), name
 
 
 @FEW
 @given(predictions(least=2))
 def test_demographic_parity_against_fairlearn(p: Predictions) -> None:
-    """One class against the rest, each in turn; fairlearn calls the gap of a single bias value 0."""
+    """The largest one-against-rest gap; with a single bias value fairlearn returns 0, we return None."""
     y, predicted, bias = p.y.numpy(), p.predicted.numpy(), p.bias.numpy()
     gaps = [
         demographic_parity_difference(y == c, predicted == c, sensitive_features=bias) for c in range(p.num_classes)
     ]
     expected = max(gaps) if len(set(bias)) > 1 else math.nan
-    assert same(compute(p, ["demographic_parity_gap"])["demographic_parity_gap"], expected)
+    assert equal(compute(p, ["demographic_parity_gap"])["demographic_parity_gap"], expected)
 
 
-def rate(y_true: ArrayLike, y_pred: ArrayLike, of: bool) -> float:
-    """Return the share of positive predictions among the images whose truth is `of`, NaN where there is none."""
-    chosen = np.asarray(y_pred)[np.asarray(y_true) == of]
-    return float(chosen.mean()) if len(chosen) else math.nan
+def positive_rate(y_true: ArrayLike, y_pred: ArrayLike, label: bool) -> float:
+    """Return the share of positive predictions among the images with this label, NaN if there are none."""
+    selected = np.asarray(y_pred)[np.asarray(y_true) == label]
+    return float(selected.mean()) if len(selected) else math.nan
 
 
 @FEW
 @given(predictions(least=2))
 def test_equalised_odds_against_fairlearn(p: Predictions) -> None:
-    """A gap is undefined where a rate that it compares is: where a class has no image with one of the bias values."""
+    """A gap is undefined if a class has no image with one of the bias values: then a rate is undefined."""
     y, predicted, bias = p.y.numpy(), p.predicted.numpy(), p.bias.numpy()
     gaps = []
     for c in range(p.num_classes):
         truths = (True, False) if c in y else (False,)  # a class without an image has no true positive rate
-        rates = {str(of): lambda y_true, y_pred, of=of: rate(y_true, y_pred, of) for of in truths}
+        rates = {str(label): lambda t, p, label=label: positive_rate(t, p, label) for label in truths}
         frame = MetricFrame(metrics=rates, y_true=y == c, y_pred=predicted == c, sensitive_features=bias)
         complete = frame.by_group.notna().all(axis=None)
         gaps.append((frame.by_group.max() - frame.by_group.min()).max() if complete else math.nan)
     expected = math.nan if any(map(math.isnan, gaps)) or len(set(bias)) < 2 else max(gaps)
-    assert same(compute(p, ["equalised_odds_gap"])["equalised_odds_gap"], expected)
+    assert equal(compute(p, ["equalised_odds_gap"])["equalised_odds_gap"], expected)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_equalised_odds_is_fairlearns_where_every_group_has_an_image(seed: int) -> None:
+def test_equalised_odds_equals_fairlearn_if_every_group_has_images(seed: int) -> None:
     p = random_predictions(300, 3, 3, seed, skill=1.0)
     y, predicted, bias = p.y.numpy(), p.predicted.numpy(), p.bias.numpy()
     gaps = [equalized_odds_difference(y == c, predicted == c, sensitive_features=bias) for c in range(3)]
-    assert same(compute(p, ["equalised_odds_gap"])["equalised_odds_gap"], max(gaps))
+    assert equal(compute(p, ["equalised_odds_gap"])["equalised_odds_gap"], max(gaps))
 
 
-def test_the_same_at_the_size_of_a_test_set() -> None:
+def test_metrics_of_10_000_images_against_scikit_learn_and_fairlearn() -> None:
     p = random_predictions(10_000, 10, 10, seed=0, skill=2.0)
     y, predicted, bias = p.y.numpy(), p.predicted.numpy(), p.bias.numpy()
     found = compute(p, list(metrics.METRICS))
@@ -154,10 +154,10 @@ def test_the_same_at_the_size_of_a_test_set() -> None:
             equalized_odds_difference(y == c, predicted == c, sensitive_features=bias) for c in range(10)
         ),
     }
-    assert [name for name, value in expected.items() if not same(found[name], value)] == []
+    assert [name for name, value in expected.items() if not equal(found[name], value)] == []
 
 
-def test_a_group_without_an_image_counts_for_nothing() -> None:
+def test_groups_without_images_are_ignored() -> None:
     p = of(y=[0, 0, 0, 1], predicted=[0, 0, 2, 1], bias=[0, 0, 0, 2], classes=3, values=3)
     found = compute(p, ["unbiased_accuracy", "worst_group_accuracy", "accuracy"])
     assert found == pytest.approx(
@@ -165,7 +165,7 @@ def test_a_group_without_an_image_counts_for_nothing() -> None:
     )
 
 
-def test_f1_counts_a_class_that_is_never_right_as_0() -> None:
+def test_f1_of_a_class_without_correct_predictions_is_0() -> None:
     p = of(y=[0, 0, 1], predicted=[0, 0, 2], bias=[0, 0, 0], classes=3, values=1)
     assert compute(p, ["f1_score_macro"])["f1_score_macro"] == pytest.approx((1 + 0 + 0) / 3)
 
@@ -174,28 +174,28 @@ def undefined(p: Predictions) -> set[str]:
     return {name for name, value in compute(p, list(metrics.METRICS)).items() if value is None}
 
 
-def test_what_is_undefined_is_none() -> None:
-    every: dict[str, Any] = {"y": [0, 1, 0, 1], "predicted": [0, 1, 1, 0], "bias": [0, 1, 1, 0]}
+def test_undefined_metrics_are_none() -> None:
+    balanced: dict[str, Any] = {"y": [0, 1, 0, 1], "predicted": [0, 1, 1, 0], "bias": [0, 1, 1, 0]}
     gaps, alignment = {"demographic_parity_gap", "equalised_odds_gap"}, {"aligned_accuracy", "conflicting_accuracy"}
-    assert undefined(of(**every, classes=2, values=2, aligned=(0, 1), labels=1)) == set()
-    assert undefined(of(**every, classes=2, values=2, labels=1)) == alignment
-    assert undefined(of(**every, classes=2, values=2, aligned=(0, 1))) == {"bias_accuracy"}
-    constant = of(**every | {"bias": [0, 0, 0, 0]}, classes=2, values=2, aligned=(0, 1), labels=1)
+    assert undefined(of(**balanced, classes=2, values=2, aligned=(0, 1), labels=1)) == set()
+    assert undefined(of(**balanced, classes=2, values=2, labels=1)) == alignment
+    assert undefined(of(**balanced, classes=2, values=2, aligned=(0, 1))) == {"bias_accuracy"}
+    constant = of(**balanced | {"bias": [0, 0, 0, 0]}, classes=2, values=2, aligned=(0, 1), labels=1)
     assert undefined(constant) == gaps
-    all_aligned = of(**every | {"bias": [0, 1, 0, 1]}, classes=2, values=2, aligned=(0, 1), labels=1)
+    all_aligned = of(**balanced | {"bias": [0, 1, 0, 1]}, classes=2, values=2, aligned=(0, 1), labels=1)
     assert undefined(all_aligned) == {"conflicting_accuracy", "equalised_odds_gap"}
-    none_aligned = of(**every | {"bias": [1, 0, 1, 0]}, classes=2, values=2, aligned=(0, 1), labels=1)
+    none_aligned = of(**balanced | {"bias": [1, 0, 1, 0]}, classes=2, values=2, aligned=(0, 1), labels=1)
     assert undefined(none_aligned) == {"aligned_accuracy", "equalised_odds_gap"}
 
 
-def test_a_probability_that_is_no_number_leaves_the_calibration_error_undefined() -> None:
+def test_calibration_error_is_undefined_if_a_probability_is_nan() -> None:
     p = of(y=[0, 1], predicted=[0, 1], bias=[0, 1], classes=2, values=2, aligned=(0, 1), labels=1)
     p.logits[1] = math.nan
     assert "expected_calibration_error" in undefined(p)
     assert compute(p, ["accuracy"]) == {"accuracy": 0.5}
 
 
-def test_a_constant_answer_has_no_gap() -> None:
+def test_a_constant_prediction_has_a_gap_of_0() -> None:
     p = of(y=[0, 1, 0, 1], predicted=[1, 1, 1, 1], bias=[0, 1, 1, 0], classes=2, values=2)
     assert compute(p, ["demographic_parity_gap", "equalised_odds_gap"]) == {
         "demographic_parity_gap": 0.0,
@@ -216,7 +216,7 @@ def test_configuration_accepts_each_metric_and_no_other_name() -> None:
         Evaluation(best_model_metric="acuracy")
 
 
-def test_errors_and_gaps_are_better_where_they_are_lower() -> None:
+def test_lower_is_better_for_errors_and_gaps() -> None:
     lower = {"expected_calibration_error", "demographic_parity_gap", "equalised_odds_gap"}
     assert {name for name in METRICS if lower_is_better(name)} == lower
     assert not lower_is_better("seconds")
@@ -235,7 +235,7 @@ def test_each_metric_is_described() -> None:
 
 # --- images whose bias value is unknown ---
 
-OF_GROUPS = (
+GROUP_METRICS = (
     "unbiased_accuracy",
     "worst_group_accuracy",
     "aligned_accuracy",
@@ -251,23 +251,22 @@ def take(p: Predictions, keep: Tensor) -> Predictions:
 
 
 @given(predictions(least=2))
-def test_an_unknown_bias_leaves_an_image_out_of_what_is_said_of_groups_alone(p: Predictions) -> None:
+def test_images_with_unknown_bias_are_left_out_of_group_metrics_only(p: Predictions) -> None:
     known = torch.arange(len(p.y)) % 3 != 0
-    blind = replace(p, group=torch.where(known, p.group, IGNORE))
-    assert (blind.bias == IGNORE).equal(~known)
-    found, complete, subset = (compute(each, list(metrics.METRICS)) for each in (blind, p, take(p, known)))
+    partly_unknown = replace(p, group=torch.where(known, p.group, IGNORE))
+    assert (partly_unknown.bias == IGNORE).equal(~known)
+    found, complete, subset = (compute(data, list(metrics.METRICS)) for data in (partly_unknown, p, take(p, known)))
     for name, value in found.items():
-        expected = (subset if name in OF_GROUPS else complete)[name]
+        expected = (subset if name in GROUP_METRICS else complete)[name]
         assert value == (expected if expected is None else pytest.approx(expected, abs=TOLERANCE)), name
-    right, everyone = metrics.class_accuracy(tally(blind)), metrics.class_accuracy(tally(p))
-    np.testing.assert_allclose(right, everyone)
-    np.testing.assert_array_equal(confusion(blind), confusion(p))
+    np.testing.assert_allclose(metrics.class_accuracy(tally(partly_unknown)), metrics.class_accuracy(tally(p)))
+    np.testing.assert_array_equal(confusion(partly_unknown), confusion(p))
 
 
 def test_without_any_known_bias_groups_are_undefined() -> None:
     p = replace(of([0, 1], [0, 1], [0, 1], 2, 2, (0, 1)), group=torch.tensor([IGNORE, IGNORE]))
     found = compute(p, list(metrics.METRICS))
-    assert {name for name, value in found.items() if value is None} == {*OF_GROUPS, "bias_accuracy"}
+    assert {name for name, value in found.items() if value is None} == {*GROUP_METRICS, "bias_accuracy"}
     assert found["accuracy"] == 1
 
 
@@ -278,8 +277,8 @@ def odds(p: Predictions) -> float | None:
     return compute(p, ["equalised_odds_gap"])["equalised_odds_gap"]
 
 
-def test_a_gap_is_undefined_where_a_rate_that_it_compares_is() -> None:
-    """Bias value 1 has no positive; half of the positives of bias value 0 are missed: that is no gap of 0."""
+def test_a_gap_is_undefined_if_one_of_its_rates_is_undefined() -> None:
+    """Bias value 1 has no positives and bias value 0 a recall of one half: the gap is undefined, not 0."""
     y, bias = [0] * 100 + [1] * 100 + [0] * 100, [0] * 200 + [1] * 100
     predicted = [0] * 100 + [1] * 50 + [0] * 150
     assert odds(of(y, predicted, bias, classes=2, values=2)) is None
@@ -290,23 +289,23 @@ def test_a_bias_value_of_another_split_leaves_the_gaps_undefined() -> None:
     p = of(y=[0, 0, 1, 1], predicted=[0, 0, 1, 0], bias=[0, 1, 0, 1], classes=2, values=3)
     names = ["demographic_parity_gap", "equalised_odds_gap"]
     assert compute(p, names) == dict.fromkeys(names, 0.5) | {"equalised_odds_gap": 1.0}
-    everywhere = replace(p, all_groups=torch.tensor([0, 1, 3, 4]))
-    assert compute(everywhere, names) == compute(p, names)
-    elsewhere = replace(p, all_groups=torch.tensor([0, 1, 2, 3, 4]))  # class 0 with bias value 2
-    assert compute(elsewhere, names) == dict.fromkeys(names)
+    all_present = replace(p, all_groups=torch.tensor([0, 1, 3, 4]))
+    assert compute(all_present, names) == compute(p, names)
+    one_absent = replace(p, all_groups=torch.tensor([0, 1, 2, 3, 4]))  # class 0 with bias value 2
+    assert compute(one_absent, names) == dict.fromkeys(names)
     accuracies = ["unbiased_accuracy", "worst_group_accuracy"]  # over the groups that have an image
-    assert compute(elsewhere, accuracies) == compute(p, accuracies) == {accuracies[0]: 0.75, accuracies[1]: 0.0}
+    assert compute(one_absent, accuracies) == compute(p, accuracies) == {accuracies[0]: 0.75, accuracies[1]: 0.0}
 
 
-def test_the_mean_over_groups_is_the_same_where_they_are_too_many_for_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_mean_over_groups_is_the_same_with_and_without_a_dense_table(monkeypatch: pytest.MonkeyPatch) -> None:
     p = random_predictions(500, 7, 5, seed=0)
     dense = compute(p, ["unbiased_accuracy"])["unbiased_accuracy"]
     monkeypatch.setattr(metrics, "DENSE", 0)
     assert compute(p, ["unbiased_accuracy"])["unbiased_accuracy"] == pytest.approx(dense, abs=1e-12)
 
 
-def test_cells_that_no_image_is_in_cost_nothing() -> None:
-    """20,000 classes and 10,000 bias values: a table of them and of the predicted classes would have 4e12 numbers."""
+def test_cells_without_images_need_no_memory() -> None:
+    """With 20,000 classes and 10,000 bias values, a table (class, predicted, bias) would have 4e12 entries."""
     n, classes, values = 300, 20_000, 10_000
     random = torch.Generator().manual_seed(0)
     y, bias = torch.randint(classes, (n,), generator=random), torch.randint(values, (n,), generator=random)
@@ -331,13 +330,11 @@ def test_cells_that_no_image_is_in_cost_nothing() -> None:
         (("-1.5", "[3, 4)"), "Blond_Hair=-1.5, Male=[3, 4)"),
     ],
 )
-def test_a_cell_is_named_by_its_columns_where_its_values_are_bare_numbers(
-    names: tuple[str, str], expected: str
-) -> None:
+def test_a_cell_name_includes_the_columns_if_the_values_are_numbers(names: tuple[str, str], expected: str) -> None:
     assert CellNames([names[0]], [names[1]], "Blond_Hair", "Male")[0] == expected
 
 
-def test_a_cell_of_several_biases_names_each_of_them() -> None:
+def test_the_name_of_a_cell_lists_all_its_biases() -> None:
     biases = (BiasSpec("sky", ("day", "night"), (0, 0, 1)), BiasSpec("Male", ("0", "1"), (0, 1, 1)))
     names = CellNames(["cat", "dog"], ["day, 0", "day, 1", "night, 1"], "species", "sky, Male", biases)
     assert names[4] == "species=dog, sky=day, Male=1"
@@ -348,6 +345,6 @@ def test_a_cell_of_several_biases_names_each_of_them() -> None:
     assert (bias_name("sky, Male", biases), bias_name("long", many)) == ("sky, Male", "combination of 40 biases")
 
 
-def test_a_sentence_lists_few_names_and_their_beginnings() -> None:
+def test_long_lists_and_long_names_are_shortened() -> None:
     assert listed(["a", "b"]) == "a; b"
     assert listed(["x" * 200, *"bcdefg"]) == "x" * 149 + "…; b; c; d; e; and 2 more"

@@ -61,8 +61,8 @@ def test_tables_against_loops(p: Predictions) -> None:
             assert summary["groups"]["count"][c][b] == len(hits)
             accuracy = summary["groups"]["accuracy"][c][b]
             assert accuracy == (pytest.approx(sum(hits) / len(hits), abs=1e-12) if hits else None)
-    for place, told in enumerate(("by_class", "by_bias")):
-        for value, row in enumerate(summary[told]):
+    for place, key in enumerate(("by_class", "by_bias")):
+        for value, row in enumerate(summary[key]):
             hits = [image[2] for image in images if image[place] == value]
             assert (row["n"], row["small"]) == (len(hits), len(hits) < 30)
             assert row["value"] == (pytest.approx(sum(hits) / len(hits), abs=1e-12) if hits else None)
@@ -73,10 +73,10 @@ def test_tables_against_loops(p: Predictions) -> None:
 def test_n_is_how_many_images_a_metric_rests_on() -> None:
     p = of([0, 0, 0, 1, 1], [0, 0, 1, 1, 1], [0, 0, 1, 1, 1], classes=2, values=2, aligned=(0, 1), labels=1)
     p.bias_labels[4] = 0
-    told = {name: row["n"] for name, row in summarise(p, *names(p))["metrics"].items()}
+    counts = {name: row["n"] for name, row in summarise(p, *names(p))["metrics"].items()}
     expected = dict.fromkeys(metrics.METRICS, 5)
     expected |= {"aligned_accuracy": 4, "conflicting_accuracy": 1, "bias_accuracy": 4}
-    assert told == expected
+    assert counts == expected
 
 
 def test_intervals_hold_their_value_where_it_is_a_mean() -> None:
@@ -88,8 +88,8 @@ def test_intervals_hold_their_value_where_it_is_a_mean() -> None:
 
 
 def test_no_warning_for_sound_predictions() -> None:
-    told = [warning for warning in summarise(WIDE, *names(WIDE))["warnings"] if "interval" not in warning]
-    assert told == []
+    warnings = [warning for warning in summarise(WIDE, *names(WIDE))["warnings"] if "interval" not in warning]
+    assert warnings == []
 
 
 CASES: dict[str, tuple[Predictions, list[str], dict[str, str]]] = {
@@ -147,7 +147,7 @@ def test_each_fault_of_predictions_has_its_warning(case: str) -> None:
     summary = summarise(p, *names(p))
     json.dumps(summary, allow_nan=False)
     for warning in warnings:
-        assert any(told.startswith(warning) for told in summary["warnings"]), (warning, summary["warnings"])
+        assert any(text.startswith(warning) for text in summary["warnings"]), (warning, summary["warnings"])
     for name, reason in reasons.items():
         assert summary["metrics"][name]["value"] is None
         assert summary["metrics"][name]["undefined"].startswith(reason)
@@ -166,8 +166,8 @@ def test_images_of_unknown_bias_are_counted_in_a_warning() -> None:
     blind = summarise(replace(p, group=torch.full((5,), IGNORE)), *names(p))
     row = blind["metrics"]["worst_group_accuracy"]
     assert (row["value"], row["n"], row["undefined"]) == (None, 0, "no image has a known bias value")
-    told = [warning for warning in blind["warnings"] if "bias" in warning or "groups" in warning]
-    assert told == ["no image has a known bias value: metrics by group are undefined"]
+    warnings = [warning for warning in blind["warnings"] if "bias" in warning or "groups" in warning]
+    assert warnings == ["no image has a known bias value: metrics by group are undefined"]
 
 
 def test_a_missing_class_says_so() -> None:
@@ -192,16 +192,16 @@ def test_a_value_outside_its_interval_is_a_warning() -> None:
     summary = summarise(p, *names(p))
     row = summary["metrics"]["demographic_parity_gap"]
     assert row["value"] < row["low"]
-    assert any(told.startswith("demographic-parity gap: its value lies outside") for told in summary["warnings"])
+    assert any(text.startswith("demographic-parity gap: its value lies outside") for text in summary["warnings"])
 
 
 def test_fewer_than_thirty_images_are_few() -> None:
     y = [0] * 30 + [1] * 29
     summary = summarise(of(y, y, y, 2, 2, (0, 1)), ["zero", "one"], ["u", "v"])
-    for told in ("by_class", "by_bias"):
-        assert [row["small"] for row in summary[told]] == [False, True]
-    told = "1 of 4 groups have fewer than 30 images, one with v only 29: numbers of single groups are uncertain"
-    assert told in summary["warnings"]
+    for key in ("by_class", "by_bias"):
+        assert [row["small"] for row in summary[key]] == [False, True]
+    warning = "1 of 4 groups have fewer than 30 images, one with v only 29: numbers of single groups are uncertain"
+    assert warning in summary["warnings"]
 
 
 def test_groups_of_other_splits_are_counted_named_and_warned_of() -> None:

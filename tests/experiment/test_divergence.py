@@ -75,7 +75,7 @@ def test_weights_that_the_last_update_ruins_are_not_saved(
 
 
 def stopped(run: Run, ruin: Callable[[Run], None]) -> str:
-    """Return the message of a run that is told to stop after its first step, once `ruin` has been at it."""
+    """Stop a run after its first step and call `ruin` on it; return the message of the error that follows."""
     events = run.train(stop=lambda: True)
     next(events)
     ruin(run)

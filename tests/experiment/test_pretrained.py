@@ -142,7 +142,7 @@ def test_without_a_network_the_message_names_the_file_to_copy(
         r"model\.pretrained: the weights of shufflenet_v2_x0_5 cannot be downloaded \(.*no route to host.*\); copy "
         r"the file https://\S+\.pth to \S+/checkpoints/\S+\.pth, or name a \.safetensors file in model\.weights"
     )
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         build(make_config(model=MODEL | {"pretrained": True}))
 
 

@@ -109,7 +109,7 @@ def test_a_resumed_run_shows_each_step_once(config: Config, crash: int) -> None:
     assert len(board.Images("data/train")) == 1
 
 
-def test_a_finished_run_shows_its_settings_and_what_came_out(config: Config) -> None:
+def test_tensorboard_shows_settings_and_results_of_a_finished_run(config: Config) -> None:
     run = experiment.start(config)
     for _ in run.train():
         pass
@@ -119,10 +119,10 @@ def test_a_finished_run_shows_its_settings_and_what_came_out(config: Config) -> 
         if value is not None:
             assert [event.value for event in board.Scalars(f"test/{name}")] == pytest.approx([value])
     content = board.summary_metadata["_hparams_/session_start_info"].plugin_data.content
-    told = HParamsPluginData.FromString(content).session_start_info.hparams
-    assert told["data.color_var"].number_value == config.data.color_var
-    assert told["training.phases.1.method"].string_value == "lntl"
-    assert not [name for name in told if name.startswith("logging.")]
+    hparams = HParamsPluginData.FromString(content).session_start_info.hparams
+    assert hparams["data.color_var"].number_value == config.data.color_var
+    assert hparams["training.phases.1.method"].string_value == "lntl"
+    assert not [name for name in hparams if name.startswith("logging.")]
 
 
 def test_a_finished_run_shows_z_in_the_projector(config: Config) -> None:

@@ -43,9 +43,9 @@ def test_from_the_download_to_a_trained_network(config: str, capsys: pytest.Capt
     name, download, options = MADE[config]
     download(Path("download"))
     assert lntl("data", "make", name, "download", "made.csv", *options) == 0
-    told = capsys.readouterr().out
+    stdout = capsys.readouterr().out
     command = f"lntl train {config} data.path=made.csv data.root=download"
-    assert f"Next: {command}\n" in told
+    assert f"Next: {command}\n" in stdout
     phases = configuration.read(config).training.phases
     short = [f"training.phases.{phase}.epochs=1" for phase in range(len(phases))]
     assert lntl(*command.split()[1:], *SMALL, *short) == 0
@@ -56,15 +56,15 @@ def test_from_the_download_to_a_trained_network(config: str, capsys: pytest.Capt
         assert all(count > 0 for row in test["groups"]["count"] for count in row)
 
 
-def test_what_is_told_of_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_printed_summary_of_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     waterbirds(Path("birds"))
     assert lntl("data", "make", "waterbirds", "birds", "birds.csv") == 0
-    told = [line.strip("│┃ ") for line in capsys.readouterr().out.splitlines()]
-    rows = [line.replace("│", " ").split() for line in told if line.startswith(("train", "val", "test"))]
+    stdout = [line.strip("│┃ ") for line in capsys.readouterr().out.splitlines()]
+    rows = [line.replace("│", " ").split() for line in stdout if line.startswith(("train", "val", "test"))]
     cells = [(split, label, place) for split in ("train", "val", "test") for label in ("landbird", "waterbird")
              for place in ("land", "water")]  # fmt: skip
     assert rows == [[*cell, "4"] for cell in cells]
-    assert told[-2:] == [
+    assert stdout[-2:] == [
         "birds.csv: 48 images",
         "Next: lntl train waterbirds/background data.path=birds.csv data.root=birds",
     ]
@@ -83,7 +83,7 @@ def test_the_authors_lists_and_other_attributes(capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (["waterbirds", "none", "x.csv"], "none: there is no such folder; name the folder that you unpacked"),
         (["waterbirds", "partial", "x.csv"], "partial: 1 of 48 listed images are missing, the first"),
@@ -93,9 +93,9 @@ def test_the_authors_lists_and_other_attributes(capsys: pytest.CaptureFixture[st
         (["digits.npz"], "No such command 'digits.npz'"),
     ],
 )
-def test_bad_input(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input(arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
     waterbirds(Path("birds"))
     next(waterbirds(Path("partial")).rglob("*.jpg")).unlink()
     assert lntl("data", "make", *arguments) == 2
-    assert told in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert expected in " ".join(capsys.readouterr().err.replace("│", " ").split())
     assert not Path("x.csv").exists()

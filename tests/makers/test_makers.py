@@ -205,14 +205,14 @@ def test_imdb_faces_from_metadata(tmp_path: Path, train: str) -> None:
         if split is None:
             assert face["full_path"] not in found
         else:
-            told = {"image": face["full_path"], "gender": gender, "age": str(age), "age_group": group}
-            assert found[face["full_path"]] == told | {"person": f"nm{k:07d}", "split": split}
+            expected = {"image": face["full_path"], "gender": gender, "age": str(age), "age_group": group}
+            assert found[face["full_path"]] == expected | {"person": f"nm{k:07d}", "split": split}
     tested = {(row["gender"], row["age_group"]) for row in found.values() if row["split"] == "test"}
     assert len(tested) == 4  # the test set holds all groups
     assert made.notes == [f"{unused} faces are in no set, or in the other training set alone"]
 
 
-def test_faces_that_the_metadata_make_doubtful_are_left_out_and_told(tmp_path: Path) -> None:
+def test_faces_with_doubtful_metadata_are_left_out_and_counted(tmp_path: Path) -> None:
     faces = list(people(8))
     changes: list[dict[str, Any]] = [
         {"gender": np.nan},
@@ -336,13 +336,13 @@ FAULTS: dict[str, tuple[Any, Any, Any, str]] = {
         dogs_and_cats,
         rewrite("list_dark.txt", "cat.4.jpg", "\n pig.4.jpg"),
         pets,
-        r"list_dark\.txt: line 3 is 'pig\.4\.jpg', which is no name like cat\.0\.jpg",
+        r"list_dark\.txt: line 3 is 'pig\.4\.jpg'; expected a name like cat\.0\.jpg",
     ),
     "bright and dark": (
         dogs_and_cats,
         rewrite("list_dark.txt", "cat.4.jpg", "cat.3.jpg"),
         pets,
-        r"list_dark\.txt: line 2: cat\.3\.jpg is listed before, as bright",
+        r"list_dark\.txt: line 2: cat\.3\.jpg is already listed, as bright",
     ),
     "no text": (
         dogs_and_cats,
@@ -415,7 +415,7 @@ FAULTS: dict[str, tuple[Any, Any, Any, str]] = {
         isic,
         rewrite("trap-sets/isic_annotated_train2.csv", "ISIC_0000000", "ISIC_0000008"),
         lambda s: isic_maker.make(s, s, 2),
-        r"isic_annotated_train2\.csv: line 2: ISIC_0000008 is listed before, in test",
+        r"isic_annotated_train2\.csv: line 2: ISIC_0000008 is already listed, in test",
     ),
     "another diagnosis": (
         isic,
@@ -531,12 +531,12 @@ FAULTS: dict[str, tuple[Any, Any, Any, str]] = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_of_a_download_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     monkeypatch.chdir(tmp_path)
-    made, change, use, told = FAULTS[fault]
+    made, change, use, message = FAULTS[fault]
     source = made(tmp_path / "download")
     change(source)
     with pytest.raises(UserError) as caught:
         use(source)
-    assert re.search(told, str(caught.value)), caught.value
+    assert re.search(message, str(caught.value)), caught.value
     assert "\n" not in str(caught.value)
     assert not Path("ran").exists()
 

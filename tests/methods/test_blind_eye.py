@@ -17,12 +17,12 @@ MakeTrainer = Callable[..., Trainer]
 
 def slow_losses(log_q: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """Return confusion and bias loss of log q (N, bins, biases, H, W), one place after the other."""
-    confusion, told = [], [[] for _ in range(bias.shape[1])]
+    confusion, losses = [], [[] for _ in range(bias.shape[1])]
     for n, channel, i, j in (bias != IGNORE).nonzero().tolist():
         belief = log_q[n, :, channel, i, j]
         confusion.append(sum(-belief[k] / len(belief) for k in range(len(belief))))
-        told[channel].append(-belief[bias[n, channel, i, j]])
-    return sum(confusion) / len(confusion), sum(sum(each) / len(each) for each in told)
+        losses[channel].append(-belief[bias[n, channel, i, j]])
+    return sum(confusion) / len(confusion), sum(sum(each) / len(each) for each in losses)
 
 
 def test_the_gradients_are_those_of_the_two_minima(make_trainer: MakeTrainer, batch: Batch) -> None:
@@ -68,6 +68,6 @@ def belief_of_h(make_trainer: MakeTrainer, batch: Batch, alpha: float) -> float:
         return float(entropy(nets.h(nets.f(batch.x), batch.labelled)))
 
 
-def test_f_learns_what_h_cannot_tell(make_trainer: MakeTrainer, batch: Batch) -> None:
+def test_f_learns_features_that_h_cannot_predict_from(make_trainer: MakeTrainer, batch: Batch) -> None:
     seeing, blind = (belief_of_h(make_trainer, batch, alpha) for alpha in (0.0, 10.0))
     assert blind > seeing + 0.2

@@ -1,4 +1,4 @@
-"""The conditional adversary: eq. 9 with h told y, by hand; what the embedding learns from, and that it helps h."""
+"""The conditional adversary: eq. 9 with h given y, by hand; the gradients of the embedding, and its use for h."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,7 +23,7 @@ def method_of(make_trainer: MakeTrainer, model: str = "convnet", **settings: Any
     return method
 
 
-def told(z: Tensor, embedding: nn.Embedding, y: Tensor) -> Tensor:
+def add_class(z: Tensor, embedding: nn.Embedding, y: Tensor) -> Tensor:
     """Return z with its class's number added to each channel, image by image, place by place."""
     out = z.clone()
     for n, label in enumerate(y.tolist()):
@@ -46,7 +46,7 @@ def test_its_gradients_are_those_of_eq_9_with_h_given_y(make_trainer: MakeTraine
 
     z = nets["f"](batch.x)
     task = cross_entropy(nets["g"](z), batch.y)
-    log_q = torch.log_softmax(nets["h"](told(z, nets["e"], batch.y), batch.labelled), dim=1)
+    log_q = torch.log_softmax(nets["h"](add_class(z, nets["e"], batch.y), batch.labelled), dim=1)
     information = (log_q.exp() * log_q).sum(dim=1).mean()
     labels = batch.bias.movedim(1, -1)[batch.labelled]
     bias = -3 * log_q.gather(1, labels[:, None])[:, 0].mean()
@@ -60,7 +60,9 @@ def test_in_the_alternating_schedule_h_gets_y_too(make_trainer: MakeTrainer, bat
     first, second = method.objectives(batch, 0.5)
     assert first.over == (method.f, method.g)
     assert second.over == (method.f, method.h, method.class_embedding)
-    log_q = torch.log_softmax(method.h(told(method.f(batch.x), method.class_embedding, batch.y), batch.labelled), dim=1)
+    log_q = torch.log_softmax(
+        method.h(add_class(method.f(batch.x), method.class_embedding, batch.y), batch.labelled), dim=1
+    )
     bias = bias_cross_entropy(log_q, batch.bias_at(batch.labelled))
     torch.testing.assert_close(second.loss, bias)
     torch.testing.assert_close(first.terms["mi"], (log_q.exp() * log_q).sum(dim=1).mean().detach())
@@ -77,7 +79,7 @@ def test_asking_for_the_channels_of_z_leaves_f_alone(make_trainer: MakeTrainer) 
 
 
 def test_h_given_y_predicts_the_bias_that_y_predicts(make_trainer: MakeTrainer, batch: Batch) -> None:
-    """From features that say nothing, h alone learns the colours' shares, and told y it learns each class's colour."""
+    """With constant features, h learns the shares of the colours; given y, it learns the colour of each class."""
     losses = []
     for name in ("conditional_adversary", "lntl"):
         method: Any = make_trainer({"method": name}).method

@@ -1,4 +1,4 @@
-"""LfF against its definition in slow loops, example after example; its network of its own."""
+"""Compare LfF with its definition in slow loops over examples; check the training of its biased network."""
 
 import copy
 import math
@@ -21,29 +21,29 @@ def losses_by_hand(logits: Tensor, y: Tensor) -> list[float]:
     return [(row.logsumexp(0) - row[label]).item() for row, label in zip(logits, y.tolist(), strict=True)]
 
 
-def test_three_visits_by_hand(make_trainer: MakeTrainer, batch: Batch) -> None:
-    """Rows 0 to 15, then 8 to 23, then all: their averages, the largest of each class, the weights, both losses."""
-    q, kept = 0.6, 0.8
-    trainer = make_trainer({"method": "lff", "q": q, "decay": kept}, precision="64-true")
+def test_three_steps_against_loops(make_trainer: MakeTrainer, batch: Batch) -> None:
+    """Batches of rows 0 to 15, 8 to 23 and 0 to 23: the moving averages, the weights and both losses."""
+    q, decay = 0.6, 0.8
+    trainer = make_trainer({"method": "lff", "q": q, "decay": decay}, precision="64-true")
     trainer._prepare()
     for head in (trainer.networks.g, trainer.method.biased[1]):
         head[-1].weight.data *= 100  # so that losses differ
     main, biased = copy.deepcopy(trainer.networks.train()), copy.deepcopy(trainer.method.biased)
     average: list[dict[int, float]] = [{}, {}]
     label: dict[int, int] = {}
-    for places in (range(16), range(8, 24), range(24)):
-        index = list(places)
+    for rows in (range(16), range(8, 24), range(24)):
+        index = list(rows)
         part = replace(batch, x=batch.x[index].double(), y=batch.y[index], row=batch.row[index])
         (objective,) = trainer.method.objectives(part, 0.0)
 
         losses = [losses_by_hand(logits, part.y) for logits in (biased(part.x), main.g(main.f(part.x)))]
-        for known, found in zip(average, losses, strict=True):
-            for row, loss in zip(part.row.tolist(), found, strict=True):
-                known[row] = kept * known[row] + (1 - kept) * loss if row in known else loss
+        for mean, new_losses in zip(average, losses, strict=True):
+            for row, loss in zip(part.row.tolist(), new_losses, strict=True):
+                mean[row] = decay * mean[row] + (1 - decay) * loss if row in mean else loss
         label |= dict(zip(part.row.tolist(), part.y.tolist(), strict=True))
         weights = []
         for row in part.row.tolist():
-            b, d = (k[row] / max(k[other] for other in k if label[other] == label[row]) for k in average)
+            b, d = (mean[row] / max(mean[k] for k in mean if label[k] == label[row]) for mean in average)
             weights.append(b / (b + d))
         n = len(weights)
         task = sum(w * loss for w, loss in zip(weights, losses[1], strict=True)) / n
@@ -63,16 +63,16 @@ def test_the_weights_send_no_gradient_and_neither_loss_reaches_the_other_network
     method, networks = trainer.method, trainer.networks.train()
     (objective,) = method.objectives(batch, 0.0)
     main, biased = [*networks.f.parameters(), *networks.g.parameters()], [*method.biased.parameters()]
-    got = torch.autograd.grad(objective.loss, [*main, *biased])
+    gradients = torch.autograd.grad(objective.loss, [*main, *biased])
 
-    seen = method.average[:, batch.row] / torch.stack(
+    relative = method.average[:, batch.row] / torch.stack(
         [method.average[:, batch.row[batch.y == label]].amax(dim=1) for label in batch.y.tolist()], dim=1
     )
-    weight = seen[0] / seen.sum(dim=0)
-    own = (weight * cross_entropy(networks.g(networks.f(batch.x)), batch.y, reduction="none")).mean()
+    weight = relative[0] / relative.sum(dim=0)
+    task = (weight * cross_entropy(networks.g(networks.f(batch.x)), batch.y, reduction="none")).mean()
     p = method.biased(batch.x).softmax(dim=1)[torch.arange(24), batch.y]
-    want = torch.autograd.grad(own, main) + torch.autograd.grad(((1 - p**0.7) / 0.7).mean(), biased)
-    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-8)
+    expected = torch.autograd.grad(task, main) + torch.autograd.grad(((1 - p**0.7) / 0.7).mean(), biased)
+    torch.testing.assert_close(gradients, expected, rtol=1e-5, atol=1e-8)
 
 
 def test_the_generalised_cross_entropy_weights_the_gradient_by_p_to_the_q() -> None:
@@ -84,8 +84,8 @@ def test_the_generalised_cross_entropy_weights_the_gradient_by_p_to_the_q() -> N
     torch.testing.assert_close(ours, p[:, None] ** 0.7 * plain)
 
 
-def test_the_biased_network_begins_with_weights_of_its_own_that_follow_from_the_seed(make_trainer: MakeTrainer) -> None:
-    def begun(**project: int) -> list[Tensor]:
+def test_the_biased_network_gets_its_own_first_weights_from_the_seed(make_trainer: MakeTrainer) -> None:
+    def first_weights(**project: int) -> list[Tensor]:
         trainer = make_trainer("erm", "lff", project=project)
         list(trainer.epoch())
         torch.manual_seed(99)
@@ -97,20 +97,22 @@ def test_the_biased_network_begins_with_weights_of_its_own_that_follow_from_the_
         assert not any(torch.equal(p, own) for p, own in zip(main, biased, strict=True) if p.dim() > 1)
         return [p.detach().clone() for p in biased]
 
-    first, again, other = begun(), begun(), begun(seed=1)
+    first, again, other = first_weights(), first_weights(), first_weights(seed=1)
     assert all(torch.equal(p, r) for p, r in zip(first, again, strict=True))
     assert not any(torch.equal(p, r) for p, r in zip(first, other, strict=True) if p.dim() > 1)
 
 
-def test_the_biased_network_learns_beside_the_main_one(make_trainer: MakeTrainer) -> None:
+def test_the_biased_network_is_trained_with_the_main_network(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer({"method": "lff", "epochs": 6}, training={"optimizer_fg": {"lr": 0.01}})
     records = list(trainer)
     assert records[-1].metrics["train/biased"] < records[0].metrics["train/biased"]
     assert records[-1].metrics["train/lr_biased"] == 0.01
 
 
-def test_what_fails_the_biased_network_is_learned_more(make_trainer: MakeTrainer, batch: Batch) -> None:
-    """Where the losses of the main network are equal, W grows with the loss of the biased one."""
+def test_examples_that_the_biased_network_gets_wrong_get_larger_weights(
+    make_trainer: MakeTrainer, batch: Batch
+) -> None:
+    """If all losses of the main network are equal, the weight grows with the loss of the biased network."""
     method = make_trainer("lff").method
     losses = torch.stack([torch.arange(1.0, 25.0), torch.ones(24)])
     weight = method._difficulty(replace(batch, y=torch.zeros(24, dtype=torch.int64)), losses)

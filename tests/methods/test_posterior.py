@@ -39,9 +39,9 @@ def fitted(request: pytest.FixtureRequest, batch: Batch) -> tuple[BiasPosterior,
 
 def test_it_estimates_the_true_probabilities(fitted: tuple[BiasPosterior, Batch, Tensor]) -> None:
     posterior, rows, p = fitted
-    told = posterior.log_p[rows.row].exp().double()
-    assert (told.sum(dim=1) - 1).abs().max() < 1e-3
-    assert (told - p[rows.bias]).abs().max() < 0.08
+    estimate = posterior.log_p[rows.row].exp().double()
+    assert (estimate.sum(dim=1) - 1).abs().max() < 1e-3
+    assert (estimate - p[rows.bias]).abs().max() < 0.08
     unused = sorted(set(range(N + 50)) - set(rows.row.tolist()))
     assert not posterior.log_p[unused].any()
 

@@ -19,13 +19,13 @@ def test_a_map_of_labels_against_slow_loops(digits: ColoredMNIST) -> None:
     counts = count_head(networks, (split.batch(i) for i in torch.arange(10).split(4)), digits.spec.num_bins)
     some = torch.tensor([1, 4, 5])
     batch, hits, total = split.batch(some), 0, 0
-    told = networks.h(networks.f(batch.x)).argmax(dim=1)
+    predicted = networks.h(networks.f(batch.x)).argmax(dim=1)
     values: list[Counter[int]] = [Counter(), Counter(), Counter()]
     for n, c, i, j in torch.cartesian_prod(*map(torch.arange, batch.bias.shape)).tolist():
         label = int(batch.bias[n, c, i, j])
         if label != IGNORE:
             total += 1
-            hits += int(told[n, c, i, j]) == label
+            hits += int(predicted[n, c, i, j]) == label
             values[c][label] += 1
     assert counts.accuracy(some) == pytest.approx(hits / total)
     assert counts.chance(some) == pytest.approx(sum(max(each.values()) for each in values) / total)

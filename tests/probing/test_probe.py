@@ -74,9 +74,9 @@ def test_labels_of_the_unseen_half_are_never_learnt(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(PROBES, "linear", spy)
     monkeypatch.setitem(PROBES, "mlp", spy)
     assert [row.values for row in read("here", z, asked, CPU)] == [[1.0, 1.0]] * 2
-    for learnt, told in seen:
-        assert not learnt & told
-        assert learnt | told == set(range(N))
+    for learnt, scored in seen:
+        assert not learnt & scored
+        assert learnt | scored == set(range(N))
     assert seen[0] != seen[1]
 
 
@@ -189,8 +189,8 @@ def test_warnings() -> None:
         "no test image of class k",
         "no test image of bias value k; l",
     ]
-    (told,) = split_warnings(replace(asked, bias=asked.y), ten, ten)
-    assert "the class alone predicts the bias with accuracy 1.000" in told
+    (warning,) = split_warnings(replace(asked, bias=asked.y), ten, ten)
+    assert "the class alone predicts the bias with accuracy 1.000" in warning
 
 
 def test_a_row_for_each_probe_and_a_value_for_each_seed() -> None:

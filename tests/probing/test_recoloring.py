@@ -23,12 +23,12 @@ def test_flips_and_changes_against_slow_loops(n: int, values: int, classes: int,
     y = torch.randint(0, classes, (n,), generator=random)
     found, flips, changes, hits = RecoloredPredictions(p, y), [], [], [0] * values
     for i in range(n):
-        told = [row.index(max(row)) for row in p[i].tolist()]
-        flips.append(len(set(told)) > 1)
+        predicted = [row.index(max(row)) for row in p[i].tolist()]
+        flips.append(len(set(predicted)) > 1)
         mean = [sum(p[i, v, k].item() for v in range(values)) / values for k in range(classes)]
         distances = [sum(abs(p[i, v, k].item() - mean[k]) for k in range(classes)) / 2 for v in range(values)]
         changes.append(sum(distances) / values)
-        hits = [count + (told[v] == y[i].item()) for v, count in enumerate(hits)]
+        hits = [count + (predicted[v] == y[i].item()) for v, count in enumerate(hits)]
     assert found.flipped.tolist() == flips
     assert found.change.tolist() == pytest.approx(changes, abs=1e-6)
     assert found.accuracy == pytest.approx([count / n for count in hits])
@@ -63,7 +63,7 @@ def test_networks_that_see_the_colour_alone_and_none(digits: ColoredMNIST, color
     assert torch.equal(found.y, split.y)
     assert found.flipped.double().mean() == flipped
     assert (found.change.max() < 1e-6) == color_blind
-    if not color_blind:  # every image is told by its colour: the brightest channel of each mean
+    if not color_blind:  # the prediction depends only on the colour: the channel with the largest mean
         assert (found.predicted == found.predicted[:1]).all()
         assert found.predicted[0, 0] == 0  # crimson is red
 

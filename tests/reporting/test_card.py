@@ -33,8 +33,8 @@ def test_the_card_has_the_numbers_of_the_files(run: Path) -> None:
     text = (run / "MODEL_CARD.md").read_text(encoding="utf-8")
     evaluation, probe = (json.loads((run / name).read_text()) for name in ("evaluation/test.json", "probe.json"))
     accuracy = evaluation["metrics"]["accuracy"]
-    told = NUMBER.findall(row(text, "accuracy:"))
-    assert told[0] == f"{100 * accuracy['value']:.1f}"
+    numbers = NUMBER.findall(row(text, "accuracy:"))
+    assert numbers[0] == f"{100 * accuracy['value']:.1f}"
     assert f"({100 * accuracy['low']:.1f}–{100 * accuracy['high']:.1f}) |" in row(text, "accuracy:")
     assert "| 2000 |" in row(text, "worst-group accuracy:")
     for each in (*evaluation["by_class"], *evaluation["by_bias"]):
@@ -83,7 +83,7 @@ def test_what_was_not_measured_is_named_with_its_command(run: Path) -> None:
 def test_a_run_that_is_not_over_says_so(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     text = write_card(tmp_path).read_text(encoding="utf-8")
-    assert "Nothing on the test split." in text
+    assert "Nothing was measured on the test split." in text
     assert "The data are not known: the run is unfinished." in text
     assert "not known: the run is unfinished |" in row(text, "chosen by")
 

@@ -42,9 +42,9 @@ def strict(path: Path) -> Any:
 
 def test_data_without_a_problem(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert lntl("data", "check", "pets.yaml") == 0
-    told = capsys.readouterr().out
+    stdout = capsys.readouterr().out
     for text in ("[bold]dog", "<i>cat</i>", "night|ö", "Cramér's V", "method: erm", "results/checks/pets/check.json"):
-        assert text in told
+        assert text in stdout
     facts = strict(Path("results/checks/pets/check.json"))
     assert facts["trustworthy"]
     assert check_verdict(Check.model_validate(facts))[0] == "With care"  # its cells are tiny
@@ -68,7 +68,7 @@ def test_a_problem_is_exit_code_one_and_the_page_is_written_all_the_same(pets: P
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (["nowhere.yaml"], "nowhere.yaml"),
         (["pets.yaml", "data.label=skyy"], "no column 'skyy'; did you mean 'sky'?"),
@@ -77,22 +77,22 @@ def test_a_problem_is_exit_code_one_and_the_page_is_written_all_the_same(pets: P
     ],
 )
 def test_what_the_user_can_mend_is_exit_code_two(
-    pets: Path, arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+    pets: Path, arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = Path("pets.csv").read_text(encoding="utf-8").splitlines()
     Path("pets.csv").write_text("\n".join([f"{lines[0]},one", *(f"{line},1" for line in lines[1:])]), encoding="utf-8")
     assert lntl("data", "check", *arguments) == 2
-    assert told in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
 
 
 def test_tables_that_are_too_large_are_not_drawn(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = [f"{k % 40}.png,{k // 2 % 3},s{k % 45},{('train', 'val', 'test')[k % 7 % 3]}" for k in range(300)]
     Path("pets.csv").write_text("\n".join(["image,label,sky,split", *lines]))
     assert lntl("data", "check", "pets.yaml", "--no-images") == 0
-    told = capsys.readouterr().out
-    assert "3 x 45 cells, see the page" in told
+    stdout = capsys.readouterr().out
+    assert "3 x 45 cells, see the page" in stdout
     n = sum(line.endswith(",train") for line in lines)
-    assert f"45 values of sky share {n} training rows" in told
+    assert f"45 values of sky share {n} training rows" in stdout
     page = Path("results/checks/pets/index.html").read_text()
     assert "3 classes and 45 values are too many to draw" in page
     assert len(strict(Path("results/checks/pets/check.json"))["biases"][0]["values"]) == 45

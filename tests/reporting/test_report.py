@@ -173,10 +173,10 @@ def test_report_json_holds_the_numbers_of_the_files(single: Path, made: Path) ->
     }
     test, erm = read["evaluation/test.json"], read["erm/evaluation/test.json"]
     for row in run["metrics"]:
-        told = test["metrics"][row["name"]]
-        assert row["run"] == {name: told[name] for name in ("value", "low", "high", "undefined")}
+        metric = test["metrics"][row["name"]]
+        assert row["run"] == {name: metric[name] for name in ("value", "low", "high", "undefined")}
         assert row["erm"]["value"] == erm["metrics"][row["name"]]["value"]
-        assert (row["n"], row["meaning"]) == (told["n"], told["meaning"])
+        assert (row["n"], row["meaning"]) == (metric["n"], metric["meaning"])
     assert [row["name"] for row in run["metrics"]] == list(test["metrics"])
     for rows in ("by_class", "by_bias"):
         assert [(r["name"], r["n"], r["run"]["value"]) for r in run[rows]] == [
@@ -198,9 +198,9 @@ def test_page_and_markdown_have_the_same_numbers(single: Path) -> None:
     for row in report["runs"][0]["metrics"]:
         for who in ("run", "erm"):
             value = row[who]["value"]
-            told = f"undefined: {row[who]['undefined']}" if value is None else f"{100 * value:.1f}\u202f%"
-            assert told in markdown
-            assert " ".join(told.split()) in page.text or told in page.text
+            cell = f"undefined: {row[who]['undefined']}" if value is None else f"{100 * value:.1f}\u202f%"
+            assert cell in markdown
+            assert " ".join(cell.split()) in page.text or cell in page.text
 
 
 def test_several_runs_are_compared(several: Path) -> None:
@@ -234,8 +234,8 @@ def test_a_missing_part_names_the_command_that_makes_it(made: Path, tmp_path: Pa
     command = PARTS[part]
     commands = set(report["runs"][0]["missing"].values())
     assert len(commands) <= 1
-    for told in commands:
-        assert told.startswith(f"{command} {run}")
+    for text in commands:
+        assert text.startswith(f"{command} {run}")
     if command not in (None, "lntl train"):
         assert command in page.text
     if part in ("config.yaml", "result.json"):
@@ -308,10 +308,10 @@ def test_on_a_test_set_that_has_the_bias_too_plain_training_does_not_win_by_its_
     (run / "recoloring.json").unlink()
     for folder, accuracy, unbiased in ((run, 0.8, 0.75), (run / "erm", 0.95, 0.5)):
         path = folder / "evaluation" / "test.json"
-        told = json.loads(path.read_text())
+        content = json.loads(path.read_text())
         for name, value in (("accuracy", accuracy), ("unbiased_accuracy", unbiased)):
-            told["metrics"][name] |= {"value": value, "low": value - 0.02, "high": value + 0.02}
-        path.write_text(json.dumps(told))
+            content["metrics"][name] |= {"value": value, "low": value - 0.02, "high": value + 0.02}
+        path.write_text(json.dumps(content))
     _, _, report, _ = written(write_report([run], tmp_path / "out").parent)
     answer = report["runs"][0]["answers"][0]
     assert answer["short"] == "Yes"
@@ -319,14 +319,14 @@ def test_on_a_test_set_that_has_the_bias_too_plain_training_does_not_win_by_its_
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize(("name", "told"), [("probe", "the probe"), ("recoloring", "the recolouring")])
-def test_a_measurement_of_another_epoch_is_a_warning(made: Path, tmp_path: Path, name: str, told: str) -> None:
+@pytest.mark.parametrize(("name", "expected"), [("probe", "the probe"), ("recoloring", "the recolouring")])
+def test_a_measurement_of_another_epoch_is_a_warning(made: Path, tmp_path: Path, name: str, expected: str) -> None:
     run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
     found = json.loads((run / f"{name}.json").read_text()) | {"epoch": 2}
     (run / f"{name}.json").write_text(json.dumps(found))
     warnings = written(write_report([run], tmp_path / "out").parent)[2]["runs"][0]["warnings"]
     assert any(
-        f"{told} was made at epoch 2, but the best checkpoint is from epoch 7" in warning for warning in warnings
+        f"{expected} was made at epoch 2, but the best checkpoint is from epoch 7" in warning for warning in warnings
     )
 
 
@@ -365,8 +365,8 @@ def test_names_from_the_run_are_text(made: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(made / "lntl", tmp_path / NASTY))
     for name in ("evaluation/test.json", "probe.json"):
         path = run / name
-        told = json.loads(path.read_text())
-        text = json.dumps(told).replace('"crimson"', json.dumps(f"crimson \t{NASTY}\n"))
+        content = json.loads(path.read_text())
+        text = json.dumps(content).replace('"crimson"', json.dumps(f"crimson \t{NASTY}\n"))
         path.write_text(
             text.replace('"nearest mean colour"', json.dumps(f"hue {NASTY}\n")).replace('"7"', json.dumps(NASTY))
         )
@@ -449,48 +449,51 @@ def test_the_command_says_what_is_no_run(folder: Path, capsys: pytest.CaptureFix
 
 def change_evaluation(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path = run / "evaluation/test.json"
-    told = json.loads(path.read_text())
-    change(told)
-    path.write_text(json.dumps(told))
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
 
 
 @pytest.mark.usefixtures("quick")
 def test_metrics_over_groups_say_over_how_many_cells(made: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
     cells = {"cells": 99, "all_cells": 100}
-    change_evaluation(run, lambda told: told["metrics"]["unbiased_accuracy"].update(cells))
+    change_evaluation(run, lambda content: content["metrics"]["unbiased_accuracy"].update(cells))
     worst = cells | {"lowest": "digit=7, colour=3, 12 images"}
-    change_evaluation(run, lambda told: told["metrics"]["worst_group_accuracy"].update(worst))
+    change_evaluation(run, lambda content: content["metrics"]["worst_group_accuracy"].update(worst))
     _, page, report, markdown = written(write_report([run], tmp_path / "out").parent)
     text = "99 of 100 cells have images, lowest: digit=7, colour=3, 12 images"
     assert report["runs"][0]["key_numbers"][3]["meaning"].endswith(text)
     card = write_card(run).read_text(encoding="utf-8")
-    for told in (page.text, markdown, card):
-        assert text in told
-        assert told.count("99 of 100 cells have images") >= 2
+    for content in (page.text, markdown, card):
+        assert text in content
+        assert content.count("99 of 100 cells have images") >= 2
 
 
 @pytest.mark.usefixtures("quick")
 def test_long_tables_show_their_first_rows_and_how_many_follow(made: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
 
-    def many(told: dict[str, Any]) -> None:
-        row, one = told["by_class"][0], {key: told[key] for key in ("bias_value_names", "metrics", "by_bias", "groups")}
-        told["by_class"] = [row | {"name": f"class{k}"} for k in range(1000)]
-        told["class_names"] = [f"class{k}" for k in range(1000)]
-        told["per_bias"] = {f"bias{k}": one for k in range(40)}
+    def many(content: dict[str, Any]) -> None:
+        row, one = (
+            content["by_class"][0],
+            {key: content[key] for key in ("bias_value_names", "metrics", "by_bias", "groups")},
+        )
+        content["by_class"] = [row | {"name": f"class{k}"} for k in range(1000)]
+        content["class_names"] = [f"class{k}" for k in range(1000)]
+        content["per_bias"] = {f"bias{k}": one for k in range(40)}
 
     change_evaluation(run, many)
     html, page, report, markdown = written(write_report([run], tmp_path / "out").parent)
     check_whole(html, page)
     card = write_card(run).read_text(encoding="utf-8")
     assert len(report["runs"][0]["by_class"]) == 1000
-    for told in (page.text, markdown, card):
-        assert "class19" in told
-        assert "class20" not in told
-        assert "and 980 more" in told
-        assert "and 20 more" in told
-        assert "bias20" not in told
+    for content in (page.text, markdown, card):
+        assert "class19" in content
+        assert "class20" not in content
+        assert "and 980 more" in content
+        assert "and 20 more" in content
+        assert "bias20" not in content
 
 
 @pytest.mark.usefixtures("quick")
@@ -499,9 +502,11 @@ def test_a_run_without_bias_labels_asks_for_no_probe(made: Path, tmp_path: Path)
     for name in ("probe.json", "embedding.npz", "recoloring.json", "recoloring.npz"):
         (run / name).unlink(missing_ok=True)
 
-    def without(told: dict[str, Any]) -> None:
-        told["bias_value_names"], told["groups"] = ["unknown"], {"accuracy": [], "count": []}
-        told["by_bias"] = [told["by_bias"][0] | {"name": "unknown", "n": 0, "value": None, "low": None, "high": None}]
+    def without(content: dict[str, Any]) -> None:
+        content["bias_value_names"], content["groups"] = ["unknown"], {"accuracy": [], "count": []}
+        content["by_bias"] = [
+            content["by_bias"][0] | {"name": "unknown", "n": 0, "value": None, "low": None, "high": None}
+        ]
 
     change_evaluation(run, without)
     html, page, report, markdown = written(write_report([run], tmp_path / "out").parent)
@@ -531,8 +536,8 @@ def test_each_of_several_biases_has_its_figure_and_its_numbers(two_biases: Path,
     for one, leakage, chance in ((texture, 0.24, 0.113), (stroke, 0.93, 0.51)):
         assert one["leakage"]["run"]["value"] == pytest.approx(leakage)
         assert (one["chance"], one["leakage"]["pixels"]["value"]) == (chance, 0.99)
-        for who, told in (("run", evaluation), ("erm", erm)):
-            metrics = told[one["name"]]["metrics"]
+        for who, content in (("run", evaluation), ("erm", erm)):
+            metrics = content[one["name"]]["metrics"]
             assert one["metrics"]["worst_group_accuracy"][who]["value"] == metrics["worst_group_accuracy"]["value"]
         assert f"Accuracy in % by class and {one['name']} alone, in brackets the number of test images" in page.text
         assert re.search(rf"^\| {one['name']} \| {100 * leakage:.1f}", markdown, re.MULTILINE)

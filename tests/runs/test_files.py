@@ -42,9 +42,9 @@ def _half(error: Exception) -> Callable[[IO[bytes]], None]:
 def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, error: Exception) -> None:
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(UserError, match="is the disk full") as told:
+    with pytest.raises(UserError, match="is the disk full") as caught:
         write_atomic(path, _half(error))
-    assert str(path) in str(told.value)
+    assert str(path) in str(caught.value)
     assert tree(tmp_path) == {"file": b"old"}
 
 
@@ -194,7 +194,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     before = tree(tmp_path / RUN / "checkpoints")
     longer = ["train", "tiny.yaml", "--resume", "auto", "training.phases.2.epochs=3"]
     assert run(*longer, folder=tmp_path, prepare=limit(500_000)) == 2
-    told = (tmp_path / "stderr").read_text().splitlines()[-1]
-    assert told.startswith(f"Error: {RUN}/checkpoints/last.pth: cannot write it")
+    stderr = (tmp_path / "stderr").read_text().splitlines()[-1]
+    assert stderr.startswith(f"Error: {RUN}/checkpoints/last.pth: cannot write it")
     assert tree(tmp_path / RUN / "checkpoints") == before
     assert run(*longer, folder=tmp_path) == 0

@@ -59,10 +59,10 @@ def test_create(tmp_path: Path) -> None:
 
 def test_a_run_is_never_replaced_silently(folder: RunFolder) -> None:
     before = tree(folder.path)
-    with pytest.raises(UserError, match="already holds a run") as told:
+    with pytest.raises(UserError, match="already holds a run") as caught:
         folder.create("seed: 2\n")
     for way_out in ("--resume auto", "--overwrite", "project.experiment_name"):
-        assert way_out in str(told.value)
+        assert way_out in str(caught.value)
     assert tree(folder.path) == before
 
 

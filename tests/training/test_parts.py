@@ -168,11 +168,11 @@ def test_every_method_learns_from_vectors_with_labels(rows: tuple[Rows, DataSpec
 
 def test_h_learns_a_label_that_the_vector_holds(rows: tuple[Rows, DataSpec]) -> None:
     split, spec = rows
-    told = replace(split, x=torch.cat([torch.eye(3)[split.row // 4 % 3], split.x[:, :3]], dim=1))
+    with_bias = replace(split, x=torch.cat([torch.eye(3)[split.row // 4 % 3], split.x[:, :3]], dim=1))
     phase = {"method": "bias_head", "epochs": 60, "optimizer_h": {"lr": 0.02}}
-    trainer = trainer_of((told, spec), [phase], hidden=[32, 32])
+    trainer = trainer_of((with_bias, spec), [phase], hidden=[32, 32])
     list(trainer)
     networks = trainer.networks.eval()
-    logits = networks.h(networks.f(told.x))
+    logits = networks.h(networks.f(with_bias.x))
     known = split.bias != IGNORE
     assert (logits.argmax(dim=1) == split.bias)[known].float().mean() > 0.9

@@ -39,8 +39,8 @@ def assert_same(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
 def test_records_come_in_the_order_of_the_phases(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(*STORY)
     records = list(trainer)
-    told = [(r.phase, r.method, r.epoch, r.total_epoch, r.step) for r in records]
-    assert told == [(1, "erm", 1, 1, 3), (2, "bias_head", 1, 2, 6), (3, "lntl", 1, 3, 9), (3, "lntl", 2, 4, 12)]
+    order = [(r.phase, r.method, r.epoch, r.total_epoch, r.step) for r in records]
+    assert order == [(1, "erm", 1, 1, 3), (2, "bias_head", 1, 2, 6), (3, "lntl", 1, 3, 9), (3, "lntl", 2, 4, 12)]
     assert [set(r.metrics) for r in records[:3]] == [
         {"train/task", "train/lr_f", "train/lr_g"},
         {"train/bias", "train/lr_h"},
@@ -275,7 +275,7 @@ def test_a_rate_far_too_high_is_reported(make_trainer: MakeTrainer) -> None:
 
 
 class Moody(Method):
-    """Logs one term, `also` where it is told to, from a step on."""
+    """Logs one term; if `also` is set, logs a second term from that step on."""
 
     trains = ("f", "g")
     also: tuple[str, ...] = ()

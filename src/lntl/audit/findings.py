@@ -1,8 +1,8 @@
-"""What an audit found, in sentences: problems make results untrustworthy, warnings limit them, notes inform.
+"""Findings of an audit as sentences, and the recommended first method.
 
-And the method to begin with. The rules follow docs/REPRODUCTION.md: LNTL on the bias product where the bias nearly
-determines the label or a cell is empty, weights of groups only where every cell is populated, methods without bias
-labels where most of them are missing.
+A problem makes results untrustworthy, a warning limits what they show, a note informs. The recommendation follows
+docs/REPRODUCTION.md: LNTL on the bias product if the bias nearly determines the label or a cell is empty; weighted
+groups only if every cell has rows; a method without bias labels if most labels are missing.
 """
 
 from collections.abc import Iterator
@@ -23,13 +23,13 @@ from lntl.runs.formats import (
     SplitCounts,
 )
 
-STRONG = 0.2  # skill of the bias above which a split counts as biased
-AS_STRONG = 0.8  # share of the skill in training above which another split counts as biased as training
-HARDLY = 0.05  # skill of the bias up to which plain training has little to gain from it
-LOOSE = 0.1  # Cramér's V below which bias and label count as unrelated: "small" for two values, Cohen, 1988
-NEARLY = 0.9  # skill above which the bias nearly determines the label
-MOSTLY = 0.5  # share of missing bias labels above which methods that need them have too few
-FEW_GROUPS = 16  # that group_dro keeps a weight for, and whose losses a batch of 128 can distinguish
+BIASED_SKILL = 0.2  # a split counts as biased if the skill of the bias is above this
+SAME_BIAS = 0.8  # another split counts as biased like training if its skill is above this share of training's skill
+WEAK_SKILL = 0.05  # up to this skill, plain training has little to gain from the bias
+WEAK_CRAMERS_V = 0.1  # below this, bias and label count as unrelated: "small" for two values, Cohen, 1988
+NEAR_CERTAIN_SKILL = 0.9  # above this, the bias nearly determines the label
+MAX_MISSING = 0.5  # above this share of missing bias labels, methods that need them have too few
+MAX_DRO_GROUPS = 16  # up to this number of groups, a batch of 128 estimates the loss of each group for group_dro
 
 PHASES = {
     "erm": ("{method: erm, epochs: 10}",),
@@ -62,20 +62,21 @@ def findings(check: Check) -> list[Finding]:
 
 
 def skill(association: Association) -> float:
-    """Return how far the bias alone takes a classifier from the majority's accuracy (0) to always right (1)."""
+    """Return the skill of a classifier that sees only the bias: 0 at the accuracy of the majority class, 1 at 100 %."""
     right, most = association.bias_only, association.majority
     return 0.0 if right is None or most is None or most == 1 else (right - most) / (1 - most)
 
 
 def determining(check: Check) -> list[BiasCounts]:
-    """Return the biases of which every value has one class alone in training, so that no row conflicts."""
+    """Return the biases that determine the class in training: each of their values occurs with one class only."""
     rows = check.splits[0].n
     biases = [
         bias
         for bias in check.biases
-        if skill(bias.association["train"]) == 1 and 2 * len(bias.values) <= rows  # else each value has a row or so
+        if skill(bias.association["train"]) == 1
+        and 2 * len(bias.values) <= rows  # with more values, each has only about one row
     ]
-    return biases[:-1] if len(biases) > 1 else biases  # of several biases these, not their combination
+    return biases[:-1] if len(biases) > 1 else biases  # the last one is the combination of the others
 
 
 def _listed(cells: list[CellCount], n: int) -> str:
@@ -88,24 +89,28 @@ def _split(check: Check, name: str) -> SplitCounts:
 
 
 def _rows(check: Check) -> Iterator[Sentence]:
-    """Yield what is wrong with single rows."""
+    """Yield findings about single rows."""
     if wrong := check.wrong_rows:
         rows = f"{counted(len(wrong), 'wrong row')} ({listed(wrong)})"
         if check.on_error == "stop":
-            remedy = "training stops there: correct them, or leave them out with data.on_error: skip"
-            yield "problem", "Rows that are wrong", f"{rows}; {remedy}."
+            remedy = "training stops at them: correct them, or leave them out with data.on_error: skip"
+            yield "problem", "Wrong rows", f"{rows}; {remedy}."
         else:
-            yield "warning", "Rows that are left out", f"{rows}, left out here and in training."
+            yield "warning", "Wrong rows are left out", f"{rows}, left out here and in training."
     if unreadable := check.unreadable:
         text = f"{counted(len(unreadable), 'image')} cannot be read ({listed(unreadable)}); training stops at them"
         remedy = "replace them, or leave them out with data.check: read, on_error: skip"
         yield "problem", "Images that cannot be read", f"{text}: {remedy}."
     if not check.opened:
-        yield "note", "Images not opened", "Equal, alike and unreadable images were not searched."
+        yield "note", "Images not opened", "Equal, similar and unreadable images were not searched for."
     if check.leaking is not None:
         groups, column = check.leaking.groups, check.leaking.column
         text = f"{counted(len(groups), 'value')} of {column} with rows in more than one split ({listed(groups)})"
-        yield "problem", "Groups in two splits", f"{text}, so that test rows are not new; give each one split."
+        yield (
+            "problem",
+            "Groups in two splits",
+            f"{text}, so test rows are not independent of training; keep each value in one split.",
+        )
 
 
 def _duplicates(check: Check) -> Iterator[Sentence]:
@@ -115,9 +120,9 @@ def _duplicates(check: Check) -> Iterator[Sentence]:
     if equal.across:
         shared = ", ".join(f"{part.n} of {part.of} are in {part.within}" for part in equal.shared if part.n)
         yield (
-            "problem" if examples == "images" else "warning",  # vectors of few values may well be equal by chance
+            "problem" if examples == "images" else "warning",  # short vectors can be equal by chance
             f"Equal {examples} in two splits",
-            f"Of the {examples}, {shared} as well, equal in every value: remove them from one split.",
+            f"Equal in every value: of the {examples}, {shared} as well. Remove them from one split.",
         )
     if equal.disagree:
         text = f"{counted(equal.disagree, 'set')} of equal {examples} with different classes: some labels are wrong."
@@ -126,33 +131,37 @@ def _duplicates(check: Check) -> Iterator[Sentence]:
         text = f"{counted(inside, 'set')} of equal {examples} within a split: they count more than once."
         yield "note", f"Equal {examples} within a split", text
     if alike is not None and alike.across:
-        text = f"{counted(alike.across, 'pair')} of images that look alike, in two splits: are they copies?"
-        yield "warning", "Alike images in two splits", f"{text} Then keep them in one split, with data.group_id."
+        text = f"{counted(alike.across, 'pair')} of similar images in two splits: are they copies?"
+        yield "warning", "Similar images in two splits", f"{text} If so, keep them in one split with data.group_id."
     if alike is not None and alike.disagree:
-        text = f"{counted(alike.disagree, 'pair')} of images that look alike, with different classes: check the labels."
-        yield "warning", "Alike images, different classes", text
+        text = f"{counted(alike.disagree, 'pair')} of similar images with different classes: check the labels."
+        yield "warning", "Similar images, different classes", text
 
 
 def _bias(check: Check) -> Iterator[Sentence]:
-    """Yield what is missing from the bias labels, and what the bias values allow."""
+    """Yield findings about missing bias labels and about the number of bias values."""
     if not check.annotated:
         text = (
-            "No row has a bias value: metrics by group, leakage and what the bias says about the label are undefined. "
+            "No row has a bias value: metrics by group, leakage and the association of bias and label are undefined. "
             "Annotate at least val and test; lff and jtt need no bias label in training."
         )
         yield "warning", "No bias annotation", text
         return
     for bias in determining(check):
         text = (
-            f"In training every value of {bias.name} has rows of one class alone: no method can distinguish bias and "
+            f"In training every value of {bias.name} has rows of only one class: no method can distinguish bias and "
             "class by this label."
         )
-        yield "problem", "Bias and class are one thing", f"{text} {' '.join(what_helps(check))}"
+        yield "problem", "The bias determines the class", f"{text} {' '.join(what_helps(check))}"
     joint, train = check.biases[-1], check.splits[0]
     rows, values = round(train.n * (1 - train.missing)), len(joint.values)
     if rows < check.cells["train"].few * values:
         text = f"{values} values of {joint.name} share {rows} training rows: a method may memorise the label of"
-        yield "warning", "Many bias values", f"{text} each, and h has little to learn from; join values, or use bins."
+        yield (
+            "warning",
+            "Many bias values",
+            f"{text} each value, and h has few rows per value; merge values, or use bins.",
+        )
     shares = {bias.name: bias.missing["train"] for bias in check.biases[:-1] or check.biases}
     if missing := [f"{name} {share:.1%}" for name, share in shares.items() if share]:
         text = f"Share of training rows without a bias value: {listed(missing)}. Numbers by group leave these rows out"
@@ -160,20 +169,20 @@ def _bias(check: Check) -> Iterator[Sentence]:
 
 
 def what_helps(check: Check) -> list[str]:
-    """Return what helps where bias and class are one thing in training."""
+    """Return advice for data in which the bias determines the class in training."""
     overlap, best = "", "brightness"
     if check.brightness_only is not None:
         center = check.center_brightness_only or 0
         best = "center_brightness" if center > check.brightness_only else "brightness"
         overlap = (
-            f": brightness in ten bins gives the class of {check.brightness_only:.1%} of the training images, that of "
-            f"the middle of {center:.1%}; of the one that gives more, the others are the counterexamples"
+            f": brightness in ten bins gives the class of {check.brightness_only:.1%} of the training images, the "
+            f"brightness of the middle that of {center:.1%}; the remaining images are the counterexamples"
         )
     return [
         "What helps: a few counterexamples, rows in which class and bias disagree;",
         "or another measure of the same nuisance whose values overlap between the classes, such as brightness computed "
         f"from the image, data.bias: {{from: {best}, bins: 10}}{overlap}.",
-        "This audit measures the overlap: the rule from its values to the class must be wrong on some training rows. "
+        "This audit measures the overlap: the best rule from values to classes must be wrong on some training rows. "
         "Finer bins of the same column do not help.",
     ]
 
@@ -184,21 +193,25 @@ def _train_cells(check: Check) -> Iterator[Sentence]:
         return
     if cells.empty:
         text = f"{counted(cells.empty, 'cell')} without a training row ({_listed(cells.empty_cells, cells.empty)})"
-        limit = "group_dro, resample and reweight cannot weigh them, and domain_independent cannot learn them"
+        limit = "group_dro, resample and reweight cannot give them weight, and domain_independent cannot learn them"
         yield "warning", "Empty cells in training", f"{text}: {limit}."
     if cells.small:
         names = _listed(cells.small_cells, cells.small)
         text = f"{counted(cells.small, 'cell')} with fewer than {cells.few} training rows ({names})"
-        yield "warning", "Tiny cells in training", f"{text}: methods that weigh them up or repeat them memorise them."
+        yield (
+            "warning",
+            "Tiny cells in training",
+            f"{text}: methods that repeat these rows or give them larger weights memorise them.",
+        )
 
 
 def _val(check: Check) -> Iterator[Sentence]:
-    """Yield what is wrong with the split that chooses the epoch."""
+    """Yield findings about val, the split that chooses the epoch."""
     val, cells, metric = _split(check, "val"), check.cells["val"], check.best_model_metric
     absent = [name for name, n in zip(check.class_names, val.classes, strict=True) if not n]
     if len(check.class_names) - len(absent) < 2:
         only = next(name for name in check.class_names if name not in absent)
-        text = f"val, which chooses the epoch, has rows of {check.label} {only} alone"
+        text = f"val, which chooses the epoch, has only rows of {check.label} {only}"
         yield "problem", "One class in val", f"{text}: it chooses the epoch that predicts this class most often."
     elif absent:
         text = f"val, which chooses the epoch, has no row of {check.label} {listed(absent)}"
@@ -213,7 +226,7 @@ def _val(check: Check) -> Iterator[Sentence]:
 
 
 def _test(check: Check) -> Iterator[Sentence]:
-    """Yield what the test set cannot show."""
+    """Yield findings about what the test set cannot show."""
     cells, test = check.cells["test"], _split(check, "test")
     if cells.absent:
         names = _listed(cells.absent_cells, cells.absent)
@@ -235,38 +248,41 @@ def _test(check: Check) -> Iterator[Sentence]:
         text = f"No test row has {check.label} {listed(absent)}: nothing is measured there."
         yield "warning", "Classes without a test row", text
     joint = check.biases[-1]
-    if joint.counts["train"]:  # empty for too many cells
+    if joint.counts["train"]:  # empty if there are too many cells to list
         in_train, in_test = (np.sum(joint.counts[name], axis=0) for name in ("train", "test"))
         if new := [joint.values[value] for value in np.flatnonzero((in_test > 0) & (in_train == 0))]:
-            text = f"{listed(new)}: in the test set, never in training, so that no method can learn about it."
-            yield "warning", "Bias values that training never shows", text
+            text = f"{listed(new)}: in the test set, but not in training, so no method can learn from it."
+            yield "warning", "Bias values that are not in training", text
 
 
 def _biased_splits(check: Check) -> Iterator[Sentence]:
     joint, metric = check.biases[-1].association, check.best_model_metric
     learned = skill(joint["train"])
-    if learned < STRONG:
+    if learned < BIASED_SKILL:
         return
-    if skill(joint["test"]) >= AS_STRONG * learned:
-        text = "The test set is biased as training is, so that accuracy is high for a network that uses the bias"
-        yield "warning", "A biased test set", f"{text}; read worst-group and unbiased accuracy, never accuracy alone."
-    if skill(joint["val"]) >= AS_STRONG * learned and not METRICS[metric].over_groups:
-        text = f"val is biased as training is, and {metric} on it chooses the epoch"
-        yield "warning", "A biased choice", f"{text}; set evaluation.best_model_metric: worst_group_accuracy."
+    if skill(joint["test"]) >= SAME_BIAS * learned:
+        text = "The test set has the bias of training, so a network that uses the bias has a high accuracy"
+        yield "warning", "A biased test set", f"{text}; look at worst-group and unbiased accuracy, too."
+    if skill(joint["val"]) >= SAME_BIAS * learned and not METRICS[metric].over_groups:
+        text = f"val has the bias of training, and {metric} on it chooses the epoch"
+        yield (
+            "warning",
+            "A biased choice of the epoch",
+            f"{text}; set evaluation.best_model_metric: worst_group_accuracy.",
+        )
 
 
-# --- the method to begin with ---
+# --- the recommended first method ---
 
 
 def recommend(check: Check, pooled: bool) -> Recommendation:
-    """Return the method to begin with; pooled: whether the model has the setting bias_head."""
+    """Return the recommended first method; pooled: whether the model has the setting bias_head."""
     method, reasons = _method(check)
-    same = determining(check)
-    title = "Plain training, to compare with" if method == "erm" and same else TITLES[method]
+    title = "Plain training, as a baseline" if method == "erm" and determining(check) else TITLES[method]
     lines = ["training:", "  phases:", *(f"    - {phase}" for phase in PHASES[method])]
     if method == "lntl" and pooled:
-        lines = ["model:", "  bias_head: pooled  # h sees what g sees", *lines]
-    reasons = [*reasons, *_of_several(check)]
+        lines = ["model:", "  bias_head: pooled  # h gets the same pooled features as g", *lines]
+    reasons = [*reasons, *_reasons_of_several_biases(check)]
     return Recommendation(method=method, title=title, reasons=reasons, yaml="\n".join(lines) + "\n")
 
 
@@ -275,58 +291,65 @@ def _method(check: Check) -> tuple[str, list[str]]:
     bias, cells = check.biases[-1], check.cells["train"]
     missing, association, groups = bias.missing["train"], bias.association["train"], check.splits[0].cells
     skilled = skill(association)
-    if missing > MOSTLY:
+    if missing > MAX_MISSING:
         return "lff", [
             f"{missing:.0%} of the training rows have no bias label: too few for a method that learns from them.",
             "The other method without bias labels is jtt: {method: erm, epochs: 1}, then {method: jtt, epochs: 9}.",
         ]
-    if same := determining(check):
-        names = " and ".join(bias.name for bias in same)
-        one = f"In training {check.label} and {names} are one thing: no method can tell them apart by this label."
-        return "erm", [one, *what_helps(check)]
-    loose = association.cramers_v is None or association.cramers_v < LOOSE
-    if association.bias_only is None or (skilled <= HARDLY and loose):
+    if biases := determining(check):
+        names = " and ".join(bias.name for bias in biases)
+        reason = f"In training {names} determines {check.label}: no method can distinguish the two by this label."
+        return "erm", [reason, *what_helps(check)]
+    unrelated = association.cramers_v is None or association.cramers_v < WEAK_CRAMERS_V
+    if association.bias_only is None or (skilled <= WEAK_SKILL and unrelated):
         return "erm", [
-            "In training the bias hardly predicts the label, so that there is nothing to unlearn.",
-            "If the features themselves must not hold the bias, train with lntl, and measure them with lntl probe.",
+            "In training the bias hardly predicts the label, so there is nothing to unlearn.",
+            "If the features themselves must not contain the bias, train with lntl and check them with lntl probe.",
         ]
-    if cells.empty or cells.small or skilled >= NEARLY:
+    if cells.empty or cells.small or skilled >= NEAR_CERTAIN_SKILL:
         return "lntl", _why_lntl(association, cells)
-    reasons = ["Every cell has training rows, so that the rare ones can count as much as the frequent ones."]
-    if not missing and groups <= FEW_GROUPS:
-        return "group_dro", [*reasons, f"{groups} groups are few enough to follow the loss of each."]
+    reasons = ["Every cell has training rows, so rare cells can get the same weight as frequent ones."]
+    if not missing and groups <= MAX_DRO_GROUPS:
+        return "group_dro", [*reasons, f"{groups} groups are few enough to estimate the loss of each."]
     why = f"{missing:.1%} of the rows have no bias label" if missing else f"{groups} groups are many"
-    return "reweight", [*reasons, f"{why}: reweight fits p(label given bias) to all rows, group_dro counts groups."]
+    return "reweight", [
+        *reasons,
+        f"{why}: reweight estimates p(label given bias) from all rows, group_dro needs rows of each group.",
+    ]
 
 
 def _why_lntl(association: Association, cells: CellCounts) -> list[str]:
     reasons = [
-        "The bias product trains g on what the bias does not predict, and needs no row of an empty cell; LNTL then "
-        "removes the rest of the bias from the features."
+        "The bias product trains g on the part of the label that the bias does not predict, and works with empty "
+        "cells; LNTL then removes the rest of the bias from the features."
     ]
-    if skill(association) >= NEARLY:
+    if skill(association) >= NEAR_CERTAIN_SKILL:
         reasons.append(
-            f"The bias alone is right on {association.bias_only:.1%} of the training rows: the few others cannot teach "
-            "the task by being weighed."
+            f"The bias alone is right on {association.bias_only:.1%} of the training rows: the other rows are too few "
+            "for larger weights to help."
         )
     if cells.empty:
-        reasons.append(f"{cells.empty} training cells are empty, and no weight makes up for them.")
+        reasons.append(f"{cells.empty} training cells are empty, and weights cannot replace missing rows.")
     if cells.small:
-        reasons.append(f"{cells.small} training cells have fewer than {cells.few} rows, too few to be repeated.")
+        reasons.append(
+            f"{cells.small} training cells have fewer than {cells.few} rows, too few to repeat without memorising."
+        )
     return reasons
 
 
-def _of_several(check: Check) -> list[str]:
-    """Return the reasons that concern several biases: how they are grouped, and which of them hardly matter."""
+def _reasons_of_several_biases(check: Check) -> list[str]:
+    """Return the sentences about several biases: how groups are formed, and which biases hardly matter."""
     biases = check.biases[:-1]
     if not biases:
         return []
     values = {bias.name: bias.association["train"].cramers_v for bias in biases}
-    loose = [name for name, value in values.items() if value is None or value < LOOSE]
+    unrelated = [name for name, value in values.items() if value is None or value < WEAK_CRAMERS_V]
     reasons = [
         f"h reads each of the {len(biases)} biases by itself; groups are the {len(check.biases[-1].values)} "
         "combinations that occur."
     ]
-    if loose and len(loose) < len(biases):
-        reasons.append(f"{listed(loose)}: hardly related to the label in training; without it the cells are fuller.")
+    if unrelated and len(unrelated) < len(biases):
+        reasons.append(
+            f"{listed(unrelated)}: hardly related to the label in training; without it each cell has more rows."
+        )
     return reasons

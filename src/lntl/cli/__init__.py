@@ -1,4 +1,4 @@
-"""The command line `lntl`. Everything heavy is imported by the command that needs it, so that --help is instant."""
+"""The command line `lntl`. Each command imports the heavy modules that it needs when it runs, so --help is instant."""
 
 import os
 import re
@@ -71,20 +71,20 @@ def _lntl(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; an error that the user can mend is one sentence on stderr and exit code 2."""
+    """Run the command line; print an error that the user can correct as one sentence on stderr and exit with code 2."""
     words = sys.argv[1:] if arguments is None else arguments
     exit_on_error(lambda: app([word for word in words if word != "--debug"], prog_name="lntl"), "--debug" in words)
 
 
 def exit_on_error(run: Callable[[], None], debug: bool) -> None:
-    """Call `run`; an error that is no fault of the program becomes one sentence on stderr and exit code 2.
+    """Call `run`; print an error that the user can correct as one sentence on stderr and exit with code 2.
 
-    Such are UserError, a file that cannot be read or written, and too little memory. A training that was stopped is a
-    hint and exit code 130. debug: show the traceback of an error.
+    These errors are UserError, OSError (a file that cannot be read or written) and too little memory. If training is
+    interrupted, print how to continue it and exit with code 130. debug: show the traceback of an error.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # escape what the terminal's encoding lacks
+            stream.reconfigure(errors="backslashreplace")  # escape characters that the terminal's encoding lacks
     try:
         try:
             run()
@@ -98,17 +98,17 @@ def exit_on_error(run: Callable[[], None], debug: bool) -> None:
         raise SystemExit(2) from None
     except Interrupted as stop:
         print(
-            f"{stop}. To continue, give the same command with --resume auto (make train ARGS='--resume auto').",
+            f"{stop}. To continue, run the same command with --resume auto (make train ARGS='--resume auto').",
             file=sys.stderr,
         )
         raise SystemExit(130) from None
     except KeyboardInterrupt:
-        print("Stopped; nothing had begun.", file=sys.stderr)
+        print("Stopped before any work had begun.", file=sys.stderr)
         raise SystemExit(130) from None
 
 
 def _flush_stdout() -> None:
-    """Write what is buffered for stdout; where that fails, drop it, or the interpreter would try again at its exit."""
+    """Flush stdout; if that fails, redirect it to /dev/null, because the interpreter flushes once more at its exit."""
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -118,21 +118,21 @@ def _flush_stdout() -> None:
 
 
 def _message(error: Exception) -> str | None:
-    """Return the sentence for an error; None for a fault of the program."""
+    """Return the sentence for an error that the user can correct; None for a bug in the program."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError):
         where = f"{error.filename or 'standard output or a temporary file'}: {error.strerror or error}"
-        return f"{where}; make room there and {_SAFE}" if error.errno in (ENOSPC, EDQUOT) else where
+        return f"{where}; free some space there and {_HOW_TO_CONTINUE}" if error.errno in (ENOSPC, EDQUOT) else where
     reason = str(error).strip().splitlines()[-1:] or ["no memory left"]
     if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(reason[0]):
         return (
             f"too little memory: {reason[0][:200]}; set a smaller training.batch_size, evaluation.batch_size or image "
-            f"size, and {_SAFE}"
+            f"size, and {_HOW_TO_CONTINUE}"
         )
     return None
 
 
-# What torch says where an allocation fails, which is a RuntimeError.
+# Messages of the RuntimeError that torch raises if an allocation fails.
 _OUT_OF_MEMORY = re.compile(r"can't allocate memory|out of memory|not enough memory|Cannot allocate memory")
-_SAFE = "give the same command again (a training: with --resume auto); every file written before is whole"
+_HOW_TO_CONTINUE = "run the same command again (training: with --resume auto); all files written so far are complete"

@@ -45,7 +45,7 @@ def benchmark(
         try:
             failed = _run(bench, runs, stop)
         except Interrupted as interrupted:
-            print(f"{interrupted}. To continue, give the same command.", file=sys.stderr)
+            print(f"{interrupted}. To continue, run the same command.", file=sys.stderr)
             raise SystemExit(130) from None
     console.echo(f"{len(runs) - len(failed)} of {len(runs)} runs are done: {bench.results}")
     for run, line in failed:

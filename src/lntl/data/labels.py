@@ -306,9 +306,9 @@ def features(label: Tensor, num_values: Sequence[int], rank: Tensor) -> Tensor:
 
 
 def aligned(y: Tensor, value: Tensor, num_classes: int, num_bias_values: int) -> tuple[int, ...]:
-    """Return of each class the bias value that is most frequent beyond its share: largest p(b | y) - p(b).
+    """Return the typical bias value of each class: the value b with the largest p(b | y) - p(b).
 
-    Only where for every class that is positive and the majority of the class has the value; else ().
+    Return () if, for any class, this difference is not positive or at most half of its rows have the value.
     """
     known = value != IGNORE
     group = y[known] * num_bias_values + value[known]

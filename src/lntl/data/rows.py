@@ -24,10 +24,11 @@ class LeakingGroupsError(UserError):
     """Values `groups` of the column `group_id` that have rows in more than one split."""
 
     def __init__(self, where: str, column: str, groups: list[str]) -> None:
-        some = ", ".join(groups[:NAMED])
+        listed = ", ".join(groups[:NAMED])
         super().__init__(
-            f"{where}: {len(groups)} values of {column} have rows in more than one split ({some}"
-            f"{', ...' if len(groups) > NAMED else ''}), so that the test rows are not new; give each of them one split"
+            f"{where}: {len(groups)} values of {column} have rows in more than one split ({listed}"
+            f"{', ...' if len(groups) > NAMED else ''}), so test rows are not independent of "
+            "training; keep each value in one split"
         )
         self.column, self.groups = column, groups
 

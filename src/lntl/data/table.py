@@ -32,17 +32,20 @@ class Table(LabelledFiles):
         path: str = Field(min_length=1, description="The table: CSV (.csv, .tsv) or Parquet (.parquet).")
         image: ColumnName = Field(
             "image",
-            description="Column of the image files, relative to root, with or without suffix; of Parquet also of their "
-            "contents.",
+            description="Column of the image files: paths relative to root, with or without suffix; in Parquet also "
+            "the contents of the files as bytes.",
         )
         label: ColumnName = Field("label", description="Column of the label; its values are the names of the classes.")
         bias: Biases = Field(
             description="Column of the bias; or a list of them, {column, bins} or {column, edges} for numbers, "
-            "{from, bins} for what is computed from the image; [] where the bias is not annotated.",
+            "{from, bins} for a measure of the image; [] if the bias is not annotated.",
         )
-        root: str | None = Field(None, description="Folder of the images; null for that of the table.")
+        root: str | None = Field(None, description="Folder of the images; null: the folder of the table.")
         delimiter: str | None = Field(
-            None, min_length=1, max_length=1, description="Between the fields of CSV; null: a comma, a tab in .tsv."
+            None,
+            min_length=1,
+            max_length=1,
+            description="Delimiter between fields; null: a comma in .csv, a tab in .tsv.",
         )
         decimal: Literal[".", ","] = Field(".", description="Decimal mark of numbers that are put into bins.")
 
@@ -71,7 +74,7 @@ class Table(LabelledFiles):
             lambda row: f" ({content.ragged[row]}, the header has {content.width})",
         )
         root = path.parent if config.root is None else Path(config.root)
-        files = FileList(root, [name.strip() for name in content.plain], content.images)
+        files = FileList(root, [name.strip() for name in content.image_names], content.images)
         super().__init__(rows, files, faults, config)
 
 
@@ -80,15 +83,15 @@ def _with_points(column: Column) -> Column:
     return categories(column.name, [text.replace(",", ".") for text in column.values], column.code)
 
 
-_CHUNK = 300  # rows held as texts: so few that the garbage collector is not called, which halves the time
+_CHUNK = 300  # rows held as strings at once; too few to start the garbage collector, which doubles the reading time
 
 
 class ColumnError(UserError):
-    """A table lacks a named column, or has it twice."""
+    """A table lacks a requested column, or two of its columns have that name."""
 
 
 class _Codes(dict[str, int]):
-    """Texts numbered in the order in which they first occur."""
+    """A number for each text, counted from 0 in the order of first occurrence."""
 
     def __missing__(self, text: str) -> int:
         self[text] = number = len(self)
@@ -100,17 +103,17 @@ class TableContent:
     """Named columns of a table of n rows.
 
     Attributes:
-        unit: What `number` counts: "line" of CSV, "row" of Parquet.
-        plain: The column of the images as texts.
+        unit: "line" for CSV, "row" for Parquet: the unit of `number` in messages.
+        image_names: The image column as texts.
         columns: The other columns, by name.
-        number: Line or row of each row, from 1, (n,).
-        ragged: Rows with another number of fields than the header, with that number.
+        number: Line number in CSV, row number in Parquet, of each row, from 1, (n,).
+        ragged: Number of fields of each row that has more or fewer fields than the header.
         width: Number of fields of the header.
-        images: The contents of the image files, where the column of the images holds these rather than names.
+        images: The contents of the image files if the image column holds contents, else None.
     """
 
     unit: str
-    plain: list[str]
+    image_names: list[str]
     columns: dict[str, Column]
     number: NDArray[np.int64]
     ragged: dict[int, int]
@@ -118,25 +121,27 @@ class TableContent:
     images: list[bytes] | None = None
 
 
-def read(path: Path, plain: str, names: Sequence[str], missing: Sequence[str], delimiter: str | None) -> TableContent:
+def read(
+    path: Path, image_column: str, names: Sequence[str], missing: Sequence[str], delimiter: str | None
+) -> TableContent:
     """Return columns of a file.
 
     Args:
         path: CSV, or Parquet by its suffix.
-        plain: The column that is returned as texts.
+        image_column: The column that is returned as texts.
         names: The other columns.
-        missing: Texts that are no value.
-        delimiter: Of CSV; None for a tab in .tsv files, else a comma.
+        missing: Texts that stand for a missing value.
+        delimiter: Delimiter of CSV; None: a tab in .tsv files, else a comma.
 
     Raises:
         UserError: If the file cannot be read, or lacks a column.
     """
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
-            return _parquet(path, plain, names, missing)
+            return _parquet(path, image_column, names, missing)
         with path.open(encoding="utf-8-sig", newline="") as file:
             mark = delimiter or ("\t" if path.suffix.lower() == ".tsv" else ",")
-            return _csv(path, csv.reader(file, delimiter=mark, strict=True), mark, plain, names, missing)
+            return _csv(path, csv.reader(file, delimiter=mark, strict=True), mark, image_column, names, missing)
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path}: line {_undecodable(path)} is not UTF-8 ({error.reason}); save it as CSV UTF-8"
@@ -146,37 +151,44 @@ def read(path: Path, plain: str, names: Sequence[str], missing: Sequence[str], d
 
 
 def _undecodable(path: Path) -> int:
-    """Return the line of a file that is not UTF-8: its decoder, which reads on ahead, does not know."""
+    """Return the number of the first line that is not UTF-8; the decoder reads ahead and cannot say."""
     with path.open("rb") as file:
         return next(
             number for number, line in enumerate(file, start=1) if line.decode(errors="ignore").encode() != line
         )
 
 
-def _csv(path: Path, reader: Any, mark: str, plain: str, names: Sequence[str], missing: Sequence[str]) -> TableContent:
+def _csv(
+    path: Path, reader: Any, mark: str, image_column: str, names: Sequence[str], missing: Sequence[str]
+) -> TableContent:
     rows = _Rows(reader)
     try:
         header = [name.strip() for name in next(reader, [])]
         if not header:
-            raise UserError(f"{path}: it is empty, or its first line is; that must name the columns")
-        if len(header) == 1 and plain not in header:
-            raise UserError(f"{path}: its header is one column, {header[0]!r}, at {mark!r}; set data.delimiter")
-        _check_header(path, header, (plain, *names))
+            raise UserError(f"{path}: the file or its first line is empty; the first line must name the columns")
+        if len(header) == 1 and image_column not in header:
+            raise UserError(
+                f"{path}: with delimiter {mark!r} its header has one column, {header[0]!r}; set data.delimiter"
+            )
+        _check_header(path, header, (image_column, *names))
         texts: list[str] = []
         codes = {name: (_Codes(), array("q")) for name in names}
         for chunk in rows.chunks(len(header)):
             columns = dict(zip(header, zip(*chunk, strict=True), strict=True)) if chunk else dict.fromkeys(header, ())
-            texts.extend(columns[plain])
+            texts.extend(columns[image_column])
             for name, (code, numbers) in codes.items():
                 numbers.extend(map(code.__getitem__, columns[name]))
     except csv.Error as error:
-        raise UserError(f"{path}: line {reader.line_num}: {error}; is a quotation mark left open?") from error
+        raise UserError(f"{path}: line {reader.line_num}: {error}; is a quotation mark not closed?") from error
     coded = {name: categories(name, [*code], np.asarray(numbers), missing) for name, (code, numbers) in codes.items()}
     return TableContent("line", texts, coded, np.asarray(rows.lines), rows.ragged, len(header))
 
 
 class _Rows:
-    """The rows of a CSV file in chunks, without empty lines; rows of another width are noted, and cut or padded."""
+    """The rows of a CSV file in chunks, without empty lines.
+
+    A row with more or fewer fields than the header is recorded in `ragged`, and cut or padded.
+    """
 
     def __init__(self, reader: Any) -> None:
         self.reader = reader
@@ -192,10 +204,10 @@ class _Rows:
             if line - start + 1 == len(chunk) and set(map(len, chunk)) == {width}:  # the usual case, without a loop
                 self.lines.extend(range(start, line + 1))
             else:
-                chunk = [*self._fitted(chunk, start, width)]
+                chunk = [*self._cut_or_pad(chunk, start, width)]
             yield chunk
 
-    def _fitted(self, chunk: list[list[str]], line: int, width: int) -> Iterator[list[str]]:
+    def _cut_or_pad(self, chunk: list[list[str]], line: int, width: int) -> Iterator[list[str]]:
         for row in chunk:
             if row:
                 if len(row) != width:
@@ -213,22 +225,22 @@ def _check_header(path: Path, header: Sequence[str], names: Iterable[str]) -> No
         raise ColumnError("\n".join([f"{path}: its columns do not fit", *(f"  {fault}" for fault in faults)]))
 
 
-def _parquet(path: Path, plain: str, names: Sequence[str], missing: Sequence[str]) -> TableContent:
+def _parquet(path: Path, image_column: str, names: Sequence[str], missing: Sequence[str]) -> TableContent:
     try:
         from pyarrow import ArrowException, parquet, types  # optional: only for Parquet files
     except ImportError as error:
         raise UserError(f"{path}: Parquet files are read by pyarrow: pip install pyarrow, or save it as CSV") from error
     try:
         header = parquet.read_schema(path).names
-        _check_header(path, header, (plain, *names))
-        table = parquet.read_table(path, columns=[*dict.fromkeys((plain, *names))])
-        images = _contents(path, plain, table.column(plain))
+        _check_header(path, header, (image_column, *names))
+        table = parquet.read_table(path, columns=[*dict.fromkeys((image_column, *names))])
+        images = _contents(path, image_column, table.column(image_column))
         for name in names:
             if types.is_nested(table.column(name).type):
-                raise UserError(f"{path}: {name} holds {table.column(name).type}; a column holds texts or numbers")
+                raise UserError(f"{path}: {name} holds {table.column(name).type}; a column must hold texts or numbers")
         columns = {name: _coded(name, table.column(name), missing) for name in names}
         texts = [f"row {k}" if image else "" for k, image in enumerate(images, start=1)] if images else []
-        texts = texts or [as_text(value) for value in table.column(plain).to_pylist()]
+        texts = texts or [as_text(value) for value in table.column(image_column).to_pylist()]
     except (ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, FileNotFoundError):
             raise UserError(f"{path}: there is no such file; set data.path to your table") from error
@@ -237,14 +249,14 @@ def _parquet(path: Path, plain: str, names: Sequence[str], missing: Sequence[str
 
 
 def _contents(path: Path, name: str, column: Any) -> list[bytes] | None:
-    """Return the contents of image files from a column of bytes, or of {bytes, path}; None of other columns."""
+    """Return the contents of image files from a column of bytes, or of {bytes, path}; None for other columns."""
     from pyarrow import types
 
     if types.is_struct(column.type) and "bytes" in [field.name for field in column.type]:
         column = column.combine_chunks().field("bytes")
     if types.is_nested(column.type):
         raise UserError(
-            f"{path}: {name} holds {column.type}; it holds names of image files, or their contents as bytes"
+            f"{path}: {name} holds {column.type}; it must hold names of image files, or their contents as bytes"
         )
     if not (types.is_binary(column.type) or types.is_large_binary(column.type)):
         return None
@@ -252,7 +264,7 @@ def _contents(path: Path, name: str, column: Any) -> list[bytes] | None:
 
 
 def _coded(name: str, column: Any, missing: Sequence[str]) -> Column:
-    """Return a column of Parquet, of texts, numbers or the like."""
+    """Return a column of a Parquet file that holds single values, such as texts or numbers."""
     coded = column.dictionary_encode().unify_dictionaries().combine_chunks()
     values = [*map(as_text, coded.dictionary.to_pylist()), ""]
     code = coded.indices.fill_null(len(values) - 1).to_numpy(zero_copy_only=False).astype(np.int64)

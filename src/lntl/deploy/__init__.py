@@ -1,1 +1,1 @@
-"""A trained run put to use: loaded, run over files, exported."""
+"""Use a trained run: load its classifier, predict for files, export it."""

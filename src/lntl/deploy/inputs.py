@@ -102,7 +102,7 @@ def _paths(target: Path, layout: Layout) -> list[str]:
         raise UserError(f"{target}: there is no folder {root} of its images; name theirs by --root")
     with _remedies(f"the column of the paths is named by --column, here {column!r}"):
         table = read_table(target, column, [], [], layout.delimiter)
-    return [str(root / name.strip()) for name in table.plain]
+    return [str(root / name.strip()) for name in table.image_names]
 
 
 @contextmanager

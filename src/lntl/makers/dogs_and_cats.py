@@ -1,7 +1,7 @@
 """Dogs and Cats with a bias of colour (Kim et al., CVPR 2019): TB1 holds bright dogs and dark cats, TB2 the reverse.
 
 The photographs are the folder train/ of Kaggle's "Dogs vs. Cats"; list_bright.txt and list_dark.txt, one file name a
-line, are the authors' (github.com/feidfoe/learning-not-to-learn, dataset/dogs_and_cats). What is in neither list is not
+line, are the authors' (github.com/feidfoe/learning-not-to-learn, dataset/dogs_and_cats). Images in neither list are not
 used.
 """
 
@@ -16,12 +16,13 @@ _NAME = re.compile(r"(cat|dog)\.\d+\.jpg")
 
 
 def make(source: Path, lists: Path, train: str, held_out: float, added: int = 0, seed: int = 0) -> Made:
-    """Return image, label, color, split; train is tb1 or tb2, test the other set and a share held out of this one.
+    """Return the columns image, label, color and split.
 
-    `added` images of the other set, chosen with the seed, go to train.
+    The set `train` (tb1 or tb2) is for training; test is the other set and the share `held_out` of this one. `added`
+    images of the other set, chosen with the seed, move from test to train.
 
-    Deviation: the paper tests on the other set and, separately, on a mixed one, whose labels are not public as far as
-    is known. Here the share that is held out makes the test set hold bright and dark images of both; with 0 it is the
+    Deviation: the paper tests on the other set and, separately, on a mixed set whose labels seem not to be public. Here
+    the held-out share makes test a mixed set: it holds bright and dark images of both classes. With 0, test is the
     other set alone.
     """
     folder = found(source, ["train/train", "train"]).relative_to(source).as_posix()
@@ -41,14 +42,14 @@ def make(source: Path, lists: Path, train: str, held_out: float, added: int = 0,
 
 
 def _colors(lists: Path) -> dict[str, str]:
-    """Return bright or dark for every name in the two lists, in their order."""
+    """Return bright or dark by file name, for every name in the two lists, in the order of the lists."""
     colors: dict[str, str] = {}
     for color in ("bright", "dark"):
         path = found(lists, [f"list_{color}.txt"])
         for number, name in lines(path).items():
             if not _NAME.fullmatch(name):
-                raise UserError(f"{path}: line {number} is {name!r}, which is no name like cat.0.jpg or dog.0.jpg")
+                raise UserError(f"{path}: line {number} is {name!r}; expected a name like cat.0.jpg or dog.0.jpg")
             if name in colors:
-                raise UserError(f"{path}: line {number}: {name} is listed before, as {colors[name]}")
+                raise UserError(f"{path}: line {number}: {name} is already listed, as {colors[name]}")
             colors[name] = color
     return colors

@@ -16,9 +16,9 @@ TRAP_SETS = 5
 
 
 def make(source: Path, lists: Path, trap_set: int) -> Made:
-    """Return image, label, split and the seven artefacts, of which the ruler is the bias.
+    """Return the columns image, label, split and the seven artefacts; the ruler is the bias.
 
-    The lists of train repeat the images of val; those are in val alone.
+    The lists of train repeat the images of val; here these images are in val only.
     """
     files = {path.stem: path for ending in ("jpg", "png") for path in sorted(folder_of(source).rglob(f"*.{ending}"))}
     table: dict[str, list[str]] = {n: [] for n in ("image", "label", "split", *ARTEFACTS)}
@@ -33,7 +33,7 @@ def make(source: Path, lists: Path, trap_set: int) -> Made:
                 repeated += 1
                 continue
             if name in seen:
-                raise UserError(f"{where}: {name} is listed before, in {seen[name]}; fetch the lists again")
+                raise UserError(f"{where}: {name} is already listed, in {seen[name]}; fetch the lists again")
             seen[name] = split
             if name not in files:
                 missing.append(name)

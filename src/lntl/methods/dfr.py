@@ -30,8 +30,8 @@ class DFR(Method):
     as val, so that rows of the fit choose nothing else. Use it if val has the groups in the proportions of the data
     that the model will meet. `rows: train` fits on the rows that f has already learned; the paper finds that worse.
 
-    One epoch is enough: the fit is made before its first step, and the steps train nothing.
-    Deviation: the paper chooses C by the worst group of held-out rows; here it is a setting.
+    One epoch is enough: the layer is fitted before the first step, and the steps train nothing.
+    Deviation: the paper chooses C by worst-group accuracy on held-out rows; here it is a setting.
     Source: "Last Layer Re-Training is Sufficient for Robustness to Spurious Correlations", ICLR 2023, and the authors'
     code, for the standardised features and the mean of the draws.
     """
@@ -78,8 +78,8 @@ class DFR(Method):
             where = "train" if cls.prepared_on(config) == "train" else "the half of val that dfr is fitted on"
             raise UserError(
                 f"dfr: {len(empty)} of {len(all_groups)} groups have no row in {where}, first class "
-                f"{spec.class_names[y]} with bias value {spec.bias_value_names[value]}; give each some rows, set "
-                "rows to the other split, or use leace"
+                f"{spec.class_names[y]} with bias value {spec.bias_value_names[value]}; add rows of them, set "
+                "`rows` to the other split, or use leace"
             )
 
     def prepare(self, batches: TrainingBatches, seed: int) -> None:

@@ -272,7 +272,7 @@ def _head(probe: Probe, chance: float) -> str:
 def _recolored(recoloring: Recoloring) -> str:
     flip, change, erm = recoloring.flip_rate, recoloring.mean_change, recoloring.erm
     if flip.value is None or change.value is None:
-        return f"What recolouring changes is undefined: {flip.undefined or change.undefined or 'no reason is given'}."
+        return f"What recolouring changes is undefined: {flip.undefined or change.undefined or 'no reason recorded'}."
     erm_flip = f"; plain training: {erm.flip_rate.value:.1%}" if erm and erm.flip_rate.value is not None else ""
     erm_change = f"; plain training: {erm.mean_change.value:.3f}" if erm and erm.mean_change.value is not None else ""
     return (

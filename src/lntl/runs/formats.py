@@ -507,7 +507,7 @@ class Finding(BaseModel):
 
 
 class Recommendation(BaseModel):
-    """The method to begin with, why, and the lines of YAML to write."""
+    """The recommended first method, the reasons, and the lines of YAML to write."""
 
     method: str
     title: str
