@@ -102,14 +102,14 @@ def test_num_epochs_below_1_is_refused(number: int) -> None:
 
 def test_the_erm_config_differs_in_its_phases_alone() -> None:
     config = configuration.read(DEFAULT, ["evaluation.erm_epochs=7", "project.seed=3"])
-    twin = configuration.erm_config(config, Path("runs/mine"))
-    assert [(phase.method, phase.epochs) for phase in twin.training.phases] == [("erm", 7)]
-    assert twin.data.model_dump() == config.data.model_dump()
-    assert (twin.model.name, twin.project.seed) == (config.model.name, 3)
-    assert twin.training.phases[0].optimizer_fg == config.training.optimizer_fg
-    assert twin.training.phases[0].ema == config.training.ema
-    assert Path(twin.logging.output_dir) == Path("runs/mine")
-    assert twin.evaluation.erm_epochs == 0
+    erm = configuration.erm_config(config, Path("runs/mine"))
+    assert [(phase.method, phase.epochs) for phase in erm.training.phases] == [("erm", 7)]
+    assert erm.data.model_dump() == config.data.model_dump()
+    assert (erm.model.name, erm.project.seed) == (config.model.name, 3)
+    assert erm.training.phases[0].optimizer_fg == config.training.optimizer_fg
+    assert erm.training.phases[0].ema == config.training.ema
+    assert Path(erm.logging.output_dir) == Path("runs/mine")
+    assert erm.evaluation.erm_epochs == 0
 
 
 def test_the_users_own_method_brings_its_keys(

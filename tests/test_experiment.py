@@ -30,7 +30,7 @@ NUMBERS = set(METRICS)
 
 @pytest.fixture(scope="module")
 def results(trained: Callable[..., Path]) -> Path:
-    """A folder in which tiny.yaml, with its ERM twin, was trained to the end."""
+    """A folder in which tiny.yaml and its ERM run were trained to the end."""
     return trained(evaluation={"erm_epochs": 1}, logging={"use_tensorboard": True})
 
 
@@ -163,12 +163,12 @@ def test_another_split_is_stored_under_its_own_name(make_config: Callable[..., C
 
 
 def test_the_erm_config_differs_in_its_phases_alone(finished: RunFolder) -> None:
-    twin = RunFolder(finished.path / "erm")
+    erm_folder = RunFolder(finished.path / "erm")
     result = finished.read_result()
     assert result is not None
-    assert result.erm == twin.read_result()
-    assert [record["method"] for record in metrics(twin.path)] == ["erm"]
-    ours, theirs = (configuration.read(path).model_dump() for path in (finished.config, twin.config))
+    assert result.erm == erm_folder.read_result()
+    assert [record["method"] for record in metrics(erm_folder.path)] == ["erm"]
+    ours, theirs = (configuration.read(path).model_dump() for path in (finished.config, erm_folder.config))
     assert theirs["project"].pop("experiment_name") == "erm"
     assert theirs["logging"].pop("output_dir") == str(finished.path)
     assert [ours["evaluation"].pop("erm_epochs"), theirs["evaluation"].pop("erm_epochs")] == [1, 0]
@@ -177,7 +177,8 @@ def test_the_erm_config_differs_in_its_phases_alone(finished: RunFolder) -> None
     assert theirs == ours
     # the first phase is ERM too: same data, seed and order give the same first epoch
     assert_equal(
-        checkpoint.load(finished.checkpoint(1)).trainer["networks"], checkpoint.load(twin.last).trainer["networks"]
+        checkpoint.load(finished.checkpoint(1)).trainer["networks"],
+        checkpoint.load(erm_folder.last).trainer["networks"],
     )
 
 

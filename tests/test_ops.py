@@ -248,7 +248,7 @@ def test_each_side_of_adversarial_equals_a_forward_pass_of_its_own(train: bool, 
     torch.testing.assert_close(fast, slow)
     expected = gradients((slow * weights).sum(), module, z)
     for got, want in zip(gradients((fast * weights).sum(), module, z), expected, strict=True):
-        if want is None:  # the side that judges does not move it: no gradient, or one of exact zeros
+        if want is None:  # the frozen side gets no gradient, or one of exact zeros
             assert got is None or not got.any()
         else:
             torch.testing.assert_close(got, want)

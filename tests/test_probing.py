@@ -27,7 +27,7 @@ WRITTEN = {"probe.json", "recoloring.json", "recoloring.npz", "embedding.npz"}
 
 @pytest.fixture(scope="module")
 def results(trained: Callable[..., Path]) -> Path:
-    """A folder in which tiny.yaml, with its ERM twin, was trained to the end."""
+    """A folder in which tiny.yaml and its ERM run were trained to the end."""
     phases = [{"method": "erm", "epochs": 1}, {"method": "lntl", "epochs": 1}]
     return trained(evaluation={"erm_epochs": 1}, training={"phases": phases})
 
@@ -194,13 +194,13 @@ def test_a_missing_erm_checkpoint_is_a_warning(copied: RunFolder, monkeypatch: p
 @pytest.mark.usefixtures("quick")
 def test_erm_is_probed_at_its_best_as_its_accuracies_are(copied: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     without_recoloring(monkeypatch)
-    twin = RunFolder(RUN / "erm")
-    saved = checkpoint.load(twin.last)  # which is the best as well, after one epoch
+    erm_folder = RunFolder(RUN / "erm")
+    saved = checkpoint.load(erm_folder.last)  # after one epoch this is also the best checkpoint
     best = probe_linear()["reference"]["erm"]
     blind = {name: torch.zeros_like(value) for name, value in saved.trainer["networks"].items()}
-    checkpoint.save(twin.last, replace(saved, trainer=saved.trainer | {"networks": blind, "average": None}))
+    checkpoint.save(erm_folder.last, replace(saved, trainer=saved.trainer | {"networks": blind, "average": None}))
     assert probe_linear()["reference"]["erm"] == best
-    twin.best.unlink()
+    erm_folder.best.unlink()
     assert probe_linear()["reference"]["erm"] != best
 
 

@@ -1,4 +1,4 @@
-"""A run that was stopped or killed, and went on, is the run that nothing had happened to: bit for bit."""
+"""A run that was stopped or killed and then resumed is bit-identical to a run that was never stopped."""
 
 import json
 import random
@@ -55,8 +55,10 @@ def finished(undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     return tmp_path
 
 
-@pytest.mark.parametrize(("epochs", "border"), [(1, "erm to bias_head"), (2, "bias_head to lntl"), (3, "none")])
-def test_four_epochs_are_some_a_kill_and_the_rest(folder: Path, undisturbed: Path, epochs: int, border: str) -> None:
+@pytest.mark.parametrize(("epochs", "border"), [(1, "erm to bias_head"), (2, "bias_head to lntl"), (3, "within lntl")])
+def test_a_killed_and_resumed_run_equals_an_undisturbed_run(
+    folder: Path, undisturbed: Path, epochs: int, border: str
+) -> None:
     killed = Strike(UPDATE, call=3 * epochs + 2, signal=signal.SIGKILL)  # in the middle of the next epoch
     assert run(*TRAIN, folder=folder, prepare=killed) == -signal.SIGKILL
     assert len(metrics(folder / RUN)) == epochs
@@ -108,10 +110,10 @@ def test_a_run_is_trained_by_one_process_at_a_time(
     assert lntl(*command) == 0
 
 
-def test_the_plain_training_of_a_run_is_locked_too(
+def test_the_erm_run_of_a_run_is_locked_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While a run trains RUN/erm nobody else does, and while somebody else does, the run is not even replaced."""
+    """A run locks RUN/erm while it trains there; if another process has locked RUN/erm, the run is not replaced."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(lock, "PATIENCE", 0.0)
     phases = {"phases": [{"method": "erm", "epochs": 1}]}
@@ -121,21 +123,21 @@ def test_the_plain_training_of_a_run_is_locked_too(
         for command in ([*TRAIN, "--overwrite"], ["train", str(RUN / "erm/config.yaml"), "--overwrite"]):
             assert lntl(*command) == 2
             assert f"{RUN}/erm: in use by another process (" in capsys.readouterr().err
-    held: list[bool] = []
+    both_locked: list[bool] = []
     train = Run.train
 
-    def watched(run: Run, *arguments: Any) -> Any:
-        held.append((run.folder.path / ".lock").exists() and (RUN / ".lock").exists())
+    def train_and_check_locks(run: Run, *arguments: Any) -> Any:
+        both_locked.append((run.folder.path / ".lock").exists() and (RUN / ".lock").exists())
         return train(run, *arguments)
 
-    monkeypatch.setattr(Run, "train", watched)
+    monkeypatch.setattr(Run, "train", train_and_check_locks)
     assert lntl(*TRAIN, "--overwrite") == 0
-    assert held == [True, True]
+    assert both_locked == [True, True]
     assert not list(RUN.rglob(".lock"))
 
 
 def test_a_hangup_that_is_ignored_stays_ignored() -> None:
-    """As under nohup."""
+    """nohup ignores SIGHUP in this way."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with stop_signals() as stop:
@@ -155,9 +157,9 @@ def test_a_second_signal_stops_at_once(folder: Path, undisturbed: Path) -> None:
     assert_same_run(folder / RUN, undisturbed / RUN)
 
 
-# Calls of fsync, one a file written: 1 config.yaml, 2 environment.json, 3 last.pth; then by epoch (best_model.pth,)
-# checkpoint_epoch_XX.pth, last.pth, metrics.jsonl; at the end evaluation/ (four) and result.json. Calls of compute: one
-# an epoch; of summarise: two at the end.
+# fsync is called once per written file: 1 config.yaml, 2 environment.json, 3 last.pth; then per epoch best_model.pth
+# (if it is the best), checkpoint_epoch_XX.pth, last.pth and metrics.jsonl; at the end four files in evaluation/ and
+# result.json. compute is called once per epoch, summarise twice at the end.
 @pytest.mark.parametrize(
     ("function", "call"),
     [
@@ -176,12 +178,12 @@ def test_killed_while_a_file_is_written_or_the_network_evaluated(
     assert run(*TRAIN, folder=folder, prepare=Strike(function, call, signal.SIGKILL)) == -signal.SIGKILL
     assert run(*RESUME, folder=folder) == 0
     assert_same_run(folder / RUN, undisturbed / RUN)
-    assert not list((folder / RUN).rglob(".*"))  # no half file is left
+    assert not list((folder / RUN).rglob(".*"))  # no temporary file is left
 
 
 @pytest.mark.full
 def test_killed_at_twenty_random_moments(tmp_path: Path) -> None:
-    """A run with an ERM twin is killed, resumed, killed again ...; it ends as if nothing had been, and begins anew."""
+    """Kill and resume a run with an ERM run until it ends; it equals an undisturbed run. Repeat until 20 kills."""
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
     for folder in (undisturbed, disturbed):
         folder.mkdir()
@@ -197,7 +199,7 @@ def test_killed_at_twenty_random_moments(tmp_path: Path) -> None:
             process.kill()
             kills += 1
         code = ended(process)
-        over = code == 0  # it may have ended in the very moment of the kill
+        over = code == 0  # the run may have ended just before the kill
         assert code in (0, -signal.SIGKILL), (disturbed / "stderr").read_text()
         if over:
             assert_same_run(disturbed / RUN, undisturbed / RUN)
@@ -205,7 +207,7 @@ def test_killed_at_twenty_random_moments(tmp_path: Path) -> None:
             shutil.rmtree(disturbed / RUN)
 
 
-def test_stopped_in_the_erm_config(tmp_path: Path) -> None:
+def test_a_run_stopped_during_its_erm_run_is_resumed(tmp_path: Path) -> None:
     stopped, undisturbed = tmp_path / "stopped", tmp_path / "undisturbed"
     for folder in (stopped, undisturbed):
         folder.mkdir()
@@ -215,12 +217,12 @@ def test_stopped_in_the_erm_config(tmp_path: Path) -> None:
     assert run(*RESUME, folder=stopped) == 0
     for name in (RUN, RUN / "erm"):
         assert_same_run(stopped / name, undisturbed / name)
-    twin = tree(stopped / RUN / "erm")
+    erm = tree(stopped / RUN / "erm")
     assert run(*RESUME, folder=stopped) == 0
-    assert tree(stopped / RUN / "erm") == twin  # its result stands
+    assert tree(stopped / RUN / "erm") == erm  # it is not trained again
 
 
-def test_plain_training_has_the_epochs_that_are_configured_now(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_number_of_erm_epochs_trains_the_erm_run_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_config(folder, training={"phases": [{"method": "erm", "epochs": 1}]}, evaluation={"metrics": ["accuracy"]})
     monkeypatch.chdir(folder)
     assert lntl(*TRAIN, "evaluation.erm_epochs=1") == 0
@@ -235,7 +237,7 @@ def test_plain_training_has_the_epochs_that_are_configured_now(folder: Path, mon
     assert read_run(RUN).erm is None
 
 
-def test_a_key_that_is_newer_than_the_checkpoint_is_at_its_default(
+def test_a_key_that_an_older_checkpoint_lacks_counts_as_its_default(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     last = RUN / "checkpoints/last.pth"
@@ -255,19 +257,19 @@ def test_a_finished_run_is_only_evaluated_again(finished: Path, capsys: pytest.C
     assert "epoch 1" not in captured.err
     after = tree(finished / RUN / "checkpoints")
     assert before.keys() == after.keys()
-    assert {name for name in before if before[name] != after[name]} <= {"last.pth"}  # written anew, with equal content
+    assert {name for name in before if before[name] != after[name]} <= {"last.pth"}  # written again with equal content
     result = json.loads((finished / RUN / "result.json").read_text())
     assert result["last"]["epoch"] == 4
 
 
-def test_auto_begins_where_there_is_no_run(folder: Path) -> None:
+def test_resume_auto_starts_a_run_if_there_is_none(folder: Path) -> None:
     assert run(*RESUME, folder=folder) == 0
     assert len(metrics(folder / RUN)) == 4
 
 
 @pytest.mark.parametrize("more", [{"epochs": 3}, {"then": [{"method": "lntl", "epochs": 1, "mu": 0.2}]}], ids=str)
 def test_a_longer_last_phase_or_further_phases(tmp_path: Path, finished: Path, more: dict[str, Any]) -> None:
-    """With a constant learning rate a longer run is one that went on."""
+    """With a constant learning rate, a resumed run with more epochs equals a run that had them from the start."""
     *before, last = TINY["training"]["phases"]
     phases = [*before, last | {"epochs": more.get("epochs", 2)}, *more.get("then", [])]
     whole = tmp_path / "whole"
@@ -282,13 +284,13 @@ def test_a_longer_last_phase_or_further_phases(tmp_path: Path, finished: Path, m
     assert len(metrics(finished / RUN)) == 5
 
 
-def test_the_run_s_own_config_yaml_resumes_a_run_that_went_on(finished: Path) -> None:
+def test_the_config_yaml_of_a_lengthened_run_resumes_it(finished: Path) -> None:
     assert lntl(*RESUME, "training.phases.2.epochs=3") == 0
     assert lntl("train", str(RUN / "config.yaml"), "--resume", "auto") == 0
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Return the sentence with which a command is refused, having changed no file."""
+    """Run a command that must fail and change no file; return its message."""
     before = tree(Path())
     capsys.readouterr()
     assert lntl(*arguments) == 2
@@ -327,7 +329,7 @@ def test_a_changed_configuration_is_refused(
         "training.device=auto",
     ],
 )
-def test_what_changes_no_finished_epoch_may_change(finished: Path, override: str) -> None:
+def test_settings_that_do_not_affect_training_may_change(finished: Path, override: str) -> None:
     assert lntl(*RESUME, override) == 0
 
 
@@ -337,12 +339,16 @@ def test_fewer_phases_are_refused(finished: Path, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize("path", ["missing.pth", "results/other/checkpoints/last.pth", "results/other", "tiny.yaml/x"])
-def test_a_missing_checkpoint_is_no_fresh_start(finished: Path, capsys: pytest.CaptureFixture[str], path: str) -> None:
+def test_a_missing_checkpoint_is_an_error_and_starts_no_new_run(
+    finished: Path, capsys: pytest.CaptureFixture[str], path: str
+) -> None:
     assert "no such checkpoint" in refused(capsys, *TRAIN, "--resume", path)
 
 
 @pytest.mark.parametrize("how", ["auto", str(RUN), str(RUN / "checkpoints/last.pth")])
-def test_a_truncated_checkpoint_is_no_fresh_start(finished: Path, capsys: pytest.CaptureFixture[str], how: str) -> None:
+def test_a_truncated_checkpoint_is_an_error_and_starts_no_new_run(
+    finished: Path, capsys: pytest.CaptureFixture[str], how: str
+) -> None:
     last = RUN / "checkpoints/last.pth"
     last.write_bytes(last.read_bytes()[:-1000])
     stderr = refused(capsys, *TRAIN, "--resume", how)
@@ -350,7 +356,7 @@ def test_a_truncated_checkpoint_is_no_fresh_start(finished: Path, capsys: pytest
     assert f"use another one from {last.parent}" in stderr
 
 
-def test_a_checkpoint_that_lies_elsewhere(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_outside_a_run_folder_is_an_error(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(RUN / "checkpoints/last.pth", "last.pth")
     assert "a checkpoint lies in RUN/checkpoints/" in refused(capsys, *TRAIN, "--resume", "last.pth")
 
@@ -363,7 +369,7 @@ def test_auto_never_deletes_a_run_whose_last_checkpoint_is_gone(
 
 
 def test_auto_never_replaces_a_run_that_has_results(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its checkpoints were removed to save room: nothing but --overwrite may replace it."""
+    """If its checkpoints were removed to save space, only --overwrite may replace the run."""
     for path in (RUN / "checkpoints").iterdir():
         path.unlink()
     for command in (RESUME, [*RESUME, "project.seed=7"]):
@@ -377,7 +383,7 @@ def test_auto_never_replaces_a_run_that_has_results(finished: Path, capsys: pyte
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "damage",
     [
         lambda: shutil.copy(RUN / "checkpoints/last.pth", RUN / "checkpoints/checkpoint_epoch_02_copy.pth"),
         lambda: (RUN / "environment.json").write_text(""),
@@ -387,20 +393,20 @@ def test_auto_never_replaces_a_run_that_has_results(finished: Path, capsys: pyte
         lambda: (RUN / "evaluation/test.json").write_text("[]"),
     ],
 )
-def test_a_file_that_somebody_spoiled_does_not_stop_the_run(finished: Path, spoil: Callable[[], object]) -> None:
-    spoil()
+def test_a_damaged_file_does_not_stop_a_resumed_run(finished: Path, damage: Callable[[], object]) -> None:
+    damage()
     assert lntl(*RESUME) == 0
     assert len(metrics(RUN)) == 4
 
 
-def test_a_log_that_cannot_be_opened(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_that_cannot_be_opened_is_an_error(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (RUN / "run.log").unlink()
     (RUN / "run.log").mkdir()
     assert "run.log" in refused(capsys, *RESUME)
 
 
-def test_the_erm_config_of_a_run_resumed_under_another_name(finished: Path) -> None:
-    """A run stays in its folder, whatever the configuration calls it now."""
+def test_the_erm_run_of_a_renamed_run_stays_in_its_folder(finished: Path) -> None:
+    """A resumed run stays in its folder even if the configuration has a new experiment name."""
     write_config(finished, evaluation={"erm_epochs": 1})
     assert lntl(*TRAIN, "--resume", str(RUN), "project.experiment_name=renamed") == 0
     assert [path.name for path in Path("results").iterdir()] == ["tiny"]

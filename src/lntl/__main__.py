@@ -1,4 +1,4 @@
-"""`python -m lntl` is the command line `lntl`."""
+"""Run the command line `lntl` with `python -m lntl`."""
 
 from lntl.cli import main
 

@@ -4,7 +4,7 @@ import re
 
 
 class UserError(Exception):
-    """A fault that the user can mend: one sentence that says what is wrong, where, and what to do."""
+    """An error that the user can correct; its message is one sentence: what is wrong, where, and what to do."""
 
 
 class DeadEndError(UserError):

@@ -6,43 +6,43 @@ from lntl.data.rows import SHOWN, Faults
 from lntl.errors import UserError
 
 
-def make(n: int) -> Faults:
+def make_faults(n: int) -> Faults:
     return Faults(n, "table t.csv", lambda row: f"line {row + 2}")
 
 
-def test_stop_names_every_wrong_row_and_all_that_is_wrong_with_it() -> None:
-    faults = make(10)
+def test_stop_lists_every_wrong_row_with_all_its_faults() -> None:
+    faults = make_faults(10)
     faults.add([7, 3], "label is empty")
     faults.add([3], "missing file", lambda row: f" {row}.png")
     with pytest.raises(UserError) as caught:
         faults.settle("stop")
     assert str(caught.value).splitlines() == [
-        "table t.csv: 2 of 10 rows are wrong; mend them, or leave them out with data.on_error: skip",
+        "table t.csv: 2 of 10 rows are wrong; correct them, or leave them out with data.on_error: skip",
         "  line 5: label is empty; missing file 3.png",
         "  line 9: label is empty",
     ]
 
 
 def test_skip_returns_which_rows_are_valid() -> None:
-    faults = make(4)
+    faults = make_faults(4)
     faults.add([2], "label is empty")
     assert faults.settle("skip").tolist() == [True, True, False, True]
     assert faults.lines == ["line 4: label is empty"]
 
 
-def test_nothing_wrong() -> None:
-    assert make(3).settle("stop").tolist() == [True, True, True]
+def test_without_faults_all_rows_are_kept() -> None:
+    assert make_faults(3).settle("stop").tolist() == [True, True, True]
 
 
-def test_without_a_right_row_there_is_nothing_to_skip_to() -> None:
-    faults = make(2)
+def test_skip_is_an_error_if_all_rows_are_wrong() -> None:
+    faults = make_faults(2)
     faults.add([0, 1], "label is empty")
     with pytest.raises(UserError, match="2 of 2 rows are wrong; is `data` what you meant"):
         faults.settle("skip")
 
 
-def test_many_wrong_rows_are_counted_by_kind_beyond_the_first() -> None:
-    faults = make(1000)
+def test_the_first_wrong_rows_are_listed_and_the_others_counted_by_fault() -> None:
+    faults = make_faults(1000)
     faults.add(range(900), "label is empty")
     faults.add(range(800, 810), "missing file", lambda row: f" {row}")
     with pytest.raises(UserError) as caught:

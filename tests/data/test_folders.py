@@ -122,7 +122,7 @@ def test_links_to_folders_are_followed_but_never_back(root: Path, tmp_path: Path
 
 def test_links_and_unreadable_folders_are_reported(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (root / "train/eel").symlink_to(root / "nowhere")
-    with pytest.raises(UserError, match=r"train/eel: cannot read it: No such file or directory; mend it"):
+    with pytest.raises(UserError, match=r"train/eel: cannot read it: No such file or directory; correct it"):
         build(root)
     (root / "train/eel").unlink()
     (root / "train/cat/day/2.png").symlink_to(root / "nowhere.png")

@@ -1,4 +1,4 @@
-"""The authors' files: read as Python 2 wrote them, without running what a pickle may hold."""
+"""The authors' files: they are Python 2 pickles, and are read without running code that a pickle may contain."""
 
 import os
 import pickle
@@ -20,7 +20,7 @@ NAME = "mnist_10color_jitter_var_0.030.npy"
 
 
 class Python2Pickler(pickle._Pickler):  # type: ignore[name-defined]
-    """Writes what cPickle of Python 2 wrote at protocol 2: byte strings, and NumPy's modules by their old names."""
+    """Writes the format of Python 2's cPickle at protocol 2: byte strings, and the old names of NumPy's modules."""
 
     dispatch = pickle._Pickler.dispatch.copy()  # type: ignore[attr-defined]
 
@@ -39,17 +39,17 @@ class Python2Pickler(pickle._Pickler):  # type: ignore[name-defined]
 
 
 def as_python2(content: Any) -> bytes:
-    """Return the .npy file that np.save of Python 2 made of an object: a header, then the pickle of an array of it."""
-    around = np.empty((), dtype=object)
-    around[()] = content
+    """Return the bytes that np.save wrote in Python 2: a header, and the pickle of a 0-d array with the object."""
+    array = np.empty((), dtype=object)
+    array[()] = content
     file = BytesIO()
     npy.write_array_header_1_0(file, {"descr": "|O", "fortran_order": False, "shape": ()})
-    Python2Pickler(file, protocol=2).dump(around)
+    Python2Pickler(file, protocol=2).dump(array)
     return file.getvalue()
 
 
 def arrays(train: int = 120, test: int = 110) -> dict[str, np.ndarray]:
-    """Return images of one random stroke colour each, on a black ground."""
+    """Return images with strokes of one random colour per image, on black."""
     random, content = np.random.default_rng(0), {}
     for split, n in (("train", train), ("test", test)):
         strokes = random.random((n, 28, 28, 1)) < 0.3
@@ -65,15 +65,15 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_imitation_is_a_python_2_file(path: Path) -> None:
+def test_the_imitated_file_has_the_format_of_python_2(path: Path) -> None:
     content = path.read_bytes()
     assert b"cnumpy.core.multiarray\n_reconstruct\n" in content
     pickled = content[content.index(b"\n") + 1 :]
-    with pytest.raises(UnicodeDecodeError):  # as with the authors' files, the bytes of an array are no ASCII
+    with pytest.raises(UnicodeDecodeError):  # the bytes of an array are not ASCII, as in the authors' files
         pickle.loads(pickled.replace(b"numpy.core", b"numpy._core"))
 
 
-def test_read_gives_the_arrays(path: Path) -> None:
+def test_read_official_returns_the_arrays(path: Path) -> None:
     read, expected = read_official(path), arrays()
     assert set(read) == set(expected)
     for name, array in expected.items():
@@ -81,19 +81,19 @@ def test_read_gives_the_arrays(path: Path) -> None:
         assert read[name].dtype == (np.uint8 if name.endswith("image") else np.int64)
 
 
-def test_more_keys_and_labels_as_a_column_are_no_fault(tmp_path: Path) -> None:
+def test_extra_keys_and_labels_of_shape_n_1_are_accepted(tmp_path: Path) -> None:
     content = arrays() | {"test_gray": np.zeros((110, 28, 28), np.uint8)}
     content["train_label"] = content["train_label"].astype(np.uint8)[:, None]
     (tmp_path / NAME).write_bytes(as_python2(content))
     assert read_official(tmp_path / NAME)["train_label"].shape == (120,)
 
 
-def test_a_file_that_python_3_saved_is_read_as_well(tmp_path: Path) -> None:
+def test_a_file_saved_with_python_3_is_read_too(tmp_path: Path) -> None:
     np.save(tmp_path / NAME, arrays())  # type: ignore[arg-type]
     np.testing.assert_array_equal(read_official(tmp_path / NAME)["test_image"], arrays()["test_image"])
 
 
-# --- in use ---
+# --- use as a data set ---
 
 
 def test_the_file_in_data_path_is_used_and_named(path: Path) -> None:
@@ -108,7 +108,7 @@ def test_the_file_in_data_path_is_used_and_named(path: Path) -> None:
         assert torch.equal(split.y, torch.from_numpy(expected[f"{source}_label"])[split.row])
 
 
-def test_a_random_val_is_rendered_anew_on_the_files_strokes(path: Path) -> None:
+def test_a_random_val_colours_the_strokes_of_the_file_again(path: Path) -> None:
     config = ColoredMNIST.Config(path=str(path.parent), color_var=0.030)
     val = ColoredMNIST(config).splits["val"]
     images = torch.from_numpy(arrays()["train_image"])[val.row].permute(0, 3, 1, 2)
@@ -124,10 +124,10 @@ def test_the_file_of_another_variance_is_not_used(path: Path) -> None:
     )
 
 
-# --- refused ---
+# --- invalid files ---
 
 
-def refusal(path: Path, content: bytes) -> str:
+def error_message(path: Path, content: bytes) -> str:
     path.write_bytes(content)
     with pytest.raises(UserError) as caught:
         ColoredMNIST(ColoredMNIST.Config(path=str(path.parent)))
@@ -145,26 +145,28 @@ class Malicious:
 
 
 @pytest.mark.parametrize(
-    "wrap", [lambda bad: bad, lambda bad: arrays() | {"more": bad}], ids=["alone", "beside arrays"]
+    "wrap", [lambda call: call, lambda call: arrays() | {"more": call}], ids=["alone", "beside arrays"]
 )
 def test_a_malicious_pickle_is_refused_and_does_not_run(tmp_path: Path, wrap: Any) -> None:
     victim = tmp_path / "victim"
     header = as_python2(None)[: as_python2(None).index(b"\n") + 1]
-    message = refusal(tmp_path / NAME, header + pickle.dumps(wrap(Malicious(os.system, f"touch {victim}")), protocol=2))
+    message = error_message(
+        tmp_path / NAME, header + pickle.dumps(wrap(Malicious(os.system, f"touch {victim}")), protocol=2)
+    )
     assert "system" in message
     assert not victim.exists()
 
 
 @pytest.mark.parametrize("call", [(eval, "1"), (getattr, {}, "get"), (np.load, "x"), (np.fromfile, "x")])
-def test_nothing_but_arrays_is_admitted(tmp_path: Path, call: tuple[Any, ...]) -> None:
+def test_a_pickle_may_contain_only_arrays(tmp_path: Path, call: tuple[Any, ...]) -> None:
     header = as_python2(None)[: as_python2(None).index(b"\n") + 1]
-    assert "no array" in refusal(tmp_path / NAME, header + pickle.dumps(Malicious(*call), protocol=2))
+    assert "no array" in error_message(tmp_path / NAME, header + pickle.dumps(Malicious(*call), protocol=2))
 
 
 @pytest.mark.parametrize("share", [0.0, 1e-5, 1e-4, 0.001, 0.1, 0.5, 0.99, 0.999999])
 def test_a_truncated_file_is_refused(path: Path, share: float) -> None:
     content = path.read_bytes()
-    refusal(path, content[: int(share * len(content))])
+    error_message(path, content[: int(share * len(content))])
 
 
 def torch_file() -> bytes:
@@ -196,7 +198,7 @@ def npy_file(array: Any) -> bytes:
     ids=lambda content: repr(content[:20]),
 )
 def test_a_foreign_file_is_refused(tmp_path: Path, content: bytes) -> None:
-    assert "not a readable Colored MNIST file" in refusal(tmp_path / NAME, content)
+    assert "not a readable Colored MNIST file" in error_message(tmp_path / NAME, content)
 
 
 @pytest.mark.parametrize(
@@ -213,8 +215,8 @@ def test_a_foreign_file_is_refused(tmp_path: Path, content: bytes) -> None:
     ],
 )
 def test_wrong_shapes_types_and_labels_are_refused(tmp_path: Path, key: str, value: Any) -> None:
-    refusal(tmp_path / NAME, as_python2(arrays() | {key: value}))
+    error_message(tmp_path / NAME, as_python2(arrays() | {key: value}))
 
 
 def test_a_file_without_images_is_refused(tmp_path: Path) -> None:
-    refusal(tmp_path / NAME, as_python2(arrays(train=0)))
+    error_message(tmp_path / NAME, as_python2(arrays(train=0)))

@@ -189,7 +189,7 @@ def test_wrong_rows_are_all_named_by_line(write: Write, tmp_path: Path) -> None:
     text = path.read_text().replace("pets/07.png,dog", "pets/07.png,dog,more").replace("pets/08", "\n\npets/08")
     path.write_text(text)
     head, *lines = fault(path, split="split", bias=["sky", {"column": "age", "bins": 2}])
-    assert head == f"table {path}: 7 of 60 rows are wrong; mend them, or leave them out with data.on_error: skip"
+    assert head == f"table {path}: 7 of 60 rows are wrong; correct them, or leave them out with data.on_error: skip"
     assert [line.strip() for line in lines if "line 11" not in line] == [
         "line 4: label is empty",
         f"line 5: missing file {tmp_path}/gone.png",

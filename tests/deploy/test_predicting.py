@@ -198,7 +198,8 @@ def test_unreadable_images_stop_before_anything_is_written(pets: Path, capsys: C
     assert lntl("predict", str(pets), "pets.csv", "--out", "p.csv", "--features", "z.npz") == 2
     stderr = capsys.readouterr().err
     assert (
-        "3 of 60 images cannot be read, so nothing is written; mend them, or leave them out with --on-error" in stderr
+        "3 of 60 images cannot be read, so nothing is written; correct them, or leave them out with --on-error"
+        in stderr
     )
     for line in ("pets/00.png: an empty file", "pets/more/31.png: a damaged", "pets/58.png: no such file"):
         assert f"\n  {line}" in stderr

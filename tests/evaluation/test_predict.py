@@ -96,7 +96,7 @@ class OneLabelAnImage(Split):
 def test_a_single_bias_label_an_image(digits: ColoredMNIST) -> None:
     networks = Networks()
     networks.f, networks.g = nn.Flatten(), nn.Linear(3 * 28 * 28, 10)
-    networks.h = networks.g  # judges the same, so that it hits where the class is right
+    networks.h = networks.g  # h predicts the same as g, so it is right if the class is right
     p: Predictions = predict(networks, Loader(OneLabelAnImage(digits.splits["test"]), 32, CPU), 100)
     known = torch.arange(100) % 3 != 0
     assert torch.equal(p.bias_labels, known.long())

@@ -83,10 +83,10 @@ def test_h_given_y_predicts_the_bias_that_y_predicts(make_trainer: MakeTrainer, 
     losses = []
     for name in ("conditional_adversary", "lntl"):
         method: Any = make_trainer({"method": name}).method
-        judge, nothing = method._adversary(batch), torch.zeros(len(batch.y), 32, 14, 14)
+        adversary, constant = method._adversary(batch), torch.zeros(len(batch.y), 32, 14, 14)
         optimizer = torch.optim.Adam([*method.h.parameters(), *method.parameters()], 0.01)
         for _ in range(40):
-            loss = bias_cross_entropy(judge(nothing, batch.labelled), batch.bias_at(batch.labelled))
+            loss = bias_cross_entropy(adversary(constant, batch.labelled), batch.bias_at(batch.labelled))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

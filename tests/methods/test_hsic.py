@@ -1,4 +1,4 @@
-"""HSIC against its definition in slow loops, and as a measure: of what depends, of what does not."""
+"""Compare HSIC with its definition in slow loops; check it on dependent and on independent variables."""
 
 import math
 from collections.abc import Callable
@@ -18,7 +18,7 @@ MakeTrainer = Callable[..., Trainer]
 
 
 def kernel_by_hand(v: Tensor) -> np.ndarray:
-    """Return the Gaussian kernel of v (N, A) whose width is the lower median of the distances of two examples."""
+    """Return the Gaussian kernel of v (N, A); its width is the lower median of the distances between two examples."""
     n = len(v)
     distances = [[math.dist(v[i].tolist(), v[j].tolist()) for j in range(n)] for i in range(n)]
     ordered = sorted(distances[i][j] for i in range(n) for j in range(i))
@@ -34,8 +34,8 @@ def hsic_by_hand(K: np.ndarray, L: np.ndarray) -> float:
 
 @pytest.mark.parametrize("estimator", ["cka", "hsic"])
 @pytest.mark.parametrize("model", ["convnet", "lenet"])
-def test_its_objective_by_hand(make_trainer: MakeTrainer, batch: Batch, estimator: str, model: str) -> None:
-    """Over the 22 examples whose bias is known; the task counts all 24."""
+def test_the_objective_equals_slow_loops(make_trainer: MakeTrainer, batch: Batch, estimator: str, model: str) -> None:
+    """HSIC uses the 22 examples whose bias is known; the task loss uses all 24."""
     settings = {"method": "hsic", "alpha": 0.3, "estimator": estimator}
     trainer = make_trainer(settings, precision="64-true", model={"name": model})
     group = batch.group.clone()
@@ -48,38 +48,38 @@ def test_its_objective_by_hand(make_trainer: MakeTrainer, batch: Batch, estimato
     z = networks.f(batch.x).detach()
     features = torch.stack([z[:, c].reshape(24, -1).mean(dim=1) for c in range(z.shape[1])], dim=1)
     K, L = kernel_by_hand(features[known]), kernel_by_hand(batch.bias_features[known].double())
-    want = hsic_by_hand(K, L)
+    expected = hsic_by_hand(K, L)
     if estimator == "cka":
-        want /= math.sqrt(hsic_by_hand(K, K) * hsic_by_hand(L, L))
+        expected /= math.sqrt(hsic_by_hand(K, K) * hsic_by_hand(L, L))
     task = cross_entropy(networks.g(z), batch.y).item()
-    assert want > 1e-3
-    assert objective.terms["dependence"].item() == pytest.approx(want, rel=1e-6)
-    assert objective.loss.item() == pytest.approx(task + 0.3 * want, rel=1e-6)
+    assert expected > 1e-3
+    assert objective.terms["dependence"].item() == pytest.approx(expected, rel=1e-6)
+    assert objective.loss.item() == pytest.approx(task + 0.3 * expected, rel=1e-6)
 
 
-def measured(estimator: str, u: Tensor, v: Tensor) -> float:
+def dependence(estimator: str, u: Tensor, v: Tensor) -> float:
     known = torch.ones(len(u), dtype=torch.bool)
     K, L = (centred(kernel(features, known), known) for features in (u, v))
     return float(cka(K, L) if estimator == "cka" else hsic(K, L, known))
 
 
 @pytest.mark.parametrize("estimator", ["cka", "hsic"])
-def test_it_finds_dependence_without_correlation(estimator: str) -> None:
+def test_hsic_detects_dependence_without_correlation(estimator: str) -> None:
     random = torch.Generator().manual_seed(0)
     u = torch.randn(300, 1, generator=random)
     square = u.square() + 0.1 * torch.randn(300, 1, generator=random)
     independent = torch.randn(300, 1, generator=random)
-    assert measured(estimator, u, square) > 5 * measured(estimator, u, independent) > 0
-    assert measured("cka", u, u) == pytest.approx(1, rel=1e-5)
+    assert dependence(estimator, u, square) > 5 * dependence(estimator, u, independent) > 0
+    assert dependence("cka", u, u) == pytest.approx(1, rel=1e-5)
 
 
 @pytest.mark.parametrize("estimator", ["cka", "hsic"])
-def test_the_scale_of_the_features_has_no_say(estimator: str) -> None:
+def test_the_scale_of_the_features_does_not_matter(estimator: str) -> None:
     u, v = torch.randn(2, 40, 3, generator=torch.Generator().manual_seed(1)).unbind()
-    assert measured(estimator, 1000 * u, v) == pytest.approx(measured(estimator, u, v), rel=1e-4)
+    assert dependence(estimator, 1000 * u, v) == pytest.approx(dependence(estimator, u, v), rel=1e-4)
 
 
-def test_where_most_examples_are_equal_the_kernel_separates_equal_from_unequal() -> None:
+def test_if_most_examples_are_equal_the_kernel_is_1_for_equal_pairs_and_0_for_others() -> None:
     v = torch.tensor([[0.0], [0.0], [0.0], [0.0], [1.0]], requires_grad=True)
     K = kernel(v, torch.ones(5, dtype=torch.bool))
     assert torch.equal(K, (v == v.T).float())
@@ -89,7 +89,7 @@ def test_where_most_examples_are_equal_the_kernel_separates_equal_from_unequal()
 
 @pytest.mark.parametrize("known", [[False] * 3, [True, False, False]])
 @pytest.mark.parametrize("estimator", ["cka", "hsic"])
-def test_with_less_than_two_known_examples_it_is_0_and_so_is_its_gradient(known: list[bool], estimator: str) -> None:
+def test_with_fewer_than_two_known_examples_value_and_gradient_are_0(known: list[bool], estimator: str) -> None:
     u, v, where = torch.rand(3, 2, requires_grad=True), torch.rand(3, 2), torch.tensor(known)
     K, L = (centred(kernel(features, where), where) for features in (u, v))
     value = cka(K, L) if estimator == "cka" else hsic(K, L, where)
@@ -97,15 +97,15 @@ def test_with_less_than_two_known_examples_it_is_0_and_so_is_its_gradient(known:
     assert not torch.autograd.grad(value, u)[0].any()
 
 
-def test_the_width_of_a_kernel_sends_no_gradient() -> None:
-    """The gradient of exp(-|v_i - v_j|^2 / (2 s^2)) by v_i is -(v_i - v_j) / s^2 times it, pair after pair."""
+def test_no_gradient_flows_through_the_width_of_the_kernel() -> None:
+    """With constant s, d/dv_i exp(-|v_i - v_j|^2 / (2 s^2)) = -(v_i - v_j) / s^2 * exp(...), summed over pairs."""
     v = torch.randn(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3)).requires_grad_()
     weight = torch.randn(5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
     (gradient,) = torch.autograd.grad((weight * kernel(v, torch.ones(5, dtype=torch.bool))).sum(), v)
     points, K = v.detach(), kernel_by_hand(v.detach())
     width = sorted(math.dist(points[i].tolist(), points[j].tolist()) for i in range(5) for j in range(i))[4]
-    want = torch.zeros(5, 2, dtype=torch.float64)
+    expected = torch.zeros(5, 2, dtype=torch.float64)
     for i in range(5):
         for j in range(5):
-            want[i] -= (weight[i, j] + weight[j, i]) * K[i, j] * (points[i] - points[j]) / width**2
-    torch.testing.assert_close(gradient, want)
+            expected[i] -= (weight[i, j] + weight[j, i]) * K[i, j] * (points[i] - points[j]) / width**2
+    torch.testing.assert_close(gradient, expected)

@@ -31,12 +31,12 @@ def after_erm(trainer: Trainer) -> dict[str, Tensor]:
 def test_the_error_set_is_what_the_phase_before_gets_wrong(make_trainer: MakeTrainer, digits: ColoredMNIST) -> None:
     trainer = make_trainer(*STORY, training={"optimizer_fg": {"lr": 0.01}})
     between = after_erm(trainer)
-    judge = copy.deepcopy(trainer.networks).eval()
-    judge.load_state_dict(between)
+    frozen = copy.deepcopy(trainer.networks).eval()
+    frozen.load_state_dict(between)
     errors = set()
     for place in range(90):
         image = digits.splits["train"].batch(torch.tensor([place]))
-        if int(judge.g(judge.f(image.x)).argmax()) != int(image.y):
+        if int(frozen.g(frozen.f(image.x)).argmax()) != int(image.y):
             errors.add(int(image.row))
     assert 0 < len(errors) < 90
     assert set(trainer.method.wrong.nonzero()[:, 0].tolist()) == errors

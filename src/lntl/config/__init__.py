@@ -233,7 +233,7 @@ def erm_config(config: Config, folder: Path) -> Config:
     raw["training"]["phases"] = [{"method": "erm", "epochs": config.evaluation.erm_epochs}]
     raw["training"]["start_from"] = None
     raw["evaluation"]["erm_epochs"] = 0
-    return validate(raw, "ERM to compare with")
+    return validate(raw, "ERM baseline")
 
 
 def json_schema() -> dict[str, Any]:

@@ -141,7 +141,7 @@ class Evaluation(Settings):
         0,
         ge=0,
         le=1_000_000,
-        description="Epochs of a plain training run (ERM) made first, to compare with; 0 for none.",
+        description="Epochs of the plain training run (ERM) that is made first, as a baseline; 0 for none.",
     )
 
     @model_validator(mode="after")

@@ -143,7 +143,9 @@ def _entries(folder: Path) -> list[tuple[str, bool]]:
             return [(entry.name, _is_folder(entry)) for entry in entries]
     except OSError as error:
         where = error.filename or folder
-        raise UserError(f"{where}: cannot read it: {error.strerror}; mend it, or take it out of the folder") from error
+        raise UserError(
+            f"{where}: cannot read it: {error.strerror}; correct it, or move it out of the folder"
+        ) from error
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

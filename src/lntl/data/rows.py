@@ -127,7 +127,7 @@ class Faults:
         right[list(self._sentences)] = False
         if self._sentences and (on_error == "stop" or not right.any()):
             some = bool(right.any())
-            remedy = "mend them, or leave them out with data.on_error: skip" if some else "is `data` what you meant?"
+            remedy = "correct them, or leave them out with data.on_error: skip" if some else "is `data` what you meant?"
             head = f"{self.where}: {len(self._sentences)} of {self.n} rows are wrong; {remedy}"
             raise UserError("\n".join([head, *(f"  {line}" for line in self._shown(SHOWN if some else FEW))]))
         return right

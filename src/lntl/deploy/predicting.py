@@ -155,7 +155,7 @@ class Prediction:
         """Raise UserError if images cannot be read, and are not skipped or are all there is."""
         if not self.unreadable or (self.on_error == "skip" and self.predicted):
             return
-        faults, remedy = self.unreadable, "mend them, or leave them out with --on-error skip"
+        faults, remedy = self.unreadable, "correct them, or leave them out with --on-error skip"
         head = f"{len(faults)} of {len(self.inputs.names)} images cannot be read, so nothing is written; {remedy}"
         more = [f"and {len(faults) - MOST_NAMED} more"] if len(faults) > MOST_NAMED else []
         raise UserError("\n  ".join([head, *faults[:MOST_NAMED], *more]))
