@@ -235,7 +235,10 @@ def test_methods_shows_equation_and_every_setting(capsys: Capture, name: str) ->
     method = load_method(name)
     words = " ".join(out.split())
     assert " ".join((method.__doc__ or "").split()) in words
-    assert f"trains {', '.join(method.trains)}" in words or f"fits at once {', '.join(method.fits)};" in words
+    assert (
+        f"trains {', '.join(method.trains)}" in words
+        or f"fits before the first step {', '.join(method.fits)};" in words
+    )
     assert all(f"needs model.{key}: {value}" in words for key, value in method.required_model_settings.items())
     for key, field in method.Config.model_fields.items():
         assert re.search(rf"\b{key}\b", out)

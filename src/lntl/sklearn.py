@@ -347,10 +347,10 @@ def _check_bias(config: Config, bias: Any) -> None:
 
 
 def phases_of(method: str, epochs: int, own: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the phases of a method with its own settings: pre-training, a tenth as long, and the method itself.
+    """Return the phases of a method with the settings `own`: pre-training for a tenth of the epochs, then the method.
 
-    A game against h begins from what plain training and h alone have learned; jtt learns from errors of plain training.
-    A method that fits at once takes one epoch after plain training, on the rows of training: there are no others.
+    An adversarial method starts after phases of erm and bias_head; jtt needs the errors of plain training. Methods that
+    only fit the last layer (dfr, leace) get one epoch after plain training, on the training rows: there is no val.
     """
     if load_method(method).fits:
         return [{"method": "erm", "epochs": epochs}, {"method": method, "epochs": 1, "rows": "train"} | own]

@@ -1,6 +1,6 @@
-"""The report in a real browser: no error, every picture there, tables sort, dark and narrow and on paper.
+"""The report in a real browser: errors, pictures, sorting, dark theme, narrow windows and print.
 
-Needs Chromium: the one that LNTL_CHROMIUM names, Playwright's own, or an installed one; without any, the tests skip.
+Needs Chromium: the path in LNTL_CHROMIUM, Playwright's Chromium, or an installed one. Without one, the tests skip.
 """
 
 import os
@@ -17,7 +17,7 @@ from lntl.reporting.pages import write_report
 pytestmark = pytest.mark.full
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 PICTURES = """async () => {
-  const pictures = [...document.querySelectorAll("svg image")].map((each) => each.getAttribute("href"));
+  const pictures = [...document.querySelectorAll("svg image")].map((image) => image.getAttribute("href"));
   return Promise.all(pictures.map(async (source) => {
     const picture = new Image();
     picture.src = source;
@@ -25,22 +25,23 @@ PICTURES = """async () => {
     return picture.naturalWidth;
   }));
 }"""
-# The smallest contrast (WCAG 2) of visible texts with the page's ground: 4.5 is what a normal text needs.
+# The smallest contrast (WCAG 2) of visible texts with the page's background; normal text needs 4.5.
 CONTRAST = """() => {
   const context = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-  const light = (color) => {
+  const luminance = (color) => {
     context.fillStyle = color;
     context.fillRect(0, 0, 1, 1);
     const parts = [...context.getImageData(0, 0, 1, 1).data].slice(0, 3).map((part) => part / 255);
     const [r, g, b] = parts.map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
-  const ground = light(getComputedStyle(document.body).backgroundColor);
+  const background = luminance(getComputedStyle(document.body).backgroundColor);
   const texts = [...document.querySelectorAll("h1, h2, p, small, th, td, dt, dd, a, figcaption")];
-  const words = texts.map((each) => getComputedStyle(each).color);
+  const words = texts.map((element) => getComputedStyle(element).color);
   const ticks = [...document.querySelectorAll(".drawing text[style*=currentColor]")];
-  const values = [...words, ...ticks.map((each) => getComputedStyle(each).fill)].map(light);
-  return Math.min(...values.map((value) => (Math.max(value, ground) + 0.05) / (Math.min(value, ground) + 0.05)));
+  const values = [...words, ...ticks.map((element) => getComputedStyle(element).fill)].map(luminance);
+  const ratio = (value) => (Math.max(value, background) + 0.05) / (Math.min(value, background) + 0.05);
+  return Math.min(...values.map(ratio));
 }"""
 
 
@@ -48,54 +49,54 @@ CONTRAST = """() => {
 def browser() -> Iterator[Browser]:
     """A headless Chromium."""
     with sync_playwright() as playwright:
-        given = os.environ.get("LNTL_CHROMIUM")
-        own = Path(playwright.chromium.executable_path)
-        path = given or (None if own.exists() else next(filter(None, map(shutil.which, NAMES)), ""))
+        from_environment = os.environ.get("LNTL_CHROMIUM")
+        bundled = Path(playwright.chromium.executable_path)
+        path = from_environment or (None if bundled.exists() else next(filter(None, map(shutil.which, NAMES)), ""))
         if path == "":
             pytest.skip("no Chromium: `playwright install chromium-headless-shell`, or name one with LNTL_CHROMIUM")
-        root = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium's sandbox refuses root
-        chromium = playwright.chromium.launch(executable_path=path, args=root)
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium's sandbox does not run as root
+        chromium = playwright.chromium.launch(executable_path=path, args=arguments)
         yield chromium
         chromium.close()
 
 
 @pytest.fixture(scope="module")
 def pages(made: Path, shared: Callable[[str, Callable[[Path], object]], Path]) -> dict[str, Path]:
-    """The pages of one run and of two."""
+    """The paths of a report of one run and of a report of two runs."""
     runs = {"single": [made / "lntl"], "several": [made / "lntl", made / "plain"]}
     return {name: shared(f"report-{name}", partial(write_report, run)) / "index.html" for name, run in runs.items()}
 
 
 @pytest.fixture
 def visit(browser: Browser, pages: dict[str, Path]) -> Iterator[Callable[..., Page]]:
-    """A function from a page's name and the browser's settings to the open page; it must say and ask for nothing."""
-    said: list[str] = []
-    opened = []
+    """A function that opens a page; the page must print nothing to the console and request nothing from a network."""
+    events: list[str] = []
+    contexts = []
 
     def visit(name: str, *, fragment: str = "", width: int = 1280, color_scheme: str = "light") -> Page:
         settings = {"viewport": {"width": width, "height": 800}, "color_scheme": color_scheme}
         context = browser.new_context(**settings)  # type: ignore[arg-type]
-        opened.append(context)
+        contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("console", lambda message: events.append(message.text))
+        page.on("pageerror", lambda error: events.append(str(error)))
         page.on(
-            "request", lambda request: said.extend([request.url] * (not request.url.startswith(("file:", "data:"))))
+            "request", lambda request: events.extend([request.url] * (not request.url.startswith(("file:", "data:"))))
         )
         page.goto(pages[name].as_uri() + fragment)
         return page
 
     yield visit
-    for context in opened:
+    for context in contexts:
         context.close()
-    assert said == []
+    assert events == []
 
 
 Visit = Callable[..., Page]
 
 
 @pytest.mark.parametrize("name", ["single", "several"])
-def test_every_picture_is_there(visit: Visit, name: str) -> None:
+def test_all_pictures_load(visit: Visit, name: str) -> None:
     widths = visit(name).evaluate(PICTURES)
     assert len(widths) >= 8
     assert min(widths) > 0
@@ -109,7 +110,7 @@ def test_the_page_is_never_wider_than_the_window(visit: Visit, name: str, width:
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_the_answer_is_on_the_first_screen(visit: Visit) -> None:
+def test_the_answer_is_visible_without_scrolling(visit: Visit) -> None:
     page = visit("single")
     for part in (
         page.locator("h1"),
@@ -127,13 +128,13 @@ def column(page: Page, caption: str, number: int) -> list[str]:
     return [cell.split("\n")[0] for cell in rows.locator(f":nth-child({number})").all_inner_texts()]
 
 
-def test_a_click_sorts_and_another_turns_it_round(visit: Visit) -> None:
+def test_a_click_sorts_a_column_and_a_second_click_reverses_it(visit: Visit) -> None:
     page = visit("single")
     table = page.locator("table", has=page.locator("caption", has_text="Accuracy by colour"))
     shares = table.locator("tbody td:nth-child(3)")
 
     def values() -> list[float]:
-        return [float(each) for each in shares.evaluate_all("cells => cells.map((cell) => cell.dataset.value)")]
+        return [float(value) for value in shares.evaluate_all("cells => cells.map((cell) => cell.dataset.value)")]
 
     before = values()
     assert before != sorted(before)
@@ -150,7 +151,7 @@ def test_a_click_sorts_and_another_turns_it_round(visit: Visit) -> None:
     assert header.get_attribute("aria-sort") == "none"
 
 
-def test_the_keyboard_sorts_and_what_was_not_measured_stays_last(visit: Visit) -> None:
+def test_the_keyboard_sorts_and_unmeasured_rows_stay_last(visit: Visit) -> None:
     page = visit("single")
     table = page.locator("table", has=page.locator("caption", has_text="Metrics on the test set"))
     button = table.get_by_role("button", name="this run")
@@ -161,7 +162,7 @@ def test_the_keyboard_sorts_and_what_was_not_measured_stays_last(visit: Visit) -
         assert table.locator("tbody th").last.inner_text().startswith("accuracy of h")
 
 
-def test_the_keyboard_sees_where_it_is(visit: Visit) -> None:
+def test_the_keyboard_focus_is_visible(visit: Visit) -> None:
     page = visit("single")
     page.keyboard.press("Tab")
     skip = page.locator(".skip")
@@ -173,24 +174,24 @@ def test_the_keyboard_sees_where_it_is(visit: Visit) -> None:
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
 
 
-def test_what_scrolls_sideways_can_be_reached_on_a_narrow_screen(visit: Visit) -> None:
+def test_wide_figures_can_be_focused_on_a_narrow_screen(visit: Visit) -> None:
     page = visit("single", width=390)
     boxes = page.locator("figure .scroll")
     wide = boxes.evaluate_all("boxes => boxes.filter((box) => box.scrollWidth > box.clientWidth).length")
-    reached = boxes.evaluate_all("boxes => boxes.filter((box) => box.tabIndex === 0).length")
-    assert wide == reached > 0
+    focusable = boxes.evaluate_all("boxes => boxes.filter((box) => box.tabIndex === 0).length")
+    assert wide == focusable > 0
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_texts_and_figures_can_be_read_in_both_themes(visit: Visit, scheme: str) -> None:
+def test_texts_and_figures_have_enough_contrast_in_both_themes(visit: Visit, scheme: str) -> None:
     page = visit("single", color_scheme=scheme)
-    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert (ground == "rgb(20, 23, 26)") == (scheme == "dark")
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (background == "rgb(20, 23, 26)") == (scheme == "dark")
     assert page.evaluate(CONTRAST) >= 4.5
     assert page.locator(".drawing text[style*=currentColor]").count() > 50
 
 
-def test_on_paper_everything_is_open_light_and_without_navigation(visit: Visit) -> None:
+def test_print_shows_all_details_in_light_colours_without_navigation(visit: Visit) -> None:
     page = visit("several", color_scheme="dark")
     assert page.locator("details:not([open])").count() > 0
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
@@ -204,7 +205,7 @@ def test_on_paper_everything_is_open_light_and_without_navigation(visit: Visit) 
     assert page.locator("details:not([open])").count() > 0
 
 
-def test_a_link_opens_the_part_that_it_leads_to(visit: Visit) -> None:
+def test_a_link_opens_the_details_element_that_contains_its_target(visit: Visit) -> None:
     page = visit("several", fragment="#run2-leakage")
     assert page.locator("#run2").evaluate("(part) => part.open")
     assert not page.locator("#run1").evaluate("(part) => part.open")

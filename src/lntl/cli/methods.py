@@ -18,7 +18,7 @@ def methods(
         return
     method = load_method(name)
     print_plugin(name, method)
-    verb, networks = ("trains", method.trains) if method.trains else ("fits at once", method.fits)
+    verb, networks = ("trains", method.trains) if method.trains else ("fits before the first step", method.fits)
     out.print(f"{verb} {', '.join(networks)}; {'uses' if method.sees_bias else 'does not use'} bias labels")
     for key, value in method.required_model_settings.items():
         out.print(f"needs model.{key}: {value}")

@@ -26,7 +26,7 @@ def repair(
     trust: Sequence[str] = (),
     watch: Watch = exhaust,
 ) -> tuple[Run, Result]:
-    """Repair a finished run by one epoch of a method that fits at once, and evaluate it.
+    """Repair a finished run with a method that only fits the last layer (dfr or leace), and evaluate the new run.
 
     The new run has the configuration of the old one, with this method as its only phase and the checkpoint in
     `training.start_from`. If anything goes wrong, no new run is left behind.
@@ -37,7 +37,7 @@ def repair(
         out: Folder of the new run; None for RUN-METHOD.
         settings: Settings of the method.
         device: The device to use instead of the configuration's.
-        trust: Modules of the user's that may be imported for the checkpoint.
+        trust: The user's modules that may be imported to load the checkpoint.
         watch: As of `train`.
 
     Returns:

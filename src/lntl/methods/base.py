@@ -23,10 +23,10 @@ class Objective:
 
 
 def report(**terms: Tensor) -> Objective:
-    """Return an objective that changes nothing, for its terms to be logged.
+    """Return an objective that trains nothing and only logs its terms.
 
     Args:
-        terms: As of `minimise`.
+        terms: Scalars to log, as in `minimise`.
 
     Returns:
         The objective, for a method to yield.
@@ -55,24 +55,25 @@ def minimise(loss: Tensor, over: tuple[nn.Module, ...], **terms: Tensor) -> Obje
 
 
 class TrainingBatches(Protocol):
-    """The training data, as `Method.prepare` gets them."""
+    """The data that `Method.prepare` gets: a function that returns batches."""
 
     def __call__(self, order_seed: int | None = None) -> Iterable[Batch]:
-        """Iterate over all rows once: in their order, or shuffled and augmented as a training epoch is."""
+        """Iterate over all rows once: in order, or with a seed shuffled and augmented as in a training epoch."""
 
 
 class Method(nn.Module):
     """A training method over the networks f, g and h.
 
-    A method of your own derives from it, sets `trains` and writes `objectives`. All its state is buffers and
-    parameters. Networks of its own are attributes; objectives name them in `over`, and they learn with the settings
-    of `optimizer_fg`, or of `optimizer_h` where `trained_with_h` names them.
+    To write a method, derive a class from this one, set `trains` and implement `objectives`. Keep all state in buffers
+    and parameters. A method may have additional networks as attributes: objectives list them in `over`, and they are
+    trained with the settings of `optimizer_fg`, or of `optimizer_h` if `trained_with_h` names them.
 
     Attributes:
-        trains: The networks that the method trains; the others are in eval mode and do not change, buffers included.
-        fits: Networks that `prepare` fits at once, in closed form or by another solver.
-        sees_bias: Whether the method uses the bias; else every bias label that it gets is IGNORE.
-        trained_with_h: Networks of its own that learn with the settings of h.
+        trains: The networks of f, g and h that the method trains. The others are in eval mode and do not change,
+            including their buffers.
+        fits: Networks that `prepare` fits in closed form or with another solver, without optimiser steps.
+        sees_bias: Whether the method uses the bias; if False, every bias label that it gets is IGNORE.
+        trained_with_h: Additional networks that are trained with the settings of `optimizer_h`.
         required_model_settings: Settings of `model` without which the method cannot run.
 
     Example:
@@ -120,60 +121,60 @@ class Method(nn.Module):
 
     @property
     def own_networks(self) -> dict[str, nn.Module]:
-        """Networks of the method itself that learn, by name: its children with parameters that are not frozen."""
+        """Additional networks of the method, by name: its child modules with trainable parameters."""
         return {name: net for name, net in self.named_children() if any(p.requires_grad for p in net.parameters())}
 
     @classmethod
     def prepared_on(cls, config: Settings) -> Literal["train", "val"]:
-        """Return the rows that `prepare` sees.
+        """Return the split whose rows `prepare` gets.
 
         Args:
             config: The settings of the phase.
 
         Returns:
-            "train", or "val" for one half of val, by which then nothing else is chosen.
+            "train", or "val" for one half of val. That half is then not used to choose the best checkpoint.
         """
         return "train"
 
     @classmethod
     def check_groups(cls, config: Settings, group: Tensor, all_groups: Tensor, spec: DataSpec) -> None:
-        """Raise UserError if the method cannot learn from such rows; called before any training.
+        """Raise UserError if the method cannot learn from rows with these groups; called before any training.
 
         Args:
             config: The settings of the phase.
-            group: Group of each row that `prepare` sees, (n,) int64; IGNORE where a bias is unknown.
+            group: Group of each row that `prepare` gets, (n,) int64; IGNORE if a bias of the row is unknown.
             all_groups: Groups that occur in any split, ascending.
-            spec: Counts and names.
+            spec: Numbers and names of classes and bias values.
         """
 
     def prepare(self, batches: TrainingBatches, seed: int) -> None:
-        """Look at the data before the first step of the phase, and store the result in buffers, or in what it `fits`.
+        """Read the data before the first step of the phase, and store the result in buffers or in the `fits` networks.
 
-        A resumed run does not prepare again: it has the buffers.
+        A resumed run does not call it again, because its checkpoint contains the result.
 
         Args:
-            batches: Each call iterates over all rows that `prepared_on` names, in order, or shuffled by a seed; without
-                gradients, f, g and h in eval mode.
-            seed: Seed of what is drawn here.
+            batches: Each call iterates over all rows of the split `prepared_on`, in order or shuffled with a seed.
+                Gradients are disabled; f, g and h are in eval mode.
+            seed: Seed for all random numbers that this function draws.
         """
 
     def sampling_weights(self) -> Tensor | None:
-        """Return the weights by which an epoch draws its rows.
+        """Return weights for drawing the rows of an epoch.
 
         Returns:
-            One weight for each row of the data set, (num_rows,), not negative: rows are drawn with replacement, in
-            proportion to them. None to take each row once.
+            One non-negative weight for each row of the data set, (num_rows,): rows are drawn with replacement, with
+            probabilities proportional to their weights. None to use each row once.
         """
         return None
 
     def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
-        """Yield what to minimise on one batch, in order.
+        """Yield the objectives to minimise on one batch, in order.
 
         Args:
-            batch: The batch; without bias labels where `sees_bias` is False.
+            batch: The batch; without bias labels if `sees_bias` is False.
             progress: Share of the phase that is done, in [0, 1).
 
         Yields:
-            Objectives (`minimise`). The trainer takes an optimiser step for each before it asks for the next.
+            Objectives (`minimise`). The trainer takes an optimiser step for each one before it requests the next.
         """
         raise NotImplementedError
