@@ -283,7 +283,7 @@ def test_a_constant_bias_is_one_sentence(copied: RunFolder, capsys: Capture, mon
     change_test(monkeypatch, lambda test: test.group % 10 == 4)
     before = tree(Path())
     assert lntl("probe", str(RUN)) == 2
-    assert re.search(r"does not vary in its bias \(values there: orange\)", capsys.readouterr().err)
+    assert re.search(r"the bias does not vary in the test set \(its values: orange\)", capsys.readouterr().err)
     assert tree(Path()) == before
 
 

@@ -29,7 +29,7 @@ from lntl.benchmark.plan import PlannedRun
 from lntl.data.labels import aligned
 from lntl.experiment.checkpoints import load_networks, open_checkpoint
 from lntl.probing.features import default_layers, features
-from lntl.probing.probes import Halves, read
+from lntl.probing.probes import Halves, probe_layer
 from lntl.runs.files import write_atomic, write_json, write_text
 from lntl.runs.folder import RunFolder
 from lntl.seeding import permutation
@@ -104,7 +104,7 @@ def leakage(path: Path, split: Groups) -> dict[str, float]:
     found = {"chance": halves.majority}
     for layer in default_layers(networks):
         z = features(networks, (test.batch(index).x for index in chosen.split(BATCH)), layer)
-        found[layer] = max(row.mean for row in read(layer, z, halves, torch.device("cpu")))
+        found[layer] = max(row.mean for row in probe_layer(layer, z, halves, torch.device("cpu")))
     return found
 
 

@@ -1,4 +1,4 @@
-"""The transform of evaluation makes of files, pictures and arrays what the data sets make of them."""
+"""The evaluation transform turns files, pictures and arrays into the same tensors as the data sets."""
 
 import json
 import re
@@ -26,25 +26,25 @@ SETTINGS: list[dict[str, Any]] = [
 ]
 
 
-def again(transform: EvalTransform) -> EvalTransform:
-    """Return the transform made from what is kept of it, written out as JSON."""
+def restored(transform: EvalTransform) -> EvalTransform:
+    """Return the transform built again from its settings, after a round trip through JSON."""
     return restore(json.loads(json.dumps(transform.settings())))
 
 
 @pytest.fixture
 def paths(tmp_path: Path) -> list[Path]:
     """Three PNG files of different sizes."""
-    made = [tmp_path / f"{k}.png" for k in range(3)]
-    for path, size in zip(made, [(12, 12), (20, 15), (9, 30)], strict=True):
+    files = [tmp_path / f"{k}.png" for k in range(3)]
+    for path, size in zip(files, [(12, 12), (20, 15), (9, 30)], strict=True):
         Image.fromarray(gradient(*size)).save(path)
-    return made
+    return files
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_files_and_pictures_are_those_of_the_image_source(paths: list[Path], settings: dict[str, Any]) -> None:
+def test_files_and_pictures_give_the_tensors_of_the_image_source(paths: list[Path], settings: dict[str, Any]) -> None:
     options = ImageSettings.model_validate(settings)
     expected = ImageSource(paths, options).load(torch.arange(3))
-    for transform in (FileTransform(options), again(FileTransform(options))):
+    for transform in (FileTransform(options), restored(FileTransform(options))):
         assert transform.shape == tuple(expected.shape[1:])
         assert torch.equal(transform(paths), expected)
         assert torch.equal(transform([str(path) for path in paths]), expected)
@@ -53,7 +53,7 @@ def test_files_and_pictures_are_those_of_the_image_source(paths: list[Path], set
         assert torch.equal(transform.source(paths).load(torch.tensor([2, 0])), expected[[2, 0]])
 
 
-def test_byte_arrays_are_pictures_and_float_arrays_are_ready(tmp_path: Path) -> None:
+def test_uint8_arrays_are_cropped_and_float_arrays_are_only_normalised(tmp_path: Path) -> None:
     paths = folder_of(tmp_path, 3)
     transform = FileTransform(ImageSettings(size=12, crop="shift"))
     pixels = np.stack([np.asarray(Image.open(path)) for path in paths])
@@ -62,16 +62,16 @@ def test_byte_arrays_are_pictures_and_float_arrays_are_ready(tmp_path: Path) -> 
     assert torch.equal(transform(torch.from_numpy(pixels).permute(0, 3, 1, 2)), expected)
     grey = pixels[..., :1]
     assert torch.equal(transform(grey), transform(np.repeat(grey, 3, axis=3)))
-    ready = torch.rand(2, 3, 12, 12)
+    floats_01 = torch.rand(2, 3, 12, 12)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    by_hand = torch.stack([(ready[:, c] - mean[c]) / std[c] for c in range(3)], dim=1)
-    torch.testing.assert_close(transform(ready), by_hand)
-    torch.testing.assert_close((ready - transform.unit()[0]) / transform.unit()[1], by_hand)
+    by_hand = torch.stack([(floats_01[:, c] - mean[c]) / std[c] for c in range(3)], dim=1)
+    torch.testing.assert_close(transform(floats_01), by_hand)
+    torch.testing.assert_close((floats_01 - transform.unit()[0]) / transform.unit()[1], by_hand)
 
 
-def test_grey_images_are_the_luma_however_they_are_passed(paths: list[Path]) -> None:
+def test_grey_images_are_the_luma_for_files_and_arrays(paths: list[Path]) -> None:
     options = ImageSettings(size=12, grayscale=True)
-    transform = again(FileTransform(options))
+    transform = restored(FileTransform(options))
     colored = ImageSource(paths, ImageSettings(size=12)).pixels(torch.arange(3)).double()
     luma = (0.299 * colored[:, 0] + 0.587 * colored[:, 1] + 0.114 * colored[:, 2]).add(0.5).floor()
     grey = ImageSource(paths, options).pixels(torch.arange(3))
@@ -95,11 +95,11 @@ def test_arrays_are_normalised_as_their_data_set_does(tmp_path: Path, x: str) ->
     np.savez(tmp_path / "a.npz", x=values, y=np.arange(n) % 2, bias=np.arange(n) // 2 % 2)
     data = Arrays(Arrays.Config(path=str(tmp_path / "a.npz")))
     test = data.splits["test"]
-    given = values[test.row.numpy()]
-    given = given[..., None] if x == "uint8 grey" else given
+    images = values[test.row.numpy()]
+    images = images[..., None] if x == "uint8 grey" else images
     expected = test.batch(torch.arange(len(test))).x
-    for transform in (data.transform, again(data.transform)):
-        assert torch.equal(transform(given), expected)
+    for transform in (data.transform, restored(data.transform)):
+        assert torch.equal(transform(images), expected)
         mean, std = transform.unit()
         unit = test.values / (255 if values.dtype == np.uint8 else 1)
         torch.testing.assert_close((unit - mean) / std, expected)
@@ -113,7 +113,7 @@ def test_digits_are_normalised_as_in_evaluation(tmp_path: Path, grey: bool) -> N
     colored = ColoredMNIST(ColoredMNIST.Config(path="/nonexistent", max_images=100)).splits["test"]
     pixels = colored.pixels(torch.arange(5))
     expected = data.splits["test"].batch(torch.arange(5)).x
-    assert torch.equal(again(data.transform)(pixels), expected)
+    assert torch.equal(restored(data.transform)(pixels), expected)
     Image.fromarray(pixels[0].permute(1, 2, 0).numpy()).save(tmp_path / "digit.png")
     assert torch.equal(data.transform(tmp_path / "digit.png"), expected[:1])
     assert torch.equal(data.transform(Image.open(tmp_path / "digit.png")), expected[:1])
@@ -125,7 +125,7 @@ def test_digits_are_normalised_as_in_evaluation(tmp_path: Path, grey: bool) -> N
 
 def test_a_data_set_without_a_transform_gets_x_unchanged() -> None:
     x = 100 * torch.randn(4, 3, 5, 5)
-    assert torch.equal(again(identity((3, 5, 5)))(x), x)
+    assert torch.equal(restored(identity((3, 5, 5)))(x), x)
     assert torch.equal(identity((6,))(np.arange(12).reshape(2, 6)), torch.arange(12.0).view(2, 6))
 
 
@@ -137,7 +137,7 @@ FILES, DIGITS, VECTORS = (
 
 
 @pytest.mark.parametrize(
-    ("transform", "images", "says"),
+    ("transform", "images", "message"),
     [
         (FILES, [], r"\[\] holds no images; give paths"),
         (FILES, 3, "3 holds no images"),
@@ -157,13 +157,13 @@ FILES, DIGITS, VECTORS = (
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_does_not_fit_is_refused(transform: EvalTransform, images: Any, says: str) -> None:
-    with pytest.raises(UserError, match=says) as error:
+def test_inputs_of_a_wrong_shape_or_type_are_an_error(transform: EvalTransform, images: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
         transform(images)
     assert re.search(r"\n|None|\*", str(error.value)) is None
 
 
-def test_a_picture_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+def test_an_unusable_picture_is_named_in_the_error(tmp_path: Path) -> None:
     with pytest.raises(UnreadableImageError, match="image 1: its pixels are floating-point"):
         FILES([Image.new("RGB", (8, 8)), Image.new("F", (8, 8))])
     (tmp_path / "broken.png").write_bytes(b"")
@@ -173,6 +173,6 @@ def test_a_picture_that_cannot_be_used_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("values", [np.full((3, 5), "1"), np.full((3, 5), 1j), np.full((3, 5), None)])
-def test_vectors_that_are_no_numbers_are_one_sentence(values: np.ndarray) -> None:
+def test_vectors_that_do_not_contain_numbers_are_an_error(values: np.ndarray) -> None:
     with pytest.raises(UserError, match=r"do not fit the network, which takes \(N, 5\)"):
         floats(values, (5,))

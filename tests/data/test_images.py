@@ -1,4 +1,4 @@
-"""An ImageSource gives the same tensors whatever the threads, the cache and the batches."""
+"""An ImageSource gives the same tensors with any number of threads, any cache and any batch size."""
 
 import threading
 from itertools import product
@@ -22,7 +22,7 @@ def source(folder: Path, count: int = 30, **options: Any) -> ImageSource:
     return ImageSource(folder_of(folder / "images", count), settings)
 
 
-def test_an_image_is_decoded_cut_in_the_middle_and_normalised(tmp_path: Path) -> None:
+def test_an_image_is_decoded_centre_cropped_and_normalised(tmp_path: Path) -> None:
     statistics = Normalise(mean=[0.5, 0.4, 0.3], std=[0.2, 0.3, 0.4])
     images = source(tmp_path, 5, crop="shift", normalise=statistics)
     assert images.shape == (3, 14, 14)
@@ -31,15 +31,15 @@ def test_an_image_is_decoded_cut_in_the_middle_and_normalised(tmp_path: Path) ->
     pixels, x = images.pixels(index), images.load(index)
     assert pixels.dtype == torch.uint8
     assert x.dtype == torch.float32
-    for place, found, normal in zip(index.tolist(), pixels, x, strict=True):
-        whole = torch.from_numpy(decode(images.paths[place], 16, "crop").copy()).permute(2, 0, 1)
-        assert torch.equal(found, whole[:, 1:15, 1:15])
+    for number, crop, normalised in zip(index.tolist(), pixels, x, strict=True):
+        whole = torch.from_numpy(decode(images.paths[number], 16, "crop").copy()).permute(2, 0, 1)
+        assert torch.equal(crop, whole[:, 1:15, 1:15])
         expected = v2.functional.normalize(whole[:, 1:15, 1:15] / 255, statistics.mean, statistics.std)
-        torch.testing.assert_close(normal, expected)
+        torch.testing.assert_close(normalised, expected)
     assert images.load(torch.arange(0)).shape == (0, 3, 14, 14)
 
 
-def test_neither_threads_nor_cache_nor_batches_change_anything(tmp_path: Path) -> None:
+def test_threads_cache_and_batch_size_do_not_change_the_tensors(tmp_path: Path) -> None:
     index = torch.randperm(30, generator=torch.Generator().manual_seed(0))
     plain = source(tmp_path, **TRAINING)
     augmented, evaluated, pixels = plain.load(index, 9), plain.load(index), plain.pixels(index)
@@ -52,7 +52,7 @@ def test_neither_threads_nor_cache_nor_batches_change_anything(tmp_path: Path) -
             assert torch.equal(other.pixels(index), pixels)
 
 
-def test_batches_lie_channels_last_in_memory(tmp_path: Path) -> None:
+def test_batches_are_channels_last_in_memory(tmp_path: Path) -> None:
     for seed in (None, 1):
         assert source(tmp_path, **TRAINING).load(torch.arange(4), seed).is_contiguous(memory_format=torch.channels_last)
 
@@ -65,14 +65,14 @@ def test_a_check_lists_all_faults_in_order(tmp_path: Path, workers: int, cache: 
     images.paths[70].unlink()
     images.paths[149].write_bytes(images.paths[149].read_bytes()[:-300])
     full, headers = images.check(), images.check(full=False)
-    assert [place for place, _ in full] == [3, 70, 149]
+    assert [number for number, _ in full] == [3, 70, 149]
     assert full[0][1].startswith("not an image of a known kind")
     assert full[1] == (70, "no such file or directory")
     assert headers == full[:2]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_image_that_cannot_be_read_stops_the_batch_by_name(tmp_path: Path, workers: int) -> None:
+def test_an_unreadable_image_stops_the_batch_with_its_name(tmp_path: Path, workers: int) -> None:
     images = source(tmp_path, workers=workers)
     images.paths[4].unlink()
     with pytest.raises(UnreadableImageError, match=r"4\.png: no such file or directory"):
@@ -80,10 +80,10 @@ def test_an_image_that_cannot_be_read_stops_the_batch_by_name(tmp_path: Path, wo
     assert images.load(torch.arange(4)).shape == (4, 3, 14, 14)
 
 
-def test_the_threads_work_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_threads_run_in_parallel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = source(tmp_path, workers=3)
-    meeting = threading.Barrier(3, timeout=20)  # passes only when three threads wait at it
-    monkeypatch.setattr(images, "_store", lambda place: (meeting.wait(), np.zeros((14, 14, 3), np.uint8))[1])
+    barrier = threading.Barrier(3, timeout=20)  # passes only if three threads wait at it at the same time
+    monkeypatch.setattr(images, "_store", lambda number: (barrier.wait(), np.zeros((14, 14, 3), np.uint8))[1])
     assert images.load(torch.arange(6)).shape == (6, 3, 14, 14)
 
 

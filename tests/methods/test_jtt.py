@@ -116,7 +116,7 @@ class Scale(nn.Module):
 
 
 def test_a_layer_that_cannot_draw_its_weights_again_is_refused() -> None:
-    with pytest.raises(UserError, match=r"Scale has weights but cannot draw them again.*reset_parameters"):
+    with pytest.raises(UserError, match=r"Scale has weights but cannot initialise them again.*reset_parameters"):
         restart(Networks(), nn.Sequential(nn.Linear(2, 2), Scale()), nn.Linear(2, 2), 0)
 
 

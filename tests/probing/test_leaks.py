@@ -15,7 +15,7 @@ from lntl.errors import UserError
 from lntl.experiment.checkpoints import load_networks, open_checkpoint
 from lntl.probing import checkpoint
 from lntl.probing.features import features
-from lntl.probing.probes import Halves, read
+from lntl.probing.probes import Halves, probe_layer
 from lntl.types import IGNORE, BiasSpec, DataSpec
 
 N = 150
@@ -76,7 +76,7 @@ def test_only_single_biases_are_probed_if_no_combination_repeats() -> None:
     spec = DataSpec((3,), 2, 2, (5,), ("cat", "dog"), names, 20, biases=biases)
     halves, warnings = Halves(torch.arange(20) % 2, torch.arange(20), (0,)), list[str]()
     assert list(checkpoint._biases(spec, halves, warnings)) == ["b0", "b1", "b2", "b3", "b4"]
-    with pytest.raises(UserError, match="the test set does not vary in its bias"):
+    with pytest.raises(UserError, match="the bias does not vary in the test set"):
         checkpoint._biases(replace(spec, biases=()), halves, warnings)
     repeating = replace(halves, bias=torch.arange(20) // 2)
     assert next(iter(checkpoint._biases(spec, repeating, warnings))) == checkpoint._JOINT

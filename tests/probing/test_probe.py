@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lntl.errors import UserError
-from lntl.probing.probes import PROBES, Halves, permuted, probe_row, read, split_warnings, suited
+from lntl.probing.probes import PROBES, Halves, probe_layer, probe_names, probe_permuted, probe_row, split_warnings
 from lntl.runs.formats import ProbeRow
 
 CPU = torch.device("cpu")
@@ -45,18 +45,18 @@ def noise(bias: Tensor, *more: int) -> Tensor:
 @pytest.mark.parametrize(("name", "shape"), [("linear", ()), ("mlp", ()), ("conv", (8, 8))])
 def test_a_planted_bias_is_found_and_noise_is_not(name: str, shape: tuple[int, ...]) -> None:
     asked = halves(1)
-    found = {row.probe: row for row in read("here", planted(asked.bias, *shape), asked, CPU)}
+    found = {row.probe: row for row in probe_layer("here", planted(asked.bias, *shape), asked, CPU)}
     assert found[name].layer == "here"
     assert found[name].mean > 0.8
     assert found[name].mean > found["linear"].mean + 0.2 or not shape  # it need not know where to look
-    nothing = {row.probe: row for row in read("here", noise(asked.bias, *shape), asked, CPU)}
+    nothing = {row.probe: row for row in probe_layer("here", noise(asked.bias, *shape), asked, CPU)}
     assert nothing[name].mean == pytest.approx(0.1, abs=0.05)  # a standard deviation of 500 guesses is 0.013
 
 
 def test_permuted_labels_are_chance() -> None:
     asked = halves(4)
     row = ProbeRow(layer="here", probe="linear", mean=0, values=[])
-    found = permuted(row, planted(asked.bias), asked, CPU)
+    found = probe_permuted(row, planted(asked.bias), asked, CPU)
     assert (found.layer, found.probe, len(found.values)) == ("here", "linear", 4)
     assert found.mean == pytest.approx(0.1, abs=0.03)
 
@@ -73,7 +73,7 @@ def test_labels_of_the_unseen_half_are_never_learnt(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setitem(PROBES, "linear", spy)
     monkeypatch.setitem(PROBES, "mlp", spy)
-    assert [row.values for row in read("here", z, asked, CPU)] == [[1.0, 1.0]] * 2
+    assert [row.values for row in probe_layer("here", z, asked, CPU)] == [[1.0, 1.0]] * 2
     for learnt, scored in seen:
         assert not learnt & scored
         assert learnt | scored == set(range(N))
@@ -116,14 +116,14 @@ def test_a_probe_is_a_function_of_its_seed(name: str) -> None:
 def test_wide_vectors_are_reduced_to_their_components() -> None:
     asked = halves(1)
     wide = torch.cat([planted(asked.bias), torch.zeros(N, 1500)], dim=1)
-    assert read("here", wide, asked, CPU)[0].mean > 0.8
+    assert probe_layer("here", wide, asked, CPU)[0].mean > 0.8
 
 
 def test_which_probes_suit() -> None:
-    assert suited(torch.zeros(5, 3)) == ["linear", "mlp"]
-    assert suited(torch.zeros(5, 3, 1, 1)) == ["linear", "mlp"]
-    assert suited(torch.zeros(5, 3, 2, 2)) == ["linear", "mlp", "conv"]
-    assert suited(torch.zeros(5, 3, 7)) == ["linear", "mlp"]
+    assert probe_names(torch.zeros(5, 3)) == ["linear", "mlp"]
+    assert probe_names(torch.zeros(5, 3, 1, 1)) == ["linear", "mlp"]
+    assert probe_names(torch.zeros(5, 3, 2, 2)) == ["linear", "mlp", "conv"]
+    assert probe_names(torch.zeros(5, 3, 7)) == ["linear", "mlp"]
 
 
 @given(st.integers(4, 80), st.integers(1, 4), st.integers(0, 2**31))
@@ -157,12 +157,12 @@ NAMES = ("red", "green", "blue")
 
 
 @pytest.mark.parametrize(
-    ("bias", "there"),
+    ("bias", "values"),
     [([1] * 8, "green"), ([1] * 7 + [2], "green; blue"), ([0, 1, 2], "red; green; blue")],
 )
-def test_a_bias_that_does_not_vary_is_an_error(bias: list[int], there: str) -> None:
+def test_a_bias_that_does_not_vary_is_an_error(bias: list[int], values: str) -> None:
     labels = torch.tensor(bias, dtype=torch.int64)
-    with pytest.raises(UserError, match=rf"does not vary in its bias \(values there: {there}\)"):
+    with pytest.raises(UserError, match=rf"the bias does not vary in the test set \(its values: {values}\)"):
         Halves(labels, labels, (0,)).check(NAMES)
     Halves(*[torch.tensor([0, 0, 2, 2])] * 2, seeds=(0,)).check(NAMES)
 
@@ -195,7 +195,7 @@ def test_warnings() -> None:
 
 def test_a_row_for_each_probe_and_a_value_for_each_seed() -> None:
     asked = Halves(*draw(0, 100), seeds=(0, 1, 2))
-    rows = read("f", planted(asked.bias, 2, 2), asked, CPU)
+    rows = probe_layer("f", planted(asked.bias, 2, 2), asked, CPU)
     assert [row.probe for row in rows] == list(PROBES)
     assert all(len(row.values) == 3 for row in rows)
     assert any(a != b for row in rows for a, b in pairwise(row.values))

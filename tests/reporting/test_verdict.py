@@ -22,8 +22,8 @@ CHANCE = 0.1
 PROBED: dict[str, Any] = {"chance": CHANCE, "n_test": 5000}
 LEAKS: dict[str, dict[str, Any]] = {
     "Yes": PROBED | {"leakage": 0.14, "erm_leakage": 0.9},
-    "Partly": PROBED | {"leakage": 0.89 - APART * (1 - CHANCE), "erm_leakage": 0.9},
-    "No": PROBED | {"leakage": 0.91 - APART * (1 - CHANCE), "erm_leakage": 0.9},
+    "Partly": PROBED | {"leakage": 0.89 - MIN_DIFFERENCE * (1 - CHANCE), "erm_leakage": 0.9},
+    "No": PROBED | {"leakage": 0.91 - MIN_DIFFERENCE * (1 - CHANCE), "erm_leakage": 0.9},
     "Not measured": {},
 }
 
@@ -85,7 +85,7 @@ def test_the_page_and_the_probe_command_agree() -> None:
             h_accuracy=h,
             h_chance=chance,
         )
-        answer, (sentence,) = gone(measured), probe_sentences(probe, None)
+        answer, (sentence,) = leakage_answer(measured), probe_sentences(probe, None)
         assert (answer.short == "Yes") == sentence.startswith("No bias was found to be left")
         assert ("it was fooled" in answer.text) == ("so h was fooled" in sentence)
         if n == 5000 and read in (0.0, 1.0):

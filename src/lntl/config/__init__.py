@@ -1,6 +1,6 @@
-"""The configuration of a run: read from YAML, and checked with the settings of every plug-in before anything runs.
+"""The configuration of a run: read from YAML and checked, including the settings of every plug-in, before a run starts.
 
-The sections `data`, `model` and each of `training.phases` take the keys of the plug-in that they name as well.
+The sections `data`, `model` and each item of `training.phases` name a plug-in and also have the keys of its Config.
 """
 
 import re
@@ -22,15 +22,15 @@ from lntl.training import Optimizer as Optimizer
 from lntl.training import Phase as Phase
 from lntl.yaml_file import dump, parse, read_yaml
 
-MAX_FAULTS = 20  # that one message lists
+MAX_FAULTS = 20  # faults that one message lists
 READY = Path(str(files("lntl") / "configs"))  # folder of the configurations that ship with the package
 
 
 def _union(key: str, base: type[Settings], configs: Mapping[str, type[Settings]]) -> Any:
-    """Return the union of `base` joined with the Config of each plug-in; the value of `key` selects one."""
+    """Return a union with one model per plug-in, which has the keys of `base` and of its Config; `key` selects one."""
     fields = {name: {key: (Literal[name], base.model_fields[key])} for name in configs}
-    variants = [create_model(name, __base__=(own, base), **fields[name]) for name, own in configs.items()]  # type: ignore[call-overload]
-    return Annotated[Union[tuple(variants)], Field(discriminator=key)]  # noqa: UP007 - a union made at run time
+    variants = [create_model(name, __base__=(config, base), **fields[name]) for name, config in configs.items()]  # type: ignore[call-overload]
+    return Annotated[Union[tuple(variants)], Field(discriminator=key)]  # noqa: UP007 - the union is built at run time
 
 
 @cache
@@ -38,15 +38,15 @@ def config_model(data: str = "", model: str = "", methods: tuple[str, ...] = ())
     """Return Config with the keys of every plug-in.
 
     Args:
-        data: Dotted name of a data set of the user's own, or nothing.
-        model: Dotted name of a model of the user's own, or nothing.
-        methods: Dotted names of methods of the user's own.
+        data: Dotted name of the user's data set, or "".
+        model: Dotted name of the user's model, or "".
+        methods: Dotted names of the user's methods.
     """
-    from lntl.methods.base import Method  # here, so that importing the configuration does not import torch
+    from lntl.methods.base import Method  # imported here because it imports torch
     from lntl.types import Dataset, Networks
 
-    def configs(folder: str, base: type[Method | Networks | Dataset], *own: str) -> dict[str, type[Settings]]:
-        names = (*plugins.names(folder), *filter(None, own))
+    def configs(folder: str, base: type[Method | Networks | Dataset], *dotted: str) -> dict[str, type[Settings]]:
+        names = (*plugins.names(folder), *filter(None, dotted))
         return {name: plugins.load(folder, name, base).Config for name in names}
 
     phase = _union("method", Phase, configs("lntl.methods", Method, *methods))
@@ -65,15 +65,15 @@ def validate(raw: object, origin: str) -> Config:
     """Return the checked configuration.
 
     Args:
-        raw: The document: nested dicts and lists of plain values.
+        raw: The parsed YAML: nested dicts and lists.
         origin: Name of the document in messages, such as its path.
 
     Raises:
-        UserError: The configuration is wrong; one line for each fault, with path, value and remedy.
+        UserError: If the configuration is wrong; one line for each fault, with key, value and remedy.
     """
     try:
         model = config_model(*dotted_names(raw))
-    except UserError as error:  # one of the user's own classes
+    except UserError as error:  # about a class of the user
         raise UserError(f"{origin}: {error}") from error
     try:
         return model.model_validate(raw)
@@ -84,9 +84,9 @@ def validate(raw: object, origin: str) -> Config:
 
 
 def dotted_names(raw: object) -> tuple[str, str, tuple[str, ...]]:
-    """Return the dotted names of data, model and methods in a raw document: classes of the user's own.
+    """Return the dotted names (classes of the user) of data, model and methods in a raw document.
 
-    The name is empty where a section has none; a name with a slash, such as timm/resnet18.a1_in1k, is not one.
+    A name is "" if the section names no such class. A name with a slash, such as timm/resnet18.a1_in1k, does not count.
     """
 
     def name(section: object, key: str) -> str:
@@ -103,7 +103,7 @@ def dotted_names(raw: object) -> tuple[str, str, tuple[str, ...]]:
 
 
 def code_names(raw: object) -> list[str]:
-    """Return the dotted names of code in a configuration that is not checked yet: plug-ins and bias functions."""
+    """Return the dotted names in an unchecked configuration: classes of the user and bias functions."""
     data, model, methods = dotted_names(raw)
     section = raw.get("data") if isinstance(raw, dict) else None
     biases = section.get("bias") if isinstance(section, dict) else None
@@ -113,7 +113,7 @@ def code_names(raw: object) -> list[str]:
 
 
 def check_trusted(raw: object, where: str, trust: str | Sequence[str] = ()) -> None:
-    """Raise UntrustedError if a configuration in a file, not checked yet, names code that the user has not named."""
+    """Raise UntrustedError if an unchecked configuration names code outside the modules in `trust`."""
     for name in code_names(raw):
         plugins.check_trust(name, where, trust)
 
@@ -124,7 +124,7 @@ def ready_names() -> list[str]:
 
 
 def find(name: str | Path) -> Path:
-    """Return the file of a configuration: a path, or the name of a ready one."""
+    """Return the path of a configuration; `name` is a path or the name of a ready configuration."""
     path, name = Path(name), str(name)
     if path.suffix in (".yaml", ".yml") or path.exists():
         return path
@@ -144,15 +144,15 @@ def read(
     Args:
         name: The file, or the name of a ready configuration.
         overrides: Settings that replace those of the file, as `key=value` with the value in YAML.
-        num_epochs: Epochs of the last phase, and most epochs of the others; None for those of the file.
-        trust: Modules that it may name; None for any, as the file is the user's own.
+        num_epochs: Epochs of the last phase, and the maximum for the other phases; None: the epochs in the file.
+        trust: Modules that the file may name; None: any module, because the user wrote the file.
 
     Returns:
         The checked configuration.
 
     Raises:
         UserError: If the file cannot be read, or the configuration is wrong.
-        UntrustedError: If it names other modules.
+        UntrustedError: If the file names a module that is not in `trust`.
     """
     path = find(name)
     raw = _overridden(path, overrides)
@@ -168,7 +168,7 @@ def read_for_data(name: str | Path, overrides: list[str] | None = None) -> Confi
 
     Args:
         name: The file, or the name of a ready configuration.
-        overrides: As of `read`.
+        overrides: As in `read`.
     """
     path = find(name)
     raw = _overridden(path, overrides)
@@ -177,8 +177,8 @@ def read_for_data(name: str | Path, overrides: list[str] | None = None) -> Confi
         "training": {"phases": [{"method": "erm", "epochs": 1}]},
     }
     for section, keys in defaults.items():
-        if isinstance(own := raw.get(section) or {}, dict):
-            raw[section] = keys | own
+        if isinstance(present := raw.get(section) or {}, dict):
+            raw[section] = keys | present
     raw["model"] = raw.get("model") or {"name": "mlp"}
     return validate(raw, str(path))
 
@@ -191,7 +191,7 @@ def _overridden(path: Path, overrides: list[str] | None) -> dict[str, object]:
 
 
 def _apply(raw: dict[str, object], override: str) -> None:
-    """Set one value of a raw document; a section that is missing is added, an item of a list has to be there."""
+    """Set one value of a raw document; a missing section is added, but an item of a list must exist."""
     key, equals, text = override.partition("=")
     origin = f"override {shorten(override)}"
     if not (key and equals and text.strip()):
@@ -208,7 +208,7 @@ def _apply(raw: dict[str, object], override: str) -> None:
 
 
 def _set_epochs(raw: dict[str, object], num_epochs: int) -> None:
-    """Set the epochs of the last phase, and limit those of the others; validation reports what is missing."""
+    """Set the epochs of the last phase, and limit those of the other phases; missing keys are left to validation."""
     if num_epochs < 1:
         raise UserError(f"the number of epochs must be at least 1, not {num_epochs}")
     match raw.get("training"):
@@ -221,7 +221,7 @@ def _set_epochs(raw: dict[str, object], num_epochs: int) -> None:
 
 
 def to_yaml(config: Config) -> str:
-    """Return the resolved configuration as YAML: reading it again gives an equal one."""
+    """Return the configuration with all defaults as YAML; reading it gives an equal configuration."""
     return dump(config.model_dump())
 
 
@@ -237,7 +237,7 @@ def erm_config(config: Config, folder: Path) -> Config:
 
 
 def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of the configuration, short forms included, by which editors complete and check it."""
+    """Return the JSON Schema of the configuration, including short forms, for completion and checks in editors."""
     schema = config_model().model_json_schema()
     for variant in schema["properties"]["model"]["oneOf"]:
         model = schema["$defs"][variant["$ref"].rpartition("/")[2]]

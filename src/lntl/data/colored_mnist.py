@@ -1,4 +1,4 @@
-"""Colored MNIST: digits whose colour predicts the label in training, not in the test set (Kim et al., 2019)."""
+"""Colored MNIST: the colour of a digit predicts its label in training, but not in the test set (Kim et al., 2019)."""
 
 import math
 from dataclasses import dataclass, replace
@@ -39,29 +39,29 @@ COLORS = {
 MEANS = np.array(list(COLORS.values()), dtype=np.float64)  # 10 x 3, on the 0..255 scale
 # Input normalisation per channel, on the [0, 1] scale. Source: the authors' code.
 PIXEL_MEAN, PIXEL_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
-STROKE = 128  # grey values of MNIST above it are stroke; source: pixels of the authors' files
+STROKE = 128  # pixels of MNIST above this grey value are stroke; source: pixels of the authors' files
 BINS, BIN_WIDTH, MAP = 8, 32, 14  # bias label: value // 32 at each of 14 x 14 places; source: the authors' code
 
 
 @dataclass(frozen=True, kw_only=True)
 class ColoredDigits(DigitSplit):
-    """Images as strokes (n, 28, 28) and one colour (n, 3) each, uint8; batches are rendered on the tensors' device.
+    """Images as strokes (n, 28, 28) and colours (n, 3), uint8; batches are rendered on the device of the tensors.
 
-    Where the official files are in use, `images` (n, 28, 28, 3) uint8 holds their pixels and is rendered instead.
+    With the official files, `images` (n, 28, 28, 3) uint8 contains the pixels, and batches are taken from it.
     """
 
     strokes: Tensor
     color: Tensor
     images: Tensor | None = None
     grayscale: bool = False
-    bias_dilation: int = 0  # cells of the map that a stroke's label spreads to the background
+    bias_dilation: int = 0  # distance in cells of the map up to which background cells get the label of the stroke
 
     def recolored(self, value: int) -> "ColoredDigits":
-        """Return the same digits, every one in the mean colour number `value`, without jitter."""
+        """Return the same digits, all in mean colour `value`, without jitter."""
         return _colored(self, torch.from_numpy(MEANS[value]).to(torch.uint8).expand(len(self), 3))
 
     def pixels(self, index: Tensor) -> Tensor:
-        """Return the images at `index` as uint8 (N, 3, 28, 28), three equal channels where they are grey."""
+        """Return the images at `index` as uint8 (N, 3, 28, 28); with `grayscale`, the three channels are equal."""
         return _grey(self._in_color(index)) if self.grayscale else self._in_color(index)
 
     def _in_color(self, index: Tensor) -> Tensor:
@@ -86,15 +86,15 @@ class ColoredDigits(DigitSplit):
         )
 
     def _bias(self, pixels: Tensor, color: Tensor) -> Tensor:
-        """Return the bias bins of the pixels on the map; those near a stroke (`bias_dilation`) get the image's."""
+        """Return the map of bias bins; cells near a stroke (`bias_dilation`) get the bins of the image's colour."""
         small = pixels[:, :, 1::2, 1::2]  # nearest neighbour from 28 to 14 takes pixels 1, 3, 5, ...
         bins = torch.where(small > 0, (small // BIN_WIDTH).long(), IGNORE)
         if not self.bias_dilation:
             return bins
         stroke = (small > 0).any(dim=1, keepdim=True).float()
         near = max_pool2d(stroke, 2 * self.bias_dilation + 1, stride=1, padding=self.bias_dilation) > 0
-        own = (color // BIN_WIDTH).long()[:, :, None, None]
-        return torch.where(near & (bins == IGNORE), own, bins)
+        color_bins = (color // BIN_WIDTH).long()[:, :, None, None]
+        return torch.where(near & (bins == IGNORE), color_bins, bins)
 
 
 def _grey(pixels: Tensor) -> Tensor:
@@ -103,10 +103,10 @@ def _grey(pixels: Tensor) -> Tensor:
 
 
 def draw_colors(variance: float, means: Tensor, seed: int) -> Tensor:
-    """Return one colour an image, uint8 (n, 3): each channel N(mean, variance) on the [0, 1] scale, kept inside (0, 1).
+    """Return one colour per image, uint8 (n, 3): each channel is drawn from N(mean, variance) on the [0, 1] scale.
 
-    The normal is truncated (drawn through its inverse distribution function), so that no channel is 0 or 255 after
-    rounding. Image i depends on (seed, i) alone. means: (n, 3) float64 on the 0..255 scale.
+    The normal distribution is truncated (drawn through its inverse distribution function), so no channel is 0 or 255
+    after rounding. Colour i depends only on `seed`, i and its mean. means: (n, 3) float64 on the 0..255 scale.
     """
     u = torch.from_numpy(np.random.Generator(np.random.Philox(seed)).random(means.shape))
     sigma = 255 * math.sqrt(variance)
@@ -121,17 +121,17 @@ def nearest_mean(color: Tensor) -> Tensor:
 
 
 class ColoredMNIST(Dataset):
-    """The paper's protocol: train digits wear their own mean colour, test digits one at random, both jittered."""
+    """The paper's protocol: training digits have the mean colour of their class, test digits a random one."""
 
-    bias_kind = "nearest mean colour"  # what the bias value of a group is
+    bias_kind = "nearest mean colour"  # meaning of the bias value of a group
 
     class Config(Settings):
         """Settings of `data`."""
 
         path: str = Field(
             "data/colored_mnist",
-            description="Folder of the official mnist_10color_jitter_var_X.XXX.npy files; used where the file for "
-            "color_var lies there, else the same protocol is rendered from the embedded strokes.",
+            description="Folder of the official mnist_10color_jitter_var_X.XXX.npy files; if it has no file for "
+            "color_var, the same protocol is rendered from the embedded strokes.",
         )
         bias: ColorBias = Field(["color"])
         color_var: float = Field(
@@ -156,15 +156,15 @@ class ColoredMNIST(Dataset):
             0,
             ge=0,
             le=14,
-            description="Cells of the 14 x 14 map that a stroke's bias label spreads into the background, whose "
-            "features see the stroke too: 2 covers what f of convnet sees; 0 as in the authors' code.",
+            description="Distance in cells of the 14 x 14 map up to which background cells get the bias label of a "
+            "stroke. 2 covers all cells whose features in convnet depend on the stroke; 0 as in the authors' code.",
         )
         seed: int = Field(0, ge=0, lt=2**63, description="Seed of the colours and of the train/val split.")
         max_images: int | None = Field(
             None,
             ge=100,
             le=1_000_000_000,
-            description="Use only the first images of train and of test, to try things out.",
+            description="Use only the first images of train and of test, for a quick try.",
         )
 
     def __init__(self, config: "ColoredMNIST.Config") -> None:
@@ -189,7 +189,7 @@ class ColoredMNIST(Dataset):
             name: replace(split, grayscale=config.grayscale, bias_dilation=config.bias_dilation)
             for name, split in splits.items()
         }
-        mean, std = (torch.tensor(each).view(3, 1, 1) for each in (PIXEL_MEAN, PIXEL_STD))
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
         self.transform = ArrayTransform((3, 28, 28), mean, std, white=1, grey=config.grayscale)
         spec = DataSpec(
             num_rows=len(train),
@@ -199,7 +199,7 @@ class ColoredMNIST(Dataset):
             bias_shape=(3, MAP, MAP),
             class_names=CLASSES,
             bias_value_names=tuple(COLORS),
-            aligned=tuple(range(len(COLORS))),  # digit k wears colour k
+            aligned=tuple(range(len(COLORS))),  # digit k has colour k
         )
         self.splits, self.spec = select_bias(shown, spec, config.bias)
 
@@ -208,8 +208,8 @@ class ColoredMNIST(Dataset):
             _digits((images > STROKE).to(torch.uint8), labels)
             for images, labels in (mnist.read("train"), mnist.read("test"))
         )
-        own = draw_colors(self.config.color_var, torch.from_numpy(MEANS)[train.y], derive(self.config.seed, "train"))
-        return _colored(train, own), self._recolor(test, derive(self.config.seed, "test"))
+        color = draw_colors(self.config.color_var, torch.from_numpy(MEANS)[train.y], derive(self.config.seed, "train"))
+        return _colored(train, color), self._recolor(test, derive(self.config.seed, "test"))
 
     def _recolor(self, split: ColoredDigits, seed: int) -> ColoredDigits:
         """Give each image a mean colour drawn at random from the ten, with the same jitter."""
@@ -227,9 +227,9 @@ class ColoredMNIST(Dataset):
 
 
 def read_official(path: Path) -> dict[str, np.ndarray]:
-    """Return train_image, train_label, test_image, test_label of the authors: uint8 (n, 28, 28, 3) and int64 (n,).
+    """Return train_image, train_label, test_image, test_label of an authors' file: uint8 (n, 28, 28, 3), int64 (n,).
 
-    Raises UserError where the file is truncated, foreign, or asks for anything but arrays.
+    Raises UserError if the file is truncated, has another format, or its pickle contains anything but arrays.
     """
     try:
         content = unpickled(path)
@@ -237,7 +237,7 @@ def read_official(path: Path) -> dict[str, np.ndarray]:
     except UNREADABLE as error:
         raise UserError(
             f"{path}: not a readable Colored MNIST file ({error}); "
-            "fetch it again with scripts/download_dataset.sh, or move it away to use the embedded digits"
+            "download it again with scripts/download_dataset.sh, or move it away to use the embedded digits"
         ) from error
 
 

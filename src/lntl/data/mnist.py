@@ -181,7 +181,7 @@ class DigitSettings(Settings):
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the colors and of the train/val split.")
     max_images: int | None = Field(
-        None, ge=100, le=1_000_000_000, description="Use only the first images of train and of test, to try things out."
+        None, ge=100, le=1_000_000_000, description="Use only the first images of train and of test, for a quick try."
     )
 
     @property

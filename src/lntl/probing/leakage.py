@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lntl.experiment.build import Experiment
 from lntl.probing.features import MAX_VALUES, features, pooled
-from lntl.probing.probes import Halves, permuted, read
+from lntl.probing.probes import Halves, probe_layer, probe_permuted
 from lntl.runs.formats import Chance, Leaks, ProbeRow, Reference
 from lntl.types import IGNORE, Batch, Networks
 
@@ -76,7 +76,7 @@ def measure_leakage(subject: Subject, biases: Mapping[str, Halves], layers: tupl
         log.info("probes of layer %s", layer)
         z = subject.features(subject.networks, layer)
         for name, halves in biases.items():
-            rows, of_bias = read(layer, z, halves, device), probes[name]
+            rows, of_bias = probe_layer(layer, z, halves, device), probes[name]
             highest = max(rows, key=lambda row: row.mean)
             of_bias.rows += rows
             if of_bias.best is None or highest.mean > of_bias.best[0].mean:
@@ -84,13 +84,13 @@ def measure_leakage(subject: Subject, biases: Mapping[str, Halves], layers: tupl
     log.info("probes of pixels")
     pixels = subject.pixels()
     for name, halves in biases.items():
-        probes[name].pixels = read("pixels", pixels, halves, device)
+        probes[name].pixels = probe_layer("pixels", pixels, halves, device)
     if subject.erm is not None:
         log.info("probes of plain training (ERM)")
         for layer in layers:
             z = subject.features(subject.erm, layer)
             for name, halves in biases.items():
-                probes[name].erm += read(layer, z, halves, device)
+                probes[name].erm += probe_layer(layer, z, halves, device)
     return {name: _leaks(found, biases[name], device, subject.erm is not None) for name, found in probes.items()}
 
 
@@ -99,7 +99,7 @@ def _leaks(found: _Probes, halves: Halves, device: torch.device, erm: bool) -> L
     best, z = found.best
     log.info("the %s probe of layer %s on permuted labels", best.probe, best.layer)
     return Leaks(
-        chance=Chance(majority=halves.majority, permutation=permuted(best, z, halves, device).mean),
+        chance=Chance(majority=halves.majority, permutation=probe_permuted(best, z, halves, device).mean),
         probes=found.rows,
         reference=Reference(pixels=found.pixels, erm=found.erm if erm else None),
         leakage=best.mean,

@@ -1,13 +1,13 @@
-"""Leakage: how well a fresh probe reads the bias value from frozen features, on images that it has not seen.
+"""Leakage: how well a fresh probe predicts the bias value from frozen features of held-out images.
 
-A probe that reads the bias proves that the features hold it, whatever the run's own h says; one that fails proves
-nothing but that this probe could not. Accuracies are therefore lower bounds of what is there.
+If a probe predicts the bias, the features contain it, even if the run's own h is at chance. If a probe fails, another
+probe might succeed. An accuracy is therefore a lower bound of the information in the features.
 
-The images are those of the test split, where the bias is independent of the class: on the training images of Colored
-MNIST the class alone predicts the colour, so that every network that knows the digit would seem to leak. Each seed
-halves them anew; a probe learns on one half and is scored on the other, and two numbers say what chance is: the share
-of the most frequent bias value, and the accuracy of the same probe when it learnt from permuted labels. The highest of
-several probes (`leakage`) is chosen on the same unseen images, and so a little high where these are few.
+Probes use the test split, where the bias is independent of the class. On the training images of Colored MNIST the class
+predicts the colour, so every network that knows the digit would seem to leak. Each seed splits the test images into two
+halves. A probe is trained on one half and scored on the other. Chance is measured by the share of the most frequent
+bias value, and by the accuracy of the same probe trained on permuted labels. `leakage` is the highest accuracy of
+several probes; because the best probe is chosen on the scored images, it is slightly too high if they are few.
 """
 
 import warnings
@@ -30,12 +30,12 @@ from lntl.seeding import derive, permutation
 if TYPE_CHECKING:
     from sklearn.base import ClassifierMixin
 
-_FROM_CLASS = 0.1  # accuracy that the class may add to a constant answer without a warning
-_VALUES = 1024  # inputs of the linear probe and of the MLP: maps are averaged to at most that many numbers,
-_COMPONENTS = 256  # and what is still wider is reduced to its principal components
+_FROM_CLASS = 0.1  # warn if the class predicts the bias better than a constant answer by more than this accuracy
+_VALUES = 1024  # inputs of the linear probe and of the MLP: maps are averaged to at most this many numbers
+_COMPONENTS = 256  # principal components to which inputs with more than _VALUES numbers are reduced
 _HIDDEN, _CHANNELS = 128, 32  # units of the MLP, channels of the convolutional probe
 _BATCH = 128
-# Of the convolutional probe: batches to learn from, epochs at most, and Adam's rate, up to this and down (OneCycleLR).
+# The convolutional probe: number of batches, maximum number of epochs, and maximum learning rate of OneCycleLR.
 _STEPS, _EPOCHS, _RATE = 240, 60, 0.01
 
 Probe = Callable[[Tensor, Tensor, Tensor, int, torch.device], Tensor]
@@ -43,17 +43,17 @@ Probe = Callable[[Tensor, Tensor, Tensor, int, torch.device], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Halves:
-    """Labelled images y (n,), bias (n,), both int64 on the CPU, and the seeds that halve them."""
+    """Labels y (n,) and bias (n,) of images, int64 on the CPU, and the seeds that split the images into halves."""
 
     y: Tensor
     bias: Tensor
     seeds: tuple[int, ...]
 
     def __call__(self, seed: int) -> tuple[Tensor, Tensor]:
-        """Return the positions of the learning half and of the unseen half: disjoint, every group split evenly.
+        """Return the positions of the training half and of the held-out half: disjoint, each group split evenly.
 
-        A function of the seed. Images are dealt out in turn, in random order within (bias value, class), so that a bias
-        value of two images or more is in both halves.
+        They depend only on the seed. Images are ordered by bias value and class, in random order within each group, and
+        assigned to the halves alternately: a bias value with two or more images is in both halves.
         """
         order = permutation(len(self.bias), derive(seed, "halves"))
         group = self.bias * (int(self.y.max()) + 1) + self.y
@@ -61,29 +61,29 @@ class Halves:
         return order[::2], order[1::2]
 
     def check(self, bias_value_names: tuple[str, ...]) -> None:
-        """Raise UserError unless two bias values have two images each."""
+        """Raise UserError unless at least two bias values have at least two images each."""
         if not len(self.bias):
             raise UserError("no test image has a bias label, so no probe can be trained; annotate the test split")
         count = self.bias.bincount(minlength=len(bias_value_names))
         if int((count > 1).sum()) < 2:
-            there = listed([bias_value_names[value] for value in count.nonzero()[:, 0].tolist()])
+            present = listed([bias_value_names[value] for value in count.nonzero()[:, 0].tolist()])
             raise UserError(
-                f"the test set does not vary in its bias (values there: {there}), so no probe can predict it; "
-                "use data whose test images hold at least two bias values, twice each"
+                f"the bias does not vary in the test set (its values: {present}), so probes cannot be trained; "
+                "use test images with at least two bias values, and at least two images of each"
             )
 
     @property
     def majority(self) -> float:
-        """Accuracy of a constant answer: the share of the most frequent bias value."""
+        """Accuracy of a constant prediction: the share of the most frequent bias value."""
         return self._predicted_from(torch.zeros_like(self.y))
 
     @property
     def from_class(self) -> float:
-        """Accuracy of the most frequent bias value of each class."""
+        """Accuracy of predicting the most frequent bias value of each class."""
         return self._predicted_from(self.y)
 
     def _predicted_from(self, key: Tensor) -> float:
-        """Return the score on the unseen half of the bias value most frequent with each key on the learning half."""
+        """Return the held-out accuracy of predicting the bias value most frequent for each key in the training half."""
         shares, shape = [], (int(key.max()) + 1, int(self.bias.max()) + 1)
         for learn, unseen in map(self, self.seeds):
             cells = key[learn] * shape[1] + self.bias[learn]
@@ -93,27 +93,28 @@ class Halves:
 
 
 def probe_row(layer: str, probe: str, accuracies: list[float]) -> ProbeRow:
-    """Return the accuracies of a probe on a layer, one a seed, with their mean and standard deviation."""
+    """Return the accuracies of a probe on a layer, one per seed, with their mean and standard deviation."""
     std = stdev(accuracies) if len(accuracies) > 1 else None
     return ProbeRow(layer=layer, probe=probe, mean=fmean(accuracies), std=std, values=accuracies)
 
 
-def read(layer: str, z: Tensor, halves: Halves, device: torch.device) -> list[ProbeRow]:
-    """Return the accuracy of each suited probe on the unseen halves.
+def probe_layer(layer: str, z: Tensor, halves: Halves, device: torch.device) -> list[ProbeRow]:
+    """Return the held-out accuracy of each probe that can be used on these features.
 
     Args:
         layer: Name of the layer, or "pixels".
         z: Features of the images, (n, ...).
-        halves: Labels of the images, and the seeds that halve them.
+        halves: Labels of the images, and the seeds of their halves.
         device: Device on which convolutional probes are trained.
     """
     return [
-        probe_row(layer, name, [_score(name, z, halves, seed, device) for seed in halves.seeds]) for name in suited(z)
+        probe_row(layer, name, [_score(name, z, halves, seed, device) for seed in halves.seeds])
+        for name in probe_names(z)
     ]
 
 
-def permuted(row: ProbeRow, z: Tensor, halves: Halves, device: torch.device) -> ProbeRow:
-    """Return the accuracy of the probe of `row` on z when the labels that it learns from are permuted."""
+def probe_permuted(row: ProbeRow, z: Tensor, halves: Halves, device: torch.device) -> ProbeRow:
+    """Return the accuracy of the probe of `row` on z if it is trained on permuted labels."""
     accuracies = [_score(row.probe, z, halves, seed, device, permute=True) for seed in halves.seeds]
     return probe_row(row.layer, row.probe, accuracies)
 
@@ -129,35 +130,35 @@ def _score(name: str, z: Tensor, halves: Halves, seed: int, device: torch.device
 
 def split_warnings(halves: Halves, class_names: tuple[str, ...], bias_value_names: tuple[str, ...]) -> list[str]:
     """Return warnings for values that do not occur, and for a bias that can be predicted from the class."""
-    found = []
+    texts = []
     for kind, names, labels in (("class", class_names, halves.y), ("bias value", bias_value_names, halves.bias)):
         absent = [name for name, count in zip(names, labels.bincount(minlength=len(names)), strict=True) if not count]
         if absent:
-            found.append(f"no test image of {kind} {listed(absent)}")
+            texts.append(f"no test image of {kind} {listed(absent)}")
     if halves.from_class > halves.majority + _FROM_CLASS:
-        found.append(
+        texts.append(
             f"on these images the class alone predicts the bias with accuracy {halves.from_class:.3f} (a constant "
-            f"answer: {halves.majority:.3f}), so a probe may read it from what serves the task"
+            f"answer: {halves.majority:.3f}), so a probe may predict it from features of the class"
         )
-    return found
+    return texts
 
 
-# --- the probes: each learns bias values from one half and predicts those of the other ---
+# --- the probes: each is trained on one half and predicts the bias values of the other ---
 
 
 def linear(train: Tensor, bias: Tensor, test: Tensor, seed: int, device: torch.device) -> Tensor:
     """Return the predictions (m,) of multinomial logistic regression (scikit-learn, L2 with C = 1) on the CPU.
 
-    train (n, ...) and test (m, ...) are standardised by train. Maps are first averaged over a fixed grid to at most
-    1024 numbers, and what is still wider is projected on 256 principal components of train, so that it stays fast.
+    train (n, ...) and test (m, ...) are standardised with the statistics of train. To save time, maps are averaged over
+    a fixed grid to at most 1024 numbers, and wider features are projected on 256 principal components of train.
     """
-    from sklearn.linear_model import LogisticRegression  # here, for it is slow to import
+    from sklearn.linear_model import LogisticRegression  # imported here because it is slow to import
 
     return _sklearn(LogisticRegression(max_iter=200), train, bias, test, seed)
 
 
 def mlp(train: Tensor, bias: Tensor, test: Tensor, seed: int, device: torch.device) -> Tensor:
-    """Return the predictions (m,) of a network with 128 hidden units (scikit-learn), on inputs as for `linear`."""
+    """Return the predictions (m,) of a network with 128 hidden units (scikit-learn), on the same inputs as `linear`."""
     from sklearn.neural_network import MLPClassifier
 
     model = MLPClassifier((_HIDDEN,), batch_size=min(_BATCH, len(train)), max_iter=20, random_state=seed % 2**32)
@@ -222,9 +223,9 @@ def _sklearn(model: "ClassifierMixin", train: Tensor, bias: Tensor, test: Tensor
     if train.shape[1] > _VALUES:
         steps.append(PCA(min(_COMPONENTS, len(train)), svd_solver="randomized", random_state=seed % 2**32))
     pipeline = make_pipeline(*steps, model)
-    # On matrices as narrow as these, threads of BLAS wait for each other: with two, five times as long as with one.
+    # On such narrow matrices, two BLAS threads wait for each other and take five times as long as one.
     with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a fixed budget: whatever it reaches is a lower bound
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a fixed budget is enough for a lower bound
         warnings.filterwarnings(
             "ignore", "The number of unique classes", UserWarning
         )  # rare bias values are classes, too
@@ -235,6 +236,6 @@ def _sklearn(model: "ClassifierMixin", train: Tensor, bias: Tensor, test: Tensor
 PROBES: dict[str, Probe] = {"linear": linear, "mlp": mlp, "conv": conv}
 
 
-def suited(x: Tensor) -> list[str]:
-    """Return the names of the probes for features (n, ...): the convolutional one reads maps alone."""
+def probe_names(x: Tensor) -> list[str]:
+    """Return the names of the probes for features (n, ...): the convolutional probe needs maps (n, C, H, W)."""
     return [name for name in PROBES if name != "conv" or (x.dim() == 4 and x[0, 0].numel() > 1)]

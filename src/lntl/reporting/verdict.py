@@ -1,4 +1,4 @@
-"""The answers in plain words: is the bias used less, is it gone from the features, and what did that cost."""
+"""Answers in plain words: is the bias used less, is it gone from the features, and how much accuracy did that cost."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,13 +7,14 @@ from math import sqrt
 from lntl.evaluation.metrics import counted
 from lntl.runs.formats import Answer, Check, Estimate, Leaks, Probe, ProbeRow, Recoloring, Verdict
 
-APART = 0.10  # of what can be read above chance: how much less than plain training's counts as a difference
-FLIPS = 0.10  # a share of flipped predictions, or a loss of accuracy, above which plain training is said to use a bias
-# Shares of what there is to read above chance, (accuracy - chance) / (1 - chance), up to which a word holds.
+# "Skill" below is (accuracy - chance) / (1 - chance) of a probe.
+MIN_DIFFERENCE = 0.10  # the skill of a run's probe is lower than ERM's if the difference is at least this
+FLIPS = 0.10  # plain training uses a bias if this share of predictions flips, or this much accuracy is lost
+# Largest skill that counts as no bias, and the largest skill for each word about how much bias is left.
 _NONE, _WORDS = 0.05, ((0.25, "little"), (0.6, "part"), (1.0, "most"))
-MOST_BIASES = 8  # of several biases, those that are shown one by one
+MOST_BIASES = 8  # maximum number of biases that are listed one by one
 _NOTHING = "Nothing was measured yet."
-_NO_INTERVALS = "A difference needs the intervals of this run and of plain training."
+_NO_INTERVALS = "To compare them, the intervals of this run and of plain training are needed."
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,8 @@ class Measurements:
     """The numbers behind the verdict, None if not measured; `erm_*` belong to plain training."""
 
     bias: str
-    unlearns: bool  # whether the run is more than plain training
-    unbiased: Estimate | None = None  # the mean over groups, so that the bias is no help where the test set has it too
+    unlearns: bool  # whether the run uses another method than plain training
+    unbiased: Estimate | None = None  # mean over groups: the bias is no help, even on a biased test set
     erm_unbiased: Estimate | None = None
     aligned: Estimate | None = None
     erm_aligned: Estimate | None = None
@@ -35,7 +36,7 @@ class Measurements:
     n_test: int | None = None  # images on which the probes and h were tested
     h_accuracy: float | None = None
     h_chance: float | None = None
-    seconds: float | None = None
+    seconds: float | None = None  # training time
     erm_seconds: float | None = None
 
 
@@ -45,20 +46,20 @@ def percent(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time for people: 45 s, 5.3 min, 2.1 h."""
+    """Return a time as text, such as 45 s, 5.3 min or 2.1 h."""
     if seconds < 90:
         return f"{seconds:.0f}\u202fs"
     return f"{seconds / 60:.1f}\u202fmin" if seconds < 5400 else f"{seconds / 3600:.1f}\u202fh"
 
 
 def at_chance(accuracy: float, chance: float, n: int) -> bool:
-    """Return whether an accuracy on n images counts as guessing: hardly above chance, or by no more than noise."""
+    """Return whether an accuracy on n images counts as guessing: its skill is tiny, or within the noise of chance."""
     margin = 3 * sqrt(chance * (1 - chance) / n)  # three standard errors of an accuracy at chance
     return share_above_chance(accuracy, chance) <= _NONE or accuracy <= chance + margin
 
 
 def share_above_chance(accuracy: float, chance: float) -> float:
-    """Return the share of what there is to read above chance that an accuracy reads."""
+    """Return the skill of an accuracy: 0 at chance, 1 for an accuracy of 100 %."""
     return (accuracy - chance) / max(1 - chance, 1e-12)
 
 
@@ -96,7 +97,7 @@ def _predictions(bias: str, less: str) -> str:
         return f"Whether its predictions depend on the {bias} less than those of plain training was not measured"
     if less == "Unclear":
         return (
-            f"Whether its predictions depend on the {bias} less than those of plain training is unclear, for the "
+            f"Whether its predictions depend on the {bias} less than those of plain training is unclear, because the "
             "measurements contradict each other"
         )
     return f"Its predictions depend on the {bias} {'' if less == 'Yes' else 'no '}less than those of plain training"
@@ -113,7 +114,7 @@ def _features(bias: str, removed: str, less: bool) -> str:
 
 
 def _sign(value: Estimate | None, other: Estimate | None) -> int | None:
-    """Return 1 where the interval lies above the other, -1 below, 0 where they overlap, None where one is unknown."""
+    """Return 1 if the interval is above the other, -1 if below, 0 if they overlap, None if one is unknown."""
     if value is None or other is None:
         return None
     if value.low is None or value.high is None or other.low is None or other.high is None:
@@ -171,7 +172,7 @@ def gone(m: Measurements) -> Answer:
     erm_share = None if m.erm_leakage is None else share_above_chance(m.erm_leakage, m.chance)
     if at_chance(m.leakage, m.chance, m.n_test):
         short = "Yes"
-    elif erm_share is not None and erm_share - share_above_chance(m.leakage, m.chance) >= APART:
+    elif erm_share is not None and erm_share - share_above_chance(m.leakage, m.chance) >= MIN_DIFFERENCE:
         short = "Partly"
         texts.append(f"That is less than with plain training, but the {m.bias} is still there.")
     else:
@@ -195,7 +196,7 @@ def cost(m: Measurements) -> Answer:
         points = 100 * ((m.aligned.value or 0) - (m.erm_aligned.value or 0))
         short = "No accuracy" if sign >= 0 else f"{-points:.1f} points"
         texts.append(
-            f"Where the {m.bias} fits the class, as in training, it is right on {percent(m.aligned.value or 0)}"
+            f"On images whose {m.bias} is typical of their class, it is right on {percent(m.aligned.value or 0)}"
             f"{_beside(m.erm_aligned)}."
         )
     if m.seconds and m.erm_seconds:
@@ -210,7 +211,7 @@ def cost(m: Measurements) -> Answer:
 
 
 def check_verdict(check: Check) -> tuple[str, str]:
-    """Return whether results on these data can be trusted, in a few words, and the sentence that says why."""
+    """Return whether results on these data can be trusted, in a few words, and a sentence with the reason."""
     levels = [finding.level for finding in check.findings]
     problems, warnings = levels.count("problem"), levels.count("warning")
     if problems:
@@ -247,7 +248,7 @@ def probe_sentences(probe: Probe, recoloring: Recoloring | None) -> Iterator[str
 
 
 def _left(leaks: Leaks, n: int) -> tuple[str, ProbeRow, float]:
-    """Return how much bias is left in words, the best probe, and the level of chance."""
+    """Return a phrase for how much bias is left, the best probe, and the accuracy of chance."""
     chance = max(leaks.chance.majority, leaks.chance.permutation)
     best = max(leaks.probes, key=lambda row: row.mean)
     if at_chance(best.mean, chance, n):
@@ -258,7 +259,7 @@ def _left(leaks: Leaks, n: int) -> tuple[str, ProbeRow, float]:
 
 
 def _head(probe: Probe, chance: float) -> str:
-    """Return a clause about h: fooled where it is at chance although a fresh probe reads the bias."""
+    """Return a clause about h; h was fooled if it is at chance although a fresh probe reads the bias."""
     if probe.h_accuracy is None or probe.h_chance is None:
         return "; no phase trained a bias head h"
     text = f"; h reads {probe.h_accuracy:.1%} of its own bias labels (chance {probe.h_chance:.1%})"
@@ -272,7 +273,7 @@ def _head(probe: Probe, chance: float) -> str:
 def _recolored(recoloring: Recoloring) -> str:
     flip, change, erm = recoloring.flip_rate, recoloring.mean_change, recoloring.erm
     if flip.value is None or change.value is None:
-        return f"What recolouring changes is undefined: {flip.undefined or change.undefined or 'no reason recorded'}."
+        return f"The effect of recolouring is undefined: {flip.undefined or change.undefined or 'no reason recorded'}."
     erm_flip = f"; plain training: {erm.flip_rate.value:.1%}" if erm and erm.flip_rate.value is not None else ""
     erm_change = f"; plain training: {erm.mean_change.value:.3f}" if erm and erm.mean_change.value is not None else ""
     return (
