@@ -1,4 +1,4 @@
-"""Train classifiers that do not use what they should not know (Kim et al., *Learning Not to Learn*, CVPR 2019)."""
+"""Train classifiers that do not use a known bias (Kim et al., *Learning Not to Learn*, CVPR 2019)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,19 +16,19 @@ def load(path: str | Path, device: str | None = None, trust: str | Sequence[str]
     Args:
         path: A run folder (its best checkpoint, else its last), a checkpoint, or a .safetensors export.
         device: auto, cpu (the default), cuda, cuda:N or mps.
-        trust: Modules of your own that may be imported for a model of your own; the environment variable LNTL_TRUST
-            names more. A file never makes other code run.
+        trust: Your own modules that may be imported to load your own model; the environment variable LNTL_TRUST can
+            name more. No other code named in a file is run.
 
     Returns:
         A torch module with `predict`, `features`, `class_names` and `transform`.
 
     Raises:
-        UserError: If it cannot be read, is damaged, or names code that is not trusted.
+        UserError: If the file cannot be read, is damaged, or names code that is not trusted.
 
     Example:
         >>> classifier = lntl.load("results/colored_mnist_lntl")  # doctest: +SKIP
         >>> classifier.predict(["a.png", "b.png"])  # probabilities (2, 10)  # doctest: +SKIP
     """
-    from lntl.deploy import loading  # here, so that importing the package is instant
+    from lntl.deploy import loading  # imported here because it imports torch
 
     return loading.load(path, device, trust)

@@ -16,20 +16,20 @@ from ruamel.yaml.resolver import VersionedResolver
 
 from lntl.errors import UserError, shorten
 
-MAX_CHARACTERS = 1_000_000  # of a document
-MAX_DEPTH = 50  # of mappings and lists in each other
+MAX_CHARACTERS = 1_000_000  # in a document
+MAX_DEPTH = 50  # of nested mappings and lists
 MAX_NODES = 100_000  # keys and values, after aliases and merge keys are expanded
 MAX_INTEGER = 2**64
 
 _TAG = "tag:yaml.org,2002:"
 
 
-def _fault(problem: str, at: Node | Event) -> MarkedYAMLError:
-    return MarkedYAMLError(problem=problem, problem_mark=at.start_mark)
+def _fault(problem: str, position: Node | Event) -> MarkedYAMLError:
+    return MarkedYAMLError(problem=problem, problem_mark=position.start_mark)
 
 
 class _Composer(Composer):
-    """Composer of a bounded tree: an alias stands for a copy, so that no two values are one object."""
+    """Composer that limits the size of the tree and replaces each alias by a copy, so that no two values share data."""
 
     def __init__(self, loader: YAML) -> None:
         super().__init__(loader)
@@ -41,12 +41,12 @@ class _Composer(Composer):
         node: Node = super().compose_node(parent, index)
         return node
 
-    def _count(self, depth: int, at: Node | Event) -> None:
+    def _count(self, depth: int, position: Node | Event) -> None:
         self.nodes += 1
         if depth > MAX_DEPTH:
-            raise _fault(f"it is nested more than {MAX_DEPTH} deep", at)
+            raise _fault(f"it is nested more than {MAX_DEPTH} deep", position)
         if self.nodes > MAX_NODES:
-            raise _fault(f"it has more than {MAX_NODES:,} values, aliases expanded", at)
+            raise _fault(f"it has more than {MAX_NODES:,} values, aliases expanded", position)
 
     def return_alias(self, node: Node) -> Node:
         return self._copy(node, self.depth)
@@ -76,9 +76,9 @@ class _Composer(Composer):
 
 
 class _Constructor(SafeConstructor):
-    """Constructor of mappings, lists, strings, numbers, booleans and null; a date is a string, as in YAML 1.2."""
+    """Constructor that accepts mappings, lists, strings, numbers, booleans and null; a date is a string (YAML 1.2)."""
 
-    yaml_constructors = {  # noqa: RUF012 - replaces the class's own
+    yaml_constructors = {  # noqa: RUF012 - overrides an attribute of the class
         **{
             _TAG + kind: SafeConstructor.yaml_constructors[_TAG + kind]
             for kind in ["null", "bool", "float", "str", "seq", "map"]
@@ -119,7 +119,7 @@ _Constructor.add_constructor(None, _Constructor.construct_undefined)
 
 
 class _Resolver(VersionedResolver):
-    """Resolver of YAML 1.2, whatever version a document asks for."""
+    """Resolver of YAML 1.2, even if a document declares another version."""
 
     processing_version = (1, 2)
 
@@ -133,7 +133,7 @@ class _Representer(SafeRepresenter):
 
 def _yaml() -> YAML:
     yaml = YAML(typ="safe", pure=True)
-    yaml.Composer = _Composer  # type: ignore[assignment] # the stub knows the default alone
+    yaml.Composer = _Composer  # type: ignore[assignment] # the stub allows only the default
     yaml.Constructor, yaml.Resolver, yaml.Representer = _Constructor, _Resolver, _Representer
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
@@ -151,8 +151,8 @@ def parse(text: str, origin: str) -> object:
     """Return the value of a YAML text: None, a bool, int, float or str, or a list or dict of these.
 
     Raises:
-        UserError: The text is not valid YAML, or larger or deeper than the bounds of this module; it names `origin`,
-            line and column.
+        UserError: If the text is not valid YAML, or exceeds a limit of this module. The message names `origin`, line
+            and column.
     """
     if len(text) > MAX_CHARACTERS:
         raise UserError(f"{origin}: it has more than {MAX_CHARACTERS:,} characters, which is too long for YAML here")
@@ -179,7 +179,7 @@ def _problem(error: YAMLError) -> str:
 
 
 def read_yaml(path: Path) -> dict[str, object]:
-    """Return the content of a YAML file, a mapping; raises UserError as `parse` does, and for an unreadable file."""
+    """Return the mapping in a YAML file; raises UserError if it is unreadable, not valid YAML, or not a mapping."""
     try:
         with path.open(encoding="utf-8") as file:
             text = file.read(MAX_CHARACTERS + 1)

@@ -511,7 +511,7 @@ FAULTS: dict[str, tuple[Any, Any, Any, str]] = {
         lists,
         lambda s: save_object(s / "imdb_split.npy", Runs()),
         listed,
-        r"imdb_split\.npy: not one of the authors' lists \(it asks for .*, which is no array\)",
+        r"imdb_split\.npy: not one of the authors' lists \(it contains .*, which is not an array\)",
     ),
     "no test list": (
         lists,

@@ -1,4 +1,4 @@
-"""FairKL and eps-SupInfoNCE against their definitions in slow loops, and against numbers of the authors' code."""
+"""Compare FairKL and eps-SupInfoNCE with their definitions in slow loops and with numbers of the authors' code."""
 
 import math
 from collections.abc import Callable
@@ -18,7 +18,7 @@ MakeTrainer = Callable[..., Trainer]
 
 
 def wave(n: int, channels: int, step: float, shift: float = 0.0) -> Tensor:
-    """Return sin(step k + shift) of k = 1, 2, ..., as (n, channels)."""
+    """Return sin(step * k + shift) for k = 1, 2, ..., n * channels, as (n, channels)."""
     count = torch.arange(1.0, n * channels + 1, dtype=torch.float64)
     return torch.sin(step * count + shift).reshape(n, channels)
 
@@ -39,45 +39,46 @@ def contrast_by_hand(z: Tensor, y: list[int], temperature: float, epsilon: float
     losses = []
     for i in n:
         s = [cosine / temperature for cosine in cosines[i]]
-        others = sum(math.exp(s[j]) for j in n if y[j] != y[i])
-        own = [-math.log(math.exp(s[j]) / (math.exp(s[j] - epsilon) + others)) for j in n if y[j] == y[i] and j != i]
-        losses += [fmean(own)] if own else []
+        negatives = sum(math.exp(s[j]) for j in n if y[j] != y[i])
+        positives = [j for j in n if y[j] == y[i] and j != i]
+        terms = [-math.log(math.exp(s[j]) / (math.exp(s[j] - epsilon) + negatives)) for j in positives]
+        losses += [fmean(terms)] if terms else []
     return fmean(losses)
 
 
 def fair_kl_by_hand(z: Tensor, y: list[int], bias: list[int], std_weight: float, pull: float) -> float:
     cosines, n, total = cosines_by_hand(z), range(len(y)), 0.0
-    for one_class in (True, False):
-        pairs = [(i, j) for i in n for j in n if i != j and (y[i] == y[j]) == one_class]
+    for same_class in (True, False):
+        pairs = [(i, j) for i in n for j in n if i != j and (y[i] == y[j]) == same_class]
         pairs = [(i, j) for i, j in pairs if IGNORE not in (bias[i], bias[j])]
         aligned = [cosines[i][j] for i, j in pairs if bias[i] == bias[j]]
         conflicting = [cosines[i][j] for i, j in pairs if bias[i] != bias[j]]
         if aligned and conflicting:
             total += (fmean(aligned) - fmean(conflicting)) ** 2
             total += std_weight * (pstdev(aligned) - pstdev(conflicting)) ** 2
-        pulled = [-cosine for cosine in conflicting] if one_class else aligned
-        total += pull * fmean(pulled or [0.0])
+        pull_terms = [-cosine for cosine in conflicting] if same_class else aligned
+        total += pull * fmean(pull_terms or [0.0])
     return total
 
 
 @pytest.mark.parametrize(("temperature", "epsilon"), [(0.1, 0.0), (0.5, 0.25)])
-def test_the_contrast_by_hand(temperature: float, epsilon: float) -> None:
-    y = [0, 1, 2, 0, 1, 2, 0, 0, 1, 3, 1, 2]  # the one of class 3 has no partner
+def test_sup_info_nce_equals_slow_loops(temperature: float, epsilon: float) -> None:
+    y = [0, 1, 2, 0, 1, 2, 0, 0, 1, 3, 1, 2]  # the only example of class 3 has no positive pair
     ours = sup_info_nce(normalize(Z, dim=1), torch.tensor(y), temperature, epsilon)
     assert ours.item() == pytest.approx(contrast_by_hand(Z, y, temperature, epsilon), rel=1e-9)
 
 
 @pytest.mark.parametrize("unknown", [[], [2, 7]])
 @pytest.mark.parametrize(("std_weight", "pull"), [(0.0, 0.0), (1.0, 0.0), (0.4, 0.6)])
-def test_the_divergence_by_hand(std_weight: float, pull: float, unknown: list[int]) -> None:
+def test_fair_kl_equals_slow_loops(std_weight: float, pull: float, unknown: list[int]) -> None:
     bias = BIAS.clone()
     bias[unknown] = IGNORE
-    want = fair_kl_by_hand(Z, Y.tolist(), bias.tolist(), std_weight, pull)
-    assert fair_kl(normalize(Z, dim=1), Y, bias, std_weight, pull).item() == pytest.approx(want, rel=1e-9)
+    expected = fair_kl_by_hand(Z, Y.tolist(), bias.tolist(), std_weight, pull)
+    assert fair_kl(normalize(Z, dim=1), Y, bias, std_weight, pull).item() == pytest.approx(expected, rel=1e-9)
 
 
-# Of debiasing/losses.py of EIDOSLAB/unbiased-contrastive-learning at 25b3981, run on the unit vectors of Z in float64.
-# EpsilonSupInfoNCE by temperature and epsilon: the loss, the norm of its gradient by Z, and one entry of the gradient.
+# Values of debiasing/losses.py in EIDOSLAB/unbiased-contrastive-learning at 25b3981 for the unit vectors of Z, float64.
+# EpsilonSupInfoNCE by (temperature, epsilon): the loss, the norm of its gradient by Z, and one entry of the gradient.
 CONTRASTS = {
     (0.07, 0.0): (0.40231895206324625, 1.4620108528473978, -0.018204619173083508),
     (0.1, 0.0): (0.4798623785209964, 1.5762254226240278, -0.04009593826543136),
@@ -88,27 +89,27 @@ FAIRKL = -1.18667408786443  # fairkl with kld 0
 
 
 @pytest.mark.parametrize(("temperature", "epsilon"), CONTRASTS)
-def test_the_contrast_is_that_of_the_authors_code(temperature: float, epsilon: float) -> None:
+def test_sup_info_nce_equals_the_authors_code(temperature: float, epsilon: float) -> None:
     z = Z.clone().requires_grad_()
     loss = temperature / 0.07 * sup_info_nce(normalize(z, dim=1), Y, temperature, epsilon)
     (gradient,) = torch.autograd.grad(loss, z)
     ours = loss.item(), gradient.norm().item(), gradient[3, 2].item()
-    assert ours == pytest.approx(CONTRASTS[temperature, epsilon], rel=1e-3)  # theirs adds 1e-6 to a sum
+    assert ours == pytest.approx(CONTRASTS[temperature, epsilon], rel=1e-3)  # the authors' code adds 1e-6 to a sum
 
 
-def test_the_divergence_is_that_of_the_authors_code_but_for_an_image_paired_with_itself() -> None:
+def test_fair_kl_equals_the_authors_code_except_for_pairs_of_an_image_with_itself() -> None:
     v = normalize(Z, dim=1)
-    apart, same_class, same_bias = ~torch.eye(12, dtype=torch.bool), Y[:, None] == Y, BIAS[:, None] == BIAS
-    with_itself = pair_moments(v @ v.T, same_class & same_bias)[0]
-    without = pair_moments(v @ v.T, same_class & same_bias & apart)[0]
+    distinct, same_class, same_bias = ~torch.eye(12, dtype=torch.bool), Y[:, None] == Y, BIAS[:, None] == BIAS
+    with_self_pairs = pair_moments(v @ v.T, same_class & same_bias)[0]
+    without_self_pairs = pair_moments(v @ v.T, same_class & same_bias & distinct)[0]
     conflicting = pair_moments(v @ v.T, same_class & ~same_bias)[0]
     ours = fair_kl(v, Y, BIAS, std_weight=0, pull=1)
-    theirs = ours - (without - conflicting).square() + (with_itself - conflicting).square()
+    theirs = ours - (without_self_pairs - conflicting).square() + (with_self_pairs - conflicting).square()
     assert theirs.item() == pytest.approx(FAIRKL, rel=1e-9)
 
 
 @pytest.mark.parametrize("task_weight", [0.0, 0.5])
-def test_its_objective_by_hand(make_trainer: MakeTrainer, batch: Batch, task_weight: float) -> None:
+def test_the_objective_equals_slow_loops(make_trainer: MakeTrainer, batch: Batch, task_weight: float) -> None:
     settings = {"method": "fairkl", "alpha": 0.3, "lam": 2.0, "temperature": 0.2, "epsilon": 0.1}
     trainer = make_trainer(settings | {"task_weight": task_weight}, precision="64-true")
     networks = trainer.networks.train()
@@ -124,16 +125,20 @@ def test_its_objective_by_hand(make_trainer: MakeTrainer, batch: Batch, task_wei
     assert objective.loss.item() == pytest.approx(task.item() + 0.3 * contrast + 2 * fair, rel=1e-4)
 
     f, g = [*networks.f.parameters()], [*networks.g.parameters()]
-    of_f, of_g = torch.autograd.grad(task, f, retain_graph=True), torch.autograd.grad(task, g, retain_graph=True)
-    torch.testing.assert_close(torch.autograd.grad(objective.loss, g, retain_graph=True), of_g)
-    alone = trainer.method.config.model_copy(update={"alpha": 0.0, "lam": 0.0})
-    trainer.method.config = alone
+    task_gradient_f, task_gradient_g = (
+        torch.autograd.grad(task, f, retain_graph=True),
+        torch.autograd.grad(task, g, retain_graph=True),
+    )
+    torch.testing.assert_close(torch.autograd.grad(objective.loss, g, retain_graph=True), task_gradient_g)
+    trainer.method.config = trainer.method.config.model_copy(update={"alpha": 0.0, "lam": 0.0})  # only the task
     (objective,) = trainer.method.objectives(batch, 0.0)
-    torch.testing.assert_close(torch.autograd.grad(objective.loss, f), tuple(task_weight * each for each in of_f))
+    torch.testing.assert_close(
+        torch.autograd.grad(objective.loss, f), tuple(task_weight * gradient for gradient in task_gradient_f)
+    )
 
 
 @pytest.mark.parametrize(("y", "bias"), [([0, 1, 2], [0, 1, 2]), ([0, 0, 0], [1, 1, 1]), ([0, 0, 1], [IGNORE] * 3)])
-def test_what_has_no_pairs_is_0_and_every_gradient_is_finite(y: list[int], bias: list[int]) -> None:
+def test_without_pairs_fair_kl_is_0_and_all_gradients_are_finite(y: list[int], bias: list[int]) -> None:
     z = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 0.0]], requires_grad=True)
     v = normalize(z, dim=1)
     fair = fair_kl(v, torch.tensor(y), torch.tensor(bias), 1.0, 0.0)

@@ -1,4 +1,4 @@
-"""LEACE as the last phase: what is erased from z, how g is fitted, and what is refused."""
+"""LEACE as the last phase: the erased features, the fit of g, and its errors."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ N = 200
 def make(tmp_path: Path) -> Make:
     """A function from phases to an experiment on vectors whose bias indicates the class in nine rows of ten.
 
-    sky: the bias in train alone; second: whether there is another bias, of three values.
+    sky: a function from y to the bias of the training rows; second: whether there is a second bias with three values.
     """
 
     def experiment(*phases: dict[str, Any], sky: Any = None, second: bool = False, **model: Any) -> Experiment:
@@ -64,25 +64,25 @@ def covariance(z: Tensor, values: Tensor, weight: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("second", [False, True])
-def test_z_holds_no_linear_trace_of_any_bias(make: Make, second: bool) -> None:
+def test_z_has_no_covariance_with_any_bias(make: Make, second: bool) -> None:
     erm = {"method": "erm", "epochs": 3}
     plain, repaired = make(erm, second=second), make(erm, {"method": "leace"}, second=second)
-    found = {}
+    largest = {}
     for name, experiment in (("plain", plain), ("repaired", repaired)):
         list(experiment.trainer)
         spec = experiment.data.spec
         z, y, joint = train_rows(experiment)
         weight = independence_weights(y * spec.num_bias_values + joint, spec.num_bias_values)
         biases = [torch.tensor(bias.value_of_joint)[joint] for bias in spec.biases] or [joint]
-        found[name] = max(float(covariance(z, values, weight).abs().max()) for values in biases)
-    assert found["plain"] > 1e-2
-    assert found["repaired"] < 1e-6
+        largest[name] = max(float(covariance(z, values, weight).abs().max()) for values in biases)
+    assert largest["plain"] > 1e-2
+    assert largest["repaired"] < 1e-6
     assert repaired.trainer.record is not None
     assert repaired.trainer.record.metrics["train/directions"] == (3 if second else 1)
 
 
 def test_g_is_fitted_on_the_erased_features(make: Make) -> None:
-    """The gradient of C * sum of w CE + |W|^2 / 2 by the weights on standardised features is 0."""
+    """The gradient of C * sum(w * CE) + |W|^2 / 2 with respect to W, on standardised features, is 0."""
     experiment = make({"method": "erm"}, {"method": "leace", "c": 0.5})
     list(experiment.trainer)
     z, y, bias = train_rows(experiment)
@@ -93,13 +93,13 @@ def test_g_is_fitted_on_the_erased_features(make: Make) -> None:
     assert isinstance(g, nn.Linear)
     w = (g.weight.double() * std).detach().requires_grad_()
     logits = (z - mean) / std @ w.T + (g.bias.double() + g.weight.double() @ mean).detach()
-    # Of two classes scikit-learn fits one row v; here the rows are -v / 2 and v / 2, so that |v|^2 = 2 |W|^2.
+    # For two classes scikit-learn fits one row v; here the rows are -v / 2 and v / 2, so |v|^2 = 2 |W|^2.
     loss = 0.5 * (weight * cross_entropy(logits, y, reduction="none")).sum() + w.square().sum()
     (gradient,) = torch.autograd.grad(loss, w)
     assert gradient.abs().max() < 0.05
 
 
-def test_f_ends_in_front_of_the_last_layer(make: Make) -> None:
+def test_f_ends_before_the_last_layer(make: Make) -> None:
     experiment = make({"method": "erm"})
     networks = experiment.networks.eval()
     names = [name for name, _ in networks.f.named_children()]
@@ -109,14 +109,14 @@ def test_f_ends_in_front_of_the_last_layer(make: Make) -> None:
     assert networks.f(x).shape == (len(x), 6)
     assert networks.h(networks.f(x)).shape == (len(x), 2)
     assert torch.equal(networks.f(x), networks.f[1](networks.f[0](x)))  # type: ignore[index]
-    list(experiment.trainer)  # plain training goes through the identity
+    list(experiment.trainer)  # in plain training the eraser is the identity
 
 
-def test_what_cannot_be_erased_is_refused_before_training(make: Make) -> None:
+def test_a_bias_that_cannot_be_erased_is_an_error_before_training(make: Make) -> None:
     erm, leace = {"method": "erm"}, {"method": "leace"}
     with pytest.raises(UserError, match=r"training\.phases\.1\.method: leace: the bias is 1 on every row of train"):
         make(erm, leace, sky=np.ones_like)
-    with pytest.raises(UserError, match="leace: the bias tells the class of every row of train"):
+    with pytest.raises(UserError, match="leace: the bias determines the class of every row of train"):
         make(erm, leace, sky=lambda y: y)
     list(make(leace | {"rows": "val"}, sky=lambda y: y).trainer)
     with pytest.raises(UserError, match=r"leace: f has no eraser at its end; set model\.eraser: leace"):

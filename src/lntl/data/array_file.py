@@ -1,4 +1,4 @@
-"""Read arrays from files, without running code: x as a tensor, labels as columns; arrays pickled by the authors."""
+"""Read arrays from files without running code: inputs as a tensor, labels as columns, and pickles of the authors."""
 
 import math
 import pickle
@@ -21,11 +21,11 @@ from lntl.errors import UserError
 from lntl.plugins import did_you_mean
 from lntl.types import IGNORE
 
-CHANNELS = (1, 3)  # of an image
+CHANNELS = (1, 3)  # possible numbers of channels of an image
 NAMES = "_names"  # the array y_names holds the names of the integers in y
 
 Array = NDArray[Any]
-# What NumPy, zipfile and pickle raise for damaged files.
+# Exceptions that NumPy, zipfile and pickle raise for damaged files.
 UNREADABLE = (
     OSError,
     ValueError,
@@ -43,7 +43,7 @@ UNREADABLE = (
     TokenError,
     pickle.UnpicklingError,
 )
-# What a pickle of arrays names: NumPy's arrays and scalars, and their bytes.
+# The only globals that a pickle of arrays may contain: NumPy's arrays, scalars and types, and the encoding of bytes.
 _PICKLED = {
     (module, name)
     for core in ("numpy.core", "numpy._core")
@@ -52,16 +52,16 @@ _PICKLED = {
 
 
 class ArrayError(UserError):
-    """A file lacks a named array."""
+    """A file lacks a requested array."""
 
 
 def read(path: Path, names: Sequence[str], first: str) -> dict[str, Array]:
-    """Return arrays of a file, and NAME_names where the file has it. No array can run code.
+    """Return the named arrays of a file, and for each array NAME also NAME_names if the file has it. No code can run.
 
     Args:
         path: The .npz file.
         names: The arrays to read.
-        first: The array that says how many rows the others must have.
+        first: Name of an array; all others must have the same number of rows.
 
     Raises:
         UserError: If the file is not readable, lacks an array, or an array has another number of rows.
@@ -69,19 +69,19 @@ def read(path: Path, names: Sequence[str], first: str) -> dict[str, Array]:
     try:
         with np.load(path, allow_pickle=False) as file:
             if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("one array, no archive of named arrays")
+                raise ValueError("it holds one array instead of an archive of named arrays")
             missing = [f"{name!r}{did_you_mean(name, file.files)}" for name in names if name not in file.files]
             if missing:
                 raise ArrayError(f"{path}: no array {', '.join(missing)}")
-            more = [name + NAMES for name in names if name + NAMES in file.files]
-            for name in (*names, *more):
+            name_arrays = [name + NAMES for name in names if name + NAMES in file.files]
+            for name in (*names, *name_arrays):
                 _check_header(file, name)
-            arrays = {name: file[name] for name in (*names, *more)}
+            arrays = {name: file[name] for name in (*names, *name_arrays)}
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such file; set data.path to an .npz file") from error
     except UNREADABLE as error:
-        why = error if isinstance(error, OSError | MemoryError) or is_zipfile(path) else "no .npz archive"
-        raise UserError(f"{path}: not a readable .npz file of plain arrays ({why}); set data.path to one") from error
+        reason = error if isinstance(error, OSError | MemoryError) or is_zipfile(path) else "no .npz archive"
+        raise UserError(f"{path}: not a readable .npz file of plain arrays ({reason}); set data.path to one") from error
     for name in names:
         if arrays[name].ndim == 0 or len(arrays[name]) != len(arrays[first]):
             raise UserError(
@@ -92,13 +92,13 @@ def read(path: Path, names: Sequence[str], first: str) -> dict[str, Array]:
 
 
 def _check_header(file: np.lib.npyio.NpzFile, name: str) -> None:
-    """Raise ValueError where the header of an array names another number of bytes than the archive holds.
+    """Raise ValueError if the header of an array states another number of bytes than the archive contains.
 
-    NumPy would allocate what the header says before it reads anything.
+    NumPy allocates the size in the header before it reads the data.
     """
     archive = file.zip
     assert archive is not None  # it is open
-    member = archive.getinfo(name if name in archive.namelist() else f"{name}.npy")  # the one that NumPy reads
+    member = archive.getinfo(name if name in archive.namelist() else f"{name}.npy")  # NumPy reads the same member
     with archive.open(member) as content:
         version = npy.read_magic(content)
         read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
@@ -108,21 +108,21 @@ def _check_header(file: np.lib.npyio.NpzFile, name: str) -> None:
         if dtype.hasobject:
             raise ValueError(f"{name} holds Python objects; save plain numbers or texts")
         if (size := math.prod(shape) * dtype.itemsize) != member.file_size - content.tell():
-            held = member.file_size - content.tell()
-            raise ValueError(f"{name} is damaged: its header says {size} bytes {shape}, and it holds {held}")
+            actual = member.file_size - content.tell()
+            raise ValueError(f"{name} is damaged: its header says {size} bytes {shape}, and it holds {actual}")
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """An unpickler that admits NumPy arrays, the plain containers around them, and nothing else."""
+    """An unpickler that accepts only NumPy arrays and Python's built-in containers."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _PICKLED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no array")
+            raise pickle.UnpicklingError(f"it contains {module}.{name}, which is not an array")
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
 def unpickled(path: Path) -> Array:
-    """Return the array of objects of a .npy file; raises one of UNREADABLE where it asks for anything but arrays."""
+    """Return the object array in a .npy file; raises one of UNREADABLE if its pickle contains anything but arrays."""
     with path.open("rb") as file:
         if npy.read_magic(file) != (1, 0):
             raise ValueError("it is not a version 1.0 .npy file")
@@ -132,18 +132,18 @@ def unpickled(path: Path) -> Array:
 
 
 def as_tensor(x: Array, what: str) -> Tensor:
-    """Return images as (n, C, H, W), uint8 or float32 in [0, 1]; vectors (n, D) in a type that torch has."""
+    """Return images as a tensor (n, C, H, W), uint8 or float32 in [0, 1]; vectors as (n, D) in a dtype of torch."""
     return torch.from_numpy(np.require(check(x, what), requirements=["C", "W"]))
 
 
 def check(x: Array, what: str) -> Array:
-    """Return images as (n, C, H, W), uint8 or float32 in [0, 1]; vectors (n, D) of a type that torch has."""
+    """Return images as an array (n, C, H, W), uint8 or float32 in [0, 1]; vectors as (n, D) in a dtype of torch."""
     if x.dtype.kind not in "uif":
         raise UserError(f"{what} is {x.dtype} and must hold numbers")
     if x.ndim == 2:
-        kept = (np.float32, np.float64, np.uint8, np.int8, np.int16, np.int32, np.int64)
+        unchanged = (np.float32, np.float64, np.uint8, np.int8, np.int16, np.int32, np.int64)
         x = x.astype(x.dtype.newbyteorder("="), copy=False)
-        return x if x.dtype in kept else x.astype(np.float64 if x.dtype.itemsize > 2 else np.float32)
+        return x if x.dtype in unchanged else x.astype(np.float64 if x.dtype.itemsize > 2 else np.float32)
     if x.ndim == 3:
         x = x[:, None]
     elif x.ndim == 4 and x.shape[3] in CHANNELS and x.shape[1] not in CHANNELS:
@@ -159,18 +159,18 @@ def check(x: Array, what: str) -> Array:
 
 
 def _check_range(x: Array, what: str) -> None:
-    known = np.isfinite(x)  # others are faults of their rows
+    finite = np.isfinite(x)  # rows with other values are reported elsewhere
     with np.errstate(over="ignore"):
         low, high = (
             float(np.float32(limit))
-            for limit in (x.min(where=known, initial=np.inf), x.max(where=known, initial=-np.inf))
+            for limit in (x.min(where=finite, initial=np.inf), x.max(where=finite, initial=-np.inf))
         )
     if low < 0 or high > 1:
         raise UserError(f"{what} holds images from {low:g} to {high:g}; give them as uint8, or as float in [0, 1]")
 
 
 def columns(name: str, arrays: dict[str, Array], where: str, missing: Sequence[str] = MISSING) -> list[Column]:
-    """Return an array of labels (n,) or (n, several) as columns; NaN, `blank_numbers` and `missing` are no value."""
+    """Return an array of labels (n,) or (n, B) as columns; NaN, `blank_numbers` and texts in `missing` mean missing."""
     array = arrays[name]
     if array.ndim > 2 or array.dtype.kind not in "biufUS":
         raise UserError(f"{where}: {name} is {array.dtype} {array.shape}; labels are integers, numbers or texts (n,)")
@@ -180,28 +180,30 @@ def columns(name: str, arrays: dict[str, Array], where: str, missing: Sequence[s
 
 
 def _column(name: str, array: Array, names: Array | None, where: str, missing: Sequence[str]) -> Column:
-    """Return the column of an array (n,), its values in the order of their numbers, or else of their texts."""
+    """Return the column of an array (n,); its values are sorted as numbers if they are numbers, else as texts."""
     if array.dtype.kind == "S":
         try:
             array = np.char.decode(array, "utf-8")
         except UnicodeDecodeError as error:
             raise UserError(f"{where}: {name} holds bytes that are not UTF-8; save texts") from error
-    found, code = np.unique(array, return_inverse=True)
-    blank = blank_numbers(found.tolist()) if found.dtype.kind in "iu" else ()
-    texts = ["" if value in blank else as_text(value) for value in found.tolist()]
+    values, code = np.unique(array, return_inverse=True)
+    blank = blank_numbers(values.tolist()) if values.dtype.kind in "iu" else ()
+    texts = ["" if value in blank else as_text(value) for value in values.tolist()]
     column = categories(name, texts, code, missing)
     if names is None:
         return column
-    return replace(column, values=_named(column.values, [str(text) for text in names.reshape(-1)], f"{where}: {name}"))
+    return replace(
+        column, values=_value_names(column.values, [str(text) for text in names.reshape(-1)], f"{where}: {name}")
+    )
 
 
 def blank_numbers(numbers: Iterable[float]) -> tuple[int, ...]:
-    """Return the integers that are no value: -1 and IGNORE; IGNORE alone where all others are the signs -1 and 1."""
+    """Return the integers that mean missing: -1 and IGNORE; only IGNORE if all other values are -1 and 1."""
     return (IGNORE,) if {*numbers} - {IGNORE} == {-1, 1} else (-1, IGNORE)
 
 
-def _named(texts: Sequence[str], names: Sequence[str], what: str) -> tuple[str, ...]:
+def _value_names(texts: Sequence[str], names: Sequence[str], what: str) -> tuple[str, ...]:
     """Return names[k] for each text that is the integer k."""
-    if unfit := [text for text in texts if not (text.isdecimal() and int(text) < len(names))]:
-        raise UserError(f"{what} holds {unfit[0]}, for which {what.rpartition(' ')[2]}{NAMES} has no name")
+    if without_name := [text for text in texts if not (text.isdecimal() and int(text) < len(names))]:
+        raise UserError(f"{what} holds {without_name[0]}, for which {what.rpartition(' ')[2]}{NAMES} has no name")
     return tuple(names[int(text)] for text in texts)

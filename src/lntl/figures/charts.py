@@ -1,4 +1,4 @@
-"""Lines, bars and points: learning curves, probes, the features on a plane, accuracy against leakage."""
+"""Line charts, bar charts and scatter plots: learning curves, probes, embedded features, accuracy against leakage."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,13 +15,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from lntl.figures.base import MARKERS, PALETTE, QUIET, empty_figure, short
 
-MOST_NAMES = 20  # in a legend
-LEGEND_CHARACTERS = 68  # that fit side by side below a panel of the embedding, a mark counting five
+MAX_NAMES = 20  # entries of a legend
+LEGEND_CHARACTERS = 68  # characters in one line of a legend below a panel of the embedding; a marker counts as five
 DASHES = ("--", ":", "-.")
 
 
 def learning_curves(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Figure:
-    """Return the named metrics of metrics.jsonl against epochs, losses above, accuracies below, phases shaded."""
+    """Plot metrics of metrics.jsonl against epochs: losses above, accuracies below, with shaded phases."""
     groups = {
         "loss (nats)": [name for name in names if name.startswith("train/")],
         "on validation images": [name for name in names if not name.startswith("train/")],
@@ -32,7 +32,7 @@ def learning_curves(records: Sequence[Mapping[str, Any]], names: Sequence[str]) 
     for axes, (label, group) in zip(panels, shown.items(), strict=True):
         for name, color, marker in zip(group, PALETTE, MARKERS, strict=False):
             points = [(record["total_epoch"], record.get(name, math.nan)) for record in records]
-            interval = 1 + len(points) // 30  # between markers
+            interval = 1 + len(points) // 30  # epochs between two markers
             axes.plot(*zip(*points, strict=True), color=color, marker=marker, ms=4, markevery=interval, label=name)
         axes.set_ylabel(label)
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
@@ -57,7 +57,7 @@ def _mark_phases(panels: Sequence[Axes], records: Sequence[Mapping[str, Any]]) -
             phase[0]["method"],
             (left if narrow[number] else (left + right) / 2, 1),
             xycoords=("data", "axes fraction"),
-            xytext=(0, 3 + 13 * sum(narrow[number:])),  # the names of narrow phases have a line each
+            xytext=(0, 3 + 13 * sum(narrow[number:])),  # each name of a narrow phase gets its own line
             textcoords="offset points",
             ha="left" if narrow[number] else "center",
         )
@@ -66,7 +66,7 @@ def _mark_phases(panels: Sequence[Axes], records: Sequence[Mapping[str, Any]]) -
 def bias_predictiveness(
     variances: Sequence[float], values: Mapping[str, Sequence[float]], chance: float | None = None
 ) -> Figure:
-    """Return a line for each name: the accuracy that the bias alone reaches, against the variance of its jitter."""
+    """Plot one line per name: the accuracy of predicting the label from the bias alone, against the jitter variance."""
     figure = empty_figure(7, 3.8)
     axes = figure.subplots()
     for (name, line), color, marker in zip(values.items(), PALETTE, MARKERS, strict=False):
@@ -92,7 +92,7 @@ class Bar(TypedDict):
 
 
 def probe_bars(series: Mapping[str, Sequence[Bar]], chance: Mapping[str, float]) -> Figure:
-    """Return probe accuracies as bars, grouped by layer and probe, a colour for each name, with lines at chance."""
+    """Plot probe accuracies as bars, grouped by layer and probe, with one colour per name and lines at chance."""
     groups = list(dict.fromkeys((row["layer"], row["probe"]) for rows in series.values() for row in rows))
     bars = sum(len(rows) for rows in series.values())
     figure = empty_figure(8.4, 1.1 + 0.27 * bars + 0.16 * len(groups))
@@ -140,15 +140,16 @@ def embedding(
     bias_label: str = "colour",
     bias_colors: ArrayLike | None = None,
 ) -> Figure:
-    """Return points xy (n, 2) twice: coloured by class y (n,), and by bias value (n,).
+    """Plot points xy (n, 2) twice: coloured by class y (n,) and by bias value (n,).
 
-    A bias value is drawn in its bias_colors (bias values, 3), in [0, 1], else in the colour that it is named after.
+    The colours of bias values are `bias_colors` (bias values, 3), in [0, 1]. Without them, a value whose name is a
+    colour, such as "crimson", has this colour.
     """
     points = np.asarray(xy)
-    named = [to_rgba(name) for name in bias_value_names if is_color_like(name)]
-    colors = named if bias_colors is None else [to_rgba(color) for color in np.asarray(bias_colors)]
+    colors_of_names = [to_rgba(name) for name in bias_value_names if is_color_like(name)]
+    colors = colors_of_names if bias_colors is None else [to_rgba(color) for color in np.asarray(bias_colors)]
     names, bias_names = short(class_names), short(bias_value_names)
-    legends = [labels for labels in (names, bias_names) if len(labels) <= MOST_NAMES]
+    legends = [labels for labels in (names, bias_names) if len(labels) <= MAX_NAMES]
     rows = max((-(-len(labels) // _legend_columns(labels)) for labels in legends), default=0)
     figure = empty_figure(9.6, 5 + 0.2 * rows)
     left, right = figure.subplots(1, 2)
@@ -160,25 +161,25 @@ def embedding(
 
 
 def _legend_columns(names: Sequence[str]) -> int:
-    """Return how many columns of a legend fit below one of the two panels."""
+    """Return the number of legend columns that fit below one of the two panels."""
     return max(1, min(5, LEGEND_CHARACTERS // (max(map(len, names)) + 5)))
 
 
 def _scatter(
     axes: Axes, points: NDArray[Any], labels: NDArray[Any], names: Sequence[str], colors: Sequence[Any]
 ) -> None:
-    """Draw the points with a legend; too many names for one are drawn in a range of colours."""
-    look: dict[str, Any] = {"s": 14, "ec": QUIET, "lw": 0.25, "rasterized": True}
+    """Draw the points with a legend, or with a colour map and no legend if there are more than MAX_NAMES names."""
+    style: dict[str, Any] = {"s": 14, "ec": QUIET, "lw": 0.25, "rasterized": True}
     axes.set_xticks([])
     axes.set_yticks([])
-    if len(names) > MOST_NAMES:
-        axes.scatter(points[:, 0], points[:, 1], c=labels, cmap="turbo", **look)
+    if len(names) > MAX_NAMES:
+        axes.scatter(points[:, 0], points[:, 1], c=labels, cmap="turbo", **style)
         return
     table = colormaps["tab10" if len(names) <= 10 else "tab20"]
     for value, name in enumerate(names):
         x, y = points[labels == value].T
         color = colors[value] if colors else table(value)
-        axes.scatter(x, y, color=color, marker=MARKERS[value % len(MARKERS)], label=name, **look)
+        axes.scatter(x, y, color=color, marker=MARKERS[value % len(MARKERS)], label=name, **style)
     axes.legend(
         loc="upper center",
         bbox_to_anchor=(0.5, -0.01),
@@ -192,14 +193,14 @@ def _scatter(
 
 
 def pareto(accuracy: Mapping[str, float], leakage: Mapping[str, float], chance: float | None = None) -> Figure:
-    """Return accuracy against leakage, in [0, 1], a point for each name; a line joins those that no other dominates."""
+    """Plot accuracy against leakage, both in [0, 1], one point per name; a line joins the Pareto front."""
     names = list(accuracy)
     figure = empty_figure(8.4, max(4.6, 0.5 + 0.21 * len(names)))
     axes = figure.subplots()
     best = _pareto_front([(leakage[name], accuracy[name]) for name in names])
     if len(best) > 1:
         line = 100 * np.array(best).T
-        axes.step(*line, where="post", color=QUIET, lw=1.2, zorder=1, label="no other is better in both")
+        axes.step(*line, where="post", color=QUIET, lw=1.2, zorder=1, label="Pareto front")
     for number, (name, label) in enumerate(zip(names, short(names), strict=True)):
         color, marker = PALETTE[number % 6], MARKERS[(number + number // 6) % len(MARKERS)]
         axes.scatter(100 * leakage[name], 100 * accuracy[name], s=70, color=color, marker=marker, label=label, zorder=2)
@@ -215,7 +216,7 @@ def pareto(accuracy: Mapping[str, float], leakage: Mapping[str, float], chance: 
 
 
 def _pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the points (leakage, accuracy) that no other dominates, by leakage."""
+    """Return the points (leakage, accuracy) for which no other point is better in both, sorted by leakage."""
     front: list[tuple[float, float]] = []
     for leakage, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):
         if not front or accuracy > front[-1][1]:

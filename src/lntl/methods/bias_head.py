@@ -14,11 +14,11 @@ from lntl.types import Batch
 __all__ = ["BiasHead"]
 
 
-_MEANING = (
-    "Label smoothing of L_B: share of the uniform distribution in h's labels, so that h does not become overconfident "
-    "(Zhang et al., ICLR 2023, for adversaries)."
+_DESCRIPTION = (
+    "Label smoothing of L_B: share of the uniform distribution in h's labels, against overconfidence of h "
+    "(Zhang et al., ICLR 2023, for adversarial training)."
 )
-HSmoothing = Annotated[float, Field(ge=0, lt=1, description=_MEANING)]  # of every method in which h learns
+HSmoothing = Annotated[float, Field(ge=0, lt=1, description=_DESCRIPTION)]  # for every method that trains h
 
 
 class BiasHead(Method):

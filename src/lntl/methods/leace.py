@@ -85,7 +85,7 @@ class LEACE(Method):
 
     @classmethod
     def check_groups(cls, config: Settings, group: Tensor, all_groups: Tensor, spec: DataSpec) -> None:
-        """Raise UserError if the bias is constant, or tells the class of every row."""
+        """Raise UserError if the bias is constant, or determines the class of every row."""
         where = "train" if cls.prepared_on(config) == "train" else "the half of val that leace is fitted on"
         known = group[group != IGNORE].unique()
         joint = known % spec.num_bias_values
@@ -99,7 +99,8 @@ class LEACE(Method):
                 )
         if len(joint.unique()) == len(joint):
             raise UserError(
-                f"leace: the bias tells the class of every row of {where}, so that the class would be erased with it; "
+                f"leace: the bias determines the class of every row of {where}, so the class would be erased "
+                "with it; "
                 "set rows to the other split, or add counterexamples"
             )
 

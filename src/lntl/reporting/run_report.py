@@ -1,4 +1,4 @@
-"""The content of a report, from the files of a run: index.html, report.json and report.md all show it."""
+"""Build the content of a report from the files of a run; index.html, report.json and report.md all show it."""
 
 import math
 from collections import Counter
@@ -151,8 +151,8 @@ def _highest(rows: list[ProbeRow]) -> Estimate | None:
     if not rows:
         return None
     row = max(rows, key=lambda row: row.mean)
-    several = row.values if len(row.values) > 1 else []
-    return Estimate(value=row.mean, low=min(several, default=None), high=max(several, default=None))
+    seed_values = row.values if len(row.values) > 1 else []
+    return Estimate(value=row.mean, low=min(seed_values, default=None), high=max(seed_values, default=None))
 
 
 def _chance(leaks: Leaks | None) -> float | None:
