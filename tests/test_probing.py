@@ -1,4 +1,4 @@
-"""`lntl probe` on a tiny run: the files it writes, what they say, and bad input."""
+"""`lntl probe` on a tiny run: the files that it writes, their content, and bad input."""
 
 import json
 import math
@@ -43,7 +43,7 @@ def probed(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copied(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
-    """A copy of the finished run, in the working directory, to change at will."""
+    """A copy of the finished run in the working directory; tests may change it."""
     shutil.copytree(results / RUN, tmp_path / RUN)
     monkeypatch.chdir(tmp_path)
     return RunFolder(RUN)
@@ -59,9 +59,9 @@ def test_probe_json(probed: Path) -> None:
     assert found["bias"] == "nearest mean colour"
     assert (found["n_train"], found["n_test"], found["seeds"], found["epoch"]) == (50, 50, [0, 1], 2)
     assert found["checkpoint"] == str(probed / "checkpoints/best_model.pth")
-    wanted = [("f", "linear"), ("f", "mlp"), ("f", "conv"), ("penultimate", "linear"), ("penultimate", "mlp")]
+    expected = [("f", "linear"), ("f", "mlp"), ("f", "conv"), ("penultimate", "linear"), ("penultimate", "mlp")]
     for rows in (found["probes"], found["reference"]["erm"]):
-        assert [(row["layer"], row["probe"]) for row in rows] == wanted
+        assert [(row["layer"], row["probe"]) for row in rows] == expected
     pixels = found["reference"]["pixels"]
     assert [(row["layer"], row["probe"]) for row in pixels] == [("pixels", p) for p in ("linear", "mlp", "conv")]
     for row in (*found["probes"], *found["reference"]["erm"], *pixels):
@@ -82,14 +82,14 @@ def test_recoloring_files(probed: Path) -> None:
     found = read(probed / "recoloring.json")
     assert (found["n"], found["epoch"]) == (100, 2)
     assert found["colors"][0] == "crimson"
-    for each in (found["flip_rate"], found["mean_change"], *found["erm"].values()):
-        assert 0 <= each["low"] <= each["value"] <= each["high"] <= 1
+    for estimate in (found["flip_rate"], found["mean_change"], *found["erm"].values()):
+        assert 0 <= estimate["low"] <= estimate["value"] <= estimate["high"] <= 1
     assert [row["name"] for row in found["by_color"]] == found["colors"]
     with np.load(probed / "recoloring.npz", allow_pickle=False) as strip:
         x, predicted, y = (strip[name] for name in ("x", "predicted", "y"))
     assert (x.shape, x.dtype) == ((8, 10, 3, 28, 28), np.uint8)
     assert (predicted.shape, predicted.dtype, y.shape, y.dtype) == ((8, 10), np.int64, (8,), np.int64)
-    assert np.array_equal(y, np.unique(y))  # eight digits that differ
+    assert np.array_equal(y, np.unique(y))  # eight different digits
     strokes = x.max(axis=2) > 0
     assert (strokes == strokes[:, :1]).all()  # one digit, ten colours
     assert np.array_equal(x[0, 0].max(axis=(1, 2)), [220, 20, 60])
@@ -104,7 +104,7 @@ def test_recolouring_against_one_image_at_a_time(probed: Path) -> None:
     recolored = [split.recolored(value) for value in range(10)]
     for i in range(100):
         with torch.no_grad():
-            p = torch.cat([networks.g(networks.f(each.batch(torch.tensor([i])).x)).softmax(1) for each in recolored])
+            p = torch.cat([networks.g(networks.f(part.batch(torch.tensor([i])).x)).softmax(1) for part in recolored])
         flips += len(set(p.argmax(dim=1).tolist())) > 1
         changes += sum(float((row - p.mean(dim=0)).abs().sum()) / 2 for row in p) / 10
     found = read(probed / "recoloring.json")
@@ -123,7 +123,7 @@ def test_embedding_file(probed: Path, digits: ColoredMNIST) -> None:
         assert np.isfinite(arrays["xy"]).all()
 
 
-def test_the_command_shows_and_writes_what_it_found(copied: RunFolder, capsys: Capture) -> None:
+def test_the_command_prints_and_writes_its_results(copied: RunFolder, capsys: Capture) -> None:
     before = tree(RUN)
     assert lntl("probe", str(RUN), "--seeds", "1", "--layer", "g.5", "--layer", "f.rest.0", "--device", "cpu") == 0
     out = capsys.readouterr().out
@@ -139,16 +139,16 @@ def test_the_command_shows_and_writes_what_it_found(copied: RunFolder, capsys: C
     assert {name for name in after if before.get(name, ...) != after[name]} == WRITTEN
 
 
-def test_probing_twice_finds_the_same(copied: RunFolder, probed: Path) -> None:
+def test_probing_twice_gives_equal_results(copied: RunFolder, probed: Path) -> None:
     probing.probe_checkpoint(BEST, seeds=2)
-    one, other = (read(path / "probe.json") | {"seconds": 0, "checkpoint": ""} for path in (RUN, probed))
-    assert one == other
+    first, second = (read(path / "probe.json") | {"seconds": 0, "checkpoint": ""} for path in (RUN, probed))
+    assert first == second
     for name in ("recoloring.npz", "embedding.npz"):
-        with np.load(RUN / name) as here, np.load(probed / name) as there:
-            assert all(np.array_equal(here[key], there[key]) for key in there)
+        with np.load(RUN / name) as ours, np.load(probed / name) as expected:
+            assert all(np.array_equal(ours[key], expected[key]) for key in expected)
 
 
-def test_overwriting_a_run_removes_what_was_found(copied: RunFolder) -> None:
+def test_overwriting_a_run_removes_its_probe_files(copied: RunFolder) -> None:
     for name in WRITTEN:
         (RUN / name).write_text("{}")
     copied.create("", overwrite=True)
@@ -175,7 +175,7 @@ def probe_linear(**more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("quick")
-def test_data_that_cannot_be_recoloured(copied: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_recolorable_data_no_recolouring_is_written(copied: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     without_recoloring(monkeypatch)
     assert probe_linear()["recoloring"] is None
     assert not read(copied.probe)["recolorable"]
@@ -192,20 +192,22 @@ def test_a_missing_erm_checkpoint_is_a_warning(copied: RunFolder, monkeypatch: p
 
 
 @pytest.mark.usefixtures("quick")
-def test_erm_is_probed_at_its_best_as_its_accuracies_are(copied: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_erm_is_probed_at_its_best_checkpoint(copied: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     without_recoloring(monkeypatch)
     erm_folder = RunFolder(RUN / "erm")
     saved = checkpoint.load(erm_folder.last)  # after one epoch this is also the best checkpoint
     best = probe_linear()["reference"]["erm"]
-    blind = {name: torch.zeros_like(value) for name, value in saved.trainer["networks"].items()}
-    checkpoint.save(erm_folder.last, replace(saved, trainer=saved.trainer | {"networks": blind, "average": None}))
+    zero_weights = {name: torch.zeros_like(value) for name, value in saved.trainer["networks"].items()}
+    checkpoint.save(
+        erm_folder.last, replace(saved, trainer=saved.trainer | {"networks": zero_weights, "average": None})
+    )
     assert probe_linear()["reference"]["erm"] == best
     erm_folder.best.unlink()
     assert probe_linear()["reference"]["erm"] != best
 
 
 @pytest.mark.usefixtures("quick")
-def test_plain_training_has_no_h_and_no_erm_beside_it(copied: RunFolder) -> None:
+def test_the_probe_of_an_erm_run_has_no_h_and_no_erm_reference(copied: RunFolder) -> None:
     found = as_written(probing.probe_checkpoint(RUN / "erm/checkpoints/last.pth", ["penultimate"], seeds=1))
     assert (found["h_accuracy"], found["h_chance"], found["reference"]["erm"]) == (None, None, None)
     assert found["recoloring"]["erm"] is None
@@ -214,15 +216,15 @@ def test_plain_training_has_no_h_and_no_erm_beside_it(copied: RunFolder) -> None
 
 
 def change_test(monkeypatch: pytest.MonkeyPatch, keep: Callable[[ColoredDigits], torch.Tensor]) -> None:
-    """Have Colored MNIST made with a part of its test set."""
-    make = ColoredMNIST.__init__
+    """Make Colored MNIST use only a part of its test set."""
+    original = ColoredMNIST.__init__
 
-    def made(self: ColoredMNIST, config: ColoredMNIST.Config) -> None:
-        make(self, config)
+    def with_part_of_test(self: ColoredMNIST, config: ColoredMNIST.Config) -> None:
+        original(self, config)
         test = self.splits["test"]
         self.splits["test"] = test.take(keep(test).nonzero()[:, 0])
 
-    monkeypatch.setattr(ColoredMNIST, "__init__", made)
+    monkeypatch.setattr(ColoredMNIST, "__init__", with_part_of_test)
 
 
 @pytest.mark.usefixtures("quick")
@@ -243,8 +245,8 @@ def other_architecture(path: Path) -> None:
     checkpoint.save(path, replace(saved, config=saved.config | {"model": model}))
 
 
-def nothing(path: Path) -> None:
-    """Change nothing."""
+def unchanged(path: Path) -> None:
+    """Leave the checkpoint as it is."""
 
 
 @pytest.mark.parametrize(
@@ -258,12 +260,12 @@ def nothing(path: Path) -> None:
         ),
         (other_architecture, [], r": its weights do not fit the configured networks"),
         (
-            nothing,
+            unchanged,
             ["--layer", "nope"],
             r"--layer nope: the networks have no such layer; valid: f, f\.rest, .*, penultim",
         ),
-        (nothing, ["--device", "tpu"], r"training\.device: unknown device 'tpu'"),
-        (nothing, ["--seeds", "0"], r"--seeds.*greater than or equal to 1|--seeds.*x>=1"),
+        (unchanged, ["--device", "tpu"], r"training\.device: unknown device 'tpu'"),
+        (unchanged, ["--seeds", "0"], r"--seeds.*greater than or equal to 1|--seeds.*x>=1"),
     ],
 )
 def test_bad_input(
@@ -279,7 +281,7 @@ def test_bad_input(
     assert tree(Path()) == before
 
 
-def test_a_constant_bias_is_one_sentence(copied: RunFolder, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_constant_bias_is_an_error(copied: RunFolder, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     change_test(monkeypatch, lambda test: test.group % 10 == 4)
     before = tree(Path())
     assert lntl("probe", str(RUN)) == 2
@@ -287,7 +289,7 @@ def test_a_constant_bias_is_one_sentence(copied: RunFolder, capsys: Capture, mon
     assert tree(Path()) == before
 
 
-def test_a_checkpoint_outside_a_run(copied: RunFolder, capsys: Capture) -> None:
+def test_a_checkpoint_outside_a_run_folder_is_an_error(copied: RunFolder, capsys: Capture) -> None:
     shutil.copy(BEST, "alone.pth")
     assert lntl("probe", "alone.pth") == 2
     assert "a checkpoint lies in RUN/checkpoints/" in capsys.readouterr().err

@@ -417,7 +417,7 @@ WRONG: dict[str, tuple[dict[str, Any], tuple[Any, Any, Any], str]] = {
     "one value": ({}, (X2, Y, [1] * 40), "bias bias: it has the one value '1'"),
     "no value": ({}, (X2, Y, [None] * 40), "no value at all"),
     "too few": ({}, (X2, Y, B[:5]), r"inconsistent numbers of samples: \[40, 5\]"),
-    "fractions": ({}, (X2, Y, X2[:, 0]), "a number that is not whole; put it into bins"),
+    "fractions": ({}, (X2, Y, X2[:, 0]), "which is not an integer; put it into bins"),
     "a cube": ({}, (X2, Y, np.zeros((40, 1, 1))), r"bias is an array \(40, 1, 1\)"),
     "method": ({"method": "lnt"}, (X2, Y, B), "did you mean 'lntl'"),
     "model": ({"model": "mpl"}, (X2, Y, B), "did you mean 'mlp'"),

@@ -1,11 +1,11 @@
-"""The types that every module shares: batches, splits, data sets, the networks f, g, h, and the record of an epoch."""
+"""Types used by all modules: batches, splits, data sets, the networks f, g, h, and the record of an epoch."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import (
-    NotRequired,  # pydantic reads those of typing from Python 3.12 on
+    NotRequired,  # pydantic accepts TypedDict and NotRequired of `typing` only from Python 3.12 on
     Self,
 )
 
@@ -27,8 +27,8 @@ class Batch:
     Attributes:
         x: Normalised input, (N, C, H, W) or (N, D) float.
         y: Class, (N,) int64.
-        bias: Bias label, (N, *bias_shape) int64; IGNORE where unknown.
-        group: y * num_bias_values + bias value, (N,) int64; IGNORE where a bias is unknown.
+        bias: Bias label, (N, *bias_shape) int64; IGNORE if unknown.
+        group: y * num_bias_values + bias value, (N,) int64; IGNORE if a bias is unknown.
         row: Index in the whole data set, (N,) int64.
         bias_features: The bias as A numbers in [0, 1], from which p(y | bias) is estimated, (N, A) float.
     """
@@ -50,10 +50,10 @@ class Batch:
         """Return the bias labels at some positions.
 
         Args:
-            where: Which positions, bool of the shape of `labelled` with M true values; None for all.
+            where: Mask of positions, bool with the shape of `labelled` and M true values; None for all positions.
 
         Returns:
-            Labels (M,), or (M, biases) of several biases; `bias` itself where `where` is None.
+            Labels (M,), or (M, biases) for several biases; the attribute `bias` if `where` is None.
         """
         if where is None:
             return self.bias
@@ -80,8 +80,8 @@ class BiasSpec:
     Attributes:
         name: Name of the bias.
         values: Names of its values.
-        value_of_joint: For each of DataSpec.bias_value_names (a joint value of all biases) the value of this bias.
-        aligned: As DataSpec.aligned, for this bias.
+        value_of_joint: The value of this bias for each joint value of all biases in DataSpec.bias_value_names.
+        aligned: Like DataSpec.aligned, for this bias.
     """
 
     name: str
@@ -97,7 +97,7 @@ class DataSpec:
     Attributes:
         input_shape: Shape of one x: (C, H, W) of an image, (D,) of a vector.
         num_classes: Number of classes.
-        num_bins: Number of values that one bias label can take: classes of h.
+        num_bins: Number of values that one bias label can take: the number of outputs of h per bias label.
         bias_shape: Shape of one example's bias label: () for one bias, (B,) for B biases, (B, H, W) for maps.
         class_names: Name of each class.
         bias_value_names: Name of each bias value that makes up the groups.
@@ -118,12 +118,12 @@ class DataSpec:
 
     @property
     def num_bias_values(self) -> int:
-        """Number of bias values that make up the groups."""
+        """Number of bias values that, with the classes, form the groups."""
         return len(self.bias_value_names)
 
     @property
     def num_values_per_bias(self) -> tuple[int, ...]:
-        """Number of values of each of several biases, num_bins being the largest; () for one bias."""
+        """Number of values of each bias if there are several (num_bins is the largest); () for a single bias."""
         return tuple(len(bias.values) for bias in self.biases)
 
     @property
@@ -135,17 +135,17 @@ class DataSpec:
 class Networks(nn.Module):
     """Feature extractor f, task head g and bias head h; the base class of models.
 
-    A model of your own derives from it, has a `Config`, and sets f, g, h and `num_features` in
+    To write a model, derive a class from this one, give it a `Config`, and set f, g, h and `num_features` in
     `__init__(spec, config)`.
 
     Attributes:
         f: x -> z, which is (N, C), (N, C, T) or (N, C, H, W).
         g: z -> logits (N, num_classes).
-        h: z -> bias logits (N, num_bins, *bias_shape); h(z, where) those at the positions `where` alone.
+        h: z -> bias logits (N, num_bins, *bias_shape); h(z, where) returns only the logits at the positions `where`.
         num_features: Channels C of z.
         lr_factors: Learning rate of layers of f by name ('' for all of f), in units of optimizer_fg.lr.
-        has_given_weights: Whether training begins with weights of another data set.
-        rebuild: Function that builds the model again, with first weights from torch's random state or the given ones.
+        has_given_weights: Whether training starts from pretrained weights.
+        rebuild: Function that builds the model again, with random weights (torch's generator) or pretrained weights.
 
     Example:
         >>> class Linear(Networks):
@@ -176,11 +176,11 @@ class Networks(nn.Module):
 
 
 class Split(ABC):
-    """One split of a data set (train, val or test): n labelled examples, from which it makes batches.
+    """One split of a data set (train, val or test): n labelled examples; `batch` returns some of them.
 
     Attributes:
         y: Class of each example, (n,) int64.
-        group: Group of each example, y * num_bias_values + bias value, (n,) int64; IGNORE where a bias is unknown.
+        group: Group of each example, y * num_bias_values + bias value, (n,) int64; IGNORE if a bias is unknown.
         row: Index of each example in the whole data set, (n,) int64.
 
     These three are available without reading any x.
@@ -227,15 +227,15 @@ class Split(ABC):
             index: Positions in the split, (N,) int64 in [0, n).
 
         Returns:
-            Bias labels (N, *bias_shape) int64, IGNORE where unknown.
+            Bias labels (N, *bias_shape) int64, IGNORE if unknown.
         """
         return self.batch(index).bias
 
     def augmented(self, seed: int) -> Self:
-        """Return the split as one training epoch shows it; the loader calls it once for each.
+        """Return the split with augmentation for one training epoch; the loader calls it once per epoch.
 
         Args:
-            seed: Seed of the epoch. The augmentation of an example is a function of (seed, row) alone.
+            seed: Seed of the epoch. The augmentation of an example depends only on (seed, row).
 
         Returns:
             The augmented split; the split itself, if it has no augmentation.
@@ -244,11 +244,11 @@ class Split(ABC):
 
 
 class PartOfSplit(Split):
-    """Some examples of a split, in its order.
+    """Selected examples of a split.
 
     Args:
         split: The split.
-        index: Positions of the examples in it, (n,) int64.
+        index: Positions of the examples in the split, (n,) int64, in the order of this part.
     """
 
     def __init__(self, split: Split, index: Tensor) -> None:
@@ -297,7 +297,7 @@ class RecolorableSplit(ImageSplit):
 
     @abstractmethod
     def recolored(self, value: int) -> Self:
-        """Return the split with one bias value on every image and all else unchanged.
+        """Return the split with every image changed to one bias value and otherwise unchanged.
 
         Args:
             value: Index into DataSpec.bias_value_names.
@@ -308,32 +308,32 @@ class RecolorableSplit(ImageSplit):
 
 
 class InputTransform(nn.Module):
-    """Map images or vectors, as a user passes them to a trained model, to the input x of the networks."""
+    """Map the images or vectors that a user passes to a trained model to the input x of the networks."""
 
     @abstractmethod
     def settings(self) -> dict[str, object]:
-        """Return what checkpoints store of the transform.
+        """Return the settings of the transform that are stored in checkpoints.
 
         Returns:
-            Plain values from which the transform can be built again.
+            Plain values (numbers, strings, lists, dicts) from which the transform can be built again.
         """
 
 
 class Dataset(ABC):
-    """Base class of data sets: the splits, and what models and reports need to know of them.
+    """Base class of data sets: the splits, and the facts about them that models and reports need.
 
-    A data set of your own derives from it, has a `Config` and sets at least `splits` and `spec` in `__init__(config)`.
+    To write a data set, derive a class from this one, give it a `Config`, and set at least `splits` and `spec` in
+    `__init__(config)`.
 
     Attributes:
         splits: train, val and test by name.
         spec: Shapes, counts and names.
         source: Where the data come from, one line for logs and reports.
         val_note: Where the validation split comes from.
-        label_kind: What the classes are values of, such as "species".
-        bias_kind: What the bias values are values of, such as "background".
-        transform: From user input to x, used by `lntl predict`, `lntl export` and `lntl.load`; None where these take x
-            itself.
-        skipped_rows: One sentence for each row that was left out because it is wrong.
+        label_kind: Name of the property that the classes describe, such as "species".
+        bias_kind: Name of the property that the bias values describe, such as "background".
+        transform: Maps user input to x in `lntl predict`, `lntl export` and `lntl.load`; None if the input is x itself.
+        skipped_rows: One sentence for each wrong row that was left out.
 
     Example:
         >>> class Mine(Dataset):
@@ -399,9 +399,9 @@ class EpochRecord:
 
 
 class TrainerState(TypedDict):
-    """Everything that the rest of a training depends on; `Trainer.state_dict` returns it, checkpoints hold it."""
+    """The complete state of a training run; `Trainer.state_dict` returns it, and checkpoints store it."""
 
-    phase: NonNegativeInt  # from 0, as the epoch in the phase and the step in the epoch
+    phase: NonNegativeInt  # counted from 0, like the epoch in the phase and the step in the epoch
     epoch: NonNegativeInt
     step: NonNegativeInt
     networks: dict[str, Tensor]
@@ -409,6 +409,6 @@ class TrainerState(TypedDict):
     optimizers: dict[str, dict[str, object]]
     average: dict[str, Tensor] | None  # the moving average of the weights
     terms: list[str]  # names of the loss terms
-    pending: list[Tensor]  # of each step since the last report, (terms,)
-    sums: Tensor | None  # over the steps of the epoch before, (terms,)
-    seconds: NotRequired[float]  # since the epoch began
+    pending: list[Tensor]  # terms of each step since they were last added to `sums`, (terms,) each
+    sums: Tensor | None  # sums of the terms over the earlier steps of the epoch, (terms,)
+    seconds: NotRequired[float]  # time since the epoch began

@@ -173,7 +173,7 @@ def test_wrong_rows_are_named_or_left_out(write: Write) -> None:
     with pytest.raises(UserError, match="2 of 90 rows are wrong") as caught:
         build(path)
     assert str(caught.value).splitlines()[1:] == [
-        "  row 5: y is missing (-1, unless 1 is all there is beside it; -100; NaN)",
+        "  row 5: y is missing (-1, unless the values are only -1 and 1; -100; NaN)",
         "  row 7: x is not finite",
     ]
     data = build(path, on_error="skip", normalise="none")

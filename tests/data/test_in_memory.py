@@ -88,5 +88,5 @@ def test_labels_become_columns_in_memory(form: str) -> None:
 def test_what_is_no_label_is_named() -> None:
     with pytest.raises(UserError, match=r"bias is an array \(2, 2, 2\)"):
         columns_in_memory(np.zeros((2, 2, 2)))
-    with pytest.raises(UserError, match=r"age holds 37.5, a number that is not whole"):
+    with pytest.raises(UserError, match=r"age holds 37.5, which is not an integer"):
         columns_in_memory(pd.Series([37.5, 2], name="age"))

@@ -17,7 +17,7 @@ def test_methods_without_bias_are_listed() -> None:
 
 
 @pytest.mark.parametrize("method", plugins.names("lntl.methods"))
-def test_only_methods_without_bias_labels_train_on_data_that_have_none(tmp_path: Path, method: str) -> None:
+def test_only_methods_without_bias_labels_train_on_data_without_them(tmp_path: Path, method: str) -> None:
     y = np.arange(40) % 2
     np.savez(tmp_path / "v.npz", x=np.stack([y, 1 - y], axis=1) + 0.1 * np.arange(40)[:, None], y=y)
     raw = {
@@ -30,6 +30,6 @@ def test_only_methods_without_bias_labels_train_on_data_that_have_none(tmp_path:
     if method in methods_without_bias():
         assert len(list(build(settings).trainer)) == 1
     else:
-        says = rf"training\.phases\.0\.method: {method} needs bias labels, and no (training|val) example has one"
-        with pytest.raises(UserError, match=says):
+        message = rf"training\.phases\.0\.method: {method} needs bias labels, and no (training|val) example has one"
+        with pytest.raises(UserError, match=message):
             build(settings)

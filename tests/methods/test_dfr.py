@@ -134,7 +134,7 @@ def test_rows_without_a_bias_label_are_left_out(make: Make) -> None:
     list(experiment.trainer)
 
 
-def test_an_empty_group_is_refused_before_training(make: Make) -> None:
+def test_an_empty_group_is_an_error_before_training(make: Make) -> None:
     for counts, where, first in (
         (COUNTS | {"val": (20, 0, 6, 20)}, "the half of val that dfr is fitted on", "class 0 with bias value 1"),
         (COUNTS | {"val": (20, 6, 0, 20)}, "the half of val that dfr is fitted on", "class 1 with bias value 0"),
@@ -146,6 +146,6 @@ def test_an_empty_group_is_refused_before_training(make: Make) -> None:
     make({"method": "dfr", "rows": "train"}, counts=COUNTS | {"val": (20, 0, 6, 20)})
 
 
-def test_a_head_for_each_bias_value_is_refused(make: Make) -> None:
+def test_dfr_with_one_head_per_bias_value_is_an_error(make: Make) -> None:
     with pytest.raises(UserError, match="g does not end with a linear layer that gives the 2 logits"):
         list(make({"method": "dfr"}, heads="per_bias").trainer)

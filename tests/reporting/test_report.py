@@ -1,4 +1,4 @@
-"""The report: one whole page from a whole run folder and from a poor one, and the same facts in three files."""
+"""The report: valid pages from complete and incomplete run folders, and the same numbers in its three files."""
 
 import ast
 import json
@@ -41,7 +41,7 @@ PARTS = {
 
 
 class Page(HTMLParser):
-    """The parts of a page that a test asks about."""
+    """The parts of an HTML page that the tests check."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class Page(HTMLParser):
 
 
 def written(out: Path) -> tuple[str, Page, dict[str, Any], str]:
-    """Return a report's HTML, its page, report.json and report.md."""
+    """Return the HTML text, the parsed page, report.json and report.md of a report."""
     html = (out / "index.html").read_text(encoding="utf-8")
     text = (out / "report.json").read_text(encoding="utf-8")
     Report.model_validate_json(text)
@@ -109,7 +109,7 @@ def out(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are made and not drawn, which takes seconds a page."""
+    """Create figures without drawing them, because drawing takes seconds per page."""
 
     def draw(make: Callable[[], Figure], name: str, alt: str) -> Drawing:
         make()
@@ -118,8 +118,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lntl.reporting.drawings.draw", draw)
 
 
-def check_whole(html: str, page: Page) -> None:
-    """Assert that a page is one well-formed file that needs nothing else and says no number that is none."""
+def check_page(html: str, page: Page) -> None:
+    """Assert that a page is one well-formed file that loads no other file and shows neither nan nor None."""
     assert len(html.encode()) < 5_000_000
     assert len(page.ids) == len(set(page.ids))
     for _, values in page.tags:
@@ -140,12 +140,12 @@ def check_whole(html: str, page: Page) -> None:
     assert "None" not in page.text
 
 
-def test_the_page_is_whole(out: Path) -> None:
+def test_the_page_is_well_formed(out: Path) -> None:
     html, page, _, _ = written(out)
-    check_whole(html, page)
+    check_page(html, page)
 
 
-def test_the_page_has_every_figure_and_says_nothing_is_missing(single: Path) -> None:
+def test_the_page_has_all_figures_and_no_missing_part(single: Path) -> None:
     _, page, report, _ = written(single)
     drawn = [values["aria-label"] for _, values in page.all("svg") if "aria-label" in values]
     assert len(drawn) == 8  # two of samples, curves, confusion, groups, probes, strip, embedding
@@ -153,7 +153,7 @@ def test_the_page_has_every_figure_and_says_nothing_is_missing(single: Path) -> 
     assert "Not measured yet" not in page.text
 
 
-def test_the_first_screen_answers_the_question(single: Path) -> None:
+def test_the_page_starts_with_the_answer(single: Path) -> None:
     _, page, report, markdown = written(single)
     run = report["runs"][0]
     assert run["question"] == "Did the network unlearn the colour?"
@@ -216,7 +216,7 @@ def test_several_runs_are_compared(several: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_runs_of_one_name_are_named_by_their_folder(made: Path, tmp_path: Path) -> None:
+def test_runs_with_the_same_name_are_shown_by_their_folder(made: Path, tmp_path: Path) -> None:
     shutil.copytree(made / "plain", tmp_path / "plain")
     runs = [made / "plain", tmp_path / "plain"]
     write_report(runs, tmp_path / "out")
@@ -230,7 +230,7 @@ def test_a_missing_part_names_the_command_that_makes_it(made: Path, tmp_path: Pa
     (run / part).unlink()
     out = write_report([run], tmp_path / "out").parent
     html, page, report, _ = written(out)
-    check_whole(html, page)
+    check_page(html, page)
     command = PARTS[part]
     commands = set(report["runs"][0]["missing"].values())
     assert len(commands) <= 1
@@ -243,12 +243,12 @@ def test_a_missing_part_names_the_command_that_makes_it(made: Path, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
+def test_the_report_of_a_run_with_only_a_config(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
     (run / "config.yaml").write_text("project: {experiment_name: run}\n")
     html, page, report, markdown = written(write_report([run], tmp_path / "out").parent)
-    check_whole(html, page)
+    check_page(html, page)
     assert report["runs"][0]["verdict"]["word"] == "Open"
     assert "not measured" in page.text
     assert "unfinished" in page.text
@@ -275,35 +275,33 @@ def test_a_file_that_cannot_be_read_is_a_warning(made: Path, tmp_path: Path, nam
     run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
     (run / name).write_text(content)
     html, page, report, _ = written(write_report([run], tmp_path / "out").parent)
-    check_whole(html, page)
+    check_page(html, page)
     warnings = report["runs"][0]["warnings"]
     assert name.startswith("config") or any(name in warning for warning in warnings)
 
 
 @pytest.mark.usefixtures("quick")
-def test_arrays_that_do_not_fit_leave_their_figure_out(made: Path, tmp_path: Path) -> None:
+def test_a_figure_is_left_out_if_its_arrays_have_wrong_shapes(made: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
     np.savez(run / "embedding.npz", xy=np.zeros((3, 2)), y=np.array([0, 1, 99]), bias=np.zeros(3, dtype=int))
     np.savez(run / "recoloring.npz", x=np.zeros((1, 2, 3, 4, 4), np.uint8), predicted=np.zeros((1, 3), int), y=[0])
     html, page, _, _ = written(write_report([run], tmp_path / "out").parent)
-    check_whole(html, page)
+    check_page(html, page)
     assert "Not measured yet: the features in two dimensions" in page.text
 
 
 @pytest.mark.usefixtures("quick")
-def test_numbers_that_are_none_become_null(made: Path, tmp_path: Path) -> None:
+def test_nan_becomes_null(made: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
     line = {"phase": 1, "method": "erm", "epoch": 1, "total_epoch": 1, "train/task": 1.0, "val/accuracy": float("nan")}
     (run / "metrics.jsonl").write_text(json.dumps(line) + "\n")
     html, page, report, _ = written(write_report([run], tmp_path / "out").parent)
-    check_whole(html, page)
+    check_page(html, page)
     assert report["runs"][0]["epochs"][0]["val/accuracy"] is None
 
 
 @pytest.mark.usefixtures("quick")
-def test_on_a_test_set_that_has_the_bias_too_plain_training_does_not_win_by_its_accuracy(
-    made: Path, tmp_path: Path
-) -> None:
+def test_the_answer_compares_unbiased_accuracy_if_the_test_set_is_biased(made: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
     (run / "recoloring.json").unlink()
     for folder, accuracy, unbiased in ((run, 0.8, 0.75), (run / "erm", 0.95, 0.5)):
@@ -339,7 +337,7 @@ def test_probes_of_one_seed(made: Path, tmp_path: Path, std: float | None) -> No
         row |= {"std": std, "values": [row["mean"]]}
     (run / "probe.json").write_text(json.dumps(probe))
     html, page, report, markdown = written(write_report([run], tmp_path / "out").parent)
-    check_whole(html, page)
+    check_page(html, page)
     leakage = next(n for n in report["runs"][0]["key_numbers"] if n["name"] == "leakage")
     assert (leakage["run"]["low"], leakage["run"]["high"]) == (None, None)
     for text in (markdown, write_card(run).read_text(encoding="utf-8")):
@@ -347,21 +345,21 @@ def test_probes_of_one_seed(made: Path, tmp_path: Path, std: float | None) -> No
         assert "None" not in text
 
 
-NASTY = "<b>`a`</b> *b* _c_ | [d](e) &amp; $x$ #0072b2 url(#f) font-family: g;"  # and every kind of space around it
+NASTY = "<b>`a`</b> *b* _c_ | [d](e) &amp; $x$ #0072b2 url(#f) font-family: g;"  # the tests add several kinds of spaces
 
 
-def seen(markdown: str) -> str:
-    """Return the text that a reader of rendered Markdown sees; assert that it has no markup but the report's own."""
+def rendered_text(markdown: str) -> str:
+    """Return the visible text of rendered Markdown; assert that only the report's own markup occurs."""
     tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(markdown)
     assert "html_block" not in {token.type for token in tokens}
     parts = [part for token in tokens if token.type == "inline" for part in [*(token.children or []), None]]
-    own = {"text", "text_special", "strong_open", "strong_close", "code_inline", "softbreak"}
-    assert {part.type for part in parts if part} <= own
+    allowed = {"text", "text_special", "strong_open", "strong_close", "code_inline", "softbreak"}
+    assert {part.type for part in parts if part} <= allowed
     return " ".join("".join(" " if part is None else part.content for part in parts).split())
 
 
 @pytest.mark.usefixtures("quick")
-def test_names_from_the_run_are_text(made: Path, tmp_path: Path) -> None:
+def test_names_from_the_run_are_escaped(made: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(made / "lntl", tmp_path / NASTY))
     for name in ("evaluation/test.json", "probe.json"):
         path = run / name
@@ -373,10 +371,10 @@ def test_names_from_the_run_are_text(made: Path, tmp_path: Path) -> None:
     config = run / "config.yaml"
     config.write_text(config.read_text().replace("name: colored_mnist", "name: table"))
     html, page, _, markdown = written(write_report([run], tmp_path / "out").parent)
-    check_whole(html, page)
+    check_page(html, page)
     assert len(page.all("script")) == 1
     card = write_card(run).read_text(encoding="utf-8")
-    for text in (seen(markdown), seen(card), page.text):
+    for text in (rendered_text(markdown), rendered_text(card), page.text):
         assert text.count(f"crimson {NASTY}") >= 1
         assert f"hue {NASTY}" in text
     for table in re.findall(r"(?:^\|.*\n)+", markdown + card, re.MULTILINE):
@@ -388,13 +386,13 @@ def test_names_from_the_run_are_text(made: Path, tmp_path: Path) -> None:
     assert ast.literal_eval(call.args[0]) == str(run)
 
 
-def test_names_in_figures_are_text() -> None:
+def test_names_in_figures_are_escaped() -> None:
     svg = draw(lambda: confusion_matrices({"run": [[1, 0], [0, 1]]}, [NASTY[:47], "b"]), "id", NASTY).svg
     assert svg.count(f">{escape(NASTY[:47])}<") == 2
 
 
 @pytest.mark.parametrize("name", [r"a\d", r"x\1y", r"\g<name>", "$1k_to_$2k"])
-def test_a_name_may_hold_any_sign(name: str) -> None:
+def test_a_name_may_contain_regex_and_math_characters(name: str) -> None:
     drawing = draw(lambda: confusion_matrices({"run": [[1, 0], [0, 1]]}, [name, "b"]), "id", f"Taken for {name}.")
     assert f'aria-label="{escape(f"Taken for {name}.")}"' in drawing.svg
     assert drawing.svg.count(f">{escape(name)}<") == 2
@@ -406,13 +404,13 @@ def test_a_page_of_many_runs_stays_small(
     monkeypatch.setattr("lntl.reporting.pages.MOST_DRAWN", 1)
     out = write_report([made / "plain", made / "lntl"], tmp_path / "out").parent
     html, page, _, _ = written(out)
-    check_whole(html, page)
+    check_page(html, page)
     assert f"lntl report {made / 'lntl'}" in page.text
-    one = len((single / "index.html").read_bytes())
-    assert MOST_DRAWN * one < 5_000_000
+    page_size = len((single / "index.html").read_bytes())
+    assert MOST_DRAWN * page_size < 5_000_000
 
 
-def test_what_is_no_run_folder_is_a_sentence(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"not a run folder.*lntl train"):
         write_report([tmp_path], tmp_path / "out")
 
@@ -428,7 +426,7 @@ def test_the_command_writes_into_the_run_folder(made: Path, tmp_path: Path, caps
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_command_knows_a_configurations_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_accepts_a_configuration_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert lntl("train", "tiny.yaml", "--epochs", "1") == 0
     assert "lntl report results/tiny makes a page" in capsys.readouterr().out
     assert lntl("report", "tiny.yaml") == 0
@@ -439,7 +437,9 @@ def test_the_command_knows_a_configurations_run(folder: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize("target", ["results/nothing", "."])
-def test_the_command_says_what_is_no_run(folder: Path, capsys: pytest.CaptureFixture[str], target: str) -> None:
+def test_the_command_without_a_run_folder_is_an_error(
+    folder: Path, capsys: pytest.CaptureFixture[str], target: str
+) -> None:
     assert lntl("report", target) == 2
     assert "run folder" in capsys.readouterr().err
 
@@ -455,7 +455,7 @@ def change_evaluation(run: Path, change: Callable[[dict[str, Any]], object]) -> 
 
 
 @pytest.mark.usefixtures("quick")
-def test_metrics_over_groups_say_over_how_many_cells(made: Path, tmp_path: Path) -> None:
+def test_metrics_over_groups_show_the_number_of_cells(made: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
     cells = {"cells": 99, "all_cells": 100}
     change_evaluation(run, lambda content: content["metrics"]["unbiased_accuracy"].update(cells))
@@ -471,21 +471,19 @@ def test_metrics_over_groups_say_over_how_many_cells(made: Path, tmp_path: Path)
 
 
 @pytest.mark.usefixtures("quick")
-def test_long_tables_show_their_first_rows_and_how_many_follow(made: Path, tmp_path: Path) -> None:
+def test_long_tables_show_their_first_rows_and_the_number_of_others(made: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
 
-    def many(content: dict[str, Any]) -> None:
-        row, one = (
-            content["by_class"][0],
-            {key: content[key] for key in ("bias_value_names", "metrics", "by_bias", "groups")},
-        )
+    def add_classes_and_biases(content: dict[str, Any]) -> None:
+        row = content["by_class"][0]
+        bias = {key: content[key] for key in ("bias_value_names", "metrics", "by_bias", "groups")}
         content["by_class"] = [row | {"name": f"class{k}"} for k in range(1000)]
         content["class_names"] = [f"class{k}" for k in range(1000)]
-        content["per_bias"] = {f"bias{k}": one for k in range(40)}
+        content["per_bias"] = {f"bias{k}": bias for k in range(40)}
 
-    change_evaluation(run, many)
+    change_evaluation(run, add_classes_and_biases)
     html, page, report, markdown = written(write_report([run], tmp_path / "out").parent)
-    check_whole(html, page)
+    check_page(html, page)
     card = write_card(run).read_text(encoding="utf-8")
     assert len(report["runs"][0]["by_class"]) == 1000
     for content in (page.text, markdown, card):
@@ -497,20 +495,20 @@ def test_long_tables_show_their_first_rows_and_how_many_follow(made: Path, tmp_p
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_run_without_bias_labels_asks_for_no_probe(made: Path, tmp_path: Path) -> None:
+def test_the_report_of_a_run_without_bias_labels_suggests_no_probe(made: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(made / "plain", tmp_path / "run"))
     for name in ("probe.json", "embedding.npz", "recoloring.json", "recoloring.npz"):
         (run / name).unlink(missing_ok=True)
 
-    def without(content: dict[str, Any]) -> None:
+    def remove_bias(content: dict[str, Any]) -> None:
         content["bias_value_names"], content["groups"] = ["unknown"], {"accuracy": [], "count": []}
         content["by_bias"] = [
             content["by_bias"][0] | {"name": "unknown", "n": 0, "value": None, "low": None, "high": None}
         ]
 
-    change_evaluation(run, without)
+    change_evaluation(run, remove_bias)
     html, page, report, markdown = written(write_report([run], tmp_path / "out").parent)
-    check_whole(html, page)
+    check_page(html, page)
     assert "lntl probe" not in markdown
     assert not {"probe", "embedding", "recoloring", "strip"} & report["runs"][0]["missing"].keys()
     assert "Not available: no test image has a bias label." in page.text
@@ -527,20 +525,20 @@ def two_biases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.usefixtures("quick")
-def test_each_of_several_biases_has_its_figure_and_its_numbers(two_biases: Path, tmp_path: Path) -> None:
+def test_each_bias_has_its_own_figure_and_numbers(two_biases: Path, tmp_path: Path) -> None:
     html, page, report, markdown = written(write_report([two_biases], tmp_path / "out").parent)
-    check_whole(html, page)
+    check_page(html, page)
     texture, stroke = report["runs"][0]["per_bias"]
     evaluation = json.loads((two_biases / "evaluation/test.json").read_text())["per_bias"]
     erm = json.loads((two_biases / "erm/evaluation/test.json").read_text())["per_bias"]
-    for one, leakage, chance in ((texture, 0.24, 0.113), (stroke, 0.93, 0.51)):
-        assert one["leakage"]["run"]["value"] == pytest.approx(leakage)
-        assert (one["chance"], one["leakage"]["pixels"]["value"]) == (chance, 0.99)
+    for bias, leakage, chance in ((texture, 0.24, 0.113), (stroke, 0.93, 0.51)):
+        assert bias["leakage"]["run"]["value"] == pytest.approx(leakage)
+        assert (bias["chance"], bias["leakage"]["pixels"]["value"]) == (chance, 0.99)
         for who, content in (("run", evaluation), ("erm", erm)):
-            metrics = content[one["name"]]["metrics"]
-            assert one["metrics"]["worst_group_accuracy"][who]["value"] == metrics["worst_group_accuracy"]["value"]
-        assert f"Accuracy in % by class and {one['name']} alone, in brackets the number of test images" in page.text
-        assert re.search(rf"^\| {one['name']} \| {100 * leakage:.1f}", markdown, re.MULTILINE)
+            metrics = content[bias["name"]]["metrics"]
+            assert bias["metrics"]["worst_group_accuracy"][who]["value"] == metrics["worst_group_accuracy"]["value"]
+        assert f"Accuracy in % by class and {bias['name']} alone, in brackets the number of test images" in page.text
+        assert re.search(rf"^\| {bias['name']} \| {100 * leakage:.1f}", markdown, re.MULTILINE)
     assert "Each bias alone" in page.text
     assert "Did the network unlearn the combination of texture and stroke?" in page.text
     assert len(stroke["groups"]["run"]["count"][0]) == 2
@@ -549,19 +547,19 @@ def test_each_of_several_biases_has_its_figure_and_its_numbers(two_biases: Path,
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("gone", ["probe.json", "evaluation/test.json", "erm"])
-def test_several_biases_of_which_not_all_was_measured(two_biases: Path, tmp_path: Path, gone: str) -> None:
+@pytest.mark.parametrize("missing", ["probe.json", "evaluation/test.json", "erm"])
+def test_the_report_of_several_biases_with_a_missing_part(two_biases: Path, tmp_path: Path, missing: str) -> None:
     run = tmp_path / "pets"
     shutil.copytree(two_biases, run)
-    (shutil.rmtree if gone == "erm" else Path.unlink)(run / gone)
+    (shutil.rmtree if missing == "erm" else Path.unlink)(run / missing)
     html, page, report, _ = written(write_report([run], tmp_path / "out").parent)
-    check_whole(html, page)
-    assert [one["name"] for one in report["runs"][0]["per_bias"]] == ["texture", "stroke"]
-    assert ("by class and stroke alone" in page.text) == (gone != "evaluation/test.json")
+    check_page(html, page)
+    assert [bias["name"] for bias in report["runs"][0]["per_bias"]] == ["texture", "stroke"]
+    assert ("by class and stroke alone" in page.text) == (missing != "evaluation/test.json")
 
 
 @pytest.mark.usefixtures("quick")
-def test_one_bias_has_no_table_of_several(made: Path, tmp_path: Path) -> None:
+def test_with_one_bias_there_is_no_table_of_biases(made: Path, tmp_path: Path) -> None:
     _, page, report, markdown = written(write_report([made / "lntl"], tmp_path / "out").parent)
     assert report["runs"][0]["per_bias"] == []
     assert "bias alone" not in page.text + markdown

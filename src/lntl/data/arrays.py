@@ -1,4 +1,4 @@
-"""Your own arrays in an .npz file: images or feature vectors x, label y and bias, one row an example."""
+"""The user's arrays in an .npz file: images or feature vectors x, label y and bias, one row per example."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ from lntl.types import Dataset, ImageSplit
 
 __all__ = ["Arrays"]
 
-_CHUNK = 4096  # rows whose statistics are taken together
-_LOSS = 1e-4  # largest rounding error, in units of the deviation, that float32 may make in a value
+_CHUNK = 4096  # rows per step of the computation of mean and std
+_LOSS = 1e-4  # largest accepted rounding error of a value in float32, in units of its standard deviation
 
 
 @dataclass(frozen=True)
 class ArraySplit(LabelledSplit):
-    """A split whose x is in memory: values (n, ...), from which batches take (value - mean) / std."""
+    """A split whose inputs are in memory: values (n, ...); batches contain (value - mean) / std."""
 
     values: Tensor
     mean: Tensor
@@ -43,7 +43,7 @@ class ImageArraySplit(ArraySplit, ImageSplit):
     """A split of images (n, C, H, W): uint8, or float in [0, 1]."""
 
     def pixels(self, index: Tensor) -> Tensor:
-        """Return the images at `index` as uint8 (N, 3, H, W), three equal channels where they are grey."""
+        """Return the images at `index` as uint8 (N, 3, H, W); grey images get three equal channels."""
         return _pixels(self.values[index.to(self.values.device)])
 
 
@@ -65,7 +65,7 @@ class _ImageArray:
         return _pixels(self.values[index])
 
     def file_sizes(self) -> Tensor:
-        raise UserError("an array holds no image files, from which the bias size could be computed; name an array")
+        raise UserError("an array contains no image files, so the bias size cannot be computed; name an array instead")
 
 
 class Arrays(LabelledDataset):
@@ -74,44 +74,46 @@ class Arrays(LabelledDataset):
     class Config(ColumnSettings):
         """Settings of `data`."""
 
-        path: str = Field(min_length=1, description="The .npz file; arrays have a row an example.")
+        path: str = Field(min_length=1, description="The .npz file; its arrays have one row per example.")
         x: ColumnName = Field(
             "x", description="Array of images (n, H, W), (n, H, W, C) or (n, C, H, W), or of vectors (n, D)."
         )
         label: ColumnName = Field("y", description="Array of the label, integers or texts.")
         bias: Biases = Field(
             [BiasSetting(column="bias")],
-            description="Arrays of the bias, integers (-1: missing, unless 1 is all there is beside it) or texts, "
-            "(n,) or (n, several); with bins or edges for numbers; {from, bins} for what is computed from the images; "
-            "[] where the bias is not annotated.",
+            description="Arrays of the bias, integers (-1: missing, unless the values are only -1 and 1) or texts, "
+            "(n,) or (n, B) for B biases; with bins or edges for numbers; {from, bins} for a measure of the image; "
+            "[] if the bias is not annotated.",
         )
         normalise: Literal["train", "none"] = Field(
-            "train", description="train: every channel, or number of a vector, to mean 0 and deviation 1 on train."
+            "train",
+            description="train: scale each channel, or each number of a vector, to mean 0 and standard deviation 1 "
+            "on train.",
         )
 
     def __init__(self, config: "Arrays.Config") -> None:
         where = f"arrays {config.path}"
         arrays = array_file.read(Path(config.path), _names(config), config.x)
         values = array_file.check(arrays.pop(config.x), f"{where}: {config.x}")
-        found = {
+        columns = {
             name: array_file.columns(name, arrays, where, config.missing) for name in _names(config) if name != config.x
         }
-        biases = [setting for bias in config.bias for setting in _settings_by_column(bias, found)]
+        biases = [setting for bias in config.bias for setting in _settings_by_column(bias, columns)]
         rows = Rows(
             where=where,
             unit="row",
             number=np.arange(len(values)),
-            label=_single(config.label, found, where),
-            split=None if config.split is None else _single(config.split, found, where),
-            group_id=None if config.group_id is None else _single(config.group_id, found, where),
-            columns={column.name: column for several in found.values() for column in several},
-            blank="missing (-1, unless 1 is all there is beside it; -100; NaN)",
+            label=_single(config.label, columns, where),
+            split=None if config.split is None else _single(config.split, columns, where),
+            group_id=None if config.group_id is None else _single(config.group_id, columns, where),
+            columns={column.name: column for group in columns.values() for column in group},
+            blank="missing (-1, unless the values are only -1 and 1; -100; NaN)",
         )
         faults = rows.faults(biases)
         if values.dtype.kind == "f":
-            with np.errstate(over="ignore"):  # float32 is what the networks see of values that are not standardised
-                seen = values if config.normalise == "train" else values.astype(np.float32)
-            finite = np.isfinite(seen.reshape(len(values), -1)).all(axis=1)
+            with np.errstate(over="ignore"):  # values that are not standardised reach the networks as float32
+                inputs = values if config.normalise == "train" else values.astype(np.float32)
+            finite = np.isfinite(inputs.reshape(len(values), -1)).all(axis=1)
             faults.add(np.flatnonzero(~finite).tolist(), f"{config.x} is not finite")
         keep = faults.settle(config.on_error)
         if not keep.all():
@@ -134,14 +136,14 @@ class Arrays(LabelledDataset):
 
 
 def _names(config: Arrays.Config) -> list[str]:
-    """Return the names of the arrays that the settings name."""
+    """Return the names of all arrays in the settings."""
     biases = [setting.column for setting in config.bias]
     names = (config.x, config.label, *biases, config.split, config.group_id)
     return [*dict.fromkeys(name for name in names if name is not None)]
 
 
 def _settings_by_column(setting: BiasSetting, columns: dict[str, list[Column]]) -> list[BiasSetting]:
-    """Return the setting of a bias for each column of its array."""
+    """Return one setting for each column of the array of a bias."""
     if setting.column is None:
         return [setting]
     return [setting.model_copy(update={"column": column.name}) for column in columns[setting.column]]
@@ -154,20 +156,20 @@ def _single(name: str, columns: dict[str, list[Column]], where: str) -> Column:
 
 
 def normalised(values: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Return (values - mean) / std as float32, computed in the type of mean and std."""
+    """Return (values - mean) / std as float32, computed in the dtype of mean and std."""
     return values.to(mean.dtype).sub(mean).div_(std).float()
 
 
 def standardised(x: Tensor, train: Tensor | None, vectors: bool = True) -> tuple[Tensor, Tensor, Tensor]:
-    """Return x as it is stored, and the mean and std that batches are normalised with.
+    """Return x in the dtype in which it is stored, and the mean and std that normalise batches.
 
-    All three are float64 where a number of a vector would lose digits in float32, such as a time stamp; else vectors
-    are float32, and mean and std too.
+    All three are float64 if a number of a vector would lose digits in float32, such as a time stamp; else vectors, mean
+    and std are float32.
 
     Args:
-        x: Images (n, C, H, W) or vectors (n, D) of any type.
-        train: Rows that mean and std are taken over; None for mean 0 and std 1.
-        vectors: Whether vectors that lose no digits are standardised, too.
+        x: Images (n, C, H, W) or vectors (n, D) of any dtype.
+        train: Rows for computing mean and std; None for mean 0 and std 1.
+        vectors: Whether to standardise also vectors that lose no digits.
     """
     if x.dim() == 4:
         return x, *statistics(x, train)
@@ -183,36 +185,36 @@ def standardised(x: Tensor, train: Tensor | None, vectors: bool = True) -> tuple
 
 
 def statistics(x: Tensor, train: Tensor | None, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation over the training rows of each channel (C, 1, 1) or number (D,); 0 and 1 without.
+    """Return mean and standard deviation of each channel (C, 1, 1) or number (D,) over the training rows.
 
-    A deviation of 0 counts as 1. They are computed in float64.
+    They are computed in float64; a deviation of 0 is replaced by 1. If `train` is None, they are 0 and 1.
     """
     shape = (x.shape[1], 1, 1) if x.dim() == 4 else (x.shape[1],)
     if train is None:
         return torch.zeros(shape), torch.ones(shape)
-    over = (0, 2, 3) if x.dim() == 4 else (0,)
-    means = [x[rows].double().mean(dim=over) * len(rows) for rows in train.split(_CHUNK)]
+    axes = (0, 2, 3) if x.dim() == 4 else (0,)
+    means = [x[rows].double().mean(dim=axes) * len(rows) for rows in train.split(_CHUNK)]
     mean = torch.stack(means).sum(dim=0).view(shape) / len(train)
-    squares = [(x[rows].double() - mean).square().mean(dim=over) * len(rows) for rows in train.split(_CHUNK)]
+    squares = [(x[rows].double() - mean).square().mean(dim=axes) * len(rows) for rows in train.split(_CHUNK)]
     std = (torch.stack(squares).sum(dim=0).view(shape) / len(train)).sqrt()
     return mean.to(dtype), torch.where(std > 0, std, 1).to(dtype)
 
 
 class InMemory(Dataset):
-    """Arrays that a program already holds, all of them for training; `lntl.sklearn` learns from it.
+    """Arrays in memory, all of them for training; `lntl.sklearn` trains on it.
 
-    Every channel of images is brought to mean 0 and deviation 1. Vectors stay as they are, unless a number of theirs
-    would lose digits in float32; then all their numbers are brought to mean 0 and deviation 1.
+    Each channel of images is scaled to mean 0 and standard deviation 1. Vectors are not scaled, unless one of their
+    numbers would lose digits in float32; then all their numbers are scaled to mean 0 and standard deviation 1.
     """
 
     def __init__(self, x: Tensor, code: Ints, class_names: tuple[str, ...], biases: Sequence[Column]) -> None:
-        """Make the data set.
+        """Create the data set.
 
         Args:
             x: Images (n, C, H, W), uint8 or float32 in [0, 1], or vectors (n, D).
             code: Class of each example, (n,).
             class_names: Name of each class.
-            biases: Columns of the biases, none where the bias is not known.
+            biases: Columns of the biases; empty if the bias is unknown.
         """
         n = len(code)
         joint = combine(biases) if biases else no_bias(n)
@@ -227,14 +229,14 @@ class InMemory(Dataset):
 def columns_in_memory(bias: Any) -> list[Column]:
     """Return labels (n,) or (n, B), texts or integers, as columns.
 
-    None, NaN, NA, "" and the numbers of `array_file.blank_numbers` are no value. A data frame's columns and a series
-    keep their names. Raises UserError for numbers that are not whole.
+    None, NaN, NA, "" and the numbers of `array_file.blank_numbers` mean missing. Columns have the names of the data
+    frame's columns or of the series. Raises UserError for numbers that are not integers.
     """
     values = np.asarray(bias, dtype=object)
     if values.ndim == 1:
         return [_column(str(getattr(bias, "name", None) or "bias"), values)]
     if values.ndim != 2:
-        raise UserError(f"bias is an array {values.shape}; give one label an example, (n,), or several, (n, B)")
+        raise UserError(f"bias is an array {values.shape}; give one label per example, (n,), or several, (n, B)")
     names = getattr(bias, "columns", [f"bias {k}" for k in range(values.shape[1])])
     return [_column(str(name), column) for name, column in zip(names, values.T, strict=True)]
 
@@ -247,11 +249,11 @@ def _column(name: str, values: Any) -> Column:
 
 
 def _text(name: str, value: Any, blank: Sequence[int]) -> str:
-    """Return a label as text, whole numbers as integers; nothing for what stands for a missing one."""
+    """Return a label as text, a whole float without its decimals, and "" for a missing label."""
     text = as_text(value)
     if isinstance(value, float) and text and not value.is_integer():
         raise UserError(
-            f"{name} holds {value:g}, a number that is not whole; put it into bins first, e.g. with "
+            f"{name} holds {value:g}, which is not an integer; put it into bins first, e.g. with "
             "sklearn.preprocessing.KBinsDiscretizer(encode='ordinal')"
         )
     return "" if text and value in blank else text
