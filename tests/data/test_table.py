@@ -400,7 +400,7 @@ def test_parquet_may_hold_the_images_themselves(write: Write, tmp_path: Path) ->
     assert lines[2].startswith("  row 2: unreadable image: not an image of a known kind")
     nested = parquet(path, image=pa.array([[name] for name in names]))
     assert "image holds list<" in fault(nested)[0]
-    assert "it holds names of image files, or their contents as bytes" in fault(nested)[0]
+    assert "it must hold names of image files, or their contents as bytes" in fault(nested)[0]
 
 
 # --- settings of texts, numbers and names ---

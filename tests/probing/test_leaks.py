@@ -52,7 +52,7 @@ def test_the_probes_of_each_bias_equal_those_of_a_single_bias(run: Path, capsys:
     z, y = features(networks, [x[known]], "f"), group[known] // spec.num_bias_values
     for number, (name, values) in enumerate((("sky", 2), ("age", 3))):
         halves = Halves(y, bias[:, number], (0, 1))
-        rows, leaks = read("f", z, halves, torch.device("cpu")), result["per_bias"][name]
+        rows, leaks = probe_layer("f", z, halves, torch.device("cpu")), result["per_bias"][name]
         assert [(row["probe"], row["values"]) for row in leaks["probes"]] == [
             (row.probe, list(row.values)) for row in rows
         ]
@@ -64,7 +64,7 @@ def test_the_probes_of_each_bias_equal_those_of_a_single_bias(run: Path, capsys:
     assert result["per_bias"]["sky"]["reference"]["pixels"][0]["mean"] == 1  # the second number of x
     assert result["leakage"] == max(row["mean"] for row in result["probes"])
     joint = Halves(y, group[known] % spec.num_bias_values, (0, 1))
-    rows = read("f", z, joint, torch.device("cpu"))
+    rows = probe_layer("f", z, joint, torch.device("cpu"))
     assert [row["values"] for row in result["probes"]] == [list(row.values) for row in rows]
 
 
@@ -96,6 +96,6 @@ def test_a_bias_that_does_not_vary_is_left_out_with_a_warning(run: Path, monkeyp
     result = checkpoint.probe_checkpoint(path, ["f"], seeds=1).probe
     assert list(result.per_bias) == ["age"]
     assert any(
-        warning.startswith("sky: the test set does not vary in its bias (values there: 1)")
+        warning.startswith("sky: the bias does not vary in the test set (its values: 1)")
         for warning in result.warnings
     )

@@ -5,7 +5,17 @@ from typing import Any
 
 import pytest
 
-from lntl.reporting.verdict import APART, Measurements, answers, cost, duration, gone, probe_sentences, used, verdict
+from lntl.reporting.verdict import (
+    MIN_DIFFERENCE,
+    Measurements,
+    answers,
+    bias_use_answer,
+    cost_answer,
+    duration,
+    leakage_answer,
+    probe_sentences,
+    verdict,
+)
 from lntl.runs.formats import Chance, Estimate, Probe, ProbeRow
 
 
@@ -46,24 +56,24 @@ LEAKS: dict[str, dict[str, Any]] = {
     ],
 )
 def test_used_less(numbers: dict[str, Any], short: str) -> None:
-    assert used(Measurements("colour", True, **numbers)).short == short
+    assert bias_use_answer(Measurements("colour", True, **numbers)).short == short
 
 
 @pytest.mark.parametrize("short", LEAKS)
 def test_gone(short: str) -> None:
-    answer = gone(Measurements("colour", True, **LEAKS[short]))
+    answer = leakage_answer(Measurements("colour", True, **LEAKS[short]))
     assert answer.short == short
     assert ("not clearly less than with plain training" in answer.text) == (short == "No")
 
 
 def test_with_a_high_chance_the_share_above_chance_is_compared() -> None:
     leaks = {"chance": 0.95, "n_test": 100_000, "erm_leakage": 0.998}
-    assert gone(Measurements("scar", True, leakage=0.98, **leaks)).short == "Partly"
-    assert gone(Measurements("scar", True, leakage=0.995, **leaks)).short == "No"
+    assert leakage_answer(Measurements("scar", True, leakage=0.98, **leaks)).short == "Partly"
+    assert leakage_answer(Measurements("scar", True, leakage=0.995, **leaks)).short == "No"
 
 
 def test_gone_without_plain_training_claims_no_comparison() -> None:
-    answer = gone(Measurements("colour", True, leakage=0.5, **PROBED))
+    answer = leakage_answer(Measurements("colour", True, leakage=0.5, **PROBED))
     assert answer.short == "No"
     assert "plain training" not in answer.text
 
@@ -94,10 +104,12 @@ def test_the_page_and_the_probe_command_agree() -> None:
 
 @pytest.mark.parametrize(("h", "leak", "fooled"), [(0.12, "No", True), (0.5, "No", False), (0.12, "Yes", False)])
 def test_h_was_fooled_only_where_it_is_at_chance_and_the_probe_is_not(h: float, leak: str, fooled: bool) -> None:
-    text = gone(Measurements("colour", True, h_accuracy=h, h_chance=0.1, **LEAKS[leak])).text
+    text = leakage_answer(Measurements("colour", True, h_accuracy=h, h_chance=0.1, **LEAKS[leak])).text
     assert "bias head h is right in" in text
     assert ("it was fooled" in text) == fooled
-    assert "bias head" not in gone(Measurements("colour", False, h_accuracy=h, h_chance=0.1, **LEAKS[leak])).text
+    assert (
+        "bias head" not in leakage_answer(Measurements("colour", False, h_accuracy=h, h_chance=0.1, **LEAKS[leak])).text
+    )
 
 
 @pytest.mark.parametrize(
@@ -145,7 +157,9 @@ def test_plain_training_is_not_said_to_unlearn(numbers: dict[str, Any], word: st
 )
 def test_cost(aligned: float | None, short: str) -> None:
     value = None if aligned is None else around(aligned)
-    answer = cost(Measurements("colour", True, aligned=value, erm_aligned=around(0.99), seconds=600, erm_seconds=300))
+    answer = cost_answer(
+        Measurements("colour", True, aligned=value, erm_aligned=around(0.99), seconds=600, erm_seconds=300)
+    )
     assert answer.short == short
     assert "Training took 10.0\u202fmin, 2.0 times as long as plain training." in answer.text
 

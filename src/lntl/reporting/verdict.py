@@ -68,12 +68,16 @@ def share_above_chance(accuracy: float, chance: float) -> float:
 
 def answers(m: Measurements) -> list[Answer]:
     """Return the three answers; two for plain training, which unlearns nothing."""
-    return [used(m), gone(m), cost(m)] if m.unlearns else [used(m), gone(m)]
+    return (
+        [bias_use_answer(m), leakage_answer(m), cost_answer(m)]
+        if m.unlearns
+        else [bias_use_answer(m), leakage_answer(m)]
+    )
 
 
 def verdict(m: Measurements) -> Verdict:
     """Return the answer to "did it unlearn?" in a word, and the sentence that says what the word means."""
-    less, removed = used(m).short, gone(m).short
+    less, removed = bias_use_answer(m).short, leakage_answer(m).short
     if not m.unlearns:
         return Verdict(
             word={"Yes": "Biased", "Hardly": "Not biased"}.get(less, "Plain"),
@@ -122,7 +126,7 @@ def _sign(value: Estimate | None, other: Estimate | None) -> int | None:
     return (value.low > other.high) - (value.high < other.low)
 
 
-def used(m: Measurements) -> Answer:
+def bias_use_answer(m: Measurements) -> Answer:
     """Return whether predictions depend on the bias less than plain training's; of plain training, whether they do."""
     texts = []
     if m.unbiased is not None and m.unbiased.value is not None:
@@ -160,7 +164,7 @@ def _plain_use(m: Measurements) -> str:
     return "Not measured"
 
 
-def gone(m: Measurements) -> Answer:
+def leakage_answer(m: Measurements) -> Answer:
     """Return whether fresh probes find the bias in the features no better than chance."""
     question = f"Is the {m.bias} gone from the features?"
     if m.leakage is None or m.chance is None or m.n_test is None:
@@ -188,7 +192,7 @@ def gone(m: Measurements) -> Answer:
     return Answer(question=question, short=short, text=" ".join(texts))
 
 
-def cost(m: Measurements) -> Answer:
+def cost_answer(m: Measurements) -> Answer:
     """Return what unlearning cost: accuracy where the bias helps, and time."""
     texts, short = [], "Not measured"
     sign = _sign(m.aligned, m.erm_aligned)
