@@ -78,8 +78,8 @@ def main() -> None:
     seconds = [float(run["seconds"]) for run in runs if isinstance(run["seconds"], float)]
     results = {"target": TARGET, "recipe": args.recipe, "reached": len(seconds), "of": len(runs)}
     if seconds:
-        found |= {"median": statistics.median(seconds), "lowest": min(seconds), "highest": max(seconds)}
-    write_result(found | {"runs": runs}, args.out)
+        results |= {"median": statistics.median(seconds), "lowest": min(seconds), "highest": max(seconds)}
+    write_result(results | {"runs": runs}, args.out)
 
 
 if __name__ == "__main__":

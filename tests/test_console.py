@@ -46,7 +46,7 @@ def test_speed_and_time_left_are_those_of_the_phase(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(console, "monotonic", lambda: now)
     monkeypatch.setattr(console.log, "info", lambda text, *values: lines.append(text % values))
     console.show_progress(events(), cast(Any, trainer), BATCH)
-    assert told == ["m epoch 1/1 step 50/100 2 img/s task=0.500, 0:03:20 left"]
+    assert lines == ["m epoch 1/1 step 50/100 2 img/s task=0.500, 0:03:20 left"]
 
 
 def test_a_text_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:

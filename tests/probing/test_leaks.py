@@ -96,6 +96,5 @@ def test_a_bias_that_does_not_vary_is_left_out_with_a_warning(run: Path, monkeyp
     result = checkpoint.probe_checkpoint(path, ["f"], seeds=1).probe
     assert list(result.per_bias) == ["age"]
     assert any(
-        warning.startswith("sky: the bias does not vary in the test set (its values: 1)")
-        for warning in result.warnings
+        warning.startswith("sky: the bias does not vary in the test set (its values: 1)") for warning in result.warnings
     )

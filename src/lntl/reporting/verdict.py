@@ -200,7 +200,7 @@ def cost_answer(m: Measurements) -> Answer:
         points = 100 * ((m.aligned.value or 0) - (m.erm_aligned.value or 0))
         short = "No accuracy" if sign >= 0 else f"{-points:.1f} points"
         texts.append(
-            f"On images whose {m.bias} is typical of their class, it is right on {percent(m.aligned.value or 0)}"
+            f"On images whose {m.bias} indicates their class, it is right on {percent(m.aligned.value or 0)}"
             f"{_beside(m.erm_aligned)}."
         )
     if m.seconds and m.erm_seconds:
