@@ -20,7 +20,7 @@ log = logging.getLogger("lntl")
 
 TABLES = (".csv", ".tsv", ".parquet", ".pq")
 # What errors of reading advise in training, and what they advise here.
-_REMEDIES = {"set data.delimiter": "name what stands between its fields by --delimiter", "set data.path to": "name"}
+_REMEDIES = {"set data.delimiter": "set --delimiter", "set data.path to": "name"}
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def read(targets: Sequence[Path], data: Mapping[str, Any], layout: Layout = Layo
 
 
 def _arrays(path: Path, name: str) -> Inputs:
-    with _remedies(f"the array is named by --column, here {name!r}"):
+    with _remedies(f"--column names the array, here {name!r}"):
         x = array_file.read(path, [name], name)[name]
     return Inputs([f"{path}[{row}]" for row in range(len(x))], x)
 
@@ -99,8 +99,8 @@ def _paths(target: Path, layout: Layout) -> list[str]:
         return [str(target)]
     column, root = layout.column or "image", layout.root or target.parent
     if not root.is_dir():
-        raise UserError(f"{target}: there is no folder {root} of its images; name theirs by --root")
-    with _remedies(f"the column of the paths is named by --column, here {column!r}"):
+        raise UserError(f"{target}: there is no folder {root} of its images; set --root")
+    with _remedies(f"--column names the column of the paths, here {column!r}"):
         table = read_table(target, column, [], [], layout.delimiter)
     return [str(root / name.strip()) for name in table.image_names]
 
