@@ -138,7 +138,7 @@ def test_without_a_network_the_message_names_the_file_to_copy(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", no_network)
-    told = (
+    message = (
         r"model\.pretrained: the weights of shufflenet_v2_x0_5 cannot be downloaded \(.*no route to host.*\); copy "
         r"the file https://\S+\.pth to \S+/checkpoints/\S+\.pth, or name a \.safetensors file in model\.weights"
     )
