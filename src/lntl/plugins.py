@@ -1,6 +1,6 @@
-"""Find plug-ins: a plug-in is a file, and `__all__` of the file names its class, which carries a `Config`.
+"""Find plug-ins: a plug-in is a file whose `__all__` names one class, and this class has a `Config`.
 
-A dotted name ("mypackage.mymodule.MyMethod") loads a class of the user's own.
+A dotted name ("mypackage.mymodule.MyMethod") loads a user's class.
 """
 
 import difflib
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from lntl.errors import UntrustedError, UserError, shorten
 
 Base = TypeVar("Base")
-Weight = Annotated[float, Field(ge=0, le=1e9)]  # of a term of a loss
+Weight = Annotated[float, Field(ge=0, le=1e9)]  # weight of a loss term
 
 
 class Settings(BaseModel):
@@ -28,7 +28,7 @@ class Settings(BaseModel):
     @field_validator("*")
     @classmethod
     def _check_for_nul(cls, value: object) -> object:
-        """Refuse the character NUL, which no path and no name can hold."""
+        """Refuse the character NUL, which paths and names cannot contain."""
         if _has_nul(value):
             raise ValueError("a string without the character NUL")
         return value
@@ -57,7 +57,7 @@ def names(folder: str) -> tuple[str, ...]:
 
 
 def _plugin(module_name: str) -> type | None:
-    """Return the plug-in of a module: the one name in its `__all__`, where it is a class with a Config."""
+    """Return the plug-in of a module: the only name in its `__all__`, if it is a class with a Config."""
     module = vars(importlib.import_module(module_name))
     public = [module[name] for name in module.get("__all__", ())]
     return public[0] if len(public) == 1 and isinstance(public[0], type) and hasattr(public[0], "Config") else None
@@ -68,14 +68,14 @@ def load(folder: str, name: str, base: type[Base]) -> type[Base]:
 
     Args:
         folder: Package of the plug-ins, such as "lntl.methods".
-        name: Name of a plug-in there, or the dotted name of a class of the user's own.
+        name: Name of a plug-in there, or the dotted name of a user's class.
         base: The class that the plug-in has to derive from.
 
     Returns:
         The class, a subclass of `base`.
 
     Raises:
-        UserError: If there is no such plug-in; the message has the nearest valid name.
+        UserError: If there is no such plug-in; the message has the most similar valid name.
 
     Example:
         >>> load("lntl.methods", "erm", object).__name__
@@ -93,7 +93,7 @@ def load(folder: str, name: str, base: type[Base]) -> type[Base]:
 
 
 def check_trust(dotted: str, where: str, trust: str | Sequence[str]) -> None:
-    """Check that code which a file names may run.
+    """Check that the user trusts code that a file names.
 
     Args:
         dotted: The name in the file, e.g. mypackage.mymodule.MyMethod.
@@ -132,7 +132,7 @@ def did_you_mean(name: str, valid: Sequence[str]) -> str:
         valid: All valid names.
 
     Returns:
-        "; did you mean 'x'?" with the nearest valid name, or the list of all where none is near.
+        "; did you mean 'x'?" with the most similar valid name, or the list of all if none is similar.
     """
-    near = difflib.get_close_matches(str(name)[:200], valid, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f"; valid: {', '.join(valid)}"
+    similar = difflib.get_close_matches(str(name)[:200], valid, n=1, cutoff=0.5)
+    return f"; did you mean {similar[0]!r}?" if similar else f"; valid: {', '.join(valid)}"

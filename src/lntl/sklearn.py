@@ -33,8 +33,8 @@ from lntl.types import Batch, Networks
 __all__ = ["DebiasedClassifier"]
 
 Array = NDArray[Any]
-_DTYPES = [np.float32, np.uint8]  # what X is turned into (the first), unless it is one of them
-_DTYPES_OF_FIT = [np.float64, *_DTYPES]  # float32 may lose digits of X
+_DTYPES = [np.float32, np.uint8]  # accepted types of X; others become the first
+_DTYPES_OF_FIT = [np.float64, *_DTYPES]  # float64 first, because float32 may lose digits of X
 _BATCH_SIZE = 1000  # examples in one forward pass
 
 
@@ -42,23 +42,24 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
     """A classifier that does not use a known bias, after Kim et al., "Learning Not to Learn", CVPR 2019.
 
     X is feature vectors (n, D) or images (n, H, W), (n, H, W, C) or (n, C, H, W), uint8 or float in [0, 1].
-    The channels of images are brought to mean 0 and deviation 1 inside. Vectors stay as they are (put a StandardScaler
-    before it), unless float32 would lose digits of a feature, such as a time stamp: then all features are brought to
-    mean 0 and deviation 1 in float64.
+    Image channels are standardised internally to mean 0 and standard deviation 1. Vectors are not changed (use a
+    StandardScaler), unless float32 would lose digits of a feature, such as a time stamp. Then all features are
+    standardised in float64.
 
     Args:
         method: A name from `lntl methods`, e.g. "lntl", "group_dro", "bias_product", "erm" (plain training).
         model: "mlp"; for images also "convnet", "lenet", or a dict as in the YAML, e.g.
             {"name": "torchvision/resnet18", "split": "layer2", "small_images": True}.
-        hidden: Units of each layer of f, for model "mlp"; the last is the number of features. A dict may hold its own.
-        epochs: Passes over the data with `method`. Before it f and g are pre-trained by `erm` for a tenth of them, if
-            the method plays against h or learns from errors; then h alone for as many, if it plays against h.
+        hidden: Units of each layer of f, for model "mlp"; the last is the number of features. `hidden` in a
+            `model` dict takes precedence.
+        epochs: Passes over the data with `method`. Adversarial methods and `jtt` first train f and g by `erm` for a
+            tenth of them. Adversarial methods then train h alone for as many.
         batch_size: Examples in one step.
         lr: Learning rate of Adam, for all networks.
         weight_decay: Weight decay of Adam, for all networks.
-        mu: Scale of the reversed gradient, of methods that have it; None for the method's own.
-        lam: Weight of the information term, of methods that have it; None for the method's own.
-        ema: Decay a step of the weights' moving average, which then is what predicts; None for the last weights.
+        mu: Scale of the reversed gradient, for methods with this setting; None for the method's default.
+        lam: Weight of the information term, for methods with this setting; None for the method's default.
+        ema: Decay per step of a moving average of the weights, which then predicts; None for the last weights.
         method_settings: Further settings of the method, e.g. {"h_steps": 2}; `lntl methods NAME` prints them.
         phases: Training phases as in the YAML, a list of {"method": ..., "epochs": ..., ...}, instead of method,
             epochs, mu, lam and method_settings.
@@ -72,7 +73,7 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
         feature_names_in_: Names of the columns of a data frame.
         input_shape_: Shape of one example.
         networks_: The trained f, g and h, on the CPU.
-        history_: A dict an epoch: phase, method, epoch, and the means of the loss terms.
+        history_: A dict per epoch: phase, method, epoch, and the means of the loss terms.
 
     Example:
         >>> import numpy as np
@@ -113,8 +114,8 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
         Args:
             X: Examples, vectors or images.
             y: Class of each example, (n,).
-            bias: Bias label of each example, (n,), or (n, B) of several biases, texts or integers. None, NaN, NA, ""
-                and -1 mean that it is not known. Methods that do not see the bias need none.
+            bias: Bias label of each example, (n,), or (n, B) for several biases, texts or integers. None, NaN, NA, ""
+                and -1 mean unknown. Methods that do not use the bias need no labels.
             sample_weight: Weight of each example, (n,), not negative. A training epoch draws n examples in proportion
                 to them, with replacement (times the method's own weights, if it draws); an example of weight 0 is left
                 out. Equal weights are the same as None.
@@ -123,7 +124,7 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
             The fitted classifier.
 
         Raises:
-            ValueError: If the data do not fit each other, the method or the model; the message says how.
+            ValueError: If the data do not fit each other, the method or the model.
         """
         _check_same_index(X=X, y=y, bias=bias, sample_weight=sample_weight)
         X, y = validate_data(self, X, y, dtype=_DTYPES_OF_FIT, allow_nd=True)
@@ -146,7 +147,7 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
         return self
 
     def _train(self, config: Config, data: InMemory, weights: Array | None) -> None:
-        with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
+        with torch.random.fork_rng(devices=[]):  # do not change the caller's random state
             experiment = build(config, data=data)
             if weights is not None and (weights != weights[0]).any():
                 experiment.trainer.loader = _WeightedLoader(experiment.trainer.loader, torch.from_numpy(weights))
@@ -163,12 +164,12 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
         self._n_features_out = len(self._features(data.train.values[:1])[0])
 
     def _config(self) -> Config:
-        """Return the configuration that the parameters describe."""
+        """Return the configuration for the parameters."""
         phases = self.phases
         if phases is None:
             weights = {"mu": self.mu, "lam": self.lam}
-            own = {name: value for name, value in weights.items() if value is not None}
-            phases = phases_of(self.method, self.epochs, own | (self.method_settings or {}))
+            settings = {name: value for name, value in weights.items() if value is not None}
+            phases = phases_of(self.method, self.epochs, settings | (self.method_settings or {}))
         model = self.model if isinstance(self.model, dict) else {"name": self.model}
         if model.get("name") == "mlp":
             model = {"hidden": self.hidden} | model
@@ -233,13 +234,13 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
             X: Examples as in `fit`.
 
         Returns:
-            Features, float32 (n, C). Maps are flattened; those of many values are averaged over a grid first.
+            Features, float32 (n, C). Feature maps are flattened; large maps are averaged over a grid first.
         """
         with _value_errors():
-            return self._features(self._checked(X))
+            return self._features(self._validated(X))
 
     def _logits(self, X: Any) -> Array:
-        x = self._checked(X)
+        x = self._validated(X)
         networks = self._on_device()
         with torch.inference_mode():
             parts = [networks.g(networks.f(part)) for part in self._batches(x)]
@@ -250,8 +251,8 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
         z: Array = features(self._on_device(), self._batches(x), "f").flatten(1).numpy()
         return z
 
-    def _checked(self, X: Any) -> Tensor:
-        """Return examples of the shape that was trained on, images on the scale of those."""
+    def _validated(self, X: Any) -> Tensor:
+        """Return examples with the shape of the training data, images with its scale."""
         check_is_fitted(self)
         dtypes = [np.float64] if self._dtype == torch.float64 else _DTYPES
         X = validate_data(self, X, reset=False, dtype=dtypes, allow_nd=True)
@@ -271,12 +272,12 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
         return self.networks_ if self._device == "cpu" else copy.deepcopy(self.networks_).to(self._device)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what is pickled: the networks' weights alone, for those of a library are code that is made."""
+        """Return the state to pickle, with weights instead of networks: library networks contain generated code."""
         state: dict[str, Any] = super().__getstate__()
         return state | {"networks_": state["networks_"].state_dict()} if "networks_" in state else state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take up what was pickled, on the CPU: the machine may have no other device."""
+        """Restore the pickled state on the CPU: the machine may have no other device."""
         super().__setstate__(state)
         if "networks_" in state:
             raw, spec = self._made_of
@@ -304,14 +305,14 @@ class _WeightedLoader(Loader):
         self._sample_weight = sample_weight
 
     def batches(self, order_seed: int | None = None, start: int = 0, weights: Tensor | None = None) -> Iterator[Batch]:
-        """Yield the batches, as `Loader`; a method's own weights are multiplied by those of the examples."""
-        of_method = 1.0 if weights is None else weights.double().cpu()
-        return super().batches(order_seed, start, self._sample_weight * of_method)
+        """Yield the batches, as `Loader`; weights of the method are multiplied by those of the examples."""
+        method_weights = 1.0 if weights is None else weights.double().cpu()
+        return super().batches(order_seed, start, self._sample_weight * method_weights)
 
 
 def _check_same_index(**arguments: Any) -> None:
-    """Raise ValueError if pandas objects have different indexes: they would be matched by position."""
-    pandas = sys.modules.get("pandas")  # without it there are none
+    """Raise ValueError if pandas objects have different indexes, because rows are matched by position."""
+    pandas = sys.modules.get("pandas")  # if pandas is not imported, no argument is a pandas object
     if pandas is None:
         return
     objects = {name: value for name, value in arguments.items() if isinstance(value, pandas.DataFrame | pandas.Series)}
@@ -328,12 +329,12 @@ def _weights(sample_weight: Any, X: Array) -> Array:
     """Return checked weights of examples, float64 (n,)."""
     weights: Array = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     if not weights.any():
-        raise ValueError("sample_weight is 0 for every example; give some a weight")
+        raise ValueError("sample_weight is 0 for every example; give some examples a positive weight")
     return weights
 
 
 def _at(bias: Any, rows: Array) -> Any:
-    """Return the bias labels of some rows, as data frame or series if they are one."""
+    """Return the bias labels of some rows, as a data frame or series if `bias` is one."""
     return bias.iloc[rows] if hasattr(bias, "iloc") else np.asarray(bias, dtype=object)[rows]
 
 
@@ -346,27 +347,27 @@ def _check_bias(config: Config, bias: Any) -> None:
         )
 
 
-def phases_of(method: str, epochs: int, own: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the phases of a method with the settings `own`: pre-training for a tenth of the epochs, then the method.
+def phases_of(method: str, epochs: int, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the phases of a method with these settings: pre-training for a tenth of the epochs, then the method.
 
     An adversarial method starts after phases of erm and bias_head; jtt needs the errors of plain training. Methods that
     only fit the last layer (dfr, leace) get one epoch after plain training, on the training rows: there is no val.
     """
     if load_method(method).fits:
-        return [{"method": "erm", "epochs": epochs}, {"method": method, "epochs": 1, "rows": "train"} | own]
+        return [{"method": "erm", "epochs": epochs}, {"method": method, "epochs": 1, "rows": "train"} | settings]
     trains = load_method(method).trains
-    before = ["erm", "bias_head"] if {"f", "h"} <= {*trains} else ["erm"] if method == "jtt" else []
-    warm_up = [{"method": name, "epochs": max(1, epochs // 10)} for name in before]
-    return [*warm_up, {"method": method, "epochs": epochs} | own]
+    pretraining = ["erm", "bias_head"] if {"f", "h"} <= {*trains} else ["erm"] if method == "jtt" else []
+    warm_up = [{"method": name, "epochs": max(1, epochs // 10)} for name in pretraining]
+    return [*warm_up, {"method": method, "epochs": epochs} | settings]
 
 
 def config_of(name: str, seed: int, model: dict[str, Any], training: dict[str, Any]) -> Config:
-    """Return the configuration, with the model that its methods need; raises UserError with all faults."""
+    """Return the configuration, with the model settings that its methods need; raises UserError with all errors."""
     project = {"experiment_name": name, "seed": seed}
     raw = _plain({"project": project, "data": {"name": "arrays", "path": "memory"}, "training": training})
     config = configuration.validate(raw | {"model": _plain(model)}, name)
-    needs = {key: value for method in _methods(config) for key, value in method.required_model_settings.items()}
-    return configuration.validate(raw | {"model": _plain(model) | needs}, name) if needs else config
+    required = {key: value for method in _methods(config) for key, value in method.required_model_settings.items()}
+    return configuration.validate(raw | {"model": _plain(model) | required}, name) if required else config
 
 
 def _methods(config: Config) -> list[type[Method]]:
@@ -375,7 +376,7 @@ def _methods(config: Config) -> list[type[Method]]:
 
 
 def _plain(tree: Any) -> Any:
-    """Return a tree of settings with numbers of Python and lists: a search hands out numpy's numbers."""
+    """Return settings with Python numbers and lists, because a search may pass NumPy numbers."""
     if isinstance(tree, dict):
         return {key: _plain(value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):

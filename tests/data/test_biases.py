@@ -1,4 +1,4 @@
-"""Biases that an image shows by itself, against slow loops."""
+"""Biases that are computed from the image, compared with slow loops."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def text(image: np.ndarray) -> str:
     return "dark"
 
 
-def nothing(image: np.ndarray) -> float:
+def undefined(image: np.ndarray) -> float:
     return float("nan")
 
 
@@ -49,19 +49,19 @@ def test_mean_colour_and_brightness(source: ImageSource) -> None:
 @pytest.mark.parametrize(("height", "width"), [(20, 12), (5, 7), (1, 1)])
 def test_the_center_is_the_middle_half_of_each_side(height: int, width: int) -> None:
     images = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    for image, found in zip(images.tolist(), biases.center_brightness(images)[:, 0].tolist(), strict=True):
+    for image, center in zip(images.tolist(), biases.center_brightness(images)[:, 0].tolist(), strict=True):
         luma = [
             0.299 * image[0][i][j] + 0.587 * image[1][i][j] + 0.114 * image[2][i][j]
             for i in range(height // 4, height - height // 4)
             for j in range(width // 4, width - width // 4)
         ]
-        assert found == pytest.approx(sum(luma) / len(luma) / 255)
+        assert center == pytest.approx(sum(luma) / len(luma) / 255)
 
 
 @pytest.mark.parametrize(("side", "edge"), [(20, 1), (32, 2), (5, 1), (1, 1)])
-def test_the_background_is_the_frame(side: int, edge: int) -> None:
+def test_the_background_is_the_mean_of_the_border_pixels(side: int, edge: int) -> None:
     images = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    for image, found in zip(images.tolist(), biases.background(images).tolist(), strict=True):
+    for image, background in zip(images.tolist(), biases.background(images).tolist(), strict=True):
         for channel in range(3):
             frame = [
                 image[channel][i][j]
@@ -69,7 +69,7 @@ def test_the_background_is_the_frame(side: int, edge: int) -> None:
                 for j in range(side)
                 if min(i, j) < edge or max(i, j) >= side - edge
             ]
-            assert found[channel] == pytest.approx(sum(frame) / len(frame) / 255)
+            assert background[channel] == pytest.approx(sum(frame) / len(frame) / 255)
 
 
 def test_white_is_one_and_black_is_zero() -> None:
@@ -79,18 +79,18 @@ def test_white_is_one_and_black_is_zero() -> None:
             assert function(images).tolist()[0] == pytest.approx([value / 255] * function(images).shape[1])
 
 
-def test_the_size_is_the_files_in_bytes(source: ImageSource) -> None:
+def test_the_size_is_that_of_the_file_in_bytes(source: ImageSource) -> None:
     source.paths[2].write_bytes(source.paths[2].read_bytes() + b"more")
     assert biases.measure("size", source)[:, 0].tolist() == [len(path.read_bytes()) for path in source.paths]
 
 
-def test_a_function_of_the_user_sees_each_image(source: ImageSource) -> None:
-    found = biases.measure("test_biases.contrast", source)
-    assert found[:, 0].tolist() == [image.max() - image.min() for image in arrays(source)]
+def test_a_user_function_is_called_with_each_image(source: ImageSource) -> None:
+    values = biases.measure("test_biases.contrast", source)
+    assert values[:, 0].tolist() == [image.max() - image.min() for image in arrays(source)]
 
 
 @pytest.mark.parametrize("name", [*biases.NAMES, "test_biases.contrast"])
-def test_every_number_has_a_name(source: ImageSource, name: str) -> None:
+def test_each_measured_number_has_a_name(source: ImageSource, name: str) -> None:
     assert biases.measure(name, source).shape == (5, len(biases.parts(name)))
 
 
@@ -100,10 +100,10 @@ def test_every_number_has_a_name(source: ImageSource, name: str) -> None:
         ("brigthness", "'brigthness' is not one of the computed biases; did you mean 'brightness'?"),
         ("test_biases.none", "cannot load 'test_biases.none': .*; is its folder in PYTHONPATH?"),
         ("no.such.module", "cannot load 'no.such.module': No module named 'no'; is its folder in PYTHONPATH?"),
-        ("test_biases.np", "'test_biases.np' is no function; it must take an image"),
+        ("test_biases.np", "'test_biases.np' is not a function; it must take an image"),
         ("test_biases.broken", "test_biases.broken raised RuntimeError: no horizon; --debug shows where"),
         ("test_biases.text", "test_biases.text gave 'dark' for an image; it must give a finite number"),
-        ("test_biases.nothing", "test_biases.nothing gave nan for an image; it must give a finite number"),
+        ("test_biases.undefined", "test_biases.undefined gave nan for an image; it must give a finite number"),
     ],
 )
 def test_a_bias_that_cannot_be_computed_is_an_error(source: ImageSource, name: str, message: str) -> None:

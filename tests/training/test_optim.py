@@ -1,4 +1,4 @@
-"""The learning rate against torch's schedulers, and one step of each optimiser against its formula."""
+"""Learning rates agree with torch's schedulers, and three steps of each optimiser with its formula."""
 
 import math
 from itertools import pairwise
@@ -14,50 +14,55 @@ from lntl.training import optim
 STEPS, EPOCHS = 7, 12  # a phase of 84 updates
 
 
-def ours(**settings: object) -> list[float]:
+def lntl_rates(**settings: object) -> list[float]:
     optimizer = config.Optimizer(lr=0.5, **settings)
     return [optim.learning_rate(optimizer, step, STEPS, EPOCHS) for step in range(STEPS * EPOCHS)]
 
 
-def torchs(scheduler: type[LRScheduler], every: int = 1, **settings: object) -> list[float]:
-    """Return the rates that a scheduler of torch gives, stepped after every `every` updates."""
+def torch_rates(scheduler: type[LRScheduler], interval: int = 1, **settings: object) -> list[float]:
+    """Return the rates of a torch scheduler with a step after each `interval` updates."""
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
     schedule, rates = scheduler(optimizer, **settings), []
     for step in range(STEPS * EPOCHS):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
-        if (step + 1) % every == 0:
+        if (step + 1) % interval == 0:
             schedule.step()
     return rates
 
 
 def test_constant() -> None:
-    assert set(ours(schedule="constant")) == {0.5}
+    assert set(lntl_rates(schedule="constant")) == {0.5}
 
 
 @pytest.mark.parametrize("size", [1, 5, 40])
-def test_step_is_torchs_step_lr_over_epochs(size: int) -> None:
-    expected = torchs(StepLR, every=STEPS, step_size=size, gamma=0.3)
-    assert ours(schedule="step", step_size=size, gamma=0.3) == pytest.approx(expected, rel=1e-9)
+def test_step_agrees_with_torch_step_lr_over_epochs(size: int) -> None:
+    expected = torch_rates(StepLR, interval=STEPS, step_size=size, gamma=0.3)
+    assert lntl_rates(schedule="step", step_size=size, gamma=0.3) == pytest.approx(expected, rel=1e-9)
 
 
-def test_cosine_is_torchs_cosine_over_updates() -> None:
-    assert ours(schedule="cosine") == pytest.approx(torchs(CosineAnnealingLR, T_max=STEPS * EPOCHS), rel=1e-9)
+def test_cosine_agrees_with_torch_cosine_over_updates() -> None:
+    assert lntl_rates(schedule="cosine") == pytest.approx(
+        torch_rates(CosineAnnealingLR, T_max=STEPS * EPOCHS), rel=1e-9
+    )
 
 
-def test_one_cycle_has_torchs_ends_and_its_shape() -> None:
-    """torch reaches its ends one update before the last; the shapes are that far apart and no further."""
-    rates, expected = ours(schedule="one_cycle"), torchs(OneCycleLR, max_lr=0.5, total_steps=STEPS * EPOCHS + 1)
+def test_one_cycle_agrees_with_torch_up_to_a_shift_by_one_update() -> None:
+    """torch reaches the last rate one update earlier; the curves differ by at most one update."""
+    rates, expected = (
+        lntl_rates(schedule="one_cycle"),
+        torch_rates(OneCycleLR, max_lr=0.5, total_steps=STEPS * EPOCHS + 1),
+    )
     assert rates[0] == pytest.approx(expected[0], rel=1e-9) == 0.5 / 25
     assert max(rates) == pytest.approx(0.5, rel=0.01)
     assert rates[-1] < 0.01 * 0.5
-    largest_move = max(abs(a - b) for a, b in pairwise(expected))
-    assert max(abs(a - b) for a, b in zip(rates, expected, strict=True)) < largest_move
+    largest_step = max(abs(a - b) for a, b in pairwise(expected))
+    assert max(abs(a - b) for a, b in zip(rates, expected, strict=True)) < largest_step
 
 
 @pytest.mark.parametrize("schedule", ["constant", "step", "cosine", "one_cycle"])
 def test_rates_are_positive_and_never_above_lr(schedule: str) -> None:
-    assert all(0 < rate <= 0.5 for rate in ours(schedule=schedule))
+    assert all(0 < rate <= 0.5 for rate in lntl_rates(schedule=schedule))
 
 
 LR, DECAY, MOMENTUM = 0.1, 0.2, 0.7
@@ -98,7 +103,7 @@ def adagrad(p: float, gradients: list[float]) -> float:
 
 
 @pytest.mark.parametrize("formula", [sgd, adam, adamw, adagrad])
-def test_three_steps_of_each_optimiser_by_hand(formula: object) -> None:
+def test_three_steps_of_each_optimiser_agree_with_its_formula(formula: object) -> None:
     values, gradients = [0.5, -2.0], [[0.3, -0.1], [0.2, 0.0], [-1.0, 0.4]]
     parameter = nn.Parameter(torch.tensor(values, dtype=torch.float64))
     settings = config.Optimizer(name=formula.__name__, lr=LR, weight_decay=DECAY, momentum=MOMENTUM)  # type: ignore[attr-defined]
@@ -115,13 +120,13 @@ def test_groups_by_the_innermost_layer_that_has_a_factor() -> None:
     net = nn.ModuleDict({"a": nn.ModuleDict({"b": nn.Linear(2, 2), "bc": nn.Linear(2, 2)}), "d": nn.Linear(2, 2)})
     net.get_submodule("a.b").bias.requires_grad_(False)
 
-    def of(factors: dict[str, float]) -> dict[float, list[str]]:
-        names = {id(parameter): name for name, parameter in net.named_parameters()}
+    def grouped(factors: dict[str, float]) -> dict[float, list[str]]:
+        name_of = {id(parameter): name for name, parameter in net.named_parameters()}
         return {
-            group["factor"]: [names[id(p)] for p in group["params"]] for group in optim.parameter_groups(net, factors)
+            group["factor"]: [name_of[id(p)] for p in group["params"]] for group in optim.parameter_groups(net, factors)
         }
 
-    every = ["a.b.weight", "a.bc.weight", "a.bc.bias", "d.weight", "d.bias"]
-    assert of({}) == {1.0: every}
-    assert of({"": 0.5}) == {0.5: every}
-    assert of({"": 0.5, "a.b": 0.1, "a": 0.2}) == {0.5: every[3:], 0.2: every[1:3], 0.1: every[:1]}
+    names = ["a.b.weight", "a.bc.weight", "a.bc.bias", "d.weight", "d.bias"]
+    assert grouped({}) == {1.0: names}
+    assert grouped({"": 0.5}) == {0.5: names}
+    assert grouped({"": 0.5, "a.b": 0.1, "a": 0.2}) == {0.5: names[3:], 0.2: names[1:3], 0.1: names[:1]}

@@ -1,4 +1,4 @@
-"""`lntl data make`: write data to a file, rendered images or the table of a download."""
+"""`lntl data make`: write a file with rendered images, or the table of a download."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Write a data set to a file: Colored MNIST as arrays, or the table of a public data set that you downloaded. "
     "Nothing is downloaded, and no image is copied.",
-    epilog="docs/DATA_SETS.md: where each data set comes from, under which terms.",
+    epilog="docs/DATA_SETS.md: sources and terms of the data sets.",
     no_args_is_help=True,
 )
 Source = Annotated[Path, typer.Argument(metavar="SOURCE", readable=False, help="Folder of the unpacked download.")]
 HeldOut = Annotated[
-    float, typer.Option(min=0, max=0.5, help="Share of that set that is for test, beside all of the other set.")
+    float, typer.Option(min=0, max=0.5, help="Share of the chosen set for test; the other set is all for test.")
 ]
 Counterexamples = Annotated[
-    int, typer.Option(min=0, metavar="N", help="Images of the other set that go to train, and are then not in test.")
+    int, typer.Option(min=0, metavar="N", help="Images of the other set to use in train instead of test.")
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of the choice of counterexamples; a larger N adds to a smaller.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed for the counterexamples; a larger N includes a smaller one.")]
 Out = Annotated[Path, typer.Argument(metavar="OUT.csv", help="Table to write, for data: {name: table}.")]
 
 
@@ -92,7 +92,7 @@ def imdb_faces(
         Literal["eb1", "eb2"], typer.Option(help="eb1: women of 0-29 years and men of 40 and more; eb2: the reverse.")
     ] = "eb1",
     lists: Annotated[
-        Path | None, typer.Option(help="Folder of the authors' four .npy files; default: imdb.mat says who is where.")
+        Path | None, typer.Option(help="Folder of the authors' four .npy files; default: split by imdb.mat.")
     ] = None,
 ) -> None:
     """IMDB faces of the paper (EB1, EB2): gender, age, age_group and split of the faces in SOURCE = imdb_crop/.
@@ -120,7 +120,7 @@ def celeba(
 
     From the data set's page (MMLAB, CUHK) or Kaggle (jessicali9530/celeba-dataset).
 
-    Wanted: img_align_celeba, list_attr_celeba and list_eval_partition, these as .txt or .csv.
+    Files: img_align_celeba, list_attr_celeba and list_eval_partition; the lists as .txt or .csv.
     """
     from lntl.makers import celeba as maker
 
@@ -155,7 +155,7 @@ def isic(
     lists: Annotated[
         Path | None, typer.Option(help="Folder of the lists isic_annotated_train1.csv ...; default: SOURCE.")
     ] = None,
-    trap_set: Annotated[int, typer.Option(min=1, max=5, help="Which of the five trap sets.")] = 1,
+    trap_set: Annotated[int, typer.Option(min=1, max=5, help="Number of the trap set, 1 to 5.")] = 1,
 ) -> None:
     """ISIC 2018 in trap sets: diagnosis, split and seven artefacts, such as rulers, of the skin lesions below SOURCE.
 
@@ -203,9 +203,9 @@ def write_table(out: Path, source: Path, made: "Made", config_name: str) -> None
     tables.check_images(source, made)
     tables.write(out, made)
     columns = made.columns
-    shown = ["split", made.label, *([made.bias] if made.bias else [])]
-    counts = Counter(zip(*(columns[name] for name in shown), strict=True))
-    table = Table(*shown, Column("images", justify="right"))
+    names = ["split", made.label, *([made.bias] if made.bias else [])]
+    counts = Counter(zip(*(columns[name] for name in names), strict=True))
+    table = Table(*names, Column("images", justify="right"))
     for cell in sorted(counts, key=lambda cell: (SPLITS.index(cell[0]), cell[1:])):
         table.add_row(*cell, str(counts[cell]))
     console.out.print(table)
@@ -216,7 +216,7 @@ def write_table(out: Path, source: Path, made: "Made", config_name: str) -> None
 
 
 def load_data(config_name: str, overrides: list[str]) -> "Dataset":
-    """Return the data set of a configuration, of which only the section `data` must be complete."""
+    """Return the data set of a configuration, in which only the section `data` must be complete."""
     from lntl import config as configuration
     from lntl import data
 

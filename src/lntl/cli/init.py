@@ -1,4 +1,4 @@
-"""`lntl init`: begin a project."""
+"""`lntl init`: create a starter project."""
 
 from pathlib import Path
 from typing import Annotated

@@ -200,7 +200,9 @@ def _user_function(name: str) -> Callable[[np.ndarray], object]:
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"data.bias.from: cannot load {name!r}: {error}; is its folder in PYTHONPATH?") from error
     if not callable(function):
-        raise UserError(f"data.bias.from: {name!r} is no function; it must take an image (H, W, 3) and give a number")
+        raise UserError(
+            f"data.bias.from: {name!r} is not a function; it must take an image (H, W, 3) and give a number"
+        )
     return function  # type: ignore[no-any-return]
 
 

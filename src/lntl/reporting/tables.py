@@ -1,4 +1,4 @@
-"""Tables for the terminal; of long ones the first rows."""
+"""Tables for the terminal; long ones are cut after the first rows."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -12,8 +12,8 @@ from lntl.reporting.verdict import MOST_BIASES
 from lntl.runs.formats import BiasCounts, Check, Metric, Probe, ProbeRow, Result, Row
 from lntl.text import one_line
 
-SMALL = "*"  # marks an accuracy that rests on few images
-MOST_ROWS, MOST_COLUMNS = 20, 10  # of a table
+SMALL = "*"  # marks an accuracy from few images
+MOST_ROWS, MOST_COLUMNS = 20, 10  # highest numbers of rows and columns in a table
 _STYLES = {"problem": "bold red", "warning": "yellow", "note": "dim"}
 
 
@@ -27,7 +27,7 @@ def _table(title: str, *columns: str, texts: int = 1) -> Table:
 
 
 def _text(text: object) -> str:
-    """Return a text as it is, on one line: brackets are no markup."""
+    """Return a text on one line, with brackets escaped so that they are not markup."""
     return escape(one_line(text))
 
 
@@ -36,7 +36,7 @@ def _number(value: float | None, form: str = ".4f") -> str:
 
 
 def result_table(result: Result, color_var: float | None) -> Table:
-    """Return the test metrics of a finished run beside ERM and, on Colored MNIST, the paper's figures."""
+    """Return the test metrics of a finished run beside ERM and, on Colored MNIST, the paper's results."""
     metrics = list(result.last.test)[:HEADLINES]
     columns = (METRICS[name].column if name in METRICS else name for name in metrics)
     table = _table(f"{result.project}: {result.experiment} on the test set", "", "epochs", *columns)
@@ -58,7 +58,7 @@ def result_table(result: Result, color_var: float | None) -> Table:
 
 
 def metric_table(title: str, rows: Mapping[str, Metric]) -> Table:
-    """Return metrics, one a row: value, interval and n, or why the metric is undefined."""
+    """Return a table with a metric per row: value, interval and n, or the reason if it is undefined."""
     table = _evaluation_table(title, "metric")
     table.columns[0].no_wrap = True  # the names have known lengths
     for name, row in rows.items():
@@ -68,7 +68,7 @@ def metric_table(title: str, rows: Mapping[str, Metric]) -> Table:
 
 
 def accuracy_table(title: str, rows: Sequence[Row]) -> Table:
-    """Return accuracies by class or bias value; those of few images are marked."""
+    """Return accuracies by class or bias value; those from few images are marked."""
     table, shown = _evaluation_table(title, ""), rows[:MOST_ROWS]
     for row in shown:
         _add_evaluation(table, row.name, row, SMALL if row.small else "")
@@ -92,14 +92,14 @@ def _add_evaluation(table: Table, name: str, row: Metric | Row, mark: str = "") 
 
 
 def probe_tables(probe: Probe) -> Iterator[Table]:
-    """Yield the table of what probes read of all biases together and, where there are several, of each alone.
+    """Yield a table of probes of all biases together and, if there are several, one of each bias.
 
     A row is a layer and a probe: accuracy on unseen images, mean ± std over seeds, beside ERM (if any) and pixels.
     """
     yield _probe_table(probe)
     for name, leaks in list(probe.per_bias.items())[:MOST_BIASES]:
-        alone = {"bias": name, "h_accuracy": None, "h_chance": None}
-        yield _probe_table(probe.model_copy(update=dict(leaks) | alone))
+        single = {"bias": name, "h_accuracy": None, "h_chance": None}
+        yield _probe_table(probe.model_copy(update=dict(leaks) | single))
 
 
 def _probe_table(probe: Probe) -> Table:
@@ -111,8 +111,8 @@ def _probe_table(probe: Probe) -> Table:
     for column in table.columns:
         column.no_wrap = True
     for row in probe.probes:
-        beside = [erm.get((row.layer, row.probe))] if erm else []
-        table.add_row(row.layer, row.probe, *map(_mean, (row, *beside, pixels.get(row.probe))))
+        erm_row = [erm.get((row.layer, row.probe))] if erm else []
+        table.add_row(row.layer, row.probe, *map(_mean, (row, *erm_row, pixels.get(row.probe))))
     table.add_section()
     table.add_row("chance", "most frequent", f"{probe.chance.majority:.3f}")
     table.add_row("chance", "permuted", f"{probe.chance.permutation:.3f}")
@@ -124,7 +124,7 @@ def _probe_table(probe: Probe) -> Table:
 
 
 def _mean(row: ProbeRow | None) -> str:
-    """Return mean ± std over seeds, the mean alone of one seed."""
+    """Return mean ± std over seeds; only the mean for one seed."""
     if row is None:
         return ""
     return f"{row.mean:.3f}" if row.std is None else f"{row.mean:.3f} ± {row.std:.3f}"
@@ -134,8 +134,8 @@ def check_tables(check: Check) -> Iterator[Table | str]:
     """Yield the tables of an audit, and lines of markup between them."""
     table = _table(check.experiment, "split", "rows", "cells with rows", "smallest cell", "bias missing")
     for split in check.splits:
-        least = check.cells[split.name].smallest
-        smallest = f"{least.name}: {least.n}" if least else "none"
+        smallest_cell = check.cells[split.name].smallest
+        smallest = f"{smallest_cell.name}: {smallest_cell.n}" if smallest_cell else "none"
         filled = f"{split.filled} of {split.cells}"
         table.add_row(split.name, str(split.n), filled, _text(smallest), f"{split.missing:.1%}")
     yield table
@@ -143,10 +143,10 @@ def check_tables(check: Check) -> Iterator[Table | str]:
         yield _association(check)
     for bias in check.biases[:MOST_BIASES] if check.annotated else []:
         yield _counts(bias, check.splits[0].name, check.class_names)
-    if (found := check.duplicates) is not None:
-        title = f"Equal and alike ones among {found.n} {found.of}"
+    if (duplicates := check.duplicates) is not None:
+        title = f"Equal and alike ones among {duplicates.n} {duplicates.of}"
         table = _table(title, "", "found", "in two splits", "different classes")
-        equal, alike = found.equal, found.alike
+        equal, alike = duplicates.equal, duplicates.alike
         table.add_row("sets of equal ones", str(equal.sets), str(equal.across), str(equal.disagree))
         if alike is not None:
             table.add_row("pairs that look alike", str(alike.pairs), str(alike.across), str(alike.disagree))
@@ -163,9 +163,9 @@ def _association(check: Check) -> Table:
     columns = ("bias", "split", "Cramér's V", "mutual information", "label given by the bias", "most frequent class")
     table = _table("How much the bias says about the label", *columns, texts=2)
     for bias in check.biases[:MOST_BIASES]:
-        for split, of_split in bias.association.items():
-            decimals = (_number(value, ".3f") for value in (of_split.cramers_v, of_split.mutual_information))
-            shares = (_number(value, ".1%") for value in (of_split.bias_only, of_split.majority))
+        for split, values in bias.association.items():
+            decimals = (_number(value, ".3f") for value in (values.cramers_v, values.mutual_information))
+            shares = (_number(value, ".1%") for value in (values.bias_only, values.majority))
             table.add_row(_text(bias.name), split, *decimals, *shares)
     if len(check.biases) > MOST_BIASES:
         table.caption = f"and {len(check.biases) - MOST_BIASES} more; check.json has all"
@@ -173,7 +173,7 @@ def _association(check: Check) -> Table:
 
 
 def _counts(bias: BiasCounts, split: str, class_names: list[str]) -> Table | str:
-    """Return the rows of each class and bias value, the longer of both downwards."""
+    """Return the number of rows of each class and bias value; the longer list goes down the rows."""
     counts: Sequence[Sequence[int]] = bias.counts[split]
     down, across = class_names, bias.values
     if len(across) > len(down):
