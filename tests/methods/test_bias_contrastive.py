@@ -1,4 +1,4 @@
-"""Bias contrast: its pairs in slow loops; an image whose bias is unknown is nobody's partner."""
+"""Bias contrast agrees with slow loops over its pairs; images of unknown bias are in no pair."""
 
 import math
 from dataclasses import replace
@@ -15,7 +15,7 @@ SPEC = DataSpec((4,), 2, 2, (), ("cat", "dog"), ("day", "night"), num_rows=12)
 
 
 @pytest.mark.parametrize("unknown", [(), (0, 3, 7)])
-def test_the_contrast_is_that_of_the_formula(unknown: tuple[int, ...]) -> None:
+def test_the_contrast_agrees_with_its_formula(unknown: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     n = 12
     y, bias = torch.arange(n) % 2, torch.arange(n) // 2 % 2
@@ -27,18 +27,18 @@ def test_the_contrast_is_that_of_the_formula(unknown: tuple[int, ...]) -> None:
     (objective,) = method.objectives(batch, 0.0)
     v = normalize(method.k(networks.f(batch.x))).double()
     similar = (v @ v.T / method.config.temperature).tolist()
-    each = []
+    losses = []
     for i in range(n):
         total = sum(math.exp(similar[i][a]) for a in range(n) if a != i)
         partners = [p for p in range(n) if known[i] and known[p] and y[p] == y[i] and bias[p] != bias[i]]
         if partners:
-            each.append(-sum(math.log(math.exp(similar[i][p]) / total) for p in partners) / len(partners))
-    assert float(objective.terms["contrast"]) == pytest.approx(sum(each) / len(each), rel=1e-4)
+            losses.append(-sum(math.log(math.exp(similar[i][p]) / total) for p in partners) / len(partners))
+    assert float(objective.terms["contrast"]) == pytest.approx(sum(losses) / len(losses), rel=1e-4)
 
 
-def test_without_any_known_bias_there_is_no_contrast() -> None:
-    blind = Batch(*(torch.zeros(3, 4), *(torch.zeros(3, dtype=torch.int64),) * 4, torch.zeros(3, 2)))
-    blind = replace(blind, group=torch.full((3,), IGNORE))
+def test_without_known_bias_labels_the_contrast_is_zero() -> None:
+    unlabelled = Batch(*(torch.zeros(3, 4), *(torch.zeros(3, dtype=torch.int64),) * 4, torch.zeros(3, 2)))
+    unlabelled = replace(unlabelled, group=torch.full((3,), IGNORE))
     method = BiasContrastive(TinyNetworks(SPEC, TinyNetworks.Config()), BiasContrastive.Config(), SPEC)
-    (objective,) = method.objectives(blind, 0.0)
+    (objective,) = method.objectives(unlabelled, 0.0)
     assert float(objective.terms["contrast"]) == 0

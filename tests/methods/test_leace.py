@@ -23,7 +23,7 @@ N = 200
 def make(tmp_path: Path) -> Make:
     """A function from phases to an experiment on vectors whose bias indicates the class in nine rows of ten.
 
-    sky: a function from y to the bias of the training rows; second: whether there is a second bias with three values.
+    sky: a function from y to the bias of the training rows; second: whether to add a second bias with three values.
     """
 
     def experiment(*phases: dict[str, Any], sky: Any = None, second: bool = False, **model: Any) -> Experiment:

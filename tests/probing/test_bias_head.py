@@ -1,4 +1,4 @@
-"""h's own hits and its chance, against one label at a time."""
+"""The accuracy of h and its chance level, compared with slow loops over the labels."""
 
 from collections import Counter
 from dataclasses import replace
@@ -13,12 +13,12 @@ from lntl.probing.leakage import count_head
 from lntl.types import IGNORE, Networks
 
 
-def test_a_map_of_labels_against_slow_loops(digits: ColoredMNIST) -> None:
+def test_accuracy_and_chance_for_a_map_of_labels(digits: ColoredMNIST) -> None:
     torch.manual_seed(0)
     networks, split = ConvNet(digits.spec, ConvNet.Config()), digits.splits["val"]
     counts = count_head(networks, (split.batch(i) for i in torch.arange(10).split(4)), digits.spec.num_bins)
-    some = torch.tensor([1, 4, 5])
-    batch, hits, total = split.batch(some), 0, 0
+    index = torch.tensor([1, 4, 5])
+    batch, hits, total = split.batch(index), 0, 0
     predicted = networks.h(networks.f(batch.x)).argmax(dim=1)
     values: list[Counter[int]] = [Counter(), Counter(), Counter()]
     for n, c, i, j in torch.cartesian_prod(*map(torch.arange, batch.bias.shape)).tolist():
@@ -27,23 +27,23 @@ def test_a_map_of_labels_against_slow_loops(digits: ColoredMNIST) -> None:
             total += 1
             hits += int(predicted[n, c, i, j]) == label
             values[c][label] += 1
-    assert counts.accuracy(some) == pytest.approx(hits / total)
-    assert counts.chance(some) == pytest.approx(sum(max(each.values()) for each in values) / total)
+    assert counts.accuracy(index) == pytest.approx(hits / total)
+    assert counts.chance(index) == pytest.approx(sum(max(counter.values()) for counter in values) / total)
 
 
-def test_one_label_an_image(digits: ColoredMNIST) -> None:
+def test_accuracy_and_chance_for_one_label_per_image(digits: ColoredMNIST) -> None:
     networks = Networks()
     networks.f, networks.h = nn.Flatten(), nn.Linear(3 * 28 * 28, 10)
     batch = digits.splits["test"].batch(torch.arange(50))
     bias = torch.where(torch.arange(50) % 3 == 0, IGNORE, batch.y)
     counts = count_head(networks, [replace(batch, bias=bias)], 10)
-    everyone, known = torch.arange(50), bias != IGNORE
+    index, known = torch.arange(50), bias != IGNORE
     right = networks.h(batch.x.flatten(1)).argmax(dim=1) == bias
-    assert counts.accuracy(everyone) == pytest.approx(right.sum().item() / known.sum().item())
-    assert counts.chance(everyone) == pytest.approx(max(Counter(bias[known].tolist()).values()) / known.sum().item())
+    assert counts.accuracy(index) == pytest.approx(right.sum().item() / known.sum().item())
+    assert counts.chance(index) == pytest.approx(max(Counter(bias[known].tolist()).values()) / known.sum().item())
 
 
-def test_no_known_label_is_no_nan(digits: ColoredMNIST) -> None:
+def test_without_known_labels_accuracy_and_chance_are_zero(digits: ColoredMNIST) -> None:
     networks = Networks()
     networks.f, networks.h = nn.Flatten(), nn.Linear(3 * 28 * 28, 10)
     batch = digits.splits["test"].batch(torch.arange(5))

@@ -28,7 +28,7 @@ __all__ = ["ImageSettings", "ImageSource", "Normalise"]
 CHECKED = 64  # images that a thread checks at a time
 SAMPLE = 64  # training images whose headers are read to learn whether images have more than 8 bits
 BITS = (8, 10, 12, 14, 16)  # depths of cameras and scanners
-_NEVER_DEEP = (".jpg", ".jpeg", ".jfif", ".jpe", ".gif", ".bmp", ".webp")  # formats of 8 bits
+_NEVER_DEEP = (".jpg", ".jpeg", ".jfif", ".jpe", ".gif", ".bmp", ".webp")  # formats with at most 8 bits
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -36,7 +36,7 @@ B = TypeVar("B")
 class ImageSource:
     """Images in the order of their files; index i is file i, whatever the batch.
 
-    beyond: called with a file that is brighter than `settings.white`, and its highest value.
+    beyond: Function called with a file that is brighter than `settings.white`, and its highest value.
     """
 
     def __init__(self, paths: Sequence[ImageFile], settings: ImageSettings, beyond: Beyond | None = None) -> None:
@@ -54,13 +54,13 @@ class ImageSource:
 
     @property
     def workers(self) -> int:
-        """Threads that read ahead."""
+        """Number of threads that load images."""
         return self.settings.workers
 
     def check(self, indices: Sequence[int] | None = None, *, full: bool = True) -> list[tuple[int, str]]:
         """Return the index of each image, of all or of `indices`, that cannot be used, with the reason.
 
-        A full check decodes every image, into the cache where there is one; else only the headers are read.
+        A full check decodes every image, into the cache if there is one; otherwise only headers are read.
         """
 
         def examine(index: int) -> None:
@@ -88,8 +88,8 @@ class ImageSource:
     def choose_white(self, train: Sequence[int]) -> list[int]:
         """Choose `settings.white` for images with more than 8 bits, unless it is set.
 
-        It is the highest value of as few bits as hold every training image. Without a full check before it, images with
-        more than 8 bits are recognised by a sample of the training images.
+        White is the highest value of the smallest bit depth that holds all training images. Without a full check
+        before it, images with more than 8 bits are recognised by a sample of the training images.
 
         Args:
             train: Indices of the training images.
@@ -117,7 +117,7 @@ class ImageSource:
         return torch.tensor(sizes, dtype=torch.float64)
 
     def load(self, index: Tensor, seed: int | None = None) -> Tensor:
-        """Return the images at `index` (N,) as float32 (N, 3, H, W), normalised; augmented where a seed is given.
+        """Return the images at `index` (N,) as float32 (N, 3, H, W), normalised; augmented if a seed is given.
 
         Raises UnreadableImageError.
         """
@@ -135,7 +135,7 @@ class ImageSource:
         return out.permute(0, 3, 1, 2)
 
     def in_color(self) -> "ImageSource":
-        """Return the images in their colours, also where the network sees them grey."""
+        """Return the images in colour, even if the network gets grey images."""
         if not self.settings.grayscale:
             return self
         return ImageSource(self.paths, self.settings.model_copy(update={"grayscale": False}))
@@ -151,7 +151,7 @@ class ImageSource:
         return out.permute(0, 3, 1, 2)
 
     def _stored(self, index: Tensor) -> Tensor:
-        """Return the stored squares (N, 3, S, S) uint8, channels last in memory, grey where that is set."""
+        """Return the stored squares (N, 3, S, S) uint8, channels last in memory, grey if that is set."""
         squares = transforms.empty_images(len(index), self.settings.stored, np.uint8)
         for square, position in zip(squares.numpy(), index.tolist(), strict=True):
             square[...] = self._store(position)
@@ -174,7 +174,7 @@ class ImageSource:
 
 
 def _highest(path: ImageFile, header: bool = False) -> int | None:
-    """Return the highest value of an image with more than 8 bits, None for others; header: any number in its place."""
+    """Return the highest value of an image with more than 8 bits, None for others; with `header`, 0 for the value."""
     if not isinstance(path, EncodedImage) and path.name.lower().endswith(_NEVER_DEEP):
         return None
     if header:
