@@ -405,7 +405,7 @@ def test_features_that_float32_cannot_hold_are_standardised_in_double() -> None:
     for X in (np.stack([seconds.astype(float), random.normal(size=200)], axis=1), seconds[:, None]):
         fitted = DebiasedClassifier("erm", **SMALL | {"epochs": 30, "lr": 0.01}).fit(X, y)
         assert fitted.score(X, y) == 1
-        shown = next(fitted._batches(fitted._checked(X))).numpy()
+        shown = next(fitted._batches(fitted._validated(X))).numpy()
         np.testing.assert_allclose(shown, (X - X.mean(axis=0)) / X.std(axis=0), atol=1e-6)
         assert same(fitted, pickle.loads(pickle.dumps(fitted)), X)
 
