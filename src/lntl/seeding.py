@@ -44,13 +44,16 @@ def uniforms(seed: int, index: torch.Tensor, count: int) -> torch.Tensor:
         count: Numbers for each example.
 
     Returns:
-        Numbers in [0, 1), (N, count) float64 on the CPU; number k of example i depends on (seed, i, k) alone.
+        Numbers in [0, 1), (N, count) float64 on the device of `index`, or on the CPU where that is MPS, which has no
+        float64; number k of example i depends on (seed, i, k) alone.
 
     Source:
         SplitMix64 as a counter: Steele, Lea and Flood, OOPSLA 2014.
     """
-    base = _mix(torch.tensor(derive(seed, "uniforms")) + index * _GOLDEN)
-    return _shift(_mix(base[:, None] + torch.arange(1, count + 1) * _GOLDEN), 11).double() / 2**53
+    index = index.cpu() if index.device.type == "mps" else index
+    base = _mix(derive(seed, "uniforms") + index * _GOLDEN)
+    number = torch.arange(1, count + 1, device=index.device)
+    return _shift(_mix(base[:, None] + number * _GOLDEN), 11).double() / 2**53
 
 
 _GOLDEN, _FIRST, _SECOND = (c - 2**64 for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))  # int64

@@ -89,6 +89,17 @@ class BiasSpec:
     value_of_joint: tuple[int, ...]
     aligned: tuple[int, ...] = ()
 
+    def labels(self, joint: Tensor) -> Tensor:
+        """Return the values of this bias.
+
+        Args:
+            joint: Joint values of all biases (n,) int64, as in DataSpec.bias_value_names.
+
+        Returns:
+            Values (n,) int64, on the device of `joint`.
+        """
+        return torch.tensor(self.value_of_joint, device=joint.device)[joint]
+
 
 @dataclass(frozen=True, slots=True)
 class DataSpec:
@@ -232,10 +243,12 @@ class Split(ABC):
         return self.batch(index).bias
 
     def augmented(self, seed: int) -> Self:
-        """Return the split with augmentation for one training epoch; the loader calls it once per epoch.
+        """Return the split with augmentation for one training epoch, or for one batch of rows drawn with replacement.
+
+        The loader calls it once per epoch; with sampling weights, once per batch.
 
         Args:
-            seed: Seed of the epoch. The augmentation of an example depends only on (seed, row).
+            seed: Seed of the epoch or batch. The augmentation of an example depends only on (seed, row).
 
         Returns:
             The augmented split; the split itself, if it has no augmentation.

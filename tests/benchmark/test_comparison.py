@@ -145,6 +145,17 @@ def test_csv_holds_all_digits() -> None:
     assert len(lines) == 4 + 2 * len(paper.PUBLISHED)
 
 
+def test_names_are_one_line_of_text_in_every_table() -> None:
+    table = compare([line("a\nb\t|c", 1, 0.5), line("=1+1", 1, 0.6)])
+    assert "| a b \\|c |" in tables.to_markdown(table)
+    for escape, name in ((False, "=1+1"), (True, "'=1+1")):
+        cells = [
+            x["method"] for x in csv.DictReader(io.StringIO(tables.to_csv(table, escape))) if x["source"] == "ours"
+        ]
+        assert cells[1] == name
+        assert not re.search(r"[\n\t]", cells[0])
+
+
 def test_latex() -> None:
     text = tables.to_latex(TABLE)
     assert r" & \multicolumn{2}{c}{accuracy by colour variance $\sigma^2$} \\" in text

@@ -246,10 +246,10 @@ def test_resume_is_exact_in_the_middle_of_an_epoch_and_across_a_border_of_phases
 ) -> None:
     """Three steps an epoch: stopped within the first phase, on the border, and in both epochs of the second.
 
-    Each time another trainer goes on from the saved state, so that the second run has four stops.
+    A method that trains nothing has one step an epoch. Each time another trainer resumes from the saved state.
     """
-    stops = (1, 3, 4, 8, 9)
     make = partial(make_trainer, "erm", phase | {"epochs": 2}, training={"ema": 0.9})
+    stops = (1, 3, 4, 7, 9) if make_trainer(phase).method.fits else (1, 3, 4, 8, 9)
     records, states = train_until(make(), *stops)
     resumed: list[EpochRecord] = []
     for start, stop in pairwise((0, *stops)):

@@ -128,6 +128,14 @@ def test_the_half_of_val_that_dfr_is_fitted_on_is_not_used_for_selection(make: M
     assert len(make({"method": "dfr", "rows": "train"}).loader("val").split) == 52
 
 
+def test_an_epoch_that_trains_nothing_reads_one_batch(make: Make) -> None:
+    experiment = make({"method": "erm"}, {"method": "dfr"})
+    trainer = experiment.trainer
+    steps = [[(step.index, step.total) for step in trainer.epoch()] for _ in range(2)]
+    assert len(steps[0]) == len(trainer.loader) > 1
+    assert steps[1] == [(1, 1)]
+
+
 def test_rows_without_a_bias_label_are_left_out(make: Make) -> None:
     experiment = make({"method": "dfr", "rows": "train"}, unknown=30)
     assert (experiment.data.splits["train"].group == IGNORE).sum() == 30

@@ -79,7 +79,7 @@ def cramers_v(table: Table) -> float:
 
     Source: Cramér, "Mathematical Methods of Statistics", 1946.
     """
-    from scipy.stats.contingency import association  # here, for it is slow to import
+    from scipy.stats.contingency import association  # imported here because it is slow to import
 
     rows, columns = _occurring(table)
     shape = (int(rows.max(initial=-1)) + 1, int(columns.max(initial=-1)) + 1)

@@ -12,7 +12,9 @@ def repair(
     target: RunArgument,
     method: Annotated[
         Literal["dfr", "leace"],
-        typer.Option(help="dfr: last layer anew on group-balanced rows; leace: bias erased from z, last layer anew."),
+        typer.Option(
+            help="dfr: refit the last layer on group-balanced rows; leace: erase the bias from z, refit the last layer."
+        ),
     ],
     settings: Annotated[
         list[str] | None,

@@ -88,7 +88,7 @@ class PaintedDigits(DigitSplit):
         """Return the images at `index`, normalised, with their labels."""
         bias = self.bias_labels(index)
         return Batch(
-            x=self.changed(self.pixels(index).float().div_(255).sub_(MEAN).div_(STD), index),
+            x=self.augment(self.pixels(index).float().div_(255).sub_(MEAN).div_(STD), index),
             y=self.y[index],
             bias=bias,
             group=self.group[index],

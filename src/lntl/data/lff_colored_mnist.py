@@ -53,7 +53,7 @@ class TintedDigits(DigitSplit):
         """Return the images at `index` on the [0, 1] scale, with their labels."""
         bias = self.bias[index]
         return Batch(
-            x=self.changed(self.pixels(index).float().div_(255), index),
+            x=self.augment(self.pixels(index).float().div_(255), index),
             y=self.y[index],
             bias=bias,
             group=self.group[index],

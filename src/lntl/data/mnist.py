@@ -47,18 +47,18 @@ class Augmentation:
             rows: Row of each image in the data set, (N,) int64; with the seed it decides the change.
             seed: Seed of the epoch or of the batch.
         """
-        numbers = uniforms(seed, rows.cpu(), 14)
+        numbers = uniforms(seed, rows, 14)
         if self.rotation:
             x = rotate(x, (2 * numbers[:, 0] - 1).to(x) * math.radians(self.rotation))
         if self.random_colors:
-            normal = (torch.special.ndtri(numbers[:, 2:].clamp(min=1e-12))).to(x)
+            normal = torch.special.ndtri(numbers[:, 2:].clamp(min=1e-12)).to(x)
             mixed = mix_colors(x, normal[:, :9].view(-1, 3, 3) / math.sqrt(3), normal[:, 9:])
             x = torch.where((numbers[:, 1].to(x) < self.random_colors)[:, None, None, None], mixed, x)
         return x
 
 
 def rotate(x: Tensor, angle: Tensor) -> Tensor:
-    """Return images (N, C, H, W) turned by an angle (N,) in radians; outside of an image its border goes on."""
+    """Return images (N, C, H, W) rotated by an angle (N,) in radians; border pixels are repeated outside the image."""
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
     turn = torch.stack([torch.stack([cos, -sin, zero], dim=1), torch.stack([sin, cos, zero], dim=1)], dim=1)
     grid = affine_grid(turn, list(x.shape), align_corners=False)
@@ -88,7 +88,7 @@ class DigitSplit(RecolorableSplit):
         """Return the split with the augmentation of a seed."""
         return self if self.augmentation is None else replace(self, augmentation_seed=seed)
 
-    def changed(self, x: Tensor, index: Tensor) -> Tensor:
+    def augment(self, x: Tensor, index: Tensor) -> Tensor:
         """Return normalised images (N, 3, 28, 28) at `index`, augmented where the split has a seed for it."""
         if self.augmentation is None or self.augmentation_seed is None:
             return x
@@ -122,7 +122,8 @@ class UnannotatedDigits(ImageSplit):
 
     def augmented(self, seed: int) -> "UnannotatedDigits":
         """Return the split with the augmentation of a seed."""
-        return UnannotatedDigits(self.digits.augmented(seed))
+        digits = self.digits.augmented(seed)
+        return self if digits is self.digits else UnannotatedDigits(digits)
 
     def pixels(self, index: Tensor) -> Tensor:
         """Return the images at `index` as uint8 (N, 3, 28, 28)."""

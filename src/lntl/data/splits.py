@@ -165,8 +165,7 @@ def spec_of(
     known = train.group != IGNORE
     y, value = train.y[known], train.group[known] - train.y[known] * len(bias.names)
     biases = [
-        replace(spec, aligned=aligned(y, torch.tensor(spec.value_of_joint)[value], len(names), len(spec.values)))
-        for spec in bias.specs
+        replace(spec, aligned=aligned(y, spec.labels(value), len(names), len(spec.values))) for spec in bias.specs
     ]
     return DataSpec(
         input_shape=input_shape,

@@ -61,12 +61,12 @@ class Predictions:
 
 def by_one_bias(p: Predictions, one: BiasSpec) -> Predictions:
     """Return the predictions with the groups (class, value of one of several biases)."""
-    bias = torch.tensor(one.value_of_joint)[p.bias.clamp(min=0)]
+    bias = one.labels(p.bias.clamp(min=0))
     group = torch.where(p.group == IGNORE, IGNORE, p.y * len(one.values) + bias)
     groups = p.all_groups
     if groups is not None:
         y, joint = groups // p.num_bias_values, groups % p.num_bias_values
-        groups = (y * len(one.values) + torch.tensor(one.value_of_joint)[joint]).unique()
+        groups = (y * len(one.values) + one.labels(joint)).unique()
     return replace(p, group=group, num_groups=p.num_classes * len(one.values), aligned=one.aligned, all_groups=groups)
 
 
@@ -101,7 +101,7 @@ def embedded_images(n: int, seed: int) -> Tensor:
 
 def embed(z: Tensor, seed: int) -> Tensor:
     """Return z (n, ...) in two dimensions, float32 (n, 2): PCA to 30, then t-SNE; zeros where all rows are equal."""
-    from sklearn.decomposition import PCA  # here, for they are slow to import
+    from sklearn.decomposition import PCA  # imported here because it is slow to import
     from sklearn.manifold import TSNE
 
     flat = z.flatten(1).double()

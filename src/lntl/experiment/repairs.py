@@ -1,4 +1,4 @@
-"""Repair a finished run: fit its last layer anew, or erase the bias from its features, as a run of its own."""
+"""Repair a finished run: refit its last layer, or erase the bias from its features, as a run of its own."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack

@@ -80,7 +80,7 @@ class TensorBoard:
 
     def data(self, data: Dataset) -> None:
         """Log, for train and test, ten images of each class, a row per class; nothing for data without pictures."""
-        from torchvision.utils import make_grid  # here, for it is slow to import and used once a run
+        from torchvision.utils import make_grid  # imported here: slow, and used once per run
 
         for name in ("train", "test"):
             split = data.splits[name]

@@ -30,7 +30,7 @@ class DFR(Method):
     as val, so that rows of the fit choose nothing else. Use it if val has the groups in the proportions of the data
     that the model will meet. `rows: train` fits on the rows that f has already learned; the paper finds that worse.
 
-    One epoch is enough: the layer is fitted before the first step, and the steps train nothing.
+    One epoch is enough: the layer is fitted before its only step, which trains nothing.
     Deviation: the paper chooses C by worst-group accuracy on held-out rows; here it is a setting.
     Source: "Last Layer Re-Training is Sufficient for Robustness to Spurious Correlations", ICLR 2023, and the authors'
     code, for the standardised features and the mean of the draws.

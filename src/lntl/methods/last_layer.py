@@ -1,4 +1,4 @@
-"""Fit g's last linear layer anew on features that stand still: logistic regression with scikit-learn."""
+"""Refit g's last linear layer on frozen features: logistic regression with scikit-learn."""
 
 import warnings
 from collections.abc import Iterable
@@ -69,7 +69,7 @@ def fit_logistic(
         intercept: Whether there are intercepts.
         seed: Seed of the solver's order of rows.
     """
-    import sklearn  # here, for it is slow to import
+    import sklearn  # imported here because it is slow to import
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 

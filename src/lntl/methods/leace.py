@@ -34,17 +34,17 @@ class LEACE(Method):
     of several biases those of each. No linear classifier of b then has a lower cross-entropy than the best constant, on
     the rows of the fit: a statement about the loss, not about accuracy, and not about networks with hidden layers.
 
-    With model.eraser: leace the networks are split in front of g's last linear layer: f ends with what g's hidden
-    layers give, then the eraser (`lntl.erasure.Eraser`), the identity until this phase; g is the last layer alone. The
+    With model.eraser: leace the networks are split in front of g's last linear layer: f ends with the hidden layers
+    of g and the eraser (`lntl.erasure.Eraser`), the identity until this phase; g is the last layer alone. The
     eraser is fitted on z, and then g by logistic regression with an L2 penalty, C * sum of w CE + |W|^2 / 2, on the
-    erased z, standardised. h stays as it was.
+    erased z, standardised. h does not change.
 
     Rows have the weight w = p(y) p(b) / p(y, b), so that label and bias are independent where every class occurs with
     every bias value; otherwise the label would be erased, too. With several biases, b is here their combination.
     `rows: val` fits on one half of val instead of train; from then on the run uses only the other half as val. Rows
     whose bias is unknown are left out. A bias that is constant, or that determines the class of every row, is refused.
 
-    One epoch is enough: the fit is made before its first step, and the steps train nothing.
+    One epoch is enough: the networks are fitted before its only step, which trains nothing.
     Source: "LEACE: Perfect linear concept erasure in closed form", NeurIPS 2023; the weights are ours, as of
     `reweight`.
     """
@@ -111,7 +111,7 @@ class LEACE(Method):
         inputs = layer_inputs(self.networks, batches(), spec)
         weight = independence_weights(inputs.group, spec.num_bias_values)
         bias = _columns(inputs.group % spec.num_bias_values, spec)
-        fit = LeaceFit(inputs.z.shape[1], _num_values(spec))
+        fit = LeaceFit(inputs.z.shape[1], spec.num_values_per_bias or spec.num_bias_values)
         for rows in torch.arange(len(bias)).split(_CHUNK):
             fit.update(inputs.z[rows], bias[rows], weight[rows])
         fitted = fit.eraser()
@@ -120,7 +120,9 @@ class LEACE(Method):
         intercept = inputs.layer.bias is not None
         spread = standardisation(inputs.z, weight, intercept)[1]
         mean, std = standardisation(erased.z, weight, intercept)
-        std = torch.where(std > 1e-6 * spread, std, spread)  # a feature that was nothing but bias is rounding now
+        std = torch.where(
+            std > 1e-6 * spread, std, spread
+        )  # of a feature that only held the bias, rounding errors remain
         z = (erased.z - mean) / std
         layer = fit_logistic(z, inputs.y, weight, c=self.config.c, intercept=intercept, seed=seed)
         write_layer(inputs.layer, *layer, mean, std)
@@ -132,12 +134,6 @@ class LEACE(Method):
         yield report(task=self.task, directions=self.directions)
 
 
-def _num_values(spec: DataSpec) -> tuple[int, ...]:
-    return spec.num_values_per_bias or (spec.num_bias_values,)
-
-
 def _columns(joint: Tensor, spec: DataSpec) -> Tensor:
     """Return the value of each bias, (n, B) int64, of joint values (n,)."""
-    if not spec.biases:
-        return joint[:, None]
-    return torch.stack([torch.tensor(bias.value_of_joint)[joint] for bias in spec.biases], dim=1)
+    return torch.stack([bias.labels(joint) for bias in spec.biases] or [joint], dim=1)

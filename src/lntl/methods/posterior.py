@@ -51,7 +51,7 @@ class BiasPosterior(nn.Module):
 
 
 def _folds(n: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    from sklearn.model_selection import KFold  # here, for it is slow to import
+    from sklearn.model_selection import KFold  # imported here because it is slow to import
 
     yield from KFold(min(FOLDS, n), shuffle=True, random_state=seed % 2**32).split(range(n))
 

@@ -67,7 +67,7 @@ def probe_checkpoint(
     Args:
         path: A checkpoint in RUN/checkpoints/.
         layers: Modules of f and g by name, or "penultimate"; None for z and the layer before the logits.
-        seeds: Number of times that the test images are halved anew.
+        seeds: Number of random halvings of the test images.
         device: The device to use instead of the configuration's.
         trust: Modules of the user's that may be imported for it.
 
@@ -130,7 +130,7 @@ def _biases(spec: DataSpec, halves: Halves, warnings: list[str]) -> dict[str, Ha
     """
     biases = {}
     for bias in spec.biases:
-        labels = replace(halves, bias=torch.tensor(bias.value_of_joint)[halves.bias])
+        labels = replace(halves, bias=bias.labels(halves.bias))
         try:
             labels.check(bias.values)
         except UserError as error:

@@ -221,7 +221,7 @@ class RunFolder:
                 path.unlink(missing_ok=True)
 
     def write_metrics(self, epochs: list[Epoch]) -> None:
-        """Write metrics.jsonl anew: one line an epoch."""
+        """Rewrite metrics.jsonl: one line per epoch."""
         write_text(self.metrics, "".join(json.dumps(epoch.model_dump(exclude_unset=True)) + "\n" for epoch in epochs))
 
     def read_metrics(self) -> list[Epoch]:

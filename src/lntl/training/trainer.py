@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from time import perf_counter
 from typing import cast
 
@@ -175,7 +176,7 @@ class Trainer:
 
     @property
     def total_steps(self) -> int:
-        """Updates of the run so far."""
+        """Updates of the run so far; a finished epoch counts as one of len(loader) updates in every phase."""
         before = sum(phase.settings.epochs for phase in self.phases[: self.phase]) + self.epoch_index
         return before * len(self.loader) + self.step
 
@@ -208,11 +209,11 @@ class Trainer:
         """
         if self.epoch_index == self.settings.epochs:
             self._start_phase(self.phase + 1)
-        start, before, began, total = self.step, self._seconds, perf_counter(), len(self.loader)
+        start, before, began, total = self.step, self._seconds, perf_counter(), self._epoch_steps
         if self._phase_step == 0:
             self._prepare()
         order = derive(self.seed, "order", self.phase, self.epoch_index)
-        for batch in self.loader.batches(order, start, self.method.sampling_weights()):
+        for batch in islice(self.loader.batches(order, start, self.method.sampling_weights()), total - start):
             self._update(self._visible(batch))
             self.step, self._seconds = self.step + 1, before + perf_counter() - began
             reports = self.step % self.log_interval == 0 or self.step == total
@@ -245,7 +246,7 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = self._learning_rate(name) * group.get("factor", 1.0)
         terms: dict[str, Tensor] = {}
-        progress = self._phase_step / (len(self.loader) * self.settings.epochs)
+        progress = self._phase_step / (self._epoch_steps * self.settings.epochs)
         for objective in self.method.objectives(batch, progress):
             if objective.over:
                 self._minimise(objective.loss, objective.over)
@@ -265,12 +266,17 @@ class Trainer:
             optimizer.step()
 
     @property
+    def _epoch_steps(self) -> int:
+        """Steps of an epoch of this phase: one if the method trains nothing."""
+        return len(self.loader) if self.method.trains or self.method.own_networks else 1
+
+    @property
     def _phase_step(self) -> int:
-        return self.epoch_index * len(self.loader) + self.step
+        return self.epoch_index * self._epoch_steps + self.step
 
     def _learning_rate(self, name: str) -> float:
         settings = self._optimizer_settings(name)
-        return learning_rate(settings, self._phase_step, len(self.loader), self.settings.epochs)
+        return learning_rate(settings, self._phase_step, self._epoch_steps, self.settings.epochs)
 
     def _report(self) -> dict[str, float]:
         """Return the mean terms of the steps since the last report, and the learning rates."""
@@ -292,7 +298,7 @@ class Trainer:
         )
 
     def _finish_epoch(self, images_per_second: float, seconds: float) -> None:
-        terms, self._terms = self._terms.means(len(self.loader)), LoggedTerms()
+        terms, self._terms = self._terms.means(self._epoch_steps), LoggedTerms()
         self.epoch_index, self.step, self._seconds = self.epoch_index + 1, 0, 0.0
         self.record = EpochRecord(
             phase=self.phase + 1,
