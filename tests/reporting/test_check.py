@@ -56,6 +56,16 @@ def test_data_without_a_problem(pets: Path, capsys: pytest.CaptureFixture[str]) 
         assert finding["title"] in page
 
 
+def test_data_without_bias_labels(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert lntl("data", "check", "pets.yaml", "data.bias=[]") == 0
+    assert "debian, jtt, lff, spectral_decoupling need no bias label" in " ".join(capsys.readouterr().out.split())
+    page = Path("results/checks/pets/index.html").read_text(encoding="utf-8")
+    assert "no bias labels" in page
+    assert ">undefined<" not in page
+    assert 'href="#bias"' not in page
+    assert 'href="#cells"' not in page
+
+
 def test_a_problem_is_exit_code_one_and_the_page_is_written_all_the_same(pets: Path) -> None:
     Path("7.png").write_bytes(b"")
     assert lntl("data", "check", "pets.yaml", "--out", "there") == 1

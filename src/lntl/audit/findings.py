@@ -12,6 +12,7 @@ import numpy as np
 
 from lntl.audit.association import POWER, SIGNIFICANCE
 from lntl.evaluation.metrics import METRICS, counted, listed
+from lntl.experiment.build import methods_without_bias
 from lntl.runs.formats import (
     Association,
     BiasCounts,
@@ -143,7 +144,7 @@ def _bias(check: Check) -> Iterator[Sentence]:
     if not check.annotated:
         text = (
             "No row has a bias value: metrics by group, leakage and the association of bias and label are undefined. "
-            "Annotate at least val and test; lff and jtt need no bias label in training."
+            f"Annotate at least val and test; {_blind_methods()} need no bias label in training."
         )
         yield "warning", "No bias annotation", text
         return
@@ -185,6 +186,10 @@ def what_helps(check: Check) -> list[str]:
         "This audit measures the overlap: the best rule from values to classes must be wrong on some training rows. "
         "Finer bins of the same column do not help.",
     ]
+
+
+def _blind_methods() -> str:
+    return ", ".join(name for name in methods_without_bias() if name != "erm")
 
 
 def _train_cells(check: Check) -> Iterator[Sentence]:
@@ -294,7 +299,7 @@ def _method(check: Check) -> tuple[str, list[str]]:
     if missing > MAX_MISSING:
         return "lff", [
             f"{missing:.0%} of the training rows have no bias label: too few for a method that learns from them.",
-            "The other method without bias labels is jtt: {method: erm, epochs: 1}, then {method: jtt, epochs: 9}.",
+            f"Methods without bias labels: {_blind_methods()}. Before jtt: {{method: erm, epochs: 1}}.",
         ]
     if biases := determining(check):
         names = " and ".join(bias.name for bias in biases)

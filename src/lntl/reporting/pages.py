@@ -154,11 +154,14 @@ class Tile:
 def _tiles(check: Check) -> list[Tile]:
     association, test = check.biases[-1].association["train"], check.cells["test"]
     sizes = ", ".join(f"{split.name} {split.n}" for split in check.splits)
-    values = counted(len(check.biases[-1].values), "bias value")
+    values = counted(len(check.biases[-1].values), "bias value") if check.annotated else "no bias labels"
     bias_only, v, least, majority = association.bias_only, association.cramers_v, test.smallest, association.majority
     difference = "" if test.difference is None else f"{100 * test.difference:.0f}"
+    rows = Tile("Rows", str(check.n), sizes, f"{len(check.class_names)} classes, {values}")
+    if not check.annotated:
+        return [rows]
     return [
-        Tile("Rows", str(check.n), sizes, f"{len(check.class_names)} classes, {values}"),
+        rows,
         Tile(
             "Label given by the bias",
             None if bias_only is None else percent(bias_only),
