@@ -162,8 +162,10 @@ def write_evaluation(path: Path, accuracy: float, epoch: int) -> None:
         "worst_group_accuracy": plain
         | {"value": min(known), "low": max(0.0, min(known) - 0.1), "high": min(known) + 0.12}
         | {"meaning": "lowest accuracy among the groups that have an image"},
-        "aligned_accuracy": metric(hits[y == bias], "accuracy where the bias tells the class, as in training"),
-        "conflicting_accuracy": metric(hits[y != bias], "accuracy where the bias tells another class"),
+        "aligned_accuracy": metric(
+            hits[y == bias], "accuracy where the bias value indicates the class, as in training"
+        ),
+        "conflicting_accuracy": metric(hits[y != bias], "accuracy where the bias value indicates another class"),
         "bias_accuracy": {"value": None, "low": None, "high": None, "n": 0, "undefined": "h was not trained"}
         | {"meaning": "accuracy of h over the known bias labels"},
     }

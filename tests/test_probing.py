@@ -134,7 +134,7 @@ def test_the_command_prints_and_writes_its_results(copied: RunFolder, capsys: Ca
         assert row["std"] is None
     assert "±" not in out
     assert "bias" in out
-    assert "Shown in all 10 colours" in out
+    assert "shown in all 10 colours" in out
     after = tree(RUN)
     assert {name for name in after if before.get(name, ...) != after[name]} == WRITTEN
 

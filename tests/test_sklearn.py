@@ -414,7 +414,7 @@ X2, Y, B = np.random.default_rng(0).random((40, 2)), np.arange(40) % 2, np.arang
 PICTURES = np.random.default_rng(0).random((40, 6, 6))
 WRONG: dict[str, tuple[dict[str, Any], tuple[Any, Any, Any], str]] = {
     "no bias": ({}, (X2, Y, None), r"method lntl learns from the bias.*debian, erm, jtt, lff"),
-    "one value": ({}, (X2, Y, [1] * 40), "bias bias: it has the one value '1'"),
+    "one value": ({}, (X2, Y, [1] * 40), "bias bias: it has only the value '1'"),
     "no value": ({}, (X2, Y, [None] * 40), "no value at all"),
     "too few": ({}, (X2, Y, B[:5]), r"inconsistent numbers of samples: \[40, 5\]"),
     "fractions": ({}, (X2, Y, X2[:, 0]), "which is not an integer; put it into bins"),

@@ -17,7 +17,7 @@ class Eraser(nn.Module):
 
     Args:
         num_features: C, the length of z.
-        rank: Most directions that it erases: columns of A (C, rank) and rows of B (rank, C).
+        rank: Largest number of erased directions: columns of A (C, rank) and rows of B (rank, C).
     """
 
     mean: Tensor
@@ -36,13 +36,13 @@ class Eraser(nn.Module):
 
     @torch.no_grad()
     def copy_(self, other: "Eraser") -> None:
-        """Erase what another eraser of the same size erases; the dtype and the device stay."""
+        """Copy the values of another eraser of the same size; the dtype and the device stay the same."""
         for own, value in zip(self.buffers(), other.buffers(), strict=True):
             own.copy_(value)
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Become the identity again."""
+        """Make this eraser the identity."""
         for own in self.buffers():
             own.zero_()
 
@@ -61,7 +61,7 @@ class LeaceFit:
 
     Args:
         num_features: C, the length of z.
-        num_values: Number of values of the bias; of several biases, which are erased together, of each.
+        num_values: Number of values of the bias; for several biases, which are erased together, of each.
 
     Source:
         Belrose et al., "LEACE: Perfect linear concept erasure in closed form", NeurIPS 2023, theorem 4.3.
@@ -91,7 +91,7 @@ class LeaceFit:
 
     @torch.no_grad()
     def update(self, z: Tensor, bias: Tensor, weight: Tensor | None = None) -> None:
-        """Take in a batch; rows whose bias is unknown are left out.
+        """Add a batch to the statistics; rows whose bias is unknown are left out.
 
         Args:
             z: Features (N, C).
@@ -119,12 +119,12 @@ class LeaceFit:
         """Return the eraser of the rows so far, in float64 on the CPU.
 
         Raises:
-            UserError: If a bias has the same value on all of them.
+            UserError: If a bias has the same value on all rows.
         """
         for share in self._mean_b.split(self.num_values):
             if (share > 0).sum() < 2:
                 raise UserError(
-                    "the bias is constant on the rows that it would be erased from; there is nothing to erase"
+                    "the bias is constant on the rows on which the eraser is fitted; there is nothing to erase"
                 )
         variances, axes = torch.linalg.eigh(self._zz / self._weight)
         spans = variances > variances[-1] * len(variances) * torch.finfo(torch.float64).eps  # directions that vary

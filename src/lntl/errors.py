@@ -1,6 +1,6 @@
 """The one kind of error that users see."""
 
-import re
+from lntl.text import escape_controls
 
 
 class UserError(Exception):
@@ -8,20 +8,15 @@ class UserError(Exception):
 
 
 class DeadEndError(UserError):
-    """The run cannot go on from its checkpoint, now or later; it has to be trained again."""
+    """The run cannot continue from its checkpoint and must be trained again."""
 
 
 class UntrustedError(UserError):
-    """A file names code that the user has not named; it was not run."""
+    """A file names code that the user has not trusted; the code was not run."""
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for it
     """The user stopped the run; its state is saved."""
-
-
-def escape_controls(text: str) -> str:
-    """Return a text with control characters escaped, but for tabs and line ends: names may not steer a terminal."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text)
 
 
 def for_terminal(message: str, limit: int = 1000) -> str:

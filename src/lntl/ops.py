@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lntl.errors import UserError
 from lntl.types import IGNORE
 
-MASKED_LOGIT = -(2.0**14)  # of a bin that a bias does not have where another has more bins; exact in bfloat16
+MASKED_LOGIT = -(2.0**14)  # logit of a bin that a bias lacks because another bias has more bins; exact in bfloat16
 
 
 class _ReverseGradient(torch.autograd.Function):
@@ -43,7 +43,7 @@ def reverse_gradient(z: Tensor, scale: float) -> Tensor:
 
 
 class frozen:  # noqa: N801 - reads as a function: frozen(h)(z)
-    """Forward pass with frozen parameters: gradients reach the input alone.
+    """Forward pass with frozen parameters: gradients reach only the input.
 
     Args:
         module: The network; after the call its parameters require gradients as before.
@@ -107,7 +107,7 @@ def adversarial(module: nn.Module, z: Tensor, scale: float, *more: Tensor | None
 
     Returns:
         reversed_logits: `module(reverse_gradient(z, scale), *more)`; its gradient reaches the module, and z reversed.
-        frozen_logits: `frozen(module)(z, *more)`; its gradient reaches z alone.
+        frozen_logits: `frozen(module)(z, *more)`; its gradient reaches only z.
         Use both in one backward pass, so that what they share is computed once.
 
     Example:
@@ -193,10 +193,10 @@ def bias_cross_entropy(logits: Tensor, bias: Tensor, smoothing: float = 0.0) -> 
     Args:
         logits: Logits (N, K) of one bias, (N, K, B) of B, (N, K, B, H, W) of B maps.
         bias: Labels (N,), (N, B) or (N, B, H, W), IGNORE where unknown.
-        smoothing: Label smoothing s in [0, 1): a label is 1 - s of its bin and s of the uniform distribution.
+        smoothing: Label smoothing s in [0, 1): the target is (1 - s) * one-hot + s * uniform.
 
     Returns:
-        A scalar in nats; 0 where no label is known.
+        A scalar in nats; 0 if no label is known.
 
     Source:
         The sum over the biases is that of the authors' code (CE_R + CE_G + CE_B).
@@ -217,7 +217,7 @@ def bias_accuracy(logits: Tensor, bias: Tensor) -> Tensor:
         bias: Labels (N, ...), IGNORE where unknown.
 
     Returns:
-        A scalar in [0, 1]: the share of the known labels that the argmax hits; 0 where no label is known.
+        A scalar in [0, 1]: the share of the known labels that the argmax equals; 0 if no label is known.
     """
     known = bias != IGNORE
     return ((logits.argmax(dim=1) == bias) & known).sum() / known.sum().clamp(min=1)
@@ -235,7 +235,7 @@ def supervised_contrast(v: Tensor, positive: Tensor, temperature: float) -> Tens
         temperature: t, no unit.
 
     Returns:
-        A scalar in nats; 0 where no vector has a partner.
+        A scalar in nats; 0 if no vector has a partner.
 
     Source:
         Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020.
@@ -265,11 +265,11 @@ def split_last_layer(g: nn.Module, z: Tensor, num_classes: int) -> tuple[nn.Modu
 
     Args:
         g: The task head, in eval mode.
-        z: Some features, by which the split is checked.
+        z: Some features, to check the split.
         num_classes: Number of logits.
 
     Returns:
-        body: A copy of g with the identity in place of its last linear layer; of a linear layer the identity.
+        body: A copy of g with the identity in place of its last linear layer; the identity if g is a linear layer.
         layer: The last linear layer itself.
 
     Raises:
@@ -286,6 +286,6 @@ def split_last_layer(g: nn.Module, z: Tensor, num_classes: int) -> tuple[nn.Modu
         if inputs.shape == (len(z), layer.in_features) and torch.allclose(layer(inputs), g(z), rtol=1e-4, atol=1e-4):
             return body, layer
     raise UserError(
-        f"model: g does not end with a linear layer that gives the {num_classes} logits, which is what would be fitted "
-        "anew; use a model that does (one with heads: single)"
+        f"model: g does not end with a linear layer that gives the {num_classes} logits, so there is no last layer to "
+        "fit again; use a model that has one (with heads: single)"
     )

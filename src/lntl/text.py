@@ -1,29 +1,33 @@
-"""Names as plain text where a format gives some characters a meaning: one line, Markdown, spreadsheets, shells."""
+"""Escape texts for formats in which some characters have a meaning: terminals, Markdown, spreadsheets, shells."""
 
 import re
-import unicodedata
 from pathlib import Path
 from shlex import quote
 
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _LINES = re.compile(r"[ \t\n\r\v\f\x1c-\x1f\x85\u2028\u2029]+")
 _MARKDOWN = re.compile(r"[\\`*_\[\]<>|~$&]|:(?=//)|(?<=www)\.|^[-+#](?=[-+#\s]|$)")
 _NUMBERED = re.compile(r"^(\d{1,9})([.)])(?=\s|$)")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet runs
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters of a cell that a spreadsheet reads as a formula
+
+
+def escape_controls(text: str) -> str:
+    """Return a text with control characters as Python escapes, except tabs and line ends; no name steers a terminal."""
+    return _CONTROLS.sub(lambda match: repr(match[0])[1:-1], text)
 
 
 def one_line(text: object) -> str:
     """Return a text on one line; control characters and odd bytes are shown as Python escapes."""
-    line = _LINES.sub(" ", str(text)).strip()
-    return "".join(ascii(c)[1:-1] if unicodedata.category(c) in ("Cc", "Cs") else c for c in line)
+    return escape_controls(_LINES.sub(" ", str(text)).strip())
 
 
 def markdown(text: object) -> str:
-    """Return a text on one line for Markdown, also for a cell of a table, in which no character is markup."""
+    """Return a text on one line, escaped for Markdown, also in a table cell."""
     return _NUMBERED.sub(r"\1\\\2", _MARKDOWN.sub(r"\\\g<0>", one_line(text)))
 
 
 def markdown_code(text: object) -> str:
-    """Return a text on one line as a code span of Markdown; it has more backticks around it than inside."""
+    """Return a text on one line as a Markdown code span, with more backticks around it than inside."""
     line = one_line(text)
     fence = "`" * (1 + max(map(len, re.findall(r"`+", line)), default=0))
     space = " " if "`" in line else ""
@@ -31,7 +35,7 @@ def markdown_code(text: object) -> str:
 
 
 def without_formula(text: str) -> str:
-    """Return a text that no spreadsheet takes for a formula: with an apostrophe in front where it would."""
+    """Return a text that no spreadsheet reads as a formula; an apostrophe is put in front if needed."""
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 

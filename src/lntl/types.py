@@ -112,9 +112,9 @@ class DataSpec:
         bias_shape: Shape of one example's bias label: () for one bias, (B,) for B biases, (B, H, W) for maps.
         class_names: Name of each class.
         bias_value_names: Name of each bias value that makes up the groups.
-        num_rows: Rows of the whole data set; every Batch.row is below.
+        num_rows: Number of rows of the whole data set; every Batch.row is below it.
         aligned: For each class, the bias value that indicates it in training; () if there is none.
-        biases: Where there are several biases, each of them; bias_value_names are then their joint values. () for one.
+        biases: Each bias, if there are several; bias_value_names are then their joint values. () for one bias.
     """
 
     input_shape: tuple[int, ...]
@@ -139,7 +139,7 @@ class DataSpec:
 
     @property
     def num_groups(self) -> int:
-        """Number of (class, bias value) cells."""
+        """Number of groups, the pairs of class and bias value."""
         return self.num_classes * self.num_bias_values
 
 

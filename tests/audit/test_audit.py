@@ -252,13 +252,13 @@ def test_each_image_is_decoded_once(table: Path, check: Callable[..., Audit], mo
     assert sorted(opened) == sorted(table / row["image"] for row in rows())
 
 
-def test_leaking_groups_are_named(table: Path, check: Callable[..., Audit]) -> None:
+def test_values_of_group_id_in_two_splits_are_listed(table: Path, check: Callable[..., Audit]) -> None:
     made = rows()
     made[13]["split"], made[16]["split"] = "train", "val"  # of h4, h5
     write(table, made)
     found = check(table, group_id="home")
     assert facts(found)["leaking"] == {"column": "home", "groups": ["h4", "h5"]}
-    assert titles(found, "problem") == ["Groups in two splits"]
+    assert titles(found, "problem") == ["Values of home in two splits"]
     assert facts(check(table))["leaking"] is None
 
 
@@ -276,13 +276,13 @@ def test_leaking_groups_of_folders_are_named(table: Path, raw_config: RawConfig,
 
 # Tables (class, bias value) of the training rows, with the share of them whose bias is missing, and what suits them.
 SITUATIONS = {
-    "every cell has rows": ([[900, 100], [100, 900]], 0, "group_dro"),
+    "every group has rows": ([[900, 100], [100, 900]], 0, "group_dro"),
     "more than two classes and values": ([[300, 40, 60], [50, 300, 40], [40, 60, 300]], 0, "group_dro"),
     "many groups": ((np.full((5, 5), 40) + 200 * np.eye(5, dtype=int)).tolist(), 0, "reweight"),
     "bias missing in part": ([[900, 100], [100, 900]], 0.1, "reweight"),
     "bias mostly missing": ([[900, 100], [100, 900]], 0.8, "lff"),
-    "an empty cell": ([[900, 0], [100, 900]], 0, "lntl"),
-    "a tiny cell": ([[900, 12], [100, 900]], 0, "lntl"),
+    "an empty group": ([[900, 0], [100, 900]], 0, "lntl"),
+    "a small group": ([[900, 12], [100, 900]], 0, "lntl"),
     "the bias nearly tells the label": ([[2000, 40], [40, 2000]], 0, "lntl"),
     "the bias does not predict the label": ([[500, 500], [500, 500]], 0, "erm"),
 }
@@ -403,33 +403,31 @@ def sentence(found: Audit, title: str) -> str:
 def test_val_of_one_class_is_a_problem(arrays: Arrays) -> None:
     found = arrays(*spread(train=(40, ALL), val=(50, ALL[2:]), test=(40, ALL)))
     assert titles(found, "problem") == ["One class in val"]
-    assert "val, which chooses the epoch, has only rows of cat 1" in sentence(found, "One class in val")
+    assert "val, on which the epoch is chosen, has only rows of cat 1" in sentence(found, "One class in val")
     assert not found.check.trustworthy
 
 
 @pytest.mark.parametrize(
     ("metric", "expected"),
     [
-        ("worst_group_accuracy", "worst_group_accuracy chooses the epoch without them"),
+        ("worst_group_accuracy", "worst_group_accuracy, by which the epoch is chosen, leaves them out"),
         ("accuracy", "worst_group_accuracy on val leaves them out"),
     ],
 )
-def test_cells_that_val_or_test_lacks_are_named(arrays: Arrays, metric: str, expected: str) -> None:
+def test_groups_without_val_or_test_rows_are_listed(arrays: Arrays, metric: str, expected: str) -> None:
     found = arrays(*spread(train=(40, ALL), val=(40, ALL[:3]), test=(40, ALL[1:])), best_model_metric=metric)
-    text = sentence(found, "Cells without a val row")
-    assert text.startswith("1 cell that other splits have, without a val row (cat=1, night=1): ")
+    text = sentence(found, "Groups without a val row")
+    assert text.startswith("1 group of other splits has no val row (cat=1, night=1): ")
     assert expected in text
-    assert "1 cell that other splits have, without a test row (cat=0, night=0)" in sentence(
-        found, "Empty cells in the test set"
-    )
+    assert "1 group of other splits has no test row (cat=0, night=0)" in sentence(found, "Groups without a test row")
     assert found.check.cells["test"].absent == 1
     assert found.check.trustworthy
 
 
 def test_a_cell_that_no_split_has_is_not_a_finding_about_val_or_test(arrays: Arrays) -> None:
     found = arrays(*spread(train=(40, ALL[:3]), val=(40, ALL[:3]), test=(40, ALL[:3])))
-    assert "Empty cells in training" in titles(found, "warning")
-    assert not {"Cells without a val row", "Empty cells in the test set"} & set(titles(found, "warning"))
+    assert "Empty groups in training" in titles(found, "warning")
+    assert not {"Groups without a val row", "Groups without a test row"} & set(titles(found, "warning"))
 
 
 def test_the_brightness_of_the_middle_is_recommended_if_it_predicts_the_class_better(arrays: Arrays) -> None:
@@ -461,7 +459,7 @@ def test_plain_training_is_recommended_if_the_bias_determines_the_class(arrays: 
     assert advice.method == "erm"
     assert "bias_product" not in advice.yaml
     for needed in (
-        "no method can distinguish the two by this label",
+        "no method can distinguish the two",
         "counterexamples",
         "Finer bins",
         "from: brightness",
@@ -487,4 +485,6 @@ def test_the_cost_of_many_cells_grows_with_the_rows_only(arrays: Arrays) -> None
     assert len(cells.empty_cells) == 12
     assert cells.absent > 12 == len(cells.absent_cells)
     assert "are too many to draw" in render_check(found.check, None)
-    assert any("400 x 400 cells, see the page" in part for part in check_tables(found.check) if isinstance(part, str))
+    assert any(
+        "400 x 400 groups are too many to show" in part for part in check_tables(found.check) if isinstance(part, str)
+    )

@@ -101,9 +101,9 @@ def test_each_measured_number_has_a_name(source: ImageSource, name: str) -> None
         ("test_biases.none", "cannot load 'test_biases.none': .*; is its folder in PYTHONPATH?"),
         ("no.such.module", "cannot load 'no.such.module': No module named 'no'; is its folder in PYTHONPATH?"),
         ("test_biases.np", "'test_biases.np' is not a function; it must take an image"),
-        ("test_biases.broken", "test_biases.broken raised RuntimeError: no horizon; --debug shows where"),
-        ("test_biases.text", "test_biases.text gave 'dark' for an image; it must give a finite number"),
-        ("test_biases.undefined", "test_biases.undefined gave nan for an image; it must give a finite number"),
+        ("test_biases.broken", "test_biases.broken raised RuntimeError: no horizon; --debug shows the traceback"),
+        ("test_biases.text", "test_biases.text returned 'dark' for an image; it must return a finite number"),
+        ("test_biases.undefined", "test_biases.undefined returned nan for an image; it must return a finite number"),
     ],
 )
 def test_a_bias_that_cannot_be_computed_is_an_error(source: ImageSource, name: str, message: str) -> None:

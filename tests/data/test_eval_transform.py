@@ -139,10 +139,10 @@ FILES, DIGITS, VECTORS = (
 @pytest.mark.parametrize(
     ("transform", "images", "message"),
     [
-        (FILES, [], r"\[\] holds no images; give paths"),
-        (FILES, 3, "3 holds no images"),
-        (FILES, ["a.png", Image.new("RGB", (8, 8))], "a list of str holds no images"),
-        (FILES, [np.zeros((8, 8, 3))], "a list of ndarray holds no images"),
+        (FILES, [], r"\[\] contains no images; pass paths"),
+        (FILES, 3, "3 contains no images"),
+        (FILES, ["a.png", Image.new("RGB", (8, 8))], "a list of str contains no images"),
+        (FILES, [np.zeros((8, 8, 3))], "a list of ndarray contains no images"),
         (FILES, np.zeros((8, 8, 3), np.uint8), r"uint8 \(8, 8, 3\) do not fit the network, .* \(N, 3, 8, 8\)"),
         (FILES, torch.zeros(2, 3, 9, 9), r"\(2, 3, 9, 9\) do not fit"),
         (FILES, np.zeros((2, 4), np.float32), r"\(2, 4\) do not fit"),
@@ -152,7 +152,7 @@ FILES, DIGITS, VECTORS = (
         (DIGITS, [Image.new("RGB", (28, 20))], r"image 0: 20 x 28 pixels, and the network takes 28 x 28 pixels \(h"),
         (VECTORS, torch.zeros(2, 4), r"\(2, 4\) do not fit the network, which takes \(N, 5\)$"),
         (VECTORS, torch.zeros(0, 5), r"\(0, 5\) do not fit"),
-        (VECTORS, ["a.png"], r"takes arrays of numbers \(N, 5\), no images;"),
+        (VECTORS, ["a.png"], r"takes arrays of numbers \(N, 5\), not images;"),
         (identity((3, 8, 8)), np.zeros((1, 3, 8, 8), np.uint8), r"uint8 \(1, 3, 8, 8\) do not fit"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

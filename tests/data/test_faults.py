@@ -37,7 +37,7 @@ def test_without_faults_all_rows_are_kept() -> None:
 def test_skip_is_an_error_if_all_rows_are_wrong() -> None:
     faults = make_faults(2)
     faults.add([0, 1], "label is empty")
-    with pytest.raises(UserError, match="2 of 2 rows are wrong; is `data` what you meant"):
+    with pytest.raises(UserError, match="2 of 2 rows are wrong; check section `data`"):
         faults.settle("skip")
 
 

@@ -82,7 +82,7 @@ def test_every_format_that_is_decoded_is_found_and_other_files_are_counted(root:
     (root / "train/cat/day/README").write_text("")
     data = build(root)
     assert data.spec.num_rows == 24 + 10
-    note = "4 files are ignored, for they are hidden or no images: 1 .pdf, 1 .txt, 1 hidden, 1 without suffix"
+    note = "4 files are ignored, because they are hidden or not images: 1 .pdf, 1 .txt, 1 hidden, 1 without suffix"
     assert note in data.notes
     assert note in data.source
 
@@ -97,10 +97,10 @@ def test_a_folder_without_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"levels": ["split", "bias"]}, "levels hold label"),
+        ({"levels": ["split", "bias"]}, "levels contain label"),
         ({"levels": ["label", "bias", "bias"]}, "nothing twice"),
         ({"bias": {"from": "brightness", "bins": 2}}, "names the bias once"),
-        ({"levels": ["label"], "bias": "sky"}, "as folders have none"),
+        ({"levels": ["label"], "bias": "sky"}, "because folders have none"),
     ],
 )
 def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:

@@ -176,7 +176,7 @@ def test_equal_value_names_get_the_name_of_their_bias() -> None:
 
 
 def test_a_bias_needs_two_values_and_not_too_many() -> None:
-    with pytest.raises(UserError, match="bias sky: it has the one value 'day'"):
+    with pytest.raises(UserError, match="bias sky: it has only the value 'day'"):
         combine([column("sky", ["day", "day", ""])])
     with pytest.raises(UserError, match=r"bias id: 1001 different values .* put numbers into bins"):
         combine([column("id", [str(k) for k in range(MAX_VALUES + 1)])])

@@ -195,7 +195,7 @@ def test_wrong_rows_are_all_named_by_line(write: Write, tmp_path: Path) -> None:
         f"line 5: missing file {tmp_path}/gone.png",
         "line 6: image is empty",
         "line 7: unknown split 'tran' (valid: train, val, test, training, valid, validation, dev, testing); "
-        "age is no number: 'old'",
+        "age is not a number: 'old'",
         next(line.strip() for line in lines if "line 8" in line),
         "line 9: label is empty; unknown split '' (valid: train, val, test, training, valid, validation, dev, testing)",
         next(line.strip() for line in lines if "line 10" in line),
@@ -208,7 +208,7 @@ def test_wrong_rows_are_left_out_and_listed(write: Write, tmp_path: Path) -> Non
     (tmp_path / "pets" / "05.png").write_bytes(b"no image")
     data = build(write({1: {"label": ""}, 2: {"image": "gone.png"}}), split="split", on_error="skip")
     assert [line.split(":")[0] for line in data.skipped_rows] == ["line 3", "line 4", "line 7"]
-    assert data.notes == ["3 rows are left out, for they are wrong"]
+    assert data.notes == ["3 wrong rows are left out"]
     kept = [row for k, row in enumerate(rows()) if k not in (1, 2, 5)]
     assert seen(data) == {k: (row["label"], row["sky"], row["split"]) for k, row in enumerate(kept)}
     split = data.splits["train"]
@@ -230,11 +230,15 @@ def test_how_closely_files_are_looked_at(write: Write, tmp_path: Path, check: st
         ({}, {"bias": ["sky", "moon"]}, "no column 'moon'; valid: image, label"),
         ({}, {"bias": ["sky", "label"]}, "label and bias are both label; they must be different columns"),
         ({}, {"delimiter": ";"}, "with delimiter ';' its header has one column, 'image,label,sky,age,home,split'"),
-        ({k: {"label": "cat"} for k in range(N)}, {}, "label has the one value 'cat'; a task needs two classes"),
-        ({k: {"sky": "day"} for k in range(N)}, {}, "bias sky: it has the one value 'day'"),
+        ({k: {"label": "cat"} for k in range(N)}, {}, "label has only the value 'cat'; a task needs two classes"),
+        ({k: {"sky": "day"} for k in range(N)}, {}, "bias sky: it has only the value 'day'"),
         ({k: {"split": "train"} for k in range(N)}, {"split": "split"}, "no row is in test"),
         ({k: {"split": "test"} for k in range(N)}, {"split": "split"}, "no row is in train, val"),
-        ({0: {"split": "test", "label": "fox"}}, {"split": "split"}, "no training row has label fox; add some"),
+        (
+            {0: {"split": "test", "label": "fox"}},
+            {"split": "split"},
+            "no training row has label fox; add training rows",
+        ),
         ({7: {"home": "h9"}}, {"split": "split", "group_id": "home"}, "1 values of home have rows in more than one"),
         ({0: {"sky": 'a"b'}}, {}, "line 2: ',' expected after '\"'; is a quotation mark not closed?"),
     ],
@@ -266,8 +270,8 @@ def test_a_table_of_a_header_alone(tmp_path: Path) -> None:
         ({"column": "age", "bins": 2, "edges": [1.0]}, "either bins or edges"),
         ({"column": "age", "edges": [2.0, 1.0]}, "whose edges ascend"),
         ({"bins": 2}, "either column or from"),
-        ({"from": "brightness"}, "brightness is a number: give bins or edges"),
-        (["sky", {"column": "sky", "bins": 2}], "'sky' is there twice"),
+        ({"from": "brightness"}, "bins or edges, because brightness is a number"),
+        (["sky", {"column": "sky", "bins": 2}], "'sky' is listed twice"),
         (3, "a column's name, {column, bins}"),
         ([["sky"]], "a column's name, {column, bins}"),
     ],
@@ -290,7 +294,7 @@ def test_a_label_that_is_a_number_is_asked_about(write: Write) -> None:
 
 def test_parquet_needs_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    assert "Parquet files are read by pyarrow: pip install pyarrow" in fault(tmp_path / "pets.parquet")[0]
+    assert "reading Parquet needs pyarrow: pip install pyarrow" in fault(tmp_path / "pets.parquet")[0]
 
 
 def parquet(path: Path, **columns: Any) -> Path:
@@ -397,7 +401,7 @@ def test_parquet_may_hold_the_images_themselves(write: Write, tmp_path: Path) ->
     wrong = [None, b"no image", *contents[2:]]
     lines = fault(parquet(path, image=pa.array(wrong, pa.binary())), split="split")
     assert lines[1] == "  row 1: image is empty"
-    assert lines[2].startswith("  row 2: unreadable image: not an image of a known kind")
+    assert lines[2].startswith("  row 2: unreadable image: not an image of a known format")
     nested = parquet(path, image=pa.array([[name] for name in names]))
     assert "image holds list<" in fault(nested)[0]
     assert "it must hold names of image files, or their contents as bytes" in fault(nested)[0]
@@ -419,7 +423,7 @@ def test_texts_that_are_missing_are_a_setting_that_the_message_names(write: Writ
 def test_a_decimal_comma_is_a_setting_that_the_message_names(write: Write) -> None:
     path = write({k: {"age": f"{k + 1},5"} for k in range(N)})
     bias = {"column": "age", "edges": [31]}
-    assert fault(path, bias=bias)[1] == "  line 2: age is no number: '1,5' (a decimal comma? set data.decimal)"
+    assert fault(path, bias=bias)[1] == "  line 2: age is not a number: '1,5' (a decimal comma? set data.decimal)"
     data = build(path, bias=bias, decimal=",", split="split")
     for row, (_, value, _) in seen(data).items():
         assert value == ("age from 31" if row + 1.5 >= 31 else "age below 31")
@@ -475,8 +479,11 @@ def test_a_rare_class_is_in_train(write: Write) -> None:
     assert {seen(data)[4][2] for data in drawn} == {"train"}
     notes = "; ".join(data.val_note for data in drawn)
     assert "stratified by label and bias, seed" in notes
-    assert "stratified by label alone, for a group is small, seed" in notes
-    assert "stratified by label alone, for a group is small, label cow in train alone, for it has too few rows" in notes
+    assert "stratified by label only, because a group is small, seed" in notes
+    assert (
+        "stratified by label only, because a group is small, all rows of label cow in train, because they are too few"
+        in notes
+    )
     assert "stratified by label and bias, seed 0" in build(write(), check="exist").val_note
 
 

@@ -84,7 +84,7 @@ def test_a_folder_gives_every_format_and_counts_other_files(pets: Path, caplog: 
     (folder / "notes.txt").write_text("no image")
     assert lntl("predict", str(pets), "more", "--out", "p.csv") == 0
     assert [row["path"] for row in rows("p.csv")] == ["more/a.jfif", "more/b.JPE", "more/c.ppm"]
-    note = "more: 2 files are ignored, for they are hidden or no images: 1 .txt, 1 hidden"
+    note = "more: 2 files are ignored, because they are hidden or not images: 1 .txt, 1 hidden"
     assert note in caplog.text
 
 
@@ -272,12 +272,12 @@ def test_existing_predictions_are_replaced_only_by_whole_ones(pets: Path, monkey
         (["semi.csv"], "; set --delimiter"),
         (["semi.csv", "--delimiter", ";;"], "--delimiter ;;: give one character"),
         (["pets.csv", "--root", "gone"], "pets.csv: there is no folder gone of its images; set --root"),
-        (["text.npz"], "text.npz: not a readable .npz file of plain arrays (no .npz archive); name one"),
+        (["text.npz"], "text.npz: not a readable .npz file of plain arrays (not an .npz archive); name one"),
         (["gone.npz"], "gone.npz: there is no such file; name an .npz file"),
         (["v.npz", "pets"], "an .npz file is predicted alone"),
         (["v.npz", "--column", "y"], "v.npz: no array 'y'; valid: x"),
         (["v.npz", "--column", "y"], "--column names the array, here 'y'"),
-        (["v.npz"], "images: float64 (2, 7) do not fit the network, which takes (N, 3, 16, 16); give paths"),
+        (["v.npz"], "images: float64 (2, 7) do not fit the network, which takes (N, 3, 16, 16); pass paths"),
         (["pets.csv", "--out", "pets.csv"], "pets.csv: is both read and written; name another file"),
         (["pets", "--out", "no/p.csv"], "no/p.csv: there is no folder no; make it, or name another file"),
         (["pets", "--out", "empty"], "empty: is a folder; name a file to write"),
@@ -311,4 +311,4 @@ def test_only_a_missing_column_asks_for_its_name(pets: Path, capsys: Capture) ->
 def test_pictures_are_no_vectors(used: Used, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "a.png").write_bytes(b"")
     assert lntl("predict", str(used("vectors")), str(tmp_path / "a.png"), "--out", str(tmp_path / "p.csv")) == 2
-    assert "takes arrays of numbers (N, 7), no images; give an array or .npz" in capsys.readouterr().err
+    assert "takes arrays of numbers (N, 7), not images; pass an array or .npz" in capsys.readouterr().err

@@ -118,7 +118,7 @@ CASES: dict[str, tuple[Predictions, list[str], dict[str, str]]] = {
     ),
     "all predictions equal": (
         of([0, 0, 1, 1], [1, 1, 1, 1], [0, 1, 0, 1], 2, 2, (0, 1)),
-        ["every image is predicted as class 1: a constant answer has no gap"],
+        ["every image is predicted as class 1: constant predictions have no gap"],
         {},
     ),
     "no aligned image": (
@@ -200,7 +200,9 @@ def test_fewer_than_thirty_images_are_few() -> None:
     summary = summarise(of(y, y, y, 2, 2, (0, 1)), ["zero", "one"], ["u", "v"])
     for key in ("by_class", "by_bias"):
         assert [row["small"] for row in summary[key]] == [False, True]
-    warning = "1 of 4 groups have fewer than 30 images, one with v only 29: numbers of single groups are uncertain"
+    warning = (
+        "1 of 4 groups have fewer than 30 images, one with v only 29: the accuracies of these groups are uncertain"
+    )
     assert warning in summary["warnings"]
 
 
@@ -213,7 +215,7 @@ def test_groups_of_other_splits_are_counted_named_and_warned_of() -> None:
     assert summary["metrics"]["worst_group_accuracy"]["lowest"] == "Blond_Hair=0, Male=1, 1 image"
     odds = summary["metrics"]["equalised_odds_gap"]
     assert (odds["value"], odds["low"], odds["high"]) == (None, None, None)
-    assert odds["undefined"] == "no image is Blond_Hair=1, Male=1, so a rate that is compared is undefined"
+    assert odds["undefined"] == "no image is Blond_Hair=1, Male=1, so one of the compared rates is undefined"
     assert (
         "1 of the 4 groups (class and bias value) that occur in the data have no image here: Blond_Hair=1, Male=1; "
         "worst-group and unbiased accuracy leave them out"

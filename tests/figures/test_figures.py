@@ -266,7 +266,7 @@ def test_confusion_matrices_are_per_cent_of_the_true_class_side_by_side() -> Non
 
 def test_group_accuracies_leave_an_empty_group_blank() -> None:
     erm, _, bar = figures.group_accuracies(GROUPS, CLASSES, COLORS).axes
-    assert (erm.get_xlabel(), erm.get_ylabel(), bar.get_ylabel()) == ("colour", "true", "% right")
+    assert (erm.get_xlabel(), erm.get_ylabel(), bar.get_ylabel()) == ("colour", "true", "accuracy, %")
     assert texts(erm) == ["100", "0", "25", "50", "50"]
     assert [label.get_text() for label in erm.get_xticklabels()] == COLORS
 

@@ -150,7 +150,9 @@ def test_of_equal_faces_one_is_taken_and_none_where_their_labels_differ(tmp_path
     (source / f"part0/{age_and_gender}_1_9999.jpg").write_bytes((source / other).read_bytes())
     made = utkface_maker.make(source, "eb1", 0.2)
     assert sorted(made.columns["image"]) == sorted({*before} - {other})
-    assert made.notes[1] == "3 images are left out, for they equal another or others of another gender or age group"
+    assert (
+        made.notes[1] == "3 images are left out as duplicates, or because equal images have another gender or age group"
+    )
 
 
 def test_isic(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_the_card_has_the_numbers_of_the_files(run: Path) -> None:
         "A processor, 2 of 2 cores",
         "Training took 5.3\u202fmin",
         f'lntl.load("{run}")',
-        "Any bias but the colour.",
+        "Any bias other than the colour.",
     ):
         assert part in text
     assert "None" not in text
@@ -76,7 +76,7 @@ def test_what_was_not_measured_is_named_with_its_command(run: Path) -> None:
         assert sentence in part
     assert "versions and hardware are not known" in text
     assert "phases are not known" in text
-    assert "Not answered" in text
+    assert "This was not measured" in text
     assert "None" not in text
 
 

@@ -47,7 +47,7 @@ def test_data_without_a_problem(pets: Path, capsys: pytest.CaptureFixture[str]) 
         assert text in stdout
     facts = strict(Path("results/checks/pets/check.json"))
     assert facts["trustworthy"]
-    assert check_verdict(Check.model_validate(facts))[0] == "With care"  # its cells are tiny
+    assert check_verdict(Check.model_validate(facts))[0] == "With care"  # its groups are small
     page = Path("results/checks/pets/index.html").read_text(encoding="utf-8")
     assert "&lt;i&gt;cat&lt;/i&gt;" in page
     assert "<i>" not in page
@@ -100,9 +100,9 @@ def test_tables_that_are_too_large_are_not_drawn(pets: Path, capsys: pytest.Capt
     Path("pets.csv").write_text("\n".join(["image,label,sky,split", *lines]))
     assert lntl("data", "check", "pets.yaml", "--no-images") == 0
     stdout = capsys.readouterr().out
-    assert "3 x 45 cells, see the page" in stdout
+    assert "3 x 45 groups are too many to show" in stdout
     n = sum(line.endswith(",train") for line in lines)
-    assert f"45 values of sky share {n} training rows" in stdout
+    assert f"There are only {n} training rows for 45 values of sky" in stdout
     page = Path("results/checks/pets/index.html").read_text()
     assert "3 classes and 45 values are too many to draw" in page
     assert len(strict(Path("results/checks/pets/check.json"))["biases"][0]["values"]) == 45

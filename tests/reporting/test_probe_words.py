@@ -1,4 +1,4 @@
-"""The result of a probe in the terminal: the numbers of the table, and the sentences that fit them."""
+"""The result of a probe in the terminal: its table, and sentences that agree with the numbers."""
 
 from io import StringIO
 from typing import Any
@@ -19,7 +19,7 @@ def interval(value: float) -> dict[str, float]:
     return {"value": value, "low": value - 0.01, "high": value + 0.01}
 
 
-def made(leakage: float = 0.9, h: float | None = 0.2, **more: Any) -> Probe:
+def example_probe(leakage: float = 0.9, h: float | None = 0.2, **more: Any) -> Probe:
     content = {
         "epoch": 3,
         "n_train": 5000,
@@ -41,7 +41,7 @@ def sentences(probe: Probe, recoloring: dict[str, Any] | None = None) -> list[st
     return list(probe_sentences(probe, None if recoloring is None else Recoloring.model_validate(recoloring)))
 
 
-def shown(probe: Probe) -> list[list[str]]:
+def printed_tables(probe: Probe) -> list[list[str]]:
     """Return the lines of each table."""
     texts = []
     for table in probe_tables(probe):
@@ -52,7 +52,7 @@ def shown(probe: Probe) -> list[list[str]]:
 
 
 def test_the_table_has_every_number() -> None:
-    (lines,) = shown(made())
+    (lines,) = printed_tables(example_probe())
     assert "f linear 0.890 ± 0.010 0.760 ± 0.010" in lines  # no such probe of ERM
     assert "f conv 0.900 ± 0.010 0.980 ± 0.002" in lines  # no such probe of pixels
     assert "penultimate mlp 0.100 ± 0.010" in lines
@@ -61,7 +61,7 @@ def test_the_table_has_every_number() -> None:
     assert "f h, own labels 0.200" in lines
     assert "chance most frequent 0.190" in lines
     assert "layer probe accuracy ERM pixels" in lines
-    (without,) = shown(made(h=None, reference={"pixels": [], "erm": None}))
+    (without,) = printed_tables(example_probe(h=None, reference={"pixels": [], "erm": None}))
     assert "f conv 0.900 ± 0.010" in without
     assert not any("own labels" in line for line in without)
     assert "layer probe accuracy pixels" in without
@@ -70,34 +70,34 @@ def test_the_table_has_every_number() -> None:
 @pytest.mark.parametrize(
     ("leakage", "h", "start", "of_h"),
     [
-        (0.90, 0.20, "Most of the bias is left: ", "so h was fooled: it is at chance although the bias can be read."),
+        (0.90, 0.20, "Most of the bias is left: ", "so h was fooled: it is at chance, the fresh probe is not."),
         (0.90, 0.60, "Most of the bias is left: ", "so h was not fooled."),
         (0.50, 0.10, "Part of the bias is left: ", "so h was fooled"),
         (0.25, 0.20, "Little of the bias is left: ", "so h was fooled"),
-        (0.13, 0.20, "No bias was found to be left: ", "which agrees."),
-        (0.05, 0.60, "No bias was found to be left: ", "so h was not fooled."),
+        (0.13, 0.20, "No bias was found: ", "like the probe."),
+        (0.05, 0.60, "No bias was found: ", "so h was not fooled."),
         (0.90, None, "Most of the bias is left: ", "no phase trained a bias head h."),
     ],
 )
 def test_the_sentence_fits_the_numbers(leakage: float, h: float | None, start: str, of_h: str) -> None:
     probes = [row("f", "conv", leakage), row("f", "linear", 0.01)]
-    (sentence,) = sentences(made(leakage, h, probes=probes))
+    (sentence,) = sentences(example_probe(leakage, h, probes=probes))
     assert sentence.startswith(start)
     assert of_h in sentence
-    assert f"(conv at f) reads the nearest mean colour of {leakage:.1%} of unseen images" in sentence
+    assert f"(conv at f) predicts the nearest mean colour of {leakage:.1%} of unseen images" in sentence
     assert "(chance 12.0%; plain training: 98.0%)" in sentence
 
 
 def test_few_images_prove_little() -> None:
     probes = [row("f", "conv", 0.2)]
-    (many,) = sentences(made(0.2, probes=probes))
-    (few,) = sentences(made(0.2, probes=probes, n_test=50))  # three standard errors: 0.14
+    (many,) = sentences(example_probe(0.2, probes=probes))
+    (few,) = sentences(example_probe(0.2, probes=probes, n_test=50))  # three standard errors: 0.14
     assert many.startswith("Little of the bias is left")
-    assert few.startswith("No bias was found to be left")
+    assert few.startswith("No bias was found:")
 
 
 def test_without_erm_the_sentence_does_not_mention_it() -> None:
-    (sentence,) = sentences(made(reference={"pixels": [], "erm": None}))
+    (sentence,) = sentences(example_probe(reference={"pixels": [], "erm": None}))
     assert "(chance 12.0%)" in sentence
 
 
@@ -110,14 +110,14 @@ def test_recolouring_and_warnings() -> None:
         "mean_change": interval(0.125),
         "erm": {"flip_rate": interval(0.97), "mean_change": interval(0.5)},
     }
-    _, flips, note = sentences(made(warnings=["no test image of class 3"]), recoloring)
+    _, flips, note = sentences(example_probe(warnings=["no test image of class 3"]), recoloring)
     assert flips == (
-        "Shown in all 2 colours, 25.0% of 10000 test images do not keep their prediction (95 % interval 24.0% to 26.0%"
-        "; plain training: 97.0%); the probabilities move by 0.125 on average, where 0 is none (0.115 to 0.135; plain "
+        "The prediction changes for 25.0% of 10000 test images if they are shown in all 2 colours (95 % interval "
+        "24.0% to 26.0%; plain training: 97.0%); the mean change of the probabilities is 0.125 (0.115 to 0.135; plain "
         "training: 0.500)."
     )
     assert note == "Note: no test image of class 3."
-    alone = sentences(made(), recoloring | {"erm": None})[1]
+    alone = sentences(example_probe(), recoloring | {"erm": None})[1]
     assert "plain training" not in alone
 
 
@@ -129,8 +129,8 @@ def test_several_biases_have_a_table_and_a_sentence_each() -> None:
         "leakage": 0.97,
     }
     of_age = of_sky | {"probes": [row("f", "mlp", 0.505)], "leakage": 0.505}
-    probe = made(bias="sky, age", per_bias={"sky": of_sky, "age": of_age})
-    _, lines, age = shown(probe)
+    probe = example_probe(bias="sky, age", per_bias={"sky": of_sky, "age": of_age})
+    _, lines, age = printed_tables(probe)
     assert lines[0].startswith("sky: accuracy of fresh probes on 5000 unseen test images")
     assert "f conv 0.970 ± 0.010 0.990 ± 0.010" in lines  # of pixels; there is no ERM
     assert "chance most frequent 0.500" in lines
@@ -138,9 +138,7 @@ def test_several_biases_have_a_table_and_a_sentence_each() -> None:
     assert age[0].startswith("age: ")
     texts = sentences(probe)
     assert texts[1] == (
-        "sky alone: most of the bias is left; the best fresh probe (conv at f) reads it of 97.0% of unseen images "
+        "sky alone: most of the bias is left; the best fresh probe (conv at f) predicts it for 97.0% of unseen images "
         "(chance 50.0%)."
     )
-    assert texts[2].startswith(
-        "age alone: no bias was found to be left; the best fresh probe (mlp at f) reads it of 50.5%"
-    )
+    assert texts[2].startswith("age alone: no bias was found; the best fresh probe (mlp at f) predicts it for 50.5%")

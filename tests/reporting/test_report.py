@@ -21,7 +21,7 @@ from tiny_runs import lntl
 from lntl.errors import UserError
 from lntl.figures import confusion_matrices
 from lntl.reporting.drawings import Drawing, draw
-from lntl.reporting.pages import MOST_DRAWN, write_card, write_report
+from lntl.reporting.pages import MAX_DRAWN, write_card, write_report
 from lntl.runs.formats import Report
 
 Shared = Callable[[str, Callable[[Path], object]], Path]
@@ -313,7 +313,7 @@ def test_the_answer_compares_unbiased_accuracy_if_the_test_set_is_biased(made: P
     _, _, report, _ = written(write_report([run], tmp_path / "out").parent)
     answer = report["runs"][0]["answers"][0]
     assert answer["short"] == "Yes"
-    assert answer["text"].startswith("It is right on 75.0\u202f% of the test images, each group of class and colour")
+    assert answer["text"].startswith("The test accuracy with equal weight for each group of class and colour is 75.0")
 
 
 @pytest.mark.usefixtures("quick")
@@ -401,13 +401,13 @@ def test_a_name_may_contain_regex_and_math_characters(name: str) -> None:
 def test_a_page_of_many_runs_stays_small(
     made: Path, single: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lntl.reporting.pages.MOST_DRAWN", 1)
+    monkeypatch.setattr("lntl.reporting.pages.MAX_DRAWN", 1)
     out = write_report([made / "plain", made / "lntl"], tmp_path / "out").parent
     html, page, _, _ = written(out)
     check_page(html, page)
     assert f"lntl report {made / 'lntl'}" in page.text
     page_size = len((single / "index.html").read_bytes())
-    assert MOST_DRAWN * page_size < 5_000_000
+    assert MAX_DRAWN * page_size < 5_000_000
 
 
 def test_a_folder_that_is_not_a_run_is_an_error(tmp_path: Path) -> None:
@@ -444,7 +444,7 @@ def test_the_command_without_a_run_folder_is_an_error(
     assert "run folder" in capsys.readouterr().err
 
 
-# --- over cells, many names, no bias ---
+# --- metrics over groups, many names, no bias ---
 
 
 def change_evaluation(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -455,19 +455,19 @@ def change_evaluation(run: Path, change: Callable[[dict[str, Any]], object]) -> 
 
 
 @pytest.mark.usefixtures("quick")
-def test_metrics_over_groups_show_the_number_of_cells(made: Path, tmp_path: Path) -> None:
+def test_metrics_over_groups_show_the_number_of_groups(made: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
     cells = {"cells": 99, "all_cells": 100}
     change_evaluation(run, lambda content: content["metrics"]["unbiased_accuracy"].update(cells))
     worst = cells | {"lowest": "digit=7, colour=3, 12 images"}
     change_evaluation(run, lambda content: content["metrics"]["worst_group_accuracy"].update(worst))
     _, page, report, markdown = written(write_report([run], tmp_path / "out").parent)
-    text = "99 of 100 cells have images, lowest: digit=7, colour=3, 12 images"
+    text = "99 of 100 groups have images, lowest: digit=7, colour=3, 12 images"
     assert report["runs"][0]["key_numbers"][3]["meaning"].endswith(text)
     card = write_card(run).read_text(encoding="utf-8")
     for content in (page.text, markdown, card):
         assert text in content
-        assert content.count("99 of 100 cells have images") >= 2
+        assert content.count("99 of 100 groups have images") >= 2
 
 
 @pytest.mark.usefixtures("quick")
@@ -537,7 +537,7 @@ def test_each_bias_has_its_own_figure_and_numbers(two_biases: Path, tmp_path: Pa
         for who, content in (("run", evaluation), ("erm", erm)):
             metrics = content[bias["name"]]["metrics"]
             assert bias["metrics"]["worst_group_accuracy"][who]["value"] == metrics["worst_group_accuracy"]["value"]
-        assert f"Accuracy in % by class and {bias['name']} alone, in brackets the number of test images" in page.text
+        assert f"Accuracy in % by class and {bias['name']} alone; brackets show the number of test images" in page.text
         assert re.search(rf"^\| {bias['name']} \| {100 * leakage:.1f}", markdown, re.MULTILINE)
     assert "Each bias alone" in page.text
     assert "Did the network unlearn the combination of texture and stroke?" in page.text

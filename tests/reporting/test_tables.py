@@ -30,7 +30,7 @@ def test_metric_table() -> None:
     assert "a [title]" in shown
     assert re.search(r"accuracy +0\.5000 +0\.4000 to 0\.6000 +50\b", shown)
     assert re.search(r"bias accuracy +undefined +no \[label\] +0\b", shown)
-    assert re.search(r"unbiased accuracy +0\.2500 +0\.1500 to 0\.3500 +50 in 3 of 4 cells", shown)
+    assert re.search(r"unbiased accuracy +0\.2500 +0\.1500 to 0\.3500 +50 in 3 of 4 groups", shown)
 
 
 def test_accuracy_table_marks_few_images() -> None:

@@ -1,4 +1,4 @@
-"""The answers in plain words: which numbers give which answer, and that none claims more than they show."""
+"""Which numbers give which answer; no answer claims more than its numbers show."""
 
 from itertools import product
 from typing import Any
@@ -19,18 +19,18 @@ from lntl.reporting.verdict import (
 from lntl.runs.formats import Chance, Estimate, Probe, ProbeRow
 
 
-def around(value: float, half: float = 0.01) -> Estimate:
+def estimate(value: float, half: float = 0.01) -> Estimate:
     return Estimate(value=value, low=value - half, high=value + half)
 
 
-BETTER: dict[str, Any] = {"unbiased": around(0.8), "erm_unbiased": around(0.5)}
-SAME: dict[str, Any] = {"unbiased": around(0.505), "erm_unbiased": around(0.5)}
-WORSE: dict[str, Any] = {"unbiased": around(0.3), "erm_unbiased": around(0.5)}
-STEADY: dict[str, Any] = {"flips": around(0.2), "erm_flips": around(0.9)}
-FLIPPING: dict[str, Any] = {"flips": around(0.95), "erm_flips": around(0.9)}
+BETTER: dict[str, Any] = {"unbiased": estimate(0.8), "erm_unbiased": estimate(0.5)}
+SAME: dict[str, Any] = {"unbiased": estimate(0.505), "erm_unbiased": estimate(0.5)}
+WORSE: dict[str, Any] = {"unbiased": estimate(0.3), "erm_unbiased": estimate(0.5)}
+STEADY: dict[str, Any] = {"flips": estimate(0.2), "erm_flips": estimate(0.9)}
+FLIPPING: dict[str, Any] = {"flips": estimate(0.95), "erm_flips": estimate(0.9)}
 CHANCE = 0.1
 PROBED: dict[str, Any] = {"chance": CHANCE, "n_test": 5000}
-LEAKS: dict[str, dict[str, Any]] = {
+LEAKAGE: dict[str, dict[str, Any]] = {
     "Yes": PROBED | {"leakage": 0.14, "erm_leakage": 0.9},
     "Partly": PROBED | {"leakage": 0.89 - MIN_DIFFERENCE * (1 - CHANCE), "erm_leakage": 0.9},
     "No": PROBED | {"leakage": 0.91 - MIN_DIFFERENCE * (1 - CHANCE), "erm_leakage": 0.9},
@@ -49,39 +49,39 @@ LEAKS: dict[str, dict[str, Any]] = {
         (SAME | FLIPPING, "No"),
         (BETTER | FLIPPING, "Unclear"),
         (WORSE | STEADY, "Unclear"),
-        ({"unbiased": around(0.8)}, "Not measured"),
-        ({"unbiased": Estimate(value=0.8), "erm_unbiased": around(0.5)}, "Not measured"),  # no interval, no claim
-        ({"unbiased": Estimate(undefined="no image"), "erm_unbiased": around(0.5)}, "Not measured"),
+        ({"unbiased": estimate(0.8)}, "Not measured"),
+        ({"unbiased": Estimate(value=0.8), "erm_unbiased": estimate(0.5)}, "Not measured"),  # no interval, no claim
+        ({"unbiased": Estimate(undefined="no image"), "erm_unbiased": estimate(0.5)}, "Not measured"),
         ({}, "Not measured"),
     ],
 )
-def test_used_less(numbers: dict[str, Any], short: str) -> None:
+def test_answer_about_use_of_the_bias(numbers: dict[str, Any], short: str) -> None:
     assert bias_use_answer(Measurements("colour", True, **numbers)).short == short
 
 
-@pytest.mark.parametrize("short", LEAKS)
-def test_gone(short: str) -> None:
-    answer = leakage_answer(Measurements("colour", True, **LEAKS[short]))
+@pytest.mark.parametrize("short", LEAKAGE)
+def test_answer_about_leakage(short: str) -> None:
+    answer = leakage_answer(Measurements("colour", True, **LEAKAGE[short]))
     assert answer.short == short
     assert ("not clearly less than with plain training" in answer.text) == (short == "No")
 
 
-def test_with_a_high_chance_the_share_above_chance_is_compared() -> None:
+def test_leakage_is_compared_by_skill_where_chance_is_high() -> None:
     leaks = {"chance": 0.95, "n_test": 100_000, "erm_leakage": 0.998}
     assert leakage_answer(Measurements("scar", True, leakage=0.98, **leaks)).short == "Partly"
     assert leakage_answer(Measurements("scar", True, leakage=0.995, **leaks)).short == "No"
 
 
-def test_gone_without_plain_training_claims_no_comparison() -> None:
+def test_answer_about_leakage_without_plain_training_compares_nothing() -> None:
     answer = leakage_answer(Measurements("colour", True, leakage=0.5, **PROBED))
     assert answer.short == "No"
     assert "plain training" not in answer.text
 
 
 def test_the_page_and_the_probe_command_agree() -> None:
-    """Each chance leaves another share to read; with few images, what noise can do counts as guessing."""
-    for chance, n, read, h_read in product((0.1, 0.951), (20, 5000), (0.0, 0.04, 0.06, 1.0), (0.0, 0.06, 1.0)):
-        leakage, h = (chance + share * (1 - chance) for share in (read, h_read))
+    """Both call a probe and h at chance in the same cases, for low and high chance, few and many images."""
+    for chance, n, skill, h_skill in product((0.1, 0.951), (20, 5000), (0.0, 0.04, 0.06, 1.0), (0.0, 0.06, 1.0)):
+        leakage, h = (chance + share * (1 - chance) for share in (skill, h_skill))
         measured = Measurements("sex", True, leakage=leakage, chance=chance, n_test=n, h_accuracy=h, h_chance=chance)
         probe = Probe(
             epoch=1,
@@ -96,38 +96,44 @@ def test_the_page_and_the_probe_command_agree() -> None:
             h_chance=chance,
         )
         answer, (sentence,) = leakage_answer(measured), probe_sentences(probe, None)
-        assert (answer.short == "Yes") == sentence.startswith("No bias was found to be left")
-        assert ("it was fooled" in answer.text) == ("so h was fooled" in sentence)
-        if n == 5000 and read in (0.0, 1.0):
-            assert answer.short == ("No" if read else "Yes")
+        assert (answer.short == "Yes") == sentence.startswith("No bias was found:")
+        assert ("h was fooled" in answer.text) == ("so h was fooled" in sentence)
+        if n == 5000 and skill in (0.0, 1.0):
+            assert answer.short == ("No" if skill else "Yes")
 
 
 @pytest.mark.parametrize(("h", "leak", "fooled"), [(0.12, "No", True), (0.5, "No", False), (0.12, "Yes", False)])
 def test_h_was_fooled_only_where_it_is_at_chance_and_the_probe_is_not(h: float, leak: str, fooled: bool) -> None:
-    text = leakage_answer(Measurements("colour", True, h_accuracy=h, h_chance=0.1, **LEAKS[leak])).text
-    assert "bias head h is right in" in text
-    assert ("it was fooled" in text) == fooled
+    text = leakage_answer(Measurements("colour", True, h_accuracy=h, h_chance=0.1, **LEAKAGE[leak])).text
+    assert "bias head h predicts" in text
+    assert ("h was fooled" in text) == fooled
     assert (
-        "bias head" not in leakage_answer(Measurements("colour", False, h_accuracy=h, h_chance=0.1, **LEAKS[leak])).text
+        "bias head"
+        not in leakage_answer(Measurements("colour", False, h_accuracy=h, h_chance=0.1, **LEAKAGE[leak])).text
     )
 
 
 @pytest.mark.parametrize(
     ("numbers", "leak", "word", "part"),
     [
-        (BETTER, "Yes", "Yes", "and the colour can no longer be read from its features."),
-        (BETTER, "Partly", "Partly", "though well above chance."),
-        (BETTER, "No", "Partly", "but the colour can still be read from its features."),
-        (SAME, "Yes", "Partly", "no less than those of plain training, but the colour can no longer"),
-        (SAME, "No", "No", "and the colour can still be read"),
-        (BETTER, "Not measured", "Open", "was not measured."),
-        ({}, "Yes", "Open", "was not measured, but"),
+        (BETTER, "Yes", "Yes", "and the colour can no longer be predicted from the features."),
+        (BETTER, "Partly", "Partly", "but well above chance."),
+        (BETTER, "No", "Partly", "but the colour can still be predicted from the features."),
+        (
+            SAME,
+            "Yes",
+            "Partly",
+            "do not depend less on the colour than with plain training, but the colour can no longer",
+        ),
+        (SAME, "No", "No", "and the colour can still be predicted"),
+        (BETTER, "Not measured", "Open", "; it was not measured whether the colour is gone"),
+        ({}, "Yes", "Open", "It was not measured whether predictions depend less on the colour"),
         ({}, "Not measured", "Open", "Neither"),
         (BETTER | FLIPPING, "No", "No", "contradict"),
     ],
 )
 def test_verdict(numbers: dict[str, Any], leak: str, word: str, part: str) -> None:
-    answer = verdict(Measurements("colour", True, **numbers, **LEAKS[leak]))
+    answer = verdict(Measurements("colour", True, **numbers, **LEAKAGE[leak]))
     assert answer.word == word
     assert part in answer.text
     assert answer.text.endswith(".")
@@ -136,18 +142,18 @@ def test_verdict(numbers: dict[str, Any], leak: str, word: str, part: str) -> No
 @pytest.mark.parametrize(
     ("numbers", "word"),
     [
-        ({"flips": around(0.5)}, "Biased"),
-        ({"flips": around(0.05)}, "Not biased"),
-        ({"conflicting": around(0.45), "aligned": around(0.99)}, "Biased"),
-        ({"conflicting": around(0.97), "aligned": around(0.99)}, "Not biased"),
+        ({"flips": estimate(0.5)}, "Biased"),
+        ({"flips": estimate(0.05)}, "Not biased"),
+        ({"conflicting": estimate(0.45), "aligned": estimate(0.99)}, "Biased"),
+        ({"conflicting": estimate(0.97), "aligned": estimate(0.99)}, "Not biased"),
         ({}, "Plain"),
     ],
 )
-def test_plain_training_is_not_said_to_unlearn(numbers: dict[str, Any], word: str) -> None:
+def test_plain_training_does_not_claim_to_unlearn(numbers: dict[str, Any], word: str) -> None:
     measured = Measurements("colour", False, **numbers)
     assert verdict(measured).word == word
     assert [answer.question for answer in answers(measured)] == [
-        "Does it use the colour?",
+        "Does the network use the colour?",
         "Is the colour gone from the features?",
     ]
 
@@ -156,9 +162,9 @@ def test_plain_training_is_not_said_to_unlearn(numbers: dict[str, Any], word: st
     ("aligned", "short"), [(0.99, "No accuracy"), (0.985, "No accuracy"), (0.9, "9.0 points"), (None, "Not measured")]
 )
 def test_cost(aligned: float | None, short: str) -> None:
-    value = None if aligned is None else around(aligned)
+    value = None if aligned is None else estimate(aligned)
     answer = cost_answer(
-        Measurements("colour", True, aligned=value, erm_aligned=around(0.99), seconds=600, erm_seconds=300)
+        Measurements("colour", True, aligned=value, erm_aligned=estimate(0.99), seconds=600, erm_seconds=300)
     )
     assert answer.short == short
     assert "Training took 10.0\u202fmin, 2.0 times as long as plain training." in answer.text

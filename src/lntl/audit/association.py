@@ -1,4 +1,4 @@
-"""How much bias and label say about each other, and what difference a test set can show."""
+"""Measures of the association of bias and label, and the smallest difference that a test set can show."""
 
 import math
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ from lntl.types import IGNORE
 
 Ints = NDArray[np.int64]
 
-SIGNIFICANCE, POWER = 0.05, 0.8  # of the test of a difference, two-sided
-MOST_CELLS = 10_000_000  # of classes and values that occur, for which Cramér's V is computed
+SIGNIFICANCE, POWER = 0.05, 0.8  # of a two-sided test for a difference of two accuracies
+MAX_CELLS = 10_000_000  # largest number of (class, value) cells for which Cramér's V is computed
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of each class and bias value; only the C cells that have rows are listed.
+    """Contingency table of class and bias value; only the C cells that have rows are stored.
 
     Attributes:
         num_classes: Number of classes.
         num_values: Number of bias values.
-        cells: Number class * num_values + bias value of each cell, (C,) ascending.
+        cells: Index class * num_values + bias value of each cell, (C,) ascending.
         count: Rows of each cell, (C,).
     """
 
@@ -74,8 +74,8 @@ def cramers_v(table: Table) -> float:
     """Return sqrt(chi^2 / (n (min(K, B) - 1))) over the K classes and B values that occur.
 
     Returns:
-        0 where label and bias are independent, 1 where one determines the other; NaN where only one class or value
-        occurs, or where they make more than MOST_CELLS cells.
+        0 if label and bias are independent, 1 if one determines the other; NaN if only one class or value occurs, or
+        if there are more than MAX_CELLS cells.
 
     Source: Cramér, "Mathematical Methods of Statistics", 1946.
     """
@@ -83,7 +83,7 @@ def cramers_v(table: Table) -> float:
 
     rows, columns = _occurring(table)
     shape = (int(rows.max(initial=-1)) + 1, int(columns.max(initial=-1)) + 1)
-    if min(shape) < 2 or math.prod(shape) > MOST_CELLS:
+    if min(shape) < 2 or math.prod(shape) > MAX_CELLS:
         return math.nan
     counts = np.zeros(shape, dtype=np.int64)
     counts[rows, columns] = table.count
@@ -91,7 +91,7 @@ def cramers_v(table: Table) -> float:
 
 
 def normalised_mutual_information(table: Table) -> float:
-    """Return I(y; b) / ((H(y) + H(b)) / 2) in [0, 1]; NaN where only one class or value occurs."""
+    """Return I(y; b) / ((H(y) + H(b)) / 2) in [0, 1]; NaN if only one class or value occurs."""
     from scipy.sparse import csr_array
     from scipy.stats import entropy
     from sklearn.metrics import mutual_info_score
@@ -104,20 +104,19 @@ def normalised_mutual_information(table: Table) -> float:
 
 
 def best_rule(table: Table) -> Ints:
-    """Return the class that most rows of each bias value have, (num_values,); where it has none, the commonest class.
+    """Return the most frequent class of each bias value, (num_values,); for a value without rows, that of all rows.
 
-    No classifier that sees the bias alone is right more often on these rows.
+    No classifier that sees only the bias is more accurate on these rows.
     """
     rule = np.full(table.num_values, table.class_count.argmax())
-    order = np.lexsort(
-        (-table.classes, table.count)
-    )  # the last of a value: its largest count, of equals the first class
+    # The last entry of a value wins: its most frequent class, and among equally frequent classes the first.
+    order = np.lexsort((-table.classes, table.count))
     rule[table.values[order]] = table.classes[order]
     return rule
 
 
 def rule_accuracy(table: Table, rule: Ints) -> float:
-    """Return the share of rows whose class is what the rule (num_values,) gives for their bias value."""
+    """Return the accuracy of a rule that predicts class rule[value] from the bias value; rule: (num_values,)."""
     return _share(table.count[rule[table.values] == table.classes].sum(), table.rows)
 
 
@@ -127,17 +126,18 @@ def majority(table: Table) -> float:
 
 
 def detectable_difference(n: int) -> float:
-    """Return the smallest difference of two accuracies, on n images each, that a test at SIGNIFICANCE finds with POWER.
+    """Return the smallest difference of two accuracies, each on n images, that a test detects with POWER.
 
-    d = (z_{1 - SIGNIFICANCE/2} + z_POWER) sqrt((p1 (1 - p1) + p2 (1 - p2)) / n), solved for accuracies d apart around
-    1/2, where it is largest: d = z / sqrt(2 n + z^2), z being the sum. Two proportions, normal approximation.
+    The test compares two proportions at level SIGNIFICANCE, in the normal approximation:
+    d = z sqrt((p1 (1 - p1) + p2 (1 - p2)) / n) with z = z_{1 - SIGNIFICANCE/2} + z_POWER. For p1 and p2 around 1/2,
+    where d is largest, d = z / sqrt(2 n + z^2).
     """
     z = NormalDist().inv_cdf(1 - SIGNIFICANCE / 2) + NormalDist().inv_cdf(POWER)
     return float(z / np.sqrt(2 * n + z**2))
 
 
 def _occurring(table: Table) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return class and bias value of each cell, numbered among those that occur."""
+    """Return the class and the bias value of each cell as indices among the classes and values that occur."""
     return (
         np.unique(table.classes, return_inverse=True)[1].reshape(-1),
         np.unique(table.values, return_inverse=True)[1].reshape(-1),

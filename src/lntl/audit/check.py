@@ -34,14 +34,14 @@ from lntl.runs.formats import (
 from lntl.types import IGNORE, ImageSplit, Split
 
 FORMAT = 2  # of check.json; raise it when the meaning of the content changes
-DIFFERENCE_MEANS = (
+DIFFERENCE_MEANING = (
     f"d = z / sqrt(2 n + z^2), z = z(1 - {SIGNIFICANCE} / 2) + z({POWER}): two proportions around one half, each over "
     "n rows"
 )
-LISTED_CELLS = 12  # empty, absent and small cells that are listed
-LISTED = 20  # sets of equal examples, and pairs of alike ones, that are listed
-SHOWN = 8  # pairs that are shown as pictures
-ALIKE_MEANS = (
+MAX_LISTED_GROUPS = 12  # number of empty, of absent and of small groups that are listed
+MAX_LISTED = 20  # number of sets of equal examples, and of pairs of similar images, that are listed
+MAX_PICTURES = 8  # number of pairs of similar images that are drawn
+SIMILAR_MEANING = (
     f"at most {fingerprints.BITS} of 64 bits of a perceptual hash differ, and small grey versions correlate by at "
     f"least {fingerprints.ALIKE}"
 )
@@ -50,7 +50,7 @@ BRIGHTNESS_BINS = 10  # bins of equal counts for the brightness of training imag
 
 @dataclass(frozen=True)
 class Audit:
-    """The result of an audit, and the images (pairs, 2, 3, H, W) uint8 of examples that look alike."""
+    """The result of an audit, and pairs of similar images, uint8 (pairs, 2, 3, H, W); None without a pair."""
 
     check: Check
     pictures: NDArray[np.uint8] | None
@@ -61,20 +61,21 @@ def audit(config: Config, images: bool, watch: Watch) -> Audit:
 
     Args:
         config: The configuration.
-        images: Whether to open every image, to find equal, alike and unreadable ones.
+        images: Whether to open every image, to find equal, similar and unreadable images.
         watch: Shows progress.
 
     Raises:
         UserError: If the data cannot be read at all.
     """
     examples = read(config.data, images, watch)
-    check, shown = _check(config, examples), None
+    check, similar_images = _check(config, examples), None
     if examples.opened is not None:
         check.duplicates, pairs = find_duplicates(examples, examples.opened)
-        shown = pictures(examples, pairs)
+        similar_images = pictures(examples, pairs)
     check.findings = findings(check)
     check.recommendation = recommend(check, pooled="bias_head" in type(config.model).model_fields)
-    return Audit(check, shown)
+
+    return Audit(check, similar_images)
 
 
 def _check(config: Config, examples: Examples) -> Check:
@@ -132,7 +133,7 @@ def _check(config: Config, examples: Examples) -> Check:
         unreadable=[f"{examples.name(n)}: {reason}" for n, reason in opened.unreadable.items()] if opened else [],
         leaking=None if leaking is None else LeakingGroups(column=leaking.column, groups=leaking.groups),
         duplicates=None,
-        difference_means=DIFFERENCE_MEANS,
+        difference_means=DIFFERENCE_MEANING,
     )
 
 
@@ -144,14 +145,14 @@ def _labels(split: Split, number: int) -> Ints:
 def _bias(
     name: str, values: tuple[str, ...], y: dict[str, Ints], value: dict[str, Ints], num_classes: int
 ) -> BiasCounts:
-    """Return the tables and the association of a bias on each split; the best rule is from train, the first split."""
+    """Return the counts and the association of a bias on each split; the best rule is learned on train."""
     tables = {split: crosstab(y[split], value[split], num_classes, len(values)) for split in y}
     rule = association.best_rule(next(iter(tables.values())))
-    listed = num_classes * len(values) <= DENSE
+    few_cells = num_classes * len(values) <= DENSE
     return BiasCounts(
         name=name,
         values=list(values),
-        counts={split: table.dense().tolist() if listed else [] for split, table in tables.items()},
+        counts={split: table.dense().tolist() if few_cells else [] for split, table in tables.items()},
         missing={split: float((labels == IGNORE).mean()) for split, labels in value.items()},
         association={split: _association(table, rule) for split, table in tables.items()},
     )
@@ -176,13 +177,13 @@ def _association(table: Table, rule: Ints) -> Association:
 
 
 def _cells(table: Table, occurring: Ints, names: CellNames) -> CellCounts:
-    """Return the empty, absent and small cells of a split, and the difference that its smallest cell can show.
+    """Return the empty, absent and small groups of a split, and the difference that its smallest group can show.
 
-    occurring: cells with rows in any split, ascending.
+    occurring: numbers of the groups with rows in any split, ascending.
     """
 
     def listed(cells: Ints, count: Ints) -> list[CellCount]:
-        pairs = zip(cells[:LISTED_CELLS].tolist(), count[:LISTED_CELLS].tolist(), strict=True)
+        pairs = zip(cells[:MAX_LISTED_GROUPS].tolist(), count[:MAX_LISTED_GROUPS].tolist(), strict=True)
         return [
             CellCount(
                 name=names[cell],
@@ -194,8 +195,8 @@ def _cells(table: Table, occurring: Ints, names: CellNames) -> CellCounts:
         ]
 
     total = table.num_classes * table.num_values
-    # The first empty cells are below this limit.
-    empty = np.setdiff1d(np.arange(min(total, len(table.cells) + LISTED_CELLS)), table.cells)
+    # There are at least MAX_LISTED_GROUPS empty groups below this limit, or all of them.
+    empty = np.setdiff1d(np.arange(min(total, len(table.cells) + MAX_LISTED_GROUPS)), table.cells)
     absent = np.setdiff1d(occurring, table.cells)
     order = np.argsort(table.count, kind="stable")
     cells, count = table.cells[order], table.count[order]
@@ -238,14 +239,14 @@ def _brightness_only(examples: Examples, part: slice) -> float | None:
 
 
 def find_duplicates(examples: Examples, opened: OpenedExamples) -> tuple[Duplicates, Ints]:
-    """Return equal and alike examples, and the positions (pairs, 2) of the alike pairs that are listed."""
+    """Return equal examples and similar images, and the positions (pairs, 2) of the similar pairs that are listed."""
     split, y = examples.split[opened.position], examples.y[opened.position]
     number = fingerprints.equal_sets(opened.prints.digest)
     across, disagree = straddling(number, split), straddling(number, y)
     sets = np.unique(
-        np.concatenate([across[:LISTED], disagree[:LISTED], np.arange(number.max(initial=-1) + 1)[:LISTED]])
+        np.concatenate([across[:MAX_LISTED], disagree[:MAX_LISTED], np.arange(number.max(initial=-1) + 1)[:MAX_LISTED]])
     )
-    order = sorted(sets.tolist(), key=lambda equal: (equal not in across, equal not in disagree, equal))[:LISTED]
+    order = sorted(sets.tolist(), key=lambda equal: (equal not in across, equal not in disagree, equal))[:MAX_LISTED]
     pairs = fingerprints.near_pairs(opened.prints)
     apart, differ = (labels[pairs[:, 0]] != labels[pairs[:, 1]] for labels in (split, y))
     pairs = pairs[np.lexsort((~differ, ~apart))]  # pairs across splits first, then pairs with different labels
@@ -253,9 +254,9 @@ def find_duplicates(examples: Examples, opened: OpenedExamples) -> tuple[Duplica
     def listed(positions: Ints) -> list[Example]:
         return [_example(examples, int(position)) for position in opened.position[positions]]
 
-    pictures = opened.prints.phash is not None
+    has_pictures = opened.prints.phash is not None
     duplicates = Duplicates(
-        of="images" if pictures else "vectors",
+        of="images" if has_pictures else "vectors",
         n=len(opened.position),
         equal=EqualExamples(
             sets=int(number.max(initial=-1)) + 1,
@@ -266,16 +267,16 @@ def find_duplicates(examples: Examples, opened: OpenedExamples) -> tuple[Duplica
             listed=[listed(np.flatnonzero(number == equal)[:4]) for equal in order],
         ),
         alike=AlikeImages(
-            means=ALIKE_MEANS,
+            means=SIMILAR_MEANING,
             pairs=len(pairs),
             across=int(apart.sum()),
             disagree=int(differ.sum()),
-            listed=[listed(pair) for pair in pairs[:LISTED]],
+            listed=[listed(pair) for pair in pairs[:MAX_LISTED]],
         )
-        if pictures
+        if has_pictures
         else None,
     )
-    return duplicates, opened.position[pairs[:LISTED]]
+    return duplicates, opened.position[pairs[:MAX_LISTED]]
 
 
 def _shared(number: Ints, split: Ints, names: tuple[str, ...]) -> list[SharedExamples]:
@@ -300,7 +301,7 @@ def _example(examples: Examples, position: int) -> Example:
 
 
 def pictures(examples: Examples, pairs: Ints) -> NDArray[np.uint8] | None:
-    """Return the images of the first SHOWN pairs of positions, uint8 (pairs, 2, 3, H, W); None without a pair."""
+    """Return the images of the first MAX_PICTURES pairs, uint8 (pairs, 2, 3, H, W); None if there is no pair."""
     if not len(pairs):
         return None
     splits = [split for split in examples.data.splits.values() if isinstance(split, ImageSplit)]
@@ -308,7 +309,7 @@ def pictures(examples: Examples, pairs: Ints) -> NDArray[np.uint8] | None:
     def picture(position: int) -> NDArray[np.uint8]:
         number = int(examples.split[position])
         pixels = splits[number].pixels(torch.tensor([position - int(examples.begin[number])]))
-        shown: NDArray[np.uint8] = thumbnails(pixels)[0].numpy()
-        return shown
+        thumbnail: NDArray[np.uint8] = thumbnails(pixels)[0].numpy()
+        return thumbnail
 
-    return np.stack([[picture(int(position)) for position in pair] for pair in pairs[:SHOWN]])
+    return np.stack([[picture(int(position)) for position in pair] for pair in pairs[:MAX_PICTURES]])

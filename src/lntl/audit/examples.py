@@ -1,4 +1,4 @@
-"""The examples of a data set that is opened so that an audit can go on where training would stop."""
+"""Read all examples of a data set for an audit, which continues at faults that stop training."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,14 +16,14 @@ from lntl.data.decoding import UnreadableImageError
 from lntl.data.rows import LabelSettings, LeakingGroupsError
 from lntl.types import IGNORE, Dataset, ImageSplit, Split
 
-Watch = Callable[[Sequence[Tensor], str], Iterable[Tensor]]  # yields what it is given, and shows how far it is
+Watch = Callable[[Sequence[Tensor], str], Iterable[Tensor]]  # yields the items of its argument and shows progress
 
-_BATCH, _BYTES = 256, 2**26  # examples that are opened at a time, at most, and bytes of their pixels
+_BATCH, _BYTES = 256, 2**26  # largest number of examples in a batch, and of bytes of their pixels
 
 
 @dataclass(frozen=True)
 class OpenedExamples:
-    """Fingerprints of the m examples that can be read, their positions (m,) among all, and why others cannot."""
+    """Fingerprints of the m readable examples, their positions (m,), and the reason for each unreadable position."""
 
     prints: Fingerprints
     position: Ints
@@ -35,13 +35,13 @@ class Examples:
     """All n examples of a data set, split after split.
 
     Attributes:
-        data: The data set, without the rows that are wrong.
-        leaking: The groups of rows that lie in more than one split, where there are any.
-        opened: What was found when each example was opened; None where none was.
+        data: The data set, without the wrong rows.
+        leaking: The error about values of group_id with rows in more than one split; None if there are none.
+        opened: Fingerprints of the examples; None if the examples were not opened.
         splits: Names of the splits.
-        split: Number of each example's split, (n,).
+        split: Index of the split of each example, (n,).
         y: Class, (n,).
-        value: Joint bias value, IGNORE where it is unknown, (n,).
+        value: Joint bias value, IGNORE if unknown, (n,).
         row: Index of each example in the data set, (n,).
         begin: Position of the first example of each split.
     """
@@ -63,7 +63,7 @@ class Examples:
 
 
 def read(settings: Data, images: bool, watch: Watch) -> Examples:
-    """Return the examples of the data that settings describe.
+    """Return the examples of a data set.
 
     Args:
         settings: The section `data` of a configuration.
@@ -77,8 +77,8 @@ def read(settings: Data, images: bool, watch: Watch) -> Examples:
     unread = settings.unread() if isinstance(settings, LabelSettings) else settings
     data, leaking = _load(unread)
     opened = _open(data, watch) if images else None
-    if opened is not None and opened.unreadable and unread is not settings:  # again, without those that training skips
-        data, leaking = _load(settings)
+    if opened is not None and opened.unreadable and unread is not settings:
+        data, leaking = _load(settings)  # without the images that training skips
         opened = _open(data, watch)
     splits = data.splits.values()
     y, group, row = (
@@ -100,11 +100,11 @@ def read(settings: Data, images: bool, watch: Watch) -> Examples:
 
 
 def _load(settings: Data) -> tuple[Dataset, LeakingGroupsError | None]:
-    """Return the data set, without groups of rows where these lie in more than one split."""
+    """Return the data set, and the error if its values of group_id have rows in more than one split."""
     try:
         return load_data(settings.name, settings), None
     except LeakingGroupsError as error:
-        assert isinstance(settings, LabelSettings)  # they alone have groups
+        assert isinstance(settings, LabelSettings)  # only these settings have group_id
         return load_data(settings.name, settings.without_groups()), error
 
 
@@ -125,7 +125,7 @@ def _open(data: Dataset, watch: Watch) -> OpenedExamples:
 
 
 def _fingerprints(split: Split, index: Tensor) -> Iterator[tuple[Tensor, Fingerprints | UnreadableImageError]]:
-    """Yield the fingerprints of the examples at `index`; one by one where some of them cannot be read."""
+    """Yield the fingerprints of the examples at `index`: together, or one by one if an example cannot be read."""
     try:
         if isinstance(split, ImageSplit):
             yield index, of_pictures(split.pixels(index))

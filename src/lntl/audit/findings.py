@@ -1,8 +1,8 @@
 """Findings of an audit as sentences, and the recommended first method.
 
-A problem makes results untrustworthy, a warning limits what they show, a note informs. The recommendation follows
-docs/REPRODUCTION.md: LNTL on the bias product if the bias nearly determines the label or a cell is empty; weighted
-groups only if every cell has rows; a method without bias labels if most labels are missing.
+A problem makes results untrustworthy, a warning limits what they can show, a note informs. The recommendation follows
+docs/REPRODUCTION.md: LNTL on the bias product if the bias nearly determines the label or a group is empty; weighted
+groups only if every group has rows; a method without bias labels if most bias labels are missing.
 """
 
 from collections.abc import Iterator
@@ -58,8 +58,8 @@ _LEVELS = ("problem", "warning", "note")
 def findings(check: Check) -> list[Finding]:
     """Return the findings of an audit, problems first."""
     rules = (_rows, _duplicates, _bias, _train_cells, _val, _test, _biased_splits)
-    found = [Finding(level=level, title=title, text=text) for rule in rules for level, title, text in rule(check)]
-    return sorted(found, key=lambda finding: _LEVELS.index(finding.level))
+    unsorted = [Finding(level=level, title=title, text=text) for rule in rules for level, title, text in rule(check)]
+    return sorted(unsorted, key=lambda finding: _LEVELS.index(finding.level))
 
 
 def skill(association: Association) -> float:
@@ -69,7 +69,7 @@ def skill(association: Association) -> float:
 
 
 def determining(check: Check) -> list[BiasCounts]:
-    """Return the biases that determine the class in training: each of their values occurs with one class only."""
+    """Return the biases whose every value occurs with only one class in training."""
     rows = check.splits[0].n
     biases = [
         bias
@@ -78,6 +78,10 @@ def determining(check: Check) -> list[BiasCounts]:
         and 2 * len(bias.values) <= rows  # with more values, each has only about one row
     ]
     return biases[:-1] if len(biases) > 1 else biases  # the last one is the combination of the others
+
+
+def _have(n: int) -> str:
+    return "has" if n == 1 else "have"
 
 
 def _listed(cells: list[CellCount], n: int) -> str:
@@ -97,7 +101,7 @@ def _rows(check: Check) -> Iterator[Sentence]:
             remedy = "training stops at them: correct them, or leave them out with data.on_error: skip"
             yield "problem", "Wrong rows", f"{rows}; {remedy}."
         else:
-            yield "warning", "Wrong rows are left out", f"{rows}, left out here and in training."
+            yield "warning", "Wrong rows are left out", f"{rows}: the audit and training leave them out."
     if unreadable := check.unreadable:
         text = f"{counted(len(unreadable), 'image')} cannot be read ({listed(unreadable)}); training stops at them"
         remedy = "replace them, or leave them out with data.check: read, on_error: skip"
@@ -106,12 +110,9 @@ def _rows(check: Check) -> Iterator[Sentence]:
         yield "note", "Images not opened", "Equal, similar and unreadable images were not searched for."
     if check.leaking is not None:
         groups, column = check.leaking.groups, check.leaking.column
-        text = f"{counted(len(groups), 'value')} of {column} with rows in more than one split ({listed(groups)})"
-        yield (
-            "problem",
-            "Groups in two splits",
-            f"{text}, so test rows are not independent of training; keep each value in one split.",
-        )
+        values = f"{counted(len(groups), 'value')} of {column} ({listed(groups)})"
+        text = f"{values} {_have(len(groups))} rows in more than one split, so the splits are not independent"
+        yield "problem", f"Values of {column} in two splits", f"{text}; keep all rows of a value in one split."
 
 
 def _duplicates(check: Check) -> Iterator[Sentence]:
@@ -119,24 +120,27 @@ def _duplicates(check: Check) -> Iterator[Sentence]:
         return
     examples, equal, alike = check.duplicates.of, check.duplicates.equal, check.duplicates.alike
     if equal.across:
-        shared = ", ".join(f"{part.n} of {part.of} are in {part.within}" for part in equal.shared if part.n)
+        shared = ", ".join(f"{part.n} of {part.of} are also in {part.within}" for part in equal.shared if part.n)
         yield (
             "problem" if examples == "images" else "warning",  # short vectors can be equal by chance
             f"Equal {examples} in two splits",
-            f"Equal in every value: of the {examples}, {shared} as well. Remove them from one split.",
+            f"Of the {examples}, {shared} (equal in every value). Remove them from one split.",
         )
     if equal.disagree:
-        text = f"{counted(equal.disagree, 'set')} of equal {examples} with different classes: some labels are wrong."
+        text = f"{counted(equal.disagree, 'set')} of equal {examples} {_have(equal.disagree)} different classes"
+        text = f"{text}: some labels are wrong."
         yield "warning", f"Equal {examples}, different classes", text
     if inside := equal.sets - equal.across:
-        text = f"{counted(inside, 'set')} of equal {examples} within a split: they count more than once."
+        text = f"There {'is' if inside == 1 else 'are'} {counted(inside, 'set')} of equal {examples} within a split"
+        text = f"{text}: these {examples} count more than once."
         yield "note", f"Equal {examples} within a split", text
     if alike is not None and alike.across:
-        text = f"{counted(alike.across, 'pair')} of similar images in two splits: are they copies?"
-        yield "warning", "Similar images in two splits", f"{text} If so, keep them in one split with data.group_id."
+        text = f"{counted(alike.across, 'pair')} of similar images {_have(alike.across)} an image in each of two splits"
+        advice = "if they are copies, keep them in one split with data.group_id"
+        yield "warning", "Similar images in two splits", f"{text}; {advice}."
     if alike is not None and alike.disagree:
-        text = f"{counted(alike.disagree, 'pair')} of similar images with different classes: check the labels."
-        yield "warning", "Similar images, different classes", text
+        text = f"{counted(alike.disagree, 'pair')} of similar images {_have(alike.disagree)} different classes"
+        yield "warning", "Similar images, different classes", f"{text}: check the labels."
 
 
 def _bias(check: Check) -> Iterator[Sentence]:
@@ -150,22 +154,21 @@ def _bias(check: Check) -> Iterator[Sentence]:
         return
     for bias in determining(check):
         text = (
-            f"In training every value of {bias.name} has rows of only one class: no method can distinguish bias and "
-            "class by this label."
+            f"In training every value of {bias.name} occurs with only one class: from these labels, no method can "
+            "distinguish the bias from the class."
         )
         yield "problem", "The bias determines the class", f"{text} {' '.join(what_helps(check))}"
     joint, train = check.biases[-1], check.splits[0]
     rows, values = round(train.n * (1 - train.missing)), len(joint.values)
     if rows < check.cells["train"].few * values:
-        text = f"{values} values of {joint.name} share {rows} training rows: a method may memorise the label of"
-        yield (
-            "warning",
-            "Many bias values",
-            f"{text} each value, and h has few rows per value; merge values, or use bins.",
+        text = (
+            f"There are only {rows} training rows for {values} values of {joint.name}: a method may memorise the label "
+            "of each value, and h has few rows per value; merge values, or use bins."
         )
+        yield "warning", "Many bias values", text
     shares = {bias.name: bias.missing["train"] for bias in check.biases[:-1] or check.biases}
     if missing := [f"{name} {share:.1%}" for name, share in shares.items() if share]:
-        text = f"Share of training rows without a bias value: {listed(missing)}. Numbers by group leave these rows out"
+        text = f"Share of training rows without a bias value: {listed(missing)}. Metrics by group leave these rows out"
         yield "note", "Missing bias values", f"{text}, and group_dro never draws them."
 
 
@@ -197,37 +200,35 @@ def _train_cells(check: Check) -> Iterator[Sentence]:
     if not check.annotated:
         return
     if cells.empty:
-        text = f"{counted(cells.empty, 'cell')} without a training row ({_listed(cells.empty_cells, cells.empty)})"
+        names = _listed(cells.empty_cells, cells.empty)
+        text = f"{counted(cells.empty, 'group')} {_have(cells.empty)} no training row ({names})"
         limit = "group_dro, resample and reweight cannot give them weight, and domain_independent cannot learn them"
-        yield "warning", "Empty cells in training", f"{text}: {limit}."
+        yield "warning", "Empty groups in training", f"{text}: {limit}."
     if cells.small:
         names = _listed(cells.small_cells, cells.small)
-        text = f"{counted(cells.small, 'cell')} with fewer than {cells.few} training rows ({names})"
-        yield (
-            "warning",
-            "Tiny cells in training",
-            f"{text}: methods that repeat these rows or give them larger weights memorise them.",
-        )
+        text = f"{counted(cells.small, 'group')} {_have(cells.small)} fewer than {cells.few} training rows ({names})"
+        limit = "methods that repeat these rows or give them larger weights memorise them"
+        yield "warning", "Small groups in training", f"{text}: {limit}."
 
 
 def _val(check: Check) -> Iterator[Sentence]:
-    """Yield findings about val, the split that chooses the epoch."""
+    """Yield findings about val, the split on which the epoch is chosen."""
     val, cells, metric = _split(check, "val"), check.cells["val"], check.best_model_metric
     absent = [name for name, n in zip(check.class_names, val.classes, strict=True) if not n]
     if len(check.class_names) - len(absent) < 2:
         only = next(name for name in check.class_names if name not in absent)
-        text = f"val, which chooses the epoch, has only rows of {check.label} {only}"
-        yield "problem", "One class in val", f"{text}: it chooses the epoch that predicts this class most often."
+        text = f"val, on which the epoch is chosen, has only rows of {check.label} {only}"
+        yield "problem", "One class in val", f"{text}: the chosen epoch is the one that predicts this class most often."
     elif absent:
-        text = f"val, which chooses the epoch, has no row of {check.label} {listed(absent)}"
-        yield "warning", "Classes without a val row", f"{text}: their accuracy is not measured there."
+        text = f"val, on which the epoch is chosen, has no row of {check.label} {listed(absent)}"
+        yield "warning", "Classes without a val row", f"{text}: accuracy on such rows is not measured there."
     if cells.absent:
         names = _listed(cells.absent_cells, cells.absent)
-        text = f"{counted(cells.absent, 'cell')} that other splits have, without a val row ({names})"
-        limit = "worst_group_accuracy on val leaves them out, and the gaps are undefined"
+        text = f"{counted(cells.absent, 'group')} of other splits {_have(cells.absent)} no val row ({names})"
+        limit = "worst_group_accuracy on val leaves them out, and equalised_odds_gap is undefined"
         if METRICS[metric].over_groups:
-            limit = f"{metric} chooses the epoch without them"
-        yield "warning", "Cells without a val row", f"{text}: {limit}."
+            limit = f"{metric}, by which the epoch is chosen, leaves them out"
+        yield "warning", "Groups without a val row", f"{text}: {limit}."
 
 
 def _test(check: Check) -> Iterator[Sentence]:
@@ -235,29 +236,35 @@ def _test(check: Check) -> Iterator[Sentence]:
     cells, test = check.cells["test"], _split(check, "test")
     if cells.absent:
         names = _listed(cells.absent_cells, cells.absent)
-        text = f"{counted(cells.absent, 'cell')} that other splits have, without a test row ({names})"
-        limit = "worst-group and unbiased accuracy leave them out, and the gaps are undefined"
-        yield "warning", "Empty cells in the test set", f"{text}: {limit}."
+        text = f"{counted(cells.absent, 'group')} of other splits {_have(cells.absent)} no test row ({names})"
+        limit = "worst-group and unbiased accuracy leave them out, and the equalised-odds gap is undefined"
+        yield "warning", "Groups without a test row", f"{text}: {limit}."
     if cells.small:
         names = _listed(cells.small_cells, cells.small)
-        text = f"{counted(cells.small, 'cell')} with fewer than {cells.few} test rows ({names})"
-        yield "warning", "Tiny cells in the test set", f"{text}: worst-group accuracy is uncertain; collect more rows."
+        text = f"{counted(cells.small, 'group')} {_have(cells.small)} fewer than {cells.few} test rows ({names})"
+        yield (
+            "warning",
+            "Small groups in the test set",
+            f"{text}: worst-group accuracy is uncertain; collect more rows.",
+        )
     if cells.smallest is not None and cells.difference is not None:
         text = (
-            f"The {counted(cells.smallest.n, 'test row')} of the smallest group, {cells.smallest.name}, distinguish "
-            f"runs that differ by at least {100 * cells.difference:.1f} points in worst-group accuracy "
-            f"({POWER:.0%} power at {SIGNIFICANCE:.0%})."
+            f"With {counted(cells.smallest.n, 'test row')} in the smallest group ({cells.smallest.name}), a difference "
+            f"of two runs in worst-group accuracy can be shown if it is at least {100 * cells.difference:.1f} points "
+            f"(power {POWER:.0%}, significance level {SIGNIFICANCE:.0%})."
         )
         yield "note", "Smallest difference that the test set can show", text
     if absent := [name for name, n in zip(check.class_names, test.classes, strict=True) if not n]:
-        text = f"No test row has {check.label} {listed(absent)}: nothing is measured there."
+        text = f"No test row has {check.label} {listed(absent)}: accuracy on such rows is not measured."
         yield "warning", "Classes without a test row", text
     joint = check.biases[-1]
     if joint.counts["train"]:  # empty if there are too many cells to list
         in_train, in_test = (np.sum(joint.counts[name], axis=0) for name in ("train", "test"))
         if new := [joint.values[value] for value in np.flatnonzero((in_test > 0) & (in_train == 0))]:
-            text = f"{listed(new)}: in the test set, but not in training, so no method can learn from it."
-            yield "warning", "Bias values that are not in training", text
+            text = (
+                f"{listed(new)}: these values occur in the test set, but not in training, so that no method can learn"
+            )
+            yield "warning", "Bias values that are not in training", f"{text} from such rows."
 
 
 def _biased_splits(check: Check) -> Iterator[Sentence]:
@@ -269,19 +276,16 @@ def _biased_splits(check: Check) -> Iterator[Sentence]:
         text = "The test set has the bias of training, so a network that uses the bias has a high accuracy"
         yield "warning", "A biased test set", f"{text}; look at worst-group and unbiased accuracy, too."
     if skill(joint["val"]) >= SAME_BIAS * learned and not METRICS[metric].over_groups:
-        text = f"val has the bias of training, and {metric} on it chooses the epoch"
-        yield (
-            "warning",
-            "A biased choice of the epoch",
-            f"{text}; set evaluation.best_model_metric: worst_group_accuracy.",
-        )
+        text = f"val has the bias of training, so {metric} on val may choose an epoch that uses the bias"
+        remedy = "set evaluation.best_model_metric: worst_group_accuracy"
+        yield "warning", "A biased choice of the epoch", f"{text}; {remedy}."
 
 
 # --- the recommended first method ---
 
 
 def recommend(check: Check, pooled: bool) -> Recommendation:
-    """Return the recommended first method; pooled: whether the model has the setting bias_head."""
+    """Return the recommended first method; `pooled` is whether the model has the setting bias_head."""
     method, reasons = _method(check)
     title = "Plain training, as a baseline" if method == "erm" and determining(check) else TITLES[method]
     lines = ["training:", "  phases:", *(f"    - {phase}" for phase in PHASES[method])]
@@ -298,12 +302,14 @@ def _method(check: Check) -> tuple[str, list[str]]:
     skilled = skill(association)
     if missing > MAX_MISSING:
         return "lff", [
-            f"{missing:.0%} of the training rows have no bias label: too few for a method that learns from them.",
-            f"Methods without bias labels: {_blind_methods()}. Before jtt: {{method: erm, epochs: 1}}.",
+            f"{missing:.0%} of the training rows have no bias label; the other rows are too few for a method that "
+            "learns from bias labels.",
+            f"Methods that need no bias labels: {_blind_methods()}. A phase of jtt needs a phase before it: "
+            "{method: erm, epochs: 1}.",
         ]
     if biases := determining(check):
         names = " and ".join(bias.name for bias in biases)
-        reason = f"In training {names} determines {check.label}: no method can distinguish the two by this label."
+        reason = f"In training {names} determines {check.label}: from these labels, no method can distinguish the two."
         return "erm", [reason, *what_helps(check)]
     unrelated = association.cramers_v is None or association.cramers_v < WEAK_CRAMERS_V
     if association.bias_only is None or (skilled <= WEAK_SKILL and unrelated):
@@ -313,31 +319,33 @@ def _method(check: Check) -> tuple[str, list[str]]:
         ]
     if cells.empty or cells.small or skilled >= NEAR_CERTAIN_SKILL:
         return "lntl", _why_lntl(association, cells)
-    reasons = ["Every cell has training rows, so rare cells can get the same weight as frequent ones."]
+    reasons = ["Every group has training rows, so rare groups can get the same weight as frequent ones."]
     if not missing and groups <= MAX_DRO_GROUPS:
         return "group_dro", [*reasons, f"{groups} groups are few enough to estimate the loss of each."]
     why = f"{missing:.1%} of the rows have no bias label" if missing else f"{groups} groups are many"
     return "reweight", [
         *reasons,
-        f"{why}: reweight estimates p(label given bias) from all rows, group_dro needs rows of each group.",
+        f"{why}; reweight estimates p(label given bias) from all rows, whereas group_dro needs rows of each group.",
     ]
 
 
 def _why_lntl(association: Association, cells: CellCounts) -> list[str]:
     reasons = [
         "The bias product trains g on the part of the label that the bias does not predict, and works with empty "
-        "cells; LNTL then removes the rest of the bias from the features."
+        "groups; LNTL then removes the rest of the bias from the features."
     ]
     if skill(association) >= NEAR_CERTAIN_SKILL:
         reasons.append(
-            f"The bias alone is right on {association.bias_only:.1%} of the training rows: the other rows are too few "
-            "for larger weights to help."
+            f"The bias alone predicts the label of {association.bias_only:.1%} of the training rows; the other rows "
+            "are too few for larger weights to help."
         )
     if cells.empty:
-        reasons.append(f"{cells.empty} training cells are empty, and weights cannot replace missing rows.")
+        groups = f"{counted(cells.empty, 'group')} {_have(cells.empty)}"
+        reasons.append(f"{groups} no training row, and weights cannot replace missing rows.")
     if cells.small:
+        groups = f"{counted(cells.small, 'group')} {_have(cells.small)}"
         reasons.append(
-            f"{cells.small} training cells have fewer than {cells.few} rows, too few to repeat without memorising."
+            f"{groups} fewer than {cells.few} training rows: a method that repeats these rows memorises them."
         )
     return reasons
 
@@ -350,11 +358,11 @@ def _reasons_of_several_biases(check: Check) -> list[str]:
     values = {bias.name: bias.association["train"].cramers_v for bias in biases}
     unrelated = [name for name, value in values.items() if value is None or value < WEAK_CRAMERS_V]
     reasons = [
-        f"h reads each of the {len(biases)} biases by itself; groups are the {len(check.biases[-1].values)} "
-        "combinations that occur."
+        f"h predicts each of the {len(biases)} biases separately; groups are formed with the "
+        f"{len(check.biases[-1].values)} combinations that occur."
     ]
     if unrelated and len(unrelated) < len(biases):
         reasons.append(
-            f"{listed(unrelated)}: hardly related to the label in training; without it each cell has more rows."
+            f"Hardly related to the label in training: {listed(unrelated)}. Without it each group has more rows."
         )
     return reasons

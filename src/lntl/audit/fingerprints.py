@@ -1,4 +1,4 @@
-"""Examples that occur twice: equal ones, and images that look alike, found without comparing every pair."""
+"""Find equal examples and similar images by fingerprints, without comparing every pair."""
 
 import math
 from collections.abc import Sequence
@@ -18,16 +18,22 @@ Ints = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
 
 LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue. Source: Rec. ITU-R BT.601
-HASHED, LOW, THUMB = 32, 8, 16  # sides: of what is transformed, of the low frequencies, of what is compared
-BITS, PARTS = 3, 6  # bits of 64 that may differ; parts of the hash, of which PARTS - BITS must then be equal
-ALIKE = 0.99  # smallest correlation of two small pictures that count as alike
-REACH = 32  # neighbours that each picture is compared with where many have equal parts
-AT_ONCE = 2**14  # pairs whose thumbs are compared at once
+HASHED, LOW, THUMB = 32, 8, 16  # side lengths: of the picture that is hashed, of its low frequencies, of the thumbnail
+BITS, PARTS = 3, 6  # bits of 64 that may differ; parts of the hash, at least PARTS - BITS of which are then equal
+ALIKE = 0.99  # smallest correlation of the thumbnails of two similar pictures
+REACH = 32  # largest number of neighbours with equal parts with which a picture is compared
+AT_ONCE = 2**14  # pairs whose thumbnails are compared at once
 
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """Of n examples: digest (n,) of all bytes; of pictures also phash (n,) and thumb (n, THUMB^2) uint8, grey."""
+    """Fingerprints of n examples.
+
+    Attributes:
+        digest: Hash of all bytes, (n,).
+        phash: Perceptual hash of each picture, (n,); None for vectors.
+        thumb: Grey thumbnail of each picture, (n, THUMB^2) uint8; None for vectors.
+    """
 
     digest: Hashes
     phash: Hashes | None = None
@@ -38,20 +44,22 @@ NO_PICTURES = Fingerprints(np.empty(0, np.uint64), np.empty(0, np.uint64), np.em
 
 
 def of_vectors(x: Tensor) -> Fingerprints:
-    """Return the fingerprints of examples (N, ...), which are equal where their bytes are."""
+    """Return the fingerprints of vectors (N, ...); equal bytes have equal fingerprints."""
     return Fingerprints(_digests(x))
 
 
 def of_pictures(pixels: Tensor) -> Fingerprints:
     """Return the fingerprints of pictures (N, 3, H, W) uint8.
 
-    phash: which of the 8 x 8 lowest frequencies (DCT-II) of the grey picture are above their median. Source: Zauner,
-    "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010; the constant is left out of the median.
+    phash tells which of the 8 x 8 lowest frequencies (DCT-II) of the grey picture are above their median. The constant
+    frequency is left out of the median.
+
+    Source: Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010.
     """
     grey = torch.einsum("nchw,c->nhw", pixels.float(), torch.tensor(LUMA))[:, None]
     small = adaptive_avg_pool2d(grey, HASHED)[:, 0].double()
-    k, place = torch.arange(LOW, dtype=torch.float64), torch.arange(HASHED, dtype=torch.float64)
-    waves = torch.cos(math.pi / HASHED * (place + 0.5) * k[:, None])  # (LOW, HASHED)
+    k, position = torch.arange(LOW, dtype=torch.float64), torch.arange(HASHED, dtype=torch.float64)
+    waves = torch.cos(math.pi / HASHED * (position + 0.5) * k[:, None])  # (LOW, HASHED)
     frequencies = (waves @ small @ waves.T).flatten(1)
     above = frequencies > frequencies[:, 1:].median(dim=1, keepdim=True).values
     phash = np.packbits(above.numpy(), axis=1).view(np.uint64)[:, 0]
@@ -60,7 +68,7 @@ def of_pictures(pixels: Tensor) -> Fingerprints:
 
 
 def _digests(x: Tensor) -> Hashes:
-    """Return 8 bytes of BLAKE2b of each example: of a million, two different ones have the same in 1 case of 10^7."""
+    """Return 8 bytes of BLAKE2b of each example; a collision in a million examples has a probability of about 3e-8."""
     rows = x.contiguous().flatten(1).numpy()
     return np.array([int.from_bytes(blake2b(row.tobytes(), digest_size=8).digest()) for row in rows], dtype=np.uint64)
 
@@ -76,25 +84,27 @@ def join(parts: Sequence[Fingerprints]) -> Fingerprints:
 
 
 def equal_sets(digest: Hashes) -> Ints:
-    """Return the number of the set of equal examples that each is in, (n,); IGNORE where it has no equal."""
+    """Return the index of the set of equal examples to which each example belongs, (n,); IGNORE if it has no equal."""
     _, number, count = np.unique(digest, return_inverse=True, return_counts=True)
     several = count > 1
     return np.asarray(np.where(several, several.cumsum() - 1, IGNORE)[number])
 
 
-def near_pairs(found: Fingerprints) -> Ints:
-    """Return the pairs (m, 2) of pictures that look alike, each with the smaller place first; one of each set of equal.
+def near_pairs(prints: Fingerprints) -> Ints:
+    """Return the pairs (m, 2) of similar pictures, smaller position first; of equal pictures only the first counts.
 
-    Alike: their phash differs in at most BITS bits, and their thumbs correlate by at least ALIKE, which holds after
-    other compression, size or brightness, not after a turn or a cut. Two hashes that differ in BITS bits agree in
-    PARTS - BITS of their PARTS parts: sorted by each choice of parts, candidates stand beside each other. A picture is
-    compared with the REACH next of those that agree with it, and no more once it has REACH alike ones, so that
-    thousands of them give not every pair.
+    Two pictures are similar if their phashes differ in at most BITS bits and the correlation of their thumbnails is at
+    least ALIKE. This finds copies with other compression, size or brightness, not rotations or crops.
+
+    Two hashes that differ in at most BITS bits agree in at least PARTS - BITS of their PARTS parts. Sorting by each
+    choice of PARTS - BITS parts therefore puts candidates side by side. A picture is compared with at most REACH
+    neighbours that agree in these parts, and with no more once it has REACH similar pictures, so that thousands of
+    similar pictures do not give all pairs.
     """
-    if found.phash is None or found.thumb is None:
+    if prints.phash is None or prints.thumb is None:
         return np.empty((0, 2), dtype=np.int64)
-    first = np.sort(np.unique(found.digest, return_index=True)[1])
-    phash, thumb, n = found.phash[first], found.thumb[first], len(first)
+    first = np.sort(np.unique(prints.digest, return_index=True)[1])
+    phash, thumb, n = prints.phash[first], prints.thumb[first], len(first)
     seen, alike, degree = (np.empty(0, dtype=np.int64), np.empty((0, 2), dtype=np.int64), np.zeros(n, dtype=np.int64))
     for mask in _masks():
         free = np.flatnonzero(degree < REACH)
@@ -109,7 +119,7 @@ def near_pairs(found: Fingerprints) -> Ints:
 
 
 def _masks() -> list[np.uint64]:
-    """Return the bits of each choice of PARTS - BITS parts of a hash."""
+    """Return a bit mask for each choice of PARTS - BITS parts of a hash."""
     edges = [round(64 * part / PARTS) for part in range(PARTS + 1)]
     parts = [(1 << high) - (1 << low) for low, high in pairwise(edges)]
     return [np.uint64(sum(choice)) for choice in combinations(parts, PARTS - BITS)]
@@ -118,17 +128,17 @@ def _masks() -> list[np.uint64]:
 def _candidates(phash: Hashes, mask: np.uint64) -> Ints:
     """Return the pairs i < j (m, 2) whose hashes (n,) agree in the bits of the mask and differ in at most BITS."""
     order = np.argsort(phash & mask, kind="stable")
-    key, found = (phash & mask)[order], [np.empty((0, 2), dtype=np.int64)]
+    key, pairs = (phash & mask)[order], [np.empty((0, 2), dtype=np.int64)]
     for step in range(1, min(REACH, len(order) - 1) + 1):
-        place = np.flatnonzero(key[step:] == key[:-step])
-        pair = np.stack([order[place], order[place + step]], axis=1)  # ascending: a stable sort keeps equal keys so
-        found.append(pair[np.bitwise_count(phash[pair[:, 0]] ^ phash[pair[:, 1]]) <= BITS])
-    return np.concatenate(found)
+        start = np.flatnonzero(key[step:] == key[:-step])
+        pair = np.stack([order[start], order[start + step]], axis=1)  # i < j, because the sort is stable
+        pairs.append(pair[np.bitwise_count(phash[pair[:, 0]] ^ phash[pair[:, 1]]) <= BITS])
+    return np.concatenate(pairs)
 
 
-def _correlation(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return Pearson's correlation of the rows of two arrays (m, P); 0 where a row has one value alone."""
-    a, b = (each.astype(np.float32) - each.mean(axis=1, keepdims=True, dtype=np.float32) for each in (one, other))
+def _correlation(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return Pearson's correlation of the rows of two arrays (m, P); 0 if a row is constant."""
+    a, b = (rows.astype(np.float32) - rows.mean(axis=1, keepdims=True, dtype=np.float32) for rows in (first, second))
     scale = np.sqrt(np.einsum("mp,mp->m", a, a) * np.einsum("mp,mp->m", b, b))
     shared = np.einsum("mp,mp->m", a, b)
     return np.asarray(np.divide(shared, scale, out=np.zeros_like(shared), where=scale > 0))

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from lntl.errors import escape_controls
+from lntl.text import escape_controls
 
 if TYPE_CHECKING:  # they take seconds to import, and what only lists names needs none of it
     from lntl.methods.base import Method

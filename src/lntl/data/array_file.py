@@ -1,4 +1,4 @@
-"""Read arrays from files without running code: inputs as a tensor, labels as columns, and pickles of the authors."""
+"""Read arrays from .npz and .npy files without running code: inputs as a tensor, labels as columns."""
 
 import math
 import pickle
@@ -56,12 +56,12 @@ class ArrayError(UserError):
 
 
 def read(path: Path, names: Sequence[str], first: str) -> dict[str, Array]:
-    """Return the named arrays of a file, and for each array NAME also NAME_names if the file has it. No code can run.
+    """Return the named arrays of a file, and for each array NAME also NAME_names if the file has it.
 
     Args:
         path: The .npz file.
         names: The arrays to read.
-        first: Name of an array; all others must have the same number of rows.
+        first: Name of one of them; all others must have the same number of rows.
 
     Raises:
         UserError: If the file is not readable, lacks an array, or an array has another number of rows.
@@ -80,7 +80,7 @@ def read(path: Path, names: Sequence[str], first: str) -> dict[str, Array]:
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such file; set data.path to an .npz file") from error
     except UNREADABLE as error:
-        reason = error if isinstance(error, OSError | MemoryError) or is_zipfile(path) else "no .npz archive"
+        reason = error if isinstance(error, OSError | MemoryError) or is_zipfile(path) else "not an .npz archive"
         raise UserError(f"{path}: not a readable .npz file of plain arrays ({reason}); set data.path to one") from error
     for name in names:
         if arrays[name].ndim == 0 or len(arrays[name]) != len(arrays[first]):
@@ -170,7 +170,7 @@ def _check_range(x: Array, what: str) -> None:
 
 
 def columns(name: str, arrays: dict[str, Array], where: str, missing: Sequence[str] = MISSING) -> list[Column]:
-    """Return an array of labels (n,) or (n, B) as columns; NaN, `blank_numbers` and texts in `missing` mean missing."""
+    """Return an array of labels (n,) or (n, B) as columns; NaN, `missing_numbers` and texts in `missing` are IGNORE."""
     array = arrays[name]
     if array.ndim > 2 or array.dtype.kind not in "biufUS":
         raise UserError(f"{where}: {name} is {array.dtype} {array.shape}; labels are integers, numbers or texts (n,)")
@@ -187,7 +187,7 @@ def _column(name: str, array: Array, names: Array | None, where: str, missing: S
         except UnicodeDecodeError as error:
             raise UserError(f"{where}: {name} holds bytes that are not UTF-8; save texts") from error
     values, code = np.unique(array, return_inverse=True)
-    blank = blank_numbers(values.tolist()) if values.dtype.kind in "iu" else ()
+    blank = missing_numbers(values.tolist()) if values.dtype.kind in "iu" else ()
     texts = ["" if value in blank else as_text(value) for value in values.tolist()]
     column = categories(name, texts, code, missing)
     if names is None:
@@ -197,13 +197,13 @@ def _column(name: str, array: Array, names: Array | None, where: str, missing: S
     )
 
 
-def blank_numbers(numbers: Iterable[float]) -> tuple[int, ...]:
+def missing_numbers(numbers: Iterable[float]) -> tuple[int, ...]:
     """Return the integers that mean missing: -1 and IGNORE; only IGNORE if all other values are -1 and 1."""
     return (IGNORE,) if {*numbers} - {IGNORE} == {-1, 1} else (-1, IGNORE)
 
 
 def _value_names(texts: Sequence[str], names: Sequence[str], what: str) -> tuple[str, ...]:
-    """Return names[k] for each text that is the integer k."""
+    """Return names[k] for each text that is an integer k."""
     if without_name := [text for text in texts if not (text.isdecimal() and int(text) < len(names))]:
-        raise UserError(f"{what} holds {without_name[0]}, for which {what.rpartition(' ')[2]}{NAMES} has no name")
+        raise UserError(f"{what} contains {without_name[0]}, for which {what.rpartition(' ')[2]}{NAMES} has no name")
     return tuple(names[int(text)] for text in texts)

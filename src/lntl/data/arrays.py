@@ -163,13 +163,13 @@ def normalised(values: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 def standardised(x: Tensor, train: Tensor | None, vectors: bool = True) -> tuple[Tensor, Tensor, Tensor]:
     """Return x in the dtype in which it is stored, and the mean and std that normalise batches.
 
-    All three are float64 if a number of a vector would lose digits in float32, such as a time stamp; else vectors, mean
-    and std are float32.
+    All three are float64 if a number of a vector, such as a time stamp, would lose digits in float32. Otherwise
+    vectors, mean and std are float32.
 
     Args:
         x: Images (n, C, H, W) or vectors (n, D) of any dtype.
         train: Rows for computing mean and std; None for mean 0 and std 1.
-        vectors: Whether to standardise also vectors that lose no digits.
+        vectors: Whether to standardise vectors that lose no digits, too.
     """
     if x.dim() == 4:
         return x, *statistics(x, train)
@@ -201,7 +201,7 @@ def statistics(x: Tensor, train: Tensor | None, dtype: torch.dtype = torch.float
 
 
 class InMemory(Dataset):
-    """Arrays in memory, all of them for training; `lntl.sklearn` trains on it.
+    """Arrays in memory with only a train split; `lntl.sklearn` trains on it.
 
     Each channel of images is scaled to mean 0 and standard deviation 1. Vectors are not scaled, unless one of their
     numbers would lose digits in float32; then all their numbers are scaled to mean 0 and standard deviation 1.
@@ -229,7 +229,7 @@ class InMemory(Dataset):
 def columns_in_memory(bias: Any) -> list[Column]:
     """Return labels (n,) or (n, B), texts or integers, as columns.
 
-    None, NaN, NA, "" and the numbers of `array_file.blank_numbers` mean missing. Columns have the names of the data
+    None, NaN, NA, "" and the numbers of `array_file.missing_numbers` mean missing. Columns have the names of the data
     frame's columns or of the series. Raises UserError for numbers that are not integers.
     """
     values = np.asarray(bias, dtype=object)
@@ -242,7 +242,7 @@ def columns_in_memory(bias: Any) -> list[Column]:
 
 
 def _column(name: str, values: Any) -> Column:
-    blank = array_file.blank_numbers(float(value) for value in values if isinstance(value, Real) and value == value)
+    blank = array_file.missing_numbers(float(value) for value in values if isinstance(value, Real) and value == value)
     texts = [_text(name, value, blank) for value in values]
     number = {text: code for code, text in enumerate(dict.fromkeys(texts))}
     return categories(name, list(number), np.array([number[text] for text in texts], dtype=np.int64), MISSING)

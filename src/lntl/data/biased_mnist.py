@@ -80,7 +80,7 @@ class PaintedDigits(DigitSplit):
         return torch.where(self.digit[index][:, None], digit[:, :, None, None], background[:, :, None, None])
 
     def bias_labels(self, index: Tensor) -> Tensor:
-        """Return the color of the background (N,), or with that of the digit beside it (N, 2)."""
+        """Return the color of the background (N,), or the colors of background and digit (N, 2)."""
         background = self.background[index]
         return background if self.foreground is None else torch.stack([background, self.foreground[index]], dim=1)
 
@@ -97,7 +97,7 @@ class PaintedDigits(DigitSplit):
         )
 
     def recolored(self, value: int) -> Self:
-        """Return the same digits, all with bias value number `value`."""
+        """Return the same digits, all with the bias value of index `value`."""
         colors = (value,) if self.foreground is None else divmod(value, COLORS)
         return self.painted(*(torch.full_like(self.background, color) for color in colors))
 
@@ -111,8 +111,8 @@ class PaintedDigits(DigitSplit):
 def draw_colors(y: Tensor, correlation: float, seed: int) -> Tensor:
     """Return a color for each image, (n,) int64.
 
-    Of the n images of a class int(n * correlation), drawn at random, have the color of their class; the rest is cut
-    into chunks of ceil(rest / 9), a chunk for each other color in random order. Source: clovaai/rebias.
+    int(n * correlation) of the n images of a class, drawn at random, get the color of their class. The rest is split
+    into chunks of ceil(rest / 9), one for each other color, in random order. Source: clovaai/rebias.
 
     Args:
         y: Labels (n,) int64.
@@ -158,16 +158,16 @@ class BiasedMNIST(Dataset):
 
     def __init__(self, config: "BiasedMNIST.Config") -> None:
         self.config = config
-        two = config.foreground_correlation is not None
+        two_biases = config.foreground_correlation is not None
         parts, self.val_note = read_splits(config)
         splits = {name: first_images(self._painted(name, digits), config.max_images) for name, digits in parts.items()}
-        self.source = f"{'FB-' if two else ''}Biased-MNIST from the MNIST digits of the package"
-        self.bias_kind = "background and digit color" if two else "background color"
+        self.source = f"{'FB-' if two_biases else ''}Biased-MNIST from the MNIST digits of the package"
+        self.bias_kind = "background and digit color" if two_biases else "background color"
         self.transform = ArrayTransform((3, 28, 28), torch.full((3, 1, 1), MEAN), torch.full((3, 1, 1), STD), white=1)
-        self.splits, self.spec = select_bias(splits, _spec(TRAINING_IMAGES, two), config.bias)
+        self.splits, self.spec = select_bias(splits, _spec(TRAINING_IMAGES, two_biases), config.bias)
 
     def _painted(self, split: str, digits: Digits) -> PaintedDigits:
-        """Return the digits of a split in the colors that its correlation asks for."""
+        """Return the digits of a split, with colors drawn at the correlation of the split."""
         config, y = self.config, digits.y
         white = PaintedDigits(
             y=y, group=y, row=digits.row, digit=digits.images > 0, background=y, augmentation=config.augmentation
@@ -180,11 +180,11 @@ class BiasedMNIST(Dataset):
         return white.painted(*colors)
 
 
-def _spec(num_rows: int, two: bool) -> DataSpec:
+def _spec(num_rows: int, two_biases: bool) -> DataSpec:
     """Return the spec of Biased-MNIST, or of FB-Biased-MNIST with its two biases."""
     classes = tuple(range(COLORS))
     names, biases = tuple(BACKGROUNDS), tuple[BiasSpec, ...]()
-    if two:
+    if two_biases:
         names = tuple(f"{background}, {foreground} digit" for background in BACKGROUNDS for foreground in FOREGROUNDS)
         joint = range(COLORS**2)
         biases = (
@@ -195,10 +195,10 @@ def _spec(num_rows: int, two: bool) -> DataSpec:
         input_shape=(3, 28, 28),
         num_classes=COLORS,
         num_bins=COLORS,
-        bias_shape=(2,) if two else (),
+        bias_shape=(2,) if two_biases else (),
         class_names=CLASSES,
         bias_value_names=names,
         num_rows=num_rows,
-        aligned=tuple(k * COLORS + k for k in classes) if two else classes,
+        aligned=tuple(k * COLORS + k for k in classes) if two_biases else classes,
         biases=biases,
     )

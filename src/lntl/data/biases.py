@@ -1,4 +1,4 @@
-"""The setting `bias`: columns, numbers in bins, and biases that are computed from the images."""
+"""The setting `bias`: columns, numbers in bins, and biases computed from the images."""
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
@@ -24,11 +24,13 @@ def _check_name(value: object) -> object:
     return value
 
 
-ColumnName = Annotated[str, BeforeValidator(_check_name)]  # of a column called 0 or yes: YAML needs quotes
+ColumnName = Annotated[
+    str, BeforeValidator(_check_name)
+]  # YAML reads a column name such as 0 or yes as a number or bool unless it is quoted
 
 
 class Images(Protocol):
-    """n images that a bias is computed from."""
+    """n images from which a bias is computed."""
 
     def __len__(self) -> int: ...
 
@@ -55,7 +57,7 @@ class _Bias(Settings):
     @property
     def computed(self) -> str | None:
         """The function that computes the bias from an image."""
-        name: str | None = self.model_dump()["from"]  # a reserved word of Python: no attribute can be written so
+        name: str | None = self.model_dump()["from"]  # `from` is a Python keyword and cannot be an attribute name
         return name
 
     @model_validator(mode="after")
@@ -65,7 +67,7 @@ class _Bias(Settings):
         if self.bins is not None and self.edges is not None:
             raise ValueError("a bias with either bins or edges, not both")
         if self.computed is not None and self.bins is None and self.edges is None:
-            raise ValueError(f"put into bins, for {self.computed} is a number: give bins or edges")
+            raise ValueError(f"a bias with bins or edges, because {self.computed} is a number")
         if self.edges is not None and sorted(set(self.edges)) != self.edges:
             raise ValueError("a bias whose edges ascend")
         return self
@@ -73,15 +75,14 @@ class _Bias(Settings):
 
 _FROM = Field(
     None,
-    description="In place of a column, what is computed from the image: brightness, center_brightness, color, "
-    "background, size, or the "
-    "dotted name of your own function of an image.",
+    description="In place of a column, the measure that is computed from the image: brightness, center_brightness, "
+    "color, background, size, or the dotted name of your own function of an image.",
 )
 BiasSetting: type[_Bias] = create_model("BiasSetting", __base__=_Bias, **{"from": (str | None, _FROM)})  # type: ignore[call-overload]
 
 
 def _as_list(raw: Any) -> Any:
-    """Return the short forms written out: nothing, a name, one bias, or a list of names and biases."""
+    """Return a list of biases from the short forms null, a column name, one bias, or a list of names and biases."""
     biases = raw if isinstance(raw, list) else [] if raw is None else [raw]
     for bias in biases:
         if not isinstance(bias, str | dict | BiasSetting):
@@ -96,10 +97,10 @@ _Short = str | BiasSetting | list[str | BiasSetting]
 
 
 def _check_distinct(biases: list[_Bias]) -> list[_Bias]:
-    """Return the biases; raises ValueError where one is there twice."""
+    """Return the biases; raises ValueError if a bias is listed twice."""
     names = [bias.column or bias.computed for bias in biases]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"biases that differ; {twice[0]!r} is there twice")
+        raise ValueError(f"a list of different biases; {twice[0]!r} is listed twice")
     return biases
 
 
@@ -111,7 +112,7 @@ Biases = Annotated[
 
 
 def bias_columns(settings: Sequence[BiasSetting], columns: Mapping[str, Column], images: Images | None) -> list[Column]:
-    """Return the column of each bias of rows without a fault; images: of the rows, for biases computed from them."""
+    """Return the column of each bias for rows without faults; `images` are the images of these rows, if any."""
     biases: list[Column] = []
     for setting in settings:
         name = setting.column
@@ -135,7 +136,7 @@ def _computed(setting: BiasSetting, images: Images | None) -> list[Column]:
 
 BATCH = 256  # images that are measured at a time
 LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue. Source: Rec. ITU-R BT.601
-# What the user's code may raise.
+# Exceptions of the user's code that are reported as UserError.
 _RAISED = (ArithmeticError, AttributeError, LookupError, NameError, OSError, RuntimeError, TypeError, ValueError)
 FRAME = 16  # the background is the outermost 1/16 of the side
 
@@ -146,7 +147,7 @@ def brightness(images: Tensor) -> Tensor:
 
 
 def center_brightness(images: Tensor) -> Tensor:
-    """Return the mean luma of the middle half of each side, where an object usually is, of (N, 3, H, W): (N, 1)."""
+    """Return the mean luma of the central half of each side of images (N, 3, H, W), usually the object: (N, 1)."""
     height, width = images.shape[2:]
     top, left = height // 4, width // 4
     return brightness(images[:, :, top : height - top, left : width - left])
@@ -158,7 +159,7 @@ def color(images: Tensor) -> Tensor:
 
 
 def background(images: Tensor) -> Tensor:
-    """Return the mean red, green and blue of each image's frame, which an object in the middle leaves free: (N, 3)."""
+    """Return the mean red, green and blue of the frame of images (N, 3, H, W), outside of a central object: (N, 3)."""
     height, width = images.shape[2:]
     frame = torch.ones(height, width, dtype=torch.bool)
     edge = max(1, min(height, width) // FRAME)
@@ -173,7 +174,7 @@ NAMES = (*PIXELS, "size")
 
 
 def parts(name: str) -> tuple[str, ...]:
-    """Return the names of the numbers of a computed bias; a function of the user gives one number."""
+    """Return the names of the numbers of a computed bias; a user's function returns one number."""
     if name in ("color", "background"):
         return tuple(f"{name} {channel}" for channel in ("red", "green", "blue"))
     return (name,)
@@ -182,8 +183,8 @@ def parts(name: str) -> tuple[str, ...]:
 def measure(name: str, images: Images) -> Tensor:
     """Return the numbers of each image as float64 (n, len(parts(name))).
 
-    `size` is the file's, in bytes; the others are of the pixels that evaluation sees. A dotted name is a function of
-    the user from one image (H, W, 3) uint8 to a number. Raises UserError with the nearest valid name.
+    `size` is the size of the file in bytes. The other measures use the pixels that evaluation uses. A dotted name is
+    a user's function from one image (H, W, 3) uint8 to a number. Raises UserError with the nearest valid name.
     """
     if name == "size":
         return images.file_sizes()[:, None]
@@ -201,7 +202,7 @@ def _user_function(name: str) -> Callable[[np.ndarray], object]:
         raise UserError(f"data.bias.from: cannot load {name!r}: {error}; is its folder in PYTHONPATH?") from error
     if not callable(function):
         raise UserError(
-            f"data.bias.from: {name!r} is not a function; it must take an image (H, W, 3) and give a number"
+            f"data.bias.from: {name!r} is not a function; it must take an image (H, W, 3) and return a number"
         )
     return function  # type: ignore[no-any-return]
 
@@ -209,17 +210,17 @@ def _user_function(name: str) -> Callable[[np.ndarray], object]:
 def _over_batch(function: Callable[[np.ndarray], object], name: str) -> Callable[[Tensor], Tensor]:
     """Return the function of one image as a function of a batch."""
 
-    def measured(images: Tensor) -> Tensor:
+    def measure_batch(images: Tensor) -> Tensor:
         return torch.tensor([[number(image.numpy())] for image in images.permute(0, 2, 3, 1)], dtype=torch.float64)
 
     def number(image: np.ndarray) -> float:
         try:
             value = function(image)
         except _RAISED as error:
-            reason = f"{name} raised {type(error).__name__}: {error}; --debug shows where"
+            reason = f"{name} raised {type(error).__name__}: {error}; --debug shows the traceback"
             raise UserError(f"data.bias.from: {reason}") from error
         if not isinstance(value, int | float | np.number | np.bool_) or not np.isfinite(value):
-            raise UserError(f"data.bias.from: {name} gave {value!r} for an image; it must give a finite number")
+            raise UserError(f"data.bias.from: {name} returned {value!r} for an image; it must return a finite number")
         return float(value)
 
-    return measured
+    return measure_batch

@@ -1,4 +1,4 @@
-"""Caches of decoded images, in memory or on disk: later epochs decode nothing."""
+"""Caches of decoded images, in memory or on disk, so that each image is decoded once."""
 
 import hashlib
 import math
@@ -26,7 +26,7 @@ _INNER, _ENTRY = re.compile("[0-9a-f]{2}"), re.compile(r"[0-9a-f]{32}(\.[0-9a-f]
 class Uncached:
     """Image files, decoded at every call; safe to call from several threads.
 
-    `white` and `beyond` are those of `decode`.
+    `white` and `beyond` are arguments of `decode`.
     """
 
     def __init__(self, paths: Sequence[ImageFile], settings: ImageSettings, beyond: Beyond | None = None) -> None:
@@ -50,24 +50,24 @@ class InMemory(Uncached):
                 f"data.cache: {shape[0]} images of {shape[1]} x {shape[2]} pixels need {needed / 2**30:.1f} GiB of "
                 f"memory, and this machine has {available / 2**30:.1f}; use cache: disk, or a smaller size"
             )
-        self._pixels: Pixels = np.empty(shape, np.uint8)  # memory is taken as images come in
+        self._pixels: Pixels = np.empty(shape, np.uint8)  # the system allocates memory when images are written
         self._known = np.zeros(shape[0], bool)
 
     def __call__(self, position: int) -> Pixels:
         """Return an image as (side, side, 3) uint8."""
         if not self._known[position]:
             self._pixels[position] = super().__call__(position)
-            self._known[position] = True  # after the pixels: another thread may look
+            self._known[position] = True  # set after the pixels, because other threads may read it
         image: Pixels = self._pixels[position]
         return image
 
 
 class OnDisk(Uncached):
-    """Cache with one file of `cache_dir` for each image, named by everything that decoding depends on.
+    """Cache with one file in `cache_dir` for each image.
 
-    The name is a digest of path, size and time of change of the file, side, fit, white and Pillow's version, so that a
-    changed image is decoded again. A file is written under a temporary name and renamed, and its checksum is verified,
-    so that processes may share the folder.
+    The name of the file is a digest of the image's path, size and modification time, of side, fit and white, and of
+    Pillow's version, so that a changed image is decoded again. A file is written under a temporary name and renamed,
+    and its checksum is verified, so that several processes can share the folder.
     """
 
     def __init__(self, paths: Sequence[ImageFile], settings: ImageSettings, beyond: Beyond | None = None) -> None:
@@ -83,7 +83,7 @@ class OnDisk(Uncached):
         try:
             _write(entry, _sealed(image.tobytes()))
         except FileNotFoundError:
-            pass  # the cache was cleared in this moment; the image is cached the next time
+            pass  # the cache was cleared at this moment; the image is cached next time
         except OSError as error:
             raise UserError(
                 f"{entry.parent}: cannot write the image cache: {error.strerror}; name another folder with "
@@ -105,12 +105,12 @@ class OnDisk(Uncached):
             return None
         pixels = content[CHECKSUM:]
         if len(pixels) != math.prod(self._shape) or _sealed(pixels) != content:
-            return None  # a part of it was lost when a disk failed: decoded again
+            return None  # the file is damaged, so the image is decoded again
         return np.frombuffer(pixels, np.uint8).reshape(self._shape)
 
 
 def _identity(path: ImageFile) -> tuple[object, ...]:
-    """Return what identifies the content of an image file."""
+    """Return a key that identifies the content of an image file."""
     if isinstance(path, EncodedImage):
         return (hashlib.blake2b(path.content, digest_size=16).hexdigest(),)
     try:
@@ -121,12 +121,12 @@ def _identity(path: ImageFile) -> tuple[object, ...]:
 
 
 def _sealed(pixels: bytes) -> bytes:
-    """Return the pixels behind their checksum."""
+    """Return the checksum of the pixels, followed by the pixels."""
     return zlib.crc32(pixels).to_bytes(CHECKSUM, "little") + pixels
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file so that nobody sees half of it: a temporary name no other process has, then the right one."""
+    """Write a file atomically: under a unique temporary name, then rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
@@ -140,7 +140,7 @@ def _write(path: Path, content: bytes) -> None:
 def clear(folder: Path) -> tuple[int, int]:
     """Remove the files that `OnDisk` wrote to a folder, and nothing else; return their number and their bytes.
 
-    Safe while runs use the folder: they decode again what is gone.
+    It is safe while runs use the folder: they decode removed images again.
     """
     files = size = 0
     for inner in folder.iterdir():
@@ -156,7 +156,7 @@ def clear(folder: Path) -> tuple[int, int]:
 
 
 def _remove_empty(folder: Path) -> None:
-    with suppress(OSError):  # it holds something
+    with suppress(OSError):  # the folder is not empty
         folder.rmdir()
 
 

@@ -40,7 +40,7 @@ MEANS = np.array(list(COLORS.values()), dtype=np.float64)  # 10 x 3, on the 0..2
 # Input normalisation per channel, on the [0, 1] scale. Source: the authors' code.
 PIXEL_MEAN, PIXEL_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 STROKE = 128  # pixels of MNIST above this grey value are stroke; source: pixels of the authors' files
-BINS, BIN_WIDTH, MAP = 8, 32, 14  # bias label: value // 32 at each of 14 x 14 places; source: the authors' code
+BINS, BIN_WIDTH, MAP = 8, 32, 14  # bias label: value // 32 at each of 14 x 14 positions; source: the authors' code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +185,7 @@ class ColoredMNIST(Dataset):
         val = colored.take(order[:held_out].sort().values)
         self.val_note = f"{held_out} held-out training images, {config.val_coloring} colors"
         splits = {"train": train.take(order[held_out:].sort().values), "val": val, "test": test}
-        shown = {
+        shown_splits = {
             name: replace(split, grayscale=config.grayscale, bias_dilation=config.bias_dilation)
             for name, split in splits.items()
         }
@@ -201,7 +201,7 @@ class ColoredMNIST(Dataset):
             bias_value_names=tuple(COLORS),
             aligned=tuple(range(len(COLORS))),  # digit k has colour k
         )
-        self.splits, self.spec = select_bias(shown, spec, config.bias)
+        self.splits, self.spec = select_bias(shown_splits, spec, config.bias)
 
     def _embedded(self) -> tuple[ColoredDigits, ColoredDigits]:
         train, test = (

@@ -1,4 +1,4 @@
-"""From an image file to a square of 8-bit RGB: upright, without alpha, or refused with the reason."""
+"""Decode an image file to a square of 8-bit RGB, upright and without alpha, or refuse it with a reason."""
 
 import math
 import sys
@@ -19,9 +19,9 @@ from PIL.ImageFile import ImageFile as PillowFile
 from lntl.data.image_settings import Fit
 from lntl.errors import UserError
 
-# Formats that are pixels alone; EPS, for one, is a program.
+# Formats that contain only pixels; EPS, for example, is a program and not accepted.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
-# What Pillow's decoders raise for damaged files; `Warning` where the user has made errors of warnings.
+# Exceptions that Pillow's decoders raise for damaged files; `Warning` if the user turns warnings into errors.
 _FAULTS = (
     OSError,
     ValueError,
@@ -36,8 +36,8 @@ _FAULTS = (
     Warning,
 )
 ORIENTATION = 0x0112  # the EXIF tag
-WHITE = 65535  # of images with more than 8 bits, where nothing else is known
-_INTEGERS = "and only integers of 8 or 16 bits are read"
+WHITE = 65535  # default white value of images with more than 8 bits
+_INTEGERS = "and only 8-bit and 16-bit integers are read"
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
@@ -77,15 +77,15 @@ def decode(
 ) -> NDArray[np.uint8]:
     """Return an image file as a square of RGB.
 
-    It is turned upright as its EXIF data say, laid on white where it is transparent, and shrunk with antialiasing
-    (bilinear); a large JPEG is decoded at a fraction of its size, at least twice `side`.
+    It is turned upright according to its EXIF data, transparent parts become white, and it is resized with
+    antialiasing (bilinear). A large JPEG is decoded at a fraction of its size, at least twice `side`.
 
     Args:
         path: The file.
         side: Side of the square in pixels.
         fit: How the image becomes a square.
         white: Value of an image with more than 8 bits that becomes 255; None for 65535.
-        beyond: Called where a value is above `white`; such values become 255.
+        beyond: Called if a value is above `white`; such values become 255.
 
     Returns:
         uint8 (side, side, 3).
@@ -99,7 +99,10 @@ def decode(
 
 
 def upright(image: Path | Image.Image, number: int = 0) -> NDArray[np.uint8]:
-    """Return a file or a PIL image as `decode` does, (H, W, 3) uint8 in its own size; `number` is that of an image."""
+    """Return a file or a PIL image like `decode`, but in its original size, uint8 (H, W, 3).
+
+    `number` names a PIL image in messages.
+    """
     if isinstance(image, Image.Image):
         return np.asarray(_rgb(image, Path(f"image {number}"), in_place=False))
     with _open(image) as opened:
@@ -109,18 +112,18 @@ def upright(image: Path | Image.Image, number: int = 0) -> NDArray[np.uint8]:
 def squared(
     image: Image.Image, number: int, side: int, fit: Fit, white: int | None = None, beyond: Beyond | None = None
 ) -> NDArray[np.uint8]:
-    """Return PIL image `number` as `decode` does its file; a large JPEG is decoded in full."""
+    """Return a PIL image as `decode` returns a file; a large JPEG is decoded in full. `number` names it in messages."""
     return np.asarray(_square(_rgb(image, Path(f"image {number}"), white, beyond, in_place=False), side, fit))
 
 
 def check_header(path: ImageFile) -> None:
-    """Raise UnreadableImageError where the file is missing, no image, or too large; its pixels are not read."""
+    """Raise UnreadableImageError if the file is missing, not an image, or too large; its pixels are not read."""
     with _open(path):
         pass
 
 
 def bits_over_8(path: ImageFile) -> bool:
-    """Return whether an image has more than 8 bits a channel; False where it cannot be read."""
+    """Return whether an image has more than 8 bits per channel; False if it cannot be read."""
     try:
         with _open(path) as image:
             return image.mode.startswith("I") or _has_16_bit_colors(image)
@@ -129,7 +132,7 @@ def bits_over_8(path: ImageFile) -> bool:
 
 
 def highest_value(path: ImageFile) -> int | None:
-    """Return the highest value of an image with more than 8 bits, None for others, of which only the header is read."""
+    """Return the highest value of an image with more than 8 bits; None for others, whose pixels are not read."""
     with _open(path) as image:
         if _has_16_bit_colors(image):
             return int(_color_values(image, path)[0].max())
@@ -141,7 +144,9 @@ def _open(path: ImageFile) -> Iterator[Image.Image]:
     try:
         content = BytesIO(path.content) if isinstance(path, EncodedImage) else path
         with Image.open(content, formats=FORMATS) as image:
-            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):  # Pillow refuses from twice that on
+            if image.width * image.height > (
+                Image.MAX_IMAGE_PIXELS or math.inf
+            ):  # Pillow itself refuses only images of twice this size
                 raise Image.DecompressionBombError
             yield image
     except _BOMBS as error:
@@ -153,7 +158,7 @@ def _open(path: ImageFile) -> Iterator[Image.Image]:
 
 def _reason(path: ImageFile, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        known = f"not an image of a known kind ({', '.join(FORMATS)}), or damaged where it begins"
+        known = f"not an image of a known format ({', '.join(FORMATS)}), or its header is damaged"
         size = len(path.content) if isinstance(path, EncodedImage) else path.stat().st_size
         return known if size else "an empty file"
     if isinstance(error, OSError) and error.strerror is not None:
@@ -171,7 +176,7 @@ def _rgb(
 ) -> Image.Image:
     """Return the image upright in 8-bit RGB: 16 bits are scaled by `white`, transparent pixels become white.
 
-    in_place: whether the image itself may be turned.
+    in_place: whether the passed image may be rotated in place.
     """
     if _has_16_bit_colors(image):
         colors, alpha = _color_values(image, path)
@@ -195,7 +200,7 @@ def _rgb(
 
 
 def _has_16_bit_colors(image: Image.Image) -> bool:
-    """Return whether Pillow would cut the channels of an image that it has not loaded from 16 to 8 bits."""
+    """Return whether Pillow would cut 16-bit channels of an image that is not loaded yet to 8 bits."""
     return (
         isinstance(image, PillowFile)
         and image.mode[0] != "I"
@@ -204,7 +209,7 @@ def _has_16_bit_colors(image: Image.Image) -> bool:
 
 
 def _color_values(image: Image.Image, path: ImageFile) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return colors (H, W, 3) and alpha (H, W, 1) of a file of 16 bits a channel; raises UnreadableImageError."""
+    """Return colors (H, W, 3) and alpha (H, W, 1) of a file with 16 bits per channel; raises UnreadableImageError."""
     assert isinstance(image, PillowFile)
     channels, _, order = _layout(image.tile[0].args).partition(";16")
     if channels not in ("LA", "RGB", "RGBA", "RGBX") or not (isinstance(path, EncodedImage) or path.is_file()):
@@ -213,7 +218,7 @@ def _color_values(image: Image.Image, path: ImageFile) -> tuple[NDArray[np.int64
         )
         raise UnreadableImageError(path, f"{reason}; save it with 8 bits")
     if channels == "LA":
-        values = _high_bytes(path, "RGBA")  # four bytes a pixel: the high and the low one of gray and of alpha
+        values = _high_bytes(path, "RGBA")  # four bytes per pixel: the high and low bytes of gray and alpha
         values = values[..., [0, 0, 0, 2]] * 256 + values[..., [1, 1, 1, 3]]
     else:
         other = "L" if order == "B" or (order == "N" and sys.byteorder == "big") else "B"
@@ -226,12 +231,15 @@ def _color_values(image: Image.Image, path: ImageFile) -> tuple[NDArray[np.int64
 
 
 def _layout(args: object) -> str:
-    """Return the layout of pixels in a file, such as RGB;16B, from the arguments of a decoder of Pillow's."""
+    """Return the layout of pixels in a file, such as RGB;16B, from the arguments of Pillow's decoder."""
     return str(args[0] if isinstance(args, tuple) else args)
 
 
 def _high_bytes(path: ImageFile, layout: str) -> NDArray[np.int64]:
-    """Return what Pillow keeps of each channel, (H, W, channels): in the other order of bytes that is the low byte."""
+    """Return the byte that Pillow keeps of each channel, (H, W, channels).
+
+    It is the high byte, or, if `layout` names the other byte order, the low byte.
+    """
     with Image.open(BytesIO(path.content) if isinstance(path, EncodedImage) else path, formats=FORMATS) as image:
         assert isinstance(image, PillowFile)
         image.tile = [
@@ -242,14 +250,14 @@ def _high_bytes(path: ImageFile, layout: str) -> NDArray[np.int64]:
 
 
 def _gray_values(image: Image.Image, path: ImageFile) -> NDArray[np.int64]:
-    """Return the values of a gray image with more than 8 bits; raises UnreadableImageError where they are not of 16.
+    """Return the values of a gray image with more than 8 bits; raises UnreadableImageError if they may not be 16-bit.
 
-    Integers of 32 bits up to 255 may be of 8 bits: scaled as 16 bits they would be black. Of the formats with mode I,
-    PNG and PPM hold 16 bits; a PIL image that is no file has no format.
+    32-bit integers up to 255 may stand for 8 bits: scaled as 16 bits they would be black. Among the formats with
+    Pillow's mode I, only PNG and PPM contain 16 bits. A PIL image that was not opened from a file has no format.
     """
     values = np.asarray(image).astype(np.int64)
     if image.mode == "I" and image.format not in ("PNG", "PPM") and 0 < values.max() <= 255:
-        raise UnreadableImageError(path, f"its pixels are integers of 32 bits up to 255, {_INTEGERS}")
+        raise UnreadableImageError(path, f"its pixels are 32-bit integers up to 255, {_INTEGERS}")
     if values.min() < 0 or values.max() > 65535:
         raise UnreadableImageError(path, f"its pixels go from {values.min()} to {values.max()}, {_INTEGERS}")
     return values
@@ -258,7 +266,7 @@ def _gray_values(image: Image.Image, path: ImageFile) -> NDArray[np.int64]:
 def _scaled(
     values: NDArray[np.int64], path: ImageFile, white: int | None = None, beyond: Beyond | None = None
 ) -> NDArray[np.uint8]:
-    """Return values from 0 to white (WHITE where it is None) as 0 to 255; `beyond` is called where one is above."""
+    """Return values from 0 to white (default WHITE) as 0 to 255; `beyond` is called if a value is above white."""
     white = white or WHITE
     if beyond is not None and values.max() > white:
         beyond(path, int(values.max()))

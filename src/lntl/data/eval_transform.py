@@ -1,6 +1,6 @@
-"""From images or vectors, as a user passes them, to network input, without the data set that was trained on.
+"""Transforms from images or vectors, as a user passes them, to network input; the training data are not needed.
 
-The settings are plain values (`settings()`), stored beside the weights.
+The settings of a transform are plain values (`settings()`), stored in checkpoints.
 """
 
 import logging
@@ -49,7 +49,7 @@ class Values:
         return len(self.values)
 
     def load(self, index: Tensor) -> Tensor:
-        """Return x of the values at `index`; raises UnreadableImageError where one is not finite."""
+        """Return x of the values at `index`; raises UnreadableImageError if a value is not finite."""
         values = self.values[index]
         if values.is_floating_point() and len(wrong := index[~values.flatten(1).isfinite().all(dim=1)]):
             raise UnreadableImageError(Path(f"image {wrong[0]}"), "is not finite")
@@ -58,7 +58,7 @@ class Values:
 
 @dataclass(frozen=True)
 class Pictures:
-    """n images: `pixels(i)` is number i as (H, W, 3) uint8; `x` maps a batch (N, 3, H, W) to network input."""
+    """n images: `pixels(i)` returns image i as uint8 (H, W, 3); `x` maps a batch (N, 3, H, W) to network input."""
 
     n: int
     pixels: Callable[[int], NDArray[np.uint8]]
@@ -73,8 +73,8 @@ class Pictures:
 
 
 _KINDS = (
-    "give paths, PIL images, an array uint8 (N, H, W, 3) or (N, 3, H, W), or one of floats in [0, 1] that has the "
-    "network's size"
+    "pass paths, PIL images, a uint8 array (N, H, W, 3) or (N, 3, H, W), or a float array in [0, 1] of the network's "
+    "input size"
 )
 
 
@@ -92,19 +92,19 @@ def parse(images: Images, shape: tuple[int, ...]) -> list[Path] | list[Image.Ima
         if values is None or (values.is_floating_point() and values.shape[1:] != shape):
             raise UserError(other_shape(images, shape))
         return values
-    listed = list(images) if isinstance(images, Sequence) else []
-    paths = [Path(image) for image in listed if isinstance(image, str | Path)]
-    pictures = [image for image in listed if isinstance(image, Image.Image)]
-    if listed and len(listed) in (len(paths), len(pictures)):
+    items = list(images) if isinstance(images, Sequence) else []
+    paths = [Path(image) for image in items if isinstance(image, str | Path)]
+    pictures = [image for image in items if isinstance(image, Image.Image)]
+    if items and len(items) in (len(paths), len(pictures)):
         return paths or pictures
-    what = f"a {type(images).__name__} of {type(listed[0]).__name__}" if listed else f"{images!r}"
-    raise UserError(f"images: {what} holds no images; {_KINDS}")
+    what = f"a {type(images).__name__} of {type(items[0]).__name__}" if items else f"{images!r}"
+    raise UserError(f"images: {what} contains no images; {_KINDS}")
 
 
 def floats(values: Images, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
     """Return an array of numbers (N, *shape) as `dtype`; vectors may be integers."""
     if not isinstance(values, np.ndarray | Tensor):
-        raise UserError(f"images: the network takes arrays of numbers {_of(shape)}, no images; give an array or .npz")
+        raise UserError(f"images: the network takes arrays of numbers {_of(shape)}, not images; pass an array or .npz")
     kind = values.dtype.kind if isinstance(values, np.ndarray) else "f" if values.is_floating_point() else "i"
     if values.shape[1:] != shape or not len(values) or kind not in ("f" if len(shape) > 1 else "biuf"):
         raise UserError(other_shape(values, shape))
@@ -114,7 +114,7 @@ def floats(values: Images, shape: tuple[int, ...], dtype: torch.dtype = torch.fl
 
 
 def other_shape(values: NDArray[Any] | Tensor, shape: tuple[int, ...]) -> str:
-    """Return the sentence for an array that does not fit."""
+    """Return the message for an array of the wrong shape or dtype."""
     kind = str(values.dtype).removeprefix("torch.")
     remedy = f"; {_KINDS}" if len(shape) == 3 else ""
     return f"images: {kind} {tuple(values.shape)} do not fit the network, which takes {_of(shape)}{remedy}"
@@ -149,8 +149,8 @@ class EvalTransform(InputTransform):
 
     Attributes:
         shape: Shape of one x.
-        description: What happens to an image, in words.
-        grey: Whether the networks see the luma, in all channels.
+        description: What happens to an image, for users.
+        grey: Whether x has the luma in all channels.
     """
 
     shape: tuple[int, ...]
@@ -158,17 +158,17 @@ class EvalTransform(InputTransform):
     grey: bool = False
 
     def forward(self, images: Images) -> Tensor:
-        """Return x of all images, float32 (N, C, H, W), or (N, D) of vectors."""
+        """Return x of all images, float32 (N, C, H, W), or of all vectors, (N, D)."""
         source = self.source(images)
         return source.load(torch.arange(len(source)))
 
     def _grey(self, values: Tensor) -> Tensor:
-        """Return float images (N, C, H, W) as luma, where the networks see that."""
+        """Return float images (N, C, H, W), as luma if `grey`."""
         return transforms.float_luma(values) if self.grey and values.shape[1] == 3 else values
 
     @abstractmethod
     def source(self, images: Images) -> Source:
-        """Return the images, to be read in batches; raises UserError where they are of a kind that does not fit."""
+        """Return the images, to be read in batches; raises UserError if they have the wrong type or shape."""
 
     @abstractmethod
     def unit(self) -> tuple[Tensor, Tensor]:
@@ -185,13 +185,13 @@ class FileTransform(EvalTransform):
         fits = {"crop": "its middle square", "stretch": "squeezed to a square", "pad": "on a black square"}
         cut = "" if settings.stored == settings.size else f", of which the middle {settings.size} x {settings.size}"
         self.description = (
-            f"RGB, upright as its EXIF data say, white where it is transparent; {fits[settings.fit]}, resized "
+            f"RGB, upright according to its EXIF data, white where it is transparent; {fits[settings.fit]}, resized "
             f"(bilinear, with antialiasing) to {settings.stored} x {settings.stored}{cut}"
         )
         if self.grey:
             self.description += _LUMA
         if settings.white is not None:
-            self.description += f"; of images with more than 8 bits 0 is black and {settings.white} white"
+            self.description += f"; in images with more than 8 bits, 0 is black and {settings.white} is white"
 
     def source(self, images: Images) -> Source:
         """Return the images; uint8 arrays count as images of any size, float arrays must have the network's size."""
@@ -227,9 +227,13 @@ class FileTransform(EvalTransform):
 class ArrayTransform(EvalTransform):
     """Images of exactly one size, or vectors: x = (value - mean) / std, and nothing is resized.
 
-    white: value of white, 255 or 1; None where the values are no images, so that only float arrays of the shape are
-    accepted. grey: the networks see the luma, in all channels. Where mean and std are float64, so is the arithmetic:
-    float32 would lose digits of the values.
+    Args:
+        shape: Shape of one x.
+        mean: Mean, (C, 1, 1) or of the shape of one x. If it is float64, x is computed in float64, because float32
+            would lose digits of the values.
+        std: Standard deviation, like `mean`.
+        white: Value of white, 255 or 1; None if the values are not images: only float arrays of `shape` are accepted.
+        grey: Whether x has the luma in all channels.
     """
 
     def __init__(
@@ -244,7 +248,7 @@ class ArrayTransform(EvalTransform):
         )
 
     def source(self, images: Images) -> Source:
-        """Return the images or vectors; raises UserError where they are not of the shape."""
+        """Return the images or vectors; raises UserError if they have another shape."""
         if self.white is None:
             return Values(floats(images, self.shape, self.mean.dtype), self._of_values)
         array = parse(images, self.shape)

@@ -36,8 +36,8 @@ class Folders(LabelledFiles):
         )
         bias: Biases = Field(
             [],
-            description="Where no level names the bias: {from, bins} for what is computed from the image, or [] where "
-            "it is not annotated.",
+            description="If no level names the bias: {from, bins} for a measure of the image, or [] if the bias is "
+            "not annotated.",
         )
 
         @property
@@ -52,11 +52,13 @@ class Folders(LabelledFiles):
         @model_validator(mode="after")
         def _check(self) -> Self:
             if len(set(self.levels)) < len(self.levels) or "label" not in self.levels:
-                raise ValueError("a configuration whose levels hold label, and nothing twice")
+                raise ValueError("a configuration whose levels contain label, and no level twice")
             if "bias" in self.levels and self.bias:
-                raise ValueError("one that names the bias once: by a level, or else by bias: {from, bins}")
+                raise ValueError("a configuration that names the bias once: by a level, or by bias: {from, bins}")
             if any(bias.computed is None for bias in self.bias):
-                raise ValueError("one whose bias has no column, as folders have none: use {from, bins}, or a table")
+                raise ValueError(
+                    "a configuration whose bias has no column, because folders have none: use {from, bins}, or a table"
+                )
             return self
 
     def __init__(self, config: "Folders.Config") -> None:
@@ -65,7 +67,7 @@ class Folders(LabelledFiles):
             raise UserError(f"{root}: there is no such folder; set data.root")
         found = image_files(root)
         if not found.names:
-            raise UserError(f"{root}: it holds no image file ({', '.join(suffixes())}){found.hint}; set data.root")
+            raise UserError(f"{root}: it contains no image file ({', '.join(suffixes())}){found.hint}; set data.root")
         names = sorted(found.names)
         parts = [Path(name).parts[:-1] for name in names]
         columns: dict[str, Column] = {
@@ -94,11 +96,11 @@ class FoundFiles(NamedTuple):
 
     @property
     def note(self) -> str:
-        """A sentence about the files that are ignored, empty where there are none."""
+        """A sentence about the ignored files, empty if there are none."""
         if not self.ignored:
             return ""
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(self.ignored.items()))
-        return f"{self.ignored.total()} files are ignored, for they are hidden or no images: {kinds}"
+        return f"{self.ignored.total()} files are ignored, because they are hidden or not images: {kinds}"
 
     @property
     def hint(self) -> str:
@@ -107,9 +109,9 @@ class FoundFiles(NamedTuple):
 
 
 def image_files(root: Path) -> FoundFiles:
-    """Return the files below the root whose suffix is that of an image, links followed; hidden ones are ignored.
+    """Return the image files below a folder by their suffix; links are followed, hidden files are ignored.
 
-    Raises UserError where a folder cannot be read.
+    Raises UserError if a folder cannot be read.
     """
     names: list[str] = []
     ignored: Counter[str] = Counter()
@@ -125,7 +127,7 @@ def image_files(root: Path) -> FoundFiles:
 
 
 def _below(folder: Path, inside: str, above: frozenset[Path]) -> Iterator[str]:
-    """Yield the files of a folder and of the folders in it; above: those around it, to which a link may lead back."""
+    """Yield the files below a folder; `above` are the folders around it, into which no link is followed again."""
     real = folder.resolve()
     if real in above:
         return
@@ -149,7 +151,7 @@ def _entries(folder: Path) -> list[tuple[str, bool]]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Return whether an entry is a folder; raises OSError for a link to nothing, unless it is named as an image."""
+    """Return whether an entry is a folder; raises OSError for a broken link, unless its name is that of an image."""
     if entry.is_symlink() and not entry.name.lower().endswith(suffixes()) and not entry.name.startswith("."):
         return S_ISDIR(entry.stat().st_mode)
     return entry.is_dir()

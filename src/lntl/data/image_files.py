@@ -1,4 +1,4 @@
-"""Image files with labels: what the data sets `table` and `folders` share."""
+"""Image files with labels: the base class of the data sets `table` and `folders`."""
 
 import os
 import unicodedata
@@ -27,12 +27,12 @@ class FileSettings(LabelSettings, ImageSettings):
 
     check: Literal["read", "header", "exist", "none"] = Field(
         "read",
-        description="What is checked of every image file first: that all of it can be read, that its header can, that "
-        "it exists, or nothing.",
+        description="What is checked for every image file first: that it can be decoded (read), that its header can "
+        "(header), that it exists (exist), or nothing (none).",
     )
 
     def unread(self) -> Self:
-        """Return the settings without a look into the images, unless a bias is computed from them."""
+        """Return the settings that do not open the images, unless a bias is computed from them."""
         if self.bias_from_images or self.check not in ("read", "header"):
             return self
         return self.model_copy(update={"check": "exist"})
@@ -71,12 +71,12 @@ class FileList(Sequence[ImageFile]):
         return files
 
     def find(self) -> tuple[dict[int, str], list[str]]:
-        """Look for every file; a name in another Unicode form, or without its suffix, is found where it is unambiguous.
+        """Look for every file; each folder is listed once.
 
-        Each folder is listed once.
+        A name in another Unicode form, or without its suffix, counts as found if only one file matches.
 
         Returns:
-            The index of each missing file, with a hint; and sentences about names that differ from those on disk.
+            A hint for each missing file by index, and sentences about names that differ from the names on disk.
         """
         if self.contents is not None:
             return {}, []
@@ -115,7 +115,7 @@ def _canonical(name: str) -> str:
 
 
 def _by_near_name(files: set[str]) -> dict[str, list[str]]:
-    """Return the files by their names in Unicode form NFC, and image files by these without their suffix too."""
+    """Return the files by their names in Unicode form NFC, and image files also by these names without suffix."""
     near: dict[str, list[str]] = {}
     for file in sorted(files):
         near.setdefault(_canonical(file), []).append(file)
@@ -126,7 +126,7 @@ def _by_near_name(files: set[str]) -> dict[str, list[str]]:
 
 @dataclass(frozen=True)
 class FileSplit(LabelledSplit, ImageSplit):
-    """A split whose images lie in files; with a seed they are augmented, as a function of (seed, row)."""
+    """A split of image files; with a seed its images are augmented, as a function of (seed, row)."""
 
     source: ImageSource
     seed: int | None = None
@@ -160,9 +160,9 @@ class LabelledFiles(LabelledDataset):
         Args:
             rows: The labels.
             files: The image of each row.
-            faults: Wrong rows known so far; those with a wrong image are added.
+            faults: Wrong rows so far; rows with a wrong image are added.
             settings: Settings of labels and images.
-            notes: Sentences that belong into `source`.
+            notes: Sentences to add to `source`.
         """
         source, found = _checked(files, faults, settings)
         keep = faults.settle(settings.on_error)
@@ -185,14 +185,14 @@ class LabelledFiles(LabelledDataset):
 
 
 def _given_train(rows: Rows) -> list[int]:
-    """Return the rows that are given as training rows, all rows where the splits are drawn."""
+    """Return the training rows according to the split column; all rows if the splits are drawn."""
     index = rows.given_splits()
     train: list[int] = np.flatnonzero(index == SPLITS.index("train")).tolist() if index is not None else []
     return train or list(range(len(rows.label.code)))
 
 
 def _taken(source: ImageSource, files: FileList, keep: NDArray[np.bool_]) -> ImageSource:
-    """Return the images of the files kept, with what is known of their depth."""
+    """Return the images of the files where `keep` is true, with their highest values so far."""
     taken = ImageSource(files, source.settings)
     new_index = np.cumsum(keep) - 1
     taken.highest = {int(new_index[old]): high for old, high in source.highest.items() if keep[old]}
@@ -200,7 +200,7 @@ def _taken(source: ImageSource, files: FileList, keep: NDArray[np.bool_]) -> Ima
 
 
 def _depth_notes(source: ImageSource, files: FileList, bright: list[int]) -> list[str]:
-    """Return what is assumed of images with more than 8 bits."""
+    """Return notes about the white value of images with more than 8 bits."""
     white = source.settings.white
     if white is None:
         return []
@@ -215,7 +215,7 @@ def _depth_notes(source: ImageSource, files: FileList, bright: list[int]) -> lis
 
 
 def _checked(files: FileList, faults: Faults, settings: FileSettings) -> tuple[ImageSource, list[str]]:
-    """Return the images and notes about their names; adds the rows whose image is missing or cannot be read."""
+    """Return the images and notes about their names; adds missing and unreadable images to `faults`."""
     present = np.array([bool(name) for name in files.names], dtype=np.bool_)
     faults.add(np.flatnonzero(~present).tolist(), "image is empty")
     notes: list[str] = []
@@ -228,6 +228,6 @@ def _checked(files: FileList, faults: Faults, settings: FileSettings) -> tuple[I
     if settings.check in ("read", "header"):
         rows = np.flatnonzero(present)
         for row, reason in source.check(rows.tolist(), full=settings.check == "read"):
-            name = "" if files.contents else f" {files[row]}"  # contents have no name but that of their row
+            name = "" if files.contents else f" {files[row]}"  # contents have no file name, only the name of their row
             faults.add([row], "unreadable image", lambda _, detail=f"{name}: {reason}": detail)  # type: ignore[misc]
     return source, notes

@@ -1,4 +1,4 @@
-"""Image files as tensors: decoded by threads, kept in a cache, augmented depending on seed and index only."""
+"""Image files as tensors: decoded by threads, cached, and augmented as a function of seed and index."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -26,7 +26,7 @@ from lntl.data.image_settings import ImageSettings, Normalise
 __all__ = ["ImageSettings", "ImageSource", "Normalise"]
 
 CHECKED = 64  # images that a thread checks at a time
-SAMPLE = 64  # training images whose headers are read to learn whether images have more than 8 bits
+SAMPLE = 64  # number of training images whose headers show whether images have more than 8 bits
 BITS = (8, 10, 12, 14, 16)  # depths of cameras and scanners
 _NEVER_DEEP = (".jpg", ".jpeg", ".jfif", ".jpe", ".gif", ".bmp", ".webp")  # formats with at most 8 bits
 A = TypeVar("A")
@@ -34,14 +34,17 @@ B = TypeVar("B")
 
 
 class ImageSource:
-    """Images in the order of their files; index i is file i, whatever the batch.
+    """Images in the order of their files: index i is file i.
 
-    beyond: Function called with a file that is brighter than `settings.white`, and its highest value.
+    Args:
+        paths: The files.
+        settings: How the images are read.
+        beyond: Function called with a file that is brighter than `settings.white`, and its highest value.
     """
 
     def __init__(self, paths: Sequence[ImageFile], settings: ImageSettings, beyond: Beyond | None = None) -> None:
         self.paths, self.settings = paths, settings
-        self.highest: dict[int, int] = {}  # highest values of images with more than 8 bits, where known
+        self.highest: dict[int, int] = {}  # highest values of images with more than 8 bits, as far as known, by index
         self._store = cache.CACHES[settings.cache](paths, settings, beyond)
 
     def __len__(self) -> int:
@@ -58,9 +61,11 @@ class ImageSource:
         return self.settings.workers
 
     def check(self, indices: Sequence[int] | None = None, *, full: bool = True) -> list[tuple[int, str]]:
-        """Return the index of each image, of all or of `indices`, that cannot be used, with the reason.
+        """Return the indices of unreadable images, with the reasons.
 
-        A full check decodes every image, into the cache if there is one; otherwise only headers are read.
+        Args:
+            indices: The images to check; None for all.
+            full: Whether to decode every image (into the cache, if there is one), not only its header.
         """
 
         def examine(index: int) -> None:
@@ -88,14 +93,14 @@ class ImageSource:
     def choose_white(self, train: Sequence[int]) -> list[int]:
         """Choose `settings.white` for images with more than 8 bits, unless it is set.
 
-        White is the highest value of the smallest bit depth that holds all training images. Without a full check
-        before it, images with more than 8 bits are recognised by a sample of the training images.
+        White is the highest value of the smallest bit depth that contains all training images. Without a full check
+        before, a sample of the training images shows whether images have more than 8 bits.
 
         Args:
             train: Indices of the training images.
 
         Returns:
-            Indices of the images known to be brighter.
+            Indices of the images that are known to be brighter than white.
         """
         white = self.settings.white
         if white is None:
@@ -141,7 +146,7 @@ class ImageSource:
         return ImageSource(self.paths, self.settings.model_copy(update={"grayscale": False}))
 
     def pixels(self, index: Tensor) -> Tensor:
-        """Return the images at `index` as uint8 (N, 3, H, W), as evaluation sees them."""
+        """Return the images at `index` as uint8 (N, 3, H, W), as in evaluation."""
         indices, out = index.cpu(), transforms.empty_images(len(index), self.settings.size, np.uint8)
 
         def fill(part: slice) -> None:
@@ -151,7 +156,7 @@ class ImageSource:
         return out.permute(0, 3, 1, 2)
 
     def _stored(self, index: Tensor) -> Tensor:
-        """Return the stored squares (N, 3, S, S) uint8, channels last in memory, grey if that is set."""
+        """Return the stored squares (N, 3, S, S) uint8, channels last in memory, grey if `settings.grayscale`."""
         squares = transforms.empty_images(len(index), self.settings.stored, np.uint8)
         for square, position in zip(squares.numpy(), index.tolist(), strict=True):
             square[...] = self._store(position)
@@ -174,7 +179,7 @@ class ImageSource:
 
 
 def _highest(path: ImageFile, header: bool = False) -> int | None:
-    """Return the highest value of an image with more than 8 bits, None for others; with `header`, 0 for the value."""
+    """Return the highest value of an image with more than 8 bits (with `header`: 0), None for other images."""
     if not isinstance(path, EncodedImage) and path.name.lower().endswith(_NEVER_DEEP):
         return None
     if header:

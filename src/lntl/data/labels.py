@@ -19,12 +19,12 @@ from lntl.types import IGNORE, BiasSpec
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-MAX_VALUES = 1000  # of one bias: each is an output of h
-LISTED = 8  # biases that the names of combinations list; those of more biases are numbered
-MISSING = ("NA", "NaN", "nan")  # texts that, like an empty one, mean a missing value, unless a setting says otherwise
+MAX_VALUES = 1000  # largest number of values of one bias; each is an output of h
+MAX_NAMED = 8  # largest number of biases in the name of a combination; combinations of more biases are numbered
+MISSING = ("NA", "NaN", "nan")  # default texts that, like an empty text, mean a missing value
 _DIGITS = 17  # enough to print any two different float64 differently
 _ZERO_WIDTH = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"))
-_NAMED = 3  # names that a note lists
+_NAMED = 3  # largest number of names in a note
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Column:
     Attributes:
         name: Name of the column.
         values: Names of the values, in order.
-        code: Index into `values` of each row, (n,) int64, IGNORE where missing.
-        rank: Of numbers in bins: the share of the known rows below, (n,) in [0, 1], 0 where missing.
-        missing: Texts other than the empty one that occur and count as missing, such as "NA".
-        notes: Sentences about spellings that were merged, or that look like one value.
+        code: Index into `values` of each row, (n,) int64, IGNORE if missing.
+        rank: For numbers in bins, the share of the known rows with a smaller number, (n,) in [0, 1], 0 if missing.
+        missing: Texts that occur and count as missing, such as "NA"; without the empty text.
+        notes: Sentences about merged spellings, and about values that differ only in case.
     """
 
     name: str
@@ -57,26 +57,26 @@ class Column:
         return replace(self, values=values, code=new_code[np.where(code == IGNORE, -1, code)])
 
     def text(self, row: int) -> str:
-        """Return the value of a row, empty where it is missing."""
+        """Return the value of a row, empty if missing."""
         return "" if self.code[row] == IGNORE else self.values[self.code[row]]
 
     def numbers(self) -> tuple[Floats, NDArray[np.bool_]]:
-        """Return the column as numbers (n,), NaN where missing, and where it is neither missing nor a finite number."""
+        """Return the column as numbers (n,), NaN if missing, and a mask (n,) of values that are not finite numbers."""
         of_value = np.array([*map(as_number, self.values), np.nan])
         number = of_value[np.where(self.code == IGNORE, -1, self.code)]
         return number, np.isnan(number) & (self.code != IGNORE)
 
     def missing_hint(self) -> str:
-        """Return a clause that names the texts taken for missing and the setting, empty where there are none."""
+        """Return a clause about the texts that count as missing and the setting for them; empty if none occurs."""
         if not self.missing:
             return ""
         texts = ", ".join(map(repr, self.missing[:_NAMED]))
-        verb = "counts" if len(self.missing) == 1 else "count"
-        return f" ({texts} {verb} as missing; see data.missing)"
+        counts = "counts" if len(self.missing) == 1 else "count"
+        return f" ({texts} {counts} as missing; see data.missing)"
 
 
 def as_number(text: str) -> float:
-    """Return a text as a finite number, NaN where it is none; 1_12 is an id, not 112."""
+    """Return a text as a finite number, NaN for other texts; 1_12 is an id, not the number 112."""
     try:
         value = float(text)
     except ValueError:
@@ -85,8 +85,10 @@ def as_number(text: str) -> float:
 
 
 def as_text(value: object) -> str:
-    """Return a value as CSV would hold it: nothing for what is missing, a whole number without its point."""
-    if value is None or type(value).__name__ == "NAType" or value != value:  # NAType: pandas.NA, which has no truth
+    """Return a value as text, as in a CSV file: empty if missing, a whole float without its decimal point."""
+    if (
+        value is None or type(value).__name__ == "NAType" or value != value
+    ):  # NAType: pandas.NA, which has no truth value
         return ""
     if isinstance(value, bytes):
         return value.decode()
@@ -96,9 +98,8 @@ def as_text(value: object) -> str:
 def categories(name: str, texts: Sequence[str], code: Ints, missing: Sequence[str] = ()) -> Column:
     """Return the column of texts[code].
 
-    Texts are stripped; those that are empty or in `missing` are no value. Texts that differ only in Unicode form or in
-    characters of no width are one value. The values are in order of their numbers where all are numbers, else of their
-    texts.
+    Texts are stripped. Empty texts and texts in `missing` mean a missing value. Texts that differ only in Unicode form
+    or in zero-width characters are one value. Values are sorted as numbers if all are numbers, otherwise as texts.
     """
     stripped = [text.strip() for text in texts]
     used = {text for text in stripped if text and text not in missing}
@@ -130,14 +131,14 @@ def _merged(texts: set[str]) -> dict[str, str]:
 
 
 def plain(text: str) -> str:
-    """Return a text in Unicode form NFC, without characters of no width."""
+    """Return a text in Unicode form NFC, without zero-width characters."""
     return unicodedata.normalize("NFC", text.translate(_ZERO_WIDTH)).strip()
 
 
 def _spelling_notes(name: str, merged: dict[str, str], values: Sequence[str]) -> Iterable[str]:
     if merged:
-        some = ", ".join(repr(text) for text in sorted({*merged.values()})[:_NAMED])
-        yield f"{name}: spellings of {some} that differ only in Unicode form or invisible characters are one value"
+        names = ", ".join(repr(text) for text in sorted({*merged.values()})[:_NAMED])
+        yield f"{name}: spellings of {names} that differ only in Unicode form or invisible characters are one value"
     folded: dict[str, list[str]] = defaultdict(list)
     for value in values:
         folded[value.casefold()].append(value)
@@ -146,7 +147,7 @@ def _spelling_notes(name: str, merged: dict[str, str], values: Sequence[str]) ->
 
 
 def check_spelling(column: Column) -> None:
-    """Raise UserError where all values are numbers, and one of them is spelt in two ways, such as 1 and 01."""
+    """Raise UserError if all values are numbers and one number has two spellings, such as 1 and 01."""
     if any(np.isnan(as_number(value)) for value in column.values):
         return
     spelt: dict[Decimal, str] = {}
@@ -156,24 +157,24 @@ def check_spelling(column: Column) -> None:
 
 
 def binned(name: str, number: Floats, bins: int | None = None, edges: Sequence[float] | None = None) -> Column:
-    """Return numbers (n,), NaN where missing, in bins: `bins` of equal counts (quantiles), or between given edges.
+    """Return numbers (n,), NaN if missing, in `bins` bins of equal counts (quantiles), or in bins between `edges`.
 
-    A bin includes its lower edge. Equal numbers share a bin, so that there may be fewer bins than asked for.
+    A bin includes its lower edge. Equal numbers share a bin, so that there may be fewer than `bins` bins.
     """
     known = ~np.isnan(number)
     if edges is None:
         edges = _quantiles(number[known], bins or 2) if known.any() else []
     if not edges:
-        raise UserError(f"bias {name}: all its numbers are equal, or none is known, so that it has no two bins")
+        raise UserError(f"bias {name}: all its numbers are equal or missing, so it cannot be put into two bins")
     code = np.where(known, np.searchsorted(edges, number, side="right"), IGNORE)
     column = Column(name, _bin_names(name, edges), code.astype(np.int64), _ranks(number, known))
     return column.take(np.ones(len(number), dtype=np.bool_))
 
 
 def _quantiles(number: Floats, bins: int) -> list[float]:
-    """Return the edges of bins of equal counts; none where all numbers are equal.
+    """Return the edges of bins of equal counts; an empty list if all numbers are equal.
 
-    Where the smallest number fills more than a bin, the next larger number begins the second.
+    If the smallest number fills more than one bin, the second bin begins at the next larger number.
     """
     above = number[number > number.min()]
     cuts = np.quantile(number, np.linspace(0, 1, bins + 1)[1:-1])
@@ -187,7 +188,7 @@ def _bin_names(name: str, edges: Sequence[float]) -> tuple[str, ...]:
 
 
 def _distinct_texts(edges: Sequence[float]) -> list[str]:
-    """Return different numbers as different texts: four digits, or all before the point, or as many as it takes."""
+    """Return different numbers as different texts, with four digits or as many more as they need."""
     whole = len(f"{max(map(abs, edges)):.0f}")
     least = whole if 4 < whole < _DIGITS else 4
     candidates = ([f"{edge:.{digits}g}" for edge in edges] for digits in range(least, _DIGITS + 1))
@@ -204,15 +205,15 @@ def _ranks(number: Floats, known: NDArray[np.bool_]) -> Floats:
 
 @dataclass(frozen=True)
 class JointBias:
-    """One bias or several, of n rows.
+    """All biases of n rows, and their combinations.
 
     Attributes:
-        labels: Bias labels, (n,), or (n, B) of B > 1 biases, int64 with IGNORE.
-        value: Index into `names` of each row's combination, (n,), IGNORE where one of the biases is missing.
+        labels: Bias labels, (n,), or (n, B) for B > 1 biases, int64; IGNORE if missing.
+        value: Index into `names` of each row's combination, (n,), IGNORE if one of the biases is missing.
         names: Names of the combinations that occur.
         num_values: Number of values of each bias.
         rank: Ranks of the C biases that are numbers in bins, (n, C) float32.
-        specs: Each of several biases; () for one.
+        specs: Each bias if there are several; () for one bias.
     """
 
     labels: Tensor
@@ -224,7 +225,7 @@ class JointBias:
 
 
 def combine(columns: Sequence[Column]) -> JointBias:
-    """Return biases together; raises UserError where one has too few or too many values."""
+    """Return the biases as one JointBias; raises UserError if a bias has too few or too many values."""
     for column in columns:
         check_spelling(column)
         _check_num_values(column)
@@ -236,7 +237,7 @@ def combine(columns: Sequence[Column]) -> JointBias:
     value[known], joint = _combinations(codes[known])
     names_of = _value_names(columns)
     names = tuple(", ".join(names_of[b][v] for b, v in enumerate(values)) for values in joint.tolist())
-    if len(columns) > LISTED:
+    if len(columns) > MAX_NAMED:
         names = tuple(f"combination {number}" for number in range(1, len(names) + 1))
     specs = [BiasSpec(c.name, c.values, tuple(v)) for c, v in zip(columns, joint.T.tolist(), strict=True)]
     ranks = [column.rank for column in columns if column.rank is not None]
@@ -252,22 +253,22 @@ def combine(columns: Sequence[Column]) -> JointBias:
 
 def _combinations(codes: Ints) -> tuple[Ints, Ints]:
     """Return the combination of each row of codes (n, B), (n,), and the combinations (m, B) in lexicographic order."""
-    cell = np.zeros(len(codes), dtype=np.int64)
-    for column in codes.T:  # one after another: the number of possible combinations of many biases has no bound
-        cell = np.unique(cell * (int(column.max()) + 1) + column, return_inverse=True)[1]
-    _, first = np.unique(cell, return_index=True)
-    return cell, codes[first]
+    combination = np.zeros(len(codes), dtype=np.int64)
+    for column in codes.T:  # renumbered after each bias, because the number of possible combinations may overflow
+        combination = np.unique(combination * (int(column.max()) + 1) + column, return_inverse=True)[1]
+    _, first = np.unique(combination, return_index=True)
+    return combination, codes[first]
 
 
 def no_bias(n: int) -> JointBias:
-    """Return the bias of n rows without any bias annotation: one value, which no row has."""
+    """Return the bias of n rows without bias annotation: one value, which no row has."""
     blank = torch.full((n,), IGNORE)
     return JointBias(blank, blank, ("unknown",), (1,), torch.zeros(n, 0), ())
 
 
 def _check_num_values(column: Column) -> None:
     if len(column.values) < 2:
-        only = f"the one value {column.values[0]!r}" if column.values else "no value at all"
+        only = f"only the value {column.values[0]!r}" if column.values else "no value at all"
         raise UserError(
             f"bias {column.name}: it has {only}{column.missing_hint()}, so there is nothing to unlearn; name another "
             "column, or none with data.bias: []"
@@ -280,14 +281,14 @@ def _check_num_values(column: Column) -> None:
 
 
 def _value_names(columns: Sequence[Column]) -> list[list[str]]:
-    """Return the names of each bias's values, with that of the bias in front where another one has the same."""
+    """Return the names of the values of each bias, with the name of the bias in front if names are not unique."""
     values = list(chain.from_iterable(column.values for column in columns))
     distinct = len(set(values)) == len(values)
     return [[value if distinct else f"{column.name} {value}" for value in column.values] for column in columns]
 
 
 def features(label: Tensor, num_values: Sequence[int], rank: Tensor) -> Tensor:
-    """Return the bias in numbers on [0, 1]: one-hot values, zeros where missing, then ranks.
+    """Return the bias as numbers in [0, 1]: one-hot values, zeros if missing, then ranks.
 
     Args:
         label: Bias labels, (N,) or (N, B).

@@ -30,7 +30,7 @@ MEANS = {
     "crimson": (0.83366, 0.20241, 0.26694),
 }
 COLORS = len(MEANS)
-STD = (0.05, 0.02, 0.01, 0.005, 0.002)  # of the noise by severity 1 to 5; source: data/colored_mnist_protocol.py
+STD = (0.05, 0.02, 0.01, 0.005, 0.002)  # std of the noise by severity 1 to 5; source: data/colored_mnist_protocol.py
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,17 +62,17 @@ class TintedDigits(DigitSplit):
         )
 
     def recolored(self, value: int) -> Self:
-        """Return the same digits, all in the mean color number `value`, without noise."""
+        """Return the same digits, all in the mean color of index `value`, without noise."""
         mean = torch.tensor(list(MEANS.values()), device=self.color.device)[value]
         bias = torch.full_like(self.bias, value)
         return replace(self, color=mean.expand_as(self.color), bias=bias, group=self.y * COLORS + bias)
 
 
 def assign_colors(y: Tensor, aligned: float) -> Tensor:
-    """Return a color for each image, (n,) int64, by its place among the images of its class.
+    """Return a color for each image, (n,) int64, by its position among the images of its class.
 
-    A share `aligned` of the images of a class has the color of the class, the rest the other nine in equal parts. The
-    images of a class get their colors in order: first those of color 0, then those of color 1 and so on. Source:
+    A share `aligned` of the images of a class gets the color of the class; the other nine colors share the rest
+    equally. Colors are assigned in the order of the images: first color 0, then color 1 and so on. Source:
     alinlab/LfF, make_dataset.py.
     """
     color = torch.empty_like(y)
@@ -97,8 +97,8 @@ def draw_noise(color: Tensor, severity: int, seed: int) -> Tensor:
 class LfFColoredMNIST(Dataset):
     """Colored MNIST of Nam et al., "Learning from Failure", NeurIPS 2020: gray digits times a noisy color.
 
-    In the test set every color is equally frequent in every class. Which image has which color is a function of its
-    place in MNIST; the seed draws the noise and val. Source: alinlab/LfF.
+    In the test set every color is equally frequent in every class. The color of an image depends on its position in
+    MNIST; the seed draws only the noise and val. Source: alinlab/LfF.
     """
 
     bias_kind = "color"
@@ -110,8 +110,8 @@ class LfFColoredMNIST(Dataset):
             0.005,
             ge=0,
             lt=1,
-            description="Share of the training images of a class in another color than its own; published are 0.05, "
-            "0.02, 0.01 and 0.005.",
+            description="Share of the training images of a class that do not have the color of the class; published "
+            "are 0.05, 0.02, 0.01 and 0.005.",
         )
         severity: int = Field(
             4, ge=1, le=5, description="Noise of the color, from 1 (deviation 0.05) to 5 (0.002); published is 4."

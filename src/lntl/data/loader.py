@@ -1,4 +1,4 @@
-"""Batches of a split: tensor operations on its device, or, where it has workers, made ahead by a thread."""
+"""Batches of a split, made on its device, or ahead of time by a thread if the split has workers."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +11,7 @@ from torch import Tensor
 from lntl.seeding import derive, draw_with_replacement, permutation
 from lntl.types import Batch, Split
 
-AHEAD = 2  # batches that are made while one is trained on
+AHEAD = 2  # number of batches that are made while one is trained on
 P = TypeVar("P")
 T = TypeVar("T")
 
@@ -30,16 +30,16 @@ class Loader:
         return parts + (left > 1 or (left == 1 and parts == 0))
 
     def _parts(self, order: Tensor) -> list[Tensor]:
-        """Return an order in batches; a last image alone joins the batch before: BatchNorm cannot learn from one."""
+        """Split an order into batches; a single last image joins the batch before, because BatchNorm needs two."""
         parts = list(order.split(self.batch_size))
         return parts if len(parts) == len(self) else [*parts[:-2], torch.cat(parts[-2:])]
 
     def batches(self, order_seed: int | None = None, start: int = 0, weights: Tensor | None = None) -> Iterator[Batch]:
         """Yield the batches from number `start` on, shuffled by `order_seed` or, without one, in the split's order.
 
-        With `weights` (num_rows,) an epoch draws examples in proportion to the weight of their row, with replacement.
-        A shuffled epoch is one of training: its images are augmented where the split can do that. With replacement,
-        each batch has a seed of its own, so that an example drawn again looks different.
+        With `weights` (num_rows,) an epoch draws examples with replacement, in proportion to the weight of their row.
+        Images of a shuffled epoch are augmented, if the split has augmentation. With replacement, each batch has its
+        own augmentation seed, so that an example that is drawn again looks different.
         """
         split = self.split
         if order_seed is None:
@@ -55,13 +55,13 @@ class Loader:
                 return split.batch(index)
             return split.augmented(derive(order_seed, "augmentation", number)).batch(index)
 
-        # where threads read, the index stays on the CPU: a thread that fetches it would wait for the device
+        # With reader threads the index stays on the CPU; a thread that copies it from the device would wait for it.
         parts = list(enumerate(self._parts(order if split.workers else order.to(self.device))))[start:]
         yield from ahead(batch, parts) if split.workers else map(batch, parts)
 
 
 def ahead(make: Callable[[P], T], parts: Iterable[P]) -> Iterator[T]:
-    """Yield make(part) of each part in order, made by a thread up to AHEAD parts before they are asked for."""
+    """Yield make(part) for each part in order; a thread makes up to AHEAD parts ahead of time."""
     pool, pending = ThreadPoolExecutor(1, thread_name_prefix="reader"), deque[Future[T]]()
     try:
         for part in parts:

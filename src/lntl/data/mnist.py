@@ -1,4 +1,4 @@
-"""The digits of MNIST, which ship with the package, and what the data sets made of them share.
+"""The digits of MNIST, which ship with the package, and the base classes of the data sets made of them.
 
 Source: LeCun, Cortes and Burges, MNIST: 60,000 training and 10,000 test images.
 """
@@ -68,8 +68,8 @@ def rotate(x: Tensor, angle: Tensor) -> Tensor:
 def mix_colors(x: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
     """Return images (N, 3, H, W) whose color at each position is matrix (N, 3, 3) times color plus shift (N, 3).
 
-    A convolution of size 1 with an image's own weights. Source: Xu et al., "Robust and Generalizable Visual
-    Representation Learning via Random Convolutions", ICLR 2021; the shift is ours.
+    This is a convolution of size 1 with other weights for each image. Source: Xu et al., "Robust and Generalizable
+    Visual Representation Learning via Random Convolutions", ICLR 2021; the shift is our addition.
     """
     return torch.baddbmm(shift[:, :, None], matrix, x.flatten(2)).view_as(x)
 
@@ -89,20 +89,20 @@ class DigitSplit(RecolorableSplit):
         return self if self.augmentation is None else replace(self, augmentation_seed=seed)
 
     def augment(self, x: Tensor, index: Tensor) -> Tensor:
-        """Return normalised images (N, 3, 28, 28) at `index`, augmented where the split has a seed for it."""
+        """Return normalised images (N, 3, 28, 28) at `index`, augmented if the split has an augmentation seed."""
         if self.augmentation is None or self.augmentation_seed is None:
             return x
         return self.augmentation(x, self.row[index], self.augmentation_seed)
 
     def to(self, device: torch.device) -> Self:
         """Return the split with its tensors on `device`."""
-        return self._each(lambda tensor: tensor.to(device))
+        return self._map(lambda tensor: tensor.to(device))
 
     def take(self, index: Tensor) -> Self:
         """Return the split reduced to the images at `index`."""
-        return self._each(lambda tensor: tensor[index])
+        return self._map(lambda tensor: tensor[index])
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
         tensors: dict[str, Any] = {
             name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
@@ -110,7 +110,7 @@ class DigitSplit(RecolorableSplit):
 
 
 class UnannotatedDigits(ImageSplit):
-    """A split of colored digits whose color is hidden, as if nobody had annotated it."""
+    """A split of colored digits without bias labels, as if nobody had annotated the color."""
 
     def __init__(self, digits: DigitSplit) -> None:
         self.digits, self.y, self.row = digits, digits.y, digits.row
@@ -138,7 +138,7 @@ class UnannotatedDigits(ImageSplit):
 def select_bias(
     splits: Mapping[str, DigitSplit], spec: DataSpec, bias: Sequence[str]
 ) -> tuple[Mapping[str, ImageSplit], DataSpec]:
-    """Return splits and spec of colored digits, without any bias annotation where `bias` is empty."""
+    """Return splits and spec of colored digits; without bias labels if `bias` is empty."""
     if bias:
         return splits, spec
     hidden = {name: UnannotatedDigits(split) for name, split in splits.items()}
@@ -152,7 +152,7 @@ def _as_list(value: object) -> object:
 ColorBias = Annotated[
     list[Literal["color"]],
     BeforeValidator(_as_list),
-    Field(max_length=1, description="The bias: [color], or [] to hide the color, as where nobody has annotated it."),
+    Field(max_length=1, description="The bias: [color], or [] for data without bias labels."),
 ]
 
 
@@ -171,14 +171,14 @@ class DigitSettings(Settings):
         "random", description="Colors of val: `random` as in the test set, or `biased` as in training."
     )
     rotation: float = Field(
-        0.0, ge=0, le=180, description="Training images are turned by a random angle of up to this many degrees."
+        0.0, ge=0, le=180, description="Training images are rotated by a random angle of up to this many degrees."
     )
     random_colors: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="Share of the training images whose colors go through a random linear map, one an image "
-        "(random convolutions of size 1; Xu et al., ICLR 2021).",
+        description="Share of the training images whose colors go through a random linear map, another one for each "
+        "image (random convolutions of size 1; Xu et al., ICLR 2021).",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the colors and of the train/val split.")
     max_images: int | None = Field(
@@ -187,7 +187,7 @@ class DigitSettings(Settings):
 
     @property
     def augmentation(self) -> Augmentation | None:
-        """Random changes of training images, where there are any."""
+        """Random changes of training images; None if none is set."""
         return Augmentation(self.rotation, self.random_colors) if self.rotation or self.random_colors else None
 
 
@@ -223,5 +223,5 @@ def read_splits(settings: DigitSettings) -> tuple[dict[str, Digits], str]:
 
 
 def first_images(split: DigitSplit, count: int | None) -> DigitSplit:
-    """Return the images of a split whose row is below `count`; all where it is None."""
+    """Return the images of a split whose row is below `count`; all if it is None."""
     return split if count is None else split.take((split.row < count).nonzero()[:, 0])

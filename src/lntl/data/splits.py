@@ -1,4 +1,4 @@
-"""From labelled rows to splits: their labels, the DataSpec, and what reports say about them."""
+"""Build splits from labelled rows: their labels, the DataSpec, and descriptions for reports."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lntl.data.biases import BiasSetting, Images, bias_columns
-from lntl.data.labels import LISTED, Ints, JointBias, aligned, check_spelling, combine, features, no_bias
+from lntl.data.labels import MAX_NAMED, Ints, JointBias, aligned, check_spelling, combine, features, no_bias
 from lntl.data.rows import Faults, LabelSettings, Rows
 from lntl.errors import UserError
 from lntl.types import IGNORE, SPLITS, Batch, Dataset, DataSpec, Split
@@ -22,7 +22,7 @@ class SplitLabels:
     Attributes:
         y: Class, (n,) int64.
         bias: Bias labels, (n,) or (n, B) int64.
-        group: Group, (n,) int64, IGNORE where a bias is unknown.
+        group: Group, (n,) int64, IGNORE if a bias is unknown.
         row: Index in the whole data set, (n,) int64.
         rank: Ranks of the biases that are numbers, (n, C) float32.
         num_values: Number of values of each bias.
@@ -36,7 +36,7 @@ class SplitLabels:
     num_values: tuple[int, ...]
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Self:
-        """Return the labels with `change` applied to every tensor of the instance."""
+        """Return a copy with `change` applied to every tensor of the instance."""
         tensors: dict[str, Any] = {k: change(value) for k, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **tensors)
 
@@ -77,7 +77,7 @@ class LabelledDataset(Dataset):
     """A data set made of labelled rows.
 
     Attributes:
-        notes: What is worth knowing of the data, one sentence each.
+        notes: Remarks on the data, one sentence each.
     """
 
     notes: Sequence[str] = ()
@@ -94,9 +94,9 @@ class LabelledDataset(Dataset):
         """Return the labels of each split, and set every attribute of `Dataset` that follows from them.
 
         Args:
-            rows: The rows, without those that have a fault.
-            biases: The setting of each bias; none where the bias is not annotated.
-            images: The images of the rows, for a bias that is computed from them.
+            rows: The rows without faults.
+            biases: The setting of each bias; empty if the bias is not annotated.
+            images: The images of the rows, for biases that are computed from them.
             input_shape: Shape of one x.
             settings: How the splits are drawn.
             faults: The rows that are left out.
@@ -107,7 +107,7 @@ class LabelledDataset(Dataset):
         n, names = len(rows.label.code), rows.label.values
         if len(names) < 2:
             raise UserError(
-                f"{rows.where}: {rows.label.name} has the one value {names[0]!r}{rows.label.missing_hint()}; a task "
+                f"{rows.where}: {rows.label.name} has only the value {names[0]!r}{rows.label.missing_hint()}; a task "
                 "needs two classes"
             )
         if rows.label.name in [setting.column for setting in biases]:
@@ -132,26 +132,26 @@ class LabelledDataset(Dataset):
         spelled = [rows.label, *columns, *([rows.group_id] if rows.group_id else [])]
         self._note(dict.fromkeys(note for column in spelled for note in column.notes))
         if self.skipped_rows:
-            self._note([f"{len(self.skipped_rows)} rows are left out, for they are wrong"])
+            self._note([f"{len(self.skipped_rows)} wrong rows are left out"])
         return labels
 
     def _note(self, notes: Iterable[str]) -> None:
-        """Add notes, to the description of the source too."""
+        """Add notes, also to the description of the source."""
         added = [*notes]
         self.notes = [*self.notes, *added]
         self.source = "; ".join([self.source, *added])
 
 
 def _kind(biases: list[str]) -> str:
-    """Return what a bias value is a value of, such as "sky and age"."""
+    """Return the name of the property that the bias values describe, such as "sky and age"."""
     *others, last = biases or ["bias value"]
-    if len(biases) > LISTED:
+    if len(biases) > MAX_NAMED:
         return f"{biases[0]}, {biases[1]} and {len(biases) - 2} more biases"
     return f"{', '.join(others)} and {last}" if others else last
 
 
 def split_labels(y: Tensor, bias: JointBias, index: Ints) -> dict[str, SplitLabels]:
-    """Return the labels of each split; index (n,) is that of a row's split in SPLITS."""
+    """Return the labels of each split; `index` (n,) is the index in SPLITS of each row's split."""
     group = torch.where(bias.value == IGNORE, IGNORE, y * len(bias.names) + bias.value)
     labels = SplitLabels(y, bias.labels, group, torch.arange(len(y)), bias.rank, bias.num_values)
     rows = {name: torch.from_numpy(np.flatnonzero(index == k)) for k, name in enumerate(SPLITS)}
@@ -161,7 +161,7 @@ def split_labels(y: Tensor, bias: JointBias, index: Ints) -> dict[str, SplitLabe
 def spec_of(
     names: tuple[str, ...], bias: JointBias, input_shape: tuple[int, ...], n: int, train: SplitLabels
 ) -> DataSpec:
-    """Return the DataSpec of n rows; names: of the classes."""
+    """Return the DataSpec of n rows; `names` are the names of the classes."""
     known = train.group != IGNORE
     y, value = train.y[known], train.group[known] - train.y[known] * len(bias.names)
     biases = [

@@ -1,4 +1,4 @@
-"""Your own images, listed in a table: CSV or Parquet, one row an image, with columns for label, bias and split."""
+"""Your own images, listed in a table (CSV or Parquet): one row per image, with columns for label, bias and split."""
 
 import csv
 from array import array
@@ -87,7 +87,7 @@ _CHUNK = 300  # rows held as strings at once; too few to start the garbage colle
 
 
 class ColumnError(UserError):
-    """A table lacks a requested column, or two of its columns have that name."""
+    """A table lacks a requested column, or several columns have its name."""
 
 
 class _Codes(dict[str, int]):
@@ -104,12 +104,12 @@ class TableContent:
 
     Attributes:
         unit: "line" for CSV, "row" for Parquet: the unit of `number` in messages.
-        image_names: The image column as texts.
+        image_names: The image column as text.
         columns: The other columns, by name.
-        number: Line number in CSV, row number in Parquet, of each row, from 1, (n,).
-        ragged: Number of fields of each row that has more or fewer fields than the header.
+        number: Number of each row, (n,), from 1: its line in CSV, its row in Parquet.
+        ragged: Number of fields by row, for rows that have more or fewer fields than the header.
         width: Number of fields of the header.
-        images: The contents of the image files if the image column holds contents, else None.
+        images: Contents of the image files if the image column has contents, otherwise None.
     """
 
     unit: str
@@ -124,11 +124,11 @@ class TableContent:
 def read(
     path: Path, image_column: str, names: Sequence[str], missing: Sequence[str], delimiter: str | None
 ) -> TableContent:
-    """Return columns of a file.
+    """Return columns of a table.
 
     Args:
         path: CSV, or Parquet by its suffix.
-        image_column: The column that is returned as texts.
+        image_column: The column with the image files.
         names: The other columns.
         missing: Texts that stand for a missing value.
         delimiter: Delimiter of CSV; None: a tab in .tsv files, else a comma.
@@ -151,7 +151,7 @@ def read(
 
 
 def _undecodable(path: Path) -> int:
-    """Return the number of the first line that is not UTF-8; the decoder reads ahead and cannot say."""
+    """Return the number of the first line that is not UTF-8; the decoder reads ahead and does not know it."""
     with path.open("rb") as file:
         return next(
             number for number, line in enumerate(file, start=1) if line.decode(errors="ignore").encode() != line
@@ -222,14 +222,18 @@ def _check_header(path: Path, header: Sequence[str], names: Iterable[str]) -> No
     counts = Counter(header)
     faults += [f"{counts[name]} columns have the name {name!r}" for name in dict.fromkeys(names) if counts[name] > 1]
     if faults:
-        raise ColumnError("\n".join([f"{path}: its columns do not fit", *(f"  {fault}" for fault in faults)]))
+        raise ColumnError(
+            "\n".join([f"{path}: it does not have the columns of the settings", *(f"  {fault}" for fault in faults)])
+        )
 
 
 def _parquet(path: Path, image_column: str, names: Sequence[str], missing: Sequence[str]) -> TableContent:
     try:
         from pyarrow import ArrowException, parquet, types  # optional: only for Parquet files
     except ImportError as error:
-        raise UserError(f"{path}: Parquet files are read by pyarrow: pip install pyarrow, or save it as CSV") from error
+        raise UserError(
+            f"{path}: reading Parquet needs pyarrow: pip install pyarrow, or save the table as CSV"
+        ) from error
     try:
         header = parquet.read_schema(path).names
         _check_header(path, header, (image_column, *names))
@@ -264,7 +268,7 @@ def _contents(path: Path, name: str, column: Any) -> list[bytes] | None:
 
 
 def _coded(name: str, column: Any, missing: Sequence[str]) -> Column:
-    """Return a column of a Parquet file that holds single values, such as texts or numbers."""
+    """Return a column of texts or numbers of a Parquet file."""
     coded = column.dictionary_encode().unify_dictionaries().combine_chunks()
     values = [*map(as_text, coded.dictionary.to_pylist()), ""]
     code = coded.indices.fill_null(len(values) - 1).to_numpy(zero_copy_only=False).astype(np.int64)

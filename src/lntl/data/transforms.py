@@ -20,7 +20,7 @@ _CROP, _FLIP = 4, 1  # random numbers per image for its crop and its flip
 def empty_images(count: int, side: int, kind: type[np.generic]) -> Tensor:
     """Return an uninitialised tensor (count, side, side, 3) that any thread may write, even under inference mode.
 
-    Allocated by NumPy, which asks for huge pages.
+    It is allocated by NumPy, which requests huge pages.
     """
     with torch.inference_mode(False):  # worker threads are outside of the caller's inference mode
         return torch.from_numpy(np.empty((count, side, side, 3), kind))
@@ -49,7 +49,7 @@ def float_luma(images: Tensor) -> Tensor:
 def normalise(pixels: Tensor, settings: ImageSettings, out: Tensor) -> None:
     """Write (pixels / 255 - mean) / std of images (N, 3, H, W) uint8 into `out` (N, H, W, 3) float32."""
     mean, std = (torch.tensor(values) for values in (settings.normalise.mean, settings.normalise.std))
-    width = out.shape[2]  # the statistics of a whole line: operations on three numbers at a time are slow
+    width = out.shape[2]  # the statistics repeated over a line, because operations on three numbers at a time are slow
     scale, shift = ((1 / (255 * std)).repeat(width), (-mean / std).repeat(width))
     for target, image in zip(out, pixels.permute(0, 2, 3, 1), strict=True):  # one image fits into the processor's cache
         lines = target.copy_(image).view(-1, width * 3)
@@ -85,7 +85,7 @@ def _crop(image: Tensor, numbers: list[float], settings: ImageSettings) -> Tenso
 def window(side: int, min_area: float, numbers: list[float]) -> tuple[int, int, int, int]:
     """Return top, left, height and width of a random part of a square, with at least a share `min_area` of its area.
 
-    Deviation: a window that would stick out is clipped to the square; torchvision draws up to ten times instead.
+    Deviation: a window that exceeds the square is clipped to it; torchvision draws again, up to ten times.
     """
     for_top, for_left, for_area, for_ratio = numbers
     area = (min_area + (1 - min_area) * for_area) * side * side
@@ -102,7 +102,7 @@ def _resized(image: Tensor, box: tuple[int, int, int, int], size: int) -> Tensor
     return resized
 
 
-# --- RandAugment (Cubuk et al., 2020) with the operations of torchvision, chosen by given numbers ---
+# --- RandAugment (Cubuk et al., 2020) with the operations of torchvision, chosen by the numbers of `augment` ---
 
 OPERATIONS = (
     "Identity",

@@ -1,4 +1,4 @@
-"""Metrics: for each a function of a tally, and a record with its name, meaning and direction.
+"""Metrics: each has a function of a tally, and a record with its name, meaning and direction.
 
 The function of a metric takes a `Tally` of R samples of images and returns (R,) float64, shares in [0, 1] and NaN where
 the metric is undefined.
@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:  # types imports torch, which takes seconds, and the configuration only lists the metrics
+if TYPE_CHECKING:  # lntl.types imports torch, which takes seconds; the configuration only needs the names of metrics
     from lntl.types import BiasSpec
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-HEADLINES = 5  # metrics that fit into a line of the log and across the table of results
-DENSE = 2**16  # up to so many groups, sums include the empty ones: numpy's rounding depends on the zeros
-MOST_NAMES, LONGEST_NAME = 5, 150  # names that a sentence lists, and characters of each
+HEADLINES = 5  # number of metrics in a line of the log and in the table of results
+DENSE = 2**16  # up to this number of groups, sums include empty groups, because numpy's rounding depends on the zeros
+MAX_NAMES, MAX_LENGTH = 5, 150  # largest number of names in a sentence, and of characters of each
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
     """Counts of R samples of images; K classes, B bias values, C cells (class, bias value).
 
-    Only the cells in which an image lies, by its class or by its predicted class, are listed: memory and time grow with
-    the images, not with K * B.
+    Only cells that contain an image, by its class or by its predicted class, are stored, so that memory and time grow
+    with the number of images and not with K * B.
 
     Attributes:
         num_values: B.
@@ -73,7 +73,7 @@ class Tally:
 
     @property
     def cells(self) -> Ints:
-        """Number class * B + bias value of each cell, (C,)."""
+        """Index class * B + bias value of each cell, (C,)."""
         return self.cell_class * self.num_values + self.cell_value
 
     @property
@@ -223,7 +223,7 @@ def share(part: Array, whole: Array) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class CellNames:
-    """Names of the classes and bias values, of the label and of the bias."""
+    """Names of the groups, from the names of classes and bias values, of the label and of the bias."""
 
     classes: Sequence[str]
     values: Sequence[str]
@@ -232,7 +232,7 @@ class CellNames:
     biases: "Sequence[BiasSpec]" = ()
 
     def __getitem__(self, cell: int) -> str:
-        """Return the name of cell number class * B + bias value: "cat with night", or "Blond_Hair=1, Male=0".
+        """Return the name of the group class * B + bias value: "cat with night", or "Blond_Hair=1, Male=0".
 
         The second form is used for names without letters and for several biases.
         """
@@ -241,25 +241,25 @@ class CellNames:
         if not self.biases and all(any(map(str.isalpha, text)) for text in (name, bias_value)):
             return f"{name} with {bias_value}"
         several = [(bias.name, bias.values[bias.value_of_joint[value]]) for bias in self.biases]
-        pairs = [(self.label, name), *(several[:MOST_NAMES] or [(self.bias, bias_value)])]
-        more = len(several) - MOST_NAMES
+        pairs = [(self.label, name), *(several[:MAX_NAMES] or [(self.bias, bias_value)])]
+        more = len(several) - MAX_NAMES
         return ", ".join(f"{of}={text}" for of, text in pairs) + (f" and {more} more" if more > 0 else "")
 
 
 def bias_name(kind: str, biases: "Sequence[BiasSpec]") -> str:
     """Return the name of the bias for a sentence; for many biases, their number."""
-    return kind if len(biases) <= MOST_NAMES else f"combination of {len(biases)} biases"
+    return kind if len(biases) <= MAX_NAMES else f"combination of {len(biases)} biases"
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return names joined for a sentence: the first few of many, long ones shortened."""
-    shown = [name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…" for name in names[:MOST_NAMES]]
-    more = len(names) - MOST_NAMES
+    """Return names joined for a sentence: at most MAX_NAMES of them, each cut after MAX_LENGTH characters."""
+    shown = [name if len(name) <= MAX_LENGTH else f"{name[: MAX_LENGTH - 1]}…" for name in names[:MAX_NAMES]]
+    more = len(names) - MAX_NAMES
     return "; ".join(shown) + (f"; and {more} more" if more > 0 else "")
 
 
 def counted(n: int, noun: str) -> str:
-    """Return a number with its noun, e.g. 3 rows."""
+    """Return a number with its noun, such as 1 row or 3 rows."""
     return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
@@ -270,7 +270,7 @@ class Metric:
     Attributes:
         function: From a tally of R samples to the metric's values, (R,) float64, NaN where it is undefined.
         label: Name in prose and on pages.
-        column: Name at the head of a narrow column.
+        column: Short name for a table column.
         meaning: Definition as a phrase that begins with an article.
         undefined: Function that returns the reason if the metric is undefined on a tally.
         images: Function that returns the number of images in the metric.
@@ -312,7 +312,7 @@ _NO_KNOWN_BIAS = "no image has a known bias value"
 
 
 def _unaligned(reason: str) -> Callable[[Tally, CellNames], str]:
-    """Return a function that gives the reason, or says that the data do not name aligned bias values."""
+    """Return a function that returns the reason, or that aligned bias values are unknown."""
     unknown = "the data do not say which bias value indicates a class in training"
     return lambda t, names: unknown if t.aligned is None else reason
 
@@ -340,7 +340,7 @@ def _no_odds(t: Tally, names: CellNames) -> str:
     ] = True
     missing = np.argwhere(~present)
     cells = t.classes[missing[:, 0]] * t.num_values + t.values[missing[:, 1]]
-    return f"no image is {listed([names[cell] for cell in cells])}, so a rate that is compared is undefined"
+    return f"no image is {listed([names[cell] for cell in cells])}, so one of the compared rates is undefined"
 
 
 METRICS: dict[str, Metric] = {
@@ -390,7 +390,7 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             aligned_accuracy,
-            label="accuracy where the bias fits",
+            label="accuracy on aligned images",
             column="aligned",
             meaning="the accuracy on images whose bias value is the one that indicates their class in training",
             undefined=_unaligned("no image has the bias value that indicates its class in training"),
@@ -398,7 +398,7 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             conflicting_accuracy,
-            label="accuracy where the bias conflicts",
+            label="accuracy on conflicting images",
             column="conflicting",
             meaning="the accuracy on images whose bias value is not the one that indicates their class in training",
             undefined=_unaligned("every image has the bias value that indicates its class in training"),

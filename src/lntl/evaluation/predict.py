@@ -1,4 +1,4 @@
-"""Run the networks over a split once and keep what every metric needs; place their features z on a plane."""
+"""Run the networks on a split once and keep what every metric needs; embed features z in two dimensions."""
 
 from dataclasses import dataclass, replace
 
@@ -10,23 +10,23 @@ from lntl.errors import UserError
 from lntl.seeding import derive, permutation
 from lntl.types import IGNORE, BiasSpec, Networks
 
-MAX_EMBEDDED = 2000  # images
+MAX_EMBEDDED = 2000  # largest number of embedded images
 _COMPONENTS, _PERPLEXITY = 30, 30.0  # scikit-learn's default perplexity
 
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """Of each of n images, on the CPU: y, group, row, task logits (n, classes), and how h did on its bias labels."""
+    """For n images, on the CPU: y, group, row (n,), task logits (n, classes), and the right and known bias labels."""
 
     y: Tensor
     group: Tensor
     row: Tensor
     logits: Tensor
-    bias_hits: Tensor  # bias labels that h gets right
-    bias_labels: Tensor  # bias labels that are known
+    bias_hits: Tensor  # number of bias labels that h predicts correctly
+    bias_labels: Tensor  # number of known bias labels
     num_groups: int
     aligned: tuple[int, ...] = ()  # as DataSpec.aligned
-    all_groups: Tensor | None = None  # groups that occur in any split, (E,) int64; None: those of these images
+    all_groups: Tensor | None = None  # groups that occur in any split, (E,) int64; None: the groups of these images
 
     @property
     def predicted(self) -> Tensor:
@@ -55,19 +55,19 @@ class Predictions:
 
     @property
     def bias(self) -> Tensor:
-        """The bias value of each image, IGNORE where it is unknown."""
+        """The bias value of each image, IGNORE if unknown."""
         return torch.where(self.group == IGNORE, IGNORE, self.group - self.y * self.num_bias_values)
 
 
-def by_one_bias(p: Predictions, one: BiasSpec) -> Predictions:
-    """Return the predictions with the groups (class, value of one of several biases)."""
-    bias = one.labels(p.bias.clamp(min=0))
-    group = torch.where(p.group == IGNORE, IGNORE, p.y * len(one.values) + bias)
+def by_one_bias(p: Predictions, spec: BiasSpec) -> Predictions:
+    """Return the predictions with groups that are formed with only one of several biases."""
+    bias = spec.labels(p.bias.clamp(min=0))
+    group = torch.where(p.group == IGNORE, IGNORE, p.y * len(spec.values) + bias)
     groups = p.all_groups
     if groups is not None:
         y, joint = groups // p.num_bias_values, groups % p.num_bias_values
-        groups = (y * len(one.values) + one.labels(joint)).unique()
-    return replace(p, group=group, num_groups=p.num_classes * len(one.values), aligned=one.aligned, all_groups=groups)
+        groups = (y * len(spec.values) + spec.labels(joint)).unique()
+    return replace(p, group=group, num_groups=p.num_classes * len(spec.values), aligned=spec.aligned, all_groups=groups)
 
 
 @torch.inference_mode()
@@ -78,9 +78,9 @@ def predict(
     aligned: tuple[int, ...] = (),
     all_groups: Tensor | None = None,
 ) -> Predictions:
-    """Return the predictions of f, g and h on a split, in the split's order; the networks are left in eval mode."""
+    """Return the predictions of f, g and h on a split, in its order; leaves the networks in eval mode."""
     if len(loader.split) == 0:
-        raise UserError("the split to evaluate has no image; give the data set some")
+        raise UserError("the split to evaluate has no image; add images to it")
     networks.eval()
     columns: list[tuple[Tensor, ...]] = []
     for batch in loader.batches():
@@ -95,12 +95,12 @@ def predict(
 
 
 def embedded_images(n: int, seed: int) -> Tensor:
-    """Return the positions of at most 2000 of n images, in order; a function of the seed."""
+    """Return ascending positions of at most MAX_EMBEDDED of n images, drawn by the seed."""
     return permutation(n, derive(seed, "embedding"))[:MAX_EMBEDDED].sort().values
 
 
 def embed(z: Tensor, seed: int) -> Tensor:
-    """Return z (n, ...) in two dimensions, float32 (n, 2): PCA to 30, then t-SNE; zeros where all rows are equal."""
+    """Return z (n, ...) in two dimensions, float32 (n, 2): PCA to 30, then t-SNE; zeros if all rows are equal."""
     from sklearn.decomposition import PCA  # imported here because it is slow to import
     from sklearn.manifold import TSNE
 

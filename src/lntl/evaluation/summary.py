@@ -1,4 +1,4 @@
-"""Summary: everything that is measured of the predictions on a split, with intervals, reasons and warnings."""
+"""Summarise the predictions on a split: all metrics with intervals, reasons if undefined, and warnings."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ from lntl.runs import formats
 from lntl.runs.formats import Groups, Row, Summary
 from lntl.types import BiasSpec
 
-SMALL = 30  # images below which an accuracy is flagged: a rule of thumb, its 95 % interval is then wider than +-0.1
+SMALL = 30  # an accuracy from fewer images is marked: a rule of thumb, its 95 % interval is then wider than +-0.1
 
 _STATISTICS = {name: metric.function for name, metric in METRICS.items()} | {
     "by_class": class_accuracy,
@@ -46,13 +46,13 @@ def summarise(
         p: Predictions on a split.
         class_names: Name of each class.
         bias_value_names: Name of each bias value.
-        label: What the classes are classes of, for the names of cells.
-        bias: What the bias values are values of, for the names of cells.
-        biases: Several biases of which the bias values are combinations, for the names of cells.
+        label: Name of the property that the classes describe, for the names of groups.
+        bias: Name of the property that the bias values describe, for the names of groups.
+        biases: The biases whose combinations are the bias values, if there are several.
 
     Returns:
-        Values in [0, 1] without a NaN. Each has its n, the images that it rests on, and its bootstrap interval; where
-        it is undefined, it is None and the reason is given.
+        Values in [0, 1], each with its number of images n and its bootstrap interval. An undefined value is None and
+        has a reason.
     """
     names = CellNames(class_names, bias_value_names, label, bias, biases)
     t, samples = tally(p), resample(p, _STATISTICS)
@@ -72,20 +72,21 @@ def summarise(
 
 def _metric(metric: Metric, t: Tally, samples: Array, names: CellNames) -> formats.Metric:
     value = float(metric.function(t)[0])
-    why = metric.undefined(t, names) if np.isnan(value) else None
-    found = formats.Metric(**_estimate(value, samples, why), n=metric.images(t), meaning=metric.meaning)
+    reason = metric.undefined(t, names) if np.isnan(value) else None
+    entry = formats.Metric(**_estimate(value, samples, reason), n=metric.images(t), meaning=metric.meaning)
     if metric.over_groups:
-        found.cells, found.all_cells = int((t.count[0] > 0).sum()), len(t.groups)
-    if metric.name == "worst_group_accuracy" and why is None:
+        entry.cells, entry.all_cells = int((t.count[0] > 0).sum()), len(t.groups)
+    if metric.name == "worst_group_accuracy" and reason is None:
         worst = np.flatnonzero(group_accuracy(t)[0] == value)
-        least = worst[t.count[0][worst].argmin()]
-        found.lowest = f"{names[t.cells[least]]}, {counted(int(t.count[0][least]), 'image')}"
-    return found
+        smallest = worst[t.count[0][worst].argmin()]  # of several groups with this accuracy
+        entry.lowest = f"{names[t.cells[smallest]]}, {counted(int(t.count[0][smallest]), 'image')}"
+    return entry
 
 
-def _estimate(value: float, samples: Array, why_undefined: str | None) -> dict[str, Any]:
-    if why_undefined is not None:
-        return {"value": None, "low": None, "high": None, "undefined": why_undefined}
+def _estimate(value: float, samples: Array, reason: str | None) -> dict[str, Any]:
+    """Return the fields of an estimate; `reason` says why it is undefined, None if it is defined."""
+    if reason is not None:
+        return {"value": None, "low": None, "high": None, "undefined": reason}
     low, high = interval(samples)
     return {"value": value, "low": low, "high": high, "undefined": None}
 
@@ -104,7 +105,7 @@ def _rows(what: str, names: Sequence[str], values: Array, count: Array, samples:
 
 
 def _groups(t: Tally) -> Groups:
-    """Return accuracy and images of every group; nothing where there are too many to list."""
+    """Return the accuracy and the number of images of every group; empty lists if there are too many groups."""
     shape = (t.labelled.shape[1], t.num_values)
     if np.prod(shape) > DENSE:
         return Groups(accuracy=[], count=[])
@@ -118,26 +119,26 @@ def _groups(t: Tally) -> Groups:
 
 
 def _warnings(t: Tally, measured: dict[str, formats.Metric], names: CellNames) -> Iterator[str]:
-    """Yield a sentence for each thing without which the numbers mislead."""
+    """Yield warnings about what could make the numbers misleading."""
     yield from _missing("classes", names.classes, t.labelled[0])
     unknown = int(t.total[0] - t.count[0].sum())
     if unknown == t.total[0]:
         yield "no image has a known bias value: metrics by group are undefined"
     else:
         yield from _missing("bias values", names.values, t.value_count[0])
-        yield from _thin_groups(t, names)
+        yield from _group_warnings(t, names)
     if 0 < unknown < t.total[0]:
         yield f"{unknown} of {int(t.total[0])} images have no known bias value: metrics by group leave them out"
     if (t.predicted[0] > 0).sum() == 1:
         name = names.classes[int(t.predicted[0].argmax())]
-        yield f"every image is predicted as {name}: a constant answer has no gap, even where it depends on the bias"
+        yield f"every image is predicted as {name}: constant predictions have no gap between bias values"
     for name, row in measured.items():
         if row.value is None or row.low is None or row.high is None:
             continue
         if not row.low <= row.value <= row.high:
             yield (
-                f"{METRICS[name].label}: its value lies outside its interval, for it takes extremes or distances, "
-                "which resampling makes larger; read the interval as a width"
+                f"{METRICS[name].label}: its value lies outside its interval, because resampling makes extremes and "
+                "distances larger; read the interval as a width"
             )
 
 
@@ -147,7 +148,7 @@ def _missing(what: str, names: Sequence[str], count: Array) -> Iterator[str]:
         yield f"{len(missing)} of {len(names)} {what} have no image: {listed(missing)}"
 
 
-def _thin_groups(t: Tally, names: CellNames) -> Iterator[str]:
+def _group_warnings(t: Tally, names: CellNames) -> Iterator[str]:
     cells, count = t.cells[t.count[0] > 0], t.count[0][t.count[0] > 0]
     total = t.labelled.shape[1] * t.num_values
     absent = np.setdiff1d(t.groups, cells)
@@ -166,5 +167,5 @@ def _thin_groups(t: Tally, names: CellNames) -> Iterator[str]:
         smallest = int(count.argmin())
         yield (
             f"{small.sum()} of {total} groups have fewer than {SMALL} images, {names[cells[smallest]]} only "
-            f"{int(count[smallest])}: numbers of single groups are uncertain"
+            f"{int(count[smallest])}: the accuracies of these groups are uncertain"
         )

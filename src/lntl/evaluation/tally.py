@@ -1,4 +1,4 @@
-"""Count predictions, and samples of them drawn with replacement, into the tallies that metrics are computed from."""
+"""Count predictions, and bootstrap samples of them, into tallies, from which the metrics are computed."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -9,7 +9,7 @@ from lntl.evaluation.metrics import METRICS, Array, Ints, Tally
 from lntl.evaluation.predict import Predictions
 from lntl.types import IGNORE
 
-CONFIDENCE = 0.95  # of the intervals
+CONFIDENCE = 0.95  # confidence level of the intervals
 RESAMPLES = 1000
 SEED = 0
 _AT_ONCE = 50  # samples that are counted together
@@ -20,27 +20,28 @@ class Counter:
     """Counts the images of n predictions into a tally, or many weighted samples of them at once."""
 
     def __init__(self, p: Predictions) -> None:
-        """Sort the images by class, bias value and predicted class; images that agree in all are counted together."""
+        """Sort the images into kinds: images of one class, bias value and predicted class are counted together."""
         self._num_classes, self._num_values = p.num_classes, p.num_bias_values
         y, group, predicted = p.y.numpy(), p.group.numpy(), p.predicted.numpy()
-        known, most = group != IGNORE, p.num_groups
+        known, num_groups = group != IGNORE, p.num_groups
+        # A kind is (group, predicted class); without a bias value, num_groups + class takes the place of the group.
         kinds, self._kind = np.unique(
-            np.where(known, group, most + y) * p.num_classes + predicted, return_inverse=True
-        )  # of image: its group, or after all groups its class, and its predicted class
+            np.where(known, group, num_groups + y) * p.num_classes + predicted, return_inverse=True
+        )
         own, self._predicted = np.divmod(kinds, p.num_classes)
-        self._known = own < most
+        self._known = own < num_groups
         own_group = own[self._known]
         value = own_group % max(1, self._num_values)
-        self._value, self._class = value, np.where(self._known, own // max(1, self._num_values), own - most)
+        self._value, self._class = value, np.where(self._known, own // max(1, self._num_values), own - num_groups)
         answered = self._predicted[self._known] * self._num_values + value
         self._cells, cell = np.unique(np.concatenate([own_group, answered]), return_inverse=True)
         self._own, self._answered = np.split(cell, 2)
         self._right = self._class == self._predicted
         confidence = p.probabilities.double().amax(dim=1).numpy()
         self._gap = confidence - p.correct.double().numpy()
-        # (low, high] as in Guo et al.; a confidence that is no number falls into the last bin and makes it none as well
+        # Bins (low, high] as in Guo et al. A confidence of NaN falls into the last bin and makes its sum NaN.
         self._bin = np.digitize(confidence, np.linspace(0, 1, BINS + 1)[1:-1], right=True)
-        self._bias_hits, self._bias_labels = (each.double().numpy() for each in (p.bias_hits, p.bias_labels))
+        self._bias_hits, self._bias_labels = (n.double().numpy() for n in (p.bias_hits, p.bias_labels))
         self._aligned = np.array(p.aligned, dtype=np.int64) if p.aligned else None
         self._groups = np.union1d(group[known], [] if p.all_groups is None else p.all_groups.numpy()).astype(np.int64)
 
@@ -74,7 +75,7 @@ def _sums(counts: Array, index: NDArray[np.intp], size: int) -> Array:
 
 
 def tally(p: Predictions) -> Tally:
-    """Return the counts of the predictions as one sample, in which each image counts once."""
+    """Return the counts of the predictions as one sample (R = 1), in which each image counts once."""
     return Counter(p)(np.ones((1, len(p.y))))
 
 
@@ -85,16 +86,17 @@ def confusion(p: Predictions) -> Ints:
 
 
 def compute(p: Predictions, names: Sequence[str]) -> dict[str, float | None]:
-    """Return the named metrics of the predictions, None for those that are undefined."""
+    """Return the named metrics of the predictions; None if undefined."""
     counts = tally(p)
     values = {name: float(METRICS[name].function(counts)[0]) for name in names}
     return {name: None if np.isnan(value) else value for name, value in values.items()}
 
 
 def resample(p: Predictions, statistics: Mapping[str, Callable[[Tally], Array]]) -> dict[str, Array]:
-    """Return each statistic of RESAMPLES samples of n out of the n images, (RESAMPLES, ...); all see the same samples.
+    """Return the values of each statistic on RESAMPLES bootstrap samples, (RESAMPLES, ...).
 
-    One sample draws the numbers of n images; what then is counted are the images' weights in it.
+    A sample draws n of the n images with replacement; an image's weight is how often it was drawn. All statistics see
+    the same samples.
     """
     random, n, count = np.random.default_rng(SEED), len(p.y), Counter(p)
     parts = []
@@ -106,7 +108,7 @@ def resample(p: Predictions, statistics: Mapping[str, Callable[[Tally], Array]])
 
 
 def interval(values: Array) -> tuple[float, float] | tuple[None, None]:
-    """Return the percentile interval of a statistic's values (R,), over the samples in which it is defined."""
+    """Return the percentile interval of a statistic's values (R,), without samples in which it is undefined."""
     defined = values[~np.isnan(values)]
     if not len(defined):
         return None, None

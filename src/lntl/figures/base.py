@@ -1,4 +1,4 @@
-"""What all figures share: colours, fonts for names in any script, and names of a bounded length."""
+"""Colours of all figures, fonts for names in any script, and names of a bounded length."""
 
 import logging
 import warnings
@@ -15,16 +15,16 @@ from lntl.text import one_line
 
 log = logging.getLogger("lntl")
 
-# Colours that stay apart for the colour-blind. Source: Okabe and Ito, "Color Universal Design", 2008.
+# Colours that colour-blind readers can distinguish. Source: Okabe and Ito, "Color Universal Design", 2008.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "os^Dv<X"  # lines differ by marker as well
-HEAT = "cividis"  # made for the colour-blind; lighter is more
-QUIET = "0.4"  # grey of reference lines: chance, and their names
-LONGEST = 48  # characters of a name
+MARKERS = "os^Dv<X"  # each line also has its marker
+HEAT = "cividis"  # colour map for colour-blind readers; larger values are lighter
+QUIET = "0.4"  # grey of reference lines, such as chance, and of their names
+LONGEST = 48  # largest number of characters of a name
 
 
 class PlainFigure(Figure):
-    """A figure that draws names as they are: $1k_to_$2k is no formula, and any script is drawn that a font has."""
+    """A figure without math mode ($1k_to_$2k is a name, not a formula) and with fallback fonts for any script."""
 
     def draw(self, renderer: RendererBase) -> None:
         """Draw the figure; saving and showing it call this."""
@@ -34,7 +34,7 @@ class PlainFigure(Figure):
             text.set_parse_math(False)
             if fallback:
                 text.set_fontfamily([*rcParams["font.family"], *fallback])
-        if missing and rcParams["svg.fonttype"] != "none":  # a browser that shows text as text has its own fonts
+        if missing and rcParams["svg.fonttype"] != "none":  # otherwise the browser uses its own fonts
             _warn_of_boxes(missing)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"Glyph .* missing from font")
@@ -42,14 +42,14 @@ class PlainFigure(Figure):
 
 
 def _without_glyph(text: str) -> frozenset[str]:
-    """Return the visible characters of a text that the usual font has no glyph for."""
+    """Return the visible characters of a text for which the default font has no glyph."""
     visible = {character for character in text if character.isprintable()}
     return frozenset(visible - _characters(findfont(FontProperties())))
 
 
 @cache
 def _characters(path: str) -> frozenset[str]:
-    """Return the characters that a font file has a glyph for."""
+    """Return the characters for which a font file has a glyph."""
     try:
         return frozenset(map(chr, get_font(path).get_charmap()))
     except (OSError, RuntimeError):  # a damaged font
@@ -58,7 +58,7 @@ def _characters(path: str) -> frozenset[str]:
 
 @cache
 def _fallback_fonts(characters: frozenset[str]) -> tuple[tuple[str, ...], str]:
-    """Return installed fonts that together have glyphs for the characters, and the characters that none has."""
+    """Return installed fonts that together cover the characters, and the characters that no font covers."""
     names, missing = [], characters
     for font in fontManager.ttflist:
         if not missing:
@@ -69,11 +69,11 @@ def _fallback_fonts(characters: frozenset[str]) -> tuple[tuple[str, ...], str]:
     return tuple(dict.fromkeys(names)), "".join(sorted(missing))
 
 
-@cache  # says it once
+@cache  # so that the warning is logged once
 def _warn_of_boxes(missing: str) -> None:
     log.warning(
-        "figures: no installed font has a glyph for %s, so that names with it show boxes; install one that has, "
-        "such as the Noto font of its script",
+        "figures: no installed font has a glyph for %s, so names with it show boxes; install a font for this script, "
+        "such as its Noto font",
         " ".join(missing[:10]) + (" ..." if len(missing) > 10 else ""),
     )
 
@@ -84,6 +84,6 @@ def empty_figure(width: float, height: float) -> PlainFigure:
 
 
 def short(names: Iterable[object]) -> Sequence[str]:
-    """Return the names on one line each, cut after LONGEST characters."""
+    """Return each name on one line, cut after LONGEST characters."""
     lines = map(one_line, names)
     return [line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…" for line in lines]

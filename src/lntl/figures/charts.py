@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lntl.figures.base import MARKERS, PALETTE, QUIET, empty_figure, short
 
-MAX_NAMES = 20  # entries of a legend
+MAX_NAMES = 20  # largest number of entries in a legend
 LEGEND_CHARACTERS = 68  # characters in one line of a legend below a panel of the embedding; a marker counts as five
 DASHES = ("--", ":", "-.")
 
@@ -26,10 +26,10 @@ def learning_curves(records: Sequence[Mapping[str, Any]], names: Sequence[str]) 
         "loss (nats)": [name for name in names if name.startswith("train/")],
         "on validation images": [name for name in names if not name.startswith("train/")],
     }
-    shown = {label: group for label, group in groups.items() if group}
-    figure = empty_figure(9, 0.6 + 2.6 * len(shown))
-    panels = list(figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0])
-    for axes, (label, group) in zip(panels, shown.items(), strict=True):
+    groups = {label: group for label, group in groups.items() if group}
+    figure = empty_figure(9, 0.6 + 2.6 * len(groups))
+    panels = list(figure.subplots(len(groups), 1, sharex=True, squeeze=False)[:, 0])
+    for axes, (label, group) in zip(panels, groups.items(), strict=True):
         for name, color, marker in zip(group, PALETTE, MARKERS, strict=False):
             points = [(record["total_epoch"], record.get(name, math.nan)) for record in records]
             interval = 1 + len(points) // 30  # epochs between two markers
@@ -37,7 +37,7 @@ def learning_curves(records: Sequence[Mapping[str, Any]], names: Sequence[str]) 
         axes.set_ylabel(label)
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
         axes.grid(axis="y", alpha=0.4)
-    if "on validation images" in shown:
+    if "on validation images" in groups:
         panels[-1].set_ylim(-0.02, 1.02)
     _mark_phases(panels, records)
     panels[-1].set_xlabel("epoch")
@@ -76,7 +76,7 @@ def bias_predictiveness(
     axes.set_xticks(variances)
     axes.set_ylim(0, 1)
     axes.set_xlabel("variance σ² of the colour jitter")
-    axes.set_ylabel("accuracy from the colour alone")
+    axes.set_ylabel("accuracy with only the colour")
     axes.grid(axis="y", alpha=0.4)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return figure
@@ -206,7 +206,7 @@ def pareto(accuracy: Mapping[str, float], leakage: Mapping[str, float], chance: 
         axes.scatter(100 * leakage[name], 100 * accuracy[name], s=70, color=color, marker=marker, label=label, zorder=2)
     if chance is not None:
         axes.axvline(100 * chance, color=QUIET, ls="--", lw=1.2, label="chance")
-    axes.set_xlabel("leakage: how well a fresh probe reads the bias, %   (less is better)")
+    axes.set_xlabel("leakage: accuracy of a fresh probe for the bias, %   (less is better)")
     axes.set_ylabel("unbiased accuracy, %   (more is better)")
     axes.grid(alpha=0.4)
     axes.set_axisbelow(True)

@@ -12,11 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from lntl.figures.base import HEAT, PALETTE, empty_figure, short
 
-LONG = 14  # characters of a bias value from which on bias values are the rows
-ACROSS = 36  # characters of all column names from which on they are rotated
-MOST_NUMBERS = 20  # rows or columns of a heat map with numbers in its cells
+LONG = 14  # bias values with a name of at least this many characters are rows instead of columns
+ACROSS = 36  # column names with more characters in all than this are rotated
+MAX_NUMBERS = 20  # largest number of rows or columns of a heat map with numbers in its cells
 GAP, TITLE = 2, 8  # pixels between two images of a grid, and for a title above each
-MOST_NAMES = 40  # rows or columns with their names; more have their indices
+MAX_NAMES = 40  # largest number of rows or columns with names; more have indices
 
 
 def confusion_matrices(counts: Mapping[str, ArrayLike], class_names: Sequence[str]) -> Figure:
@@ -35,21 +35,21 @@ def group_accuracies(
     bias_label: str = "colour",
     counts: ArrayLike | None = None,
 ) -> Figure:
-    """Return accuracies (class, bias value) in [0, 1] side by side, in per cent; an empty group (NaN) is blank.
+    """Return heat maps of accuracies (class, bias value) in [0, 1], in per cent; an empty group (NaN) is blank.
 
-    counts (class, bias value), the images of each group, are written below its accuracy.
+    counts (class, bias value): number of images of each group, written below its accuracy.
     """
     tables = {name: 100 * np.asarray(table, dtype=np.float64) for name, table in accuracy.items()}
-    of_all = None if counts is None else dict.fromkeys(tables, np.asarray(counts))
-    return _by_bias(tables, class_names, bias_value_names, "true", bias_label, "% right", of_all)
+    counts_by_name = None if counts is None else dict.fromkeys(tables, np.asarray(counts))
+    return _by_bias(tables, class_names, bias_value_names, "true", bias_label, "accuracy, %", counts_by_name)
 
 
 def class_by_bias(
     counts: Mapping[str, ArrayLike], class_names: Sequence[str], bias_value_names: Sequence[str], bias_label: str
 ) -> Figure:
-    """Return the share of each class among the images of a bias value, in per cent, for tables (class, bias value).
+    """Return heat maps of the share of each class among the images of a bias value, in per cent.
 
-    A value without an image is blank; the counts are written below.
+    counts: number of images, (class, bias value), by name; written below the shares. A value without images is blank.
     """
     tables = {name: np.asarray(table) for name, table in counts.items()}
     shares = {}
@@ -68,7 +68,7 @@ def _by_bias(
     unit: str,
     counts: dict[str, NDArray[Any]] | None,
 ) -> Figure:
-    """Return heat maps of tables (class, bias value); bias values are the columns, the rows where names are long."""
+    """Return heat maps of tables (class, bias value); bias values are the columns, or the rows if names are long."""
     if max(map(len, bias_value_names)) < LONG:
         return _heat_maps(tables, class_names, bias_value_names, bias_label, class_label, unit, counts)
     tables = {name: table.T for name, table in tables.items()}
@@ -85,9 +85,9 @@ def _heat_maps(
     unit: str,
     counts: Mapping[str, NDArray[Any]] | None = None,
 ) -> Figure:
-    """Return an annotated heat map for each table, from 0 to 100, with one colour bar; counts: those of each table."""
+    """Return an annotated heat map for each table, from 0 to 100, with one colour bar; `counts` are written below."""
     row_names, column_names, (x_label, y_label) = short(row_names), short(column_names), short([x_label, y_label])
-    rows_named, columns_named = len(row_names) <= MOST_NAMES, len(column_names) <= MOST_NAMES
+    rows_named, columns_named = len(row_names) <= MAX_NAMES, len(column_names) <= MAX_NAMES
     rotated = columns_named and max(map(len, column_names)) * len(column_names) > ACROSS
     factor = 1 if counts is None else 1.12
     wide, high = (min(2.0, max(1.0, len(names) / 10)) * factor for names in (column_names, row_names))
@@ -96,7 +96,7 @@ def _heat_maps(
     panels = figure.subplots(1, len(tables), sharey=True, squeeze=False)[0]
     for axes, (name, table) in zip(panels, tables.items(), strict=True):
         image = axes.imshow(table, cmap=HEAT, vmin=0, vmax=100, interpolation="none", aspect="auto")
-        if max(table.shape) <= MOST_NUMBERS:
+        if max(table.shape) <= MAX_NUMBERS:
             _write_numbers(axes, table, None if counts is None else counts[name])
         axes.set_title(name)
         if columns_named:
@@ -124,7 +124,7 @@ def _write_numbers(axes: Axes, table: NDArray[np.float64], counts: NDArray[Any] 
 def sample_grid(
     pixels: ArrayLike, columns: int, titles: Sequence[str] | None = None, row_names: Sequence[str] | None = None
 ) -> Figure:
-    """Return the images, uint8 (N, 3, H, W), in rows of `columns`, with a title above each or names of the rows."""
+    """Return a grid of images, uint8 (N, 3, H, W); `titles` are above the images, `row_names` beside the rows."""
     images = np.moveaxis(np.asarray(pixels), 1, -1)
     n, height, width = images.shape[:3]
     rows, top = -(-n // columns), GAP if titles is None else TITLE
@@ -146,7 +146,7 @@ def sample_grid(
 
 
 def color_clouds(color: ArrayLike, y: ArrayLike, class_names: Sequence[str], title: str = "") -> Figure:
-    """Return red, green and blue of the images, color (N, 3) uint8, by class y (N,); each point has its colour."""
+    """Plot the red, green and blue of the images' colours, (N, 3) uint8, by class y (N,); each point has its colour."""
     values, labels = np.asarray(color), np.asarray(y)
     spread = np.random.default_rng(0).uniform(-0.38, 0.38, len(labels))  # points of a class lie side by side
     figure = empty_figure(10, 3.4)
@@ -164,7 +164,7 @@ def color_clouds(color: ArrayLike, y: ArrayLike, class_names: Sequence[str], tit
 
 
 def bias_map(pixels: ArrayLike, bias: ArrayLike, bins: int) -> Figure:
-    """Return an image, uint8 (3, H, W), and its map of bias labels (3, H', W'); unknown positions are blank."""
+    """Plot an image, uint8 (3, H, W), and its map of bias labels (3, H', W'); unknown positions are blank."""
     figure = empty_figure(10, 2.5)
     panels = figure.subplots(1, 4)
     panels[0].imshow(np.moveaxis(np.asarray(pixels), 0, -1))
@@ -182,7 +182,7 @@ def bias_map(pixels: ArrayLike, bias: ArrayLike, bins: int) -> Figure:
 def recoloring_strip(
     x: ArrayLike, predicted: ArrayLike, y: ArrayLike, color_names: Sequence[str], class_names: Sequence[str]
 ) -> Figure:
-    """Return images x (m, colors, 3, H, W) uint8, an image a row in all colours, with the predicted class of each.
+    """Plot images x, uint8 (m, colors, 3, H, W): a row shows one image in all colours, with the predicted classes.
 
     predicted (m, colors) and y (m,) are indices of class_names; a wrong prediction is framed and marked with a cross.
     """

@@ -52,7 +52,7 @@ def make(source: Path, train: str, held_out: float, added: int = 0, seed: int = 
     notes = [f"{between} faces are between the age groups and in no set"]
     if copies:
         notes.append(
-            f"{len(copies)} images are left out, for they equal another or others of another gender or age group"
+            f"{len(copies)} images are left out as duplicates, or because equal images have another gender or age group"
         )
     if unnamed := len(names) - len(faces):
         notes.append(f"{unnamed} images are left out, for their names are not of the form age_gender_race_date.jpg")

@@ -1,4 +1,4 @@
-"""Figures of pages as SVG: text stays text, colours follow the page's theme, each has a description for the blind."""
+"""Figures of pages as SVG: text stays text, colours follow the page's theme, screen readers get a description."""
 
 import re
 from base64 import b64decode, b64encode
@@ -19,17 +19,17 @@ from PIL import Image
 from lntl import figures
 from lntl.reporting.run_files import RunFiles
 from lntl.reporting.run_report import layer_label
-from lntl.reporting.verdict import MOST_BIASES, percent
+from lntl.reporting.verdict import MAX_LISTED_BIASES, percent
 from lntl.runs.formats import Check, ComparedRun, Groups, RunReport
 
 RUN, ERM = "this run", "plain training (ERM)"
-MOST_CLASSES = 12  # whose example images are shown
-MOST_CELLS = 40  # classes or bias values of a table of counts that is drawn
+MAX_CLASSES = 12  # largest number of classes whose example images are drawn
+MAX_TABLE_SIZE = 40  # largest number of classes, and of bias values, in a table that is drawn
 NO_LOSSES = ("train/mu", "train/h_accuracy", "train/h_chance", "train/h_entropy", "train/gradient_ratio")
 Part = tuple[str, Callable[[], Figure], str]  # name, function that makes the figure, description
 
 _INK = "#010203"  # a colour that no figure uses; replaced by the page's text colour
-# How a figure is drawn so that _themed finds its colours; `none` keeps text as text.
+# Style of the figures; the font type `none` keeps text as text.
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "image.composite_image": False,
@@ -39,13 +39,13 @@ _STYLE: dict[Any, Any] = {
     "axes.titlesize": 11.0,
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK),
 }
-# Colours of figures, and what they become: that of the text, and variables of style.css.
+# Colours in the figures, and the colours of the page that replace them: the text's, and variables of style.css.
 _COLORS = {_INK: "currentColor", "#f7f7f7": "var(--band-1)", "#e8e8e8": "var(--band-2)"}
 _COLORS |= {"#b0b0b0": "var(--grid)", "#666666": "var(--quiet)"}
 _COLORS |= {color.lower(): f"var(--series-{number})" for number, color in enumerate(figures.PALETTE[:6], 1)}
-RASTER_DPI = 140  # of what is drawn as a picture, such as thousands of points
-LARGE = 60_000  # characters of a picture
-PIXELS_PER_INCH = 100  # on a screen: 10 pt of the figure are then 14 px
+RASTER_DPI = 140  # resolution of parts that are drawn as pixels, such as thousands of points
+LARGE = 60_000  # base64 characters above which a picture's colours are reduced
+PIXELS_PER_INCH = 100  # size of a figure on a screen, so that 10 pt are 14 px
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def draw(make: Callable[[], Figure], name: str, alt: str) -> Drawing:
 
 
 def _inline(svg: str, name: str, alt: str) -> str:
-    """Return the svg element alone, with unique ids, the page's colours and a description; texts stay as they are."""
+    """Return only the svg element, with unique ids, the page's colours and a description; texts do not change."""
     body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', body))
 
@@ -87,7 +87,7 @@ def _inline(svg: str, name: str, alt: str) -> str:
 
 
 def _reduced(png: str) -> str:
-    """Return a base64 PNG, reduced to 128 colours where it is large."""
+    """Return a base64 PNG, reduced to 128 colours if it is large."""
     if len(png) < LARGE:
         return "".join(png.split())
     with Image.open(BytesIO(b64decode(png))) as image:
@@ -96,7 +96,7 @@ def _reduced(png: str) -> str:
 
 
 def drawings(files: RunFiles, report: RunReport, prefix: str) -> dict[str, Drawing]:
-    """Return the figures by name; one whose file is missing or does not fit the others is left out."""
+    """Return the figures by name; a figure is left out if its file is missing or does not match the others."""
     sections = (_samples, _curves, _confusion, _groups, _groups_per_bias, _probes, _strip, _embedding)
     parts = (part for section in sections for part in section(files, report))
     return {name: draw(make, f"{prefix}-{name}", alt) for name, make, alt in parts}
@@ -105,7 +105,7 @@ def drawings(files: RunFiles, report: RunReport, prefix: str) -> dict[str, Drawi
 def _samples(files: RunFiles, report: RunReport) -> Iterator[Part]:
     if files.samples is None:
         return
-    names = [str(name) for name in files.samples["class_names"]][:MOST_CLASSES]
+    names = [str(name) for name in files.samples["class_names"]][:MAX_CLASSES]
     for split in ("train", "test"):
         images = files.samples[split][: len(names)]
         if images.shape[:1] != (len(names),) or images.shape[2] not in (1, 3):
@@ -120,7 +120,7 @@ def _samples(files: RunFiles, report: RunReport) -> Iterator[Part]:
 
 
 def _curves(files: RunFiles, report: RunReport) -> Iterator[Part]:
-    # None is a value that was not a finite number
+    # None stands for a value that was not finite.
     epochs = [{k: np.nan if v is None else v for k, v in epoch.model_dump().items()} for epoch in report.epochs]
     columns = list(dict.fromkeys(name for epoch in epochs for name in epoch))
     names = [n for n in columns if n.startswith("train/") and "/lr_" not in n and n not in NO_LOSSES][:6]
@@ -147,16 +147,16 @@ def _confusion(files: RunFiles, report: RunReport) -> Iterator[Part]:
     yield (
         "confusion",
         lambda: figures.confusion_matrices(counts, names),
-        f"Confusion matrices, true class against predicted class. Most frequent confusion of {ends}.",
+        f"Confusion matrices, true class against predicted class. Most frequent confusion in {ends}.",
     )
 
 
 def _most_confused(matrix: list[list[int]], names: list[str]) -> str:
-    """Return the most frequent confusion in words."""
+    """Return a phrase for the most frequent confusion."""
     table = np.array(matrix)
     np.fill_diagonal(table, 0)
     true, predicted = np.unravel_index(table.argmax(), table.shape)
-    return f"{names[true]} taken for {names[predicted]}, {table.max()} times"
+    return f"{names[true]} predicted as {names[predicted]}, {table.max()} times"
 
 
 def _fits(table: Sequence[Sequence[object]], rows: list[str], columns: list[str]) -> bool:
@@ -174,26 +174,26 @@ def _groups(files: RunFiles, report: RunReport) -> Iterator[Part]:
     yield (
         "groups",
         lambda: figures.group_accuracies(accuracy, *names, bias_label=report.bias, counts=count),
-        f"Accuracy by class and {report.bias}; of this run {span}. In brackets the number of images.",
+        f"Accuracy by class and {report.bias}; in this run {span}. Brackets show the number of images.",
     )
 
 
 def _groups_per_bias(files: RunFiles, report: RunReport) -> Iterator[Part]:
-    for number, bias in enumerate(report.per_bias[:MOST_BIASES], 1):
+    for number, bias in enumerate(report.per_bias[:MAX_LISTED_BIASES], 1):
         names = report.class_names, bias.bias_value_names or []
         tables = _group_tables(bias.groups.run, bias.groups.erm, *names)
         if tables is not None:
             yield (
                 f"groups-{number}",
                 partial(figures.group_accuracies, tables[0], *names, bias.name, tables[1]),
-                f"Accuracy by class and {bias.name} alone. In brackets the number of images.",
+                f"Accuracy by class and {bias.name} alone. Brackets show the number of images.",
             )
 
 
 def _group_tables(
     run: Groups | None, erm: Groups | None, class_names: list[str], bias_value_names: list[str]
 ) -> tuple[dict[str, NDArray[np.float64]], list[list[int]]] | None:
-    """Return the accuracies of ERM, if any, and of the run, and the run's counts; None where they do not fit."""
+    """Return the accuracies of ERM (if any) and of the run, and the run's counts; None if the shapes are wrong."""
     if run is None or not _fits(run.count, class_names, bias_value_names):
         return None
     tables = {
@@ -240,7 +240,7 @@ def _strip(files: RunFiles, report: RunReport) -> Iterator[Part]:
     yield (
         "strip",
         lambda: figures.recoloring_strip(x, predicted, y, colors, classes),
-        f"{len(y)} test images, each in {len(colors)} colours, with the answers; {wrong} of {predicted.size} wrong.",
+        f"{len(y)} test images, each in {len(colors)} colours; {wrong} of {predicted.size} predictions are wrong.",
     )
 
 
@@ -260,7 +260,7 @@ def _embedding(files: RunFiles, report: RunReport) -> Iterator[Part]:
     yield (
         "embedding",
         lambda: figures.embedding(xy, y, bias, *names, report.bias, colors),
-        f"The features of {len(y)} test images on a plane, coloured by class, and by {report.bias}.",
+        f"The features of {len(y)} test images in two dimensions, coloured by class, and by {report.bias}.",
     )
 
 
@@ -270,7 +270,7 @@ def _indices(values: NDArray[Any], below: int) -> bool:
 
 
 def pareto(rows: Sequence[ComparedRun]) -> Drawing | None:
-    """Return unbiased accuracy against leakage of the runs for which both are known, None where there is none."""
+    """Return a figure of unbiased accuracy against leakage; None if no run has both."""
     accuracy, leakage = dict[str, float](), dict[str, float]()
     for row in rows:
         x, y = (None if e is None else e.value for e in (row.leakage, row.unbiased_accuracy))
@@ -288,19 +288,19 @@ def pareto(rows: Sequence[ComparedRun]) -> Drawing | None:
 
 
 def check_drawings(check: Check, pictures: NDArray[np.uint8] | None) -> dict[str, Drawing]:
-    """Return the table of each of the first biases where it is not too large, and the pairs of alike images."""
+    """Return the class-by-bias tables of the first biases that are not too large, and the pairs of similar images."""
     parts, classes = dict[str, Drawing](), check.class_names
-    for number, bias in enumerate(check.biases[:MOST_BIASES] if check.annotated else []):
-        if max(len(classes), len(bias.values)) <= MOST_CELLS:
+    for number, bias in enumerate(check.biases[:MAX_LISTED_BIASES] if check.annotated else []):
+        if max(len(classes), len(bias.values)) <= MAX_TABLE_SIZE:
             make = partial(figures.class_by_bias, bias.counts, classes, bias.values, bias.name)
             share = bias.association["train"].bias_only
-            ends = "" if share is None else f" In training {bias.name} alone gives the class of {percent(share)}."
+            ends = "" if share is None else f" In training, {bias.name} alone predicts the class of {percent(share)}."
             alt = f"Class by {bias.name} in each split.{ends}"
             parts[f"bias{number}"] = draw(make, f"bias{number}", alt)
     if pictures is not None:
         flat = pictures.swapaxes(0, 1).reshape(-1, *pictures.shape[2:])
         titles = [*map(str, range(1, len(pictures) + 1)), *[""] * len(pictures)]
         grid = partial(figures.sample_grid, flat, len(pictures), titles=titles, row_names=["one", "other"])
-        alt = f"{len(pictures)} pairs of images that look alike, one above the other."
+        alt = f"{len(pictures)} pairs of similar images, one image above the other."
         parts["alike"] = draw(grid, "alike", alt)
     return parts

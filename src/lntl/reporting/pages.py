@@ -20,20 +20,20 @@ from lntl.evaluation.metrics import counted
 from lntl.methods import load_method
 from lntl.reporting.drawings import check_drawings, drawings, pareto
 from lntl.reporting.run_files import RunFiles, read_run
-from lntl.reporting.run_report import cells_note, command, compare_runs, layer_label, run_report
-from lntl.reporting.tables import MOST_ROWS
-from lntl.reporting.verdict import MOST_BIASES, check_verdict, duration, percent
+from lntl.reporting.run_report import command, compare_runs, groups_note, layer_label, run_report
+from lntl.reporting.tables import MAX_ROWS
+from lntl.reporting.verdict import MAX_LISTED_BIASES, check_verdict, duration, percent
 from lntl.runs.files import write_json, write_text
 from lntl.runs.folder import RunFolder
 from lntl.runs.formats import Check, Estimate, Report
 from lntl.text import markdown, markdown_code, shell
 
-MOST_DRAWN = 10  # runs with figures in a page of several, so that it stays below 5 MB
+MAX_DRAWN = 10  # largest number of runs with figures on one page, so that it stays below 5 MB
 FORMAT = 1  # of report.json
 
 
 def write_report(runs: Sequence[Path], out: Path, notes: Mapping[Path, Sequence[str]] | None = None) -> Path:
-    """Write index.html, report.json and report.md about run folders into `out`; return the page.
+    """Write index.html, report.json and report.md about run folders into `out`; return the path of index.html.
 
     `notes` are warnings to add to those of a run. Raises UserError if a path is not a run folder.
     """
@@ -50,23 +50,23 @@ def write_report(runs: Sequence[Path], out: Path, notes: Mapping[Path, Sequence[
 
 def render_page(report: Report, files: Iterable[RunFiles]) -> str:
     """Return the page: one HTML document that needs no other file."""
-    shown = [
+    run_pages = [
         {
             "report": run,
             "config_text": folder.config_text,
             "id": f"run{number}",
-            "figures": drawings(folder, run, f"run{number}") if number <= MOST_DRAWN else None,
+            "figures": drawings(folder, run, f"run{number}") if number <= MAX_DRAWN else None,
         }
         for number, (run, folder) in enumerate(zip(report.runs, files, strict=True), 1)
     ]
     comparison = pareto(report.comparison.rows) if report.comparison else None
-    return _render("page.html", report=report, runs=shown, pareto=comparison)
+    return _render("page.html", report=report, runs=run_pages, pareto=comparison)
 
 
 def write_card(run: Path, trust: Sequence[str] = ()) -> Path:
-    """Write MODEL_CARD.md into a run folder, from its files alone; return it.
+    """Write MODEL_CARD.md into a run folder, from the files there; return its path.
 
-    Raises UserError where it is none, and UntrustedError where its configuration names code that `trust` does not.
+    Raises UserError if `run` is not a run folder, UntrustedError if its configuration names code not in `trust`.
     """
     files = read_run(run)
     check_trusted(files.config, str(RunFolder(run).config), trust)
@@ -78,14 +78,14 @@ def write_card(run: Path, trust: Sequence[str] = ()) -> Path:
         "phases": list(zip(report.phases, map(_method_summary, files.phases), strict=True)),
         "per_bias": list((files.evaluation.per_bias if files.evaluation else {}).items()),
     }
-    module = str(files.section("model").get("name", "")).rpartition(".")[0]  # of a model of the user's own
+    module = str(files.section("model").get("name", "")).rpartition(".")[0]  # module of a user's own model
     text = _render(
         "card.md",
         **_escaped(texts),
         sizes=files.result.sizes if files.result else {},
         inputs="arrays.npz" if files.section("data").get("name") == "arrays" else "images/",
         erm=files.erm is not None,
-        unmeasured=[(markdown(text), verb) for text, verb in _unmeasured(files, report.bias)],
+        unmeasured=[(markdown(text), line) for text, line in _unmeasured(files, report.bias)],
         load=", trust=".join(json.dumps(name, ensure_ascii=False) for name in (str(run), module) if name),
         folder=shell(run),
         trust=module and f" --trust {shell(module)}",
@@ -95,7 +95,7 @@ def write_card(run: Path, trust: Sequence[str] = ()) -> Path:
 
 
 def _method_summary(phase: Mapping[str, object]) -> str:
-    """Return what the method of a phase is, in a line; empty where it is not to be found."""
+    """Return the summary line of the method of a phase; empty if the method is unavailable."""
     try:
         module = inspect.getmodule(load_method(str(phase.get("method"))))
     except UserError:
@@ -104,7 +104,7 @@ def _method_summary(phase: Mapping[str, object]) -> str:
 
 
 def _unmeasured(files: RunFiles, bias: str) -> list[tuple[str, str]]:
-    """Return a sentence for each thing that was not measured though a user may expect it, and the command for it."""
+    """Return a phrase for each measurement that a user may miss, and the command that makes it, or ''."""
     texts = []
     if files.evaluation is None:
         texts.append(("Accuracy on the test split, by group, with intervals.", command("eval", files.path)))
@@ -118,9 +118,9 @@ def _unmeasured(files: RunFiles, bias: str) -> list[tuple[str, str]]:
         texts.append(("Plain training (ERM) on the same data: what unlearning gained and cost is not known.", ""))
     return [
         *texts,
-        ("Other seeds: every number is of this one run, and the intervals are over test images alone.", ""),
+        ("Other seeds: every number is from this one run, and the intervals are over test images only.", ""),
         ("Data from elsewhere: the test split comes from the same source as the training images.", ""),
-        (f"Any bias but the {bias}.", ""),
+        (f"Any bias other than the {bias}.", ""),
     ]
 
 
@@ -133,20 +133,20 @@ def write_check(check: Check, pictures: NDArray[np.uint8] | None, out: Path) -> 
 
 
 def render_check(check: Check, pictures: NDArray[np.uint8] | None) -> str:
-    """Return the page of an audit; pictures (pairs, 2, 3, H, W): the images of alike pairs."""
-    shown = check_drawings(check, pictures)
-    return _render("check.html", check=check, figures=shown, tiles=_tiles(check), verdict=check_verdict(check))
+    """Return the page of an audit; pictures (pairs, 2, 3, H, W): pairs of similar images."""
+    figures = check_drawings(check, pictures)
+    return _render("check.html", check=check, figures=figures, tiles=_tiles(check), verdict=check_verdict(check))
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A number at the top of a report: label, value, the text beside it, its meaning, and a scale if it has one."""
+    """A key number at the top of a page: label, value, the text beside it, its meaning, and a scale if it has one."""
 
     label: str
     value: str | None
     beside: str
     meaning: str
-    run: Estimate | None = None  # the value on the scale of the report's pages
+    run: Estimate | None = None  # the value on the scale
     erm: None = None
     chance: float | None = None
 
@@ -163,10 +163,10 @@ def _tiles(check: Check) -> list[Tile]:
     return [
         rows,
         Tile(
-            "Label given by the bias",
+            "Label predicted from the bias",
             None if bias_only is None else percent(bias_only),
             "" if majority is None else f"most frequent class {percent(majority)}",
-            "training rows on which the best rule from bias value to class is right",
+            "accuracy of the best rule from bias value to class on the training rows",
             None if bias_only is None else Estimate(value=bias_only),
             chance=majority,
         ),
@@ -174,14 +174,14 @@ def _tiles(check: Check) -> list[Tile]:
             "Cramér's V",
             None if v is None else f"{v:.2f}",
             association.undefined or "",
-            "of label and bias in training: 0 independent, 1 determined",
+            "association of label and bias in training: 0 if independent, 1 if one determines the other",
             None if v is None else Estimate(value=v),
         ),
         Tile(
             "Smallest test group",
             None if least is None else str(least.n),
             "" if least is None else least.name,
-            f"so that worst-group accuracy shows differences of {difference} points or more" if difference else "",
+            f"enough to show differences of {difference} points or more in worst-group accuracy" if difference else "",
         ),
     ]
 
@@ -194,7 +194,7 @@ def _make_folder(path: Path) -> None:
 
 
 def _render(name: str, **content: object) -> str:
-    """Return a template with this content; values are escaped in HTML, and a name that does not exist is an error."""
+    """Return a template filled with this content; HTML is escaped, and an unknown name is an error."""
     templates = Environment(
         loader=PackageLoader("lntl.reporting"),
         autoescape=select_autoescape(["html"]),
@@ -208,18 +208,18 @@ def _render(name: str, **content: object) -> str:
         "span": _span,
         "code": markdown_code,
         "layer": layer_label,
-        "cells_note": cells_note,
+        "groups_note": groups_note,
         "command": command,
     }
-    templates.globals |= {"most": MOST_ROWS, "most_biases": MOST_BIASES}
+    templates.globals |= {"max_rows": MAX_ROWS, "max_biases": MAX_LISTED_BIASES}
     for asset in ("style.css", "script.js"):
         source = (resources("lntl.reporting") / "templates" / asset).read_text(encoding="utf-8")
-        templates.globals[asset.partition(".")[0]] = Markup(source)  # as it is
+        templates.globals[asset.partition(".")[0]] = Markup(source)  # not escaped
     return templates.get_template(name).render(content)
 
 
 def _escaped(content: Mapping[str, object]) -> dict[str, object]:
-    """Return the content with every text as plain text of Markdown."""
+    """Return the content with every string escaped for Markdown."""
     return {name: _escaped_value(value) for name, value in content.items()}
 
 
@@ -228,7 +228,7 @@ def _escaped_value(value: object) -> object:
         case str():
             return markdown(value)
         case list() | tuple():
-            return [_escaped_value(each) for each in value]
+            return [_escaped_value(item) for item in value]
         case dict():
             return _escaped(value)
         case BaseModel():
@@ -237,7 +237,7 @@ def _escaped_value(value: object) -> object:
 
 
 def _span(estimate: Estimate) -> str:
-    """Return the interval of an estimate, e.g. 80.4 to 83.8; empty where it has none."""
+    """Return the interval of an estimate in per cent, e.g. 80.4–83.8; empty if it has none."""
     if estimate.low is None or estimate.high is None:
         return ""
     return f"{100 * estimate.low:.1f}\u2013{100 * estimate.high:.1f}"

@@ -100,7 +100,7 @@ def _read_configuration(files: RunFiles, folder: RunFolder) -> None:
 
 
 def _model(files: RunFiles, path: Path, kind: type[Model]) -> Model | None:
-    """Return the content of a JSON file; None if it is missing, or with a warning if it is damaged."""
+    """Return the content of a JSON file; None if it is missing, None and a warning if it is damaged."""
     if not path.exists():
         return None
     try:
@@ -127,7 +127,7 @@ def _epochs(files: RunFiles, path: Path) -> list[Epoch]:
 
 
 def _arrays(files: RunFiles, path: Path, dimensions: dict[str, int]) -> Arrays | None:
-    """Return arrays of an .npz file by name, with these numbers of dimensions; None if it is missing or damaged."""
+    """Return the arrays of an .npz file, or None if it is missing or damaged; `dimensions`: their numbers of axes."""
     if not path.exists():
         return None
     try:
@@ -138,7 +138,7 @@ def _arrays(files: RunFiles, path: Path, dimensions: dict[str, int]) -> Arrays |
 
 
 def _warn_of_outdated_measurements(files: RunFiles) -> None:
-    """Add a warning for each measurement that was not made at the run's best epoch, or if the run is unfinished."""
+    """Warn if the run is unfinished, otherwise of each measurement that was not made at its best epoch."""
     if files.result is None:
         files.warnings.append(f"{files.path}: this run is unfinished; lntl train with --resume auto continues it")
         return

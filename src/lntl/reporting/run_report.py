@@ -44,12 +44,12 @@ def command(name: str, run: Path | str) -> str:
     return f"lntl {name} {shell(run)}"
 
 
-def cells_note(metric: Metric | ComparedMetric | None) -> str:
-    """Return a note for a metric over cells: how many have images, and the lowest; empty for other metrics."""
+def groups_note(metric: Metric | ComparedMetric | None) -> str:
+    """Return a note for a metric over groups: how many have images, and the lowest; empty for other metrics."""
     if metric is None or not metric.all_cells:
         return ""
     lowest = f", lowest: {metric.lowest}" if metric.lowest else ""
-    return f"{metric.cells} of {metric.all_cells} cells have images{lowest}"
+    return f"{metric.cells} of {metric.all_cells} groups have images{lowest}"
 
 
 def run_report(files: RunFiles, notes: Sequence[str] = ()) -> RunReport:
@@ -94,7 +94,7 @@ def run_report(files: RunFiles, notes: Sequence[str] = ()) -> RunReport:
 
 
 def _phase(phase: dict[str, object]) -> str:
-    """Return a phase in one line: method, epochs, and the settings that are a text or a number."""
+    """Return a phase in one line: method, epochs, and the settings that are strings or numbers."""
     settings = {key: value for key, value in phase.items() if key not in ("method", "epochs")}
     shown = [f"{key} {value}" for key, value in settings.items() if isinstance(value, str | int | float)]
     epochs = phase.get("epochs")
@@ -128,7 +128,7 @@ def _measurements(files: RunFiles) -> Measurements:
 
 
 def _bias(files: RunFiles) -> str:
-    """Return the name of the bias: "colour" if it is one, otherwise the name that the probes have for it."""
+    """Return the name of the bias: "colour" for any colour bias, otherwise the name in probe.json."""
     kind = files.probe.bias if files.probe else ""
     if files.probe and files.probe.per_bias and "combination" not in kind:
         return f"combination of {kind}"
@@ -137,7 +137,7 @@ def _bias(files: RunFiles) -> str:
 
 
 def _metric(files: RunFiles | None, name: str) -> Estimate | None:
-    """Return a metric of the evaluation, or without an evaluation the one of result.json, which has no interval."""
+    """Return a metric from the evaluation, otherwise from result.json, which has no intervals."""
     if files is None:
         return None
     if files.evaluation is not None:
@@ -165,11 +165,11 @@ def _key_numbers(files: RunFiles, m: Measurements) -> list[KeyNumber]:
     metrics = files.evaluation.metrics if files.evaluation else {}
 
     def over_groups(name: str, label: str, meaning: str) -> KeyNumber:
-        cells = cells_note(metrics.get(name))
+        groups = groups_note(metrics.get(name))
         return KeyNumber(
             name=name,
             label=label,
-            meaning=f"{meaning}; {cells}" if cells else meaning,
+            meaning=f"{meaning}; {groups}" if groups else meaning,
             better="more is better",
             run=_metric(files, name),
             erm=_metric(files.erm, name),
@@ -180,7 +180,7 @@ def _key_numbers(files: RunFiles, m: Measurements) -> list[KeyNumber]:
         KeyNumber(
             name="leakage",
             label="Leakage",
-            meaning=f"how well a fresh probe reads the {m.bias}",
+            meaning=f"accuracy of a fresh probe for the {m.bias}",
             better="less is better",
             run=_highest(probe.probes) if probe else missing,
             erm=_highest(probe.reference.erm or []) if probe else None,
@@ -189,17 +189,17 @@ def _key_numbers(files: RunFiles, m: Measurements) -> list[KeyNumber]:
         KeyNumber(
             name="flip_rate",
             label="Flip rate",
-            meaning=f"predictions that change with the {m.bias}",
+            meaning=f"share of predictions that change if only the {m.bias} changes",
             better="less is better",
             run=m.flips or missing,
             erm=m.erm_flips,
         ),
-        over_groups("worst_group_accuracy", "Worst group", f"lowest accuracy of a class and {m.bias}"),
+        over_groups("worst_group_accuracy", "Worst group", f"lowest accuracy of a group of class and {m.bias}"),
     ]
 
 
 def _metrics(files: RunFiles) -> list[ComparedMetric]:
-    """Return the metrics of the run and of its ERM run; without an evaluation, the ones of result.json."""
+    """Return the metrics of the run and of its ERM run from their evaluations, otherwise from result.json."""
     measured = files.evaluation.metrics if files.evaluation else {}
     names = measured or (files.result.best.test if files.result else {})
     return [
@@ -327,4 +327,4 @@ def _answer(rows: list[ComparedRun]) -> str:
         if known:
             name = best(known, key=lambda name: known[name])
             texts.append(f"{text}: {name} ({percent(known[name])}).")
-    return " ".join(texts) or "Nothing was measured yet."
+    return " ".join(texts) or "Neither accuracy nor leakage was measured yet."

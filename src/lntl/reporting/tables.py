@@ -8,12 +8,12 @@ from rich.table import Table
 
 from lntl import paper
 from lntl.evaluation.metrics import HEADLINES, METRICS
-from lntl.reporting.verdict import MOST_BIASES
+from lntl.reporting.verdict import MAX_LISTED_BIASES
 from lntl.runs.formats import BiasCounts, Check, Metric, Probe, ProbeRow, Result, Row
 from lntl.text import one_line
 
 SMALL = "*"  # marks an accuracy from few images
-MOST_ROWS, MOST_COLUMNS = 20, 10  # highest numbers of rows and columns in a table
+MAX_ROWS, MAX_COLUMNS = 20, 10  # largest numbers of rows and columns in a table
 _STYLES = {"problem": "bold red", "warning": "yellow", "note": "dim"}
 
 
@@ -62,18 +62,18 @@ def metric_table(title: str, rows: Mapping[str, Metric]) -> Table:
     table = _evaluation_table(title, "metric")
     table.columns[0].no_wrap = True  # the names have known lengths
     for name, row in rows.items():
-        cells = "" if not row.all_cells else f" in {row.cells} of {row.all_cells} cells"
-        _add_evaluation(table, name.replace("_", " "), row, cells)
+        groups = "" if not row.all_cells else f" in {row.cells} of {row.all_cells} groups"
+        _add_evaluation(table, name.replace("_", " "), row, groups)
     return table
 
 
 def accuracy_table(title: str, rows: Sequence[Row]) -> Table:
-    """Return accuracies by class or bias value; those from few images are marked."""
-    table, shown = _evaluation_table(title, ""), rows[:MOST_ROWS]
-    for row in shown:
+    """Return a table of accuracies by class or bias value; accuracies from few images are marked."""
+    table, first_rows = _evaluation_table(title, ""), rows[:MAX_ROWS]
+    for row in first_rows:
         _add_evaluation(table, row.name, row, SMALL if row.small else "")
-    notes = [f"{SMALL} few images: uncertain"] if any(row.small for row in shown) else []
-    notes += [f"and {len(rows) - MOST_ROWS} more"] if len(rows) > MOST_ROWS else []
+    notes = [f"{SMALL} few images: uncertain"] if any(row.small for row in first_rows) else []
+    notes += [f"and {len(rows) - MAX_ROWS} more"] if len(rows) > MAX_ROWS else []
     table.caption = "; ".join(notes) or None
     return table
 
@@ -92,12 +92,12 @@ def _add_evaluation(table: Table, name: str, row: Metric | Row, mark: str = "") 
 
 
 def probe_tables(probe: Probe) -> Iterator[Table]:
-    """Yield a table of probes of all biases together and, if there are several, one of each bias.
+    """Yield a table of the probes for all biases together and, if there are several biases, one for each.
 
-    A row is a layer and a probe: accuracy on unseen images, mean ± std over seeds, beside ERM (if any) and pixels.
+    A row has the accuracy of one probe on one layer (mean ± std over seeds), and those for ERM (if any) and pixels.
     """
     yield _probe_table(probe)
-    for name, leaks in list(probe.per_bias.items())[:MOST_BIASES]:
+    for name, leaks in list(probe.per_bias.items())[:MAX_LISTED_BIASES]:
         single = {"bias": name, "h_accuracy": None, "h_chance": None}
         yield _probe_table(probe.model_copy(update=dict(leaks) | single))
 
@@ -132,55 +132,55 @@ def _mean(row: ProbeRow | None) -> str:
 
 def check_tables(check: Check) -> Iterator[Table | str]:
     """Yield the tables of an audit, and lines of markup between them."""
-    table = _table(check.experiment, "split", "rows", "cells with rows", "smallest cell", "bias missing")
+    table = _table(check.experiment, "split", "rows", "groups with rows", "smallest group", "bias missing")
     for split in check.splits:
-        smallest_cell = check.cells[split.name].smallest
-        smallest = f"{smallest_cell.name}: {smallest_cell.n}" if smallest_cell else "none"
+        smallest_group = check.cells[split.name].smallest
+        smallest = f"{smallest_group.name}: {smallest_group.n}" if smallest_group else "none"
         filled = f"{split.filled} of {split.cells}"
         table.add_row(split.name, str(split.n), filled, _text(smallest), f"{split.missing:.1%}")
     yield table
     if check.annotated:
         yield _association(check)
-    for bias in check.biases[:MOST_BIASES] if check.annotated else []:
+    for bias in check.biases[:MAX_LISTED_BIASES] if check.annotated else []:
         yield _counts(bias, check.splits[0].name, check.class_names)
     if (duplicates := check.duplicates) is not None:
-        title = f"Equal and alike ones among {duplicates.n} {duplicates.of}"
-        table = _table(title, "", "found", "in two splits", "different classes")
+        title = f"Duplicates among {duplicates.n} {duplicates.of}"
+        table = _table(title, "", "number", "in two splits", "different classes")
         equal, alike = duplicates.equal, duplicates.alike
-        table.add_row("sets of equal ones", str(equal.sets), str(equal.across), str(equal.disagree))
+        table.add_row(f"sets of equal {duplicates.of}", str(equal.sets), str(equal.across), str(equal.disagree))
         if alike is not None:
-            table.add_row("pairs that look alike", str(alike.pairs), str(alike.across), str(alike.disagree))
+            table.add_row("pairs of similar images", str(alike.pairs), str(alike.across), str(alike.disagree))
         yield table
     for finding in check.findings:
         style = _STYLES[finding.level]
         yield f"[{style}]{finding.level}: {_text(finding.title)}.[/{style}] {_text(finding.text)}"
     if (advice := check.recommendation) is not None:
-        yield f"\n[bold]Begin with: {_text(advice.title)}.[/bold] {_text(' '.join(advice.reasons))}"
+        yield f"\n[bold]Recommended first method: {_text(advice.title)}.[/bold] {_text(' '.join(advice.reasons))}"
         yield escape(advice.yaml)
 
 
 def _association(check: Check) -> Table:
-    columns = ("bias", "split", "Cramér's V", "mutual information", "label given by the bias", "most frequent class")
-    table = _table("How much the bias says about the label", *columns, texts=2)
-    for bias in check.biases[:MOST_BIASES]:
+    columns = ("bias", "split", "Cramér's V", "mutual information", "predicted from bias", "most frequent class")
+    table = _table("How well the bias predicts the label", *columns, texts=2)
+    for bias in check.biases[:MAX_LISTED_BIASES]:
         for split, values in bias.association.items():
             decimals = (_number(value, ".3f") for value in (values.cramers_v, values.mutual_information))
             shares = (_number(value, ".1%") for value in (values.bias_only, values.majority))
             table.add_row(_text(bias.name), split, *decimals, *shares)
-    if len(check.biases) > MOST_BIASES:
-        table.caption = f"and {len(check.biases) - MOST_BIASES} more; check.json has all"
+    if len(check.biases) > MAX_LISTED_BIASES:
+        table.caption = f"and {len(check.biases) - MAX_LISTED_BIASES} more; check.json lists all"
     return table
 
 
 def _counts(bias: BiasCounts, split: str, class_names: list[str]) -> Table | str:
-    """Return the number of rows of each class and bias value; the longer list goes down the rows."""
+    """Return a table of the rows of each class and bias value; the longer list of names is at the left."""
     counts: Sequence[Sequence[int]] = bias.counts[split]
     down, across = class_names, bias.values
     if len(across) > len(down):
         counts, down, across = list(zip(*counts, strict=True)), across, down
     title = f"{split}: class by {bias.name}"
-    if len(down) > MOST_ROWS or len(across) > MOST_COLUMNS:
-        return _text(f"{title}: {len(class_names)} x {len(bias.values)} cells, see the page")
+    if len(down) > MAX_ROWS or len(across) > MAX_COLUMNS:
+        return _text(f"{title}: {len(class_names)} x {len(bias.values)} groups are too many to show")
     table = _table(title, "", *across)
     for name, row in zip(down, counts, strict=True):
         table.add_row(_text(name), *map(str, row))

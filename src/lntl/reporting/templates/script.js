@@ -1,6 +1,6 @@
 "use strict";
 
-// The tables' headers sort: numbers by data-value, texts by the alphabet; what was not measured stays last.
+// A click on a header sorts its table: numbers by data-value, texts alphabetically; missing values stay last.
 function sortBy(header) {
   const table = header.closest("table");
   const body = table.tBodies[0];
@@ -27,18 +27,18 @@ for (const button of document.querySelectorAll("th > button")) {
   button.addEventListener("click", () => sortBy(button.parentElement));
 }
 
-// What scrolls sideways can be reached, and so scrolled, with the keyboard.
-function reach() {
+// Let the keyboard focus boxes that scroll sideways, so that it can scroll them.
+function makeFocusable() {
   for (const box of document.querySelectorAll(".scroll")) {
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
     else box.removeAttribute("tabindex");
   }
 }
-reach();
-addEventListener("resize", reach);
-document.addEventListener("toggle", reach, true);
+makeFocusable();
+addEventListener("resize", makeFocusable);
+document.addEventListener("toggle", makeFocusable, true);
 
-// A link into a closed part opens it; on paper all parts are open.
+// A link to a closed part opens it; printing opens all parts.
 function openTarget() {
   const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
   if (target) {
