@@ -98,7 +98,7 @@ def test_a_folder_without_images(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"levels": ["split", "bias"]}, "levels contain label"),
-        ({"levels": ["label", "bias", "bias"]}, "nothing twice"),
+        ({"levels": ["label", "bias", "bias"]}, "no level twice"),
         ({"bias": {"from": "brightness", "bins": 2}}, "names the bias once"),
         ({"levels": ["label"], "bias": "sky"}, "because folders have none"),
     ],
