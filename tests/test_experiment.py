@@ -1,5 +1,7 @@
 """A whole run: what it writes, what it chooses as best, what it evaluates."""
 
+import errno
+import itertools
 import json
 import math
 import re
@@ -22,6 +24,7 @@ from lntl.evaluation.metrics import METRICS
 from lntl.evaluation.tally import compute
 from lntl.experiment import Run
 from lntl.runs import checkpoint
+from lntl.runs.checkpoint import BackgroundSaver, Checkpoint
 from lntl.runs.folder import RunFolder
 from lntl.runs.formats import Epoch
 
@@ -312,6 +315,55 @@ def test_checkpoints_at_an_interval_and_at_the_end(make_config: Callable[..., Co
     run = train(make_config({"method": "erm", "epochs": 5}, logging={"checkpoint_interval_epochs": 2}))
     names = sorted(p.name for p in run.folder.checkpoints.iterdir())
     assert names == ["best_model.pth", *(f"checkpoint_epoch_0{n}.pth" for n in (2, 4, 5)), "last.pth"]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that goes on by a second each time it is read: once after each epoch, once a step."""
+    monkeypatch.setattr("lntl.experiment.run.monotonic", itertools.count().__next__)
+
+
+@pytest.mark.usefixtures("clock")
+def test_last_is_saved_by_time_within_an_epoch_too(
+    make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time counts from the save before, which is that of an epoch after its 9 steps."""
+    config = make_config({"method": "erm", "epochs": 2}, training={"batch_size": 10})
+    saved: list[int] = []
+    save = BackgroundSaver.save
+
+    def save_and_note(saver: BackgroundSaver, path: Path, content: Checkpoint) -> None:
+        save(saver, path, content)
+        saver.wait()  # a slow disk may be busy when the next save is due
+        state = checkpoint.load(path).trainer
+        saved.append(9 * state["epoch"] + state["step"])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BackgroundSaver, "save", save_and_note)
+        logging = config.logging.model_copy(update={"checkpoint_minutes": 4 / 60})
+        timed = train(config.model_copy(update={"logging": logging}))
+    assert saved == [4, 8, 9 + 4, 9 + 8]
+    whole = experiment.build(config)
+    for _ in whole.trainer:
+        pass
+    assert_equal(timed.experiment.trainer.state_dict(), whole.trainer.state_dict())
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_save_by_time_that_fails_stops_the_run(
+    make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = experiment.start(make_config("erm", logging={"checkpoint_minutes": 0.01}))
+    before = run.folder.last.read_bytes()
+    monkeypatch.setattr("os.fsync", no_space)
+    with pytest.raises(UserError, match=r"last\.pth: cannot write it: No space left on device"):
+        list(run.train())
+    assert run.folder.last.read_bytes() == before
+    assert not list(run.folder.checkpoints.glob(".*"))
+
+
+def no_space(_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def altered(source: Path, folder: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> Path:

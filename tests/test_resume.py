@@ -28,6 +28,8 @@ from tiny_runs import (
 from lntl.experiment import Run, stop_signals
 from lntl.reporting.run_files import read_run
 from lntl.runs import checkpoint, lock
+from lntl.training.trainer import Trainer
+from lntl.types import Batch
 
 TRAIN = ["train", "tiny.yaml"]
 RESUME = [*TRAIN, "--resume", "auto"]
@@ -179,6 +181,50 @@ def test_killed_while_a_file_is_written_or_the_network_evaluated(
     assert run(*RESUME, folder=folder) == 0
     assert_same_run(folder / RUN, undisturbed / RUN)
     assert not list((folder / RUN).rglob(".*"))  # no temporary file is left
+
+
+class SlowSteps:
+    """Steps of at least 0.1 s; the file steps gets the time after each."""
+
+    def __call__(self) -> None:
+        """Slow down the trainer of this process."""
+        update = Trainer._update
+
+        def slow(trainer: Trainer, batch: Batch) -> None:
+            time.sleep(0.1)
+            update(trainer, batch)
+            with Path("steps").open("a") as file:
+                file.write(f"{time.monotonic()}\n")
+
+        Trainer._update = slow  # type: ignore[method-assign]
+
+
+def test_a_kill_within_an_epoch_loses_no_more_than_the_minutes_between_two_checkpoints(
+    tmp_path: Path, trained: Callable[..., Path]
+) -> None:
+    sections = {
+        "training": {"batch_size": 2, "phases": [{"method": "lntl", "epochs": 1}]},  # 45 steps
+        "logging": {"checkpoint_minutes": 1 / 60},
+    }
+    undisturbed, last = trained(**sections), tmp_path / RUN / "checkpoints/last.pth"
+    write_config(tmp_path, **sections)
+    process = begin(*TRAIN, folder=tmp_path, prepare=SlowSteps())
+    end, files = time.monotonic() + 120, set()
+    while len(files) < 3:  # at the start, and two by time
+        assert time.monotonic() < end
+        files |= {last.stat().st_mtime_ns} if last.exists() else set()
+        time.sleep(0.01)
+    time.sleep(0.8)
+    killed = time.monotonic()
+    process.kill()
+    assert ended(process) == -signal.SIGKILL
+    times = [float(line) for line in (tmp_path / "steps").read_text().splitlines()]
+    state = checkpoint.load(last).trainer
+    assert (state["epoch"], metrics(tmp_path / RUN) if (tmp_path / RUN / "metrics.jsonl").exists() else []) == (0, [])
+    assert 3 <= state["step"] <= len(times) < 45
+    assert killed - times[state["step"] - 1] < 1 + 4  # the interval, and a write on a machine under load
+    assert run(*RESUME, folder=tmp_path) == 0
+    assert_same_run(tmp_path / RUN, undisturbed / RUN)
 
 
 @pytest.mark.full

@@ -100,6 +100,7 @@ def test_a_setting_that_counts_changes_the_hash(write: Any, override: str) -> No
         "project.description=other",
         "logging.output_dir=other",
         "logging.log_interval_batches=7",
+        "logging.checkpoint_minutes=1",
         "training.device=auto",
         "evaluation.batch_size=7",
         "training.clip_grad_norm=null",  # off, as by default

@@ -113,6 +113,9 @@ class Logging(Settings):
     checkpoint_interval_epochs: int = Field(
         1, ge=1, le=1_000_000, description="Epochs between two checkpoint_epoch_XX.pth."
     )
+    checkpoint_minutes: float = Field(
+        10, gt=0, le=1_000_000, description="Minutes between two saves of last.pth within an epoch."
+    )
     use_tensorboard: bool = Field(True, description="Write TensorBoard event files.")
 
 

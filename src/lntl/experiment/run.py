@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter
 from types import FrameType
 
 import torch
@@ -26,7 +26,7 @@ from lntl.experiment.build import Experiment, build
 from lntl.experiment.checkpoints import begin_from, check_fit, check_same_config, check_same_data, describe_data
 from lntl.experiment.tensorboard import TensorBoard
 from lntl.runs import checkpoint
-from lntl.runs.checkpoint import Checkpoint, NotFiniteError, not_finite
+from lntl.runs.checkpoint import BackgroundSaver, Checkpoint, NotFiniteError, not_finite
 from lntl.runs.files import cannot_write, write_atomic, write_text
 from lntl.runs.folder import RunFolder
 from lntl.runs.formats import Epoch, LearnedData
@@ -56,7 +56,7 @@ class Run:
     records: list[Epoch]
 
     def train(self, stop: Stop = lambda: False) -> Iterator[Step | EpochRecord]:
-        """Train to the end.
+        """Train to the end, and save last.pth after each epoch and every logging.checkpoint_minutes within one.
 
         Args:
             stop: Called after every step; once it returns True, the state is saved and training ends.
@@ -82,25 +82,36 @@ class Run:
                     tensorboard.data(self.experiment.data)
             if resumed:
                 self._save(self.folder.last)  # the checkpoint that was resumed may be an earlier one
+            saver = files.enter_context(BackgroundSaver())
             try:
-                yield from self._events(tensorboard, stop)
+                yield from self._events(tensorboard, stop, saver)
             except (NonFiniteLossError, NotFiniteError) as error:
                 raise DeadEndError(f"{error}; the last good checkpoint is {self.folder.last}") from error
 
-    def _events(self, tensorboard: TensorBoard | None, stop: Stop) -> Iterator[Step | EpochRecord]:
-        """Yield each step and each epoch's record."""
-        trainer = self.experiment.trainer
+    def _events(
+        self, tensorboard: TensorBoard | None, stop: Stop, saver: BackgroundSaver
+    ) -> Iterator[Step | EpochRecord]:
+        """Yield each step and each epoch's record; save at the end of an epoch, at a stop, and by time in between."""
+        trainer, interval = self.experiment.trainer, 60 * self.experiment.config.logging.checkpoint_minutes
+        saved = monotonic()
         while not trainer.done:
             for step in trainer.epoch():
                 if step.terms is not None and tensorboard is not None:
                     tensorboard.scalars({f"train/{k}": v for k, v in step.terms.items()}, trainer.total_steps)
                 yield step
                 if stop():
+                    saver.wait()
                     self._check_finite()
                     self._save(self.folder.last)
                     raise Interrupted(f"stopped at step {trainer.total_steps}; saved in {self.folder.last}")
+                now = monotonic()
+                if saver.is_idle() and now - saved >= interval:
+                    saver.save(self.folder.last, self._checkpoint())
+                    saved = now
             assert trainer.record is not None
+            saver.wait()  # an earlier last.pth may not replace that of the epoch
             self._finish_epoch(trainer.record, tensorboard)
+            saved = monotonic()
             yield trainer.record
 
     def _check_finite(self) -> None:
@@ -195,9 +206,12 @@ class Run:
     def _learned_data(self) -> LearnedData:
         return describe_data(self.experiment.data)
 
-    def _save(self, path: Path) -> None:
+    def _checkpoint(self) -> Checkpoint:
         config, state = self.experiment.config.model_dump(), self.experiment.trainer.state_dict()
-        checkpoint.save(path, Checkpoint(config, state, self.records, self._learned_data))
+        return Checkpoint(config, state, self.records, self._learned_data)
+
+    def _save(self, path: Path) -> None:
+        checkpoint.save(path, self._checkpoint())
 
 
 class _LogFile(logging.FileHandler):

@@ -1,10 +1,15 @@
 """Checkpoints: everything that the rest of a run depends on, written atomically, loaded without running code."""
 
+import copy
+import logging
 import pickle
 import struct
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import torch
 from pydantic import BaseModel, ValidationError
@@ -16,6 +21,7 @@ from lntl.runs.files import BROKEN_ZIP, first_fault, write_atomic
 from lntl.runs.formats import Epoch, LearnedData
 from lntl.types import TrainerState
 
+log = logging.getLogger("lntl")
 FORMAT = 2  # raise it when the meaning of the content changes
 MAX_DEPTH = 100  # nesting depth of containers
 MAX_EXPANSION = 16  # highest ratio of the bytes in tensors to the bytes of the file
@@ -63,7 +69,10 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         NotFiniteError: If the weights are not finite.
     """
     if wrong := not_finite(checkpoint.trainer):
-        raise NotFiniteError(f"{path}: not saved, because {wrong} is not finite")
+        raise NotFiniteError(
+            f"{path}: not saved, because {wrong} is not finite: training diverged; lower the learning rate or set "
+            "training.clip_grad_norm"
+        )
     content = {
         "format": FORMAT,
         "lntl": __version__,
@@ -73,6 +82,60 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "data": None if checkpoint.data is None else checkpoint.data.model_dump(exclude_unset=True),
     }
     write_atomic(path, lambda file: torch.save(content, file))
+
+
+class BackgroundSaver:
+    """Saves checkpoints in a thread, so that training waits for the copy of the state alone, not for the disk.
+
+    Use it in a `with` statement, which waits for the last write at its end.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._write: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wait for the write that is under way; log its error, since another one may be on its way."""
+        self._thread.shutdown()
+        if self._write is not None and (error := self._write.exception()) is not None:
+            log.warning("%s", error)
+
+    def is_idle(self) -> bool:
+        """Return whether no write is under way; raises the error of `save` if the last one failed."""
+        if self._write is not None and self._write.done():
+            self.wait()
+        return self._write is None
+
+    def wait(self) -> None:
+        """Wait for the write that is under way; raises the error of `save` if it failed."""
+        write, self._write = self._write, None
+        if write is not None:
+            write.result()
+
+    def save(self, path: Path, checkpoint: Checkpoint) -> None:
+        """Copy the checkpoint, and begin to write the copy to `path` as the function `save` does.
+
+        Raises:
+            UserError: If the write before failed.
+        """
+        self.wait()
+        state = checkpoint.trainer
+        on_cpu = {id(tensor): tensor.detach().to("cpu", copy=True) for tensor in _tensors(state)}
+        copied = replace(checkpoint, trainer=copy.deepcopy(state, on_cpu), records=list(checkpoint.records))
+        self._write = self._thread.submit(save, path, copied)
+
+
+def _tensors(value: object) -> Iterator[Tensor]:
+    """Yield the tensors in nested dicts and lists."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(part)
 
 
 def load(path: Path) -> Checkpoint:
