@@ -114,7 +114,7 @@ class Logging(Settings):
         1, ge=1, le=1_000_000, description="Epochs between two checkpoint_epoch_XX.pth."
     )
     checkpoint_minutes: float = Field(
-        10, gt=0, le=1_000_000, description="Minutes between two saves of last.pth within an epoch."
+        10.0, gt=0, le=1_000_000, description="Minutes between two saves of last.pth within an epoch."
     )
     use_tensorboard: bool = Field(True, description="Write TensorBoard event files.")
 
