@@ -52,8 +52,12 @@ def names(folder: str) -> tuple[str, ...]:
     Returns:
         Their names, sorted; each is the name of a file.
     """
-    modules = (module.name for module in pkgutil.iter_modules(importlib.import_module(folder).__path__))
-    return tuple(sorted(name for name in modules if _plugin(f"{folder}.{name}") is not None))
+    return tuple(name for name in modules(folder) if _plugin(f"{folder}.{name}") is not None)
+
+
+def modules(folder: str) -> tuple[str, ...]:
+    """Return the names of the modules in a package, sorted; none of them is imported."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(importlib.import_module(folder).__path__)))
 
 
 def _plugin(module_name: str) -> type | None:

@@ -24,6 +24,7 @@ Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 _FORCED = (
     "evaluation.erm_epochs=0",
     "logging.use_tensorboard=false",
+    "logging.trackers=[]",
     "logging.checkpoint_interval_epochs=1000000",  # last.pth alone, and one at the end
 )
 

@@ -15,5 +15,9 @@ def card(
     """Write MODEL_CARD.md into a run folder: what the model is, what was measured of it, and what was not."""
     from lntl.cli.console import echo_paths
     from lntl.reporting.pages import write_card
+    from lntl.runs.folder import RunFolder
+    from lntl.trackers import add_files
 
-    echo_paths([write_card(run, trust or [])])
+    path = write_card(run, trust or [])
+    add_files(RunFolder(run), [path])
+    echo_paths([path])

@@ -23,6 +23,7 @@ def report(
     from lntl.cli.console import echo_paths, log_to_console
     from lntl.reporting.pages import write_report
     from lntl.runs.folder import RunFolder
+    from lntl.trackers import add_files
 
     named = dict(map(_run_folder, runs))
     paths = list(named)
@@ -36,6 +37,8 @@ def report(
         RunFolder(paths[0]).check_links()
     folder = out or (RunFolder(paths[0]).report if len(paths) == 1 else Path("results/report"))
     page = write_report(paths, folder, notes)
+    if len(paths) == 1:
+        add_files(RunFolder(paths[0]), [folder])
     echo_paths((page, folder / "report.json", folder / "report.md"))
 
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
+from lntl import plugins
 from lntl.errors import UserError
 from lntl.evaluation.metrics import HEADLINES, METRICS
 from lntl.plugins import Settings, Weight
@@ -103,6 +104,14 @@ def _takes_mu(method: object) -> bool:
         return False  # the validation that follows reports it
 
 
+if TYPE_CHECKING:
+    MetricName = str
+    TrackerName = str
+else:
+    MetricName = Literal[tuple(METRICS)]
+    TrackerName = Literal[plugins.modules("lntl.trackers")]
+
+
 class Logging(Settings):
     """What a run writes, and where to."""
 
@@ -116,13 +125,14 @@ class Logging(Settings):
     checkpoint_minutes: float = Field(
         10.0, gt=0, le=1_000_000, description="Minutes between two saves of last.pth within an epoch."
     )
-    use_tensorboard: bool = Field(True, description="Write TensorBoard event files.")
+    trackers: list[TrackerName] = Field(
+        ["tensorboard"], description="Where metrics, settings and files go besides the run folder."
+    )
+    use_tensorboard: bool = Field(True, description="false leaves tensorboard out of the trackers.")
 
-
-if TYPE_CHECKING:
-    MetricName = str
-else:
-    MetricName = Literal[tuple(METRICS)]
+    def tracker_names(self) -> list[str]:
+        """Return the names of the trackers to use, each once."""
+        return [name for name in dict.fromkeys(self.trackers) if name != "tensorboard" or self.use_tensorboard]
 
 
 class Evaluation(Settings):

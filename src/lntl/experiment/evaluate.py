@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 
 from lntl import config as configuration
 from lntl.config import Config
 from lntl.errors import DeadEndError, UserError
 from lntl.evaluation.metrics import lower_is_better
-from lntl.evaluation.predict import Predictions, by_one_bias
+from lntl.evaluation.predict import Predictions, by_one_bias, embedded_images
 from lntl.evaluation.summary import summarise
 from lntl.experiment.build import Experiment
-from lntl.experiment.checkpoints import flatten, load_networks, open_checkpoint
+from lntl.experiment.checkpoints import load_networks, open_checkpoint
 from lntl.experiment.run import (
     Run,
     Stop,
@@ -28,13 +29,15 @@ from lntl.experiment.run import (
     start_or_resume,
     stop_signals,
 )
-from lntl.experiment.tensorboard import TensorBoard
+from lntl.ops import mean_over_positions
 from lntl.runs import checkpoint, formats
 from lntl.runs.checkpoint import Checkpoint, NotFiniteError
 from lntl.runs.files import write_atomic, write_json
 from lntl.runs.folder import RunFolder
 from lntl.runs.formats import CheckpointScores, Result
 from lntl.runs.lock import locked
+from lntl.trackers import Embedding
+from lntl.types import IGNORE, ImageSplit
 
 
 @dataclass(frozen=True)
@@ -154,11 +157,30 @@ def conclude(run: Run, erm: Result | None, split: Literal["test", "val"] = "test
     if config.training.start_from is not None:
         result.start_from = config.training.start_from
     write_json(run.folder.result, result)
-    if config.logging.use_tensorboard:
-        with TensorBoard(run.folder.tensorboard) as tensorboard:
-            tensorboard.features(run.experiment, run.records[-1].step)
-            tensorboard.settings(flatten(config.model_dump()), getattr(scores["last"], split))
+    final = getattr(scores["last"], split)
+    defined = {f"{split}/{name}": value for name, value in final.items() if value is not None}
+    step = run.records[-1].step
+    with run.open_trackers(training=False) as trackers:
+        trackers.send(lambda tracker: tracker.features(lambda: _embedding(run.experiment), step))
+        trackers.send(lambda tracker: tracker.results(defined, step))
+        trackers.send(lambda tracker: tracker.files([run.folder.config, run.folder.result]))
     return result
+
+
+def _embedding(experiment: Experiment) -> Embedding:
+    """Return z of some test images, averaged over its positions."""
+    networks, device = experiment.networks.eval(), experiment.fabric.device
+    split, spec = experiment.data.splits["test"], experiment.data.spec
+    index = embedded_images(len(split), experiment.config.project.seed)
+    on_device, parts = split.to(device), index.to(device).split(experiment.config.evaluation.batch_size)
+    z, labels = [], list[tuple[str, str]]()
+    with torch.inference_mode():
+        for batch in map(on_device.batch, parts):
+            z.append(mean_over_positions(networks.f(batch.x)).float().cpu())
+            for y, group in zip(batch.y.tolist(), batch.group.tolist(), strict=True):
+                bias = "unknown" if group == IGNORE else spec.bias_value_names[group % spec.num_bias_values]
+                labels.append((spec.class_names[y], bias))
+    return Embedding(torch.cat(z), labels, split.pixels(index) if isinstance(split, ImageSplit) else None)
 
 
 def _origin(config: Config) -> str:

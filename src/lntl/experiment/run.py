@@ -23,13 +23,21 @@ from lntl.errors import DeadEndError, Interrupted, UserError
 from lntl.evaluation.metrics import HEADLINES, lower_is_better
 from lntl.evaluation.tally import compute
 from lntl.experiment.build import Experiment, build
-from lntl.experiment.checkpoints import begin_from, check_fit, check_same_config, check_same_data, describe_data
-from lntl.experiment.tensorboard import TensorBoard
+from lntl.experiment.checkpoints import (
+    begin_from,
+    check_fit,
+    check_same_config,
+    check_same_data,
+    describe_data,
+    flatten,
+)
 from lntl.runs import checkpoint
 from lntl.runs.checkpoint import BackgroundSaver, Checkpoint, NotFiniteError, not_finite
 from lntl.runs.files import cannot_write, write_atomic, write_text
 from lntl.runs.folder import RunFolder
 from lntl.runs.formats import Epoch, LearnedData
+from lntl.trackers import TrackedRun, Trackers
+from lntl.trackers import check as check_trackers
 from lntl.training import health
 from lntl.training.trainer import NonFiniteLossError, Step
 from lntl.types import IGNORE, EpochRecord
@@ -74,30 +82,37 @@ class Run:
         with ExitStack() as files:
             files.enter_context(_logged_to(self.folder.log))
             log.info("run %s on %s, data: %s", self.folder.path, trainer.fabric.device, self.experiment.data.source)
-            tensorboard = None
-            if self.experiment.config.logging.use_tensorboard:
-                purge_step = trainer.total_steps + 1 if resumed else 0
-                tensorboard = files.enter_context(TensorBoard(self.folder.tensorboard, purge_step))
-                if not resumed:
-                    tensorboard.data(self.experiment.data)
+            trackers = files.enter_context(self.open_trackers())
+            if not resumed:
+                trackers.send(lambda tracker: tracker.data(self.experiment.data))
             if resumed:
                 self._save(self.folder.last)  # the checkpoint that was resumed may be an earlier one
             saver = files.enter_context(BackgroundSaver())
             try:
-                yield from self._events(tensorboard, stop, saver)
+                yield from self._events(trackers, stop, saver)
             except (NonFiniteLossError, NotFiniteError) as error:
                 raise DeadEndError(f"{error}; the last good checkpoint is {self.folder.last}") from error
 
-    def _events(
-        self, tensorboard: TensorBoard | None, stop: Stop, saver: BackgroundSaver
-    ) -> Iterator[Step | EpochRecord]:
+    def open_trackers(self, training: bool = True) -> Trackers:
+        """Return the configured trackers, open; `training` says whether training follows."""
+        config, path = self.experiment.config, self.folder.path
+        parent = RunFolder(path.parent)
+        name = f"{parent.path.name}/{path.name}" if parent.erm == path and parent.holds_a_run else path.name
+        settings = flatten(config.model_dump())
+        run = TrackedRun(
+            self.folder, config.project.name, name, settings, self.experiment.trainer.total_steps, training
+        )
+        return Trackers(config.logging.tracker_names(), run)
+
+    def _events(self, trackers: Trackers, stop: Stop, saver: BackgroundSaver) -> Iterator[Step | EpochRecord]:
         """Yield each step and each epoch's record; save at the end of an epoch, at a stop, and by time in between."""
         trainer, interval = self.experiment.trainer, 60 * self.experiment.config.logging.checkpoint_minutes
         saved = monotonic()
         while not trainer.done:
             for step in trainer.epoch():
-                if step.terms is not None and tensorboard is not None:
-                    tensorboard.scalars({f"train/{k}": v for k, v in step.terms.items()}, trainer.total_steps)
+                if step.terms is not None:
+                    terms = {f"train/{name}": value for name, value in step.terms.items()}
+                    trackers.send(lambda tracker: tracker.scalars(terms, trainer.total_steps))  # noqa: B023 - called now
                 yield step
                 if stop():
                     saver.wait()
@@ -110,7 +125,7 @@ class Run:
                     saved = now
             assert trainer.record is not None
             saver.wait()  # an earlier last.pth may not replace that of the epoch
-            self._finish_epoch(trainer.record, tensorboard)
+            self._finish_epoch(trainer.record, trackers)
             saved = monotonic()
             yield trainer.record
 
@@ -123,7 +138,7 @@ class Run:
                 "or set training.clip_grad_norm"
             )
 
-    def _finish_epoch(self, record: EpochRecord, tensorboard: TensorBoard | None) -> None:
+    def _finish_epoch(self, record: EpochRecord, trackers: Trackers) -> None:
         """Evaluate on val; log; save."""
         began = perf_counter()
         self._check_finite()
@@ -138,10 +153,11 @@ class Run:
             "time/seconds": record.seconds + perf_counter() - began,
         }
         self.records.append(Epoch.model_validate(position | train | val | times))
-        if tensorboard is not None:  # before the checkpoint that says that this epoch is over
-            of_epoch = chance | val | times
-            tensorboard.scalars({name: value for name, value in of_epoch.items() if value is not None}, record.step)
-            tensorboard.confusion(predictions, self.experiment.data.spec.class_names, record.step)
+        # Before the checkpoint that says that this epoch is over.
+        defined = {name: value for name, value in (chance | val | times).items() if value is not None}
+        class_names = self.experiment.data.spec.class_names
+        trackers.send(lambda tracker: tracker.scalars(defined, record.step))
+        trackers.send(lambda tracker: tracker.confusion(predictions, class_names, record.step))
         interval = self.experiment.config.logging.checkpoint_interval_epochs
         if self.best_record is self.records[-1]:
             self._save(self.folder.best)
@@ -290,6 +306,7 @@ def start(config: Config, overwrite: bool = False, trust: Sequence[str] = ()) ->
     Raises:
         UserError: If a run is there that may not be overwritten, or the device or the data set is unavailable.
     """
+    check_trackers(config.logging.tracker_names())
     experiment = build(config)
     if config.training.start_from is not None:
         begin_from(experiment, Path(config.training.start_from), trust)
@@ -322,6 +339,7 @@ def resume(config: Config, path: Path, trust: Sequence[str] = ()) -> Run:
     saved = checkpoint.load(path)
     folder = run_of(path)
     check_same_config(config, saved, path, trust)
+    check_trackers(config.logging.tracker_names())
     experiment = build(config, trained=True)
     check_same_data(experiment.data, saved.data, path, resumed=True)
     with check_fit(path):

@@ -30,10 +30,11 @@ def check_no_link(path: Path) -> None:
 class RunFolder:
     """The files of a run, by name.
 
-    `lntl train` writes config.yaml, environment.json, run.log, metrics.jsonl, tensorboard_logs/, checkpoints/,
-    evaluation/, result.json, skipped_rows.txt if rows of the data were left out, and erm/, a run folder of its own, if
-    plain training was asked for. `lntl probe` adds probe.json, embedding.npz and, for data that can be recoloured,
-    recoloring.json and recoloring.npz; `lntl report` adds samples.npz and report/, `lntl card` MODEL_CARD.md.
+    `lntl train` writes config.yaml, environment.json, run.log, metrics.jsonl, checkpoints/, evaluation/, result.json,
+    what trackers need (tensorboard_logs/, wandb/, trackers.json), skipped_rows.txt if rows of the data were left out,
+    and erm/, a run folder of its own, if plain training was asked for. `lntl probe` adds probe.json, embedding.npz and,
+    for data that can be recoloured, recoloring.json and recoloring.npz; `lntl report` adds samples.npz and report/,
+    `lntl card` MODEL_CARD.md.
 
     Args:
         path: The folder; it need not exist.
@@ -51,6 +52,8 @@ class RunFolder:
         self.log = path / "run.log"
         self.metrics = path / "metrics.jsonl"
         self.tensorboard = path / "tensorboard_logs"
+        self.wandb = path / "wandb"  # the name that its client chooses
+        self.trackers = path / "trackers.json"
         self.checkpoints = path / "checkpoints"
         self.evaluation = path / "evaluation"
         self.result = path / "result.json"
@@ -180,12 +183,12 @@ class RunFolder:
 
     def results(self) -> list[Path]:
         """Return what would be lost with the run: everything but what is written before its first step."""
-        begin = (self.config, self.environment, self.checkpoints, self.skipped)
+        begin = (self.config, self.environment, self.checkpoints, self.skipped, self.trackers)
         return [path for path in self._written() if path not in begin and path.exists()]
 
     def check_links(self) -> None:
         """Raise UserError if a folder or the log of the run is a link: what is written would go elsewhere."""
-        for path in (self.checkpoints, self.evaluation, self.tensorboard, self.report, self.log, self.erm):
+        for path in (self.checkpoints, self.evaluation, self.tensorboard, self.wandb, self.report, self.log, self.erm):
             check_no_link(path)
         self.check_files()
 
@@ -199,7 +202,7 @@ class RunFolder:
         """Return what a run and later commands write; last the files by which `holds_a_run` recognises a run."""
         of_run = (self.tensorboard, self.evaluation, self.report, self.environment, self.log, self.metrics, self.result)
         of_commands = (self.probe, self.embedding, self.recoloring, self.recoloring_strip, self.samples, self.skipped)
-        return (*of_run, *of_commands, self.card, self.checkpoints, self.config)
+        return (*of_run, *of_commands, self.wandb, self.trackers, self.card, self.checkpoints, self.config)
 
     def remove(self) -> None:
         """Remove the run and, if nothing else lies in it, the folder."""

@@ -77,6 +77,14 @@ class Evaluation(Summary):
     per_bias: dict[str, BiasEvaluation] = {}
 
 
+class Tracked(BaseModel):
+    """trackers.json: the project, the run's name, and each tracker's own name of the run."""
+
+    project: str
+    name: str
+    ids: dict[str, str]
+
+
 class ProbeRow(BaseModel):
     """The accuracy of one kind of probe on one layer, over seeds; std is None for one seed."""
 

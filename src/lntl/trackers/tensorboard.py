@@ -1,6 +1,6 @@
-"""TensorBoard event files of a run: curves, the data, the confusion matrix, z for the projector, and the settings.
+"""TensorBoard: event files with curves, the data, the confusion matrix, z for the projector, and the settings.
 
-Events are written by the caller's thread, so that a full disk is the caller's error.
+They lie in tensorboard_logs/ of the run. Events are written by the caller's thread, so that a full disk is its error.
 """
 
 import errno
@@ -8,10 +8,7 @@ import itertools
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -23,29 +20,27 @@ from torch.utils.tensorboard import summary
 from torch.utils.tensorboard._utils import figure_to_image
 
 from lntl import figures
-from lntl.evaluation.predict import Predictions, embedded_images
+from lntl.evaluation.predict import Predictions
 from lntl.evaluation.tally import confusion
-from lntl.experiment.build import Experiment
-from lntl.ops import mean_over_positions
 from lntl.runs.files import cannot_write, write_atomic, write_text
 from lntl.runs.folder import check_no_link
 from lntl.text import one_line
-from lntl.types import IGNORE, Dataset, ImageSplit
+from lntl.trackers import Embedding, TrackedRun, Tracker
+from lntl.types import Dataset, ImageSplit
+
+__all__ = ["TensorBoard"]
 
 PER_CLASS, MOST_CLASSES = 10, 100  # images of each class in the picture of the data, and classes that it shows
 _SETTINGS = ("project.seed", "data.", "model.", "training.")  # those that make one run differ from another
 _numbers = itertools.count()  # of the event files of this process, which distinguishes those of one second
 
 
-class TensorBoard:
-    """The event file of a run, or of a part of it that was resumed.
+class TensorBoard(Tracker):
+    """The event file of a run, or of a part of it that was resumed."""
 
-    Args:
-        folder: Where event files lie; it is made if need be.
-        purge_step: TensorBoard hides what earlier files hold from this update of the run on; None hides nothing.
-    """
-
-    def __init__(self, folder: Path, purge_step: int | None = None) -> None:
+    def __init__(self, run: TrackedRun) -> None:
+        super().__init__(run)
+        folder = run.folder.tensorboard
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
         self._folder, self._path = folder, folder / name
         try:
@@ -54,8 +49,9 @@ class TensorBoard:
         except OSError as error:
             raise cannot_write(self._path, error) from error
         self._add(Event(file_version="brain.Event:2"))
-        if purge_step is not None:
-            self._add(Event(session_log=SessionLog(status=SessionLog.START), step=purge_step))
+        if run.training:  # TensorBoard hides what earlier files hold from this step on
+            step = run.step + 1 if run.step else 0
+            self._add(Event(session_log=SessionLog(status=SessionLog.START), step=step))
 
     def _add(self, event: Event) -> None:
         event.wall_time = time.time()
@@ -94,22 +90,11 @@ class TensorBoard:
         picture = figure_to_image(figures.confusion_matrices(counts, class_names))
         self._summary(summary.image("val/confusion_matrix", picture, dataformats="CHW"), step)
 
-    def features(self, experiment: Experiment, step: int) -> None:
-        """Log z of some test images, averaged over its positions, for the projector: image, class and bias value."""
-        networks, device = experiment.networks.eval(), experiment.fabric.device
-        split, spec = experiment.data.splits["test"], experiment.data.spec
-        index = embedded_images(len(split), experiment.config.project.seed)
-        on_device, parts = split.to(device), index.to(device).split(experiment.config.evaluation.batch_size)
-        z, rows = [], list[tuple[str, str]]()
-        with torch.inference_mode():
-            for batch in map(on_device.batch, parts):
-                z.append(mean_over_positions(networks.f(batch.x)).float().cpu())
-                for y, group in zip(batch.y.tolist(), batch.group.tolist(), strict=True):
-                    bias = "unknown" if group == IGNORE else spec.bias_value_names[group % spec.num_bias_values]
-                    rows.append((spec.class_names[y], bias))
-        self._projector(torch.cat(z), rows, split.pixels(index) if isinstance(split, ImageSplit) else None, step)
+    def features(self, embed: Callable[[], Embedding], step: int) -> None:
+        """Log features of test images for the projector."""
+        self._projector(*embed(), step)
 
-    def _projector(self, z: Tensor, rows: Sequence[tuple[str, str]], images: Tensor | None, step: int) -> None:
+    def _projector(self, z: Tensor, labels: Sequence[tuple[str, str]], images: Tensor | None, step: int) -> None:
         """Write vectors (n, D), the class and bias value of each, and uint8 images (n, C, H, W) as one sprite."""
         from torchvision.transforms.functional import to_pil_image
         from torchvision.utils import make_grid
@@ -123,7 +108,7 @@ class TensorBoard:
             raise cannot_write(self._folder / below, error) from error
         tensors, metadata, sprite = (f"{below}/{name}" for name in ("tensors.tsv", "metadata.tsv", "sprite.png"))
         write_text(self._folder / tensors, "".join("\t".join(map(str, row)) + "\n" for row in z.tolist()))
-        table = [("class", "bias"), *rows]
+        table = [("class", "bias"), *labels]
         write_text(self._folder / metadata, "".join("\t".join(map(one_line, row)) + "\n" for row in table))
         config = ProjectorConfig()
         entry = config.embeddings.add(tensor_name=f"z:{step:05d}", tensor_path=tensors, metadata_path=metadata)
@@ -136,28 +121,23 @@ class TensorBoard:
             entry.sprite.single_image_dim.extend([images.shape[3], images.shape[2]])
         write_text(self._folder / "projector_config.pbtxt", str(config))
 
-    def settings(self, settings: Mapping[str, object], scores: Mapping[str, float | None]) -> None:
-        """Log the settings, by dotted path, and the test set's metrics that are defined: a row of the table over runs.
+    def results(self, scores: Mapping[str, float], step: int) -> None:
+        """Log the settings and the final metrics: a row of the table over runs.
 
         The table's columns are the union over runs, so that runs of different methods compare.
         """
         values = {
             name: value if isinstance(value, bool | int | float | str) else str(value)
-            for name, value in settings.items()
+            for name, value in self.run.settings.items()
             if name.startswith(_SETTINGS)
         }
-        metrics = {f"test/{name}": value for name, value in scores.items() if value is not None}
-        _, begin, end = summary.hparams(values, metrics)  # the first would fix the columns to those of one run
+        _, begin, end = summary.hparams(values, dict(scores))  # the first would fix the columns to those of one run
         self._summary(begin, 0)
         self._summary(end, 0)
-        self.scalars(metrics, 0)
+        self.scalars(scores, 0)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self, finished: bool) -> None:
+        """Close the file."""
         self._file.close()
 
 

@@ -1,6 +1,7 @@
 """What TensorBoard shows of a run, and that a resumed run shows each step once."""
 
 import errno
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -25,8 +26,10 @@ from lntl.errors import UserError
 from lntl.evaluation.metrics import METRICS
 from lntl.experiment import Run, run_folder
 from lntl.experiment.checkpoints import flatten
-from lntl.experiment.tensorboard import PER_CLASS, TensorBoard, _by_class
+from lntl.runs.folder import RunFolder
 from lntl.text import one_line
+from lntl.trackers import Embedding, TrackedRun
+from lntl.trackers.tensorboard import PER_CLASS, TensorBoard, _by_class
 from lntl.training.trainer import Step
 from lntl.types import Batch, ImageSplit
 
@@ -151,10 +154,16 @@ def test_no_files_where_it_is_switched_off(make_config: Callable[..., Config], t
     assert not run.folder.tensorboard.exists()
 
 
-def test_a_full_disk_is_a_sentence(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_a_warning(
+    config: Config, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(TensorBoard, "write", fail)
-    with pytest.raises(UserError, match=r"tensorboard_logs/events\.out\..*: cannot write it: No space .* MiB are free"):
-        stop_after(experiment.start(config), 3)
+    run = experiment.start(config)
+    for _ in run.train():
+        pass
+    (warning,) = [record.getMessage() for record in caplog.records if "tensorboard" in record.getMessage()]
+    assert re.search(r"tensorboard_logs/events\.out\..*: cannot write it: No space .* MiB are free", warning)
+    assert len(run.folder.read_metrics()) == 3
 
 
 def fail(*_: object) -> None:
@@ -163,8 +172,9 @@ def fail(*_: object) -> None:
 
 
 def test_a_record_that_is_cut_short_is_a_full_disk(tmp_path: Path) -> None:
-    with TensorBoard(tmp_path) as board, Path("/dev/full").open("wb", buffering=0) as full:
-        board._file.close()
+    board = TensorBoard(TrackedRun(RunFolder(tmp_path)))
+    board.close(finished=True)
+    with Path("/dev/full").open("wb", buffering=0) as full:
         board._file = full
         with pytest.raises(UserError, match="is the disk full"):
             board.scalars({"a": 1.0}, 1)
@@ -199,8 +209,9 @@ def test_the_table_over_runs_has_the_settings_of_all_methods(make_config: Callab
     for name, phases in (("a", ["erm"]), ("b", ["erm", {"method": "lntl", "mu": 0.25}])):
         config = make_config(*phases, project={"experiment_name": name})
         run_folder(config).path.mkdir(parents=True)
-        with TensorBoard(run_folder(config).path) as board:
-            board.settings(flatten(config.model_dump()), {"accuracy": 0.5, "aligned_accuracy": None})
+        board = TensorBoard(TrackedRun(run_folder(config), settings=flatten(config.model_dump()), training=False))
+        board.results({"test/accuracy": 0.5}, 1)
+        board.close(finished=True)
     runs = EventMultiplexer().AddRunsFromDirectory(str(run_folder(config).path.parent))
     runs.Reload()
     provider = MultiplexerDataProvider(runs, "")
@@ -228,10 +239,12 @@ def test_a_link_in_a_run_folder_is_not_written_through(config: Config, tmp_path:
 
 
 def test_a_link_for_a_step_of_the_projector_is_not_written_through(config: Config, tmp_path: Path) -> None:
-    board, elsewhere = tmp_path / "board", tmp_path / "elsewhere"
+    folder, elsewhere = RunFolder(tmp_path), tmp_path / "elsewhere"
     elsewhere.mkdir()
-    board.mkdir()
-    (board / "00003").symlink_to(elsewhere)
-    with TensorBoard(board) as tensorboard, pytest.raises(UserError, match="00003: is a link"):
-        tensorboard._projector(torch.zeros(1, 2), [("a", "b")], None, 3)
+    folder.tensorboard.mkdir()
+    (folder.tensorboard / "00003").symlink_to(elsewhere)
+    board = TensorBoard(TrackedRun(folder))
+    with pytest.raises(UserError, match="00003: is a link"):
+        board.features(lambda: Embedding(torch.zeros(1, 2), [("a", "b")], None), 3)
+    board.close(finished=True)
     assert list(elsewhere.iterdir()) == []

@@ -1,0 +1,169 @@
+"""Trackers: where metrics, settings and files of a run go besides its folder. A tracker is a file of this package.
+
+A tracker that fails is left out from then on, with one warning; the run goes on.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from lntl import plugins
+from lntl.errors import UserError
+from lntl.plugins import Settings
+from lntl.runs.files import read_json, write_json
+from lntl.runs.folder import RunFolder
+from lntl.runs.formats import Tracked
+
+if TYPE_CHECKING:  # they import torch, and the configuration reads the names of this package without it
+    from torch import Tensor
+
+    from lntl.evaluation.predict import Predictions
+    from lntl.types import Dataset
+
+log = logging.getLogger("lntl")
+_FAILURES = (UserError, OSError)
+
+
+class Embedding(NamedTuple):
+    """Vectors z (n, D) of some test images, class and bias value of each, and the images (n, C, H, W) if there are."""
+
+    z: "Tensor"
+    labels: list[tuple[str, str]]
+    images: "Tensor | None"
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """What a tracker is told about a run when it is opened.
+
+    Args:
+        folder: The run's folder.
+        project: Name of the project.
+        name: Name of the run.
+        settings: The configuration, by dotted path.
+        step: Updates done so far; 0 for a new run.
+        training: Whether training follows; otherwise results or files of a run are added.
+        id: `Tracker.id` of the same run before; empty for a new run.
+    """
+
+    folder: RunFolder
+    project: str = ""
+    name: str = ""
+    settings: Mapping[str, object] = field(default_factory=dict)
+    step: int = 0
+    training: bool = True
+    id: str = ""
+
+
+class Tracker:
+    """Base class of trackers, which does nothing; building one opens or continues the run at the tracker.
+
+    Its methods raise UserError or OSError if they fail.
+
+    Args:
+        run: The run.
+    """
+
+    class Config(Settings):
+        """No settings: the libraries read their own environment variables."""
+
+    id: str = ""  # the tracker's own name of the run, which finds it again; empty if it needs none
+
+    def __init__(self, run: TrackedRun) -> None:
+        self.run = run
+
+    @classmethod
+    def check(cls) -> None:
+        """Raise UserError if the library or the credentials are missing; called before a run begins."""
+
+    def data(self, data: "Dataset") -> None:
+        """Show the data of a new run."""
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Log each value under its name, at an update of the run."""
+
+    def confusion(self, predictions: "Predictions", class_names: tuple[str, ...], step: int) -> None:
+        """Log the confusion matrix of val."""
+
+    def features(self, embed: Callable[[], Embedding], step: int) -> None:
+        """Log features of test images, which `embed` computes."""
+
+    def results(self, scores: Mapping[str, float], step: int) -> None:
+        """Log the final metrics, such as test/accuracy, of a finished run."""
+
+    def files(self, paths: Sequence[Path]) -> None:
+        """Store files or folders of the run."""
+
+    def close(self, finished: bool) -> None:
+        """Send what is left; `finished` is false if the run was stopped."""
+
+
+class Trackers:
+    """The open trackers of a run.
+
+    Args:
+        names: Names of the trackers.
+        run: The run; its `id` is looked up in trackers.json of its folder.
+    """
+
+    def __init__(self, names: Sequence[str], run: TrackedRun) -> None:
+        path, self._open = run.folder.trackers, dict[str, Tracker]()
+        known = read_json(path, Tracked) if path.exists() else Tracked(project=run.project, name=run.name, ids={})
+        for name in names:
+            plugin = plugins.load("lntl.trackers", name, Tracker)
+            own = TrackedRun(
+                run.folder,
+                run.project or known.project,
+                run.name or known.name,
+                run.settings,
+                run.step,
+                run.training,
+                known.ids.get(name, ""),
+            )
+            try:
+                plugin.check()
+                self._open[name] = plugin(own)
+            except _FAILURES as error:
+                _warn(name, error)
+        if ids := {name: tracker.id for name, tracker in self._open.items() if tracker.id}:
+            write_json(path, Tracked(project=known.project, name=known.name, ids=known.ids | ids))
+
+    def send(self, call: Callable[[Tracker], None]) -> None:
+        """Call a function on every tracker; one that fails is left out from then on."""
+        for name, tracker in list(self._open.items()):
+            try:
+                call(tracker)
+            except _FAILURES as error:
+                del self._open[name]
+                _warn(name, error)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.send(lambda tracker: tracker.close(finished=kind is None))
+
+
+def _warn(name: str, error: Exception) -> None:
+    reason = " ".join(str(error).split())[:500] or type(error).__name__
+    log.warning("the tracker %s failed and is left out from now on: %s", name, reason)
+
+
+def check(names: Sequence[str]) -> None:
+    """Raise UserError if a tracker lacks its library or credentials."""
+    for name in names:
+        plugins.load("lntl.trackers", name, Tracker).check()
+
+
+def add_files(folder: RunFolder, paths: Sequence[Path]) -> None:
+    """Store files, such as a report, at the trackers that know the run, if there are any."""
+    if folder.trackers.exists():
+        known = read_json(folder.trackers, Tracked)
+        names = [name for name in known.ids if name in plugins.modules("lntl.trackers")]
+        with Trackers(names, TrackedRun(folder, training=False)) as trackers:
+            trackers.send(lambda tracker: tracker.files(paths))

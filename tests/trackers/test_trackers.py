@@ -1,0 +1,178 @@
+"""Trackers: MLflow's local store, W&B offline, and what happens where one fails."""
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lntl import cli, experiment, trackers
+from lntl.benchmark.plan import config_hash
+from lntl.config import Config
+from lntl.errors import UserError
+from lntl.experiment import Run
+from lntl.runs.files import read_json
+from lntl.runs.formats import Tracked
+from lntl.trackers import TrackedRun, Tracker, Trackers
+from lntl.trackers.mlflow import MLflow
+from lntl.training.trainer import Step
+
+MakeConfig = Callable[..., Config]
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A client of MLflow whose runs lie in a folder."""
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+    return mlflow.MlflowClient()
+
+
+def train(run: Run, steps: int | None = None) -> None:
+    """Train to the end, or some steps and then leave the run as a crash would."""
+    events = run.train()
+    for event in events:
+        if steps is not None and isinstance(event, Step) and (steps := steps - 1) == 0:
+            events.close()
+            return
+
+
+def test_a_resumed_run_is_one_run_of_mlflow_with_metrics_settings_and_files(
+    store: Any, make_config: MakeConfig
+) -> None:
+    config = make_config("erm", "erm", logging={"trackers": ["mlflow"]})
+    run = experiment.start(config)
+    train(run, steps=5)
+    (number,) = [found.info.run_id for found in _runs(store)]
+    assert store.get_run(number).info.status == "KILLED"
+    run = experiment.resume(config, run.folder.last)
+    train(run)
+    experiment.conclude(run, None)
+    (found,) = _runs(store)
+    assert found.info.run_id == number == read_json(run.folder.trackers, Tracked).ids["mlflow"]
+    assert (found.info.run_name, found.info.status) == ("tiny", "FINISHED")
+    assert found.data.params["training.phases.1.method"] == "erm"
+    assert {"train/task", "val/accuracy", "test/accuracy"} <= found.data.metrics.keys()
+    steps = [metric.step for metric in store.get_metric_history(number, "val/accuracy")]
+    assert sorted(set(steps)) == [3, 6]
+    (run.folder.path / "report").mkdir()
+    (run.folder.path / "report" / "index.html").write_text("page")
+    trackers.add_files(run.folder, [run.folder.report])
+    assert {file.path for file in store.list_artifacts(number)} == {"config.yaml", "result.json", "report"}
+    assert [file.path for file in store.list_artifacts(number, "report")] == ["report/index.html"]
+
+
+def _runs(store: Any) -> list[Any]:
+    experiments = [found.experiment_id for found in store.search_experiments()]
+    return [*store.search_runs(experiments)]
+
+
+def test_plain_training_is_a_run_of_its_own(store: Any, make_config: MakeConfig) -> None:
+    config = make_config("erm", logging={"trackers": ["mlflow"]}, evaluation={"erm_epochs": 1})
+    experiment.train(config)
+    assert sorted(found.info.run_name for found in _runs(store)) == ["tiny", "tiny/erm"]
+
+
+@pytest.mark.full
+def test_wandb_offline_continues_a_run_by_its_id(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    config = make_config("erm", "erm", logging={"trackers": ["wandb"]})
+    run = experiment.start(config)
+    train(run, steps=5)
+    run = experiment.resume(config, run.folder.last)
+    train(run)
+    experiment.conclude(run, None)
+    number = read_json(run.folder.trackers, Tracked).ids["wandb"]
+    parts = sorted((run.folder.path / "wandb").glob("offline-run-*"))
+    assert len(parts) >= 1
+    assert {part.name.rpartition("-")[2] for part in parts} == {number}
+    assert sum(len([*part.glob("*.wandb")]) for part in parts) == len(parts)
+    assert not [record for record in caplog.records if "tracker" in record.getMessage()]
+
+
+def test_a_tracker_that_fails_warns_once_and_the_run_goes_on(
+    store: Any, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(self: MLflow) -> None:
+        raise UserError("the server is gone")
+
+    monkeypatch.setattr(MLflow, "_send", fail)
+    run = experiment.start(make_config("erm", "erm", logging={"trackers": ["mlflow"]}))
+    with caplog.at_level(logging.WARNING, "lntl"):
+        train(run)
+    assert len(run.folder.read_metrics()) == 2
+    warnings = [record.getMessage() for record in caplog.records if "tracker" in record.getMessage()]
+    assert warnings == ["the tracker mlflow failed and is left out from now on: the server is gone"]
+
+
+def test_a_server_that_does_not_answer_is_a_warning(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # discard: nobody listens
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    run = experiment.start(make_config("erm", logging={"trackers": ["mlflow"]}))
+    train(run)
+    (warning,) = [record.getMessage() for record in caplog.records if "tracker" in record.getMessage()]
+    assert warning.startswith("the tracker mlflow failed and is left out from now on: MlflowException: ")
+    assert not run.folder.trackers.exists()
+
+
+@pytest.mark.parametrize("name", ["mlflow", "wandb"])
+def test_a_missing_extra_is_a_sentence_before_the_run_begins(
+    name: str, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    config = make_config("erm", logging={"trackers": [name]})
+    with pytest.raises(UserError, match=rf"^logging.trackers: {name} is not installed .*pip install 'lntl\[{name}\]'"):
+        experiment.start(config)
+    assert not experiment.run_folder(config).path.exists()
+
+
+@pytest.mark.full
+def test_wandb_without_a_key_is_a_sentence(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("wandb").teardown()  # which forgets the settings that it has read
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HOME", "NETRC", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "nothing"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="wandb has no key of an account; run `wandb login`, or set WANDB_MODE=offline"):
+        experiment.start(make_config("erm", logging={"trackers": ["wandb"]}))
+
+
+def test_names_of_trackers(make_config: MakeConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    assert make_config("erm", logging={"use_tensorboard": True}).logging.tracker_names() == ["tensorboard"]
+    assert make_config("erm", logging={"trackers": ["mlflow", "tensorboard"]}).logging.tracker_names() == ["mlflow"]
+    with pytest.raises(UserError, match=r"logging.trackers.0: unknown value 'mlflov'; did you mean 'mlflow'\?"):
+        make_config("erm", logging={"trackers": ["mlflov"]})
+    with pytest.raises(SystemExit):
+        cli.main(["train", "colored_mnist_default", "logging.trackers=[tensorbord]"])
+    assert "did you mean 'tensorboard'?" in capsys.readouterr().err
+
+
+def test_trackers_are_no_part_of_what_identifies_a_benchmark_run(make_config: MakeConfig) -> None:
+    assert config_hash(make_config("erm")) == config_hash(make_config("erm", logging={"trackers": ["mlflow"]}))
+
+
+def test_a_tracker_may_leave_every_method_out(make_config: MakeConfig) -> None:
+    config = make_config("erm")
+    run = experiment.start(config)
+    tracker = Tracker(TrackedRun(run.folder))
+    tracker.data(run.experiment.data)
+    tracker.scalars({"a": 1.0}, 1)
+    tracker.results({"test/accuracy": 1.0}, 1)
+    tracker.files([run.folder.config])
+    tracker.close(finished=True)
+    with Trackers([], TrackedRun(run.folder)) as opened:
+        opened.send(lambda tracker: tracker.close(finished=True))
+    assert not run.folder.trackers.exists()
