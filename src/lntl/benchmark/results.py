@@ -117,11 +117,11 @@ class ResultLine(_Strict):
 
 def read(path: Path) -> list[ResultLine]:
     """Return the lines, none where there is no file; raises UserError with the number of a line that is no result."""
-    return [line for _, line in _read(path)]
+    return [line for _, line in read_texts(path)]
 
 
-def _read(path: Path) -> list[tuple[str, ResultLine]]:
-    """Return each line as text and parsed."""
+def read_texts(path: Path) -> list[tuple[str, ResultLine]]:
+    """Return each line as text and parsed, as `read` does."""
     try:
         texts = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
     except (OSError, UnicodeDecodeError) as error:
@@ -141,7 +141,7 @@ def _parse(text: str, place: str) -> ResultLine:
 
 def add(path: Path, line: ResultLine) -> None:
     """Append a line, in place of one that says that the same run failed; the file is complete at any time."""
-    texts = [text for text, old in _read(path) if not (old.failed and old.key == line.key)]
+    texts = [text for text, old in read_texts(path) if not (old.failed and old.key == line.key)]
     content = line.model_dump(mode="json", exclude_unset=True)
     texts.append(json.dumps(content, ensure_ascii=False, allow_nan=False))
     write_text(path, "".join(text + "\n" for text in texts))

@@ -13,19 +13,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from lntl import config as configuration
-from lntl.benchmark import results
+from lntl.benchmark import results, shards
 from lntl.benchmark.plan import PlannedRun
-from lntl.benchmark.results import Hardware, Origin, ResultLine
+from lntl.benchmark.results import BenchmarkRun, Hardware, Origin, ResultLine
+from lntl.benchmark.shards import Shard
 from lntl.errors import Interrupted, UserError
 from lntl.runs.files import read_json, write_text
 from lntl.runs.folder import RunFolder
 from lntl.runs.formats import Environment, Machine
 from lntl.runs.lock import locked
+from lntl.yaml_file import dump
 
 DEAD_END, STOPPED = 3, 130  # exit codes of a worker: its run cannot be resumed from its checkpoint; it was stopped
 _DEAD = ".dead_end"  # in the folder of a run that cannot be resumed
-_POLL = 0.2  # seconds between two checks of the workers
+POLL = 0.2  # seconds between two checks of the workers
 # Two runs of one thread each are faster than two threads for one: the layers are small.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
@@ -34,44 +35,61 @@ _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM
 class BenchmarkProgress:
     """The runs under way and, once for each run, the line of the one that has just ended."""
 
-    running: list[PlannedRun]
-    ended: tuple[PlannedRun, ResultLine] | None = None
+    running: Sequence[BenchmarkRun]
+    ended: tuple[BenchmarkRun, ResultLine] | None = None
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Where and how the runs are made: `command` CONFIG SPLIT trains a run, or resumes it, and evaluates it."""
+    """Where and how the runs are made: `command` CONFIG SPLIT trains a run, or resumes it, and evaluates it.
+
+    `workers` runs are made at once; on a cluster, 0 is as many as it has room for. A shard has results of its own.
+    """
 
     results: Path
     command: Sequence[str]
     workers: int
     keep_runs: bool = False
     split: Literal["test", "val"] = "test"
+    shard: Shard | None = None
+
+    @property
+    def own_results(self) -> Path:
+        """The file that the lines are written to."""
+        return self.results if self.shard is None else self.shard.file(self.results)
 
     @property
     def scratch(self) -> Path:
         """The folder of the runs under way, beside the results."""
-        return self.results.parent / "runs" / self.results.stem
+        return self.results.parent / "runs" / self.own_results.stem
 
     def missing(self, runs: list[PlannedRun]) -> list[PlannedRun]:
         """Return the runs that have no scores on the split."""
-        lines = results.read(self.results)
+        lines = shards.read(self.results)
         done = {line.key for line in lines if not line.failed and line.split == self.split}
         return [run for run in runs if run.key not in done]
+
+    def begin(self, runs: list[PlannedRun]) -> list[PlannedRun]:
+        """Return the missing runs, with the lines of shards in the common file, unless this is one, and tidy up."""
+        write_text(self.scratch / ".gitignore", "*\n")
+        if self.shard is None:
+            shards.collect(self.results)
+        missing = self.missing(runs)
+        self._tidy(runs, missing)
+        return missing
 
     def run(self, runs: list[PlannedRun], stop: Callable[[], bool] = lambda: False) -> Iterator[BenchmarkProgress]:
         """Make the missing runs, in order; yields a few times a second. Raises Interrupted where `stop()` is true."""
         with locked(self.scratch) as lock:
-            write_text(self.scratch / ".gitignore", "*\n")
-            waiting, running, stopped = self.missing(runs), list[_Worker](), list[PlannedRun]()
-            self._tidy(runs, waiting)
+            waiting, running, stopped = self.begin(runs), list[RunProcess](), list[BenchmarkRun]()
             try:
                 while (waiting or running) and not stop():
                     while waiting and len(running) < self.workers:
-                        running.append(_Worker(waiting.pop(0), self, lock))
+                        run = waiting.pop(0)
+                        running.append(RunProcess(run, run.config.model_dump(), self, lock))
                     yield from self._ended(running, stopped)
-                    yield BenchmarkProgress([worker.run for worker in running])
-                    time.sleep(_POLL)
+                    yield BenchmarkProgress([process.run for process in running])
+                    time.sleep(POLL)
             finally:
                 _stop(running)
             yield from self._ended(running, stopped, stopping=True)
@@ -79,32 +97,32 @@ class Benchmark:
                 raise Interrupted(f"stopped; {left} runs are not done")
 
     def _ended(
-        self, running: "list[_Worker]", stopped: list[PlannedRun], *, stopping: bool = False
+        self, running: "list[RunProcess]", stopped: list[BenchmarkRun], *, stopping: bool = False
     ) -> Iterator[BenchmarkProgress]:
-        """Remove the workers that have ended from `running` and write their lines; a run that was stopped has none."""
-        for worker in [w for w in running if w.process.poll() is not None]:
-            running.remove(worker)
-            worker.close()
-            if worker.process.returncode == STOPPED or (stopping and worker.process.returncode != 0):
-                stopped.append(worker.run)
+        """Remove the processes that have ended from `running`, and write their lines; a stopped run has none."""
+        for process in [p for p in running if p.process.poll() is not None]:
+            running.remove(process)
+            if (line := process.end(stopping)) is None:
+                stopped.append(process.run)
                 continue
-            if worker.process.returncode == DEAD_END:
-                (worker.folder.path / _DEAD).touch()  # its folder stays until the next call
-            line = worker.line()
-            results.add(self.results, line)
-            if not line.failed:
-                self._clear(worker.run)
-            yield BenchmarkProgress([w.run for w in running], (worker.run, line))
+            self.add(process.run, line)
+            yield BenchmarkProgress([p.run for p in running], (process.run, line))
 
-    def _tidy(self, runs: list[PlannedRun], waiting: list[PlannedRun]) -> None:
+    def add(self, run: BenchmarkRun, line: ResultLine) -> None:
+        """Write the line of a run, and remove the files of the run unless it failed."""
+        results.add(self.own_results, line)
+        if not line.failed:
+            self._clear(run)
+
+    def _tidy(self, runs: list[PlannedRun], missing: list[PlannedRun]) -> None:
         """Remove what a kill left of finished runs, and runs that cannot be resumed from their checkpoint."""
         for run in runs:
-            if run not in waiting:
+            if run not in missing:
                 self._clear(run)
             elif (self.scratch / run.id / _DEAD).exists():
                 shutil.rmtree(self.scratch / run.id, ignore_errors=True)
 
-    def _clear(self, run: PlannedRun) -> None:
+    def _clear(self, run: BenchmarkRun) -> None:
         """Remove the files of a run."""
         if not self.keep_runs:
             shutil.rmtree(self.scratch / run.id, ignore_errors=True)
@@ -142,66 +160,82 @@ class TimeLeft:
             self._estimate(run) - min(now - self._began.get(id, now), 0.9 * self._estimate(run))
             for id, run in self._waiting.items()
         ]
-        return f"about {timedelta(seconds=round(max([sum(needs) / self._workers, *needs])))} left" if needs else ""
+        seconds = max([sum(needs) / (self._workers or max(1, len(progress.running))), *needs], default=0)
+        return f"about {timedelta(seconds=round(seconds))} left" if needs else ""
 
     def _estimate(self, run: PlannedRun) -> float:
         of_all = [seconds for values in self._seconds.values() for seconds in values]
         return statistics.fmean(self._seconds.get(run.name, of_all))
 
 
-class _Worker:
-    """A process that makes one run."""
+class RunProcess:
+    """A process that makes one run, in the working directory `cwd`.
 
-    def __init__(self, run: PlannedRun, bench: Benchmark, lock: int) -> None:
+    Args:
+        run: The run.
+        config: Its configuration as plain values, but for the folder.
+        bench: The benchmark.
+        lock: Descriptor of a lock that the process holds on to; None for none.
+        cwd: Its working directory; None for that of this process.
+    """
+
+    def __init__(
+        self,
+        run: BenchmarkRun,
+        config: Mapping[str, Any],
+        bench: Benchmark,
+        lock: int | None = None,
+        cwd: Path | None = None,
+    ) -> None:
         scratch = bench.scratch
         self.run, self.bench, self.folder, self.began = run, bench, RunFolder(scratch / run.id), time.monotonic()
         self.log = scratch / f"{run.id}.log"
         path = scratch / f"{run.id}.yaml"
-        write_text(path, _yaml(run, scratch))
+        write_text(path, _yaml(config, run, scratch))
         self.resumed = self.folder.last.exists()
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [*bench.command, str(path), bench.split],
-                stdin=subprocess.PIPE,  # closes when this process dies, which the worker notices
+                stdin=subprocess.PIPE,  # closes when this process dies, which the other one notices
                 stdout=log,
                 stderr=log,
                 env=os.environ | _ONE_THREAD,
-                pass_fds=(lock,),
-                start_new_session=True,  # Ctrl-C reaches this process alone, which then stops its workers
+                cwd=cwd,
+                pass_fds=() if lock is None else (lock,),
+                start_new_session=True,  # Ctrl-C reaches this process alone, which then stops the others
             )
 
     def close(self) -> None:
-        """Close the pipe of the process, which has ended."""
+        """Close the pipe of the process, at which it saves and stops if it has not ended, and wait for its end."""
         with self.process:
             pass
 
-    def line(self) -> ResultLine:
-        """Return the line of the run, which has ended."""
+    def end(self, stopping: bool = False) -> ResultLine | None:
+        """Return the line of the run, whose process has ended; None if it was stopped."""
+        self.close()
+        code = self.process.returncode
+        if code == STOPPED or (stopping and code != 0):
+            return None
+        if code == DEAD_END:
+            (self.folder.path / _DEAD).touch()  # the folder stays until the next call
         try:
             return self._line()
         except UserError as error:  # a file of the run is damaged
-            return self._failure(str(error))
-
-    def _failure(self, error: str) -> ResultLine:
-        return ResultLine(**self._head(), error=error, exit_code=self.process.returncode, date=_now())
-
-    def _head(self) -> dict[str, Any]:
-        run = self.run
-        return {"name": run.name, "config_hash": run.config_hash, "overrides": run.overrides, "seed": run.seed}
+            return failure(self.run, str(error), code)
 
     def _line(self) -> ResultLine:
         seconds = round(time.monotonic() - self.began, 1)
         if self.process.returncode != 0:
-            return self._failure(self._reason())
+            return failure(self.run, self._reason(), self.process.returncode)
         result, epochs = self.folder.read_result(), self.folder.read_metrics()
         if result is None or not epochs:
-            return self._failure("result.json or metrics.jsonl is missing")
+            return failure(self.run, "result.json or metrics.jsonl is missing", 0)
         last = epochs[-1]
         *earlier, origin = map(_origin, read_json(self.folder.environment, Environment).parts())
-        origin.hardware.runs_at_once = self.bench.workers
+        origin.hardware.runs_at_once = self.bench.workers or None
         resumed: dict[str, Any] = {"earlier": earlier} if earlier else {}
         return ResultLine(
-            **self._head(),
+            **_identity(self.run),
             split=self.bench.split,
             metrics=_finite(result.last.test if self.bench.split == "test" else result.last.val),
             val=_finite({k.removeprefix("val/"): v for k, v in last.metrics.items() if k.startswith("val/")}),
@@ -223,25 +257,33 @@ class _Worker:
         return lines[-1].removeprefix("Error: ") if lines else f"exit code {code}"
 
 
+def failure(run: BenchmarkRun, error: str, exit_code: int | None = None) -> ResultLine:
+    """Return the line of a run that has failed."""
+    return ResultLine(**_identity(run), error=error, exit_code=exit_code, date=_now())
+
+
+def _identity(run: BenchmarkRun) -> dict[str, Any]:
+    return {"name": run.name, "config_hash": run.config_hash, "overrides": run.overrides, "seed": run.seed}
+
+
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _stop(running: list[_Worker]) -> None:
-    """Ask the workers to save and stop, and wait until they have."""
-    for worker in running:
-        worker.process.terminate()
-    for worker in running:
-        worker.process.wait()
-        worker.close()
+def _stop(running: list[RunProcess]) -> None:
+    """Ask the processes to save and stop, and wait until they have."""
+    for process in running:
+        process.process.terminate()
+    for process in running:
+        process.process.wait()
+        process.close()
 
 
-def _yaml(run: PlannedRun, scratch: Path) -> str:
+def _yaml(config: Mapping[str, Any], run: BenchmarkRun, scratch: Path) -> str:
     """Return the configuration of a run in its folder in `scratch`."""
-    config = run.config
-    project = config.project.model_copy(update={"experiment_name": run.id})
-    logging = config.logging.model_copy(update={"output_dir": str(scratch)})
-    return configuration.to_yaml(config.model_copy(update={"project": project, "logging": logging}))
+    project = config["project"] | {"experiment_name": run.id}
+    logging = config["logging"] | {"output_dir": str(scratch)}
+    return dump({**config, "project": project, "logging": logging})
 
 
 def _finite(values: Mapping[str, float | None]) -> dict[str, float | None]:

@@ -1,6 +1,7 @@
 """`lntl benchmark`: the runs of a plan; and `lntl benchmark-run`, hidden: the process of one of them."""
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -8,9 +9,8 @@ import typer
 
 if TYPE_CHECKING:
     from lntl.benchmark.plan import PlannedRun
-    from lntl.benchmark.results import ResultLine
-    from lntl.benchmark.runner import Benchmark
-    from lntl.experiment.run import Stop
+    from lntl.benchmark.results import BenchmarkRun, ResultLine
+    from lntl.benchmark.runner import Benchmark, BenchmarkProgress
 
 
 def benchmark(
@@ -23,31 +23,40 @@ def benchmark(
         list[str] | None,
         typer.Option(metavar="TEXT", help="A name (* for anything), KEY=VALUE of a grid, or seed=N; may be repeated."),
     ] = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="i/n", help="Every n-th of the runs from the i-th, with results of their own.")
+    ] = None,
 ) -> None:
     """Make the missing runs of a plan, several at once; after a stop the same command continues."""
     import sys
+    from functools import partial
 
     from lntl import experiment
     from lntl.benchmark import plan as plans
     from lntl.benchmark.runner import Benchmark
+    from lntl.benchmark.shards import Shard
     from lntl.cli import console
     from lntl.errors import Interrupted
 
+    part = None if shard is None else Shard.parse(shard)
     checked = plans.read(plan)
     runs = plans.select(plans.planned_runs(checked, plan), only or [])
+    runs = runs if part is None else part.of(runs)
     command = (sys.executable, "-P", "-m", "lntl", "benchmark-run")
-    bench = Benchmark(plan.parent / checked.results, command, workers or _cores(), checked.keep_runs, checked.split)
+    bench = Benchmark(
+        plan.parent / checked.results, command, workers or _cores(), checked.keep_runs, checked.split, part
+    )
     if dry_run:
         _print_states(bench, runs)
         return
     console.log_to_console()
     with experiment.stop_signals() as stop:
         try:
-            failed = _run(bench, runs, stop)
+            failed = _run(bench, runs, partial(bench.run, runs, stop))
         except Interrupted as interrupted:
             print(f"{interrupted}. To continue, run the same command.", file=sys.stderr)
             raise SystemExit(130) from None
-    console.echo(f"{len(runs) - len(failed)} of {len(runs)} runs are done: {bench.results}")
+    console.echo(f"{len(runs) - len(failed)} of {len(runs)} runs are done: {bench.own_results}")
     for run, line in failed:
         print(f"failed: {run.title}: {line.error} ({bench.scratch / run.id}.log)", file=sys.stderr)
     if failed:
@@ -63,11 +72,11 @@ def _print_states(bench: "Benchmark", runs: "list[PlannedRun]") -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from lntl.benchmark import results
+    from lntl.benchmark import shards
     from lntl.cli.console import out
 
     missing = {run.id for run in bench.missing(runs)}
-    failed = {line.key for line in results.read(bench.results) if line.failed}
+    failed = {line.key for line in shards.read(bench.results) if line.failed}
     table = Table("run", "state", title=f"{len(missing)} of {len(runs)} runs are missing", title_justify="left")
     for run in runs:
         state = "failed" if run.key in failed else "begun" if (bench.scratch / run.id).exists() else "missing"
@@ -75,26 +84,28 @@ def _print_states(bench: "Benchmark", runs: "list[PlannedRun]") -> None:
     out.print(table)
 
 
-def _run(bench: "Benchmark", runs: "list[PlannedRun]", stop: "Stop") -> "list[tuple[PlannedRun, ResultLine]]":
+def _run(
+    bench: "Benchmark", runs: "list[PlannedRun]", make: "Callable[[], Iterator[BenchmarkProgress]]"
+) -> "list[tuple[BenchmarkRun, ResultLine]]":
     """Make the missing runs with a progress bar; return those that failed."""
     from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
-    from lntl.benchmark import results
+    from lntl.benchmark import shards
     from lntl.benchmark.runner import TimeLeft
     from lntl.cli import console
 
-    failed: list[tuple[PlannedRun, ResultLine]] = []
+    failed: list[tuple[BenchmarkRun, ResultLine]] = []
     waiting = bench.missing(runs)
-    estimate = TimeLeft(bench.workers, waiting, results.read(bench.results))
+    estimate = TimeLeft(bench.workers, waiting, shards.read(bench.results))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Bar(
         *columns, TextColumn("{task.fields[status]}"), console=console.err, disable=not console.err.is_terminal
     ) as bar:
         begun: set[str] = set()
         task = bar.add_task("runs", total=len(runs), completed=len(runs) - len(waiting), status="")
-        for progress in bench.run(runs, stop):
+        for progress in make():
             left = estimate.update(progress)
             running = escape(", ".join(run.title for run in progress.running))
             bar.update(task, status=f"{left} [dim]{running}[/dim]")

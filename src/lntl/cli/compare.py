@@ -27,20 +27,19 @@ def compare(
     ] = False,
 ) -> None:
     """Show mean and spread of each method beside the published figures; write table.* and figure.*."""
-    from lntl.benchmark import comparison
+    from lntl.benchmark import comparison, shards
     from lntl.benchmark import plan as plans
-    from lntl.benchmark.results import read
     from lntl.cli import console
     from lntl.errors import UserError
 
-    if not results.is_file():
+    if not shards.exist(results):
         raise UserError(f"{results}: there are no such results; make them with: lntl benchmark PLAN.yaml")
     planned = None
     if plan is not None:
         planned = plans.runs_in_table_order(plan)
     elif (beside := plans.plan_beside(results)) is not None:
         planned = plans.runs_in_table_order(beside, trust or [])  # it came with the results
-    table = comparison.compare(read(results), planned, metric, by)
+    table = comparison.compare(shards.read(results), planned, metric, by)
     prefix = "" if results.stem == "results" else f"{results.stem}_"  # results of several plans may lie in a folder
     files = comparison.write(table, out or results.parent, prefix, escape_formulas)
     console.out.print(comparison.to_table(table))
