@@ -10,7 +10,6 @@ from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 
-import jsonschema
 import numpy as np
 import pytest
 import yaml
@@ -198,6 +197,8 @@ def test_configs_lists_every_ready_one(capsys: Capture) -> None:
 
 
 def test_configs_copy_refuses_to_replace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    import jsonschema
+
     monkeypatch.chdir(tmp_path)
     assert lntl("configs", "copy", "colored_mnist_default") == 0
     assert capsys.readouterr().out.split() == ["colored_mnist_default.yaml", "lntl.schema.json"]
@@ -213,6 +214,8 @@ def test_configs_copy_refuses_to_replace(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_configs_schema_describes_the_configuration(capsys: Capture) -> None:
+    import jsonschema
+
     assert lntl("configs", "schema") == 0
     schema = json.loads(capsys.readouterr().out)
     jsonschema.validate(TINY, schema)
@@ -347,6 +350,7 @@ def test_models_shows_every_setting_and_the_architectures(capsys: Capture, name:
         assert set(model.architectures()) <= set(out.split())
 
 
+@pytest.mark.full
 def test_models_shows_where_an_architecture_can_be_split(capsys: Capture) -> None:
     assert lntl("models", "torchvision/vit_b_16", "--size", "64") == 0
     words = " ".join(capsys.readouterr().out.split())

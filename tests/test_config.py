@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -450,6 +449,8 @@ SCHEMA = configuration.json_schema()
 
 
 def test_the_ready_configs_fit_the_schema() -> None:
+    import jsonschema
+
     validator = jsonschema.validators.validator_for(SCHEMA)(SCHEMA)
     faults = {
         name: [error.message for error in validator.iter_errors(read_yaml(configuration.find(name)))]
@@ -460,6 +461,8 @@ def test_the_ready_configs_fit_the_schema() -> None:
 
 @pytest.mark.parametrize("fault", [{"project": {"experiment_name": 3}}, {"modle": {}}, {"training": {"phases": [{"method": "ermm", "epochs": 1}]}}])  # fmt: skip # noqa: E501
 def test_the_schema_refuses_what_the_program_refuses(fault: dict[str, Any]) -> None:
+    import jsonschema
+
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(read_yaml(DEFAULT) | fault, SCHEMA)
 
@@ -483,6 +486,8 @@ RESNET = {"split": "layer2", "pretrained": True}
     ],
 )
 def test_the_schema_and_the_program_agree_on_short_names_of_models(model: dict[str, Any], fits: bool) -> None:
+    import jsonschema
+
     raw = read_yaml(DEFAULT) | {"model": model}
     assert jsonschema.Draft202012Validator(SCHEMA).is_valid(raw) == fits
     if fits:
@@ -493,6 +498,8 @@ def test_the_schema_and_the_program_agree_on_short_names_of_models(model: dict[s
 
 
 def test_the_schema_is_one() -> None:
+    import jsonschema
+
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
 
 

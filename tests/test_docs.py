@@ -107,6 +107,7 @@ def test_the_command_of_a_public_data_set(
     assert (example / "scenes.csv").read_text().split()[1:] == rows
 
 
+@pytest.mark.full
 def test_a_report_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = PackageLoader("lntl.reporting")
     before = '{{ heading("making"'
@@ -139,6 +140,7 @@ def test_every_file_that_the_page_names_exists() -> None:
             assert (ROOT / name).exists(), name
 
 
+@pytest.mark.full
 def test_a_loop_of_ones_own(tmp_path: Path) -> None:
     text = (ROOT / "docs/own_loop.md").read_text("utf-8")
     (code,) = re.findall(r'^```python title="own_loop.py"\n(.*?)^```', text, re.M | re.S)

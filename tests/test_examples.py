@@ -31,6 +31,7 @@ def embeddings() -> ModuleType:
     return load_script(EMBEDDINGS / "run.py")
 
 
+@pytest.mark.full
 def test_embeddings_from_pictures_to_results(
     embeddings: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -110,6 +110,7 @@ def test_the_command_line_takes_it_from_the_file_to_the_report(
     assert lntl("data", "info", "own.yaml") == 0
 
 
+@pytest.mark.full
 def test_forty_biases_at_once(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

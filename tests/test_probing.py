@@ -139,6 +139,7 @@ def test_the_command_prints_and_writes_its_results(copied: RunFolder, capsys: Ca
     assert {name for name in after if before.get(name, ...) != after[name]} == WRITTEN
 
 
+@pytest.mark.full
 def test_probing_twice_gives_equal_results(copied: RunFolder, probed: Path) -> None:
     probing.probe_checkpoint(BEST, seeds=2)
     first, second = (read(path / "probe.json") | {"seconds": 0, "checkpoint": ""} for path in (RUN, probed))

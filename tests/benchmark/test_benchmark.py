@@ -281,6 +281,7 @@ def test_the_line_holds_what_the_single_run_gives(made: Path, tmp_path: Path, mo
     assert line.hardware.threads == 1
 
 
+@pytest.mark.full
 def test_a_plan_for_tuning_leaves_the_test_set_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_config(tmp_path, training=ERM)
     write_plan(tmp_path, {"name": "erm"}, split="val", keep_runs=True)

@@ -44,15 +44,22 @@ MORE = [
     {"method": "lntl", "h_steps": 3},
     {"method": "lntl", "h_smoothing": 0.1},
 ]
-each_variant = pytest.mark.parametrize(
-    "phase",
-    [
-        pytest.param(phase, id="-".join(map(str, phase.values())), marks=[pytest.mark.full] if len(phase) > 1 else [])
-        for phase in (*variants(), *MORE)
-    ],
-)
 
 
+def each_phase(fast: Callable[[Phase], bool]) -> pytest.MarkDecorator:
+    """Parametrise a test over all methods and variants; the fast lane runs those for which `fast` is true."""
+    return pytest.mark.parametrize(
+        "phase",
+        [
+            pytest.param(phase, id="-".join(map(str, phase.values())), marks=[] if fast(phase) else [pytest.mark.full])
+            for phase in (*variants(), *MORE)
+        ],
+    )
+
+
+each_variant = each_phase(fast=lambda phase: len(phase) == 1)
+# Plain training, LNTL, a method that restarts f and g, one with its own networks, and a repair.
+each_resumed = each_phase(fast=lambda phase: set(phase.values()) <= {"erm", "lntl", "jtt", "lff", "leace"})
 each_method = pytest.mark.parametrize("phase", [pytest.param({"method": method}, id=method) for method in METHODS])
 
 
@@ -240,7 +247,7 @@ def test_its_state_round_trips(make_trainer: MakeTrainer, phase: Phase) -> None:
     assert again.done
 
 
-@each_variant
+@each_resumed
 def test_resume_is_exact_in_the_middle_of_an_epoch_and_across_a_border_of_phases(
     make_trainer: MakeTrainer, phase: Phase
 ) -> None:

@@ -84,6 +84,7 @@ def test_train_and_val_are_disjoint_and_complete(ratio: float) -> None:
 @example(0.999, 100)
 @example(1e-6, 100)
 @given(st.floats(0, 1, exclude_min=True, exclude_max=True), st.integers(100, 200))
+@pytest.mark.full
 def test_no_split_is_empty(ratio: float, images: int) -> None:
     assert all(len(split) > 0 for split in build(max_images=images, val_split_ratio=ratio).splits.values())
 

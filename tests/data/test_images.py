@@ -39,6 +39,7 @@ def test_an_image_is_decoded_centre_cropped_and_normalised(tmp_path: Path) -> No
     assert images.load(torch.arange(0)).shape == (0, 3, 14, 14)
 
 
+@pytest.mark.full
 def test_threads_cache_and_batch_size_do_not_change_the_tensors(tmp_path: Path) -> None:
     index = torch.randperm(30, generator=torch.Generator().manual_seed(0))
     plain = source(tmp_path, **TRAINING)

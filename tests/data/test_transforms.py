@@ -3,7 +3,6 @@
 from itertools import pairwise, product
 from typing import Any
 
-import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -49,6 +48,8 @@ def test_an_invalid_normalisation_gives_one_error(invalid: Any) -> None:
 
 
 def test_the_schema_accepts_the_same_values_as_the_settings() -> None:
+    import jsonschema
+
     schema = ImageSettings.model_json_schema()
     for valid in ("imagenet", {"mean": [0, 0, 0], "std": [1, 1, 1]}):
         jsonschema.validate({"normalise": valid}, schema)

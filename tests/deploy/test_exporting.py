@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from lanes import first_is_fast
 from PIL import Image
 from safetensors import safe_open
 from test_loading import raw_test_images
@@ -97,7 +98,7 @@ def names_of_weights(kind: Format, path: Path) -> list[str]:
     return [*torch.export.load(path).state_dict] if kind == "torch_export" else []
 
 
-@pytest.mark.parametrize("data", DATA)
+@pytest.mark.parametrize("data", first_is_fast(DATA))
 def test_a_safetensors_file_is_loaded_again(used: Used, tmp_path: Path, data: str) -> None:
     path = tmp_path / "m.safetensors"
     export(used(data) / "checkpoints/best_model.pth", "safetensors", path)
@@ -110,6 +111,7 @@ def test_a_safetensors_file_is_loaded_again(used: Used, tmp_path: Path, data: st
         export(path, "onnx", tmp_path / "m.onnx")
 
 
+@pytest.mark.full
 def test_normalisation_that_is_not_the_one_of_evaluation_is_found(
     used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,7 +181,7 @@ def test_an_export_of_grey_images_takes_colored_ones(tmp_path: Path, raw_config:
         torch.testing.assert_close(run_alone(kind, tmp_path / KINDS[kind], colored), expected, atol=0.01, rtol=0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", first_is_fast(KINDS))
 def test_vectors_that_are_standardised_in_double(
     tmp_path: Path, raw_config: Callable[..., dict[str, Any]], kind: Format
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lanes import first_is_fast
 from tiny_runs import lntl, tree
 
 from lntl import config as configuration
@@ -56,7 +57,7 @@ def probabilities(path: str | Path) -> torch.Tensor:
     return torch.tensor([[float(row[f"p_{name}"]) for name in ("cat", "dog", "eel")] for row in rows(path)])
 
 
-@pytest.mark.parametrize("at_once", [7, 256])
+@pytest.mark.parametrize("at_once", first_is_fast([7, 256]))
 def test_folders_files_and_tables_become_rows(pets: Path, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
     monkeypatch.setattr(predicting, "BATCH_SIZE", at_once)
     shutil.copy("pets/02.png", "pets/.hidden.png")

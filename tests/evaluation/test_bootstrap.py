@@ -57,6 +57,7 @@ def test_the_interval_of_accuracy_is_as_wide_as_the_binomial_says() -> None:
     assert low < accuracy < high
 
 
+@pytest.mark.full
 def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     """Of 40 test sets of a network that is right with probability 0.7, 33 intervals at least hold 0.7 (p > 0.99)."""
     random, held = torch.Generator().manual_seed(0), 0

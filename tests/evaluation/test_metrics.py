@@ -136,6 +136,7 @@ def test_equalised_odds_equals_fairlearn_if_every_group_has_images(seed: int) ->
     assert equal(compute(p, ["equalised_odds_gap"])["equalised_odds_gap"], max(gaps))
 
 
+@pytest.mark.full
 def test_metrics_of_10_000_images_against_scikit_learn_and_fairlearn() -> None:
     p = random_predictions(10_000, 10, 10, seed=0, skill=2.0)
     y, predicted, bias = p.y.numpy(), p.predicted.numpy(), p.bias.numpy()

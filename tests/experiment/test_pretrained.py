@@ -61,6 +61,7 @@ def test_weights_of_an_architecture_that_only_pads_differently_are_refused(make_
         build(make_config(model=MODEL | {"weights": str(file)}))
 
 
+@pytest.mark.full
 def test_a_checkpoint_needs_the_file_no_more(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_config(tmp_path, model=MODEL | {"weights": file.name}, training={"phases": [{"method": "erm", "epochs": 1}]})
     monkeypatch.chdir(tmp_path)

@@ -184,6 +184,7 @@ def test_a_copy_is_another_network_with_the_same_function() -> None:
     assert not other.train().get_submodule("0").training
 
 
+@pytest.mark.full
 def test_split_points_are_where_a_cut_succeeds() -> None:
     with torch.device("meta"):
         network, x = whole("torchvision", "resnet18", 64), torch.zeros(1, 3, 64, 64)

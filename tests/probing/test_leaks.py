@@ -37,6 +37,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raw_config: Callable[..
     return Path("results/tiny")
 
 
+@pytest.mark.full
 def test_the_probes_of_each_bias_equal_those_of_a_single_bias(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = run / "checkpoints/last.pth"
     assert lntl("probe", str(path), "--seeds", "2", "--layer", "f") == 0

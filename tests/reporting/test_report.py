@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from lanes import first_is_fast
 from made_runs import make_run_of_two_biases
 from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
@@ -224,7 +225,7 @@ def test_runs_with_the_same_name_are_shown_by_their_folder(made: Path, tmp_path:
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", first_is_fast(PARTS))
 def test_a_missing_part_names_the_command_that_makes_it(made: Path, tmp_path: Path, part: str) -> None:
     run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
     (run / part).unlink()
@@ -258,18 +259,20 @@ def test_the_report_of_a_run_with_only_a_config(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
     ("name", "content"),
-    [
-        ("config.yaml", "training: ["),
-        ("config.yaml", "training: {phases: 3}"),
-        ("result.json", "{"),
-        ("result.json", "[]"),
-        ("evaluation/test.json", '{"epoch": 1}'),
-        ("probe.json", '{"leakage": NaN}'),
-        ("metrics.jsonl", '{"phase": 1, "meth'),
-        ("environment.json", "x"),
-        ("samples.npz", "no archive"),
-        ("embedding.npz", ""),
-    ],
+    first_is_fast(
+        [
+            ("config.yaml", "training: ["),
+            ("config.yaml", "training: {phases: 3}"),
+            ("result.json", "{"),
+            ("result.json", "[]"),
+            ("evaluation/test.json", '{"epoch": 1}'),
+            ("probe.json", '{"leakage": NaN}'),
+            ("metrics.jsonl", '{"phase": 1, "meth'),
+            ("environment.json", "x"),
+            ("samples.npz", "no archive"),
+            ("embedding.npz", ""),
+        ]
+    ),
 )
 def test_a_file_that_cannot_be_read_is_a_warning(made: Path, tmp_path: Path, name: str, content: str) -> None:
     run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
@@ -398,6 +401,7 @@ def test_a_name_may_contain_regex_and_math_characters(name: str) -> None:
     assert drawing.svg.count(f">{escape(name)}<") == 2
 
 
+@pytest.mark.full
 def test_a_page_of_many_runs_stays_small(
     made: Path, single: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -426,6 +430,7 @@ def test_the_command_writes_into_the_run_folder(made: Path, tmp_path: Path, caps
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.full
 def test_the_command_accepts_a_configuration_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert lntl("train", "tiny.yaml", "--epochs", "1") == 0
     assert "lntl report results/tiny makes a page" in capsys.readouterr().out
@@ -525,6 +530,7 @@ def two_biases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.full
 def test_each_bias_has_its_own_figure_and_numbers(two_biases: Path, tmp_path: Path) -> None:
     html, page, report, markdown = written(write_report([two_biases], tmp_path / "out").parent)
     check_page(html, page)

@@ -5,7 +5,6 @@ import json
 from collections import Counter
 from pathlib import Path
 
-import jsonschema
 import numpy as np
 import pytest
 import yaml
@@ -106,6 +105,8 @@ def test_every_target_of_the_makefile_runs(tmp_path: Path) -> None:
 
 
 def test_the_command_says_what_it_wrote_and_what_is_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import jsonschema
+
     (tmp_path / "empty").mkdir()
     assert lntl("init", str(tmp_path / "empty")) == 0
     out = capsys.readouterr().out
