@@ -43,6 +43,7 @@ def make_run(
     write_probe(path, leakage, epochs - 1, erm)
     write_recoloring(path, flips, epochs - 1, erm)
     write_pictures(path, leakage)
+    write_saliency(path, epochs - 1, erm)
     if erm:
         (path / "erm").mkdir()
         write_run(path / "erm", [{"method": "erm", "epochs": 4}], 0.51, 0.97, False)
@@ -249,7 +250,7 @@ JOINT = [f"texture {texture}, {stroke}" for texture in TEXTURES for stroke in ST
 def make_run_of_two_biases(path: Path) -> Path:
     """Make a whole run folder of three classes with two biases, whose twelve joint values have long names."""
     make_run(path)
-    for name in ("recoloring.json", "recoloring.npz", "samples.npz"):
+    for name in ("recoloring.json", "recoloring.npz", "samples.npz", "saliency.json", "saliency.npz"):
         (path / name).unlink()
     config = yaml.safe_load((path / "config.yaml").read_text())
     data = {"name": "table", "path": "pets.csv", "bias": ["texture", "stroke"]}
@@ -326,3 +327,48 @@ def write_pictures(path: Path, leakage: float) -> None:
     place = np.stack([np.cos(np.arange(10) * 0.628), np.sin(np.arange(10) * 0.628)], axis=1)
     xy = 12 * place[y] + 8 * leakage * place[bias] + rng.normal(0, 1.6, (N, 2))
     np.savez_compressed(path / "embedding.npz", xy=xy.astype(np.float32), y=y, bias=bias)
+
+
+def write_saliency(path: Path, epoch: int, erm: bool) -> None:
+    """Write saliency.json and saliency.npz: eight mistakes and eight other digits, hottest on the strokes."""
+    split = ColoredMNIST(ColoredMNIST.Config(path="/nonexistent", max_images=100)).splits["test"]
+    pictures = split.pixels(torch.arange(16)).numpy()
+    heat = pictures.max(axis=1)
+    names = [DIGITS[label] for label in split.y[:16].tolist()]
+    answers = [DIGITS[(int(name) + 3) % 10] if place < 8 else name for place, name in enumerate(names)]
+    examples = [
+        {"name": f"digit {place}", "label": name, "bias": NAMES[place % 10], "predicted": answer, "mistake": place < 8}
+        | ({"erm_predicted": DIGITS[place % 10]} if erm else {})
+        for place, (name, answer) in enumerate(zip(names, answers, strict=True))
+    ]
+    checkpoint = str(path / "checkpoints/best_model.pth")
+    content = {"checkpoint": checkpoint, "epoch": epoch, "steps": 8, "kind": "images", "examples": examples}
+    write_json(path / "saliency.json", content)
+    maps = np.stack([heat, heat[:, ::-1]] if erm else [heat])
+    np.savez_compressed(path / "saliency.npz", pictures=pictures, maps=maps)
+
+
+def write_image_shift(path: Path, epoch: int) -> None:
+    """Write image_shift.json and image_shift.npz: the brightness of four digits in seven steps."""
+    steps = [-0.2, -0.1, -0.05, 0.05, 0.1, 0.2]
+    interval = [{"value": abs(s), "low": 0.9 * abs(s), "high": 1.1 * abs(s)} for s in steps]
+    content = {
+        "checkpoint": str(path / "checkpoints/best_model.pth"),
+        "epoch": epoch,
+        "n": 500,
+        "curves": [
+            {
+                "name": "brightness",
+                "spread": 0.12,
+                "steps": [
+                    {"shift": s, "flip_rate": e, "accuracy": 0.8, "erm_flip_rate": e, "erm_accuracy": 0.5}
+                    for s, e in zip(steps, interval, strict=True)
+                ],
+            }
+        ],
+    }
+    write_json(path / "image_shift.json", content)
+    split = ColoredMNIST(ColoredMNIST.Config(path="/nonexistent", max_images=100)).splits["test"]
+    x = np.repeat(split.pixels(torch.arange(4)).numpy()[None, :, None], 7, axis=2)
+    y = split.y[:4].numpy()
+    np.savez_compressed(path / "image_shift.npz", x=x, predicted=np.repeat(y[None, :, None], 7, axis=2), y=y)

@@ -49,6 +49,10 @@ JOINT = [f"texture {texture}, {stroke}" for texture in TEXTURES for stroke in ("
 JOINT_GROUPS = np.where(np.eye(3, 12) > 0, math.nan, np.linspace(0, 1, 36).reshape(3, 12))
 STRIP = RNG.integers(0, 256, (2, 2, 3, 28, 28), dtype=np.uint8)
 SAID = np.array([[0, 1], [2, 2]])
+LARGE = RNG.integers(0, 256, (2, 2, 3, 64, 64), dtype=np.uint8)
+LONG_CLASSES = ["blond hair", "not blond hair", "bald"]
+HEAT = RNG.random((7, 28, 28))
+WRONG = [[False] * 7, [True] * 7, [False] * 7]
 PROBES = {
     "unlearned": [
         {"layer": "f", "probe": "linear", "mean": 0.5, "std": 0.01},
@@ -89,6 +93,17 @@ FIGURES: dict[str, Callable[[], Figure]] = {
         counts=np.full((3, 12), 1200),
     ),
     "pareto": lambda: figures.pareto(*PLACES, chance=0.1),
+    "saliency_grid": lambda: figures.saliency_grid(
+        PIXELS, {"this run": HEAT, "ERM": HEAT}, [TITLES, TITLES, ["a very long name of a class"] * 7], WRONG
+    ),
+    "saliency_row": lambda: figures.saliency_row(PIXELS[0], {"this run: cat 90%": HEAT[0], "ERM: dog 51%": HEAT[1]}),
+    "saliency_bars": lambda: figures.saliency_bars(
+        {"this run": RNG.normal(size=40), "plain training (ERM)": RNG.normal(size=40)}, "attribution"
+    ),
+    "shift_curves": lambda: figures.shift_curves(
+        [-0.1, 0, 0.1], {"this run": [(0.2, 0.1, 0.3), (0, 0, 0), (0.3, 0.2, 0.4)]}, "change of the brightness"
+    ),
+    "recoloring_strip_large": lambda: figures.recoloring_strip(LARGE, SAID, [0, 2], ["-0.1", "as it is"], LONG_CLASSES),
     "bias_map": lambda: figures.bias_map(PIXELS[0], BIAS, bins=8),
 }
 
@@ -370,3 +385,27 @@ def test_bias_map_blanks_the_places_without_a_label() -> None:
         shown = axes.images[0].get_array()
         np.testing.assert_array_equal(np.ma.getmaskarray(shown), channel < 0)
         np.testing.assert_array_equal(shown.compressed(), channel[channel >= 0])
+
+
+def test_saliency_grid_shows_the_images_above_their_heat() -> None:
+    (axes,) = figures.saliency_grid(PIXELS, {"run": HEAT}, [TITLES, TITLES], WRONG[:2]).axes
+    canvas, title = axes.images[0].get_array(), round(0.24 * 28)
+    np.testing.assert_array_equal(canvas[title : title + 28, 29:57, :3], PIXELS[1].transpose(1, 2, 0))
+    below = figures.heat_on_images(PIXELS, HEAT)[1].transpose(1, 2, 0)
+    np.testing.assert_array_equal(canvas[2 * title + 28 : 2 * title + 56, 29:57, :3], below)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["image", "run"]
+    assert texts(axes) == [*TITLES, *(f"✗ {title}" for title in TITLES)]
+    assert len(axes.patches) == 7
+
+
+def test_heat_is_black_to_yellow_and_no_heat_is_the_dark_grey_image() -> None:
+    image = np.full((1, 3, 2, 2), 200, dtype=np.uint8)
+    cold, hot = (figures.heat_on_images(image, np.full((1, 2, 2), heat))[0, :, 0, 0] for heat in (0, 1))
+    assert cold.tolist() == [110, 110, 110]
+    assert hot.tolist() == [252, 255, 164]
+
+
+def test_saliency_bars_are_the_largest_of_the_first_name() -> None:
+    (axes,) = figures.saliency_bars({"run": [0.1, -3, 2], "ERM": [5, 0, 1]}, "attribution").axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["x[1]", "x[2]", "x[0]"]
+    assert [bar.get_width() for bar in axes.patches] == [-3, 2, 0.1, 0, 1, 5]

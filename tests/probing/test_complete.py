@@ -45,7 +45,7 @@ def test_samples_are_the_first_images_of_each_class(run: RunFolder, digits: Colo
 def test_what_is_there_is_not_made_again(run: RunFolder) -> None:
     run.samples.write_bytes(b"mine")
     faults = complete(run)  # this folder has no checkpoint
-    assert [fault.partition(" ")[0] for fault in faults] == ["test.json", "probe.json"]
+    assert [fault.partition(" ")[0] for fault in faults] == ["test.json", "probe.json", "saliency.json"]
     assert run.samples.read_bytes() == b"mine"
 
 

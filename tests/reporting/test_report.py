@@ -149,7 +149,7 @@ def test_the_page_is_well_formed(out: Path) -> None:
 def test_the_page_has_all_figures_and_no_missing_part(single: Path) -> None:
     _, page, report, _ = written(single)
     drawn = [values["aria-label"] for _, values in page.all("svg") if "aria-label" in values]
-    assert len(drawn) == 8  # two of samples, curves, confusion, groups, probes, strip, embedding
+    assert len(drawn) == 10  # two of samples and of saliency, curves, confusion, groups, probes, strip, embedding
     assert report["runs"][0]["missing"] == {}
     assert "Not measured yet" not in page.text
 
@@ -548,7 +548,7 @@ def test_each_bias_has_its_own_figure_and_numbers(two_biases: Path, tmp_path: Pa
     assert "Each bias alone" in page.text
     assert "Did the network unlearn the combination of texture and stroke?" in page.text
     assert len(stroke["groups"]["run"]["count"][0]) == 2
-    assert report["runs"][0]["missing"].keys() == {"samples"}
+    assert report["runs"][0]["missing"].keys() == {"samples", "saliency"}
     assert "Not available for these data: images cannot be given another" in page.text
 
 

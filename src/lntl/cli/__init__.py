@@ -17,6 +17,7 @@ from lntl.cli import (
     compare,
     configs,
     data,
+    explain,
     export,
     init,
     methods,
@@ -44,6 +45,7 @@ app.command()(probe.probe)
 app.command()(report.report)
 app.command()(repair.repair)
 app.command()(predict.predict)
+app.command()(explain.explain)
 app.command()(export.export)
 app.command()(card.card)
 app.command()(benchmark.benchmark)

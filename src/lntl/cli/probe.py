@@ -18,10 +18,18 @@ def probe(
     seeds: Annotated[
         int, typer.Option(min=1, help="Number of random halvings of the test images; each trains fresh probes.")
     ] = 3,
+    shift: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Change test images in steps and count the predictions that change: brightness or color; may be "
+            "repeated. Default: the biases that are computed from the images.",
+        ),
+    ] = None,
     device: DeviceOption = None,
     trust: TrustOption = None,
 ) -> None:
-    """Measure how much of the bias is left: fresh probes on frozen features, and recoloured test images."""
+    """Measure how much of the bias is left: fresh probes on frozen features, and changed test images."""
     from lntl import probing
     from lntl.cli.console import echo, log_to_console, out
     from lntl.reporting import tables
@@ -29,8 +37,8 @@ def probe(
     from lntl.runs.folder import RunFolder
 
     log_to_console()
-    result = probing.probe_checkpoint(RunFolder.resolve(target), layer, seeds, device, trust or [])
+    result = probing.probe_checkpoint(RunFolder.resolve(target), layer, seeds, device, trust or [], shift or [])
     for table in tables.probe_tables(result.probe):
         out.print(table)
-    for sentence in probe_sentences(result.probe, result.recoloring):
+    for sentence in probe_sentences(result.probe, result.recoloring, result.image_shift):
         echo(sentence)

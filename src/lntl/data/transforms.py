@@ -161,9 +161,9 @@ def _geometry(operation: str, signed: float, image: Tensor) -> dict[str, Any]:
 THUMBNAIL = 64  # pixels of an image's longer side
 
 
-def thumbnails(pixels: Tensor) -> Tensor:
-    """Return images (N, C, H, W) uint8 with the longer side at most THUMBNAIL."""
-    factor = THUMBNAIL / max(pixels.shape[-2:])
+def thumbnails(pixels: Tensor, side: int = THUMBNAIL) -> Tensor:
+    """Return images (N, C, H, W) uint8 with the longer side at most `side`."""
+    factor = side / max(pixels.shape[-2:])
     if factor >= 1:
         return pixels
     size = [max(1, round(factor * side)) for side in pixels.shape[-2:]]

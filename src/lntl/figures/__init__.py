@@ -1,7 +1,16 @@
 """Figures: pure functions of arrays and plain values; each returns a matplotlib Figure without pyplot's state."""
 
 from lntl.figures.base import HEAT, MARKERS, PALETTE, PlainFigure, short
-from lntl.figures.charts import Bar, bias_predictiveness, embedding, learning_curves, pareto, probe_bars
+from lntl.figures.charts import (
+    Bar,
+    bias_predictiveness,
+    embedding,
+    learning_curves,
+    pareto,
+    probe_bars,
+    saliency_bars,
+    shift_curves,
+)
 from lntl.figures.grids import (
     GAP,
     TITLE,
@@ -10,7 +19,10 @@ from lntl.figures.grids import (
     color_clouds,
     confusion_matrices,
     group_accuracies,
+    heat_on_images,
     recoloring_strip,
+    saliency_grid,
+    saliency_row,
     sample_grid,
 )
 
@@ -29,10 +41,15 @@ __all__ = [
     "confusion_matrices",
     "embedding",
     "group_accuracies",
+    "heat_on_images",
     "learning_curves",
     "pareto",
     "probe_bars",
     "recoloring_strip",
+    "saliency_bars",
+    "saliency_grid",
+    "saliency_row",
     "sample_grid",
+    "shift_curves",
     "short",
 ]

@@ -131,6 +131,50 @@ def _bar(axes: Axes, y: float, row: Bar, color: str) -> None:
     axes.text(mean + std + 1, y, f"{mean:.0f}", va="center", fontsize=9)
 
 
+MOST_FEATURES = 16  # bars of saliency_bars
+
+
+def saliency_bars(values: Mapping[str, ArrayLike], label: str) -> Figure:
+    """Plot attributions (D,) of the numbers of a vector as bars, one colour per name: the largest of the first name."""
+    table = {name: np.asarray(row, dtype=np.float64) for name, row in values.items()}
+    order = np.argsort(-np.abs(next(iter(table.values()))), kind="stable")[:MOST_FEATURES]
+    figure = empty_figure(8.4, 1.2 + (0.1 + 0.2 * len(table)) * len(order))
+    axes = figure.subplots()
+    height = 0.84 / len(table)
+    for number, ((name, row), color) in enumerate(zip(table.items(), PALETTE, strict=False)):
+        axes.barh(np.arange(len(order)) + (number + 0.5) * height - 0.42, row[order], height, color=color, label=name)
+    axes.axvline(0, color=QUIET, lw=0.8)
+    axes.set_yticks(range(len(order)), [f"x[{index}]" for index in order])
+    axes.tick_params(axis="y", length=0)
+    axes.invert_yaxis()
+    axes.set_xlabel(label)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside upper left", ncols=3, frameon=False)
+    return figure
+
+
+def shift_curves(
+    shifts: Sequence[float], flips: Mapping[str, Sequence[tuple[float, float, float]]], label: str
+) -> Figure:
+    """Plot the share of predictions that change, in per cent, against the shift: (value, low, high) per shift and name.
+
+    The interval from low to high is shaded.
+    """
+    figure = empty_figure(6.4, 3.4)
+    axes = figure.subplots()
+    for (name, points), color, marker in zip(flips.items(), PALETTE, MARKERS, strict=False):
+        value, low, high = 100 * np.array(points).T
+        axes.fill_between(shifts, low, high, color=color, alpha=0.18, lw=0)
+        axes.plot(shifts, value, color=color, marker=marker, ms=4, label=name)
+    axes.set_xlabel(label)
+    axes.set_ylabel("predictions that change, %")
+    axes.set_ylim(bottom=0)
+    axes.grid(axis="y", alpha=0.4)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    return figure
+
+
 def embedding(
     xy: ArrayLike,
     y: ArrayLike,

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -15,7 +16,7 @@ from lntl.figures.base import HEAT, PALETTE, empty_figure, short
 LONG = 14  # bias values with a name of at least this many characters are rows instead of columns
 ACROSS = 36  # column names with more characters in all than this are rotated
 MAX_NUMBERS = 20  # largest number of rows or columns of a heat map with numbers in its cells
-GAP, TITLE = 2, 8  # pixels between two images of a grid, and for a title above each
+GAP, TITLE = 2, 8  # pixels between two images of a grid, and for a title above each of at most 28 pixels
 MAX_NAMES = 40  # largest number of rows or columns with names; more have indices
 
 
@@ -127,7 +128,7 @@ def sample_grid(
     """Return a grid of images, uint8 (N, 3, H, W); `titles` are above the images, `row_names` beside the rows."""
     images = np.moveaxis(np.asarray(pixels), 1, -1)
     n, height, width = images.shape[:3]
-    rows, top = -(-n // columns), GAP if titles is None else TITLE
+    rows, top = -(-n // columns), GAP if titles is None else _title(height)
     canvas = np.zeros((rows * (height + top), columns * (width + GAP) - GAP, 4), dtype=np.uint8)  # transparent gaps
     corners = [(i // columns * (height + top) + top, i % columns * (width + GAP)) for i in range(n)]
     for image, (y, x) in zip(images, corners, strict=True):
@@ -143,6 +144,11 @@ def sample_grid(
     for title, (y, x) in zip(titles or (), corners, strict=titles is not None):
         axes.text(x + width / 2, y - 1, title, ha="center", va="bottom", fontsize=8)
     return figure
+
+
+def _title(height: int) -> int:
+    """Return the pixels for a title above an image."""
+    return max(TITLE, round(TITLE / 28 * height))
 
 
 def color_clouds(color: ArrayLike, y: ArrayLike, class_names: Sequence[str], title: str = "") -> Figure:
@@ -190,12 +196,14 @@ def recoloring_strip(
     columns, (height, width) = classes.shape[1], pictures.shape[-2:]
     wrong = (classes != labels[:, None]).ravel()
     names = short(class_names)
-    titles = [f"✗ {names[c]}" if bad else names[c] for c, bad in zip(classes.ravel(), wrong, strict=True)]
+    marked = [f"✗ {names[c]}" if bad else names[c] for c, bad in zip(classes.ravel(), wrong, strict=True)]
+    titles = [_shorter(title, _STRIP_CHARACTERS) for title in marked]
     figure = sample_grid(pictures.reshape(-1, *pictures.shape[2:]), columns, titles, [names[label] for label in labels])
     axes = figure.axes[0]
     for index in np.flatnonzero(wrong).tolist():
         axes.texts[index].set(color=PALETTE[1], fontweight="bold")
-        corner = (index % columns * (width + GAP) - 0.5, index // columns * (height + TITLE) + TITLE - 0.5)
+        top = _title(height)
+        corner = (index % columns * (width + GAP) - 0.5, index // columns * (height + top) + top - 0.5)
         axes.add_patch(Rectangle(corner, width, height, fill=False, lw=2, ec=PALETTE[1], clip_on=False))
     color_names = short(color_names)
     rotated = max(len(name) for name in color_names) > 7
@@ -207,6 +215,74 @@ def recoloring_strip(
         fontsize=8,
     )
     return figure
+
+
+HEATED = "inferno"  # colours of heat maps on images: from black over red to yellow; lighter is more
+_GREY = 0.55  # brightness of the image below a heat map
+_TILE = 1.15  # inches of an image beside its heat maps
+# Of the title above an image of a strip, of such a grid, and of saliency_row.
+_STRIP_CHARACTERS, _TITLE_CHARACTERS, _ROW_CHARACTERS = 7, 15, 40
+
+
+def heat_on_images(pixels: ArrayLike, heat: ArrayLike) -> NDArray[np.uint8]:
+    """Return heat maps (n, H, W) in [0, 1] on the darkened grey images (n, 3, H, W) uint8, as uint8 (n, 3, H, W)."""
+    grey = np.tensordot((0.299, 0.587, 0.114), np.asarray(pixels, dtype=np.float64) / 255, (0, 1))
+    share = np.asarray(heat, dtype=np.float64)[..., None]
+    colors = colormaps[HEATED](share[..., 0])[..., :3]
+    mixed = _GREY * grey[..., None] * (1 - share) + colors * share
+    return np.moveaxis((255 * mixed).round().clip(0, 255).astype(np.uint8), -1, 1)
+
+
+def saliency_grid(
+    pixels: ArrayLike, heat: Mapping[str, ArrayLike], titles: Sequence[Sequence[str]], wrong: Sequence[Sequence[bool]]
+) -> Figure:
+    """Return images (n, 3, H, W) uint8 side by side, and below them their heat maps (n, H, W) in [0, 1] of each name.
+
+    titles: for the images and then for each name a text above each of the n pictures; wrong: which are framed and
+    marked with a cross.
+    """
+    images = np.asarray(pixels)
+    rows = [images, *(heat_on_images(images, maps) for maps in heat.values())]
+    n, _, height, width = images.shape
+    gap, title = max(1, round(width / 28)), round(0.24 * height)
+    canvas = np.zeros((len(rows) * (height + title), n * (width + gap) - gap, 4), dtype=np.uint8)  # transparent gaps
+    names = short(["image", *heat])
+    margin = 0.3 + 0.09 * max(map(len, names))  # inches for the names of rows
+    figure = empty_figure(n * _TILE + margin, len(rows) * _TILE * (height + title) / width + 0.1)
+    axes = figure.subplots()
+    _bare(axes)
+    for row, pictures in enumerate(rows):
+        for column, picture in enumerate(pictures):
+            y, x = row * (height + title) + title, column * (width + gap)
+            opaque = np.full((height, width), 255)
+            canvas[y : y + height, x : x + width] = np.dstack([np.moveaxis(picture, 0, -1), opaque])
+            bad = wrong[row][column]
+            text = _shorter(f"✗ {titles[row][column]}" if bad else titles[row][column], _TITLE_CHARACTERS)
+            style: dict[str, Any] = {"color": PALETTE[1], "fontweight": "bold"} if bad else {}
+            axes.text(x + width / 2, y - title / 8, text, ha="center", va="bottom", fontsize=8, **style)
+            if bad:
+                frame = Rectangle((x - 0.5, y - 0.5), width, height, fill=False, lw=2, ec=PALETTE[1], clip_on=False)
+                axes.add_patch(frame)
+    axes.imshow(canvas, interpolation="none")
+    axes.set_yticks([r * (height + title) + title + height / 2 for r in range(len(rows))], names)
+    return figure
+
+
+def saliency_row(picture: ArrayLike, heat: Mapping[str, ArrayLike]) -> Figure:
+    """Return an image (3, H, W) uint8, and beside it its heat map (H, W) in [0, 1] of each name, which is the title."""
+    image = np.asarray(picture)[None]
+    shown = {"image": image, **{name: heat_on_images(image, np.asarray(h)[None]) for name, h in heat.items()}}
+    figure = empty_figure(2.9 * len(shown), 2.9 * image.shape[2] / image.shape[3] + 0.4)
+    for axes, (name, tile) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True):
+        axes.imshow(np.moveaxis(tile[0], 0, -1))
+        _bare(axes)
+        axes.set_title(_shorter(name, _ROW_CHARACTERS), fontsize=9)
+    return figure
+
+
+def _shorter(text: str, length: int) -> str:
+    (line,) = short([text])
+    return line if len(line) <= length else f"{line[: length - 1]}…"
 
 
 def _bare(axes: Axes) -> None:

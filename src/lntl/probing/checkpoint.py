@@ -20,19 +20,22 @@ from lntl.data.transforms import thumbnails
 from lntl.errors import UntrustedError, UserError
 from lntl.evaluation.metrics import bias_name
 from lntl.evaluation.predict import embed, embedded_images
+from lntl.evaluation.saliency import captum_installed
 from lntl.experiment.build import Experiment
 from lntl.experiment.checkpoints import load_networks, open_checkpoint
 from lntl.experiment.evaluate import evaluate_checkpoint
 from lntl.experiment.run import run_of
 from lntl.methods import load_method
 from lntl.probing.features import check_layers, default_layers
+from lntl.probing.image_shift import check_images, chosen_shifts, shift_images
 from lntl.probing.leakage import Subject, count_head, measure_leakage
 from lntl.probing.probes import Halves, split_warnings
 from lntl.probing.recoloring import recolor
+from lntl.probing.saliency import saliency_outdated, write_saliency
 from lntl.runs import checkpoint
 from lntl.runs.files import write_atomic, write_json
 from lntl.runs.folder import RunFolder
-from lntl.runs.formats import Probe, Recoloring
+from lntl.runs.formats import ImageShift, Probe, Recoloring
 from lntl.seeding import derive, permutation
 from lntl.types import DataSpec, ImageSplit, Networks
 
@@ -46,10 +49,11 @@ _SEED = 0  # of the choice of images and of the bootstrap: the same for every ru
 
 @dataclass(frozen=True)
 class Probed:
-    """What probes found in a checkpoint, and what recolouring its test images changed, None if impossible."""
+    """What probes found in a checkpoint, and what changing its test images did, None if they were not changed."""
 
     probe: Probe
     recoloring: Recoloring | None
+    image_shift: ImageShift | None
 
 
 def probe_checkpoint(
@@ -58,11 +62,13 @@ def probe_checkpoint(
     seeds: int = 3,
     device: str | None = None,
     trust: Sequence[str] = (),
+    shifts: Sequence[str] = (),
 ) -> Probed:
     """Measure the bias that is left in a checkpoint, and write it into the folder of its run.
 
-    Writes probe.json and embedding.npz, and recoloring.json and recoloring.npz where the data can be recoloured.
-    Nothing is written unless all of it was measured.
+    Writes probe.json and embedding.npz; recoloring.json and recoloring.npz where the data can be recoloured;
+    image_shift.json and image_shift.npz where the brightness or the color of the images was changed. Nothing is written
+    unless all of it was measured.
 
     Args:
         path: A checkpoint in RUN/checkpoints/.
@@ -70,14 +76,19 @@ def probe_checkpoint(
         seeds: Number of random halvings of the test images.
         device: The device to use instead of the configuration's.
         trust: Modules of the user's that may be imported for it.
+        shifts: What to change in the test images: names in image_shift.SHIFTS. By default, the biases that are computed
+            from the images.
 
     Raises:
-        UserError: As `open_checkpoint`; or if a layer does not exist or the bias does not vary in the test set.
+        UserError: As `open_checkpoint`; or if a layer does not exist, the bias does not vary in the test set, or images
+            cannot be changed so.
     """
     began = perf_counter()
     folder = run_of(path)
     subject, group = _subject(path, folder, device, trust)
     spec = subject.experiment.data.spec
+    directions = chosen_shifts(shifts, subject.experiment.config.data)
+    check_images(subject.experiment.data, directions)
     y, bias = group // spec.num_bias_values, group % spec.num_bias_values
     halves = Halves(y, bias, tuple(range(seeds)))
     biases = _biases(spec, halves, subject.warnings)
@@ -87,15 +98,17 @@ def probe_checkpoint(
     log.info("embedding of z")
     shown = embedded_images(len(y), _SEED)
     xy = embed(replace(subject, index=subject.index[shown]).features(subject.networks, "f"), _SEED)
-    recolored = recolor(subject, _SEED)
+    recolored, shifted = recolor(subject, _SEED), shift_images(subject, directions)
     found.recolorable, found.seconds = recolored is not None, round(perf_counter() - began, 1)
     write_json(folder.probe, found)
     _write_arrays(folder.embedding, xy=xy, y=y[shown], bias=bias[shown])
-    if recolored is None:
-        return Probed(found, None)
-    write_json(folder.recoloring, recolored[0])
-    _write_arrays(folder.recoloring_strip, **recolored[1])
-    return Probed(found, recolored[0])
+    if recolored is not None:
+        write_json(folder.recoloring, recolored[0])
+        _write_arrays(folder.recoloring_strip, **recolored[1])
+    if shifted is not None:
+        write_json(folder.image_shift, shifted[0])
+        _write_arrays(folder.image_shift_strip, **shifted[1])
+    return Probed(found, recolored and recolored[0], shifted and shifted[0])
 
 
 def _subject(path: Path, folder: RunFolder, device: str | None, trust: Sequence[str]) -> tuple[Subject, Tensor]:
@@ -204,9 +217,11 @@ def complete(folder: RunFolder, device: str | None = None, trust: Sequence[str] 
         folder.evaluation_of(chosen): lambda: evaluate_checkpoint(chosen, device=device, trust=trust).write(),
         folder.probe: lambda: probe_checkpoint(chosen, device=device, trust=trust),
     }
+    if captum_installed():
+        parts[folder.saliency] = lambda: write_saliency(_subject(chosen, folder, device, trust)[0], folder)
     faults = []
     for path, make in parts.items():
-        if path.exists():
+        if path.exists() and not (path == folder.saliency and saliency_outdated(folder)):
             continue
         try:
             make()

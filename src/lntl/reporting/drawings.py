@@ -20,7 +20,7 @@ from lntl import figures
 from lntl.reporting.run_files import RunFiles
 from lntl.reporting.run_report import layer_label
 from lntl.reporting.verdict import MAX_LISTED_BIASES, percent
-from lntl.runs.formats import Check, ComparedRun, Groups, RunReport
+from lntl.runs.formats import Check, ComparedRun, Estimate, Groups, RunReport, SaliencyExample
 
 RUN, ERM = "this run", "plain training (ERM)"
 MAX_CLASSES = 12  # largest number of classes whose example images are drawn
@@ -97,7 +97,18 @@ def _reduced(png: str) -> str:
 
 def drawings(files: RunFiles, report: RunReport, prefix: str) -> dict[str, Drawing]:
     """Return the figures by name; a figure is left out if its file is missing or does not match the others."""
-    sections = (_samples, _curves, _confusion, _groups, _groups_per_bias, _probes, _strip, _embedding)
+    sections = (
+        _samples,
+        _curves,
+        _confusion,
+        _saliency,
+        _groups,
+        _groups_per_bias,
+        _probes,
+        _strip,
+        _shifts,
+        _embedding,
+    )
     parts = (part for section in sections for part in section(files, report))
     return {name: draw(make, f"{prefix}-{name}", alt) for name, make, alt in parts}
 
@@ -149,6 +160,47 @@ def _confusion(files: RunFiles, report: RunReport) -> Iterator[Part]:
         lambda: figures.confusion_matrices(counts, names),
         f"Confusion matrices, true class against predicted class. Most frequent confusion in {ends}.",
     )
+
+
+def _saliency(files: RunFiles, report: RunReport) -> Iterator[Part]:
+    if files.saliency is None or files.saliency_maps is None:
+        return
+    maps, examples = files.saliency_maps["maps"], files.saliency.examples
+    names = [RUN, ERM][: len(maps)]
+    if maps.shape[1] != len(examples) or len(names) != len(maps):
+        return
+    if files.saliency.kind == "vectors":
+        mean = {name: np.abs(values).mean(axis=0) for name, values in zip(names, maps, strict=True)}
+        yield (
+            "saliency-features",
+            lambda: figures.saliency_bars(mean, "mean absolute attribution, in units of the log-odds"),
+            f"Numbers that predictions for {len(examples)} test examples rest on; most: x[{mean[RUN].argmax()}].",
+        )
+        return
+    pictures = files.saliency_maps["pictures"]
+    if pictures.shape != (len(examples), 3, *maps.shape[2:]):
+        return
+    for name, mistake in (("saliency-mistakes", True), ("saliency-groups", False)):
+        chosen = [index for index, example in enumerate(examples) if example.mistake == mistake]
+        if chosen:
+            shown = [examples[index] for index in chosen]
+            alt = "; ".join(f"{e.label} predicted as {e.predicted}" for e in shown)
+            yield (
+                name,
+                partial(_saliency_grid, pictures[chosen], dict(zip(names, maps[:, chosen] / 255, strict=True)), shown),
+                f"Test images, and where the predictions look: {alt}.",
+            )
+
+
+def _saliency_grid(
+    pictures: NDArray[np.uint8], heat: dict[str, NDArray[np.float64]], examples: list[SaliencyExample]
+) -> Figure:
+    """Return the images with their classes above, and below them the heat maps with the predictions above."""
+    predicted = {RUN: [e.predicted for e in examples], ERM: [e.erm_predicted or "" for e in examples]}
+    labels = [e.label for e in examples]
+    titles = [labels, *(predicted[name] for name in heat)]
+    wrong = [[title != label for title, label in zip(row, labels, strict=True)] for row in titles]
+    return figures.saliency_grid(pictures, heat, titles, wrong)
 
 
 def _most_confused(matrix: list[list[int]], names: list[str]) -> str:
@@ -242,6 +294,43 @@ def _strip(files: RunFiles, report: RunReport) -> Iterator[Part]:
         lambda: figures.recoloring_strip(x, predicted, y, colors, classes),
         f"{len(y)} test images, each in {len(colors)} colours; {wrong} of {predicted.size} predictions are wrong.",
     )
+
+
+def _shifts(files: RunFiles, report: RunReport) -> Iterator[Part]:
+    if files.image_shift is None:
+        return
+    for number, curve in enumerate(files.image_shift.curves):
+        own = [(0.0, Estimate(value=0, low=0, high=0)), *((step.shift, step.flip_rate) for step in curve.steps)]
+        erm = [(step.shift, step.erm_flip_rate) for step in curve.steps if step.erm_flip_rate is not None]
+        lines = {RUN: own} | ({ERM: [own[0], *erm]} if len(erm) == len(curve.steps) else {})
+        points = {
+            name: [(e.value or 0.0, e.low or 0.0, e.high or 0.0) for _, e in sorted(line, key=lambda point: point[0])]
+            for name, line in lines.items()
+        }
+        shifts = sorted(shift for shift, _ in own)
+        ends = ", ".join(f"{percent(step.flip_rate.value or 0)} at {step.shift:+g}" for step in curve.steps)
+        yield (
+            f"shift-{number}",
+            partial(figures.shift_curves, shifts, points, f"change of the {curve.name}, where 1 is black to white"),
+            f"Predictions that change with the {curve.name}: {ends}.",
+        )
+    strip, classes = files.shift_strip, report.class_names
+    if strip is None or strip["x"].shape[0] != len(files.image_shift.curves):
+        return
+    for number, (curve, x, predicted) in enumerate(
+        zip(files.image_shift.curves, strip["x"], strip["predicted"], strict=True)
+    ):
+        shifts = sorted([0.0, *(step.shift for step in curve.steps)])
+        if x.shape[:3] != (*predicted.shape, 3) or predicted.shape != (len(strip["y"]), len(shifts)):
+            continue
+        if not _indices(predicted, len(classes)) or not _indices(strip["y"], len(classes)):
+            continue
+        columns = [f"{shift:+g}" if shift else "as it is" for shift in shifts]
+        yield (
+            f"shift-strip-{number}",
+            partial(figures.recoloring_strip, x, predicted, strip["y"], columns, classes),
+            f"{len(x)} test images with other {curve.name}, with the predictions.",
+        )
 
 
 def _embedding(files: RunFiles, report: RunReport) -> Iterator[Part]:

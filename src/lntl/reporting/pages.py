@@ -43,7 +43,7 @@ def write_report(runs: Sequence[Path], out: Path, notes: Mapping[Path, Sequence[
     report = Report(format=FORMAT, lntl=__version__, runs=reports, comparison=comparison)
     _make_folder(out)
     write_text(out / "index.html", render_page(report, files))
-    write_text(out / "report.md", _render("report.md", **_escaped({"report": report}), runs=reports))
+    write_text(out / "report.md", render("report.md", **_escaped({"report": report}), runs=reports))
     write_text(out / "report.json", report.model_dump_json(indent=2) + "\n")
     return out / "index.html"
 
@@ -60,7 +60,7 @@ def render_page(report: Report, files: Iterable[RunFiles]) -> str:
         for number, (run, folder) in enumerate(zip(report.runs, files, strict=True), 1)
     ]
     comparison = pareto(report.comparison.rows) if report.comparison else None
-    return _render("page.html", report=report, runs=run_pages, pareto=comparison)
+    return render("page.html", report=report, runs=run_pages, pareto=comparison)
 
 
 def write_card(run: Path, trust: Sequence[str] = ()) -> Path:
@@ -79,7 +79,7 @@ def write_card(run: Path, trust: Sequence[str] = ()) -> Path:
         "per_bias": list((files.evaluation.per_bias if files.evaluation else {}).items()),
     }
     module = str(files.section("model").get("name", "")).rpartition(".")[0]  # module of a user's own model
-    text = _render(
+    text = render(
         "card.md",
         **_escaped(texts),
         sizes=files.result.sizes if files.result else {},
@@ -135,7 +135,7 @@ def write_check(check: Check, pictures: NDArray[np.uint8] | None, out: Path) -> 
 def render_check(check: Check, pictures: NDArray[np.uint8] | None) -> str:
     """Return the page of an audit; pictures (pairs, 2, 3, H, W): pairs of similar images."""
     figures = check_drawings(check, pictures)
-    return _render("check.html", check=check, figures=figures, tiles=_tiles(check), verdict=check_verdict(check))
+    return render("check.html", check=check, figures=figures, tiles=_tiles(check), verdict=check_verdict(check))
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def _make_folder(path: Path) -> None:
         raise UserError(f"{path}: cannot make the folder: {error.strerror}; name another one with --out") from error
 
 
-def _render(name: str, **content: object) -> str:
+def render(name: str, **content: object) -> str:
     """Return a template filled with this content; HTML is escaped, and an unknown name is an error."""
     templates = Environment(
         loader=PackageLoader("lntl.reporting"),

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from lntl.errors import UserError
 from lntl.runs.files import read_arrays, read_json
 from lntl.runs.folder import RunFolder
-from lntl.runs.formats import Environment, Epoch, Evaluation, Probe, Recoloring, Result
+from lntl.runs.formats import Environment, Epoch, Evaluation, ImageShift, Probe, Recoloring, Result, Saliency
 from lntl.text import shell
 from lntl.yaml_file import parse
 
@@ -34,6 +34,10 @@ class RunFiles:
     samples: Arrays | None = None
     strip: Arrays | None = None
     embedding: Arrays | None = None
+    image_shift: ImageShift | None = None
+    shift_strip: Arrays | None = None
+    saliency: Saliency | None = None
+    saliency_maps: Arrays | None = None
     erm: "RunFiles | None" = None
     warnings: list[str] = field(default_factory=list)
 
@@ -79,6 +83,12 @@ def read_run(path: Path) -> RunFiles:
     files.samples = _arrays(files, folder.samples, {"train": 5, "test": 5, "class_names": 1})
     files.strip = _arrays(files, folder.recoloring_strip, {"x": 5, "predicted": 2, "y": 1})
     files.embedding = _arrays(files, folder.embedding, {"xy": 2, "y": 1, "bias": 1})
+    files.image_shift = _model(files, folder.image_shift, ImageShift)
+    files.shift_strip = _arrays(files, folder.image_shift_strip, {"x": 6, "predicted": 3, "y": 1})
+    files.saliency = _model(files, folder.saliency, Saliency)
+    if files.saliency is not None:
+        kinds = {"images": {"pictures": 4, "maps": 4}, "vectors": {"maps": 3}}
+        files.saliency_maps = _arrays(files, folder.saliency_maps, kinds[files.saliency.kind])
     if files.section("evaluation").get("erm_epochs") and RunFolder(folder.erm).holds_a_run:
         files.erm = read_run(folder.erm)
         files.warnings += files.erm.warnings
@@ -147,6 +157,7 @@ def _warn_of_outdated_measurements(files: RunFiles) -> None:
         ("the evaluation", "eval", files.evaluation),
         ("the probe", "probe", files.probe),
         ("the recolouring", "probe", files.recoloring),
+        ("the change of brightness or color", "probe", files.image_shift),
     ):
         if measurement is not None and measurement.epoch not in (best, None):
             files.warnings.append(

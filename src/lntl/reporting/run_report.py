@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lntl.evaluation.metrics import METRICS
+from lntl.evaluation.saliency import captum_installed
 from lntl.reporting import verdict
 from lntl.reporting.run_files import RunFiles
 from lntl.reporting.verdict import Measurements, percent
@@ -82,6 +83,8 @@ def run_report(files: RunFiles, notes: Sequence[str] = ()) -> RunReport:
         per_bias=_per_bias(files),
         probe=files.probe,
         recoloring=_recoloring(files),
+        image_shift=files.image_shift,
+        saliency=files.saliency,
         phases=[_phase(phase) for phase in files.phases],
         epochs=files.epochs,
         selection=result.selection if result else None,
@@ -116,6 +119,7 @@ def _measurements(files: RunFiles) -> Measurements:
         conflicting=_metric(files, "conflicting_accuracy"),
         flips=recoloring.flip_rate if recoloring else None,
         erm_flips=recoloring.erm.flip_rate if recoloring and recoloring.erm else None,
+        shifts=_shift_sentences(files),
         leakage=probe.leakage if probe else None,
         erm_leakage=erm_leakage.value if erm_leakage else None,
         chance=_chance(probe),
@@ -125,6 +129,11 @@ def _measurements(files: RunFiles) -> Measurements:
         seconds=files.result.training_seconds if files.result else None,
         erm_seconds=erm.result.training_seconds if erm and erm.result else None,
     )
+
+
+def _shift_sentences(files: RunFiles) -> tuple[str, ...]:
+    shift = files.image_shift
+    return () if shift is None else tuple(verdict.shift_sentence(curve, shift.n) for curve in shift.curves)
 
 
 def _bias(files: RunFiles) -> str:
@@ -273,6 +282,7 @@ def _missing(files: RunFiles) -> dict[str, str]:
         "epochs": (files.epochs, train),
         "result": (files.result, train),
         "evaluation": (files.evaluation, evaluate),
+        "saliency": (files.saliency and files.saliency_maps, _saliency_command(files.path)),
     }
     if files.has_bias:
         commands |= {"probe": (files.probe, probe), "embedding": (files.embedding, probe)}
@@ -281,6 +291,11 @@ def _missing(files: RunFiles) -> dict[str, str]:
     if files.erm is not None:
         commands["erm_evaluation"] = (files.erm.evaluation, command("eval", files.erm.path))
     return {name: text for name, (part, text) in commands.items() if not part}
+
+
+def _saliency_command(path: Path) -> str:
+    report = command("report", path)
+    return report if captum_installed() else f"pip install 'lntl[explain]' && {report}"
 
 
 def compare_runs(runs: Sequence[RunReport]) -> RunComparison:

@@ -2,10 +2,22 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from math import sqrt
 
 from lntl.evaluation.metrics import counted
-from lntl.runs.formats import Answer, Check, Estimate, Leaks, Probe, ProbeRow, Recoloring, Verdict
+from lntl.runs.formats import (
+    Answer,
+    Check,
+    Estimate,
+    ImageShift,
+    Leaks,
+    Probe,
+    ProbeRow,
+    Recoloring,
+    ShiftCurve,
+    Verdict,
+)
 
 MIN_DIFFERENCE = 0.10  # a probe's skill counts as lower than with plain training if it is lower by at least this
 MIN_BIAS_USE = 0.10  # the bias counts as used if more than this share of predictions flips, or of accuracy is lost
@@ -29,6 +41,7 @@ class Measurements:
     conflicting: Estimate | None = None
     flips: Estimate | None = None
     erm_flips: Estimate | None = None
+    shifts: tuple[str, ...] = ()  # sentences about images with another brightness or color
     leakage: float | None = None
     erm_leakage: float | None = None
     chance: float | None = None
@@ -136,6 +149,7 @@ def bias_use_answer(m: Measurements) -> Answer:
             f"For {percent(m.flips.value)} of the images the prediction changes if only the {m.bias} is changed"
             f"{_beside(m.erm_flips)}."
         )
+    texts += m.shifts
     if not m.unlearns:
         text = " ".join(texts) or _NOT_MEASURED
         return Answer(question=f"Does the network use the {m.bias}?", short=_plain_use(m), text=text)
@@ -228,8 +242,10 @@ def check_verdict(check: Check) -> tuple[str, str]:
 # --- a probe, in the terminal ---
 
 
-def probe_sentences(probe: Probe, recoloring: Recoloring | None) -> Iterator[str]:
-    """Yield sentences about how much bias is left and what recolouring changed, and the warnings."""
+def probe_sentences(
+    probe: Probe, recoloring: Recoloring | None, image_shift: ImageShift | None = None
+) -> Iterator[str]:
+    """Yield sentences about how much bias is left and what changing the images did, and the warnings."""
     erm = max((row.mean for row in probe.reference.erm or []), default=None)
     beside = "" if erm is None else f"; plain training: {erm:.1%}"
     amount, best, chance = _amount_left(probe, probe.n_test)
@@ -247,7 +263,27 @@ def probe_sentences(probe: Probe, recoloring: Recoloring | None) -> Iterator[str
         yield f"There are {more} more biases; probe.json lists all."
     if recoloring is not None:
         yield _about_recoloring(recoloring)
+    if image_shift is not None:
+        yield from map(partial(shift_sentence, n=image_shift.n), image_shift.curves)
     yield from (f"Note: {warning}." for warning in probe.warnings)
+
+
+SHOWN_SHIFT = 0.1  # the step of a curve that sentences name
+
+
+def shift_sentence(curve: ShiftCurve, n: int) -> str:
+    """Return how many predictions for n images change with what a curve changes, at SHOWN_SHIFT either way."""
+    parts = list[str]()
+    for step in curve.steps:
+        rate, erm = step.flip_rate, step.erm_flip_rate
+        if abs(step.shift) == SHOWN_SHIFT and rate.value is not None:
+            plain = "" if erm is None or erm.value is None else f"; plain training: {percent(erm.value)}"
+            interval = f"95\u202f% interval {percent(rate.low or 0)} to {percent(rate.high or 0)}"
+            verb = "lowered" if step.shift < 0 else "raised"
+            share = f"{percent(rate.value)}{'' if parts else ' of the predictions change'}"
+            parts.append(f"{verb} by {SHOWN_SHIFT:g}, {share} ({interval}{plain})")
+    scale = f"On this scale white is 1, and the standard deviation of the {curve.name} among them is {curve.spread:.2f}"
+    return f"With the {curve.name} of {n} test images {'; '.join(parts)}. {scale}."
 
 
 def _amount_left(leaks: Leaks, n: int) -> tuple[str, ProbeRow, float]:

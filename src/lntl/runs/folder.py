@@ -32,8 +32,9 @@ class RunFolder:
 
     `lntl train` writes config.yaml, environment.json, run.log, metrics.jsonl, checkpoints/, evaluation/, result.json,
     what trackers need (tensorboard_logs/, wandb/, trackers.json), skipped_rows.txt if rows of the data were left out,
-    and erm/, a run folder of its own, if plain training was asked for. `lntl probe` adds probe.json, embedding.npz and,
-    for data that can be recoloured, recoloring.json and recoloring.npz; `lntl report` adds samples.npz and report/,
+    and erm/, a run folder of its own, if plain training was asked for. `lntl probe` adds probe.json, embedding.npz, for
+    data that can be recoloured recoloring.json and recoloring.npz, and for images whose brightness or color it changes
+    image_shift.json and image_shift.npz; `lntl report` adds samples.npz, saliency.json, saliency.npz and report/,
     `lntl card` MODEL_CARD.md.
 
     Args:
@@ -61,6 +62,10 @@ class RunFolder:
         self.embedding = path / "embedding.npz"
         self.recoloring = path / "recoloring.json"
         self.recoloring_strip = path / "recoloring.npz"
+        self.image_shift = path / "image_shift.json"
+        self.image_shift_strip = path / "image_shift.npz"
+        self.saliency = path / "saliency.json"
+        self.saliency_maps = path / "saliency.npz"
         self.samples = path / "samples.npz"
         self.skipped = path / "skipped_rows.txt"
         self.report = path / "report"
@@ -201,7 +206,9 @@ class RunFolder:
     def _written(self) -> tuple[Path, ...]:
         """Return what a run and later commands write; last the files by which `holds_a_run` recognises a run."""
         of_run = (self.tensorboard, self.evaluation, self.report, self.environment, self.log, self.metrics, self.result)
-        of_commands = (self.probe, self.embedding, self.recoloring, self.recoloring_strip, self.samples, self.skipped)
+        of_probe = (self.probe, self.embedding, self.recoloring, self.recoloring_strip, self.image_shift)
+        of_report = (self.saliency, self.saliency_maps, self.samples)
+        of_commands = (*of_probe, self.image_shift_strip, *of_report, self.skipped)
         return (*of_run, *of_commands, self.wandb, self.trackers, self.card, self.checkpoints, self.config)
 
     def remove(self) -> None:

@@ -160,6 +160,54 @@ class Recoloring(Changes):
     erm: Changes | None = None
 
 
+class ShiftStep(BaseModel):
+    """Test images changed by `shift`: the share of changed predictions, and the accuracy; `erm_*`: plain training."""
+
+    shift: Share
+    flip_rate: Estimate
+    accuracy: Share
+    erm_flip_rate: Estimate | None = None
+    erm_accuracy: Share | None = None
+
+
+class ShiftCurve(BaseModel):
+    """One property of test images that was changed in steps; spread: its standard deviation among them."""
+
+    name: str
+    spread: Share
+    steps: list[ShiftStep]
+
+
+class ImageShift(BaseModel):
+    """image_shift.json: how predictions for n test images change with properties that are computed from the image."""
+
+    checkpoint: str = ""
+    epoch: int | None = None
+    n: PositiveInt
+    curves: list[ShiftCurve]
+
+
+class SaliencyExample(BaseModel):
+    """A test example of saliency.npz; `mistake`: chosen among the wrong predictions, else from a sample of groups."""
+
+    name: str
+    label: str
+    bias: str | None = None  # None if unknown
+    predicted: str
+    erm_predicted: str | None = None
+    mistake: bool
+
+
+class Saliency(BaseModel):
+    """saliency.json: test examples, and how saliency.npz explains the predictions (integrated gradients)."""
+
+    checkpoint: str = ""
+    epoch: int | None = None
+    steps: PositiveInt  # points of the integral
+    kind: Literal["images", "vectors"]
+    examples: list[SaliencyExample]
+
+
 class CheckpointScores(BaseModel):
     """The values of the configured metrics for one checkpoint, on the split that scores the run."""
 
@@ -357,6 +405,8 @@ class RunReport(BaseModel):
     per_bias: list[BiasReport] = []
     probe: Probe | None = None
     recoloring: RecoloringReport | None = None
+    image_shift: ImageShift | None = None
+    saliency: Saliency | None = None
     phases: list[str] = []
     epochs: list[Epoch] = []
     selection: str | None = None

@@ -1,0 +1,132 @@
+"""Test images with another brightness or color: what changes, by how much, and what is counted."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_runs import lntl
+
+from lntl.data.biases import BiasSetting, brightness
+from lntl.data.eval_transform import FileTransform
+from lntl.data.image_settings import ImageSettings
+from lntl.data.table import Table
+from lntl.errors import UserError
+from lntl.probing import image_shift
+from lntl.probing.image_shift import DIRECTIONS, STEPS, chosen_shifts, measure, shifted
+from lntl.reporting.verdict import shift_sentence
+from lntl.runs.formats import Estimate, ImageShift, ShiftCurve, ShiftStep
+
+GREY = torch.randint(80, 170, (4, 3, 6, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_a_shift_moves_its_measure_by_as_much_and_the_others_not(direction: str) -> None:
+    for shift in (-0.2, 0.1):
+        moved = (255 * shifted(GREY, direction, shift)).round().to(torch.uint8)
+        change = measure(moved, direction) - measure(GREY, direction)
+        torch.testing.assert_close(change, torch.full((4,), shift, dtype=torch.float64), atol=0.004, rtol=0)
+        if direction != "brightness":
+            mean = moved.double().mean(dim=(1, 2, 3)) - GREY.double().mean(dim=(1, 2, 3))
+            torch.testing.assert_close(mean / 255, torch.zeros(4, dtype=torch.float64), atol=0.004, rtol=0)
+    torch.testing.assert_close(shifted(GREY, direction, 0.0), GREY / 255)
+    torch.testing.assert_close(measure(GREY, "brightness")[:, None], brightness(GREY))
+
+
+def test_values_beyond_black_and_white_are_cut() -> None:
+    assert shifted(torch.full((1, 3, 1, 1), 250, dtype=torch.uint8), "brightness", 0.2).max() == 1
+    assert shifted(torch.full((1, 3, 1, 1), 5, dtype=torch.uint8), "brightness", -0.2).min() == 0
+
+
+def test_an_unchanged_image_is_the_one_that_evaluation_sees() -> None:
+    transform = FileTransform(ImageSettings(size=6))
+    expected = transform(GREY.permute(0, 2, 3, 1).numpy())
+    torch.testing.assert_close(transform(shifted(GREY, "brightness", 0.0)), expected, atol=1e-6, rtol=1e-5)
+
+
+def settings(*biases: dict[str, object]) -> Table.Config:
+    return Table.Config(path="t.csv", label="y", bias=[BiasSetting.model_validate(bias) for bias in biases])
+
+
+def test_what_is_changed_is_named_or_belongs_to_the_computed_biases() -> None:
+    computed = settings({"from": "center_brightness", "bins": 4}, {"from": "size", "bins": 2}, {"column": "sky"})
+    assert chosen_shifts((), computed) == ("brightness",)
+    assert chosen_shifts(("color",), computed) == ("red cast", "green cast", "blue cast")
+    assert chosen_shifts((), settings({"column": "sky"})) == ()
+    named = chosen_shifts(("background", "color", "brightness"), settings())
+    assert named == ("red cast", "green cast", "blue cast", "brightness")
+    with pytest.raises(UserError, match=r"--shift brigtness: that cannot be changed .* did you mean 'brightness'"):
+        chosen_shifts(("brigtness",), computed)
+
+
+def test_a_sentence_names_both_ways() -> None:
+    steps = [
+        ShiftStep(shift=s, flip_rate=Estimate(value=abs(s), low=0, high=0.5), accuracy=0.8, erm_accuracy=None)
+        for s in STEPS
+    ]
+    text = shift_sentence(ShiftCurve(name="brightness", spread=0.12, steps=steps), 500).replace("\u202f", " ")
+    assert text == (
+        "With the brightness of 500 test images lowered by 0.1, 10.0 % of the predictions change (95 % interval 0.0 % "
+        "to 50.0 %); raised by 0.1, 10.0 % (95 % interval 0.0 % to 50.0 %). On this scale white is 1, and the standard "
+        "deviation of the brightness among them is 0.12."
+    )
+
+
+def test_probe_and_report_of_image_files(
+    used: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The network that is probed predicts by brightness alone, so the flips can be counted by hand."""
+    run = tmp_path / "run"
+    shutil.copytree(used("table"), run)
+    monkeypatch.setattr(image_shift, "_network_input", lambda transform, images: images)
+    monkeypatch.setattr(image_shift, "_predict", lambda networks, x: torch.stack([bright(step) for step in x], dim=1))
+    seen: list[torch.Tensor] = []
+    whole = image_shift.measure
+
+    def watched(pixels: torch.Tensor, direction: str) -> torch.Tensor:
+        seen.append(pixels)
+        return whole(pixels, direction)
+
+    monkeypatch.setattr(image_shift, "measure", watched)
+    assert lntl("probe", str(run), "--shift", "brightness", "--seeds", "1") == 0, capsys.readouterr().err
+    assert "With the brightness of" in capsys.readouterr().out
+    content = ImageShift.model_validate_json((run / "image_shift.json").read_bytes())
+    pixels = torch.cat(seen)
+    assert content.n == len(pixels)
+    (curve,) = content.curves
+    before = bright(shifted(pixels, "brightness", 0.0))
+    for step in curve.steps:
+        flips = (bright(shifted(pixels, "brightness", step.shift)) != before).double().mean()
+        assert step.flip_rate.value == pytest.approx(float(flips))
+        assert step.flip_rate.low <= step.flip_rate.value <= step.flip_rate.high
+    assert curve.spread == pytest.approx(float(whole(pixels, "brightness").std(correction=0)))
+    with np.load(run / "image_shift.npz") as strip:
+        assert strip["x"].shape == (1, 4, 7, 3, 16, 16)
+        assert strip["predicted"].shape == (1, 4, 7)
+    assert lntl("report", str(run)) == 0, capsys.readouterr().err
+    page = (run / "report/index.html").read_text("utf-8")
+    assert "The same image, brighter, darker or in another light" in page
+    assert "With the brightness of" in page
+    report = json.loads((run / "report/report.json").read_text("utf-8"))["runs"][0]
+    assert report["image_shift"]["curves"][0]["name"] == "brightness"
+
+
+def bright(x: torch.Tensor) -> torch.Tensor:
+    """Return whether the mean of each image is above 0.5."""
+    return (x.mean(dim=(1, 2, 3)) > 0.5).long()
+
+
+def test_vectors_have_no_brightness(
+    used: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(used("vectors"), run)
+    assert lntl("probe", str(run), "--shift", "brightness", "--seeds", "1") == 2
+    assert (
+        "--shift: the test examples are no images, so they have no brightness or color; leave it out"
+        in capsys.readouterr().err
+    )
+    assert not (run / "probe.json").exists()
