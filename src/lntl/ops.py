@@ -155,29 +155,39 @@ def limit_gradient_ratio(z: Tensor, limit: float | None) -> tuple[Tensor, Tensor
     return for_task, for_adversary, ratio
 
 
-def entropy(logits: Tensor) -> Tensor:
+_FEWEST = 1e-9  # lower bound of a count that is a share of a larger one; where nothing is counted the sum is 0
+
+
+def entropy(logits: Tensor, count: Tensor | None = None) -> Tensor:
     """Return the mean entropy of the softmax, the mean of -sum_k p_k log p_k.
 
     Args:
         logits: Logits (N, K, ...), bins in dimension 1.
+        count: What the sum over N is divided by (`Batch.position_count`); None for N.
 
     Returns:
         A scalar in nats, at most log K; 0 for an empty batch.
     """
     log_p = F.log_softmax(logits, dim=1)
-    return -(log_p.exp() * log_p).sum() * (logits.shape[1] / max(logits.numel(), 1))
+    total = -(log_p.exp() * log_p).sum()
+    if count is not None:
+        return total / (count.clamp(min=_FEWEST) * logits.shape[2:].numel()).type_as(total)
+    return total * (logits.shape[1] / max(logits.numel(), 1))
 
 
-def uniform_cross_entropy(logits: Tensor) -> Tensor:
+def uniform_cross_entropy(logits: Tensor, count: Tensor | None = None) -> Tensor:
     """Return the mean cross-entropy of the softmax with the uniform distribution, the mean of -(1 / K) sum_k log p_k.
 
     Args:
         logits: Logits (N, K, ...), bins in dimension 1. Masked bins (logit MASKED_LOGIT) are excluded from K.
+        count: What the sum over N is divided by (`Batch.position_count`); None for N.
 
     Returns:
         A scalar in nats, at least log K, with equality where every p is uniform; 0 for an empty batch.
     """
     losses = _uniform_losses(logits)
+    if count is not None:
+        return losses.sum() / (count.clamp(min=_FEWEST) * losses.shape[1:].numel()).type_as(losses)
     return losses.sum() / max(losses.numel(), 1)
 
 
@@ -187,13 +197,15 @@ def _uniform_losses(logits: Tensor) -> Tensor:
     return -(F.log_softmax(logits, dim=1) * bins).sum(dim=1) / bins.sum(dim=1)
 
 
-def bias_cross_entropy(logits: Tensor, bias: Tensor, smoothing: float = 0.0) -> Tensor:
+def bias_cross_entropy(logits: Tensor, bias: Tensor, smoothing: float = 0.0, count: Tensor | None = None) -> Tensor:
     """Return the bias loss L_B: cross-entropy in nats, mean over the known labels of a bias, summed over the biases.
 
     Args:
         logits: Logits (N, K) of one bias, (N, K, B) of B, (N, K, B, H, W) of B maps.
         bias: Labels (N,), (N, B) or (N, B, H, W), IGNORE where unknown.
         smoothing: Label smoothing s in [0, 1): the target is (1 - s) * one-hot + s * uniform.
+        count: What the losses of each bias are divided by, (B,) or a scalar (`Batch.known_count`); None for the number
+            of its known labels.
 
     Returns:
         A scalar in nats; 0 if no label is known.
@@ -206,21 +218,25 @@ def bias_cross_entropy(logits: Tensor, bias: Tensor, smoothing: float = 0.0) -> 
     if smoothing:
         losses = (1 - smoothing) * losses + smoothing * _uniform_losses(logits) * known
     axes = [axis for axis in range(bias.dim()) if axis != 1]
-    return (losses.sum(dim=axes) / known.sum(dim=axes).clamp(min=1)).sum()
+    divisor = known.sum(dim=axes).clamp(min=1) if count is None else count.clamp(min=_FEWEST).type_as(losses)
+    return (losses.sum(dim=axes) / divisor).sum()
 
 
-def bias_accuracy(logits: Tensor, bias: Tensor) -> Tensor:
+def bias_accuracy(logits: Tensor, bias: Tensor, count: Tensor | None = None) -> Tensor:
     """Return the accuracy of bias logits.
 
     Args:
         logits: Logits (N, K, ...), bins in dimension 1.
         bias: Labels (N, ...), IGNORE where unknown.
+        count: What the hits on each bias are divided by, summed over the biases (`Batch.known_count`); None for the
+            number of known labels.
 
     Returns:
         A scalar in [0, 1]: the share of the known labels that the argmax equals; 0 if no label is known.
     """
     known = bias != IGNORE
-    return ((logits.argmax(dim=1) == bias) & known).sum() / known.sum().clamp(min=1)
+    divisor = known.sum().clamp(min=1) if count is None else count.sum().clamp(min=_FEWEST)
+    return ((logits.argmax(dim=1) == bias) & known).sum() / divisor
 
 
 def supervised_contrast(v: Tensor, positive: Tensor, temperature: float) -> Tensor:

@@ -304,10 +304,16 @@ class _WeightedLoader(Loader):
         super().__init__(loader.split, loader.batch_size, loader.device)
         self._sample_weight = sample_weight
 
-    def batches(self, order_seed: int | None = None, start: int = 0, weights: Tensor | None = None) -> Iterator[Batch]:
+    def batches(
+        self,
+        order_seed: int | None = None,
+        start: int = 0,
+        weights: Tensor | None = None,
+        share: tuple[int, int] = (0, 1),
+    ) -> Iterator[Batch]:
         """Yield the batches, as `Loader`; weights of the method are multiplied by those of the examples."""
         method_weights = 1.0 if weights is None else weights.double().cpu()
-        return super().batches(order_seed, start, self._sample_weight * method_weights)
+        return super().batches(order_seed, start, self._sample_weight * method_weights, share)
 
 
 def _check_same_index(**arguments: Any) -> None:

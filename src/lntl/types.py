@@ -21,6 +21,24 @@ IGNORE = -100  # an unknown label: torch's own default `ignore_index`
 
 
 @dataclass(frozen=True, slots=True)
+class LabelCounts:
+    """Numbers of bias labels by which the losses on a part of a batch are divided.
+
+    Each is the number in the whole batch times the part's share of the images: the losses of the parts, weighted by
+    these shares, then sum to the loss of the whole batch, however the known labels are distributed.
+
+    Attributes:
+        known: Known labels of each bias, (B,), or a scalar for one bias.
+        positions: Positions with a known label (`Batch.labelled`), a scalar.
+        groups: Images whose group is known, a scalar.
+    """
+
+    known: Tensor
+    positions: Tensor
+    groups: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """N examples.
 
@@ -31,6 +49,7 @@ class Batch:
         group: y * num_bias_values + bias value, (N,) int64; IGNORE if a bias is unknown.
         row: Index in the whole data set, (N,) int64.
         bias_features: The bias as A numbers in [0, 1], from which p(y | bias) is estimated, (N, A) float.
+        counts: Of a part of a batch, what its mean losses over labels are divided by; None for a whole batch.
     """
 
     x: Tensor
@@ -39,6 +58,7 @@ class Batch:
     group: Tensor
     row: Tensor
     bias_features: Tensor
+    counts: LabelCounts | None = None
 
     @property
     def labelled(self) -> Tensor:
@@ -58,6 +78,40 @@ class Batch:
         if where is None:
             return self.bias
         return (self.bias.movedim(1, -1) if self.bias.dim() > 1 else self.bias)[where]
+
+    @property
+    def known_count(self) -> Tensor | None:
+        """What the losses of each bias are divided by, `count` of `ops.bias_cross_entropy`; None for their number."""
+        return None if self.counts is None else self.counts.known
+
+    def position_count(self, where: Tensor | None) -> Tensor | None:
+        """Return the argument `count` of `ops.entropy`: what losses at the positions `where` are divided by.
+
+        Args:
+            where: `labelled`, or None for all positions.
+
+        Returns:
+            A scalar; None for the number of positions.
+        """
+        return None if self.counts is None or where is None else self.counts.positions
+
+    def part(self, where: slice) -> "Batch":
+        """Return some consecutive examples, without counts."""
+        return Batch(
+            self.x[where],
+            self.y[where],
+            self.bias[where],
+            self.group[where],
+            self.row[where],
+            self.bias_features[where],
+        )
+
+    def label_counts(self) -> Tensor:
+        """Return the numbers of LabelCounts in this batch as one float64 vector: positions, groups, then known."""
+        known = self.bias != IGNORE
+        of_bias = known.sum(dim=[axis for axis in range(known.dim()) if axis != 1])
+        counts = (self.labelled.sum(), (self.group != IGNORE).sum(), of_bias)
+        return torch.cat([count.reshape(-1).double() for count in counts])
 
     def without_bias(self) -> "Batch":
         """Return the batch for a method that must not see the bias.

@@ -59,6 +59,13 @@ class Training(Settings):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
     precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="Precision of Lightning Fabric.")
     batch_size: int = Field(128, ge=2, le=1_000_000, description="Images in one step.")
+    accumulate: int = Field(
+        1,
+        ge=1,
+        le=500_000,
+        description="Parts in which a batch's gradients are computed, one after the other, to save memory; each has "
+        "at least two images. Only for methods whose loss is a mean over images.",
+    )
     adversarial_lambda: Weight = Field(0.1, description="mu of every phase that has one and does not set it.")
     optimizer_fg: Optimizer = Field(Optimizer(), description="Optimiser of f and g; a phase may override single keys.")
     optimizer_h: Optimizer = Field(Optimizer(), description="Optimiser of h; a phase may override single keys.")
@@ -72,6 +79,14 @@ class Training(Settings):
         description="Checkpoint whose networks, as they are evaluated, training begins with; set by `lntl repair`.",
     )
     phases: list[Phase] = Field(min_length=1, description="The phases of training, in order.")
+
+    @model_validator(mode="after")
+    def _check_parts(self) -> Self:
+        if 2 * self.accumulate > self.batch_size:
+            raise ValueError(
+                f"batch_size {self.batch_size} is less than two images for each of {self.accumulate} parts (accumulate)"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

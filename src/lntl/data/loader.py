@@ -19,23 +19,37 @@ T = TypeVar("T")
 class Loader:
     """A split in batches; the order and the augmentation of an epoch are functions of the seed given for it."""
 
-    def __init__(self, split: Split, batch_size: int, device: torch.device) -> None:
+    def __init__(self, split: Split, batch_size: int, device: torch.device, parts: int = 1) -> None:
+        """`parts`: into how many parts a batch of training is divided, each with at least two images."""
         self.split = split.to(device)
         self.batch_size = batch_size
         self.device = device
+        self.parts = parts
 
     def __len__(self) -> int:
-        """Return the number of batches in an epoch; the last one may be smaller, or larger by one image."""
-        parts, left = divmod(len(self.split), self.batch_size)
-        return parts + (left > 1 or (left == 1 and parts == 0))
+        """Return the number of batches in an epoch; the last one may be smaller, or larger by less than two a part."""
+        batches, left = divmod(len(self.split), self.batch_size)
+        return batches + (left >= 2 * self.parts or (left > 0 and batches == 0))
+
+    def size(self, number: int) -> int:
+        """Return the number of images in a batch, counted from 0."""
+        return self.batch_size if number < len(self) - 1 else len(self.split) - number * self.batch_size
 
     def _parts(self, order: Tensor) -> list[Tensor]:
-        """Split an order into batches; a single last image joins the batch before, because BatchNorm needs two."""
+        """Split an order into batches; too few last images join the batch before, because BatchNorm needs two."""
         parts = list(order.split(self.batch_size))
         return parts if len(parts) == len(self) else [*parts[:-2], torch.cat(parts[-2:])]
 
-    def batches(self, order_seed: int | None = None, start: int = 0, weights: Tensor | None = None) -> Iterator[Batch]:
+    def batches(
+        self,
+        order_seed: int | None = None,
+        start: int = 0,
+        weights: Tensor | None = None,
+        share: tuple[int, int] = (0, 1),
+    ) -> Iterator[Batch]:
         """Yield the batches from number `start` on, shuffled by `order_seed` or, without one, in the split's order.
+
+        With a `share` of (i, n), of each batch the i-th of n parts, counted from 0.
 
         With `weights` (num_rows,) an epoch draws examples with replacement, in proportion to the weight of their row.
         Images of a shuffled epoch are augmented, if the split has augmentation. With replacement, each batch has its
@@ -56,7 +70,8 @@ class Loader:
             return split.augmented(derive(order_seed, "augmentation", number)).batch(index)
 
         # With reader threads the index stays on the CPU; a thread that copies it from the device would wait for it.
-        parts = list(enumerate(self._parts(order if split.workers else order.to(self.device))))[start:]
+        whole = self._parts(order if split.workers else order.to(self.device))
+        parts = [(number, part.tensor_split(share[1])[share[0]]) for number, part in enumerate(whole)][start:]
         yield from ahead(batch, parts) if split.workers else map(batch, parts)
 
 

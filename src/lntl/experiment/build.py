@@ -9,7 +9,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from lntl import plugins
+from lntl import plugins, ranks
 from lntl.config import Config, Phase
 from lntl.data import load as load_data
 from lntl.data.loader import Loader
@@ -135,7 +135,7 @@ def build(config: Config, trained: bool = False, data: Dataset | None = None) ->
     if data is None:
         data = load_data(config.data.name, config.data)
     parts = _parts(config, data)
-    _check_bias(config, data, parts)
+    _check_methods(config, data, parts)
     torch.manual_seed(derive(config.project.seed, "weights"))
     spec, model = data.spec, config.model
 
@@ -150,7 +150,8 @@ def build(config: Config, trained: bool = False, data: Dataset | None = None) ->
     networks = make_networks(trained)
     networks.to(fabric.device).to(memory_format=torch.channels_last)
     phases = [TrainingPhase(p, partial(load_method(p.method), config=p, spec=spec)) for p in config.training.phases]
-    loader = Loader(data.splits["train"], config.training.batch_size, fabric.device)
+    of_batch = ranks.world_size() * config.training.accumulate
+    loader = Loader(data.splits["train"], config.training.batch_size, fabric.device, of_batch)
     held_out = Loader(parts[HELD_OUT], config.evaluation.batch_size, fabric.device) if HELD_OUT in parts else None
     trainer = Trainer(
         fabric,
@@ -161,14 +162,23 @@ def build(config: Config, trained: bool = False, data: Dataset | None = None) ->
         config.logging.log_interval_batches,
         make_networks,
         held_out,
+        config.training.accumulate,
     )
     return Experiment(config, fabric, data, networks, trainer)
 
 
-def _check_bias(config: Config, data: Dataset, parts: Mapping[str, Split]) -> None:
-    """Raise UserError if a method needs bias labels and no example has one, or cannot be fitted on its rows."""
+def _check_methods(config: Config, data: Dataset, parts: Mapping[str, Split]) -> None:
+    """Raise UserError if a method needs bias labels and no example has one, or cannot be fitted on its rows.
+
+    Or if a batch is to be divided into parts and its loss is no mean over images.
+    """
     for index, phase in enumerate(config.training.phases):
         method, key = load_method(phase.method), f"training.phases.{index}.method"
+        if config.training.accumulate > 1 and not method.in_parts(phase):
+            raise UserError(
+                f"training.accumulate: the loss of {phase.method} (phase {index + 1}), as it is set, is not a mean "
+                "over images, so that a batch cannot be divided into parts; set accumulate to 1"
+            )
         name = {"train": "train", "val": HELD_OUT}[method.prepared_on(phase)]
         if name not in parts:
             raise UserError(f"{key}: {phase.method} is fitted on val, and there is no val; set rows: train")

@@ -30,6 +30,7 @@ class BAdd(Method):
     """
 
     trains = ("f", "g")
+    mean_over_images = True
     sees_bias = True
 
     class Config(BiasClassifierSettings):

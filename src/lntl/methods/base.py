@@ -73,6 +73,12 @@ class Method(nn.Module):
             including their buffers.
         fits: Networks that `prepare` fits in closed form or with another solver, without optimiser steps.
         sees_bias: Whether the method uses the bias; if False, every bias label that it gets is IGNORE.
+        mean_over_images: Whether the loss is a mean over the images of a batch, so that it is the mean of the losses of
+            parts of the batch, weighted by their numbers of images (of means over known labels, see `LabelCounts`).
+            With several processes and with training.accumulate, `objectives` gets such a part, and may change no
+            buffer. If False, as is right for every loss, it gets the labels of the whole batch: each process computes a
+            share of f(batch.x), and of what the method's own networks make of batch.x; the shares are gathered, and
+            the rest is computed by every process alike.
         trained_with_h: Additional networks that are trained with the settings of `optimizer_h`.
         required_model_settings: Settings of `model` without which the method cannot run.
 
@@ -91,6 +97,7 @@ class Method(nn.Module):
     trains: ClassVar[tuple[NetworkName, ...]]
     fits: ClassVar[tuple[NetworkName, ...]] = ()
     sees_bias: ClassVar[bool] = False
+    mean_over_images: ClassVar[bool] = False
     trained_with_h: ClassVar[tuple[str, ...]] = ()
     required_model_settings: ClassVar[Mapping[str, str]] = {}
 
@@ -123,6 +130,15 @@ class Method(nn.Module):
     def own_networks(self) -> dict[str, nn.Module]:
         """Additional networks of the method, by name: its child modules with trainable parameters."""
         return {name: net for name, net in self.named_children() if any(p.requires_grad for p in net.parameters())}
+
+    @classmethod
+    def in_parts(cls, config: Settings) -> bool:
+        """Return whether a batch may be divided into parts, `mean_over_images`; override it if a setting decides.
+
+        Args:
+            config: The settings of the phase.
+        """
+        return cls.mean_over_images
 
     @classmethod
     def prepared_on(cls, config: Settings) -> Literal["train", "val"]:

@@ -25,6 +25,7 @@ class BiasHead(Method):
     """min_h L_B(h(f(x)), b) with f frozen; L_B is the cross-entropy in nats."""
 
     trains = ("h",)
+    mean_over_images = True
     sees_bias = True
 
     class Config(Settings):
@@ -39,5 +40,5 @@ class BiasHead(Method):
         with torch.no_grad():
             z = self.f(batch.x)
         where = batch.labelled
-        bias = bias_cross_entropy(self.h(z, where), batch.bias_at(where), self.config.h_smoothing)
+        bias = bias_cross_entropy(self.h(z, where), batch.bias_at(where), self.config.h_smoothing, batch.known_count)
         yield minimise(bias, over=(self.h,), bias=bias)

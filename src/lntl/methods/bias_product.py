@@ -20,6 +20,7 @@ class BiasProduct(Method):
     """
 
     trains = ("f", "g")
+    mean_over_images = True
     sees_bias = True
 
     class Config(Settings):

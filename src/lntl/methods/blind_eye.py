@@ -28,6 +28,7 @@ class BlindEye(Method):
     """
 
     trains = ("f", "g", "h")
+    mean_over_images = True
     sees_bias = True
 
     class Config(Settings):
@@ -49,11 +50,15 @@ class BlindEye(Method):
         task = cross_entropy(self.g(z), batch.y)
         where = batch.labelled
         labels, smoothing = batch.bias_at(where), self.config.h_smoothing
+        count, positions = batch.known_count, batch.position_count(where)
         for _ in range(self.config.h_steps - 1):
-            yield minimise(bias_cross_entropy(self.h(z.detach(), where), labels, smoothing), over=(self.h,))
+            yield minimise(bias_cross_entropy(self.h(z.detach(), where), labels, smoothing, count), over=(self.h,))
         reversed_logits, frozen_logits = adversarial(self.h, z, 0.0, where)  # h(z.detach()) and frozen(h)(z), at once
-        bias = bias_cross_entropy(reversed_logits, labels, smoothing)
-        confusion = uniform_cross_entropy(frozen_logits)
+        bias = bias_cross_entropy(reversed_logits, labels, smoothing, count)
+        confusion = uniform_cross_entropy(frozen_logits, positions)
         loss = task + self.config.alpha * confusion + bias
-        health = {"h_accuracy": bias_accuracy(reversed_logits, labels), "h_entropy": entropy(frozen_logits.detach())}
+        health = {
+            "h_accuracy": bias_accuracy(reversed_logits, labels, count),
+            "h_entropy": entropy(frozen_logits.detach(), positions),
+        }
         yield minimise(loss, over=(self.f, self.g, self.h), task=task, confusion=confusion, bias=bias, **health)

@@ -37,6 +37,7 @@ class DFR(Method):
     """
 
     trains = ()
+    mean_over_images = True
     fits = ("g",)
     sees_bias = True
 

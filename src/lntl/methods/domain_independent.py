@@ -25,6 +25,7 @@ class DomainIndependent(Method):
     """
 
     trains = ("f", "g")
+    mean_over_images = True
     sees_bias = True
     required_model_settings: ClassVar = {"heads": "per_bias"}
 
@@ -38,5 +39,5 @@ class DomainIndependent(Method):
         known = batch.group != IGNORE
         logits = self.g(self.f(batch.x), batch.group % self.spec.num_bias_values)
         total = cross_entropy(logits, torch.where(known, batch.y, IGNORE), ignore_index=IGNORE, reduction="sum")
-        task = total / known.sum().clamp(min=1)
+        task = total / (known.sum().clamp(min=1) if batch.counts is None else batch.counts.groups.clamp(min=1e-9))
         yield minimise(task, over=(self.f, self.g), task=task)

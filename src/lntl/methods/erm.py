@@ -14,6 +14,7 @@ class ERM(Method):
     """min_{f,g} L_c(g(f(x)), y), with L_c the cross-entropy in nats."""
 
     trains = ("f", "g")
+    mean_over_images = True
 
     def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
         """Yield the task loss over f and g."""

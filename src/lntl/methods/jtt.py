@@ -28,6 +28,7 @@ class JTT(Method):
     """
 
     trains = ("f", "g")
+    mean_over_images = True
 
     class Config(Settings):
         """Settings of a phase with `method: jtt`."""

@@ -50,6 +50,7 @@ class LEACE(Method):
     """
 
     trains = ()
+    mean_over_images = True
     fits = ("f", "g")
     sees_bias = True
     required_model_settings: ClassVar = {"eraser": "leace"}

@@ -63,7 +63,7 @@ class LfF(Method):
         """Yield both losses over f, g and b; none reaches the other's network."""
         main = cross_entropy(self.g(self.f(batch.x)), batch.y, reduction="none")
         biased = cross_entropy(self.biased(batch.x), batch.y, reduction="none")
-        weight = self._difficulty(batch, torch.stack([biased, main]).detach().float())
+        weight = self._difficulty(batch, torch.stack([biased, main]).detach().type_as(self.average))
         task, gce = (weight * main).mean(), generalised(biased, self.config.q).mean()
         yield minimise(task + gce, over=(self.f, self.g, self.biased), task=task, biased=gce, difficulty=weight.mean())
 

@@ -20,7 +20,7 @@ from lntl.ops import (
     limit_gradient_ratio,
     reverse_gradient,
 )
-from lntl.plugins import Weight
+from lntl.plugins import Settings, Weight
 from lntl.types import Batch
 
 __all__ = ["LNTL"]
@@ -37,6 +37,7 @@ class LNTL(TaskMethod):
     """
 
     trains = ("f", "g", "h")
+    mean_over_images = True
 
     class Config(TaskSettings):
         """Settings of a phase with `method: lntl`."""
@@ -74,6 +75,12 @@ class LNTL(TaskMethod):
 
     config: Config
 
+    @classmethod
+    def in_parts(cls, config: Settings) -> bool:
+        """Return whether there is no limit on the ratio of gradients, whose norms are over the batch."""
+        assert isinstance(config, LNTL.Config)
+        return config.max_gradient_ratio is None
+
     def mu(self, progress: float) -> float:
         """Return the scale of the reversed gradient at `progress` in [0, 1)."""
         ramp = {"constant": 1.0, "linear": progress, "dann": 2 / (1 + math.exp(-10 * progress)) - 1}
@@ -96,14 +103,15 @@ class LNTL(TaskMethod):
         for_g, for_h, ratio = limit_gradient_ratio(z, self.config.max_gradient_ratio)
         task = self.task_loss(self.g(for_g), batch)
         where, adversary, own = self._where(batch), self._adversary(batch), tuple(self.own_networks.values())
-        labels, smoothing = batch.bias_at(where), self.config.h_smoothing
+        labels, smoothing, count = batch.bias_at(where), self.config.h_smoothing, batch.known_count
         for _ in range(self.config.h_steps - 1):
-            yield minimise(bias_cross_entropy(adversary(z.detach(), where), labels, smoothing), over=(self.h, *own))
+            bias = bias_cross_entropy(adversary(z.detach(), where), labels, smoothing, count)
+            yield minimise(bias, over=(self.h, *own))
         reversed_logits, frozen_logits = adversarial(adversary, for_h, mu, where)  # one forward of h
-        bias = bias_cross_entropy(reversed_logits, labels, smoothing)
-        mi = -entropy(frozen_logits)
+        bias = bias_cross_entropy(reversed_logits, labels, smoothing, count)
+        mi = -entropy(frozen_logits, batch.position_count(where))
         loss = task + self.config.lam * mi + bias
-        health = {"h_accuracy": bias_accuracy(reversed_logits, labels), "gradient_ratio": ratio}
+        health = {"h_accuracy": bias_accuracy(reversed_logits, labels, count), "gradient_ratio": ratio}
         terms = {"task": task, "mi": mi, "bias": bias, "mu": torch.tensor(mu)} | health
         yield minimise(loss, over=(self.f, self.g, self.h, *own), **terms)
 
@@ -111,9 +119,10 @@ class LNTL(TaskMethod):
         z = self.f(batch.x)
         task = self.task_loss(self.g(z), batch)
         where, adversary = self._where(batch), self._adversary(batch)
-        mi = -entropy(frozen(adversary)(z, where))
+        mi = -entropy(frozen(adversary)(z, where), batch.position_count(where))
         yield minimise(task + self.config.lam * mi, over=(self.f, self.g), task=task, mi=mi)
         reversed_logits, labels = adversary(reverse_gradient(self.f(batch.x), mu), where), batch.bias_at(where)
-        bias = bias_cross_entropy(reversed_logits, labels, self.config.h_smoothing)
-        terms = {"bias": bias, "mu": torch.tensor(mu), "h_accuracy": bias_accuracy(reversed_logits, labels)}
+        count = batch.known_count
+        bias = bias_cross_entropy(reversed_logits, labels, self.config.h_smoothing, count)
+        terms = {"bias": bias, "mu": torch.tensor(mu), "h_accuracy": bias_accuracy(reversed_logits, labels, count)}
         yield minimise(bias, over=(self.f, self.h, *self.own_networks.values()), **terms)

@@ -23,6 +23,7 @@ class Reweight(Method):
     """
 
     trains = ("f", "g")
+    mean_over_images = True
     sees_bias = True
 
     class Config(Settings):

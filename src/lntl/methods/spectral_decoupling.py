@@ -26,6 +26,7 @@ class SpectralDecoupling(Method):
     """
 
     trains = ("f", "g")
+    mean_over_images = True
 
     class Config(Settings):
         """Settings of a phase with `method: spectral_decoupling`."""

@@ -1,7 +1,7 @@
 """The trainer: an iterable of epochs that knows phases, epochs and steps, but no files and no evaluation."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from time import perf_counter
 from typing import cast
@@ -10,15 +10,18 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricOptimizer
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.hooks import RemovableHandle
 
+from lntl import ranks
 from lntl.data.loader import Loader
 from lntl.errors import UserError
-from lntl.methods.base import Method
+from lntl.methods.base import Method, Objective
 from lntl.seeding import derive
 from lntl.training import Optimizer, Phase
 from lntl.training.optim import build_optimizer, learning_rate, parameter_groups
-from lntl.types import Batch, EpochRecord, Networks, TrainerState
+from lntl.types import Batch, EpochRecord, LabelCounts, Networks, TrainerState
 
 
 class NonFiniteLossError(UserError):
@@ -110,6 +113,10 @@ class Trainer:
         log_interval: Updates between two reports.
         rebuild: Function that builds the model again, for methods that restart it; None where none does.
         held_out: Batches of the rows of val that a method may be fitted on; None where none is.
+        accumulate: Parts in which each process computes the gradients of a batch, one after the other, where the method
+            allows that (`Method.in_parts`).
+
+    On several processes (`lntl.ranks`) each takes a share of every batch, and after every step all have the same state.
 
     Attributes:
         record: The EpochRecord of the last finished epoch.
@@ -132,8 +139,11 @@ class Trainer:
         log_interval: int = 50,
         rebuild: Callable[[], Networks] | None = None,
         held_out: Loader | None = None,
+        accumulate: int = 1,
     ) -> None:
-        self.held_out = held_out
+        self.held_out, self.accumulate = held_out, accumulate
+        self._share: tuple[torch.Size, int] | None = None  # shape of this rank's x, and images of the whole batch
+        self._hooks: list[RemovableHandle] = []
         self.fabric, self.networks, self.loader, self.phases = fabric, networks, loader, phases
         self.seed, self.log_interval = seed, log_interval
         wrapped = Networks()
@@ -155,6 +165,11 @@ class Trainer:
         self._learners: dict[str, nn.Module] = {name: net for name, net in learners.items() if _trainable(net)}
         self._optimizers = {name: self._optimizer(name) for name in self._learners}
         self._terms = LoggedTerms()
+        self._in_parts = self.method.in_parts(self.settings)
+        for hook in self._hooks:
+            hook.remove()
+        gathers = [self._wrapped.f, *self.method.children()] if ranks.world_size() > 1 and not self._in_parts else []
+        self._hooks = [module.register_forward_hook(self._gather_outputs) for module in gathers]
         decay = self.settings.ema
         self._average = (
             AveragedModel(self.networks, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
@@ -212,8 +227,9 @@ class Trainer:
         start, before, began, total = self.step, self._seconds, perf_counter(), self._epoch_steps
         if self._phase_step == 0:
             self._prepare()
-        order = derive(self.seed, "order", self.phase, self.epoch_index)
-        for batch in islice(self.loader.batches(order, start, self.method.sampling_weights()), total - start):
+        order, weights = derive(self.seed, "order", self.phase, self.epoch_index), self.method.sampling_weights()
+        share = () if ranks.world_size() == 1 else ((ranks.rank(), ranks.world_size()),)
+        for batch in islice(self.loader.batches(order, start, weights, *share), total - start):
             self._update(self._visible(batch))
             self.step, self._seconds = self.step + 1, before + perf_counter() - began
             reports = self.step % self.log_interval == 0 or self.step == total
@@ -227,10 +243,13 @@ class Trainer:
         if loader is None:
             raise UserError(f"{self.settings.method} is fitted on val, and there is no val; set rows: train")
         self._wrapped.eval()
-        self.method.prepare(
-            lambda order_seed=None: map(self._visible, loader.batches(order_seed)),
-            derive(self.seed, "prepare", self.phase),
-        )
+        if ranks.is_first():
+            self.method.prepare(
+                lambda order_seed=None: map(self._visible, loader.batches(order_seed)),
+                derive(self.seed, "prepare", self.phase),
+            )
+        for module in (self.networks, self.method):
+            ranks.broadcast_state(module)
 
     def _visible(self, batch: Batch) -> Batch:
         """Return the batch, without bias labels where the method does not use them."""
@@ -238,7 +257,8 @@ class Trainer:
 
     def _update(self, batch: Batch) -> None:
         """Minimise the objectives of one batch; their terms stay on the device until the next report."""
-        torch.manual_seed(derive(self.seed, "step", self.phase, self.epoch_index, self.step))
+        own = (ranks.rank(),) if ranks.rank() and self._in_parts else ()  # dropout of a share is its own
+        torch.manual_seed(derive(self.seed, "step", self.phase, self.epoch_index, self.step, *own))
         for name, net in self._wrapped.named_children():
             net.train(name in self.method.trains)
         self.method.train()
@@ -247,23 +267,82 @@ class Trainer:
                 group["lr"] = self._learning_rate(name) * group.get("factor", 1.0)
         terms: dict[str, Tensor] = {}
         progress = self._phase_step / (self._epoch_steps * self.settings.epochs)
-        for objective in self.method.objectives(batch, progress):
-            if objective.over:
-                self._minimise(objective.loss, objective.over)
-            terms |= objective.terms
+        parts = [(self.method.objectives(part, progress), weight) for part, weight in self._parts(batch)]
+        while (more := self._minimise(parts)) is not None:
+            terms |= more
+        self._share = None
+        if ranks.world_size() > 1:
+            terms = self._combined(terms)
         self._terms.add(terms, self.fabric.device)
         if self._average is not None:
             self._average.update_parameters(self.networks)
 
-    def _minimise(self, loss: Tensor, over: tuple[nn.Module, ...]) -> None:
-        optimizers = {net: self._optimizers[name] for name, net in self._learners.items() if net in over}
-        for optimizer in optimizers.values():
-            optimizer.zero_grad()
-        self.fabric.backward(loss, inputs=[p for net in over for p in _trainable(net)])
+    def _parts(self, batch: Batch) -> list[tuple[Batch, float]]:
+        """Return the parts of a batch that this rank computes, each with its loss's weight in that of the whole."""
+        if ranks.world_size() == 1 and (self.accumulate == 1 or not self._in_parts):
+            return [(batch, 1.0)]
+        n = self.loader.size(self.step)
+        if not self._in_parts:
+            self._share = batch.x.shape, n
+            labels = (batch.y, batch.bias, batch.group, batch.row, batch.bias_features)
+            y, bias, group, row, features = (ranks.gather(label, n) for label in labels)
+            return [(Batch(batch.x, y, bias, group, row, features), 1 / ranks.world_size())]
+        positions, groups, *_ = counts = ranks.total(batch.label_counts()).to(self.fabric.device)
+        known = counts[2:] if batch.bias.dim() > 1 else counts[2]
+        parts = []
+        for index in torch.arange(len(batch.y)).tensor_split(self.accumulate):
+            part = batch.part(slice(int(index[0]), int(index[-1]) + 1))
+            weight = len(index) / n
+            parts.append(
+                (replace(part, counts=LabelCounts(known * weight, positions * weight, groups * weight)), weight)
+            )
+        return parts
+
+    def _gather_outputs(self, module: nn.Module, inputs: tuple[object, ...], output: object) -> object:
+        """Gather what a module made of this rank's share of the images; a forward hook."""
+        x = inputs[0] if inputs else None
+        if self._share is None or not isinstance(x, Tensor) or x.shape != self._share[0]:
+            return None
+        if isinstance(output, Tensor):
+            return ranks.gather(output, self._share[1])
+        return [ranks.gather(value, self._share[1]) for value in cast(list[Tensor], output)]
+
+    def _combined(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the terms of the whole batch, and give BatchNorm the mean of the ranks' running statistics."""
+        trained = [*(getattr(self._wrapped, name) for name in self.method.trains), *self.method.own_networks.values()]
+        norms = [m for net in trained for m in net.modules() if isinstance(m, _NormBase) and m.training]
+        buffers = [b for norm in norms for b in (norm.running_mean, norm.running_var) if b is not None]
+        values = [torch.as_tensor(term, device=self.fabric.device) for term in terms.values()]
+        flat = ranks.total(torch.cat([v.detach().flatten().double() for v in (*values, *buffers)]))
+        combined = flat.split([v.numel() for v in (*values, *buffers)])
+        for buffer, mean in zip(buffers, combined[len(values) :], strict=True):
+            buffer.copy_(mean / ranks.world_size())
+        return {name: value[0] for name, value in zip(terms, combined, strict=False)}
+
+    def _minimise(self, parts: list[tuple[Iterator[Objective], float]]) -> dict[str, Tensor] | None:
+        """Minimise the next objective, summed over the parts of the batch; return its terms, None if there is none."""
+        terms: dict[str, Tensor] = {}
+        optimizers: dict[nn.Module, _FabricOptimizer] = {}
+        for number, (objectives, weight) in enumerate(parts):
+            if (objective := next(objectives, None)) is None:
+                return None
+            if objective.over:
+                if number == 0:
+                    learners = self._learners.items()
+                    optimizers = {net: self._optimizers[name] for name, net in learners if net in objective.over}
+                    for optimizer in optimizers.values():
+                        optimizer.zero_grad()
+                loss = objective.loss if weight == 1 else objective.loss * weight
+                self.fabric.backward(loss, inputs=[p for net in objective.over for p in _trainable(net)])
+            for name, term in objective.terms.items():  # after the backward pass, which sets some of them
+                weighted = term if weight == 1 else term * weight
+                terms[name] = terms[name] + weighted if name in terms else weighted
+        ranks.sum_gradients(p for net in optimizers for p in _trainable(net))
         for net, optimizer in optimizers.items():
             if (norm := self.settings.clip_grad_norm) is not None:
                 self.fabric.clip_gradients(net, optimizer, max_norm=norm, error_if_nonfinite=False)
             optimizer.step()
+        return terms
 
     @property
     def _epoch_steps(self) -> int:
@@ -298,6 +377,8 @@ class Trainer:
         )
 
     def _finish_epoch(self, images_per_second: float, seconds: float) -> None:
+        if self._terms.pending:  # of a run that goes on with another number of processes, whose epochs are shorter
+            self._terms.take()
         terms, self._terms = self._terms.means(self._epoch_steps), LoggedTerms()
         self.epoch_index, self.step, self._seconds = self.epoch_index + 1, 0, 0.0
         self.record = EpochRecord(

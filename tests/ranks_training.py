@@ -1,0 +1,135 @@
+"""Train all methods for a few steps, in one process or as one rank of several; what tests/training/test_ranks.py runs.
+
+`python ranks_training.py FOLDER RANK WORLD_SIZE` meets the other ranks over a file in FOLDER, and rank 0 writes the
+weights of each phase there.
+"""
+
+import sys
+from dataclasses import replace
+from datetime import timedelta
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from lntl import config as configuration
+from lntl import plugins, ranks
+from lntl.data.colored_mnist import ColoredMNIST
+from lntl.data.loader import Loader
+from lntl.methods import load_method
+from lntl.models import append_eraser, load_model
+from lntl.training.trainer import Trainer, TrainingPhase
+from lntl.types import IGNORE, Batch, Split
+
+SGD = {"name": "sgd", "lr": 0.02, "momentum": 0.9, "weight_decay": 1e-3}
+PHASES: dict[str, dict[str, Any]] = {
+    **{method: {"method": method} for method in plugins.names("lntl.methods")},
+    "lntl, three steps of h": {"method": "lntl", "h_steps": 3, "h_smoothing": 0.1},
+    "lntl, alternating": {"method": "lntl", "updates": "alternating", "lam": 0.3, "mu": 0.5},
+    "lntl, all positions": {"method": "lntl", "h_positions": "all", "lam": 0.3},
+    "lntl, limited ratio": {"method": "lntl", "max_gradient_ratio": 0.05, "mu": 1.0},
+    "lntl, clipped": {"method": "lntl", "clip_grad_norm": 0.3, "ema": 0.9},
+    "blind_eye, two steps of h": {"method": "blind_eye", "h_steps": 2},
+    "hsic, not normalised": {"method": "hsic", "estimator": "hsic", "alpha": 10.0},
+    "group_dro, natural": {"method": "group_dro", "sampling": "natural", "eta": 0.5},
+}
+
+
+class PartlyLabelled(Split):
+    """A split in float64 whose bias is unknown on every fifth image."""
+
+    def __init__(self, split: Split) -> None:
+        self.split, unknown = split, torch.arange(len(split)) % 5 == 0
+        self.y, self.row = split.y, split.row
+        self.group = torch.where(unknown, IGNORE, split.group)
+
+    def batch(self, index: Tensor) -> Batch:
+        batch = self.split.batch(index)
+        unknown = index % 5 == 0
+        bias = torch.where(unknown.view(-1, *[1] * (batch.bias.dim() - 1)), IGNORE, batch.bias)
+        features = batch.bias_features * ~unknown[:, None]
+        return replace(batch, x=batch.x.double(), bias=bias, group=self.group[index], bias_features=features.double())
+
+    def to(self, device: torch.device) -> "PartlyLabelled":
+        return self
+
+
+class MapHead(nn.Module):
+    """A linear h: z (N, C) -> logits (N, bins, 3, 14, 14), or those at the positions `where`, (M, bins, 3)."""
+
+    def __init__(self, channels: int, bins: int) -> None:
+        super().__init__()
+        self.linear, self.shape = nn.Linear(channels, bins * 3 * 14 * 14), (-1, bins, 3, 14, 14)
+
+    def forward(self, z: Tensor, where: Tensor | None = None) -> Tensor:
+        logits = self.linear(z).view(self.shape)
+        return logits if where is None else logits.permute(0, 3, 4, 1, 2)[where]
+
+
+@cache
+def digits() -> ColoredMNIST:
+    return ColoredMNIST(ColoredMNIST.Config(path="/nonexistent", max_images=100))
+
+
+def make_trainer(
+    phase: dict[str, Any], *, epochs: int = 3, batch_size: int = 13, accumulate: int = 1, norms: bool = False
+) -> Trainer:
+    """Return a trainer on 90 images: seven steps an epoch, of 13 images but for the last, of 12."""
+    raw = {
+        "project": {"experiment_name": "ranks"},
+        "data": {"name": "colored_mnist", "path": "/nonexistent", "max_images": 100},
+        "model": {"name": "lenet", "feature_dim": 16, "hidden_dim": 16}
+        | dict(load_method(phase["method"]).required_model_settings),
+        "training": {
+            "device": "cpu", "optimizer_fg": SGD, "optimizer_h": SGD, "phases": [{"epochs": epochs} | phase],
+        },
+    }  # fmt: skip
+    config = configuration.validate(raw, "test")
+    data = digits()
+    torch.manual_seed(0)
+    networks = load_model("lenet")(data.spec, config.model)
+    norm = nn.BatchNorm1d(16) if norms else nn.Identity()
+    networks.f = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(3 * 7 * 7, 16), norm, nn.Tanh())
+    networks.h = MapHead(16, data.spec.num_bins)
+    if config.model.eraser == "leace":
+        append_eraser(networks, data.spec)
+    networks.double()
+    phases = [
+        TrainingPhase(p, partial(load_method(p.method), config=p, spec=data.spec)) for p in config.training.phases
+    ]
+    fabric = Fabric(accelerator="cpu", devices=1, precision="64-true")
+    parts = ranks.world_size() * accumulate
+    loader = Loader(PartlyLabelled(data.splits["train"]), batch_size, fabric.device, parts)
+    return Trainer(fabric, networks, loader, phases, seed=0, log_interval=3, held_out=loader, accumulate=accumulate)
+
+
+def trained(phase: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    """Return weights, the method's state and the metrics of the epochs after a training in float64."""
+    digits()
+    torch.set_default_dtype(torch.float64)  # Fabric gives the outputs of networks this type
+    try:
+        trainer = make_trainer(phase, **settings)
+        metrics = [record.metrics for record in trainer]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    method = {key: value.clone() for key, value in trainer.method.state_dict().items()}
+    return {"networks": trainer.evaluated.state_dict(), "method": method, "metrics": metrics}
+
+
+def main(folder: Path, rank: int, world_size: int) -> None:
+    torch.set_num_threads(1)
+    store = dist.FileStore(str(folder / "meeting"), world_size)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size, timeout=timedelta(seconds=60))
+    ranks.join(rank, world_size)
+    results = {name: trained(phase) for name, phase in PHASES.items()}
+    results["with norms"] = trained({"method": "erm"}, norms=True)
+    results["lntl, accumulated"] = trained({"method": "lntl"}, accumulate=2)
+    torch.save(results, folder / f"rank{rank}.pth")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,92 @@
+"""Training on several processes against training on one: the same weights, method by method."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ranks_training import PHASES, trained
+from torch import Tensor
+
+from lntl import plugins
+from lntl.config import Config
+from lntl.errors import UserError
+from lntl.experiment import build
+from lntl.methods import load_method
+
+HELPER = Path(__file__).parents[1] / "ranks_training.py"
+Results = dict[str, Any]
+
+
+def in_parts(method: str) -> bool:
+    return load_method(method).mean_over_images
+
+
+@pytest.fixture(scope="module")
+def of_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[Results]:
+    """What each of two ranks ends with; one pair of processes trains everything."""
+    folder = tmp_path_factory.mktemp("ranks")
+    ranks = [
+        subprocess.Popen([sys.executable, str(HELPER), str(folder), str(rank), "2"], env=os.environ, text=True)
+        for rank in range(2)
+    ]
+    assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
+    return [torch.load(folder / f"rank{rank}.pth") for rank in range(2)]
+
+
+def difference(left: Any, right: Any) -> float:
+    """Return the largest difference between the numbers of two trees of dicts and lists of the same form."""
+    if isinstance(left, dict):
+        assert left.keys() == right.keys()
+        return max((difference(value, right[key]) for key, value in left.items()), default=0.0)
+    if isinstance(left, list):
+        return max((difference(a, b) for a, b in zip(left, right, strict=True)), default=0.0)
+    both_infinite = isinstance(left, Tensor) and left.is_floating_point()
+    a, b = (torch.as_tensor(value).double() for value in (left, right))
+    return float(torch.where(a == b, 0.0, (a - b).abs()).max()) if a.numel() or both_infinite else 0.0
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", PHASES)
+def test_two_ranks_end_with_the_weights_of_one_process(of_ranks: list[Results], name: str) -> None:
+    """A model without BatchNorm and dropout, SGD, float64, 21 steps, known labels distributed unevenly."""
+    alone, first = trained(PHASES[name]), of_ranks[0][name]
+    assert difference(alone["networks"], first["networks"]) < 1e-9
+    assert difference(alone["method"], first["method"]) < 1e-6  # in part float32
+    of_share = set() if "max_gradient_ratio" in PHASES[name] else {"train/gradient_ratio"}  # norms of a rank's share
+    for of_one, of_two in zip(alone["metrics"], first["metrics"], strict=True):
+        assert of_one.keys() == of_two.keys()
+        assert {key for key in of_one if of_two[key] != pytest.approx(of_one[key], abs=1e-6)} <= of_share
+
+
+def test_a_batch_in_parts_is_the_whole_batch() -> None:
+    phase = PHASES["lntl, three steps of h"] | {"clip_grad_norm": 0.3}
+    whole, parts = (trained(phase, epochs=1, accumulate=accumulate) for accumulate in (1, 3))
+    assert difference(whole["networks"], parts["networks"]) < 1e-9
+
+
+def test_a_loss_over_pairs_refuses_parts_before_any_training(make_config: Callable[..., Config]) -> None:
+    with pytest.raises(UserError, match=r"training\.accumulate: the loss of hsic \(phase 2\), as it is set, is not"):
+        build(make_config("erm", "hsic", training={"accumulate": 2}))
+
+
+def test_a_part_has_two_images_at_least(make_config: Callable[..., Config]) -> None:
+    with pytest.raises(UserError, match="batch_size 7 is less than two images for each of 4 parts"):
+        make_config("erm", training={"accumulate": 4, "batch_size": 7})
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("phase", [{"method": m} for m in plugins.names("lntl.methods") if in_parts(m)], ids=str)
+def test_every_mean_over_images_may_be_computed_in_parts(phase: dict[str, str]) -> None:
+    whole, parts = (trained(phase, epochs=1, accumulate=accumulate) for accumulate in (1, 4))
+    assert difference(whole["networks"], parts["networks"]) < 1e-9
+
+
+@pytest.mark.full
+def test_all_ranks_have_the_same_state_bit_for_bit(of_ranks: list[Results]) -> None:
+    for name in of_ranks[0]:
+        assert difference(of_ranks[0][name], of_ranks[1][name]) == 0, name
