@@ -127,7 +127,7 @@ def test_names_of_an_old_densenet_are_understood(monkeypatch: pytest.MonkeyPatch
 
 
 def test_images_that_are_too_small_are_reported(make_config: MakeConfig) -> None:
-    with pytest.raises(UserError, match=r"at 'features\.pool0': images of 3 x 28 x 28 do not go through \("):
+    with pytest.raises(UserError, match=r"at 'features\.pool0': images of 3 x 28 x 28 cannot be processed \("):
         build(make_config(model={"name": "torchvision/densenet121", "split": "features.pool0"}))
 
 
@@ -172,5 +172,5 @@ def test_timm_without_a_network(make_config: MakeConfig, monkeypatch: pytest.Mon
 
 
 def test_weights_and_pretrained_together_are_reported(make_config: MakeConfig) -> None:
-    with pytest.raises(UserError, match="pretrained and weights both name the first weights; set one of them"):
+    with pytest.raises(UserError, match="pretrained and weights both name start weights; set only one of them"):
         make_config(model=MODEL | {"pretrained": True, "weights": "x.safetensors"})

@@ -180,7 +180,7 @@ def test_bar(tmp_path: Path) -> None:
         assert row["image"].startswith(f"{row['split']}/")
         assert row["label"] == row["image"].partition("/")[2].partition("_")[0].replace("pole ", "")
     assert made.bias is None
-    assert made.notes == [f"1 files are no images of an action and are left out, the first {source}/train/notes.txt"]
+    assert made.notes == [f"1 files are not images of an action and are left out, first {source}/train/notes.txt"]
 
 
 def test_a_place_is_a_function_of_the_name_and_a_share_of_the_names_lies_below_it() -> None:
@@ -211,7 +211,7 @@ def test_imdb_faces_from_metadata(tmp_path: Path, train: str) -> None:
             assert found[face["full_path"]] == expected | {"person": f"nm{k:07d}", "split": split}
     tested = {(row["gender"], row["age_group"]) for row in found.values() if row["split"] == "test"}
     assert len(tested) == 4  # the test set holds all groups
-    assert made.notes == [f"{unused} faces are in no set, or in the other training set alone"]
+    assert made.notes == [f"{unused} faces are in no set, or only in the other training set"]
 
 
 def test_faces_with_doubtful_metadata_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_imdb_faces_from_the_authors_lists(tmp_path: Path, train: str) -> None:
     test = [row for row in found if row["split"] == "test"]
     between = sum(face["photo_taken"] == 2005 for face in faces[-10:])
     assert {row["image"] for row in test} == {f["full_path"] for f in faces[-10:] if f["photo_taken"] != 2005}
-    assert made.notes == [f"{between} faces are in no set, or in the other training set alone"]
+    assert made.notes == [f"{between} faces are in no set, or only in the other training set"]
     pairs = {(row["gender"], row["age_group"]) for row in found if row["split"] == "train"}
     assert pairs == {"eb1": {("female", "0-29"), ("male", "40+")}, "eb2": {("female", "40+"), ("male", "0-29")}}[train]
     assert {(row["image"], row["age"], row["gender"]) for row in found} <= {
@@ -489,13 +489,13 @@ FAULTS: dict[str, tuple[Any, Any, Any, str]] = {
         lists,
         lambda s: np.save(s / "imdb_age_gender.npy", np.array(["a", "b"])),
         listed,
-        r"imdb_age_gender\.npy: not one of the authors' lists \(it holds no dict\); fetch it again",
+        r"imdb_age_gender\.npy: not one of the authors' lists \(it has no dict\); fetch it again",
     ),
     "a number for a list": (
         lists,
         lambda s: save_object(s / "imdb_split.npy", {"test_list": 3}),
         listed,
-        r"imdb_split\.npy: not one of the authors' lists \(it holds no list of names\); fetch it again",
+        r"imdb_split\.npy: not one of the authors' lists \(it has no list of names\); fetch it again",
     ),
     "no imdb.mat": (
         crop,

@@ -148,7 +148,8 @@ def test_an_empty_group_is_an_error_before_training(make: Make) -> None:
         (COUNTS | {"val": (20, 6, 0, 20)}, "the half of val that dfr is fitted on", "class 1 with bias value 0"),
     ):
         with pytest.raises(
-            UserError, match=rf"training\.phases\.1\.method: dfr: 1 of 4 groups have no row in {where}, first {first}; "
+            UserError,
+            match=rf"training\.phases\.1\.method: dfr: 1 of 4 groups have no row in {where}, the first is {first}; ",
         ):
             make({"method": "erm"}, {"method": "dfr"}, counts=counts)
     make({"method": "dfr", "rows": "train"}, counts=COUNTS | {"val": (20, 0, 6, 20)})

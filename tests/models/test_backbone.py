@@ -67,11 +67,11 @@ def test_layers_have_their_own_learning_rate_or_are_frozen() -> None:
         ({"name": "torchvision/resnet81"}, r"torchvision has no classifier 'resnet81'; did you mean 'resnet18'\?"),
         ({"name": "timm/rsnet18"}, r"timm has no classifier 'rsnet18'; did you mean 'resnet18'\?"),
         ({"split": "layer22"}, r"cannot be split at 'layer22': there is no such layer; did you mean 'layer2'\?"),
-        ({"split": "layer2.0.conv1"}, r"a branch goes past it; `lntl models torchvision/resnet18` lists the layers"),
+        ({"split": "layer2.0.conv1"}, r"a branch of the network bypasses it; `lntl models torchvision/resnet18` lists the layers"),
         ({"frozen": ["layer4"]}, r"model\.frozen: f has no layer 'layer4'; did you mean 'layer"),
         ({"lr_factors": {"x": 0.1}}, r"model\.lr_factors: f has no layer 'x'"),
-        ({"name": "torchvision/vgg11", "split": "features.3", "small_images": True}, r"does not begin as a ResNet"),
-        ({"spec": VECTORS}, r"torchvision takes images, but the data are vectors \(12,\); take mlp"),
+        ({"name": "torchvision/vgg11", "split": "features.3", "small_images": True}, r"is not built like a ResNet"),
+        ({"spec": VECTORS}, r"torchvision takes images, but the data are vectors \(12,\); use mlp"),
         ({"name": "torchvision/vit_b_16", "spec": ODD},
          r"vit_b_16 cannot take images of 30 x 30: "),
         ({"name": "timm/nest_tiny", "spec": ODD},
@@ -86,7 +86,7 @@ def test_a_setting_that_does_not_fit_is_reported(arguments: dict[str, Any], mess
 @pytest.mark.parametrize("name", ["convnet", "lenet"])
 def test_image_models_refuse_vectors(name: str) -> None:
     plugin: Any = load_model(name)
-    with pytest.raises(UserError, match=rf"{name} takes images, but the data are vectors \(12,\); take mlp"):
+    with pytest.raises(UserError, match=rf"{name} takes images, but the data are vectors \(12,\); use mlp"):
         plugin(VECTORS, plugin.Config())
 
 
@@ -101,7 +101,7 @@ def test_the_mlp_takes_vectors() -> None:
 
 def test_a_missing_library_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(UserError, match="pip install timm, or take torchvision"):
+    with pytest.raises(UserError, match="pip install timm, or use torchvision"):
         build("timm/resnet18")
 
 

@@ -111,8 +111,8 @@ def test_channels_stand_first(library: str, arch: str, split: str, side: int, sh
     [
         ("layer9", "there is no such layer"),
         ("", "there is no such layer"),
-        ("layer2.0.conv1", "a branch goes past it"),
-        ("layer2.0.downsample", "a branch goes past it"),
+        ("layer2.0.conv1", "a branch of the network bypasses it"),
+        ("layer2.0.downsample", "a branch of the network bypasses it"),
         ("layer2.0.relu", "it is run 2 times in a pass"),
         ("fc", "it leaves no layer for g"),
     ],
@@ -136,12 +136,12 @@ class Odd(nn.Module):
 
 
 def test_code_that_cannot_be_followed_is_reported() -> None:
-    with pytest.raises(SplitError, match=r"the code around it cannot be followed \(symbolically traced"):
+    with pytest.raises(SplitError, match=r"the code around it cannot be traced \(symbolically traced"):
         split_at(Odd(), "first")
 
 
 def test_images_that_are_too_small_are_reported() -> None:
-    with torch.device("meta"), pytest.raises(SplitError, match=r"images of 3 x 8 x 8 do not go through"):
+    with torch.device("meta"), pytest.raises(SplitError, match=r"images of 3 x 8 x 8 cannot be processed"):
         split_with_shape(whole("torchvision", "vgg11", 32), "features", torch.zeros(1, 3, 8, 8))
 
 

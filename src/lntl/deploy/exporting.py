@@ -23,16 +23,16 @@ from lntl.runs.folder import EXPORT, RunFolder
 from lntl.types import ImageSplit
 
 Format = Literal["safetensors", "torch_export", "onnx"]
-IMAGES = 64  # of the test split, that an export is checked on
-TOLERANCE = 1e-4  # in a probability
-EXTRA_FILE = "lntl.json"  # of a torch_export: what the metadata of the others say
+IMAGES = 64  # number of test images on which an export is checked
+TOLERANCE = 1e-4  # largest accepted difference of a probability
+EXTRA_FILE = "lntl.json"  # file with the metadata inside a torch_export
 Run = Callable[[Tensor], Tensor]  # from images to probabilities
 
 
 class Standalone(nn.Module):
     """Map float images on the [0, 1] scale (or vectors) to probabilities: luma if set, normalisation, f, g, softmax.
 
-    Vectors are float64 where their normalisation is, since float32 would lose digits of them.
+    If mean and std are float64, vectors are float64, too, because float32 would lose digits.
     """
 
     mean: Tensor
@@ -55,7 +55,7 @@ class Standalone(nn.Module):
 
 @dataclass(frozen=True)
 class Check:
-    """How far an export is from the original: the largest difference of a probability, over n images of `origin`."""
+    """The largest difference of a probability between an export and the original, over n images from `origin`."""
 
     difference: float
     n: int
@@ -69,17 +69,17 @@ def export(target: Path, kind: Format, out: Path, trust: str | Sequence[str] = (
         target: A run folder (its best checkpoint, else its last) or a checkpoint.
         kind: The format.
         out: The file.
-        trust: As of `load`, for the data too.
+        trust: As for `load`; also for the data.
 
     Returns:
-        How the file was checked against the original.
+        The result of the check against the original.
 
     Raises:
         UserError: With nothing written, if the file's probabilities differ from those of the original.
     """
     check_target(out)
     if kind == "safetensors" and out.suffix != EXPORT:
-        raise UserError(f"{out}: give it the suffix {EXPORT}, by which lntl.load knows it")
+        raise UserError(f"{out}: give it the suffix {EXPORT}, by which lntl.load recognises it")
     path = RunFolder.resolve(target)
     classifier = load(path, trust=trust).to(memory_format=torch.contiguous_format)
     images, x, origin = _images(path, classifier, trust)
@@ -90,31 +90,31 @@ def export(target: Path, kind: Format, out: Path, trust: str | Sequence[str] = (
         difference = max(float((run(images[part]) - expected[part]).abs().max()) for part in parts)
     if not difference <= TOLERANCE:
         raise UserError(
-            f"{out}: not written, for the {kind} export differs from the original by up to {difference:.2g} in a "
-            f"probability, over {len(x)} {origin}; at most {TOLERANCE:g} is right; try another --format"
+            f"{out}: not written, because the {kind} export differs from the original by up to {difference:.2g} in a "
+            f"probability, over {len(x)} {origin}; {TOLERANCE:g} is the limit; try another --format"
         )
     write_atomic(out, lambda file: file.write(content))
     return Check(difference, len(x), origin)
 
 
 def _images(path: Path, classifier: Classifier, trust: str | Sequence[str]) -> tuple[Tensor, Tensor, str]:
-    """Return images to check on as an export takes them, x of the same images as evaluation makes it, and their origin.
+    """Return images for the check as an export takes them, x of the same images from evaluation, and their origin.
 
-    They come from all over the test split; if the data cannot be read, they are random numbers.
+    The images are spread over the test split; if the data cannot be read, they are random numbers.
     """
     try:
         data = build_data(classifier.description["data"], str(path), trust)
     except UserError as error:
         mean, std = classifier.transform.unit()
         images = torch.rand(IMAGES, *classifier.transform.shape, generator=torch.Generator().manual_seed(0))
-        if len(classifier.transform.shape) == 1:  # numbers of a vector have a range of their own
+        if len(classifier.transform.shape) == 1:  # each number of a vector has its own range
             images = mean + std * (2 * images - 1)
         seen = float_luma(images) if classifier.transform.grey else images
         return images, ((seen - mean) / std).float(), f"random images (the data cannot be read: {error})"
     split = data.splits["test"]
     index = torch.linspace(0, len(split) - 1, min(IMAGES, len(split))).long()
     x = split.batch(index).x
-    raw = x  # of a data set without a transform
+    raw = x  # if the data set has no transform
     if data.transform is not None and isinstance(split, ArraySplit):
         raw = split.values[index]
     elif data.transform is not None and isinstance(split, ImageSplit):
@@ -123,7 +123,7 @@ def _images(path: Path, classifier: Classifier, trust: str | Sequence[str]) -> t
 
 
 def _metadata(path: Path, classifier: Classifier, inside: bool) -> dict[str, Any]:
-    """Return the metadata of an export; inside: whether its graph normalises."""
+    """Return the metadata of an export; `inside` is whether its graph normalises the images."""
     transform = classifier.transform
     mean, std = transform.unit()
     shape = ", ".join(map(str, transform.shape))
@@ -133,10 +133,10 @@ def _metadata(path: Path, classifier: Classifier, inside: bool) -> dict[str, Any
         "lntl_version": __version__,
         "checkpoint": str(path),
         "input": f"images: {kind} (N, {shape}) {scale}: {transform.description}; normalised "
-        f"{'by the graph itself' if inside else 'as `normalisation` says before f'}",
+        f"{'by the graph' if inside else 'with `normalisation` before f'}",
         "output": f"probabilities: float32 (N, {len(classifier.class_names)}), in the order of class_names"
         if inside
-        else "weights of f and g alone; lntl.load builds the classifier of them",
+        else "only the weights of f and g; lntl.load builds the classifier from them",
         "normalisation": {"mean": mean.flatten().tolist(), "std": std.flatten().tolist(), "inside": inside},
         **{name: classifier.description[name] for name in DESCRIPTION},
     }
@@ -150,7 +150,7 @@ def _safetensors(classifier: Classifier, images: Tensor, metadata: dict[str, Any
     weights = {key: value.contiguous() for key, value in classifier.state_dict().items()}
     content = save(weights, texts | {DIGEST: digest(weights, texts)})
     description = {name: json.loads(texts[name]) for name in DESCRIPTION}
-    trust = code_names(description)  # the classifier is built from it already
+    trust = code_names(description)  # the code was already trusted when the classifier was built
     path = Path(metadata["checkpoint"])
     return content, Standalone(build_classifier(description, read(content), path, trust=trust))
 
@@ -172,7 +172,7 @@ def _onnx(classifier: Classifier, images: Tensor, metadata: dict[str, Any]) -> t
     program = torch.onnx.export(
         _traced(classifier, images), dynamo=True, verbose=False, input_names=["images"], output_names=["probabilities"]
     )
-    assert program is not None  # as torch says it is without a path
+    assert program is not None  # torch returns it because no path is given
     model = program.model_proto
     onnx.helper.set_model_props(model, {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()})
     content = model.SerializeToString()
@@ -183,7 +183,7 @@ def _onnx(classifier: Classifier, images: Tensor, metadata: dict[str, Any]) -> t
 def _traced(classifier: Classifier, images: Tensor) -> torch.export.ExportedProgram:
     """Return the graph from images to probabilities, for any number of images."""
     batch = {"images": {0: torch.export.Dim("batch")}}
-    two = images[:1].expand(2, *images.shape[1:]).contiguous()  # of one image the graph would take one alone
+    two = images[:1].expand(2, *images.shape[1:]).contiguous()  # traced with one image, the graph would only accept one
     try:
         return torch.export.export(Standalone(classifier), (two,), dynamic_shapes=batch)
     except (RuntimeError, ValueError) as error:

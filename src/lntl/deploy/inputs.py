@@ -1,4 +1,4 @@
-"""What to predict: folders, image files, tables of paths, or arrays of an .npz file."""
+"""Read the images or vectors to predict from folders, image files, tables of paths, or arrays of an .npz file."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from lntl.errors import UserError
 log = logging.getLogger("lntl")
 
 TABLES = (".csv", ".tsv", ".parquet", ".pq")
-# What errors of reading advise in training, and what they advise here.
+# Advice about settings in errors of the readers, and the advice about options in its place.
 _REMEDIES = {"set data.delimiter": "set --delimiter", "set data.path to": "name"}
 
 
@@ -33,12 +33,12 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Layout:
-    """How tables and .npz files are laid out; what is None is as in the data of the run, else as `read` says.
+    """Layout of tables and .npz files; for None the layout of the run's data is used, otherwise a default.
 
     Args:
-        column: The column of a table's paths, or the name of an array.
-        root: The folder of a table's paths.
-        delimiter: What separates the fields of CSV.
+        column: Column of a table with the paths, or name of an array; default image, or x.
+        root: Folder of a table's paths; default the folder of the table.
+        delimiter: Delimiter of CSV fields; default a comma, or a tab in .tsv.
     """
 
     column: str | None = None
@@ -51,7 +51,7 @@ class Layout:
             raise UserError(f"--delimiter {self.delimiter}: give one character")
 
     def filled(self, kind: str, data: Mapping[str, Any]) -> "Layout":
-        """Return the layout filled from `data`, the run's settings of its data, if they are of that kind."""
+        """Return the layout with gaps filled from `data`, the run's section `data`, if it is of this kind."""
         own = data if data.get("name") == kind else {}
         root = self.root or (Path(own["root"]) if own.get("root") else None)
         column = self.column or own.get("x" if kind == "arrays" else "image")
@@ -63,16 +63,15 @@ def read(targets: Sequence[Path], data: Mapping[str, Any], layout: Layout = Layo
 
     Args:
         targets: The files and folders.
-        data: The run's settings of its data. What neither they nor the layout say is the column image, the array x, the
-            table's folder, and a comma (in .tsv a tab).
-        layout: How they are laid out.
+        data: Section `data` of the run's configuration.
+        layout: Layout of tables and .npz files.
 
     Raises:
-        UserError: If one is missing, holds no image, or cannot be read.
+        UserError: If a target is missing, contains no image, or cannot be read.
     """
     if any(target.suffix.lower() == ".npz" for target in targets):
         if len(targets) > 1:
-            raise UserError("an .npz file is predicted alone; give it in a command of its own")
+            raise UserError("an .npz file cannot be combined with other files; predict it in a separate command")
         return _arrays(targets[0], layout.filled("arrays", data).column or "x")
     filled = layout.filled("table", data)
     names = [name for target in targets for name in _paths(target, filled)]
@@ -89,7 +88,7 @@ def _paths(target: Path, layout: Layout) -> list[str]:
     if target.is_dir():
         found = image_files(target)
         if not found.names:
-            raise UserError(f"{target}: it holds no image file ({', '.join(suffixes())}){found.hint}")
+            raise UserError(f"{target}: it contains no image file ({', '.join(suffixes())}){found.hint}")
         if found.note:
             log.warning("%s: %s", target, found.note)
         return [str(target / name) for name in sorted(found.names)]
@@ -107,7 +106,7 @@ def _paths(target: Path, layout: Layout) -> list[str]:
 
 @contextmanager
 def _remedies(column: str) -> Iterator[None]:
-    """Name options of the command where errors name settings; `column` is added to an error about a column."""
+    """Replace advice about settings in errors by advice about options; `column` is added to errors about a column."""
     try:
         yield
     except UserError as error:

@@ -1,4 +1,4 @@
-"""A trained run as a module that classifies: f and g with the transform of evaluation; neither h nor the data."""
+"""Load a trained run as a classifier module: f and g with the evaluation transform; h and the data are not needed."""
 
 import hashlib
 import json
@@ -20,9 +20,9 @@ from lntl.runs import checkpoint
 from lntl.runs.checkpoint import NotFiniteError
 from lntl.runs.folder import EXPORT, RunFolder
 
-BATCH_SIZE = 256  # images that go through the networks together
+BATCH_SIZE = 256  # images in one forward pass
 DIGEST = "sha256"  # metadata of an export: digest of its weights and of the rest of its metadata
-# What a classifier is built from, besides its weights.
+# Fields from which a classifier is built, besides its weights, and their types.
 DESCRIPTION = {"class_names": list, "model": dict, "spec": dict, "transform": dict}
 
 
@@ -33,9 +33,9 @@ class Classifier(nn.Module):
         f: The feature extractor.
         g: The task head.
         class_names: The name of each class, in the order of the probabilities.
-        transform: From images to x, as evaluation makes it.
-        description: Plain values from which the classifier can be built again: class_names, model, spec, transform;
-            `data`, if it comes from a checkpoint, is that section of its configuration.
+        transform: The evaluation transform from images to x.
+        description: Plain values from which the classifier can be built again: class_names, model, spec, transform; for
+            a checkpoint also `data`, that section of its configuration.
 
     Example:
         >>> classifier = lntl.load("results/colored_mnist_lntl")  # doctest: +SKIP
@@ -52,7 +52,7 @@ class Classifier(nn.Module):
         """Return the logits.
 
         Args:
-            x: Network input as `transform` makes it, float (N, C, H, W) or (N, D).
+            x: Network input from `transform`, float (N, C, H, W) or (N, D).
 
         Returns:
             Logits (N, classes).
@@ -64,31 +64,31 @@ class Classifier(nn.Module):
         """Return the probability of each class.
 
         Args:
-            images: Paths; PIL images; uint8 (N, H, W, 3) or (N, 3, H, W) in RGB, of any size if the run was trained on
-                image files, which count as pictures in files do; float images (N, C, H, W) in [0, 1] of the network's
-                size; grey ones (N, H, W) if it takes one channel; numbers (N, D), as they are, if it takes vectors.
-            batch_size: Images that go through the networks together.
+            images: Paths; PIL images; uint8 images (N, H, W, 3) or (N, 3, H, W) in RGB, of any size if the run was
+                trained on image files, then processed like image files; float images (N, C, H, W) in [0, 1] of the
+                network's size; grey images (N, H, W) for one channel; vectors (N, D), not normalised.
+            batch_size: Images in one forward pass.
 
         Returns:
             Probabilities, float32 (N, classes) on the CPU.
 
         Raises:
-            UserError: If images cannot be read or do not fit, or the probabilities are not finite.
+            UserError: If images cannot be read or have a wrong shape, or if probabilities are not finite.
         """
         probabilities = self._over(images, lambda x: self(x).float().softmax(dim=1), batch_size)
         check_probabilities(probabilities)
         return probabilities
 
     def features(self, images: Images, batch_size: int = BATCH_SIZE) -> Tensor:
-        """Return z = f(x), what the bias was unlearned from.
+        """Return the features z = f(x), from which the bias was unlearned.
 
         Args:
-            images: As of `predict`.
-            batch_size: As of `predict`.
+            images: As for `predict`.
+            batch_size: As for `predict`.
 
         Returns:
-            Features, float32 (N, C), (N, C, T) or (N, C, H, W) on the CPU: what the layer `model.split` gives, channels
-            first; for convnet the map (N, 32, 14, 14).
+            Features, float32 (N, C), (N, C, T) or (N, C, H, W) on the CPU: the output of the layer `model.split`,
+            channels first; for convnet the map (N, 32, 14, 14).
         """
         return self._over(images, self.f, batch_size)
 
@@ -98,10 +98,10 @@ class Classifier(nn.Module):
         return torch.cat([compute(x).float().cpu() for x in self.batches(source, batch_size)])
 
     def batches(self, source: Source, batch_size: int = BATCH_SIZE) -> Iterator[Tensor]:
-        """Read images in batches, the next ones while the current one is used.
+        """Read images in batches; the next batches are read while the current one is used.
 
         Args:
-            source: Images as `transform.source` gives them.
+            source: Images from `transform.source`.
             batch_size: Images in one batch.
 
         Yields:
@@ -124,8 +124,8 @@ def load(path: str | Path, device: str | None = None, trust: str | Sequence[str]
     Args:
         path: A run folder (its best checkpoint, else its last), a checkpoint, or a .safetensors export.
         device: auto, cpu (the default), cuda, cuda:N or mps.
-        trust: Modules of the user's that the file may name; the environment variable LNTL_TRUST names more. A file
-            never makes other code run.
+        trust: The user's modules that the file may name; the environment variable LNTL_TRUST can name more. No other
+            code named in a file is run.
 
     Returns:
         The classifier, in evaluation mode.
@@ -145,11 +145,11 @@ def build_classifier(
     device: str = "cpu",
     trust: str | Sequence[str] = (),
 ) -> Classifier:
-    """Return the classifier of a description and of weights of f and g, those of h left out; `path` is their file."""
+    """Return the classifier of a description and of weights of f and g; weights of h are ignored. `path`: their file."""
     with check_fit(path):
         networks = build_networks(description["model"], description["spec"], str(path), trust)
-        strange = networks.load_state_dict(weights, strict=False)
-        if wrong := [*strange.unexpected_keys, *(k for k in strange.missing_keys if not k.startswith("h."))]:
+        keys = networks.load_state_dict(weights, strict=False)
+        if wrong := [*keys.unexpected_keys, *(k for k in keys.missing_keys if not k.startswith("h."))]:
             raise KeyError(wrong[0])
     transform = _transform(description, path)
     networks.to(make_fabric(device).device).to(memory_format=torch.channels_last)
@@ -157,7 +157,7 @@ def build_classifier(
 
 
 def _transform(description: Mapping[str, Any], path: Path) -> EvalTransform:
-    """Return the transform described; raises UserError if it or the names of the classes do not fit the networks."""
+    """Return the transform of a description; raises UserError if it or the class names do not fit the networks."""
     settings, spec = description["transform"], description["spec"]
     blank = torch.zeros(1, *spec["input_shape"])
     try:
@@ -180,18 +180,22 @@ def _trained(path: Path, trust: str | Sequence[str]) -> tuple[dict[str, Any], di
     check_trusted(saved.config, str(path), trust)
     if saved.data is None:
         raise UserError(
-            f"{path}: written by a version of lntl whose checkpoints do not say what their data look like, so it "
-            f"cannot be used without them; train it again, or use `lntl eval {path}` where its data are"
+            f"{path}: written by an old version of lntl, whose checkpoints do not describe their data, so it cannot be "
+            f"used without the data; train again, or use `lntl eval {path}`, which reads the data"
         )
     sections = {name: saved.config.get(name) if isinstance(saved.config, dict) else None for name in ("data", "model")}
     if wrong := [name for name, section in sections.items() if not isinstance(section, dict)]:
-        raise UserError(f"{path}: is damaged (config.{wrong[0]}); use another one from {path.parent}, or train again")
+        raise UserError(
+            f"{path}: is damaged (config.{wrong[0]}); use another checkpoint in {path.parent}, or train again"
+        )
     learned = saved.data.model_dump(include={"spec", "transform"})
     description = {**sections, "class_names": list(saved.data.spec.class_names), **learned}
     try:
         json.dumps(description)
     except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is damaged ({error}); use another one from {path.parent}, or train again") from error
+        raise UserError(
+            f"{path}: is damaged ({error}); use another checkpoint in {path.parent}, or train again"
+        ) from error
     return description, evaluated_weights(saved)
 
 
@@ -202,18 +206,18 @@ def _exported(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is not a dict
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: not a readable .safetensors file ({error})") from error
     description = {name: _json(metadata.get(name, "")) for name in DESCRIPTION}
     if missing := [name for name, kind in DESCRIPTION.items() if not isinstance(description[name], kind)]:
         raise UserError(
-            f"{path}: not an export of lntl, for its metadata lack {', '.join(missing)}; write one with "
+            f"{path}: not an export of lntl, because its metadata lack {', '.join(missing)}; write one with "
             "lntl export RUN --format safetensors"
         )
     if metadata.pop(DIGEST, None) != digest(weights, metadata):
         raise UserError(
-            f"{path}: is damaged, or was changed since it was written: its checksum is another; write it again with "
+            f"{path}: is damaged or was changed since it was written, because its checksum differs; write it again with "
             "lntl export RUN --format safetensors"
         )
     if wrong := [name for name, value in weights.items() if not bool(value.isfinite().all())]:
@@ -222,7 +226,7 @@ def _exported(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def digest(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """Return a digest of all weights and metadata: .safetensors files have no checksum of their own."""
+    """Return a digest of all weights and metadata, because .safetensors files have no checksum."""
     sha = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
     for name in sorted(weights):
         value = weights[name].contiguous()
@@ -232,7 +236,7 @@ def digest(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
 
 
 def _json(text: str) -> Any:
-    """Return the value of a JSON text, None if it is none."""
+    """Return the value of a JSON text, None if it is not valid JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Images through a trained classifier, in batches, into a table of predictions."""
+"""Predict images in batches with a trained classifier, and write the predictions to a table."""
 
 import csv
 import io
@@ -22,8 +22,9 @@ from lntl.errors import UserError
 from lntl.runs.files import cannot_write, write_atomic
 from lntl.text import without_formula
 
-MOST_NAMED = 10  # unreadable images that an error names
-Progress = Callable[[str, int], AbstractContextManager[Callable[[float], None]]]  # of a description and a total
+MAX_NAMED = 10  # largest number of unreadable images that an error names
+# From a description and a total, a context with a function that advances the progress by a number.
+Progress = Callable[[str, int], AbstractContextManager[Callable[[float], None]]]
 
 
 def predict_files(
@@ -40,16 +41,16 @@ def predict_files(
 
     Args:
         classifier: The classifier.
-        targets: As of `inputs.read`.
-        out: As of `Prediction.write`.
-        features: As of `Prediction.write`.
-        layout: As of `inputs.read`.
-        on_error: As of `Prediction`.
-        escape_formulas: As of `Prediction`.
-        progress: Yields a function that is called with the number of images after each batch.
+        targets: As for `inputs.read`.
+        out: As for `Prediction.write`.
+        features: As for `Prediction.write`.
+        layout: As for `inputs.read`.
+        on_error: As for `Prediction`.
+        escape_formulas: As for `Prediction`.
+        progress: Context with a function that is called with the number of images after each batch.
 
     Raises:
-        UserError: As of `inputs.read` and `Prediction.write`, or if a file would be read and written.
+        UserError: As `inputs.read` and `Prediction.write`, or if a file would be both read and written.
     """
     for path in (out, features):
         if path is not None and path.resolve() in [target.resolve() for target in targets]:
@@ -63,13 +64,13 @@ def predict_files(
 
 @dataclass
 class Prediction:
-    """A pass of a classifier over images.
+    """Predictions of a classifier for images.
 
     Args:
         classifier: The classifier.
         inputs: The images and their names.
-        on_error: What to do about images that cannot be read: stop, with nothing written, or skip them.
-        escape_formulas: Whether to put an apostrophe before texts that a spreadsheet would run as formulas.
+        on_error: For images that cannot be read: stop and write nothing, or skip them.
+        escape_formulas: Whether to put an apostrophe before texts that a spreadsheet would read as formulas.
         progress: Called with the number of images after each batch.
 
     Attributes:
@@ -86,20 +87,21 @@ class Prediction:
     unreadable: list[str] = field(default_factory=list)
 
     def write(self, out: Path, features: Path | None = None) -> None:
-        """Write predictions, and features if asked for; memory does not grow with the number of images.
+        """Write predictions and, optionally, features; memory use does not grow with the number of images.
 
         Args:
             out: A CSV file for path, prediction and probabilities of each image.
             features: An .npz file for z of each image.
 
         Raises:
-            UserError: With nothing written, if images cannot be read and are not skipped, if none can be, or if
-                probabilities are not finite.
+            UserError: If images cannot be read and are not skipped, if no image can be read, or if probabilities are
+            not
+                finite. Nothing is written then.
         """
         for path in (out, *([features] if features else [])):
             check_target(path)
         if features and features.resolve() == out.resolve():
-            raise UserError(f"{out}: is to hold the predictions and the features; name a file for each")
+            raise UserError(f"{out}: is named for the predictions and for the features; name two different files")
         source = self.classifier.transform.source(self.inputs.images)
         with tempfile.TemporaryFile() as spool:
             shape: list[int] = []
@@ -121,7 +123,7 @@ class Prediction:
 
     def _write(self, file: IO[bytes], source: Source, store: Callable[[Tensor], None]) -> None:
         classes = self.classifier.class_names
-        text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")  # as names of files are
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")  # like file names
         try:
             table = csv.writer(text, lineterminator="\n")
             table.writerow(["path", "prediction", *(f"p_{name}" for name in classes)])
@@ -137,7 +139,7 @@ class Prediction:
 
     @torch.inference_mode()
     def _batches(self, source: Source, store: Callable[[Tensor], None]) -> Iterator[tuple[list[int], Tensor]]:
-        """Yield indices and probabilities (N, classes) of the images of a batch that can be read."""
+        """Yield the indices and probabilities (N, classes) of the readable images of each batch."""
         f, g = self.classifier.f, self.classifier.g
         device = next(self.classifier.parameters()).device
         for batch in _read(source):
@@ -152,17 +154,17 @@ class Prediction:
             self.progress(len(batch.indices) + len(batch.faults))
 
     def _check(self) -> None:
-        """Raise UserError if images cannot be read, and are not skipped or are all there is."""
+        """Raise UserError if images cannot be read and are not skipped, or if no image can be read."""
         if not self.unreadable or (self.on_error == "skip" and self.predicted):
             return
         faults, remedy = self.unreadable, "correct them, or leave them out with --on-error skip"
         head = f"{len(faults)} of {len(self.inputs.names)} images cannot be read, so nothing is written; {remedy}"
-        more = [f"and {len(faults) - MOST_NAMED} more"] if len(faults) > MOST_NAMED else []
-        raise UserError("\n  ".join([head, *faults[:MOST_NAMED], *more]))
+        more = [f"and {len(faults) - MAX_NAMED} more"] if len(faults) > MAX_NAMED else []
+        raise UserError("\n  ".join([head, *faults[:MAX_NAMED], *more]))
 
 
 def check_target(path: Path) -> None:
-    """Raise UserError if no file can be written to a path: its folder is missing, or it is a folder."""
+    """Raise UserError if a path cannot be a file to write: its folder is missing, or it is a folder."""
     if not path.parent.is_dir():
         raise UserError(f"{path}: there is no folder {path.parent}; make it, or name another file")
     if path.is_dir():
@@ -171,7 +173,7 @@ def check_target(path: Path) -> None:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Indices and x of the images of a batch that can be read; index and fault of the others."""
+    """Indices and x of the readable images of a batch; index and fault of the other images."""
 
     indices: list[int]
     x: Tensor | None
@@ -179,7 +181,7 @@ class _Batch:
 
 
 def _read(source: Source) -> Iterator[_Batch]:
-    """Yield the images in batches, read ahead."""
+    """Yield the images in batches that are read ahead."""
 
     def read(index: Tensor) -> _Batch:
         try:
@@ -191,7 +193,7 @@ def _read(source: Source) -> Iterator[_Batch]:
 
 
 def _one_by_one(source: Source, index: Tensor) -> _Batch:
-    """Return a batch in which some images cannot be read."""
+    """Return a batch of which some images cannot be read, read one by one."""
     images: dict[int, Tensor] = {}
     faults = []
     for position in index.tolist():

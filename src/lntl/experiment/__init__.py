@@ -1,4 +1,4 @@
-"""From a configuration to a finished run: build, train, evaluate; the one room that uses all plug-ins."""
+"""From a configuration to a finished run: build, train, evaluate; only this package uses all plug-ins."""
 
 from lntl.experiment.build import Experiment, build
 from lntl.experiment.checkpoints import load_networks, open_checkpoint

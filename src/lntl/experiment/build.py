@@ -49,8 +49,8 @@ class Experiment:
             split: "train", "val" or "test".
 
         Returns:
-            A loader of its examples, in order and without augmentation; of val, where a phase is fitted on one half of
-            it, the other half.
+            A loader of its examples, in order and without augmentation. If a phase is fitted on one half of val, val is
+            the other half.
         """
         return Loader(_parts(self.config, self.data)[split], self.config.evaluation.batch_size, self.fabric.device)
 
@@ -62,7 +62,8 @@ class Experiment:
             split: "train", "val" or "test".
 
         Returns:
-            For each example its labels, its task logits, and how many of its bias labels h gets right, on the CPU.
+            For each example its labels, its task logits, and how many of its bias labels h predicts correctly, on the
+            CPU.
 
         Raises:
             NotFiniteError: If logits are infinite or NaN.
@@ -78,7 +79,7 @@ class Experiment:
 
     @property
     def val_note(self) -> str:
-        """Where val comes from, and what of it a phase is fitted on."""
+        """Source of val, and the method that is fitted on one half of it, if any."""
         fitted = [phase.method for phase in self.config.training.phases if _prepared_on(phase) == "val"]
         half = f"; {fitted[0]} is fitted on one half of it, and val means the other half" if fitted else ""
         return f"{self.data.val_note}{half}"
@@ -88,7 +89,7 @@ class Experiment:
         return _all_groups(self.data)
 
 
-HELD_OUT = "held_out"  # the half of val that a phase is fitted on
+HELD_OUT = "held_out"  # the half of val on which a phase is fitted
 
 
 def _all_groups(data: Dataset) -> Tensor:
@@ -98,15 +99,15 @@ def _all_groups(data: Dataset) -> Tensor:
 
 
 def _parts(config: Config, data: Dataset) -> dict[str, Split]:
-    """Return the splits; where a phase is fitted on val, one half of it as HELD_OUT and the other half as val."""
+    """Return the splits; if a phase is fitted on val, one half of val is HELD_OUT and the other half is val."""
     splits = dict(data.splits)
     if "val" in splits and any(_prepared_on(phase) == "val" for phase in config.training.phases):
         val, group = splits["val"], splits["val"].group.cpu()
         order = permutation(len(val), derive(config.project.seed, "halves of val"))
         by_group = order[group[order].argsort(stable=True)]
         sizes = group[by_group].unique_consecutive(return_counts=True)[1]
-        place = torch.cat([torch.arange(size) for size in sizes.tolist()])  # of each row within its group
-        held_out = place % 2 == 0
+        rank = torch.cat([torch.arange(size) for size in sizes.tolist()])  # position of each row within its group
+        held_out = rank % 2 == 0
         splits[HELD_OUT] = PartOfSplit(val, by_group[held_out].sort().values)
         splits["val"] = PartOfSplit(val, by_group[~held_out].sort().values)
     return splits
@@ -121,15 +122,15 @@ def build(config: Config, trained: bool = False, data: Dataset | None = None) ->
 
     Args:
         config: The configuration.
-        trained: Whether the weights of a checkpoint will be loaded, so that no first weights are fetched.
-        data: A data set to use instead of the one that the configuration names.
+        trained: Whether the weights of a checkpoint will be loaded, so that pretrained weights are not needed.
+        data: A data set to use instead of the configured one.
 
     Returns:
         The experiment; its `trainer` is at its first step.
 
     Raises:
-        UserError: If the device or the data set is unavailable, or the first weights are; if a method needs bias labels
-            and no training example has one.
+        UserError: If the device, the data set or the pretrained weights are unavailable, or if a method needs bias
+            labels and no training example has one.
     """
     fabric = make_fabric(config.training.device, config.training.precision)
     if data is None:
@@ -168,9 +169,10 @@ def build(config: Config, trained: bool = False, data: Dataset | None = None) ->
 
 
 def _check_methods(config: Config, data: Dataset, parts: Mapping[str, Split]) -> None:
-    """Raise UserError if a method needs bias labels and no example has one, or cannot be fitted on its rows.
+    """Raise UserError if a method cannot run with the configuration and the data.
 
-    Or if a batch is to be divided into parts and its loss is no mean over images.
+    It may need bias labels that no example has, be impossible to fit on its rows, or have a loss that is not a mean over
+    images, so that a batch cannot be divided into parts.
     """
     for index, phase in enumerate(config.training.phases):
         method, key = load_method(phase.method), f"training.phases.{index}.method"
@@ -206,7 +208,7 @@ def methods_without_bias() -> list[str]:
 
 
 def make_fabric(name: str, precision: Literal["32-true", "bf16-mixed"] = "32-true") -> Fabric:
-    """Return the device of a configuration's name, as Lightning Fabric; raises UserError if it is unavailable."""
+    """Return Lightning Fabric for a device name of a configuration; raises UserError if the device is unavailable."""
     kind, _, number = name.partition(":")
     if kind not in ("auto", "cpu", "cuda", "mps") or (number and (kind != "cuda" or not number.isdecimal())):
         raise UserError(f"training.device: unknown device {name!r}; use auto, cpu, cuda, cuda:N or mps")

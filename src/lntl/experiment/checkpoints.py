@@ -1,4 +1,4 @@
-"""Open a checkpoint: its experiment and networks; whether its data and configuration are still the same."""
+"""Open a checkpoint as an experiment; check that its data and configuration are still the same."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -46,7 +46,7 @@ def open_checkpoint(path: Path, device: str | None = None, trust: Sequence[str] 
     Args:
         path: The checkpoint.
         device: The device to use instead of the configuration's.
-        trust: Modules of the user's that may be imported for it, besides those that LNTL_TRUST names.
+        trust: The user's modules that may be imported for it, besides the modules in LNTL_TRUST.
 
     Returns:
         experiment: Data, networks and trainer; the weights are not loaded yet (`load_networks`).
@@ -64,7 +64,7 @@ def open_checkpoint(path: Path, device: str | None = None, trust: Sequence[str] 
 
 
 def _with_device(raw: object, device: str | None) -> object:
-    """Return a raw configuration with another device; a malformed one as it is, which validation will refuse."""
+    """Return a raw configuration with another device; a malformed one is returned unchanged for validation to refuse."""
     if device is None or not isinstance(raw, dict) or not isinstance(training := raw.get("training"), dict):
         return raw
     return raw | {"training": training | {"device": device}}
@@ -79,7 +79,7 @@ def load_networks(experiment: Experiment, saved: Checkpoint, path: Path) -> Netw
         path: Its file, for error messages.
 
     Returns:
-        f, g and h, with the moving average of the weights where the phase has one.
+        f, g and h, with the moving average of the weights if the phase has one.
 
     Raises:
         UserError: If the weights do not fit the networks.
@@ -90,17 +90,17 @@ def load_networks(experiment: Experiment, saved: Checkpoint, path: Path) -> Netw
 
 
 def begin_from(experiment: Experiment, path: Path, trust: Sequence[str] = ()) -> None:
-    """Give an experiment's networks the weights that a checkpoint evaluates.
+    """Load the evaluated weights of a checkpoint into the networks of an experiment.
 
-    The checkpoint is of the same model and training rows; it may be without the eraser. Code that it names is trusted
-    if the configuration names it too, or `trust`. Raises UserError if it cannot be read or does not fit.
+    The checkpoint must have the same model and training rows; it may lack the eraser. Code that it names is trusted if
+    the configuration or `trust` names it, too. Raises UserError if the checkpoint cannot be read or does not fit.
     """
     saved, config = checkpoint.load(path), experiment.config
     trusted = [*configuration.code_names(config.model_dump()), *trust]
     configuration.check_trusted(saved.config, str(path), trusted)
     model = saved.config.get("model") if isinstance(saved.config, dict) else None
     if not isinstance(model, dict) or saved.data is None:
-        raise UserError(f"{path}: does not say what its networks are, so training cannot begin with them")
+        raise UserError(f"{path}: it does not describe its networks, so training cannot start from it")
     check_same_data(experiment.data, saved.data, path)
     networks = build_networks(model, saved.data.spec, str(path), trusted)
     with check_fit(path):
@@ -119,7 +119,7 @@ def evaluated_weights(saved: Checkpoint) -> dict[str, Tensor]:
 
 @contextmanager
 def check_fit(path: Path) -> Iterator[None]:
-    """Raise UserError if torch finds, within the block, that weights do not fit the networks."""
+    """Turn torch's errors about weights that do not fit the networks, within the block, into UserError."""
     try:
         yield
     except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
@@ -136,8 +136,8 @@ def describe_data(data: Dataset) -> LearnedData:
 def check_same_data(data: Dataset, learned: LearnedData | None, path: Path, resumed: bool = False) -> None:
     """Raise UserError if the data have changed since the checkpoint at `path` was trained.
 
-    Evaluation needs the same names and the same training rows: otherwise a test row may have been trained on. Resuming
-    needs all rows as they were. A checkpoint of an older version, without digests, passes.
+    Evaluation needs the same names and the same training rows; otherwise test rows may have been used for training.
+    Resuming needs all rows unchanged. A checkpoint of an older version, without digests, is accepted.
     """
     if learned is None or learned.rows is None:
         return
@@ -148,7 +148,7 @@ def check_same_data(data: Dataset, learned: LearnedData | None, path: Path, resu
         if (change := _renamed(what, getattr(then, key), getattr(now, key)))
     ]
     if not changes and rows.train != learned.rows.train:
-        changes = ["train has other rows, or other labels or bias values, so that test rows may have been trained on"]
+        changes = ["train has other rows, labels or bias values, so test rows may have been used for training"]
     if not changes and resumed and rows.all != learned.rows.all:
         changes = ["the rows of val or test, or the order of the rows, have changed"]
     if changes:
@@ -160,7 +160,7 @@ def check_same_data(data: Dataset, learned: LearnedData | None, path: Path, resu
 
 
 def _renamed(what: str, then: Sequence[str], now: Sequence[str]) -> str:
-    """Return how names have changed, "" if they have not."""
+    """Return a phrase for how names have changed, "" if they have not."""
     if tuple(then) == tuple(now):
         return ""
     gone, new = (sorted(set(a) - set(b)) for a, b in ((then, now), (now, then)))
@@ -187,10 +187,10 @@ def _digest(lines: Iterable[str]) -> str:
 
 
 def check_same_config(config: Config, saved: Checkpoint, path: Path, trust: Sequence[str] = ()) -> None:
-    """Raise DeadEndError if the configuration is another; the last phase may be longer, and phases may follow it.
+    """Raise DeadEndError if the configuration has changed; the last phase may be longer, and phases may be added.
 
-    A key that the checkpoint is too old to have is at its default. Code that the checkpoint names is trusted if the
-    configuration, which is the user's own, names it too.
+    Keys that an old checkpoint lacks have their defaults. Code that the checkpoint names is trusted if the user's
+    configuration names it, too.
     """
     configuration.check_trusted(saved.config, str(path), [*configuration.code_names(config.model_dump()), *trust])
     before = configuration.validate(saved.config, f"{path} (the configuration inside)")
@@ -205,8 +205,8 @@ def check_same_config(config: Config, saved: Checkpoint, path: Path, trust: Sequ
     ]
     if changed:
         raise DeadEndError(
-            f"{path}: cannot resume, the configuration differs: {'; '.join(changed[:10])}; use the run's own "
-            "config.yaml, or train anew under another project.experiment_name"
+            f"{path}: cannot resume, the configuration differs: {'; '.join(changed[:10])}; use the run's "
+            "config.yaml, or train again under another project.experiment_name"
         )
     phase, epoch = saved.trainer["phase"], saved.trainer["epoch"]
     finished = sum(p.epochs for p in before.training.phases[:phase]) + epoch
@@ -227,7 +227,7 @@ def flatten(tree: object, prefix: str = "") -> dict[str, object]:
 def build_networks(
     model: Mapping[str, object], spec: DataSpec, where: str, trust: str | Sequence[str] = ()
 ) -> Networks:
-    """Return networks with random weights for data of a spec; `model` is that section of a configuration."""
+    """Return networks with random weights for a data spec; `model` is the section `model` of a configuration."""
     configuration.check_trusted({"model": model}, where, trust)
     own = {key: value for key, value in model.items() if key != "eraser"}
     plugin, settings = _plugin("lntl.models", Networks, own, where)
@@ -261,4 +261,4 @@ def _plugin(
         return plugin, plugin.Config.model_validate({key: value for key, value in section.items() if key != "name"})
     except ValidationError as error:
         what = folder.removeprefix("lntl.").removesuffix("s")
-        raise UserError(f"{where}: the {what} it describes cannot be built: {first_fault(error)}") from error
+        raise UserError(f"{where}: its section {what} is not valid: {first_fault(error)}") from error

@@ -1,4 +1,4 @@
-"""Evaluate checkpoints, and conclude a run."""
+"""Evaluate checkpoints, and conclude a run with its result."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -42,7 +42,7 @@ from lntl.types import IGNORE, ImageSplit
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A checkpoint on a split: its configuration, everything that was measured, and the predictions."""
+    """The evaluation of a checkpoint on a split: its configuration, all measurements, and the predictions."""
 
     config: Config
     path: Path
@@ -90,10 +90,10 @@ def evaluate_checkpoint(
         path: The checkpoint.
         split: "test", "val" or "train".
         device: The device to use instead of the configuration's.
-        trust: Modules of the user's that may be imported for it.
+        trust: The user's modules that may be imported for it.
 
     Returns:
-        What was measured, and the predictions.
+        All measurements, and the predictions.
 
     Raises:
         UserError: As `open_checkpoint`; or if logits are infinite or NaN.
@@ -128,15 +128,15 @@ def conclude(run: Run, erm: Result | None, split: Literal["test", "val"] = "test
 
     Args:
         run: The run, trained to its end.
-        erm: The result of plain training on the same data, None without one.
-        split: The split that scores the run; only this function reads the test set.
+        erm: The result of plain training on the same data, if any.
+        split: The split on which the run is scored; only this function reads the test set.
 
     Returns:
         The content of result.json.
     """
     config = run.experiment.config
     scores = {}
-    # In this order: the networks are then those of the last.
+    # The last checkpoint comes last, so that the networks keep its weights.
     for kind, path in (("best", run.folder.best_or_last), ("last", run.folder.last)):
         evaluation = _evaluate(run.experiment, path, checkpoint.load(path), split)
         evaluation.write()
@@ -184,7 +184,7 @@ def _embedding(experiment: Experiment) -> Embedding:
 
 
 def _origin(config: Config) -> str:
-    """Return a clause on the checkpoint where training began and on how it was chosen; empty without one."""
+    """Return a clause about the checkpoint from which training started and its choice; empty without one."""
     path = config.training.start_from
     if path is None:
         return ""
@@ -213,16 +213,16 @@ def train(
     watch: Watch = exhaust,
     trust: Sequence[str] = (),
 ) -> tuple[Run, Result]:
-    """Train what a configuration describes, with plain training beside it if evaluation.erm_epochs is set; evaluate.
+    """Train and evaluate a configuration, and plain training, too, if evaluation.erm_epochs is set.
 
     RUN and RUN/erm are locked meanwhile; Ctrl-C, SIGTERM and SIGHUP save the state and raise Interrupted.
 
     Args:
         config: The configuration.
-        resume_from: As of `start_or_resume`.
-        overwrite: As of `start_or_resume`.
-        split: The split that scores the run.
-        watch: Called with each run and its events; it has to iterate over them, and may show them.
+        resume_from: As for `start_or_resume`.
+        overwrite: As for `start_or_resume`.
+        split: The split on which the run is scored.
+        watch: Called with each run and its events; it must iterate over them, and may show them.
         trust: Modules that a checkpoint to resume may name, besides those that the configuration names.
 
     Returns:
@@ -242,14 +242,14 @@ def train(
 def train_erm(
     run: Run, resumed: bool, overwrite: bool = False, *, stop: Stop = lambda: False, watch: Watch = exhaust
 ) -> Result | None:
-    """Run plain training in RUN/erm, to compare a run with, if evaluation.erm_epochs is set.
+    """Run plain training in RUN/erm, for comparison, if evaluation.erm_epochs is set.
 
     Args:
         run: The run.
-        resumed: Whether a plain training that is there already is used, or resumed.
-        overwrite: Whether to replace one that is there.
-        stop: As of `Run.train`.
-        watch: As of `train`.
+        resumed: Whether to use or resume an existing plain training.
+        overwrite: Whether to replace an existing plain training.
+        stop: As for `Run.train`.
+        watch: As for `train`.
 
     Returns:
         Its result; None if evaluation.erm_epochs is 0.

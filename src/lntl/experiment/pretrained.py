@@ -1,4 +1,4 @@
-"""Pretrained weights from a .safetensors file or a download of the library; no file that can run code is read."""
+"""Pretrained weights from a .safetensors file or the library's download; files that can run code are not read."""
 
 import re
 from collections.abc import Mapping
@@ -53,7 +53,7 @@ def _read(path: Path, arch: str) -> dict[str, Tensor]:
             stored = (file.metadata() or {}).get("arch", arch)
         if stored != arch:
             raise UserError(
-                f"model.weights: {path}: holds weights of {stored}, and model.arch is {arch}; set it to {stored}"
+                f"model.weights: {path}: contains weights of {stored}, but model.arch is {arch}; set it to {stored}"
             )
         return load_file(path)
     except SafetensorError as error:
@@ -74,7 +74,7 @@ def _of_torchvision(config: BackboneSettings, spec: DataSpec) -> Mapping[str, Te
             f"model.pretrained: the weights of {config.arch} cannot be downloaded ({error}); copy the file "
             f"{weights.url} to {target}, or name a .safetensors file in model.weights"
         ) from error
-    # DenseNet's file has old names with a dot.
+    # The names in DenseNet's file have a dot that today's layers lack.
     return {re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.(\d)", r"\1\2", key): v for key, v in state.items()}
 
 

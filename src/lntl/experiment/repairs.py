@@ -1,4 +1,4 @@
-"""Repair a finished run: refit its last layer, or erase the bias from its features, as a run of its own."""
+"""Repair a finished run: refit its last layer, or erase the bias from its features, in a new run."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -26,7 +26,7 @@ def repair(
     trust: Sequence[str] = (),
     watch: Watch = exhaust,
 ) -> tuple[Run, Result]:
-    """Repair a finished run with a method that only fits the last layer (dfr or leace), and evaluate the new run.
+    """Repair a finished run with a method that fits it without training (dfr or leace), and evaluate the new run.
 
     The new run has the configuration of the old one, with this method as its only phase and the checkpoint in
     `training.start_from`. If anything goes wrong, no new run is left behind.
@@ -52,7 +52,7 @@ def repair(
     config = _repaired(path, method, out, settings or {}, device, trust)
     folder = Path(config.logging.output_dir) / config.project.experiment_name
     if folder.exists():
-        raise UserError(f"{folder}: exists already; name another folder with --out")
+        raise UserError(f"{folder}: it exists already; name another folder with --out")
     try:
         with stop_signals() as stop, locked(folder), flushing_denormals(), ExitStack() as on_failure:
             run = start(config, trust=trust)
@@ -61,7 +61,7 @@ def repair(
             result = conclude(run, None)
             on_failure.pop_all()
     except Interrupted as error:
-        raise KeyboardInterrupt from error  # nothing is left that could be resumed
+        raise KeyboardInterrupt from error  # nothing remains that could be resumed
     return run, result
 
 
@@ -75,7 +75,7 @@ def _repaired(
 ) -> Config:
     """Return the configuration of the repair of a checkpoint."""
     if not (fits := load_method(method)).fits:
-        raise UserError(f"{method} repairs no finished run; take dfr or leace")
+        raise UserError(f"{method} cannot repair a finished run; use dfr or leace")
     saved = checkpoint.load(path)
     configuration.check_trusted(saved.config, str(path), trust)
     raw = configuration.validate(saved.config, f"{path} (the configuration inside)").model_dump()

@@ -46,7 +46,7 @@ log = logging.getLogger("lntl")
 CHANCE_IMAGES = 2000  # enough to estimate the share of the most frequent bias value to a percent
 
 Stop = Callable[[], bool]
-Watch = Callable[["Run", Iterator[Step | EpochRecord]], None]  # runs the events of a training to their end
+Watch = Callable[["Run", Iterator[Step | EpochRecord]], None]  # iterates over all events of a training
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Run:
 
     Args:
         experiment: Data, networks and trainer.
-        folder: Where the run is logged and saved.
+        folder: Folder in which the run is logged and saved.
         records: The metrics of each finished epoch.
     """
 
@@ -86,7 +86,7 @@ class Run:
             if not resumed:
                 trackers.send(lambda tracker: tracker.data(self.experiment.data))
             if resumed:
-                self._save(self.folder.last)  # the checkpoint that was resumed may be an earlier one
+                self._save(self.folder.last)  # the resumed checkpoint may be an earlier one
             saver = files.enter_context(BackgroundSaver())
             try:
                 yield from self._events(trackers, stop, saver)
@@ -139,7 +139,7 @@ class Run:
             )
 
     def _finish_epoch(self, record: EpochRecord, trackers: Trackers) -> None:
-        """Evaluate on val; log; save."""
+        """Evaluate on val, log and save."""
         began = perf_counter()
         self._check_finite()
         predictions = self.experiment.predict(self.experiment.trainer.evaluated, "val")
@@ -177,7 +177,7 @@ class Run:
         self._log_health()
 
     def _log_health(self) -> None:
-        """Log what is wrong with the adversary after an epoch, if the method has one."""
+        """Log problems of the adversary after an epoch, if the method has an adversary."""
         *earlier, now = self.records
         metrics = now.metrics
         if "train/h_accuracy" not in metrics:
@@ -194,9 +194,9 @@ class Run:
 
     @cached_property
     def _bias_chance(self) -> tuple[float, float]:
-        """The share of (the first) training images with the most frequent bias value: of all, and of their class.
+        """Share of training images with the most frequent bias value of all images, and with that of their class.
 
-        Mean over the biases, such as the channels of a map.
+        It is computed on the first CHANCE_IMAGES images, as the mean over the biases, such as the channels of a map.
         """
         split = self.experiment.data.splits["train"]
         index = torch.arange(min(len(split), CHANCE_IMAGES))
@@ -208,7 +208,7 @@ class Run:
 
     @property
     def best_record(self) -> Epoch | None:
-        """The record of the best epoch of the last phase (the earliest of equals), None before that phase.
+        """The record of the best epoch of the last phase (the earliest of equal epochs), None before that phase.
 
         An epoch whose metric is undefined is never the best.
         """
@@ -231,10 +231,10 @@ class Run:
 
 
 class _LogFile(logging.FileHandler):
-    """A log file that is closed, with a warning, if it cannot be written; the run goes on."""
+    """A log file that is closed with a warning if it cannot be written; the run continues."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name that logging calls
-        """Close the log file and say so; other errors keep their traceback."""
+        """Close the log file with a warning; other errors keep their traceback."""
         error = sys.exception()
         if not isinstance(error, OSError):
             super().handleError(record)
@@ -242,12 +242,12 @@ class _LogFile(logging.FileHandler):
         log.removeHandler(self)
         with suppress(OSError):
             self.close()
-        log.warning("%s; the log goes on in the terminal alone", cannot_write(Path(self.baseFilename), error))
+        log.warning("%s; the log continues only in the terminal", cannot_write(Path(self.baseFilename), error))
 
 
 @contextmanager
 def _logged_to(path: Path) -> Iterator[None]:
-    """Write the log of a run to its file too."""
+    """Write the log of a run also to its file."""
     try:
         handler = _LogFile(path, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
@@ -258,7 +258,7 @@ def _logged_to(path: Path) -> Iterator[None]:
         yield
     finally:
         log.removeHandler(handler)
-        with suppress(OSError):  # a file that could not be written is closed already
+        with suppress(OSError):  # it is already closed if it could not be written
             handler.close()
 
 
@@ -285,10 +285,10 @@ def run_folder(config: Config) -> RunFolder:
 
 
 def run_of(path: Path) -> RunFolder:
-    """Return the folder of the run that a checkpoint lies in; raises UserError if it lies elsewhere."""
+    """Return the folder of the run to which a checkpoint belongs; raises UserError if it is not in a run folder."""
     folder = RunFolder.of_checkpoint(path)
     if folder is None:
-        raise UserError(f"{path}: a checkpoint lies in RUN/checkpoints/; put it there so that its run can be found")
+        raise UserError(f"{path}: it is not in RUN/checkpoints/; move it there so that its run can be found")
     return folder
 
 
@@ -297,14 +297,14 @@ def start(config: Config, overwrite: bool = False, trust: Sequence[str] = ()) ->
 
     Args:
         config: The configuration.
-        overwrite: Whether to replace a run that is there.
-        trust: Modules that `training.start_from` may name, besides those that the configuration names.
+        overwrite: Whether to replace an existing run.
+        trust: Modules that `training.start_from` may name, besides those in the configuration.
 
     Returns:
         The run, before its first step.
 
     Raises:
-        UserError: If a run is there that may not be overwritten, or the device or the data set is unavailable.
+        UserError: If a run exists that may not be overwritten, or the device or the data set is unavailable.
     """
     check_trackers(config.logging.tracker_names())
     experiment = build(config)
@@ -315,26 +315,26 @@ def start(config: Config, overwrite: bool = False, trust: Sequence[str] = ()) ->
     folder.check_links()
     if skipped := experiment.data.skipped_rows:
         write_text(folder.skipped, "".join(f"{line}\n" for line in skipped))
-        log.warning("%d rows of the data are wrong and left out; they are listed in %s", len(skipped), folder.skipped)
+        log.warning("%d wrong rows of the data are left out; they are listed in %s", len(skipped), folder.skipped)
     run = Run(experiment, folder, [])
     run._save(folder.last)
     return run
 
 
 def resume(config: Config, path: Path, trust: Sequence[str] = ()) -> Run:
-    """Return the run that a checkpoint belongs to, at the step where the checkpoint was written.
+    """Return the run to which a checkpoint belongs, at the step of the checkpoint.
 
     Args:
         config: The configuration.
         path: The checkpoint, in RUN/checkpoints/.
-        trust: Modules that it may name, besides those that the configuration names.
+        trust: Modules that it may name, besides those in the configuration.
 
     Returns:
         The run; `train` continues it.
 
     Raises:
         DeadEndError: If the configuration has changed in a way that the finished epochs depend on.
-        UserError: If the checkpoint cannot be read or lies outside of a run, or its data have changed.
+        UserError: If the checkpoint cannot be read or is not in a run folder, or its data have changed.
     """
     saved = checkpoint.load(path)
     folder = run_of(path)
@@ -346,7 +346,7 @@ def resume(config: Config, path: Path, trust: Sequence[str] = ()) -> Run:
         experiment.trainer.load_state_dict(saved.trainer)
     folder.check_links()
     if not experiment.trainer.done:
-        folder.result.unlink(missing_ok=True)  # of a run that ended earlier
+        folder.result.unlink(missing_ok=True)  # it belongs to a shorter run
     folder.resume(configuration.to_yaml(config))
     folder.write_metrics(saved.records)
     run = Run(experiment, folder, saved.records)
@@ -367,20 +367,20 @@ def _remove_later_checkpoints(run: Run) -> None:
 
 
 def start_or_resume(config: Config, resume_from: str | None, overwrite: bool = False, trust: Sequence[str] = ()) -> Run:
-    """Return the run to train: a new one, or one that is resumed.
+    """Return the run to train: a new or a resumed one.
 
     Args:
         config: The configuration.
-        resume_from: None for a new run; "auto" to resume the run of the configuration's name, if there is one; a
-            checkpoint, or a run folder, whose last checkpoint is meant.
-        overwrite: Whether to replace a run that is there and is not resumed.
-        trust: Modules that the checkpoint may name, besides those that the configuration names.
+        resume_from: None for a new run; "auto" to resume the run of the configuration's name, if it exists; or a
+            checkpoint; or a run folder, to resume from its last checkpoint.
+        overwrite: Whether to replace an existing run that is not resumed.
+        trust: Modules that the checkpoint may name, besides those in the configuration.
 
     Returns:
-        The run; `train` trains what is left of it.
+        The run; `train` continues it.
 
     Raises:
-        UserError: As `start` and `resume`; or if the checkpoints of a run that has results are gone.
+        UserError: As `start` and `resume`; or if the checkpoints of a run with results are missing.
     """
     folder = run_folder(config)
     if resume_from is None:
@@ -393,14 +393,14 @@ def start_or_resume(config: Config, resume_from: str | None, overwrite: bool = F
         raise UserError(f"{folder.last} is missing; resume from another one, e.g. --resume {others[-1]}")
     if not overwrite and folder.holds_a_run and (results := folder.results()):
         raise UserError(
-            f"{folder.last} is missing, so the run cannot go on, and {results[0]} would be lost: replace the run with "
-            "--overwrite, or give this one another project.experiment_name"
+            f"{folder.last} is missing, so the run cannot be resumed, and {results[0]} would be lost; replace the run "
+            "with --overwrite, or set another project.experiment_name"
         )
-    return start(config, True, trust)  # it was stopped before its first checkpoint: nothing is lost
+    return start(config, True, trust)  # it was stopped before its first checkpoint, so nothing is lost
 
 
 def exhaust(run: Run, events: Iterator[Step | EpochRecord]) -> None:
-    """Train to the end without showing anything."""
+    """Iterate over all events without showing them."""
     deque(events, maxlen=0)
 
 
@@ -435,9 +435,10 @@ def stop_signals() -> Iterator[Stop]:
 
 @contextmanager
 def flushing_denormals() -> Iterator[None]:
-    """Treat numbers below 1e-38 as 0 within the block, in this thread and those that it starts.
+    """Treat numbers below 1e-38 as 0 within the block, in this thread and in threads that it starts.
 
-    Weight decay brings the weights of dead units there, and a processor multiplies such numbers many times more slowly.
+    Weight decay makes the weights of dead units that small, and processors multiply such numbers many times more
+    slowly.
     """
     torch.set_flush_denormal(True)
     try:

@@ -1,1 +1,1 @@
-"""From the download of a public data set to a table for `data: {name: table}`: one file a data set, no pixel copied."""
+"""Make a table for `data: {name: table}` from the download of a public data set: one file per data set."""

@@ -1,6 +1,7 @@
-"""BAR, Biased Action Recognition (Nam et al., NeurIPS 2020): six actions, each at its usual place in training.
+"""BAR, Biased Action Recognition (Nam et al., NeurIPS 2020): six actions, in training at their usual places.
 
-The folders train/ and test/ hold files such as climbing_0.jpg; no place is annotated. Source: github.com/alinlab/BAR.
+The folders train/ and test/ contain files such as climbing_0.jpg; the places are not annotated. Source:
+github.com/alinlab/BAR.
 """
 
 import re
@@ -14,7 +15,7 @@ _NAME = re.compile(r"(?:pole )?(\w+)_\d+\.(?:jpg|jpeg|png)")
 
 
 def make(source: Path) -> Made:
-    """Return image, label, split; in test the actions are at unusual places."""
+    """Return the columns image, label and split; in test the actions are at unusual places."""
     table: dict[str, list[str]] = {"image": [], "label": [], "split": []}
     foreign: list[Path] = []
     for split in ("train", "test"):
@@ -29,5 +30,5 @@ def make(source: Path) -> Made:
             table["split"].append(split)
         if split not in table["split"]:
             raise UserError(f"{folder}: no image in it is named like climbing_0.jpg; name the folder of BAR's train/")
-    notes = [f"{len(foreign)} files are no images of an action and are left out, the first {path}" for path in foreign]
+    notes = [f"{len(foreign)} files are not images of an action and are left out, first {path}" for path in foreign]
     return Made(table, "label", None, notes[:1])

@@ -1,8 +1,8 @@
 """CelebA (Liu et al., ICCV 2015): faces with forty attributes, such as blond hair, which is rare among the men.
 
-list_attr_celeba.txt holds the number of images, the names of the attributes, and one line per image with 1 or -1 for
-each attribute. list_eval_partition.txt holds, for each image, 0 (train), 1 (val) or 2 (test). The copy at Kaggle has
-both files as .csv.
+list_attr_celeba.txt contains the number of images, the names of the attributes, and one line per image with 1 or -1
+for each attribute. list_eval_partition.txt contains 0 (train), 1 (val) or 2 (test) for each image. The copy at Kaggle
+has both files as .csv.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from lntl.makers.tables import Made, code_name, found, lines
 from lntl.plugins import did_you_mean
 
 SPLITS = {"0": "train", "1": "val", "2": "test"}
-_FOLDERS = ("", "Anno/", "Eval/")  # of the files in the copy at Kaggle, and in the original
+_FOLDERS = ("", "Anno/", "Eval/")  # folders of the files: in the copy at Kaggle, and in the original
 
 
 def make(source: Path, attributes: Sequence[str]) -> Made:

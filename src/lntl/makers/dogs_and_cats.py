@@ -1,8 +1,8 @@
-"""Dogs and Cats with a bias of colour (Kim et al., CVPR 2019): TB1 holds bright dogs and dark cats, TB2 the reverse.
+"""Dogs and Cats with a bias of colour (Kim et al., CVPR 2019): TB1 has bright dogs and dark cats, TB2 the reverse.
 
-The photographs are the folder train/ of Kaggle's "Dogs vs. Cats"; list_bright.txt and list_dark.txt, one file name a
-line, are the authors' (github.com/feidfoe/learning-not-to-learn, dataset/dogs_and_cats). Images in neither list are not
-used.
+The photographs are in the folder train/ of Kaggle's "Dogs vs. Cats". The authors' list_bright.txt and list_dark.txt
+(github.com/feidfoe/learning-not-to-learn, dataset/dogs_and_cats) have one file name per line. Images in neither list
+are not used.
 """
 
 import re
@@ -21,9 +21,9 @@ def make(source: Path, lists: Path, train: str, held_out: float, added: int = 0,
     The set `train` (tb1 or tb2) is for training; test is the other set and the share `held_out` of this one. `added`
     images of the other set, chosen with the seed, move from test to train.
 
-    Deviation: the paper tests on the other set and, separately, on a mixed set whose labels seem not to be public. Here
-    the held-out share makes test a mixed set: it holds bright and dark images of both classes. With 0, test is the
-    other set alone.
+    Deviation: the paper tests on the other set and, separately, on a mixed set whose labels do not seem to be public.
+    Here the held-out share makes test a mixed set: it has bright and dark images of both classes. With `held_out` 0,
+    test is only the other set.
     """
     folder = found(source, ["train/train", "train"]).relative_to(source).as_posix()
     table: dict[str, list[str]] = {"image": [], "label": [], "color": [], "split": []}

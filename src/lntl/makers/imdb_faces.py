@@ -1,14 +1,14 @@
 """IMDB faces with a bias of age and gender (Kim et al., CVPR 2019), from imdb_crop/ of IMDB-WIKI (Rothe et al., 2016).
 
-EB1 holds women of 0 to 29 years and men of 40 and more, EB2 the reverse; the test set holds all four. The authors'
-lists say whose face is in which set; without them the metadata of the download do.
+EB1 has women of 0 to 29 years and men of 40 and more, EB2 the reverse; the test set has all four groups. The authors'
+lists assign the faces to the sets; without the lists, the metadata of the download are used.
 
 imdb.mat: dob is a Matlab serial date number, photo_taken a year, gender 0 for female, 1 for male or NaN,
-second_face_score NaN where there is no second face. Source: data.vision.ee.ethz.ch/cvl/rrothe/imdb-wiki.
+second_face_score NaN if there is no second face. Source: data.vision.ee.ethz.ch/cvl/rrothe/imdb-wiki.
 
-The lists are four NumPy files, of which two hold pickled dicts, read without running any code: imdb_age_gender.npy has
-age and gender of each file below imdb_crop/, imdb_split.npy has the `test_list`, eb1_img_list.npy and eb2_img_list.npy
-the training sets. Source: github.com/feidfoe/learning-not-to-learn, dataset/IMDB, and public code that reads them.
+The lists are four NumPy files. Two contain pickled dicts, which are read without running code: imdb_age_gender.npy has
+age and gender of each file below imdb_crop/, imdb_split.npy has the `test_list`. eb1_img_list.npy and eb2_img_list.npy
+are the training sets. Source: github.com/feidfoe/learning-not-to-learn, dataset/IMDB, and public code that reads them.
 """
 
 import zlib
@@ -24,9 +24,9 @@ from lntl.makers.tables import Made, found, hash_fraction
 # Borders in years as a public reproduction of the paper states them; not confirmed in the paper itself.
 YOUNG, OLD = "0-29", "40+"
 SETS = {"eb1": {"female": YOUNG, "male": OLD}, "eb2": {"female": OLD, "male": YOUNG}}
-TESTED = 0.2  # share of the persons whose faces are the test set, where no list says so
+TESTED = 0.2  # share of the persons whose faces are the test set, if there are no lists
 GENDERS = {0: "female", 1: "male"}
-OLDEST = 100  # years: beyond it, and below 0, a date is wrong
+OLDEST = 100  # years; a larger or negative age means a wrong date
 MIN_SCORE = 1.0  # of the face detector; source: the usual preprocessing (github.com/yu4u/age-gender-estimation)
 _EPOCH = 719529  # 1 January 1970 as a Matlab serial date number
 
@@ -40,17 +40,18 @@ class Face(NamedTuple):
 
 
 def make(source: Path, lists: Path | None, train: str) -> Made:
-    """Return image, gender, age, age_group, person, split; train is eb1 or eb2.
+    """Return the columns image, gender, age, age_group, person and split; train is eb1 or eb2.
 
-    Deviation: the paper cleaned the labels with networks; without its lists here the detector's scores do. The test set
-    is then a fifth of the persons, none of whom is in train. Faces between the age groups are left out of all sets.
+    Deviation: the paper cleaned the labels with networks; without the lists, faces are selected by the detector's
+    scores. The test set is then a fifth of the persons, none of whom is in train. Faces between the age groups are left
+    out of all sets.
     """
     if lists is None:
         faces, notes = read_metadata(source)
         splits = [(face, _split(face, train)) for face in faces]
     else:
         notes = []
-        splits = [(face, split) for split, listed in read_lists(lists, train).items() for face in listed]
+        splits = [(face, split) for split, faces in read_lists(lists, train).items() for face in faces]
     table: dict[str, list[str]] = {n: [] for n in ("image", "gender", "age", "age_group", "person", "split")}
     for face, split in splits:
         group = YOUNG if face.age < 30 else OLD if face.age >= 40 else None
@@ -59,7 +60,7 @@ def make(source: Path, lists: Path | None, train: str) -> Made:
             for column, value in zip(table.values(), row, strict=True):
                 column.append(value)
     if unused := len(splits) - len(table["image"]):
-        notes.append(f"{unused} faces are in no set, or in the other training set alone")
+        notes.append(f"{unused} faces are in no set, or only in the other training set")
     return Made(table, "gender", "age_group", notes)
 
 
@@ -76,7 +77,7 @@ def _split(face: Face, train: str) -> str | None:
 
 
 def read_metadata(source: Path) -> tuple[list[Face], list[str]]:
-    """Return the faces whose age and gender are known and that are alone in their image; and what was left out."""
+    """Return the faces of known age and gender without a second face in the image, and notes on the other faces."""
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
@@ -112,8 +113,8 @@ def read_metadata(source: Path) -> tuple[list[Face], list[str]]:
 
 
 def _ages(dob: Any, taken: Any) -> Any:
-    """Return the age in years in the middle of the year of the photograph, NaN where unknown; dob, taken: (n,)."""
-    known = np.abs(dob) < 1e7  # days; others are no dates
+    """Return the age in years in the middle of the year of the photograph, NaN if unknown; dob, taken: (n,)."""
+    known = np.abs(dob) < 1e7  # days; larger numbers are not dates
     birth = (np.floor(np.where(known, dob, _EPOCH)).astype(np.int64) - _EPOCH).astype("datetime64[D]")
     year = birth.astype("datetime64[Y]").astype(np.int64) + 1970
     month = birth.astype("datetime64[M]").astype(np.int64) % 12 + 1
@@ -121,34 +122,34 @@ def _ages(dob: Any, taken: Any) -> Any:
 
 
 def read_lists(folder: Path, train: str) -> dict[str, list[Face]]:
-    """Return the faces of `train` (eb1 or eb2) and of `test`, as the authors' lists in a folder name them."""
+    """Return the faces of `train` (eb1 or eb2) and of `test` by the authors' lists in a folder."""
     path = found(folder, ["imdb_age_gender.npy"])
     labels = {_text(name): label for name, label in _dict(path).items()}
     splits = found(folder, ["imdb_split.npy"])
     content = _dict(splits)
     if "test_list" not in content:
         raise UserError(f"{splits}: no test_list in it; fetch it again")
-    trained = found(folder, [f"{train}_img_list.npy"])
-    names = {"train": (trained, _content(trained)), "test": (splits, content["test_list"])}
-    for where, listed in names.values():
-        if not isinstance(listed, list | np.ndarray):
-            raise UserError(f"{where}: not one of the authors' lists (it holds no list of names); fetch it again")
-    return {split: [_face(path, labels, _text(name)) for name in listed] for split, (_, listed) in names.items()}
+    train_list = found(folder, [f"{train}_img_list.npy"])
+    lists = {"train": (train_list, _content(train_list)), "test": (splits, content["test_list"])}
+    for where, names in lists.values():
+        if not isinstance(names, list | np.ndarray):
+            raise UserError(f"{where}: not one of the authors' lists (it has no list of names); fetch it again")
+    return {split: [_face(path, labels, _text(name)) for name in names] for split, (_, names) in lists.items()}
 
 
 def _dict(path: Path) -> dict[Any, Any]:
     content = _content(path)
     if not isinstance(content, dict):
-        raise UserError(f"{path}: not one of the authors' lists (it holds no dict); fetch it again")
+        raise UserError(f"{path}: not one of the authors' lists (it has no dict); fetch it again")
     return content
 
 
 def _content(path: Path) -> Any:
-    """Return the dict or the list of names that a file holds."""
+    """Return the dict or the list of names in a file."""
     try:
         try:
             content = np.load(path, allow_pickle=False)
-        except ValueError:  # it holds objects
+        except ValueError:  # it contains objects
             content = unpickled(path)
         return content.item() if content.ndim == 0 else content.ravel().tolist()
     except UNREADABLE as error:
@@ -160,7 +161,7 @@ def _face(path: Path, labels: dict[str, Any], name: str) -> Face:
         label = labels[name]
         return Face(name, GENDERS[int(label["gender"])], int(label["age"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: it has no age and gender of {name}; take the lists from the same download") from error
+        raise UserError(f"{path}: it has no age and gender of {name}; use lists from one download") from error
 
 
 def _text(name: str | bytes) -> str:

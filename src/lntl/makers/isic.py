@@ -1,7 +1,7 @@
 """ISIC 2018 (Task 1-2) with annotated artefacts, such as rulers, in trap sets (Bissoto et al., CVPR Workshops 2020).
 
-In a trap set the artefacts mislead: in training they indicate a diagnosis, and in test the opposite one. The
-lists trap-sets/isic_annotated_{train,val,test}N.csv have the artefacts and the diagnosis of each image.
+In a trap set the artefacts mislead: in training they indicate a diagnosis, in test the opposite diagnosis. The lists
+trap-sets/isic_annotated_{train,val,test}N.csv have the artefacts and the diagnosis of each image.
 Source: github.com/alceubissoto/debiasing-skin.
 """
 
@@ -18,7 +18,7 @@ TRAP_SETS = 5
 def make(source: Path, lists: Path, trap_set: int) -> Made:
     """Return the columns image, label, split and the seven artefacts; the ruler is the bias.
 
-    The lists of train repeat the images of val; here these images are in val only.
+    The lists of train repeat the images of val; here these images are only in val.
     """
     files = {path.stem: path for ending in ("jpg", "png") for path in sorted(folder_of(source).rglob(f"*.{ending}"))}
     table: dict[str, list[str]] = {n: [] for n in ("image", "label", "split", *ARTEFACTS)}

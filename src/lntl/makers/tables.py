@@ -1,4 +1,4 @@
-"""The table that makers return and write, and functions to read the files of a download."""
+"""The table that makers return, and functions to write it and to read the files of a download."""
 
 import csv
 import hashlib
@@ -22,7 +22,7 @@ class Made:
         columns: A list of n texts for each column; `image` is a path below the download, `split` train, val or test.
         label: Column to learn.
         bias: Column to unlearn; None if the bias is not annotated.
-        notes: Sentences on images that were left out.
+        notes: Sentences about images that were left out.
     """
 
     columns: dict[str, list[str]]
@@ -32,7 +32,7 @@ class Made:
 
 
 def write(path: Path, made: Made) -> None:
-    """Write the table as CSV; raises UserError rather than replace a file."""
+    """Write the table as CSV; raises UserError if the file exists."""
     if path.exists():
         raise UserError(f"{path} exists already; move it away first")
     text = io.StringIO()
@@ -43,7 +43,7 @@ def write(path: Path, made: Made) -> None:
 
 
 def found(source: Path, names: Sequence[str]) -> Path:
-    """Return the first of these paths that exists below the download; raises UserError if none does."""
+    """Return the first of `names` that exists below the download; raises UserError if none exists."""
     folder_of(source)
     for name in names:
         if (source / name).exists():
@@ -121,11 +121,12 @@ def check_images(source: Path, made: Made) -> None:
 def counterexamples(table: dict[str, list[str]], others: Mapping[str, str], added: int, seed: int) -> None:
     """Move `added` images of a table from test to train.
 
-    Each class gives equally many if it has enough. With one seed, a larger number includes a smaller one.
+    Each class contributes the same number, if it has enough images. With the same seed, the images of a smaller
+    `added` are among those of a larger one.
 
     Args:
         table: The columns, changed in place.
-        others: The class of each image of the other set, by file.
+        others: The class of each image of the set that is not for training, by file.
         added: Number of images to move.
         seed: Seed of their choice.
 

@@ -1,7 +1,7 @@
 """UTKFace (Zhang et al., CVPR 2017) as a stand-in for the paper's faces: gender with a bias of age, EB1 and EB2.
 
 The download names its files [age]_[gender]_[race]_[date].jpg, gender 0 for male and 1 for female, race 0 to 4. Source:
-susanqq.github.io/UTKFace. EB1 holds women of 0 to 29 years and men of 40 and more, EB2 the reverse.
+susanqq.github.io/UTKFace. EB1 has women of 0 to 29 years and men of 40 and more, EB2 the reverse.
 """
 
 import hashlib
@@ -19,12 +19,14 @@ _NAME = re.compile(r"(\d{1,3})_([01])_([0-4])_\d+\.jpg(\.chip\.jpg)?")
 
 
 def make(source: Path, train: str, held_out: float, added: int = 0, seed: int = 0) -> Made:
-    """Return image, gender, age, age_group, race, split; train is eb1 or eb2.
+    """Return the columns image, gender, age, age_group, race and split; train is eb1 or eb2.
 
-    test is the other set and a share held out of this one, so that it holds all four groups; `added` faces of the other
-    set go to train. Of files that are equal in every byte the first is taken, or none if they differ in gender or
-    age group. Deviation: the paper's faces are of IMDB-WIKI. Faces between the age groups are in no set, and the
-    download does not say who is on a photograph, so that a person may be in train and test.
+    test is the other set and the share `held_out` of this one, so that it has all four groups; `added` faces of the
+    other set move to train. Of files that are equal in every byte only the first is used, or none if they differ in
+    gender or age group.
+
+    Deviation: the paper's faces are from IMDB-WIKI. Faces between the age groups are in no set. The download does not
+    name the person on a photograph, so a person may be in train and test.
     """
     names = sorted(path.relative_to(source).as_posix() for path in folder_of(source).rglob("*.jpg"))
     faces = {name: match for name in names if (match := _NAME.fullmatch(name.rpartition("/")[2]))}
@@ -55,7 +57,7 @@ def make(source: Path, train: str, held_out: float, added: int = 0, seed: int = 
             f"{len(copies)} images are left out as duplicates, or because equal images have another gender or age group"
         )
     if unnamed := len(names) - len(faces):
-        notes.append(f"{unnamed} images are left out, for their names are not of the form age_gender_race_date.jpg")
+        notes.append(f"{unnamed} images are left out, because their names are not of the form age_gender_race_date.jpg")
     counterexamples(table, others, added, seed)
     return Made(table, "gender", "age_group", notes)
 
@@ -65,7 +67,7 @@ def _age_group(age: int) -> str | None:
 
 
 def _copies(source: Path, labels: Mapping[str, tuple[str, str | None]]) -> set[str]:
-    """Return the files to leave out of each set of equal ones: all but the first, or all if their labels differ."""
+    """Return the files to leave out of each set of equal files: all but the first, or all if their labels differ."""
     equal: dict[bytes, list[str]] = {}
     for name in labels:
         equal.setdefault(hashlib.blake2b((source / name).read_bytes(), digest_size=16).digest(), []).append(name)

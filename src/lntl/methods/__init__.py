@@ -5,5 +5,5 @@ from lntl.methods.base import Method
 
 
 def load_method(name: str) -> type[Method]:
-    """Return a method's class by its name, or by the dotted name of a class of the user's own."""
+    """Return a method's class by its name, or by the dotted name of a user's class."""
     return plugins.load("lntl.methods", name, Method)

@@ -23,8 +23,8 @@ class BAdd(Method):
     features, of the shape of z. They give the bias to g, so that f gains nothing by learning it.
     Source: "BAdd: Bias Mitigation through Bias Addition", 2024, and the authors' code in vb-mitigator.
 
-    Deviation: the bias classifiers learn from the training data alone; the authors' code loads trained ones and does
-    not say on which data they were trained.
+    Deviation: the bias classifiers learn only from the training data; the authors' code loads trained classifiers and
+    does not say on which data they were trained.
     Deviation: the features are added to the output z of f. The paper adds them to the input of the last layer, which is
     the same if f ends there (`split: last` of convnet).
     """

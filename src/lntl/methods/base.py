@@ -66,7 +66,7 @@ class Method(nn.Module):
 
     To write a method, derive a class from this one, set `trains` and implement `objectives`. Keep all state in buffers
     and parameters. A method may have additional networks as attributes: objectives list them in `over`, and they are
-    trained with the settings of `optimizer_fg`, or of `optimizer_h` if `trained_with_h` names them.
+    trained with the settings of `optimizer_fg`, or of `optimizer_h` if they are listed in `trained_with_h`.
 
     Attributes:
         trains: The networks of f, g and h that the method trains. The others are in eval mode and do not change,

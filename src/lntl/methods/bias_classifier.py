@@ -1,4 +1,4 @@
-"""Frozen networks that have learned to name the bias; FLAC and BAdd use their features."""
+"""Networks that are trained to predict the bias and then frozen; FLAC and BAdd use their features."""
 
 import copy
 from typing import Self
@@ -24,20 +24,19 @@ class BiasClassifierSettings(Settings):
         2,
         ge=1,
         le=1_000_000,
-        description="Passes over the training data from which the bias classifiers learn, before the phase's first "
-        "epoch. They are part of the budget: a phase costs epochs + bias_epochs passes, and is to be compared with as "
-        "many of `erm`.",
+        description="Number of epochs in which the bias classifiers are trained, before the phase's first epoch. A "
+        "phase costs epochs + bias_epochs passes over the data; compare it with `erm` of as many epochs.",
     )
     bias_lr: float = Field(
-        0.001, gt=0, le=1e30, description="Learning rate of the bias classifiers (Adam), constant; ours."
+        0.001, gt=0, le=1e30, description="Learning rate of the bias classifiers (Adam), constant; the default is ours."
     )
 
 
 class BiasClassifiers(nn.Module):
-    """For each bias k a network b_k of the form of f, with a linear layer on top that names the value of bias k.
+    """For each bias k a network b_k with the architecture of f, and a linear layer on it that predicts bias k.
 
-    They learn in `fit` alone, by the cross-entropy in nats over the images whose label is known, all in one pass over
-    the data. Otherwise they are frozen, in evaluation mode.
+    They are trained only in `fit`, all in the same passes over the data, with the cross-entropy in nats on the images
+    with a known label. Otherwise they are frozen and in evaluation mode.
     """
 
     def __init__(self, networks: Networks, spec: DataSpec) -> None:
@@ -50,12 +49,12 @@ class BiasClassifiers(nn.Module):
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> Self:
-        """Stay in evaluation mode: BatchNorm and dropout of what is frozen do not change."""
+        """Stay in evaluation mode, so that BatchNorm and dropout of the frozen networks do not change."""
         return super().train(False)
 
     @torch.enable_grad()
     def fit(self, batches: TrainingBatches, config: BiasClassifierSettings, seed: int) -> None:
-        """Learn the biases, from first weights on."""
+        """Initialise the classifiers and train them on the biases."""
         networks, parameters = self._networks[0], [*inner(self._networks[0].f).parameters()]
         for number, (body, head) in enumerate(zip(self.bodies, self.heads, strict=True)):
             for own, of_f in zip(body.parameters(), parameters, strict=True):
@@ -73,7 +72,7 @@ class BiasClassifiers(nn.Module):
         self.requires_grad_(False).eval()
 
     def _loss(self, x: Tensor, labels: Tensor) -> Tensor:
-        """Return the cross-entropy of the labels (N, B) in nats: the mean over the known ones, summed over biases."""
+        """Return the cross-entropy of the labels (N, B) in nats: the mean over known labels, summed over biases."""
         losses = []
         for body, head, label in zip(self.bodies, self.heads, labels.T, strict=True):
             logits = head(mean_over_positions(body(self._cast(x))))

@@ -1,4 +1,4 @@
-"""Bias contrast: images of one class and different bias are drawn together, all others apart (Hong and Yang, 2021)."""
+"""Bias contrast: pull images of one class and different bias together, push others apart (Hong and Yang, 2021)."""
 
 from collections.abc import Iterator
 
@@ -18,9 +18,9 @@ __all__ = ["BiasContrastive"]
 class BiasContrastive(TaskMethod):
     """min_{f,g,k} L_c + alpha * L_con, with v = k(f(x)) / |k(f(x))|, k a projection network.
 
-    L_con = mean over i with P(i) of -1/|P(i)| sum_{p in P(i)} log( exp(v_i v_p / t) / sum_{a != i} exp(v_i v_a / t) ),
-    P(i) = the images of the batch with the class of i and another known bias value. Losses are in nats. A map z
-    (N, C, H, W) is averaged over its positions.
+    L_con = mean over i with non-empty P(i) of -1/|P(i)| sum_{p in P(i)} log( exp(v_i v_p / t) / sum_{a != i} exp(v_i
+    v_a / t) ), P(i) = the images of the batch with the class of i and another known bias value. Losses are in nats. A
+    map z (N, C, H, W) is averaged over its positions.
     Source: Hong and Yang, NeurIPS 2021 (BiasCon; with task: bias_product also their BiasBal).
     Deviation: one view of an image, without augmentation; an image without a partner is left out of L_con.
     Deviation: the features are those of f; the paper takes those in front of the last layer (`split: last` of convnet)
@@ -34,8 +34,8 @@ class BiasContrastive(TaskMethod):
 
         alpha: Weight = Field(
             1.0,
-            description="Weight of the contrast; the authors' code for coloured digits weights the task by 0.01 beside "
-            "it, which is 100 here.",
+            description="Weight of the contrast; the authors' code for coloured digits weights the task by 0.01 "
+            "instead, which corresponds to 100 here.",
         )
         temperature: float = Field(
             0.07, gt=0, le=1e6, description="t, the temperature of the contrast, no unit; 0.07 in the authors' code."

@@ -10,9 +10,9 @@ from lntl.types import IGNORE, Batch, DataSpec
 
 
 def labels_per_bias(batch: Batch, spec: DataSpec) -> Tensor:
-    """Return one label of each bias for each image, (N, B) int64, IGNORE where unknown.
+    """Return one label of each bias for each image, (N, B) int64, IGNORE if unknown.
 
-    Of bias maps it is the bias value that makes up the groups, B = 1.
+    For bias maps, B = 1 and the label is the bias value that makes up the groups.
     """
     if len(spec.bias_shape) == 1:
         return batch.bias
@@ -27,7 +27,7 @@ def values_per_bias(spec: DataSpec) -> tuple[int, ...]:
 
 
 def check_bias_values(method: str, batches: Callable[[], Iterable[Batch]], spec: DataSpec) -> None:
-    """Raise UserError unless the labels of each bias in train are of two values at least."""
+    """Raise UserError unless the training labels of each bias have at least two values."""
     labels = torch.cat([labels_per_bias(batch, spec) for batch in batches()])
     for number, bias in enumerate(labels.T):
         values = bias[bias != IGNORE].unique()

@@ -15,8 +15,9 @@ class BiasProduct(Method):
 
     log p(y | b) is fitted before the phase, each row by a model that has not seen it (`BiasPosterior`), in nats.
     Sources: Clark, Yatskar and Zettlemoyer, EMNLP 2019; He, Zha and Wang, DeepLo 2019; Hong and Yang, NeurIPS 2021.
-    Deviation: those fit p(y | b) on the training data themselves; here it is cross-fitted, so that it doesn't overfit,
-    and a share of the uniform distribution is mixed in: where b rules a class out for certain, g would not learn to.
+    Deviation: these papers fit p(y | b) on the training data itself; here it is cross-fitted, so that it does not
+    overfit. A share of the uniform distribution is mixed in: if b ruled out a class with certainty, g would not learn
+    to rule it out.
     """
 
     trains = ("f", "g")

@@ -23,8 +23,8 @@ class BlindEye(Method):
     Source: "Turning a Blind Eye: Explicit Removal of Biases and Variation from Deep Neural Network Embeddings", ECCV
     Workshops 2018.
 
-    Deviation: the two minima are taken in one step, where the paper has an iteration for each.
-    Deviation: L_conf is averaged over the bias channels, where the paper sums it over its spurious variations.
+    Deviation: one step minimises both; the paper has an iteration for each.
+    Deviation: L_conf is averaged over the bias channels; the paper sums it over its spurious variations.
     """
 
     trains = ("f", "g", "h")

@@ -1,4 +1,4 @@
-"""CSAD: f makes class features unrelated to bias features, as compared across images (Zhu et al., ICCV 2021)."""
+"""CSAD: f makes class features independent of bias features, measured across images (Zhu et al., ICCV 2021)."""
 
 from collections.abc import Iterator
 
@@ -16,10 +16,10 @@ from lntl.types import IGNORE, Batch, DataSpec, Networks
 __all__ = ["CSAD"]
 
 _WIDTH, _CONTENT = 128, 64  # units of the bias branch and of the estimator's vectors; source: the authors' code
-_RESTART = 0.5  # c of the propagation, 1 - c the share of the image itself; source: the authors' code
-_NEAR = 4  # bins of a map are alike under this squared distance; source: the authors' code
-_SMALL = 1e-7  # in the logarithm of a share; source: the authors' code
-_MASKED = -1e4  # in place of an exponent that is left out of a sum
+_RESTART = 0.5  # c of the random walk: it continues with probability c and restarts otherwise; source: authors' code
+_NEAR = 4  # bins of a map are alike below this squared distance; source: the authors' code
+_SMALL = 1e-7  # added to a share before its logarithm; source: the authors' code
+_MASKED = -1e4  # replaces an exponent that is left out of a sum
 
 
 class CSAD(Method):
@@ -30,28 +30,29 @@ class CSAD(Method):
         3. min_T L_T(z, r), z and r frozen, `estimator_steps` times
         4. min_f -lam * L_T(z, r), with e and T frozen
 
-    e is a linear layer and q a small network for each bias, which is the bias branch; T maps z and r to unit vectors u
-    and v. The likeness of image i, by its class features, and image j, by its bias features, is
+    The bias branch is a linear layer e and a small network q for each bias. T maps z and r to unit vectors u and v. The
+    similarity of the class features of image i and the bias features of image j is
 
         A_ij = u_i v_j + (P_i log Q_j + Q_i log P_j) / 2,
 
-    P and Q what random walks with restart make of softmax(tau u u^T) and softmax(tau v v^T), rows that sum to 1. With
-    the pairs of alike bias (+; an image and itself too) and of other bias (-),
+    where P and Q are the distributions, one per row, of random walks with restart on softmax(tau u u^T) and
+    softmax(tau v v^T). With pairs of alike bias (+; also an image with itself) and pairs of different bias (-),
 
-        L_T = log(1 + sum+ exp(-alpha A)) / alpha + log(1 + sum- exp(alpha A)) / alpha,
+        L_T = log(1 + sum+ exp(-alpha A)) / alpha + log(1 + sum- exp(alpha A)) / alpha.
 
-    a bound on mutual information across images: T makes alike what has the same bias, f undoes it. L_c and L_B (mean
-    over the biases) are cross-entropies in nats; e, q and T learn with the settings of optimizer_h. Biases are alike
-    where all labels are equal. Of bias maps (bins of a colour) an image has the rounded mean bin of each channel, and
-    these are alike where the sum of their squared differences is below 4, as in the authors' code.
+    It bounds mutual information across images: T increases the similarity of pairs with alike bias, and f decreases it.
+    L_c and L_B (mean over the biases) are cross-entropies in nats; e, q and T are trained with the settings of
+    optimizer_h. Biases are alike if all labels are equal. For bias maps (bins of a colour), the label of an image is
+    the rounded mean bin of each channel; labels are alike if the sum of their squared differences is below 4, as in the
+    authors' code.
     Source: "Learning Bias-Invariant Representation by Cross-Sample Mutual Information Minimization", ICCV 2021, and
     the authors' code.
 
-    Deviation: g sees z itself, where the authors' class branch has a linear layer of its own before its classifier.
+    Deviation: g gets z itself; the authors' class branch has another linear layer before its classifier.
     Deviation: z is averaged over its positions for e and T; the authors flatten a map.
-    Deviation: alpha and tau are constant; the authors' code lets T learn them. T and the bias branch are not trained
-    before the phase, which the authors do for 2 and 20 epochs.
-    Deviation: step 3 and 4 share one forward pass of f.
+    Deviation: alpha and tau are constant; the authors' code trains them with T. T and the bias branch are not trained
+    before the phase; the authors train them for 2 and 20 epochs.
+    Deviation: steps 3 and 4 share one forward pass of f.
     """
 
     trains = ("f", "g")
@@ -83,7 +84,7 @@ class CSAD(Method):
         check_bias_values("csad", batches, self.spec)
 
     def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
-        """Yield the task loss, those of the bias branch and of the estimator, and the estimator's against f."""
+        """Yield the losses of the task, of the bias branch and of the estimator, and f's loss against the estimator."""
         config, labels = self.config, image_labels(batch, self.spec)
         z = self.f(batch.x)
         task = cross_entropy(self.g(z), batch.y)
@@ -153,7 +154,7 @@ def _values(spec: DataSpec) -> tuple[int, ...]:
 
 
 def image_labels(batch: Batch, spec: DataSpec) -> Tensor:
-    """Return the bias labels of each image, (N, B) int64, IGNORE where unknown; of maps each channel's rounded mean."""
+    """Return the bias labels of each image, (N, B) int64, IGNORE if unknown; for maps, each channel's rounded mean."""
     if len(spec.bias_shape) != 3:
         return labels_per_bias(batch, spec)
     bins = batch.bias.flatten(2)
@@ -164,11 +165,11 @@ def image_labels(batch: Batch, spec: DataSpec) -> Tensor:
 
 
 def alike(labels: Tensor, near: int = 1) -> tuple[Tensor, Tensor]:
-    """Return which pairs of images have the same bias, and which another one, (N, N) bool each.
+    """Return the pairs of images with the same bias, and the pairs with different bias, (N, N) bool each.
 
     Args:
-        labels: Labels of each bias (N, B) int64, IGNORE where unknown; an image with an unknown label is in no pair.
-        near: Sum of squared differences of the labels under which they count as the same.
+        labels: Labels of each bias (N, B) int64, IGNORE if unknown; an image with an unknown label is in no pair.
+        near: Labels count as the same if the sum of their squared differences is below this.
     """
     known = (labels != IGNORE).all(dim=1)
     pairs = known[:, None] & known
@@ -185,13 +186,13 @@ def cross_sample_loss(
         u: Unit vectors from the class features, (N, D).
         v: Unit vectors from the bias features, (N, D).
         same: Pairs (i, j) whose bias is the same, (N, N) bool.
-        other: Pairs whose bias is another one, (N, N) bool.
+        other: Pairs whose bias differs, (N, N) bool.
         tau: Scale of the similarities in the random walk.
         alpha: Sharpness.
     """
     p, q = _walk(u, tau), _walk(v, tau)
-    likeness = u @ v.T + (p @ (q + _SMALL).log().T + q @ (p + _SMALL).log().T) / 2
-    return _log_sum(-alpha * likeness, same) / alpha + _log_sum(alpha * likeness, other) / alpha
+    similarity = u @ v.T + (p @ (q + _SMALL).log().T + q @ (p + _SMALL).log().T) / 2
+    return _log_sum(-alpha * similarity, same) / alpha + _log_sum(alpha * similarity, other) / alpha
 
 
 def _log_sum(exponents: Tensor, pairs: Tensor) -> Tensor:
@@ -200,7 +201,7 @@ def _log_sum(exponents: Tensor, pairs: Tensor) -> Tensor:
 
 
 def _walk(v: Tensor, tau: float) -> Tensor:
-    """Return the shares of a random walk with restart on the similarities of unit vectors, (N, N), rows of sum 1."""
+    """Return the distributions, one per row, of a random walk with restart on the similarities of unit vectors."""
     steps = (tau * v @ v.T).softmax(dim=1)
     steps = (steps + steps.T) / 2
     walk: Tensor = torch.linalg.inv(torch.eye(len(v), dtype=v.dtype, device=v.device) - _RESTART * steps)

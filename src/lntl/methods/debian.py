@@ -1,4 +1,4 @@
-"""DebiAN: a network that looks for what the classifier fails on, and a classifier that learns it (Li et al., 2022)."""
+"""DebiAN: a network finds groups on which the classifier differs, and the classifier learns them (Li et al., 2022)."""
 
 import copy
 from collections.abc import Iterator
@@ -21,19 +21,20 @@ _SMALL = 1e-6  # keeps a logarithm and a quotient finite; source: the authors' c
 class DebiAN(Method):
     """Li et al., ECCV 2022: min_{f,g} E[w(x) CE(g(f(x)), y)] and, at once, min_d L_d; no bias label.
 
-    The discoverer d, a network of the form of g(f(x)) with first weights of its own, divides the images of a class c in
-    two groups: s = sigmoid(d(x)_y) is the share of x in the first, 1 - s in the second. With p = softmax(g(f(x)))_y,
+    The discoverer d, a network of the architecture of g(f(x)) with its own initial weights, divides the images of a
+    class c into two groups: s = sigmoid(d(x)_y) is the share of x in the first, 1 - s in the second. With
+    p = softmax(g(f(x)))_y,
 
         P1_c = sum s p / sum s and P2_c = sum (1 - s) p / sum (1 - s) over the batch's images of class c,
         L_d = mean over the classes c of the batch of -log |P1_c - P2_c| - penalty * log(1 - |mean s - mean (1 - s)|):
 
-    d looks for two groups on which the classifier differs (equal opportunity) and which are of equal size. The
-    classifier learns more from the group on which it is worse: w = 1 + s where P1_c <= P2_c, else 2 - s. Neither loss
-    reaches the other's network. d learns with the settings of optimizer_fg. CE and the logarithms are in nats.
+    d looks for two groups of equal size on which the classifier differs (equal opportunity). The classifier learns more
+    from the group on which it is worse: w = 1 + s if P1_c <= P2_c, otherwise 2 - s. The gradient of each loss reaches
+    only its own network. d is trained with the settings of optimizer_fg. CE and the logarithms are in nats.
     Source: "Discover and Mitigate Unknown Biases with Debiasing Alternate Networks", ECCV 2022, and the authors' code.
 
-    Deviation: both losses are of one batch and one forward pass; the authors' code draws a second batch for d, and each
-    network sees the other in evaluation mode, d the classifier after its update.
+    Deviation: both losses are computed on one batch in one forward pass. The authors' code draws a second batch for d;
+    each network uses the other in evaluation mode, and d uses the classifier after its update.
     """
 
     trains = ("f", "g")
@@ -52,7 +53,7 @@ class DebiAN(Method):
         self.discoverer = nn.Sequential(*(copy.deepcopy(inner(net)) for net in (self.f, self.g)))
 
     def prepare(self, batches: TrainingBatches, seed: int) -> None:
-        """Give d first weights of its own."""
+        """Initialise d."""
         restart(self.networks, self.discoverer[0], self.discoverer[1], seed)
 
     def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
@@ -72,7 +73,7 @@ def group_means(p: Tensor, s: Tensor, y: Tensor, num_classes: int) -> tuple[Tens
     """Return P1 and P2, the mean p of both groups of each class, (num_classes,); 0 for a class without an image.
 
     Args:
-        p: Probability of its class that the classifier gives to an image, (N,).
+        p: Probability that the classifier gives to the class of an image, (N,).
         s: Share of an image in the first group, (N,).
         y: Classes (N,) int64.
         num_classes: Number of classes.
@@ -86,7 +87,7 @@ def debian_weights(p: Tensor, s: Tensor, y: Tensor, num_classes: int) -> Tensor:
     """Return the weight of each image in the classifier's loss, (N,) in [1, 2].
 
     Args:
-        p: Probability of its class that the classifier gives to an image, (N,).
+        p: Probability that the classifier gives to the class of an image, (N,).
         s: Share of an image in the first group, (N,).
         y: Classes (N,) int64.
         num_classes: Number of classes.
@@ -99,7 +100,7 @@ def discovery_loss(p: Tensor, s: Tensor, y: Tensor, num_classes: int, penalty: f
     """Return L_d in nats, a scalar.
 
     Args:
-        p: Probability of its class that the classifier gives to an image, (N,), without gradient.
+        p: Probability that the classifier gives to the class of an image, (N,), without gradient.
         s: Share of an image in the first group, (N,).
         y: Classes (N,) int64.
         num_classes: Number of classes.

@@ -20,15 +20,16 @@ __all__ = ["DFR"]
 class DFR(Method):
     """Kirichenko et al., ICLR 2023: f is fixed, and the last linear layer (W, b) of g is refitted on balanced rows.
 
-    A draw takes as many rows of each group (class, bias value) as the smallest has, and fits
+    A draw takes as many rows of each group (class, bias value) as the smallest group has, and fits
     min_{W,b} C * sum of CE(W u + b, y) + |W|_1, with u the inputs of the layer, standardised. (W, b) is the mean of
     several draws. Hidden layers of g do not change; u is their output. With several biases, a group has one value of
-    each. Rows whose bias is unknown are left out. If a group occurs in the data but not among the rows, the fit is
-    refused.
+    each. Rows whose bias is unknown are left out. If a group occurs in the data but not among the rows, the method
+    raises an error.
 
     `rows: val` fits on one half of val (half of each group, at random). From then on the run uses only the other half
-    as val, so that rows of the fit choose nothing else. Use it if val has the groups in the proportions of the data
-    that the model will meet. `rows: train` fits on the rows that f has already learned; the paper finds that worse.
+    as val, so that rows of the fit do not choose the epoch. Use it if the groups of val have the proportions of the
+    data to which the model will be applied. `rows: train` fits on the rows that f has already learned; the paper finds
+    that worse.
 
     One epoch is enough: the layer is fitted before its only step, which trains nothing.
     Deviation: the paper chooses C by worst-group accuracy on held-out rows; here it is a setting.
@@ -45,7 +46,7 @@ class DFR(Method):
         """Settings of a phase with `method: dfr`."""
 
         rows: Literal["val", "train"] = Field(
-            "val", description="Rows that the layer is fitted on: half of val, or train."
+            "val", description="Rows on which the layer is fitted: half of val, or train."
         )
         draws: int = Field(10, ge=1, le=1000, description="Balanced draws whose layers are averaged; 10 in the paper.")
         c: float = Field(
@@ -78,7 +79,7 @@ class DFR(Method):
             y, value = divmod(empty[0], spec.num_bias_values)
             where = "train" if cls.prepared_on(config) == "train" else "the half of val that dfr is fitted on"
             raise UserError(
-                f"dfr: {len(empty)} of {len(all_groups)} groups have no row in {where}, first class "
+                f"dfr: {len(empty)} of {len(all_groups)} groups have no row in {where}, the first is class "
                 f"{spec.class_names[y]} with bias value {spec.bias_value_names[value]}; add rows of them, set "
                 "`rows` to the other split, or use leace"
             )

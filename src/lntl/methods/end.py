@@ -1,4 +1,4 @@
-"""EnD: disentangle what shares a bias value, entangle what shares a class (Tartaglione et al., CVPR 2021)."""
+"""EnD: disentangle images with the same bias value, entangle images of one class (Tartaglione et al., CVPR 2021)."""
 
 from collections.abc import Iterator
 
@@ -18,16 +18,16 @@ __all__ = ["EnD"]
 class EnD(Method):
     """Tartaglione et al., CVPR 2021: min_{f,g} L_c(f, g) + alpha * R_disentangle + beta * R_entangle.
 
-    G (N, N) holds the cosines of the features of two examples, without a unit. Over pairs i < j of the batch,
+    G (N, N) contains the cosines of the features of two examples, without unit. Over pairs i < j of the batch,
 
         R_disentangle = sum_v |sum of G_ij over pairs with b_i = b_j = v| / number of pairs with b_i = b_j, in [0, 1]
         R_entangle    = mean of (1 - G_ij) / 2 over pairs with y_i = y_j and b_i != b_j, in [0, 1]
 
-    b = group % num_bias_values; examples whose bias is not known are in no pair; a term without pairs is 0. The form
-    of both terms is that of the authors' code.
-    Deviation: the features are z of f, averaged over its positions where it is a map. The paper takes the bottleneck in
-    front of the last layer (there after an average pool), which is z where f ends there (`split: last` of convnet).
-    Deviation: the authors' code leaves about half of the entangled pairs out, by their order in the batch.
+    b = group % num_bias_values; examples whose bias is unknown are in no pair; a term without pairs is 0. Both terms
+    are defined as in the authors' code.
+    Deviation: the features are z, averaged over its positions if it is a map. The paper uses the input of the last
+    layer (there after average pooling), which is z if f ends there (`split: last` of convnet).
+    Deviation: the authors' code leaves out about half of the entangled pairs, depending on their order in the batch.
     """
 
     trains = ("f", "g")
@@ -50,15 +50,15 @@ class EnD(Method):
         z = self.f(batch.x)
         task = cross_entropy(self.g(z), batch.y)
         unit = normalize(mean_over_positions(z), dim=1)
-        belongs = membership(batch.group, self.spec.num_bias_values).type_as(unit)
-        disentangle = disentangling(unit @ unit.T, belongs)
-        entangle = entangling(unit @ unit.T, belongs, batch.y)
+        member = membership(batch.group, self.spec.num_bias_values).type_as(unit)
+        disentangle = disentangling(unit @ unit.T, member)
+        entangle = entangling(unit @ unit.T, member, batch.y)
         loss = task + self.config.alpha * disentangle + self.config.beta * entangle
         yield minimise(loss, over=(self.f, self.g), task=task, disentangle=disentangle, entangle=entangle)
 
 
 def membership(group: Tensor, num_bias_values: int) -> Tensor:
-    """Return which bias value an example has, bool (N, num_bias_values); a row is all False where it is unknown."""
+    """Return whether an example has a bias value, bool (N, num_bias_values); False for all values if it is unknown."""
     bias = torch.where(group == IGNORE, IGNORE, group % num_bias_values)
     return bias[:, None] == torch.arange(num_bias_values, device=group.device)
 

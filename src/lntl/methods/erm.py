@@ -1,4 +1,4 @@
-"""Plain training (empirical risk minimisation); as a phase of its own it pre-trains f and g."""
+"""Plain training (empirical risk minimisation); as a first phase it pre-trains f and g."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""FairKL: contrast by class, with similarities that do not depend on the bias (Barbano et al., ICLR 2023)."""
+"""FairKL: contrastive loss by class, with similarities that do not depend on the bias (Barbano et al., ICLR 2023)."""
 
 from collections.abc import Iterator
 
@@ -15,8 +15,8 @@ from lntl.types import IGNORE, Batch
 
 __all__ = ["FairKL"]
 
-_MASKED = -1e9  # in place of a logit that is left out of a sum of exponentials
-_VARIANCE = 1e-12  # added to a variance, so that its root has a gradient where all similarities are equal
+_MASKED = -1e9  # replaces a logit that is left out of a sum of exponentials
+_VARIANCE = 1e-12  # added to a variance, so that its root has a gradient if all similarities are equal
 
 
 class FairKL(Method):
@@ -26,21 +26,22 @@ class FairKL(Method):
 
         L_eps = mean over i of the mean over j in P(i) of -log( exp(s_ij) / (exp(s_ij - eps) + sum_n exp(s_in)) ),
 
-    P(i) the other images of the class of i, and n those of other classes; an image without a partner is left out.
-    R_FairKL makes the distribution of the cosines v_i v_j the same for pairs with equal bias (a, "aligned") and with
-    different bias (c, "conflicting"), among pairs of one class (+) and of two (-):
+    where P(i) are the other images of the class of i, and n runs over images of other classes. An image without a
+    partner is left out. R_FairKL makes the distribution of the cosines v_i v_j the same for pairs with equal bias (a,
+    "aligned") and with different bias (c, "conflicting"), among pairs of one class (+) and of two classes (-):
 
         R_FairKL = sum over + and - of (m_a - m_c)^2 + std_weight * (s_a - s_c)^2, plus pull * (m-_a - m+_c),
 
-    m the mean and s the standard deviation of the batch's pairs. A difference counts where both kinds of pairs occur;
-    of several biases the terms are summed; images whose bias is unknown are in no pair. L_c is the cross-entropy in
-    nats. Source: "Unbiased Supervised Contrastive Learning", ICLR 2023, and the authors' code, from which the squares
-    and the last term are.
+    with the mean m and the standard deviation s over the batch's pairs. A difference counts only if both kinds of pairs
+    occur. With several biases the terms are summed. Images whose bias is unknown are in no pair. L_c is the
+    cross-entropy in nats. Source: "Unbiased Supervised Contrastive Learning", ICLR 2023, and the authors' code, from
+    which the squares and the last term are taken.
 
-    Deviation: in the authors' code an image is a pair with itself, and the standard deviations count other pairs as 0.
-    Deviation: the authors' code multiplies L_eps by t / 0.07, and its last layer sees v.
-    Deviation: features are averaged over their positions where z is a map; theirs are the input of the last layer,
-    which is z where f ends there (`split: last` of convnet).
+    Deviation: in the authors' code an image forms a pair with itself, and the standard deviations count other pairs as
+    0.
+    Deviation: the authors' code multiplies L_eps by t / 0.07, and its last layer gets v.
+    Deviation: features are averaged over their positions if z is a map. The authors' features are the input of the last
+    layer, which is z if f ends there (`split: last` of convnet).
     """
 
     trains = ("f", "g")
@@ -51,7 +52,10 @@ class FairKL(Method):
 
         alpha: float = Field(1.0, ge=0, le=1e9, description="Weight of eps-SupInfoNCE; 1 in the authors' code.")
         lam: float = Field(
-            1.0, ge=0, le=1e9, description="Weight of R_FairKL; tuned by the authors, a value for digits is not known."
+            1.0,
+            ge=0,
+            le=1e9,
+            description="Weight of R_FairKL; the authors tune it, and their value for digits is not known.",
         )
         temperature: float = Field(0.1, gt=0, le=1e6, description="t, no unit; 0.1 in the authors' code.")
         epsilon: float = Field(
@@ -64,13 +68,13 @@ class FairKL(Method):
             1.0,
             ge=0,
             le=1e9,
-            description="Weight of m-_a - m+_c in R_FairKL; 1 in the authors' code, 0 for the divergence alone.",
+            description="Weight of m-_a - m+_c in R_FairKL; 1 in the authors' code, 0 for only the divergence.",
         )
         task_weight: float = Field(
             0.0,
             ge=0,
             le=1e9,
-            description="Weight of L_c for f; 0, as in the authors' code: f learns by contrast alone.",
+            description="Weight of L_c for f; 0, as in the authors' code: f learns only from the contrastive loss.",
         )
 
     config: Config
@@ -92,7 +96,7 @@ class FairKL(Method):
 
 
 def sup_info_nce(v: Tensor, y: Tensor, temperature: float = 0.1, epsilon: float = 0.0) -> Tensor:
-    """Return eps-SupInfoNCE in nats, a scalar; 0 where no image has a partner.
+    """Return eps-SupInfoNCE in nats, a scalar; 0 if no image has a partner.
 
     Args:
         v: Unit vectors (N, D).
@@ -109,14 +113,15 @@ def sup_info_nce(v: Tensor, y: Tensor, temperature: float = 0.1, epsilon: float 
 
 
 def fair_kl(v: Tensor, y: Tensor, bias: Tensor, std_weight: float = 1.0, pull: float = 0.0) -> Tensor:
-    """Return R_FairKL of a batch, a scalar without unit; 0 where no two kinds of pairs can be compared.
+    """Return R_FairKL of a batch, a scalar without unit; 0 if no two kinds of pairs can be compared.
 
     Args:
         v: Unit vectors (N, D).
         y: Classes (N,) int64.
-        bias: Labels of one bias (N,) int64, IGNORE where unknown.
+        bias: Labels of one bias (N,) int64, IGNORE if unknown.
         std_weight: Weight of the standard deviations.
-        pull: Weight of the mean of pairs with equal bias and two classes minus that with different bias and one class.
+        pull: Weight of the mean over pairs with equal bias and two classes, minus the mean over pairs with different
+            bias and one class.
     """
     cosines, known = v @ v.T, bias != IGNORE
     pairs = known[:, None] & known & ~torch.eye(len(v), dtype=torch.bool, device=v.device)
@@ -132,7 +137,7 @@ def fair_kl(v: Tensor, y: Tensor, bias: Tensor, std_weight: float = 1.0, pull: f
 
 
 def pair_moments(cosines: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return mean and standard deviation of the cosines (N, N) over `pairs` (N, N), 0 without any, and if there are."""
+    """Return mean and standard deviation of the cosines (N, N) over `pairs` (N, N), and whether there are any pairs."""
     count = pairs.sum().clamp(min=1)
     mean = (cosines * pairs).sum() / count
     variance = ((cosines - mean).square() * pairs).sum() / count

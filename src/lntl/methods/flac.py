@@ -1,4 +1,4 @@
-"""FLAC: features are similar where those of a bias classifier are not (Sarridis et al., 2024)."""
+"""FLAC: features of two images are similar if those of a bias classifier differ (Sarridis et al., 2024)."""
 
 from collections.abc import Iterator
 
@@ -24,9 +24,9 @@ class FLAC(Method):
     """Sarridis et al., 2024: min_{f,g} L_c(f, g) + alpha * sum_k L_FLAC(f(x), b_k(x), y).
 
     b_k is a bias classifier of bias k, fitted on the training data before the phase and then frozen. With unit vectors
-    u, the similarity of two images is s_ij = 1 / (1 + |u_i - u_j|^exponent), s^z that of f's features and s^b that of
-    b's. A pair counts if its class and its bias disagree: the same class with s^b_ij < t, or different classes with
-    s^b_ij > t, where t is the middle of the batch's smallest and largest s^b. Over the pairs of row i,
+    u, the similarity of two images is s_ij = 1 / (1 + |u_i - u_j|^exponent): s^z for f's features, s^b for b's. A pair
+    counts if class and bias disagree: the same class with s^b_ij < t, or different classes with s^b_ij > t, where t is
+    the middle of the smallest and the largest s^b of the batch. Over the pairs of row i,
 
         p_ij = (1 - s^b_ij) / sum_j (1 - s^b_ij),  q_ij = s^z_ij / sum_j s^z_ij,
 
@@ -34,10 +34,10 @@ class FLAC(Method):
     cross-entropy in nats. Source: "FLAC: Fairness-Aware Representation Learning by Suppressing Attribute-Class
     Associations", IEEE TPAMI 2024, and the authors' code.
 
-    Deviation: the bias classifier learns from the training data alone; the authors' code loads a finished one and does
-    not say what it was trained on.
-    Deviation: features are averaged over their positions where z is a map; theirs are the input of the last layer,
-    which is z where f ends there (`split: last` of convnet).
+    Deviation: the bias classifier learns only from the training data; the authors' code loads a trained classifier and
+    does not say on which data it was trained.
+    Deviation: features are averaged over their positions if z is a map. The authors' features are the input of the last
+    layer, which is z if f ends there (`split: last` of convnet).
     """
 
     trains = ("f", "g")
@@ -82,7 +82,7 @@ class FLAC(Method):
 
 
 def flac_loss(z: Tensor, b: Tensor, y: Tensor, exponent: float = 0.5) -> Tensor:
-    """Return L_FLAC of a batch, a scalar without unit; 0 where no pair counts.
+    """Return L_FLAC of a batch, a scalar without unit; 0 if no pair counts.
 
     Args:
         z: Features (N, C).
@@ -106,6 +106,6 @@ def _similarities(v: Tensor, exponent: float) -> Tensor:
 
 
 def _shares(weight: Tensor, pairs: Tensor) -> Tensor:
-    """Return the weights of a row's pairs divided by their sum; 1 elsewhere, where the loss is then 0."""
+    """Return the weights of a row's pairs divided by their sum; 1 for other positions, where the loss is then 0."""
     total = (weight * pairs).sum(dim=1, keepdim=True) + _SMALL
     return torch.where(pairs, weight / total, 1.0)

@@ -25,8 +25,8 @@ class GroupDRO(Method):
     log q; then f and g minimise sum_k q_k L_k. Source: "Distributionally Robust Neural Networks for Group Shifts: On
     the Importance of Regularization for Worst-Case Generalization", ICLR 2020, and the authors' code.
 
-    Deviation: the authors' code applies C / sqrt(n_k) to groups that the batch does not hold as well.
-    Deviation: q starts uniform over the groups that occur, where the authors' code counts empty ones too.
+    Deviation: the authors' code applies C / sqrt(n_k) also to groups without an image in the batch.
+    Deviation: q starts uniform over the groups that occur; the authors' code includes empty groups.
     """
 
     trains = ("f", "g")
@@ -59,7 +59,7 @@ class GroupDRO(Method):
         self.register_buffer("row_weight", torch.zeros(spec.num_rows))
 
     def prepare(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
-        """Count the groups, and begin with the uniform q."""
+        """Count the groups, and make q uniform."""
         group = torch.full_like(self.row_weight, IGNORE, dtype=torch.int64)
         for batch in batches():
             group[batch.row] = batch.group
@@ -72,14 +72,14 @@ class GroupDRO(Method):
         self.row_weight[known] = 1 / self.count[group[known]]
 
     def sampling_weights(self) -> Tensor | None:
-        """Return the weights under which every group is drawn equally often; None for natural sampling."""
+        """Return weights with which every group is drawn equally often; None for natural sampling."""
         return self.row_weight if self.config.sampling == "balanced" else None
 
     def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
-        """Move q towards the groups of high loss, and yield the loss that q weights."""
+        """Move q towards groups with a high loss, and yield the loss weighted by q."""
         losses = cross_entropy(self.g(self.f(batch.x)), batch.y, reduction="none")
         groups = torch.arange(self.spec.num_groups, device=losses.device)
-        member = (batch.group[:, None] == groups).type_as(losses)  # (N, num_groups); no group where it is IGNORE
+        member = (batch.group[:, None] == groups).type_as(losses)  # (N, num_groups); all False for IGNORE
         present = member.sum(dim=0)
         by_group = losses @ member / present.clamp(min=1)  # L_k, 0 for a group that is not in the batch
         adjusted = by_group.detach() + self.config.adjustment * self.count.clamp(min=1).rsqrt()

@@ -15,19 +15,19 @@ from lntl.types import IGNORE, Batch
 
 __all__ = ["HSIC"]
 
-_SMALL = 1e-6  # below it a kernel width or a norm of a centred kernel counts as 0
+_SMALL = 1e-6  # lower bound of a kernel width, and of a product of norms of centred kernels
 
 
 class HSIC(Method):
-    """min_{f,g} L_c(f, g) + alpha * D(z, bias_features), with D a kernel measure of dependence, 0 where independent.
+    """min_{f,g} L_c(f, g) + alpha * D(z, bias_features), with D a kernel measure of dependence, 0 if independent.
 
     Gretton et al., ALT 2005, the biased estimator on a batch of n: D = HSIC(K, L) = tr(K H L H) / (n - 1)^2, with
     H = I - 1/n, K (n, n) the kernel of z and L (n, n) that of the bias features (N, A).
     Kernels: k(u, v) = exp(-|u - v|^2 / (2 s^2)), s the median distance of the batch's pairs, without gradient.
-    `cka` is its normalised form, D = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) in [0, 1] (Kornblith et al., ICML 2019),
-    whose weight means the same whatever the spread of the kernels. Examples whose bias is not known are left out.
-    Deviation: z is averaged over its positions where it is a map. Bahng et al. (ICML 2020) take the features before
-    the last layer (`split: last` of convnet), and penalise dependence on those of a network that is biased by design;
+    `cka` is the normalised form, D = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) in [0, 1] (Kornblith et al., ICML 2019);
+    its scale does not depend on the spread of the kernels. Examples whose bias is unknown are left out.
+    Deviation: z is averaged over its positions if it is a map. Bahng et al. (ICML 2020) use the input of the last
+    layer (`split: last` of convnet), and penalise dependence on the features of a network that is biased by design;
     here the bias features themselves are known.
     """
 
@@ -59,7 +59,7 @@ class HSIC(Method):
 def kernel(v: Tensor, known: Tensor) -> Tensor:
     """Return exp(-|v_i - v_j|^2 / (2 s^2)) (N, N) of v (N, A), s the median distance of two known examples, detached.
 
-    Where most of them are equal s is 0, and the kernel 1 for equals and 0 for others.
+    If most examples are equal, s is 0, and the kernel is 1 for equal examples and 0 for others.
     """
     distances = torch.cdist(v, v, compute_mode="donot_use_mm_for_euclid_dist")
     pairs = known[:, None] & known & ~torch.eye(len(v), dtype=torch.bool, device=v.device)
@@ -68,7 +68,7 @@ def kernel(v: Tensor, known: Tensor) -> Tensor:
 
 
 def centred(K: Tensor, known: Tensor) -> Tensor:
-    """Return H K H over the known examples, 0 in the rows and columns of the others."""
+    """Return H K H over the known examples, 0 in the rows and columns of other examples."""
     weight = known.type_as(K)
     pairs, n = weight[:, None] * weight, weight.sum().clamp(min=1)
     rows = (K * pairs).sum(dim=1) / n

@@ -1,4 +1,4 @@
-"""Just Train Twice: train again, with the errors of the phase before drawn more often (Liu et al., ICML 2021)."""
+"""Just Train Twice: train again, drawing the errors of the phase before more often (Liu et al., ICML 2021)."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -16,15 +16,14 @@ __all__ = ["JTT"]
 
 
 class JTT(Method):
-    """Liu et al., ICML 2021: min_{f,g} L_c(f, g) on the training rows, those of the error set lambda_up times each.
+    """Liu et al., ICML 2021: min_{f,g} L_c(f, g) on the training rows, with each row of the error set lambda_up times.
 
-    The error set E holds the rows whose class argmax g(f(x)) misses at the end of the phase before, the identification
-    model (a short phase of `erm`, its epochs the paper's T; the weights, not their average), without any bias label.
-    Then f and g start again from first weights.
-    Deviation: an epoch draws as many rows as there are, with replacement, a row of E lambda_up times as likely as
-    another; the paper's epoch goes through all n + (lambda_up - 1) |E| of them.
-    f and g start again from the given weights (model.weights, model.pretrained) as in the paper, with a new last layer;
-    without them from random weights.
+    The error set E contains the rows that are misclassified at the end of the phase before, which trains the
+    identification model: a short phase of `erm`, whose epochs are the paper's T. Its weights are used, not their moving
+    average. No bias label is needed. Then f and g are initialised again: from the given weights (model.weights,
+    model.pretrained) as in the paper, with a new last layer, or without them from random weights.
+    Deviation: an epoch draws n rows with replacement, and a row of E is lambda_up times as likely as another row; the
+    paper's epoch goes through all n + (lambda_up - 1) |E| rows.
     """
 
     trains = ("f", "g")
@@ -37,11 +36,9 @@ class JTT(Method):
             50.0,
             ge=1,
             le=1e9,
-            description="How many times an error counts; the authors have 100 on Waterbirds, 50 on CelebA.",
+            description="Weight of a row of the error set; the authors use 100 on Waterbirds and 50 on CelebA.",
         )
-        restart: bool = Field(
-            True, description="Whether f and g start again from first weights, as in the paper, or continue."
-        )
+        restart: bool = Field(True, description="Whether f and g are initialised again, as in the paper, or continue.")
 
     config: Config
     wrong: Tensor
@@ -51,7 +48,7 @@ class JTT(Method):
         self.register_buffer("wrong", torch.zeros(spec.num_rows, dtype=torch.bool))
 
     def prepare(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
-        """Find the error set, and restart f and g."""
+        """Find the error set, and initialise f and g again."""
         for batch in batches():
             self.wrong[batch.row] = self.g(self.f(batch.x)).argmax(dim=1) != batch.y
         if self.config.restart:

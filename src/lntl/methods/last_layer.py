@@ -17,7 +17,7 @@ from lntl.types import IGNORE, Batch, DataSpec, Networks
 
 @dataclass(frozen=True)
 class LayerInputs:
-    """The rows that a last layer is fitted on.
+    """The rows on which a last layer is fitted.
 
     Attributes:
         layer: The layer itself.
@@ -35,7 +35,7 @@ class LayerInputs:
 def layer_inputs(networks: Networks, batches: Iterable[Batch], spec: DataSpec) -> LayerInputs:
     """Return the inputs of g's last linear layer for the rows whose bias is known.
 
-    f and g are run in float32, without the wrapper that lowers the precision, as evaluation runs them.
+    f and g run in float32 as in evaluation, without the wrapper that lowers the precision.
 
     Raises UserError if g does not end with such a layer, or if a class has no row.
     """
@@ -51,7 +51,9 @@ def layer_inputs(networks: Networks, batches: Iterable[Batch], spec: DataSpec) -
     assert layer is not None
     z, y, group = (torch.cat(part) for part in zip(*parts, strict=True))
     if missing := sorted({*range(spec.num_classes)} - {*y.tolist()}):
-        raise UserError(f"no row to fit the last layer on has class {spec.class_names[missing[0]]} and a bias label")
+        raise UserError(
+            f"the last layer cannot be fitted: no row has class {spec.class_names[missing[0]]} and a bias label"
+        )
     return LayerInputs(layer, z, y, group)
 
 
@@ -75,20 +77,20 @@ def fit_logistic(
 
     settings: dict[str, Any] = {"solver": "lbfgs", "max_iter": 1000}
     if l1:
-        old = tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 8)  # which named the penalty
+        old = tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 8)  # it has the argument `penalty`
         settings = {"solver": "saga", "tol": 1e-3, "max_iter": 300} | ({"penalty": "l1"} if old else {"l1_ratio": 1.0})
     model = LogisticRegression(C=c, fit_intercept=intercept, random_state=seed % 2**32, **settings)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the last digits decide nothing
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the accuracy so far is enough
         model.fit(z.numpy(), y.numpy(), sample_weight=None if weight is None else weight.numpy())
     w, b = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_).expand(len(model.coef_))
-    return (
-        (torch.cat([-w, w]) / 2, torch.cat([-b, b]) / 2) if len(w) == 1 else (w, b)
-    )  # of two classes there is one row
+    if len(w) == 1:  # scikit-learn has one row for two classes
+        return torch.cat([-w, w]) / 2, torch.cat([-b, b]) / 2
+    return w, b
 
 
 def standardisation(z: Tensor, weight: Tensor | None, centred: bool) -> tuple[Tensor, Tensor]:
-    """Return the mean of features (n, C), 0 where not centred, and their standard deviation, 1 where it is 0."""
+    """Return the mean of features (n, C), 0 if not `centred`, and their standard deviation, 1 in place of 0."""
     w = torch.ones(len(z), dtype=z.dtype) if weight is None else weight
     mean = w @ z / w.sum()
     std = (w @ (z - mean).square() / w.sum()).sqrt()
@@ -98,7 +100,7 @@ def standardisation(z: Tensor, weight: Tensor | None, centred: bool) -> tuple[Te
 
 @torch.no_grad()
 def write_layer(layer: nn.Linear, weight: Tensor, bias: Tensor, mean: Tensor, std: Tensor) -> None:
-    """Give a layer the weights (K, C) and intercepts (K,) that were fitted on (z - mean) / std."""
+    """Write weights (K, C) and intercepts (K,), which were fitted on (z - mean) / std, into a layer."""
     layer.weight.copy_(weight / std)
     if layer.bias is not None:
         layer.bias.copy_(bias - weight / std @ mean)
@@ -111,9 +113,9 @@ def weighted_loss(inputs: LayerInputs, weight: Tensor) -> Tensor:
 
 
 def independence_weights(group: Tensor, num_bias_values: int) -> Tensor:
-    """Return p(y) p(b) / p(y, b) of each row, scaled to mean 1, float64 (n,): bias and label are then independent.
+    """Return the weight p(y) p(b) / p(y, b) of each row, scaled to mean 1, float64 (n,).
 
-    Exactly independent where every class occurs with every bias value.
+    With these weights bias and label are independent, provided that every class occurs with every bias value.
     """
     y, b = group // num_bias_values, group % num_bias_values
     of_y, of_b, of_both = (torch.bincount(labels).double() for labels in (y, b, group))

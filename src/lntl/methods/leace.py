@@ -30,23 +30,24 @@ _CHUNK = 4096  # rows whose moments are summed together
 class LEACE(Method):
     """Belrose et al., NeurIPS 2023: z <- z - W^+ P W (z - mean), the smallest change of z after which cov(z, b) = 0.
 
-    W = cov(z)^(-1/2), P is the projection onto the columns of W cov(z, b), and b the bias as indicators of its values,
-    of several biases those of each. No linear classifier of b then has a lower cross-entropy than the best constant, on
-    the rows of the fit: a statement about the loss, not about accuracy, and not about networks with hidden layers.
+    W = cov(z)^(-1/2), P is the projection onto the columns of W cov(z, b), and b contains an indicator for each value
+    of each bias. On the rows of the fit, no linear classifier of b then has a lower cross-entropy than the best
+    constant. This is a statement about the loss, not about accuracy, and not about networks with hidden layers.
 
     With model.eraser: leace the networks are split in front of g's last linear layer: f ends with the hidden layers
-    of g and the eraser (`lntl.erasure.Eraser`), the identity until this phase; g is the last layer alone. The
-    eraser is fitted on z, and then g by logistic regression with an L2 penalty, C * sum of w CE + |W|^2 / 2, on the
-    erased z, standardised. h does not change.
+    of g and the eraser (`lntl.erasure.Eraser`), the identity until this phase; g is only the last layer. The eraser is
+    fitted on z. Then g is fitted on the erased and standardised z by logistic regression with an L2 penalty,
+    C * sum of w CE + |W|^2 / 2. h does not change.
 
-    Rows have the weight w = p(y) p(b) / p(y, b), so that label and bias are independent where every class occurs with
-    every bias value; otherwise the label would be erased, too. With several biases, b is here their combination.
+    Rows have the weight w = p(y) p(b) / p(y, b), where b is the combination of all biases. Label and bias are then
+    independent if every class occurs with every bias value; otherwise part of the label would be erased, too.
     `rows: val` fits on one half of val instead of train; from then on the run uses only the other half as val. Rows
-    whose bias is unknown are left out. A bias that is constant, or that determines the class of every row, is refused.
+    whose bias is unknown are left out. A bias that is constant, or that determines the class of every row, raises an
+    error.
 
     One epoch is enough: the networks are fitted before its only step, which trains nothing.
-    Source: "LEACE: Perfect linear concept erasure in closed form", NeurIPS 2023; the weights are ours, as of
-    `reweight`.
+    Source: "LEACE: Perfect linear concept erasure in closed form", NeurIPS 2023; the row weights are our addition, as
+    in `reweight`.
     """
 
     trains = ()
@@ -59,7 +60,7 @@ class LEACE(Method):
         """Settings of a phase with `method: leace`."""
 
         rows: Literal["train", "val"] = Field(
-            "train", description="Rows that the eraser and the layer are fitted on: train, or half of val."
+            "train", description="Rows on which the eraser and the layer are fitted: train, or half of val."
         )
         c: float = Field(
             1.0, gt=0, le=1e6, description="C, the inverse strength of the layer's L2 penalty as in scikit-learn."
@@ -95,8 +96,8 @@ class LEACE(Method):
         for name, column, of_bias in zip(names, _columns(joint, spec).T.tolist(), values, strict=True):
             if len(set(column)) < 2:
                 raise UserError(
-                    f"leace: {name} is {of_bias[column[0]] if column else 'unknown'} on every row of {where}, so that "
-                    "there is nothing to erase; leave it out of data.bias"
+                    f"leace: {name} is {of_bias[column[0]] if column else 'unknown'} on every row of {where}, so there "
+                    "is nothing to erase; leave it out of data.bias"
                 )
         if len(joint.unique()) == len(joint):
             raise UserError(
@@ -121,9 +122,8 @@ class LEACE(Method):
         intercept = inputs.layer.bias is not None
         spread = standardisation(inputs.z, weight, intercept)[1]
         mean, std = standardisation(erased.z, weight, intercept)
-        std = torch.where(
-            std > 1e-6 * spread, std, spread
-        )  # of a feature that only held the bias, rounding errors remain
+        # A feature that contained only the bias is now rounding errors, which must not be scaled up.
+        std = torch.where(std > 1e-6 * spread, std, spread)
         z = (erased.z - mean) / std
         layer = fit_logistic(z, inputs.y, weight, c=self.config.c, intercept=intercept, seed=seed)
         write_layer(inputs.layer, *layer, mean, std)

@@ -21,13 +21,13 @@ _SMALL = 1e-8  # keeps a weight finite where both losses are 0; source: the auth
 class LfF(Method):
     """Nam et al., NeurIPS 2020: min_{f,g} E[W(x) CE(g(f(x)), y)] and, at once, min_b E[GCE(b(x), y)]; no bias label.
 
-    b is a network of the form of g(f(x)) with first weights of its own. GCE(p, y) = (1 - p_y^q) / q (Zhang and Sabuncu,
-    2018) weights the gradient of the cross-entropy by p_y^q: b amplifies what it finds easy. The relative difficulty
-    W = L_b / (L_b + L) in [0, 1], without gradient, is that of the cross-entropies in nats of both networks, each first
-    averaged over the visits of the example (the first counts in full) and divided by the largest average of its class.
-    The average and the division are as in the authors' code. b learns with the settings of optimizer_fg.
-    b starts from the given weights (model.weights, model.pretrained) where there are some, as the authors' does, with a
-    last layer of its own; else from random weights.
+    b is a network of the architecture of g(f(x)) with its own weights. GCE(p, y) = (1 - p_y^q) / q (Zhang and Sabuncu,
+    2018) weights the gradient of the cross-entropy by p_y^q, so that b learns mostly from easy examples. The relative
+    difficulty W = L_b / (L_b + L) in [0, 1], without gradient, is computed from the cross-entropies in nats of both
+    networks. As in the authors' code, each is first averaged over the visits of the example (starting with the first
+    loss) and divided by the largest average of its class. b is trained with the settings of optimizer_fg. As in the
+    authors' code, b starts from the given weights (model.weights, model.pretrained), if any, with its own last layer;
+    otherwise from random weights.
     """
 
     trains = ("f", "g")
@@ -42,7 +42,7 @@ class LfF(Method):
             0.7,
             ge=0,
             lt=1,
-            description="Share of an example's average loss that a visit keeps; 0.7 in the authors' code.",
+            description="Decay of an example's average loss per visit; 0.7 in the authors' code.",
         )
 
     config: Config
@@ -52,15 +52,17 @@ class LfF(Method):
     def __init__(self, networks: Networks, config: Settings, spec: DataSpec) -> None:
         super().__init__(networks, config, spec)
         self.biased = nn.Sequential(*(copy.deepcopy(inner(net)) for net in (self.f, self.g)))
-        self.register_buffer("average", torch.full((2, spec.num_rows), -1.0))  # of b and of g(f(x)); -1: not yet met
+        self.register_buffer(
+            "average", torch.full((2, spec.num_rows), -1.0)
+        )  # for b and for g(f(x)); -1: not visited yet
         self.register_buffer("label", torch.zeros(spec.num_rows, dtype=torch.int64))
 
     def prepare(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
-        """Give b first weights of its own."""
+        """Initialise b."""
         restart(self.networks, self.biased[0], self.biased[1], seed)
 
     def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
-        """Yield both losses over f, g and b; none reaches the other's network."""
+        """Yield both losses over f, g and b; the gradient of each reaches only its own network."""
         main = cross_entropy(self.g(self.f(batch.x)), batch.y, reduction="none")
         biased = cross_entropy(self.biased(batch.x), batch.y, reduction="none")
         weight = self._difficulty(batch, torch.stack([biased, main]).detach().type_as(self.average))

@@ -1,4 +1,4 @@
-"""Learning Not to Learn: unlearn a known bias by reversed gradient and information term (Kim et al., CVPR 2019)."""
+"""Learning Not to Learn: unlearn a known bias by reversed gradients and an information term (Kim et al., CVPR 2019)."""
 
 import math
 from collections.abc import Iterator
@@ -32,8 +32,8 @@ class LNTL(TaskMethod):
     q_h is the softmax of h's logits, and the expectation runs over b ~ q_h, so that it is the negative entropy of h's
     prediction. L_c and L_B are cross-entropies in nats; L_B is summed over the bias channels, each averaged over its
     labelled positions.
-    With task: bias_product (ours) L_c is the bias product: f can then remove the bias without losing the label, which
-    predicts the bias in training.
+    With task: bias_product (our addition) L_c is the bias product. f can then remove the bias without losing the label,
+    which predicts the bias in training.
     """
 
     trains = ("f", "g", "h")
@@ -53,8 +53,8 @@ class LNTL(TaskMethod):
         )
         h_positions: Literal["labelled", "all"] = Field(
             "labelled",
-            description="Positions at which h predicts: those that carry a bias label, or all, as in the "
-            "authors' code, where the information term counts the background too.",
+            description="Positions at which h predicts: those with a bias label, or all, as in the authors' code, "
+            "whose information term includes the background.",
         )
         h_steps: int = Field(
             1, ge=1, le=10_000, description="Updates of h per batch, so that it keeps up with f; updates `joint` only."
@@ -64,8 +64,8 @@ class LNTL(TaskMethod):
             None,
             gt=0,
             le=1e12,
-            description="Largest norm of the adversary's gradient at z in units of the task's, so that it fades as the "
-            "task is learned; updates `joint` only; null for no limit.",
+            description="Largest norm of the adversary's gradient at z in units of the norm of the task's gradient, so "
+            "that it decreases as the task is learned; updates `joint` only; null for no limit.",
         )
         updates: Literal["joint", "alternating"] = Field(
             "joint",
@@ -87,12 +87,12 @@ class LNTL(TaskMethod):
         return self.config.mu * ramp[self.config.mu_ramp]
 
     def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
-        """Yield eq. 9 as one objective, or as the authors' two."""
+        """Yield eq. 9 as one objective, or as the two objectives of the authors' code."""
         joint = self.config.updates == "joint"
         return self._joint(batch, self.mu(progress)) if joint else self._alternating(batch, self.mu(progress))
 
     def _adversary(self, batch: Batch) -> nn.Module:
-        """Return the network that predicts the bias, called as adversary(z, where): h, or a subclass's own."""
+        """Return the network that predicts the bias, called as adversary(z, where): h, or that of a subclass."""
         return self.h
 
     def _where(self, batch: Batch) -> Tensor | None:

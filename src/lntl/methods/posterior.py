@@ -1,4 +1,4 @@
-"""p(y | bias), estimated by cross-fitting, and what methods make of it: the bias product and sample weights."""
+"""p(y | bias), estimated by cross-fitting; the bias product and sample weights are computed from it."""
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +22,7 @@ SMALLEST = 1e-6  # lower bound of a probability, so that its logarithm is finite
 
 
 class BiasPosterior(nn.Module):
-    """log p(y | bias) in nats of every training row, cross-fitted: each row's by a model fitted without it."""
+    """log p(y | bias) in nats of every training row, cross-fitted: by a model that was fitted without the row."""
 
     log_p: Tensor
 
@@ -36,7 +36,7 @@ class BiasPosterior(nn.Module):
         features, y, row = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
         p = np.full((len(y), self.log_p.shape[1]), SMALLEST)
         for number, (seen, unseen) in enumerate(_folds(len(y), seed)):
-            if len(classes := np.unique(y[seen])) == 1:  # of a rare class, all rows may lie in the fold left out
+            if len(classes := np.unique(y[seen])) == 1:  # all rows of a rare class may be in the held-out fold
                 p[unseen, classes[0]] = 1
                 continue
             model = _fitted(features[seen], y[seen], seed + number)
@@ -66,7 +66,7 @@ def _fitted(features: np.ndarray, y: np.ndarray, seed: int) -> "Pipeline":
         (64,), learning_rate_init=0.01, batch_size=min(500, len(y)), max_iter=15, random_state=seed % 2**32
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # 15 passes are meant, not a failure
+        warnings.simplefilter("ignore", ConvergenceWarning)  # 15 epochs are intended
         return make_pipeline(StandardScaler(), network).fit(features, y)
 
 
@@ -90,28 +90,28 @@ Task = Literal["cross_entropy", "bias_product", "resample"]
 
 
 _SMOOTHING = (
-    "Share s of the uniform distribution mixed into p(y | bias): where the bias rules a class out, g still learns to "
-    "rule it out, by a logit difference of up to about log(K / s) nats for K classes; `bias_product` only."
+    "Share s of the uniform distribution mixed into p(y | bias): if the bias rules out a class, g still learns to rule "
+    "it out, by a logit difference of up to about log(K / s) nats for K classes; `bias_product` only."
 )
 Smoothing = Annotated[float, Field(ge=0, le=1, description=_SMOOTHING)]
 MaxWeight = Annotated[float, Field(gt=0, le=1e12, description="Largest p(y) / p(y | bias); no unit.")]
 
 
 class TaskSettings(Settings):
-    """Settings of a method that lets its L_c be chosen."""
+    """Settings of a method whose task loss L_c can be chosen."""
 
     task: Task = Field(
         "cross_entropy",
-        description="L_c; bias_product: cross-entropy on g's logits + log p(y | bias), which leaves to g only what the "
+        description="L_c; bias_product: cross-entropy on g's logits + log p(y | bias), so that g learns only what the "
         "bias does not already predict (see the method bias_product); resample: cross-entropy on rows drawn as if bias "
-        "and label were independent, of which h learns as well (see the method resample).",
+        "and label were independent, on which h is trained, too (see the method resample).",
     )
     smoothing: Smoothing = 0.01
     max_weight: MaxWeight = 100.0
 
 
 class TaskLoss(nn.Module):
-    """Task loss L_c of logits (N, num_classes) on y, in nats, and the weights by which rows are drawn for it."""
+    """Task loss L_c of logits (N, num_classes) on y, in nats, and the weights with which its rows are drawn."""
 
     weights: Tensor | None
 
@@ -122,7 +122,7 @@ class TaskLoss(nn.Module):
         self.register_buffer("weights", torch.zeros(spec.num_rows) if config.task == "resample" else None)
 
     def fit(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
-        """Fit p(y | bias) where the loss has it."""
+        """Fit p(y | bias) if the loss needs it."""
         if self.posterior is not None:
             self.posterior.fit(batches(), seed)
             self.posterior.smooth(self.config.smoothing)
@@ -139,7 +139,7 @@ class TaskLoss(nn.Module):
 
 
 class TaskMethod(Method):
-    """A method whose L_c can be chosen; the base class of those that have the settings `TaskSettings`."""
+    """Base class of methods whose task loss L_c can be chosen with `TaskSettings`."""
 
     sees_bias = True
     config: TaskSettings
@@ -149,9 +149,9 @@ class TaskMethod(Method):
         self.task_loss = TaskLoss(self.config, spec)
 
     def prepare(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
-        """Fit what the task needs of p(y | bias)."""
+        """Fit p(y | bias) if the task loss needs it."""
         self.task_loss.fit(batches, seed)
 
     def sampling_weights(self) -> Tensor | None:
-        """Return the weight of each row where the task asks for rows drawn by weight."""
+        """Return the weight of each row if the task is `resample`, otherwise None."""
         return self.task_loss.weights

@@ -16,8 +16,8 @@ __all__ = ["Resample"]
 class Resample(Reweight):
     """min_{f,g} E[CE(g(f(x)), y)] over rows drawn with replacement, in proportion to the weights of `reweight`.
 
-    The expected loss is that of `reweight`; the variance within a batch is smaller, rare images repeat instead.
-    Source: as `reweight`; Idrissi et al., CLeaR 2022, compare the two for groups.
+    The expected loss is that of `reweight`. The variance within a batch is smaller, but rare images are repeated.
+    Source: as for `reweight`; Idrissi et al., CLeaR 2022, compare the two for groups.
     """
 
     def sampling_weights(self) -> Tensor:

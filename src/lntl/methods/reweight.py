@@ -1,4 +1,4 @@
-"""Reweighting: each image counts as much as it would if bias and label were independent."""
+"""Reweighting: the loss of each image is weighted as if bias and label were independent."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -18,7 +18,7 @@ class Reweight(Method):
     """min_{f,g} E[w CE(g(f(x)), y)] with w = p(y) / p(y | b), clipped, then scaled to a mean of 1; losses in nats.
 
     Under these weights label and bias are independent. p(y | b) is cross-fitted (`BiasPosterior`). The effective share
-    (sum w)^2 / (n sum w^2), Kish's effective sample size over n, is logged: small means that few images count.
+    (sum w)^2 / (n sum w^2), Kish's effective sample size over n, is logged; if it is small, few images dominate.
     Source: inverse propensity weights, Horvitz and Thompson, 1952; Li and Vasconcelos, CVPR 2019, for dataset bias.
     """
 
@@ -40,7 +40,7 @@ class Reweight(Method):
         self.register_buffer("weights", torch.zeros(spec.num_rows))
 
     def prepare(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
-        """Fit p(y | b) and weigh every row."""
+        """Fit p(y | b) and compute the weight of every row."""
         self.posterior.fit(batches(), seed)
         self.weights.copy_(balancing_weights(self.posterior, batches(), self.config.max_weight))
 

@@ -1,4 +1,4 @@
-"""Spectral decoupling: a penalty on the logits, so that the easiest feature does not win (Pezeshki et al., 2021)."""
+"""Spectral decoupling: a penalty on logits, so that an easy feature does not stop others (Pezeshki et al., 2021)."""
 
 from collections.abc import Iterator
 
@@ -16,13 +16,13 @@ __all__ = ["SpectralDecoupling"]
 class SpectralDecoupling(Method):
     """Pezeshki et al., NeurIPS 2021: min_{f,g} L_c(f, g) + lam / 2 * mean over x of |g(f(x))|^2; no bias label.
 
-    |.|^2 sums the squares of an image's logits. With cross-entropy alone a feature that is learned early leaves little
-    gradient to the others; the penalty, in place of weight decay, parts what they learn. L_c is the cross-entropy in
-    nats. Source: "Gradient Starvation: A Learning Proclivity in Neural Networks", NeurIPS 2021.
+    |.|^2 is the sum of the squares of an image's logits. With only the cross-entropy, a feature that is learned early
+    leaves little gradient for the others. The penalty, in place of weight decay, decouples the features. L_c is the
+    cross-entropy in nats. Source: "Gradient Starvation: A Learning Proclivity in Neural Networks", NeurIPS 2021.
 
-    Deviation: the paper has one logit for two classes; with one for each class the squares are summed.
-    Deviation: the authors' code for coloured digits switches to a loss a factor 5e4 smaller after 450 of 2001 steps;
-    here lam is constant.
+    Deviation: the paper has one logit for two classes; here each class has a logit, and their squares are summed.
+    Deviation: the authors' code for coloured digits divides the loss by 5e4 after 450 of 2001 steps; here lam is
+    constant.
     """
 
     trains = ("f", "g")

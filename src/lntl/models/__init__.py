@@ -1,4 +1,4 @@
-"""Networks f, g and h, one architecture per file, and the heads they share."""
+"""Networks f, g and h, one architecture per file, and the heads that the architectures share."""
 
 from collections import OrderedDict
 
@@ -14,14 +14,14 @@ from lntl.types import DataSpec, Networks
 
 
 def load_model(name: str) -> type[Networks]:
-    """Return a model's class by its name, or by the dotted name of a class of the user's own."""
+    """Return a model's class by its name, or by the dotted name of a user's class."""
     return plugins.load("lntl.models", name, Networks)
 
 
 def image_shape(spec: DataSpec, model: str) -> tuple[int, int, int]:
-    """Return channels, height and width of the images; raises UserError where the data are vectors."""
+    """Return channels, height and width of the images; raises UserError if the data are vectors."""
     if len(spec.input_shape) != 3:
-        raise UserError(f"model.name: {model} takes images, but the data are vectors {spec.input_shape}; take mlp")
+        raise UserError(f"model.name: {model} takes images, but the data are vectors {spec.input_shape}; use mlp")
     channels, height, width = spec.input_shape
     return channels, height, width
 
@@ -29,8 +29,8 @@ def image_shape(spec: DataSpec, model: str) -> tuple[int, int, int]:
 def append_eraser(networks: Networks, spec: DataSpec) -> None:
     """Split networks in front of g's last linear layer, and end f with an eraser, which is the identity at first.
 
-    f becomes `features` (what it was), `hidden` (g's layers before the last, if any) and `eraser`; g the last layer; h
-    a head for that z, a new one if g had hidden layers.
+    f becomes a sequence of `features` (the old f), `hidden` (g's layers before the last, if any) and `eraser`. g
+    becomes its last layer. h is replaced by a new head for the new z if g had hidden layers.
 
     Raises UserError if g does not end with a linear layer that gives the logits.
     """

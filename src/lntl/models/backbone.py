@@ -1,4 +1,4 @@
-"""A classifier of a library as f, g and h: split at a layer, with a new last layer for the data's classes."""
+"""A library's classifier, split at a layer into f and g, with a new last layer for the data's classes."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -21,18 +21,16 @@ _AUXILIARY = ("aux", "AuxLogits")  # auxiliary classifiers for training from scr
 class BackboneSettings(TaskHeadSettings):
     """Settings of `model` for a classifier of a library."""
 
-    arch: str = Field(description="Architecture; the list: `lntl models NAME`. Also written name: NAME/ARCH.")
-    split: str = Field(
-        description="Layer of the architecture that f ends with; g is the rest. The list: `lntl models NAME/ARCH`."
-    )
-    pretrained: bool = Field(False, description="Whether to begin with the library's ImageNet weights (a download).")
+    arch: str = Field(description="Architecture; `lntl models NAME` lists them. Short form: name: NAME/ARCH.")
+    split: str = Field(description="Layer with which f ends; g is the rest. `lntl models NAME/ARCH` lists the layers.")
+    pretrained: bool = Field(False, description="Whether to start from the library's ImageNet weights (a download).")
     weights: str | None = Field(
-        None, description="A .safetensors file of the whole architecture to begin with; needs no network."
+        None, description="A .safetensors file with start weights of the whole architecture; needs no download."
     )
     small_images: bool = Field(
-        False, description="For images of some 32 pixels: a first convolution of 3 x 3 without a pool; ResNets only."
+        False, description="For images of about 32 pixels: a first convolution of 3 x 3, no pooling; only for ResNets."
     )
-    frozen: list[str] = Field([], description="Layers of f that stay as they are, BatchNorm included; `f` for all.")
+    frozen: list[str] = Field([], description="Layers of f that are not trained, BatchNorm included; `f` for all.")
     lr_factors: dict[str, Annotated[float, Field(gt=0, le=1e6)]] = Field(
         {}, description="Learning rate of layers of f in units of optimizer_fg.lr, e.g. {f: 0.1}; `f` for all of f."
     )
@@ -40,7 +38,7 @@ class BackboneSettings(TaskHeadSettings):
     @model_validator(mode="after")
     def _check_source_of_weights(self) -> Self:
         if self.pretrained and self.weights is not None:
-            raise ValueError("pretrained and weights both name the first weights; set one of them")
+            raise ValueError("pretrained and weights both name start weights; set only one of them")
         return self
 
 
@@ -57,7 +55,7 @@ class Backbone(Networks):
         input_shape, self.full_name = image_shape(spec, self.plugin), f"{self.plugin}/{config.arch}"
         heads = spec.num_bias_values if config.heads == "per_bias" else 1
         network = self.create(config.arch, input_shape, heads * spec.num_classes)
-        self.new_layers = _last_layers(network, heads * spec.num_classes)  # weights of other classes do not fit them
+        self.new_layers = _last_layers(network, heads * spec.num_classes)  # not loaded from weights for other classes
         if config.small_images:
             self.new_layers.add(replace_stem(network, self.full_name))
         try:
@@ -94,7 +92,7 @@ class Backbone(Networks):
         )
 
     def _layers(self, names: list[str] | Mapping[str, float], key: str) -> list[str]:
-        """Return names of layers of f, '' for `f` itself; raises UserError for one that f does not have."""
+        """Return names of layers of f, '' for `f` itself; raises UserError for a name that f does not have."""
         known = [name for name, _ in self.f.named_modules() if name]
         for name in names:
             if name not in (*known, "f"):
@@ -102,9 +100,9 @@ class Backbone(Networks):
         return ["" if name == "f" else name for name in names]
 
     def load_whole(self, state: Mapping[str, Tensor]) -> None:
-        """Load weights of the whole architecture by its own names; a last layer of another size keeps its weights.
+        """Load weights of the whole architecture by their names; a last layer of another size keeps its weights.
 
-        Raises UserError if they are those of another architecture.
+        Raises UserError for weights of another architecture.
         """
         body = self.g.body if isinstance(self.g, HeadPerBias) else self.g
         own: dict[str, Tensor] = {**self.f.state_dict(), **body.state_dict()}
@@ -124,7 +122,7 @@ class Backbone(Networks):
 
 
 def _last_layers(network: nn.Module, outputs: int) -> set[str]:
-    """Return the names of the layers that give the logits; distilled transformers have two."""
+    """Return the names of the layers whose outputs are the logits; distilled transformers have two."""
     return {
         name
         for name, module in network.named_modules()
@@ -139,13 +137,15 @@ def replace(network: nn.Module, name: str, layer: nn.Module) -> None:
 
 
 def replace_stem(network: nn.Module, name: str) -> str:
-    """Replace a ResNet's 7 x 7 convolution of stride 2 by one of 3 x 3, and remove its pool; return the layer's name.
+    """Replace a ResNet's 7 x 7 convolution of stride 2 by a 3 x 3 one, and remove the pooling; return the layer's name.
 
     Source: He et al., CVPR 2016, section 4.2, the networks for CIFAR-10. Raises UserError for other networks.
     """
     first = getattr(network, "conv1", None)
     if not isinstance(first, nn.Conv2d) or not isinstance(getattr(network, "maxpool", None), nn.Module):
-        raise UserError(f"model.small_images: {name} does not begin as a ResNet does; take a ResNet, or leave it out")
+        raise UserError(
+            f"model.small_images: {name} is not built like a ResNet; use a ResNet, or leave small_images out"
+        )
     replace(network, "conv1", nn.Conv2d(first.in_channels, first.out_channels, 3, padding=1, bias=False))
     replace(network, "maxpool", nn.Identity())
     return "conv1"

@@ -1,4 +1,4 @@
-"""The authors' network for Colored MNIST. Source: the authors' code; f and g split at the 32 x 14 x 14 map."""
+"""The authors' network for Colored MNIST, split into f and g at the 32 x 14 x 14 map. Source: the authors' code."""
 
 from typing import Literal
 
@@ -18,18 +18,18 @@ class ConvNet(Networks):
     """f: (N, 3, 28, 28) -> z (N, 32, 14, 14), or (N, 64); g: z -> (N, classes); h: z -> (N, bins, *bias_shape)."""
 
     class Config(TaskHeadSettings):
-        """Settings of `model`; the architecture is the paper's, but for a `pooled` bias head."""
+        """Settings of `model`; except for a `pooled` bias head, the architecture is that of the paper."""
 
         bias_head: Literal["map", "pooled"] = Field(
             "map",
-            description="h: a prediction at each position from its neighbourhood, as in the paper, or one per image "
-            "from the whole map, for a bias that is the same all over an image; always that where the data have one "
-            "label per image.",
+            description="map: h predicts at each position from its neighbourhood, as in the paper; pooled: h predicts "
+            "once per image from the whole map, for a bias that is the same all over an image. Data with one bias "
+            "label per image always use pooled.",
         )
         split: Literal["map", "last"] = Field(
             "map",
-            description="Where f ends: map, after two convolutions, as in the paper; or last, in front of g's last "
-            "layer, where other papers' methods act; h is then `pooled`.",
+            description="End of f: map, after two convolutions, as in the paper; or last, in front of g's last layer, "
+            "as in the papers of other methods; h is then `pooled`.",
         )
 
     def __init__(self, spec: DataSpec, config: "ConvNet.Config") -> None:
@@ -64,7 +64,7 @@ class Features(nn.Module):
         self.first = nn.Conv2d(channels, 32, 5, padding=2)
         self.rest = nn.Sequential(
             nn.MaxPool2d(3, stride=2, padding=1),
-            nn.ReLU(),  # the authors put it before the pool: the two commute, and here the map is 4 times smaller
+            nn.ReLU(),  # equal to the authors' order, ReLU before pooling; here the map is 4 times smaller
             nn.Conv2d(32, 32, 3, padding=1),
             nn.ReLU(),
         )
@@ -72,8 +72,8 @@ class Features(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return z = rest(first(norm(x))).
 
-        The norm's scale and shift are folded into the convolution's weights, the shift as those of a fourth channel of
-        ones: the same function, without a gradient of the size of the images.
+        The norm's scale and shift are folded into the weights of the convolution; the shift becomes the weights of a
+        fourth channel of ones. The function is the same, without a gradient of the size of the images.
         """
         norm, first = self.norm, self.first
         x = batch_norm(x, norm.running_mean, norm.running_var, training=norm.training, eps=norm.eps)

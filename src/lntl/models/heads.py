@@ -1,7 +1,7 @@
-"""Heads of bias and of task.
+"""Bias heads and task heads.
 
-A bias head is called as h(z), or as h(z, where) for its logits at the labelled positions alone. A task head is called
-as g(z); one that has a head for each bias value also as g(z, value), for the logits of that head alone.
+A bias head is called as h(z), or as h(z, where) for its logits at only the labelled positions. A task head is called as
+g(z). A task head with a head for each bias value is also called as g(z, value), for the logits of that head.
 """
 
 from typing import Literal
@@ -24,11 +24,11 @@ def at_positions(logits: Tensor, where: Tensor) -> Tensor:
 class MapHead(nn.Module):
     """h for a map of biases: z (N, C, H, W) -> logits (N, bins, biases, H, W), or (M, bins, biases) at M positions.
 
-    One grouped network with the function of `biases` separate ones, each
-    conv 3x3 C->C, BatchNorm, ReLU, conv 3x3 C->bins. Source: the authors' code.
+    One grouped network computes `biases` separate networks, each conv 3x3 C->C, BatchNorm, ReLU, conv 3x3 C->bins.
+    Source: the authors' code.
 
-    With `where` only the neighbourhoods of those positions are computed: most of a map of strokes is background without
-    a label. Deviation: in training the norm's statistics are then over those neighbourhoods alone.
+    With `where` only the neighbourhoods of these positions are computed, because most of a map of strokes is background
+    without labels. Deviation: in training the norm's statistics are then taken over only these neighbourhoods.
     """
 
     def __init__(self, channels: int, bins: int, biases: int) -> None:
@@ -48,7 +48,7 @@ class MapHead(nn.Module):
         return at_positions(logits, where) if where is not None and logits.dim() == 5 else logits
 
     def _at(self, z: Tensor, where: Tensor) -> Tensor:
-        """Return the rows of `last`'s map at `where`, each convolution as a matrix product over gathered neighbours."""
+        """Return the outputs of `last` at `where`; each convolution is a matrix product over gathered neighbours."""
         pixels_around, rows_around = _neighbours(where)
         pixels = F.pad(z.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).flatten(0, 2)
         rows = F.linear(F.embedding(pixels_around, pixels).flatten(1), _matrix(self.first), self.first.bias)
@@ -60,8 +60,9 @@ class MapHead(nn.Module):
 def _neighbours(where: Tensor) -> tuple[Tensor, Tensor]:
     """Return two tables of neighbours for `where` (N, H, W).
 
-    For each of the R positions within one step of `where`, the 9 pixels around it as indices (R, 9) into the maps with
-    a border of one; for each of the M positions of `where`, the indices (M, 9) of the R around it, R where outside.
+    The first has the 9 pixels around each of the R positions within one step of `where`, as indices (R, 9) into the
+    maps padded by one. The second has the 9 of these R positions around each of the M positions of `where`, as indices
+    (M, 9); R stands for a position outside of the map.
     """
     near = F.max_pool2d(where[:, None].float(), 3, stride=1, padding=1)[:, 0] > 0
     rows = F.pad(near, (1, 1, 1, 1)).flatten().nonzero()[:, 0]
@@ -83,16 +84,21 @@ def _matrix(conv: nn.Conv2d) -> Tensor:
 
 
 class PooledHead(nn.Module):
-    """h from all of z: one prediction per example, repeated at each position where the labels are a map.
+    """h from all of z: one prediction per example, repeated at each position if the labels are a map.
 
-    z (N, C), (N, C, T) or (N, C, H, W) -> logits (N, bins, *bias_shape), or those of the M labels alone: (M, bins) for
-    bias_shape (), else (M, bins, biases).
+    z (N, C), (N, C, T) or (N, C, H, W) -> logits (N, bins, *bias_shape); with `where` only the logits of the M labels:
+    (M, bins) for bias_shape (), otherwise (M, bins, biases).
 
     Maps: conv 3x3 stride 2 C->64, BatchNorm, ReLU, conv 3x3 64->64, BatchNorm, ReLU, mean and maximum over positions;
     tokens: the same in one dimension; vectors: linear C->128, BatchNorm, ReLU. Then linear 128->64, BatchNorm, ReLU,
-    linear to bins * biases: the form of the authors' g, so that h reads what g can.
-    For biases that are the same all over an image: f can hide them from a head of small neighbourhoods.
-    sizes: the number of values of each bias, where they differ; the logits of the bins beyond are MASKED_LOGIT.
+    linear to bins * biases. This is the architecture of the authors' g, so that h can use the same features as g.
+    It is meant for biases that are the same all over an image, which f can hide from a head with small neighbourhoods.
+
+    Args:
+        shape: Shape of z for one example.
+        bins: Number of outputs per bias label.
+        bias_shape: Shape of one example's bias label.
+        sizes: Number of values of each bias, if they differ; the logits of bins that a bias lacks are MASKED_LOGIT.
     """
 
     beyond: Tensor  # (bins, biases) bool
@@ -172,13 +178,13 @@ class TaskHeadSettings(Settings):
 
     heads: Literal["single", "per_bias"] = Field(
         "single",
-        description="Task heads that share all of g but its last layer: one, or one per bias value, which are "
-        "summed where the bias value is not given, as in evaluation.",
+        description="Number of task heads, which share all of g except its last layer: single, or one per bias value. "
+        "Heads per bias value are summed if the bias value is not given, as in evaluation.",
     )
     heads_sum: Literal["logits", "probabilities"] = Field(
         "logits",
-        description="What of the heads of `heads: per_bias` is summed; probabilities where many pairs of class "
-        "and bias value have no image, because a logit that is never the right one falls without end.",
+        description="What is summed over the heads of `heads: per_bias`. Use probabilities if many groups of class and "
+        "bias value have no image, because the logit of a class that never occurs decreases without limit.",
     )
 
 
@@ -193,9 +199,9 @@ def task_head(body: nn.Sequential, features: int, spec: DataSpec, config: TaskHe
 class HeadPerBias(nn.Module):
     """g with a head for each bias value: z -> logits of all heads (N, classes), or of one head per image (N, classes).
 
-    Of all heads, with the logits s_d: sum over d of s_d; or log sum over d of softmax(s_d), whose softmax is the mean
-    of the heads' probabilities. Source: Wang et al., "Towards Fairness in Visual Recognition", CVPR 2020, who recommend
-    the first, and the authors' code, which has both.
+    With logits s_d of head d, the logits of all heads are the sum over d of s_d, or the logarithm of the sum over d of
+    softmax(s_d), whose softmax is the mean of the heads' probabilities. Source: Wang et al., "Towards Fairness in
+    Visual Recognition", CVPR 2020, who recommend the first, and the authors' code, which has both.
     """
 
     def __init__(self, body: nn.Module, num_bias_values: int, heads_sum: str) -> None:

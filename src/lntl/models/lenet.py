@@ -1,4 +1,4 @@
-"""A LeNet-like network whose features are a vector, with the bias predicted from it."""
+"""A LeNet-like network whose features are a vector."""
 
 from pydantic import Field
 from torch import nn

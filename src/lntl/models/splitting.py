@@ -1,4 +1,4 @@
-"""Split any network at a layer of it into f and g: both keep its layers under their own names."""
+"""Split a network at one of its layers into f and g; the layers keep their names."""
 
 import inspect
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ from torch import Tensor, fx, nn
 
 from lntl.errors import UserError
 
-MAX_DEPTH = 3  # of the layers that are offered: layer2.0.conv1 is three deep
+MAX_DEPTH = 3  # maximum depth of listed layers: layer2.0.conv1 has depth 3
 _NOT_TRACEABLE = (ValueError, TypeError, RuntimeError, AttributeError, AssertionError, LookupError, NotImplementedError)
 
 
 class SplitError(UserError):
-    """A network cannot be split there; the message is the reason alone."""
+    """A network cannot be split at a layer; the message is only the reason."""
 
 
 class Part(nn.Module):
@@ -56,15 +56,15 @@ class Part(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Traces only the modules that contain the split layer; all others stay calls, whatever their code does."""
+    """Traces only the modules that contain the split layer; other modules stay calls and are not traced."""
 
     def __init__(self, split: str) -> None:
         super().__init__()
         parts = split.split(".")
-        self.around = {".".join(parts[:depth]) for depth in range(1, len(parts))}
+        self.parents = {".".join(parts[:depth]) for depth in range(1, len(parts))}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return module_qualified_name not in self.around
+        return module_qualified_name not in self.parents
 
 
 def split_at(network: nn.Module, split: str, channels_last: bool = False) -> tuple[Part, Part]:
@@ -81,7 +81,7 @@ def split_at(network: nn.Module, split: str, channels_last: bool = False) -> tup
         raise SplitError("the network does not return one tensor")
     before, after = _needed(z), _needed(output, stop=z)
     if before & after:
-        raise SplitError("a branch goes past it")
+        raise SplitError("a branch of the network bypasses it")
     f, g = fx.Graph(), fx.Graph()
     out = _copy(graph, before, f, {})
     f.output(f.call_method("movedim", (out[z], -1, 1)) if channels_last else out[z])
@@ -101,7 +101,7 @@ def _traced(network: nn.Module, split: str) -> fx.Graph:
     try:
         return _Tracer(split).trace(network.eval(), fixed or None)
     except _NOT_TRACEABLE as error:
-        raise SplitError(f"the code around it cannot be followed ({str(error).splitlines()[0]})") from error
+        raise SplitError(f"the code around it cannot be traced ({str(error).splitlines()[0]})") from error
 
 
 def _needed(node: fx.Node, stop: fx.Node | None = None) -> set[fx.Node]:
@@ -117,7 +117,7 @@ def _needed(node: fx.Node, stop: fx.Node | None = None) -> set[fx.Node]:
 
 
 def _copy(graph: fx.Graph, nodes: set[fx.Node], to: fx.Graph, out: dict[fx.Node, fx.Node]) -> dict[fx.Node, fx.Node]:
-    """Copy nodes of a graph in their order; none works in place, because h and the probes use z as well."""
+    """Copy nodes of a graph in their order; none works in place, because h and the probes also use z."""
     for node in graph.nodes:
         if node in nodes:
             out[node] = to.node_copy(node, out.__getitem__)
@@ -137,7 +137,7 @@ def _check_parts(f: Part, g: Part) -> None:
 
 
 def split_with_shape(network: nn.Module, split: str, x: Tensor) -> tuple[Part, Part, tuple[int, ...]]:
-    """Return f, g and the shape (C,), (C, T) or (C, H, W) of z for one image; x (1, C, H, W) shows the images' shape.
+    """Return f, g and the shape (C,), (C, T) or (C, H, W) of z for one image; x (1, C, H, W) is an example image.
 
     Outputs (N, T, C) or (N, H, W, C) of transformers are permuted to channels first.
     """
@@ -156,14 +156,14 @@ def _shape(f: Part, g: Part, x: Tensor) -> tuple[int, ...]:
         g.eval()(z)
     except _NOT_TRACEABLE as error:
         size = " x ".join(map(str, x.shape[1:]))
-        raise SplitError(f"images of {size} do not go through ({str(error).splitlines()[0]})") from error
+        raise SplitError(f"images of {size} cannot be processed ({str(error).splitlines()[0]})") from error
     if not isinstance(z, Tensor) or not z.is_floating_point() or z.dim() not in (2, 3, 4) or len(z) != len(x):
         raise SplitError("it does not return a vector (C,), tokens (T, C) or a map (C, H, W) for each image")
     return tuple(z.shape[1:])
 
 
 def _channels_are_last(shape: tuple[int, ...], x: Tensor) -> bool:
-    """Tokens (T, C) always; maps (H, W, C) by the images' proportions, which (C, H, W) does not match."""
+    """Return True for tokens (T, C), and for maps that have the images' proportions as (H, W, C), not as (C, H, W)."""
     if len(shape) < 3:
         return len(shape) == 2
     height, width = x.shape[2:]
@@ -181,7 +181,7 @@ class SplitPoint:
 
 
 def split_points(network: nn.Module, x: Tensor) -> Iterator[SplitPoint]:
-    """Yield the layers at which the network can be split for images like x (1, C, H, W), in its order."""
+    """Yield the layers at which the network can be split for images like x (1, C, H, W), in the network's order."""
     total = sum(p.numel() for p in network.parameters())
     for name, module in network.named_modules():
         if name and name.count(".") < MAX_DEPTH:

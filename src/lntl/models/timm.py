@@ -1,4 +1,4 @@
-"""Any classifier of the library timm (pip install timm), split at a layer of it."""
+"""Any classifier of the library timm (pip install timm), split at one of its layers."""
 
 from types import ModuleType
 
@@ -32,7 +32,7 @@ class Timm(Backbone):
         try:
             arguments = size_arguments(arch, input_shape)
             network: nn.Module = import_timm().create_model(arch, num_classes=outputs, **arguments)
-        except (AssertionError, RuntimeError, TypeError, ValueError) as error:  # timm's complaints about a size
+        except (AssertionError, RuntimeError, TypeError, ValueError) as error:  # timm does not accept the size
             size = " x ".join(map(str, input_shape))
             raise UserError(f"model.arch: {arch} cannot take images of {size}: {error}") from error
         return network
@@ -46,11 +46,9 @@ def size_arguments(arch: str, input_shape: tuple[int, ...]) -> dict[str, object]
 
 
 def import_timm() -> ModuleType:
-    """Return timm; raises UserError where it is not installed."""
+    """Return timm; raises UserError if it is not installed."""
     try:
         import timm
     except ImportError as error:
-        raise UserError(
-            f"model.name: timm is not installed ({error}); pip install timm, or take torchvision"
-        ) from error
+        raise UserError(f"model.name: timm is not installed ({error}); pip install timm, or use torchvision") from error
     return timm

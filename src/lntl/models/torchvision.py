@@ -1,4 +1,4 @@
-"""Any classifier of torchvision (ResNet, VGG, DenseNet, ConvNeXt, ViT, ...), split at a layer of it."""
+"""Any classifier of torchvision (ResNet, VGG, DenseNet, ConvNeXt, ViT, ...), split at one of its layers."""
 
 from torch import nn
 
@@ -8,7 +8,7 @@ from lntl.plugins import did_you_mean
 
 __all__ = ["Torchvision"]
 
-_CLASSES, _CHANNELS = 1000, 3  # of every classifier of torchvision
+_CLASSES, _CHANNELS = 1000, 3  # numbers of outputs and of input channels of torchvision's classifiers
 # aux_logits=False: without the auxiliary classifier; init_weights=True: the default, without torchvision's warning.
 _ARGUMENTS: dict[str, dict[str, object]] = {
     "googlenet": {"aux_logits": False, "init_weights": True},
@@ -46,7 +46,7 @@ class Torchvision(Backbone):
             arguments["input_size"] = (height, width)
         try:
             network: nn.Module = models.get_model(arch, **arguments)
-        except (AssertionError, ValueError) as error:  # a size that is no multiple of the patches
+        except (AssertionError, ValueError) as error:  # the size is not a multiple of the patch size
             raise UserError(f"model.arch: {arch} cannot take images of {height} x {width}: {error}") from error
         _resize_ends(network, channels, outputs)
         return network

@@ -30,9 +30,9 @@ from lntl.types import Dataset, ImageSplit
 
 __all__ = ["TensorBoard"]
 
-PER_CLASS, MOST_CLASSES = 10, 100  # images of each class in the picture of the data, and classes that it shows
-_SETTINGS = ("project.seed", "data.", "model.", "training.")  # those that make one run differ from another
-_numbers = itertools.count()  # of the event files of this process, which distinguishes those of one second
+PER_CLASS, MAX_CLASSES = 10, 100  # images of each class, and largest number of classes, in the picture of the data
+_SETTINGS = ("project.seed", "data.", "model.", "training.")  # settings in which runs differ
+_numbers = itertools.count()  # numbers of this process's event files, which distinguish files of the same second
 
 
 class TensorBoard(Tracker):
@@ -62,7 +62,7 @@ class TensorBoard(Tracker):
             raise cannot_write(self._path, error) from error
 
     def write(self, record: bytes) -> None:
-        """Write a record; one that was cut short is what a full disk leaves."""
+        """Write a record; raises OSError if it is cut short because the disk is full."""
         if self._file.write(record) != len(record):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -75,13 +75,13 @@ class TensorBoard(Tracker):
             self._summary(summary.scalar(name, value), step)
 
     def data(self, data: Dataset) -> None:
-        """Log, for train and test, ten images of each class, a row per class; nothing for data without pictures."""
+        """Log ten images of each class of train and test, a row per class; nothing for data without images."""
         from torchvision.utils import make_grid  # imported here: slow, and used once per run
 
         for name in ("train", "test"):
             split = data.splits[name]
             if isinstance(split, ImageSplit):
-                grid = make_grid(_by_class(split, min(data.spec.num_classes, MOST_CLASSES)), nrow=PER_CLASS)
+                grid = make_grid(_by_class(split, min(data.spec.num_classes, MAX_CLASSES)), nrow=PER_CLASS)
                 self._summary(summary.image(f"data/{name}", grid.numpy(), dataformats="CHW"), 0)
 
     def confusion(self, predictions: Predictions, class_names: tuple[str, ...], step: int) -> None:
@@ -113,7 +113,7 @@ class TensorBoard(Tracker):
         config = ProjectorConfig()
         entry = config.embeddings.add(tensor_name=f"z:{step:05d}", tensor_path=tensors, metadata_path=metadata)
         if images is not None:
-            side = int((len(images) - 1) ** 0.5) + 1  # the sprite is a square of pictures
+            side = int((len(images) - 1) ** 0.5) + 1  # the sprite is a square grid of images
             blank = images.new_zeros((side * side - len(images), *images.shape[1:]))
             picture = to_pil_image(make_grid(torch.cat([images, blank]), nrow=side, padding=0))
             write_atomic(self._folder / sprite, lambda file: picture.save(file, format="PNG"))
@@ -124,7 +124,7 @@ class TensorBoard(Tracker):
     def results(self, scores: Mapping[str, float], step: int) -> None:
         """Log the settings and the final metrics: a row of the table over runs.
 
-        The table's columns are the union over runs, so that runs of different methods compare.
+        The columns of the table are the union over runs, so that runs of different methods can be compared.
         """
         values = {
             name: value if isinstance(value, bool | int | float | str) else str(value)
@@ -142,7 +142,7 @@ class TensorBoard(Tracker):
 
 
 def _by_class(split: ImageSplit, num_classes: int) -> Tensor:
-    """Return the first images of each class, uint8 (num_classes * PER_CLASS, C, H, W); missing ones are black."""
+    """Return the first images of each class, uint8 (num_classes * PER_CLASS, C, H, W); missing images are black."""
     blank = torch.zeros_like(split.pixels(torch.zeros(1, dtype=torch.int64))).repeat(PER_CLASS, 1, 1, 1)
     rows = []
     for label in range(num_classes):
