@@ -229,7 +229,7 @@ BAD: dict[str, tuple[Callable[[], None], list[str], str]] = {
     "eval of an empty folder": (
         lambda: Path("empty").mkdir(),
         ["eval", "empty"],
-        r"empty: no checkpoint lies in its checkpoints/",
+        r"empty: its folder checkpoints/ has no checkpoint",
     ),
     "eval of a missing file": (nothing, ["eval", "none.pth"], r"none\.pth: there is no such checkpoint"),
     "eval of a foreign file": (nothing, ["eval", "tiny.yaml"], r"tiny\.yaml: not a readable checkpoint"),
@@ -310,8 +310,8 @@ def test_all_faults_of_a_configuration_are_listed_at_once(capsys: pytest.Capture
 
 def test_an_existing_run_is_not_touched(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*TRAIN, folder=Path.cwd()) == 0
-    assert f"{RUN} already holds a run" in error_message(capsys, *TRAIN)
-    assert f"{RUN} already holds a run" in error_message(capsys, *TRAIN, "--epochs", "1", "project.seed=3")
+    assert f"{RUN} already contains a run" in error_message(capsys, *TRAIN)
+    assert f"{RUN} already contains a run" in error_message(capsys, *TRAIN, "--epochs", "1", "project.seed=3")
     for bad in ("training.batch_size=0", "training.device=tpu", "data.path=."):
         official_file(label=77)()
         error_message(capsys, *TRAIN, bad, "--overwrite")

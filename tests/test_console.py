@@ -156,4 +156,4 @@ def test_a_log_file_on_a_full_disk_is_given_up_with_a_warning(capsys: pytest.Cap
     lines = [line.partition(" ")[2] for line in capsys.readouterr().err.splitlines()]
     assert (lines[0], lines[2:]) == ("first", ["second"])
     assert lines[1].startswith("/dev/full: cannot write it: No space left on device; ")
-    assert lines[1].endswith("; the log goes on in the terminal alone")
+    assert lines[1].endswith("; the log continues only in the terminal")

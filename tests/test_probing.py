@@ -253,7 +253,7 @@ def unchanged(path: Path) -> None:
 @pytest.mark.parametrize(
     ("prepare", "arguments", "expected"),
     [
-        (lambda path: shutil.rmtree(path.parent), [], r"tiny: no checkpoint lies in its checkpoints/"),
+        (lambda path: shutil.rmtree(path.parent), [], r"tiny: its folder checkpoints/ has no checkpoint"),
         (
             broken_config,
             [],
@@ -293,4 +293,4 @@ def test_a_constant_bias_is_an_error(copied: RunFolder, capsys: Capture, monkeyp
 def test_a_checkpoint_outside_a_run_folder_is_an_error(copied: RunFolder, capsys: Capture) -> None:
     shutil.copy(BEST, "alone.pth")
     assert lntl("probe", "alone.pth") == 2
-    assert "a checkpoint lies in RUN/checkpoints/" in capsys.readouterr().err
+    assert "it is not in RUN/checkpoints/" in capsys.readouterr().err

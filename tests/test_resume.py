@@ -399,12 +399,12 @@ def test_a_truncated_checkpoint_is_an_error_and_starts_no_new_run(
     last.write_bytes(last.read_bytes()[:-1000])
     stderr = refused(capsys, *TRAIN, "--resume", how)
     assert f"{last}: not a readable checkpoint" in stderr
-    assert f"use another one from {last.parent}" in stderr
+    assert f"use another checkpoint from {last.parent}" in stderr
 
 
 def test_a_checkpoint_outside_a_run_folder_is_an_error(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(RUN / "checkpoints/last.pth", "last.pth")
-    assert "a checkpoint lies in RUN/checkpoints/" in refused(capsys, *TRAIN, "--resume", "last.pth")
+    assert "it is not in RUN/checkpoints/" in refused(capsys, *TRAIN, "--resume", "last.pth")
 
 
 def test_auto_never_deletes_a_run_whose_last_checkpoint_is_gone(
@@ -420,7 +420,7 @@ def test_auto_never_replaces_a_run_that_has_results(finished: Path, capsys: pyte
         path.unlink()
     for command in (RESUME, [*RESUME, "project.seed=7"]):
         message = refused(capsys, *command)
-        assert "last.pth is missing, so the run cannot go on, and " in message
+        assert "last.pth is missing, so the run cannot be resumed, and " in message
         assert "would be lost: replace the run with --overwrite" in message
     for path in RUN.iterdir():
         if path.name not in ("config.yaml", "environment.json", "checkpoints", "result.json"):

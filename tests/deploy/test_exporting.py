@@ -107,7 +107,7 @@ def test_a_safetensors_file_is_loaded_again(used: Used, tmp_path: Path, data: st
     assert torch.equal(again.predict(images), original.predict(images))
     assert torch.equal(again.features(images), original.features(images))
     assert again.class_names == original.class_names
-    with pytest.raises(UserError, match=r"m\.safetensors: is an export, which has no h and no data; name the run"):
+    with pytest.raises(UserError, match=r"m\.safetensors: it is an export, which has no h and no data; name its run"):
         export(path, "onnx", tmp_path / "m.onnx")
 
 
@@ -232,7 +232,7 @@ def test_a_model_that_cannot_be_traced(used: Used, tmp_path: Path, monkeypatch: 
         ("vectors", "onnx", "", "is a folder; name a file to write"),
         ("vectors", "onnx", "no/m.onnx", "there is no folder .*no; make it, or name another file"),
         ("vectors", "safetensors", "m.bin", r"m\.bin: give it the suffix \.safetensors"),
-        (".", "onnx", "m.onnx", "no checkpoint lies in its checkpoints/"),
+        (".", "onnx", "m.onnx", "its folder checkpoints/ has no checkpoint"),
     ],
 )
 def test_bad_arguments(used: Used, tmp_path: Path, run: str, kind: Format, out: str, says: str) -> None:

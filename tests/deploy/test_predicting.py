@@ -266,7 +266,7 @@ def test_existing_predictions_are_replaced_only_by_whole_ones(pets: Path, monkey
     ("arguments", "says"),
     [
         (["gone.png"], "gone.png: there is no such file or folder"),
-        (["empty"], "empty: it holds no image file ("),
+        (["empty"], "empty: it contains no image file ("),
         (["pets.csv", "--column", "imaeg"], "no column 'imaeg'; did you mean 'image'?"),
         (["pets.csv", "--column", "imaeg"], "--column names the column of the paths, here 'imaeg'"),
         (["semi.csv"], "with delimiter ',' its header has one column"),
@@ -275,14 +275,17 @@ def test_existing_predictions_are_replaced_only_by_whole_ones(pets: Path, monkey
         (["pets.csv", "--root", "gone"], "pets.csv: there is no folder gone of its images; set --root"),
         (["text.npz"], "text.npz: not a readable .npz file of plain arrays (not an .npz archive); name one"),
         (["gone.npz"], "gone.npz: there is no such file; name an .npz file"),
-        (["v.npz", "pets"], "an .npz file is predicted alone"),
+        (["v.npz", "pets"], "an .npz file cannot be combined with other files"),
         (["v.npz", "--column", "y"], "v.npz: no array 'y'; valid: x"),
         (["v.npz", "--column", "y"], "--column names the array, here 'y'"),
         (["v.npz"], "images: float64 (2, 7) do not fit the network, which takes (N, 3, 16, 16); pass paths"),
         (["pets.csv", "--out", "pets.csv"], "pets.csv: is both read and written; name another file"),
         (["pets", "--out", "no/p.csv"], "no/p.csv: there is no folder no; make it, or name another file"),
         (["pets", "--out", "empty"], "empty: is a folder; name a file to write"),
-        (["pets", "--features", "./p.csv"], "p.csv: is to hold the predictions and the features; name a file for each"),
+        (
+            ["pets", "--features", "./p.csv"],
+            "p.csv: is named for the predictions and for the features; name two different files",
+        ),
         (["pets", "--features", "no/z.npz"], "no/z.npz: there is no folder no"),
     ],
 )

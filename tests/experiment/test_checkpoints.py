@@ -96,7 +96,7 @@ def with_renamed_bias_value(table: Table) -> Table:
 
 
 ROWS, ORDER, REMEDY = (
-    "train has other rows, or other labels",
+    "train has other rows, labels or bias values",
     "the rows of val or test, or the order",
     "restore the old data",
 )

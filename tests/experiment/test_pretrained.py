@@ -56,7 +56,7 @@ def test_weights_that_are_not_finite_are_refused(make_config: MakeConfig, file: 
 def test_weights_of_an_architecture_that_only_pads_differently_are_refused(make_config: MakeConfig, file: Path) -> None:
     save_file(state_of("shufflenet_v2_x0_5"), file, metadata={"arch": "tf_shufflenet"})
     with pytest.raises(
-        UserError, match=r"whole\.safetensors: holds weights of tf_shufflenet, and model\.arch is shuff"
+        UserError, match=r"whole\.safetensors: contains weights of tf_shufflenet, but model\.arch is shuff"
     ):
         build(make_config(model=MODEL | {"weights": str(file)}))
 

@@ -75,7 +75,7 @@ def test_a_malicious_object_is_refused_not_executed(path: Path) -> None:
     mark = path.with_name("executed")
     content = torch.load(path, weights_only=True)
     torch.save(content | {"trainer": _Malicious(mark)}, path)
-    assert "use another one" in refusal(path)
+    assert "use another checkpoint" in refusal(path)
     assert not mark.exists()
     torch.load(path, weights_only=False)  # the file does what the test believes
     assert mark.exists()
@@ -85,7 +85,7 @@ def test_a_malicious_object_is_refused_not_executed(path: Path) -> None:
 def test_truncated(path: Path, share: float) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    assert f"use another one from {path.parent}" in refusal(path)
+    assert f"use another checkpoint from {path.parent}" in refusal(path)
 
 
 def test_every_short_file_is_refused(path: Path) -> None:
@@ -235,7 +235,7 @@ def test_weights_that_are_not_finite_are_not_saved(path: Path, part: str, value:
 def test_weights_that_are_not_finite_are_not_loaded(path: Path, change: dict[str, Any]) -> None:
     content = torch.load(path, weights_only=True)
     torch.save(content | {"trainer": content["trainer"] | change}, path)
-    assert "is not finite: training diverged; use another one from" in refusal(path)
+    assert "is not finite: training diverged; use another checkpoint from" in refusal(path)
 
 
 DAMAGED: list[tuple[tuple[str, ...], Any]] = [

@@ -144,7 +144,7 @@ def header(shape: str) -> bytes:
     [
         (header("(1000000000000,)"), "its header promises"),
         (header("(0,)"), "its header promises"),
-        (header("(1, 1)"), "the array x is of another shape"),
+        (header("(1, 1)"), "the array x has another shape"),
         (b"", "EOF"),
         (header("(1,)")[:50], "EOF"),
     ],

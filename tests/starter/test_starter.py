@@ -125,6 +125,6 @@ def test_what_is_not_an_empty_folder_is_left_alone(
     own.parent.mkdir(exist_ok=True)
     own.write_text("mine")
     assert lntl("init", str(tmp_path / "mine")) == 2
-    assert "mine: not an empty folder; name a new one" in capsys.readouterr().err
+    assert "mine: not an empty folder; name a new folder" in capsys.readouterr().err
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [own]
     assert own.read_text() == "mine"

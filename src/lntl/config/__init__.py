@@ -1,4 +1,4 @@
-"""The configuration of a run: read from YAML and checked, including the settings of every plug-in, before a run starts.
+"""The configuration of a run, read from YAML and checked before the run starts, with the settings of all plug-ins.
 
 The sections `data`, `model` and each item of `training.phases` name a plug-in and also have the keys of its Config.
 """
@@ -22,12 +22,12 @@ from lntl.training import Optimizer as Optimizer
 from lntl.training import Phase as Phase
 from lntl.yaml_file import dump, parse, read_yaml
 
-MAX_FAULTS = 20  # faults that one message lists
+MAX_FAULTS = 20  # largest number of faults in one message
 READY = Path(str(files("lntl") / "configs"))  # folder of the configurations that ship with the package
 
 
 def _union(key: str, base: type[Settings], configs: Mapping[str, type[Settings]]) -> Any:
-    """Return a union with one model per plug-in, which has the keys of `base` and of its Config; `key` selects one."""
+    """Return a union of one model per plug-in, with the keys of `base` and of its Config; `key` selects the model."""
     fields = {name: {key: (Literal[name], base.model_fields[key])} for name in configs}
     variants = [create_model(name, __base__=(config, base), **fields[name]) for name, config in configs.items()]  # type: ignore[call-overload]
     return Annotated[Union[tuple(variants)], Field(discriminator=key)]  # noqa: UP007 - the union is built at run time
@@ -73,7 +73,7 @@ def validate(raw: object, origin: str) -> Config:
     """
     try:
         model = config_model(*dotted_names(raw))
-    except UserError as error:  # about a class of the user
+    except UserError as error:  # about a user's class
         raise UserError(f"{origin}: {error}") from error
     try:
         return model.model_validate(raw)
@@ -84,7 +84,7 @@ def validate(raw: object, origin: str) -> Config:
 
 
 def dotted_names(raw: object) -> tuple[str, str, tuple[str, ...]]:
-    """Return the dotted names (classes of the user) of data, model and methods in a raw document.
+    """Return the dotted names (user's classes) of data, model and methods in a raw document.
 
     A name is "" if the section names no such class. A name with a slash, such as timm/resnet18.a1_in1k, does not count.
     """
@@ -103,7 +103,7 @@ def dotted_names(raw: object) -> tuple[str, str, tuple[str, ...]]:
 
 
 def code_names(raw: object) -> list[str]:
-    """Return the dotted names in an unchecked configuration: classes of the user and bias functions."""
+    """Return the dotted names in an unchecked configuration: user's classes and bias functions."""
     data, model, methods = dotted_names(raw)
     section = raw.get("data") if isinstance(raw, dict) else None
     biases = section.get("bias") if isinstance(section, dict) else None
@@ -168,7 +168,7 @@ def read_for_data(name: str | Path, overrides: list[str] | None = None) -> Confi
 
     Args:
         name: The file, or the name of a ready configuration.
-        overrides: As in `read`.
+        overrides: As for `read`.
     """
     path = find(name)
     raw = _overridden(path, overrides)
@@ -208,7 +208,7 @@ def _apply(raw: dict[str, object], override: str) -> None:
 
 
 def _set_epochs(raw: dict[str, object], num_epochs: int) -> None:
-    """Set the epochs of the last phase, and limit those of the other phases; missing keys are left to validation."""
+    """Set the epochs of the last phase, and limit the epochs of other phases; validation reports missing keys."""
     if num_epochs < 1:
         raise UserError(f"the number of epochs must be at least 1, not {num_epochs}")
     match raw.get("training"):

@@ -16,12 +16,12 @@ _BOOLEANS = {"yes": "true", "on": "true", "no": "false", "off": "false"}  # bool
 
 
 def describe(error: ValidationError, model: type[BaseModel], raw: object) -> Iterator[str]:
-    """Yield one sentence a fault; a fault that a phase inherited from `training` is reported there alone."""
+    """Yield one sentence per fault; a fault that phases inherit from `training` is reported only for `training`."""
     faults = [(fault, list(_without_tags(fault["loc"], raw))) for fault in error.errors()]
     own = [
         (f, path) for f, path in faults if f["type"] == "missing" or _exists(path, raw) or not _exists(path[:2], raw)
     ]
-    for fault, path in own or faults:  # if all are inherited, the phase itself lacks what they need
+    for fault, path in own or faults:  # if all faults are inherited, `training` lacks the key
         yield _message(fault, path, model)
 
 
@@ -33,7 +33,7 @@ def _child(value: object, part: int | str) -> object:
 
 
 def _exists(path: list[int | str], raw: object) -> bool:
-    """Return whether the document itself has a value at `path`."""
+    """Return whether the document has a value at `path`."""
     return reduce(_child, path, raw) is not _ABSENT
 
 
@@ -64,13 +64,13 @@ def _message(fault: ErrorDetails, loc: list[int | str], model: type[BaseModel]) 
 
 
 def _part(part: int | str) -> str:
-    """Return a part of a path for a message; a key that is long or does not print is shortened."""
+    """Return a part of a path for a message; a long or unprintable key is shortened."""
     text = str(part)
     return text if text.isprintable() and len(text) <= 200 else shorten(text)
 
 
 def _without_tags(loc: tuple[int | str, ...], raw: object) -> Iterator[int | str]:
-    """Yield the path without the plug-in names that pydantic puts into it; the document has no such keys."""
+    """Yield the path without the plug-in names that pydantic inserts, which are not keys of the document."""
     value = raw
     for position, part in enumerate(loc):
         child = _child(value, part)
@@ -97,7 +97,7 @@ def _fields(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
 
 
 def _at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[type[BaseModel]]:
-    """Return the models that `loc` may mean; it names fields, list positions and plug-ins."""
+    """Return the models to which `loc`, a path of fields, list positions and plug-ins, may refer."""
     models = [model]
     for part in loc:
         inner = [

@@ -37,8 +37,8 @@ class Model(Settings):
     name: str = Field(description="Architecture: a name from `lntl.models`, or the dotted name of your own class.")
     eraser: Literal["none", "leace"] = Field(
         "none",
-        description="leace: f ends in front of g's last linear layer, with an eraser that the method leace fits; it is "
-        "the identity before.",
+        description="leace: f ends in front of g's last linear layer, with an eraser that the method leace fits; until "
+        "then the eraser is the identity.",
     )
 
 
@@ -54,7 +54,7 @@ INHERITED = ("optimizer_fg", "optimizer_h", "ema", "clip_grad_norm")
 
 
 class Training(Settings):
-    """How to train: defaults, then the phases in order."""
+    """Settings of training: defaults of the phases, then the phases in order."""
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
     precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="Precision of Lightning Fabric.")
@@ -66,17 +66,17 @@ class Training(Settings):
         description="Parts in which a batch's gradients are computed, one after the other, to save memory; each has "
         "at least two images. Only for methods whose loss is a mean over images.",
     )
-    adversarial_lambda: Weight = Field(0.1, description="mu of every phase that has one and does not set it.")
+    adversarial_lambda: Weight = Field(0.1, description="mu of every phase whose method has mu, unless set there.")
     optimizer_fg: Optimizer = Field(Optimizer(), description="Optimiser of f and g; a phase may override single keys.")
     optimizer_h: Optimizer = Field(Optimizer(), description="Optimiser of h; a phase may override single keys.")
     ema: float | None = Field(
-        None, gt=0, lt=1, description="Decay of the weights' moving average a step; the average is what is evaluated."
+        None, gt=0, lt=1, description="Decay per step of a moving average of the weights, which is then evaluated."
     )
     clip_grad_norm: float | None = Field(None, gt=0, le=1e12, description="Largest gradient norm of each network.")
     start_from: str | None = Field(
         None,
         min_length=1,
-        description="Checkpoint whose networks, as they are evaluated, training begins with; set by `lntl repair`.",
+        description="Checkpoint from whose evaluated weights training starts; set by `lntl repair`.",
     )
     phases: list[Phase] = Field(min_length=1, description="The phases of training, in order.")
 
@@ -91,7 +91,7 @@ class Training(Settings):
     @model_validator(mode="before")
     @classmethod
     def _inherit(cls, raw: object) -> object:
-        """Fill each phase with the settings that it inherits from the section."""
+        """Fill each phase with the settings that it inherits from the section `training`."""
         if not isinstance(raw, dict) or not isinstance(phases := raw.get("phases"), list):
             return raw
         return raw | {"phases": [_with_defaults(phase, raw) if isinstance(phase, dict) else phase for phase in phases]}
@@ -128,7 +128,7 @@ else:
 
 
 class Logging(Settings):
-    """What a run writes, and where to."""
+    """Settings of the files that a run writes."""
 
     output_dir: str = Field("results", min_length=1, description="Folder of the run folders.")
     log_interval_batches: int = Field(
@@ -151,7 +151,7 @@ class Logging(Settings):
 
 
 class Evaluation(Settings):
-    """Which metrics are computed, and which one chooses the best checkpoint."""
+    """Settings of evaluation, and of the choice of the best checkpoint."""
 
     metrics: list[MetricName] = Field(
         list(METRICS),
@@ -161,21 +161,21 @@ class Evaluation(Settings):
     )
     best_model_metric: MetricName = Field(
         "accuracy",
-        description="Metric on val that chooses best_model.pth among the epochs of the last phase: the highest value, "
-        "for the calibration error and the gaps the lowest.",
+        description="Metric on val by which best_model.pth is chosen among the epochs of the last phase: the highest "
+        "value, or the lowest for the calibration error and the gaps.",
     )
     batch_size: int = Field(1000, ge=1, le=1_000_000, description="Images in one forward pass.")
     erm_epochs: int = Field(
         0,
         ge=0,
         le=1_000_000,
-        description="Epochs of the plain training run (ERM) that is made first, as a baseline; 0 for none.",
+        description="Epochs of plain training (ERM), which runs first, as a baseline; 0 for none.",
     )
 
     @model_validator(mode="after")
     def _check_best_model_metric(self) -> Self:
         if self.best_model_metric not in self.metrics:
-            raise ValueError(f"metrics lacks {self.best_model_metric}, which is the best_model_metric")
+            raise ValueError(f"metrics that contain best_model_metric, {self.best_model_metric}")
         return self
 
 

@@ -145,7 +145,7 @@ def build_classifier(
     device: str = "cpu",
     trust: str | Sequence[str] = (),
 ) -> Classifier:
-    """Return the classifier of a description and of weights of f and g; weights of h are ignored. `path`: their file."""
+    """Return the classifier of a description and weights of f and g, without those of h; `path` is their file."""
     with check_fit(path):
         networks = build_networks(description["model"], description["spec"], str(path), trust)
         keys = networks.load_state_dict(weights, strict=False)
@@ -186,7 +186,7 @@ def _trained(path: Path, trust: str | Sequence[str]) -> tuple[dict[str, Any], di
     sections = {name: saved.config.get(name) if isinstance(saved.config, dict) else None for name in ("data", "model")}
     if wrong := [name for name, section in sections.items() if not isinstance(section, dict)]:
         raise UserError(
-            f"{path}: is damaged (config.{wrong[0]}); use another checkpoint in {path.parent}, or train again"
+            f"{path}: is damaged (config.{wrong[0]}); use another checkpoint from {path.parent}, or train again"
         )
     learned = saved.data.model_dump(include={"spec", "transform"})
     description = {**sections, "class_names": list(saved.data.spec.class_names), **learned}
@@ -194,7 +194,7 @@ def _trained(path: Path, trust: str | Sequence[str]) -> tuple[dict[str, Any], di
         json.dumps(description)
     except (TypeError, ValueError, RecursionError) as error:
         raise UserError(
-            f"{path}: is damaged ({error}); use another checkpoint in {path.parent}, or train again"
+            f"{path}: is damaged ({error}); use another checkpoint from {path.parent}, or train again"
         ) from error
     return description, evaluated_weights(saved)
 
@@ -217,7 +217,7 @@ def _exported(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         )
     if metadata.pop(DIGEST, None) != digest(weights, metadata):
         raise UserError(
-            f"{path}: is damaged or was changed since it was written, because its checksum differs; write it again with "
+            f"{path}: its checksum differs, so it is damaged or was changed; write it again with "
             "lntl export RUN --format safetensors"
         )
     if wrong := [name for name, value in weights.items() if not bool(value.isfinite().all())]:

@@ -171,8 +171,8 @@ def build(config: Config, trained: bool = False, data: Dataset | None = None) ->
 def _check_methods(config: Config, data: Dataset, parts: Mapping[str, Split]) -> None:
     """Raise UserError if a method cannot run with the configuration and the data.
 
-    It may need bias labels that no example has, be impossible to fit on its rows, or have a loss that is not a mean over
-    images, so that a batch cannot be divided into parts.
+    It may need bias labels that no example has, be impossible to fit on its rows, or have a loss that is not a mean
+    over images, so that a batch cannot be divided into parts.
     """
     for index, phase in enumerate(config.training.phases):
         method, key = load_method(phase.method), f"training.phases.{index}.method"

@@ -64,7 +64,7 @@ def open_checkpoint(path: Path, device: str | None = None, trust: Sequence[str] 
 
 
 def _with_device(raw: object, device: str | None) -> object:
-    """Return a raw configuration with another device; a malformed one is returned unchanged for validation to refuse."""
+    """Return a raw configuration with another device; validation refuses malformed ones later, so they are returned."""
     if device is None or not isinstance(raw, dict) or not isinstance(training := raw.get("training"), dict):
         return raw
     return raw | {"training": training | {"device": device}}

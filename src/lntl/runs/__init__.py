@@ -1,1 +1,1 @@
-"""The files of a run: their places, formats, how they are written and read, and the lock of the folder."""
+"""The files of a run: their paths and formats, writing and reading them, and the lock of the folder."""

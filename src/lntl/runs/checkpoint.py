@@ -24,7 +24,7 @@ from lntl.types import TrainerState
 log = logging.getLogger("lntl")
 FORMAT = 2  # raise it when the meaning of the content changes
 MAX_DEPTH = 100  # nesting depth of containers
-MAX_EXPANSION = 16  # highest ratio of the bytes in tensors to the bytes of the file
+MAX_EXPANSION = 16  # largest ratio of the bytes in tensors to the bytes of the file
 
 
 class NotFiniteError(UserError):
@@ -39,7 +39,7 @@ class Checkpoint:
         config: The resolved configuration as plain values, not yet validated.
         trainer: `Trainer.state_dict()`.
         records: The metrics of each finished epoch.
-        data: What prediction needs to know of the training data; None in files of older versions.
+        data: Description of the training data, for prediction; None in files of older versions.
     """
 
     config: object
@@ -62,7 +62,7 @@ _UNPICKLING = (RuntimeError, TypeError, AttributeError, AssertionError, Overflow
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write the checkpoint to `path`; if that fails, an older file at `path` stays.
+    """Write the checkpoint to `path`; if that fails, an older file at `path` stays unchanged.
 
     Raises:
         UserError: If the file cannot be written.
@@ -155,7 +155,7 @@ def load(path: Path) -> Checkpoint:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
         raise UserError(
             f"{path}: not a readable checkpoint ({reason}): damaged, or from another program; "
-            f"use another one from {path.parent}"
+            f"use another checkpoint from {path.parent}"
         ) from error
     if not isinstance(content, dict) or not {"format", "config", "trainer", "records"} <= content.keys():
         raise UserError(f"{path}: a file from another program, not a checkpoint of lntl; train with `lntl train`")
@@ -171,15 +171,17 @@ def load(path: Path) -> Checkpoint:
         validated = _Content.model_validate(content)
     except ValidationError as error:
         raise UserError(
-            f"{path}: is damaged ({first_fault(error)}); use another one from {path.parent}, or train again"
+            f"{path}: is damaged ({first_fault(error)}); use another checkpoint from {path.parent}, or train again"
         ) from error
     if wrong := not_finite(content["trainer"]):
-        raise NotFiniteError(f"{path}: {wrong} is not finite: training diverged; use another one from {path.parent}")
+        raise NotFiniteError(
+            f"{path}: {wrong} is not finite: training diverged; use another checkpoint from {path.parent}"
+        )
     return Checkpoint(validated.config, content["trainer"], validated.records, validated.data)
 
 
 def check_archive(path: Path) -> None:
-    """Raise BadZipFile if a zip file holds compressed or overlapping entries, or an entry with a wrong checksum.
+    """Raise BadZipFile if a zip file has compressed or overlapping entries, or an entry with a wrong checksum.
 
     torch does not verify checksums. It stores weights uncompressed, and a compressed entry could fill the memory.
     """
@@ -194,9 +196,9 @@ def check_archive(path: Path) -> None:
 
 
 def _check_extent(content: object, size: int) -> None:
-    """Raise ValueError if `content` has more values than a file of `size` bytes can hold without repeating them.
+    """Raise ValueError if `content` has more values than a file of `size` bytes can contain without repeating them.
 
-    A list may hold one list many times, and a tensor may repeat one number: small in the file, huge in memory.
+    A list may contain one list many times, and a tensor may repeat one number: small in the file, huge in memory.
     """
     stack: list[tuple[object, int]] = [(content, 0)]
     values = tensor_bytes = 0
@@ -204,7 +206,7 @@ def _check_extent(content: object, size: int) -> None:
         value, depth = stack.pop()
         if isinstance(value, Tensor):
             if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
-                raise ValueError("it holds a sparse or quantised tensor, or one without values")
+                raise ValueError("it contains a sparse or quantised tensor, or a tensor without values")
             tensor_bytes += value.numel() * value.element_size()
         elif isinstance(value, dict | list | tuple | set):
             parts = [*value, *value.values()] if isinstance(value, dict) else [*value]
@@ -215,9 +217,9 @@ def _check_extent(content: object, size: int) -> None:
 
 
 def not_finite(state: TrainerState) -> str | None:
-    """Return the first part of a trainer's state that is infinite or NaN: a weight or a loss not yet logged; else None.
+    """Return the first part of a trainer's state that is infinite or NaN: a weight, or a loss that is not logged yet.
 
-    The state of methods and optimisers may hold infinities.
+    Return None if there is none. The state of methods and optimisers may contain infinities.
     """
     for name, value in {**state["networks"], **(state["average"] or {})}.items():
         if value.is_floating_point() and not bool(value.isfinite().all()):

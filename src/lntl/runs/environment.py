@@ -1,4 +1,4 @@
-"""Where a run took place: versions, commit, hardware."""
+"""The environment of a run: versions, commit and hardware."""
 
 import os
 import platform
@@ -31,7 +31,7 @@ def describe() -> Environment:
 
 
 def resumed(before: Environment) -> Environment:
-    """Return the environment of a run that is resumed here: a part is added if anything differs from the last part."""
+    """Return the environment of a run that is resumed here; a part is added if it differs from the last part."""
     now, first = describe().model_dump(), before.model_dump()
     part = {name: now[name] for name in Machine.model_fields if now[name] != first[name]}
     last = before.resumed[-1].model_dump(exclude_unset=True) if before.resumed else {}
@@ -41,7 +41,7 @@ def resumed(before: Environment) -> Environment:
 
 
 def _memory_gib() -> float | None:
-    """Return the machine's memory in GiB, None where the system does not say (Windows)."""
+    """Return the machine's memory in GiB, None if it is unknown (Windows)."""
     try:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     except (AttributeError, ValueError, OSError):
@@ -49,7 +49,7 @@ def _memory_gib() -> float | None:
 
 
 def _git_commit() -> str | None:
-    """Return the commit of the checkout that this package is imported from, with -dirty if the package changed."""
+    """Return the commit of the checkout from which this package is imported, with -dirty if the package changed."""
     folder = Path(__file__).parents[1]
     if not (folder.parents[1] / ".git").exists():
         return None

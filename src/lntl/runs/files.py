@@ -1,4 +1,4 @@
-"""Write files whole or not at all: temporary file, flush, rename. Read them back; an error is one sentence."""
+"""Write files atomically (temporary file, flush, rename), and read them; errors are one sentence."""
 
 import io
 import json
@@ -22,16 +22,18 @@ from pydantic import BaseModel, ValidationError
 from lntl.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
-MAX_BYTES = 2**29  # of all arrays of a file together
+MAX_BYTES = 2**29  # largest size of all arrays of a file together
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.part")  # the name of a temporary file of `write_atomic`
 
 
 def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Call `write(file)` on a temporary file beside `path`, flush it to disk, and rename it to `path`.
 
-    Raises UserError, with `path` as it was before, if the file cannot be written.
+    Raises UserError if the file cannot be written; `path` is then unchanged.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")  # unique: others may write `path` as well
+    temporary = path.with_name(
+        f".{path.name}.{uuid.uuid4().hex}.part"
+    )  # unique, because other processes may write `path`, too
     try:
         with temporary.open("xb") as file:
             write(file)
@@ -46,20 +48,20 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def cannot_write(path: Path, error: Exception) -> UserError:
-    """Return the error for a file that cannot be written: which one, why, how much room there is, what is safe."""
+    """Return the error for a file that cannot be written, with the reason and the free disk space."""
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
     try:
-        room = f"{shutil.disk_usage(path.parent).free / 2**20:.1f} MiB are free there"
+        space = f"{shutil.disk_usage(path.parent).free / 2**20:.1f} MiB are free there"
     except OSError:
-        room = f"the folder {path.parent} is gone"
+        space = f"the folder {path.parent} no longer exists"
     return UserError(
-        f"{path}: cannot write it: {reason}; {room}: is the disk full, or the folder read-only? Every file written "
-        "before is whole, and a run goes on with --resume auto"
+        f"{path}: cannot write it: {reason}; {space}: is the disk full, or the folder read-only? Files written before "
+        "are complete, and --resume auto continues a run"
     )
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Remove the temporary files that killed writes left in a folder and below; links are not followed."""
+    """Remove temporary files of killed processes in a folder and below; links are not followed."""
     for path in _files_below(folder):
         if _TEMPORARY.fullmatch(path.name):
             path.unlink(missing_ok=True)
@@ -77,13 +79,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: BaseModel | Mapping[str, object]) -> None:
-    """Write a JSON file atomically; of a model those fields that were set, in the order of its class."""
+    """Write a JSON file atomically; of a model the fields that were set, in the order of its class."""
     values = content.model_dump(exclude_unset=True) if isinstance(content, BaseModel) else content
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path, kind: type[Model]) -> Model:
-    """Return the content of a JSON file as a model; raises UserError if it is missing, damaged or of another format."""
+    """Return the content of a JSON file as a model; raises UserError if it is missing, damaged or in another format."""
     try:
         return kind.model_validate_json(path.read_bytes())
     except OSError as error:
@@ -102,7 +104,7 @@ def read_arrays(path: Path, dimensions: Mapping[str, int]) -> dict[str, np.ndarr
         dimensions: Name and number of dimensions of each array; none of them may be empty.
 
     Raises:
-        UserError: If one is missing, has other dimensions, is damaged, or claims to be larger than the file allows.
+        UserError: If an array is missing, has other dimensions, is damaged, or has a header that exceeds the file.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -111,15 +113,15 @@ def read_arrays(path: Path, dimensions: Mapping[str, int]) -> dict[str, np.ndarr
                 raise ValueError(f"larger than {MAX_BYTES // 2**20} MiB")
             arrays = {name: _array(archive.read(entry)) for name, entry in entries.items()}  # checks the checksums
         if wrong := [name for name, array in arrays.items() if array.ndim != dimensions[name] or not len(array)]:
-            raise ValueError(f"the array {wrong[0]} is of another shape")
-    except (*BROKEN_ZIP, SyntaxError, TokenError) as error:  # the last two: of the text of an array's header
+            raise ValueError(f"the array {wrong[0]} has another shape")
+    except (*BROKEN_ZIP, SyntaxError, TokenError) as error:  # NumPy raises the last two for a damaged header
         raise UserError(
             f"{path}: is damaged, or written by another version ({str(error)[:200]}); remove it and make it again"
         ) from error
     return arrays
 
 
-# What zipfile and its readers raise for a damaged archive.
+# Exceptions that zipfile and its readers raise for a damaged archive.
 BROKEN_ZIP = (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 
 
@@ -129,14 +131,14 @@ def _array(content: bytes) -> np.ndarray:
     read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[npy.read_magic(file)]
     shape, _, dtype = read_header(file)
     if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(content) - file.tell():
-        raise ValueError(f"its header promises {shape} of {dtype}")
+        raise ValueError(f"its header says {shape} of {dtype}, which is not its size")
     file.seek(0)
     array: np.ndarray = npy.read_array(file, allow_pickle=False)
     return array
 
 
 def first_fault(error: ValidationError) -> str:
-    """Return the first error of a document in a few words: the key, and what is wrong there."""
+    """Return a phrase for the first error of a document: the key and the fault."""
     fault = error.errors(include_url=False, include_input=False)[0]
     key = ".".join(map(str, fault["loc"])) or "the whole file"
     return f"{key[:100]}: {fault['msg'][:200]}"

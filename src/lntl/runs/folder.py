@@ -16,14 +16,14 @@ from lntl.runs.files import read_json, remove_temporary_files, write_json, write
 from lntl.runs.formats import Environment, Epoch, Result
 
 log = logging.getLogger("lntl")
-EXPORT = ".safetensors"  # suffix of an export, which holds weights of f and g, and neither h nor the data
+EXPORT = ".safetensors"  # suffix of an export, which has the weights of f and g, but not h and the data
 
 
 def check_no_link(path: Path) -> None:
-    """Raise UserError if a folder or file of a run is a link: what is written would go elsewhere."""
+    """Raise UserError if a folder or file of a run is a link, through which a run would write elsewhere."""
     if path.is_symlink():
         raise UserError(
-            f"{path}: is a link, but a run writes only into its own folder; replace it by what it points to"
+            f"{path}: it is a link, but a run writes only into its own folder; replace the link by its target"
         )
 
 
@@ -31,11 +31,11 @@ class RunFolder:
     """The files of a run, by name.
 
     `lntl train` writes config.yaml, environment.json, run.log, metrics.jsonl, checkpoints/, evaluation/, result.json,
-    what trackers need (tensorboard_logs/, wandb/, trackers.json), skipped_rows.txt if rows of the data were left out,
-    and erm/, a run folder of its own, if plain training was asked for. `lntl probe` adds probe.json, embedding.npz, for
+    the files of trackers (tensorboard_logs/, wandb/, trackers.json), skipped_rows.txt if rows of the data were left
+    out, and erm/, another run folder, if evaluation.erm_epochs is set. `lntl probe` adds probe.json, embedding.npz, for
     data that can be recoloured recoloring.json and recoloring.npz, and for images whose brightness or color it changes
-    image_shift.json and image_shift.npz; `lntl report` adds samples.npz, saliency.json, saliency.npz and report/,
-    `lntl card` MODEL_CARD.md.
+    image_shift.json and image_shift.npz. `lntl report` adds samples.npz, saliency.json, saliency.npz and report/.
+    `lntl card` adds MODEL_CARD.md.
 
     Args:
         path: The folder; it need not exist.
@@ -80,12 +80,12 @@ class RunFolder:
 
         Args:
             target: A run folder, a .pth file inside one or elsewhere, or a .safetensors export.
-            prefer: Of a run folder the best checkpoint, or the last one if there is no best, which a warning says;
-                with "last" the last one alone.
-            exports: Whether an export will do.
+            prefer: The checkpoint of a run folder. "best" falls back to the last checkpoint, with a warning, if there
+                is no best one.
+            exports: Whether exports are accepted.
 
         Raises:
-            UserError: If there is no such file, or an export will not do.
+            UserError: If there is no such file, or it is an export and exports are not accepted.
         """
         if not target.exists():
             raise UserError(
@@ -93,7 +93,7 @@ class RunFolder:
             )
         if not target.is_dir():
             if target.suffix == EXPORT and not exports:
-                raise UserError(f"{target}: is an export, which has no h and no data; name the run it comes from")
+                raise UserError(f"{target}: it is an export, which has no h and no data; name its run folder")
             return target
         folder = RunFolder(target)
         preferred = folder.best if prefer == "best" else folder.last
@@ -102,17 +102,17 @@ class RunFolder:
         others = sorted(folder.checkpoints.glob("*.pth"))
         if not others:
             raise UserError(
-                f"{target}: no checkpoint lies in its checkpoints/; is it a run folder, and has training begun?"
+                f"{target}: its folder checkpoints/ has no checkpoint; is it a run folder, and has training begun?"
             )
         if prefer == "best" and folder.last.exists():
-            log.warning("%s has no best checkpoint yet, so its last one is used: %s", target, folder.last)
+            log.warning("%s has no best checkpoint yet, so its last checkpoint is used: %s", target, folder.last)
             return folder.last
         raise UserError(f"{preferred} is missing; name another checkpoint, e.g. {others[-1]}")
 
     @staticmethod
     def of_checkpoint(path: Path) -> "RunFolder | None":
-        """Return the folder of the run that a checkpoint in RUN/checkpoints/ belongs to, None if it lies elsewhere."""
-        if path.parent.name != "checkpoints":  # "last.pth" alone says nothing about its folder
+        """Return the run folder of a checkpoint in RUN/checkpoints/; None for a checkpoint in another folder."""
+        if path.parent.name != "checkpoints":  # a path such as "last.pth" does not name its folder
             path = path.resolve()
         return RunFolder(path.parent.parent) if path.parent.name == "checkpoints" else None
 
@@ -127,7 +127,7 @@ class RunFolder:
         return self.last if self.last.exists() and not self.best.exists() else self.best
 
     def checkpoint(self, total_epoch: int) -> Path:
-        """Return the path of the checkpoint after that epoch of the run."""
+        """Return the path of the checkpoint after an epoch of the run, counted from 1."""
         return self.checkpoints / f"checkpoint_epoch_{total_epoch:02d}.pth"
 
     def epoch_checkpoints(self) -> dict[int, Path]:
@@ -136,33 +136,33 @@ class RunFolder:
         return {int(match[1]): path for path, match in sorted(paths.items()) if match}
 
     def evaluation_of(self, checkpoint: Path, split: str = "test") -> Path:
-        """Return the file of a checkpoint's evaluation: SPLIT.json of the best, SPLIT_NAME.json of any other.
+        """Return the file of a checkpoint's evaluation: SPLIT.json for the best, SPLIT_NAME.json for others.
 
-        The predictions lie beside it, with the suffix .npz.
+        The predictions are beside it, with the suffix .npz.
         """
         name = split if checkpoint.name == self.best.name else f"{split}_{checkpoint.stem}"
         return self.evaluation / f"{name}.json"
 
     def create(self, config_yaml: str, overwrite: bool = False) -> None:
-        """Begin a run here.
+        """Make the folder of a new run.
 
         Args:
             config_yaml: The resolved configuration.
-            overwrite: Whether to replace a run that is here; files that no run writes stay.
+            overwrite: Whether to replace an existing run; files that no run writes stay.
 
         Raises:
-            UserError: If a run is here that may not be overwritten, or the folder cannot be written to.
+            UserError: If a run exists that may not be overwritten, or the folder cannot be written.
         """
         replaced = self.holds_a_run
         if replaced and not overwrite:
             raise UserError(
-                f"{self.path} already holds a run: continue it with --resume auto, replace it with --overwrite, "
-                "or give this one another project.experiment_name"
+                f"{self.path} already contains a run: continue it with --resume auto, replace it with --overwrite, "
+                "or set another project.experiment_name"
             )
         if not replaced and (others := [path for path in self._written() if path.exists()]):
             raise UserError(
-                f"{others[0]} is there, but {self.path} holds no run, which would replace it: move it away, or give "
-                "the run another project.experiment_name"
+                f"{others[0]} exists, but {self.path} contains no run, and a new run would replace the file: move it "
+                "away, or set another project.experiment_name"
             )
         try:
             if replaced:
@@ -170,41 +170,41 @@ class RunFolder:
             self.checkpoints.mkdir(parents=True)
         except OSError as error:
             raise UserError(
-                f"{self.path}: cannot make the run folder: {error.strerror}; set logging.output_dir to a folder "
-                "that can be written to"
+                f"{self.path}: cannot make the run folder: {error.strerror}; set logging.output_dir to a writable "
+                "folder"
             ) from error
         write_text(self.config, config_yaml)
         write_json(self.environment, environment.describe())
 
     def resume(self, config_yaml: str) -> None:
-        """Continue the run here with these settings; environment.json says if this is another machine or version."""
+        """Continue the run with these settings; another machine or version is recorded in environment.json."""
         remove_temporary_files(self.path)
         try:
             before = read_json(self.environment, Environment)
-        except UserError:  # missing or damaged: where the run began is not known any more
+        except UserError:  # it is missing or damaged, so the first environment is unknown
             before = environment.describe()
         write_json(self.environment, environment.resumed(before))
         write_text(self.config, config_yaml)
 
     def results(self) -> list[Path]:
-        """Return what would be lost with the run: everything but what is written before its first step."""
-        begin = (self.config, self.environment, self.checkpoints, self.skipped, self.trackers)
-        return [path for path in self._written() if path not in begin and path.exists()]
+        """Return the files that would be lost with the run: all that are written after its first step."""
+        at_start = (self.config, self.environment, self.checkpoints, self.skipped, self.trackers)
+        return [path for path in self._written() if path not in at_start and path.exists()]
 
     def check_links(self) -> None:
-        """Raise UserError if a folder or the log of the run is a link: what is written would go elsewhere."""
+        """Raise UserError if a folder or the log of the run is a link, through which the run would write elsewhere."""
         for path in (self.checkpoints, self.evaluation, self.tensorboard, self.wandb, self.report, self.log, self.erm):
             check_no_link(path)
         self.check_files()
 
     def check_files(self) -> None:
-        """Raise UserError if something else than a file or folder has a name of the run's: reading it might wait."""
+        """Raise UserError if a path of the run is neither a file nor a folder, but a pipe: reading it might block."""
         for path in self._written():
             if path.exists() and not (path.is_file() or path.is_dir()):
                 raise UserError(f"{path}: is neither a file nor a folder; remove it")
 
     def _written(self) -> tuple[Path, ...]:
-        """Return what a run and later commands write; last the files by which `holds_a_run` recognises a run."""
+        """Return the files of a run and of later commands; the files that `holds_a_run` looks for are the last."""
         of_run = (self.tensorboard, self.evaluation, self.report, self.environment, self.log, self.metrics, self.result)
         of_probe = (self.probe, self.embedding, self.recoloring, self.recoloring_strip, self.image_shift)
         of_report = (self.saliency, self.saliency_maps, self.samples)
@@ -212,17 +212,17 @@ class RunFolder:
         return (*of_run, *of_commands, self.wandb, self.trackers, self.card, self.checkpoints, self.config)
 
     def remove(self) -> None:
-        """Remove the run and, if nothing else lies in it, the folder."""
+        """Remove the run and, if it is then empty, the folder."""
         self._clear()
         with suppress(OSError):
             self.path.rmdir()
 
     def _clear(self) -> None:
-        """Remove the run and plain training's inside it."""
+        """Remove the files of the run, and of the plain training in it."""
         remove_temporary_files(self.path)
         if not self.erm.is_symlink() and (erm := RunFolder(self.erm)).holds_a_run:
             erm._clear()
-            with suppress(OSError):  # a lock, or files of others, stay
+            with suppress(OSError):  # a lock or other files are still there
                 erm.path.rmdir()
         for path in self._written():
             if path.is_dir() and not path.is_symlink():
@@ -231,7 +231,7 @@ class RunFolder:
                 path.unlink(missing_ok=True)
 
     def write_metrics(self, epochs: list[Epoch]) -> None:
-        """Rewrite metrics.jsonl: one line per epoch."""
+        """Write metrics.jsonl, one line per epoch."""
         write_text(self.metrics, "".join(json.dumps(epoch.model_dump(exclude_unset=True)) + "\n" for epoch in epochs))
 
     def read_metrics(self) -> list[Epoch]:

@@ -1,4 +1,4 @@
-"""Models of the JSON files that commands write and read; all shares lie in [0, 1]."""
+"""Models of the JSON files that commands write and read; all shares are in [0, 1]."""
 
 import math
 from typing import Annotated, Generic, Literal, TypeVar
@@ -21,13 +21,13 @@ class Estimate(BaseModel):
 
 
 class Metric(Estimate):
-    """A metric over n images; a metric over groups also has the numbers of cells."""
+    """A metric over n images; a metric over groups also has the numbers of groups."""
 
     n: int
     meaning: str = ""
-    cells: int | None = None  # cells (class, bias value) with images
-    all_cells: int | None = None  # cells that occur in any split
-    lowest: str | None = None  # worst-group accuracy only: name of the lowest cell and its number of images
+    cells: int | None = None  # number of groups (class, bias value) with images
+    all_cells: int | None = None  # number of groups that occur in any split
+    lowest: str | None = None  # worst-group accuracy only: name of the lowest group and its number of images
 
 
 class Row(Estimate):
@@ -69,7 +69,7 @@ class Summary(BiasEvaluation):
 
 
 class Evaluation(Summary):
-    """evaluation/SPLIT.json: a summary, for several biases of their combination; per_bias has that of each bias."""
+    """evaluation/SPLIT.json: a summary; for several biases it is by their combination, and per_bias is by each bias."""
 
     checkpoint: str = ""
     epoch: int
@@ -110,7 +110,7 @@ class Reference(BaseModel):
 
 
 class Leaks(BaseModel):
-    """The accuracies of probes for one bias, or for the combination of all."""
+    """The accuracies of probes for one bias, or for the combination of all biases."""
 
     chance: Chance
     probes: list[ProbeRow]
@@ -209,7 +209,7 @@ class Saliency(BaseModel):
 
 
 class CheckpointScores(BaseModel):
-    """The values of the configured metrics for one checkpoint, on the split that scores the run."""
+    """The values of the configured metrics for one checkpoint, on the split on which the run is scored."""
 
     checkpoint: str = ""
     epoch: int
@@ -257,7 +257,7 @@ class Epoch(BaseModel, extra="allow"):
 
 
 class RowDigests(BaseModel):
-    """SHA-256 of the rows of a data set: of train in any order, of all splits in order."""
+    """SHA-256 of the rows of a data set: of train, independent of order, and of all splits, in order."""
 
     train: str
     all: str
@@ -357,7 +357,7 @@ class ComparedRow(RunAndErm[Estimate]):
 
 
 class BiasLeakage(RunAndErm[Estimate]):
-    """The highest accuracy of a fresh probe for one bias; `pixels`: of a probe on raw pixels."""
+    """The highest accuracy of a fresh probe for one bias; `pixels` is that of a probe on raw pixels."""
 
     pixels: Estimate | None = None
 
@@ -449,7 +449,7 @@ class Report(BaseModel):
 
 
 class CellCount(BaseModel):
-    """A cell (class, bias value) and its rows."""
+    """A group (class, bias value) and its number of rows."""
 
     name: str
     label: str
@@ -458,17 +458,17 @@ class CellCount(BaseModel):
 
 
 class CellCounts(BaseModel):
-    """The cells of a split: how many are empty, absent or small, the first of each, and details of the smallest."""
+    """The groups of a split: the numbers of empty, absent and small groups, the first of each, and the smallest."""
 
-    empty: int  # number of cells without rows here
-    absent: int  # number of empty cells that have rows in another split
-    small: int  # number of cells with fewer rows than `few`
+    empty: int  # number of groups without rows here
+    absent: int  # number of empty groups that have rows in another split
+    small: int  # number of groups with fewer rows than `few`
     few: int
     empty_cells: list[CellCount]
     absent_cells: list[CellCount]
     small_cells: list[CellCount]
     smallest: CellCount | None
-    difference: float | None  # smallest difference of two accuracies that a test on the smallest cell can detect
+    difference: float | None  # smallest difference of two accuracies that a test on the smallest group can detect
 
 
 class SplitCounts(BaseModel):
@@ -478,8 +478,8 @@ class SplitCounts(BaseModel):
     n: int
     classes: list[int]
     missing: Share  # share of rows without a bias value
-    filled: int  # cells with rows
-    cells: int
+    filled: int  # number of groups with rows
+    cells: int  # number of all groups
 
 
 class Association(BaseModel):
@@ -493,7 +493,7 @@ class Association(BaseModel):
 
 
 class BiasCounts(BaseModel):
-    """A bias on each split, by name; `counts` (class, value) is empty for more than 65,536 cells."""
+    """A bias on each split, by name; `counts` (class, value) is empty for more than 65,536 groups."""
 
     name: str
     values: list[str]
@@ -503,7 +503,7 @@ class BiasCounts(BaseModel):
 
 
 class LeakingGroups(BaseModel):
-    """Values of the group column whose rows lie in more than one split."""
+    """Values of the column group_id that have rows in more than one split."""
 
     column: str
     groups: list[str]
@@ -527,7 +527,7 @@ class SharedExamples(BaseModel):
 
 
 class EqualExamples(BaseModel):
-    """Sets of equal examples: how many in all, across splits and with different classes, and some of them."""
+    """Sets of equal examples: their number, how many are across splits or have different classes, and some of them."""
 
     sets: int
     examples: int
@@ -538,7 +538,7 @@ class EqualExamples(BaseModel):
 
 
 class AlikeImages(BaseModel):
-    """Pairs of images that look alike: how many, across splits, with different classes, and some of them."""
+    """Pairs of similar images: their number, how many are across splits or have different classes, and some of them."""
 
     means: str
     pairs: int

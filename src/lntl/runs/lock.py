@@ -1,4 +1,4 @@
-"""A lock on a folder, held as long as the process that took it, or one that inherited its descriptor, lives."""
+"""A lock on a folder, held while the process that took it, or a process with its descriptor, is alive."""
 
 import os
 import sys
@@ -12,26 +12,26 @@ from filelock import lock_descriptor
 
 from lntl.errors import UserError
 
-PATIENCE = 10.0  # seconds to wait for the processes of a killed holder, which stop by themselves
-_NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # the lock's file is never a link to another file
+PATIENCE = 10.0  # seconds to wait for worker processes of a killed process, which stop by themselves
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # do not follow a link to another file
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[int]:
-    """Hold the lock of a folder, which is made if need be; yield the descriptor to pass on to other processes.
+    """Hold the lock of a folder, and yield its descriptor, which other processes can inherit.
 
-    At the end the lock's file is removed, and so are the folders made for it, unless something else lies in them.
-    Raises UserError if another process holds the lock for longer than PATIENCE.
+    The folder is made if it does not exist. At the end the lock file is removed, and so are the new folders if they are
+    empty. Raises UserError if another process holds the lock for longer than PATIENCE.
     """
     path, new_folders = folder / ".lock", [parent for parent in (folder, *folder.parents) if not parent.exists()]
     try:
         with _acquired(path) as file:
             file.truncate(0)
-            file.write(b" %d" % os.getpid())  # after the first byte, which nobody else can read on Windows
+            file.write(b" %d" % os.getpid())  # after the first byte, which other processes cannot read on Windows
             try:
                 yield file.fileno()
             finally:
-                with suppress(OSError):  # Windows removes no open file
+                with suppress(OSError):  # Windows does not remove open files
                     path.unlink()  # before the lock is released: a later file of that name belongs to another process
     finally:
         with suppress(OSError):
@@ -50,7 +50,7 @@ def _acquired(path: Path) -> BinaryIO:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _NO_LINK)
         except OSError as error:
             raise UserError(
-                f"{path.parent}: cannot lock the folder: {error.strerror}; choose one that can be written to"
+                f"{path.parent}: cannot lock the folder: {error.strerror}; choose a writable folder"
             ) from error
         file = os.fdopen(descriptor, "r+b", buffering=0)
         if _locked(file, path):

@@ -1,4 +1,4 @@
-"""A starter project: a configuration, a table with drawn pictures, a Makefile and a README, all of which run."""
+"""A starter project: a configuration, a table with drawn pictures, a Makefile and a README."""
 
 import csv
 from collections.abc import Iterator
@@ -15,16 +15,16 @@ SEED = 0
 SIDE = 32  # pixels
 SHAPES = ("circle", "square", "triangle")
 BACKGROUNDS = {"sand": (194, 166, 114), "grass": (94, 140, 82), "water": (82, 122, 170)}  # RGB; each indicates a shape
-# Number of pictures of each split, and the share of them whose background is drawn apart from the shape.
+# Number of pictures of each split, and the share of pictures whose background is independent of the shape.
 SPLITS = {"train": (360, 0.1), "val": (135, 1.0), "test": (270, 1.0)}
-_FINER = 4  # drawn this many times larger, so that edges are smooth
+_FINER = 4  # pictures are drawn this many times larger, so that edges are smooth
 _CORNERS = {"square": 4, "triangle": 3}
 
 
 def begin(folder: Path) -> int:
-    """Write the project; return the number of pictures. Raises UserError where the folder is not empty."""
+    """Write the project; return the number of pictures. Raises UserError if the folder is not empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: not an empty folder; name a new one, so that nothing of yours is written over")
+        raise UserError(f"{folder}: not an empty folder; name a new folder, so that no file of yours is overwritten")
     images = folder / "data" / "images"
     images.mkdir(parents=True)
     for name in TEMPLATES:
@@ -43,21 +43,21 @@ def begin(folder: Path) -> int:
 
 
 def labels() -> Iterator[tuple[str, str, str]]:
-    """Yield shape, background and split of each picture: every shape is as frequent as the others.
+    """Yield shape, background and split of each picture.
 
-    Where the background is drawn apart from the shape, each of the backgrounds is as frequent as the others too.
+    All shapes are equally frequent. So are all backgrounds among the pictures with an independent background.
     """
     backgrounds = tuple(BACKGROUNDS)
-    for split, (count, free) in SPLITS.items():
-        apart = round(count * free)
+    for split, (count, share) in SPLITS.items():
+        independent = round(count * share)
         for k in range(count):
             shape = k % len(SHAPES)
-            ground = k // len(SHAPES) % len(SHAPES) if k < apart else shape
-            yield SHAPES[shape], backgrounds[ground], split
+            background = k // len(SHAPES) % len(SHAPES) if k < independent else shape
+            yield SHAPES[shape], backgrounds[background], split
 
 
 def picture(shape: str, background: str, random: np.random.Generator) -> Image.Image:
-    """Return a shape of random place, size, turn and grey on a noisy background, RGB."""
+    """Return an RGB picture of a shape of random position, size, angle and grey on a noisy background."""
     side = SIDE * _FINER
     image = Image.new("RGB", (side, side), BACKGROUNDS[background])
     radius = side * random.uniform(0.26, 0.4)
@@ -67,8 +67,8 @@ def picture(shape: str, background: str, random: np.random.Generator) -> Image.I
     if shape == "circle":
         draw.circle((x, y), radius, fill=(grey, grey, grey))
     else:
-        corners, turn = _CORNERS[shape], random.uniform(-12, 12)
-        draw.regular_polygon((x, y, radius), corners, turn, fill=(grey, grey, grey))
+        corners, angle = _CORNERS[shape], random.uniform(-12, 12)
+        draw.regular_polygon((x, y, radius), corners, angle, fill=(grey, grey, grey))
     small = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float64)
     noisy = small + random.normal(0, 10, 3) + random.normal(0, 8, small.shape)
     return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
