@@ -178,7 +178,7 @@ def test_eval_of_a_checkpoint_outside_of_a_run_is_only_shown(finished: Path, tmp
     alone = tmp_path / "alone.pth"
     alone.write_bytes((RUN / "checkpoints/last.pth").read_bytes())
     assert lntl("eval", str(alone)) == 0
-    assert "Not written to a file" in capsys.readouterr().out
+    assert "No file was written" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["alone.pth"]
 
 
@@ -286,7 +286,7 @@ def test_data_clear_cache(capsys: Capture, folder: Path) -> None:
     assert capsys.readouterr().out == "data/image_cache: 1 decoded images removed, 3.0 MiB\n"
     assert not Path("data/image_cache").exists()
     assert lntl("data", "clear-cache") == 2
-    message = "data/image_cache: there is no such folder; name the one that data.cache_dir names"
+    message = "data/image_cache: there is no such folder; name the folder in data.cache_dir"
     assert message in capsys.readouterr().err
 
 
@@ -365,7 +365,7 @@ def test_models_shows_where_an_architecture_can_be_split(capsys: Capture) -> Non
     ("arguments", "complaint"),
     [
         (["convnt"], r"'convnt' is not one of models; did you mean 'convnet'\?"),
-        (["convnet/x"], r"convnet is one architecture; those with more: timm, torchvision"),
+        (["convnet/x"], r"convnet has only one architecture; timm and torchvision have several"),
         (["torchvision/resnet81"], r"torchvision has no classifier 'resnet81'; did you mean 'resnet18'\?"),
         (["torchvision/vgg11", "--size", "8"], r"vgg11 cannot be split for images of 8 x 8; try another --size"),
     ],

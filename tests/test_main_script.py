@@ -62,7 +62,7 @@ def test_main_py_resumes(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     capsys.readouterr()
     assert main_py(monkeypatch, "--config", "tiny.yaml") == 2
     message = capsys.readouterr().err
-    assert "already holds a run" in message
+    assert "already contains a run" in message
     (option,) = re.findall(
         r"continue it with (--\S+ auto)", message
     )  # the option in the message works for src/main.py, too

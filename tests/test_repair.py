@@ -154,7 +154,7 @@ def test_repair_takes_method_settings_and_an_output_folder(run_copy: Path, tmp_p
 REFUSED = {
     "the folder exists": (["--out", "there"], "there: it exists already; name another folder with --out"),
     "no such setting": (["--method", "leace", "draws=3"], "draws: unknown key"),
-    "no value": (["rows"], "write a setting as key=value"),
+    "no value": (["rows"], "write it as key=value"),
 }
 
 

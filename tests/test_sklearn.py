@@ -413,7 +413,7 @@ def test_features_that_float32_cannot_hold_are_standardised_in_double() -> None:
 X2, Y, B = np.random.default_rng(0).random((40, 2)), np.arange(40) % 2, np.arange(40) // 2 % 2
 PICTURES = np.random.default_rng(0).random((40, 6, 6))
 WRONG: dict[str, tuple[dict[str, Any], tuple[Any, Any, Any], str]] = {
-    "no bias": ({}, (X2, Y, None), r"method lntl learns from the bias.*debian, erm, jtt, lff"),
+    "no bias": ({}, (X2, Y, None), r"method lntl needs bias labels.*debian, erm, jtt, lff"),
     "one value": ({}, (X2, Y, [1] * 40), "bias bias: it has only the value '1'"),
     "no value": ({}, (X2, Y, [None] * 40), "no value at all"),
     "too few": ({}, (X2, Y, B[:5]), r"inconsistent numbers of samples: \[40, 5\]"),

@@ -1,4 +1,4 @@
-"""The methods as a scikit-learn estimator: fit(X, y, bias=...), in pipelines, searches and data frames."""
+"""The methods as a scikit-learn estimator, fit(X, y, bias=...), for pipelines, searches and data frames."""
 
 import copy
 import sys
@@ -52,8 +52,8 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
             {"name": "torchvision/resnet18", "split": "layer2", "small_images": True}.
         hidden: Units of each layer of f, for model "mlp"; the last is the number of features. `hidden` in a
             `model` dict takes precedence.
-        epochs: Passes over the data with `method`. Adversarial methods and `jtt` first train f and g by `erm` for a
-            tenth of them. Adversarial methods then train h alone for as many.
+        epochs: Epochs of `method`. Adversarial methods and `jtt` first train f and g with `erm` for a tenth of this
+            number. Adversarial methods then train only h for the same number.
         batch_size: Examples in one step.
         lr: Learning rate of Adam, for all networks.
         weight_decay: Weight decay of Adam, for all networks.
@@ -124,7 +124,7 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
             The fitted classifier.
 
         Raises:
-            ValueError: If the data do not fit each other, the method or the model.
+            ValueError: If X, y, bias and sample_weight do not match, or do not suit the method or the model.
         """
         _check_same_index(X=X, y=y, bias=bias, sample_weight=sample_weight)
         X, y = validate_data(self, X, y, dtype=_DTYPES_OF_FIT, allow_nd=True)
@@ -326,8 +326,8 @@ def _check_same_index(**arguments: Any) -> None:
         first = next(iter(objects))
         if len(value) == len(objects[first]) and not value.index.equals(objects[first].index):
             raise ValueError(
-                f"{name} has another index than {first}, and rows are matched by position: give them the same order "
-                f"and index, e.g. {name}.loc[{first}.index], or give {name}.to_numpy() if the positions are right"
+                f"{name} has another index than {first}, but rows are matched by position: give both the same order "
+                f"and index, e.g. {name}.loc[{first}.index], or pass {name}.to_numpy() if the positions are right"
             )
 
 
@@ -347,8 +347,8 @@ def _at(bias: Any, rows: Array) -> Any:
 def _check_bias(config: Config, bias: Any) -> None:
     if bias is None and any(method.sees_bias for method in _methods(config)):
         raise UserError(
-            f"method {config.training.phases[-1].method} learns from the bias: give fit(X, y, bias=...), in a pipeline "
-            "or a search with set_fit_request(bias=True) and metadata routing; methods that need none: "
+            f"method {config.training.phases[-1].method} needs bias labels: call fit(X, y, bias=...), in a pipeline "
+            "or a search with set_fit_request(bias=True) and metadata routing; methods without bias labels: "
             f"{', '.join(methods_without_bias())}"
         )
 
@@ -392,7 +392,7 @@ def _plain(tree: Any) -> Any:
 
 @contextmanager
 def _value_errors() -> Iterator[None]:
-    """Turn a UserError into a ValueError, as scikit-learn's users expect."""
+    """Turn a UserError into a ValueError, which scikit-learn's users expect."""
     try:
         yield
     except UserError as error:

@@ -142,8 +142,8 @@ def header(shape: str) -> bytes:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (header("(1000000000000,)"), "its header promises"),
-        (header("(0,)"), "its header promises"),
+        (header("(1000000000000,)"), "its header says"),
+        (header("(0,)"), "its header says"),
         (header("(1, 1)"), "the array x has another shape"),
         (b"", "EOF"),
         (header("(1,)")[:50], "EOF"),

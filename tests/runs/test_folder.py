@@ -59,7 +59,7 @@ def test_create(tmp_path: Path) -> None:
 
 def test_a_run_is_never_replaced_silently(folder: RunFolder) -> None:
     before = tree(folder.path)
-    with pytest.raises(UserError, match="already holds a run") as caught:
+    with pytest.raises(UserError, match="already contains a run") as caught:
         folder.create("seed: 2\n")
     for way_out in ("--resume auto", "--overwrite", "project.experiment_name"):
         assert way_out in str(caught.value)
@@ -71,7 +71,7 @@ def test_part_of_a_run_is_a_run(folder: RunFolder, left: str) -> None:
     rest = RunFolder(folder.path.with_name("rest"))
     rest.path.mkdir()
     getattr(folder, left).rename(getattr(rest, left))
-    with pytest.raises(UserError, match="already holds a run"):
+    with pytest.raises(UserError, match="already contains a run"):
         rest.create("seed: 2\n")
 
 
@@ -97,7 +97,7 @@ def test_files_of_others_with_a_name_that_a_run_writes_stay(tmp_path: Path, name
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")
     before = tree(tmp_path)
-    with pytest.raises(UserError, match=r"is there, but .* holds no run.*: move it away"):
+    with pytest.raises(UserError, match=r"exists, but .* contains no run.*: move it away"):
         RunFolder(tmp_path).create("seed: 1\n", overwrite)
     assert tree(tmp_path) == before
 
@@ -179,18 +179,20 @@ def test_the_checkpoint_of_a_run(folder: RunFolder, caplog: pytest.LogCaptureFix
     assert caplog.messages == []
     folder.best.unlink()
     assert RunFolder.resolve(folder.path) == folder.last
-    assert caplog.messages == [f"{folder.path} has no best checkpoint yet, so its last one is used: {folder.last}"]
+    assert caplog.messages == [
+        f"{folder.path} has no best checkpoint yet, so its last checkpoint is used: {folder.last}"
+    ]
 
 
 def test_an_export_or_nothing_in_place_of_a_checkpoint(folder: RunFolder, tmp_path: Path) -> None:
     export = tmp_path / "model.safetensors"
     export.touch()
     assert RunFolder.resolve(export, exports=True) == export
-    with pytest.raises(UserError, match=r"is an export, which has no h and no data; name the run it comes from"):
+    with pytest.raises(UserError, match=r"it is an export, which has no h and no data; name its run folder"):
         RunFolder.resolve(export)
     with pytest.raises(UserError, match=r"there is no such checkpoint or run folder; `ls "):
         RunFolder.resolve(tmp_path / "missing.pth")
-    with pytest.raises(UserError, match=r"no checkpoint lies in its checkpoints/; is it a run folder"):
+    with pytest.raises(UserError, match=r"its folder checkpoints/ has no checkpoint; is it a run folder"):
         RunFolder.resolve(tmp_path)
     for name in (folder.best, folder.last):
         name.unlink()

@@ -233,7 +233,7 @@ def test_a_link_in_a_run_folder_is_not_written_through(config: Config, tmp_path:
     if not erm:
         shutil.rmtree(run.folder.tensorboard)
     name.symlink_to(elsewhere)
-    with pytest.raises(UserError, match=rf"{name.name}: is a link, but a run writes only into its own folder"):
+    with pytest.raises(UserError, match=rf"{name.name}: it is a link, but a run writes only into its own folder"):
         experiment.resume(config, run.folder.last)
     assert list(elsewhere.iterdir()) == []
 

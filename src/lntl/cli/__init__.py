@@ -1,4 +1,4 @@
-"""The command line `lntl`. Each command imports the heavy modules that it needs when it runs, so --help is instant."""
+"""The command line `lntl`. Each command imports slow modules only when it runs, so that --help is fast."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Arguments that several verbs share."""
+"""Arguments that several commands share."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +18,9 @@ RunArgument = Annotated[
 DeviceOption = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 TrustOption = Annotated[
     list[str] | None,
-    typer.Option("--trust", metavar="MODULE", help="A module that a file from elsewhere may import; may be repeated."),
+    typer.Option(
+        "--trust", metavar="MODULE", help="A module that a file from another person may import; may be repeated."
+    ),
 ]
 
 

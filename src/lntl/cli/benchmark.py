@@ -1,4 +1,4 @@
-"""`lntl benchmark`: the runs of a plan; and `lntl benchmark-run`, hidden: the process of one of them."""
+"""`lntl benchmark`: make the runs of a plan; `lntl benchmark-run` (hidden): the process of one run."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ def benchmark(
         str | None, typer.Option(metavar="i/n", help="Every n-th of the runs from the i-th, with results of their own.")
     ] = None,
 ) -> None:
-    """Make the missing runs of a plan, several at once; after a stop the same command continues."""
+    """Make the missing runs of a plan, several at once; the same command continues after a stop."""
     import sys
     from functools import partial
 
@@ -68,7 +68,7 @@ def _cores() -> int:
 
 
 def _print_states(bench: "Benchmark", runs: "list[PlannedRun]") -> None:
-    """Print a table of the runs: done, begun, failed or missing."""
+    """Print a table of the runs and their states: done, begun, failed or missing."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -128,7 +128,7 @@ def _outcome(line: "ResultLine") -> str:
 
 
 def benchmark_run(config: Path, split: Annotated[Literal["test", "val"], typer.Argument()]) -> None:
-    """Train CONFIG, or resume its training, and evaluate it on SPLIT; stop, saved, when the starting process ends."""
+    """Train or resume CONFIG, and evaluate it on SPLIT; save and stop if the parent process ends."""
     import sys
     import threading
 
@@ -150,7 +150,7 @@ def benchmark_run(config: Path, split: Annotated[Literal["test", "val"], typer.A
 
 
 def _stop_with_the_parent() -> None:
-    """Wait until the other end of the pipe on stdin is closed, then stop as after SIGTERM."""
+    """Wait until the parent's end of the pipe on stdin is closed, then stop as after SIGTERM."""
     import signal
 
     os.read(0, 1)

@@ -12,7 +12,7 @@ def card(
     run: Annotated[Path, typer.Argument(metavar="RUN", readable=False, help="A run folder.")],
     trust: TrustOption = None,
 ) -> None:
-    """Write MODEL_CARD.md into a run folder: what the model is, what was measured of it, and what was not."""
+    """Write MODEL_CARD.md into a run folder: a description of the model, what was measured, and what was not."""
     from lntl.cli.console import echo_paths
     from lntl.reporting.pages import write_card
     from lntl.runs.folder import RunFolder

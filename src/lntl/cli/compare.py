@@ -1,4 +1,4 @@
-"""`lntl compare`: methods side by side, from the results of a benchmark."""
+"""`lntl compare`: compare methods by the results of a benchmark."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,12 +9,12 @@ from lntl.cli.arguments import TrustOption
 
 
 def compare(
-    results: Annotated[Path, typer.Argument(metavar="RESULTS.jsonl", readable=False, help="Lines of a benchmark.")],
+    results: Annotated[Path, typer.Argument(metavar="RESULTS.jsonl", readable=False, help="Results of a benchmark.")],
     plan: Annotated[
         Path | None,
-        typer.Option(readable=False, help="Plan whose runs count, in its order; default: the plan beside RESULTS."),
+        typer.Option(readable=False, help="Plan whose runs are shown, in order; default: the plan beside RESULTS."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write to; default: that of RESULTS.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write to; default: the folder of RESULTS.")] = None,
     metric: Annotated[str, typer.Option(help="Metric of the test set to compare.")] = "accuracy",
     by: Annotated[str | None, typer.Option(metavar="KEY", help="Key of the grid whose values are the columns.")] = None,
     trust: TrustOption = None,
@@ -22,11 +22,11 @@ def compare(
         bool,
         typer.Option(
             "--escape-formulas",
-            help="In table.csv put an apostrophe before names that begin with = + - or @, which spreadsheets run.",
+            help="In table.csv put an apostrophe before names that spreadsheets read as formulas (= + - @).",
         ),
     ] = False,
 ) -> None:
-    """Show mean and spread of each method beside the published figures; write table.* and figure.*."""
+    """Show mean and spread of each method, with published numbers; write table.* and figure.*."""
     from lntl.benchmark import comparison, shards
     from lntl.benchmark import plan as plans
     from lntl.cli import console
@@ -38,9 +38,9 @@ def compare(
     if plan is not None:
         planned = plans.runs_in_table_order(plan)
     elif (beside := plans.plan_beside(results)) is not None:
-        planned = plans.runs_in_table_order(beside, trust or [])  # it came with the results
+        planned = plans.runs_in_table_order(beside, trust or [])  # another person may have made it
     table = comparison.compare(shards.read(results), planned, metric, by)
-    prefix = "" if results.stem == "results" else f"{results.stem}_"  # results of several plans may lie in a folder
+    prefix = "" if results.stem == "results" else f"{results.stem}_"  # a folder may have results of several plans
     files = comparison.write(table, out or results.parent, prefix, escape_formulas)
     console.out.print(comparison.to_table(table))
     console.echo_paths(files)

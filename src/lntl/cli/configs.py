@@ -1,4 +1,4 @@
-"""`lntl configs`: the ready configurations, and the JSON Schema of all."""
+"""`lntl configs`: the ready configurations, and the JSON Schema of configurations."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +19,7 @@ def configs(context: typer.Context) -> None:
     from lntl.cli.console import out
     from lntl.yaml_file import read_yaml
 
-    table = Table("configuration", "what it is")
+    table = Table("configuration", "description")
     for name in configuration.ready_names():
         project = read_yaml(configuration.find(name))["project"]
         table.add_row(name, project.get("description") if isinstance(project, dict) else "")
@@ -30,9 +30,9 @@ def configs(context: typer.Context) -> None:
 @app.command()
 def copy(
     name: Annotated[str, typer.Argument(help="Name of a ready configuration.")],
-    folder: Annotated[Path, typer.Argument(help="Where to put the copy.")] = Path(),
+    folder: Annotated[Path, typer.Argument(help="Folder for the copy.")] = Path(),
 ) -> None:
-    """Copy a ready configuration, to change it, with the JSON Schema for editors beside it."""
+    """Copy a ready configuration to a folder, with the JSON Schema for editors."""
     from lntl import config as configuration
     from lntl.cli.console import echo
     from lntl.errors import UserError
@@ -57,11 +57,11 @@ def schema() -> None:
 
 
 SCHEMA_FILE = "lntl.schema.json"
-SCHEMA_COMMENT = f"# yaml-language-server: $schema={SCHEMA_FILE}"  # by which editors find it
+SCHEMA_COMMENT = f"# yaml-language-server: $schema={SCHEMA_FILE}"  # editors find the schema by this line
 
 
 def write_schema(folder: Path) -> Path:
-    """Write the JSON Schema into a folder, in place of an older one; return its path."""
+    """Write the JSON Schema into a folder, replacing an older file; return its path."""
     from lntl.runs.files import write_text
 
     path = folder / SCHEMA_FILE

@@ -1,4 +1,4 @@
-"""What the command line shows: text, log, help on plug-ins, and progress, live in a terminal, else plain lines."""
+"""Output of the command line: text, log, help on plug-ins, and progress (plain lines if stderr is not a terminal)."""
 
 import inspect
 import logging
@@ -18,7 +18,7 @@ from rich.text import Text
 
 from lntl.text import escape_controls
 
-if TYPE_CHECKING:  # they take seconds to import, and what only lists names needs none of it
+if TYPE_CHECKING:  # these modules take seconds to import
     from lntl.methods.base import Method
     from lntl.training.trainer import Step, Trainer
     from lntl.types import EpochRecord, Networks
@@ -27,10 +27,10 @@ if TYPE_CHECKING:  # they take seconds to import, and what only lists names need
 
 
 class _Console(Console):
-    """A console on which names from files cannot steer the terminal."""
+    """A console that escapes control characters, so that names from files cannot control the terminal."""
 
     def render_str(self, text: str, **arguments: Any) -> Text:
-        """Return the text of a cell or a line, control characters escaped."""
+        """Return the text of a table cell or a line with control characters escaped."""
         return super().render_str(escape_controls(text), **arguments)
 
 
@@ -38,23 +38,23 @@ err = _Console(stderr=True)
 out = _Console()
 log = logging.getLogger("lntl")
 
-_PLAIN_SECONDS = 15  # between two progress lines where the output is no terminal
+_PLAIN_SECONDS = 15  # time between two progress lines if stderr is not a terminal
 
 
 def echo(text: object, style: str = "") -> None:
-    """Print a text as it is, on lines of any length: brackets of a path are no markup, and odd bytes are escaped."""
+    """Print a text without wrapping or markup; control characters and odd bytes are escaped."""
     plain = escape_controls(str(text).encode(errors="backslashreplace").decode())
     out.print(Text(plain, style), soft_wrap=True)
 
 
 def echo_paths(paths: Iterable[Path]) -> None:
-    """Print the paths of files that were written, one per line."""
+    """Print the paths of written files, one per line."""
     for path in paths:
         echo(f"  {path}")
 
 
 def log_to_console() -> None:
-    """Show the log on stderr: pretty in a terminal, plain lines elsewhere."""
+    """Show the log on stderr: with rich in a terminal, otherwise as plain lines."""
     handler: logging.Handler
     if err.is_terminal:
         handler = RichHandler(console=err, show_path=False, show_level=False, log_time_format="%H:%M:%S")
@@ -62,7 +62,7 @@ def log_to_console() -> None:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     for earlier in log.handlers:
-        earlier.close()  # of a run before, in the same process
+        earlier.close()  # from an earlier run in the same process
     log.handlers = [handler]
     log.setLevel(logging.INFO)
     log.propagate = False
@@ -78,7 +78,7 @@ def progress_bar(description: str, total: int) -> Iterator[Callable[[float], Non
 
 
 def show_progress(events: "Iterable[Step | EpochRecord]", trainer: "Trainer", batch_size: int) -> None:
-    """Run the events through, showing phase, epoch, step, images per second of the phase, losses and the time left."""
+    """Iterate over the events, showing phase, epoch, step, images per second of the phase, losses and the time left."""
     from lntl.training.trainer import Step
 
     total = trainer.total_epochs * len(trainer.loader)
@@ -91,7 +91,7 @@ def show_progress(events: "Iterable[Step | EpochRecord]", trainer: "Trainer", ba
         for event in events:
             if not isinstance(event, Step):
                 continue
-            if trainer.phase != phase:  # a phase has a speed of its own
+            if trainer.phase != phase:  # the speed is measured per phase
                 began, first, phase = monotonic(), trainer.total_steps, trainer.phase
             settings = trainer.settings
             head = f"{settings.method} epoch {trainer.epoch_index + 1}/{settings.epochs}"

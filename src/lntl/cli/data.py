@@ -1,4 +1,4 @@
-"""`lntl data`: look at the data of a configuration."""
+"""`lntl data`: describe, audit or write the data of a configuration."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from lntl.cli.arguments import ConfigArgument, Overrides
 if TYPE_CHECKING:
     from torch import Tensor
 
-app = typer.Typer(help="Look at the data of a configuration, or write them to a file.", no_args_is_help=True)
+app = typer.Typer(help="Describe, audit or write the data of a configuration.", no_args_is_help=True)
 app.add_typer(data_make.app, name="make")
 
 
@@ -27,13 +27,13 @@ def info(config: ConfigArgument = "colored_mnist_default", overrides: Overrides 
 
     dataset = data_make.load_data(config, overrides or [])
     echo(f"{dataset.source}\nval: {dataset.val_note}")
-    table = Table("split", "images", "classes", "groups with images", "label guessed from the bias")
+    table = Table("split", "images", "classes", "groups with images", "label predicted from the bias")
     for name, split in dataset.splits.items():
         known = split.group[split.group != IGNORE]
-        cells = torch.bincount(known, minlength=dataset.spec.num_groups).view(dataset.spec.num_classes, -1)
-        guess = cells.amax(dim=0).sum() / cells.sum()  # the best that a rule "bias value -> class" can do
-        filled = f"{int((cells > 0).sum())} of {cells.numel()}"
-        table.add_row(name, str(len(split)), str(dataset.spec.num_classes), filled, f"{float(guess):.1%}")
+        counts = torch.bincount(known, minlength=dataset.spec.num_groups).view(dataset.spec.num_classes, -1)
+        accuracy = counts.amax(dim=0).sum() / counts.sum()  # of the best rule from bias value to class
+        filled = f"{int((counts > 0).sum())} of {counts.numel()}"
+        table.add_row(name, str(len(split)), str(dataset.spec.num_classes), filled, f"{float(accuracy):.1%}")
     out.print(table)
 
 
@@ -42,13 +42,14 @@ def check(
     config: ConfigArgument,
     overrides: Overrides = None,
     out: Annotated[
-        Path | None, typer.Option(help="Where the page and check.json go; default: results/checks/EXPERIMENT_NAME.")
+        Path | None, typer.Option(help="Folder for the page and check.json; default: results/checks/EXPERIMENT_NAME.")
     ] = None,
     images: Annotated[
-        bool, typer.Option("--images/--no-images", help="Open every image, to find unreadable, equal and alike ones.")
+        bool,
+        typer.Option("--images/--no-images", help="Open every image, to find unreadable, equal and similar images."),
     ] = True,
 ) -> None:
-    """Audit the data before any training: exit code 1 where results could not be trusted."""
+    """Audit the data before training; the exit code is 1 if results on these data cannot be trusted."""
     from lntl import config as configuration
     from lntl.audit import audit
     from lntl.cli import console
@@ -57,18 +58,18 @@ def check(
 
     settings = configuration.read_for_data(config, overrides or [])
     folder = out or Path(settings.logging.output_dir) / "checks" / settings.project.experiment_name
-    audited = audit(settings, images, _with_progress)
-    files = write_check(audited.check, audited.pictures, folder)
-    console.echo(audited.check.source)
-    for part in check_tables(audited.check):
-        console.out.print(part, highlight=False, soft_wrap=isinstance(part, str))  # lines of YAML stay whole
+    result = audit(settings, images, _with_progress)
+    files = write_check(result.check, result.pictures, folder)
+    console.echo(result.check.source)
+    for part in check_tables(result.check):
+        console.out.print(part, highlight=False, soft_wrap=isinstance(part, str))  # lines of YAML are not wrapped
     console.echo_paths(files)
-    if not audited.check.trustworthy:
+    if not result.check.trustworthy:
         raise typer.Exit(1)
 
 
 def _with_progress(parts: "Sequence[Tensor]", name: str) -> "Iterable[Tensor]":
-    """Yield the parts, with a progress bar of images."""
+    """Yield the parts and show a progress bar of images."""
     from lntl.cli.console import progress_bar
 
     with progress_bar(f"{name}: images", sum(map(len, parts))) as advance:
@@ -79,7 +80,7 @@ def _with_progress(parts: "Sequence[Tensor]", name: str) -> "Iterable[Tensor]":
 
 @app.command("clear-cache")
 def clear_cache(
-    folder: Annotated[Path, typer.Argument(readable=False, help="The folder that data.cache_dir names.")] = Path(
+    folder: Annotated[Path, typer.Argument(readable=False, help="The folder in data.cache_dir.")] = Path(
         "data/image_cache"
     ),
 ) -> None:
@@ -89,6 +90,6 @@ def clear_cache(
     from lntl.errors import UserError
 
     if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such folder; name the one that data.cache_dir names")
+        raise UserError(f"{folder}: there is no such folder; name the folder in data.cache_dir")
     files, size = cache.clear(folder)
     echo(f"{folder}: {files} decoded images removed, {size / 2**20:.1f} MiB")

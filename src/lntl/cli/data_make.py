@@ -19,12 +19,14 @@ app = typer.Typer(
 )
 Source = Annotated[Path, typer.Argument(metavar="SOURCE", readable=False, help="Folder of the unpacked download.")]
 HeldOut = Annotated[
-    float, typer.Option(min=0, max=0.5, help="Share of the chosen set for test; the other set is all for test.")
+    float, typer.Option(min=0, max=0.5, help="Share of the chosen set for test; all of the other set is for test.")
 ]
 Counterexamples = Annotated[
     int, typer.Option(min=0, metavar="N", help="Images of the other set to use in train instead of test.")
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Seed for the counterexamples; a larger N includes a smaller one.")]
+Seed = Annotated[
+    int, typer.Option(min=0, help="Seed of the counterexamples; those of a smaller N are among those of a larger N.")
+]
 Out = Annotated[Path, typer.Argument(metavar="OUT.csv", help="Table to write, for data: {name: table}.")]
 
 
@@ -206,8 +208,8 @@ def write_table(out: Path, source: Path, made: "Made", config_name: str) -> None
     names = ["split", made.label, *([made.bias] if made.bias else [])]
     counts = Counter(zip(*(columns[name] for name in names), strict=True))
     table = Table(*names, Column("images", justify="right"))
-    for cell in sorted(counts, key=lambda cell: (SPLITS.index(cell[0]), cell[1:])):
-        table.add_row(*cell, str(counts[cell]))
+    for values in sorted(counts, key=lambda values: (SPLITS.index(values[0]), values[1:])):
+        table.add_row(*values, str(counts[values]))
     console.out.print(table)
     for note in made.notes:
         console.echo(note)
@@ -216,7 +218,7 @@ def write_table(out: Path, source: Path, made: "Made", config_name: str) -> None
 
 
 def load_data(config_name: str, overrides: list[str]) -> "Dataset":
-    """Return the data set of a configuration, in which only the section `data` must be complete."""
+    """Return the data set of a configuration, of which only the section `data` must be complete."""
     from lntl import config as configuration
     from lntl import data
 

@@ -26,4 +26,4 @@ def evaluate(target: RunArgument, device: DeviceOption = None, trust: TrustOptio
         echo(f"Note: {warning}.", style="yellow")
     echo_paths(files)
     if not files:
-        echo("Not written to a file: the checkpoint is not in RUN/checkpoints/.", style="dim")
+        echo("No file was written, because the checkpoint is not in RUN/checkpoints/.", style="dim")

@@ -1,4 +1,4 @@
-"""`lntl export`: f and g in one file."""
+"""`lntl export`: export f and g to one file."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,7 +12,7 @@ def export(
     run: RunArgument,
     format: Annotated[
         Literal["safetensors", "torch_export", "onnx"],
-        typer.Option(help="Weights for lntl.load, a graph for torch.export.load, or one for ONNX runtimes."),
+        typer.Option(help="Weights for lntl.load, or a graph for torch.export.load or for ONNX runtimes."),
     ],
     out: Annotated[Path, typer.Option(help="File to write.")],
     trust: TrustOption = None,

@@ -14,12 +14,12 @@ def methods(
     from lntl.methods import load_method
 
     if name is None:
-        print_plugins({name: load_method(name) for name in plugins.names("lntl.methods")}, "method", "what it does")
+        print_plugins({name: load_method(name) for name in plugins.names("lntl.methods")}, "method", "description")
         return
     method = load_method(name)
     print_plugin(name, method)
-    verb, networks = ("trains", method.trains) if method.trains else ("fits before the first step", method.fits)
-    out.print(f"{verb} {', '.join(networks)}; {'uses' if method.sees_bias else 'does not use'} bias labels")
+    does, networks = ("trains", method.trains) if method.trains else ("fits before the first step", method.fits)
+    out.print(f"{does} {', '.join(networks)}; {'uses' if method.sees_bias else 'does not use'} bias labels")
     for key, value in method.required_model_settings.items():
         out.print(f"needs model.{key}: {value}")
     print_settings(method)

@@ -1,4 +1,4 @@
-"""`lntl models`: the models, their architectures, and the layers at which one can be split."""
+"""`lntl models`: the models, their architectures, and the layers at which an architecture can be split."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,11 +11,15 @@ if TYPE_CHECKING:
 def models(
     name: Annotated[
         str | None,
-        typer.Argument(help="Show a model's settings; LIBRARY/ARCHITECTURE, e.g. torchvision/resnet18: its layers."),
+        typer.Argument(
+            help="Show a model's settings, or the layers of LIBRARY/ARCHITECTURE, e.g. torchvision/resnet18."
+        ),
     ] = None,
-    size: Annotated[int, typer.Option(min=1, help="Height and width of the images for the layers' shapes.")] = 224,
+    size: Annotated[
+        int, typer.Option(min=1, help="Height and width of the images, for the shapes of the layers.")
+    ] = 224,
 ) -> None:
-    """List the models, or describe one: its settings, its architectures, the layers where f may end."""
+    """List the models, or describe one: its settings, its architectures, and the layers with which f may end."""
     from rich.columns import Columns
 
     from lntl import plugins
@@ -25,13 +29,13 @@ def models(
     from lntl.models.backbone import Backbone
 
     if name is None:
-        print_plugins({name: load_model(name) for name in plugins.names("lntl.models")}, "model", "what it is")
+        print_plugins({name: load_model(name) for name in plugins.names("lntl.models")}, "model", "description")
         return
     library, slash, arch = name.partition("/")
     model = load_model(library)
     if slash:
         if not issubclass(model, Backbone):
-            raise UserError(f"{library} is one architecture; those with more: timm, torchvision")
+            raise UserError(f"{library} has only one architecture; timm and torchvision have several")
         _print_split_points(model, arch, size)
         return
     print_plugin(name, model)
@@ -41,7 +45,7 @@ def models(
 
 
 def _print_split_points(model: "type[Backbone]", arch: str, size: int) -> None:
-    """Print the layers after which f may end, with the shape of z and the share of the weights in f."""
+    """Print the layers with which f may end, with the shape of z and the share of the weights in f."""
     import torch
     from rich.table import Column, Table
 
@@ -50,7 +54,7 @@ def _print_split_points(model: "type[Backbone]", arch: str, size: int) -> None:
     from lntl.models.splitting import split_points
 
     input_shape = (3, size, size)
-    with torch.device("meta"):  # shapes alone: neither memory nor time for weights
+    with torch.device("meta"):  # only shapes are needed, not weights
         network, x = model.create(arch, input_shape, outputs=1000), torch.zeros(1, *input_shape)
     title = f"{arch}, images of {size} x {size}"
     table = Table(Column("split", no_wrap=True), "layer", "z of an image", "weights in f", title=title)

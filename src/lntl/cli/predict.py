@@ -1,4 +1,4 @@
-"""`lntl predict`: classes of images, or of vectors."""
+"""`lntl predict`: predict the classes of images or vectors."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -28,31 +28,38 @@ def predict(
     column: Annotated[
         str | None,
         typer.Option(
-            help="Column of the paths in a table, or name of the array in an .npz: the run's own, else image or x."
+            help="Column of the paths in a table, or name of the array in an .npz; default: as in the run's data, "
+            "otherwise image or x."
         ),
     ] = None,
     root: Annotated[
-        Path | None, typer.Option(help="Folder of the paths in a table: the run's own data.root, else the table's.")
+        Path | None,
+        typer.Option(
+            help="Folder of the paths in a table; default: data.root of the run, otherwise the table's folder."
+        ),
     ] = None,
     delimiter: Annotated[
-        str | None, typer.Option(help="Between the fields of CSV: the run's own, else a comma, a tab in .tsv.")
+        str | None,
+        typer.Option(
+            help="Delimiter of CSV fields; default: as in the run's data, otherwise a comma, or a tab in .tsv."
+        ),
     ] = None,
     features: Annotated[Path | None, typer.Option(help="An .npz file for the features z of each image.")] = None,
     on_error: Annotated[
         Literal["stop", "skip"],
-        typer.Option(help="Images that cannot be read: name them and write nothing, or leave them out."),
+        typer.Option(help="For images that cannot be read: name them and write nothing, or leave them out."),
     ] = "stop",
     escape_formulas: Annotated[
         bool,
         typer.Option(
             "--escape-formulas",
-            help="Put an apostrophe before names that begin with = + - or @, which spreadsheets run as formulas.",
+            help="Put an apostrophe before names that spreadsheets read as formulas (= + - @).",
         ),
     ] = False,
     device: DeviceOption = None,
     trust: TrustOption = None,
 ) -> None:
-    """Predict the classes of images, or of vectors, with a trained model."""
+    """Predict the classes of images or vectors with a trained model."""
     from lntl.cli.console import echo, echo_paths, progress_bar
     from lntl.deploy.inputs import Layout
     from lntl.deploy.loading import load

@@ -1,4 +1,4 @@
-"""`lntl probe`: measure how much of the bias the features hold."""
+"""`lntl probe`: measure how much of the bias the features contain."""
 
 from typing import Annotated
 
@@ -16,7 +16,10 @@ def probe(
         ),
     ] = None,
     seeds: Annotated[
-        int, typer.Option(min=1, help="Number of random halvings of the test images; each trains fresh probes.")
+        int,
+        typer.Option(
+            min=1, help="Number of random splits of the test images into halves; fresh probes are trained on each."
+        ),
     ] = 3,
     shift: Annotated[
         list[str] | None,

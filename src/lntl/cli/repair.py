@@ -24,22 +24,16 @@ def repair(
     device: DeviceOption = None,
     trust: TrustOption = None,
 ) -> None:
-    """Repair a finished run in seconds: write a new run, made from its best checkpoint, and evaluate it."""
+    """Repair a finished run in seconds: write a new run from its best checkpoint, and evaluate it."""
     from lntl.cli import console
     from lntl.cli.train import show_training
-    from lntl.errors import UserError, shorten
-    from lntl.experiment.repairs import repair as repaired
+    from lntl.config import key_and_value
+    from lntl.experiment import repairs
     from lntl.reporting import tables
-    from lntl.yaml_file import parse
 
-    own: dict[str, object] = {}
-    for setting in settings or []:
-        key, equals, text = setting.partition("=")
-        if not (key and equals and text.strip()):
-            raise UserError(f"{shorten(setting)}: write a setting as key=value, e.g. rows=val")
-        own[key] = parse(text, f"setting {shorten(setting)}")
+    values = dict(key_and_value(setting, "setting", "rows=val") for setting in settings or [])
     console.log_to_console()
-    run, result = repaired(target, method, out, own, device=device, trust=trust or [], watch=show_training)
+    run, result = repairs.repair(target, method, out, values, device=device, trust=trust or [], watch=show_training)
     console.out.print(tables.result_table(result, None))
     console.echo(result.selection, style="dim")
     console.echo(f"  {run.folder.path}/")

@@ -1,4 +1,4 @@
-"""`lntl report`: a page about a run, or one that compares several."""
+"""`lntl report`: a page about a run, or a comparison of several runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,15 +10,16 @@ from lntl.cli.arguments import DeviceOption, TrustOption, configured_run
 
 def report(
     runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Run folders, or configurations whose runs are meant.")
+        list[str], typer.Argument(metavar="RUN...", help="Run folders, or configurations of trained runs.")
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Where the page goes: RUN/report for one run, results/report for several.")
+        Path | None,
+        typer.Option(help="Folder of the page; default: RUN/report for one run, results/report for several."),
     ] = None,
     device: DeviceOption = None,
     trust: TrustOption = None,
 ) -> None:
-    """Make a page about a run, or one that compares several: did it unlearn, and what did that cost?"""
+    """Make a page about a run, or a comparison of several runs: is the bias unlearned, and at what cost?"""
     from lntl import probing
     from lntl.cli.console import echo_paths, log_to_console
     from lntl.reporting.pages import write_report
@@ -43,7 +44,7 @@ def report(
 
 
 def _run_folder(target: str) -> tuple[Path, list[str]]:
-    """Return a run folder as it is, or that of the run which a configuration names, and the code which that names."""
+    """Return a run folder, and the names of code in its configuration if `target` is a user's configuration."""
     from lntl.config import code_names, read, ready_names
     from lntl.errors import UserError
 

@@ -19,10 +19,15 @@ def train(
     overrides: Overrides = None,
     resume: Annotated[
         str | None,
-        typer.Option(metavar="PATH|auto", help="Continue from a checkpoint, a run folder, or the run's last one."),
+        typer.Option(
+            metavar="PATH|auto",
+            help="Continue from a checkpoint, a run folder, or (auto) the last checkpoint of the run.",
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run of the same name.")] = False,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of the last phase; caps the phases before it.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of the last phase, and maximum for the phases before.")
+    ] = None,
     device: DeviceOption = None,
     trust: TrustOption = None,
 ) -> None:
@@ -43,11 +48,11 @@ def train(
     console.echo(result.selection, style="dim")
     for path in sorted(path for path in run.folder.path.iterdir() if not path.name.startswith(".")):
         console.echo(f"  {path}{'/' if path.is_dir() else ''}")
-    console.echo(f"lntl report {run.folder.path} makes a page that shows it all")
+    console.echo(f"lntl report {run.folder.path} makes a page about this run")
 
 
 def show_training(run: "Run", events: "Iterator[Step | EpochRecord]") -> None:
-    """Run through the events of a training, showing progress."""
+    """Iterate over the events of a training, showing progress."""
     from lntl.cli.console import show_progress
 
     show_progress(events, run.experiment.trainer, run.experiment.config.training.batch_size)

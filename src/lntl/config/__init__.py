@@ -190,14 +190,29 @@ def _overridden(path: Path, overrides: list[str] | None) -> dict[str, object]:
     return raw
 
 
+def key_and_value(setting: str, kind: str, example: str) -> tuple[str, object]:
+    """Return key and value of a command-line argument `key=value` with the value in YAML.
+
+    Args:
+        setting: The argument.
+        kind: "override" or "setting", for messages.
+        example: A valid argument, for messages.
+
+    Raises:
+        UserError: If it is not of this form, or the value is not valid YAML.
+    """
+    key, equals, text = setting.partition("=")
+    origin = f"{kind} {shorten(setting)}"
+    if not (key and equals and text.strip()):
+        raise UserError(f"{origin}: write it as key=value, e.g. {example}")
+    return key, parse(text, origin)
+
+
 def _apply(raw: dict[str, object], override: str) -> None:
     """Set one value of a raw document; a missing section is added, but an item of a list must exist."""
-    key, equals, text = override.partition("=")
     origin = f"override {shorten(override)}"
-    if not (key and equals and text.strip()):
-        raise UserError(f"{origin}: write it as key=value, e.g. training.batch_size=64 (null for nothing)")
+    key, value = key_and_value(override, "override", "training.batch_size=64 (null for nothing)")
     *parents, last = [int(part) if part.isdecimal() and len(part) < 9 else part for part in key.split(".")]
-    value = parse(text, origin)
     parent: Any = raw
     try:
         for part in parents:
