@@ -27,6 +27,7 @@ from lntl.cli import (
     repair,
     report,
     train,
+    tune,
 )
 from lntl.cli import eval as evaluation
 from lntl.errors import Interrupted, UserError, for_terminal
@@ -50,9 +51,11 @@ app.command()(export.export)
 app.command()(card.card)
 app.command()(benchmark.benchmark)
 app.command()(compare.compare)
+app.command()(tune.tune)
 app.command()(methods.methods)
 app.command()(models.models)
 app.command(hidden=True)(benchmark.benchmark_run)
+app.command(hidden=True)(tune.tune_job)
 app.add_typer(configs.app, name="configs")
 app.add_typer(data.app, name="data")
 

@@ -139,7 +139,7 @@ def benchmark_run(config: Path, split: Annotated[Literal["test", "val"], typer.A
     from lntl.cli.train import keep_freed_memory, show_training
     from lntl.errors import DeadEndError
 
-    threading.Thread(target=_stop_with_the_parent, daemon=True).start()
+    threading.Thread(target=stop_with_the_parent, daemon=True).start()
     console.log_to_console()
     keep_freed_memory()
     try:
@@ -149,7 +149,7 @@ def benchmark_run(config: Path, split: Annotated[Literal["test", "val"], typer.A
         raise SystemExit(DEAD_END) from None
 
 
-def _stop_with_the_parent() -> None:
+def stop_with_the_parent() -> None:
     """Wait until the parent's end of the pipe on stdin is closed, then stop as after SIGTERM."""
     import signal
 

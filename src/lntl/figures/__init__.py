@@ -5,11 +5,13 @@ from lntl.figures.charts import (
     Bar,
     bias_predictiveness,
     embedding,
+    importance_bars,
     learning_curves,
     pareto,
     probe_bars,
     saliency_bars,
     shift_curves,
+    tuning_history,
 )
 from lntl.figures.grids import (
     GAP,
@@ -42,6 +44,7 @@ __all__ = [
     "embedding",
     "group_accuracies",
     "heat_on_images",
+    "importance_bars",
     "learning_curves",
     "pareto",
     "probe_bars",
@@ -52,4 +55,5 @@ __all__ = [
     "sample_grid",
     "shift_curves",
     "short",
+    "tuning_history",
 ]

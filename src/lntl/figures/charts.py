@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import is_color_like, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from lntl.figures.base import MARKERS, PALETTE, QUIET, empty_figure, short
@@ -266,3 +267,44 @@ def _pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, fl
         if not front or accuracy > front[-1][1]:
             front.append((leakage, accuracy))
     return front
+
+
+def tuning_history(
+    trials: Sequence[tuple[int, float]], pruned: Sequence[tuple[int, float]], label: str, lower: bool
+) -> Figure:
+    """Plot the value of each complete and each pruned trial against its number, and the best value so far.
+
+    Args:
+        trials: Number and value of each complete trial, in order.
+        pruned: The same of trials that were stopped early.
+        label: What the values are.
+        lower: Whether lower values are better.
+    """
+    figure = empty_figure(7, 3.4)
+    axes = figure.subplots()
+    best = np.minimum.accumulate if lower else np.maximum.accumulate
+    if trials:
+        number, value = zip(*trials, strict=True)
+        axes.plot(number, best(value), drawstyle="steps-post", color=PALETTE[0], label="best so far")
+        axes.plot(number, value, MARKERS[0], color=PALETTE[0], ms=5, label="complete")
+    if pruned:
+        axes.plot(*zip(*pruned, strict=True), "x", color=PALETTE[1], ms=5, label="pruned")
+    axes.set_xlabel("trial")
+    axes.set_ylabel(label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis="y", alpha=0.4)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    return figure
+
+
+def importance_bars(importance: Mapping[str, float]) -> Figure:
+    """Plot a bar for each key: the share of the variance of a study's values that it explains."""
+    figure = empty_figure(7, 0.9 + 0.35 * len(importance))
+    axes = figure.subplots()
+    names = [*importance][::-1]
+    bars = axes.barh(range(len(names)), [importance[name] for name in names], color=PALETTE[0])
+    axes.bar_label(bars, fmt="{:.2f}", padding=3)
+    axes.set_yticks(range(len(names)), short(names))
+    axes.set_xlim(0, 1.1)
+    axes.set_xlabel("share of the variance that the key explains")
+    return figure

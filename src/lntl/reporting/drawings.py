@@ -20,7 +20,7 @@ from lntl import figures
 from lntl.reporting.run_files import RunFiles
 from lntl.reporting.run_report import layer_label
 from lntl.reporting.verdict import MAX_LISTED_BIASES, percent
-from lntl.runs.formats import Check, ComparedRun, Estimate, Groups, RunReport, SaliencyExample
+from lntl.runs.formats import Check, ComparedRun, Estimate, Groups, RunReport, SaliencyExample, Study
 
 RUN, ERM = "this run", "plain training (ERM)"
 MAX_CLASSES = 12  # largest number of classes whose example images are drawn
@@ -393,3 +393,22 @@ def check_drawings(check: Check, pictures: NDArray[np.uint8] | None) -> dict[str
         alt = f"{len(pictures)} pairs of similar images, one image above the other."
         parts["alike"] = draw(grid, "alike", alt)
     return parts
+
+
+def study_figures(study: Study) -> Iterator[Part]:
+    """Yield the pictures of a study: history and, if there are enough trials, importance."""
+    points = {
+        state: [(t.number, t.value) for t in study.trials if t.state == state and t.value is not None]
+        for state in ("complete", "pruned")
+    }
+    label, lower = f"{study.label} on val", study.lower_is_better
+    yield (
+        "history",
+        lambda: figures.tuning_history(points["complete"], points["pruned"], label, lower),
+        f"{label} of each trial, and the best so far",
+    )
+    if study.importance:
+        alt = "Share of the variance that each key explains: " + ", ".join(
+            f"{key} {share:.2f}" for key, share in study.importance.items()
+        )
+        yield "importance", lambda: figures.importance_bars(study.importance), alt

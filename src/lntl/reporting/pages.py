@@ -4,6 +4,7 @@ import inspect
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files as resources
 from pathlib import Path
 
@@ -18,14 +19,14 @@ from lntl.config import check_trusted
 from lntl.errors import UserError
 from lntl.evaluation.metrics import counted
 from lntl.methods import load_method
-from lntl.reporting.drawings import check_drawings, drawings, pareto
+from lntl.reporting.drawings import check_drawings, draw, drawings, pareto, study_figures
 from lntl.reporting.run_files import RunFiles, read_run
 from lntl.reporting.run_report import command, compare_runs, groups_note, layer_label, run_report
 from lntl.reporting.tables import MAX_ROWS
 from lntl.reporting.verdict import MAX_LISTED_BIASES, check_verdict, duration, percent
-from lntl.runs.files import write_json, write_text
+from lntl.runs.files import write_atomic, write_json, write_text
 from lntl.runs.folder import RunFolder
-from lntl.runs.formats import Check, Estimate, Report
+from lntl.runs.formats import Check, Estimate, Report, Study
 from lntl.text import markdown, markdown_code, shell
 
 MAX_DRAWN = 10  # largest number of runs with figures on one page, so that it stays below 5 MB
@@ -122,6 +123,25 @@ def _unmeasured(files: RunFiles, bias: str) -> list[tuple[str, str]]:
         ("Data from elsewhere: the test split comes from the same source as the training images.", ""),
         (f"Any bias other than the {bias}.", ""),
     ]
+
+
+def write_study(study: Study, best_yaml: str, out: Path) -> list[Path]:
+    """Write index.html, history.png and importance.png into `out`; return them."""
+    _make_folder(out)
+    parts = [*study_figures(study)]
+    figures = {name: draw(make, name, alt) for name, make, alt in parts}
+    trials = sorted(study.trials, key=lambda trial: (trial.state != "complete", *_rank(study, trial.value)))
+    write_text(
+        out / "index.html", render("study.html", study=study, trials=trials, figures=figures, best_yaml=best_yaml)
+    )
+    for name, make, _ in parts:
+        write_atomic(out / f"{name}.png", partial(make().savefig, format="png", dpi=150))
+    return [out / "index.html", *(out / f"{name}.png" for name, _, _ in parts)]
+
+
+def _rank(study: Study, value: float | None) -> tuple[bool, float]:
+    """Return a sort key: the best value first, none last."""
+    return value is None, 0.0 if value is None else value if study.lower_is_better else -value
 
 
 def write_check(check: Check, pictures: NDArray[np.uint8] | None, out: Path) -> list[Path]:

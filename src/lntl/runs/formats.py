@@ -608,3 +608,33 @@ class Check(BaseModel):
     def trustworthy(self) -> bool:
         """Whether no finding is a problem."""
         return all(finding.level != "problem" for finding in self.findings)
+
+
+class Trial(BaseModel):
+    """trials.jsonl: a line of a study; `value` is the mean over the seeds, if pruned of what was reached."""
+
+    number: int
+    state: Literal["complete", "pruned", "failed", "running", "waiting"]
+    value: Share | None = None
+    scores: list[Share] = []
+    values: dict[str, bool | int | Share | str | None] = {}
+    epochs: int = 0  # of the last phase
+    seconds: float | None = None
+    error: str = ""
+
+
+class Study(BaseModel):
+    """What `lntl tune` has found: the content of its page."""
+
+    name: str
+    objective: str
+    label: str
+    lower_is_better: bool
+    config: str
+    seeds: int
+    best: int | None
+    importance: dict[str, Share]  # share of the objective's variance that each key explains
+    trials: list[Trial]
+    processor: str
+    threads: int | None
+    lntl: str

@@ -1,0 +1,375 @@
+"""A study: trials of a space, in this process and others, on a storage that several machines may share."""
+
+import os
+import shutil
+import socket
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from lntl import __version__, experiment
+from lntl import config as configuration
+from lntl.errors import DeadEndError, Interrupted, UserError
+from lntl.evaluation.metrics import METRICS, lower_is_better
+from lntl.experiment.run import Stop, flushing_denormals
+from lntl.runs.environment import describe
+from lntl.runs.files import write_text
+from lntl.runs.formats import Study, Trial
+from lntl.seeding import derive
+from lntl.tuning.space import Parameter, Space, Value, objective_of, trial_config
+from lntl.types import EpochRecord
+
+try:
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+    from sqlalchemy.exc import SQLAlchemyError
+except ImportError as error:
+    raise UserError(f"lntl tune needs Optuna ({error}): pip install 'lntl[tune]'") from error
+
+Result = TypeVar("Result")
+State = optuna.trial.TrialState
+
+_PATIENCE = 30.0  # seconds for a storage to answer
+_BEAT = 60.0  # seconds between two signs of life of a trial in the storage
+_DEAD = 900.0  # seconds without a sign of life after which a trial on another machine counts as killed
+# What storages raise.
+_FAULTS = (SQLAlchemyError, optuna.exceptions.OptunaError, ImportError, OSError, ValueError, LookupError)
+_RANDOM = 5  # finished trials before the first can be pruned
+_STATES = {
+    State.COMPLETE: "complete",
+    State.PRUNED: "pruned",
+    State.FAIL: "failed",
+    State.RUNNING: "running",
+    State.WAITING: "waiting",
+}
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What is tuned, and where.
+
+    Args:
+        config: A configuration file, or the name of a ready configuration.
+        overrides: Settings that replace those of the file, as key=value.
+        space: The space.
+        seeds: Number of seeds that a trial is averaged over; they count up from project.seed.
+        storage: A journal file, or the URL of a database; "" for a journal in the folder.
+    """
+
+    config: str
+    overrides: Sequence[str]
+    space: Space
+    seeds: int = 1
+    storage: str = ""
+    objective: str = field(init=False)
+    folder: Path = field(init=False)
+    first_seed: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Derive the objective and the folder of the study from the configuration."""
+        config = configuration.read(self.config, [*self.overrides])
+        object.__setattr__(self, "objective", objective_of(self.space, config))
+        object.__setattr__(self, "folder", Path(config.logging.output_dir) / self.space.name)
+        object.__setattr__(self, "first_seed", config.project.seed)
+
+    def fingerprint(self) -> str:
+        """Return what makes two studies the same: what is trained, the space, the objective and the seeds."""
+        config = configuration.read(self.config, [*self.overrides])
+        trained = config.model_dump(include={"data", "model", "training"}, exclude_defaults=True)
+        trained["training"].pop("device", None)
+        return repr((trained, self.space.model_dump(exclude={"name"}), self.objective, self.first_seed, self.seeds))
+
+
+def open_study(tuning: Tuning) -> optuna.Study:
+    """Return the study in its storage, a new one if there is none.
+
+    Raises:
+        UserError: If the storage does not answer, cannot be opened, or holds a study of that name with other settings.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    target = tuning.storage or str(tuning.folder / "study.journal")
+    if not tuning.storage:
+        _make_folder(tuning.folder)
+    direction: Literal["minimize", "maximize"] = "minimize" if lower_is_better(tuning.objective) else "maximize"
+
+    def create() -> optuna.Study:
+        return optuna.create_study(
+            storage=_storage(target),
+            study_name=tuning.space.name,
+            direction=direction,
+            load_if_exists=True,
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=_RANDOM),
+        )
+
+    with storage_errors(target):
+        study = _within(_PATIENCE, create, _shown(target))
+        settings = tuning.fingerprint()
+        if study.user_attrs.setdefault("settings", settings) != settings:
+            raise UserError(
+                f"{_shown(target)}: its study {tuning.space.name} has another configuration, space, objective or "
+                "number of seeds; give this one another name in the space, or another --storage"
+            )
+        study.set_user_attr("settings", settings)
+    return study
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot make the folder: {error.strerror}; set logging.output_dir") from error
+
+
+def _storage(target: str) -> optuna.storages.BaseStorage:
+    if "://" in target:
+        return optuna.storages.RDBStorage(target)
+    return optuna.storages.JournalStorage(JournalFileBackend(target))
+
+
+def _shown(target: str) -> str:
+    """Return a storage for messages, without the password of a URL."""
+    head, at, tail = target.rpartition("@")
+    return f"{head.partition('://')[0]}://...@{tail}" if at and "://" in head else target
+
+
+def _within(seconds: float, call: Callable[[], Result], target: str) -> Result:
+    """Return call(); raises UserError if it takes longer than that."""
+    results, errors = list[Result](), list[Exception]()
+
+    def work() -> None:
+        try:
+            results.append(call())
+        except _FAULTS as error:  # raised again below, in the caller's thread
+            errors.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise UserError(f"{target}: the storage does not answer within {seconds:g} s; is its server running?")
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+@contextmanager
+def storage_errors(target: str) -> Iterator[None]:
+    """Raise UserError for what a storage raises within the block."""
+    try:
+        yield
+    except _FAULTS as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{_shown(target)}: the storage cannot be used: {reason[:300]}; name a file that can be written to, or "
+            "the URL of a database whose driver is installed"
+        ) from error
+
+
+def queue_trials(study: optuna.Study, count: int) -> int:
+    """Queue trials until the study has `count`, counting those that run elsewhere; return how many wait.
+
+    A trial that was left running by a kill is failed, and its values are queued again.
+    """
+    for trial in study.get_trials(deepcopy=False, states=(State.RUNNING,)):
+        if _is_dead(trial):
+            _requeue(study, trial)
+    for _ in range(count - len(_trials(study))):
+        study.enqueue_trial({}, user_attrs={"queued": True})
+    return len(study.get_trials(deepcopy=False, states=(State.WAITING,)))
+
+
+def _is_dead(trial: optuna.trial.FrozenTrial) -> bool:
+    host, pid = trial.user_attrs.get("host"), trial.user_attrs.get("pid")
+    if host == socket.gethostname() and isinstance(pid, int) and not _is_alive(pid):
+        return True
+    begin = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
+    return time.time() - float(trial.user_attrs.get("alive", begin)) > _DEAD
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _requeue(study: optuna.Study, trial: optuna.Trial | optuna.trial.FrozenTrial) -> None:
+    """Fail a trial that has not ended, and queue its values again."""
+    try:
+        study.tell(trial.number, state=State.FAIL)
+    except ValueError:  # another process has done it
+        return
+    study.enqueue_trial(trial.params, user_attrs={"queued": True, "instead_of": trial.number})
+
+
+def _trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """Return the trials without those that were queued again."""
+    trials = study.get_trials(deepcopy=False)
+    replaced = {trial.user_attrs.get("instead_of") for trial in trials}
+    surplus = [trial.number for trial in trials if trial.state == State.FAIL and "queued" not in trial.user_attrs]
+    return [trial for trial in trials if trial.number not in replaced.union(surplus)]
+
+
+def run_trials(
+    tuning: Tuning, study: optuna.Study, stop: Stop = lambda: False, watch: Callable[[str], None] = lambda line: None
+) -> None:
+    """Make the queued trials, one after another, until none waits.
+
+    Args:
+        tuning: What is tuned.
+        study: The study.
+        stop: Once it returns true, the trial under way is queued again.
+        watch: Called with a line about each finished trial.
+
+    Raises:
+        Interrupted: If it was stopped.
+        UserError: If a trial cannot begin, such as for want of data.
+    """
+    while study.get_trials(deepcopy=False, states=(State.WAITING,)):
+        if stop():
+            raise Interrupted("stopped; the study goes on with the same command")
+        trial = study.ask()
+        if "queued" not in trial.user_attrs:  # another process took the last one in this moment
+            study.tell(trial, state=State.FAIL)
+            return
+        # The sampler's draws are a function of the seed and the trial: a study that was stopped goes on the same.
+        study.sampler = optuna.samplers.TPESampler(seed=derive(tuning.first_seed, "tune", trial.number) % 2**32)
+        watch(_run_trial(tuning, study, trial, stop))
+
+
+def _run_trial(tuning: Tuning, study: optuna.Study, trial: optuna.Trial, stop: Stop) -> str:
+    """Train a trial with each seed; return a line about it."""
+    began = time.monotonic()
+    for key, value in (("host", socket.gethostname()), ("pid", os.getpid()), ("alive", time.time())):
+        trial.set_user_attr(key, value)
+    values = {key: _suggest(trial, key, parameter) for key, parameter in tuning.space.space.items()}
+    scores: list[float] = []
+    folder = tuning.folder / "trials" / f"{trial.number}"
+    try:
+        for seed in range(tuning.first_seed, tuning.first_seed + tuning.seeds):
+            scores.append(_train(tuning, trial, values, seed, scores, folder, stop))
+    except optuna.TrialPruned:
+        outcome = State.PRUNED
+    except DeadEndError as error:
+        trial.set_user_attr("error", str(error)[:500])
+        study.tell(trial, state=State.FAIL)
+        return f"trial {trial.number}: failed: {error}"
+    except (Interrupted, UserError):
+        _requeue(study, trial)
+        raise
+    else:
+        outcome = State.COMPLETE
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    trial.set_user_attr("seconds", round(time.monotonic() - began, 1))
+    trial.set_user_attr("scores", scores)
+    mean = statistics.fmean(scores) if outcome == State.COMPLETE else None
+    told = study.tell(trial, mean, state=outcome)
+    shown = " ".join(f"{key}={_plain(value)}" for key, value in values.items())
+    return f"trial {trial.number}: {_STATES[outcome]} {tuning.objective}={told.value:.4f} {shown}"
+
+
+def _plain(value: Value) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _suggest(trial: optuna.Trial, key: str, parameter: Parameter) -> Value:
+    if parameter.float_ is not None:
+        return trial.suggest_float(key, *parameter.float_, log=parameter.log)
+    if parameter.int_ is not None:
+        return trial.suggest_int(key, *parameter.int_, log=parameter.log)
+    return trial.suggest_categorical(key, parameter.choice or [])
+
+
+def _train(
+    tuning: Tuning,
+    trial: optuna.Trial,
+    values: dict[str, Value],
+    seed: int,
+    scores: Sequence[float],
+    folder: Path,
+    stop: Stop,
+) -> float:
+    """Train with one seed; return the objective on val after the last epoch. The test set is not read.
+
+    Raises TrialPruned in the last phase if the mean over the seeds so far is below the median of the other trials.
+    """
+    forced = [f"project.seed={seed}", f"project.experiment_name=seed-{seed}", f"logging.output_dir={folder}"]
+    try:
+        config = trial_config(tuning.config, tuning.overrides, values, tuning.objective, forced)
+    except UserError as error:  # each value is possible, but not all of them together
+        raise DeadEndError(str(error)) from error
+    beat, score, step = time.monotonic(), float("nan"), 0
+    with flushing_denormals():
+        run = experiment.start(config, overwrite=True)
+        for event in run.train(stop):
+            if time.monotonic() - beat > _BEAT:
+                beat = time.monotonic()
+                trial.set_user_attr("alive", time.time())
+            if not isinstance(event, EpochRecord) or event.phase != len(config.training.phases):
+                continue
+            value = run.records[-1].metrics.get(f"val/{tuning.objective}")
+            if value is None:
+                raise UserError(f"objective: {tuning.objective} is undefined on val; name another metric")
+            score, step = value, step + 1
+            trial.report(statistics.fmean([*scores, score]), len(scores) * config.training.phases[-1].epochs + step)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+    return score
+
+
+def summarise(tuning: Tuning, study: optuna.Study) -> Study:
+    """Return what the study has found so far."""
+    trials = _trials(study)
+    complete = [trial for trial in trials if trial.state == State.COMPLETE]
+    spread = len({trial.value for trial in complete}) > 1
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    importance = optuna.importance.get_param_importances(study, evaluator=evaluator) if spread else {}
+    machine = describe()
+    return Study(
+        name=tuning.space.name,
+        objective=tuning.objective,
+        label=METRICS[tuning.objective].label,
+        lower_is_better=lower_is_better(tuning.objective),
+        config=tuning.config,
+        seeds=tuning.seeds,
+        best=study.best_trial.number if complete else None,
+        importance=importance,
+        trials=[
+            Trial(
+                number=trial.number,
+                state=_STATES[trial.state],
+                value=trial.value,
+                scores=trial.user_attrs.get("scores", []),
+                values=trial.params,
+                epochs=len(trial.intermediate_values),
+                seconds=trial.user_attrs.get("seconds"),
+                error=trial.user_attrs.get("error", ""),
+            )
+            for trial in trials
+        ],
+        processor=machine.processor or "",
+        threads=machine.threads,
+        lntl=__version__,
+    )
+
+
+def write_results(tuning: Tuning, study: Study) -> list[Path]:
+    """Write trials.jsonl, one line a trial, and best.yaml, a complete configuration; return both."""
+    lines, best = tuning.folder / "trials.jsonl", tuning.folder / "best.yaml"
+    write_text(lines, "".join(trial.model_dump_json(exclude_defaults=True) + "\n" for trial in study.trials))
+    winner = next((trial for trial in study.trials if trial.number == study.best), None)
+    if winner is None:
+        return [lines]
+    config = trial_config(tuning.config, tuning.overrides, winner.values)
+    project = config.project.model_copy(update={"experiment_name": f"{study.name}-best"})
+    write_text(best, configuration.to_yaml(config.model_copy(update={"project": project})))
+    return [lines, best]

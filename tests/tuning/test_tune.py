@@ -1,0 +1,280 @@
+"""`lntl tune`: spaces, trials, seeds, pruning, kills, storages and what is written."""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tiny_runs import TINY, lntl
+from tiny_runs import run as run_process
+
+from lntl import config as configuration
+from lntl.errors import Interrupted, UserError
+from lntl.experiment import Experiment
+from lntl.runs.formats import Trial
+from lntl.tuning.space import check_space, objective_of, read_space
+
+optuna = pytest.importorskip("optuna")
+
+from lntl.tuning import study as studies  # noqa: E402 - it needs Optuna
+from lntl.tuning.study import Tuning  # noqa: E402
+
+LR = "training.optimizer_fg.lr"
+SPACE: dict[str, Any] = {
+    "objective": "accuracy",
+    "space": {LR: {"float": [1e-4, 1e-2], "log": True}, "training.ema": {"choice": [None, 0.9]}},
+}
+State = optuna.trial.TrialState
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with a configuration of two phases and a space."""
+    monkeypatch.chdir(tmp_path)
+    write("tiny.yaml", TINY | {"training": {**TINY["training"], "phases": [{"method": "erm", "epochs": 1}] * 2}})
+    write("space.yaml", SPACE)
+    return tmp_path
+
+
+def write(name: str, content: object) -> Path:
+    Path(name).write_text(yaml.safe_dump(content), encoding="utf-8")
+    return Path(name)
+
+
+def tuning(**settings: Any) -> Tuning:
+    return Tuning("tiny.yaml", settings.pop("overrides", []), read_space(Path("space.yaml")), **settings)
+
+
+@pytest.fixture
+def scores(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], int]]:
+    """Replace training by a score of lr and seed; the values and the seed of each call."""
+    calls: list[tuple[dict[str, Any], int]] = []
+
+    def train(_: Tuning, __: Any, values: dict[str, Any], seed: int, *rest: object) -> float:
+        calls.append((values, seed))
+        return float(values[LR] + seed)
+
+    monkeypatch.setattr(studies, "_train", train)
+    return calls
+
+
+def make(count: int, **settings: Any) -> Any:
+    """Make the trials of a study up to `count`; return the study."""
+    described = tuning(**settings)
+    study = studies.open_study(described)
+    studies.queue_trials(study, count)
+    studies.run_trials(described, study)
+    return study
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({"training.optimiser_fg.lr": {"float": [0, 1]}}, "training.optimiser_fg: .*did you mean 'optimizer_fg'"),
+        ({LR: {"float": [-1.0, 1.0]}}, rf"{LR} = -1.0 is not possible: {LR}: -1.0 should be greater than 0"),
+        ({"training.batch_size": {"choice": [32, "many"]}}, "batch_size = 'many' is not possible"),
+        ({LR: {"float": [1.0, 0.1]}}, "should be a range whose first number is lower than its second"),
+        ({LR: {"float": [0, 0.1], "log": True}}, "should be a range above 0, because log is set"),
+        ({LR: {"float": [0.1, 1.0], "int": [1, 2]}}, r"should be one of float: \[low, high\], int: "),
+        ({LR: {"choise": [1, 2]}}, "choise: unknown key; did you mean 'choice'"),
+        ({"logging.output_dir": {"choice": ["a", "b"]}}, "a space has keys of data, model, training"),
+        (
+            {"training.adversarial_lambda": {"float": [0.1, 0.2]}},
+            "adversarial_lambda: two of its values train the same",
+        ),
+    ],
+)
+def test_a_space_that_does_not_fit_is_a_sentence(folder: Path, space: dict[str, Any], message: str) -> None:
+    path = write("space.yaml", SPACE | {"space": space})
+    with pytest.raises(UserError, match=message) as error:
+        check_space(path, read_space(path), "tiny.yaml", [])
+    assert str(error.value).startswith("space.yaml: ")
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [("test/accuracy", "is of the test set, which may choose nothing"), ("acuracy", "did you mean 'accuracy'")],
+)
+def test_an_objective_is_a_metric_on_val(folder: Path, objective: str, message: str) -> None:
+    space = read_space(write("space.yaml", SPACE | {"objective": objective}))
+    with pytest.raises(UserError, match=message):
+        objective_of(space, configuration.read("tiny.yaml"))
+    space = read_space(write("space.yaml", SPACE | {"objective": "val/accuracy"}))
+    assert objective_of(space, configuration.read("tiny.yaml")) == "accuracy"
+
+
+def test_a_study_from_the_command_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    splits, predict = [], Experiment.predict
+
+    def watched(self: Experiment, networks: Any, split: str) -> Any:
+        splits.append(split)
+        return predict(self, networks, split)
+
+    monkeypatch.setattr(Experiment, "predict", watched)
+    assert lntl("tune", "tiny.yaml", "space.yaml", "--trials", "3") == 0
+    assert set(splits) == {"val"}  # nobody looks at test
+    out, where = capsys.readouterr().out, Path("results/space")
+    assert "lntl train results/space/best.yaml trains it" in out
+    lines = [Trial.model_validate_json(line) for line in (where / "trials.jsonl").read_text().splitlines()]
+    assert [line.state for line in lines] == ["complete"] * 3
+    assert [line.epochs for line in lines] == [1] * 3  # of the last phase
+    best = max(lines, key=lambda line: (line.value, -line.number))
+    config = configuration.read(where / "best.yaml")
+    assert config.training.optimizer_fg.lr == best.values[LR]
+    assert config.project.experiment_name == "space-best"
+    assert not list((where / "trials").iterdir())
+    page = (where / "index.html").read_text()
+    assert f"Trial {best.number}:" in page
+    assert "<svg" in page
+    assert "</html>" in page
+    assert (where / "history.png").read_bytes().startswith(b"\x89PNG")
+    assert lntl("tune", "tiny.yaml", "space.yaml", "--trials", "3") == 0
+    assert "0 of 3 trials are to be made" in capsys.readouterr().out
+
+
+def test_a_trial_is_pruned_in_the_last_phase_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optuna.Trial, "should_prune", lambda self: True)
+    study = make(1, overrides=["training.phases.1.epochs=3"])
+    assert study.trials[0].state == State.PRUNED
+    assert list(study.trials[0].intermediate_values) == [1]
+
+
+def test_the_value_of_a_trial_is_the_mean_over_its_seeds(
+    folder: Path, scores: list[tuple[dict[str, Any], int]]
+) -> None:
+    study = make(1, seeds=3, overrides=["project.seed=4"])
+    assert [seed for _, seed in scores] == [4, 5, 6]
+    (trial,) = study.trials
+    assert trial.value == pytest.approx(trial.params[LR] + 5)
+    (line,) = studies.summarise(tuning(seeds=3, overrides=["project.seed=4"]), study).trials
+    assert line.value == pytest.approx(sum(line.scores) / 3)
+
+
+@pytest.mark.parametrize("storage", ["parts.journal", pytest.param("sqlite:///parts.db", marks=pytest.mark.full)])
+def test_a_study_that_was_stopped_goes_on_with_the_same_values(
+    folder: Path, scores: list[tuple[dict[str, Any], int]], storage: str
+) -> None:
+    make(12, storage="whole.journal")
+    whole = [values for values, _ in scores]
+    scores.clear()
+    make(5, storage=storage)
+    make(12, storage=storage)
+    assert [values for values, _ in scores] == whole  # also those that the sampler chooses, after ten random trials
+
+
+def test_trials_left_running_by_a_kill_are_queued_again(folder: Path, scores: list[tuple[dict[str, Any], int]]) -> None:
+    described = tuning()
+    study = studies.open_study(described)
+    assert studies.queue_trials(study, 3) == 3
+    for alive, pid in ((True, os.getpid()), (False, 2**22 + 1), (False, None)):  # one still runs; two are dead
+        trial = study.ask()
+        trial.suggest_float(LR, 1e-4, 1e-2, log=True)
+        trial.set_user_attr("host", studies.socket.gethostname() if pid else "elsewhere")
+        trial.set_user_attr("pid", pid)
+        trial.set_user_attr("alive", time.time() if alive or pid else time.time() - 10_000)
+    killed = [trial.params[LR] for trial in study.trials[1:]]
+    again = studies.open_study(described)
+    assert studies.queue_trials(again, 3) == 2
+    assert [trial.state for trial in again.trials[:3]] == [State.RUNNING, State.FAIL, State.FAIL]
+    studies.run_trials(described, again)
+    assert [values[LR] for values, _ in scores] == killed
+    assert [line.number for line in studies.summarise(described, again).trials] == [0, 3, 4]
+
+
+def test_a_stopped_trial_is_queued_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object) -> float:
+        raise Interrupted("stopped")
+
+    monkeypatch.setattr(studies, "_train", stopped)
+    with pytest.raises(Interrupted):
+        make(2)
+    study = studies.open_study(tuning())
+    assert [trial.state for trial in study.trials] == [State.FAIL, State.WAITING, State.WAITING]
+
+
+def test_a_trial_that_diverges_fails_and_the_study_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results: list[Any] = [studies.DeadEndError("training diverged"), 0.5]
+
+    def train(*_: object) -> float:
+        result = results.pop(0)
+        if isinstance(result, Exception):
+            raise result
+        return float(result)
+
+    monkeypatch.setattr(studies, "_train", train)
+    found = studies.summarise(tuning(), make(2))
+    assert [(line.state, line.error) for line in found.trials] == [("failed", "training diverged"), ("complete", "")]
+    assert found.best == 1
+
+
+def test_a_storage_that_does_not_answer_is_a_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(studies, "_PATIENCE", 0.1)
+    monkeypatch.setattr(studies, "_storage", lambda target: time.sleep(2))
+    url = "postgresql://someone:secret@192.0.2.1/studies"
+    with pytest.raises(UserError, match=r"^postgresql://\.\.\.@192.0.2.1/studies: .* does not answer within 0.1 s"):
+        studies.open_study(tuning(storage=url))
+
+
+@pytest.mark.parametrize("storage", ["sqlite:////nonexistent/a.db", "nosuch://host/studies", "/nonexistent/a.journal"])
+def test_a_storage_that_cannot_be_opened_is_a_sentence(folder: Path, storage: str) -> None:
+    with pytest.raises(UserError, match=rf"^{storage}: the storage cannot be used: .*; name a file") as error:
+        studies.open_study(tuning(storage=storage))
+    assert "\n" not in str(error.value)
+
+
+def test_a_storage_holds_one_study_of_a_name(folder: Path, scores: list[tuple[dict[str, Any], int]]) -> None:
+    make(1)
+    make(2)
+    with pytest.raises(UserError, match="its study space has another configuration, space, objective or number of"):
+        make(1, seeds=2)
+
+
+def test_the_missing_extra_is_a_sentence(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    monkeypatch.delitem(sys.modules, "lntl.tuning.study")
+    monkeypatch.delattr("lntl.tuning.study")
+    assert lntl("tune", "tiny.yaml", "space.yaml") == 2
+    assert "pip install 'lntl[tune]'" in capsys.readouterr().err
+
+
+@pytest.mark.full
+def test_a_study_that_was_killed_goes_on_in_two_processes(folder: Path) -> None:
+    command = ("tune", "tiny.yaml", "space.yaml", "--trials", "4")
+    assert run_process(*command, folder=folder, prepare=killed_in_the_second_trial) == -signal.SIGKILL
+    assert run_process(*command, "--jobs", "2", folder=folder) == 0
+    lines = [json.loads(line) for line in Path("results/space/trials.jsonl").read_text().splitlines()]
+    assert [line["state"] for line in lines] == ["complete"] * 4
+    assert [line["number"] for line in lines] == [0, 2, 3, 4]  # 1 was killed; 4 has its values
+
+
+def killed_in_the_second_trial() -> None:
+    original: Callable[..., float] = studies._train
+
+    def train(tuning: Tuning, trial: Any, *rest: Any) -> float:
+        if trial.number == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(tuning, trial, *rest)
+
+    studies._train = train
+
+
+def test_the_page_shows_importance(folder: Path, scores: Sequence[object]) -> None:
+    from lntl.reporting.pages import write_study
+
+    described = tuning()
+    found = studies.summarise(described, make(6))
+    assert found.importance.keys() == SPACE["space"].keys()
+    assert sum(found.importance.values()) == pytest.approx(1)
+    paths = write_study(found, "", described.folder)
+    assert [path.name for path in paths] == ["index.html", "history.png", "importance.png"]
+    assert "importance of" not in paths[0].read_text()
