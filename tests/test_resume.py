@@ -268,6 +268,7 @@ def test_a_run_stopped_during_its_erm_run_is_resumed(tmp_path: Path) -> None:
     assert tree(stopped / RUN / "erm") == erm  # it is not trained again
 
 
+@pytest.mark.full
 def test_a_changed_number_of_erm_epochs_trains_the_erm_run_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_config(folder, training={"phases": [{"method": "erm", "epochs": 1}]}, evaluation={"metrics": ["accuracy"]})
     monkeypatch.chdir(folder)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lanes import first_is_fast
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.ensemble import AdaBoostClassifier
@@ -177,7 +178,7 @@ STORIES = {
 
 
 @pytest.mark.parametrize("method", plugins.names("lntl.methods"))
-def test_every_method_has_a_story(pets: tuple[Any, Any, Any], method: str) -> None:
+def test_every_method_is_fitted(pets: tuple[Any, Any, Any], method: str) -> None:
     X, y, sky = pets
     fitted = DebiasedClassifier(method, **SMALL).fit(X, y, bias=sky)
     assert [epoch["method"] for epoch in fitted.history_] == STORIES.get(method, [e["method"] for e in fitted.history_])
@@ -237,7 +238,7 @@ def test_hidden_is_of_every_mlp_that_has_none_of_its_own(model: Any, features: i
     assert DebiasedClassifier("erm", model, **SMALL).fit(X2, Y).transform(X2).shape == (40, features)
 
 
-@pytest.mark.parametrize("model", ["mlp", "convnet", "lenet", RESNET], ids=str)
+@pytest.mark.parametrize("model", first_is_fast(["mlp", "convnet", "lenet", RESNET]), ids=str)
 def test_it_survives_pickle_joblib_copy_and_clone(model: Any) -> None:
     random = np.random.default_rng(0)
     X, y = random.random((40, 8, 8), dtype=np.float32), np.arange(40) % 2
@@ -282,6 +283,7 @@ def routing() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("routing")
+@pytest.mark.full
 def test_the_bias_is_routed_through_a_pipeline_and_a_search(pets: tuple[Any, Any, Any]) -> None:
     X, y, sky = pets
     pipeline = make_pipeline(StandardScaler(), DebiasedClassifier(**SMALL).set_fit_request(bias=True))
@@ -398,6 +400,7 @@ def test_vectors_stay_as_they_are_and_images_are_normalised() -> None:
     np.testing.assert_allclose(shown.std(axis=(0, 2, 3)), 1, atol=1e-6)
 
 
+@pytest.mark.full
 def test_features_that_float32_cannot_hold_are_standardised_in_double() -> None:
     """Seconds since 1970 that determine the class: neighbours in float32 are 128 seconds apart."""
     random, y = np.random.default_rng(0), np.arange(200) % 2

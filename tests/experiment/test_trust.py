@@ -79,6 +79,7 @@ def add_benchmark(run: Path) -> None:
     )
 
 
+@pytest.mark.full
 def test_every_command_uses_a_method_of_a_users_package_if_it_is_trusted(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from downloads import bar, celeba, dogs_and_cats, imdb_crop, imdb_lists, isic, people, utkface, waterbirds
+from lanes import first_is_fast
 from tiny_runs import lntl
 
 from lntl import config as configuration
@@ -27,8 +28,6 @@ MADE: dict[str, tuple[str, Callable[[Path], Path], list[str]]] = {
     "bar/lff": ("bar", bar, []),
 }
 
-NETWORKS_OF_TIMM = ("utkface/eb1", "isic/ruler", "bar/lff")  # slow, and the commands are tested without them
-
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,9 +35,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "config", [pytest.param(name, marks=[pytest.mark.full] if name in NETWORKS_OF_TIMM else []) for name in MADE]
-)
+@pytest.mark.parametrize("config", first_is_fast(MADE))
 def test_from_the_download_to_a_trained_network(config: str, capsys: pytest.CaptureFixture[str]) -> None:
     name, download, options = MADE[config]
     download(Path("download"))

@@ -11,6 +11,7 @@ from typing import Self
 import pytest
 import torch
 from google.protobuf import text_format
+from lanes import first_is_fast
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
@@ -99,7 +100,7 @@ def test_the_numbers_are_those_of_metrics_jsonl(config: Config) -> None:
         assert logged == pytest.approx([record.metrics[name] for record in run.folder.read_metrics()])
 
 
-@pytest.mark.parametrize("crash", [2, 5, 6])
+@pytest.mark.parametrize("crash", first_is_fast([5, 2, 6]))
 def test_a_resumed_run_shows_each_step_once(config: Config, crash: int) -> None:
     run = experiment.start(config)
     stop_after(run, crash)

@@ -152,6 +152,7 @@ def test_evaluating_between_steps_changes_nothing(make_trainer: MakeTrainer, dig
     assert [r.metrics for r in seen if r] == [r.metrics for r in records]
 
 
+@pytest.mark.full
 def test_the_log_interval_changes_no_weight_and_no_mean(make_trainer: MakeTrainer) -> None:
     trainers = [make_trainer(*STORY, logging={"log_interval_batches": every}) for every in (1, 2, 50)]
     first, *others = [list(trainer) for trainer in trainers]
