@@ -1,11 +1,12 @@
-"""Measure how long a checkpoint within an epoch keeps training waiting, beside a write that training waits for.
+"""Measure how long training waits for a checkpoint within an epoch, and for one at the end of an epoch.
 
 Usage: python benchmarks/checkpoint.py [--megabytes 100] [--rounds 5] [--folder .] [--out benchmarks/checkpoint.json]
 
-Saves the state of one layer and of its Adam optimiser to last.pth, in turns: in the background, as
-`logging.checkpoint_minutes` does, and at once, as at the end of an epoch. Prints and writes seconds (median, lowest and
-highest): those that training waits for the background save, those of the slowest of small matrix products during it,
-those until its file is on the disk, and those of the write at once.
+Saves the state of one layer and of its Adam optimiser to last.pth in two ways, in turns: in the background, as
+`logging.checkpoint_minutes` does, and in the foreground, as at the end of an epoch. Prints and writes the median, the
+lowest and the highest number of seconds: how long training waits for the background save (waiting), the slowest of many
+small matrix products meanwhile (longest_pause), the time until the file is on the disk (until_written), and the time of
+a save in the foreground (at_once).
 """
 
 import argparse

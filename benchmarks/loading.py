@@ -1,11 +1,12 @@
-"""Measure how fast image files become batches: `lntl` against ImageFolder with a DataLoader, side by side.
+"""Measure how fast image files become batches: `lntl` and by ImageFolder with a DataLoader.
 
 Usage: python benchmarks/loading.py [--images 600] [--side 320] [--size 128] [--workers 2] [--rounds 3]
        [--out benchmarks/loading.json]
 
 Makes JPEG files, then reads them in shuffled batches of 64 with the same steps (resize, random crop, mirror, normalise)
-and as many workers, taking turns, so that both see the machine. Prints and writes: images a second of a first epoch (of
-the DataLoader with the start of its processes) and of a later one (its processes stay), for each cache, and the ratios.
+and equally many workers. The two take turns, so that other load on the machine slows both. Prints and writes, for each
+cache: images per second in the first and in a later epoch, and their ratios. The first epoch of the DataLoader includes
+the start of its processes, which stay for the later one.
 """
 
 import argparse
@@ -81,7 +82,7 @@ def draw(folder: Path, count: int, side: int) -> list[Path]:
 
 
 def rate(batches: Iterable[object], count: int) -> float:
-    """Return images a second of one epoch."""
+    """Return the images per second of one epoch."""
     began = time.perf_counter()
     for _ in batches:
         pass
@@ -105,7 +106,7 @@ def ours(paths: list[Path], settings: ImageSettings) -> dict[str, float]:
 
 
 def turn(paths: list[Path], folder: Path, size: int, workers: int) -> dict[str, float]:
-    """Return the rates of each side, measured one after the other."""
+    """Return the rates of both, measured one after the other."""
     settings = ImageSettings(size=size, crop="shift", flip=True, workers=workers)
     rates = theirs(folder, settings)
     for cache in CACHES:
@@ -115,7 +116,7 @@ def turn(paths: list[Path], folder: Path, size: int, workers: int) -> dict[str, 
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure both, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=600)
     parser.add_argument("--side", type=int, default=320, help="width of the JPEG files, in pixels")

@@ -3,7 +3,7 @@
 
 Usage: python benchmarks/many_cells.py [--classes 1000] [--values 500]
 
-Nearly all of the 500,000 cells are empty, so time and memory must grow with the number of rows, not of cells. Prints
+Nearly all of the 500,000 groups are empty, so time and memory must grow with the number of rows, not of groups. Prints
 the processor seconds and the peak memory of `import torch` and of each command. The exit code is 1 if a command takes
 10 s or 1 GiB more than `import torch`.
 """

@@ -1,12 +1,12 @@
-"""Measure training on photographs: `lntl` against a plain PyTorch loop with ImageFolder and DataLoader, side by side.
+"""Measure training on photographs: `lntl` and with a plain PyTorch loop over ImageFolder.
 
 Usage: python benchmarks/real_loading.py [--images 1280] [--workers 1] [--rounds 3] [--config benchmarks/real/base.yaml]
        [KEY=VALUE ...]
 
-Uses random training images (seed 0) of the table that the configuration names. Each round runs, one
-after the other: two epochs of the plain loop (the same network, first weights, optimiser, batches, steps and workers),
-two epochs of `erm` with an empty disk cache, of which the second reads the cache, and one epoch of `lntl`. Writes
-images per second, the ratios and the peak memory to benchmarks/real_loading.json (--out).
+Uses random training images (seed 0) of the table that the configuration names. Each round runs, one after the other:
+two epochs of the plain loop (the same network, start weights, optimiser, batches, steps and workers), two epochs of
+`erm` with an empty disk cache, of which the second reads the cache, and one epoch of `lntl`. Writes images per second,
+the ratios and the peak memory to benchmarks/real_loading.json (--out).
 """
 
 import argparse
@@ -109,7 +109,7 @@ def ratios(rounds: list[dict[str, float]]) -> Mapping[str, float]:
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure all rounds, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=1280)
     parser.add_argument("--workers", type=int, default=1)

@@ -1,6 +1,6 @@
-"""Plain PyTorch reference of the authors' training step of *Learning Not to Learn* (CVPR 2019), to compare speed with.
+"""Plain PyTorch implementation of the authors' training step of *Learning Not to Learn* (CVPR 2019), for speed tests.
 
-Own code, written from the published facts: per-image loading, three separate bias heads, two sub-steps a batch.
+Written from the published facts: it loads single images, has three separate bias heads, and takes two steps per batch.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from torch.utils.data import DataLoader, Dataset
 
 # Source of the constants: the authors' repository, feidfoe/learning-not-to-learn at fad2ec8.
 IGNORE = -100  # Deviation: the label that torch's cross-entropy ignores, where the authors write 255.
-CHANNELS = 3  # one bias head a colour channel
+CHANNELS = 3  # one bias head per colour channel
 NUM_CLASSES = 10  # digits
-NUM_BINS = 8  # bins of the bias label a channel
+NUM_BINS = 8  # bins of the bias label per channel
 BIN_WIDTH = 32  # grey levels of 0 to 255
-BIAS_SIZE = 14  # pixels a side of the bias label, and places a side of z
+BIAS_SIZE = 14  # side of the bias label in pixels, and of z in places
 MEAN = (0.4914, 0.4822, 0.4465)  # of RGB on the [0, 1] scale
 STD = (0.2023, 0.1994, 0.2010)  # of RGB on the [0, 1] scale
 LAM = 0.01  # weight of the mean of sum p log p
@@ -39,18 +39,18 @@ class Images(Dataset[Sample]):
     """Images and labels, prepared one at a time with PIL."""
 
     def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.integer[Any]]) -> None:
-        """Hold uint8 images of N x 28 x 28 x 3 and their N labels."""
+        """Take uint8 images of N x 28 x 28 x 3 and their N labels."""
         if images.dtype != np.uint8 or images.shape[1:] != (28, 28, CHANNELS) or len(images) != len(labels):
             raise ValueError(f"need uint8 N x 28 x 28 x 3, N labels; got {images.dtype} {images.shape}, {labels.shape}")
         self.images, self.labels = images, labels
         self.mean, self.std = torch.tensor(MEAN).view(CHANNELS, 1, 1), torch.tensor(STD).view(CHANNELS, 1, 1)
 
     def __len__(self) -> int:
-        """Count the images."""
+        """Return the number of images."""
         return len(self.images)
 
     def __getitem__(self, index: int) -> Sample:
-        """Give the normalised image (3 x 28 x 28), its label and its bias label (3 x 14 x 14)."""
+        """Return the normalised image (3 x 28 x 28), its label and its bias label (3 x 14 x 14)."""
         image = Image.fromarray(self.images[index])
         x = (torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255 - self.mean) / self.std
         small = image.resize((BIAS_SIZE, BIAS_SIZE), Image.Resampling.NEAREST)
@@ -99,7 +99,7 @@ class Timing(NamedTuple):
 
 
 class Reference:
-    """The authors' procedure: networks, optimisers, loader and the two sub-steps of a batch."""
+    """The authors' procedure: networks, optimisers, loader and the two steps per batch."""
 
     def __init__(
         self,
@@ -128,21 +128,21 @@ class Reference:
         return DataLoader(self.data, self.batch_size, shuffle=True, num_workers=self.num_workers, generator=order)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        """Do sub-steps A and B on one batch and give their losses."""
+        """Take steps A and B on one batch and return their losses."""
         x, y, bias = batch
         return self._task_step(x, y) | self._bias_step(x, bias)
 
     def _task_step(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """Do A: task loss plus LAM times the mean negative entropy of the beliefs, stepping f and g."""
+        """Take step A of f and g: the task loss plus LAM times the mean negative entropy of the predictions."""
         z = self.f(x)
         task = functional.cross_entropy(self.g(z), y)
         log_p = torch.stack([functional.log_softmax(h(z), dim=1) for h in self.h])
         mi = (log_p.exp() * log_p).sum(dim=2).mean()
-        self._minimise(task + LAM * mi, (self.optim_f, self.optim_g))  # h gets gradients too, and isn't stepped
+        self._minimise(task + LAM * mi, (self.optim_f, self.optim_g))  # h gets gradients, too, but is not updated
         return {"task": task.detach(), "mi": mi.detach()}
 
     def _bias_step(self, x: Tensor, bias: Tensor) -> dict[str, Tensor]:
-        """Do B: bias losses summed over channels behind the gradient reversal, stepping f and the three h."""
+        """Take step B of f and the three h: the bias losses, summed over channels, behind the gradient reversal."""
         z = self.f(x)
         z.register_hook(lambda grad: -MU * grad)  # the gradient reversal (Ganin and Lempitsky, 2015)
         loss = sum((functional.cross_entropy(h(z), bias[:, c]) for c, h in enumerate(self.h)), torch.zeros(()))
@@ -150,7 +150,7 @@ class Reference:
         return {"bias": loss.detach()}
 
     def _minimise(self, loss: Tensor, optims: tuple[torch.optim.Optimizer, ...]) -> None:
-        """Take one step of these optimisers on the loss."""
+        """Minimise the loss by one step of these optimisers."""
         for optim in (self.optim_f, self.optim_g, *self.optim_h):
             optim.zero_grad()
         loss.backward()
@@ -158,13 +158,13 @@ class Reference:
             optim.step()
 
     def _endless(self) -> Iterator[Batch]:
-        """Give batches, epoch after epoch."""
+        """Yield batches, epoch after epoch."""
         loader = self.loader()
         while True:
             yield from loader
 
     def timing(self, seconds: float) -> Timing:
-        """Train for about so many seconds, after one batch of warm-up, and time loading and stepping apart."""
+        """Train for about this many seconds after a first batch; return the times of loading and of the steps."""
         batches = self._endless()
         self.step(next(batches))
         images, loading, stepping = 0, 0.0, 0.0
@@ -178,7 +178,7 @@ class Reference:
         return Timing(images, loading, stepping)
 
     def images_per_second(self, seconds: float) -> float:
-        """Measure the training speed, loading included, over about so many seconds."""
+        """Return the images per second over about this many seconds, loading included."""
         timing = self.timing(seconds)
         return timing.images / (timing.loading + timing.stepping)
 
@@ -196,7 +196,7 @@ LAYERS = {
 
 
 def step_flops(batch_size: int) -> dict[str, int]:
-    """Count 2 x multiply-adds, by "layer/pass", of one joint step of eq. 9 with one forward of each of f, g and h."""
+    """Return the FLOPs (2 per multiply-add) of one joint step of eq. 9, by "layer/pass"."""
     flops = {}
     for layer, (inputs, outputs, kernel, side, copies) in LAYERS.items():
         passes = ("forward", "weight_grad") if layer == "f.conv1" else ("forward", "weight_grad", "input_grad")
@@ -206,7 +206,7 @@ def step_flops(batch_size: int) -> dict[str, int]:
 
 
 def matmul_gflops(n: int = 2048, seconds: float = 1.0) -> float:
-    """Measure the peak, in GFLOP/s, of a float32 n x n product: the fastest of those that fit in the time."""
+    """Return the GFLOP/s of the fastest of all float32 n x n products that fit into the time."""
     a, b, out = torch.rand(n, n), torch.rand(n, n), torch.empty(n, n)
     torch.mm(a, b, out=out)
     best, end = float("inf"), time.perf_counter() + seconds

@@ -1,10 +1,10 @@
-"""Measure a training step: `lntl` (updates: joint) against a plain reference of the authors' procedure, side by side.
+"""Measure a training step of `lntl` (updates: joint) and of a plain implementation of the authors' procedure.
 
 Usage: python benchmarks/step.py [--seconds 20] [--threads 2] [--out benchmarks/step.json]
 
-Both train on the same images of Colored MNIST in batches of 128 in this one process, taking turns, so that both see the
-machine. Prints and writes: images a second of each, their ratio, the FLOPs of a step, and the share of the peak of a
-float32 matrix product, measured in the same run.
+Both train on the same images of Colored MNIST in batches of 128. They take turns in one process, so that other load on
+the machine slows both. Prints and writes: images per second of both, their ratio, the FLOPs of a step, and the share of
+the peak of a float32 matrix product, measured in the same run.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from lntl import config, experiment
 from lntl.training.trainer import Trainer
 
 BATCH = 128
-ROUNDS = 5  # turns of each side; the figure is the median
+ROUNDS = 5  # turns of each side; the result is the median
 
 
 def joint_trainer() -> tuple[Trainer, experiment.Experiment]:
@@ -40,7 +40,7 @@ def joint_trainer() -> tuple[Trainer, experiment.Experiment]:
 
 
 def lntl_rate(trainer: Trainer, seconds: float) -> float:
-    """Return the images a second of our steps, batches and all."""
+    """Return the images per second of our steps, including the making of batches."""
     began, images = time.perf_counter(), 0
     while (passed := time.perf_counter() - began) < seconds:
         for _ in trainer.epoch():
@@ -51,7 +51,7 @@ def lntl_rate(trainer: Trainer, seconds: float) -> float:
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure both, print and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=20.0, help="seconds of measurement for each side")
     parser.add_argument("--threads", type=int, default=2)

@@ -1,10 +1,10 @@
-"""Measure how long a table of one's own images takes to be read, checked and split, and how much memory.
+"""Measure the time and the memory that it takes to read, check and split a large table of images.
 
 Usage: python benchmarks/table.py [--rows 1000000] [--rounds 3] [--out benchmarks/table.json]
 
-Makes a CSV of that many rows (image, three classes, twenty hospitals, an age, 5 % of them missing, and a patient to be
-kept on one side) and builds the data set without opening an image. Prints and writes: seconds, of the clock and of the
-processor, and the largest memory of the process, with what it held before.
+Makes a CSV file with an image, three classes, twenty hospitals, an age (5 % are missing) and a patient (all rows of one
+patient go into one split), and builds the data set without opening an image. Prints and writes: seconds of the clock
+and of the processor, and the peak memory of the process before and after.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from lntl.data.table import Table
 
 
 def write(path: Path, rows: int) -> None:
-    """Write the table, drawn by a fixed seed."""
+    """Write the table, drawn with a fixed seed."""
     random = np.random.default_rng(0)
     label, hospital = random.integers(0, 3, rows).tolist(), random.integers(0, 20, rows).tolist()
     patient, age = random.integers(0, max(1, rows // 3), rows).tolist(), random.normal(50, 15, rows).round(1).tolist()
@@ -36,12 +36,12 @@ def write(path: Path, rows: int) -> None:
 
 
 def peak() -> float:
-    """Return the largest memory that the process has held so far, in GB (Linux counts it in KiB)."""
+    """Return the peak memory of the process so far, in GB (Linux reports KiB)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure all rounds, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3, help="the figure is the median")

@@ -3,8 +3,8 @@
 Usage: python benchmarks/time_to_accuracy.py [--seeds 10 11 12 13 14] [--out benchmarks/time_to_accuracy.json]
 
 The time starts with the process. Each seed runs in a new process, one after another, with all cores. After every epoch
-the run is evaluated on the test set. This only stops the clock: recipe, epochs and seeds are fixed in advance.
-Prints and writes the median and the range.
+the run is evaluated on the test set. The test set only decides when the clock stops: recipe, epochs and seeds are fixed
+in advance. Prints and writes the median and the range.
 """
 
 import argparse

@@ -2,16 +2,16 @@
 
 Usage: python scripts/compare_checkouts.py BEFORE AFTER [--out FOLDER] [--only NAME ...]
 
-BEFORE and AFTER are checkouts; both run with this Python and its packages, on one thread. For every method there is a
-run on Colored MNIST (erm, bias_head, then the method), and there are runs on vectors, on arrays of images with two
-biases, and on image files with augmentation. Compared are
+BEFORE and AFTER are checkouts; both run with this Python and its packages, on one thread. Each method is run on Colored
+MNIST (erm, bias_head, then the method). Further runs train on vectors, on arrays of images with two biases, and on
+image files with augmentation. The script compares
 
 - all tensors of last.pth and best_model.pth (networks, their average, method, optimizers),
-- every number of result.json, metrics.jsonl, evaluation/*.json, probe.json and recoloring.json,
-- the arrays of evaluation/*.npz, embedding.npz and recoloring.npz.
+- all numbers of result.json, metrics.jsonl, evaluation/*.json, probe.json and recoloring.json,
+- all arrays of evaluation/*.npz, embedding.npz and recoloring.npz.
 
-Times, dates, paths and sentences are not compared. Keys that have been renamed since lntl 0.1 are compared under their
-new name; a number or array that only AFTER has is counted, not compared. Exits with 1 where anything differs.
+Times, dates, paths and sentences are not compared. Keys that were renamed since lntl 0.1 are compared under their new
+names. Numbers and arrays that only AFTER has are counted, not compared. Exits with 1 if anything differs.
 """
 
 import argparse
@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-# The names of lntl 0.1 and of today.
+# The names of lntl 0.1 and the current ones.
 RENAMED_SETTINGS = {
     "updates": "schedule",
     "h_positions": "places",
@@ -72,7 +72,7 @@ def run_python(checkout: Path, arguments: list[str], folder: Path | None = None)
 
 
 def configurations(names: list[str]) -> dict[str, dict[str, Any]]:
-    """Return the configuration of each run by its name, with the keys of today."""
+    """Return the configuration of each run by its name, with the current keys."""
     phases = {name: {"method": name, "epochs": 2} | SETTINGS.get(name, {}) for name in names}
     phases |= {name: {"epochs": 1} | variant for name, variant in VARIANTS.items()}
     raw = {}
@@ -187,7 +187,7 @@ def tensors(tree: Any, path: str = "") -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def numbers(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the numbers of a JSON document, None and booleans included, by their path of today's names."""
+    """Yield the numbers of a JSON document, None and booleans included, by their path of current names."""
     if isinstance(tree, dict | list):
         for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
             yield from numbers(value, f"{path}.{RENAMED_RESULTS.get(str(key), key)}")
@@ -196,7 +196,7 @@ def numbers(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def contents(file: Path) -> dict[str, Any]:
-    """Return what is compared of a file, by path."""
+    """Return the tensors, numbers or arrays of a file that are compared, by path."""
     if file.suffix == ".pth":
         return dict(tensors(torch.load(file, map_location="cpu", weights_only=True)["trainer"]))
     if file.suffix == ".npz":
@@ -237,7 +237,7 @@ PATTERNS = (
 
 
 def compare(before: Path, after: Path) -> tuple[dict[str, int], list[str]]:
-    """Return how much was compared, by kind, and a line for each difference."""
+    """Return how many values were compared, by kind, and a line for each difference."""
     count = {"files": 0, "tensors": 0, "numbers": 0, "arrays": 0, "only after": 0}
     differences = []
     for file in sorted({path for pattern in PATTERNS for path in before.glob(pattern)}):
@@ -259,7 +259,7 @@ def compare(before: Path, after: Path) -> tuple[dict[str, int], list[str]]:
 
 
 def brief(value: Any) -> str:
-    """Return a value on a line."""
+    """Return a value as one short line."""
     return f"{type(value).__name__} {tuple(value.shape)}" if hasattr(value, "shape") else repr(value)
 
 

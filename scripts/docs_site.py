@@ -348,7 +348,7 @@ def _values(annotation: Any) -> str:
         return "list of " + ", ".join(dict.fromkeys(map(_values, inner)))
     if origin in (Union, UnionType):
         return " or ".join(dict.fromkeys(map(_values, inner)))
-    return "keys and values"  # a dict, or settings of their own
+    return "keys and values"  # a dict, or nested settings
 
 
 def _default(field: FieldInfo) -> str:

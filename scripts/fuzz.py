@@ -1,19 +1,20 @@
-"""Fuzz the command line: mutated files, one seeded mutation a case; every answer must be a result or one sentence.
+"""Fuzz the command line with mutated files, one seeded mutation per case; each answer must be a result or one sentence.
 
 Usage: python scripts/fuzz.py [--share 0.01] [--seed 0] [--only KIND-NUMBER ...] [--processes 2]
 
-    configs       a configuration, trained for an epoch where it is still valid
-    checkpoints   a checkpoint or an export: evaluated, resumed, probed, exported, predicted with
-    data          a table, an array file, a folder of images: trained on, audited, predicted
-    folders       a run folder: reported, evaluated, resumed, described by a card
-    results       the lines of a benchmark: compared, continued
+    configs       a configuration: lntl train, for one epoch if it is still valid
+    checkpoints   a checkpoint or an export: lntl eval, train --resume, probe, export, predict
+    data          a table, an array file or an image: lntl train, data check, predict
+    folders       a run folder: lntl report, eval, train --resume, card
+    results       the lines of a benchmark: lntl compare, benchmark
 
-A failure is a traceback (any exception but the command line's own exit), an exit code other than 0, 1, 2 and 130, an
-exit 2 without a sentence, a line of more than 1,000 characters, a case that takes longer than its bound, or code that
-ran: pickles and configurations in the files call functions that write a file, the canary. A training that is not over
-in time gets Ctrl-C, and must save its state and end. Each failure prints its name, by which --only repeats it, and its
-command; its files stay in the folder, as do all outcomes with the last line of each message. Exits with 1 if there is a
-failure.
+A failure is one of these: a traceback (any exception except the exit of the command line); an exit code other than 0,
+1, 2 and 130; exit code 2 without a sentence; a line of more than 1,000 characters; a case that takes longer than its
+bound; or code that ran. To notice the last, pickles and configurations in the files call functions that write a file,
+the canary. A training that takes too long gets Ctrl-C, and must then save its state and end.
+
+Each failure is printed with its command and its name, by which --only repeats it. Its files stay in the folder, and so
+do all outcomes with the last line of each message. Exits with 1 if there is a failure.
 """
 
 import argparse
@@ -55,9 +56,9 @@ from lntl.training import Phase
 from lntl.types import Dataset, Networks
 
 COUNTS = {"configs": 3000, "checkpoints": 600, "data": 700, "folders": 100, "results": 400}
-BOUND = 60  # seconds of the processor that a case may take; ten times what the slowest valid one needs
-WAITING = 600  # seconds in all that it may take, on a machine under load
-TRAINING = 3  # seconds of the processor until a training gets Ctrl-C: a million epochs are a valid setting
+BOUND = 60  # seconds of processor time that a case may take; ten times as many as the slowest valid one takes
+WAITING = 600  # seconds of the clock that a case may take, on a machine under load
+TRAINING = 3  # seconds of processor time until a training gets Ctrl-C, because a million epochs are a valid setting
 MEMORY = 12 * 2**30  # bytes of address space, torch's own included
 LONGEST = 1000  # characters of a line on stderr: no message repeats a file
 MEMORY_DISK = Path("/dev/shm" if Path("/dev/shm").is_dir() else "/tmp")
@@ -265,7 +266,7 @@ def mutate_bytes(content: bytes, rng: Random) -> bytes:
 
 
 class Code:
-    """A pickle of this writes the canary when it is loaded."""
+    """An object whose pickle writes the canary when it is loaded."""
 
     def __init__(self, call: Callable[..., Any], *arguments: Any) -> None:
         self.call, self.arguments = call, arguments
@@ -313,7 +314,7 @@ def mutate_checkpoint(path: Path, rng: Random, canary: Path) -> None:
 
 
 def forge(path: Path, rng: Random, canary: Path) -> None:
-    """Put code into a checkpoint: as a pickle of its own, in its archive, or among its values."""
+    """Put code into a checkpoint: instead of it, into its archive, or among its values."""
     kind = rng.randrange(4)
     code = gadget(rng, canary)
     if kind == 0:
@@ -337,7 +338,7 @@ def mutate_header(content: bytes, rng: Random) -> bytes:
     """Change the JSON at the head of a .safetensors file."""
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
-    if rng.random() < 0.7:  # one of its descriptions, which are JSON themselves
+    if rng.random() < 0.7:  # one of its descriptions, which are JSON texts
         name = rng.choice(list(header["__metadata__"]))
         header["__metadata__"][name] = json.dumps(mutate_tree(as_json(header["__metadata__"][name]), rng))
     else:
@@ -447,7 +448,7 @@ VALUES: dict[Any, tuple[Any, ...]] = {
 
 
 def value_of(annotation: Any, rng: Random) -> Any:
-    """Return a value of a type, seldom any number."""
+    """Return a random value of a type."""
     origin, parts = get_origin(annotation), get_args(annotation)
     if rng.random() < 0.1:
         return rng.choice(NUMBERS)
@@ -709,7 +710,7 @@ def run_case(name: str, seed: int, templates: Path) -> tuple[str, str, list[str]
         sys.path.remove(str(folder))
         sys.modules.pop("canary_module", None)
         os.chdir(templates.parent)
-    if canary.exists() and kind != "configs":  # a configuration is the user's own, and may name code
+    if canary.exists() and kind != "configs":  # a configuration comes from the user and may name code
         outcome, reason = "code ran", f"the canary says: {canary.read_text(errors='replace')[:80]}\n{reason}"
     canary.unlink(missing_ok=True)
     with (templates.parent / f"outcomes-{os.getpid()}.txt").open("a", errors="replace") as log:
@@ -720,7 +721,7 @@ def run_case(name: str, seed: int, templates: Path) -> tuple[str, str, list[str]
 
 
 def wrong(code: int, text: str) -> str:
-    """Return what is wrong with an exit code and its message; "" for nothing."""
+    """Return why an exit code and its message are a failure; "" if they are none."""
     if code not in (0, 1, 2, 130):
         return f"exit code {code}: {text[-300:]}"
     if "Traceback" in text or "Exception ignored" in text:

@@ -1,9 +1,9 @@
-"""Write requirements.txt and requirements-dev.txt: the exact version of everything that pyproject.toml asks for.
+"""Write requirements.txt and requirements-dev.txt: the exact version of every package that `lntl` needs.
 
 Usage: python scripts/lock.py   (or `make lock`)
 
-pip resolves the newest versions that fit (a dry run: nothing is installed), so run it with the Python that the project
-supports first, 3.11 on Linux.
+pip chooses the newest versions that fit this Python (a dry run: nothing is installed). So run it with the lowest
+version of Python that the project supports, 3.11, on Linux.
 """
 
 import json
@@ -15,10 +15,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Moved by hand, both together: another torch computes other numbers in the last digits.
+# Update both by hand and together: with another torch, results differ in the last digits.
 HELD = {"torch": "2.14.1", "torchvision": "0.29.1"}
 
-# On Linux torch brings its CUDA libraries and Triton itself, in versions that fit it.
+# On Linux, torch installs matching versions of the CUDA libraries and of Triton.
 BROUGHT_BY_TORCH = re.compile(r"(nvidia|cuda)-.*|triton")
 
 HEADER = """\
@@ -30,12 +30,12 @@ Pins = dict[str, str]
 
 
 def normalised(name: str) -> str:
-    """Return a distribution's name as package indexes spell it."""
+    """Return a package's name as package indexes spell it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def resolve(extras: str, held: Pins) -> Pins:
-    """Return name -> version of everything that `lntl[extras]` needs, with the versions in `held` kept."""
+    """Return the version of each package that `lntl[extras]` needs, by name; those in `held` keep their versions."""
     with tempfile.TemporaryDirectory() as folder:
         constraints, report = Path(folder, "held.txt"), Path(folder, "report.json")
         constraints.write_text("".join(f"{name}=={version}\n" for name, version in held.items()), encoding="utf-8")
@@ -56,7 +56,7 @@ def write(name: str, what: str, lines: list[str]) -> None:
 
 
 def main() -> None:
-    """Resolve what a user needs, then what a developer needs on top of exactly that."""
+    """Choose the versions for a user, then those for a developer, which include the former unchanged."""
     runtime = resolve("download", HELD)
     develop = resolve("download,notebooks,dev", runtime)
     write("requirements.txt", "runtime and download", [f"{name}=={version}" for name, version in runtime.items()])

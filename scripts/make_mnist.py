@@ -2,7 +2,7 @@
 
 Usage: python scripts/make_mnist.py FOLDER [OUTPUT]
 
-FOLDER holds the four unpacked *-ubyte files; the md5 of each is checked before anything is written.
+FOLDER contains the four unpacked *-ubyte files; the md5 of each is checked before anything is written.
 The default of OUTPUT is src/lntl/data/mnist.npz.
 """
 

@@ -2,8 +2,8 @@
 
 Usage: python scripts/migrate_results.py PLAN.yaml [PLAN.yaml ...]
 
-Five keys of the configuration have new names (lntl.config.keys.RENAMED). The hash of a line covers the names, so each
-line whose run the plan still has gets the hash of today; the metrics are not touched. A second call changes nothing.
+Five keys of the configuration have new names (lntl.config.keys.RENAMED). The hash of a line depends on the names, so
+each line whose run is still in the plan gets its new hash. The metrics do not change. A second call changes nothing.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ OLD_NAMES = {new: old for old, new in RENAMED.items()}
 
 
 def old_hash(config: Config) -> str:
-    """Return the hash that lntl 0.1 gave the same settings: that of lntl 0.2, over the old names."""
+    """Return the hash that lntl 0.1 computed for the same settings: the hash of lntl 0.2, but with the old names."""
     raw = config.model_dump(include={"data", "model", "training"}, exclude_defaults=True)
     raw["training"].pop("device", None)
     raw["data"] = with_old_names(raw["data"])
@@ -45,7 +45,7 @@ def migrate(path: Path) -> None:
     """Rewrite the results of the plan at `path`."""
     plan = plans.read(path)
     results = path.parent / plan.results
-    # Both hashes are of the same settings with seed 0, as the plan computes them.
+    # Both hashes are computed from the same settings with seed 0, as the plan does it.
     hashes = {
         (run.name, old_hash(with_seed_0(run.config, plan.seed_keys))): run.config_hash
         for run in plans.planned_runs(plan, path)
@@ -62,7 +62,7 @@ def migrate(path: Path) -> None:
 
 
 def with_seed_0(config: Config, seed_keys: list[str]) -> Config:
-    """Return the configuration with seed 0 at the plan's keys, at which its hash is taken."""
+    """Return the configuration with seed 0 at the plan's keys; its hash is computed from that."""
     sections = {key.partition(".")[0]: key.partition(".")[2] for key in seed_keys}
     return config.model_copy(
         update={name: getattr(config, name).model_copy(update={key: 0}) for name, key in sections.items()}

@@ -2,8 +2,8 @@
 
 Usage: python scripts/unpack_archive.py ARCHIVE SCRATCH TARGET     (called by scripts/download_dataset.sh)
 
-SCRATCH is an empty folder on the file system of TARGET. Exit code 3 means that the archive itself is no good, 1 that
-something else failed (a full disk, for instance).
+SCRATCH is an empty folder on the file system of TARGET. Exit code 3 means that the archive is damaged or lacks files,
+1 that something else failed (for example because the disk is full).
 """
 
 import lzma
@@ -24,7 +24,7 @@ NO_ARCHIVE = 3  # exit code
 
 
 def members(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
-    """Yield (file name, size in bytes, content) of every plain file in the archive."""
+    """Yield (file name, size in bytes, content) of each plain file in the archive."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as z:
             for info in z.infolist():
@@ -42,7 +42,7 @@ def members(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
 
 
 def unpack(archive: Path, scratch: Path, target: Path) -> None:
-    """Unpack what `target` lacks; a file moves there only once all of the archive was read without an error."""
+    """Unpack the files that `target` lacks; they move there only after all of the archive was read without an error."""
     found = 0
     for name, size, content in members(archive):
         if not NAME.fullmatch(name):
@@ -63,7 +63,7 @@ def unpack(archive: Path, scratch: Path, target: Path) -> None:
 
 
 def main(archive: Path, scratch: Path, target: Path) -> int:
-    """Unpack; say in one line what went wrong, if anything did."""
+    """Unpack the archive; print one line if something went wrong."""
     try:
         unpack(archive, scratch, target)
     except BROKEN as error:

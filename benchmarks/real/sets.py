@@ -1,14 +1,15 @@
-"""Score the kept runs of a plan by a column of their table, whatever bias the method was given.
+"""Score the runs of a plan by one column of their table, even if they were trained with another bias.
 
     python benchmarks/real/sets.py benchmarks/real/dogs_and_cats/plan.yaml color [--probe]
 
-A run that learned with bins of brightness has its own groups; here all runs of a plan are compared on those of one
-column: the test images of the set that training was made of (`own`), those of the other set (`other`), the mean and the
-lowest of the cells. A difference from plain training is that of the means over seeds; its 95 % interval is of a
-bootstrap over images within each cell, the same images for both methods. --probe measures what fresh probes read of the
-column at z and before the logits, on 3,000 test images.
+A run trained with bins of brightness has its own groups. Here all runs of a plan are compared on the groups of one
+column: accuracy on the test images of the training set's kind (`own`), on those of the other set (`other`), and the
+mean and the lowest accuracy of the groups. Differences from plain training are differences of means over seeds. Their
+95 % intervals come from a bootstrap over images within each group, with the same images for both methods. --probe
+measures how well new probes predict the column at z and before the logits, on 3,000 test images.
 
-Writes beside the plan: hits.npz (which images each run got right, so that the runs may be removed), sets.json, sets.md.
+Writes into the plan's folder: hits.npz (which images each run classified correctly, so that the runs may be removed),
+sets.json, sets.md.
 """
 
 import argparse
@@ -35,12 +36,12 @@ from lntl.runs.folder import RunFolder
 from lntl.seeding import permutation
 
 RESAMPLES, PROBED, BATCH = 2000, 3000, 250
-PLAIN = "erm"  # the row that the others are compared with
+PLAIN = "erm"  # the method that the others are compared with
 
 
 @dataclass(frozen=True)
 class Groups:
-    """The test images of a run by the column: rows of the table (n,), cell (n,) and whether it conflicts (n,)."""
+    """The test images of a run: rows of the table (n,), groups by the column (n,), and whether they conflict (n,)."""
 
     row: NDArray[np.int64]
     cell: NDArray[np.int64]
@@ -64,7 +65,7 @@ def groups(run: PlannedRun, column: str) -> Groups:
 
 
 def hits_of(folder: RunFolder, split: Groups) -> NDArray[np.bool_]:
-    """Return which of the test images the last checkpoint of a run got right."""
+    """Return which of the test images the last checkpoint of a run classified correctly."""
     with np.load(folder.evaluation_of(folder.last).with_suffix(".npz")) as saved:
         right = dict(
             zip(saved["row"].tolist(), (saved["probabilities"].argmax(axis=1) == saved["y"]).tolist(), strict=True)
@@ -73,7 +74,7 @@ def hits_of(folder: RunFolder, split: Groups) -> NDArray[np.bool_]:
 
 
 def scores(split: Groups, right: NDArray[np.bool_], weight: NDArray[np.int64]) -> dict[str, float]:
-    """Return accuracies on the sets and cells; weight (n,): how often each image counts."""
+    """Return accuracies on the sets and groups; weight (n,): how often each image counts."""
     count, hits = (np.bincount(split.cell, weight * w, len(split.names)) for w in (np.ones(len(right)), right))
     cells = hits[count > 0] / count[count > 0]
     found = {"unbiased": float(cells.mean()), "worst": float(cells.min()), "all": float(hits.sum() / count.sum())}
@@ -84,7 +85,7 @@ def scores(split: Groups, right: NDArray[np.bool_], weight: NDArray[np.int64]) -
 
 
 def resampled(split: Groups, seed: int) -> NDArray[np.int64]:
-    """Return how often each row counts in a resample within cells; equal for runs with the same test images."""
+    """Return how often each row counts in a resample within groups; equal for runs with the same test images."""
     generator, weight = np.random.default_rng(seed), np.zeros(len(split.row), dtype=np.int64)
     for cell in np.unique(split.cell):
         (place,) = np.nonzero(split.cell == cell)
@@ -93,7 +94,7 @@ def resampled(split: Groups, seed: int) -> NDArray[np.int64]:
 
 
 def leakage(path: Path, split: Groups) -> dict[str, float]:
-    """Return the highest accuracy of fresh probes for the column at each layer, and that of a constant answer."""
+    """Return the highest accuracy of new probes for the column at each layer, and that of a constant prediction."""
     experiment, saved = open_checkpoint(path)
     networks = load_networks(experiment, saved, path)
     chosen = permutation(len(split.row), 0)[:PROBED].sort().values

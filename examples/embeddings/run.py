@@ -1,4 +1,4 @@
-"""Feature vectors and the scikit-learn estimator: plain training against a method that uses bias labels.
+"""Feature vectors and the scikit-learn estimator: plain training compared with a method that uses bias labels.
 
 The vectors stand for those of a foundation model: they are outputs of a frozen convolutional network with random
 weights for images of digits on coloured backgrounds. In 95 % of the training images the background predicts the digit;
@@ -34,7 +34,7 @@ Array = NDArray[Any]
 K = 5  # the digits 0 to 4, and as many backgrounds
 BACKGROUNDS = np.array([(210, 60, 60), (60, 170, 70), (70, 90, 210), (200, 180, 50), (150, 60, 180)])  # RGB
 ALIGNED = 0.95  # share of the training images on the background of their digit; the others have a random background
-# What is tried on val; `lntl methods bias_product` and `lntl methods lntl` say what the settings mean.
+# The settings to choose from on val; `lntl methods bias_product` and `lntl methods lntl` explain them.
 GRID = [
     {
         "debiasedclassifier__method": ["bias_product"],
@@ -70,7 +70,7 @@ def embed(images: Array, digits: ColoredMNIST) -> Array:
 
 
 def classifier(epochs: int, **settings: Any) -> Pipeline:
-    """Return the pipeline: vectors scaled, then a small network."""
+    """Return the pipeline: a scaler of the vectors, then a small network."""
     network = DebiasedClassifier(hidden=(128, 64), epochs=epochs, ema=0.98, device="cpu", **settings)
     return make_pipeline(StandardScaler(), network.set_fit_request(bias=True))
 
@@ -91,8 +91,8 @@ def choose_settings(
     pipeline = classifier(epochs, random_state=100)
     search = GridSearchCV(pipeline, GRID, scoring=scorer, cv=fold, refit=False).fit(X, y, bias=bias)
     results = search.cv_results_
-    tried = {str(p): round(float(s), 4) for p, s in zip(results["params"], results["mean_test_score"], strict=True)}
-    return {name.partition("__")[2]: value for name, value in search.best_params_.items()}, tried
+    scores = {str(p): round(float(s), 4) for p, s in zip(results["params"], results["mean_test_score"], strict=True)}
+    return {name.partition("__")[2]: value for name, value in search.best_params_.items()}, scores
 
 
 def evaluate(pipeline: Pipeline, test: tuple[Array, Array, Array]) -> dict[str, Any]:
@@ -109,14 +109,14 @@ def evaluate(pipeline: Pipeline, test: tuple[Array, Array, Array]) -> dict[str, 
         num_groups=K * K,
     )
     names = ("accuracy", "worst_group_accuracy")
-    value, drawn = compute(p, names), resample(p, {name: metrics.METRICS[name].function for name in names})
-    return {name: [value[name], *interval(drawn[name])] for name in names}
+    value, resampled = compute(p, names), resample(p, {name: metrics.METRICS[name].function for name in names})
+    return {name: [value[name], *interval(resampled[name])] for name in names}
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Choose on val, train with each seed, test; print a table and write it."""
+    """Choose settings on val, train and test with each seed, print a table and write it."""
     parser = argparse.ArgumentParser(description="Feature vectors through lntl's scikit-learn estimator.")
-    parser.add_argument("--images", type=int, default=4000, help="training images; half as many choose the settings")
+    parser.add_argument("--images", type=int, default=4000, help="training images; half as many are val images")
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results.json"))
@@ -124,20 +124,20 @@ def main(arguments: list[str] | None = None) -> None:
     sklearn.set_config(enable_metadata_routing=True)
     digits = ColoredMNIST(ColoredMNIST.Config(path="none"))
     n = args.images
-    drawn = (
+    images = (
         pictures(digits, "train", slice(0, n), ALIGNED),
         pictures(digits, "train", slice(n, n + n // 2), 0),
         pictures(digits, "test", slice(0, None), 0),
     )
-    train, val, test = ((embed(x, digits), y, bias) for x, y, bias in drawn)
-    best, tried = choose_settings(train, val, args.epochs)
+    train, val, test = ((embed(x, digits), y, bias) for x, y, bias in images)
+    best, val_scores = choose_settings(train, val, args.epochs)
     rows = []
     for seed in range(args.seeds):
         for settings in ({"method": "erm"}, best):
             fitted = classifier(args.epochs, random_state=seed, **settings).fit(*train[:2], bias=train[2])
             rows.append({"method": settings["method"], "seed": seed, **evaluate(fitted, test)})
             print("{method:>14}  seed {seed}".format(**rows[-1]), *with_intervals(rows[-1]), sep="   ")
-    results = {"chosen": best, "worst group on val": tried, "images": n, "epochs": args.epochs, "test": rows}
+    results = {"chosen": best, "worst group on val": val_scores, "images": n, "epochs": args.epochs, "test": rows}
     write_json(args.out, results | {"environment": environment.describe().model_dump(exclude={"resumed"})})
 
 

@@ -22,11 +22,11 @@ assert probe.reference.erm is not None
 assert recoloring is not None
 assert recoloring.erm is not None
 
-print(f"chance: {probe.chance.majority:.2f} of the colours named right")
+print(f"chance: {probe.chance.majority:.2f} of the colours predicted correctly")
 leakage = {"plain training": max(row.mean for row in probe.reference.erm), "LNTL": probe.leakage}
 flips = {"plain training": recoloring.erm.flip_rate.value, "LNTL": recoloring.flip_rate.value}
 for name in leakage:
-    print(f"{name}: a new probe names {leakage[name]:.2f} of the colours from the features")
+    print(f"{name}: a new probe predicts {leakage[name]:.2f} of the colours correctly from the features")
     print(f"{name}: another colour changes the prediction of {flips[name]:.2f} of the digits")
 
 # Three test digits, a row for each network.

