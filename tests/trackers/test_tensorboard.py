@@ -245,7 +245,7 @@ def test_a_link_for_a_step_of_the_projector_is_not_written_through(config: Confi
     folder.tensorboard.mkdir()
     (folder.tensorboard / "00003").symlink_to(elsewhere)
     board = TensorBoard(TrackedRun(folder))
-    with pytest.raises(UserError, match="00003: is a link"):
+    with pytest.raises(UserError, match="00003: it is a link"):
         board.features(lambda: Embedding(torch.zeros(1, 2), [("a", "b")], None), 3)
     board.close(finished=True)
     assert list(elsewhere.iterdir()) == []
