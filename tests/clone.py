@@ -1,4 +1,4 @@
-"""A copy of the checkout to try commands in as a user would, with the installed environment lent to it."""
+"""A copy of the checkout in which tests run commands as a user would; it uses the installed environment."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from tiny_runs import ROOT, TINY
 
 
 def clone(folder: Path) -> Path:
-    """Copy what git tracks, or would track, and lend it this environment as .venv, installed as `make` sees it."""
+    """Copy the files that git does not ignore, with this environment as .venv, which `make` takes as complete."""
     if not (ROOT / ".git").exists():
         pytest.skip("no git checkout: git would say which files belong to the project")
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]

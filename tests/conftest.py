@@ -1,4 +1,4 @@
-"""What the tests share: one thread a process, a tiny Colored MNIST, builders of small configurations and trainers."""
+"""Fixtures for all tests: one thread per process, a tiny Colored MNIST, small configurations and trainers."""
 
 import hashlib
 import json
@@ -79,7 +79,7 @@ def raw_config(tmp_path: Any) -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture
 def make_config(raw_config: Callable[..., dict[str, Any]]) -> Callable[..., Config]:
-    """Like raw_config, checked."""
+    """Like raw_config, but the function returns the checked configuration."""
     return lambda *phases, **sections: configuration.validate(raw_config(*phases, **sections), "test")
 
 
@@ -135,7 +135,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
 
 @pytest.fixture(scope="session")
 def made(shared: Shared) -> Path:
-    """A folder with the made-up runs `lntl` and `plain` (ERM alone); do not change its files."""
+    """A folder with the invented runs `lntl` and `plain` (only ERM); do not change its files."""
 
     def fill(folder: Path) -> None:
         make_run(folder / "lntl")

@@ -1,4 +1,4 @@
-"""A run folder as `lntl train`, `eval` and `probe` leave it, made in a second: its numbers are invented."""
+"""A run folder as `lntl train`, `eval` and `probe` write it, made in a second with invented numbers."""
 
 import json
 import math
@@ -198,7 +198,7 @@ def write_evaluation(path: Path, accuracy: float, epoch: int) -> None:
 
 
 def probe_rows(layers: list[str], level: float) -> list[dict[str, Any]]:
-    """Return a linear and an MLP probe a layer, and a convolutional one on the first; the highest is at `level`."""
+    """Return a linear and an MLP probe per layer and a convolutional one on the first; `level` is the highest score."""
     rows = []
     for depth, layer in enumerate(layers):
         for probe, less in (("linear", 0.08), ("mlp", 0.03), ("conv", 0.0))[: 2 if depth else 3]:
@@ -273,7 +273,7 @@ def make_run_of_two_biases(path: Path) -> Path:
 
 
 def summary_of_two(y: NDArray[Any], bias: NDArray[Any], predicted: NDArray[Any]) -> dict[str, Any]:
-    """Return what `lntl eval` says of predictions of the three classes."""
+    """Return the summary that `lntl eval` writes for predictions of the three classes."""
     logits = torch.nn.functional.one_hot(torch.from_numpy(predicted), 3).float()
     group, none = torch.from_numpy(y * 12 + bias), torch.zeros(N, dtype=torch.int64)
     p = Predictions(torch.from_numpy(y), group, torch.arange(N), logits, none, none, 36)

@@ -1,4 +1,4 @@
-"""Association of bias and label against scipy, scikit-learn and loops; the difference that a test can show."""
+"""Association of bias and label, compared with scipy, scikit-learn and loops; the smallest detectable difference."""
 
 import math
 from statistics import NormalDist
@@ -30,7 +30,7 @@ def rows_of(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return y, value
 
 
-def test_the_table_counts_rows_of_known_value() -> None:
+def test_the_table_counts_rows_whose_bias_is_known() -> None:
     y, value = np.array([0, 2, 2, 1, 2]), np.array([1, 0, 0, IGNORE, 3])
     expected = np.zeros((3, 4), dtype=int)
     for row, label in enumerate(y):
@@ -44,7 +44,7 @@ def table_of(counts: np.ndarray) -> Table:
 
 
 @given(TABLES)
-def test_cramers_v_and_mutual_information_are_those_of_the_formulas(counts: np.ndarray) -> None:
+def test_cramers_v_and_mutual_information_equal_their_formulas(counts: np.ndarray) -> None:
     """V is compared by its square, for a rounding error of 1e-16 in chi^2 is one of 1e-8 in V near independence."""
     present = counts[counts.any(axis=1)][:, counts.any(axis=0)]
     if min(present.shape) < 2:
@@ -65,7 +65,7 @@ def test_cramers_v_and_mutual_information_are_those_of_the_formulas(counts: np.n
 
 
 @given(TABLES)
-def test_no_rule_is_right_more_often_than_the_best(counts: np.ndarray) -> None:
+def test_no_rule_is_more_accurate_than_the_best_rule(counts: np.ndarray) -> None:
     table, right, total = table_of(counts), 0, 0
     for column in counts.T.tolist():
         right, total = right + max(column), total + sum(column)
@@ -83,7 +83,7 @@ def test_the_rule_of_training_is_scored_on_other_rows() -> None:
     assert rule_accuracy(table_of(test), rule) == pytest.approx((1 + 2 + 2) / 20)
 
 
-def test_without_rows_nothing_is_defined() -> None:
+def test_without_rows_all_measures_are_undefined() -> None:
     empty = table_of(np.zeros((2, 3), dtype=np.int64))
     values = (
         cramers_v(empty),
@@ -95,7 +95,7 @@ def test_without_rows_nothing_is_defined() -> None:
 
 
 @pytest.mark.parametrize("n", [1, 12, 30, 500, 10_000])
-def test_the_detectable_difference_has_the_power_that_it_says(n: int) -> None:
+def test_the_detectable_difference_has_the_stated_power(n: int) -> None:
     normal = NormalDist()
 
     def power(difference: float) -> float:

@@ -1,4 +1,4 @@
-"""The audit of data: every count against loops over the rows, what it finds, and which method it recommends."""
+"""The audit of data: its counts compared with loops over the rows, its findings, and the method that it recommends."""
 
 import csv
 import io
@@ -98,7 +98,7 @@ def titles(found: Audit, level: str) -> list[str]:
     return [each["title"] for each in facts(found)["findings"] if each["level"] == level]
 
 
-def test_every_count_is_that_of_a_loop(table: Path, check: Callable[..., Audit]) -> None:
+def test_every_count_equals_that_of_a_loop(table: Path, check: Callable[..., Audit]) -> None:
     content = facts(check(table, bias=["sky", {"column": "age", "edges": [30, 40]}]))
     assert content["class_names"] == sorted(CLASSES)
     sky, age, joint = content["biases"]
@@ -142,7 +142,7 @@ def test_the_rule_of_training_is_scored_on_every_split(table: Path, check: Calla
         assert of_bias[split]["mutual_information"] == pytest.approx(expected)
 
 
-def test_small_and_empty_cells_are_named_the_smallest_first(table: Path, check: Callable[..., Audit]) -> None:
+def test_small_and_empty_groups_are_listed_by_size(table: Path, check: Callable[..., Audit]) -> None:
     content = facts(check(table))
     cells, counts = content["cells"]["test"], content["biases"][0]["counts"]["test"]
     flat = sorted(n for row in counts for n in row)
@@ -152,7 +152,7 @@ def test_small_and_empty_cells_are_named_the_smallest_first(table: Path, check: 
     assert cells["difference"] == pytest.approx(detectable_difference(cells["smallest"]["n"]))
 
 
-def test_equal_and_alike_images_are_found_within_and_across_splits(table: Path, check: Callable[..., Audit]) -> None:
+def test_equal_and_similar_images_are_found_within_and_across_splits(table: Path, check: Callable[..., Audit]) -> None:
     names = [row["image"] for row in rows()]
     shutil.copy(table / names[0], table / names[12])  # train and test, one class
     shutil.copy(table / names[1], table / names[2])  # within train, two classes
@@ -206,7 +206,7 @@ def test_unreadable_files_are_named_and_the_audit_goes_on(table: Path, check: Ca
         assert facts(found)["unreadable"] == []
 
 
-def test_files_that_training_would_not_check_are_a_problem_whatever_on_error_says(
+def test_files_that_training_would_not_check_are_a_problem_for_each_on_error(
     table: Path, check: Callable[..., Audit]
 ) -> None:
     spoil(table)
@@ -218,7 +218,7 @@ def test_files_that_training_would_not_check_are_a_problem_whatever_on_error_say
     assert titles(found, "problem") == ["Images that cannot be read"]
 
 
-def test_where_no_image_can_be_read_they_are_named(table: Path, check: Callable[..., Audit]) -> None:
+def test_unreadable_images_are_named_if_no_image_can_be_read(table: Path, check: Callable[..., Audit]) -> None:
     for row in rows():
         (table / row["image"]).write_bytes(b"no image")
     found = check(table, check="exist")
@@ -311,7 +311,7 @@ def test_the_recommendation_fits_the_situation_and_its_yaml_is_valid(
     assert content["trustworthy"]
 
 
-def test_equal_vectors_are_a_warning_alone(tmp_path: Path, raw_config: RawConfig) -> None:
+def test_equal_vectors_are_only_a_warning(tmp_path: Path, raw_config: RawConfig) -> None:
     k = np.arange(60)
     x = np.stack([k % 3, k % 2], axis=1)  # six vectors, all in every split
     np.savez(tmp_path / "own.npz", x=x, y=k % 3, bias=k // 3 % 2)
@@ -323,7 +323,7 @@ def test_equal_vectors_are_a_warning_alone(tmp_path: Path, raw_config: RawConfig
     assert "Equal vectors in two splits" in titles(found, "warning")
 
 
-def test_a_split_of_one_class_leaves_what_is_undefined_out(table: Path, check: Callable[..., Audit]) -> None:
+def test_undefined_measures_of_a_split_with_one_class_are_left_out(table: Path, check: Callable[..., Audit]) -> None:
     made = [row for row in rows() if row["split"] != "test" or row["label"] == CLASSES[0]]
     write(table, made)
     found = check(table, look=False)
@@ -343,7 +343,7 @@ def test_a_test_set_with_the_bias_of_training_is_pointed_out(table: Path, check:
     assert {"A biased test set", "A biased choice of the epoch"} <= set(titles(found, "warning"))
 
 
-def test_neither_the_labels_of_a_probe_nor_the_chance_of_h_open_a_file(
+def test_probe_labels_and_the_chance_accuracy_of_h_need_no_image_file(
     table: Path, raw_config: RawConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = {"name": "table", "path": str(table / "pets.csv"), "bias": "sky", "split": "split", "check": "exist"}
@@ -424,7 +424,7 @@ def test_groups_without_val_or_test_rows_are_listed(arrays: Arrays, metric: str,
     assert found.check.trustworthy
 
 
-def test_a_cell_that_no_split_has_is_not_a_finding_about_val_or_test(arrays: Arrays) -> None:
+def test_a_group_that_occurs_in_no_split_is_not_a_finding_about_val_or_test(arrays: Arrays) -> None:
     found = arrays(*spread(train=(40, ALL[:3]), val=(40, ALL[:3]), test=(40, ALL[:3])))
     assert "Empty groups in training" in titles(found, "warning")
     assert not {"Groups without a val row", "Groups without a test row"} & set(titles(found, "warning"))
@@ -475,7 +475,7 @@ def test_with_one_conflicting_row_the_bias_does_not_determine_the_class(arrays: 
     assert "The bias determines the class" not in titles(arrays(y, bias, split), "problem")
 
 
-def test_the_cost_of_many_cells_grows_with_the_rows_only(arrays: Arrays) -> None:
+def test_the_cost_of_many_groups_grows_only_with_the_rows(arrays: Arrays) -> None:
     random = np.random.default_rng(0)
     y, bias = np.arange(1500) // 3 % 400, random.permutation(1500) % 400  # all in train
     found = arrays(y, bias, np.array(["train", "val", "test"])[np.arange(1500) % 3])

@@ -1,4 +1,4 @@
-"""Equal examples and pictures that look alike, against a loop over every pair."""
+"""Equal examples and similar pictures, compared with a loop over all pairs."""
 
 import io
 import math
@@ -107,7 +107,7 @@ def test_one_or_two_pictures_give_no_pairs(n: int) -> None:
     assert equal_sets(prints.digest).tolist() == [IGNORE] * n
 
 
-def test_parts_are_joined_in_order() -> None:
+def test_connected_pairs_become_sets_in_order() -> None:
     pictures = tensor(photographs(5))
     whole, parts = of_pictures(pictures), join([of_pictures(pictures[:2]), of_pictures(pictures[2:])])
     assert whole.phash is not None

@@ -1,4 +1,4 @@
-"""What every method keeps, whatever file it stands in: an added method is tested here without touching this file.
+"""Properties of all methods: a new method is tested here without a change of this file.
 
 A method is tested as its defaults make it, and once for each other value of its settings that name a choice.
 """
@@ -84,7 +84,7 @@ def make_trainer(make_trainer: MakeTrainer, digits: ColoredMNIST, request: pytes
 
 
 def snapshot(trainer: Trainer) -> Any:
-    """Return the trainer's state, as a checkpoint would hold it, but for the seconds that it took."""
+    """Return the trainer's state as a checkpoint contains it, except for the seconds that it took."""
     file = BytesIO()
     torch.save(trainer.state_dict() | {"seconds": 0.0}, file)
     file.seek(0)
@@ -108,7 +108,7 @@ def assert_equal(left: Any, right: Any) -> None:
 
 
 def record_facts(record: EpochRecord) -> tuple[Any, ...]:
-    """Return what a record says, times apart."""
+    """Return the fields of a record except times."""
     return record.phase, record.method, record.epoch, record.total_epoch, record.step, record.metrics
 
 
@@ -135,7 +135,7 @@ def test_an_epoch_changes_the_networks_that_the_method_trains_and_no_other(
 
 
 def gradients(method: Method, batch: Batch) -> dict[str, Tensor]:
-    """Return the gradient of each network, the method's own too, flat, summed over its objectives on a batch."""
+    """Return the flat gradient of each network, the method's included, summed over its objectives on a batch."""
     networks = {name: getattr(method, name).train() for name in ("f", "g", "h")} | method.own_networks
     total = {name: torch.zeros(sum(p.numel() for p in net.parameters())) for name, net in networks.items()}
     for objective in method.objectives(batch, 0.5):
@@ -149,7 +149,9 @@ def gradients(method: Method, batch: Batch) -> dict[str, Tensor]:
 
 
 @each_variant
-def test_its_gradients_are_its_own(make_trainer: MakeTrainer, phase: Phase, batch: Batch) -> None:
+def test_its_gradients_differ_from_those_of_other_methods(
+    make_trainer: MakeTrainer, phase: Phase, batch: Batch
+) -> None:
     """A method whose objective was lost trains like plain training; each must differ from it where it trains.
 
     It differs in the gradient of a batch, from the same weights, or in how often it draws a row.
@@ -303,7 +305,9 @@ def test_lntl_without_its_terms_is_erm_bit_for_bit(make_trainer: MakeTrainer) ->
     ("ramp", "progress", "factor"),
     [("constant", 0.0, 1), ("linear", 0.0, 0), ("linear", 0.25, 0.25), ("dann", 0.0, 0), ("dann", 0.1, 0.46211716)],
 )  # fmt: skip
-def test_the_ramps_of_mu(make_trainer: MakeTrainer, batch: Batch, ramp: str, progress: float, factor: float) -> None:
+def test_mu_follows_its_ramp(
+    make_trainer: MakeTrainer, batch: Batch, ramp: str, progress: float, factor: float
+) -> None:
     method = method_of(make_trainer({"method": "lntl", "mu": 0.5, "mu_ramp": ramp}))
     for updates in ("joint", "alternating"):
         method.config = method.config.model_copy(update={"updates": updates})
@@ -406,7 +410,7 @@ def test_max_ratio_bounds_the_adversary_by_the_gradient_of_the_task(make_trainer
     torch.testing.assert_close(bounded, factor * adversary, rtol=1e-3, atol=1e-3 * float(bounded.abs().max()))
 
 
-def test_h_steps_are_updates_of_h_alone_before_the_joint_one(make_trainer: MakeTrainer, batch: Batch) -> None:
+def test_h_steps_update_only_h_before_the_joint_update(make_trainer: MakeTrainer, batch: Batch) -> None:
     method = method_of(make_trainer({"method": "lntl", "h_steps": 3}))
     moved = [objective.over for objective in method.objectives(batch, 0.0)]
     assert moved == [(method.h,), (method.h,), (method.f, method.g, method.h)]

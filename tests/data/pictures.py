@@ -10,7 +10,7 @@ from PIL import Image
 
 
 def gradient(width: int, height: int) -> NDArray[np.uint8]:
-    """Return a picture that differs at every place: red grows to the right, green downwards, blue is 60."""
+    """Return a picture without equal pixels: red grows to the right, green downwards, blue is 60."""
     rows, columns = np.mgrid[:height, :width]
     red, green = columns * 255 // max(1, width - 1), rows * 255 // max(1, height - 1)
     return np.stack([red, green, np.full_like(red, 60)], axis=2).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Arrays of one's own: vectors or images, labels in any form, normalised by their training rows."""
+"""Array files of a user: vectors or images, labels in any form, normalised by their training rows."""
 
 import json
 import zipfile
@@ -114,13 +114,13 @@ def test_names_of_integers_keep_their_order(write: Write) -> None:
 
 
 def test_the_signs_are_labels(write: Write) -> None:
-    """-1 stands for a missing value, but not where -1 and 1 are all there is."""
+    """-1 means a missing value, except if the only values are -1 and 1."""
     data = build(write(y=np.where(np.arange(N) % 2, 1, -1), bias=np.where(np.arange(N) % 3, 1, -1)))
     assert (data.spec.class_names, data.spec.bias_value_names, data.notes) == (("-1", "1"), ("-1", "1"), [])
 
 
 @pytest.mark.parametrize("missing", ["", " ", "NA", "nan ", "NaN"])
-def test_texts_are_read_as_those_of_tables(write: Write, missing: str) -> None:
+def test_texts_are_read_as_in_tables(write: Write, missing: str) -> None:
     texts = np.array(["s", "s ", "10", "9", missing])[np.arange(N) % 5]
     data = build(write(bias=texts))
     assert data.spec.bias_value_names == ("10", "9", "s")
@@ -130,7 +130,7 @@ def test_texts_are_read_as_those_of_tables(write: Write, missing: str) -> None:
     assert numbers.spec.bias_value_names == ("9", "10")
 
 
-def test_missing_biases_and_several(write: Write) -> None:
+def test_missing_biases_and_several_biases(write: Write) -> None:
     k = np.arange(N)
     both = np.stack([k // 3 % 2, np.where(k < 9, -1, k % 2)], axis=1)
     data = build(write(bias=both))
@@ -149,7 +149,7 @@ def test_numbers_in_bins(write: Write) -> None:
     assert everything(data)["bias"][:, 1].tolist() == expected
 
 
-def test_what_images_show_by_themselves(write: Write) -> None:
+def test_biases_measured_in_images(write: Write) -> None:
     x = np.zeros((N, 4, 4), dtype=np.uint8) + np.arange(N, dtype=np.uint8)[:, None, None]
     data = build(write(x=x), bias={"from": "brightness", "bins": 2})
     assert everything(data)["bias"].tolist() == [int(k >= N // 2) for k in range(N)]
@@ -164,7 +164,7 @@ def test_splits_and_groups_of_the_file(write: Write) -> None:
         build(write(part=split, home=np.arange(N) % 10), split="part", group_id="home")
 
 
-def test_wrong_rows_are_named_or_left_out(write: Write) -> None:
+def test_wrong_rows_are_listed_or_left_out(write: Write) -> None:
     x = np.ones((N, 4)) * np.arange(N)[:, None]
     x[7, 2] = np.nan
     y = np.arange(N) % 3
@@ -201,12 +201,12 @@ def test_wrong_rows_are_named_or_left_out(write: Write) -> None:
         ),
     ],
 )
-def test_what_cannot_be_used(write: Write, arrays: Any, settings: dict[str, Any], message: str) -> None:
+def test_unusable_files_are_an_error(write: Write, arrays: Any, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         build(write(**arrays), **settings)
 
 
-def test_a_file_that_is_no_npz(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_npz_file(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(b"nothing")
     np.save(tmp_path / "b.npy", np.zeros(3))
     for name, why in (("a.npz", "no .npz archive"), ("b.npy", ".*")):
@@ -234,7 +234,7 @@ def test_numbers_that_float32_cannot_hold_are_standardised_in_double(write: Writ
             assert torch.equal(transform(x[row]), shown)
 
 
-def test_a_header_of_more_rows_than_the_file_holds_is_refused_at_once(write: Write) -> None:
+def test_a_header_with_more_rows_than_the_file_contains_is_refused_at_once(write: Write) -> None:
     path = write()
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
@@ -250,7 +250,7 @@ def test_a_header_of_more_rows_than_the_file_holds_is_refused_at_once(write: Wri
         build(path)
 
 
-def test_texts_that_are_missing_are_a_setting(write: Write) -> None:
+def test_the_texts_that_mean_missing_are_a_setting(write: Write) -> None:
     """NA is the code of Namibia."""
     country = np.array(["DE", "NA", "-"])[np.arange(N) % 3]
     assert build(write(bias=country)).spec.bias_value_names == ("-", "DE")

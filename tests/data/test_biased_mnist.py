@@ -1,4 +1,4 @@
-"""Biased-MNIST and the Colored MNIST of LfF against their protocols in slow loops."""
+"""Biased-MNIST and the Colored MNIST of LfF, compared with their protocols in slow loops."""
 
 import math
 from collections import Counter
@@ -49,7 +49,7 @@ def test_the_packaged_digits_are_mnist() -> None:
 
 
 @pytest.mark.parametrize("correlation", [0.999, 0.997, 0.995, 0.99, 1.0])
-def test_cells_of_the_published_training_set(correlation: float) -> None:
+def test_groups_of_the_published_training_set(correlation: float) -> None:
     split = painted(biased(correlation=correlation, val_split_ratio=0), "train")
     count = cells(split.y, split.background)
     assert len(split) == 60000
@@ -70,7 +70,7 @@ def test_the_test_set_has_every_color_equally_often() -> None:
 
 
 @pytest.mark.parametrize("two", [False, True])
-def test_pixels_are_the_protocols(two: bool) -> None:
+def test_pixels_equal_those_of_the_protocol(two: bool) -> None:
     data = biased(foreground_correlation=0.9 if two else None, max_images=100)
     split, images = painted(data, "test"), mnist.read("test")[0]
     index = torch.tensor([3, 0, 57])
@@ -130,7 +130,7 @@ def aligned_share(split: Split) -> float:
 
 
 @pytest.mark.parametrize("build", DATA)
-def test_max_images_is_a_prefix_of_the_whole(build: Any) -> None:
+def test_max_images_takes_the_first_images(build: Any) -> None:
     small, whole = build(max_images=300).splits, build().splits
     assert len(small["train"]) + len(small["val"]) == len(small["test"]) == 300
     for name, split in small.items():
@@ -142,7 +142,7 @@ def test_max_images_is_a_prefix_of_the_whole(build: Any) -> None:
 
 
 @pytest.mark.parametrize("build", DATA)
-def test_the_seed_decides(build: Any) -> None:
+def test_the_images_depend_on_the_seed(build: Any) -> None:
     index = torch.arange(200)
     one, same, other = (build(seed=seed, max_images=2000).splits["train"].batch(index) for seed in (0, 0, 1))
     assert torch.equal(one.x, same.x)

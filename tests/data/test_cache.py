@@ -1,4 +1,4 @@
-"""Images are decoded once, whoever asks, and again only when the file or what is made of it has changed."""
+"""Images are decoded once, and again only if the file or its decoding settings have changed."""
 
 import os
 import threading
@@ -43,7 +43,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ["none", "memory", "disk"])
-def test_every_store_gives_what_decoding_gives(tmp_path: Path, settings: Settings, kind: str) -> None:
+def test_every_cache_returns_the_decoded_images(tmp_path: Path, settings: Settings, kind: str) -> None:
     paths = folder_of(tmp_path / "images", 5)
     store = store_of(paths, settings(kind, fit="stretch"))
     for _ in range(2):
@@ -52,7 +52,7 @@ def test_every_store_gives_what_decoding_gives(tmp_path: Path, settings: Setting
 
 
 @pytest.mark.parametrize(("kind", "times"), [("none", 2), ("memory", 1), ("disk", 1)])
-def test_what_is_kept_is_decoded_once(
+def test_cached_images_are_decoded_once(
     tmp_path: Path, settings: Settings, decoded: list[str], kind: str, times: int
 ) -> None:
     store = store_of(folder_of(tmp_path / "images", 3), settings(kind))
@@ -62,14 +62,14 @@ def test_what_is_kept_is_decoded_once(
     assert decoded == ["0.png", "1.png", "2.png"] * times
 
 
-def test_another_process_finds_what_is_on_disk(tmp_path: Path, settings: Settings, decoded: list[str]) -> None:
+def test_another_process_uses_the_disk_cache(tmp_path: Path, settings: Settings, decoded: list[str]) -> None:
     paths = folder_of(tmp_path / "images", 3)
     store_of(paths, settings("disk"))(1)
     assert np.array_equal(store_of(paths[1:], settings("disk"))(0), decode(paths[1], 8, "crop"))
     assert decoded == ["1.png"]
 
 
-def test_a_changed_file_is_decoded_anew(tmp_path: Path, settings: Settings) -> None:
+def test_a_changed_file_is_decoded_again(tmp_path: Path, settings: Settings) -> None:
     path = tmp_path / "a.bmp"  # a format whose files are of one size, whatever they show
     store = store_of([path], settings("disk"))
     for step, color in enumerate([(0, 0, 255), (255, 0, 0)]):
@@ -78,7 +78,7 @@ def test_a_changed_file_is_decoded_anew(tmp_path: Path, settings: Settings) -> N
         assert (store(0) == color).all()
 
 
-def test_another_side_fit_or_path_is_another_entry(tmp_path: Path, settings: Settings) -> None:
+def test_another_size_fit_or_path_is_another_entry(tmp_path: Path, settings: Settings) -> None:
     paths = folder_of(tmp_path / "images", 2)
     entries = {
         cache.OnDisk(paths, each).entry(place)
@@ -89,7 +89,7 @@ def test_another_side_fit_or_path_is_another_entry(tmp_path: Path, settings: Set
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "longer"])
-def test_a_damaged_entry_is_decoded_anew_and_mended(
+def test_a_damaged_entry_is_decoded_again_and_replaced(
     tmp_path: Path, settings: Settings, decoded: list[str], damage: str
 ) -> None:
     paths = folder_of(tmp_path / "images", 1)
@@ -117,7 +117,7 @@ def test_threads_that_share_a_cache_leave_whole_entries_and_nothing_else(tmp_pat
     assert {path.stat().st_size for path in files} == {8 * 8 * 3 + cache.CHECKSUM}
 
 
-def test_two_that_write_the_same_entry_at_the_same_time_do_not_meet(
+def test_two_writers_of_the_same_entry_do_not_interfere(
     tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both_have_written, replace = threading.Barrier(2, timeout=20), Path.replace
@@ -133,7 +133,7 @@ def test_two_that_write_the_same_entry_at_the_same_time_do_not_meet(
     assert np.array_equal(one, other)
 
 
-def test_a_file_that_is_gone_is_refused_even_if_cached(tmp_path: Path, settings: Settings) -> None:
+def test_a_removed_file_is_an_error_even_if_cached(tmp_path: Path, settings: Settings) -> None:
     (path,) = folder_of(tmp_path / "images", 1)
     store = store_of([path], settings("disk"))
     store(0)
@@ -176,7 +176,7 @@ def kept(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_clearing_removes_what_was_kept_and_the_images_are_decoded_anew(tmp_path: Path) -> None:
+def test_clearing_removes_all_entries_and_images_are_decoded_again(tmp_path: Path) -> None:
     paths = folder_of(tmp_path / "images", 5)
     settings = ImageSettings(size=8, cache="disk", cache_dir=str(tmp_path / "cache"))
     store = store_of(paths, settings)
@@ -188,7 +188,7 @@ def test_clearing_removes_what_was_kept_and_the_images_are_decoded_anew(tmp_path
     assert len(kept(tmp_path / "cache")) == 5
 
 
-def test_clearing_removes_halves_and_nothing_that_is_not_of_the_cache(tmp_path: Path) -> None:
+def test_clearing_also_removes_unfinished_files_but_no_files_of_others(tmp_path: Path) -> None:
     store = store_of(folder_of(tmp_path / "images", 2), ImageSettings(size=8, cache="disk", cache_dir=str(tmp_path)))
     store(0)
     (entry,) = (path for path in tmp_path.rglob("*") if len(path.name) == 32)
@@ -202,7 +202,9 @@ def test_clearing_removes_halves_and_nothing_that_is_not_of_the_cache(tmp_path: 
     assert kept(tmp_path) == {"images/0.png", "images/1.png", *(str(path.relative_to(tmp_path)) for path in mine)}
 
 
-def test_a_run_goes_on_where_the_cache_is_cleared_as_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_continues_if_the_cache_is_cleared_while_it_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (path,) = folder_of(tmp_path / "images", 1)
     store = store_of([path], ImageSettings(size=8, cache="disk", cache_dir=str(tmp_path / "cache")))
     replace = Path.replace

@@ -1,4 +1,4 @@
-"""The paper's protocol: strokes, colours, splits and labels, each against slow loops or statistics."""
+"""The paper's protocol: strokes, colours, splits and labels, compared with slow loops or statistics."""
 
 import math
 from dataclasses import replace
@@ -40,7 +40,7 @@ def sharp() -> ColoredMNIST:
 # --- strokes, labels, splits ---
 
 
-def test_the_digits_are_mnists(full: ColoredMNIST) -> None:
+def test_the_digits_are_those_of_mnist(full: ColoredMNIST) -> None:
     """Counts of the labels and the first test labels as published; strokes are hard and neither empty nor full."""
     train, val, test = (full.splits[name] for name in ("train", "val", "test"))
     labels = torch.bincount(torch.cat([train.y, val.y]))
@@ -99,7 +99,7 @@ def test_max_images_takes_the_first_of_train_and_test(full: ColoredMNIST) -> Non
 # --- colours ---
 
 
-def test_the_means_are_the_papers() -> None:
+def test_the_mean_colours_are_those_of_the_paper() -> None:
     assert list(COLORS.values()) == MEANS
 
 
@@ -135,7 +135,7 @@ def test_no_channel_is_0_or_255_and_an_image_does_not_depend_on_how_many_there_a
 
 
 @given(st.integers(0, 2**63 - 1))
-def test_hardly_any_jitter_leaves_the_mean(seed: int) -> None:
+def test_with_hardly_any_jitter_the_colour_is_the_mean(seed: int) -> None:
     means = torch.tensor(MEANS, dtype=torch.float64)
     assert (draw_colors(1e-6, means, seed).double() - means.clamp(1, 254)).abs().max() <= 2
 
@@ -149,7 +149,7 @@ def test_channels_are_independent_and_seeds_differ() -> None:
 
 
 @pytest.mark.parametrize("variance", VARIANCES)
-def test_train_images_wear_the_mean_of_their_digit(variance: float) -> None:
+def test_train_images_have_the_mean_colour_of_their_digit(variance: float) -> None:
     """For each digit and channel the mean colour is the truncated normal's: 6000 images, so within 6 errors."""
     split = build(color_var=variance).splits["train"]
     sigma = 255 * math.sqrt(variance)
@@ -161,14 +161,14 @@ def test_train_images_wear_the_mean_of_their_digit(variance: float) -> None:
             assert colors[:, channel].mean().item() == pytest.approx(expected.mean(), abs=6 * error + 0.1)
 
 
-def test_test_images_wear_a_random_mean_whatever_their_digit(sharp: ColoredMNIST) -> None:
+def test_test_images_have_a_random_mean_colour(sharp: ColoredMNIST) -> None:
     split = sharp.splits["test"]
     table = torch.bincount(split.group, minlength=100).view(10, 10).numpy()
     assert stats.chisquare(table.sum(axis=0)).pvalue > 1e-3  # the ten means are equally frequent
     assert stats.chi2_contingency(table).pvalue > 1e-3  # and independent of the digit
 
 
-def test_val_is_biased_or_random_as_asked(sharp: ColoredMNIST) -> None:
+def test_val_is_biased_or_random_by_its_setting(sharp: ColoredMNIST) -> None:
     biased = build(color_var=1e-4, val_coloring="biased")
     own = torch.arange(10) * 11  # the groups whose colour is the digit's own
     assert torch.isin(sharp.splits["train"].group, own).all()
@@ -186,14 +186,16 @@ def colors_by_row(data: ColoredMNIST, split: str) -> dict[int, list[int]]:
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 @pytest.mark.parametrize("other", [{"max_images": 5000}, {"val_split_ratio": 0.3}])
-def test_an_image_keeps_its_colour_whatever_the_sizes(full: ColoredMNIST, split: str, other: dict[str, Any]) -> None:
+def test_the_colour_of_an_image_does_not_depend_on_the_number_of_images(
+    full: ColoredMNIST, split: str, other: dict[str, Any]
+) -> None:
     ours, theirs = colors_by_row(full, split), colors_by_row(build(**other), split)
     shared = ours.keys() & theirs.keys()
     assert len(shared) > 20
     assert all(ours[row] == theirs[row] for row in shared)
 
 
-def test_the_seed_decides_all_colours(full: ColoredMNIST) -> None:
+def test_all_colours_depend_on_the_seed(full: ColoredMNIST) -> None:
     again, other = build(max_images=300), build(max_images=300, seed=1)
     for split in ("train", "val", "test"):
         assert torch.equal(again.splits[split].color, build(max_images=300).splits[split].color)
@@ -203,7 +205,7 @@ def test_the_seed_decides_all_colours(full: ColoredMNIST) -> None:
         assert np.mean(same) < 0.05
 
 
-def test_group_is_the_label_and_the_nearest_mean(digits: ColoredMNIST) -> None:
+def test_the_group_is_the_label_and_the_nearest_mean_colour(digits: ColoredMNIST) -> None:
     for split in digits.splits.values():
         for color, y, group in zip(split.color.tolist(), split.y.tolist(), split.group.tolist(), strict=True):
             distance = [sum((a - b) ** 2 for a, b in zip(color, mean, strict=True)) for mean in MEANS]
@@ -276,7 +278,7 @@ def test_grey_images_keep_the_bias_labels_of_their_colors() -> None:
         torch.testing.assert_close(x[:, c] * std + mean, plain[:, c] / 255, rtol=0, atol=1e-6)
 
 
-def test_labels_reach_into_the_background_as_far_as_asked() -> None:
+def test_labels_extend_into_the_background_by_the_setting() -> None:
     index = torch.arange(10)
     narrow, wide = (build(bias_dilation=reach).splits["train"] for reach in (0, 2))
     before, after = narrow.batch(index).bias, wide.batch(index).bias
@@ -291,7 +293,7 @@ def test_labels_reach_into_the_background_as_far_as_asked() -> None:
 
 
 @pytest.mark.parametrize("value", range(10))
-def test_recolored_digits_wear_the_mean_and_keep_their_strokes(digits: ColoredMNIST, value: int) -> None:
+def test_recolored_digits_have_the_mean_colour_and_the_same_strokes(digits: ColoredMNIST, value: int) -> None:
     split, index = digits.splits["test"], torch.arange(100)
     official = replace(split, images=split.pixels(index).permute(0, 2, 3, 1).contiguous())
     for given_split in (split, official):

@@ -1,4 +1,4 @@
-"""The contract of data sets: defaults of what is optional, and one sentence for a class that does not keep it."""
+"""The contract of data sets: defaults of optional attributes, and one sentence for a class that breaks it."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from lntl.types import Batch, Dataset, ImageSplit, Split
 
 
 class Vectors(Split):
-    """Ten vectors of which only what a split must have is defined."""
+    """Ten vectors that define only the required attributes of a split."""
 
     def __init__(self) -> None:
         self.y = self.group = self.row = torch.arange(10)
@@ -27,7 +27,7 @@ class Vectors(Split):
 
 
 class Least(Dataset):
-    """A data set that sets only what it must."""
+    """A data set that sets only the required attributes."""
 
     class Config(Settings):
         pass
@@ -62,7 +62,7 @@ class Stranger:
         raise AssertionError("not to be built")
 
 
-def test_what_is_optional_has_defaults() -> None:
+def test_optional_attributes_have_defaults() -> None:
     data = load("test_dataset.Least", Least.Config())
     split = data.splits["train"]
     assert (data.transform, data.skipped_rows, data.bias_kind, data.row_name(7)) == (None, (), "bias value", "7")
@@ -80,6 +80,6 @@ def test_what_is_optional_has_defaults() -> None:
         ("OtherSplit", r"the test split of \S+ is a TensorDataset; derive its class from lntl\.types\.Split"),
     ],
 )
-def test_a_class_that_does_not_keep_the_contract(name: str, says: str) -> None:
+def test_a_class_that_breaks_the_contract(name: str, says: str) -> None:
     with pytest.raises(UserError, match=says):
         load(f"test_dataset.{name}", Least.Config())

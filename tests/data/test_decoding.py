@@ -1,4 +1,4 @@
-"""Any image file becomes an upright square of 8-bit RGB, or is refused by name with the reason."""
+"""Any image file becomes an upright square of 8-bit RGB, or the error names the file and the reason."""
 
 from pathlib import Path
 from typing import Any
@@ -120,7 +120,7 @@ def test_16_bits_are_scaled_by_their_full_range(tmp_path: Path, kind: str) -> No
     assert close(found, np.repeat((values / 65535 * 255).round()[:, :, None], 3, axis=2), 0)
 
 
-def test_32_bits_are_read_where_they_hold_16_and_refused_where_they_hold_more(tmp_path: Path) -> None:
+def test_32_bits_are_read_if_their_values_fit_16_and_refused_otherwise(tmp_path: Path) -> None:
     values = np.linspace(0, 65535, 256).astype(np.int32).reshape(16, 16)
     assert decode(saved(tmp_path / "a.tif", values), 16, "crop")[-1, -1].tolist() == [255] * 3
     with pytest.raises(UnreadableImageError, match=r"a\.tif: its pixels go from 0 to 131070, and only integers of"):
@@ -161,7 +161,7 @@ def refusal(path: Path) -> str:
     return caught.value.reason
 
 
-def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_image_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path / "none.png") == "no such file or directory"
     assert refusal(tmp_path) == "is a directory"
     (tmp_path / "empty.png").touch()
@@ -194,7 +194,7 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_a_bomb_is_refused_where_warnings_are_not_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bomb_is_refused_if_warnings_are_not_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(tmp_path / "a.png", gradient(20, 20))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
     assert "perhaps a decompression bomb" in refusal(path)
@@ -221,7 +221,7 @@ def test_damage_anywhere_is_refused_or_decoded(tmp_path: Path, kind: str) -> Non
     assert UnreadableImageError in outcomes
 
 
-def test_the_header_alone_is_read_where_asked(tmp_path: Path) -> None:
+def test_only_the_header_is_read_on_request(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     path = saved(tmp_path / "a.png", noise)
     path.write_bytes(path.read_bytes()[:5000])

@@ -1,4 +1,4 @@
-"""Arrays in memory against the same arrays read from a file."""
+"""Arrays in memory, compared with the same arrays in a file."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ def fields(batch: Batch) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("shape", [(4,), (6, 6), (6, 6, 3)], ids=str)
-def test_it_is_the_training_part_of_a_file(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_arrays_in_memory_equal_the_training_part_of_a_file(tmp_path: Path, shape: tuple[int, ...]) -> None:
     x = np.random.default_rng(0).random((N, *shape), dtype=np.float32)
     rows = [*range(N), 0, 0]
     np.savez(
@@ -54,7 +54,7 @@ def test_it_is_the_training_part_of_a_file(tmp_path: Path, shape: tuple[int, ...
     assert made.spec.num_rows == N
 
 
-def test_without_a_bias_every_label_of_it_is_unknown() -> None:
+def test_without_a_bias_all_bias_labels_are_unknown() -> None:
     data = InMemory(torch.zeros(N, 3), Y, ("a", "b"), [])
     batch = data.splits["train"].batch(torch.arange(N))
     assert (batch.bias == IGNORE).all()
@@ -85,7 +85,7 @@ def test_labels_become_columns_in_memory(form: str) -> None:
     assert found[0].code.tolist() == code
 
 
-def test_what_is_no_label_is_named() -> None:
+def test_wrong_labels_are_named() -> None:
     with pytest.raises(UserError, match=r"bias is an array \(2, 2, 2\)"):
         columns_in_memory(np.zeros((2, 2, 2)))
     with pytest.raises(UserError, match=r"age holds 37.5, which is not an integer"):

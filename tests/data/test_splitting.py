@@ -1,4 +1,4 @@
-"""Splits that are drawn: alike in every stratum, a function of the seed, a group never on two sides."""
+"""Random splits: equal shares of each stratum, determined by the seed, each group in one split."""
 
 from collections import Counter
 
@@ -15,7 +15,7 @@ seeds = st.integers(0, 2**32)
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=200), seeds)
-def test_every_stratum_is_shared_out_to_the_row(strata: list[int], seed: int) -> None:
+def test_every_stratum_is_divided_by_the_shares_to_the_row(strata: list[int], seed: int) -> None:
     part = assign(np.array(strata), SHARES, seed)
     for stratum, n in Counter(strata).items():
         rows = [p for p, s in zip(part.tolist(), strata, strict=True) if s == stratum]
@@ -30,7 +30,7 @@ def test_the_split_follows_from_the_seed_and_not_from_the_order() -> None:
     assert len(set(assign(np.zeros(100, dtype=np.int64), SHARES, 7)[:20].tolist())) > 1
 
 
-def test_a_lone_row_is_in_each_part_as_often_as_its_share() -> None:
+def test_a_single_row_is_in_each_part_as_often_as_the_share_says() -> None:
     found = Counter(int(assign(np.array([0]), SHARES, seed)[0]) for seed in range(2000))
     for place, share in enumerate(SHARES):
         assert found[place] / 2000 == pytest.approx(share, abs=0.04)
@@ -43,7 +43,7 @@ def test_many_strata_of_one_row_keep_the_shares_together(seed: int) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 30)), min_size=1, max_size=200), seeds)
-def test_a_group_is_on_one_side(rows: list[tuple[int, int]], seed: int) -> None:
+def test_a_group_is_in_one_part(rows: list[tuple[int, int]], seed: int) -> None:
     stratum, group = (np.array(column) for column in zip(*rows, strict=True))
     part = assign(stratum, SHARES, seed, group)
     sides: dict[int, set[int]] = {}
@@ -53,7 +53,7 @@ def test_a_group_is_on_one_side(rows: list[tuple[int, int]], seed: int) -> None:
     assert straddling(group, part).tolist() == []
 
 
-def test_groups_keep_the_shares_of_each_stratum_about() -> None:
+def test_groups_approximate_the_shares_of_each_stratum() -> None:
     random = np.random.default_rng(0)
     group = random.integers(0, 800, 6000)
     stratum = group % 4
@@ -71,13 +71,13 @@ def test_rows_of_unknown_group_are_split_one_by_one() -> None:
     assert np.bincount(part[100:], minlength=3).min() > 50
 
 
-def test_a_group_counts_as_of_the_stratum_that_most_of_its_rows_have() -> None:
+def test_a_group_counts_in_the_stratum_of_most_of_its_rows() -> None:
     group = np.repeat(np.arange(100), 3)
     stratum = np.tile([0, 1, 1], 100)  # by the majority all groups are of stratum 1
     expected = assign(np.ones(300, dtype=np.int64), SHARES, 3, group)
     assert assign(stratum, SHARES, 3, group).tolist() == expected.tolist()
 
 
-def test_straddling_names_the_groups_that_are_on_two_sides() -> None:
+def test_straddling_returns_the_groups_in_two_parts() -> None:
     group, part = np.array([4, 4, 7, 7, IGNORE, IGNORE, 2]), np.array([0, 2, 1, 1, 0, 1, 0])
     assert straddling(group, part).tolist() == [4]

@@ -1,4 +1,4 @@
-"""A table of one's own images: columns, faults by line, splits, biases, and that a million rows stay small."""
+"""A table of a user's images: columns, faults by line, splits, biases, and little memory for a million rows."""
 
 import csv
 import re
@@ -89,7 +89,7 @@ def test_labels_biases_and_splits_are_those_of_the_table(write: Write) -> None:
     assert "60 rows, 3 classes of label, 2 values of sky" in data.source
 
 
-def test_a_row_is_shown_with_its_own_image(write: Write) -> None:
+def test_each_row_has_its_image(write: Write) -> None:
     split = build(write(), split="split").splits["test"]
     index = torch.arange(len(split))
     assert split.pixels(index)[:, 0, 0, 0].tolist() == [4 * row for row in split.row.tolist()]
@@ -99,7 +99,7 @@ def test_a_row_is_shown_with_its_own_image(write: Write) -> None:
     assert torch.equal(batch.y, split.y.flip(0))
 
 
-def test_augmented_hands_the_seed_to_the_images(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_augmented_passes_the_seed_to_the_images(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     split = build(write()).splits["train"]
     asked: list[Any] = []
     monkeypatch.setattr(type(split.source), "load", lambda self, index, seed: asked.append((index.tolist(), seed)))
@@ -121,7 +121,7 @@ def test_without_val_it_is_drawn_from_train(write: Write) -> None:
     assert "20% of the training rows, drawn at random, stratified by label and bias, seed 0" in data.val_note
 
 
-def test_without_a_split_all_are_drawn_and_homes_stay_together(write: Write) -> None:
+def test_without_a_split_column_all_splits_are_drawn_and_homes_stay_together(write: Write) -> None:
     data = build(write(), group_id="home", val_fraction=0.2)
     homes: dict[int, set[str]] = {}
     for row, cell in seen(data).items():
@@ -141,7 +141,7 @@ def test_a_missing_bias_is_allowed_and_its_share_reported(write: Write) -> None:
     assert not batch.bias_features.any()
 
 
-def test_several_biases_numbers_in_bins_and_what_an_image_shows(write: Write) -> None:
+def test_several_biases_from_bins_and_from_images(write: Write) -> None:
     bias = ["sky", {"column": "age", "edges": [31]}, {"from": "brightness", "bins": 3}]
     data = build(write(), bias=bias, split="split")
     assert (data.spec.bias_shape, data.spec.num_bins) == ((3,), 3)
@@ -182,7 +182,7 @@ def test_root_is_the_folder_of_the_images(write: Write, tmp_path: Path) -> None:
 # --- what is wrong ---
 
 
-def test_wrong_rows_are_all_named_by_line(write: Write, tmp_path: Path) -> None:
+def test_all_wrong_rows_are_listed_by_line(write: Write, tmp_path: Path) -> None:
     (tmp_path / "pets" / "05.png").write_bytes(b"no image")
     changes = {0: {"home": "two\nlines"}, 1: {"label": ""}, 2: {"image": "gone.png"}, 3: {"image": ""}}
     path = write(changes | {4: {"split": "tran", "age": "old"}, 6: {"label": " ", "split": ""}})
@@ -217,7 +217,7 @@ def test_wrong_rows_are_left_out_and_listed(write: Write, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("check", "found"), [("read", 2), ("exist", 1), ("none", 0)])
-def test_how_closely_files_are_looked_at(write: Write, tmp_path: Path, check: str, found: int) -> None:
+def test_how_much_of_each_file_is_checked(write: Write, tmp_path: Path, check: str, found: int) -> None:
     (tmp_path / "pets" / "05.png").write_bytes(b"no image")
     data = build(write({2: {"image": "gone.png"}}), check=check, on_error="skip")
     assert len(data.skipped_rows) == found
@@ -243,13 +243,13 @@ def test_how_closely_files_are_looked_at(write: Write, tmp_path: Path, check: st
         ({0: {"sky": 'a"b'}}, {}, "line 2: ',' expected after '\"'; is a quotation mark not closed?"),
     ],
 )
-def test_what_no_row_can_mend(write: Write, changes: Any, settings: dict[str, Any], message: str) -> None:
+def test_faults_of_the_whole_table(write: Write, changes: Any, settings: dict[str, Any], message: str) -> None:
     path = write(changes)
     path.write_text(path.read_text().replace('"a""b"', '"a"b'))
     assert message in "\n".join(fault(path, **settings))
 
 
-def test_files_that_are_no_table(tmp_path: Path) -> None:
+def test_files_that_are_not_tables(tmp_path: Path) -> None:
     assert "cannot read it: No such file" in fault(tmp_path / "none.csv")[0]
     lines = ["image,label,sky", *["a,b,c"] * 5000, "ä,b,c", "a,b,c"]
     (tmp_path / "a.csv").write_bytes("\n".join(lines).encode("latin1"))
@@ -258,7 +258,7 @@ def test_files_that_are_no_table(tmp_path: Path) -> None:
     assert "the file or its first line is empty" in fault(tmp_path / "b.csv")[0]
 
 
-def test_a_table_of_a_header_alone(tmp_path: Path) -> None:
+def test_a_table_with_only_a_header(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("image,label,sky\n")
     assert fault(tmp_path / "a.csv") == [f"table {tmp_path}/a.csv: it has no row"]
 
@@ -284,7 +284,7 @@ def test_settings_of_a_bias_are_checked(bias: Any, message: str) -> None:
 # --- Parquet ---
 
 
-def test_a_label_that_is_a_number_is_asked_about(write: Write) -> None:
+def test_a_label_column_of_numbers_is_one_error(write: Write) -> None:
     """One message about the column instead of one per value."""
     message = fault(write(), label="age")[0]
     assert re.search(
@@ -361,7 +361,7 @@ def test_nulls_and_nan_are_missing(write: Write) -> None:
     assert "row 4: label is empty" in lines[1]
 
 
-def test_groups_of_rows_whose_dictionaries_differ(write: Write) -> None:
+def test_parquet_row_groups_may_have_different_dictionaries(write: Write) -> None:
     path = write()
     expected = seen(build(path, split="split"))
     table = pa.table({name: pa.array([row[name] for row in rows()]) for name in rows()[0]})
@@ -371,7 +371,7 @@ def test_groups_of_rows_whose_dictionaries_differ(write: Write) -> None:
     assert seen(build(path.with_suffix(".parquet"), split="split")) == expected
 
 
-def test_parquet_that_is_not_what_it_says(write: Write, tmp_path: Path) -> None:
+def test_damaged_parquet_files(write: Write, tmp_path: Path) -> None:
     whole = parquet(write())
     assert "no column 'sly'; did you mean 'sky'?" in fault(whole, bias="sly")[1]
     content = whole.read_bytes()
@@ -386,7 +386,7 @@ def test_parquet_that_is_not_what_it_says(write: Write, tmp_path: Path) -> None:
     ]
 
 
-def test_parquet_may_hold_the_images_themselves(write: Write, tmp_path: Path) -> None:
+def test_parquet_may_contain_the_images(write: Write, tmp_path: Path) -> None:
     path = write()
     names = [row["image"] for row in rows()]
     contents = [(tmp_path / name).read_bytes() for name in names]
@@ -410,7 +410,7 @@ def test_parquet_may_hold_the_images_themselves(write: Write, tmp_path: Path) ->
 # --- settings of texts, numbers and names ---
 
 
-def test_texts_that_are_missing_are_a_setting_that_the_message_names(write: Write) -> None:
+def test_the_texts_that_mean_missing_are_a_setting_that_the_message_names(write: Write) -> None:
     """NA is the code of Namibia."""
     changes = {k: {"label": ("DE", "FR", "NA")[k % 3]} for k in range(N)}
     lines = fault(write(changes), split="split")
@@ -462,7 +462,7 @@ def test_files_are_found_without_their_suffix_and_in_another_unicode_form(write:
 
 
 def test_group_ids_are_texts(write: Write) -> None:
-    """As numbers 1_12 and 11_2 would be 112 both, and so on two sides."""
+    """As numbers, 1_12 and 11_2 would both be 112."""
     train_or_test = {0: "1_12", 1: "01", 18: "11_2", 19: "1"}
     data = build(write({k: {"home": home} for k, home in train_or_test.items()}), split="split", group_id="home")
     assert {seen(data)[k][2] for k in (0, 1)} == {"train"}
@@ -472,7 +472,7 @@ def test_group_ids_are_texts(write: Write) -> None:
 # --- rare classes ---
 
 
-def test_a_rare_class_is_in_train(write: Write) -> None:
+def test_train_has_a_row_of_a_rare_class(write: Write) -> None:
     """A class of one row: stratified by label and bias, or by label alone, it can fall into val or test."""
     path = write({4: {"label": "cow"}})
     drawn = [build(path, seed=seed, check="none") for seed in range(30)]

@@ -26,7 +26,7 @@ def pets(used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return run
 
 
-def test_a_picture_of_each_image_a_page_and_the_attributions(pets: Path, capsys: Capture) -> None:
+def test_it_writes_a_page_the_attributions_and_a_picture_of_each_image(pets: Path, capsys: Capture) -> None:
     names = [str(path) for path in sorted(Path("pets/more").glob("*.png"))][:3]
     assert lntl("explain", str(pets), "pets/more", "--out", "shown", "--limit", "3", "--steps", "4") == 0
     assert "3 of 30 examples are explained; --limit changes that" in capsys.readouterr().out
@@ -53,7 +53,7 @@ def test_plain_training_is_shown_beside_the_run(pets: Path, tmp_path: Path) -> N
         np.testing.assert_array_equal(found["run"], found["erm"])  # the same networks
 
 
-def test_vectors_are_bars(used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attributions_of_vectors_are_bars(used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run = used("vectors")
     assert lntl("explain", str(run), str(run.parents[1] / "vectors.npz"), "--out", "shown", "--limit", "2") == 0

@@ -1,4 +1,4 @@
-"""`lntl export`: a file says what the run says, tells how to use it, and is not written where it differs."""
+"""`lntl export`: a file predicts like its run, describes its use, and is not written if its predictions differ."""
 
 import json
 import sys
@@ -32,7 +32,7 @@ KINDS: dict[Format, str] = {"safetensors": "m.safetensors", "torch_export": "m.p
 
 
 def metadata_of(kind: Format, path: Path) -> dict[str, Any]:
-    """Return what a file says of itself."""
+    """Return the metadata of a file."""
     if kind == "torch_export":
         extra = {exporting.EXTRA_FILE: ""}
         torch.export.load(path, extra_files=extra)
@@ -67,7 +67,7 @@ QUICK = [(kind, "vectors") for kind in KINDS] + [("safetensors", "images")]
         for data in DATA
     ],
 )
-def test_a_file_says_what_the_run_says(used: Used, tmp_path: Path, kind: Format, data: str) -> None:
+def test_a_file_predicts_like_the_run(used: Used, tmp_path: Path, kind: Format, data: str) -> None:
     path = tmp_path / KINDS[kind]
     check = export(used(data), kind, path)
     assert check.origin == "images of the test split"
@@ -112,7 +112,7 @@ def test_a_safetensors_file_is_loaded_again(used: Used, tmp_path: Path, data: st
 
 
 @pytest.mark.full
-def test_normalisation_that_is_not_the_one_of_evaluation_is_found(
+def test_a_normalisation_that_differs_from_evaluation_is_noticed(
     used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = (torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
@@ -123,7 +123,7 @@ def test_normalisation_that_is_not_the_one_of_evaluation_is_found(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_difference_that_is_no_number_is_one(used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_nan_counts_as_a_difference(used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(exporting._KINDS, "onnx", lambda *_: (b"", lambda x: torch.full((len(x), 10), torch.nan)))
     with pytest.raises(UserError, match="differs from the original by up to nan"):
         export(used("digits"), "onnx", tmp_path / "m.onnx")
@@ -182,7 +182,7 @@ def test_an_export_of_grey_images_takes_colored_ones(tmp_path: Path, raw_config:
 
 
 @pytest.mark.parametrize("kind", first_is_fast(KINDS))
-def test_vectors_that_are_standardised_in_double(
+def test_vectors_are_standardised_in_double(
     tmp_path: Path, raw_config: Callable[..., dict[str, Any]], kind: Format
 ) -> None:
     """Seconds since 1970 that determine the class; in float32 they would be equal."""
@@ -206,7 +206,7 @@ def test_vectors_that_are_standardised_in_double(
     assert check.difference <= 1e-5
 
 
-def test_without_onnx_a_sentence_names_the_command(used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_onnx_the_error_names_the_command(used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match="pip install onnx onnxscript onnxruntime"):
         export(used("vectors"), "onnx", tmp_path / "m.onnx")

@@ -1,4 +1,4 @@
-"""`lntl.load`: the classifier says what `lntl eval` kept, without the data, from a run, a checkpoint or an export."""
+"""`lntl.load`: without the data, the classifier of a run, checkpoint or export predicts like `lntl eval`."""
 
 import json
 import random
@@ -42,7 +42,7 @@ def raw_test_images(run: Path) -> Any:
 
 
 @pytest.mark.parametrize("kind", DATA)
-def test_it_says_what_the_evaluation_kept(used: Used, kind: str, tmp_path: Path) -> None:
+def test_it_predicts_like_the_stored_evaluation(used: Used, kind: str, tmp_path: Path) -> None:
     images = raw_test_images(used(kind))
     classifier = lntl.load(elsewhere(used(kind), tmp_path))
     kept = np.load(used(kind) / "evaluation/test.npz")
@@ -58,7 +58,7 @@ def test_it_says_what_the_evaluation_kept(used: Used, kind: str, tmp_path: Path)
     torch.testing.assert_close(classifier(classifier.transform(images)).softmax(dim=1), probabilities)
 
 
-def test_features_are_what_f_answers(used: Used) -> None:
+def test_features_are_the_output_of_f(used: Used) -> None:
     experiment, saved = open_checkpoint(used("digits") / "checkpoints/best_model.pth")
     networks = load_networks(experiment, saved, used("digits")).eval()
     batch = experiment.data.splits["test"].batch(torch.arange(4))
@@ -68,7 +68,7 @@ def test_features_are_what_f_answers(used: Used) -> None:
     torch.testing.assert_close(z, expected)
 
 
-def test_a_checkpoint_is_taken_identity_and_a_run_by_its_best(used: Used, tmp_path: Path) -> None:
+def test_a_checkpoint_is_loaded_by_path_and_a_run_by_its_best_checkpoint(used: Used, tmp_path: Path) -> None:
     run = elsewhere(used("vectors"), tmp_path)
     x = np.random.default_rng(1).normal(5, 3, (9, 7))
     last = run / "checkpoints/last.pth"
@@ -125,7 +125,7 @@ def test_without_a_transform_predict_takes_x_itself(raw_config: Callable[..., di
         ("strange.pth", r"strange\.pth: its weights do not fit the configured networks.*f\.9"),
     ],
 )
-def test_what_cannot_be_loaded(
+def test_files_that_cannot_be_loaded(
     used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, says: str
 ) -> None:
     from safetensors.torch import save_file
@@ -167,7 +167,7 @@ def without(name: str) -> Callable[[Any], Any]:
         ("table", "transform", lambda t: t | {"size": "16"}, "its description of the data is damaged"),
     ],
 )
-def test_an_export_that_is_damaged_is_a_sentence(
+def test_a_damaged_export_is_an_error(
     used: Used, tmp_path: Path, kind: str, name: str, change: Callable[[Any], Any], says: str
 ) -> None:
     from safetensors import safe_open
@@ -224,7 +224,7 @@ def test_weights_that_are_not_finite_predict_nothing(used: Used, tmp_path: Path)
 
 @pytest.fixture
 def foreign(used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run of somebody else's, foreign/, whose model, methods and bias are in a module that tells when it runs."""
+    """A run of a stranger, foreign/; its model, methods and bias come from a module that records when it runs."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "boom", raising=False)
@@ -313,7 +313,7 @@ def test_a_device_that_is_not_there(used: Used) -> None:
     assert next(load(used("vectors"), "auto").parameters()).dtype == torch.float32
 
 
-def test_what_is_kept_of_the_data_is_plain(used: Used) -> None:
+def test_the_stored_description_of_the_data_has_plain_values(used: Used) -> None:
     saved = checkpoint.load(used("vectors") / "checkpoints/last.pth").data
     assert saved is not None
     assert saved.spec.class_names == ("cat", "dog", "eel")

@@ -1,4 +1,4 @@
-"""`lntl predict`: a row an image in the order given, whole files or none, and every unreadable image by name."""
+"""`lntl predict`: one row per image in the given order, whole files or none, and the names of unreadable images."""
 
 import csv
 import os
@@ -126,7 +126,7 @@ def test_numbers_that_are_not_finite_are_unreadable(
 
 
 @pytest.mark.usefixtures("pets")
-def test_the_column_is_the_runs_own_where_none_is_named(trained: Callable[..., Path]) -> None:
+def test_without_a_named_column_that_of_the_run_is_used(trained: Callable[..., Path]) -> None:
     """An array of grey images (n, H, W) called `scan`, and a table whose paths stand in `file`."""
     random, y = np.random.default_rng(0), np.arange(60) % 3
     scans = random.integers(0, 256, (60, 8, 8), dtype=np.uint8)
@@ -141,7 +141,7 @@ def test_the_column_is_the_runs_own_where_none_is_named(trained: Callable[..., P
 
 
 @pytest.mark.usefixtures("pets")
-def test_a_table_is_read_as_the_runs_own(trained: Callable[..., Path]) -> None:
+def test_a_table_is_read_with_the_settings_of_the_run(trained: Callable[..., Path]) -> None:
     Path("lists").mkdir()
     Path("lists/named.csv").write_text(Path("pets.csv").read_text().replace("image,", "file,", 1).replace(",", ";"))
     own = {"path": "lists/named.csv", "image": "file", "bias": "sky", "size": 16, "root": ".", "delimiter": ";"}
@@ -193,7 +193,7 @@ def test_names_that_a_spreadsheet_would_run_are_escaped_on_request(pets: Path) -
         assert paths == [*(f"{mark}{name}" for name in names[:-1]), names[-1]]
 
 
-def test_unreadable_images_stop_before_anything_is_written(pets: Path, capsys: Capture) -> None:
+def test_unreadable_images_are_an_error_before_anything_is_written(pets: Path, capsys: Capture) -> None:
     break_images()
     before = tree(Path())
     assert lntl("predict", str(pets), "pets.csv", "--out", "p.csv", "--features", "z.npz") == 2
@@ -223,7 +223,7 @@ def test_unreadable_images_are_skipped_and_listed(pets: Path, capsys: Capture, m
         assert len(z["path"]) == len(z["features"]) == 57
 
 
-def test_where_no_image_can_be_read_there_is_nothing_to_skip_to(pets: Path, capsys: Capture) -> None:
+def test_skip_is_an_error_if_no_image_can_be_read(pets: Path, capsys: Capture) -> None:
     for k in range(12):
         Path(f"bad{k:02}.png").write_bytes(b"")
     names = sorted(str(path) for path in Path().glob("bad*.png"))
@@ -312,7 +312,7 @@ def test_only_a_missing_column_asks_for_its_name(pets: Path, capsys: Capture) ->
     assert "--column" not in stderr
 
 
-def test_pictures_are_no_vectors(used: Used, tmp_path: Path, capsys: Capture) -> None:
+def test_a_run_on_vectors_refuses_pictures(used: Used, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "a.png").write_bytes(b"")
     assert lntl("predict", str(used("vectors")), str(tmp_path / "a.png"), "--out", str(tmp_path / "p.csv")) == 2
     assert "takes arrays of numbers (N, 7), not images; pass an array or .npz" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Bootstrap: each statistic of a sample against scikit-learn on the drawn images themselves; what intervals hold."""
+"""Bootstrap: the statistics of samples, compared with scikit-learn on the drawn images; the coverage of intervals."""
 
 from time import process_time
 
@@ -20,7 +20,7 @@ def drawn(p: Predictions, index: torch.Tensor) -> Predictions:
     return Predictions(*columns, p.num_groups, p.aligned)
 
 
-def test_against_a_loop_over_images() -> None:
+def test_samples_equal_a_loop_over_images() -> None:
     """A sample is n images drawn with replacement; every metric of it is that of these images."""
     p, random = random_predictions(60, 3, 2, seed=1, skill=1.0), np.random.default_rng(SEED)
     found = resample(p, {name: metric.function for name, metric in metrics.METRICS.items()})
@@ -36,7 +36,7 @@ def test_against_a_loop_over_images() -> None:
         assert found["f1_score_macro"][sample] == pytest.approx(f1, abs=1e-9)
 
 
-def test_the_interval_is_the_percentiles() -> None:
+def test_the_interval_is_given_by_the_percentiles() -> None:
     values = np.random.default_rng(0).permutation(np.arange(1001.0))
     assert interval(values) == pytest.approx((25.0, 975.0))
 
@@ -58,7 +58,7 @@ def test_the_interval_of_accuracy_is_as_wide_as_the_binomial_says() -> None:
 
 
 @pytest.mark.full
-def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
+def test_the_interval_contains_the_true_value_about_as_often_as_it_should() -> None:
     """Of 40 test sets of a network that is right with probability 0.7, 33 intervals at least hold 0.7 (p > 0.99)."""
     random, held = torch.Generator().manual_seed(0), 0
     for _ in range(40):

@@ -305,7 +305,7 @@ def test_the_mean_over_groups_is_the_same_with_and_without_a_dense_table(monkeyp
     assert compute(p, ["unbiased_accuracy"])["unbiased_accuracy"] == pytest.approx(dense, abs=1e-12)
 
 
-def test_cells_without_images_need_no_memory() -> None:
+def test_groups_without_images_need_no_memory() -> None:
     """With 20,000 classes and 10,000 bias values, a table (class, predicted, bias) would have 4e12 entries."""
     n, classes, values = 300, 20_000, 10_000
     random = torch.Generator().manual_seed(0)
@@ -331,11 +331,11 @@ def test_cells_without_images_need_no_memory() -> None:
         (("-1.5", "[3, 4)"), "Blond_Hair=-1.5, Male=[3, 4)"),
     ],
 )
-def test_a_cell_name_includes_the_columns_if_the_values_are_numbers(names: tuple[str, str], expected: str) -> None:
+def test_a_group_name_includes_the_columns_if_the_values_are_numbers(names: tuple[str, str], expected: str) -> None:
     assert CellNames([names[0]], [names[1]], "Blond_Hair", "Male")[0] == expected
 
 
-def test_the_name_of_a_cell_lists_all_its_biases() -> None:
+def test_the_name_of_a_group_lists_all_its_biases() -> None:
     biases = (BiasSpec("sky", ("day", "night"), (0, 0, 1)), BiasSpec("Male", ("0", "1"), (0, 1, 1)))
     names = CellNames(["cat", "dog"], ["day, 0", "day, 1", "night, 1"], "species", "sky, Male", biases)
     assert names[4] == "species=dog, sky=day, Male=1"

@@ -1,4 +1,4 @@
-"""Predictions: the networks' answers in the split's order, whatever the batches, and nothing moved."""
+"""Predictions are in the order of the split for any batch size, and predicting changes no weight or buffer."""
 
 import copy
 import math
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def networks(digits: ColoredMNIST, batch: Batch) -> Networks:
-    """Networks with running statistics of their own."""
+    """Networks with running statistics."""
     torch.manual_seed(0)
     networks = ConvNet(digits.spec, ConvNet.Config()).train()
     networks.h(networks.f(batch.x))
@@ -50,7 +50,7 @@ def test_predictions_against_one_image_at_a_time(digits: ColoredMNIST, networks:
     torch.testing.assert_close(p.probabilities, expected)
 
 
-def test_what_goes_with_a_class_in_training_is_passed_on(digits: ColoredMNIST, networks: Networks) -> None:
+def test_the_aligned_bias_values_of_training_are_passed_on(digits: ColoredMNIST, networks: Networks) -> None:
     loader = Loader(digits.splits["val"], 4, CPU)
     assert predict(networks, loader, 100, digits.spec.aligned).aligned == tuple(range(10))
     assert predict(networks, loader, 100).aligned == ()
@@ -62,14 +62,14 @@ def test_a_split_without_images(digits: ColoredMNIST, networks: Networks) -> Non
         predict(networks, Loader(empty, 4, CPU), 100)
 
 
-def test_the_batch_size_has_no_say(digits: ColoredMNIST, networks: Networks) -> None:
+def test_predictions_do_not_depend_on_the_batch_size(digits: ColoredMNIST, networks: Networks) -> None:
     one, other = (predict(networks, Loader(digits.splits["test"], size, CPU), 100) for size in (7, 1000))
     torch.testing.assert_close(one.logits, other.logits, rtol=1e-4, atol=1e-5)
     for column in ("y", "group", "row", "bias_labels"):
         assert torch.equal(getattr(one, column), getattr(other, column))
 
 
-def test_predicting_moves_no_parameter_and_no_buffer(digits: ColoredMNIST, networks: Networks) -> None:
+def test_predicting_changes_no_parameter_and_no_buffer(digits: ColoredMNIST, networks: Networks) -> None:
     before = copy.deepcopy(networks.state_dict())
     predict(networks, Loader(digits.splits["val"], 4, CPU), 100)
     assert all(torch.equal(before[key], value) for key, value in networks.state_dict().items())

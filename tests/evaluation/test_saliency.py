@@ -1,4 +1,4 @@
-"""Integrated gradients against the closed form of a linear network, and heat maps."""
+"""Integrated gradients, compared with the closed form of a linear network; heat maps."""
 
 import pytest
 import torch
@@ -14,7 +14,9 @@ def mlp(inputs: int, classes: int) -> nn.Module:
     return nn.Sequential(nn.Linear(inputs, 16), nn.Tanh(), nn.Linear(16, classes)).eval()
 
 
-def test_of_a_linear_network_with_two_classes_they_are_weight_times_input(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attributions_of_a_linear_network_with_two_classes_are_weight_times_input(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(saliency, "AT_ONCE", 8)  # batches of two
     network, x = nn.Linear(5, 2), torch.randn(7, 5, generator=torch.Generator().manual_seed(1))
     found = integrated_gradients(network, x, 4)
@@ -27,7 +29,7 @@ def test_of_a_linear_network_with_two_classes_they_are_weight_times_input(monkey
     torch.testing.assert_close(found.probability, logits.softmax(dim=1).amax(dim=1))
 
 
-def test_they_sum_up_to_the_difference_of_the_log_odds_and_depend_on_no_other_example() -> None:
+def test_attributions_sum_up_to_the_difference_of_the_log_odds_and_depend_on_no_other_example() -> None:
     network, x = mlp(6, 4), torch.randn(5, 6, generator=torch.Generator().manual_seed(2))
     found = integrated_gradients(network, x, 32)
     p, p0 = network(x).softmax(dim=1).detach(), network(torch.zeros(1, 6)).softmax(dim=1).detach()[0]
@@ -79,7 +81,7 @@ def test_without_captum_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> N
         integrated_gradients(nn.Linear(3, 2), torch.ones(2, 3), 2)
 
 
-def test_heat_is_highest_where_the_attribution_is_and_zero_without() -> None:
+def test_heat_is_highest_at_the_attribution_and_zero_without_one() -> None:
     values = torch.zeros(2, 3, 40, 40)
     values[0, 1, 10, 30] = -5.0
     heat = heat_maps(values)

@@ -1,4 +1,4 @@
-"""The summary of an evaluation: plain values, each with n, interval or reason, and a warning for what misleads."""
+"""The summary of an evaluation: values with n and interval, or the reason why they are undefined, and warnings."""
 
 import json
 from dataclasses import replace
@@ -21,7 +21,7 @@ WIDE = random_predictions(3000, 3, 2, seed=0, skill=1.0)  # 500 images a group
 
 
 def summarise(*given: Any) -> dict[str, Any]:
-    """Return a summary as it is written."""
+    """Return a summary as it is written to JSON."""
     return summarise_model(*given).model_dump(exclude_unset=True)
 
 
@@ -70,7 +70,7 @@ def test_tables_against_loops(p: Predictions) -> None:
     assert summary["confusion"] == [[pairs.count((c, d)) for d in classes] for c in classes]
 
 
-def test_n_is_how_many_images_a_metric_rests_on() -> None:
+def test_n_is_the_number_of_images_that_a_metric_uses() -> None:
     p = of([0, 0, 0, 1, 1], [0, 0, 1, 1, 1], [0, 0, 1, 1, 1], classes=2, values=2, aligned=(0, 1), labels=1)
     p.bias_labels[4] = 0
     counts = {name: row["n"] for name, row in summarise(p, *names(p))["metrics"].items()}
@@ -79,7 +79,7 @@ def test_n_is_how_many_images_a_metric_rests_on() -> None:
     assert counts == expected
 
 
-def test_intervals_hold_their_value_where_it_is_a_mean() -> None:
+def test_intervals_of_means_contain_the_value() -> None:
     summary = summarise(WIDE, *names(WIDE))
     means = [summary["metrics"][name] for name in ("accuracy", "unbiased_accuracy", "f1_score_macro", "bias_accuracy")]
     for row in [*means, *summary["by_class"], *summary["by_bias"]]:
@@ -170,7 +170,7 @@ def test_images_of_unknown_bias_are_counted_in_a_warning() -> None:
     assert warnings == ["no image has a known bias value: metrics by group are undefined"]
 
 
-def test_a_missing_class_says_so() -> None:
+def test_a_missing_class_is_named_as_the_reason() -> None:
     p, *_ = CASES["class missing"]
     missing = summarise(p, *names(p))["by_class"][1]
     assert missing == {
@@ -187,7 +187,7 @@ def test_a_probability_that_is_not_finite_makes_the_calibration_error_undefined(
 
 
 def test_a_value_outside_its_interval_is_a_warning() -> None:
-    """A network without skill has no gap but that of chance, which resampling makes larger."""
+    """A network without skill has only a random gap, which resampling makes larger."""
     p = random_predictions(2000, 10, 10, seed=0)
     summary = summarise(p, *names(p))
     row = summary["metrics"]["demographic_parity_gap"]

@@ -1,4 +1,4 @@
-"""Training that diverged: the last good checkpoint stays, and the message names it."""
+"""If training diverges, the last good checkpoint stays, and the message names it."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -60,7 +60,7 @@ def ruin_answers(run: Run) -> None:
         (None, ruin_answers, "the networks' outputs on val are not finite: training diverged"),
     ],
 )
-def test_weights_that_the_last_update_ruins_are_not_saved(
+def test_weights_that_become_nan_in_the_last_update_are_not_saved(
     make_config: Callable[..., Config], ema: float | None, ruin: Callable[[Run], None], message: str
 ) -> None:
     """The loss of each step was finite."""
@@ -90,7 +90,7 @@ def ruin_loss(run: Run) -> None:
 
 
 @pytest.mark.parametrize("what", ["weights", "loss"])
-def test_a_stop_saves_nothing_that_is_ruined(make_config: Callable[..., Config], what: str) -> None:
+def test_a_stop_saves_no_nan(make_config: Callable[..., Config], what: str) -> None:
     run = experiment.start(make_config("erm", logging={"log_interval_batches": 1000}))
     before = run.folder.last.read_bytes()
     ruin = ruin_loss if what == "loss" else lambda run: poison(run.experiment.networks.g.parameters())
@@ -108,7 +108,7 @@ def test_sigterm_while_the_loss_is_nan(tmp_path: Path) -> None:
     assert checkpoint.load(tmp_path / RUN / "checkpoints/last.pth").trainer["step"] == 0
 
 
-def test_first_weights_that_are_not_finite(make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_weights_that_are_not_finite(make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
     build = experiment.run.build
 
     def ruined(config: Config, *arguments: Any, **named: Any) -> experiment.Experiment:
@@ -123,7 +123,7 @@ def test_first_weights_that_are_not_finite(make_config: Callable[..., Config], m
 
 
 @pytest.mark.parametrize("command", [["eval"], ["probe"], ["train", "tiny.yaml", "--resume"]], ids=str)
-def test_a_ruined_checkpoint_is_used_for_nothing(
+def test_every_command_refuses_a_checkpoint_with_nan(
     folder: Path, capsys: pytest.CaptureFixture[str], command: list[str]
 ) -> None:
     experiment.start(experiment.run.configuration.read(Path("tiny.yaml")))

@@ -1,4 +1,4 @@
-"""First weights from a file or a download; without either, one sentence says what to bring."""
+"""Start weights from a file or a download; without either, the message names the file to copy."""
 
 import urllib.error
 from collections.abc import Callable
@@ -62,7 +62,7 @@ def test_weights_of_an_architecture_that_only_pads_differently_are_refused(make_
 
 
 @pytest.mark.full
-def test_a_checkpoint_needs_the_file_no_more(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_no_longer_needs_the_file(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_config(tmp_path, model=MODEL | {"weights": file.name}, training={"phases": [{"method": "erm", "epochs": 1}]})
     monkeypatch.chdir(tmp_path)
     assert lntl("train", "tiny.yaml") == 0
@@ -147,7 +147,7 @@ def test_without_a_network_the_message_names_the_file_to_copy(
         build(make_config(model=MODEL | {"pretrained": True}))
 
 
-def test_timms_weights_go_to_their_layers(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_of_timm_are_loaded_into_their_layers(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     import timm
 
     original, made = timm.create_model, []
@@ -164,7 +164,7 @@ def test_timms_weights_go_to_their_layers(make_config: MakeConfig, monkeypatch: 
     assert torch.equal(begun.f.state_dict()["layer1.0.conv1.weight"], made[0].state_dict()["layer1.0.conv1.weight"])
 
 
-def test_timm_without_a_network(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timm_weights_without_an_internet_connection(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("timm.models._builder.load_pretrained", no_network)
     told = r"cannot be downloaded \(.*no route to host.*\); download model\.safetensors of timm/test_resnet\.r160"
     with pytest.raises(UserError, match=told):

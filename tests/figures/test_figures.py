@@ -1,4 +1,4 @@
-"""Every figure: the axes and labels it should have, the numbers it was given, nothing empty, no pyplot state."""
+"""Every figure: its axes, labels and numbers, no empty axes, no pyplot state."""
 
 import math
 import subprocess
@@ -126,7 +126,7 @@ def boxes(figure: Figure) -> list[tuple[Text, Bbox]]:
 
 
 @pytest.mark.parametrize("make", FIGURES.values(), ids=FIGURES)
-def test_draws_with_no_empty_axes_and_every_text_as_it_is_and_readable(make: Callable[[], Figure]) -> None:
+def test_figures_have_no_empty_axes_and_readable_unchanged_texts(make: Callable[[], Figure]) -> None:
     figure = make()
     assert isinstance(figure, Figure)
     assert figure.axes
@@ -164,7 +164,7 @@ def no_fonts() -> Iterator[None]:
 
 @pytest.mark.usefixtures("no_fonts")
 def test_names_without_a_glyph_give_one_sentence(caplog: pytest.LogCaptureFixture) -> None:
-    """Warnings are errors in tests: matplotlib's own, one a character and epoch, would fail this."""
+    """Warnings are errors in tests: matplotlib's warnings, one per character and epoch, would fail this test."""
     for _ in range(2):
         figures.confusion_matrices({"val": np.eye(2)}, SCRIPTS).savefig(BytesIO())
     missing = base._fallback_fonts(base._without_glyph("".join(SCRIPTS)))[1]
@@ -248,7 +248,7 @@ def test_color_clouds_show_each_channel_in_the_points_own_colour() -> None:
         assert [label.get_text() for label in axes.get_xticklabels()] == CLASSES
 
 
-def test_learning_curves_part_losses_from_accuracies_and_mark_the_phases() -> None:
+def test_learning_curves_separate_losses_from_accuracies_and_mark_the_phases() -> None:
     losses, accuracies = figures.learning_curves(RECORDS, NAMES).axes
     assert losses.get_ylabel() == "loss (nats)"
     assert accuracies.get_ylabel() == "on validation images"
@@ -264,7 +264,7 @@ def test_learning_curves_part_losses_from_accuracies_and_mark_the_phases() -> No
     ]
 
 
-def test_learning_curves_of_losses_alone_have_one_axes() -> None:
+def test_learning_curves_of_only_losses_have_one_axes() -> None:
     (axes,) = figures.learning_curves(RECORDS, NAMES[:2]).axes
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "loss (nats)")
 
@@ -296,7 +296,7 @@ def test_long_names_of_bias_values_are_the_rows() -> None:
     assert texts(axes)[:2] == ["34\n(12)", "69\n(24)"]  # the first row without its empty first cell
 
 
-def test_group_accuracies_carry_their_counts() -> None:
+def test_group_accuracies_show_their_counts() -> None:
     figure = figures.group_accuracies(GROUPS, CLASSES, COLORS, counts=[[9, 1], [0, 4], [8, 12]])
     assert texts(figure.axes[0]) == ["100\n(9)", "0\n(1)", "25\n(4)", "50\n(8)", "50\n(12)"]
 
@@ -310,12 +310,12 @@ def test_class_by_bias_shows_the_share_of_each_class_among_a_values_images() -> 
     assert texts(test) == ["25\n(1)", "75\n(3)", "25\n(1)", "25\n(1)", "50\n(2)", "0\n(0)"]
 
 
-def test_a_large_heat_map_carries_no_numbers() -> None:
+def test_a_large_heat_map_shows_no_numbers() -> None:
     names = [str(i) for i in range(30)]
     assert texts(figures.confusion_matrices({"ERM": np.eye(30)}, names).axes[0]) == []
 
 
-def test_recoloring_strip_marks_the_wrong_ones_alone() -> None:
+def test_recoloring_strip_marks_only_wrong_predictions() -> None:
     (axes,) = figures.recoloring_strip(STRIP, SAID, [0, 2], COLORS, CLASSES).axes
     assert texts(axes) == ["0", "✗ 1", "2", "2"]
     (frame,) = axes.patches
@@ -356,13 +356,13 @@ def test_embedding_shows_every_point_twice() -> None:
         assert [points.get_label() for points in axes.collections] == names
 
 
-def test_embedding_draws_a_bias_value_in_its_own_colour() -> None:
+def test_embedding_draws_each_bias_value_in_another_colour() -> None:
     y, bias, given = np.arange(60) % 3, np.arange(60) % 2, np.array([[1, 0, 0], [0, 0.5, 1]])
     right = figures.embedding(RNG.random((60, 2)), y, bias, CLASSES, ["a", "b"], "colour", given).axes[1]
     np.testing.assert_allclose([points.get_facecolor()[0, :3] for points in right.collections], given)
 
 
-def test_pareto_joins_those_that_no_other_beats() -> None:
+def test_pareto_connects_the_points_that_no_other_dominates() -> None:
     (axes,) = figures.pareto(*PLACES, chance=0.1).axes
     np.testing.assert_allclose(axes.lines[0].get_xydata(), [[20, 70], [60, 80]])
     assert [points.get_label() for points in axes.collections] == ["a", "b", "c"]

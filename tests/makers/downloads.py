@@ -32,7 +32,7 @@ def dogs_and_cats(folder: Path, count: int = 60) -> Path:
 
 
 def waterbirds(folder: Path, count: int = 48) -> Path:
-    """Every bird, place and split in turn."""
+    """Every combination of bird, place and split."""
     table = [
         (k, f"{k % 4:03d}.Some_Bird/Some_Bird_{k:04d}.jpg", k % 2, k // 2 % 3, k // 6 % 2, "/o/ocean/0001.jpg")
         for k in range(count)
@@ -79,7 +79,7 @@ ARTEFACTS = ("dark_corner", "hair", "gel_border", "gel_bubble", "ruler", "ink", 
 
 
 def isic(folder: Path, count: int = 60) -> Path:
-    """Lists of trap set 2; image k is malignant where k is odd, has a ruler where k // 2 is; val is listed in train."""
+    """Lists of trap set 2; image k is malignant if k is odd, has a ruler if k // 2 is odd; val is listed in train."""
     pictures(folder / "images", [f"ISIC_{k:07d}.jpg" for k in range(count)])
     (folder / "trap-sets").mkdir()
     head = ["", "image", *ARTEFACTS, "vasc", "label", "label_string"]
@@ -102,7 +102,7 @@ def bar(folder: Path) -> Path:
 
 
 def people(count: int = 80) -> Iterator[dict[str, Any]]:
-    """Yield the faces of imdb.mat: a person each, women and men of 20, 35 and 50 years in turn."""
+    """Yield the faces of imdb.mat, each of another person: women and men of 20, 35 and 50 years in turn."""
     for k in range(count):
         yield {
             "full_path": f"{k % 100:02d}/nm{k:07d}_rm{k}_1970-1-1_{1990 + 15 * (k // 2 % 3)}.jpg",

@@ -1,4 +1,4 @@
-"""From made downloads to tables, against the rule that each was made by; every fault of a download once."""
+"""From invented downloads to tables, compared with the rule that made each download; each fault of a download once."""
 
 import csv
 import re
@@ -94,7 +94,7 @@ def test_dogs_and_cats(tmp_path: Path, train: str, nested: bool) -> None:
     assert whole.columns["split"].count("train") == 40
 
 
-def test_counterexamples_leave_test_for_train_and_a_larger_number_adds_to_a_smaller(tmp_path: Path) -> None:
+def test_counterexamples_move_from_test_to_train_and_a_larger_number_includes_a_smaller(tmp_path: Path) -> None:
     source = dogs_and_cats(tmp_path / "pets")
     plain, *made = (
         dogs_and_cats_maker.make(source, source, "tb1", 0.2, added, seed).columns
@@ -141,7 +141,7 @@ def test_utkface(tmp_path: Path, train: str) -> None:
     )
 
 
-def test_of_equal_faces_one_is_taken_and_none_where_their_labels_differ(tmp_path: Path) -> None:
+def test_one_of_equal_faces_is_used_and_none_if_their_labels_differ(tmp_path: Path) -> None:
     source = utkface(tmp_path / "faces")
     before = utkface_maker.make(source, "eb1", 0.2).columns["image"]
     first, other = before[0], next(name for name in before if name[6:10] != before[0][6:10])
@@ -183,7 +183,7 @@ def test_bar(tmp_path: Path) -> None:
     assert made.notes == [f"1 files are not images of an action and are left out, first {source}/train/notes.txt"]
 
 
-def test_a_place_is_a_function_of_the_name_and_a_share_of_the_names_lies_below_it() -> None:
+def test_a_place_is_a_uniform_function_of_the_name() -> None:
     fractions = [hash_fraction(f"cat.{k}.jpg") for k in range(5000)]
     assert fractions == [hash_fraction(f"cat.{k}.jpg") for k in range(5000)]
     assert np.mean(np.array(fractions) < 0.2) == pytest.approx(0.2, abs=0.02)

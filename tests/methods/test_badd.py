@@ -1,4 +1,4 @@
-"""BAdd against its definition and against numbers of the authors' code."""
+"""BAdd, compared with its definition and with numbers of the authors' code."""
 
 import copy
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def test_the_loss_and_its_gradients_are_those_of_the_authors_code(m: float) -> N
 
 
 @pytest.mark.parametrize("model", ["convnet", "lenet"])
-def test_its_objective_image_after_image(make_trainer: MakeTrainer, batch: Batch, model: str) -> None:
+def test_the_objective_equals_a_loop_over_images(make_trainer: MakeTrainer, batch: Batch, model: str) -> None:
     trainer = make_trainer({"method": "badd", "m": 0.7}, precision="64-true", model={"name": model})
     trainer._prepare()
     batch = replace(batch, x=batch.x.double())

@@ -68,7 +68,7 @@ def test_they_are_frozen_after_prepare_and_follow_from_the_seed(make_trainer: Ma
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_each_of_its_epochs_is_a_pass_in_an_order_of_its_own(
+def test_each_of_its_epochs_has_another_order(
     make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     trainer = make_trainer({"method": method, "bias_epochs": 3})

@@ -1,4 +1,4 @@
-"""Blind Eye: its losses in slow loops, whose gradient moves what, and that h's belief becomes uniform."""
+"""Blind Eye: its losses in slow loops, the networks that each loss trains, and the uniform prediction of h."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,7 +25,7 @@ def slow_losses(log_q: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     return sum(confusion) / len(confusion), sum(sum(each) / len(each) for each in losses)
 
 
-def test_the_gradients_are_those_of_the_two_minima(make_trainer: MakeTrainer, batch: Batch) -> None:
+def test_the_gradients_are_those_of_the_two_objectives(make_trainer: MakeTrainer, batch: Batch) -> None:
     """f has task + alpha * confusion, g the task, h the bias loss alone; h in eval mode."""
     method = make_trainer({"method": "blind_eye", "alpha": 0.7}, precision="64-true").method
     batch = replace(batch, x=batch.x.double())
@@ -52,7 +52,7 @@ def test_without_alpha_it_is_erm_bit_for_bit(make_trainer: MakeTrainer) -> None:
         assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
-def test_h_steps_are_updates_of_h_alone_before_the_joint_one(make_trainer: MakeTrainer, batch: Batch) -> None:
+def test_h_steps_update_only_h_before_the_joint_update(make_trainer: MakeTrainer, batch: Batch) -> None:
     method = make_trainer({"method": "blind_eye", "h_steps": 3}).method
     moved = [objective.over for objective in method.objectives(batch, 0.0)]
     assert moved == [(method.h,), (method.h,), (method.f, method.g, method.h)]

@@ -1,4 +1,4 @@
-"""The conditional adversary: eq. 9 with h given y, by hand; the gradients of the embedding, and its use for h."""
+"""The conditional adversary: eq. 9 with y as an input of h, by hand; the embedding, its gradients and its use for h."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -68,7 +68,7 @@ def test_in_the_alternating_schedule_h_gets_y_too(make_trainer: MakeTrainer, bat
     torch.testing.assert_close(first.terms["mi"], (log_q.exp() * log_q).sum(dim=1).mean().detach())
 
 
-def test_asking_for_the_channels_of_z_leaves_f_alone(make_trainer: MakeTrainer) -> None:
+def test_finding_the_number_of_channels_of_z_does_not_change_f(make_trainer: MakeTrainer) -> None:
     asked, other = (make_trainer(name).networks.f for name in ("conditional_adversary", "erm"))
     assert asked.state_dict().keys() == other.state_dict().keys()
     assert all(torch.equal(value, asked.state_dict()[key]) for key, value in other.state_dict().items())
@@ -94,7 +94,7 @@ def test_h_given_y_predicts_the_bias_that_y_predicts(make_trainer: MakeTrainer, 
     assert losses[0] < 0.7 * losses[1]
 
 
-def test_it_begins_as_the_game_of_the_h_that_learnt_from_z_alone(make_trainer: MakeTrainer, batch: Batch) -> None:
+def test_it_starts_like_lntl_with_an_h_that_learned_only_from_z(make_trainer: MakeTrainer, batch: Batch) -> None:
     method: Any = make_trainer({"method": "conditional_adversary"}).method.eval()
     z = method.f(batch.x)
     torch.testing.assert_close(method._adversary(batch).eval()(z, batch.labelled), method.h.eval()(z, batch.labelled))

@@ -1,4 +1,4 @@
-"""CSAD against its definition in slow loops, and against numbers of the authors' code."""
+"""CSAD, compared with its definition in slow loops and with numbers of the authors' code."""
 
 import copy
 import math
@@ -102,7 +102,9 @@ def test_labels_of_maps_are_the_mean_bin_of_each_channel(digits: ColoredMNIST, b
             assert {int(labels[i, channel])} == (bins or {IGNORE})
 
 
-def test_its_four_minimisations(make_trainer: MakeTrainer, batch: Batch, digits: ColoredMNIST) -> None:
+def test_the_four_minimisations_equal_those_by_hand(
+    make_trainer: MakeTrainer, batch: Batch, digits: ColoredMNIST
+) -> None:
     phase = {"method": "csad", "lam": 0.5, "bias_steps": 2, "estimator_steps": 3}
     trainer = make_trainer(phase, precision="64-true", model={"name": "lenet"})
     batch = replace(batch, x=batch.x.double())

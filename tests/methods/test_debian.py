@@ -1,4 +1,4 @@
-"""DebiAN against its definition in slow loops, and against numbers of the authors' code."""
+"""DebiAN, compared with its definition in slow loops and with numbers of the authors' code."""
 
 import copy
 import math
@@ -88,7 +88,7 @@ def test_its_objective_by_hand_and_neither_loss_reaches_the_other_network(
     torch.testing.assert_close(torch.autograd.grad(objective.loss, main, retain_graph=True), own, rtol=1e-5, atol=1e-8)
 
 
-def test_the_discoverer_begins_with_weights_of_its_own_that_follow_from_the_seed(make_trainer: MakeTrainer) -> None:
+def test_the_discoverer_starts_with_other_weights_determined_by_the_seed(make_trainer: MakeTrainer) -> None:
     def begun(**project: int) -> list[Tensor]:
         trainer = make_trainer("debian", project=project)
         torch.manual_seed(99)

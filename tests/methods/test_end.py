@@ -1,4 +1,4 @@
-"""EnD against its definition in slow loops over pairs of examples."""
+"""EnD, compared with its definition in slow loops over pairs of examples."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -77,7 +77,7 @@ def test_without_a_pair_both_terms_are_0() -> None:
     assert float(entangling(cosines, belongs, torch.tensor([0, 0, 1]))) == 0
 
 
-def test_descent_parts_what_shares_a_bias_and_joins_what_shares_a_class() -> None:
+def test_descent_separates_equal_biases_and_joins_equal_classes() -> None:
     """Two classes, each in two bias values: at the end z tells the class and not the bias."""
     y, bias = torch.tensor([0, 0, 1, 1] * 3), torch.tensor([0, 1, 0, 1] * 3)
     z = torch.randn(12, 4, generator=torch.Generator().manual_seed(2)).requires_grad_()
@@ -95,7 +95,7 @@ def test_descent_parts_what_shares_a_bias_and_joins_what_shares_a_class() -> Non
 
 
 def test_the_absolute_value_is_that_of_the_sum_over_the_pairs_of_one_bias_value() -> None:
-    """Two alike of bias 0, two opposite of bias 1: |1| + |-1|; of bias 2 three of either sign."""
+    """Bias 0 has two equal vectors, bias 1 two opposite ones: |1| + |-1|; bias 2 has three of either sign."""
     half, root = 0.5, 0.75**0.5
     corners = [[1.0, 0.0], [-half, root], [0.0, 1.0]]
     unit = torch.tensor([[1, 0], [1, 0], [0, 1], [0, -1], *corners], dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""FLAC against its definition in slow loops over pairs, and against numbers of the authors' code."""
+"""FLAC, compared with its definition in slow loops over pairs and with numbers of the authors' code."""
 
 import math
 from collections.abc import Callable
@@ -90,15 +90,15 @@ def test_its_objective_by_hand(make_trainer: MakeTrainer, batch: Batch, model: s
 
 @pytest.mark.parametrize("y", [[0, 0, 0], [0, 1, 2]])
 def test_without_a_pair_it_is_0_and_so_is_its_gradient(y: list[int]) -> None:
-    """No two biases within a class where all are alike; features that are 0 do no harm."""
+    """All examples of a class have the same bias; features that are 0 are allowed."""
     z, b = torch.zeros(3, 2, requires_grad=True), torch.ones(3, 2)
     loss = flac_loss(z, b, torch.tensor(y))
     assert loss.item() == 0
     assert not torch.autograd.grad(loss, z)[0].any()
 
 
-def test_descent_joins_what_shares_a_class_and_parts_what_shares_a_bias() -> None:
-    """Two classes, each in two bias values: the pairs that count become less alike where their biases are alike."""
+def test_descent_joins_equal_classes_and_separates_equal_biases() -> None:
+    """Two classes, each with two bias values: pairs with equal biases become less similar."""
     y, bias = torch.tensor([0, 0, 1, 1] * 3), torch.tensor([0, 1, 0, 1] * 3)
     b = torch.eye(2)[bias]
     z = (b + 0.1 * torch.randn(12, 2, generator=torch.Generator().manual_seed(0))).requires_grad_()

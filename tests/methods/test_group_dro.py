@@ -1,4 +1,4 @@
-"""Group DRO: algorithm 1 in slow loops, what the groups' counts do, and that q goes where the loss is."""
+"""Group DRO: algorithm 1 in slow loops, the effect of the groups' counts, and the growth of q with the loss."""
 
 import math
 from collections import Counter
@@ -51,7 +51,7 @@ def test_two_batches_of_algorithm_1(make_trainer: MakeTrainer, eta: float, c: fl
 
 
 def test_the_gradient_is_the_q_weighted_one(make_trainer: MakeTrainer) -> None:
-    """q is held still: the gradient of f and g is that of sum_k q_k L_k."""
+    """q is a constant: the gradient of f and g is that of sum_k q_k L_k."""
     method, trainer = prepared(make_trainer, eta=0.5)
     batch = next(iter(trainer.loader.batches()))
     batch = replace(batch, x=batch.x.double())
@@ -65,8 +65,8 @@ def test_the_gradient_is_the_q_weighted_one(make_trainer: MakeTrainer) -> None:
     )
 
 
-def test_q_goes_where_the_loss_is(make_trainer: MakeTrainer, batch: Batch) -> None:
-    """Networks that stand still, and steps whose exponentials no float holds: q ends on the group of largest loss."""
+def test_q_becomes_largest_for_the_group_of_largest_loss(make_trainer: MakeTrainer, batch: Batch) -> None:
+    """Networks that do not change, and steps whose exponentials overflow: q ends at the group of largest loss."""
     method, _ = prepared(make_trainer, eta=500.0)
     batch = replace(batch, x=batch.x.double())
     for _ in range(10):

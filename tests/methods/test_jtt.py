@@ -1,4 +1,4 @@
-"""JTT: its error set against a loop, how often errors are drawn, and that the second training begins anew."""
+"""JTT: its error set compared with a loop, how often errors are drawn, and the restart before the second training."""
 
 import copy
 from collections.abc import Callable
@@ -29,7 +29,9 @@ def after_erm(trainer: Trainer) -> dict[str, Tensor]:
     return between
 
 
-def test_the_error_set_is_what_the_phase_before_gets_wrong(make_trainer: MakeTrainer, digits: ColoredMNIST) -> None:
+def test_the_error_set_contains_the_errors_of_the_previous_phase(
+    make_trainer: MakeTrainer, digits: ColoredMNIST
+) -> None:
     trainer = make_trainer(*STORY, training={"optimizer_fg": {"lr": 0.01}})
     between = after_erm(trainer)
     frozen = copy.deepcopy(trainer.networks).eval()
@@ -64,9 +66,7 @@ def test_the_share_of_errors_is_logged(make_trainer: MakeTrainer) -> None:
 
 
 @pytest.mark.parametrize("begins_anew", [True, False])
-def test_f_and_g_begin_anew_and_the_average_of_the_weights_with_them(
-    make_trainer: MakeTrainer, begins_anew: bool
-) -> None:
+def test_f_g_and_the_average_of_the_weights_restart(make_trainer: MakeTrainer, begins_anew: bool) -> None:
     """After one step of plain SGD at a tiny rate the weights are those that the phase began with."""
     sgd = {"name": "sgd", "lr": 1e-9, "momentum": 0.0}
     phases = STORY[0], STORY[1] | {"restart": begins_anew, "optimizer_fg": sgd}
@@ -85,7 +85,7 @@ def test_f_and_g_begin_anew_and_the_average_of_the_weights_with_them(
 
 
 @pytest.mark.full
-def test_the_new_beginning_follows_from_the_seed(make_trainer: MakeTrainer) -> None:
+def test_the_new_weights_follow_from_the_seed(make_trainer: MakeTrainer) -> None:
     sgd = {"name": "sgd", "lr": 1e-9, "momentum": 0.0}
 
     def begun(**project: int) -> Tensor:
@@ -98,7 +98,7 @@ def test_the_new_beginning_follows_from_the_seed(make_trainer: MakeTrainer) -> N
     assert not torch.allclose(begun(), begun(seed=1), atol=1e-3)
 
 
-def test_no_bias_label_is_seen(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_bias_label_is_used(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer, seen = make_trainer("jtt"), []
     prepare = trainer.method.prepare
     monkeypatch.setattr(
@@ -164,7 +164,7 @@ def test_every_family_restarts_in_place_and_from_the_seed(name: str, arch: str, 
     assert all((value - before[key]).abs().max() < 3.5 for key, value in weights[0].items())  # none keeps the 7
 
 
-def test_given_weights_are_given_again() -> None:
+def test_pretrained_weights_are_loaded_again() -> None:
     spec = DataSpec((3, 32, 32), 2, 2, (), ("a", "b"), ("u", "v"), num_rows=4)
     plugin: Any = load_model("torchvision")
     config = plugin.Config(arch="shufflenet_v2_x0_5", split="stage2", weights="some.safetensors")

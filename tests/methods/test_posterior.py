@@ -1,4 +1,4 @@
-"""p(y | bias), the loss that stands on it, and the weights that make label and bias independent."""
+"""p(y | bias), the loss that uses it, and the weights that make label and bias independent."""
 
 import math
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Spectral decoupling against its definition in slow loops."""
+"""Spectral decoupling, compared with its definition in slow loops."""
 
 from collections.abc import Callable
 
@@ -25,7 +25,7 @@ def test_its_objective_by_hand(make_trainer: MakeTrainer, batch: Batch) -> None:
     assert objective.loss.item() == pytest.approx(task + 0.3 * penalty, rel=1e-5)
 
 
-def test_it_pulls_each_logit_towards_0_by_lam_times_its_value() -> None:
+def test_the_gradient_moves_each_logit_towards_0_by_lam_times_its_value() -> None:
     """The gradient by a logit is (p - [its class is y] + lam * logit) / N."""
     logits = torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     y = torch.tensor([0, 1, 2, 3, 0, 1])

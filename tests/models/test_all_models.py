@@ -1,4 +1,4 @@
-"""What every model keeps, whatever file it stands in: shapes, layout, seeds."""
+"""Properties of all models: shapes, memory layout, seeds."""
 
 from typing import Any
 
@@ -73,7 +73,7 @@ def test_h_for_some_images_gives_their_logits(model: str, spec: DataSpec) -> Non
 @pytest.mark.parametrize("spec", MAPS)
 @pytest.mark.parametrize("model", MODELS)
 def test_a_task_head_for_each_bias_value(model: str, spec: DataSpec) -> None:
-    """g(z, value) is one head an image, each another function; g(z) is their sum, or their mean probability."""
+    """g(z, value) uses one head per image, each another function; g(z) is their sum, or their mean probability."""
     networks = build(model, spec, heads="per_bias").eval()
     z = networks.f(torch.randn(5, *spec.input_shape))
     each = [networks.g(z, torch.full((5,), value)) for value in range(spec.num_bias_values)]
@@ -96,7 +96,7 @@ def test_the_networks_are_f_g_and_h(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_first_weights_follow_from_the_seed(model: str) -> None:
+def test_the_start_weights_follow_from_the_seed(model: str) -> None:
     first, again, other = (build(model, COLORED, seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[key], again[key]) for key in first)
     for name in ("f", "g", "h"):

@@ -1,4 +1,4 @@
-"""The authors' network: shapes, sizes, and that our faster forms are the same function as theirs."""
+"""The authors' network: shapes, sizes, and the equality of our faster form and theirs."""
 
 from dataclasses import replace
 
@@ -32,7 +32,7 @@ def count(module: nn.Module) -> int:
 
 
 def test_numbers_of_parameters_are_the_authors(digits: ColoredMNIST) -> None:
-    """Counted by hand: kernel x kernel x in x out + out a convolution, 2 a channel of a BatchNorm."""
+    """Counted by hand: kernel x kernel x in x out + out per convolution, 2 per channel of a BatchNorm."""
     networks = net(digits)
     assert count(networks.f) == 2 * 3 + (25 * 3 * 32 + 32) + (9 * 32 * 32 + 32)
     assert count(networks.g) == (9 * 32 * 64 + 64) + (9 * 64 * 64 + 64) + (64 * 10 + 10)
@@ -57,7 +57,7 @@ def outcome(f: nn.Module, x: Tensor, weights: Tensor) -> dict[str, Tensor]:
 
 
 def test_f_is_the_authors_function_with_relu_before_the_pool(digits: ColoredMNIST, batch: Batch) -> None:
-    """In training mode, then in evaluation mode with the statistics gathered; BatchNorm with weights of its own."""
+    """In training mode, then in evaluation mode with the statistics from training; BatchNorm has random weights."""
     ours, theirs = net(digits).f.double(), authors_f().double()
     nn.init.uniform_(next(ours.parameters()), 0.5, 2)
     for mine, authors in zip(ours.parameters(), theirs.parameters(), strict=True):
@@ -81,7 +81,7 @@ def test_split_last_is_the_same_network_cut_in_front_of_its_last_layer(digits: C
     torch.testing.assert_close(late.g(z), early.g(early.f(batch.x)))
 
 
-def test_it_sees_the_whole_of_an_image_that_is_no_square(digits: ColoredMNIST) -> None:
+def test_it_uses_all_pixels_of_an_image_that_is_not_square(digits: ColoredMNIST) -> None:
     spec = replace(digits.spec, input_shape=(3, 48, 64))
     networks = ConvNet(spec, ConvNet.Config(bias_head="pooled")).eval()
     x = torch.randn(1, 3, 48, 64, requires_grad=True)

@@ -9,7 +9,7 @@ from lntl.ops import MASKED_LOGIT
 
 
 def separate(head: MapHead, biases: int, channels: int, bins: int) -> nn.ModuleList:
-    """Return the authors' nets, one a bias, with the weights and statistics of the grouped head."""
+    """Return the authors' nets, one per bias, with the weights and statistics of the grouped head."""
     nets = nn.ModuleList(
         nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1),
@@ -62,8 +62,8 @@ def test_the_grouped_head_is_three_nets(head: MapHead, train: bool) -> None:
             torch.testing.assert_close(buffer.chunk(3)[number] if buffer.dim() else buffer, [*net.buffers()][place])
 
 
-def test_a_bias_sees_its_own_net_alone(head: MapHead) -> None:
-    """A change in the second net's last kernel leaves the beliefs about the other biases as they were."""
+def test_a_bias_depends_only_on_its_net(head: MapHead) -> None:
+    """A change in the second net's last kernel does not change the predictions of the other biases."""
     z = torch.randn(2, 6, 5, 5, dtype=torch.float64)
     before = head.eval()(z)
     kernel = [p for p in head.parameters() if p.dim() == 4][-1]
@@ -131,8 +131,8 @@ def test_the_pooled_head_repeats_its_prediction_at_each_position() -> None:
     torch.testing.assert_close(head(z, where), torch.stack([maps[n, :, :, i, j] for n, i, j in where.nonzero()]))
 
 
-def test_the_pooled_head_sees_how_many_places_light_up() -> None:
-    """One mark or three, far apart: a head of small neighbourhoods says the same at each, this one does not."""
+def test_the_pooled_head_can_count_active_places() -> None:
+    """One or three marks, far apart: a head with small neighbourhoods predicts the same at each, this one does not."""
     torch.manual_seed(0)
     head = PooledHead((1, 14, 14), bins=4, bias_shape=(1, 14, 14)).eval()
     once, thrice = torch.zeros(1, 1, 14, 14), torch.zeros(1, 1, 14, 14)
@@ -143,7 +143,7 @@ def test_the_pooled_head_sees_how_many_places_light_up() -> None:
     torch.testing.assert_close(near(once)[..., 2, 2], near(thrice)[..., 2, 2])
 
 
-def test_the_pooled_head_never_names_a_value_that_a_bias_does_not_have() -> None:
+def test_the_pooled_head_never_predicts_a_value_that_a_bias_does_not_have() -> None:
     torch.manual_seed(0)
     head = PooledHead((6,), bins=5, bias_shape=(2,), sizes=(5, 2)).eval()
     logits = head(torch.randn(8, 6))

@@ -1,4 +1,4 @@
-"""g(f(x)) is the network that was split, whatever its architecture; a place that cannot be split at says why."""
+"""g(f(x)) equals the network that was split, for all architectures; an impossible split is one sentence."""
 
 import copy
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ SPLITS = [*QUICK, *(pytest.param(*split, marks=pytest.mark.full) for split in LA
 
 
 def whole(library: str, arch: str, side: int, seed: int = 0) -> nn.Module:
-    """Return a classifier of 7 classes; its layers begin anew, so that no two are alike or zero."""
+    """Return a classifier of 7 classes; all weights are drawn again, so that no two layers are equal or zero."""
     torch.manual_seed(seed)
     plugin: Any = load_model(library)
     network: nn.Module = plugin.create(arch, (3, side, side), 7)
@@ -53,7 +53,7 @@ def gradients(out: Tensor, parameters: Iterator[nn.Parameter]) -> list[Tensor | 
 
 @pytest.mark.parametrize(("library", "arch", "split", "side"), SPLITS)
 def test_g_of_f_is_the_network(library: str, arch: str, split: str, side: int) -> None:
-    """In evaluation and in training, where dropout and stochastic depth draw the same from the same seed."""
+    """In evaluation and in training, in which dropout and stochastic depth draw equal numbers from equal seeds."""
     network = whole(library, arch, side)
     original = copy.deepcopy(network)
     f, g, shape = split_with_shape(network, split, torch.zeros(1, 3, side, side))
@@ -101,7 +101,9 @@ def test_the_layers_keep_their_names_and_each_is_in_one_part(library: str, arch:
         ("torchvision", "vgg11", "classifier.0", 64, (4096,)),
     ],
 )
-def test_channels_stand_first(library: str, arch: str, split: str, side: int, shape: tuple[int, ...]) -> None:
+def test_the_first_dimension_of_features_is_the_channel(
+    library: str, arch: str, split: str, side: int, shape: tuple[int, ...]
+) -> None:
     with torch.device("meta"):
         assert split_with_shape(whole(library, arch, side), split, torch.zeros(1, 3, side, side))[2] == shape
 
@@ -123,7 +125,7 @@ def test_a_layer_that_cannot_be_split_at_gives_the_reason(split: str, reason: st
 
 
 class Odd(nn.Module):
-    """A network whose code branches on what it sees."""
+    """A network whose code branches on its input."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -154,7 +156,7 @@ def small() -> nn.Sequential:
     )
 
 
-def test_what_is_frozen_stays_in_evaluation_mode() -> None:
+def test_frozen_layers_stay_in_evaluation_mode() -> None:
     f, _ = split_at(small(), "1")
     f.freeze(("0",))
     f.train()

@@ -1,4 +1,4 @@
-"""The model card says what the run's files hold, and names what was not measured."""
+"""The model card has the numbers of the run's files and names what was not measured."""
 
 import json
 import re
@@ -80,7 +80,7 @@ def test_what_was_not_measured_is_named_with_its_command(run: Path) -> None:
     assert "None" not in text
 
 
-def test_a_run_that_is_not_over_says_so(tmp_path: Path) -> None:
+def test_the_card_of_an_unfinished_run_says_so(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     text = write_card(tmp_path).read_text(encoding="utf-8")
     assert "Nothing was measured on the test split." in text
@@ -100,7 +100,7 @@ def test_each_of_several_biases_has_a_table(run: Path) -> None:
     assert "| a\\|b | images |" in text
 
 
-def test_a_model_of_ones_own_is_loaded_with_trust(run: Path) -> None:
+def test_a_users_model_is_loaded_with_trust(run: Path) -> None:
     path = run / "config.yaml"
     path.write_text(path.read_text().replace("name: convnet", "name: my.nets.Net"))
     text = write_card(run, ["my"]).read_text(encoding="utf-8")
@@ -109,7 +109,7 @@ def test_a_model_of_ones_own_is_loaded_with_trust(run: Path) -> None:
     assert text.endswith("--out model.onnx --trust my.nets\n```")
 
 
-def test_a_method_of_ones_own_is_named_and_not_run(tmp_path: Path) -> None:
+def test_a_users_method_is_named_and_not_run(tmp_path: Path) -> None:
     make_run(tmp_path / "own", method="nowhere.Mine")
     with pytest.raises(UntrustedError, match=r"own/config\.yaml: it names nowhere\.Mine"):
         write_card(tmp_path / "own")

@@ -1,4 +1,4 @@
-"""`lntl data check`: what it writes and shows, and its exit codes."""
+"""`lntl data check`: its files, its output and its exit codes."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from lntl.runs.formats import Check
 
 @pytest.fixture
 def pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """pets.yaml: 40 pictures of two classes whose names are no friends of HTML or of the terminal's markup."""
+    """pets.yaml: 40 pictures of two classes whose names contain markup of HTML and of the terminal."""
     monkeypatch.chdir(tmp_path)
     random, lines = np.random.default_rng(0), ["image,label,sky,split"]
     for k in range(40):
@@ -66,7 +66,7 @@ def test_data_without_bias_labels(pets: Path, capsys: pytest.CaptureFixture[str]
     assert 'href="#cells"' not in page
 
 
-def test_a_problem_is_exit_code_one_and_the_page_is_written_all_the_same(pets: Path) -> None:
+def test_a_problem_gives_exit_code_one_and_the_page_is_written(pets: Path) -> None:
     Path("7.png").write_bytes(b"")
     assert lntl("data", "check", "pets.yaml", "--out", "there") == 1
     facts = strict(Path("there/check.json"))
@@ -86,7 +86,7 @@ def test_a_problem_is_exit_code_one_and_the_page_is_written_all_the_same(pets: P
         (["pets.yaml", "data.label=one"], "a task needs two classes"),
     ],
 )
-def test_what_the_user_can_mend_is_exit_code_two(
+def test_faults_that_the_user_can_correct_give_exit_code_two(
     pets: Path, arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = Path("pets.csv").read_text(encoding="utf-8").splitlines()

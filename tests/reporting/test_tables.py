@@ -1,4 +1,4 @@
-"""Tables for the terminal: every number in its place, and words where there is none."""
+"""Tables for the terminal: each number in its place, and words instead of undefined numbers."""
 
 import re
 from io import StringIO

@@ -1,4 +1,4 @@
-"""Checkpoints: what goes in comes out, nothing in a file is executed, and a bad file is a sentence with a remedy."""
+"""Checkpoints: they are read as they were saved, no code in a file is run, and a bad file is one sentence."""
 
 import math
 import os
@@ -125,7 +125,7 @@ def test_another_format_version(path: Path) -> None:
     assert "install lntl 8.7.6" in refusal(path)
 
 
-def test_another_format_version_that_does_not_say_its_lntl(path: Path) -> None:
+def test_another_format_version_without_a_version_of_lntl(path: Path) -> None:
     content = torch.load(path, weights_only=True)
     del content["lntl"]
     torch.save(content | {"format": 99}, path)
@@ -138,7 +138,7 @@ def test_missing(tmp_path: Path, name: str) -> None:
 
 
 def test_one_flipped_bit_is_noticed_wherever_it_is_used(path: Path) -> None:
-    """Every byte, one bit of it: the checkpoint is refused, or what is loaded is what was saved."""
+    """One bit of each byte: the checkpoint is refused, or the loaded state equals the saved one."""
     content, bits = bytearray(path.read_bytes()), random.Random(0)
     harmless = 0
     for place in range(len(content)):
@@ -157,7 +157,7 @@ def test_one_flipped_bit_is_noticed_wherever_it_is_used(path: Path) -> None:
 
 
 def rewritten(path: Path, compression: int) -> None:
-    """Write the archive of a checkpoint anew, compressed by a method."""
+    """Write the archive of a checkpoint again, compressed by a method."""
     with zipfile.ZipFile(path) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(path, "w", compression) as archive:
@@ -190,7 +190,7 @@ def nested(times: int) -> list[Any]:
 
 
 def endless() -> list[Any]:
-    """Return a list that holds itself."""
+    """Return a list that contains itself."""
     value: list[Any] = []
     value.append(value)
     return value

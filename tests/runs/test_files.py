@@ -1,4 +1,4 @@
-"""Files are written whole or not at all."""
+"""Files are written completely or not at all."""
 
 import errno
 import json
@@ -39,7 +39,7 @@ def _half(error: Exception) -> Callable[[IO[bytes]], None]:
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("unexpected pos 64 vs 0")]
 )
-def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, error: Exception) -> None:
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, error: Exception) -> None:
     path = tmp_path / "file"
     path.write_text("old")
     with pytest.raises(UserError, match="is the disk full") as caught:
@@ -48,20 +48,20 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, error: Excepti
     assert tree(tmp_path) == {"file": b"old"}
 
 
-def test_an_error_of_the_content_is_handed_on_and_leaves_what_was_there(tmp_path: Path) -> None:
+def test_an_error_of_the_writer_is_raised_and_keeps_the_old_file(tmp_path: Path) -> None:
     write_text(tmp_path / "file", "old")
     with pytest.raises(UserError, match=r"^image 3 is damaged$"):
         write_atomic(tmp_path / "file", _half(UserError("image 3 is damaged")))
     assert tree(tmp_path) == {"file": b"old"}
 
 
-def test_a_first_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failed_first_write_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(UserError):
         write_atomic(tmp_path / "file", _half(OSError(errno.ENOSPC, "No space left on device")))
     assert tree(tmp_path) == {}
 
 
-def test_a_rename_that_fails_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failed_rename_leaves_no_file(tmp_path: Path) -> None:
     (tmp_path / "file").mkdir()
     with pytest.raises(UserError):
         write_text(tmp_path / "file", "new")
@@ -77,7 +77,7 @@ def test_the_content_is_on_disk_before_the_name_is(tmp_path: Path, monkeypatch: 
     assert tree(tmp_path) == {"file": b"new"}
 
 
-def test_two_writers_of_a_file_do_not_meet(tmp_path: Path) -> None:
+def test_two_writers_of_a_file_do_not_interfere(tmp_path: Path) -> None:
     def write(file: IO[bytes]) -> None:
         file.write(b"the first ")
         write_text(tmp_path / "file", "the second, meanwhile, and longer")
@@ -134,7 +134,7 @@ def test_arrays_read_back(tmp_path: Path) -> None:
 
 
 def header(shape: str) -> bytes:
-    """Return an .npy file of eight bytes whose header tells a shape."""
+    """Return an .npy file with eight bytes of data and a header with this shape."""
     text = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".encode().ljust(117) + b"\n"
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(8)
 

@@ -1,4 +1,4 @@
-"""The folder of a run: made, refused, replaced; and the facts about where the run took place."""
+"""Run folders: creating, refusing and replacing them; the record of the environment of a run."""
 
 import ast
 import json
@@ -67,7 +67,7 @@ def test_a_run_is_never_replaced_silently(folder: RunFolder) -> None:
 
 
 @pytest.mark.parametrize("left", ["config", "checkpoints"])
-def test_part_of_a_run_is_a_run(folder: RunFolder, left: str) -> None:
+def test_a_folder_with_some_files_of_a_run_counts_as_a_run(folder: RunFolder, left: str) -> None:
     rest = RunFolder(folder.path.with_name("rest"))
     rest.path.mkdir()
     getattr(folder, left).rename(getattr(rest, left))
@@ -83,7 +83,7 @@ def test_overwrite_removes_the_files_of_the_run_and_no_other(folder: RunFolder) 
     assert folder.config.read_text() == "seed: 2\n"
 
 
-def test_files_of_others_are_no_run(tmp_path: Path) -> None:
+def test_files_of_others_do_not_count_as_a_run(tmp_path: Path) -> None:
     (tmp_path / "erm").mkdir()
     (tmp_path / "erm" / "notes.txt").write_text("mine")
     RunFolder(tmp_path).create("seed: 1\n")
@@ -102,7 +102,7 @@ def test_files_of_others_with_a_name_that_a_run_writes_stay(tmp_path: Path, name
     assert tree(tmp_path) == before
 
 
-def test_a_run_half_removed_is_still_a_run(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_half_removed_run_still_counts_as_a_run(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     unlink = Path.unlink
 
     def killed(path: Path, missing_ok: bool = False) -> None:
@@ -238,7 +238,7 @@ def test_a_system_without_sysconf(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_module_needs_posix() -> None:
-    """Windows imports every module: what it lacks is asked for by getattr or in a function."""
+    """All modules can be imported on Windows: functions that it lacks are used by getattr or inside a function."""
     posix = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "termios"}
     wrong = [
         f"{path.name}: {name}"
@@ -267,7 +267,7 @@ def test_where_a_run_was_resumed_is_recorded_part_by_part(folder: RunFolder, mon
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"resumed": 3}'])
-def test_a_damaged_environment_is_written_anew(folder: RunFolder, text: str) -> None:
+def test_a_damaged_environment_is_written_again(folder: RunFolder, text: str) -> None:
     folder.environment.write_text(text)
     folder.resume("seed: 1\n")
     assert read_json(folder.environment, Environment) == environment.describe()

@@ -1,4 +1,4 @@
-"""The lock of a folder: one holder, the holder's number in the message, nothing left behind."""
+"""The lock of a folder: one holder, whose process id the message names, and no file left afterwards."""
 
 import multiprocessing
 import multiprocessing.synchronize
@@ -85,7 +85,7 @@ def test_the_lock_lives_as_long_as_a_process_that_inherited_it(tmp_path: Path, m
         pass
 
 
-def test_a_waiting_process_is_patient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_waiting_process_waits_for_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert lock.PATIENCE == 10.0
     monkeypatch.setattr(lock, "PATIENCE", 0.3)
     began = time.monotonic()

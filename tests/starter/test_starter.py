@@ -1,4 +1,4 @@
-"""`lntl init`: what it writes, that the drawn pictures are what the table says, and that all of it runs."""
+"""`lntl init`: its files, the agreement of the drawn pictures and the table, and a run of the project."""
 
 import csv
 import json
@@ -30,7 +30,7 @@ def rows(project: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_the_table_has_the_bias_in_train_alone(project: Path) -> None:
+def test_only_train_rows_of_the_table_are_biased(project: Path) -> None:
     count = Counter((row["split"], row["shape"], row["background"]) for row in rows(project))
     grounds = tuple(BACKGROUNDS)
     for split, (total, free) in SPLITS.items():
@@ -59,7 +59,7 @@ def test_a_picture_shows_its_background_in_the_corners_and_its_shape_in_the_midd
 
 
 def test_shapes_differ_by_their_area(project: Path) -> None:
-    """Of the same radius a circle is larger than a square, and that than a triangle: pi, 2 and 3 sqrt(3) / 4."""
+    """At equal radius, circle, square and triangle have the areas pi, 2 and 3 sqrt(3) / 4."""
     area: dict[str, list[float]] = {shape: [] for shape in SHAPES}
     for row in rows(project):
         grey = np.asarray(Image.open(project / "data" / row["image"]).convert("L"), dtype=float)
@@ -118,7 +118,7 @@ def test_the_command_says_what_it_wrote_and_what_is_next(tmp_path: Path, capsys:
 
 
 @pytest.mark.parametrize("what", ["folder", "file"])
-def test_what_is_not_an_empty_folder_is_left_alone(
+def test_a_folder_that_is_not_empty_is_not_changed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
 ) -> None:
     own = tmp_path / ("mine/notes.txt" if what == "folder" else "mine")
