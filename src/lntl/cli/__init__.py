@@ -30,14 +30,16 @@ from lntl.cli import (
     tune,
 )
 from lntl.cli import eval as evaluation
+from lntl.cli.arguments import Group
 from lntl.errors import Interrupted, UserError, for_terminal
 
 app = typer.Typer(
+    cls=Group,
     epilog="--debug, anywhere, shows the traceback of an error.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,  # plain help: rich takes longer to import than all the rest
 )
 app.command()(init.init)
 app.command()(train.train)

@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="List the ready configurations, copy one, or print the JSON Schema.")
+from lntl.cli.arguments import Group
+
+app = typer.Typer(cls=Group, help="List the ready configurations, copy one, or print the JSON Schema.")
 
 
 @app.callback(invoke_without_command=True)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lntl.cli import data_make
-from lntl.cli.arguments import ConfigArgument, Overrides
+from lntl.cli.arguments import ConfigArgument, Group, Overrides
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-app = typer.Typer(help="Describe, audit or write the data of a configuration.", no_args_is_help=True)
+app = typer.Typer(cls=Group, help="Describe, audit or write the data of a configuration.", no_args_is_help=True)
 app.add_typer(data_make.app, name="make")
 
 

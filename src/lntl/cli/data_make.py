@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from lntl.cli.arguments import ConfigArgument, Overrides
+from lntl.cli.arguments import ConfigArgument, Group, Overrides
 
 if TYPE_CHECKING:
     from lntl.makers.tables import Made
     from lntl.types import Dataset
 
 app = typer.Typer(
+    cls=Group,
     help="Write a data set to a file: Colored MNIST as arrays, or the table of a public data set that you downloaded. "
     "Nothing is downloaded, and no image is copied.",
     epilog="docs/DATA_SETS.md: sources and terms of the data sets.",
