@@ -64,10 +64,12 @@ def test_probe_json(probed: Path) -> None:
         assert [(row["layer"], row["probe"]) for row in rows] == expected
     pixels = found["reference"]["pixels"]
     assert [(row["layer"], row["probe"]) for row in pixels] == [("pixels", p) for p in ("linear", "mlp", "conv")]
-    for row in (*found["probes"], *found["reference"]["erm"], *pixels):
+    for row in found["probes"]:
         assert len(row["values"]) == 2
         assert row["mean"] == pytest.approx(sum(row["values"]) / 2)
         assert row["std"] == pytest.approx(abs(row["values"][0] - row["values"][1]) / math.sqrt(2))
+    for row in (*found["reference"]["erm"], *pixels):  # with the first seed alone
+        assert (row["values"], row["std"]) == ([row["mean"]], None)
     assert found["leakage"] == max(row["mean"] for row in found["probes"])
     assert found["reference"]["erm"] != found["probes"]
     assert found["chance"]["permutation"] < 0.3 > found["chance"]["majority"]

@@ -11,7 +11,7 @@ from lntl.data.colored_mnist import ColoredMNIST
 from lntl.errors import UserError
 from lntl.models.convnet import ConvNet
 from lntl.models.lenet import LeNet
-from lntl.probing.features import MAX_VALUES, check_layers, default_layers, features, layer_names, pooled
+from lntl.probing.features import MAX_VALUES, check_layers, default_layers, features, layer_names, layer_outputs, pooled
 from lntl.types import Networks
 
 
@@ -33,8 +33,10 @@ def test_layers_by_hand(convnet: ConvNet, images: list[Tensor]) -> None:
     with torch.no_grad():
         z = convnet.f(x)
         expected = {"f": z, "g.0": convnet.g[0](z), "g.1": convnet.g[:2](z), "penultimate": convnet.g[:-1](z)}
+    together = layer_outputs(convnet, images, expected)
     for layer, wanted in expected.items():
         found = features(convnet, images, layer)
+        assert torch.equal(found, together[layer])  # from one pass
         assert found.dtype == torch.float32
         assert not found.requires_grad
         assert not found.is_inference()

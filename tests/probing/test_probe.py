@@ -7,10 +7,25 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from lntl.errors import UserError
-from lntl.probing.probes import PROBES, Halves, probe_layer, probe_names, probe_permuted, probe_row, split_warnings
+from lntl.probing.probes import (
+    PROBES,
+    Halves,
+    Layer,
+    linear,
+    mlp,
+    probe_layer,
+    probe_layers,
+    probe_names,
+    probe_permuted,
+    probe_row,
+    split_warnings,
+)
 from lntl.runs.formats import ProbeRow
 
 CPU = torch.device("cpu")
@@ -113,6 +128,50 @@ def test_a_probe_is_a_function_of_its_seed(name: str) -> None:
     assert (name == "linear") == torch.equal(one, other)  # logistic regression has one optimum
 
 
+def test_results_depend_neither_on_the_threads_nor_on_what_is_trained_beside() -> None:
+    asked, threads = halves(2), torch.get_num_threads()
+    few = replace(asked, y=asked.y[:200], bias=asked.bias[:200])
+    maps, wide = planted(few.bias, 4, 4), noise(few.bias).repeat(1, 100)
+    torch.set_num_threads(3)
+    try:
+        together = probe_layers([Layer("maps", maps, few), Layer("wide", wide, few)], CPU)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+    once = replace(few, seeds=few.seeds[:1])
+    for name, z, rows in (("maps", maps, together[0]), ("wide", wide, together[1])):
+        assert [row.layer for row in rows] == [name] * len(rows)
+        assert [row.values[:1] for row in rows] == [row.values for row in probe_layer(name, z, once, CPU)]
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_the_linear_probe_agrees_with_scikit_learn(wide: bool) -> None:
+    asked = halves(2)
+    z = planted(asked.bias) + 3 * noise(asked.bias)
+    if wide:  # more numbers than images, on very different scales
+        more = torch.randn(N, 700, generator=torch.Generator().manual_seed(3))
+        z = torch.cat([z, more * torch.logspace(-3, 3, 700)], dim=1)
+    for learn, unseen in map(asked, asked.seeds):
+        found = linear(z[learn], asked.bias[learn], z[unseen], 0, CPU)
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+        model.fit(z[learn].numpy(), asked.bias[learn].numpy())
+        expected = torch.from_numpy(model.predict(z[unseen].numpy()))
+        assert (found == expected).double().mean() > 0.95  # it stops a little earlier
+
+
+def test_values_absent_from_training_are_not_predicted_and_others_keep_their_number() -> None:
+    bias = torch.tensor([3, 900, 7] * 40)
+    z = torch.nn.functional.one_hot(torch.arange(120) % 3, 3).float()
+    for probe in (linear, mlp):
+        assert torch.equal(probe(z[:60], bias[:60], z[60:], 0, CPU), bias[60:])
+
+
+def test_constant_and_tiny_features_do_no_harm() -> None:
+    asked = halves(1)
+    z = torch.cat([planted(asked.bias) * 1e-8, torch.full((N, 2), 7.1), torch.zeros(N, 2)], dim=1)
+    assert all(row.mean > 0.8 for row in probe_layer("here", z, asked, CPU))
+
+
 def test_wide_vectors_are_reduced_to_their_components() -> None:
     asked = halves(1)
     wide = torch.cat([planted(asked.bias), torch.zeros(N, 1500)], dim=1)
@@ -195,7 +254,7 @@ def test_warnings() -> None:
 
 def test_a_row_for_each_probe_and_a_value_for_each_seed() -> None:
     asked = Halves(*draw(0, 100), seeds=(0, 1, 2))
-    rows = probe_layer("f", planted(asked.bias, 2, 2), asked, CPU)
+    rows = probe_layer("f", noise(asked.bias, 2, 2), asked, CPU)
     assert [row.probe for row in rows] == list(PROBES)
     assert all(len(row.values) == 3 for row in rows)
     assert any(a != b for row in rows for a, b in pairwise(row.values))

@@ -20,7 +20,7 @@ def probe(
         typer.Option(
             min=1, help="Number of random splits of the test images into halves; fresh probes are trained on each."
         ),
-    ] = 3,
+    ] = 2,
     shift: Annotated[
         list[str] | None,
         typer.Option(

@@ -10,8 +10,9 @@ from lntl.errors import UserError
 from lntl.seeding import derive, permutation
 from lntl.types import IGNORE, BiasSpec, Networks
 
-MAX_EMBEDDED = 2000  # largest number of embedded images
+MAX_EMBEDDED = 1000  # largest number of embedded images
 _COMPONENTS, _PERPLEXITY = 30, 30.0  # scikit-learn's default perplexity
+_ITERATIONS = 500  # of t-SNE: half of scikit-learn's default, enough for a picture of so few
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,4 +112,5 @@ def embed(z: Tensor, seed: int) -> Tensor:
     parts = PCA(min(_COMPONENTS, *flat.shape), svd_solver="randomized", random_state=state).fit_transform(flat.numpy())
     perplexity = min(_PERPLEXITY, (len(flat) - 1) / 3)
     start = "pca" if parts.shape[1] > 1 else "random"
-    return torch.from_numpy(TSNE(perplexity=perplexity, init=start, random_state=state).fit_transform(parts)).float()
+    tsne = TSNE(perplexity=perplexity, init=start, max_iter=_ITERATIONS, random_state=state)
+    return torch.from_numpy(tsne.fit_transform(parts)).float()

@@ -1,7 +1,8 @@
 """Features: the outputs of layers of f and g, read with forward hooks; the networks stay unchanged."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -63,12 +64,17 @@ def check_layers(names: Iterable[str], networks: Networks, x: Tensor) -> None:
 
 
 def features(networks: Networks, images: Iterable[Tensor], layer: str) -> Tensor:
-    """Return the output of a layer for each image.
+    """Return the output of one layer, as `layer_outputs`."""
+    return layer_outputs(networks, images, (layer,))[layer]
+
+
+def layer_outputs(networks: Networks, images: Iterable[Tensor], layers: Iterable[str]) -> dict[str, Tensor]:
+    """Return the output of each layer for each image, by layer, from one forward pass.
 
     Args:
         networks: The networks; they are left in eval mode.
         images: Batches of images, (N, C, H, W).
-        layer: Name of a module of f or g, or "penultimate". Of several outputs the last counts.
+        layers: Names of modules of f or g, or "penultimate". Of several outputs of one the last counts.
 
     Returns:
         Features (n, ...) float32 on the CPU; maps of more than MAX_VALUES numbers an image are averaged over a grid.
@@ -76,16 +82,20 @@ def features(networks: Networks, images: Iterable[Tensor], layer: str) -> Tensor
     Raises:
         UserError: If a number is not finite.
     """
-    rows: list[Tensor] = []
+    rows: dict[str, list[Tensor]] = {layer: [] for layer in layers}
     for x in images:
-        outputs: list[Tensor] = []
-        with _listening(networks, layer, lambda out, outputs=outputs: outputs.append(out)):  # type: ignore[misc]
+        outputs: dict[str, Tensor] = {}
+        with ExitStack() as hooks:
+            for layer in rows:
+                hooks.enter_context(_listening(networks, layer, partial(outputs.__setitem__, layer)))
             _run(networks, x)
-        rows.append(outputs[-1])
-    z = torch.cat(rows)
-    if not z.isfinite().all():
-        raise UserError(f"layer {layer}: some outputs are NaN or infinite; use a checkpoint that did not diverge")
-    return z
+        for layer, out in outputs.items():
+            rows[layer].append(out)
+    found = {layer: torch.cat(parts) for layer, parts in rows.items()}  # no inference tensors: they can be trained on
+    for layer, z in found.items():
+        if not z.isfinite().all():
+            raise UserError(f"layer {layer}: some outputs are NaN or infinite; use a checkpoint that did not diverge")
+    return found
 
 
 @contextmanager
@@ -106,7 +116,7 @@ def _listening(networks: Networks, layer: str, receive: Callable[[Tensor], None]
         handle.remove()
 
 
-@torch.no_grad()  # not inference mode: probes take gradients of what they make of these numbers
+@torch.inference_mode()
 def _run(networks: Networks, x: Tensor) -> None:
     networks.eval()
     networks.g(networks.f(x))

@@ -1,8 +1,8 @@
 """Leakage: what fresh probes read of each bias from the features of a checkpoint, of ERM, and from the pixels."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -10,13 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lntl.experiment.build import Experiment
-from lntl.probing.features import MAX_VALUES, features, pooled
-from lntl.probing.probes import Halves, probe_layer, probe_permuted
+from lntl.probing.features import MAX_VALUES, layer_outputs, pooled
+from lntl.probing.probes import Halves, Layer, probe_layers, probe_permuted
 from lntl.runs.formats import Chance, Leaks, ProbeRow, Reference
 from lntl.types import IGNORE, Batch, Networks
 
 log = logging.getLogger("lntl")
 
+_PIXELS = "pixels"  # name of the images among the layers
+_AT_ONCE = 4  # layers whose outputs are read in one pass and held: at most 1.3 GB
 _BATCH = 250  # images in one forward pass, at most: their maps stay in the cache, a quarter less time than 1000
 
 
@@ -43,9 +45,9 @@ class Subject:
         """Images in one forward pass."""
         return min(self.experiment.config.evaluation.batch_size, _BATCH)
 
-    def features(self, networks: Networks, layer: str) -> Tensor:
-        """Return the output of a layer of the networks for the images."""
-        return features(networks, (batch.x for batch in self.batches()), layer)
+    def features(self, networks: Networks, layers: Sequence[str]) -> dict[str, Tensor]:
+        """Return the output of each layer of the networks for the images, from one pass."""
+        return layer_outputs(networks, (batch.x for batch in self.batches()), layers)
 
     def pixels(self) -> Tensor:
         """Return the images themselves, on the CPU; large ones are averaged over a grid, as maps are."""
@@ -63,7 +65,10 @@ class _Probes:
 
 
 def measure_leakage(subject: Subject, biases: Mapping[str, Halves], layers: tuple[str, ...]) -> dict[str, Leaks]:
-    """Return what probes read of each bias, by its name; each layer is computed once.
+    """Return what probes read of each bias, by its name.
+
+    The features of the checkpoint are probed with each seed; what they are compared with (pixels, ERM and permuted
+    labels) with the first seed alone.
 
     Args:
         subject: The checkpoint and the images.
@@ -72,34 +77,45 @@ def measure_leakage(subject: Subject, biases: Mapping[str, Halves], layers: tupl
     """
     device = subject.experiment.fabric.device
     probes = {name: _Probes() for name in biases}
-    for layer in layers:
-        log.info("probes of layer %s", layer)
-        z = subject.features(subject.networks, layer)
-        for name, halves in biases.items():
-            rows, of_bias = probe_layer(layer, z, halves, device), probes[name]
-            highest = max(rows, key=lambda row: row.mean)
+    for outputs in _outputs(subject, subject.networks, layers):
+        log.info("probes of %s", ", ".join(outputs))
+        for name, rows in _rows(outputs, biases, device).items():
+            of_bias, highest = probes[name], max(rows, key=lambda row: row.mean)
             of_bias.rows += rows
             if of_bias.best is None or highest.mean > of_bias.best[0].mean:
-                of_bias.best = highest, z
-    log.info("probes of pixels")
-    pixels = subject.pixels()
-    for name, halves in biases.items():
-        probes[name].pixels = probe_layer("pixels", pixels, halves, device)
-    if subject.erm is not None:
-        log.info("probes of plain training (ERM)")
-        for layer in layers:
-            z = subject.features(subject.erm, layer)
-            for name, halves in biases.items():
-                probes[name].erm += probe_layer(layer, z, halves, device)
-    return {name: _leaks(found, biases[name], device, subject.erm is not None) for name, found in probes.items()}
+                of_bias.best = highest, outputs[highest.layer]
+    once = {name: replace(halves, seeds=halves.seeds[:1]) for name, halves in biases.items()}
+    log.info("probes of pixels%s", "" if subject.erm is None else " and of plain training (ERM)")
+    pixels, erm = {_PIXELS: subject.pixels()}, subject.erm
+    for outputs in [{}] if erm is None else _outputs(subject, erm, layers):
+        for name, rows in _rows(pixels | outputs, once, device).items():
+            probes[name].pixels += [row for row in rows if row.layer == _PIXELS]
+            probes[name].erm += [row for row in rows if row.layer != _PIXELS]
+        pixels = {}
+    return {name: _leaks(found, biases[name], once[name], device, erm is not None) for name, found in probes.items()}
 
 
-def _leaks(found: _Probes, halves: Halves, device: torch.device, erm: bool) -> Leaks:
+def _outputs(subject: Subject, networks: Networks, layers: tuple[str, ...]) -> Iterator[dict[str, Tensor]]:
+    """Yield the outputs of a few layers at a time: the networks run once for these."""
+    for start in range(0, len(layers), _AT_ONCE):
+        yield subject.features(networks, layers[start : start + _AT_ONCE])
+
+
+def _rows(
+    outputs: Mapping[str, Tensor], biases: Mapping[str, Halves], device: torch.device
+) -> dict[str, list[ProbeRow]]:
+    """Return the probes of every layer for each bias, by its name."""
+    layers = [Layer(layer, z, halves) for halves in biases.values() for layer, z in outputs.items()]
+    rows = iter(probe_layers(layers, device))
+    return {name: [row for _ in outputs for row in next(rows)] for name in biases}
+
+
+def _leaks(found: _Probes, halves: Halves, once: Halves, device: torch.device, erm: bool) -> Leaks:
     assert found.best is not None
     best, z = found.best
     log.info("the %s probe of layer %s on permuted labels", best.probe, best.layer)
     return Leaks(
-        chance=Chance(majority=halves.majority, permutation=probe_permuted(best, z, halves, device).mean),
+        chance=Chance(majority=halves.majority, permutation=probe_permuted(best, z, once, device).mean),
         probes=found.rows,
         reference=Reference(pixels=found.pixels, erm=found.erm if erm else None),
         leakage=best.mean,
@@ -113,11 +129,11 @@ class HeadCounts:
     hits: Tensor
     labels: Tensor
 
-    def accuracy(self, index: Tensor) -> float:
+    def accuracy(self, index: Tensor | slice) -> float:
         """Return h's accuracy over the known labels of the images at `index`."""
         return int(self.hits[index].sum()) / max(1, int(self.labels[index].sum()))
 
-    def chance(self, index: Tensor) -> float:
+    def chance(self, index: Tensor | slice) -> float:
         """Return what the most frequent value of each bias (each colour channel) scores on the images at `index`."""
         count = self.labels[index].sum(dim=0)
         return int(count.amax(dim=1).sum()) / max(1, int(count.sum()))

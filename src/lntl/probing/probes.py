@@ -10,12 +10,12 @@ bias value, and by the accuracy of the same probe trained on permuted labels. `l
 several probes; because the best probe is chosen on the scored images, it is slightly too high if they are few.
 """
 
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import ceil
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING
+from threading import Lock
 
 import torch
 import torch.nn.functional as F
@@ -27,16 +27,16 @@ from lntl.probing.features import pooled
 from lntl.runs.formats import ProbeRow
 from lntl.seeding import derive, permutation
 
-if TYPE_CHECKING:
-    from sklearn.base import ClassifierMixin
-
 _FROM_CLASS = 0.1  # warn if the class predicts the bias better than a constant answer by more than this accuracy
 _VALUES = 1024  # inputs of the linear probe and of the MLP: maps are averaged to at most this many numbers
 _COMPONENTS = 256  # principal components to which inputs with more than _VALUES numbers are reduced
 _HIDDEN, _CHANNELS = 128, 32  # units of the MLP, channels of the convolutional probe
-_BATCH = 128
-# The convolutional probe: number of batches, maximum number of epochs, and maximum learning rate of OneCycleLR.
-_STEPS, _EPOCHS, _RATE = 240, 60, 0.01
+_PENALTY = 1.0  # of the linear probe: half of it times |W|^2 is added to the summed cross-entropy
+_ITERATIONS = 200  # of the linear probe, at most; it stops where _CHECK of them lower the loss by less than this share
+_CHECK, _GAIN = 10, 1e-3
+# The other probes are trained for _STEPS batches of _BATCH, at most _EPOCHS epochs, with this peak of OneCycleLR.
+_BATCH, _STEPS, _EPOCHS, _RATE = 128, 240, 60, 0.01
+_random = Lock()  # of torch's generator, from which a thread takes random numbers
 
 Probe = Callable[[Tensor, Tensor, Tensor, int, torch.device], Tensor]
 
@@ -98,6 +98,15 @@ def probe_row(layer: str, probe: str, accuracies: list[float]) -> ProbeRow:
     return ProbeRow(layer=layer, probe=probe, mean=fmean(accuracies), std=std, values=accuracies)
 
 
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Features z (n, ...) of the images whose labels are `halves`, under the name of their layer."""
+
+    name: str
+    z: Tensor
+    halves: Halves
+
+
 def probe_layer(layer: str, z: Tensor, halves: Halves, device: torch.device) -> list[ProbeRow]:
     """Return the held-out accuracy of each probe that can be used on these features.
 
@@ -105,26 +114,63 @@ def probe_layer(layer: str, z: Tensor, halves: Halves, device: torch.device) -> 
         layer: Name of the layer, or "pixels".
         z: Features of the images, (n, ...).
         halves: Labels of the images, and the seeds of their halves.
-        device: Device on which convolutional probes are trained.
+        device: Device on which probes are trained.
     """
+    return probe_layers([Layer(layer, z, halves)], device)[0]
+
+
+def probe_layers(layers: Sequence[Layer], device: torch.device) -> list[list[ProbeRow]]:
+    """Return the rows of each layer, as `probe_layer`; all probes are trained at the same time."""
+    names = [probe_names(layer.z) for layer in layers]
+    fits = [
+        (name, layer.z, layer.halves, seed)
+        for layer, those in zip(layers, names, strict=True)
+        for name in those
+        for seed in layer.halves.seeds
+    ]
+    scores = iter(_scores(fits, device))
     return [
-        probe_row(layer, name, [_score(name, z, halves, seed, device) for seed in halves.seeds])
-        for name in probe_names(z)
+        [probe_row(layer.name, name, [next(scores) for _ in layer.halves.seeds]) for name in those]
+        for layer, those in zip(layers, names, strict=True)
     ]
 
 
 def probe_permuted(row: ProbeRow, z: Tensor, halves: Halves, device: torch.device) -> ProbeRow:
     """Return the accuracy of the probe of `row` on z if it is trained on permuted labels."""
-    accuracies = [_score(row.probe, z, halves, seed, device, permute=True) for seed in halves.seeds]
-    return probe_row(row.layer, row.probe, accuracies)
+    fits = [(row.probe, z, halves, seed) for seed in halves.seeds]
+    return probe_row(row.layer, row.probe, _scores(fits, device, permute=True))
 
 
-def _score(name: str, z: Tensor, halves: Halves, seed: int, device: torch.device, permute: bool = False) -> float:
+def _scores(
+    fits: Sequence[tuple[str, Tensor, Halves, int]], device: torch.device, permute: bool = False
+) -> list[float]:
+    """Return the held-out accuracy of each fit: name of the probe, features, labels, seed.
+
+    On a CPU each is trained by one thread, as many at a time as torch has threads: the networks are so small that
+    threads of one operation would wait for each other, and results do not depend on their number.
+    """
+
+    def score(fit: tuple[str, Tensor, Halves, int]) -> float:
+        return _score(*fit, device, permute)
+
+    if device.type != "cpu":
+        return [score(fit) for fit in fits]
+    threads = torch.get_num_threads()
+    costly_first = sorted(range(len(fits)), key=lambda i: -list(PROBES).index(fits[i][0]))
+    try:
+        with ThreadPoolExecutor(threads, "probe", torch.set_num_threads, (1,)) as pool:
+            scores = dict(zip(costly_first, pool.map(score, [fits[i] for i in costly_first]), strict=True))
+    finally:
+        torch.set_num_threads(threads)
+    return [scores[i] for i in range(len(fits))]
+
+
+def _score(name: str, z: Tensor, halves: Halves, seed: int, device: torch.device, permute: bool) -> float:
     learn, unseen = halves(seed)
     labels = halves.bias[learn]
     if permute:
         labels = labels[permutation(len(labels), derive(seed, "permuted labels"))]
-    predicted = PROBES[name](z[learn], labels, z[unseen], seed, device)
+    predicted = PROBES[name](z.index_select(0, learn), labels, z.index_select(0, unseen), seed, device)
     return float((predicted == halves.bias[unseen]).double().mean())
 
 
@@ -147,50 +193,62 @@ def split_warnings(halves: Halves, class_names: tuple[str, ...], bias_value_name
 
 
 def linear(train: Tensor, bias: Tensor, test: Tensor, seed: int, device: torch.device) -> Tensor:
-    """Return the predictions (m,) of multinomial logistic regression (scikit-learn, L2 with C = 1) on the CPU.
+    """Return the predictions (m,) of multinomial logistic regression with an L2 penalty, as scikit-learn's with C = 1.
 
     train (n, ...) and test (m, ...) are standardised with the statistics of train. To save time, maps are averaged over
     a fixed grid to at most 1024 numbers, and wider features are projected on 256 principal components of train.
-    """
-    from sklearn.linear_model import LogisticRegression  # imported here because it is slow to import
 
-    return _sklearn(LogisticRegression(max_iter=200), train, bias, test, seed)
+    The Hessian of the mean loss is at most (X^T X / 2 + penalty) / n for any weights (Boehning, 1992). Accelerated
+    descent (Nesterov) in that metric needs no step size; it ends where the loss has settled.
+    """
+    x, unseen = _standardised(train, test, seed, device)
+    values, labels = bias.unique(return_inverse=True)
+    # as (values, n): products of a few wide rows take a third of the time of those of many narrow ones
+    target = F.one_hot(labels, len(values)).T.to(device, x.dtype).contiguous()
+    ridge = _PENALTY / len(x)
+    metric = x.T @ x / (2 * len(x))
+    metric.diagonal().add_(ridge + 1e-5 * metric.diagonal().mean())  # the second for what float32 rounds
+    factor = torch.linalg.cholesky(metric)
+    weight = before = x.new_zeros(len(values), x.shape[1])
+    shift = shift_before = x.new_zeros(len(values), 1)
+    settled = torch.inf
+    for step in range(_ITERATIONS):
+        momentum = step / (step + 3)
+        ahead, shift_ahead = weight + momentum * (weight - before), shift + momentum * (shift - shift_before)
+        log_p = F.log_softmax(ahead @ x.T + shift_ahead, dim=0)
+        if step % _CHECK == 0:
+            loss = float(-(log_p * target).sum() / len(x) + ridge / 2 * ahead.square().sum())
+            if not settled - loss > _GAIN * loss:
+                break
+            settled = loss
+        residual = (log_p.exp() - target) / len(x)
+        before, shift_before = weight, shift
+        weight = ahead - torch.cholesky_solve((residual @ x + ridge * ahead).T, factor).T
+        shift = shift_ahead - 2 * residual.sum(dim=1, keepdim=True)
+    predicted: Tensor = values[(weight @ unseen.T + shift).argmax(dim=0).cpu()]
+    return predicted
 
 
 def mlp(train: Tensor, bias: Tensor, test: Tensor, seed: int, device: torch.device) -> Tensor:
-    """Return the predictions (m,) of a network with 128 hidden units (scikit-learn), on the same inputs as `linear`."""
-    from sklearn.neural_network import MLPClassifier
+    """Return the predictions (m,) of a network with 128 hidden units, on the same inputs as `linear`."""
+    x, unseen = _standardised(train, test, seed, device)
 
-    model = MLPClassifier((_HIDDEN,), batch_size=min(_BATCH, len(train)), max_iter=20, random_state=seed % 2**32)
-    return _sklearn(model, train, bias, test, seed)
+    def make(values: int) -> nn.Module:
+        return nn.Sequential(nn.Linear(x.shape[1], _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, values))
+
+    return _trained(make, x, bias, unseen, seed)
 
 
 def conv(train: Tensor, bias: Tensor, test: Tensor, seed: int, device: torch.device) -> Tensor:
     """Return the predictions (m,) of a small convolutional network on maps (n, C, H, W), standardised by channel.
 
     Two 3 x 3 convolutions of stride 2 and 32 channels, each with ReLU, then a linear layer on mean and maximum of every
-    channel. Trained on `device` by cross-entropy for 240 batches: six epochs of 5,000 images, up to 60 of fewer.
+    channel.
     """
+    train, test = train.to(device), test.to(device)
     std, mean = torch.std_mean(train, dim=(0, 2, 3), correction=0, keepdim=True)
-    train, test = (
-        ((x - mean) / std.clamp(min=1e-6)).to(device, memory_format=torch.channels_last) for x in (train, test)
-    )
-    bias = bias.to(device)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "probe weights"))
-        net = _Conv(train.shape[1], int(bias.max()) + 1).to(device)
-    optimizer = torch.optim.Adam(net.parameters())
-    batches = ceil(len(train) / _BATCH)
-    epochs = min(_EPOCHS, ceil(_STEPS / batches))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=epochs * batches)
-    for epoch in range(epochs):
-        for index in permutation(len(train), derive(seed, "probe order", epoch)).to(device).split(_BATCH):
-            optimizer.zero_grad()
-            F.cross_entropy(net(train[index]), bias[index]).backward()
-            optimizer.step()
-            schedule.step()
-    with torch.inference_mode():
-        return torch.cat([net(x).argmax(dim=1) for x in test.split(1000)]).cpu()
+    x, unseen = ((maps - mean) / std.clamp(min=1e-6) for maps in (train, test))
+    return _trained(lambda values: _Conv(x.shape[1], values), x, bias, unseen, seed)
 
 
 class _Conv(nn.Module):
@@ -211,26 +269,43 @@ class _Conv(nn.Module):
         return logits
 
 
-def _sklearn(model: "ClassifierMixin", train: Tensor, bias: Tensor, test: Tensor, seed: int) -> Tensor:
-    from sklearn.decomposition import PCA
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-    from threadpoolctl import threadpool_limits
+def _trained(make: Callable[[int], nn.Module], x: Tensor, bias: Tensor, unseen: Tensor, seed: int) -> Tensor:
+    """Train the network that `make` returns for the number of bias values on x (n, ...); predict those of `unseen`.
 
-    train, test = (pooled(x, _VALUES).flatten(1) for x in (train, test))
-    steps = [StandardScaler()]
+    It is trained by cross-entropy for _STEPS batches: six epochs of 5,000 images, up to _EPOCHS of fewer.
+    """
+    values, labels = bias.unique(return_inverse=True)
+    labels = labels.to(x.device)
+    with _random, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "probe weights"))
+        net = make(len(values)).to(x.device)
+    optimizer = torch.optim.Adam(net.parameters(), fused=True)
+    batches = ceil(len(x) / _BATCH)
+    epochs = min(_EPOCHS, ceil(_STEPS / batches))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=epochs * batches)
+    for epoch in range(epochs):
+        for index in permutation(len(x), derive(seed, "probe order", epoch)).to(x.device).split(_BATCH):
+            optimizer.zero_grad()
+            F.cross_entropy(net(x.index_select(0, index)), labels[index]).backward()
+            optimizer.step()
+            schedule.step()
+    with torch.inference_mode():
+        predicted: Tensor = values[torch.cat([net(part).argmax(dim=1) for part in unseen.split(1000)]).cpu()]
+    return predicted
+
+
+def _standardised(train: Tensor, test: Tensor, seed: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return train and test as matrices at most _VALUES wide, standardised with the statistics of train."""
+    train, test = (pooled(x, _VALUES).flatten(1).to(device) for x in (train, test))
+    std, mean = torch.std_mean(train, dim=0, correction=0)
+    std = std.masked_fill(std <= 1e-6 * mean.abs(), 1)  # constant but for rounding
+    train, test = (train - mean) / std, (test - mean) / std
     if train.shape[1] > _VALUES:
-        steps.append(PCA(min(_COMPONENTS, len(train)), svd_solver="randomized", random_state=seed % 2**32))
-    pipeline = make_pipeline(*steps, model)
-    # On such narrow matrices, two BLAS threads wait for each other and take five times as long as one.
-    with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a fixed budget is enough for a lower bound
-        warnings.filterwarnings(
-            "ignore", "The number of unique classes", UserWarning
-        )  # rare bias values are classes, too
-        pipeline.fit(train.numpy(), bias.numpy())
-    return torch.from_numpy(pipeline.predict(test.numpy()))
+        with _random, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(derive(seed, "probe components"))
+            components = torch.svd_lowrank(train, min(_COMPONENTS, *train.shape), niter=4)[2]
+        train, test = train @ components, test @ components
+    return train, test
 
 
 PROBES: dict[str, Probe] = {"linear": linear, "mlp": mlp, "conv": conv}

@@ -1,0 +1,91 @@
+"""Measure what a person waits for, beside another version of the source, in turns on this machine.
+
+Usage: python benchmarks/waiting.py RUN [--before SRC] [--only TASK ...] [--rounds 5] [--out benchmarks/waiting.json]
+
+RUN is a trained run of the default configuration (lntl train colored_mnist_default); it is copied and stays as it is.
+SRC is the folder src/ of the version before. Every command is a process of its own. Prints and writes for each the
+median and the range of its wall seconds, and the median of its processor seconds, which other programs on the machine
+disturb less.
+"""
+
+import argparse
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from output import write_result
+
+OURS = Path(__file__).resolve().parents[1] / "src"
+MADE = ("probe.json", "recoloring.json", "recoloring.npz", "embedding.npz", "samples.npz")
+# The commands that are measured together, one after another; `bare` is what `help` is compared with.
+TASKS: dict[str, list[list[str]]] = {
+    "bare": [["-c", "import typer, rich"]],
+    "help": [["-m", "lntl", "--help"]],
+    "probe": [["-m", "lntl", "probe", "run"]],
+    "report": [["-m", "lntl", "report", "run"]],
+    "train": [["-m", "lntl", "train", "colored_mnist_default", "--overwrite"]],
+}
+
+
+def measure(source: Path, commands: list[list[str]], folder: Path) -> tuple[float, float]:
+    """Return the wall seconds and the processor seconds of the commands, run in `folder`."""
+    environment = os.environ | {"PYTHONPATH": str(source)}
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    for command in commands:
+        subprocess.run([sys.executable, *command], cwd=folder, env=environment, check=True, capture_output=True)
+    wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def summary(pairs: list[tuple[float, float]]) -> dict[str, float | list[float]]:
+    """Return the median and range of the wall seconds, and the median processor seconds."""
+    walls, cpus = zip(*pairs, strict=True)
+    return {
+        "wall_s": round(statistics.median(walls), 3),
+        "wall_range_s": [round(min(walls), 3), round(max(walls), 3)],
+        "cpu_s": round(statistics.median(cpus), 3),
+        "rounds": len(pairs),
+    }
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--before", type=Path)
+    parser.add_argument("--only", nargs="+", choices=TASKS, default=["bare", "help", "probe", "report"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("waiting.json"))
+    args = parser.parse_args()
+    sides = {"after": OURS} | ({"before": args.before.resolve()} if args.before else {})
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {task: {side: [] for side in sides} for task in args.only}
+    with TemporaryDirectory() as temporary:
+        folders = {side: Path(temporary) / side for side in sides}
+        for _ in range(args.rounds):
+            for folder in folders.values():  # a fresh copy: the report makes what is missing
+                shutil.rmtree(folder, ignore_errors=True)
+                ignored = shutil.ignore_patterns(*MADE, "report")
+                shutil.copytree(args.run, folder / "run", ignore=ignored)
+            for task in args.only:
+                for side, source in sides.items():
+                    found[task][side].append(measure(source, TASKS[task], folders[side]))
+                    print(task, side, *(f"{seconds:.2f}" for seconds in found[task][side][-1]), flush=True)
+    results: dict[str, object] = {}
+    for task, by_side in found.items():
+        row: dict[str, object] = {side: summary(pairs) for side, pairs in by_side.items()}
+        if args.before:
+            for number, name in enumerate(("wall_ratio", "cpu_ratio")):
+                pairs = zip(by_side["after"], by_side["before"], strict=True)
+                row[name] = round(statistics.median(a[number] / b[number] for a, b in pairs), 3)
+        results[task] = row
+    write_result(results, args.out)
+
+
+if __name__ == "__main__":
+    main()
