@@ -746,11 +746,11 @@ def work(names: list[str], seed: int, templates: Path, results: "multiprocessing
 def main() -> int:
     """Run the cases on some processes; print counts and failures; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--share", type=float, default=1.0, help="of the cases of each kind")
+    parser.add_argument("--share", type=float, default=1.0, help="share of the cases of each kind to run")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", nargs="*", default=[], metavar="KIND-NUMBER", help="these cases, or kinds, alone")
+    parser.add_argument("--only", nargs="*", default=[], metavar="KIND-NUMBER", help="run only these cases or kinds")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--folder", type=Path, default=MEMORY_DISK / "lntl-fuzz", help="for the files of failures")
+    parser.add_argument("--folder", type=Path, default=MEMORY_DISK / "lntl-fuzz", help="folder for the files of failures")
     arguments = parser.parse_args()
     names = [f"{kind}-{k}" for kind, count in COUNTS.items() for k in range(max(1, round(count * arguments.share)))]
     chosen = set(arguments.only)

@@ -1,4 +1,4 @@
-"""What each command says and does."""
+"""The commands: their output and their files."""
 
 import json
 import re
@@ -130,7 +130,7 @@ def test_train_takes_overrides_epochs_and_device(folder: Path) -> None:
     assert [record["step"] for record in metrics(RUN)] == [2, 4, 6]
 
 
-def test_without_options_the_yaml_decides(finished: Path) -> None:
+def test_without_options_the_values_of_the_yaml_are_used(finished: Path) -> None:
     assert len(metrics(RUN)) == 4
     assert yaml.safe_load((RUN / "config.yaml").read_text())["training"]["device"] == "cpu"
 
@@ -165,7 +165,7 @@ def test_eval(finished: Path, capsys: Capture, target: Path) -> None:
     assert f"{evaluation} {evaluation.with_suffix('.npz')}" in out
 
 
-def test_eval_shows_what_the_configuration_chooses(folder: Path, capsys: Capture) -> None:
+def test_eval_shows_the_metrics_of_the_configuration(folder: Path, capsys: Capture) -> None:
     chosen = "evaluation.metrics=[aligned_accuracy, accuracy]"
     assert lntl("train", "tiny.yaml", chosen) == 0
     capsys.readouterr()
@@ -299,7 +299,7 @@ def test_data_clear_cache(capsys: Capture, folder: Path) -> None:
     assert message in capsys.readouterr().err
 
 
-def test_output_that_goes_to_no_terminal_is_plain(
+def test_output_is_plain_if_it_is_not_a_terminal(
     folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console, "_PLAIN_SECONDS", -1)  # a line for each report
@@ -379,6 +379,6 @@ def test_models_shows_where_an_architecture_can_be_split(capsys: Capture) -> Non
         (["torchvision/vgg11", "--size", "8"], r"vgg11 cannot be split for images of 8 x 8; try another --size"),
     ],
 )
-def test_models_names_what_is_wrong(capsys: Capture, arguments: list[str], complaint: str) -> None:
+def test_faults_of_models_arguments_are_named(capsys: Capture, arguments: list[str], complaint: str) -> None:
     assert lntl("models", *arguments) == 2
     assert re.search(complaint, capsys.readouterr().err)

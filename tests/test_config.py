@@ -1,4 +1,4 @@
-"""The configuration: defaults, faults, overrides, inheritance, and that a run's resolved YAML reads back as it was."""
+"""The configuration: defaults, faults, overrides, inheritance, and reading the resolved YAML of a run."""
 
 import ast
 import copy
@@ -59,7 +59,7 @@ def test_a_configuration_cannot_be_changed(make_config: Callable[..., Config]) -
         make_config().project.seed = 1
 
 
-def test_phases_take_what_they_leave_out_from_training(make_config: Callable[..., Config]) -> None:
+def test_phases_inherit_missing_settings_from_training(make_config: Callable[..., Config]) -> None:
     config = make_config(
         {"method": "erm", "optimizer_fg": {"lr": 0.5}, "ema": None},
         "erm",
@@ -99,7 +99,7 @@ def test_num_epochs_below_1_is_refused(number: int) -> None:
         configuration.read(DEFAULT, [], number)
 
 
-def test_the_erm_config_differs_in_its_phases_alone() -> None:
+def test_the_erm_config_differs_only_in_its_phases() -> None:
     config = configuration.read(DEFAULT, ["evaluation.erm_epochs=7", "project.seed=3"])
     erm = configuration.erm_config(config, Path("runs/mine"))
     assert [(phase.method, phase.epochs) for phase in erm.training.phases] == [("erm", 7)]
@@ -111,9 +111,7 @@ def test_the_erm_config_differs_in_its_phases_alone() -> None:
     assert erm.evaluation.erm_epochs == 0
 
 
-def test_the_users_own_method_brings_its_keys(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raw_config: RawConfig
-) -> None:
+def test_a_users_method_adds_its_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raw_config: RawConfig) -> None:
     (tmp_path / "own_method.py").write_text(
         "from lntl.methods.erm import ERM\nfrom lntl.plugins import Settings\n"
         "from pydantic import Field\n"
@@ -131,7 +129,7 @@ def test_the_users_own_method_brings_its_keys(
     assert "9.0 should be less than or equal to 1" in fault
 
 
-def test_an_architecture_may_stand_behind_its_library(raw_config: RawConfig) -> None:
+def test_the_architecture_may_follow_the_library(raw_config: RawConfig) -> None:
     raw = raw_config(model={"name": "torchvision/resnet18", "split": "layer2"})
     model: Any = configuration.validate(raw, "test").model
     assert (model.name, model.arch, model.split) == ("torchvision", "resnet18", "layer2")
@@ -233,7 +231,7 @@ def test_an_absurd_number_is_refused_by_range(raw_config: RawConfig, key: str, v
 
 
 def test_every_number_has_an_upper_bound() -> None:
-    """Offenders are named; the statistics of images alone have none."""
+    """Keys without an upper bound are listed; only the statistics of images have none."""
 
     def numbers(field: dict[str, Any]) -> Iterator[dict[str, Any]]:
         items = [field, *field.get("anyOf", []), field.get("items", {}), field.get("additionalProperties", {})]
@@ -272,7 +270,7 @@ def test_a_missing_key_is_named(raw_config: RawConfig, section: str, key: str) -
     assert re.fullmatch(rf"{section}\.{key}: missing \([A-Z].+\w\)|{section}: missing '{key}'", fault), fault
 
 
-def test_who_looks_at_the_data_needs_no_training_yet(tmp_path: Path) -> None:
+def test_a_configuration_for_data_commands_needs_no_training_section(tmp_path: Path) -> None:
     path = tmp_path / "pets.yaml"
     path.write_text("data: {name: colored_mnist}\n")
     config = configuration.read_for_data(path, ["data.color_var=0.05"])
@@ -311,7 +309,7 @@ def test_all_faults_are_reported_at_once(raw_config: RawConfig) -> None:
 
 @settings(max_examples=25)
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.sampled_from(["project", "data", "model", "training", "phases", "method", "name", "epochs", "optimizer_fg"]), x)))  # fmt: skip # noqa: E501
-def test_whatever_the_document_holds_the_answer_is_a_user_error(raw: Any) -> None:
+def test_any_document_gives_a_user_error(raw: Any) -> None:
     with pytest.raises(UserError):
         configuration.validate(raw, "test")
 
@@ -319,7 +317,7 @@ def test_whatever_the_document_holds_the_answer_is_a_user_error(raw: Any) -> Non
 # --- overrides ---
 
 
-def test_overrides_use_the_same_names_and_the_yaml_notation() -> None:
+def test_overrides_use_keys_and_values_as_in_yaml() -> None:
     overrides = [
         "training.batch_size=64", "training.phases.1.epochs=2", "training.optimizer_h={name: sgd, lr: 1e-2}",
         "training.ema=null", "project.description=a = b", "evaluation.metrics=[accuracy]",
@@ -334,7 +332,7 @@ def test_overrides_use_the_same_names_and_the_yaml_notation() -> None:
     assert config.evaluation.metrics == ["accuracy"]
 
 
-def test_an_override_may_open_a_section_that_the_file_leaves_out(tmp_path: Path, raw_config: RawConfig) -> None:
+def test_an_override_may_add_a_section_that_the_file_lacks(tmp_path: Path, raw_config: RawConfig) -> None:
     raw = raw_config("erm")
     del raw["logging"]
     path = tmp_path / "c.yaml"
@@ -460,7 +458,7 @@ def test_the_ready_configs_fit_the_schema() -> None:
 
 
 @pytest.mark.parametrize("fault", [{"project": {"experiment_name": 3}}, {"modle": {}}, {"training": {"phases": [{"method": "ermm", "epochs": 1}]}}])  # fmt: skip # noqa: E501
-def test_the_schema_refuses_what_the_program_refuses(fault: dict[str, Any]) -> None:
+def test_the_schema_refuses_the_same_values_as_the_program(fault: dict[str, Any]) -> None:
     import jsonschema
 
     with pytest.raises(jsonschema.ValidationError):
@@ -497,7 +495,7 @@ def test_the_schema_and_the_program_agree_on_short_names_of_models(model: dict[s
             configuration.validate(raw, "test")
 
 
-def test_the_schema_is_one() -> None:
+def test_the_schema_is_a_valid_json_schema() -> None:
     import jsonschema
 
     jsonschema.Draft202012Validator.check_schema(SCHEMA)

@@ -1,4 +1,4 @@
-"""Output of the command line while a run goes on."""
+"""The output of the command line while a command runs."""
 
 import os
 import re
@@ -49,13 +49,13 @@ def test_speed_and_time_left_are_those_of_the_phase(monkeypatch: pytest.MonkeyPa
     assert lines == ["m epoch 1/1 step 50/100 2 img/s task=0.500, 0:03:20 left"]
 
 
-def test_a_text_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    """Neither markup nor wrapped; what no terminal could show is escaped."""
+def test_a_text_is_printed_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
+    """Markup is not interpreted and lines are not wrapped; control characters are escaped."""
     console.echo("q[/z]/d[old]/[bold]:car: caf\udce9 " + "long " * 50, style="dim")
     assert capsys.readouterr().out == "q[/z]/d[old]/[bold]:car: caf\\udce9 " + "long " * 50 + "\n"
 
 
-def test_names_do_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_do_not_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     """In plain text, tables and errors; tabs and line ends stay."""
     console.echo("a\x1b[2Jb\rc\nd")
     table = Table("name")
@@ -76,7 +76,7 @@ def test_names_do_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     "error", [UserError(f"{'x' * 9000}: is gone; use another"), OSError(36, "Too long", "y" * 9000)]
 )
-def test_a_message_is_short_whatever_it_names(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_message_is_short_even_if_its_names_are_long(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
     def run() -> None:
         raise error
 

@@ -51,7 +51,7 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_method_a_model_and_a_data_set_of_ones_own(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_users_method_model_and_data_set(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = {
         "project": {"experiment_name": "own"},
         "data": {"name": "my_data.Bars", "images": 100},
@@ -127,7 +127,7 @@ def test_a_command(example: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert capsys.readouterr().out.strip() == "5"
 
 
-def test_every_example_of_the_page_is_tried() -> None:
+def test_every_example_of_the_page_is_tested() -> None:
     plug_ins = {"my_method.py", "my_model.py", "my_data.py"}
     others = {"maker.py", "make_command.py", "metric.py", "probe.py", "section.html", "command.py"}
     assert {*EXAMPLES} == plug_ins | others
@@ -141,7 +141,7 @@ def test_every_file_that_the_page_names_exists() -> None:
 
 
 @pytest.mark.full
-def test_a_loop_of_ones_own(tmp_path: Path) -> None:
+def test_a_users_training_loop(tmp_path: Path) -> None:
     text = (ROOT / "docs/own_loop.md").read_text("utf-8")
     (code,) = re.findall(r'^```python title="own_loop.py"\n(.*?)^```', text, re.M | re.S)
     (tmp_path / "own_loop.py").write_text(code, "utf-8")

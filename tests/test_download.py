@@ -1,4 +1,4 @@
-"""scripts/download_dataset.sh with a gdown of the test's: what arrives is checked, and no half file is left."""
+"""scripts/download_dataset.sh with a fake gdown: downloads are checked, and no incomplete file is left."""
 
 import shutil
 import subprocess
@@ -31,7 +31,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Download:
-    """The script in a folder of its own, with a gdown that delivers what the test says."""
+    """The script in an empty folder, with a fake gdown that delivers the file of the test."""
 
     def __init__(self, folder: Path) -> None:
         self.target = folder / "repository/data/colored_mnist"
@@ -57,11 +57,11 @@ class Download:
         )
 
     def names(self) -> list[str]:
-        """Return what lies in the target folder."""
+        """Return the names of the files in the target folder."""
         return sorted(tree(self.target))
 
     def fails(self, arrives: Path | None, code: int = 0) -> str:
-        """Run the script, which must fail and say what to do instead; return what it says."""
+        """Run the script, which must fail and name another way; return its message."""
         done = self(arrives, code)
         assert done.returncode == 1
         assert "Just run: make train" in done.stderr
@@ -71,11 +71,11 @@ class Download:
 
 @pytest.fixture
 def download(tmp_path: Path) -> Download:
-    """The script, with a gdown of the test's."""
+    """The script, with a fake gdown."""
     return Download(tmp_path)
 
 
-def test_a_good_archive(download: Download, archive: Path) -> None:
+def test_a_valid_archive(download: Download, archive: Path) -> None:
     done = download(archive)
     assert done.returncode == 0, done.stderr
     assert download.names() == [NAME]
@@ -97,7 +97,7 @@ def test_files_that_are_there_are_kept(download: Download, archive: Path) -> Non
     assert (download.target / NAME).read_text() == "mine"
 
 
-def test_nothing_is_fetched_where_all_is_there(download: Download) -> None:
+def test_nothing_is_downloaded_if_all_files_are_there(download: Download) -> None:
     download.target.mkdir(parents=True)
     for variance in range(20, 55, 5):
         (download.target / f"mnist_10color_jitter_var_0.0{variance}.npy").write_text("")
@@ -139,7 +139,7 @@ def test_a_file_that_is_too_small(download: Download, tmp_path: Path) -> None:
     assert download.names() == []
 
 
-def test_without_network_what_arrived_is_kept_for_the_next_try(
+def test_without_network_a_partial_download_is_kept_for_the_next_try(
     download: Download, archive: Path, tmp_path: Path
 ) -> None:
     part = tmp_path / "part"

@@ -1,4 +1,4 @@
-"""LEACE: what the theorem says, in float64."""
+"""LEACE: the properties that the theorem states, in float64."""
 
 import doctest
 import math
@@ -76,7 +76,7 @@ def test_no_linear_classifier_of_the_bias_is_better_than_a_constant(
 
 
 def test_it_changes_nothing_else(rows: tuple[Tensor, Tensor, Tensor]) -> None:
-    """The mean stays; erasing twice is erasing once; any other map that erases changes z more."""
+    """The mean stays; erasing twice equals erasing once; any other map that erases changes z more."""
     z, bias, _ = rows
     eraser = fitted(z, bias[:, 0], (3,))
     erased = eraser(z)

@@ -1,4 +1,4 @@
-"""A whole run: what it writes, what it chooses as best, what it evaluates."""
+"""A whole run: its files, its best checkpoint, its evaluation."""
 
 import errno
 import itertools
@@ -130,7 +130,7 @@ def test_result(finished: RunFolder) -> None:
 
 
 def test_the_evaluation_is_stored(finished: RunFolder) -> None:
-    """evaluation/ holds the numbers of result.json, what belongs to them, and the predictions they come from."""
+    """evaluation/ contains the numbers of result.json, their intervals and tables, and the predictions behind them."""
     result = finished.read_result()
     assert result is not None
     for kind, path in (("last", finished.last), ("best", finished.best)):
@@ -165,7 +165,7 @@ def test_another_split_is_stored_under_its_own_name(make_config: Callable[..., C
     assert json.loads(written[0].read_text())["n"] == 10
 
 
-def test_the_erm_config_differs_in_its_phases_alone(finished: RunFolder) -> None:
+def test_the_erm_config_differs_only_in_its_phases(finished: RunFolder) -> None:
     erm_folder = RunFolder(finished.path / "erm")
     result = finished.read_result()
     assert result is not None
@@ -240,7 +240,7 @@ def test_best_record_where_a_metric_is_undefined_or_lower_is_better(
 def test_a_metric_that_is_undefined_on_val_chooses_nothing(
     make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No epoch is the best; the result says so, and nothing that is written holds a NaN."""
+    """No epoch is the best; the result says so, and no file contains a NaN."""
     monkeypatch.setattr("lntl.experiment.run.compute", lambda *given: compute(*given) | {"aligned_accuracy": None})
     run = train(make_config("erm", evaluation={"best_model_metric": "aligned_accuracy"}))
     assert not run.folder.best.exists()
@@ -260,12 +260,14 @@ def test_a_metric_that_is_undefined_on_val_chooses_nothing(
         ("expected_calibration_error", "lowest expected_calibration_error on val"),
     ],
 )
-def test_the_result_says_what_chose_the_best(make_config: Callable[..., Config], metric: str, expected: str) -> None:
+def test_the_result_names_the_metric_that_chose_the_best_checkpoint(
+    make_config: Callable[..., Config], metric: str, expected: str
+) -> None:
     run = train(make_config("erm", evaluation={"best_model_metric": metric}))
     assert f"best: {expected} (" in experiment.conclude(run, None).selection
 
 
-def test_a_best_checkpoint_that_is_gone_chose_nothing(make_config: Callable[..., Config]) -> None:
+def test_without_a_best_checkpoint_the_result_names_none(make_config: Callable[..., Config]) -> None:
     run = train(make_config("erm"))
     run.folder.best.unlink()
     result = experiment.conclude(run, None)
@@ -273,7 +275,7 @@ def test_a_best_checkpoint_that_is_gone_chose_nothing(make_config: Callable[...,
     assert result.best == result.last
 
 
-def test_a_run_that_is_made_longer_is_not_over(make_config: Callable[..., Config]) -> None:
+def test_a_lengthened_run_is_not_finished(make_config: Callable[..., Config]) -> None:
     run = train(make_config("erm"))
     experiment.conclude(run, None)
     experiment.resume(run.experiment.config, run.folder.last)
@@ -319,7 +321,7 @@ def test_checkpoints_at_an_interval_and_at_the_end(make_config: Callable[..., Co
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that goes on by a second each time it is read: once after each epoch, once a step."""
+    """A clock that advances by a second whenever it is read: once after each epoch, once per step."""
     monkeypatch.setattr("lntl.experiment.run.monotonic", itertools.count().__next__)
 
 
@@ -380,7 +382,7 @@ def zero(weights: dict[str, Any]) -> None:
         tensor.zero_()
 
 
-def test_the_average_is_what_is_evaluated(finished: RunFolder, tmp_path: Path) -> None:
+def test_the_averaged_weights_are_evaluated(finished: RunFolder, tmp_path: Path) -> None:
     result = finished.read_result()
     assert result is not None
     without_weights = altered(finished.last, tmp_path, lambda config, state: zero(state["networks"]))
@@ -389,7 +391,7 @@ def test_the_average_is_what_is_evaluated(finished: RunFolder, tmp_path: Path) -
     assert experiment.evaluate_checkpoint(without_average).scores().test != result.last.test
 
 
-def test_without_an_average_the_weights_are(make_config: Callable[..., Config], tmp_path: Path) -> None:
+def test_without_an_average_the_last_weights_are_evaluated(make_config: Callable[..., Config], tmp_path: Path) -> None:
     run = train(make_config("erm", training={"ema": None}))
     assert checkpoint.load(run.folder.last).trainer["average"] is None
     predictions = run.experiment.predict(run.experiment.networks, "test")
@@ -404,14 +406,14 @@ def test_a_checkpoint_of_another_architecture(finished: RunFolder, tmp_path: Pat
     assert "\n" not in str(caught.value)
 
 
-def test_a_configuration_inside_that_no_longer_holds(finished: RunFolder, tmp_path: Path) -> None:
+def test_a_checkpoint_whose_configuration_is_no_longer_valid(finished: RunFolder, tmp_path: Path) -> None:
     path = altered(finished.last, tmp_path, lambda config, state: config["training"].update(dropped_key=1))
     with pytest.raises(UserError, match=r"(?s)altered\.pth \(the configuration inside\).*training\.dropped_key"):
         experiment.evaluate_checkpoint(path)
 
 
 @pytest.mark.parametrize("config", [3, {}, {"training": 3}, {"project": {}, "training": None}])
-def test_a_configuration_inside_that_is_none(finished: RunFolder, tmp_path: Path, config: Any) -> None:
+def test_a_checkpoint_without_a_valid_configuration(finished: RunFolder, tmp_path: Path, config: Any) -> None:
     saved = checkpoint.load(finished.last)
     checkpoint.save(tmp_path / "odd.pth", replace(saved, config=config))
     for device in (None, "cpu"):
@@ -451,8 +453,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     assert json.loads((RUN / "metrics.jsonl").read_text())["method"] == "erm"
 
 
-def test_a_run_depends_on_its_configuration_alone(make_config: Callable[..., Config]) -> None:
-    """The same configuration gives the same run twice, whatever ran in the process before."""
+def test_a_run_depends_only_on_its_configuration(make_config: Callable[..., Config]) -> None:
+    """The same configuration gives the same run twice, also after another run in the same process."""
     config = make_config("lntl")
     torch.manual_seed(1)
     first = train(config)
@@ -477,7 +479,7 @@ def test_a_run_taken_back_to_an_earlier_epoch_forgets_the_best_of_the_later_ones
     assert len(checkpoint.load(run.folder.best).records) == 2
 
 
-def test_where_the_class_predicts_the_bias_h_may_know_it(make_config: Callable[..., Config]) -> None:
+def test_h_may_predict_the_bias_if_the_class_predicts_it(make_config: Callable[..., Config]) -> None:
     run = experiment.start(make_config("erm", data={"color_var": 1e-6}))
     chance, class_chance = run._bias_chance
     assert 0.1 < chance < 0.5
@@ -499,7 +501,7 @@ def test_the_accuracy_of_h_is_logged_beside_chance(
     assert f"h_chance={run._bias_chance[0]:.4f}" in caplog.text
 
 
-def test_an_h_that_blind_eye_leaves_undecided_is_dead(
+def test_an_h_with_uniform_predictions_under_blind_eye_is_reported(
     make_config: Callable[..., Config], caplog: pytest.LogCaptureFixture
 ) -> None:
     rates = {"optimizer_fg": {"lr": 0.01}, "optimizer_h": {"lr": 1e-9}}
@@ -512,7 +514,7 @@ def test_an_h_that_blind_eye_leaves_undecided_is_dead(
 def test_problems_of_the_adversary_are_reported(
     make_config: Callable[..., Config], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An h that barely learns, in a game without weight, moves nothing; methods without h say nothing."""
+    """An h that barely learns is reported; methods without h give no warning."""
     dead = {"method": "lntl", "epochs": 1, "mu": 0.0, "lam": 0.0, "optimizer_h": {"lr": 1e-9}}
     run = train(make_config("erm", dead))
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]

@@ -1,4 +1,4 @@
-"""The Makefile: every target is listed, every variable reaches the command, and nothing else does."""
+"""The Makefile: its list of targets, and the commands that its variables give."""
 
 import re
 import shlex
@@ -24,7 +24,7 @@ def copy(tmp_path: Path) -> Path:
 
 
 def dry(copy: Path, arguments: str) -> list[str]:
-    """Return the words of the last command that `make ARGUMENTS` would run."""
+    """Return the arguments of the last command that `make ARGUMENTS` would run."""
     done = sh(f"make -n {arguments}", copy)
     assert done.returncode == 0, done.stderr
     return shlex.split(done.stdout.splitlines()[-1])
@@ -83,7 +83,7 @@ def test_the_command_of_a_target(copy: Path, arguments: str, command: list[str])
     assert dry(copy, arguments) == command
 
 
-def test_quick_train_is_one_epoch_in_a_folder_of_its_own(copy: Path) -> None:
+def test_quick_train_is_one_epoch_in_another_folder(copy: Path) -> None:
     words = dry(copy, "quick_train")
     assert words[: len(TRAIN)] == TRAIN
     assert words[words.index("--num_epochs") + 1] == "1"
@@ -114,7 +114,7 @@ def test_eval_right_after_train(copy: Path) -> None:
     assert (copy / RUN / "result.json").exists()
 
 
-def test_clean_takes_what_can_be_made_again_and_nothing_else(copy: Path) -> None:
+def test_clean_removes_only_files_that_can_be_made_again(copy: Path) -> None:
     def names() -> set[str]:
         return {str(p.relative_to(copy)) for p in copy.rglob("*") if ".venv" not in p.parts}
 
@@ -128,7 +128,7 @@ def test_clean_takes_what_can_be_made_again_and_nothing_else(copy: Path) -> None
     assert names() == before
 
 
-def test_clean_results_takes_the_results_alone(copy: Path) -> None:
+def test_clean_results_removes_only_the_results(copy: Path) -> None:
     for name in ("results/a/result.json", "build/z"):
         (copy / name).parent.mkdir(parents=True)
         (copy / name).write_text("")

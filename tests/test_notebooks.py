@@ -1,4 +1,4 @@
-"""Each notebook runs from any folder, imports, calls and plots, and is stored without what a run leaves in it."""
+"""Each notebook runs from any folder, only imports, calls and plots, and is stored without output."""
 
 import ast
 from pathlib import Path
@@ -22,7 +22,7 @@ def notebook(request: pytest.FixtureRequest) -> NotebookNode:
     return found
 
 
-def test_there_are_the_three_of_the_readme() -> None:
+def test_there_are_the_three_notebooks_of_the_readme() -> None:
     assert [path.stem for path in NOTEBOOKS] == [
         "01_data_exploration_and_visualization",
         "02_model_sanity_checks",

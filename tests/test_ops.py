@@ -1,4 +1,4 @@
-"""Each formula against slow, obvious loops; what an adversary moves and what it leaves alone."""
+"""Each formula, compared with slow, obvious loops; the parameters that an adversary changes."""
 
 import math
 from collections.abc import Iterator
@@ -52,7 +52,7 @@ def test_entropy_is_the_mean_of_minus_p_log_p(shape: tuple[int, ...]) -> None:
     assert entropy(logits).item() == pytest.approx(sum(each) / len(each), rel=1e-12)
 
 
-def test_entropy_is_log_k_where_uniform_and_0_where_sure() -> None:
+def test_entropy_is_log_k_of_uniform_and_0_of_certain_predictions() -> None:
     assert entropy(torch.zeros(3, 8)).item() == pytest.approx(math.log(8))
     assert entropy(torch.eye(8) * 1e4).item() == 0
 
@@ -64,13 +64,13 @@ def test_uniform_cross_entropy_is_the_mean_of_minus_log_p(shape: tuple[int, ...]
     assert uniform_cross_entropy(logits).item() == pytest.approx(sum(each) / len(each), rel=1e-12)
 
 
-def test_uniform_cross_entropy_is_least_where_uniform_and_0_for_an_empty_batch() -> None:
+def test_uniform_cross_entropy_is_lowest_for_uniform_predictions_and_0_for_an_empty_batch() -> None:
     assert uniform_cross_entropy(torch.zeros(3, 8)).item() == pytest.approx(math.log(8))
     assert uniform_cross_entropy(torch.randn(0, 8, 3)).item() == 0
 
 
 def test_uniform_cross_entropy_and_entropy_leave_out_bins_that_a_bias_does_not_have() -> None:
-    """Beside a bias of five values one of two, undecided: log 5 and log 2, and nothing to move f by."""
+    """One bias of five values and one of two, uniform predictions: log 5 and log 2, without a gradient of f."""
     logits = torch.zeros(3, 5, 2)
     logits[:, 2:, 1] = MASKED_LOGIT
     for loss in (entropy, uniform_cross_entropy):
@@ -126,7 +126,7 @@ def test_bias_cross_entropy_with_smoothing_is_torchs(channels: tuple[int, ...]) 
 
 
 def test_bias_cross_entropy_smooths_over_the_bins_that_a_bias_has() -> None:
-    """Beside a bias of five values one of two: its smoothed labels are those of an h that has two bins."""
+    """One bias of five values and one of two, whose smoothed labels equal those of an h with two bins."""
     logits, bias = torch.randn(6, 5, 2, dtype=torch.float64), torch.randint(2, (6, 2))
     logits[:, 2:, 1] = MASKED_LOGIT
     alone = [cross_entropy(logits[:, :k, c], bias[:, c], label_smoothing=0.2) for c, k in ((0, 5), (1, 2))]
@@ -217,7 +217,7 @@ def test_frozen_moves_its_input_and_never_its_parameters() -> None:
 
 
 def test_frozen_leaves_a_module_that_fabric_wraps_as_it_was() -> None:
-    """Fabric's wrapper holds its module under two names, and a network that stands still anyway goes on to do so."""
+    """Fabric's wrapper has its module under two names; a network that was frozen before stays frozen."""
     module = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2).requires_grad_(False))
     wrapped = Fabric(accelerator="cpu", devices=1).setup_module(module)
     frozen(wrapped)(torch.randn(4, 3, requires_grad=True)).sum().backward()
@@ -236,13 +236,13 @@ def gradients(loss: Tensor, module: nn.Module, z: Tensor) -> list[Tensor | None]
 
 
 def two_passes(module: nn.Module, z: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Return what `adversarial` stands for, from two forward passes."""
+    """Return the result of `adversarial`, computed by two forward passes."""
     return module(reverse_gradient(z, scale)), frozen(module)(z)
 
 
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("side", [0, 1])
-def test_each_side_of_adversarial_equals_a_forward_pass_of_its_own(train: bool, side: int) -> None:
+def test_each_side_of_adversarial_equals_a_separate_forward_pass(train: bool, side: int) -> None:
     module, z, weights = head(train), features(), torch.randn(5, 3, 2, 6, 6, dtype=torch.float64)
     fast, slow = adversarial(module, z, 0.3)[side], two_passes(module, z, 0.3)[side]
     torch.testing.assert_close(fast, slow)
@@ -286,7 +286,7 @@ def test_adversarial_does_not_change_a_frozen_module() -> None:
     torch.testing.assert_close(gradient, 1.7 * torch.autograd.grad(module(z).sum(), z)[0])
 
 
-def test_features_averaged_over_their_places() -> None:
+def test_features_are_averaged_over_their_positions() -> None:
     z = torch.randn(2, 3, 4, 5, dtype=torch.float64)
     for n in range(2):
         for c in range(3):
@@ -296,7 +296,7 @@ def test_features_averaged_over_their_places() -> None:
 
 
 def test_equation_9_from_one_forward_equals_its_three_terms_apart() -> None:
-    """Against reverse_gradient and frozen, each term with a forward and a backward pass of its own."""
+    """Compared with reverse_gradient and frozen, with a separate forward and backward pass for each term."""
     f, g, h = nn.Conv2d(2, 4, 3, padding=1).double(), nn.Linear(4, 5).double(), head(train=True)
     networks = nn.ModuleList([f, g, h])
     x, y = torch.randn(6, 2, 6, 6, dtype=torch.float64), torch.randint(0, 5, (6,))

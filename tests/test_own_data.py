@@ -1,4 +1,4 @@
-"""Data of one's own, from file to evaluation: one bias or two, known of most rows, with every kind of method."""
+"""A user's data, from the file to the evaluation: one or two biases, some labels missing, each kind of method."""
 
 import json
 from collections.abc import Callable
@@ -80,7 +80,7 @@ def test_h_learns_a_bias_that_the_vectors_contain(own_config: MakeConfig, biases
     assert p.correct.double().mean() > 0.9
 
 
-def test_the_command_line_takes_it_from_the_file_to_the_report(
+def test_the_command_line_from_the_file_to_the_report(
     own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raw_config: Callable[..., dict[str, Any]]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -117,7 +117,7 @@ def test_forty_biases_at_once(
     raw_config: Callable[..., dict[str, Any]],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Nearly every row has a combination of its own; messages name none of them in full."""
+    """Nearly every row has another combination of values; messages shorten them."""
     monkeypatch.chdir(tmp_path)
     random, y = np.random.default_rng(0), np.arange(N) % 2
     biases = {f"bias{k}": np.where(random.random(N) < 0.7, y, random.integers(0, 3, N)) for k in range(40)}

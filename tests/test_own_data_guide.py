@@ -1,4 +1,4 @@
-"""The guide to one's own data, followed to the letter on fewer pictures."""
+"""The commands of the guide to a user's data, on fewer pictures."""
 
 import csv
 import json
@@ -38,7 +38,7 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy / "examples/own_images"
 
 
-def test_the_guide_has_the_commands_that_are_made_quick() -> None:
+def test_the_guide_contains_the_commands_that_this_test_shortens() -> None:
     assert set(QUICK) <= set(commands())
 
 
@@ -67,7 +67,7 @@ def test_every_test_picture_is_predicted(followed: Path) -> None:
 
 
 @pytest.mark.full
-def test_the_onnx_file_answers_as_predict_does(followed: Path) -> None:
+def test_the_onnx_file_predicts_like_lntl_predict(followed: Path) -> None:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(followed / "own_images.onnx")

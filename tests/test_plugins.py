@@ -1,4 +1,4 @@
-"""A plug-in is a file, or the user's own class by its dotted name."""
+"""A plug-in is a file of the package, or a user's class named by its dotted path."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def test_load_by_name() -> None:
     assert load_method("erm") is ERM
 
 
-def test_load_the_users_own_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_a_users_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "users_plugin.py").write_text(
         "from lntl.methods.erm import ERM\nclass Mine(ERM):\n    pass\nclass NoMethod:\n    pass\n"
     )

@@ -1,4 +1,4 @@
-"""Every command of the README and of the first pages of the docs runs as a new user would type it, in a clone."""
+"""Every command of the README and of the first pages of the docs runs in a clone, as a new user would type it."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def commands() -> list[str]:
 
 @dataclass(frozen=True)
 class Try:
-    """How a command is tried: with the configuration shrunk, and `given` lying in results/ beforehand."""
+    """How a command is tested: with a smaller configuration, and with the run `given` in results/."""
 
     says: str  # in its output
     makes: str = "README.md"  # a file or folder that is there afterwards

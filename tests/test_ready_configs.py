@@ -11,7 +11,7 @@ from lntl.errors import UserError
 ROOT = Path(__file__).parents[1]
 
 
-def test_there_are_some() -> None:
+def test_there_are_ready_configurations() -> None:
     assert "colored_mnist_default" in config.ready_names()
 
 
@@ -21,7 +21,7 @@ def test_each_is_valid_and_has_a_description() -> None:
 
 
 def test_the_rows_of_the_benchmark_have_one_budget() -> None:
-    """Eight passes (ten for the best recipe), one optimiser, one batch size; a game against h has a second rate."""
+    """Eight epochs (ten for the best recipe), one optimiser, one batch size; methods with h have a second rate."""
     rows = plan.read(ROOT / "benchmarks/colored_mnist/plan.yaml").runs
     assert len(rows) == 17
     for row in rows:
@@ -33,7 +33,7 @@ def test_the_rows_of_the_benchmark_have_one_budget() -> None:
         assert {phase.optimizer_fg.lr for phase in training.phases} == ({0.002, 0.004} if game else {0.002}), row.name
 
 
-def test_a_path_is_taken_as_it_is() -> None:
+def test_a_path_is_used_unchanged() -> None:
     assert str(config.find("some/where.yaml")) == "some/where.yaml"
 
 

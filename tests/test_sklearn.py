@@ -36,7 +36,7 @@ SMALL: dict[str, Any] = {"hidden": (16, 8), "epochs": 2, "batch_size": 32, "devi
 
 
 class Told(DebiasedClassifier):  # type: ignore[misc]
-    """With a bias made up where scikit-learn's checks, which know of none, give none."""
+    """An estimator that invents a bias if it is given none, because scikit-learn's checks know of no bias."""
 
     def fit(self, X: Any, y: Any, bias: Any = None) -> "Told":
         return super().fit(X, y, np.arange(np.asarray(y).size) % 2 if bias is None else bias)
@@ -120,7 +120,7 @@ def test_of_two_classes_the_decision_is_the_second_logit_minus_the_first(pets: t
     np.testing.assert_allclose(fitted.decision_function(X), np.log(p[:, 1] / p[:, 0]), atol=1e-6)
 
 
-def test_the_bias_matters_to_methods_that_see_it_alone(pets: tuple[Any, Any, Any]) -> None:
+def test_the_bias_affects_only_methods_that_use_it(pets: tuple[Any, Any, Any]) -> None:
     X, y, sky = pets
     for method, matters in (("lntl", True), ("erm", False), ("lff", False)):
         a, b = (DebiasedClassifier(method, **SMALL).fit(X, y, bias=each) for each in (sky, np.roll(sky, 1)))
@@ -185,7 +185,7 @@ def test_every_method_is_fitted(pets: tuple[Any, Any, Any], method: str) -> None
     assert np.isfinite(fitted.predict_proba(X)).all()
 
 
-def test_phases_replace_the_story(pets: tuple[Any, Any, Any]) -> None:
+def test_phases_replace_the_default_phases(pets: tuple[Any, Any, Any]) -> None:
     X, y, sky = pets
     phases = [{"method": "bias_product", "epochs": np.int64(1)}, {"method": "lntl", "epochs": 2, "mu": np.float64(0.5)}]
     fitted = DebiasedClassifier(**SMALL, phases=phases).fit(X, y, bias=sky)
@@ -234,7 +234,7 @@ def test_bytes_and_floats_of_the_same_images_are_the_same(fitted_on: Any) -> Non
 @pytest.mark.parametrize(
     ("model", "features"), [("mlp", 8), ({"name": "mlp"}, 8), ({"name": "mlp", "hidden": [16, 5]}, 5)], ids=str
 )
-def test_hidden_is_of_every_mlp_that_has_none_of_its_own(model: Any, features: int) -> None:
+def test_hidden_applies_to_every_mlp_without_its_own_setting(model: Any, features: int) -> None:
     assert DebiasedClassifier("erm", model, **SMALL).fit(X2, Y).transform(X2).shape == (40, features)
 
 
@@ -255,7 +255,7 @@ def test_it_survives_pickle_joblib_copy_and_clone(model: Any) -> None:
     assert same(fitted, again.fit(X, y), X)
 
 
-def test_the_seed_decides_and_the_callers_random_numbers_stay(pets: tuple[Any, Any, Any]) -> None:
+def test_results_depend_on_the_seed_and_global_random_state_is_unchanged(pets: tuple[Any, Any, Any]) -> None:
     X, y, sky = pets
     state, numpys = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002 - the global one is meant
     first, second = (DebiasedClassifier(**SMALL).fit(X, y, bias=sky) for _ in range(2))
@@ -266,7 +266,7 @@ def test_the_seed_decides_and_the_callers_random_numbers_stay(pets: tuple[Any, A
     assert (np.random.get_state()[1] == numpys).all()  # noqa: NPY002
 
 
-def test_it_is_quiet_and_writes_no_file(
+def test_it_prints_nothing_and_writes_no_file(
     pets: tuple[Any, Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -306,7 +306,7 @@ def test_the_bias_is_routed_through_a_pipeline_and_a_search(pets: tuple[Any, Any
 
 
 @pytest.mark.usefixtures("routing")
-def test_a_bias_that_nobody_asked_to_route_is_an_error(pets: tuple[Any, Any, Any]) -> None:
+def test_a_bias_without_a_routing_request_is_an_error(pets: tuple[Any, Any, Any]) -> None:
     X, y, sky = pets
     with pytest.raises(Exception, match="bias"):
         make_pipeline(StandardScaler(), DebiasedClassifier(**SMALL)).fit(X, y, bias=sky)
@@ -441,7 +441,7 @@ WRONG: dict[str, tuple[dict[str, Any], tuple[Any, Any, Any], str]] = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_what_is_wrong_is_a_value_error_that_names_it(wrong: str) -> None:
+def test_wrong_input_is_a_value_error_that_names_it(wrong: str) -> None:
     settings, (X, y, bias), sentence = WRONG[wrong]
     with pytest.raises(ValueError, match=sentence):
         DebiasedClassifier(**SMALL | settings).fit(X, y, bias=bias)
@@ -464,7 +464,7 @@ def test_images_of_another_shape_are_refused() -> None:
         ("conditional_adversary", 4, [("erm", 1), ("bias_head", 1), ("conditional_adversary", 4)]),
     ],
 )
-def test_what_goes_before_a_method(method: str, epochs: int, expected: list[tuple[str, int]]) -> None:
+def test_the_phases_before_a_method(method: str, epochs: int, expected: list[tuple[str, int]]) -> None:
     phases = phases_of(method, epochs, {"seen": 1})
     assert [(phase["method"], phase["epochs"]) for phase in phases] == expected
     assert ["seen" in phase for phase in phases] == [False] * (len(phases) - 1) + [True]

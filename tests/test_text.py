@@ -1,4 +1,4 @@
-"""Names as plain text: what a reader sees of them in Markdown, a spreadsheet and a shell is the name itself."""
+"""Names as plain text: a reader of Markdown, a spreadsheet or a shell sees exactly the name."""
 
 import subprocess
 
@@ -25,7 +25,7 @@ NASTY = [
 
 
 def seen(text: str) -> str:
-    """Return the text that a reader of rendered Markdown sees, and assert that nothing but plain text is in it."""
+    """Return the text that a reader of rendered Markdown sees, and assert that it contains only plain text."""
     tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(text)
     assert [token.type for token in tokens] == ["paragraph_open", "inline", "paragraph_close"]
     parts = tokens[1].children or []
@@ -60,7 +60,7 @@ def test_a_shell_reads_the_path_back(path: str) -> None:
     assert run.stdout.decode() == path
 
 
-def test_what_a_spreadsheet_would_run_gets_an_apostrophe() -> None:
+def test_formulas_of_a_spreadsheet_get_an_apostrophe() -> None:
     assert [without_formula(text) for text in ("=1", "+1", "-1", "@a", "\t=1", "a=1", "")] == [
         "'=1",
         "'+1",

@@ -1,4 +1,4 @@
-"""YAML as a configuration means it."""
+"""Reading YAML files of configurations and plans."""
 
 import re
 from pathlib import Path
@@ -50,7 +50,7 @@ def test_yaml_runs_no_code() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"- a\n", b"text", b"\xff\xfe\x00"])
-def test_a_file_that_is_no_mapping_is_a_user_error(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_mapping_is_a_user_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "c.yaml"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"c\.yaml: "):
@@ -63,7 +63,7 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
             read_yaml(path)
 
 
-def test_mappings_are_merged_and_what_stands_beside_comes_first() -> None:
+def test_mappings_are_merged_and_explicit_keys_come_first() -> None:
     text = """
     x: &x {a: 1, b: 1}
     deep: {inner: &base {<<: *x, b: 2}}
@@ -77,7 +77,7 @@ def test_mappings_are_merged_and_what_stands_beside_comes_first() -> None:
 
 
 @pytest.mark.parametrize("text", ["2024-01-01", "2024-02-30", "1:30", "yes", "on", "=", "!!timestamp x"])
-def test_what_only_older_yaml_knows_is_a_text(text: str) -> None:
+def test_notations_of_yaml_1_1_are_texts(text: str) -> None:
     assert parse(text, "test") == text.removeprefix("!!timestamp ")
     assert parse("%YAML 1.1\n---\n" + text, "test") == text.removeprefix("!!timestamp ")
 
@@ -89,14 +89,14 @@ def test_a_number_with_a_leading_zero_is_refused(text: str, number: str) -> None
     assert parse(f"a: '{text}'", "test") == {"a": text}
 
 
-def test_an_alias_is_a_value_of_its_own() -> None:
+def test_an_alias_is_a_copy() -> None:
     first, second = parse("[&a {x: [1]}, *a]", "test")
     first["x"].append(2)
     assert second == {"x": [1]}
 
 
 def nested_aliases(line: str) -> str:
-    """Return a text in which each of 9 names holds the one before ten times."""
+    """Return a text with 9 anchors, each of which contains the previous one ten times."""
     return "a0: &a0 {x0: 1}\n" + "".join(
         f"a{i}: &a{i} " + line % ", ".join([f"*a{i - 1}"] * 10) + "\n" for i in range(1, 10)
     )

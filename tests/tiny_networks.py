@@ -1,4 +1,4 @@
-"""Networks for vectors (N, D) whose bias is one label an example, or several."""
+"""Networks for vectors (N, D) with one or several bias labels per example."""
 
 import math
 
@@ -11,7 +11,7 @@ WIDTH = 16
 
 
 class BiasHead(nn.Module):
-    """h: z (N, C) -> logits (N, bins) or (N, bins, B); of the examples at `where` alone, if it is given."""
+    """h: z (N, C) -> logits (N, bins) or (N, bins, B), only for the examples at `where` if it is given."""
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()

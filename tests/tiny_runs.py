@@ -1,4 +1,4 @@
-"""A tiny run, and warm processes that run the command line on it: a test can kill them, or have them struck at a call.
+"""A tiny run, and fast processes that run the command line on it, which a test can kill at a chosen function call.
 
 The processes are forked from a server that has imported everything and computed nothing, so that a real process costs a
 fraction of a second.
@@ -79,14 +79,14 @@ _server.set_forkserver_preload(["pytest", "torch.utils.tensorboard", "torchvisio
 
 
 def start_server() -> None:
-    """Start the server where it does not run; it finds the modules of the tests by PYTHONPATH alone."""
+    """Start the server if it does not run; it finds the modules of the tests by PYTHONPATH."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
         forkserver.ensure_running()
 
 
 def begin(*arguments: str, folder: Path, prepare: Callable[[], object] | None = None) -> ForkServerProcess:
-    """Start `lntl ARGUMENTS` in a process of its own; `prepare()` runs there first.
+    """Start `lntl ARGUMENTS` in a new process; `prepare()` runs there first.
 
     It works in `folder` and writes to the files stdout and stderr there.
     """
@@ -97,7 +97,7 @@ def begin(*arguments: str, folder: Path, prepare: Callable[[], object] | None = 
 
 
 def run(*arguments: str, folder: Path, prepare: Callable[[], object] | None = None) -> int:
-    """Run `lntl ARGUMENTS` in a process of its own to its end; return its exit code, -N where signal N killed it."""
+    """Run `lntl ARGUMENTS` in a new process to its end; return its exit code, -N if signal N killed it."""
     return ended(begin(*arguments, folder=folder, prepare=prepare))
 
 
@@ -134,7 +134,7 @@ class Strike:
     times: int = 1
 
     def __call__(self) -> None:
-        """Arm it."""
+        """Replace the function."""
         place, _, name = self.function.replace(":", ".").rpartition(".")
         owner, calls = pkgutil.resolve_name(place), 0
         original = getattr(owner, name)
@@ -159,7 +159,7 @@ def leaves(tree: Any, path: str = "") -> dict[str, Any]:
 
 
 def assert_equal(one: Any, other: Any) -> None:
-    """Assert that two nested structures are equal, tensors bit for bit, but for the time that things took."""
+    """Assert that two nested structures are equal except for durations, tensors bit for bit."""
     first, second = leaves(one), leaves(other)
     assert first.keys() == second.keys()
     for path, value in first.items():
@@ -171,7 +171,7 @@ def assert_equal(one: Any, other: Any) -> None:
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    """Assert that two run folders hold the same networks, optimisers, averages and every logged number but times."""
+    """Assert that two runs have equal networks, optimisers, averages and logged numbers, times excepted."""
     for name in ("last.pth", "best_model.pth"):
         first, second = (torch.load(run / "checkpoints" / name, weights_only=True) for run in (one, other))
         assert_equal(first, second)

@@ -1,4 +1,4 @@
-"""Small trained runs of every kind of data, to be put to use: image files, arrays of images, vectors, digits."""
+"""Small trained runs on each kind of data for tests of predicting and exporting: files, arrays, vectors, digits."""
 
 import json
 import shutil

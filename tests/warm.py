@@ -1,4 +1,4 @@
-"""What the server of tiny_runs imports before it forks: all that a run imports and builds; nothing is computed."""
+"""The modules that the server of tiny_runs imports before it forks: all that a run needs; nothing is computed."""
 
 import gc
 import importlib

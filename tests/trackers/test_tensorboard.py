@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run, and that a resumed run shows each step once."""
+"""The content of TensorBoard for a run; a resumed run shows each step once."""
 
 import errno
 import re
@@ -39,7 +39,7 @@ VAL = tuple(METRICS)
 
 
 def shown(run: Run) -> EventAccumulator:
-    """Return what TensorBoard shows of a run."""
+    """Return the data that TensorBoard shows of a run."""
     board = EventAccumulator(str(run.folder.tensorboard))
     board.Reload()
     return board
@@ -147,7 +147,7 @@ def test_a_finished_run_shows_z_in_the_projector(config: Config) -> None:
     assert (run.folder.tensorboard / entry.sprite.image_path).exists()
 
 
-def test_no_files_where_it_is_switched_off(make_config: Callable[..., Config], tmp_path: Path) -> None:
+def test_no_files_if_it_is_switched_off(make_config: Callable[..., Config], tmp_path: Path) -> None:
     config = make_config("erm", logging={"use_tensorboard": False})
     run = experiment.start(config)
     for _ in run.train():
@@ -168,7 +168,7 @@ def test_a_full_disk_is_a_warning(
 
 
 def fail(*_: object) -> None:
-    """Do as a write on a full disk."""
+    """Fail like a write on a full disk."""
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -182,7 +182,7 @@ def test_a_record_that_is_cut_short_is_a_full_disk(tmp_path: Path) -> None:
 
 
 class FewImages(ImageSplit):
-    """Images of 4 x 4 whose pixels say their class: three of class 0, twelve of class 1, none of class 2."""
+    """Images of 4 x 4 whose pixels encode their class: three of class 0, twelve of class 1, none of class 2."""
 
     y = torch.tensor([1] * 6 + [0] * 3 + [1] * 6)
 
@@ -196,7 +196,7 @@ class FewImages(ImageSplit):
         raise NotImplementedError
 
 
-def test_the_picture_of_the_data_has_a_class_a_row() -> None:
+def test_the_picture_of_the_data_has_one_row_per_class() -> None:
     rows = _by_class(FewImages(), 3)[:, 0, 0, 0].view(3, PER_CLASS).tolist()
     assert rows == [[1] * 3 + [0] * 7, [2] * 10, [0] * 10]
 

@@ -1,4 +1,4 @@
-"""Trackers: MLflow's local store, W&B offline, and what happens where one fails."""
+"""Trackers: MLflow's local store, W&B offline, and trackers that fail."""
 
 import logging
 import sys
@@ -71,7 +71,7 @@ def _runs(store: Any) -> list[Any]:
     return [*store.search_runs(experiments)]
 
 
-def test_plain_training_is_a_run_of_its_own(store: Any, make_config: MakeConfig) -> None:
+def test_plain_training_is_a_separate_run(store: Any, make_config: MakeConfig) -> None:
     config = make_config("erm", logging={"trackers": ["mlflow"]}, evaluation={"erm_epochs": 1})
     experiment.train(config)
     assert sorted(found.info.run_name for found in _runs(store)) == ["tiny", "tiny/erm"]
@@ -160,11 +160,11 @@ def test_names_of_trackers(make_config: MakeConfig, capsys: pytest.CaptureFixtur
     assert "did you mean 'tensorboard'?" in capsys.readouterr().err
 
 
-def test_trackers_are_no_part_of_what_identifies_a_benchmark_run(make_config: MakeConfig) -> None:
+def test_trackers_do_not_change_the_key_of_a_benchmark_run(make_config: MakeConfig) -> None:
     assert config_hash(make_config("erm")) == config_hash(make_config("erm", logging={"trackers": ["mlflow"]}))
 
 
-def test_a_tracker_may_leave_every_method_out(make_config: MakeConfig) -> None:
+def test_a_tracker_may_lack_every_method(make_config: MakeConfig) -> None:
     config = make_config("erm")
     run = experiment.start(config)
     tracker = Tracker(TrackedRun(run.folder))

@@ -1,4 +1,4 @@
-"""`lntl tune`: spaces, trials, seeds, pruning, kills, storages and what is written."""
+"""`lntl tune`: spaces, trials, seeds, pruning, kills, storages and files."""
 
 import json
 import os
@@ -90,7 +90,7 @@ def make(count: int, **settings: Any) -> Any:
         ),
     ],
 )
-def test_a_space_that_does_not_fit_is_a_sentence(folder: Path, space: dict[str, Any], message: str) -> None:
+def test_an_invalid_space_is_one_sentence(folder: Path, space: dict[str, Any], message: str) -> None:
     path = write("space.yaml", SPACE | {"space": space})
     with pytest.raises(UserError, match=message) as error:
         check_space(path, read_space(path), "tiny.yaml", [])
@@ -140,7 +140,7 @@ def test_a_study_from_the_command_line(
     assert "0 of 3 trials are to be made" in capsys.readouterr().out
 
 
-def test_a_trial_is_pruned_in_the_last_phase_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_is_pruned_only_in_the_last_phase(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optuna.Trial, "should_prune", lambda self: True)
     study = make(1, overrides=["training.phases.1.epochs=3"])
     assert study.trials[0].state == State.PRUNED
@@ -159,7 +159,7 @@ def test_the_value_of_a_trial_is_the_mean_over_its_seeds(
 
 
 @pytest.mark.parametrize("storage", ["parts.journal", pytest.param("sqlite:///parts.db", marks=pytest.mark.full)])
-def test_a_study_that_was_stopped_goes_on_with_the_same_values(
+def test_a_stopped_study_continues_with_the_same_values(
     folder: Path, scores: list[tuple[dict[str, Any], int]], storage: str
 ) -> None:
     make(12, storage="whole.journal")
@@ -230,7 +230,7 @@ def test_a_storage_that_cannot_be_opened_is_a_sentence(folder: Path, storage: st
     assert "\n" not in str(error.value)
 
 
-def test_a_storage_holds_one_study_of_a_name(folder: Path, scores: list[tuple[dict[str, Any], int]]) -> None:
+def test_a_storage_has_one_study_per_name(folder: Path, scores: list[tuple[dict[str, Any], int]]) -> None:
     make(1)
     make(2)
     with pytest.raises(UserError, match="its study space has another configuration, space, objective or number of"):
