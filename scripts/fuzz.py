@@ -750,7 +750,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", default=[], metavar="KIND-NUMBER", help="run only these cases or kinds")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--folder", type=Path, default=MEMORY_DISK / "lntl-fuzz", help="folder for the files of failures")
+    parser.add_argument("--folder", type=Path, default=MEMORY_DISK / "lntl-fuzz", help="for the files of failures")
     arguments = parser.parse_args()
     names = [f"{kind}-{k}" for kind, count in COUNTS.items() for k in range(max(1, round(count * arguments.share)))]
     chosen = set(arguments.only)

@@ -31,7 +31,7 @@ os.environ["LNTL_TRUST"] = "tiny_networks"  # a model of the tests' own, as user
 torch.set_num_threads(1)  # the workers of pytest-xdist share the cores
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")  # for processes that a test starts
 threadpoolctl.threadpool_limits(1)
-# Examples are drawn anew only where the test changes: a failure is the same on every machine.
+# Examples depend only on the test, so that a failure is the same on all machines.
 hypothesis.settings.register_profile("lntl", deadline=None, derandomize=True, database=None, max_examples=50)
 hypothesis.settings.load_profile("lntl")
 

@@ -66,7 +66,7 @@ def test_phases_inherit_missing_settings_from_training(make_config: Callable[...
         training={"optimizer_fg": {"name": "sgd", "lr": 0.1, "momentum": 0.5}, "ema": 0.9, "clip_grad_norm": 2.0},
     )
     first, second = config.training.phases
-    assert first.optimizer_fg == configuration.Optimizer(name="sgd", lr=0.5, momentum=0.5)  # one key set anew
+    assert first.optimizer_fg == configuration.Optimizer(name="sgd", lr=0.5, momentum=0.5)  # one key is changed
     assert second.optimizer_fg == config.training.optimizer_fg
     assert (first.ema, second.ema) == (None, 0.9)
     assert first.clip_grad_norm == second.clip_grad_norm == 2.0

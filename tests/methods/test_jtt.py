@@ -17,7 +17,7 @@ from lntl.training.trainer import Trainer
 from lntl.types import IGNORE, DataSpec, Networks
 
 MakeTrainer = Callable[..., Trainer]
-STORY = ({"method": "erm", "epochs": 4}, {"method": "jtt", "lambda_up": 9.0})
+PHASES = ({"method": "erm", "epochs": 4}, {"method": "jtt", "lambda_up": 9.0})
 
 
 def after_erm(trainer: Trainer) -> dict[str, Tensor]:
@@ -32,7 +32,7 @@ def after_erm(trainer: Trainer) -> dict[str, Tensor]:
 def test_the_error_set_contains_the_errors_of_the_previous_phase(
     make_trainer: MakeTrainer, digits: ColoredMNIST
 ) -> None:
-    trainer = make_trainer(*STORY, training={"optimizer_fg": {"lr": 0.01}})
+    trainer = make_trainer(*PHASES, training={"optimizer_fg": {"lr": 0.01}})
     between = after_erm(trainer)
     frozen = copy.deepcopy(trainer.networks).eval()
     frozen.load_state_dict(between)
@@ -48,7 +48,7 @@ def test_the_error_set_contains_the_errors_of_the_previous_phase(
 
 
 def test_errors_are_drawn_as_often_as_their_weight_says(make_trainer: MakeTrainer) -> None:
-    trainer = make_trainer(*STORY[:1], {"method": "jtt", "lambda_up": 9.0, "epochs": 200})
+    trainer = make_trainer(*PHASES[:1], {"method": "jtt", "lambda_up": 9.0, "epochs": 200})
     after_erm(trainer)
     wrong, rows = trainer.method.wrong, trainer.loader.split.row
     wrong[rows] = torch.arange(90) < 10
@@ -60,25 +60,25 @@ def test_errors_are_drawn_as_often_as_their_weight_says(make_trainer: MakeTraine
 
 
 def test_the_share_of_errors_is_logged(make_trainer: MakeTrainer) -> None:
-    trainer = make_trainer(*STORY, logging={"log_interval_batches": 1})
+    trainer = make_trainer(*PHASES, logging={"log_interval_batches": 1})
     records = list(trainer)
     assert 0 < records[-1].metrics["train/errors"] <= 1
 
 
-@pytest.mark.parametrize("begins_anew", [True, False])
-def test_f_g_and_the_average_of_the_weights_restart(make_trainer: MakeTrainer, begins_anew: bool) -> None:
+@pytest.mark.parametrize("restart", [True, False])
+def test_f_g_and_the_average_of_the_weights_restart(make_trainer: MakeTrainer, restart: bool) -> None:
     """After one step of plain SGD at a tiny rate the weights are those that the phase began with."""
     sgd = {"name": "sgd", "lr": 1e-9, "momentum": 0.0}
-    phases = STORY[0], STORY[1] | {"restart": begins_anew, "optimizer_fg": sgd}
+    phases = PHASES[0], PHASES[1] | {"restart": restart, "optimizer_fg": sgd}
     trainer = make_trainer(*phases, training={"ema": 0.99})
     between = after_erm(trainer)
     for now in (trainer.networks.state_dict(), trainer.evaluated.state_dict()):
         for key, value in between.items():
-            kept = torch.allclose(now[key], value, atol=1e-6)
+            unchanged = torch.allclose(now[key], value, atol=1e-6)
             if key.startswith("h."):
-                assert kept, key
+                assert unchanged, key
             elif value.dim() > 1:
-                assert kept != begins_anew, key
+                assert unchanged != restart, key
     assert trainer.evaluated is not trainer.networks
     weights = dict(trainer.networks.named_parameters())
     assert all(torch.equal(weights[key], value) for key, value in trainer.evaluated.named_parameters())
@@ -89,7 +89,7 @@ def test_the_new_weights_follow_from_the_seed(make_trainer: MakeTrainer) -> None
     sgd = {"name": "sgd", "lr": 1e-9, "momentum": 0.0}
 
     def begun(**project: int) -> Tensor:
-        trainer = make_trainer(STORY[0], STORY[1] | {"optimizer_fg": sgd}, project=project)
+        trainer = make_trainer(PHASES[0], PHASES[1] | {"optimizer_fg": sgd}, project=project)
         torch.manual_seed(99)
         after_erm(trainer)
         return trainer.networks.f.first.weight.detach()

@@ -31,7 +31,7 @@ class Shown:
 
 
 def check_new_folder(path: Path) -> None:
-    """Raise UserError if a folder cannot be made anew: it exists, or its parent does not."""
+    """Raise UserError if a folder cannot be created: it exists, or its parent does not."""
     if path.exists() or path.is_symlink():
         raise UserError(f"{path}: exists already, and nothing in it is replaced; name a new folder with --out")
     if not path.parent.is_dir():
