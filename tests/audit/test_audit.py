@@ -462,6 +462,7 @@ def test_plain_training_is_recommended_if_the_bias_determines_the_class(arrays: 
         "no method can distinguish the two",
         "counterexamples",
         "Finer bins",
+        "If no measure overlaps",
         "from: brightness",
     ):
         assert needed in " ".join(advice.reasons)

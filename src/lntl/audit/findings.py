@@ -188,6 +188,8 @@ def what_helps(check: Check) -> list[str]:
         f"from the image, data.bias: {{from: {best}, bins: 10}}{overlap}.",
         "This audit measures the overlap: the best rule from values to classes must be wrong on some training rows. "
         "Finer bins of the same column do not help.",
+        "If no measure overlaps, as for the age of faces, only counterexamples remain, and images in which the bias "
+        "alone is changed or hidden, as data.grayscale: true hides a color.",
     ]
 
 
