@@ -147,6 +147,7 @@ def saliency_bars(values: Mapping[str, ArrayLike], label: str) -> Figure:
     axes.axvline(0, color=QUIET, lw=0.8)
     axes.set_yticks(range(len(order)), [f"x[{index}]" for index in order])
     axes.tick_params(axis="y", length=0)
+    axes.margins(y=0.02)
     axes.invert_yaxis()
     axes.set_xlabel(label)
     axes.spines[["top", "right"]].set_visible(False)
@@ -161,12 +162,13 @@ def shift_curves(
 
     The interval from low to high is shaded.
     """
-    figure = empty_figure(6.4, 3.4)
+    figure = empty_figure(8.4, 3.4)
     axes = figure.subplots()
     for (name, points), color, marker in zip(flips.items(), PALETTE, MARKERS, strict=False):
         value, low, high = 100 * np.array(points).T
         axes.fill_between(shifts, low, high, color=color, alpha=0.18, lw=0)
         axes.plot(shifts, value, color=color, marker=marker, ms=4, label=name)
+    axes.set_xticks(shifts, [f"{shift:+g}" if shift else "0" for shift in shifts])
     axes.set_xlabel(label)
     axes.set_ylabel("predictions that change, %")
     axes.set_ylim(bottom=0)

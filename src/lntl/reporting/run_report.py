@@ -171,6 +171,9 @@ def _chance(leaks: Leaks | None) -> float | None:
 def _key_numbers(files: RunFiles, m: Measurements) -> list[KeyNumber]:
     """Return the four numbers at the top of a report."""
     probe, missing = files.probe, None if files.has_bias else Estimate(undefined="no test image has a bias label")
+    no_recoloring = None
+    if probe and not probe.recolorable:
+        no_recoloring = Estimate(undefined=f"these images cannot be given another {m.bias}")
     metrics = files.evaluation.metrics if files.evaluation else {}
 
     def over_groups(name: str, label: str, meaning: str) -> KeyNumber:
@@ -200,7 +203,7 @@ def _key_numbers(files: RunFiles, m: Measurements) -> list[KeyNumber]:
             label="Flip rate",
             meaning=f"share of predictions that change if only the {m.bias} changes",
             better="less is better",
-            run=m.flips or missing,
+            run=m.flips or missing or no_recoloring,
             erm=m.erm_flips,
         ),
         over_groups("worst_group_accuracy", "Worst group", f"lowest accuracy of a group of class and {m.bias}"),
