@@ -1,18 +1,22 @@
-"""Measure training on photographs: `lntl` and with a plain PyTorch loop over ImageFolder.
+"""Measure training on photographs: with `lntl`, and with a plain PyTorch loop over ImageFolder.
 
-Usage: python benchmarks/real_loading.py [--images 1280] [--workers 1] [--rounds 3] [--config benchmarks/real/base.yaml]
-       [KEY=VALUE ...]
+Usage: python benchmarks/real_loading.py [--images 1280] [--workers 1] [--rounds 3] [--photographs 25000]
+       [--config benchmarks/real/base.yaml] [KEY=VALUE ...]
 
 Uses random training images (seed 0) of the table that the configuration names. Each round runs, one after the other:
 two epochs of the plain loop (the same network, start weights, optimiser, batches, steps and workers), two epochs of
-`erm` with an empty disk cache, of which the second reads the cache, and one epoch of `lntl`. Writes images per second,
-the ratios and the peak memory to benchmarks/real_loading.json (--out).
+`erm` with an empty disk cache, of which the second reads the cache, and one epoch of `lntl`. Another process then
+measures the peak memory with --photographs images: it reads all of them once into an empty disk cache, trains ten
+steps, and evaluates val. Writes images per second, the ratios and the peak memory to benchmarks/real_loading.json
+(--out).
 """
 
 import argparse
 import csv
 import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -98,6 +102,29 @@ def measure_round(source: Path, overrides: list[str], folder: Path, table: Path)
         return measure_loop(erm, build(erm).networks, folder) | measure_lntl(erm, "erm") | measure_lntl(lntl, "lntl")
 
 
+def measure_memory(config: Path, overrides: list[str], count: int) -> None:
+    """Read `count` photographs below data.root, train, and print the peak memory of this process in GB."""
+    settings: Any = configuration.read(config, overrides).data
+    root = Path(settings.root)
+    photographs = sorted(path.relative_to(root) for path in root.rglob("*") if path.suffix.lower() == ".jpg")
+    rows = [(str(photographs[k % len(photographs)]), k % 2, k // 2 % 2, "train") for k in range(count)]
+    rows = [(*row[:3], ("val", "test")[k % 2] if k < min(400, count // 4) else row[3]) for k, row in enumerate(rows)]
+    with TemporaryDirectory() as folder:
+        with (Path(folder) / "table.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("image", "label", "bias", "split"), *rows])
+        fixed = [f"data.path={folder}/table.csv", f"data.cache_dir={folder}", "data.cache=disk", "data.check=header"]
+        fixed += ["data.bias=bias", "data.split=split", "data.label=label", "training.device=cpu"]
+        experiment = build(
+            configuration.read(config, [*overrides, *fixed, "training.phases=[{method: erm, epochs: 1}]"])
+        )
+        for _ in experiment.loader("train").batches(0):
+            pass
+        for _, _ in zip(range(10), experiment.trainer.epoch(), strict=False):
+            pass
+        experiment.predict(experiment.networks, "val")
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+
+
 def ratios(rounds: list[dict[str, float]]) -> Mapping[str, float]:
     """Return medians of ratios: throughput against the plain loop, and the cost of a step of LNTL."""
     pairs = {
@@ -114,19 +141,27 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1280)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3, help="rounds to measure; the results are medians")
+    parser.add_argument("--photographs", type=int, default=25_000, help="images of the measurement of memory")
+    parser.add_argument("--memory-only", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--config", type=Path, default=Path(__file__).with_name("real") / "base.yaml")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("real_loading.json"))
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     args = parser.parse_args()
     overrides = [*args.overrides, f"data.workers={args.workers}"]
+    if args.memory_only:
+        measure_memory(args.config, overrides, args.photographs)
+        return
     with TemporaryDirectory() as folder:
         table = subset(configuration.read(args.config, overrides), args.images, Path(folder))
         rounds = [measure_round(args.config, overrides, Path(folder), table) for _ in range(args.rounds)]
+    memory = [sys.executable, __file__, "--memory-only", "--photographs", str(args.photographs)]
+    memory += ["--config", str(args.config), "--workers", str(args.workers), *args.overrides]
+    peak = subprocess.run(memory, check=True, capture_output=True, text=True).stdout
     result = {
         "images_per_second": {key: round(statistics.median(rates[key] for rates in rounds), 1) for key in rounds[0]},
         "ratio": ratios(rounds),
-        "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
-        **{key: getattr(args, key) for key in ("images", "workers", "rounds")},
+        "peak_memory_gb": round(float(peak.split()[-1]), 2),
+        **{key: getattr(args, key) for key in ("images", "workers", "rounds", "photographs")},
     }
     write_result(result, args.out)
 
