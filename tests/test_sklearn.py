@@ -75,7 +75,7 @@ def same(a: DebiasedClassifier, b: DebiasedClassifier, X: Any) -> bool:
     return bool((a.predict_proba(X) == b.predict_proba(X)).all() and (a.transform(X) == b.transform(X)).all())
 
 
-def test_it_trains_as_the_command_line_does(pets: tuple[Any, Any, Any], tmp_path: Path) -> None:
+def test_the_estimator_trains_as_the_command_line_does(pets: tuple[Any, Any, Any], tmp_path: Path) -> None:
     """The networks are those of a run on the same arrays with every row in train, bit for bit."""
     X, y, sky = pets
     fitted = DebiasedClassifier(**SMALL, mu=0.3, ema=0.9, method_settings={"h_steps": 2}).fit(X, y, bias=sky)
@@ -239,7 +239,7 @@ def test_hidden_applies_to_every_mlp_without_its_own_setting(model: Any, feature
 
 
 @pytest.mark.parametrize("model", first_is_fast(["mlp", "convnet", "lenet", RESNET]), ids=str)
-def test_it_survives_pickle_joblib_copy_and_clone(model: Any) -> None:
+def test_the_estimator_survives_pickle_joblib_copy_and_clone(model: Any) -> None:
     random = np.random.default_rng(0)
     X, y = random.random((40, 8, 8), dtype=np.float32), np.arange(40) % 2
     fitted = DebiasedClassifier("erm", model, **SMALL | {"epochs": 1}).fit(X, y)

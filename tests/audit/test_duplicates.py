@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from lntl.audit import fingerprints as duplicates
-from lntl.audit.fingerprints import Fingerprints, equal_sets, join, near_pairs, of_pictures, of_vectors
+from lntl.audit.fingerprints import Fingerprints, equal_sets, image_fingerprints, join, near_pairs, vector_fingerprints
 from lntl.types import IGNORE
 
 
@@ -29,7 +29,7 @@ def tensor(pictures: np.ndarray) -> Tensor:
 def test_equal_examples_are_in_one_set() -> None:
     x = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
     x[7], x[3], x[8] = x[1], x[1], x[5]
-    sets = equal_sets(of_vectors(x).digest)
+    sets = equal_sets(vector_fingerprints(x).digest)
     for i, j in combinations(range(9), 2):
         assert (sets[i] == sets[j] != IGNORE) == torch.equal(x[i], x[j]), (i, j)
     assert set(sets.tolist()) == {IGNORE, 0, 1}
@@ -37,7 +37,7 @@ def test_equal_examples_are_in_one_set() -> None:
 
 def test_the_hash_equals_that_of_a_slow_formula() -> None:
     pictures = tensor(photographs(3, 64))
-    hashes = of_pictures(pictures).phash
+    hashes = image_fingerprints(pictures).phash
     assert hashes is not None
     for picture, bits in zip(pictures.double().numpy(), hashes, strict=True):
         grey = 0.299 * picture[0] + 0.587 * picture[1] + 0.114 * picture[2]
@@ -66,7 +66,7 @@ def test_near_pairs_are_the_recompressed_resized_and_darkened_pictures() -> None
     pictures.append(np.asarray(Image.fromarray(pictures[5]).resize((20, 20)).resize((48, 48))))
     pictures.append((0.8 * pictures[9]).astype(np.uint8))
     pictures.append(pictures[11])  # equal: no near pair
-    pairs = near_pairs(of_pictures(tensor(np.stack(pictures))))
+    pairs = near_pairs(image_fingerprints(tensor(np.stack(pictures))))
     assert pairs.tolist() == [[3, 40], [5, 41], [9, 42]]
 
 
@@ -87,7 +87,7 @@ def test_near_pairs_finds_every_pair_within_the_limit_of_bits() -> None:
 
 def test_pictures_of_one_colour_are_in_no_near_pair() -> None:
     flat = torch.arange(0, 250, 10, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 8, 8)
-    assert near_pairs(of_pictures(flat)).tolist() == []
+    assert near_pairs(image_fingerprints(flat)).tolist() == []
 
 
 def test_thousands_of_similar_pictures_give_a_limited_number_of_pairs() -> None:
@@ -102,17 +102,20 @@ def test_thousands_of_similar_pictures_give_a_limited_number_of_pairs() -> None:
 
 @pytest.mark.parametrize("n", [1, 2])
 def test_one_or_two_pictures_give_no_pairs(n: int) -> None:
-    prints = of_pictures(tensor(photographs(n, 4)))
+    prints = image_fingerprints(tensor(photographs(n, 4)))
     assert near_pairs(prints).shape == (0, 2)
     assert equal_sets(prints.digest).tolist() == [IGNORE] * n
 
 
 def test_connected_pairs_become_sets_in_order() -> None:
     pictures = tensor(photographs(5))
-    whole, parts = of_pictures(pictures), join([of_pictures(pictures[:2]), of_pictures(pictures[2:])])
+    whole, parts = (
+        image_fingerprints(pictures),
+        join([image_fingerprints(pictures[:2]), image_fingerprints(pictures[2:])]),
+    )
     assert whole.phash is not None
     assert whole.thumb is not None
     assert (parts.digest == whole.digest).all()
     assert (parts.phash == whole.phash).all()
     assert (parts.thumb == whole.thumb).all()
-    assert join([of_vectors(torch.ones(2, 3))]).phash is None
+    assert join([vector_fingerprints(torch.ones(2, 3))]).phash is None

@@ -149,13 +149,8 @@ def gradients(method: Method, batch: Batch) -> dict[str, Tensor]:
 
 
 @each_variant
-def test_its_gradients_differ_from_those_of_other_methods(
-    make_trainer: MakeTrainer, phase: Phase, batch: Batch
-) -> None:
-    """A method whose objective was lost trains like plain training; each must differ from it where it trains.
-
-    It differs in the gradient of a batch, from the same weights, or in how often it draws a row.
-    """
+def test_a_method_trains_differently_from_erm(make_trainer: MakeTrainer, phase: Phase, batch: Batch) -> None:
+    """Each method differs from ERM in the gradients of a batch, at equal weights, or in how often it draws a row."""
     trainer, erm = make_trainer(phase), make_trainer("erm")
     trainer._prepare()
     own, trains, drawn = gradients(trainer.method, batch), trainer.method.trains, trainer.method.sampling_weights()
@@ -169,7 +164,7 @@ def test_its_gradients_differ_from_those_of_other_methods(
 
 
 @each_variant
-def test_its_objectives_train_the_networks_that_it_names(make_trainer: MakeTrainer, phase: Phase, batch: Batch) -> None:
+def test_the_objectives_train_the_networks_in_trains(make_trainer: MakeTrainer, phase: Phase, batch: Batch) -> None:
     method = method_of(make_trainer(phase))
     moved = [net for objective in method.objectives(batch, 0.5) for net in objective.over]
     assert {name for name in ("f", "g", "h") if any(net is getattr(method, name) for net in moved)} == set(
@@ -239,7 +234,7 @@ def test_a_method_without_sees_bias_gets_no_bias_labels(
 
 
 @each_method
-def test_its_state_round_trips(make_trainer: MakeTrainer, phase: Phase) -> None:
+def test_the_state_of_a_method_round_trips(make_trainer: MakeTrainer, phase: Phase) -> None:
     trainer = make_trainer(phase, training={"ema": 0.9})
     list(trainer)
     saved = snapshot(trainer)

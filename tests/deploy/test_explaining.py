@@ -26,7 +26,7 @@ def pets(used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return run
 
 
-def test_it_writes_a_page_the_attributions_and_a_picture_of_each_image(pets: Path, capsys: Capture) -> None:
+def test_explain_writes_a_page_and_the_attributions_and_a_picture_of_each_image(pets: Path, capsys: Capture) -> None:
     names = [str(path) for path in sorted(Path("pets/more").glob("*.png"))][:3]
     assert lntl("explain", str(pets), "pets/more", "--out", "shown", "--limit", "3", "--steps", "4") == 0
     assert "3 of 30 examples are explained; --limit changes that" in capsys.readouterr().out

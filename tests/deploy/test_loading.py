@@ -42,14 +42,14 @@ def raw_test_images(run: Path) -> Any:
 
 
 @pytest.mark.parametrize("kind", DATA)
-def test_it_predicts_like_the_stored_evaluation(used: Used, kind: str, tmp_path: Path) -> None:
+def test_the_classifier_predicts_like_the_stored_evaluation(used: Used, kind: str, tmp_path: Path) -> None:
     images = raw_test_images(used(kind))
     classifier = lntl.load(elsewhere(used(kind), tmp_path))
-    kept = np.load(used(kind) / "evaluation/test.npz")
+    saved = np.load(used(kind) / "evaluation/test.npz")
     probabilities = classifier.predict(images)
     assert probabilities.dtype == torch.float32
-    assert np.abs(probabilities.numpy() - kept["probabilities"]).max() <= 1e-6
-    assert np.abs(classifier.predict(images, batch_size=5).numpy() - kept["probabilities"]).max() <= 1e-6
+    assert np.abs(probabilities.numpy() - saved["probabilities"]).max() <= 1e-6
+    assert np.abs(classifier.predict(images, batch_size=5).numpy() - saved["probabilities"]).max() <= 1e-6
     names = tuple("0123456789") if kind == "digits" else ("cat", "dog", "eel")
     assert classifier.class_names == names
     assert not classifier.training

@@ -22,8 +22,9 @@ def wave(n: int, channels: int, step: float, shift: float = 0.0) -> Tensor:
     return torch.sin(step * count + shift).reshape(n, channels)
 
 
-# Of SimpleConvNet.badd_forward of gsarridis/vb-mitigator at 4fab2e2 in float64, with z in place of its convolutions and
-# two biases: the cross-entropy, the norm of its gradient by z, and an entry of that by the weights of the last layer.
+# Computed with SimpleConvNet.badd_forward of gsarridis/vb-mitigator at 4fab2e2, in float64, for two biases and for z
+# instead of the output of its convolutions. For each m: the cross-entropy, the norm of its gradient with respect to z,
+# and entry [1, 2] of its gradient with respect to the weights of the last layer.
 AUTHORS = {
     1.0: (1.3394288881314835, 0.317792416774971, -0.3326554535174344),
     0.3: (1.4063390840408723, 0.32757026646506565, -0.3314189096286188),
@@ -54,7 +55,7 @@ def test_the_objective_equals_a_loop_over_images(make_trainer: MakeTrainer, batc
     assert objective.loss.item() == pytest.approx(sum(losses) / len(losses), rel=1e-6)
 
 
-def test_the_bias_features_send_no_gradient_and_m_0_is_plain_training(make_trainer: MakeTrainer, batch: Batch) -> None:
+def test_no_gradient_reaches_the_bias_classifiers_and_m_0_is_erm(make_trainer: MakeTrainer, batch: Batch) -> None:
     trainer = make_trainer({"method": "badd", "m": 0.0})
     trainer._prepare()
     networks = trainer.networks.train()

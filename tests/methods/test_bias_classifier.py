@@ -47,7 +47,7 @@ def test_a_network_for_each_bias_learns_its_values(two: bool) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_they_are_frozen_after_prepare_and_follow_from_the_seed(make_trainer: MakeTrainer, method: str) -> None:
+def test_bias_classifiers_are_frozen_and_depend_on_the_seed(make_trainer: MakeTrainer, method: str) -> None:
     def fitted(**project: int) -> tuple[Trainer, dict[str, Tensor]]:
         trainer = make_trainer(method, project=project)
         torch.manual_seed(99)

@@ -33,7 +33,7 @@ def add_class(z: Tensor, embedding: nn.Embedding, y: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("model", ["convnet", "lenet"])
-def test_its_gradients_are_those_of_eq_9_with_h_given_y(make_trainer: MakeTrainer, batch: Batch, model: str) -> None:
+def test_the_gradients_are_those_of_eq_9_with_h_given_y(make_trainer: MakeTrainer, batch: Batch, model: str) -> None:
     """f has task + lam * information - mu * bias, g the task alone, h and the embedding the bias loss alone."""
     method = method_of(make_trainer, model, lam=0.4, mu=0.3).double()
     batch = replace(batch, x=batch.x.double())
@@ -94,7 +94,9 @@ def test_h_given_y_predicts_the_bias_that_y_predicts(make_trainer: MakeTrainer, 
     assert losses[0] < 0.7 * losses[1]
 
 
-def test_it_starts_like_lntl_with_an_h_that_learned_only_from_z(make_trainer: MakeTrainer, batch: Batch) -> None:
+def test_the_adversary_starts_like_lntl_with_an_h_that_learned_only_from_z(
+    make_trainer: MakeTrainer, batch: Batch
+) -> None:
     method: Any = make_trainer({"method": "conditional_adversary"}).method.eval()
     z = method.f(batch.x)
     torch.testing.assert_close(method._adversary(batch).eval()(z, batch.labelled), method.h.eval()(z, batch.labelled))

@@ -64,7 +64,7 @@ def test_both_losses_by_hand_and_as_in_the_authors_code(penalty: float) -> None:
     assert [value.item() for value in ours] == pytest.approx(AUTHORS[penalty], rel=1e-6)
 
 
-def test_its_objective_by_hand_and_neither_loss_reaches_the_other_network(
+def test_the_objective_by_hand_and_neither_loss_reaches_the_other_network(
     make_trainer: MakeTrainer, batch: Batch
 ) -> None:
     trainer = make_trainer({"method": "debian", "penalty": 0.5}, precision="64-true")

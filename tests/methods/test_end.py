@@ -43,7 +43,7 @@ def crowded(batch: Batch) -> Batch:
 
 
 @pytest.mark.parametrize("model", ["convnet", "lenet"])
-def test_its_objective_by_hand(make_trainer: MakeTrainer, crowded: Batch, model: str) -> None:
+def test_the_objective_by_hand(make_trainer: MakeTrainer, crowded: Batch, model: str) -> None:
     settings = {"method": "end", "alpha": 0.3, "beta": 0.7}
     trainer = make_trainer(settings, precision="64-true", model={"name": model})
     (objective,) = trainer.method.objectives(crowded, 0.0)

@@ -67,7 +67,7 @@ def test_the_loss_and_its_gradient_are_those_of_the_authors_code(exponent: float
 
 
 @pytest.mark.parametrize("model", ["convnet", "lenet"])
-def test_its_objective_by_hand(make_trainer: MakeTrainer, batch: Batch, model: str) -> None:
+def test_the_objective_by_hand(make_trainer: MakeTrainer, batch: Batch, model: str) -> None:
     settings = {"method": "flac", "alpha": 3.0, "exponent": 0.7}
     trainer = make_trainer(settings, precision="64-true", model={"name": model})
     trainer._prepare()

@@ -37,7 +37,7 @@ def fitted(request: pytest.FixtureRequest, batch: Batch) -> tuple[BiasPosterior,
     return posterior, all_rows, p
 
 
-def test_it_estimates_the_true_probabilities(fitted: tuple[BiasPosterior, Batch, Tensor]) -> None:
+def test_the_posterior_estimates_the_true_probabilities(fitted: tuple[BiasPosterior, Batch, Tensor]) -> None:
     posterior, rows, p = fitted
     estimate = posterior.log_p[rows.row].exp().double()
     assert (estimate.sum(dim=1) - 1).abs().max() < 1e-3

@@ -13,7 +13,7 @@ from lntl.types import Batch
 MakeTrainer = Callable[..., Trainer]
 
 
-def test_its_objective_by_hand(make_trainer: MakeTrainer, batch: Batch) -> None:
+def test_the_objective_by_hand(make_trainer: MakeTrainer, batch: Batch) -> None:
     trainer = make_trainer({"method": "spectral_decoupling", "lam": 0.3})
     networks = trainer.networks.train()
     (objective,) = trainer.method.objectives(batch, 0.0)
@@ -26,7 +26,7 @@ def test_its_objective_by_hand(make_trainer: MakeTrainer, batch: Batch) -> None:
 
 
 def test_the_gradient_moves_each_logit_towards_0_by_lam_times_its_value() -> None:
-    """The gradient by a logit is (p - [its class is y] + lam * logit) / N."""
+    """The gradient with respect to a logit is (p - [the class of the logit is y] + lam * logit) / N."""
     logits = torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     y = torch.tensor([0, 1, 2, 3, 0, 1])
     (gradient,) = torch.autograd.grad(cross_entropy(logits, y) + 0.3 * logit_penalty(logits), logits)

@@ -81,7 +81,7 @@ def test_split_last_is_the_same_network_cut_in_front_of_its_last_layer(digits: C
     torch.testing.assert_close(late.g(z), early.g(early.f(batch.x)))
 
 
-def test_it_uses_all_pixels_of_an_image_that_is_not_square(digits: ColoredMNIST) -> None:
+def test_the_network_uses_all_pixels_of_an_image_that_is_not_square(digits: ColoredMNIST) -> None:
     spec = replace(digits.spec, input_shape=(3, 48, 64))
     networks = ConvNet(spec, ConvNet.Config(bias_head="pooled")).eval()
     x = torch.randn(1, 3, 48, 64, requires_grad=True)

@@ -68,7 +68,7 @@ def test_shapes_differ_by_their_area(project: Path) -> None:
     np.testing.assert_allclose(means / means[0], [1, 2 / np.pi, 3 * 3**0.5 / 4 / np.pi], atol=0.08)
 
 
-def test_it_is_the_same_each_time(project: Path, tmp_path: Path) -> None:
+def test_the_starter_project_is_the_same_each_time(project: Path, tmp_path: Path) -> None:
     starter.begin(tmp_path / "again")
     for path in project.rglob("*.*"):
         assert (tmp_path / "again" / path.relative_to(project)).read_bytes() == path.read_bytes()

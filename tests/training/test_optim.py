@@ -1,4 +1,4 @@
-"""Learning rates agree with torch's schedulers, and three steps of each optimiser with its formula."""
+"""Learning rates agree with torch's schedulers, and three steps of each optimiser agree with its formula."""
 
 import math
 from itertools import pairwise
@@ -116,7 +116,7 @@ def test_three_steps_of_each_optimiser_agree_with_its_formula(formula: object) -
     torch.testing.assert_close(parameter.data, expected, rtol=1e-7, atol=1e-9)
 
 
-def test_groups_by_the_innermost_layer_that_has_a_factor() -> None:
+def test_a_parameter_gets_the_factor_of_its_innermost_layer_that_has_one() -> None:
     net = nn.ModuleDict({"a": nn.ModuleDict({"b": nn.Linear(2, 2), "bc": nn.Linear(2, 2)}), "d": nn.Linear(2, 2)})
     net.get_submodule("a.b").bias.requires_grad_(False)
 

@@ -69,8 +69,8 @@ def audit(config: Config, images: bool, watch: Watch) -> Audit:
     """
     examples = read(config.data, images, watch)
     check, similar_images = _check(config, examples), None
-    if examples.opened is not None:
-        check.duplicates, pairs = find_duplicates(examples, examples.opened)
+    if examples.opened_examples is not None:
+        check.duplicates, pairs = find_duplicates(examples, examples.opened_examples)
         similar_images = pictures(examples, pairs)
     check.findings = findings(check)
     check.recommendation = recommend(check, pooled="bias_head" in type(config.model).model_fields)
@@ -79,7 +79,7 @@ def audit(config: Config, images: bool, watch: Watch) -> Audit:
 
 
 def _check(config: Config, examples: Examples) -> Check:
-    data, spec, opened = examples.data, examples.data.spec, examples.opened
+    data, spec, opened = examples.data, examples.data.spec, examples.opened_examples
     parts = {name: examples.split == number for number, name in enumerate(examples.splits)}
     y = {name: examples.y[part] for name, part in parts.items()}
     joint = {name: examples.value[part] for name, part in parts.items()}
@@ -219,7 +219,7 @@ def _brightness_only(examples: Examples, part: slice) -> float | None:
 
     part: Rows and columns of the small grey versions in which brightness is measured.
     """
-    opened = examples.opened
+    opened = examples.opened_examples
     if opened is None or opened.prints.thumb is None:
         return None
     train = examples.split[opened.position] == 0

@@ -1,4 +1,4 @@
-"""Read all examples of a data set for an audit, which continues at faults that stop training."""
+"""Read all examples of a data set for an audit: faults that would stop training are collected instead."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lntl.audit.association import Ints
-from lntl.audit.fingerprints import NO_PICTURES, Fingerprints, join, of_pictures, of_vectors
+from lntl.audit.fingerprints import NO_IMAGES, Fingerprints, image_fingerprints, join, vector_fingerprints
 from lntl.config.keys import Data
 from lntl.data import load as load_data
 from lntl.data.decoding import UnreadableImageError
@@ -35,9 +35,9 @@ class Examples:
     """All n examples of a data set, split after split.
 
     Attributes:
-        data: The data set, without the wrong rows.
-        leaking: The error about values of group_id with rows in more than one split; None if there are none.
-        opened: Fingerprints of the examples; None if the examples were not opened.
+        data: The data set, without the rows that training would skip or refuse.
+        leaking: The error raised if values of group_id have rows in more than one split; None if no value has.
+        opened_examples: Fingerprints of the examples; None if the examples were not opened.
         splits: Names of the splits.
         split: Index of the split of each example, (n,).
         y: Class, (n,).
@@ -48,7 +48,7 @@ class Examples:
 
     data: Dataset
     leaking: LeakingGroupsError | None
-    opened: OpenedExamples | None
+    opened_examples: OpenedExamples | None
     splits: tuple[str, ...]
     split: Ints
     y: Ints
@@ -73,11 +73,11 @@ def read(settings: Data, images: bool, watch: Watch) -> Examples:
     Raises:
         UserError: If the data cannot be read at all.
     """
-    settings = settings.lenient() if isinstance(settings, LabelSettings) else settings
-    unread = settings.unread() if isinstance(settings, LabelSettings) else settings
-    data, leaking = _load(unread)
+    settings = settings.skipping_errors() if isinstance(settings, LabelSettings) else settings
+    unopened = settings.without_opening_images() if isinstance(settings, LabelSettings) else settings
+    data, leaking = _load(unopened)
     opened = _open(data, watch) if images else None
-    if opened is not None and opened.unreadable and unread is not settings:
+    if opened is not None and opened.unreadable and unopened is not settings:
         data, leaking = _load(settings)  # without the images that training skips
         opened = _open(data, watch)
     splits = data.splits.values()
@@ -89,7 +89,7 @@ def read(settings: Data, images: bool, watch: Watch) -> Examples:
     return Examples(
         data=data,
         leaking=leaking,
-        opened=opened,
+        opened_examples=opened,
         splits=tuple(data.splits),
         split=np.arange(len(size)).repeat(size),
         y=y,
@@ -100,7 +100,7 @@ def read(settings: Data, images: bool, watch: Watch) -> Examples:
 
 
 def _load(settings: Data) -> tuple[Dataset, LeakingGroupsError | None]:
-    """Return the data set, and the error if its values of group_id have rows in more than one split."""
+    """Return the data set, and the error if a value of its group_id has rows in more than one split."""
     try:
         return load_data(settings.name, settings), None
     except LeakingGroupsError as error:
@@ -120,7 +120,7 @@ def _open(data: Dataset, watch: Watch) -> OpenedExamples:
                 else:
                     unreadable[begin + int(part)] = result.reason
         begin += len(split)
-    prints = join(parts) if parts else NO_PICTURES  # vectors can always be read
+    prints = join(parts) if parts else NO_IMAGES  # vectors can always be read
     return OpenedExamples(prints, np.concatenate([np.empty(0, dtype=np.int64), *positions]), unreadable)
 
 
@@ -128,9 +128,9 @@ def _fingerprints(split: Split, index: Tensor) -> Iterator[tuple[Tensor, Fingerp
     """Yield the fingerprints of the examples at `index`: together, or one by one if an example cannot be read."""
     try:
         if isinstance(split, ImageSplit):
-            yield index, of_pictures(split.pixels(index))
+            yield index, image_fingerprints(split.pixels(index))
         else:
-            yield index, of_vectors(split.batch(index).x)
+            yield index, vector_fingerprints(split.batch(index).x)
     except UnreadableImageError as error:
         if len(index) == 1:
             yield index, error

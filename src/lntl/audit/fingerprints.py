@@ -40,15 +40,15 @@ class Fingerprints:
     thumb: NDArray[np.uint8] | None = None
 
 
-NO_PICTURES = Fingerprints(np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty((0, THUMB**2), np.uint8))
+NO_IMAGES = Fingerprints(np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty((0, THUMB**2), np.uint8))
 
 
-def of_vectors(x: Tensor) -> Fingerprints:
+def vector_fingerprints(x: Tensor) -> Fingerprints:
     """Return the fingerprints of vectors (N, ...); equal bytes have equal fingerprints."""
     return Fingerprints(_digests(x))
 
 
-def of_pictures(pixels: Tensor) -> Fingerprints:
+def image_fingerprints(pixels: Tensor) -> Fingerprints:
     """Return the fingerprints of pictures (N, 3, H, W) uint8.
 
     phash tells which of the 8 x 8 lowest frequencies (DCT-II) of the grey picture are above their median. The constant

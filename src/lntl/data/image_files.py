@@ -31,7 +31,7 @@ class FileSettings(LabelSettings, ImageSettings):
         "(header), that it exists (exist), or nothing (none).",
     )
 
-    def unread(self) -> Self:
+    def without_opening_images(self) -> Self:
         """Return the settings that do not open the images, unless a bias is computed from them."""
         if self.bias_from_images or self.check not in ("read", "header"):
             return self

@@ -62,11 +62,11 @@ class LabelSettings(Settings):
         """Whether a bias is computed from the images; the images are then read when the data set is built."""
         return any(bias.computed is not None for bias in self.biases)
 
-    def lenient(self) -> Self:
+    def skipping_errors(self) -> Self:
         """Return the settings that skip wrong rows instead of stopping."""
         return self.model_copy(update={"on_error": "skip"})
 
-    def unread(self) -> Self:
+    def without_opening_images(self) -> Self:
         """Return the settings that do not open the images when the data set is built, if that is possible."""
         return self
 

@@ -18,8 +18,8 @@ class DomainIndependent(Method):
     """Wang et al., CVPR 2020: min_{f,g} mean of -log p_d(y | x), with p_d the softmax of the head of x's bias value d.
 
     The heads g_d: z -> (N, num_classes) share all of g except its last layer; d = group mod num_bias_values, and images
-    without a bias label are ignored. At test g(z) is the sum over d of the heads' logits, which the paper found best
-    without bias labels, or of their probabilities (model.heads_sum). Losses are in nats.
+    without a bias label are ignored. At test g(z) sums over d the logits of the heads, or their probabilities
+    (model.heads_sum); the paper found the logits best where the bias is unknown. Losses are in nats.
     Source: "Towards Fairness in Visual Recognition: Effective Strategies for Bias Mitigation", CVPR 2020, and the
     authors' code.
     """
@@ -35,7 +35,7 @@ class DomainIndependent(Method):
             raise UserError("domain_independent: g has no task head for each bias value; set model.heads: per_bias")
 
     def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
-        """Yield the task loss over f and g; the head of an image is that of its bias value."""
+        """Yield the task loss over f and g; each image uses the head of its bias value."""
         known = batch.group != IGNORE
         logits = self.g(self.f(batch.x), batch.group % self.spec.num_bias_values)
         total = cross_entropy(logits, torch.where(known, batch.y, IGNORE), ignore_index=IGNORE, reduction="sum")

@@ -1,4 +1,4 @@
-"""What is left of the bias in trained features."""
+"""Probes that measure how much of the bias trained features still hold, and the other parts of a run's report."""
 
 from lntl.probing.checkpoint import complete, probe_checkpoint
 

@@ -208,7 +208,7 @@ def _write_arrays(path: Path, **arrays: Tensor) -> None:
 
 
 def complete(folder: RunFolder, device: str | None = None, trust: Sequence[str] = ()) -> list[str]:
-    """Make the missing parts of a run's report; return why, for each part that could not be made."""
+    """Make the missing parts of a run's report; return one sentence for each part that could not be made."""
     folder.check_links()
     chosen = folder.best_or_last
     parts: dict[Path, Callable[[], object]] = {

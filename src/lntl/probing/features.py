@@ -13,31 +13,34 @@ from lntl.errors import UserError
 from lntl.types import Networks
 
 PENULTIMATE = "penultimate"  # the input of the last linear layer of g
-MAX_VALUES = 8192  # numbers kept of an image's map: 10,000 images then take at most 330 MB
-_SIDES = (56, 28, 14, 7, 4, 2, 1)  # of the grids that a map is averaged over: halves of the usual image sides
+MAX_VALUES = 8192  # largest number of values stored for an image: 10,000 images then take at most 330 MB
+_GRID_SIDES = (56, 28, 14, 7, 4, 2, 1)  # side lengths of the grids of `pooled`: usual image sides, halved repeatedly
 
 
-def pooled(x: Tensor, most: int) -> Tensor:
-    """Return maps (N, C, H, W) averaged over a coarser grid until C * H * W <= most, or 1 x 1; others as they are."""
-    if x.dim() != 4 or x[0].numel() <= most:
+def pooled(x: Tensor, max_values: int) -> Tensor:
+    """Return maps (N, C, H, W) average-pooled to the finest grid with C * H * W <= max_values, or else to 1 x 1.
+
+    Smaller maps and vectors are returned unchanged.
+    """
+    if x.dim() != 4 or x[0].numel() <= max_values:
         return x
-    fitting = (side for side in _SIDES if side < min(x.shape[2:]) and x.shape[1] * side**2 <= most)
-    return F.adaptive_avg_pool2d(x, next(fitting, 1))
+    sides = (side for side in _GRID_SIDES if side < min(x.shape[2:]) and x.shape[1] * side**2 <= max_values)
+    return F.adaptive_avg_pool2d(x, next(sides, 1))
 
 
 def layer_names(networks: Networks, x: Tensor) -> list[str]:
-    """Return the layers that can be probed, in the networks' order.
+    """Return the names of the layers that can be probed, in the networks' order.
 
-    They are the modules of f and g whose output for x (N, C, H, W) has numbers for each image, and `penultimate`.
+    They are the modules of f and g whose output for x (N, C, H, W) has one row for each image, and `penultimate`.
     """
-    found: set[str] = set()
+    valid: set[str] = set()
 
-    def note(name: str, out: Any) -> None:
+    def check_output(name: str, out: Any) -> None:
         if isinstance(out, Tensor) and out.is_floating_point() and out.dim() > 1 and len(out) == len(x):
-            found.add(name)
+            valid.add(name)
 
     handles = [
-        module.register_forward_hook(lambda _module, _given, out, name=name: note(name, out))
+        module.register_forward_hook(lambda _module, _inputs, out, name=name: check_output(name, out))
         for name, module in _modules(networks)
     ]
     try:
@@ -46,11 +49,11 @@ def layer_names(networks: Networks, x: Tensor) -> list[str]:
         for handle in handles:
             handle.remove()
     last = [PENULTIMATE] if _last_linear(networks.g) is not None else []
-    return [name for name, _ in _modules(networks) if name in found] + last
+    return [name for name, _ in _modules(networks) if name in valid] + last
 
 
 def default_layers(networks: Networks) -> tuple[str, ...]:
-    """Return z and the layer before the logits; the two are one where g is a linear layer."""
+    """Return the layers "f" (its output is z) and "penultimate"; only "f" if g is a linear layer, whose input is z."""
     last = _last_linear(networks.g)
     return ("f",) if last is None or last is networks.g else ("f", PENULTIMATE)
 
@@ -74,32 +77,33 @@ def layer_outputs(networks: Networks, images: Iterable[Tensor], layers: Iterable
     Args:
         networks: The networks; they are left in eval mode.
         images: Batches of images, (N, C, H, W).
-        layers: Names of modules of f or g, or "penultimate". Of several outputs of one the last counts.
+        layers: Names of modules of f or g, or "penultimate". If a module runs more than once, its last output is used.
 
     Returns:
-        Features (n, ...) float32 on the CPU; maps of more than MAX_VALUES numbers an image are averaged over a grid.
+        Features (n, ...) float32 on the CPU; maps with more than MAX_VALUES values per image are pooled to a grid.
 
     Raises:
-        UserError: If a number is not finite.
+        UserError: If a feature is not finite.
     """
     rows: dict[str, list[Tensor]] = {layer: [] for layer in layers}
     for x in images:
         outputs: dict[str, Tensor] = {}
         with ExitStack() as hooks:
             for layer in rows:
-                hooks.enter_context(_listening(networks, layer, partial(outputs.__setitem__, layer)))
+                hooks.enter_context(_output_hook(networks, layer, partial(outputs.__setitem__, layer)))
             _run(networks, x)
         for layer, out in outputs.items():
             rows[layer].append(out)
-    found = {layer: torch.cat(parts) for layer, parts in rows.items()}  # no inference tensors: they can be trained on
-    for layer, z in found.items():
+    # torch.cat outside inference mode returns ordinary tensors, on which probes can be trained.
+    z_of = {layer: torch.cat(parts) for layer, parts in rows.items()}
+    for layer, z in z_of.items():
         if not z.isfinite().all():
             raise UserError(f"layer {layer}: some outputs are NaN or infinite; use a checkpoint that did not diverge")
-    return found
+    return z_of
 
 
 @contextmanager
-def _listening(networks: Networks, layer: str, receive: Callable[[Tensor], None]) -> Iterator[None]:
+def _output_hook(networks: Networks, layer: str, receive: Callable[[Tensor], None]) -> Iterator[None]:
     """Pass the output of `layer` in each forward pass to `receive`, copied before a later layer changes it in place."""
 
     def copy(out: Tensor) -> None:
@@ -107,9 +111,9 @@ def _listening(networks: Networks, layer: str, receive: Callable[[Tensor], None]
 
     last = _last_linear(networks.g)
     if layer == PENULTIMATE and last is not None:
-        handle = last.register_forward_pre_hook(lambda _module, given: copy(given[0]))
+        handle = last.register_forward_pre_hook(lambda _module, inputs: copy(inputs[0]))
     else:
-        handle = networks.get_submodule(layer).register_forward_hook(lambda _module, _given, out: copy(out))
+        handle = networks.get_submodule(layer).register_forward_hook(lambda _module, _inputs, out: copy(out))
     try:
         yield
     finally:
