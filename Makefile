@@ -36,7 +36,7 @@ option = $(if $(2),$(1) $(call quoted,$(2)))
 main = $(PY) src/main.py --config $(call quoted,$(CONFIG))
 
 .PHONY: help setup install download_data train quick_train eval report tensorboard notebook list_configs \
-	test test-all check format lint types docs gallery fuzz bench lock clean clean_results clean_data
+	test test-all test-slow check format lint types docs gallery fuzz bench lock clean clean_results clean_data
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## "; print "Usage: make TARGET [VARIABLE=value ...]\n\nTargets:" } \
@@ -79,8 +79,11 @@ list_configs: $(RUNTIME) ## List the ready configs
 test: $(DEVELOP) ## Run the tests but those marked full: a few minutes
 	$(PY) -m pytest -q -n auto -m 'not full'
 
-test-all: $(DEVELOP) ## Run all tests
+test-all: $(DEVELOP) ## Run all tests but those marked slow
 	$(PY) -m pytest -q -n auto
+
+test-slow: $(DEVELOP) ## Run the tests that take minutes each and that test-all leaves out
+	$(PY) -m pytest -q -m slow
 
 check: lint types test ## What must hold before a commit: format, lint, types and the tests of `make test`
 

@@ -1,5 +1,8 @@
 """The one kind of error that users see."""
 
+import os
+from pathlib import Path
+
 from lntl.text import escape_controls
 
 
@@ -11,12 +14,29 @@ class DeadEndError(UserError):
     """The run cannot continue from its checkpoint and must be trained again."""
 
 
+class RankLostError(UserError):
+    """Another process of the run has ended or cannot be reached, so that this one cannot continue."""
+
+
 class UntrustedError(UserError):
     """A file names code that the user has not trusted; the code was not run."""
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for it
     """The user stopped the run; its state is saved."""
+
+
+RANK_ERRORS = "LNTL_RANK_ERRORS"  # environment variable of a rank that `lntl train` started: folder for its error
+
+
+def report_to_launcher(error: Exception, message: str) -> bool:
+    """Leave the message of an error to the process that started this rank; return False if none did."""
+    if RANK_ERRORS not in os.environ:
+        return False
+    kind = type(error).__name__ if isinstance(error, DeadEndError | RankLostError) else UserError.__name__
+    path = Path(os.environ[RANK_ERRORS]) / f"rank{int(os.environ['RANK']):05d}"
+    path.write_text(f"{kind}\n{message}", encoding="utf-8")
+    return True
 
 
 def for_terminal(message: str, limit: int = 1000) -> str:

@@ -12,13 +12,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from lntl.errors import UserError
+from lntl.errors import RankLostError
 
 T = TypeVar("T")
-
-
-class RankLostError(UserError):
-    """Another rank has ended or cannot be reached, so that this one cannot continue."""
 
 
 @dataclass

@@ -310,10 +310,11 @@ class _WeightedLoader(Loader):
         start: int = 0,
         weights: Tensor | None = None,
         share: tuple[int, int] = (0, 1),
+        turns: tuple[int, int] = (0, 1),
     ) -> Iterator[Batch]:
         """Yield the batches, as `Loader`; weights of the method are multiplied by those of the examples."""
         method_weights = 1.0 if weights is None else weights.double().cpu()
-        return super().batches(order_seed, start, self._sample_weight * method_weights, share)
+        return super().batches(order_seed, start, self._sample_weight * method_weights, share, turns)
 
 
 def _check_same_index(**arguments: Any) -> None:

@@ -146,10 +146,12 @@ def _with_seeds(
 def config_hash(config: Config) -> str:
     """Return a hash of what is trained, on what, and how: the settings that are not at their default.
 
-    Names, paths and the device are left out: neither another folder nor a new setting outdates old results.
+    Names, paths, the device and the number of processes are left out: neither another folder nor a new setting outdates
+    old results.
     """
     raw = config.model_dump(include={"data", "model", "training"}, exclude_defaults=True)
-    raw["training"].pop("device", None)
+    for key in ("device", "devices", "num_nodes"):
+        raw["training"].pop(key, None)
     return hashlib.blake2b(json.dumps(raw, sort_keys=True).encode(), digest_size=6).hexdigest()
 
 

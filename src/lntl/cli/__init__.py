@@ -31,7 +31,7 @@ from lntl.cli import (
 )
 from lntl.cli import eval as evaluation
 from lntl.cli.arguments import Group
-from lntl.errors import Interrupted, UserError, for_terminal
+from lntl.errors import Interrupted, UserError, for_terminal, report_to_launcher
 
 app = typer.Typer(
     cls=Group,
@@ -101,13 +101,15 @@ def exit_on_error(run: Callable[[], None], debug: bool) -> None:
         message = _message(error)
         if debug or message is None:
             raise
-        print(f"Error: {for_terminal(message)}", file=sys.stderr)
+        if not report_to_launcher(error, message):
+            print(f"Error: {for_terminal(message)}", file=sys.stderr)
         raise SystemExit(2) from None
     except Interrupted as stop:
-        print(
-            f"{stop}. To continue, run the same command with --resume auto (make train ARGS='--resume auto').",
-            file=sys.stderr,
-        )
+        if os.environ.get("RANK", "0") == "0":  # one of several processes says so
+            print(
+                f"{stop}. To continue, run the same command with --resume auto (make train ARGS='--resume auto').",
+                file=sys.stderr,
+            )
         raise SystemExit(130) from None
     except KeyboardInterrupt:
         print("Stopped before any work had begun.", file=sys.stderr)

@@ -133,18 +133,26 @@ def benchmark_run(config: Path, split: Annotated[Literal["test", "val"], typer.A
     import threading
 
     from lntl import config as configuration
-    from lntl import experiment
+    from lntl import experiment, ranks
     from lntl.benchmark.runner import DEAD_END
     from lntl.cli import console
     from lntl.cli.train import keep_freed_memory, show_training
     from lntl.errors import DeadEndError
+    from lntl.experiment import processes
 
-    threading.Thread(target=stop_with_the_parent, daemon=True).start()
-    console.log_to_console()
-    keep_freed_memory()
+    settings = configuration.read(config)
+    if not processes.is_rank():  # ranks stop with the process that started them
+        threading.Thread(target=stop_with_the_parent, daemon=True).start()
     try:
-        experiment.train(configuration.read(config), "auto", split=split, watch=show_training)
+        if processes.launch(settings):
+            return
+        processes.join(settings)
+        console.log_to_console(ranks.is_first())
+        keep_freed_memory()
+        experiment.train(settings, "auto", split=split, watch=show_training if ranks.is_first() else experiment.exhaust)
     except DeadEndError as error:
+        if processes.is_rank():
+            raise
         print(f"Error: {error}", file=sys.stderr)
         raise SystemExit(DEAD_END) from None
 

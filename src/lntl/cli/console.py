@@ -53,10 +53,12 @@ def echo_paths(paths: Iterable[Path]) -> None:
         echo(f"  {path}")
 
 
-def log_to_console() -> None:
-    """Show the log on stderr: with rich in a terminal, otherwise as plain lines."""
+def log_to_console(show: bool = True) -> None:
+    """Show the log on stderr: with rich in a terminal, otherwise as plain lines; or do not show it."""
     handler: logging.Handler
-    if err.is_terminal:
+    if not show:
+        handler = logging.NullHandler()
+    elif err.is_terminal:
         handler = RichHandler(console=err, show_path=False, show_level=False, log_time_format="%H:%M:%S")
     else:
         handler = logging.StreamHandler()

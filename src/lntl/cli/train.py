@@ -33,16 +33,23 @@ def train(
 ) -> None:
     """Train, evaluate on the test set, and show the result."""
     from lntl import config as configuration
-    from lntl import experiment
+    from lntl import experiment, ranks
     from lntl.cli import console
     from lntl.data.colored_mnist import ColoredMNIST
+    from lntl.experiment import processes
     from lntl.reporting import tables
 
     device_override = [] if device is None else [f"training.device={device}"]
     settings = configuration.read(config, [*(overrides or []), *device_override], epochs)
-    console.log_to_console()
+    if processes.launch(settings):
+        return
+    processes.join(settings)
+    console.log_to_console(ranks.is_first())
     keep_freed_memory()
-    run, result = experiment.train(settings, resume, overwrite, watch=show_training, trust=trust or [])
+    watch = show_training if ranks.is_first() else experiment.exhaust
+    run, result = experiment.train(settings, resume, overwrite, watch=watch, trust=trust or [])
+    if not ranks.is_first():
+        return
     color_var = settings.data.color_var if isinstance(settings.data, ColoredMNIST.Config) else None
     console.out.print(tables.result_table(result, color_var))
     console.echo(result.selection, style="dim")

@@ -15,7 +15,8 @@ from pydantic import Field, ValidationError, create_model
 from lntl import plugins
 from lntl.config.faults import describe
 from lntl.config.keys import Config as Config
-from lntl.config.keys import Data, Model, Training
+from lntl.config.keys import Data, Model
+from lntl.config.keys import Training as Training
 from lntl.errors import UserError, shorten
 from lntl.plugins import Settings, did_you_mean
 from lntl.training import Optimizer as Optimizer

@@ -57,8 +57,16 @@ class Training(Settings):
     """Settings of training: defaults of the phases, then the phases in order."""
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
+    devices: int = Field(
+        1,
+        ge=1,
+        le=10_000,
+        description="Processes of the run on each machine, each with a device of the kind `device`; on CPU, one a "
+        "core at most.",
+    )
+    num_nodes: int = Field(1, ge=1, le=10_000, description="Machines of the run; above 1 by torchrun or SLURM.")
     precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="Precision of Lightning Fabric.")
-    batch_size: int = Field(128, ge=2, le=1_000_000, description="Images in one step.")
+    batch_size: int = Field(128, ge=2, le=1_000_000, description="Images in one step, of all processes together.")
     accumulate: int = Field(
         1,
         ge=1,
@@ -82,9 +90,16 @@ class Training(Settings):
 
     @model_validator(mode="after")
     def _check_parts(self) -> Self:
-        if 2 * self.accumulate > self.batch_size:
+        processes = self.devices * self.num_nodes
+        if processes > 1 and ":" in self.device:
             raise ValueError(
-                f"batch_size {self.batch_size} is less than two images for each of {self.accumulate} parts (accumulate)"
+                f"device {self.device} is a single device, and {processes} processes are to run; give the kind alone, "
+                f"{self.device.partition(':')[0]}"
+            )
+        if 2 * (parts := processes * self.accumulate) > self.batch_size:
+            raise ValueError(
+                f"batch_size {self.batch_size} is less than two images for each of {parts} parts "
+                "(devices x num_nodes x accumulate)"
             )
         return self
 

@@ -46,10 +46,12 @@ class Loader:
         start: int = 0,
         weights: Tensor | None = None,
         share: tuple[int, int] = (0, 1),
+        turns: tuple[int, int] = (0, 1),
     ) -> Iterator[Batch]:
         """Yield the batches from number `start` on, shuffled by `order_seed` or, without one, in the split's order.
 
-        With a `share` of (i, n), of each batch the i-th of n parts, counted from 0.
+        With a `share` of (i, n), of each batch the i-th of n parts, counted from 0; with `turns` of (i, n), batch i and
+        every n-th after it, whole.
 
         With `weights` (num_rows,) an epoch draws examples with replacement, in proportion to the weight of their row.
         Images of a shuffled epoch are augmented, if the split has augmentation. With replacement, each batch has its
@@ -71,7 +73,8 @@ class Loader:
 
         # With reader threads the index stays on the CPU; a thread that copies it from the device would wait for it.
         whole = self._parts(order if split.workers else order.to(self.device))
-        parts = [(number, part.tensor_split(share[1])[share[0]]) for number, part in enumerate(whole)][start:]
+        parts = [(number, part.tensor_split(share[1])[share[0]]) for number, part in enumerate(whole)]
+        parts = parts[start:][turns[0] :: turns[1]]
         yield from ahead(batch, parts) if split.workers else map(batch, parts)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from lntl import ranks
 from lntl.data.loader import Loader
 from lntl.errors import UserError
 from lntl.seeding import derive, permutation
@@ -79,18 +80,23 @@ def predict(
     aligned: tuple[int, ...] = (),
     all_groups: Tensor | None = None,
 ) -> Predictions:
-    """Return the predictions of f, g and h on a split, in its order; leaves the networks in eval mode."""
+    """Return the predictions of f, g and h on a split, in its order; leaves the networks in eval mode.
+
+    On several processes each takes its turns at the batches, which are those of one process, and all return the same.
+    """
     if len(loader.split) == 0:
         raise UserError("the split to evaluate has no image; add images to it")
     networks.eval()
     columns: list[tuple[Tensor, ...]] = []
-    for batch in loader.batches():
+    for batch in loader.batches(turns=(ranks.rank(), ranks.world_size())):
         z = networks.f(batch.x)
         known = batch.bias != IGNORE
         hits = (networks.h(z).argmax(dim=1) == batch.bias) & known
         counts = (labels.reshape(len(labels), -1).sum(1) for labels in (hits, known))
         rows = (batch.y, batch.group, batch.row, networks.g(z), *counts)
         columns.append(tuple(column.cpu() for column in rows))
+    by_rank = [iter(of_rank) for of_rank in ranks.gather_objects(columns)]
+    columns = [next(by_rank[number % len(by_rank)]) for number in range(len(loader))]
     y, group, row, logits, bias_hits, bias_labels = (torch.cat(column) for column in zip(*columns, strict=True))
     return Predictions(y, group, row, logits, bias_hits, bias_labels, num_groups, aligned, all_groups)
 

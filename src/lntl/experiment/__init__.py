@@ -4,7 +4,7 @@ from lntl.experiment.build import Experiment, build
 from lntl.experiment.checkpoints import load_networks, open_checkpoint
 from lntl.experiment.evaluate import Evaluation, conclude, evaluate_checkpoint, train, train_erm
 from lntl.experiment.repairs import repair
-from lntl.experiment.run import Run, resume, run_folder, start, start_or_resume, stop_signals
+from lntl.experiment.run import Run, exhaust, resume, run_folder, start, start_or_resume, stop_signals
 
 __all__ = [
     "Evaluation",
@@ -13,6 +13,7 @@ __all__ = [
     "build",
     "conclude",
     "evaluate_checkpoint",
+    "exhaust",
     "load_networks",
     "open_checkpoint",
     "repair",

@@ -1,16 +1,19 @@
 """Build what a configuration describes: data, networks and trainer."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property, partial
 from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import Tensor, nn
 
 from lntl import plugins, ranks
-from lntl.config import Config, Phase
+from lntl.config import Config, Phase, Training
 from lntl.data import load as load_data
 from lntl.data.loader import Loader
 from lntl.errors import UserError
@@ -132,7 +135,9 @@ def build(config: Config, trained: bool = False, data: Dataset | None = None) ->
         UserError: If the device, the data set or the pretrained weights are unavailable, or if a method needs bias
             labels and no training example has one.
     """
-    fabric = make_fabric(config.training.device, config.training.precision)
+    training = config.training
+    several = ranks.world_size() > 1
+    fabric = rank_fabric(training) if several else make_fabric(training.device, training.precision)
     if data is None:
         data = load_data(config.data.name, config.data)
     parts = _parts(config, data)
@@ -216,3 +221,41 @@ def make_fabric(name: str, precision: Literal["32-true", "bf16-mixed"] = "32-tru
     if kind in available and int(number or 0) >= available[kind]:
         raise UserError(f"training.device: {name} is not available here (found {available[kind]}); use cpu or auto")
     return Fabric(accelerator=kind, devices=[int(number)] if number else 1, precision=precision)
+
+
+MEETING_SECONDS = float(os.environ.get("LNTL_MEETING_SECONDS", "300"))  # in which every rank has to reach the others
+
+
+class _Ranks(DDPStrategy):
+    """One process per device, without a wrapper around networks: the trainer itself sums the gradients."""
+
+    def setup_module(self, module: nn.Module) -> nn.Module:  # type: ignore[override]
+        """Return the module as it is."""
+        return module
+
+
+def rank_fabric(training: Training) -> Fabric:
+    """Return Lightning Fabric for one rank of several; raises UserError if its device is unavailable."""
+    check_devices(training.device, training.devices)
+    kind = torch.accelerator.current_accelerator() if training.device == "auto" else torch.device(training.device)
+    backend = "gloo" if kind is None or kind.type == "cpu" else "cpu:gloo,cuda:nccl"
+    strategy = _Ranks(process_group_backend=backend, timeout=timedelta(seconds=MEETING_SECONDS))
+    fabric = Fabric(
+        accelerator=training.device,
+        strategy=strategy,
+        devices=training.devices,
+        num_nodes=training.num_nodes,
+        precision=training.precision,
+    )
+    fabric.launch()  # which meets the other ranks, the first time
+    return fabric
+
+
+def check_devices(device: str, devices: int) -> None:
+    """Raise UserError if a machine lacks this many devices; on CPU processes, of which a core has one at most."""
+    gpus, cores = torch.cuda.device_count(), os.cpu_count() or 1
+    kind = ("cuda" if gpus else "cpu") if device == "auto" else device
+    available = {"cuda": gpus, "mps": int(torch.backends.mps.is_available()), "cpu": cores}.get(kind, devices)
+    if devices > available:
+        what = "cores, one for each process at least" if kind == "cpu" else "devices"
+        raise UserError(f"training.devices: {devices} on {kind}, and this machine has {available} {what}; lower it")

@@ -33,6 +33,8 @@ _MAY_CHANGE = (
     "project.description",
     "project.experiment_name",
     "training.device",
+    "training.devices",
+    "training.num_nodes",
     "logging.",
     "evaluation.batch_size",
     "evaluation.metrics",
@@ -67,7 +69,7 @@ def _with_device(raw: object, device: str | None) -> object:
     """Return a raw configuration with another device; validation refuses malformed ones later, so they are returned."""
     if device is None or not isinstance(raw, dict) or not isinstance(training := raw.get("training"), dict):
         return raw
-    return raw | {"training": training | {"device": device}}
+    return raw | {"training": training | {"device": device, "devices": 1, "num_nodes": 1}}
 
 
 def load_networks(experiment: Experiment, saved: Checkpoint, path: Path) -> Networks:

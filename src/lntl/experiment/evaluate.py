@@ -1,8 +1,9 @@
 """Evaluate checkpoints, and conclude a run with its result."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -10,11 +11,13 @@ import numpy as np
 import torch
 
 from lntl import config as configuration
+from lntl import ranks
 from lntl.config import Config
 from lntl.errors import DeadEndError, UserError
 from lntl.evaluation.metrics import lower_is_better
 from lntl.evaluation.predict import Predictions, by_one_bias, embedded_images
 from lntl.evaluation.summary import summarise
+from lntl.experiment import processes
 from lntl.experiment.build import Experiment
 from lntl.experiment.checkpoints import load_networks, open_checkpoint
 from lntl.experiment.run import (
@@ -137,9 +140,11 @@ def conclude(run: Run, erm: Result | None, split: Literal["test", "val"] = "test
     config = run.experiment.config
     scores = {}
     # The last checkpoint comes last, so that the networks keep its weights.
-    for kind, path in (("best", run.folder.best_or_last), ("last", run.folder.last)):
-        evaluation = _evaluate(run.experiment, path, checkpoint.load(path), split)
-        evaluation.write()
+    for kind, path in (("best", ranks.from_first(lambda: run.folder.best_or_last)), ("last", run.folder.last)):
+        saved = ranks.from_first(partial(checkpoint.load, path))
+        evaluation = _evaluate(run.experiment, path, saved, split)
+        if ranks.is_first():
+            evaluation.write()
         scores[kind] = evaluation.scores()
     result = Result(
         project=config.project.name,
@@ -156,6 +161,8 @@ def conclude(run: Run, erm: Result | None, split: Literal["test", "val"] = "test
     )
     if config.training.start_from is not None:
         result.start_from = config.training.start_from
+    if not ranks.is_first():
+        return result
     write_json(run.folder.result, result)
     final = getattr(scores["last"], split)
     defined = {f"{split}/{name}": value for name, value in final.items() if value is not None}
@@ -215,7 +222,8 @@ def train(
 ) -> tuple[Run, Result]:
     """Train and evaluate a configuration, and plain training, too, if evaluation.erm_epochs is set.
 
-    RUN and RUN/erm are locked meanwhile; Ctrl-C, SIGTERM and SIGHUP save the state and raise Interrupted.
+    One of several processes (`processes.join`) trains with the others, and rank 0 alone writes. RUN and RUN/erm are
+    locked meanwhile; Ctrl-C, SIGTERM and SIGHUP save the state and raise Interrupted.
 
     Args:
         config: The configuration.
@@ -228,11 +236,21 @@ def train(
     Returns:
         The run and the content of its result.json.
     """
-    path = None if resume_from in (None, "auto") else RunFolder.resolve(Path(str(resume_from)), "last")
+    config = processes.join(config)
+    named = resume_from not in (None, "auto")
+    path = ranks.from_first(lambda: RunFolder.resolve(Path(str(resume_from)), "last") if named else None)
     folder = run_folder(config) if path is None else run_of(path)
-    with_erm = config.evaluation.erm_epochs > 0 or folder.erm.exists()
-    erm_locked = locked(folder.erm) if with_erm else nullcontext()
-    with stop_signals() as stop, locked(folder.path), erm_locked, flushing_denormals():
+    with ExitStack() as held:
+        stopped = held.enter_context(stop_signals())
+        if ranks.is_first():  # the others write nothing
+            held.enter_context(locked(folder.path))
+            if config.evaluation.erm_epochs > 0 or folder.erm.exists():
+                held.enter_context(locked(folder.erm))
+        held.enter_context(flushing_denormals())
+
+        def stop() -> bool:
+            return stopped() or processes.is_orphan()
+
         run = start_or_resume(config, resume_from if path is None else str(path), overwrite, trust)
         erm = train_erm(run, resume_from is not None, overwrite, stop=stop, watch=watch)
         watch(run, run.train(stop))
@@ -257,7 +275,7 @@ def train_erm(
     if run.experiment.config.evaluation.erm_epochs == 0:
         return None
     config = configuration.erm_config(run.experiment.config, run.folder.path)
-    if resumed and (result := _finished(config, RunFolder(run.folder.erm))) is not None:
+    if resumed and (result := ranks.from_first(lambda: _finished(config, RunFolder(run.folder.erm)))) is not None:
         return result
     try:
         erm = start_or_resume(config, "auto" if resumed else None, overwrite)

@@ -89,7 +89,7 @@ def _repaired(
     raw["model"] |= fits.required_model_settings
     raw["evaluation"]["erm_epochs"] = 0
     phase = {**settings, "method": method, "epochs": 1, "ema": None}
-    raw["training"] |= {"start_from": str(path), "ema": None, "phases": [phase]}
+    raw["training"] |= {"start_from": str(path), "ema": None, "phases": [phase], "devices": 1, "num_nodes": 1}
     if device is not None:
         raw["training"]["device"] = device
     return configuration.validate(raw, f"{path} (repaired)")

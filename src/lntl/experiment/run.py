@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from lntl import config as configuration
+from lntl import ranks
 from lntl.config import Config
 from lntl.errors import DeadEndError, Interrupted, UserError
 from lntl.evaluation.metrics import HEADLINES, lower_is_better
@@ -80,7 +81,8 @@ class Run:
         trainer = self.experiment.trainer
         resumed = trainer.total_steps > 0
         with ExitStack() as files:
-            files.enter_context(_logged_to(self.folder.log))
+            if ranks.is_first():
+                files.enter_context(_logged_to(self.folder.log))
             log.info("run %s on %s, data: %s", self.folder.path, trainer.fabric.device, self.experiment.data.source)
             trackers = files.enter_context(self.open_trackers())
             if not resumed:
@@ -102,7 +104,7 @@ class Run:
         run = TrackedRun(
             self.folder, config.project.name, name, settings, self.experiment.trainer.total_steps, training
         )
-        return Trackers(config.logging.tracker_names(), run)
+        return Trackers(config.logging.tracker_names() if ranks.is_first() else (), run)
 
     def _events(self, trackers: Trackers, stop: Stop, saver: BackgroundSaver) -> Iterator[Step | EpochRecord]:
         """Yield each step and each epoch's record; save at the end of an epoch, at a stop, and by time in between."""
@@ -114,13 +116,13 @@ class Run:
                     terms = {f"train/{name}": value for name, value in step.terms.items()}
                     trackers.send(lambda tracker: tracker.scalars(terms, trainer.total_steps))  # noqa: B023 - called now
                 yield step
-                if stop():
+                if ranks.any_rank(stop()):
                     saver.wait()
                     self._check_finite()
                     self._save(self.folder.last)
                     raise Interrupted(f"stopped at step {trainer.total_steps}; saved in {self.folder.last}")
                 now = monotonic()
-                if saver.is_idle() and now - saved >= interval:
+                if ranks.is_first() and saver.is_idle() and now - saved >= interval:
                     saver.save(self.folder.last, self._checkpoint())
                     saved = now
             assert trainer.record is not None
@@ -164,7 +166,8 @@ class Run:
         if record.total_epoch % interval == 0 or self.experiment.trainer.done:
             self._save(self.folder.checkpoint(record.total_epoch))
         self._save(self.folder.last)
-        self.folder.write_metrics(self.records)
+        if ranks.is_first():
+            self.folder.write_metrics(self.records)
         log.info(
             "epoch %d/%d, phase %d %s: %s | val %s",
             record.total_epoch,
@@ -227,7 +230,9 @@ class Run:
         return Checkpoint(config, state, self.records, self._learned_data)
 
     def _save(self, path: Path) -> None:
-        checkpoint.save(path, self._checkpoint())
+        """Save the state, which is the same on every rank."""
+        if ranks.is_first():
+            checkpoint.save(path, self._checkpoint())
 
 
 class _LogFile(logging.FileHandler):
@@ -311,6 +316,8 @@ def start(config: Config, overwrite: bool = False, trust: Sequence[str] = ()) ->
     if config.training.start_from is not None:
         begin_from(experiment, Path(config.training.start_from), trust)
     folder = run_folder(config)
+    if not ranks.is_first():
+        return Run(experiment, folder, [])
     folder.create(configuration.to_yaml(config), overwrite)
     folder.check_links()
     if skipped := experiment.data.skipped_rows:
@@ -336,7 +343,7 @@ def resume(config: Config, path: Path, trust: Sequence[str] = ()) -> Run:
         DeadEndError: If the configuration has changed in a way that the finished epochs depend on.
         UserError: If the checkpoint cannot be read or is not in a run folder, or its data have changed.
     """
-    saved = checkpoint.load(path)
+    saved = ranks.from_first(lambda: checkpoint.load(path))
     folder = run_of(path)
     check_same_config(config, saved, path, trust)
     check_trackers(config.logging.tracker_names())
@@ -344,14 +351,31 @@ def resume(config: Config, path: Path, trust: Sequence[str] = ()) -> Run:
     check_same_data(experiment.data, saved.data, path, resumed=True)
     with check_fit(path):
         experiment.trainer.load_state_dict(saved.trainer)
+    run = Run(experiment, folder, saved.records)
+    if not ranks.is_first():
+        return run
     folder.check_links()
     if not experiment.trainer.done:
         folder.result.unlink(missing_ok=True)  # it belongs to a shorter run
     folder.resume(configuration.to_yaml(config))
     folder.write_metrics(saved.records)
-    run = Run(experiment, folder, saved.records)
     _remove_later_checkpoints(run)
+    before, now = (_processes(raw) for raw in (saved.config, config.model_dump()))
+    if before != now:
+        log.warning(
+            "trained by %d process(es) before and by %d from here on: the last bits differ from those of a run that "
+            "keeps their number",
+            before,
+            now,
+        )
     return run
+
+
+def _processes(raw: object) -> int:
+    """Return the number of processes that a raw configuration asks for."""
+    training = raw.get("training") if isinstance(raw, dict) else None
+    keys = training if isinstance(training, dict) else {}
+    return int(keys.get("devices", 1)) * int(keys.get("num_nodes", 1))
 
 
 def _remove_later_checkpoints(run: Run) -> None:
@@ -382,13 +406,20 @@ def start_or_resume(config: Config, resume_from: str | None, overwrite: bool = F
     Raises:
         UserError: As `start` and `resume`; or if the checkpoints of a run with results are missing.
     """
-    folder = run_folder(config)
     if resume_from is None:
         return start(config, overwrite, trust)
+    path = ranks.from_first(lambda: _checkpoint_to_resume(run_folder(config), resume_from, overwrite))
+    if path is not None:
+        return resume(config, path, trust)
+    return start(config, True, trust)  # it was stopped before its first checkpoint: nothing is lost
+
+
+def _checkpoint_to_resume(folder: RunFolder, resume_from: str, overwrite: bool) -> Path | None:
+    """Return the checkpoint that `resume_from` means, None for a run that has none yet."""
     if resume_from != "auto":
-        return resume(config, RunFolder.resolve(Path(resume_from), "last"), trust)
+        return RunFolder.resolve(Path(resume_from), "last")
     if folder.last.exists():
-        return resume(config, folder.last, trust)
+        return folder.last
     if others := sorted(folder.checkpoints.glob("*.pth")):
         raise UserError(f"{folder.last} is missing; resume from another one, e.g. --resume {others[-1]}")
     if not overwrite and folder.holds_a_run and (results := folder.results()):
@@ -396,7 +427,7 @@ def start_or_resume(config: Config, resume_from: str | None, overwrite: bool = F
             f"{folder.last} is missing, so the run cannot be resumed, and {results[0]} would be lost; replace the run "
             "with --overwrite, or set another project.experiment_name"
         )
-    return start(config, True, trust)  # it was stopped before its first checkpoint, so nothing is lost
+    return None
 
 
 def exhaust(run: Run, events: Iterator[Step | EpochRecord]) -> None:

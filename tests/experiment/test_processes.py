@@ -1,0 +1,184 @@
+"""One run on two processes, from the command line: started, killed, resumed, stopped; and what is refused."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from lntl.config import Config
+from lntl.errors import UserError
+from lntl.experiment import processes
+from lntl.runs import checkpoint
+
+EPOCHS = 6
+
+
+def write_run(folder: Path, name: str = "run", **training: Any) -> Path:
+    """Write the configuration of a run on two processes, and return its path."""
+    raw = {
+        "project": {"experiment_name": name},
+        "data": {"name": "colored_mnist", "path": "/nonexistent", "max_images": 200},
+        "model": {"name": "lenet", "feature_dim": 16, "hidden_dim": 16},
+        "training": {
+            "device": "cpu", "devices": 2, "batch_size": 32,
+            "phases": [{"method": "erm", "epochs": 1}, {"method": "lntl", "epochs": EPOCHS - 1}],
+        } | training,
+        "logging": {"output_dir": str(folder), "use_tensorboard": False},
+    }  # fmt: skip
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    return path
+
+
+def begin(config: Path, *arguments: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "lntl", "train", str(config), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=config.parent)
+
+
+def end(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
+    """Return exit code, stdout and stderr of a process once it has ended."""
+    out, err = process.communicate(timeout=400)
+    return process.returncode, out, err
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process started, in order: its ranks."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def wait_for_epochs(process: "subprocess.Popen[str]", run: Path, number: int) -> None:
+    metrics = run / "metrics.jsonl"
+    while process.poll() is None and (not metrics.exists() or metrics.read_text().count("\n") < number):
+        time.sleep(0.02)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.load(run / "checkpoints" / "last.pth").trainer["networks"]
+
+
+def kill_and_resume(folder: Path, kills: int) -> None:
+    """Kill rank 1, rank 0, and so on in runs that resume each other, then compare with a run that was left alone."""
+    alone = begin(write_run(folder, "alone"))
+    config, run = write_run(folder), folder / "run"
+    assert end(alone)[0] == 0
+    epochs = 0
+    for number in range(kills):
+        process = begin(config, "--resume", "auto")
+        wait_for_epochs(process, run, min(epochs + 1, EPOCHS - 1))
+        ranks = children(process.pid)
+        began = time.monotonic()
+        os.kill(ranks[(number + 1) % 2], signal.SIGKILL)
+        code, _, err = end(process)
+        assert time.monotonic() - began < 30
+        assert code == 2
+        (sentence,) = [line for line in err.splitlines() if line.startswith("Error")]
+        assert f"rank {(number + 1) % 2} was killed by SIGKILL" in sentence
+        assert "--resume auto" in sentence
+        assert "Traceback" not in err
+        assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
+        epochs = len(checkpoint.load(run / "checkpoints" / "last.pth").records)
+    code, out, err = end(begin(config, "--resume", "auto"))
+    assert code == 0, err
+    assert out.count("on the test set") == 1
+    for name, value in weights(folder / "alone").items():
+        assert torch.equal(value, weights(run)[name]), name
+    assert sorted(path.name for path in run.iterdir()) == sorted(path.name for path in (folder / "alone").iterdir())
+
+
+@pytest.mark.full
+def test_a_killed_rank_ends_the_run_and_resuming_gives_the_same_bits(tmp_path: Path) -> None:
+    kill_and_resume(tmp_path, kills=3)
+
+
+@pytest.mark.full
+@pytest.mark.slow
+def test_twenty_killed_ranks_change_no_bit(tmp_path: Path) -> None:
+    kill_and_resume(tmp_path, kills=20)
+
+
+@pytest.mark.full
+def test_ctrl_c_saves_and_ends_all_ranks_and_one_process_may_continue(tmp_path: Path) -> None:
+    config, run = write_run(tmp_path), tmp_path / "run"
+    process = begin(config)
+    wait_for_epochs(process, run, 1)
+    ranks = children(process.pid)
+    process.send_signal(signal.SIGINT)
+    code, _, err = end(process)
+    assert (code, err.count("stopped at step")) == (130, 1)
+    assert "Traceback" not in err
+    assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
+    code, _, err = end(begin(config, "training.devices=1", "--resume", "auto"))
+    assert code == 0, err
+    assert "trained by 2 process(es) before and by 1 from here on: the last bits differ" in err
+
+
+@pytest.mark.full
+def test_an_error_of_the_ranks_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("not a run of ours\n")
+    code, out, err = end(begin(write_run(tmp_path)))
+    assert (code, out) == (2, "")
+    (sentence,) = err.splitlines()
+    assert sentence.startswith(f"Error: {tmp_path / 'run'} already holds a run")
+
+
+def by_hand(config: Path, rank: int, port: int, **changes: str) -> "subprocess.Popen[str]":
+    """Start a rank with the variables that srun sets, on this machine."""
+    slurm = {
+        "SLURM_JOB_ID": str(port), "SLURM_JOB_NAME": "train", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "2",
+        "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_NODEID": "0", "SLURM_NODELIST": "127.0.0.1",
+        "GLOO_SOCKET_IFNAME": "lo", "LNTL_MEETING_SECONDS": "5",
+    }  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-m", "lntl", "train", str(config), *(f"{key}={value}" for key, value in changes.items())],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | slurm,
+    )  # fmt: skip
+
+
+@pytest.mark.full
+def test_ranks_of_slurm_must_have_the_same_settings_and_reach_each_other(tmp_path: Path) -> None:
+    config = write_run(tmp_path)
+    pair = by_hand(config, 0, 7301), by_hand(config, 1, 7301, **{"project.seed": "5"})
+    alone = by_hand(config, 1, 7302)  # rank 0 never comes
+    for code, _, err in map(end, pair):
+        assert code == 2
+        assert "rank 1 has other settings than rank 0: project.seed is 5, not 0" in err.splitlines()[-1]
+    code, _, err = end(alone)
+    assert code == 2
+    assert "rank 1 of 2 did not reach the others at 127.0.0.1:22302 within 5 s" in err.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
+
+
+# --- what is refused before anything starts ---
+
+
+def test_one_device_of_several_is_no_kind(make_config: Callable[..., Config]) -> None:
+    with pytest.raises(UserError, match="device cuda:1 is a single device, and 2 processes are to run; give the kind"):
+        make_config("erm", training={"device": "cuda:1", "devices": 2})
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        ({"devices": 5000, "batch_size": 10_000}, "training.devices: 5000 on cpu, and this machine has"),
+        ({"devices": 2, "num_nodes": 3}, "torchrun --nnodes 3 --nproc-per-node 2"),
+    ],
+)
+def test_what_cannot_be_started_is_refused(
+    make_config: Callable[..., Config], training: dict[str, int], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        processes.launch(make_config("erm", training=training))
+
+
+def test_a_process_alone_does_not_join_two(make_config: Callable[..., Config]) -> None:
+    with pytest.raises(UserError, match="a run of 2 processes is started by `lntl train`, torchrun or srun"):
+        processes.join(make_config("erm", training={"devices": 2}))
