@@ -10,6 +10,7 @@ import pkgutil
 import re
 from collections.abc import Sequence
 from functools import cache
+from importlib.util import find_spec
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -56,8 +57,10 @@ def names(folder: str) -> tuple[str, ...]:
 
 
 def modules(folder: str) -> tuple[str, ...]:
-    """Return the names of the modules in a package, sorted; none of them is imported."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(importlib.import_module(folder).__path__)))
+    """Return the names of the modules in a package, sorted; neither they nor the package are imported."""
+    spec = find_spec(folder)
+    paths = spec.submodule_search_locations if spec is not None else None
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(paths or [])))
 
 
 def _plugin(module_name: str) -> type | None:
