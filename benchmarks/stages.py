@@ -30,7 +30,7 @@ STAGES = {
     "lntl.probing.probes": ["linear", "mlp", "conv", "probe_permuted"],
     "lntl.probing.recoloring": ["recolor"],
     "lntl.evaluation.predict": ["embed"],
-    "lntl.probing.checkpoint": ["write_samples", "probe_checkpoint"],
+    "lntl.probing.checkpoint": ["write_samples", "probe_checkpoint", "write_saliency", "shift_images"],
     "lntl.reporting.drawings": ["drawings"],
     "lntl.reporting.pages": ["write_report"],
 }

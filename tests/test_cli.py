@@ -96,7 +96,9 @@ def test_python_m_lntl_is_the_command_line() -> None:
 def test_help_names_every_command(capsys: Capture) -> None:
     assert lntl("--help") == 0
     out = capsys.readouterr().out
-    verbs = "init train eval probe report repair predict export card benchmark compare methods models configs data"
+    verbs = (
+        "init train eval probe report repair predict explain export card benchmark compare methods models configs data"
+    )
     for command in verbs.split():
         assert re.search(rf"^\W*{command}\s", out, re.MULTILINE), command
     assert "benchmark-run" not in out

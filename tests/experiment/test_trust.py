@@ -30,6 +30,7 @@ COMMANDS: dict[str, list[str]] = {
     "resume": ["train", "CONFIG", "--resume", "RUN"],
     "eval": ["eval", "RUN"],
     "predict": ["predict", "RUN", "INPUT", "--out", "p.csv"],
+    "explain": ["explain", "RUN", "INPUT", "--out", "looks"],
     "probe": ["probe", "RUN", "--seeds", "1"],
     "report": ["report", "RUN"],
     "export": ["export", "RUN", "--format", "safetensors", "--out", "m.safetensors"],

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -84,7 +85,19 @@ def probe_checkpoint(
     """
     began = perf_counter()
     folder = run_of(path)
-    subject, group = _subject(path, folder, device, trust)
+    return _probe_subject(*_subject(path, folder, device, trust), folder, began, layers, seeds, shifts)
+
+
+def _probe_subject(
+    subject: Subject,
+    group: Tensor,
+    folder: RunFolder,
+    began: float,
+    layers: list[str] | None = None,
+    seeds: int = 2,
+    shifts: Sequence[str] = (),
+) -> Probed:
+    """Measure a checkpoint that is open and write the results, as `probe_checkpoint`."""
     spec = subject.experiment.data.spec
     directions = chosen_shifts(shifts, subject.experiment.config.data)
     check_images(subject.experiment.data, directions)
@@ -211,13 +224,14 @@ def complete(folder: RunFolder, device: str | None = None, trust: Sequence[str] 
     """Make the missing parts of a run's report; return one sentence for each part that could not be made."""
     folder.check_links()
     chosen = folder.best_or_last
+    subject = cache(lambda: _subject(chosen, folder, device, trust))  # opened once: the data may be large
     parts: dict[Path, Callable[[], object]] = {
         folder.samples: lambda: write_samples(folder, trust),
         folder.evaluation_of(chosen): lambda: evaluate_checkpoint(chosen, device=device, trust=trust).write(),
-        folder.probe: lambda: probe_checkpoint(chosen, device=device, trust=trust),
+        folder.probe: lambda: _probe_subject(*subject(), folder, perf_counter()),
     }
     if captum_installed():
-        parts[folder.saliency] = lambda: write_saliency(_subject(chosen, folder, device, trust)[0], folder)
+        parts[folder.saliency] = lambda: write_saliency(subject()[0], folder)
     faults = []
     for path, make in parts.items():
         if path.exists() and not (path == folder.saliency and saliency_outdated(folder)):
