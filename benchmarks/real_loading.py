@@ -13,6 +13,7 @@ steps, and evaluates val. Writes images per second, the ratios and the peak memo
 
 import argparse
 import csv
+import os
 import resource
 import statistics
 import subprocess
@@ -125,14 +126,15 @@ def measure_memory(config: Path, overrides: list[str], count: int) -> None:
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
 
 
-def ratios(rounds: list[dict[str, float]]) -> Mapping[str, float]:
-    """Return medians of ratios: throughput against the plain loop, and the cost of a step of LNTL."""
+def ratios(rounds: list[dict[str, float]]) -> Mapping[str, list[float]]:
+    """Return [median, lowest, highest] over rounds of throughput against the plain loop, and of the cost of LNTL."""
     pairs = {
         "erm_first / plain_first": ("erm_first", "plain_first"),
         "erm_later / plain_later": ("erm_later", "plain_later"),
         "seconds of lntl / of erm": ("erm_later", "lntl_first"),
     }
-    return {key: round(statistics.median(r[a] / r[b] for r in rounds), 2) for key, (a, b) in pairs.items()}
+    values = {key: [r[a] / r[b] for r in rounds] for key, (a, b) in pairs.items()}
+    return {key: [round(f(v), 2) for f in (statistics.median, min, max)] for key, v in values.items()}
 
 
 def main() -> None:
@@ -158,6 +160,7 @@ def main() -> None:
     memory += ["--config", str(args.config), "--workers", str(args.workers), *args.overrides]
     peak = subprocess.run(memory, check=True, capture_output=True, text=True).stdout
     result = {
+        "load": [round(load, 1) for load in os.getloadavg()],  # of the machine, over 1, 5 and 15 minutes
         "images_per_second": {key: round(statistics.median(rates[key] for rates in rounds), 1) for key in rounds[0]},
         "ratio": ratios(rounds),
         "peak_memory_gb": round(float(peak.split()[-1]), 2),
