@@ -71,6 +71,7 @@ def _runs(store: Any) -> list[Any]:
     return [*store.search_runs(experiments)]
 
 
+@pytest.mark.full
 def test_plain_training_is_a_separate_run(store: Any, make_config: MakeConfig) -> None:
     config = make_config("erm", logging={"trackers": ["mlflow"]}, evaluation={"erm_epochs": 1})
     experiment.train(config)

@@ -25,7 +25,18 @@ from lntl.types import InputTransform
 
 log = logging.getLogger("lntl")
 
-Images = str | Path | Image.Image | Sequence[str | Path] | Sequence[Image.Image] | NDArray[Any] | Tensor
+
+@dataclass(frozen=True)
+class Encoded:
+    """Contents of image files, such as a column of Parquet, which are read on access."""
+
+    files: Sequence[ImageFile]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
+Images = str | Path | Image.Image | Sequence[str | Path] | Sequence[Image.Image] | NDArray[Any] | Tensor | Encoded
 
 
 class Source(Protocol):
@@ -80,6 +91,8 @@ _KINDS = (
 
 def parse(images: Images, shape: tuple[int, ...]) -> list[Path] | list[Image.Image] | Tensor:
     """Return paths, pictures, or images (N, C, H, W): uint8 of any size, or float of the shape on the [0, 1] scale."""
+    if isinstance(images, Encoded):
+        raise UserError("images: the network takes images of one size as arrays or files, not contents of files")
     if isinstance(images, str | Path | Image.Image):
         images = [images]  # type: ignore[assignment]
     if isinstance(images, np.ndarray | Tensor):
@@ -195,6 +208,8 @@ class FileTransform(EvalTransform):
 
     def source(self, images: Images) -> Source:
         """Return the images; uint8 arrays count as images of any size, float arrays must have the network's size."""
+        if isinstance(images, Encoded):
+            return ImageSource(images.files, self.image_settings, beyond=_warn)
         array = parse(images, self.shape)
         if isinstance(array, Tensor) and array.is_floating_point():
             mean, std = self.unit()

@@ -38,6 +38,25 @@ class FileSettings(LabelSettings, ImageSettings):
         return self.model_copy(update={"check": "exist"})
 
 
+class _Selection(Sequence[bytes]):
+    """Some of the items of a sequence, which are read on access."""
+
+    def __init__(self, items: Sequence[bytes], index: Sequence[int]) -> None:
+        self._items, self._index = items, index
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[bytes]: ...
+    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
+        if isinstance(index, slice):
+            return _Selection(self._items, self._index[index])
+        return self._items[self._index[index]]
+
+
 class FileList(Sequence[ImageFile]):
     """Image files below a folder, or the contents of such files.
 
@@ -65,7 +84,7 @@ class FileList(Sequence[ImageFile]):
     def take(self, keep: NDArray[np.bool_]) -> "FileList":
         """Return the files where `keep` is true."""
         kept = np.flatnonzero(keep).tolist()
-        contents = None if self.contents is None else [self.contents[index] for index in kept]
+        contents = None if self.contents is None else _Selection(self.contents, kept)
         files = FileList(self.root, [self.names[index] for index in kept], contents)
         files._renamed = {new: self._renamed[old] for new, old in enumerate(kept) if old in self._renamed}
         return files

@@ -3,7 +3,7 @@
 import csv
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -170,7 +170,7 @@ def _csv(
             raise UserError(
                 f"{path}: with delimiter {mark!r} its header has one column, {header[0]!r}; set data.delimiter"
             )
-        _check_header(path, header, (image_column, *names))
+        check_header(path, header, (image_column, *names))
         texts: list[str] = []
         codes = {name: (_Codes(), array("q")) for name in names}
         for chunk in rows.chunks(len(header)):
@@ -217,7 +217,8 @@ class _Rows:
             line += 1 + sum(field.count("\n") + field.count("\r") - field.count("\r\n") for field in row)
 
 
-def _check_header(path: Path, header: Sequence[str], names: Iterable[str]) -> None:
+def check_header(path: Path, header: Sequence[str], names: Iterable[str]) -> None:
+    """Raise ColumnError if a table lacks a column, or has two of the name."""
     faults = [f"no column {name!r}{did_you_mean(name, [*header])}" for name in names if name not in header]
     counts = Counter(header)
     faults += [f"{counts[name]} columns have the name {name!r}" for name in dict.fromkeys(names) if counts[name] > 1]
@@ -236,13 +237,13 @@ def _parquet(path: Path, image_column: str, names: Sequence[str], missing: Seque
         ) from error
     try:
         header = parquet.read_schema(path).names
-        _check_header(path, header, (image_column, *names))
+        check_header(path, header, (image_column, *names))
         table = parquet.read_table(path, columns=[*dict.fromkeys((image_column, *names))])
         images = _contents(path, image_column, table.column(image_column))
         for name in names:
             if types.is_nested(table.column(name).type):
                 raise UserError(f"{path}: {name} holds {table.column(name).type}; a column must hold texts or numbers")
-        columns = {name: _coded(name, table.column(name), missing) for name in names}
+        columns = {name: coded(name, table.column(name), missing) for name in names}
         texts = [f"row {k}" if image else "" for k, image in enumerate(images, start=1)] if images else []
         texts = texts or [as_text(value) for value in table.column(image_column).to_pylist()]
     except (ArrowException, OSError, UnicodeDecodeError) as error:
@@ -267,9 +268,9 @@ def _contents(path: Path, name: str, column: Any) -> list[bytes] | None:
     return [value or b"" for value in column.to_pylist()]
 
 
-def _coded(name: str, column: Any, missing: Sequence[str]) -> Column:
-    """Return a column of texts or numbers of a Parquet file."""
-    coded = column.dictionary_encode().unify_dictionaries().combine_chunks()
-    values = [*map(as_text, coded.dictionary.to_pylist()), ""]
-    code = coded.indices.fill_null(len(values) - 1).to_numpy(zero_copy_only=False).astype(np.int64)
+def coded(name: str, column: Any, missing: Sequence[str], text_of: Callable[[object], str] = as_text) -> Column:
+    """Return an Arrow column of texts or numbers; `text_of` gives the text of a value."""
+    encoded = column.dictionary_encode().unify_dictionaries().combine_chunks()
+    values = [*map(text_of, encoded.dictionary.to_pylist()), ""]
+    code = encoded.indices.fill_null(len(values) - 1).to_numpy(zero_copy_only=False).astype(np.int64)
     return categories(name, values, code, missing)

@@ -1,4 +1,4 @@
-"""Read the images or vectors to predict from folders, image files, tables of paths, or arrays of an .npz file."""
+"""Read the images or vectors to predict: folders, image files, tables, data sets on disk, arrays of an .npz file."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,18 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lntl.data import array_file
+from lntl.data import array_file, huggingface
 from lntl.data.array_file import ArrayError
 from lntl.data.decoding import suffixes
-from lntl.data.eval_transform import Images
+from lntl.data.eval_transform import Encoded, Images
 from lntl.data.folders import image_files
+from lntl.data.image_files import FileList
 from lntl.data.table import ColumnError
 from lntl.data.table import read as read_table
 from lntl.errors import UserError
 
 log = logging.getLogger("lntl")
 
-TABLES = (".csv", ".tsv", ".parquet", ".pq")
+PARQUET = (".parquet", ".pq")
+TABLES = (".csv", ".tsv", *PARQUET)
 # Advice about settings in errors of the readers, and the advice about options in its place.
 _REMEDIES = {"set data.delimiter": "set --delimiter", "set data.path to": "name"}
 
@@ -73,6 +75,8 @@ def read(targets: Sequence[Path], data: Mapping[str, Any], layout: Layout = Layo
         if len(targets) > 1:
             raise UserError("an .npz file cannot be combined with other files; predict it in a separate command")
         return _arrays(targets[0], layout.filled("arrays", data).column or "x")
+    if len(targets) == 1 and (encoded := _encoded(targets[0], data, layout)) is not None:
+        return encoded
     filled = layout.filled("table", data)
     names = [name for target in targets for name in _paths(target, filled)]
     return Inputs(names, names)
@@ -82,6 +86,29 @@ def _arrays(path: Path, name: str) -> Inputs:
     with _remedies(f"--column names the array, here {name!r}"):
         x = array_file.read(path, [name], name)[name]
     return Inputs([f"{path}[{row}]" for row in range(len(x))], x)
+
+
+def _encoded(target: Path, data: Mapping[str, Any], layout: Layout) -> Inputs | None:
+    """Return the images of a Hugging Face data set or of a Parquet column of contents; None for other targets."""
+    if target.suffix.lower() in PARQUET and target.is_file():
+        column = layout.filled("table", data).column or layout.filled("huggingface", data).column or "image"
+        with _remedies(f"--column names the column of the images, here {column!r}"):
+            table = read_table(target, column, [], [], None)
+        files = None if table.images is None else FileList(Path(), table.image_names, table.images)
+    elif huggingface.is_data_set(target):
+        column = layout.filled("huggingface", data).column or "image"
+        with _remedies(f"--column names the column of the images, here {column!r}"):
+            files = huggingface.read_images(target, column, data.get("arrow_dir"))
+    else:
+        return None
+    if files is None:
+        return None
+    names = (
+        [f"{target}: {name or 'empty'}" for name in files.names]
+        if files.contents is not None
+        else list(map(str, files))
+    )
+    return Inputs(names, Encoded(files))
 
 
 def _paths(target: Path, layout: Layout) -> list[str]:
