@@ -41,7 +41,7 @@ TIMES = re.compile(r"(^|[./])(seconds|training_seconds|wall_seconds|images_per_s
 
 DIGITS = {"name": "colored_mnist", "path": "/nonexistent", "max_images": 300}
 WARM_UP = [{"method": "erm", "epochs": 1}, {"method": "bias_head", "epochs": 1}]
-SETTINGS: dict[str, dict[str, Any]] = {  # of a method's phase, besides its name and epochs
+PHASE_SETTINGS: dict[str, dict[str, Any]] = {  # settings of the phase of a method, beside method and epochs
     "bias_contrastive": {"task": "bias_product"},
     "lntl": {"mu_ramp": "dann", "lam": 0.05},
 }
@@ -73,7 +73,7 @@ def run_python(checkout: Path, arguments: list[str], folder: Path | None = None)
 
 def configurations(names: list[str]) -> dict[str, dict[str, Any]]:
     """Return the configuration of each run by its name, with the current keys."""
-    phases = {name: {"method": name, "epochs": 2} | SETTINGS.get(name, {}) for name in names}
+    phases = {name: {"method": name, "epochs": 2} | PHASE_SETTINGS.get(name, {}) for name in names}
     phases |= {name: {"epochs": 1} | variant for name, variant in VARIANTS.items()}
     raw = {}
     for name, phase in phases.items():
@@ -81,17 +81,17 @@ def configurations(names: list[str]) -> dict[str, dict[str, Any]]:
         if phase["method"] == "domain_independent":
             model["heads"] = "per_bias"
         raw[name] = configuration(name, DIGITS, model, [*WARM_UP, phase])
-    game = [*WARM_UP, {"method": "lntl", "epochs": 1}]
-    raw["lenet_gray"] = configuration("lenet_gray", DIGITS | {"grayscale": True}, {"name": "lenet"}, game)
-    raw["dilated"] = configuration("dilated", DIGITS | {"bias_dilation": 1}, {"name": "convnet"}, game)
+    lntl_phases = [*WARM_UP, {"method": "lntl", "epochs": 1}]
+    raw["lenet_gray"] = configuration("lenet_gray", DIGITS | {"grayscale": True}, {"name": "lenet"}, lntl_phases)
+    raw["dilated"] = configuration("dilated", DIGITS | {"bias_dilation": 1}, {"name": "convnet"}, lntl_phases)
     vectors = {"name": "arrays", "path": "vectors.npz"}
-    raw["vectors"] = configuration("vectors", vectors, {"name": "mlp", "dropout": 0.2}, game)
+    raw["vectors"] = configuration("vectors", vectors, {"name": "mlp", "dropout": 0.2}, lntl_phases)
     pair = {"name": "arrays", "path": "pair.npz", "bias": ["shade", "size"]}
-    raw["two_biases"] = configuration("two_biases", pair, {"name": "mlp"}, game)
+    raw["two_biases"] = configuration("two_biases", pair, {"name": "mlp"}, lntl_phases)
     files = {"name": "table", "path": "files.csv", "bias": "shade", "size": 16, "crop": "shift", "flip": True}
     backbone = {"name": "torchvision/resnet18", "split": "layer2", "small_images": True}
     augmented = files | {"randaugment": 1}
-    raw["image_files"] = configuration("image_files", augmented, backbone, game)
+    raw["image_files"] = configuration("image_files", augmented, backbone, lntl_phases)
     return raw
 
 
@@ -167,18 +167,18 @@ for name in names:
 """
 
 
-def train(checkout: Path, folder: Path, raw: dict[str, Any], old: bool) -> None:
+def train(checkout: Path, folder: Path, raw: dict[str, Any], has_old_names: bool) -> None:
     """Make all runs of a checkout in `folder`, each with lntl train, eval and probe."""
     folder.mkdir(parents=True)
     write_data(folder)
     for name, content in raw.items():
-        (folder / f"{name}.yaml").write_text(json.dumps(old_names(content) if old else content))
+        (folder / f"{name}.yaml").write_text(json.dumps(old_names(content) if has_old_names else content))
     print(f"{checkout}: {len(raw)} runs ...", flush=True)
     run_python(checkout, ["-c", DRIVER, PROBED, *raw], folder)
 
 
 def tensors(tree: Any, path: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the tensors of a checkpoint by their path."""
+    """Yield the tensors of a checkpoint and the path of each."""
     if isinstance(tree, torch.Tensor):
         yield path, tree
     elif isinstance(tree, dict | list | tuple):
@@ -187,7 +187,7 @@ def tensors(tree: Any, path: str = "") -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def numbers(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the numbers of a JSON document, None and booleans included, by their path of current names."""
+    """Yield the numbers of a JSON document, with None and booleans, and the path of each in the current names."""
     if isinstance(tree, dict | list):
         for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
             yield from numbers(value, f"{path}.{RENAMED_RESULTS.get(str(key), key)}")
@@ -268,17 +268,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("before", type=Path)
     parser.add_argument("after", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("compared"), help="folder of the runs; those there are kept")
+    parser.add_argument(
+        "--out", type=Path, default=Path("compared"), help="folder of the runs; existing runs are used again"
+    )
     parser.add_argument("--only", nargs="*", default=[], help="names of runs")
-    chosen = parser.parse_args()
-    checkouts = {"before": chosen.before.resolve(), "after": chosen.after.resolve()}
+    arguments = parser.parse_args()
+    checkouts = {"before": arguments.before.resolve(), "after": arguments.after.resolve()}
     raw = configurations(methods(checkouts["before"]))
-    raw = {name: content for name, content in raw.items() if not chosen.only or name in chosen.only}
-    folders = {side: chosen.out.resolve() / side for side in checkouts}
+    raw = {name: content for name, content in raw.items() if not arguments.only or name in arguments.only}
+    folders = {side: arguments.out.resolve() / side for side in checkouts}
     for side, checkout in checkouts.items():
         if not folders[side].exists():
-            old = "bias_reach" in (checkout / "src/lntl/data/colored_mnist.py").read_text()
-            train(checkout, folders[side], raw, old)
+            has_old_names = "bias_reach" in (checkout / "src/lntl/data/colored_mnist.py").read_text()
+            train(checkout, folders[side], raw, has_old_names)
     total: dict[str, int] = {}
     differences = []
     for name in raw:

@@ -48,12 +48,12 @@ GRID = [
 ]
 
 
-def pictures(digits: ColoredMNIST, split: str, number: slice, aligned: float) -> tuple[Array, Array, Array]:
+def colored_digits(digits: ColoredMNIST, split: str, part: slice, aligned: float) -> tuple[Array, Array, Array]:
     """Return white digits on coloured backgrounds, uint8 (n, 3, 28, 28), the digit and the background (n,)."""
     strokes = digits.splits[split]
-    index = (strokes.y < K).nonzero()[number, 0]
+    index = (strokes.y < K).nonzero()[part, 0]
     y = strokes.y[index].numpy()
-    random = np.random.default_rng((number.start, len(y), split == "test"))
+    random = np.random.default_rng((part.start, len(y), split == "test"))
     background = np.where(random.random(len(y)) < aligned, y, random.integers(0, K, len(y)))
     color = (BACKGROUNDS[background] + random.normal(0, 20, (len(y), 3))).clip(0, 255)
     stroke = strokes.strokes[index].numpy()[:, None] > 0
@@ -62,7 +62,7 @@ def pictures(digits: ColoredMNIST, split: str, number: slice, aligned: float) ->
 
 @torch.inference_mode()
 def embed(images: Array, digits: ColoredMNIST) -> Array:
-    """Return 800 numbers per image: 32 channels of a random convolutional network, averaged over 5 x 5 fields."""
+    """Return 800 numbers per image: 32 channels of a random convolutional network, average-pooled to 5 x 5."""
     torch.manual_seed(0)
     frozen = ConvNet(digits.spec, ConvNet.Config()).f.eval()
     parts = torch.from_numpy(images).split(500)
@@ -98,14 +98,14 @@ def choose_settings(
 def evaluate(pipeline: Pipeline, test: tuple[Array, Array, Array]) -> dict[str, Any]:
     """Return accuracy and worst-group accuracy on test, each with its 95 % bootstrap interval over the test images."""
     X, y, bias = test
-    none = torch.zeros(len(y), dtype=torch.int64)
+    no_labels = torch.zeros(len(y), dtype=torch.int64)  # of h, which is not evaluated here
     p = Predictions(
         y=torch.from_numpy(y),
         group=torch.from_numpy(y * K + bias),
         row=torch.arange(len(y)),
         logits=torch.from_numpy(pipeline.decision_function(X)),
-        bias_hits=none,
-        bias_labels=none,
+        bias_hits=no_labels,
+        bias_labels=no_labels,
         num_groups=K * K,
     )
     names = ("accuracy", "worst_group_accuracy")
@@ -116,7 +116,7 @@ def evaluate(pipeline: Pipeline, test: tuple[Array, Array, Array]) -> dict[str, 
 def main(arguments: list[str] | None = None) -> None:
     """Choose settings on val, train and test with each seed, print a table and write it."""
     parser = argparse.ArgumentParser(description="Feature vectors through lntl's scikit-learn estimator.")
-    parser.add_argument("--images", type=int, default=4000, help="training images; half as many are val images")
+    parser.add_argument("--images", type=int, default=4000, help="number of training images; val has half as many")
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results.json"))
@@ -125,9 +125,9 @@ def main(arguments: list[str] | None = None) -> None:
     digits = ColoredMNIST(ColoredMNIST.Config(path="none"))
     n = args.images
     images = (
-        pictures(digits, "train", slice(0, n), ALIGNED),
-        pictures(digits, "train", slice(n, n + n // 2), 0),
-        pictures(digits, "test", slice(0, None), 0),
+        colored_digits(digits, "train", slice(0, n), ALIGNED),
+        colored_digits(digits, "train", slice(n, n + n // 2), 0),
+        colored_digits(digits, "test", slice(0, None), 0),
     )
     train, val, test = ((embed(x, digits), y, bias) for x, y, bias in images)
     best, val_scores = choose_settings(train, val, args.epochs)

@@ -15,7 +15,7 @@ from torch import Tensor
 from lntl.data.colored_mnist import COLORS, ColoredDigits, ColoredMNIST, draw_colors, nearest_mean
 from lntl.types import IGNORE
 
-MEANS = [  # of the digits 0 to 9; source: PAPER.md section 3, pixels of the authors' files
+MEANS = [  # mean colours of the digits 0 to 9; source: PAPER.md section 3, pixels of the authors' files
     (220, 20, 60), (0, 128, 128), (253, 233, 16), (0, 149, 182), (237, 145, 33),
     (145, 30, 188), (70, 240, 240), (250, 197, 187), (210, 245, 60), (128, 0, 0),
 ]  # fmt: skip
@@ -41,7 +41,7 @@ def sharp() -> ColoredMNIST:
 
 
 def test_the_digits_are_those_of_mnist(full: ColoredMNIST) -> None:
-    """Counts of the labels and the first test labels as published; strokes are hard and neither empty nor full."""
+    """Counts of the labels and the first test labels as published; strokes are 0 or 1, neither empty nor full."""
     train, val, test = (full.splits[name] for name in ("train", "val", "test"))
     labels = torch.bincount(torch.cat([train.y, val.y]))
     assert labels.tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
@@ -63,7 +63,7 @@ def test_a_digit_looks_like_itself(full: ColoredMNIST) -> None:
 
 @pytest.mark.parametrize("variance", [VARIANCES[0], VARIANCES[-1]])
 def test_an_aligned_colour_determines_its_digit_in_training(variance: float) -> None:
-    """Among the training images nearest to a mean colour, the digit that it is aligned with is the most frequent."""
+    """The most frequent digit among the training images nearest to a mean colour is the digit of that colour."""
     data = build(color_var=variance)
     groups = data.splits["train"].group.tolist()
     for color in range(10):
@@ -105,11 +105,11 @@ def test_the_mean_colours_are_those_of_the_paper() -> None:
 
 def rejection_sampler(mean: float, variance: float, n: int) -> np.ndarray:
     """Draw N(mean, variance) again and again until the rounded value is neither below 1 nor above 254."""
-    random, kept = np.random.default_rng(0), np.empty(0)
-    while len(kept) < n:
+    random, samples = np.random.default_rng(0), np.empty(0)
+    while len(samples) < n:
         drawn = random.normal(mean / 255, math.sqrt(variance), n) * 255
-        kept = np.concatenate([kept, drawn[(drawn > 0.5) & (drawn < 254.5)]])
-    return kept[:n].round()
+        samples = np.concatenate([samples, drawn[(drawn > 0.5) & (drawn < 254.5)]])
+    return samples[:n].round()
 
 
 @pytest.mark.parametrize("variance", [0.02, 0.05])
@@ -125,7 +125,7 @@ def test_colours_follow_the_truncated_normal_of_a_rejection_sampler(mean: int, v
 
 
 @given(st.floats(1e-6, 1), st.integers(0, 2**63 - 1))
-def test_no_channel_is_0_or_255_and_an_image_does_not_depend_on_how_many_there_are(variance: float, seed: int) -> None:
+def test_no_channel_is_0_or_255_and_colours_do_not_depend_on_the_number_of_images(variance: float, seed: int) -> None:
     means = torch.tensor(MEANS, dtype=torch.float64).repeat(20, 1)
     colors = draw_colors(variance, means, seed)
     assert colors.dtype == torch.uint8
@@ -150,7 +150,7 @@ def test_channels_are_independent_and_seeds_differ() -> None:
 
 @pytest.mark.parametrize("variance", VARIANCES)
 def test_train_images_have_the_mean_colour_of_their_digit(variance: float) -> None:
-    """For each digit and channel the mean colour is the truncated normal's: 6000 images, so within 6 errors."""
+    """The mean colour of each digit and channel is that of the truncated normal, within 6 standard errors."""
     split = build(color_var=variance).splits["train"]
     sigma = 255 * math.sqrt(variance)
     for digit, means in enumerate(MEANS):
@@ -170,9 +170,9 @@ def test_test_images_have_a_random_mean_colour(sharp: ColoredMNIST) -> None:
 
 def test_val_is_biased_or_random_by_its_setting(sharp: ColoredMNIST) -> None:
     biased = build(color_var=1e-4, val_coloring="biased")
-    own = torch.arange(10) * 11  # the groups whose colour is the digit's own
-    assert torch.isin(sharp.splits["train"].group, own).all()
-    assert torch.isin(biased.splits["val"].group, own).all()
+    aligned_groups = torch.arange(10) * 11  # the groups whose colour is the mean colour of their digit
+    assert torch.isin(sharp.splits["train"].group, aligned_groups).all()
+    assert torch.isin(biased.splits["val"].group, aligned_groups).all()
     table = torch.bincount(sharp.splits["val"].group, minlength=100).view(10, 10).numpy()
     assert stats.chi2_contingency(table).pvalue > 1e-3
     assert torch.equal(biased.splits["val"].strokes, sharp.splits["val"].strokes)
@@ -267,15 +267,15 @@ def test_a_split_moves_to_a_device_with_all_its_tensors(digits: ColoredMNIST) ->
 def test_grey_images_keep_the_bias_labels_of_their_colors() -> None:
     index = torch.arange(20)
     colored, grey = (build(grayscale=g).splits["test"] for g in (False, True))
-    pixels, plain = colored.pixels(index), grey.pixels(index)
-    assert plain.dtype == torch.uint8
+    pixels, grey_pixels = colored.pixels(index), grey.pixels(index)
+    assert grey_pixels.dtype == torch.uint8
     for n, i, j in [(0, 14, 14), (3, 10, 13), (7, 18, 15), (11, 0, 0)]:
         r, g, b = pixels[n, :, i, j].tolist()
-        assert plain[n, :, i, j].tolist() == [round(0.299 * r + 0.587 * g + 0.114 * b)] * 3
+        assert grey_pixels[n, :, i, j].tolist() == [round(0.299 * r + 0.587 * g + 0.114 * b)] * 3
     assert torch.equal(colored.batch(index).bias, grey.batch(index).bias)
     x = grey.batch(index).x
     for c, (mean, std) in enumerate(zip((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), strict=True)):
-        torch.testing.assert_close(x[:, c] * std + mean, plain[:, c] / 255, rtol=0, atol=1e-6)
+        torch.testing.assert_close(x[:, c] * std + mean, grey_pixels[:, c] / 255, rtol=0, atol=1e-6)
 
 
 def test_labels_extend_into_the_background_by_the_setting() -> None:
@@ -284,11 +284,11 @@ def test_labels_extend_into_the_background_by_the_setting() -> None:
     before, after = narrow.batch(index).bias, wide.batch(index).bias
     stroke = (before != IGNORE).any(dim=1)
     for n in range(10):
-        own = (narrow.color[n] // 32).tolist()
+        color_bins = (narrow.color[n] // 32).tolist()
         for i in range(14):
             for j in range(14):
                 near = stroke[n, max(0, i - 2) : i + 3, max(0, j - 2) : j + 3].any()
-                expected = before[n, :, i, j].tolist() if stroke[n, i, j] else own if near else [IGNORE] * 3
+                expected = before[n, :, i, j].tolist() if stroke[n, i, j] else color_bins if near else [IGNORE] * 3
                 assert after[n, :, i, j].tolist() == expected
 
 

@@ -1,4 +1,4 @@
-"""Predictions to measure: random ones, and ones written out by hand."""
+"""Predictions for tests of metrics: random ones, and ones with chosen classes."""
 
 from typing import Any
 
@@ -26,13 +26,13 @@ def random_predictions(n: int, classes: int, values: int, seed: int, skill: floa
 
 
 @st.composite
-def predictions(draw: Any, least: int = 1) -> Predictions:
-    """Random predictions of a few classes and bias values, some of which may not occur, on `least` images or more."""
-    n, classes, values = draw(st.integers(least, 40)), draw(st.integers(1, 4)), draw(st.integers(1, 3))
+def predictions(draw: Any, min_images: int = 1) -> Predictions:
+    """Random predictions for `min_images` to 40 images, with few classes and bias values, some without images."""
+    n, classes, values = draw(st.integers(min_images, 40)), draw(st.integers(1, 4)), draw(st.integers(1, 3))
     return random_predictions(n, classes, values, draw(st.integers(0, 2**32)), draw(st.sampled_from([0.0, 2.0, 9.0])))
 
 
-def of(
+def as_predictions(
     y: list[int],
     predicted: list[int],
     bias: list[int],
@@ -41,10 +41,10 @@ def of(
     aligned: tuple[int, ...] = (),
     labels: int = 0,
 ) -> Predictions:
-    """Return predictions with certainty, and with `labels` known bias labels an image, of which h gets none right."""
+    """Return predictions with probability 1; h is wrong on all `labels` known bias labels of each image."""
     group = torch.tensor(y) * values + torch.tensor(bias)
     logits = 50 * torch.nn.functional.one_hot(torch.tensor(predicted), classes).float()
-    none = torch.zeros(len(y), dtype=torch.int64)
+    no_hits = torch.zeros(len(y), dtype=torch.int64)
     return Predictions(
-        torch.tensor(y), group, torch.arange(len(y)), logits, none, none + labels, classes * values, aligned
+        torch.tensor(y), group, torch.arange(len(y)), logits, no_hits, no_hits + labels, classes * values, aligned
     )

@@ -10,7 +10,7 @@ import torch
 from fairlearn.metrics import MetricFrame, demographic_parity_difference, equalized_odds_difference
 from hypothesis import given, settings
 from numpy.typing import ArrayLike
-from predictions import of, predictions, random_predictions
+from predictions import as_predictions, predictions, random_predictions
 from pydantic import ValidationError
 from sklearn import metrics as sklearn
 from torch import Tensor
@@ -75,7 +75,7 @@ def frame_by(feature: Tensor, p: Predictions) -> MetricFrame:
 
 
 @FEW
-@given(predictions(least=2))
+@given(predictions(min_images=2))
 def test_groups_against_fairlearn(p: Predictions) -> None:
     groups = frame_by(p.group, p)
     found = compute(p, ["unbiased_accuracy", "worst_group_accuracy"])
@@ -95,7 +95,7 @@ def test_groups_against_fairlearn(p: Predictions) -> None:
 
 
 @FEW
-@given(predictions(least=2))
+@given(predictions(min_images=2))
 def test_demographic_parity_against_fairlearn(p: Predictions) -> None:
     """The largest one-against-rest gap; with a single bias value fairlearn returns 0, we return None."""
     y, predicted, bias = p.y.numpy(), p.predicted.numpy(), p.bias.numpy()
@@ -113,7 +113,7 @@ def positive_rate(y_true: ArrayLike, y_pred: ArrayLike, label: bool) -> float:
 
 
 @FEW
-@given(predictions(least=2))
+@given(predictions(min_images=2))
 def test_equalised_odds_against_fairlearn(p: Predictions) -> None:
     """A gap is undefined if a class has no image with one of the bias values: then a rate is undefined."""
     y, predicted, bias = p.y.numpy(), p.predicted.numpy(), p.bias.numpy()
@@ -159,7 +159,7 @@ def test_metrics_of_10_000_images_against_scikit_learn_and_fairlearn() -> None:
 
 
 def test_groups_without_images_are_ignored() -> None:
-    p = of(y=[0, 0, 0, 1], predicted=[0, 0, 2, 1], bias=[0, 0, 0, 2], classes=3, values=3)
+    p = as_predictions(y=[0, 0, 0, 1], predicted=[0, 0, 2, 1], bias=[0, 0, 0, 2], classes=3, values=3)
     found = compute(p, ["unbiased_accuracy", "worst_group_accuracy", "accuracy"])
     assert found == pytest.approx(
         {"unbiased_accuracy": (2 / 3 + 1) / 2, "worst_group_accuracy": 2 / 3, "accuracy": 0.75}
@@ -167,7 +167,7 @@ def test_groups_without_images_are_ignored() -> None:
 
 
 def test_f1_of_a_class_without_correct_predictions_is_0() -> None:
-    p = of(y=[0, 0, 1], predicted=[0, 0, 2], bias=[0, 0, 0], classes=3, values=1)
+    p = as_predictions(y=[0, 0, 1], predicted=[0, 0, 2], bias=[0, 0, 0], classes=3, values=1)
     assert compute(p, ["f1_score_macro"])["f1_score_macro"] == pytest.approx((1 + 0 + 0) / 3)
 
 
@@ -178,26 +178,26 @@ def undefined(p: Predictions) -> set[str]:
 def test_undefined_metrics_are_none() -> None:
     balanced: dict[str, Any] = {"y": [0, 1, 0, 1], "predicted": [0, 1, 1, 0], "bias": [0, 1, 1, 0]}
     gaps, alignment = {"demographic_parity_gap", "equalised_odds_gap"}, {"aligned_accuracy", "conflicting_accuracy"}
-    assert undefined(of(**balanced, classes=2, values=2, aligned=(0, 1), labels=1)) == set()
-    assert undefined(of(**balanced, classes=2, values=2, labels=1)) == alignment
-    assert undefined(of(**balanced, classes=2, values=2, aligned=(0, 1))) == {"bias_accuracy"}
-    constant = of(**balanced | {"bias": [0, 0, 0, 0]}, classes=2, values=2, aligned=(0, 1), labels=1)
+    assert undefined(as_predictions(**balanced, classes=2, values=2, aligned=(0, 1), labels=1)) == set()
+    assert undefined(as_predictions(**balanced, classes=2, values=2, labels=1)) == alignment
+    assert undefined(as_predictions(**balanced, classes=2, values=2, aligned=(0, 1))) == {"bias_accuracy"}
+    constant = as_predictions(**balanced | {"bias": [0, 0, 0, 0]}, classes=2, values=2, aligned=(0, 1), labels=1)
     assert undefined(constant) == gaps
-    all_aligned = of(**balanced | {"bias": [0, 1, 0, 1]}, classes=2, values=2, aligned=(0, 1), labels=1)
+    all_aligned = as_predictions(**balanced | {"bias": [0, 1, 0, 1]}, classes=2, values=2, aligned=(0, 1), labels=1)
     assert undefined(all_aligned) == {"conflicting_accuracy", "equalised_odds_gap"}
-    none_aligned = of(**balanced | {"bias": [1, 0, 1, 0]}, classes=2, values=2, aligned=(0, 1), labels=1)
+    none_aligned = as_predictions(**balanced | {"bias": [1, 0, 1, 0]}, classes=2, values=2, aligned=(0, 1), labels=1)
     assert undefined(none_aligned) == {"aligned_accuracy", "equalised_odds_gap"}
 
 
 def test_calibration_error_is_undefined_if_a_probability_is_nan() -> None:
-    p = of(y=[0, 1], predicted=[0, 1], bias=[0, 1], classes=2, values=2, aligned=(0, 1), labels=1)
+    p = as_predictions(y=[0, 1], predicted=[0, 1], bias=[0, 1], classes=2, values=2, aligned=(0, 1), labels=1)
     p.logits[1] = math.nan
     assert "expected_calibration_error" in undefined(p)
     assert compute(p, ["accuracy"]) == {"accuracy": 0.5}
 
 
 def test_a_constant_prediction_has_a_gap_of_0() -> None:
-    p = of(y=[0, 1, 0, 1], predicted=[1, 1, 1, 1], bias=[0, 1, 1, 0], classes=2, values=2)
+    p = as_predictions(y=[0, 1, 0, 1], predicted=[1, 1, 1, 1], bias=[0, 1, 1, 0], classes=2, values=2)
     assert compute(p, ["demographic_parity_gap", "equalised_odds_gap"]) == {
         "demographic_parity_gap": 0.0,
         "equalised_odds_gap": 0.0,
@@ -205,7 +205,7 @@ def test_a_constant_prediction_has_a_gap_of_0() -> None:
 
 
 def test_compute_returns_the_named_metrics_in_their_order() -> None:
-    p = of(y=[0], predicted=[0], bias=[0], classes=1, values=1)
+    p = as_predictions(y=[0], predicted=[0], bias=[0], classes=1, values=1)
     assert list(compute(p, ["worst_group_accuracy", "accuracy"])) == ["worst_group_accuracy", "accuracy"]
 
 
@@ -251,7 +251,7 @@ def take(p: Predictions, keep: Tensor) -> Predictions:
     return replace(p, **{name: getattr(p, name)[keep] for name in columns})
 
 
-@given(predictions(least=2))
+@given(predictions(min_images=2))
 def test_images_with_unknown_bias_are_left_out_of_group_metrics_only(p: Predictions) -> None:
     known = torch.arange(len(p.y)) % 3 != 0
     partly_unknown = replace(p, group=torch.where(known, p.group, IGNORE))
@@ -265,7 +265,7 @@ def test_images_with_unknown_bias_are_left_out_of_group_metrics_only(p: Predicti
 
 
 def test_without_any_known_bias_groups_are_undefined() -> None:
-    p = replace(of([0, 1], [0, 1], [0, 1], 2, 2, (0, 1)), group=torch.tensor([IGNORE, IGNORE]))
+    p = replace(as_predictions([0, 1], [0, 1], [0, 1], 2, 2, (0, 1)), group=torch.tensor([IGNORE, IGNORE]))
     found = compute(p, list(metrics.METRICS))
     assert {name for name, value in found.items() if value is None} == {*GROUP_METRICS, "bias_accuracy"}
     assert found["accuracy"] == 1
@@ -282,12 +282,12 @@ def test_a_gap_is_undefined_if_one_of_its_rates_is_undefined() -> None:
     """Bias value 1 has no positives and bias value 0 a recall of one half: the gap is undefined, not 0."""
     y, bias = [0] * 100 + [1] * 100 + [0] * 100, [0] * 200 + [1] * 100
     predicted = [0] * 100 + [1] * 50 + [0] * 150
-    assert odds(of(y, predicted, bias, classes=2, values=2)) is None
-    assert odds(of([*y, 1], [*predicted, 1], [*bias, 1], classes=2, values=2)) == 0.5
+    assert odds(as_predictions(y, predicted, bias, classes=2, values=2)) is None
+    assert odds(as_predictions([*y, 1], [*predicted, 1], [*bias, 1], classes=2, values=2)) == 0.5
 
 
 def test_a_bias_value_of_another_split_leaves_the_gaps_undefined() -> None:
-    p = of(y=[0, 0, 1, 1], predicted=[0, 0, 1, 0], bias=[0, 1, 0, 1], classes=2, values=3)
+    p = as_predictions(y=[0, 0, 1, 1], predicted=[0, 0, 1, 0], bias=[0, 1, 0, 1], classes=2, values=3)
     names = ["demographic_parity_gap", "equalised_odds_gap"]
     assert compute(p, names) == dict.fromkeys(names, 0.5) | {"equalised_odds_gap": 1.0}
     all_present = replace(p, all_groups=torch.tensor([0, 1, 3, 4]))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from predictions import of
+from predictions import as_predictions
 from torch import Tensor, nn
 
 from lntl.data.colored_mnist import ColoredMNIST
@@ -105,7 +105,7 @@ def test_a_single_bias_label_an_image(digits: ColoredMNIST) -> None:
 
 def test_groups_of_one_of_several_biases() -> None:
     """Joint values are (day, land), (day, sea), (night, land): sky is 0, 0, 1 of them, place 0, 1, 0."""
-    p = replace(of([0, 0, 1, 1], [0, 1, 1, 1], [0, 1, 2, 0], 2, 3), group=torch.tensor([0, 1, 5, IGNORE]))
+    p = replace(as_predictions([0, 0, 1, 1], [0, 1, 1, 1], [0, 1, 2, 0], 2, 3), group=torch.tensor([0, 1, 5, IGNORE]))
     sky = by_one_bias(p, BiasSpec("sky", ("day", "night"), (0, 0, 1), aligned=(0, 1)))
     assert (sky.group.tolist(), sky.num_groups, sky.aligned) == ([0, 0, 3, IGNORE], 4, (0, 1))
     assert by_one_bias(p, BiasSpec("place", ("land", "sea"), (0, 1, 0))).group.tolist() == [0, 1, 2, IGNORE]

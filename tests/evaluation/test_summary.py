@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from predictions import of, predictions, random_predictions
+from predictions import as_predictions, predictions, random_predictions
 
 from lntl.evaluation import metrics
 from lntl.evaluation.predict import Predictions
@@ -71,7 +71,7 @@ def test_tables_against_loops(p: Predictions) -> None:
 
 
 def test_n_is_the_number_of_images_that_a_metric_uses() -> None:
-    p = of([0, 0, 0, 1, 1], [0, 0, 1, 1, 1], [0, 0, 1, 1, 1], classes=2, values=2, aligned=(0, 1), labels=1)
+    p = as_predictions([0, 0, 0, 1, 1], [0, 0, 1, 1, 1], [0, 0, 1, 1, 1], classes=2, values=2, aligned=(0, 1), labels=1)
     p.bias_labels[4] = 0
     counts = {name: row["n"] for name, row in summarise(p, *names(p))["metrics"].items()}
     expected = dict.fromkeys(metrics.METRICS, 5)
@@ -94,22 +94,22 @@ def test_no_warning_for_sound_predictions() -> None:
 
 CASES: dict[str, tuple[Predictions, list[str], dict[str, str]]] = {
     "class missing": (
-        of([0, 0, 2, 2], [0, 2, 2, 2], [0, 1, 0, 1], 3, 2, (0, 1, 0)),
+        as_predictions([0, 0, 2, 2], [0, 2, 2, 2], [0, 1, 0, 1], 3, 2, (0, 1, 0)),
         ["1 of 3 classes have no image: class 1", "2 of 6 groups (class and bias value) have no image"],
         {},
     ),
     "bias value missing": (
-        of([0, 0, 1, 1], [0, 1, 1, 1], [0, 2, 0, 2], 2, 3, (0, 1)),
+        as_predictions([0, 0, 1, 1], [0, 1, 1, 1], [0, 2, 0, 2], 2, 3, (0, 1)),
         ["1 of 3 bias values have no image: bias 1", "2 of 6 groups"],
         {},
     ),
     "group missing": (
-        of([0, 0, 1], [0, 1, 1], [0, 1, 0], 2, 2, (0, 1)),
+        as_predictions([0, 0, 1], [0, 1, 1], [0, 1, 0], 2, 2, (0, 1)),
         ["1 of 4 groups", f"3 of 4 groups have fewer than {SMALL} images, class 0 with bias 0 only 1"],
         {},
     ),
     "constant bias": (
-        of([0, 0, 1], [0, 1, 1], [1, 1, 1], 2, 2, (0, 1)),
+        as_predictions([0, 0, 1], [0, 1, 1], [1, 1, 1], 2, 2, (0, 1)),
         ["1 of 2 bias values have no image: bias 0"],
         {
             "demographic_parity_gap": "all images have the same bias value",
@@ -117,27 +117,31 @@ CASES: dict[str, tuple[Predictions, list[str], dict[str, str]]] = {
         },
     ),
     "all predictions equal": (
-        of([0, 0, 1, 1], [1, 1, 1, 1], [0, 1, 0, 1], 2, 2, (0, 1)),
+        as_predictions([0, 0, 1, 1], [1, 1, 1, 1], [0, 1, 0, 1], 2, 2, (0, 1)),
         ["every image is predicted as class 1: constant predictions have no gap"],
         {},
     ),
     "no aligned image": (
-        of([0, 0, 1, 1], [0, 1, 1, 1], [1, 1, 0, 0], 2, 2, (0, 1)),
+        as_predictions([0, 0, 1, 1], [0, 1, 1, 1], [1, 1, 0, 0], 2, 2, (0, 1)),
         [],
         {"aligned_accuracy": "no image has the bias value that indicates its class in training"},
     ),
     "no conflicting image": (
-        of([0, 0, 1, 1], [0, 1, 1, 1], [0, 0, 1, 1], 2, 2, (0, 1)),
+        as_predictions([0, 0, 1, 1], [0, 1, 1, 1], [0, 0, 1, 1], 2, 2, (0, 1)),
         [],
         {"conflicting_accuracy": "every image has the bias value that indicates its class in training"},
     ),
     "no aligned value": (
-        of([0, 0, 1, 1], [0, 1, 1, 1], [0, 0, 1, 1], 2, 2),
+        as_predictions([0, 0, 1, 1], [0, 1, 1, 1], [0, 0, 1, 1], 2, 2),
         [],
         dict.fromkeys(("aligned_accuracy", "conflicting_accuracy"), "the data do not say which bias value indicates"),
     ),
-    "no bias label": (of([0, 1], [0, 1], [0, 1], 2, 2), [], {"bias_accuracy": "no bias label is known"}),
-    "one image": (of([0], [0], [0], 2, 2, (0, 1)), ["1 of 4 groups have fewer than 30 images"], {}),
+    "no bias label": (
+        as_predictions([0, 1], [0, 1], [0, 1], 2, 2),
+        [],
+        {"bias_accuracy": "no bias label is known"},
+    ),
+    "one image": (as_predictions([0], [0], [0], 2, 2, (0, 1)), ["1 of 4 groups have fewer than 30 images"], {}),
 }
 
 
@@ -154,7 +158,7 @@ def test_each_fault_of_predictions_has_its_warning(case: str) -> None:
 
 
 def test_images_of_unknown_bias_are_counted_in_a_warning() -> None:
-    p = of([0, 0, 1, 1, 1], [0, 1, 1, 1, 0], [0, 1, 0, 1, 1], 2, 2, (0, 1))
+    p = as_predictions([0, 0, 1, 1, 1], [0, 1, 1, 1, 0], [0, 1, 0, 1, 1], 2, 2, (0, 1))
     summary = summarise(replace(p, group=torch.tensor([0, IGNORE, 2, 3, IGNORE])), *names(p))
     assert "2 of 5 images have no known bias value: metrics by group leave them out" in summary["warnings"]
     assert summary["n"] == summary["metrics"]["accuracy"]["n"] == 5
@@ -180,7 +184,7 @@ def test_a_missing_class_is_named_as_the_reason() -> None:
 
 
 def test_a_probability_that_is_not_finite_makes_the_calibration_error_undefined() -> None:
-    p = of([0, 1], [0, 1], [0, 1], 2, 2, (0, 1))
+    p = as_predictions([0, 1], [0, 1], [0, 1], 2, 2, (0, 1))
     p.logits[1] = np.nan
     row = summarise(p, *names(p))["metrics"]["expected_calibration_error"]
     assert (row["value"], row["undefined"]) == (None, "a probability is not a finite number")
@@ -197,7 +201,7 @@ def test_a_value_outside_its_interval_is_a_warning() -> None:
 
 def test_fewer_than_thirty_images_are_few() -> None:
     y = [0] * 30 + [1] * 29
-    summary = summarise(of(y, y, y, 2, 2, (0, 1)), ["zero", "one"], ["u", "v"])
+    summary = summarise(as_predictions(y, y, y, 2, 2, (0, 1)), ["zero", "one"], ["u", "v"])
     for key in ("by_class", "by_bias"):
         assert [row["small"] for row in summary[key]] == [False, True]
     warning = (
@@ -207,7 +211,7 @@ def test_fewer_than_thirty_images_are_few() -> None:
 
 
 def test_groups_of_other_splits_are_counted_named_and_warned_of() -> None:
-    p = replace(of([0, 0, 1], [0, 1, 1], [0, 1, 0], 2, 2, (0, 1)), all_groups=torch.arange(4))
+    p = replace(as_predictions([0, 0, 1], [0, 1, 1], [0, 1, 0], 2, 2, (0, 1)), all_groups=torch.arange(4))
     summary = summarise(p, ["0", "1"], ["0", "1"], "Blond_Hair", "Male")
     for name in ("unbiased_accuracy", "worst_group_accuracy"):
         row = summary["metrics"][name]

@@ -74,8 +74,9 @@ def test_the_loss_by_hand(near: int, tau: float, alpha: float, unknown: list[int
     assert ours.item() == pytest.approx(by_hand(u, v, labels, near, tau, alpha), rel=1e-6)
 
 
-# Of MI in models.py of zwvews/csad at f2d4e20 in float64, its linear layers the identity and U and V filled up with
-# zeros; by tau and alpha: the loss, the norms of its gradients by U and V, and an entry of that by U.
+# Computed in float64 with MI in models.py of zwvews/csad at f2d4e20, its linear layers replaced by the identity and U
+# and V padded with zeros. For each tau and alpha: the loss, the norms of its gradients with respect to U and V, and one
+# entry of the gradient with respect to U.
 AUTHORS = {
     (10, 1): (8.253705456357551, 0.39430935059599587, 0.42467797948473174, -0.04561155208751423),
     (3, 2): (4.258296074025141, 0.17942282240008678, 0.21514863973572015, -0.022976379809517306),

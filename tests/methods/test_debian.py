@@ -23,11 +23,11 @@ def wave(n: int, channels: int, step: float, shift: float = 0.0) -> Tensor:
     return torch.sin(step * count + shift).reshape(n, channels)
 
 
-Y, IMAGE = torch.tensor([0, 1, 2] * 4), torch.arange(12)  # of four classes one is not in the batch
+Y, IMAGE = torch.tensor([0, 1, 2] * 4), torch.arange(12)  # four classes; the batch has no image of class 3
 
 
 def by_hand(p: list[float], s: list[float], y: list[int], penalty: float) -> tuple[list[float], float]:
-    """Return the weight of each image and L_d, class after class."""
+    """Return the weight of each image and the loss L_d, computed in a loop over the classes."""
     weights, losses = [0.0] * len(y), []
     for label in sorted(set(y)):
         own = [i for i in range(len(y)) if y[i] == label]
@@ -40,9 +40,10 @@ def by_hand(p: list[float], s: list[float], y: list[int], penalty: float) -> tup
     return weights, sum(losses) / len(losses)
 
 
-# Of Trainer.train in multi_color_mnist_exp/debian.py of zhihengli-UR/DebiAN at 6ab77f6 in float64, both networks
-# replaced by constant logits 2 wave(12, 4, 1.7) and 2 wave(12, 4, 0.9, 0.5), with one batch for both. By the weight of
-# the penalty: the classifier's loss and the norm of its gradient; the discoverer's loss, the norm and an entry of its.
+# Computed in float64 with Trainer.train in multi_color_mnist_exp/debian.py of zhihengli-UR/DebiAN at 6ab77f6, both
+# networks replaced by constant logits, 2 wave(12, 4, 1.7) and 2 wave(12, 4, 0.9, 0.5), with one batch for both. For
+# each weight of the penalty: the classifier's loss and the norm of its gradient with respect to its logits; then the
+# discoverer's loss, and the norm and entry [3, 0] of its gradient with respect to its logits.
 AUTHORS = {
     1.0: (3.679621978917666, 0.4801478757981358, 1.3833241684168456, 0.21263563556090267, 0.0765458932383407),
     0.25: (3.679621978917666, 0.4801478757981358, 1.3387430282085506, 0.18224371340592166, 0.046599755354137115),
@@ -59,8 +60,8 @@ def test_both_losses_by_hand_and_as_in_the_authors_code(penalty: float) -> None:
     assert discovery.item() == pytest.approx(want_discovery, rel=1e-9)
 
     task = (weights * cross_entropy(logits, Y, reduction="none")).mean()
-    (of_task,), (of_discovery,) = torch.autograd.grad(task, logits), torch.autograd.grad(discovery, found)
-    ours = (task, of_task.norm(), discovery, of_discovery.norm(), of_discovery[3, 0])
+    (task_gradient,), (discovery_gradient,) = torch.autograd.grad(task, logits), torch.autograd.grad(discovery, found)
+    ours = (task, task_gradient.norm(), discovery, discovery_gradient.norm(), discovery_gradient[3, 0])
     assert [value.item() for value in ours] == pytest.approx(AUTHORS[penalty], rel=1e-6)
 
 

@@ -78,7 +78,7 @@ def test_fair_kl_equals_slow_loops(std_weight: float, pull: float, unknown: list
 
 
 # Values of debiasing/losses.py in EIDOSLAB/unbiased-contrastive-learning at 25b3981 for the unit vectors of Z, float64.
-# EpsilonSupInfoNCE by (temperature, epsilon): the loss, the norm of its gradient by Z, and one entry of the gradient.
+# EpsilonSupInfoNCE by (temperature, epsilon): the loss, the norm of its gradient for Z, and one entry of the gradient.
 CONTRASTS = {
     (0.07, 0.0): (0.40231895206324625, 1.4620108528473978, -0.018204619173083508),
     (0.1, 0.0): (0.4798623785209964, 1.5762254226240278, -0.04009593826543136),

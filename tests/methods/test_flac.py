@@ -49,8 +49,8 @@ def test_the_loss_by_hand(exponent: float) -> None:
     assert flac_loss(Z, B, Y, exponent).item() == pytest.approx(by_hand(Z, B, Y.tolist(), exponent), rel=1e-9)
 
 
-# Of flac_loss of gsarridis/FLAC at 1cf0487, run on the unit vectors of Z and B in float64: the loss, the norm of its
-# gradient by Z, and one entry of the gradient.
+# Computed with flac_loss of gsarridis/FLAC at 1cf0487 on the unit vectors of Z and B in float64: the loss, the norm of
+# its gradient with respect to Z, and one entry of the gradient.
 AUTHORS = {
     0.5: (0.013985601643698818, 0.0039581449615722466, -0.00013906861488503607),
     1.0: (0.045719898803064034, 0.011870702545945792, -0.0005496550407536683),

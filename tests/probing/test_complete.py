@@ -1,4 +1,4 @@
-"""What a report lacks is made: example images of the run's own data."""
+"""`complete` makes the missing parts of a run's report, such as example images of its data."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -37,12 +37,12 @@ def test_samples_are_the_first_images_of_each_class(run: RunFolder, digits: Colo
             assert pictures.shape == (10, PER_CLASS, 3, 28, 28)
             for label in range(10):
                 rows = [row for row in range(len(split)) if split.y[row] == label][:PER_CLASS]
-                for place in range(PER_CLASS):
-                    there = split.pixels(torch.tensor(rows[place : place + 1]))[0] if place < len(rows) else 0
-                    np.testing.assert_array_equal(pictures[label, place], there)
+                for k in range(PER_CLASS):
+                    expected = split.pixels(torch.tensor(rows[k : k + 1]))[0] if k < len(rows) else 0
+                    np.testing.assert_array_equal(pictures[label, k], expected)
 
 
-def test_what_is_there_is_not_made_again(run: RunFolder) -> None:
+def test_an_existing_part_is_not_made_again(run: RunFolder) -> None:
     run.samples.write_bytes(b"mine")
     faults = complete(run)  # this folder has no checkpoint
     assert [fault.partition(" ")[0] for fault in faults] == ["test.json", "probe.json", "saliency.json"]
@@ -50,30 +50,30 @@ def test_what_is_there_is_not_made_again(run: RunFolder) -> None:
 
 
 @pytest.mark.parametrize("text", ["project: [", "data: {name: nothing_like_it}\n"])
-def test_a_configuration_that_cannot_be_used_is_a_note(run: RunFolder, text: str) -> None:
+def test_complete_returns_a_sentence_about_an_invalid_configuration(run: RunFolder, text: str) -> None:
     run.config.write_text(text)
     fault = complete(run)[0]
     assert fault.startswith("samples.npz could not be made: ")
     assert str(run.config) in fault
 
 
-def test_data_without_pictures_are_a_note(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_complete_returns_a_sentence_about_data_without_images(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lntl.probing.checkpoint.ImageSplit", ArraySplit)
-    assert "are no ImageSplit" in complete(run)[0]
+    assert "contain no images (ImageSplit)" in complete(run)[0]
 
 
 @pytest.mark.full
 def test_a_run_that_has_no_best_checkpoint_is_evaluated_once_and_shown(make_config: Callable[..., Config]) -> None:
-    begun = start(make_config("erm", "lntl"))
-    next(step for step in begun.train() if isinstance(step, EpochRecord))  # the last phase is to come
-    assert complete(begun.folder) == []
-    evaluation = read_run(begun.folder.path).evaluation
+    unfinished = start(make_config("erm", "lntl"))
+    next(step for step in unfinished.train() if isinstance(step, EpochRecord))  # stops before the last phase
+    assert complete(unfinished.folder) == []
+    evaluation = read_run(unfinished.folder.path).evaluation
     assert evaluation is not None
     assert evaluation.epoch == 1
-    kept = begun.folder.evaluation_of(begun.folder.last)
-    before = kept.stat().st_ino
-    assert complete(begun.folder) == []
-    assert kept.stat().st_ino == before  # not written anew
+    evaluation_file = unfinished.folder.evaluation_of(unfinished.folder.last)
+    inode = evaluation_file.stat().st_ino
+    assert complete(unfinished.folder) == []
+    assert evaluation_file.stat().st_ino == inode  # not written again
 
 
 def test_large_images_are_made_smaller() -> None:
@@ -81,7 +81,7 @@ def test_large_images_are_made_smaller() -> None:
     assert (thumbnails(torch.full((2, 3, 224, 112), 7, dtype=torch.uint8)) == 7).all()
 
 
-def test_a_new_run_in_the_folder_removes_them(run: RunFolder) -> None:
+def test_a_new_run_in_the_folder_removes_samples_and_report(run: RunFolder) -> None:
     write_samples(run)
     run.report.mkdir()
     (run.report / "index.html").write_text("old")

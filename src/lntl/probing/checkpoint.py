@@ -256,7 +256,7 @@ def write_samples(folder: RunFolder, trust: Sequence[str] = ()) -> None:
     for name in ("train", "test"):
         split = data.splits[name]
         if not isinstance(split, ImageSplit):
-            raise UserError(f"data.name: the splits of {config.data.name} are no ImageSplit: nothing to show")
+            raise UserError(f"data.name: the splits of {config.data.name} contain no images (ImageSplit) to show")
         arrays[name] = _by_class(split, min(data.spec.num_classes, MOST_CLASSES))
     arrays["class_names"] = np.array(data.spec.class_names[:MOST_CLASSES])
     write_atomic(folder.samples, lambda file: np.savez_compressed(file, **arrays))
