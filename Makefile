@@ -77,7 +77,7 @@ list_configs: $(RUNTIME) ## List the ready configs
 	.venv/bin/lntl configs
 
 test: $(DEVELOP) ## Run the tests but those marked full: a few minutes
-	$(PY) -m pytest -q -n auto -m 'not full'
+	$(PY) -m pytest -q -n auto -m 'not full and not slow'
 
 test-all: $(DEVELOP) ## Run all tests but those marked slow
 	$(PY) -m pytest -q -n auto

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def benchmark(
     plan: Annotated[Path, typer.Argument(metavar="PLAN.yaml", readable=False, help="Configurations, values, seeds.")],
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Runs at once, one thread each; default: the number of cores.")
+        int | None, typer.Option(min=1, help="Runs at once, one thread each; default: the cores, of a cluster all.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show which runs are done and which are missing.")] = False,
     only: Annotated[
@@ -26,33 +26,41 @@ def benchmark(
     shard: Annotated[
         str | None, typer.Option(metavar="i/n", help="Every n-th of the runs from the i-th, with results of their own.")
     ] = None,
+    on: Annotated[
+        str | None, typer.Option(metavar="ray[=HOST:PORT]", help="Make the runs on a Ray cluster; default: here.")
+    ] = None,
 ) -> None:
     """Make the missing runs of a plan, several at once; the same command continues after a stop."""
     import sys
+    from contextlib import nullcontext
     from functools import partial
 
     from lntl import experiment
+    from lntl.benchmark import on_ray
     from lntl.benchmark import plan as plans
     from lntl.benchmark.runner import Benchmark
     from lntl.benchmark.shards import Shard
     from lntl.cli import console
-    from lntl.errors import Interrupted
+    from lntl.errors import Interrupted, UserError
 
     part = None if shard is None else Shard.parse(shard)
+    if part is not None and on is not None:
+        raise UserError("--shard and --on: take one of them; a cluster needs no shards")
     checked = plans.read(plan)
     runs = plans.select(plans.planned_runs(checked, plan), only or [])
     runs = runs if part is None else part.of(runs)
     command = (sys.executable, "-P", "-m", "lntl", "benchmark-run")
-    bench = Benchmark(
-        plan.parent / checked.results, command, workers or _cores(), checked.keep_runs, checked.split, part
-    )
+    at_once = workers or (_cores() if on is None else 0)
+    bench = Benchmark(plan.parent / checked.results, command, at_once, checked.keep_runs, checked.split, part)
     if dry_run:
         _print_states(bench, runs)
         return
     console.log_to_console()
-    with experiment.stop_signals() as stop:
+    make = bench.run if on is None else partial(on_ray.run, bench)
+    cluster = nullcontext() if on is None else on_ray.connected(on)
+    with cluster, experiment.stop_signals() as stop:  # Ray has handlers of its own for signals
         try:
-            failed = _run(bench, runs, partial(bench.run, runs, stop))
+            failed = _run(bench, runs, partial(make, runs, stop))
         except Interrupted as interrupted:
             print(f"{interrupted}. To continue, run the same command.", file=sys.stderr)
             raise SystemExit(130) from None
