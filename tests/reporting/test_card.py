@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from made_runs import make_run
+from made_runs import make_run, write_image_shift
 from tiny_runs import lntl
 
 from lntl.errors import UntrustedError, UserError
-from lntl.reporting.pages import write_card
+from lntl.reporting.pages import write_card, write_report
 
 NUMBER = re.compile(r"(\d+\.\d)\u202f%")
 
@@ -123,3 +123,24 @@ def test_the_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     with pytest.raises(UserError, match="not a run folder"):
         write_card(tmp_path)
     assert lntl("card", str(tmp_path)) == 2
+
+
+def test_images_of_other_brightness_are_on_the_card_and_the_page(run: Path) -> None:
+    for name in ("recoloring.json", "recoloring.npz"):
+        (run / name).unlink()
+    probe = json.loads((run / "probe.json").read_text())
+    (run / "probe.json").write_text(json.dumps(probe | {"recolorable": False}))
+    write_card(run)
+    text = (run / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "Whether predictions change" in text
+    write_image_shift(run, probe["epoch"])
+    write_card(run)
+    text = (run / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "- With the brightness of 500 test images lowered by 0.1, 10.0\u202f% of the predictions change" in text
+    assert "Whether predictions change" not in text
+    assert not re.search(r"\n\n\n", text)
+    page = write_report([run], run / "report").read_text(encoding="utf-8")
+    assert "these images cannot be given another colour" in page
+    drawn = re.findall(r'role="img" aria-label="([^"]*)"', page)
+    assert any(text.startswith("Predictions that change with the brightness: 20.0\u202f% at -0.2") for text in drawn)
+    assert "4 test images with other brightness, with the predictions." in drawn

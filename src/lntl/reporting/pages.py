@@ -23,7 +23,7 @@ from lntl.reporting.drawings import check_drawings, draw, drawings, pareto, stud
 from lntl.reporting.run_files import RunFiles, read_run
 from lntl.reporting.run_report import command, compare_runs, groups_note, layer_label, run_report
 from lntl.reporting.tables import MAX_ROWS
-from lntl.reporting.verdict import MAX_LISTED_BIASES, check_verdict, duration, percent
+from lntl.reporting.verdict import MAX_LISTED_BIASES, check_verdict, duration, percent, shift_sentences
 from lntl.runs.files import write_atomic, write_json, write_text
 from lntl.runs.folder import RunFolder
 from lntl.runs.formats import Check, Estimate, Report, Study
@@ -86,6 +86,7 @@ def write_card(run: Path, trust: Sequence[str] = ()) -> Path:
         sizes=files.result.sizes if files.result else {},
         inputs="arrays.npz" if files.section("data").get("name") == "arrays" else "images/",
         erm=files.erm is not None,
+        shifts=[markdown(text) for text in shift_sentences(files.image_shift)],
         unmeasured=[(markdown(text), line) for text, line in _unmeasured(files, report.bias)],
         load=", trust=".join(json.dumps(name, ensure_ascii=False) for name in (str(run), module) if name),
         folder=shell(run),
@@ -113,7 +114,7 @@ def _unmeasured(files: RunFiles, bias: str) -> list[tuple[str, str]]:
         texts.append(("Anything about a bias: no test image has a bias label.", ""))
     elif files.probe is None:
         texts.append((f"How much of the {bias} is left in the features.", command("probe", files.path)))
-    if files.recoloring is None and files.has_bias:
+    if files.recoloring is None and files.image_shift is None and files.has_bias:
         texts.append((f"Whether predictions change when only the {bias} of an image changes.", ""))
     if files.erm is None and files.method != "erm":
         texts.append(("Plain training (ERM) on the same data: what unlearning gained and cost is not known.", ""))

@@ -119,7 +119,7 @@ def _measurements(files: RunFiles) -> Measurements:
         conflicting=_metric(files, "conflicting_accuracy"),
         flips=recoloring.flip_rate if recoloring else None,
         erm_flips=recoloring.erm.flip_rate if recoloring and recoloring.erm else None,
-        shifts=_shift_sentences(files),
+        shifts=tuple(verdict.shift_sentences(files.image_shift)),
         leakage=probe.leakage if probe else None,
         erm_leakage=erm_leakage.value if erm_leakage else None,
         chance=_chance(probe),
@@ -129,11 +129,6 @@ def _measurements(files: RunFiles) -> Measurements:
         seconds=files.result.training_seconds if files.result else None,
         erm_seconds=erm.result.training_seconds if erm and erm.result else None,
     )
-
-
-def _shift_sentences(files: RunFiles) -> tuple[str, ...]:
-    shift = files.image_shift
-    return () if shift is None else tuple(verdict.shift_sentence(curve, shift.n) for curve in shift.curves)
 
 
 def _bias(files: RunFiles) -> str:

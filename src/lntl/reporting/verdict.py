@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from math import sqrt
 
 from lntl.evaluation.metrics import counted
@@ -263,12 +262,17 @@ def probe_sentences(
         yield f"There are {more} more biases; probe.json lists all."
     if recoloring is not None:
         yield _about_recoloring(recoloring)
-    if image_shift is not None:
-        yield from map(partial(shift_sentence, n=image_shift.n), image_shift.curves)
+    yield from shift_sentences(image_shift)
     yield from (f"Note: {warning}." for warning in probe.warnings)
 
 
 SHOWN_SHIFT = 0.1  # the step of a curve that sentences name
+
+
+def shift_sentences(image_shift: ImageShift | None) -> Iterator[str]:
+    """Yield a sentence for each property of the images that was changed; none where nothing was."""
+    if image_shift is not None:
+        yield from (shift_sentence(curve, image_shift.n) for curve in image_shift.curves)
 
 
 def shift_sentence(curve: ShiftCurve, n: int) -> str:
