@@ -176,7 +176,7 @@ def test_a_refused_repair_writes_nothing(
     ("bias", "message"),
     [
         ([], "needs bias labels, and no val example has one"),
-        (["sky"], "leace: the bias is 1 on every row of train, so that there is nothing to erase"),
+        (["sky"], "leace: the bias is 1 on every row of train, so there is nothing to erase"),
     ],
 )
 def test_data_without_two_bias_values_are_refused(

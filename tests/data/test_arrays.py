@@ -209,7 +209,7 @@ def test_unusable_files_are_an_error(write: Write, arrays: Any, settings: dict[s
 def test_a_file_that_is_not_an_npz_file(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(b"nothing")
     np.save(tmp_path / "b.npy", np.zeros(3))
-    for name, why in (("a.npz", "no .npz archive"), ("b.npy", ".*")):
+    for name, why in (("a.npz", "not an .npz archive"), ("b.npy", ".*")):
         with pytest.raises(UserError, match=rf"not a readable .npz file of plain arrays \({why}\)"):
             build(tmp_path / name)
     with pytest.raises(UserError, match=r"none\.npz: there is no such file"):

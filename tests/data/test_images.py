@@ -67,7 +67,7 @@ def test_a_check_lists_all_faults_in_order(tmp_path: Path, workers: int, cache: 
     images.paths[149].write_bytes(images.paths[149].read_bytes()[:-300])
     full, headers = images.check(), images.check(full=False)
     assert [number for number, _ in full] == [3, 70, 149]
-    assert full[0][1].startswith("not an image of a known kind")
+    assert full[0][1].startswith("not an image of a known format")
     assert full[1] == (70, "no such file or directory")
     assert headers == full[:2]
 

@@ -80,7 +80,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
     Path("broken/a.png").write_bytes(b"no image")
     assert "there: exists already, and nothing in it is replaced" in message(run, "pets", "--out", "there")
     assert "there is no folder no" in message(run, "pets", "--out", "no/shown")
-    assert "empty: it holds no image file" in message(run, "empty", "--out", "shown")
+    assert "empty: it contains no image file" in message(run, "empty", "--out", "shown")
     assert "broken/a.png: not an image" in message(run, "broken", "--out", "shown")
     assert "nothing.pth: there is no such" in message("nothing.pth", "pets", "--out", "shown")
     monkeypatch.setattr("lntl.deploy.loading.Classifier.forward", lambda self, x: (self.g(self.f(x)) > 0).float())

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from tiny_runs import RUN, run, tree, write_config
 
 from lntl.errors import UserError
-from lntl.runs import checkpoint
+from lntl.runs import checkpoint, files
 from lntl.runs.checkpoint import Checkpoint
 from lntl.runs.files import read_arrays, read_json, remove_temporary_files, write_atomic, write_json, write_text
 
@@ -87,6 +87,14 @@ def test_two_writers_of_a_file_do_not_interfere(tmp_path: Path) -> None:
     assert tree(tmp_path) == {"file": b"the first has the last word"}
 
 
+def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_text("of somebody else")
+    (tmp_path / "file").symlink_to(tmp_path / "elsewhere")
+    write_text(tmp_path / "file", "new")
+    assert not (tmp_path / "file").is_symlink()
+    assert tree(tmp_path) == {"elsewhere": b"of somebody else", "file": b"new"}
+
+
 def test_temporary_files_of_killed_writes_are_removed_and_no_others(tmp_path: Path) -> None:
     run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
     (run / "checkpoints").mkdir(parents=True)
@@ -133,6 +141,16 @@ def test_arrays_read_back(tmp_path: Path) -> None:
         assert read["names"].tolist() == ["a", "b"]
 
 
+class Malicious:
+    """An object whose pickle creates a file when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
 def header(shape: str) -> bytes:
     """Return an .npy file with eight bytes of data and a header with this shape."""
     text = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".encode().ljust(117) + b"\n"
@@ -154,6 +172,27 @@ def test_arrays_that_are_damaged(tmp_path: Path, content: bytes, reason: str) ->
         archive.writestr("x.npy", content)
     with pytest.raises(UserError, match=rf"file\.npz: is damaged, .*{reason}"):
         read_arrays(tmp_path / "file.npz", {"x": 1})
+
+
+def test_arrays_of_objects_are_refused_and_run_no_code(tmp_path: Path) -> None:
+    np.savez(tmp_path / "file.npz", x=np.array([Malicious(tmp_path / "ran")], dtype=object))
+    with pytest.raises(UserError, match=r"file\.npz: is damaged, .*its header says \(1,\) of object"):
+        read_arrays(tmp_path / "file.npz", {"x": 1})
+    assert not (tmp_path / "ran").exists()
+
+
+def test_arrays_larger_than_the_bound_are_refused_before_they_are_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez_compressed(tmp_path / "file.npz", x=np.zeros(1000), y=np.zeros(1000))
+    size = sum(entry.file_size for entry in zipfile.ZipFile(tmp_path / "file.npz").infolist())
+    assert files.MAX_BYTES == 512 * 2**20
+    monkeypatch.setattr(files, "MAX_BYTES", size)
+    assert len(read_arrays(tmp_path / "file.npz", {"x": 1, "y": 1})) == 2
+    monkeypatch.setattr(files, "MAX_BYTES", size - 1)
+    monkeypatch.setattr(zipfile.ZipFile, "read", None)
+    with pytest.raises(UserError, match=r"file\.npz: is damaged, .*larger than"):
+        read_arrays(tmp_path / "file.npz", {"x": 1, "y": 1})
 
 
 def test_a_flipped_bit_of_an_array_is_noticed(tmp_path: Path) -> None:

@@ -280,6 +280,20 @@ def test_the_commit_is_that_of_the_checkout(monkeypatch: pytest.MonkeyPatch, tmp
     assert environment.describe().git_commit is None
 
 
+@pytest.mark.parametrize("name", ["checkpoints", "evaluation", "tensorboard_logs", "wandb", "report", "run.log", "erm"])
+def test_a_link_in_place_of_a_folder_or_the_log_is_refused(folder: RunFolder, tmp_path: Path, name: str) -> None:
+    path, elsewhere = folder.path / name, tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    path.symlink_to(elsewhere)
+    before = tree(tmp_path)
+    with pytest.raises(UserError, match=rf"{name}: it is a link, but a run writes only into its own folder"):
+        folder.check_links()
+    assert tree(tmp_path) == before
+
+
 @pytest.mark.parametrize("name", ["result.json", "config.yaml", "run.log", "checkpoints"])
 def test_a_pipe_in_place_of_a_file_is_not_waited_for(folder: RunFolder, name: str) -> None:
     path = folder.path / name
