@@ -186,6 +186,10 @@ def test_wrong_rows_are_listed_or_left_out(write: Write) -> None:
     ("arrays", "settings", "message"),
     [
         ({}, {"bias": "bais"}, "no array 'bais'; did you mean 'bias'?"),
+        *(
+            ({}, {key: "x"}, "x contains the inputs, so it cannot be a label")
+            for key in ("label", "bias", "split", "group_id")
+        ),
         ({"y": np.zeros(3)}, {}, r"y has the shape \(3,\), x \(90, 4\); every array needs one row for each example"),
         ({"x": np.zeros((N, 2, 3, 4, 5))}, {}, "x is float64"),
         ({"x": np.zeros((N, 7, 7, 2), np.uint8)}, {}, "with 1 or 3 channels"),

@@ -32,7 +32,6 @@ COMMANDS: dict[str, list[str]] = {
     "predict": ["predict", "RUN", "INPUT", "--out", "p.csv"],
     "explain": ["explain", "RUN", "INPUT", "--out", "looks"],
     "probe": ["probe", "RUN", "--seeds", "1"],
-    "explain": ["explain", "RUN", "INPUT", "--out", "explained"],
     "report": ["report", "RUN"],
     "export": ["export", "RUN", "--format", "safetensors", "--out", "m.safetensors"],
     "card": ["card", "RUN"],

@@ -93,11 +93,11 @@ class Arrays(LabelledDataset):
 
     def __init__(self, config: "Arrays.Config") -> None:
         where = f"arrays {config.path}"
-        arrays = array_file.read(Path(config.path), _names(config), config.x)
+        if config.x in _columns(config):
+            raise UserError(f"{where}: {config.x} contains the inputs, so it cannot be a label, bias, split or group")
+        arrays = array_file.read(Path(config.path), [config.x, *_columns(config)], config.x)
         values = array_file.check(arrays.pop(config.x), f"{where}: {config.x}")
-        columns = {
-            name: array_file.columns(name, arrays, where, config.missing) for name in _names(config) if name != config.x
-        }
+        columns = {name: array_file.columns(name, arrays, where, config.missing) for name in _columns(config)}
         biases = [setting for bias in config.bias for setting in _settings_by_column(bias, columns)]
         rows = Rows(
             where=where,
@@ -135,10 +135,9 @@ class Arrays(LabelledDataset):
         return self._rows.name(row)
 
 
-def _names(config: Arrays.Config) -> list[str]:
-    """Return the names of all arrays in the settings."""
-    biases = [setting.column for setting in config.bias]
-    names = (config.x, config.label, *biases, config.split, config.group_id)
+def _columns(config: Arrays.Config) -> list[str]:
+    """Return the names of all arrays in the settings except the inputs."""
+    names = (config.label, *(setting.column for setting in config.bias), config.split, config.group_id)
     return [*dict.fromkeys(name for name in names if name is not None)]
 
 
