@@ -39,6 +39,22 @@ def test_numbers_of_parameters_are_the_authors(digits: ColoredMNIST) -> None:
     assert count(networks.h) == 3 * ((9 * 32 * 32 + 32) + 2 * 32 + (9 * 32 * 8 + 8))
 
 
+def test_batch_norm_follows_each_convolution_of_f_and_g(digits: ColoredMNIST, batch: Batch) -> None:
+    torch.manual_seed(0)
+    networks, plain = ConvNet(digits.spec, ConvNet.Config(batch_norm=True)), net(digits)
+    assert count(networks.f) == count(plain.f) + 2 * (32 + 32)
+    assert count(networks.g) == count(plain.g) + 2 * (64 + 64)
+    norms = [module for module in networks.g.modules() if isinstance(module, nn.BatchNorm2d)]
+    seen: list[Tensor] = []
+    for norm in norms:
+        norm.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    networks.g(networks.f(batch.x))
+    for output in seen:
+        torch.testing.assert_close(output.mean(dim=(0, 2, 3)), torch.zeros(64), atol=1e-5, rtol=0)
+        torch.testing.assert_close(output.var(dim=(0, 2, 3), correction=0), torch.ones(64), atol=0.01, rtol=0)
+    assert len(seen) == 2
+
+
 def test_shapes(digits: ColoredMNIST, batch: Batch) -> None:
     networks = net(digits)
     z = networks.f(batch.x)
