@@ -127,13 +127,14 @@ def test_an_error_of_the_ranks_is_one_sentence(tmp_path: Path) -> None:
     code, out, err = end(begin(write_run(tmp_path)))
     assert (code, out) == (2, "")
     (sentence,) = err.splitlines()
-    assert sentence.startswith(f"Error: {tmp_path / 'run'} already holds a run")
+    assert sentence.startswith(f"Error: {tmp_path / 'run'} already contains a run")
 
 
 def by_hand(config: Path, rank: int, port: int, **changes: str) -> "subprocess.Popen[str]":
     """Start a rank with the variables that srun sets, on this machine."""
     slurm = {
         "SLURM_JOB_ID": str(port), "SLURM_JOB_NAME": "train", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "2",
+        "SLURM_NTASKS_PER_NODE": "2",
         "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_NODEID": "0", "SLURM_NODELIST": "127.0.0.1",
         "GLOO_SOCKET_IFNAME": "lo", "LNTL_MEETING_SECONDS": "5",
     }  # fmt: skip

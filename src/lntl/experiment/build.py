@@ -136,8 +136,11 @@ def build(config: Config, trained: bool = False, data: Dataset | None = None) ->
             labels and no training example has one.
     """
     training = config.training
-    several = ranks.world_size() > 1
-    fabric = rank_fabric(training) if several else make_fabric(training.device, training.precision)
+    if ranks.world_size() > 1:
+        fabric = rank_fabric(training)
+        fabric.launch()
+    else:
+        fabric = make_fabric(training.device, training.precision)
     if data is None:
         data = load_data(config.data.name, config.data)
     parts = _parts(config, data)
@@ -154,6 +157,10 @@ def build(config: Config, trained: bool = False, data: Dataset | None = None) ->
         return networks
 
     networks = make_networks(trained)
+    if ranks.world_size() > 1 and fabric.device.type == "cuda":  # untested on CUDA
+        networks.f, networks.g, networks.h = map(
+            nn.SyncBatchNorm.convert_sync_batchnorm, (networks.f, networks.g, networks.h)
+        )
     networks.to(fabric.device).to(memory_format=torch.channels_last)
     phases = [TrainingPhase(p, partial(load_method(p.method), config=p, spec=spec)) for p in config.training.phases]
     of_batch = ranks.world_size() * config.training.accumulate
@@ -240,15 +247,13 @@ def rank_fabric(training: Training) -> Fabric:
     kind = torch.accelerator.current_accelerator() if training.device == "auto" else torch.device(training.device)
     backend = "gloo" if kind is None or kind.type == "cpu" else "cpu:gloo,cuda:nccl"
     strategy = _Ranks(process_group_backend=backend, timeout=timedelta(seconds=MEETING_SECONDS))
-    fabric = Fabric(
+    return Fabric(
         accelerator=training.device,
         strategy=strategy,
         devices=training.devices,
         num_nodes=training.num_nodes,
         precision=training.precision,
     )
-    fabric.launch()  # which meets the other ranks, the first time
-    return fabric
 
 
 def check_devices(device: str, devices: int) -> None:

@@ -72,6 +72,10 @@ def join(config: Config) -> Config:
     os.environ.setdefault("SLURM_NODELIST", "127.0.0.1")
     try:
         fabric = rank_fabric(config.training)
+    except (RuntimeError, ValueError) as error:  # such as variables of SLURM that Fabric does not support
+        raise UserError(f"training.devices: {' '.join(str(error).split())}") from error
+    try:
+        fabric.launch()
         torch.distributed.barrier()
     except (RuntimeError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
