@@ -109,7 +109,7 @@ def test_names_of_integers_keep_their_order(write: Write) -> None:
     data = build(path)
     assert (data.spec.class_names, data.spec.bias_value_names) == (("owl", "cat", "dog"), ("wet", "dry"))
     assert everything(data)["y"].tolist() == [k % 3 for k in range(N)]
-    with pytest.raises(UserError, match="y holds 2, for which y_names has no name"):
+    with pytest.raises(UserError, match="y contains 2, for which y_names has no name"):
         build(write(y_names=np.array(["owl", "cat"])))
 
 
