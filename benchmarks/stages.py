@@ -2,9 +2,10 @@
 
 Usage: python benchmarks/stages.py [--step] COMMAND ...
 
-COMMAND is that of `lntl`, such as `probe results/colored_mnist_baseline`. Prints a table: wall seconds within each
-function, times of calls, and share of the whole; a function inside another one counts in both. With --step and no
-command: the operations of a joint training step of LNTL, by the profiler of torch.
+COMMAND is that of `lntl`, such as `probe results/colored_mnist_baseline`. Prints a table: processor seconds within each
+function, number of calls, and share of the whole; a function inside another one counts in both. Set OMP_NUM_THREADS=1:
+what runs at the same time is counted together. With --step and no command: the operations of a joint training step of
+LNTL, by the profiler of torch.
 """
 
 import functools
@@ -15,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-BEGAN = time.perf_counter()
+BEGAN = time.process_time()  # of the process since its start: near 0
 
 # What is timed: a module, and names in it. A function is replaced where it was imported, too.
 STAGES = {
@@ -23,7 +24,7 @@ STAGES = {
     "lntl.experiment.checkpoints": ["open_checkpoint", "load_networks"],
     "lntl.training.trainer": ["Trainer._update", "Trainer._minimise", "Trainer._prepare"],
     "lntl.experiment.run": ["Run._save", "Run._finish_epoch", "compute"],
-    "lntl.experiment.tensorboard": ["TensorBoard.confusion", "TensorBoard.data", "TensorBoard.features"],
+    "lntl.trackers.tensorboard": ["TensorBoard.confusion"],
     "lntl.experiment.evaluate": ["conclude", "train_erm", "summarise"],
     "lntl.probing.features": ["layer_outputs", "features"],
     "lntl.probing.leakage": ["Subject.pixels", "count_head", "measure_leakage"],
@@ -66,13 +67,13 @@ def main() -> None:
                 setattr(module_object, name, replaced[value])
             if name == "PROBES":
                 value.update({key: replaced.get(probe, probe) for key, probe in value.items()})
-    imported = time.perf_counter() - BEGAN
+    imported = time.process_time() - BEGAN
     try:
         cli.main(arguments)
     except SystemExit as stop:
         if stop.code:
             raise
-    total = time.perf_counter() - BEGAN
+    total = time.process_time() - BEGAN
     print(f"\n{'stage':<28}{'seconds':>9}{'calls':>7}{'share':>8}")
     for name, spent in [("imports", imported), *sorted(seconds.items(), key=lambda row: -row[1]), ("total", total)]:
         print(f"{name:<28}{spent:>9.2f}{calls.get(name, 1):>7}{spent / total:>8.1%}")
@@ -85,11 +86,11 @@ def timed(
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
-        began = time.perf_counter()
+        began = time.process_time()
         try:
             return function(*args, **kwargs)
         finally:
-            seconds[name] += time.perf_counter() - began
+            seconds[name] += time.process_time() - began
             calls[name] += 1
 
     return run

@@ -22,7 +22,7 @@ from lntl.config import Config
 from lntl.errors import UserError
 from lntl.evaluation.metrics import METRICS
 from lntl.evaluation.tally import compute
-from lntl.experiment import Run
+from lntl.experiment import Experiment, Run
 from lntl.runs import checkpoint
 from lntl.runs.checkpoint import BackgroundSaver, Checkpoint
 from lntl.runs.folder import RunFolder
@@ -265,6 +265,22 @@ def test_the_result_names_the_metric_that_chose_the_best_checkpoint(
 ) -> None:
     run = train(make_config("erm", evaluation={"best_model_metric": metric}))
     assert f"best: {expected} (" in experiment.conclude(run, None).selection
+
+
+def test_the_last_epoch_is_evaluated_once_where_it_is_the_best(
+    make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, splits = train(make_config("erm")), list[str]()
+    predict = Experiment.predict
+    monkeypatch.setattr(Experiment, "predict", lambda *given: (splits.append(given[2]), predict(*given))[1])
+    result = experiment.conclude(run, None)
+    assert splits == ["test"]
+    assert (result.best.test, result.best.epoch) == (result.last.test, result.last.epoch)
+    of_best, of_last = (
+        json.loads(run.folder.evaluation_of(path).read_text()) for path in (run.folder.best, run.folder.last)
+    )
+    assert (of_best.pop("checkpoint"), of_last.pop("checkpoint")) == (str(run.folder.best), str(run.folder.last))
+    assert of_best == of_last
 
 
 def test_without_a_best_checkpoint_the_result_names_none(make_config: Callable[..., Config]) -> None:

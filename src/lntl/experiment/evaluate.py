@@ -1,14 +1,15 @@
 """Evaluate checkpoints, and conclude a run with its result."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lntl import config as configuration
 from lntl import ranks
@@ -19,7 +20,7 @@ from lntl.evaluation.predict import Predictions, by_one_bias, embedded_images
 from lntl.evaluation.summary import summarise
 from lntl.experiment import processes
 from lntl.experiment.build import Experiment
-from lntl.experiment.checkpoints import load_networks, open_checkpoint
+from lntl.experiment.checkpoints import evaluated_weights, load_networks, open_checkpoint
 from lntl.experiment.run import (
     Run,
     Stop,
@@ -138,11 +139,15 @@ def conclude(run: Run, erm: Result | None, split: Literal["test", "val"] = "test
         The content of result.json.
     """
     config = run.experiment.config
-    scores = {}
+    scores, evaluation, weights = {}, None, dict[str, Tensor]()
     # The last checkpoint comes last, so that the networks keep its weights.
     for kind, path in (("best", ranks.from_first(lambda: run.folder.best_or_last)), ("last", run.folder.last)):
         saved = ranks.from_first(partial(checkpoint.load, path))
-        evaluation = _evaluate(run.experiment, path, saved, split)
+        if evaluation is not None and _equal(weights, evaluated_weights(saved)):
+            same = {"checkpoint": str(path), "epoch": len(saved.records)}
+            evaluation = replace(evaluation, path=path, measured=evaluation.measured.model_copy(update=same))
+        else:
+            evaluation, weights = _evaluate(run.experiment, path, saved, split), evaluated_weights(saved)
         if ranks.is_first():
             evaluation.write()
         scores[kind] = evaluation.scores()
@@ -188,6 +193,11 @@ def _embedding(experiment: Experiment) -> Embedding:
                 bias = "unknown" if group == IGNORE else spec.bias_value_names[group % spec.num_bias_values]
                 labels.append((spec.class_names[y], bias))
     return Embedding(torch.cat(z), labels, split.pixels(index) if isinstance(split, ImageSplit) else None)
+
+
+def _equal(weights: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> bool:
+    """Return whether two state dicts have the same tensors, as where the last epoch is the best."""
+    return weights.keys() == others.keys() and all(torch.equal(weights[name], others[name]) for name in weights)
 
 
 def _origin(config: Config) -> str:
