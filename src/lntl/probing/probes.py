@@ -279,7 +279,7 @@ def _trained(make: Callable[[int], nn.Module], x: Tensor, bias: Tensor, unseen: 
     with _random, torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "probe weights"))
         net = make(len(values)).to(x.device)
-    optimizer = torch.optim.Adam(net.parameters(), fused=True)
+    optimizer = torch.optim.Adam(net.parameters())
     batches = ceil(len(x) / _BATCH)
     epochs = min(_EPOCHS, ceil(_STEPS / batches))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=epochs * batches)
