@@ -35,14 +35,14 @@ CPU = torch.device("cpu")
 SMALL: dict[str, Any] = {"hidden": (16, 8), "epochs": 2, "batch_size": 32, "device": "cpu", "random_state": 0}
 
 
-class Told(DebiasedClassifier):  # type: ignore[misc]
-    """An estimator that invents a bias if it is given none, because scikit-learn's checks know of no bias."""
+class WithDefaultBias(DebiasedClassifier):  # type: ignore[misc]
+    """The estimator with an arbitrary bias where `fit` gets none, because scikit-learn's checks pass no bias."""
 
-    def fit(self, X: Any, y: Any, bias: Any = None) -> "Told":
+    def fit(self, X: Any, y: Any, bias: Any = None) -> "WithDefaultBias":
         return super().fit(X, y, np.arange(np.asarray(y).size) % 2 if bias is None else bias)
 
 
-FAILS = {
+EXPECTED_FAILURES = {
     "check_sample_weight_equivalence_on_dense_data": "an example of weight 2 is drawn twice as often, not twice",
     "check_methods_subset_invariance": "numbers are float32, and the last bits of a matrix product depend on its size",
 }
@@ -52,10 +52,10 @@ FAILS = {
 @parametrize_with_checks(
     [
         cls(method, hidden=(32, 16), epochs=10, batch_size=32)
-        for cls, method in ((DebiasedClassifier, "erm"), (Told, "lntl"))
+        for cls, method in ((DebiasedClassifier, "erm"), (WithDefaultBias, "lntl"))
     ],
-    expected_failed_checks=lambda _estimator: FAILS,
-    xfail_strict=False,  # on some machines they do not
+    expected_failed_checks=lambda _estimator: EXPECTED_FAILURES,
+    xfail_strict=False,  # these checks pass on some machines
 )
 def test_scikit_learns_own_checks(estimator: Any, check: Callable[[Any], None]) -> None:
     check(estimator)
@@ -113,7 +113,7 @@ def test_the_estimator_trains_as_the_command_line_does(pets: tuple[Any, Any, Any
     assert fitted.score(X, y) == np.mean(fitted.predict(X) == y)
 
 
-def test_of_two_classes_the_decision_is_the_second_logit_minus_the_first(pets: tuple[Any, Any, Any]) -> None:
+def test_the_decision_for_two_classes_is_the_second_logit_minus_the_first(pets: tuple[Any, Any, Any]) -> None:
     X, y, _ = pets
     fitted = DebiasedClassifier("erm", **SMALL).fit(X, y == "eel")
     p = fitted.predict_proba(X)
@@ -168,7 +168,7 @@ def test_several_biases_have_a_head_each(pets: tuple[Any, Any, Any]) -> None:
     assert fitted.networks_.h(torch.zeros(2, 8)).shape == (2, 3, 2)
 
 
-STORIES = {
+TRAINED_METHODS = {
     "erm": ["erm"] * 2,
     "group_dro": ["group_dro"] * 2,
     "jtt": ["erm", "jtt", "jtt"],
@@ -181,7 +181,9 @@ STORIES = {
 def test_every_method_is_fitted(pets: tuple[Any, Any, Any], method: str) -> None:
     X, y, sky = pets
     fitted = DebiasedClassifier(method, **SMALL).fit(X, y, bias=sky)
-    assert [epoch["method"] for epoch in fitted.history_] == STORIES.get(method, [e["method"] for e in fitted.history_])
+    assert [epoch["method"] for epoch in fitted.history_] == TRAINED_METHODS.get(
+        method, [e["method"] for e in fitted.history_]
+    )
     assert np.isfinite(fitted.predict_proba(X)).all()
 
 
@@ -203,7 +205,7 @@ RESNET = {"name": "torchvision/resnet18", "split": "layer1", "small_images": Tru
 
 
 @pytest.mark.parametrize("shape", IMAGES)
-def test_images(shape: str) -> None:
+def test_images_of_each_layout_are_classified(shape: str) -> None:
     """Class 1 is bright in its upper half."""
     sides, dtype = IMAGES[shape]
     random = np.random.default_rng(0)
@@ -221,7 +223,7 @@ def test_images(shape: str) -> None:
 
 
 @pytest.mark.parametrize("fitted_on", [np.uint8, np.float32])
-def test_bytes_and_floats_of_the_same_images_are_the_same(fitted_on: Any) -> None:
+def test_bytes_and_floats_of_the_same_images_give_the_same_predictions(fitted_on: Any) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 6, 6, 3), dtype=np.uint8)
     both = {np.uint8: pixels, np.float32: (pixels / 255).astype(np.float32)}
     fitted = DebiasedClassifier("erm", **SMALL).fit(both[fitted_on], Y)
@@ -257,16 +259,17 @@ def test_the_estimator_survives_pickle_joblib_copy_and_clone(model: Any) -> None
 
 def test_results_depend_on_the_seed_and_global_random_state_is_unchanged(pets: tuple[Any, Any, Any]) -> None:
     X, y, sky = pets
-    state, numpys = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002 - the global one is meant
+    state = torch.get_rng_state()
+    numpy_state = np.random.get_state()[1].copy()  # noqa: NPY002 - the test reads the global generator
     first, second = (DebiasedClassifier(**SMALL).fit(X, y, bias=sky) for _ in range(2))
     other = DebiasedClassifier(**SMALL | {"random_state": 1}).fit(X, y, bias=sky)
     assert same(first, second, X)
     assert not same(first, other, X)
     assert torch.equal(torch.get_rng_state(), state)
-    assert (np.random.get_state()[1] == numpys).all()  # noqa: NPY002
+    assert (np.random.get_state()[1] == numpy_state).all()  # noqa: NPY002
 
 
-def test_it_prints_nothing_and_writes_no_file(
+def test_the_estimator_prints_nothing_and_writes_no_file(
     pets: tuple[Any, Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -291,16 +294,16 @@ def test_the_bias_is_routed_through_a_pipeline_and_a_search(pets: tuple[Any, Any
     by_hand = DebiasedClassifier(**SMALL).fit(scaled, y, bias=sky)
     assert (pipeline.fit(X, y, bias=sky).predict_proba(X) == by_hand.predict_proba(scaled)).all()
 
-    seen: list[int] = []
+    bias_lengths: list[int] = []
 
-    def noting(y_true: Any, predicted: Any, bias: Any) -> float:
-        seen.append(len(bias))
+    def recording_accuracy(y_true: Any, predicted: Any, bias: Any) -> float:
+        bias_lengths.append(len(bias))
         return float(accuracy_score(y_true, predicted))
 
     grid = {"debiasedclassifier__mu": np.array([0.1, 1.0]), "debiasedclassifier__epochs": np.array([1, 2])}
-    scorer = make_scorer(noting).set_score_request(bias=True)
+    scorer = make_scorer(recording_accuracy).set_score_request(bias=True)
     search = GridSearchCV(pipeline, grid, cv=3, scoring=scorer, error_score="raise").fit(X, y, bias=sky)
-    assert seen == [N // 3] * 12
+    assert bias_lengths == [N // 3] * 12
     assert search.best_params_["debiasedclassifier__epochs"] in (1, 2)
     assert search.predict(X).shape == (N,)
 
@@ -333,13 +336,13 @@ def test_pandas_objects_of_another_index_are_not_matched_by_position(pets: tuple
         ("sample_weight", pd.Series(other)),
     ):
         moved = series if name != "sample_weight" else pd.Series(np.ones(N), other)
-        given = {"X": frame, "y": y, "bias": sky} | {name: moved}
+        arguments = {"X": frame, "y": y, "bias": sky} | {name: moved}
         with pytest.raises(ValueError, match=rf"{name} has another index than X, .* e\.g\. {name}\.loc\[X\.index\]"):
-            DebiasedClassifier(**SMALL).fit(**given)
-        DebiasedClassifier(**SMALL | {"epochs": 1}).fit(**given | {name: moved.to_numpy()})
+            DebiasedClassifier(**SMALL).fit(**arguments)
+        DebiasedClassifier(**SMALL | {"epochs": 1}).fit(**arguments | {name: moved.to_numpy()})
 
 
-def test_equal_weights_are_no_weights_and_others_are_the_odds_to_be_drawn(pets: tuple[Any, Any, Any]) -> None:
+def test_equal_weights_change_nothing_and_others_set_the_probability_of_a_draw(pets: tuple[Any, Any, Any]) -> None:
     X, y, _ = pets
     plain, equal = (DebiasedClassifier("erm", **SMALL).fit(X, y, sample_weight=w) for w in (None, np.full(N, 0.5)))
     assert same(plain, equal, X)
@@ -376,7 +379,7 @@ def test_an_example_without_weight_is_left_out(pets: tuple[Any, Any, Any]) -> No
         ([1.0], "40"),
     ],
 )
-def test_weights_that_are_none(weight: Any, sentence: str) -> None:
+def test_invalid_weights_are_refused(weight: Any, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         DebiasedClassifier("erm", **SMALL).fit(X2, Y, sample_weight=weight)
 
@@ -395,9 +398,9 @@ def test_vectors_stay_as_they_are_and_images_are_normalised() -> None:
     np.testing.assert_array_equal(next(fitted._batches(torch.from_numpy(vectors))).numpy(), vectors)
     images = random.random((30, 3, 6, 6), dtype=np.float32)
     fitted = DebiasedClassifier("erm", **SMALL).fit(images, y)
-    shown = next(fitted._batches(torch.from_numpy(images))).numpy()
-    np.testing.assert_allclose(shown.mean(axis=(0, 2, 3)), 0, atol=1e-6)
-    np.testing.assert_allclose(shown.std(axis=(0, 2, 3)), 1, atol=1e-6)
+    x = next(fitted._batches(torch.from_numpy(images))).numpy()
+    np.testing.assert_allclose(x.mean(axis=(0, 2, 3)), 0, atol=1e-6)
+    np.testing.assert_allclose(x.std(axis=(0, 2, 3)), 1, atol=1e-6)
 
 
 @pytest.mark.full
@@ -408,8 +411,8 @@ def test_features_that_float32_cannot_hold_are_standardised_in_double() -> None:
     for X in (np.stack([seconds.astype(float), random.normal(size=200)], axis=1), seconds[:, None]):
         fitted = DebiasedClassifier("erm", **SMALL | {"epochs": 30, "lr": 0.01}).fit(X, y)
         assert fitted.score(X, y) == 1
-        shown = next(fitted._batches(fitted._validated(X))).numpy()
-        np.testing.assert_allclose(shown, (X - X.mean(axis=0)) / X.std(axis=0), atol=1e-6)
+        x = next(fitted._batches(fitted._validated(X))).numpy()
+        np.testing.assert_allclose(x, (X - X.mean(axis=0)) / X.std(axis=0), atol=1e-6)
         assert same(fitted, pickle.loads(pickle.dumps(fitted)), X)
 
 
@@ -470,7 +473,7 @@ def test_the_phases_before_a_method(method: str, epochs: int, expected: list[tup
     assert ["seen" in phase for phase in phases] == [False] * (len(phases) - 1) + [True]
 
 
-def test_the_model_is_as_the_methods_need_it_and_numbers_may_be_numpys() -> None:
+def test_the_model_gets_the_settings_that_its_methods_require_and_numpy_numbers_are_accepted() -> None:
     training = {"lr": 1}
     phases = [{"method": "domain_independent", "epochs": np.int64(3), "clip_grad_norm": np.float64(2)}]
     config = config_of("x", 7, {"name": "mlp", "hidden": (8, np.int64(4))}, {"phases": phases})

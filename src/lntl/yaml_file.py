@@ -56,7 +56,7 @@ class _Composer(Composer):
         if not isinstance(node, CollectionNode):
             return node
         if node.end_mark is None:
-            raise _fault("an alias stands inside the value that it names", node)
+            raise _fault("an alias refers to the value that contains it", node)
         if isinstance(node, SequenceNode):
             children: list[object] = [self._copy(child, depth + 1) for child in node.value]
         else:
@@ -89,8 +89,8 @@ class _Constructor(SafeConstructor):
 
     def construct_scalar(self, node: Node) -> str:
         value: str = super().construct_scalar(node)
-        if wrong := re.search("[\0\ud800-\udfff]", value):
-            raise _fault(f"a string cannot hold the character U+{ord(wrong[0]):04X}", node)
+        if invalid := re.search("[\0\ud800-\udfff]", value):
+            raise _fault(f"a string cannot hold the character U+{ord(invalid[0]):04X}", node)
         return value
 
     def construct_undefined(self, node: Node) -> None:
@@ -155,7 +155,7 @@ def parse(text: str, origin: str) -> object:
             and column.
     """
     if len(text) > MAX_CHARACTERS:
-        raise UserError(f"{origin}: it has more than {MAX_CHARACTERS:,} characters, which is too long for YAML here")
+        raise UserError(f"{origin}: it has more than {MAX_CHARACTERS:,} characters, the limit of this program")
     try:
         value: object = _yaml().load(text)
         return value

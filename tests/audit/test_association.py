@@ -15,7 +15,7 @@ from lntl.audit.association import (
     cramers_v,
     crosstab,
     detectable_difference,
-    majority,
+    majority_share,
     normalised_mutual_information,
     rule_accuracy,
 )
@@ -70,7 +70,7 @@ def test_no_rule_is_more_accurate_than_the_best_rule(counts: np.ndarray) -> None
     for column in counts.T.tolist():
         right, total = right + max(column), total + sum(column)
     assert rule_accuracy(table, best_rule(table)) == pytest.approx(right / total)
-    assert majority(table) == pytest.approx(max(sum(row) for row in counts.tolist()) / total)
+    assert majority_share(table) == pytest.approx(max(sum(row) for row in counts.tolist()) / total)
     commonest = counts.sum(axis=1).argmax()
     first = [column.argmax() if column.any() else commonest for column in counts.T]  # of equals the first class
     assert best_rule(table).tolist() == first
@@ -88,7 +88,7 @@ def test_without_rows_all_measures_are_undefined() -> None:
     values = (
         cramers_v(empty),
         normalised_mutual_information(empty),
-        majority(empty),
+        majority_share(empty),
         rule_accuracy(empty, best_rule(empty)),
     )
     assert all(map(math.isnan, values))

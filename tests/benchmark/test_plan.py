@@ -1,4 +1,4 @@
-"""The plan of a benchmark: what it asks for, what is refused, and what makes a run another run."""
+"""The plan of a benchmark: the runs that it lists, invalid plans, and the settings on which a run's hash depends."""
 
 import re
 from itertools import product
@@ -23,7 +23,7 @@ ROWS: list[dict[str, Any]] = [
 
 @pytest.fixture
 def write(tmp_path: Path) -> Any:
-    """A function that writes plan.yaml beside tiny.yaml, with keys set anew, and returns its path."""
+    """A function that writes plan.yaml beside tiny.yaml, with the given keys replaced, and returns its path."""
     write_config(tmp_path)
 
     def write(**keys: Any) -> Path:
@@ -49,12 +49,15 @@ def test_the_configuration_of_a_run_is_what_the_plan_says(write: Any) -> None:
     path = write(overrides=["training.batch_size=16", "training.phases.2.mu=0.3"])
     by_key = {(run.name, run.overrides.get("data.color_var"), run.seed): run.config for run in runs(path)}
     lntl, erm = by_key["lntl", None, 12], by_key["erm", 0.05, 11]
-    assert (lntl.training.batch_size, lntl.training.phases[2].mu) == (16, 0.5)  # the row's own come later
+    assert (lntl.training.batch_size, lntl.training.phases[2].mu) == (
+        16,
+        0.5,
+    )  # overrides of a row come after those of the plan
     assert (lntl.project.seed, lntl.data.seed) == (12, 12)
     assert (erm.training.phases[2].mu, erm.data.color_var, erm.project.seed) == (0.3, 0.05, 11)
 
 
-def test_runs_have_no_erm_no_tensorboard_and_checkpoints_at_the_end_alone(write: Any) -> None:
+def test_runs_have_no_erm_no_tensorboard_and_a_checkpoint_only_at_the_end(write: Any) -> None:
     path = write(overrides=["evaluation.erm_epochs=3", "logging.use_tensorboard=true"])
     for run in runs(path):
         assert run.config.evaluation.erm_epochs == 0
@@ -62,7 +65,7 @@ def test_runs_have_no_erm_no_tensorboard_and_checkpoints_at_the_end_alone(write:
         assert run.config.logging.checkpoint_interval_epochs >= 1000
 
 
-def test_a_ready_configuration_by_its_name(write: Any) -> None:
+def test_a_row_may_name_a_ready_configuration(write: Any) -> None:
     (run,) = runs(write(seeds=[1], runs=[{"name": "a", "config": "colored_mnist_default"}]))
     assert run.config.training.phases[-1].method == "lntl"
 
@@ -89,7 +92,7 @@ def hash_with(write: Any, *overrides: str, **keys: Any) -> str:
         "model.name=lenet",
     ],
 )
-def test_a_setting_that_counts_changes_the_hash(write: Any, override: str) -> None:
+def test_a_setting_that_affects_results_changes_the_hash(write: Any, override: str) -> None:
     assert hash_with(write, override) != hash_with(write)
 
 
@@ -106,7 +109,7 @@ def test_a_setting_that_counts_changes_the_hash(write: Any, override: str) -> No
         "training.clip_grad_norm=null",  # off, as by default
     ],
 )
-def test_a_setting_that_does_not_count_keeps_the_hash(write: Any, override: str) -> None:
+def test_a_setting_that_does_not_affect_results_keeps_the_hash(write: Any, override: str) -> None:
     assert hash_with(write, override) == hash_with(write)
 
 
@@ -179,13 +182,13 @@ def test_a_faulty_plan_is_refused_in_words(write: Any, keys: dict[str, Any], exp
 
 
 @pytest.mark.parametrize(("text", "expected"), [("[1]", "plan.yaml: 1 fault"), ("a: [", "not valid YAML")])
-def test_what_is_no_plan_at_all(tmp_path: Path, text: str, expected: str) -> None:
+def test_a_file_that_is_not_a_plan_is_refused(tmp_path: Path, text: str, expected: str) -> None:
     (tmp_path / "plan.yaml").write_text(text)
     with pytest.raises(UserError, match=expected):
         plans.read(tmp_path / "plan.yaml")
 
 
-def test_a_plan_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_plan_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no\.yaml: cannot read the plan: No such file"):
         plans.read(tmp_path / "no.yaml")
 
@@ -204,12 +207,12 @@ def test_a_plan_that_is_not_there(tmp_path: Path) -> None:
         (["training.ema=null", "data.color_var=0.05"], 2),
     ],
 )
-def test_only_some_of_the_runs(write: Any, texts: list[str], left: int) -> None:
+def test_only_selects_runs_by_name_and_setting(write: Any, texts: list[str], left: int) -> None:
     assert len(plans.select(runs(write()), texts)) == left
 
 
 @pytest.mark.parametrize("text", ["ern", "seed=13", "data.color_var=0.3", "lam=1"])
-def test_only_what_the_plan_has(write: Any, text: str) -> None:
+def test_only_refuses_a_run_that_the_plan_does_not_have(write: Any, text: str) -> None:
     with pytest.raises(UserError, match=f"--only {text}: the plan has no such run"):
         plans.select(runs(write()), [text])
 

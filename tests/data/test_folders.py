@@ -122,7 +122,9 @@ def test_links_to_folders_are_followed_but_never_back(root: Path, tmp_path: Path
 
 def test_links_and_unreadable_folders_are_reported(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (root / "train/eel").symlink_to(root / "nowhere")
-    with pytest.raises(UserError, match=r"train/eel: cannot read it: No such file or directory; correct it"):
+    with pytest.raises(
+        UserError, match=r"train/eel: cannot read this file or folder: No such file or directory; repair"
+    ):
         build(root)
     (root / "train/eel").unlink()
     (root / "train/cat/day/2.png").symlink_to(root / "nowhere.png")
@@ -133,5 +135,5 @@ def test_links_and_unreadable_folders_are_reported(root: Path, monkeypatch: pyte
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr("lntl.data.folders.os.scandir", forbidden)
-    with pytest.raises(UserError, match=r"data: cannot read it: Permission denied"):
+    with pytest.raises(UserError, match=r"data: cannot read this file or folder: Permission denied"):
         build(root)

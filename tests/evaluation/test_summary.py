@@ -35,7 +35,7 @@ def rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
 
 @settings(max_examples=10)
 @given(predictions())
-def test_a_value_or_a_reason_and_never_a_nan(p: Predictions) -> None:
+def test_each_metric_has_a_value_or_a_reason_and_is_never_nan(p: Predictions) -> None:
     summary = summarise(p, *names(p))
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     for row in rows(summary):
@@ -61,9 +61,9 @@ def test_tables_against_loops(p: Predictions) -> None:
             assert summary["groups"]["count"][c][b] == len(hits)
             accuracy = summary["groups"]["accuracy"][c][b]
             assert accuracy == (pytest.approx(sum(hits) / len(hits), abs=1e-12) if hits else None)
-    for place, key in enumerate(("by_class", "by_bias")):
+    for column, key in enumerate(("by_class", "by_bias")):
         for value, row in enumerate(summary[key]):
-            hits = [image[2] for image in images if image[place] == value]
+            hits = [image[2] for image in images if image[column] == value]
             assert (row["n"], row["small"]) == (len(hits), len(hits) < 30)
             assert row["value"] == (pytest.approx(sum(hits) / len(hits), abs=1e-12) if hits else None)
     pairs, classes = list(zip(p.y.tolist(), p.predicted.tolist(), strict=True)), range(p.num_classes)
@@ -210,7 +210,7 @@ def test_fewer_than_thirty_images_are_few() -> None:
     assert warning in summary["warnings"]
 
 
-def test_groups_of_other_splits_are_counted_named_and_warned_of() -> None:
+def test_groups_that_occur_only_in_other_splits_are_counted_and_named_in_a_warning() -> None:
     p = replace(as_predictions([0, 0, 1], [0, 1, 1], [0, 1, 0], 2, 2, (0, 1)), all_groups=torch.arange(4))
     summary = summarise(p, ["0", "1"], ["0", "1"], "Blond_Hair", "Male")
     for name in ("unbiased_accuracy", "worst_group_accuracy"):

@@ -33,18 +33,18 @@ def rows(project: Path) -> list[dict[str, str]]:
 def test_only_train_rows_of_the_table_are_biased(project: Path) -> None:
     count = Counter((row["split"], row["shape"], row["background"]) for row in rows(project))
     grounds = tuple(BACKGROUNDS)
-    for split, (total, free) in SPLITS.items():
+    for split, (total, random_share) in SPLITS.items():
         for shape in range(3):
-            own, others = (
+            aligned, conflicting = (
                 [count[split, SHAPES[shape], grounds[b]] for b in range(3) if (b == shape) == same]
                 for same in (True, False)
             )
-            assert sum(own) + sum(others) == total / 3
-            assert min(others) >= 3
-            if free == 1:
-                assert {*own, *others} == {total / 9}
+            assert sum(aligned) + sum(conflicting) == total / 3
+            assert min(conflicting) >= 3
+            if random_share == 1:
+                assert {*aligned, *conflicting} == {total / 9}
             else:
-                assert sum(others) < 0.1 * sum(own)
+                assert sum(conflicting) < 0.1 * sum(aligned)
 
 
 def test_a_picture_shows_its_background_in_the_corners_and_its_shape_in_the_middle(project: Path) -> None:
@@ -74,7 +74,7 @@ def test_the_starter_project_is_the_same_each_time(project: Path, tmp_path: Path
         assert (tmp_path / "again" / path.relative_to(project)).read_bytes() == path.read_bytes()
 
 
-def test_the_configuration_names_the_table_identity(
+def test_the_configuration_gives_the_classes_biases_and_splits_of_the_table(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(project)

@@ -17,13 +17,13 @@ MAX_CELLS = 10_000_000  # largest number of (class, value) cells for which CramÃ
 
 @dataclass(frozen=True)
 class Table:
-    """Contingency table of class and bias value; only the C cells that have rows are stored.
+    """Contingency table of class and bias value; only the C cells that contain examples are stored.
 
     Attributes:
         num_classes: Number of classes.
         num_values: Number of bias values.
         cells: Index class * num_values + bias value of each cell, (C,) ascending.
-        count: Rows of each cell, (C,).
+        count: Number of examples in each cell, (C,).
     """
 
     num_classes: int
@@ -43,21 +43,21 @@ class Table:
 
     @property
     def rows(self) -> int:
-        """Number of rows."""
+        """Number of examples in the table."""
         return int(self.count.sum())
 
     @property
     def class_count(self) -> Ints:
-        """Rows of each class, (num_classes,)."""
+        """Number of examples of each class, (num_classes,)."""
         return _sums(self.classes, self.count, self.num_classes)
 
     @property
     def value_count(self) -> Ints:
-        """Rows of each bias value, (num_values,)."""
+        """Number of examples of each bias value, (num_values,)."""
         return _sums(self.values, self.count, self.num_values)
 
     def dense(self) -> Ints:
-        """Return all cells, (num_classes, num_values)."""
+        """Return the counts of all cells, also of empty ones, (num_classes, num_values)."""
         counts = np.zeros(self.num_classes * self.num_values, dtype=np.int64)
         counts[self.cells] = self.count
         return counts.reshape(self.num_classes, self.num_values)
@@ -104,12 +104,13 @@ def normalised_mutual_information(table: Table) -> float:
 
 
 def best_rule(table: Table) -> Ints:
-    """Return the most frequent class of each bias value, (num_values,); for a value without rows, that of all rows.
+    """Return the most frequent class of each bias value, (num_values,).
 
-    No classifier that sees only the bias is more accurate on these rows.
+    A value without examples gets the most frequent class of all examples. No classifier that sees only the bias is more
+    accurate on these examples.
     """
     rule = np.full(table.num_values, table.class_count.argmax())
-    # The last entry of a value wins: its most frequent class, and among equally frequent classes the first.
+    # The last assignment to a value remains: its most frequent class, the first of equally frequent ones.
     order = np.lexsort((-table.classes, table.count))
     rule[table.values[order]] = table.classes[order]
     return rule
@@ -120,7 +121,7 @@ def rule_accuracy(table: Table, rule: Ints) -> float:
     return _share(table.count[rule[table.values] == table.classes].sum(), table.rows)
 
 
-def majority(table: Table) -> float:
+def majority_share(table: Table) -> float:
     """Return the share of the most frequent class."""
     return _share(table.class_count.max(), table.rows)
 

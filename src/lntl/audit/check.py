@@ -137,8 +137,8 @@ def _check(config: Config, examples: Examples) -> Check:
     )
 
 
-def _labels(split: Split, number: int) -> Ints:
-    labels: Ints = split.bias_labels(torch.arange(len(split)))[:, number].cpu().numpy()
+def _labels(split: Split, bias_index: int) -> Ints:
+    labels: Ints = split.bias_labels(torch.arange(len(split)))[:, bias_index].cpu().numpy()
     return labels
 
 
@@ -163,7 +163,7 @@ def _association(table: Table, rule: Ints) -> Association:
         "cramers_v": association.cramers_v(table),
         "mutual_information": association.normalised_mutual_information(table),
         "bias_only": association.rule_accuracy(table, rule),
-        "majority": association.majority(table),
+        "majority": association.majority_share(table),
     }
     defined = {name: None if math.isnan(value) else value for name, value in values.items()}
     reason = None
@@ -177,12 +177,13 @@ def _association(table: Table, rule: Ints) -> Association:
 
 
 def _cells(table: Table, occurring: Ints, names: CellNames) -> CellCounts:
-    """Return the empty, absent and small groups of a split, and the difference that its smallest group can show.
+    """Return the empty, absent and small groups of a split, and the difference detectable in its smallest group.
 
-    occurring: numbers of the groups with rows in any split, ascending.
+    An empty group has no example in this split; an absent group is an empty one with examples in another split.
+    occurring: indices of the groups with examples in any split, ascending.
     """
 
-    def listed(cells: Ints, count: Ints) -> list[CellCount]:
+    def cell_counts(cells: Ints, count: Ints) -> list[CellCount]:
         pairs = zip(cells[:MAX_LISTED_GROUPS].tolist(), count[:MAX_LISTED_GROUPS].tolist(), strict=True)
         return [
             CellCount(
@@ -200,15 +201,15 @@ def _cells(table: Table, occurring: Ints, names: CellNames) -> CellCounts:
     absent = np.setdiff1d(occurring, table.cells)
     order = np.argsort(table.count, kind="stable")
     cells, count = table.cells[order], table.count[order]
-    smallest = next(iter(listed(cells, count)), None)
+    smallest = next(iter(cell_counts(cells, count)), None)
     return CellCounts(
         empty=total - len(cells),
         absent=len(absent),
         small=int((count < SMALL).sum()),
         few=SMALL,
-        empty_cells=listed(empty, np.zeros_like(empty)),
-        absent_cells=listed(absent, np.zeros_like(absent)),
-        small_cells=listed(cells[count < SMALL], count[count < SMALL]),
+        empty_cells=cell_counts(empty, np.zeros_like(empty)),
+        absent_cells=cell_counts(absent, np.zeros_like(absent)),
+        small_cells=cell_counts(cells[count < SMALL], count[count < SMALL]),
         smallest=smallest,
         difference=association.detectable_difference(smallest.n) if smallest else None,
     )
@@ -217,7 +218,7 @@ def _cells(table: Table, occurring: Ints, names: CellNames) -> CellCounts:
 def _brightness_only(examples: Examples, part: slice) -> float | None:
     """Return the accuracy on training images of the best rule from brightness to class; None without images.
 
-    part: Rows and columns of the small grey versions in which brightness is measured.
+    part: Rows and columns of the grey thumbnails in which brightness is measured.
     """
     opened = examples.opened_examples
     if opened is None or opened.prints.thumb is None:
@@ -241,17 +242,21 @@ def _brightness_only(examples: Examples, part: slice) -> float | None:
 def find_duplicates(examples: Examples, opened: OpenedExamples) -> tuple[Duplicates, Ints]:
     """Return equal examples and similar images, and the positions (pairs, 2) of the similar pairs that are listed."""
     split, y = examples.split[opened.position], examples.y[opened.position]
-    number = fingerprints.equal_sets(opened.prints.digest)
-    across, disagree = straddling(number, split), straddling(number, y)
+    set_index = fingerprints.equal_sets(opened.prints.digest)
+    across, disagree = straddling(set_index, split), straddling(set_index, y)
     sets = np.unique(
-        np.concatenate([across[:MAX_LISTED], disagree[:MAX_LISTED], np.arange(number.max(initial=-1) + 1)[:MAX_LISTED]])
+        np.concatenate(
+            [across[:MAX_LISTED], disagree[:MAX_LISTED], np.arange(set_index.max(initial=-1) + 1)[:MAX_LISTED]]
+        )
     )
     order = sorted(sets.tolist(), key=lambda equal: (equal not in across, equal not in disagree, equal))[:MAX_LISTED]
     pairs = fingerprints.near_pairs(opened.prints)
-    apart, differ = (labels[pairs[:, 0]] != labels[pairs[:, 1]] for labels in (split, y))
-    pairs = pairs[np.lexsort((~differ, ~apart))]  # pairs across splits first, then pairs with different labels
+    splits_differ, labels_differ = (labels[pairs[:, 0]] != labels[pairs[:, 1]] for labels in (split, y))
+    pairs = pairs[
+        np.lexsort((~labels_differ, ~splits_differ))
+    ]  # pairs across splits first, then pairs with different labels
 
-    def listed(positions: Ints) -> list[Example]:
+    def examples_at(positions: Ints) -> list[Example]:
         return [_example(examples, int(position)) for position in opened.position[positions]]
 
     has_pictures = opened.prints.phash is not None
@@ -259,19 +264,19 @@ def find_duplicates(examples: Examples, opened: OpenedExamples) -> tuple[Duplica
         of="images" if has_pictures else "vectors",
         n=len(opened.position),
         equal=EqualExamples(
-            sets=int(number.max(initial=-1)) + 1,
-            examples=int((number != IGNORE).sum()),
+            sets=int(set_index.max(initial=-1)) + 1,
+            examples=int((set_index != IGNORE).sum()),
             across=len(across),
             disagree=len(disagree),
-            shared=_shared(number, split, examples.splits),
-            listed=[listed(np.flatnonzero(number == equal)[:4]) for equal in order],
+            shared=_shared(set_index, split, examples.splits),
+            listed=[examples_at(np.flatnonzero(set_index == equal)[:4]) for equal in order],
         ),
         alike=AlikeImages(
             means=SIMILAR_MEANING,
             pairs=len(pairs),
-            across=int(apart.sum()),
-            disagree=int(differ.sum()),
-            listed=[listed(pair) for pair in pairs[:MAX_LISTED]],
+            across=int(splits_differ.sum()),
+            disagree=int(labels_differ.sum()),
+            listed=[examples_at(pair) for pair in pairs[:MAX_LISTED]],
         )
         if has_pictures
         else None,
@@ -279,10 +284,10 @@ def find_duplicates(examples: Examples, opened: OpenedExamples) -> tuple[Duplica
     return duplicates, opened.position[pairs[:MAX_LISTED]]
 
 
-def _shared(number: Ints, split: Ints, names: tuple[str, ...]) -> list[SharedExamples]:
+def _shared(set_index: Ints, split: Ints, names: tuple[str, ...]) -> list[SharedExamples]:
     """Count the examples of each later split that equal an example of an earlier split."""
-    known = number != IGNORE
-    count = crosstab(split[known], number[known], len(names), int(number.max(initial=0)) + 1).dense()
+    known = set_index != IGNORE
+    count = crosstab(split[known], set_index[known], len(names), int(set_index.max(initial=0)) + 1).dense()
     return [
         SharedExamples(of=names[late], within=names[early], n=int(count[late][count[early] > 0].sum()))
         for early in range(len(names))
@@ -307,8 +312,8 @@ def pictures(examples: Examples, pairs: Ints) -> NDArray[np.uint8] | None:
     splits = [split for split in examples.data.splits.values() if isinstance(split, ImageSplit)]
 
     def picture(position: int) -> NDArray[np.uint8]:
-        number = int(examples.split[position])
-        pixels = splits[number].pixels(torch.tensor([position - int(examples.begin[number])]))
+        split_index = int(examples.split[position])
+        pixels = splits[split_index].pixels(torch.tensor([position - int(examples.begin[split_index])]))
         thumbnail: NDArray[np.uint8] = thumbnails(pixels)[0].numpy()
         return thumbnail
 

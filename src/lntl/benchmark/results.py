@@ -26,14 +26,14 @@ class BenchmarkRun:
     """A run that a benchmark asks for: a method with values of the grid (`overrides`) and a seed."""
 
     name: str
-    label: str  # of its row in tables and figures
+    label: str  # name of the method in tables and figures
     overrides: dict[str, Any]
     config_hash: str
     seed: int
 
     @property
     def key(self) -> RunKey:
-        """What its line in the results carries, too."""
+        """The key of this run, equal to that of its line in the results."""
         return RunKey(self.name, self.config_hash, self.seed)
 
     @property
@@ -73,9 +73,9 @@ class Origin(_Strict):
 
 
 class ResultLine(_Strict):
-    """A line of results.jsonl; `seconds` are of training, `wall_seconds` of the whole process.
+    """A line of results.jsonl; `seconds` is the time of training, `wall_seconds` that of the whole process.
 
-    A failed run has `error` in place of `metrics`. Lines before there was a choice of split have none: it was test.
+    A failed run has `error` instead of `metrics`. Old lines without `split` are results on test.
     """
 
     name: str = Field(max_length=MAX_NAME)
@@ -111,12 +111,12 @@ class ResultLine(_Strict):
 
     @property
     def failed(self) -> bool:
-        """Whether the run did not come to its end."""
+        """Whether the run stopped with an error."""
         return self.metrics is None
 
 
 def read(path: Path) -> list[ResultLine]:
-    """Return the lines, none where there is no file; raises UserError with the number of a line that is no result."""
+    """Return the lines, [] if there is no file; raises UserError with the number of a line that is not a result."""
     return [line for _, line in read_texts(path)]
 
 
@@ -129,18 +129,18 @@ def read_texts(path: Path) -> list[tuple[str, ResultLine]]:
     return [(text, _parse(text, f"{path}, line {number}")) for number, text in enumerate(texts, 1) if text.strip()]
 
 
-def _parse(text: str, place: str) -> ResultLine:
+def _parse(text: str, position: str) -> ResultLine:
     try:
         return ResultLine.model_validate_json(text)
     except ValidationError as error:
         raise UserError(
-            f"{place}: not the result of a run ({first_fault(error)}); restore the file, or delete this line to make "
-            "the run again"
+            f"{position}: not the result of a run ({first_fault(error)}); restore the file, or delete this line to "
+            "make the run again"
         ) from None
 
 
 def add(path: Path, line: ResultLine) -> None:
-    """Append a line, in place of one that says that the same run failed; the file is complete at any time."""
+    """Append a line and remove the line of a failed attempt at the same run; the file is replaced as a whole."""
     texts = [text for text, old in read_texts(path) if not (old.failed and old.key == line.key)]
     content = line.model_dump(mode="json", exclude_unset=True)
     texts.append(json.dumps(content, ensure_ascii=False, allow_nan=False))

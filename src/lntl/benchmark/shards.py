@@ -63,10 +63,10 @@ def exist(results: Path) -> bool:
 
 
 def read(results: Path) -> list[ResultLine]:
-    """Return the lines of all files; raises UserError with file and number of a line that is no result.
+    """Return the lines of all files; raises UserError with file and number of a line that is not a result.
 
-    First those of the common file, then those that it lacks, of the other files by name. Of several lines of one run
-    and split the first that succeeded counts.
+    The lines of the common file come first, then those of the other files, by file name. If several lines belong to one
+    run and split, the first without an error is returned.
     """
     return [line for _, line in _merged(results)]
 

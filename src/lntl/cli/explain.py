@@ -20,8 +20,8 @@ def explain(
         typer.Argument(
             metavar="IMAGES...",
             readable=False,
-            help="Image files, folders of them (with all below), tables (.csv, .tsv, .parquet) with a column of paths; "
-            "or one .npz file of images or vectors.",
+            help="Image files, folders of them (with subfolders), tables (.csv, .tsv, .parquet) with a column of "
+            "paths; or one .npz file of images or vectors.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to write; it must not exist.")],

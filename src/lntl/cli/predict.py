@@ -20,8 +20,8 @@ def predict(
         typer.Argument(
             metavar="IMAGES...",
             readable=False,
-            help="Image files, folders of them (with all below), tables (.csv, .tsv, .parquet) with a column of paths; "
-            "or one .npz file of images or vectors.",
+            help="Image files, folders of them (with subfolders), tables (.csv, .tsv, .parquet) with a column of "
+            "paths; or one .npz file of images or vectors.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="CSV file to write: path, prediction, and p_CLASS for each class.")],
@@ -47,7 +47,7 @@ def predict(
     features: Annotated[Path | None, typer.Option(help="An .npz file for the features z of each image.")] = None,
     on_error: Annotated[
         Literal["stop", "skip"],
-        typer.Option(help="For images that cannot be read: name them and write nothing, or leave them out."),
+        typer.Option(help="Images that cannot be read: stop with a list of them and write nothing, or skip them."),
     ] = "stop",
     escape_formulas: Annotated[
         bool,

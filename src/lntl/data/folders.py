@@ -28,7 +28,7 @@ class Folders(LabelledFiles):
     class Config(FileSettings):
         """Settings of `data`."""
 
-        root: str = Field(min_length=1, description="Folder of the first level.")
+        root: str = Field(min_length=1, description="Folder that contains the folders of the first level.")
         levels: list[Level] = Field(
             ["split", "label", "bias"],
             description="Meaning of the names of each level of folders, from the outside in; without split the splits "
@@ -126,16 +126,16 @@ def image_files(root: Path) -> FoundFiles:
     return FoundFiles(names, ignored)
 
 
-def _below(folder: Path, inside: str, above: frozenset[Path]) -> Iterator[str]:
-    """Yield the files below a folder; `above` are the folders around it, into which no link is followed again."""
+def _below(folder: Path, prefix: str, parents: frozenset[Path]) -> Iterator[str]:
+    """Yield the files below a folder, each with `prefix` before its name; a link to one of its `parents` is ignored."""
     real = folder.resolve()
-    if real in above:
+    if real in parents:
         return
     for name, is_folder in _entries(folder):
         if not is_folder:
-            yield inside + name
+            yield prefix + name
         elif not name.startswith("."):
-            yield from _below(folder / name, f"{inside}{name}/", above | {real})
+            yield from _below(folder / name, f"{prefix}{name}/", parents | {real})
 
 
 def _entries(folder: Path) -> list[tuple[str, bool]]:
@@ -146,7 +146,7 @@ def _entries(folder: Path) -> list[tuple[str, bool]]:
     except OSError as error:
         where = error.filename or folder
         raise UserError(
-            f"{where}: cannot read it: {error.strerror}; correct it, or move it out of the folder"
+            f"{where}: cannot read this file or folder: {error.strerror}; repair it, or move it out of {folder}"
         ) from error
 
 
