@@ -221,6 +221,7 @@ def _free_port() -> int:
 def node(folder: Path, name: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run a node of a cluster, of one processor, in a process group of its own; it is killed at the end."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1", "--disable-usage-stats"]
+    command += ["--no-monitor", "--include-log-monitor=false"]  # fewer processes
     path = folder / f"{name}.log"
     for _ in range(5):  # Ray gives up after 30 s, on a machine under load too early
         with path.open("wb") as log:
