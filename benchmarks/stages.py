@@ -82,7 +82,7 @@ def main() -> None:
 def timed(
     name: str, function: Callable[..., Any], seconds: dict[str, float], calls: dict[str, int]
 ) -> Callable[..., Any]:
-    """Return the function, with its seconds and calls added up."""
+    """Return the function wrapped so that each call adds to `seconds` and `calls`."""
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:

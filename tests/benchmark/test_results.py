@@ -28,7 +28,7 @@ def test_lines_come_back_in_order_with_the_keys_that_were_set(tmp_path: Path) ->
     assert [json.loads(text) for text in path.read_text().splitlines()] == [LINE, FAILED]
 
 
-def test_a_line_takes_the_place_of_the_same_runs_failure(tmp_path: Path) -> None:
+def test_a_new_line_replaces_the_failed_line_of_the_same_run(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     add(path, FAILED, LINE, FAILED | {"error": "again"}, FAILED | {"seed": 3})
     assert [line.error for line in results.read(path)] == ["", "again", "why"]
@@ -80,7 +80,7 @@ def test_nan_is_refused() -> None:
     ],
     ids=range(14),
 )
-def test_a_line_that_is_no_result_is_named(tmp_path: Path, text: str, fault: str) -> None:
+def test_an_invalid_line_is_refused_with_its_number(tmp_path: Path, text: str, fault: str) -> None:
     path = tmp_path / "results.jsonl"
     path.write_text(f"{json.dumps(LINE)}\n{text}\n")
     with pytest.raises(UserError) as caught:
@@ -92,7 +92,7 @@ def test_a_line_that_is_no_result_is_named(tmp_path: Path, text: str, fault: str
     assert len(message) < 500
 
 
-def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+def test_a_file_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "results.jsonl").write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match="cannot read the results"):
         results.read(tmp_path / "results.jsonl")

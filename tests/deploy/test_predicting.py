@@ -37,7 +37,7 @@ def pets(used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def trained(raw_config: Callable[..., dict[str, Any]]) -> Callable[[dict[str, Any]], Path]:
-    """A function from a section `data` to the folder of a run of an MLP on it, one epoch long."""
+    """A function that trains an MLP for one epoch on a section `data` and returns the run folder."""
 
     def train(data: dict[str, Any]) -> Path:
         raw = raw_config("erm", project={"experiment_name": data["name"]}, model={"name": "mlp"})
@@ -126,7 +126,7 @@ def test_numbers_that_are_not_finite_are_unreadable(
 
 
 @pytest.mark.usefixtures("pets")
-def test_without_a_named_column_that_of_the_run_is_used(trained: Callable[..., Path]) -> None:
+def test_the_column_of_the_run_is_the_default(trained: Callable[..., Path]) -> None:
     """An array of grey images (n, H, W) called `scan`, and a table whose paths stand in `file`."""
     random, y = np.random.default_rng(0), np.arange(60) % 3
     scans = random.integers(0, 256, (60, 8, 8), dtype=np.uint8)
@@ -248,7 +248,7 @@ def test_after_the_first_fault_nothing_is_computed(pets: Path) -> None:
     assert sum(counts) == 60
 
 
-def test_existing_predictions_are_replaced_only_by_whole_ones(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_existing_file_is_replaced_only_by_complete_predictions(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("p.csv").write_text("before")
 
     def fail(classifier: Classifier, *_: object) -> None:

@@ -1,4 +1,4 @@
-"""g(f(x)) equals the network that was split, for all architectures; an impossible split is one sentence."""
+"""g(f(x)) equals the network that was split, for all architectures; an impossible split is an error with a reason."""
 
 import copy
 from collections.abc import Iterator
@@ -67,7 +67,7 @@ def test_g_of_f_is_the_network(library: str, arch: str, split: str, side: int) -
         before = z.clone()
         got = g.train(train)(z)
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
-        assert torch.equal(z, before)  # h looks at z too: g has not changed it
+        assert torch.equal(z, before)  # h reads z, too, so g must not change z in place
         assert z.shape[1:] == shape
 
 
@@ -89,7 +89,7 @@ def test_the_layers_keep_their_names_and_each_is_in_one_part(library: str, arch:
         f, g, _ = split_with_shape(network, split, torch.zeros(1, 3, side, side))
     assert sorted([*f.state_dict(), *g.state_dict()]) == sorted(network.state_dict())
     assert split in dict(f.named_modules())
-    assert list(f.named_modules())[-1][0].startswith(split)  # it is what f ends with
+    assert list(f.named_modules())[-1][0].startswith(split)  # the split layer is the last layer of f
 
 
 @pytest.mark.parametrize(

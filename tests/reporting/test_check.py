@@ -33,11 +33,11 @@ def pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def strict(path: Path) -> Any:
-    def no(constant: str) -> None:
+def read_strict_json(path: Path) -> Any:
+    def refuse_constant(constant: str) -> None:
         pytest.fail(f"{constant} in {path}")
 
-    return json.loads(path.read_text(encoding="utf-8"), parse_constant=no)
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
 
 
 def test_data_without_a_problem(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -45,7 +45,7 @@ def test_data_without_a_problem(pets: Path, capsys: pytest.CaptureFixture[str]) 
     stdout = capsys.readouterr().out
     for text in ("[bold]dog", "<i>cat</i>", "night|ö", "Cramér's V", "method: erm", "results/checks/pets/check.json"):
         assert text in stdout
-    facts = strict(Path("results/checks/pets/check.json"))
+    facts = read_strict_json(Path("results/checks/pets/check.json"))
     assert facts["trustworthy"]
     assert check_verdict(Check.model_validate(facts))[0] == "With care"  # its groups are small
     page = Path("results/checks/pets/index.html").read_text(encoding="utf-8")
@@ -69,7 +69,7 @@ def test_data_without_bias_labels(pets: Path, capsys: pytest.CaptureFixture[str]
 def test_a_problem_gives_exit_code_one_and_the_page_is_written(pets: Path) -> None:
     Path("7.png").write_bytes(b"")
     assert lntl("data", "check", "pets.yaml", "--out", "there") == 1
-    facts = strict(Path("there/check.json"))
+    facts = read_strict_json(Path("there/check.json"))
     assert facts["wrong_rows"] == ["line 9: unreadable image 7.png: an empty file"]
     assert "line 9: unreadable image 7.png: an empty file" in Path("there/index.html").read_text()
     assert check_verdict(Check.model_validate(facts))[0] == "Not yet"
@@ -105,4 +105,4 @@ def test_tables_that_are_too_large_are_not_drawn(pets: Path, capsys: pytest.Capt
     assert f"There are only {n} training rows for 45 values of sky" in stdout
     page = Path("results/checks/pets/index.html").read_text()
     assert "3 classes and 45 values are too many to draw" in page
-    assert len(strict(Path("results/checks/pets/check.json"))["biases"][0]["values"]) == 45
+    assert len(read_strict_json(Path("results/checks/pets/check.json"))["biases"][0]["values"]) == 45

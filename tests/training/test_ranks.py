@@ -27,8 +27,8 @@ def in_parts(method: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def of_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[Results]:
-    """What each of two ranks ends with; one pair of processes trains everything."""
+def rank_results(tmp_path_factory: pytest.TempPathFactory) -> list[Results]:
+    """The results of each of two ranks; the same two processes train all of PHASES."""
     folder = tmp_path_factory.mktemp("ranks")
     ranks = [
         subprocess.Popen([sys.executable, str(HELPER), str(folder), str(rank), "2"], env=os.environ, text=True)
@@ -52,9 +52,9 @@ def difference(left: Any, right: Any) -> float:
 
 @pytest.mark.full
 @pytest.mark.parametrize("name", PHASES)
-def test_two_ranks_end_with_the_weights_of_one_process(of_ranks: list[Results], name: str) -> None:
+def test_two_ranks_end_with_the_weights_of_one_process(rank_results: list[Results], name: str) -> None:
     """A model without BatchNorm and dropout, SGD, float64, 21 steps, known labels distributed unevenly."""
-    alone, first = trained(PHASES[name]), of_ranks[0][name]
+    alone, first = trained(PHASES[name]), rank_results[0][name]
     assert difference(alone["networks"], first["networks"]) < 1e-9
     assert difference(alone["method"], first["method"]) < 1e-6  # in part float32
     of_share = set() if "max_gradient_ratio" in PHASES[name] else {"train/gradient_ratio"}  # norms of a rank's share
@@ -87,18 +87,18 @@ def test_every_mean_over_images_may_be_computed_in_parts(phase: dict[str, str]) 
 
 
 @pytest.mark.full
-def test_shares_in_parts_end_with_the_weights_of_one_process(of_ranks: list[Results]) -> None:
-    assert difference(trained({"method": "lntl"})["networks"], of_ranks[0]["lntl, accumulated"]["networks"]) < 1e-9
+def test_shares_in_parts_end_with_the_weights_of_one_process(rank_results: list[Results]) -> None:
+    assert difference(trained({"method": "lntl"})["networks"], rank_results[0]["lntl, accumulated"]["networks"]) < 1e-9
 
 
 @pytest.mark.full
-def test_batchnorm_has_the_statistics_of_a_share(of_ranks: list[Results]) -> None:
+def test_batchnorm_has_the_statistics_of_a_share(rank_results: list[Results]) -> None:
     """What docs/processes.md says that differs: close to one process, but not the same."""
     alone = trained({"method": "erm"}, norms=True)
-    assert 1e-6 < difference(alone["networks"], of_ranks[0]["with norms"]["networks"]) < 0.5
+    assert 1e-6 < difference(alone["networks"], rank_results[0]["with norms"]["networks"]) < 0.5
 
 
 @pytest.mark.full
-def test_all_ranks_have_the_same_state_bit_for_bit(of_ranks: list[Results]) -> None:
-    for name in of_ranks[0]:
-        assert difference(of_ranks[0][name], of_ranks[1][name]) == 0, name
+def test_all_ranks_have_the_same_state_bit_for_bit(rank_results: list[Results]) -> None:
+    for name in rank_results[0]:
+        assert difference(rank_results[0][name], rank_results[1][name]) == 0, name

@@ -100,8 +100,8 @@ def parse(images: Images, shape: tuple[int, ...]) -> list[Path] | list[Image.Ima
             array = (images.float() if images.is_floating_point() else images).detach().cpu().numpy()
         else:
             array = images
-        images_of = (4, 3) if shape[0] == 1 else (4,)  # dimensions that arrays of images have
-        values = array_file.as_tensor(array, "images") if array.ndim in images_of and len(array) else None
+        image_dimensions = (4, 3) if shape[0] == 1 else (4,)  # numbers of dimensions that arrays of images may have
+        values = array_file.as_tensor(array, "images") if array.ndim in image_dimensions and len(array) else None
         if values is None or (values.is_floating_point() and values.shape[1:] != shape):
             raise UserError(other_shape(images, shape))
         return values
@@ -117,7 +117,9 @@ def parse(images: Images, shape: tuple[int, ...]) -> list[Path] | list[Image.Ima
 def floats(values: Images, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
     """Return an array of numbers (N, *shape) as `dtype`; vectors may be integers."""
     if not isinstance(values, np.ndarray | Tensor):
-        raise UserError(f"images: the network takes arrays of numbers {_of(shape)}, not images; pass an array or .npz")
+        raise UserError(
+            f"images: the network takes arrays of numbers {_batch_shape(shape)}, not images; pass an array or .npz"
+        )
     kind = values.dtype.kind if isinstance(values, np.ndarray) else "f" if values.is_floating_point() else "i"
     if values.shape[1:] != shape or not len(values) or kind not in ("f" if len(shape) > 1 else "biuf"):
         raise UserError(other_shape(values, shape))
@@ -127,13 +129,13 @@ def floats(values: Images, shape: tuple[int, ...], dtype: torch.dtype = torch.fl
 
 
 def other_shape(values: NDArray[Any] | Tensor, shape: tuple[int, ...]) -> str:
-    """Return the message for an array of the wrong shape or dtype."""
+    """Return the error message about an array of the wrong shape or dtype."""
     kind = str(values.dtype).removeprefix("torch.")
     remedy = f"; {_KINDS}" if len(shape) == 3 else ""
-    return f"images: {kind} {tuple(values.shape)} do not fit the network, which takes {_of(shape)}{remedy}"
+    return f"images: {kind} {tuple(values.shape)} do not fit the network, which takes {_batch_shape(shape)}{remedy}"
 
 
-def _of(shape: tuple[int, ...]) -> str:
+def _batch_shape(shape: tuple[int, ...]) -> str:
     return f"(N, {', '.join(map(str, shape))})"
 
 

@@ -26,9 +26,9 @@ class FairKL(Method):
 
         L_eps = mean over i of the mean over j in P(i) of -log( exp(s_ij) / (exp(s_ij - eps) + sum_n exp(s_in)) ),
 
-    where P(i) are the other images of the class of i, and n runs over images of other classes. An image without a
-    partner is left out. R_FairKL makes the distribution of the cosines v_i v_j the same for pairs with equal bias (a,
-    "aligned") and with different bias (c, "conflicting"), among pairs of one class (+) and of two classes (-):
+    where P(i) are the other images of the class of i, and n runs over images of other classes. An image with
+    empty P(i) is left out. R_FairKL makes the distribution of the cosines v_i v_j the same for pairs with equal bias
+    (a, "aligned") and with different bias (c, "conflicting"), among pairs of one class (+) and of two classes (-):
 
         R_FairKL = sum over + and - of (m_a - m_c)^2 + std_weight * (s_a - s_c)^2, plus pull * (m-_a - m+_c),
 

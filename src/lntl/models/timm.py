@@ -40,8 +40,8 @@ class Timm(Backbone):
 
 def size_arguments(arch: str, input_shape: tuple[int, ...]) -> dict[str, object]:
     """Return the arguments of timm.create_model for images (C, H, W)."""
-    known = import_timm().get_pretrained_cfg(arch)
-    size = {"img_size": input_shape[1:]} if known is not None and known.fixed_input_size else {}
+    pretrained = import_timm().get_pretrained_cfg(arch)
+    size = {"img_size": input_shape[1:]} if pretrained is not None and pretrained.fixed_input_size else {}
     return {"in_chans": input_shape[0], **size}
 
 

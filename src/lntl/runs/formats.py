@@ -69,7 +69,7 @@ class Summary(BiasEvaluation):
 
 
 class Evaluation(Summary):
-    """evaluation/SPLIT.json: a summary; for several biases it is by their combination, and per_bias is by each bias."""
+    """evaluation/SPLIT.json: the summary by the combination of all biases; per_bias has the evaluation of each bias."""
 
     checkpoint: str = ""
     epoch: int
@@ -161,7 +161,7 @@ class Recoloring(Changes):
 
 
 class ShiftStep(BaseModel):
-    """Test images changed by `shift`: the share of changed predictions, and the accuracy; `erm_*`: plain training."""
+    """Test images changed by `shift`: the share of changed predictions, and the accuracy; `erm_*`: the same for ERM."""
 
     shift: Share
     flip_rate: Estimate
@@ -188,7 +188,7 @@ class ImageShift(BaseModel):
 
 
 class SaliencyExample(BaseModel):
-    """A test example of saliency.npz; `mistake`: chosen among the wrong predictions, else from a sample of groups."""
+    """A test example of saliency.npz; `mistake`: drawn from the wrong predictions, not from the groups."""
 
     name: str
     label: str
@@ -611,7 +611,7 @@ class Check(BaseModel):
 
 
 class Trial(BaseModel):
-    """trials.jsonl: a line of a study; `value` is the mean over the seeds, if pruned of what was reached."""
+    """trials.jsonl: a line of a study; `value` is the mean over the seeds, for a pruned trial over those trained."""
 
     number: int
     state: Literal["complete", "pruned", "failed", "running", "waiting"]
