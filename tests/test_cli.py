@@ -251,7 +251,7 @@ def test_methods_shows_equation_and_every_setting(capsys: Capture, name: str) ->
     assert " ".join((method.__doc__ or "").split()) in words
     assert (
         f"trains {', '.join(method.trains)}" in words
-        or f"fits before the first step {', '.join(method.fits)};" in words
+        or f"fits {', '.join(method.fits)} before the first step;" in words
     )
     assert all(f"needs model.{key}: {value}" in words for key, value in method.required_model_settings.items())
     for key, field in method.Config.model_fields.items():

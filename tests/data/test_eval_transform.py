@@ -66,7 +66,7 @@ def test_uint8_arrays_are_cropped_and_float_arrays_are_only_normalised(tmp_path:
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     by_hand = torch.stack([(floats_01[:, c] - mean[c]) / std[c] for c in range(3)], dim=1)
     torch.testing.assert_close(transform(floats_01), by_hand)
-    torch.testing.assert_close((floats_01 - transform.unit()[0]) / transform.unit()[1], by_hand)
+    torch.testing.assert_close((floats_01 - transform.mean_and_std()[0]) / transform.mean_and_std()[1], by_hand)
 
 
 def test_grey_images_are_the_luma_for_files_and_arrays(paths: list[Path]) -> None:
@@ -77,7 +77,7 @@ def test_grey_images_are_the_luma_for_files_and_arrays(paths: list[Path]) -> Non
     grey = ImageSource(paths, options).pixels(torch.arange(3))
     assert all(torch.equal(grey[:, channel].double(), luma) for channel in range(3))
     assert torch.equal(transform(grey), transform(paths))
-    assert torch.equal(transform(grey / 255), (grey / 255 - transform.unit()[0]) / transform.unit()[1])
+    assert torch.equal(transform(grey / 255), (grey / 255 - transform.mean_and_std()[0]) / transform.mean_and_std()[1])
     torch.testing.assert_close(transform((colored / 255).float()), transform(paths), atol=0.02, rtol=0)
     assert "luma" in transform.description
     assert "grayscale" not in FileTransform(ImageSettings(size=12)).settings()
@@ -100,7 +100,7 @@ def test_arrays_are_normalised_as_their_data_set_does(tmp_path: Path, x: str) ->
     expected = test.batch(torch.arange(len(test))).x
     for transform in (data.transform, restored(data.transform)):
         assert torch.equal(transform(images), expected)
-        mean, std = transform.unit()
+        mean, std = transform.mean_and_std()
         unit = test.values / (255 if values.dtype == np.uint8 else 1)
         torch.testing.assert_close((unit - mean) / std, expected)
     if x.startswith("uint8"):

@@ -81,7 +81,7 @@ def test_a_file_predicts_like_the_run(used: Used, tmp_path: Path, kind: Format, 
     assert tuple(says["class_names"]) == original.class_names
     assert says["lntl_version"] == __version__
     assert says["transform"] == json.loads(json.dumps(original.transform.settings()))
-    mean, std = original.transform.unit()
+    mean, std = original.transform.mean_and_std()
     assert says["normalisation"] == {
         "mean": mean.flatten().tolist(),
         "std": std.flatten().tolist(),

@@ -18,8 +18,12 @@ def methods(
         return
     method = load_method(name)
     print_plugin(name, method)
-    does, networks = ("trains", method.trains) if method.trains else ("fits before the first step", method.fits)
-    out.print(f"{does} {', '.join(networks)}; {'uses' if method.sees_bias else 'does not use'} bias labels")
+    trains = (
+        f"trains {', '.join(method.trains)}"
+        if method.trains
+        else f"fits {', '.join(method.fits)} before the first step"
+    )
+    out.print(f"{trains}; {'uses' if method.sees_bias else 'does not use'} bias labels")
     for key, value in method.required_model_settings.items():
         out.print(f"needs model.{key}: {value}")
     print_settings(method)

@@ -186,8 +186,8 @@ class EvalTransform(InputTransform):
         """Return the images, to be read in batches; raises UserError if they have the wrong type or shape."""
 
     @abstractmethod
-    def unit(self) -> tuple[Tensor, Tensor]:
-        """Return mean and std, (C, 1, 1) or of one x, of float images on the [0, 1] scale, or of vectors."""
+    def mean_and_std(self) -> tuple[Tensor, Tensor]:
+        """Return mean and std of x: (C, 1, 1) for images on the [0, 1] scale, else the shape of one x."""
 
 
 class FileTransform(EvalTransform):
@@ -214,7 +214,7 @@ class FileTransform(EvalTransform):
             return ImageSource(images.files, self.image_settings, beyond=_warn)
         array = parse(images, self.shape)
         if isinstance(array, Tensor) and array.is_floating_point():
-            mean, std = self.unit()
+            mean, std = self.mean_and_std()
             return Values(array, lambda values: self._grey(values).sub(mean).div_(std))
         if isinstance(array, list) and isinstance(array[0], Path):
             return ImageSource(array, self.image_settings, beyond=_warn)
@@ -229,7 +229,7 @@ class FileTransform(EvalTransform):
         transforms.normalise(pixels, self.image_settings, out)
         return out.permute(0, 3, 1, 2)
 
-    def unit(self) -> tuple[Tensor, Tensor]:
+    def mean_and_std(self) -> tuple[Tensor, Tensor]:
         """Return mean and std of red, green and blue, (3, 1, 1)."""
         normal = self.image_settings.normalise
         return torch.tensor(normal.mean).view(3, 1, 1), torch.tensor(normal.std).view(3, 1, 1)
@@ -295,7 +295,7 @@ class ArrayTransform(EvalTransform):
     def _of_values(self, values: Tensor) -> Tensor:
         return values.sub(self.mean).div_(self.std).float()
 
-    def unit(self) -> tuple[Tensor, Tensor]:
+    def mean_and_std(self) -> tuple[Tensor, Tensor]:
         """Return mean and std on the [0, 1] scale."""
         return self.mean / (self.white or 1), self.std / (self.white or 1)
 

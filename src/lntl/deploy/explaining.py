@@ -97,7 +97,7 @@ def explain(
 
 def _pictures(x: Tensor, classifier: Classifier) -> Tensor:
     """Return network input as images uint8 (N, 3, H, W)."""
-    mean, std = classifier.transform.unit()
+    mean, std = classifier.transform.mean_and_std()
     unit = (x.float() * std + mean).clamp(0, 1)
     if unit.shape[1] != 3:
         unit = unit.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)

@@ -41,7 +41,7 @@ class Standalone(nn.Module):
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
         self.f, self.g = classifier.f, classifier.g
-        for name, value in zip(("mean", "std"), classifier.transform.unit(), strict=True):
+        for name, value in zip(("mean", "std"), classifier.transform.mean_and_std(), strict=True):
             self.register_buffer(name, value)
         self.grey = classifier.transform.grey
         self.eval()
@@ -105,7 +105,7 @@ def _images(path: Path, classifier: Classifier, trust: str | Sequence[str]) -> t
     try:
         data = build_data(classifier.description["data"], str(path), trust)
     except UserError as error:
-        mean, std = classifier.transform.unit()
+        mean, std = classifier.transform.mean_and_std()
         images = torch.rand(IMAGES, *classifier.transform.shape, generator=torch.Generator().manual_seed(0))
         if len(classifier.transform.shape) == 1:  # each number of a vector has its own range
             images = mean + std * (2 * images - 1)
@@ -125,7 +125,7 @@ def _images(path: Path, classifier: Classifier, trust: str | Sequence[str]) -> t
 def _metadata(path: Path, classifier: Classifier, inside: bool) -> dict[str, Any]:
     """Return the metadata of an export; `inside` is whether its graph normalises the images."""
     transform = classifier.transform
-    mean, std = transform.unit()
+    mean, std = transform.mean_and_std()
     shape = ", ".join(map(str, transform.shape))
     kind = str(mean.dtype).removeprefix("torch.")
     scale = "in [0, 1]" if len(transform.shape) == 3 else "not normalised"

@@ -19,8 +19,8 @@ log = logging.getLogger("lntl")
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "os^Dv<X"  # each line also has its marker
 HEAT = "cividis"  # colour map for colour-blind readers; larger values are lighter
-QUIET = "0.4"  # grey of reference lines, such as chance, and of their names
-LONGEST = 48  # largest number of characters of a name
+REFERENCE_GREY = "0.4"  # grey of reference lines, such as chance, and of their names
+MAX_NAME_LENGTH = 48  # largest number of characters of a name
 
 
 class PlainFigure(Figure):
@@ -84,6 +84,6 @@ def empty_figure(width: float, height: float) -> PlainFigure:
 
 
 def short(names: Iterable[object]) -> Sequence[str]:
-    """Return each name on one line, cut after LONGEST characters."""
+    """Return each name on one line, cut after MAX_NAME_LENGTH characters."""
     lines = map(one_line, names)
-    return [line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…" for line in lines]
+    return [line if len(line) <= MAX_NAME_LENGTH else f"{line[: MAX_NAME_LENGTH - 1]}…" for line in lines]

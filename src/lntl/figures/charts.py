@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from lntl.figures.base import MARKERS, PALETTE, QUIET, empty_figure, short
+from lntl.figures.base import MARKERS, PALETTE, REFERENCE_GREY, empty_figure, short
 
 MAX_NAMES = 20  # largest number of entries in a legend
 LEGEND_CHARACTERS = 68  # characters in one line of a legend below a panel of the embedding; a marker counts as five
@@ -73,7 +73,7 @@ def bias_predictiveness(
     for (name, line), color, marker in zip(values.items(), PALETTE, MARKERS, strict=False):
         axes.plot(variances, line, color=color, marker=marker, label=name)
     if chance is not None:
-        axes.axhline(chance, color=QUIET, ls="--", lw=1, label="chance")
+        axes.axhline(chance, color=REFERENCE_GREY, ls="--", lw=1, label="chance")
     axes.set_xticks(variances)
     axes.set_ylim(0, 1)
     axes.set_xlabel("variance σ² of the colour jitter")
@@ -110,7 +110,7 @@ def probe_bars(series: Mapping[str, Sequence[Bar]], chance: Mapping[str, float])
         y += 0.6
     names = [Patch(color=color, label=name) for name, color in zip(series, PALETTE, strict=False)]
     lines = [
-        axes.axvline(100 * level, color=QUIET, ls=dashes, lw=1.4, label=f"chance: {name}")
+        axes.axvline(100 * level, color=REFERENCE_GREY, ls=dashes, lw=1.4, label=f"chance: {name}")
         for (name, level), dashes in zip(chance.items(), DASHES, strict=False)
     ]
     axes.set_yticks(ticks, [f"{layer}, {probe}" for layer, probe in groups])
@@ -128,7 +128,7 @@ def _bar(axes: Axes, y: float, row: Bar, color: str) -> None:
     mean, std = 100 * row["mean"], 100 * (row["std"] or 0)
     axes.barh(y, mean, height=0.84, color=color)
     if row["std"] is not None:
-        axes.errorbar(mean, y, xerr=std, color=QUIET, lw=1.2, capsize=2.5)
+        axes.errorbar(mean, y, xerr=std, color=REFERENCE_GREY, lw=1.2, capsize=2.5)
     axes.text(mean + std + 1, y, f"{mean:.0f}", va="center", fontsize=9)
 
 
@@ -144,7 +144,7 @@ def saliency_bars(values: Mapping[str, ArrayLike], label: str) -> Figure:
     height = 0.84 / len(table)
     for number, ((name, row), color) in enumerate(zip(table.items(), PALETTE, strict=False)):
         axes.barh(np.arange(len(order)) + (number + 0.5) * height - 0.42, row[order], height, color=color, label=name)
-    axes.axvline(0, color=QUIET, lw=0.8)
+    axes.axvline(0, color=REFERENCE_GREY, lw=0.8)
     axes.set_yticks(range(len(order)), [f"x[{index}]" for index in order])
     axes.tick_params(axis="y", length=0)
     axes.margins(y=0.02)
@@ -216,7 +216,7 @@ def _scatter(
     axes: Axes, points: NDArray[Any], labels: NDArray[Any], names: Sequence[str], colors: Sequence[Any]
 ) -> None:
     """Draw the points with a legend, or with a colour map and no legend if there are more than MAX_NAMES names."""
-    style: dict[str, Any] = {"s": 14, "ec": QUIET, "lw": 0.25, "rasterized": True}
+    style: dict[str, Any] = {"s": 14, "ec": REFERENCE_GREY, "lw": 0.25, "rasterized": True}
     axes.set_xticks([])
     axes.set_yticks([])
     if len(names) > MAX_NAMES:
@@ -247,12 +247,12 @@ def pareto(accuracy: Mapping[str, float], leakage: Mapping[str, float], chance: 
     best = _pareto_front([(leakage[name], accuracy[name]) for name in names])
     if len(best) > 1:
         line = 100 * np.array(best).T
-        axes.step(*line, where="post", color=QUIET, lw=1.2, zorder=1, label="Pareto front")
+        axes.step(*line, where="post", color=REFERENCE_GREY, lw=1.2, zorder=1, label="Pareto front")
     for number, (name, label) in enumerate(zip(names, short(names), strict=True)):
         color, marker = PALETTE[number % 6], MARKERS[(number + number // 6) % len(MARKERS)]
         axes.scatter(100 * leakage[name], 100 * accuracy[name], s=70, color=color, marker=marker, label=label, zorder=2)
     if chance is not None:
-        axes.axvline(100 * chance, color=QUIET, ls="--", lw=1.2, label="chance")
+        axes.axvline(100 * chance, color=REFERENCE_GREY, ls="--", lw=1.2, label="chance")
     axes.set_xlabel("leakage: accuracy of a fresh probe for the bias, %   (less is better)")
     axes.set_ylabel("unbiased accuracy, %   (more is better)")
     axes.grid(alpha=0.4)

@@ -96,19 +96,19 @@ class FairKL(Method):
 
 
 def sup_info_nce(v: Tensor, y: Tensor, temperature: float = 0.1, epsilon: float = 0.0) -> Tensor:
-    """Return eps-SupInfoNCE in nats, a scalar; 0 if no image has a partner.
+    """Return eps-SupInfoNCE in nats, a scalar; 0 if no class has two images.
 
     Args:
         v: Unit vectors (N, D).
         y: Classes (N,) int64.
         temperature: t, no unit.
-        epsilon: Margin between a partner and the others, in units of the similarity over t.
+        epsilon: Margin between images of the same class and of other classes, in units of the similarity over t.
     """
     s, same = v @ v.T / temperature, y[:, None] == y
     others = s.masked_fill(same, _MASKED).logsumexp(dim=1, keepdim=True)
-    partner = same & ~torch.eye(len(v), dtype=torch.bool, device=v.device)
-    losses = (torch.logaddexp(s - epsilon, others) - s).masked_fill(~partner, 0).sum(dim=1)
-    counts = partner.sum(dim=1)
+    positive = same & ~torch.eye(len(v), dtype=torch.bool, device=v.device)
+    losses = (torch.logaddexp(s - epsilon, others) - s).masked_fill(~positive, 0).sum(dim=1)
+    counts = positive.sum(dim=1)
     return (losses / counts.clamp(min=1)).sum() / (counts > 0).sum().clamp(min=1)
 
 

@@ -3,20 +3,19 @@
 import math
 from typing import Annotated, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, Field, PositiveInt, computed_field
+from pydantic import BaseModel, Field, FiniteFloat, PositiveInt, computed_field
 
 from lntl.types import DataSpec
 
-Share = Annotated[float, Field(allow_inf_nan=False)]
 Level = Annotated[float, Field(ge=0, le=1)]  # chance level, an accuracy
 
 
 class Estimate(BaseModel):
     """A number with its interval; `undefined` is the reason if there is no number."""
 
-    value: Share | None = None
-    low: Share | None = None
-    high: Share | None = None
+    value: FiniteFloat | None = None
+    low: FiniteFloat | None = None
+    high: FiniteFloat | None = None
     undefined: str | None = None
 
 
@@ -41,7 +40,7 @@ class Row(Estimate):
 class Groups(BaseModel):
     """Accuracy and number of images of each (class, bias value); empty for more than 65,536 groups."""
 
-    accuracy: list[list[Share | None]] = []
+    accuracy: list[list[FiniteFloat | None]] = []
     count: list[list[int]] = []
 
 
@@ -90,9 +89,9 @@ class ProbeRow(BaseModel):
 
     layer: str
     probe: str
-    mean: Share
-    std: Share | None = None
-    values: list[Share]
+    mean: FiniteFloat
+    std: FiniteFloat | None = None
+    values: list[FiniteFloat]
 
 
 class Chance(BaseModel):
@@ -115,7 +114,7 @@ class Leaks(BaseModel):
     chance: Chance
     probes: list[ProbeRow]
     reference: Reference = Reference()
-    leakage: Share
+    leakage: FiniteFloat
 
 
 class Probe(Leaks):
@@ -127,7 +126,7 @@ class Probe(Leaks):
     n_train: int
     n_test: PositiveInt
     seeds: list[int]
-    h_accuracy: Share | None = None
+    h_accuracy: FiniteFloat | None = None
     h_chance: Level | None = None
     recolorable: bool = True  # whether the bias value of an image can be changed
     per_bias: dict[str, Leaks] = {}
@@ -146,7 +145,7 @@ class ColorAccuracy(BaseModel):
     """The accuracy over all images in one colour."""
 
     name: str
-    accuracy: Share
+    accuracy: FiniteFloat
 
 
 class Recoloring(Changes):
@@ -163,18 +162,18 @@ class Recoloring(Changes):
 class ShiftStep(BaseModel):
     """Test images changed by `shift`: the share of changed predictions, and the accuracy; `erm_*`: the same for ERM."""
 
-    shift: Share
+    shift: FiniteFloat
     flip_rate: Estimate
-    accuracy: Share
+    accuracy: FiniteFloat
     erm_flip_rate: Estimate | None = None
-    erm_accuracy: Share | None = None
+    erm_accuracy: FiniteFloat | None = None
 
 
 class ShiftCurve(BaseModel):
     """One property of test images that was changed in steps; spread: its standard deviation among them."""
 
     name: str
-    spread: Share
+    spread: FiniteFloat
     steps: list[ShiftStep]
 
 
@@ -231,7 +230,7 @@ class Result(BaseModel):
     last: CheckpointScores
     best: CheckpointScores
     erm: "Result | None" = None
-    training_seconds: Share | None = None
+    training_seconds: FiniteFloat | None = None
 
 
 class Epoch(BaseModel, extra="allow"):
@@ -477,7 +476,7 @@ class SplitCounts(BaseModel):
     name: str
     n: int
     classes: list[int]
-    missing: Share  # share of rows without a bias value
+    missing: FiniteFloat  # share of rows without a bias value
     filled: int  # number of groups with rows
     cells: int  # number of all groups
 
@@ -485,10 +484,10 @@ class SplitCounts(BaseModel):
 class Association(BaseModel):
     """Association of a bias and the label on one split; `undefined` is the reason if a number is None."""
 
-    cramers_v: Share | None
-    mutual_information: Share | None
-    bias_only: Share | None  # accuracy here of the best rule in train from bias value to class
-    majority: Share | None
+    cramers_v: FiniteFloat | None
+    mutual_information: FiniteFloat | None
+    bias_only: FiniteFloat | None  # accuracy here of the best rule in train from bias value to class
+    majority: FiniteFloat | None
     undefined: str | None
 
 
@@ -498,7 +497,7 @@ class BiasCounts(BaseModel):
     name: str
     values: list[str]
     counts: dict[str, list[list[int]]]
-    missing: dict[str, Share]
+    missing: dict[str, FiniteFloat]
     association: dict[str, Association]
 
 
@@ -591,8 +590,8 @@ class Check(BaseModel):
     splits: list[SplitCounts]  # the first is train
     biases: list[BiasCounts]  # if there are several, the last is their combination
     cells: dict[str, CellCounts]
-    brightness_only: Share | None  # accuracy on training images of the best rule from brightness to class
-    center_brightness_only: Share | None = None  # the same for the brightness of the centre
+    brightness_only: FiniteFloat | None  # accuracy on training images of the best rule from brightness to class
+    center_brightness_only: FiniteFloat | None = None  # the same for the brightness of the centre
     opened: bool
     on_error: str | None
     wrong_rows: list[str]
@@ -615,9 +614,9 @@ class Trial(BaseModel):
 
     number: int
     state: Literal["complete", "pruned", "failed", "running", "waiting"]
-    value: Share | None = None
-    scores: list[Share] = []
-    values: dict[str, bool | int | Share | str | None] = {}
+    value: FiniteFloat | None = None
+    scores: list[FiniteFloat] = []
+    values: dict[str, bool | int | FiniteFloat | str | None] = {}
     epochs: int = 0  # of the last phase
     seconds: float | None = None
     error: str = ""
@@ -633,7 +632,7 @@ class Study(BaseModel):
     config: str
     seeds: int
     best: int | None
-    importance: dict[str, Share]  # share of the objective's variance that each key explains
+    importance: dict[str, FiniteFloat]  # share of the objective's variance that each key explains
     trials: list[Trial]
     processor: str
     threads: int | None
