@@ -148,7 +148,7 @@ def test_the_architecture_may_follow_the_library(raw_config: RawConfig) -> None:
         ("training.phases.0.lamb", 1, "training.phases.0.lamb: unknown key; did you mean 'lam'?"),
         ("training.phases.0.optimizer_h.nam", 1, "training.phases.0.optimizer_h.nam: unknown key; ... 'name'?"),
         ("trainin", {}, "trainin: unknown key; did you mean 'training'?"),
-        ("model.feature_dim", 8, "model.feature_dim: unknown key; valid: bias_head, eraser, ... split"),
+        ("model.feature_dim", 8, "model.feature_dim: unknown key; valid: batch_norm, bias_head, ... split"),
         ("project.seed", -1, "project.seed: -1 should be greater than or equal to 0"),
         ("project.seed", 1.5, "project.seed: 1.5 should be a valid integer"),
         ("project.seed", True, "project.seed: True should be a valid integer"),
