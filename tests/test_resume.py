@@ -422,7 +422,7 @@ def test_auto_never_replaces_a_run_that_has_results(finished: Path, capsys: pyte
     for command in (RESUME, [*RESUME, "project.seed=7"]):
         message = refused(capsys, *command)
         assert "last.pth is missing, so the run cannot be resumed, and " in message
-        assert "would be lost: replace the run with --overwrite" in message
+        assert "would be lost; replace the run with --overwrite" in message
     for path in RUN.iterdir():
         if path.name not in ("config.yaml", "environment.json", "checkpoints", "result.json"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()

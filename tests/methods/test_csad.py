@@ -138,7 +138,7 @@ def test_z_is_frozen_for_the_branch_and_the_estimator_and_these_for_f(make_train
     changed = []
     for objective in method.objectives(batch, 0.0):
         before = {name: copy.deepcopy([*net.parameters()]) for name, net in parts.items()}
-        trainer._minimise(objective.loss, objective.over)
+        trainer._minimise([(iter([objective]), 1.0)])
         changed.append(
             [
                 name
