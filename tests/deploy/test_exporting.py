@@ -116,7 +116,7 @@ def test_a_normalisation_that_differs_from_evaluation_is_noticed(
     used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = (torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
-    monkeypatch.setattr("lntl.data.eval_transform.ArrayTransform.unit", lambda self: other)
+    monkeypatch.setattr("lntl.data.eval_transform.ArrayTransform.mean_and_std", lambda self: other)
     for kind, name in KINDS.items():
         with pytest.raises(UserError, match=r"differs from the original by up to 0\.\d+ in a probability, over 64 im"):
             export(used("digits"), kind, tmp_path / name)
