@@ -28,7 +28,7 @@ from lntl.data.arrays import InMemory
 from lntl.data.loader import Loader
 from lntl.errors import UserError
 from lntl.experiment import build
-from lntl.sklearn import DebiasedClassifier, _WeightedLoader, config_of, phases_of
+from lntl.sklearn import DebiasedClassifier, config_of, phases_of
 
 N = 150
 CPU = torch.device("cpu")
@@ -348,10 +348,8 @@ def test_equal_weights_change_nothing_and_others_set_the_probability_of_a_draw(p
     assert same(plain, equal, X)
     weight = 1.0 + (y == "cat")
     for method in ("erm", "resample"):
-        loader = _WeightedLoader(
-            Loader(InMemory(torch.from_numpy(X), np.arange(N) % 3, ("a", "b", "c"), []).train, 50, CPU),
-            torch.from_numpy(weight),
-        )
+        loader = Loader(InMemory(torch.from_numpy(X), np.arange(N) % 3, ("a", "b", "c"), []).train, 50, CPU)
+        loader.row_weights = torch.from_numpy(weight)
         own = None if method == "erm" else torch.linspace(1, 2, N)
         rows = torch.cat([batch.row for seed in range(40) for batch in loader.batches(seed, weights=own)])
         expected = weight * (1 if own is None else own.double().numpy())

@@ -20,7 +20,6 @@ from lntl import config as configuration
 from lntl.config import Config
 from lntl.data.array_file import as_tensor
 from lntl.data.arrays import InMemory, columns_in_memory, normalised
-from lntl.data.loader import Loader
 from lntl.errors import UserError
 from lntl.experiment import build
 from lntl.experiment.build import methods_without_bias
@@ -28,7 +27,7 @@ from lntl.methods import load_method
 from lntl.methods.base import Method
 from lntl.models import append_eraser, load_model
 from lntl.probing.features import features
-from lntl.types import Batch, Networks
+from lntl.types import Networks
 
 __all__ = ["DebiasedClassifier"]
 
@@ -150,7 +149,7 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
         with torch.random.fork_rng(devices=[]):  # do not change the caller's random state
             experiment = build(config, data=data)
             if weights is not None and (weights != weights[0]).any():
-                experiment.trainer.loader = _WeightedLoader(experiment.trainer.loader, torch.from_numpy(weights))
+                experiment.trainer.loader.row_weights = torch.from_numpy(weights)
             self.history_ = [
                 {"phase": record.phase, "method": record.method, "epoch": record.epoch, **record.metrics}
                 for record in experiment.trainer
@@ -295,26 +294,6 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
         tags.input_tags.three_d_array = True
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
-
-
-class _WeightedLoader(Loader):
-    """A loader whose training epochs draw rows in proportion to weights (num_rows,)."""
-
-    def __init__(self, loader: Loader, sample_weight: Tensor) -> None:
-        super().__init__(loader.split, loader.batch_size, loader.device)
-        self._sample_weight = sample_weight
-
-    def batches(
-        self,
-        order_seed: int | None = None,
-        start: int = 0,
-        weights: Tensor | None = None,
-        share: tuple[int, int] = (0, 1),
-        turns: tuple[int, int] = (0, 1),
-    ) -> Iterator[Batch]:
-        """Yield the batches, as `Loader`; weights of the method are multiplied by those of the examples."""
-        method_weights = 1.0 if weights is None else weights.double().cpu()
-        return super().batches(order_seed, start, self._sample_weight * method_weights, share, turns)
 
 
 def _check_same_index(**arguments: Any) -> None:

@@ -167,8 +167,8 @@ def _lost(error: Exception) -> str:
 def _make_run(bench: Benchmark, run: BenchmarkRun, config: dict[str, Any], token: str, cwd: Path) -> str | None:
     """Make a run in a process on this worker, and return its line as JSON; None if it was stopped.
 
-    If the folder of the benchmark is shared, the run goes on there from its checkpoint, and the line is also written to
-    a file of this worker there; else it begins anew in a temporary folder.
+    If the folder of the benchmark is shared, the run continues there from its checkpoint, and the line is also written
+    to a file of this worker there; else it begins again in a temporary folder.
     """
     bench = replace(bench, command=[sys.executable, *bench.command[1:]])
     shared = False

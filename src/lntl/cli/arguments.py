@@ -27,6 +27,36 @@ RunArgument = Annotated[
     Path,
     typer.Argument(metavar="RUN_OR_CHECKPOINT", readable=False, help="A run folder (its best model) or a .pth file."),
 ]
+TrainedArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN", readable=False, help="A run folder (its best model), a .pth file, or a .safetensors export."
+    ),
+]
+ImagesArgument = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="IMAGES...",
+        readable=False,
+        help="Image files, folders of them (with subfolders), tables (.csv, .tsv, .parquet) with a column of "
+        "paths; or one .npz file of images or vectors.",
+    ),
+]
+ColumnOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Column of the paths in a table, or name of the array in an .npz; default: as in the run's data, "
+        "otherwise image or x."
+    ),
+]
+RootOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the paths in a table; default: data.root of the run, otherwise the table's folder."),
+]
+DelimiterOption = Annotated[
+    str | None,
+    typer.Option(help="Delimiter of CSV fields; default: as in the run's data, otherwise a comma, or a tab in .tsv."),
+]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 TrustOption = Annotated[
     list[str] | None,

@@ -5,42 +5,28 @@ from typing import Annotated
 
 import typer
 
-from lntl.cli.arguments import DeviceOption, TrustOption
+from lntl.cli.arguments import (
+    ColumnOption,
+    DelimiterOption,
+    DeviceOption,
+    ImagesArgument,
+    RootOption,
+    TrainedArgument,
+    TrustOption,
+)
 
 
 def explain(
-    run: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RUN", readable=False, help="A run folder (its best model), a .pth file, or a .safetensors export."
-        ),
-    ],
-    images: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="IMAGES...",
-            readable=False,
-            help="Image files, folders of them (with subfolders), tables (.csv, .tsv, .parquet) with a column of "
-            "paths; or one .npz file of images or vectors.",
-        ),
-    ],
+    run: TrainedArgument,
+    images: ImagesArgument,
     out: Annotated[Path, typer.Option(help="Folder to write; it must not exist.")],
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="Examples to explain: the first ones.")] = 50,
     steps: Annotated[
         int, typer.Option(min=1, max=1000, help="Points of the integral; more are slower and more exact.")
     ] = 32,
-    column: Annotated[
-        str | None,
-        typer.Option(
-            help="Column of the paths in a table, or name of the array in an .npz: the run's own, else image or x."
-        ),
-    ] = None,
-    root: Annotated[
-        Path | None, typer.Option(help="Folder of the paths in a table: the run's own data.root, else the table's.")
-    ] = None,
-    delimiter: Annotated[
-        str | None, typer.Option(help="Between the fields of CSV: the run's own, else a comma, a tab in .tsv.")
-    ] = None,
+    column: ColumnOption = None,
+    root: RootOption = None,
+    delimiter: DelimiterOption = None,
     device: DeviceOption = None,
     trust: TrustOption = None,
 ) -> None:

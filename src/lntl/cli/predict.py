@@ -5,45 +5,24 @@ from typing import Annotated, Literal
 
 import typer
 
-from lntl.cli.arguments import DeviceOption, TrustOption
+from lntl.cli.arguments import (
+    ColumnOption,
+    DelimiterOption,
+    DeviceOption,
+    ImagesArgument,
+    RootOption,
+    TrainedArgument,
+    TrustOption,
+)
 
 
 def predict(
-    run: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RUN", readable=False, help="A run folder (its best model), a .pth file, or a .safetensors export."
-        ),
-    ],
-    images: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="IMAGES...",
-            readable=False,
-            help="Image files, folders of them (with subfolders), tables (.csv, .tsv, .parquet) with a column of "
-            "paths; or one .npz file of images or vectors.",
-        ),
-    ],
+    run: TrainedArgument,
+    images: ImagesArgument,
     out: Annotated[Path, typer.Option(help="CSV file to write: path, prediction, and p_CLASS for each class.")],
-    column: Annotated[
-        str | None,
-        typer.Option(
-            help="Column of the paths in a table, or name of the array in an .npz; default: as in the run's data, "
-            "otherwise image or x."
-        ),
-    ] = None,
-    root: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of the paths in a table; default: data.root of the run, otherwise the table's folder."
-        ),
-    ] = None,
-    delimiter: Annotated[
-        str | None,
-        typer.Option(
-            help="Delimiter of CSV fields; default: as in the run's data, otherwise a comma, or a tab in .tsv."
-        ),
-    ] = None,
+    column: ColumnOption = None,
+    root: RootOption = None,
+    delimiter: DelimiterOption = None,
     features: Annotated[Path | None, typer.Option(help="An .npz file for the features z of each image.")] = None,
     on_error: Annotated[
         Literal["stop", "skip"],

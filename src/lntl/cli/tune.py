@@ -117,7 +117,7 @@ def _run_jobs(tuning: "Tuning", arguments: list[str], jobs: int, stop: "Stop") -
             lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no message"]
             raise UserError(f"a process of the study ended with {worker.returncode} ({log}): {lines[-1]}")
     if stopped:
-        raise Interrupted("stopped; the study goes on with the same command")
+        raise Interrupted("stopped; the same command continues the study")
 
 
 def tune_job(

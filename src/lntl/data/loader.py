@@ -17,14 +17,24 @@ T = TypeVar("T")
 
 
 class Loader:
-    """A split in batches; the order and the augmentation of an epoch are functions of the seed given for it."""
+    """A split in batches; the order and the augmentation of an epoch are functions of the seed given for it.
+
+    Args:
+        split: The split.
+        batch_size: Images per batch.
+        device: Device of the batches.
+        parts: Number of parts that a training batch is divided into, each with at least two images.
+
+    Attributes:
+        row_weights: Weights (num_rows,) by which all weights of `batches` are multiplied; None: 1.
+    """
 
     def __init__(self, split: Split, batch_size: int, device: torch.device, parts: int = 1) -> None:
-        """`parts`: into how many parts a batch of training is divided, each with at least two images."""
         self.split = split.to(device)
         self.batch_size = batch_size
         self.device = device
         self.parts = parts
+        self.row_weights: Tensor | None = None
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch; the last one may be smaller, or larger by less than two a part."""
@@ -58,6 +68,8 @@ class Loader:
         own augmentation seed, so that an example that is drawn again looks different.
         """
         split = self.split
+        if self.row_weights is not None:
+            weights = self.row_weights * (1.0 if weights is None else weights.double().cpu())
         if order_seed is None:
             order = torch.arange(len(split))
         elif weights is None:

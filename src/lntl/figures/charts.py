@@ -132,13 +132,13 @@ def _bar(axes: Axes, y: float, row: Bar, color: str) -> None:
     axes.text(mean + std + 1, y, f"{mean:.0f}", va="center", fontsize=9)
 
 
-MOST_FEATURES = 16  # bars of saliency_bars
+MAX_FEATURES = 16  # bars of saliency_bars
 
 
 def saliency_bars(values: Mapping[str, ArrayLike], label: str) -> Figure:
     """Plot attributions (D,) of the numbers of a vector as bars, one colour per name: the largest of the first name."""
     table = {name: np.asarray(row, dtype=np.float64) for name, row in values.items()}
-    order = np.argsort(-np.abs(next(iter(table.values()))), kind="stable")[:MOST_FEATURES]
+    order = np.argsort(-np.abs(next(iter(table.values()))), kind="stable")[:MAX_FEATURES]
     figure = empty_figure(8.4, 1.2 + (0.1 + 0.2 * len(table)) * len(order))
     axes = figure.subplots()
     height = 0.84 / len(table)

@@ -41,7 +41,7 @@ from lntl.types import DataSpec, ImageSplit, Networks
 
 log = logging.getLogger("lntl")
 
-PER_CLASS, MOST_CLASSES = 10, 100  # example images of a class, and classes that have some
+PER_CLASS, MAX_CLASSES = 10, 100  # example images of a class, and classes that have some
 MAX_IMAGES = 10_000  # of the test split that probes see, both halves together: bounds time and memory
 _JOINT = ""  # the name of all biases together, where there are several
 _SEED = 0  # of the choice of images and of the bootstrap: the same for every run, so that runs compare
@@ -257,8 +257,8 @@ def write_samples(folder: RunFolder, trust: Sequence[str] = ()) -> None:
         split = data.splits[name]
         if not isinstance(split, ImageSplit):
             raise UserError(f"data.name: the splits of {config.data.name} contain no images (ImageSplit) to show")
-        arrays[name] = _by_class(split, min(data.spec.num_classes, MOST_CLASSES))
-    arrays["class_names"] = np.array(data.spec.class_names[:MOST_CLASSES])
+        arrays[name] = _by_class(split, min(data.spec.num_classes, MAX_CLASSES))
+    arrays["class_names"] = np.array(data.spec.class_names[:MAX_CLASSES])
     write_atomic(folder.samples, lambda file: np.savez_compressed(file, **arrays))
 
 

@@ -1,11 +1,11 @@
 """Trackers: where metrics, settings and files of a run go besides its folder. A tracker is a file of this package.
 
-A tracker that fails is left out from then on, with one warning; the run goes on.
+A tracker that fails is left out from then on, with one warning; the run continues.
 """
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -37,7 +37,7 @@ class Embedding(NamedTuple):
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """What a tracker is told about a run when it is opened.
+    """The run that a tracker opens.
 
     Args:
         folder: The run's folder.
@@ -114,14 +114,8 @@ class Trackers:
         known = read_json(path, Tracked) if path.exists() else Tracked(project=run.project, name=run.name, ids={})
         for name in names:
             plugin = plugins.load("lntl.trackers", name, Tracker)
-            own = TrackedRun(
-                run.folder,
-                run.project or known.project,
-                run.name or known.name,
-                run.settings,
-                run.step,
-                run.training,
-                known.ids.get(name, ""),
+            own = replace(
+                run, project=run.project or known.project, name=run.name or known.name, id=known.ids.get(name, "")
             )
             try:
                 plugin.check()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["MLflow"]
 
 _SECONDS = 30  # between two requests with metrics of steps
-_MOST_METRICS, _MOST_PARAMETERS, _LONGEST = 1000, 100, 6000  # MLflow's limits on a request, and on a value's length
+_MAX_METRICS, _MAX_PARAMETERS, _MAX_LENGTH = 1000, 100, 6000  # MLflow's limits on a request, and on a value's length
 # Of MLflow's client, which would otherwise try for minutes to reach a server that does not answer.
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 
@@ -55,9 +55,9 @@ class MLflow(Tracker):
         experiment = self._client.get_experiment_by_name(name)
         number = self._client.create_experiment(name) if experiment is None else experiment.experiment_id
         created: str = self._client.create_run(number, run_name=self.run.name).info.run_id
-        parameters = [Param(key, str(value)[:_LONGEST]) for key, value in self.run.settings.items()]
-        for begin in range(0, len(parameters), _MOST_PARAMETERS):
-            self._client.log_batch(created, params=parameters[begin : begin + _MOST_PARAMETERS])
+        parameters = [Param(key, str(value)[:_MAX_LENGTH]) for key, value in self.run.settings.items()]
+        for begin in range(0, len(parameters), _MAX_PARAMETERS):
+            self._client.log_batch(created, params=parameters[begin : begin + _MAX_PARAMETERS])
         return created
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
@@ -66,14 +66,14 @@ class MLflow(Tracker):
 
         now = round(time.time() * 1000)
         self._waiting += [Metric(name, value, now, step) for name, value in values.items()]
-        if len(self._waiting) >= _MOST_METRICS or time.monotonic() - self._sent > _SECONDS:
+        if len(self._waiting) >= _MAX_METRICS or time.monotonic() - self._sent > _SECONDS:
             self._send()
 
     def _send(self) -> None:
         waiting, self._waiting, self._sent = self._waiting, [], time.monotonic()
         with _failing():
-            for begin in range(0, len(waiting), _MOST_METRICS):
-                self._client.log_batch(self.id, metrics=waiting[begin : begin + _MOST_METRICS])
+            for begin in range(0, len(waiting), _MAX_METRICS):
+                self._client.log_batch(self.id, metrics=waiting[begin : begin + _MAX_METRICS])
 
     def results(self, scores: Mapping[str, float], step: int) -> None:
         """Log the final metrics."""

@@ -28,7 +28,7 @@ class WandB(Tracker):
                 resume="allow" if run.id else None,
                 dir=run.folder.path,
                 config=dict(run.settings),
-                reinit="create_new",  # a run that the user has open goes on
+                reinit="create_new",  # a run that the user has open stays open
                 settings=wandb.Settings(console="off", silent=True, init_timeout=_PATIENCE),
             )
             self._run.define_metric("*", step_metric="step")  # a resumed run may begin before the last step it logged

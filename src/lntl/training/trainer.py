@@ -377,7 +377,7 @@ class Trainer:
         )
 
     def _finish_epoch(self, images_per_second: float, seconds: float) -> None:
-        if self._terms.pending:  # of a run that goes on with another number of processes, whose epochs are shorter
+        if self._terms.pending:  # terms of a run resumed with another number of processes, whose epochs are shorter
             self._terms.take()
         terms, self._terms = self._terms.means(self._epoch_steps), LoggedTerms()
         self.epoch_index, self.step, self._seconds = self.epoch_index + 1, 0, 0.0

@@ -235,12 +235,12 @@ def run_trials(
     """
     while study.get_trials(deepcopy=False, states=(State.WAITING,)):
         if stop():
-            raise Interrupted("stopped; the study goes on with the same command")
+            raise Interrupted("stopped; the same command continues the study")
         trial = study.ask()
         if "queued" not in trial.user_attrs:  # another process took the last one in this moment
             study.tell(trial, state=State.FAIL)
             return
-        # The sampler's draws are a function of the seed and the trial: a study that was stopped goes on the same.
+        # The sampler's draws are a function of seed and trial, so a stopped study continues with the same values.
         study.sampler = optuna.samplers.TPESampler(seed=derive(tuning.first_seed, "tune", trial.number) % 2**32)
         watch(_run_trial(tuning, study, trial, stop))
 
@@ -272,9 +272,9 @@ def _run_trial(tuning: Tuning, study: optuna.Study, trial: optuna.Trial, stop: S
     trial.set_user_attr("seconds", round(time.monotonic() - began, 1))
     trial.set_user_attr("scores", scores)
     mean = statistics.fmean(scores) if outcome == State.COMPLETE else None
-    told = study.tell(trial, mean, state=outcome)
+    finished = study.tell(trial, mean, state=outcome)
     shown = " ".join(f"{key}={_plain(value)}" for key, value in values.items())
-    return f"trial {trial.number}: {_STATES[outcome]} {tuning.objective}={told.value:.4f} {shown}"
+    return f"trial {trial.number}: {_STATES[outcome]} {tuning.objective}={finished.value:.4f} {shown}"
 
 
 def _plain(value: Value) -> str:
