@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -37,12 +37,23 @@ PHASES: dict[str, dict[str, Any]] = {
     "hsic, not normalised": {"method": "hsic", "estimator": "hsic", "alpha": 10.0},
     "group_dro, natural": {"method": "group_dro", "sampling": "natural", "eta": 0.5},
 }
+HARD = {"method": "lntl", "h_steps": 2, "clip_grad_norm": 0.3}
+ADAM: dict[str, Any] = {"optimizer_fg": {"name": "adam", "lr": 1e-3}, "optimizer_h": {"name": "adam", "lr": 1e-3}}
+VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # a phase, and other settings of the training
+    "with norms": ({"method": "erm"}, {"norms": True}),
+    "accumulated": (HARD, {"accumulate": 2}),
+    "bf16": (HARD, {"precision": "bf16-mixed"}),
+    "bf16, accumulated": (HARD, {"precision": "bf16-mixed", "accumulate": 2}),
+    "bf16, gathered": ({"method": "hsic", "clip_grad_norm": 0.3}, {"precision": "bf16-mixed"}),
+    "float32 with Adam": (HARD | ADAM, {"precision": "32-true"}),
+}
 
 
 class PartlyLabelled(Split):
-    """A split in float64 whose bias is unknown on every fifth image."""
+    """A split of `dtype` whose bias is unknown on every fifth image."""
 
-    def __init__(self, split: Split) -> None:
+    def __init__(self, split: Split, dtype: torch.dtype) -> None:
+        self.dtype = dtype
         self.split, unknown = split, torch.arange(len(split)) % 5 == 0
         self.y, self.row = split.y, split.row
         self.group = torch.where(unknown, IGNORE, split.group)
@@ -52,7 +63,9 @@ class PartlyLabelled(Split):
         unknown = index % 5 == 0
         bias = torch.where(unknown.view(-1, *[1] * (batch.bias.dim() - 1)), IGNORE, batch.bias)
         features = batch.bias_features * ~unknown[:, None]
-        return replace(batch, x=batch.x.double(), bias=bias, group=self.group[index], bias_features=features.double())
+        return replace(
+            batch, x=batch.x.to(self.dtype), bias=bias, group=self.group[index], bias_features=features.to(self.dtype)
+        )
 
     def to(self, device: torch.device) -> "PartlyLabelled":
         return self
@@ -76,7 +89,13 @@ def digits() -> ColoredMNIST:
 
 
 def make_trainer(
-    phase: dict[str, Any], *, epochs: int = 3, batch_size: int = 13, accumulate: int = 1, norms: bool = False
+    phase: dict[str, Any],
+    *,
+    epochs: int = 3,
+    batch_size: int = 13,
+    accumulate: int = 1,
+    norms: bool = False,
+    precision: Literal["64-true", "32-true", "bf16-mixed"] = "64-true",
 ) -> Trainer:
     """Return a trainer on 90 images: seven steps an epoch, of 13 images but for the last, of 12."""
     raw = {
@@ -97,20 +116,22 @@ def make_trainer(
     networks.h = MapHead(16, data.spec.num_bins)
     if config.model.eraser == "leace":
         append_eraser(networks, data.spec)
-    networks.double()
+    dtype = torch.float64 if precision == "64-true" else torch.float32
+    networks.to(dtype)
     phases = [
         TrainingPhase(p, partial(load_method(p.method), config=p, spec=data.spec)) for p in config.training.phases
     ]
-    fabric = Fabric(accelerator="cpu", devices=1, precision="64-true")
+    fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
     parts = ranks.world_size() * accumulate
-    loader = Loader(PartlyLabelled(data.splits["train"]), batch_size, fabric.device, parts)
+    loader = Loader(PartlyLabelled(data.splits["train"], dtype), batch_size, fabric.device, parts)
     return Trainer(fabric, networks, loader, phases, seed=0, log_interval=3, held_out=loader, accumulate=accumulate)
 
 
 def trained(phase: dict[str, Any], **settings: Any) -> dict[str, Any]:
-    """Return weights, the method's state and the metrics of the epochs after a training in float64."""
+    """Return weights, the method's state and the metrics of the epochs after a training, in float64 by default."""
     digits()
-    torch.set_default_dtype(torch.float64)  # Fabric gives the outputs of networks this type
+    if settings.get("precision", "64-true") == "64-true":
+        torch.set_default_dtype(torch.float64)  # Fabric gives the outputs of networks this type
     try:
         trainer = make_trainer(phase, **settings)
         metrics = [record.metrics for record in trainer]
@@ -126,8 +147,8 @@ def main(folder: Path, rank: int, world_size: int) -> None:
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size, timeout=timedelta(seconds=60))
     ranks.join(rank, world_size)
     results = {name: trained(phase) for name, phase in PHASES.items()}
-    results["with norms"] = trained({"method": "erm"}, norms=True)
-    results["lntl, accumulated"] = trained({"method": "lntl"}, accumulate=2)
+    for name, (phase, settings) in VARIANTS.items():
+        results[name] = trained(phase, **settings)
     torch.save(results, folder / f"rank{rank}.pth")
 
 

@@ -105,6 +105,8 @@ def test_a_setting_that_affects_results_changes_the_hash(write: Any, override: s
         "logging.log_interval_batches=7",
         "logging.checkpoint_minutes=1",
         "training.device=auto",
+        "training.devices=2",
+        "training.num_nodes=2",
         "evaluation.batch_size=7",
         "training.clip_grad_norm=null",  # off, as by default
     ],
