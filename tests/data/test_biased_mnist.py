@@ -10,8 +10,9 @@ import torch
 
 from lntl.data import mnist
 from lntl.data.biased_mnist import BACKGROUNDS, FOREGROUNDS, BiasedMNIST, PaintedDigits
+from lntl.data.colored_mnist import ColoredMNIST
 from lntl.data.lff_colored_mnist import MEANS, STD, LfFColoredMNIST, TintedDigits
-from lntl.types import Split
+from lntl.types import Dataset, RecolorableSplit, Split
 
 PER_CLASS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]  # training digits of MNIST
 
@@ -177,16 +178,37 @@ def test_a_quarter_turn() -> None:
     torch.testing.assert_close(turned[1], image[1], atol=1e-5, rtol=0)
 
 
-def test_random_colors_in_slow_loops() -> None:
+def test_mixed_channels_in_slow_loops() -> None:
     random = torch.Generator().manual_seed(0)
-    image, matrix, shift = (torch.randn(2, *shape, generator=random) for shape in ((3, 4, 5), (3, 3), (3,)))
-    found = mnist.mix_colors(image, matrix, shift)
+    image, weights, contrast, brightness = (
+        torch.rand(2, *shape, generator=random) for shape in ((3, 4, 5), (3, 3), (3,), (3,))
+    )
+    mixed = mnist.mix_channels(image, weights, contrast, brightness)
     for n in range(2):
-        for y in range(4):
-            for x in range(5):
-                for c in range(3):
-                    value = sum(float(matrix[n, c, k] * image[n, k, y, x]) for k in range(3)) + float(shift[n, c])
-                    assert found[n, c, y, x].item() == pytest.approx(value, abs=1e-5)
+        for c in range(3):
+            sums = np.array(
+                [
+                    [sum(float(weights[n, c, k] * image[n, k, y, x]) for k in range(3)) for x in range(5)]
+                    for y in range(4)
+                ]
+            )
+            standardised = (sums - sums.mean()) / (sums.std() + mnist.EPSILON)
+            expected = standardised * float(contrast[n, c]) + float(brightness[n, c])
+            np.testing.assert_allclose(mixed[n, c].numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("data", [biased(max_images=100), ColoredMNIST(ColoredMNIST.Config(max_images=100))])
+def test_images_of_two_colors_are_equal_in_random_colors_whatever_the_colors(data: Dataset) -> None:
+    split, index, change = data.splits["test"], torch.arange(50), mnist.Augmentation(0.0, 1.0)
+    assert isinstance(split, RecolorableSplit)
+    first, *others = (change(split.recolored(color).batch(index).x, index, 7) for color in range(10))
+    for other in others:
+        torch.testing.assert_close(first, other, atol=0.05, rtol=0)
+
+
+def test_a_constant_image_is_finite_in_random_colors() -> None:
+    x = torch.ones(1, 3, 28, 28)
+    assert torch.isfinite(mnist.Augmentation(0.0, 1.0)(x, torch.tensor([3]), 7)).all()
 
 
 def test_the_share_of_images_in_random_colors() -> None:

@@ -14,6 +14,7 @@ from lntl.data.eval_transform import ArrayTransform
 from lntl.data.mnist import (
     CLASSES,
     TRAINING_IMAGES,
+    Augmentation,
     Digits,
     DigitSettings,
     DigitSplit,
@@ -170,7 +171,12 @@ class BiasedMNIST(Dataset):
         """Return the digits of a split, with colors drawn at the correlation of the split."""
         config, y = self.config, digits.y
         white = PaintedDigits(
-            y=y, group=y, row=digits.row, digit=digits.images > 0, background=y, augmentation=config.augmentation
+            y=y,
+            group=y,
+            row=digits.row,
+            digit=digits.images > 0,
+            background=y,
+            augmentation=Augmentation(config.rotation, config.random_colors),
         )
         colors = [
             draw_colors(y, correlation if digits.biased else UNBIASED, derive(config.seed, split, part))

@@ -14,7 +14,7 @@ from torch.nn.functional import max_pool2d
 from lntl.data import mnist
 from lntl.data.array_file import UNREADABLE, unpickled
 from lntl.data.eval_transform import ArrayTransform
-from lntl.data.mnist import CLASSES, ColorBias, DigitSplit, select_bias
+from lntl.data.mnist import CLASSES, Augmentation, ColorBias, DigitSplit, RandomColors, Rotation, select_bias
 from lntl.data.transforms import luma
 from lntl.errors import UserError
 from lntl.plugins import Settings
@@ -77,7 +77,7 @@ class ColoredDigits(DigitSplit):
         mean = torch.tensor(PIXEL_MEAN, device=pixels.device).view(1, 3, 1, 1)
         std = torch.tensor(PIXEL_STD, device=pixels.device).view(1, 3, 1, 1)
         return Batch(
-            x=pixels.float().div_(255).sub_(mean).div_(std),
+            x=self.augment(pixels.float().div_(255).sub_(mean).div_(std), index),
             y=self.y[index],
             bias=self._bias(colored, self.color[index]),
             group=self.group[index],
@@ -159,6 +159,8 @@ class ColoredMNIST(Dataset):
             description="Distance in cells of the 14 x 14 map up to which background cells get the bias label of a "
             "stroke. 2 covers all cells whose features in convnet depend on the stroke; 0 as in the authors' code.",
         )
+        rotation: Rotation = 0.0
+        random_colors: RandomColors = 0.0
         seed: int = Field(0, ge=0, lt=2**63, description="Seed of the colours and of the train/val split.")
         max_images: int | None = Field(
             None,
@@ -185,8 +187,11 @@ class ColoredMNIST(Dataset):
         val = colored.take(order[:held_out].sort().values)
         self.val_note = f"{held_out} held-out training images, {config.val_coloring} colors"
         splits = {"train": train.take(order[held_out:].sort().values), "val": val, "test": test}
+        augmentation = Augmentation(config.rotation, config.random_colors)
         shown_splits = {
-            name: replace(split, grayscale=config.grayscale, bias_dilation=config.bias_dilation)
+            name: replace(
+                split, grayscale=config.grayscale, bias_dilation=config.bias_dilation, augmentation=augmentation
+            )
             for name, split in splits.items()
         }
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))

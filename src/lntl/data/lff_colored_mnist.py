@@ -10,7 +10,16 @@ from pydantic import Field
 from torch import Tensor
 
 from lntl.data.eval_transform import ArrayTransform
-from lntl.data.mnist import CLASSES, TRAINING_IMAGES, DigitSettings, DigitSplit, first_images, read_splits, select_bias
+from lntl.data.mnist import (
+    CLASSES,
+    TRAINING_IMAGES,
+    Augmentation,
+    DigitSettings,
+    DigitSplit,
+    first_images,
+    read_splits,
+    select_bias,
+)
 from lntl.seeding import derive
 from lntl.types import Batch, Dataset, DataSpec
 
@@ -129,7 +138,7 @@ class LfFColoredMNIST(Dataset):
                 gray=digits.images,
                 color=draw_noise(bias, config.severity, derive(config.seed, name, "noise")),
                 bias=bias,
-                augmentation=config.augmentation,
+                augmentation=Augmentation(config.rotation, config.random_colors),
             )
             splits[name] = first_images(split, config.max_images)
         self.source = "Colored MNIST of LfF from the MNIST digits of the package"

@@ -22,6 +22,7 @@ from lntl.types import IGNORE, Batch, DataSpec, ImageSplit, RecolorableSplit
 
 CLASSES = tuple("0123456789")
 TRAINING_IMAGES = 60_000
+EPSILON = 1e-5  # added to the standard deviation of a channel before it divides
 
 
 @cache
@@ -39,6 +40,9 @@ class Augmentation:
     rotation: float
     random_colors: float
 
+    def __bool__(self) -> bool:
+        return bool(self.rotation or self.random_colors)
+
     def __call__(self, x: Tensor, rows: Tensor, seed: int) -> Tensor:
         """Return changed images.
 
@@ -47,13 +51,14 @@ class Augmentation:
             rows: Row of each image in the data set, (N,) int64; with the seed it decides the change.
             seed: Seed of the epoch or of the batch.
         """
-        numbers = uniforms(seed, rows, 14)
+        numbers = uniforms(seed, rows, 17)
         if self.rotation:
             x = rotate(x, (2 * numbers[:, 0] - 1).to(x) * math.radians(self.rotation))
         if self.random_colors:
-            normal = torch.special.ndtri(numbers[:, 2:].clamp(min=1e-12)).to(x)
-            mixed = mix_colors(x, normal[:, :9].view(-1, 3, 3) / math.sqrt(3), normal[:, 9:])
-            x = torch.where((numbers[:, 1].to(x) < self.random_colors)[:, None, None, None], mixed, x)
+            normal = torch.special.ndtri(numbers[:, 2:14].clamp(min=1e-12)).to(x)
+            weights, brightness = normal[:, :9].abs().view(-1, 3, 3), normal[:, 9:]
+            colored = mix_channels(x, weights, numbers[:, 14:].to(x), brightness)
+            x = torch.where((numbers[:, 1].to(x) < self.random_colors)[:, None, None, None], colored, x)
         return x
 
 
@@ -65,13 +70,28 @@ def rotate(x: Tensor, angle: Tensor) -> Tensor:
     return grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
-def mix_colors(x: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
-    """Return images (N, 3, H, W) whose color at each position is matrix (N, 3, 3) times color plus shift (N, 3).
+def mix_channels(x: Tensor, weights: Tensor, contrast: Tensor, brightness: Tensor) -> Tensor:
+    """Return images whose channels are weighted sums of the channels of x, with a given contrast and brightness.
 
-    This is a convolution of size 1 with other weights for each image. Source: Xu et al., "Robust and Generalizable
-    Visual Representation Learning via Random Convolutions", ICLR 2021; the shift is our addition.
+    The weighted sum is standardised over the image before. An image of two colors has then the same pixels whatever
+    the colors are, if the weights are positive and the brighter color is at least as bright in each channel.
+
+    Args:
+        x: Images (N, 3, H, W).
+        weights: Weight of each channel of x in each channel of the result, (N, 3, 3).
+        contrast: Standard deviation of each channel over the image, (N, 3).
+        brightness: Mean of each channel over the image, (N, 3).
+
+    Returns:
+        Images (N, 3, H, W); a channel without contrast is constant.
+
+    Source:
+        The weighted sum is a random convolution of size 1 (Xu et al., "Robust and Generalizable Visual Representation
+        Learning via Random Convolutions", ICLR 2021). Positive weights and the standardisation are our addition.
     """
-    return torch.baddbmm(shift[:, :, None], matrix, x.flatten(2)).view_as(x)
+    mixed = torch.bmm(weights, x.flatten(2))
+    std, mean = torch.std_mean(mixed, dim=2, correction=0, keepdim=True)
+    return ((mixed - mean) * (contrast[:, :, None] / (std + EPSILON)) + brightness[:, :, None]).view_as(x)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,18 +101,16 @@ class DigitSplit(RecolorableSplit):
     y: Tensor
     group: Tensor
     row: Tensor
-    augmentation: Augmentation | None = None
+    augmentation: Augmentation = Augmentation(rotation=0.0, random_colors=0.0)
     augmentation_seed: int | None = None
 
     def augmented(self, seed: int) -> Self:
         """Return the split with the augmentation of a seed."""
-        return self if self.augmentation is None else replace(self, augmentation_seed=seed)
+        return replace(self, augmentation_seed=seed) if self.augmentation else self
 
     def augment(self, x: Tensor, index: Tensor) -> Tensor:
         """Return normalised images (N, 3, 28, 28) at `index`, augmented if the split has an augmentation seed."""
-        if self.augmentation is None or self.augmentation_seed is None:
-            return x
-        return self.augmentation(x, self.row[index], self.augmentation_seed)
+        return x if self.augmentation_seed is None else self.augmentation(x, self.row[index], self.augmentation_seed)
 
     def to(self, device: torch.device) -> Self:
         """Return the split with its tensors on `device`."""
@@ -156,6 +174,21 @@ ColorBias = Annotated[
 ]
 
 
+Rotation = Annotated[
+    float,
+    Field(ge=0, le=180, description="Training images are rotated by a random angle of up to this many degrees."),
+]
+RandomColors = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=1,
+        description="Share of the training images in random colors: each channel becomes a random positive sum of the "
+        "channels, standardised over the image, with random contrast and brightness.",
+    ),
+]
+
+
 class DigitSettings(Settings):
     """Settings that the data sets with a fixed share of aligned images have in common."""
 
@@ -170,25 +203,12 @@ class DigitSettings(Settings):
     val_coloring: Literal["biased", "random"] = Field(
         "random", description="Colors of val: `random` as in the test set, or `biased` as in training."
     )
-    rotation: float = Field(
-        0.0, ge=0, le=180, description="Training images are rotated by a random angle of up to this many degrees."
-    )
-    random_colors: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="Share of the training images whose colors go through a random linear map, another one for each "
-        "image (random convolutions of size 1; Xu et al., ICLR 2021).",
-    )
+    rotation: Rotation = 0.0
+    random_colors: RandomColors = 0.0
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the colors and of the train/val split.")
     max_images: int | None = Field(
         None, ge=100, le=1_000_000_000, description="Use only the first images of train and of test, for a quick try."
     )
-
-    @property
-    def augmentation(self) -> Augmentation | None:
-        """Random changes of training images; None if none is set."""
-        return Augmentation(self.rotation, self.random_colors) if self.rotation or self.random_colors else None
 
 
 class Digits(NamedTuple):
