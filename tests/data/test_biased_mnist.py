@@ -12,6 +12,7 @@ from lntl.data import mnist
 from lntl.data.biased_mnist import BACKGROUNDS, FOREGROUNDS, BiasedMNIST, PaintedDigits
 from lntl.data.colored_mnist import ColoredMNIST
 from lntl.data.lff_colored_mnist import MEANS, STD, LfFColoredMNIST, TintedDigits
+from lntl.data.transforms import EPSILON, mix_channels
 from lntl.types import Dataset, RecolorableSplit, Split
 
 PER_CLASS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]  # training digits of MNIST
@@ -183,7 +184,7 @@ def test_mixed_channels_in_slow_loops() -> None:
     image, weights, contrast, brightness = (
         torch.rand(2, *shape, generator=random) for shape in ((3, 4, 5), (3, 3), (3,), (3,))
     )
-    mixed = mnist.mix_channels(image, weights, contrast, brightness)
+    mixed = mix_channels(image, weights, contrast, brightness)
     for n in range(2):
         for c in range(3):
             sums = np.array(
@@ -192,7 +193,7 @@ def test_mixed_channels_in_slow_loops() -> None:
                     for y in range(4)
                 ]
             )
-            standardised = (sums - sums.mean()) / (sums.std() + mnist.EPSILON)
+            standardised = (sums - sums.mean()) / (sums.std() + EPSILON)
             expected = standardised * float(contrast[n, c]) + float(brightness[n, c])
             np.testing.assert_allclose(mixed[n, c].numpy(), expected, atol=1e-5)
 

@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 from lntl.data.decoding import UnreadableImageError, decode
 from lntl.data.images import ImageSettings, ImageSource, Normalise
 
-TRAINING: dict[str, Any] = {"size": 14, "crop": "resized", "flip": True, "randaugment": 1}
+TRAINING: dict[str, Any] = {"size": 14, "crop": "resized", "flip": True, "randaugment": 1, "random_colors": 0.5}
 
 
 def source(folder: Path, count: int = 30, **options: Any) -> ImageSource:
@@ -51,6 +51,14 @@ def test_threads_cache_and_batch_size_do_not_change_the_tensors(tmp_path: Path) 
             assert torch.equal(torch.cat([other.load(part, 9) for part in index.split(size)]), augmented)
             assert torch.equal(torch.cat([other.load(part) for part in index.split(size)]), evaluated)
             assert torch.equal(other.pixels(index), pixels)
+
+
+def test_a_share_of_the_training_images_gets_random_colors(tmp_path: Path) -> None:
+    index = torch.arange(30)
+    plain, colored = source(tmp_path).load(index), source(tmp_path, random_colors=0.5).load(index, 9)
+    changed = (plain != colored).flatten(1).any(dim=1)
+    assert 5 < int(changed.sum()) < 25
+    assert torch.equal(source(tmp_path, random_colors=0.5).load(index), plain)
 
 
 def test_batches_are_channels_last_in_memory(tmp_path: Path) -> None:
@@ -98,7 +106,9 @@ def test_threads_load_images_for_a_caller_in_inference_mode(tmp_path: Path, seed
 
 def test_augmented_grey_images_stay_grey(tmp_path: Path) -> None:
     options = ImageSettings(
-        **TRAINING | {"randaugment": 2}, grayscale=True, normalise=Normalise(mean=[0, 0, 0], std=[1, 1, 1])
+        **TRAINING | {"randaugment": 2, "random_colors": 0.0},
+        grayscale=True,
+        normalise=Normalise(mean=[0, 0, 0], std=[1, 1, 1]),
     )
     x = ImageSource(folder_of(tmp_path, 6), options).load(torch.arange(6), seed=1)
     assert torch.equal(x, x[:, :1].expand(-1, 3, -1, -1))

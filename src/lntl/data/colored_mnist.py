@@ -14,7 +14,8 @@ from torch.nn.functional import max_pool2d
 from lntl.data import mnist
 from lntl.data.array_file import UNREADABLE, unpickled
 from lntl.data.eval_transform import ArrayTransform
-from lntl.data.mnist import CLASSES, Augmentation, ColorBias, DigitSplit, RandomColors, Rotation, select_bias
+from lntl.data.image_settings import RandomColors
+from lntl.data.mnist import CLASSES, Augmentation, ColorBias, DigitSplit, Rotation, select_bias
 from lntl.data.transforms import luma
 from lntl.errors import UserError
 from lntl.plugins import Settings

@@ -34,6 +34,17 @@ def _by_name(value: Any) -> Any:
 Normalisation = Annotated[Normalise, BeforeValidator(_by_name, json_schema_input_type=Literal["imagenet"] | Normalise)]
 
 
+RandomColors = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=1,
+        description="Share of the training images in random colors: each channel becomes a random positive sum of the "
+        "channels, standardised over the image, with random contrast and brightness.",
+    ),
+]
+
+
 class ImageSettings(Settings):
     """Settings of reading images, from the file to the tensor."""
 
@@ -59,6 +70,7 @@ class ImageSettings(Settings):
         0, ge=0, le=16, description="Random operations on each training image (RandAugment, Cubuk et al., 2020)."
     )
     randaugment_magnitude: int = Field(9, ge=0, le=30, description="Strength of the random operations, from 0 to 30.")
+    random_colors: RandomColors = 0.0
     normalise: Normalisation = Field(
         IMAGENET, description="`imagenet`, or {mean: [r, g, b], std: [r, g, b]} on the [0, 1] scale."
     )

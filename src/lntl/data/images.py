@@ -22,6 +22,7 @@ from lntl.data.decoding import (
     highest_value,
 )
 from lntl.data.image_settings import ImageSettings, Normalise
+from lntl.seeding import derive, uniforms
 
 __all__ = ["ImageSettings", "ImageSource", "Normalise"]
 
@@ -135,6 +136,10 @@ class ImageSource:
             else:
                 pixels = transforms.augment(stored, indices[part], seed, self.settings)
             transforms.normalise(pixels, self.settings, out[part])
+            if seed is not None and self.settings.random_colors:
+                numbers = uniforms(derive(seed, "random colors"), indices[part], transforms.RANDOM_COLORS)
+                x = out[part].permute(0, 3, 1, 2)
+                x.copy_(transforms.random_colors(x, self.settings.random_colors, numbers))
 
         self._in_parts(fill, len(index))
         return out.permute(0, 3, 1, 2)

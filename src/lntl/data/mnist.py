@@ -16,13 +16,14 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
+from lntl.data.image_settings import RandomColors
+from lntl.data.transforms import RANDOM_COLORS, random_colors
 from lntl.plugins import Settings
 from lntl.seeding import derive, permutation, uniforms
 from lntl.types import IGNORE, Batch, DataSpec, ImageSplit, RecolorableSplit
 
 CLASSES = tuple("0123456789")
 TRAINING_IMAGES = 60_000
-EPSILON = 1e-5  # added to the standard deviation of a channel before it divides
 
 
 @cache
@@ -51,15 +52,10 @@ class Augmentation:
             rows: Row of each image in the data set, (N,) int64; with the seed it decides the change.
             seed: Seed of the epoch or of the batch.
         """
-        numbers = uniforms(seed, rows, 17)
+        numbers = uniforms(seed, rows, 1 + RANDOM_COLORS)
         if self.rotation:
             x = rotate(x, (2 * numbers[:, 0] - 1).to(x) * math.radians(self.rotation))
-        if self.random_colors:
-            normal = torch.special.ndtri(numbers[:, 2:14].clamp(min=1e-12)).to(x)
-            weights, brightness = normal[:, :9].abs().view(-1, 3, 3), normal[:, 9:]
-            colored = mix_channels(x, weights, numbers[:, 14:].to(x), brightness)
-            x = torch.where((numbers[:, 1].to(x) < self.random_colors)[:, None, None, None], colored, x)
-        return x
+        return random_colors(x, self.random_colors, numbers[:, 1:]) if self.random_colors else x
 
 
 def rotate(x: Tensor, angle: Tensor) -> Tensor:
@@ -68,30 +64,6 @@ def rotate(x: Tensor, angle: Tensor) -> Tensor:
     turn = torch.stack([torch.stack([cos, -sin, zero], dim=1), torch.stack([sin, cos, zero], dim=1)], dim=1)
     grid = affine_grid(turn, list(x.shape), align_corners=False)
     return grid_sample(x, grid, padding_mode="border", align_corners=False)
-
-
-def mix_channels(x: Tensor, weights: Tensor, contrast: Tensor, brightness: Tensor) -> Tensor:
-    """Return images whose channels are weighted sums of the channels of x, with a given contrast and brightness.
-
-    The weighted sum is standardised over the image before. An image of two colors has then the same pixels whatever
-    the colors are, if the weights are positive and the brighter color is at least as bright in each channel.
-
-    Args:
-        x: Images (N, 3, H, W).
-        weights: Weight of each channel of x in each channel of the result, (N, 3, 3).
-        contrast: Standard deviation of each channel over the image, (N, 3).
-        brightness: Mean of each channel over the image, (N, 3).
-
-    Returns:
-        Images (N, 3, H, W); a channel without contrast is constant.
-
-    Source:
-        The weighted sum is a random convolution of size 1 (Xu et al., "Robust and Generalizable Visual Representation
-        Learning via Random Convolutions", ICLR 2021). Positive weights and the standardisation are our addition.
-    """
-    mixed = torch.bmm(weights, x.flatten(2))
-    std, mean = torch.std_mean(mixed, dim=2, correction=0, keepdim=True)
-    return ((mixed - mean) * (contrast[:, :, None] / (std + EPSILON)) + brightness[:, :, None]).view_as(x)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,15 +149,6 @@ ColorBias = Annotated[
 Rotation = Annotated[
     float,
     Field(ge=0, le=180, description="Training images are rotated by a random angle of up to this many degrees."),
-]
-RandomColors = Annotated[
-    float,
-    Field(
-        ge=0,
-        le=1,
-        description="Share of the training images in random colors: each channel becomes a random positive sum of the "
-        "channels, standardised over the image, with random contrast and brightness.",
-    ),
 ]
 
 

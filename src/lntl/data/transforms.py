@@ -15,6 +15,8 @@ from lntl.seeding import uniforms
 # Width to height of a resized crop is at most 4/3 and at least 3/4. Source: Szegedy et al., 2015, as in torchvision.
 MAX_RATIO = 4 / 3
 _CROP, _FLIP = 4, 1  # random numbers per image for its crop and its flip
+RANDOM_COLORS = 16  # random numbers per image for its colors
+EPSILON = 1e-5  # added to the standard deviation of a channel before it divides
 
 
 def empty_images(count: int, side: int, kind: type[np.generic]) -> Tensor:
@@ -100,6 +102,42 @@ def _resized(image: Tensor, box: tuple[int, int, int, int], size: int) -> Tensor
 
     resized: Tensor = F.resized_crop(image, *box, [size, size], antialias=True)
     return resized
+
+
+def random_colors(x: Tensor, share: float, numbers: Tensor) -> Tensor:
+    """Return images (N, 3, H, W) of which a share has random colors (see `mix_channels`).
+
+    The weights are absolute values of normal numbers, the contrast is uniform in [0, 1], the brightness is normal.
+    numbers: random numbers in [0, 1) that decide, (N, RANDOM_COLORS) float64.
+    """
+    chosen = numbers[:, 0] < share
+    normal = torch.special.ndtri(numbers[:, 1:13].clamp(min=1e-12)).to(x)
+    weights, brightness = normal[:, :9].abs().view(-1, 3, 3), normal[:, 9:]
+    return torch.where(chosen[:, None, None, None], mix_channels(x, weights, numbers[:, 13:].to(x), brightness), x)
+
+
+def mix_channels(x: Tensor, weights: Tensor, contrast: Tensor, brightness: Tensor) -> Tensor:
+    """Return images whose channels are weighted sums of the channels of x, with a given contrast and brightness.
+
+    The weighted sum is standardised over the image before. An image of two colors has then the same pixels whatever
+    the colors are, if the weights are positive and the brighter color is at least as bright in each channel.
+
+    Args:
+        x: Images (N, 3, H, W).
+        weights: Weight of each channel of x in each channel of the result, (N, 3, 3).
+        contrast: Standard deviation of each channel over the image, (N, 3).
+        brightness: Mean of each channel over the image, (N, 3).
+
+    Returns:
+        Images (N, 3, H, W); a channel without contrast is constant.
+
+    Source:
+        The weighted sum is a random convolution of size 1 (Xu et al., "Robust and Generalizable Visual Representation
+        Learning via Random Convolutions", ICLR 2021). Positive weights and the standardisation are our addition.
+    """
+    mixed = torch.bmm(weights, x.flatten(2))
+    std, mean = torch.std_mean(mixed, dim=2, correction=0, keepdim=True)
+    return ((mixed - mean) * (contrast[:, :, None] / (std + EPSILON)) + brightness[:, :, None]).view_as(x)
 
 
 # --- RandAugment (Cubuk et al., 2020) with the operations of torchvision, chosen by the numbers of `augment` ---
