@@ -1,6 +1,6 @@
 """A tiny run, and fast processes that run the command line on it, which a test can kill at a chosen function call.
 
-The processes are forked from a server that has imported everything and computed nothing, so that a real process costs a
+The processes are forked from a server that has imported everything and read the digits, so that a real process costs a
 fraction of a second.
 """
 

@@ -1,4 +1,4 @@
-"""The modules that the server of tiny_runs imports before it forks: all that a run needs; nothing is computed."""
+"""What the server of tiny_runs does before it forks: import all that a run needs and read the digits."""
 
 import gc
 import importlib
@@ -8,10 +8,13 @@ from tiny_runs import TINY
 
 import lntl
 from lntl import config
+from lntl.data import mnist
 
 for module in pkgutil.walk_packages(lntl.__path__, "lntl."):
     if module.name != "lntl.__main__":
         importlib.import_module(module.name)
 config.validate(TINY, "tiny.yaml")
+for split in ("train", "test"):
+    mnist.read(split)
 gc.collect()
 gc.freeze()  # a collection in a forked process would copy the memory that it shares with the server
