@@ -12,27 +12,27 @@ from tiny_runs import ROOT, TINY
 
 
 def clone(folder: Path) -> Path:
-    """Copy the files that git does not ignore, with this environment as .venv, which `make` takes as complete."""
+    """Copy the files that git does not ignore; link this environment as .venv and mark it as completely installed."""
     if not (ROOT / ".git").exists():
-        pytest.skip("no git checkout: git would say which files belong to the project")
-    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        pytest.skip("no git checkout, so the files of the project are unknown")
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(None, names.split("\0")):
         if (source := ROOT / name).is_symlink() or source.exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, folder / name, follow_symlinks=False)
     venv = folder / ".venv"
     venv.mkdir()
-    for part in Path(sys.prefix).iterdir():
-        if not part.name.startswith("."):
-            (venv / part.name).symlink_to(part)
+    for entry in Path(sys.prefix).iterdir():
+        if not entry.name.startswith("."):
+            (venv / entry.name).symlink_to(entry)
     for stamp in (".installed", ".installed-dev"):
         (venv / stamp).touch()
     return folder
 
 
 def shrink(config: Path) -> None:
-    """Make a configuration train in a second: less data, fewer epochs, and the rest as it was."""
+    """Reduce the data and the epochs of a configuration so that it trains in a second."""
     raw = yaml.safe_load(config.read_text())
     raw["data"]["max_images"] = TINY["data"]["max_images"]
     raw["training"]["batch_size"] = TINY["training"]["batch_size"]
@@ -43,16 +43,16 @@ def shrink(config: Path) -> None:
 
 
 def sh(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command line in a clone, with the clone's own package and its .venv activated."""
+    """Run a shell command in a copy of the checkout, with the package and the .venv of the copy."""
     path = f"{folder / '.venv/bin'}:{os.environ['PATH']}"
-    lent = {"PATH": path, "PYTHONPATH": str(folder / "src"), "OMP_NUM_THREADS": "1"}
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    added_variables = {"PATH": path, "PYTHONPATH": str(folder / "src"), "OMP_NUM_THREADS": "1"}
+    inherited_variables = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     return subprocess.run(
         command,
         shell=True,
         executable="/bin/bash",
         cwd=folder,
-        env=clean | lent,
+        env=inherited_variables | added_variables,
         capture_output=True,
         text=True,
         timeout=300,

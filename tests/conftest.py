@@ -12,10 +12,10 @@ import hypothesis
 import pytest
 import threadpoolctl
 import torch
-import used_runs
+import trained_runs
 from filelock import FileLock
 from lightning_fabric import Fabric
-from made_runs import make_run
+from synthetic_runs import make_run
 from tiny_runs import run, write_config
 
 from lntl import config as configuration
@@ -27,7 +27,7 @@ from lntl.models import append_eraser, load_model
 from lntl.training.trainer import Trainer, TrainingPhase
 from lntl.types import Batch, Split
 
-os.environ["LNTL_TRUST"] = "tiny_networks"  # a model of the tests' own, as users have theirs
+os.environ["LNTL_TRUST"] = "tiny_networks"  # lets tests load their own model, like the model of a user
 torch.set_num_threads(1)  # the workers of pytest-xdist share the cores
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")  # for processes that a test starts
 threadpoolctl.threadpool_limits(1)
@@ -35,8 +35,8 @@ threadpoolctl.threadpool_limits(1)
 hypothesis.settings.register_profile("lntl", deadline=None, derandomize=True, database=None, max_examples=50)
 hypothesis.settings.load_profile("lntl")
 
-Shared = Callable[[str, Callable[[Path], object]], Path]
-NO_FILES = "/nonexistent"  # no official file lies here, whatever the working directory
+SharedFolder = Callable[[str, Callable[[Path], object]], Path]
+NO_FILES = "/nonexistent"  # a folder without an official file
 
 
 @pytest.fixture(scope="session")
@@ -53,18 +53,18 @@ def batch(digits: ColoredMNIST) -> Batch:
 
 @pytest.fixture
 def raw_config(tmp_path: Any) -> Callable[..., dict[str, Any]]:
-    """A function from phases and sections to a small raw configuration, as YAML would give it.
+    """A function that makes a small raw configuration from phases and sections.
 
-    A phase is a method's name (for one epoch) or a dict; a section given is merged into the one that stands here.
+    A phase is a method's name (one epoch) or a dict; each section is merged into the section of `raw` below.
     """
 
     def make(*phases: str | dict[str, Any], **sections: dict[str, Any]) -> dict[str, Any]:
-        full = [{"method": p, "epochs": 1} if isinstance(p, str) else {"epochs": 1} | p for p in phases]
+        phase_dicts = [{"method": p, "epochs": 1} if isinstance(p, str) else {"epochs": 1} | p for p in phases]
         raw: dict[str, dict[str, Any]] = {
             "project": {"experiment_name": "tiny"},
             "data": {"name": "colored_mnist", "path": NO_FILES, "max_images": 100},
             "model": {"name": "convnet"},
-            "training": {"device": "cpu", "batch_size": 32, "phases": full or [{"method": "erm", "epochs": 1}]},
+            "training": {"device": "cpu", "batch_size": 32, "phases": phase_dicts or [{"method": "erm", "epochs": 1}]},
             "logging": {
                 "output_dir": str(tmp_path / "results"),
                 "log_interval_batches": 2,
@@ -85,7 +85,7 @@ def make_config(raw_config: Callable[..., dict[str, Any]]) -> Callable[..., Conf
 
 @pytest.fixture
 def make_trainer(make_config: Callable[..., Config], digits: ColoredMNIST) -> Callable[..., Trainer]:
-    """A function from phases and sections to a trainer on 90 images, three steps an epoch; `split` replaces them."""
+    """A function that makes a trainer from phases and sections: three steps an epoch on 90 images (or on `split`)."""
 
     def make(
         *phases: str | dict[str, Any],
@@ -112,49 +112,49 @@ def make_trainer(make_config: Callable[..., Config], digits: ColoredMNIST) -> Ca
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
-    """A function from a name and a function that fills a folder to the filled folder; do not change its files.
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> SharedFolder:
+    """A function that returns the folder with a name and fills it at the first call; do not change the files.
 
-    The workers of pytest-xdist share the folder: one of them fills it, the others wait.
+    The workers of pytest-xdist share the folder: one worker fills it, the others wait.
     """
     base = tmp_path_factory.getbasetemp()
     base = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
     base.mkdir(exist_ok=True)
 
     def folder(name: str, fill: Callable[[Path], object]) -> Path:
-        path, filled = base / name, base / f"{name}.filled"
+        path, done_file = base / name, base / f"{name}.done"
         with FileLock(base / f"{name}.lock"):
-            if not filled.exists():
+            if not done_file.exists():
                 path.mkdir()
                 fill(path)
-                filled.touch()
+                done_file.touch()
         return path
 
     return folder
 
 
 @pytest.fixture(scope="session")
-def made(shared: Shared) -> Path:
-    """A folder with the invented runs `lntl` and `plain` (only ERM); do not change its files."""
+def synthetic_runs(shared_folder: SharedFolder) -> Path:
+    """A folder with two runs of invented numbers, `lntl` and `plain` (only ERM); do not change the files."""
 
     def fill(folder: Path) -> None:
         make_run(folder / "lntl")
         make_run(folder / "plain", method="erm", accuracy=0.5, leakage=0.97, flips=0.93, erm=False)
 
-    return shared("made", fill)
+    return shared_folder("synthetic_runs", fill)
 
 
 @pytest.fixture(scope="session")
-def trained(shared: Shared) -> Callable[..., Path]:
-    """A function from sections of tiny.yaml to a folder in which it was trained to the end; do not change its files."""
+def trained_folder(shared_folder: SharedFolder) -> Callable[..., Path]:
+    """A function that trains tiny.yaml with changed sections; returns its folder, whose files must not change."""
 
     def folder(**sections: dict[str, Any]) -> Path:
         def fill(folder: Path) -> None:
             write_config(folder, **sections)
             assert run("train", "tiny.yaml", folder=folder) == 0
 
-        name = hashlib.sha256(json.dumps(sections, sort_keys=True).encode()).hexdigest()
-        return shared(f"trained-{name[:12]}", fill)
+        digest = hashlib.sha256(json.dumps(sections, sort_keys=True).encode()).hexdigest()
+        return shared_folder(f"trained-{digest[:12]}", fill)
 
     return folder
 
@@ -168,6 +168,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def used(shared: Shared) -> Callable[[str], Path]:
-    """A function from a kind of data to the folder of a finished run on it; do not change its files."""
-    return lambda kind: shared(f"used-{kind}", partial(used_runs.train, kind=kind)) / "results" / kind
+def trained_run(shared_folder: SharedFolder) -> Callable[[str], Path]:
+    """A function that returns a finished run on trained_runs.DATA[key]; do not change the files."""
+    return lambda kind: shared_folder(f"trained_run-{kind}", partial(trained_runs.train, kind=kind)) / "results" / kind

@@ -1,7 +1,7 @@
-"""Train all methods for a few steps, in one process or as one rank of several; what tests/training/test_ranks.py runs.
+"""Train all methods for a few steps in one process or as one rank of several, for tests/training/test_ranks.py.
 
-`python ranks_training.py FOLDER RANK WORLD_SIZE` meets the other ranks over a file in FOLDER, and rank 0 writes the
-weights of each phase there.
+`python ranks_training.py FOLDER RANK WORLD_SIZE` finds the other ranks by a file in FOLDER and writes the results of
+its trainings to FOLDER/rankRANK.pth.
 """
 
 import sys
@@ -37,15 +37,15 @@ PHASES: dict[str, dict[str, Any]] = {
     "hsic, not normalised": {"method": "hsic", "estimator": "hsic", "alpha": 10.0},
     "group_dro, natural": {"method": "group_dro", "sampling": "natural", "eta": 0.5},
 }
-HARD = {"method": "lntl", "h_steps": 2, "clip_grad_norm": 0.3}
+LNTL_PHASE = {"method": "lntl", "h_steps": 2, "clip_grad_norm": 0.3}
 ADAM: dict[str, Any] = {"optimizer_fg": {"name": "adam", "lr": 1e-3}, "optimizer_h": {"name": "adam", "lr": 1e-3}}
-VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # a phase, and other settings of the training
-    "with norms": ({"method": "erm"}, {"norms": True}),
-    "accumulated": (HARD, {"accumulate": 2}),
-    "bf16": (HARD, {"precision": "bf16-mixed"}),
-    "bf16, accumulated": (HARD, {"precision": "bf16-mixed", "accumulate": 2}),
+VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # a phase and keyword arguments of make_trainer
+    "BatchNorm": ({"method": "erm"}, {"batch_norm": True}),
+    "accumulated": (LNTL_PHASE, {"accumulate": 2}),
+    "bf16": (LNTL_PHASE, {"precision": "bf16-mixed"}),
+    "bf16, accumulated": (LNTL_PHASE, {"precision": "bf16-mixed", "accumulate": 2}),
     "bf16, gathered": ({"method": "hsic", "clip_grad_norm": 0.3}, {"precision": "bf16-mixed"}),
-    "float32 with Adam": (HARD | ADAM, {"precision": "32-true"}),
+    "float32 with Adam": (LNTL_PHASE | ADAM, {"precision": "32-true"}),
 }
 
 
@@ -72,7 +72,7 @@ class PartlyLabelled(Split):
 
 
 class MapHead(nn.Module):
-    """A linear h: z (N, C) -> logits (N, bins, 3, 14, 14), or those at the positions `where`, (M, bins, 3)."""
+    """A linear h: z (N, C) -> logits (N, bins, 3, 14, 14), or the logits at the positions `where`, (M, bins, 3)."""
 
     def __init__(self, channels: int, bins: int) -> None:
         super().__init__()
@@ -94,10 +94,10 @@ def make_trainer(
     epochs: int = 3,
     batch_size: int = 13,
     accumulate: int = 1,
-    norms: bool = False,
+    batch_norm: bool = False,
     precision: Literal["64-true", "32-true", "bf16-mixed"] = "64-true",
 ) -> Trainer:
-    """Return a trainer on 90 images: seven steps an epoch, of 13 images but for the last, of 12."""
+    """Return a trainer on 90 images: an epoch has six steps of 13 images and one of 12."""
     raw = {
         "project": {"experiment_name": "ranks"},
         "data": {"name": "colored_mnist", "path": "/nonexistent", "max_images": 100},
@@ -111,7 +111,7 @@ def make_trainer(
     data = digits()
     torch.manual_seed(0)
     networks = load_model("lenet")(data.spec, config.model)
-    norm = nn.BatchNorm1d(16) if norms else nn.Identity()
+    norm = nn.BatchNorm1d(16) if batch_norm else nn.Identity()
     networks.f = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(3 * 7 * 7, 16), norm, nn.Tanh())
     networks.h = MapHead(16, data.spec.num_bins)
     if config.model.eraser == "leace":
@@ -127,8 +127,8 @@ def make_trainer(
     return Trainer(fabric, networks, loader, phases, seed=0, log_interval=3, held_out=loader, accumulate=accumulate)
 
 
-def trained(phase: dict[str, Any], **settings: Any) -> dict[str, Any]:
-    """Return weights, the method's state and the metrics of the epochs after a training, in float64 by default."""
+def train(phase: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    """Train, in float64 by default; return the weights, the state of the method and the metrics of the epochs."""
     digits()
     if settings.get("precision", "64-true") == "64-true":
         torch.set_default_dtype(torch.float64)  # Fabric gives the outputs of networks this type
@@ -143,12 +143,12 @@ def trained(phase: dict[str, Any], **settings: Any) -> dict[str, Any]:
 
 def main(folder: Path, rank: int, world_size: int) -> None:
     torch.set_num_threads(1)
-    store = dist.FileStore(str(folder / "meeting"), world_size)
+    store = dist.FileStore(str(folder / "rendezvous"), world_size)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size, timeout=timedelta(seconds=60))
     ranks.join(rank, world_size)
-    results = {name: trained(phase) for name, phase in PHASES.items()}
+    results = {name: train(phase) for name, phase in PHASES.items()}
     for name, (phase, settings) in VARIANTS.items():
-        results[name] = trained(phase, **settings)
+        results[name] = train(phase, **settings)
     torch.save(results, folder / f"rank{rank}.pth")
 
 

@@ -13,9 +13,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "lntl"
 FILES = sorted((ROOT / "src").rglob("*.py"))
-TRAINERS_WORK = {"backward", "step", "zero_grad", "train", "eval", "to"}  # what no method may call
-TOUCHES_FILES = {"io", "json", "os", "pathlib", "pickle", "shutil", "tempfile", "ruamel"}
-FILELESS = ("methods", "models", "training", "evaluation")
+TRAINER_CALLS = {"backward", "step", "zero_grad", "train", "eval", "to"}  # functions that no method may call
+FILE_MODULES = {"io", "json", "os", "pathlib", "pickle", "shutil", "tempfile", "ruamel"}
+ROOMS_WITHOUT_FILES = ("methods", "models", "training", "evaluation")
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,15 @@ def imports(path: Path) -> Iterator[str]:
 
 def edges() -> Iterator[tuple[str, str]]:
     """Yield (importing module, imported module) within lntl."""
-    known = {module_name(path) for path in PACKAGE.rglob("*.py")}
-    for path in set(PACKAGE.rglob("*.py")) - {PACKAGE / "__init__.py"}:  # which has no room: `load` looks into one
+    modules = {module_name(path) for path in PACKAGE.rglob("*.py")}
+    for path in set(PACKAGE.rglob("*.py")) - {PACKAGE / "__init__.py"}:  # lntl/__init__.py belongs to no room
         for name in imports(path):
-            target = name if name in known else name.rpartition(".")[0]
-            if target in known and target != "lntl":  # of the package itself they take the version
+            target = name if name in modules else name.rpartition(".")[0]
+            if target in modules and target != "lntl":  # modules import only the version from lntl itself
                 yield module_name(path), target
 
 
-def room_of(module: str) -> Room:
+def find_room(module: str) -> Room:
     return ROOMS[module.split(".")[1]]
 
 
@@ -70,23 +70,23 @@ def allowed(importer: Room, imported: Room) -> bool:
     return importer == imported or imported.floor < importer.floor
 
 
-def test_every_module_has_one_room_and_every_room_its_modules() -> None:
-    named = [module for room in rooms() for module in room.modules]
-    present = {path.stem for path in PACKAGE.glob("*.py")} | {
+def test_the_table_lists_every_module_once() -> None:
+    table_modules = [module for room in rooms() for module in room.modules]
+    package_modules = {path.stem for path in PACKAGE.glob("*.py")} | {
         path.parent.name for path in PACKAGE.glob("*/__init__.py")
     }
-    assert sorted(named) == sorted(present - {"__init__"})
+    assert sorted(table_modules) == sorted(package_modules - {"__init__"})
 
 
-def test_no_import_runs_the_wrong_way() -> None:
-    found = set(edges())
-    assert ("lntl.training.trainer", "lntl.seeding") in found  # the search does find imports
-    assert ("lntl.cli.card", "lntl.reporting.pages") in found  # those within functions as well
-    assert [f"{a} -> {b}" for a, b in sorted(found) if not allowed(room_of(a), room_of(b))] == []
+def test_no_import_goes_to_the_same_or_a_higher_floor() -> None:
+    imports_found = set(edges())
+    assert ("lntl.training.trainer", "lntl.seeding") in imports_found  # the search finds imports at the top of a file
+    assert ("lntl.cli.card", "lntl.reporting.pages") in imports_found  # and imports within functions
+    assert [f"{a} -> {b}" for a, b in sorted(imports_found) if not allowed(find_room(a), find_room(b))] == []
 
 
 @pytest.mark.parametrize(
-    ("importer", "imported", "right"),
+    ("importer", "imported", "is_allowed"),
     [
         ("training", "methods", True),
         ("methods", "training", False),
@@ -97,8 +97,8 @@ def test_no_import_runs_the_wrong_way() -> None:
         ("ops", "types", True),
     ],
 )
-def test_what_the_table_allows(importer: str, imported: str, right: bool) -> None:
-    assert allowed(ROOMS[importer], ROOMS[imported]) == right
+def test_a_room_imports_only_itself_and_lower_floors(importer: str, imported: str, is_allowed: bool) -> None:
+    assert allowed(ROOMS[importer], ROOMS[imported]) == is_allowed
 
 
 def test_imports_have_no_cycle() -> None:
@@ -109,24 +109,24 @@ def test_imports_have_no_cycle() -> None:
 
 
 def test_each_room_imports_only_its_packages() -> None:
-    wrong = [
+    violations = [
         f"{module_name(path)}: {name}"
         for path in PACKAGE.rglob("*.py")
         for name in sorted({name.split(".")[0] for name in imports(path)} - sys.stdlib_module_names - {"lntl"})
-        if module_name(path) != "lntl" and name not in room_of(module_name(path)).packages
+        if module_name(path) != "lntl" and name not in find_room(module_name(path)).packages
     ]
-    assert wrong == []
+    assert violations == []
 
 
-def test_methods_models_training_and_evaluation_touch_no_files() -> None:
-    wrong = [
+def test_methods_models_training_and_evaluation_import_no_file_modules() -> None:
+    violations = [
         f"{module_name(path)}: {name}"
-        for room in FILELESS
+        for room in ROOMS_WITHOUT_FILES
         for path in (PACKAGE / room).rglob("*.py")
         for name in imports(path)
-        if name.split(".")[0] in TOUCHES_FILES
+        if name.split(".")[0] in FILE_MODULES
     ]
-    assert wrong == []
+    assert violations == []
 
 
 def calls(tree: ast.AST) -> Iterator[str]:
@@ -136,30 +136,30 @@ def calls(tree: ast.AST) -> Iterator[str]:
             yield node.func.attr
 
 
-def test_a_method_leaves_the_trainers_work_to_the_trainer() -> None:
-    wrong = {
-        path.name: TRAINERS_WORK.intersection(calls(ast.parse(path.read_text())))
+def test_no_method_calls_what_only_the_trainer_calls() -> None:
+    violations = {
+        path.name: TRAINER_CALLS.intersection(calls(ast.parse(path.read_text())))
         for path in (PACKAGE / "methods").glob("*.py")
-        if path.name != "bias_classifier.py"  # fitted before the phase, in `prepare`, and frozen in it
+        if path.name != "bias_classifier.py"  # it fits its classifier in `prepare`, before the phase
     }
-    assert {name: names for name, names in wrong.items() if names} == {}
+    assert {name: names for name, names in violations.items() if names} == {}
 
 
-def test_the_search_for_calls_can_fail() -> None:
-    assert TRAINERS_WORK.intersection(calls(ast.parse("loss.backward(); self.h.eval()"))) == {"backward", "eval"}
+def test_the_search_for_calls_finds_calls() -> None:
+    assert TRAINER_CALLS.intersection(calls(ast.parse("loss.backward(); self.h.eval()"))) == {"backward", "eval"}
 
 
-def test_the_plain_script_knows_the_command_line_alone() -> None:
-    ours = {name for name in imports(ROOT / "src" / "main.py") if name.startswith("lntl")}
-    assert {room_of(name).name for name in ours} == {"command line"}
+def test_main_py_imports_only_the_command_line() -> None:
+    lntl_imports = {name for name in imports(ROOT / "src" / "main.py") if name.startswith("lntl")}
+    assert {find_room(name).name for name in lntl_imports} == {"command line"}
 
 
-def test_no_blind_except() -> None:
-    wrong = [
+def test_no_handler_catches_every_exception() -> None:
+    violations = [
         f"{path.name}:{node.lineno}"
         for path in FILES
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.ExceptHandler)
         and (node.type is None or ast.unparse(node.type) in ("Exception", "BaseException"))
     ]
-    assert wrong == []
+    assert violations == []

@@ -18,12 +18,12 @@ from lntl.errors import UserError
 TRAIN = ["train", "tiny.yaml"]
 
 
-def config_file(name: str, content: bytes | str) -> Callable[[], None]:
+def config_writer(name: str, content: bytes | str) -> Callable[[], None]:
     """Return a function that writes a configuration file with this content."""
     return lambda: Path(name).write_bytes(content if isinstance(content, bytes) else content.encode()) and None
 
 
-def official_file(name: str = "mnist_10color_jitter_var_0.030.npy", label: int = 3) -> Callable[[], None]:
+def official_file_writer(name: str = "mnist_10color_jitter_var_0.030.npy", label: int = 3) -> Callable[[], None]:
     """Return a function that writes a file in the authors' format with all labels equal to `label`."""
 
     def write() -> None:
@@ -34,18 +34,18 @@ def official_file(name: str = "mnist_10color_jitter_var_0.030.npy", label: int =
     return write
 
 
-def truncated(write: Callable[[], None], name: str) -> Callable[[], None]:
-    """Return a function that calls `write` and cuts the file in half."""
+def truncate_after(write: Callable[[], None], name: str) -> Callable[[], None]:
+    """Return a function that calls `write` and then removes the second half of the file."""
 
-    def cut() -> None:
+    def write_half() -> None:
         write()
         Path(name).write_bytes(Path(name).read_bytes()[: Path(name).stat().st_size // 2])
 
-    return cut
+    return write_half
 
 
-def header_that_does_not_parse() -> None:
-    """Write an .npz file in which the header of x is cut within its text."""
+def write_unreadable_header() -> None:
+    """Write an .npz file whose array x has a damaged header."""
     np.savez("own.npz", x=np.zeros((40, 2), np.float32), y=np.arange(40) % 2, bias=np.arange(40) // 2 % 2)
     with ZipFile("own.npz") as archive:
         arrays = {name: archive.read(name) for name in archive.namelist()}
@@ -55,20 +55,20 @@ def header_that_does_not_parse() -> None:
             archive.writestr(name, content)
 
 
-def nothing() -> None:
-    """Prepare nothing."""
+def do_nothing() -> None:
+    """Prepare no file."""
 
 
 OFFICIAL = "mnist_10color_jitter_var_0.030.npy"
-FAULT = r"tiny\.yaml: 1 fault\(s\) in the configuration\n  "  # followed by key, value and remedy
-# By case: a function that prepares files, the arguments of the command, and a pattern of its message.
-BAD: dict[str, tuple[Callable[[], None], list[str], str]] = {
+ONE_FAULT = r"tiny\.yaml: 1 fault\(s\) in the configuration\n  "  # followed by key, value and remedy
+# For each case: a function that prepares files, the arguments of the command, and a pattern of the error message.
+BAD_INPUTS: dict[str, tuple[Callable[[], None], list[str], str]] = {
     "missing config": (
-        nothing,
+        do_nothing,
         ["train", "missing.yaml"],
         r"missing\.yaml: cannot read the configuration: No such file",
     ),
-    "unknown ready config": (nothing, ["train", "colored_mnist_defalt"], r"did you mean 'colored_mnist_default'\?"),
+    "unknown ready config": (do_nothing, ["train", "colored_mnist_defalt"], r"did you mean 'colored_mnist_default'\?"),
     "config is a folder": (
         lambda: Path("d.yaml").mkdir(),
         ["train", "d.yaml"],
@@ -80,227 +80,257 @@ BAD: dict[str, tuple[Callable[[], None], list[str], str]] = {
         r"d: cannot read .*: Is a directory",
     ),
     "config is binary": (
-        config_file("b.yaml", bytes(range(256))),
+        config_writer("b.yaml", bytes(range(256))),
         ["train", "b.yaml"],
         r"b\.yaml: cannot read .*utf-8",
     ),
-    "config is UTF-16": (config_file("b.yaml", "a: 1".encode("utf-16")), ["train", "b.yaml"], r"b\.yaml: cannot read"),
-    "config holds control characters": (
-        config_file("b.yaml", b"a: \x00\x01"),
+    "config is UTF-16": (
+        config_writer("b.yaml", "a: 1".encode("utf-16")),
+        ["train", "b.yaml"],
+        r"b\.yaml: cannot read",
+    ),
+    "config contains control characters": (
+        config_writer("b.yaml", b"a: \x00\x01"),
         ["train", "b.yaml"],
         r"b\.yaml.*not valid",
     ),
-    "config is empty": (config_file("b.yaml", ""), ["train", "b.yaml"], r"b\.yaml: a configuration is a mapping"),
+    "config is empty": (config_writer("b.yaml", ""), ["train", "b.yaml"], r"b\.yaml: a configuration is a mapping"),
     "config is a list": (
-        config_file("b.yaml", "[1, 2]"),
+        config_writer("b.yaml", "[1, 2]"),
         ["train", "b.yaml"],
         r"b\.yaml: a configuration is a mapping",
     ),
     "malformed YAML": (
-        config_file("b.yaml", "a: [1\nb: 2"),
+        config_writer("b.yaml", "a: [1\nb: 2"),
         ["train", "b.yaml"],
         r"b\.yaml, line 2, column 2: not valid",
     ),
-    "key given twice": (config_file("b.yaml", "a: 1\na: 2"), ["train", "b.yaml"], r"line 2.*key 'a' is given twice"),
+    "duplicate key": (config_writer("b.yaml", "a: 1\na: 2"), ["train", "b.yaml"], r"line 2.*key 'a' is given twice"),
     "python object in YAML": (
-        config_file("b.yaml", "a: !!python/object/apply:os.mkdir [executed]"),
+        config_writer("b.yaml", "a: !!python/object/apply:os.mkdir [executed]"),
         ["train", "b.yaml"],
         r"b\.yaml, line 1, column 4: not valid YAML",
     ),
     "unknown method": (
-        nothing,
+        do_nothing,
         [*TRAIN, "training.phases.0.method=lntll"],
-        FAULT + r"training\.phases\.0\.method: unknown name 'lntll'; did you mean 'lntl'\?",
+        ONE_FAULT + r"training\.phases\.0\.method: unknown name 'lntll'; did you mean 'lntl'\?",
     ),
     "unknown model": (
-        nothing,
+        do_nothing,
         [*TRAIN, "model.name=convnt"],
-        FAULT + r"model\.name: .*'convnt'; did you mean 'convnet'\?",
+        ONE_FAULT + r"model\.name: .*'convnt'; did you mean 'convnet'\?",
     ),
     "unknown data": (
-        nothing,
+        do_nothing,
         [*TRAIN, "data.name=mnist"],
-        FAULT + r"data\.name: .*'mnist'; did you mean 'biased_mnist'",
+        ONE_FAULT + r"data\.name: .*'mnist'; did you mean 'biased_mnist'",
     ),
     "own class in a missing module": (
-        nothing,
+        do_nothing,
         [*TRAIN, "model.name=my.Net"],
         r"cannot load 'my\.Net': No module named 'my'",
     ),
     "own class without Config": (
-        nothing,
+        do_nothing,
         [*TRAIN, "model.name=torch.nn.Linear"],
         r"'torch\.nn\.Linear' is not a class that derives from",
     ),
-    "unknown device": (nothing, [*TRAIN, "--device", "tpu"], r"training\.device: unknown device 'tpu'; use auto, cpu"),
-    "malformed device": (nothing, [*TRAIN, "--device", "cuda:one"], r"training\.device: unknown device 'cuda:one'"),
-    "unknown precision": (
-        nothing,
-        [*TRAIN, "training.precision=bf16"],
-        FAULT + r"training\.precision: unknown value 'bf16'; did you mean 'bf16-mixed'\?",
+    "unknown device": (
+        do_nothing,
+        [*TRAIN, "--device", "tpu"],
+        r"training\.device: unknown device 'tpu'; use auto, cpu",
     ),
-    "output below a file": (
-        nothing,
+    "malformed device": (do_nothing, [*TRAIN, "--device", "cuda:one"], r"training\.device: unknown device 'cuda:one'"),
+    "unknown precision": (
+        do_nothing,
+        [*TRAIN, "training.precision=bf16"],
+        ONE_FAULT + r"training\.precision: unknown value 'bf16'; did you mean 'bf16-mixed'\?",
+    ),
+    "output folder within a file": (
+        do_nothing,
         [*TRAIN, "logging.output_dir=tiny.yaml/x"],
         r"tiny\.yaml/x/tiny: cannot lock the folder",
     ),
-    "output is a file": (
-        nothing,
+    "output folder is a file": (
+        do_nothing,
         [*TRAIN, "logging.output_dir=tiny.yaml"],
         r"tiny\.yaml/tiny: cannot lock the folder",
     ),
-    "output in no writable system": (
-        nothing,
+    "output folder in a read-only file system": (
+        do_nothing,
         [*TRAIN, "logging.output_dir=/proc"],
         r"/proc/tiny: cannot lock the folder",
     ),
-    "labels out of range": (official_file(label=10), [*TRAIN, "data.path=."], r"0 to 9\b.*\b10\b"),
-    "negative labels": (official_file(label=-1), [*TRAIN, "data.path=."], r"0 to 9\b.*-1\b"),
+    "labels out of range": (official_file_writer(label=10), [*TRAIN, "data.path=."], r"0 to 9\b.*\b10\b"),
+    "negative labels": (official_file_writer(label=-1), [*TRAIN, "data.path=."], r"0 to 9\b.*-1\b"),
     "truncated data": (
-        truncated(official_file(), OFFICIAL),
+        truncate_after(official_file_writer(), OFFICIAL),
         [*TRAIN, "data.path=."],
         OFFICIAL + r": not a readable Colored",
     ),
-    "foreign data": (
-        config_file(OFFICIAL, "<html>"),
+    "HTML page instead of data": (
+        config_writer(OFFICIAL, "<html>"),
         [*TRAIN, "data.path=."],
         OFFICIAL + r": not a readable Colored MNIST",
     ),
-    "epochs 0": (nothing, [*TRAIN, "--epochs", "0"], r"the number of epochs must be at least 1, not 0"),
-    "epochs negative": (nothing, [*TRAIN, "--epochs", "-3"], r"the number of epochs must be at least 1, not -3"),
+    "epochs 0": (do_nothing, [*TRAIN, "--epochs", "0"], r"the number of epochs must be at least 1, not 0"),
+    "epochs negative": (do_nothing, [*TRAIN, "--epochs", "-3"], r"the number of epochs must be at least 1, not -3"),
     "epochs 0 in the configuration": (
-        nothing,
+        do_nothing,
         [*TRAIN, "training.phases.2.epochs=0"],
-        FAULT + r"training\.phases\.2\.epochs: 0 should be greater than or equal to 1",
+        ONE_FAULT + r"training\.phases\.2\.epochs: 0 should be greater than or equal to 1",
     ),
-    "no phases": (nothing, [*TRAIN, "training.phases=[]"], FAULT + r"training\.phases: .*at least 1 item"),
-    "empty override": (nothing, [*TRAIN, "training.batch_size="], r"'training\.batch_size=': write it as key=value"),
-    "blank override": (nothing, [*TRAIN, "training.batch_size= "], r"'training\.batch_size= ': write it as key=value"),
+    "no phases": (do_nothing, [*TRAIN, "training.phases=[]"], ONE_FAULT + r"training\.phases: .*at least 1 item"),
+    "override with an empty value": (
+        do_nothing,
+        [*TRAIN, "training.batch_size="],
+        r"'training\.batch_size=': write it as key=value",
+    ),
+    "override with a blank value": (
+        do_nothing,
+        [*TRAIN, "training.batch_size= "],
+        r"'training\.batch_size= ': write it as key=value",
+    ),
     "override without value": (
-        nothing,
+        do_nothing,
         [*TRAIN, "training.batch_size"],
         r"'training\.batch_size': write it as key=value",
     ),
-    "override that is empty": (nothing, [*TRAIN, ""], r"override '': write it as key=value"),
-    "override without key": (nothing, [*TRAIN, "=64"], r"override '=64': write it as key=value"),
+    "empty string as override": (do_nothing, [*TRAIN, ""], r"override '': write it as key=value"),
+    "override without key": (do_nothing, [*TRAIN, "=64"], r"override '=64': write it as key=value"),
     "override of an unknown key": (
-        nothing,
+        do_nothing,
         [*TRAIN, "training.bath_size=64"],
-        FAULT + r"training\.bath_size: unknown key; did you mean 'batch_size'\?",
+        ONE_FAULT + r"training\.bath_size: unknown key; did you mean 'batch_size'\?",
     ),
     "override of an unknown section": (
-        nothing,
+        do_nothing,
         [*TRAIN, "trainig.x=1"],
-        FAULT + r"trainig: unknown key; did you mean 'training'",
+        ONE_FAULT + r"trainig: unknown key; did you mean 'training'",
     ),
     "override of a phase that does not exist": (
-        nothing,
+        do_nothing,
         [*TRAIN, "training.phases.7.epochs=1"],
         r"there is no 'training\.phases\.7\.epochs'",
     ),
-    "override below a value": (nothing, [*TRAIN, "model.name.x=1"], r"there is no 'model\.name\.x'"),
+    "override of a key within a value": (do_nothing, [*TRAIN, "model.name.x=1"], r"there is no 'model\.name\.x'"),
     "override that is not valid YAML": (
-        nothing,
+        do_nothing,
         [*TRAIN, "project.seed=[1"],
         r"override 'project\.seed=\[1'.*not valid YAML",
     ),
     "wrong type": (
-        nothing,
+        do_nothing,
         [*TRAIN, "training.batch_size=many"],
-        FAULT + r"training\.batch_size: 'many' should be a valid int",
+        ONE_FAULT + r"training\.batch_size: 'many' should be a valid int",
     ),
-    "a float for an int": (nothing, [*TRAIN, "training.batch_size=2.5"], FAULT + r"training\.batch_size: .*2\.5"),
+    "float instead of an int": (
+        do_nothing,
+        [*TRAIN, "training.batch_size=2.5"],
+        ONE_FAULT + r"training\.batch_size: .*2\.5",
+    ),
     "out of range": (
-        nothing,
+        do_nothing,
         [*TRAIN, "data.val_split_ratio=1.5"],
-        FAULT + r"data\.val_split_ratio: 1\.5 should be less",
+        ONE_FAULT + r"data\.val_split_ratio: 1\.5 should be less",
     ),
     "not finite": (
-        nothing,
+        do_nothing,
         [*TRAIN, "training.adversarial_lambda=.nan"],
         r"adversarial_lambda: nan should be a finite",
     ),
-    "a name that is a path": (
-        nothing,
+    "experiment name is a path": (
+        do_nothing,
         [*TRAIN, "project.experiment_name=a/b"],
-        FAULT + r"project\.experiment_name: .*'a/b'",
+        ONE_FAULT + r"project\.experiment_name: .*'a/b'",
     ),
-    "a section that is null": (nothing, [*TRAIN, "model=null"], FAULT + r"model: None should be"),
+    "section is null": (do_nothing, [*TRAIN, "model=null"], ONE_FAULT + r"model: None should be"),
     "eval of an empty folder": (
         lambda: Path("empty").mkdir(),
         ["eval", "empty"],
         r"empty: its folder checkpoints/ has no checkpoint",
     ),
-    "eval of a missing file": (nothing, ["eval", "none.pth"], r"none\.pth: there is no such checkpoint"),
-    "eval of a foreign file": (nothing, ["eval", "tiny.yaml"], r"tiny\.yaml: not a readable checkpoint"),
+    "eval of a missing file": (do_nothing, ["eval", "none.pth"], r"none\.pth: there is no such checkpoint"),
+    "eval of a file that is no checkpoint": (
+        do_nothing,
+        ["eval", "tiny.yaml"],
+        r"tiny\.yaml: not a readable checkpoint",
+    ),
     "eval on an unknown device": (
-        nothing,
+        do_nothing,
         ["eval", "none.pth", "--device", "x"],
         r"none\.pth: there is no such checkpoint",
     ),
-    "unknown method to describe": (nothing, ["methods", "ermm"], r"'ermm' is not one of methods; did you mean 'erm'\?"),
-    "unknown config to copy": (nothing, ["configs", "copy", "defalt"], r"no ready configuration 'defalt'"),
+    "description of an unknown method": (
+        do_nothing,
+        ["methods", "ermm"],
+        r"'ermm' is not one of methods; did you mean 'erm'\?",
+    ),
+    "copy of an unknown config": (do_nothing, ["configs", "copy", "defalt"], r"no ready configuration 'defalt'"),
     "copy to a missing folder": (
-        nothing,
+        do_nothing,
         ["configs", "copy", "colored_mnist_default", "no/such"],
         r"no/such/colored_mnist_default\.yaml: cannot write it: .*No such file or directory",
     ),
-    "data into a missing folder": (
-        nothing,
+    "make data in a missing folder": (
+        do_nothing,
         ["data", "make", "colored_mnist", "no/x.npz", "tiny.yaml"],
         r"no/x\.npz: cannot write it",
     ),
-    "other data made as Colored MNIST": (
+    "make Colored MNIST from other data": (
         lambda: np.savez("own.npz", x=np.zeros((40, 2), np.float32), y=np.arange(40) % 2, bias=np.arange(40) // 2 % 2),
         ["data", "make", "colored_mnist", "x.npz", "tiny.yaml", "data={name: arrays, path: own.npz}"],
         r"tiny\.yaml: its data are not Colored MNIST; name a configuration",
     ),
     "array whose header does not parse": (
-        header_that_does_not_parse,
+        write_unreadable_header,
         ["data", "info", "tiny.yaml", "data={name: arrays, path: own.npz}"],
         r"own\.npz: not a readable \.npz file of plain arrays",
     ),
-    "data of a missing config": (nothing, ["data", "info", "no.yaml"], r"no\.yaml: cannot read the configuration"),
+    "data of a missing config": (do_nothing, ["data", "info", "no.yaml"], r"no\.yaml: cannot read the configuration"),
 }
 
 
-def error_message(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Run a command that must fail and change no file; return its message: one line, or one more line per fault."""
-    before = tree(Path())
+def run_failing_command(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run a command that must fail and change no file; return its message: one line, then a line for each fault."""
+    files_before = tree(Path())
     assert lntl(*arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    first, *more = captured.err.splitlines()
-    assert first.startswith("Error: ")
-    assert all(line.startswith("  ") for line in more)
-    assert len(more) == (int(first.split(": ")[-1].split(" fault")[0]) if " fault(s) in" in first else 0)
-    assert tree(Path()) == before
+    first_line, *fault_lines = captured.err.splitlines()
+    assert first_line.startswith("Error: ")
+    assert all(line.startswith("  ") for line in fault_lines)
+    assert len(fault_lines) == (
+        int(first_line.split(": ")[-1].split(" fault")[0]) if " fault(s) in" in first_line else 0
+    )
+    assert tree(Path()) == files_before
     return captured.err
 
 
 @pytest.fixture(autouse=True)
-def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_config(tmp_path)
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_sentence(case: str, capsys: pytest.CaptureFixture[str]) -> None:
-    prepare, arguments, message = BAD[case]
+@pytest.mark.parametrize("case", BAD_INPUTS)
+def test_bad_input_gives_one_sentence(case: str, capsys: pytest.CaptureFixture[str]) -> None:
+    prepare, arguments, message = BAD_INPUTS[case]
     prepare()
-    assert re.search(message, error_message(capsys, *arguments))
+    assert re.search(message, run_failing_command(capsys, *arguments))
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is available")
 @pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:7"])
-def test_cuda_without_a_gpu_is_one_sentence(device: str, capsys: pytest.CaptureFixture[str]) -> None:
-    stderr = error_message(capsys, *TRAIN, "--device", device)
+def test_cuda_without_a_gpu_gives_one_sentence(device: str, capsys: pytest.CaptureFixture[str]) -> None:
+    stderr = run_failing_command(capsys, *TRAIN, "--device", device)
     assert f"training.device: {device} is not available here" in stderr
     assert "use cpu or auto" in stderr
 
 
 def test_all_faults_of_a_configuration_are_listed_at_once(capsys: pytest.CaptureFixture[str]) -> None:
-    stderr = error_message(
+    stderr = run_failing_command(
         capsys, *TRAIN, "training.batch_size=1", "model.name=x", "logging.outputdir=y", "project.seed=-1"
     )
     assert "4 fault(s)" in stderr
@@ -308,30 +338,30 @@ def test_all_faults_of_a_configuration_are_listed_at_once(capsys: pytest.Capture
         assert f"\n  {path}" in stderr
 
 
-def test_an_existing_run_is_not_touched(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_refused_command_does_not_change_an_existing_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*TRAIN, folder=Path.cwd()) == 0
-    assert f"{RUN} already contains a run" in error_message(capsys, *TRAIN)
-    assert f"{RUN} already contains a run" in error_message(capsys, *TRAIN, "--epochs", "1", "project.seed=3")
-    for bad in ("training.batch_size=0", "training.device=tpu", "data.path=."):
-        official_file(label=77)()
-        error_message(capsys, *TRAIN, bad, "--overwrite")
+    assert f"{RUN} already contains a run" in run_failing_command(capsys, *TRAIN)
+    assert f"{RUN} already contains a run" in run_failing_command(capsys, *TRAIN, "--epochs", "1", "project.seed=3")
+    for override in ("training.batch_size=0", "training.device=tpu", "data.path=."):
+        official_file_writer(label=77)()
+        run_failing_command(capsys, *TRAIN, override, "--overwrite")
 
 
 @pytest.mark.parametrize("name", [".", ".."])
 def test_an_experiment_name_cannot_leave_the_output_folder(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "project.experiment_name" in error_message(capsys, *TRAIN, f"project.experiment_name={name}")
+    assert "project.experiment_name" in run_failing_command(capsys, *TRAIN, f"project.experiment_name={name}")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads and writes anything")
-@pytest.mark.parametrize(("what", "expected"), [("tiny.yaml", "Permission denied"), (".", "cannot lock the folder")])
-def test_missing_permission_is_one_sentence(what: str, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
-    mode = Path(what).stat().st_mode
-    Path(what).chmod(0o500 if what == "." else 0)
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write every file")
+@pytest.mark.parametrize(("path", "expected"), [("tiny.yaml", "Permission denied"), (".", "cannot lock the folder")])
+def test_missing_permission_gives_one_sentence(path: str, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    mode = Path(path).stat().st_mode
+    Path(path).chmod(0o500 if path == "." else 0)
     try:
         assert lntl(*TRAIN) == 2
         assert expected in capsys.readouterr().err
     finally:
-        Path(what).chmod(mode)
+        Path(path).chmod(mode)
 
 
 def test_debug_shows_the_traceback() -> None:
@@ -351,11 +381,11 @@ def test_exit_code_and_stderr_of_a_failed_process(arguments: list[str]) -> None:
 
 
 def test_a_bug_in_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only errors that the user can correct become one sentence; others keep their traceback."""
+    """Only errors that the user can correct are shortened to one sentence."""
 
-    def broken(*_: Any, **__: Any) -> None:
+    def raise_bug(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("lntl.experiment.train", broken)
+    monkeypatch.setattr("lntl.experiment.train", raise_bug)
     with pytest.raises(ZeroDivisionError):
         exit_code(lambda: cli.main(TRAIN))

@@ -1,4 +1,4 @@
-"""The commands: their output and their files."""
+"""The commands of `lntl`: their output and the files that they write."""
 
 import json
 import re
@@ -28,9 +28,9 @@ Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
-def results(trained: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def results(trained_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which tiny.yaml was trained to the end."""
-    return Path(shutil.copytree(trained(), tmp_path_factory.mktemp("finished"), dirs_exist_ok=True))
+    return Path(shutil.copytree(trained_folder(), tmp_path_factory.mktemp("finished"), dirs_exist_ok=True))
 
 
 @pytest.fixture
@@ -40,18 +40,18 @@ def finished(results: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return results
 
 
-SLOW = {"torch", "lightning_fabric", "sklearn", "tensorboard", "matplotlib"}
-NOT_FOR_HELP = SLOW | {"numpy", "rich", "markdown_it", "pygments", "ruamel", "jinja2", "PIL"}
+SLOW_MODULES = {"torch", "lightning_fabric", "sklearn", "tensorboard", "matplotlib"}
+NOT_IMPORTED_BY_HELP = SLOW_MODULES | {"numpy", "rich", "markdown_it", "pygments", "ruamel", "jinja2", "PIL"}
 
 
 @pytest.mark.parametrize(
     ("arguments", "absent"),
     [
-        (["--help"], NOT_FOR_HELP | {"pydantic", "logging"}),
-        (["--version"], NOT_FOR_HELP),
-        (["train", "--help"], NOT_FOR_HELP),
-        (["configs", "copy", "--help"], NOT_FOR_HELP),
-        (["configs"], SLOW),
+        (["--help"], NOT_IMPORTED_BY_HELP | {"pydantic", "logging"}),
+        (["--version"], NOT_IMPORTED_BY_HELP),
+        (["train", "--help"], NOT_IMPORTED_BY_HELP),
+        (["configs", "copy", "--help"], NOT_IMPORTED_BY_HELP),
+        (["configs"], SLOW_MODULES),
     ],
 )
 def test_help_and_the_list_of_configurations_do_not_import_slow_modules(arguments: list[str], absent: set[str]) -> None:
@@ -61,13 +61,13 @@ def test_help_and_the_list_of_configurations_do_not_import_slow_modules(argument
         "except SystemExit as stop: assert not stop.code, stop.code\n"
         f"assert not {absent} & sys.modules.keys(), {absent} & sys.modules.keys()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout
 
 
 @pytest.mark.full
-def test_training_takes_numbers_below_the_normal_ones_for_0_in_every_thread(folder: Path) -> None:
+def test_training_flushes_denormal_numbers_to_0_in_every_thread(folder: Path) -> None:
     code = (
         "import torch; from lntl import experiment; from lntl.cli import main\n"
         "conclude = experiment.conclude\n"
@@ -79,21 +79,21 @@ def test_training_takes_numbers_below_the_normal_ones_for_0_in_every_thread(fold
         "except SystemExit as stop: assert not stop.code, stop.code\n"
         "assert torch.tensor(1e-20) * 1e-20 > 0"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
 
 
-def test_version_is_that_of_the_package(capsys: Capture) -> None:
+def test_version_prints_the_version_of_the_package(capsys: Capture) -> None:
     assert lntl("--version") == 0
     assert capsys.readouterr().out == f"lntl {__version__}\n"
 
 
 def test_python_m_lntl_is_the_command_line() -> None:
-    done = subprocess.run([sys.executable, "-m", "lntl", "--version"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, f"lntl {__version__}\n")
+    process = subprocess.run([sys.executable, "-m", "lntl", "--version"], capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stdout) == (0, f"lntl {__version__}\n")
 
 
-def test_help_names_every_command(capsys: Capture) -> None:
+def test_help_lists_every_command(capsys: Capture) -> None:
     assert lntl("--help") == 0
     out = capsys.readouterr().out
     verbs = (
@@ -104,7 +104,7 @@ def test_help_names_every_command(capsys: Capture) -> None:
     assert "benchmark-run" not in out
 
 
-def test_train_shows_the_table_and_what_it_wrote(folder: Path, capsys: Capture) -> None:
+def test_train_prints_the_table_of_results_and_the_files_written(folder: Path, capsys: Capture) -> None:
     assert lntl("train", "tiny.yaml", "evaluation.erm_epochs=1", "project.experiment_name=mine") == 0
     out = capsys.readouterr().out
     result = json.loads(Path("results/mine/result.json").read_text())
@@ -122,13 +122,13 @@ def test_train_shows_the_table_and_what_it_wrote(folder: Path, capsys: Capture) 
         assert re.search(rf"^ *{re.escape(str(path))}/?$", out, re.MULTILINE)
 
 
-def test_train_takes_overrides_epochs_and_device(folder: Path) -> None:
+def test_train_accepts_overrides_epochs_and_device(folder: Path) -> None:
     assert (
         lntl("train", "tiny.yaml", "training.batch_size=45", "--epochs", "2", "--device", "cpu", "project.seed=7") == 0
     )
     config = yaml.safe_load((RUN / "config.yaml").read_text())
     assert (config["training"]["batch_size"], config["project"]["seed"]) == (45, 7)
-    assert [record["epoch"] for record in metrics(RUN)] == [1, 1, 2]  # the last phase has two
+    assert [record["epoch"] for record in metrics(RUN)] == [1, 1, 2]  # --epochs sets only the last phase
     assert [record["step"] for record in metrics(RUN)] == [2, 4, 6]
 
 
@@ -145,7 +145,7 @@ def test_overwrite_replaces_the_run(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("target", [RUN, RUN / "checkpoints/best_model.pth", RUN / "checkpoints/last.pth"])
-def test_eval(finished: Path, capsys: Capture, target: Path) -> None:
+def test_eval_prints_and_stores_the_metrics(finished: Path, capsys: Capture, target: Path) -> None:
     assert lntl("eval", str(target), "--device", "cpu") == 0
     out = " ".join(capsys.readouterr().out.split())
     result = json.loads((RUN / "result.json").read_text())["last" if target.name == "last.pth" else "best"]
@@ -167,9 +167,9 @@ def test_eval(finished: Path, capsys: Capture, target: Path) -> None:
     assert f"{evaluation} {evaluation.with_suffix('.npz')}" in out
 
 
-def test_eval_shows_the_metrics_of_the_configuration(folder: Path, capsys: Capture) -> None:
-    chosen = "evaluation.metrics=[aligned_accuracy, accuracy]"
-    assert lntl("train", "tiny.yaml", chosen) == 0
+def test_eval_prints_the_metrics_of_the_configuration(folder: Path, capsys: Capture) -> None:
+    override = "evaluation.metrics=[aligned_accuracy, accuracy]"
+    assert lntl("train", "tiny.yaml", override) == 0
     capsys.readouterr()
     assert lntl("eval", str(RUN)) == 0
     out = capsys.readouterr().out
@@ -177,7 +177,7 @@ def test_eval_shows_the_metrics_of_the_configuration(folder: Path, capsys: Captu
     assert len(json.loads((RUN / "evaluation/test.json").read_text())["metrics"]) == 10
 
 
-def test_eval_of_a_checkpoint_of_an_epoch_is_stored_under_its_name(folder: Path, capsys: Capture) -> None:
+def test_eval_of_an_epoch_is_stored_under_the_name_of_its_checkpoint(folder: Path, capsys: Capture) -> None:
     assert lntl("train", "tiny.yaml") == 0
     assert lntl("eval", str(RUN / "checkpoints/checkpoint_epoch_01.pth")) == 0
     content = json.loads((RUN / "evaluation/test_checkpoint_epoch_01.json").read_text())
@@ -185,21 +185,21 @@ def test_eval_of_a_checkpoint_of_an_epoch_is_stored_under_its_name(folder: Path,
     assert (RUN / "evaluation/test_checkpoint_epoch_01.npz").exists()
 
 
-def test_eval_of_a_checkpoint_outside_of_a_run_is_only_shown(finished: Path, tmp_path: Path, capsys: Capture) -> None:
-    alone = tmp_path / "alone.pth"
-    alone.write_bytes((RUN / "checkpoints/last.pth").read_bytes())
-    assert lntl("eval", str(alone)) == 0
+def test_eval_of_a_checkpoint_outside_of_a_run_writes_no_file(finished: Path, tmp_path: Path, capsys: Capture) -> None:
+    checkpoint_copy = tmp_path / "copy.pth"
+    checkpoint_copy.write_bytes((RUN / "checkpoints/last.pth").read_bytes())
+    assert lntl("eval", str(checkpoint_copy)) == 0
     assert "No file was written" in capsys.readouterr().out
-    assert [path.name for path in tmp_path.iterdir()] == ["alone.pth"]
+    assert [path.name for path in tmp_path.iterdir()] == ["copy.pth"]
 
 
-def test_eval_of_a_run_that_was_evaluated_writes_the_same_again(finished: Path) -> None:
-    before = tree(finished)
+def test_a_second_eval_writes_the_same_files(finished: Path) -> None:
+    files_before = tree(finished)
     assert lntl("eval", str(RUN)) == 0
-    assert tree(finished) == before
+    assert tree(finished) == files_before
 
 
-def test_configs_lists_every_ready_one(capsys: Capture) -> None:
+def test_configs_lists_every_ready_configuration(capsys: Capture) -> None:
     assert lntl("configs") == 0
     out = capsys.readouterr().out
     assert "colored_mnist_default" in configuration.ready_names()
@@ -207,7 +207,9 @@ def test_configs_lists_every_ready_one(capsys: Capture) -> None:
         assert name in out
 
 
-def test_configs_copy_refuses_to_replace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+def test_configs_copy_refuses_to_replace_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
     import jsonschema
 
     monkeypatch.chdir(tmp_path)
@@ -215,7 +217,7 @@ def test_configs_copy_refuses_to_replace(tmp_path: Path, monkeypatch: pytest.Mon
     assert capsys.readouterr().out.split() == ["colored_mnist_default.yaml", "lntl.schema.json"]
     copied = Path("colored_mnist_default.yaml")
     comment, text = copied.read_text(encoding="utf-8").split("\n", 1)
-    assert comment == "# yaml-language-server: $schema=lntl.schema.json"  # by which editors find the schema
+    assert comment == "# yaml-language-server: $schema=lntl.schema.json"  # editors find the schema by this line
     assert text == configuration.find("colored_mnist_default").read_text(encoding="utf-8")
     jsonschema.validate(yaml.safe_load(text), json.loads(Path("lntl.schema.json").read_text()))
     copied.write_text("mine")
@@ -260,7 +262,7 @@ def test_methods_shows_equation_and_every_setting(capsys: Capture, name: str) ->
         assert all(word in out for word in field.description.split())
 
 
-def test_data_info(capsys: Capture, folder: Path) -> None:
+def test_data_info_describes_each_split(capsys: Capture, folder: Path) -> None:
     assert lntl("data", "info", "tiny.yaml", "data.val_split_ratio=0.2") == 0
     out = capsys.readouterr().out
     assert "rendered from the embedded MNIST strokes" in out
@@ -268,12 +270,12 @@ def test_data_info(capsys: Capture, folder: Path) -> None:
     data = ColoredMNIST(ColoredMNIST.Config(path="/nonexistent", max_images=100, val_split_ratio=0.2))
     for name, split in data.splits.items():
         groups = Counter(split.group.tolist())
-        right = sum(max(groups[y * 10 + color] for y in range(10)) for color in range(10))
-        row = f"{name} {len(split)} 10 {len(groups)} of 100 {right / len(split):.1%}"
+        correct = sum(max(groups[y * 10 + color] for y in range(10)) for color in range(10))
+        row = f"{name} {len(split)} 10 {len(groups)} of 100 {correct / len(split):.1%}"
         assert row in " ".join(re.sub(r"[^\w.%]", " ", out).split())
 
 
-def test_data_make(capsys: Capture, folder: Path) -> None:
+def test_data_make_writes_images_labels_and_colors_once(capsys: Capture, folder: Path) -> None:
     assert lntl("data", "make", "colored_mnist", "digits.npz", "tiny.yaml") == 0
     data = ColoredMNIST(ColoredMNIST.Config(path="/nonexistent", max_images=100))
     with np.load("digits.npz") as arrays:
@@ -283,13 +285,13 @@ def test_data_make(capsys: Capture, folder: Path) -> None:
             assert np.array_equal(arrays[f"{name}_image"].max(axis=(1, 2)), split.color)
             assert np.array_equal(arrays[f"{name}_label"], split.y)
             assert np.array_equal(arrays[f"{name}_color"], split.color)
-    before = tree(folder)
+    files_before = tree(folder)
     assert lntl("data", "make", "colored_mnist", "digits.npz", "tiny.yaml") == 2
     assert "digits.npz exists already" in capsys.readouterr().err
-    assert tree(folder) == before
+    assert tree(folder) == files_before
 
 
-def test_data_clear_cache(capsys: Capture, folder: Path) -> None:
+def test_data_clear_cache_removes_the_cache(capsys: Capture, folder: Path) -> None:
     entry = Path("data/image_cache/ab") / ("ab" * 16)
     entry.parent.mkdir(parents=True)
     entry.write_bytes(bytes(3 * 2**20))
@@ -304,7 +306,7 @@ def test_data_clear_cache(capsys: Capture, folder: Path) -> None:
 def test_output_is_plain_if_it_is_not_a_terminal(
     folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(console, "_PLAIN_SECONDS", -1)  # a line for each report
+    monkeypatch.setattr(console, "_PLAIN_SECONDS", -1)  # so that each report is a line
     assert lntl("train", "tiny.yaml") == 0
     captured = capsys.readouterr()
     assert "\x1b" not in captured.out + captured.err
@@ -317,17 +319,17 @@ def test_output_is_plain_if_it_is_not_a_terminal(
     assert (RUN / "run.log").read_text().count("\n") == len(lines)
 
 
-def test_a_terminal_sees_live_progress(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_shows_live_progress(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     screen = StringIO()
     monkeypatch.setattr(console, "err", Console(file=screen, force_terminal=True, width=160))
     assert lntl("train", "tiny.yaml") == 0
-    shown = screen.getvalue()
-    assert "lntl epoch 1/1" in shown
-    assert re.search(r"\b6/6\b", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown))
-    assert "img/s" in shown
+    output = screen.getvalue()
+    assert "lntl epoch 1/1" in output
+    assert re.search(r"\b6/6\b", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output))
+    assert "img/s" in output
 
 
-def test_usage_errors_are_short(capsys: Capture) -> None:
+def test_usage_errors_have_no_traceback(capsys: Capture) -> None:
     for arguments in (
         ["train"],
         ["no_such_command"],
@@ -367,13 +369,13 @@ def test_models_shows_where_an_architecture_can_be_split(capsys: Capture) -> Non
     words = " ".join(capsys.readouterr().out.split())
     assert "vit_b_16, images of 64 x 64" in words
     assert re.search(r"encoder\.dropout │ Dropout │ 768 x 17 │ 0\.\d%", words)
-    assert "encoder.layers.encoder_layer_10" in words  # in one piece, to be copied
+    assert "encoder.layers.encoder_layer_10" in words  # on one line, so that it can be copied
     assert lntl("models", "timm/test_resnet", "--size", "32") == 0
     assert re.search(r"layer2 │ Sequential │ 48 x \d x \d", " ".join(capsys.readouterr().out.split()))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "message"),
     [
         (["convnt"], r"'convnt' is not one of models; did you mean 'convnet'\?"),
         (["convnet/x"], r"convnet has only one architecture; timm and torchvision have several"),
@@ -381,6 +383,6 @@ def test_models_shows_where_an_architecture_can_be_split(capsys: Capture) -> Non
         (["torchvision/vgg11", "--size", "8"], r"vgg11 cannot be split for images of 8 x 8; try another --size"),
     ],
 )
-def test_faults_of_models_arguments_are_named(capsys: Capture, arguments: list[str], complaint: str) -> None:
+def test_invalid_arguments_of_models_are_explained(capsys: Capture, arguments: list[str], message: str) -> None:
     assert lntl("models", *arguments) == 2
-    assert re.search(complaint, capsys.readouterr().err)
+    assert re.search(message, capsys.readouterr().err)

@@ -27,7 +27,7 @@ DEFAULT = configuration.find("colored_mnist_default")
 RawConfig = Callable[..., dict[str, Any]]
 
 
-def faults(raw: Any) -> list[str]:
+def find_faults(raw: Any) -> list[str]:
     """Return the faults that the check finds, one sentence each."""
     with pytest.raises(UserError) as caught:
         configuration.validate(raw, "test.yaml")
@@ -36,10 +36,10 @@ def faults(raw: Any) -> list[str]:
     return [line.strip() for line in lines]
 
 
-# --- what is right ---
+# --- valid configurations ---
 
 
-def test_defaults(raw_config: RawConfig) -> None:
+def test_missing_keys_get_their_defaults(raw_config: RawConfig) -> None:
     config = configuration.validate(raw_config("erm"), "test")
     assert config.project.seed == 0
     assert config.data.color_var == 0.030
@@ -81,14 +81,14 @@ def test_adversarial_lambda_is_mu_of_the_phases_that_have_one(make_config: Calla
     assert make_config("lntl").training.phases[0].mu == LNTL.Config().mu
 
 
-def test_num_epochs_sets_the_last_phase_and_caps_the_others() -> None:
+def test_num_epochs_sets_the_last_phase_and_limits_the_others() -> None:
     def epochs(number: int | None) -> list[int]:
         config = configuration.read(DEFAULT, overrides, number)
         return [*(phase.epochs for phase in config.training.phases), config.evaluation.erm_epochs]
 
     overrides = ["training.phases.0.epochs=3", "training.phases.1.epochs=1", "evaluation.erm_epochs=5"]
-    before = epochs(None)
-    assert before[:2] == [3, 1]
+    epochs_of_the_file = epochs(None)
+    assert epochs_of_the_file[:2] == [3, 1]
     assert epochs(2) == [2, 1, 2, 2]
     assert epochs(9) == [3, 1, 9, 5]
 
@@ -122,14 +122,14 @@ def test_a_users_method_adds_its_keys(tmp_path: Path, monkeypatch: pytest.Monkey
     phase = configuration.validate(raw, "test").training.phases[1]
     assert (phase.method, phase.power, phase.mu) == ("own_method.Mine", 5, 0.25)
     raw["training"]["phases"][1]["powr"] = 1
-    assert faults(raw) == ["training.phases.1.powr: unknown key; did you mean 'power'?"]
+    assert find_faults(raw) == ["training.phases.1.powr: unknown key; did you mean 'power'?"]
     del raw["training"]["phases"][1]["powr"]
-    raw["training"]["adversarial_lambda"] = 9.0  # right for the section, wrong for the phase that takes it over
-    (fault,) = faults(raw)
+    raw["training"]["adversarial_lambda"] = 9.0  # valid in the section, too high for the phase that inherits it
+    (fault,) = find_faults(raw)
     assert "9.0 should be less than or equal to 1" in fault
 
 
-def test_the_architecture_may_follow_the_library(raw_config: RawConfig) -> None:
+def test_the_name_of_a_model_may_contain_the_architecture(raw_config: RawConfig) -> None:
     raw = raw_config(model={"name": "torchvision/resnet18", "split": "layer2"})
     model: Any = configuration.validate(raw, "test").model
     assert (model.name, model.arch, model.split) == ("torchvision", "resnet18", "layer2")
@@ -137,7 +137,7 @@ def test_the_architecture_may_follow_the_library(raw_config: RawConfig) -> None:
     assert configuration.validate(raw, "test").model == model
 
 
-# --- what is wrong ---
+# --- invalid configurations ---
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_the_architecture_may_follow_the_library(raw_config: RawConfig) -> None:
         ("logging.output_dir", "a\0b", "logging.output_dir: 'a\\x00b' should be a string without the character NUL"),
         ("project.experiment_name", "a\0b", "project.experiment_name: ...not 'a\\x00b'"),
         ("project.experiment_name", "a\x1bb", "project.experiment_name: ...not 'a\\x1bb'"),
-        # what the phases inherit is wrong once, where it is written
+        # a wrong value that phases inherit is one fault, at the place where it is written
         ("training.optimizer_fg.lr", 0, "training.optimizer_fg.lr: 0 should be greater than 0"),
         ("training.optimizer_fg.nam", 0, "training.optimizer_fg.nam: unknown key; did you mean 'name'?"),
         ("training.optimizer_h", 3, "training.optimizer_h: 3 should be a valid dictionary..."),
@@ -198,12 +198,12 @@ def test_a_fault_is_reported_with_path_value_and_nearest_name(
     raw["evaluation"]["metrics"] = ["accuracy"]
     raw["training"] |= {"optimizer_fg": {}, "optimizer_h": {}}
     raw["training"]["phases"][0]["optimizer_h"] = {}
-    *parents, last = [int(part) if part.isdecimal() else part for part in key.split(".")]
-    place: Any = raw
+    *parents, last_key = [int(part) if part.isdecimal() else part for part in key.split(".")]
+    section: Any = raw
     for part in parents:
-        place = place[part]
-    place[last] = value
-    (fault,) = faults(raw)
+        section = section[part]
+    section[last_key] = value
+    (fault,) = find_faults(raw)
     assert re.fullmatch(".*".join(map(re.escape, message.split("..."))), fault), fault
 
 
@@ -220,18 +220,18 @@ def test_a_fault_is_reported_with_path_value_and_nearest_name(
         ("project.seed", 2**63),
     ],
 )
-def test_an_absurd_number_is_refused_by_range(raw_config: RawConfig, key: str, value: Any) -> None:
+def test_a_number_outside_of_its_range_is_refused(raw_config: RawConfig, key: str, value: Any) -> None:
     raw = raw_config("lntl")
     section, _, name = key.partition(".")
     if name:
         raw[section][name] = value
     else:
         raw[section] = value
-    assert re.search(r"should be less than (or equal to )?\d", faults(raw)[0])
+    assert re.search(r"should be less than (or equal to )?\d", find_faults(raw)[0])
 
 
 def test_every_number_has_an_upper_bound() -> None:
-    """Keys without an upper bound are listed; only the statistics of images have none."""
+    """Only the mean and the standard deviation of images have no upper bound."""
 
     def numbers(field: dict[str, Any]) -> Iterator[dict[str, Any]]:
         items = [field, *field.get("anyOf", []), field.get("items", {}), field.get("additionalProperties", {})]
@@ -253,20 +253,20 @@ def test_a_dotted_name_that_cannot_be_imported_is_an_error(raw_config: RawConfig
 
 
 @pytest.mark.parametrize("section", ["project", "data", "model", "training"])
-def test_a_missing_section_is_named(raw_config: RawConfig, section: str) -> None:
+def test_a_missing_section_is_reported_by_its_name(raw_config: RawConfig, section: str) -> None:
     raw = raw_config("erm")
     del raw[section]
-    (fault,) = faults(raw)
+    (fault,) = find_faults(raw)
     assert re.fullmatch(rf"{section}: missing \([A-Z].+\w\)", fault), fault
 
 
 @pytest.mark.parametrize(
     ("section", "key"), [("project", "experiment_name"), ("data", "name"), ("model", "name"), ("training", "phases")]
 )
-def test_a_missing_key_is_named(raw_config: RawConfig, section: str, key: str) -> None:
+def test_a_missing_key_is_reported_by_its_name(raw_config: RawConfig, section: str, key: str) -> None:
     raw = raw_config("erm")
     del raw[section][key]
-    (fault,) = faults(raw)
+    (fault,) = find_faults(raw)
     assert re.fullmatch(rf"{section}\.{key}: missing \([A-Z].+\w\)|{section}: missing '{key}'", fault), fault
 
 
@@ -282,7 +282,7 @@ def test_a_configuration_for_data_commands_needs_no_training_section(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("stem", "rest", "name"),
+    ("stem", "other_sections", "name"),
     [
         ("my data", "", "my_data"),
         ("pets", "project: {seed: 1}\n", "pets"),
@@ -290,15 +290,17 @@ def test_a_configuration_for_data_commands_needs_no_training_section(tmp_path: P
         ("pets", "project:\ntraining:\nmodel:\n", "pets"),
     ],
 )
-def test_what_is_not_there_yet_stands_in_key_by_key(tmp_path: Path, stem: str, rest: str, name: str) -> None:
+def test_missing_sections_of_a_data_configuration_get_default_values(
+    tmp_path: Path, stem: str, other_sections: str, name: str
+) -> None:
     path = tmp_path / f"{stem}.yaml"
-    path.write_text("data: {name: colored_mnist}\n" + rest)
+    path.write_text("data: {name: colored_mnist}\n" + other_sections)
     assert configuration.read_for_data(path).project.experiment_name == name
 
 
 def test_all_faults_are_reported_at_once(raw_config: RawConfig) -> None:
     raw = raw_config({"method": "lntl", "epochs": 0, "lamb": 1}, "ermm", project={"sed": 1}, logging={"output_dir": 3})
-    assert [fault.partition(":")[0] for fault in faults(raw)] == [
+    assert [fault.partition(":")[0] for fault in find_faults(raw)] == [
         "project.sed",
         "training.phases.0.epochs",
         "training.phases.0.lamb",
@@ -380,10 +382,12 @@ def test_an_override_of_one_alias_leaves_the_others(tmp_path: Path, raw_config: 
 
 
 def test_a_fault_shows_at_most_200_characters_of_a_value(raw_config: RawConfig) -> None:
-    long = "x" * 100_000
-    raw = raw_config("erm", project={"seed": long, long: 1}, model={"name": long}, evaluation={"metrics": [long]})
-    raw["training"]["phases"].append({"method": long, "epochs": 1})
-    for fault in faults(raw):
+    long_text = "x" * 100_000
+    raw = raw_config(
+        "erm", project={"seed": long_text, long_text: 1}, model={"name": long_text}, evaluation={"metrics": [long_text]}
+    )
+    raw["training"]["phases"].append({"method": long_text, "epochs": 1})
+    for fault in find_faults(raw):
         assert fault.count("x") < 250, fault
         assert "100," in fault or len(fault) < 500
 
@@ -417,11 +421,13 @@ phases = st.one_of(
         optional={"lam": st.floats(0, 1e9), "mu": st.floats(0, 1e-9), "mu_ramp": st.sampled_from(["dann", "linear"])},
     ),
 )  # fmt: skip
-numberlike = st.from_regex(r"[-+]?[0-9]{1,3}(\.[0-9]?)?([eE][-+]?[0-9])?", fullmatch=True)
-texts = st.text(max_size=20) | st.sampled_from(["null", "true", "~", "1:30", "0x1f", "-", "? a", "é\n ü"]) | numberlike
-raws = st.fixed_dictionaries(
+number_texts = st.from_regex(r"[-+]?[0-9]{1,3}(\.[0-9]?)?([eE][-+]?[0-9])?", fullmatch=True)
+texts = (
+    st.text(max_size=20) | st.sampled_from(["null", "true", "~", "1:30", "0x1f", "-", "? a", "é\n ü"]) | number_texts
+)
+raw_configs = st.fixed_dictionaries(
     {
-        "project": st.fixed_dictionaries({"experiment_name": st.just("a") | numberlike, "description": texts}),
+        "project": st.fixed_dictionaries({"experiment_name": st.just("a") | number_texts, "description": texts}),
         "data": st.fixed_dictionaries({"name": st.just("colored_mnist"), "color_var": st.floats(1e-6, 1)}),
         "model": st.just({"name": "convnet"}) | st.just({"name": "lenet", "feature_dim": 7}),
         "training": st.fixed_dictionaries(
@@ -433,12 +439,12 @@ raws = st.fixed_dictionaries(
 
 
 @settings(max_examples=25)
-@given(raws)
+@given(raw_configs)
 def test_the_resolved_yaml_reads_back_as_an_equal_configuration(raw: dict[str, Any]) -> None:
     config = configuration.validate(copy.deepcopy(raw), "test")
-    again = configuration.validate(parse(configuration.to_yaml(config), "again"), "again")
-    assert again == config
-    assert configuration.to_yaml(again) == configuration.to_yaml(config)
+    reread = configuration.validate(parse(configuration.to_yaml(config), "reread"), "reread")
+    assert reread == config
+    assert configuration.to_yaml(reread) == configuration.to_yaml(config)
 
 
 # --- the JSON Schema ---
@@ -450,11 +456,11 @@ def test_the_ready_configs_fit_the_schema() -> None:
     import jsonschema
 
     validator = jsonschema.validators.validator_for(SCHEMA)(SCHEMA)
-    faults = {
+    schema_errors = {
         name: [error.message for error in validator.iter_errors(read_yaml(configuration.find(name)))]
         for name in configuration.ready_names()
     }
-    assert {name: messages for name, messages in faults.items() if messages} == {}
+    assert {name: messages for name, messages in schema_errors.items() if messages} == {}
 
 
 @pytest.mark.parametrize("fault", [{"project": {"experiment_name": 3}}, {"modle": {}}, {"training": {"phases": [{"method": "ermm", "epochs": 1}]}}])  # fmt: skip # noqa: E501
@@ -469,26 +475,26 @@ RESNET = {"split": "layer2", "pretrained": True}
 
 
 @pytest.mark.parametrize(
-    ("model", "fits"),
+    ("model", "is_valid"),
     [
         ({"name": "torchvision/resnet18", **RESNET}, True),
         ({"name": "timm/resnet18.a1_in1k", **RESNET}, True),
         ({"name": "torchvision/resnet18", "arch": "resnet18", **RESNET}, True),
         ({"name": "torchvision", "arch": "resnet18", **RESNET}, True),
-        ({"name": "torchvision", **RESNET}, False),  # which architecture?
+        ({"name": "torchvision", **RESNET}, False),  # no architecture
         ({"name": "torchvision/", **RESNET}, False),
         ({"name": "tv/resnet18", **RESNET}, False),
-        ({"name": "torchvision/resnet18"}, False),  # split where?
+        ({"name": "torchvision/resnet18"}, False),  # no split layer
         ({"name": "torchvision/resnet18", "splt": "layer2", **RESNET}, False),
         ({"name": "mlp/resnet18"}, False),
     ],
 )
-def test_the_schema_and_the_program_agree_on_short_names_of_models(model: dict[str, Any], fits: bool) -> None:
+def test_the_schema_and_the_program_agree_on_short_names_of_models(model: dict[str, Any], is_valid: bool) -> None:
     import jsonschema
 
     raw = read_yaml(DEFAULT) | {"model": model}
-    assert jsonschema.Draft202012Validator(SCHEMA).is_valid(raw) == fits
-    if fits:
+    assert jsonschema.Draft202012Validator(SCHEMA).is_valid(raw) == is_valid
+    if is_valid:
         assert configuration.validate(raw, "test").model.name == model["name"].partition("/")[0]
     elif model["name"] != "torchvision/":  # an empty name is refused where the network is built
         with pytest.raises(UserError):
@@ -501,7 +507,7 @@ def test_the_schema_is_a_valid_json_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
 
 
-# --- no key that nothing reads ---
+# --- every key is read ---
 
 SECTIONS = {name: field.annotation for name, field in Config.model_fields.items()}
 
@@ -526,19 +532,19 @@ def all_settings() -> Iterator[tuple[type[plugins.Settings], set[str]]]:
 ALL_SETTINGS = list(all_settings())
 
 
-def reads() -> set[tuple[str, str]]:
+def find_reads() -> set[tuple[str, str]]:
     """Return (owner, key) of every `owner.key`, `owner["key"]`, `owner.get("key")` and `"key" in owner` in src."""
-    found = {("training", key) for key in keys.INHERITED}  # config/keys.py loops over them: training.get(key)
+    read_keys = {("training", key) for key in keys.INHERITED}  # config/keys.py loops over them: training.get(key)
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             match node:
                 case ast.Attribute(value=owner, attr=key, ctx=ast.Load()):
-                    found.add((last_name(owner), key))
+                    read_keys.add((last_name(owner), key))
                 case ast.Subscript(value=owner, slice=ast.Constant(value=str(key)), ctx=ast.Load()):
-                    found.add((last_name(owner), key))
+                    read_keys.add((last_name(owner), key))
                 case ast.Call(func=ast.Attribute(value=owner, attr="get"), args=[ast.Constant(value=str(key)), *_]):
-                    found.add((last_name(owner), key))
-    return found
+                    read_keys.add((last_name(owner), key))
+    return read_keys
 
 
 def last_name(node: ast.expr) -> str:
@@ -548,29 +554,31 @@ def last_name(node: ast.expr) -> str:
     return ""
 
 
-def unread(section: type[plugins.Settings], owners: set[str], found: set[tuple[str, str]]) -> list[str]:
+def find_unread_keys(section: type[plugins.Settings], owners: set[str], read_keys: set[tuple[str, str]]) -> list[str]:
     """Return the keys that nothing reads, neither an owner of the section nor the section itself."""
     bases = [base for base in section.__mro__ if issubclass(base, plugins.Settings)]
-    itself = " ".join(map(inspect.getsource, bases))
+    own_source = " ".join(map(inspect.getsource, bases))
     return [
         key
         for key in section.model_fields
-        if f"self.{key}" not in itself and not any((owner, key) in found for owner in owners)
+        if f"self.{key}" not in own_source and not any((owner, key) in read_keys for owner in owners)
     ]
 
 
 def test_every_key_is_read_somewhere() -> None:
-    found = reads()
-    offenders = {section.__qualname__: unread(section, owners, found) for section, owners in ALL_SETTINGS}
-    assert {name: keys for name, keys in offenders.items() if keys} == {}
+    read_keys = find_reads()
+    unread_keys = {
+        section.__qualname__: find_unread_keys(section, owners, read_keys) for section, owners in ALL_SETTINGS
+    }
+    assert {name: keys for name, keys in unread_keys.items() if keys} == {}
 
 
-def test_the_search_for_unread_keys_can_fail() -> None:
+def test_the_search_finds_an_unread_key() -> None:
     class Project(plugins.Settings):
         seed: int = 0
         nothing_reads_me: int = 0
 
-    assert unread(Project, {"project"}, reads()) == ["nothing_reads_me"]
+    assert find_unread_keys(Project, {"project"}, find_reads()) == ["nothing_reads_me"]
 
 
 def test_every_key_is_documented() -> None:
@@ -586,5 +594,6 @@ def test_every_key_is_documented() -> None:
 @pytest.mark.parametrize("name", [".", "..", "../other", "a/b", "a b", ""])
 def test_an_experiment_name_stays_inside_its_output_folder(raw_config: RawConfig, name: str) -> None:
     assert any(
-        line.startswith("project.experiment_name: ") for line in faults(raw_config(project={"experiment_name": name}))
+        line.startswith("project.experiment_name: ")
+        for line in find_faults(raw_config(project={"experiment_name": name}))
     )

@@ -20,10 +20,10 @@ from lntl.errors import UserError
 from lntl.experiment.run import _logged_to
 from lntl.training.trainer import Step
 
-STEPS, BATCH = 100, 10  # of each of two phases of one epoch
+STEPS, BATCH = 100, 10  # steps of each of the two phases, which have one epoch; images per step
 
 
-def test_speed_and_time_left_are_those_of_the_phase(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_speed_and_time_left_are_computed_from_the_current_phase(monkeypatch: pytest.MonkeyPatch) -> None:
     """Phase 1 has steps of 1 s, phase 2 steps of 4 s: halfway through phase 2, 50 steps are left, 200 s."""
     now, lines = 0.0, list[str]()
     trainer = SimpleNamespace(
@@ -56,7 +56,7 @@ def test_a_text_is_printed_unchanged(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_names_do_not_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    """In plain text, tables and errors; tabs and line ends stay."""
+    """Control characters are escaped in plain text, tables and errors; tabs and line ends are printed."""
     console.echo("a\x1b[2Jb\rc\nd")
     table = Table("name")
     table.add_row("\x1b]0;title\x07", end_section=True)
@@ -67,10 +67,10 @@ def test_names_do_not_control_the_terminal(capsys: pytest.CaptureFixture[str]) -
 
     with pytest.raises(SystemExit):
         cli.exit_on_error(run, debug=False)
-    said = capsys.readouterr()
-    assert said.out.startswith("a\\x1b[2Jb\\rc\nd\n")
-    assert r"\x1b]0;title\x07" in said.out
-    assert said.err == "Error: x.pth: no class \\x1b[31mcat\\x9b\nsecond line\n"
+    captured = capsys.readouterr()
+    assert captured.out.startswith("a\\x1b[2Jb\\rc\nd\n")
+    assert r"\x1b]0;title\x07" in captured.out
+    assert captured.err == "Error: x.pth: no class \\x1b[31mcat\\x9b\nsecond line\n"
 
 
 @pytest.mark.parametrize(
@@ -82,14 +82,14 @@ def test_a_message_is_short_even_if_its_names_are_long(error: Exception, capsys:
 
     with pytest.raises(SystemExit):
         cli.exit_on_error(run, debug=False)
-    said = capsys.readouterr().err
-    assert len(said) < 1000
-    assert said.startswith(("Error: xxx", "Error: yyy"))
-    assert said.endswith((": is gone; use another\n", ": Too long\n"))
+    message = capsys.readouterr().err
+    assert len(message) < 1000
+    assert message.startswith(("Error: xxx", "Error: yyy"))
+    assert message.endswith((": is gone; use another\n", ": Too long\n"))
 
 
-def test_a_terminal_that_is_not_utf8_gets_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tables, plain text and log lines alike: what the encoding lacks is escaped, never an error."""
+def test_characters_that_the_terminal_cannot_encode_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Characters that the encoding lacks are escaped in tables, plain text and errors."""
     screen, errors = (TextIOWrapper(BytesIO(), encoding="latin-1") for _ in range(2))
     monkeypatch.setattr(sys, "stdout", screen)
     monkeypatch.setattr(sys, "stderr", errors)
@@ -120,7 +120,7 @@ def test_a_terminal_that_is_not_utf8_gets_escapes(monkeypatch: pytest.MonkeyPatc
         ),
     ],
 )
-def test_a_full_disk_and_too_little_memory_are_a_sentence(
+def test_a_full_disk_and_too_little_memory_give_one_sentence(
     error: Exception, sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run() -> None:
@@ -132,21 +132,21 @@ def test_a_full_disk_and_too_little_memory_are_a_sentence(
     assert re.match(f"Error: {sentence}", capsys.readouterr().err)
 
 
-def test_output_into_a_full_device_is_a_sentence() -> None:
+def test_output_into_a_full_device_gives_one_sentence() -> None:
     for device, code, message in (
         ("/dev/full", 2, "Error: standard output or a temporary file: No space left on device"),
         (None, 0, ""),
     ):
         with Path(device or os.devnull).open("w") as out:
-            done = subprocess.run(
+            process = subprocess.run(
                 [sys.executable, "-m", "lntl", "--version"], stdout=out, stderr=subprocess.PIPE, text=True, check=False
             )
-        assert (done.returncode, done.stderr[: len(message)]) == (code, message)
-        assert "Traceback" not in done.stderr
-        assert "Exception ignored" not in done.stderr
+        assert (process.returncode, process.stderr[: len(message)]) == (code, message)
+        assert "Traceback" not in process.stderr
+        assert "Exception ignored" not in process.stderr
 
 
-def test_a_log_file_on_a_full_disk_is_given_up_with_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_file_on_a_full_disk_is_closed_with_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
     console.log_to_console()
     with _logged_to(Path("/dev/full")):
         console.log.info("first")

@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 from jinja2 import ChoiceLoader, DictLoader, Environment, PackageLoader
-from made_runs import make_run
+from synthetic_runs import make_run
 from tiny_runs import ROOT, lntl
 
 from lntl import plugins
@@ -28,7 +28,7 @@ from lntl.reporting.pages import write_report
 EXAMPLES = dict(
     re.findall(r'^```\w+ title="(\w+\.\w+)"\n(.*?)^```', (ROOT / "docs/extending.md").read_text("utf-8"), re.M | re.S)
 )
-# Modules whose public names are documented, each with what of it is: None for all of it.
+# Modules whose public names must all be documented.
 PUBLIC = (
     "lntl",
     "lntl.erasure",
@@ -42,7 +42,7 @@ PUBLIC += ("lntl.plugins", "lntl.sklearn", "lntl.training.trainer", "lntl.types"
 
 
 @pytest.fixture
-def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def example_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The examples of docs/extending.md as files that can be imported, in the working directory."""
     for name, code in EXAMPLES.items():
         (tmp_path / name).write_text(code, encoding="utf-8")
@@ -51,7 +51,9 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_users_method_model_and_data_set(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_method_the_model_and_the_data_set_of_the_page_train_together(
+    example_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = {
         "project": {"experiment_name": "own"},
         "data": {"name": "my_data.Bars", "images": 100},
@@ -66,13 +68,13 @@ def test_a_users_method_model_and_data_set(example: Path, capsys: pytest.Capture
         },
         "evaluation": {"erm_epochs": 0},
     }
-    (example / "own.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    (example_folder / "own.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     assert lntl("train", "own.yaml") == 0, capsys.readouterr().err
     trust = [word for module in ("my_data", "my_model", "my_method") for word in ("--trust", module)]
     assert lntl("eval", "results/own", *trust) == 0, capsys.readouterr().err
 
 
-def test_a_metric(example: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_metric_of_the_page_is_computed(example_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lntl.evaluation.metrics.METRICS", METRICS | {})
     metric = runpy.run_path("metric.py")["METRICS"]["best_group_accuracy"]
     t = SimpleNamespace(count=np.array([[4.0, 2.0]]), right=np.array([[3.0, 1.0]]))  # two groups
@@ -81,56 +83,60 @@ def test_a_metric(example: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert metric.undefined(t, CellNames(("cat",), ("day", "night"))) == "no image has a known bias value"
 
 
-def test_a_probe(example: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_probe_of_the_page_predicts_the_nearest_mean(example_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lntl.probing.probes.PROBES", PROBES | {})
     probe = runpy.run_path("probe.py")["PROBES"]["nearest_mean"]
     train, bias = torch.tensor([[0.0], [1.0], [9.0], [10.0]]), torch.tensor([3, 3, 5, 5])
     assert probe(train, bias, torch.tensor([[2.0], [8.0]]), 0, torch.device("cpu")).tolist() == [3, 5]
 
 
-def test_a_public_data_set(example: Path) -> None:
-    (example / "labels.csv").write_text("image,label,place,split\na.png,cat,indoors,train\n")
-    made = runpy.run_path("maker.py")["make"](example)
-    assert (made.columns["place"], made.label, made.bias) == (["indoors"], "label", "place")
+def test_the_maker_of_the_page_returns_a_table(example_folder: Path) -> None:
+    (example_folder / "labels.csv").write_text("image,label,place,split\na.png,cat,indoors,train\n")
+    table = runpy.run_path("maker.py")["make"](example_folder)
+    assert (table.columns["place"], table.label, table.bias) == (["indoors"], "label", "place")
 
 
-def test_the_command_of_a_public_data_set(
-    example: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_data_command_of_the_page_writes_the_table(
+    example_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(data_make.app, "registered_commands", [*data_make.app.registered_commands])
     rows = [f"{split}.png,cat,indoors,{split}" for split in ("train", "val", "test")]
-    (example / "labels.csv").write_text("\n".join(["image,label,place,split", *rows]))
+    (example_folder / "labels.csv").write_text("\n".join(["image,label,place,split", *rows]))
     for split in ("train", "val", "test"):
-        (example / f"{split}.png").touch()
+        (example_folder / f"{split}.png").touch()
     runpy.run_path("make_command.py")
     assert lntl("data", "make", "my_scenes", ".", "scenes.csv") == 0, capsys.readouterr().err
-    assert (example / "scenes.csv").read_text().split()[1:] == rows
+    assert (example_folder / "scenes.csv").read_text().split()[1:] == rows
 
 
 @pytest.mark.full
-def test_a_report_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_report_section_of_the_page_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = PackageLoader("lntl.reporting")
-    before = '{{ heading("making"'
-    page = package.get_source(Environment(), "run.html")[0].replace(before, EXAMPLES["section.html"] + before)
-    changed = ChoiceLoader([DictLoader({"run.html": page}), package])
-    monkeypatch.setattr("lntl.reporting.pages.PackageLoader", lambda name: changed)
+    next_heading = '{{ heading("making"'
+    page = package.get_source(Environment(), "run.html")[0].replace(
+        next_heading, EXAMPLES["section.html"] + next_heading
+    )
+    template_loader = ChoiceLoader([DictLoader({"run.html": page}), package])
+    monkeypatch.setattr("lntl.reporting.pages.PackageLoader", lambda name: template_loader)
     page_file = write_report([make_run(tmp_path / "run")], tmp_path / "report")
     assert "threads.</p>" in page_file.read_text("utf-8")
 
 
-def test_a_command(example: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_of_the_page_prints_the_size(
+    example_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(app, "registered_commands", [*app.registered_commands])
     runpy.run_path("command.py")
-    (example / "run").mkdir()
-    (example / "run/a").write_text("12345")
+    (example_folder / "run").mkdir()
+    (example_folder / "run/a").write_text("12345")
     assert lntl("size", "run") == 0
     assert capsys.readouterr().out.strip() == "5"
 
 
 def test_every_example_of_the_page_is_tested() -> None:
     plug_ins = {"my_method.py", "my_model.py", "my_data.py"}
-    others = {"maker.py", "make_command.py", "metric.py", "probe.py", "section.html", "command.py"}
-    assert {*EXAMPLES} == plug_ins | others
+    other_files = {"maker.py", "make_command.py", "metric.py", "probe.py", "section.html", "command.py"}
+    assert {*EXAMPLES} == plug_ins | other_files
 
 
 def test_every_file_that_the_page_names_exists() -> None:
@@ -141,7 +147,7 @@ def test_every_file_that_the_page_names_exists() -> None:
 
 
 @pytest.mark.full
-def test_a_users_training_loop(tmp_path: Path) -> None:
+def test_the_training_loop_of_the_page_reaches_its_accuracies(tmp_path: Path) -> None:
     text = (ROOT / "docs/own_loop.md").read_text("utf-8")
     (code,) = re.findall(r'^```python title="own_loop.py"\n(.*?)^```', text, re.M | re.S)
     (tmp_path / "own_loop.py").write_text(code, "utf-8")
@@ -151,7 +157,7 @@ def test_a_users_training_loop(tmp_path: Path) -> None:
 
 def test_every_public_name_is_on_an_api_page() -> None:
     pages = "\n".join(page.read_text("utf-8") for page in (ROOT / "docs/api").glob("*.md"))
-    shown = set(re.findall(r"^::: ([\w.]+)$", pages, re.M))
+    documented = set(re.findall(r"^::: ([\w.]+)$", pages, re.M))
     for module in map(importlib.import_module, PUBLIC):
         names = getattr(module, "__all__", None) or [
             name
@@ -160,8 +166,10 @@ def test_every_public_name_is_on_an_api_page() -> None:
         ]
         for name in names:
             value = getattr(module, name)
-            full = {f"{module.__name__}.{name}", f"{getattr(value, '__module__', '')}.{name}"}
-            assert module.__name__ in shown or value.__module__ in shown or full & shown, f"{module.__name__}.{name}"
+            full_names = {f"{module.__name__}.{name}", f"{getattr(value, '__module__', '')}.{name}"}
+            assert module.__name__ in documented or value.__module__ in documented or full_names & documented, (
+                f"{module.__name__}.{name}"
+            )
             assert inspect.getdoc(value), f"{module.__name__}.{name} has no docstring"
 
 
@@ -172,10 +180,10 @@ def test_every_method_is_in_the_table_of_advice() -> None:
 
 @pytest.mark.full
 def test_the_site_is_built_without_a_warning() -> None:
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "scripts/docs_site.py"], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert process.returncode == 0, process.stdout + process.stderr
 
 
 GALLERY = sorted((ROOT / "examples/gallery").glob("*.py"))
@@ -191,8 +199,8 @@ def test_the_gallery_page_shows_every_example_with_its_picture() -> None:
 
 @pytest.mark.full
 @pytest.mark.parametrize("path", GALLERY, ids=lambda path: path.stem)
-def test_an_example_of_the_gallery_prints_what_is_stored(path: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
+def test_an_example_of_the_gallery_prints_the_stored_output(path: Path, tmp_path: Path) -> None:
+    process = subprocess.run(
         [sys.executable, path],
         cwd=tmp_path,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -200,9 +208,9 @@ def test_an_example_of_the_gallery_prints_what_is_stored(path: Path, tmp_path: P
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr
     assert (tmp_path / f"{path.stem}.png").stat().st_size > 1000
-    stored = json.loads((path.parent / f"output/{path.stem}.json").read_text("utf-8"))["printed"]
-    # The last bits, and so the digits shown, may differ between processors.
-    printed, expected = (re.sub(r"\d+\.\d+", "N", text) for text in (done.stdout, stored))
+    stored_output = json.loads((path.parent / f"output/{path.stem}.json").read_text("utf-8"))["printed"]
+    # The last bits, and so the printed digits, may differ between processors.
+    printed, expected = (re.sub(r"\d+\.\d+", "N", text) for text in (process.stdout, stored_output))
     assert printed == expected

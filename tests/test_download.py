@@ -10,12 +10,12 @@ import pytest
 from tiny_runs import ROOT, tree
 
 NAME = "mnist_10color_jitter_var_0.030.npy"
-SIZE = 100_000_001  # bytes: not fewer than the script takes for whole
-# Copies $ARRIVES to where -O says, if there is one, then ends with code $CODE; keeps its arguments.
+SIZE = 100_000_001  # bytes, above the smallest size that the script accepts
+# A fake gdown: stores its arguments, copies the file $DELIVERED, if set, to the path after -O, and exits with $CODE.
 GDOWN = """#!/bin/sh
 echo "$@" > "$(dirname "$0")/arguments"
 while [ "$1" != -O ]; do shift; done
-[ -z "$ARRIVES" ] || cp "$ARRIVES" "$2"
+[ -z "$DELIVERED" ] || cp "$DELIVERED" "$2"
 exit "$CODE"
 """
 
@@ -45,28 +45,28 @@ class Download:
         for name in ("download_dataset.sh", "unpack_archive.py"):
             shutil.copy(ROOT / "scripts" / name, self.script.parent)
 
-    def __call__(self, arrives: Path | None, code: int = 0, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the script: gdown delivers the file, if any, and ends with the code."""
+    def __call__(self, delivered_file: Path | None, code: int = 0, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the script; the fake gdown delivers the file, if any, and exits with the code."""
         return subprocess.run(
             ["/bin/bash", str(self.script), *arguments],
-            env={"PATH": f"{self.bin}:/usr/bin:/bin", "ARRIVES": str(arrives or ""), "CODE": str(code)},
+            env={"PATH": f"{self.bin}:/usr/bin:/bin", "DELIVERED": str(delivered_file or ""), "CODE": str(code)},
             capture_output=True,
             text=True,
             timeout=120,
             check=False,
         )
 
-    def names(self) -> list[str]:
+    def file_names(self) -> list[str]:
         """Return the names of the files in the target folder."""
         return sorted(tree(self.target))
 
-    def fails(self, arrives: Path | None, code: int = 0) -> str:
-        """Run the script, which must fail and name another way; return its message."""
-        done = self(arrives, code)
-        assert done.returncode == 1
-        assert "Just run: make train" in done.stderr
-        assert f"put {NAME}" in done.stderr
-        return done.stderr
+    def fail(self, delivered_file: Path | None, code: int = 0) -> str:
+        """Run the script, which must fail and suggest alternatives; return its message."""
+        process = self(delivered_file, code)
+        assert process.returncode == 1
+        assert "Just run: make train" in process.stderr
+        assert f"put {NAME}" in process.stderr
+        return process.stderr
 
 
 @pytest.fixture
@@ -75,97 +75,97 @@ def download(tmp_path: Path) -> Download:
     return Download(tmp_path)
 
 
-def test_a_valid_archive(download: Download, archive: Path) -> None:
-    done = download(archive)
-    assert done.returncode == 0, done.stderr
-    assert download.names() == [NAME]
+def test_a_valid_archive_is_unpacked(download: Download, archive: Path) -> None:
+    process = download(archive)
+    assert process.returncode == 0, process.stderr
+    assert download.file_names() == [NAME]
     assert (download.target / NAME).stat().st_size == SIZE
     assert "--continue" in (download.bin / "arguments").read_text()
 
 
-def test_another_target(download: Download, archive: Path, tmp_path: Path) -> None:
+def test_the_file_is_put_into_the_target_folder(download: Download, archive: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere, with blanks"
     assert download(archive, 0, str(elsewhere)).returncode == 0
     assert list(tree(elsewhere)) == [NAME]
     assert not download.target.exists()
 
 
-def test_files_that_are_there_are_kept(download: Download, archive: Path) -> None:
+def test_existing_files_are_not_replaced(download: Download, archive: Path) -> None:
     download.target.mkdir(parents=True)
     (download.target / NAME).write_text("mine")
     assert download(archive).returncode == 0
     assert (download.target / NAME).read_text() == "mine"
 
 
-def test_nothing_is_downloaded_if_all_files_are_there(download: Download) -> None:
+def test_nothing_is_downloaded_if_all_files_exist(download: Download) -> None:
     download.target.mkdir(parents=True)
     for variance in range(20, 55, 5):
         (download.target / f"mnist_10color_jitter_var_0.0{variance}.npy").write_text("")
-    done = download(None, 1)
-    assert done.returncode == 0
-    assert "nothing to do" in done.stdout
+    process = download(None, 1)
+    assert process.returncode == 0
+    assert "nothing to do" in process.stdout
     assert not (download.bin / "arguments").exists()
 
 
-def test_an_html_page_is_no_archive(download: Download, tmp_path: Path) -> None:
+def test_an_html_page_is_refused(download: Download, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text("<!DOCTYPE html><title>Quota exceeded</title>")
-    message = download.fails(page)
+    message = download.fail(page)
     assert "not a whole zip or tar archive; it starts with b'<!DOCTYPE html>" in message
-    assert download.names() == []
+    assert download.file_names() == []
 
 
 @pytest.mark.parametrize("share", [0.3, 0.999])
-def test_a_truncated_archive(download: Download, archive: Path, tmp_path: Path, share: float) -> None:
-    cut = tmp_path / "cut.zip"
-    cut.write_bytes(archive.read_bytes()[: int(share * archive.stat().st_size)])
-    assert "it was deleted" in download.fails(cut)
-    assert download.names() == []
+def test_a_truncated_archive_is_deleted(download: Download, archive: Path, tmp_path: Path, share: float) -> None:
+    truncated_archive = tmp_path / "cut.zip"
+    truncated_archive.write_bytes(archive.read_bytes()[: int(share * archive.stat().st_size)])
+    assert "it was deleted" in download.fail(truncated_archive)
+    assert download.file_names() == []
 
 
-def test_a_damaged_archive(download: Download, archive: Path, tmp_path: Path) -> None:
+def test_a_damaged_archive_is_deleted(download: Download, archive: Path, tmp_path: Path) -> None:
     content = bytearray(archive.read_bytes())
     content[len(content) // 2] ^= 255
     (tmp_path / "damaged.zip").write_bytes(content)
-    assert "it was deleted" in download.fails(tmp_path / "damaged.zip")
-    assert download.names() == []
+    assert "it was deleted" in download.fail(tmp_path / "damaged.zip")
+    assert download.file_names() == []
 
 
-def test_a_file_that_is_too_small(download: Download, tmp_path: Path) -> None:
-    small = tmp_path / "small.zip"
-    with zipfile.ZipFile(small, "w") as zipped:
+def test_a_file_that_is_too_small_is_refused(download: Download, tmp_path: Path) -> None:
+    small_archive = tmp_path / "small.zip"
+    with zipfile.ZipFile(small_archive, "w") as zipped:
         zipped.writestr(NAME, bytes(1000))
-    assert "1,000 bytes, too few for 70,000 images" in download.fails(small)
-    assert download.names() == []
+    assert "1,000 bytes, too few for 70,000 images" in download.fail(small_archive)
+    assert download.file_names() == []
 
 
 def test_without_network_a_partial_download_is_kept_for_the_next_try(
     download: Download, archive: Path, tmp_path: Path
 ) -> None:
-    part = tmp_path / "part"
-    part.write_bytes(archive.read_bytes()[:1000])
-    assert "no network" in download.fails(part, code=1)
-    assert download.names() == ["official_archive.part"]
+    partial_archive = tmp_path / "part"
+    partial_archive.write_bytes(archive.read_bytes()[:1000])
+    assert "no network" in download.fail(partial_archive, code=1)
+    assert download.file_names() == ["official_archive.part"]
     assert download(archive).returncode == 0
-    assert download.names() == [NAME]
+    assert download.file_names() == [NAME]
 
 
-def test_without_network_nothing_arrives(download: Download) -> None:
-    assert "no network" in download.fails(None, code=1)
-    assert download.names() == []
+def test_without_network_no_file_is_left(download: Download) -> None:
+    assert "no network" in download.fail(None, code=1)
+    assert download.file_names() == []
 
 
-def test_gdown_that_delivers_nothing_without_complaint(download: Download) -> None:
-    assert "gdown left no file behind" in download.fails(None, code=0)
+def test_gdown_that_succeeds_without_a_file_is_an_error(download: Download) -> None:
+    assert "gdown left no file behind" in download.fail(None, code=0)
 
 
-def test_a_target_that_cannot_be_written_to(download: Download) -> None:
+def test_a_target_that_cannot_be_written_to_is_refused(download: Download) -> None:
     download.target.parent.mkdir(parents=True)
     download.target.write_text("a regular file")
-    assert "cannot be written to" in download.fails(None)
+    assert "cannot be written to" in download.fail(None)
     assert download.target.read_text() == "a regular file"
 
 
-def test_no_gdown(download: Download) -> None:
+def test_a_missing_gdown_is_reported(download: Download) -> None:
     (download.bin / "gdown").unlink()
-    assert "gdown is not installed" in download.fails(None)
+    assert "gdown is not installed" in download.fail(None)

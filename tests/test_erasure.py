@@ -39,16 +39,18 @@ def covariance(z: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
     return torch.stack(columns)
 
 
-def fitted(z: Tensor, bias: Tensor, values: tuple[int, ...], weight: Tensor | None = None, size: int = 50) -> Eraser:
+def fit_eraser(
+    z: Tensor, bias: Tensor, values: tuple[int, ...], weight: Tensor | None = None, size: int = 50
+) -> Eraser:
     fit = LeaceFit(z.shape[1], values)
-    for part in torch.arange(len(z)).split(size):
-        fit.update(z[part], bias[part], None if weight is None else weight[part])
+    for batch in torch.arange(len(z)).split(size):
+        fit.update(z[batch], bias[batch], None if weight is None else weight[batch])
     return fit.eraser()
 
 
 def test_the_covariance_with_each_bias_is_0(rows: tuple[Tensor, Tensor, Tensor]) -> None:
     z, bias, weight = rows
-    erased = fitted(z, bias, (3, 2), weight)(z)
+    erased = fit_eraser(z, bias, (3, 2), weight)(z)
     for k in range(2):
         assert covariance(z, bias[:, k], weight).abs().max() > 0.1
         assert covariance(erased, bias[:, k], weight).abs().max() < 1e-10
@@ -60,10 +62,10 @@ def test_no_linear_classifier_of_the_bias_is_better_than_a_constant(
 ) -> None:
     z, bias, weight = rows
     weight, bias = (weight if weighted else torch.ones_like(weight)), bias[:, 0]
-    erased = fitted(z, bias, (3,), weight)(z)
+    erased = fit_eraser(z, bias, (3,), weight)(z)
     losses = {}
     for name, x in (("z", z), ("erased", erased)):
-        x = x - x.mean(dim=0)  # a constant feature would share the intercept's work
+        x = x - x.mean(dim=0)  # so that the constant feature is 0 and no second intercept
         model = LogisticRegression(C=math.inf, solver="newton-cg", tol=1e-12, max_iter=1000)
         model.fit(x.numpy(), bias.numpy(), sample_weight=weight.numpy())
         log_p = torch.from_numpy(model.predict_log_proba(x.numpy()))
@@ -75,51 +77,51 @@ def test_no_linear_classifier_of_the_bias_is_better_than_a_constant(
     assert losses["z"] < constant - 0.3
 
 
-def test_it_changes_nothing_else(rows: tuple[Tensor, Tensor, Tensor]) -> None:
-    """The mean stays; erasing twice equals erasing once; any other map that erases changes z more."""
+def test_the_eraser_is_the_smallest_affine_change(rows: tuple[Tensor, Tensor, Tensor]) -> None:
+    """The mean stays; erasing twice equals erasing once; any other affine map that erases changes z more."""
     z, bias, _ = rows
-    eraser = fitted(z, bias[:, 0], (3,))
+    eraser = fit_eraser(z, bias[:, 0], (3,))
     erased = eraser(z)
     torch.testing.assert_close(erased.mean(dim=0), z.mean(dim=0))
     torch.testing.assert_close(eraser(erased), erased)
     torch.testing.assert_close(erased[:, 2], z[:, 2])
     means = torch.stack([z[bias[:, 0] == value].mean(dim=0) for value in range(3)])
-    other = z - means[bias[:, 0]] + z.mean(dim=0)  # not affine in z: it looks at the bias itself
+    without_bias_means = z - means[bias[:, 0]] + z.mean(dim=0)  # not affine in z: it uses the bias
     plane, _ = torch.linalg.qr((means - means.mean(dim=0)).T)
     orthogonal = z - (z - z.mean(dim=0)) @ plane[:, :2] @ plane[:, :2].T
     assert covariance(orthogonal, bias[:, 0], torch.ones(N, dtype=torch.float64)).abs().max() < 1e-10
     assert (erased - z).square().sum() < (orthogonal - z).square().sum()
-    assert (other - z).square().sum() < (erased - z).square().sum()
+    assert (without_bias_means - z).square().sum() < (erased - z).square().sum()
 
 
 def test_batches_of_any_size_give_the_same_eraser(rows: tuple[Tensor, Tensor, Tensor]) -> None:
     z, bias, weight = rows
-    torch.testing.assert_close(fitted(z, bias, (3, 2), weight, 1)(z), fitted(z, bias, (3, 2), weight, N)(z))
+    torch.testing.assert_close(fit_eraser(z, bias, (3, 2), weight, 1)(z), fit_eraser(z, bias, (3, 2), weight, N)(z))
 
 
 def test_rows_without_a_bias_label_are_left_out(rows: tuple[Tensor, Tensor, Tensor]) -> None:
     z, bias, _ = rows
     missing = torch.where(torch.arange(N)[:, None] < 100, torch.tensor([IGNORE, 0]), bias)
-    torch.testing.assert_close(fitted(z, missing, (3, 2))(z), fitted(z[100:], bias[100:], (3, 2))(z))
+    torch.testing.assert_close(fit_eraser(z, missing, (3, 2))(z), fit_eraser(z[100:], bias[100:], (3, 2))(z))
 
 
 def test_a_constant_bias_is_refused(rows: tuple[Tensor, Tensor, Tensor]) -> None:
     z = rows[0]
     with pytest.raises(UserError, match="the bias is constant"):
-        fitted(z, torch.zeros(N, dtype=torch.int64), (3,))
+        fit_eraser(z, torch.zeros(N, dtype=torch.int64), (3,))
     with pytest.raises(UserError, match="the bias is constant"):
-        fitted(z, torch.full((N,), IGNORE), (3,))
+        fit_eraser(z, torch.full((N,), IGNORE), (3,))
 
 
 def test_an_eraser_is_the_identity_until_it_is_fitted(rows: tuple[Tensor, Tensor, Tensor]) -> None:
     z, bias, _ = rows
     eraser = Eraser(C, 3)
     assert torch.equal(eraser(z.float()), z.float())
-    eraser.copy_(fitted(z, bias[:, 0], (3,)))
-    torch.testing.assert_close(eraser(z.float()), fitted(z, bias[:, 0], (3,))(z).float(), rtol=1e-4, atol=1e-4)
+    eraser.copy_(fit_eraser(z, bias[:, 0], (3,)))
+    torch.testing.assert_close(eraser(z.float()), fit_eraser(z, bias[:, 0], (3,))(z).float(), rtol=1e-4, atol=1e-4)
     eraser.reset()
     assert torch.equal(eraser(z.float()), z.float())
 
 
-def test_the_example_in_the_docstring() -> None:
+def test_the_example_in_the_docstring_is_correct() -> None:
     assert doctest.testmod(erasure, extraglobs={"torch": torch}).failed == 0

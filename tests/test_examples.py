@@ -21,9 +21,9 @@ def load_script(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def embeddings() -> ModuleType:
 
 
 @pytest.mark.full
-def test_embeddings_from_pictures_to_results(
+def test_the_embeddings_example_runs_from_images_to_results(
     embeddings: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "results.json"
@@ -60,22 +60,22 @@ def test_worst_group_accuracy_equals_slow_loops(embeddings: ModuleType) -> None:
 
 
 def test_the_readme_of_embeddings_quotes_the_measured_numbers() -> None:
-    """The method that uses bias labels is better than plain training, outside the intervals of all seeds."""
+    """In all seeds, the interval of the method with bias labels lies above that of plain training."""
     rows = json.loads((EMBEDDINGS / "results.json").read_text())["test"]
     text = (EMBEDDINGS / "README.md").read_text()
-    plain, debiased = (
+    erm_intervals, debiased_intervals = (
         [r["worst_group_accuracy"] for r in rows if (r["method"] == "erm") == erm] for erm in (True, False)
     )
-    for value, low, high in (*plain, *debiased):
+    for value, low, high in (*erm_intervals, *debiased_intervals):
         assert f"{value:.3f} ({low:.3f} to {high:.3f})" in text
-    assert len(plain) == len(debiased) == 5
-    assert max(high for _, _, high in plain) < min(low for _, low, _ in debiased)
+    assert len(erm_intervals) == len(debiased_intervals) == 5
+    assert max(high for _, _, high in erm_intervals) < min(low for _, low, _ in debiased_intervals)
 
 
 def test_weights_of_the_package_get_the_names_of_timm() -> None:
     weights = load_script(ROOT / "examples/pretrained_weights/efficientnet_lite0.py")
-    ours = timm.create_model(weights.ARCH).state_dict()
-    theirs = {package_name(key): value for key, value in ours.items()}
+    timm_weights = timm.create_model(weights.ARCH).state_dict()
+    package_weights = {package_name(key): value for key, value in timm_weights.items()}
     expected = {
         "_conv_stem.weight": "conv_stem.weight",
         "_bn0.running_mean": "bn1.running_mean",
@@ -87,28 +87,31 @@ def test_weights_of_the_package_get_the_names_of_timm() -> None:
         "_bn1.weight": "bn2.weight",
         "_fc.bias": "classifier.bias",
     }
-    renamed = weights.to_timm_names(theirs, ours)
-    assert renamed.keys() == ours.keys()
-    for old, new in expected.items():
-        assert renamed[new] is theirs[old]
-    for wrong in ({**theirs, "_blocks.99._bn0.bias": theirs["_fc.bias"]}, {**theirs, "_fc.bias": theirs["_fc.weight"]}):
+    renamed = weights.to_timm_names(package_weights, timm_weights)
+    assert renamed.keys() == timm_weights.keys()
+    for package_key, timm_key in expected.items():
+        assert renamed[timm_key] is package_weights[package_key]
+    for invalid_weights in (
+        {**package_weights, "_blocks.99._bn0.bias": package_weights["_fc.bias"]},
+        {**package_weights, "_fc.bias": package_weights["_fc.weight"]},
+    ):
         with pytest.raises(
             UserError, match="the weights do not fit tf_efficientnet_lite0: 1 entries differ, the first"
         ):
-            weights.to_timm_names(wrong, ours)
+            weights.to_timm_names(invalid_weights, timm_weights)
 
 
 def package_name(key: str) -> str:
-    """Return the package's name of timm's weight: its blocks are numbered from 0 to 15, not by stage."""
+    """Return the package's name of a timm weight; the package numbers its blocks from 0 to 15, not by stage."""
     outer = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1", "classifier": "_fc"}
     if not key.startswith("blocks."):
-        layer, rest = key.split(".")
-        return f"{outer[layer]}.{rest}"
-    _, stage, block, layer, rest = key.split(".")
+        layer, parameter = key.split(".")
+        return f"{outer[layer]}.{parameter}"
+    _, stage, block, layer, parameter = key.split(".")
     number = (0, 1, 3, 5, 8, 11, 15)[int(stage)] + int(block)
     if number == 0:
         layers = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
     else:
         layers = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1",
                   "conv_pwl": "_project_conv", "bn3": "_bn2"}  # fmt: skip
-    return f"_blocks.{number}.{layers[layer]}.{rest}"
+    return f"_blocks.{number}.{layers[layer]}.{parameter}"

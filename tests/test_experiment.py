@@ -28,13 +28,13 @@ from lntl.runs.checkpoint import BackgroundSaver, Checkpoint
 from lntl.runs.folder import RunFolder
 from lntl.runs.formats import Epoch
 
-NUMBERS = set(METRICS)
+METRIC_NAMES = set(METRICS)
 
 
 @pytest.fixture(scope="module")
-def results(trained: Callable[..., Path]) -> Path:
+def results(trained_folder: Callable[..., Path]) -> Path:
     """A folder in which tiny.yaml and its ERM run were trained to the end."""
-    return trained(evaluation={"erm_epochs": 1}, logging={"use_tensorboard": True})
+    return trained_folder(evaluation={"erm_epochs": 1}, logging={"use_tensorboard": True})
 
 
 @pytest.fixture
@@ -69,32 +69,32 @@ FILES = [
 
 
 def files(folder: Path) -> list[str]:
-    """Return the paths of all files but those of TensorBoard, of which there is one at least."""
+    """Return the paths of all files except those of TensorBoard; assert that TensorBoard has at least one."""
     paths = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
     assert any(p.startswith("tensorboard_logs/events.out.tfevents") for p in paths)
     return [p for p in paths if "tensorboard_logs" not in p]
 
 
-def test_every_file_is_written_and_no_other(finished: RunFolder) -> None:
-    more = [f"checkpoints/checkpoint_epoch_{epoch:02d}.pth" for epoch in (2, 3, 4)]
-    assert files(finished.path) == sorted(FILES + more + [f"erm/{name}" for name in FILES])
+def test_exactly_the_documented_files_are_written(finished: RunFolder) -> None:
+    later_checkpoints = [f"checkpoints/checkpoint_epoch_{epoch:02d}.pth" for epoch in (2, 3, 4)]
+    assert files(finished.path) == sorted(FILES + later_checkpoints + [f"erm/{name}" for name in FILES])
 
 
 def test_config_yaml_is_the_resolved_configuration(finished: RunFolder) -> None:
-    given = configuration.read(Path("tiny.yaml"))
-    assert configuration.read(finished.config) == given
-    assert checkpoint.load(finished.last).config == given.model_dump()
+    config = configuration.read(Path("tiny.yaml"))
+    assert configuration.read(finished.config) == config
+    assert checkpoint.load(finished.last).config == config.model_dump()
 
 
-def test_metrics_has_a_line_an_epoch(finished: RunFolder) -> None:
+def test_metrics_jsonl_has_a_line_for_each_epoch(finished: RunFolder) -> None:
     records = metrics(finished.path)
-    where = [tuple(r[k] for k in ("phase", "method", "epoch", "total_epoch", "step")) for r in records]
-    assert where == [(1, "erm", 1, 1, 3), (2, "bias_head", 1, 2, 6), (3, "lntl", 1, 3, 9), (3, "lntl", 2, 4, 12)]
+    positions = [tuple(r[k] for k in ("phase", "method", "epoch", "total_epoch", "step")) for r in records]
+    assert positions == [(1, "erm", 1, 1, 3), (2, "bias_head", 1, 2, 6), (3, "lntl", 1, 3, 9), (3, "lntl", 2, 4, 12)]
     terms = {"erm": {"task", "lr_f", "lr_g"}, "bias_head": {"bias", "lr_h"}}
     terms["lntl"] = {"task", "mi", "bias", "mu", "h_accuracy", "h_chance", "gradient_ratio", "lr_f", "lr_g", "lr_h"}
     for record in records:
         assert {k.removeprefix("train/") for k in record if k.startswith("train/")} == terms[record["method"]]
-        assert {k.removeprefix("val/") for k in record if k.startswith("val/")} == NUMBERS
+        assert {k.removeprefix("val/") for k in record if k.startswith("val/")} == METRIC_NAMES
         assert record["time/seconds"] > 0
         assert record["time/images_per_second"] > 0
         assert all(math.isfinite(v) for v in record.values() if isinstance(v, float))
@@ -110,19 +110,19 @@ def test_run_log_has_a_line_for_each_epoch(finished: RunFolder) -> None:
         assert re.search(rf"epoch {epoch}\b.*phase {min(epoch, 3)}\b.*\b{method}\b.*\baccuracy=\d", log)
 
 
-def test_result(finished: RunFolder) -> None:
+def test_result_json_has_the_scores_of_last_and_best(finished: RunFolder) -> None:
     result = finished.read_result()
     assert result is not None
     assert (result.experiment, result.method, result.seed) == ("tiny", "lntl", 0)
     assert "embedded MNIST strokes" in result.data
-    for part in ("highest accuracy on val", "10 held-out training images, random colors", "epochs of the last phase"):
-        assert part in result.selection
+    for phrase in ("highest accuracy on val", "10 held-out training images, random colors", "epochs of the last phase"):
+        assert phrase in result.selection
     best = max(metrics(finished.path)[2:], key=lambda record: record["val/accuracy"])["total_epoch"]
     for kind, path, epoch in (("last", finished.last, 4), ("best", finished.best, best)):
         scores = getattr(result, kind)
         assert scores.checkpoint == str(path)
         assert scores.epoch == epoch
-        assert scores.test.keys() == NUMBERS
+        assert scores.test.keys() == METRIC_NAMES
         assert all(value is None or 0 <= value <= 1 for value in scores.test.values())
         assert experiment.evaluate_checkpoint(path).scores() == scores
     seconds = sum(record["time/seconds"] for record in metrics(finished.path))
@@ -134,8 +134,8 @@ def test_the_evaluation_is_stored(finished: RunFolder) -> None:
     result = finished.read_result()
     assert result is not None
     for kind, path in (("last", finished.last), ("best", finished.best)):
-        evaluation, kept = experiment.evaluate_checkpoint(path), finished.evaluation_of(path)
-        content = json.loads(kept.read_text())
+        evaluation, evaluation_file = experiment.evaluate_checkpoint(path), finished.evaluation_of(path)
+        content = json.loads(evaluation_file.read_text())
         assert content == evaluation.measured.model_dump(exclude_unset=True)
         assert (content["checkpoint"], content["epoch"], content["split"]) == (
             str(path),
@@ -143,7 +143,7 @@ def test_the_evaluation_is_stored(finished: RunFolder) -> None:
             "test",
         )
         assert {name: row["value"] for name, row in content["metrics"].items()} == getattr(result, kind).test
-        with np.load(kept.with_suffix(".npz"), allow_pickle=False) as arrays:
+        with np.load(evaluation_file.with_suffix(".npz"), allow_pickle=False) as arrays:
             assert {name: (str(a.dtype), a.shape) for name, a in arrays.items()} == {
                 "y": ("int64", (100,)), "probabilities": ("float32", (100, 10)), "group": ("int64", (100,)),
                 "row": ("int64", (100,)), "bias_hits": ("int64", (100,)), "bias_labels": ("int64", (100,)),
@@ -160,9 +160,9 @@ def test_the_evaluation_is_stored(finished: RunFolder) -> None:
 
 def test_another_split_is_stored_under_its_own_name(make_config: Callable[..., Config]) -> None:
     run = train(make_config("erm"))
-    written = experiment.evaluate_checkpoint(run.folder.best, "val").write()
-    assert [path.name for path in written] == ["val.json", "val.npz"]
-    assert json.loads(written[0].read_text())["n"] == 10
+    paths = experiment.evaluate_checkpoint(run.folder.best, "val").write()
+    assert [path.name for path in paths] == ["val.json", "val.npz"]
+    assert json.loads(paths[0].read_text())["n"] == 10
 
 
 def test_the_erm_config_differs_only_in_its_phases(finished: RunFolder) -> None:
@@ -171,14 +171,14 @@ def test_the_erm_config_differs_only_in_its_phases(finished: RunFolder) -> None:
     assert result is not None
     assert result.erm == erm_folder.read_result()
     assert [record["method"] for record in metrics(erm_folder.path)] == ["erm"]
-    ours, theirs = (configuration.read(path).model_dump() for path in (finished.config, erm_folder.config))
-    assert theirs["project"].pop("experiment_name") == "erm"
-    assert theirs["logging"].pop("output_dir") == str(finished.path)
-    assert [ours["evaluation"].pop("erm_epochs"), theirs["evaluation"].pop("erm_epochs")] == [1, 0]
-    assert ours["training"].pop("phases")[0] == theirs["training"].pop("phases")[0]
-    del ours["project"]["experiment_name"], ours["logging"]["output_dir"]
-    assert theirs == ours
-    # the first phase is ERM too: same data, seed and order give the same first epoch
+    config, erm_config = (configuration.read(path).model_dump() for path in (finished.config, erm_folder.config))
+    assert erm_config["project"].pop("experiment_name") == "erm"
+    assert erm_config["logging"].pop("output_dir") == str(finished.path)
+    assert [config["evaluation"].pop("erm_epochs"), erm_config["evaluation"].pop("erm_epochs")] == [1, 0]
+    assert config["training"].pop("phases")[0] == erm_config["training"].pop("phases")[0]
+    del config["project"]["experiment_name"], config["logging"]["output_dir"]
+    assert erm_config == config
+    # the first phase is ERM, too: the same data, seed and order give the same first epoch
     assert_equal(
         checkpoint.load(finished.checkpoint(1)).trainer["networks"],
         checkpoint.load(erm_folder.last).trainer["networks"],
@@ -187,8 +187,8 @@ def test_the_erm_config_differs_only_in_its_phases(finished: RunFolder) -> None:
 
 def epoch(phase: int, number: int, **val: float | None) -> Epoch:
     """Return the record of an epoch with metrics on val."""
-    place = {"phase": phase, "method": "erm", "epoch": number, "total_epoch": number}
-    return Epoch.model_validate(place | {f"val/{name}": value for name, value in val.items()})
+    position = {"phase": phase, "method": "erm", "epoch": number, "total_epoch": number}
+    return Epoch.model_validate(position | {f"val/{name}": value for name, value in val.items()})
 
 
 def records(*epochs: tuple[int, float]) -> list[Epoch]:
@@ -199,20 +199,22 @@ def records(*epochs: tuple[int, float]) -> list[Epoch]:
 @pytest.mark.parametrize(
     ("epochs", "best"),
     [
-        ([(1, 0.9), (2, 0.3), (2, 0.4)], 3),  # the last phase alone counts
-        ([(1, 0.9), (2, 0.4), (2, 0.4), (2, 0.3)], 2),  # the earliest of equals
+        ([(1, 0.9), (2, 0.3), (2, 0.4)], 3),  # only the last phase counts
+        ([(1, 0.9), (2, 0.4), (2, 0.4), (2, 0.3)], 2),  # the earliest of equal epochs
         ([(1, 0.9), (2, 0.1), (2, 0.5), (2, 0.2)], 3),
-        ([(1, 0.9)], None),  # before the last phase there is none
+        ([(1, 0.9)], None),  # no epoch of the last phase yet
         ([], None),
     ],
 )
-def test_best_record(make_config: Callable[..., Config], epochs: list[tuple[int, float]], best: int | None) -> None:
+def test_the_best_record_is_the_earliest_best_epoch_of_the_last_phase(
+    make_config: Callable[..., Config], epochs: list[tuple[int, float]], best: int | None
+) -> None:
     config = make_config("erm", {"method": "lntl", "epochs": 3})
     run = Run(SimpleNamespace(config=config), RunFolder(Path()), records(*epochs))  # type: ignore[arg-type]
     assert (run.best_record and run.best_record.total_epoch) == best
 
 
-def test_another_metric_chooses_another_best(make_config: Callable[..., Config]) -> None:
+def test_the_configured_metric_chooses_the_best_record(make_config: Callable[..., Config]) -> None:
     config = make_config({"method": "lntl", "epochs": 2}, evaluation={"best_model_metric": "f1_score_macro"})
     run = Run(SimpleNamespace(config=config), RunFolder(Path()), records((1, 0.9), (1, 0.3)))  # type: ignore[arg-type]
     assert run.best_record is run.records[1]
@@ -237,11 +239,13 @@ def test_best_record_where_a_metric_is_undefined_or_lower_is_better(
     assert (run.best_record and run.best_record.total_epoch) == best
 
 
-def test_a_metric_that_is_undefined_on_val_chooses_nothing(
+def test_a_metric_that_is_undefined_on_val_chooses_no_epoch(
     make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No epoch is the best; the result says so, and no file contains a NaN."""
-    monkeypatch.setattr("lntl.experiment.run.compute", lambda *given: compute(*given) | {"aligned_accuracy": None})
+    monkeypatch.setattr(
+        "lntl.experiment.run.compute", lambda *arguments: compute(*arguments) | {"aligned_accuracy": None}
+    )
     run = train(make_config("erm", evaluation={"best_model_metric": "aligned_accuracy"}))
     assert not run.folder.best.exists()
     assert metrics(run.folder.path)[0]["val/aligned_accuracy"] is None
@@ -267,23 +271,26 @@ def test_the_result_names_the_metric_that_chose_the_best_checkpoint(
     assert f"best: {expected} (" in experiment.conclude(run, None).selection
 
 
-def test_the_last_epoch_is_evaluated_once_where_it_is_the_best(
+def test_the_last_epoch_is_evaluated_once_if_it_is_the_best(
     make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, splits = train(make_config("erm")), list[str]()
     predict = Experiment.predict
-    monkeypatch.setattr(Experiment, "predict", lambda *given: (splits.append(given[2]), predict(*given))[1])
+    monkeypatch.setattr(Experiment, "predict", lambda *arguments: (splits.append(arguments[2]), predict(*arguments))[1])
     result = experiment.conclude(run, None)
     assert splits == ["test"]
     assert (result.best.test, result.best.epoch) == (result.last.test, result.last.epoch)
-    of_best, of_last = (
+    best_content, last_content = (
         json.loads(run.folder.evaluation_of(path).read_text()) for path in (run.folder.best, run.folder.last)
     )
-    assert (of_best.pop("checkpoint"), of_last.pop("checkpoint")) == (str(run.folder.best), str(run.folder.last))
-    assert of_best == of_last
+    assert (best_content.pop("checkpoint"), last_content.pop("checkpoint")) == (
+        str(run.folder.best),
+        str(run.folder.last),
+    )
+    assert best_content == last_content
 
 
-def test_without_a_best_checkpoint_the_result_names_none(make_config: Callable[..., Config]) -> None:
+def test_without_a_best_checkpoint_the_result_uses_the_last(make_config: Callable[..., Config]) -> None:
     run = train(make_config("erm"))
     run.folder.best.unlink()
     result = experiment.conclude(run, None)
@@ -291,7 +298,7 @@ def test_without_a_best_checkpoint_the_result_names_none(make_config: Callable[.
     assert result.best == result.last
 
 
-def test_a_lengthened_run_is_not_finished(make_config: Callable[..., Config]) -> None:
+def test_a_run_resumed_with_more_epochs_is_not_finished(make_config: Callable[..., Config]) -> None:
     run = train(make_config("erm"))
     experiment.conclude(run, None)
     experiment.resume(run.experiment.config, run.folder.last)
@@ -300,7 +307,7 @@ def test_a_lengthened_run_is_not_finished(make_config: Callable[..., Config]) ->
     assert not run.folder.result.exists()
 
 
-def test_the_best_checkpoint_is_that_of_the_best_record(make_config: Callable[..., Config]) -> None:
+def test_the_best_checkpoint_contains_the_best_epoch(make_config: Callable[..., Config]) -> None:
     run = train(make_config({"method": "erm", "epochs": 4}, project={"seed": 3}))
     assert run.best_record is not None
     number = run.best_record.total_epoch
@@ -313,20 +320,20 @@ def test_the_metric_that_chooses_is_always_measured(make_config: Callable[..., C
     try:
         config = make_config("erm", evaluation={"metrics": ["f1_score_macro"]})
     except UserError:
-        return  # refusing it is as good
+        return  # a refusal is correct, too
     assert train(config).best_record is not None
 
 
-def test_the_trainer_alone_gives_the_same_weights(make_config: Callable[..., Config]) -> None:
-    """Evaluating, saving and logging change nothing, and neither does the interval of reports."""
+def test_the_trainer_without_a_run_gives_the_same_weights(make_config: Callable[..., Config]) -> None:
+    """Evaluation, saving, logging and the logging interval do not change the weights."""
     config = make_config("erm", "bias_head", "lntl", training={"batch_size": 32, "ema": 0.9})
-    whole = train(config)
-    quiet = experiment.build(config)
-    quiet.trainer.log_interval = 1000
-    for _ in quiet.trainer:
+    run = train(config)
+    reference = experiment.build(config)
+    reference.trainer.log_interval = 1000
+    for _ in reference.trainer:
         pass
-    assert_equal(dict(whole.experiment.networks.state_dict()), dict(quiet.networks.state_dict()))
-    assert_equal(whole.experiment.trainer.evaluated.state_dict(), quiet.trainer.evaluated.state_dict())
+    assert_equal(dict(run.experiment.networks.state_dict()), dict(reference.networks.state_dict()))
+    assert_equal(run.experiment.trainer.evaluated.state_dict(), reference.trainer.evaluated.state_dict())
 
 
 def test_checkpoints_at_an_interval_and_at_the_end(make_config: Callable[..., Config]) -> None:
@@ -342,29 +349,29 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("clock")
-def test_last_is_saved_by_time_within_an_epoch_too(
+def test_last_pth_is_also_saved_by_time_within_an_epoch(
     make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The time counts from the save before, which is that of an epoch after its 9 steps."""
+    """The time is measured from the previous save; an epoch has 9 steps and ends with a save."""
     config = make_config({"method": "erm", "epochs": 2}, training={"batch_size": 10})
-    saved: list[int] = []
+    saved_steps: list[int] = []
     save = BackgroundSaver.save
 
-    def save_and_note(saver: BackgroundSaver, path: Path, content: Checkpoint) -> None:
+    def save_and_record(saver: BackgroundSaver, path: Path, content: Checkpoint) -> None:
         save(saver, path, content)
         saver.wait()  # a slow disk may be busy when the next save is due
         state = checkpoint.load(path).trainer
-        saved.append(9 * state["epoch"] + state["step"])
+        saved_steps.append(9 * state["epoch"] + state["step"])
 
     with monkeypatch.context() as patch:
-        patch.setattr(BackgroundSaver, "save", save_and_note)
+        patch.setattr(BackgroundSaver, "save", save_and_record)
         logging = config.logging.model_copy(update={"checkpoint_minutes": 4 / 60})
-        timed = train(config.model_copy(update={"logging": logging}))
-    assert saved == [4, 8, 9 + 4, 9 + 8]
-    whole = experiment.build(config)
-    for _ in whole.trainer:
+        run = train(config.model_copy(update={"logging": logging}))
+    assert saved_steps == [4, 8, 9 + 4, 9 + 8]
+    reference = experiment.build(config)
+    for _ in reference.trainer:
         pass
-    assert_equal(timed.experiment.trainer.state_dict(), whole.trainer.state_dict())
+    assert_equal(run.experiment.trainer.state_dict(), reference.trainer.state_dict())
 
 
 @pytest.mark.usefixtures("clock")
@@ -372,27 +379,27 @@ def test_a_save_by_time_that_fails_stops_the_run(
     make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = experiment.start(make_config("erm", logging={"checkpoint_minutes": 0.01}))
-    before = run.folder.last.read_bytes()
-    monkeypatch.setattr("os.fsync", no_space)
+    saved_bytes = run.folder.last.read_bytes()
+    monkeypatch.setattr("os.fsync", raise_no_space)
     with pytest.raises(UserError, match=r"last\.pth: cannot write it: No space left on device"):
         list(run.train())
-    assert run.folder.last.read_bytes() == before
+    assert run.folder.last.read_bytes() == saved_bytes
     assert not list(run.folder.checkpoints.glob(".*"))
 
 
-def no_space(_: object) -> None:
+def raise_no_space(_: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def altered(source: Path, folder: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> Path:
-    """Write a copy of a checkpoint whose configuration and trainer state `change` has changed."""
-    saved = checkpoint.load(source)
-    change(saved.config, saved.trainer)
-    checkpoint.save(folder / "altered.pth", saved)
+def write_altered(source: Path, folder: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> Path:
+    """Write a copy of a checkpoint after calling `change(config, trainer_state)`; return its path."""
+    content = checkpoint.load(source)
+    change(content.config, content.trainer)
+    checkpoint.save(folder / "altered.pth", content)
     return folder / "altered.pth"
 
 
-def zero(weights: dict[str, Any]) -> None:
+def set_to_zero(weights: dict[str, Any]) -> None:
     """Set all weights to zero."""
     for tensor in weights.values():
         tensor.zero_()
@@ -401,9 +408,9 @@ def zero(weights: dict[str, Any]) -> None:
 def test_the_averaged_weights_are_evaluated(finished: RunFolder, tmp_path: Path) -> None:
     result = finished.read_result()
     assert result is not None
-    without_weights = altered(finished.last, tmp_path, lambda config, state: zero(state["networks"]))
+    without_weights = write_altered(finished.last, tmp_path, lambda config, state: set_to_zero(state["networks"]))
     assert experiment.evaluate_checkpoint(without_weights).scores().test == result.last.test
-    without_average = altered(finished.last, tmp_path, lambda config, state: zero(state["average"]))
+    without_average = write_altered(finished.last, tmp_path, lambda config, state: set_to_zero(state["average"]))
     assert experiment.evaluate_checkpoint(without_average).scores().test != result.last.test
 
 
@@ -415,36 +422,38 @@ def test_without_an_average_the_last_weights_are_evaluated(make_config: Callable
     assert experiment.evaluate_checkpoint(run.folder.last).scores().test == measured
 
 
-def test_a_checkpoint_of_another_architecture(finished: RunFolder, tmp_path: Path) -> None:
-    path = altered(finished.last, tmp_path, lambda config, state: config.update(model={"name": "lenet"}))
+def test_a_checkpoint_of_another_architecture_is_refused(finished: RunFolder, tmp_path: Path) -> None:
+    path = write_altered(finished.last, tmp_path, lambda config, state: config.update(model={"name": "lenet"}))
     with pytest.raises(UserError, match=r"altered\.pth: its weights do not fit the configured networks") as caught:
         experiment.evaluate_checkpoint(path)
     assert "\n" not in str(caught.value)
 
 
-def test_a_checkpoint_whose_configuration_is_no_longer_valid(finished: RunFolder, tmp_path: Path) -> None:
-    path = altered(finished.last, tmp_path, lambda config, state: config["training"].update(dropped_key=1))
+def test_a_checkpoint_with_an_unknown_key_is_refused(finished: RunFolder, tmp_path: Path) -> None:
+    path = write_altered(finished.last, tmp_path, lambda config, state: config["training"].update(dropped_key=1))
     with pytest.raises(UserError, match=r"(?s)altered\.pth \(the configuration inside\).*training\.dropped_key"):
         experiment.evaluate_checkpoint(path)
 
 
 @pytest.mark.parametrize("config", [3, {}, {"training": 3}, {"project": {}, "training": None}])
-def test_a_checkpoint_without_a_valid_configuration(finished: RunFolder, tmp_path: Path, config: Any) -> None:
-    saved = checkpoint.load(finished.last)
-    checkpoint.save(tmp_path / "odd.pth", replace(saved, config=config))
+def test_a_checkpoint_without_a_valid_configuration_is_refused(
+    finished: RunFolder, tmp_path: Path, config: Any
+) -> None:
+    content = checkpoint.load(finished.last)
+    checkpoint.save(tmp_path / "odd.pth", replace(content, config=config))
     for device in (None, "cpu"):
         with pytest.raises(UserError, match=r"odd\.pth \(the configuration inside\): \d+ fault"):
             experiment.evaluate_checkpoint(tmp_path / "odd.pth", device=device)
 
 
-def test_a_checkpoint_without_networks(finished: RunFolder, tmp_path: Path) -> None:
-    path = altered(finished.last, tmp_path, lambda config, state: state.update(networks={}, average=None))
+def test_a_checkpoint_without_networks_is_refused(finished: RunFolder, tmp_path: Path) -> None:
+    path = write_altered(finished.last, tmp_path, lambda config, state: state.update(networks={}, average=None))
     with pytest.raises(UserError, match=r"altered\.pth: its weights do not fit"):
         experiment.evaluate_checkpoint(path)
 
 
 def test_the_device_of_the_checkpoint_can_be_replaced(finished: RunFolder, tmp_path: Path) -> None:
-    path = altered(finished.last, tmp_path, lambda config, state: config["training"].update(device="cuda:77"))
+    path = write_altered(finished.last, tmp_path, lambda config, state: config["training"].update(device="cuda:77"))
     with pytest.raises(UserError, match=r"cuda:77 is not available"):
         experiment.evaluate_checkpoint(path)
     result = finished.read_result()
@@ -456,16 +465,16 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    wild = {"method": "lntl", "epochs": 1, "optimizer_fg": {"name": "sgd", "lr": 1e30}}
-    phases = {"phases": [{"method": "erm", "epochs": 1}, wild]}
+    diverging_phase = {"method": "lntl", "epochs": 1, "optimizer_fg": {"name": "sgd", "lr": 1e30}}
+    phases = {"phases": [{"method": "erm", "epochs": 1}, diverging_phase]}
     write_config(tmp_path, training=phases)
     assert lntl("train", "tiny.yaml") == 2
     stderr = capsys.readouterr().err.splitlines()[-1]
-    for part in ("Error: the loss is not finite at step 2 of epoch 1 in phase 2 (lntl): ", "task = ", f"{RUN}/check"):
-        assert part in stderr
-    good = checkpoint.load(RUN / "checkpoints" / "last.pth")
-    assert len(good.records) == 1
-    assert all(tensor.isfinite().all() for tensor in good.trainer["networks"].values())
+    for phrase in ("Error: the loss is not finite at step 2 of epoch 1 in phase 2 (lntl): ", "task = ", f"{RUN}/check"):
+        assert phrase in stderr
+    last_checkpoint = checkpoint.load(RUN / "checkpoints" / "last.pth")
+    assert len(last_checkpoint.records) == 1
+    assert all(tensor.isfinite().all() for tensor in last_checkpoint.trainer["networks"].values())
     assert json.loads((RUN / "metrics.jsonl").read_text())["method"] == "erm"
 
 
@@ -475,27 +484,27 @@ def test_a_run_depends_only_on_its_configuration(make_config: Callable[..., Conf
     torch.manual_seed(1)
     first = train(config)
     torch.manual_seed(2)
-    again = experiment.start(config, overwrite=True)
-    for _ in again.train():
+    second = experiment.start(config, overwrite=True)
+    for _ in second.train():
         pass
-    assert_equal(*([epoch.model_dump() for epoch in run.records] for run in (first, again)))
+    assert_equal(*([epoch.model_dump() for epoch in run.records] for run in (first, second)))
 
 
-def test_a_run_taken_back_to_an_earlier_epoch_forgets_the_best_of_the_later_ones(
+def test_a_run_resumed_from_an_earlier_epoch_forgets_the_best_of_later_epochs(
     make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([0.1, 0.2, 0.9, 0.1])
     monkeypatch.setattr("lntl.experiment.run.compute", lambda *_: {"accuracy": next(scores)})
     config = make_config({"method": "erm", "epochs": 3})
     run = train(config)
-    again = experiment.resume(config, run.folder.checkpoint(2))
-    for _ in again.train():
+    resumed_run = experiment.resume(config, run.folder.checkpoint(2))
+    for _ in resumed_run.train():
         pass
-    assert [record.metrics["val/accuracy"] for record in again.records] == [0.1, 0.2, 0.1]
+    assert [record.metrics["val/accuracy"] for record in resumed_run.records] == [0.1, 0.2, 0.1]
     assert len(checkpoint.load(run.folder.best).records) == 2
 
 
-def test_h_may_predict_the_bias_if_the_class_predicts_it(make_config: Callable[..., Config]) -> None:
+def test_the_chance_accuracy_of_h_includes_a_prediction_from_the_class(make_config: Callable[..., Config]) -> None:
     run = experiment.start(make_config("erm", data={"color_var": 1e-6}))
     chance, class_chance = run._bias_chance
     assert 0.1 < chance < 0.5
@@ -503,17 +512,17 @@ def test_h_may_predict_the_bias_if_the_class_predicts_it(make_config: Callable[.
 
 
 @pytest.mark.parametrize(
-    "game", [{"method": "lntl"}, {"method": "lntl", "updates": "alternating"}, {"method": "blind_eye"}]
+    "phase", [{"method": "lntl"}, {"method": "lntl", "updates": "alternating"}, {"method": "blind_eye"}]
 )
 def test_the_accuracy_of_h_is_logged_beside_chance(
-    make_config: Callable[..., Config], caplog: pytest.LogCaptureFixture, game: dict[str, Any]
+    make_config: Callable[..., Config], caplog: pytest.LogCaptureFixture, phase: dict[str, Any]
 ) -> None:
     caplog.set_level("INFO")
-    run = train(make_config("erm", game))
-    plain, played = (record.metrics for record in run.records)
-    assert "train/h_chance" not in plain
-    assert 0 < played["train/h_accuracy"] < 1
-    assert played["train/h_chance"] == run._bias_chance[0]
+    run = train(make_config("erm", phase))
+    erm_metrics, phase_metrics = (record.metrics for record in run.records)
+    assert "train/h_chance" not in erm_metrics
+    assert 0 < phase_metrics["train/h_accuracy"] < 1
+    assert phase_metrics["train/h_chance"] == run._bias_chance[0]
     assert f"h_chance={run._bias_chance[0]:.4f}" in caplog.text
 
 
@@ -531,14 +540,14 @@ def test_problems_of_the_adversary_are_reported(
     make_config: Callable[..., Config], caplog: pytest.LogCaptureFixture
 ) -> None:
     """An h that barely learns is reported; methods without h give no warning."""
-    dead = {"method": "lntl", "epochs": 1, "mu": 0.0, "lam": 0.0, "optimizer_h": {"lr": 1e-9}}
-    run = train(make_config("erm", dead))
+    dead_phase = {"method": "lntl", "epochs": 1, "mu": 0.0, "lam": 0.0, "optimizer_h": {"lr": 1e-9}}
+    run = train(make_config("erm", dead_phase))
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(warnings) == 1
     assert warnings[0].startswith("the adversary is dead: h is at chance on the training data")
     bias = run.experiment.data.splits["train"].batch(torch.arange(90)).bias
-    most = 0.0
+    majority_share = 0.0
     for channel in range(3):
         values = [v for v in bias[:, channel].flatten().tolist() if v >= 0]
-        most += max(values.count(v) for v in set(values)) / len(values) / 3
-    assert f"chance {most:.1%}" in warnings[0]
+        majority_share += max(values.count(v) for v in set(values)) / len(values) / 3
+    assert f"chance {majority_share:.1%}" in warnings[0]

@@ -31,7 +31,7 @@ def test_help_of_main_py_does_not_import_torch() -> None:
     assert not re.search(r"\| +torch$", process.stderr, re.MULTILINE)
 
 
-def test_main_py_without_the_packages_says_how_to_get_them() -> None:
+def test_main_py_without_the_packages_suggests_make_setup() -> None:
     command = [sys.executable, "-S", str(ROOT / "src/main.py"), "--help"]
     process = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert process.returncode == 2
@@ -47,17 +47,20 @@ def test_main_py_trains_and_evaluates(folder: Path, monkeypatch: pytest.MonkeyPa
     assert "lntl, last" in capsys.readouterr().out
     assert main_py(monkeypatch, *config, "--mode", "evaluate") == 0
     assert "tiny: best_model.pth, epoch" in capsys.readouterr().out
-    last = str(RUN / "checkpoints/last.pth")
-    assert main_py(monkeypatch, *config, "--mode", "evaluate", "--checkpoint_path", last, "--device", "cpu") == 0
+    last_checkpoint = str(RUN / "checkpoints/last.pth")
+    assert (
+        main_py(monkeypatch, *config, "--mode", "evaluate", "--checkpoint_path", last_checkpoint, "--device", "cpu")
+        == 0
+    )
     assert "tiny: last.pth, epoch 3, test set" in capsys.readouterr().out
 
 
 def test_main_py_resumes(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     assert main_py(monkeypatch, "--config", "tiny.yaml") == 0  # --mode train is the default
-    first = checkpoint.load(RUN / "checkpoints/last.pth")
-    earlier = str(RUN / "checkpoints/checkpoint_epoch_01.pth")
-    assert main_py(monkeypatch, "--config", "tiny.yaml", "--mode", "train", "--checkpoint_path", earlier) == 0
-    assert checkpoint.load(RUN / "checkpoints/last.pth").records[0] == first.records[0]
+    first_checkpoint = checkpoint.load(RUN / "checkpoints/last.pth")
+    earlier_path = str(RUN / "checkpoints/checkpoint_epoch_01.pth")
+    assert main_py(monkeypatch, "--config", "tiny.yaml", "--mode", "train", "--checkpoint_path", earlier_path) == 0
+    assert checkpoint.load(RUN / "checkpoints/last.pth").records[0] == first_checkpoint.records[0]
     assert len(metrics(RUN)) == 2
     capsys.readouterr()
     assert main_py(monkeypatch, "--config", "tiny.yaml") == 2
@@ -69,14 +72,14 @@ def test_main_py_resumes(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     assert main_py(monkeypatch, "--config", "tiny.yaml", *option.split()) == 0
 
 
-def test_main_py_takes_overrides_anywhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_main_py_accepts_overrides_anywhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["project.experiment_name=quick", "--config", "tiny.yaml", "--num_epochs", "1", "project.seed=3"]
     assert main_py(monkeypatch, *arguments, "--overwrite", "training.batch_size=90") == 0
     config: dict[str, Any] = yaml.safe_load(Path("results/quick/config.yaml").read_text())
     assert (config["project"]["seed"], config["training"]["batch_size"]) == (3, 90)
 
 
-def test_main_py_says_what_to_do_if_nothing_was_trained(
+def test_main_py_suggests_training_if_there_is_no_run(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     assert main_py(monkeypatch, "--config", "tiny.yaml", "--mode", "evaluate") == 2

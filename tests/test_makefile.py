@@ -9,7 +9,7 @@ from clone import clone, sh
 from tiny_runs import ROOT, RUN, write_config
 
 TARGETS = re.findall(r"^([a-z_-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-SEED = (
+ORIGINAL_TARGETS = (
     "help setup install download_data train quick_train eval tensorboard notebook list_configs "
     "clean clean_results clean_data"
 )
@@ -19,31 +19,31 @@ EVALUATE = [*TRAIN[:-1], "evaluate"]
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """A clone."""
+    """A copy of the checkout."""
     return clone(tmp_path)
 
 
-def dry(copy: Path, arguments: str) -> list[str]:
+def dry_run(copy: Path, arguments: str) -> list[str]:
     """Return the arguments of the last command that `make ARGUMENTS` would run."""
-    done = sh(f"make -n {arguments}", copy)
-    assert done.returncode == 0, done.stderr
-    return shlex.split(done.stdout.splitlines()[-1])
+    process = sh(f"make -n {arguments}", copy)
+    assert process.returncode == 0, process.stderr
+    return shlex.split(process.stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize("command", ["make", "make help"])
 def test_help_lists_every_target_and_variable(copy: Path, command: str) -> None:
-    done = sh(command, copy)
-    assert done.returncode == 0
-    listed = re.findall(r"^  ([a-z_-]+) +[A-Z]", done.stdout, re.MULTILINE)
-    assert listed == TARGETS
-    assert set(SEED.split()) <= set(listed)
+    process = sh(command, copy)
+    assert process.returncode == 0
+    targets = re.findall(r"^  ([a-z_-]+) +[A-Z]", process.stdout, re.MULTILINE)
+    assert targets == TARGETS
+    assert set(ORIGINAL_TARGETS.split()) <= set(targets)
     for variable in ("CONFIG", "EPOCHS", "DEVICE", "CHECKPOINT", "LOGDIR"):
-        assert re.search(rf"^  {variable} +[a-z]", done.stdout, re.MULTILINE)
+        assert re.search(rf"^  {variable} +[a-z]", process.stdout, re.MULTILINE)
 
 
-def test_no_target_is_taken_for_a_file(copy: Path) -> None:
+def test_a_file_with_the_name_of_a_target_does_not_hide_the_target(copy: Path) -> None:
     for target in TARGETS:
-        if not (copy / target).exists():  # docs/ is there
+        if not (copy / target).exists():  # docs/ exists
             (copy / target).write_text("")
     for target in TARGETS:
         assert "up to date" not in sh(f"make -n {target}", copy).stdout, target
@@ -59,7 +59,7 @@ def test_an_installed_environment_is_not_installed_again(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "command"),
     [
-        ("train", TRAIN),  # the YAML decides the epochs where nobody asked for others
+        ("train", TRAIN),  # without EPOCHS, the YAML sets the epochs
         ("train EPOCHS=3", [*TRAIN, "--num_epochs", "3"]),
         ("train DEVICE=cuda:0", [*TRAIN, "--device", "cuda:0"]),
         ("train EPOCHS= DEVICE=", TRAIN),
@@ -79,12 +79,12 @@ def test_an_installed_environment_is_not_installed_again(copy: Path) -> None:
         ("setup", [".venv/bin/lntl", "data", "info"]),
     ],
 )
-def test_the_command_of_a_target(copy: Path, arguments: str, command: list[str]) -> None:
-    assert dry(copy, arguments) == command
+def test_a_target_runs_its_command(copy: Path, arguments: str, command: list[str]) -> None:
+    assert dry_run(copy, arguments) == command
 
 
-def test_quick_train_is_one_epoch_in_another_folder(copy: Path) -> None:
-    words = dry(copy, "quick_train")
+def test_quick_train_trains_one_epoch_in_another_folder(copy: Path) -> None:
+    words = dry_run(copy, "quick_train")
     assert words[: len(TRAIN)] == TRAIN
     assert words[words.index("--num_epochs") + 1] == "1"
     assert {"--overwrite", "project.experiment_name=quick_train"} <= set(words)
@@ -98,34 +98,34 @@ def test_no_variable_has_a_trailing_blank_or_comment() -> None:
         assert "#" not in value
 
 
-def test_tensorboard_says_what_is_missing(copy: Path) -> None:
-    done = sh("make tensorboard", copy)
-    assert done.returncode != 0
-    assert "No folder results/colored_mnist_baseline/tensorboard_logs: train first" in done.stderr
+def test_tensorboard_without_a_run_suggests_training(copy: Path) -> None:
+    process = sh("make tensorboard", copy)
+    assert process.returncode != 0
+    assert "No folder results/colored_mnist_baseline/tensorboard_logs: train first" in process.stderr
 
 
 @pytest.mark.full
-def test_eval_right_after_train(copy: Path) -> None:
+def test_train_and_eval_run_in_one_command(copy: Path) -> None:
     write_config(copy)
-    done = sh("make train eval CONFIG=tiny.yaml", copy)
-    assert done.returncode == 0, done.stderr
-    assert "lntl, best on val" in done.stdout
-    assert "tiny: best_model.pth, epoch" in " ".join(done.stdout.split())
+    process = sh("make train eval CONFIG=tiny.yaml", copy)
+    assert process.returncode == 0, process.stderr
+    assert "lntl, best on val" in process.stdout
+    assert "tiny: best_model.pth, epoch" in " ".join(process.stdout.split())
     assert (copy / RUN / "result.json").exists()
 
 
-def test_clean_removes_only_files_that_can_be_made_again(copy: Path) -> None:
-    def names() -> set[str]:
+def test_clean_removes_only_files_that_can_be_rebuilt(copy: Path) -> None:
+    def list_names() -> set[str]:
         return {str(p.relative_to(copy)) for p in copy.rglob("*") if ".venv" not in p.parts}
 
-    before = names()
+    original_names = list_names()
     for name in ("results/a/result.json", "src/lntl/__pycache__/x.pyc", ".pytest_cache/y", "build/z", "data/set/d.npy"):
         (copy / name).parent.mkdir(parents=True)
         (copy / name).write_text("")
     assert sh("make clean", copy).returncode == 0
-    assert names() - before == {"data/set", "data/set/d.npy"}
+    assert list_names() - original_names == {"data/set", "data/set/d.npy"}
     assert sh("make clean_data", copy).returncode == 0
-    assert names() == before
+    assert list_names() == original_names
 
 
 def test_clean_results_removes_only_the_results(copy: Path) -> None:

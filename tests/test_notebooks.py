@@ -17,9 +17,9 @@ def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
 def notebook(request: pytest.FixtureRequest) -> NotebookNode:
-    found: NotebookNode = nbformat.read(request.param, as_version=4)
-    nbformat.validate(found)
-    return found
+    content: NotebookNode = nbformat.read(request.param, as_version=4)
+    nbformat.validate(content)
+    return content
 
 
 def test_there_are_the_three_notebooks_of_the_readme() -> None:
@@ -30,14 +30,14 @@ def test_there_are_the_three_notebooks_of_the_readme() -> None:
     ]
 
 
-def test_is_stored_without_outputs_and_machine_metadata(notebook: NotebookNode) -> None:
+def test_a_notebook_is_stored_without_outputs_and_machine_metadata(notebook: NotebookNode) -> None:
     assert all(cell.outputs == [] and cell.execution_count is None for cell in code_cells(notebook))
     assert all(cell.metadata == {} for cell in notebook.cells)
     assert set(notebook.metadata) == {"kernelspec"}
     assert notebook.metadata.kernelspec.name == "python3"
 
 
-def test_defines_nothing(notebook: NotebookNode) -> None:
+def test_a_notebook_defines_no_function_and_no_class(notebook: NotebookNode) -> None:
     definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
     for cell in code_cells(notebook):
         code = "\n".join(line for line in cell.source.splitlines() if not line.startswith("%"))
@@ -45,14 +45,14 @@ def test_defines_nothing(notebook: NotebookNode) -> None:
 
 
 @pytest.mark.full
-def test_runs(notebook: NotebookNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LNTL_RUN", str(tmp_path / "none"))  # 03 makes its own run, whatever lies in results/
+def test_a_notebook_runs_and_plots(notebook: NotebookNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LNTL_RUN", str(tmp_path / "none"))  # without a run, notebook 03 makes its own
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     NotebookClient(
         notebook, kernel_name="python3", timeout=600, resources={"metadata": {"path": str(tmp_path)}}
     ).execute()
-    pictures = [
+    plots = [
         output for cell in code_cells(notebook) for output in cell.outputs if "image/png" in output.get("data", {})
     ]
-    assert len(pictures) >= 2
-    assert list(tmp_path.iterdir()) == []  # nothing is left in the folder it was started from
+    assert len(plots) >= 2
+    assert list(tmp_path.iterdir()) == []  # the notebook leaves no file in its working directory

@@ -1,4 +1,4 @@
-"""Each formula, compared with slow, obvious loops; the parameters that an adversary changes."""
+"""The functions of lntl.ops, compared with slow loops, and the parameters that get gradients from an adversary."""
 
 import math
 from collections.abc import Iterator
@@ -37,19 +37,21 @@ def softmax(logits: list[float]) -> list[float]:
     return [weight / sum(weights) for weight in weights]
 
 
-def beliefs(logits: Tensor) -> Iterator[tuple[tuple[int, ...], list[float]]]:
-    """Yield each place (n, ...) of logits (N, K, ...) with its K probabilities."""
-    last = logits.movedim(1, -1)
-    for place in torch.cartesian_prod(*(torch.arange(size) for size in last.shape[:-1])).view(-1, last.dim() - 1):
-        where = tuple(place.tolist())
-        yield where, softmax(last[where].tolist())
+def iterate_probabilities(logits: Tensor) -> Iterator[tuple[tuple[int, ...], list[float]]]:
+    """Yield each index (n, ...) of logits (N, K, ...) with its K probabilities."""
+    channels_last = logits.movedim(1, -1)
+    for position in torch.cartesian_prod(*(torch.arange(size) for size in channels_last.shape[:-1])).view(
+        -1, channels_last.dim() - 1
+    ):
+        index = tuple(position.tolist())
+        yield index, softmax(channels_last[index].tolist())
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (2, 8, 3, 2, 2)])
 def test_entropy_is_the_mean_of_minus_p_log_p(shape: tuple[int, ...]) -> None:
     logits = 3 * torch.randn(shape, dtype=torch.float64)
-    each = [-sum(p * math.log(p) for p in belief) for _, belief in beliefs(logits)]
-    assert entropy(logits).item() == pytest.approx(sum(each) / len(each), rel=1e-12)
+    terms = [-sum(p * math.log(p) for p in probabilities) for _, probabilities in iterate_probabilities(logits)]
+    assert entropy(logits).item() == pytest.approx(sum(terms) / len(terms), rel=1e-12)
 
 
 def test_entropy_is_log_k_of_uniform_and_0_of_certain_predictions() -> None:
@@ -60,8 +62,11 @@ def test_entropy_is_log_k_of_uniform_and_0_of_certain_predictions() -> None:
 @pytest.mark.parametrize("shape", [(4, 5), (2, 8, 3, 2, 2)])
 def test_uniform_cross_entropy_is_the_mean_of_minus_log_p(shape: tuple[int, ...]) -> None:
     logits = 3 * torch.randn(shape, dtype=torch.float64)
-    each = [-sum(math.log(p) for p in belief) / len(belief) for _, belief in beliefs(logits)]
-    assert uniform_cross_entropy(logits).item() == pytest.approx(sum(each) / len(each), rel=1e-12)
+    terms = [
+        -sum(math.log(p) for p in probabilities) / len(probabilities)
+        for _, probabilities in iterate_probabilities(logits)
+    ]
+    assert uniform_cross_entropy(logits).item() == pytest.approx(sum(terms) / len(terms), rel=1e-12)
 
 
 def test_uniform_cross_entropy_is_lowest_for_uniform_predictions_and_0_for_an_empty_batch() -> None:
@@ -81,22 +86,22 @@ def test_uniform_cross_entropy_and_entropy_leave_out_bins_that_a_bias_does_not_h
 
 
 def slow_bias_loss(logits: Tensor, bias: Tensor) -> float:
-    """Sum over channels of the mean over the labelled places of -log p(label)."""
+    """Sum over channels of the mean over the labelled positions of -log p(label)."""
     losses: dict[int, list[float]] = {}
-    for where, belief in beliefs(logits):
-        if bias[where] != IGNORE:
-            losses.setdefault(where[1] if bias.dim() > 1 else 0, []).append(-math.log(belief[int(bias[where])]))
+    for index, probabilities in iterate_probabilities(logits):
+        if bias[index] != IGNORE:
+            losses.setdefault(index[1] if bias.dim() > 1 else 0, []).append(-math.log(probabilities[int(bias[index])]))
     return sum(sum(channel) / len(channel) for channel in losses.values())
 
 
-def test_bias_cross_entropy_of_one_label_an_image() -> None:
+def test_bias_cross_entropy_of_one_label_per_image_equals_slow_loops() -> None:
     logits, bias = torch.randn(6, 4, dtype=torch.float64), torch.tensor([0, 3, IGNORE, 1, 2, IGNORE])
     assert bias_cross_entropy(logits, bias).item() == pytest.approx(slow_bias_loss(logits, bias), rel=1e-12)
 
 
-def test_bias_cross_entropy_sums_the_channels_of_a_map_and_skips_unlabelled_places() -> None:
+def test_bias_cross_entropy_sums_the_channels_of_a_map_and_skips_unlabelled_positions() -> None:
     logits = torch.randn(2, 8, 3, 3, 3, dtype=torch.float64)
-    unknown = torch.rand(2, 1, 3, 3) < 0.5  # the background: the same places in each channel
+    unknown = torch.rand(2, 1, 3, 3) < 0.5  # the background: the same positions in each channel
     bias = torch.where(unknown, IGNORE, torch.randint(0, 8, (2, 3, 3, 3)))
     assert bias_cross_entropy(logits, bias).item() == pytest.approx(slow_bias_loss(logits, bias), rel=1e-12)
 
@@ -104,12 +109,14 @@ def test_bias_cross_entropy_sums_the_channels_of_a_map_and_skips_unlabelled_plac
 def test_bias_cross_entropy_weighs_a_bias_known_for_few_rows_as_much_as_one_known_for_all() -> None:
     logits, bias = torch.randn(100, 4, 2, dtype=torch.float64), torch.randint(4, (100, 2))
     bias[5:, 1] = IGNORE
-    alone = sum(cross_entropy(logits[:rows, :, number], bias[:rows, number]) for number, rows in ((0, 100), (1, 5)))
-    assert bias_cross_entropy(logits, bias).item() == pytest.approx(float(alone), rel=1e-12)
+    separate_losses = sum(
+        cross_entropy(logits[:rows, :, number], bias[:rows, number]) for number, rows in ((0, 100), (1, 5))
+    )
+    assert bias_cross_entropy(logits, bias).item() == pytest.approx(float(separate_losses), rel=1e-12)
     assert bias_cross_entropy(logits, bias).item() == pytest.approx(slow_bias_loss(logits, bias), rel=1e-12)
 
 
-def test_bias_cross_entropy_is_the_authors_sum_of_three() -> None:
+def test_bias_cross_entropy_equals_the_authors_sum_over_three_channels() -> None:
     logits, bias = torch.randn(4, 8, 3, 5, 5, dtype=torch.float64), torch.randint(0, 8, (4, 3, 5, 5))
     bias[:, :, :2] = IGNORE
     authors = sum(cross_entropy(logits[:, :, c], bias[:, c], ignore_index=IGNORE) for c in range(3))
@@ -117,11 +124,11 @@ def test_bias_cross_entropy_is_the_authors_sum_of_three() -> None:
 
 
 @pytest.mark.parametrize("channels", [(), (3,)])
-def test_bias_cross_entropy_with_smoothing_is_torchs(channels: tuple[int, ...]) -> None:
+def test_bias_cross_entropy_with_smoothing_equals_that_of_torch(channels: tuple[int, ...]) -> None:
     logits, bias = torch.randn(9, 4, *channels, dtype=torch.float64), torch.randint(4, (9, *channels))
     bias[:2] = IGNORE
-    each = [(logits, bias)] if not channels else [(logits[..., c], bias[:, c]) for c in range(3)]
-    expected = sum(cross_entropy(*pair, ignore_index=IGNORE, label_smoothing=0.1) for pair in each)
+    logits_and_labels = [(logits, bias)] if not channels else [(logits[..., c], bias[:, c]) for c in range(3)]
+    expected = sum(cross_entropy(*pair, ignore_index=IGNORE, label_smoothing=0.1) for pair in logits_and_labels)
     torch.testing.assert_close(bias_cross_entropy(logits, bias, smoothing=0.1), expected)
 
 
@@ -129,12 +136,12 @@ def test_bias_cross_entropy_smooths_over_the_bins_that_a_bias_has() -> None:
     """One bias of five values and one of two, whose smoothed labels equal those of an h with two bins."""
     logits, bias = torch.randn(6, 5, 2, dtype=torch.float64), torch.randint(2, (6, 2))
     logits[:, 2:, 1] = MASKED_LOGIT
-    alone = [cross_entropy(logits[:, :k, c], bias[:, c], label_smoothing=0.2) for c, k in ((0, 5), (1, 2))]
-    torch.testing.assert_close(bias_cross_entropy(logits, bias, smoothing=0.2), sum(alone))
+    separate_losses = [cross_entropy(logits[:, :k, c], bias[:, c], label_smoothing=0.2) for c, k in ((0, 5), (1, 2))]
+    torch.testing.assert_close(bias_cross_entropy(logits, bias, smoothing=0.2), sum(separate_losses))
 
 
 @pytest.mark.parametrize("shape", [(5,), (5, 3, 2, 2)])
-def test_bias_cross_entropy_without_any_label_is_0_and_moves_nothing(shape: tuple[int, ...]) -> None:
+def test_bias_cross_entropy_without_any_label_is_0_and_has_no_gradient(shape: tuple[int, ...]) -> None:
     logits = torch.randn(5, 4, *shape[1:], requires_grad=True)
     loss = bias_cross_entropy(logits, torch.full(shape, IGNORE))
     (gradient,) = torch.autograd.grad(loss, logits)
@@ -166,7 +173,7 @@ def norm(gradient: Tensor) -> float:
 
 
 @pytest.mark.parametrize("ratio", [0.01, 0.5, 100.0])
-def test_bounded_scales_the_adversary_down_to_a_share_of_the_task(ratio: float) -> None:
+def test_limit_gradient_ratio_scales_the_adversary_down_to_a_share_of_the_task(ratio: float) -> None:
     z = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     task, adversary = torch.randn(2, 3, 4, dtype=torch.float64)
     for_task, for_adversary, ratio_before = limit_gradient_ratio(z, ratio)
@@ -178,7 +185,7 @@ def test_bounded_scales_the_adversary_down_to_a_share_of_the_task(ratio: float) 
     assert ratio_before.item() == pytest.approx(norm(adversary) / norm(task), rel=1e-6)
 
 
-def test_bounded_without_a_limit_adds_the_gradients() -> None:
+def test_limit_gradient_ratio_without_a_limit_adds_the_gradients() -> None:
     z = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     task, adversary = torch.randn(2, 3, 4, dtype=torch.float64)
     for_task, for_adversary, _ = limit_gradient_ratio(z, None)
@@ -187,7 +194,7 @@ def test_bounded_without_a_limit_adds_the_gradients() -> None:
 
 
 @pytest.mark.parametrize(("task", "adversary"), [(0.0, 1.0), (1.0, 0.0), (0.0, 0.0), (1e-30, 1e-30), (1e-30, 1e30)])
-def test_bounded_without_a_gradient_on_either_side(task: float, adversary: float) -> None:
+def test_limit_gradient_ratio_is_finite_for_tiny_and_zero_gradients(task: float, adversary: float) -> None:
     z = torch.randn(3, requires_grad=True)
     (gradient,) = torch.autograd.grad(
         limit_gradient_ratio(z, 0.5)[:2], z, [torch.full((3,), task), torch.full((3,), adversary)]
@@ -198,7 +205,7 @@ def test_bounded_without_a_gradient_on_either_side(task: float, adversary: float
 
 def head(train: bool) -> nn.Module:
     module = MapHead(channels=4, bins=3, biases=2).double().train(train)
-    nn.init.normal_(module.norm.weight)  # a BatchNorm with weights of its own
+    nn.init.normal_(module.norm.weight)  # so that the BatchNorm is not the identity
     return module
 
 
@@ -206,7 +213,7 @@ def features() -> Tensor:
     return torch.randn(5, 4, 6, 6, dtype=torch.float64, requires_grad=True)
 
 
-def test_frozen_moves_its_input_and_never_its_parameters() -> None:
+def test_frozen_gives_gradients_to_its_input_and_not_to_its_parameters() -> None:
     module, z = head(train=False), features()
     out = frozen(module)(z)
     out.square().sum().backward()
@@ -244,39 +251,43 @@ def two_passes(module: nn.Module, z: Tensor, scale: float) -> tuple[Tensor, Tens
 @pytest.mark.parametrize("side", [0, 1])
 def test_each_side_of_adversarial_equals_a_separate_forward_pass(train: bool, side: int) -> None:
     module, z, weights = head(train), features(), torch.randn(5, 3, 2, 6, 6, dtype=torch.float64)
-    fast, slow = adversarial(module, z, 0.3)[side], two_passes(module, z, 0.3)[side]
-    torch.testing.assert_close(fast, slow)
-    expected = gradients((slow * weights).sum(), module, z)
-    for got, want in zip(gradients((fast * weights).sum(), module, z), expected, strict=True):
-        if want is None:  # the frozen side gets no gradient, or one of exact zeros
-            assert got is None or not got.any()
+    output, expected_output = adversarial(module, z, 0.3)[side], two_passes(module, z, 0.3)[side]
+    torch.testing.assert_close(output, expected_output)
+    expected_gradients = gradients((expected_output * weights).sum(), module, z)
+    for gradient, expected_gradient in zip(
+        gradients((output * weights).sum(), module, z), expected_gradients, strict=True
+    ):
+        if expected_gradient is None:  # the frozen side gets no gradient, or one of exact zeros
+            assert gradient is None or not gradient.any()
         else:
-            torch.testing.assert_close(got, want)
+            torch.testing.assert_close(gradient, expected_gradient)
 
 
-def test_both_sides_of_adversarial_in_one_loss() -> None:
+def test_both_sides_of_adversarial_in_one_loss_equal_two_forward_passes() -> None:
     module, z, weights = head(train=True), features(), torch.randn(2, 5, 3, 2, 6, 6, dtype=torch.float64)
-    fast, slow = adversarial(module, z, 0.3), two_passes(module, z, 0.3)
-    fast_loss, slow_loss = (sum((o * w).sum() for o, w in zip(out, weights, strict=True)) for out in (fast, slow))
-    torch.testing.assert_close(gradients(fast_loss, module, z), gradients(slow_loss, module, z))
+    outputs, expected_outputs = adversarial(module, z, 0.3), two_passes(module, z, 0.3)
+    loss, expected_loss = (
+        sum((o * w).sum() for o, w in zip(out, weights, strict=True)) for out in (outputs, expected_outputs)
+    )
+    torch.testing.assert_close(gradients(loss, module, z), gradients(expected_loss, module, z))
 
 
 def test_adversarial_updates_the_running_statistics_once() -> None:
-    module, once, z = head(train=True), head(train=True), features()
-    once.load_state_dict(module.state_dict())
-    once(z)
+    module, reference, z = head(train=True), head(train=True), features()
+    reference.load_state_dict(module.state_dict())
+    reference(z)
     reversed_logits, frozen_logits = adversarial(module, z, 0.3)
     (reversed_logits + frozen_logits).sum().backward()
-    for name, buffer in once.named_buffers():
+    for name, buffer in reference.named_buffers():
         torch.testing.assert_close(module.get_buffer(name), buffer)
 
 
-def test_adversarial_on_features_that_need_no_gradient() -> None:
+def test_adversarial_accepts_features_that_need_no_gradient() -> None:
     module, z = head(train=True), features().detach()
     reversed_logits, _ = adversarial(module, z, 0.3)
-    fast = torch.autograd.grad(reversed_logits.square().sum(), list(module.parameters()))
-    slow = torch.autograd.grad(module(z).square().sum(), list(module.parameters()))
-    torch.testing.assert_close(fast, slow)
+    gradient = torch.autograd.grad(reversed_logits.square().sum(), list(module.parameters()))
+    expected_gradient = torch.autograd.grad(module(z).square().sum(), list(module.parameters()))
+    torch.testing.assert_close(gradient, expected_gradient)
 
 
 def test_adversarial_does_not_change_a_frozen_module() -> None:
@@ -295,7 +306,7 @@ def test_features_are_averaged_over_their_positions() -> None:
     assert torch.equal(mean_over_positions(z[:, :, 0, 0]), z[:, :, 0, 0])
 
 
-def test_equation_9_from_one_forward_equals_its_three_terms_apart() -> None:
+def test_equation_9_from_one_forward_pass_equals_its_three_separate_terms() -> None:
     """Compared with reverse_gradient and frozen, with a separate forward and backward pass for each term."""
     f, g, h = nn.Conv2d(2, 4, 3, padding=1).double(), nn.Linear(4, 5).double(), head(train=True)
     networks = nn.ModuleList([f, g, h])
@@ -306,31 +317,31 @@ def test_equation_9_from_one_forward_equals_its_three_terms_apart() -> None:
     reversed_logits, frozen_logits = adversarial(h, z, mu)
     loss = cross_entropy(g(z.mean((2, 3))), y) - lam * entropy(frozen_logits)
     (loss + bias_cross_entropy(reversed_logits, bias)).backward()
-    fast = [p.grad.clone() for p in networks.parameters()]
+    gradients_of_one_pass = [p.grad.clone() for p in networks.parameters()]
 
     networks.zero_grad()
     cross_entropy(g(f(x).mean((2, 3))), y).backward()
     (-lam * entropy(frozen(h)(f(x)))).backward()
     bias_cross_entropy(h(reverse_gradient(f(x), mu)), bias).backward()
-    torch.testing.assert_close(fast, [p.grad for p in networks.parameters()])
+    torch.testing.assert_close(gradients_of_one_pass, [p.grad for p in networks.parameters()])
 
 
-def test_supervised_contrast_by_hand() -> None:
+def test_supervised_contrast_equals_slow_loops() -> None:
     random = torch.Generator().manual_seed(0)
     v = torch.nn.functional.normalize(torch.randn(7, 5, dtype=torch.float64, generator=random))
     y, bias, t = [0, 0, 0, 1, 1, 2, 2], [0, 1, 1, 0, 0, 0, 1], 0.3
-    each = []
+    losses = []
     for i in range(7):
         partners = [p for p in range(7) if y[p] == y[i] and bias[p] != bias[i]]
         total = sum(math.exp(v[i] @ v[a] / t) for a in range(7) if a != i)
         if partners:
-            each.append(-sum(math.log(math.exp(v[i] @ v[p] / t) / total) for p in partners) / len(partners))
+            losses.append(-sum(math.log(math.exp(v[i] @ v[p] / t) / total) for p in partners) / len(partners))
     positive = torch.tensor([[y[i] == y[p] and bias[i] != bias[p] for p in range(7)] for i in range(7)])
-    assert supervised_contrast(v, positive, t).item() == pytest.approx(sum(each) / len(each))
-    assert len(each) == 5  # the two of class 1 share their bias value
+    assert supervised_contrast(v, positive, t).item() == pytest.approx(sum(losses) / len(losses))
+    assert len(losses) == 5  # the two examples of class 1 have the same bias value
 
 
-def test_supervised_contrast_of_no_pair_is_zero_with_a_gradient() -> None:
+def test_supervised_contrast_without_pairs_is_0_and_can_be_differentiated() -> None:
     v = torch.nn.functional.normalize(torch.randn(4, 3)).requires_grad_()
     loss = supervised_contrast(v, torch.zeros(4, 4, dtype=torch.bool), 0.1)
     loss.backward()
@@ -338,7 +349,7 @@ def test_supervised_contrast_of_no_pair_is_zero_with_a_gradient() -> None:
     assert not v.grad.any()
 
 
-def test_bias_accuracy_counts_the_labelled_places() -> None:
+def test_bias_accuracy_counts_the_labelled_positions() -> None:
     logits = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0], [1.0, 0.0, 5.0], [9.0, 0.0, 0.0]])
     assert bias_accuracy(logits, torch.tensor([0, 0, 2, IGNORE])).item() == pytest.approx(2 / 3)
     assert bias_accuracy(logits, torch.full((4,), IGNORE)).item() == 0

@@ -1,4 +1,4 @@
-"""A user's data, from the file to the evaluation: one or two biases, some labels missing, each kind of method."""
+"""A user's data, from the file to the evaluation: one or two biases, missing labels and several kinds of methods."""
 
 import json
 from collections.abc import Callable
@@ -21,7 +21,7 @@ MakeConfig = Callable[..., Config]
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Path:
+def vector_file(tmp_path: Path) -> Path:
     """own.npz: 120 vectors that contain class and bias; one bias value in twelve is missing."""
     k, random = np.arange(N), np.random.default_rng(0)
     y, sky, age = k % 3, k // 3 % 2, random.normal(40, 10, N)
@@ -32,7 +32,7 @@ def own(tmp_path: Path) -> Path:
     return path
 
 
-BIASES: dict[str, Any] = {"one": ["sky"], "two": ["sky", {"column": "age", "bins": 3}]}
+BIASES: dict[str, Any] = {"one bias": ["sky"], "two biases": ["sky", {"column": "age", "bins": 3}]}
 METHODS = ["erm", "bias_head", "lntl", "bias_product", "reweight", "group_dro", "bias_contrastive", "hsic"]
 
 
@@ -44,11 +44,11 @@ def sections(path: Path, biases: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def own_config(raw_config: Callable[..., dict[str, Any]], own: Path) -> MakeConfig:
-    """A function from the biases' name and phases to a configuration on own.npz."""
+def own_config(raw_config: Callable[..., dict[str, Any]], vector_file: Path) -> MakeConfig:
+    """A function that makes a configuration on own.npz from a key of BIASES and phases."""
 
     def make(biases: str, *phases: Any) -> Config:
-        return configuration.validate(raw_config(*phases) | sections(own, biases), "test")
+        return configuration.validate(raw_config(*phases) | sections(vector_file, biases), "test")
 
     return make
 
@@ -57,13 +57,15 @@ def own_config(raw_config: Callable[..., dict[str, Any]], own: Path) -> MakeConf
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_trains_and_is_evaluated(own_config: MakeConfig, method: str, biases: str) -> None:
     experiment = build(own_config(biases, method))
-    before = {name: value.clone() for name, value in experiment.networks.state_dict().items()}
+    initial_state = {name: value.clone() for name, value in experiment.networks.state_dict().items()}
     (record,) = experiment.trainer
     assert all(np.isfinite(value) for value in record.metrics.values())
-    changed = {
-        name[0] for name, value in experiment.networks.state_dict().items() if not torch.equal(value, before[name])
+    changed_networks = {
+        name[0]
+        for name, value in experiment.networks.state_dict().items()
+        if not torch.equal(value, initial_state[name])
     }
-    assert changed == set(experiment.trainer.method.trains)
+    assert changed_networks == set(experiment.trainer.method.trains)
     p = experiment.predict(experiment.networks, "test")
     assert p.bias_labels.max() == len(BIASES[biases])
     assert ((p.group == IGNORE) == (p.bias == IGNORE)).all()
@@ -74,24 +76,24 @@ def test_a_method_trains_and_is_evaluated(own_config: MakeConfig, method: str, b
 def test_h_learns_a_bias_that_the_vectors_contain(own_config: MakeConfig, biases: str) -> None:
     phase = {"method": "lntl", "epochs": 40, "mu": 0.0, "lam": 0.0, "optimizer_h": {"lr": 0.01}}
     experiment = build(own_config(biases, phase | {"optimizer_fg": {"lr": 0.01}}))
-    *_, last = experiment.trainer
-    assert last.metrics["train/h_accuracy"] > 0.9
+    *_, last_epoch = experiment.trainer
+    assert last_epoch.metrics["train/h_accuracy"] > 0.9
     p = experiment.predict(experiment.networks, "test")
     assert p.correct.double().mean() > 0.9
 
 
-def test_the_command_line_from_the_file_to_the_report(
-    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raw_config: Callable[..., dict[str, Any]]
+def test_the_commands_work_from_the_file_to_the_report(
+    vector_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raw_config: Callable[..., dict[str, Any]]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    raw = raw_config("lntl", "lntl", logging={"output_dir": "results"}) | sections(own, "two")
+    raw = raw_config("lntl", "lntl", logging={"output_dir": "results"}) | sections(vector_file, "two biases")
     Path("own.yaml").write_text(json.dumps(raw))
     assert lntl("train", "own.yaml") == 0
     run = Path("results/tiny")
     content = json.loads((run / "evaluation/test.json").read_text())
     assert content["class_names"] == ["cat", "dog", "eel"]
     assert len(content["bias_value_names"]) == 6
-    assert {name: len(each["bias_value_names"]) for name, each in content["per_bias"].items()} == {"sky": 2, "age": 3}
+    assert {name: len(bias["bias_value_names"]) for name, bias in content["per_bias"].items()} == {"sky": 2, "age": 3}
     assert any("have no known bias value" in warning for warning in content["warnings"])
     assert sum(map(sum, content["groups"]["count"])) < content["n"] == sum(map(sum, content["confusion"]))
     result = json.loads((run / "result.json").read_text())
@@ -111,13 +113,13 @@ def test_the_command_line_from_the_file_to_the_report(
 
 
 @pytest.mark.full
-def test_forty_biases_at_once(
+def test_forty_biases_can_be_checked_trained_and_evaluated(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     raw_config: Callable[..., dict[str, Any]],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Nearly every row has another combination of values; messages shorten them."""
+    """Nearly every row has its own combination of values; messages shorten the list of biases."""
     monkeypatch.chdir(tmp_path)
     random, y = np.random.default_rng(0), np.arange(N) % 2
     biases = {f"bias{k}": np.where(random.random(N) < 0.7, y, random.integers(0, 3, N)) for k in range(40)}
@@ -134,11 +136,11 @@ def test_forty_biases_at_once(
 
 
 def test_brackets_in_the_path_of_data_are_printed(
-    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    vector_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("q[/z]").mkdir(parents=True)
-    own.rename("q[/z]/own.npz")
+    vector_file.rename("q[/z]/own.npz")
     Path("own.yaml").write_text(json.dumps({"data": {"name": "arrays", "path": "q[/z]/own.npz", "bias": "sky"}}))
     assert lntl("data", "info", "own.yaml") == 0
     assert capsys.readouterr().out.startswith("arrays q[/z]/own.npz: 120 rows, ")
@@ -147,8 +149,8 @@ def test_brackets_in_the_path_of_data_are_printed(
 TABLE = {"name": "table", "path": "pets.csv", "bias": "sky", "size": 4, "crop": "shift", "flip": True}
 
 
-def pets(folder: Path) -> None:
-    """Write 90 small images and pets.csv, one line of which is wrong."""
+def write_pets(folder: Path) -> None:
+    """Write 90 small images and pets.csv, one line of which names a missing image."""
     random = np.random.default_rng(0)
     lines = ["image,label,sky"]
     for k in range(90):
@@ -162,30 +164,32 @@ def test_a_table_with_augmentation_is_resumed_exactly_and_its_wrong_rows_are_lis
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raw_config: Callable[..., dict[str, Any]]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    pets(tmp_path)
-    raw = raw_config({"method": "erm", "epochs": 2}, logging={"output_dir": "whole"})
+    write_pets(tmp_path)
+    raw = raw_config({"method": "erm", "epochs": 2}, logging={"output_dir": "uninterrupted"})
     raw |= {"data": TABLE | {"on_error": "skip"}, "model": {"name": "tiny_networks.TinyNetworks"}}
     Path("pets.yaml").write_text(json.dumps(raw))
     assert lntl("train", "pets.yaml") == 0
-    assert Path("whole/tiny/skipped_rows.txt").read_text() == "line 8: missing file gone.png\n"
-    assert lntl("train", "pets.yaml", "logging.output_dir=half", "training.phases.0.epochs=1") == 0
-    assert lntl("train", "pets.yaml", "logging.output_dir=half", "--resume", "auto") == 0
-    assert [line["train/task"] for line in metrics(Path("whole/tiny"))] == [
-        line["train/task"] for line in metrics(Path("half/tiny"))
+    assert Path("uninterrupted/tiny/skipped_rows.txt").read_text() == "line 8: missing file gone.png\n"
+    assert lntl("train", "pets.yaml", "logging.output_dir=resumed", "training.phases.0.epochs=1") == 0
+    assert lntl("train", "pets.yaml", "logging.output_dir=resumed", "--resume", "auto") == 0
+    assert [line["train/task"] for line in metrics(Path("uninterrupted/tiny"))] == [
+        line["train/task"] for line in metrics(Path("resumed/tiny"))
     ]
-    whole, half = (torch.load(f"{name}/tiny/checkpoints/last.pth", weights_only=True) for name in ("whole", "half"))
-    for name, value in whole["trainer"]["networks"].items():
-        assert torch.equal(value, half["trainer"]["networks"][name]), name
+    uninterrupted_run, resumed_run = (
+        torch.load(f"{name}/tiny/checkpoints/last.pth", weights_only=True) for name in ("uninterrupted", "resumed")
+    )
+    for name, value in uninterrupted_run["trainer"]["networks"].items():
+        assert torch.equal(value, resumed_run["trainer"]["networks"][name]), name
 
 
-def test_a_wrong_row_stops_the_run_before_it_begins(
+def test_a_wrong_row_stops_the_command_before_the_run_starts(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     raw_config: Callable[..., dict[str, Any]],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    pets(tmp_path)
+    write_pets(tmp_path)
     raw = raw_config("erm", logging={"output_dir": "results"}) | {"data": TABLE}
     Path("pets.yaml").write_text(json.dumps(raw))
     assert lntl("train", "pets.yaml") == 2

@@ -1,4 +1,4 @@
-"""The commands of the guide to a user's data, on fewer pictures."""
+"""The commands of the guide docs/OWN_DATA.md, with fewer images and epochs."""
 
 import csv
 import json
@@ -12,8 +12,8 @@ from PIL import Image
 from tiny_runs import ROOT
 
 GUIDE = (ROOT / "docs/OWN_DATA.md").read_text(encoding="utf-8")
-# What makes a command quick; everything else is as the guide has it.
-QUICK = {
+# Commands of the guide and the shorter commands that the test runs instead; other commands are not changed.
+SHORT_COMMANDS = {
     "python make_data.py": "python make_data.py --images 360",
     "lntl train config.yaml": "lntl train config.yaml evaluation.erm_epochs=1 training.phases.0.epochs=1 "
     "training.phases.2.epochs=1",
@@ -28,52 +28,52 @@ def commands() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """examples/own_images of a clone, after all commands of the guide."""
+def guide_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder examples/own_images of a copy of the checkout, after all commands of the guide."""
     pytest.importorskip("onnxruntime")
     copy = clone(tmp_path_factory.mktemp("guide"))
-    script = "\n".join(["set -e", *(QUICK.get(line, line) for line in commands())])
-    done = sh(script, copy)
-    assert done.returncode == 0, done.stderr
+    script = "\n".join(["set -e", *(SHORT_COMMANDS.get(line, line) for line in commands())])
+    process = sh(script, copy)
+    assert process.returncode == 0, process.stderr
     return copy / "examples/own_images"
 
 
 def test_the_guide_contains_the_commands_that_this_test_shortens() -> None:
-    assert set(QUICK) <= set(commands())
+    assert set(SHORT_COMMANDS) <= set(commands())
 
 
 @pytest.mark.full
-def test_the_check_finds_the_bias_and_recommends(followed: Path) -> None:
-    content = json.loads((followed / "results/checks/own_images/check.json").read_text())
+def test_the_check_writes_a_recommendation(guide_folder: Path) -> None:
+    content = json.loads((guide_folder / "results/checks/own_images/check.json").read_text())
     assert "recommendation" in content
-    assert (followed / "results/checks/own_images/index.html").exists()
+    assert (guide_folder / "results/checks/own_images/index.html").exists()
 
 
 @pytest.mark.full
-def test_names_reach_the_last_report(followed: Path) -> None:
-    page = (followed / "results/own_images/report/index.html").read_text(encoding="utf-8")
-    card = (followed / "results/own_images/MODEL_CARD.md").read_text(encoding="utf-8")
+def test_class_and_bias_names_are_on_the_report_and_the_card(guide_folder: Path) -> None:
+    page = (guide_folder / "results/own_images/report/index.html").read_text(encoding="utf-8")
+    card = (guide_folder / "results/own_images/MODEL_CARD.md").read_text(encoding="utf-8")
     for name in ("three", "eight", "stripes", "thick"):
         assert name in page
         assert name in card
 
 
 @pytest.mark.full
-def test_every_test_picture_is_predicted(followed: Path) -> None:
-    with (followed / "predictions.csv").open(newline="") as file:
+def test_every_test_image_is_predicted(guide_folder: Path) -> None:
+    with (guide_folder / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == len(list((followed / "data/test").glob("*.png")))
+    assert len(rows) == len(list((guide_folder / "data/test").glob("*.png")))
     assert {row["prediction"] for row in rows} <= {"three", "five", "eight"}
 
 
 @pytest.mark.full
-def test_the_onnx_file_predicts_like_lntl_predict(followed: Path) -> None:
+def test_the_onnx_file_and_lntl_predict_give_equal_probabilities(guide_folder: Path) -> None:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(followed / "own_images.onnx")
-    with (followed / "predictions.csv").open(newline="") as file:
+    session = onnxruntime.InferenceSession(guide_folder / "own_images.onnx")
+    with (guide_folder / "predictions.csv").open(newline="") as file:
         row = next(csv.DictReader(file))
-    picture = np.asarray(Image.open(followed / row["path"]).convert("RGB"), dtype=np.float32) / 255
-    (probabilities,) = session.run(["probabilities"], {"images": picture.transpose(2, 0, 1)[None]})
+    image = np.asarray(Image.open(guide_folder / row["path"]).convert("RGB"), dtype=np.float32) / 255
+    (probabilities,) = session.run(["probabilities"], {"images": image.transpose(2, 0, 1)[None]})
     expected = [float(row[f"p_{name}"]) for name in ("eight", "five", "three")]
     np.testing.assert_allclose(probabilities[0], expected, atol=1e-4)

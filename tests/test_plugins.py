@@ -1,4 +1,4 @@
-"""A plug-in is a file of the package, or a user's class named by its dotted path."""
+"""A plug-in is a file of the package or a user's class, given by its dotted path."""
 
 from pathlib import Path
 
@@ -27,11 +27,11 @@ def test_every_file_with_one_public_class_that_has_a_config_is_a_plugin() -> Non
     assert "loader" not in plugins.names("lntl.data")
 
 
-def test_load_by_name() -> None:
+def test_a_plugin_is_loaded_by_its_name() -> None:
     assert load_method("erm") is ERM
 
 
-def test_load_a_users_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_users_class_is_loaded_by_its_dotted_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "users_plugin.py").write_text(
         "from lntl.methods.erm import ERM\nclass Mine(ERM):\n    pass\nclass NoMethod:\n    pass\n"
     )
@@ -53,6 +53,6 @@ def test_load_a_users_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("erm.", "erm"),
     ],
 )
-def test_an_unknown_name_is_one_sentence_with_the_nearest_valid_one(name: str, message: str) -> None:
+def test_an_unknown_name_gives_one_sentence_with_the_nearest_valid_name(name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         load_method(name)

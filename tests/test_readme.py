@@ -1,4 +1,4 @@
-"""Every command of the README and of the first pages of the docs runs in a clone, as a new user would type it."""
+"""Every command of the README and of the first pages of the docs runs in a copy of the checkout."""
 
 import json
 import re
@@ -26,57 +26,65 @@ def commands() -> list[str]:
 
 
 @dataclass(frozen=True)
-class Try:
-    """How a command is tested: with a smaller configuration, and with the run `given` in results/."""
+class Expectation:
+    """The expected effect of a command, which is tested with a smaller configuration and a run in results/."""
 
-    says: str  # in its output
-    makes: str = "README.md"  # a file or folder that is there afterwards
-    given: str = "nothing"  # nothing, a run, or half a run
-    dry: bool = False  # only what make would do is looked at
+    text: str  # in the output
+    path: str = "README.md"  # a file or folder that exists afterwards
+    existing_run: str = "nothing"  # in results/ before the command: nothing, a run, or half a run
+    dry_run: bool = False  # run `make -n`, which only prints the commands
 
 
 MAIN = "python src/main.py --config configs/colored_mnist_default.yaml --mode train"
 RESULT = f"{RUN}/result.json"
-TABLE: dict[str, Try] = {
-    "make train": Try("lntl, best on val", RESULT),
-    "make setup": Try("rendered from the embedded MNIST strokes"),
-    "make setup && source .venv/bin/activate": Try("rendered from the embedded MNIST strokes"),
-    "source .venv/bin/activate": Try(""),
-    "lntl --help": Try("Train classifiers"),
-    "lntl configs": Try("colored_mnist_default"),
-    "make quick_train": Try("lntl, best on val", "results/quick_train/result.json"),
-    "make train EPOCHS=20 CONFIG=configs/colored_mnist_default.yaml DEVICE=cpu ARGS=--overwrite": Try(
-        "lntl, best on val", f"{RUN}/checkpoints/checkpoint_epoch_22.pth", given="a run"
+EXPECTATIONS: dict[str, Expectation] = {
+    "make train": Expectation("lntl, best on val", RESULT),
+    "make setup": Expectation("rendered from the embedded MNIST strokes"),
+    "make setup && source .venv/bin/activate": Expectation("rendered from the embedded MNIST strokes"),
+    "source .venv/bin/activate": Expectation(""),
+    "lntl --help": Expectation("Train classifiers"),
+    "lntl configs": Expectation("colored_mnist_default"),
+    "make quick_train": Expectation("lntl, best on val", "results/quick_train/result.json"),
+    "make train EPOCHS=20 CONFIG=configs/colored_mnist_default.yaml DEVICE=cpu ARGS=--overwrite": Expectation(
+        "lntl, best on val", f"{RUN}/checkpoints/checkpoint_epoch_22.pth", existing_run="a run"
     ),
-    "make list_configs": Try("colored_mnist_default"),
-    "make eval": Try(f"{NAME}: best_model.pth", given="a run"),
-    f"make eval CHECKPOINT={RUN}/checkpoints/last.pth": Try(f"{NAME}: last.pth", given="a run"),
-    "make bench": Try("benchmarks/step.py", "benchmarks/step.json", dry=True),
-    "make tensorboard": Try(f"tensorboard.main --logdir '{RUN}/tensorboard_logs'", given="a run", dry=True),
-    "make notebook": Try("jupyterlab notebooks", "notebooks", dry=True),
-    "lntl data info": Try("rendered from the embedded MNIST strokes"),
-    "lntl init shapes && cd shapes && make train": Try("lntl train config.yaml", "shapes/config.yaml", dry=True),
-    "lntl methods lntl": Try("Learning Not to Learn"),
-    "lntl configs copy colored_mnist_default .": Try("colored_mnist_default.yaml", "colored_mnist_default.yaml"),
-    "lntl train colored_mnist_default data.color_var=0.02 project.experiment_name=harder": Try(
+    "make list_configs": Expectation("colored_mnist_default"),
+    "make eval": Expectation(f"{NAME}: best_model.pth", existing_run="a run"),
+    f"make eval CHECKPOINT={RUN}/checkpoints/last.pth": Expectation(f"{NAME}: last.pth", existing_run="a run"),
+    "make bench": Expectation("benchmarks/step.py", "benchmarks/step.json", dry_run=True),
+    "make tensorboard": Expectation(
+        f"tensorboard.main --logdir '{RUN}/tensorboard_logs'", existing_run="a run", dry_run=True
+    ),
+    "make notebook": Expectation("jupyterlab notebooks", "notebooks", dry_run=True),
+    "lntl data info": Expectation("rendered from the embedded MNIST strokes"),
+    "lntl init shapes && cd shapes && make train": Expectation(
+        "lntl train config.yaml", "shapes/config.yaml", dry_run=True
+    ),
+    "lntl methods lntl": Expectation("Learning Not to Learn"),
+    "lntl configs copy colored_mnist_default .": Expectation(
+        "colored_mnist_default.yaml", "colored_mnist_default.yaml"
+    ),
+    "lntl train colored_mnist_default data.color_var=0.02 project.experiment_name=harder": Expectation(
         "harder on the test set", "results/harder/result.json"
     ),
-    "lntl train colored_mnist_default --resume auto": Try("lntl, last", RESULT, given="half a run"),
-    f"lntl eval {RUN}": Try(f"{NAME}: best_model.pth", given="a run"),
-    f"lntl probe {RUN}": Try("chance", f"{RUN}/probe.json", given="a run"),
-    "make report": Try("index.html", f"{RUN}/report/index.html", given="a run"),
-    f"lntl report {RUN}": Try("index.html", f"{RUN}/report/index.html", given="a run"),
-    f"{MAIN} --num_epochs 20 --device cpu": Try("lntl, last", f"{RUN}/checkpoints/checkpoint_epoch_22.pth"),
-    f"{MAIN} --checkpoint_path {RUN}/checkpoints/last.pth": Try("lntl, last", RESULT, given="half a run"),
+    "lntl train colored_mnist_default --resume auto": Expectation("lntl, last", RESULT, existing_run="half a run"),
+    f"lntl eval {RUN}": Expectation(f"{NAME}: best_model.pth", existing_run="a run"),
+    f"lntl probe {RUN}": Expectation("chance", f"{RUN}/probe.json", existing_run="a run"),
+    "make report": Expectation("index.html", f"{RUN}/report/index.html", existing_run="a run"),
+    f"lntl report {RUN}": Expectation("index.html", f"{RUN}/report/index.html", existing_run="a run"),
+    f"{MAIN} --num_epochs 20 --device cpu": Expectation("lntl, last", f"{RUN}/checkpoints/checkpoint_epoch_22.pth"),
+    f"{MAIN} --checkpoint_path {RUN}/checkpoints/last.pth": Expectation(
+        "lntl, last", RESULT, existing_run="half a run"
+    ),
 }
 
 
-def test_every_command_is_in_the_table_and_no_other() -> None:
-    assert sorted(commands()) == sorted(TABLE)
+def test_every_command_has_an_expectation() -> None:
+    assert sorted(commands()) == sorted(EXPECTATIONS)
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def results_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results/ folder of the shrunk default configuration."""
     folder = tmp_path_factory.mktemp("trained")
     shutil.copy(ROOT / "configs/colored_mnist_default.yaml", folder)
@@ -86,24 +94,24 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("command", TABLE)
-def test_a_command(command: str, trained: Path, tmp_path: Path) -> None:
-    how = TABLE[command]
+@pytest.mark.parametrize("command", EXPECTATIONS)
+def test_a_command_has_the_expected_effect(command: str, results_folder: Path, tmp_path: Path) -> None:
+    expected = EXPECTATIONS[command]
     copy = clone(tmp_path)
     shrink(copy / "configs/colored_mnist_default.yaml")
-    if how.given != "nothing":
-        shutil.copytree(trained, copy / "results")
-    if how.given == "half a run":
+    if expected.existing_run != "nothing":
+        shutil.copytree(results_folder, copy / "results")
+    if expected.existing_run == "half a run":
         checkpoints = copy / RUN / "checkpoints"
         (checkpoints / "checkpoint_epoch_02.pth").replace(checkpoints / "last.pth")
         (copy / RESULT).unlink()
-    done = sh(command.replace("make ", "make -n ") if how.dry else command, copy)
-    assert done.returncode == 0, done.stderr
-    assert how.says in " ".join(done.stdout.split())
-    assert (copy / how.makes).exists()
-    if how.given == "half a run":
+    process = sh(command.replace("make ", "make -n ") if expected.dry_run else command, copy)
+    assert process.returncode == 0, process.stderr
+    assert expected.text in " ".join(process.stdout.split())
+    assert (copy / expected.path).exists()
+    if expected.existing_run == "half a run":
         first, second = (
-            json.loads((place / NAME / "result.json").read_text()) for place in (trained, copy / "results")
+            json.loads((results / NAME / "result.json").read_text()) for results in (results_folder, copy / "results")
         )
         assert first["last"]["test"] == second["last"]["test"]
 
@@ -116,14 +124,14 @@ def test_files_that_the_readme_names_exist() -> None:
 
 
 def test_the_rows_of_results_are_those_of_the_benchmark() -> None:
-    made = (ROOT / "benchmarks/colored_mnist/table.md").read_text(encoding="utf-8").splitlines()
+    table_lines = (ROOT / "benchmarks/colored_mnist/table.md").read_text(encoding="utf-8").splitlines()
     section = README.partition("## Results\n")[2].partition("\n## ")[0]
-    shown = [line for line in section.splitlines() if line.startswith("|")]
-    assert len(shown) > 5
-    assert [line for line in made if line in shown] == shown
+    readme_rows = [line for line in section.splitlines() if line.startswith("|")]
+    assert len(readme_rows) > 5
+    assert [line for line in table_lines if line in readme_rows] == readme_rows
 
 
-def test_the_papers_rows_of_the_quick_start_are_the_papers() -> None:
+def test_the_quick_start_quotes_the_accuracies_of_the_paper() -> None:
     quick_start = README.partition("## Quick start\n")[2].partition("\n## ")[0]
     for name, accuracy in (("baseline", paper.BASELINE), ("LNTL", paper.LNTL)):
         assert f"| paper: {name} | {paper.EPOCHS} | {accuracy[0.030]:.3f} | |" in quick_start

@@ -11,32 +11,32 @@ from lntl.errors import UserError
 ROOT = Path(__file__).parents[1]
 
 
-def test_there_are_ready_configurations() -> None:
+def test_the_default_configuration_is_listed() -> None:
     assert "colored_mnist_default" in config.ready_names()
 
 
-def test_each_is_valid_and_has_a_description() -> None:
-    silent = [name for name in config.ready_names() if not config.read(name).project.description]
-    assert silent == []
+def test_each_configuration_is_valid_and_has_a_description() -> None:
+    undescribed = [name for name in config.ready_names() if not config.read(name).project.description]
+    assert undescribed == []
 
 
-def test_the_rows_of_the_benchmark_have_one_budget() -> None:
-    """Eight epochs (ten for the best recipe), one optimiser, one batch size; methods with h have a second rate."""
+def test_the_rows_of_the_benchmark_have_equal_epochs_batches_and_optimisers() -> None:
+    """Eight epochs (ten for the best recipe), Adam, batches of 128; methods with h have a second learning rate."""
     rows = plan.read(ROOT / "benchmarks/colored_mnist/plan.yaml").runs
     assert len(rows) == 17
     for row in rows:
         training = config.read(row.config).training
-        best, game = row.name == "best", row.name in ("lntl", "blind_eye", "conditional_adversary", "best")
-        assert sum(phase.epochs for phase in training.phases) == (10 if best else 8), row.name
+        is_best, has_h = row.name == "best", row.name in ("lntl", "blind_eye", "conditional_adversary", "best")
+        assert sum(phase.epochs for phase in training.phases) == (10 if is_best else 8), row.name
         assert (training.batch_size, training.ema) == (128, 0.99), row.name
         assert {phase.optimizer_fg.name for phase in training.phases} == {"adam"}, row.name
-        assert {phase.optimizer_fg.lr for phase in training.phases} == ({0.002, 0.004} if game else {0.002}), row.name
+        assert {phase.optimizer_fg.lr for phase in training.phases} == ({0.002, 0.004} if has_h else {0.002}), row.name
 
 
 def test_a_path_is_used_unchanged() -> None:
     assert str(config.find("some/where.yaml")) == "some/where.yaml"
 
 
-def test_an_unknown_name_suggests_the_nearest() -> None:
+def test_the_error_for_an_unknown_name_suggests_the_nearest_name() -> None:
     with pytest.raises(UserError, match="did you mean 'colored_mnist_default'"):
         config.find("colored_mnist_defualt")

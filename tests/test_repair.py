@@ -16,25 +16,25 @@ from tiny_runs import lntl, tree
 import lntl as package
 from lntl.probing.features import features
 
-Shared = Callable[[str, Callable[[Path], object]], Path]
+SharedFolder = Callable[[str, Callable[[Path], object]], Path]
 
 
-def write_bars(path: Path, constant: bool = False) -> None:
+def write_bar_images(path: Path, constant: bool = False) -> None:
     """Write grey images (n, 12, 12): the bar's direction is the class, the background's brightness is the bias.
 
     constant: whether all training images have the same bias value.
     """
     random = np.random.default_rng(0)
-    parts = {"train": (200, 0.9), "val": (120, 0.5), "test": (200, 0.5)}
-    y = np.concatenate([np.arange(n) % 2 for n, _ in parts.values()])
-    share = np.concatenate([np.full(n, s) for n, s in parts.values()])
+    split_settings = {"train": (200, 0.9), "val": (120, 0.5), "test": (200, 0.5)}
+    y = np.concatenate([np.arange(n) % 2 for n, _ in split_settings.values()])
+    share = np.concatenate([np.full(n, s) for n, s in split_settings.values()])
     sky = np.where(random.random(len(y)) < share, y, 1 - y)
-    sky[: parts["train"][0] * constant] = 1
+    sky[: split_settings["train"][0] * constant] = 1
     x = random.integers(0, 60, (len(y), 12, 12)) + 120 * sky[:, None, None]
     for image, direction in zip(x, y, strict=True):
         bar = image if direction else image.T
         bar[random.integers(12)] = random.integers(60, 250)
-    split = np.repeat([*parts], [n for n, _ in parts.values()])
+    split = np.repeat([*split_settings], [n for n, _ in split_settings.values()])
     np.savez(path, x=x.astype(np.uint8), y=y, sky=sky, split=split)
 
 
@@ -54,16 +54,16 @@ def write_config(folder: Path, name: str, **sections: Any) -> Path:
 
 
 @pytest.fixture(scope="session")
-def runs(shared: Shared) -> Path:
+def runs(shared_folder: SharedFolder) -> Path:
     """A folder with a finished ERM run, results/plain, and its repairs by dfr and leace; do not change its files."""
 
     def fill(folder: Path) -> None:
-        write_bars(folder / "bars.npz")
+        write_bar_images(folder / "bars.npz")
         assert lntl("train", str(write_config(folder, "plain"))) == 0
         for method in ("dfr", "leace"):
             assert lntl("repair", str(folder / "results/plain"), "--method", method) == 0
 
-    return shared("repaired", fill)
+    return shared_folder("repaired", fill)
 
 
 @pytest.fixture
@@ -81,22 +81,22 @@ def result(run: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("method", ["dfr", "leace"])
 def test_a_repaired_run_records_the_checkpoint_it_started_from(runs: Path, method: str) -> None:
     run, base = runs / f"results/plain-{method}", runs / "results/plain"
-    best = str(base / "checkpoints/best_model.pth")
+    best_path = str(base / "checkpoints/best_model.pth")
     config = yaml.safe_load((run / "config.yaml").read_text())
-    assert config["training"]["start_from"] == best
+    assert config["training"]["start_from"] == best_path
     assert [(phase["method"], phase["epochs"]) for phase in config["training"]["phases"]] == [(method, 1)]
     content = result(run)
     assert content["method"] == method
-    assert content["start_from"] == best
-    assert f"training began with the networks of {best}, chosen with all of val" in content["selection"]
+    assert content["start_from"] == best_path
+    assert f"training began with the networks of {best_path}, chosen with all of val" in content["selection"]
     assert ("dfr is fitted on one half of it" in content["selection"]) == (method == "dfr")
     assert "start_from" not in result(base)
-    last, chosen = (
+    last_checkpoint, best_checkpoint = (
         torch.load(run / "checkpoints" / name, weights_only=True) for name in ("last.pth", "best_model.pth")
     )
-    old = torch.load(best, weights_only=True)["trainer"]
-    weights = {k.removeprefix("module."): v for k, v in old["average"].items() if k.startswith("module.")}
-    for state in (last["trainer"]["networks"], chosen["trainer"]["networks"]):
+    original_state = torch.load(best_path, weights_only=True)["trainer"]
+    weights = {k.removeprefix("module."): v for k, v in original_state["average"].items() if k.startswith("module.")}
+    for state in (last_checkpoint["trainer"]["networks"], best_checkpoint["trainer"]["networks"]):
         prefix = "f.features" if method == "leace" else "f"
         for key, value in weights.items():
             if key.startswith("f."):
@@ -124,11 +124,11 @@ def test_every_command_accepts_a_repaired_run(
     if method == "leace":
         probe = json.loads((run / "probe.json").read_text())
         linear = next(row for row in probe["probes"] if (row["layer"], row["probe"]) == ("f", "linear"))
-        assert linear["mean"] < 0.75  # plain training's is .99
+        assert linear["mean"] < 0.75  # .99 for plain training
 
 
 @pytest.mark.full
-def test_the_eraser_is_part_of_an_onnx_export(runs: Path, tmp_path: Path) -> None:
+def test_an_onnx_export_contains_the_eraser(runs: Path, tmp_path: Path) -> None:
     run, out = runs / "results/plain-leace", tmp_path / "m.onnx"
     assert lntl("export", str(run), "--format", "onnx", "--out", str(out)) == 0
     assert out.exists()  # the command compares its probabilities with those of the run
@@ -136,40 +136,40 @@ def test_the_eraser_is_part_of_an_onnx_export(runs: Path, tmp_path: Path) -> Non
 
 def test_training_with_the_configuration_of_a_repair_gives_the_same_run(runs: Path, tmp_path: Path) -> None:
     run = runs / "results/plain-leace"
-    again = [f"logging.output_dir={tmp_path}", "project.experiment_name=again"]
-    assert lntl("train", str(run / "config.yaml"), *again) == 0
-    states = [torch.load(r / "checkpoints/last.pth", weights_only=True)["trainer"] for r in (run, tmp_path / "again")]
+    overrides = [f"logging.output_dir={tmp_path}", "project.experiment_name=second"]
+    assert lntl("train", str(run / "config.yaml"), *overrides) == 0
+    states = [torch.load(r / "checkpoints/last.pth", weights_only=True)["trainer"] for r in (run, tmp_path / "second")]
     for key, value in states[0]["networks"].items():
         assert torch.equal(value, states[1]["networks"][key]), key
-    assert result(run)["last"]["test"] == result(tmp_path / "again")["last"]["test"]
-    assert lntl("train", str(run / "config.yaml"), *again, "--resume", "auto") == 0
+    assert result(run)["last"]["test"] == result(tmp_path / "second")["last"]["test"]
+    assert lntl("train", str(run / "config.yaml"), *overrides, "--resume", "auto") == 0
 
 
-def test_repair_takes_method_settings_and_an_output_folder(run_copy: Path, tmp_path: Path) -> None:
+def test_repair_accepts_method_settings_and_an_output_folder(run_copy: Path, tmp_path: Path) -> None:
     command = ["repair", str(run_copy), "--method", "dfr", "rows=train", "draws=2", "--out", str(tmp_path / "mine")]
     assert lntl(*command) == 0
     phase = yaml.safe_load((tmp_path / "mine/config.yaml").read_text())["training"]["phases"][0]
     assert (phase["rows"], phase["draws"]) == ("train", 2)
 
 
-REFUSED = {
-    "the folder exists": (["--out", "there"], "there: it exists already; name another folder with --out"),
-    "no such setting": (["--method", "leace", "draws=3"], "draws: unknown key"),
-    "no value": (["rows"], "write it as key=value"),
+REFUSED_ARGUMENTS = {
+    "existing folder": (["--out", "there"], "there: it exists already; name another folder with --out"),
+    "unknown setting": (["--method", "leace", "draws=3"], "draws: unknown key"),
+    "setting without a value": (["rows"], "write it as key=value"),
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("case", REFUSED_ARGUMENTS)
 def test_a_refused_repair_writes_nothing(
     case: str, run_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments, message = REFUSED[case]
+    arguments, message = REFUSED_ARGUMENTS[case]
     monkeypatch.chdir(tmp_path)
     Path("there").mkdir()
-    before = tree(tmp_path)
+    files_before = tree(tmp_path)
     assert lntl("repair", "plain", "--method", "dfr", *arguments) == 2
     assert message in capsys.readouterr().err
-    assert tree(tmp_path) == before
+    assert tree(tmp_path) == files_before
 
 
 @pytest.mark.parametrize(
@@ -182,22 +182,22 @@ def test_a_refused_repair_writes_nothing(
 def test_data_without_two_bias_values_are_refused(
     bias: Any, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_bars(tmp_path / "bars.npz", constant=True)
+    write_bar_images(tmp_path / "bars.npz", constant=True)
     config = write_config(
         tmp_path, "blind", data={"bias": bias}, training={"phases": [{"method": "erm", "epochs": 1}]},
         evaluation={"erm_epochs": 0},
     )  # fmt: skip
     assert lntl("train", str(config)) == 0
-    before = tree(tmp_path)
+    files_before = tree(tmp_path)
     assert lntl("repair", str(tmp_path / "results/blind"), "--method", "leace" if bias else "dfr") == 2
     assert message in capsys.readouterr().err
-    assert tree(tmp_path) == before
+    assert tree(tmp_path) == files_before
 
 
 def test_a_failed_repair_removes_its_files(
     run_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = tree(tmp_path)
+    files_before = tree(tmp_path)
 
     def fail(*_: Any) -> None:
         raise OSError(28, "No space left on device", "somewhere")
@@ -205,14 +205,14 @@ def test_a_failed_repair_removes_its_files(
     monkeypatch.setattr("lntl.experiment.repairs.conclude", fail)
     assert lntl("repair", str(run_copy), "--method", "dfr") == 2
     assert "No space left" in capsys.readouterr().err
-    assert tree(tmp_path) == before
+    assert tree(tmp_path) == files_before
 
 
-def test_features_are_read_after_the_eraser(runs: Path) -> None:
+def test_features_are_computed_after_the_eraser(runs: Path) -> None:
     classifier = package.load(runs / "results/plain-leace")
     x = torch.rand(5, 1, 12, 12)
     z = features(classifier, [x], "f")  # type: ignore[arg-type]
-    inner = classifier.f.get_submodule("features")(x)
-    inner = classifier.f.get_submodule("hidden")(inner)
-    assert not torch.allclose(z, inner)
-    torch.testing.assert_close(z, classifier.f.get_submodule("eraser")(inner))
+    before_eraser = classifier.f.get_submodule("features")(x)
+    before_eraser = classifier.f.get_submodule("hidden")(before_eraser)
+    assert not torch.allclose(z, before_eraser)
+    torch.testing.assert_close(z, classifier.f.get_submodule("eraser")(before_eraser))

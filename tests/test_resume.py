@@ -13,15 +13,15 @@ import pytest
 from tiny_runs import (
     RUN,
     TINY,
-    Strike,
+    SignalAtCall,
     assert_equal,
     assert_same_run,
-    begin,
-    ended,
     lntl,
     metrics,
     run,
+    start_process,
     tree,
+    wait_for_exit_code,
     write_config,
 )
 
@@ -37,9 +37,9 @@ UPDATE = "lntl.training.trainer:Trainer._update"
 
 
 @pytest.fixture(scope="module")
-def undisturbed(trained: Callable[..., Path]) -> Path:
+def uninterrupted(trained_folder: Callable[..., Path]) -> Path:
     """A folder in which tiny.yaml was trained from the first to the last step in one process."""
-    return trained()
+    return trained_folder()
 
 
 @pytest.fixture
@@ -50,41 +50,43 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def finished(undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the undisturbed run, as the working directory."""
-    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
+def finished(uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the uninterrupted run, as the working directory."""
+    shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.mark.parametrize(("epochs", "border"), [(1, "erm to bias_head"), (2, "bias_head to lntl"), (3, "within lntl")])
-def test_a_killed_and_resumed_run_equals_an_undisturbed_run(
-    folder: Path, undisturbed: Path, epochs: int, border: str
+def test_a_killed_and_resumed_run_equals_an_uninterrupted_run(
+    folder: Path, uninterrupted: Path, epochs: int, border: str
 ) -> None:
-    killed = Strike(UPDATE, call=3 * epochs + 2, signal=signal.SIGKILL)  # in the middle of the next epoch
-    assert run(*TRAIN, folder=folder, prepare=killed) == -signal.SIGKILL
+    kill = SignalAtCall(UPDATE, call=3 * epochs + 2, signal=signal.SIGKILL)  # in the middle of the next epoch
+    assert run(*TRAIN, folder=folder, prepare=kill) == -signal.SIGKILL
     assert len(metrics(folder / RUN)) == epochs
     assert run(*RESUME, folder=folder) == 0
-    assert_same_run(folder / RUN, undisturbed / RUN)
+    assert_same_run(folder / RUN, uninterrupted / RUN)
 
 
 @pytest.mark.parametrize("name", ["checkpoint_epoch_02.pth", "checkpoint_epoch_03.pth"])
-def test_resume_from_an_earlier_checkpoint(undisturbed: Path, tmp_path: Path, name: str) -> None:
-    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
+def test_a_run_resumed_from_an_earlier_checkpoint_equals_an_uninterrupted_run(
+    uninterrupted: Path, tmp_path: Path, name: str
+) -> None:
+    shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
     (tmp_path / RUN / "result.json").unlink()
     assert run(*TRAIN, "--resume", str(RUN / "checkpoints" / name), folder=tmp_path) == 0
-    assert_same_run(tmp_path / RUN, undisturbed / RUN)
+    assert_same_run(tmp_path / RUN, uninterrupted / RUN)
 
 
 @pytest.mark.parametrize(
     ("number", "step"), [(signal.SIGINT, 1), (signal.SIGTERM, 5), (signal.SIGHUP, 7), (signal.SIGTERM, 9)]
 )
 def test_a_signal_saves_and_prints_how_to_resume(
-    folder: Path, undisturbed: Path, number: signal.Signals, step: int
+    folder: Path, uninterrupted: Path, number: signal.Signals, step: int
 ) -> None:
     if signal.getsignal(number) == signal.SIG_IGN:
-        pytest.skip("the tests run under nohup, which runs inherit")
-    assert run(*TRAIN, folder=folder, prepare=Strike(UPDATE, step, number)) == 130
+        pytest.skip("the tests run under nohup, so the run also ignores this signal")
+    assert run(*TRAIN, folder=folder, prepare=SignalAtCall(UPDATE, step, number)) == 130
     stderr = (folder / "stderr").read_text().splitlines()[-1]
     assert stderr == f"stopped at step {step}; saved in {RUN}/checkpoints/last.pth. " + (
         "To continue, run the same command with --resume auto (make train ARGS='--resume auto')."
@@ -93,10 +95,10 @@ def test_a_signal_saves_and_prints_how_to_resume(
     state = checkpoint.load(folder / RUN / "checkpoints/last.pth").trainer
     assert (
         3 * (state["phase"] + state["epoch"]) + state["step"] == step
-    )  # each phase before has one epoch of three steps
+    )  # each earlier phase has one epoch of three steps
     assert not (folder / RUN / "result.json").exists()
     assert run(*RESUME, folder=folder) == 0
-    assert_same_run(folder / RUN, undisturbed / RUN)
+    assert_same_run(folder / RUN, uninterrupted / RUN)
 
 
 @pytest.mark.parametrize(
@@ -107,12 +109,12 @@ def test_a_run_is_trained_by_one_process_at_a_time(
 ) -> None:
     monkeypatch.setattr(lock, "PATIENCE", 0.0)
     with lock.locked(RUN):
-        assert f"{RUN}: in use by another process (" in refused(capsys, *command)
+        assert f"{RUN}: in use by another process (" in run_refused_command(capsys, *command)
     assert not (RUN / ".lock").exists()
     assert lntl(*command) == 0
 
 
-def test_the_erm_run_of_a_run_is_locked_too(
+def test_the_erm_run_of_a_run_is_locked_as_well(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run locks RUN/erm while it trains there; if another process has locked RUN/erm, the run is not replaced."""
@@ -139,8 +141,8 @@ def test_the_erm_run_of_a_run_is_locked_too(
 
 
 def test_a_hangup_that_is_ignored_stays_ignored() -> None:
-    """nohup ignores SIGHUP in this way."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    """The command nohup makes a process ignore SIGHUP."""
+    original_handler = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with stop_signals() as stop:
             signal.raise_signal(signal.SIGHUP)
@@ -149,14 +151,14 @@ def test_a_hangup_that_is_ignored_stays_ignored() -> None:
             assert stop()
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGHUP, before)
+        signal.signal(signal.SIGHUP, original_handler)
 
 
-def test_a_second_signal_stops_at_once(folder: Path, undisturbed: Path) -> None:
-    twice = Strike(UPDATE, 8, signal.SIGTERM, times=2)
-    assert run(*TRAIN, folder=folder, prepare=twice) == 128 + signal.SIGTERM
+def test_a_second_signal_stops_at_once(folder: Path, uninterrupted: Path) -> None:
+    two_signals = SignalAtCall(UPDATE, 8, signal.SIGTERM, times=2)
+    assert run(*TRAIN, folder=folder, prepare=two_signals) == 128 + signal.SIGTERM
     assert run(*RESUME, folder=folder) == 0
-    assert_same_run(folder / RUN, undisturbed / RUN)
+    assert_same_run(folder / RUN, uninterrupted / RUN)
 
 
 # fsync is called once per written file: 1 config.yaml, 2 environment.json, 3 last.pth; then per epoch best_model.pth
@@ -174,98 +176,98 @@ def test_a_second_signal_stops_at_once(folder: Path, undisturbed: Path) -> None:
         ("lntl.experiment.evaluate:summarise", 2),
     ],
 )
-def test_killed_while_a_file_is_written_or_the_network_evaluated(
-    folder: Path, undisturbed: Path, function: str, call: int
+def test_a_run_killed_while_it_writes_a_file_or_evaluates_is_resumed(
+    folder: Path, uninterrupted: Path, function: str, call: int
 ) -> None:
-    assert run(*TRAIN, folder=folder, prepare=Strike(function, call, signal.SIGKILL)) == -signal.SIGKILL
+    assert run(*TRAIN, folder=folder, prepare=SignalAtCall(function, call, signal.SIGKILL)) == -signal.SIGKILL
     assert run(*RESUME, folder=folder) == 0
-    assert_same_run(folder / RUN, undisturbed / RUN)
+    assert_same_run(folder / RUN, uninterrupted / RUN)
     assert not list((folder / RUN).rglob(".*"))  # no temporary file is left
 
 
 class SlowSteps:
-    """Steps of at least 0.1 s; the file steps gets the time after each."""
+    """Make each step take at least 0.1 s and append the time after it to the file `steps`."""
 
     def __call__(self) -> None:
         """Slow down the trainer of this process."""
         update = Trainer._update
 
-        def slow(trainer: Trainer, batch: Batch) -> None:
+        def slow_update(trainer: Trainer, batch: Batch) -> None:
             time.sleep(0.1)
             update(trainer, batch)
             with Path("steps").open("a") as file:
                 file.write(f"{time.monotonic()}\n")
 
-        Trainer._update = slow  # type: ignore[method-assign]
+        Trainer._update = slow_update  # type: ignore[method-assign]
 
 
-def test_a_kill_within_an_epoch_loses_no_more_than_the_minutes_between_two_checkpoints(
-    tmp_path: Path, trained: Callable[..., Path]
+def test_a_kill_within_an_epoch_loses_at_most_the_time_between_two_checkpoints(
+    tmp_path: Path, trained_folder: Callable[..., Path]
 ) -> None:
     sections = {
         "training": {"batch_size": 2, "phases": [{"method": "lntl", "epochs": 1}]},  # 45 steps
         "logging": {"checkpoint_minutes": 1 / 60},
     }
-    undisturbed, last = trained(**sections), tmp_path / RUN / "checkpoints/last.pth"
+    uninterrupted, last_path = trained_folder(**sections), tmp_path / RUN / "checkpoints/last.pth"
     write_config(tmp_path, **sections)
-    process = begin(*TRAIN, folder=tmp_path, prepare=SlowSteps())
-    end, files = time.monotonic() + 120, set()
-    while len(files) < 3:  # at the start, and two by time
-        assert time.monotonic() < end
-        files |= {last.stat().st_mtime_ns} if last.exists() else set()
+    process = start_process(*TRAIN, folder=tmp_path, prepare=SlowSteps())
+    deadline, save_times = time.monotonic() + 120, set()
+    while len(save_times) < 3:  # the first save is at the start, two follow after checkpoint_minutes
+        assert time.monotonic() < deadline
+        save_times |= {last_path.stat().st_mtime_ns} if last_path.exists() else set()
         time.sleep(0.01)
     time.sleep(0.8)
-    killed = time.monotonic()
+    kill_time = time.monotonic()
     process.kill()
-    assert ended(process) == -signal.SIGKILL
+    assert wait_for_exit_code(process) == -signal.SIGKILL
     times = [float(line) for line in (tmp_path / "steps").read_text().splitlines()]
-    state = checkpoint.load(last).trainer
+    state = checkpoint.load(last_path).trainer
     assert (state["epoch"], metrics(tmp_path / RUN) if (tmp_path / RUN / "metrics.jsonl").exists() else []) == (0, [])
     assert 3 <= state["step"] <= len(times) < 45
-    assert killed - times[state["step"] - 1] < 1 + 4  # the interval, and a write on a machine under load
+    assert kill_time - times[state["step"] - 1] < 1 + 4  # the interval, plus the time of a write on a busy machine
     assert run(*RESUME, folder=tmp_path) == 0
-    assert_same_run(tmp_path / RUN, undisturbed / RUN)
+    assert_same_run(tmp_path / RUN, uninterrupted / RUN)
 
 
 @pytest.mark.full
-def test_killed_at_twenty_random_moments(tmp_path: Path) -> None:
-    """Kill and resume a run with an ERM run until it ends; it equals an undisturbed run. Repeat until 20 kills."""
-    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
-    for folder in (undisturbed, disturbed):
+def test_a_run_killed_at_twenty_random_moments_equals_an_uninterrupted_run(tmp_path: Path) -> None:
+    """Kill and resume a run with an ERM run until it ends; it equals an uninterrupted run. Repeat until 20 kills."""
+    uninterrupted, interrupted = tmp_path / "uninterrupted", tmp_path / "interrupted"
+    for folder in (uninterrupted, interrupted):
         folder.mkdir()
         write_config(folder, evaluation={"erm_epochs": 1}, logging={"use_tensorboard": True})
-    began = time.monotonic()
-    assert run(*RESUME, folder=undisturbed) == 0
-    whole, moment, kills, over = time.monotonic() - began, random.Random(0), 0, False
-    while kills < 20 or not over:
-        process = begin(*RESUME, folder=disturbed)
-        process.join(moment.uniform(0.1, 0.8) * whole if kills < 20 else None)
-        over = process.exitcode is not None
-        if not over:
+    start = time.monotonic()
+    assert run(*RESUME, folder=uninterrupted) == 0
+    duration, random_delay, kills, finished = time.monotonic() - start, random.Random(0), 0, False
+    while kills < 20 or not finished:
+        process = start_process(*RESUME, folder=interrupted)
+        process.join(random_delay.uniform(0.1, 0.8) * duration if kills < 20 else None)
+        finished = process.exitcode is not None
+        if not finished:
             process.kill()
             kills += 1
-        code = ended(process)
-        over = code == 0  # the run may have ended just before the kill
-        assert code in (0, -signal.SIGKILL), (disturbed / "stderr").read_text()
-        if over:
-            assert_same_run(disturbed / RUN, undisturbed / RUN)
-            assert_same_run(disturbed / RUN / "erm", undisturbed / RUN / "erm")
-            shutil.rmtree(disturbed / RUN)
+        code = wait_for_exit_code(process)
+        finished = code == 0  # the run may have ended just before the kill
+        assert code in (0, -signal.SIGKILL), (interrupted / "stderr").read_text()
+        if finished:
+            assert_same_run(interrupted / RUN, uninterrupted / RUN)
+            assert_same_run(interrupted / RUN / "erm", uninterrupted / RUN / "erm")
+            shutil.rmtree(interrupted / RUN)
 
 
 def test_a_run_stopped_during_its_erm_run_is_resumed(tmp_path: Path) -> None:
-    stopped, undisturbed = tmp_path / "stopped", tmp_path / "undisturbed"
-    for folder in (stopped, undisturbed):
+    stopped_folder, uninterrupted = tmp_path / "stopped", tmp_path / "uninterrupted"
+    for folder in (stopped_folder, uninterrupted):
         folder.mkdir()
         write_config(folder, evaluation={"erm_epochs": 2}, training={"phases": [{"method": "erm", "epochs": 1}]})
-    assert run(*TRAIN, folder=undisturbed) == 0
-    assert run(*TRAIN, folder=stopped, prepare=Strike(UPDATE, 5, signal.SIGINT)) == 130
-    assert run(*RESUME, folder=stopped) == 0
+    assert run(*TRAIN, folder=uninterrupted) == 0
+    assert run(*TRAIN, folder=stopped_folder, prepare=SignalAtCall(UPDATE, 5, signal.SIGINT)) == 130
+    assert run(*RESUME, folder=stopped_folder) == 0
     for name in (RUN, RUN / "erm"):
-        assert_same_run(stopped / name, undisturbed / name)
-    erm = tree(stopped / RUN / "erm")
-    assert run(*RESUME, folder=stopped) == 0
-    assert tree(stopped / RUN / "erm") == erm  # it is not trained again
+        assert_same_run(stopped_folder / name, uninterrupted / name)
+    erm = tree(stopped_folder / RUN / "erm")
+    assert run(*RESUME, folder=stopped_folder) == 0
+    assert tree(stopped_folder / RUN / "erm") == erm  # it is not trained again
 
 
 @pytest.mark.full
@@ -284,27 +286,29 @@ def test_a_changed_number_of_erm_epochs_trains_the_erm_run_again(folder: Path, m
     assert read_run(RUN).erm is None
 
 
-def test_a_key_that_an_older_checkpoint_lacks_counts_as_its_default(
+def test_a_key_that_is_missing_in_an_older_checkpoint_has_its_default(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    last = RUN / "checkpoints/last.pth"
-    saved = checkpoint.load(last)
-    del saved.config["training"]["phases"][2]["h_steps"]
-    checkpoint.save(last, saved)
-    assert "h_steps is 2, was 1" in refused(capsys, *RESUME, "training.phases.2.h_steps=2")
+    last_path = RUN / "checkpoints/last.pth"
+    content = checkpoint.load(last_path)
+    del content.config["training"]["phases"][2]["h_steps"]
+    checkpoint.save(last_path, content)
+    assert "h_steps is 2, was 1" in run_refused_command(capsys, *RESUME, "training.phases.2.h_steps=2")
     assert lntl(*RESUME) == 0
 
 
 def test_a_finished_run_is_only_evaluated_again(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = tree(finished / RUN / "checkpoints")
+    files_before = tree(finished / RUN / "checkpoints")
     (finished / RUN / "result.json").unlink()
     assert lntl(*RESUME) == 0
     captured = capsys.readouterr()
     assert "lntl, last" in captured.out
     assert "epoch 1" not in captured.err
-    after = tree(finished / RUN / "checkpoints")
-    assert before.keys() == after.keys()
-    assert {name for name in before if before[name] != after[name]} <= {"last.pth"}  # written again with equal content
+    files_after = tree(finished / RUN / "checkpoints")
+    assert files_before.keys() == files_after.keys()
+    assert {name for name in files_before if files_before[name] != files_after[name]} <= {
+        "last.pth"
+    }  # last.pth may be written again
     result = json.loads((finished / RUN / "result.json").read_text())
     assert result["last"]["epoch"] == 4
 
@@ -314,36 +318,47 @@ def test_resume_auto_starts_a_run_if_there_is_none(folder: Path) -> None:
     assert len(metrics(folder / RUN)) == 4
 
 
-@pytest.mark.parametrize("more", [{"epochs": 3}, {"then": [{"method": "lntl", "epochs": 1, "mu": 0.2}]}], ids=str)
-def test_a_longer_last_phase_or_further_phases(tmp_path: Path, finished: Path, more: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "change", [{"epochs": 3}, {"new_phases": [{"method": "lntl", "epochs": 1, "mu": 0.2}]}], ids=str
+)
+def test_a_finished_run_continues_with_more_epochs_or_phases(
+    tmp_path: Path, finished: Path, change: dict[str, Any]
+) -> None:
     """With a constant learning rate, a resumed run with more epochs equals a run that had them from the start."""
-    *before, last = TINY["training"]["phases"]
-    phases = [*before, last | {"epochs": more.get("epochs", 2)}, *more.get("then", [])]
-    whole = tmp_path / "whole"
-    whole.mkdir()
-    for folder, command in ((whole, TRAIN), (finished, RESUME)):
+    *earlier_phases, last_phase = TINY["training"]["phases"]
+    phases = [*earlier_phases, last_phase | {"epochs": change.get("epochs", 2)}, *change.get("new_phases", [])]
+    uninterrupted = tmp_path / "uninterrupted"
+    uninterrupted.mkdir()
+    for folder, command in ((uninterrupted, TRAIN), (finished, RESUME)):
         write_config(folder, training=TINY["training"] | {"phases": phases})
         assert run(*command, folder=folder) == 0
     for name in ("last.pth", "best_model.pth"):
-        theirs, ours = (checkpoint.load(folder / RUN / "checkpoints" / name) for folder in (whole, finished))
-        assert_equal(ours.trainer, theirs.trainer)
-        assert_equal(*([epoch.model_dump() for epoch in saved.records] for saved in (ours, theirs)))
+        expected_checkpoint, resumed_checkpoint = (
+            checkpoint.load(folder / RUN / "checkpoints" / name) for folder in (uninterrupted, finished)
+        )
+        assert_equal(resumed_checkpoint.trainer, expected_checkpoint.trainer)
+        assert_equal(
+            *(
+                [epoch.model_dump() for epoch in content.records]
+                for content in (resumed_checkpoint, expected_checkpoint)
+            )
+        )
     assert len(metrics(finished / RUN)) == 5
 
 
-def test_the_config_yaml_of_a_lengthened_run_resumes_it(finished: Path) -> None:
+def test_a_run_with_more_epochs_is_resumed_by_its_config_yaml(finished: Path) -> None:
     assert lntl(*RESUME, "training.phases.2.epochs=3") == 0
     assert lntl("train", str(RUN / "config.yaml"), "--resume", "auto") == 0
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+def run_refused_command(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """Run a command that must fail and change no file; return its message."""
-    before = tree(Path())
+    files_before = tree(Path())
     capsys.readouterr()
     assert lntl(*arguments) == 2
     (message,) = capsys.readouterr().err.splitlines()
     assert message.startswith("Error: ")
-    assert tree(Path()) == before
+    assert tree(Path()) == files_before
     return message
 
 
@@ -363,7 +378,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_a_changed_configuration_is_refused(
     finished: Path, capsys: pytest.CaptureFixture[str], override: str, expected: str
 ) -> None:
-    assert expected in refused(capsys, *RESUME, override)
+    assert expected in run_refused_command(capsys, *RESUME, override)
 
 
 @pytest.mark.parametrize(
@@ -382,51 +397,51 @@ def test_settings_that_do_not_affect_training_may_change(finished: Path, overrid
 
 def test_fewer_phases_are_refused(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_config(finished, training={"phases": [{"method": "erm", "epochs": 1}]})
-    assert "training.phases.1.method" in refused(capsys, *RESUME)
+    assert "training.phases.1.method" in run_refused_command(capsys, *RESUME)
 
 
 @pytest.mark.parametrize("path", ["missing.pth", "results/other/checkpoints/last.pth", "results/other", "tiny.yaml/x"])
 def test_a_missing_checkpoint_is_an_error_and_starts_no_new_run(
     finished: Path, capsys: pytest.CaptureFixture[str], path: str
 ) -> None:
-    assert "no such checkpoint" in refused(capsys, *TRAIN, "--resume", path)
+    assert "no such checkpoint" in run_refused_command(capsys, *TRAIN, "--resume", path)
 
 
-@pytest.mark.parametrize("how", ["auto", str(RUN), str(RUN / "checkpoints/last.pth")])
+@pytest.mark.parametrize("resume_value", ["auto", str(RUN), str(RUN / "checkpoints/last.pth")])
 def test_a_truncated_checkpoint_is_an_error_and_starts_no_new_run(
-    finished: Path, capsys: pytest.CaptureFixture[str], how: str
+    finished: Path, capsys: pytest.CaptureFixture[str], resume_value: str
 ) -> None:
-    last = RUN / "checkpoints/last.pth"
-    last.write_bytes(last.read_bytes()[:-1000])
-    stderr = refused(capsys, *TRAIN, "--resume", how)
-    assert f"{last}: not a readable checkpoint" in stderr
-    assert f"use another checkpoint from {last.parent}" in stderr
+    last_path = RUN / "checkpoints/last.pth"
+    last_path.write_bytes(last_path.read_bytes()[:-1000])
+    stderr = run_refused_command(capsys, *TRAIN, "--resume", resume_value)
+    assert f"{last_path}: not a readable checkpoint" in stderr
+    assert f"use another checkpoint from {last_path.parent}" in stderr
 
 
 def test_a_checkpoint_outside_a_run_folder_is_an_error(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(RUN / "checkpoints/last.pth", "last.pth")
-    assert "it is not in RUN/checkpoints/" in refused(capsys, *TRAIN, "--resume", "last.pth")
+    assert "it is not in RUN/checkpoints/" in run_refused_command(capsys, *TRAIN, "--resume", "last.pth")
 
 
-def test_auto_never_deletes_a_run_whose_last_checkpoint_is_gone(
+def test_auto_never_deletes_a_run_without_its_last_checkpoint(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (RUN / "checkpoints/last.pth").unlink()
-    assert "last.pth" in refused(capsys, *RESUME)
+    assert "last.pth" in run_refused_command(capsys, *RESUME)
 
 
 def test_auto_never_replaces_a_run_that_has_results(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """If its checkpoints were removed to save space, only --overwrite may replace the run."""
+    """Only --overwrite may replace a run whose checkpoints were removed."""
     for path in (RUN / "checkpoints").iterdir():
         path.unlink()
     for command in (RESUME, [*RESUME, "project.seed=7"]):
-        message = refused(capsys, *command)
+        message = run_refused_command(capsys, *command)
         assert "last.pth is missing, so the run cannot be resumed, and " in message
         assert "would be lost; replace the run with --overwrite" in message
     for path in RUN.iterdir():
         if path.name not in ("config.yaml", "environment.json", "checkpoints", "result.json"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    assert "result.json would be lost" in refused(capsys, *RESUME)  # one file is enough
+    assert "result.json would be lost" in run_refused_command(capsys, *RESUME)  # a single result file is enough
 
 
 @pytest.mark.parametrize(
@@ -449,7 +464,7 @@ def test_a_damaged_file_does_not_stop_a_resumed_run(finished: Path, damage: Call
 def test_a_log_that_cannot_be_opened_is_an_error(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (RUN / "run.log").unlink()
     (RUN / "run.log").mkdir()
-    assert "run.log" in refused(capsys, *RESUME)
+    assert "run.log" in run_refused_command(capsys, *RESUME)
 
 
 def test_the_erm_run_of_a_renamed_run_stays_in_its_folder(finished: Path) -> None:

@@ -1,4 +1,4 @@
-"""No module of the package reads a file in a way that can run code, and overrides have the bounds of YAML files."""
+"""No module of the package reads a file in a way that can run code, and overrides have the limits of YAML files."""
 
 import ast
 from collections.abc import Iterator
@@ -36,14 +36,16 @@ def dangerous_calls(source: str) -> Iterator[str]:
 
 
 def test_no_call_can_run_code_of_a_file() -> None:
-    found = {str(path): calls for path in PACKAGE.rglob("*.py") if (calls := list(dangerous_calls(path.read_text())))}
-    assert found == {}
+    calls_by_file = {
+        str(path): calls for path in PACKAGE.rglob("*.py") if (calls := list(dangerous_calls(path.read_text())))
+    }
+    assert calls_by_file == {}
 
 
 @pytest.mark.parametrize(
     "source", ["torch.load(path)", "np.load(path, allow_pickle=True)", "pickle.loads(text)", "yaml.load(text, Loader)"]
 )
-def test_the_search_for_dangerous_calls_can_fail(source: str) -> None:
+def test_the_search_finds_dangerous_calls(source: str) -> None:
     assert list(dangerous_calls(source)) == [source]
 
 
@@ -63,7 +65,7 @@ def test_only_two_modules_import_code_by_name() -> None:
         (str(2**64 + 1), "too large a number"),
     ],
 )
-def test_overrides_have_the_bounds_of_yaml_files(value: str, problem: str) -> None:
+def test_overrides_have_the_same_limits_as_yaml_files(value: str, problem: str) -> None:
     with pytest.raises(UserError, match=problem) as error:
         config.read("colored_mnist_default", [f"project.description={value}"])
     assert len(str(error.value)) < 1000

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lntl.seeding import derive, draw_with_replacement, permutation, uniforms
 
-part = st.integers(0, 1000) | st.text(max_size=5)
+path_parts = st.integers(0, 1000) | st.text(max_size=5)
 
 
 def test_derive_is_the_same_on_every_machine() -> None:
@@ -16,22 +16,22 @@ def test_derive_is_the_same_on_every_machine() -> None:
     assert derive(0, "order", 1, 2) == 6492929615091620735
 
 
-@given(st.integers(0, 2**63), st.lists(part, max_size=4))
+@given(st.integers(0, 2**63), st.lists(path_parts, max_size=4))
 def test_torch_accepts_derived_seeds(seed: int, path: list[int | str]) -> None:
     assert 0 <= derive(seed, *path) < 2**63
     torch.Generator().manual_seed(derive(seed, *path))
 
 
-@given(st.lists(part, max_size=4), st.lists(part, max_size=4), st.integers(0, 9), st.integers(0, 9))
+@given(st.lists(path_parts, max_size=4), st.lists(path_parts, max_size=4), st.integers(0, 9), st.integers(0, 9))
 def test_different_seeds_or_paths_give_different_numbers(
     a: list[int | str], b: list[int | str], s: int, t: int
 ) -> None:
-    same = (s, a) == (t, b) and [*map(type, a)] == [*map(type, b)]
-    assert (derive(s, *a) == derive(t, *b)) == same
+    is_same_path = (s, a) == (t, b) and [*map(type, a)] == [*map(type, b)]
+    assert (derive(s, *a) == derive(t, *b)) == is_same_path
 
 
 @given(st.integers(0, 300), st.integers(0, 2**63 - 1))
-def test_permutation_holds_every_number_once_and_depends_only_on_the_seed(n: int, seed: int) -> None:
+def test_a_permutation_contains_every_number_once_and_depends_only_on_the_seed(n: int, seed: int) -> None:
     torch.manual_seed(0)
     first = permutation(n, seed)
     torch.manual_seed(1)  # the global generator must not matter

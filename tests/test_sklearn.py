@@ -1,4 +1,4 @@
-"""DebiasedClassifier by scikit-learn's own checks, against the trainer, and in pipelines, searches and data frames."""
+"""DebiasedClassifier passes the checks of scikit-learn, equals the trainer, and works in pipelines and searches."""
 
 import copy
 import io
@@ -57,7 +57,7 @@ EXPECTED_FAILURES = {
     expected_failed_checks=lambda _estimator: EXPECTED_FAILURES,
     xfail_strict=False,  # these checks pass on some machines
 )
-def test_scikit_learns_own_checks(estimator: Any, check: Callable[[Any], None]) -> None:
+def test_the_estimator_passes_the_checks_of_scikit_learn(estimator: Any, check: Callable[[Any], None]) -> None:
     check(estimator)
 
 
@@ -71,17 +71,17 @@ def pets() -> tuple[Any, Any, Any]:
     return X.astype(np.float32), np.array(["cat", "dog", "eel"])[y], sky
 
 
-def same(a: DebiasedClassifier, b: DebiasedClassifier, X: Any) -> bool:
+def predicts_the_same(a: DebiasedClassifier, b: DebiasedClassifier, X: Any) -> bool:
     return bool((a.predict_proba(X) == b.predict_proba(X)).all() and (a.transform(X) == b.transform(X)).all())
 
 
-def test_the_estimator_trains_as_the_command_line_does(pets: tuple[Any, Any, Any], tmp_path: Path) -> None:
+def test_the_estimator_trains_like_the_command_line(pets: tuple[Any, Any, Any], tmp_path: Path) -> None:
     """The networks are those of a run on the same arrays with every row in train, bit for bit."""
     X, y, sky = pets
     fitted = DebiasedClassifier(**SMALL, mu=0.3, ema=0.9, method_settings={"h_steps": 2}).fit(X, y, bias=sky)
     split = ["train"] * N + ["val", "test"] * 3
-    more = [0, 0, 1, 1, 2, 2]
-    rows = [*range(N), *more]
+    repeated_rows = [0, 0, 1, 1, 2, 2]
+    rows = [*range(N), *repeated_rows]
     np.savez(tmp_path / "a.npz", x=X[rows], y=y[rows], bias=sky[rows], split=np.array(split))
     phases = [
         {"method": "erm", "epochs": 1},
@@ -96,9 +96,9 @@ def test_the_estimator_trains_as_the_command_line_does(pets: tuple[Any, Any, Any
     }
     experiment = build(configuration.validate(raw, "test"))
     records = list(experiment.trainer)
-    by_hand = experiment.trainer.evaluated.state_dict()
+    expected_state = experiment.trainer.evaluated.state_dict()
     for name, value in fitted.networks_.state_dict().items():
-        assert torch.equal(value, by_hand[name]), name
+        assert torch.equal(value, expected_state[name]), name
     assert [(e["phase"], e["method"], e["train/task"]) for e in fitted.history_ if "train/task" in e] == [
         (r.phase, r.method, r.metrics["train/task"]) for r in records if "train/task" in r.metrics
     ]
@@ -122,12 +122,12 @@ def test_the_decision_for_two_classes_is_the_second_logit_minus_the_first(pets: 
 
 def test_the_bias_affects_only_methods_that_use_it(pets: tuple[Any, Any, Any]) -> None:
     X, y, sky = pets
-    for method, matters in (("lntl", True), ("erm", False), ("lff", False)):
-        a, b = (DebiasedClassifier(method, **SMALL).fit(X, y, bias=each) for each in (sky, np.roll(sky, 1)))
-        assert same(a, b, X) != matters
+    for method, uses_bias in (("lntl", True), ("erm", False), ("lff", False)):
+        a, b = (DebiasedClassifier(method, **SMALL).fit(X, y, bias=bias) for bias in (sky, np.roll(sky, 1)))
+        assert predicts_the_same(a, b, X) != uses_bias
 
 
-FORMS: dict[str, Callable[[Any], Any]] = {
+BIAS_FORMS: dict[str, Callable[[Any], Any]] = {
     "texts": lambda sky: np.array(["day", "dusk", "night"])[sky],
     "list": lambda sky: [int(value) for value in sky],
     "series": lambda sky: pd.Series(sky, name="sky"),
@@ -138,29 +138,29 @@ FORMS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_a_bias_is_the_same_in_every_form(pets: tuple[Any, Any, Any], form: str) -> None:
+@pytest.mark.parametrize("form", BIAS_FORMS)
+def test_a_bias_may_be_given_in_every_form(pets: tuple[Any, Any, Any], form: str) -> None:
     X, y, sky = pets
-    a, b = (DebiasedClassifier(**SMALL).fit(X, y, bias=each) for each in (sky, FORMS[form](sky)))
-    assert same(a, b, X)
+    a, b = (DebiasedClassifier(**SMALL).fit(X, y, bias=bias) for bias in (sky, BIAS_FORMS[form](sky)))
+    assert predicts_the_same(a, b, X)
     assert b.networks_.h(torch.zeros(2, 8)).shape[:2] == (2, 3)
 
 
-MISSING: dict[str, Any] = {"none": None, "nan": float("nan"), "na": pd.NA, "empty": "", "minus one": -1}
+MISSING_VALUES: dict[str, Any] = {"none": None, "nan": float("nan"), "na": pd.NA, "empty": "", "minus one": -1}
 
 
-@pytest.mark.parametrize("missing", MISSING)
+@pytest.mark.parametrize("missing", MISSING_VALUES)
 def test_a_missing_bias_is_not_learned_from(pets: tuple[Any, Any, Any], missing: str) -> None:
     X, y, sky = pets
     bias = np.array(["day", "dusk", "night"], dtype=object)[sky]
-    bias[::7] = MISSING[missing]
+    bias[::7] = MISSING_VALUES[missing]
     fitted = DebiasedClassifier("bias_head", **SMALL).fit(X, y, bias=bias)
-    known = np.arange(N) % 7 > 0
-    ignored = np.where(known, sky, -100)
-    assert same(fitted, DebiasedClassifier("bias_head", **SMALL).fit(X, y, bias=ignored), X)
+    is_known = np.arange(N) % 7 > 0
+    labels_with_ignore = np.where(is_known, sky, -100)
+    assert predicts_the_same(fitted, DebiasedClassifier("bias_head", **SMALL).fit(X, y, bias=labels_with_ignore), X)
 
 
-def test_several_biases_have_a_head_each(pets: tuple[Any, Any, Any]) -> None:
+def test_each_of_several_biases_has_a_head(pets: tuple[Any, Any, Any]) -> None:
     X, y, sky = pets
     frame = pd.DataFrame({"sky": sky, "age": np.where(np.arange(N) % 2, "old", None)})
     frame.loc[::4, "age"] = "young"
@@ -222,15 +222,15 @@ def test_images_of_each_layout_are_classified(shape: str) -> None:
     assert len(fitted.input_shape_) == 3
 
 
-@pytest.mark.parametrize("fitted_on", [np.uint8, np.float32])
-def test_bytes_and_floats_of_the_same_images_give_the_same_predictions(fitted_on: Any) -> None:
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_bytes_and_floats_of_the_same_images_give_the_same_predictions(dtype: Any) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 6, 6, 3), dtype=np.uint8)
-    both = {np.uint8: pixels, np.float32: (pixels / 255).astype(np.float32)}
-    fitted = DebiasedClassifier("erm", **SMALL).fit(both[fitted_on], Y)
-    for used in (fitted, pickle.loads(pickle.dumps(fitted))):
-        p, other = (used.predict_proba(X) for X in both.values())
-        np.testing.assert_allclose(p, other, atol=1e-5)
-        np.testing.assert_allclose(*(used.transform(X) for X in both.values()), atol=1e-4)
+    images_by_dtype = {np.uint8: pixels, np.float32: (pixels / 255).astype(np.float32)}
+    fitted = DebiasedClassifier("erm", **SMALL).fit(images_by_dtype[dtype], Y)
+    for classifier in (fitted, pickle.loads(pickle.dumps(fitted))):
+        byte_probabilities, float_probabilities = (classifier.predict_proba(X) for X in images_by_dtype.values())
+        np.testing.assert_allclose(byte_probabilities, float_probabilities, atol=1e-5)
+        np.testing.assert_allclose(*(classifier.transform(X) for X in images_by_dtype.values()), atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -249,12 +249,12 @@ def test_the_estimator_survives_pickle_joblib_copy_and_clone(model: Any) -> None
     joblib.dump(fitted, file)
     file.seek(0)
     state = torch.get_rng_state()
-    for other in (pickle.loads(pickle.dumps(fitted)), joblib.load(file), copy.deepcopy(fitted)):
-        assert same(fitted, other, X)
+    for restored in (pickle.loads(pickle.dumps(fitted)), joblib.load(file), copy.deepcopy(fitted)):
+        assert predicts_the_same(fitted, restored, X)
     assert torch.equal(torch.get_rng_state(), state)
-    again = clone(fitted)
-    assert not hasattr(again, "networks_")
-    assert same(fitted, again.fit(X, y), X)
+    cloned = clone(fitted)
+    assert not hasattr(cloned, "networks_")
+    assert predicts_the_same(fitted, cloned.fit(X, y), X)
 
 
 def test_results_depend_on_the_seed_and_global_random_state_is_unchanged(pets: tuple[Any, Any, Any]) -> None:
@@ -262,9 +262,9 @@ def test_results_depend_on_the_seed_and_global_random_state_is_unchanged(pets: t
     state = torch.get_rng_state()
     numpy_state = np.random.get_state()[1].copy()  # noqa: NPY002 - the test reads the global generator
     first, second = (DebiasedClassifier(**SMALL).fit(X, y, bias=sky) for _ in range(2))
-    other = DebiasedClassifier(**SMALL | {"random_state": 1}).fit(X, y, bias=sky)
-    assert same(first, second, X)
-    assert not same(first, other, X)
+    other_seed = DebiasedClassifier(**SMALL | {"random_state": 1}).fit(X, y, bias=sky)
+    assert predicts_the_same(first, second, X)
+    assert not predicts_the_same(first, other_seed, X)
     assert torch.equal(torch.get_rng_state(), state)
     assert (np.random.get_state()[1] == numpy_state).all()  # noqa: NPY002
 
@@ -280,19 +280,19 @@ def test_the_estimator_prints_nothing_and_writes_no_file(
 
 
 @pytest.fixture
-def routing() -> Iterator[None]:
+def enable_routing() -> Iterator[None]:
     with config_context(enable_metadata_routing=True):
         yield
 
 
-@pytest.mark.usefixtures("routing")
+@pytest.mark.usefixtures("enable_routing")
 @pytest.mark.full
 def test_the_bias_is_routed_through_a_pipeline_and_a_search(pets: tuple[Any, Any, Any]) -> None:
     X, y, sky = pets
     pipeline = make_pipeline(StandardScaler(), DebiasedClassifier(**SMALL).set_fit_request(bias=True))
     scaled = StandardScaler().fit_transform(X)
-    by_hand = DebiasedClassifier(**SMALL).fit(scaled, y, bias=sky)
-    assert (pipeline.fit(X, y, bias=sky).predict_proba(X) == by_hand.predict_proba(scaled)).all()
+    reference = DebiasedClassifier(**SMALL).fit(scaled, y, bias=sky)
+    assert (pipeline.fit(X, y, bias=sky).predict_proba(X) == reference.predict_proba(scaled)).all()
 
     bias_lengths: list[int] = []
 
@@ -308,14 +308,14 @@ def test_the_bias_is_routed_through_a_pipeline_and_a_search(pets: tuple[Any, Any
     assert search.predict(X).shape == (N,)
 
 
-@pytest.mark.usefixtures("routing")
+@pytest.mark.usefixtures("enable_routing")
 def test_a_bias_without_a_routing_request_is_an_error(pets: tuple[Any, Any, Any]) -> None:
     X, y, sky = pets
     with pytest.raises(Exception, match="bias"):
         make_pipeline(StandardScaler(), DebiasedClassifier(**SMALL)).fit(X, y, bias=sky)
 
 
-def test_data_frames_in_and_out(pets: tuple[Any, Any, Any]) -> None:
+def test_data_frames_are_accepted_and_returned(pets: tuple[Any, Any, Any]) -> None:
     X, y, sky = pets
     frame = pd.DataFrame(X, columns=["shape", "light"], index=np.arange(N)[::-1])
     fitted = DebiasedClassifier(**SMALL).fit(frame, pd.Series(y, frame.index), bias=pd.Series(sky, frame.index))
@@ -327,45 +327,47 @@ def test_data_frames_in_and_out(pets: tuple[Any, Any, Any]) -> None:
         fitted.predict(frame[["light", "shape"]])
 
 
-def test_pandas_objects_of_another_index_are_not_matched_by_position(pets: tuple[Any, Any, Any]) -> None:
+def test_pandas_objects_with_another_index_are_refused(pets: tuple[Any, Any, Any]) -> None:
     X, y, sky = pets
-    frame, other = pd.DataFrame(X), np.arange(N)[::-1]
+    frame, reversed_index = pd.DataFrame(X), np.arange(N)[::-1]
     for name, series in (
-        ("y", pd.Series(y, other)),
-        ("bias", pd.Series(sky, other)),
-        ("sample_weight", pd.Series(other)),
+        ("y", pd.Series(y, reversed_index)),
+        ("bias", pd.Series(sky, reversed_index)),
+        ("sample_weight", pd.Series(reversed_index)),
     ):
-        moved = series if name != "sample_weight" else pd.Series(np.ones(N), other)
-        arguments = {"X": frame, "y": y, "bias": sky} | {name: moved}
+        argument = series if name != "sample_weight" else pd.Series(np.ones(N), reversed_index)
+        arguments = {"X": frame, "y": y, "bias": sky} | {name: argument}
         with pytest.raises(ValueError, match=rf"{name} has another index than X, .* e\.g\. {name}\.loc\[X\.index\]"):
             DebiasedClassifier(**SMALL).fit(**arguments)
-        DebiasedClassifier(**SMALL | {"epochs": 1}).fit(**arguments | {name: moved.to_numpy()})
+        DebiasedClassifier(**SMALL | {"epochs": 1}).fit(**arguments | {name: argument.to_numpy()})
 
 
-def test_equal_weights_change_nothing_and_others_set_the_probability_of_a_draw(pets: tuple[Any, Any, Any]) -> None:
+def test_sample_weights_set_the_probability_of_a_draw(pets: tuple[Any, Any, Any]) -> None:
     X, y, _ = pets
-    plain, equal = (DebiasedClassifier("erm", **SMALL).fit(X, y, sample_weight=w) for w in (None, np.full(N, 0.5)))
-    assert same(plain, equal, X)
+    unweighted, equally_weighted = (
+        DebiasedClassifier("erm", **SMALL).fit(X, y, sample_weight=w) for w in (None, np.full(N, 0.5))
+    )
+    assert predicts_the_same(unweighted, equally_weighted, X)
     weight = 1.0 + (y == "cat")
     for method in ("erm", "resample"):
         loader = Loader(InMemory(torch.from_numpy(X), np.arange(N) % 3, ("a", "b", "c"), []).train, 50, CPU)
         loader.row_weights = torch.from_numpy(weight)
-        own = None if method == "erm" else torch.linspace(1, 2, N)
-        rows = torch.cat([batch.row for seed in range(40) for batch in loader.batches(seed, weights=own)])
-        expected = weight * (1 if own is None else own.double().numpy())
+        method_weights = None if method == "erm" else torch.linspace(1, 2, N)
+        rows = torch.cat([batch.row for seed in range(40) for batch in loader.batches(seed, weights=method_weights)])
+        expected = weight * (1 if method_weights is None else method_weights.double().numpy())
         share = np.bincount(rows.numpy(), minlength=N) / len(rows)
         assert len(rows) == 40 * N
         np.testing.assert_allclose(share[y == "cat"].sum(), (expected / expected.sum())[y == "cat"].sum(), atol=0.02)
         assert [b.row.tolist() for b in loader.batches()] == [list(range(k, k + 50)) for k in (0, 50, 100)]
-    heavy = DebiasedClassifier("erm", **SMALL).fit(X, y, sample_weight=1.0 + 50 * (y == "cat"))
-    assert (heavy.predict(X) == "cat").mean() > (plain.predict(X) == "cat").mean()
+    cat_weighted = DebiasedClassifier("erm", **SMALL).fit(X, y, sample_weight=1.0 + 50 * (y == "cat"))
+    assert (cat_weighted.predict(X) == "cat").mean() > (unweighted.predict(X) == "cat").mean()
 
 
-def test_an_example_without_weight_is_left_out(pets: tuple[Any, Any, Any]) -> None:
+def test_an_example_of_weight_0_is_left_out(pets: tuple[Any, Any, Any]) -> None:
     X, y, sky = pets
     weight = (np.arange(N) >= 30).astype(float)
-    left_out = DebiasedClassifier("group_dro", **SMALL).fit(X, y, bias=pd.Series(sky), sample_weight=weight)
-    assert same(left_out, DebiasedClassifier("group_dro", **SMALL).fit(X[30:], y[30:], bias=sky[30:]), X)
+    fitted = DebiasedClassifier("group_dro", **SMALL).fit(X, y, bias=pd.Series(sky), sample_weight=weight)
+    assert predicts_the_same(fitted, DebiasedClassifier("group_dro", **SMALL).fit(X[30:], y[30:], bias=sky[30:]), X)
 
 
 @pytest.mark.parametrize(
@@ -382,13 +384,13 @@ def test_invalid_weights_are_refused(weight: Any, sentence: str) -> None:
         DebiasedClassifier("erm", **SMALL).fit(X2, Y, sample_weight=weight)
 
 
-def test_boosting_passes_its_weights(pets: tuple[Any, Any, Any]) -> None:
+def test_the_estimator_accepts_the_weights_of_adaboost(pets: tuple[Any, Any, Any]) -> None:
     X, y, _ = pets
     boosted = AdaBoostClassifier(DebiasedClassifier("erm", **SMALL), n_estimators=2, random_state=0).fit(X, y)
     assert boosted.predict(X).shape == (N,)
 
 
-def test_vectors_stay_as_they_are_and_images_are_normalised() -> None:
+def test_vectors_are_not_changed_and_images_are_normalised() -> None:
     random = np.random.default_rng(0)
     y = np.arange(30) % 2
     vectors = random.random((30, 5), dtype=np.float32)
@@ -403,7 +405,7 @@ def test_vectors_stay_as_they_are_and_images_are_normalised() -> None:
 
 @pytest.mark.full
 def test_features_that_float32_cannot_hold_are_standardised_in_double() -> None:
-    """Seconds since 1970 that determine the class: neighbours in float32 are 128 seconds apart."""
+    """Seconds since 1970 determine the class; adjacent float32 numbers are 128 seconds apart there."""
     random, y = np.random.default_rng(0), np.arange(200) % 2
     seconds = 1_700_000_000 + 60 * y + random.integers(0, 30, 200)
     for X in (np.stack([seconds.astype(float), random.normal(size=200)], axis=1), seconds[:, None]):
@@ -411,12 +413,12 @@ def test_features_that_float32_cannot_hold_are_standardised_in_double() -> None:
         assert fitted.score(X, y) == 1
         x = next(fitted._batches(fitted._validated(X))).numpy()
         np.testing.assert_allclose(x, (X - X.mean(axis=0)) / X.std(axis=0), atol=1e-6)
-        assert same(fitted, pickle.loads(pickle.dumps(fitted)), X)
+        assert predicts_the_same(fitted, pickle.loads(pickle.dumps(fitted)), X)
 
 
 X2, Y, B = np.random.default_rng(0).random((40, 2)), np.arange(40) % 2, np.arange(40) // 2 % 2
-PICTURES = np.random.default_rng(0).random((40, 6, 6))
-WRONG: dict[str, tuple[dict[str, Any], tuple[Any, Any, Any], str]] = {
+IMAGE_ARRAY = np.random.default_rng(0).random((40, 6, 6))
+WRONG_INPUTS: dict[str, tuple[dict[str, Any], tuple[Any, Any, Any], str]] = {
     "no bias": ({}, (X2, Y, None), r"method lntl needs bias labels.*debian, erm, jtt, lff"),
     "one value": ({}, (X2, Y, [1] * 40), "bias bias: it has only the value '1'"),
     "no value": ({}, (X2, Y, [None] * 40), "no value at all"),
@@ -425,7 +427,7 @@ WRONG: dict[str, tuple[dict[str, Any], tuple[Any, Any, Any], str]] = {
     "a cube": ({}, (X2, Y, np.zeros((40, 1, 1))), r"bias is an array \(40, 1, 1\)"),
     "method": ({"method": "lnt"}, (X2, Y, B), "did you mean 'lntl'"),
     "model": ({"model": "mpl"}, (X2, Y, B), "did you mean 'mlp'"),
-    "images wanted": ({"model": "convnet"}, (X2, Y, B), "convnet takes images"),
+    "model for images": ({"model": "convnet"}, (X2, Y, B), "convnet takes images"),
     "mu": ({"method": "erm", "mu": 1.0}, (X2, Y, B), "phases.0.mu: unknown key"),
     "epochs": ({"epochs": 0}, (X2, Y, B), "epochs: 0 should be greater than or equal to 1"),
     "batch size": ({"batch_size": 1}, (X2, Y, B), "batch_size: 1 should be"),
@@ -434,24 +436,24 @@ WRONG: dict[str, tuple[dict[str, Any], tuple[Any, Any, Any], str]] = {
     "phase": ({"phases": [{"epochs": 2}]}, (X2, Y, B), "phases.0: missing 'method'"),
     "no phase": ({"phases": []}, (X2, Y, B), "training.phases: List should have at least 1"),
     "one class": ({}, (X2, Y * 0, B), "y has 1 class, 0; a classifier needs two"),
-    "range": ({}, (PICTURES * 255, Y, B), "give them as uint8, or as float in"),
-    "channels": ({}, (PICTURES[:, :, :, None].repeat(7, 3), Y, B), "with 1 or 3 channels"),
-    "split": ({"model": {"name": "torchvision/resnet18"}}, (PICTURES, Y, B), "model.split: missing"),
+    "range": ({}, (IMAGE_ARRAY * 255, Y, B), "give them as uint8, or as float in"),
+    "channels": ({}, (IMAGE_ARRAY[:, :, :, None].repeat(7, 3), Y, B), "with 1 or 3 channels"),
+    "split": ({"model": {"name": "torchvision/resnet18"}}, (IMAGE_ARRAY, Y, B), "model.split: missing"),
     "learning rate": ({"method": "erm", "lr": 1e30, "epochs": 5}, (X2, Y, B), "the loss is not finite"),
 }
 
 
-@pytest.mark.parametrize("wrong", WRONG)
-def test_wrong_input_is_a_value_error_that_names_it(wrong: str) -> None:
-    settings, (X, y, bias), sentence = WRONG[wrong]
+@pytest.mark.parametrize("case", WRONG_INPUTS)
+def test_wrong_input_is_a_value_error_with_the_reason(case: str) -> None:
+    settings, (X, y, bias), sentence = WRONG_INPUTS[case]
     with pytest.raises(ValueError, match=sentence):
         DebiasedClassifier(**SMALL | settings).fit(X, y, bias=bias)
 
 
 def test_images_of_another_shape_are_refused() -> None:
-    fitted = DebiasedClassifier("erm", **SMALL).fit(PICTURES, Y)
+    fitted = DebiasedClassifier("erm", **SMALL).fit(IMAGE_ARRAY, Y)
     with pytest.raises(ValueError, match=r"an example of X is \(1, 6, 5\), in fit it was \(1, 6, 6\)"):
-        fitted.predict(PICTURES[:, :, :5])
+        fitted.predict(IMAGE_ARRAY[:, :, :5])
 
 
 @pytest.mark.parametrize(
@@ -465,13 +467,15 @@ def test_images_of_another_shape_are_refused() -> None:
         ("conditional_adversary", 4, [("erm", 1), ("bias_head", 1), ("conditional_adversary", 4)]),
     ],
 )
-def test_the_phases_before_a_method(method: str, epochs: int, expected: list[tuple[str, int]]) -> None:
+def test_a_method_has_the_documented_phases_before_it(
+    method: str, epochs: int, expected: list[tuple[str, int]]
+) -> None:
     phases = phases_of(method, epochs, {"seen": 1})
     assert [(phase["method"], phase["epochs"]) for phase in phases] == expected
     assert ["seen" in phase for phase in phases] == [False] * (len(phases) - 1) + [True]
 
 
-def test_the_model_gets_the_settings_that_its_methods_require_and_numpy_numbers_are_accepted() -> None:
+def test_config_of_adds_required_model_settings_and_accepts_numpy_numbers() -> None:
     training = {"lr": 1}
     phases = [{"method": "domain_independent", "epochs": np.int64(3), "clip_grad_norm": np.float64(2)}]
     config = config_of("x", 7, {"name": "mlp", "hidden": (8, np.int64(4))}, {"phases": phases})

@@ -25,19 +25,19 @@ ROOT = Path(__file__).parents[1]
         ("0x1f", 31),
     ],
 )
-def test_numbers(text: str, value: Any) -> None:
+def test_numbers_with_an_exponent_are_floats(text: str, value: Any) -> None:
     parsed = parse(text, "test")
     assert parsed == value
     assert type(parsed) is type(value)
 
 
 @pytest.mark.parametrize("text", ["a: 1\nb: 2\na: 3", "x: {a: 1, a: 1}", "- {b: 1, b: 2}"])
-def test_a_key_given_twice_is_an_error_with_its_place(text: str) -> None:
+def test_a_duplicate_key_is_an_error(text: str) -> None:
     with pytest.raises(UserError, match=r"test.*: not valid YAML: key '[ab]' is given twice"):
         parse(text, "test")
 
 
-def test_malformed_yaml_names_file_line_and_column(tmp_path: Path) -> None:
+def test_the_error_for_malformed_yaml_has_file_line_and_column(tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text("project:\n  seed: [1\n")
     with pytest.raises(UserError, match=r"bad\.yaml, line 3, column 1: not valid YAML"):
@@ -57,13 +57,13 @@ def test_a_file_that_is_not_a_mapping_is_a_user_error(tmp_path: Path, content: b
         read_yaml(path)
 
 
-def test_missing_file_and_folder(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "none.yaml", tmp_path):
         with pytest.raises(UserError, match=r"cannot read the configuration: .*lntl configs"):
             read_yaml(path)
 
 
-def test_mappings_are_merged_and_explicit_keys_come_first() -> None:
+def test_mappings_are_merged_and_explicit_keys_have_priority() -> None:
     text = """
     x: &x {a: 1, b: 1}
     deep: {inner: &base {<<: *x, b: 2}}
@@ -128,24 +128,24 @@ def nested_aliases(line: str) -> str:
     ],
     ids=range(20),
 )
-def test_a_hostile_text_is_refused_in_one_short_sentence(text: str, problem: str) -> None:
+def test_a_malicious_text_is_refused_in_one_short_sentence(text: str, problem: str) -> None:
     with pytest.raises(UserError, match=problem) as caught:
         parse(text, "test")
     assert len(str(caught.value)) < 400
 
 
 class OldLoader(yaml.SafeLoader):
-    """The reader of lntl 0.2: YAML 1.1, with 1e-3 as a number."""
+    """The loader of lntl 0.2: YAML 1.1, with 1e-3 as a number."""
 
 
 OldLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
 )
-SHIPPED = [path for folder in ("src", "benchmarks", "examples") for path in (ROOT / folder).rglob("*.yaml")]
+PROJECT_FILES = [path for folder in ("src", "benchmarks", "examples") for path in (ROOT / folder).rglob("*.yaml")]
 
 
-def test_the_shipped_yaml_has_the_values_that_it_had_in_yaml_1_1() -> None:
-    assert len(SHIPPED) >= 25
-    for path in SHIPPED:
+def test_the_yaml_files_of_the_project_have_the_same_values_in_yaml_1_1() -> None:
+    assert len(PROJECT_FILES) >= 25
+    for path in PROJECT_FILES:
         text = path.read_text(encoding="utf-8")
         assert repr(parse(text, str(path))) == repr(yaml.load(text, OldLoader)), path

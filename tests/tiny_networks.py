@@ -11,7 +11,7 @@ WIDTH = 16
 
 
 class BiasHead(nn.Module):
-    """h: z (N, C) -> logits (N, bins) or (N, bins, B), only for the examples at `where` if it is given."""
+    """h: z (N, C) -> logits (N, bins) or (N, bins, B), or the logits of the examples in the mask `where`."""
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""A tiny run, and fast processes that run the command line on it, which a test can kill at a chosen function call.
+"""The configuration of a tiny run, and processes that run the command line and can be killed at a function call.
 
-The processes are forked from a server that has imported everything and read the digits, so that a real process costs a
+The processes are forked from a server that has imported all modules and read the digits, so that each starts in a
 fraction of a second.
 """
 
@@ -24,7 +24,7 @@ from lntl import cli
 from lntl.cli.console import log
 
 ROOT = Path(__file__).parents[1]
-SECONDS = 300  # that a process may take: far more than it needs, for machines under load
+SECONDS = 300  # time limit of a process; high, because the machine may be busy
 # 90 training images in batches of 32: three steps an epoch. Steps 1 to 3 erm, 4 to 6 bias_head, 7 to 12 lntl.
 TINY: dict[str, Any] = {
     "project": {"experiment_name": "tiny"},
@@ -48,7 +48,7 @@ RUN = Path("results/tiny")
 
 
 def write_config(folder: Path, **sections: dict[str, Any]) -> Path:
-    """Write tiny.yaml, each given section merged into the one of TINY."""
+    """Write tiny.yaml: TINY, with the settings of `sections` added to its sections."""
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump({key: TINY[key] | sections.get(key, {}) for key in TINY}), encoding="utf-8")
     return path
@@ -67,7 +67,7 @@ def exit_code(main: Callable[[], object]) -> int:
     except SystemExit as stop:
         code = stop.code
     finally:
-        while log.handlers:  # they hold the streams and files of this test
+        while log.handlers:  # the handlers hold open streams and files of this test
             log.handlers[0].close()
             log.removeHandler(log.handlers[0])
     assert isinstance(code, int | None)
@@ -75,7 +75,7 @@ def exit_code(main: Callable[[], object]) -> int:
 
 
 _server = multiprocessing.get_context("forkserver")
-_server.set_forkserver_preload(["pytest", "torch.utils.tensorboard", "torchvision.utils", "warm"])
+_server.set_forkserver_preload(["pytest", "torch.utils.tensorboard", "torchvision.utils", "preload"])
 
 
 def start_server() -> None:
@@ -85,23 +85,23 @@ def start_server() -> None:
         forkserver.ensure_running()
 
 
-def begin(*arguments: str, folder: Path, prepare: Callable[[], object] | None = None) -> ForkServerProcess:
+def start_process(*arguments: str, folder: Path, prepare: Callable[[], object] | None = None) -> ForkServerProcess:
     """Start `lntl ARGUMENTS` in a new process; `prepare()` runs there first.
 
-    It works in `folder` and writes to the files stdout and stderr there.
+    The working directory of the process is `folder`; its output goes to the files stdout and stderr there.
     """
     start_server()
-    process = _server.Process(target=_work, args=(list(arguments), folder, prepare), daemon=True)
+    process = _server.Process(target=_run_command_line, args=(list(arguments), folder, prepare), daemon=True)
     process.start()
     return process
 
 
 def run(*arguments: str, folder: Path, prepare: Callable[[], object] | None = None) -> int:
     """Run `lntl ARGUMENTS` in a new process to its end; return its exit code, -N if signal N killed it."""
-    return ended(begin(*arguments, folder=folder, prepare=prepare))
+    return wait_for_exit_code(start_process(*arguments, folder=folder, prepare=prepare))
 
 
-def ended(process: ForkServerProcess) -> int:
+def wait_for_exit_code(process: ForkServerProcess) -> int:
     """Wait for the end of a process; return its exit code."""
     process.join(SECONDS)
     code = process.exitcode
@@ -109,11 +109,11 @@ def ended(process: ForkServerProcess) -> int:
         process.kill()
         process.join()
     process.close()
-    assert code is not None, f"not over after {SECONDS} s"
+    assert code is not None, f"the process did not end within {SECONDS} s"
     return code
 
 
-def _work(arguments: list[str], folder: Path, prepare: Callable[[], object] | None) -> None:
+def _run_command_line(arguments: list[str], folder: Path, prepare: Callable[[], object] | None) -> None:
     os.chdir(folder)
     for stream, name in ((sys.stdout, "stdout"), (sys.stderr, "stderr")):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), {"stdout": 1, "stderr": 2}[name])
@@ -125,8 +125,8 @@ def _work(arguments: list[str], folder: Path, prepare: Callable[[], object] | No
 
 
 @dataclass(frozen=True)
-class Strike:
-    """The process sends itself a signal just before it calls a function ("module:name") for the n-th time."""
+class SignalAtCall:
+    """Make the process send itself a signal just before the n-th call of a function ("module:name")."""
 
     function: str
     call: int
@@ -135,32 +135,32 @@ class Strike:
 
     def __call__(self) -> None:
         """Replace the function."""
-        place, _, name = self.function.replace(":", ".").rpartition(".")
-        owner, calls = pkgutil.resolve_name(place), 0
+        owner_name, _, name = self.function.replace(":", ".").rpartition(".")
+        owner, calls = pkgutil.resolve_name(owner_name), 0
         original = getattr(owner, name)
 
-        def struck(*arguments: Any, **named: Any) -> Any:
+        def send_signal_and_call(*arguments: Any, **keywords: Any) -> Any:
             nonlocal calls
             calls += 1
             for _ in range(self.times if calls == self.call else 0):
                 os.kill(os.getpid(), self.signal)
-            return original(*arguments, **named)
+            return original(*arguments, **keywords)
 
-        setattr(owner, name, struck)
+        setattr(owner, name, send_signal_and_call)
 
 
 def leaves(tree: Any, path: str = "") -> dict[str, Any]:
-    """Return the leaves of nested dicts and lists by path, without times and durations."""
+    """Return a dict from path to leaf of nested dicts and lists, without times and durations."""
     if isinstance(tree, dict | list):
         items = list(tree.items() if isinstance(tree, dict) else enumerate(tree))
-        here = {f"{path} (length)": len(items)}
-        return here | {k: v for key, value in items for k, v in leaves(value, f"{path}/{key}").items()}
+        length = {f"{path} (length)": len(items)}
+        return length | {k: v for key, value in items for k, v in leaves(value, f"{path}/{key}").items()}
     return {} if "/time/" in path or path.endswith("training_seconds") else {path: tree}
 
 
-def assert_equal(one: Any, other: Any) -> None:
-    """Assert that two nested structures are equal except for durations, tensors bit for bit."""
-    first, second = leaves(one), leaves(other)
+def assert_equal(first_tree: Any, second_tree: Any) -> None:
+    """Assert that two nested structures are equal (tensors bit for bit), except for durations."""
+    first, second = leaves(first_tree), leaves(second_tree)
     assert first.keys() == second.keys()
     for path, value in first.items():
         if isinstance(value, torch.Tensor):
@@ -170,13 +170,13 @@ def assert_equal(one: Any, other: Any) -> None:
             assert value == second[path], path
 
 
-def assert_same_run(one: Path, other: Path) -> None:
-    """Assert that two runs have equal networks, optimisers, averages and logged numbers, times excepted."""
+def assert_same_run(first_run: Path, second_run: Path) -> None:
+    """Assert that two runs have equal networks, optimisers, averages and logged numbers, except for times."""
     for name in ("last.pth", "best_model.pth"):
-        first, second = (torch.load(run / "checkpoints" / name, weights_only=True) for run in (one, other))
+        first, second = (torch.load(run / "checkpoints" / name, weights_only=True) for run in (first_run, second_run))
         assert_equal(first, second)
-    assert_equal(metrics(one), metrics(other))
-    assert_equal(*(json.loads((run / "result.json").read_text()) for run in (one, other)))
+    assert_equal(metrics(first_run), metrics(second_run))
+    assert_equal(*(json.loads((run / "result.json").read_text()) for run in (first_run, second_run)))
 
 
 def metrics(run_folder: Path) -> list[dict[str, Any]]:

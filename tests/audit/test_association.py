@@ -24,13 +24,13 @@ from lntl.types import IGNORE
 TABLES = arrays(np.int64, st.tuples(st.integers(1, 5), st.integers(1, 6)), elements=st.integers(0, 30)).filter(np.any)
 
 
-def rows_of(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return class and bias value of rows that have the counts of the table."""
-    y, value = (place.ravel().repeat(table.ravel()) for place in np.indices(table.shape))
+def rows_from_counts(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the class and the bias value of rows with the counts of a table."""
+    y, value = (index.ravel().repeat(table.ravel()) for index in np.indices(table.shape))
     return y, value
 
 
-def test_the_table_counts_rows_whose_bias_is_known() -> None:
+def test_crosstab_counts_the_rows_with_a_known_bias() -> None:
     y, value = np.array([0, 2, 2, 1, 2]), np.array([1, 0, 0, IGNORE, 3])
     expected = np.zeros((3, 4), dtype=int)
     for row, label in enumerate(y):
@@ -39,57 +39,61 @@ def test_the_table_counts_rows_whose_bias_is_known() -> None:
     assert crosstab(y, value, 3, 4).dense().tolist() == expected.tolist()
 
 
-def table_of(counts: np.ndarray) -> Table:
-    return crosstab(*rows_of(counts), *counts.shape)
+def make_table(counts: np.ndarray) -> Table:
+    return crosstab(*rows_from_counts(counts), *counts.shape)
 
 
 @given(TABLES)
 def test_cramers_v_and_mutual_information_equal_their_formulas(counts: np.ndarray) -> None:
-    """V is compared by its square, for a rounding error of 1e-16 in chi^2 is one of 1e-8 in V near independence."""
-    present = counts[counts.any(axis=1)][:, counts.any(axis=0)]
-    if min(present.shape) < 2:
-        assert math.isnan(cramers_v(table_of(counts)))
-        assert math.isnan(normalised_mutual_information(table_of(counts)))
+    """The test compares V^2, because a rounding error of 1e-16 in chi^2 is an error of 1e-8 in V near independence."""
+    nonempty = counts[counts.any(axis=1)][:, counts.any(axis=0)]
+    if min(nonempty.shape) < 2:
+        assert math.isnan(cramers_v(make_table(counts)))
+        assert math.isnan(normalised_mutual_information(make_table(counts)))
         return
-    n, chi, shared, entropies = present.sum(), 0.0, 0.0, [0.0, 0.0]
-    rows, columns = present.sum(axis=1) / n, present.sum(axis=0) / n
-    for k, b in np.ndindex(*present.shape):
-        expected, p = n * rows[k] * columns[b], present[k, b] / n
-        chi += (present[k, b] - expected) ** 2 / expected
-        shared += p * math.log(p / (rows[k] * columns[b])) if p else 0
-    for which, shares in enumerate((rows, columns)):
-        entropies[which] = -sum(p * math.log(p) for p in shares)
-    found = cramers_v(table_of(counts))
-    assert found**2 == pytest.approx(chi / (n * (min(present.shape) - 1)), abs=1e-12)
-    assert normalised_mutual_information(table_of(counts)) == pytest.approx(2 * shared / sum(entropies), abs=1e-12)
+    n, chi, mutual_information, entropies = nonempty.sum(), 0.0, 0.0, [0.0, 0.0]
+    rows, columns = nonempty.sum(axis=1) / n, nonempty.sum(axis=0) / n
+    for k, b in np.ndindex(*nonempty.shape):
+        expected, p = n * rows[k] * columns[b], nonempty[k, b] / n
+        chi += (nonempty[k, b] - expected) ** 2 / expected
+        mutual_information += p * math.log(p / (rows[k] * columns[b])) if p else 0
+    for axis, shares in enumerate((rows, columns)):
+        entropies[axis] = -sum(p * math.log(p) for p in shares)
+    v = cramers_v(make_table(counts))
+    assert v**2 == pytest.approx(chi / (n * (min(nonempty.shape) - 1)), abs=1e-12)
+    assert normalised_mutual_information(make_table(counts)) == pytest.approx(
+        2 * mutual_information / sum(entropies), abs=1e-12
+    )
 
 
 @given(TABLES)
 def test_no_rule_is_more_accurate_than_the_best_rule(counts: np.ndarray) -> None:
-    table, right, total = table_of(counts), 0, 0
+    table, correct, total = make_table(counts), 0, 0
     for column in counts.T.tolist():
-        right, total = right + max(column), total + sum(column)
-    assert rule_accuracy(table, best_rule(table)) == pytest.approx(right / total)
+        correct, total = correct + max(column), total + sum(column)
+    assert rule_accuracy(table, best_rule(table)) == pytest.approx(correct / total)
     assert majority_share(table) == pytest.approx(max(sum(row) for row in counts.tolist()) / total)
-    commonest = counts.sum(axis=1).argmax()
-    first = [column.argmax() if column.any() else commonest for column in counts.T]  # of equals the first class
-    assert best_rule(table).tolist() == first
+    most_frequent = counts.sum(axis=1).argmax()
+    expected = [
+        column.argmax() if column.any() else most_frequent for column in counts.T
+    ]  # of ties, argmax returns the first class
+    assert best_rule(table).tolist() == expected
 
 
 def test_the_rule_of_training_is_scored_on_other_rows() -> None:
     train, test = np.array([[9, 0, 0], [1, 5, 0]]), np.array([[1, 3, 2], [4, 2, 8]])
-    rule = best_rule(table_of(train))
-    assert rule.tolist() == [0, 1, 0]  # no training row has the last value: the more frequent class
-    assert rule_accuracy(table_of(test), rule) == pytest.approx((1 + 2 + 2) / 20)
+    rule = best_rule(make_table(train))
+    assert rule.tolist() == [0, 1, 0]  # no training row has the last value, so it gets the most frequent class
+    assert rule_accuracy(make_table(test), rule) == pytest.approx((1 + 2 + 2) / 20)
 
 
 def test_without_rows_all_measures_are_undefined() -> None:
-    empty = table_of(np.zeros((2, 3), dtype=np.int64))
+    empty_table = make_table(np.zeros((2, 3), dtype=np.int64))
     values = (
-        cramers_v(empty),
-        normalised_mutual_information(empty),
-        majority_share(empty),
-        rule_accuracy(empty, best_rule(empty)),
+        cramers_v(empty_table),
+        normalised_mutual_information(empty_table),
+        majority_share(empty_table),
+        rule_accuracy(empty_table, best_rule(empty_table)),
     )
     assert all(map(math.isnan, values))
 
@@ -110,6 +114,6 @@ def test_the_detectable_difference_has_the_stated_power(n: int) -> None:
     assert detectable_difference(n) == pytest.approx(high, rel=1e-6)
 
 
-def test_thirty_images_show_a_difference_of_a_third_and_more_a_smaller_one() -> None:
+def test_more_images_make_smaller_differences_detectable() -> None:
     assert detectable_difference(30) == pytest.approx(0.340, abs=1e-3)
     assert detectable_difference(3000) == pytest.approx(0.0361, abs=1e-3)

@@ -1,4 +1,4 @@
-"""Equal examples and similar pictures, compared with a loop over all pairs."""
+"""Equal examples and similar images, compared with a loop over all pairs."""
 
 import io
 import math
@@ -15,15 +15,15 @@ from lntl.audit.fingerprints import Fingerprints, equal_sets, image_fingerprints
 from lntl.types import IGNORE
 
 
-def photographs(n: int, side: int = 48) -> np.ndarray:
-    """Return n different pictures (n, side, side, 3) of smooth blots."""
+def make_images(n: int, side: int = 48) -> np.ndarray:
+    """Return n different images (n, side, side, 3) of smooth blots."""
     random = np.random.default_rng(1)
     coarse = random.integers(0, 256, (n, 6, 6, 3), dtype=np.uint8)
     return np.stack([np.asarray(Image.fromarray(image).resize((side, side), 3)) for image in coarse])
 
 
-def tensor(pictures: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2)
+def to_tensor(images: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
 
 
 def test_equal_examples_are_in_one_set() -> None:
@@ -35,12 +35,12 @@ def test_equal_examples_are_in_one_set() -> None:
     assert set(sets.tolist()) == {IGNORE, 0, 1}
 
 
-def test_the_hash_equals_that_of_a_slow_formula() -> None:
-    pictures = tensor(photographs(3, 64))
-    hashes = image_fingerprints(pictures).phash
+def test_the_hash_equals_a_slow_formula() -> None:
+    images = to_tensor(make_images(3, 64))
+    hashes = image_fingerprints(images).phash
     assert hashes is not None
-    for picture, bits in zip(pictures.double().numpy(), hashes, strict=True):
-        grey = 0.299 * picture[0] + 0.587 * picture[1] + 0.114 * picture[2]
+    for image, bits in zip(images.double().numpy(), hashes, strict=True):
+        grey = 0.299 * image[0] + 0.587 * image[1] + 0.114 * image[2]
         small = grey.reshape(32, 2, 32, 2).mean(axis=(1, 3))
         values = []
         for u in range(8):
@@ -58,15 +58,15 @@ def test_the_hash_equals_that_of_a_slow_formula() -> None:
         assert np.unpackbits(np.array([bits]).view(np.uint8)).astype(bool).tolist() == expected
 
 
-def test_near_pairs_are_the_recompressed_resized_and_darkened_pictures() -> None:
-    pictures = list(photographs(40))
+def test_recompressed_resized_and_darkened_images_are_near_pairs() -> None:
+    images = list(make_images(40))
     file = io.BytesIO()
-    Image.fromarray(pictures[3]).save(file, "JPEG", quality=60)
-    pictures.append(np.asarray(Image.open(file)))
-    pictures.append(np.asarray(Image.fromarray(pictures[5]).resize((20, 20)).resize((48, 48))))
-    pictures.append((0.8 * pictures[9]).astype(np.uint8))
-    pictures.append(pictures[11])  # equal: no near pair
-    pairs = near_pairs(image_fingerprints(tensor(np.stack(pictures))))
+    Image.fromarray(images[3]).save(file, "JPEG", quality=60)
+    images.append(np.asarray(Image.open(file)))
+    images.append(np.asarray(Image.fromarray(images[5]).resize((20, 20)).resize((48, 48))))
+    images.append((0.8 * images[9]).astype(np.uint8))
+    images.append(images[11])  # an equal image is no near pair
+    pairs = near_pairs(image_fingerprints(to_tensor(np.stack(images))))
     assert pairs.tolist() == [[3, 40], [5, 41], [9, 42]]
 
 
@@ -74,9 +74,9 @@ def test_near_pairs_finds_every_pair_within_the_limit_of_bits() -> None:
     random = np.random.default_rng(2)
     phash = random.integers(0, 2**64, 60, dtype=np.uint64)
     for k in range(30, 60):  # the second half equals the first except for 0 to 5 flipped bits
-        turned = random.choice(64, k % 6, replace=False)
-        phash[k] = phash[k - 30] ^ np.uint64(sum(1 << int(bit) for bit in turned))
-    thumb = np.tile(np.arange(256, dtype=np.uint8), (60, 1))  # all correlate
+        flipped_bits = random.choice(64, k % 6, replace=False)
+        phash[k] = phash[k - 30] ^ np.uint64(sum(1 << int(bit) for bit in flipped_bits))
+    thumb = np.tile(np.arange(256, dtype=np.uint8), (60, 1))  # all thumbnails are correlated
     expected = []
     for i, j in combinations(range(60), 2):
         if (int(phash[i]) ^ int(phash[j])).bit_count() <= duplicates.BITS:
@@ -85,37 +85,37 @@ def test_near_pairs_finds_every_pair_within_the_limit_of_bits() -> None:
     assert near_pairs(Fingerprints(np.arange(60, dtype=np.uint64), phash, thumb)).tolist() == expected
 
 
-def test_pictures_of_one_colour_are_in_no_near_pair() -> None:
+def test_images_of_one_colour_are_in_no_near_pair() -> None:
     flat = torch.arange(0, 250, 10, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 8, 8)
     assert near_pairs(image_fingerprints(flat)).tolist() == []
 
 
-def test_thousands_of_similar_pictures_give_a_limited_number_of_pairs() -> None:
+def test_thousands_of_similar_images_give_a_limited_number_of_pairs() -> None:
     n = 3000
     thumb = np.tile(np.arange(256, dtype=np.uint8), (n, 1))
     phash = np.zeros(n, dtype=np.uint64)
     pairs = near_pairs(Fingerprints(np.arange(n, dtype=np.uint64), phash, thumb))
-    assert near_pairs(Fingerprints(phash, phash, thumb)).tolist() == []  # equal pictures are no near pairs
+    assert near_pairs(Fingerprints(phash, phash, thumb)).tolist() == []  # equal images are no near pairs
     assert len(pairs) <= n * duplicates.REACH
     assert np.unique(pairs).tolist() == list(range(n))
 
 
 @pytest.mark.parametrize("n", [1, 2])
-def test_one_or_two_pictures_give_no_pairs(n: int) -> None:
-    prints = image_fingerprints(tensor(photographs(n, 4)))
+def test_one_or_two_images_give_no_pairs(n: int) -> None:
+    prints = image_fingerprints(to_tensor(make_images(n, 4)))
     assert near_pairs(prints).shape == (0, 2)
     assert equal_sets(prints.digest).tolist() == [IGNORE] * n
 
 
-def test_connected_pairs_become_sets_in_order() -> None:
-    pictures = tensor(photographs(5))
-    whole, parts = (
-        image_fingerprints(pictures),
-        join([image_fingerprints(pictures[:2]), image_fingerprints(pictures[2:])]),
+def test_joined_fingerprints_equal_those_of_all_images() -> None:
+    images = to_tensor(make_images(5))
+    prints, joined_prints = (
+        image_fingerprints(images),
+        join([image_fingerprints(images[:2]), image_fingerprints(images[2:])]),
     )
-    assert whole.phash is not None
-    assert whole.thumb is not None
-    assert (parts.digest == whole.digest).all()
-    assert (parts.phash == whole.phash).all()
-    assert (parts.thumb == whole.thumb).all()
+    assert prints.phash is not None
+    assert prints.thumb is not None
+    assert (joined_prints.digest == prints.digest).all()
+    assert (joined_prints.phash == prints.phash).all()
+    assert (joined_prints.thumb == prints.thumb).all()
     assert join([vector_fingerprints(torch.ones(2, 3))]).phash is None

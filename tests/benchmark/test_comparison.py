@@ -1,4 +1,4 @@
-"""The comparison of methods: its numbers against loops, its files, its figure."""
+"""The comparison of methods: its numbers equal loops; its files and its figure are complete."""
 
 import csv
 import io
@@ -24,19 +24,21 @@ from lntl.benchmark.results import BenchmarkRun, ResultLine
 from lntl.errors import UserError
 from lntl.evaluation.metrics import METRICS, lower_is_better
 
-VAR = "data.color_var"
+COLOR_VAR = "data.color_var"
 
 
-def line(
-    name: str, seed: int, accuracy: float | None, value: Any = 0.02, key: str = VAR, **more: Any
+def make_line(
+    name: str, seed: int, accuracy: float | None, value: Any = 0.02, key: str = COLOR_VAR, **fields: Any
 ) -> dict[str, Any]:
     overrides = {} if value is None else {key: value}
     head = {"name": name, "config_hash": f"{name}{value}", "overrides": overrides, "seed": seed}
-    return head | {"metrics": {"accuracy": accuracy, "bias_accuracy": 0.9}} | more
+    return head | {"metrics": {"accuracy": accuracy, "bias_accuracy": 0.9}} | fields
 
 
-def failure(name: str, seed: int, value: float = 0.02) -> dict[str, Any]:
-    return {k: v for k, v in line(name, seed, 0, value).items() if k != "metrics"} | {"error": "no luck; try again"}
+def make_failure(name: str, seed: int, value: float = 0.02) -> dict[str, Any]:
+    return {k: v for k, v in make_line(name, seed, 0, value).items() if k != "metrics"} | {
+        "error": "out of memory; try again"
+    }
 
 
 def compare(lines: list[dict[str, Any]], *arguments: Any, **settings: Any) -> Comparison:
@@ -44,39 +46,39 @@ def compare(lines: list[dict[str, Any]], *arguments: Any, **settings: Any) -> Co
 
 
 LINES = [
-    line("er_m", 10, 0.40),
-    line("er_m", 11, 0.44),
-    line("er_m", 12, 0.39),
-    line("er_m", 10, 0.85, 0.05),
-    line("er_m", 11, 0.83, 0.05),
-    line("er_m", 12, 0.81, 0.05),
-    line("best", 10, 0.95),
-    line("best", 11, 0.97),
-    failure("best", 12),
-    failure("best", 10, 0.05),
+    make_line("er_m", 10, 0.40),
+    make_line("er_m", 11, 0.44),
+    make_line("er_m", 12, 0.39),
+    make_line("er_m", 10, 0.85, 0.05),
+    make_line("er_m", 11, 0.83, 0.05),
+    make_line("er_m", 12, 0.81, 0.05),
+    make_line("best", 10, 0.95),
+    make_line("best", 11, 0.97),
+    make_failure("best", 12),
+    make_failure("best", 10, 0.05),
 ]
 TABLE = compare(LINES)
 
 
 def rows(text: str) -> dict[str, list[str]]:
-    """Return the cells of a Markdown table by the first of each row."""
+    """Return the further cells of each row of a Markdown table by its first cell."""
     cells = [[c.strip() for c in x.strip("| ").split(" | ")] for x in text.splitlines() if x.startswith("|")]
-    return {first: rest for first, *rest in cells}
+    return {name: values for name, *values in cells}
 
 
-def by_hand(values: list[float]) -> tuple[float, float]:
+def mean_and_std(values: list[float]) -> tuple[float, float]:
     mean = sum(values) / len(values)
     return mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
 
 
-def test_means_and_sample_deviations_are_those_of_a_loop() -> None:
+def test_means_and_sample_deviations_equal_a_loop() -> None:
     er_m, best = TABLE.ours
     for row, column, values in (
         (er_m, 0.02, [0.40, 0.44, 0.39]),
         (er_m, 0.05, [0.85, 0.83, 0.81]),
         (best, 0.02, [0.95, 0.97]),
     ):
-        mean, std = by_hand(values)
+        mean, std = mean_and_std(values)
         assert row.scores[column].mean == pytest.approx(mean)
         assert row.scores[column].std == pytest.approx(std)
     assert best.scores[0.02].failed == (12,)
@@ -84,36 +86,36 @@ def test_means_and_sample_deviations_are_those_of_a_loop() -> None:
 
 
 def test_one_seed_has_no_deviation() -> None:
-    (row,) = compare([line("a", 1, 0.5)]).ours
+    (row,) = compare([make_line("a", 1, 0.5)]).ours
     assert row.scores[0.02].std is None
     assert tables.score_text(row.scores[0.02], usual_n=1) == ".5000"
 
 
-def test_markdown() -> None:
+def test_the_markdown_table_has_scores_notes_and_failures() -> None:
     text = tables.to_markdown(TABLE)
     table = rows(text)
-    mean, std = by_hand([0.40, 0.44, 0.39])
+    mean, std = mean_and_std([0.40, 0.44, 0.39])
     assert list(table)[:4] == ["accuracy by colour variance σ²", "---", r"er\_m", "best"]
     assert table[r"er\_m"] == [f"{mean:.4f} ± {std:.4f}".replace("0.", "."), ".8300 ± .0200"]
     assert table["best"] == ["**.9600 ± .0141 (n=2)**", "failed"]
     assert "n = 3 where no other is given" in text
-    assert "Failed: best, data.color\\_var=0.02, seed 12: no luck." in text
+    assert "Failed: best, data.color\\_var=0.02, seed 12: out of memory." in text
     assert table["accuracy by colour variance σ²"] == ["0.02", "0.05"]
 
 
-def test_every_published_row_stands_beside_ours() -> None:
+def test_every_published_row_is_in_the_table() -> None:
     table, text = rows(tables.to_markdown(TABLE)), tables.to_markdown(TABLE)
     for published in paper.PUBLISHED:
-        shown = [cell.strip("*") for cell in table[published.name]]
-        assert shown == [f"{published.accuracy[c]:.4f}".removeprefix("0") for c in (0.02, 0.05)]
+        cells = [cell.strip("*") for cell in table[published.name]]
+        assert cells == [f"{published.accuracy[c]:.4f}".removeprefix("0") for c in (0.02, 0.05)]
         assert published.source in text
         assert published.confirmed != published.name.endswith("as recalled, unconfirmed")
-    assert table["CSAD, as recalled, unconfirmed"][1] == "**.9850**"  # it beats ours there, and so it is the bold one
+    assert table["CSAD, as recalled, unconfirmed"][1] == "**.9850**"  # the highest accuracy of the column is bold
 
 
-# From PAPER.md: baseline, BlindEye, gray, LNTL of the authors' README; a student report; recalled figures.
+# From PAPER.md: baseline, BlindEye, gray and LNTL of the authors' README, a student report, and unconfirmed numbers.
 @pytest.mark.parametrize(
-    ("name", "figures"),
+    ("name", "accuracies"),
     [
         ("paper: baseline", ".4055 .4813 .5996 .6626 .7333 .7973 .8450"),
         ("paper: BlindEye", ".6741 .7123 .7883 .8203 .8638 .8927 .9159"),
@@ -124,29 +126,29 @@ def test_every_published_row_stands_beside_ours() -> None:
         ("MI back-propagation, as recalled, unconfirmed", ".864 .925 .959 .973 .975 .980 .982"),
     ],
 )
-def test_the_published_figures(name: str, figures: str) -> None:
+def test_the_published_accuracies_are_those_of_paper_md(name: str, accuracies: str) -> None:
     (row,) = (row for row in paper.PUBLISHED if row.name == name)
     columns = [0.02, 0.025, 0.03, 0.035, 0.04, 0.045, 0.05]
-    assert row.accuracy == dict(zip(columns, map(float, figures.split()), strict=True))
+    assert row.accuracy == dict(zip(columns, map(float, accuracies.split()), strict=True))
 
 
-def test_csv_holds_all_digits() -> None:
+def test_the_csv_has_all_digits() -> None:
     lines = list(csv.DictReader(io.StringIO(tables.to_csv(TABLE))))
     ours = [x for x in lines if x["source"] == "ours"]
-    assert [(x["method"], x[VAR], x["n"], x["failed_seeds"]) for x in ours] == [
+    assert [(x["method"], x[COLOR_VAR], x["n"], x["failed_seeds"]) for x in ours] == [
         ("er_m", "0.02", "3", ""),
         ("er_m", "0.05", "3", ""),
         ("best", "0.02", "2", "12"),
         ("best", "0.05", "0", "10"),
     ]
-    mean, std = by_hand([0.40, 0.44, 0.39])
+    mean, std = mean_and_std([0.40, 0.44, 0.39])
     assert (float(ours[0]["mean"]), float(ours[0]["std"])) == (pytest.approx(mean), pytest.approx(std))
     assert (ours[3]["mean"], ours[3]["std"]) == ("", "")
     assert len(lines) == 4 + 2 * len(paper.PUBLISHED)
 
 
-def test_names_are_one_line_of_text_in_every_table() -> None:
-    table = compare([line("a\nb\t|c", 1, 0.5), line("=1+1", 1, 0.6)])
+def test_names_are_one_line_in_every_table() -> None:
+    table = compare([make_line("a\nb\t|c", 1, 0.5), make_line("=1+1", 1, 0.6)])
     assert "| a b \\|c |" in tables.to_markdown(table)
     for escape, name in ((False, "=1+1"), (True, "'=1+1")):
         cells = [
@@ -156,7 +158,7 @@ def test_names_are_one_line_of_text_in_every_table() -> None:
         assert not re.search(r"[\n\t]", cells[0])
 
 
-def test_latex() -> None:
+def test_the_latex_table_is_complete_and_escaped() -> None:
     text = tables.to_latex(TABLE)
     assert r" & \multicolumn{2}{c}{accuracy by colour variance $\sigma^2$} \\" in text
     assert r"er\_m & .4100 $\pm$ .0265 & .8300 $\pm$ .0200 \\" in text
@@ -167,7 +169,7 @@ def test_latex() -> None:
     assert not re.search(r"(?<!\\)_", "\n".join(body))
 
 
-def test_terminal() -> None:
+def test_the_terminal_table_has_scores_and_failures() -> None:
     console = Console(file=io.StringIO(), width=120)
     console.print(tables.to_table(TABLE))
     text = console.file.getvalue()  # type: ignore[attr-defined]
@@ -175,9 +177,9 @@ def test_terminal() -> None:
     assert "Failed: best" in text
 
 
-def test_a_plan_gives_order_labels_and_what_counts() -> None:
-    asked = [("best", "Best (ours)", 10), ("best", "Best (ours)", 11), ("er_m", "ERM", 10), ("new", "new", 10)]
-    planned = [BenchmarkRun(name, label, {VAR: 0.02}, f"{name}0.02", seed) for name, label, seed in asked]
+def test_a_plan_sets_the_order_the_labels_and_the_counted_runs() -> None:
+    plan_rows = [("best", "Best (ours)", 10), ("best", "Best (ours)", 11), ("er_m", "ERM", 10), ("new", "new", 10)]
+    planned = [BenchmarkRun(name, label, {COLOR_VAR: 0.02}, f"{name}0.02", seed) for name, label, seed in plan_rows]
     table = compare(LINES, planned)
     assert [row.name for row in table.ours] == ["Best (ours)", "ERM", "new"]
     assert table.columns == [0.02]
@@ -187,8 +189,8 @@ def test_a_plan_gives_order_labels_and_what_counts() -> None:
     assert any("7 lines are of other configurations or seeds: outdated, not counted" in note for note in table.notes)
 
 
-def test_scores_on_val_stand_beside_nothing_published() -> None:
-    table = compare([line("a", 10, 0.5, value, split="val") for value in (0.02, 0.05)])
+def test_scores_on_val_are_not_compared_with_published_results() -> None:
+    table = compare([make_line("a", 10, 0.5, value, split="val") for value in (0.02, 0.05)])
     assert comparison_figure(table).axes[0].get_ylabel() == "accuracy on the validation set"
     assert table.published == []
     assert table.notes[0].startswith("Validation set, last checkpoint")
@@ -196,19 +198,19 @@ def test_scores_on_val_stand_beside_nothing_published() -> None:
 
 def test_scores_on_val_and_on_test_are_not_mixed() -> None:
     with pytest.raises(UserError, match="some of these runs were scored on test, some on val"):
-        compare([line("a", 10, 0.5, split="val"), line("a", 11, 0.5, split="test")])
+        compare([make_line("a", 10, 0.5, split="val"), make_line("a", 11, 0.5, split="test")])
 
 
-def test_without_a_plan_the_last_configuration_of_a_cell_counts() -> None:
-    lines = [line("a", 1, 0.1, config_hash="old"), line("a", 1, 0.5), line("a", 2, 0.7)]
+def test_without_a_plan_only_the_last_configuration_of_a_cell_counts() -> None:
+    lines = [make_line("a", 1, 0.1, config_hash="old"), make_line("a", 1, 0.5), make_line("a", 2, 0.7)]
     table = compare(lines)
     assert table.ours[0].scores[0.02].values == (0.5, 0.7)
     assert any(note.startswith("1 lines are of other") for note in table.notes)
 
 
-def test_any_key_and_a_row_for_each_other_value() -> None:
+def test_columns_can_be_any_key_and_other_keys_give_rows() -> None:
     lines = [
-        line("a", 1, 0.5) | {"overrides": {"training.ema": ema, "mu": mu}, "config_hash": f"{ema}{mu}"}
+        make_line("a", 1, 0.5) | {"overrides": {"training.ema": ema, "mu": mu}, "config_hash": f"{ema}{mu}"}
         for ema in (0.9, None)
         for mu in (10, 2)
     ]
@@ -222,7 +224,7 @@ def test_any_key_and_a_row_for_each_other_value() -> None:
         compare(lines, by="nu")
 
 
-def test_another_metric_has_no_published_rows_and_h_s_accuracy_no_best() -> None:
+def test_another_metric_has_no_published_rows_and_bias_accuracy_no_best_value() -> None:
     table = compare(LINES, metric="bias_accuracy")
     assert table.published == []
     assert "**" not in tables.to_markdown(table)
@@ -231,40 +233,42 @@ def test_another_metric_has_no_published_rows_and_h_s_accuracy_no_best() -> None
 
 
 @pytest.mark.parametrize("metric", [name for name in METRICS if lower_is_better(name)])
-def test_of_errors_and_gaps_the_lowest_is_the_best(metric: str) -> None:
-    lines = [line(name, 1, None, None) | {"metrics": {metric: gap}} for name, gap in (("wide", 0.4), ("narrow", 0.1))]
+def test_the_lowest_error_or_gap_is_the_best(metric: str) -> None:
+    lines = [
+        make_line(name, 1, None, None) | {"metrics": {metric: gap}} for name, gap in (("wide", 0.4), ("narrow", 0.1))
+    ]
     table = compare(lines, metric=metric)
     assert rows(tables.to_markdown(table))["narrow"] == ["**.1000**"]
     assert tables.to_markdown(table).count("**") == 2
     assert [text.get_text() for text in comparison_figure(table).axes[0].get_yticklabels()] == ["wide", "narrow"]
 
 
-def test_an_undefined_value_is_no_value() -> None:
-    (row,) = compare([line("a", 1, None), line("a", 2, 0.5)]).ours
+def test_an_undefined_value_is_left_out() -> None:
+    (row,) = compare([make_line("a", 1, None), make_line("a", 2, 0.5)]).ours
     assert row.scores[0.02].values == (0.5,)
 
 
-def test_nothing_to_compare() -> None:
+def test_a_comparison_without_lines_is_refused() -> None:
     with pytest.raises(UserError, match="no runs to compare yet"):
         compare([])
 
 
 CASES: dict[str, Comparison] = {
     "paper": TABLE,
-    "no grid": compare([line("a", 1, 0.5, None), line("a", 2, 0.6, None), line("b", 1, 0.7, None)]),
-    "words": compare([line("a", 1, 0.5, value, "model.name") for value in ("convnet", "lenet")]),
-    "lists": compare([line("a", 1, 0.5, value, "x") for value in ([1, 2], [3])]),
+    "no grid": compare([make_line("a", 1, 0.5, None), make_line("a", 2, 0.6, None), make_line("b", 1, 0.7, None)]),
+    "words": compare([make_line("a", 1, 0.5, value, "model.name") for value in ("convnet", "lenet")]),
+    "lists": compare([make_line("a", 1, 0.5, value, "x") for value in ([1, 2], [3])]),
     "many": compare(
-        [line(f"method_{i}", s, 0.9 + s / 100, v) for i in range(16) for s in (1, 2) for v in (0.02, 0.05)]
+        [make_line(f"method_{i}", s, 0.9 + s / 100, v) for i in range(16) for s in (1, 2) for v in (0.02, 0.05)]
     ),
-    "money": compare([line("$1k_to_$2k", 1, 0.5, value) for value in (0.02, 0.05)]),
-    "money, no grid": compare([line("$1k_to_$2k", 1, 0.5, None)]),
-    "all failed": compare([failure("a", 1), failure("a", 1, 0.05)]),
+    "money": compare([make_line("$1k_to_$2k", 1, 0.5, value) for value in (0.02, 0.05)]),
+    "money, no grid": compare([make_line("$1k_to_$2k", 1, 0.5, None)]),
+    "all failed": compare([make_failure("a", 1), make_failure("a", 1, 0.05)]),
 }
 
 
 @pytest.mark.parametrize("table", CASES.values(), ids=CASES)
-def test_a_figure_of_any_table(table: Comparison) -> None:
+def test_every_table_can_be_drawn_and_written(table: Comparison) -> None:
     figure = comparison_figure(table)
     assert isinstance(figure, Figure)
     FigureCanvasAgg(figure).draw()
@@ -272,7 +276,7 @@ def test_a_figure_of_any_table(table: Comparison) -> None:
         assert text.endswith("\n")
 
 
-def test_the_figure_shows_means_bands_and_the_confirmed_figures() -> None:
+def test_the_figure_shows_means_bands_and_confirmed_published_accuracies() -> None:
     figure = comparison_figure(TABLE)
     (axes,) = figure.axes
     er_m, best, *published = axes.lines
@@ -281,11 +285,11 @@ def test_the_figure_shows_means_bands_and_the_confirmed_figures() -> None:
     assert {str(mark.get_label()) for mark in published} == {p.name for p in paper.PUBLISHED if p.confirmed}
     assert len(axes.collections) == 2
     corners = axes.collections[0].get_paths()[0].vertices
-    mean, std = by_hand([0.40, 0.44, 0.39])
+    mean, std = mean_and_std([0.40, 0.44, 0.39])
     assert min(corners[:, 1]) == pytest.approx(mean - std)
     (legend,) = figure.legends
     names = [text.get_text() for text in legend.get_texts()]
-    assert names[:2] == ["best", "er_m"]  # in the order of their last points
+    assert names[:2] == ["best", "er_m"]  # ordered by their last points
     assert set(names[2:]) == {p.name for p in paper.PUBLISHED if p.confirmed}
 
 
@@ -296,13 +300,15 @@ def test_the_names_of_many_methods_fit_into_the_figure() -> None:
     (legend,) = figure.legends
     boxes = sorted((text.get_window_extent(canvas.get_renderer()) for text in legend.get_texts()), key=lambda b: b.y0)
     assert len(boxes) == 16 + 5
-    assert all(low.y1 - 0.3 * low.height < high.y0 for low, high in pairwise(boxes))  # a box is higher than its letters
+    assert all(
+        lower.y1 - 0.3 * lower.height < upper.y0 for lower, upper in pairwise(boxes)
+    )  # boxes are higher than letters
     assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1 for box in boxes)
     assert legend.get_window_extent().x0 >= figure.axes[0].get_window_extent().x1
 
 
 @pytest.fixture
-def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def results_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with LINES as results.jsonl, as the working directory."""
     (tmp_path / "results.jsonl").write_text("".join(json.dumps(x) + "\n" for x in LINES))
     monkeypatch.chdir(tmp_path)
@@ -312,42 +318,44 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 NAMES = ["figure.png", "figure.svg", "table.csv", "table.md", "table.tex"]
 
 
-def test_compare_writes_five_files_beside_the_results(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_writes_five_files_beside_the_results(results_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert lntl("compare", "results.jsonl") == 0
-    assert sorted(p.name for p in written.iterdir() if p.name != "results.jsonl") == NAMES
+    assert sorted(p.name for p in results_folder.iterdir() if p.name != "results.jsonl") == NAMES
     assert Path("table.md").read_text() == tables.to_markdown(TABLE)
     assert Path("table.csv").read_text() == tables.to_csv(TABLE)
     assert Path("table.tex").read_text() == tables.to_latex(TABLE)
     assert ".4100 ± .0265" in capsys.readouterr().out
 
 
-def test_the_same_results_give_the_same_files(written: Path) -> None:
+def test_the_same_results_give_the_same_files(results_folder: Path) -> None:
     for folder in ("one", "two"):
         assert lntl("compare", "results.jsonl", "--out", folder) == 0
     assert [(Path("one") / name).read_bytes() for name in NAMES] == [(Path("two") / n).read_bytes() for n in NAMES]
 
 
-def test_the_plan_beside_the_results_says_what_counts(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_config(written)
+def test_the_plan_beside_the_results_decides_which_lines_count(
+    results_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_config(results_folder)
     row = "{name: er_m, label: ERM, config: tiny.yaml, grid: {data.color_var: [0.02]}}"
     Path("plan.yaml").write_text(f"name: try\nseeds: [10, 11]\nruns: [{row}]\n")
     jobs = plans.planned_runs(plans.read(Path("plan.yaml")), Path("plan.yaml"))
-    lines = [line("er_m", job.seed, 0.5 + job.seed / 100, config_hash=job.config_hash) for job in jobs]
+    lines = [make_line("er_m", job.seed, 0.5 + job.seed / 100, config_hash=job.config_hash) for job in jobs]
     Path("results.jsonl").write_text("".join(json.dumps(x) + "\n" for x in (*LINES, *lines)))
     assert lntl("compare", "results.jsonl") == 0
     assert rows(Path("table.md").read_text())["ERM"] == [".6050 ± .0071"]
     assert "10 lines are of other" in " ".join(capsys.readouterr().out.split())
 
 
-def test_results_of_another_plan_have_tables_of_their_own(written: Path) -> None:
+def test_results_of_another_plan_have_separate_tables(results_folder: Path) -> None:
     assert lntl("compare", "results.jsonl") == 0
-    table, tuned = Path("table.md").read_text(), written / "tuned.jsonl"
-    write_config(written)
+    table, tuned_results = Path("table.md").read_text(), results_folder / "tuned.jsonl"
+    write_config(results_folder)
     row = "{name: er_m, label: ERM, config: tiny.yaml, grid: {data.color_var: [0.02]}}"
     Path("plan.yaml").write_text(f"name: try\nseeds: [1]\nruns: [{row.replace('ERM', 'other')}]\n")
     Path("tune.yaml").write_text(f"name: try\nresults: tuned.jsonl\nseeds: [10]\nruns: [{row}]\n")
     (job,) = plans.planned_runs(plans.read(Path("tune.yaml")), Path("tune.yaml"))
-    tuned.write_text(json.dumps(line("er_m", job.seed, 0.5, config_hash=job.config_hash)) + "\n")
+    tuned_results.write_text(json.dumps(make_line("er_m", job.seed, 0.5, config_hash=job.config_hash)) + "\n")
     assert lntl("compare", "tuned.jsonl") == 0
     assert rows(Path("tuned_table.md").read_text())["ERM"] == [".5000"]
     assert Path("tuned_figure.png").stat().st_size > 0
@@ -363,8 +371,8 @@ def test_results_of_another_plan_have_tables_of_their_own(written: Path) -> None
         (["results.jsonl", "--metric", "x"], "--metric x"),
     ],
 )
-def test_faults_are_sentences(
-    written: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
+def test_bad_arguments_give_one_sentence(
+    results_folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
 ) -> None:
     assert lntl("compare", *arguments) == 2
     assert capsys.readouterr().err.startswith(f"Error: {expected}")
@@ -373,13 +381,13 @@ def test_faults_are_sentences(
 @pytest.mark.parametrize(
     ("overrides", "name"),
     [
-        ({VAR: 0.02}, "game"),
-        ({VAR: 0.02, "training.optimizer_fg.lr": 0.004}, "game, lr=0.004"),
-        ({VAR: 0.02, "a.fg.lr": 1, "b.fg.lr": 2, "mu": 3}, "game, a.fg.lr=1, b.fg.lr=2, mu=3"),
+        ({COLOR_VAR: 0.02}, "lntl"),
+        ({COLOR_VAR: 0.02, "training.optimizer_fg.lr": 0.004}, "lntl, lr=0.004"),
+        ({COLOR_VAR: 0.02, "a.fg.lr": 1, "b.fg.lr": 2, "mu": 3}, "lntl, a.fg.lr=1, b.fg.lr=2, mu=3"),
     ],
 )
-def test_a_row_is_named_by_the_last_part_of_what_sets_it_apart(overrides: dict[str, Any], name: str) -> None:
-    table = compare([line("game", 10, 0.5) | {"overrides": overrides}], by=VAR)
+def test_the_name_of_a_row_has_the_overrides_that_distinguish_it(overrides: dict[str, Any], name: str) -> None:
+    table = compare([make_line("lntl", 10, 0.5) | {"overrides": overrides}], by=COLOR_VAR)
     assert [row.name for row in table.ours] == [name]
 
 
@@ -389,7 +397,7 @@ def test_a_row_is_named_by_the_last_part_of_what_sets_it_apart(overrides: dict[s
     [path for path in sorted((ROOT / "benchmarks").glob("*/*.jsonl")) if path.name != "trials.jsonl"],
     ids=lambda path: f"{path.parent.name}/{path.stem}",
 )
-def test_the_tables_of_the_repository_are_those_of_its_results(results: Path, tmp_path: Path) -> None:
+def test_the_tables_of_the_repository_follow_from_its_results(results: Path, tmp_path: Path) -> None:
     assert lntl("compare", str(results), "--out", str(tmp_path)) == 0
-    (made,) = tmp_path.glob("*table.md")
-    assert (results.parent / made.name).read_text(encoding="utf-8") == made.read_text(encoding="utf-8")
+    (table_path,) = tmp_path.glob("*table.md")
+    assert (results.parent / table_path.name).read_text(encoding="utf-8") == table_path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The runs of a benchmark as tasks of a Ray cluster: without one, with a module in its place; and with a real one."""
+"""The runs of a benchmark as tasks of a Ray cluster, with a fake module `ray` and with a real cluster."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from uuid import uuid4
 
 import pytest
 from test_benchmark import ERM, bench, jobs, write_plan  # noqa: F401 - fixtures
-from tiny_runs import begin, ended, lntl, run, write_config
+from tiny_runs import lntl, run, start_process, wait_for_exit_code, write_config
 
 from lntl.benchmark import on_ray, results
 from lntl.benchmark.plan import PlannedRun
@@ -36,7 +36,7 @@ class Cancelled(Lost):
 
 @pytest.fixture
 def ray(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A module in place of Ray: a task runs when its result is asked for."""
+    """A fake module `ray`, in which a task runs when its result is requested."""
     cancelled: list[Any] = []
 
     def get(reference: Any) -> Any:
@@ -66,7 +66,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 class _Arguments(tuple[Any, ...]):
-    """Arguments that are equal to themselves alone, and serve as keys."""
+    """Arguments of a task, compared by identity, so that they can be keys."""
 
     def __hash__(self) -> int:
         return id(self)
@@ -84,13 +84,13 @@ def test_each_run_is_a_task_and_the_head_writes_the_lines(
     lines = results.read(bench.results)
     assert [line.seed for line in lines] == [1, 2, 3, 4, 5]
     assert [line.failed for line in lines] == [False] * 5
-    assert not list(bench.results.parent.glob("results-*"))  # those of workers are gone once they are collected
+    assert not list(bench.results.parent.glob("results-*"))  # the files of workers are removed after they are collected
     assert [path.name for path in bench.scratch.iterdir()] == [".gitignore"]
     assert {(x["num_cpus"], x["num_gpus"]) for x in ray.options} == {(1, 0)}
     assert list(on_ray.run(bench, jobs, lambda: False)) == []
 
 
-def test_a_worker_writes_the_line_too_so_that_a_dead_head_loses_nothing(
+def test_a_line_that_only_a_worker_has_written_is_not_lost(
     ray: SimpleNamespace,
     bench: Benchmark,  # noqa: F811
     jobs: list[PlannedRun],  # noqa: F811
@@ -105,7 +105,7 @@ def test_a_worker_writes_the_line_too_so_that_a_dead_head_loses_nothing(
     assert [line.seed for line in results.read(bench.results)] == [1]
 
 
-def test_without_a_shared_folder_a_run_begins_anew_elsewhere(
+def test_without_a_shared_folder_a_run_restarts_on_another_machine(
     bench: Benchmark,  # noqa: F811
     jobs: list[PlannedRun],  # noqa: F811
 ) -> None:
@@ -115,13 +115,13 @@ def test_without_a_shared_folder_a_run_begins_anew_elsewhere(
     assert [path.name for path in bench.results.parent.glob("*.jsonl")] == []
 
 
-def test_a_run_that_ray_loses_has_failed(
+def test_a_run_that_ray_loses_counts_as_failed(
     ray: SimpleNamespace,
     bench: Benchmark,  # noqa: F811
     jobs: list[PlannedRun],  # noqa: F811
 ) -> None:
     def lose(_: Any) -> None:
-        raise Lost("long story\n  the node died\n")
+        raise Lost("a traceback\n  the node died\n")
 
     ray.get = lose
     list(on_ray.run(bench, jobs[:1], lambda: False))
@@ -131,7 +131,7 @@ def test_a_run_that_ray_loses_has_failed(
 
 
 @pytest.mark.usefixtures("ray")
-def test_stopped_on_request_the_tasks_are_cancelled(
+def test_a_benchmark_that_stops_on_request_cancels_its_tasks(
     bench: Benchmark,  # noqa: F811
     jobs: list[PlannedRun],  # noqa: F811
 ) -> None:
@@ -141,7 +141,7 @@ def test_stopped_on_request_the_tasks_are_cancelled(
     assert [line.seed for line in results.read(bench.results)] == [1]
 
 
-def test_a_run_on_cuda_takes_a_gpu(
+def test_a_run_on_cuda_requests_a_gpu(
     ray: SimpleNamespace,
     bench: Benchmark,  # noqa: F811
     tmp_path: Path,
@@ -150,14 +150,14 @@ def test_a_run_on_cuda_takes_a_gpu(
 
     write_config(tmp_path, training=ERM | {"device": "cuda:1"})
     path = write_plan(tmp_path, {"name": "a"})
-    on_cuda = plans.planned_runs(plans.read(path), path)
+    cuda_runs = plans.planned_runs(plans.read(path), path)
     with pytest.raises(UserError, match="the plan trains on cuda, and the cluster has no GPU"):
-        list(on_ray.run(bench, on_cuda, lambda: False))
+        list(on_ray.run(bench, cuda_runs, lambda: False))
     ray.resources = {"CPU": 4.0, "GPU": 1.0}
-    list(on_ray.run(Benchmark(bench.results, bench.command, 0, keep_runs=True), on_cuda, lambda: False))
+    list(on_ray.run(Benchmark(bench.results, bench.command, 0, keep_runs=True), cuda_runs, lambda: False))
     assert [x["num_gpus"] for x in ray.options] == [1]
     (config,) = bench.scratch.glob("*.yaml")
-    assert "device: cuda\n" in config.read_text()  # the worker sees the one that it is given
+    assert "device: cuda\n" in config.read_text()  # the worker sees only the GPU that Ray assigns
 
 
 @pytest.fixture
@@ -181,14 +181,16 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("ray=" + 70 * "a" + ":1", "no Ray cluster answers there ("),
     ],
 )
-def test_a_bad_address_is_one_sentence(plan: Path, capsys: pytest.CaptureFixture[str], on: str, message: str) -> None:
+def test_a_bad_address_gives_one_sentence(
+    plan: Path, capsys: pytest.CaptureFixture[str], on: str, message: str
+) -> None:
     assert lntl("benchmark", "plan.yaml", "--on", on) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("Error: --on ")
     assert message in line
 
 
-def test_a_missing_extra_is_one_sentence(
+def test_a_missing_extra_gives_one_sentence(
     plan: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
@@ -197,18 +199,18 @@ def test_a_missing_extra_is_one_sentence(
     assert line.endswith("; pip install 'lntl[ray]'")
 
 
-def test_an_address_that_stays_silent_is_given_up(
+def test_an_address_that_does_not_answer_gives_one_sentence(
     plan: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", ModuleType("ray"))
     monkeypatch.setattr(on_ray, "ANSWERING", 0.5)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        port = silent.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
         assert lntl("benchmark", "plan.yaml", "--on", f"ray=127.0.0.1:{port}") == 2
     assert f"'127.0.0.1:{port}': no Ray cluster answers there (no answer within 0 s)" in capsys.readouterr().err
 
 
-# From here on with a real cluster on this machine.
+# The following test uses a real cluster on this machine.
 
 
 def _free_port() -> int:
@@ -218,15 +220,15 @@ def _free_port() -> int:
 
 
 @contextmanager
-def node(folder: Path, name: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a node of a cluster, of one processor, in a process group of its own; it is killed at the end."""
+def run_node(folder: Path, name: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a node of a cluster with one processor, in its own process group; kill the group at the end."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1", "--disable-usage-stats"]
-    command += ["--no-monitor", "--include-log-monitor=false"]  # fewer processes
+    command += ["--no-monitor", "--include-log-monitor=false"]  # to start fewer processes
     path = folder / f"{name}.log"
-    for _ in range(5):  # Ray gives up after 30 s, on a machine under load too early
+    for _ in range(5):  # on a busy machine, Ray may fail after 30 s
         with path.open("wb") as log:
             process = subprocess.Popen([*command, *options], stdout=log, stderr=log, start_new_session=True)
-        _wait(lambda process=process: process.poll() is not None or "Ray runtime started" in path.read_text())
+        _wait_until(lambda process=process: process.poll() is not None or "Ray runtime started" in path.read_text())
         if process.poll() is None:
             break
         _kill(process)
@@ -237,44 +239,46 @@ def node(folder: Path, name: str, *options: str) -> Iterator[subprocess.Popen[by
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
-    """Kill a node with its workers, as a machine that loses its power; what the workers started goes on by itself."""
+    """Kill a node and its workers; processes that the workers started continue."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
-def _wait(condition: Callable[[], object], seconds: float = 300) -> None:
-    end = time.monotonic() + seconds
+def _wait_until(condition: Callable[[], object], seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end
+        assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
 @pytest.mark.slow
-def test_a_run_whose_worker_is_killed_goes_on_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_whose_worker_is_killed_continues_on_another_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", uuid4().hex * 2)
-    monkeypatch.setenv("RAY_worker_niceness", "0")  # else other processes of the tests take all the time
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # so that other processes of the tests do not slow the workers down
     write_config(tmp_path, training={"phases": [{"method": "erm", "epochs": 60}]})
     write_plan(tmp_path, {"name": "erm"}, seeds=[1, 2], seed_keys=["project.seed"])
     port = _free_port()
-    home = TemporaryDirectory(prefix="ray")  # the path of a socket is short
-    head = ("--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={home.name}")
-    with home, node(tmp_path, "head", *head):
+    ray_folder = TemporaryDirectory(prefix="ray")  # in a short path, because paths of sockets are limited
+    head = ("--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={ray_folder.name}")
+    with ray_folder, run_node(tmp_path, "head", *head):
         address = next(line for line in (tmp_path / "head.log").read_text().splitlines() if f":{port}" in line)
         address = address.partition("--address='")[2].partition("'")[0]
-        with node(tmp_path, "worker", f"--address={address}") as worker:
-            head_process = begin("benchmark", "plan.yaml", "--on", f"ray={address}", folder=tmp_path)
-            _wait(lambda: len(list(tmp_path.glob("runs/results/*/metrics.jsonl"))) == 2)
+        with run_node(tmp_path, "worker", f"--address={address}") as worker:
+            head_process = start_process("benchmark", "plan.yaml", "--on", f"ray={address}", folder=tmp_path)
+            _wait_until(lambda: len(list(tmp_path.glob("runs/results/*/metrics.jsonl"))) == 2)
             _kill(worker)
-            assert ended(head_process) == 0, (tmp_path / "stderr").read_text()
+            assert wait_for_exit_code(head_process) == 0, (tmp_path / "stderr").read_text()
     lines = results.read(tmp_path / "results.jsonl")
     assert sorted(line.seed for line in lines) == [1, 2]
-    (resumed,) = (line for line in lines if line.wall_seconds is None)  # a run that had two processes
+    (resumed_line,) = (line for line in lines if line.wall_seconds is None)  # two processes trained this run
     assert not list(tmp_path.glob("results-*"))
-    undisturbed = tmp_path / "undisturbed"
-    undisturbed.mkdir()
-    write_config(undisturbed, training={"phases": [{"method": "erm", "epochs": 60}]})
-    assert run("train", "tiny.yaml", f"project.seed={resumed.seed}", folder=undisturbed) == 0
-    result = json.loads((undisturbed / "results/tiny/result.json").read_text())
-    assert resumed.metrics == result["last"]["test"]
+    uninterrupted = tmp_path / "uninterrupted"
+    uninterrupted.mkdir()
+    write_config(uninterrupted, training={"phases": [{"method": "erm", "epochs": 60}]})
+    assert run("train", "tiny.yaml", f"project.seed={resumed_line.seed}", folder=uninterrupted) == 0
+    result = json.loads((uninterrupted / "results/tiny/result.json").read_text())
+    assert resumed_line.metrics == result["last"]["test"]

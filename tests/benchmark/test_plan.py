@@ -1,4 +1,4 @@
-"""The plan of a benchmark: the runs that it lists, invalid plans, and the settings on which a run's hash depends."""
+"""The plan of a benchmark: its runs, invalid plans, and the settings that change the hash of a run."""
 
 import re
 from itertools import product
@@ -40,24 +40,24 @@ def runs(path: Path) -> list[PlannedRun]:
 
 def test_all_cells_of_the_first_seed_come_first(write: Any) -> None:
     cells = [{"data.color_var": v, "training.ema": e} for v, e in product([0.02, 0.05], [0.9, None])]
-    first = [("erm", cell, 10) for cell in cells] + [("lntl", {}, 12)]
-    second = [("erm", cell, 11) for cell in cells] + [("lntl", {}, 10)]
-    assert [(run.name, run.overrides, run.seed) for run in runs(write())] == first + second
+    first_runs = [("erm", cell, 10) for cell in cells] + [("lntl", {}, 12)]
+    second_runs = [("erm", cell, 11) for cell in cells] + [("lntl", {}, 10)]
+    assert [(run.name, run.overrides, run.seed) for run in runs(write())] == first_runs + second_runs
 
 
-def test_the_configuration_of_a_run_is_what_the_plan_says(write: Any) -> None:
+def test_the_configuration_of_a_run_has_the_overrides_of_plan_and_row(write: Any) -> None:
     path = write(overrides=["training.batch_size=16", "training.phases.2.mu=0.3"])
     by_key = {(run.name, run.overrides.get("data.color_var"), run.seed): run.config for run in runs(path)}
     lntl, erm = by_key["lntl", None, 12], by_key["erm", 0.05, 11]
     assert (lntl.training.batch_size, lntl.training.phases[2].mu) == (
         16,
         0.5,
-    )  # overrides of a row come after those of the plan
+    )  # overrides of a row replace those of the plan
     assert (lntl.project.seed, lntl.data.seed) == (12, 12)
     assert (erm.training.phases[2].mu, erm.data.color_var, erm.project.seed) == (0.3, 0.05, 11)
 
 
-def test_runs_have_no_erm_no_tensorboard_and_a_checkpoint_only_at_the_end(write: Any) -> None:
+def test_runs_make_no_erm_run_no_tensorboard_files_and_one_checkpoint(write: Any) -> None:
     path = write(overrides=["evaluation.erm_epochs=3", "logging.use_tensorboard=true"])
     for run in runs(path):
         assert run.config.evaluation.erm_epochs == 0
@@ -70,7 +70,7 @@ def test_a_row_may_name_a_ready_configuration(write: Any) -> None:
     assert run.config.training.phases[-1].method == "lntl"
 
 
-def test_seed_keys_say_where_a_seed_goes(write: Any) -> None:
+def test_seed_keys_are_the_keys_that_get_the_seed(write: Any) -> None:
     assert {run.config.data.seed for run in runs(write(seed_keys=["project.seed"]))} == {0}
 
 
@@ -108,7 +108,7 @@ def test_a_setting_that_affects_results_changes_the_hash(write: Any, override: s
         "training.devices=2",
         "training.num_nodes=2",
         "evaluation.batch_size=7",
-        "training.clip_grad_norm=null",  # off, as by default
+        "training.clip_grad_norm=null",  # null is the default
     ],
 )
 def test_a_setting_that_does_not_affect_results_keeps_the_hash(write: Any, override: str) -> None:
@@ -137,7 +137,7 @@ def test_two_cells_that_are_one_run_are_refused(write: Any, grid: dict[str, Any]
     sorted(path for name in ("plan", "tuning") for path in ROOT.glob(f"benchmarks/**/{name}.yaml")),
     ids=lambda path: f"{path.parent.name}-{path.stem}",
 )
-def test_every_line_of_our_own_benchmarks_counts_as_done(path: Path) -> None:
+def test_every_line_of_the_benchmarks_of_the_repository_counts_as_done(path: Path) -> None:
     plan = plans.read(path)
     planned, bench = runs(path), Benchmark(path.parent / plan.results, (), 1, split=plan.split)
     lines = {line.key for line in results.read(bench.results)}
@@ -145,9 +145,9 @@ def test_every_line_of_our_own_benchmarks_counts_as_done(path: Path) -> None:
 
 
 def test_seeds_share_a_hash_and_cells_do_not(write: Any) -> None:
-    found = runs(write())
-    assert len({run.config_hash for run in found}) == 5  # four cells of erm and one of lntl
-    assert len({run.key for run in found}) == len({run.id for run in found}) == len(found) == 10
+    planned_runs = runs(write())
+    assert len({run.config_hash for run in planned_runs}) == 5  # four cells of erm and one of lntl
+    assert len({run.key for run in planned_runs}) == len({run.id for run in planned_runs}) == len(planned_runs) == 10
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_seeds_share_a_hash_and_cells_do_not(write: Any) -> None:
         ({"overrides": ["training.batch_size"]}, "write it as key=value"),
     ],
 )
-def test_a_faulty_plan_is_refused_in_words(write: Any, keys: dict[str, Any], expected: str) -> None:
+def test_an_invalid_plan_is_refused_with_the_reason(write: Any, keys: dict[str, Any], expected: str) -> None:
     with pytest.raises(UserError, match=expected) as caught:
         runs(write(**keys))
     assert "plan.yaml" in str(caught.value)
@@ -196,7 +196,7 @@ def test_a_missing_plan_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("texts", "left"),
+    ("texts", "num_selected"),
     [
         ([], 10),
         (["erm"], 8),
@@ -209,8 +209,8 @@ def test_a_missing_plan_is_refused(tmp_path: Path) -> None:
         (["training.ema=null", "data.color_var=0.05"], 2),
     ],
 )
-def test_only_selects_runs_by_name_and_setting(write: Any, texts: list[str], left: int) -> None:
-    assert len(plans.select(runs(write()), texts)) == left
+def test_only_selects_runs_by_name_and_setting(write: Any, texts: list[str], num_selected: int) -> None:
+    assert len(plans.select(runs(write()), texts)) == num_selected
 
 
 @pytest.mark.parametrize("text", ["ern", "seed=13", "data.color_var=0.3", "lam=1"])

@@ -1,4 +1,4 @@
-"""The plans for photographs are valid without the photographs, train all rows equally long; scores are correct."""
+"""The plans for photographs are valid without the photographs and train all rows equally long; scores are correct."""
 
 import importlib.util
 import sys
@@ -29,19 +29,19 @@ def test_scores_agree_with_slow_loops() -> None:
     assert spec is not None
     assert spec.loader is not None
     sets = importlib.util.module_from_spec(spec)
-    sys.modules["real_sets"] = sets  # a dataclass looks up its module there
+    sys.modules["real_sets"] = sets  # dataclasses look up their module in sys.modules
     spec.loader.exec_module(sets)
     random = np.random.default_rng(0)
-    y, value, right = random.integers(0, 2, 200), random.integers(0, 2, 200), random.random(200) < 0.7
+    y, value, is_correct = random.integers(0, 2, 200), random.integers(0, 2, 200), random.random(200) < 0.7
     split = sets.Groups(np.arange(200), 2 * y + value, y != value, ["a", "b", "c", "d"], y, value)
-    scores = sets.scores(split, right, np.ones(200, dtype=np.int64))
-    cells = [np.mean([r for c, r in zip(split.cell, right, strict=True) if c == cell]) for cell in range(4)]
+    scores = sets.scores(split, is_correct, np.ones(200, dtype=np.int64))
+    cells = [np.mean([r for c, r in zip(split.cell, is_correct, strict=True) if c == cell]) for cell in range(4)]
     assert scores["unbiased"] == pytest.approx(np.mean(cells))
     assert scores["worst"] == pytest.approx(min(cells))
-    assert scores["own"] == pytest.approx(np.mean(right[y == value]))
-    assert scores["other"] == pytest.approx(np.mean(right[y != value]))
-    assert scores["all"] == pytest.approx(np.mean(right))
+    assert scores["own"] == pytest.approx(np.mean(is_correct[y == value]))
+    assert scores["other"] == pytest.approx(np.mean(is_correct[y != value]))
+    assert scores["all"] == pytest.approx(np.mean(is_correct))
     weight = sets.resampled(split, 3)
     assert np.bincount(split.cell, weight).tolist() == np.bincount(split.cell).tolist()
-    drawn = np.repeat(right[y != value], weight[y != value])
-    assert sets.scores(split, right, weight)["other"] == pytest.approx(np.mean(drawn))
+    resampled_correct = np.repeat(is_correct[y != value], weight[y != value])
+    assert sets.scores(split, is_correct, weight)["other"] == pytest.approx(np.mean(resampled_correct))

@@ -1,4 +1,4 @@
-"""The lines of a benchmark's results: written and read by one model, and never lost."""
+"""The result lines of a benchmark are written and read by one model and are never lost."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ def add(path: Path, *lines: dict[str, Any]) -> None:
         results.add(path, ResultLine.model_validate(line))
 
 
-def test_lines_come_back_in_order_with_the_keys_that_were_set(tmp_path: Path) -> None:
+def test_lines_are_read_in_order_with_the_keys_that_were_written(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     assert results.read(path) == []
     add(path, LINE, FAILED)
@@ -30,16 +30,16 @@ def test_lines_come_back_in_order_with_the_keys_that_were_set(tmp_path: Path) ->
 
 def test_a_new_line_replaces_the_failed_line_of_the_same_run(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
-    add(path, FAILED, LINE, FAILED | {"error": "again"}, FAILED | {"seed": 3})
-    assert [line.error for line in results.read(path)] == ["", "again", "why"]
+    add(path, FAILED, LINE, FAILED | {"error": "second"}, FAILED | {"seed": 3})
+    assert [line.error for line in results.read(path)] == ["", "second", "why"]
 
 
 @pytest.mark.parametrize("name", ["colored_mnist/results", "authors/results"])
-def test_adding_a_line_leaves_the_others_byte_for_byte(tmp_path: Path, name: str) -> None:
-    path, before = tmp_path / "results.jsonl", (ROOT / f"benchmarks/{name}.jsonl").read_bytes()
-    path.write_bytes(before)
+def test_adding_a_line_does_not_change_the_other_lines(tmp_path: Path, name: str) -> None:
+    path, original = tmp_path / "results.jsonl", (ROOT / f"benchmarks/{name}.jsonl").read_bytes()
+    path.write_bytes(original)
     add(path, LINE)
-    assert path.read_bytes() == before + json.dumps(LINE).encode() + b"\n"
+    assert path.read_bytes() == original + json.dumps(LINE).encode() + b"\n"
 
 
 def test_a_line_of_the_repository_is_written_as_it_was_read() -> None:
@@ -48,7 +48,7 @@ def test_a_line_of_the_repository_is_written_as_it_was_read() -> None:
     assert json.dumps(content, ensure_ascii=False) == text
 
 
-def test_a_last_newline_that_is_missing_is_added(tmp_path: Path) -> None:
+def test_a_missing_last_newline_is_added(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     path.write_text(json.dumps(LINE))
     add(path, FAILED)

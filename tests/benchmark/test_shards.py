@@ -1,4 +1,4 @@
-"""Results in several files: shards part the runs, and reading merges what they wrote."""
+"""Results in several files: shards divide the runs, and reading merges their lines."""
 
 import json
 from pathlib import Path
@@ -21,101 +21,101 @@ FAILED: dict[str, Any] = {"name": "a", "config_hash": "1", "overrides": {}, "see
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """The common file, which is not there."""
+    """The path of the common file, which does not exist."""
     return tmp_path / "results.jsonl"
 
 
-def write(path: Path, *lines: dict[str, Any]) -> None:
+def write_lines(path: Path, *lines: dict[str, Any]) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def scores(path: Path) -> list[tuple[int, float | str]]:
-    """Return seed and accuracy, or error, of each line that counts."""
+    """Return the seed and the accuracy (or the error) of each line that counts."""
     return [(x.seed, x.metrics["accuracy"] or 0 if x.metrics else x.error) for x in shards.read(path)]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 8])
-def test_shards_part_the_runs(count: int) -> None:
-    parts = [Shard(index, count).of(range(7)) for index in range(1, count + 1)]
-    assert sorted(run for part in parts for run in part) == list(range(7))
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+def test_every_run_is_in_one_shard(count: int) -> None:
+    shards_of_runs = [Shard(index, count).of(range(7)) for index in range(1, count + 1)]
+    assert sorted(run for shard_runs in shards_of_runs for run in shard_runs) == list(range(7))
+    assert max(map(len, shards_of_runs)) - min(map(len, shards_of_runs)) <= 1
 
 
 @pytest.mark.parametrize(
     "text", ["0/3", "4/3", "a/b", "", "1", "1/", "/3", "-1/3", "1/2/3", "1.0/3", "٣/٣", "9" * 5000]
 )
-def test_what_is_no_shard_is_refused(text: str) -> None:
+def test_an_invalid_shard_is_refused(text: str) -> None:
     with pytest.raises(UserError, match=r"^--shard .*: write it as i/n with i from 1 to n, e\.g\. --shard 1/3$"):
         Shard.parse(text)
 
 
-def test_lines_of_all_files_are_read_in_the_same_order_always(path: Path) -> None:
+def test_lines_of_all_files_are_read_in_a_fixed_order(path: Path) -> None:
     assert not shards.exist(path)
     assert shards.read(path) == []
-    write(Shard(2, 2).file(path), LINE | {"seed": 2})
+    write_lines(Shard(2, 2).file(path), LINE | {"seed": 2})
     assert shards.exist(path)
-    write(path, LINE | {"seed": 4}, LINE | {"seed": 5})
-    write(shards.worker_file(path, "0a"), LINE | {"seed": 3})
-    write(Shard(1, 2).file(path), LINE)
-    write(path.with_name("results-of-others.jsonl"), LINE | {"seed": 9})
-    write(path.with_name("other-1-of-2.jsonl"), LINE | {"seed": 9})
+    write_lines(path, LINE | {"seed": 4}, LINE | {"seed": 5})
+    write_lines(shards.worker_file(path, "0a"), LINE | {"seed": 3})
+    write_lines(Shard(1, 2).file(path), LINE)
+    write_lines(path.with_name("results-of-others.jsonl"), LINE | {"seed": 9})
+    write_lines(path.with_name("other-1-of-2.jsonl"), LINE | {"seed": 9})
     assert [seed for seed, _ in scores(path)] == [4, 5, 1, 2, 3]
 
 
 @pytest.mark.parametrize(
-    ("common", "first", "second", "expected"),
+    ("common_lines", "first_lines", "second_lines", "expected"),
     [
         ([LINE], [LINE | {"metrics": {"accuracy": 0.7}}], [FAILED], [(1, 0.5)]),
         ([], [LINE | {"metrics": {"accuracy": 0.7}}], [LINE], [(1, 0.7)]),
         ([FAILED], [FAILED | {"error": "again"}], [LINE], [(1, 0.5)]),
         ([FAILED], [FAILED | {"error": "again"}], [], [(1, "why")]),
         ([], [FAILED], [LINE], [(1, 0.5)]),
-        ([LINE, LINE], [], [LINE], [(1, 0.5), (1, 0.5)]),  # the common file is read as it is
+        ([LINE, LINE], [], [LINE], [(1, 0.5), (1, 0.5)]),  # duplicate lines of the common file are kept
         ([LINE], [LINE | {"split": "val"}], [LINE | {"split": "val"}], [(1, 0.5), (1, 0.5)]),
         ([LINE], [LINE | {"config_hash": "2"}], [LINE | {"name": "b"}], [(1, 0.5), (1, 0.5), (1, 0.5)]),
     ],
 )
-def test_of_several_lines_of_a_run_the_first_that_succeeded_counts(
-    path: Path, common: list[Any], first: list[Any], second: list[Any], expected: list[Any]
+def test_the_first_successful_line_of_a_run_counts(
+    path: Path, common_lines: list[Any], first_lines: list[Any], second_lines: list[Any], expected: list[Any]
 ) -> None:
-    write(path, *common)
-    write(Shard(1, 2).file(path), *first)
-    write(Shard(2, 2).file(path), *second)
+    write_lines(path, *common_lines)
+    write_lines(Shard(1, 2).file(path), *first_lines)
+    write_lines(Shard(2, 2).file(path), *second_lines)
     assert scores(path) == expected
 
 
-def test_a_damaged_line_is_named_with_its_file(path: Path) -> None:
+def test_the_error_for_a_damaged_line_names_its_file(path: Path) -> None:
     file = Shard(1, 2).file(path)
-    write(file, LINE)
+    write_lines(file, LINE)
     with file.open("a") as out:
         out.write("{\n")
     with pytest.raises(UserError, match=r"results-1-of-2\.jsonl, line 2: not the result of a run \(.*restore the file"):
         shards.read(path)
 
 
-def test_collecting_leaves_the_common_lines_byte_for_byte_and_removes_the_files_of_workers(path: Path) -> None:
-    before = (ROOT / "benchmarks/authors/results.jsonl").read_bytes()
-    path.write_bytes(before)
+def test_collecting_keeps_common_lines_and_removes_the_files_of_workers(path: Path) -> None:
+    original = (ROOT / "benchmarks/authors/results.jsonl").read_bytes()
+    path.write_bytes(original)
     shards.collect(path)
-    assert path.read_bytes() == before
+    assert path.read_bytes() == original
     shard, worker = Shard(1, 2).file(path), shards.worker_file(path, "0a")
-    write(shard, LINE)
-    write(worker, LINE, LINE | {"seed": 2})
+    write_lines(shard, LINE)
+    write_lines(worker, LINE, LINE | {"seed": 2})
     shards.collect(path)
-    assert path.read_bytes() == before + f"{json.dumps(LINE)}\n{json.dumps(LINE | {'seed': 2})}\n".encode()
+    assert path.read_bytes() == original + f"{json.dumps(LINE)}\n{json.dumps(LINE | {'seed': 2})}\n".encode()
     assert shard.exists()
     assert not worker.exists()
 
 
 @pytest.mark.usefixtures("jobs")
-def test_shards_make_all_runs_once_and_the_head_collects(bench: Benchmark, jobs: list[PlannedRun]) -> None:  # noqa: F811
-    parts = [Benchmark(bench.results, bench.command, 2, shard=Shard(index, 2)) for index in (1, 2)]
-    for part in parts:
-        list(part.run(part.shard.of(jobs)))  # type: ignore[union-attr]
+def test_shards_make_all_runs_once_and_the_benchmark_collects_them(bench: Benchmark, jobs: list[PlannedRun]) -> None:  # noqa: F811
+    shard_benches = [Benchmark(bench.results, bench.command, 2, shard=Shard(index, 2)) for index in (1, 2)]
+    for shard_bench in shard_benches:
+        list(shard_bench.run(shard_bench.shard.of(jobs)))  # type: ignore[union-attr]
     assert not bench.results.exists()
     assert [line.seed for line in results.read(Shard(1, 2).file(bench.results))] == [1, 3, 5]
-    for part in (*parts, bench):
-        assert part.missing(jobs) == []
+    for shard_bench in (*shard_benches, bench):
+        assert shard_bench.missing(jobs) == []
     assert list(bench.run(jobs)) == []
     assert sorted(line.seed for line in results.read(bench.results)) == [1, 2, 3, 4, 5]
 
@@ -128,26 +128,28 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write_plan(tmp_path, {"name": "erm"}, seeds=[1, 2])
 
 
-def test_the_command_line_knows_shards(plan: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first, second = (LINE | {"name": "erm", "config_hash": run.config_hash, "seed": run.seed} for run in planned(plan))
-    write(Path("results-2-of-2.jsonl"), second)
+def test_benchmark_and_compare_use_the_lines_of_shards(plan: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first_line, second_line = (
+        LINE | {"name": "erm", "config_hash": run.config_hash, "seed": run.seed} for run in planned_runs(plan)
+    )
+    write_lines(Path("results-2-of-2.jsonl"), second_line)
     assert lntl("benchmark", "plan.yaml", "--shard", "1/2", "--dry-run") == 0
     assert "1 of 1 runs are missing" in capsys.readouterr().out
     assert lntl("benchmark", "plan.yaml", "--shard", "2/2") == 0
     assert "1 of 1 runs are done: results-2-of-2.jsonl" in capsys.readouterr().out
-    assert lntl("compare", "results.jsonl") == 0  # the common file is not there yet
+    assert lntl("compare", "results.jsonl") == 0  # the common file does not exist yet
     assert "1 of 2 runs are not made yet" in " ".join(capsys.readouterr().out.split())
     assert not Path("results.jsonl").exists()
-    write(Path("results-1-of-2.jsonl"), first)
+    write_lines(Path("results-1-of-2.jsonl"), first_line)
     assert lntl("benchmark", "plan.yaml") == 0
     assert [line.seed for line in results.read(Path("results.jsonl"))] == [1, 2]
 
 
-def planned(plan: Path) -> list[PlannedRun]:
+def planned_runs(plan: Path) -> list[PlannedRun]:
     return plans.planned_runs(plans.read(plan), plan)
 
 
-def test_a_bad_shard_is_one_sentence(plan: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_shard_gives_one_sentence(plan: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert lntl("benchmark", "plan.yaml", "--shard", "4/3") == 2
     message = "--shard '4/3': write it as i/n with i from 1 to n, e.g. --shard 1/3"
     assert capsys.readouterr().err == f"Error: {message}\n"

@@ -1,6 +1,6 @@
-"""Properties of all methods: a new method is tested here without a change of this file.
+"""Properties of all methods. A new method is tested here without a change of this file.
 
-A method is tested as its defaults make it, and once for each other value of its settings that name a choice.
+A method is tested with its defaults and with each other value of its settings that have a list of valid values.
 """
 
 import copy
@@ -29,7 +29,7 @@ Phase = dict[str, Any]
 
 
 def variants() -> Iterator[Phase]:
-    """Yield a phase for each method and each value of its settings that are a choice."""
+    """Yield a phase for each method and for each further value of its settings with a list of valid values."""
     for method in METHODS:
         yield {"method": method}
         for key, field in load_method(method).Config.model_fields.items():
@@ -39,42 +39,46 @@ def variants() -> Iterator[Phase]:
                 )
 
 
-MORE = [
+FURTHER_PHASES = [
     {"method": "lntl", "max_gradient_ratio": 0.05},
     {"method": "lntl", "h_steps": 3},
     {"method": "lntl", "h_smoothing": 0.1},
 ]
 
 
-def each_phase(fast: Callable[[Phase], bool]) -> pytest.MarkDecorator:
-    """Parametrise a test over all methods and variants; the fast lane runs those for which `fast` is true."""
+def parametrize_phases(is_fast: Callable[[Phase], bool]) -> pytest.MarkDecorator:
+    """Parametrise a test over all methods and variants; the fast lane runs those for which `is_fast` is true."""
     return pytest.mark.parametrize(
         "phase",
         [
-            pytest.param(phase, id="-".join(map(str, phase.values())), marks=[] if fast(phase) else [pytest.mark.full])
-            for phase in (*variants(), *MORE)
+            pytest.param(
+                phase, id="-".join(map(str, phase.values())), marks=[] if is_fast(phase) else [pytest.mark.full]
+            )
+            for phase in (*variants(), *FURTHER_PHASES)
         ],
     )
 
 
-each_variant = each_phase(fast=lambda phase: len(phase) == 1)
-# Plain training, LNTL, a method that restarts f and g, one with its own networks, and a repair.
-each_resumed = each_phase(fast=lambda phase: set(phase.values()) <= {"erm", "lntl", "jtt", "lff", "leace"})
-each_method = pytest.mark.parametrize("phase", [pytest.param({"method": method}, id=method) for method in METHODS])
+all_variants = parametrize_phases(is_fast=lambda phase: len(phase) == 1)
+# The fast lane runs ERM, LNTL, a method that restarts f and g, a method with its own networks, and a repair method.
+resumed_variants = parametrize_phases(
+    is_fast=lambda phase: set(phase.values()) <= {"erm", "lntl", "jtt", "lff", "leace"}
+)
+all_methods = pytest.mark.parametrize("phase", [pytest.param({"method": method}, id=method) for method in METHODS])
 
 
-def first(split: Split) -> Split:
-    """Return 24 examples of a split: the first of each class, and the first of all."""
-    of_class = [int((split.y == label).nonzero()[0]) for label in split.y.unique()]
-    others = [index for index in range(len(split)) if index not in of_class]
-    return PartOfSplit(split, torch.tensor(sorted(of_class + others[: 24 - len(of_class)])))
+def select_24_examples(split: Split) -> Split:
+    """Return 24 examples of a split: the first example of each class, and the first of the other examples."""
+    first_of_class = [int((split.y == label).nonzero()[0]) for label in split.y.unique()]
+    other_rows = [index for index in range(len(split)) if index not in first_of_class]
+    return PartOfSplit(split, torch.tensor(sorted(first_of_class + other_rows[: 24 - len(first_of_class)])))
 
 
 @pytest.fixture
 def make_trainer(make_trainer: MakeTrainer, digits: ColoredMNIST, request: pytest.FixtureRequest) -> MakeTrainer:
-    """The function of conftest, on three batches of eight, with the settings of `model` that the method needs."""
-    tested = request.getfixturevalue("phase") if "phase" in request.fixturenames else {"method": "erm"}
-    model, train = load_method(tested["method"]).required_model_settings, first(digits.splits["train"])
+    """The function of conftest with three batches of eight examples and the model settings that the method needs."""
+    phase = request.getfixturevalue("phase") if "phase" in request.fixturenames else {"method": "erm"}
+    model, train = load_method(phase["method"]).required_model_settings, select_24_examples(digits.splits["train"])
 
     def make(*phases: str | Phase, split: Split = train, training: Phase | None = None, **sections: Any) -> Trainer:
         training = {"batch_size": 8} | (training or {})
@@ -84,95 +88,108 @@ def make_trainer(make_trainer: MakeTrainer, digits: ColoredMNIST, request: pytes
 
 
 def snapshot(trainer: Trainer) -> Any:
-    """Return the trainer's state as a checkpoint contains it, except for the seconds that it took."""
+    """Return the trainer's state as a checkpoint contains it, except for the seconds."""
     file = BytesIO()
     torch.save(trainer.state_dict() | {"seconds": 0.0}, file)
     file.seek(0)
     return torch.load(file, weights_only=True)
 
 
-def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+def flatten_tree(tree: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(tree, dict | list | tuple):
         items = tree.items() if isinstance(tree, dict) else enumerate(tree)
-        return {path: leaf for key, value in items for path, leaf in flat(value, f"{prefix}.{key}").items()}
+        return {path: leaf for key, value in items for path, leaf in flatten_tree(value, f"{prefix}.{key}").items()}
     return {prefix: tree}
 
 
-def assert_equal(left: Any, right: Any) -> None:
-    """Assert that two states are the same, tensors bit for bit."""
-    left, right = flat(left), flat(right)
-    assert left.keys() == right.keys()
-    for key, value in left.items():
-        same = torch.equal(value, right[key]) if isinstance(value, Tensor) else value == right[key]
-        assert same, key
+def assert_equal(first: Any, second: Any) -> None:
+    """Assert that two states are equal, tensors bit for bit."""
+    first, second = flatten_tree(first), flatten_tree(second)
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        is_equal = torch.equal(value, second[key]) if isinstance(value, Tensor) else value == second[key]
+        assert is_equal, key
 
 
-def record_facts(record: EpochRecord) -> tuple[Any, ...]:
-    """Return the fields of a record except times."""
+def fields_without_times(record: EpochRecord) -> tuple[Any, ...]:
+    """Return the fields of a record except for the times."""
     return record.phase, record.method, record.epoch, record.total_epoch, record.step, record.metrics
 
 
-def method_of(trainer: Trainer) -> Method:
+def get_method(trainer: Trainer) -> Method:
     return trainer.method
 
 
-# --- what it trains ---
+# --- the networks that a method trains ---
 
 
-@each_variant
-def test_an_epoch_changes_the_networks_that_the_method_trains_and_no_other(
-    make_trainer: MakeTrainer, phase: Phase
-) -> None:
+@all_variants
+def test_an_epoch_changes_exactly_the_networks_that_the_method_trains(make_trainer: MakeTrainer, phase: Phase) -> None:
     trainer = make_trainer(phase)
-    before = copy.deepcopy(trainer.networks.state_dict())
+    initial_state = copy.deepcopy(trainer.networks.state_dict())
     (record,) = trainer
-    after = trainer.networks.state_dict()
-    changed = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
+    final_state = trainer.networks.state_dict()
+    changed_networks = {
+        key.split(".")[0] for key in initial_state if not torch.equal(initial_state[key], final_state[key])
+    }
     method = trainer.method
-    assert changed == {*method.trains, *method.fits}  # parameters and buffers: state_dict holds both
+    assert changed_networks == {*method.trains, *method.fits}  # state_dict has parameters and buffers
     assert record.metrics
     assert all(torch.tensor(value).isfinite() for value in record.metrics.values())
 
 
 def gradients(method: Method, batch: Batch) -> dict[str, Tensor]:
-    """Return the flat gradient of each network, the method's included, summed over its objectives on a batch."""
+    """Return the flat gradient of each network, also of the method's own, summed over its objectives on a batch."""
     networks = {name: getattr(method, name).train() for name in ("f", "g", "h")} | method.own_networks
     total = {name: torch.zeros(sum(p.numel() for p in net.parameters())) for name, net in networks.items()}
     for objective in method.objectives(batch, 0.5):
-        moved = {name: [*net.parameters()] for name, net in networks.items() if any(net is o for o in objective.over)}
-        if not moved:  # it only logs
+        parameters_by_name = {
+            name: [*net.parameters()] for name, net in networks.items() if any(net is o for o in objective.over)
+        }
+        if not parameters_by_name:  # an objective that is only logged
             continue
-        found = iter(torch.autograd.grad(objective.loss, [p for each in moved.values() for p in each]))
-        for name, parameters in moved.items():
-            total[name] += torch.cat([next(found).flatten() for _ in parameters])
+        gradient_iterator = iter(
+            torch.autograd.grad(objective.loss, [p for parameters in parameters_by_name.values() for p in parameters])
+        )
+        for name, parameters in parameters_by_name.items():
+            total[name] += torch.cat([next(gradient_iterator).flatten() for _ in parameters])
     return total
 
 
-@each_variant
+@all_variants
 def test_a_method_trains_differently_from_erm(make_trainer: MakeTrainer, phase: Phase, batch: Batch) -> None:
-    """Each method differs from ERM in the gradients of a batch, at equal weights, or in how often it draws a row."""
+    """With equal weights, each method differs from ERM in the gradients of a batch or in the sampling weights."""
     trainer, erm = make_trainer(phase), make_trainer("erm")
     trainer._prepare()
-    own, trains, drawn = gradients(trainer.method, batch), trainer.method.trains, trainer.method.sampling_weights()
+    method_gradients, trains, sampling_weights = (
+        gradients(trainer.method, batch),
+        trainer.method.trains,
+        trainer.method.sampling_weights(),
+    )
     erm.networks.load_state_dict(trainer.networks.state_dict())
-    plain = gradients(erm.method, batch)
-    still = {"f", "g", "h"} - set(trains)
-    assert all(own[name].any() != (name in still) for name in own)
+    erm_gradients = gradients(erm.method, batch)
+    untrained = {"f", "g", "h"} - set(trains)
+    assert all(method_gradients[name].any() != (name in untrained) for name in method_gradients)
     if phase["method"] != "erm" and trains:
-        differs = any((own[name] - plain[name]).norm() > 1e-4 * own[name].norm() for name in trains)
-        assert differs or (drawn is not None and len(drawn[trainer.loader.split.row].unique()) > 1)
+        differs = any(
+            (method_gradients[name] - erm_gradients[name]).norm() > 1e-4 * method_gradients[name].norm()
+            for name in trains
+        )
+        assert differs or (
+            sampling_weights is not None and len(sampling_weights[trainer.loader.split.row].unique()) > 1
+        )
 
 
-@each_variant
+@all_variants
 def test_the_objectives_train_the_networks_in_trains(make_trainer: MakeTrainer, phase: Phase, batch: Batch) -> None:
-    method = method_of(make_trainer(phase))
-    moved = [net for objective in method.objectives(batch, 0.5) for net in objective.over]
-    assert {name for name in ("f", "g", "h") if any(net is getattr(method, name) for net in moved)} == set(
+    method = get_method(make_trainer(phase))
+    trained_networks = [net for objective in method.objectives(batch, 0.5) for net in objective.over]
+    assert {name for name in ("f", "g", "h") if any(net is getattr(method, name) for net in trained_networks)} == set(
         method.trains
     )
 
 
-@each_variant
+@all_variants
 def test_an_epoch_runs_in_mixed_precision(make_trainer: MakeTrainer, phase: Phase) -> None:
     trainer = make_trainer(phase, precision="bf16-mixed", training={"ema": 0.9, "clip_grad_norm": 1.0})
     (record,) = trainer
@@ -180,18 +197,18 @@ def test_an_epoch_runs_in_mixed_precision(make_trainer: MakeTrainer, phase: Phas
     assert all(parameter.dtype == torch.float32 for parameter in trainer.networks.parameters())
 
 
-# --- what it sees ---
+# --- the labels that a method uses ---
 
 
-class Scrambled(Split):
-    """A split whose labels of bias, group and colour are random."""
+class RandomBiasSplit(Split):
+    """A split with random bias labels, groups and bias features."""
 
     def __init__(self, split: Any) -> None:
         self.split = split
         self.y, self.group, self.row = split.y, split.group, split.row
 
-    def to(self, device: torch.device) -> "Scrambled":
-        return Scrambled(self.split.to(device))
+    def to(self, device: torch.device) -> "RandomBiasSplit":
+        return RandomBiasSplit(self.split.to(device))
 
     def batch(self, index: Tensor) -> Batch:
         batch = self.split.batch(index)
@@ -204,19 +221,22 @@ class Scrambled(Split):
         )
 
 
-@each_variant
+@all_variants
 def test_only_a_method_that_sees_the_bias_depends_on_it(
     make_trainer: MakeTrainer, phase: Phase, digits: ColoredMNIST
 ) -> None:
-    true, scrambled = make_trainer(phase), make_trainer(phase, split=Scrambled(first(digits.splits["train"])))
-    for trainer in (true, scrambled):
+    original_trainer, random_trainer = (
+        make_trainer(phase),
+        make_trainer(phase, split=RandomBiasSplit(select_24_examples(digits.splits["train"]))),
+    )
+    for trainer in (original_trainer, random_trainer):
         list(trainer)
-    states = [trainer.networks.state_dict() for trainer in (true, scrambled)]
-    same = all(torch.equal(states[0][key], states[1][key]) for key in states[0])
-    assert same == (not true.method.sees_bias)
+    states = [trainer.networks.state_dict() for trainer in (original_trainer, random_trainer)]
+    is_equal = all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert is_equal == (not original_trainer.method.sees_bias)
 
 
-@each_method
+@all_methods
 def test_a_method_without_sees_bias_gets_no_bias_labels(
     make_trainer: MakeTrainer, phase: Phase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,44 +250,44 @@ def test_a_method_without_sees_bias_gets_no_bias_labels(
     assert labelled == trainer.method.sees_bias
 
 
-# --- its state ---
+# --- the state of a method ---
 
 
-@each_method
-def test_the_state_of_a_method_round_trips(make_trainer: MakeTrainer, phase: Phase) -> None:
+@all_methods
+def test_the_state_of_a_method_is_loaded_unchanged(make_trainer: MakeTrainer, phase: Phase) -> None:
     trainer = make_trainer(phase, training={"ema": 0.9})
     list(trainer)
-    saved = snapshot(trainer)
-    again = make_trainer(phase, training={"ema": 0.9}, project={"seed": 1})
-    again.load_state_dict(saved)
-    assert_equal(snapshot(again), saved)
-    assert again.done
+    saved_state = snapshot(trainer)
+    second_trainer = make_trainer(phase, training={"ema": 0.9}, project={"seed": 1})
+    second_trainer.load_state_dict(saved_state)
+    assert_equal(snapshot(second_trainer), saved_state)
+    assert second_trainer.done
 
 
-@each_resumed
-def test_resume_is_exact_in_the_middle_of_an_epoch_and_across_a_border_of_phases(
-    make_trainer: MakeTrainer, phase: Phase
-) -> None:
-    """Three steps an epoch: stopped within the first phase, on the border, and in both epochs of the second.
+@resumed_variants
+def test_resume_is_exact_within_an_epoch_and_between_phases(make_trainer: MakeTrainer, phase: Phase) -> None:
+    """Training stops within the first phase, at its end, and in both epochs of the second; an epoch has three steps.
 
-    A method that trains nothing has one step an epoch. Each time another trainer resumes from the saved state.
+    For a method that trains nothing, an epoch has one step. A new trainer resumes from each saved state.
     """
     make = partial(make_trainer, "erm", phase | {"epochs": 2}, training={"ema": 0.9})
     stops = (1, 3, 4, 7, 9) if make_trainer(phase).method.fits else (1, 3, 4, 8, 9)
     records, states = train_until(make(), *stops)
-    resumed: list[EpochRecord] = []
+    resumed_records: list[EpochRecord] = []
     for start, stop in pairwise((0, *stops)):
         trainer = make()
         if start:
             trainer.load_state_dict(states[start])
-        more, found = train_until(trainer, stop)
-        resumed += more
-        assert_equal(found[stop], states[stop])
-    assert [record_facts(record) for record in resumed] == [record_facts(record) for record in records]
+        new_records, new_states = train_until(trainer, stop)
+        resumed_records += new_records
+        assert_equal(new_states[stop], states[stop])
+    assert [fields_without_times(record) for record in resumed_records] == [
+        fields_without_times(record) for record in records
+    ]
 
 
 def train_until(trainer: Trainer, *stops: int) -> tuple[list[EpochRecord], dict[int, Any]]:
-    """Train to the last of some steps; return the records of the epochs that ended and the state after each stop."""
+    """Train to the last step of `stops`; return the records of complete epochs and the state after each stop."""
     records: list[EpochRecord] = []
     states: dict[int, Any] = {}
     while not trainer.done:
@@ -303,7 +323,7 @@ def test_lntl_without_its_terms_is_erm_bit_for_bit(make_trainer: MakeTrainer) ->
 def test_mu_follows_its_ramp(
     make_trainer: MakeTrainer, batch: Batch, ramp: str, progress: float, factor: float
 ) -> None:
-    method = method_of(make_trainer({"method": "lntl", "mu": 0.5, "mu_ramp": ramp}))
+    method = get_method(make_trainer({"method": "lntl", "mu": 0.5, "mu_ramp": ramp}))
     for updates in ("joint", "alternating"):
         method.config = method.config.model_copy(update={"updates": updates})
         terms = {k: v for objective in method.objectives(batch, progress) for k, v in objective.terms.items()}
@@ -317,10 +337,10 @@ def test_the_trainer_passes_the_progress_within_the_phase(make_trainer: MakeTrai
     assert records[2].metrics["train/mu"] == pytest.approx(0.6 * (3 + 4 + 5) / 3 / 6)
 
 
-def authors_loop(networks: Networks, batches: list[Batch], lam: float, mu: float, lr: float) -> None:
-    """Train as the authors' code does: two sub-steps a batch, each with a forward pass and optimiser steps of its own.
+def train_like_the_authors(networks: Networks, batches: list[Batch], lam: float, mu: float, lr: float) -> None:
+    """Train as the authors' code does: two sub-steps per batch, each with its own forward pass and optimiser steps.
 
-    One optimiser a network, SGD with momentum 0.9 and weight decay 5e-4; the reversal is written as minus the gradient.
+    Each network has SGD with momentum 0.9 and weight decay 5e-4; the gradient of f is multiplied by -mu.
     """
     networks.train()
     steps = {
@@ -346,26 +366,28 @@ def authors_loop(networks: Networks, batches: list[Batch], lam: float, mu: float
         steps["h"].step()
 
 
-def test_the_alternating_schedule_is_the_authors_two_sub_steps(
+def test_the_alternating_schedule_equals_the_authors_two_sub_steps(
     make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sgd = {"name": "sgd", "lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4}
     phase = {"method": "lntl", "updates": "alternating", "h_positions": "all", "lam": 0.3, "mu": 0.2}
     trainer = make_trainer(phase, training={"optimizer_fg": sgd, "optimizer_h": sgd}, precision="64-true")
-    by_hand = copy.deepcopy(trainer.networks)
+    expected_networks = copy.deepcopy(trainer.networks)
     batches = [replace(batch, x=batch.x.double()) for batch in trainer.loader.batches(order_seed=7)]
-    monkeypatch.setattr(trainer.loader, "batches", lambda *place: iter(batches))
+    monkeypatch.setattr(trainer.loader, "batches", lambda *arguments: iter(batches))
     list(trainer)
-    authors_loop(by_hand, batches, lam=0.3, mu=0.2, lr=0.02)
-    for name, value in by_hand.state_dict().items():
+    train_like_the_authors(expected_networks, batches, lam=0.3, mu=0.2, lr=0.02)
+    for name, value in expected_networks.state_dict().items():
         torch.testing.assert_close(trainer.networks.state_dict()[name], value, msg=lambda m, name=name: f"{name}: {m}")
 
 
 @pytest.mark.parametrize("h_positions", ["all", "labelled"])
-def test_eq_9_joint_equals_its_three_terms_by_hand(make_trainer: MakeTrainer, batch: Batch, h_positions: str) -> None:
-    """The gradient of f is task + lam * information - mu * bias; g's is task alone; h's is bias alone."""
+def test_the_gradients_of_eq_9_equal_those_of_its_three_terms(
+    make_trainer: MakeTrainer, batch: Batch, h_positions: str
+) -> None:
+    """f gets the gradient of task + lam * information - mu * bias, g that of the task, h that of the bias loss."""
     lam, mu = 0.4, 0.3
-    method = method_of(
+    method = get_method(
         make_trainer({"method": "lntl", "lam": lam, "mu": mu, "h_positions": h_positions}, precision="64-true")
     )
     batch = replace(batch, x=batch.x.double())
@@ -373,7 +395,9 @@ def test_eq_9_joint_equals_its_three_terms_by_hand(make_trainer: MakeTrainer, ba
     parameters = {name: [*net.parameters()] for name, net in nets.items()}
 
     (objective,) = method.objectives(batch, 0.5)
-    got = torch.autograd.grad(objective.loss, [p for each in parameters.values() for p in each])
+    gradients_found = torch.autograd.grad(
+        objective.loss, [p for network_parameters in parameters.values() for p in network_parameters]
+    )
 
     z = nets["f"](batch.x)
     task = cross_entropy(nets["g"](z), batch.y)
@@ -384,34 +408,40 @@ def test_eq_9_joint_equals_its_three_terms_by_hand(make_trainer: MakeTrainer, ba
         log_q, labels = torch.log_softmax(nets["h"](z, where), dim=1), batch.bias.movedim(1, -1)[where]
     information = (log_q.exp() * log_q).sum(dim=1).mean()
     bias = -3 * log_q.gather(1, labels.clamp(min=0)[:, None])[:, 0][labels != IGNORE].mean()
-    want = {"f": task + lam * information - mu * bias, "g": task, "h": bias}
-    by_hand = [g for name in want for g in torch.autograd.grad(want[name], parameters[name], retain_graph=True)]
-    torch.testing.assert_close(got, tuple(by_hand))
+    losses = {"f": task + lam * information - mu * bias, "g": task, "h": bias}
+    expected_gradients = [
+        g for name in losses for g in torch.autograd.grad(losses[name], parameters[name], retain_graph=True)
+    ]
+    torch.testing.assert_close(gradients_found, tuple(expected_gradients))
     for name, term in (("task", task), ("mi", information), ("bias", bias)):
         assert objective.terms[name].item() == pytest.approx(term.item(), rel=1e-6)
 
 
-def test_max_ratio_bounds_the_adversary_by_the_gradient_of_the_task(make_trainer: MakeTrainer, batch: Batch) -> None:
-    """f's gradient is the task's plus a share of the adversary's; those of g and h are as they were."""
+def test_max_gradient_ratio_limits_the_adversary_by_the_gradient_of_the_task(
+    make_trainer: MakeTrainer, batch: Batch
+) -> None:
+    """The gradient of f is that of the task plus a share of the adversary's; those of g and h do not change."""
     settings = {"method": "lntl", "lam": 0.4, "mu": 0.3}
-    task, free, bound = (
-        gradients(method_of(make_trainer(p)), batch)
+    task, unlimited, limited = (
+        gradients(get_method(make_trainer(p)), batch)
         for p in (settings | {"lam": 0.0, "mu": 0.0}, settings, settings | {"max_gradient_ratio": 0.05})
     )
-    torch.testing.assert_close([bound["g"], bound["h"]], [free["g"], free["h"]])
-    adversary, bounded = free["f"] - task["f"], bound["f"] - task["f"]
-    factor = float(bounded.norm() / adversary.norm())
+    torch.testing.assert_close([limited["g"], limited["h"]], [unlimited["g"], unlimited["h"]])
+    adversary, limited_adversary = unlimited["f"] - task["f"], limited["f"] - task["f"]
+    factor = float(limited_adversary.norm() / adversary.norm())
     assert factor < 0.9
-    torch.testing.assert_close(bounded, factor * adversary, rtol=1e-3, atol=1e-3 * float(bounded.abs().max()))
+    torch.testing.assert_close(
+        limited_adversary, factor * adversary, rtol=1e-3, atol=1e-3 * float(limited_adversary.abs().max())
+    )
 
 
 def test_h_steps_update_only_h_before_the_joint_update(make_trainer: MakeTrainer, batch: Batch) -> None:
-    method = method_of(make_trainer({"method": "lntl", "h_steps": 3}))
-    moved = [objective.over for objective in method.objectives(batch, 0.0)]
-    assert moved == [(method.h,), (method.h,), (method.f, method.g, method.h)]
+    method = get_method(make_trainer({"method": "lntl", "h_steps": 3}))
+    updated_networks = [objective.over for objective in method.objectives(batch, 0.0)]
+    assert updated_networks == [(method.h,), (method.h,), (method.f, method.g, method.h)]
 
 
-SMOOTHED = [
+PHASES_WITH_SMOOTHING = [
     {"method": "bias_head"},
     {"method": "blind_eye", "h_steps": 2},
     {"method": "conditional_adversary"},
@@ -420,25 +450,25 @@ SMOOTHED = [
 ]
 
 
-@pytest.mark.parametrize("phase", SMOOTHED, ids=lambda phase: "-".join(map(str, phase.values())))
+@pytest.mark.parametrize("phase", PHASES_WITH_SMOOTHING, ids=lambda phase: "-".join(map(str, phase.values())))
 def test_h_smoothing_acts_on_every_update_of_h(make_trainer: MakeTrainer, batch: Batch, phase: Phase) -> None:
-    """h learns (1 - s) of its label and s of the uniform belief: its gradient is a line in s that is not level."""
+    """The target of h is (1 - s) * label + s * uniform, so its gradient is linear in s and not constant."""
 
     def gradients_of_h(smoothing: float) -> Iterator[Tensor]:
-        method = method_of(make_trainer(phase | {"h_smoothing": smoothing}))
+        method = get_method(make_trainer(phase | {"h_smoothing": smoothing}))
         for objective in method.objectives(batch, 0.5):
             if any(net is method.h for net in objective.over):
                 yield torch.cat([g.flatten() for g in torch.autograd.grad(objective.loss, [*method.h.parameters()])])
 
-    without, half, full = (list(gradients_of_h(smoothing)) for smoothing in (0.0, 0.25, 0.5))
-    assert len(without) == phase.get("h_steps", 1)
-    for start, middle, end in zip(without, half, full, strict=True):
+    gradients_0, gradients_025, gradients_05 = (list(gradients_of_h(smoothing)) for smoothing in (0.0, 0.25, 0.5))
+    assert len(gradients_0) == phase.get("h_steps", 1)
+    for start, middle, end in zip(gradients_0, gradients_025, gradients_05, strict=True):
         assert (end - start).norm() > 0.1 * start.norm()
         torch.testing.assert_close(middle, (start + end) / 2, rtol=1e-3, atol=1e-3 * float(start.abs().max()))
 
 
 def test_bias_head_learns_from_features_in_evaluation_mode(make_trainer: MakeTrainer) -> None:
-    """f stands still, its BatchNorm too: what h learns from is what f gives when it is evaluated."""
+    """f and its BatchNorm are frozen, so h is trained on the features that f gives in evaluation mode."""
     trainer = make_trainer("bias_head")
     next(trainer.epoch())
     assert not trainer.networks.f.training

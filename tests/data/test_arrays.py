@@ -1,4 +1,4 @@
-"""Array files of a user: vectors or images, labels in any form, normalised by their training rows."""
+"""The data set `arrays`: vectors or images with labels in several forms, normalised by their training rows."""
 
 import json
 import zipfile
@@ -21,7 +21,7 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """A function that writes own.npz: 90 vectors of length 4, three classes and two bias values; more may be given."""
+    """A function that writes own.npz: 90 vectors of length 4, three classes, two bias values, and its arguments."""
 
     def make(**arrays: Any) -> Path:
         path, k = tmp_path / "own.npz", np.arange(N)
@@ -36,7 +36,7 @@ def build(path: Path, **settings: Any) -> Arrays:
     return Arrays(Arrays.Config.model_validate({"path": str(path)} | settings))
 
 
-def everything(data: Arrays) -> dict[str, torch.Tensor]:
+def all_labels(data: Arrays) -> dict[str, torch.Tensor]:
     """Return y, bias and group of all rows, in their order."""
     row = torch.cat([split.row for split in data.splits.values()]).argsort()
     return {
@@ -56,26 +56,26 @@ def test_vectors_are_normalised_by_their_training_rows(write: Write) -> None:
         batch = split.batch(torch.arange(len(split)))
         np.testing.assert_allclose(batch.x, expected, rtol=1e-4, atol=1e-5)
         assert not isinstance(split, ImageSplit)
-    plain = build(path, normalise="none").splits["test"]
-    np.testing.assert_allclose(plain.batch(torch.arange(5)).x, x[plain.row[:5].numpy()], rtol=1e-6)
+    unnormalised = build(path, normalise="none").splits["test"]
+    np.testing.assert_allclose(unnormalised.batch(torch.arange(5)).x, x[unnormalised.row[:5].numpy()], rtol=1e-6)
 
 
-def test_a_number_that_never_changes_is_left_at_0(write: Write) -> None:
+def test_a_constant_feature_becomes_0(write: Write) -> None:
     x = np.random.default_rng(0).normal(size=(N, 3))
     x[:, 1] = 5
     assert build(write(x=x)).splits["train"].batch(torch.arange(9)).x[:, 1].tolist() == [0.0] * 9
 
 
 @pytest.mark.parametrize("layout", ["NHWC", "NCHW", "NHW", "float"])
-def test_images_in_any_layout(write: Write, layout: str) -> None:
+def test_images_in_any_layout_give_the_same_pixels(write: Write, layout: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (N, 5, 6, 3), dtype=np.uint8)
-    shown = {
+    stored_images = {
         "NHWC": pixels,
         "NCHW": pixels.transpose(0, 3, 1, 2),
         "NHW": pixels[..., 0],
         "float": pixels.astype(np.float32) / 255,
     }[layout]
-    split = build(write(x=shown)).splits["train"]
+    split = build(write(x=stored_images)).splits["train"]
     channels = 1 if layout == "NHW" else 3
     expected = pixels[split.row.numpy()].transpose(0, 3, 1, 2)[:, :channels]
     assert split.batch(torch.arange(4)).x.shape == (4, channels, 5, 6)
@@ -97,10 +97,10 @@ def test_images_in_any_layout(write: Write, layout: str) -> None:
         ((np.arange(N) % 3)[:, None], ("0", "1", "2")),
     ],
 )
-def test_labels_in_any_form(write: Write, y: Any, names: tuple[str, ...]) -> None:
+def test_labels_may_be_texts_numbers_or_booleans(write: Write, y: Any, names: tuple[str, ...]) -> None:
     data = build(write(y=y))
     assert data.spec.class_names == names
-    labels = [data.spec.class_names[k] for k in everything(data)["y"].tolist()]
+    labels = [data.spec.class_names[k] for k in all_labels(data)["y"].tolist()]
     assert labels == [f"{value:g}" if isinstance(value, float) else str(value) for value in y.reshape(-1).tolist()]
 
 
@@ -108,12 +108,12 @@ def test_names_of_integers_keep_their_order(write: Write) -> None:
     path = write(y_names=np.array(["owl", "cat", "dog"]), bias_names=np.array(["wet", "dry"]))
     data = build(path)
     assert (data.spec.class_names, data.spec.bias_value_names) == (("owl", "cat", "dog"), ("wet", "dry"))
-    assert everything(data)["y"].tolist() == [k % 3 for k in range(N)]
+    assert all_labels(data)["y"].tolist() == [k % 3 for k in range(N)]
     with pytest.raises(UserError, match="y contains 2, for which y_names has no name"):
         build(write(y_names=np.array(["owl", "cat"])))
 
 
-def test_the_signs_are_labels(write: Write) -> None:
+def test_minus_1_and_1_are_labels_if_there_are_no_other_values(write: Write) -> None:
     """-1 means a missing value, except if the only values are -1 and 1."""
     data = build(write(y=np.where(np.arange(N) % 2, 1, -1), bias=np.where(np.arange(N) % 3, 1, -1)))
     assert (data.spec.class_names, data.spec.bias_value_names, data.notes) == (("-1", "1"), ("-1", "1"), [])
@@ -130,41 +130,41 @@ def test_texts_are_read_as_in_tables(write: Write, missing: str) -> None:
     assert numbers.spec.bias_value_names == ("9", "10")
 
 
-def test_missing_biases_and_several_biases(write: Write) -> None:
+def test_missing_values_of_several_biases_are_ignored(write: Write) -> None:
     k = np.arange(N)
-    both = np.stack([k // 3 % 2, np.where(k < 9, -1, k % 2)], axis=1)
-    data = build(write(bias=both))
+    labels = np.stack([k // 3 % 2, np.where(k < 9, -1, k % 2)], axis=1)
+    data = build(write(bias=labels))
     assert (data.spec.bias_shape, data.bias_kind) == ((2,), "bias 0 and bias 1")
     assert data.notes == ["10.0% of the rows have no bias 1"]
-    found = everything(data)
-    assert found["bias"].tolist() == np.where(both < 0, IGNORE, both).tolist()
-    assert (found["group"] == IGNORE).nonzero()[:, 0].tolist() == list(range(9))
+    labels_read = all_labels(data)
+    assert labels_read["bias"].tolist() == np.where(labels < 0, IGNORE, labels).tolist()
+    assert (labels_read["group"] == IGNORE).nonzero()[:, 0].tolist() == list(range(9))
 
 
-def test_numbers_in_bins(write: Write) -> None:
+def test_numbers_are_put_into_bins(write: Write) -> None:
     heat = np.linspace(-20, 30, N)
     heat[4] = np.nan
     data = build(write(heat=heat), bias=["bias", {"column": "heat", "edges": [-5, 10]}])
     expected = [IGNORE if v != v else int(v >= -5) + int(v >= 10) for v in heat]
-    assert everything(data)["bias"][:, 1].tolist() == expected
+    assert all_labels(data)["bias"][:, 1].tolist() == expected
 
 
-def test_biases_measured_in_images(write: Write) -> None:
+def test_a_bias_can_be_measured_in_images(write: Write) -> None:
     x = np.zeros((N, 4, 4), dtype=np.uint8) + np.arange(N, dtype=np.uint8)[:, None, None]
     data = build(write(x=x), bias={"from": "brightness", "bins": 2})
-    assert everything(data)["bias"].tolist() == [int(k >= N // 2) for k in range(N)]
+    assert all_labels(data)["bias"].tolist() == [int(k >= N // 2) for k in range(N)]
 
 
-def test_splits_and_groups_of_the_file(write: Write) -> None:
+def test_splits_and_group_ids_are_read_from_the_file(write: Write) -> None:
     split = np.array(["train", "val", "test"])[np.arange(N) // 10 % 3]
     data = build(write(part=split, home=np.arange(N) // 10), split="part", group_id="home")
-    for name, each in data.splits.items():
-        assert (split[each.row.numpy()] == name).all()
+    for name, data_split in data.splits.items():
+        assert (split[data_split.row.numpy()] == name).all()
     with pytest.raises(UserError, match=r"rows in more than one split \(0, 1, 2"):
         build(write(part=split, home=np.arange(N) % 10), split="part", group_id="home")
 
 
-def test_wrong_rows_are_listed_or_left_out(write: Write) -> None:
+def test_wrong_rows_are_listed_or_skipped(write: Write) -> None:
     x = np.ones((N, 4)) * np.arange(N)[:, None]
     x[7, 2] = np.nan
     y = np.arange(N) % 3
@@ -178,8 +178,8 @@ def test_wrong_rows_are_listed_or_left_out(write: Write) -> None:
     ]
     data = build(path, on_error="skip", normalise="none")
     split = data.splits["train"]
-    kept = [k for k in range(N) if k not in (5, 7)]
-    assert split.batch(torch.arange(len(split))).x[:, 0].tolist() == [kept[row] for row in split.row.tolist()]
+    valid_rows = [k for k in range(N) if k not in (5, 7)]
+    assert split.batch(torch.arange(len(split))).x[:, 0].tolist() == [valid_rows[row] for row in split.row.tolist()]
 
 
 @pytest.mark.parametrize(
@@ -205,16 +205,18 @@ def test_wrong_rows_are_listed_or_left_out(write: Write) -> None:
         ),
     ],
 )
-def test_unusable_files_are_an_error(write: Write, arrays: Any, settings: dict[str, Any], message: str) -> None:
+def test_invalid_arrays_and_settings_are_an_error(
+    write: Write, arrays: Any, settings: dict[str, Any], message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         build(write(**arrays), **settings)
 
 
-def test_a_file_that_is_not_an_npz_file(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_npz_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(b"nothing")
     np.save(tmp_path / "b.npy", np.zeros(3))
-    for name, why in (("a.npz", "not an .npz archive"), ("b.npy", ".*")):
-        with pytest.raises(UserError, match=rf"not a readable .npz file of plain arrays \({why}\)"):
+    for name, reason in (("a.npz", "not an .npz archive"), ("b.npy", ".*")):
+        with pytest.raises(UserError, match=rf"not a readable .npz file of plain arrays \({reason}\)"):
             build(tmp_path / name)
     with pytest.raises(UserError, match=r"none\.npz: there is no such file"):
         build(tmp_path / "none.npz")
@@ -222,20 +224,20 @@ def test_a_file_that_is_not_an_npz_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float64, np.int64])
 def test_numbers_that_float32_cannot_hold_are_standardised_in_double(write: Write, dtype: Any) -> None:
-    """Seconds since 1970: neighbours in float32 are 128 seconds apart."""
+    """Seconds since 1970, where adjacent float32 numbers are 128 seconds apart."""
     x = np.stack([1_700_000_000 + np.arange(N) % 7, np.arange(N)], axis=1).astype(dtype)
     data = build(write(x=x))
     train = x[data.splits["train"].row.numpy()].astype(np.float64)
     expected = (x - train.mean(axis=0)) / train.std(axis=0)
     assert data.transform is not None
-    stored = restore(json.loads(json.dumps(data.transform.settings())))
+    restored = restore(json.loads(json.dumps(data.transform.settings())))
     for split in data.splits.values():
         row = split.row.numpy()
-        shown = split.batch(torch.arange(len(split))).x
-        assert shown.dtype == torch.float32
-        np.testing.assert_allclose(shown, expected[row], atol=1e-6)
-        for transform in (data.transform, stored):
-            assert torch.equal(transform(x[row]), shown)
+        x_read = split.batch(torch.arange(len(split))).x
+        assert x_read.dtype == torch.float32
+        np.testing.assert_allclose(x_read, expected[row], atol=1e-6)
+        for transform in (data.transform, restored):
+            assert torch.equal(transform(x[row]), x_read)
 
 
 def test_a_header_with_more_rows_than_the_file_contains_is_refused_at_once(write: Write) -> None:
@@ -254,8 +256,8 @@ def test_a_header_with_more_rows_than_the_file_contains_is_refused_at_once(write
         build(path)
 
 
-def test_the_texts_that_mean_missing_are_a_setting(write: Write) -> None:
-    """NA is the code of Namibia."""
+def test_the_texts_that_mean_missing_can_be_set(write: Write) -> None:
+    """NA is also the country code of Namibia."""
     country = np.array(["DE", "NA", "-"])[np.arange(N) % 3]
     assert build(write(bias=country)).spec.bias_value_names == ("-", "DE")
     assert build(write(bias=country), missing=["-"]).spec.bias_value_names == ("DE", "NA")

@@ -15,30 +15,31 @@ from lntl.data.lff_colored_mnist import MEANS, STD, LfFColoredMNIST, TintedDigit
 from lntl.data.transforms import EPSILON, mix_channels
 from lntl.types import Dataset, RecolorableSplit, Split
 
-PER_CLASS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]  # training digits of MNIST
+# The number of training digits of each class in MNIST.
+PER_CLASS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
 
 
-def biased(**settings: Any) -> BiasedMNIST:
+def make_biased_mnist(**settings: Any) -> BiasedMNIST:
     return BiasedMNIST(BiasedMNIST.Config(**settings))
 
 
-def lff(**settings: Any) -> LfFColoredMNIST:
+def make_lff_mnist(**settings: Any) -> LfFColoredMNIST:
     return LfFColoredMNIST(LfFColoredMNIST.Config(**settings))
 
 
-def painted(data: BiasedMNIST, name: str) -> PaintedDigits:
+def painted_split(data: BiasedMNIST, name: str) -> PaintedDigits:
     split = data.splits[name]
     assert isinstance(split, PaintedDigits)
     return split
 
 
-def tinted(data: LfFColoredMNIST, name: str) -> TintedDigits:
+def tinted_split(data: LfFColoredMNIST, name: str) -> TintedDigits:
     split = data.splits[name]
     assert isinstance(split, TintedDigits)
     return split
 
 
-def cells(y: torch.Tensor, color: torch.Tensor) -> Counter[tuple[int, int]]:
+def count_cells(y: torch.Tensor, color: torch.Tensor) -> Counter[tuple[int, int]]:
     return Counter(zip(y.tolist(), color.tolist(), strict=True))
 
 
@@ -47,36 +48,36 @@ def test_the_packaged_digits_are_mnist() -> None:
     assert (train.shape, test.shape) == ((60000, 28, 28), (10000, 28, 28))
     assert torch.bincount(y).tolist() == PER_CLASS
     assert test_y[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
-    assert int(train.long().sum()) == 1567298545  # of the original files
+    assert int(train.long().sum()) == 1567298545  # the sum of the pixels of the original files
 
 
 @pytest.mark.parametrize("correlation", [0.999, 0.997, 0.995, 0.99, 1.0])
-def test_groups_of_the_published_training_set(correlation: float) -> None:
-    split = painted(biased(correlation=correlation, val_split_ratio=0), "train")
-    count = cells(split.y, split.background)
+def test_the_training_set_has_the_published_group_sizes(correlation: float) -> None:
+    split = painted_split(make_biased_mnist(correlation=correlation, val_split_ratio=0), "train")
+    count = count_cells(split.y, split.background)
     assert len(split) == 60000
     for label, n in enumerate(PER_CLASS):
-        rest = n - int(n * correlation)
-        chunk = math.ceil(rest / 9)
-        chunks = [max(0, min(chunk, rest - k * chunk)) for k in range(9)]
-        assert count[label, label] == n - rest
+        num_conflicting = n - int(n * correlation)
+        chunk = math.ceil(num_conflicting / 9)
+        chunks = [max(0, min(chunk, num_conflicting - k * chunk)) for k in range(9)]
+        assert count[label, label] == n - num_conflicting
         assert sorted(count[label, c] for c in range(10) if c != label) == sorted(chunks)
 
 
 def test_the_test_set_has_every_color_equally_often() -> None:
-    split = painted(biased(), "test")
-    count = cells(split.y, split.background)
+    split = painted_split(make_biased_mnist(), "test")
+    count = count_cells(split.y, split.background)
     for label, n in enumerate(torch.bincount(split.y).tolist()):
         assert sum(count[label, c] for c in range(10)) == n
         assert max(count[label, c] for c in range(10)) - min(count[label, c] for c in range(10)) <= 9
 
 
-@pytest.mark.parametrize("two", [False, True])
-def test_pixels_equal_those_of_the_protocol(two: bool) -> None:
-    data = biased(foreground_correlation=0.9 if two else None, max_images=100)
-    split, images = painted(data, "test"), mnist.read("test")[0]
+@pytest.mark.parametrize("two_colors", [False, True])
+def test_the_pixels_follow_the_protocol(two_colors: bool) -> None:
+    data = make_biased_mnist(foreground_correlation=0.9 if two_colors else None, max_images=100)
+    split, images = painted_split(data, "test"), mnist.read("test")[0]
     index = torch.tensor([3, 0, 57])
-    found = split.pixels(index)
+    pixels = split.pixels(index)
     backgrounds = list(BACKGROUNDS.values())
     # the digit in color k has row k + 1 of the foreground's list, in the order of the published code
     published = [
@@ -84,24 +85,26 @@ def test_pixels_equal_those_of_the_protocol(two: bool) -> None:
         (50, 255, 255), (255, 128, 50), (255, 50, 128), (128, 50, 255), (50, 50, 50),
     ]  # fmt: skip
     assert list(FOREGROUNDS.values()) == [published[(k + 1) % 10] for k in range(10)]
-    for image, number in zip(found.permute(0, 2, 3, 1).tolist(), index.tolist(), strict=True):
-        back = backgrounds[int(split.background[number])]
-        front = (255, 255, 255) if split.foreground is None else published[(int(split.foreground[number]) + 1) % 10]
+    for image, number in zip(pixels.permute(0, 2, 3, 1).tolist(), index.tolist(), strict=True):
+        background = backgrounds[int(split.background[number])]
+        foreground = (
+            (255, 255, 255) if split.foreground is None else published[(int(split.foreground[number]) + 1) % 10]
+        )
         for y in range(28):
             for x in range(28):
-                assert tuple(image[y][x]) == (back if images[number, y, x] == 0 else front)
+                assert tuple(image[y][x]) == (background if images[number, y, x] == 0 else foreground)
     x = split.batch(index).x
-    torch.testing.assert_close(x, (found.float() / 255 - 0.5) / 0.5)
+    torch.testing.assert_close(x, (pixels.float() / 255 - 0.5) / 0.5)
 
 
-def test_the_two_colors_are_independent_and_each_a_bias() -> None:
-    data = biased(correlation=0.9, foreground_correlation=0.99, val_split_ratio=0)
-    split = painted(data, "train")
+def test_the_two_colors_are_independent_biases() -> None:
+    data = make_biased_mnist(correlation=0.9, foreground_correlation=0.99, val_split_ratio=0)
+    split = painted_split(data, "train")
     assert split.foreground is not None
-    back, front = split.background == split.y, split.foreground == split.y
-    assert float(back.float().mean()) == pytest.approx(0.9, abs=1e-3)
-    assert float(front.float().mean()) == pytest.approx(0.99, abs=1e-3)
-    assert float((back & front).float().mean()) == pytest.approx(0.9 * 0.99, abs=2e-3)
+    background_aligned, foreground_aligned = split.background == split.y, split.foreground == split.y
+    assert float(background_aligned.float().mean()) == pytest.approx(0.9, abs=1e-3)
+    assert float(foreground_aligned.float().mean()) == pytest.approx(0.99, abs=1e-3)
+    assert float((background_aligned & foreground_aligned).float().mean()) == pytest.approx(0.9 * 0.99, abs=2e-3)
     batch = split.batch(torch.arange(500))
     assert torch.equal(batch.bias, torch.stack([split.background[:500], split.foreground[:500]], dim=1))
     assert torch.equal(batch.group, batch.y * 100 + batch.bias[:, 0] * 10 + batch.bias[:, 1])
@@ -110,19 +113,19 @@ def test_the_two_colors_are_independent_and_each_a_bias() -> None:
         assert bias.value_of_joint[batch.group[0] % 100] == batch.bias[0, number]
 
 
-DATA = [biased, lff]
+DATA_SETS = [make_biased_mnist, make_lff_mnist]
 
 
-@pytest.mark.parametrize("build", DATA)
-def test_splits_with_and_without_val(build: Any) -> None:
+@pytest.mark.parametrize("build", DATA_SETS)
+def test_val_is_a_part_of_train_or_colored_again(build: Any) -> None:
     splits = build(val_split_ratio=0.1).splits
     rows = {name: set(splits[name].row.tolist()) for name in ("train", "val")}
     assert rows["train"].isdisjoint(rows["val"])
     assert len(rows["train"]) == 54000
     assert rows["train"] | rows["val"] == set(range(60000))
-    whole = build(val_split_ratio=0)
-    assert [len(whole.splits[name]) for name in ("train", "val", "test")] == [60000, 6000, 10000]
-    assert whole.val_note.endswith("no digit is held out")
+    without_val = build(val_split_ratio=0)
+    assert [len(without_val.splits[name]) for name in ("train", "val", "test")] == [60000, 6000, 10000]
+    assert without_val.val_note.endswith("no digit is held out")
     assert aligned_share(splits["val"]) == pytest.approx(0.1, abs=0.01)
     assert aligned_share(build(val_coloring="biased").splits["val"]) > 0.98
 
@@ -131,55 +134,55 @@ def aligned_share(split: Split) -> float:
     return float((split.y == split.group % 10).float().mean())
 
 
-@pytest.mark.parametrize("build", DATA)
+@pytest.mark.parametrize("build", DATA_SETS)
 def test_max_images_takes_the_first_images(build: Any) -> None:
-    small, whole = build(max_images=300).splits, build().splits
-    assert len(small["train"]) + len(small["val"]) == len(small["test"]) == 300
-    for name, split in small.items():
+    small_splits, full_splits = build(max_images=300).splits, build().splits
+    assert len(small_splits["train"]) + len(small_splits["val"]) == len(small_splits["test"]) == 300
+    for name, split in small_splits.items():
         index = torch.arange(len(split))
-        expected, found = whole[name].batch(index), split.batch(index)
-        assert torch.equal(found.x, expected.x)
-        assert torch.equal(found.row, expected.row)
-        assert torch.equal(found.bias, expected.bias)
+        expected, batch = full_splits[name].batch(index), split.batch(index)
+        assert torch.equal(batch.x, expected.x)
+        assert torch.equal(batch.row, expected.row)
+        assert torch.equal(batch.bias, expected.bias)
 
 
-@pytest.mark.parametrize("build", DATA)
+@pytest.mark.parametrize("build", DATA_SETS)
 def test_the_images_depend_on_the_seed(build: Any) -> None:
     index = torch.arange(200)
-    one, same, other = (build(seed=seed, max_images=2000).splits["train"].batch(index) for seed in (0, 0, 1))
-    assert torch.equal(one.x, same.x)
-    assert not torch.equal(one.x, other.x)
+    first, second, other_seed = (build(seed=seed, max_images=2000).splits["train"].batch(index) for seed in (0, 0, 1))
+    assert torch.equal(first.x, second.x)
+    assert not torch.equal(first.x, other_seed.x)
 
 
-@pytest.mark.parametrize("build", DATA)
+@pytest.mark.parametrize("build", DATA_SETS)
 def test_recolored_digits_have_one_color(build: Any) -> None:
     split = build(max_images=100).splits["test"]
-    again = split.recolored(4)
-    assert set((again.group % 10).tolist()) == {4}
-    assert torch.equal(again.y, split.y)
-    assert not torch.equal(again.pixels(torch.arange(9)), split.pixels(torch.arange(9)))
+    recolored = split.recolored(4)
+    assert set((recolored.group % 10).tolist()) == {4}
+    assert torch.equal(recolored.y, split.y)
+    assert not torch.equal(recolored.pixels(torch.arange(9)), split.pixels(torch.arange(9)))
 
 
-@pytest.mark.parametrize("build", DATA)
+@pytest.mark.parametrize("build", DATA_SETS)
 def test_augmentation_is_a_function_of_seed_and_row(build: Any) -> None:
     data = build(rotation=30.0, random_colors=0.5, max_images=500)
-    split, plain = data.splits["train"], build(max_images=500).splits["train"]
-    few, more = torch.tensor([7, 3]), torch.arange(20)
-    first = split.augmented(5).batch(few).x
-    assert torch.equal(first, split.augmented(5).batch(more).x[few])
-    assert not torch.equal(first, split.augmented(6).batch(few).x)
-    assert torch.equal(split.batch(few).x, plain.batch(few).x)
-    assert torch.equal(plain.augmented(5).batch(few).x, plain.batch(few).x)
+    split, unaugmented = data.splits["train"], build(max_images=500).splits["train"]
+    index, larger_index = torch.tensor([7, 3]), torch.arange(20)
+    x = split.augmented(5).batch(index).x
+    assert torch.equal(x, split.augmented(5).batch(larger_index).x[index])
+    assert not torch.equal(x, split.augmented(6).batch(index).x)
+    assert torch.equal(split.batch(index).x, unaugmented.batch(index).x)
+    assert torch.equal(unaugmented.augmented(5).batch(index).x, unaugmented.batch(index).x)
 
 
-def test_a_quarter_turn() -> None:
+def test_rotate_by_a_right_angle_equals_rot90() -> None:
     image = torch.rand(2, 3, 28, 28, generator=torch.Generator().manual_seed(0))
-    turned = mnist.rotate(image, torch.tensor([math.pi / 2, 0.0]))
-    torch.testing.assert_close(turned[0], image[0].rot90(1, (1, 2)), atol=1e-5, rtol=0)
-    torch.testing.assert_close(turned[1], image[1], atol=1e-5, rtol=0)
+    rotated = mnist.rotate(image, torch.tensor([math.pi / 2, 0.0]))
+    torch.testing.assert_close(rotated[0], image[0].rot90(1, (1, 2)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(rotated[1], image[1], atol=1e-5, rtol=0)
 
 
-def test_mixed_channels_in_slow_loops() -> None:
+def test_mix_channels_equals_slow_loops() -> None:
     random = torch.Generator().manual_seed(0)
     image, weights, contrast, brightness = (
         torch.rand(2, *shape, generator=random) for shape in ((3, 4, 5), (3, 3), (3,), (3,))
@@ -198,33 +201,33 @@ def test_mixed_channels_in_slow_loops() -> None:
             np.testing.assert_allclose(mixed[n, c].numpy(), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("data", [biased(max_images=100), ColoredMNIST(ColoredMNIST.Config(max_images=100))])
-def test_images_of_two_colors_are_equal_in_random_colors_whatever_the_colors(data: Dataset) -> None:
+@pytest.mark.parametrize("data", [make_biased_mnist(max_images=100), ColoredMNIST(ColoredMNIST.Config(max_images=100))])
+def test_random_colors_remove_the_original_color(data: Dataset) -> None:
     split, index, change = data.splits["test"], torch.arange(50), mnist.Augmentation(0.0, 1.0)
     assert isinstance(split, RecolorableSplit)
-    first, *others = (change(split.recolored(color).batch(index).x, index, 7) for color in range(10))
-    for other in others:
-        torch.testing.assert_close(first, other, atol=0.05, rtol=0)
+    first_images, *other_images = (change(split.recolored(color).batch(index).x, index, 7) for color in range(10))
+    for x in other_images:
+        torch.testing.assert_close(first_images, x, atol=0.05, rtol=0)
 
 
-def test_a_constant_image_is_finite_in_random_colors() -> None:
+def test_random_colors_of_a_constant_image_are_finite() -> None:
     x = torch.ones(1, 3, 28, 28)
     assert torch.isfinite(mnist.Augmentation(0.0, 1.0)(x, torch.tensor([3]), 7)).all()
 
 
-def test_the_share_of_images_in_random_colors() -> None:
-    data, plain = biased(random_colors=0.3, max_images=5000), biased(max_images=5000)
+def test_the_set_share_of_images_gets_random_colors() -> None:
+    data, unaugmented = make_biased_mnist(random_colors=0.3, max_images=5000), make_biased_mnist(max_images=5000)
     index = torch.arange(len(data.splits["train"]))
-    x, original = data.splits["train"].augmented(1).batch(index).x, plain.splits["train"].batch(index).x
-    changed = (x != original).flatten(1).any(dim=1)
-    assert float(changed.float().mean()) == pytest.approx(0.3, abs=0.03)
-    colors = x[changed][:, :, 0, 0]  # a corner is background; before it is -1, 0 or 1 in each channel
+    x, original = data.splits["train"].augmented(1).batch(index).x, unaugmented.splits["train"].batch(index).x
+    is_changed = (x != original).flatten(1).any(dim=1)
+    assert float(is_changed.float().mean()) == pytest.approx(0.3, abs=0.03)
+    colors = x[is_changed][:, :, 0, 0]  # corners are background; unchanged corners are -1 or 1
     assert float(colors.std()) > 1
 
 
 @pytest.mark.parametrize("share", [0.05, 0.005])
-def test_colors_of_lff_by_place_in_the_file(share: float) -> None:
-    split = tinted(lff(conflicting_share=share, val_split_ratio=0), "train")
+def test_the_colors_of_lff_follow_from_the_position_in_the_file(share: float) -> None:
+    split = tinted_split(make_lff_mnist(conflicting_share=share, val_split_ratio=0), "train")
     for label in range(10):
         color = split.bias[split.y == label].tolist()
         n = len(color)
@@ -236,16 +239,16 @@ def test_colors_of_lff_by_place_in_the_file(share: float) -> None:
 
 
 @pytest.mark.parametrize("severity", [1, 4])
-def test_pixels_of_lff(severity: int) -> None:
-    split = tinted(lff(severity=severity, max_images=2000), "test")
+def test_the_pixels_of_lff_follow_the_protocol(severity: int) -> None:
+    split = tinted_split(make_lff_mnist(severity=severity, max_images=2000), "test")
     means = np.array(list(MEANS.values()))
     noise = split.color.numpy() - means[split.bias.numpy()]
-    inside = (split.color.numpy() > 0) & (split.color.numpy() < 1)
-    assert noise[inside].std() == pytest.approx(STD[severity - 1], rel=0.1)
-    found, gray = split.pixels(torch.tensor([7])), split.gray[7]
+    is_unclipped = (split.color.numpy() > 0) & (split.color.numpy() < 1)
+    assert noise[is_unclipped].std() == pytest.approx(STD[severity - 1], rel=0.1)
+    pixels, gray = split.pixels(torch.tensor([7])), split.gray[7]
     for channel in range(3):
         for y, x in ((14, 14), (10, 13), (0, 0)):
-            assert int(found[0, channel, y, x]) == int(np.float32(gray[y, x]) * split.color[7, channel].numpy())
+            assert int(pixels[0, channel, y, x]) == int(np.float32(gray[y, x]) * split.color[7, channel].numpy())
 
 
 def test_a_correlation_outside_of_its_range_is_refused() -> None:

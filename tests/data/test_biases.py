@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pictures import folder_of
+from pictures import write_images
 
 from lntl.data import biases
 from lntl.data.images import ImageSettings, ImageSource
@@ -14,22 +14,22 @@ from lntl.errors import UserError
 
 @pytest.fixture
 def source(tmp_path: Path) -> ImageSource:
-    return ImageSource(folder_of(tmp_path, 5), ImageSettings(size=20))
+    return ImageSource(write_images(tmp_path, 5), ImageSettings(size=20))
 
 
-def contrast(image: np.ndarray) -> float:
+def measure_contrast(image: np.ndarray) -> float:
     return float(image.max()) - float(image.min())
 
 
-def text(image: np.ndarray) -> str:
+def return_text(image: np.ndarray) -> str:
     return "dark"
 
 
-def undefined(image: np.ndarray) -> float:
+def return_nan(image: np.ndarray) -> float:
     return float("nan")
 
 
-def broken(image: np.ndarray) -> float:
+def raise_error(image: np.ndarray) -> float:
     raise RuntimeError("no horizon")
 
 
@@ -37,7 +37,7 @@ def arrays(source: ImageSource) -> np.ndarray:
     return source.pixels(torch.arange(len(source))).permute(0, 2, 3, 1).double().numpy()
 
 
-def test_mean_colour_and_brightness(source: ImageSource) -> None:
+def test_mean_colour_and_brightness_equal_slow_loops(source: ImageSource) -> None:
     colors, brightness = biases.measure("color", source), biases.measure("brightness", source)
     assert brightness.shape == (5, 1)
     for image, color, bright in zip(arrays(source), colors.tolist(), brightness[:, 0].tolist(), strict=True):
@@ -47,7 +47,7 @@ def test_mean_colour_and_brightness(source: ImageSource) -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(20, 12), (5, 7), (1, 1)])
-def test_the_center_is_the_middle_half_of_each_side(height: int, width: int) -> None:
+def test_center_brightness_is_measured_in_the_middle_half_of_each_side(height: int, width: int) -> None:
     images = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     for image, center in zip(images.tolist(), biases.center_brightness(images)[:, 0].tolist(), strict=True):
         luma = [
@@ -79,17 +79,17 @@ def test_white_is_one_and_black_is_zero() -> None:
             assert function(images).tolist()[0] == pytest.approx([value / 255] * function(images).shape[1])
 
 
-def test_the_size_is_that_of_the_file_in_bytes(source: ImageSource) -> None:
+def test_the_bias_size_is_the_size_of_the_file_in_bytes(source: ImageSource) -> None:
     source.paths[2].write_bytes(source.paths[2].read_bytes() + b"more")
     assert biases.measure("size", source)[:, 0].tolist() == [len(path.read_bytes()) for path in source.paths]
 
 
 def test_a_user_function_is_called_with_each_image(source: ImageSource) -> None:
-    values = biases.measure("test_biases.contrast", source)
+    values = biases.measure("test_biases.measure_contrast", source)
     assert values[:, 0].tolist() == [image.max() - image.min() for image in arrays(source)]
 
 
-@pytest.mark.parametrize("name", [*biases.NAMES, "test_biases.contrast"])
+@pytest.mark.parametrize("name", [*biases.NAMES, "test_biases.measure_contrast"])
 def test_each_measured_number_has_a_name(source: ImageSource, name: str) -> None:
     assert biases.measure(name, source).shape == (5, len(biases.parts(name)))
 
@@ -101,9 +101,15 @@ def test_each_measured_number_has_a_name(source: ImageSource, name: str) -> None
         ("test_biases.none", "cannot load 'test_biases.none': .*; is its folder in PYTHONPATH?"),
         ("no.such.module", "cannot load 'no.such.module': No module named 'no'; is its folder in PYTHONPATH?"),
         ("test_biases.np", "'test_biases.np' is not a function; it must take an image"),
-        ("test_biases.broken", "test_biases.broken raised RuntimeError: no horizon; --debug shows the traceback"),
-        ("test_biases.text", "test_biases.text returned 'dark' for an image; it must return a finite number"),
-        ("test_biases.undefined", "test_biases.undefined returned nan for an image; it must return a finite number"),
+        (
+            "test_biases.raise_error",
+            "test_biases.raise_error raised RuntimeError: no horizon; --debug shows the traceback",
+        ),
+        (
+            "test_biases.return_text",
+            "test_biases.return_text returned 'dark' for an image; it must return a finite number",
+        ),
+        ("test_biases.return_nan", "test_biases.return_nan returned nan for an image; it must return a finite number"),
     ],
 )
 def test_a_bias_that_cannot_be_computed_is_an_error(source: ImageSource, name: str, message: str) -> None:

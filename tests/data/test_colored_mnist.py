@@ -27,22 +27,22 @@ def build(**settings: Any) -> ColoredMNIST:
 
 
 @pytest.fixture(scope="module")
-def full() -> ColoredMNIST:
+def full_data() -> ColoredMNIST:
     return build()
 
 
 @pytest.fixture(scope="module")
-def sharp() -> ColoredMNIST:
-    """All images with hardly any jitter: the nearest mean is the mean that was drawn."""
+def data_without_jitter() -> ColoredMNIST:
+    """All images with almost no jitter: the nearest mean colour is the mean colour that was drawn."""
     return build(color_var=1e-4)
 
 
 # --- strokes, labels, splits ---
 
 
-def test_the_digits_are_those_of_mnist(full: ColoredMNIST) -> None:
-    """Counts of the labels and the first test labels as published; strokes are 0 or 1, neither empty nor full."""
-    train, val, test = (full.splits[name] for name in ("train", "val", "test"))
+def test_the_digits_are_those_of_mnist(full_data: ColoredMNIST) -> None:
+    """Counts of the labels and the first test labels as published; strokes are 0 or 1, no image is empty or filled."""
+    train, val, test = (full_data.splits[name] for name in ("train", "val", "test"))
     labels = torch.bincount(torch.cat([train.y, val.y]))
     assert labels.tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     assert torch.bincount(test.y).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
@@ -53,9 +53,9 @@ def test_the_digits_are_those_of_mnist(full: ColoredMNIST) -> None:
     assert ink.max() < 0.5
 
 
-def test_a_digit_looks_like_itself(full: ColoredMNIST) -> None:
-    """The first test image is a seven: a bar above, a slanting leg below, nothing at the lower left."""
-    seven = full.splits["test"].strokes[0]
+def test_the_first_test_image_looks_like_a_seven(full_data: ColoredMNIST) -> None:
+    """A seven has a bar at the top, a slanted stroke below, and no pixels at the lower left."""
+    seven = full_data.splits["test"].strokes[0]
     assert seven[7:11, 6:20].float().mean() > 0.4
     assert seven[20:26, 10:14].any()
     assert not seven[14:, :8].any()
@@ -89,10 +89,10 @@ def test_no_split_is_empty(ratio: float, images: int) -> None:
     assert all(len(split) > 0 for split in build(max_images=images, val_split_ratio=ratio).splits.values())
 
 
-def test_max_images_takes_the_first_of_train_and_test(full: ColoredMNIST) -> None:
-    few = build(max_images=150)
-    assert len(few.splits["train"]) + len(few.splits["val"]) == len(few.splits["test"]) == 150
-    assert torch.equal(few.splits["test"].strokes, full.splits["test"].strokes[:150])
+def test_max_images_takes_the_first_of_train_and_test(full_data: ColoredMNIST) -> None:
+    small_data = build(max_images=150)
+    assert len(small_data.splits["train"]) + len(small_data.splits["val"]) == len(small_data.splits["test"]) == 150
+    assert torch.equal(small_data.splits["test"].strokes, full_data.splits["test"].strokes[:150])
     assert build(max_images=10**6).splits["test"].row.tolist() == list(range(10_000))
 
 
@@ -103,25 +103,25 @@ def test_the_mean_colours_are_those_of_the_paper() -> None:
     assert list(COLORS.values()) == MEANS
 
 
-def rejection_sampler(mean: float, variance: float, n: int) -> np.ndarray:
-    """Draw N(mean, variance) again and again until the rounded value is neither below 1 nor above 254."""
+def sample_by_rejection(mean: float, variance: float, n: int) -> np.ndarray:
+    """Return n rounded samples of N(mean, variance) between 1 and 254; other samples are rejected."""
     random, samples = np.random.default_rng(0), np.empty(0)
     while len(samples) < n:
-        drawn = random.normal(mean / 255, math.sqrt(variance), n) * 255
-        samples = np.concatenate([samples, drawn[(drawn > 0.5) & (drawn < 254.5)]])
+        candidates = random.normal(mean / 255, math.sqrt(variance), n) * 255
+        samples = np.concatenate([samples, candidates[(candidates > 0.5) & (candidates < 254.5)]])
     return samples[:n].round()
 
 
 @pytest.mark.parametrize("variance", [0.02, 0.05])
 @pytest.mark.parametrize("mean", [0, 20, 128, 253])
-def test_colours_follow_the_truncated_normal_of_a_rejection_sampler(mean: int, variance: float) -> None:
+def test_colours_follow_the_truncated_normal_distribution(mean: int, variance: float) -> None:
     n = 20_000
-    ours = draw_colors(variance, torch.full((n, 3), mean, dtype=torch.float64), seed=1)[:, 0].double().numpy()
-    slow = rejection_sampler(mean, variance, n)
-    error = slow.std() / math.sqrt(n)
-    assert ours.mean() == pytest.approx(slow.mean(), abs=6 * error)
-    assert ours.std() == pytest.approx(slow.std(), abs=6 * error)
-    assert stats.ks_2samp(ours, slow).pvalue > 1e-3
+    colors = draw_colors(variance, torch.full((n, 3), mean, dtype=torch.float64), seed=1)[:, 0].double().numpy()
+    expected = sample_by_rejection(mean, variance, n)
+    error = expected.std() / math.sqrt(n)
+    assert colors.mean() == pytest.approx(expected.mean(), abs=6 * error)
+    assert colors.std() == pytest.approx(expected.std(), abs=6 * error)
+    assert stats.ks_2samp(colors, expected).pvalue > 1e-3
 
 
 @given(st.floats(1e-6, 1), st.integers(0, 2**63 - 1))
@@ -135,7 +135,7 @@ def test_no_channel_is_0_or_255_and_colours_do_not_depend_on_the_number_of_image
 
 
 @given(st.integers(0, 2**63 - 1))
-def test_with_hardly_any_jitter_the_colour_is_the_mean(seed: int) -> None:
+def test_with_a_tiny_variance_the_colour_is_the_mean(seed: int) -> None:
     means = torch.tensor(MEANS, dtype=torch.float64)
     assert (draw_colors(1e-6, means, seed).double() - means.clamp(1, 254)).abs().max() <= 2
 
@@ -161,23 +161,23 @@ def test_train_images_have_the_mean_colour_of_their_digit(variance: float) -> No
             assert colors[:, channel].mean().item() == pytest.approx(expected.mean(), abs=6 * error + 0.1)
 
 
-def test_test_images_have_a_random_mean_colour(sharp: ColoredMNIST) -> None:
-    split = sharp.splits["test"]
+def test_test_images_have_a_random_mean_colour(data_without_jitter: ColoredMNIST) -> None:
+    split = data_without_jitter.splits["test"]
     table = torch.bincount(split.group, minlength=100).view(10, 10).numpy()
     assert stats.chisquare(table.sum(axis=0)).pvalue > 1e-3  # the ten means are equally frequent
     assert stats.chi2_contingency(table).pvalue > 1e-3  # and independent of the digit
 
 
-def test_val_is_biased_or_random_by_its_setting(sharp: ColoredMNIST) -> None:
+def test_val_is_biased_or_random_by_its_setting(data_without_jitter: ColoredMNIST) -> None:
     biased = build(color_var=1e-4, val_coloring="biased")
     aligned_groups = torch.arange(10) * 11  # the groups whose colour is the mean colour of their digit
-    assert torch.isin(sharp.splits["train"].group, aligned_groups).all()
+    assert torch.isin(data_without_jitter.splits["train"].group, aligned_groups).all()
     assert torch.isin(biased.splits["val"].group, aligned_groups).all()
-    table = torch.bincount(sharp.splits["val"].group, minlength=100).view(10, 10).numpy()
+    table = torch.bincount(data_without_jitter.splits["val"].group, minlength=100).view(10, 10).numpy()
     assert stats.chi2_contingency(table).pvalue > 1e-3
-    assert torch.equal(biased.splits["val"].strokes, sharp.splits["val"].strokes)
+    assert torch.equal(biased.splits["val"].strokes, data_without_jitter.splits["val"].strokes)
     assert "biased" in biased.val_note
-    assert "random" in sharp.val_note
+    assert "random" in data_without_jitter.val_note
 
 
 def colors_by_row(data: ColoredMNIST, split: str) -> dict[int, list[int]]:
@@ -185,24 +185,24 @@ def colors_by_row(data: ColoredMNIST, split: str) -> dict[int, list[int]]:
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-@pytest.mark.parametrize("other", [{"max_images": 5000}, {"val_split_ratio": 0.3}])
+@pytest.mark.parametrize("changes", [{"max_images": 5000}, {"val_split_ratio": 0.3}])
 def test_the_colour_of_an_image_does_not_depend_on_the_number_of_images(
-    full: ColoredMNIST, split: str, other: dict[str, Any]
+    full_data: ColoredMNIST, split: str, changes: dict[str, Any]
 ) -> None:
-    ours, theirs = colors_by_row(full, split), colors_by_row(build(**other), split)
-    shared = ours.keys() & theirs.keys()
-    assert len(shared) > 20
-    assert all(ours[row] == theirs[row] for row in shared)
+    colors, other_colors = colors_by_row(full_data, split), colors_by_row(build(**changes), split)
+    shared_rows = colors.keys() & other_colors.keys()
+    assert len(shared_rows) > 20
+    assert all(colors[row] == other_colors[row] for row in shared_rows)
 
 
-def test_all_colours_depend_on_the_seed(full: ColoredMNIST) -> None:
-    again, other = build(max_images=300), build(max_images=300, seed=1)
+def test_all_colours_depend_on_the_seed(full_data: ColoredMNIST) -> None:
+    seed_0, seed_1 = build(max_images=300), build(max_images=300, seed=1)
     for split in ("train", "val", "test"):
-        assert torch.equal(again.splits[split].color, build(max_images=300).splits[split].color)
+        assert torch.equal(seed_0.splits[split].color, build(max_images=300).splits[split].color)
     for split in ("train", "test"):
-        rows = again.splits[split].row
-        same = [colors_by_row(other, split).get(row) == colors_by_row(again, split)[row] for row in rows.tolist()]
-        assert np.mean(same) < 0.05
+        rows = seed_0.splits[split].row
+        is_equal = [colors_by_row(seed_1, split).get(row) == colors_by_row(seed_0, split)[row] for row in rows.tolist()]
+        assert np.mean(is_equal) < 0.05
 
 
 def test_the_group_is_the_label_and_the_nearest_mean_colour(digits: ColoredMNIST) -> None:
@@ -212,7 +212,7 @@ def test_the_group_is_the_label_and_the_nearest_mean_colour(digits: ColoredMNIST
             assert group == y * 10 + distance.index(min(distance))
 
 
-def test_nearest_mean_of_the_means() -> None:
+def test_the_nearest_mean_of_each_mean_colour_is_itself() -> None:
     assert nearest_mean(torch.tensor(MEANS, dtype=torch.uint8)).tolist() == list(range(10))
 
 
@@ -228,7 +228,7 @@ def slow_bias(pixels: Tensor) -> Tensor:
     return bias
 
 
-def test_a_batch_against_slow_loops(digits: ColoredMNIST) -> None:
+def test_a_batch_equals_slow_loops(digits: ColoredMNIST) -> None:
     split, index = digits.splits["train"], torch.tensor([3, 0, 17])
     batch = split.batch(index)
     pixels = torch.zeros(3, 3, 28, 28, dtype=torch.uint8)
@@ -250,18 +250,18 @@ def test_a_batch_against_slow_loops(digits: ColoredMNIST) -> None:
 
 
 def test_a_batch_without_bias_contains_no_colour_label(batch: Any) -> None:
-    blank = batch.without_bias()
-    assert (blank.bias == IGNORE).all()
-    assert (blank.group == IGNORE).all()
-    assert not blank.bias_features.any()
-    assert torch.equal(blank.x, batch.x)
-    assert torch.equal(blank.y, batch.y)
+    unlabelled = batch.without_bias()
+    assert (unlabelled.bias == IGNORE).all()
+    assert (unlabelled.group == IGNORE).all()
+    assert not unlabelled.bias_features.any()
+    assert torch.equal(unlabelled.x, batch.x)
+    assert torch.equal(unlabelled.y, batch.y)
 
 
 def test_a_split_moves_to_a_device_with_all_its_tensors(digits: ColoredMNIST) -> None:
-    moved = digits.splits["val"].to(torch.device("meta"))
-    assert isinstance(moved, ColoredDigits)
-    assert {t.device.type for t in vars(moved).values() if isinstance(t, torch.Tensor)} == {"meta"}
+    split = digits.splits["val"].to(torch.device("meta"))
+    assert isinstance(split, ColoredDigits)
+    assert {t.device.type for t in vars(split).values() if isinstance(t, torch.Tensor)} == {"meta"}
 
 
 def test_grey_images_keep_the_bias_labels_of_their_colors() -> None:
@@ -278,31 +278,33 @@ def test_grey_images_keep_the_bias_labels_of_their_colors() -> None:
         torch.testing.assert_close(x[:, c] * std + mean, grey_pixels[:, c] / 255, rtol=0, atol=1e-6)
 
 
-def test_labels_extend_into_the_background_by_the_setting() -> None:
+def test_bias_dilation_extends_labels_into_the_background() -> None:
     index = torch.arange(10)
-    narrow, wide = (build(bias_dilation=reach).splits["train"] for reach in (0, 2))
-    before, after = narrow.batch(index).bias, wide.batch(index).bias
-    stroke = (before != IGNORE).any(dim=1)
+    narrow, wide = (build(bias_dilation=dilation).splits["train"] for dilation in (0, 2))
+    narrow_bias, wide_bias = narrow.batch(index).bias, wide.batch(index).bias
+    stroke = (narrow_bias != IGNORE).any(dim=1)
     for n in range(10):
         color_bins = (narrow.color[n] // 32).tolist()
         for i in range(14):
             for j in range(14):
-                near = stroke[n, max(0, i - 2) : i + 3, max(0, j - 2) : j + 3].any()
-                expected = before[n, :, i, j].tolist() if stroke[n, i, j] else color_bins if near else [IGNORE] * 3
-                assert after[n, :, i, j].tolist() == expected
+                is_near = stroke[n, max(0, i - 2) : i + 3, max(0, j - 2) : j + 3].any()
+                expected = (
+                    narrow_bias[n, :, i, j].tolist() if stroke[n, i, j] else color_bins if is_near else [IGNORE] * 3
+                )
+                assert wide_bias[n, :, i, j].tolist() == expected
 
 
 @pytest.mark.parametrize("value", range(10))
 def test_recolored_digits_have_the_mean_colour_and_the_same_strokes(digits: ColoredMNIST, value: int) -> None:
     split, index = digits.splits["test"], torch.arange(100)
     official = replace(split, images=split.pixels(index).permute(0, 2, 3, 1).contiguous())
-    for given_split in (split, official):
-        found = given_split.recolored(value)
-        assert torch.equal(found.y, split.y)
-        assert torch.equal(found.row, split.row)
-        assert torch.equal(found.group, split.y * 10 + value)
-        pixels = found.pixels(index)
+    for original in (split, official):
+        recolored = original.recolored(value)
+        assert torch.equal(recolored.y, split.y)
+        assert torch.equal(recolored.row, split.row)
+        assert torch.equal(recolored.group, split.y * 10 + value)
+        pixels = recolored.pixels(index)
         for i in range(0, 100, 9):
             for row, column in torch.cartesian_prod(torch.arange(28), torch.arange(28)).tolist():
-                wanted = MEANS[value] if split.strokes[i, row, column] else (0, 0, 0)
-                assert tuple(pixels[i, :, row, column].tolist()) == wanted
+                expected = MEANS[value] if split.strokes[i, row, column] else (0, 0, 0)
+                assert tuple(pixels[i, :, row, column].tolist()) == expected

@@ -1,4 +1,4 @@
-"""The contract of data sets: defaults of optional attributes, and one sentence for a class that breaks it."""
+"""The contract of data sets: defaults of optional attributes, and one sentence for a class that violates it."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ class Vectors(Split):
         return Batch(index[:, None].float(), index, index + 5, index, index, index[:, None])
 
 
-class Least(Dataset):
+class MinimalDataset(Dataset):
     """A data set that sets only the required attributes."""
 
     class Config(Settings):
@@ -37,33 +37,33 @@ class Least(Dataset):
         self.spec = ColoredMNIST(ColoredMNIST.Config(path="/nonexistent", max_images=100)).spec
 
 
-class NoSplits(Least):
+class NoSplits(MinimalDataset):
     def __init__(self, config: Any) -> None:
         pass
 
 
-class NoVal(Least):
+class NoVal(MinimalDataset):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         del self.splits["val"]
 
 
-class OtherSplit(Least):
+class OtherSplit(MinimalDataset):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.splits["test"] = torch.utils.data.TensorDataset(torch.zeros(3))  # type: ignore[assignment]
 
 
-class Stranger:
+class NoDataset:
     class Config(Settings):
         pass
 
     def __init__(self, config: Any) -> None:
-        raise AssertionError("not to be built")
+        raise AssertionError("this class must not be instantiated")
 
 
 def test_optional_attributes_have_defaults() -> None:
-    data = load("test_dataset.Least", Least.Config())
+    data = load("test_dataset.MinimalDataset", MinimalDataset.Config())
     split = data.splits["train"]
     assert (data.transform, data.skipped_rows, data.bias_kind, data.row_name(7)) == (None, (), "bias value", "7")
     assert (len(split), split.workers, isinstance(split, ImageSplit)) == (10, 0, False)
@@ -72,14 +72,14 @@ def test_optional_attributes_have_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [
-        ("Stranger", r"data\.name: '\S+' is not a class that derives from lntl\.types\.Dataset"),
+        ("NoDataset", r"data\.name: '\S+' is not a class that derives from lntl\.types\.Dataset"),
         ("NoSplits", r"has no attribute 'splits'; its __init__ must set self\.splits and self\.spec"),
         ("NoVal", r"has no split val; self\.splits must hold train, val, test"),
         ("OtherSplit", r"the test split of \S+ is a TensorDataset; derive its class from lntl\.types\.Split"),
     ],
 )
-def test_a_class_that_breaks_the_contract(name: str, says: str) -> None:
-    with pytest.raises(UserError, match=says):
-        load(f"test_dataset.{name}", Least.Config())
+def test_a_class_that_violates_the_contract_is_refused(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load(f"test_dataset.{name}", MinimalDataset.Config())

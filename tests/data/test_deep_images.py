@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from pictures import png_of_16_bits
+from pictures import encode_16_bit_png
 from PIL import Image
 
 from lntl.data.decoding import UnreadableImageError, decode, upright
@@ -23,8 +23,8 @@ SIDE = 16
 Images = list[NDArray[np.int64]]
 
 
-def twelve_bit_images(channels: int = 1) -> Images:
-    """Return N random images (SIDE, SIDE, channels); the highest value, 4095, is in the first, a training image."""
+def make_12_bit_images(channels: int = 1) -> Images:
+    """Return N random images (SIDE, SIDE, channels); the highest value, 4095, is in image 0, a training image."""
     random = np.random.default_rng(0)
     images = [random.integers(0, 4096, (SIDE, SIDE, channels)) for _ in range(N)]
     images[0][0, 0] = 4095
@@ -35,7 +35,7 @@ def write_table(folder: Path, images: Images, suffix: str = "png") -> Path:
     rows = ["image,label,bias,split"]
     for k, image in enumerate(images):
         if suffix == "png":
-            (folder / f"{k}.png").write_bytes(png_of_16_bits(image))
+            (folder / f"{k}.png").write_bytes(encode_16_bit_png(image))
         else:
             Image.fromarray(image[..., 0].astype(np.uint16)).save(folder / f"{k}.{suffix}")
         split = "test" if k % 8 == 7 else "val" if k % 8 == 6 else "train"
@@ -49,7 +49,7 @@ def build(path: Path, **settings: Any) -> Table:
     return Table(Table.Config.model_validate(raw))
 
 
-def scaled(image: NDArray[np.int64], white: int) -> torch.Tensor:
+def scale_to_8_bits(image: NDArray[np.int64], white: int) -> torch.Tensor:
     """Return an image as uint8 (3, SIDE, SIDE), scaled so that `white` becomes 255."""
     values = np.minimum(np.floor(image * 255 / white + 0.5), 255).astype(np.uint8)
     return torch.from_numpy(np.broadcast_to(values, (SIDE, SIDE, 3)).copy()).permute(2, 0, 1)
@@ -60,7 +60,7 @@ def scaled(image: NDArray[np.int64], white: int) -> torch.Tensor:
 def test_the_brightest_training_image_sets_the_scale(
     tmp_path: Path, suffix: str, channels: int, check: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    images = twelve_bit_images(channels)
+    images = make_12_bit_images(channels)
     images[7][3, 3] = 5000  # a test image, brighter than every training image
     path = write_table(tmp_path, images, suffix)
     data = build(path, check=check)
@@ -68,32 +68,32 @@ def test_the_brightest_training_image_sets_the_scale(
     assert note in data.notes
     for split in data.splits.values():
         for row, pixels in zip(split.row.tolist(), split.pixels(torch.arange(len(split))), strict=True):
-            assert torch.equal(pixels, scaled(images[row], 4095))
+            assert torch.equal(pixels, scale_to_8_bits(images[row], 4095))
     if check == "read":
         assert f"1 images are brighter than 4095 and are clipped: {tmp_path}/7.{suffix}" in data.notes
     assert data.transform is not None
-    stored = restore(json.loads(json.dumps(data.transform.settings())))
+    restored = restore(json.loads(json.dumps(data.transform.settings())))
     test = data.splits["test"]
     files = [tmp_path / f"{row}.{suffix}" for row in test.row.tolist()]
     with caplog.at_level(logging.WARNING, "lntl"):
-        assert torch.equal(stored(files), test.batch(torch.arange(len(test))).x)
+        assert torch.equal(restored(files), test.batch(torch.arange(len(test))).x)
     assert (
         f"7.{suffix}: its highest value, 5000, is above the white value of the training images and is clipped"
         in caplog.text
     )
 
 
-def test_white_is_a_setting(tmp_path: Path) -> None:
-    images = twelve_bit_images()
+def test_the_white_value_can_be_set(tmp_path: Path) -> None:
+    images = make_12_bit_images()
     data = build(write_table(tmp_path, images), white=65535)
     train = data.splits["train"]
-    assert torch.equal(train.pixels(torch.tensor([0]))[0], scaled(images[0], 65535))
+    assert torch.equal(train.pixels(torch.tensor([0]))[0], scale_to_8_bits(images[0], 65535))
     assert data.transform is not None
     assert data.transform.settings()["white"] == 65535
 
 
-def test_white_is_not_stored_for_8_bit_images(tmp_path: Path) -> None:
-    path = write_table(tmp_path, twelve_bit_images())
+def test_the_white_value_is_not_stored_for_8_bit_images(tmp_path: Path) -> None:
+    path = write_table(tmp_path, make_12_bit_images())
     for k in range(N):
         Image.new("RGB", (SIDE, SIDE), (k, k, k)).save(tmp_path / f"{k}.png")
     data = build(path, check="read")
@@ -102,22 +102,22 @@ def test_white_is_not_stored_for_8_bit_images(tmp_path: Path) -> None:
     assert "white" not in data.transform.settings()
 
 
-def test_colors_of_16_bits_are_not_cut_to_8(tmp_path: Path) -> None:
+def test_16_bit_colors_are_scaled_and_not_truncated(tmp_path: Path) -> None:
     colors = np.random.default_rng(0).integers(0, 65536, (SIDE, SIDE, 3))
-    (tmp_path / "a.png").write_bytes(png_of_16_bits(colors))
-    expected = scaled(colors, 65535).permute(1, 2, 0).numpy()
+    (tmp_path / "a.png").write_bytes(encode_16_bit_png(colors))
+    expected = scale_to_8_bits(colors, 65535).permute(1, 2, 0).numpy()
     assert np.array_equal(decode(tmp_path / "a.png", SIDE, "crop"), expected)
     assert np.array_equal(upright(tmp_path / "a.png"), expected)
     alpha = np.concatenate([colors, np.full((SIDE, SIDE, 1), 65535)], axis=2)
     alpha[:4, :, 3] = 0
-    (tmp_path / "b.png").write_bytes(png_of_16_bits(alpha))
+    (tmp_path / "b.png").write_bytes(encode_16_bit_png(alpha))
     decoded = decode(tmp_path / "b.png", SIDE, "crop")
     assert (decoded[:4] == 255).all()
     assert np.array_equal(decoded[4:], expected[4:])
     gray = alpha[..., 2:]
-    (tmp_path / "c.png").write_bytes(png_of_16_bits(gray))
+    (tmp_path / "c.png").write_bytes(encode_16_bit_png(gray))
     assert np.array_equal(decode(tmp_path / "c.png", SIDE, "crop")[4:, :, 0], expected[4:, :, 2])
-    transparent = png_of_16_bits(colors, {b"tRNS": colors[5, 5].astype(">u2").tobytes()})
+    transparent = encode_16_bit_png(colors, {b"tRNS": colors[5, 5].astype(">u2").tobytes()})
     (tmp_path / "d.png").write_bytes(transparent)
     assert decode(tmp_path / "d.png", SIDE, "crop")[5, 5].tolist() == [255, 255, 255]
 
@@ -126,13 +126,13 @@ def test_the_exif_orientation_is_applied_to_16_bit_colors(tmp_path: Path) -> Non
     colors = np.random.default_rng(0).integers(0, 65536, (SIDE, SIDE, 3))
     exif = Image.Exif()
     exif[0x0112] = 6  # viewers rotate the image by 90 degrees clockwise
-    (tmp_path / "a.png").write_bytes(png_of_16_bits(colors, {b"eXIf": exif.tobytes().removeprefix(b"Exif\0\0")}))
-    expected = scaled(np.rot90(colors, -1), 65535).permute(1, 2, 0).numpy()
+    (tmp_path / "a.png").write_bytes(encode_16_bit_png(colors, {b"eXIf": exif.tobytes().removeprefix(b"Exif\0\0")}))
+    expected = scale_to_8_bits(np.rot90(colors, -1), 65535).permute(1, 2, 0).numpy()
     assert np.array_equal(decode(tmp_path / "a.png", SIDE, "crop"), expected)
 
 
-def test_open_images_with_16_bit_colors_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(png_of_16_bits(np.ones((4, 4, 3), dtype=np.int64)))
+def test_opened_images_with_16_bit_colors_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encode_16_bit_png(np.ones((4, 4, 3), dtype=np.int64)))
     with Image.open(tmp_path / "a.png") as image, pytest.raises(UnreadableImageError) as caught:
         upright(image)
     assert caught.value.reason == (
@@ -143,14 +143,14 @@ def test_open_images_with_16_bit_colors_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("deflate", [False, True])
-def test_tiff_files_of_16_bit_colors(tmp_path: Path, order: str, deflate: bool) -> None:
+def test_tiff_files_of_16_bit_colors_are_scaled(tmp_path: Path, order: str, deflate: bool) -> None:
     colors = np.random.default_rng(0).integers(0, 65536, (SIDE, SIDE, 3))
-    (tmp_path / "a.tif").write_bytes(rgb_tiff(colors, order, deflate))
-    expected = scaled(colors, 65535).permute(1, 2, 0).numpy()
+    (tmp_path / "a.tif").write_bytes(encode_rgb_tiff(colors, order, deflate))
+    expected = scale_to_8_bits(colors, 65535).permute(1, 2, 0).numpy()
     assert np.array_equal(decode(tmp_path / "a.tif", SIDE, "crop"), expected)
 
 
-def rgb_tiff(values: NDArray[np.int64], order: str, deflate: bool) -> bytes:
+def encode_rgb_tiff(values: NDArray[np.int64], order: str, deflate: bool) -> bytes:
     """Return a TIFF file of values (height, width, 3) of 16 bits, with byte order `order`, < or >."""
     height, width, _ = values.shape
     pixels = values.astype(f"{order}u2").tobytes()
@@ -167,7 +167,7 @@ def rgb_tiff(values: NDArray[np.int64], order: str, deflate: bool) -> bytes:
 
 
 def test_damaged_16_bit_files_are_decoded_or_refused(tmp_path: Path) -> None:
-    intact = png_of_16_bits(np.random.default_rng(0).integers(0, 65536, (SIDE, SIDE, 3)))
+    intact = encode_16_bit_png(np.random.default_rng(0).integers(0, 65536, (SIDE, SIDE, 3)))
     random, path, outcomes = np.random.default_rng(1), tmp_path / "a.png", set()
     for end in (len(intact), len(intact) // 2):
         for _ in range(40):

@@ -1,4 +1,4 @@
-"""The evaluation transform turns files, pictures and arrays into the same tensors as the data sets."""
+"""The evaluation transform turns files, opened images and arrays into the same tensors as the data sets."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pictures import folder_of, gradient
+from pictures import gradient, write_images
 from PIL import Image
 
 from lntl.data.arrays import Arrays
@@ -26,7 +26,7 @@ SETTINGS: list[dict[str, Any]] = [
 ]
 
 
-def restored(transform: EvalTransform) -> EvalTransform:
+def restore_from_json(transform: EvalTransform) -> EvalTransform:
     """Return the transform built again from its settings, after a round trip through JSON."""
     return restore(json.loads(json.dumps(transform.settings())))
 
@@ -41,10 +41,12 @@ def paths(tmp_path: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_files_and_pictures_give_the_tensors_of_the_image_source(paths: list[Path], settings: dict[str, Any]) -> None:
+def test_files_and_opened_images_give_the_tensors_of_the_image_source(
+    paths: list[Path], settings: dict[str, Any]
+) -> None:
     options = ImageSettings.model_validate(settings)
     expected = ImageSource(paths, options).load(torch.arange(3))
-    for transform in (FileTransform(options), restored(FileTransform(options))):
+    for transform in (FileTransform(options), restore_from_json(FileTransform(options))):
         assert transform.shape == tuple(expected.shape[1:])
         assert torch.equal(transform(paths), expected)
         assert torch.equal(transform([str(path) for path in paths]), expected)
@@ -54,7 +56,7 @@ def test_files_and_pictures_give_the_tensors_of_the_image_source(paths: list[Pat
 
 
 def test_uint8_arrays_are_cropped_and_float_arrays_are_only_normalised(tmp_path: Path) -> None:
-    paths = folder_of(tmp_path, 3)
+    paths = write_images(tmp_path, 3)
     transform = FileTransform(ImageSettings(size=12, crop="shift"))
     pixels = np.stack([np.asarray(Image.open(path)) for path in paths])
     expected = transform(paths)
@@ -64,14 +66,14 @@ def test_uint8_arrays_are_cropped_and_float_arrays_are_only_normalised(tmp_path:
     assert torch.equal(transform(grey), transform(np.repeat(grey, 3, axis=3)))
     floats_01 = torch.rand(2, 3, 12, 12)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    by_hand = torch.stack([(floats_01[:, c] - mean[c]) / std[c] for c in range(3)], dim=1)
-    torch.testing.assert_close(transform(floats_01), by_hand)
-    torch.testing.assert_close((floats_01 - transform.mean_and_std()[0]) / transform.mean_and_std()[1], by_hand)
+    expected_floats = torch.stack([(floats_01[:, c] - mean[c]) / std[c] for c in range(3)], dim=1)
+    torch.testing.assert_close(transform(floats_01), expected_floats)
+    torch.testing.assert_close((floats_01 - transform.mean_and_std()[0]) / transform.mean_and_std()[1], expected_floats)
 
 
-def test_grey_images_are_the_luma_for_files_and_arrays(paths: list[Path]) -> None:
+def test_grey_images_have_the_luma_for_files_and_arrays(paths: list[Path]) -> None:
     options = ImageSettings(size=12, grayscale=True)
-    transform = restored(FileTransform(options))
+    transform = restore_from_json(FileTransform(options))
     colored = ImageSource(paths, ImageSettings(size=12)).pixels(torch.arange(3)).double()
     luma = (0.299 * colored[:, 0] + 0.587 * colored[:, 1] + 0.114 * colored[:, 2]).add(0.5).floor()
     grey = ImageSource(paths, options).pixels(torch.arange(3))
@@ -84,7 +86,7 @@ def test_grey_images_are_the_luma_for_files_and_arrays(paths: list[Path]) -> Non
 
 
 @pytest.mark.parametrize("x", ["uint8 grey", "uint8", "float", "vectors"])
-def test_arrays_are_normalised_as_their_data_set_does(tmp_path: Path, x: str) -> None:
+def test_arrays_are_normalised_like_their_data_set(tmp_path: Path, x: str) -> None:
     random, n = np.random.default_rng(0), 40
     values = {
         "uint8 grey": random.integers(0, 256, (n, 6, 5), dtype=np.uint8),
@@ -98,11 +100,11 @@ def test_arrays_are_normalised_as_their_data_set_does(tmp_path: Path, x: str) ->
     images = values[test.row.numpy()]
     images = images[..., None] if x == "uint8 grey" else images
     expected = test.batch(torch.arange(len(test))).x
-    for transform in (data.transform, restored(data.transform)):
+    for transform in (data.transform, restore_from_json(data.transform)):
         assert torch.equal(transform(images), expected)
         mean, std = transform.mean_and_std()
-        unit = test.values / (255 if values.dtype == np.uint8 else 1)
-        torch.testing.assert_close((unit - mean) / std, expected)
+        scaled_values = test.values / (255 if values.dtype == np.uint8 else 1)
+        torch.testing.assert_close((scaled_values - mean) / std, expected)
     if x.startswith("uint8"):
         torch.testing.assert_close(data.transform(test.values / 255), expected)
 
@@ -113,23 +115,23 @@ def test_digits_are_normalised_as_in_evaluation(tmp_path: Path, grey: bool) -> N
     colored = ColoredMNIST(ColoredMNIST.Config(path="/nonexistent", max_images=100)).splits["test"]
     pixels = colored.pixels(torch.arange(5))
     expected = data.splits["test"].batch(torch.arange(5)).x
-    assert torch.equal(restored(data.transform)(pixels), expected)
+    assert torch.equal(restore_from_json(data.transform)(pixels), expected)
     Image.fromarray(pixels[0].permute(1, 2, 0).numpy()).save(tmp_path / "digit.png")
     assert torch.equal(data.transform(tmp_path / "digit.png"), expected[:1])
     assert torch.equal(data.transform(Image.open(tmp_path / "digit.png")), expected[:1])
     if not grey:
         c, row, column = 1, 14, 14
-        by_hand = (pixels[0, c, row, column].item() / 255 - PIXEL_MEAN[c]) / PIXEL_STD[c]
-        assert expected[0, c, row, column].item() == pytest.approx(by_hand, abs=1e-6)
+        expected_value = (pixels[0, c, row, column].item() / 255 - PIXEL_MEAN[c]) / PIXEL_STD[c]
+        assert expected[0, c, row, column].item() == pytest.approx(expected_value, abs=1e-6)
 
 
 def test_a_data_set_without_a_transform_gets_x_unchanged() -> None:
     x = 100 * torch.randn(4, 3, 5, 5)
-    assert torch.equal(restored(identity((3, 5, 5)))(x), x)
+    assert torch.equal(restore_from_json(identity((3, 5, 5)))(x), x)
     assert torch.equal(identity((6,))(np.arange(12).reshape(2, 6)), torch.arange(12.0).view(2, 6))
 
 
-FILES, DIGITS, VECTORS = (
+FILE_TRANSFORM, DIGIT_TRANSFORM, VECTOR_TRANSFORM = (
     FileTransform(ImageSettings(size=8)),
     ArrayTransform((3, 28, 28), torch.zeros(3, 1, 1), torch.ones(3, 1, 1), white=1),
     ArrayTransform((5,), torch.zeros(5), torch.ones(5)),
@@ -139,20 +141,24 @@ FILES, DIGITS, VECTORS = (
 @pytest.mark.parametrize(
     ("transform", "images", "message"),
     [
-        (FILES, [], r"\[\] contains no images; pass paths"),
-        (FILES, 3, "3 contains no images"),
-        (FILES, ["a.png", Image.new("RGB", (8, 8))], "a list of str contains no images"),
-        (FILES, [np.zeros((8, 8, 3))], "a list of ndarray contains no images"),
-        (FILES, np.zeros((8, 8, 3), np.uint8), r"uint8 \(8, 8, 3\) do not fit the network, .* \(N, 3, 8, 8\)"),
-        (FILES, torch.zeros(2, 3, 9, 9), r"\(2, 3, 9, 9\) do not fit"),
-        (FILES, np.zeros((2, 4), np.float32), r"\(2, 4\) do not fit"),
-        (FILES, 2 * torch.ones(2, 3, 8, 8), "from 2 to 2; give them as uint8, or as float in"),
-        (DIGITS, torch.zeros(0, 3, 28, 28), r"\(0, 3, 28, 28\) do not fit"),
-        (DIGITS, np.zeros((2, 20, 28, 3), np.uint8), r"uint8 \(2, 3, 20, 28\) do not fit .* \(N, 3, 28, 28\)"),
-        (DIGITS, [Image.new("RGB", (28, 20))], r"image 0: 20 x 28 pixels, and the network takes 28 x 28 pixels \(h"),
-        (VECTORS, torch.zeros(2, 4), r"\(2, 4\) do not fit the network, which takes \(N, 5\)$"),
-        (VECTORS, torch.zeros(0, 5), r"\(0, 5\) do not fit"),
-        (VECTORS, ["a.png"], r"takes arrays of numbers \(N, 5\), not images;"),
+        (FILE_TRANSFORM, [], r"\[\] contains no images; pass paths"),
+        (FILE_TRANSFORM, 3, "3 contains no images"),
+        (FILE_TRANSFORM, ["a.png", Image.new("RGB", (8, 8))], "a list of str contains no images"),
+        (FILE_TRANSFORM, [np.zeros((8, 8, 3))], "a list of ndarray contains no images"),
+        (FILE_TRANSFORM, np.zeros((8, 8, 3), np.uint8), r"uint8 \(8, 8, 3\) do not fit the network, .* \(N, 3, 8, 8\)"),
+        (FILE_TRANSFORM, torch.zeros(2, 3, 9, 9), r"\(2, 3, 9, 9\) do not fit"),
+        (FILE_TRANSFORM, np.zeros((2, 4), np.float32), r"\(2, 4\) do not fit"),
+        (FILE_TRANSFORM, 2 * torch.ones(2, 3, 8, 8), "from 2 to 2; give them as uint8, or as float in"),
+        (DIGIT_TRANSFORM, torch.zeros(0, 3, 28, 28), r"\(0, 3, 28, 28\) do not fit"),
+        (DIGIT_TRANSFORM, np.zeros((2, 20, 28, 3), np.uint8), r"uint8 \(2, 3, 20, 28\) do not fit .* \(N, 3, 28, 28\)"),
+        (
+            DIGIT_TRANSFORM,
+            [Image.new("RGB", (28, 20))],
+            r"image 0: 20 x 28 pixels, and the network takes 28 x 28 pixels \(h",
+        ),
+        (VECTOR_TRANSFORM, torch.zeros(2, 4), r"\(2, 4\) do not fit the network, which takes \(N, 5\)$"),
+        (VECTOR_TRANSFORM, torch.zeros(0, 5), r"\(0, 5\) do not fit"),
+        (VECTOR_TRANSFORM, ["a.png"], r"takes arrays of numbers \(N, 5\), not images;"),
         (identity((3, 8, 8)), np.zeros((1, 3, 8, 8), np.uint8), r"uint8 \(1, 3, 8, 8\) do not fit"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -163,11 +169,11 @@ def test_inputs_of_a_wrong_shape_or_type_are_an_error(transform: EvalTransform, 
     assert re.search(r"\n|None|\*", str(error.value)) is None
 
 
-def test_an_unusable_picture_is_named_in_the_error(tmp_path: Path) -> None:
+def test_the_error_for_an_unreadable_image_names_it(tmp_path: Path) -> None:
     with pytest.raises(UnreadableImageError, match="image 1: its pixels are floating-point"):
-        FILES([Image.new("RGB", (8, 8)), Image.new("F", (8, 8))])
+        FILE_TRANSFORM([Image.new("RGB", (8, 8)), Image.new("F", (8, 8))])
     (tmp_path / "broken.png").write_bytes(b"")
-    for transform in (FILES, DIGITS):
+    for transform in (FILE_TRANSFORM, DIGIT_TRANSFORM):
         with pytest.raises(UnreadableImageError, match=r"broken\.png: an empty file"):
             transform(tmp_path / "broken.png")
 

@@ -23,14 +23,14 @@ def test_stop_lists_every_wrong_row_with_all_its_faults() -> None:
     ]
 
 
-def test_skip_returns_which_rows_are_valid() -> None:
+def test_skip_returns_the_mask_of_valid_rows() -> None:
     faults = make_faults(4)
     faults.add([2], "label is empty")
     assert faults.settle("skip").tolist() == [True, True, False, True]
     assert faults.lines == ["line 4: label is empty"]
 
 
-def test_without_faults_all_rows_are_kept() -> None:
+def test_without_faults_all_rows_are_valid() -> None:
     assert make_faults(3).settle("stop").tolist() == [True, True, True]
 
 
@@ -41,7 +41,7 @@ def test_skip_is_an_error_if_all_rows_are_wrong() -> None:
         faults.settle("skip")
 
 
-def test_the_first_wrong_rows_are_listed_and_the_others_counted_by_fault() -> None:
+def test_more_wrong_rows_than_the_limit_are_counted_by_fault() -> None:
     faults = make_faults(1000)
     faults.add(range(900), "label is empty")
     faults.add(range(800, 810), "missing file", lambda row: f" {row}")

@@ -1,4 +1,4 @@
-"""Images in folders whose names are split, label and bias."""
+"""The data set `folders`: images in folders whose names are the split, the label and the bias."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from lntl.errors import UserError
 CELLS = [(s, y, b) for s in ("train", "val", "test") for y in ("cat", "dog") for b in ("day", "night")]
 
 
-def draw(path: Path, shade: int) -> None:
+def write_image(path: Path, shade: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (4, 4), (shade, shade, shade)).save(path)
 
@@ -21,12 +21,12 @@ def draw(path: Path, shade: int) -> None:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """Two images of each cell, and files that are no images."""
-    for place, cell in enumerate(CELLS):
+    for index, cell in enumerate(CELLS):
         for k in range(2):
-            draw(tmp_path.joinpath("data", *cell, f"{k}.PNG"), 10 * (2 * place + k))
+            write_image(tmp_path.joinpath("data", *cell, f"{k}.PNG"), 10 * (2 * index + k))
     (tmp_path / "data/train/cat/day/notes.txt").write_text("")
-    draw(tmp_path / "data/train/cat/day/.hidden.png", 0)
-    draw(tmp_path / "data/.thumbnails/a.png", 0)
+    write_image(tmp_path / "data/train/cat/day/.hidden.png", 0)
+    write_image(tmp_path / "data/.thumbnails/a.png", 0)
     return tmp_path / "data"
 
 
@@ -40,26 +40,26 @@ def test_folder_names_give_split_label_and_bias(root: Path) -> None:
     assert data.spec.num_rows == 24
     for name, split in data.splits.items():
         shades = split.pixels(torch.arange(len(split)))[:, 0, 0, 0] // 10
-        cells = [CELLS[shade // 2] for shade in shades.tolist()]
+        expected = [CELLS[shade // 2] for shade in shades.tolist()]
         biases = split.group - split.y * 2
         actual = [
             (name, data.spec.class_names[y], data.spec.bias_value_names[b])
             for y, b in zip(split.y, biases, strict=True)
         ]
-        assert actual == cells
+        assert actual == expected
         assert len(split) == 8
 
 
-def test_other_levels_and_computed_biases(root: Path) -> None:
+def test_levels_can_be_set_and_biases_computed(root: Path) -> None:
     data = build(root / "train", levels=["label", "bias"], val_fraction=0.25)
     assert sum(len(split) for split in data.splits.values()) == 8
-    bright = build(root, levels=["split", "label"], bias={"from": "brightness", "bins": 2})
-    assert bright.spec.bias_value_names[0].startswith("brightness below")
+    computed = build(root, levels=["split", "label"], bias={"from": "brightness", "bins": 2})
+    assert computed.spec.bias_value_names[0].startswith("brightness below")
 
 
-def test_wrong_files_are_named(root: Path) -> None:
-    draw(root / "tests/cat/day/9.png", 0)
-    draw(root / "train/cat/loose.png", 0)
+def test_wrong_files_are_listed_by_their_paths(root: Path) -> None:
+    write_image(root / "tests/cat/day/9.png", 0)
+    write_image(root / "train/cat/loose.png", 0)
     (root / "val/dog/day/0.PNG").write_bytes(b"none")
     with pytest.raises(UserError, match="3 of 26 rows are wrong") as caught:
         build(root)
@@ -75,9 +75,9 @@ def test_wrong_files_are_named(root: Path) -> None:
     assert len(build(root, on_error="skip").skipped_rows) == 3
 
 
-def test_every_format_that_is_decoded_is_found_and_other_files_are_counted(root: Path) -> None:
+def test_all_image_formats_are_read_and_other_files_are_counted(root: Path) -> None:
     for suffix in ("jfif", "jpe", "jpeg", "ppm", "pgm", "tiff", "bmp", "webp", "gif", "jp2"):
-        draw(root / f"train/cat/day/more.{suffix}", 9)
+        write_image(root / f"train/cat/day/more.{suffix}", 9)
     (root / "train/cat/day/page.PDF").write_text("")
     (root / "train/cat/day/README").write_text("")
     data = build(root)
@@ -87,7 +87,7 @@ def test_every_format_that_is_decoded_is_found_and_other_files_are_counted(root:
     assert note in data.source
 
 
-def test_a_folder_without_images(tmp_path: Path) -> None:
+def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no image file \(.apng"):
         build(tmp_path)
     with pytest.raises(UserError, match=r"none: there is no such folder; set data\.root"):
@@ -103,24 +103,24 @@ def test_a_folder_without_images(tmp_path: Path) -> None:
         ({"levels": ["label"], "bias": "sky"}, "because folders have none"),
     ],
 )
-def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
+def test_invalid_levels_and_biases_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Folders.Config.model_validate({"root": "."} | settings)
 
 
-def test_links_to_folders_are_followed_but_never_back(root: Path, tmp_path: Path) -> None:
+def test_links_to_folders_are_followed_except_to_a_parent(root: Path, tmp_path: Path) -> None:
     (root / "train/cat").rename(tmp_path / "cats")
     (root / "train/cat").symlink_to(tmp_path / "cats")
-    before = image_files(root)
-    (tmp_path / "cats/day/back").symlink_to(tmp_path / "cats")
-    (root / "train/dog/night/round").symlink_to(root / "train")
-    assert image_files(root) == before
-    assert "train/cat/day/0.PNG" in before.names
+    files = image_files(root)
+    (tmp_path / "cats/day/parent_link").symlink_to(tmp_path / "cats")
+    (root / "train/dog/night/parent_link").symlink_to(root / "train")
+    assert image_files(root) == files
+    assert "train/cat/day/0.PNG" in files.names
     (root / "train/eel").symlink_to(root / "train/cat")
     assert build(root).spec.class_names == ("cat", "dog", "eel")
 
 
-def test_links_and_unreadable_folders_are_reported(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_links_and_unreadable_folders_are_reported(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (root / "train/eel").symlink_to(root / "nowhere")
     with pytest.raises(
         UserError, match=r"train/eel: cannot read this file or folder: No such file or directory; repair"
@@ -131,9 +131,9 @@ def test_links_and_unreadable_folders_are_reported(root: Path, monkeypatch: pyte
     with pytest.raises(UserError, match=r"train/cat/day/2\.png: missing file"):
         build(root)
 
-    def forbidden(path: Path) -> None:
+    def raise_permission_error(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("lntl.data.folders.os.scandir", forbidden)
+    monkeypatch.setattr("lntl.data.folders.os.scandir", raise_permission_error)
     with pytest.raises(UserError, match=r"data: cannot read this file or folder: Permission denied"):
         build(root)

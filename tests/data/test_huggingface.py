@@ -1,4 +1,4 @@
-"""The data set `huggingface`: sets saved on disk, Parquet shards and folders of images, made by the tests."""
+"""The data set `huggingface`: saved data sets, Parquet shards and folders of images, which the tests write."""
 
 import csv
 import io
@@ -29,7 +29,7 @@ SIZES = {"train": 24, "validation": 8, "test": 8}
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Fail on any connection; the library's cache lies in the folder of the test."""
+    """Fail on any connection; put the cache of the library into the folder of the test."""
 
     def refuse(*_: object) -> None:
         raise AssertionError("a connection to the network")
@@ -38,16 +38,16 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
-def picture(number: int, side: int = 12) -> bytes:
+def encode_image(number: int, side: int = 12) -> bytes:
     pixels = np.random.default_rng(number).integers(0, 256, (side, side, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
 
 
-def columns(n: int, first: int = 0) -> dict[str, list[Any]]:
+def columns(n: int, first_image: int = 0) -> dict[str, list[Any]]:
     return {
-        "image": [{"bytes": picture(first + i), "path": None} for i in range(n)],
+        "image": [{"bytes": encode_image(first_image + i), "path": None} for i in range(n)],
         "label": [i % 2 for i in range(n)],
         "sky": [SKIES[i // 2 % 2] for i in range(n)],
         "age": [20 + i for i in range(n)],
@@ -62,40 +62,40 @@ FEATURES = {
 }
 
 
-def with_splits() -> Any:
-    parts = {
+def make_dataset() -> Any:
+    splits = {
         name: datasets.Dataset.from_dict(columns(n, 100 * k), features=datasets.Features(FEATURES))
         for k, (name, n) in enumerate(SIZES.items())
     }
-    return datasets.DatasetDict(parts)
+    return datasets.DatasetDict(splits)
 
 
-def saved(folder: Path) -> Path:
-    with_splits().save_to_disk(str(folder), num_shards=dict.fromkeys(SIZES, 2))
+def save_to_disk(folder: Path) -> Path:
+    make_dataset().save_to_disk(str(folder), num_shards=dict.fromkeys(SIZES, 2))
     return folder
 
 
-def shards(folder: Path) -> Path:
+def write_shards(folder: Path) -> Path:
     folder.mkdir()
-    for name, part in with_splits().items():
+    for name, split in make_dataset().items():
         for number in range(2):
-            part.shard(2, number, contiguous=True).to_parquet(folder / f"{name}-{number:05d}-of-00002.parquet")
+            split.shard(2, number, contiguous=True).to_parquet(folder / f"{name}-{number:05d}-of-00002.parquet")
     return folder
 
 
-def pictures(folder: Path) -> Path:
+def write_image_folders(folder: Path) -> Path:
     for k, (name, n) in enumerate(SIZES.items()):
         (folder / name).mkdir(parents=True)
         with (folder / name / "metadata.csv").open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["file_name", "label", "sky", "age"])
             for i, (label, sky, age) in enumerate(zip(*[*columns(n).values()][1:], strict=True)):
-                (folder / name / f"{i}.png").write_bytes(picture(100 * k + i))
+                (folder / name / f"{i}.png").write_bytes(encode_image(100 * k + i))
                 writer.writerow([f"{i}.png", CLASSES[label], sky, age])
     return folder
 
 
-def opened(path: Path, **settings: Any) -> HuggingFace:
+def open_dataset(path: Path, **settings: Any) -> HuggingFace:
     settings = {"bias": "sky", "size": 12, "check": "read"} | settings
     return HuggingFace(HuggingFace.Config(path=str(path), **settings))
 
@@ -103,52 +103,52 @@ def opened(path: Path, **settings: Any) -> HuggingFace:
 # The library leaves the files of its metadata open.
 @pytest.mark.filterwarnings(r"ignore:.*metadata\.csv:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings(r"ignore:.*metadata\.csv:ResourceWarning")
-@pytest.mark.parametrize("make", [saved, shards, pictures])
-def test_three_ways_to_lie_on_disk(make: Callable[[Path], Path], tmp_path: Path) -> None:
-    data = opened(make(tmp_path / "set"))
+@pytest.mark.parametrize("make", [save_to_disk, write_shards, write_image_folders])
+def test_saved_sets_shards_and_image_folders_give_the_same_rows(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    data = open_dataset(make(tmp_path / "set"))
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 24, "val": 8, "test": 8}
     assert data.spec.class_names == CLASSES
     assert data.spec.bias_value_names == SKIES
     for k, split in enumerate(data.splits.values()):
         names = [data.row_name(row) for row in split.row.tolist()]  # "row 7 of train" or /folder/6.png
         order = [int(Path(n).stem) if n.endswith(".png") else int(n.split()[1]) - 1 for n in names]
-        expected = [Image.open(io.BytesIO(picture(100 * k + i))) for i in order]
+        expected = [Image.open(io.BytesIO(encode_image(100 * k + i))) for i in order]
         pixels = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in expected])
         assert torch.equal(split.pixels(torch.arange(len(split))), pixels)
         assert split.y.tolist() == [i % 2 for i in order]
-    if make is not pictures:
+    if make is not write_image_folders:
         assert data.row_name(0) == "row 1 of train"
 
 
-def test_without_splits_they_are_drawn_or_named_by_a_column(tmp_path: Path) -> None:
-    whole = datasets.Dataset.from_dict(columns(40) | {"part": ["train"] * 20 + ["val"] * 8 + ["test"] * 12})
-    whole.save_to_disk(str(tmp_path / "set"))
-    data = opened(tmp_path / "set", bias=[{"column": "age", "bins": 2}])
+def test_splits_are_drawn_or_read_from_a_column(tmp_path: Path) -> None:
+    dataset = datasets.Dataset.from_dict(columns(40) | {"part": ["train"] * 20 + ["val"] * 8 + ["test"] * 12})
+    dataset.save_to_disk(str(tmp_path / "set"))
+    data = open_dataset(tmp_path / "set", bias=[{"column": "age", "bins": 2}])
     assert sum(map(len, data.splits.values())) == 40
     assert "drawn at random" in data.val_note
     assert data.spec.class_names == ("0", "1")
     assert data.row_name(0) == "row 1"
-    data = opened(tmp_path / "set", split="part")
+    data = open_dataset(tmp_path / "set", split="part")
     assert [len(split) for split in data.splits.values()] == [20, 8, 12]
 
 
-def test_wrong_rows_are_named_and_can_be_left_out(tmp_path: Path) -> None:
+def test_wrong_rows_are_listed_and_can_be_skipped(tmp_path: Path) -> None:
     content = columns(40)
     content["image"][3] = None
-    content["image"][5] = {"bytes": b"no picture", "path": None}
-    content["label"][9] = -1  # unknown, in a ClassLabel
+    content["image"][5] = {"bytes": b"no image", "path": None}
+    content["label"][9] = -1  # -1 is an unknown label of a ClassLabel
     datasets.Dataset.from_dict(content, features=datasets.Features(FEATURES)).save_to_disk(str(tmp_path / "set"))
     with pytest.raises(UserError, match="3 of 40 rows are wrong") as error:
-        opened(tmp_path / "set")
+        open_dataset(tmp_path / "set")
     for row, fault in ((4, "image is empty"), (6, "unreadable image"), (10, "label is empty")):
         assert f"row {row}: {fault}" in str(error.value)
-    data = opened(tmp_path / "set", on_error="skip")
+    data = open_dataset(tmp_path / "set", on_error="skip")
     assert sum(map(len, data.splits.values())) == 37
     assert len(data.skipped_rows) == 3
     for split in data.splits.values():
         for position, row in enumerate(split.row.tolist()):
             number = int(data.row_name(row).split()[1]) - 1
-            expected = np.array(Image.open(io.BytesIO(picture(number))))
+            expected = np.array(Image.open(io.BytesIO(encode_image(number))))
             assert np.array_equal(split.pixels(torch.tensor([position]))[0].permute(1, 2, 0).numpy(), expected)
 
 
@@ -156,7 +156,7 @@ def test_a_missing_bias_is_ignored(tmp_path: Path) -> None:
     content = columns(40)
     content["sky"][::5] = [None] * 8
     datasets.Dataset.from_dict(content, features=datasets.Features(FEATURES)).save_to_disk(str(tmp_path / "set"))
-    data = opened(tmp_path / "set")
+    data = open_dataset(tmp_path / "set")
     assert sum(int((split.group == IGNORE).sum()) for split in data.splits.values()) == 8
 
 
@@ -168,27 +168,27 @@ def test_a_missing_bias_is_ignored(tmp_path: Path) -> None:
         ({"image": "age"}, "age holds int64; it must hold images, their contents, or names of files"),
     ],
 )
-def test_columns_that_do_not_fit_are_sentences(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_an_unsuitable_column_gives_one_sentence(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
-        opened(saved(tmp_path / "set"), **settings)
+        open_dataset(save_to_disk(tmp_path / "set"), **settings)
 
 
-def test_a_folder_that_is_no_data_set_is_a_sentence(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_data_set_gives_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there is no such data set; set data\.path"):
-        opened(tmp_path / "nothing")
+        open_dataset(tmp_path / "nothing")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "train.parquet").write_bytes(b"no parquet")
     with pytest.raises(
         UserError, match=r"broken: not a data set that the library datasets can read: .*data.path"
     ) as error:
-        opened(tmp_path / "broken")
+        open_dataset(tmp_path / "broken")
     assert "\n" not in str(error.value)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty: not a data set that the library datasets can read"):
-        opened(tmp_path / "empty")
+        open_dataset(tmp_path / "empty")
 
 
-def test_the_missing_extra_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_missing_extra_gives_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     settings = HuggingFace.Config(path=str(tmp_path), bias="sky")
     with pytest.raises(UserError, match=r"huggingface needs the library datasets .*pip install 'lntl\[huggingface\]'"):
@@ -201,7 +201,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     raw = {
         "project": {"experiment_name": "tiny"},
         "data": {
-            "name": "huggingface", "path": str(shards(tmp_path / "set")), "bias": "sky", "size": 12,
+            "name": "huggingface", "path": str(write_shards(tmp_path / "set")), "bias": "sky", "size": 12,
             "arrow_dir": str(tmp_path / "arrow"),
         },
         "model": {"name": "lenet"},
@@ -213,8 +213,8 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.full
-def test_check_train_eval_and_predict(config: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert lntl("data", "check", config) in (0, 1)  # 1: it finds problems in random labels
+def test_check_train_eval_and_predict_read_the_data_set(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert lntl("data", "check", config) in (0, 1)  # 1 because the check finds problems in random labels
     assert lntl("train", config) == 0
     assert lntl("eval", "results/tiny") == 0
     assert lntl("predict", "results/tiny", "set", "--out", "all.csv") == 0
@@ -222,11 +222,11 @@ def test_check_train_eval_and_predict(config: str, capsys: pytest.CaptureFixture
         rows = [*csv.DictReader(file)]
     assert len(rows) == 40
     assert rows[0]["path"] == "set: row 1 of train"
-    assert lntl("predict", "results/tiny", "set/test-00000-of-00002.parquet", "--out", "some.csv") == 0
-    with Path("some.csv").open(newline="") as file:
-        some = [*csv.DictReader(file)]
-    assert len(some) == 4
-    whole = {row["path"]: row["prediction"] for row in rows}
-    assert [row["prediction"] for row in some] == [whole[f"set: row {k} of test"] for k in (1, 2, 3, 4)]
+    assert lntl("predict", "results/tiny", "set/test-00000-of-00002.parquet", "--out", "shard.csv") == 0
+    with Path("shard.csv").open(newline="") as file:
+        shard_rows = [*csv.DictReader(file)]
+    assert len(shard_rows) == 4
+    predictions = {row["path"]: row["prediction"] for row in rows}
+    assert [row["prediction"] for row in shard_rows] == [predictions[f"set: row {k} of test"] for k in (1, 2, 3, 4)]
     assert json.loads(Path("results/tiny/result.json").read_text())["sizes"] == {"train": 24, "val": 8, "test": 8}
-    assert list(Path("arrow").rglob("*.arrow"))  # memory-mapped from there
+    assert list(Path("arrow").rglob("*.arrow"))  # the images are memory-mapped from this folder

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pictures import folder_of
+from pictures import write_images
 from torchvision.transforms import v2
 
 from lntl.data.decoding import UnreadableImageError, decode
@@ -17,14 +17,14 @@ from lntl.data.images import ImageSettings, ImageSource, Normalise
 TRAINING: dict[str, Any] = {"size": 14, "crop": "resized", "flip": True, "randaugment": 1, "random_colors": 0.5}
 
 
-def source(folder: Path, count: int = 30, **options: Any) -> ImageSource:
+def make_source(folder: Path, count: int = 30, **options: Any) -> ImageSource:
     settings = ImageSettings(**({"size": 14} | options), cache_dir=str(folder / "cache"))
-    return ImageSource(folder_of(folder / "images", count), settings)
+    return ImageSource(write_images(folder / "images", count), settings)
 
 
 def test_an_image_is_decoded_centre_cropped_and_normalised(tmp_path: Path) -> None:
     statistics = Normalise(mean=[0.5, 0.4, 0.3], std=[0.2, 0.3, 0.4])
-    images = source(tmp_path, 5, crop="shift", normalise=statistics)
+    images = make_source(tmp_path, 5, crop="shift", normalise=statistics)
     assert images.shape == (3, 14, 14)
     assert len(images) == 5
     index = torch.tensor([3, 0, 3])
@@ -32,9 +32,9 @@ def test_an_image_is_decoded_centre_cropped_and_normalised(tmp_path: Path) -> No
     assert pixels.dtype == torch.uint8
     assert x.dtype == torch.float32
     for number, crop, normalised in zip(index.tolist(), pixels, x, strict=True):
-        whole = torch.from_numpy(decode(images.paths[number], 16, "crop").copy()).permute(2, 0, 1)
-        assert torch.equal(crop, whole[:, 1:15, 1:15])
-        expected = v2.functional.normalize(whole[:, 1:15, 1:15] / 255, statistics.mean, statistics.std)
+        full_image = torch.from_numpy(decode(images.paths[number], 16, "crop").copy()).permute(2, 0, 1)
+        assert torch.equal(crop, full_image[:, 1:15, 1:15])
+        expected = v2.functional.normalize(full_image[:, 1:15, 1:15] / 255, statistics.mean, statistics.std)
         torch.testing.assert_close(normalised, expected)
     assert images.load(torch.arange(0)).shape == (0, 3, 14, 14)
 
@@ -42,55 +42,59 @@ def test_an_image_is_decoded_centre_cropped_and_normalised(tmp_path: Path) -> No
 @pytest.mark.full
 def test_threads_cache_and_batch_size_do_not_change_the_tensors(tmp_path: Path) -> None:
     index = torch.randperm(30, generator=torch.Generator().manual_seed(0))
-    plain = source(tmp_path, **TRAINING)
-    augmented, evaluated, pixels = plain.load(index, 9), plain.load(index), plain.pixels(index)
+    reference = make_source(tmp_path, **TRAINING)
+    augmented, evaluated, pixels = reference.load(index, 9), reference.load(index), reference.pixels(index)
     assert not torch.equal(augmented, evaluated)
     for workers, cache, size in product((0, 1, 3), ("none", "memory", "disk"), (1, 7, 30)):
-        other = source(tmp_path, workers=workers, cache=cache, **TRAINING)
-        for _ in range(2):  # the second time from the cache
-            assert torch.equal(torch.cat([other.load(part, 9) for part in index.split(size)]), augmented)
-            assert torch.equal(torch.cat([other.load(part) for part in index.split(size)]), evaluated)
-            assert torch.equal(other.pixels(index), pixels)
+        images = make_source(tmp_path, workers=workers, cache=cache, **TRAINING)
+        for _ in range(2):  # the second iteration reads from the cache
+            assert torch.equal(torch.cat([images.load(batch, 9) for batch in index.split(size)]), augmented)
+            assert torch.equal(torch.cat([images.load(batch) for batch in index.split(size)]), evaluated)
+            assert torch.equal(images.pixels(index), pixels)
 
 
 def test_a_share_of_the_training_images_gets_random_colors(tmp_path: Path) -> None:
     index = torch.arange(30)
-    plain, colored = source(tmp_path).load(index), source(tmp_path, random_colors=0.5).load(index, 9)
-    changed = (plain != colored).flatten(1).any(dim=1)
-    assert 5 < int(changed.sum()) < 25
-    assert torch.equal(source(tmp_path, random_colors=0.5).load(index), plain)
+    original, colored = make_source(tmp_path).load(index), make_source(tmp_path, random_colors=0.5).load(index, 9)
+    is_changed = (original != colored).flatten(1).any(dim=1)
+    assert 5 < int(is_changed.sum()) < 25
+    assert torch.equal(make_source(tmp_path, random_colors=0.5).load(index), original)
 
 
 def test_batches_are_channels_last_in_memory(tmp_path: Path) -> None:
     for seed in (None, 1):
-        assert source(tmp_path, **TRAINING).load(torch.arange(4), seed).is_contiguous(memory_format=torch.channels_last)
+        assert (
+            make_source(tmp_path, **TRAINING)
+            .load(torch.arange(4), seed)
+            .is_contiguous(memory_format=torch.channels_last)
+        )
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("cache", ["none", "memory", "disk"])
 def test_a_check_lists_all_faults_in_order(tmp_path: Path, workers: int, cache: Any) -> None:
-    images = source(tmp_path, 150, workers=workers, cache=cache)
+    images = make_source(tmp_path, 150, workers=workers, cache=cache)
     images.paths[3].write_text("no image")
     images.paths[70].unlink()
     images.paths[149].write_bytes(images.paths[149].read_bytes()[:-300])
-    full, headers = images.check(), images.check(full=False)
-    assert [number for number, _ in full] == [3, 70, 149]
-    assert full[0][1].startswith("not an image of a known format")
-    assert full[1] == (70, "no such file or directory")
-    assert headers == full[:2]
+    faults, header_faults = images.check(), images.check(full=False)
+    assert [number for number, _ in faults] == [3, 70, 149]
+    assert faults[0][1].startswith("not an image of a known format")
+    assert faults[1] == (70, "no such file or directory")
+    assert header_faults == faults[:2]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_unreadable_image_stops_the_batch_with_its_name(tmp_path: Path, workers: int) -> None:
-    images = source(tmp_path, workers=workers)
+    images = make_source(tmp_path, workers=workers)
     images.paths[4].unlink()
     with pytest.raises(UnreadableImageError, match=r"4\.png: no such file or directory"):
         images.load(torch.arange(10))
     assert images.load(torch.arange(4)).shape == (4, 3, 14, 14)
 
 
-def test_the_threads_run_in_parallel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = source(tmp_path, workers=3)
+def test_the_threads_load_images_in_parallel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = make_source(tmp_path, workers=3)
     barrier = threading.Barrier(3, timeout=20)  # passes only if three threads wait at it at the same time
     monkeypatch.setattr(images, "_store", lambda number: (barrier.wait(), np.zeros((14, 14, 3), np.uint8))[1])
     assert images.load(torch.arange(6)).shape == (6, 3, 14, 14)
@@ -98,10 +102,10 @@ def test_the_threads_run_in_parallel(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("seed", [None, 5])
 def test_threads_load_images_for_a_caller_in_inference_mode(tmp_path: Path, seed: int | None) -> None:
-    plain, threaded = source(tmp_path, 6, **TRAINING), source(tmp_path, 6, workers=2, **TRAINING)
+    unthreaded, threaded = make_source(tmp_path, 6, **TRAINING), make_source(tmp_path, 6, workers=2, **TRAINING)
     with torch.inference_mode():
-        assert torch.equal(threaded.load(torch.arange(6), seed), plain.load(torch.arange(6), seed))
-        assert torch.equal(threaded.pixels(torch.arange(6)), plain.pixels(torch.arange(6)))
+        assert torch.equal(threaded.load(torch.arange(6), seed), unthreaded.load(torch.arange(6), seed))
+        assert torch.equal(threaded.pixels(torch.arange(6)), unthreaded.pixels(torch.arange(6)))
 
 
 def test_augmented_grey_images_stay_grey(tmp_path: Path) -> None:
@@ -110,6 +114,6 @@ def test_augmented_grey_images_stay_grey(tmp_path: Path) -> None:
         grayscale=True,
         normalise=Normalise(mean=[0, 0, 0], std=[1, 1, 1]),
     )
-    x = ImageSource(folder_of(tmp_path, 6), options).load(torch.arange(6), seed=1)
+    x = ImageSource(write_images(tmp_path, 6), options).load(torch.arange(6), seed=1)
     assert torch.equal(x, x[:, :1].expand(-1, 3, -1, -1))
     assert len(x.unique()) > 10

@@ -37,21 +37,21 @@ def test_arrays_in_memory_equal_the_training_part_of_a_file(tmp_path: Path, shap
         split="split",
         normalise=normalise,  # type: ignore[list-item]
     )
-    read = Arrays(config)
-    made = InMemory(
+    file_data = Arrays(config)
+    memory_data = InMemory(
         as_tensor(x, "x"),
         Y,
         ("0", "1"),
         [*columns_in_memory(pd.Series(SKY, name="sky")), *columns_in_memory(pd.Series(AGE, name="age"))],
     )
     index = torch.arange(N)
-    one, other = (fields(data.splits["train"].batch(index)) for data in (read, made))
-    for name, value in one.items():
-        torch.testing.assert_close(other[name], value, rtol=0, atol=0)
-    assert made.spec.input_shape == read.spec.input_shape
-    assert made.spec.bias_value_names == read.spec.bias_value_names
-    assert made.spec.biases == read.spec.biases
-    assert made.spec.num_rows == N
+    file_batch, memory_batch = (fields(data.splits["train"].batch(index)) for data in (file_data, memory_data))
+    for name, value in file_batch.items():
+        torch.testing.assert_close(memory_batch[name], value, rtol=0, atol=0)
+    assert memory_data.spec.input_shape == file_data.spec.input_shape
+    assert memory_data.spec.bias_value_names == file_data.spec.bias_value_names
+    assert memory_data.spec.biases == file_data.spec.biases
+    assert memory_data.spec.num_rows == N
 
 
 def test_without_a_bias_all_bias_labels_are_unknown() -> None:
@@ -63,7 +63,7 @@ def test_without_a_bias_all_bias_labels_are_unknown() -> None:
     assert (data.spec.num_bins, data.spec.num_bias_values, data.spec.aligned) == (1, 1, ())
 
 
-NAMES = {
+LABEL_FORMS = {
     "list": (["b", "a", None, "b"], ["bias"], ("a", "b"), [1, 0, IGNORE, 1]),
     "numbers": (np.array([10, 2, -1, 10]), ["bias"], ("2", "10"), [1, 0, IGNORE, 1]),
     "floats": (np.array([10, 2, np.nan, 10]), ["bias"], ("2", "10"), [1, 0, IGNORE, 1]),
@@ -76,16 +76,16 @@ NAMES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("form", NAMES)
+@pytest.mark.parametrize("form", LABEL_FORMS)
 def test_labels_become_columns_in_memory(form: str) -> None:
-    bias, names, values, code = NAMES[form]
-    found = columns_in_memory(bias)
-    assert [column.name for column in found] == names
-    assert found[0].values == values
-    assert found[0].code.tolist() == code
+    bias, names, values, code = LABEL_FORMS[form]
+    columns = columns_in_memory(bias)
+    assert [column.name for column in columns] == names
+    assert columns[0].values == values
+    assert columns[0].code.tolist() == code
 
 
-def test_wrong_labels_are_named() -> None:
+def test_invalid_labels_are_refused() -> None:
     with pytest.raises(UserError, match=r"bias is an array \(2, 2, 2\)"):
         columns_in_memory(np.zeros((2, 2, 2)))
     with pytest.raises(UserError, match=r"age holds 37.5, which is not an integer"):

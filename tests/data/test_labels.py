@@ -27,13 +27,13 @@ def names_by_row(c: Column) -> list[str | None]:
 # --- categories ---
 
 
-def test_texts_are_stripped_and_sorted_and_keep_their_names() -> None:
+def test_texts_are_stripped_and_sorted() -> None:
     c = column("animal", ["dog", " cat", "eel", "cat ", ""])
     assert c.values == ("cat", "dog", "eel")
     assert names_by_row(c) == ["dog", "cat", "eel", "cat", None]
 
 
-def test_numbers_are_in_order_of_their_value() -> None:
+def test_numbers_are_sorted_by_value() -> None:
     assert column("n", ["10", "9", "-1", "9"]).values == ("-1", "9", "10")
     assert column("n", ["10", "9", "x"]).values == ("10", "9", "x")
 
@@ -49,10 +49,10 @@ def test_take_drops_values_without_rows() -> None:
     assert (c.values, names_by_row(c)) == (("b", "c"), ["c", "b", None, "c"])
 
 
-def test_numbers_marks_texts_that_are_not_numbers() -> None:
-    number, wrong = column("age", ["1.5", "", "old", "inf", "-2"]).numbers()
+def test_numbers_returns_a_mask_of_texts_that_are_not_numbers() -> None:
+    number, is_wrong = column("age", ["1.5", "", "old", "inf", "-2"]).numbers()
     np.testing.assert_array_equal(number, [1.5, NAN, NAN, NAN, -2])
-    assert wrong.tolist() == [False, False, True, True, False]
+    assert is_wrong.tolist() == [False, False, True, True, False]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_numbers_marks_texts_that_are_not_numbers() -> None:
     ],
 )
 def test_two_spellings_of_one_number_are_an_error(texts: list[str], spellings: str | None) -> None:
-    """Only if all values are numbers; otherwise the values are texts."""
+    """This holds only if all values are numbers; otherwise the values are texts."""
     if spellings is None:
         check_spelling(column("n", texts))
         combine([column("n", texts)])
@@ -105,12 +105,15 @@ def test_bins_keep_order_and_never_separate_equal_numbers(numbers: list[int], bi
     assert sorted(set(c.code.tolist())) == list(range(len(c.values)))
 
 
-def test_a_rank_is_the_share_of_smaller_numbers_plus_half_of_the_equal_ones() -> None:
+def test_a_rank_is_the_share_of_smaller_numbers_plus_half_of_the_equal_numbers() -> None:
     numbers = [3.0, 1.0, NAN, 1.0, 7.0]
     rank = binned("n", np.array(numbers), edges=[2]).rank
-    known = [x for x in numbers if x == x]
+    known_numbers = [x for x in numbers if x == x]
     expected = [
-        (sum(o < x for o in known) + sum(o == x for o in known) / 2) / len(known) if x == x else 0 for x in numbers
+        (sum(v < x for v in known_numbers) + sum(v == x for v in known_numbers) / 2) / len(known_numbers)
+        if x == x
+        else 0
+        for x in numbers
     ]
     assert rank is not None
     np.testing.assert_allclose(rank, expected)
@@ -144,7 +147,7 @@ def test_one_bias_gives_one_label_per_image() -> None:
     assert (bias.names, bias.num_values, bias.specs) == (("day", "night"), (2,), ())
 
 
-def test_several_biases_have_a_value_for_each_combination_that_occurs() -> None:
+def test_several_biases_have_a_joint_value_for_each_existing_combination() -> None:
     sky, place = ["day", "night", "day", "", "day"], ["sea", "land", "land", "sea", "sea"]
     bias = combine([column("sky", sky), column("place", place)])
     assert bias.labels.tolist() == [[0, 1], [1, 0], [0, 0], [IGNORE, 1], [0, 1]]
@@ -182,7 +185,7 @@ def test_a_bias_needs_two_values_and_not_too_many() -> None:
         combine([column("id", [str(k) for k in range(MAX_VALUES + 1)])])
 
 
-def test_at_least_one_row_must_know_all_biases() -> None:
+def test_at_least_one_row_must_have_a_value_of_every_bias() -> None:
     with pytest.raises(UserError, match="no row has a value of each of sky, place"):
         combine([column("sky", ["a", "b", "", ""]), column("place", ["", "", "c", "d"])])
 
@@ -203,7 +206,7 @@ def test_features_are_one_hot_or_zero_if_missing_followed_by_ranks() -> None:
 def aligned_values(cells: list[list[int]]) -> tuple[int, ...]:
     """Return the result of `aligned` for counts of images by class and bias value."""
     pairs = [(y, b) for y, row in enumerate(cells) for b, n in enumerate(row) for _ in range(n)]
-    y, b = (torch.tensor(part) for part in zip(*pairs, strict=True))
+    y, b = (torch.tensor(column) for column in zip(*pairs, strict=True))
     return aligned(y, b, len(cells), len(cells[0]))
 
 

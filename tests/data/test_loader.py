@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from pictures import folder_of
+from pictures import write_images
 from torch import Tensor
 
 from lntl.data.biased_mnist import BiasedMNIST
@@ -38,7 +38,9 @@ def test_every_row_comes_once_and_len_counts_the_batches(digits: ColoredMNIST, b
 
 
 @pytest.mark.parametrize(("batch_size", "sizes"), [(89, [90]), (88, [88, 2]), (1, [1] * 90)])
-def test_a_single_last_image_joins_the_batch_before(digits: ColoredMNIST, batch_size: int, sizes: list[int]) -> None:
+def test_a_single_last_image_is_added_to_the_previous_batch(
+    digits: ColoredMNIST, batch_size: int, sizes: list[int]
+) -> None:
     loader = Loader(digits.splits["train"], batch_size, CPU)
     assert [len(batch) for batch in rows(loader, seed=3)] == sizes
     assert len(loader) == len(sizes)
@@ -47,10 +49,10 @@ def test_a_single_last_image_joins_the_batch_before(digits: ColoredMNIST, batch_
 def test_the_order_depends_only_on_the_seed(digits: ColoredMNIST) -> None:
     loader = Loader(digits.splits["train"], 32, CPU)
     torch.manual_seed(0)
-    first = rows(loader, seed=3)
+    order = rows(loader, seed=3)
     torch.manual_seed(1)
-    assert rows(loader, seed=3) == first
-    assert rows(loader, seed=4) != first
+    assert rows(loader, seed=3) == order
+    assert rows(loader, seed=4) != order
 
 
 def test_without_a_seed_the_order_is_that_of_the_split(digits: ColoredMNIST) -> None:
@@ -74,9 +76,9 @@ class Numbers(Split):
     workers: int = 0
     seed: int | None = None
     started: list[tuple[int, str]] = field(default_factory=list)  # first row and thread of each batch
-    fails_at: int | None = None  # row that cannot be read
-    waits: tuple[int, threading.Event] | None = None  # row that is returned only after the event
-    images: ImageSource | None = None  # source of x, if not the row
+    fails_at: int | None = None  # this row cannot be read
+    waits: tuple[int, threading.Event] | None = None  # this row is returned only after the event
+    images: ImageSource | None = None  # source of x instead of the row
 
     def __len__(self) -> int:
         return self.n
@@ -111,20 +113,20 @@ def test_only_a_shuffled_epoch_is_augmented_with_its_seed(workers: int) -> None:
     assert sorted(chain(*inputs(loader, 1000))) == [1000.0 + row for row in range(50)]
     assert [*chain(*inputs(loader))] == [*range(50)]
     weights = torch.eye(50)[7]  # always the same row
-    assert [len({*batch}) for batch in inputs(loader, 1000, 0, weights)] == [1] * 7  # one augmentation per batch,
-    assert len({*chain(*inputs(loader, 1000, 0, weights))}) == 7  # different in each batch
+    assert [len({*batch}) for batch in inputs(loader, 1000, 0, weights)] == [1] * 7  # each batch has one augmentation,
+    assert len({*chain(*inputs(loader, 1000, 0, weights))}) == 7  # and each batch another
 
 
 @pytest.mark.parametrize("start", [0, 3, 6, 7])
 @pytest.mark.parametrize("seed", [None, 5])
 def test_prefetching_gives_the_same_batches(start: int, seed: int | None) -> None:
-    plain, prefetched = (Loader(Numbers(workers=workers), 8, CPU) for workers in (0, 4))
-    assert inputs(prefetched, seed, start) == inputs(plain, seed, start)
-    assert rows(prefetched, seed, start) == rows(plain, seed, start)
+    not_prefetched, prefetched = (Loader(Numbers(workers=workers), 8, CPU) for workers in (0, 4))
+    assert inputs(prefetched, seed, start) == inputs(not_prefetched, seed, start)
+    assert rows(prefetched, seed, start) == rows(not_prefetched, seed, start)
 
 
 def wait_for(split: Numbers, batches: int) -> None:
-    """Wait until the split has begun to load so many batches."""
+    """Wait until the split has begun to load `batches` batches."""
     deadline = time.monotonic() + 20
     while len(split.started) < batches and time.monotonic() < deadline:
         time.sleep(0.001)
@@ -136,7 +138,7 @@ def test_one_thread_prefetches_a_limited_number_of_batches() -> None:
     next(batches)
     wait_for(split, AHEAD + 1)
     time.sleep(0.02)
-    assert [first for first, _ in split.started] == [5 * number for number in range(AHEAD + 1)]
+    assert [row for row, _ in split.started] == [5 * number for number in range(AHEAD + 1)]
     assert {name for _, name in split.started} == {"reader_0"}
     batches.close()
 
@@ -147,9 +149,9 @@ def test_closing_an_epoch_early_ends_its_thread_after_the_current_batch() -> Non
     batches = Loader(split, 5, CPU).batches()
     next(batches)
     wait_for(split, 2)
-    threading.Timer(0.1, release.set).start()  # while close() waits for the thread to finish its second batch
+    threading.Timer(0.1, release.set).start()  # close() waits until the thread has finished its second batch
     batches.close()
-    assert [first for first, _ in split.started] == [0, 5]
+    assert [row for row, _ in split.started] == [0, 5]
     assert not any(thread.name.startswith("reader") for thread in threading.enumerate())
 
 
@@ -160,15 +162,15 @@ def test_an_error_while_prefetching_is_raised_when_its_batch_is_requested() -> N
         next(batches)
 
 
-def test_an_image_split_trains_the_same_with_and_without_threads(tmp_path: Path) -> None:
-    paths = folder_of(tmp_path, 30)
+def test_an_image_split_gives_the_same_batches_with_and_without_threads(tmp_path: Path) -> None:
+    paths = write_images(tmp_path, 30)
     epochs = []
     for workers in (0, 2):
         settings = ImageSettings(size=14, crop="shift", flip=True, cache="memory", workers=workers)
         loader = Loader(Numbers(n=30, workers=workers, images=ImageSource(paths, settings)), 8, CPU)
         epochs.append([torch.cat([batch.x for batch in loader.batches(seed)]) for seed in (1, 2, None)])
-    for first, second in zip(*epochs, strict=True):
-        assert torch.equal(first, second)
+    for x_without_threads, x_with_threads in zip(*epochs, strict=True):
+        assert torch.equal(x_without_threads, x_with_threads)
     assert len({float(x.sum()) for x in epochs[0]}) == 3
 
 

@@ -1,4 +1,4 @@
-"""Data without any bias annotation: `bias: []` in every data set, and methods that need none."""
+"""Data without bias labels: `bias: []` in every data set, and methods that need no bias labels."""
 
 import json
 from collections.abc import Callable
@@ -29,7 +29,7 @@ DATA: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The working directory, with arrays, a table and folders of images."""
     monkeypatch.chdir(tmp_path)
     random, y = np.random.default_rng(0), np.arange(N) % 2
@@ -46,7 +46,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("kind", DATA)
 @pytest.mark.parametrize("bias", ["data.bias=[]", "data.bias=null"])
-def test_every_data_set_can_do_without_a_bias(kind: str, bias: str) -> None:
+def test_every_data_set_accepts_an_empty_bias(kind: str, bias: str) -> None:
     Path("a.yaml").write_text(json.dumps({"data": DATA[kind]}))
     settings = configuration.read_for_data(Path("a.yaml"), [bias]).data
     data = data_sets.load(settings.name, settings)
@@ -64,7 +64,7 @@ def test_every_data_set_can_do_without_a_bias(kind: str, bias: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["vectors", "folders", "biased_mnist"])
-def test_a_run_without_a_bias(
+def test_a_run_without_a_bias_is_checked_trained_and_reported(
     kind: str, raw_config: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     raw = raw_config("jtt", logging={"output_dir": "results"})

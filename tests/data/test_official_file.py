@@ -1,4 +1,4 @@
-"""The authors' files: they are Python 2 pickles, and are read without running code that a pickle may contain."""
+"""The authors' files are Python 2 pickles; reading them does not run code that a pickle may contain."""
 
 import os
 import pickle
@@ -29,16 +29,16 @@ class Python2Pickler(pickle._Pickler):  # type: ignore[name-defined]
         self.write(b"T" + struct.pack("<i", len(data)) + data)
         self.memoize(text)
 
-    def save_global(self, thing: Any, name: str | None = None) -> None:
-        module = "numpy.core.multiarray" if thing.__module__ == "numpy._core.multiarray" else thing.__module__
-        self.write(f"c{module}\n{thing.__name__}\n".encode())
-        self.memoize(thing)
+    def save_global(self, function: Any, name: str | None = None) -> None:
+        module = "numpy.core.multiarray" if function.__module__ == "numpy._core.multiarray" else function.__module__
+        self.write(f"c{module}\n{function.__name__}\n".encode())
+        self.memoize(function)
 
     dispatch[str] = dispatch[bytes] = save_string
     dispatch[FunctionType] = save_global
 
 
-def as_python2(content: Any) -> bytes:
+def encode_as_python2(content: Any) -> bytes:
     """Return the bytes that np.save wrote in Python 2: a header, and the pickle of a 0-d array with the object."""
     array = np.empty((), dtype=object)
     array[()] = content
@@ -48,7 +48,7 @@ def as_python2(content: Any) -> bytes:
     return file.getvalue()
 
 
-def arrays(train: int = 120, test: int = 110) -> dict[str, np.ndarray]:
+def make_arrays(train: int = 120, test: int = 110) -> dict[str, np.ndarray]:
     """Return images with strokes of one random colour per image, on black."""
     random, content = np.random.default_rng(0), {}
     for split, n in (("train", train), ("test", test)):
@@ -61,11 +61,11 @@ def arrays(train: int = 120, test: int = 110) -> dict[str, np.ndarray]:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / NAME
-    path.write_bytes(as_python2(arrays()))
+    path.write_bytes(encode_as_python2(make_arrays()))
     return path
 
 
-def test_the_imitated_file_has_the_format_of_python_2(path: Path) -> None:
+def test_the_test_file_has_the_format_of_python_2(path: Path) -> None:
     content = path.read_bytes()
     assert b"cnumpy.core.multiarray\n_reconstruct\n" in content
     pickled = content[content.index(b"\n") + 1 :]
@@ -74,30 +74,30 @@ def test_the_imitated_file_has_the_format_of_python_2(path: Path) -> None:
 
 
 def test_read_official_returns_the_arrays(path: Path) -> None:
-    read, expected = read_official(path), arrays()
-    assert set(read) == set(expected)
+    content, expected = read_official(path), make_arrays()
+    assert set(content) == set(expected)
     for name, array in expected.items():
-        np.testing.assert_array_equal(read[name], array)
-        assert read[name].dtype == (np.uint8 if name.endswith("image") else np.int64)
+        np.testing.assert_array_equal(content[name], array)
+        assert content[name].dtype == (np.uint8 if name.endswith("image") else np.int64)
 
 
 def test_extra_keys_and_labels_of_shape_n_1_are_accepted(tmp_path: Path) -> None:
-    content = arrays() | {"test_gray": np.zeros((110, 28, 28), np.uint8)}
+    content = make_arrays() | {"test_gray": np.zeros((110, 28, 28), np.uint8)}
     content["train_label"] = content["train_label"].astype(np.uint8)[:, None]
-    (tmp_path / NAME).write_bytes(as_python2(content))
+    (tmp_path / NAME).write_bytes(encode_as_python2(content))
     assert read_official(tmp_path / NAME)["train_label"].shape == (120,)
 
 
-def test_a_file_saved_with_python_3_is_read_too(tmp_path: Path) -> None:
-    np.save(tmp_path / NAME, arrays())  # type: ignore[arg-type]
-    np.testing.assert_array_equal(read_official(tmp_path / NAME)["test_image"], arrays()["test_image"])
+def test_a_file_saved_with_python_3_is_read(tmp_path: Path) -> None:
+    np.save(tmp_path / NAME, make_arrays())  # type: ignore[arg-type]
+    np.testing.assert_array_equal(read_official(tmp_path / NAME)["test_image"], make_arrays()["test_image"])
 
 
 # --- use as a data set ---
 
 
-def test_the_file_in_data_path_is_used_and_named(path: Path) -> None:
-    data, expected = ColoredMNIST(ColoredMNIST.Config(path=str(path.parent), val_coloring="biased")), arrays()
+def test_the_file_in_data_path_is_used_and_is_the_source(path: Path) -> None:
+    data, expected = ColoredMNIST(ColoredMNIST.Config(path=str(path.parent), val_coloring="biased")), make_arrays()
     assert data.source == f"official file {path}"
     for name in ("train", "val", "test"):
         split = data.splits[name]
@@ -108,10 +108,10 @@ def test_the_file_in_data_path_is_used_and_named(path: Path) -> None:
         assert torch.equal(split.y, torch.from_numpy(expected[f"{source}_label"])[split.row])
 
 
-def test_a_random_val_colours_the_strokes_of_the_file_again(path: Path) -> None:
+def test_val_with_random_colours_has_the_strokes_of_the_file(path: Path) -> None:
     config = ColoredMNIST.Config(path=str(path.parent), color_var=0.030)
     val = ColoredMNIST(config).splits["val"]
-    images = torch.from_numpy(arrays()["train_image"])[val.row].permute(0, 3, 1, 2)
+    images = torch.from_numpy(make_arrays()["train_image"])[val.row].permute(0, 3, 1, 2)
     pixels = val.pixels(torch.arange(len(val)))
     assert torch.equal(pixels > 0, images > 0)
     assert not torch.equal(pixels, images)
@@ -127,7 +127,7 @@ def test_the_file_of_another_variance_is_not_used(path: Path) -> None:
 # --- invalid files ---
 
 
-def error_message(path: Path, content: bytes) -> str:
+def read_and_get_error(path: Path, content: bytes) -> str:
     path.write_bytes(content)
     with pytest.raises(UserError) as caught:
         ColoredMNIST(ColoredMNIST.Config(path=str(path.parent)))
@@ -145,12 +145,14 @@ class Malicious:
 
 
 @pytest.mark.parametrize(
-    "wrap", [lambda call: call, lambda call: arrays() | {"more": call}], ids=["alone", "beside arrays"]
+    "wrap",
+    [lambda call: call, lambda call: make_arrays() | {"more": call}],
+    ids=["only a call", "a call beside arrays"],
 )
 def test_a_malicious_pickle_is_refused_and_does_not_run(tmp_path: Path, wrap: Any) -> None:
     victim = tmp_path / "victim"
-    header = as_python2(None)[: as_python2(None).index(b"\n") + 1]
-    message = error_message(
+    header = encode_as_python2(None)[: encode_as_python2(None).index(b"\n") + 1]
+    message = read_and_get_error(
         tmp_path / NAME, header + pickle.dumps(wrap(Malicious(os.system, f"touch {victim}")), protocol=2)
     )
     assert "system" in message
@@ -159,14 +161,14 @@ def test_a_malicious_pickle_is_refused_and_does_not_run(tmp_path: Path, wrap: An
 
 @pytest.mark.parametrize("call", [(eval, "1"), (getattr, {}, "get"), (np.load, "x"), (np.fromfile, "x")])
 def test_a_pickle_may_contain_only_arrays(tmp_path: Path, call: tuple[Any, ...]) -> None:
-    header = as_python2(None)[: as_python2(None).index(b"\n") + 1]
-    assert "not an array" in error_message(tmp_path / NAME, header + pickle.dumps(Malicious(*call), protocol=2))
+    header = encode_as_python2(None)[: encode_as_python2(None).index(b"\n") + 1]
+    assert "not an array" in read_and_get_error(tmp_path / NAME, header + pickle.dumps(Malicious(*call), protocol=2))
 
 
 @pytest.mark.parametrize("share", [0.0, 1e-5, 1e-4, 0.001, 0.1, 0.5, 0.99, 0.999999])
 def test_a_truncated_file_is_refused(path: Path, share: float) -> None:
     content = path.read_bytes()
-    error_message(path, content[: int(share * len(content))])
+    read_and_get_error(path, content[: int(share * len(content))])
 
 
 def torch_file() -> bytes:
@@ -191,14 +193,14 @@ def npy_file(array: Any) -> bytes:
         npy_file(np.arange(1000)),
         npy_file(np.zeros((5, 28, 28, 3), np.uint8)),
         npy_file([1, 2, {}]),
-        as_python2(None),
-        as_python2([1, 2, 3]),
-        as_python2({"train_image": 1}),
+        encode_as_python2(None),
+        encode_as_python2([1, 2, 3]),
+        encode_as_python2({"train_image": 1}),
     ],
     ids=lambda content: repr(content[:20]),
 )
-def test_a_foreign_file_is_refused(tmp_path: Path, content: bytes) -> None:
-    assert "not a readable Colored MNIST file" in error_message(tmp_path / NAME, content)
+def test_a_file_in_another_format_is_refused(tmp_path: Path, content: bytes) -> None:
+    assert "not a readable Colored MNIST file" in read_and_get_error(tmp_path / NAME, content)
 
 
 @pytest.mark.parametrize(
@@ -215,8 +217,8 @@ def test_a_foreign_file_is_refused(tmp_path: Path, content: bytes) -> None:
     ],
 )
 def test_wrong_shapes_types_and_labels_are_refused(tmp_path: Path, key: str, value: Any) -> None:
-    error_message(tmp_path / NAME, as_python2(arrays() | {key: value}))
+    read_and_get_error(tmp_path / NAME, encode_as_python2(make_arrays() | {key: value}))
 
 
 def test_a_file_without_images_is_refused(tmp_path: Path) -> None:
-    error_message(tmp_path / NAME, as_python2(arrays(train=0)))
+    read_and_get_error(tmp_path / NAME, encode_as_python2(make_arrays(train=0)))

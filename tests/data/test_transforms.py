@@ -25,12 +25,12 @@ def random_images(count: int, side: int) -> Tensor:
 # --- settings ---
 
 
-@pytest.mark.parametrize(("crop", "size", "stored"), [("none", 64, 64), ("shift", 224, 256), ("resized", 28, 32)])
-def test_images_are_stored_larger_if_the_crop_is_random(crop: Any, size: int, stored: int) -> None:
-    assert ImageSettings(crop=crop, size=size).stored == stored
+@pytest.mark.parametrize(("crop", "size", "stored_size"), [("none", 64, 64), ("shift", 224, 256), ("resized", 28, 32)])
+def test_images_are_stored_larger_if_the_crop_is_random(crop: Any, size: int, stored_size: int) -> None:
+    assert ImageSettings(crop=crop, size=size).stored == stored_size
 
 
-def test_normalise_takes_a_name_or_numbers() -> None:
+def test_normalise_accepts_a_name_or_numbers() -> None:
     assert ImageSettings().normalise == ImageSettings.model_validate({"normalise": "imagenet"}).normalise == IMAGENET
     custom = {"mean": [0.5, 0.5, 0], "std": [1, 1, 0.25]}
     assert ImageSettings.model_validate({"normalise": custom}).normalise.model_dump() == custom
@@ -110,13 +110,13 @@ def test_an_image_does_not_depend_on_the_rest_of_its_batch(options: dict[str, An
 def test_an_image_depends_on_the_seed_and_on_its_index(options: dict[str, Any]) -> None:
     settings = ImageSettings(size=14, **options)
     images, index = random_images(1, settings.stored).expand(40, -1, -1, -1), torch.arange(40)
-    first = augment(images, index, 3, settings)
-    assert not torch.equal(first, augment(images, index, 4, settings))
-    assert any(not torch.equal(a, b) for a, b in pairwise(first))
+    outputs = augment(images, index, 3, settings)
+    assert not torch.equal(outputs, augment(images, index, 4, settings))
+    assert any(not torch.equal(a, b) for a, b in pairwise(outputs))
 
 
 @pytest.mark.parametrize("options", AUGMENTATIONS, ids=str)
-def test_torchs_random_state_does_not_change(options: dict[str, Any]) -> None:
+def test_augmentation_does_not_change_the_random_state_of_torch(options: dict[str, Any]) -> None:
     settings = ImageSettings(size=14, **options)
     state = torch.get_rng_state()
     augment(random_images(10, settings.stored), torch.arange(10), 3, settings)
@@ -127,7 +127,7 @@ def test_torchs_random_state_does_not_change(options: dict[str, Any]) -> None:
 
 
 def test_all_shifts_are_about_equally_frequent() -> None:
-    settings = ImageSettings(size=14, crop="shift")  # stored 16: 3 x 3 windows
+    settings = ImageSettings(size=14, crop="shift")  # images are stored with side 16, so there are 3 x 3 windows
     image = random_images(1, 16)
     counts = np.zeros((3, 3), int)
     for cropped in augment(image.expand(1800, -1, -1, -1), torch.arange(1800), 0, settings):
@@ -171,8 +171,8 @@ def test_resized_crops_agree_with_torchvision() -> None:
     outputs = augment(images, torch.arange(30), 7, settings)
     for image, numbers, output in zip(images, uniforms(7, torch.arange(30), 5).tolist(), outputs, strict=True):
         top, left, height, width = window(16, 0.1, numbers[:4])
-        part = image[:, top : top + height, left : left + width]
-        assert torch.equal(output, v2.functional.resize(part, [14, 14], antialias=True))
+        cropped = image[:, top : top + height, left : left + width]
+        assert torch.equal(output, v2.functional.resize(cropped, [14, 14], antialias=True))
 
 
 # --- RandAugment ---

@@ -1,4 +1,4 @@
-"""`lntl export`: a file predicts like its run, describes its use, and is not written if its predictions differ."""
+"""`lntl export`: a file predicts like its run, has metadata, and is not written if its predictions differ."""
 
 import json
 import sys
@@ -17,7 +17,7 @@ from safetensors import safe_open
 from test_loading import raw_test_images
 from tiny_runs import lntl
 from torch import Tensor, nn
-from used_runs import DATA, elsewhere
+from trained_runs import DATA, copy_without_data
 
 from lntl import __version__
 from lntl import config as configuration
@@ -27,16 +27,16 @@ from lntl.deploy.loading import load
 from lntl.errors import UserError
 from lntl.experiment import start
 
-Used = Callable[[str], Path]
-KINDS: dict[Format, str] = {"safetensors": "m.safetensors", "torch_export": "m.pt2", "onnx": "m.onnx"}
+TrainedRun = Callable[[str], Path]
+FILE_NAMES: dict[Format, str] = {"safetensors": "m.safetensors", "torch_export": "m.pt2", "onnx": "m.onnx"}
 
 
-def metadata_of(kind: Format, path: Path) -> dict[str, Any]:
-    """Return the metadata of a file."""
+def read_metadata(kind: Format, path: Path) -> dict[str, Any]:
+    """Return the metadata of an exported file."""
     if kind == "torch_export":
-        extra = {exporting.EXTRA_FILE: ""}
-        torch.export.load(path, extra_files=extra)
-        return dict(json.loads(extra[exporting.EXTRA_FILE]))
+        extra_files = {exporting.EXTRA_FILE: ""}
+        torch.export.load(path, extra_files=extra_files)
+        return dict(json.loads(extra_files[exporting.EXTRA_FILE]))
     if kind == "onnx":
         texts = {p.key: p.value for p in onnx.load(path).metadata_props}
     else:
@@ -45,8 +45,8 @@ def metadata_of(kind: Format, path: Path) -> dict[str, Any]:
     return {key: json.loads(value) if value[0] in "[{" else value for key, value in texts.items()}
 
 
-def run_alone(kind: Format, path: Path, images: Tensor) -> Tensor:
-    """Return the probabilities that a file gives for images on the [0, 1] scale, without this package where it can."""
+def predict_with_file(kind: Format, path: Path, images: Tensor) -> Tensor:
+    """Return the probabilities of a file for images on the [0, 1] scale, if possible without this package."""
     if kind == "onnx":
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         return torch.from_numpy(session.run(["probabilities"], {"images": images.numpy()})[0])
@@ -56,42 +56,42 @@ def run_alone(kind: Format, path: Path, images: Tensor) -> Tensor:
     return load(path).predict(images)
 
 
-QUICK = [(kind, "vectors") for kind in KINDS] + [("safetensors", "images")]
+FAST_CASES = [(kind, "vectors") for kind in FILE_NAMES] + [("safetensors", "images")]
 
 
 @pytest.mark.parametrize(
     ("kind", "data"),
     [
-        pytest.param(kind, data, marks=[] if (kind, data) in QUICK else [pytest.mark.full])
-        for kind in KINDS
+        pytest.param(kind, data, marks=[] if (kind, data) in FAST_CASES else [pytest.mark.full])
+        for kind in FILE_NAMES
         for data in DATA
     ],
 )
-def test_a_file_predicts_like_the_run(used: Used, tmp_path: Path, kind: Format, data: str) -> None:
-    path = tmp_path / KINDS[kind]
-    check = export(used(data), kind, path)
+def test_a_file_predicts_like_the_run(trained_run: TrainedRun, tmp_path: Path, kind: Format, data: str) -> None:
+    path = tmp_path / FILE_NAMES[kind]
+    check = export(trained_run(data), kind, path)
     assert check.origin == "images of the test split"
     assert check.difference <= 1e-5
-    original = load(used(data))
+    original = load(trained_run(data))
     images = torch.rand(5, *original.transform.shape, generator=torch.Generator().manual_seed(1))
     expected = original.predict(images)
     for n in (5, 1, 3):
-        torch.testing.assert_close(run_alone(kind, path, images[:n]), expected[:n], atol=1e-5, rtol=0)
-    says = metadata_of(kind, path)
-    assert tuple(says["class_names"]) == original.class_names
-    assert says["lntl_version"] == __version__
-    assert says["transform"] == json.loads(json.dumps(original.transform.settings()))
+        torch.testing.assert_close(predict_with_file(kind, path, images[:n]), expected[:n], atol=1e-5, rtol=0)
+    metadata = read_metadata(kind, path)
+    assert tuple(metadata["class_names"]) == original.class_names
+    assert metadata["lntl_version"] == __version__
+    assert metadata["transform"] == json.loads(json.dumps(original.transform.settings()))
     mean, std = original.transform.mean_and_std()
-    assert says["normalisation"] == {
+    assert metadata["normalisation"] == {
         "mean": mean.flatten().tolist(),
         "std": std.flatten().tolist(),
         "inside": kind != "safetensors",
     }
-    assert original.transform.description in says["input"]
-    assert not any(name.startswith("h.") for name in names_of_weights(kind, path))
+    assert original.transform.description in metadata["input"]
+    assert not any(name.startswith("h.") for name in weight_names(kind, path))
 
 
-def names_of_weights(kind: Format, path: Path) -> list[str]:
+def weight_names(kind: Format, path: Path) -> list[str]:
     if kind == "safetensors":
         with safe_open(path, framework="pt") as file:
             return list(file.keys())
@@ -99,38 +99,38 @@ def names_of_weights(kind: Format, path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("data", first_is_fast(DATA))
-def test_a_safetensors_file_is_loaded_again(used: Used, tmp_path: Path, data: str) -> None:
+def test_a_loaded_safetensors_file_predicts_like_the_run(trained_run: TrainedRun, tmp_path: Path, data: str) -> None:
     path = tmp_path / "m.safetensors"
-    export(used(data) / "checkpoints/best_model.pth", "safetensors", path)
-    images = raw_test_images(used(data))
-    again, original = load(path), load(used(data))
-    assert torch.equal(again.predict(images), original.predict(images))
-    assert torch.equal(again.features(images), original.features(images))
-    assert again.class_names == original.class_names
+    export(trained_run(data) / "checkpoints/best_model.pth", "safetensors", path)
+    images = raw_test_images(trained_run(data))
+    export_classifier, run_classifier = load(path), load(trained_run(data))
+    assert torch.equal(export_classifier.predict(images), run_classifier.predict(images))
+    assert torch.equal(export_classifier.features(images), run_classifier.features(images))
+    assert export_classifier.class_names == run_classifier.class_names
     with pytest.raises(UserError, match=r"m\.safetensors: it is an export, which has no h and no data; name its run"):
         export(path, "onnx", tmp_path / "m.onnx")
 
 
 @pytest.mark.full
-def test_a_normalisation_that_differs_from_evaluation_is_noticed(
-    used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_export_with_another_normalisation_is_refused(
+    trained_run: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = (torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
-    monkeypatch.setattr("lntl.data.eval_transform.ArrayTransform.mean_and_std", lambda self: other)
-    for kind, name in KINDS.items():
+    other_statistics = (torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
+    monkeypatch.setattr("lntl.data.eval_transform.ArrayTransform.mean_and_std", lambda self: other_statistics)
+    for kind, name in FILE_NAMES.items():
         with pytest.raises(UserError, match=r"differs from the original by up to 0\.\d+ in a probability, over 64 im"):
-            export(used("digits"), kind, tmp_path / name)
+            export(trained_run("digits"), kind, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_nan_counts_as_a_difference(used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_nan_counts_as_a_difference(trained_run: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(exporting._KINDS, "onnx", lambda *_: (b"", lambda x: torch.full((len(x), 10), torch.nan)))
     with pytest.raises(UserError, match="differs from the original by up to nan"):
-        export(used("digits"), "onnx", tmp_path / "m.onnx")
+        export(trained_run("digits"), "onnx", tmp_path / "m.onnx")
 
 
-def test_without_the_data_it_is_checked_on_random_images(used: Used, tmp_path: Path) -> None:
-    run = elsewhere(used("vectors"), tmp_path)
+def test_without_the_data_an_export_is_checked_on_random_images(trained_run: TrainedRun, tmp_path: Path) -> None:
+    run = copy_without_data(trained_run("vectors"), tmp_path)
     content = torch.load(run / "checkpoints/best_model.pth", weights_only=True)
     content["config"]["data"]["path"] = "gone.npz"
     torch.save(content, run / "checkpoints/best_model.pth")
@@ -140,18 +140,20 @@ def test_without_the_data_it_is_checked_on_random_images(used: Used, tmp_path: P
 
 
 def test_the_command_prints_the_difference_to_torch(
-    used: Used, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained_run: TrainedRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = str(tmp_path / "m.safetensors")
-    assert lntl("export", str(used("vectors")), "--format", "safetensors", "--out", out) == 0
-    said = capsys.readouterr().out
-    assert "probabilities differ from the original by at most" in said
-    assert "over 12 images of the test split" in said
-    assert said.splitlines()[-1].strip() == out
+    assert lntl("export", str(trained_run("vectors")), "--format", "safetensors", "--out", out) == 0
+    message = capsys.readouterr().out
+    assert "probabilities differ from the original by at most" in message
+    assert "over 12 images of the test split" in message
+    assert message.splitlines()[-1].strip() == out
 
 
-def test_one_image_in_the_test_split(tmp_path: Path, raw_config: Callable[..., dict[str, Any]]) -> None:
-    """The graph takes any number of images, although it was checked on one."""
+def test_an_export_checked_on_one_image_accepts_several_images(
+    tmp_path: Path, raw_config: Callable[..., dict[str, Any]]
+) -> None:
+    """The test split has one image, and the exported graph accepts any number of images."""
     x, y = np.random.default_rng(0).normal(size=(60, 7)).astype(np.float32), np.arange(60) % 2
     split = np.array(["train"] * 50 + ["val"] * 9 + ["test"])
     np.savez(tmp_path / "one.npz", x=x, y=y, bias=y, split=split)
@@ -159,14 +161,16 @@ def test_one_image_in_the_test_split(tmp_path: Path, raw_config: Callable[..., d
     run = start(configuration.validate(raw | {"model": {"name": "mlp"}}, "test")).folder.path
     images = torch.from_numpy(x)
     for kind in ("safetensors", "torch_export"):
-        path = tmp_path / KINDS[kind]
+        path = tmp_path / FILE_NAMES[kind]
         assert export(run, kind, path).n == 1
         for n in (1, 5):
             expected = load(run).predict(images[:n])
-            torch.testing.assert_close(run_alone(kind, path, images[:n]), expected, atol=1e-5, rtol=0)
+            torch.testing.assert_close(predict_with_file(kind, path, images[:n]), expected, atol=1e-5, rtol=0)
 
 
-def test_an_export_of_grey_images_takes_colored_ones(tmp_path: Path, raw_config: Callable[..., dict[str, Any]]) -> None:
+def test_an_export_for_grey_images_accepts_colored_images(
+    tmp_path: Path, raw_config: Callable[..., dict[str, Any]]
+) -> None:
     rows = ["image,label,bias,split"]
     for k in range(24):
         Image.new("RGB", (8, 8), (10 * k, 255 - 9 * k, 99)).save(tmp_path / f"{k}.png")
@@ -177,15 +181,17 @@ def test_an_export_of_grey_images_takes_colored_ones(tmp_path: Path, raw_config:
     expected = load(run).predict([tmp_path / "3.png"])
     colored = torch.tensor([30, 228, 99]).view(1, 3, 1, 1).expand(1, 3, 8, 8) / 255
     for kind in ("safetensors", "torch_export"):
-        export(run, kind, tmp_path / KINDS[kind])
-        torch.testing.assert_close(run_alone(kind, tmp_path / KINDS[kind], colored), expected, atol=0.01, rtol=0)
+        export(run, kind, tmp_path / FILE_NAMES[kind])
+        torch.testing.assert_close(
+            predict_with_file(kind, tmp_path / FILE_NAMES[kind], colored), expected, atol=0.01, rtol=0
+        )
 
 
-@pytest.mark.parametrize("kind", first_is_fast(KINDS))
+@pytest.mark.parametrize("kind", first_is_fast(FILE_NAMES))
 def test_vectors_are_standardised_in_double(
     tmp_path: Path, raw_config: Callable[..., dict[str, Any]], kind: Format
 ) -> None:
-    """Seconds since 1970 that determine the class; in float32 they would be equal."""
+    """Seconds since 1970 determine the class; in float32 they would be equal."""
     random, y = np.random.default_rng(0), np.arange(120) % 2
     x = np.stack([1_700_000_000 + 60 * y + random.integers(0, 30, 120), random.normal(size=120)], axis=1)
     np.savez(tmp_path / "times.npz", x=x, y=y, bias=y)
@@ -196,38 +202,42 @@ def test_vectors_are_standardised_in_double(
     run = training.folder.path
     expected = load(run).predict(x)
     assert (expected.argmax(dim=1).numpy() == y).mean() > 0.95
-    path = tmp_path / KINDS[kind]
+    path = tmp_path / FILE_NAMES[kind]
     assert export(run, kind, path).difference <= 1e-5
-    torch.testing.assert_close(run_alone(kind, path, torch.from_numpy(x)), expected, atol=1e-5, rtol=0)
-    assert "images: float64 (N, 2) not normalised" in metadata_of(kind, path)["input"]
+    torch.testing.assert_close(predict_with_file(kind, path, torch.from_numpy(x)), expected, atol=1e-5, rtol=0)
+    assert "images: float64 (N, 2) not normalised" in read_metadata(kind, path)["input"]
     (tmp_path / "times.npz").unlink()
     check = export(run, kind, path)
     assert check.origin.startswith("random images")
     assert check.difference <= 1e-5
 
 
-def test_without_onnx_the_error_names_the_command(used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_onnx_the_error_names_the_command_to_install_it(
+    trained_run: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match="pip install onnx onnxscript onnxruntime"):
-        export(used("vectors"), "onnx", tmp_path / "m.onnx")
+        export(trained_run("vectors"), "onnx", tmp_path / "m.onnx")
 
 
 class Branching(nn.Module):
-    """A layer whose code depends on the numbers it is given."""
+    """A layer with a branch that depends on its input."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x if x.sum() > 0 else -x
 
 
-def test_a_model_that_cannot_be_traced(used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    classifier = load(used("vectors"))
+def test_a_model_that_cannot_be_traced_is_refused(
+    trained_run: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier = load(trained_run("vectors"))
     classifier.f = nn.Sequential(classifier.f, Branching())
     with pytest.raises(UserError, match=r"the model cannot be traced \(.+\); use --format safetensors"):
         exporting._traced(classifier, torch.zeros(2, 7))
 
 
 @pytest.mark.parametrize(
-    ("run", "kind", "out", "says"),
+    ("run", "kind", "out", "message"),
     [
         ("vectors", "onnx", "", "is a folder; name a file to write"),
         ("vectors", "onnx", "no/m.onnx", "there is no folder .*no; make it, or name another file"),
@@ -235,7 +245,9 @@ def test_a_model_that_cannot_be_traced(used: Used, tmp_path: Path, monkeypatch: 
         (".", "onnx", "m.onnx", "its folder checkpoints/ has no checkpoint"),
     ],
 )
-def test_bad_arguments(used: Used, tmp_path: Path, run: str, kind: Format, out: str, says: str) -> None:
-    with pytest.raises(UserError, match=says):
-        export(used(run) if run != "." else tmp_path, kind, tmp_path / out)
+def test_bad_arguments_are_refused_and_no_file_is_written(
+    trained_run: TrainedRun, tmp_path: Path, run: str, kind: Format, out: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        export(trained_run(run) if run != "." else tmp_path, kind, tmp_path / out)
     assert np.array_equal([*tmp_path.iterdir()], [])

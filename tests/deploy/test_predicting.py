@@ -1,4 +1,4 @@
-"""`lntl predict`: one row per image in the given order, whole files or none, and the names of unreadable images."""
+"""`lntl predict`: one row per image in the order of the input, complete files or none, and unreadable images."""
 
 import csv
 import os
@@ -21,14 +21,14 @@ from lntl.deploy.predicting import Prediction
 from lntl.errors import UserError
 from lntl.experiment.run import start
 
-Used = Callable[[str], Path]
+TrainedRun = Callable[[str], Path]
 Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture
-def pets(used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def pets(trained_run: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The run on image files; the working directory has copies of the 60 images in pets/, and pets.csv."""
-    run = used("table")
+    run = trained_run("table")
     shutil.copytree(run.parents[1] / "pets", tmp_path / "pets")
     shutil.copy(run.parents[1] / "pets.csv", tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -36,7 +36,7 @@ def pets(used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def trained(raw_config: Callable[..., dict[str, Any]]) -> Callable[[dict[str, Any]], Path]:
+def train_on(raw_config: Callable[..., dict[str, Any]]) -> Callable[[dict[str, Any]], Path]:
     """A function that trains an MLP for one epoch on a section `data` and returns the run folder."""
 
     def train(data: dict[str, Any]) -> Path:
@@ -57,27 +57,31 @@ def probabilities(path: str | Path) -> torch.Tensor:
     return torch.tensor([[float(row[f"p_{name}"]) for name in ("cat", "dog", "eel")] for row in rows(path)])
 
 
-@pytest.mark.parametrize("at_once", first_is_fast([7, 256]))
-def test_folders_files_and_tables_become_rows(pets: Path, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
-    monkeypatch.setattr(predicting, "BATCH_SIZE", at_once)
+@pytest.mark.parametrize("batch_size", first_is_fast([7, 256]))
+def test_folders_files_and_tables_become_rows(pets: Path, monkeypatch: pytest.MonkeyPatch, batch_size: int) -> None:
+    monkeypatch.setattr(predicting, "BATCH_SIZE", batch_size)
     shutil.copy("pets/02.png", "pets/.hidden.png")
     Path("pets/notes.txt").write_text("no image")
     assert lntl("predict", str(pets), "pets", "pets.csv", "pets/02.png", "--out", "p.csv", "--features", "z.npz") == 0
-    found = rows("p.csv")
-    below = sorted(map(str, [*Path("pets").glob("[0-9]*.png"), *Path("pets/more").glob("*.png")]))
-    listed = [row["image"] for row in rows("pets.csv")]
-    assert [row["path"] for row in found] == [*below, *listed, "pets/02.png"]
-    assert [*found[0]] == ["path", "prediction", "p_cat", "p_dog", "p_eel"]
+    predictions = rows("p.csv")
+    folder_paths = sorted(map(str, [*Path("pets").glob("[0-9]*.png"), *Path("pets/more").glob("*.png")]))
+    table_paths = [row["image"] for row in rows("pets.csv")]
+    assert [row["path"] for row in predictions] == [*folder_paths, *table_paths, "pets/02.png"]
+    assert [*predictions[0]] == ["path", "prediction", "p_cat", "p_dog", "p_eel"]
     model = load(pets)
-    expected = model.predict([row["path"] for row in found])
+    expected = model.predict([row["path"] for row in predictions])
     torch.testing.assert_close(probabilities("p.csv"), expected, atol=1e-6, rtol=0)
-    assert [row["prediction"] for row in found] == [model.class_names[k] for k in expected.argmax(dim=1)]
+    assert [row["prediction"] for row in predictions] == [model.class_names[k] for k in expected.argmax(dim=1)]
     with np.load("z.npz") as z:
-        assert z["path"].tolist() == [row["path"] for row in found]
-        torch.testing.assert_close(torch.from_numpy(z["features"]), model.features([row["path"] for row in found]))
+        assert z["path"].tolist() == [row["path"] for row in predictions]
+        torch.testing.assert_close(
+            torch.from_numpy(z["features"]), model.features([row["path"] for row in predictions])
+        )
 
 
-def test_a_folder_gives_every_format_and_counts_other_files(pets: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_gives_its_images_of_all_formats_and_counts_other_files(
+    pets: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = Path("more")
     folder.mkdir()
     for name in ("a.jfif", "b.JPE", "c.ppm", ".d.png"):
@@ -89,74 +93,76 @@ def test_a_folder_gives_every_format_and_counts_other_files(pets: Path, caplog: 
     assert note in caplog.text
 
 
-def test_an_npz_of_vectors_or_images(used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_npz_of_vectors_or_images_gives_a_row_for_each_example(
+    trained_run: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for kind, name in (("vectors", "x"), ("images", "pictures")):
-        with np.load(used(kind).parents[1] / f"{kind}.npz") as arrays:
+        with np.load(trained_run(kind).parents[1] / f"{kind}.npz") as arrays:
             x = arrays["x"]
         np.savez("a.npz", **{name: x})
-        assert lntl("predict", str(used(kind)), "a.npz", "--column", name, "--out", "p.csv") == 0
-        torch.testing.assert_close(probabilities("p.csv"), load(used(kind)).predict(x), atol=1e-6, rtol=0)
+        assert lntl("predict", str(trained_run(kind)), "a.npz", "--column", name, "--out", "p.csv") == 0
+        torch.testing.assert_close(probabilities("p.csv"), load(trained_run(kind)).predict(x), atol=1e-6, rtol=0)
         assert [row["path"] for row in rows("p.csv")] == [f"a.npz[{row}]" for row in range(60)]
 
 
 @pytest.mark.parametrize("kind", ["vectors", "floats"])
-def test_numbers_that_are_not_finite_are_unreadable(
-    used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, kind: str
+def test_examples_that_are_not_finite_are_refused_or_skipped(
+    trained_run: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, kind: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(predicting, "BATCH_SIZE", 4)
-    with np.load(used(kind).parents[1] / f"{kind}.npz") as arrays:
+    with np.load(trained_run(kind).parents[1] / f"{kind}.npz") as arrays:
         x = arrays["x"]
-    whole = load(used(kind)).predict(x)
+    expected = load(trained_run(kind)).predict(x)
     for row, value in ((3, np.nan), (7, np.inf), (8, -np.inf)):
         x[row].flat[0] = value
     x[9] = np.nan
     np.savez("a.npz", x=x)
-    assert lntl("predict", str(used(kind)), "a.npz", "--out", "p.csv") == 2
+    assert lntl("predict", str(trained_run(kind)), "a.npz", "--out", "p.csv") == 2
     stderr = capsys.readouterr().err
     assert "4 of 60 images cannot be read, so nothing is written" in stderr
     assert "\n  a.npz[7]: is not finite" in stderr
-    assert lntl("predict", str(used(kind)), "a.npz", "--out", "p.csv", "--on-error", "skip") == 0
-    kept = [k for k in range(60) if k not in (3, 7, 8, 9)]
-    assert [row["path"] for row in rows("p.csv")] == [f"a.npz[{k}]" for k in kept]
-    torch.testing.assert_close(probabilities("p.csv"), whole[kept], atol=1e-6, rtol=0)
+    assert lntl("predict", str(trained_run(kind)), "a.npz", "--out", "p.csv", "--on-error", "skip") == 0
+    valid_rows = [k for k in range(60) if k not in (3, 7, 8, 9)]
+    assert [row["path"] for row in rows("p.csv")] == [f"a.npz[{k}]" for k in valid_rows]
+    torch.testing.assert_close(probabilities("p.csv"), expected[valid_rows], atol=1e-6, rtol=0)
     with pytest.raises(UserError, match="image 3: is not finite"):
-        load(used(kind)).predict(x)
+        load(trained_run(kind)).predict(x)
 
 
 @pytest.mark.usefixtures("pets")
-def test_the_column_of_the_run_is_the_default(trained: Callable[..., Path]) -> None:
-    """An array of grey images (n, H, W) called `scan`, and a table whose paths stand in `file`."""
+def test_the_array_of_the_run_is_the_default(train_on: Callable[..., Path]) -> None:
+    """The run was trained on the array `scan` of grey images (n, H, W)."""
     random, y = np.random.default_rng(0), np.arange(60) % 3
     scans = random.integers(0, 256, (60, 8, 8), dtype=np.uint8)
     np.savez("scans.npz", scan=scans, y=y, bias=y // 2)
-    run = trained({"name": "arrays", "path": "scans.npz", "x": "scan"})
+    run = train_on({"name": "arrays", "path": "scans.npz", "x": "scan"})
     assert lntl("predict", str(run), "scans.npz", "--out", "p.csv") == 0
     model = load(run)
-    shown = [[float(value) for name, value in row.items() if name.startswith("p_")] for row in rows("p.csv")]
-    torch.testing.assert_close(torch.tensor(shown), model.predict(scans), atol=1e-6, rtol=0)
-    for same in (scans[:, None], scans[..., None], (scans / 255).astype(np.float32)):
-        torch.testing.assert_close(model.predict(same), model.predict(scans))
+    values = [[float(value) for name, value in row.items() if name.startswith("p_")] for row in rows("p.csv")]
+    torch.testing.assert_close(torch.tensor(values), model.predict(scans), atol=1e-6, rtol=0)
+    for images in (scans[:, None], scans[..., None], (scans / 255).astype(np.float32)):
+        torch.testing.assert_close(model.predict(images), model.predict(scans))
 
 
 @pytest.mark.usefixtures("pets")
-def test_a_table_is_read_with_the_settings_of_the_run(trained: Callable[..., Path]) -> None:
+def test_a_table_is_read_with_the_settings_of_the_run(train_on: Callable[..., Path]) -> None:
     Path("lists").mkdir()
     Path("lists/named.csv").write_text(Path("pets.csv").read_text().replace("image,", "file,", 1).replace(",", ";"))
-    own = {"path": "lists/named.csv", "image": "file", "bias": "sky", "size": 16, "root": ".", "delimiter": ";"}
-    run = trained({"name": "table"} | own)
+    settings = {"path": "lists/named.csv", "image": "file", "bias": "sky", "size": 16, "root": ".", "delimiter": ";"}
+    run = train_on({"name": "table"} | settings)
     assert lntl("predict", str(run), "lists/named.csv", "--out", "p.csv") == 0
     assert len(rows("p.csv")) == 60
-    Path("elsewhere.csv").write_text("image|n\n02.png|1\n")
+    Path("other.csv").write_text("image|n\n02.png|1\n")
     options = ("--column", "image", "--delimiter", "|", "--root", "pets")
-    assert lntl("predict", str(run), "elsewhere.csv", *options, "--out", "q.csv") == 0
+    assert lntl("predict", str(run), "other.csv", *options, "--out", "q.csv") == 0
     assert [row["path"] for row in rows("q.csv")] == ["pets/02.png"]
     assert rows("q.csv")[0]["prediction"] == rows("p.csv")[2]["prediction"]
 
 
 def break_images() -> None:
-    """Leave three images that cannot be read."""
+    """Make three images unreadable."""
     Path("pets/00.png").write_bytes(b"")
     Path("pets/more/31.png").write_bytes(Path("pets/more/31.png").read_bytes()[:200])
     Path("pets/58.png").unlink()
@@ -168,7 +174,7 @@ def test_brackets_in_a_path_are_printed(pets: Path, capsys: Capture) -> None:
     assert capsys.readouterr().out == "1 predictions\n  d[old]/p.csv\n"
 
 
-def test_names_that_are_not_utf_8_stay_as_they_are(pets: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_names_that_are_not_utf_8_are_written_unchanged(pets: Path, capfd: pytest.CaptureFixture[str]) -> None:
     Path("named").mkdir()
     for name in (b"named/caf\xe9.png", b"named/th\xe9.png"):
         shutil.copy("pets/02.png", os.fsdecode(name))
@@ -181,7 +187,7 @@ def test_names_that_are_not_utf_8_stay_as_they_are(pets: Path, capfd: pytest.Cap
     assert "th\\udce9.png: an empty file" in capfd.readouterr().out
 
 
-def test_names_that_a_spreadsheet_would_run_are_escaped_on_request(pets: Path) -> None:
+def test_names_that_start_like_a_formula_are_escaped_on_request(pets: Path) -> None:
     names = ["=1+2.png", "+a.png", "-b.png", "@c.png", "\td.png", "e=f.png"]
     for name in names:
         shutil.copy("pets/02.png", name)
@@ -193,9 +199,9 @@ def test_names_that_a_spreadsheet_would_run_are_escaped_on_request(pets: Path) -
         assert paths == [*(f"{mark}{name}" for name in names[:-1]), names[-1]]
 
 
-def test_unreadable_images_are_an_error_before_anything_is_written(pets: Path, capsys: Capture) -> None:
+def test_unreadable_images_are_an_error_before_a_file_is_written(pets: Path, capsys: Capture) -> None:
     break_images()
-    before = tree(Path())
+    files_before = tree(Path())
     assert lntl("predict", str(pets), "pets.csv", "--out", "p.csv", "--features", "z.npz") == 2
     stderr = capsys.readouterr().err
     assert (
@@ -204,21 +210,21 @@ def test_unreadable_images_are_an_error_before_anything_is_written(pets: Path, c
     )
     for line in ("pets/00.png: an empty file", "pets/more/31.png: a damaged", "pets/58.png: no such file"):
         assert f"\n  {line}" in stderr
-    assert tree(Path()) == before
+    assert tree(Path()) == files_before
 
 
 def test_unreadable_images_are_skipped_and_listed(pets: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predicting, "BATCH_SIZE", 2)
-    whole = load(pets).predict([row["image"] for row in rows("pets.csv")])
+    expected = load(pets).predict([row["image"] for row in rows("pets.csv")])
     break_images()
     command = ("predict", str(pets), "pets.csv", "--out", "p.csv", "--features", "z.npz", "--on-error", "skip")
     assert lntl(*command) == 0
     out = capsys.readouterr().out
     assert "57 predictions\n" in out
     assert "3 images cannot be read and are left out:\n  pets/00.png: an empty file\n" in out
-    kept = [k for k in range(60) if k not in (0, 31, 58)]
-    assert [row["path"] for row in rows("p.csv")] == [rows("pets.csv")[k]["image"] for k in kept]
-    torch.testing.assert_close(probabilities("p.csv"), whole[kept], atol=1e-6, rtol=0)
+    valid_rows = [k for k in range(60) if k not in (0, 31, 58)]
+    assert [row["path"] for row in rows("p.csv")] == [rows("pets.csv")[k]["image"] for k in valid_rows]
+    torch.testing.assert_close(probabilities("p.csv"), expected[valid_rows], atol=1e-6, rtol=0)
     with np.load("z.npz") as z:
         assert len(z["path"]) == len(z["features"]) == 57
 
@@ -236,16 +242,16 @@ def test_skip_is_an_error_if_no_image_can_be_read(pets: Path, capsys: Capture) -
     assert not Path("p.csv").exists()
 
 
-def test_after_the_first_fault_nothing_is_computed(pets: Path) -> None:
+def test_after_an_unreadable_image_no_prediction_is_computed(pets: Path) -> None:
     break_images()
-    classifier, counted = load(pets), []
-    classifier.f.register_forward_hook(lambda *_: counted.append(1))
-    counts: list[int] = []
-    prediction = Prediction(classifier, read([Path("pets.csv")], {}), progress=counts.append)
+    classifier, forward_calls = load(pets), []
+    classifier.f.register_forward_hook(lambda *_: forward_calls.append(1))
+    checked_counts: list[int] = []
+    prediction = Prediction(classifier, read([Path("pets.csv")], {}), progress=checked_counts.append)
     with pytest.raises(UserError, match="3 of 60"):
         prediction.write(Path("p.csv"))
-    assert counted == []
-    assert sum(counts) == 60
+    assert forward_calls == []
+    assert sum(checked_counts) == 60
 
 
 def test_an_existing_file_is_replaced_only_by_complete_predictions(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,7 +269,7 @@ def test_an_existing_file_is_replaced_only_by_complete_predictions(pets: Path, m
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["gone.png"], "gone.png: there is no such file or folder"),
         (["empty"], "empty: it contains no image file ("),
@@ -289,22 +295,22 @@ def test_an_existing_file_is_replaced_only_by_complete_predictions(pets: Path, m
         (["pets", "--features", "no/z.npz"], "no/z.npz: there is no folder no"),
     ],
 )
-def test_bad_arguments(
-    pets: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
+def test_bad_arguments_are_refused_and_no_file_is_written(
+    pets: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
     Path("empty").mkdir()
     np.savez("v.npz", x=np.zeros((2, 7)))
     Path("semi.csv").write_text("image;label\npets/02.png;cat\n")
     Path("text.npz").write_text("text")
     out = [] if "--out" in arguments else ["--out", "p.csv"]
-    before = tree(Path())
-    monkeypatch.setattr(Prediction, "_batches", None)  # nothing is predicted first
+    files_before = tree(Path())
+    monkeypatch.setattr(Prediction, "_batches", None)  # fail if a prediction starts
     assert lntl("predict", str(pets), *arguments, *out) == 2
-    assert says in capsys.readouterr().err
-    assert tree(Path()) == before
+    assert message in capsys.readouterr().err
+    assert tree(Path()) == files_before
 
 
-def test_only_a_missing_column_asks_for_its_name(pets: Path, capsys: Capture) -> None:
+def test_only_the_error_for_a_missing_column_suggests_the_option_column(pets: Path, capsys: Capture) -> None:
     Path("latin.csv").write_bytes("image\nkr\xfcmel.png\n".encode("latin1"))
     assert lntl("predict", str(pets), "latin.csv", "--out", "p.csv") == 2
     stderr = capsys.readouterr().err
@@ -312,7 +318,7 @@ def test_only_a_missing_column_asks_for_its_name(pets: Path, capsys: Capture) ->
     assert "--column" not in stderr
 
 
-def test_a_run_on_vectors_refuses_pictures(used: Used, tmp_path: Path, capsys: Capture) -> None:
+def test_a_run_on_vectors_refuses_images(trained_run: TrainedRun, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "a.png").write_bytes(b"")
-    assert lntl("predict", str(used("vectors")), str(tmp_path / "a.png"), "--out", str(tmp_path / "p.csv")) == 2
+    assert lntl("predict", str(trained_run("vectors")), str(tmp_path / "a.png"), "--out", str(tmp_path / "p.csv")) == 2
     assert "takes arrays of numbers (N, 7), not images; pass an array or .npz" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Predictions for tests of metrics: random ones, and ones with chosen classes."""
+"""Make predictions for tests of metrics: random predictions, and predictions of chosen classes."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from lntl.evaluation.predict import Predictions
 
 
 def random_predictions(n: int, classes: int, values: int, seed: int, skill: float = 0.0) -> Predictions:
-    """Return predictions of n images, each of a random class and bias value; `skill` is added to the right logit."""
+    """Return predictions of n images, each of a random class and bias value; `skill` is added to the logit of y."""
     random = torch.Generator().manual_seed(seed)
     y = torch.randint(0, classes, (n,), generator=random)
     labels = torch.randint(0, 5, (n,), generator=random)

@@ -1,4 +1,4 @@
-"""Bootstrap: the statistics of samples, compared with scikit-learn on the drawn images; the coverage of intervals."""
+"""Bootstrap samples equal metrics of resampled images, and the intervals contain the true value often enough."""
 
 from time import process_time
 
@@ -14,29 +14,31 @@ from lntl.evaluation.summary import summarise
 from lntl.evaluation.tally import RESAMPLES, SEED, compute, interval, resample
 
 
-def drawn(p: Predictions, index: torch.Tensor) -> Predictions:
-    """Return the predictions on the images at `index`, some of them several times."""
+def select_images(p: Predictions, index: torch.Tensor) -> Predictions:
+    """Return the predictions of the images at `index`, which may repeat images."""
     columns = (column[index] for column in (p.y, p.group, p.row, p.logits, p.bias_hits, p.bias_labels))
     return Predictions(*columns, p.num_groups, p.aligned)
 
 
 def test_samples_equal_a_loop_over_images() -> None:
-    """A sample is n images drawn with replacement; every metric of it is that of these images."""
+    """A sample is n images drawn with replacement; its metrics equal the metrics of these images."""
     p, random = random_predictions(60, 3, 2, seed=1, skill=1.0), np.random.default_rng(SEED)
-    found = resample(p, {name: metric.function for name, metric in metrics.METRICS.items()})
-    assert all(values.shape == (RESAMPLES,) for values in found.values())
-    for sample in range(60):  # more than are counted at once
-        images = drawn(p, torch.from_numpy(random.integers(60, size=60)))
+    statistics = resample(p, {name: metric.function for name, metric in metrics.METRICS.items()})
+    assert all(values.shape == (RESAMPLES,) for values in statistics.values())
+    for sample in range(60):  # more samples than are counted in one batch
+        images = select_images(p, torch.from_numpy(random.integers(60, size=60)))
         expected = compute(images, list(metrics.METRICS))
         for name, value in expected.items():
-            assert found[name][sample] == pytest.approx(np.nan if value is None else value, abs=1e-9, nan_ok=True), name
+            assert statistics[name][sample] == pytest.approx(
+                np.nan if value is None else value, abs=1e-9, nan_ok=True
+            ), name
         y, predicted = images.y.tolist(), images.predicted.tolist()
-        assert found["accuracy"][sample] == pytest.approx(accuracy_score(y, predicted), abs=1e-9)
+        assert statistics["accuracy"][sample] == pytest.approx(accuracy_score(y, predicted), abs=1e-9)
         f1 = f1_score(y, predicted, average="macro", zero_division=0)
-        assert found["f1_score_macro"][sample] == pytest.approx(f1, abs=1e-9)
+        assert statistics["f1_score_macro"][sample] == pytest.approx(f1, abs=1e-9)
 
 
-def test_the_interval_is_given_by_the_percentiles() -> None:
+def test_the_interval_goes_from_the_2_5th_to_the_97_5th_percentile() -> None:
     values = np.random.default_rng(0).permutation(np.arange(1001.0))
     assert interval(values) == pytest.approx((25.0, 975.0))
 
@@ -46,7 +48,7 @@ def test_samples_without_a_value_are_left_out() -> None:
     assert interval(np.array([np.nan, np.nan])) == (None, None)
 
 
-def test_the_interval_of_accuracy_is_as_wide_as_the_binomial_says() -> None:
+def test_the_interval_of_accuracy_has_the_binomial_standard_deviation() -> None:
     p = random_predictions(1000, 5, 2, seed=2, skill=2.0)
     (values,) = resample(p, {"accuracy": metrics.accuracy}).values()
     accuracy = float(p.correct.double().mean())
@@ -58,32 +60,32 @@ def test_the_interval_of_accuracy_is_as_wide_as_the_binomial_says() -> None:
 
 
 @pytest.mark.full
-def test_the_interval_contains_the_true_value_about_as_often_as_it_should() -> None:
-    """Of 40 test sets of a network that is right with probability 0.7, 33 intervals at least hold 0.7 (p > 0.99)."""
-    random, held = torch.Generator().manual_seed(0), 0
+def test_the_interval_contains_the_true_value_in_most_test_sets() -> None:
+    """For 40 test sets of a network with accuracy 0.7, at least 33 intervals contain 0.7 (with probability > 0.99)."""
+    random, hits = torch.Generator().manual_seed(0), 0
     for _ in range(40):
-        right = torch.rand(200, generator=random) < 0.7
+        correct = torch.rand(200, generator=random) < 0.7
         y = torch.zeros(200, dtype=torch.int64)
-        logits = torch.nn.functional.one_hot((~right).long(), 2).float()
+        logits = torch.nn.functional.one_hot((~correct).long(), 2).float()
         p = Predictions(y, y, y, logits, y, y, 2)
         low, high = interval(resample(p, {"accuracy": metrics.accuracy})["accuracy"])
-        held += low is not None and high is not None and low <= 0.7 <= high
-    assert held >= 33
+        hits += low is not None and high is not None and low <= 0.7 <= high
+    assert hits >= 33
 
 
 def test_the_same_predictions_give_the_same_intervals() -> None:
     p = random_predictions(50, 3, 2, seed=3)
     torch.manual_seed(1)
-    np.random.seed(1)  # noqa: NPY002 - the global state must have no say
+    np.random.seed(1)  # noqa: NPY002 - the global state must not matter
     first = summarise(p, "abc", "uv")
     torch.manual_seed(2)
     np.random.seed(2)  # noqa: NPY002
     assert summarise(p, "abc", "uv") == first
 
 
-def test_a_whole_test_set_takes_seconds() -> None:
-    """10,000 images, 10 classes, 10 bias values, everything: about one second on one core; 10 leaves room for load."""
+def test_a_summary_of_10_000_images_takes_less_than_10_seconds() -> None:
+    """With 10 classes and 10 bias values it takes about 1 s on one core; the limit allows for a busy machine."""
     p = random_predictions(10_000, 10, 10, seed=0, skill=3.0)
-    began = process_time()
+    start = process_time()
     summarise(p, "0123456789", "abcdefghij")
-    assert process_time() - began < 10
+    assert process_time() - start < 10

@@ -1,4 +1,4 @@
-"""The embedding keeps clusters apart, depends on the seed alone, and works for few or equal features."""
+"""The embedding separates clusters, depends only on the seed, and works for few or equal features."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ def clusters(n: int, features: int) -> tuple[Tensor, Tensor]:
     return torch.randn(n, features, generator=random) + 10 * torch.nn.functional.one_hot(labels, features), labels
 
 
-def test_clusters_stay_apart() -> None:
+def test_clusters_stay_separate() -> None:
     z, labels = clusters(120, 40)
     xy = embed(z.view(120, 10, 2, 2), 0)
     assert (xy.shape, xy.dtype) == ((120, 2), torch.float32)
@@ -23,11 +23,11 @@ def test_clusters_stay_apart() -> None:
 
 
 @pytest.mark.parametrize("shape", [(5, 40), (20, 1), (4, 2)])
-def test_few_images_and_few_features(shape: tuple[int, int]) -> None:
+def test_few_images_and_few_features_give_finite_points(shape: tuple[int, int]) -> None:
     assert embed(torch.randn(shape, generator=torch.Generator().manual_seed(0)), 0).isfinite().all()
 
 
-def test_features_that_are_all_equal() -> None:
+def test_equal_features_give_points_at_the_origin() -> None:
     assert torch.equal(embed(torch.ones(50, 8), 0), torch.zeros(50, 2))
 
 

@@ -23,39 +23,39 @@ from lntl.evaluation.tally import compute, confusion, tally
 from lntl.types import IGNORE, BiasSpec
 
 TOLERANCE = 1e-9
-FEW = settings(max_examples=12)  # a MetricFrame takes tens of milliseconds and needs at least two images
+FEW_EXAMPLES = settings(max_examples=12)  # a MetricFrame takes tens of milliseconds and needs at least two images
 
 
-def equal(value: float | None, expected: float) -> bool:
+def is_close(value: float | None, expected: float) -> bool:
     """Return whether a metric equals the expected value; None equals NaN."""
     return math.isnan(expected) if value is None else value == pytest.approx(expected, rel=0, abs=TOLERANCE)
 
 
 def accuracy_where(p: Predictions, aligned: bool) -> float:
-    hits = [
-        right
-        for right, y, bias in zip(p.correct.tolist(), p.y.tolist(), p.bias.tolist(), strict=True)
+    is_correct_list = [
+        is_correct
+        for is_correct, y, bias in zip(p.correct.tolist(), p.y.tolist(), p.bias.tolist(), strict=True)
         if (bias == p.aligned[y]) == aligned
     ]
-    return sum(hits) / len(hits) if hits else math.nan
+    return sum(is_correct_list) / len(is_correct_list) if is_correct_list else math.nan
 
 
 def calibration_error(p: Predictions) -> float:
     """Return the sum over bins (low, high] of (images in the bin / n) * |mean confidence - accuracy|."""
-    confidence, right = p.probabilities.double().amax(dim=1).tolist(), p.correct.tolist()
+    confidence, is_correct = p.probabilities.double().amax(dim=1).tolist(), p.correct.tolist()
     total = 0.0
     for low, high in zip(np.linspace(0, 1, 16)[:-1], np.linspace(0, 1, 16)[1:], strict=True):
-        inside = [(c, r) for c, r in zip(confidence, right, strict=True) if low < c <= high]
-        if inside:
-            mean, accuracy = (sum(column) / len(inside) for column in zip(*inside, strict=True))
-            total += len(inside) / len(p.y) * abs(mean - accuracy)
+        bin_images = [(c, r) for c, r in zip(confidence, is_correct, strict=True) if low < c <= high]
+        if bin_images:
+            mean, accuracy = (sum(column) / len(bin_images) for column in zip(*bin_images, strict=True))
+            total += len(bin_images) / len(p.y) * abs(mean - accuracy)
     return total
 
 
 @given(predictions())
-def test_every_metric_against_loops_and_scikit_learn(p: Predictions) -> None:
+def test_metrics_equal_loops_and_scikit_learn(p: Predictions) -> None:
     y, predicted, labels = p.y.numpy(), p.logits.argmax(dim=1).numpy(), int(p.bias_labels.sum())
-    found = compute(p, list(metrics.METRICS))
+    values = compute(p, list(metrics.METRICS))
     expected = {
         "accuracy": sklearn.accuracy_score(y, predicted),
         "f1_score_macro": sklearn.f1_score(y, predicted, average="macro", zero_division=0),
@@ -64,8 +64,8 @@ def test_every_metric_against_loops_and_scikit_learn(p: Predictions) -> None:
         "conflicting_accuracy": accuracy_where(p, aligned=False),
         "expected_calibration_error": calibration_error(p),
     }
-    assert [name for name, value in expected.items() if not equal(found[name], value)] == []
-    assert all(value is None or 0 <= value <= 1 for value in found.values())
+    assert [name for name, value in expected.items() if not is_close(values[name], value)] == []
+    assert all(value is None or 0 <= value <= 1 for value in values.values())
 
 
 def frame_by(feature: Tensor, p: Predictions) -> MetricFrame:
@@ -74,13 +74,13 @@ def frame_by(feature: Tensor, p: Predictions) -> MetricFrame:
     return MetricFrame(metrics=sklearn.accuracy_score, y_true=y, y_pred=predicted, sensitive_features=feature.numpy())
 
 
-@FEW
+@FEW_EXAMPLES
 @given(predictions(min_images=2))
-def test_groups_against_fairlearn(p: Predictions) -> None:
+def test_group_accuracies_equal_fairlearn(p: Predictions) -> None:
     groups = frame_by(p.group, p)
-    found = compute(p, ["unbiased_accuracy", "worst_group_accuracy"])
-    assert equal(found["unbiased_accuracy"], groups.by_group.mean())
-    assert equal(found["worst_group_accuracy"], groups.group_min())
+    values = compute(p, ["unbiased_accuracy", "worst_group_accuracy"])
+    assert is_close(values["unbiased_accuracy"], groups.by_group.mean())
+    assert is_close(values["worst_group_accuracy"], groups.group_min())
     counts = tally(p)
     by_group = np.full(p.num_groups, np.nan)
     by_group[counts.cells] = metrics.group_accuracy(counts)[0]
@@ -91,19 +91,19 @@ def test_groups_against_fairlearn(p: Predictions) -> None:
     }
     for name, (accuracies, frame) in tables.items():
         assert np.flatnonzero(~np.isnan(accuracies)).tolist() == sorted(frame.by_group.index), name
-        assert all(equal(accuracies[k], accuracy) for k, accuracy in frame.by_group.items()), name
+        assert all(is_close(accuracies[k], accuracy) for k, accuracy in frame.by_group.items()), name
 
 
-@FEW
+@FEW_EXAMPLES
 @given(predictions(min_images=2))
-def test_demographic_parity_against_fairlearn(p: Predictions) -> None:
-    """The largest one-against-rest gap; with a single bias value fairlearn returns 0, we return None."""
+def test_demographic_parity_equals_fairlearn(p: Predictions) -> None:
+    """The gap is the largest one-against-rest gap; for a single bias value fairlearn returns 0 and lntl None."""
     y, predicted, bias = p.y.numpy(), p.predicted.numpy(), p.bias.numpy()
     gaps = [
         demographic_parity_difference(y == c, predicted == c, sensitive_features=bias) for c in range(p.num_classes)
     ]
     expected = max(gaps) if len(set(bias)) > 1 else math.nan
-    assert equal(compute(p, ["demographic_parity_gap"])["demographic_parity_gap"], expected)
+    assert is_close(compute(p, ["demographic_parity_gap"])["demographic_parity_gap"], expected)
 
 
 def positive_rate(y_true: ArrayLike, y_pred: ArrayLike, label: bool) -> float:
@@ -112,10 +112,10 @@ def positive_rate(y_true: ArrayLike, y_pred: ArrayLike, label: bool) -> float:
     return float(selected.mean()) if len(selected) else math.nan
 
 
-@FEW
+@FEW_EXAMPLES
 @given(predictions(min_images=2))
-def test_equalised_odds_against_fairlearn(p: Predictions) -> None:
-    """A gap is undefined if a class has no image with one of the bias values: then a rate is undefined."""
+def test_equalised_odds_equals_rates_of_fairlearn(p: Predictions) -> None:
+    """A gap is undefined if a rate is undefined, because a class has no image with one of the bias values."""
     y, predicted, bias = p.y.numpy(), p.predicted.numpy(), p.bias.numpy()
     gaps = []
     for c in range(p.num_classes):
@@ -125,7 +125,7 @@ def test_equalised_odds_against_fairlearn(p: Predictions) -> None:
         complete = frame.by_group.notna().all(axis=None)
         gaps.append((frame.by_group.max() - frame.by_group.min()).max() if complete else math.nan)
     expected = math.nan if any(map(math.isnan, gaps)) or len(set(bias)) < 2 else max(gaps)
-    assert equal(compute(p, ["equalised_odds_gap"])["equalised_odds_gap"], expected)
+    assert is_close(compute(p, ["equalised_odds_gap"])["equalised_odds_gap"], expected)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -133,14 +133,14 @@ def test_equalised_odds_equals_fairlearn_if_every_group_has_images(seed: int) ->
     p = random_predictions(300, 3, 3, seed, skill=1.0)
     y, predicted, bias = p.y.numpy(), p.predicted.numpy(), p.bias.numpy()
     gaps = [equalized_odds_difference(y == c, predicted == c, sensitive_features=bias) for c in range(3)]
-    assert equal(compute(p, ["equalised_odds_gap"])["equalised_odds_gap"], max(gaps))
+    assert is_close(compute(p, ["equalised_odds_gap"])["equalised_odds_gap"], max(gaps))
 
 
 @pytest.mark.full
-def test_metrics_of_10_000_images_against_scikit_learn_and_fairlearn() -> None:
+def test_metrics_of_10_000_images_equal_scikit_learn_and_fairlearn() -> None:
     p = random_predictions(10_000, 10, 10, seed=0, skill=2.0)
     y, predicted, bias = p.y.numpy(), p.predicted.numpy(), p.bias.numpy()
-    found = compute(p, list(metrics.METRICS))
+    values = compute(p, list(metrics.METRICS))
     frame = frame_by(p.group, p)
     expected = {
         "accuracy": sklearn.accuracy_score(y, predicted),
@@ -155,13 +155,13 @@ def test_metrics_of_10_000_images_against_scikit_learn_and_fairlearn() -> None:
             equalized_odds_difference(y == c, predicted == c, sensitive_features=bias) for c in range(10)
         ),
     }
-    assert [name for name, value in expected.items() if not equal(found[name], value)] == []
+    assert [name for name, value in expected.items() if not is_close(values[name], value)] == []
 
 
 def test_groups_without_images_are_ignored() -> None:
     p = as_predictions(y=[0, 0, 0, 1], predicted=[0, 0, 2, 1], bias=[0, 0, 0, 2], classes=3, values=3)
-    found = compute(p, ["unbiased_accuracy", "worst_group_accuracy", "accuracy"])
-    assert found == pytest.approx(
+    values = compute(p, ["unbiased_accuracy", "worst_group_accuracy", "accuracy"])
+    assert values == pytest.approx(
         {"unbiased_accuracy": (2 / 3 + 1) / 2, "worst_group_accuracy": 2 / 3, "accuracy": 0.75}
     )
 
@@ -171,28 +171,28 @@ def test_f1_of_a_class_without_correct_predictions_is_0() -> None:
     assert compute(p, ["f1_score_macro"])["f1_score_macro"] == pytest.approx((1 + 0 + 0) / 3)
 
 
-def undefined(p: Predictions) -> set[str]:
+def undefined_metrics(p: Predictions) -> set[str]:
     return {name for name, value in compute(p, list(metrics.METRICS)).items() if value is None}
 
 
 def test_undefined_metrics_are_none() -> None:
     balanced: dict[str, Any] = {"y": [0, 1, 0, 1], "predicted": [0, 1, 1, 0], "bias": [0, 1, 1, 0]}
     gaps, alignment = {"demographic_parity_gap", "equalised_odds_gap"}, {"aligned_accuracy", "conflicting_accuracy"}
-    assert undefined(as_predictions(**balanced, classes=2, values=2, aligned=(0, 1), labels=1)) == set()
-    assert undefined(as_predictions(**balanced, classes=2, values=2, labels=1)) == alignment
-    assert undefined(as_predictions(**balanced, classes=2, values=2, aligned=(0, 1))) == {"bias_accuracy"}
+    assert undefined_metrics(as_predictions(**balanced, classes=2, values=2, aligned=(0, 1), labels=1)) == set()
+    assert undefined_metrics(as_predictions(**balanced, classes=2, values=2, labels=1)) == alignment
+    assert undefined_metrics(as_predictions(**balanced, classes=2, values=2, aligned=(0, 1))) == {"bias_accuracy"}
     constant = as_predictions(**balanced | {"bias": [0, 0, 0, 0]}, classes=2, values=2, aligned=(0, 1), labels=1)
-    assert undefined(constant) == gaps
+    assert undefined_metrics(constant) == gaps
     all_aligned = as_predictions(**balanced | {"bias": [0, 1, 0, 1]}, classes=2, values=2, aligned=(0, 1), labels=1)
-    assert undefined(all_aligned) == {"conflicting_accuracy", "equalised_odds_gap"}
+    assert undefined_metrics(all_aligned) == {"conflicting_accuracy", "equalised_odds_gap"}
     none_aligned = as_predictions(**balanced | {"bias": [1, 0, 1, 0]}, classes=2, values=2, aligned=(0, 1), labels=1)
-    assert undefined(none_aligned) == {"aligned_accuracy", "equalised_odds_gap"}
+    assert undefined_metrics(none_aligned) == {"aligned_accuracy", "equalised_odds_gap"}
 
 
 def test_calibration_error_is_undefined_if_a_probability_is_nan() -> None:
     p = as_predictions(y=[0, 1], predicted=[0, 1], bias=[0, 1], classes=2, values=2, aligned=(0, 1), labels=1)
     p.logits[1] = math.nan
-    assert "expected_calibration_error" in undefined(p)
+    assert "expected_calibration_error" in undefined_metrics(p)
     assert compute(p, ["accuracy"]) == {"accuracy": 0.5}
 
 
@@ -246,47 +246,47 @@ GROUP_METRICS = (
 )
 
 
-def take(p: Predictions, keep: Tensor) -> Predictions:
+def take(p: Predictions, mask: Tensor) -> Predictions:
     columns = ("y", "group", "row", "logits", "bias_hits", "bias_labels")
-    return replace(p, **{name: getattr(p, name)[keep] for name in columns})
+    return replace(p, **{name: getattr(p, name)[mask] for name in columns})
 
 
 @given(predictions(min_images=2))
-def test_images_with_unknown_bias_are_left_out_of_group_metrics_only(p: Predictions) -> None:
-    known = torch.arange(len(p.y)) % 3 != 0
-    partly_unknown = replace(p, group=torch.where(known, p.group, IGNORE))
-    assert (partly_unknown.bias == IGNORE).equal(~known)
-    found, complete, subset = (compute(data, list(metrics.METRICS)) for data in (partly_unknown, p, take(p, known)))
-    for name, value in found.items():
+def test_only_group_metrics_leave_out_images_of_unknown_bias(p: Predictions) -> None:
+    is_known = torch.arange(len(p.y)) % 3 != 0
+    partly_unknown = replace(p, group=torch.where(is_known, p.group, IGNORE))
+    assert (partly_unknown.bias == IGNORE).equal(~is_known)
+    values, complete, subset = (compute(data, list(metrics.METRICS)) for data in (partly_unknown, p, take(p, is_known)))
+    for name, value in values.items():
         expected = (subset if name in GROUP_METRICS else complete)[name]
         assert value == (expected if expected is None else pytest.approx(expected, abs=TOLERANCE)), name
     np.testing.assert_allclose(metrics.class_accuracy(tally(partly_unknown)), metrics.class_accuracy(tally(p)))
     np.testing.assert_array_equal(confusion(partly_unknown), confusion(p))
 
 
-def test_without_any_known_bias_groups_are_undefined() -> None:
+def test_without_known_bias_values_group_metrics_are_undefined() -> None:
     p = replace(as_predictions([0, 1], [0, 1], [0, 1], 2, 2, (0, 1)), group=torch.tensor([IGNORE, IGNORE]))
-    found = compute(p, list(metrics.METRICS))
-    assert {name for name, value in found.items() if value is None} == {*GROUP_METRICS, "bias_accuracy"}
-    assert found["accuracy"] == 1
+    values = compute(p, list(metrics.METRICS))
+    assert {name for name, value in values.items() if value is None} == {*GROUP_METRICS, "bias_accuracy"}
+    assert values["accuracy"] == 1
 
 
-# --- gaps and groups that a split does not have ---
+# --- gaps, and groups that are missing in a split ---
 
 
-def odds(p: Predictions) -> float | None:
+def equalised_odds_gap(p: Predictions) -> float | None:
     return compute(p, ["equalised_odds_gap"])["equalised_odds_gap"]
 
 
 def test_a_gap_is_undefined_if_one_of_its_rates_is_undefined() -> None:
-    """Bias value 1 has no positives and bias value 0 a recall of one half: the gap is undefined, not 0."""
+    """Bias value 1 has no positive image and bias value 0 has a recall of 0.5, so the gap is undefined, not 0."""
     y, bias = [0] * 100 + [1] * 100 + [0] * 100, [0] * 200 + [1] * 100
     predicted = [0] * 100 + [1] * 50 + [0] * 150
-    assert odds(as_predictions(y, predicted, bias, classes=2, values=2)) is None
-    assert odds(as_predictions([*y, 1], [*predicted, 1], [*bias, 1], classes=2, values=2)) == 0.5
+    assert equalised_odds_gap(as_predictions(y, predicted, bias, classes=2, values=2)) is None
+    assert equalised_odds_gap(as_predictions([*y, 1], [*predicted, 1], [*bias, 1], classes=2, values=2)) == 0.5
 
 
-def test_a_bias_value_of_another_split_leaves_the_gaps_undefined() -> None:
+def test_gaps_are_undefined_if_a_bias_value_occurs_only_in_another_split() -> None:
     p = as_predictions(y=[0, 0, 1, 1], predicted=[0, 0, 1, 0], bias=[0, 1, 0, 1], classes=2, values=3)
     names = ["demographic_parity_gap", "equalised_odds_gap"]
     assert compute(p, names) == dict.fromkeys(names, 0.5) | {"equalised_odds_gap": 1.0}
@@ -294,15 +294,15 @@ def test_a_bias_value_of_another_split_leaves_the_gaps_undefined() -> None:
     assert compute(all_present, names) == compute(p, names)
     one_absent = replace(p, all_groups=torch.tensor([0, 1, 2, 3, 4]))  # class 0 with bias value 2
     assert compute(one_absent, names) == dict.fromkeys(names)
-    accuracies = ["unbiased_accuracy", "worst_group_accuracy"]  # over the groups that have an image
+    accuracies = ["unbiased_accuracy", "worst_group_accuracy"]  # these average over the groups that have images
     assert compute(one_absent, accuracies) == compute(p, accuracies) == {accuracies[0]: 0.75, accuracies[1]: 0.0}
 
 
 def test_the_mean_over_groups_is_the_same_with_and_without_a_dense_table(monkeypatch: pytest.MonkeyPatch) -> None:
     p = random_predictions(500, 7, 5, seed=0)
-    dense = compute(p, ["unbiased_accuracy"])["unbiased_accuracy"]
+    expected = compute(p, ["unbiased_accuracy"])["unbiased_accuracy"]
     monkeypatch.setattr(metrics, "DENSE", 0)
-    assert compute(p, ["unbiased_accuracy"])["unbiased_accuracy"] == pytest.approx(dense, abs=1e-12)
+    assert compute(p, ["unbiased_accuracy"])["unbiased_accuracy"] == pytest.approx(expected, abs=1e-12)
 
 
 def test_groups_without_images_need_no_memory() -> None:
@@ -312,14 +312,15 @@ def test_groups_without_images_need_no_memory() -> None:
     y, bias = torch.randint(classes, (n,), generator=random), torch.randint(values, (n,), generator=random)
     logits = torch.zeros(n, classes)
     logits[torch.arange(n), torch.where(torch.arange(n) % 2 == 0, y, 0)] = 1
-    none = torch.zeros(n, dtype=torch.int64)
-    found = compute(
-        Predictions(y, y * values + bias, torch.arange(n), logits, none, none, classes * values), list(METRICS)
+    no_labels = torch.zeros(n, dtype=torch.int64)
+    computed = compute(
+        Predictions(y, y * values + bias, torch.arange(n), logits, no_labels, no_labels, classes * values),
+        list(METRICS),
     )
-    assert found["accuracy"] == found["unbiased_accuracy"] == 0.5
-    assert found["worst_group_accuracy"] == 0
-    assert found["demographic_parity_gap"] == 1
-    assert found["equalised_odds_gap"] is None
+    assert computed["accuracy"] == computed["unbiased_accuracy"] == 0.5
+    assert computed["worst_group_accuracy"] == 0
+    assert computed["demographic_parity_gap"] == 1
+    assert computed["equalised_odds_gap"] is None
 
 
 @pytest.mark.parametrize(
@@ -339,11 +340,11 @@ def test_the_name_of_a_group_lists_all_its_biases() -> None:
     biases = (BiasSpec("sky", ("day", "night"), (0, 0, 1)), BiasSpec("Male", ("0", "1"), (0, 1, 1)))
     names = CellNames(["cat", "dog"], ["day, 0", "day, 1", "night, 1"], "species", "sky, Male", biases)
     assert names[4] == "species=dog, sky=day, Male=1"
-    many = tuple(BiasSpec(f"b{k}", ("0", "1"), (0, 1)) for k in range(40))
-    assert CellNames(["cat"], ["", ""], "species", "", many)[1] == (
+    many_biases = tuple(BiasSpec(f"b{k}", ("0", "1"), (0, 1)) for k in range(40))
+    assert CellNames(["cat"], ["", ""], "species", "", many_biases)[1] == (
         "species=cat, b0=1, b1=1, b2=1, b3=1, b4=1 and 35 more"
     )
-    assert (bias_name("sky, Male", biases), bias_name("long", many)) == ("sky, Male", "combination of 40 biases")
+    assert (bias_name("sky, Male", biases), bias_name("long", many_biases)) == ("sky, Male", "combination of 40 biases")
 
 
 def test_long_lists_and_long_names_are_shortened() -> None:

@@ -29,19 +29,19 @@ def networks(digits: ColoredMNIST, batch: Batch) -> Networks:
     return networks
 
 
-def test_predictions_against_one_image_at_a_time(digits: ColoredMNIST, networks: Networks) -> None:
+def test_predictions_equal_a_loop_over_single_images(digits: ColoredMNIST, networks: Networks) -> None:
     split = digits.splits["val"]
     p = predict(networks, Loader(split, 4, CPU), digits.spec.num_groups)
     assert p.num_groups == 100
     for n in range(len(split)):
-        one = split.batch(torch.tensor([n]))
-        z = networks.eval().f(one.x)
+        batch = split.batch(torch.tensor([n]))
+        z = networks.eval().f(batch.x)
         torch.testing.assert_close(p.logits[n], networks.g(z)[0])
         assert (p.y[n], p.group[n], p.row[n]) == (split.y[n], split.group[n], split.row[n])
-        beliefs, labels = networks.h(z)[0], one.bias[0]
-        places = [place for place in torch.cartesian_prod(*map(torch.arange, labels.shape)).tolist() if labels[tuple(place)] != IGNORE]  # fmt: skip # noqa: E501
-        hits = [beliefs[:, c, i, j].argmax() == labels[c, i, j] for c, i, j in places]
-        assert (p.bias_labels[n], p.bias_hits[n]) == (len(places), sum(map(int, hits)))
+        bias_logits, labels = networks.h(z)[0], batch.bias[0]
+        positions = [position for position in torch.cartesian_prod(*map(torch.arange, labels.shape)).tolist() if labels[tuple(position)] != IGNORE]  # fmt: skip # noqa: E501
+        hits = [bias_logits[:, c, i, j].argmax() == labels[c, i, j] for c, i, j in positions]
+        assert (p.bias_labels[n], p.bias_hits[n]) == (len(positions), sum(map(int, hits)))
     assert torch.equal(p.predicted, p.logits.argmax(dim=1))
     assert torch.equal(p.correct, p.predicted == p.y)
     assert (p.num_classes, p.num_bias_values) == (10, 10)
@@ -56,36 +56,38 @@ def test_the_aligned_bias_values_of_training_are_passed_on(digits: ColoredMNIST,
     assert predict(networks, loader, 100).aligned == ()
 
 
-def test_a_split_without_images(digits: ColoredMNIST, networks: Networks) -> None:
-    empty = digits.splits["val"].take(torch.arange(0))
+def test_a_split_without_images_is_an_error(digits: ColoredMNIST, networks: Networks) -> None:
+    empty_split = digits.splits["val"].take(torch.arange(0))
     with pytest.raises(UserError, match="the split to evaluate has no image"):
-        predict(networks, Loader(empty, 4, CPU), 100)
+        predict(networks, Loader(empty_split, 4, CPU), 100)
 
 
 def test_predictions_do_not_depend_on_the_batch_size(digits: ColoredMNIST, networks: Networks) -> None:
-    one, other = (predict(networks, Loader(digits.splits["test"], size, CPU), 100) for size in (7, 1000))
-    torch.testing.assert_close(one.logits, other.logits, rtol=1e-4, atol=1e-5)
+    predictions, other_predictions = (
+        predict(networks, Loader(digits.splits["test"], size, CPU), 100) for size in (7, 1000)
+    )
+    torch.testing.assert_close(predictions.logits, other_predictions.logits, rtol=1e-4, atol=1e-5)
     for column in ("y", "group", "row", "bias_labels"):
-        assert torch.equal(getattr(one, column), getattr(other, column))
+        assert torch.equal(getattr(predictions, column), getattr(other_predictions, column))
 
 
 def test_predicting_changes_no_parameter_and_no_buffer(digits: ColoredMNIST, networks: Networks) -> None:
-    before = copy.deepcopy(networks.state_dict())
+    initial_state = copy.deepcopy(networks.state_dict())
     predict(networks, Loader(digits.splits["val"], 4, CPU), 100)
-    assert all(torch.equal(before[key], value) for key, value in networks.state_dict().items())
+    assert all(torch.equal(initial_state[key], value) for key, value in networks.state_dict().items())
     assert all(p.grad is None and not p.is_inference() for p in networks.parameters())
 
 
 @dataclass
-class OneLabelAnImage(Split):
-    """A split with one bias label an image, some of them unknown."""
+class OneLabelPerImage(Split):
+    """A split with one bias label per image; some labels are unknown."""
 
     digits: Any
 
     def __len__(self) -> int:
         return len(self.digits)
 
-    def to(self, device: torch.device) -> "OneLabelAnImage":
+    def to(self, device: torch.device) -> "OneLabelPerImage":
         return self
 
     def batch(self, index: Tensor) -> Batch:
@@ -93,18 +95,18 @@ class OneLabelAnImage(Split):
         return replace(batch, bias=torch.where(index % 3 == 0, IGNORE, batch.y))
 
 
-def test_a_single_bias_label_an_image(digits: ColoredMNIST) -> None:
+def test_hits_are_counted_for_a_single_bias_label_per_image(digits: ColoredMNIST) -> None:
     networks = Networks()
     networks.f, networks.g = nn.Flatten(), nn.Linear(3 * 28 * 28, 10)
     networks.h = networks.g  # h predicts the same as g, so it is right if the class is right
-    p: Predictions = predict(networks, Loader(OneLabelAnImage(digits.splits["test"]), 32, CPU), 100)
-    known = torch.arange(100) % 3 != 0
-    assert torch.equal(p.bias_labels, known.long())
-    assert torch.equal(p.bias_hits, (known & p.correct).long())
+    p: Predictions = predict(networks, Loader(OneLabelPerImage(digits.splits["test"]), 32, CPU), 100)
+    is_known = torch.arange(100) % 3 != 0
+    assert torch.equal(p.bias_labels, is_known.long())
+    assert torch.equal(p.bias_hits, (is_known & p.correct).long())
 
 
-def test_groups_of_one_of_several_biases() -> None:
-    """Joint values are (day, land), (day, sea), (night, land): sky is 0, 0, 1 of them, place 0, 1, 0."""
+def test_by_one_bias_maps_joint_groups_to_the_groups_of_one_bias() -> None:
+    """The joint values are (day, land), (day, sea) and (night, land); sky has the labels 0, 0, 1, place 0, 1, 0."""
     p = replace(as_predictions([0, 0, 1, 1], [0, 1, 1, 1], [0, 1, 2, 0], 2, 3), group=torch.tensor([0, 1, 5, IGNORE]))
     sky = by_one_bias(p, BiasSpec("sky", ("day", "night"), (0, 0, 1), aligned=(0, 1)))
     assert (sky.group.tolist(), sky.num_groups, sky.aligned) == ([0, 0, 3, IGNORE], 4, (0, 1))

@@ -1,4 +1,4 @@
-"""Integrated gradients, compared with the closed form of a linear network; heat maps."""
+"""Integrated gradients, compared with the closed form for a linear network, and heat maps."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from lntl.evaluation import saliency
 from lntl.evaluation.saliency import heat_maps, integrated_gradients
 
 
-def mlp(inputs: int, classes: int) -> nn.Module:
+def make_mlp(inputs: int, classes: int) -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(inputs, 16), nn.Tanh(), nn.Linear(16, classes)).eval()
 
@@ -19,26 +19,26 @@ def test_attributions_of_a_linear_network_with_two_classes_are_weight_times_inpu
 ) -> None:
     monkeypatch.setattr(saliency, "AT_ONCE", 8)  # batches of two
     network, x = nn.Linear(5, 2), torch.randn(7, 5, generator=torch.Generator().manual_seed(1))
-    found = integrated_gradients(network, x, 4)
+    result = integrated_gradients(network, x, 4)
     logits = network(x).detach()
     weight = network.weight.detach()
     predicted = logits.argmax(dim=1)
     expected = torch.stack([(weight[k] - weight[1 - k]) * row for k, row in zip(predicted, x, strict=True)])
-    torch.testing.assert_close(found.values, expected)
-    torch.testing.assert_close(found.predicted, predicted)
-    torch.testing.assert_close(found.probability, logits.softmax(dim=1).amax(dim=1))
+    torch.testing.assert_close(result.values, expected)
+    torch.testing.assert_close(result.predicted, predicted)
+    torch.testing.assert_close(result.probability, logits.softmax(dim=1).amax(dim=1))
 
 
-def test_attributions_sum_up_to_the_difference_of_the_log_odds_and_depend_on_no_other_example() -> None:
-    network, x = mlp(6, 4), torch.randn(5, 6, generator=torch.Generator().manual_seed(2))
-    found = integrated_gradients(network, x, 32)
+def test_attributions_sum_up_to_the_log_odds_difference_for_each_example() -> None:
+    network, x = make_mlp(6, 4), torch.randn(5, 6, generator=torch.Generator().manual_seed(2))
+    result = integrated_gradients(network, x, 32)
     p, p0 = network(x).softmax(dim=1).detach(), network(torch.zeros(1, 6)).softmax(dim=1).detach()[0]
-    for i, k in enumerate(found.predicted.tolist()):
+    for i, k in enumerate(result.predicted.tolist()):
         expected = torch.logit(p[i, k]) - torch.logit(p0[k])
-        torch.testing.assert_close(found.values[i].sum(), expected, atol=1e-3, rtol=0)
-    torch.testing.assert_close(integrated_gradients(network, x[2:3], 32).values, found.values[2:3])
-    with torch.inference_mode():  # as prediction may call it
-        torch.testing.assert_close(integrated_gradients(network, x.clone(), 32).values, found.values)
+        torch.testing.assert_close(result.values[i].sum(), expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(integrated_gradients(network, x[2:3], 32).values, result.values[2:3])
+    with torch.inference_mode():  # callers may be in inference mode
+        torch.testing.assert_close(integrated_gradients(network, x.clone(), 32).values, result.values)
 
 
 class InPlace(nn.Module):
@@ -46,8 +46,8 @@ class InPlace(nn.Module):
         return x.mul_(2)
 
 
-class Rounded(nn.Module):
-    """A network whose output has no gradient; with `custom`, an operation without a derivative."""
+class NotDifferentiable(nn.Module):
+    """A network whose output has no gradient; if `custom`, it uses an autograd function without `backward`."""
 
     def __init__(self, custom: bool) -> None:
         super().__init__()
@@ -70,18 +70,18 @@ def test_a_network_may_change_its_input_in_place() -> None:
 
 
 @pytest.mark.parametrize("custom", [False, True])
-def test_a_network_without_derivative_is_one_sentence(custom: bool) -> None:
+def test_a_network_without_derivative_gives_one_sentence(custom: bool) -> None:
     with pytest.raises(UserError, match=r"cannot be differentiated \(.+\), so where it looks cannot be shown: avoid"):
-        integrated_gradients(Rounded(custom), torch.ones(2, 3), 2)
+        integrated_gradients(NotDifferentiable(custom), torch.ones(2, 3), 2)
 
 
-def test_without_captum_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_captum_the_error_gives_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(saliency, "captum_installed", lambda: False)
     with pytest.raises(UserError, match=r"pip install 'lntl\[explain\]'"):
         integrated_gradients(nn.Linear(3, 2), torch.ones(2, 3), 2)
 
 
-def test_heat_is_highest_at_the_attribution_and_zero_without_one() -> None:
+def test_a_heat_map_is_highest_at_the_attribution_and_0_without_attributions() -> None:
     values = torch.zeros(2, 3, 40, 40)
     values[0, 1, 10, 30] = -5.0
     heat = heat_maps(values)

@@ -17,12 +17,12 @@ from lntl.evaluation.summary import summarise as summarise_model
 from lntl.evaluation.tally import compute
 from lntl.types import IGNORE
 
-WIDE = random_predictions(3000, 3, 2, seed=0, skill=1.0)  # 500 images a group
+LARGE_SAMPLE = random_predictions(3000, 3, 2, seed=0, skill=1.0)  # 500 images per group
 
 
-def summarise(*given: Any) -> dict[str, Any]:
-    """Return a summary as it is written to JSON."""
-    return summarise_model(*given).model_dump(exclude_unset=True)
+def summarise(*arguments: Any) -> dict[str, Any]:
+    """Return the summary as a dict, as it is written to JSON."""
+    return summarise_model(*arguments).model_dump(exclude_unset=True)
 
 
 def names(p: Predictions) -> tuple[list[str], list[str]]:
@@ -50,14 +50,14 @@ def test_each_metric_has_a_value_or_a_reason_and_is_never_nan(p: Predictions) ->
 
 @settings(max_examples=10)
 @given(predictions())
-def test_tables_against_loops(p: Predictions) -> None:
+def test_tables_equal_loops(p: Predictions) -> None:
     summary = summarise(p, *names(p))
     images = list(zip(p.y.tolist(), p.bias.tolist(), p.correct.tolist(), strict=True))
     assert summary["n"] == len(images)
     assert (summary["class_names"], summary["bias_value_names"]) == names(p)
     for c in range(p.num_classes):
         for b in range(p.num_bias_values):
-            hits = [right for y, bias, right in images if (y, bias) == (c, b)]
+            hits = [is_correct for y, bias, is_correct in images if (y, bias) == (c, b)]
             assert summary["groups"]["count"][c][b] == len(hits)
             accuracy = summary["groups"]["accuracy"][c][b]
             assert accuracy == (pytest.approx(sum(hits) / len(hits), abs=1e-12) if hits else None)
@@ -80,30 +80,32 @@ def test_n_is_the_number_of_images_that_a_metric_uses() -> None:
 
 
 def test_intervals_of_means_contain_the_value() -> None:
-    summary = summarise(WIDE, *names(WIDE))
+    summary = summarise(LARGE_SAMPLE, *names(LARGE_SAMPLE))
     means = [summary["metrics"][name] for name in ("accuracy", "unbiased_accuracy", "f1_score_macro", "bias_accuracy")]
     for row in [*means, *summary["by_class"], *summary["by_bias"]]:
         assert row["low"] < row["value"] < row["high"]
         assert row["high"] - row["low"] < 0.1
 
 
-def test_no_warning_for_sound_predictions() -> None:
-    warnings = [warning for warning in summarise(WIDE, *names(WIDE))["warnings"] if "interval" not in warning]
+def test_predictions_without_faults_give_no_warning() -> None:
+    warnings = [
+        warning for warning in summarise(LARGE_SAMPLE, *names(LARGE_SAMPLE))["warnings"] if "interval" not in warning
+    ]
     assert warnings == []
 
 
 CASES: dict[str, tuple[Predictions, list[str], dict[str, str]]] = {
-    "class missing": (
+    "missing class": (
         as_predictions([0, 0, 2, 2], [0, 2, 2, 2], [0, 1, 0, 1], 3, 2, (0, 1, 0)),
         ["1 of 3 classes have no image: class 1", "2 of 6 groups (class and bias value) have no image"],
         {},
     ),
-    "bias value missing": (
+    "missing bias value": (
         as_predictions([0, 0, 1, 1], [0, 1, 1, 1], [0, 2, 0, 2], 2, 3, (0, 1)),
         ["1 of 3 bias values have no image: bias 1", "2 of 6 groups"],
         {},
     ),
-    "group missing": (
+    "missing group": (
         as_predictions([0, 0, 1], [0, 1, 1], [0, 1, 0], 2, 2, (0, 1)),
         ["1 of 4 groups", f"3 of 4 groups have fewer than {SMALL} images, class 0 with bias 0 only 1"],
         {},
@@ -146,7 +148,7 @@ CASES: dict[str, tuple[Predictions, list[str], dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_each_fault_of_predictions_has_its_warning(case: str) -> None:
+def test_each_fault_of_predictions_gives_a_warning_or_a_reason(case: str) -> None:
     p, warnings, reasons = CASES[case]
     summary = summarise(p, *names(p))
     json.dumps(summary, allow_nan=False)
@@ -167,17 +169,17 @@ def test_images_of_unknown_bias_are_counted_in_a_warning() -> None:
     assert [row["n"] for row in summary["by_bias"]] == [2, 1]
     assert summary["groups"]["count"] == [[1, 0], [1, 1]]
     assert summary["confusion"] == [[1, 1], [1, 2]]
-    blind = summarise(replace(p, group=torch.full((5,), IGNORE)), *names(p))
-    row = blind["metrics"]["worst_group_accuracy"]
+    unknown_bias = summarise(replace(p, group=torch.full((5,), IGNORE)), *names(p))
+    row = unknown_bias["metrics"]["worst_group_accuracy"]
     assert (row["value"], row["n"], row["undefined"]) == (None, 0, "no image has a known bias value")
-    warnings = [warning for warning in blind["warnings"] if "bias" in warning or "groups" in warning]
+    warnings = [warning for warning in unknown_bias["warnings"] if "bias" in warning or "groups" in warning]
     assert warnings == ["no image has a known bias value: metrics by group are undefined"]
 
 
-def test_a_missing_class_is_named_as_the_reason() -> None:
-    p, *_ = CASES["class missing"]
-    missing = summarise(p, *names(p))["by_class"][1]
-    assert missing == {
+def test_a_missing_class_is_the_reason_for_an_undefined_accuracy() -> None:
+    p, *_ = CASES["missing class"]
+    row = summarise(p, *names(p))["by_class"][1]
+    assert row == {
         "name": "class 1", "value": None, "low": None, "high": None, "n": 0, "small": True,
         "undefined": "no image of this class",
     }  # fmt: skip
@@ -190,7 +192,7 @@ def test_a_probability_that_is_not_finite_makes_the_calibration_error_undefined(
     assert (row["value"], row["undefined"]) == (None, "a probability is not a finite number")
 
 
-def test_a_value_outside_its_interval_is_a_warning() -> None:
+def test_a_value_outside_its_interval_gives_a_warning() -> None:
     """A network without skill has only a random gap, which resampling makes larger."""
     p = random_predictions(2000, 10, 10, seed=0)
     summary = summarise(p, *names(p))
@@ -199,7 +201,7 @@ def test_a_value_outside_its_interval_is_a_warning() -> None:
     assert any(text.startswith("demographic-parity gap: its value lies outside") for text in summary["warnings"])
 
 
-def test_fewer_than_thirty_images_are_few() -> None:
+def test_fewer_than_thirty_images_are_marked_as_small() -> None:
     y = [0] * 30 + [1] * 29
     summary = summarise(as_predictions(y, y, y, 2, 2, (0, 1)), ["zero", "one"], ["u", "v"])
     for key in ("by_class", "by_bias"):
@@ -217,9 +219,9 @@ def test_groups_that_occur_only_in_other_splits_are_counted_and_named_in_a_warni
         row = summary["metrics"][name]
         assert (row["cells"], row["all_cells"], row["n"]) == (3, 4, 3)
     assert summary["metrics"]["worst_group_accuracy"]["lowest"] == "Blond_Hair=0, Male=1, 1 image"
-    odds = summary["metrics"]["equalised_odds_gap"]
-    assert (odds["value"], odds["low"], odds["high"]) == (None, None, None)
-    assert odds["undefined"] == "no image is Blond_Hair=1, Male=1, so one of the compared rates is undefined"
+    gap_row = summary["metrics"]["equalised_odds_gap"]
+    assert (gap_row["value"], gap_row["low"], gap_row["high"]) == (None, None, None)
+    assert gap_row["undefined"] == "no image is Blond_Hair=1, Male=1, so one of the compared rates is undefined"
     assert (
         "1 of the 4 groups (class and bias value) that occur in the data have no image here: Blond_Hair=1, Male=1; "
         "worst-group and unbiased accuracy leave them out"

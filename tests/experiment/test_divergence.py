@@ -1,4 +1,4 @@
-"""If training diverges, the last good checkpoint stays, and the message names it."""
+"""If training diverges, the last finite checkpoint is kept, and the error message names it."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import RUN, Strike, lntl, run, write_config
+from tiny_runs import RUN, SignalAtCall, lntl, run, write_config
 from torch import Tensor
 
 from lntl import experiment
@@ -17,35 +17,35 @@ from lntl.experiment import Run
 from lntl.runs import checkpoint
 from lntl.training.trainer import Step
 
-WILD = {"name": "sgd", "lr": 1e30}
+HUGE_RATE = {"name": "sgd", "lr": 1e30}
 
 
-def poison(weights: Iterator[Tensor]) -> None:
-    """Make a weight NaN."""
+def set_to_nan(weights: Iterator[Tensor]) -> None:
+    """Set the first weight to NaN."""
     with torch.no_grad():
         next(weights).fill_(torch.nan)
 
 
-def failure(run: Run, ruin: Callable[[Run], None]) -> str:
-    """Return the message of a run whose state `ruin` changes after its last update."""
+def train_and_get_error(run: Run, corrupt: Callable[[Run], None]) -> str:
+    """Train, call `corrupt(run)` after the last step of each epoch, and return the error message."""
     try:
         for event in run.train():
             if isinstance(event, Step) and event.index == event.total:
-                ruin(run)
+                corrupt(run)
     except DeadEndError as error:
         return str(error)
     return ""
 
 
-def ruin_weights(run: Run) -> None:
-    poison(run.experiment.networks.f.parameters())
+def corrupt_weights(run: Run) -> None:
+    set_to_nan(run.experiment.networks.f.parameters())
 
 
-def ruin_average(run: Run) -> None:
-    poison(run.experiment.trainer.evaluated.f.parameters())
+def corrupt_average(run: Run) -> None:
+    set_to_nan(run.experiment.trainer.evaluated.f.parameters())
 
 
-def ruin_answers(run: Run) -> None:
+def corrupt_outputs(run: Run) -> None:
     """Make the weights so large that the logits overflow."""
     with torch.no_grad():
         for weight in run.experiment.networks.parameters():
@@ -53,70 +53,72 @@ def ruin_answers(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ema", "ruin", "message"),
+    ("ema", "corrupt", "message"),
     [
-        (None, ruin_weights, "the weight f.norm.weight is not finite after step 3: training diverged"),
-        (0.5, ruin_average, "the weight module.f.norm.weight is not finite after step 3: training diverged"),
-        (None, ruin_answers, "the networks' outputs on val are not finite: training diverged"),
+        (None, corrupt_weights, "the weight f.norm.weight is not finite after step 3: training diverged"),
+        (0.5, corrupt_average, "the weight module.f.norm.weight is not finite after step 3: training diverged"),
+        (None, corrupt_outputs, "the networks' outputs on val are not finite: training diverged"),
     ],
 )
 def test_weights_that_become_nan_in_the_last_update_are_not_saved(
-    make_config: Callable[..., Config], ema: float | None, ruin: Callable[[Run], None], message: str
+    make_config: Callable[..., Config], ema: float | None, corrupt: Callable[[Run], None], message: str
 ) -> None:
-    """The loss of each step was finite."""
+    """The loss of each step is finite."""
     run = experiment.start(make_config("erm", training={"ema": ema}))
-    before = run.folder.last.read_bytes()
-    found = failure(run, ruin)
-    assert found.startswith(message)
-    assert found.endswith(f"; the last good checkpoint is {run.folder.last}")
-    assert run.folder.last.read_bytes() == before
+    saved_bytes = run.folder.last.read_bytes()
+    message_found = train_and_get_error(run, corrupt)
+    assert message_found.startswith(message)
+    assert message_found.endswith(f"; the last good checkpoint is {run.folder.last}")
+    assert run.folder.last.read_bytes() == saved_bytes
     assert not run.folder.best.exists()
     assert run.folder.read_metrics() == []
 
 
-def stopped(run: Run, ruin: Callable[[Run], None]) -> str:
-    """Stop a run after its first step and call `ruin` on it; return the message of the error that follows."""
+def stop_and_get_error(run: Run, corrupt: Callable[[Run], None]) -> str:
+    """Stop a run after its first step, call `corrupt(run)` and return the message of the error that follows."""
     events = run.train(stop=lambda: True)
     next(events)
-    ruin(run)
+    corrupt(run)
     with pytest.raises(DeadEndError) as error:
         next(events)
     return str(error.value)
 
 
-def ruin_loss(run: Run) -> None:
-    """Make the loss of the latest step NaN, which no report has shown yet."""
+def corrupt_loss(run: Run) -> None:
+    """Set the loss of the latest step, which is not yet reported, to NaN."""
     run.experiment.trainer._terms.pending[-1].fill_(torch.nan)
 
 
-@pytest.mark.parametrize("what", ["weights", "loss"])
-def test_a_stop_saves_no_nan(make_config: Callable[..., Config], what: str) -> None:
+@pytest.mark.parametrize("part", ["weights", "loss"])
+def test_a_stop_saves_no_nan(make_config: Callable[..., Config], part: str) -> None:
     run = experiment.start(make_config("erm", logging={"log_interval_batches": 1000}))
-    before = run.folder.last.read_bytes()
-    ruin = ruin_loss if what == "loss" else lambda run: poison(run.experiment.networks.g.parameters())
-    assert "is not finite after step 1: training diverged; lower the learning rate" in stopped(run, ruin)
-    assert run.folder.last.read_bytes() == before
+    saved_bytes = run.folder.last.read_bytes()
+    corrupt = corrupt_loss if part == "loss" else lambda run: set_to_nan(run.experiment.networks.g.parameters())
+    assert "is not finite after step 1: training diverged; lower the learning rate" in stop_and_get_error(run, corrupt)
+    assert run.folder.last.read_bytes() == saved_bytes
 
 
-def test_sigterm_while_the_loss_is_nan(tmp_path: Path) -> None:
-    training: dict[str, Any] = {"phases": [{"method": "erm", "epochs": 1, "optimizer_fg": WILD}]}
+def test_sigterm_while_the_loss_is_nan_keeps_the_finite_checkpoint(tmp_path: Path) -> None:
+    training: dict[str, Any] = {"phases": [{"method": "erm", "epochs": 1, "optimizer_fg": HUGE_RATE}]}
     write_config(tmp_path, training=training, logging={"output_dir": "results", "log_interval_batches": 1000})
-    strike = Strike("lntl.training.trainer:Trainer._update", 3, signal.SIGTERM)
-    assert run("train", "tiny.yaml", folder=tmp_path, prepare=strike) == 2
-    last = (tmp_path / "stderr").read_text().splitlines()[-1]
-    assert last.endswith(f"the last good checkpoint is {RUN}/checkpoints/last.pth")
+    send_sigterm = SignalAtCall("lntl.training.trainer:Trainer._update", 3, signal.SIGTERM)
+    assert run("train", "tiny.yaml", folder=tmp_path, prepare=send_sigterm) == 2
+    last_line = (tmp_path / "stderr").read_text().splitlines()[-1]
+    assert last_line.endswith(f"the last good checkpoint is {RUN}/checkpoints/last.pth")
     assert checkpoint.load(tmp_path / RUN / "checkpoints/last.pth").trainer["step"] == 0
 
 
-def test_start_weights_that_are_not_finite(make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_weights_that_are_not_finite_are_refused(
+    make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
     build = experiment.run.build
 
-    def ruined(config: Config, *arguments: Any, **named: Any) -> experiment.Experiment:
-        built = build(config, *arguments, **named)
-        poison(built.networks.f.parameters())
-        return built
+    def build_with_nan(config: Config, *arguments: Any, **keywords: Any) -> experiment.Experiment:
+        new_experiment = build(config, *arguments, **keywords)
+        set_to_nan(new_experiment.networks.f.parameters())
+        return new_experiment
 
-    monkeypatch.setattr(experiment.run, "build", ruined)
+    monkeypatch.setattr(experiment.run, "build", build_with_nan)
     config = make_config("erm")
     with pytest.raises(UserError, match=r"not saved, because the weight f\.\S+ is not finite"):
         experiment.start(config)
@@ -127,9 +129,9 @@ def test_every_command_refuses_a_checkpoint_with_nan(
     folder: Path, capsys: pytest.CaptureFixture[str], command: list[str]
 ) -> None:
     experiment.start(experiment.run.configuration.read(Path("tiny.yaml")))
-    last = RUN / "checkpoints/last.pth"
-    content = torch.load(last, weights_only=True)
-    poison(iter(content["trainer"]["networks"].values()))
-    torch.save(content, last)
-    assert lntl(*command, str(last)) == 2
-    assert f"{last}: the weight f." in capsys.readouterr().err
+    last_path = RUN / "checkpoints/last.pth"
+    content = torch.load(last_path, weights_only=True)
+    set_to_nan(iter(content["trainer"]["networks"].values()))
+    torch.save(content, last_path)
+    assert lntl(*command, str(last_path)) == 2
+    assert f"{last_path}: the weight f." in capsys.readouterr().err

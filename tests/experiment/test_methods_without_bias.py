@@ -12,7 +12,7 @@ from lntl.experiment.build import methods_without_bias
 from lntl.methods import load_method
 
 
-def test_methods_without_bias_are_listed() -> None:
+def test_methods_without_bias_returns_the_methods_that_use_no_bias_labels() -> None:
     assert methods_without_bias() == ["debian", "erm", "jtt", "lff", "spectral_decoupling"]
 
 

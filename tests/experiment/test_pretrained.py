@@ -1,4 +1,4 @@
-"""Start weights from a file or a download; without either, the message names the file to copy."""
+"""Start weights come from a file or a download; if the download fails, the message names the file to copy."""
 
 import urllib.error
 from collections.abc import Callable
@@ -23,7 +23,7 @@ TIMM = {"name": "timm/test_resnet", "split": "layer1"}
 MakeConfig = Callable[..., Config]
 
 
-def state_of(arch: str, classes: int = 1000, seed: int = 7) -> dict[str, Tensor]:
+def make_state(arch: str, classes: int = 1000, seed: int = 7) -> dict[str, Tensor]:
     torch.manual_seed(seed)
     plugin: Any = load_model("torchvision")
     state: dict[str, Tensor] = plugin.create(arch, (3, 28, 28), classes).state_dict()
@@ -32,37 +32,39 @@ def state_of(arch: str, classes: int = 1000, seed: int = 7) -> dict[str, Tensor]
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Weights of the whole architecture, for 1000 classes."""
-    save_file(state_of("shufflenet_v2_x0_5"), tmp_path / "whole.safetensors")
-    return tmp_path / "whole.safetensors"
+    """A file with the weights of MODEL for 1000 classes."""
+    save_file(make_state("shufflenet_v2_x0_5"), tmp_path / "all.safetensors")
+    return tmp_path / "all.safetensors"
 
 
-def test_weights_from_a_file(make_config: MakeConfig, file: Path) -> None:
-    begun = build(make_config(model=MODEL | {"weights": str(file)})).networks
-    assert torch.equal(begun.f.state_dict()["conv1.0.weight"], state_of("shufflenet_v2_x0_5")["conv1.0.weight"])
-    plain = build(make_config(model=MODEL)).networks
-    for name in ("g.fc.weight", "h.last.0.weight"):  # what the file does not hold follows from the seed, as ever
-        assert torch.equal(begun.state_dict()[name], plain.state_dict()[name])
+def test_weights_are_loaded_from_a_file(make_config: MakeConfig, file: Path) -> None:
+    networks = build(make_config(model=MODEL | {"weights": str(file)})).networks
+    assert torch.equal(networks.f.state_dict()["conv1.0.weight"], make_state("shufflenet_v2_x0_5")["conv1.0.weight"])
+    random_networks = build(make_config(model=MODEL)).networks
+    for name in ("g.fc.weight", "h.last.0.weight"):  # weights that are not in the file follow from the seed
+        assert torch.equal(networks.state_dict()[name], random_networks.state_dict()[name])
 
 
 def test_weights_that_are_not_finite_are_refused(make_config: MakeConfig, file: Path) -> None:
-    state = state_of("shufflenet_v2_x0_5")
+    state = make_state("shufflenet_v2_x0_5")
     state["fc.bias"][0] = torch.inf
     save_file(state, file)
-    with pytest.raises(UserError, match=r"model\.weights: .*whole\.safetensors: the weight fc\.bias is not finite"):
+    with pytest.raises(UserError, match=r"model\.weights: .*all\.safetensors: the weight fc\.bias is not finite"):
         build(make_config(model=MODEL | {"weights": str(file)}))
 
 
-def test_weights_of_an_architecture_that_only_pads_differently_are_refused(make_config: MakeConfig, file: Path) -> None:
-    save_file(state_of("shufflenet_v2_x0_5"), file, metadata={"arch": "tf_shufflenet"})
+def test_weights_whose_metadata_name_another_architecture_are_refused(make_config: MakeConfig, file: Path) -> None:
+    save_file(make_state("shufflenet_v2_x0_5"), file, metadata={"arch": "tf_shufflenet"})
     with pytest.raises(
-        UserError, match=r"whole\.safetensors: contains weights of tf_shufflenet, but model\.arch is shuff"
+        UserError, match=r"all\.safetensors: contains weights of tf_shufflenet, but model\.arch is shuff"
     ):
         build(make_config(model=MODEL | {"weights": str(file)}))
 
 
 @pytest.mark.full
-def test_a_checkpoint_no_longer_needs_the_file(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_does_not_need_the_file_of_start_weights(
+    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_config(tmp_path, model=MODEL | {"weights": file.name}, training={"phases": [{"method": "erm", "epochs": 1}]})
     monkeypatch.chdir(tmp_path)
     assert lntl("train", "tiny.yaml") == 0
@@ -71,52 +73,55 @@ def test_a_checkpoint_no_longer_needs_the_file(tmp_path: Path, file: Path, monke
     assert lntl("train", "tiny.yaml", "--resume", "auto", "--epochs", "2") == 0
 
 
-def pickled(path: Path) -> None:
-    torch.save(state_of("shufflenet_v2_x0_5"), path)
+def write_pickle(path: Path) -> None:
+    torch.save(make_state("shufflenet_v2_x0_5"), path)
 
 
-def of_another(path: Path) -> None:
-    save_file(state_of("squeezenet1_1"), path)
+def write_other_architecture(path: Path) -> None:
+    save_file(make_state("squeezenet1_1"), path)
 
 
 @pytest.mark.parametrize(
-    ("make", "complaint"),
+    ("make", "message"),
     [
         (lambda path: None, r"model\.weights: .*w\.safetensors: there is no such file; name a \.safetensors file"),
-        (pickled, r"w\.safetensors: not a \.safetensors file \(.*\); other formats can run code and are not read"),
-        (of_another, r"model\.weights: .*w\.safetensors: \d+ entries do not fit torchvision/shufflenet_v2_x0_5; "),
+        (write_pickle, r"w\.safetensors: not a \.safetensors file \(.*\); other formats can run code and are not read"),
+        (
+            write_other_architecture,
+            r"model\.weights: .*w\.safetensors: \d+ entries do not fit torchvision/shufflenet_v2_x0_5; ",
+        ),
     ],
 )
 def test_a_wrong_file_is_reported(
-    make_config: MakeConfig, tmp_path: Path, make: Callable[[Path], None], complaint: str
+    make_config: MakeConfig, tmp_path: Path, make: Callable[[Path], None], message: str
 ) -> None:
     path = tmp_path / "w.safetensors"
     make(path)
-    with pytest.raises(UserError, match=complaint):
+    with pytest.raises(UserError, match=message):
         build(make_config(model=MODEL | {"weights": str(path)}))
 
 
 def test_torchvisions_weights_are_read_without_running_code(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[dict[str, Any]] = []
+    download_settings: list[dict[str, Any]] = []
 
     def download(url: str, **settings: Any) -> dict[str, Tensor]:
-        asked.append(settings | {"url": url})
-        return state_of("shufflenet_v2_x0_5")
+        download_settings.append(settings | {"url": url})
+        return make_state("shufflenet_v2_x0_5")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", download)
-    begun = build(make_config(model=MODEL | {"pretrained": True})).networks
-    assert torch.equal(begun.f.state_dict()["conv1.0.weight"], state_of("shufflenet_v2_x0_5")["conv1.0.weight"])
-    assert asked[0]["weights_only"] is True
-    assert asked[0]["check_hash"] is True
+    networks = build(make_config(model=MODEL | {"pretrained": True})).networks
+    assert torch.equal(networks.f.state_dict()["conv1.0.weight"], make_state("shufflenet_v2_x0_5")["conv1.0.weight"])
+    assert download_settings[0]["weights_only"] is True
+    assert download_settings[0]["check_hash"] is True
 
 
-def test_names_of_an_old_densenet_are_understood(monkeypatch: pytest.MonkeyPatch) -> None:
-    state = state_of("densenet121")
-    old = {k.replace("norm1.", "norm.1.").replace("conv2.", "conv.2."): v for k, v in state.items()}
-    assert old.keys() != state.keys()
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda url, **settings: old)
+def test_old_weight_names_of_densenet_are_translated(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = make_state("densenet121")
+    old_state = {k.replace("norm1.", "norm.1.").replace("conv2.", "conv.2."): v for k, v in state.items()}
+    assert old_state.keys() != state.keys()
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda url, **settings: old_state)
     spec = DataSpec((3, 32, 32), 4, 5, (), tuple("abcd"), tuple("uvwxy"), 100)
     plugin: Any = load_model("torchvision")
     config = plugin.Config(arch="densenet121", split="features.pool0", pretrained=True)
@@ -131,14 +136,14 @@ def test_images_that_are_too_small_are_reported(make_config: MakeConfig) -> None
         build(make_config(model={"name": "torchvision/densenet121", "split": "features.pool0"}))
 
 
-def no_network(*arguments: Any, **settings: Any) -> None:
+def raise_no_network(*arguments: Any, **settings: Any) -> None:
     raise urllib.error.URLError("no route to host")
 
 
 def test_without_a_network_the_message_names_the_file_to_copy(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", no_network)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", raise_no_network)
     message = (
         r"model\.pretrained: the weights of shufflenet_v2_x0_5 cannot be downloaded \(.*no route to host.*\); copy "
         r"the file https://\S+\.pth to \S+/checkpoints/\S+\.pth, or name a \.safetensors file in model\.weights"
@@ -150,27 +155,31 @@ def test_without_a_network_the_message_names_the_file_to_copy(
 def test_weights_of_timm_are_loaded_into_their_layers(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     import timm
 
-    original, made = timm.create_model, []
+    original, pretrained_networks = timm.create_model, []
 
     def create(arch: str, pretrained: bool = False, **settings: Any) -> Any:
         torch.manual_seed(5 if pretrained else torch.initial_seed())
         network = original(arch, **settings)
         if pretrained:
-            made.append(network)
+            pretrained_networks.append(network)
         return network
 
     monkeypatch.setattr(timm, "create_model", create)
-    begun = build(make_config(model=TIMM | {"pretrained": True})).networks
-    assert torch.equal(begun.f.state_dict()["layer1.0.conv1.weight"], made[0].state_dict()["layer1.0.conv1.weight"])
+    networks = build(make_config(model=TIMM | {"pretrained": True})).networks
+    assert torch.equal(
+        networks.f.state_dict()["layer1.0.conv1.weight"], pretrained_networks[0].state_dict()["layer1.0.conv1.weight"]
+    )
 
 
-def test_timm_weights_without_an_internet_connection(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("timm.models._builder.load_pretrained", no_network)
-    told = r"cannot be downloaded \(.*no route to host.*\); download model\.safetensors of timm/test_resnet\.r160"
-    with pytest.raises(UserError, match=told):
+def test_without_a_network_the_message_names_the_weights_of_timm(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("timm.models._builder.load_pretrained", raise_no_network)
+    message = r"cannot be downloaded \(.*no route to host.*\); download model\.safetensors of timm/test_resnet\.r160"
+    with pytest.raises(UserError, match=message):
         build(make_config(model=TIMM | {"pretrained": True}))
 
 
-def test_weights_and_pretrained_together_are_reported(make_config: MakeConfig) -> None:
+def test_weights_and_pretrained_together_are_refused(make_config: MakeConfig) -> None:
     with pytest.raises(UserError, match="pretrained and weights both name start weights; set only one of them"):
         make_config(model=MODEL | {"pretrained": True, "weights": "x.safetensors"})

@@ -1,4 +1,4 @@
-"""One run on two processes, from the command line: started, killed, resumed, stopped; and what is refused."""
+"""A run on two processes, from the command line: start, kill, resume, stop, and refused settings."""
 
 import os
 import signal
@@ -38,19 +38,19 @@ def write_run(folder: Path, name: str = "run", **training: Any) -> Path:
     return path
 
 
-def begin(config: Path, *arguments: str) -> "subprocess.Popen[str]":
+def start_training(config: Path, *arguments: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "lntl", "train", str(config), *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=config.parent)
 
 
-def end(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
-    """Return exit code, stdout and stderr of a process once it has ended."""
+def wait_for_end(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
+    """Wait for the end of a process; return its exit code, stdout and stderr."""
     out, err = process.communicate(timeout=400)
     return process.returncode, out, err
 
 
-def children(pid: int) -> list[int]:
-    """Return the processes that a process started, in order: its ranks."""
+def child_processes(pid: int) -> list[int]:
+    """Return the process ids of the ranks that a process started, in order."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
@@ -65,19 +65,19 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def kill_and_resume(folder: Path, kills: int) -> None:
-    """Kill rank 1, rank 0, and so on in runs that resume each other, then compare with a run that was left alone."""
-    alone = begin(write_run(folder, "alone"))
+    """Kill rank 1, rank 0, and so on, resuming after each kill; compare with an uninterrupted run."""
+    uninterrupted = start_training(write_run(folder, "uninterrupted"))
     config, run = write_run(folder), folder / "run"
-    assert end(alone)[0] == 0
+    assert wait_for_end(uninterrupted)[0] == 0
     epochs = 0
     for number in range(kills):
-        process = begin(config, "--resume", "auto")
+        process = start_training(config, "--resume", "auto")
         wait_for_epochs(process, run, min(epochs + 1, EPOCHS - 1))
-        ranks = children(process.pid)
-        began = time.monotonic()
+        ranks = child_processes(process.pid)
+        kill_time = time.monotonic()
         os.kill(ranks[(number + 1) % 2], signal.SIGKILL)
-        code, _, err = end(process)
-        assert time.monotonic() - began < 30
+        code, _, err = wait_for_end(process)
+        assert time.monotonic() - kill_time < 30
         assert code == 2
         (sentence,) = [line for line in err.splitlines() if line.startswith("Error")]
         assert f"rank {(number + 1) % 2} was killed by SIGKILL" in sentence
@@ -85,12 +85,14 @@ def kill_and_resume(folder: Path, kills: int) -> None:
         assert "Traceback" not in err
         assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
         epochs = len(checkpoint.load(run / "checkpoints" / "last.pth").records)
-    code, out, err = end(begin(config, "--resume", "auto"))
+    code, out, err = wait_for_end(start_training(config, "--resume", "auto"))
     assert code == 0, err
     assert out.count("on the test set") == 1
-    for name, value in weights(folder / "alone").items():
+    for name, value in weights(folder / "uninterrupted").items():
         assert torch.equal(value, weights(run)[name]), name
-    assert sorted(path.name for path in run.iterdir()) == sorted(path.name for path in (folder / "alone").iterdir())
+    assert sorted(path.name for path in run.iterdir()) == sorted(
+        path.name for path in (folder / "uninterrupted").iterdir()
+    )
 
 
 @pytest.mark.full
@@ -107,31 +109,31 @@ def test_twenty_killed_ranks_change_no_bit(tmp_path: Path) -> None:
 @pytest.mark.full
 def test_ctrl_c_saves_and_ends_all_ranks_and_one_process_may_continue(tmp_path: Path) -> None:
     config, run = write_run(tmp_path), tmp_path / "run"
-    process = begin(config)
+    process = start_training(config)
     wait_for_epochs(process, run, 1)
-    ranks = children(process.pid)
+    ranks = child_processes(process.pid)
     process.send_signal(signal.SIGINT)
-    code, _, err = end(process)
+    code, _, err = wait_for_end(process)
     assert (code, err.count("stopped at step")) == (130, 1)
     assert "Traceback" not in err
     assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
-    code, _, err = end(begin(config, "training.devices=1", "--resume", "auto"))
+    code, _, err = wait_for_end(start_training(config, "training.devices=1", "--resume", "auto"))
     assert code == 0, err
     assert "trained by 2 process(es) before and by 1 from here on: the last bits differ" in err
 
 
 @pytest.mark.full
-def test_an_error_of_the_ranks_is_one_sentence(tmp_path: Path) -> None:
+def test_an_error_of_the_ranks_gives_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text("not a run of ours\n")
-    code, out, err = end(begin(write_run(tmp_path)))
+    code, out, err = wait_for_end(start_training(write_run(tmp_path)))
     assert (code, out) == (2, "")
     (sentence,) = err.splitlines()
     assert sentence.startswith(f"Error: {tmp_path / 'run'} already contains a run")
 
 
-def by_hand(config: Path, rank: int, port: int, **changes: str) -> "subprocess.Popen[str]":
-    """Start a rank with the variables that srun sets, on this machine."""
+def start_slurm_rank(config: Path, rank: int, port: int, **changes: str) -> "subprocess.Popen[str]":
+    """Start a rank on this machine with the environment variables that srun sets."""
     slurm = {
         "SLURM_JOB_ID": str(port), "SLURM_JOB_NAME": "train", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "2",
         "SLURM_NTASKS_PER_NODE": "2",
@@ -147,21 +149,21 @@ def by_hand(config: Path, rank: int, port: int, **changes: str) -> "subprocess.P
 @pytest.mark.full
 def test_ranks_of_slurm_must_have_the_same_settings_and_reach_each_other(tmp_path: Path) -> None:
     config = write_run(tmp_path)
-    pair = by_hand(config, 0, 7301), by_hand(config, 1, 7301, **{"project.seed": "5"})
-    alone = by_hand(config, 1, 7302)  # rank 0 never comes
-    for code, _, err in map(end, pair):
+    different_ranks = start_slurm_rank(config, 0, 7301), start_slurm_rank(config, 1, 7301, **{"project.seed": "5"})
+    single_rank = start_slurm_rank(config, 1, 7302)  # rank 0 of this job never starts
+    for code, _, err in map(wait_for_end, different_ranks):
         assert code == 2
         assert "rank 1 has other settings than rank 0: project.seed is 5, not 0" in err.splitlines()[-1]
-    code, _, err = end(alone)
+    code, _, err = wait_for_end(single_rank)
     assert code == 2
     assert "rank 1 of 2 did not reach the others at 127.0.0.1:22302 within 5 s" in err.splitlines()[-1]
     assert not (tmp_path / "run").exists()
 
 
-# --- what is refused before anything starts ---
+# --- settings that are refused before a process starts ---
 
 
-def test_one_device_of_several_is_no_kind(make_config: Callable[..., Config]) -> None:
+def test_several_processes_need_a_kind_of_device_and_not_a_single_device(make_config: Callable[..., Config]) -> None:
     with pytest.raises(UserError, match="device cuda:1 is a single device, and 2 processes are to run; give the kind"):
         make_config("erm", training={"device": "cuda:1", "devices": 2})
 
@@ -173,13 +175,13 @@ def test_one_device_of_several_is_no_kind(make_config: Callable[..., Config]) ->
         ({"devices": 2, "num_nodes": 3}, "torchrun --nnodes 3 --nproc-per-node 2"),
     ],
 )
-def test_what_cannot_be_started_is_refused(
+def test_numbers_of_processes_that_cannot_be_started_are_refused(
     make_config: Callable[..., Config], training: dict[str, int], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
         processes.launch(make_config("erm", training=training))
 
 
-def test_a_process_alone_does_not_join_two(make_config: Callable[..., Config]) -> None:
+def test_a_single_process_cannot_join_a_run_of_two(make_config: Callable[..., Config]) -> None:
     with pytest.raises(UserError, match="a run of 2 processes is started by `lntl train`, torchrun or srun"):
         processes.join(make_config("erm", training={"devices": 2}))

@@ -1,4 +1,4 @@
-"""Code that a file names runs only if the user trusts it: a user's own package, and a run folder from a stranger."""
+"""Code that a file names runs only if the user trusts it, in the user's own runs and in a stranger's run folder."""
 
 import json
 import re
@@ -95,13 +95,13 @@ def test_every_command_uses_a_method_of_a_users_package_if_it_is_trusted(
     add_benchmark(run)
     for command_name in COMMANDS:
         unload_package()
-        before = tree(run)
+        files_before = tree(run)
         capsys.readouterr()
-        if command_name != "resume":  # which has a configuration on the command line, too
+        if command_name != "resume":  # resume gets a configuration on the command line as well
             assert lntl(*command(command_name, str(run))) == 2
             (message,) = capsys.readouterr().err.splitlines()
             assert "it names mine.method.Mine, and importing mine.method runs its code; if you trust it" in message
-            assert tree(run) == before
+            assert tree(run) == files_before
             assert not Path("ran").exists()
         code = lntl(*command(command_name, str(run)), "--trust", "mine")
         error = capsys.readouterr().err
@@ -116,7 +116,7 @@ def test_every_command_uses_a_method_of_a_users_package_if_it_is_trusted(
         assert lntl(*command(command_name, str(run))) == 0
 
 
-FOREIGN: dict[str, Callable[[dict[str, Any]], None]] = {
+UNTRUSTED_NAMES: dict[str, Callable[[dict[str, Any]], None]] = {
     "builtins.exec": lambda raw: raw["data"].update(bias=[{"from": "builtins.exec", "bins": 2}]),
     "pickle.loads": lambda raw: raw["data"].update(bias={"from": "pickle.loads", "bins": 2}),
     "os.system": lambda raw: raw["training"].update(phases=[{"method": "os.system", "epochs": 1}]),
@@ -125,30 +125,38 @@ FOREIGN: dict[str, Callable[[dict[str, Any]], None]] = {
 }
 
 
-@pytest.mark.parametrize("name", FOREIGN)
+@pytest.mark.parametrize("name", UNTRUSTED_NAMES)
 def test_every_command_refuses_a_strangers_folder_in_one_sentence(
-    name: str, used: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    name: str, trained_run: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LNTL_TRUST")
-    own = used("vectors")
+    trained_folder = trained_run("vectors")
     run = Path("stranger")
-    shutil.copytree(own, run)
+    shutil.copytree(trained_folder, run)
     monkeypatch.syspath_prepend(run)
     (run / "beside.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
     config = yaml.safe_load((run / "config.yaml").read_text())
-    FOREIGN[name](config)
+    UNTRUSTED_NAMES[name](config)
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     add_benchmark(run)
     for path in run.glob("checkpoints/*.pth"):
         content = torch.load(path, weights_only=True)
         torch.save(content | {"config": config}, path)
-    before = tree(run)
+    files_before = tree(run)
     sentence = f"it names {name}, and importing {name.rpartition('.')[0]} runs its code; if you trust it, say so"
     for command_name in COMMANDS:
         capsys.readouterr()
         assert (
-            lntl(*command(command_name, "stranger", str(own / "config.yaml"), str(own.parents[1] / "vectors.npz"))) == 2
+            lntl(
+                *command(
+                    command_name,
+                    "stranger",
+                    str(trained_folder / "config.yaml"),
+                    str(trained_folder.parents[1] / "vectors.npz"),
+                )
+            )
+            == 2
         )
         output = capsys.readouterr()
         (line,) = [line for line in output.err.splitlines() if line.startswith("Error")]
@@ -157,7 +165,7 @@ def test_every_command_refuses_a_strangers_folder_in_one_sentence(
     for path in (run, run / "checkpoints/last.pth"):
         with pytest.raises(UntrustedError, match=re.escape(sentence)):
             load(path)
-    assert tree(run) == before
+    assert tree(run) == files_before
     assert not Path("ran").exists()
     assert "beside" not in sys.modules
 
@@ -165,7 +173,7 @@ def test_every_command_refuses_a_strangers_folder_in_one_sentence(
 @pytest.mark.parametrize(
     ("name", "trust", "trusted"),
     [
-        ("pickle.loads", (), False),  # imported already
+        ("pickle.loads", (), False),  # pickle is already imported, but not trusted
         ("builtins.exec", (), False),
         ("os.system", "sys", False),
         ("mine.method.Mine", "mine", True),

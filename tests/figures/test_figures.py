@@ -1,4 +1,4 @@
-"""Every figure: its axes, labels and numbers, no empty axes, no pyplot state."""
+"""Every figure has the expected axes, labels and numbers, no empty axes and no pyplot state."""
 
 import math
 import subprocess
@@ -36,10 +36,10 @@ RECORDS = [
     record(4, 3, "lntl", train__task=0.5, train__bias=3.5, val__accuracy=0.8, val__bias_accuracy=0.4),
 ]
 NAMES = ["train/task", "train/bias", "val/accuracy", "val/bias_accuracy"]
-LONG = [RECORDS[0], RECORDS[1]] + [RECORDS[2] | {"total_epoch": epoch} for epoch in range(3, 101)]
+LONG_RECORDS = [RECORDS[0], RECORDS[1]] + [RECORDS[2] | {"total_epoch": epoch} for epoch in range(3, 101)]
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (7, 3, 28, 28), dtype=np.uint8)
-TITLES = [f"says {i}" for i in range(7)]
+TITLES = [f"title {i}" for i in range(7)]
 BIAS = np.where(RNG.random((3, 14, 14)) < 0.5, RNG.integers(0, 8, (3, 14, 14)), -100)
 COUNTS = {"ERM": np.array([[8, 2, 0], [5, 5, 0], [0, 0, 0]]), "LNTL": 9 * np.eye(3) + 1}
 GROUPS = {"ERM": np.array([[1.0, 0.0], [math.nan, 0.25], [0.5, 0.5]]), "LNTL": np.full((3, 2), 0.9)}
@@ -48,11 +48,11 @@ TEXTURES = ["stripes", "dots", "checks", "waves", "blank paper", "brushed steel"
 JOINT = [f"texture {texture}, {stroke}" for texture in TEXTURES for stroke in ("thick", "thin")]
 JOINT_GROUPS = np.where(np.eye(3, 12) > 0, math.nan, np.linspace(0, 1, 36).reshape(3, 12))
 STRIP = RNG.integers(0, 256, (2, 2, 3, 28, 28), dtype=np.uint8)
-SAID = np.array([[0, 1], [2, 2]])
-LARGE = RNG.integers(0, 256, (2, 2, 3, 64, 64), dtype=np.uint8)
+PREDICTIONS = np.array([[0, 1], [2, 2]])
+LARGE_STRIP = RNG.integers(0, 256, (2, 2, 3, 64, 64), dtype=np.uint8)
 LONG_CLASSES = ["blond hair", "not blond hair", "bald"]
-HEAT = RNG.random((7, 28, 28))
-WRONG = [[False] * 7, [True] * 7, [False] * 7]
+HEAT_MAPS = RNG.random((7, 28, 28))
+MISTAKES = [[False] * 7, [True] * 7, [False] * 7]
 PROBES = {
     "unlearned": [
         {"layer": "f", "probe": "linear", "mean": 0.5, "std": 0.01},
@@ -61,7 +61,7 @@ PROBES = {
     "ERM": [{"layer": "f", "probe": "linear", "mean": 0.9, "std": 0.01}],
     "pixels": [{"layer": "pixels", "probe": "linear", "mean": 1.0, "std": 0.0}],
 }
-PLACES = {"a": 0.7, "b": 0.8, "c": 0.75}, {"a": 0.2, "b": 0.6, "c": 0.9}
+ACCURACY_AND_LEAKAGE = {"a": 0.7, "b": 0.8, "c": 0.75}, {"a": 0.2, "b": 0.6, "c": 0.9}
 
 FIGURES: dict[str, Callable[[], Figure]] = {
     "sample_grid": lambda: figures.sample_grid(PIXELS, columns=3),
@@ -70,13 +70,15 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "color_clouds": lambda: figures.color_clouds(RNG.integers(0, 256, (90, 3)), np.arange(90) % 3, CLASSES, "train"),
     "learning_curves": lambda: figures.learning_curves(RECORDS, NAMES),
     "learning_curves_losses": lambda: figures.learning_curves(RECORDS, NAMES[:2]),
-    "learning_curves_long": lambda: figures.learning_curves(LONG, NAMES),
+    "learning_curves_long": lambda: figures.learning_curves(LONG_RECORDS, NAMES),
     "confusion_matrices": lambda: figures.confusion_matrices(COUNTS, CLASSES),
     "group_accuracies": lambda: figures.group_accuracies(GROUPS, CLASSES, COLORS),
     "bias_predictiveness": lambda: figures.bias_predictiveness([0.02, 0.03], {"a": [0.8, 0.7], "b": [0.1, 0.1]}, 0.1),
     "group_counts": lambda: figures.group_accuracies(GROUPS, CLASSES, COLORS, counts=[[900, 1], [0, 4], [8, 1200]]),
-    "recoloring_strip": lambda: figures.recoloring_strip(STRIP, SAID, [0, 2], COLORS, CLASSES),
-    "recoloring_strip_long": lambda: figures.recoloring_strip(STRIP, SAID, [0, 2], ["background land", "sea"], CLASSES),
+    "recoloring_strip": lambda: figures.recoloring_strip(STRIP, PREDICTIONS, [0, 2], COLORS, CLASSES),
+    "recoloring_strip_long": lambda: figures.recoloring_strip(
+        STRIP, PREDICTIONS, [0, 2], ["background land", "sea"], CLASSES
+    ),
     "probe_bars": lambda: figures.probe_bars(PROBES, {"majority": 0.1, "permutation": 0.12}),
     "embedding": lambda: figures.embedding(RNG.random((60, 2)), np.arange(60) % 3, np.arange(60) % 2, CLASSES, COLORS),
     "embedding_names": lambda: figures.embedding(
@@ -92,18 +94,25 @@ FIGURES: dict[str, Callable[[], Figure]] = {
         "texture and stroke",
         counts=np.full((3, 12), 1200),
     ),
-    "pareto": lambda: figures.pareto(*PLACES, chance=0.1),
+    "pareto": lambda: figures.pareto(*ACCURACY_AND_LEAKAGE, chance=0.1),
     "saliency_grid": lambda: figures.saliency_grid(
-        PIXELS, {"this run": HEAT, "ERM": HEAT}, [TITLES, TITLES, ["a very long name of a class"] * 7], WRONG
+        PIXELS,
+        {"this run": HEAT_MAPS, "ERM": HEAT_MAPS},
+        [TITLES, TITLES, ["a very long name of a class"] * 7],
+        MISTAKES,
     ),
-    "saliency_row": lambda: figures.saliency_row(PIXELS[0], {"this run: cat 90%": HEAT[0], "ERM: dog 51%": HEAT[1]}),
+    "saliency_row": lambda: figures.saliency_row(
+        PIXELS[0], {"this run: cat 90%": HEAT_MAPS[0], "ERM: dog 51%": HEAT_MAPS[1]}
+    ),
     "saliency_bars": lambda: figures.saliency_bars(
         {"this run": RNG.normal(size=40), "plain training (ERM)": RNG.normal(size=40)}, "attribution"
     ),
     "shift_curves": lambda: figures.shift_curves(
         [-0.1, 0, 0.1], {"this run": [(0.2, 0.1, 0.3), (0, 0, 0), (0.3, 0.2, 0.4)]}, "change of the brightness"
     ),
-    "recoloring_strip_large": lambda: figures.recoloring_strip(LARGE, SAID, [0, 2], ["-0.1", "as it is"], LONG_CLASSES),
+    "recoloring_strip_large": lambda: figures.recoloring_strip(
+        LARGE_STRIP, PREDICTIONS, [0, 2], ["-0.1", "unchanged"], LONG_CLASSES
+    ),
     "bias_map": lambda: figures.bias_map(PIXELS[0], BIAS, bins=8),
 }
 
@@ -112,8 +121,8 @@ def texts(axes: Axes) -> list[str]:
     return [text.get_text() for text in axes.texts]
 
 
-def boxes(figure: Figure) -> list[tuple[Text, Bbox]]:
-    """Draw the figure and return its visible texts with their boxes in pixels, without the ticks out of view."""
+def text_boxes(figure: Figure) -> list[tuple[Text, Bbox]]:
+    """Draw the figure; return its visible texts, without ticks outside of the axes, and their boxes in pixels."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     hidden = set()
@@ -121,8 +130,10 @@ def boxes(figure: Figure) -> list[tuple[Text, Bbox]]:
         for axis in (axes.xaxis, axes.yaxis):
             low, high = sorted(axis.get_view_interval())
             hidden |= {t.label1 for t in axis.get_major_ticks() if not low - 1e-9 <= t.get_loc() <= high + 1e-9}
-    found = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text() and text not in hidden]
-    return [(text, text.get_window_extent(canvas.get_renderer())) for text in found]
+    visible_texts = [
+        text for text in figure.findobj(Text) if text.get_visible() and text.get_text() and text not in hidden
+    ]
+    return [(text, text.get_window_extent(canvas.get_renderer())) for text in visible_texts]
 
 
 @pytest.mark.parametrize("make", FIGURES.values(), ids=FIGURES)
@@ -132,39 +143,39 @@ def test_figures_have_no_empty_axes_and_readable_unchanged_texts(make: Callable[
     assert figure.axes
     assert all(axes.has_data() for axes in figure.axes)
     check_texts(figure)
-    figure.axes[0].set_title("$1k_to_$2k")  # no formula that matplotlib could read
+    figure.axes[0].set_title("$1k_to_$2k")  # must not be parsed as a formula
     figure.savefig(file := BytesIO())
     assert len(file.getvalue()) > 1000
 
 
 def check_texts(figure: Figure) -> None:
-    """Assert that every text of a figure can be read: large enough, within the figure, over no other."""
-    found = boxes(figure)
+    """Assert that every text of a figure is large enough, within the figure, and overlaps no other text."""
+    texts_and_boxes = text_boxes(figure)
     width, height = figure.bbox.size
-    for i, (text, box) in enumerate(found):
+    for i, (text, box) in enumerate(texts_and_boxes):
         assert text.get_fontsize() >= 8, text
         assert box.x0 > -1, text
         assert box.y0 > -1, text
         assert box.x1 < width + 1, text
         assert box.y1 < height + 1, text
-        assert not [other for other, where in found[:i] if box.overlaps(where)], text
+        assert not [other_text for other_text, other_box in texts_and_boxes[:i] if box.overlaps(other_box)], text
 
 
 SCRIPTS = ["猫", "कुत्ता"]
 
 
 @pytest.fixture
-def no_fonts() -> Iterator[None]:
-    """Forget which characters were missing before."""
+def clear_font_caches() -> Iterator[None]:
+    """Clear the caches of fonts and of warnings about missing characters."""
     base._fallback_fonts.cache_clear()
     base._warn_of_boxes.cache_clear()
     yield
     base._fallback_fonts.cache_clear()
 
 
-@pytest.mark.usefixtures("no_fonts")
+@pytest.mark.usefixtures("clear_font_caches")
 def test_names_without_a_glyph_give_one_sentence(caplog: pytest.LogCaptureFixture) -> None:
-    """Warnings are errors in tests: matplotlib's warnings, one per character and epoch, would fail this test."""
+    """Warnings are errors in tests, so a warning of matplotlib for each character would fail this test."""
     for _ in range(2):
         figures.confusion_matrices({"val": np.eye(2)}, SCRIPTS).savefig(BytesIO())
     missing = base._fallback_fonts(base._without_glyph("".join(SCRIPTS)))[1]
@@ -174,7 +185,7 @@ def test_names_without_a_glyph_give_one_sentence(caplog: pytest.LogCaptureFixtur
         assert "install a font for this script" in caplog.messages[0]
 
 
-@pytest.mark.usefixtures("no_fonts")
+@pytest.mark.usefixtures("clear_font_caches")
 def test_an_installed_font_with_the_glyphs_is_used(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -193,7 +204,7 @@ def test_a_page_shows_text_in_the_fonts_of_the_browser(caplog: pytest.LogCapture
 
 
 @pytest.mark.parametrize("n", [300, 3])
-def test_many_and_long_names_leave_a_figure_of_bounded_size(n: int) -> None:
+def test_figures_with_many_and_long_names_have_a_limited_size(n: int) -> None:
     names = [f"a\nvery long name {i} " * 200 for i in range(n)]
     labels = np.arange(600) % n
     for figure in (
@@ -211,12 +222,12 @@ def test_many_and_long_names_leave_a_figure_of_bounded_size(n: int) -> None:
             assert "a\nvery" not in text.get_text()
 
 
-def test_importing_it_starts_no_pyplot() -> None:
+def test_importing_lntl_figures_does_not_import_pyplot() -> None:
     code = "import sys, lntl.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_sample_grid_shows_every_image_in_its_place() -> None:
+def test_sample_grid_shows_every_image_in_its_cell() -> None:
     figure = figures.sample_grid(PIXELS, columns=3, row_names=CLASSES)
     (axes,) = figure.axes
     canvas = axes.images[0].get_array()
@@ -227,13 +238,13 @@ def test_sample_grid_shows_every_image_in_its_place() -> None:
     assert [label.get_text() for label in axes.get_yticklabels()] == CLASSES
 
 
-def test_sample_grid_titles() -> None:
+def test_sample_grid_shows_a_title_for_each_image() -> None:
     assert texts(figures.sample_grid(PIXELS, 4, titles=TITLES).axes[0]) == TITLES
     with pytest.raises(ValueError, match="zip"):
         figures.sample_grid(PIXELS, 4, titles=TITLES[:-1])
 
 
-def test_color_clouds_show_each_channel_in_the_points_own_colour() -> None:
+def test_color_clouds_draw_each_point_in_its_colour() -> None:
     color = np.array([[250, 0, 10], [0, 100, 200]])
     figure = figures.color_clouds(color, [0, 2], CLASSES, "train")
     assert figure.get_suptitle() == "train"
@@ -293,7 +304,7 @@ def test_long_names_of_bias_values_are_the_rows() -> None:
     assert [label.get_text() for label in axes.get_xticklabels()] == PETS
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("true", "colour")
     np.testing.assert_allclose(axes.images[0].get_array(), 100 * JOINT_GROUPS.T)
-    assert texts(axes)[:2] == ["34\n(12)", "69\n(24)"]  # the first row without its empty first cell
+    assert texts(axes)[:2] == ["34\n(12)", "69\n(24)"]  # the first cell of the first row is empty
 
 
 def test_group_accuracies_show_their_counts() -> None:
@@ -301,12 +312,16 @@ def test_group_accuracies_show_their_counts() -> None:
     assert texts(figure.axes[0]) == ["100\n(9)", "0\n(1)", "25\n(4)", "50\n(8)", "50\n(12)"]
 
 
-def test_class_by_bias_shows_the_share_of_each_class_among_a_values_images() -> None:
+def test_class_by_bias_shows_the_share_of_each_class_for_each_bias_value() -> None:
     counts = {"train": [[9, 0], [1, 0], [0, 0]], "test": [[1, 3], [1, 1], [2, 0]]}
     train, test, bar = figures.class_by_bias(counts, CLASSES, COLORS, "sky").axes
     assert (train.get_title(), test.get_title(), train.get_xlabel()) == ("train", "test", "sky")
     assert bar.get_ylabel() == "% of the bias value"
-    assert texts(train) == ["90\n(9)", "10\n(1)", "0\n(0)"]  # no image of the second value: blank
+    assert texts(train) == [
+        "90\n(9)",
+        "10\n(1)",
+        "0\n(0)",
+    ]  # cells of the second value are blank, because it has no images
     assert texts(test) == ["25\n(1)", "75\n(3)", "25\n(1)", "25\n(1)", "50\n(2)", "0\n(0)"]
 
 
@@ -316,7 +331,7 @@ def test_a_large_heat_map_shows_no_numbers() -> None:
 
 
 def test_recoloring_strip_marks_only_wrong_predictions() -> None:
-    (axes,) = figures.recoloring_strip(STRIP, SAID, [0, 2], COLORS, CLASSES).axes
+    (axes,) = figures.recoloring_strip(STRIP, PREDICTIONS, [0, 2], COLORS, CLASSES).axes
     assert texts(axes) == ["0", "✗ 1", "2", "2"]
     (frame,) = axes.patches
     assert frame.get_xy() == (28 + figures.GAP - 0.5, figures.TITLE - 0.5)
@@ -330,7 +345,7 @@ def test_recoloring_strip_marks_only_wrong_predictions() -> None:
         )
 
 
-def test_probe_bars_group_by_place_and_draw_chance() -> None:
+def test_probe_bars_are_grouped_by_layer_and_show_chance() -> None:
     figure = figures.probe_bars(PROBES, {"majority": 0.1})
     (axes,) = figure.axes
     assert [bar.get_width() for bar in axes.patches] == [50, 90, 60, 100]
@@ -342,9 +357,9 @@ def test_probe_bars_group_by_place_and_draw_chance() -> None:
 
 def test_a_probe_of_one_seed_has_no_error_bar() -> None:
     rows = [{"layer": "f", "probe": "linear", "mean": 0.5, "std": std} for std in (None, 0.02)]
-    one, several = (figures.probe_bars({"run": [row]}, {}).axes[0] for row in rows)
-    assert (len(one.containers), len(several.containers)) == (1, 2)
-    assert texts(one) == ["50"]
+    one_seed_axes, several_seeds_axes = (figures.probe_bars({"run": [row]}, {}).axes[0] for row in rows)
+    assert (len(one_seed_axes.containers), len(several_seeds_axes.containers)) == (1, 2)
+    assert texts(one_seed_axes) == ["50"]
 
 
 def test_embedding_shows_every_point_twice() -> None:
@@ -357,18 +372,18 @@ def test_embedding_shows_every_point_twice() -> None:
 
 
 def test_embedding_draws_each_bias_value_in_another_colour() -> None:
-    y, bias, given = np.arange(60) % 3, np.arange(60) % 2, np.array([[1, 0, 0], [0, 0.5, 1]])
-    right = figures.embedding(RNG.random((60, 2)), y, bias, CLASSES, ["a", "b"], "colour", given).axes[1]
-    np.testing.assert_allclose([points.get_facecolor()[0, :3] for points in right.collections], given)
+    y, bias, colors = np.arange(60) % 3, np.arange(60) % 2, np.array([[1, 0, 0], [0, 0.5, 1]])
+    bias_axes = figures.embedding(RNG.random((60, 2)), y, bias, CLASSES, ["a", "b"], "colour", colors).axes[1]
+    np.testing.assert_allclose([points.get_facecolor()[0, :3] for points in bias_axes.collections], colors)
 
 
-def test_pareto_connects_the_points_that_no_other_dominates() -> None:
-    (axes,) = figures.pareto(*PLACES, chance=0.1).axes
+def test_pareto_connects_the_points_that_are_not_dominated() -> None:
+    (axes,) = figures.pareto(*ACCURACY_AND_LEAKAGE, chance=0.1).axes
     np.testing.assert_allclose(axes.lines[0].get_xydata(), [[20, 70], [60, 80]])
     assert [points.get_label() for points in axes.collections] == ["a", "b", "c"]
 
 
-def test_bias_predictiveness_has_a_line_a_name_and_chance() -> None:
+def test_bias_predictiveness_has_a_line_for_each_name_and_for_chance() -> None:
     (axes,) = figures.bias_predictiveness([0.02, 0.05], {"train": [0.9, 0.6], "test": [0.1, 0.1]}, chance=0.1).axes
     assert [line.get_label() for line in axes.lines] == ["train", "test", "chance"]
     np.testing.assert_array_equal(axes.lines[0].get_xydata(), [[0.02, 0.9], [0.05, 0.6]])
@@ -377,35 +392,37 @@ def test_bias_predictiveness_has_a_line_a_name_and_chance() -> None:
     assert axes.get_ylim() == (0, 1)
 
 
-def test_bias_map_blanks_the_places_without_a_label() -> None:
+def test_bias_map_leaves_positions_without_a_label_blank() -> None:
     image, *maps, bar = figures.bias_map(PIXELS[0], BIAS, bins=8).axes
     assert [axes.get_title() for axes in (image, *maps)] == ["image", "label: red", "label: green", "label: blue"]
     assert bar.get_ylabel() == "bin"
     for axes, channel in zip(maps, BIAS, strict=True):
-        shown = axes.images[0].get_array()
-        np.testing.assert_array_equal(np.ma.getmaskarray(shown), channel < 0)
-        np.testing.assert_array_equal(shown.compressed(), channel[channel >= 0])
+        labels = axes.images[0].get_array()
+        np.testing.assert_array_equal(np.ma.getmaskarray(labels), channel < 0)
+        np.testing.assert_array_equal(labels.compressed(), channel[channel >= 0])
 
 
-def test_saliency_grid_shows_the_images_above_their_heat() -> None:
-    (axes,) = figures.saliency_grid(PIXELS, {"run": HEAT}, [TITLES, TITLES], WRONG[:2]).axes
+def test_saliency_grid_shows_the_images_above_their_heat_maps() -> None:
+    (axes,) = figures.saliency_grid(PIXELS, {"run": HEAT_MAPS}, [TITLES, TITLES], MISTAKES[:2]).axes
     canvas, title = axes.images[0].get_array(), round(0.24 * 28)
     np.testing.assert_array_equal(canvas[title : title + 28, 29:57, :3], PIXELS[1].transpose(1, 2, 0))
-    below = figures.heat_on_images(PIXELS, HEAT)[1].transpose(1, 2, 0)
-    np.testing.assert_array_equal(canvas[2 * title + 28 : 2 * title + 56, 29:57, :3], below)
+    heat_image = figures.heat_on_images(PIXELS, HEAT_MAPS)[1].transpose(1, 2, 0)
+    np.testing.assert_array_equal(canvas[2 * title + 28 : 2 * title + 56, 29:57, :3], heat_image)
     assert [label.get_text() for label in axes.get_yticklabels()] == ["image", "run"]
     assert texts(axes) == [*TITLES, *(f"✗ {title}" for title in TITLES)]
     assert len(axes.patches) == 7
 
 
-def test_heat_is_black_to_yellow_and_no_heat_is_the_dark_grey_image() -> None:
+def test_heat_on_images_is_a_dark_grey_image_without_heat_and_yellow_with_heat() -> None:
     image = np.full((1, 3, 2, 2), 200, dtype=np.uint8)
-    cold, hot = (figures.heat_on_images(image, np.full((1, 2, 2), heat))[0, :, 0, 0] for heat in (0, 1))
-    assert cold.tolist() == [110, 110, 110]
-    assert hot.tolist() == [252, 255, 164]
+    color_without_heat, color_with_heat = (
+        figures.heat_on_images(image, np.full((1, 2, 2), heat))[0, :, 0, 0] for heat in (0, 1)
+    )
+    assert color_without_heat.tolist() == [110, 110, 110]
+    assert color_with_heat.tolist() == [252, 255, 164]
 
 
-def test_saliency_bars_are_the_largest_of_the_first_name() -> None:
+def test_saliency_bars_are_sorted_by_the_values_of_the_first_name() -> None:
     (axes,) = figures.saliency_bars({"run": [0.1, -3, 2], "ERM": [5, 0, 1]}, "attribution").axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["x[1]", "x[2]", "x[0]"]
     assert [bar.get_width() for bar in axes.patches] == [-3, 2, 0.1, 0, 1, 5]

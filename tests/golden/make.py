@@ -45,7 +45,7 @@ RAW: dict[str, Any] = {
 
 
 def run() -> dict[str, dict[str, float]]:
-    """Train; return the metrics of each epoch, and those on val and test of the last and of the averaged weights."""
+    """Train; return the metrics of each epoch and those of the last and the averaged weights on val and test."""
     torch.set_num_threads(1)
     setup = experiment.build(config.validate(RAW, "golden"))
     metrics = {f"epoch {record.total_epoch}": record.metrics for record in setup.trainer}

@@ -1,4 +1,4 @@
-"""The bias classifiers of FLAC and BAdd: they learn the bias, then they are frozen; what is refused."""
+"""The bias classifiers of FLAC and BAdd learn the bias and are then frozen; data with one bias value are refused."""
 
 import copy
 from collections.abc import Callable
@@ -21,14 +21,16 @@ MakeTrainer = Callable[..., Trainer]
 METHODS = ["badd", "flac"]
 
 
-@pytest.mark.parametrize("two", [False, True])
-def test_a_network_for_each_bias_learns_its_values(two: bool) -> None:
-    """Both colors of FB-Biased-MNIST, from images of which a third lack a label."""
-    data = BiasedMNIST(BiasedMNIST.Config(max_images=600, foreground_correlation=0.2 if two else None, correlation=0.2))
+@pytest.mark.parametrize("two_biases", [False, True])
+def test_a_network_for_each_bias_learns_its_values(two_biases: bool) -> None:
+    """The data are FB-Biased-MNIST with two colors; a third of the images has no bias label."""
+    data = BiasedMNIST(
+        BiasedMNIST.Config(max_images=600, foreground_correlation=0.2 if two_biases else None, correlation=0.2)
+    )
     split = data.splits["train"]
     torch.manual_seed(0)
     classifiers = BiasClassifiers(TinyNetworks(data.spec, TinyNetworks.Config()), data.spec)
-    assert len(classifiers.bodies) == (2 if two else 1)
+    assert len(classifiers.bodies) == (2 if two_biases else 1)
 
     def batches(order_seed: int | None = None) -> Any:
         order = torch.randperm(len(split), generator=torch.Generator().manual_seed(order_seed or 0))
@@ -38,7 +40,7 @@ def test_a_network_for_each_bias_learns_its_values(two: bool) -> None:
             bias[index % 3 == 0], group[index % 3 == 0] = IGNORE, IGNORE
             yield replace(batch, bias=bias, group=group)
 
-    with torch.no_grad():  # as `prepare` is called
+    with torch.no_grad():  # because the trainer calls `prepare` without gradients
         classifiers.fit(batches, BiasClassifierSettings(bias_epochs=10, bias_lr=0.003), seed=1)
         batch = data.splits["test"].batch(torch.arange(300))
         for number, z in enumerate(classifiers(batch.x)):
@@ -48,40 +50,46 @@ def test_a_network_for_each_bias_learns_its_values(two: bool) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_bias_classifiers_are_frozen_and_depend_on_the_seed(make_trainer: MakeTrainer, method: str) -> None:
-    def fitted(**project: int) -> tuple[Trainer, dict[str, Tensor]]:
+    def fit_classifiers(**project: int) -> tuple[Trainer, dict[str, Tensor]]:
         trainer = make_trainer(method, project=project)
         torch.manual_seed(99)
         trainer._prepare()
         return trainer, copy.deepcopy(trainer.method.bias_classifiers.state_dict())
 
-    (trainer, first), (_, again), (_, other) = fitted(), fitted(), fitted(seed=1)
-    assert all(torch.equal(value, again[key]) for key, value in first.items())
-    assert any(not torch.equal(value, other[key]) for key, value in first.items())
+    (trainer, first_state), (_, second_state), (_, other_seed_state) = (
+        fit_classifiers(),
+        fit_classifiers(),
+        fit_classifiers(seed=1),
+    )
+    assert all(torch.equal(value, second_state[key]) for key, value in first_state.items())
+    assert any(not torch.equal(value, other_seed_state[key]) for key, value in first_state.items())
     f, weight = trainer.networks.f.state_dict(), "bodies.0.first.weight"
-    assert not torch.equal(first[weight], f["first.weight"])  # first weights of its own
-    before = copy.deepcopy(trainer.method.bias_classifiers.state_dict())
+    assert not torch.equal(
+        first_state[weight], f["first.weight"]
+    )  # the classifier does not start with the weights of f
+    fitted_state = copy.deepcopy(trainer.method.bias_classifiers.state_dict())
     for _ in trainer.epoch():
-        assert not any(part.training for part in trainer.method.bias_classifiers.modules())
-    after = trainer.method.bias_classifiers.state_dict()
+        assert not any(module.training for module in trainer.method.bias_classifiers.modules())
+    final_state = trainer.method.bias_classifiers.state_dict()
     assert trainer.method.own_networks == {}
-    assert all(torch.equal(value, after[key]) for key, value in before.items())
+    assert all(torch.equal(value, final_state[key]) for key, value in fitted_state.items())
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_each_of_its_epochs_has_another_order(
+def test_each_epoch_of_the_classifiers_has_another_order(
     make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     trainer = make_trainer({"method": method, "bias_epochs": 3})
     passes: list[list[int]] = []
     batches = trainer.loader.batches
 
-    def counted(order_seed: int | None = None, *more: Any) -> list[Batch]:
-        made = list(batches(order_seed, *more))
+    def record_passes(order_seed: int | None = None, *arguments: Any) -> list[Batch]:
+        all_batches = list(batches(order_seed, *arguments))
         if order_seed is not None:
-            passes.append(torch.cat([batch.row for batch in made]).tolist())
-        return made
+            passes.append(torch.cat([batch.row for batch in all_batches]).tolist())
+        return all_batches
 
-    monkeypatch.setattr(trainer.loader, "batches", counted)
+    monkeypatch.setattr(trainer.loader, "batches", record_passes)
     trainer._prepare()
     assert len(passes) == 3
     assert len({tuple(rows) for rows in passes}) == 3
@@ -89,14 +97,14 @@ def test_each_of_its_epochs_has_another_order(
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(("known", "found"), [(IGNORE, "no label"), (3, "one value")])
-def test_training_images_of_less_than_two_bias_values_are_refused(
-    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, method: str, known: int, found: str
+@pytest.mark.parametrize(("bias_label", "message_part"), [(IGNORE, "no label"), (3, "one value")])
+def test_training_images_with_less_than_two_bias_values_are_refused(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, method: str, bias_label: int, message_part: str
 ) -> None:
     trainer = make_trainer(method)
     split = trainer.loader.split
-    alike = [replace(split.batch(torch.arange(30)), group=torch.full((30,), known))]
-    monkeypatch.setattr(trainer.loader, "batches", lambda *order: iter(alike))
-    message = f"method {method}: the bias has {found} in the training images, and it needs two values; use erm"
+    equal_batches = [replace(split.batch(torch.arange(30)), group=torch.full((30,), bias_label))]
+    monkeypatch.setattr(trainer.loader, "batches", lambda *order: iter(equal_batches))
+    message = f"method {method}: the bias has {message_part} in the training images, and it needs two values; use erm"
     with pytest.raises(UserError, match=message):
         list(trainer.epoch())

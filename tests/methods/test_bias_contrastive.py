@@ -1,4 +1,4 @@
-"""Bias contrast agrees with slow loops over its pairs; images of unknown bias are in no pair."""
+"""The bias contrast equals slow loops over its pairs; images of unknown bias are in no pair."""
 
 import math
 from dataclasses import replace
@@ -15,24 +15,24 @@ SPEC = DataSpec((4,), 2, 2, (), ("cat", "dog"), ("day", "night"), num_rows=12)
 
 
 @pytest.mark.parametrize("unknown", [(), (0, 3, 7)])
-def test_the_contrast_agrees_with_its_formula(unknown: tuple[int, ...]) -> None:
+def test_the_contrast_equals_slow_loops(unknown: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     n = 12
     y, bias = torch.arange(n) % 2, torch.arange(n) // 2 % 2
-    known = [i not in unknown for i in range(n)]
-    group = torch.where(torch.tensor(known), y * 2 + bias, IGNORE)
+    is_known = [i not in unknown for i in range(n)]
+    group = torch.where(torch.tensor(is_known), y * 2 + bias, IGNORE)
     batch = Batch(torch.randn(n, 4), y, bias, group, torch.arange(n), torch.zeros(n, 2))
     networks = TinyNetworks(SPEC, TinyNetworks.Config())
     method = BiasContrastive(networks, BiasContrastive.Config(), SPEC)
     (objective,) = method.objectives(batch, 0.0)
     v = normalize(method.k(networks.f(batch.x))).double()
-    similar = (v @ v.T / method.config.temperature).tolist()
+    similarity = (v @ v.T / method.config.temperature).tolist()
     losses = []
     for i in range(n):
-        total = sum(math.exp(similar[i][a]) for a in range(n) if a != i)
-        partners = [p for p in range(n) if known[i] and known[p] and y[p] == y[i] and bias[p] != bias[i]]
-        if partners:
-            losses.append(-sum(math.log(math.exp(similar[i][p]) / total) for p in partners) / len(partners))
+        total = sum(math.exp(similarity[i][a]) for a in range(n) if a != i)
+        positives = [p for p in range(n) if is_known[i] and is_known[p] and y[p] == y[i] and bias[p] != bias[i]]
+        if positives:
+            losses.append(-sum(math.log(math.exp(similarity[i][p]) / total) for p in positives) / len(positives))
     assert float(objective.terms["contrast"]) == pytest.approx(sum(losses) / len(losses), rel=1e-4)
 
 

@@ -16,35 +16,39 @@ MakeTrainer = Callable[..., Trainer]
 
 
 def slow_losses(log_q: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Return confusion and bias loss of log q (N, bins, biases, H, W), one place after the other."""
+    """Return confusion and bias loss of log q (N, bins, biases, H, W), in a loop over the positions."""
     confusion, losses = [], [[] for _ in range(bias.shape[1])]
     for n, channel, i, j in (bias != IGNORE).nonzero().tolist():
-        belief = log_q[n, :, channel, i, j]
-        confusion.append(sum(-belief[k] / len(belief) for k in range(len(belief))))
-        losses[channel].append(-belief[bias[n, channel, i, j]])
-    return sum(confusion) / len(confusion), sum(sum(each) / len(each) for each in losses)
+        log_p = log_q[n, :, channel, i, j]
+        confusion.append(sum(-log_p[k] / len(log_p) for k in range(len(log_p))))
+        losses[channel].append(-log_p[bias[n, channel, i, j]])
+    return sum(confusion) / len(confusion), sum(sum(channel_losses) / len(channel_losses) for channel_losses in losses)
 
 
-def test_the_gradients_are_those_of_the_two_objectives(make_trainer: MakeTrainer, batch: Batch) -> None:
-    """f has task + alpha * confusion, g the task, h the bias loss alone; h in eval mode."""
+def test_the_gradients_equal_those_of_the_losses(make_trainer: MakeTrainer, batch: Batch) -> None:
+    """f gets the gradient of task + alpha * confusion, g that of the task, h (in eval mode) that of the bias loss."""
     method = make_trainer({"method": "blind_eye", "alpha": 0.7}, precision="64-true").method
     batch = replace(batch, x=batch.x.double())
     nets = {"f": method.f.train(), "g": method.g.train(), "h": method.h.eval()}
     parameters = {name: [*net.parameters()] for name, net in nets.items()}
     (objective,) = method.objectives(batch, 0.5)
-    got = torch.autograd.grad(objective.loss, [p for each in parameters.values() for p in each])
+    gradients = torch.autograd.grad(
+        objective.loss, [p for network_parameters in parameters.values() for p in network_parameters]
+    )
 
     z = nets["f"](batch.x)
     task = cross_entropy(nets["g"](z), batch.y)
     confusion, bias = slow_losses(torch.log_softmax(nets["h"](z), dim=1), batch.bias)
-    want = {"f": task + 0.7 * confusion, "g": task, "h": bias}
-    by_hand = [g for name in want for g in torch.autograd.grad(want[name], parameters[name], retain_graph=True)]
-    torch.testing.assert_close(got, tuple(by_hand))
+    losses = {"f": task + 0.7 * confusion, "g": task, "h": bias}
+    expected_gradients = [
+        g for name in losses for g in torch.autograd.grad(losses[name], parameters[name], retain_graph=True)
+    ]
+    torch.testing.assert_close(gradients, tuple(expected_gradients))
     for name, term in (("task", task), ("confusion", confusion), ("bias", bias)):
         assert objective.terms[name].item() == pytest.approx(term.item(), rel=1e-6)
 
 
-def test_without_alpha_it_is_erm_bit_for_bit(make_trainer: MakeTrainer) -> None:
+def test_with_alpha_0_blind_eye_is_erm_bit_for_bit(make_trainer: MakeTrainer) -> None:
     blind, erm = make_trainer({"method": "blind_eye", "alpha": 0.0}), make_trainer("erm")
     list(blind), list(erm)
     for name in ("f", "g"):
@@ -54,14 +58,16 @@ def test_without_alpha_it_is_erm_bit_for_bit(make_trainer: MakeTrainer) -> None:
 
 def test_h_steps_update_only_h_before_the_joint_update(make_trainer: MakeTrainer, batch: Batch) -> None:
     method = make_trainer({"method": "blind_eye", "h_steps": 3}).method
-    moved = [objective.over for objective in method.objectives(batch, 0.0)]
-    assert moved == [(method.h,), (method.h,), (method.f, method.g, method.h)]
+    updated_networks = [objective.over for objective in method.objectives(batch, 0.0)]
+    assert updated_networks == [(method.h,), (method.h,), (method.f, method.g, method.h)]
 
 
-def belief_of_h(make_trainer: MakeTrainer, batch: Batch, alpha: float) -> float:
-    """Return the entropy in nats of the belief of an h that has learned the bias, after f learned under alpha."""
-    learned = {"method": "bias_head", "epochs": 8, "optimizer_h": {"lr": 0.01}}
-    trainer = make_trainer(learned, {"method": "blind_eye", "alpha": alpha, "epochs": 4, "optimizer_h": {"lr": 1e-6}})
+def entropy_of_h(make_trainer: MakeTrainer, batch: Batch, alpha: float) -> float:
+    """Train h on the bias, then f with `alpha`; return the entropy of the predictions of h in nats."""
+    bias_head_phase = {"method": "bias_head", "epochs": 8, "optimizer_h": {"lr": 0.01}}
+    trainer = make_trainer(
+        bias_head_phase, {"method": "blind_eye", "alpha": alpha, "epochs": 4, "optimizer_h": {"lr": 1e-6}}
+    )
     list(trainer)
     nets = trainer.networks.eval()
     with torch.no_grad():
@@ -69,5 +75,5 @@ def belief_of_h(make_trainer: MakeTrainer, batch: Batch, alpha: float) -> float:
 
 
 def test_f_learns_features_that_h_cannot_predict_from(make_trainer: MakeTrainer, batch: Batch) -> None:
-    seeing, blind = (belief_of_h(make_trainer, batch, alpha) for alpha in (0.0, 10.0))
-    assert blind > seeing + 0.2
+    entropy_without_alpha, entropy_with_alpha = (entropy_of_h(make_trainer, batch, alpha) for alpha in (0.0, 10.0))
+    assert entropy_with_alpha > entropy_without_alpha + 0.2

@@ -1,4 +1,4 @@
-"""The conditional adversary: eq. 9 with y as an input of h, by hand; the embedding, its gradients and its use for h."""
+"""The conditional adversary: its gradients equal those of eq. 9 with y as an input of h; the class embedding."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,15 +16,15 @@ from lntl.types import Batch
 MakeTrainer = Callable[..., Trainer]
 
 
-def method_of(make_trainer: MakeTrainer, model: str = "convnet", **settings: Any) -> Any:
-    """Return the method with an embedding that is no longer 0."""
+def make_method(make_trainer: MakeTrainer, model: str = "convnet", **settings: Any) -> Any:
+    """Return the method with a random class embedding, which is 0 at the start."""
     method = make_trainer({"method": "conditional_adversary", **settings}, model={"name": model}).method
     nn.init.normal_(method.class_embedding.weight)
     return method
 
 
 def add_class(z: Tensor, embedding: nn.Embedding, y: Tensor) -> Tensor:
-    """Return z with its class's number added to each channel, image by image, place by place."""
+    """Return z with the embedding of each image's class added to each channel, in a loop."""
     out = z.clone()
     for n, label in enumerate(y.tolist()):
         for channel in range(z.shape[1]):
@@ -33,16 +33,20 @@ def add_class(z: Tensor, embedding: nn.Embedding, y: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("model", ["convnet", "lenet"])
-def test_the_gradients_are_those_of_eq_9_with_h_given_y(make_trainer: MakeTrainer, batch: Batch, model: str) -> None:
-    """f has task + lam * information - mu * bias, g the task alone, h and the embedding the bias loss alone."""
-    method = method_of(make_trainer, model, lam=0.4, mu=0.3).double()
+def test_the_gradients_equal_those_of_eq_9_with_y_as_an_input_of_h(
+    make_trainer: MakeTrainer, batch: Batch, model: str
+) -> None:
+    """f gets the gradient of task + lam * information - mu * bias, g that of task, h and the embedding that of bias."""
+    method = make_method(make_trainer, model, lam=0.4, mu=0.3).double()
     batch = replace(batch, x=batch.x.double())
     nets = {name: getattr(method, name).double().train() for name in ("f", "g", "h")}
     nets["e"] = method.class_embedding
     parameters = {name: [*net.parameters()] for name, net in nets.items()}
     (objective,) = method.objectives(batch, 0.5)
     assert objective.over == (method.f, method.g, method.h, method.class_embedding)
-    got = torch.autograd.grad(objective.loss, [p for each in parameters.values() for p in each])
+    gradients = torch.autograd.grad(
+        objective.loss, [p for network_parameters in parameters.values() for p in network_parameters]
+    )
 
     z = nets["f"](batch.x)
     task = cross_entropy(nets["g"](z), batch.y)
@@ -50,36 +54,38 @@ def test_the_gradients_are_those_of_eq_9_with_h_given_y(make_trainer: MakeTraine
     information = (log_q.exp() * log_q).sum(dim=1).mean()
     labels = batch.bias.movedim(1, -1)[batch.labelled]
     bias = -3 * log_q.gather(1, labels[:, None])[:, 0].mean()
-    want = {"f": task + 0.4 * information - 0.3 * bias, "g": task, "h": bias, "e": bias}
-    by_hand = [g for name in want for g in torch.autograd.grad(want[name], parameters[name], retain_graph=True)]
-    torch.testing.assert_close(got, tuple(by_hand))
+    losses = {"f": task + 0.4 * information - 0.3 * bias, "g": task, "h": bias, "e": bias}
+    expected_gradients = [
+        g for name in losses for g in torch.autograd.grad(losses[name], parameters[name], retain_graph=True)
+    ]
+    torch.testing.assert_close(gradients, tuple(expected_gradients))
 
 
-def test_in_the_alternating_schedule_h_gets_y_too(make_trainer: MakeTrainer, batch: Batch) -> None:
-    method = method_of(make_trainer, lam=0.4, mu=0.3, updates="alternating")
-    first, second = method.objectives(batch, 0.5)
-    assert first.over == (method.f, method.g)
-    assert second.over == (method.f, method.h, method.class_embedding)
+def test_in_the_alternating_schedule_y_is_an_input_of_h(make_trainer: MakeTrainer, batch: Batch) -> None:
+    method = make_method(make_trainer, lam=0.4, mu=0.3, updates="alternating")
+    task_objective, bias_objective = method.objectives(batch, 0.5)
+    assert task_objective.over == (method.f, method.g)
+    assert bias_objective.over == (method.f, method.h, method.class_embedding)
     log_q = torch.log_softmax(
         method.h(add_class(method.f(batch.x), method.class_embedding, batch.y), batch.labelled), dim=1
     )
     bias = bias_cross_entropy(log_q, batch.bias_at(batch.labelled))
-    torch.testing.assert_close(second.loss, bias)
-    torch.testing.assert_close(first.terms["mi"], (log_q.exp() * log_q).sum(dim=1).mean().detach())
+    torch.testing.assert_close(bias_objective.loss, bias)
+    torch.testing.assert_close(task_objective.terms["mi"], (log_q.exp() * log_q).sum(dim=1).mean().detach())
 
 
 def test_finding_the_number_of_channels_of_z_does_not_change_f(make_trainer: MakeTrainer) -> None:
-    asked, other = (make_trainer(name).networks.f for name in ("conditional_adversary", "erm"))
-    assert asked.state_dict().keys() == other.state_dict().keys()
-    assert all(torch.equal(value, asked.state_dict()[key]) for key, value in other.state_dict().items())
-    asked.train()(torch.zeros(2, 3, 28, 28))
-    assert not torch.equal(asked.norm.running_var, other.norm.running_var)  # it can change
-    assert method_of(make_trainer).class_embedding.weight.shape == (10, 32)
-    assert method_of(make_trainer, "lenet").class_embedding.weight.shape == (10, 128)
+    f, erm_f = (make_trainer(name).networks.f for name in ("conditional_adversary", "erm"))
+    assert f.state_dict().keys() == erm_f.state_dict().keys()
+    assert all(torch.equal(value, f.state_dict()[key]) for key, value in erm_f.state_dict().items())
+    f.train()(torch.zeros(2, 3, 28, 28))
+    assert not torch.equal(f.norm.running_var, erm_f.norm.running_var)  # in training mode the statistics would change
+    assert make_method(make_trainer).class_embedding.weight.shape == (10, 32)
+    assert make_method(make_trainer, "lenet").class_embedding.weight.shape == (10, 128)
 
 
-def test_h_given_y_predicts_the_bias_that_y_predicts(make_trainer: MakeTrainer, batch: Batch) -> None:
-    """With constant features, h learns the shares of the colours; given y, it learns the colour of each class."""
+def test_h_with_y_as_an_input_learns_the_bias_from_y(make_trainer: MakeTrainer, batch: Batch) -> None:
+    """With constant features, h learns the shares of the colours; with y as an input, the colour of each class."""
     losses = []
     for name in ("conditional_adversary", "lntl"):
         method: Any = make_trainer({"method": name}).method
@@ -94,9 +100,7 @@ def test_h_given_y_predicts_the_bias_that_y_predicts(make_trainer: MakeTrainer, 
     assert losses[0] < 0.7 * losses[1]
 
 
-def test_the_adversary_starts_like_lntl_with_an_h_that_learned_only_from_z(
-    make_trainer: MakeTrainer, batch: Batch
-) -> None:
+def test_the_adversary_starts_with_an_embedding_of_0(make_trainer: MakeTrainer, batch: Batch) -> None:
     method: Any = make_trainer({"method": "conditional_adversary"}).method.eval()
     z = method.f(batch.x)
     torch.testing.assert_close(method._adversary(batch).eval()(z, batch.labelled), method.h.eval()(z, batch.labelled))

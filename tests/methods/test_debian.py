@@ -1,4 +1,4 @@
-"""DebiAN, compared with its definition in slow loops and with numbers of the authors' code."""
+"""DebiAN equals its definition in slow loops and the numbers of the authors' code."""
 
 import copy
 import math
@@ -26,17 +26,17 @@ def wave(n: int, channels: int, step: float, shift: float = 0.0) -> Tensor:
 Y, IMAGE = torch.tensor([0, 1, 2] * 4), torch.arange(12)  # four classes; the batch has no image of class 3
 
 
-def by_hand(p: list[float], s: list[float], y: list[int], penalty: float) -> tuple[list[float], float]:
+def slow_weights_and_loss(p: list[float], s: list[float], y: list[int], penalty: float) -> tuple[list[float], float]:
     """Return the weight of each image and the loss L_d, computed in a loop over the classes."""
     weights, losses = [0.0] * len(y), []
     for label in sorted(set(y)):
-        own = [i for i in range(len(y)) if y[i] == label]
-        first = sum(s[i] * p[i] for i in own) / (sum(s[i] for i in own) + 1e-6)
-        second = sum((1 - s[i]) * p[i] for i in own) / (sum(1 - s[i] for i in own) + 1e-6)
-        for i in own:
-            weights[i] = 1 + (1 - s[i] if second < first else s[i])
-        sizes = abs(sum(s[i] for i in own) - sum(1 - s[i] for i in own)) / len(own)
-        losses.append(-math.log(1e-6 + abs(first - second)) - penalty * math.log(1e-6 + 1 - sizes))
+        class_images = [i for i in range(len(y)) if y[i] == label]
+        first_mean = sum(s[i] * p[i] for i in class_images) / (sum(s[i] for i in class_images) + 1e-6)
+        second_mean = sum((1 - s[i]) * p[i] for i in class_images) / (sum(1 - s[i] for i in class_images) + 1e-6)
+        for i in class_images:
+            weights[i] = 1 + (1 - s[i] if second_mean < first_mean else s[i])
+        size_difference = abs(sum(s[i] for i in class_images) - sum(1 - s[i] for i in class_images)) / len(class_images)
+        losses.append(-math.log(1e-6 + abs(first_mean - second_mean)) - penalty * math.log(1e-6 + 1 - size_difference))
     return weights, sum(losses) / len(losses)
 
 
@@ -44,28 +44,31 @@ def by_hand(p: list[float], s: list[float], y: list[int], penalty: float) -> tup
 # networks replaced by constant logits, 2 wave(12, 4, 1.7) and 2 wave(12, 4, 0.9, 0.5), with one batch for both. For
 # each weight of the penalty: the classifier's loss and the norm of its gradient with respect to its logits; then the
 # discoverer's loss, and the norm and entry [3, 0] of its gradient with respect to its logits.
-AUTHORS = {
+AUTHORS_VALUES = {
     1.0: (3.679621978917666, 0.4801478757981358, 1.3833241684168456, 0.21263563556090267, 0.0765458932383407),
     0.25: (3.679621978917666, 0.4801478757981358, 1.3387430282085506, 0.18224371340592166, 0.046599755354137115),
 }
 
 
-@pytest.mark.parametrize("penalty", AUTHORS)
-def test_both_losses_by_hand_and_as_in_the_authors_code(penalty: float) -> None:
-    logits, found = (2 * wave(12, 4, 1.7)).requires_grad_(), (2 * wave(12, 4, 0.9, 0.5)).requires_grad_()
-    p, s = logits.softmax(dim=1)[IMAGE, Y].detach(), found[IMAGE, Y].sigmoid()
+@pytest.mark.parametrize("penalty", AUTHORS_VALUES)
+def test_both_losses_equal_slow_loops_and_the_authors_code(penalty: float) -> None:
+    logits, discoverer_logits = (2 * wave(12, 4, 1.7)).requires_grad_(), (2 * wave(12, 4, 0.9, 0.5)).requires_grad_()
+    p, s = logits.softmax(dim=1)[IMAGE, Y].detach(), discoverer_logits[IMAGE, Y].sigmoid()
     weights, discovery = debian_weights(p, s.detach(), Y, 4), discovery_loss(p, s, Y, 4, penalty)
-    want_weights, want_discovery = by_hand(p.tolist(), s.tolist(), Y.tolist(), penalty)
-    assert weights.tolist() == pytest.approx(want_weights, rel=1e-9)
-    assert discovery.item() == pytest.approx(want_discovery, rel=1e-9)
+    expected_weights, expected_discovery = slow_weights_and_loss(p.tolist(), s.tolist(), Y.tolist(), penalty)
+    assert weights.tolist() == pytest.approx(expected_weights, rel=1e-9)
+    assert discovery.item() == pytest.approx(expected_discovery, rel=1e-9)
 
     task = (weights * cross_entropy(logits, Y, reduction="none")).mean()
-    (task_gradient,), (discovery_gradient,) = torch.autograd.grad(task, logits), torch.autograd.grad(discovery, found)
-    ours = (task, task_gradient.norm(), discovery, discovery_gradient.norm(), discovery_gradient[3, 0])
-    assert [value.item() for value in ours] == pytest.approx(AUTHORS[penalty], rel=1e-6)
+    (task_gradient,), (discovery_gradient,) = (
+        torch.autograd.grad(task, logits),
+        torch.autograd.grad(discovery, discoverer_logits),
+    )
+    values = (task, task_gradient.norm(), discovery, discovery_gradient.norm(), discovery_gradient[3, 0])
+    assert [value.item() for value in values] == pytest.approx(AUTHORS_VALUES[penalty], rel=1e-6)
 
 
-def test_the_objective_by_hand_and_neither_loss_reaches_the_other_network(
+def test_the_objective_equals_slow_loops_and_each_loss_trains_one_network(
     make_trainer: MakeTrainer, batch: Batch
 ) -> None:
     trainer = make_trainer({"method": "debian", "penalty": 0.5}, precision="64-true")
@@ -77,35 +80,42 @@ def test_the_objective_by_hand_and_neither_loss_reaches_the_other_network(
     logits = networks.g(networks.f(batch.x))
     s = discoverer(batch.x)[image, batch.y].sigmoid()
     p = logits.softmax(dim=1)[image, batch.y]
-    weights, discovery = by_hand(p.tolist(), s.tolist(), batch.y.tolist(), 0.5)
+    weights, discovery = slow_weights_and_loss(p.tolist(), s.tolist(), batch.y.tolist(), 0.5)
     losses = cross_entropy(logits, batch.y, reduction="none")
     task = (torch.tensor(weights, dtype=torch.float64) * losses).mean()
     terms = {name: float(term) for name, term in objective.terms.items()}
-    want = {"task": task.item(), "discovery": discovery, "group": s.mean().item()}
-    assert terms == pytest.approx(want, rel=1e-5)
+    expected = {"task": task.item(), "discovery": discovery, "group": s.mean().item()}
+    assert terms == pytest.approx(expected, rel=1e-5)
     assert objective.loss.item() == pytest.approx(task.item() + discovery, rel=1e-5)
-    main = [*networks.f.parameters(), *networks.g.parameters()]
-    own = torch.autograd.grad(task, main)
-    torch.testing.assert_close(torch.autograd.grad(objective.loss, main, retain_graph=True), own, rtol=1e-5, atol=1e-8)
+    classifier_parameters = [*networks.f.parameters(), *networks.g.parameters()]
+    task_gradients = torch.autograd.grad(task, classifier_parameters)
+    torch.testing.assert_close(
+        torch.autograd.grad(objective.loss, classifier_parameters, retain_graph=True),
+        task_gradients,
+        rtol=1e-5,
+        atol=1e-8,
+    )
 
 
-def test_the_discoverer_starts_with_other_weights_determined_by_the_seed(make_trainer: MakeTrainer) -> None:
-    def begun(**project: int) -> list[Tensor]:
+def test_the_first_weights_of_the_discoverer_follow_from_the_seed(make_trainer: MakeTrainer) -> None:
+    def first_weights(**project: int) -> list[Tensor]:
         trainer = make_trainer("debian", project=project)
         torch.manual_seed(99)
         trainer._prepare()
-        main = [*trainer.networks.f.parameters(), *trainer.networks.g.parameters()]
-        own = list(trainer.method.discoverer.parameters())
-        assert not any(torch.equal(p, q) for p, q in zip(main, own, strict=True) if p.dim() > 1)
-        return [p.detach().clone() for p in own]
+        classifier_parameters = [*trainer.networks.f.parameters(), *trainer.networks.g.parameters()]
+        discoverer_parameters = list(trainer.method.discoverer.parameters())
+        assert not any(
+            torch.equal(p, q) for p, q in zip(classifier_parameters, discoverer_parameters, strict=True) if p.dim() > 1
+        )
+        return [p.detach().clone() for p in discoverer_parameters]
 
-    first, again, other = begun(), begun(), begun(seed=1)
-    assert all(torch.equal(p, q) for p, q in zip(first, again, strict=True))
-    assert not any(torch.equal(p, q) for p, q in zip(first, other, strict=True) if p.dim() > 1)
+    weights, same_seed_weights, other_seed_weights = first_weights(), first_weights(), first_weights(seed=1)
+    assert all(torch.equal(p, q) for p, q in zip(weights, same_seed_weights, strict=True))
+    assert not any(torch.equal(p, q) for p, q in zip(weights, other_seed_weights, strict=True) if p.dim() > 1)
 
 
 def test_the_discoverer_finds_the_images_on_which_the_classifier_fails() -> None:
-    """Half of each class has p = 0.1: descent on L_d puts them in one group."""
+    """Half of each class has p = 0.1; minimising L_d puts these images into one group."""
     y = torch.arange(20) % 2
     fails = torch.arange(20) // 2 % 2 == 0
     p = torch.where(fails, 0.1, 0.9)

@@ -1,4 +1,4 @@
-"""Deep feature reweighting: the layer that it fits, the rows that it uses, and the data that it refuses."""
+"""DFR: the layer that it fits, the rows that it uses, and the data that it refuses."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ Make = Callable[..., Experiment]
 
 
 def write_vectors(path: Path, counts: dict[str, tuple[int, ...]], unknown: int = 0) -> None:
-    """Write vectors (n, 4): 0 and 1 depend weakly on the class, 2 and 3 strongly on the bias; `unknown` have none."""
+    """Write vectors (n, 4) that depend weakly on the class and strongly on the bias; `unknown` rows have no bias."""
     random = np.random.default_rng(0)
     group = np.concatenate([np.repeat(range(4), sizes) for sizes in counts.values()])
     y, bias = group // 2, group % 2
@@ -33,7 +33,7 @@ def write_vectors(path: Path, counts: dict[str, tuple[int, ...]], unknown: int =
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    """A function that builds an experiment on these vectors from phases."""
+    """A function that builds an experiment on the vectors of write_vectors from phases."""
 
     def experiment(*phases: dict[str, Any], counts: Any = COUNTS, unknown: int = 0, **model: Any) -> Experiment:
         write_vectors(tmp_path / "v.npz", counts, unknown)
@@ -58,15 +58,15 @@ def test_fit_logistic_minimises_the_penalised_loss() -> None:
     random = torch.Generator().manual_seed(0)
     z, y, c = torch.randn(120, 6, generator=random, dtype=torch.float64), torch.arange(120) % 3, 0.2
     z[:, 0] += y
-    fitted = fit_logistic(z, y, c=c, l1=True, seed=0)
-    weight, bias = (value.clone().requires_grad_() for value in fitted)
+    parameters = fit_logistic(z, y, c=c, l1=True, seed=0)
+    weight, bias = (value.clone().requires_grad_() for value in parameters)
     loss = c * cross_entropy(z @ weight.T + bias, y, reduction="sum")
-    by_weight, by_bias = torch.autograd.grad(loss, (weight, bias))
+    weight_gradient, bias_gradient = torch.autograd.grad(loss, (weight, bias))
     nonzero = weight != 0
     assert 0 < nonzero.sum() < nonzero.numel()
-    torch.testing.assert_close(by_weight[nonzero], -weight.sign()[nonzero], rtol=0, atol=0.02)
-    assert by_weight[~nonzero].abs().max() < 1.02
-    assert by_bias.abs().max() < 0.02
+    torch.testing.assert_close(weight_gradient[nonzero], -weight.sign()[nonzero], rtol=0, atol=0.02)
+    assert weight_gradient[~nonzero].abs().max() < 1.02
+    assert bias_gradient.abs().max() < 0.02
 
 
 def test_independence_weights_make_bias_and_label_independent() -> None:
@@ -80,16 +80,16 @@ def test_independence_weights_make_bias_and_label_independent() -> None:
 def test_the_worst_group_improves_and_only_the_last_layer_changes(make: Make) -> None:
     erm = {"method": "erm", "epochs": 8, "optimizer_fg": {"lr": 0.02}}
     counts = {"train": (100, 5, 5, 100), "val": (40, 40, 40, 40), "test": (100, 100, 100, 100)}
-    plain, repaired = make(erm, counts=counts), make(erm, {"method": "dfr"}, counts=counts)
-    for experiment in (plain, repaired):
+    erm_experiment, dfr_experiment = make(erm, counts=counts), make(erm, {"method": "dfr"}, counts=counts)
+    for experiment in (erm_experiment, dfr_experiment):
         list(experiment.trainer)
-    states = [experiment.networks.state_dict() for experiment in (plain, repaired)]
-    changed = {key for key in states[0] if not torch.equal(states[0][key], states[1][key])}
-    assert changed == {"g.2.weight", "g.2.bias"}
-    worst = [min(accuracy_by_group(experiment)) for experiment in (plain, repaired)]
+    states = [experiment.networks.state_dict() for experiment in (erm_experiment, dfr_experiment)]
+    changed_names = {key for key in states[0] if not torch.equal(states[0][key], states[1][key])}
+    assert changed_names == {"g.2.weight", "g.2.bias"}
+    worst = [min(accuracy_by_group(experiment)) for experiment in (erm_experiment, dfr_experiment)]
     assert worst[0] < 0.6
     assert worst[1] > worst[0] + 0.15, worst
-    metrics = repaired.trainer.record.metrics  # type: ignore[union-attr]
+    metrics = dfr_experiment.trainer.record.metrics  # type: ignore[union-attr]
     assert set(metrics) == {"train/task", "train/zeros"}
 
 
@@ -99,29 +99,29 @@ def test_dfr_is_fitted_on_balanced_rows_of_the_configured_split(
 ) -> None:
     fits: list[tuple[Tensor, Tensor]] = []
 
-    def record(z: Tensor, y: Tensor, **settings: Any) -> tuple[Tensor, Tensor]:
+    def record_fit(z: Tensor, y: Tensor, **settings: Any) -> tuple[Tensor, Tensor]:
         fits.append((z, y))
         return fit_logistic(z, y, **settings)
 
-    monkeypatch.setattr("lntl.methods.dfr.fit_logistic", record)
+    monkeypatch.setattr("lntl.methods.dfr.fit_logistic", record_fit)
     experiment = make({"method": "dfr", "rows": rows, "draws": 3})
     list(experiment.trainer)
     smallest = {"val": 3, "train": 4}[rows]
     assert [y.bincount().tolist() for _, y in fits] == [[2 * smallest, 2 * smallest]] * 3
     assert not torch.equal(fits[0][0], fits[1][0])  # each draw has other rows
-    second = make({"method": "dfr", "rows": rows, "draws": 3})
-    list(second.trainer)
-    assert torch.equal(second.networks.g[2].weight, experiment.networks.g[2].weight)  # type: ignore[index,union-attr]
+    second_experiment = make({"method": "dfr", "rows": rows, "draws": 3})
+    list(second_experiment.trainer)
+    assert torch.equal(second_experiment.networks.g[2].weight, experiment.networks.g[2].weight)  # type: ignore[index,union-attr]
 
 
 def test_the_half_of_val_that_dfr_is_fitted_on_is_not_used_for_selection(make: Make) -> None:
     experiment = make({"method": "dfr"})
-    fitted, val = experiment.trainer.held_out, experiment.loader("val")
-    assert fitted is not None
-    rows = [set(loader.split.row.tolist()) for loader in (fitted, val)]
+    fit_loader, val_loader = experiment.trainer.held_out, experiment.loader("val")
+    assert fit_loader is not None
+    rows = [set(loader.split.row.tolist()) for loader in (fit_loader, val_loader)]
     assert not rows[0] & rows[1]
     assert rows[0] | rows[1] == set(experiment.data.splits["val"].row.tolist())
-    for loader in (fitted, val):
+    for loader in (fit_loader, val_loader):
         assert loader.split.group.bincount().tolist() == [10, 3, 3, 10]
     assert len(experiment.predict(experiment.networks, "val").y) == 26
     assert "dfr is fitted on one half of it, and val means the other half" in experiment.val_note
@@ -143,13 +143,13 @@ def test_rows_without_a_bias_label_are_left_out(make: Make) -> None:
 
 
 def test_an_empty_group_is_an_error_before_training(make: Make) -> None:
-    for counts, where, first in (
+    for counts, rows, group in (
         (COUNTS | {"val": (20, 0, 6, 20)}, "the half of val that dfr is fitted on", "class 0 with bias value 1"),
         (COUNTS | {"val": (20, 6, 0, 20)}, "the half of val that dfr is fitted on", "class 1 with bias value 0"),
     ):
         with pytest.raises(
             UserError,
-            match=rf"training\.phases\.1\.method: dfr: 1 of 4 groups have no row in {where}, the first is {first}; ",
+            match=rf"training\.phases\.1\.method: dfr: 1 of 4 groups have no row in {rows}, the first is {group}; ",
         ):
             make({"method": "erm"}, {"method": "dfr"}, counts=counts)
     make({"method": "dfr", "rows": "train"}, counts=COUNTS | {"val": (20, 0, 6, 20)})

@@ -1,4 +1,4 @@
-"""Domain-independent training: each image teaches the head of its own bias value; the heads are summed at test."""
+"""Domain-independent training: each image trains the head of its bias value; in evaluation the heads are summed."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,12 +25,12 @@ def method(make_trainer: MakeTrainer, request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture
 def batch(batch: Batch) -> Batch:
-    """24 images in double precision, of random colours."""
+    """24 images in double precision with random bias values."""
     value = torch.randint(0, 10, (24,), generator=torch.Generator().manual_seed(0))
     return replace(batch, x=batch.x.double(), group=batch.y * 10 + value)
 
 
-def test_the_loss_is_that_of_each_images_own_head(method: Any, batch: Batch) -> None:
+def test_the_loss_uses_the_head_of_each_images_bias_value(method: Any, batch: Batch) -> None:
     (objective,) = method.objectives(batch, 0.0)
     outputs = method.g.body(method.f(batch.x))  # (N, biases * classes)
     losses = []
@@ -38,37 +38,37 @@ def test_the_loss_is_that_of_each_images_own_head(method: Any, batch: Batch) -> 
         head = group - 10 * y
         logits = outputs[n, 10 * head : 10 * head + 10]
         losses.append(logits.exp().sum().log() - logits[y])
-    by_hand = sum(losses) / len(losses)
-    assert objective.loss.item() == pytest.approx(by_hand.item(), rel=1e-9)
+    expected = sum(losses) / len(losses)
+    assert objective.loss.item() == pytest.approx(expected.item(), rel=1e-9)
     parameters = [*method.f.parameters(), *method.g.parameters()]
     torch.testing.assert_close(
-        torch.autograd.grad(objective.loss, parameters), torch.autograd.grad(by_hand, parameters)
+        torch.autograd.grad(objective.loss, parameters), torch.autograd.grad(expected, parameters)
     )
 
 
-def test_at_test_the_heads_logits_are_summed(method: Any, batch: Batch) -> None:
+def test_in_evaluation_the_logits_of_the_heads_are_summed(method: Any, batch: Batch) -> None:
     z = method.f(batch.x)
     heads = [method.g(z, torch.full((24,), value)) for value in range(10)]
     torch.testing.assert_close(method.g(z), sum(heads))
 
 
-def test_a_head_learns_from_its_own_bias_value_alone(method: Any, batch: Batch) -> None:
+def test_a_head_gets_gradients_only_from_its_bias_value(method: Any, batch: Batch) -> None:
     batch = replace(batch, group=batch.y * 10 + 3)
     (objective,) = method.objectives(batch, 0.0)
     gradient = torch.autograd.grad(objective.loss, method.g.body[-1].weight)[0].unflatten(0, (10, 10))
-    assert [bool(each.any()) for each in gradient] == [value == 3 for value in range(10)]
+    assert [bool(head_gradient.any()) for head_gradient in gradient] == [value == 3 for value in range(10)]
 
 
-def test_images_without_a_bias_value_teach_nothing(method: Any, batch: Batch) -> None:
-    some = replace(batch, group=torch.where(torch.arange(24) < 12, batch.group, IGNORE))
-    half = batch.part(slice(12))
+def test_images_without_a_bias_value_do_not_change_the_loss(method: Any, batch: Batch) -> None:
+    partly_labelled = replace(batch, group=torch.where(torch.arange(24) < 12, batch.group, IGNORE))
+    labelled = batch.part(slice(12))
     method.f.eval()
-    losses = [next(iter(method.objectives(each, 0.0))).loss.item() for each in (some, half)]
+    losses = [next(iter(method.objectives(part, 0.0))).loss.item() for part in (partly_labelled, labelled)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-9)
-    none = next(iter(method.objectives(batch.without_bias(), 0.0))).loss
-    assert none.item() == 0
+    loss_without_labels = next(iter(method.objectives(batch.without_bias(), 0.0))).loss
+    assert loss_without_labels.item() == 0
 
 
-def test_a_model_with_a_single_head_is_refused_with_the_remedy(make_trainer: MakeTrainer) -> None:
+def test_a_model_with_a_single_head_is_refused(make_trainer: MakeTrainer) -> None:
     with pytest.raises(UserError, match=r"set model\.heads: per_bias"):
         make_trainer("domain_independent")

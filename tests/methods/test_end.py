@@ -1,4 +1,4 @@
-"""EnD, compared with its definition in slow loops over pairs of examples."""
+"""EnD equals its definition in slow loops over pairs of examples."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,8 +17,8 @@ MakeTrainer = Callable[..., Trainer]
 BIASES = 10
 
 
-def by_hand(features: Tensor, y: list[int], group: list[int]) -> tuple[float, float]:
-    """Return both terms, pair after pair; features (N, C)."""
+def slow_terms(features: Tensor, y: list[int], group: list[int]) -> tuple[float, float]:
+    """Return both terms for features (N, C), computed in a loop over the pairs."""
     sums, pairs, entangled = dict.fromkeys(range(BIASES), 0.0), 0, []
     for i, j in combinations(range(len(y)), 2):
         cosine = float(cosine_similarity(features[i], features[j], dim=0))
@@ -33,8 +33,8 @@ def by_hand(features: Tensor, y: list[int], group: list[int]) -> tuple[float, fl
 
 
 @pytest.fixture
-def crowded(batch: Batch) -> Batch:
-    """24 images of three classes whose biases are drawn from three, two of them unknown."""
+def few_class_batch(batch: Batch) -> Batch:
+    """24 images of three classes and three random bias values; two bias values are unknown."""
     y = torch.arange(24) % 3
     bias = torch.randint(0, 3, (24,), generator=torch.Generator().manual_seed(0))
     group = y * BIASES + bias
@@ -43,15 +43,15 @@ def crowded(batch: Batch) -> Batch:
 
 
 @pytest.mark.parametrize("model", ["convnet", "lenet"])
-def test_the_objective_by_hand(make_trainer: MakeTrainer, crowded: Batch, model: str) -> None:
+def test_the_objective_equals_slow_loops(make_trainer: MakeTrainer, few_class_batch: Batch, model: str) -> None:
     settings = {"method": "end", "alpha": 0.3, "beta": 0.7}
     trainer = make_trainer(settings, precision="64-true", model={"name": model})
-    (objective,) = trainer.method.objectives(crowded, 0.0)
+    (objective,) = trainer.method.objectives(few_class_batch, 0.0)
     networks = trainer.networks.train()
-    z = networks.f(crowded.x).detach()
+    z = networks.f(few_class_batch.x).detach()
     features = torch.stack([z[:, c].reshape(24, -1).mean(dim=1) for c in range(z.shape[1])], dim=1)
-    task = cross_entropy(networks.g(z), crowded.y).item()
-    disentangle, entangle = by_hand(features, crowded.y.tolist(), crowded.group.tolist())
+    task = cross_entropy(networks.g(z), few_class_batch.y).item()
+    disentangle, entangle = slow_terms(features, few_class_batch.y.tolist(), few_class_batch.group.tolist())
     assert disentangle > 0.01
     assert entangle > 0
     terms = {name: float(term) for name, term in objective.terms.items()}
@@ -59,26 +59,26 @@ def test_the_objective_by_hand(make_trainer: MakeTrainer, crowded: Batch, model:
     assert objective.loss.item() == pytest.approx(task + 0.3 * disentangle + 0.7 * entangle, rel=1e-6)
 
 
-def test_features_of_either_sign_by_hand(crowded: Batch) -> None:
-    """The absolute value is that of the sum over the pairs of one bias value."""
+def test_features_of_both_signs_equal_slow_loops(few_class_batch: Batch) -> None:
+    """The term has the absolute value of the sum over the pairs of a bias value, not the sum of absolute values."""
     features = torch.randn(24, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     unit = features / features.norm(dim=1, keepdim=True)
-    belongs = membership(crowded.group, BIASES).double()
-    ours = disentangling(unit @ unit.T, belongs), entangling(unit @ unit.T, belongs, crowded.y)
-    assert [float(term) for term in ours] == pytest.approx(
-        by_hand(features, crowded.y.tolist(), crowded.group.tolist()), rel=1e-9
+    belongs = membership(few_class_batch.group, BIASES).double()
+    terms = disentangling(unit @ unit.T, belongs), entangling(unit @ unit.T, belongs, few_class_batch.y)
+    assert [float(term) for term in terms] == pytest.approx(
+        slow_terms(features, few_class_batch.y.tolist(), few_class_batch.group.tolist()), rel=1e-9
     )
 
 
 def test_without_a_pair_both_terms_are_0() -> None:
-    belongs = membership(torch.tensor([3, IGNORE, 15]), BIASES).double()  # biases 3, unknown, 5
+    belongs = membership(torch.tensor([3, IGNORE, 15]), BIASES).double()  # the bias values are 3, unknown and 5
     cosines = torch.full((3, 3), 0.5, dtype=torch.float64)
     assert float(disentangling(cosines, belongs)) == 0
     assert float(entangling(cosines, belongs, torch.tensor([0, 0, 1]))) == 0
 
 
-def test_descent_separates_equal_biases_and_joins_equal_classes() -> None:
-    """Two classes, each in two bias values: at the end z tells the class and not the bias."""
+def test_minimising_the_terms_separates_equal_biases_and_joins_equal_classes() -> None:
+    """Two classes, each with two bias values: at the end z depends on the class and not on the bias."""
     y, bias = torch.tensor([0, 0, 1, 1] * 3), torch.tensor([0, 1, 0, 1] * 3)
     z = torch.randn(12, 4, generator=torch.Generator().manual_seed(2)).requires_grad_()
     belongs = membership(y * 2 + bias, 2).float()
@@ -94,10 +94,10 @@ def test_descent_separates_equal_biases_and_joins_equal_classes() -> None:
     assert cosines[~same_class & same_bias].mean() < 0
 
 
-def test_the_absolute_value_is_that_of_the_sum_over_the_pairs_of_one_bias_value() -> None:
-    """Bias 0 has two equal vectors, bias 1 two opposite ones: |1| + |-1|; bias 2 has three of either sign."""
-    half, root = 0.5, 0.75**0.5
-    corners = [[1.0, 0.0], [-half, root], [0.0, 1.0]]
+def test_disentangling_sums_the_pairs_of_a_bias_value_before_the_absolute_value() -> None:
+    """Bias 0 has two equal vectors (|1|), bias 1 two opposite vectors (|-1|), bias 2 three pairs of both signs."""
+    cosine, root = 0.5, 0.75**0.5
+    corners = [[1.0, 0.0], [-cosine, root], [0.0, 1.0]]
     unit = torch.tensor([[1, 0], [1, 0], [0, 1], [0, -1], *corners], dtype=torch.float64)
     belongs = membership(torch.tensor([0, 0, 1, 1, 2, 2, 2]), 3).double()
-    assert float(disentangling(unit @ unit.T, belongs)) == pytest.approx((1 + 1 + abs(-half + 0 + root)) / 5)
+    assert float(disentangling(unit @ unit.T, belongs)) == pytest.approx((1 + 1 + abs(-cosine + 0 + root)) / 5)

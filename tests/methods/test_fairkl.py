@@ -27,15 +27,15 @@ Z, Y = wave(12, 5, 1.7), torch.tensor([0, 1, 2] * 4)
 BIAS = torch.tensor([0, 1, 2, 0, 1, 2, 1, 1, 0, 2, 0, 2])
 
 
-def cosines_by_hand(z: Tensor) -> list[list[float]]:
+def slow_cosines(z: Tensor) -> list[list[float]]:
     rows = z.tolist()
     return [
         [sum(p * q for p, q in zip(a, b, strict=True)) / math.hypot(*a) / math.hypot(*b) for b in rows] for a in rows
     ]
 
 
-def contrast_by_hand(z: Tensor, y: list[int], temperature: float, epsilon: float) -> float:
-    cosines, n = cosines_by_hand(z), range(len(y))
+def slow_contrast(z: Tensor, y: list[int], temperature: float, epsilon: float) -> float:
+    cosines, n = slow_cosines(z), range(len(y))
     losses = []
     for i in n:
         s = [cosine / temperature for cosine in cosines[i]]
@@ -46,8 +46,8 @@ def contrast_by_hand(z: Tensor, y: list[int], temperature: float, epsilon: float
     return fmean(losses)
 
 
-def fair_kl_by_hand(z: Tensor, y: list[int], bias: list[int], std_weight: float, pull: float) -> float:
-    cosines, n, total = cosines_by_hand(z), range(len(y)), 0.0
+def slow_fair_kl(z: Tensor, y: list[int], bias: list[int], std_weight: float, pull: float) -> float:
+    cosines, n, total = slow_cosines(z), range(len(y)), 0.0
     for same_class in (True, False):
         pairs = [(i, j) for i in n for j in n if i != j and (y[i] == y[j]) == same_class]
         pairs = [(i, j) for i, j in pairs if IGNORE not in (bias[i], bias[j])]
@@ -64,8 +64,8 @@ def fair_kl_by_hand(z: Tensor, y: list[int], bias: list[int], std_weight: float,
 @pytest.mark.parametrize(("temperature", "epsilon"), [(0.1, 0.0), (0.5, 0.25)])
 def test_sup_info_nce_equals_slow_loops(temperature: float, epsilon: float) -> None:
     y = [0, 1, 2, 0, 1, 2, 0, 0, 1, 3, 1, 2]  # the only example of class 3 has no positive pair
-    ours = sup_info_nce(normalize(Z, dim=1), torch.tensor(y), temperature, epsilon)
-    assert ours.item() == pytest.approx(contrast_by_hand(Z, y, temperature, epsilon), rel=1e-9)
+    loss = sup_info_nce(normalize(Z, dim=1), torch.tensor(y), temperature, epsilon)
+    assert loss.item() == pytest.approx(slow_contrast(Z, y, temperature, epsilon), rel=1e-9)
 
 
 @pytest.mark.parametrize("unknown", [[], [2, 7]])
@@ -73,28 +73,30 @@ def test_sup_info_nce_equals_slow_loops(temperature: float, epsilon: float) -> N
 def test_fair_kl_equals_slow_loops(std_weight: float, pull: float, unknown: list[int]) -> None:
     bias = BIAS.clone()
     bias[unknown] = IGNORE
-    expected = fair_kl_by_hand(Z, Y.tolist(), bias.tolist(), std_weight, pull)
+    expected = slow_fair_kl(Z, Y.tolist(), bias.tolist(), std_weight, pull)
     assert fair_kl(normalize(Z, dim=1), Y, bias, std_weight, pull).item() == pytest.approx(expected, rel=1e-9)
 
 
 # Values of debiasing/losses.py in EIDOSLAB/unbiased-contrastive-learning at 25b3981 for the unit vectors of Z, float64.
 # EpsilonSupInfoNCE by (temperature, epsilon): the loss, the norm of its gradient for Z, and one entry of the gradient.
-CONTRASTS = {
+AUTHORS_CONTRASTS = {
     (0.07, 0.0): (0.40231895206324625, 1.4620108528473978, -0.018204619173083508),
     (0.1, 0.0): (0.4798623785209964, 1.5762254226240278, -0.04009593826543136),
     (0.1, 0.5): (-0.12046933673227611, 1.837683365170374, -0.05581011722070474),
     (0.5, 0.25): (4.821846420257155, 3.376452410999857, -0.2921452520934994),
 }
-FAIRKL = -1.18667408786443  # fairkl with kld 0
+AUTHORS_FAIRKL = -1.18667408786443  # fairkl with kld 0
 
 
-@pytest.mark.parametrize(("temperature", "epsilon"), CONTRASTS)
+@pytest.mark.parametrize(("temperature", "epsilon"), AUTHORS_CONTRASTS)
 def test_sup_info_nce_equals_the_authors_code(temperature: float, epsilon: float) -> None:
     z = Z.clone().requires_grad_()
     loss = temperature / 0.07 * sup_info_nce(normalize(z, dim=1), Y, temperature, epsilon)
     (gradient,) = torch.autograd.grad(loss, z)
-    ours = loss.item(), gradient.norm().item(), gradient[3, 2].item()
-    assert ours == pytest.approx(CONTRASTS[temperature, epsilon], rel=1e-3)  # the authors' code adds 1e-6 to a sum
+    values = loss.item(), gradient.norm().item(), gradient[3, 2].item()
+    assert values == pytest.approx(
+        AUTHORS_CONTRASTS[temperature, epsilon], rel=1e-3
+    )  # the authors' code adds 1e-6 to a sum
 
 
 def test_fair_kl_equals_the_authors_code_except_for_pairs_of_an_image_with_itself() -> None:
@@ -103,9 +105,9 @@ def test_fair_kl_equals_the_authors_code_except_for_pairs_of_an_image_with_itsel
     with_self_pairs = pair_moments(v @ v.T, same_class & same_bias)[0]
     without_self_pairs = pair_moments(v @ v.T, same_class & same_bias & distinct)[0]
     conflicting = pair_moments(v @ v.T, same_class & ~same_bias)[0]
-    ours = fair_kl(v, Y, BIAS, std_weight=0, pull=1)
-    theirs = ours - (without_self_pairs - conflicting).square() + (with_self_pairs - conflicting).square()
-    assert theirs.item() == pytest.approx(FAIRKL, rel=1e-9)
+    loss = fair_kl(v, Y, BIAS, std_weight=0, pull=1)
+    loss_with_self_pairs = loss - (without_self_pairs - conflicting).square() + (with_self_pairs - conflicting).square()
+    assert loss_with_self_pairs.item() == pytest.approx(AUTHORS_FAIRKL, rel=1e-9)
 
 
 @pytest.mark.parametrize("task_weight", [0.0, 0.5])
@@ -118,8 +120,8 @@ def test_the_objective_equals_slow_loops(make_trainer: MakeTrainer, batch: Batch
     z = networks.f(batch.x)
     features = torch.stack([z[:, c].reshape(24, -1).mean(dim=1) for c in range(z.shape[1])], dim=1).detach()
     task, y = cross_entropy(networks.g(z), batch.y), batch.y.tolist()
-    contrast = contrast_by_hand(features, y, 0.2, 0.1)
-    fair = fair_kl_by_hand(features, y, (batch.group % 10).tolist(), 1.0, 1.0)
+    contrast = slow_contrast(features, y, 0.2, 0.1)
+    fair = slow_fair_kl(features, y, (batch.group % 10).tolist(), 1.0, 1.0)
     terms = {name: float(term) for name, term in objective.terms.items()}
     assert terms == pytest.approx({"task": task.item(), "contrast": contrast, "fairkl": fair}, rel=1e-4)
     assert objective.loss.item() == pytest.approx(task.item() + 0.3 * contrast + 2 * fair, rel=1e-4)

@@ -1,4 +1,4 @@
-"""Group DRO: algorithm 1 in slow loops, the effect of the groups' counts, and the growth of q with the loss."""
+"""Group DRO equals algorithm 1 in slow loops; group counts, sampling, and the growth of q with the loss."""
 
 import math
 from collections import Counter
@@ -17,15 +17,15 @@ from lntl.types import IGNORE, Batch
 MakeTrainer = Callable[..., Trainer]
 
 
-def prepared(make_trainer: MakeTrainer, **settings: Any) -> tuple[Any, Trainer]:
-    """Return the method, prepared, and its trainer."""
+def make_prepared_method(make_trainer: MakeTrainer, **settings: Any) -> tuple[Any, Trainer]:
+    """Return the method after `prepare`, and its trainer."""
     trainer = make_trainer({"method": "group_dro", **settings}, precision="64-true")
     trainer._prepare()
     return trainer.method.double(), trainer
 
 
-def algorithm_1(q: dict[int, float], losses: list[float], group: list[int], eta: float, c: float, n: Any) -> float:
-    """Update q in place, as the paper's algorithm, and return the loss that f and g minimise."""
+def run_algorithm_1(q: dict[int, float], losses: list[float], group: list[int], eta: float, c: float, n: Any) -> float:
+    """Update q in place with algorithm 1 of the paper; return the loss that f and g minimise."""
     mean = {k: sum(v for v, g in zip(losses, group, strict=True) if g == k) / group.count(k) for k in set(group)}
     for k, value in mean.items():
         q[k] *= math.exp(eta * (value + c / math.sqrt(n[k])))
@@ -36,70 +36,70 @@ def algorithm_1(q: dict[int, float], losses: list[float], group: list[int], eta:
 
 
 @pytest.mark.parametrize(("eta", "c"), [(0.01, 0.0), (0.5, 2.0)])
-def test_two_batches_of_algorithm_1(make_trainer: MakeTrainer, eta: float, c: float) -> None:
-    method, trainer = prepared(make_trainer, eta=eta, adjustment=c)
+def test_two_batches_equal_algorithm_1(make_trainer: MakeTrainer, eta: float, c: float) -> None:
+    method, trainer = make_prepared_method(make_trainer, eta=eta, adjustment=c)
     batches = [replace(batch, x=batch.x.double()) for batch in trainer.loader.batches()]
     counts = Counter(k for batch in batches for k in batch.group.tolist())
     q = dict.fromkeys(counts, 1 / len(counts))
     for batch in batches[:2]:
         (objective,) = method.objectives(batch, 0.0)
         losses = cross_entropy(method.g(method.f(batch.x)), batch.y, reduction="none")
-        want = algorithm_1(q, losses.tolist(), batch.group.tolist(), eta, c, counts)
-        assert objective.loss.item() == pytest.approx(want, rel=1e-6)
-        expected = [q.get(k, 0.0) for k in range(100)]
-        torch.testing.assert_close(method.log_q.exp(), torch.tensor(expected, dtype=torch.float64))
+        expected_loss = run_algorithm_1(q, losses.tolist(), batch.group.tolist(), eta, c, counts)
+        assert objective.loss.item() == pytest.approx(expected_loss, rel=1e-6)
+        expected_q = [q.get(k, 0.0) for k in range(100)]
+        torch.testing.assert_close(method.log_q.exp(), torch.tensor(expected_q, dtype=torch.float64))
 
 
-def test_the_gradient_is_the_q_weighted_one(make_trainer: MakeTrainer) -> None:
-    """q is a constant: the gradient of f and g is that of sum_k q_k L_k."""
-    method, trainer = prepared(make_trainer, eta=0.5)
+def test_the_gradient_is_that_of_the_loss_weighted_by_q(make_trainer: MakeTrainer) -> None:
+    """q is a constant, so the gradient of f and g is that of sum_k q_k L_k."""
+    method, trainer = make_prepared_method(make_trainer, eta=0.5)
     batch = next(iter(trainer.loader.batches()))
     batch = replace(batch, x=batch.x.double())
     parameters = [*method.f.parameters(), *method.g.parameters()]
     (objective,) = method.objectives(batch, 0.0)
     losses = cross_entropy(method.g(method.f(batch.x)), batch.y, reduction="none")
     q, sizes = method.log_q.exp(), Counter(batch.group.tolist())
-    by_hand = sum(q[k] * losses[n] / sizes[k] for n, k in enumerate(batch.group.tolist()))
+    expected_loss = sum(q[k] * losses[n] / sizes[k] for n, k in enumerate(batch.group.tolist()))
     torch.testing.assert_close(
-        torch.autograd.grad(objective.loss, parameters), torch.autograd.grad(by_hand, parameters)
+        torch.autograd.grad(objective.loss, parameters), torch.autograd.grad(expected_loss, parameters)
     )
 
 
 def test_q_becomes_largest_for_the_group_of_largest_loss(make_trainer: MakeTrainer, batch: Batch) -> None:
-    """Networks that do not change, and steps whose exponentials overflow: q ends at the group of largest loss."""
-    method, _ = prepared(make_trainer, eta=500.0)
+    """The networks do not change and the exponentials overflow; q becomes 1 for the group with the largest loss."""
+    method, _ = make_prepared_method(make_trainer, eta=500.0)
     batch = replace(batch, x=batch.x.double())
     for _ in range(10):
         (objective,) = method.objectives(batch, 0.0)
     losses = cross_entropy(method.g(method.f(batch.x)), batch.y, reduction="none")
-    by_group = {k: losses[batch.group == k].mean().item() for k in batch.group.tolist()}
-    assert int(method.log_q.argmax()) == max(by_group, key=lambda k: by_group[k])
-    assert objective.loss.item() == pytest.approx(max(by_group.values()))
+    loss_by_group = {k: losses[batch.group == k].mean().item() for k in batch.group.tolist()}
+    assert int(method.log_q.argmax()) == max(loss_by_group, key=lambda k: loss_by_group[k])
+    assert objective.loss.item() == pytest.approx(max(loss_by_group.values()))
     assert objective.terms["q_max"].item() == pytest.approx(1)
 
 
 def test_balanced_sampling_draws_every_group_equally_often(make_trainer: MakeTrainer) -> None:
-    method, trainer = prepared(make_trainer)
+    method, trainer = make_prepared_method(make_trainer)
     weights, total = method.sampling_weights(), Counter[int]()
     for batch in trainer.loader.batches():
         for row, group in zip(batch.row.tolist(), batch.group.tolist(), strict=True):
             total[group] += weights[row].item()
     assert list(total.values()) == pytest.approx([1.0] * len(total))
-    assert weights.sum().item() == pytest.approx(len(total))  # rows that are not of train weigh nothing
-    assert prepared(make_trainer, sampling="natural")[0].sampling_weights() is None
+    assert weights.sum().item() == pytest.approx(len(total))  # rows of other splits have weight 0
+    assert make_prepared_method(make_trainer, sampling="natural")[0].sampling_weights() is None
 
 
 def test_images_without_a_bias_value_belong_to_no_group(make_trainer: MakeTrainer, batch: Batch) -> None:
-    method, _ = prepared(make_trainer)
+    method, _ = make_prepared_method(make_trainer)
     x = batch.x.double()
-    some = replace(batch, x=x, group=torch.where(torch.arange(24) < 12, batch.group, IGNORE))
-    half = some.part(slice(12))
+    partly_labelled = replace(batch, x=x, group=torch.where(torch.arange(24) < 12, batch.group, IGNORE))
+    labelled = partly_labelled.part(slice(12))
     method.f.eval()
-    before = method.log_q.clone()
+    initial_log_q = method.log_q.clone()
     losses = []
-    for each in (some, half):
-        method.log_q.copy_(before)
-        losses.append(next(iter(method.objectives(each, 0.0))).loss.item())
+    for part in (partly_labelled, labelled):
+        method.log_q.copy_(initial_log_q)
+        losses.append(next(iter(method.objectives(part, 0.0))).loss.item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-9)
     with pytest.raises(UserError, match="no training image has a bias value"):
         method.prepare(lambda: iter([batch.without_bias()]), 0)

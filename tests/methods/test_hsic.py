@@ -17,7 +17,7 @@ from lntl.types import IGNORE, Batch
 MakeTrainer = Callable[..., Trainer]
 
 
-def kernel_by_hand(v: Tensor) -> np.ndarray:
+def slow_kernel(v: Tensor) -> np.ndarray:
     """Return the Gaussian kernel of v (N, A); its width is the lower median of the distances between two examples."""
     n = len(v)
     distances = [[math.dist(v[i].tolist(), v[j].tolist()) for j in range(n)] for i in range(n)]
@@ -26,7 +26,7 @@ def kernel_by_hand(v: Tensor) -> np.ndarray:
     return np.array([[math.exp(-(d**2) / (2 * width**2)) for d in row] for row in distances])
 
 
-def hsic_by_hand(K: np.ndarray, L: np.ndarray) -> float:
+def slow_hsic(K: np.ndarray, L: np.ndarray) -> float:
     n = len(K)
     H = np.eye(n) - np.ones((n, n)) / n
     return float(np.trace(K @ H @ L @ H)) / (n - 1) ** 2
@@ -40,17 +40,17 @@ def test_the_objective_equals_slow_loops(make_trainer: MakeTrainer, batch: Batch
     trainer = make_trainer(settings, precision="64-true", model={"name": model})
     group = batch.group.clone()
     group[[4, 17]] = IGNORE
-    known = [i for i in range(24) if i not in (4, 17)]
+    known_rows = [i for i in range(24) if i not in (4, 17)]
     batch = replace(batch, x=batch.x.double(), group=group)
     (objective,) = trainer.method.objectives(batch, 0.0)
 
     networks = trainer.networks.train()
     z = networks.f(batch.x).detach()
     features = torch.stack([z[:, c].reshape(24, -1).mean(dim=1) for c in range(z.shape[1])], dim=1)
-    K, L = kernel_by_hand(features[known]), kernel_by_hand(batch.bias_features[known].double())
-    expected = hsic_by_hand(K, L)
+    K, L = slow_kernel(features[known_rows]), slow_kernel(batch.bias_features[known_rows].double())
+    expected = slow_hsic(K, L)
     if estimator == "cka":
-        expected /= math.sqrt(hsic_by_hand(K, K) * hsic_by_hand(L, L))
+        expected /= math.sqrt(slow_hsic(K, K) * slow_hsic(L, L))
     task = cross_entropy(networks.g(z), batch.y).item()
     assert expected > 1e-3
     assert objective.terms["dependence"].item() == pytest.approx(expected, rel=1e-6)
@@ -58,9 +58,9 @@ def test_the_objective_equals_slow_loops(make_trainer: MakeTrainer, batch: Batch
 
 
 def dependence(estimator: str, u: Tensor, v: Tensor) -> float:
-    known = torch.ones(len(u), dtype=torch.bool)
-    K, L = (centred(kernel(features, known), known) for features in (u, v))
-    return float(cka(K, L) if estimator == "cka" else hsic(K, L, known))
+    is_known = torch.ones(len(u), dtype=torch.bool)
+    K, L = (centred(kernel(features, is_known), is_known) for features in (u, v))
+    return float(cka(K, L) if estimator == "cka" else hsic(K, L, is_known))
 
 
 @pytest.mark.parametrize("estimator", ["cka", "hsic"])
@@ -87,12 +87,12 @@ def test_if_most_examples_are_equal_the_kernel_is_1_for_equal_pairs_and_0_for_ot
     assert torch.equal(gradient, torch.zeros(5, 1))
 
 
-@pytest.mark.parametrize("known", [[False] * 3, [True, False, False]])
+@pytest.mark.parametrize("is_known", [[False] * 3, [True, False, False]])
 @pytest.mark.parametrize("estimator", ["cka", "hsic"])
-def test_with_fewer_than_two_known_examples_value_and_gradient_are_0(known: list[bool], estimator: str) -> None:
-    u, v, where = torch.rand(3, 2, requires_grad=True), torch.rand(3, 2), torch.tensor(known)
-    K, L = (centred(kernel(features, where), where) for features in (u, v))
-    value = cka(K, L) if estimator == "cka" else hsic(K, L, where)
+def test_with_fewer_than_two_known_examples_value_and_gradient_are_0(is_known: list[bool], estimator: str) -> None:
+    u, v, mask = torch.rand(3, 2, requires_grad=True), torch.rand(3, 2), torch.tensor(is_known)
+    K, L = (centred(kernel(features, mask), mask) for features in (u, v))
+    value = cka(K, L) if estimator == "cka" else hsic(K, L, mask)
     assert value.item() == 0
     assert not torch.autograd.grad(value, u)[0].any()
 
@@ -102,7 +102,7 @@ def test_no_gradient_flows_through_the_width_of_the_kernel() -> None:
     v = torch.randn(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3)).requires_grad_()
     weight = torch.randn(5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
     (gradient,) = torch.autograd.grad((weight * kernel(v, torch.ones(5, dtype=torch.bool))).sum(), v)
-    points, K = v.detach(), kernel_by_hand(v.detach())
+    points, K = v.detach(), slow_kernel(v.detach())
     width = sorted(math.dist(points[i].tolist(), points[j].tolist()) for i in range(5) for j in range(i))[4]
     expected = torch.zeros(5, 2, dtype=torch.float64)
     for i in range(5):

@@ -1,4 +1,4 @@
-"""LEACE as the last phase: the erased features, the fit of g, and its errors."""
+"""LEACE as the last phase: the erased features, the fit of g, and the data that it refuses."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,23 +21,29 @@ N = 200
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    """A function from phases to an experiment on vectors whose bias indicates the class in nine rows of ten.
+    """A function that builds an experiment on vectors from phases; the bias indicates the class in 90 % of the rows.
 
-    sky: a function from y to the bias of the training rows; second: whether to add a second bias with three values.
+    sky: a function that returns the bias of the training rows for y; second_bias: whether there is a second bias.
     """
 
-    def experiment(*phases: dict[str, Any], sky: Any = None, second: bool = False, **model: Any) -> Experiment:
+    def experiment(*phases: dict[str, Any], sky: Any = None, second_bias: bool = False, **model: Any) -> Experiment:
         random, index = np.random.default_rng(0), np.arange(3 * N)
         y, train = index % 2, index < N
         bias = np.where(random.random(3 * N) < np.where(train, 0.9, 0.5), y, 1 - y)
         if sky is not None:
             bias = np.where(train, sky(y), bias)
-        other = index // 2 % 3
-        x = np.stack([y, 2 * bias, y - bias, (other == 1) + y, bias * (other == 2)], axis=1)
+        second_values = index // 2 % 3
+        x = np.stack([y, 2 * bias, y - bias, (second_values == 1) + y, bias * (second_values == 2)], axis=1)
         split = np.repeat(["train", "val", "test"], N)
-        arrays = {"x": x + 0.5 * random.normal(size=x.shape), "y": y, "sky": bias, "other": other, "split": split}
+        arrays = {
+            "x": x + 0.5 * random.normal(size=x.shape),
+            "y": y,
+            "sky": bias,
+            "other": second_values,
+            "split": split,
+        }
         np.savez(tmp_path / "v.npz", **arrays)
-        bias_names = ["sky", "other"] if second else ["sky"]
+        bias_names = ["sky", "other"] if second_bias else ["sky"]
         raw = {
             "project": {"experiment_name": "vectors"},
             "data": {"name": "arrays", "path": str(tmp_path / "v.npz"), "split": "split", "bias": bias_names},
@@ -63,22 +69,25 @@ def covariance(z: Tensor, values: Tensor, weight: Tensor) -> Tensor:
     return ((z - weight @ z) * weight[:, None]).T @ (b - weight @ b)
 
 
-@pytest.mark.parametrize("second", [False, True])
-def test_z_has_no_covariance_with_any_bias(make: Make, second: bool) -> None:
+@pytest.mark.parametrize("second_bias", [False, True])
+def test_z_has_no_covariance_with_any_bias(make: Make, second_bias: bool) -> None:
     erm = {"method": "erm", "epochs": 3}
-    plain, repaired = make(erm, second=second), make(erm, {"method": "leace"}, second=second)
+    erm_experiment, leace_experiment = (
+        make(erm, second_bias=second_bias),
+        make(erm, {"method": "leace"}, second_bias=second_bias),
+    )
     largest = {}
-    for name, experiment in (("plain", plain), ("repaired", repaired)):
+    for name, experiment in (("erm", erm_experiment), ("leace", leace_experiment)):
         list(experiment.trainer)
         spec = experiment.data.spec
         z, y, joint = train_rows(experiment)
         weight = independence_weights(y * spec.num_bias_values + joint, spec.num_bias_values)
         biases = [torch.tensor(bias.value_of_joint)[joint] for bias in spec.biases] or [joint]
         largest[name] = max(float(covariance(z, values, weight).abs().max()) for values in biases)
-    assert largest["plain"] > 1e-2
-    assert largest["repaired"] < 1e-6
-    assert repaired.trainer.record is not None
-    assert repaired.trainer.record.metrics["train/directions"] == (3 if second else 1)
+    assert largest["erm"] > 1e-2
+    assert largest["leace"] < 1e-6
+    assert leace_experiment.trainer.record is not None
+    assert leace_experiment.trainer.record.metrics["train/directions"] == (3 if second_bias else 1)
 
 
 def test_g_is_fitted_on_the_erased_features(make: Make) -> None:
@@ -109,7 +118,7 @@ def test_f_ends_before_the_last_layer(make: Make) -> None:
     assert networks.f(x).shape == (len(x), 6)
     assert networks.h(networks.f(x)).shape == (len(x), 2)
     assert torch.equal(networks.f(x), networks.f[1](networks.f[0](x)))  # type: ignore[index]
-    list(experiment.trainer)  # in plain training the eraser is the identity
+    list(experiment.trainer)  # with ERM the eraser is the identity
 
 
 def test_a_bias_that_cannot_be_erased_is_an_error_before_training(make: Make) -> None:

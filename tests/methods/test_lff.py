@@ -17,32 +17,32 @@ from lntl.types import Batch
 MakeTrainer = Callable[..., Trainer]
 
 
-def losses_by_hand(logits: Tensor, y: Tensor) -> list[float]:
+def slow_losses(logits: Tensor, y: Tensor) -> list[float]:
     return [(row.logsumexp(0) - row[label]).item() for row, label in zip(logits, y.tolist(), strict=True)]
 
 
-def test_three_steps_against_loops(make_trainer: MakeTrainer, batch: Batch) -> None:
-    """Batches of rows 0 to 15, 8 to 23 and 0 to 23: the moving averages, the weights and both losses."""
+def test_three_steps_equal_slow_loops(make_trainer: MakeTrainer, batch: Batch) -> None:
+    """The moving averages, the weights and both losses for batches of rows 0 to 15, 8 to 23 and 0 to 23."""
     q, decay = 0.6, 0.8
     trainer = make_trainer({"method": "lff", "q": q, "decay": decay}, precision="64-true")
     trainer._prepare()
     for head in (trainer.networks.g, trainer.method.biased[1]):
-        head[-1].weight.data *= 100  # so that losses differ
+        head[-1].weight.data *= 100  # so that the losses of the images differ
     main, biased = copy.deepcopy(trainer.networks.train()), copy.deepcopy(trainer.method.biased)
     average: list[dict[int, float]] = [{}, {}]
     label: dict[int, int] = {}
     for rows in (range(16), range(8, 24), range(24)):
         index = list(rows)
-        part = replace(batch, x=batch.x[index].double(), y=batch.y[index], row=batch.row[index])
-        (objective,) = trainer.method.objectives(part, 0.0)
+        step_batch = replace(batch, x=batch.x[index].double(), y=batch.y[index], row=batch.row[index])
+        (objective,) = trainer.method.objectives(step_batch, 0.0)
 
-        losses = [losses_by_hand(logits, part.y) for logits in (biased(part.x), main.g(main.f(part.x)))]
+        losses = [slow_losses(logits, step_batch.y) for logits in (biased(step_batch.x), main.g(main.f(step_batch.x)))]
         for mean, new_losses in zip(average, losses, strict=True):
-            for row, loss in zip(part.row.tolist(), new_losses, strict=True):
+            for row, loss in zip(step_batch.row.tolist(), new_losses, strict=True):
                 mean[row] = decay * mean[row] + (1 - decay) * loss if row in mean else loss
-        label |= dict(zip(part.row.tolist(), part.y.tolist(), strict=True))
+        label |= dict(zip(step_batch.row.tolist(), step_batch.y.tolist(), strict=True))
         weights = []
-        for row in part.row.tolist():
+        for row in step_batch.row.tolist():
             b, d = (mean[row] / max(mean[k] for k in mean if label[k] == label[row]) for mean in average)
             weights.append(b / (b + d))
         n = len(weights)
@@ -54,9 +54,7 @@ def test_three_steps_against_loops(make_trainer: MakeTrainer, batch: Batch) -> N
     assert max(weights) - min(weights) > 0.1
 
 
-def test_the_weights_send_no_gradient_and_neither_loss_reaches_the_other_network(
-    make_trainer: MakeTrainer, batch: Batch
-) -> None:
+def test_weights_get_no_gradient_and_each_loss_trains_one_network(make_trainer: MakeTrainer, batch: Batch) -> None:
     trainer = make_trainer("lff", precision="64-true")
     trainer._prepare()
     batch = replace(batch, x=batch.x.double())
@@ -78,13 +76,13 @@ def test_the_weights_send_no_gradient_and_neither_loss_reaches_the_other_network
 def test_the_generalised_cross_entropy_weights_the_gradient_by_p_to_the_q() -> None:
     logits = torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     y = torch.tensor([0, 1, 2, 3, 0, 1])
-    plain = torch.autograd.grad(cross_entropy(logits, y, reduction="sum"), logits)[0]
-    ours = torch.autograd.grad(generalised(cross_entropy(logits, y, reduction="none"), 0.7).sum(), logits)[0]
+    cross_entropy_gradient = torch.autograd.grad(cross_entropy(logits, y, reduction="sum"), logits)[0]
+    gradient = torch.autograd.grad(generalised(cross_entropy(logits, y, reduction="none"), 0.7).sum(), logits)[0]
     p = logits.softmax(dim=1)[torch.arange(6), y].detach()
-    torch.testing.assert_close(ours, p[:, None] ** 0.7 * plain)
+    torch.testing.assert_close(gradient, p[:, None] ** 0.7 * cross_entropy_gradient)
 
 
-def test_the_biased_network_gets_its_own_first_weights_from_the_seed(make_trainer: MakeTrainer) -> None:
+def test_the_first_weights_of_the_biased_network_follow_from_the_seed(make_trainer: MakeTrainer) -> None:
     def first_weights(**project: int) -> list[Tensor]:
         trainer = make_trainer("erm", "lff", project=project)
         list(trainer.epoch())
@@ -94,12 +92,12 @@ def test_the_biased_network_gets_its_own_first_weights_from_the_seed(make_traine
         main = [*trainer.networks.f.parameters(), *trainer.networks.g.parameters()]
         biased = list(trainer.method.biased.parameters())
         assert [p.shape for p in main] == [p.shape for p in biased]
-        assert not any(torch.equal(p, own) for p, own in zip(main, biased, strict=True) if p.dim() > 1)
+        assert not any(torch.equal(p, q) for p, q in zip(main, biased, strict=True) if p.dim() > 1)
         return [p.detach().clone() for p in biased]
 
-    first, again, other = first_weights(), first_weights(), first_weights(seed=1)
-    assert all(torch.equal(p, r) for p, r in zip(first, again, strict=True))
-    assert not any(torch.equal(p, r) for p, r in zip(first, other, strict=True) if p.dim() > 1)
+    weights, same_seed_weights, other_seed_weights = first_weights(), first_weights(), first_weights(seed=1)
+    assert all(torch.equal(p, r) for p, r in zip(weights, same_seed_weights, strict=True))
+    assert not any(torch.equal(p, r) for p, r in zip(weights, other_seed_weights, strict=True) if p.dim() > 1)
 
 
 def test_the_biased_network_is_trained_with_the_main_network(make_trainer: MakeTrainer) -> None:
@@ -109,7 +107,7 @@ def test_the_biased_network_is_trained_with_the_main_network(make_trainer: MakeT
     assert records[-1].metrics["train/lr_biased"] == 0.01
 
 
-def test_examples_that_the_biased_network_gets_wrong_get_larger_weights(
+def test_examples_with_a_larger_loss_of_the_biased_network_get_larger_weights(
     make_trainer: MakeTrainer, batch: Batch
 ) -> None:
     """If all losses of the main network are equal, the weight grows with the loss of the biased network."""

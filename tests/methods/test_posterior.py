@@ -1,4 +1,4 @@
-"""p(y | bias), the loss that uses it, and the weights that make label and bias independent."""
+"""The posterior p(y | bias), the loss that uses it, and the weights that make label and bias independent."""
 
 import math
 from collections import Counter
@@ -18,10 +18,12 @@ N = 3000
 SPEC = DataSpec((1, 4, 4), 3, 2, (), ("a", "b", "c"), ("u", "v"), N + 50)
 
 
-def biased(batch: Batch, tells: bool) -> tuple[Batch, Tensor]:
-    """Return N rows of three classes and two bias values, one-hot, and the true p(y | bias), (2, 3)."""
+def make_biased_rows(batch: Batch, is_informative: bool) -> tuple[Batch, Tensor]:
+    """Return N rows of three classes with two one-hot bias values, and the true p(y | bias), (2, 3)."""
     random = torch.Generator().manual_seed(3)
-    p = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]] if tells else [[0.2, 0.3, 0.5]] * 2, dtype=torch.float64)
+    p = torch.tensor(
+        [[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]] if is_informative else [[0.2, 0.3, 0.5]] * 2, dtype=torch.float64
+    )
     bias = torch.randint(0, 2, (N,), generator=random)
     y = torch.multinomial(p[bias], 1, generator=random)[:, 0]
     features = torch.nn.functional.one_hot(bias, 2).float()
@@ -29,16 +31,16 @@ def biased(batch: Batch, tells: bool) -> tuple[Batch, Tensor]:
     return replace(batch, y=y, bias=bias, group=y * 2 + bias, bias_features=features, row=row), p
 
 
-@pytest.fixture(params=[True, False], ids=["bias tells", "bias tells nothing"])
-def fitted(request: pytest.FixtureRequest, batch: Batch) -> tuple[BiasPosterior, Batch, Tensor]:
-    all_rows, p = biased(batch, request.param)
+@pytest.fixture(params=[True, False], ids=["informative bias", "uninformative bias"])
+def fitted_posterior(request: pytest.FixtureRequest, batch: Batch) -> tuple[BiasPosterior, Batch, Tensor]:
+    all_rows, p = make_biased_rows(batch, request.param)
     posterior = BiasPosterior(SPEC)
     posterior.fit([all_rows], seed=1)
     return posterior, all_rows, p
 
 
-def test_the_posterior_estimates_the_true_probabilities(fitted: tuple[BiasPosterior, Batch, Tensor]) -> None:
-    posterior, rows, p = fitted
+def test_the_posterior_estimates_the_true_probabilities(fitted_posterior: tuple[BiasPosterior, Batch, Tensor]) -> None:
+    posterior, rows, p = fitted_posterior
     estimate = posterior.log_p[rows.row].exp().double()
     assert (estimate.sum(dim=1) - 1).abs().max() < 1e-3
     assert (estimate - p[rows.bias]).abs().max() < 0.08
@@ -47,8 +49,8 @@ def test_the_posterior_estimates_the_true_probabilities(fitted: tuple[BiasPoster
 
 
 def test_no_row_is_predicted_by_a_model_that_was_fitted_on_it(batch: Batch) -> None:
-    """Bias features that name the row: a model that had seen the rows would know their labels."""
-    rows, _ = biased(batch, tells=False)
+    """The bias features identify the row, so a model that was fitted on a row would know its label."""
+    rows, _ = make_biased_rows(batch, is_informative=False)
     noise = torch.rand(N, 20, generator=torch.Generator().manual_seed(0))
     posterior = BiasPosterior(SPEC)
     posterior.fit([replace(rows, bias_features=noise)], seed=0)
@@ -57,8 +59,8 @@ def test_no_row_is_predicted_by_a_model_that_was_fitted_on_it(batch: Batch) -> N
 
 
 @pytest.mark.parametrize("n", [2, 3, 200])
-def test_one_row_of_a_rare_class_leaves_it_defined(batch: Batch, n: int) -> None:
-    """The folds without that row have one class alone, whose probability is then 1."""
+def test_the_posterior_is_finite_if_a_class_has_one_row(batch: Batch, n: int) -> None:
+    """A fold without this row has only one class, whose probability is then 1."""
     y = torch.zeros(n, dtype=torch.int64)
     y[1] = 1
     bias = torch.arange(n) % 2
@@ -74,23 +76,25 @@ def test_one_row_of_a_rare_class_leaves_it_defined(batch: Batch, n: int) -> None
     posterior.fit([rows], seed=0)
     p = posterior.log_p[:n].exp()
     assert p.isfinite().all()
-    assert p[1].tolist() == pytest.approx([1, SMALLEST, SMALLEST], abs=1e-6)  # its fold's model has seen class 0 alone
+    assert p[1].tolist() == pytest.approx(
+        [1, SMALLEST, SMALLEST], abs=1e-6
+    )  # the model of its fold was fitted only on class 0
     weights = balancing_weights(posterior, [rows], 100.0)
     assert weights.isfinite().all()
     assert weights[:n].mean() == pytest.approx(1, abs=1e-5)
 
 
-def test_a_class_that_a_fold_lacks_has_a_finite_logarithm(batch: Batch) -> None:
-    rows, _ = biased(batch, tells=True)
-    rare = replace(rows, y=torch.where(torch.arange(N) == 7, 2, rows.y % 2))
+def test_a_class_without_rows_in_a_fold_has_a_finite_log_probability(batch: Batch) -> None:
+    rows, _ = make_biased_rows(batch, is_informative=True)
+    rows_with_a_rare_class = replace(rows, y=torch.where(torch.arange(N) == 7, 2, rows.y % 2))
     posterior = BiasPosterior(SPEC)
-    posterior.fit([rare], seed=0)
+    posterior.fit([rows_with_a_rare_class], seed=0)
     assert posterior.log_p.isfinite().all()
-    assert posterior.log_p[rare.row[7], 2].item() == pytest.approx(math.log(SMALLEST))
+    assert posterior.log_p[rows_with_a_rare_class.row[7], 2].item() == pytest.approx(math.log(SMALLEST))
 
 
-def test_the_bias_product_by_hand(fitted: tuple[BiasPosterior, Batch, Tensor]) -> None:
-    posterior, rows, _ = fitted
+def test_the_bias_product_equals_a_slow_loop(fitted_posterior: tuple[BiasPosterior, Batch, Tensor]) -> None:
+    posterior, rows, _ = fitted_posterior
     loss = TaskLoss(TaskSettings(task="bias_product", smoothing=0.1), SPEC)
     loss.fit(lambda: [rows], seed=1)
     logits = torch.randn(N, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
@@ -102,8 +106,8 @@ def test_the_bias_product_by_hand(fitted: tuple[BiasPosterior, Batch, Tensor]) -
     assert loss(logits, rows).item() == pytest.approx(total, rel=1e-6)
 
 
-def test_under_the_weights_label_and_bias_are_independent(fitted: tuple[BiasPosterior, Batch, Tensor]) -> None:
-    posterior, rows, _ = fitted
+def test_with_the_weights_label_and_bias_are_independent(fitted_posterior: tuple[BiasPosterior, Batch, Tensor]) -> None:
+    posterior, rows, _ = fitted_posterior
     weights = balancing_weights(posterior, [rows], max_weight=100.0)
     mass: Counter[tuple[int, int]] = Counter()
     for row, y, bias in zip(rows.row.tolist(), rows.y.tolist(), rows.bias.tolist(), strict=True):
@@ -116,19 +120,19 @@ def test_under_the_weights_label_and_bias_are_independent(fitted: tuple[BiasPost
     assert sum(mass.values()) == pytest.approx(1, abs=1e-5)
 
 
-def test_weights_are_clipped(fitted: tuple[BiasPosterior, Batch, Tensor]) -> None:
-    posterior, rows, _ = fitted
+def test_weights_are_clipped(fitted_posterior: tuple[BiasPosterior, Batch, Tensor]) -> None:
+    posterior, rows, _ = fitted_posterior
     weights = balancing_weights(posterior, [rows], max_weight=1.0)
     assert weights.max() / weights[weights > 0].min() <= 1 / 0.05
     assert (weights[rows.row] > 0).all()
 
 
-def test_the_effective_share_is_kishs() -> None:
+def test_the_effective_share_equals_the_formula_of_kish() -> None:
     assert effective_share(torch.tensor([2.0, 2.0, 0.0])).item() == pytest.approx(1)
     assert effective_share(torch.tensor([1.0, 3.0])).item() == pytest.approx(16 / (2 * 10))
 
 
-def test_resampling_draws_by_the_weights_of_reweight(make_trainer: Callable[..., Trainer]) -> None:
+def test_resample_draws_with_the_weights_of_reweight(make_trainer: Callable[..., Trainer]) -> None:
     trainers = [
         make_trainer("reweight"),
         make_trainer("resample"),
@@ -142,7 +146,7 @@ def test_resampling_draws_by_the_weights_of_reweight(make_trainer: Callable[...,
         assert torch.equal(trainer.method.sampling_weights(), weights)
 
 
-def test_reweight_by_hand(make_trainer: Callable[..., Trainer], batch: Batch) -> None:
+def test_the_loss_of_reweight_equals_a_slow_loop(make_trainer: Callable[..., Trainer], batch: Batch) -> None:
     trainer = make_trainer("reweight")
     trainer._prepare()
     trainer.networks.eval()
@@ -152,11 +156,13 @@ def test_reweight_by_hand(make_trainer: Callable[..., Trainer], batch: Batch) ->
     assert objective.loss.item() == pytest.approx(sum(terms) / 24, rel=1e-4)
 
 
-def test_smoothing_keeps_probabilities(fitted: tuple[BiasPosterior, Batch, Tensor]) -> None:
-    posterior, rows, _ = fitted
-    before, same, even = posterior.log_p[rows.row].exp(), deepcopy(posterior), deepcopy(posterior)
-    same.smooth(0)
-    even.smooth(1)
-    torch.testing.assert_close(same.log_p[rows.row].exp(), before)
-    torch.testing.assert_close(even.log_p[rows.row].exp(), torch.full_like(before, 1 / 3))
-    torch.testing.assert_close(posterior.log_p[rows.row].exp(), before)  # the copies alone were smoothed
+def test_smoothing_goes_from_the_posterior_to_uniform_probabilities(
+    fitted_posterior: tuple[BiasPosterior, Batch, Tensor],
+) -> None:
+    posterior, rows, _ = fitted_posterior
+    original, unsmoothed, fully_smoothed = posterior.log_p[rows.row].exp(), deepcopy(posterior), deepcopy(posterior)
+    unsmoothed.smooth(0)
+    fully_smoothed.smooth(1)
+    torch.testing.assert_close(unsmoothed.log_p[rows.row].exp(), original)
+    torch.testing.assert_close(fully_smoothed.log_p[rows.row].exp(), torch.full_like(original, 1 / 3))
+    torch.testing.assert_close(posterior.log_p[rows.row].exp(), original)  # only the copies were smoothed

@@ -1,4 +1,4 @@
-"""Spectral decoupling, compared with its definition in slow loops."""
+"""Spectral decoupling equals its definition in slow loops."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from lntl.types import Batch
 MakeTrainer = Callable[..., Trainer]
 
 
-def test_the_objective_by_hand(make_trainer: MakeTrainer, batch: Batch) -> None:
+def test_the_objective_equals_slow_loops(make_trainer: MakeTrainer, batch: Batch) -> None:
     trainer = make_trainer({"method": "spectral_decoupling", "lam": 0.3})
     networks = trainer.networks.train()
     (objective,) = trainer.method.objectives(batch, 0.0)
@@ -30,5 +30,5 @@ def test_the_gradient_moves_each_logit_towards_0_by_lam_times_its_value() -> Non
     logits = torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     y = torch.tensor([0, 1, 2, 3, 0, 1])
     (gradient,) = torch.autograd.grad(cross_entropy(logits, y) + 0.3 * logit_penalty(logits), logits)
-    want = (logits.softmax(dim=1) - torch.eye(4, dtype=torch.float64)[y] + 0.3 * logits) / 6
-    torch.testing.assert_close(gradient, want.detach())
+    expected = (logits.softmax(dim=1) - torch.eye(4, dtype=torch.float64)[y] + 0.3 * logits) / 6
+    torch.testing.assert_close(gradient, expected.detach())

@@ -1,4 +1,4 @@
-"""Properties of all models: shapes, memory layout, seeds."""
+"""Properties of all models: shapes, memory layout and seeds."""
 
 from typing import Any
 
@@ -45,20 +45,23 @@ def test_shapes_follow_from_the_data(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_channels_last_is_the_same_function(model: str) -> None:
-    plain, last = build(model, COLORED).double(), build(model, COLORED).double().to(memory_format=torch.channels_last)
+def test_the_memory_layout_does_not_change_the_outputs(model: str) -> None:
+    networks, channels_last = (
+        build(model, COLORED).double(),
+        build(model, COLORED).double().to(memory_format=torch.channels_last),
+    )
     x = torch.randn(3, *COLORED.input_shape, dtype=torch.float64)
     for head in ("g", "h"):
-        torch.testing.assert_close(getattr(last, head)(last.f(x)), getattr(plain, head)(plain.f(x)), rtol=1e-4, atol=1e-5)  # fmt: skip # noqa: E501
+        torch.testing.assert_close(getattr(channels_last, head)(channels_last.f(x)), getattr(networks, head)(networks.f(x)), rtol=1e-4, atol=1e-5)  # fmt: skip # noqa: E501
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_h_at_places_gives_the_logits_of_the_map_there(model: str) -> None:
+def test_h_at_positions_gives_the_logits_of_the_map_at_these_positions(model: str) -> None:
     networks = build(model, COLORED).eval()
     z, where = networks.f(torch.randn(3, *COLORED.input_shape)), torch.rand(3, 14, 14) < 0.2
     maps = networks.h(z)
-    picked = torch.stack([maps[n, :, :, i, j] for n, i, j in where.nonzero().tolist()])
-    torch.testing.assert_close(networks.h(z, where), picked, rtol=1e-4, atol=1e-5)
+    expected = torch.stack([maps[n, :, :, i, j] for n, i, j in where.nonzero().tolist()])
+    torch.testing.assert_close(networks.h(z, where), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("spec", LABELS)
@@ -72,45 +75,47 @@ def test_h_for_some_images_gives_their_logits(model: str, spec: DataSpec) -> Non
 
 @pytest.mark.parametrize("spec", MAPS)
 @pytest.mark.parametrize("model", MODELS)
-def test_a_task_head_for_each_bias_value(model: str, spec: DataSpec) -> None:
-    """g(z, value) uses one head per image, each another function; g(z) is their sum, or their mean probability."""
+def test_g_has_a_head_for_each_bias_value(model: str, spec: DataSpec) -> None:
+    """g(z, value) uses the head of each image's value; g(z) is the sum of the logits, or of the mean probability."""
     networks = build(model, spec, heads="per_bias").eval()
     z = networks.f(torch.randn(5, *spec.input_shape))
-    each = [networks.g(z, torch.full((5,), value)) for value in range(spec.num_bias_values)]
+    logits_by_value = [networks.g(z, torch.full((5,), value)) for value in range(spec.num_bias_values)]
     assert networks.g.num_bias_values == spec.num_bias_values
-    assert all(logits.shape == (5, spec.num_classes) for logits in each)
-    assert not torch.allclose(each[0], each[1])
-    mixed = networks.g(z, torch.tensor([4, 0, 1, 2, 0]))
-    torch.testing.assert_close(mixed, torch.stack([each[value][n] for n, value in enumerate([4, 0, 1, 2, 0])]))
-    torch.testing.assert_close(networks.g(z), sum(each))
-    averaged = build(model, spec, heads="per_bias", heads_sum="probabilities").eval()
-    averaged.load_state_dict(networks.state_dict())
-    mean = sum(logits.softmax(dim=1) for logits in each) / spec.num_bias_values
-    torch.testing.assert_close(averaged.g(z).softmax(dim=1), mean)
-    assert not torch.allclose(mean, sum(each).softmax(dim=1))
+    assert all(logits.shape == (5, spec.num_classes) for logits in logits_by_value)
+    assert not torch.allclose(logits_by_value[0], logits_by_value[1])
+    mixed_logits = networks.g(z, torch.tensor([4, 0, 1, 2, 0]))
+    torch.testing.assert_close(
+        mixed_logits, torch.stack([logits_by_value[value][n] for n, value in enumerate([4, 0, 1, 2, 0])])
+    )
+    torch.testing.assert_close(networks.g(z), sum(logits_by_value))
+    averaging_networks = build(model, spec, heads="per_bias", heads_sum="probabilities").eval()
+    averaging_networks.load_state_dict(networks.state_dict())
+    mean = sum(logits.softmax(dim=1) for logits in logits_by_value) / spec.num_bias_values
+    torch.testing.assert_close(averaging_networks.g(z).softmax(dim=1), mean)
+    assert not torch.allclose(mean, sum(logits_by_value).softmax(dim=1))
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_networks_are_f_g_and_h(model: str) -> None:
+def test_the_submodules_are_f_g_and_h(model: str) -> None:
     assert [name for name, _ in build(model, COLORED).named_children()] == ["f", "g", "h"]
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_start_weights_follow_from_the_seed(model: str) -> None:
-    first, again, other = (build(model, COLORED, seed).state_dict() for seed in (0, 0, 1))
-    assert all(torch.equal(first[key], again[key]) for key in first)
+    state, same_seed_state, other_seed_state = (build(model, COLORED, seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(state[key], same_seed_state[key]) for key in state)
     for name in ("f", "g", "h"):
-        assert any(not torch.equal(first[key], other[key]) for key in first if key.startswith(f"{name}."))
+        assert any(not torch.equal(state[key], other_seed_state[key]) for key in state if key.startswith(f"{name}."))
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_in_evaluation_mode_a_prediction_does_not_depend_on_the_batch(model: str) -> None:
     networks = build(model, COLORED)
-    networks.f.train()(torch.randn(8, *COLORED.input_shape))  # running statistics of its own
+    networks.f.train()(torch.randn(8, *COLORED.input_shape))  # changes the running statistics
     networks.eval()
     x = torch.randn(4, *COLORED.input_shape)
-    alone = torch.cat([networks.g(networks.f(x[n : n + 1])) for n in range(4)])
-    torch.testing.assert_close(networks.g(networks.f(x)), alone, rtol=1e-4, atol=1e-5)
+    single_logits = torch.cat([networks.g(networks.f(x[n : n + 1])) for n in range(4)])
+    torch.testing.assert_close(networks.g(networks.f(x)), single_logits, rtol=1e-4, atol=1e-5)
 
 
 def test_lenet_has_a_vector_of_features() -> None:

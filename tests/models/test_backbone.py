@@ -14,7 +14,7 @@ from lntl.types import DataSpec
 
 SPEC = DataSpec((3, 32, 32), 4, 5, (), tuple("abcd"), tuple("uvwxy"), 100)
 GREY = DataSpec((1, 32, 32), 4, 5, (), tuple("abcd"), tuple("uvwxy"), 100)
-ODD = DataSpec((3, 30, 30), 4, 5, (), tuple("abcd"), tuple("uvwxy"), 100)
+SPEC_30_PIXELS = DataSpec((3, 30, 30), 4, 5, (), tuple("abcd"), tuple("uvwxy"), 100)
 VECTORS = DataSpec((12,), 4, 5, (2,), tuple("abcd"), tuple("uvwxy"), 100)
 
 
@@ -32,7 +32,7 @@ def build(name: str = "torchvision/resnet18", split: str = "layer2", spec: DataS
         (
             "torchvision/squeezenet1_1",
             "features.3",
-        ),  # its first convolution has a bias, its last layer is a convolution
+        ),  # the first convolution has a bias, and the last layer is a convolution
         ("torchvision/vit_b_32", "encoder.layers.encoder_layer_0"),
         ("timm/test_resnet", "layer1"),
     ],
@@ -46,19 +46,19 @@ def test_first_and_last_layer_fit_the_data(name: str, split: str) -> None:
 
 
 def test_small_images_gives_a_3_x_3_first_convolution_without_pooling() -> None:
-    small, default = build(small_images=True), build()
+    small_image_networks, default_networks = build(small_images=True), build()
     x = torch.randn(2, 3, 32, 32)
-    assert small.f(x).shape == (2, 128, 16, 16)
-    assert default.f(x).shape == (2, 128, 4, 4)
-    assert small.f.conv1.weight.shape == (64, 3, 3, 3)
-    assert not any(isinstance(module, nn.MaxPool2d) for module in small.modules())
+    assert small_image_networks.f(x).shape == (2, 128, 16, 16)
+    assert default_networks.f(x).shape == (2, 128, 4, 4)
+    assert small_image_networks.f.conv1.weight.shape == (64, 3, 3, 3)
+    assert not any(isinstance(module, nn.MaxPool2d) for module in small_image_networks.modules())
 
 
 def test_layers_have_their_own_learning_rate_or_are_frozen() -> None:
     networks = build(frozen=["conv1", "bn1"], lr_factors={"f": 0.5, "layer2.1": 0.1})
     assert networks.lr_factors == {"": 0.5, "layer2.1": 0.1}
-    frozen = {name for name, p in networks.named_parameters() if not p.requires_grad}
-    assert frozen == {"f.conv1.weight", "f.bn1.weight", "f.bn1.bias"}
+    frozen_names = {name for name, p in networks.named_parameters() if not p.requires_grad}
+    assert frozen_names == {"f.conv1.weight", "f.bn1.weight", "f.bn1.bias"}
 
 
 @pytest.mark.parametrize(
@@ -72,13 +72,13 @@ def test_layers_have_their_own_learning_rate_or_are_frozen() -> None:
         ({"lr_factors": {"x": 0.1}}, r"model\.lr_factors: f has no layer 'x'"),
         ({"name": "torchvision/vgg11", "split": "features.3", "small_images": True}, r"is not built like a ResNet"),
         ({"spec": VECTORS}, r"torchvision takes images, but the data are vectors \(12,\); use mlp"),
-        ({"name": "torchvision/vit_b_16", "spec": ODD},
+        ({"name": "torchvision/vit_b_16", "spec": SPEC_30_PIXELS},
          r"vit_b_16 cannot take images of 30 x 30: "),
-        ({"name": "timm/nest_tiny", "spec": ODD},
+        ({"name": "timm/nest_tiny", "spec": SPEC_30_PIXELS},
          r"nest_tiny cannot take images of 3 x 30 x 30: "),
     ],
 )  # fmt: skip
-def test_a_setting_that_does_not_fit_is_reported(arguments: dict[str, Any], message: str) -> None:
+def test_an_unsuitable_setting_is_refused_with_the_reason(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         build(**arguments)
 
@@ -112,15 +112,15 @@ def classifier_state(networks: Backbone) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("settings", [{}, {"heads": "per_bias"}, {"small_images": True}])
 def test_weights_of_a_classifier_are_loaded_into_f_and_g(settings: dict[str, Any]) -> None:
-    """The last layer, for other classes, is not changed, nor is a first convolution of another shape."""
+    """A last layer for other classes and a first convolution of another shape are not changed."""
     torch.manual_seed(1)
     state = load_model("torchvision").create("resnet18", (3, 32, 32), 9).state_dict()
     networks = build(**settings)
-    before = {key: value.clone() for key, value in classifier_state(networks).items()}
+    initial_state = {key: value.clone() for key, value in classifier_state(networks).items()}
     networks.load_whole(state)
-    unchanged = ("fc.", "conv1.") if "small_images" in settings else ("fc.",)
+    unchanged_prefixes = ("fc.", "conv1.") if "small_images" in settings else ("fc.",)
     for key, value in classifier_state(networks).items():
-        assert torch.equal(value, before[key] if key.startswith(unchanged) else state[key]), key
+        assert torch.equal(value, initial_state[key] if key.startswith(unchanged_prefixes) else state[key]), key
 
 
 def test_weights_of_a_model_with_two_heads_are_loaded_except_for_the_heads() -> None:
@@ -137,10 +137,10 @@ def test_weights_of_a_model_with_two_heads_are_loaded_except_for_the_heads() -> 
 
 
 def test_a_last_layer_that_fits_is_loaded() -> None:
-    other, networks = build(seed=1), build()
-    networks.load_whole(classifier_state(other))
+    source_networks, networks = build(seed=1), build()
+    networks.load_whole(classifier_state(source_networks))
     x = torch.randn(2, 3, 32, 32)
-    assert torch.equal(networks.eval().g(networks.f(x)), other.eval().g(other.f(x)))
+    assert torch.equal(networks.eval().g(networks.f(x)), source_networks.eval().g(source_networks.f(x)))
 
 
 def test_auxiliary_classifiers_of_googlenet_are_ignored() -> None:
@@ -161,7 +161,7 @@ def test_auxiliary_classifiers_of_googlenet_are_ignored() -> None:
 def test_weights_of_another_architecture_are_reported(change: dict[str, Any], message: str) -> None:
     networks = build()
     state = {key: value for key, value in (classifier_state(build(seed=1)) | change).items() if value is not None}
-    before = {key: value.clone() for key, value in classifier_state(networks).items()}
+    initial_state = {key: value.clone() for key, value in classifier_state(networks).items()}
     with pytest.raises(UserError, match=message):
         networks.load_whole(state)
-    assert all(torch.equal(value, before[key]) for key, value in classifier_state(networks).items())
+    assert all(torch.equal(value, initial_state[key]) for key, value in classifier_state(networks).items())

@@ -13,7 +13,7 @@ from lntl.probing.leakage import count_head
 from lntl.types import IGNORE, Networks
 
 
-def test_accuracy_and_chance_for_a_map_of_labels(digits: ColoredMNIST) -> None:
+def test_accuracy_and_chance_for_a_map_of_labels_equal_slow_loops(digits: ColoredMNIST) -> None:
     torch.manual_seed(0)
     networks, split = ConvNet(digits.spec, ConvNet.Config()), digits.splits["val"]
     counts = count_head(networks, (split.batch(i) for i in torch.arange(10).split(4)), digits.spec.num_bins)
@@ -31,16 +31,16 @@ def test_accuracy_and_chance_for_a_map_of_labels(digits: ColoredMNIST) -> None:
     assert counts.chance(index) == pytest.approx(sum(max(counter.values()) for counter in values) / total)
 
 
-def test_accuracy_and_chance_for_one_label_per_image(digits: ColoredMNIST) -> None:
+def test_accuracy_and_chance_for_one_label_per_image_equal_their_formulas(digits: ColoredMNIST) -> None:
     networks = Networks()
     networks.f, networks.h = nn.Flatten(), nn.Linear(3 * 28 * 28, 10)
     batch = digits.splits["test"].batch(torch.arange(50))
     bias = torch.where(torch.arange(50) % 3 == 0, IGNORE, batch.y)
     counts = count_head(networks, [replace(batch, bias=bias)], 10)
-    index, known = torch.arange(50), bias != IGNORE
-    right = networks.h(batch.x.flatten(1)).argmax(dim=1) == bias
-    assert counts.accuracy(index) == pytest.approx(right.sum().item() / known.sum().item())
-    assert counts.chance(index) == pytest.approx(max(Counter(bias[known].tolist()).values()) / known.sum().item())
+    index, is_known = torch.arange(50), bias != IGNORE
+    is_correct = networks.h(batch.x.flatten(1)).argmax(dim=1) == bias
+    assert counts.accuracy(index) == pytest.approx(is_correct.sum().item() / is_known.sum().item())
+    assert counts.chance(index) == pytest.approx(max(Counter(bias[is_known].tolist()).values()) / is_known.sum().item())
 
 
 def test_without_known_labels_accuracy_and_chance_are_zero(digits: ColoredMNIST) -> None:

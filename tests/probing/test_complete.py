@@ -42,7 +42,7 @@ def test_samples_are_the_first_images_of_each_class(run: RunFolder, digits: Colo
                     np.testing.assert_array_equal(pictures[label, k], expected)
 
 
-def test_an_existing_part_is_not_made_again(run: RunFolder) -> None:
+def test_an_existing_file_is_not_made_again(run: RunFolder) -> None:
     run.samples.write_bytes(b"mine")
     faults = complete(run)  # this folder has no checkpoint
     assert [fault.partition(" ")[0] for fault in faults] == ["test.json", "probe.json", "saliency.json"]
@@ -63,7 +63,7 @@ def test_complete_returns_a_sentence_about_data_without_images(run: RunFolder, m
 
 
 @pytest.mark.full
-def test_a_run_that_has_no_best_checkpoint_is_evaluated_once_and_shown(make_config: Callable[..., Config]) -> None:
+def test_a_run_without_a_best_checkpoint_is_evaluated_once(make_config: Callable[..., Config]) -> None:
     unfinished = start(make_config("erm", "lntl"))
     next(step for step in unfinished.train() if isinstance(step, EpochRecord))  # stops before the last phase
     assert complete(unfinished.folder) == []
@@ -76,7 +76,7 @@ def test_a_run_that_has_no_best_checkpoint_is_evaluated_once_and_shown(make_conf
     assert evaluation_file.stat().st_ino == inode  # not written again
 
 
-def test_large_images_are_made_smaller() -> None:
+def test_thumbnails_of_large_images_have_the_maximal_side() -> None:
     assert thumbnails(torch.full((2, 3, 224, 112), 7, dtype=torch.uint8)).shape == (2, 3, THUMBNAIL, THUMBNAIL // 2)
     assert (thumbnails(torch.full((2, 3, 224, 112), 7, dtype=torch.uint8)) == 7).all()
 

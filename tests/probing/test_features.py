@@ -1,4 +1,4 @@
-"""Features: what a layer says, whatever runs after it; which layers there are."""
+"""Features are the outputs of a layer, also if a later layer changes them; the names of the layers."""
 
 import copy
 
@@ -27,33 +27,33 @@ def images(digits: ColoredMNIST) -> list[Tensor]:
     return [digits.splits["test"].batch(index).x for index in torch.arange(100).split(30)]
 
 
-def test_layers_by_hand(convnet: ConvNet, images: list[Tensor]) -> None:
+def test_features_equal_the_outputs_of_the_layers(convnet: ConvNet, images: list[Tensor]) -> None:
     x = torch.cat(images)
     convnet.eval()
     with torch.no_grad():
         z = convnet.f(x)
         expected = {"f": z, "g.0": convnet.g[0](z), "g.1": convnet.g[:2](z), "penultimate": convnet.g[:-1](z)}
-    together = layer_outputs(convnet, images, expected)
-    for layer, wanted in expected.items():
-        found = features(convnet, images, layer)
-        assert torch.equal(found, together[layer])  # from one pass
-        assert found.dtype == torch.float32
-        assert not found.requires_grad
-        assert not found.is_inference()
-        torch.testing.assert_close(found, wanted.contiguous(), rtol=1e-4, atol=1e-5)
+    all_features = layer_outputs(convnet, images, expected)
+    for layer, expected_features in expected.items():
+        z_found = features(convnet, images, layer)
+        assert torch.equal(z_found, all_features[layer])  # computed in one pass for all layers
+        assert z_found.dtype == torch.float32
+        assert not z_found.requires_grad
+        assert not z_found.is_inference()
+        torch.testing.assert_close(z_found, expected_features.contiguous(), rtol=1e-4, atol=1e-5)
 
 
-def test_listening_moves_nothing_and_leaves_no_hook(convnet: ConvNet, images: list[Tensor]) -> None:
-    before = copy.deepcopy(convnet.state_dict())
+def test_reading_features_changes_no_weight_and_leaves_no_hook(convnet: ConvNet, images: list[Tensor]) -> None:
+    initial_state = copy.deepcopy(convnet.state_dict())
     features(convnet.train(), images, "f")
     check_layers(["penultimate"], convnet, images[0])
-    assert all(torch.equal(before[key], value) for key, value in convnet.state_dict().items())
+    assert all(torch.equal(initial_state[key], value) for key, value in convnet.state_dict().items())
     assert all(not m._forward_hooks and not m._forward_pre_hooks for m in convnet.modules())
     assert all(parameter.grad is None for parameter in convnet.parameters())
 
 
 class InPlace(Networks):
-    """Networks whose second layer overwrites what the first one said, and one with two answers."""
+    """Networks in which a layer overwrites the output of the previous layer in place."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,18 +62,18 @@ class InPlace(Networks):
         self.h = nn.Linear(4, 2)
 
 
-def test_what_a_later_layer_overwrites_is_kept() -> None:
+def test_features_are_copied_before_a_later_layer_overwrites_them() -> None:
     torch.manual_seed(0)
     networks, x = InPlace(), torch.randn(20, 3, 1, 1)
-    found = features(networks, [x], "f.1")
-    assert (found < 0).any()
-    torch.testing.assert_close(found, F.linear(x.flatten(1), networks.f[1].weight, networks.f[1].bias).detach())  # type: ignore[index]
+    z = features(networks, [x], "f.1")
+    assert (z < 0).any()
+    torch.testing.assert_close(z, F.linear(x.flatten(1), networks.f[1].weight, networks.f[1].bias).detach())  # type: ignore[index]
 
 
-def test_the_layers_that_there_are(convnet: ConvNet, images: list[Tensor]) -> None:
-    # norm and first are used through their weights alone and so never answer; h is none of the path to the prediction
-    rest = [f"f.rest.{i}" for i in range(4)]
-    expected = ["f", "f.rest", *rest, "g", *(f"g.{i}" for i in range(7)), "penultimate"]
+def test_layer_names_lists_all_layers_that_are_called(convnet: ConvNet, images: list[Tensor]) -> None:
+    # f.norm and g.first are not called, only their weights are used; h is not on the path to the prediction
+    rest_layers = [f"f.rest.{i}" for i in range(4)]
+    expected = ["f", "f.rest", *rest_layers, "g", *(f"g.{i}" for i in range(7)), "penultimate"]
     assert layer_names(convnet, images[0]) == expected
 
 
@@ -83,22 +83,22 @@ def test_an_unknown_layer_is_an_error_with_the_valid_names(convnet: ConvNet, ima
             check_layers(["f", name], convnet, images[0])
 
 
-def test_default_layers(convnet: ConvNet, digits: ColoredMNIST) -> None:
+def test_default_layers_are_f_and_the_layer_before_the_logits(convnet: ConvNet, digits: ColoredMNIST) -> None:
     assert default_layers(convnet) == ("f", "penultimate")
     assert default_layers(LeNet(digits.spec, LeNet.Config())) == ("f", "penultimate")
-    assert default_layers(InPlace()) == ("f",)  # g is linear: z is the layer before the logits
-    without = InPlace()
-    without.g = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Flatten())
-    assert default_layers(without) == ("f",)
+    assert default_layers(InPlace()) == ("f",)  # g is linear, so f is the layer before the logits
+    networks = InPlace()
+    networks.g = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Flatten())
+    assert default_layers(networks) == ("f",)
 
 
-def test_pooled_against_slow_means() -> None:
+def test_pooled_averages_equal_slow_means() -> None:
     x = torch.randn(2, 3, 8, 8)
     assert torch.equal(pooled(x, 3 * 64), x)
-    found = pooled(x, 3 * 16)
-    assert found.shape == (2, 3, 4, 4)
-    for n, c, i, j in torch.cartesian_prod(*map(torch.arange, found.shape)).tolist():
-        torch.testing.assert_close(found[n, c, i, j], x[n, c, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean())
+    averaged = pooled(x, 3 * 16)
+    assert averaged.shape == (2, 3, 4, 4)
+    for n, c, i, j in torch.cartesian_prod(*map(torch.arange, averaged.shape)).tolist():
+        torch.testing.assert_close(averaged[n, c, i, j], x[n, c, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean())
     assert pooled(x, 1).shape == (2, 3, 1, 1)
     vector = torch.randn(2, 100)
     assert pooled(vector, 10) is vector
@@ -107,9 +107,9 @@ def test_pooled_against_slow_means() -> None:
 def test_large_maps_are_averaged(images: list[Tensor]) -> None:
     networks = InPlace()
     networks.f, networks.g = nn.Conv2d(3, 64, 1), nn.Sequential(nn.Flatten(), nn.Linear(64 * 784, 2))
-    found = features(networks, images, "f")
-    assert found.shape == (100, 64, 7, 7)
-    assert found[0].numel() <= MAX_VALUES
+    z = features(networks, images, "f")
+    assert z.shape == (100, 64, 7, 7)
+    assert z[0].numel() <= MAX_VALUES
 
 
 def test_features_that_are_not_finite_are_an_error(images: list[Tensor], convnet: ConvNet) -> None:

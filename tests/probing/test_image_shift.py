@@ -1,4 +1,4 @@
-"""Test images with another brightness or color: what changes, by how much, and what is counted."""
+"""Test images with another brightness or color: the change of the images and the flips of the predictions."""
 
 import json
 import shutil
@@ -20,49 +20,49 @@ from lntl.probing.image_shift import DIRECTIONS, STEPS, chosen_shifts, measure, 
 from lntl.reporting.verdict import shift_sentence
 from lntl.runs.formats import Estimate, ImageShift, ShiftCurve, ShiftStep
 
-GREY = torch.randint(80, 170, (4, 3, 6, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+GREY_IMAGES = torch.randint(80, 170, (4, 3, 6, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_a_shift_moves_its_measure_by_as_much_and_the_others_not(direction: str) -> None:
+def test_a_shift_changes_its_measure_by_the_same_amount_and_no_other_measure(direction: str) -> None:
     for shift in (-0.2, 0.1):
-        moved = (255 * shifted(GREY, direction, shift)).round().to(torch.uint8)
-        change = measure(moved, direction) - measure(GREY, direction)
+        shifted_images = (255 * shifted(GREY_IMAGES, direction, shift)).round().to(torch.uint8)
+        change = measure(shifted_images, direction) - measure(GREY_IMAGES, direction)
         torch.testing.assert_close(change, torch.full((4,), shift, dtype=torch.float64), atol=0.004, rtol=0)
         if direction != "brightness":
-            mean = moved.double().mean(dim=(1, 2, 3)) - GREY.double().mean(dim=(1, 2, 3))
+            mean = shifted_images.double().mean(dim=(1, 2, 3)) - GREY_IMAGES.double().mean(dim=(1, 2, 3))
             torch.testing.assert_close(mean / 255, torch.zeros(4, dtype=torch.float64), atol=0.004, rtol=0)
-    torch.testing.assert_close(shifted(GREY, direction, 0.0), GREY / 255)
-    torch.testing.assert_close(measure(GREY, "brightness")[:, None], brightness(GREY))
+    torch.testing.assert_close(shifted(GREY_IMAGES, direction, 0.0), GREY_IMAGES / 255)
+    torch.testing.assert_close(measure(GREY_IMAGES, "brightness")[:, None], brightness(GREY_IMAGES))
 
 
-def test_values_beyond_black_and_white_are_cut() -> None:
+def test_values_beyond_black_and_white_are_clipped() -> None:
     assert shifted(torch.full((1, 3, 1, 1), 250, dtype=torch.uint8), "brightness", 0.2).max() == 1
     assert shifted(torch.full((1, 3, 1, 1), 5, dtype=torch.uint8), "brightness", -0.2).min() == 0
 
 
-def test_an_unchanged_image_is_the_one_that_evaluation_sees() -> None:
+def test_a_shift_of_0_gives_the_images_of_evaluation() -> None:
     transform = FileTransform(ImageSettings(size=6))
-    expected = transform(GREY.permute(0, 2, 3, 1).numpy())
-    torch.testing.assert_close(transform(shifted(GREY, "brightness", 0.0)), expected, atol=1e-6, rtol=1e-5)
+    expected = transform(GREY_IMAGES.permute(0, 2, 3, 1).numpy())
+    torch.testing.assert_close(transform(shifted(GREY_IMAGES, "brightness", 0.0)), expected, atol=1e-6, rtol=1e-5)
 
 
 def settings(*biases: dict[str, object]) -> Table.Config:
     return Table.Config(path="t.csv", label="y", bias=[BiasSetting.model_validate(bias) for bias in biases])
 
 
-def test_what_is_changed_is_named_or_belongs_to_the_computed_biases() -> None:
-    computed = settings({"from": "center_brightness", "bins": 4}, {"from": "size", "bins": 2}, {"column": "sky"})
-    assert chosen_shifts((), computed) == ("brightness",)
-    assert chosen_shifts(("color",), computed) == ("red cast", "green cast", "blue cast")
+def test_the_shifts_are_those_of_the_option_or_of_the_computed_biases() -> None:
+    computed_biases = settings({"from": "center_brightness", "bins": 4}, {"from": "size", "bins": 2}, {"column": "sky"})
+    assert chosen_shifts((), computed_biases) == ("brightness",)
+    assert chosen_shifts(("color",), computed_biases) == ("red cast", "green cast", "blue cast")
     assert chosen_shifts((), settings({"column": "sky"})) == ()
-    named = chosen_shifts(("background", "color", "brightness"), settings())
-    assert named == ("red cast", "green cast", "blue cast", "brightness")
+    option_shifts = chosen_shifts(("background", "color", "brightness"), settings())
+    assert option_shifts == ("red cast", "green cast", "blue cast", "brightness")
     with pytest.raises(UserError, match=r"--shift brigtness: that cannot be changed .* did you mean 'brightness'"):
-        chosen_shifts(("brigtness",), computed)
+        chosen_shifts(("brigtness",), computed_biases)
 
 
-def test_a_sentence_names_both_ways() -> None:
+def test_a_sentence_gives_the_flips_of_both_directions() -> None:
     steps = [
         ShiftStep(shift=s, flip_rate=Estimate(value=abs(s), low=0, high=0.5), accuracy=0.8, erm_accuracy=None)
         for s in STEPS
@@ -75,34 +75,39 @@ def test_a_sentence_names_both_ways() -> None:
     )
 
 
-def test_probe_and_report_of_image_files(
-    used: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_probe_and_report_count_the_flips_of_shifted_images(
+    trained_run: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The network that is probed predicts by brightness alone, so the flips can be counted by hand."""
+    """The probed network predicts only by brightness, so the test can count the flips."""
     run = tmp_path / "run"
-    shutil.copytree(used("table"), run)
+    shutil.copytree(trained_run("table"), run)
     monkeypatch.setattr(image_shift, "_network_input", lambda transform, images: images)
-    monkeypatch.setattr(image_shift, "_predict", lambda networks, x: torch.stack([bright(step) for step in x], dim=1))
-    seen: list[torch.Tensor] = []
-    whole = image_shift.measure
+    monkeypatch.setattr(
+        image_shift, "_predict", lambda networks, x: torch.stack([is_bright(step) for step in x], dim=1)
+    )
+    measured_pixels: list[torch.Tensor] = []
+    original_measure = image_shift.measure
 
-    def watched(pixels: torch.Tensor, direction: str) -> torch.Tensor:
-        seen.append(pixels)
-        return whole(pixels, direction)
+    def record_and_measure(pixels: torch.Tensor, direction: str) -> torch.Tensor:
+        measured_pixels.append(pixels)
+        return original_measure(pixels, direction)
 
-    monkeypatch.setattr(image_shift, "measure", watched)
+    monkeypatch.setattr(image_shift, "measure", record_and_measure)
     assert lntl("probe", str(run), "--shift", "brightness", "--seeds", "1") == 0, capsys.readouterr().err
     assert "With the brightness of" in capsys.readouterr().out
     content = ImageShift.model_validate_json((run / "image_shift.json").read_bytes())
-    pixels = torch.cat(seen)
+    pixels = torch.cat(measured_pixels)
     assert content.n == len(pixels)
     (curve,) = content.curves
-    before = bright(shifted(pixels, "brightness", 0.0))
+    original_predictions = is_bright(shifted(pixels, "brightness", 0.0))
     for step in curve.steps:
-        flips = (bright(shifted(pixels, "brightness", step.shift)) != before).double().mean()
+        flips = (is_bright(shifted(pixels, "brightness", step.shift)) != original_predictions).double().mean()
         assert step.flip_rate.value == pytest.approx(float(flips))
         assert step.flip_rate.low <= step.flip_rate.value <= step.flip_rate.high
-    assert curve.spread == pytest.approx(float(whole(pixels, "brightness").std(correction=0)))
+    assert curve.spread == pytest.approx(float(original_measure(pixels, "brightness").std(correction=0)))
     with np.load(run / "image_shift.npz") as strip:
         assert strip["x"].shape == (1, 4, 7, 3, 16, 16)
         assert strip["predicted"].shape == (1, 4, 7)
@@ -114,16 +119,16 @@ def test_probe_and_report_of_image_files(
     assert report["image_shift"]["curves"][0]["name"] == "brightness"
 
 
-def bright(x: torch.Tensor) -> torch.Tensor:
+def is_bright(x: torch.Tensor) -> torch.Tensor:
     """Return whether the mean of each image is above 0.5."""
     return (x.mean(dim=(1, 2, 3)) > 0.5).long()
 
 
-def test_vectors_have_no_brightness(
-    used: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_shifting_the_brightness_of_vectors_is_refused(
+    trained_run: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    shutil.copytree(used("vectors"), run)
+    shutil.copytree(trained_run("vectors"), run)
     assert lntl("probe", str(run), "--shift", "brightness", "--seeds", "1") == 2
     assert (
         "--shift: the test examples are no images, so they have no brightness or color; leave it out"

@@ -1,4 +1,4 @@
-"""Probes of several biases: of each bias and of all together, compared with probes computed directly."""
+"""Probes of each of several biases and of their combination, compared with probes computed directly."""
 
 import json
 from collections.abc import Callable
@@ -44,13 +44,13 @@ def test_the_probes_of_each_bias_equal_those_of_a_single_bias(run: Path, capsys:
     output = capsys.readouterr().out
     result = json.loads((run / "probe.json").read_text(), parse_constant=pytest.fail)
     assert list(result["per_bias"]) == ["sky", "age"]
-    experiment, saved = open_checkpoint(path, None)
-    networks, spec = load_networks(experiment, saved, path), experiment.data.spec
+    experiment, content = open_checkpoint(path, None)
+    networks, spec = load_networks(experiment, content, path), experiment.data.spec
     batches = list(experiment.loader("test").batches())
     group, x = torch.cat([b.group for b in batches]), torch.cat([b.x for b in batches])
-    known = group != IGNORE
-    bias = torch.cat([b.bias for b in batches])[known]  # (n, 2): the labels in the data
-    z, y = features(networks, [x[known]], "f"), group[known] // spec.num_bias_values
+    is_known = group != IGNORE
+    bias = torch.cat([b.bias for b in batches])[is_known]  # (n, 2), the labels of both biases
+    z, y = features(networks, [x[is_known]], "f"), group[is_known] // spec.num_bias_values
     for number, (name, values) in enumerate((("sky", 2), ("age", 3))):
         halves = Halves(y, bias[:, number], (0, 1))
         rows, leaks = probe_layer("f", z, halves, torch.device("cpu")), result["per_bias"][name]
@@ -62,15 +62,15 @@ def test_the_probes_of_each_bias_equal_those_of_a_single_bias(run: Path, capsys:
         assert len(leaks["reference"]["pixels"]) == len(leaks["reference"]["erm"]) == len(rows)
         assert f"{name}: accuracy of" in output
         assert f"{name} alone: " in " ".join(output.split())
-    assert result["per_bias"]["sky"]["reference"]["pixels"][0]["mean"] == 1  # the second number of x
+    assert result["per_bias"]["sky"]["reference"]["pixels"][0]["mean"] == 1  # x[:, 1] is the sky
     assert result["leakage"] == max(row["mean"] for row in result["probes"])
-    joint = Halves(y, group[known] % spec.num_bias_values, (0, 1))
+    joint = Halves(y, group[is_known] % spec.num_bias_values, (0, 1))
     rows = probe_layer("f", z, joint, torch.device("cpu"))
     assert [row["values"] for row in result["probes"]] == [list(row.values) for row in rows]
 
 
-def test_only_single_biases_are_probed_if_no_combination_repeats() -> None:
-    """With many biases, each test image can have a different combination."""
+def test_only_single_biases_are_probed_if_every_combination_is_unique() -> None:
+    """With many biases, each test image may have its own combination."""
     bits = torch.arange(20)[:, None] // 2 ** torch.arange(5) % 2
     biases = tuple(BiasSpec(f"b{k}", ("0", "1"), tuple(bits[:, k].tolist())) for k in range(5))
     names = tuple(str(k) for k in range(20))
@@ -87,13 +87,13 @@ def test_a_bias_that_does_not_vary_is_left_out_with_a_warning(run: Path, monkeyp
     path = run / "checkpoints/last.pth"
     original = checkpoint._subject
 
-    def at_night(*arguments: Any) -> Any:
+    def select_night(*arguments: Any) -> Any:
         subject, group = original(*arguments)
         sky = torch.tensor(subject.experiment.data.spec.biases[0].value_of_joint)[group % 6]
         night = (sky == 1).nonzero()[:, 0]
         return replace(subject, index=subject.index[night]), group[night]
 
-    monkeypatch.setattr(checkpoint, "_subject", at_night)
+    monkeypatch.setattr(checkpoint, "_subject", select_night)
     result = checkpoint.probe_checkpoint(path, ["f"], seeds=1).probe
     assert list(result.per_bias) == ["age"]
     assert any(

@@ -1,4 +1,4 @@
-"""Probes find a bias that was planted and none that was not; halves do not overlap; chance is chance."""
+"""Probes find a bias only in features that contain it; halves do not overlap; chance levels equal slow loops."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -32,153 +32,163 @@ CPU = torch.device("cpu")
 N, VALUES = 1000, 10
 
 
-def draw(seed: int, n: int = N, values: int = VALUES) -> tuple[Tensor, Tensor]:
-    """Return random classes and bias values, independent."""
+def draw_labels(seed: int, n: int = N, values: int = VALUES) -> tuple[Tensor, Tensor]:
+    """Return independent random classes and bias values."""
     random = torch.Generator().manual_seed(seed)
     y, bias = (torch.randint(0, values, (n,), generator=random) for _ in range(2))
     return y, bias
 
 
-def halves(seeds: int = 2) -> Halves:
-    return Halves(*draw(0), seeds=tuple(range(seeds)))
+def make_halves(seeds: int = 2) -> Halves:
+    return Halves(*draw_labels(0), seeds=tuple(range(seeds)))
 
 
-def planted(bias: Tensor, *more: int) -> Tensor:
-    """Return noise (n, 12, *more) with a bump on channel number `bias`, on a map at 2 x 2 places that are random."""
+def features_with_bias(bias: Tensor, *map_shape: int) -> Tensor:
+    """Return noise (n, 12, *map_shape) that is raised in channel `bias`, in a map at 2 x 2 random positions."""
     random = torch.Generator().manual_seed(1)
-    z = torch.randn(len(bias), 12, *more, generator=random)
-    spots = torch.randint(0, more[0] - 1 if more else 1, (len(bias), 2), generator=random).tolist()
+    z = torch.randn(len(bias), 12, *map_shape, generator=random)
+    spots = torch.randint(0, map_shape[0] - 1 if map_shape else 1, (len(bias), 2), generator=random).tolist()
     for i, (value, (row, column)) in enumerate(zip(bias.tolist(), spots, strict=True)):
         z[(i, value, slice(row, row + 2), slice(column, column + 2))[: z.dim()]] += 6
     return z
 
 
-def noise(bias: Tensor, *more: int) -> Tensor:
-    return torch.randn(len(bias), 12, *more, generator=torch.Generator().manual_seed(2))
+def noise(bias: Tensor, *map_shape: int) -> Tensor:
+    return torch.randn(len(bias), 12, *map_shape, generator=torch.Generator().manual_seed(2))
 
 
 @pytest.mark.parametrize(("name", "shape"), [("linear", ()), ("mlp", ()), ("conv", (8, 8))])
-def test_a_planted_bias_is_found_and_noise_is_not(name: str, shape: tuple[int, ...]) -> None:
-    asked = halves(1)
-    found = {row.probe: row for row in probe_layer("here", planted(asked.bias, *shape), asked, CPU)}
-    assert found[name].layer == "here"
-    assert found[name].mean > 0.8
-    assert found[name].mean > found["linear"].mean + 0.2 or not shape  # it need not know where to look
-    nothing = {row.probe: row for row in probe_layer("here", noise(asked.bias, *shape), asked, CPU)}
-    assert nothing[name].mean == pytest.approx(0.1, abs=0.05)  # a standard deviation of 500 guesses is 0.013
+def test_a_probe_finds_a_bias_in_features_and_none_in_noise(name: str, shape: tuple[int, ...]) -> None:
+    split_halves = make_halves(1)
+    rows_by_probe = {
+        row.probe: row for row in probe_layer("here", features_with_bias(split_halves.bias, *shape), split_halves, CPU)
+    }
+    assert rows_by_probe[name].layer == "here"
+    assert rows_by_probe[name].mean > 0.8
+    assert (
+        rows_by_probe[name].mean > rows_by_probe["linear"].mean + 0.2 or not shape
+    )  # the convolution finds the bias at every position
+    rows_of_noise = {row.probe: row for row in probe_layer("here", noise(split_halves.bias, *shape), split_halves, CPU)}
+    assert rows_of_noise[name].mean == pytest.approx(0.1, abs=0.05)  # the standard deviation of 500 guesses is 0.013
 
 
-def test_permuted_labels_are_chance() -> None:
-    asked = halves(4)
+def test_a_probe_of_permuted_labels_is_at_chance() -> None:
+    split_halves = make_halves(4)
     row = ProbeRow(layer="here", probe="linear", mean=0, values=[])
-    found = probe_permuted(row, planted(asked.bias), asked, CPU)
-    assert (found.layer, found.probe, len(found.values)) == ("here", "linear", 4)
-    assert found.mean == pytest.approx(0.1, abs=0.03)
+    permuted = probe_permuted(row, features_with_bias(split_halves.bias), split_halves, CPU)
+    assert (permuted.layer, permuted.probe, len(permuted.values)) == ("here", "linear", 4)
+    assert permuted.mean == pytest.approx(0.1, abs=0.03)
 
 
-def test_labels_of_the_unseen_half_are_never_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = halves(2)
+def test_probes_are_never_trained_on_the_unseen_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    split_halves = make_halves(2)
     z = torch.arange(N).float()[:, None]
-    seen: list[tuple[set[int], set[int]]] = []
+    halves_used: list[tuple[set[int], set[int]]] = []
 
-    def spy(train: Tensor, bias: Tensor, test: Tensor, seed: int, device: torch.device) -> Tensor:
-        assert torch.equal(bias, asked.bias[train[:, 0].long()])
-        seen.append((set(train[:, 0].int().tolist()), set(test[:, 0].int().tolist())))
-        return asked.bias[test[:, 0].long()]
+    def record_halves(train: Tensor, bias: Tensor, test: Tensor, seed: int, device: torch.device) -> Tensor:
+        assert torch.equal(bias, split_halves.bias[train[:, 0].long()])
+        halves_used.append((set(train[:, 0].int().tolist()), set(test[:, 0].int().tolist())))
+        return split_halves.bias[test[:, 0].long()]
 
-    monkeypatch.setitem(PROBES, "linear", spy)
-    monkeypatch.setitem(PROBES, "mlp", spy)
-    assert [row.values for row in probe_layer("here", z, asked, CPU)] == [[1.0, 1.0]] * 2
-    for learnt, scored in seen:
-        assert not learnt & scored
-        assert learnt | scored == set(range(N))
-    assert seen[0] != seen[1]
+    monkeypatch.setitem(PROBES, "linear", record_halves)
+    monkeypatch.setitem(PROBES, "mlp", record_halves)
+    assert [row.values for row in probe_layer("here", z, split_halves, CPU)] == [[1.0, 1.0]] * 2
+    for train_rows, test_rows in halves_used:
+        assert not train_rows & test_rows
+        assert train_rows | test_rows == set(range(N))
+    assert halves_used[0] != halves_used[1]
 
 
 @given(st.integers(2, 60), st.integers(1, 4), st.integers(0, 2**31))
-def test_halves_against_counts(n: int, values: int, seed: int) -> None:
-    y, bias = draw(seed, n, values)
-    learn, unseen = Halves(y, bias, (0,))(seed)
-    assert sorted([*learn.tolist(), *unseen.tolist()]) == list(range(n))
-    assert 0 <= len(learn) - len(unseen) <= 1
+def test_halves_are_stratified_by_bias_and_class(n: int, values: int, seed: int) -> None:
+    y, bias = draw_labels(seed, n, values)
+    train_half, test_half = Halves(y, bias, (0,))(seed)
+    assert sorted([*train_half.tolist(), *test_half.tolist()]) == list(range(n))
+    assert 0 <= len(train_half) - len(test_half) <= 1
     for value in range(values):
-        here = [sum(bias[half] == value).item() for half in (learn, unseen)]  # type: ignore[union-attr]
-        assert abs(here[0] - here[1]) <= 1
+        counts = [sum(bias[half] == value).item() for half in (train_half, test_half)]  # type: ignore[union-attr]
+        assert abs(counts[0] - counts[1]) <= 1
         for label in range(values):
-            cell = [((bias[half] == value) & (y[half] == label)).sum().item() for half in (learn, unseen)]
-            assert abs(cell[0] - cell[1]) <= 1
+            cell_counts = [
+                ((bias[half] == value) & (y[half] == label)).sum().item() for half in (train_half, test_half)
+            ]
+            assert abs(cell_counts[0] - cell_counts[1]) <= 1
 
 
-def test_halves_are_a_function_of_the_seed() -> None:
-    asked = halves()
-    assert all(torch.equal(a, b) for a, b in zip(asked(3), asked(3), strict=True))
-    assert not torch.equal(asked(3)[0], asked(4)[0])
-    assert not torch.equal(asked(3)[0], asked(3)[0].sort().values)
+def test_halves_depend_only_on_the_seed() -> None:
+    split_halves = make_halves()
+    assert all(torch.equal(a, b) for a, b in zip(split_halves(3), split_halves(3), strict=True))
+    assert not torch.equal(split_halves(3)[0], split_halves(4)[0])
+    assert not torch.equal(split_halves(3)[0], split_halves(3)[0].sort().values)
 
 
 @pytest.mark.parametrize("name", PROBES)
-def test_a_probe_is_a_function_of_its_seed(name: str) -> None:
-    asked = halves(1)
-    z = noise(asked.bias, 2, 2)[:200]
+def test_a_probe_depends_only_on_its_seed(name: str) -> None:
+    split_halves = make_halves(1)
+    z = noise(split_halves.bias, 2, 2)[:200]
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    one, same, other = (PROBES[name](z[:100], asked.bias[:100], z[100:], seed, CPU) for seed in (5, 5, 6))
-    assert torch.equal(one, same)
-    assert torch.equal(torch.get_rng_state(), state)  # the global generator is left alone
-    assert (name == "linear") == torch.equal(one, other)  # logistic regression has one optimum
+    first, second, other_seed = (
+        PROBES[name](z[:100], split_halves.bias[:100], z[100:], seed, CPU) for seed in (5, 5, 6)
+    )
+    assert torch.equal(first, second)
+    assert torch.equal(torch.get_rng_state(), state)  # the global generator is not used
+    assert (name == "linear") == torch.equal(first, other_seed)  # logistic regression has one optimum
 
 
-def test_results_depend_neither_on_the_threads_nor_on_what_is_trained_beside() -> None:
-    asked, threads = halves(2), torch.get_num_threads()
-    few = replace(asked, y=asked.y[:200], bias=asked.bias[:200])
-    maps, wide = planted(few.bias, 4, 4), noise(few.bias).repeat(1, 100)
+def test_results_depend_neither_on_threads_nor_on_other_layers() -> None:
+    split_halves, threads = make_halves(2), torch.get_num_threads()
+    small_halves = replace(split_halves, y=split_halves.y[:200], bias=split_halves.bias[:200])
+    map_features, wide_features = features_with_bias(small_halves.bias, 4, 4), noise(small_halves.bias).repeat(1, 100)
     torch.set_num_threads(3)
     try:
-        together = probe_layers([Layer("maps", maps, few), Layer("wide", wide, few)], CPU)
+        rows_by_layer = probe_layers(
+            [Layer("maps", map_features, small_halves), Layer("wide", wide_features, small_halves)], CPU
+        )
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(threads)
-    once = replace(few, seeds=few.seeds[:1])
-    for name, z, rows in (("maps", maps, together[0]), ("wide", wide, together[1])):
+    one_seed = replace(small_halves, seeds=small_halves.seeds[:1])
+    for name, z, rows in (("maps", map_features, rows_by_layer[0]), ("wide", wide_features, rows_by_layer[1])):
         assert [row.layer for row in rows] == [name] * len(rows)
-        assert [row.values[:1] for row in rows] == [row.values for row in probe_layer(name, z, once, CPU)]
+        assert [row.values[:1] for row in rows] == [row.values for row in probe_layer(name, z, one_seed, CPU)]
 
 
 @pytest.mark.parametrize("wide", [False, True])
 def test_the_linear_probe_agrees_with_scikit_learn(wide: bool) -> None:
-    asked = halves(2)
-    z = planted(asked.bias) + 3 * noise(asked.bias)
-    if wide:  # more numbers than images, on very different scales
-        more = torch.randn(N, 700, generator=torch.Generator().manual_seed(3))
-        z = torch.cat([z, more * torch.logspace(-3, 3, 700)], dim=1)
-    for learn, unseen in map(asked, asked.seeds):
-        found = linear(z[learn], asked.bias[learn], z[unseen], 0, CPU)
+    split_halves = make_halves(2)
+    z = features_with_bias(split_halves.bias) + 3 * noise(split_halves.bias)
+    if wide:  # more features than images, with very different scales
+        further_features = torch.randn(N, 700, generator=torch.Generator().manual_seed(3))
+        z = torch.cat([z, further_features * torch.logspace(-3, 3, 700)], dim=1)
+    for learn, unseen in map(split_halves, split_halves.seeds):
+        predicted = linear(z[learn], split_halves.bias[learn], z[unseen], 0, CPU)
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-        model.fit(z[learn].numpy(), asked.bias[learn].numpy())
+        model.fit(z[learn].numpy(), split_halves.bias[learn].numpy())
         expected = torch.from_numpy(model.predict(z[unseen].numpy()))
-        assert (found == expected).double().mean() > 0.95  # it stops a little earlier
+        assert (predicted == expected).double().mean() > 0.95  # the probe stops a little earlier than scikit-learn
 
 
-def test_values_absent_from_training_are_not_predicted_and_others_keep_their_number() -> None:
+def test_bias_values_that_are_not_consecutive_are_predicted() -> None:
     bias = torch.tensor([3, 900, 7] * 40)
     z = torch.nn.functional.one_hot(torch.arange(120) % 3, 3).float()
     for probe in (linear, mlp):
         assert torch.equal(probe(z[:60], bias[:60], z[60:], 0, CPU), bias[60:])
 
 
-def test_constant_and_tiny_features_do_no_harm() -> None:
-    asked = halves(1)
-    z = torch.cat([planted(asked.bias) * 1e-8, torch.full((N, 2), 7.1), torch.zeros(N, 2)], dim=1)
-    assert all(row.mean > 0.8 for row in probe_layer("here", z, asked, CPU))
+def test_a_bias_is_found_beside_constant_and_tiny_features() -> None:
+    split_halves = make_halves(1)
+    z = torch.cat([features_with_bias(split_halves.bias) * 1e-8, torch.full((N, 2), 7.1), torch.zeros(N, 2)], dim=1)
+    assert all(row.mean > 0.8 for row in probe_layer("here", z, split_halves, CPU))
 
 
 def test_wide_vectors_are_reduced_to_their_components() -> None:
-    asked = halves(1)
-    wide = torch.cat([planted(asked.bias), torch.zeros(N, 1500)], dim=1)
-    assert probe_layer("here", wide, asked, CPU)[0].mean > 0.8
+    split_halves = make_halves(1)
+    wide = torch.cat([features_with_bias(split_halves.bias), torch.zeros(N, 1500)], dim=1)
+    assert probe_layer("here", wide, split_halves, CPU)[0].mean > 0.8
 
 
-def test_which_probes_suit() -> None:
+def test_only_maps_have_a_convolutional_probe() -> None:
     assert probe_names(torch.zeros(5, 3)) == ["linear", "mlp"]
     assert probe_names(torch.zeros(5, 3, 1, 1)) == ["linear", "mlp"]
     assert probe_names(torch.zeros(5, 3, 2, 2)) == ["linear", "mlp", "conv"]
@@ -187,12 +197,12 @@ def test_which_probes_suit() -> None:
 
 @given(st.integers(4, 80), st.integers(1, 4), st.integers(0, 2**31))
 @settings(max_examples=30)
-def test_chance_from_a_constant_and_from_the_class_against_slow_loops(n: int, values: int, seed: int) -> None:
-    y, bias = draw(seed, n, values)
-    asked = Halves(y, bias, (0, 1))
-    slow: list[list[float]] = [[], []]
-    for each in asked.seeds:
-        learn, unseen = (half.tolist() for half in asked(each))
+def test_chance_levels_equal_slow_loops(n: int, values: int, seed: int) -> None:
+    y, bias = draw_labels(seed, n, values)
+    split_halves = Halves(y, bias, (0, 1))
+    expected_shares: list[list[float]] = [[], []]
+    for seed_of_halves in split_halves.seeds:
+        learn, unseen = (half.tolist() for half in split_halves(seed_of_halves))
         for kind in (0, 1):
             hits = 0
             for i in unseen:
@@ -200,12 +210,12 @@ def test_chance_from_a_constant_and_from_the_class_against_slow_loops(n: int, va
                 for j in learn:
                     counts[bias[j]] += kind == 0 or bool(y[j] == y[i])
                 hits += counts.index(max(counts)) == bias[i]
-            slow[kind].append(hits / len(unseen))
-    assert asked.majority == pytest.approx(sum(slow[0]) / 2)
-    assert asked.from_class == pytest.approx(sum(slow[1]) / 2)
+            expected_shares[kind].append(hits / len(unseen))
+    assert split_halves.majority == pytest.approx(sum(expected_shares[0]) / 2)
+    assert split_halves.from_class == pytest.approx(sum(expected_shares[1]) / 2)
 
 
-def test_mean_and_spread_over_seeds() -> None:
+def test_a_row_has_mean_and_standard_deviation_over_seeds() -> None:
     row = probe_row("f", "linear", [0.5, 0.7, 0.9])
     assert row.mean == pytest.approx(0.7)
     assert row.std == pytest.approx(0.2)
@@ -227,34 +237,34 @@ def test_a_bias_that_does_not_vary_is_an_error(bias: list[int], values: str) -> 
 
 
 def test_images_without_a_bias_label_cannot_be_probed() -> None:
-    none = torch.zeros(0, dtype=torch.int64)
+    no_labels = torch.zeros(0, dtype=torch.int64)
     with pytest.raises(UserError, match="no test image has a bias label, so no probe can be trained"):
-        Halves(none, none, (0,)).check(("red", "green"))
+        Halves(no_labels, no_labels, (0,)).check(("red", "green"))
 
 
-def test_a_value_of_two_images_is_in_both_halves_whatever_their_classes() -> None:
+def test_a_bias_value_with_two_images_is_in_both_halves() -> None:
     bias = torch.tensor([0] * 9 + [1, 1] + [2] * 8)
     y = torch.arange(len(bias))
     for seed in range(20):
         assert all(1 in bias[half] for half in Halves(y, bias, ())(seed))
 
 
-def test_warnings() -> None:
-    asked = halves()
+def test_missing_classes_and_values_give_warnings() -> None:
+    split_halves = make_halves()
     ten = tuple("abcdefghij")
-    assert split_warnings(asked, ten, ten) == []
+    assert split_warnings(split_halves, ten, ten) == []
     eleven = (*ten, "k")
-    assert split_warnings(asked, eleven, (*eleven, "l")) == [
+    assert split_warnings(split_halves, eleven, (*eleven, "l")) == [
         "no test image of class k",
         "no test image of bias value k; l",
     ]
-    (warning,) = split_warnings(replace(asked, bias=asked.y), ten, ten)
+    (warning,) = split_warnings(replace(split_halves, bias=split_halves.y), ten, ten)
     assert "the class alone predicts the bias with accuracy 1.000" in warning
 
 
 def test_a_row_for_each_probe_and_a_value_for_each_seed() -> None:
-    asked = Halves(*draw(0, 100), seeds=(0, 1, 2))
-    rows = probe_layer("f", noise(asked.bias, 2, 2), asked, CPU)
+    split_halves = Halves(*draw_labels(0, 100), seeds=(0, 1, 2))
+    rows = probe_layer("f", noise(split_halves.bias, 2, 2), split_halves, CPU)
     assert [row.probe for row in rows] == list(PROBES)
     assert all(len(row.values) == 3 for row in rows)
     assert any(a != b for row in rows for a, b in pairwise(row.values))

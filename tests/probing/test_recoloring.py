@@ -1,4 +1,4 @@
-"""Recolouring: flips and changes against slow loops, intervals against statistics."""
+"""Recolouring: flips and changes equal slow loops, intervals equal those of SciPy."""
 
 import pytest
 import torch
@@ -16,12 +16,12 @@ CPU = torch.device("cpu")
 
 
 @given(st.integers(1, 30), st.integers(1, 5), st.integers(1, 4), st.integers(0, 2**31), st.floats(0.01, 5))
-def test_flips_and_changes_against_slow_loops(n: int, values: int, classes: int, seed: int, spread: float) -> None:
+def test_flips_and_changes_equal_slow_loops(n: int, values: int, classes: int, seed: int, spread: float) -> None:
     random = torch.Generator().manual_seed(seed)
     base = torch.randn(n, 1, classes, generator=random)
     p = (base + spread * torch.randn(n, values, classes, generator=random)).softmax(dim=2)
     y = torch.randint(0, classes, (n,), generator=random)
-    found, flips, changes, hits = RecoloredPredictions(p, y), [], [], [0] * values
+    recolored, flips, changes, hits = RecoloredPredictions(p, y), [], [], [0] * values
     for i in range(n):
         predicted = [row.index(max(row)) for row in p[i].tolist()]
         flips.append(len(set(predicted)) > 1)
@@ -29,21 +29,21 @@ def test_flips_and_changes_against_slow_loops(n: int, values: int, classes: int,
         distances = [sum(abs(p[i, v, k].item() - mean[k]) for k in range(classes)) / 2 for v in range(values)]
         changes.append(sum(distances) / values)
         hits = [count + (predicted[v] == y[i].item()) for v, count in enumerate(hits)]
-    assert found.flipped.tolist() == flips
-    assert found.change.tolist() == pytest.approx(changes, abs=1e-6)
-    assert found.accuracy == pytest.approx([count / n for count in hits])
+    assert recolored.flipped.tolist() == flips
+    assert recolored.change.tolist() == pytest.approx(changes, abs=1e-6)
+    assert recolored.accuracy == pytest.approx([count / n for count in hits])
 
 
 class ByColor(Networks):
-    """Networks whose class is a channel's brightest value against another's, and so the colour; or the stroke alone."""
+    """Networks that predict the channel with the highest value, or, if `color_blind`, only the size of the stroke."""
 
     def __init__(self, color_blind: bool) -> None:
         super().__init__()
-        self.f = _Brightest(color_blind)
+        self.f = _ColorFeatures(color_blind)
         self.g = nn.Identity()
 
 
-class _Brightest(nn.Module):
+class _ColorFeatures(nn.Module):
     def __init__(self, color_blind: bool) -> None:
         super().__init__()
         self.color_blind = color_blind
@@ -56,35 +56,39 @@ class _Brightest(nn.Module):
 
 
 @pytest.mark.parametrize(("color_blind", "flipped"), [(True, 0.0), (False, 1.0)])
-def test_networks_that_see_the_colour_alone_and_none(digits: ColoredMNIST, color_blind: bool, flipped: float) -> None:
+def test_networks_that_use_only_the_colour_flip_and_others_do_not(
+    digits: ColoredMNIST, color_blind: bool, flipped: float
+) -> None:
     split = digits.splits["test"]
-    found = predict_recolored(ByColor(color_blind), (Loader(split.recolored(v), 30, CPU) for v in range(len(COLORS))))
-    assert found.probabilities.shape == (100, 10, 3)
-    assert torch.equal(found.y, split.y)
-    assert found.flipped.double().mean() == flipped
-    assert (found.change.max() < 1e-6) == color_blind
-    if not color_blind:  # the prediction depends only on the colour: the channel with the largest mean
-        assert (found.predicted == found.predicted[:1]).all()
-        assert found.predicted[0, 0] == 0  # crimson is red
+    recolored = predict_recolored(
+        ByColor(color_blind), (Loader(split.recolored(v), 30, CPU) for v in range(len(COLORS)))
+    )
+    assert recolored.probabilities.shape == (100, 10, 3)
+    assert torch.equal(recolored.y, split.y)
+    assert recolored.flipped.double().mean() == flipped
+    assert (recolored.change.max() < 1e-6) == color_blind
+    if not color_blind:  # the prediction is the channel with the largest value
+        assert (recolored.predicted == recolored.predicted[:1]).all()
+        assert recolored.predicted[0, 0] == 0  # red is the largest channel of crimson
 
 
-def test_what_can_be_recoloured(digits: ColoredMNIST) -> None:
+def test_test_digits_can_be_recoloured(digits: ColoredMNIST) -> None:
     assert isinstance(digits.splits["test"], RecolorableSplit)
 
 
-def test_interval_against_the_normal() -> None:
+def test_the_interval_of_a_mean_equals_the_normal_interval() -> None:
     values = torch.rand(2000, generator=torch.Generator().manual_seed(0)).double()
-    found, error = mean_interval(values, 0), values.std().item() / len(values) ** 0.5
+    interval, error = mean_interval(values, 0), values.std().item() / len(values) ** 0.5
     low, high = stats.norm.interval(0.95, values.mean().item(), error)
-    assert found.value == pytest.approx(values.mean().item())
-    assert (found.low, found.high) == pytest.approx((low, high), abs=0.15 * error * 2)
+    assert interval.value == pytest.approx(values.mean().item())
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=0.15 * error * 2)
 
 
-def test_interval_of_shares() -> None:
+def test_the_interval_of_a_share_depends_only_on_the_seed() -> None:
     flips = torch.arange(100) < 30
-    found = mean_interval(flips, 3)
-    assert (found.value, found.low, found.high) == pytest.approx((0.3, 0.21, 0.39), abs=0.02)
-    assert found == mean_interval(flips, 3)
-    assert found != mean_interval(flips, 4)
-    none = mean_interval(torch.zeros(50, dtype=torch.bool), 0)
-    assert (none.value, none.low, none.high) == (0, 0, 0)
+    interval = mean_interval(flips, 3)
+    assert (interval.value, interval.low, interval.high) == pytest.approx((0.3, 0.21, 0.39), abs=0.02)
+    assert interval == mean_interval(flips, 3)
+    assert interval != mean_interval(flips, 4)
+    zero_interval = mean_interval(torch.zeros(50, dtype=torch.bool), 0)
+    assert (zero_interval.value, zero_interval.low, zero_interval.high) == (0, 0, 0)

@@ -1,4 +1,4 @@
-"""Where the network looks, of a run's test examples: which are chosen, and what is stored."""
+"""Attributions of a run's test examples: which examples are chosen and what is stored."""
 
 import json
 import shutil
@@ -14,26 +14,26 @@ from lntl.probing.saliency import MISTAKES, SAMPLE, spread_over_groups
 from lntl.reporting.run_files import read_run
 from lntl.runs.folder import RunFolder
 
-Used = Callable[[str], Path]
+TrainedRun = Callable[[str], Path]
 
 
 def test_examples_come_from_as_many_groups_as_possible() -> None:
     group = torch.tensor([0] * 50 + [1] * 3 + [2] * 40 + [-100] * 2)
-    chosen = spread_over_groups(torch.arange(95), group, 10)
-    assert len(set(chosen.tolist())) == 10
-    assert sorted(torch.bincount(group[chosen] + 100, minlength=103)[[0, 100, 101, 102]].tolist()) == [2, 2, 3, 3]
-    assert group[chosen].tolist() == sorted(group[chosen].tolist())
+    selected = spread_over_groups(torch.arange(95), group, 10)
+    assert len(set(selected.tolist())) == 10
+    assert sorted(torch.bincount(group[selected] + 100, minlength=103)[[0, 100, 101, 102]].tolist()) == [2, 2, 3, 3]
+    assert group[selected].tolist() == sorted(group[selected].tolist())
     assert spread_over_groups(torch.arange(0), group, 10).tolist() == []
     assert spread_over_groups(torch.tensor([50, 0]), group, 10).tolist() == [0, 50]
 
 
 @pytest.fixture
-def run(used: Used, tmp_path: Path) -> Callable[[str], RunFolder]:
-    """A function from a kind of data to a copy of a run, evaluated, without a probe's work to do."""
+def run(trained_run: TrainedRun, tmp_path: Path) -> Callable[[str], RunFolder]:
+    """A function that copies the run on a kind of data; probe.json and samples.npz exist, so they are not made."""
 
     def copy(kind: str) -> RunFolder:
         folder = RunFolder(tmp_path / kind)
-        shutil.copytree(used(kind), folder.path)
+        shutil.copytree(trained_run(kind), folder.path)
         for path in (folder.probe, folder.samples):
             path.write_text("{}")
         return folder
@@ -49,49 +49,49 @@ def test_a_report_gets_mistakes_and_a_sample_of_the_groups(run: Callable[[str], 
     assert files.saliency is not None
     assert files.saliency_maps is not None
     examples = files.saliency.examples
-    with np.load(folder.evaluation_of(folder.best).with_suffix(".npz")) as saved:
-        n, wrong = len(saved["y"]), int((saved["probabilities"].argmax(axis=1) != saved["y"]).sum())
+    with np.load(folder.evaluation_of(folder.best).with_suffix(".npz")) as arrays:
+        n, num_mistakes = len(arrays["y"]), int((arrays["probabilities"].argmax(axis=1) != arrays["y"]).sum())
     mistakes = [example for example in examples if example.mistake]
-    assert len(mistakes) == min(MISTAKES, wrong)
+    assert len(mistakes) == min(MISTAKES, num_mistakes)
     assert all(example.predicted != example.label for example in mistakes)
     assert len(examples) == len(mistakes) + min(SAMPLE, n - len(mistakes))
     assert len({example.name for example in examples}) == len(examples)
     maps = files.saliency_maps["maps"]
     assert maps.shape == ((1, len(examples), 16, 16) if kind == "table" else (1, len(examples), 7))
-    before = folder.saliency.stat().st_ino
+    inode = folder.saliency.stat().st_ino
     assert checkpoint.complete(folder) == []
-    assert folder.saliency.stat().st_ino == before  # not made again
+    assert folder.saliency.stat().st_ino == inode  # the file was not written again
     content = json.loads(folder.saliency.read_text())
     folder.saliency.write_text(json.dumps(content | {"epoch": 7}))
     assert checkpoint.complete(folder) == []
-    assert json.loads(folder.saliency.read_text()) == content  # of another epoch: made again
+    assert json.loads(folder.saliency.read_text()) == content  # the file of another epoch was replaced
 
 
-def test_a_model_that_cannot_be_differentiated_is_a_note(
+def test_a_model_that_cannot_be_differentiated_gives_one_sentence(
     run: Callable[[str], RunFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = run("vectors")
-    monkeypatch.setattr("lntl.models.mlp.MLP.__init__", broken(), raising=True)
+    monkeypatch.setattr("lntl.models.mlp.MLP.__init__", init_without_gradient(), raising=True)
     (fault,) = checkpoint.complete(folder)
     assert fault.startswith("saliency.json could not be made: the model cannot be differentiated")
     assert not folder.saliency.exists()
     assert not folder.saliency_maps.exists()
 
 
-def broken() -> Callable[..., None]:
+def init_without_gradient() -> Callable[..., None]:
     """Return an __init__ of MLP whose f has no gradient."""
     from lntl.models.mlp import MLP
 
-    whole = MLP.__init__
+    original_init = MLP.__init__
 
     def init(self: torch.nn.Module, *arguments: object) -> None:
-        whole(self, *arguments)  # type: ignore[arg-type]
-        self.f.register_forward_hook(lambda module, given, out: out.detach())
+        original_init(self, *arguments)  # type: ignore[arg-type]
+        self.f.register_forward_hook(lambda module, inputs, out: out.detach())
 
     return init
 
 
-def test_without_captum_nothing_is_made_and_the_report_says_how(
+def test_without_captum_the_report_names_the_command_to_install_it(
     run: Callable[[str], RunFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from lntl.reporting import run_report

@@ -1,4 +1,4 @@
-"""The model card has the numbers of the run's files and names what was not measured."""
+"""The model card has the numbers of the run's files and lists the measurements that are missing."""
 
 import json
 import re
@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from made_runs import make_run, write_image_shift
+from synthetic_runs import make_run, write_image_shift
 from tiny_runs import lntl
 
 from lntl.errors import UntrustedError, UserError
@@ -16,9 +16,9 @@ NUMBER = re.compile(r"(\d+\.\d)\u202f%")
 
 
 @pytest.fixture
-def run(made: Path, tmp_path: Path) -> Path:
-    """A copy of the made-up LNTL run."""
-    return Path(shutil.copytree(made / "lntl", tmp_path / "lntl"))
+def run(synthetic_runs: Path, tmp_path: Path) -> Path:
+    """A copy of the synthetic LNTL run."""
+    return Path(shutil.copytree(synthetic_runs / "lntl", tmp_path / "lntl"))
 
 
 def row(text: str, name: str) -> str:
@@ -37,10 +37,10 @@ def test_the_card_has_the_numbers_of_the_files(run: Path) -> None:
     assert numbers[0] == f"{100 * accuracy['value']:.1f}"
     assert f"({100 * accuracy['low']:.1f}–{100 * accuracy['high']:.1f}) |" in row(text, "accuracy:")
     assert "| 2000 |" in row(text, "worst-group accuracy:")
-    for each in (*evaluation["by_class"], *evaluation["by_bias"]):
-        line = row(text, f"{each['name']} |")
-        assert f"| {each['n']}" in line
-        assert NUMBER.findall(line)[0] == f"{100 * each['value']:.1f}"
+    for group in (*evaluation["by_class"], *evaluation["by_bias"]):
+        line = row(text, f"{group['name']} |")
+        assert f"| {group['n']}" in line
+        assert NUMBER.findall(line)[0] == f"{100 * group['value']:.1f}"
     assert f"{100 * probe['chance']['majority']:.1f}\u202f%" in text
     assert f"{100 * probe['leakage']:.1f}\u202f%" in text
     for part in (
@@ -60,27 +60,27 @@ def test_the_card_has_the_numbers_of_the_files(run: Path) -> None:
     assert not re.search(r"\n\n\n", text)
 
 
-def test_what_was_not_measured_is_named_with_its_command(run: Path) -> None:
+def test_missing_measurements_are_listed_with_their_commands(run: Path) -> None:
     for name in ("probe.json", "recoloring.json", "environment.json", "evaluation/test.json", "config.yaml"):
         (run / name).unlink()
     (run / "checkpoints").mkdir()
     shutil.rmtree(run / "erm")
     text = write_card(run).read_text(encoding="utf-8")
-    part = text.split("## What was not measured")[1].split("\n## ")[0]
+    section = text.split("## What was not measured")[1].split("\n## ")[0]
     for sentence in (
         f"`lntl eval {run}`",
         f"`lntl probe {run}`",
         "when only the bias of an image changes",
         "Plain training (ERM)",
     ):
-        assert sentence in part
+        assert sentence in section
     assert "versions and hardware are not known" in text
     assert "phases are not known" in text
     assert "This was not measured" in text
     assert "None" not in text
 
 
-def test_the_card_of_an_unfinished_run_says_so(tmp_path: Path) -> None:
+def test_the_card_of_an_unfinished_run_states_that_it_is_unfinished(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     text = write_card(tmp_path).read_text(encoding="utf-8")
     assert "Nothing was measured on the test split." in text
@@ -91,16 +91,16 @@ def test_the_card_of_an_unfinished_run_says_so(tmp_path: Path) -> None:
 def test_each_of_several_biases_has_a_table(run: Path) -> None:
     path = run / "evaluation/test.json"
     evaluation = json.loads(path.read_text())
-    one = {name: evaluation[name] for name in ("bias_value_names", "metrics", "groups")}
-    one["by_bias"] = evaluation["by_bias"][:2]
-    path.write_text(json.dumps(evaluation | {"per_bias": {"sky": one, "a|b": one}}))
+    bias_content = {name: evaluation[name] for name in ("bias_value_names", "metrics", "groups")}
+    bias_content["by_bias"] = evaluation["by_bias"][:2]
+    path.write_text(json.dumps(evaluation | {"per_bias": {"sky": bias_content, "a|b": bias_content}}))
     text = write_card(run).read_text(encoding="utf-8")
     assert text.count("| crimson |") == 2
     assert "Worst-group accuracy over class and sky: " in text
     assert "| a\\|b | images |" in text
 
 
-def test_a_users_model_is_loaded_with_trust(run: Path) -> None:
+def test_the_code_on_the_card_trusts_a_users_model(run: Path) -> None:
     path = run / "config.yaml"
     path.write_text(path.read_text().replace("name: convnet", "name: my.nets.Net"))
     text = write_card(run, ["my"]).read_text(encoding="utf-8")
@@ -109,15 +109,17 @@ def test_a_users_model_is_loaded_with_trust(run: Path) -> None:
     assert text.endswith("--out model.onnx --trust my.nets\n```")
 
 
-def test_a_users_method_is_named_and_not_run(tmp_path: Path) -> None:
+def test_a_users_method_is_on_the_card_without_running_its_code(tmp_path: Path) -> None:
     make_run(tmp_path / "own", method="nowhere.Mine")
     with pytest.raises(UntrustedError, match=r"own/config\.yaml: it names nowhere\.Mine"):
         write_card(tmp_path / "own")
     text = write_card(tmp_path / "own", ["nowhere"]).read_text(encoding="utf-8")
-    assert "1. nowhere.Mine, 4 epochs\n" in text  # it is not here, so what it does is not said
+    assert (
+        "1. nowhere.Mine, 4 epochs\n" in text
+    )  # the module does not exist, so the card has no description of the method
 
 
-def test_the_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_card_writes_the_card(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert lntl("card", str(run)) == 0
     assert capsys.readouterr().out.strip() == str(run / "MODEL_CARD.md")
     with pytest.raises(UserError, match="not a run folder"):
@@ -125,7 +127,7 @@ def test_the_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert lntl("card", str(tmp_path)) == 2
 
 
-def test_images_of_other_brightness_are_on_the_card_and_the_page(run: Path) -> None:
+def test_the_effect_of_brightness_is_on_the_card_and_the_page(run: Path) -> None:
     for name in ("recoloring.json", "recoloring.npz"):
         (run / name).unlink()
     probe = json.loads((run / "probe.json").read_text())
@@ -141,6 +143,6 @@ def test_images_of_other_brightness_are_on_the_card_and_the_page(run: Path) -> N
     assert not re.search(r"\n\n\n", text)
     page = write_report([run], run / "report").read_text(encoding="utf-8")
     assert "these images cannot be given another colour" in page
-    drawn = re.findall(r'role="img" aria-label="([^"]*)"', page)
-    assert any(text.startswith("Predictions that change with the brightness: 20.0\u202f% at -0.2") for text in drawn)
-    assert "4 test images with other brightness, with the predictions." in drawn
+    labels = re.findall(r'role="img" aria-label="([^"]*)"', page)
+    assert any(text.startswith("Predictions that change with the brightness: 20.0\u202f% at -0.2") for text in labels)
+    assert "4 test images with other brightness, with the predictions." in labels

@@ -16,7 +16,7 @@ from lntl.runs.formats import Check
 
 @pytest.fixture
 def pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """pets.yaml: 40 pictures of two classes whose names contain markup of HTML and of the terminal."""
+    """pets.yaml: 40 images of two classes whose names contain markup of HTML and of the terminal."""
     monkeypatch.chdir(tmp_path)
     random, lines = np.random.default_rng(0), ["image,label,sky,split"]
     for k in range(40):
@@ -40,14 +40,14 @@ def read_strict_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
 
 
-def test_data_without_a_problem(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_without_a_problem_give_exit_code_zero(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert lntl("data", "check", "pets.yaml") == 0
     stdout = capsys.readouterr().out
     for text in ("[bold]dog", "<i>cat</i>", "night|ö", "Cramér's V", "method: erm", "results/checks/pets/check.json"):
         assert text in stdout
     facts = read_strict_json(Path("results/checks/pets/check.json"))
     assert facts["trustworthy"]
-    assert check_verdict(Check.model_validate(facts))[0] == "With care"  # its groups are small
+    assert check_verdict(Check.model_validate(facts))[0] == "With care"  # because its groups are small
     page = Path("results/checks/pets/index.html").read_text(encoding="utf-8")
     assert "&lt;i&gt;cat&lt;/i&gt;" in page
     assert "<i>" not in page
@@ -56,7 +56,9 @@ def test_data_without_a_problem(pets: Path, capsys: pytest.CaptureFixture[str]) 
         assert finding["title"] in page
 
 
-def test_data_without_bias_labels(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_without_bias_labels_have_a_page_without_tables_of_the_bias(
+    pets: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert lntl("data", "check", "pets.yaml", "data.bias=[]") == 0
     assert "debian, jtt, lff, spectral_decoupling need no bias label" in " ".join(capsys.readouterr().out.split())
     page = Path("results/checks/pets/index.html").read_text(encoding="utf-8")
@@ -86,7 +88,7 @@ def test_a_problem_gives_exit_code_one_and_the_page_is_written(pets: Path) -> No
         (["pets.yaml", "data.label=one"], "a task needs two classes"),
     ],
 )
-def test_faults_that_the_user_can_correct_give_exit_code_two(
+def test_invalid_arguments_and_data_give_exit_code_two(
     pets: Path, arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = Path("pets.csv").read_text(encoding="utf-8").splitlines()

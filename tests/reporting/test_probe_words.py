@@ -1,4 +1,4 @@
-"""The result of a probe in the terminal: its table, and sentences that agree with the numbers."""
+"""The result of a probe in the terminal: the table, and sentences that agree with the numbers."""
 
 from io import StringIO
 from typing import Any
@@ -19,7 +19,7 @@ def interval(value: float) -> dict[str, float]:
     return {"value": value, "low": value - 0.01, "high": value + 0.01}
 
 
-def example_probe(leakage: float = 0.9, h: float | None = 0.2, **more: Any) -> Probe:
+def example_probe(leakage: float = 0.9, h: float | None = 0.2, **changes: Any) -> Probe:
     content = {
         "epoch": 3,
         "n_train": 5000,
@@ -34,7 +34,7 @@ def example_probe(leakage: float = 0.9, h: float | None = 0.2, **more: Any) -> P
         "leakage": leakage,
         "warnings": [],
     }
-    return Probe.model_validate(content | more)
+    return Probe.model_validate(content | changes)
 
 
 def sentences(probe: Probe, recoloring: dict[str, Any] | None = None) -> list[str]:
@@ -53,22 +53,22 @@ def printed_tables(probe: Probe) -> list[list[str]]:
 
 def test_the_table_has_every_number() -> None:
     (lines,) = printed_tables(example_probe())
-    assert "f linear 0.890 ± 0.010 0.760 ± 0.010" in lines  # no such probe of ERM
-    assert "f conv 0.900 ± 0.010 0.980 ± 0.002" in lines  # no such probe of pixels
+    assert "f linear 0.890 ± 0.010 0.760 ± 0.010" in lines  # ERM has no linear probe
+    assert "f conv 0.900 ± 0.010 0.980 ± 0.002" in lines  # the pixels have no convolutional probe
     assert "penultimate mlp 0.100 ± 0.010" in lines
     assert "chance most frequent 0.120" in lines
     assert "chance permuted 0.100" in lines
     assert "f h, own labels 0.200" in lines
     assert "chance most frequent 0.190" in lines
     assert "layer probe accuracy ERM pixels" in lines
-    (without,) = printed_tables(example_probe(h=None, reference={"pixels": [], "erm": None}))
-    assert "f conv 0.900 ± 0.010" in without
-    assert not any("own labels" in line for line in without)
-    assert "layer probe accuracy pixels" in without
+    (lines_without_h,) = printed_tables(example_probe(h=None, reference={"pixels": [], "erm": None}))
+    assert "f conv 0.900 ± 0.010" in lines_without_h
+    assert not any("own labels" in line for line in lines_without_h)
+    assert "layer probe accuracy pixels" in lines_without_h
 
 
 @pytest.mark.parametrize(
-    ("leakage", "h", "start", "of_h"),
+    ("leakage", "h", "start", "h_phrase"),
     [
         (0.90, 0.20, "Most of the bias is left: ", "so h was fooled: it is at chance, the fresh probe is not."),
         (0.90, 0.60, "Most of the bias is left: ", "so h was not fooled."),
@@ -79,29 +79,31 @@ def test_the_table_has_every_number() -> None:
         (0.90, None, "Most of the bias is left: ", "no phase trained a bias head h."),
     ],
 )
-def test_the_sentence_fits_the_numbers(leakage: float, h: float | None, start: str, of_h: str) -> None:
+def test_the_sentence_fits_the_numbers(leakage: float, h: float | None, start: str, h_phrase: str) -> None:
     probes = [row("f", "conv", leakage), row("f", "linear", 0.01)]
     (sentence,) = sentences(example_probe(leakage, h, probes=probes))
     assert sentence.startswith(start)
-    assert of_h in sentence
+    assert h_phrase in sentence
     assert f"(conv at f) predicts the nearest mean colour of {leakage:.1%} of unseen images" in sentence
     assert "(chance 12.0%; plain training: 98.0%)" in sentence
 
 
-def test_few_images_prove_little() -> None:
+def test_for_few_images_a_small_leakage_is_not_significant() -> None:
     probes = [row("f", "conv", 0.2)]
-    (many,) = sentences(example_probe(0.2, probes=probes))
-    (few,) = sentences(example_probe(0.2, probes=probes, n_test=50))  # three standard errors: 0.14
-    assert many.startswith("Little of the bias is left")
-    assert few.startswith("No bias was found:")
+    (sentence_of_many_images,) = sentences(example_probe(0.2, probes=probes))
+    (sentence_of_few_images,) = sentences(
+        example_probe(0.2, probes=probes, n_test=50)
+    )  # three standard errors are 0.14
+    assert sentence_of_many_images.startswith("Little of the bias is left")
+    assert sentence_of_few_images.startswith("No bias was found:")
 
 
-def test_without_erm_the_sentence_does_not_mention_it() -> None:
+def test_without_an_erm_run_the_sentence_does_not_mention_erm() -> None:
     (sentence,) = sentences(example_probe(reference={"pixels": [], "erm": None}))
     assert "(chance 12.0%)" in sentence
 
 
-def test_recolouring_and_warnings() -> None:
+def test_recolouring_and_warnings_give_a_sentence_each() -> None:
     recoloring = {
         "n": 10000,
         "by_color": [],
@@ -117,22 +119,22 @@ def test_recolouring_and_warnings() -> None:
         "training: 0.500)."
     )
     assert note == "Note: no test image of class 3."
-    alone = sentences(example_probe(), recoloring | {"erm": None})[1]
-    assert "plain training" not in alone
+    sentence_without_erm = sentences(example_probe(), recoloring | {"erm": None})[1]
+    assert "plain training" not in sentence_without_erm
 
 
-def test_several_biases_have_a_table_and_a_sentence_each() -> None:
-    of_sky = {
+def test_each_of_several_biases_has_a_table_and_a_sentence() -> None:
+    sky_content = {
         "chance": {"majority": 0.5, "permutation": 0.48},
         "probes": [row("f", "conv", 0.97)],
         "reference": {"pixels": [row("pixels", "conv", 0.99)], "erm": None},
         "leakage": 0.97,
     }
-    of_age = of_sky | {"probes": [row("f", "mlp", 0.505)], "leakage": 0.505}
-    probe = example_probe(bias="sky, age", per_bias={"sky": of_sky, "age": of_age})
+    age_content = sky_content | {"probes": [row("f", "mlp", 0.505)], "leakage": 0.505}
+    probe = example_probe(bias="sky, age", per_bias={"sky": sky_content, "age": age_content})
     _, lines, age = printed_tables(probe)
     assert lines[0].startswith("sky: accuracy of fresh probes on 5000 unseen test images")
-    assert "f conv 0.970 ± 0.010 0.990 ± 0.010" in lines  # of pixels; there is no ERM
+    assert "f conv 0.970 ± 0.010 0.990 ± 0.010" in lines  # the second column is the probe of pixels; there is no ERM
     assert "chance most frequent 0.500" in lines
     assert not any("own labels" in line for line in lines)
     assert age[0].startswith("age: ")

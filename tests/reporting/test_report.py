@@ -1,4 +1,4 @@
-"""The report: valid pages from complete and incomplete run folders, and the same numbers in its three files."""
+"""The report: pages of complete and incomplete run folders are valid, and its three files have the same numbers."""
 
 import ast
 import json
@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 from lanes import first_is_fast
-from made_runs import make_run_of_two_biases
 from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
+from synthetic_runs import make_run_of_two_biases
 from tiny_runs import lntl
 
 from lntl.errors import UserError
@@ -25,9 +25,9 @@ from lntl.reporting.drawings import Drawing, draw
 from lntl.reporting.pages import MAX_DRAWN, write_card, write_report
 from lntl.runs.formats import Report
 
-Shared = Callable[[str, Callable[[Path], object]], Path]
-VOID = {"meta", "link", "br", "img", "input", "hr"}
-PARTS = {
+SharedFolder = Callable[[str, Callable[[Path], object]], Path]
+VOID_TAGS = {"meta", "link", "br", "img", "input", "hr"}
+COMMANDS_OF_FILES = {
     "samples.npz": "lntl report",
     "metrics.jsonl": "lntl train",
     "evaluation/test.json": "lntl eval",
@@ -51,19 +51,19 @@ class Page(HTMLParser):
         self.words: list[str] = []
         self._open: list[str] = []
         self.feed(text)
-        assert self._open == [], "not closed"
+        assert self._open == [], "a tag is not closed"
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = {name: value or "" for name, value in attrs}
         self.tags.append((tag, values))
         if "id" in values:
             self.ids.append(values["id"])
-        if tag not in VOID:
+        if tag not in VOID_TAGS:
             self._open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.handle_starttag(tag, attrs)
-        if tag not in VOID:
+        if tag not in VOID_TAGS:
             self.handle_endtag(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -73,7 +73,7 @@ class Page(HTMLParser):
         if self._open and self._open[-1] not in ("style", "script"):
             self.words.append(data)
 
-    def all(self, *names: str) -> list[tuple[str, dict[str, str]]]:
+    def find_tags(self, *names: str) -> list[tuple[str, dict[str, str]]]:
         return [(tag, values) for tag, values in self.tags if tag in names]
 
     @property
@@ -81,7 +81,7 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
-def written(out: Path) -> tuple[str, Page, dict[str, Any], str]:
+def read_report(out: Path) -> tuple[str, Page, dict[str, Any], str]:
     """Return the HTML text, the parsed page, report.json and report.md of a report."""
     html = (out / "index.html").read_text(encoding="utf-8")
     text = (out / "report.json").read_text(encoding="utf-8")
@@ -91,15 +91,17 @@ def written(out: Path) -> tuple[str, Page, dict[str, Any], str]:
 
 
 @pytest.fixture(scope="module")
-def single(made: Path, shared: Shared) -> Path:
+def single(synthetic_runs: Path, shared_folder: SharedFolder) -> Path:
     """The report of one run."""
-    return shared("report-single", lambda folder: write_report([made / "lntl"], folder))
+    return shared_folder("report-single", lambda folder: write_report([synthetic_runs / "lntl"], folder))
 
 
 @pytest.fixture(scope="module")
-def several(made: Path, shared: Shared) -> Path:
+def several(synthetic_runs: Path, shared_folder: SharedFolder) -> Path:
     """The report of two runs."""
-    return shared("report-several", lambda folder: write_report([made / "lntl", made / "plain"], folder))
+    return shared_folder(
+        "report-several", lambda folder: write_report([synthetic_runs / "lntl", synthetic_runs / "plain"], folder)
+    )
 
 
 @pytest.fixture(params=["single", "several"])
@@ -109,8 +111,8 @@ def out(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Create figures without drawing them, because drawing takes seconds per page."""
+def skip_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make figures without drawing them, because drawing takes seconds per page."""
 
     def draw(make: Callable[[], Figure], name: str, alt: str) -> Drawing:
         make()
@@ -120,7 +122,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def check_page(html: str, page: Page) -> None:
-    """Assert that a page is one well-formed file that loads no other file and shows neither nan nor None."""
+    """Assert that a page is well-formed, loads no other file and contains neither nan nor None."""
     assert len(html.encode()) < 5_000_000
     assert len(page.ids) == len(set(page.ids))
     for _, values in page.tags:
@@ -131,9 +133,9 @@ def check_page(html: str, page: Page) -> None:
     assert "http:" not in html
     assert "https:" not in html
     assert not re.search(r"\bnan\b", re.sub(r"base64,[\w+/=]+", "", html), re.IGNORECASE)
-    for _, values in page.all("svg"):
+    for _, values in page.find_tags("svg"):
         assert values.get("aria-hidden") == "true" or len(values["aria-label"]) > 30
-    levels = [int(tag[1]) for tag, _ in page.all("h1", "h2", "h3", "h4")]
+    levels = [int(tag[1]) for tag, _ in page.find_tags("h1", "h2", "h3", "h4")]
     assert levels.count(1) == 1
     assert levels[0] == 1
     assert all(later - earlier <= 1 for earlier, later in pairwise(levels))
@@ -142,37 +144,37 @@ def check_page(html: str, page: Page) -> None:
 
 
 def test_the_page_is_well_formed(out: Path) -> None:
-    html, page, _, _ = written(out)
+    html, page, _, _ = read_report(out)
     check_page(html, page)
 
 
 def test_the_page_has_all_figures_and_no_missing_part(single: Path) -> None:
-    _, page, report, _ = written(single)
-    drawn = [values["aria-label"] for _, values in page.all("svg") if "aria-label" in values]
-    assert len(drawn) == 10  # two of samples and of saliency, curves, confusion, groups, probes, strip, embedding
+    _, page, report, _ = read_report(single)
+    labels = [values["aria-label"] for _, values in page.find_tags("svg") if "aria-label" in values]
+    assert len(labels) == 10  # two of samples, two of saliency, curves, confusion, groups, probes, strip, embedding
     assert report["runs"][0]["missing"] == {}
     assert "Not measured yet" not in page.text
 
 
 def test_the_page_starts_with_the_answer(single: Path) -> None:
-    _, page, report, markdown = written(single)
+    _, page, report, markdown = read_report(single)
     run = report["runs"][0]
     assert run["question"] == "Did the network unlearn the colour?"
     assert run["verdict"]["word"] == "Partly"
     for text in (run["question"], run["verdict"]["text"], *(answer["text"] for answer in run["answers"])):
-        plain = " ".join(text.split())
-        assert plain in page.text
-        assert plain in " ".join(markdown.split())
+        sentence = " ".join(text.split())
+        assert sentence in page.text
+        assert sentence in " ".join(markdown.split())
     assert page.text.index(run["question"]) < page.text.index("Training and test images")
 
 
-def test_report_json_holds_the_numbers_of_the_files(single: Path, made: Path) -> None:
-    run = written(single)[2]["runs"][0]
-    read = {
-        name: json.loads((made / "lntl" / name).read_text())
+def test_report_json_has_the_numbers_of_the_files(single: Path, synthetic_runs: Path) -> None:
+    run = read_report(single)[2]["runs"][0]
+    contents = {
+        name: json.loads((synthetic_runs / "lntl" / name).read_text())
         for name in ("evaluation/test.json", "probe.json", "recoloring.json", "erm/evaluation/test.json")
     }
-    test, erm = read["evaluation/test.json"], read["erm/evaluation/test.json"]
+    test, erm = contents["evaluation/test.json"], contents["erm/evaluation/test.json"]
     for row in run["metrics"]:
         metric = test["metrics"][row["name"]]
         assert row["run"] == {name: metric[name] for name in ("value", "low", "high", "undefined")}
@@ -186,69 +188,73 @@ def test_report_json_holds_the_numbers_of_the_files(single: Path, made: Path) ->
     assert run["groups"] == {"run": test["groups"], "erm": erm["groups"]}
     assert run["confusion"] == {"run": test["confusion"], "erm": erm["confusion"]}
     for name in ("probes", "reference", "chance", "leakage", "seeds", "h_accuracy"):
-        assert run["probe"][name] == read["probe.json"][name]
-    assert run["recoloring"]["run"]["flip_rate"]["value"] == read["recoloring.json"]["flip_rate"]["value"]
+        assert run["probe"][name] == contents["probe.json"][name]
+    assert run["recoloring"]["run"]["flip_rate"]["value"] == contents["recoloring.json"]["flip_rate"]["value"]
     numbers = {number["name"]: number for number in run["key_numbers"]}
     assert numbers["unbiased_accuracy"]["run"]["value"] == test["metrics"]["unbiased_accuracy"]["value"]
-    assert numbers["leakage"]["run"]["value"] == read["probe.json"]["leakage"]
-    assert numbers["leakage"]["chance"] == max(read["probe.json"]["chance"].values())
+    assert numbers["leakage"]["run"]["value"] == contents["probe.json"]["leakage"]
+    assert numbers["leakage"]["chance"] == max(contents["probe.json"]["chance"].values())
 
 
 def test_page_and_markdown_have_the_same_numbers(single: Path) -> None:
-    _, page, report, markdown = written(single)
+    _, page, report, markdown = read_report(single)
     for row in report["runs"][0]["metrics"]:
-        for who in ("run", "erm"):
-            value = row[who]["value"]
-            cell = f"undefined: {row[who]['undefined']}" if value is None else f"{100 * value:.1f}\u202f%"
+        for source in ("run", "erm"):
+            value = row[source]["value"]
+            cell = f"undefined: {row[source]['undefined']}" if value is None else f"{100 * value:.1f}\u202f%"
             assert cell in markdown
             assert " ".join(cell.split()) in page.text or cell in page.text
 
 
 def test_several_runs_are_compared(several: Path) -> None:
-    _, page, report, markdown = written(several)
+    _, page, report, markdown = read_report(several)
     rows = report["comparison"]["rows"]
     assert [row["name"] for row in rows] == ["lntl", "ERM beside lntl", "plain"]
     assert [row["verdict"] for row in rows] == ["Partly", None, "Biased"]
     assert report["comparison"]["answer"].startswith("Highest unbiased accuracy: lntl (")
-    assert len([1 for tag, _ in page.all("details")]) == 2 * 3  # a run, and in it environment and configuration
-    assert any("Unbiased accuracy against leakage" in values.get("aria-label", "") for _, values in page.all("svg"))
+    assert (
+        len([1 for tag, _ in page.find_tags("details")]) == 2 * 3
+    )  # each run has details, and in them those of environment and configuration
+    assert any(
+        "Unbiased accuracy against leakage" in values.get("aria-label", "") for _, values in page.find_tags("svg")
+    )
     for row in rows:
         assert f"| {row['name']} |" in markdown
 
 
-@pytest.mark.usefixtures("quick")
-def test_runs_with_the_same_name_are_shown_by_their_folder(made: Path, tmp_path: Path) -> None:
-    shutil.copytree(made / "plain", tmp_path / "plain")
-    runs = [made / "plain", tmp_path / "plain"]
+@pytest.mark.usefixtures("skip_drawing")
+def test_runs_with_the_same_name_are_shown_by_their_folder(synthetic_runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(synthetic_runs / "plain", tmp_path / "plain")
+    runs = [synthetic_runs / "plain", tmp_path / "plain"]
     write_report(runs, tmp_path / "out")
-    assert [row["name"] for row in written(tmp_path / "out")[2]["comparison"]["rows"]] == [str(run) for run in runs]
+    assert [row["name"] for row in read_report(tmp_path / "out")[2]["comparison"]["rows"]] == [str(run) for run in runs]
 
 
-@pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("part", first_is_fast(PARTS))
-def test_a_missing_part_names_the_command_that_makes_it(made: Path, tmp_path: Path, part: str) -> None:
-    run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
-    (run / part).unlink()
+@pytest.mark.usefixtures("skip_drawing")
+@pytest.mark.parametrize("file", first_is_fast(COMMANDS_OF_FILES))
+def test_the_page_names_the_command_for_a_missing_file(synthetic_runs: Path, tmp_path: Path, file: str) -> None:
+    run = Path(shutil.copytree(synthetic_runs / "lntl", tmp_path / "run"))
+    (run / file).unlink()
     out = write_report([run], tmp_path / "out").parent
-    html, page, report, _ = written(out)
+    html, page, report, _ = read_report(out)
     check_page(html, page)
-    command = PARTS[part]
+    command = COMMANDS_OF_FILES[file]
     commands = set(report["runs"][0]["missing"].values())
     assert len(commands) <= 1
     for text in commands:
         assert text.startswith(f"{command} {run}")
     if command not in (None, "lntl train"):
         assert command in page.text
-    if part in ("config.yaml", "result.json"):
+    if file in ("config.yaml", "result.json"):
         assert report["runs"][0]["warnings"][0]
 
 
-@pytest.mark.usefixtures("quick")
-def test_the_report_of_a_run_with_only_a_config(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("skip_drawing")
+def test_a_run_with_only_a_configuration_has_a_report(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
     (run / "config.yaml").write_text("project: {experiment_name: run}\n")
-    html, page, report, markdown = written(write_report([run], tmp_path / "out").parent)
+    html, page, report, markdown = read_report(write_report([run], tmp_path / "out").parent)
     check_page(html, page)
     assert report["runs"][0]["verdict"]["word"] == "Open"
     assert "not measured" in page.text
@@ -256,7 +262,7 @@ def test_the_report_of_a_run_with_only_a_config(tmp_path: Path) -> None:
     assert "nan" not in markdown.lower()
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("skip_drawing")
 @pytest.mark.parametrize(
     ("name", "content"),
     first_is_fast(
@@ -274,38 +280,40 @@ def test_the_report_of_a_run_with_only_a_config(tmp_path: Path) -> None:
         ]
     ),
 )
-def test_a_file_that_cannot_be_read_is_a_warning(made: Path, tmp_path: Path, name: str, content: str) -> None:
-    run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
+def test_a_file_that_cannot_be_read_gives_a_warning(
+    synthetic_runs: Path, tmp_path: Path, name: str, content: str
+) -> None:
+    run = Path(shutil.copytree(synthetic_runs / "lntl", tmp_path / "run"))
     (run / name).write_text(content)
-    html, page, report, _ = written(write_report([run], tmp_path / "out").parent)
+    html, page, report, _ = read_report(write_report([run], tmp_path / "out").parent)
     check_page(html, page)
     warnings = report["runs"][0]["warnings"]
     assert name.startswith("config") or any(name in warning for warning in warnings)
 
 
-@pytest.mark.usefixtures("quick")
-def test_a_figure_is_left_out_if_its_arrays_have_wrong_shapes(made: Path, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
+@pytest.mark.usefixtures("skip_drawing")
+def test_a_figure_is_left_out_if_its_arrays_have_wrong_shapes(synthetic_runs: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(synthetic_runs / "lntl", tmp_path / "run"))
     np.savez(run / "embedding.npz", xy=np.zeros((3, 2)), y=np.array([0, 1, 99]), bias=np.zeros(3, dtype=int))
     np.savez(run / "recoloring.npz", x=np.zeros((1, 2, 3, 4, 4), np.uint8), predicted=np.zeros((1, 3), int), y=[0])
-    html, page, _, _ = written(write_report([run], tmp_path / "out").parent)
+    html, page, _, _ = read_report(write_report([run], tmp_path / "out").parent)
     check_page(html, page)
     assert "Not measured yet: the features in two dimensions" in page.text
 
 
-@pytest.mark.usefixtures("quick")
-def test_nan_becomes_null(made: Path, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
+@pytest.mark.usefixtures("skip_drawing")
+def test_nan_becomes_null(synthetic_runs: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(synthetic_runs / "lntl", tmp_path / "run"))
     line = {"phase": 1, "method": "erm", "epoch": 1, "total_epoch": 1, "train/task": 1.0, "val/accuracy": float("nan")}
     (run / "metrics.jsonl").write_text(json.dumps(line) + "\n")
-    html, page, report, _ = written(write_report([run], tmp_path / "out").parent)
+    html, page, report, _ = read_report(write_report([run], tmp_path / "out").parent)
     check_page(html, page)
     assert report["runs"][0]["epochs"][0]["val/accuracy"] is None
 
 
-@pytest.mark.usefixtures("quick")
-def test_the_answer_compares_unbiased_accuracy_if_the_test_set_is_biased(made: Path, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
+@pytest.mark.usefixtures("skip_drawing")
+def test_the_answer_compares_unbiased_accuracy_if_the_test_set_is_biased(synthetic_runs: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(synthetic_runs / "lntl", tmp_path / "run"))
     (run / "recoloring.json").unlink()
     for folder, accuracy, unbiased in ((run, 0.8, 0.75), (run / "erm", 0.95, 0.5)):
         path = folder / "evaluation" / "test.json"
@@ -313,33 +321,35 @@ def test_the_answer_compares_unbiased_accuracy_if_the_test_set_is_biased(made: P
         for name, value in (("accuracy", accuracy), ("unbiased_accuracy", unbiased)):
             content["metrics"][name] |= {"value": value, "low": value - 0.02, "high": value + 0.02}
         path.write_text(json.dumps(content))
-    _, _, report, _ = written(write_report([run], tmp_path / "out").parent)
+    _, _, report, _ = read_report(write_report([run], tmp_path / "out").parent)
     answer = report["runs"][0]["answers"][0]
     assert answer["short"] == "Yes"
     assert answer["text"].startswith("The test accuracy with equal weight for each group of class and colour is 75.0")
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("skip_drawing")
 @pytest.mark.parametrize(("name", "expected"), [("probe", "the probe"), ("recoloring", "the recolouring")])
-def test_a_measurement_of_another_epoch_is_a_warning(made: Path, tmp_path: Path, name: str, expected: str) -> None:
-    run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
-    found = json.loads((run / f"{name}.json").read_text()) | {"epoch": 2}
-    (run / f"{name}.json").write_text(json.dumps(found))
-    warnings = written(write_report([run], tmp_path / "out").parent)[2]["runs"][0]["warnings"]
+def test_a_measurement_of_another_epoch_gives_a_warning(
+    synthetic_runs: Path, tmp_path: Path, name: str, expected: str
+) -> None:
+    run = Path(shutil.copytree(synthetic_runs / "lntl", tmp_path / "run"))
+    content = json.loads((run / f"{name}.json").read_text()) | {"epoch": 2}
+    (run / f"{name}.json").write_text(json.dumps(content))
+    warnings = read_report(write_report([run], tmp_path / "out").parent)[2]["runs"][0]["warnings"]
     assert any(
         f"{expected} was made at epoch 2, but the best checkpoint is from epoch 7" in warning for warning in warnings
     )
 
 
-@pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("std", [None, 0.0], ids=["today", "as earlier versions wrote it"])
-def test_probes_of_one_seed(made: Path, tmp_path: Path, std: float | None) -> None:
-    run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
+@pytest.mark.usefixtures("skip_drawing")
+@pytest.mark.parametrize("std", [None, 0.0], ids=["null", "0 as in earlier versions"])
+def test_probes_of_one_seed_have_no_interval(synthetic_runs: Path, tmp_path: Path, std: float | None) -> None:
+    run = Path(shutil.copytree(synthetic_runs / "lntl", tmp_path / "run"))
     probe = json.loads((run / "probe.json").read_text()) | {"seeds": [0]}
     for row in (*probe["probes"], *probe["reference"]["erm"], *probe["reference"]["pixels"]):
         row |= {"std": std, "values": [row["mean"]]}
     (run / "probe.json").write_text(json.dumps(probe))
-    html, page, report, markdown = written(write_report([run], tmp_path / "out").parent)
+    html, page, report, markdown = read_report(write_report([run], tmp_path / "out").parent)
     check_page(html, page)
     leakage = next(n for n in report["runs"][0]["key_numbers"] if n["name"] == "leakage")
     assert (leakage["run"]["low"], leakage["run"]["high"]) == (None, None)
@@ -348,38 +358,44 @@ def test_probes_of_one_seed(made: Path, tmp_path: Path, std: float | None) -> No
         assert "None" not in text
 
 
-NASTY = "<b>`a`</b> *b* _c_ | [d](e) &amp; $x$ #0072b2 url(#f) font-family: g;"  # the tests add several kinds of spaces
+SPECIAL_NAME = (
+    "<b>`a`</b> *b* _c_ | [d](e) &amp; $x$ #0072b2 url(#f) font-family: g;"  # tests add several kinds of spaces
+)
 
 
 def rendered_text(markdown: str) -> str:
-    """Return the visible text of rendered Markdown; assert that only the report's own markup occurs."""
+    """Return the visible text of rendered Markdown; assert that it has only the markup of the report."""
     tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(markdown)
     assert "html_block" not in {token.type for token in tokens}
-    parts = [part for token in tokens if token.type == "inline" for part in [*(token.children or []), None]]
+    tokens_and_breaks = [
+        child for token in tokens if token.type == "inline" for child in [*(token.children or []), None]
+    ]
     allowed = {"text", "text_special", "strong_open", "strong_close", "code_inline", "softbreak"}
-    assert {part.type for part in parts if part} <= allowed
-    return " ".join("".join(" " if part is None else part.content for part in parts).split())
+    assert {token.type for token in tokens_and_breaks if token} <= allowed
+    return " ".join("".join(" " if token is None else token.content for token in tokens_and_breaks).split())
 
 
-@pytest.mark.usefixtures("quick")
-def test_names_from_the_run_are_escaped(made: Path, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(made / "lntl", tmp_path / NASTY))
+@pytest.mark.usefixtures("skip_drawing")
+def test_names_from_the_run_are_escaped(synthetic_runs: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(synthetic_runs / "lntl", tmp_path / SPECIAL_NAME))
     for name in ("evaluation/test.json", "probe.json"):
         path = run / name
         content = json.loads(path.read_text())
-        text = json.dumps(content).replace('"crimson"', json.dumps(f"crimson \t{NASTY}\n"))
+        text = json.dumps(content).replace('"crimson"', json.dumps(f"crimson \t{SPECIAL_NAME}\n"))
         path.write_text(
-            text.replace('"nearest mean colour"', json.dumps(f"hue {NASTY}\n")).replace('"7"', json.dumps(NASTY))
+            text.replace('"nearest mean colour"', json.dumps(f"hue {SPECIAL_NAME}\n")).replace(
+                '"7"', json.dumps(SPECIAL_NAME)
+            )
         )
     config = run / "config.yaml"
     config.write_text(config.read_text().replace("name: colored_mnist", "name: table"))
-    html, page, _, markdown = written(write_report([run], tmp_path / "out").parent)
+    html, page, _, markdown = read_report(write_report([run], tmp_path / "out").parent)
     check_page(html, page)
-    assert len(page.all("script")) == 1
+    assert len(page.find_tags("script")) == 1
     card = write_card(run).read_text(encoding="utf-8")
     for text in (rendered_text(markdown), rendered_text(card), page.text):
-        assert text.count(f"crimson {NASTY}") >= 1
-        assert f"hue {NASTY}" in text
+        assert text.count(f"crimson {SPECIAL_NAME}") >= 1
+        assert f"hue {SPECIAL_NAME}" in text
     for table in re.findall(r"(?:^\|.*\n)+", markdown + card, re.MULTILINE):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
     code = card.split("```python\n")[1].split("\n```")[0]
@@ -390,8 +406,8 @@ def test_names_from_the_run_are_escaped(made: Path, tmp_path: Path) -> None:
 
 
 def test_names_in_figures_are_escaped() -> None:
-    svg = draw(lambda: confusion_matrices({"run": [[1, 0], [0, 1]]}, [NASTY[:47], "b"]), "id", NASTY).svg
-    assert svg.count(f">{escape(NASTY[:47])}<") == 2
+    svg = draw(lambda: confusion_matrices({"run": [[1, 0], [0, 1]]}, [SPECIAL_NAME[:47], "b"]), "id", SPECIAL_NAME).svg
+    assert svg.count(f">{escape(SPECIAL_NAME[:47])}<") == 2
 
 
 @pytest.mark.parametrize("name", [r"a\d", r"x\1y", r"\g<name>", "$1k_to_$2k"])
@@ -402,14 +418,14 @@ def test_a_name_may_contain_regex_and_math_characters(name: str) -> None:
 
 
 @pytest.mark.full
-def test_a_page_of_many_runs_stays_small(
-    made: Path, single: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_size_of_a_page_of_many_runs_is_limited(
+    synthetic_runs: Path, single: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lntl.reporting.pages.MAX_DRAWN", 1)
-    out = write_report([made / "plain", made / "lntl"], tmp_path / "out").parent
-    html, page, _, _ = written(out)
+    out = write_report([synthetic_runs / "plain", synthetic_runs / "lntl"], tmp_path / "out").parent
+    html, page, _, _ = read_report(out)
     check_page(html, page)
-    assert f"lntl report {made / 'lntl'}" in page.text
+    assert f"lntl report {synthetic_runs / 'lntl'}" in page.text
     page_size = len((single / "index.html").read_bytes())
     assert MAX_DRAWN * page_size < 5_000_000
 
@@ -419,9 +435,11 @@ def test_a_folder_that_is_not_a_run_is_an_error(tmp_path: Path) -> None:
         write_report([tmp_path], tmp_path / "out")
 
 
-@pytest.mark.usefixtures("quick")
-def test_the_command_writes_into_the_run_folder(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
+@pytest.mark.usefixtures("skip_drawing")
+def test_the_command_writes_into_the_run_folder(
+    synthetic_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(synthetic_runs / "lntl", tmp_path / "run"))
     assert lntl("report", str(run)) == 0
     out = capsys.readouterr().out
     for name in ("index.html", "report.json", "report.md"):
@@ -429,7 +447,7 @@ def test_the_command_writes_into_the_run_folder(made: Path, tmp_path: Path, caps
         assert (run / "report" / name).is_file()
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("skip_drawing")
 @pytest.mark.full
 def test_the_command_accepts_a_configuration_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert lntl("train", "tiny.yaml", "--epochs", "1") == 0
@@ -438,7 +456,7 @@ def test_the_command_accepts_a_configuration_file(folder: Path, capsys: pytest.C
     assert (folder / "results/tiny/report/index.html").is_file()
     assert (folder / "results/tiny/samples.npz").is_file()
     assert lntl("report", "results/tiny", "results/tiny", "--out", "page") == 0
-    assert written(folder / "page")[2]["comparison"] is None  # one run, named twice
+    assert read_report(folder / "page")[2]["comparison"] is None  # the same run is given twice
 
 
 @pytest.mark.parametrize("target", ["results/nothing", "."])
@@ -459,14 +477,14 @@ def change_evaluation(run: Path, change: Callable[[dict[str, Any]], object]) -> 
     path.write_text(json.dumps(content))
 
 
-@pytest.mark.usefixtures("quick")
-def test_metrics_over_groups_show_the_number_of_groups(made: Path, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
+@pytest.mark.usefixtures("skip_drawing")
+def test_metrics_over_groups_show_the_number_of_groups(synthetic_runs: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(synthetic_runs / "lntl", tmp_path / "run"))
     cells = {"cells": 99, "all_cells": 100}
     change_evaluation(run, lambda content: content["metrics"]["unbiased_accuracy"].update(cells))
     worst = cells | {"lowest": "digit=7, colour=3, 12 images"}
     change_evaluation(run, lambda content: content["metrics"]["worst_group_accuracy"].update(worst))
-    _, page, report, markdown = written(write_report([run], tmp_path / "out").parent)
+    _, page, report, markdown = read_report(write_report([run], tmp_path / "out").parent)
     text = "99 of 100 groups have images, lowest: digit=7, colour=3, 12 images"
     assert report["runs"][0]["key_numbers"][3]["meaning"].endswith(text)
     card = write_card(run).read_text(encoding="utf-8")
@@ -475,9 +493,9 @@ def test_metrics_over_groups_show_the_number_of_groups(made: Path, tmp_path: Pat
         assert content.count("99 of 100 groups have images") >= 2
 
 
-@pytest.mark.usefixtures("quick")
-def test_long_tables_show_their_first_rows_and_the_number_of_others(made: Path, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(made / "lntl", tmp_path / "run"))
+@pytest.mark.usefixtures("skip_drawing")
+def test_long_tables_show_their_first_rows_and_the_number_of_further_rows(synthetic_runs: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(synthetic_runs / "lntl", tmp_path / "run"))
 
     def add_classes_and_biases(content: dict[str, Any]) -> None:
         row = content["by_class"][0]
@@ -487,7 +505,7 @@ def test_long_tables_show_their_first_rows_and_the_number_of_others(made: Path, 
         content["per_bias"] = {f"bias{k}": bias for k in range(40)}
 
     change_evaluation(run, add_classes_and_biases)
-    html, page, report, markdown = written(write_report([run], tmp_path / "out").parent)
+    html, page, report, markdown = read_report(write_report([run], tmp_path / "out").parent)
     check_page(html, page)
     card = write_card(run).read_text(encoding="utf-8")
     assert len(report["runs"][0]["by_class"]) == 1000
@@ -499,9 +517,9 @@ def test_long_tables_show_their_first_rows_and_the_number_of_others(made: Path, 
         assert "bias20" not in content
 
 
-@pytest.mark.usefixtures("quick")
-def test_the_report_of_a_run_without_bias_labels_suggests_no_probe(made: Path, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(made / "plain", tmp_path / "run"))
+@pytest.mark.usefixtures("skip_drawing")
+def test_the_report_of_a_run_without_bias_labels_suggests_no_probe(synthetic_runs: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(synthetic_runs / "plain", tmp_path / "run"))
     for name in ("probe.json", "embedding.npz", "recoloring.json", "recoloring.npz"):
         (run / name).unlink(missing_ok=True)
 
@@ -512,7 +530,7 @@ def test_the_report_of_a_run_without_bias_labels_suggests_no_probe(made: Path, t
         ]
 
     change_evaluation(run, remove_bias)
-    html, page, report, markdown = written(write_report([run], tmp_path / "out").parent)
+    html, page, report, markdown = read_report(write_report([run], tmp_path / "out").parent)
     check_page(html, page)
     assert "lntl probe" not in markdown
     assert not {"probe", "embedding", "recoloring", "strip"} & report["runs"][0]["missing"].keys()
@@ -525,14 +543,14 @@ def test_the_report_of_a_run_without_bias_labels_suggests_no_probe(made: Path, t
 
 @pytest.fixture(scope="module")
 def two_biases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with twelve joint values of two biases."""
+    """A run with two biases, which have twelve joint values."""
     return make_run_of_two_biases(tmp_path_factory.mktemp("biased") / "pets")
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("skip_drawing")
 @pytest.mark.full
 def test_each_bias_has_its_own_figure_and_numbers(two_biases: Path, tmp_path: Path) -> None:
-    html, page, report, markdown = written(write_report([two_biases], tmp_path / "out").parent)
+    html, page, report, markdown = read_report(write_report([two_biases], tmp_path / "out").parent)
     check_page(html, page)
     texture, stroke = report["runs"][0]["per_bias"]
     evaluation = json.loads((two_biases / "evaluation/test.json").read_text())["per_bias"]
@@ -540,9 +558,9 @@ def test_each_bias_has_its_own_figure_and_numbers(two_biases: Path, tmp_path: Pa
     for bias, leakage, chance in ((texture, 0.24, 0.113), (stroke, 0.93, 0.51)):
         assert bias["leakage"]["run"]["value"] == pytest.approx(leakage)
         assert (bias["chance"], bias["leakage"]["pixels"]["value"]) == (chance, 0.99)
-        for who, content in (("run", evaluation), ("erm", erm)):
+        for source, content in (("run", evaluation), ("erm", erm)):
             metrics = content[bias["name"]]["metrics"]
-            assert bias["metrics"]["worst_group_accuracy"][who]["value"] == metrics["worst_group_accuracy"]["value"]
+            assert bias["metrics"]["worst_group_accuracy"][source]["value"] == metrics["worst_group_accuracy"]["value"]
         assert f"Accuracy in % by class and {bias['name']} alone; brackets show the number of test images" in page.text
         assert re.search(rf"^\| {bias['name']} \| {100 * leakage:.1f}", markdown, re.MULTILINE)
     assert "Each bias alone" in page.text
@@ -552,20 +570,22 @@ def test_each_bias_has_its_own_figure_and_numbers(two_biases: Path, tmp_path: Pa
     assert "Not available for these data: images cannot be given another" in page.text
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("skip_drawing")
 @pytest.mark.parametrize("missing", ["probe.json", "evaluation/test.json", "erm"])
-def test_the_report_of_several_biases_with_a_missing_part(two_biases: Path, tmp_path: Path, missing: str) -> None:
+def test_a_report_of_several_biases_is_complete_if_a_file_is_missing(
+    two_biases: Path, tmp_path: Path, missing: str
+) -> None:
     run = tmp_path / "pets"
     shutil.copytree(two_biases, run)
     (shutil.rmtree if missing == "erm" else Path.unlink)(run / missing)
-    html, page, report, _ = written(write_report([run], tmp_path / "out").parent)
+    html, page, report, _ = read_report(write_report([run], tmp_path / "out").parent)
     check_page(html, page)
     assert [bias["name"] for bias in report["runs"][0]["per_bias"]] == ["texture", "stroke"]
     assert ("by class and stroke alone" in page.text) == (missing != "evaluation/test.json")
 
 
-@pytest.mark.usefixtures("quick")
-def test_with_one_bias_there_is_no_table_of_biases(made: Path, tmp_path: Path) -> None:
-    _, page, report, markdown = written(write_report([made / "lntl"], tmp_path / "out").parent)
+@pytest.mark.usefixtures("skip_drawing")
+def test_a_report_of_one_bias_has_no_table_of_biases(synthetic_runs: Path, tmp_path: Path) -> None:
+    _, page, report, markdown = read_report(write_report([synthetic_runs / "lntl"], tmp_path / "out").parent)
     assert report["runs"][0]["per_bias"] == []
     assert "bias alone" not in page.text + markdown

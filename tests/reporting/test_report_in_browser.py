@@ -1,6 +1,6 @@
 """The report in a real browser: errors, pictures, sorting, dark theme, narrow windows and print.
 
-Needs Chromium: the path in LNTL_CHROMIUM, Playwright's Chromium, or an installed one. Without one, the tests skip.
+These tests need Chromium: the path in LNTL_CHROMIUM, Playwright's Chromium, or an installed one; else they are skipped.
 """
 
 import os
@@ -15,14 +15,14 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from lntl.reporting.pages import write_report
 
 pytestmark = pytest.mark.full
-NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
-PICTURES = """async () => {
-  const pictures = [...document.querySelectorAll("svg image")].map((image) => image.getAttribute("href"));
-  return Promise.all(pictures.map(async (source) => {
-    const picture = new Image();
-    picture.src = source;
-    try { await picture.decode(); } catch { return 0; }
-    return picture.naturalWidth;
+CHROMIUM_NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+IMAGE_WIDTHS = """async () => {
+  const sources = [...document.querySelectorAll("svg image")].map((image) => image.getAttribute("href"));
+  return Promise.all(sources.map(async (source) => {
+    const image = new Image();
+    image.src = source;
+    try { await image.decode(); } catch { return 0; }
+    return image.naturalWidth;
   }));
 }"""
 # The smallest contrast (WCAG 2) of visible texts with the page's background; normal text needs 4.5.
@@ -51,7 +51,9 @@ def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         from_environment = os.environ.get("LNTL_CHROMIUM")
         bundled = Path(playwright.chromium.executable_path)
-        path = from_environment or (None if bundled.exists() else next(filter(None, map(shutil.which, NAMES)), ""))
+        path = from_environment or (
+            None if bundled.exists() else next(filter(None, map(shutil.which, CHROMIUM_NAMES)), "")
+        )
         if path == "":
             pytest.skip("no Chromium: `playwright install chromium-headless-shell`, or name one with LNTL_CHROMIUM")
         arguments = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium's sandbox does not run as root
@@ -61,10 +63,12 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def pages(made: Path, shared: Callable[[str, Callable[[Path], object]], Path]) -> dict[str, Path]:
+def pages(synthetic_runs: Path, shared_folder: Callable[[str, Callable[[Path], object]], Path]) -> dict[str, Path]:
     """The paths of a report of one run and of a report of two runs."""
-    runs = {"single": [made / "lntl"], "several": [made / "lntl", made / "plain"]}
-    return {name: shared(f"report-{name}", partial(write_report, run)) / "index.html" for name, run in runs.items()}
+    runs = {"single": [synthetic_runs / "lntl"], "several": [synthetic_runs / "lntl", synthetic_runs / "plain"]}
+    return {
+        name: shared_folder(f"report-{name}", partial(write_report, run)) / "index.html" for name, run in runs.items()
+    }
 
 
 @pytest.fixture
@@ -96,8 +100,8 @@ Visit = Callable[..., Page]
 
 
 @pytest.mark.parametrize("name", ["single", "several"])
-def test_all_pictures_load(visit: Visit, name: str) -> None:
-    widths = visit(name).evaluate(PICTURES)
+def test_all_images_load(visit: Visit, name: str) -> None:
+    widths = visit(name).evaluate(IMAGE_WIDTHS)
     assert len(widths) >= 8
     assert min(widths) > 0
 
@@ -112,13 +116,13 @@ def test_the_page_is_never_wider_than_the_window(visit: Visit, name: str, width:
 
 def test_the_answer_is_visible_without_scrolling(visit: Visit) -> None:
     page = visit("single")
-    for part in (
+    for element in (
         page.locator("h1"),
         page.locator(".sentence"),
         page.locator(".tiles"),
         page.locator(".answers dd").first,
     ):
-        box = part.bounding_box()
+        box = element.bounding_box()
         assert box is not None
         assert box["y"] + box["height"] < 800
 
@@ -136,14 +140,14 @@ def test_a_click_sorts_a_column_and_a_second_click_reverses_it(visit: Visit) -> 
     def values() -> list[float]:
         return [float(value) for value in shares.evaluate_all("cells => cells.map((cell) => cell.dataset.value)")]
 
-    before = values()
-    assert before != sorted(before)
+    original_values = values()
+    assert original_values != sorted(original_values)
     header = table.get_by_role("columnheader", name="this run")
     header.get_by_role("button").click()
-    assert values() == sorted(before)
+    assert values() == sorted(original_values)
     assert header.get_attribute("aria-sort") == "ascending"
     header.get_by_role("button").click()
-    assert values() == sorted(before, reverse=True)
+    assert values() == sorted(original_values, reverse=True)
     assert header.get_attribute("aria-sort") == "descending"
     table.get_by_role("button", name="colour").click()
     names = table.locator("tbody th").all_inner_texts()
@@ -165,9 +169,9 @@ def test_the_keyboard_sorts_and_unmeasured_rows_stay_last(visit: Visit) -> None:
 def test_the_keyboard_focus_is_visible(visit: Visit) -> None:
     page = visit("single")
     page.keyboard.press("Tab")
-    skip = page.locator(".skip")
-    assert skip.evaluate("(link) => link === document.activeElement")
-    box = skip.bounding_box()
+    skip_link = page.locator(".skip")
+    assert skip_link.evaluate("(link) => link === document.activeElement")
+    box = skip_link.bounding_box()
     assert box is not None
     assert box["x"] >= 0
     page.keyboard.press("Tab")
@@ -177,9 +181,9 @@ def test_the_keyboard_focus_is_visible(visit: Visit) -> None:
 def test_wide_figures_can_be_focused_on_a_narrow_screen(visit: Visit) -> None:
     page = visit("single", width=390)
     boxes = page.locator("figure .scroll")
-    wide = boxes.evaluate_all("boxes => boxes.filter((box) => box.scrollWidth > box.clientWidth).length")
-    focusable = boxes.evaluate_all("boxes => boxes.filter((box) => box.tabIndex === 0).length")
-    assert wide == focusable > 0
+    num_wide = boxes.evaluate_all("boxes => boxes.filter((box) => box.scrollWidth > box.clientWidth).length")
+    num_focusable = boxes.evaluate_all("boxes => boxes.filter((box) => box.tabIndex === 0).length")
+    assert num_wide == num_focusable > 0
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,4 +1,4 @@
-"""Tables for the terminal: each number in its place, and words instead of undefined numbers."""
+"""Tables for the terminal have each number in its cell, and words instead of undefined numbers."""
 
 import re
 from io import StringIO
@@ -22,32 +22,32 @@ def estimate(value: float | None, n: int = 50) -> dict[str, Any]:
     return {"value": value, "low": low, "high": high, "n": n}
 
 
-def test_metric_table() -> None:
+def test_the_metric_table_shows_values_intervals_and_undefined_metrics() -> None:
     undefined = Metric(**estimate(None, 0), undefined="no [label]")
     unbiased = Metric(**estimate(0.25), cells=3, all_cells=4)
     rows = {"accuracy": Metric(**estimate(0.5)), "bias_accuracy": undefined, "unbiased_accuracy": unbiased}
-    shown = text(tables.metric_table("a [title]", rows))
-    assert "a [title]" in shown
-    assert re.search(r"accuracy +0\.5000 +0\.4000 to 0\.6000 +50\b", shown)
-    assert re.search(r"bias accuracy +undefined +no \[label\] +0\b", shown)
-    assert re.search(r"unbiased accuracy +0\.2500 +0\.1500 to 0\.3500 +50 in 3 of 4 groups", shown)
+    printed = text(tables.metric_table("a [title]", rows))
+    assert "a [title]" in printed
+    assert re.search(r"accuracy +0\.5000 +0\.4000 to 0\.6000 +50\b", printed)
+    assert re.search(r"bias accuracy +undefined +no \[label\] +0\b", printed)
+    assert re.search(r"unbiased accuracy +0\.2500 +0\.1500 to 0\.3500 +50 in 3 of 4 groups", printed)
 
 
-def test_accuracy_table_marks_few_images() -> None:
+def test_the_accuracy_table_marks_few_images() -> None:
     rows = [Row(name="0", **estimate(0.5)), Row(name="[1]", small=True, **estimate(0.7, 3))]
-    shown = text(tables.accuracy_table("by class", rows))
-    assert re.search(r"0 +0\.5000 +0\.4000 to 0\.6000 +50 *\n", shown)
-    assert re.search(r"\[1\] +0\.7000 +0\.6000 to 0\.8000 +3\* *\n", shown)
-    assert "* few images" in shown
+    printed = text(tables.accuracy_table("by class", rows))
+    assert re.search(r"0 +0\.5000 +0\.4000 to 0\.6000 +50 *\n", printed)
+    assert re.search(r"\[1\] +0\.7000 +0\.6000 to 0\.8000 +3\* *\n", printed)
+    assert "* few images" in printed
     assert "*" not in text(tables.accuracy_table("by class", rows[:1]))
 
 
 def test_long_tables_show_their_first_rows() -> None:
     rows = [Row(name=f"c{k}\n\x1b[1m", **estimate(0.5)) for k in range(25)]
-    shown = text(tables.accuracy_table("by class", rows))
-    assert "c19 \\x1b[1m" in shown
-    assert "c20" not in shown
-    assert "and 5 more" in shown
+    printed = text(tables.accuracy_table("by class", rows))
+    assert "c19 \\x1b[1m" in printed
+    assert "c20" not in printed
+    assert "and 5 more" in printed
 
 
 def result(**test: float | None) -> Result:
@@ -56,16 +56,16 @@ def result(**test: float | None) -> Result:
     return run.model_copy(update={"erm": run})
 
 
-def test_result_table() -> None:
-    shown = text(tables.result_table(result(accuracy=0.75, bias_accuracy=0.25, aligned_accuracy=None), 0.03))
-    assert re.search(r"lntl, last +4 +0\.7500 +0\.2500 +undefined *\n", shown)
-    assert re.search(r"lntl, best on val +3 +0\.7500 +0\.2500 +undefined *\n", shown)
-    assert re.search(r"plain training \(ERM\) +4 +0\.7500 +undefined *\n", shown)  # no bias head
-    assert re.search(r"paper: LNTL +100 +0\.9137 *\n", shown)
+def test_the_result_table_shows_both_checkpoints_erm_and_the_paper() -> None:
+    printed = text(tables.result_table(result(accuracy=0.75, bias_accuracy=0.25, aligned_accuracy=None), 0.03))
+    assert re.search(r"lntl, last +4 +0\.7500 +0\.2500 +undefined *\n", printed)
+    assert re.search(r"lntl, best on val +3 +0\.7500 +0\.2500 +undefined *\n", printed)
+    assert re.search(r"plain training \(ERM\) +4 +0\.7500 +undefined *\n", printed)  # no bias head
+    assert re.search(r"paper: LNTL +100 +0\.9137 *\n", printed)
     assert "paper" not in text(tables.result_table(result(accuracy=0.75), None))
 
 
 def test_the_result_table_shows_the_first_five_metrics() -> None:
     scores = {f"m{i}": i / 10 for i in range(7)}
-    shown = text(tables.result_table(result(**scores), None))
-    assert re.search(r"lntl, last +4 +0\.0000 +0\.1000 +0\.2000 +0\.3000 +0\.4000 *\n", shown)
+    printed = text(tables.result_table(result(**scores), None))
+    assert re.search(r"lntl, last +4 +0\.0000 +0\.1000 +0\.2000 +0\.3000 +0\.4000 *\n", printed)

@@ -1,4 +1,4 @@
-"""Which numbers give which answer; no answer claims more than its numbers show."""
+"""The answers of the report follow from the numbers and claim no more than the numbers show."""
 
 from itertools import product
 from typing import Any
@@ -19,8 +19,8 @@ from lntl.reporting.verdict import (
 from lntl.runs.formats import Chance, Estimate, Probe, ProbeRow
 
 
-def estimate(value: float, half: float = 0.01) -> Estimate:
-    return Estimate(value=value, low=value - half, high=value + half)
+def estimate(value: float, half_width: float = 0.01) -> Estimate:
+    return Estimate(value=value, low=value - half_width, high=value + half_width)
 
 
 BETTER: dict[str, Any] = {"unbiased": estimate(0.8), "erm_unbiased": estimate(0.5)}
@@ -39,7 +39,7 @@ LEAKAGE: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize(
-    ("numbers", "short"),
+    ("numbers", "answer"),
     [
         (BETTER, "Yes"),
         (BETTER | STEADY, "Yes"),
@@ -50,20 +50,25 @@ LEAKAGE: dict[str, dict[str, Any]] = {
         (BETTER | FLIPPING, "Unclear"),
         (WORSE | STEADY, "Unclear"),
         ({"unbiased": estimate(0.8)}, "Not measured"),
-        ({"unbiased": Estimate(value=0.8), "erm_unbiased": estimate(0.5)}, "Not measured"),  # no interval, no claim
+        (
+            {"unbiased": Estimate(value=0.8), "erm_unbiased": estimate(0.5)},
+            "Not measured",
+        ),  # without an interval there is no answer
         ({"unbiased": Estimate(undefined="no image"), "erm_unbiased": estimate(0.5)}, "Not measured"),
         ({}, "Not measured"),
     ],
 )
-def test_answer_about_use_of_the_bias(numbers: dict[str, Any], short: str) -> None:
-    assert bias_use_answer(Measurements("colour", True, **numbers)).short == short
+def test_the_answer_about_the_use_of_the_bias_follows_from_accuracy_and_flips(
+    numbers: dict[str, Any], answer: str
+) -> None:
+    assert bias_use_answer(Measurements("colour", True, **numbers)).short == answer
 
 
-@pytest.mark.parametrize("short", LEAKAGE)
-def test_answer_about_leakage(short: str) -> None:
-    answer = leakage_answer(Measurements("colour", True, **LEAKAGE[short]))
-    assert answer.short == short
-    assert ("not clearly less than with plain training" in answer.text) == (short == "No")
+@pytest.mark.parametrize("expected", LEAKAGE)
+def test_the_answer_about_leakage_compares_with_plain_training(expected: str) -> None:
+    answer = leakage_answer(Measurements("colour", True, **LEAKAGE[expected]))
+    assert answer.short == expected
+    assert ("not clearly less than with plain training" in answer.text) == (expected == "No")
 
 
 def test_leakage_is_compared_by_skill_where_chance_is_high() -> None:
@@ -72,14 +77,14 @@ def test_leakage_is_compared_by_skill_where_chance_is_high() -> None:
     assert leakage_answer(Measurements("scar", True, leakage=0.995, **leaks)).short == "No"
 
 
-def test_answer_about_leakage_without_plain_training_compares_nothing() -> None:
+def test_without_plain_training_the_answer_about_leakage_has_no_comparison() -> None:
     answer = leakage_answer(Measurements("colour", True, leakage=0.5, **PROBED))
     assert answer.short == "No"
     assert "plain training" not in answer.text
 
 
-def test_the_page_and_the_probe_command_agree() -> None:
-    """Both call a probe and h at chance in the same cases, for low and high chance, few and many images."""
+def test_the_report_and_the_probe_command_give_the_same_answer() -> None:
+    """Both treat a probe and h as being at chance in the same cases, for low and high chance, few and many images."""
     for chance, n, skill, h_skill in product((0.1, 0.951), (20, 5000), (0.0, 0.04, 0.06, 1.0), (0.0, 0.06, 1.0)):
         leakage, h = (chance + share * (1 - chance) for share in (skill, h_skill))
         measured = Measurements("sex", True, leakage=leakage, chance=chance, n_test=n, h_accuracy=h, h_chance=chance)
@@ -103,7 +108,7 @@ def test_the_page_and_the_probe_command_agree() -> None:
 
 
 @pytest.mark.parametrize(("h", "leak", "fooled"), [(0.12, "No", True), (0.5, "No", False), (0.12, "Yes", False)])
-def test_h_was_fooled_only_where_it_is_at_chance_and_the_probe_is_not(h: float, leak: str, fooled: bool) -> None:
+def test_h_was_fooled_only_if_h_is_at_chance_and_the_probe_is_not(h: float, leak: str, fooled: bool) -> None:
     text = leakage_answer(Measurements("colour", True, h_accuracy=h, h_chance=0.1, **LEAKAGE[leak])).text
     assert "bias head h predicts" in text
     assert ("h was fooled" in text) == fooled
@@ -114,7 +119,7 @@ def test_h_was_fooled_only_where_it_is_at_chance_and_the_probe_is_not(h: float, 
 
 
 @pytest.mark.parametrize(
-    ("numbers", "leak", "word", "part"),
+    ("numbers", "leak", "word", "phrase"),
     [
         (BETTER, "Yes", "Yes", "and the colour can no longer be predicted from the features."),
         (BETTER, "Partly", "Partly", "but well above chance."),
@@ -132,10 +137,10 @@ def test_h_was_fooled_only_where_it_is_at_chance_and_the_probe_is_not(h: float, 
         (BETTER | FLIPPING, "No", "No", "contradict"),
     ],
 )
-def test_verdict(numbers: dict[str, Any], leak: str, word: str, part: str) -> None:
+def test_the_verdict_combines_both_answers(numbers: dict[str, Any], leak: str, word: str, phrase: str) -> None:
     answer = verdict(Measurements("colour", True, **numbers, **LEAKAGE[leak]))
     assert answer.word == word
-    assert part in answer.text
+    assert phrase in answer.text
     assert answer.text.endswith(".")
 
 
@@ -159,17 +164,18 @@ def test_plain_training_does_not_claim_to_unlearn(numbers: dict[str, Any], word:
 
 
 @pytest.mark.parametrize(
-    ("aligned", "short"), [(0.99, "No accuracy"), (0.985, "No accuracy"), (0.9, "9.0 points"), (None, "Not measured")]
+    ("aligned", "expected"),
+    [(0.99, "No accuracy"), (0.985, "No accuracy"), (0.9, "9.0 points"), (None, "Not measured")],
 )
-def test_cost(aligned: float | None, short: str) -> None:
+def test_the_cost_is_the_loss_of_aligned_accuracy_and_the_time(aligned: float | None, expected: str) -> None:
     value = None if aligned is None else estimate(aligned)
     answer = cost_answer(
         Measurements("colour", True, aligned=value, erm_aligned=estimate(0.99), seconds=600, erm_seconds=300)
     )
-    assert answer.short == short
+    assert answer.short == expected
     assert "Training took 10.0\u202fmin, 2.0 times as long as plain training." in answer.text
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(45, "45\u202fs"), (318, "5.3\u202fmin"), (7560, "2.1\u202fh")])
-def test_duration(seconds: float, text: str) -> None:
+def test_a_duration_is_given_in_seconds_minutes_or_hours(seconds: float, text: str) -> None:
     assert duration(seconds) == text

@@ -1,4 +1,4 @@
-"""Files are written completely or not at all."""
+"""A file is written completely or not at all."""
 
 import errno
 import json
@@ -28,7 +28,7 @@ STATE: dict[str, Any] = {
 }
 
 
-def _half(error: Exception) -> Callable[[IO[bytes]], None]:
+def write_half_and_raise(error: Exception) -> Callable[[IO[bytes]], None]:
     def write(file: IO[bytes]) -> None:
         file.write(b"half of it")
         raise error
@@ -43,7 +43,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, error: Exception) -> 
     path = tmp_path / "file"
     path.write_text("old")
     with pytest.raises(UserError, match="is the disk full") as caught:
-        write_atomic(path, _half(error))
+        write_atomic(path, write_half_and_raise(error))
     assert str(path) in str(caught.value)
     assert tree(tmp_path) == {"file": b"old"}
 
@@ -51,13 +51,13 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, error: Exception) -> 
 def test_an_error_of_the_writer_is_raised_and_keeps_the_old_file(tmp_path: Path) -> None:
     write_text(tmp_path / "file", "old")
     with pytest.raises(UserError, match=r"^image 3 is damaged$"):
-        write_atomic(tmp_path / "file", _half(UserError("image 3 is damaged")))
+        write_atomic(tmp_path / "file", write_half_and_raise(UserError("image 3 is damaged")))
     assert tree(tmp_path) == {"file": b"old"}
 
 
 def test_a_failed_first_write_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(UserError):
-        write_atomic(tmp_path / "file", _half(OSError(errno.ENOSPC, "No space left on device")))
+        write_atomic(tmp_path / "file", write_half_and_raise(OSError(errno.ENOSPC, "No space left on device")))
     assert tree(tmp_path) == {}
 
 
@@ -68,49 +68,49 @@ def test_a_failed_rename_leaves_no_file(tmp_path: Path) -> None:
     assert tree(tmp_path) == {"file": None}
 
 
-def test_the_content_is_on_disk_before_the_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-    monkeypatch.setattr(os, "fsync", lambda number: seen.append((os.fstat(number).st_size, path.exists())))
+def test_the_content_is_on_disk_before_the_file_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append((os.fstat(number).st_size, path.exists())))
     path = tmp_path / "file"
     write_text(path, "new")
-    assert seen == [(3, False)]
+    assert synced == [(3, False)]
     assert tree(tmp_path) == {"file": b"new"}
 
 
 def test_two_writers_of_a_file_do_not_interfere(tmp_path: Path) -> None:
     def write(file: IO[bytes]) -> None:
-        file.write(b"the first ")
-        write_text(tmp_path / "file", "the second, meanwhile, and longer")
-        file.write(b"has the last word")
+        file.write(b"first ")
+        write_text(tmp_path / "file", "second, longer")
+        file.write(b"remains")
 
     write_atomic(tmp_path / "file", write)
-    assert tree(tmp_path) == {"file": b"the first has the last word"}
+    assert tree(tmp_path) == {"file": b"first remains"}
 
 
 def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").write_text("of somebody else")
+    (tmp_path / "elsewhere").write_text("other")
     (tmp_path / "file").symlink_to(tmp_path / "elsewhere")
     write_text(tmp_path / "file", "new")
     assert not (tmp_path / "file").is_symlink()
-    assert tree(tmp_path) == {"elsewhere": b"of somebody else", "file": b"new"}
+    assert tree(tmp_path) == {"elsewhere": b"other", "file": b"new"}
 
 
 def test_temporary_files_of_killed_writes_are_removed_and_no_others(tmp_path: Path) -> None:
     run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
     (run / "checkpoints").mkdir(parents=True)
     elsewhere.mkdir()
-    half = f".file.{32 * 'a'}.part"
-    for path in (run / half, run / "checkpoints" / half, elsewhere / half):
+    temporary_name = f".file.{32 * 'a'}.part"
+    for path in (run / temporary_name, run / "checkpoints" / temporary_name, elsewhere / temporary_name):
         path.write_text("half of it")
     write_text(run / "file", "new")
     write_text(run / ".mine.part", "mine")
     (run / "link").symlink_to(elsewhere)
     remove_temporary_files(run)
     assert sorted(path.name for path in run.rglob("*")) == [".mine.part", "checkpoints", "file", "link"]
-    assert (elsewhere / half).exists()
+    assert (elsewhere / temporary_name).exists()
 
 
-def test_json(tmp_path: Path) -> None:
+def test_json_is_written_as_utf_8(tmp_path: Path) -> None:
     write_json(tmp_path / "file.json", {"σ²": [0.03, None]})
     assert json.loads((tmp_path / "file.json").read_text("utf-8")) == {"σ²": [0.03, None]}
 
@@ -120,7 +120,7 @@ class Numbers(BaseModel):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"numbers": [1, "x"]}', '{"numbers": ' + 5000 * "[", "\x00", "null"])
-def test_json_that_is_damaged(tmp_path: Path, text: str) -> None:
+def test_damaged_json_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "file.json").write_text(text)
     with pytest.raises(
         UserError, match=r"file\.json: is damaged, or written by another version \(.*; remove it"
@@ -131,14 +131,14 @@ def test_json_that_is_damaged(tmp_path: Path, text: str) -> None:
         read_json(tmp_path / "gone.json", Numbers)
 
 
-def test_arrays_read_back(tmp_path: Path) -> None:
+def test_arrays_are_read_as_they_were_written(tmp_path: Path) -> None:
     path, x = tmp_path / "file.npz", np.arange(6.0).reshape(2, 3)
     for save in (np.savez, np.savez_compressed):
         save(path, x=x, names=np.array(["a", "b"]), more=x)
-        read = read_arrays(path, {"x": 2, "names": 1})
-        assert read.keys() == {"x", "names"}
-        assert np.array_equal(read["x"], x)
-        assert read["names"].tolist() == ["a", "b"]
+        arrays = read_arrays(path, {"x": 2, "names": 1})
+        assert arrays.keys() == {"x", "names"}
+        assert np.array_equal(arrays["x"], x)
+        assert arrays["names"].tolist() == ["a", "b"]
 
 
 class Malicious:
@@ -151,7 +151,7 @@ class Malicious:
         return Path.touch, (self.path,)
 
 
-def header(shape: str) -> bytes:
+def npy_with_header(shape: str) -> bytes:
     """Return an .npy file with eight bytes of data and a header with this shape."""
     text = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".encode().ljust(117) + b"\n"
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(8)
@@ -160,14 +160,14 @@ def header(shape: str) -> bytes:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (header("(1000000000000,)"), "its header says"),
-        (header("(0,)"), "its header says"),
-        (header("(1, 1)"), "the array x has another shape"),
+        (npy_with_header("(1000000000000,)"), "its header says"),
+        (npy_with_header("(0,)"), "its header says"),
+        (npy_with_header("(1, 1)"), "the array x has another shape"),
         (b"", "EOF"),
-        (header("(1,)")[:50], "EOF"),
+        (npy_with_header("(1,)")[:50], "EOF"),
     ],
 )
-def test_arrays_that_are_damaged(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_damaged_arrays_are_refused(tmp_path: Path, content: bytes, reason: str) -> None:
     with zipfile.ZipFile(tmp_path / "file.npz", "w") as archive:
         archive.writestr("x.npy", content)
     with pytest.raises(UserError, match=rf"file\.npz: is damaged, .*{reason}"):
@@ -195,7 +195,7 @@ def test_arrays_larger_than_the_bound_are_refused_before_they_are_unpacked(
         read_arrays(tmp_path / "file.npz", {"x": 1, "y": 1})
 
 
-def test_a_flipped_bit_of_an_array_is_noticed(tmp_path: Path) -> None:
+def test_an_array_with_a_flipped_bit_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "file.npz", x=np.arange(100.0))
     content = bytearray((tmp_path / "file.npz").read_bytes())
     content[len(content) // 2] ^= 4
@@ -207,7 +207,9 @@ def test_a_flipped_bit_of_an_array_is_noticed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("zip writer")])
-def test_a_checkpoint_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_a_checkpoint_that_cannot_be_written_keeps_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     checkpoint.save(tmp_path / "last.pth", Checkpoint({}, STATE, []))
     save = torch.save
 
@@ -222,18 +224,18 @@ def test_a_checkpoint_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest
     assert checkpoint.load(tmp_path / "last.pth").trainer == STATE
 
 
-def limit(size: int) -> Callable[[], None]:
-    """Return what makes the system refuse to let a file of this process grow beyond `size` bytes."""
+def limit_file_size(size: int) -> Callable[[], None]:
+    """Return a function that limits the size of files of its process to `size` bytes."""
     return partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, size))
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     write_config(tmp_path)
     assert run("train", "tiny.yaml", folder=tmp_path) == 0
-    before = tree(tmp_path / RUN / "checkpoints")
-    longer = ["train", "tiny.yaml", "--resume", "auto", "training.phases.2.epochs=3"]
-    assert run(*longer, folder=tmp_path, prepare=limit(500_000)) == 2
+    files_before = tree(tmp_path / RUN / "checkpoints")
+    command = ["train", "tiny.yaml", "--resume", "auto", "training.phases.2.epochs=3"]
+    assert run(*command, folder=tmp_path, prepare=limit_file_size(500_000)) == 2
     stderr = (tmp_path / "stderr").read_text().splitlines()[-1]
     assert stderr.startswith(f"Error: {RUN}/checkpoints/last.pth: cannot write it")
-    assert tree(tmp_path / RUN / "checkpoints") == before
-    assert run(*longer, folder=tmp_path) == 0
+    assert tree(tmp_path / RUN / "checkpoints") == files_before
+    assert run(*command, folder=tmp_path) == 0

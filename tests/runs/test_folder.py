@@ -1,4 +1,4 @@
-"""Run folders: creating, refusing and replacing them; the record of the environment of a run."""
+"""Run folders: creating and replacing them, reading their files, and the record of the environment of a run."""
 
 import ast
 import json
@@ -23,8 +23,8 @@ from lntl.runs.formats import Environment, Epoch, Machine
 
 def epoch(number: int, accuracy: float) -> Epoch:
     """Return the record of an epoch."""
-    place = {"phase": 1, "method": "erm", "epoch": number, "total_epoch": number, "step": 3 * number}
-    return Epoch.model_validate(place | {"val/accuracy": accuracy})
+    position = {"phase": 1, "method": "erm", "epoch": number, "total_epoch": number, "step": 3 * number}
+    return Epoch.model_validate(position | {"val/accuracy": accuracy})
 
 
 RESULT = """{"project": "p", "experiment": "tiny", "method": "erm", "seed": 0,
@@ -34,7 +34,7 @@ RESULT = """{"project": "p", "experiment": "tiny", "method": "erm", "seed": 0,
 
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
-    """A run that has written each of its files."""
+    """The folder of a run with each of its files."""
     folder = RunFolder(tmp_path / "results" / "tiny")
     folder.create("seed: 1\n")
     for path in (folder.last, folder.best, folder.checkpoint(1), folder.log, folder.result):
@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> RunFolder:
     return folder
 
 
-def test_create(tmp_path: Path) -> None:
+def test_create_writes_the_configuration_and_the_environment(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "deep" / "results" / "tiny")
     assert not folder.holds_a_run
     folder.create("seed: 1\n")
@@ -58,32 +58,32 @@ def test_create(tmp_path: Path) -> None:
 
 
 def test_a_run_is_never_replaced_silently(folder: RunFolder) -> None:
-    before = tree(folder.path)
+    files_before = tree(folder.path)
     with pytest.raises(UserError, match="already contains a run") as caught:
         folder.create("seed: 2\n")
-    for way_out in ("--resume auto", "--overwrite", "project.experiment_name"):
-        assert way_out in str(caught.value)
-    assert tree(folder.path) == before
+    for option in ("--resume auto", "--overwrite", "project.experiment_name"):
+        assert option in str(caught.value)
+    assert tree(folder.path) == files_before
 
 
-@pytest.mark.parametrize("left", ["config", "checkpoints"])
-def test_a_folder_with_some_files_of_a_run_counts_as_a_run(folder: RunFolder, left: str) -> None:
-    rest = RunFolder(folder.path.with_name("rest"))
-    rest.path.mkdir()
-    getattr(folder, left).rename(getattr(rest, left))
+@pytest.mark.parametrize("file", ["config", "checkpoints"])
+def test_a_folder_with_some_files_of_a_run_counts_as_a_run(folder: RunFolder, file: str) -> None:
+    partial_run = RunFolder(folder.path.with_name("partial"))
+    partial_run.path.mkdir()
+    getattr(folder, file).rename(getattr(partial_run, file))
     with pytest.raises(UserError, match="already contains a run"):
-        rest.create("seed: 2\n")
+        partial_run.create("seed: 2\n")
 
 
 def test_overwrite_removes_the_files_of_the_run_and_no_other(folder: RunFolder) -> None:
     (folder.path / "notes.txt").write_text("mine")
-    RunFolder(folder.erm).create("seed: 1\n")  # the plain run beside it
+    RunFolder(folder.erm).create("seed: 1\n")  # the ERM run within the run folder
     folder.create("seed: 2\n", overwrite=True)
     assert sorted(tree(folder.path)) == ["checkpoints", "config.yaml", "environment.json", "notes.txt"]
     assert folder.config.read_text() == "seed: 2\n"
 
 
-def test_files_of_others_do_not_count_as_a_run(tmp_path: Path) -> None:
+def test_other_files_do_not_count_as_a_run(tmp_path: Path) -> None:
     (tmp_path / "erm").mkdir()
     (tmp_path / "erm" / "notes.txt").write_text("mine")
     RunFolder(tmp_path).create("seed: 1\n")
@@ -93,24 +93,24 @@ def test_files_of_others_do_not_count_as_a_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("name", ["evaluation/mine.csv", "report/mine.html", "tensorboard_logs/mine", "result.json"])
-def test_files_of_others_with_a_name_that_a_run_writes_stay(tmp_path: Path, name: str, overwrite: bool) -> None:
+def test_other_files_with_a_name_that_a_run_writes_are_kept(tmp_path: Path, name: str, overwrite: bool) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")
-    before = tree(tmp_path)
+    files_before = tree(tmp_path)
     with pytest.raises(UserError, match=r"exists, but .* contains no run.*: move it away"):
         RunFolder(tmp_path).create("seed: 1\n", overwrite)
-    assert tree(tmp_path) == before
+    assert tree(tmp_path) == files_before
 
 
-def test_a_half_removed_run_still_counts_as_a_run(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_partly_removed_run_still_counts_as_a_run(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     unlink = Path.unlink
 
-    def killed(path: Path, missing_ok: bool = False) -> None:
+    def interrupt_unlink(path: Path, missing_ok: bool = False) -> None:
         if path == folder.result:
             raise KeyboardInterrupt
         unlink(path, missing_ok)
 
-    monkeypatch.setattr(Path, "unlink", killed)
+    monkeypatch.setattr(Path, "unlink", interrupt_unlink)
     with pytest.raises(KeyboardInterrupt):
         folder.create("seed: 2\n", overwrite=True)
     monkeypatch.undo()
@@ -118,35 +118,35 @@ def test_a_half_removed_run_still_counts_as_a_run(folder: RunFolder, monkeypatch
     assert sorted(tree(folder.path)) == ["checkpoints", "config.yaml", "environment.json"]
 
 
-@pytest.mark.parametrize("below", ["file", "file/results"])
-def test_a_folder_that_cannot_be_made(tmp_path: Path, below: str) -> None:
+@pytest.mark.parametrize("subfolder", ["file", "file/results"])
+def test_a_folder_that_cannot_be_created_gives_one_sentence(tmp_path: Path, subfolder: str) -> None:
     (tmp_path / "file").write_text("a regular file")
     with pytest.raises(UserError, match=r"cannot make the run folder: .*logging\.output_dir"):
-        RunFolder(tmp_path / below / "tiny").create("seed: 1\n")
+        RunFolder(tmp_path / subfolder / "tiny").create("seed: 1\n")
     assert tree(tmp_path) == {"file": b"a regular file"}
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_read_only_folder(tmp_path: Path) -> None:
+def test_a_read_only_folder_gives_one_sentence(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(UserError, match="cannot make the run folder: Permission denied"):
         RunFolder(tmp_path / "tiny").create("seed: 1\n")
 
 
-def test_names_of_checkpoints() -> None:
+def test_checkpoints_have_the_documented_names() -> None:
     folder = RunFolder(Path("results/tiny"))
     names = [folder.checkpoint(7).name, folder.checkpoint(123).name, folder.last.name, folder.best.name]
     assert names == ["checkpoint_epoch_07.pth", "checkpoint_epoch_123.pth", "last.pth", "best_model.pth"]
 
 
-def test_names_of_evaluations() -> None:
+def test_evaluations_have_the_documented_names() -> None:
     folder = RunFolder(Path("results/tiny"))
     names = [folder.evaluation_of(path).name for path in (folder.best, folder.last, folder.checkpoint(7))]
     assert names == ["test.json", "test_last.json", "test_checkpoint_epoch_07.json"]
     assert folder.evaluation_of(folder.last, "val") == Path("results/tiny/evaluation/val_last.json")
 
 
-def test_metrics_and_result_read_back(folder: RunFolder) -> None:
+def test_metrics_and_result_are_read_as_they_were_written(folder: RunFolder) -> None:
     folder.write_metrics([epoch(1, 0.5), epoch(2, 0.25)])
     assert json.loads(folder.metrics.read_text().splitlines()[1])["val/accuracy"] == 0.25
     assert folder.read_metrics() == [epoch(1, 0.5), epoch(2, 0.25)]
@@ -156,14 +156,14 @@ def test_metrics_and_result_read_back(folder: RunFolder) -> None:
     assert result is not None
     assert (result.last.epoch, result.last.test) == (2, {"accuracy": 0.5, "aligned_accuracy": None})
     write_json(folder.result, result)
-    assert json.loads(folder.result.read_text()) == json.loads(RESULT)  # every key as it was, and no other
-    empty = RunFolder(folder.path / "empty")
-    assert empty.read_metrics() == []
-    assert empty.read_result() is None
+    assert json.loads(folder.result.read_text()) == json.loads(RESULT)  # the same keys and values
+    empty_folder = RunFolder(folder.path / "empty")
+    assert empty_folder.read_metrics() == []
+    assert empty_folder.read_result() is None
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"last": {', '{"last": 3}', "\xff", '{"experiment": {"a": [1]}}'])
-def test_a_damaged_file_is_named(folder: RunFolder, text: str) -> None:
+def test_the_error_for_a_damaged_file_names_it(folder: RunFolder, text: str) -> None:
     folder.result.write_text(text, encoding="latin-1")
     folder.metrics.write_text(f"{text}\n", encoding="latin-1")
     with pytest.raises(UserError, match=r"result\.json: is damaged, or written by another version \("):
@@ -172,7 +172,9 @@ def test_a_damaged_file_is_named(folder: RunFolder, text: str) -> None:
         folder.read_metrics()
 
 
-def test_the_checkpoint_of_a_run(folder: RunFolder, caplog: pytest.LogCaptureFixture) -> None:
+def test_resolve_returns_the_best_checkpoint_or_else_the_last(
+    folder: RunFolder, caplog: pytest.LogCaptureFixture
+) -> None:
     assert RunFolder.resolve(folder.path) == folder.best
     assert RunFolder.resolve(folder.path, "last") == folder.last
     assert RunFolder.resolve(folder.checkpoint(1)) == folder.checkpoint(1)
@@ -184,7 +186,7 @@ def test_the_checkpoint_of_a_run(folder: RunFolder, caplog: pytest.LogCaptureFix
     ]
 
 
-def test_an_export_or_nothing_in_place_of_a_checkpoint(folder: RunFolder, tmp_path: Path) -> None:
+def test_resolve_refuses_exports_and_missing_checkpoints(folder: RunFolder, tmp_path: Path) -> None:
     export = tmp_path / "model.safetensors"
     export.touch()
     assert RunFolder.resolve(export, exports=True) == export
@@ -200,7 +202,9 @@ def test_an_export_or_nothing_in_place_of_a_checkpoint(folder: RunFolder, tmp_pa
         RunFolder.resolve(folder.path)
 
 
-def test_the_run_of_a_checkpoint(folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_checkpoint_returns_the_run_of_a_checkpoint(
+    folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = RunFolder.of_checkpoint(folder.checkpoint(1))
     assert run is not None
     assert run.path == folder.path
@@ -211,58 +215,58 @@ def test_the_run_of_a_checkpoint(folder: RunFolder, tmp_path: Path, monkeypatch:
     assert run.path.resolve() == folder.path
 
 
-def test_checkpoints_of_epochs_are_those_that_a_run_names_so(folder: RunFolder) -> None:
+def test_epoch_checkpoints_ignores_files_with_other_names(folder: RunFolder) -> None:
     for name in ("checkpoint_epoch_02_copy.pth", "checkpoint_epoch_.pth", "checkpoint_epoch_x.pth", "mine.pth"):
         (folder.checkpoints / name).touch()
     assert folder.epoch_checkpoints() == {1: folder.checkpoint(1)}
 
 
-def test_environment() -> None:
-    here = environment.describe()
-    assert here.lntl == __version__
-    assert here.python == platform.python_version()
-    assert here.packages["torch"] == torch.__version__.partition("+")[0]
-    assert here.threads == torch.get_num_threads()
-    assert here.cores == os.cpu_count()
-    assert here.memory_gib is not None
-    assert here.memory_gib > 0.1
-    assert here.processor
-    assert (here.cuda is not None) == torch.cuda.is_available()
-    assert Environment.model_validate_json(here.model_dump_json()) == here
+def test_describe_returns_versions_and_hardware() -> None:
+    description = environment.describe()
+    assert description.lntl == __version__
+    assert description.python == platform.python_version()
+    assert description.packages["torch"] == torch.__version__.partition("+")[0]
+    assert description.threads == torch.get_num_threads()
+    assert description.cores == os.cpu_count()
+    assert description.memory_gib is not None
+    assert description.memory_gib > 0.1
+    assert description.processor
+    assert (description.cuda is not None) == torch.cuda.is_available()
+    assert Environment.model_validate_json(description.model_dump_json()) == description
 
 
-def test_a_system_without_sysconf(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Windows."""
+def test_without_sysconf_the_memory_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows has no sysconf."""
     monkeypatch.delattr(os, "sysconf")
     assert environment.describe().memory_gib is None
 
 
-def test_no_module_needs_posix() -> None:
-    """All modules can be imported on Windows: functions that it lacks are used by getattr or inside a function."""
+def test_no_module_imports_posix_modules_at_its_top() -> None:
+    """All modules can be imported on Windows; POSIX functions are used by getattr or imported in a function."""
     posix = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "termios"}
-    wrong = [
+    violations = [
         f"{path.name}: {name}"
         for path in (ROOT / "src").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         for name in [alias.name for alias in getattr(node, "names", [])] + [getattr(node, "module", None)]
         if isinstance(node, ast.Import | ast.ImportFrom) and name in posix
     ]
-    assert wrong == []
+    assert violations == []
 
 
-def test_where_a_run_was_resumed_is_recorded_part_by_part(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = environment.describe()
+def test_the_machine_of_each_resumed_part_is_recorded(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = environment.describe()
     folder.resume("seed: 1\n")
-    assert read_json(folder.environment, Environment) == first  # nothing was different
-    commits = [first.model_copy(update={"git_commit": commit}) for commit in ("a", "b")]
-    for here in (commits[0], commits[0], commits[1], first):
-        monkeypatch.setattr(environment, "describe", lambda here=here: here)
+    assert read_json(folder.environment, Environment) == original  # the machine was the same
+    commits = [original.model_copy(update={"git_commit": commit}) for commit in ("a", "b")]
+    for machine in (commits[0], commits[0], commits[1], original):
+        monkeypatch.setattr(environment, "describe", lambda machine=machine: machine)
         folder.resume("seed: 2\n")
-    written = json.loads(folder.environment.read_text())
-    assert written.pop("resumed") == [{"git_commit": "a"}, {"git_commit": "b"}, {}]
-    assert written == first.model_dump(exclude_unset=True)
+    content = json.loads(folder.environment.read_text())
+    assert content.pop("resumed") == [{"git_commit": "a"}, {"git_commit": "b"}, {}]
+    assert content == original.model_dump(exclude_unset=True)
     parts = read_json(folder.environment, Environment).parts()
-    assert parts == [Machine.model_validate(here.model_dump()) for here in (first, *commits, first)]
+    assert parts == [Machine.model_validate(machine.model_dump()) for machine in (original, *commits, original)]
     assert folder.config.read_text() == "seed: 2\n"
 
 
@@ -273,7 +277,7 @@ def test_a_damaged_environment_is_written_again(folder: RunFolder, text: str) ->
     assert read_json(folder.environment, Environment) == environment.describe()
 
 
-def test_the_commit_is_that_of_the_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_commit_of_the_checkout_is_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     if (ROOT / ".git").exists():
         assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", environment.describe().git_commit or "")
     monkeypatch.setattr(environment, "__file__", str(tmp_path / "site-packages" / "lntl" / "runs" / "environment.py"))
@@ -288,14 +292,14 @@ def test_a_link_in_place_of_a_folder_or_the_log_is_refused(folder: RunFolder, tm
         shutil.rmtree(path)
     path.unlink(missing_ok=True)
     path.symlink_to(elsewhere)
-    before = tree(tmp_path)
+    files_before = tree(tmp_path)
     with pytest.raises(UserError, match=rf"{name}: it is a link, but a run writes only into its own folder"):
         folder.check_links()
-    assert tree(tmp_path) == before
+    assert tree(tmp_path) == files_before
 
 
 @pytest.mark.parametrize("name", ["result.json", "config.yaml", "run.log", "checkpoints"])
-def test_a_pipe_in_place_of_a_file_is_not_waited_for(folder: RunFolder, name: str) -> None:
+def test_a_pipe_in_place_of_a_file_is_refused(folder: RunFolder, name: str) -> None:
     path = folder.path / name
     if path.is_dir():
         shutil.rmtree(path)

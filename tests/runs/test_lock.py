@@ -1,4 +1,4 @@
-"""The lock of a folder: one holder, whose process id the message names, and no file left afterwards."""
+"""The lock of a folder has one holder, whose process id is in the error message, and leaves no file behind."""
 
 import multiprocessing
 import multiprocessing.synchronize
@@ -15,16 +15,16 @@ from lntl.runs import lock
 from lntl.runs.lock import locked
 
 
-def test_one_holder_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_has_one_holder_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "PATIENCE", 0.0)
     with locked(tmp_path / "new"), pytest.raises(UserError, match=rf"in use by another process \({os.getpid()}\)"):  # noqa: SIM117
         with locked(tmp_path / "new"):
             pass
     with locked(tmp_path / "new"):
-        pass  # free again
+        pass  # the lock can be taken again
 
 
-def test_a_lock_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_lock_leaves_no_file_behind(tmp_path: Path) -> None:
     with locked(tmp_path / "new" / "run"):
         pass
     assert list(tmp_path.iterdir()) == []
@@ -36,32 +36,34 @@ def test_a_lock_leaves_nothing_behind(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == ["new", "notes"]
 
 
-def test_a_lock_that_was_removed_by_its_holder_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that waits with the file open, which the holder removes, locks a new file."""
-    original, held = lock.lock_descriptor, locked(tmp_path)
-    held.__enter__()
+def test_a_waiting_process_locks_a_new_file_if_the_holder_removes_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The holder removes the file while another process has it open and waits for the lock."""
+    original, first_lock = lock.lock_descriptor, locked(tmp_path)
+    first_lock.__enter__()
 
-    def late(descriptor: int, blocking: bool) -> bool:
+    def release_and_lock(descriptor: int, blocking: bool) -> bool:
         monkeypatch.undo()
-        held.__exit__(None, None, None)
+        first_lock.__exit__(None, None, None)
         return original(descriptor, blocking=blocking)
 
-    monkeypatch.setattr(lock, "lock_descriptor", late)
+    monkeypatch.setattr(lock, "lock_descriptor", release_and_lock)
     with locked(tmp_path):
         assert (tmp_path / ".lock").exists()
 
 
-def _hold(folder: Path, locked_once: "multiprocessing.synchronize.Event") -> None:
+def _hold_lock(folder: Path, locked_once: "multiprocessing.synchronize.Event") -> None:
     with locked(folder):
         locked_once.set()
         while True:
             pass
 
 
-def test_a_killed_holder_holds_no_longer(tmp_path: Path) -> None:
+def test_a_killed_holder_releases_the_lock(tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
     locked_once = context.Event()
-    process = context.Process(target=_hold, args=(tmp_path, locked_once), daemon=True)
+    process = context.Process(target=_hold_lock, args=(tmp_path, locked_once), daemon=True)
     process.start()
     assert locked_once.wait(60)
     process.kill()
@@ -70,13 +72,13 @@ def test_a_killed_holder_holds_no_longer(tmp_path: Path) -> None:
     process.join()
 
 
-def test_the_lock_lives_as_long_as_a_process_that_inherited_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_inherits_the_lock_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "PATIENCE", 0.0)
     with locked(tmp_path) as descriptor:
         worker = subprocess.Popen(
             [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(descriptor,), close_fds=True
         )
-        (tmp_path / ".lock").rename(tmp_path / "copy")  # as if the holder had been killed: its file stays
+        (tmp_path / ".lock").rename(tmp_path / "copy")  # the file of a killed holder is not removed
     (tmp_path / "copy").rename(tmp_path / ".lock")
     with pytest.raises(UserError, match="in use by another process"), locked(tmp_path):
         pass
@@ -85,14 +87,14 @@ def test_the_lock_lives_as_long_as_a_process_that_inherited_it(tmp_path: Path, m
         pass
 
 
-def test_a_waiting_process_waits_for_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_waits_some_time_for_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert lock.PATIENCE == 10.0
     monkeypatch.setattr(lock, "PATIENCE", 0.3)
-    began = time.monotonic()
+    start = time.monotonic()
     with locked(tmp_path), pytest.raises(UserError, match="in use"):  # noqa: SIM117
         with locked(tmp_path):
             pass
-    assert time.monotonic() - began > 0.3
+    assert time.monotonic() - start > 0.3
 
 
 def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path: Path) -> None:

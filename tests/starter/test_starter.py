@@ -1,4 +1,4 @@
-"""`lntl init`: its files, the agreement of the drawn pictures and the table, and a run of the project."""
+"""`lntl init`: its files, the agreement of the images and the table, and the targets of its Makefile."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ from lntl.starter import BACKGROUNDS, SHAPES, SIDE, SPLITS
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("begun") / "shapes"
+    folder = tmp_path_factory.mktemp("starter") / "shapes"
     starter.begin(folder)
     return folder
 
@@ -36,8 +36,8 @@ def test_only_train_rows_of_the_table_are_biased(project: Path) -> None:
     for split, (total, random_share) in SPLITS.items():
         for shape in range(3):
             aligned, conflicting = (
-                [count[split, SHAPES[shape], grounds[b]] for b in range(3) if (b == shape) == same]
-                for same in (True, False)
+                [count[split, SHAPES[shape], grounds[b]] for b in range(3) if (b == shape) == is_aligned]
+                for is_aligned in (True, False)
             )
             assert sum(aligned) + sum(conflicting) == total / 3
             assert min(conflicting) >= 3
@@ -47,7 +47,7 @@ def test_only_train_rows_of_the_table_are_biased(project: Path) -> None:
                 assert sum(conflicting) < 0.1 * sum(aligned)
 
 
-def test_a_picture_shows_its_background_in_the_corners_and_its_shape_in_the_middle(project: Path) -> None:
+def test_an_image_shows_the_background_and_the_shape_of_its_row(project: Path) -> None:
     for row in rows(project)[::7]:
         pixels = np.asarray(Image.open(project / "data" / row["image"]), dtype=float)
         assert pixels.shape == (SIDE, SIDE, 3)
@@ -55,11 +55,11 @@ def test_a_picture_shows_its_background_in_the_corners_and_its_shape_in_the_midd
         nearest = min(BACKGROUNDS, key=lambda name: float(np.abs(corner - BACKGROUNDS[name]).sum()))
         assert nearest == row["background"]
         middle = pixels[14:18, 14:18].mean()
-        assert middle < 100 or middle > 175  # black or white
+        assert middle < 100 or middle > 175  # the shape is black or white
 
 
 def test_shapes_differ_by_their_area(project: Path) -> None:
-    """At equal radius, circle, square and triangle have the areas pi, 2 and 3 sqrt(3) / 4."""
+    """With equal radius, circle, square and triangle have the areas pi, 2 and 3 sqrt(3) / 4."""
     area: dict[str, list[float]] = {shape: [] for shape in SHAPES}
     for row in rows(project):
         grey = np.asarray(Image.open(project / "data" / row["image"]).convert("L"), dtype=float)
@@ -68,10 +68,10 @@ def test_shapes_differ_by_their_area(project: Path) -> None:
     np.testing.assert_allclose(means / means[0], [1, 2 / np.pi, 3 * 3**0.5 / 4 / np.pi], atol=0.08)
 
 
-def test_the_starter_project_is_the_same_each_time(project: Path, tmp_path: Path) -> None:
-    starter.begin(tmp_path / "again")
+def test_two_starter_projects_are_equal(project: Path, tmp_path: Path) -> None:
+    starter.begin(tmp_path / "second")
     for path in project.rglob("*.*"):
-        assert (tmp_path / "again" / path.relative_to(project)).read_bytes() == path.read_bytes()
+        assert (tmp_path / "second" / path.relative_to(project)).read_bytes() == path.read_bytes()
 
 
 def test_the_configuration_gives_the_classes_biases_and_splits_of_the_table(
@@ -95,8 +95,8 @@ def test_every_target_of_the_makefile_runs(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     copy = clone(tmp_path)
     train = "make train ARGS='--epochs 1 evaluation.erm_epochs=1'"
-    done = sh(f"lntl init shapes && cd shapes && make && make check && {train} && make report predict export", copy)
-    assert done.returncode == 0, done.stderr
+    process = sh(f"lntl init shapes && cd shapes && make && make check && {train} && make report predict export", copy)
+    assert process.returncode == 0, process.stderr
     project = copy / "shapes"
     assert (project / "results/shapes/report/index.html").exists()
     assert (project / "shapes.onnx").exists()
@@ -104,7 +104,7 @@ def test_every_target_of_the_makefile_runs(tmp_path: Path) -> None:
         assert len(list(csv.DictReader(file))) == len(rows(project))
 
 
-def test_the_command_says_what_it_wrote_and_what_is_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_the_files_and_the_next_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import jsonschema
 
     (tmp_path / "empty").mkdir()
@@ -117,14 +117,14 @@ def test_the_command_says_what_it_wrote_and_what_is_next(tmp_path: Path, capsys:
     jsonschema.validate(yaml.safe_load((tmp_path / "empty/config.yaml").read_text()), json.loads(schema.read_text()))
 
 
-@pytest.mark.parametrize("what", ["folder", "file"])
+@pytest.mark.parametrize("kind", ["folder", "file"])
 def test_a_folder_that_is_not_empty_is_not_changed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
-    own = tmp_path / ("mine/notes.txt" if what == "folder" else "mine")
-    own.parent.mkdir(exist_ok=True)
-    own.write_text("mine")
+    existing_file = tmp_path / ("mine/notes.txt" if kind == "folder" else "mine")
+    existing_file.parent.mkdir(exist_ok=True)
+    existing_file.write_text("mine")
     assert lntl("init", str(tmp_path / "mine")) == 2
     assert "mine: not an empty folder; name a new folder" in capsys.readouterr().err
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [own]
-    assert own.read_text() == "mine"
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [existing_file]
+    assert existing_file.read_text() == "mine"

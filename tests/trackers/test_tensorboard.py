@@ -1,4 +1,4 @@
-"""The content of TensorBoard for a run; a resumed run shows each step once."""
+"""The content of TensorBoard for a run; a resumed run has each step once."""
 
 import errno
 import re
@@ -38,8 +38,8 @@ TERMS = {"task", "mi", "bias", "mu", "h_accuracy", "h_chance", "gradient_ratio",
 VAL = tuple(METRICS)
 
 
-def shown(run: Run) -> EventAccumulator:
-    """Return the data that TensorBoard shows of a run."""
+def load_board(run: Run) -> EventAccumulator:
+    """Return the data that TensorBoard shows for a run."""
     board = EventAccumulator(str(run.folder.tensorboard))
     board.Reload()
     return board
@@ -52,32 +52,32 @@ def steps(board: EventAccumulator, tag: str) -> list[int]:
 
 @pytest.fixture
 def config(make_config: Callable[..., Config]) -> Config:
-    """Three epochs of three steps, a report at steps 2 and 3 of each."""
+    """The configuration of three epochs with three steps, which log at steps 2 and 3."""
     return make_config("erm", {"method": "lntl", "epochs": 2}, logging={"use_tensorboard": True})
 
 
 def stop_after(run: Run, steps: int) -> None:
-    """Train some steps, then leave the run as a crash would.
+    """Train some steps, then stop the run without cleaning up, like a crash.
 
-    Returns in another second than it began: event files are read in the order of their names, which tell the second.
+    Wait one second: event files are read in the order of their names, which contain the second of their creation.
     """
-    taken = (event for event in run.train() if isinstance(event, Step))
+    step_events = (event for event in run.train() if isinstance(event, Step))
     for _ in range(steps):
-        next(taken)
-    taken.close()
+        next(step_events)
+    step_events.close()
     time.sleep(1)
 
 
-def test_scalars_and_pictures(config: Config) -> None:
+def test_tensorboard_has_scalars_and_images(config: Config) -> None:
     run = experiment.start(config)
     for _ in run.train():
         pass
-    board = shown(run)
+    board = load_board(run)
     expected = {f"train/{t}" for t in TERMS} | {f"val/{m}" for m in VAL} | {"time/images_per_second", "time/seconds"}
     assert set(board.Tags()["scalars"]) == expected - {
         "val/demographic_parity_gap",
         "val/equalised_odds_gap",
-    }  # undefined
+    }  # these metrics are undefined on val
     assert steps(board, "train/task") == [2, 3, 5, 6, 8, 9]
     assert steps(board, "train/bias") == [5, 6, 8, 9]
     for tag in ("val/accuracy", "val/bias_accuracy", "time/seconds"):
@@ -85,29 +85,29 @@ def test_scalars_and_pictures(config: Config) -> None:
     assert set(board.Tags()["images"]) == {"data/train", "data/test", "val/confusion_matrix"}
     assert [event.step for event in board.Images("val/confusion_matrix")] == [3, 6, 9]
     for tag in ("data/train", "data/test"):
-        (picture,) = board.Images(tag)
-        assert picture.width == 2 + 10 * 30  # ten columns of 28 pixels, two between and around them
-        assert picture.height == 2 + 10 * 30  # a row a class
+        (image,) = board.Images(tag)
+        assert image.width == 2 + 10 * 30  # ten columns of 28 pixels, with gaps of two pixels
+        assert image.height == 2 + 10 * 30  # one row per class
 
 
-def test_the_numbers_are_those_of_metrics_jsonl(config: Config) -> None:
+def test_the_scalars_equal_metrics_jsonl(config: Config) -> None:
     run = experiment.start(config)
     for _ in run.train():
         pass
-    board = shown(run)
+    board = load_board(run)
     for name in ("val/accuracy", "val/bias_accuracy", "time/seconds"):
         logged = [event.value for event in board.Scalars(name)]
         assert logged == pytest.approx([record.metrics[name] for record in run.folder.read_metrics()])
 
 
-@pytest.mark.parametrize("crash", first_is_fast([5, 2, 6]))
-def test_a_resumed_run_shows_each_step_once(config: Config, crash: int) -> None:
+@pytest.mark.parametrize("steps_before_crash", first_is_fast([5, 2, 6]))
+def test_a_resumed_run_shows_each_step_once(config: Config, steps_before_crash: int) -> None:
     run = experiment.start(config)
-    stop_after(run, crash)
+    stop_after(run, steps_before_crash)
     resumed = experiment.resume(config, run.folder.last)
     for _ in resumed.train():
         pass
-    board = shown(resumed)
+    board = load_board(resumed)
     assert steps(board, "train/task") == [2, 3, 5, 6, 8, 9]
     assert steps(board, "val/accuracy") == [3, 6, 9]
     assert len(board.Images("data/train")) == 1
@@ -118,7 +118,7 @@ def test_tensorboard_shows_settings_and_results_of_a_finished_run(config: Config
     for _ in run.train():
         pass
     result = experiment.conclude(run, None)
-    board = shown(run)
+    board = load_board(run)
     for name, value in result.last.test.items():
         if value is not None:
             assert [event.value for event in board.Scalars(f"test/{name}")] == pytest.approx([value])
@@ -134,9 +134,9 @@ def test_a_finished_run_shows_z_in_the_projector(config: Config) -> None:
     for _ in run.train():
         pass
     experiment.conclude(run, None)
-    shown_z = ProjectorConfig()
-    text_format.Parse((run.folder.tensorboard / "projector_config.pbtxt").read_text(), shown_z)
-    (entry,) = shown_z.embeddings
+    projector_config = ProjectorConfig()
+    text_format.Parse((run.folder.tensorboard / "projector_config.pbtxt").read_text(), projector_config)
+    (entry,) = projector_config.embeddings
     rows = (run.folder.tensorboard / entry.tensor_path).read_text().splitlines()
     header, *labels = (run.folder.tensorboard / entry.metadata_path).read_text().splitlines()
     test = run.experiment.data.splits["test"]
@@ -147,7 +147,7 @@ def test_a_finished_run_shows_z_in_the_projector(config: Config) -> None:
     assert (run.folder.tensorboard / entry.sprite.image_path).exists()
 
 
-def test_no_files_if_it_is_switched_off(make_config: Callable[..., Config], tmp_path: Path) -> None:
+def test_without_tensorboard_no_event_files_are_written(make_config: Callable[..., Config], tmp_path: Path) -> None:
     config = make_config("erm", logging={"use_tensorboard": False})
     run = experiment.start(config)
     for _ in run.train():
@@ -155,10 +155,10 @@ def test_no_files_if_it_is_switched_off(make_config: Callable[..., Config], tmp_
     assert not run.folder.tensorboard.exists()
 
 
-def test_a_full_disk_is_a_warning(
+def test_a_full_disk_gives_a_warning(
     config: Config, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(TensorBoard, "write", fail)
+    monkeypatch.setattr(TensorBoard, "write", raise_no_space)
     run = experiment.start(config)
     for _ in run.train():
         pass
@@ -167,22 +167,22 @@ def test_a_full_disk_is_a_warning(
     assert len(run.folder.read_metrics()) == 3
 
 
-def fail(*_: object) -> None:
-    """Fail like a write on a full disk."""
+def raise_no_space(*_: object) -> None:
+    """Raise the error of a write on a full disk."""
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_record_that_is_cut_short_is_a_full_disk(tmp_path: Path) -> None:
+def test_a_record_that_is_written_in_part_is_an_error_about_a_full_disk(tmp_path: Path) -> None:
     board = TensorBoard(TrackedRun(RunFolder(tmp_path)))
     board.close(finished=True)
-    with Path("/dev/full").open("wb", buffering=0) as full:
-        board._file = full
+    with Path("/dev/full").open("wb", buffering=0) as full_device:
+        board._file = full_device
         with pytest.raises(UserError, match="is the disk full"):
             board.scalars({"a": 1.0}, 1)
 
 
 class FewImages(ImageSplit):
-    """Images of 4 x 4 whose pixels encode their class: three of class 0, twelve of class 1, none of class 2."""
+    """Images of 4 x 4 pixels whose values encode the class: three of class 0, twelve of class 1, none of class 2."""
 
     y = torch.tensor([1] * 6 + [0] * 3 + [1] * 6)
 
@@ -196,17 +196,17 @@ class FewImages(ImageSplit):
         raise NotImplementedError
 
 
-def test_the_picture_of_the_data_has_one_row_per_class() -> None:
+def test_the_image_of_the_data_has_one_row_per_class() -> None:
     rows = _by_class(FewImages(), 3)[:, 0, 0, 0].view(3, PER_CLASS).tolist()
     assert rows == [[1] * 3 + [0] * 7, [2] * 10, [0] * 10]
 
 
-def test_names_in_the_projector_stay_in_their_cell() -> None:
+def test_names_in_the_projector_are_on_one_line() -> None:
     assert [one_line(name) for name in ("a\tb\nc\r\n d", "plain", "\udcff")] == ["a b c d", "plain", "\\udcff"]
 
 
 def test_the_table_over_runs_has_the_settings_of_all_methods(make_config: Callable[..., Config]) -> None:
-    """A run of ERM and one of lntl: the columns are the union of theirs."""
+    """The columns are the union of the settings of an ERM run and an LNTL run."""
     for name, phases in (("a", ["erm"]), ("b", ["erm", {"method": "lntl", "mu": 0.25}])):
         config = make_config(*phases, project={"experiment_name": name})
         run_folder(config).path.mkdir(parents=True)
@@ -225,7 +225,7 @@ def test_the_table_over_runs_has_the_settings_of_all_methods(make_config: Callab
 
 
 @pytest.mark.parametrize("erm", [True, False])
-def test_a_link_in_a_run_folder_is_not_written_through(config: Config, tmp_path: Path, erm: bool) -> None:
+def test_a_link_in_a_run_folder_is_refused(config: Config, tmp_path: Path, erm: bool) -> None:
     run = experiment.start(config)
     stop_after(run, 2)
     elsewhere = tmp_path / "elsewhere"
@@ -239,7 +239,7 @@ def test_a_link_in_a_run_folder_is_not_written_through(config: Config, tmp_path:
     assert list(elsewhere.iterdir()) == []
 
 
-def test_a_link_for_a_step_of_the_projector_is_not_written_through(config: Config, tmp_path: Path) -> None:
+def test_a_link_for_a_step_of_the_projector_is_refused(config: Config, tmp_path: Path) -> None:
     folder, elsewhere = RunFolder(tmp_path), tmp_path / "elsewhere"
     elsewhere.mkdir()
     folder.tensorboard.mkdir()

@@ -24,7 +24,7 @@ MakeConfig = Callable[..., Config]
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A client of MLflow whose runs lie in a folder."""
+    """An MLflow client whose runs are stored in a folder."""
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
@@ -33,7 +33,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def train(run: Run, steps: int | None = None) -> None:
-    """Train to the end, or some steps and then leave the run as a crash would."""
+    """Train to the end, or train some steps and stop the run without cleaning up, like a crash."""
     events = run.train()
     for event in events:
         if steps is not None and isinstance(event, Step) and (steps := steps - 1) == 0:
@@ -47,27 +47,27 @@ def test_a_resumed_run_is_one_run_of_mlflow_with_metrics_settings_and_files(
     config = make_config("erm", "erm", logging={"trackers": ["mlflow"]})
     run = experiment.start(config)
     train(run, steps=5)
-    (number,) = [found.info.run_id for found in _runs(store)]
-    assert store.get_run(number).info.status == "KILLED"
+    (run_id,) = [mlflow_run.info.run_id for mlflow_run in _search_runs(store)]
+    assert store.get_run(run_id).info.status == "KILLED"
     run = experiment.resume(config, run.folder.last)
     train(run)
     experiment.conclude(run, None)
-    (found,) = _runs(store)
-    assert found.info.run_id == number == read_json(run.folder.trackers, Tracked).ids["mlflow"]
-    assert (found.info.run_name, found.info.status) == ("tiny", "FINISHED")
-    assert found.data.params["training.phases.1.method"] == "erm"
-    assert {"train/task", "val/accuracy", "test/accuracy"} <= found.data.metrics.keys()
-    steps = [metric.step for metric in store.get_metric_history(number, "val/accuracy")]
+    (mlflow_run,) = _search_runs(store)
+    assert mlflow_run.info.run_id == run_id == read_json(run.folder.trackers, Tracked).ids["mlflow"]
+    assert (mlflow_run.info.run_name, mlflow_run.info.status) == ("tiny", "FINISHED")
+    assert mlflow_run.data.params["training.phases.1.method"] == "erm"
+    assert {"train/task", "val/accuracy", "test/accuracy"} <= mlflow_run.data.metrics.keys()
+    steps = [metric.step for metric in store.get_metric_history(run_id, "val/accuracy")]
     assert sorted(set(steps)) == [3, 6]
     (run.folder.path / "report").mkdir()
     (run.folder.path / "report" / "index.html").write_text("page")
     trackers.add_files(run.folder, [run.folder.report])
-    assert {file.path for file in store.list_artifacts(number)} == {"config.yaml", "result.json", "report"}
-    assert [file.path for file in store.list_artifacts(number, "report")] == ["report/index.html"]
+    assert {file.path for file in store.list_artifacts(run_id)} == {"config.yaml", "result.json", "report"}
+    assert [file.path for file in store.list_artifacts(run_id, "report")] == ["report/index.html"]
 
 
-def _runs(store: Any) -> list[Any]:
-    experiments = [found.experiment_id for found in store.search_experiments()]
+def _search_runs(store: Any) -> list[Any]:
+    experiments = [mlflow_experiment.experiment_id for mlflow_experiment in store.search_experiments()]
     return [*store.search_runs(experiments)]
 
 
@@ -75,7 +75,7 @@ def _runs(store: Any) -> list[Any]:
 def test_plain_training_is_a_separate_run(store: Any, make_config: MakeConfig) -> None:
     config = make_config("erm", logging={"trackers": ["mlflow"]}, evaluation={"erm_epochs": 1})
     experiment.train(config)
-    assert sorted(found.info.run_name for found in _runs(store)) == ["tiny", "tiny/erm"]
+    assert sorted(mlflow_run.info.run_name for mlflow_run in _search_runs(store)) == ["tiny", "tiny/erm"]
 
 
 @pytest.mark.full
@@ -90,17 +90,19 @@ def test_wandb_offline_continues_a_run_by_its_id(
     run = experiment.resume(config, run.folder.last)
     train(run)
     experiment.conclude(run, None)
-    number = read_json(run.folder.trackers, Tracked).ids["wandb"]
-    parts = sorted((run.folder.path / "wandb").glob("offline-run-*"))
-    assert len(parts) >= 1
-    # The folder's name ends with the id, or with a number behind it where two starts fall into one second.
-    assert [[file.name for file in part.glob("*.wandb")] for part in parts] == [[f"run-{number}.wandb"]] * len(parts)
+    run_id = read_json(run.folder.trackers, Tracked).ids["wandb"]
+    run_folders = sorted((run.folder.path / "wandb").glob("offline-run-*"))
+    assert len(run_folders) >= 1
+    # The name of a folder ends with the id, or with the id and a number if two starts are within one second.
+    assert [[file.name for file in run_folder.glob("*.wandb")] for run_folder in run_folders] == [
+        [f"run-{run_id}.wandb"]
+    ] * len(run_folders)
     assert not [
         record for record in caplog.records if record.name.startswith("lntl") and "tracker" in record.getMessage()
     ]
 
 
-def test_a_tracker_that_fails_warns_once_and_the_run_goes_on(
+def test_a_tracker_that_fails_warns_once_and_the_run_continues(
     store: Any, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(self: MLflow) -> None:
@@ -115,11 +117,11 @@ def test_a_tracker_that_fails_warns_once_and_the_run_goes_on(
     assert warnings == ["the tracker mlflow failed and is left out from now on: the server is gone"]
 
 
-def test_a_server_that_does_not_answer_is_a_warning(
+def test_a_server_that_does_not_answer_gives_a_warning(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     pytest.importorskip("mlflow")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # discard: nobody listens
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # no server listens on this port
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     run = experiment.start(make_config("erm", logging={"trackers": ["mlflow"]}))
     train(run)
@@ -129,7 +131,7 @@ def test_a_server_that_does_not_answer_is_a_warning(
 
 
 @pytest.mark.parametrize("name", ["mlflow", "wandb"])
-def test_a_missing_extra_is_a_sentence_before_the_run_begins(
+def test_a_missing_extra_gives_one_sentence_before_the_run_starts(
     name: str, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, name, None)
@@ -140,10 +142,10 @@ def test_a_missing_extra_is_a_sentence_before_the_run_begins(
 
 
 @pytest.mark.full
-def test_wandb_without_a_key_is_a_sentence(
+def test_wandb_without_a_key_gives_one_sentence(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    pytest.importorskip("wandb").teardown()  # which forgets the settings that it has read
+    pytest.importorskip("wandb").teardown()  # so that wandb reads its settings again
     for name in ("WANDB_MODE", "WANDB_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     for name in ("HOME", "NETRC", "WANDB_CONFIG_DIR"):
@@ -153,7 +155,7 @@ def test_wandb_without_a_key_is_a_sentence(
         experiment.start(make_config("erm", logging={"trackers": ["wandb"]}))
 
 
-def test_names_of_trackers(make_config: MakeConfig, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_of_trackers_are_checked(make_config: MakeConfig, capsys: pytest.CaptureFixture[str]) -> None:
     assert make_config("erm", logging={"use_tensorboard": True}).logging.tracker_names() == ["tensorboard"]
     assert make_config("erm", logging={"trackers": ["mlflow", "tensorboard"]}).logging.tracker_names() == ["mlflow"]
     with pytest.raises(UserError, match=r"logging.trackers.0: unknown value 'mlflov'; did you mean 'mlflow'\?"):
@@ -167,7 +169,7 @@ def test_trackers_do_not_change_the_key_of_a_benchmark_run(make_config: MakeConf
     assert config_hash(make_config("erm")) == config_hash(make_config("erm", logging={"trackers": ["mlflow"]}))
 
 
-def test_a_tracker_may_lack_every_method(make_config: MakeConfig) -> None:
+def test_the_base_class_tracker_ignores_all_calls(make_config: MakeConfig) -> None:
     config = make_config("erm")
     run = experiment.start(config)
     tracker = Tracker(TrackedRun(run.folder))
@@ -176,6 +178,6 @@ def test_a_tracker_may_lack_every_method(make_config: MakeConfig) -> None:
     tracker.results({"test/accuracy": 1.0}, 1)
     tracker.files([run.folder.config])
     tracker.close(finished=True)
-    with Trackers([], TrackedRun(run.folder)) as opened:
-        opened.send(lambda tracker: tracker.close(finished=True))
+    with Trackers([], TrackedRun(run.folder)) as open_trackers:
+        open_trackers.send(lambda tracker: tracker.close(finished=True))
     assert not run.folder.trackers.exists()

@@ -16,7 +16,7 @@ from lntl.training.trainer import Trainer
 from lntl.types import Batch, Split
 
 MakeTrainer = Callable[..., Trainer]
-STORY = [{"method": "erm", "epochs": 2}, "lntl"]
+PHASES = [{"method": "erm", "epochs": 2}, "lntl"]
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class DigitFiles(Split):
 
 
 @pytest.fixture
-def split(digits: ColoredMNIST, tmp_path: Path) -> Callable[..., DigitFiles]:
-    """A function from image settings to the training images as PNG files."""
+def make_split(digits: ColoredMNIST, tmp_path: Path) -> Callable[..., DigitFiles]:
+    """A function that makes a split of the training images as PNG files with image settings."""
     train = digits.splits["train"]
     paths = [tmp_path / f"{number}.png" for number in range(len(train))]
     for path, image in zip(paths, train.pixels(torch.arange(len(train))), strict=True):
@@ -67,37 +67,41 @@ def weights(trainer: Trainer) -> Tensor:
     return torch.cat([value.flatten().double() for value in trainer.networks.state_dict().values()])
 
 
-def test_a_run_that_is_taken_up_in_the_middle_of_an_epoch_is_the_same(
-    make_trainer: MakeTrainer, split: Callable[..., DigitFiles]
+def test_a_run_resumed_in_the_middle_of_an_epoch_gives_the_same_weights(
+    make_trainer: MakeTrainer, make_split: Callable[..., DigitFiles]
 ) -> None:
-    whole = make_trainer(*STORY, split=split())
-    list(whole)
+    uninterrupted = make_trainer(*PHASES, split=make_split())
+    list(uninterrupted)
     for epochs, steps in [(0, 2), (1, 1), (2, 2)]:
-        stopped, resumed = (make_trainer(*STORY, split=split(workers=2, cache="memory")) for _ in range(2))
+        stopped_trainer, resumed_trainer = (
+            make_trainer(*PHASES, split=make_split(workers=2, cache="memory")) for _ in range(2)
+        )
         for _ in range(epochs):
-            list(stopped.epoch())
-        begun = stopped.epoch()
+            list(stopped_trainer.epoch())
+        unfinished_epoch = stopped_trainer.epoch()
         for _ in range(steps):
-            next(begun)
-        resumed.load_state_dict(stopped.state_dict())
-        begun.close()
-        list(resumed)
-        assert torch.equal(weights(resumed), weights(whole))
+            next(unfinished_epoch)
+        resumed_trainer.load_state_dict(stopped_trainer.state_dict())
+        unfinished_epoch.close()
+        list(resumed_trainer)
+        assert torch.equal(weights(resumed_trainer), weights(uninterrupted))
 
 
 @pytest.mark.parametrize("options", [{"workers": 1}, {"workers": 3, "cache": "memory"}, {"cache": "disk"}], ids=str)
 def test_neither_threads_nor_the_cache_change_a_weight(
-    make_trainer: MakeTrainer, split: Callable[..., DigitFiles], options: dict[str, Any]
+    make_trainer: MakeTrainer, make_split: Callable[..., DigitFiles], options: dict[str, Any]
 ) -> None:
-    plain, other = make_trainer(*STORY, split=split()), make_trainer(*STORY, split=split(**options))
-    assert [record.metrics for record in plain] == [record.metrics for record in other]
-    assert torch.equal(weights(plain), weights(other))
+    reference, trainer = make_trainer(*PHASES, split=make_split()), make_trainer(*PHASES, split=make_split(**options))
+    assert [record.metrics for record in reference] == [record.metrics for record in trainer]
+    assert torch.equal(weights(reference), weights(trainer))
 
 
-def test_augmentation_reaches_the_weights(make_trainer: MakeTrainer, split: Callable[..., DigitFiles]) -> None:
-    files = split()
-    plain = make_trainer("erm", split=replace(files, source=ImageSource(files.source.paths, ImageSettings(size=28))))
-    changed = make_trainer("erm", split=files)
-    list(plain)
-    list(changed)
-    assert not torch.equal(weights(plain), weights(changed))
+def test_augmentation_changes_the_weights(make_trainer: MakeTrainer, make_split: Callable[..., DigitFiles]) -> None:
+    files = make_split()
+    unaugmented = make_trainer(
+        "erm", split=replace(files, source=ImageSource(files.source.paths, ImageSettings(size=28)))
+    )
+    augmented = make_trainer("erm", split=files)
+    list(unaugmented)
+    list(augmented)
+    assert not torch.equal(weights(unaugmented), weights(augmented))

@@ -31,7 +31,7 @@ def torch_rates(scheduler: type[LRScheduler], interval: int = 1, **settings: obj
     return rates
 
 
-def test_constant() -> None:
+def test_a_constant_schedule_keeps_the_rate() -> None:
     assert set(lntl_rates(schedule="constant")) == {0.5}
 
 
@@ -111,22 +111,23 @@ def test_three_steps_of_each_optimiser_agree_with_its_formula(formula: object) -
     for gradient in gradients:
         parameter.grad = torch.tensor(gradient, dtype=torch.float64)
         optimizer.step()
-    by_hand = [formula(value, [g[i] for g in gradients]) for i, value in enumerate(values)]  # type: ignore[operator]
-    expected: Tensor = torch.tensor(by_hand, dtype=torch.float64)
+    expected_values = [formula(value, [g[i] for g in gradients]) for i, value in enumerate(values)]  # type: ignore[operator]
+    expected: Tensor = torch.tensor(expected_values, dtype=torch.float64)
     torch.testing.assert_close(parameter.data, expected, rtol=1e-7, atol=1e-9)
 
 
-def test_a_parameter_gets_the_factor_of_its_innermost_layer_that_has_one() -> None:
+def test_a_parameter_gets_the_factor_of_the_innermost_layer_with_a_factor() -> None:
     net = nn.ModuleDict({"a": nn.ModuleDict({"b": nn.Linear(2, 2), "bc": nn.Linear(2, 2)}), "d": nn.Linear(2, 2)})
     net.get_submodule("a.b").bias.requires_grad_(False)
 
-    def grouped(factors: dict[str, float]) -> dict[float, list[str]]:
-        name_of = {id(parameter): name for name, parameter in net.named_parameters()}
+    def names_by_factor(factors: dict[str, float]) -> dict[float, list[str]]:
+        names_by_id = {id(parameter): name for name, parameter in net.named_parameters()}
         return {
-            group["factor"]: [name_of[id(p)] for p in group["params"]] for group in optim.parameter_groups(net, factors)
+            group["factor"]: [names_by_id[id(p)] for p in group["params"]]
+            for group in optim.parameter_groups(net, factors)
         }
 
     names = ["a.b.weight", "a.bc.weight", "a.bc.bias", "d.weight", "d.bias"]
-    assert grouped({}) == {1.0: names}
-    assert grouped({"": 0.5}) == {0.5: names}
-    assert grouped({"": 0.5, "a.b": 0.1, "a": 0.2}) == {0.5: names[3:], 0.2: names[1:3], 0.1: names[:1]}
+    assert names_by_factor({}) == {1.0: names}
+    assert names_by_factor({"": 0.5}) == {0.5: names}
+    assert names_by_factor({"": 0.5, "a.b": 0.1, "a": 0.2}) == {0.5: names[3:], 0.2: names[1:3], 0.1: names[:1]}

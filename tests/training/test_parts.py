@@ -1,4 +1,4 @@
-"""Parts of f that stay as they are or learn slowly, and data of vectors with one label or several."""
+"""Frozen layers of f, factors of learning rates, and vectors with one or several bias labels."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,45 +23,47 @@ PHASES = [{"method": "bias_head", "epochs": 1}, {"method": "lntl", "epochs": 1}]
 MakeTrainer = Callable[..., Trainer]
 
 
-def snapshot(trainer: Trainer) -> dict[str, Tensor]:
+def copy_state(trainer: Trainer) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in trainer.networks.state_dict().items()}
 
 
-def changed(trainer: Trainer, before: dict[str, Tensor]) -> set[str]:
-    return {name for name, value in trainer.networks.state_dict().items() if not torch.equal(value, before[name])}
+def changed_names(trainer: Trainer, initial_state: dict[str, Tensor]) -> set[str]:
+    return {
+        name for name, value in trainer.networks.state_dict().items() if not torch.equal(value, initial_state[name])
+    }
 
 
 @pytest.mark.parametrize("updates", ["joint", "alternating"])
-def test_a_frozen_part_stays_bit_for_bit_statistics_included(make_trainer: MakeTrainer, updates: str) -> None:
+def test_weights_and_statistics_of_frozen_layers_do_not_change(make_trainer: MakeTrainer, updates: str) -> None:
     phases = [*PHASES, {"method": "lntl", "updates": updates}, {"method": "erm"}]
     trainer = make_trainer(*phases, model=RESNET | {"frozen": ["conv1", "bn1", "layer1"]}, training={"ema": 0.9})
-    before, average = snapshot(trainer), {}
+    initial_state, average = copy_state(trainer), {}
     for _ in trainer:
         average = trainer.evaluated.state_dict()
-    still = {name for name in before if name.startswith(("f.conv1.", "f.bn1.", "f.layer1."))}
-    assert any("running_mean" in name for name in still)
-    assert changed(trainer, before) == before.keys() - still
-    assert all(torch.equal(average[name], before[name]) for name in still)
+    frozen_names = {name for name in initial_state if name.startswith(("f.conv1.", "f.bn1.", "f.layer1."))}
+    assert any("running_mean" in name for name in frozen_names)
+    assert changed_names(trainer, initial_state) == initial_state.keys() - frozen_names
+    assert all(torch.equal(average[name], initial_state[name]) for name in frozen_names)
 
 
 @pytest.mark.parametrize("method", ["lntl", "erm", "blind_eye", "lff"])
 def test_all_of_f_may_be_frozen(make_trainer: MakeTrainer, method: str) -> None:
     trainer = make_trainer(method, model=RESNET | {"frozen": ["f"]})
-    before = snapshot(trainer)
+    initial_state = copy_state(trainer)
     for record in trainer:
         assert "train/lr_f" not in record.metrics
         assert "train/lr_g" in record.metrics
-    parts = {name.partition(".")[0] for name in changed(trainer, before)}
-    assert parts == ({"g", "h"} if method in ("lntl", "blind_eye") else {"g"})
+    changed_networks = {name.partition(".")[0] for name in changed_names(trainer, initial_state)}
+    assert changed_networks == ({"g", "h"} if method in ("lntl", "blind_eye") else {"g"})
 
 
-def test_jtt_begins_anew_but_for_what_is_frozen(make_trainer: MakeTrainer) -> None:
+def test_jtt_resets_all_layers_except_frozen_layers(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer("jtt", model=RESNET | {"frozen": ["conv1", "bn1"]}, training={"optimizer_fg": {"lr": 1e-9}})
-    before = snapshot(trainer)
+    initial_state = copy_state(trainer)
     list(trainer)
-    moved = {name.rpartition(".")[0] for name in changed(trainer, before)}
-    assert "f.layer1.0.conv1" in moved
-    assert not moved & {"f.conv1", "f.bn1"}
+    changed_layers = {name.rpartition(".")[0] for name in changed_names(trainer, initial_state)}
+    assert "f.layer1.0.conv1" in changed_layers
+    assert not changed_layers & {"f.conv1", "f.bn1"}
 
 
 def test_a_factor_scales_the_learning_rate_of_its_layers(make_trainer: MakeTrainer) -> None:
@@ -73,9 +75,9 @@ def test_a_factor_scales_the_learning_rate_of_its_layers(make_trainer: MakeTrain
             model=RESNET | {"lr_factors": {"layer1": factor}},
             training={"optimizer_fg": {"name": "sgd", "lr": 0.5, "momentum": 0.0, "schedule": "cosine"}},
         )
-        before = snapshot(trainer)
+        initial_state = copy_state(trainer)
         next(trainer.epoch())
-        steps[factor] = {name: before[name] - value for name, value in trainer.networks.state_dict().items()}
+        steps[factor] = {name: initial_state[name] - value for name, value in trainer.networks.state_dict().items()}
     for name, step in steps[1.0].items():
         if name.startswith(("f.", "g.")) and name.endswith(("weight", "bias")):
             scale = 0.25 if name.startswith("f.layer1.") else 1.0
@@ -83,15 +85,15 @@ def test_a_factor_scales_the_learning_rate_of_its_layers(make_trainer: MakeTrain
     assert max(float(step.abs().max()) for name, step in steps[1.0].items() if name.startswith("f.layer1.")) > 1e-3
 
 
-def test_a_run_with_parts_is_taken_up_exactly(make_trainer: MakeTrainer) -> None:
+def test_a_run_with_frozen_layers_and_factors_is_resumed_exactly(make_trainer: MakeTrainer) -> None:
     model = RESNET | {"lr_factors": {"f": 0.1, "layer2": 0.5}, "frozen": ["conv1"]}
-    straight, stopped, resumed = (make_trainer("lntl", model=model) for _ in range(3))
-    list(straight)
-    steps = stopped.epoch()
+    uninterrupted, stopped_trainer, resumed_trainer = (make_trainer("lntl", model=model) for _ in range(3))
+    list(uninterrupted)
+    steps = stopped_trainer.epoch()
     next(steps)
-    resumed.load_state_dict(stopped.state_dict())
-    list(resumed)
-    assert changed(resumed, snapshot(straight)) == set()
+    resumed_trainer.load_state_dict(stopped_trainer.state_dict())
+    list(resumed_trainer)
+    assert changed_names(resumed_trainer, copy_state(uninterrupted)) == set()
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,8 @@ class Rows(Split):
         return len(self.y)
 
     def batch(self, index: Tensor) -> Batch:
-        known = self.group[index] != IGNORE
-        features = torch.nn.functional.one_hot((self.group[index] % 3).clamp(min=0), 3).float() * known[:, None]
+        is_known = self.group[index] != IGNORE
+        features = torch.nn.functional.one_hot((self.group[index] % 3).clamp(min=0), 3).float() * is_known[:, None]
         return Batch(self.x[index], self.y[index], self.bias[index], self.group[index], index, features)
 
     def to(self, device: torch.device) -> "Rows":
@@ -121,7 +123,7 @@ class Rows(Split):
 
 @pytest.fixture(params=[(), (2,)], ids=["one_label", "two_labels"])
 def rows(request: pytest.FixtureRequest) -> tuple[Rows, DataSpec]:
-    """40 vectors of 6 numbers, 4 classes and 3 bias values; a tenth of the labels is missing."""
+    """40 vectors of 6 numbers with 4 classes and 3 bias values; a tenth of the bias labels is missing."""
     torch.manual_seed(0)
     y, value = torch.arange(40) % 4, torch.arange(40) // 4 % 3
     missing = torch.arange(40) % 10 == 3
@@ -132,7 +134,7 @@ def rows(request: pytest.FixtureRequest) -> tuple[Rows, DataSpec]:
     return Rows(torch.randn(40, 6), y, bias, group), spec
 
 
-def trainer_of(data: tuple[Rows, DataSpec], phases: list[dict[str, Any]], **model: Any) -> Trainer:
+def make_vector_trainer(data: tuple[Rows, DataSpec], phases: list[dict[str, Any]], **model: Any) -> Trainer:
     split, spec = data
     raw = {
         "project": {"experiment_name": "vectors"},
@@ -155,24 +157,24 @@ def trainer_of(data: tuple[Rows, DataSpec], phases: list[dict[str, Any]], **mode
 
 @pytest.mark.parametrize("method", plugins.names("lntl.methods"))
 def test_every_method_learns_from_vectors_with_labels(rows: tuple[Rows, DataSpec], method: str) -> None:
-    needs = load_method(method).required_model_settings
-    trainer = trainer_of(rows, [{"method": method, "epochs": 2}], **needs)
-    before = snapshot(trainer)
+    model_settings = load_method(method).required_model_settings
+    trainer = make_vector_trainer(rows, [{"method": method, "epochs": 2}], **model_settings)
+    initial_state = copy_state(trainer)
     records = list(trainer)
     assert len(records) == 2
-    assert {name.partition(".")[0] for name in changed(trainer, before)} == {
+    assert {name.partition(".")[0] for name in changed_names(trainer, initial_state)} == {
         *trainer.method.trains,
         *trainer.method.fits,
     }
 
 
-def test_h_learns_a_label_that_the_vector_holds(rows: tuple[Rows, DataSpec]) -> None:
+def test_h_learns_a_label_that_the_vector_contains(rows: tuple[Rows, DataSpec]) -> None:
     split, spec = rows
     with_bias = replace(split, x=torch.cat([torch.eye(3)[split.row // 4 % 3], split.x[:, :3]], dim=1))
     phase = {"method": "bias_head", "epochs": 60, "optimizer_h": {"lr": 0.02}}
-    trainer = trainer_of((with_bias, spec), [phase], hidden=[32, 32])
+    trainer = make_vector_trainer((with_bias, spec), [phase], hidden=[32, 32])
     list(trainer)
     networks = trainer.networks.eval()
     logits = networks.h(networks.f(with_bias.x))
-    known = split.bias != IGNORE
-    assert (logits.argmax(dim=1) == split.bias)[known].float().mean() > 0.9
+    is_known = split.bias != IGNORE
+    assert (logits.argmax(dim=1) == split.bias)[is_known].float().mean() > 0.9

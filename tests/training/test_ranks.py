@@ -1,4 +1,4 @@
-"""Training on several processes against training on one: the same weights, method by method."""
+"""Training on two processes gives the same weights as training on one, for every method."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from ranks_training import PHASES, VARIANTS, trained
+from ranks_training import PHASES, VARIANTS, train
 from torch import Tensor
 
 from lntl import plugins
@@ -22,7 +22,7 @@ HELPER = Path(__file__).parents[1] / "ranks_training.py"
 Results = dict[str, Any]
 
 
-def in_parts(method: str) -> bool:
+def can_be_accumulated(method: str) -> bool:
     return load_method(method).mean_over_images
 
 
@@ -38,85 +38,91 @@ def rank_results(tmp_path_factory: pytest.TempPathFactory) -> list[Results]:
     return [torch.load(folder / f"rank{rank}.pth") for rank in range(2)]
 
 
-def difference(left: Any, right: Any) -> float:
-    """Return the largest difference between the numbers of two trees of dicts and lists of the same form."""
-    if isinstance(left, dict):
-        assert left.keys() == right.keys()
-        return max((difference(value, right[key]) for key, value in left.items()), default=0.0)
-    if isinstance(left, list):
-        return max((difference(a, b) for a, b in zip(left, right, strict=True)), default=0.0)
-    both_infinite = isinstance(left, Tensor) and left.is_floating_point()
-    a, b = (torch.as_tensor(value).double() for value in (left, right))
+def difference(first: Any, second: Any) -> float:
+    """Return the largest difference between the numbers of two trees of dicts and lists with the same structure."""
+    if isinstance(first, dict):
+        assert first.keys() == second.keys()
+        return max((difference(value, second[key]) for key, value in first.items()), default=0.0)
+    if isinstance(first, list):
+        return max((difference(a, b) for a, b in zip(first, second, strict=True)), default=0.0)
+    both_infinite = isinstance(first, Tensor) and first.is_floating_point()
+    a, b = (torch.as_tensor(value).double() for value in (first, second))
     return float(torch.where(a == b, 0.0, (a - b).abs()).max()) if a.numel() or both_infinite else 0.0
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("name", PHASES)
-def test_two_ranks_end_with_the_weights_of_one_process(rank_results: list[Results], name: str) -> None:
-    """A model without BatchNorm and dropout, SGD, float64, 21 steps, known labels distributed unevenly."""
-    alone, first = trained(PHASES[name]), rank_results[0][name]
-    assert difference(alone["networks"], first["networks"]) < 1e-9
-    assert difference(alone["method"], first["method"]) < 1e-6  # in part float32
-    of_share = set() if "max_gradient_ratio" in PHASES[name] else {"train/gradient_ratio"}  # norms of a rank's share
-    for of_one, of_two in zip(alone["metrics"], first["metrics"], strict=True):
-        assert of_one.keys() == of_two.keys()
-        assert {key for key in of_one if of_two[key] != pytest.approx(of_one[key], abs=1e-6)} <= of_share
+def test_two_ranks_give_the_weights_of_one_process(rank_results: list[Results], name: str) -> None:
+    """The model has no BatchNorm and no dropout; 21 steps of SGD in float64; ranks have unequal numbers of labels."""
+    expected, rank_result = train(PHASES[name]), rank_results[0][name]
+    assert difference(expected["networks"], rank_result["networks"]) < 1e-9
+    assert difference(expected["method"], rank_result["method"]) < 1e-6  # some methods have a float32 state
+    differing_keys = (
+        set() if "max_gradient_ratio" in PHASES[name] else {"train/gradient_ratio"}
+    )  # computed from the images of one rank
+    for expected_metrics, rank_metrics in zip(expected["metrics"], rank_result["metrics"], strict=True):
+        assert expected_metrics.keys() == rank_metrics.keys()
+        assert {
+            key for key in expected_metrics if rank_metrics[key] != pytest.approx(expected_metrics[key], abs=1e-6)
+        } <= differing_keys
 
 
-def test_a_batch_in_parts_is_the_whole_batch() -> None:
+def test_accumulated_gradients_equal_those_of_the_whole_batch() -> None:
     phase = PHASES["lntl, three steps of h"] | {"clip_grad_norm": 0.3}
-    whole, parts = (trained(phase, epochs=1, accumulate=accumulate) for accumulate in (1, 3))
-    assert difference(whole["networks"], parts["networks"]) < 1e-9
+    expected, accumulated = (train(phase, epochs=1, accumulate=accumulate) for accumulate in (1, 3))
+    assert difference(expected["networks"], accumulated["networks"]) < 1e-9
 
 
-def test_a_loss_over_pairs_refuses_parts_before_any_training(make_config: Callable[..., Config]) -> None:
+def test_a_loss_over_pairs_refuses_accumulation_before_training(make_config: Callable[..., Config]) -> None:
     with pytest.raises(UserError, match=r"training\.accumulate: the loss of hsic \(phase 2\), as it is set, is not"):
         build(make_config("erm", "hsic", training={"accumulate": 2}))
 
 
-def test_a_part_has_two_images_at_least(make_config: Callable[..., Config]) -> None:
+def test_a_batch_has_at_least_two_images_for_each_accumulated_part(make_config: Callable[..., Config]) -> None:
     with pytest.raises(UserError, match="batch_size 7 is less than two images for each of 4 parts"):
         make_config("erm", training={"accumulate": 4, "batch_size": 7})
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("phase", [{"method": m} for m in plugins.names("lntl.methods") if in_parts(m)], ids=str)
-def test_every_mean_over_images_may_be_computed_in_parts(phase: dict[str, str]) -> None:
-    whole, parts = (trained(phase, epochs=1, accumulate=accumulate) for accumulate in (1, 4))
-    assert difference(whole["networks"], parts["networks"]) < 1e-9
+@pytest.mark.parametrize(
+    "phase", [{"method": m} for m in plugins.names("lntl.methods") if can_be_accumulated(m)], ids=str
+)
+def test_every_mean_over_images_can_be_accumulated(phase: dict[str, str]) -> None:
+    expected, accumulated = (train(phase, epochs=1, accumulate=accumulate) for accumulate in (1, 4))
+    assert difference(expected["networks"], accumulated["networks"]) < 1e-9
 
 
-def difference_on_two_ranks(rank_results: list[Results], name: str) -> float:
+def compare_two_ranks(rank_results: list[Results], name: str) -> float:
     """Return the largest difference of a weight between one process and two."""
     phase, settings = VARIANTS[name]
-    return difference(trained(phase, **settings)["networks"], rank_results[0][name]["networks"])
+    return difference(train(phase, **settings)["networks"], rank_results[0][name]["networks"])
 
 
 @pytest.mark.full
-def test_shares_in_parts_end_with_the_weights_of_one_process(rank_results: list[Results]) -> None:
-    assert difference_on_two_ranks(rank_results, "accumulated") < 1e-9
+def test_two_ranks_with_accumulation_give_the_weights_of_one_process(rank_results: list[Results]) -> None:
+    assert compare_two_ranks(rank_results, "accumulated") < 1e-9
 
 
 @pytest.mark.full
-def test_batchnorm_has_the_statistics_of_a_share(rank_results: list[Results]) -> None:
-    """What docs/processes.md says that differs from one process."""
-    assert difference_on_two_ranks(rank_results, "with norms") > 1e-6
+def test_batchnorm_statistics_differ_between_one_process_and_two_ranks(rank_results: list[Results]) -> None:
+    """docs/processes.md documents this difference."""
+    assert compare_two_ranks(rank_results, "BatchNorm") > 1e-6
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("name", [name for name in VARIANTS if name.startswith("bf16")])
 def test_bf16_on_two_ranks_stays_near_one_process(rank_results: list[Results], name: str) -> None:
-    """bf16 has 8 bits: sums of a share are rounded differently."""
-    assert difference_on_two_ranks(rank_results, name) < 0.01
+    """bf16 has 8 bits, so the sums over the images of one rank are rounded differently."""
+    assert compare_two_ranks(rank_results, name) < 0.01
 
 
 @pytest.mark.full
 def test_float32_with_adam_prints_its_difference(
     rank_results: list[Results], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = difference_on_two_ranks(rank_results, "float32 with Adam")
+    max_change = compare_two_ranks(rank_results, "float32 with Adam")
     with capsys.disabled():
-        print(f"\nfloat32 with Adam, 21 steps: weights of two processes and of one differ by {found:.1e} at most")
+        print(f"\nfloat32 with Adam, 21 steps: weights of two processes and of one differ by {max_change:.1e} at most")
 
 
 @pytest.mark.full

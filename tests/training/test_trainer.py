@@ -1,4 +1,4 @@
-"""The trainer: epochs in order, steps that nothing from outside disturbs, averages, clipping, a loss that breaks."""
+"""The trainer: the order of epochs, independence of evaluation and logging, averages, clipping, diverging losses."""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
@@ -21,23 +21,23 @@ from lntl.types import IGNORE, Batch, Split
 
 MakeTrainer = Callable[..., Trainer]
 LNTL_TERMS = ("task", "mi", "bias", "mu", "h_accuracy", "gradient_ratio")
-STORY = ["erm", "bias_head", {"method": "lntl", "epochs": 2}]
+PHASES = ["erm", "bias_head", {"method": "lntl", "epochs": 2}]
 
 
 def state(trainer: Trainer) -> dict[str, Tensor]:
     return {**trainer.networks.state_dict(), **{f"average.{k}": v for k, v in trainer.evaluated.state_dict().items()}}
 
 
-def assert_same(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
-    assert left.keys() == right.keys()
-    assert [key for key in left if not torch.equal(left[key], right[key])] == []
+def assert_same(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+    assert first.keys() == second.keys()
+    assert [key for key in first if not torch.equal(first[key], second[key])] == []
 
 
 # --- epochs ---
 
 
 def test_records_come_in_the_order_of_the_phases(make_trainer: MakeTrainer) -> None:
-    trainer = make_trainer(*STORY)
+    trainer = make_trainer(*PHASES)
     records = list(trainer)
     order = [(r.phase, r.method, r.epoch, r.total_epoch, r.step) for r in records]
     assert order == [(1, "erm", 1, 1, 3), (2, "bias_head", 1, 2, 6), (3, "lntl", 1, 3, 9), (3, "lntl", 2, 4, 12)]
@@ -51,18 +51,18 @@ def test_records_come_in_the_order_of_the_phases(make_trainer: MakeTrainer) -> N
     assert list(trainer) == []
 
 
-def test_the_seconds_of_an_epoch_count_those_before_a_stop(
+def test_the_seconds_of_an_epoch_include_those_before_a_stop(
     make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = iter(range(0, 10_000, 10))  # ten seconds pass between two looks
+    clock = iter(range(0, 10_000, 10))  # ten seconds pass between two readings
     monkeypatch.setattr("lntl.training.trainer.perf_counter", lambda: next(clock))
     trainer, resumed, older = (make_trainer("erm") for _ in range(3))
     next(trainer.epoch())
     state = copy.deepcopy(trainer.state_dict())
     resumed.load_state_dict(state)
-    next(clock)  # what happens before it goes on does not count
+    next(clock)  # the time between the stop and the resume does not count
     (record,) = resumed
-    assert record.seconds == 10 + 30  # a look after each step, and one after the last
+    assert record.seconds == 10 + 30  # one reading after each step, and one at the end of the epoch
     assert record.images_per_second == 2 * 32 / 30
     del state["seconds"]  # as in files of older versions
     older.load_state_dict(state)
@@ -86,14 +86,14 @@ def test_a_record_is_the_mean_of_the_terms_of_its_steps(make_trainer: MakeTraine
     assert trainer.record.metrics["train/task"] == pytest.approx(sum(terms) / 3, rel=1e-12)
 
 
-def test_a_new_phase_begins_with_new_optimisers(make_trainer: MakeTrainer) -> None:
-    """Adam's first step has the size of the learning rate, whatever the gradient: so it is in each phase."""
+def test_a_new_phase_starts_with_new_optimisers(make_trainer: MakeTrainer) -> None:
+    """The first step of a new Adam optimiser has the size of the learning rate, for every gradient."""
     trainer = make_trainer("erm", "erm", training={"optimizer_fg": {"name": "adam", "lr": 1e-3}})
     list(trainer.epoch())
-    before = copy.deepcopy(trainer.networks.g.state_dict())
+    initial_state = copy.deepcopy(trainer.networks.g.state_dict())
     next(trainer.epoch())
-    moved = [(trainer.networks.g.state_dict()[key] - before[key]).abs() for key in before]
-    assert max(float(m.max()) for m in moved) == pytest.approx(1e-3, rel=1e-3)
+    changes = [(trainer.networks.g.state_dict()[key] - initial_state[key]).abs() for key in initial_state]
+    assert max(float(m.max()) for m in changes) == pytest.approx(1e-3, rel=1e-3)
     assert trainer.phase == 1
 
 
@@ -108,8 +108,8 @@ def test_each_network_has_the_rate_of_its_own_optimiser(make_trainer: MakeTraine
 
 def test_the_order_of_images_differs_between_epochs_and_seeds(make_trainer: MakeTrainer) -> None:
     def rows(**project: int) -> list[list[int]]:
-        trainer, seen = make_trainer({"method": "erm", "epochs": 2}, "erm", project=project), []
-        batch_of = trainer.loader.split.batch
+        trainer, batches = make_trainer({"method": "erm", "epochs": 2}, "erm", project=project), []
+        original_batch = trainer.loader.split.batch
 
         class Spy(Split):
             def __len__(self) -> int:
@@ -119,77 +119,77 @@ def test_the_order_of_images_differs_between_epochs_and_seeds(make_trainer: Make
                 return self
 
             def batch(self, index: Tensor) -> Batch:
-                seen.append(index.tolist())
-                return batch_of(index)
+                batches.append(index.tolist())
+                return original_batch(index)
 
         trainer.loader.split = Spy()  # type: ignore[assignment]
         list(trainer)
-        return seen
+        return batches
 
-    first = rows()
-    epochs = [first[:3], first[3:6], first[6:]]
+    rows_of_seed_0 = rows()
+    epochs = [rows_of_seed_0[:3], rows_of_seed_0[3:6], rows_of_seed_0[6:]]
     assert all(sorted(chain(*epoch)) == list(range(90)) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
-    assert rows() == first != rows(seed=1)
+    assert rows() == rows_of_seed_0 != rows(seed=1)
 
 
-# --- what disturbs nothing ---
+# --- independence of evaluation, logging and global state ---
 
 
 def test_evaluating_between_steps_changes_nothing(make_trainer: MakeTrainer, digits: ColoredMNIST) -> None:
-    quiet, disturbed = (make_trainer(*STORY, training={"ema": 0.9}) for _ in range(2))
-    records = list(quiet)
+    reference, evaluated_trainer = (make_trainer(*PHASES, training={"ema": 0.9}) for _ in range(2))
+    records = list(reference)
     val = Loader(digits.splits["val"], 7, torch.device("cpu"))
-    seen = []
-    while not disturbed.done:
-        for _ in disturbed.epoch():
-            predict(disturbed.evaluated, val, 100)
-            predict(disturbed.networks, val, 100)
+    evaluated_records = []
+    while not evaluated_trainer.done:
+        for _ in evaluated_trainer.epoch():
+            predict(evaluated_trainer.evaluated, val, 100)
+            predict(evaluated_trainer.networks, val, 100)
             torch.rand(5)
-            disturbed.state_dict()
-        seen.append(disturbed.record)
-    assert_same(state(quiet), state(disturbed))
-    assert [r.metrics for r in seen if r] == [r.metrics for r in records]
+            evaluated_trainer.state_dict()
+        evaluated_records.append(evaluated_trainer.record)
+    assert_same(state(reference), state(evaluated_trainer))
+    assert [r.metrics for r in evaluated_records if r] == [r.metrics for r in records]
 
 
 @pytest.mark.full
 def test_the_log_interval_changes_no_weight_and_no_mean(make_trainer: MakeTrainer) -> None:
-    trainers = [make_trainer(*STORY, logging={"log_interval_batches": every}) for every in (1, 2, 50)]
-    first, *others = [list(trainer) for trainer in trainers]
-    for trainer, records in zip(trainers[1:], others, strict=True):
+    trainers = [make_trainer(*PHASES, logging={"log_interval_batches": interval}) for interval in (1, 2, 50)]
+    first_records, *other_records = [list(trainer) for trainer in trainers]
+    for trainer, records in zip(trainers[1:], other_records, strict=True):
         assert_same(state(trainers[0]), state(trainer))
-        for ours, theirs in zip(first, records, strict=True):
-            assert ours.metrics == pytest.approx(theirs.metrics, rel=1e-12)
+        for expected, record in zip(first_records, records, strict=True):
+            assert expected.metrics == pytest.approx(record.metrics, rel=1e-12)
 
 
-def test_the_global_random_state_has_no_say(make_trainer: MakeTrainer) -> None:
-    one, other = make_trainer("lntl"), make_trainer("lntl")
-    for seed, trainer in enumerate((one, other)):
+def test_the_global_random_state_does_not_change_the_weights(make_trainer: MakeTrainer) -> None:
+    first, second = make_trainer("lntl"), make_trainer("lntl")
+    for seed, trainer in enumerate((first, second)):
         torch.manual_seed(seed)
         list(trainer)
-    assert_same(state(one), state(other))
+    assert_same(state(first), state(second))
 
 
-# --- what a step does ---
+# --- steps ---
 
 
-def test_a_step_of_erm_by_hand(make_trainer: MakeTrainer) -> None:
+def test_a_step_of_erm_equals_an_explicit_sgd_step(make_trainer: MakeTrainer) -> None:
     sgd = {"name": "sgd", "lr": 0.1, "momentum": 0.0}
     trainer = make_trainer("erm", training={"optimizer_fg": sgd})
-    by_hand, batches = copy.deepcopy(trainer.networks).train(), []
-    spied = trainer.method.objectives
-    trainer.method.objectives = lambda batch, p: batches.append(batch) or spied(batch, p)  # type: ignore[method-assign]
+    expected, batches = copy.deepcopy(trainer.networks).train(), []
+    original_objectives = trainer.method.objectives
+    trainer.method.objectives = lambda batch, p: batches.append(batch) or original_objectives(batch, p)  # type: ignore[method-assign]
     next(trainer.epoch())
-    loss = cross_entropy(by_hand.g(by_hand.f(batches[0].x)), batches[0].y)
-    parameters = [*by_hand.f.parameters(), *by_hand.g.parameters()]
+    loss = cross_entropy(expected.g(expected.f(batches[0].x)), batches[0].y)
+    parameters = [*expected.f.parameters(), *expected.g.parameters()]
     for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
         parameter.data -= 0.1 * gradient
-    for key, value in by_hand.state_dict().items():
+    for key, value in expected.state_dict().items():
         torch.testing.assert_close(trainer.networks.state_dict()[key], value, msg=lambda m, key=key: f"{key}: {m}")
 
 
-def test_the_average_of_the_weights_against_a_slow_loop(make_trainer: MakeTrainer) -> None:
-    """It begins as the weights after the first step of the phase, then keeps 80 % of itself at each step."""
+def test_the_average_of_the_weights_equals_a_slow_loop(make_trainer: MakeTrainer) -> None:
+    """The average starts as the weights after the first step of the phase and keeps 80 % at each further step."""
     trainer = make_trainer("erm", {"method": "lntl", "epochs": 2}, training={"ema": 0.8})
     list(trainer.epoch())
     average: dict[str, Tensor] = {}
@@ -208,91 +208,95 @@ def test_without_an_average_the_weights_themselves_are_evaluated(make_trainer: M
     assert trainer.evaluated is trainer.networks
 
 
-@pytest.mark.parametrize("largest", [0.01, 1e6])
-def test_clipping_bounds_the_gradient_of_each_network(make_trainer: MakeTrainer, largest: float) -> None:
+@pytest.mark.parametrize("max_norm", [0.01, 1e6])
+def test_clipping_bounds_the_gradient_of_each_network(make_trainer: MakeTrainer, max_norm: float) -> None:
     """With plain SGD at a rate of 1 the step of a network is its gradient."""
     sgd = {"name": "sgd", "lr": 1.0, "momentum": 0.0}
     settings = {"optimizer_fg": sgd, "optimizer_h": sgd}
 
     def steps(**training: Any) -> dict[str, Tensor]:
         trainer = make_trainer("lntl", training=settings | training)
-        before = copy.deepcopy(trainer.networks)
+        initial_networks = copy.deepcopy(trainer.networks)
         next(trainer.epoch())
         return {
             name: torch.cat(
-                [(p - q).detach().flatten() for p, q in zip(net.parameters(), old.parameters(), strict=True)]
+                [(p - q).detach().flatten() for p, q in zip(net.parameters(), initial_net.parameters(), strict=True)]
             )
-            for (name, net), old in zip(trainer.networks.named_children(), before.children(), strict=True)
+            for (name, net), initial_net in zip(
+                trainer.networks.named_children(), initial_networks.children(), strict=True
+            )
         }
 
-    free = steps()
-    for name, step in steps(clip_grad_norm=largest).items():
-        assert free[name].norm() > 0.02
-        expected = free[name] * min(1.0, largest / float(free[name].norm()))
+    unclipped = steps()
+    for name, step in steps(clip_grad_norm=max_norm).items():
+        assert unclipped[name].norm() > 0.02
+        expected = unclipped[name] * min(1.0, max_norm / float(unclipped[name].norm()))
         torch.testing.assert_close(step, expected, rtol=1e-3, atol=1e-6)
 
 
-# --- a loss that breaks ---
+# --- losses that are not finite ---
 
 
-class Breaking(Split):
-    """A split whose batches are sound up to number `good`, then hold a NaN."""
+class BreakingSplit(Split):
+    """A split whose first `num_finite` batches are finite; all later batches are NaN."""
 
-    def __init__(self, split: Any, good: int) -> None:
-        self.split, self.good, self.count = split, good, 0
+    def __init__(self, split: Any, num_finite: int) -> None:
+        self.split, self.num_finite, self.count = split, num_finite, 0
 
     def __len__(self) -> int:
         return len(self.split)
 
-    def to(self, device: torch.device) -> "Breaking":
+    def to(self, device: torch.device) -> "BreakingSplit":
         return self
 
     def batch(self, index: Tensor) -> Batch:
         self.count += 1
         batch: Batch = self.split.batch(index)
-        return batch if self.count <= self.good else replace(batch, x=batch.x * torch.nan)
+        return batch if self.count <= self.num_finite else replace(batch, x=batch.x * torch.nan)
 
 
-@pytest.mark.parametrize("every", [1, 2, 50])
+@pytest.mark.parametrize("interval", [1, 2, 50])
 def test_a_loss_that_is_not_finite_is_reported_with_step_phase_and_terms(
-    make_trainer: MakeTrainer, digits: ColoredMNIST, every: int
+    make_trainer: MakeTrainer, digits: ColoredMNIST, interval: int
 ) -> None:
-    split = Breaking(digits.splits["train"], good=7)
-    trainer = make_trainer("erm", {"method": "lntl", "epochs": 2}, split=split, logging={"log_interval_batches": every})
+    split = BreakingSplit(digits.splits["train"], num_finite=7)
+    trainer = make_trainer(
+        "erm", {"method": "lntl", "epochs": 2}, split=split, logging={"log_interval_batches": interval}
+    )
     message = (
         r"^the loss is not finite at step 2 of epoch 2 in phase 2 \(lntl\): task = nan, mi = nan, bias = nan, mu = 0\.1"
         r", h_accuracy = \S+, gradient_ratio = nan; lower the learning rate or set training\.clip_grad_norm$"
     )
-    seen = []
+    records = []
     with pytest.raises(NonFiniteLossError, match=message):
-        seen.extend(trainer)
-    assert [record.total_epoch for record in (seen or [trainer.record]) if record][-1] == 2
+        records.extend(trainer)
+    assert [record.total_epoch for record in (records or [trainer.record]) if record][-1] == 2
 
 
-def test_a_rate_far_too_high_is_reported(make_trainer: MakeTrainer) -> None:
+def test_a_loss_that_diverges_by_a_high_rate_is_reported(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer({"method": "erm", "epochs": 9}, training={"optimizer_fg": {"name": "sgd", "lr": 1e30}})
     with pytest.raises(NonFiniteLossError, match=r"phase 1 \(erm\): task = (nan|inf)"):
         list(trainer)
 
 
-class Moody(Method):
-    """Logs one term; if `also` is set, logs a second term from that step on."""
+class ChangingTerms(Method):
+    """A method that logs one term, and after `steps_before` steps also the terms `extra_terms`."""
 
     trains = ("f", "g")
-    also: tuple[str, ...] = ()
-    since = 0
+    extra_terms: tuple[str, ...] = ()
+    steps_before = 0
 
     def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
         loss = cross_entropy(self.g(self.f(batch.x)), batch.y)
-        self.since -= 1
-        further = dict.fromkeys(self.also, loss) if self.since < 0 else {}
+        self.steps_before -= 1
+        further = dict.fromkeys(self.extra_terms, loss) if self.steps_before < 0 else {}
         yield minimise(loss, over=(self.f, self.g), task=loss, **further)
 
 
-def trainer_of(kind: type[Method], make_trainer: MakeTrainer, **sections: Any) -> Trainer:
+def make_method_trainer(method_class: type[Method], make_trainer: MakeTrainer, **sections: Any) -> Trainer:
     trainer = make_trainer({"method": "erm", "epochs": 2}, **sections)
     spec = trainer.method.spec
-    trainer.phases = [TrainingPhase(trainer.settings, lambda networks: kind(networks, trainer.settings, spec))]
+    trainer.phases = [TrainingPhase(trainer.settings, lambda networks: method_class(networks, trainer.settings, spec))]
     trainer._start_phase(0)
     return trainer
 
@@ -301,51 +305,57 @@ OTHER_TERMS = r"^the method logs other terms than before in this epoch: task, ma
 
 
 def test_terms_that_change_within_an_epoch_are_reported(make_trainer: MakeTrainer) -> None:
-    trainer = trainer_of(Moody, make_trainer)
-    trainer.method.also, trainer.method.since = ("margin",), 1
+    trainer = make_method_trainer(ChangingTerms, make_trainer)
+    trainer.method.extra_terms, trainer.method.steps_before = ("margin",), 1
     with pytest.raises(UserError, match=OTHER_TERMS):
         list(trainer)
-    trainer = trainer_of(Moody, make_trainer)
-    trainer.method.also, trainer.method.since = ("margin",), 3  # an epoch has three steps
+    trainer = make_method_trainer(ChangingTerms, make_trainer)
+    trainer.method.extra_terms, trainer.method.steps_before = ("margin",), 3  # an epoch has three steps
     assert ["train/margin" in record.metrics for record in trainer] == [False, True]
 
 
-@pytest.mark.parametrize("every", [1, 50])
+@pytest.mark.parametrize("interval", [1, 50])
 def test_a_method_that_logs_other_terms_than_its_checkpoint_is_an_error_within_an_epoch(
-    make_trainer: MakeTrainer, every: int
+    make_trainer: MakeTrainer, interval: int
 ) -> None:
-    trainer, resumed = trainer_of(Moody, make_trainer), trainer_of(Moody, make_trainer)
-    trainer.log_interval = every  # 1: nothing waits for its report; 50: everything does
+    trainer, resumed = (
+        make_method_trainer(ChangingTerms, make_trainer),
+        make_method_trainer(ChangingTerms, make_trainer),
+    )
+    trainer.log_interval = interval  # with 1, no term waits to be reported; with 50, all terms wait
     next(trainer.epoch())
     resumed.load_state_dict(copy.deepcopy(trainer.state_dict()))
-    resumed.method.also = ("margin",)
+    resumed.method.extra_terms = ("margin",)
     with pytest.raises(UserError, match=OTHER_TERMS):
         list(resumed)
 
 
-def test_a_method_may_log_other_terms_than_its_checkpoint_from_an_epochs_end_on(make_trainer: MakeTrainer) -> None:
-    trainer, resumed = trainer_of(Moody, make_trainer), trainer_of(Moody, make_trainer)
+def test_a_method_may_log_other_terms_than_its_checkpoint_in_a_new_epoch(make_trainer: MakeTrainer) -> None:
+    trainer, resumed = (
+        make_method_trainer(ChangingTerms, make_trainer),
+        make_method_trainer(ChangingTerms, make_trainer),
+    )
     list(trainer.epoch())
     resumed.load_state_dict(copy.deepcopy(trainer.state_dict()))
-    resumed.method.also = ("margin",)
+    resumed.method.extra_terms = ("margin",)
     assert [set(record.metrics) >= {"train/task", "train/margin"} for record in resumed] == [True]
 
 
-class Curious(Method):
-    """Counts what `prepare` is shown, and owns a network that learns; an epoch draws one training row alone."""
+class PreparedMethod(Method):
+    """A method that counts the data in `prepare`, owns a network, and draws only one training row in each epoch."""
 
     trains = ("f",)
 
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self.extra = nn.Linear(1, 2)
         self.register_buffer("weights", torch.zeros(self.spec.num_rows))
-        self.register_buffer("seen", torch.zeros(3, dtype=torch.int64))  # images, known bias labels, seed
+        self.register_buffer("counts", torch.zeros(3, dtype=torch.int64))  # images, known bias labels, seed
 
     def prepare(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
         rows = [batch.row for batch in batches()]
-        known = sum(int((batch.bias != IGNORE).sum()) for batch in batches())
-        self.seen += torch.tensor([len(torch.cat(rows)), known, seed % 1000 + 1])
+        num_known = sum(int((batch.bias != IGNORE).sum()) for batch in batches())
+        self.counts += torch.tensor([len(torch.cat(rows)), num_known, seed % 1000 + 1])
         self.weights[rows[0][5]] = 1
         assert not torch.is_grad_enabled()
         assert not self.f.training
@@ -360,48 +370,48 @@ class Curious(Method):
 
 
 def test_a_method_prepares_once_before_its_first_step_and_never_on_resume(make_trainer: MakeTrainer) -> None:
-    trainer = trainer_of(Curious, make_trainer)
-    assert not trainer.method.seen.any()
+    trainer = make_method_trainer(PreparedMethod, make_trainer)
+    assert not trainer.method.counts.any()
     next(trainer.epoch())
     state = copy.deepcopy(trainer.state_dict())
-    images, known, seed = trainer.method.seen.tolist()
-    assert (images, known) == (90, 0)  # every training image; no bias label: the method does not use them
-    resumed = trainer_of(Curious, make_trainer)
+    images, num_known, seed = trainer.method.counts.tolist()
+    assert (images, num_known) == (90, 0)  # all training images, but no bias label, because the method uses none
+    resumed = make_method_trainer(PreparedMethod, make_trainer)
     resumed.load_state_dict(state)
     assert len(list(resumed)) == len(list(trainer)) == 2
-    assert resumed.method.seen.tolist() == trainer.method.seen.tolist() == [images, known, seed]
-    other = trainer_of(Curious, make_trainer, project={"seed": 1})
-    next(other.epoch())
-    assert other.method.seen[2] != seed
+    assert resumed.method.counts.tolist() == trainer.method.counts.tolist() == [images, num_known, seed]
+    other_trainer = make_method_trainer(PreparedMethod, make_trainer, project={"seed": 1})
+    next(other_trainer.epoch())
+    assert other_trainer.method.counts[2] != seed
 
 
 def test_sampling_weights_choose_the_rows_of_an_epoch(make_trainer: MakeTrainer) -> None:
-    trainer = trainer_of(Curious, make_trainer)
+    trainer = make_method_trainer(PreparedMethod, make_trainer)
     records = list(trainer)
     (row,) = trainer.method.weights.nonzero()[:, 0].tolist()
     assert [record.metrics["train/row"] for record in records] == [row, row]
 
 
-def test_the_first_weights_of_a_methods_own_network_follow_from_seed_and_phase(make_trainer: MakeTrainer) -> None:
-    first = []
+def test_the_first_weights_of_a_methods_network_follow_from_seed_and_phase(make_trainer: MakeTrainer) -> None:
+    first_weights = []
     for noise, seed, phase in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)):
-        trainer = trainer_of(Curious, make_trainer, project={"seed": seed})
+        trainer = make_method_trainer(PreparedMethod, make_trainer, project={"seed": seed})
         trainer.phases = trainer.phases * 2
         torch.manual_seed(noise)
         trainer._start_phase(phase)
-        first.append(trainer.method.extra.weight)
-    assert torch.equal(first[0], first[1])
-    assert not any(torch.equal(first[0], other) for other in first[2:])
+        first_weights.append(trainer.method.extra.weight)
+    assert torch.equal(first_weights[0], first_weights[1])
+    assert not any(torch.equal(first_weights[0], weight) for weight in first_weights[2:])
 
 
-def test_a_network_of_the_methods_own_learns_and_resumes(make_trainer: MakeTrainer) -> None:
-    trainer = trainer_of(Curious, make_trainer)
-    before = trainer.method.extra.weight.clone()
+def test_a_methods_network_is_trained_and_resumed(make_trainer: MakeTrainer) -> None:
+    trainer = make_method_trainer(PreparedMethod, make_trainer)
+    initial_weight = trainer.method.extra.weight.clone()
     next(trainer.epoch())
     state = copy.deepcopy(trainer.state_dict())
-    assert not torch.equal(trainer.method.extra.weight, before)
+    assert not torch.equal(trainer.method.extra.weight, initial_weight)
     list(trainer)
-    resumed = trainer_of(Curious, make_trainer)
+    resumed = make_method_trainer(PreparedMethod, make_trainer)
     resumed.load_state_dict(state)
     list(resumed)
     assert torch.equal(trainer.method.extra.weight, resumed.method.extra.weight)

@@ -1,4 +1,4 @@
-"""`lntl tune`: spaces, trials, seeds, pruning, kills, storages and files."""
+"""`lntl tune`: search spaces, trials, seeds, pruning, kills, storages and files."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from lntl.tuning.space import check_space, objective_of, read_space
 
 optuna = pytest.importorskip("optuna")
 
-from lntl.tuning import study as studies  # noqa: E402 - it needs Optuna
+from lntl.tuning import study as studies  # noqa: E402 - the import needs Optuna
 from lntl.tuning.study import Tuning  # noqa: E402
 
 LR = "training.optimizer_fg.lr"
@@ -35,28 +35,28 @@ State = optuna.trial.TrialState
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory, with a configuration of two phases and a space."""
+    """The working directory, with a configuration of two phases and a search space."""
     monkeypatch.chdir(tmp_path)
-    write("tiny.yaml", TINY | {"training": {**TINY["training"], "phases": [{"method": "erm", "epochs": 1}] * 2}})
-    write("space.yaml", SPACE)
+    write_yaml("tiny.yaml", TINY | {"training": {**TINY["training"], "phases": [{"method": "erm", "epochs": 1}] * 2}})
+    write_yaml("space.yaml", SPACE)
     return tmp_path
 
 
-def write(name: str, content: object) -> Path:
+def write_yaml(name: str, content: object) -> Path:
     Path(name).write_text(yaml.safe_dump(content), encoding="utf-8")
     return Path(name)
 
 
-def tuning(**settings: Any) -> Tuning:
+def make_tuning(**settings: Any) -> Tuning:
     return Tuning("tiny.yaml", settings.pop("overrides", []), read_space(Path("space.yaml")), **settings)
 
 
 @pytest.fixture
 def scores(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], int]]:
-    """Replace training by a score of lr and seed; the values and the seed of each call."""
+    """Replace training by a score computed from lr and seed; return the list of (values, seed) of each call."""
     calls: list[tuple[dict[str, Any], int]] = []
 
-    def train(_: Tuning, __: Any, values: dict[str, Any], seed: int, *rest: object) -> float:
+    def train(_: Tuning, __: Any, values: dict[str, Any], seed: int, *arguments: object) -> float:
         calls.append((values, seed))
         return float(values[LR] + seed)
 
@@ -64,12 +64,12 @@ def scores(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], int]]:
     return calls
 
 
-def make(count: int, **settings: Any) -> Any:
+def make_trials(count: int, **settings: Any) -> Any:
     """Make the trials of a study up to `count`; return the study."""
-    described = tuning(**settings)
-    study = studies.open_study(described)
+    tuning = make_tuning(**settings)
+    study = studies.open_study(tuning)
     studies.queue_trials(study, count)
-    studies.run_trials(described, study)
+    studies.run_trials(tuning, study)
     return study
 
 
@@ -90,8 +90,8 @@ def make(count: int, **settings: Any) -> Any:
         ),
     ],
 )
-def test_an_invalid_space_is_one_sentence(folder: Path, space: dict[str, Any], message: str) -> None:
-    path = write("space.yaml", SPACE | {"space": space})
+def test_an_invalid_search_space_gives_one_sentence(folder: Path, space: dict[str, Any], message: str) -> None:
+    path = write_yaml("space.yaml", SPACE | {"space": space})
     with pytest.raises(UserError, match=message) as error:
         check_space(path, read_space(path), "tiny.yaml", [])
     assert str(error.value).startswith("space.yaml: ")
@@ -101,48 +101,48 @@ def test_an_invalid_space_is_one_sentence(folder: Path, space: dict[str, Any], m
     ("objective", "message"),
     [("test/accuracy", "is of the test set, which may choose nothing"), ("acuracy", "did you mean 'accuracy'")],
 )
-def test_an_objective_is_a_metric_on_val(folder: Path, objective: str, message: str) -> None:
-    space = read_space(write("space.yaml", SPACE | {"objective": objective}))
+def test_only_a_metric_on_val_can_be_the_objective(folder: Path, objective: str, message: str) -> None:
+    space = read_space(write_yaml("space.yaml", SPACE | {"objective": objective}))
     with pytest.raises(UserError, match=message):
         objective_of(space, configuration.read("tiny.yaml"))
-    space = read_space(write("space.yaml", SPACE | {"objective": "val/accuracy"}))
+    space = read_space(write_yaml("space.yaml", SPACE | {"objective": "val/accuracy"}))
     assert objective_of(space, configuration.read("tiny.yaml")) == "accuracy"
 
 
-def test_a_study_from_the_command_line(
+def test_the_command_tune_makes_trials_the_best_configuration_and_a_page(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     splits, predict = [], Experiment.predict
 
-    def watched(self: Experiment, networks: Any, split: str) -> Any:
+    def record_split(self: Experiment, networks: Any, split: str) -> Any:
         splits.append(split)
         return predict(self, networks, split)
 
-    monkeypatch.setattr(Experiment, "predict", watched)
+    monkeypatch.setattr(Experiment, "predict", record_split)
     assert lntl("tune", "tiny.yaml", "space.yaml", "--trials", "3") == 0
-    assert set(splits) == {"val"}  # nobody looks at test
-    out, where = capsys.readouterr().out, Path("results/space")
+    assert set(splits) == {"val"}  # the test set is not used
+    out, study_folder = capsys.readouterr().out, Path("results/space")
     assert "lntl train results/space/best.yaml trains it" in out
-    lines = [Trial.model_validate_json(line) for line in (where / "trials.jsonl").read_text().splitlines()]
+    lines = [Trial.model_validate_json(line) for line in (study_folder / "trials.jsonl").read_text().splitlines()]
     assert [line.state for line in lines] == ["complete"] * 3
-    assert [line.epochs for line in lines] == [1] * 3  # of the last phase
+    assert [line.epochs for line in lines] == [1] * 3  # the number of epochs of the last phase
     best = max(lines, key=lambda line: (line.value, -line.number))
-    config = configuration.read(where / "best.yaml")
+    config = configuration.read(study_folder / "best.yaml")
     assert config.training.optimizer_fg.lr == best.values[LR]
     assert config.project.experiment_name == "space-best"
-    assert not list((where / "trials").iterdir())
-    page = (where / "index.html").read_text()
+    assert not list((study_folder / "trials").iterdir())
+    page = (study_folder / "index.html").read_text()
     assert f"Trial {best.number}:" in page
     assert "<svg" in page
     assert "</html>" in page
-    assert (where / "history.png").read_bytes().startswith(b"\x89PNG")
+    assert (study_folder / "history.png").read_bytes().startswith(b"\x89PNG")
     assert lntl("tune", "tiny.yaml", "space.yaml", "--trials", "3") == 0
     assert "0 of 3 trials are to be made" in capsys.readouterr().out
 
 
 def test_a_trial_is_pruned_only_in_the_last_phase(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optuna.Trial, "should_prune", lambda self: True)
-    study = make(1, overrides=["training.phases.1.epochs=3"])
+    study = make_trials(1, overrides=["training.phases.1.epochs=3"])
     assert study.trials[0].state == State.PRUNED
     assert list(study.trials[0].intermediate_values) == [1]
 
@@ -150,57 +150,63 @@ def test_a_trial_is_pruned_only_in_the_last_phase(folder: Path, monkeypatch: pyt
 def test_the_value_of_a_trial_is_the_mean_over_its_seeds(
     folder: Path, scores: list[tuple[dict[str, Any], int]]
 ) -> None:
-    study = make(1, seeds=3, overrides=["project.seed=4"])
+    study = make_trials(1, seeds=3, overrides=["project.seed=4"])
     assert [seed for _, seed in scores] == [4, 5, 6]
     (trial,) = study.trials
     assert trial.value == pytest.approx(trial.params[LR] + 5)
-    (line,) = studies.summarise(tuning(seeds=3, overrides=["project.seed=4"]), study).trials
+    (line,) = studies.summarise(make_tuning(seeds=3, overrides=["project.seed=4"]), study).trials
     assert line.value == pytest.approx(sum(line.scores) / 3)
 
 
-@pytest.mark.parametrize("storage", ["parts.journal", pytest.param("sqlite:///parts.db", marks=pytest.mark.full)])
+@pytest.mark.parametrize("storage", ["stopped.journal", pytest.param("sqlite:///stopped.db", marks=pytest.mark.full)])
 def test_a_stopped_study_continues_with_the_same_values(
     folder: Path, scores: list[tuple[dict[str, Any], int]], storage: str
 ) -> None:
-    make(12, storage="whole.journal")
-    whole = [values for values, _ in scores]
+    make_trials(12, storage="uninterrupted.journal")
+    expected_values = [values for values, _ in scores]
     scores.clear()
-    make(5, storage=storage)
-    make(12, storage=storage)
-    assert [values for values, _ in scores] == whole  # also those that the sampler chooses, after ten random trials
+    make_trials(5, storage=storage)
+    make_trials(12, storage=storage)
+    assert [
+        values for values, _ in scores
+    ] == expected_values  # also after ten trials, when the sampler is no longer random
 
 
-def test_trials_left_running_by_a_kill_are_queued_again(folder: Path, scores: list[tuple[dict[str, Any], int]]) -> None:
-    described = tuning()
-    study = studies.open_study(described)
+def test_trials_of_killed_processes_are_queued_again(folder: Path, scores: list[tuple[dict[str, Any], int]]) -> None:
+    tuning = make_tuning()
+    study = studies.open_study(tuning)
     assert studies.queue_trials(study, 3) == 3
-    for alive, pid in ((True, os.getpid()), (False, 2**22 + 1), (False, None)):  # one still runs; two are dead
+    for alive, pid in (
+        (True, os.getpid()),
+        (False, 2**22 + 1),
+        (False, None),
+    ):  # the first trial still runs; the other two are dead
         trial = study.ask()
         trial.suggest_float(LR, 1e-4, 1e-2, log=True)
         trial.set_user_attr("host", studies.socket.gethostname() if pid else "elsewhere")
         trial.set_user_attr("pid", pid)
         trial.set_user_attr("alive", time.time() if alive or pid else time.time() - 10_000)
-    killed = [trial.params[LR] for trial in study.trials[1:]]
-    again = studies.open_study(described)
-    assert studies.queue_trials(again, 3) == 2
-    assert [trial.state for trial in again.trials[:3]] == [State.RUNNING, State.FAIL, State.FAIL]
-    studies.run_trials(described, again)
-    assert [values[LR] for values, _ in scores] == killed
-    assert [line.number for line in studies.summarise(described, again).trials] == [0, 3, 4]
+    killed_rates = [trial.params[LR] for trial in study.trials[1:]]
+    reopened_study = studies.open_study(tuning)
+    assert studies.queue_trials(reopened_study, 3) == 2
+    assert [trial.state for trial in reopened_study.trials[:3]] == [State.RUNNING, State.FAIL, State.FAIL]
+    studies.run_trials(tuning, reopened_study)
+    assert [values[LR] for values, _ in scores] == killed_rates
+    assert [line.number for line in studies.summarise(tuning, reopened_study).trials] == [0, 3, 4]
 
 
 def test_a_stopped_trial_is_queued_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stopped(*_: object) -> float:
+    def raise_interrupted(*_: object) -> float:
         raise Interrupted("stopped")
 
-    monkeypatch.setattr(studies, "_train", stopped)
+    monkeypatch.setattr(studies, "_train", raise_interrupted)
     with pytest.raises(Interrupted):
-        make(2)
-    study = studies.open_study(tuning())
+        make_trials(2)
+    study = studies.open_study(make_tuning())
     assert [trial.state for trial in study.trials] == [State.FAIL, State.WAITING, State.WAITING]
 
 
-def test_a_trial_that_diverges_fails_and_the_study_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_that_diverges_fails_and_the_study_continues(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results: list[Any] = [studies.DeadEndError("training diverged"), 0.5]
 
     def train(*_: object) -> float:
@@ -210,34 +216,34 @@ def test_a_trial_that_diverges_fails_and_the_study_goes_on(folder: Path, monkeyp
         return float(result)
 
     monkeypatch.setattr(studies, "_train", train)
-    found = studies.summarise(tuning(), make(2))
-    assert [(line.state, line.error) for line in found.trials] == [("failed", "training diverged"), ("complete", "")]
-    assert found.best == 1
+    summary = studies.summarise(make_tuning(), make_trials(2))
+    assert [(line.state, line.error) for line in summary.trials] == [("failed", "training diverged"), ("complete", "")]
+    assert summary.best == 1
 
 
-def test_a_storage_that_does_not_answer_is_a_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_storage_that_does_not_answer_gives_one_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(studies, "_PATIENCE", 0.1)
     monkeypatch.setattr(studies, "_storage", lambda target: time.sleep(2))
     url = "postgresql://someone:secret@192.0.2.1/studies"
     with pytest.raises(UserError, match=r"^postgresql://\.\.\.@192.0.2.1/studies: .* does not answer within 0.1 s"):
-        studies.open_study(tuning(storage=url))
+        studies.open_study(make_tuning(storage=url))
 
 
 @pytest.mark.parametrize("storage", ["sqlite:////nonexistent/a.db", "nosuch://host/studies", "/nonexistent/a.journal"])
-def test_a_storage_that_cannot_be_opened_is_a_sentence(folder: Path, storage: str) -> None:
+def test_a_storage_that_cannot_be_opened_gives_one_sentence(folder: Path, storage: str) -> None:
     with pytest.raises(UserError, match=rf"^{storage}: the storage cannot be used: .*; name a file") as error:
-        studies.open_study(tuning(storage=storage))
+        studies.open_study(make_tuning(storage=storage))
     assert "\n" not in str(error.value)
 
 
 def test_a_storage_has_one_study_per_name(folder: Path, scores: list[tuple[dict[str, Any], int]]) -> None:
-    make(1)
-    make(2)
+    make_trials(1)
+    make_trials(2)
     with pytest.raises(UserError, match="its study space has another configuration, space, objective or number of"):
-        make(1, seeds=2)
+        make_trials(1, seeds=2)
 
 
-def test_the_missing_extra_is_a_sentence(
+def test_the_missing_extra_gives_one_sentence(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
@@ -248,33 +254,33 @@ def test_the_missing_extra_is_a_sentence(
 
 
 @pytest.mark.full
-def test_a_study_that_was_killed_goes_on_in_two_processes(folder: Path) -> None:
+def test_a_killed_study_continues_in_two_processes(folder: Path) -> None:
     command = ("tune", "tiny.yaml", "space.yaml", "--trials", "4")
-    assert run_process(*command, folder=folder, prepare=killed_in_the_second_trial) == -signal.SIGKILL
+    assert run_process(*command, folder=folder, prepare=kill_in_the_second_trial) == -signal.SIGKILL
     assert run_process(*command, "--jobs", "2", folder=folder) == 0
     lines = [json.loads(line) for line in Path("results/space/trials.jsonl").read_text().splitlines()]
     assert [line["state"] for line in lines] == ["complete"] * 4
-    assert [line["number"] for line in lines] == [0, 2, 3, 4]  # 1 was killed; 4 has its values
+    assert [line["number"] for line in lines] == [0, 2, 3, 4]  # trial 1 was killed; trial 4 has its values
 
 
-def killed_in_the_second_trial() -> None:
+def kill_in_the_second_trial() -> None:
     original: Callable[..., float] = studies._train
 
-    def train(tuning: Tuning, trial: Any, *rest: Any) -> float:
+    def train(tuning: Tuning, trial: Any, *arguments: Any) -> float:
         if trial.number == 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        return original(tuning, trial, *rest)
+        return original(tuning, trial, *arguments)
 
     studies._train = train
 
 
-def test_the_page_shows_importance(folder: Path, scores: Sequence[object]) -> None:
+def test_the_page_of_a_study_has_figures_of_history_and_importance(folder: Path, scores: Sequence[object]) -> None:
     from lntl.reporting.pages import write_study
 
-    described = tuning()
-    found = studies.summarise(described, make(6))
-    assert found.importance.keys() == SPACE["space"].keys()
-    assert sum(found.importance.values()) == pytest.approx(1)
-    paths = write_study(found, "", described.folder)
+    tuning = make_tuning()
+    summary = studies.summarise(tuning, make_trials(6))
+    assert summary.importance.keys() == SPACE["space"].keys()
+    assert sum(summary.importance.values()) == pytest.approx(1)
+    paths = write_study(summary, "", tuning.folder)
     assert [path.name for path in paths] == ["index.html", "history.png", "importance.png"]
     assert "importance of" not in paths[0].read_text()

@@ -1,4 +1,4 @@
-"""Small trained runs on each kind of data for tests of predicting and exporting: files, arrays, vectors, digits."""
+"""Train small runs on image files, arrays, vectors and digits, for tests of prediction and export."""
 
 import json
 import shutil
@@ -45,7 +45,7 @@ def write_data(folder: Path) -> None:
 
 
 def train(folder: Path, kind: str) -> Path:
-    """Write the data and train a run on data of a kind, in `folder`; return its run folder."""
+    """Write the data sets to `folder` and train a run on DATA[kind]; return its run folder."""
     write_data(folder)
     raw = {
         "project": {"experiment_name": kind},
@@ -59,7 +59,7 @@ def train(folder: Path, kind: str) -> Path:
     return folder / "results" / kind
 
 
-def elsewhere(run: Path, folder: Path) -> Path:
-    """Return a copy of a run, as on a machine without its data: the configuration names files that are not there."""
+def copy_without_data(run: Path, folder: Path) -> Path:
+    """Return a copy of a run in a folder without its data, so that the paths in its configuration do not exist."""
     shutil.copytree(run, folder / "copy")
     return folder / "copy"

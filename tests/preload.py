@@ -1,4 +1,4 @@
-"""What the server of tiny_runs does before it forks: import all that a run needs and read the digits."""
+"""Import all modules that a run needs and read the digits; the fork server of tiny_runs does this before it forks."""
 
 import gc
 import importlib

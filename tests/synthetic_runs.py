@@ -1,4 +1,4 @@
-"""A run folder as `lntl train`, `eval` and `probe` write it, made in a second with invented numbers."""
+"""Make run folders like those of `lntl train`, `eval` and `probe` in a second, with invented numbers."""
 
 import json
 import math
@@ -34,7 +34,7 @@ def make_run(
     flips: float = 0.31,
     erm: bool = True,
 ) -> Path:
-    """Make a whole run folder whose test accuracy, leakage and flip rate are about these; return its path."""
+    """Make a complete run folder with about this test accuracy, leakage and flip rate; return its path."""
     path.mkdir(parents=True)
     phases = PHASES if method == "lntl" else [{"method": method, "epochs": 4}]
     epochs = sum(phase["epochs"] for phase in phases)
@@ -81,8 +81,8 @@ def write_run(path: Path, phases: list[dict[str, Any]], accuracy: float, leakage
     records = list(_records(phases, accuracy, leakage))
     (path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     scores = {"accuracy": accuracy, "worst_group_accuracy": accuracy - 0.3, "bias_accuracy": 0.2}
-    plain = {"project": "lntl", "experiment": "erm", "method": "erm", "seed": 0}
-    plain |= {kind: {"epoch": 4, "test": scores} for kind in ("last", "best")}
+    erm_result = {"project": "lntl", "experiment": "erm", "method": "erm", "seed": 0}
+    erm_result |= {kind: {"epoch": 4, "test": scores} for kind in ("last", "best")}
     write_json(
         path / "result.json",
         {
@@ -95,7 +95,7 @@ def write_run(path: Path, phases: list[dict[str, Any]], accuracy: float, leakage
             "epochs of the last phase; last: no choice; the test set chooses nothing",
             "last": {"checkpoint": str(path / "checkpoints/last.pth"), "epoch": len(records), "test": scores},
             "best": {"checkpoint": str(path / "checkpoints/best_model.pth"), "epoch": len(records) - 1, "test": scores},
-            "erm": plain if erm else None,
+            "erm": erm_result if erm else None,
             "training_seconds": 40.0 * len(records),
         },
     )
@@ -106,13 +106,13 @@ def _records(phases: list[dict[str, Any]], accuracy: float, leakage: float) -> A
     for number, phase in enumerate(phases, 1):
         for epoch in range(1, phase["epochs"] + 1):
             total += 1
-            done = total / sum(p["epochs"] for p in phases)
-            losses = {"train/task": 2.2 * math.exp(-3 * done), "train/lr_fg": 0.002}
+            progress = total / sum(p["epochs"] for p in phases)
+            losses = {"train/task": 2.2 * math.exp(-3 * progress), "train/lr_fg": 0.002}
             if phase["method"] != "erm":
-                losses |= {"train/bias": 3.0 + 2.5 * done}
+                losses |= {"train/bias": 3.0 + 2.5 * progress}
             if phase["method"] == "lntl":
-                losses |= {"train/mi": -5.5 * done}
-            place = {
+                losses |= {"train/mi": -5.5 * progress}
+            position = {
                 "phase": number,
                 "method": phase["method"],
                 "epoch": epoch,
@@ -120,30 +120,35 @@ def _records(phases: list[dict[str, Any]], accuracy: float, leakage: float) -> A
                 "step": 400 * total,
             }
             val = {
-                "val/accuracy": accuracy * (1 - math.exp(-4 * done)),
-                "val/worst_group_accuracy": 0.6 * accuracy * (1 - math.exp(-3 * done)),
-                "val/bias_accuracy": 0.9 - (0.9 - leakage) * done,
+                "val/accuracy": accuracy * (1 - math.exp(-4 * progress)),
+                "val/worst_group_accuracy": 0.6 * accuracy * (1 - math.exp(-3 * progress)),
+                "val/bias_accuracy": 0.9 - (0.9 - leakage) * progress,
             }
-            yield place | losses | val | {"time/images_per_second": 1500.0, "time/seconds": 40.0}
+            yield position | losses | val | {"time/images_per_second": 1500.0, "time/seconds": 40.0}
 
 
 def predictions(accuracy: float) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Return y, bias and predicted (N,): right with that probability, otherwise the class that the colour indicates."""
+    """Return y, bias and predicted (N,): correct with probability `accuracy`, otherwise the class of the colour."""
     rng = np.random.default_rng(3)
     y, bias = rng.integers(0, 10, N), rng.integers(0, 10, N)
-    hard = 0.75 + 0.5 * rng.random(10)  # some classes are harder than others
-    right = rng.random(N) < 1 - (1 - accuracy) * hard[y]
-    return y, bias, np.where(right, y, bias)
+    difficulty = 0.75 + 0.5 * rng.random(10)  # some classes are harder than others
+    correct = rng.random(N) < 1 - (1 - accuracy) * difficulty[y]
+    return y, bias, np.where(correct, y, bias)
 
 
 def metric(hits: NDArray[Any], meaning: str = "") -> dict[str, Any]:
-    """Return the mean of hits with its normal interval, as evaluation/test.json has it."""
+    """Return the mean of hits and its normal interval, in the format of evaluation/test.json."""
     if not len(hits):
-        empty = {"value": None, "low": None, "high": None, "n": 0}
-        return empty | {"undefined": "no image", "meaning": meaning}
+        no_interval = {"value": None, "low": None, "high": None, "n": 0}
+        return no_interval | {"undefined": "no image", "meaning": meaning}
     value = float(hits.mean())
-    half = 1.96 * math.sqrt(value * (1 - value) / len(hits))
-    interval = {"value": value, "low": max(0.0, value - half), "high": min(1.0, value + half), "n": len(hits)}
+    half_width = 1.96 * math.sqrt(value * (1 - value) / len(hits))
+    interval = {
+        "value": value,
+        "low": max(0.0, value - half_width),
+        "high": min(1.0, value + half_width),
+        "n": len(hits),
+    }
     return interval | {"undefined": None, "meaning": meaning}
 
 
@@ -153,15 +158,19 @@ def write_evaluation(path: Path, accuracy: float, epoch: int) -> None:
     hits = predicted == y
     cells = [[hits[(y == k) & (bias == b)] for b in range(10)] for k in range(10)]
     means = [[float(cell.mean()) if len(cell) else None for cell in row] for row in cells]
-    known = [mean for row in means for mean in row if mean is not None]
-    plain = {"n": N, "undefined": None}
+    known_means = [mean for row in means for mean in row if mean is not None]
+    common = {"n": N, "undefined": None}
     metrics = {
         "accuracy": metric(hits, "share of right predictions"),
-        "unbiased_accuracy": plain
-        | {"value": float(np.mean(known)), "low": float(np.mean(known)) - 0.015, "high": float(np.mean(known)) + 0.015}
+        "unbiased_accuracy": common
+        | {
+            "value": float(np.mean(known_means)),
+            "low": float(np.mean(known_means)) - 0.015,
+            "high": float(np.mean(known_means)) + 0.015,
+        }
         | {"meaning": "mean of the accuracies of the groups that have an image"},
-        "worst_group_accuracy": plain
-        | {"value": min(known), "low": max(0.0, min(known) - 0.1), "high": min(known) + 0.12}
+        "worst_group_accuracy": common
+        | {"value": min(known_means), "low": max(0.0, min(known_means) - 0.1), "high": min(known_means) + 0.12}
         | {"meaning": "lowest accuracy among the groups that have an image"},
         "aligned_accuracy": metric(
             hits[y == bias], "accuracy where the bias value indicates the class, as in training"
@@ -201,8 +210,8 @@ def probe_rows(layers: list[str], level: float) -> list[dict[str, Any]]:
     """Return a linear and an MLP probe per layer and a convolutional one on the first; `level` is the highest score."""
     rows = []
     for depth, layer in enumerate(layers):
-        for probe, less in (("linear", 0.08), ("mlp", 0.03), ("conv", 0.0))[: 2 if depth else 3]:
-            mean = max(0.1, level - less - 0.1 * depth)
+        for probe, decrease in (("linear", 0.08), ("mlp", 0.03), ("conv", 0.0))[: 2 if depth else 3]:
+            mean = max(0.1, level - decrease - 0.1 * depth)
             rows.append(
                 {
                     "layer": layer,
@@ -248,7 +257,7 @@ JOINT = [f"texture {texture}, {stroke}" for texture in TEXTURES for stroke in ST
 
 
 def make_run_of_two_biases(path: Path) -> Path:
-    """Make a whole run folder of three classes with two biases, whose twelve joint values have long names."""
+    """Make a complete run folder with three classes and two biases, whose twelve joint values have long names."""
     make_run(path)
     for name in ("recoloring.json", "recoloring.npz", "samples.npz", "saliency.json", "saliency.npz"):
         (path / name).unlink()
@@ -261,28 +270,38 @@ def make_run_of_two_biases(path: Path) -> Path:
     for folder, accuracy in ((path, 0.85), (path / "erm", 0.5)):
         predicted = np.where(rng.random(N) < accuracy, y, bias % 3)
         content = json.loads((folder / "evaluation/test.json").read_text())
-        write_json(folder / "evaluation/test.json", content | summary_of_two(y, bias, predicted))
+        write_json(folder / "evaluation/test.json", content | summarise_two_biases(y, bias, predicted))
     probe = json.loads((path / "probe.json").read_text())
     keys = ("chance", "probes", "reference", "leakage")
-    of_stroke = {"chance": {"majority": 0.5, "permutation": 0.51}, "probes": probe_rows(["f"], 0.93), "leakage": 0.93}
-    each = {"texture": {key: probe[key] for key in keys}, "stroke": {"reference": probe["reference"]} | of_stroke}
-    write_json(path / "probe.json", probe | {"bias": "texture and stroke", "per_bias": each, "recolorable": False})
+    stroke_probe = {
+        "chance": {"majority": 0.5, "permutation": 0.51},
+        "probes": probe_rows(["f"], 0.93),
+        "leakage": 0.93,
+    }
+    per_bias = {
+        "texture": {key: probe[key] for key in keys},
+        "stroke": {"reference": probe["reference"]} | stroke_probe,
+    }
+    write_json(path / "probe.json", probe | {"bias": "texture and stroke", "per_bias": per_bias, "recolorable": False})
     xy = np.stack([np.cos(y * 2.1), np.sin(y * 2.1)], axis=1) * 12 + rng.normal(0, 2, (N, 2))
     np.savez_compressed(path / "embedding.npz", xy=xy.astype(np.float32), y=y, bias=bias)
     return path
 
 
-def summary_of_two(y: NDArray[Any], bias: NDArray[Any], predicted: NDArray[Any]) -> dict[str, Any]:
+def summarise_two_biases(y: NDArray[Any], bias: NDArray[Any], predicted: NDArray[Any]) -> dict[str, Any]:
     """Return the summary that `lntl eval` writes for predictions of the three classes."""
     logits = torch.nn.functional.one_hot(torch.from_numpy(predicted), 3).float()
-    group, none = torch.from_numpy(y * 12 + bias), torch.zeros(N, dtype=torch.int64)
-    p = Predictions(torch.from_numpy(y), group, torch.arange(N), logits, none, none, 36)
-    ones = (
+    group, no_labels = torch.from_numpy(y * 12 + bias), torch.zeros(N, dtype=torch.int64)
+    p = Predictions(torch.from_numpy(y), group, torch.arange(N), logits, no_labels, no_labels, 36)
+    biases = (
         BiasSpec("texture", tuple(TEXTURES), tuple(k // 2 for k in range(12))),
         BiasSpec("stroke", tuple(STROKES), tuple(k % 2 for k in range(12))),
     )
-    each = {one.name: summarise(by_one_bias(p, one), PETS, one.values).of_bias().model_dump() for one in ones}
-    return summarise(p, PETS, JOINT).model_dump() | {"per_bias": each}
+    per_bias = {
+        bias_spec.name: summarise(by_one_bias(p, bias_spec), PETS, bias_spec.values).of_bias().model_dump()
+        for bias_spec in biases
+    }
+    return summarise(p, PETS, JOINT).model_dump() | {"per_bias": per_bias}
 
 
 def write_recoloring(path: Path, flips: float, epoch: int, erm: bool) -> None:
@@ -308,8 +327,8 @@ def write_recoloring(path: Path, flips: float, epoch: int, erm: bool) -> None:
     strokes = split.strokes[:8]
     x = strokes[:, None, None] * torch.from_numpy(MEANS).to(torch.uint8)[None, :, :, None, None]
     y = split.y[:8].numpy()
-    wrong = rng.random((8, 10)) < flips / 2
-    predicted = np.where(wrong, np.arange(10)[None], y[:, None])
+    flipped = rng.random((8, 10)) < flips / 2
+    predicted = np.where(flipped, np.arange(10)[None], y[:, None])
     np.savez_compressed(path / "recoloring.npz", x=x.numpy(), predicted=predicted, y=y)
 
 
@@ -324,22 +343,22 @@ def write_pictures(path: Path, leakage: float) -> None:
     np.savez_compressed(path / "samples.npz", class_names=np.array(DIGITS), **arrays)
     rng = np.random.default_rng(2)
     y, bias, _ = predictions(0.9)
-    place = np.stack([np.cos(np.arange(10) * 0.628), np.sin(np.arange(10) * 0.628)], axis=1)
-    xy = 12 * place[y] + 8 * leakage * place[bias] + rng.normal(0, 1.6, (N, 2))
+    centers = np.stack([np.cos(np.arange(10) * 0.628), np.sin(np.arange(10) * 0.628)], axis=1)
+    xy = 12 * centers[y] + 8 * leakage * centers[bias] + rng.normal(0, 1.6, (N, 2))
     np.savez_compressed(path / "embedding.npz", xy=xy.astype(np.float32), y=y, bias=bias)
 
 
 def write_saliency(path: Path, epoch: int, erm: bool) -> None:
-    """Write saliency.json and saliency.npz: eight mistakes and eight other digits, hottest on the strokes."""
+    """Write saliency.json and saliency.npz: eight wrong and eight correct predictions."""
     split = ColoredMNIST(ColoredMNIST.Config(path="/nonexistent", max_images=100)).splits["test"]
     pictures = split.pixels(torch.arange(16)).numpy()
     heat = pictures.max(axis=1)
     names = [DIGITS[label] for label in split.y[:16].tolist()]
-    answers = [DIGITS[(int(name) + 3) % 10] if place < 8 else name for place, name in enumerate(names)]
+    answers = [DIGITS[(int(name) + 3) % 10] if k < 8 else name for k, name in enumerate(names)]
     examples = [
-        {"name": f"digit {place}", "label": name, "bias": NAMES[place % 10], "predicted": answer, "mistake": place < 8}
-        | ({"erm_predicted": DIGITS[place % 10]} if erm else {})
-        for place, (name, answer) in enumerate(zip(names, answers, strict=True))
+        {"name": f"digit {k}", "label": name, "bias": NAMES[k % 10], "predicted": answer, "mistake": k < 8}
+        | ({"erm_predicted": DIGITS[k % 10]} if erm else {})
+        for k, (name, answer) in enumerate(zip(names, answers, strict=True))
     ]
     checkpoint = str(path / "checkpoints/best_model.pth")
     content = {"checkpoint": checkpoint, "epoch": epoch, "steps": 8, "kind": "images", "examples": examples}
