@@ -36,7 +36,7 @@ hypothesis.settings.register_profile("lntl", deadline=None, derandomize=True, da
 hypothesis.settings.load_profile("lntl")
 
 SharedFolder = Callable[[str, Callable[[Path], object]], Path]
-NO_FILES = "/nonexistent"  # a folder without an official file
+NO_FILES = "/nonexistent"  # there is no such folder, so Colored MNIST uses the packaged digits
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,8 @@ from _pytest.mark import ParameterSet
 
 
 def first_is_fast(cases: Iterable[object]) -> list[ParameterSet]:
-    """Return the cases as parameters: the first runs in the fast lane, too, the others only in the full suite."""
+    """Return the cases as parameters. The fast lane runs only the first; the full suite runs all of them."""
     return [
-        pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=[pytest.mark.full] if number else [])
-        for number, case in enumerate(cases)
+        pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=[pytest.mark.full] if position else [])
+        for position, case in enumerate(cases)
     ]

@@ -1,4 +1,4 @@
-"""The imports of src/lntl against the table of rooms and floors in docs/ARCHITECTURE.md."""
+"""The imports of src/lntl obey the table of rooms and floors in docs/ARCHITECTURE.md."""
 
 import ast
 import graphlib
@@ -26,15 +26,15 @@ class Room:
     packages: frozenset[str]
 
 
-def rooms() -> list[Room]:
-    """Return the rooms of the table: floor, name, modules in backticks, packages."""
+def read_rooms() -> list[Room]:
+    """Read the rooms from the table: floor, name, modules in backticks, packages."""
     rows = re.findall(
         r"^\| (\d) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", (ROOT / "docs/ARCHITECTURE.md").read_text(), re.M
     )
     return [Room(int(f), name, tuple(re.findall(r"`(\w+)`", m)), frozenset(p.split())) for f, name, m, p in rows]
 
 
-ROOMS = {module: room for room in rooms() for module in room.modules}
+ROOMS = {module: room for room in read_rooms() for module in room.modules}
 
 
 def module_name(path: Path) -> str:
@@ -42,7 +42,7 @@ def module_name(path: Path) -> str:
     return ".".join(path.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(".__init__")
 
 
-def imports(path: Path) -> Iterator[str]:
+def find_imports(path: Path) -> Iterator[str]:
     """Yield the dotted names that a file imports, also within functions; `from a import b` gives a.b."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -52,11 +52,11 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def edges() -> Iterator[tuple[str, str]]:
+def find_edges() -> Iterator[tuple[str, str]]:
     """Yield (importing module, imported module) within lntl."""
     modules = {module_name(path) for path in PACKAGE.rglob("*.py")}
     for path in set(PACKAGE.rglob("*.py")) - {PACKAGE / "__init__.py"}:  # lntl/__init__.py belongs to no room
-        for name in imports(path):
+        for name in find_imports(path):
             target = name if name in modules else name.rpartition(".")[0]
             if target in modules and target != "lntl":  # modules import only the version from lntl itself
                 yield module_name(path), target
@@ -66,23 +66,23 @@ def find_room(module: str) -> Room:
     return ROOMS[module.split(".")[1]]
 
 
-def allowed(importer: Room, imported: Room) -> bool:
+def may_import(importer: Room, imported: Room) -> bool:
     return importer == imported or imported.floor < importer.floor
 
 
 def test_the_table_lists_every_module_once() -> None:
-    table_modules = [module for room in rooms() for module in room.modules]
+    table_modules = [module for room in read_rooms() for module in room.modules]
     package_modules = {path.stem for path in PACKAGE.glob("*.py")} | {
         path.parent.name for path in PACKAGE.glob("*/__init__.py")
     }
     assert sorted(table_modules) == sorted(package_modules - {"__init__"})
 
 
-def test_no_import_goes_to_the_same_or_a_higher_floor() -> None:
-    imports_found = set(edges())
-    assert ("lntl.training.trainer", "lntl.seeding") in imports_found  # the search finds imports at the top of a file
-    assert ("lntl.cli.card", "lntl.reporting.pages") in imports_found  # and imports within functions
-    assert [f"{a} -> {b}" for a, b in sorted(imports_found) if not allowed(find_room(a), find_room(b))] == []
+def test_every_import_is_of_the_same_room_or_of_a_lower_floor() -> None:
+    import_pairs = set(find_edges())
+    assert ("lntl.training.trainer", "lntl.seeding") in import_pairs  # the search finds imports at the top of a file
+    assert ("lntl.cli.card", "lntl.reporting.pages") in import_pairs  # and imports within functions
+    assert [f"{a} -> {b}" for a, b in sorted(import_pairs) if not may_import(find_room(a), find_room(b))] == []
 
 
 @pytest.mark.parametrize(
@@ -97,13 +97,15 @@ def test_no_import_goes_to_the_same_or_a_higher_floor() -> None:
         ("ops", "types", True),
     ],
 )
-def test_a_room_imports_only_itself_and_lower_floors(importer: str, imported: str, is_allowed: bool) -> None:
-    assert allowed(ROOMS[importer], ROOMS[imported]) == is_allowed
+def test_may_import_is_true_only_for_the_same_room_and_lower_floors(
+    importer: str, imported: str, is_allowed: bool
+) -> None:
+    assert may_import(ROOMS[importer], ROOMS[imported]) == is_allowed
 
 
 def test_imports_have_no_cycle() -> None:
     graph: dict[str, set[str]] = {}
-    for importer, imported in edges():
+    for importer, imported in find_edges():
         graph.setdefault(importer, set()).add(imported)
     list(graphlib.TopologicalSorter(graph).static_order())
 
@@ -112,7 +114,7 @@ def test_each_room_imports_only_its_packages() -> None:
     violations = [
         f"{module_name(path)}: {name}"
         for path in PACKAGE.rglob("*.py")
-        for name in sorted({name.split(".")[0] for name in imports(path)} - sys.stdlib_module_names - {"lntl"})
+        for name in sorted({name.split(".")[0] for name in find_imports(path)} - sys.stdlib_module_names - {"lntl"})
         if module_name(path) != "lntl" and name not in find_room(module_name(path)).packages
     ]
     assert violations == []
@@ -123,34 +125,34 @@ def test_methods_models_training_and_evaluation_import_no_file_modules() -> None
         f"{module_name(path)}: {name}"
         for room in ROOMS_WITHOUT_FILES
         for path in (PACKAGE / room).rglob("*.py")
-        for name in imports(path)
+        for name in find_imports(path)
         if name.split(".")[0] in FILE_MODULES
     ]
     assert violations == []
 
 
-def calls(tree: ast.AST) -> Iterator[str]:
+def find_calls(tree: ast.AST) -> Iterator[str]:
     """Yield the names of the attributes that are called: x.step() gives step."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             yield node.func.attr
 
 
-def test_no_method_calls_what_only_the_trainer_calls() -> None:
+def test_no_method_calls_a_function_that_only_the_trainer_may_call() -> None:
     violations = {
-        path.name: TRAINER_CALLS.intersection(calls(ast.parse(path.read_text())))
+        path.name: TRAINER_CALLS.intersection(find_calls(ast.parse(path.read_text())))
         for path in (PACKAGE / "methods").glob("*.py")
-        if path.name != "bias_classifier.py"  # it fits its classifier in `prepare`, before the phase
+        if path.name != "bias_classifier.py"  # this class fits its classifier in `prepare`, before the phase
     }
     assert {name: names for name, names in violations.items() if names} == {}
 
 
 def test_the_search_for_calls_finds_calls() -> None:
-    assert TRAINER_CALLS.intersection(calls(ast.parse("loss.backward(); self.h.eval()"))) == {"backward", "eval"}
+    assert TRAINER_CALLS.intersection(find_calls(ast.parse("loss.backward(); self.h.eval()"))) == {"backward", "eval"}
 
 
 def test_main_py_imports_only_the_command_line() -> None:
-    lntl_imports = {name for name in imports(ROOT / "src" / "main.py") if name.startswith("lntl")}
+    lntl_imports = {name for name in find_imports(ROOT / "src" / "main.py") if name.startswith("lntl")}
     assert {find_room(name).name for name in lntl_imports} == {"command line"}
 
 

@@ -1,4 +1,4 @@
-"""A whole run: its files, its best checkpoint, its evaluation."""
+"""A complete run: its files, its best checkpoint and its evaluation."""
 
 import errno
 import itertools
@@ -32,15 +32,15 @@ METRIC_NAMES = set(METRICS)
 
 
 @pytest.fixture(scope="module")
-def results(trained_folder: Callable[..., Path]) -> Path:
+def finished_folder(trained_folder: Callable[..., Path]) -> Path:
     """A folder in which tiny.yaml and its ERM run were trained to the end."""
     return trained_folder(evaluation={"erm_epochs": 1}, logging={"use_tensorboard": True})
 
 
 @pytest.fixture
-def finished(results: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+def finished_run(finished_folder: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     """The finished run, with its folder as the working directory; do not change its files."""
-    monkeypatch.chdir(results)
+    monkeypatch.chdir(finished_folder)
     return RunFolder(RUN)
 
 
@@ -52,7 +52,7 @@ def train(config: Config) -> Run:
     return run
 
 
-FILES = [
+RUN_FILES = [
     "checkpoints/best_model.pth",
     "checkpoints/checkpoint_epoch_01.pth",
     "checkpoints/last.pth",
@@ -68,26 +68,28 @@ FILES = [
 ]
 
 
-def files(folder: Path) -> list[str]:
+def list_files(folder: Path) -> list[str]:
     """Return the paths of all files except those of TensorBoard; assert that TensorBoard has at least one."""
     paths = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
     assert any(p.startswith("tensorboard_logs/events.out.tfevents") for p in paths)
     return [p for p in paths if "tensorboard_logs" not in p]
 
 
-def test_exactly_the_documented_files_are_written(finished: RunFolder) -> None:
+def test_exactly_the_documented_files_are_written(finished_run: RunFolder) -> None:
     later_checkpoints = [f"checkpoints/checkpoint_epoch_{epoch:02d}.pth" for epoch in (2, 3, 4)]
-    assert files(finished.path) == sorted(FILES + later_checkpoints + [f"erm/{name}" for name in FILES])
+    assert list_files(finished_run.path) == sorted(
+        RUN_FILES + later_checkpoints + [f"erm/{name}" for name in RUN_FILES]
+    )
 
 
-def test_config_yaml_is_the_resolved_configuration(finished: RunFolder) -> None:
+def test_config_yaml_is_the_resolved_configuration(finished_run: RunFolder) -> None:
     config = configuration.read(Path("tiny.yaml"))
-    assert configuration.read(finished.config) == config
-    assert checkpoint.load(finished.last).config == config.model_dump()
+    assert configuration.read(finished_run.config) == config
+    assert checkpoint.load(finished_run.last).config == config.model_dump()
 
 
-def test_metrics_jsonl_has_a_line_for_each_epoch(finished: RunFolder) -> None:
-    records = metrics(finished.path)
+def test_metrics_jsonl_has_a_line_for_each_epoch(finished_run: RunFolder) -> None:
+    records = metrics(finished_run.path)
     positions = [tuple(r[k] for k in ("phase", "method", "epoch", "total_epoch", "step")) for r in records]
     assert positions == [(1, "erm", 1, 1, 3), (2, "bias_head", 1, 2, 6), (3, "lntl", 1, 3, 9), (3, "lntl", 2, 4, 12)]
     terms = {"erm": {"task", "lr_f", "lr_g"}, "bias_head": {"bias", "lr_h"}}
@@ -99,42 +101,42 @@ def test_metrics_jsonl_has_a_line_for_each_epoch(finished: RunFolder) -> None:
         assert record["time/images_per_second"] > 0
         assert all(math.isfinite(v) for v in record.values() if isinstance(v, float))
         assert all(v is not None for k, v in record.items() if not k.startswith("val/"))
-    assert checkpoint.load(finished.last).records == finished.read_metrics()
-    assert [epoch.model_dump() for epoch in finished.read_metrics()] == records
+    assert checkpoint.load(finished_run.last).records == finished_run.read_metrics()
+    assert [epoch.model_dump() for epoch in finished_run.read_metrics()] == records
 
 
-def test_run_log_has_a_line_for_each_epoch(finished: RunFolder) -> None:
-    log = finished.log.read_text()
+def test_run_log_has_a_line_for_each_epoch(finished_run: RunFolder) -> None:
+    log = finished_run.log.read_text()
     assert f"run {RUN} on cpu, data: rendered from the embedded MNIST strokes" in log
     for epoch, method in enumerate(("erm", "bias_head", "lntl", "lntl"), start=1):
         assert re.search(rf"epoch {epoch}\b.*phase {min(epoch, 3)}\b.*\b{method}\b.*\baccuracy=\d", log)
 
 
-def test_result_json_has_the_scores_of_last_and_best(finished: RunFolder) -> None:
-    result = finished.read_result()
+def test_result_json_has_the_scores_of_last_and_best(finished_run: RunFolder) -> None:
+    result = finished_run.read_result()
     assert result is not None
     assert (result.experiment, result.method, result.seed) == ("tiny", "lntl", 0)
     assert "embedded MNIST strokes" in result.data
     for phrase in ("highest accuracy on val", "10 held-out training images, random colors", "epochs of the last phase"):
         assert phrase in result.selection
-    best = max(metrics(finished.path)[2:], key=lambda record: record["val/accuracy"])["total_epoch"]
-    for kind, path, epoch in (("last", finished.last, 4), ("best", finished.best, best)):
+    best_epoch = max(metrics(finished_run.path)[2:], key=lambda record: record["val/accuracy"])["total_epoch"]
+    for kind, path, epoch in (("last", finished_run.last, 4), ("best", finished_run.best, best_epoch)):
         scores = getattr(result, kind)
         assert scores.checkpoint == str(path)
         assert scores.epoch == epoch
         assert scores.test.keys() == METRIC_NAMES
         assert all(value is None or 0 <= value <= 1 for value in scores.test.values())
         assert experiment.evaluate_checkpoint(path).scores() == scores
-    seconds = sum(record["time/seconds"] for record in metrics(finished.path))
+    seconds = sum(record["time/seconds"] for record in metrics(finished_run.path))
     assert result.training_seconds == pytest.approx(seconds, abs=0.051)
 
 
-def test_the_evaluation_is_stored(finished: RunFolder) -> None:
+def test_the_evaluation_is_stored(finished_run: RunFolder) -> None:
     """evaluation/ contains the numbers of result.json, their intervals and tables, and the predictions behind them."""
-    result = finished.read_result()
+    result = finished_run.read_result()
     assert result is not None
-    for kind, path in (("last", finished.last), ("best", finished.best)):
-        evaluation, evaluation_file = experiment.evaluate_checkpoint(path), finished.evaluation_of(path)
+    for kind, path in (("last", finished_run.last), ("best", finished_run.best)):
+        evaluation, evaluation_file = experiment.evaluate_checkpoint(path), finished_run.evaluation_of(path)
         content = json.loads(evaluation_file.read_text())
         assert content == evaluation.measured.model_dump(exclude_unset=True)
         assert (content["checkpoint"], content["epoch"], content["split"]) == (
@@ -154,8 +156,8 @@ def test_the_evaluation_is_stored(finished: RunFolder) -> None:
             counts = np.bincount(arrays["group"], minlength=100).reshape(10, 10)
             assert counts.tolist() == content["groups"]["count"]
             assert arrays["row"].tolist() == list(range(100))
-            share = arrays["bias_hits"].sum() / arrays["bias_labels"].sum()
-            assert share == pytest.approx(getattr(result, kind).test["bias_accuracy"], abs=1e-12)
+            bias_accuracy = arrays["bias_hits"].sum() / arrays["bias_labels"].sum()
+            assert bias_accuracy == pytest.approx(getattr(result, kind).test["bias_accuracy"], abs=1e-12)
 
 
 def test_another_split_is_stored_under_its_own_name(make_config: Callable[..., Config]) -> None:
@@ -165,39 +167,41 @@ def test_another_split_is_stored_under_its_own_name(make_config: Callable[..., C
     assert json.loads(paths[0].read_text())["n"] == 10
 
 
-def test_the_erm_config_differs_only_in_its_phases(finished: RunFolder) -> None:
-    erm_folder = RunFolder(finished.path / "erm")
-    result = finished.read_result()
+def test_the_erm_config_differs_only_in_its_phases(finished_run: RunFolder) -> None:
+    erm_folder = RunFolder(finished_run.path / "erm")
+    result = finished_run.read_result()
     assert result is not None
     assert result.erm == erm_folder.read_result()
     assert [record["method"] for record in metrics(erm_folder.path)] == ["erm"]
-    config, erm_config = (configuration.read(path).model_dump() for path in (finished.config, erm_folder.config))
+    config, erm_config = (configuration.read(path).model_dump() for path in (finished_run.config, erm_folder.config))
     assert erm_config["project"].pop("experiment_name") == "erm"
-    assert erm_config["logging"].pop("output_dir") == str(finished.path)
+    assert erm_config["logging"].pop("output_dir") == str(finished_run.path)
     assert [config["evaluation"].pop("erm_epochs"), erm_config["evaluation"].pop("erm_epochs")] == [1, 0]
     assert config["training"].pop("phases")[0] == erm_config["training"].pop("phases")[0]
     del config["project"]["experiment_name"], config["logging"]["output_dir"]
     assert erm_config == config
     # the first phase is ERM, too: the same data, seed and order give the same first epoch
     assert_equal(
-        checkpoint.load(finished.checkpoint(1)).trainer["networks"],
+        checkpoint.load(finished_run.checkpoint(1)).trainer["networks"],
         checkpoint.load(erm_folder.last).trainer["networks"],
     )
 
 
-def epoch(phase: int, number: int, **val: float | None) -> Epoch:
+def make_epoch(phase: int, number: int, **val: float | None) -> Epoch:
     """Return the record of an epoch with metrics on val."""
     position = {"phase": phase, "method": "erm", "epoch": number, "total_epoch": number}
     return Epoch.model_validate(position | {f"val/{name}": value for name, value in val.items()})
 
 
-def records(*epochs: tuple[int, float]) -> list[Epoch]:
+def make_records(*epochs: tuple[int, float]) -> list[Epoch]:
     """Return records of (phase, accuracy)."""
-    return [epoch(phase, i, accuracy=score, f1_score_macro=-score) for i, (phase, score) in enumerate(epochs, start=1)]
+    return [
+        make_epoch(phase, i, accuracy=score, f1_score_macro=-score) for i, (phase, score) in enumerate(epochs, start=1)
+    ]
 
 
 @pytest.mark.parametrize(
-    ("epochs", "best"),
+    ("epochs", "best_epoch"),
     [
         ([(1, 0.9), (2, 0.3), (2, 0.4)], 3),  # only the last phase counts
         ([(1, 0.9), (2, 0.4), (2, 0.4), (2, 0.3)], 2),  # the earliest of equal epochs
@@ -207,21 +211,21 @@ def records(*epochs: tuple[int, float]) -> list[Epoch]:
     ],
 )
 def test_the_best_record_is_the_earliest_best_epoch_of_the_last_phase(
-    make_config: Callable[..., Config], epochs: list[tuple[int, float]], best: int | None
+    make_config: Callable[..., Config], epochs: list[tuple[int, float]], best_epoch: int | None
 ) -> None:
     config = make_config("erm", {"method": "lntl", "epochs": 3})
-    run = Run(SimpleNamespace(config=config), RunFolder(Path()), records(*epochs))  # type: ignore[arg-type]
-    assert (run.best_record and run.best_record.total_epoch) == best
+    run = Run(SimpleNamespace(config=config), RunFolder(Path()), make_records(*epochs))  # type: ignore[arg-type]
+    assert (run.best_record and run.best_record.total_epoch) == best_epoch
 
 
 def test_the_configured_metric_chooses_the_best_record(make_config: Callable[..., Config]) -> None:
     config = make_config({"method": "lntl", "epochs": 2}, evaluation={"best_model_metric": "f1_score_macro"})
-    run = Run(SimpleNamespace(config=config), RunFolder(Path()), records((1, 0.9), (1, 0.3)))  # type: ignore[arg-type]
+    run = Run(SimpleNamespace(config=config), RunFolder(Path()), make_records((1, 0.9), (1, 0.3)))  # type: ignore[arg-type]
     assert run.best_record is run.records[1]
 
 
 @pytest.mark.parametrize(
-    ("metric", "values", "best"),
+    ("metric", "values", "best_epoch"),
     [
         ("aligned_accuracy", [None, 0.2, None, 0.4], 4),
         ("aligned_accuracy", [0.9, 0.2, None, 0.4], 1),
@@ -230,13 +234,13 @@ def test_the_configured_metric_chooses_the_best_record(make_config: Callable[...
         ("expected_calibration_error", [0.1, 0.2, 0.1], 1),
     ],
 )
-def test_best_record_where_a_metric_is_undefined_or_lower_is_better(
-    make_config: Callable[..., Config], metric: str, values: list[float | None], best: int | None
+def test_the_best_record_is_chosen_if_a_metric_is_undefined_or_lower_is_better(
+    make_config: Callable[..., Config], metric: str, values: list[float | None], best_epoch: int | None
 ) -> None:
     config = make_config({"method": "lntl", "epochs": 4}, evaluation={"best_model_metric": metric})
-    epochs = [epoch(1, i, **{metric: value}) for i, value in enumerate(values, start=1)]
+    epochs = [make_epoch(1, i, **{metric: value}) for i, value in enumerate(values, start=1)]
     run = Run(SimpleNamespace(config=config), RunFolder(Path()), epochs)  # type: ignore[arg-type]
-    assert (run.best_record and run.best_record.total_epoch) == best
+    assert (run.best_record and run.best_record.total_epoch) == best_epoch
 
 
 def test_a_metric_that_is_undefined_on_val_chooses_no_epoch(
@@ -310,13 +314,13 @@ def test_a_run_resumed_with_more_epochs_is_not_finished(make_config: Callable[..
 def test_the_best_checkpoint_contains_the_best_epoch(make_config: Callable[..., Config]) -> None:
     run = train(make_config({"method": "erm", "epochs": 4}, project={"seed": 3}))
     assert run.best_record is not None
-    number = run.best_record.total_epoch
-    best = checkpoint.load(run.folder.best)
-    assert best.records == run.records[:number]
-    assert_equal(best.trainer, checkpoint.load(run.folder.checkpoint(number)).trainer)
+    best_epoch = run.best_record.total_epoch
+    best_checkpoint = checkpoint.load(run.folder.best)
+    assert best_checkpoint.records == run.records[:best_epoch]
+    assert_equal(best_checkpoint.trainer, checkpoint.load(run.folder.checkpoint(best_epoch)).trainer)
 
 
-def test_the_metric_that_chooses_is_always_measured(make_config: Callable[..., Config]) -> None:
+def test_the_metric_that_chooses_the_best_epoch_is_always_measured(make_config: Callable[..., Config]) -> None:
     try:
         config = make_config("erm", evaluation={"metrics": ["f1_score_macro"]})
     except UserError:
@@ -336,7 +340,7 @@ def test_the_trainer_without_a_run_gives_the_same_weights(make_config: Callable[
     assert_equal(run.experiment.trainer.evaluated.state_dict(), reference.trainer.evaluated.state_dict())
 
 
-def test_checkpoints_at_an_interval_and_at_the_end(make_config: Callable[..., Config]) -> None:
+def test_checkpoints_are_written_at_an_interval_and_at_the_end(make_config: Callable[..., Config]) -> None:
     run = train(make_config({"method": "erm", "epochs": 5}, logging={"checkpoint_interval_epochs": 2}))
     names = sorted(p.name for p in run.folder.checkpoints.iterdir())
     assert names == ["best_model.pth", *(f"checkpoint_epoch_0{n}.pth" for n in (2, 4, 5)), "last.pth"]
@@ -391,7 +395,9 @@ def raise_no_space(_: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def write_altered(source: Path, folder: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> Path:
+def write_altered_checkpoint(
+    source: Path, folder: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]
+) -> Path:
     """Write a copy of a checkpoint after calling `change(config, trainer_state)`; return its path."""
     content = checkpoint.load(source)
     change(content.config, content.trainer)
@@ -405,58 +411,70 @@ def set_to_zero(weights: dict[str, Any]) -> None:
         tensor.zero_()
 
 
-def test_the_averaged_weights_are_evaluated(finished: RunFolder, tmp_path: Path) -> None:
-    result = finished.read_result()
+def test_the_averaged_weights_are_evaluated(finished_run: RunFolder, tmp_path: Path) -> None:
+    result = finished_run.read_result()
     assert result is not None
-    without_weights = write_altered(finished.last, tmp_path, lambda config, state: set_to_zero(state["networks"]))
-    assert experiment.evaluate_checkpoint(without_weights).scores().test == result.last.test
-    without_average = write_altered(finished.last, tmp_path, lambda config, state: set_to_zero(state["average"]))
-    assert experiment.evaluate_checkpoint(without_average).scores().test != result.last.test
+    path_of_zero_weights = write_altered_checkpoint(
+        finished_run.last, tmp_path, lambda config, state: set_to_zero(state["networks"])
+    )
+    assert experiment.evaluate_checkpoint(path_of_zero_weights).scores().test == result.last.test
+    path_of_zero_average = write_altered_checkpoint(
+        finished_run.last, tmp_path, lambda config, state: set_to_zero(state["average"])
+    )
+    assert experiment.evaluate_checkpoint(path_of_zero_average).scores().test != result.last.test
 
 
 def test_without_an_average_the_last_weights_are_evaluated(make_config: Callable[..., Config], tmp_path: Path) -> None:
     run = train(make_config("erm", training={"ema": None}))
     assert checkpoint.load(run.folder.last).trainer["average"] is None
     predictions = run.experiment.predict(run.experiment.networks, "test")
-    measured = compute(predictions, run.experiment.config.evaluation.metrics)
-    assert experiment.evaluate_checkpoint(run.folder.last).scores().test == measured
+    expected_scores = compute(predictions, run.experiment.config.evaluation.metrics)
+    assert experiment.evaluate_checkpoint(run.folder.last).scores().test == expected_scores
 
 
-def test_a_checkpoint_of_another_architecture_is_refused(finished: RunFolder, tmp_path: Path) -> None:
-    path = write_altered(finished.last, tmp_path, lambda config, state: config.update(model={"name": "lenet"}))
-    with pytest.raises(UserError, match=r"altered\.pth: its weights do not fit the configured networks") as caught:
+def test_a_checkpoint_of_another_architecture_is_refused(finished_run: RunFolder, tmp_path: Path) -> None:
+    path = write_altered_checkpoint(
+        finished_run.last, tmp_path, lambda config, state: config.update(model={"name": "lenet"})
+    )
+    with pytest.raises(UserError, match=r"altered\.pth: its weights do not fit the configured networks") as error:
         experiment.evaluate_checkpoint(path)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
-def test_a_checkpoint_with_an_unknown_key_is_refused(finished: RunFolder, tmp_path: Path) -> None:
-    path = write_altered(finished.last, tmp_path, lambda config, state: config["training"].update(dropped_key=1))
+def test_a_checkpoint_with_an_unknown_key_is_refused(finished_run: RunFolder, tmp_path: Path) -> None:
+    path = write_altered_checkpoint(
+        finished_run.last, tmp_path, lambda config, state: config["training"].update(dropped_key=1)
+    )
     with pytest.raises(UserError, match=r"(?s)altered\.pth \(the configuration inside\).*training\.dropped_key"):
         experiment.evaluate_checkpoint(path)
 
 
 @pytest.mark.parametrize("config", [3, {}, {"training": 3}, {"project": {}, "training": None}])
 def test_a_checkpoint_without_a_valid_configuration_is_refused(
-    finished: RunFolder, tmp_path: Path, config: Any
+    finished_run: RunFolder, tmp_path: Path, config: Any
 ) -> None:
-    content = checkpoint.load(finished.last)
-    checkpoint.save(tmp_path / "odd.pth", replace(content, config=config))
+    content = checkpoint.load(finished_run.last)
+    checkpoint.save(tmp_path / "invalid.pth", replace(content, config=config))
     for device in (None, "cpu"):
-        with pytest.raises(UserError, match=r"odd\.pth \(the configuration inside\): \d+ fault"):
-            experiment.evaluate_checkpoint(tmp_path / "odd.pth", device=device)
+        with pytest.raises(UserError, match=r"invalid\.pth \(the configuration inside\): \d+ fault"):
+            experiment.evaluate_checkpoint(tmp_path / "invalid.pth", device=device)
 
 
-def test_a_checkpoint_without_networks_is_refused(finished: RunFolder, tmp_path: Path) -> None:
-    path = write_altered(finished.last, tmp_path, lambda config, state: state.update(networks={}, average=None))
+def test_a_checkpoint_without_networks_is_refused(finished_run: RunFolder, tmp_path: Path) -> None:
+    path = write_altered_checkpoint(
+        finished_run.last, tmp_path, lambda config, state: state.update(networks={}, average=None)
+    )
     with pytest.raises(UserError, match=r"altered\.pth: its weights do not fit"):
         experiment.evaluate_checkpoint(path)
 
 
-def test_the_device_of_the_checkpoint_can_be_replaced(finished: RunFolder, tmp_path: Path) -> None:
-    path = write_altered(finished.last, tmp_path, lambda config, state: config["training"].update(device="cuda:77"))
+def test_the_device_of_the_checkpoint_can_be_replaced(finished_run: RunFolder, tmp_path: Path) -> None:
+    path = write_altered_checkpoint(
+        finished_run.last, tmp_path, lambda config, state: config["training"].update(device="cuda:77")
+    )
     with pytest.raises(UserError, match=r"cuda:77 is not available"):
         experiment.evaluate_checkpoint(path)
-    result = finished.read_result()
+    result = finished_run.read_result()
     assert result is not None
     assert experiment.evaluate_checkpoint(path, device="cpu").scores().test == result.last.test
 
@@ -482,15 +500,15 @@ def test_a_run_depends_only_on_its_configuration(make_config: Callable[..., Conf
     """The same configuration gives the same run twice, also after another run in the same process."""
     config = make_config("lntl")
     torch.manual_seed(1)
-    first = train(config)
+    first_run = train(config)
     torch.manual_seed(2)
-    second = experiment.start(config, overwrite=True)
-    for _ in second.train():
+    second_run = experiment.start(config, overwrite=True)
+    for _ in second_run.train():
         pass
-    assert_equal(*([epoch.model_dump() for epoch in run.records] for run in (first, second)))
+    assert_equal(*([epoch.model_dump() for epoch in run.records] for run in (first_run, second_run)))
 
 
-def test_a_run_resumed_from_an_earlier_epoch_forgets_the_best_of_later_epochs(
+def test_a_run_resumed_from_an_earlier_epoch_forgets_the_best_checkpoint_of_later_epochs(
     make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([0.1, 0.2, 0.9, 0.1])

@@ -16,7 +16,7 @@ from lntl.runs import checkpoint
 Capture = pytest.CaptureFixture[str]
 
 
-def main_py(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+def run_main_py(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """Run `python src/main.py ARGUMENTS` in this process; return its exit code."""
     monkeypatch.setattr(sys, "argv", ["src/main.py", *arguments])
     return exit_code(lambda: runpy.run_path(str(ROOT / "src/main.py"), run_name="__main__"))
@@ -42,39 +42,38 @@ def test_main_py_without_the_packages_suggests_make_setup() -> None:
 
 def test_main_py_trains_and_evaluates(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     config = ["--config", "tiny.yaml"]
-    assert main_py(monkeypatch, *config, "--mode", "train", "--num_epochs", "2", "--device", "cpu") == 0
+    assert run_main_py(monkeypatch, *config, "--mode", "train", "--num_epochs", "2", "--device", "cpu") == 0
     assert [record["epoch"] for record in metrics(RUN)] == [1, 1, 2]
     assert "lntl, last" in capsys.readouterr().out
-    assert main_py(monkeypatch, *config, "--mode", "evaluate") == 0
+    assert run_main_py(monkeypatch, *config, "--mode", "evaluate") == 0
     assert "tiny: best_model.pth, epoch" in capsys.readouterr().out
     last_checkpoint = str(RUN / "checkpoints/last.pth")
     assert (
-        main_py(monkeypatch, *config, "--mode", "evaluate", "--checkpoint_path", last_checkpoint, "--device", "cpu")
+        run_main_py(monkeypatch, *config, "--mode", "evaluate", "--checkpoint_path", last_checkpoint, "--device", "cpu")
         == 0
     )
     assert "tiny: last.pth, epoch 3, test set" in capsys.readouterr().out
 
 
 def test_main_py_resumes(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    assert main_py(monkeypatch, "--config", "tiny.yaml") == 0  # --mode train is the default
+    assert run_main_py(monkeypatch, "--config", "tiny.yaml") == 0  # --mode train is the default
     first_checkpoint = checkpoint.load(RUN / "checkpoints/last.pth")
     earlier_path = str(RUN / "checkpoints/checkpoint_epoch_01.pth")
-    assert main_py(monkeypatch, "--config", "tiny.yaml", "--mode", "train", "--checkpoint_path", earlier_path) == 0
+    assert run_main_py(monkeypatch, "--config", "tiny.yaml", "--mode", "train", "--checkpoint_path", earlier_path) == 0
     assert checkpoint.load(RUN / "checkpoints/last.pth").records[0] == first_checkpoint.records[0]
     assert len(metrics(RUN)) == 2
     capsys.readouterr()
-    assert main_py(monkeypatch, "--config", "tiny.yaml") == 2
+    assert run_main_py(monkeypatch, "--config", "tiny.yaml") == 2
     message = capsys.readouterr().err
     assert "already contains a run" in message
-    (option,) = re.findall(
-        r"continue it with (--\S+ auto)", message
-    )  # the option in the message works for src/main.py, too
-    assert main_py(monkeypatch, "--config", "tiny.yaml", *option.split()) == 0
+    # The option that the message names also works for src/main.py.
+    (option,) = re.findall(r"continue it with (--\S+ auto)", message)
+    assert run_main_py(monkeypatch, "--config", "tiny.yaml", *option.split()) == 0
 
 
 def test_main_py_accepts_overrides_anywhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["project.experiment_name=quick", "--config", "tiny.yaml", "--num_epochs", "1", "project.seed=3"]
-    assert main_py(monkeypatch, *arguments, "--overwrite", "training.batch_size=90") == 0
+    assert run_main_py(monkeypatch, *arguments, "--overwrite", "training.batch_size=90") == 0
     config: dict[str, Any] = yaml.safe_load(Path("results/quick/config.yaml").read_text())
     assert (config["project"]["seed"], config["training"]["batch_size"]) == (3, 90)
 
@@ -82,6 +81,6 @@ def test_main_py_accepts_overrides_anywhere(folder: Path, monkeypatch: pytest.Mo
 def test_main_py_suggests_training_if_there_is_no_run(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    assert main_py(monkeypatch, "--config", "tiny.yaml", "--mode", "evaluate") == 2
+    assert run_main_py(monkeypatch, "--config", "tiny.yaml", "--mode", "evaluate") == 2
     message = capsys.readouterr().err
     assert message == f"Error: {RUN}: there is no such run folder; train first: lntl train tiny.yaml\n"

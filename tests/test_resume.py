@@ -93,9 +93,8 @@ def test_a_signal_saves_and_prints_how_to_resume(
     )
     assert "Traceback" not in (folder / "stderr").read_text()
     state = checkpoint.load(folder / RUN / "checkpoints/last.pth").trainer
-    assert (
-        3 * (state["phase"] + state["epoch"]) + state["step"] == step
-    )  # each earlier phase has one epoch of three steps
+    # Each earlier phase has one epoch of three steps.
+    assert 3 * (state["phase"] + state["epoch"]) + state["step"] == step
     assert not (folder / RUN / "result.json").exists()
     assert run(*RESUME, folder=folder) == 0
     assert_same_run(folder / RUN, uninterrupted / RUN)

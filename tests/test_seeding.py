@@ -23,20 +23,21 @@ def test_torch_accepts_derived_seeds(seed: int, path: list[int | str]) -> None:
 
 
 @given(st.lists(path_parts, max_size=4), st.lists(path_parts, max_size=4), st.integers(0, 9), st.integers(0, 9))
-def test_different_seeds_or_paths_give_different_numbers(
-    a: list[int | str], b: list[int | str], s: int, t: int
+def test_only_equal_seeds_and_paths_give_equal_numbers(
+    first_path: list[int | str], second_path: list[int | str], first_seed: int, second_seed: int
 ) -> None:
-    is_same_path = (s, a) == (t, b) and [*map(type, a)] == [*map(type, b)]
-    assert (derive(s, *a) == derive(t, *b)) == is_same_path
+    have_same_types = [*map(type, first_path)] == [*map(type, second_path)]
+    are_equal = (first_seed, first_path) == (second_seed, second_path) and have_same_types
+    assert (derive(first_seed, *first_path) == derive(second_seed, *second_path)) == are_equal
 
 
 @given(st.integers(0, 300), st.integers(0, 2**63 - 1))
 def test_a_permutation_contains_every_number_once_and_depends_only_on_the_seed(n: int, seed: int) -> None:
     torch.manual_seed(0)
-    first = permutation(n, seed)
+    numbers = permutation(n, seed)
     torch.manual_seed(1)  # the global generator must not matter
-    assert first.sort().values.tolist() == list(range(n))
-    assert torch.equal(first, permutation(n, seed))
+    assert numbers.sort().values.tolist() == list(range(n))
+    assert torch.equal(numbers, permutation(n, seed))
 
 
 def test_permutations_of_two_seeds_differ() -> None:
@@ -62,11 +63,11 @@ def splitmix(state: int) -> int:
 
 @given(st.integers(0, 2**63), st.lists(st.integers(0, 2**40), min_size=1, max_size=5), st.integers(1, 6))
 def test_uniforms_equal_splitmix_computed_with_python_integers(seed: int, index: list[int], count: int) -> None:
-    golden = 0x9E3779B97F4A7C15
+    golden_gamma = 0x9E3779B97F4A7C15
     expected = []
     for i in index:
-        base = splitmix((derive(seed, "uniforms") + i * golden) % 2**64)
-        expected.append([(splitmix((base + k * golden) % 2**64) >> 11) / 2**53 for k in range(1, count + 1)])
+        base = splitmix((derive(seed, "uniforms") + i * golden_gamma) % 2**64)
+        expected.append([(splitmix((base + k * golden_gamma) % 2**64) >> 11) / 2**53 for k in range(1, count + 1)])
     assert uniforms(seed, torch.tensor(index), count).tolist() == expected
 
 
@@ -83,5 +84,5 @@ def test_uniforms_fill_the_unit_square_evenly() -> None:
     cells = (numbers * 10).long()
     counts = torch.bincount(cells[:, 0] * 10 + cells[:, 1], minlength=100).double()
     assert (counts - 400).abs().max() < 5 * 20
-    neighbours = torch.corrcoef(torch.stack([numbers[:-1, 0], numbers[1:, 0]]))[0, 1]
-    assert abs(neighbours) < 0.02
+    correlation = torch.corrcoef(torch.stack([numbers[:-1, 0], numbers[1:, 0]]))[0, 1]
+    assert abs(correlation) < 0.02

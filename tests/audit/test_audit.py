@@ -36,7 +36,7 @@ def no_progress(items: Sequence[Any], name: str) -> Iterable[Any]:
     return items
 
 
-def rows() -> list[Row]:
+def make_rows() -> list[Row]:
     """Return 90 rows of three classes; the sky mostly indicates the class and is sometimes missing."""
     random, table_rows = np.random.default_rng(0), []
     for k in range(N):
@@ -59,10 +59,10 @@ def rows() -> list[Row]:
 def table(tmp_path: Path) -> Path:
     """A folder with pets.csv and 90 images of random blots."""
     random = np.random.default_rng(1)
-    for row in rows():
+    for row in make_rows():
         blots = random.integers(0, 256, (5, 5, 3), dtype=np.uint8)
         Image.fromarray(blots).resize((24, 24), Image.Resampling.BICUBIC).save(tmp_path / row["image"])
-    write_csv(tmp_path, rows())
+    write_csv(tmp_path, make_rows())
     return tmp_path
 
 
@@ -74,14 +74,14 @@ def write_csv(folder: Path, table_rows: list[Row]) -> None:
 
 
 @pytest.fixture
-def check(raw_config: RawConfig) -> Callable[..., Audit]:
+def run_audit(raw_config: RawConfig) -> Callable[..., Audit]:
     """A function that audits a folder with pets.csv; `look` is whether to read images, `settings` change `data`."""
 
-    def run_audit(folder: Path, look: bool = True, **settings: Any) -> Audit:
+    def audit_table(folder: Path, look: bool = True, **settings: Any) -> Audit:
         data = {"name": "table", "path": str(folder / "pets.csv"), "bias": "sky", "split": "split", "size": 24}
         return audit(make_valid_config(raw_config, data | settings), look, no_progress)
 
-    return run_audit
+    return audit_table
 
 
 def make_valid_config(raw_config: RawConfig, data: dict[str, Any]) -> Config:
@@ -98,20 +98,20 @@ def titles(audit_result: Audit, level: str) -> list[str]:
     return [finding["title"] for finding in check_content(audit_result)["findings"] if finding["level"] == level]
 
 
-def test_every_count_equals_that_of_a_loop(table: Path, check: Callable[..., Audit]) -> None:
-    content = check_content(check(table, bias=["sky", {"column": "age", "edges": [30, 40]}]))
+def test_every_count_equals_that_of_a_loop(table: Path, run_audit: Callable[..., Audit]) -> None:
+    content = check_content(run_audit(table, bias=["sky", {"column": "age", "edges": [30, 40]}]))
     assert content["class_names"] == sorted(CLASSES)
     sky, age, joint = content["biases"]
     assert (sky["name"], age["name"], joint["name"]) == ("sky", "age", "sky and age")
     bins = [lambda a: a < 30, lambda a: 30 <= a < 40, lambda a: a >= 40]
     for split in ("train", "val", "test"):
-        split_rows = [row for row in rows() if row["split"] == split]
+        split_rows = [row for row in make_rows() if row["split"] == split]
         for k, label in enumerate(content["class_names"]):
             for b, name in enumerate(sky["values"]):
                 n = sum(row["label"] == label and row["sky"] == name for row in split_rows)
                 assert sky["counts"][split][k][b] == n
-            for b, in_bin in enumerate(bins):
-                n = sum(row["label"] == label and in_bin(int(row["age"])) for row in split_rows)
+            for b, is_in_bin in enumerate(bins):
+                n = sum(row["label"] == label and is_in_bin(int(row["age"])) for row in split_rows)
                 assert age["counts"][split][k][b] == n
             for b, name in enumerate(joint["values"]):
                 value = next((s, i) for s in sky["values"] for i in range(3) if name == f"{s}, {age['values'][i]}")
@@ -125,13 +125,15 @@ def test_every_count_equals_that_of_a_loop(table: Path, check: Callable[..., Aud
     assert [split["n"] for split in content["splits"]] == [54, 18, 18]
 
 
-def test_the_rule_of_training_is_scored_on_every_split(table: Path, check: Callable[..., Audit]) -> None:
-    association = check_content(check(table))["biases"][0]["association"]
-    known_rows = [row for row in rows() if row["sky"]]
-    train = [row for row in known_rows if row["split"] == "train"]
+def test_the_majority_class_of_each_bias_value_in_train_is_scored_on_every_split(
+    table: Path, run_audit: Callable[..., Audit]
+) -> None:
+    association = check_content(run_audit(table))["biases"][0]["association"]
+    known_rows = [row for row in make_rows() if row["sky"]]
+    train_rows = [row for row in known_rows if row["split"] == "train"]
     rule = {}
     for sky in SKIES:
-        labels = [row["label"] for row in train if row["sky"] == sky]
+        labels = [row["label"] for row in train_rows if row["sky"] == sky]
         rule[sky] = max(sorted(set(labels)), key=labels.count)
     for split in ("train", "val", "test"):
         split_rows = [row for row in known_rows if row["split"] == split]
@@ -143,24 +145,26 @@ def test_the_rule_of_training_is_scored_on_every_split(table: Path, check: Calla
         assert association[split]["mutual_information"] == pytest.approx(expected)
 
 
-def test_small_and_empty_groups_are_listed_by_size(table: Path, check: Callable[..., Audit]) -> None:
-    content = check_content(check(table))
+def test_small_and_empty_groups_are_listed_by_size(table: Path, run_audit: Callable[..., Audit]) -> None:
+    content = check_content(run_audit(table))
     cells, counts = content["cells"]["test"], content["biases"][0]["counts"]["test"]
-    flat = sorted(n for row in counts for n in row)
-    assert cells["empty"] == flat.count(0) == len(cells["empty_cells"])
-    assert [cell["n"] for cell in cells["small_cells"]] == [n for n in flat if n]
-    assert cells["smallest"]["n"] == min(n for n in flat if n)
+    sorted_counts = sorted(n for row in counts for n in row)
+    assert cells["empty"] == sorted_counts.count(0) == len(cells["empty_cells"])
+    assert [cell["n"] for cell in cells["small_cells"]] == [n for n in sorted_counts if n]
+    assert cells["smallest"]["n"] == min(n for n in sorted_counts if n)
     assert cells["difference"] == pytest.approx(detectable_difference(cells["smallest"]["n"]))
 
 
-def test_equal_and_similar_images_are_found_within_and_across_splits(table: Path, check: Callable[..., Audit]) -> None:
-    names = [row["image"] for row in rows()]
+def test_equal_and_similar_images_are_found_within_and_across_splits(
+    table: Path, run_audit: Callable[..., Audit]
+) -> None:
+    names = [row["image"] for row in make_rows()]
     shutil.copy(table / names[0], table / names[12])  # train and test, one class
     shutil.copy(table / names[1], table / names[2])  # within train, two classes
     with Image.open(table / names[3]) as image:  # train and val, one class
         image.resize((30, 30)).save(jpeg := io.BytesIO(), "JPEG", quality=80)
     (table / names[9]).write_bytes(jpeg.getvalue())
-    audit_result = check(table)
+    audit_result = run_audit(table)
     equal_images, similar_images = (
         check_content(audit_result)["duplicates"]["equal"],
         check_content(audit_result)["duplicates"]["alike"],
@@ -192,18 +196,18 @@ def test_equal_and_similar_images_are_found_within_and_across_splits(table: Path
 
 
 def damage_images(folder: Path) -> None:
-    table_rows = rows()
+    table_rows = make_rows()
     (folder / table_rows[6]["image"]).unlink()
     (folder / table_rows[7]["image"]).write_bytes(b"no image")
     content = (folder / table_rows[8]["image"]).read_bytes()
     (folder / table_rows[8]["image"]).write_bytes(content[: len(content) // 2])
 
 
-def test_unreadable_files_are_listed_and_the_audit_continues(table: Path, check: Callable[..., Audit]) -> None:
+def test_unreadable_files_are_listed_and_the_audit_continues(table: Path, run_audit: Callable[..., Audit]) -> None:
     damage_images(table)
     with pytest.raises(UserError, match="3 of 90 rows are wrong"):
         Table(Table.Config(path=str(table / "pets.csv"), bias="sky", split="split", size=24))
-    stop_result, skip_result = check(table), check(table, on_error="skip")
+    stop_result, skip_result = run_audit(table), run_audit(table, on_error="skip")
     assert [line.split(":")[0] for line in check_content(stop_result)["wrong_rows"]] == ["line 8", "line 9", "line 10"]
     assert titles(stop_result, "problem") == ["Wrong rows"]
     assert titles(skip_result, "problem") == []
@@ -213,20 +217,22 @@ def test_unreadable_files_are_listed_and_the_audit_continues(table: Path, check:
         assert check_content(audit_result)["unreadable"] == []
 
 
-def test_unreadable_files_that_training_does_not_check_are_a_problem(table: Path, check: Callable[..., Audit]) -> None:
+def test_unreadable_files_that_training_does_not_check_are_a_problem(
+    table: Path, run_audit: Callable[..., Audit]
+) -> None:
     damage_images(table)
-    audit_result = check(table, check="exist", on_error="skip")
+    audit_result = run_audit(table, check="exist", on_error="skip")
     assert [line.split(":")[0] for line in check_content(audit_result)["unreadable"]] == [
-        str(table / rows()[k]["image"]) for k in (7, 8)
+        str(table / make_rows()[k]["image"]) for k in (7, 8)
     ]
     assert (check_content(audit_result)["n"], check_content(audit_result)["duplicates"]["n"]) == (89, 87)
     assert titles(audit_result, "problem") == ["Images that cannot be read"]
 
 
-def test_unreadable_images_are_listed_if_no_image_can_be_read(table: Path, check: Callable[..., Audit]) -> None:
-    for row in rows():
+def test_unreadable_images_are_listed_if_no_image_can_be_read(table: Path, run_audit: Callable[..., Audit]) -> None:
+    for row in make_rows():
         (table / row["image"]).write_bytes(b"no image")
-    audit_result = check(table, check="exist")
+    audit_result = run_audit(table, check="exist")
     assert (
         check_content(audit_result)["duplicates"]["n"]
         == check_content(audit_result)["duplicates"]["alike"]["pairs"]
@@ -235,23 +241,24 @@ def test_unreadable_images_are_listed_if_no_image_can_be_read(table: Path, check
     assert len(check_content(audit_result)["unreadable"]) == N
     assert titles(audit_result, "problem") == ["Images that cannot be read"]
     with pytest.raises(UserError, match="90 of 90 rows are wrong"):  # no row is left to audit
-        check(table, check="read")
+        run_audit(table, check="read")
 
 
 def test_without_images_no_file_is_opened(
-    table: Path, check: Callable[..., Audit], monkeypatch: pytest.MonkeyPatch
+    table: Path, run_audit: Callable[..., Audit], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     damage_images(table)
     monkeypatch.setattr(cache, "decode", lambda *_: pytest.fail("a file was opened"))
-    audit_result = check(table, look=False)
+    audit_result = run_audit(table, look=False)
     assert check_content(audit_result)["duplicates"] is None
-    assert [line.split(":")[0] for line in check_content(audit_result)["wrong_rows"]] == [
-        "line 8"
-    ]  # only the missing file
+    # Only the missing file is found.
+    assert [line.split(":")[0] for line in check_content(audit_result)["wrong_rows"]] == ["line 8"]
     assert "Images not opened" in titles(audit_result, "note")
 
 
-def test_each_image_is_decoded_once(table: Path, check: Callable[..., Audit], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_image_is_decoded_once(
+    table: Path, run_audit: Callable[..., Audit], monkeypatch: pytest.MonkeyPatch
+) -> None:
     decode, decoded_paths = cache.decode, list[Path]()
 
     def record_and_decode(path: Path, *arguments: Any) -> Any:
@@ -259,23 +266,23 @@ def test_each_image_is_decoded_once(table: Path, check: Callable[..., Audit], mo
         return decode(path, *arguments)
 
     monkeypatch.setattr(cache, "decode", record_and_decode)
-    check(table)
-    assert sorted(decoded_paths) == sorted(table / row["image"] for row in rows())
+    run_audit(table)
+    assert sorted(decoded_paths) == sorted(table / row["image"] for row in make_rows())
 
 
-def test_values_of_group_id_in_two_splits_are_listed(table: Path, check: Callable[..., Audit]) -> None:
-    table_rows = rows()
+def test_values_of_group_id_in_two_splits_are_listed(table: Path, run_audit: Callable[..., Audit]) -> None:
+    table_rows = make_rows()
     table_rows[13]["split"], table_rows[16]["split"] = "train", "val"  # rows of the homes h4 and h5
     write_csv(table, table_rows)
-    audit_result = check(table, group_id="home")
+    audit_result = run_audit(table, group_id="home")
     assert check_content(audit_result)["leaking"] == {"column": "home", "groups": ["h4", "h5"]}
     assert titles(audit_result, "problem") == ["Values of home in two splits"]
-    assert check_content(check(table))["leaking"] is None
+    assert check_content(run_audit(table))["leaking"] is None
 
 
 def test_group_folders_in_two_splits_are_listed(table: Path, raw_config: RawConfig, tmp_path: Path) -> None:
-    for row in rows():
-        group = "h0" if row["image"] == rows()[14]["image"] else row["home"]
+    for row in make_rows():
+        group = "h0" if row["image"] == make_rows()[14]["image"] else row["home"]
         target = tmp_path / "sorted" / row["split"] / group / row["label"].replace("/", "") / (row["sky"] or "day")
         target.mkdir(parents=True, exist_ok=True)
         shutil.copy(table / row["image"], target)
@@ -311,8 +318,8 @@ def test_the_recommendation_fits_the_situation_and_its_yaml_is_valid(
     split = np.array(["train"] * len(y) + ["val"] * table.size + ["test"] * table.size)
     cell_y, cell_b = (index.ravel() for index in np.indices(table.shape))
     y, bias = np.concatenate([y, cell_y, cell_y]), np.concatenate([bias, cell_b, cell_b])
-    np.savez(tmp_path / "own.npz", x=random.normal(size=(len(y), 3)), y=y, bias=bias, split=split)
-    data = {"name": "arrays", "path": str(tmp_path / "own.npz"), "split": "split"}
+    np.savez(tmp_path / "rows.npz", x=random.normal(size=(len(y), 3)), y=y, bias=bias, split=split)
+    data = {"name": "arrays", "path": str(tmp_path / "rows.npz"), "split": "split"}
     content = check_content(audit(make_valid_config(raw_config, data), True, no_progress))
     assert content["recommendation"]["method"] == expected, content["recommendation"]
     assert content["recommendation"]["reasons"]
@@ -325,9 +332,9 @@ def test_the_recommendation_fits_the_situation_and_its_yaml_is_valid(
 def test_equal_vectors_give_only_a_warning(tmp_path: Path, raw_config: RawConfig) -> None:
     k = np.arange(60)
     x = np.stack([k % 3, k % 2], axis=1)  # there are six different vectors, which occur in every split
-    np.savez(tmp_path / "own.npz", x=x, y=k % 3, bias=k // 3 % 2)
+    np.savez(tmp_path / "rows.npz", x=x, y=k % 3, bias=k // 3 % 2)
     audit_result = audit(
-        make_valid_config(raw_config, {"name": "arrays", "path": str(tmp_path / "own.npz")}), True, no_progress
+        make_valid_config(raw_config, {"name": "arrays", "path": str(tmp_path / "rows.npz")}), True, no_progress
     )
     assert check_content(audit_result)["duplicates"]["of"] == "vectors"
     assert check_content(audit_result)["duplicates"]["alike"] is None
@@ -336,10 +343,12 @@ def test_equal_vectors_give_only_a_warning(tmp_path: Path, raw_config: RawConfig
     assert "Equal vectors in two splits" in titles(audit_result, "warning")
 
 
-def test_undefined_measures_of_a_split_with_one_class_are_left_out(table: Path, check: Callable[..., Audit]) -> None:
-    table_rows = [row for row in rows() if row["split"] != "test" or row["label"] == CLASSES[0]]
+def test_undefined_measures_of_a_split_with_one_class_are_left_out(
+    table: Path, run_audit: Callable[..., Audit]
+) -> None:
+    table_rows = [row for row in make_rows() if row["split"] != "test" or row["label"] == CLASSES[0]]
     write_csv(table, table_rows)
-    audit_result = check(table, look=False)
+    audit_result = run_audit(table, look=False)
     association = check_content(audit_result)["biases"][0]["association"]["test"]
     assert (association["cramers_v"], association["mutual_information"]) == (None, None)
     assert association["undefined"] == "only one class or one bias value occurs"
@@ -347,12 +356,12 @@ def test_undefined_measures_of_a_split_with_one_class_are_left_out(table: Path, 
     json.dumps(check_content(audit_result), allow_nan=False)
 
 
-def test_a_test_set_with_the_bias_of_training_gives_a_warning(table: Path, check: Callable[..., Audit]) -> None:
-    table_rows = rows()
+def test_a_test_set_with_the_bias_of_training_gives_a_warning(table: Path, run_audit: Callable[..., Audit]) -> None:
+    table_rows = make_rows()
     for row in table_rows:
         row["sky"] = row["sky"] if row["split"] == "train" else SKIES[CLASSES.index(row["label"])]
     write_csv(table, table_rows)
-    audit_result = check(table, look=False)
+    audit_result = run_audit(table, look=False)
     assert {"A biased test set", "A biased choice of the epoch"} <= set(titles(audit_result, "warning"))
 
 
@@ -362,11 +371,13 @@ def test_the_chance_accuracy_of_h_is_computed_without_reading_images(
     data = {"name": "table", "path": str(table / "pets.csv"), "bias": "sky", "split": "split", "check": "exist"}
     monkeypatch.setattr(cache, "decode", lambda *_: pytest.fail("a file was opened"))
     run = experiment.start(make_valid_config(raw_config, data))
-    train = [row for row in rows() if row["split"] == "train"]
-    labels_by_sky = [[row["label"] for row in train if row["sky"] == sky] for sky in SKIES]
-    most_frequent = [max(labels.count(name) for labels in labels_by_sky) for name in CLASSES]
-    num_known = sum(map(len, labels_by_sky))
-    assert run._bias_chance == pytest.approx((max(map(len, labels_by_sky)) / num_known, sum(most_frequent) / num_known))
+    train_rows = [row for row in make_rows() if row["split"] == "train"]
+    labels_by_sky = [[row["label"] for row in train_rows if row["sky"] == sky] for sky in SKIES]
+    highest_counts = [max(labels.count(name) for labels in labels_by_sky) for name in CLASSES]
+    num_known_rows = sum(map(len, labels_by_sky))
+    assert run._bias_chance == pytest.approx(
+        (max(map(len, labels_by_sky)) / num_known_rows, sum(highest_counts) / num_known_rows)
+    )
 
 
 def test_test_digits_of_random_colours_give_no_warning_about_bias(make_config: Callable[..., Config]) -> None:
@@ -381,22 +392,22 @@ def test_test_digits_of_random_colours_give_no_warning_about_bias(make_config: C
 
 # --- groups that are missing in a split, and data in which the bias determines the class ---
 
-Arrays = Callable[..., Audit]
+AuditArrays = Callable[..., Audit]
 
 
 @pytest.fixture
-def arrays(tmp_path: Path, raw_config: RawConfig) -> Arrays:
+def audit_arrays(tmp_path: Path, raw_config: RawConfig) -> AuditArrays:
     """A function that audits rows with these classes, bias values (-1 if unknown) and splits."""
 
-    def audit_arrays(y: Any, bias: Any, split: Any, x: Any = None, **evaluation: Any) -> Audit:
+    def audit_rows(y: Any, bias: Any, split: Any, x: Any = None, **evaluation: Any) -> Audit:
         random = np.random.default_rng(0)
         x = random.normal(size=(len(y), 3)) if x is None else x
-        np.savez(tmp_path / "own.npz", x=x, cat=y, night=bias, split=split)
-        data = {"name": "arrays", "path": str(tmp_path / "own.npz"), "label": "cat", "bias": "night", "split": "split"}
+        np.savez(tmp_path / "rows.npz", x=x, cat=y, night=bias, split=split)
+        data = {"name": "arrays", "path": str(tmp_path / "rows.npz"), "label": "cat", "bias": "night", "split": "split"}
         raw = raw_config() | {"data": data, "model": {"name": "tiny_networks.TinyNetworks"}}
         return audit(configuration.validate(raw | {"evaluation": evaluation}, "test"), True, no_progress)
 
-    return audit_arrays
+    return audit_rows
 
 
 def make_labels(**cells_by_split: tuple[int, list[tuple[int, int]]]) -> tuple[Any, Any, Any]:
@@ -415,8 +426,8 @@ def finding_text(audit_result: Audit, title: str) -> str:
     return next(finding.text for finding in audit_result.check.findings if finding.title == title)
 
 
-def test_val_of_one_class_is_a_problem(arrays: Arrays) -> None:
-    audit_result = arrays(*make_labels(train=(40, ALL_CELLS), val=(50, ALL_CELLS[2:]), test=(40, ALL_CELLS)))
+def test_val_of_one_class_is_a_problem(audit_arrays: AuditArrays) -> None:
+    audit_result = audit_arrays(*make_labels(train=(40, ALL_CELLS), val=(50, ALL_CELLS[2:]), test=(40, ALL_CELLS)))
     assert titles(audit_result, "problem") == ["One class in val"]
     assert "val, on which the epoch is chosen, has only rows of cat 1" in finding_text(audit_result, "One class in val")
     assert not audit_result.check.trustworthy
@@ -429,8 +440,8 @@ def test_val_of_one_class_is_a_problem(arrays: Arrays) -> None:
         ("accuracy", "worst_group_accuracy on val leaves them out"),
     ],
 )
-def test_groups_without_val_or_test_rows_are_listed(arrays: Arrays, metric: str, expected: str) -> None:
-    audit_result = arrays(
+def test_groups_without_val_or_test_rows_are_listed(audit_arrays: AuditArrays, metric: str, expected: str) -> None:
+    audit_result = audit_arrays(
         *make_labels(train=(40, ALL_CELLS), val=(40, ALL_CELLS[:3]), test=(40, ALL_CELLS[1:])), best_model_metric=metric
     )
     text = finding_text(audit_result, "Groups without a val row")
@@ -443,40 +454,41 @@ def test_groups_without_val_or_test_rows_are_listed(arrays: Arrays, metric: str,
     assert audit_result.check.trustworthy
 
 
-def test_a_group_that_occurs_in_no_split_is_not_a_finding_about_val_or_test(arrays: Arrays) -> None:
-    audit_result = arrays(*make_labels(train=(40, ALL_CELLS[:3]), val=(40, ALL_CELLS[:3]), test=(40, ALL_CELLS[:3])))
+def test_a_group_that_occurs_in_no_split_is_not_a_finding_about_val_or_test(audit_arrays: AuditArrays) -> None:
+    audit_result = audit_arrays(
+        *make_labels(train=(40, ALL_CELLS[:3]), val=(40, ALL_CELLS[:3]), test=(40, ALL_CELLS[:3]))
+    )
     assert "Empty groups in training" in titles(audit_result, "warning")
     assert not {"Groups without a val row", "Groups without a test row"} & set(titles(audit_result, "warning"))
 
 
-def test_center_brightness_is_recommended_if_it_predicts_the_class_better(arrays: Arrays) -> None:
+def test_center_brightness_is_recommended_if_it_predicts_the_class_better(audit_arrays: AuditArrays) -> None:
     y, bias, split = make_labels(train=(60, [(0, 0), (1, 1)]), val=(40, ALL_CELLS), test=(40, ALL_CELLS))
     random = np.random.default_rng(0)
     x = np.broadcast_to(random.uniform(0, 255, (len(y), 1, 1, 1)), (len(y), 16, 16, 3)).astype(np.uint8).copy()
     x[:, 4:12, 4:12] = (100 + 100 * bias + random.uniform(-60, 60, len(y)))[:, None, None, None]
-    audit_result = arrays(y, bias, split, x)
+    audit_result = audit_arrays(y, bias, split, x)
     assert audit_result.check.center_brightness_only > audit_result.check.brightness_only
     assert "data.bias: {from: center_brightness, bins: 10}" in finding_text(
         audit_result, "The bias determines the class"
     )
 
 
-def test_plain_training_is_recommended_if_the_bias_determines_the_class(arrays: Arrays) -> None:
+def test_plain_training_is_recommended_if_the_bias_determines_the_class(audit_arrays: AuditArrays) -> None:
     y, bias, split = make_labels(train=(60, [(0, 0), (1, 1)]), val=(40, ALL_CELLS), test=(40, ALL_CELLS))
     random = np.random.default_rng(0)
-    light = random.uniform(0, 0.6, len(y)) + 0.3 * bias
-    x = (255 * light[:, None, None, None] * np.ones((1, 8, 8, 3))).astype(np.uint8)
-    audit_result = arrays(y, bias, split, x)
+    brightness = random.uniform(0, 0.6, len(y)) + 0.3 * bias
+    x = (255 * brightness[:, None, None, None] * np.ones((1, 8, 8, 3))).astype(np.uint8)
+    audit_result = audit_arrays(y, bias, split, x)
     assert "The bias determines the class" in titles(audit_result, "problem")
     text, advice = finding_text(audit_result, "The bias determines the class"), audit_result.check.recommendation
-    train = [light[(split == "train") & (y == label)] for label in (0, 1)]
-    edges = np.quantile(np.concatenate(train), np.linspace(0, 1, 11)[1:-1])
-    counts = [np.bincount(np.searchsorted(edges, values, side="right"), minlength=10) for values in train]
+    train_brightness = [brightness[(split == "train") & (y == label)] for label in (0, 1)]
+    edges = np.quantile(np.concatenate(train_brightness), np.linspace(0, 1, 11)[1:-1])
+    counts = [np.bincount(np.searchsorted(edges, values, side="right"), minlength=10) for values in train_brightness]
     share_correct = np.maximum(*counts).sum() / 120
     assert audit_result.check.brightness_only == pytest.approx(share_correct, abs=0.02)
-    assert (
-        audit_result.check.center_brightness_only == audit_result.check.brightness_only
-    )  # each image has a single brightness
+    # Each image has a single brightness.
+    assert audit_result.check.center_brightness_only == audit_result.check.brightness_only
     assert (
         f"brightness in ten bins gives the class of {audit_result.check.brightness_only:.1%} of the training images"
         in text
@@ -496,16 +508,16 @@ def test_plain_training_is_recommended_if_the_bias_determines_the_class(arrays: 
     assert "there is no problem" not in render_check(audit_result.check, audit_result.pictures)
 
 
-def test_with_one_conflicting_row_the_bias_does_not_determine_the_class(arrays: Arrays) -> None:
+def test_with_one_conflicting_row_the_bias_does_not_determine_the_class(audit_arrays: AuditArrays) -> None:
     y, bias, split = make_labels(train=(60, [(0, 0), (1, 1)]), val=(40, ALL_CELLS), test=(40, ALL_CELLS))
     bias[0] = 1
-    assert "The bias determines the class" not in titles(arrays(y, bias, split), "problem")
+    assert "The bias determines the class" not in titles(audit_arrays(y, bias, split), "problem")
 
 
-def test_many_possible_groups_are_audited_without_a_dense_table(arrays: Arrays) -> None:
+def test_many_possible_groups_are_audited_without_a_dense_table(audit_arrays: AuditArrays) -> None:
     random = np.random.default_rng(0)
     y, bias = np.arange(1500) // 3 % 400, random.permutation(1500) % 400  # 400 classes and values
-    audit_result = arrays(y, bias, np.array(["train", "val", "test"])[np.arange(1500) % 3])
+    audit_result = audit_arrays(y, bias, np.array(["train", "val", "test"])[np.arange(1500) % 3])
     assert audit_result.check.biases[0].counts == {"train": [], "val": [], "test": []}
     cells = audit_result.check.cells["train"]
     assert cells.empty == 160_000 - len(set(zip(y[::3].tolist(), bias[::3].tolist(), strict=True)))

@@ -49,10 +49,11 @@ def test_the_configuration_of_a_run_has_the_overrides_of_plan_and_row(write: Any
     path = write(overrides=["training.batch_size=16", "training.phases.2.mu=0.3"])
     by_key = {(run.name, run.overrides.get("data.color_var"), run.seed): run.config for run in runs(path)}
     lntl, erm = by_key["lntl", None, 12], by_key["erm", 0.05, 11]
+    # Overrides of a row replace those of the plan.
     assert (lntl.training.batch_size, lntl.training.phases[2].mu) == (
         16,
         0.5,
-    )  # overrides of a row replace those of the plan
+    )
     assert (lntl.project.seed, lntl.data.seed) == (12, 12)
     assert (erm.training.phases[2].mu, erm.data.color_var, erm.project.seed) == (0.3, 0.05, 11)
 

@@ -1,4 +1,4 @@
-"""The result lines of a benchmark are written and read by one model and are never lost."""
+"""The result lines of a benchmark are written and read with one pydantic model, and no line is lost."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,14 @@ from lntl.benchmark.results import ResultLine
 from lntl.errors import UserError
 
 LINE: dict[str, Any] = {"name": "a", "config_hash": "1", "overrides": {}, "seed": 1, "metrics": {"accuracy": 0.5}}
-FAILED: dict[str, Any] = {"name": "a", "config_hash": "1", "overrides": {}, "seed": 2, "error": "why", "exit_code": 2}
+FAILED_LINE: dict[str, Any] = {
+    "name": "a",
+    "config_hash": "1",
+    "overrides": {},
+    "seed": 2,
+    "error": "why",
+    "exit_code": 2,
+}
 
 
 def add(path: Path, *lines: dict[str, Any]) -> None:
@@ -23,14 +30,14 @@ def add(path: Path, *lines: dict[str, Any]) -> None:
 def test_lines_are_read_in_order_with_the_keys_that_were_written(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     assert results.read(path) == []
-    add(path, LINE, FAILED)
+    add(path, LINE, FAILED_LINE)
     assert [(line.key, line.failed) for line in results.read(path)] == [(("a", "1", 1), False), (("a", "1", 2), True)]
-    assert [json.loads(text) for text in path.read_text().splitlines()] == [LINE, FAILED]
+    assert [json.loads(text) for text in path.read_text().splitlines()] == [LINE, FAILED_LINE]
 
 
 def test_a_new_line_replaces_the_failed_line_of_the_same_run(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
-    add(path, FAILED, LINE, FAILED | {"error": "second"}, FAILED | {"seed": 3})
+    add(path, FAILED_LINE, LINE, FAILED_LINE | {"error": "second"}, FAILED_LINE | {"seed": 3})
     assert [line.error for line in results.read(path)] == ["", "second", "why"]
 
 
@@ -51,7 +58,7 @@ def test_a_line_of_the_repository_is_written_as_it_was_read() -> None:
 def test_a_missing_last_newline_is_added(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     path.write_text(json.dumps(LINE))
-    add(path, FAILED)
+    add(path, FAILED_LINE)
     assert len(results.read(path)) == 2
 
 

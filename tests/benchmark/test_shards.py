@@ -16,12 +16,19 @@ from lntl.benchmark.shards import Shard
 from lntl.errors import UserError
 
 LINE: dict[str, Any] = {"name": "a", "config_hash": "1", "overrides": {}, "seed": 1, "metrics": {"accuracy": 0.5}}
-FAILED: dict[str, Any] = {"name": "a", "config_hash": "1", "overrides": {}, "seed": 1, "error": "why", "exit_code": 2}
+FAILED_LINE: dict[str, Any] = {
+    "name": "a",
+    "config_hash": "1",
+    "overrides": {},
+    "seed": 1,
+    "error": "why",
+    "exit_code": 2,
+}
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """The path of the common file, which does not exist."""
+    """The path of the common file, which does not exist yet."""
     return tmp_path / "results.jsonl"
 
 
@@ -30,7 +37,7 @@ def write_lines(path: Path, *lines: dict[str, Any]) -> None:
 
 
 def scores(path: Path) -> list[tuple[int, float | str]]:
-    """Return the seed and the accuracy (or the error) of each line that counts."""
+    """Return the seed and the accuracy (or the error) of each line that `shards.read` returns."""
     return [(x.seed, x.metrics["accuracy"] or 0 if x.metrics else x.error) for x in shards.read(path)]
 
 
@@ -65,11 +72,11 @@ def test_lines_of_all_files_are_read_in_a_fixed_order(path: Path) -> None:
 @pytest.mark.parametrize(
     ("common_lines", "first_lines", "second_lines", "expected"),
     [
-        ([LINE], [LINE | {"metrics": {"accuracy": 0.7}}], [FAILED], [(1, 0.5)]),
+        ([LINE], [LINE | {"metrics": {"accuracy": 0.7}}], [FAILED_LINE], [(1, 0.5)]),
         ([], [LINE | {"metrics": {"accuracy": 0.7}}], [LINE], [(1, 0.7)]),
-        ([FAILED], [FAILED | {"error": "again"}], [LINE], [(1, 0.5)]),
-        ([FAILED], [FAILED | {"error": "again"}], [], [(1, "why")]),
-        ([], [FAILED], [LINE], [(1, 0.5)]),
+        ([FAILED_LINE], [FAILED_LINE | {"error": "again"}], [LINE], [(1, 0.5)]),
+        ([FAILED_LINE], [FAILED_LINE | {"error": "again"}], [], [(1, "why")]),
+        ([], [FAILED_LINE], [LINE], [(1, 0.5)]),
         ([LINE, LINE], [], [LINE], [(1, 0.5), (1, 0.5)]),  # duplicate lines of the common file are kept
         ([LINE], [LINE | {"split": "val"}], [LINE | {"split": "val"}], [(1, 0.5), (1, 0.5)]),
         ([LINE], [LINE | {"config_hash": "2"}], [LINE | {"name": "b"}], [(1, 0.5), (1, 0.5), (1, 0.5)]),
@@ -98,13 +105,13 @@ def test_collecting_keeps_common_lines_and_removes_the_files_of_workers(path: Pa
     path.write_bytes(original)
     shards.collect(path)
     assert path.read_bytes() == original
-    shard, worker = Shard(1, 2).file(path), shards.worker_file(path, "0a")
-    write_lines(shard, LINE)
-    write_lines(worker, LINE, LINE | {"seed": 2})
+    shard_file, worker_file = Shard(1, 2).file(path), shards.worker_file(path, "0a")
+    write_lines(shard_file, LINE)
+    write_lines(worker_file, LINE, LINE | {"seed": 2})
     shards.collect(path)
     assert path.read_bytes() == original + f"{json.dumps(LINE)}\n{json.dumps(LINE | {'seed': 2})}\n".encode()
-    assert shard.exists()
-    assert not worker.exists()
+    assert shard_file.exists()
+    assert not worker_file.exists()
 
 
 @pytest.mark.usefixtures("jobs")

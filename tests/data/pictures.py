@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 
-def gradient(width: int, height: int) -> NDArray[np.uint8]:
+def make_gradient(width: int, height: int) -> NDArray[np.uint8]:
     """Return an image without equal pixels: red grows to the right, green downwards, blue is 60."""
     rows, columns = np.mgrid[:height, :width]
     red, green = columns * 255 // max(1, width - 1), rows * 255 // max(1, height - 1)

@@ -54,22 +54,22 @@ def test_the_packaged_digits_are_mnist() -> None:
 @pytest.mark.parametrize("correlation", [0.999, 0.997, 0.995, 0.99, 1.0])
 def test_the_training_set_has_the_published_group_sizes(correlation: float) -> None:
     split = painted_split(make_biased_mnist(correlation=correlation, val_split_ratio=0), "train")
-    count = count_cells(split.y, split.background)
+    counts = count_cells(split.y, split.background)
     assert len(split) == 60000
     for label, n in enumerate(PER_CLASS):
         num_conflicting = n - int(n * correlation)
-        chunk = math.ceil(num_conflicting / 9)
-        chunks = [max(0, min(chunk, num_conflicting - k * chunk)) for k in range(9)]
-        assert count[label, label] == n - num_conflicting
-        assert sorted(count[label, c] for c in range(10) if c != label) == sorted(chunks)
+        max_size = math.ceil(num_conflicting / 9)
+        group_sizes = [max(0, min(max_size, num_conflicting - k * max_size)) for k in range(9)]
+        assert counts[label, label] == n - num_conflicting
+        assert sorted(counts[label, c] for c in range(10) if c != label) == sorted(group_sizes)
 
 
 def test_the_test_set_has_every_color_equally_often() -> None:
     split = painted_split(make_biased_mnist(), "test")
-    count = count_cells(split.y, split.background)
+    counts = count_cells(split.y, split.background)
     for label, n in enumerate(torch.bincount(split.y).tolist()):
-        assert sum(count[label, c] for c in range(10)) == n
-        assert max(count[label, c] for c in range(10)) - min(count[label, c] for c in range(10)) <= 9
+        assert sum(counts[label, c] for c in range(10)) == n
+        assert max(counts[label, c] for c in range(10)) - min(counts[label, c] for c in range(10)) <= 9
 
 
 @pytest.mark.parametrize("two_colors", [False, True])
@@ -80,15 +80,15 @@ def test_the_pixels_follow_the_protocol(two_colors: bool) -> None:
     pixels = split.pixels(index)
     backgrounds = list(BACKGROUNDS.values())
     # the digit in color k has row k + 1 of the foreground's list, in the order of the published code
-    published = [
+    published_colors = [
         (255, 50, 50), (50, 255, 50), (50, 50, 255), (225, 225, 50), (225, 50, 225),
         (50, 255, 255), (255, 128, 50), (255, 50, 128), (128, 50, 255), (50, 50, 50),
     ]  # fmt: skip
-    assert list(FOREGROUNDS.values()) == [published[(k + 1) % 10] for k in range(10)]
+    assert list(FOREGROUNDS.values()) == [published_colors[(k + 1) % 10] for k in range(10)]
     for image, number in zip(pixels.permute(0, 2, 3, 1).tolist(), index.tolist(), strict=True):
         background = backgrounds[int(split.background[number])]
         foreground = (
-            (255, 255, 255) if split.foreground is None else published[(int(split.foreground[number]) + 1) % 10]
+            (255, 255, 255) if split.foreground is None else published_colors[(int(split.foreground[number]) + 1) % 10]
         )
         for y in range(28):
             for x in range(28):
@@ -117,7 +117,7 @@ DATA_SETS = [make_biased_mnist, make_lff_mnist]
 
 
 @pytest.mark.parametrize("build", DATA_SETS)
-def test_val_is_a_part_of_train_or_colored_again(build: Any) -> None:
+def test_val_is_held_out_of_train_or_has_train_digits_in_new_colors(build: Any) -> None:
     splits = build(val_split_ratio=0.1).splits
     rows = {name: set(splits[name].row.tolist()) for name in ("train", "val")}
     assert rows["train"].isdisjoint(rows["val"])
@@ -149,9 +149,11 @@ def test_max_images_takes_the_first_images(build: Any) -> None:
 @pytest.mark.parametrize("build", DATA_SETS)
 def test_the_images_depend_on_the_seed(build: Any) -> None:
     index = torch.arange(200)
-    first, second, other_seed = (build(seed=seed, max_images=2000).splits["train"].batch(index) for seed in (0, 0, 1))
-    assert torch.equal(first.x, second.x)
-    assert not torch.equal(first.x, other_seed.x)
+    first_batch, second_batch, other_batch = (
+        build(seed=seed, max_images=2000).splits["train"].batch(index) for seed in (0, 0, 1)
+    )
+    assert torch.equal(first_batch.x, second_batch.x)
+    assert not torch.equal(first_batch.x, other_batch.x)
 
 
 @pytest.mark.parametrize("build", DATA_SETS)
@@ -164,7 +166,7 @@ def test_recolored_digits_have_one_color(build: Any) -> None:
 
 
 @pytest.mark.parametrize("build", DATA_SETS)
-def test_augmentation_is_a_function_of_seed_and_row(build: Any) -> None:
+def test_augmentation_depends_only_on_seed_and_row(build: Any) -> None:
     data = build(rotation=30.0, random_colors=0.5, max_images=500)
     split, unaugmented = data.splits["train"], build(max_images=500).splits["train"]
     index, larger_index = torch.tensor([7, 3]), torch.arange(20)
@@ -203,9 +205,9 @@ def test_mix_channels_equals_slow_loops() -> None:
 
 @pytest.mark.parametrize("data", [make_biased_mnist(max_images=100), ColoredMNIST(ColoredMNIST.Config(max_images=100))])
 def test_random_colors_remove_the_original_color(data: Dataset) -> None:
-    split, index, change = data.splits["test"], torch.arange(50), mnist.Augmentation(0.0, 1.0)
+    split, index, augmentation = data.splits["test"], torch.arange(50), mnist.Augmentation(0.0, 1.0)
     assert isinstance(split, RecolorableSplit)
-    first_images, *other_images = (change(split.recolored(color).batch(index).x, index, 7) for color in range(10))
+    first_images, *other_images = (augmentation(split.recolored(color).batch(index).x, index, 7) for color in range(10))
     for x in other_images:
         torch.testing.assert_close(first_images, x, atol=0.05, rtol=0)
 
@@ -215,7 +217,7 @@ def test_random_colors_of_a_constant_image_are_finite() -> None:
     assert torch.isfinite(mnist.Augmentation(0.0, 1.0)(x, torch.tensor([3]), 7)).all()
 
 
-def test_the_set_share_of_images_gets_random_colors() -> None:
+def test_random_colors_change_the_configured_share_of_images() -> None:
     data, unaugmented = make_biased_mnist(random_colors=0.3, max_images=5000), make_biased_mnist(max_images=5000)
     index = torch.arange(len(data.splits["train"]))
     x, original = data.splits["train"].augmented(1).batch(index).x, unaugmented.splits["train"].batch(index).x
@@ -229,12 +231,12 @@ def test_the_set_share_of_images_gets_random_colors() -> None:
 def test_the_colors_of_lff_follow_from_the_position_in_the_file(share: float) -> None:
     split = tinted_split(make_lff_mnist(conflicting_share=share, val_split_ratio=0), "train")
     for label in range(10):
-        color = split.bias[split.y == label].tolist()
-        n = len(color)
+        colors = split.bias[split.y == label].tolist()
+        n = len(colors)
         ends = np.round(n * np.cumsum([1 - share if c == label else share / 9 for c in range(10)]))
         for number in (0, 1, n // 2, n - 2, n - 1):
-            assert color[number] == int(np.min(np.nonzero(ends > number)[0]))
-        assert color == sorted(color)
+            assert colors[number] == int(np.min(np.nonzero(ends > number)[0]))
+        assert colors == sorted(colors)
     assert float((split.y != split.bias).float().mean()) == pytest.approx(share, abs=1e-3)
 
 

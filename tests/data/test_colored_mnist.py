@@ -22,19 +22,19 @@ MEANS = [  # mean colours of the digits 0 to 9; source: PAPER.md section 3, pixe
 VARIANCES = [0.020, 0.025, 0.030, 0.035, 0.040, 0.045, 0.050]
 
 
-def build(**settings: Any) -> ColoredMNIST:
+def make_data(**settings: Any) -> ColoredMNIST:
     return ColoredMNIST(ColoredMNIST.Config(path="/nonexistent", **settings))
 
 
 @pytest.fixture(scope="module")
 def full_data() -> ColoredMNIST:
-    return build()
+    return make_data()
 
 
 @pytest.fixture(scope="module")
 def data_without_jitter() -> ColoredMNIST:
     """All images with almost no jitter: the nearest mean colour is the mean colour that was drawn."""
-    return build(color_var=1e-4)
+    return make_data(color_var=1e-4)
 
 
 # --- strokes, labels, splits ---
@@ -43,14 +43,14 @@ def data_without_jitter() -> ColoredMNIST:
 def test_the_digits_are_those_of_mnist(full_data: ColoredMNIST) -> None:
     """Counts of the labels and the first test labels as published; strokes are 0 or 1, no image is empty or filled."""
     train, val, test = (full_data.splits[name] for name in ("train", "val", "test"))
-    labels = torch.bincount(torch.cat([train.y, val.y]))
-    assert labels.tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+    label_counts = torch.bincount(torch.cat([train.y, val.y]))
+    assert label_counts.tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     assert torch.bincount(test.y).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     assert test.y[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
     assert test.strokes.unique().tolist() == [0, 1]
-    ink = test.strokes.flatten(1).float().mean(dim=1)
-    assert ink.min() > 0.01
-    assert ink.max() < 0.5
+    stroke_share = test.strokes.flatten(1).float().mean(dim=1)
+    assert stroke_share.min() > 0.01
+    assert stroke_share.max() < 0.5
 
 
 def test_the_first_test_image_looks_like_a_seven(full_data: ColoredMNIST) -> None:
@@ -64,7 +64,7 @@ def test_the_first_test_image_looks_like_a_seven(full_data: ColoredMNIST) -> Non
 @pytest.mark.parametrize("variance", [VARIANCES[0], VARIANCES[-1]])
 def test_an_aligned_colour_determines_its_digit_in_training(variance: float) -> None:
     """The most frequent digit among the training images nearest to a mean colour is the digit of that colour."""
-    data = build(color_var=variance)
+    data = make_data(color_var=variance)
     groups = data.splits["train"].group.tolist()
     for color in range(10):
         counts = [groups.count(10 * digit + color) for digit in range(10)]
@@ -73,7 +73,7 @@ def test_an_aligned_colour_determines_its_digit_in_training(variance: float) -> 
 
 @pytest.mark.parametrize("ratio", [0.05, 0.3])
 def test_train_and_val_are_disjoint_and_complete(ratio: float) -> None:
-    splits = build(max_images=500, val_split_ratio=ratio).splits
+    splits = make_data(max_images=500, val_split_ratio=ratio).splits
     rows = [splits[name].row.tolist() for name in ("train", "val")]
     assert sorted(rows[0] + rows[1]) == list(range(500))
     assert len(rows[1]) == round(500 * ratio)
@@ -85,15 +85,15 @@ def test_train_and_val_are_disjoint_and_complete(ratio: float) -> None:
 @example(1e-6, 100)
 @given(st.floats(0, 1, exclude_min=True, exclude_max=True), st.integers(100, 200))
 @pytest.mark.full
-def test_no_split_is_empty(ratio: float, images: int) -> None:
-    assert all(len(split) > 0 for split in build(max_images=images, val_split_ratio=ratio).splits.values())
+def test_no_split_is_empty(ratio: float, max_images: int) -> None:
+    assert all(len(split) > 0 for split in make_data(max_images=max_images, val_split_ratio=ratio).splits.values())
 
 
-def test_max_images_takes_the_first_of_train_and_test(full_data: ColoredMNIST) -> None:
-    small_data = build(max_images=150)
+def test_max_images_takes_the_first_images_of_train_and_test(full_data: ColoredMNIST) -> None:
+    small_data = make_data(max_images=150)
     assert len(small_data.splits["train"]) + len(small_data.splits["val"]) == len(small_data.splits["test"]) == 150
     assert torch.equal(small_data.splits["test"].strokes, full_data.splits["test"].strokes[:150])
-    assert build(max_images=10**6).splits["test"].row.tolist() == list(range(10_000))
+    assert make_data(max_images=10**6).splits["test"].row.tolist() == list(range(10_000))
 
 
 # --- colours ---
@@ -118,9 +118,9 @@ def test_colours_follow_the_truncated_normal_distribution(mean: int, variance: f
     n = 20_000
     colors = draw_colors(variance, torch.full((n, 3), mean, dtype=torch.float64), seed=1)[:, 0].double().numpy()
     expected = sample_by_rejection(mean, variance, n)
-    error = expected.std() / math.sqrt(n)
-    assert colors.mean() == pytest.approx(expected.mean(), abs=6 * error)
-    assert colors.std() == pytest.approx(expected.std(), abs=6 * error)
+    standard_error = expected.std() / math.sqrt(n)
+    assert colors.mean() == pytest.approx(expected.mean(), abs=6 * standard_error)
+    assert colors.std() == pytest.approx(expected.std(), abs=6 * standard_error)
     assert stats.ks_2samp(colors, expected).pvalue > 1e-3
 
 
@@ -151,14 +151,14 @@ def test_channels_are_independent_and_seeds_differ() -> None:
 @pytest.mark.parametrize("variance", VARIANCES)
 def test_train_images_have_the_mean_colour_of_their_digit(variance: float) -> None:
     """The mean colour of each digit and channel is that of the truncated normal, within 6 standard errors."""
-    split = build(color_var=variance).splits["train"]
+    split = make_data(color_var=variance).splits["train"]
     sigma = 255 * math.sqrt(variance)
     for digit, means in enumerate(MEANS):
         colors = split.color[split.y == digit].double()
         for channel, mean in enumerate(means):
             expected = stats.truncnorm((0.5 - mean) / sigma, (254.5 - mean) / sigma, mean, sigma)
-            error = expected.std() / math.sqrt(len(colors))
-            assert colors[:, channel].mean().item() == pytest.approx(expected.mean(), abs=6 * error + 0.1)
+            standard_error = expected.std() / math.sqrt(len(colors))
+            assert colors[:, channel].mean().item() == pytest.approx(expected.mean(), abs=6 * standard_error + 0.1)
 
 
 def test_test_images_have_a_random_mean_colour(data_without_jitter: ColoredMNIST) -> None:
@@ -169,14 +169,14 @@ def test_test_images_have_a_random_mean_colour(data_without_jitter: ColoredMNIST
 
 
 def test_val_is_biased_or_random_by_its_setting(data_without_jitter: ColoredMNIST) -> None:
-    biased = build(color_var=1e-4, val_coloring="biased")
+    biased_data = make_data(color_var=1e-4, val_coloring="biased")
     aligned_groups = torch.arange(10) * 11  # the groups whose colour is the mean colour of their digit
     assert torch.isin(data_without_jitter.splits["train"].group, aligned_groups).all()
-    assert torch.isin(biased.splits["val"].group, aligned_groups).all()
+    assert torch.isin(biased_data.splits["val"].group, aligned_groups).all()
     table = torch.bincount(data_without_jitter.splits["val"].group, minlength=100).view(10, 10).numpy()
     assert stats.chi2_contingency(table).pvalue > 1e-3
-    assert torch.equal(biased.splits["val"].strokes, data_without_jitter.splits["val"].strokes)
-    assert "biased" in biased.val_note
+    assert torch.equal(biased_data.splits["val"].strokes, data_without_jitter.splits["val"].strokes)
+    assert "biased" in biased_data.val_note
     assert "random" in data_without_jitter.val_note
 
 
@@ -189,16 +189,16 @@ def colors_by_row(data: ColoredMNIST, split: str) -> dict[int, list[int]]:
 def test_the_colour_of_an_image_does_not_depend_on_the_number_of_images(
     full_data: ColoredMNIST, split: str, changes: dict[str, Any]
 ) -> None:
-    colors, other_colors = colors_by_row(full_data, split), colors_by_row(build(**changes), split)
+    colors, other_colors = colors_by_row(full_data, split), colors_by_row(make_data(**changes), split)
     shared_rows = colors.keys() & other_colors.keys()
     assert len(shared_rows) > 20
     assert all(colors[row] == other_colors[row] for row in shared_rows)
 
 
 def test_all_colours_depend_on_the_seed(full_data: ColoredMNIST) -> None:
-    seed_0, seed_1 = build(max_images=300), build(max_images=300, seed=1)
+    seed_0, seed_1 = make_data(max_images=300), make_data(max_images=300, seed=1)
     for split in ("train", "val", "test"):
-        assert torch.equal(seed_0.splits[split].color, build(max_images=300).splits[split].color)
+        assert torch.equal(seed_0.splits[split].color, make_data(max_images=300).splits[split].color)
     for split in ("train", "test"):
         rows = seed_0.splits[split].row
         is_equal = [colors_by_row(seed_1, split).get(row) == colors_by_row(seed_0, split)[row] for row in rows.tolist()]
@@ -250,12 +250,12 @@ def test_a_batch_equals_slow_loops(digits: ColoredMNIST) -> None:
 
 
 def test_a_batch_without_bias_contains_no_colour_label(batch: Any) -> None:
-    unlabelled = batch.without_bias()
-    assert (unlabelled.bias == IGNORE).all()
-    assert (unlabelled.group == IGNORE).all()
-    assert not unlabelled.bias_features.any()
-    assert torch.equal(unlabelled.x, batch.x)
-    assert torch.equal(unlabelled.y, batch.y)
+    unlabelled_batch = batch.without_bias()
+    assert (unlabelled_batch.bias == IGNORE).all()
+    assert (unlabelled_batch.group == IGNORE).all()
+    assert not unlabelled_batch.bias_features.any()
+    assert torch.equal(unlabelled_batch.x, batch.x)
+    assert torch.equal(unlabelled_batch.y, batch.y)
 
 
 def test_a_split_moves_to_a_device_with_all_its_tensors(digits: ColoredMNIST) -> None:
@@ -266,30 +266,30 @@ def test_a_split_moves_to_a_device_with_all_its_tensors(digits: ColoredMNIST) ->
 
 def test_grey_images_keep_the_bias_labels_of_their_colors() -> None:
     index = torch.arange(20)
-    colored, grey = (build(grayscale=g).splits["test"] for g in (False, True))
-    pixels, grey_pixels = colored.pixels(index), grey.pixels(index)
+    colored_split, grey_split = (make_data(grayscale=g).splits["test"] for g in (False, True))
+    pixels, grey_pixels = colored_split.pixels(index), grey_split.pixels(index)
     assert grey_pixels.dtype == torch.uint8
     for n, i, j in [(0, 14, 14), (3, 10, 13), (7, 18, 15), (11, 0, 0)]:
         r, g, b = pixels[n, :, i, j].tolist()
         assert grey_pixels[n, :, i, j].tolist() == [round(0.299 * r + 0.587 * g + 0.114 * b)] * 3
-    assert torch.equal(colored.batch(index).bias, grey.batch(index).bias)
-    x = grey.batch(index).x
+    assert torch.equal(colored_split.batch(index).bias, grey_split.batch(index).bias)
+    x = grey_split.batch(index).x
     for c, (mean, std) in enumerate(zip((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), strict=True)):
         torch.testing.assert_close(x[:, c] * std + mean, grey_pixels[:, c] / 255, rtol=0, atol=1e-6)
 
 
 def test_bias_dilation_extends_labels_into_the_background() -> None:
     index = torch.arange(10)
-    narrow, wide = (build(bias_dilation=dilation).splits["train"] for dilation in (0, 2))
-    narrow_bias, wide_bias = narrow.batch(index).bias, wide.batch(index).bias
-    stroke = (narrow_bias != IGNORE).any(dim=1)
+    narrow_split, wide_split = (make_data(bias_dilation=dilation).splits["train"] for dilation in (0, 2))
+    narrow_bias, wide_bias = narrow_split.batch(index).bias, wide_split.batch(index).bias
+    is_stroke = (narrow_bias != IGNORE).any(dim=1)
     for n in range(10):
-        color_bins = (narrow.color[n] // 32).tolist()
+        color_bins = (narrow_split.color[n] // 32).tolist()
         for i in range(14):
             for j in range(14):
-                is_near = stroke[n, max(0, i - 2) : i + 3, max(0, j - 2) : j + 3].any()
+                is_near = is_stroke[n, max(0, i - 2) : i + 3, max(0, j - 2) : j + 3].any()
                 expected = (
-                    narrow_bias[n, :, i, j].tolist() if stroke[n, i, j] else color_bins if is_near else [IGNORE] * 3
+                    narrow_bias[n, :, i, j].tolist() if is_stroke[n, i, j] else color_bins if is_near else [IGNORE] * 3
                 )
                 assert wide_bias[n, :, i, j].tolist() == expected
 
@@ -297,8 +297,8 @@ def test_bias_dilation_extends_labels_into_the_background() -> None:
 @pytest.mark.parametrize("value", range(10))
 def test_recolored_digits_have_the_mean_colour_and_the_same_strokes(digits: ColoredMNIST, value: int) -> None:
     split, index = digits.splits["test"], torch.arange(100)
-    official = replace(split, images=split.pixels(index).permute(0, 2, 3, 1).contiguous())
-    for original in (split, official):
+    official_split = replace(split, images=split.pixels(index).permute(0, 2, 3, 1).contiguous())
+    for original in (split, official_split):
         recolored = original.recolored(value)
         assert torch.equal(recolored.y, split.y)
         assert torch.equal(recolored.row, split.row)

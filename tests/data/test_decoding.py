@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from pictures import gradient
+from pictures import make_gradient
 from PIL import Image, ImageFile
 
 from lntl.data.decoding import FORMATS, UnreadableImageError, check_header, decode
@@ -29,7 +29,7 @@ def are_close(a: NDArray[Any], b: NDArray[Any], tolerance: float) -> bool:
 @pytest.mark.parametrize(("width", "height"), [(20, 20), (30, 20), (20, 31), (7, 5), (90, 20)])
 @pytest.mark.parametrize("fit", ["crop", "stretch", "pad"])
 def test_an_image_is_fitted_into_the_square(tmp_path: Path, width: int, height: int, fit: Any) -> None:
-    image = Image.fromarray(gradient(width, height))
+    image = Image.fromarray(make_gradient(width, height))
     edge, side = min(width, height), 12
     left, top = (width - edge) // 2, (height - edge) // 2
     if fit == "crop":
@@ -41,9 +41,8 @@ def test_an_image_is_fitted_into_the_square(tmp_path: Path, width: int, height: 
         expected = Image.new("RGB", (side, side))
         expected.paste(image.resize(inner, Image.Resampling.BILINEAR), ((side - inner[0]) // 2, (side - inner[1]) // 2))
     crop_tolerance = 0 if (width - edge) % 2 == (height - edge) % 2 == 0 else 255 / (2 * (edge - 1)) + 1
-    inner_pixels = (
-        slice(1, -1) if fit == "crop" else slice(None)
-    )  # the resize filter also reads pixels beyond the window's edges
+    # With a crop, the expected border differs: the resize filter also reads pixels outside the cropped window.
+    inner_pixels = slice(1, -1) if fit == "crop" else slice(None)
     decoded = decode(save_image(tmp_path / "a.png", image), side, fit)
     tolerance = crop_tolerance if fit == "crop" else 0
     assert are_close(decoded[inner_pixels, inner_pixels], np.asarray(expected)[inner_pixels, inner_pixels], tolerance)
@@ -60,7 +59,7 @@ def test_a_thin_image_is_padded_to_a_line(tmp_path: Path) -> None:
 def test_a_large_jpeg_decoded_at_a_reduced_size_equals_one_decoded_in_full(
     tmp_path: Path, size: tuple[int, int]
 ) -> None:
-    path = save_image(tmp_path / "a.jpg", gradient(*size), quality=95)
+    path = save_image(tmp_path / "a.jpg", make_gradient(*size), quality=95)
     with Image.open(path) as image:
         edge = min(size)
         box = ((size[0] - edge) / 2, (size[1] - edge) / 2, (size[0] + edge) / 2, (size[1] + edge) / 2)
@@ -71,7 +70,7 @@ def test_a_large_jpeg_decoded_at_a_reduced_size_equals_one_decoded_in_full(
 @pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tif"])
 def test_exif_orientation_is_applied(tmp_path: Path, kind: str) -> None:
     """Each stored image is the upright image after the inverse of the rotation that the EXIF tag requires."""
-    upright = gradient(16, 16)
+    upright = make_gradient(16, 16)
     stored_images = {
         1: upright,
         2: upright[:, ::-1],
@@ -98,20 +97,20 @@ def test_exif_orientation_is_applied(tmp_path: Path, kind: str) -> None:
 
 
 def test_grey_one_bit_and_palette_images_become_rgb(tmp_path: Path) -> None:
-    grey = gradient(16, 16)[:, :, 0]
+    grey = make_gradient(16, 16)[:, :, 0]
     as_rgb = np.repeat(grey[:, :, None], 3, axis=2)
     assert are_close(decode(save_image(tmp_path / "l.png", grey), 16, "crop"), as_rgb, 0)
     one_bit = Image.fromarray(grey).point(lambda v: 255 * (v > 127)).convert("1")
     expected = np.where(as_rgb > 127, 255, 0)
     assert are_close(decode(save_image(tmp_path / "1.png", one_bit), 16, "crop"), expected, 0)
-    palette = Image.fromarray(gradient(16, 16)).quantize(256)
+    palette = Image.fromarray(make_gradient(16, 16)).quantize(256)
     assert palette.mode == "P"
     assert are_close(decode(save_image(tmp_path / "p.png", palette), 16, "crop"), np.asarray(palette.convert("RGB")), 0)
     assert are_close(decode(save_image(tmp_path / "p.gif", palette), 16, "crop"), np.asarray(palette.convert("RGB")), 0)
 
 
 def test_cmyk_images_become_rgb(tmp_path: Path) -> None:
-    image = Image.fromarray(gradient(16, 16))
+    image = Image.fromarray(make_gradient(16, 16))
     for name in ("a.jpg", "a.tif"):
         path = save_image(tmp_path / name, image.convert("CMYK"))
         with Image.open(path) as image_read:
@@ -139,7 +138,7 @@ def test_32_bits_are_read_if_their_values_fit_16_and_refused_otherwise(tmp_path:
 
 @pytest.mark.parametrize("alpha", [0, 128, 255])
 def test_transparent_pixels_are_blended_with_white(tmp_path: Path, alpha: int) -> None:
-    rgb = gradient(16, 16)
+    rgb = make_gradient(16, 16)
     expected = (rgb * (alpha / 255) + 255 * (1 - alpha / 255)).round()
     rgba = np.concatenate([rgb, np.full((16, 16, 1), alpha, np.uint8)], axis=2)
     assert are_close(decode(save_image(tmp_path / "rgba.png", rgba), 16, "crop"), expected, 1)
@@ -177,7 +176,7 @@ def test_a_file_that_is_not_an_image_is_refused(tmp_path: Path) -> None:
 
 
 def test_postscript_is_a_program_and_is_not_run(tmp_path: Path) -> None:
-    Image.fromarray(gradient(8, 8)).save(tmp_path / "a.eps")
+    Image.fromarray(make_gradient(8, 8)).save(tmp_path / "a.eps")
     assert "EPS" not in FORMATS
     assert decode_and_get_reason(tmp_path / "a.eps").startswith("not an image of a known format")
 
@@ -192,7 +191,7 @@ def test_half_a_file_is_refused(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("allowed", [100, 300])  # 400 pixels: above the limit, and above twice the limit
 def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: int) -> None:
-    path = save_image(tmp_path / "a.png", gradient(20, 20))
+    path = save_image(tmp_path / "a.png", make_gradient(20, 20))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", allowed)
     assert "perhaps a decompression bomb" in decode_and_get_reason(path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
@@ -201,7 +200,7 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_bomb_is_refused_if_warnings_are_not_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = save_image(tmp_path / "a.png", gradient(20, 20))
+    path = save_image(tmp_path / "a.png", make_gradient(20, 20))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
     assert "perhaps a decompression bomb" in decode_and_get_reason(path)
 
@@ -212,7 +211,7 @@ def test_damaged_files_are_refused_or_decoded(tmp_path: Path, kind: str) -> None
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     options = {"exif": exif} if kind in ("jpg", "png", "webp", "tif") else {}
-    intact = save_image(tmp_path / f"intact.{kind}", gradient(24, 20), **options).read_bytes()
+    intact = save_image(tmp_path / f"intact.{kind}", make_gradient(24, 20), **options).read_bytes()
     random, path, outcomes = np.random.default_rng(1), tmp_path / f"a.{kind}", set()
     for _ in range(60):
         damaged = bytearray(intact)

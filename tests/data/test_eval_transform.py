@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pictures import gradient, write_images
+from pictures import make_gradient, write_images
 from PIL import Image
 
 from lntl.data.arrays import Arrays
@@ -27,7 +27,7 @@ SETTINGS: list[dict[str, Any]] = [
 
 
 def restore_from_json(transform: EvalTransform) -> EvalTransform:
-    """Return the transform built again from its settings, after a round trip through JSON."""
+    """Write the settings of the transform to JSON, read them back and return a new transform with these settings."""
     return restore(json.loads(json.dumps(transform.settings())))
 
 
@@ -36,7 +36,7 @@ def paths(tmp_path: Path) -> list[Path]:
     """Three PNG files of different sizes."""
     files = [tmp_path / f"{k}.png" for k in range(3)]
     for path, size in zip(files, [(12, 12), (20, 15), (9, 30)], strict=True):
-        Image.fromarray(gradient(*size)).save(path)
+        Image.fromarray(make_gradient(*size)).save(path)
     return files
 
 
@@ -85,27 +85,27 @@ def test_grey_images_have_the_luma_for_files_and_arrays(paths: list[Path]) -> No
     assert "grayscale" not in FileTransform(ImageSettings(size=12)).settings()
 
 
-@pytest.mark.parametrize("x", ["uint8 grey", "uint8", "float", "vectors"])
-def test_arrays_are_normalised_like_their_data_set(tmp_path: Path, x: str) -> None:
+@pytest.mark.parametrize("kind", ["uint8 grey", "uint8", "float", "vectors"])
+def test_arrays_are_normalised_like_their_data_set(tmp_path: Path, kind: str) -> None:
     random, n = np.random.default_rng(0), 40
     values = {
         "uint8 grey": random.integers(0, 256, (n, 6, 5), dtype=np.uint8),
         "uint8": random.integers(0, 256, (n, 6, 5, 3), dtype=np.uint8),
         "float": random.random((n, 3, 6, 5)).astype(np.float32),
         "vectors": random.normal(9, 2, (n, 4)).astype(np.float32),
-    }[x]
+    }[kind]
     np.savez(tmp_path / "a.npz", x=values, y=np.arange(n) % 2, bias=np.arange(n) // 2 % 2)
     data = Arrays(Arrays.Config(path=str(tmp_path / "a.npz")))
     test = data.splits["test"]
     images = values[test.row.numpy()]
-    images = images[..., None] if x == "uint8 grey" else images
+    images = images[..., None] if kind == "uint8 grey" else images
     expected = test.batch(torch.arange(len(test))).x
     for transform in (data.transform, restore_from_json(data.transform)):
         assert torch.equal(transform(images), expected)
         mean, std = transform.mean_and_std()
         scaled_values = test.values / (255 if values.dtype == np.uint8 else 1)
         torch.testing.assert_close((scaled_values - mean) / std, expected)
-    if x.startswith("uint8"):
+    if kind.startswith("uint8"):
         torch.testing.assert_close(data.transform(test.values / 255), expected)
 
 

@@ -24,7 +24,7 @@ def fields(batch: Batch) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("shape", [(4,), (6, 6), (6, 6, 3)], ids=str)
-def test_arrays_in_memory_equal_the_training_part_of_a_file(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_arrays_in_memory_equal_the_training_split_of_a_file(tmp_path: Path, shape: tuple[int, ...]) -> None:
     x = np.random.default_rng(0).random((N, *shape), dtype=np.float32)
     rows = [*range(N), 0, 0]
     np.savez(
@@ -69,10 +69,10 @@ LABEL_FORMS = {
     "floats": (np.array([10, 2, np.nan, 10]), ["bias"], ("2", "10"), [1, 0, IGNORE, 1]),
     "nullable": (pd.Series([10, 2, None, 10], dtype="Int64", name="age"), ["age"], ("2", "10"), [1, 0, IGNORE, 1]),
     "booleans": ([True, False, None, True], ["bias"], ("False", "True"), [1, 0, IGNORE, 1]),
-    "signs": (np.array([1, -1, IGNORE, 1]), ["bias"], ("-1", "1"), [1, 0, IGNORE, 1]),
+    "1 and -1": (np.array([1, -1, IGNORE, 1]), ["bias"], ("-1", "1"), [1, 0, IGNORE, 1]),
     "missing texts": (["b", "a", " nan", "b "], ["bias"], ("a", "b"), [1, 0, IGNORE, 1]),
-    "frame": (pd.DataFrame({"sky": ["b", "a", "", "b"]}), ["sky"], ("a", "b"), [1, 0, IGNORE, 1]),
-    "several": ([["b", "b"], ["a", "b"], ["", "a"], ["b", "a"]], ["bias 0", "bias 1"], ("a", "b"), [1, 0, IGNORE, 1]),
+    "data frame": (pd.DataFrame({"sky": ["b", "a", "", "b"]}), ["sky"], ("a", "b"), [1, 0, IGNORE, 1]),
+    "matrix": ([["b", "b"], ["a", "b"], ["", "a"], ["b", "a"]], ["bias 0", "bias 1"], ("a", "b"), [1, 0, IGNORE, 1]),
 }  # fmt: skip
 
 

@@ -387,9 +387,8 @@ def test_damaged_parquet_files_are_refused(write: Write, tmp_path: Path) -> None
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     assert "pets.parquet: not a readable Parquet file: " in build_and_get_error(path)[0]
-    path.write_bytes(
-        content[:40] + bytes(200) + content[240:]
-    )  # the end of the file, which has the names of the columns, is intact
+    # The end of the file, which has the names of the columns, is intact.
+    path.write_bytes(content[:40] + bytes(200) + content[240:])
     assert "pets.parquet: not a readable Parquet file: " in build_and_get_error(path)[0]
     path.write_text("image,label,sky")
     assert "pets.parquet: not a readable Parquet file: " in build_and_get_error(path)[0]

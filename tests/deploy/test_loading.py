@@ -83,9 +83,8 @@ def test_a_checkpoint_is_loaded_by_path_and_a_run_by_its_best_checkpoint(
     assert not torch.allclose(expected, torch.full((9, 3), 1 / 3))
     moved_path = shutil.move(run / "checkpoints/best_model.pth", tmp_path / "moved.pth")
     assert torch.equal(load(moved_path).predict(x), expected)
-    torch.testing.assert_close(
-        load(run).predict(x), torch.full((9, 3), 1 / 3)
-    )  # without best_model.pth, last.pth is loaded
+    # Without best_model.pth, last.pth is loaded.
+    torch.testing.assert_close(load(run).predict(x), torch.full((9, 3), 1 / 3))
 
 
 def test_importing_the_package_imports_no_slow_library() -> None:

@@ -7,18 +7,18 @@ from torch import Tensor
 from lntl.evaluation.predict import MAX_EMBEDDED, embed, embedded_images
 
 
-def clusters(n: int, features: int) -> tuple[Tensor, Tensor]:
+def make_clusters(n: int, features: int) -> tuple[Tensor, Tensor]:
     random = torch.Generator().manual_seed(0)
     labels = torch.arange(n) % 3
     return torch.randn(n, features, generator=random) + 10 * torch.nn.functional.one_hot(labels, features), labels
 
 
 def test_clusters_stay_separate() -> None:
-    z, labels = clusters(120, 40)
+    z, labels = make_clusters(120, 40)
     xy = embed(z.view(120, 10, 2, 2), 0)
     assert (xy.shape, xy.dtype) == ((120, 2), torch.float32)
-    nearest = (torch.cdist(xy, xy) + torch.eye(120) * 1e9).argmin(dim=1)
-    assert (labels[nearest] == labels).double().mean() > 0.95
+    nearest_index = (torch.cdist(xy, xy) + torch.eye(120) * 1e9).argmin(dim=1)
+    assert (labels[nearest_index] == labels).double().mean() > 0.95
     assert torch.equal(xy, embed(z, 0))
 
 

@@ -32,12 +32,12 @@ def is_close(value: float | None, expected: float) -> bool:
 
 
 def accuracy_where(p: Predictions, aligned: bool) -> float:
-    is_correct_list = [
+    selected = [
         is_correct
         for is_correct, y, bias in zip(p.correct.tolist(), p.y.tolist(), p.bias.tolist(), strict=True)
         if (bias == p.aligned[y]) == aligned
     ]
-    return sum(is_correct_list) / len(is_correct_list) if is_correct_list else math.nan
+    return sum(selected) / len(selected) if selected else math.nan
 
 
 def calibration_error(p: Predictions) -> float:
@@ -119,11 +119,11 @@ def test_equalised_odds_equals_rates_of_fairlearn(p: Predictions) -> None:
     y, predicted, bias = p.y.numpy(), p.predicted.numpy(), p.bias.numpy()
     gaps = []
     for c in range(p.num_classes):
-        truths = (True, False) if c in y else (False,)  # a class without an image has no true positive rate
-        rates = {str(label): lambda t, p, label=label: positive_rate(t, p, label) for label in truths}
+        labels = (True, False) if c in y else (False,)  # a class without an image has no true positive rate
+        rates = {str(label): lambda t, p, label=label: positive_rate(t, p, label) for label in labels}
         frame = MetricFrame(metrics=rates, y_true=y == c, y_pred=predicted == c, sensitive_features=bias)
-        complete = frame.by_group.notna().all(axis=None)
-        gaps.append((frame.by_group.max() - frame.by_group.min()).max() if complete else math.nan)
+        all_defined = frame.by_group.notna().all(axis=None)
+        gaps.append((frame.by_group.max() - frame.by_group.min()).max() if all_defined else math.nan)
     expected = math.nan if any(map(math.isnan, gaps)) or len(set(bias)) < 2 else max(gaps)
     assert is_close(compute(p, ["equalised_odds_gap"])["equalised_odds_gap"], expected)
 
@@ -176,16 +176,19 @@ def undefined_metrics(p: Predictions) -> set[str]:
 
 
 def test_undefined_metrics_are_none() -> None:
-    balanced: dict[str, Any] = {"y": [0, 1, 0, 1], "predicted": [0, 1, 1, 0], "bias": [0, 1, 1, 0]}
-    gaps, alignment = {"demographic_parity_gap", "equalised_odds_gap"}, {"aligned_accuracy", "conflicting_accuracy"}
-    assert undefined_metrics(as_predictions(**balanced, classes=2, values=2, aligned=(0, 1), labels=1)) == set()
-    assert undefined_metrics(as_predictions(**balanced, classes=2, values=2, labels=1)) == alignment
-    assert undefined_metrics(as_predictions(**balanced, classes=2, values=2, aligned=(0, 1))) == {"bias_accuracy"}
-    constant = as_predictions(**balanced | {"bias": [0, 0, 0, 0]}, classes=2, values=2, aligned=(0, 1), labels=1)
-    assert undefined_metrics(constant) == gaps
-    all_aligned = as_predictions(**balanced | {"bias": [0, 1, 0, 1]}, classes=2, values=2, aligned=(0, 1), labels=1)
+    arrays: dict[str, Any] = {"y": [0, 1, 0, 1], "predicted": [0, 1, 1, 0], "bias": [0, 1, 1, 0]}
+    gap_names, alignment_names = (
+        {"demographic_parity_gap", "equalised_odds_gap"},
+        {"aligned_accuracy", "conflicting_accuracy"},
+    )
+    assert undefined_metrics(as_predictions(**arrays, classes=2, values=2, aligned=(0, 1), labels=1)) == set()
+    assert undefined_metrics(as_predictions(**arrays, classes=2, values=2, labels=1)) == alignment_names
+    assert undefined_metrics(as_predictions(**arrays, classes=2, values=2, aligned=(0, 1))) == {"bias_accuracy"}
+    constant_bias = as_predictions(**arrays | {"bias": [0, 0, 0, 0]}, classes=2, values=2, aligned=(0, 1), labels=1)
+    assert undefined_metrics(constant_bias) == gap_names
+    all_aligned = as_predictions(**arrays | {"bias": [0, 1, 0, 1]}, classes=2, values=2, aligned=(0, 1), labels=1)
     assert undefined_metrics(all_aligned) == {"conflicting_accuracy", "equalised_odds_gap"}
-    none_aligned = as_predictions(**balanced | {"bias": [1, 0, 1, 0]}, classes=2, values=2, aligned=(0, 1), labels=1)
+    none_aligned = as_predictions(**arrays | {"bias": [1, 0, 1, 0]}, classes=2, values=2, aligned=(0, 1), labels=1)
     assert undefined_metrics(none_aligned) == {"aligned_accuracy", "equalised_odds_gap"}
 
 
@@ -218,8 +221,8 @@ def test_configuration_accepts_each_metric_and_no_other_name() -> None:
 
 
 def test_lower_is_better_for_errors_and_gaps() -> None:
-    lower = {"expected_calibration_error", "demographic_parity_gap", "equalised_odds_gap"}
-    assert {name for name in METRICS if lower_is_better(name)} == lower
+    expected_names = {"expected_calibration_error", "demographic_parity_gap", "equalised_odds_gap"}
+    assert {name for name in METRICS if lower_is_better(name)} == expected_names
     assert not lower_is_better("seconds")
 
 
@@ -246,7 +249,7 @@ GROUP_METRICS = (
 )
 
 
-def take(p: Predictions, mask: Tensor) -> Predictions:
+def select_images(p: Predictions, mask: Tensor) -> Predictions:
     columns = ("y", "group", "row", "logits", "bias_hits", "bias_labels")
     return replace(p, **{name: getattr(p, name)[mask] for name in columns})
 
@@ -254,14 +257,16 @@ def take(p: Predictions, mask: Tensor) -> Predictions:
 @given(predictions(min_images=2))
 def test_only_group_metrics_leave_out_images_of_unknown_bias(p: Predictions) -> None:
     is_known = torch.arange(len(p.y)) % 3 != 0
-    partly_unknown = replace(p, group=torch.where(is_known, p.group, IGNORE))
-    assert (partly_unknown.bias == IGNORE).equal(~is_known)
-    values, complete, subset = (compute(data, list(metrics.METRICS)) for data in (partly_unknown, p, take(p, is_known)))
+    p_with_unknown_bias = replace(p, group=torch.where(is_known, p.group, IGNORE))
+    assert (p_with_unknown_bias.bias == IGNORE).equal(~is_known)
+    values, values_of_all, values_of_known = (
+        compute(data, list(metrics.METRICS)) for data in (p_with_unknown_bias, p, select_images(p, is_known))
+    )
     for name, value in values.items():
-        expected = (subset if name in GROUP_METRICS else complete)[name]
+        expected = (values_of_known if name in GROUP_METRICS else values_of_all)[name]
         assert value == (expected if expected is None else pytest.approx(expected, abs=TOLERANCE)), name
-    np.testing.assert_allclose(metrics.class_accuracy(tally(partly_unknown)), metrics.class_accuracy(tally(p)))
-    np.testing.assert_array_equal(confusion(partly_unknown), confusion(p))
+    np.testing.assert_allclose(metrics.class_accuracy(tally(p_with_unknown_bias)), metrics.class_accuracy(tally(p)))
+    np.testing.assert_array_equal(confusion(p_with_unknown_bias), confusion(p))
 
 
 def test_without_known_bias_values_group_metrics_are_undefined() -> None:
@@ -290,12 +295,12 @@ def test_gaps_are_undefined_if_a_bias_value_occurs_only_in_another_split() -> No
     p = as_predictions(y=[0, 0, 1, 1], predicted=[0, 0, 1, 0], bias=[0, 1, 0, 1], classes=2, values=3)
     names = ["demographic_parity_gap", "equalised_odds_gap"]
     assert compute(p, names) == dict.fromkeys(names, 0.5) | {"equalised_odds_gap": 1.0}
-    all_present = replace(p, all_groups=torch.tensor([0, 1, 3, 4]))
-    assert compute(all_present, names) == compute(p, names)
-    one_absent = replace(p, all_groups=torch.tensor([0, 1, 2, 3, 4]))  # class 0 with bias value 2
-    assert compute(one_absent, names) == dict.fromkeys(names)
+    same_groups = replace(p, all_groups=torch.tensor([0, 1, 3, 4]))
+    assert compute(same_groups, names) == compute(p, names)
+    absent_group = replace(p, all_groups=torch.tensor([0, 1, 2, 3, 4]))  # class 0 with bias value 2
+    assert compute(absent_group, names) == dict.fromkeys(names)
     accuracies = ["unbiased_accuracy", "worst_group_accuracy"]  # these average over the groups that have images
-    assert compute(one_absent, accuracies) == compute(p, accuracies) == {accuracies[0]: 0.75, accuracies[1]: 0.0}
+    assert compute(absent_group, accuracies) == compute(p, accuracies) == {accuracies[0]: 0.75, accuracies[1]: 0.0}
 
 
 def test_the_mean_over_groups_is_the_same_with_and_without_a_dense_table(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,20 +25,20 @@ def summarise(*arguments: Any) -> dict[str, Any]:
     return summarise_model(*arguments).model_dump(exclude_unset=True)
 
 
-def names(p: Predictions) -> tuple[list[str], list[str]]:
+def make_names(p: Predictions) -> tuple[list[str], list[str]]:
     return [f"class {i}" for i in range(p.num_classes)], [f"bias {i}" for i in range(p.num_bias_values)]
 
 
-def rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
+def table_rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
     return [*summary["metrics"].values(), *summary["by_class"], *summary["by_bias"]]
 
 
 @settings(max_examples=10)
 @given(predictions())
 def test_each_metric_has_a_value_or_a_reason_and_is_never_nan(p: Predictions) -> None:
-    summary = summarise(p, *names(p))
+    summary = summarise(p, *make_names(p))
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
-    for row in rows(summary):
+    for row in table_rows(summary):
         if row["value"] is None:
             assert row["undefined"]
             assert row["low"] is row["high"] is None
@@ -50,11 +50,11 @@ def test_each_metric_has_a_value_or_a_reason_and_is_never_nan(p: Predictions) ->
 
 @settings(max_examples=10)
 @given(predictions())
-def test_tables_equal_loops(p: Predictions) -> None:
-    summary = summarise(p, *names(p))
+def test_tables_equal_slow_loops(p: Predictions) -> None:
+    summary = summarise(p, *make_names(p))
     images = list(zip(p.y.tolist(), p.bias.tolist(), p.correct.tolist(), strict=True))
     assert summary["n"] == len(images)
-    assert (summary["class_names"], summary["bias_value_names"]) == names(p)
+    assert (summary["class_names"], summary["bias_value_names"]) == make_names(p)
     for c in range(p.num_classes):
         for b in range(p.num_bias_values):
             hits = [is_correct for y, bias, is_correct in images if (y, bias) == (c, b)]
@@ -73,14 +73,14 @@ def test_tables_equal_loops(p: Predictions) -> None:
 def test_n_is_the_number_of_images_that_a_metric_uses() -> None:
     p = as_predictions([0, 0, 0, 1, 1], [0, 0, 1, 1, 1], [0, 0, 1, 1, 1], classes=2, values=2, aligned=(0, 1), labels=1)
     p.bias_labels[4] = 0
-    counts = {name: row["n"] for name, row in summarise(p, *names(p))["metrics"].items()}
+    counts = {name: row["n"] for name, row in summarise(p, *make_names(p))["metrics"].items()}
     expected = dict.fromkeys(metrics.METRICS, 5)
     expected |= {"aligned_accuracy": 4, "conflicting_accuracy": 1, "bias_accuracy": 4}
     assert counts == expected
 
 
 def test_intervals_of_means_contain_the_value() -> None:
-    summary = summarise(LARGE_SAMPLE, *names(LARGE_SAMPLE))
+    summary = summarise(LARGE_SAMPLE, *make_names(LARGE_SAMPLE))
     means = [summary["metrics"][name] for name in ("accuracy", "unbiased_accuracy", "f1_score_macro", "bias_accuracy")]
     for row in [*means, *summary["by_class"], *summary["by_bias"]]:
         assert row["low"] < row["value"] < row["high"]
@@ -89,7 +89,9 @@ def test_intervals_of_means_contain_the_value() -> None:
 
 def test_predictions_without_faults_give_no_warning() -> None:
     warnings = [
-        warning for warning in summarise(LARGE_SAMPLE, *names(LARGE_SAMPLE))["warnings"] if "interval" not in warning
+        warning
+        for warning in summarise(LARGE_SAMPLE, *make_names(LARGE_SAMPLE))["warnings"]
+        if "interval" not in warning
     ]
     assert warnings == []
 
@@ -150,7 +152,7 @@ CASES: dict[str, tuple[Predictions, list[str], dict[str, str]]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_each_fault_of_predictions_gives_a_warning_or_a_reason(case: str) -> None:
     p, warnings, reasons = CASES[case]
-    summary = summarise(p, *names(p))
+    summary = summarise(p, *make_names(p))
     json.dumps(summary, allow_nan=False)
     for warning in warnings:
         assert any(text.startswith(warning) for text in summary["warnings"]), (warning, summary["warnings"])
@@ -161,7 +163,7 @@ def test_each_fault_of_predictions_gives_a_warning_or_a_reason(case: str) -> Non
 
 def test_images_of_unknown_bias_are_counted_in_a_warning() -> None:
     p = as_predictions([0, 0, 1, 1, 1], [0, 1, 1, 1, 0], [0, 1, 0, 1, 1], 2, 2, (0, 1))
-    summary = summarise(replace(p, group=torch.tensor([0, IGNORE, 2, 3, IGNORE])), *names(p))
+    summary = summarise(replace(p, group=torch.tensor([0, IGNORE, 2, 3, IGNORE])), *make_names(p))
     assert "2 of 5 images have no known bias value: metrics by group leave them out" in summary["warnings"]
     assert summary["n"] == summary["metrics"]["accuracy"]["n"] == 5
     assert summary["metrics"]["unbiased_accuracy"]["n"] == 3
@@ -169,16 +171,16 @@ def test_images_of_unknown_bias_are_counted_in_a_warning() -> None:
     assert [row["n"] for row in summary["by_bias"]] == [2, 1]
     assert summary["groups"]["count"] == [[1, 0], [1, 1]]
     assert summary["confusion"] == [[1, 1], [1, 2]]
-    unknown_bias = summarise(replace(p, group=torch.full((5,), IGNORE)), *names(p))
-    row = unknown_bias["metrics"]["worst_group_accuracy"]
+    summary_without_biases = summarise(replace(p, group=torch.full((5,), IGNORE)), *make_names(p))
+    row = summary_without_biases["metrics"]["worst_group_accuracy"]
     assert (row["value"], row["n"], row["undefined"]) == (None, 0, "no image has a known bias value")
-    warnings = [warning for warning in unknown_bias["warnings"] if "bias" in warning or "groups" in warning]
+    warnings = [warning for warning in summary_without_biases["warnings"] if "bias" in warning or "groups" in warning]
     assert warnings == ["no image has a known bias value: metrics by group are undefined"]
 
 
 def test_a_missing_class_is_the_reason_for_an_undefined_accuracy() -> None:
     p, *_ = CASES["missing class"]
-    row = summarise(p, *names(p))["by_class"][1]
+    row = summarise(p, *make_names(p))["by_class"][1]
     assert row == {
         "name": "class 1", "value": None, "low": None, "high": None, "n": 0, "small": True,
         "undefined": "no image of this class",
@@ -188,14 +190,14 @@ def test_a_missing_class_is_the_reason_for_an_undefined_accuracy() -> None:
 def test_a_probability_that_is_not_finite_makes_the_calibration_error_undefined() -> None:
     p = as_predictions([0, 1], [0, 1], [0, 1], 2, 2, (0, 1))
     p.logits[1] = np.nan
-    row = summarise(p, *names(p))["metrics"]["expected_calibration_error"]
+    row = summarise(p, *make_names(p))["metrics"]["expected_calibration_error"]
     assert (row["value"], row["undefined"]) == (None, "a probability is not a finite number")
 
 
 def test_a_value_outside_its_interval_gives_a_warning() -> None:
     """A network without skill has only a random gap, which resampling makes larger."""
     p = random_predictions(2000, 10, 10, seed=0)
-    summary = summarise(p, *names(p))
+    summary = summarise(p, *make_names(p))
     row = summary["metrics"]["demographic_parity_gap"]
     assert row["value"] < row["low"]
     assert any(text.startswith("demographic-parity gap: its value lies outside") for text in summary["warnings"])
@@ -226,13 +228,15 @@ def test_groups_that_occur_only_in_other_splits_are_counted_and_named_in_a_warni
         "1 of the 4 groups (class and bias value) that occur in the data have no image here: Blond_Hair=1, Male=1; "
         "worst-group and unbiased accuracy leave them out"
     ) in summary["warnings"]
-    parity = summarise(replace(p, num_groups=6, group=torch.tensor([0, 1, 3]), all_groups=torch.arange(6)), "ab", "uvw")
+    parity_summary = summarise(
+        replace(p, num_groups=6, group=torch.tensor([0, 1, 3]), all_groups=torch.arange(6)), "ab", "uvw"
+    )
     reason = "no image has bias value w, so its rates are undefined"
-    assert parity["metrics"]["demographic_parity_gap"]["undefined"] == reason
+    assert parity_summary["metrics"]["demographic_parity_gap"]["undefined"] == reason
 
 
 def test_tables_of_too_many_groups_or_classes_are_left_empty() -> None:
     p = random_predictions(50, 300, 300, seed=0)
-    summary = summarise(p, *names(p))
+    summary = summarise(p, *make_names(p))
     assert summary["confusion"] == summary["groups"]["accuracy"] == summary["groups"]["count"] == []
     assert summary["metrics"]["worst_group_accuracy"]["cells"] == len(p.group.unique())

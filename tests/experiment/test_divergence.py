@@ -66,9 +66,9 @@ def test_weights_that_become_nan_in_the_last_update_are_not_saved(
     """The loss of each step is finite."""
     run = experiment.start(make_config("erm", training={"ema": ema}))
     saved_bytes = run.folder.last.read_bytes()
-    message_found = train_and_get_error(run, corrupt)
-    assert message_found.startswith(message)
-    assert message_found.endswith(f"; the last good checkpoint is {run.folder.last}")
+    error_message = train_and_get_error(run, corrupt)
+    assert error_message.startswith(message)
+    assert error_message.endswith(f"; the last good checkpoint is {run.folder.last}")
     assert run.folder.last.read_bytes() == saved_bytes
     assert not run.folder.best.exists()
     assert run.folder.read_metrics() == []

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-EPOCH = 719529  # 1 January 1970 in Matlab
+EPOCH = 719529  # Matlab's day number of 1 January 1970
 
 
 def write_noise_images(folder: Path, names: Iterable[str]) -> None:
@@ -43,7 +43,7 @@ def write_waterbirds(folder: Path, count: int = 48) -> Path:
     return folder
 
 
-CELEBA = ("5_o_Clock_Shadow", "Blond_Hair", "Male", "Young")
+CELEBA_ATTRIBUTES = ("5_o_Clock_Shadow", "Blond_Hair", "Male", "Young")
 
 
 def write_celeba(folder: Path, kind: str, count: int = 48) -> Path:
@@ -56,13 +56,15 @@ def write_celeba(folder: Path, kind: str, count: int = 48) -> Path:
         (folder / "Anno").mkdir()
         (folder / "Eval").mkdir()
         lines = [f"{name}  {' '.join(f'{v:2d}' for v in row)}" for name, row in zip(names, values, strict=True)]
-        (folder / "Anno/list_attr_celeba.txt").write_text("\n".join([str(count), " ".join(CELEBA) + " ", *lines]))
+        (folder / "Anno/list_attr_celeba.txt").write_text(
+            "\n".join([str(count), " ".join(CELEBA_ATTRIBUTES) + " ", *lines])
+        )
         partition = [f"{name} {code}" for name, code in zip(names, split_codes, strict=True)]
         (folder / "Eval/list_eval_partition.txt").write_text("\n".join(partition) + "\n")
     else:
         write_noise_images(folder / "img_align_celeba/img_align_celeba", names)
         lines = [",".join([name, *map(str, row)]) for name, row in zip(names, values, strict=True)]
-        (folder / "list_attr_celeba.csv").write_text("\n".join([f"image_id,{','.join(CELEBA)}", *lines]))
+        (folder / "list_attr_celeba.csv").write_text("\n".join([f"image_id,{','.join(CELEBA_ATTRIBUTES)}", *lines]))
         partition = [f"{name},{code}" for name, code in zip(names, split_codes, strict=True)]
         (folder / "list_eval_partition.csv").write_text("\n".join(["image_id,partition", *partition]))
     return folder
@@ -82,11 +84,11 @@ def write_isic(folder: Path, count: int = 60) -> Path:
     """Write the lists of trap set 2, in which train includes val; k % 2 is the diagnosis, k // 2 % 2 the ruler."""
     write_noise_images(folder / "images", [f"ISIC_{k:07d}.jpg" for k in range(count)])
     (folder / "trap-sets").mkdir()
-    head = ["", "image", *ARTEFACTS, "vasc", "label", "label_string"]
+    header = ["", "image", *ARTEFACTS, "vasc", "label", "label_string"]
     for split, split_codes in (("train", (0, 1)), ("val", (1,)), ("test", (2,))):
         with (folder / f"trap-sets/isic_annotated_{split}2.csv").open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(head)
+            writer.writerow(header)
             for k in (k for k in range(count) if k // 4 % 3 in split_codes):
                 artefacts = [int(name == "ruler" and k // 2 % 2) for name in ARTEFACTS]
                 writer.writerow([k, f"ISIC_{k:07d}.png", *artefacts, 0, k % 2, ("benign", "malignant")[k % 2]])
@@ -148,7 +150,7 @@ def write_imdb_lists(folder: Path, faces: list[dict[str, Any]]) -> Path:
 
 
 def save_object(path: Path, content: Any) -> None:
-    """Save an object as the NumPy of that time did, with pickle protocol 2."""
+    """Save an object as NumPy did at that time, with pickle protocol 2."""
     array = np.empty((), dtype=object)
     array[()] = content
     with path.open("wb") as file:

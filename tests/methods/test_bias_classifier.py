@@ -64,9 +64,8 @@ def test_bias_classifiers_are_frozen_and_depend_on_the_seed(make_trainer: MakeTr
     assert all(torch.equal(value, second_state[key]) for key, value in first_state.items())
     assert any(not torch.equal(value, other_seed_state[key]) for key, value in first_state.items())
     f, weight = trainer.networks.f.state_dict(), "bodies.0.first.weight"
-    assert not torch.equal(
-        first_state[weight], f["first.weight"]
-    )  # the classifier does not start with the weights of f
+    # The classifier does not start with the weights of f.
+    assert not torch.equal(first_state[weight], f["first.weight"])
     fitted_state = copy.deepcopy(trainer.method.bias_classifiers.state_dict())
     for _ in trainer.epoch():
         assert not any(module.training for module in trainer.method.bias_classifiers.modules())

@@ -94,9 +94,8 @@ def test_sup_info_nce_equals_the_authors_code(temperature: float, epsilon: float
     loss = temperature / 0.07 * sup_info_nce(normalize(z, dim=1), Y, temperature, epsilon)
     (gradient,) = torch.autograd.grad(loss, z)
     values = loss.item(), gradient.norm().item(), gradient[3, 2].item()
-    assert values == pytest.approx(
-        AUTHORS_CONTRASTS[temperature, epsilon], rel=1e-3
-    )  # the authors' code adds 1e-6 to a sum
+    # The authors' code adds 1e-6 to a sum.
+    assert values == pytest.approx(AUTHORS_CONTRASTS[temperature, epsilon], rel=1e-3)
 
 
 def test_fair_kl_equals_the_authors_code_except_for_pairs_of_an_image_with_itself() -> None:

@@ -115,6 +115,5 @@ def test_minimising_the_loss_joins_equal_classes_and_separates_equal_biases() ->
         optimizer.step()
     unit = z.detach() / z.detach().norm(dim=1, keepdim=True)
     cosines, same_class, same_bias = unit @ unit.T, y[:, None] == y, bias[:, None] == bias
-    assert (
-        cosines[same_class & ~same_bias].mean() > cosines[~same_class & same_bias].mean()
-    )  # at the start they are about 0 and 1
+    # Before the optimization these means are about 0 and 1.
+    assert cosines[same_class & ~same_bias].mean() > cosines[~same_class & same_bias].mean()

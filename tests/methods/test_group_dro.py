@@ -1,4 +1,4 @@
-"""Group DRO equals algorithm 1 in slow loops; group counts, sampling, and the growth of q with the loss."""
+"""Group DRO equals slow loops of algorithm 1 of its paper; its sampling, and the growth of q with the loss."""
 
 import math
 from collections import Counter
@@ -26,13 +26,13 @@ def make_prepared_method(make_trainer: MakeTrainer, **settings: Any) -> tuple[An
 
 def run_algorithm_1(q: dict[int, float], losses: list[float], group: list[int], eta: float, c: float, n: Any) -> float:
     """Update q in place with algorithm 1 of the paper; return the loss that f and g minimise."""
-    mean = {k: sum(v for v, g in zip(losses, group, strict=True) if g == k) / group.count(k) for k in set(group)}
-    for k, value in mean.items():
+    mean_loss = {k: sum(v for v, g in zip(losses, group, strict=True) if g == k) / group.count(k) for k in set(group)}
+    for k, value in mean_loss.items():
         q[k] *= math.exp(eta * (value + c / math.sqrt(n[k])))
     total = sum(q.values())
     for k in q:
         q[k] /= total
-    return sum(q[k] * value for k, value in mean.items())
+    return sum(q[k] * value for k, value in mean_loss.items())
 
 
 @pytest.mark.parametrize(("eta", "c"), [(0.01, 0.0), (0.5, 2.0)])
@@ -80,26 +80,26 @@ def test_q_becomes_largest_for_the_group_of_largest_loss(make_trainer: MakeTrain
 
 def test_balanced_sampling_draws_every_group_equally_often(make_trainer: MakeTrainer) -> None:
     method, trainer = make_prepared_method(make_trainer)
-    weights, total = method.sampling_weights(), Counter[int]()
+    weights, weight_by_group = method.sampling_weights(), Counter[int]()
     for batch in trainer.loader.batches():
         for row, group in zip(batch.row.tolist(), batch.group.tolist(), strict=True):
-            total[group] += weights[row].item()
-    assert list(total.values()) == pytest.approx([1.0] * len(total))
-    assert weights.sum().item() == pytest.approx(len(total))  # rows of other splits have weight 0
+            weight_by_group[group] += weights[row].item()
+    assert list(weight_by_group.values()) == pytest.approx([1.0] * len(weight_by_group))
+    assert weights.sum().item() == pytest.approx(len(weight_by_group))  # rows of other splits have weight 0
     assert make_prepared_method(make_trainer, sampling="natural")[0].sampling_weights() is None
 
 
 def test_images_without_a_bias_value_belong_to_no_group(make_trainer: MakeTrainer, batch: Batch) -> None:
     method, _ = make_prepared_method(make_trainer)
     x = batch.x.double()
-    partly_labelled = replace(batch, x=x, group=torch.where(torch.arange(24) < 12, batch.group, IGNORE))
-    labelled = partly_labelled.part(slice(12))
+    partly_labelled_batch = replace(batch, x=x, group=torch.where(torch.arange(24) < 12, batch.group, IGNORE))
+    labelled_batch = partly_labelled_batch.part(slice(12))
     method.f.eval()
     initial_log_q = method.log_q.clone()
     losses = []
-    for part in (partly_labelled, labelled):
+    for images in (partly_labelled_batch, labelled_batch):
         method.log_q.copy_(initial_log_q)
-        losses.append(next(iter(method.objectives(part, 0.0))).loss.item())
+        losses.append(next(iter(method.objectives(images, 0.0))).loss.item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-9)
     with pytest.raises(UserError, match="no training image has a bias value"):
         method.prepare(lambda: iter([batch.without_bias()]), 0)

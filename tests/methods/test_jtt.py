@@ -161,9 +161,8 @@ def test_every_model_family_restarts_in_place_and_from_the_seed(name: str, arch:
         weights.append({k: v.clone() for k, v in networks.state_dict().items() if not k.startswith("h.")})
     assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
     assert any(not torch.equal(value, weights[2][key]) for key, value in weights[0].items())
-    assert all(
-        (value - initial_state[key]).abs().max() < 3.5 for key, value in weights[0].items()
-    )  # no weight is still near 7
+    # No weight is still near 7.
+    assert all((value - initial_state[key]).abs().max() < 3.5 for key, value in weights[0].items())
 
 
 def test_pretrained_weights_are_loaded_again() -> None:

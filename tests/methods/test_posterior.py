@@ -76,9 +76,8 @@ def test_the_posterior_is_finite_if_a_class_has_one_row(batch: Batch, n: int) ->
     posterior.fit([rows], seed=0)
     p = posterior.log_p[:n].exp()
     assert p.isfinite().all()
-    assert p[1].tolist() == pytest.approx(
-        [1, SMALLEST, SMALLEST], abs=1e-6
-    )  # the model of its fold was fitted only on class 0
+    # The model that scores row 1 was fitted on class 0 only.
+    assert p[1].tolist() == pytest.approx([1, SMALLEST, SMALLEST], abs=1e-6)
     weights = balancing_weights(posterior, [rows], 100.0)
     assert weights.isfinite().all()
     assert weights[:n].mean() == pytest.approx(1, abs=1e-5)

@@ -73,7 +73,7 @@ def test_the_prediction_of_a_bias_depends_only_on_its_net(head: MapHead) -> None
 
 
 def slow_logits_at_positions(head: MapHead, z: Tensor, where: Tensor) -> Tensor:
-    """Return the logits at the positions from whole maps; the norm's statistics are over their 3 x 3 neighbourhoods."""
+    """Return logits at positions of whole maps; BatchNorm's statistics are over the 3 x 3 windows around positions."""
     first_maps = head.first(z)
     is_near = torch.zeros_like(where)
     for n, i, j in where.nonzero().tolist():
@@ -101,7 +101,7 @@ def test_the_head_at_positions_equals_the_map_at_these_positions(head: MapHead, 
     torch.testing.assert_close(logits, expected_logits)
     weights = torch.randn_like(expected_logits)
     actual, expected = (
-        torch.autograd.grad((out * weights).sum(), [z, *head.parameters()]) for out in (logits, expected_logits)
+        torch.autograd.grad((output * weights).sum(), [z, *head.parameters()]) for output in (logits, expected_logits)
     )
     torch.testing.assert_close(actual, expected)
 
@@ -134,7 +134,7 @@ def test_the_pooled_head_repeats_its_prediction_at_each_position() -> None:
 
 
 def test_the_pooled_head_can_count_active_positions() -> None:
-    """For one or three distant marks, only the pooled head, and no head with small neighbourhoods, differs."""
+    """Two more, distant marks change the logits of the pooled head at the first mark, but not those of a local head."""
     torch.manual_seed(0)
     head = PooledHead((1, 14, 14), bins=4, bias_shape=(1, 14, 14)).eval()
     one_mark, three_marks = torch.zeros(1, 1, 14, 14), torch.zeros(1, 1, 14, 14)

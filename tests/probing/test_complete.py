@@ -33,20 +33,20 @@ def test_samples_are_the_first_images_of_each_class(run: RunFolder, digits: Colo
     with np.load(run.samples, allow_pickle=False) as file:
         assert file["class_names"].tolist() == list(digits.spec.class_names)
         for name in ("train", "test"):
-            split, pictures = digits.splits[name], file[name]
-            assert pictures.shape == (10, PER_CLASS, 3, 28, 28)
+            split, images = digits.splits[name], file[name]
+            assert images.shape == (10, PER_CLASS, 3, 28, 28)
             for label in range(10):
                 rows = [row for row in range(len(split)) if split.y[row] == label][:PER_CLASS]
                 for k in range(PER_CLASS):
                     expected = split.pixels(torch.tensor(rows[k : k + 1]))[0] if k < len(rows) else 0
-                    np.testing.assert_array_equal(pictures[label, k], expected)
+                    np.testing.assert_array_equal(images[label, k], expected)
 
 
 def test_an_existing_file_is_not_made_again(run: RunFolder) -> None:
-    run.samples.write_bytes(b"mine")
+    run.samples.write_bytes(b"existing")
     faults = complete(run)  # this folder has no checkpoint
     assert [fault.partition(" ")[0] for fault in faults] == ["test.json", "probe.json", "saliency.json"]
-    assert run.samples.read_bytes() == b"mine"
+    assert run.samples.read_bytes() == b"existing"
 
 
 @pytest.mark.parametrize("text", ["project: [", "data: {name: nothing_like_it}\n"])
@@ -64,15 +64,15 @@ def test_complete_returns_a_sentence_about_data_without_images(run: RunFolder, m
 
 @pytest.mark.full
 def test_a_run_without_a_best_checkpoint_is_evaluated_once(make_config: Callable[..., Config]) -> None:
-    unfinished = start(make_config("erm", "lntl"))
-    next(step for step in unfinished.train() if isinstance(step, EpochRecord))  # stops before the last phase
-    assert complete(unfinished.folder) == []
-    evaluation = read_run(unfinished.folder.path).evaluation
+    unfinished_run = start(make_config("erm", "lntl"))
+    next(step for step in unfinished_run.train() if isinstance(step, EpochRecord))  # stops before the last phase
+    assert complete(unfinished_run.folder) == []
+    evaluation = read_run(unfinished_run.folder.path).evaluation
     assert evaluation is not None
     assert evaluation.epoch == 1
-    evaluation_file = unfinished.folder.evaluation_of(unfinished.folder.last)
+    evaluation_file = unfinished_run.folder.evaluation_of(unfinished_run.folder.last)
     inode = evaluation_file.stat().st_ino
-    assert complete(unfinished.folder) == []
+    assert complete(unfinished_run.folder) == []
     assert evaluation_file.stat().st_ino == inode  # not written again
 
 

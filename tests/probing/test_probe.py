@@ -65,9 +65,8 @@ def test_a_probe_finds_a_bias_in_features_and_none_in_noise(name: str, shape: tu
     }
     assert rows_by_probe[name].layer == "here"
     assert rows_by_probe[name].mean > 0.8
-    assert (
-        rows_by_probe[name].mean > rows_by_probe["linear"].mean + 0.2 or not shape
-    )  # the convolution finds the bias at every position
+    # The convolution finds the bias at every position.
+    assert rows_by_probe[name].mean > rows_by_probe["linear"].mean + 0.2 or not shape
     rows_of_noise = {row.probe: row for row in probe_layer("here", noise(split_halves.bias, *shape), split_halves, CPU)}
     assert rows_of_noise[name].mean == pytest.approx(0.1, abs=0.05)  # the standard deviation of 500 guesses is 0.013
 

@@ -43,7 +43,7 @@ def test_the_card_has_the_numbers_of_the_files(run: Path) -> None:
         assert NUMBER.findall(line)[0] == f"{100 * group['value']:.1f}"
     assert f"{100 * probe['chance']['majority']:.1f}\u202f%" in text
     assert f"{100 * probe['leakage']:.1f}\u202f%" in text
-    for part in (
+    for phrase in (
         result["data"],
         result["selection"],
         "| train | 54000 |",
@@ -54,7 +54,7 @@ def test_the_card_has_the_numbers_of_the_files(run: Path) -> None:
         f'lntl.load("{run}")',
         "Any bias other than the colour.",
     ):
-        assert part in text
+        assert phrase in text
     assert "None" not in text
     assert "not known" not in text
     assert not re.search(r"\n\n\n", text)
@@ -114,9 +114,8 @@ def test_a_users_method_is_on_the_card_without_running_its_code(tmp_path: Path) 
     with pytest.raises(UntrustedError, match=r"own/config\.yaml: it names nowhere\.Mine"):
         write_card(tmp_path / "own")
     text = write_card(tmp_path / "own", ["nowhere"]).read_text(encoding="utf-8")
-    assert (
-        "1. nowhere.Mine, 4 epochs\n" in text
-    )  # the module does not exist, so the card has no description of the method
+    # The module does not exist, so the card has no description of the method.
+    assert "1. nowhere.Mine, 4 epochs\n" in text
 
 
 def test_the_command_card_writes_the_card(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,5 +143,5 @@ def test_the_effect_of_brightness_is_on_the_card_and_the_page(run: Path) -> None
     page = write_report([run], run / "report").read_text(encoding="utf-8")
     assert "these images cannot be given another colour" in page
     labels = re.findall(r'role="img" aria-label="([^"]*)"', page)
-    assert any(text.startswith("Predictions that change with the brightness: 20.0\u202f% at -0.2") for text in labels)
+    assert any(label.startswith("Predictions that change with the brightness: 20.0\u202f% at -0.2") for label in labels)
     assert "4 test images with other brightness, with the predictions." in labels

@@ -91,9 +91,8 @@ def test_the_sentence_fits_the_numbers(leakage: float, h: float | None, start: s
 def test_for_few_images_a_small_leakage_is_not_significant() -> None:
     probes = [row("f", "conv", 0.2)]
     (sentence_of_many_images,) = sentences(example_probe(0.2, probes=probes))
-    (sentence_of_few_images,) = sentences(
-        example_probe(0.2, probes=probes, n_test=50)
-    )  # three standard errors are 0.14
+    # Three standard errors are 0.14.
+    (sentence_of_few_images,) = sentences(example_probe(0.2, probes=probes, n_test=50))
     assert sentence_of_many_images.startswith("Little of the bias is left")
     assert sentence_of_few_images.startswith("No bias was found:")
 

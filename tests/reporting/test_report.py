@@ -212,9 +212,8 @@ def test_several_runs_are_compared(several: Path) -> None:
     assert [row["name"] for row in rows] == ["lntl", "ERM beside lntl", "plain"]
     assert [row["verdict"] for row in rows] == ["Partly", None, "Biased"]
     assert report["comparison"]["answer"].startswith("Highest unbiased accuracy: lntl (")
-    assert (
-        len([1 for tag, _ in page.find_tags("details")]) == 2 * 3
-    )  # each run has details, and in them those of environment and configuration
+    # Each run has a <details> element, which contains another for environment and configuration.
+    assert len([1 for tag, _ in page.find_tags("details")]) == 2 * 3
     assert any(
         "Unbiased accuracy against leakage" in values.get("aria-label", "") for _, values in page.find_tags("svg")
     )

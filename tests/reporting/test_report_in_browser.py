@@ -49,10 +49,10 @@ CONTRAST = """() => {
 def browser() -> Iterator[Browser]:
     """A headless Chromium."""
     with sync_playwright() as playwright:
-        from_environment = os.environ.get("LNTL_CHROMIUM")
-        bundled = Path(playwright.chromium.executable_path)
-        path = from_environment or (
-            None if bundled.exists() else next(filter(None, map(shutil.which, CHROMIUM_NAMES)), "")
+        environment_path = os.environ.get("LNTL_CHROMIUM")
+        bundled_path = Path(playwright.chromium.executable_path)
+        path = environment_path or (
+            None if bundled_path.exists() else next(filter(None, map(shutil.which, CHROMIUM_NAMES)), "")
         )
         if path == "":
             pytest.skip("no Chromium: `playwright install chromium-headless-shell`, or name one with LNTL_CHROMIUM")
@@ -110,7 +110,7 @@ def test_all_images_load(visit: Visit, name: str) -> None:
 @pytest.mark.parametrize("name", ["single", "several"])
 def test_the_page_is_never_wider_than_the_window(visit: Visit, name: str, width: int) -> None:
     page = visit(name, width=width)
-    page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+    page.evaluate("document.querySelectorAll('details').forEach((details) => { details.open = true; })")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
@@ -125,11 +125,6 @@ def test_the_answer_is_visible_without_scrolling(visit: Visit) -> None:
         box = element.bounding_box()
         assert box is not None
         assert box["y"] + box["height"] < 800
-
-
-def column(page: Page, caption: str, number: int) -> list[str]:
-    rows = page.locator("table", has=page.locator("caption", has_text=caption)).locator("tbody tr")
-    return [cell.split("\n")[0] for cell in rows.locator(f":nth-child({number})").all_inner_texts()]
 
 
 def test_a_click_sorts_a_column_and_a_second_click_reverses_it(visit: Visit) -> None:
@@ -181,9 +176,9 @@ def test_the_keyboard_focus_is_visible(visit: Visit) -> None:
 def test_wide_figures_can_be_focused_on_a_narrow_screen(visit: Visit) -> None:
     page = visit("single", width=390)
     boxes = page.locator("figure .scroll")
-    num_wide = boxes.evaluate_all("boxes => boxes.filter((box) => box.scrollWidth > box.clientWidth).length")
-    num_focusable = boxes.evaluate_all("boxes => boxes.filter((box) => box.tabIndex === 0).length")
-    assert num_wide == num_focusable > 0
+    num_wide_boxes = boxes.evaluate_all("boxes => boxes.filter((box) => box.scrollWidth > box.clientWidth).length")
+    num_focusable_boxes = boxes.evaluate_all("boxes => boxes.filter((box) => box.tabIndex === 0).length")
+    assert num_wide_boxes == num_focusable_boxes > 0
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -211,5 +206,5 @@ def test_print_shows_all_details_in_light_colours_without_navigation(visit: Visi
 
 def test_a_link_opens_the_details_element_that_contains_its_target(visit: Visit) -> None:
     page = visit("several", fragment="#run2-leakage")
-    assert page.locator("#run2").evaluate("(part) => part.open")
-    assert not page.locator("#run1").evaluate("(part) => part.open")
+    assert page.locator("#run2").evaluate("(details) => details.open")
+    assert not page.locator("#run1").evaluate("(details) => details.open")

@@ -28,7 +28,7 @@ STATE: dict[str, Any] = {
 }
 
 
-def write_half_and_raise(error: Exception) -> Callable[[IO[bytes]], None]:
+def make_failing_writer(error: Exception) -> Callable[[IO[bytes]], None]:
     def write(file: IO[bytes]) -> None:
         file.write(b"half of it")
         raise error
@@ -43,7 +43,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, error: Exception) -> 
     path = tmp_path / "file"
     path.write_text("old")
     with pytest.raises(UserError, match="is the disk full") as caught:
-        write_atomic(path, write_half_and_raise(error))
+        write_atomic(path, make_failing_writer(error))
     assert str(path) in str(caught.value)
     assert tree(tmp_path) == {"file": b"old"}
 
@@ -51,13 +51,13 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, error: Exception) -> 
 def test_an_error_of_the_writer_is_raised_and_keeps_the_old_file(tmp_path: Path) -> None:
     write_text(tmp_path / "file", "old")
     with pytest.raises(UserError, match=r"^image 3 is damaged$"):
-        write_atomic(tmp_path / "file", write_half_and_raise(UserError("image 3 is damaged")))
+        write_atomic(tmp_path / "file", make_failing_writer(UserError("image 3 is damaged")))
     assert tree(tmp_path) == {"file": b"old"}
 
 
 def test_a_failed_first_write_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(UserError):
-        write_atomic(tmp_path / "file", write_half_and_raise(OSError(errno.ENOSPC, "No space left on device")))
+        write_atomic(tmp_path / "file", make_failing_writer(OSError(errno.ENOSPC, "No space left on device")))
     assert tree(tmp_path) == {}
 
 
@@ -69,11 +69,13 @@ def test_a_failed_rename_leaves_no_file(tmp_path: Path) -> None:
 
 
 def test_the_content_is_on_disk_before_the_file_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    synced = []
-    monkeypatch.setattr(os, "fsync", lambda number: synced.append((os.fstat(number).st_size, path.exists())))
+    sync_calls = []
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: sync_calls.append((os.fstat(descriptor).st_size, path.exists()))
+    )
     path = tmp_path / "file"
     write_text(path, "new")
-    assert synced == [(3, False)]
+    assert sync_calls == [(3, False)]
     assert tree(tmp_path) == {"file": b"new"}
 
 
@@ -103,10 +105,10 @@ def test_temporary_files_of_killed_writes_are_removed_and_no_others(tmp_path: Pa
     for path in (run / temporary_name, run / "checkpoints" / temporary_name, elsewhere / temporary_name):
         path.write_text("half of it")
     write_text(run / "file", "new")
-    write_text(run / ".mine.part", "mine")
+    write_text(run / ".other.part", "other")
     (run / "link").symlink_to(elsewhere)
     remove_temporary_files(run)
-    assert sorted(path.name for path in run.rglob("*")) == [".mine.part", "checkpoints", "file", "link"]
+    assert sorted(path.name for path in run.rglob("*")) == [".other.part", "checkpoints", "file", "link"]
     assert (elsewhere / temporary_name).exists()
 
 
@@ -141,7 +143,7 @@ def test_arrays_are_read_as_they_were_written(tmp_path: Path) -> None:
         assert arrays["names"].tolist() == ["a", "b"]
 
 
-class Malicious:
+class FileCreator:
     """An object whose pickle creates a file when it is loaded."""
 
     def __init__(self, path: Path) -> None:
@@ -175,7 +177,7 @@ def test_damaged_arrays_are_refused(tmp_path: Path, content: bytes, reason: str)
 
 
 def test_arrays_of_objects_are_refused_and_run_no_code(tmp_path: Path) -> None:
-    np.savez(tmp_path / "file.npz", x=np.array([Malicious(tmp_path / "ran")], dtype=object))
+    np.savez(tmp_path / "file.npz", x=np.array([FileCreator(tmp_path / "ran")], dtype=object))
     with pytest.raises(UserError, match=r"file\.npz: is damaged, .*its header says \(1,\) of object"):
         read_arrays(tmp_path / "file.npz", {"x": 1})
     assert not (tmp_path / "ran").exists()
@@ -207,17 +209,17 @@ def test_an_array_with_a_flipped_bit_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("zip writer")])
-def test_a_checkpoint_that_cannot_be_written_keeps_the_old_one(
+def test_a_checkpoint_that_cannot_be_written_keeps_the_old_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     checkpoint.save(tmp_path / "last.pth", Checkpoint({}, STATE, []))
     save = torch.save
 
-    def fail(content: Any, file: IO[bytes]) -> None:
+    def save_and_raise(content: Any, file: IO[bytes]) -> None:
         save(content, file)
         raise error
 
-    monkeypatch.setattr(torch, "save", fail)
+    monkeypatch.setattr(torch, "save", save_and_raise)
     with pytest.raises(UserError, match=r"last\.pth: cannot write it"):
         checkpoint.save(tmp_path / "last.pth", Checkpoint({}, STATE | {"epoch": 2}, []))
     assert [path.name for path in tmp_path.iterdir()] == ["last.pth"]

@@ -1,4 +1,4 @@
-"""`lntl init`: its files, the agreement of the images and the table, and the targets of its Makefile."""
+"""`lntl init` writes images that agree with their table, a configuration, and a Makefile whose targets run."""
 
 import csv
 import json
@@ -25,18 +25,18 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def rows(project: Path) -> list[dict[str, str]]:
+def read_rows(project: Path) -> list[dict[str, str]]:
     with (project / "data/table.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
 def test_only_train_rows_of_the_table_are_biased(project: Path) -> None:
-    count = Counter((row["split"], row["shape"], row["background"]) for row in rows(project))
-    grounds = tuple(BACKGROUNDS)
+    counts = Counter((row["split"], row["shape"], row["background"]) for row in read_rows(project))
+    backgrounds = tuple(BACKGROUNDS)
     for split, (total, random_share) in SPLITS.items():
         for shape in range(3):
             aligned, conflicting = (
-                [count[split, SHAPES[shape], grounds[b]] for b in range(3) if (b == shape) == is_aligned]
+                [counts[split, SHAPES[shape], backgrounds[b]] for b in range(3) if (b == shape) == is_aligned]
                 for is_aligned in (True, False)
             )
             assert sum(aligned) + sum(conflicting) == total / 3
@@ -48,23 +48,23 @@ def test_only_train_rows_of_the_table_are_biased(project: Path) -> None:
 
 
 def test_an_image_shows_the_background_and_the_shape_of_its_row(project: Path) -> None:
-    for row in rows(project)[::7]:
+    for row in read_rows(project)[::7]:
         pixels = np.asarray(Image.open(project / "data" / row["image"]), dtype=float)
         assert pixels.shape == (SIDE, SIDE, 3)
         corner = pixels[:3, :3].mean(axis=(0, 1))
-        nearest = min(BACKGROUNDS, key=lambda name: float(np.abs(corner - BACKGROUNDS[name]).sum()))
-        assert nearest == row["background"]
-        middle = pixels[14:18, 14:18].mean()
-        assert middle < 100 or middle > 175  # the shape is black or white
+        nearest_background = min(BACKGROUNDS, key=lambda name: float(np.abs(corner - BACKGROUNDS[name]).sum()))
+        assert nearest_background == row["background"]
+        middle_brightness = pixels[14:18, 14:18].mean()
+        assert middle_brightness < 100 or middle_brightness > 175  # the shape is black or white
 
 
 def test_shapes_differ_by_their_area(project: Path) -> None:
     """With equal radius, circle, square and triangle have the areas pi, 2 and 3 sqrt(3) / 4."""
-    area: dict[str, list[float]] = {shape: [] for shape in SHAPES}
-    for row in rows(project):
+    areas: dict[str, list[float]] = {shape: [] for shape in SHAPES}
+    for row in read_rows(project):
         grey = np.asarray(Image.open(project / "data" / row["image"]).convert("L"), dtype=float)
-        area[row["shape"]].append(float((np.abs(grey - grey[:3, :3].mean()) > 40).mean()))
-    means = [np.mean(area[shape]) for shape in SHAPES]
+        areas[row["shape"]].append(float((np.abs(grey - grey[:3, :3].mean()) > 40).mean()))
+    means = [np.mean(areas[shape]) for shape in SHAPES]
     np.testing.assert_allclose(means / means[0], [1, 2 / np.pi, 3 * 3**0.5 / 4 / np.pi], atol=0.08)
 
 
@@ -93,15 +93,17 @@ def test_the_configuration_gives_the_classes_biases_and_splits_of_the_table(
 @pytest.mark.full
 def test_every_target_of_the_makefile_runs(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    copy = clone(tmp_path)
+    repository = clone(tmp_path)
     train = "make train ARGS='--epochs 1 evaluation.erm_epochs=1'"
-    process = sh(f"lntl init shapes && cd shapes && make && make check && {train} && make report predict export", copy)
+    process = sh(
+        f"lntl init shapes && cd shapes && make && make check && {train} && make report predict export", repository
+    )
     assert process.returncode == 0, process.stderr
-    project = copy / "shapes"
+    project = repository / "shapes"
     assert (project / "results/shapes/report/index.html").exists()
     assert (project / "shapes.onnx").exists()
     with (project / "predictions.csv").open(encoding="utf-8", newline="") as file:
-        assert len(list(csv.DictReader(file))) == len(rows(project))
+        assert len(list(csv.DictReader(file))) == len(read_rows(project))
 
 
 def test_the_command_prints_the_files_and_the_next_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,7 +120,7 @@ def test_the_command_prints_the_files_and_the_next_command(tmp_path: Path, capsy
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])
-def test_a_folder_that_is_not_empty_is_not_changed(
+def test_init_refuses_a_path_with_content_and_does_not_change_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
     existing_file = tmp_path / ("mine/notes.txt" if kind == "folder" else "mine")

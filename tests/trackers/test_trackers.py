@@ -47,12 +47,12 @@ def test_a_resumed_run_is_one_run_of_mlflow_with_metrics_settings_and_files(
     config = make_config("erm", "erm", logging={"trackers": ["mlflow"]})
     run = experiment.start(config)
     train(run, steps=5)
-    (run_id,) = [mlflow_run.info.run_id for mlflow_run in _search_runs(store)]
+    (run_id,) = [mlflow_run.info.run_id for mlflow_run in search_runs(store)]
     assert store.get_run(run_id).info.status == "KILLED"
     run = experiment.resume(config, run.folder.last)
     train(run)
     experiment.conclude(run, None)
-    (mlflow_run,) = _search_runs(store)
+    (mlflow_run,) = search_runs(store)
     assert mlflow_run.info.run_id == run_id == read_json(run.folder.trackers, Tracked).ids["mlflow"]
     assert (mlflow_run.info.run_name, mlflow_run.info.status) == ("tiny", "FINISHED")
     assert mlflow_run.data.params["training.phases.1.method"] == "erm"
@@ -66,7 +66,7 @@ def test_a_resumed_run_is_one_run_of_mlflow_with_metrics_settings_and_files(
     assert [file.path for file in store.list_artifacts(run_id, "report")] == ["report/index.html"]
 
 
-def _search_runs(store: Any) -> list[Any]:
+def search_runs(store: Any) -> list[Any]:
     experiments = [mlflow_experiment.experiment_id for mlflow_experiment in store.search_experiments()]
     return [*store.search_runs(experiments)]
 
@@ -75,7 +75,7 @@ def _search_runs(store: Any) -> list[Any]:
 def test_plain_training_is_a_separate_run(store: Any, make_config: MakeConfig) -> None:
     config = make_config("erm", logging={"trackers": ["mlflow"]}, evaluation={"erm_epochs": 1})
     experiment.train(config)
-    assert sorted(mlflow_run.info.run_name for mlflow_run in _search_runs(store)) == ["tiny", "tiny/erm"]
+    assert sorted(mlflow_run.info.run_name for mlflow_run in search_runs(store)) == ["tiny", "tiny/erm"]
 
 
 @pytest.mark.full
@@ -149,7 +149,7 @@ def test_wandb_without_a_key_gives_one_sentence(
     for name in ("WANDB_MODE", "WANDB_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     for name in ("HOME", "NETRC", "WANDB_CONFIG_DIR"):
-        monkeypatch.setenv(name, str(tmp_path / "nothing"))
+        monkeypatch.setenv(name, str(tmp_path / "missing"))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="wandb has no key of an account; run `wandb login`, or set WANDB_MODE=offline"):
         experiment.start(make_config("erm", logging={"trackers": ["wandb"]}))

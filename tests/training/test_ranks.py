@@ -18,7 +18,7 @@ from lntl.errors import UserError
 from lntl.experiment import build
 from lntl.methods import load_method
 
-HELPER = Path(__file__).parents[1] / "ranks_training.py"
+TRAINING_SCRIPT = Path(__file__).parents[1] / "ranks_training.py"
 Results = dict[str, Any]
 
 
@@ -31,7 +31,7 @@ def rank_results(tmp_path_factory: pytest.TempPathFactory) -> list[Results]:
     """The results of each of two ranks; the same two processes train all of PHASES."""
     folder = tmp_path_factory.mktemp("ranks")
     ranks = [
-        subprocess.Popen([sys.executable, str(HELPER), str(folder), str(rank), "2"], env=os.environ, text=True)
+        subprocess.Popen([sys.executable, str(TRAINING_SCRIPT), str(folder), str(rank), "2"], env=os.environ, text=True)
         for rank in range(2)
     ]
     assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
@@ -45,9 +45,9 @@ def difference(first: Any, second: Any) -> float:
         return max((difference(value, second[key]) for key, value in first.items()), default=0.0)
     if isinstance(first, list):
         return max((difference(a, b) for a, b in zip(first, second, strict=True)), default=0.0)
-    both_infinite = isinstance(first, Tensor) and first.is_floating_point()
+    is_float_tensor = isinstance(first, Tensor) and first.is_floating_point()
     a, b = (torch.as_tensor(value).double() for value in (first, second))
-    return float(torch.where(a == b, 0.0, (a - b).abs()).max()) if a.numel() or both_infinite else 0.0
+    return float(torch.where(a == b, 0.0, (a - b).abs()).max()) if a.numel() or is_float_tensor else 0.0
 
 
 @pytest.mark.full
@@ -57,9 +57,8 @@ def test_two_ranks_give_the_weights_of_one_process(rank_results: list[Results], 
     expected, rank_result = train(PHASES[name]), rank_results[0][name]
     assert difference(expected["networks"], rank_result["networks"]) < 1e-9
     assert difference(expected["method"], rank_result["method"]) < 1e-6  # some methods have a float32 state
-    differing_keys = (
-        set() if "max_gradient_ratio" in PHASES[name] else {"train/gradient_ratio"}
-    )  # computed from the images of one rank
+    # Each rank computes the gradient ratio from its own images.
+    differing_keys = set() if "max_gradient_ratio" in PHASES[name] else {"train/gradient_ratio"}
     for expected_metrics, rank_metrics in zip(expected["metrics"], rank_result["metrics"], strict=True):
         assert expected_metrics.keys() == rank_metrics.keys()
         assert {
@@ -93,7 +92,7 @@ def test_every_mean_over_images_can_be_accumulated(phase: dict[str, str]) -> Non
 
 
 def compare_two_ranks(rank_results: list[Results], name: str) -> float:
-    """Return the largest difference of a weight between one process and two."""
+    """Return the largest difference between a weight after training on one process and on two."""
     phase, settings = VARIANTS[name]
     return difference(train(phase, **settings)["networks"], rank_results[0][name]["networks"])
 
@@ -120,9 +119,9 @@ def test_bf16_on_two_ranks_stays_near_one_process(rank_results: list[Results], n
 def test_float32_with_adam_prints_its_difference(
     rank_results: list[Results], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    max_change = compare_two_ranks(rank_results, "float32 with Adam")
+    largest_difference = compare_two_ranks(rank_results, "float32 with Adam")
     with capsys.disabled():
-        print(f"\nfloat32 with Adam, 21 steps: weights of two processes and of one differ by {max_change:.1e} at most")
+        print(f"\nfloat32 with Adam, 21 steps: weights of one and of two processes differ by {largest_difference:.1e}")
 
 
 @pytest.mark.full
