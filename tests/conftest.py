@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,8 @@ os.environ["LNTL_TRUST"] = "tiny_networks"  # lets tests load their own model, l
 torch.set_num_threads(1)  # the workers of pytest-xdist share the cores
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")  # for processes that a test starts
 threadpoolctl.threadpool_limits(1)
+# jsonschema builds a grammar of IRIs from it, which takes five seconds, and leaves it out if it cannot be imported.
+sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
 # Examples depend only on the test, so that a failure is the same on all machines.
 hypothesis.settings.register_profile("lntl", deadline=None, derandomize=True, database=None, max_examples=50)
 hypothesis.settings.load_profile("lntl")

@@ -8,7 +8,6 @@ from types import ModuleType
 import numpy as np
 import pytest
 import sklearn
-import timm
 from tiny_runs import ROOT
 
 from lntl.errors import UserError
@@ -73,6 +72,8 @@ def test_the_readme_of_embeddings_quotes_the_measured_numbers() -> None:
 
 
 def test_weights_of_the_package_get_the_names_of_timm() -> None:
+    import timm
+
     weights = load_script(ROOT / "examples/pretrained_weights/efficientnet_lite0.py")
     timm_weights = timm.create_model(weights.ARCH).state_dict()
     package_weights = {package_name(key): value for key, value in timm_weights.items()}

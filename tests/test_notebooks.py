@@ -5,7 +5,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
@@ -46,6 +45,8 @@ def test_a_notebook_defines_no_function_and_no_class(notebook: NotebookNode) -> 
 
 @pytest.mark.full
 def test_a_notebook_runs_and_plots(notebook: NotebookNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nbclient import NotebookClient
+
     monkeypatch.setenv("LNTL_RUN", str(tmp_path / "none"))  # without a run, notebook 03 makes its own
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     NotebookClient(
