@@ -2,7 +2,7 @@
 
 Usage: python scripts/migrate_results.py PLAN.yaml [PLAN.yaml ...]
 
-Five keys of the configuration have new names (lntl.config.keys.RENAMED). The hash of a line depends on the names, so
+Five keys of the configuration have new names (config.keys.RENAMED_KEYS). The hash of a line depends on the names, so
 each line whose run is still in the plan gets its new hash. The metrics do not change. A second call changes nothing.
 """
 
@@ -14,10 +14,10 @@ from typing import Any
 
 from lntl.benchmark import plan as plans
 from lntl.config import Config
-from lntl.config.keys import RENAMED
+from lntl.config.keys import RENAMED_KEYS
 from lntl.runs.files import write_text
 
-OLD_NAMES = {new: old for old, new in RENAMED.items()}
+OLD_NAMES = {new: old for old, new in RENAMED_KEYS.items()}
 
 
 def old_hash(config: Config) -> str:
@@ -37,7 +37,7 @@ def with_old_names(section: dict[str, Any]) -> dict[str, Any]:
 def new_key(key: str) -> str:
     """Return an override's key with its last part as lntl 0.2 names it."""
     section, _, name = key.rpartition(".")
-    renamed = RENAMED.get(name, name) if section == "data" or section.startswith("training.phases.") else name
+    renamed = RENAMED_KEYS.get(name, name) if section == "data" or section.startswith("training.phases.") else name
     return f"{section}.{renamed}" if section else renamed
 
 

@@ -94,11 +94,15 @@ BAD_INPUTS: dict[str, tuple[Callable[[], None], list[str], str]] = {
         ["train", "b.yaml"],
         r"b\.yaml.*not valid",
     ),
-    "config is empty": (config_writer("b.yaml", ""), ["train", "b.yaml"], r"b\.yaml: a configuration is a mapping"),
+    "config is empty": (
+        config_writer("b.yaml", ""),
+        ["train", "b.yaml"],
+        r"b\.yaml: a configuration must be a mapping",
+    ),
     "config is a list": (
         config_writer("b.yaml", "[1, 2]"),
         ["train", "b.yaml"],
-        r"b\.yaml: a configuration is a mapping",
+        r"b\.yaml: a configuration must be a mapping",
     ),
     "malformed YAML": (
         config_writer("b.yaml", "a: [1\nb: 2"),
@@ -281,7 +285,7 @@ BAD_INPUTS: dict[str, tuple[Callable[[], None], list[str], str]] = {
     "make Colored MNIST from other data": (
         lambda: np.savez("own.npz", x=np.zeros((40, 2), np.float32), y=np.arange(40) % 2, bias=np.arange(40) // 2 % 2),
         ["data", "make", "colored_mnist", "x.npz", "tiny.yaml", "data={name: arrays, path: own.npz}"],
-        r"tiny\.yaml: its data are not Colored MNIST; name a configuration",
+        r"tiny\.yaml: its data set is not Colored MNIST; use a configuration",
     ),
     "array whose header does not parse": (
         write_unreadable_header,

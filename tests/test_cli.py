@@ -306,7 +306,7 @@ def test_data_clear_cache_removes_the_cache(capsys: Capture, folder: Path) -> No
 def test_output_is_plain_if_it_is_not_a_terminal(
     folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(console, "_PLAIN_SECONDS", -1)  # so that each report is a line
+    monkeypatch.setattr(console, "_LINE_INTERVAL", -1)  # so that each report is a line
     assert lntl("train", "tiny.yaml") == 0
     captured = capsys.readouterr()
     assert "\x1b" not in captured.out + captured.err

@@ -534,7 +534,7 @@ ALL_SETTINGS = list(all_settings())
 
 def find_reads() -> set[tuple[str, str]]:
     """Return (owner, key) of every `owner.key`, `owner["key"]`, `owner.get("key")` and `"key" in owner` in src."""
-    read_keys = {("training", key) for key in keys.INHERITED}  # config/keys.py loops over them: training.get(key)
+    read_keys = {("training", key) for key in keys.INHERITED_KEYS}  # config/keys.py loops over them: training.get(key)
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             match node:

@@ -59,10 +59,10 @@ def test_only_two_modules_import_code_by_name() -> None:
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
-        ("[" * 100 + "]" * 100, "nested more than 50 deep"),
+        ("[" * 100 + "]" * 100, "nested more than 50 levels deep"),
         ("x" * 1_000_001, "more than 1,000,000 characters"),
         ("!!python/object/apply:os.system ['true']", "unknown tag"),
-        (str(2**64 + 1), "too large a number"),
+        (str(2**64 + 1), "too large for an integer"),
     ],
 )
 def test_overrides_have_the_same_limits_as_yaml_files(value: str, problem: str) -> None:

@@ -28,7 +28,7 @@ from lntl.data.arrays import InMemory
 from lntl.data.loader import Loader
 from lntl.errors import UserError
 from lntl.experiment import build
-from lntl.sklearn import DebiasedClassifier, config_of, phases_of
+from lntl.sklearn import DebiasedClassifier, make_config, make_phases
 
 N = 150
 CPU = torch.device("cpu")
@@ -411,7 +411,7 @@ def test_features_that_float32_cannot_hold_are_standardised_in_double() -> None:
     for X in (np.stack([seconds.astype(float), random.normal(size=200)], axis=1), seconds[:, None]):
         fitted = DebiasedClassifier("erm", **SMALL | {"epochs": 30, "lr": 0.01}).fit(X, y)
         assert fitted.score(X, y) == 1
-        x = next(fitted._batches(fitted._validated(X))).numpy()
+        x = next(fitted._batches(fitted._validate(X))).numpy()
         np.testing.assert_allclose(x, (X - X.mean(axis=0)) / X.std(axis=0), atol=1e-6)
         assert predicts_the_same(fitted, pickle.loads(pickle.dumps(fitted)), X)
 
@@ -452,7 +452,9 @@ def test_wrong_input_is_a_value_error_with_the_reason(case: str) -> None:
 
 def test_images_of_another_shape_are_refused() -> None:
     fitted = DebiasedClassifier("erm", **SMALL).fit(IMAGE_ARRAY, Y)
-    with pytest.raises(ValueError, match=r"an example of X is \(1, 6, 5\), in fit it was \(1, 6, 6\)"):
+    with pytest.raises(
+        ValueError, match=r"an example of X has the shape \(1, 6, 5\); in fit the shape was \(1, 6, 6\)"
+    ):
         fitted.predict(IMAGE_ARRAY[:, :, :5])
 
 
@@ -470,7 +472,7 @@ def test_images_of_another_shape_are_refused() -> None:
 def test_a_method_has_the_documented_phases_before_it(
     method: str, epochs: int, expected: list[tuple[str, int]]
 ) -> None:
-    phases = phases_of(method, epochs, {"seen": 1})
+    phases = make_phases(method, epochs, {"seen": 1})
     assert [(phase["method"], phase["epochs"]) for phase in phases] == expected
     assert ["seen" in phase for phase in phases] == [False] * (len(phases) - 1) + [True]
 
@@ -478,9 +480,9 @@ def test_a_method_has_the_documented_phases_before_it(
 def test_config_of_adds_required_model_settings_and_accepts_numpy_numbers() -> None:
     training = {"lr": 1}
     phases = [{"method": "domain_independent", "epochs": np.int64(3), "clip_grad_norm": np.float64(2)}]
-    config = config_of("x", 7, {"name": "mlp", "hidden": (8, np.int64(4))}, {"phases": phases})
+    config = make_config("x", 7, {"name": "mlp", "hidden": (8, np.int64(4))}, {"phases": phases})
     assert config.model.heads == "per_bias"  # type: ignore[attr-defined]
     assert config.model.hidden == [8, 4]  # type: ignore[attr-defined]
     assert (config.project.seed, config.training.phases[0].epochs) == (7, 3)
     with pytest.raises(UserError, match=r"x: 1 fault.*\n  training.lr: unknown key"):
-        config_of("x", 7, {"name": "mlp"}, training | {"phases": phases})
+        make_config("x", 7, {"name": "mlp"}, training | {"phases": phases})

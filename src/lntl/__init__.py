@@ -11,13 +11,14 @@ __version__ = "0.2.0"
 
 
 def load(path: str | Path, device: str | None = None, trust: str | Sequence[str] = ()) -> "Classifier":
-    """Return the classifier of a trained run; its data are not needed.
+    """Return the classifier of a trained run; the training data are not needed.
 
     Args:
-        path: A run folder (its best checkpoint, else its last), a checkpoint, or a .safetensors export.
+        path: A checkpoint, a .safetensors export, or a run folder. From a folder the best checkpoint is loaded, or the
+            last one if there is no best one.
         device: auto, cpu (the default), cuda, cuda:N or mps.
         trust: Your own modules that may be imported to load your own model; the environment variable LNTL_TRUST can
-            name more. No other code named in a file is run.
+            name more. Code that is not trusted is never run.
 
     Returns:
         A torch module with `predict`, `features`, `class_names` and `transform`.

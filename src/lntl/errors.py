@@ -1,4 +1,4 @@
-"""The one kind of error that users see."""
+"""Errors that a user can correct, and helpers that format their messages."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ class DeadEndError(UserError):
 
 
 class RankLostError(UserError):
-    """Another process of the run has ended or cannot be reached, so that this one cannot continue."""
+    """Another process of the run has ended or cannot be reached; this process cannot continue."""
 
 
 class UntrustedError(UserError):
@@ -26,11 +26,12 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for i
     """The user stopped the run; its state is saved."""
 
 
-RANK_ERRORS = "LNTL_RANK_ERRORS"  # environment variable of a rank that `lntl train` started: folder for its error
+# Environment variable that `lntl train` sets for the ranks that it starts: the folder for their errors.
+RANK_ERRORS = "LNTL_RANK_ERRORS"
 
 
 def report_to_launcher(error: Exception, message: str) -> bool:
-    """Leave the message of an error to the process that started this rank; return False if none did."""
+    """Write an error for the launcher, the process that started this rank; return False if there is no launcher."""
     if RANK_ERRORS not in os.environ:
         return False
     kind = type(error).__name__ if isinstance(error, DeadEndError | RankLostError) else UserError.__name__
@@ -39,10 +40,10 @@ def report_to_launcher(error: Exception, message: str) -> bool:
     return True
 
 
-def for_terminal(message: str, limit: int = 1000) -> str:
-    """Return a message with control characters escaped, and without the middle of lines longer than `limit`.
+def format_for_terminal(message: str, limit: int = 1000) -> str:
+    """Return a message with control characters escaped; lines longer than `limit` lose their middle.
 
-    The path in a message may have any length.
+    Lines may be long because a path in a message may have any length.
     """
     lines = [
         line if len(line) <= limit else f"{line[: limit // 2]} [...] {line[-limit // 4 :]}"
@@ -52,7 +53,7 @@ def for_terminal(message: str, limit: int = 1000) -> str:
 
 
 def shorten(value: object, limit: int = 200) -> str:
-    """Return a value as text for a message.
+    """Return a value as a short text for a message.
 
     Args:
         value: Anything.

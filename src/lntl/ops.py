@@ -55,13 +55,13 @@ class frozen:  # noqa: N801 - reads as a function: frozen(h)(z)
     def __init__(self, module: nn.Module) -> None:
         self._module = module
 
-    def __call__(self, z: Tensor, *more: Tensor | None) -> Tensor:
-        """Return module(z, *more)."""
+    def __call__(self, z: Tensor, *args: Tensor | None) -> Tensor:
+        """Return module(z, *args)."""
         parameters = [p for p in self._module.parameters() if p.requires_grad]
         try:
             for parameter in parameters:
                 parameter.requires_grad_(False)
-            out: Tensor = self._module(z, *more)
+            out: Tensor = self._module(z, *args)
         finally:
             for parameter in parameters:
                 parameter.requires_grad_(True)
@@ -81,41 +81,45 @@ class _Adversarial(torch.autograd.Function):
         return out.detach(), out.detach().clone()
 
     @staticmethod
-    def backward(ctx: Any, for_reversed: Tensor, for_frozen: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, reversed_gradient: Tensor, frozen_gradient: Tensor) -> tuple[Tensor | None, ...]:
         leaf, out, scale, parameters = ctx.graph
         del ctx.graph
-        for_parameters: list[Tensor | None] = [None] * len(parameters)
-        learning = [i for i, needs_grad in enumerate(ctx.needs_input_grad[3:]) if needs_grad]
-        if learning:
+        parameter_gradients: list[Tensor | None] = [None] * len(parameters)
+        trainable = [i for i, needs_grad in enumerate(ctx.needs_input_grad[3:]) if needs_grad]
+        if trainable:
             gradients = torch.autograd.grad(
-                out, [parameters[i] for i in learning], for_reversed, retain_graph=leaf.requires_grad
+                out, [parameters[i] for i in trainable], reversed_gradient, retain_graph=leaf.requires_grad
             )
-            for i, gradient in zip(learning, gradients, strict=True):
-                for_parameters[i] = gradient
-        for_z = torch.autograd.grad(out, leaf, for_frozen - scale * for_reversed)[0] if leaf.requires_grad else None
-        return None, for_z, None, *for_parameters
+            for i, gradient in zip(trainable, gradients, strict=True):
+                parameter_gradients[i] = gradient
+        z_gradient = (
+            torch.autograd.grad(out, leaf, frozen_gradient - scale * reversed_gradient)[0]
+            if leaf.requires_grad
+            else None
+        )
+        return None, z_gradient, None, *parameter_gradients
 
 
-def adversarial(module: nn.Module, z: Tensor, scale: float, *more: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return the two outputs of an adversary's step from one forward pass.
+def adversarial(module: nn.Module, z: Tensor, scale: float, *args: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return the adversary's logits twice, from one forward pass: with a reversed gradient and with frozen parameters.
 
     Args:
         module: The adversary h.
         z: Features (N, ...).
         scale: Factor of the reversed gradient; no unit.
-        more: Further arguments of `module`.
+        args: Further arguments of `module`.
 
     Returns:
-        reversed_logits: `module(reverse_gradient(z, scale), *more)`; its gradient reaches the module, and z reversed.
-        frozen_logits: `frozen(module)(z, *more)`; its gradient reaches only z.
-        Use both in one backward pass, so that what they share is computed once.
+        reversed_logits: `module(reverse_gradient(z, scale), *args)`; its gradient reaches the module and, reversed, z.
+        frozen_logits: `frozen(module)(z, *args)`; its gradient reaches only z.
+        Use both in one backward pass, so that their common gradient is computed once.
 
     Example:
         >>> reversed_logits, frozen_logits = adversarial(h, z, mu)
         >>> loss = task + bias_cross_entropy(reversed_logits, bias) - lam * entropy(frozen_logits)
     """
     reversed_logits, frozen_logits = _Adversarial.apply(
-        lambda leaf: module(leaf, *more), z, scale, *module.parameters()
+        lambda leaf: module(leaf, *args), z, scale, *module.parameters()
     )
     return reversed_logits, frozen_logits
 
@@ -127,16 +131,19 @@ class _LimitGradientRatio(torch.autograd.Function):
         return z.view_as(z), z.view_as(z)
 
     @staticmethod
-    def backward(ctx: Any, task: Tensor, adversary: Tensor) -> tuple[Tensor, None, None]:
-        tiny = torch.finfo(task.dtype).tiny
-        ctx.ratio.copy_(adversary.norm() / task.norm().clamp(min=tiny))
+    def backward(ctx: Any, task_gradient: Tensor, adversary_gradient: Tensor) -> tuple[Tensor, None, None]:
+        tiny = torch.finfo(task_gradient.dtype).tiny
+        task_norm, adversary_norm = task_gradient.norm(), adversary_gradient.norm()
+        ctx.ratio.copy_(adversary_norm / task_norm.clamp(min=tiny))
         if ctx.limit is not None:
-            adversary = adversary * (ctx.limit * task.norm() / adversary.norm().clamp(min=tiny)).clamp(max=1)
-        return task + adversary, None, None
+            adversary_gradient = adversary_gradient * (ctx.limit * task_norm / adversary_norm.clamp(min=tiny)).clamp(
+                max=1
+            )
+        return task_gradient + adversary_gradient, None, None
 
 
 def limit_gradient_ratio(z: Tensor, limit: float | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Bound the adversary's gradient at z by the task's.
+    """Limit the norm of the adversary's gradient at z to a multiple of the norm of the task's gradient.
 
     The gradient of z becomes d_task + d_adversary * min(1, limit / ratio) with ratio = |d_adversary| / |d_task|, norms
     over the batch.
@@ -146,16 +153,16 @@ def limit_gradient_ratio(z: Tensor, limit: float | None) -> tuple[Tensor, Tensor
         limit: Largest ratio, no unit; None for no limit.
 
     Returns:
-        for_task: z, for the task head.
-        for_adversary: z, for the adversary.
+        z_task: z, for the task head.
+        z_adversary: z, for the adversary.
         ratio: The ratio before the limit, a scalar that the backward pass sets.
     """
     ratio = torch.zeros((), device=z.device)
-    for_task, for_adversary = _LimitGradientRatio.apply(z, limit, ratio)
-    return for_task, for_adversary, ratio
+    z_task, z_adversary = _LimitGradientRatio.apply(z, limit, ratio)
+    return z_task, z_adversary, ratio
 
 
-_FEWEST = 1e-9  # lower bound of a count that is a share of a larger one; where nothing is counted the sum is 0
+_MIN_COUNT = 1e-9  # avoids 0 / 0; a count may be below 1 (`types.LabelCounts`), so the bound is not 1
 
 
 def entropy(logits: Tensor, count: Tensor | None = None) -> Tensor:
@@ -163,7 +170,7 @@ def entropy(logits: Tensor, count: Tensor | None = None) -> Tensor:
 
     Args:
         logits: Logits (N, K, ...), bins in dimension 1.
-        count: What the sum over N is divided by (`Batch.position_count`); None for N.
+        count: Divisor of the sum over N (`Batch.position_count`); None for N.
 
     Returns:
         A scalar in nats, at most log K; 0 for an empty batch.
@@ -171,7 +178,7 @@ def entropy(logits: Tensor, count: Tensor | None = None) -> Tensor:
     log_p = F.log_softmax(logits, dim=1)
     total = -(log_p.exp() * log_p).sum()
     if count is not None:
-        return total / (count.clamp(min=_FEWEST) * logits.shape[2:].numel()).type_as(total)
+        return total / (count.clamp(min=_MIN_COUNT) * logits.shape[2:].numel()).type_as(total)
     return total * (logits.shape[1] / max(logits.numel(), 1))
 
 
@@ -180,14 +187,14 @@ def uniform_cross_entropy(logits: Tensor, count: Tensor | None = None) -> Tensor
 
     Args:
         logits: Logits (N, K, ...), bins in dimension 1. Masked bins (logit MASKED_LOGIT) are excluded from K.
-        count: What the sum over N is divided by (`Batch.position_count`); None for N.
+        count: Divisor of the sum over N (`Batch.position_count`); None for N.
 
     Returns:
         A scalar in nats, at least log K, with equality where every p is uniform; 0 for an empty batch.
     """
     losses = _uniform_losses(logits)
     if count is not None:
-        return losses.sum() / (count.clamp(min=_FEWEST) * losses.shape[1:].numel()).type_as(losses)
+        return losses.sum() / (count.clamp(min=_MIN_COUNT) * losses.shape[1:].numel()).type_as(losses)
     return losses.sum() / max(losses.numel(), 1)
 
 
@@ -201,11 +208,11 @@ def bias_cross_entropy(logits: Tensor, bias: Tensor, smoothing: float = 0.0, cou
     """Return the bias loss L_B: cross-entropy in nats, mean over the known labels of a bias, summed over the biases.
 
     Args:
-        logits: Logits (N, K) of one bias, (N, K, B) of B, (N, K, B, H, W) of B maps.
+        logits: Logits (N, K) of one bias, (N, K, B) of B biases, (N, K, B, H, W) of B bias maps.
         bias: Labels (N,), (N, B) or (N, B, H, W), IGNORE where unknown.
         smoothing: Label smoothing s in [0, 1): the target is (1 - s) * one-hot + s * uniform.
-        count: What the losses of each bias are divided by, (B,) or a scalar (`Batch.known_count`); None for the number
-            of its known labels.
+        count: Divisor of the losses of each bias, (B,) or a scalar (`Batch.known_count`); None for the number of its
+            known labels.
 
     Returns:
         A scalar in nats; 0 if no label is known.
@@ -218,7 +225,7 @@ def bias_cross_entropy(logits: Tensor, bias: Tensor, smoothing: float = 0.0, cou
     if smoothing:
         losses = (1 - smoothing) * losses + smoothing * _uniform_losses(logits) * known
     axes = [axis for axis in range(bias.dim()) if axis != 1]
-    divisor = known.sum(dim=axes).clamp(min=1) if count is None else count.clamp(min=_FEWEST).type_as(losses)
+    divisor = known.sum(dim=axes).clamp(min=1) if count is None else count.clamp(min=_MIN_COUNT).type_as(losses)
     return (losses.sum(dim=axes) / divisor).sum()
 
 
@@ -228,14 +235,14 @@ def bias_accuracy(logits: Tensor, bias: Tensor, count: Tensor | None = None) -> 
     Args:
         logits: Logits (N, K, ...), bins in dimension 1.
         bias: Labels (N, ...), IGNORE where unknown.
-        count: What the hits on each bias are divided by, summed over the biases (`Batch.known_count`); None for the
-            number of known labels.
+        count: Number of known labels of each bias (`Batch.known_count`), whose sum is the divisor; None to count the
+            labels of `bias`.
 
     Returns:
         A scalar in [0, 1]: the share of the known labels that the argmax equals; 0 if no label is known.
     """
     known = bias != IGNORE
-    divisor = known.sum().clamp(min=1) if count is None else count.sum().clamp(min=_FEWEST)
+    divisor = known.sum().clamp(min=1) if count is None else count.sum().clamp(min=_MIN_COUNT)
     return ((logits.argmax(dim=1) == bias) & known).sum() / divisor
 
 
@@ -243,24 +250,24 @@ def supervised_contrast(v: Tensor, positive: Tensor, temperature: float) -> Tens
     """Return the supervised contrastive loss.
 
     L_con = mean over i of -1/|P(i)| sum_{p in P(i)} log( exp(v_i v_p / t) / sum_{a != i} exp(v_i v_a / t) ), over the i
-    with a partner.
+    whose set of positives P(i) is not empty.
 
     Args:
         v: Unit vectors (N, D).
-        positive: Whether j is a partner of i, (N, N) bool.
+        positive: Whether j is in P(i), (N, N) bool; not i itself.
         temperature: t, no unit.
 
     Returns:
-        A scalar in nats; 0 if no vector has a partner.
+        A scalar in nats; 0 if every P(i) is empty.
 
     Source:
         Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020.
     """
     self_pair = torch.eye(len(v), dtype=torch.bool, device=v.device)
     log_p = F.log_softmax((v @ v.T / temperature).masked_fill(self_pair, -torch.inf), dim=1)
-    partners = positive.sum(dim=1)
-    losses = -log_p.masked_fill(~positive, 0).sum(dim=1) / partners.clamp(min=1)
-    return losses.sum() / (partners > 0).sum().clamp(min=1)
+    num_positives = positive.sum(dim=1)
+    losses = -log_p.masked_fill(~positive, 0).sum(dim=1) / num_positives.clamp(min=1)
+    return losses.sum() / (num_positives > 0).sum().clamp(min=1)
 
 
 def mean_over_positions(z: Tensor) -> Tensor:
@@ -277,15 +284,15 @@ def mean_over_positions(z: Tensor) -> Tensor:
 
 @torch.no_grad()
 def split_last_layer(g: nn.Module, z: Tensor, num_classes: int) -> tuple[nn.Module, nn.Linear]:
-    """Split a task head in front of its last linear layer: g(z) = layer(body(z)).
+    """Split a task head before its last linear layer: g(z) = layer(body(z)).
 
     Args:
         g: The task head, in eval mode.
-        z: Some features, to check the split.
+        z: Features on which the split is checked.
         num_classes: Number of logits.
 
     Returns:
-        body: A copy of g with the identity in place of its last linear layer; the identity if g is a linear layer.
+        body: A copy of g whose last linear layer is replaced by the identity; the identity if g itself is linear.
         layer: The last linear layer itself.
 
     Raises:
@@ -296,8 +303,8 @@ def split_last_layer(g: nn.Module, z: Tensor, num_classes: int) -> tuple[nn.Modu
     if layer is not None and layer.out_features == num_classes:
         body = copy.deepcopy(g) if name else nn.Identity()
         if name:
-            parent, _, last = name.rpartition(".")
-            setattr(body.get_submodule(parent), last, nn.Identity())
+            parent, _, attribute = name.rpartition(".")
+            setattr(body.get_submodule(parent), attribute, nn.Identity())
         inputs = body(z)
         if inputs.shape == (len(z), layer.in_features) and torch.allclose(layer(inputs), g(z), rtol=1e-4, atol=1e-4):
             return body, layer

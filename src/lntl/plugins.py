@@ -57,7 +57,7 @@ def names(folder: str) -> tuple[str, ...]:
 
 
 def modules(folder: str) -> tuple[str, ...]:
-    """Return the names of the modules in a package, sorted; neither they nor the package are imported."""
+    """Return the names of the modules in a package, sorted; no module is imported."""
     spec = find_spec(folder)
     paths = spec.submodule_search_locations if spec is not None else None
     return tuple(sorted(module.name for module in pkgutil.iter_modules(paths or [])))
@@ -82,7 +82,7 @@ def load(folder: str, name: str, base: type[Base]) -> type[Base]:
         The class, a subclass of `base`.
 
     Raises:
-        UserError: If there is no such plug-in; the message has the most similar valid name.
+        UserError: If there is no such plug-in; the message suggests the most similar valid name.
 
     Example:
         >>> load("lntl.methods", "erm", object).__name__
@@ -105,19 +105,19 @@ def check_trust(dotted: str, where: str, trust: str | Sequence[str]) -> None:
     Args:
         dotted: The name in the file, e.g. mypackage.mymodule.MyMethod.
         where: The file.
-        trust: Packages, modules or names of code that may run; the environment variable LNTL_TRUST names more.
+        trust: Packages, modules or classes whose code may run; the environment variable LNTL_TRUST names more.
 
     Raises:
-        UntrustedError: If the user has not trusted it.
+        UntrustedError: If the user does not trust it.
     """
     trusted = [trust] if isinstance(trust, str) else [*trust]
     trusted += re.split(r"[\s,]+", os.environ.get("LNTL_TRUST", ""))
     if not any(name and f"{dotted}.".startswith(f"{name}.") for name in trusted):
         module = dotted.rpartition(".")[0][:100]
         raise UntrustedError(
-            f"{where}: it names {dotted[:200]}, and importing {module} runs its code; if you trust it, say so: on the "
-            f"command line --trust {module}, in Python trust={module!r}, or for good in the environment variable "
-            f"LNTL_TRUST={module}"
+            f"{where}: it names {dotted[:200]}, and importing {module} runs its code; if you trust it, allow it: on "
+            f"the command line --trust {module}, in Python trust={module!r}, or permanently with the environment "
+            f"variable LNTL_TRUST={module}"
         )
 
 
@@ -132,7 +132,7 @@ def _user_class(dotted: str) -> object:
 
 
 def did_you_mean(name: str, valid: Sequence[str]) -> str:
-    """Return the end of an error message about an unknown name.
+    """Return the end of an error message about an unknown name: a suggestion.
 
     Args:
         name: The unknown name.

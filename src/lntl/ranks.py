@@ -1,6 +1,6 @@
-"""Ranks, the processes of one run: who this process is, and the collectives that training and evaluation need.
+"""Ranks, the processes of one run: the rank of this process, and the collectives that training and evaluation need.
 
-In a run of one process, rank 0 of 1, each function returns what it is given and nothing is communicated.
+In a run of one process, rank 0 of 1, each function returns its argument without communication.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -27,12 +27,12 @@ _membership = _Membership()
 
 
 def join(rank: int, world_size: int) -> None:
-    """Record who this process is, once torch.distributed is initialised."""
+    """Record the rank of this process and the number of processes; torch.distributed must be initialised."""
     _membership.rank, _membership.world_size = rank, world_size
 
 
 def rank() -> int:
-    """Return the number of this process, from 0; rank 0 alone writes and prints."""
+    """Return the number of this process, from 0; only rank 0 writes files and prints."""
     return _membership.rank
 
 
@@ -60,13 +60,13 @@ def _communication() -> Iterator[None]:
 
 
 def total(tensor: Tensor) -> Tensor:
-    """Return the sum of a tensor over the ranks, the same bits on each."""
+    """Return the sum of a tensor over the ranks; all ranks get the same bits."""
     if world_size() == 1:
         return tensor
-    summed = tensor.detach().clone(memory_format=torch.contiguous_format)
+    result = tensor.detach().clone(memory_format=torch.contiguous_format)
     with _communication():
-        dist.all_reduce(summed)
-    return summed
+        dist.all_reduce(result)
+    return result
 
 
 @torch.no_grad()
@@ -79,35 +79,36 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
         if parameter.grad is not None:
             by_dtype.setdefault(parameter.grad.dtype, []).append(parameter.grad)
     for gradients in by_dtype.values():
-        flat = total(torch.cat([gradient.flatten() for gradient in gradients]))
-        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        sums = total(torch.cat([gradient.flatten() for gradient in gradients]))
+        for gradient, part in zip(gradients, sums.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(part.view(gradient.shape))
 
 
 @torch.no_grad()
 def broadcast_state(module: nn.Module) -> None:
-    """Give the parameters and buffers of a module the values that they have on rank 0."""
+    """Copy the parameters and buffers of a module from rank 0 to all ranks."""
     if world_size() == 1:
         return
     for tensor in (*module.parameters(), *module.buffers()):
-        sent = tensor.detach().to(torch.uint8) if tensor.dtype == torch.bool else tensor.detach()
-        sent = sent.clone(memory_format=torch.contiguous_format)
+        buffer = tensor.detach().to(torch.uint8) if tensor.dtype == torch.bool else tensor.detach()
+        buffer = buffer.clone(memory_format=torch.contiguous_format)
         with _communication():
-            dist.broadcast(sent, 0)
-        tensor.copy_(sent)
+            dist.broadcast(buffer, 0)
+        tensor.copy_(buffer)
 
 
 def share_sizes(n: int) -> list[int]:
-    """Return how many of n examples each rank takes: consecutive ones, as many as another or one more."""
-    parts, left = divmod(n, world_size())
-    return [parts + (number < left) for number in range(world_size())]
+    """Return how many of n examples each rank takes; the numbers differ by at most 1, and the first ranks take more."""
+    size, remainder = divmod(n, world_size())
+    return [size + (number < remainder) for number in range(world_size())]
 
 
 def gather(tensor: Tensor, n: int) -> Tensor:
     """Return the n examples of all ranks, (n, ...), from the share (m, ...) of this one, in order; differentiable.
 
-    What follows is computed on every rank alike. A loss there is divided by the number of ranks before its gradients
-    are summed over them; the gradient that reaches the share is the whole one.
+    Every rank then computes the same loss from the n examples. Divide this loss by the number of ranks, because the
+    gradients of parameters are summed over the ranks. The backward pass multiplies by this number again, so the share
+    gets the gradient of the undivided loss.
     """
     gathered: Tensor = _Gather.apply(tensor, n)
     return gathered
@@ -118,13 +119,13 @@ class _Gather(torch.autograd.Function):
     def forward(ctx: Any, tensor: Tensor, n: int) -> Tensor:
         sizes = share_sizes(n)
         ctx.start, ctx.size = sum(sizes[: rank()]), len(tensor)
-        sent = tensor.to(torch.uint8) if tensor.dtype == torch.bool else tensor
-        padded = sent.new_zeros((max(sizes), *sent.shape[1:]))  # the collective needs equal sizes
-        padded[: len(sent)] = sent
-        received = [torch.empty_like(padded) for _ in sizes]
+        share = tensor.to(torch.uint8) if tensor.dtype == torch.bool else tensor
+        padded_share = share.new_zeros((max(sizes), *share.shape[1:]))  # the collective needs equal sizes
+        padded_share[: len(share)] = share
+        shares = [torch.empty_like(padded_share) for _ in sizes]
         with _communication():
-            dist.all_gather(received, padded)
-        return torch.cat([part[:size] for part, size in zip(received, sizes, strict=True)]).to(tensor.dtype)
+            dist.all_gather(shares, padded_share)
+        return torch.cat([share[:size] for share, size in zip(shares, sizes, strict=True)]).to(tensor.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
@@ -132,7 +133,7 @@ class _Gather(torch.autograd.Function):
 
 
 def gather_objects(value: T) -> list[T]:
-    """Return the values of all ranks, in order; they are pickled."""
+    """Return the values of all ranks, in the order of the ranks; each value is sent as a pickle."""
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()
@@ -141,8 +142,8 @@ def gather_objects(value: T) -> list[T]:
     return values
 
 
-def from_first(compute: Callable[[], T]) -> T:
-    """Return what `compute` returns on rank 0, which alone calls it; the value is pickled."""
+def compute_on_first(compute: Callable[[], T]) -> T:
+    """Call `compute` on rank 0 only and return its result on every rank; the result is sent as a pickle."""
     if world_size() == 1:
         return compute()
     values: list[Any] = [compute() if is_first() else None]

@@ -32,8 +32,8 @@ from lntl.types import Networks
 __all__ = ["DebiasedClassifier"]
 
 Array = NDArray[Any]
-_DTYPES = [np.float32, np.uint8]  # accepted types of X; others become the first
-_DTYPES_OF_FIT = [np.float64, *_DTYPES]  # float64 first, because float32 may lose digits of X
+_DTYPES = [np.float32, np.uint8]  # accepted types of X; X of another type is converted to the first
+_FIT_DTYPES = [np.float64, *_DTYPES]  # float64 first, because float32 may lose digits of X
 _BATCH_SIZE = 1000  # examples in one forward pass
 
 
@@ -52,7 +52,7 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
         hidden: Units of each layer of f, for model "mlp"; the last is the number of features. `hidden` in a
             `model` dict takes precedence.
         epochs: Epochs of `method`. Adversarial methods and `jtt` first train f and g with `erm` for a tenth of this
-            number. Adversarial methods then train only h for the same number.
+            number. Adversarial methods then train only h for as many epochs.
         batch_size: Examples in one step.
         lr: Learning rate of Adam, for all networks.
         weight_decay: Weight decay of Adam, for all networks.
@@ -64,7 +64,7 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
             epochs, mu, lam and method_settings.
         device: auto, cpu, cuda, cuda:N or mps.
         random_state: An int, a RandomState or None; with an int the result is the same on each call, for the same
-            number of threads (torch.set_num_threads): another number may change the last bits.
+            number of threads (torch.set_num_threads): another number of threads may change the last bits.
 
     Attributes:
         classes_: The classes, in the order of the probabilities.
@@ -113,11 +113,11 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
         Args:
             X: Examples, vectors or images.
             y: Class of each example, (n,).
-            bias: Bias label of each example, (n,), or (n, B) for several biases, texts or integers. None, NaN, NA, ""
+            bias: Bias label of each example, (n,), or (n, B) for several biases, strings or integers. None, NaN, NA, ""
                 and -1 mean unknown. Methods that do not use the bias need no labels.
-            sample_weight: Weight of each example, (n,), not negative. A training epoch draws n examples in proportion
-                to them, with replacement (times the method's own weights, if it draws); an example of weight 0 is left
-                out. Equal weights are the same as None.
+            sample_weight: Weight of each example, (n,), not negative. An example of weight 0 is left out. A training
+                epoch draws n examples with replacement, with probabilities in proportion to the weights. A method with
+                sampling weights of its own multiplies both. Equal weights are the same as None.
 
         Returns:
             The fitted classifier.
@@ -126,22 +126,22 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
             ValueError: If X, y, bias and sample_weight do not match, or do not suit the method or the model.
         """
         _check_same_index(X=X, y=y, bias=bias, sample_weight=sample_weight)
-        X, y = validate_data(self, X, y, dtype=_DTYPES_OF_FIT, allow_nd=True)
+        X, y = validate_data(self, X, y, dtype=_FIT_DTYPES, allow_nd=True)
         check_classification_targets(y)
-        weights = None if sample_weight is None else _weights(sample_weight, X)
+        weights = None if sample_weight is None else _check_weights(sample_weight, X)
         check_consistent_length(X, bias)
         if weights is not None and not weights.all():
             rows = weights.nonzero()[0]
             X, y, weights = X[rows], y[rows], weights[rows]
-            bias = None if bias is None else _at(bias, rows)
-        self.classes_, code = np.unique(y, return_inverse=True)
+            bias = None if bias is None else _select_bias(bias, rows)
+        self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"y has 1 class, {self.classes_[0]}; a classifier needs two")
         with _value_errors():
             config = self._config()
             _check_bias(config, bias)
             biases = [] if bias is None else columns_in_memory(bias)
-            data = InMemory(as_tensor(X, "X"), code, tuple(map(str, self.classes_)), biases)
+            data = InMemory(as_tensor(X, "X"), labels, tuple(map(str, self.classes_)), biases)
             self._train(config, data, weights)
         return self
 
@@ -156,7 +156,7 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
             ]
         self.networks_: Networks = experiment.trainer.evaluated.cpu().eval()
         self.input_shape_ = data.train.values.shape[1:]
-        self._made_of = (config.model_dump(), data.spec)
+        self._config_and_spec = (config.model_dump(), data.spec)
         self._mean, self._std = data.mean, data.std
         self._dtype = data.train.values.dtype
         self._device = "cpu" if experiment.fabric.device.type == "cpu" else str(experiment.fabric.device)
@@ -168,7 +168,7 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
         if phases is None:
             weights = {"mu": self.mu, "lam": self.lam}
             settings = {name: value for name, value in weights.items() if value is not None}
-            phases = phases_of(self.method, self.epochs, settings | (self.method_settings or {}))
+            phases = make_phases(self.method, self.epochs, settings | (self.method_settings or {}))
         model = self.model if isinstance(self.model, dict) else {"name": self.model}
         if model.get("name") == "mlp":
             model = {"hidden": self.hidden} | model
@@ -182,7 +182,7 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
             "phases": phases,
         }
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        return config_of(type(self).__name__, seed, model, training)
+        return make_config(type(self).__name__, seed, model, training)
 
     def predict(self, X: Any) -> Array:
         """Return the class of each example.
@@ -194,7 +194,7 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
             One of `classes_` for each example, (n,).
 
         Raises:
-            ValueError: If an example has another shape than those of `fit`.
+            ValueError: If an example has another shape than the examples of `fit`.
             sklearn.exceptions.NotFittedError: If the classifier is not fitted.
         """
         index = self._logits(X).argmax(axis=1)
@@ -221,7 +221,7 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
             X: Examples as in `fit`.
 
         Returns:
-            Logits, float64 (n, K); for two classes the second minus the first, (n,).
+            Logits, float64 (n, K); for two classes the second logit minus the first, (n,).
         """
         logits = self._logits(X)
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
@@ -236,29 +236,31 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
             Features, float32 (n, C). Feature maps are flattened; large maps are averaged over a grid first.
         """
         with _value_errors():
-            return self._features(self._validated(X))
+            return self._features(self._validate(X))
 
     def _logits(self, X: Any) -> Array:
-        x = self._validated(X)
-        networks = self._on_device()
+        x = self._validate(X)
+        networks = self._networks_on_device()
         with torch.inference_mode():
             parts = [networks.g(networks.f(part)) for part in self._batches(x)]
         logits: Array = torch.cat(parts).cpu().double().numpy()
         return logits
 
     def _features(self, x: Tensor) -> Array:
-        z: Array = features(self._on_device(), self._batches(x), "f").flatten(1).numpy()
+        z: Array = features(self._networks_on_device(), self._batches(x), "f").flatten(1).numpy()
         return z
 
-    def _validated(self, X: Any) -> Tensor:
-        """Return examples with the shape of the training data, images with its scale."""
+    def _validate(self, X: Any) -> Tensor:
+        """Return X as a tensor after checking its shape; images are scaled like the training images."""
         check_is_fitted(self)
         dtypes = [np.float64] if self._dtype == torch.float64 else _DTYPES
         X = validate_data(self, X, reset=False, dtype=dtypes, allow_nd=True)
         with _value_errors():
             x = as_tensor(X, "X")
         if x.shape[1:] != self.input_shape_:
-            raise ValueError(f"an example of X is {tuple(x.shape[1:])}, in fit it was {tuple(self.input_shape_)}")
+            raise ValueError(
+                f"an example of X has the shape {tuple(x.shape[1:])}; in fit the shape was {tuple(self.input_shape_)}"
+            )
         if x.dtype == self._dtype or x.dim() == 2:
             return x
         return x.float() / 255 if x.dtype == torch.uint8 else x * 255
@@ -267,7 +269,7 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
         for part in x.split(_BATCH_SIZE):
             yield normalised(part, self._mean, self._std).to(self._device)
 
-    def _on_device(self) -> Networks:
+    def _networks_on_device(self) -> Networks:
         return self.networks_ if self._device == "cpu" else copy.deepcopy(self.networks_).to(self._device)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -276,10 +278,10 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
         return state | {"networks_": state["networks_"].state_dict()} if "networks_" in state else state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore the pickled state on the CPU: the machine may have no other device."""
+        """Restore the pickled state on the CPU, because this machine may lack the device of `fit`."""
         super().__setstate__(state)
         if "networks_" in state:
-            raw, spec = self._made_of
+            raw, spec = self._config_and_spec
             model = configuration.validate(raw, type(self).__name__).model
             with torch.random.fork_rng(devices=[]):
                 self.networks_ = load_model(model.name)(spec, model)
@@ -311,7 +313,7 @@ def _check_same_index(**arguments: Any) -> None:
             )
 
 
-def _weights(sample_weight: Any, X: Array) -> Array:
+def _check_weights(sample_weight: Any, X: Array) -> Array:
     """Return checked weights of examples, float64 (n,)."""
     weights: Array = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     if not weights.any():
@@ -319,7 +321,7 @@ def _weights(sample_weight: Any, X: Array) -> Array:
     return weights
 
 
-def _at(bias: Any, rows: Array) -> Any:
+def _select_bias(bias: Any, rows: Array) -> Any:
     """Return the bias labels of some rows, as a data frame or series if `bias` is one."""
     return bias.iloc[rows] if hasattr(bias, "iloc") else np.asarray(bias, dtype=object)[rows]
 
@@ -333,7 +335,7 @@ def _check_bias(config: Config, bias: Any) -> None:
         )
 
 
-def phases_of(method: str, epochs: int, settings: dict[str, Any]) -> list[dict[str, Any]]:
+def make_phases(method: str, epochs: int, settings: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the phases of a method with these settings: pre-training for a tenth of the epochs, then the method.
 
     An adversarial method starts after phases of erm and bias_head; jtt needs the errors of plain training. Methods that
@@ -347,13 +349,13 @@ def phases_of(method: str, epochs: int, settings: dict[str, Any]) -> list[dict[s
     return [*warm_up, {"method": method, "epochs": epochs} | settings]
 
 
-def config_of(name: str, seed: int, model: dict[str, Any], training: dict[str, Any]) -> Config:
-    """Return the configuration, with the model settings that its methods need; raises UserError with all errors."""
+def make_config(name: str, seed: int, model: dict[str, Any], training: dict[str, Any]) -> Config:
+    """Return the configuration, with the model settings that its methods require; raises UserError with all errors."""
     project = {"experiment_name": name, "seed": seed}
-    raw = _plain({"project": project, "data": {"name": "arrays", "path": "memory"}, "training": training})
-    config = configuration.validate(raw | {"model": _plain(model)}, name)
+    raw = _to_python_numbers({"project": project, "data": {"name": "arrays", "path": "memory"}, "training": training})
+    config = configuration.validate(raw | {"model": _to_python_numbers(model)}, name)
     required = {key: value for method in _methods(config) for key, value in method.required_model_settings.items()}
-    return configuration.validate(raw | {"model": _plain(model) | required}, name) if required else config
+    return configuration.validate(raw | {"model": _to_python_numbers(model) | required}, name) if required else config
 
 
 def _methods(config: Config) -> list[type[Method]]:
@@ -361,12 +363,12 @@ def _methods(config: Config) -> list[type[Method]]:
     return [load_method(phase.method) for phase in config.training.phases]
 
 
-def _plain(tree: Any) -> Any:
-    """Return settings with Python numbers and lists, because a search may pass NumPy numbers."""
+def _to_python_numbers(tree: Any) -> Any:
+    """Return settings with NumPy numbers and tuples, which a search may pass, as Python numbers and lists."""
     if isinstance(tree, dict):
-        return {key: _plain(value) for key, value in tree.items()}
+        return {key: _to_python_numbers(value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
-        return [_plain(value) for value in tree]
+        return [_to_python_numbers(value) for value in tree]
     return tree.item() if isinstance(tree, np.generic) else tree
 
 

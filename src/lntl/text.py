@@ -1,29 +1,29 @@
-"""Escape texts for formats in which some characters have a meaning: terminals, Markdown, spreadsheets, shells."""
+"""Escape characters with a special meaning in terminals, Markdown, spreadsheets and shells."""
 
 import re
 from pathlib import Path
 from shlex import quote
 
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-_LINES = re.compile(r"[ \t\n\r\v\f\x1c-\x1f\x85\u2028\u2029]+")
-_MARKDOWN = re.compile(r"[\\`*_\[\]<>|~$&]|:(?=//)|(?<=www)\.|^[-+#](?=[-+#\s]|$)")
-_NUMBERED = re.compile(r"^(\d{1,9})([.)])(?=\s|$)")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters of a cell that a spreadsheet reads as a formula
+_WHITESPACE = re.compile(r"[ \t\n\r\v\f\x1c-\x1f\x85\u2028\u2029]+")
+_MARKDOWN_SYNTAX = re.compile(r"[\\`*_\[\]<>|~$&]|:(?=//)|(?<=www)\.|^[-+#](?=[-+#\s]|$)")
+_LIST_NUMBER = re.compile(r"^(\d{1,9})([.)])(?=\s|$)")
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # first characters of a cell that a spreadsheet reads as a formula
 
 
 def escape_controls(text: str) -> str:
-    """Return a text with control characters as Python escapes, except tabs and line ends; no name steers a terminal."""
+    """Return a text with control characters, except tabs and line ends, as Python escapes, which no terminal obeys."""
     return _CONTROLS.sub(lambda match: repr(match[0])[1:-1], text)
 
 
 def one_line(text: object) -> str:
-    """Return a text on one line; control characters and odd bytes are shown as Python escapes."""
-    return escape_controls(_LINES.sub(" ", str(text)).strip())
+    """Return a text on one line; control characters and invalid bytes become Python escapes."""
+    return escape_controls(_WHITESPACE.sub(" ", str(text)).strip())
 
 
 def markdown(text: object) -> str:
     """Return a text on one line, escaped for Markdown, also in a table cell."""
-    return _NUMBERED.sub(r"\1\\\2", _MARKDOWN.sub(r"\\\g<0>", one_line(text)))
+    return _LIST_NUMBER.sub(r"\1\\\2", _MARKDOWN_SYNTAX.sub(r"\\\g<0>", one_line(text)))
 
 
 def markdown_code(text: object) -> str:
@@ -35,8 +35,8 @@ def markdown_code(text: object) -> str:
 
 
 def without_formula(text: str) -> str:
-    """Return a text that no spreadsheet reads as a formula; an apostrophe is put in front if needed."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    """Return a text that no spreadsheet reads as a formula; if it starts like one, an apostrophe is put before it."""
+    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
 
 
 def shell(path: Path | str) -> str:

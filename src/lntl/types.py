@@ -16,16 +16,16 @@ from typing_extensions import TypedDict
 
 from lntl.plugins import Settings
 
-SPLITS = ("train", "val", "test")  # of every data set, in this order
+SPLITS = ("train", "val", "test")  # the splits of every data set, in this order
 IGNORE = -100  # an unknown label: torch's own default `ignore_index`
 
 
 @dataclass(frozen=True, slots=True)
 class LabelCounts:
-    """Numbers of bias labels by which the losses on a part of a batch are divided.
+    """Divisors of the losses on a part of a batch: numbers of known bias labels.
 
-    Each is the number in the whole batch times the part's share of the images: the losses of the parts, weighted by
-    these shares, then sum to the loss of the whole batch, however the known labels are distributed.
+    Each count is the number in the whole batch times the part's share of the images. The sum of the parts' losses,
+    weighted by these shares, is then the loss of the whole batch, for any distribution of known labels over the parts.
 
     Attributes:
         known: Known labels of each bias, (B,), or a scalar for one bias.
@@ -49,7 +49,7 @@ class Batch:
         group: y * num_bias_values + bias value, (N,) int64; IGNORE if a bias is unknown.
         row: Index in the whole data set, (N,) int64.
         bias_features: The bias as A numbers in [0, 1], from which p(y | bias) is estimated, (N, A) float.
-        counts: Of a part of a batch, what its mean losses over labels are divided by; None for a whole batch.
+        counts: Divisors of the losses if this is a part of a batch; None for a whole batch.
     """
 
     x: Tensor
@@ -81,11 +81,11 @@ class Batch:
 
     @property
     def known_count(self) -> Tensor | None:
-        """What the losses of each bias are divided by, `count` of `ops.bias_cross_entropy`; None for their number."""
+        """Argument `count` of `ops.bias_cross_entropy`: divisor of the losses of each bias; None for a whole batch."""
         return None if self.counts is None else self.counts.known
 
     def position_count(self, where: Tensor | None) -> Tensor | None:
-        """Return the argument `count` of `ops.entropy`: what losses at the positions `where` are divided by.
+        """Return the argument `count` of `ops.entropy`: the divisor of losses at the positions `where`.
 
         Args:
             where: `labelled`, or None for all positions.
@@ -109,8 +109,8 @@ class Batch:
     def label_counts(self) -> Tensor:
         """Return the numbers of LabelCounts in this batch as one float64 vector: positions, groups, then known."""
         known = self.bias != IGNORE
-        of_bias = known.sum(dim=[axis for axis in range(known.dim()) if axis != 1])
-        counts = (self.labelled.sum(), (self.group != IGNORE).sum(), of_bias)
+        known_per_bias = known.sum(dim=[axis for axis in range(known.dim()) if axis != 1])
+        counts = (self.labelled.sum(), (self.group != IGNORE).sum(), known_per_bias)
         return torch.cat([count.reshape(-1).double() for count in counts])
 
     def without_bias(self) -> "Batch":
@@ -165,7 +165,7 @@ class DataSpec:
         num_bins: Number of values that one bias label can take: the number of outputs of h per bias label.
         bias_shape: Shape of one example's bias label: () for one bias, (B,) for B biases, (B, H, W) for maps.
         class_names: Name of each class.
-        bias_value_names: Name of each bias value that makes up the groups.
+        bias_value_names: Names of the bias values that, with the classes, form the groups.
         num_rows: Number of rows of the whole data set; every Batch.row is below it.
         aligned: For each class, the bias value that indicates it in training; () if there is none.
         biases: Each bias, if there are several; bias_value_names are then their joint values. () for one bias.
@@ -208,9 +208,9 @@ class Networks(nn.Module):
         g: z -> logits (N, num_classes).
         h: z -> bias logits (N, num_bins, *bias_shape); h(z, where) returns only the logits at the positions `where`.
         num_features: Channels C of z.
-        lr_factors: Learning rate of layers of f by name ('' for all of f), in units of optimizer_fg.lr.
+        lr_factors: Factors of optimizer_fg.lr for layers of f, by the layer's name ('' for all of f).
         has_given_weights: Whether training starts from pretrained weights.
-        rebuild: Function that builds the model again, with random weights (torch's generator) or pretrained weights.
+        rebuild: Function that builds the model again, with pretrained weights or with random ones (global generator).
 
     Example:
         >>> class Linear(Networks):
@@ -257,7 +257,7 @@ class Split(ABC):
 
     @property
     def workers(self) -> int:
-        """Number of threads that read ahead; above 0, `batch` is called from another thread."""
+        """Number of threads that read ahead; if it is not 0, `batch` is called from another thread."""
         return 0
 
     def __len__(self) -> int:
@@ -400,14 +400,14 @@ class Dataset(ABC):
         label_kind: Name of the property that the classes describe, such as "species".
         bias_kind: Name of the property that the bias values describe, such as "background".
         transform: Maps user input to x in `lntl predict`, `lntl export` and `lntl.load`; None if the input is x itself.
-        skipped_rows: One sentence for each wrong row that was left out.
+        skipped_rows: One sentence for each invalid row that was left out.
 
     Example:
-        >>> class Mine(Dataset):
+        >>> class MyDataset(Dataset):
         ...     class Config(Settings):
         ...         path: str
         ...
-        ...     def __init__(self, config: "Mine.Config") -> None:
+        ...     def __init__(self, config: "MyDataset.Config") -> None:
         ...         self.splits = {name: MySplit(config.path, name) for name in ("train", "val", "test")}
         ...         self.spec = DataSpec(...)
     """

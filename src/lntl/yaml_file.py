@@ -17,11 +17,11 @@ from ruamel.yaml.resolver import VersionedResolver
 from lntl.errors import UserError, shorten
 
 MAX_CHARACTERS = 1_000_000  # in a document
-MAX_DEPTH = 50  # of nested mappings and lists
+MAX_DEPTH = 50  # levels of nested mappings and lists
 MAX_NODES = 100_000  # keys and values, after aliases and merge keys are expanded
 MAX_INTEGER = 2**64
 
-_TAG = "tag:yaml.org,2002:"
+_TAG_PREFIX = "tag:yaml.org,2002:"
 
 
 def _fault(problem: str, position: Node | Event) -> MarkedYAMLError:
@@ -34,7 +34,7 @@ class _Composer(Composer):
     def __init__(self, loader: YAML) -> None:
         super().__init__(loader)
         self.warn_double_anchors = False
-        self.nodes = 0
+        self.node_count = 0
 
     def compose_node(self, parent: Node | None, index: object) -> Node:
         self._count(self.depth, self.parser.peek_event())
@@ -42,11 +42,11 @@ class _Composer(Composer):
         return node
 
     def _count(self, depth: int, position: Node | Event) -> None:
-        self.nodes += 1
+        self.node_count += 1
         if depth > MAX_DEPTH:
-            raise _fault(f"it is nested more than {MAX_DEPTH} deep", position)
-        if self.nodes > MAX_NODES:
-            raise _fault(f"it has more than {MAX_NODES:,} values, aliases expanded", position)
+            raise _fault(f"a value is nested more than {MAX_DEPTH} levels deep", position)
+        if self.node_count > MAX_NODES:
+            raise _fault(f"the document has more than {MAX_NODES:,} values after aliases are expanded", position)
 
     def return_alias(self, node: Node) -> Node:
         return self._copy(node, self.depth)
@@ -68,7 +68,7 @@ class _Composer(Composer):
         keys = set()
         for key, _ in node.value:
             if not isinstance(key, ScalarNode):
-                raise _fault("a key is a string, not a list or a mapping", key)
+                raise _fault("a key must be a string, not a list or a mapping", key)
             if (key.tag, key.value) in keys:
                 raise _fault(f"key {shorten(key.value)} is given twice", key)
             keys.add((key.tag, key.value))
@@ -80,17 +80,17 @@ class _Constructor(SafeConstructor):
 
     yaml_constructors = {  # noqa: RUF012 - overrides an attribute of the class
         **{
-            _TAG + kind: SafeConstructor.yaml_constructors[_TAG + kind]
+            _TAG_PREFIX + kind: SafeConstructor.yaml_constructors[_TAG_PREFIX + kind]
             for kind in ["null", "bool", "float", "str", "seq", "map"]
         },
-        _TAG + "timestamp": SafeConstructor.construct_yaml_str,
-        _TAG + "value": SafeConstructor.construct_yaml_str,
+        _TAG_PREFIX + "timestamp": SafeConstructor.construct_yaml_str,
+        _TAG_PREFIX + "value": SafeConstructor.construct_yaml_str,
     }
 
     def construct_scalar(self, node: Node) -> str:
         value: str = super().construct_scalar(node)
         if invalid := re.search("[\0\ud800-\udfff]", value):
-            raise _fault(f"a string cannot hold the character U+{ord(invalid[0]):04X}", node)
+            raise _fault(f"a string cannot contain the character U+{ord(invalid[0]):04X}", node)
         return value
 
     def construct_undefined(self, node: Node) -> None:
@@ -100,7 +100,7 @@ class _Constructor(SafeConstructor):
         try:
             return super().construct_non_recursive_object(node, tag)
         except (ValueError, LookupError):
-            kind = str(node.tag).removeprefix(_TAG)
+            kind = str(node.tag).removeprefix(_TAG_PREFIX)
             raise _fault(f"{shorten(node.value)} is not a valid {kind}", node) from None
 
     def construct_yaml_int(self, node: ScalarNode) -> int:
@@ -110,11 +110,11 @@ class _Constructor(SafeConstructor):
             raise _fault(f"{shorten(node.value)} begins with a zero; {advice}", node)
         value: int = super().construct_yaml_int(node)
         if abs(value) > MAX_INTEGER:
-            raise _fault(f"{shorten(node.value)} is too large a number", node)
+            raise _fault(f"{shorten(node.value)} is too large for an integer", node)
         return value
 
 
-_Constructor.add_constructor(_TAG + "int", _Constructor.construct_yaml_int)
+_Constructor.add_constructor(_TAG_PREFIX + "int", _Constructor.construct_yaml_int)
 _Constructor.add_constructor(None, _Constructor.construct_undefined)
 
 
@@ -155,14 +155,14 @@ def parse(text: str, origin: str) -> object:
             and column.
     """
     if len(text) > MAX_CHARACTERS:
-        raise UserError(f"{origin}: it has more than {MAX_CHARACTERS:,} characters, the limit of this program")
+        raise UserError(f"{origin}: the text has more than {MAX_CHARACTERS:,} characters, the limit of this program")
     try:
         value: object = _yaml().load(text)
         return value
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise UserError(
-            f"{origin}, line {line}: not valid YAML: a string cannot hold the character U+{error.character:04X}"
+            f"{origin}, line {line}: not valid YAML: a string cannot contain the character U+{error.character:04X}"
         ) from None
     except YAMLError as error:
         raise UserError(f"{origin}{_position(error)}: not valid YAML: {_problem(error)}") from None
@@ -186,9 +186,11 @@ def read_yaml(path: Path) -> dict[str, object]:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UserError(
-            f"{path}: cannot read the configuration: {reason}; `lntl configs` lists the ready ones"
+            f"{path}: cannot read the configuration: {reason}; `lntl configs` lists the ready configurations"
         ) from None
     raw = parse(text, str(path))
     if not isinstance(raw, dict):
-        raise UserError(f"{path}: a configuration is a mapping with the sections project, data, model and training")
+        raise UserError(
+            f"{path}: a configuration must be a mapping with the sections project, data, model and training"
+        )
     return raw

@@ -189,8 +189,8 @@ def test_equal_and_similar_images_are_found_within_and_across_splits(
         str(table / names[3]),
         str(table / names[9]),
     ]
-    assert audit_result.pictures is not None
-    assert audit_result.pictures.shape == (1, 2, 3, 24, 24)
+    assert audit_result.similar_images is not None
+    assert audit_result.similar_images.shape == (1, 2, 3, 24, 24)
     assert titles(audit_result, "problem") == ["Equal images in two splits"]
     assert not check_content(audit_result)["trustworthy"]
 
@@ -490,7 +490,7 @@ def test_plain_training_is_recommended_if_the_bias_determines_the_class(audit_ar
     # Each image has a single brightness.
     assert audit_result.check.center_brightness_only == audit_result.check.brightness_only
     assert (
-        f"brightness in ten bins gives the class of {audit_result.check.brightness_only:.1%} of the training images"
+        f"Brightness in ten bins predicts the class of {audit_result.check.brightness_only:.1%} of the training images"
         in text
     )
     assert advice is not None
@@ -505,7 +505,7 @@ def test_plain_training_is_recommended_if_the_bias_determines_the_class(audit_ar
     ):
         assert phrase in " ".join(advice.reasons)
     assert check_verdict(audit_result.check)[0] == "Not yet"
-    assert "there is no problem" not in render_check(audit_result.check, audit_result.pictures)
+    assert "there is no problem" not in render_check(audit_result.check, audit_result.similar_images)
 
 
 def test_with_one_conflicting_row_the_bias_does_not_determine_the_class(audit_arrays: AuditArrays) -> None:

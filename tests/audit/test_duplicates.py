@@ -79,7 +79,7 @@ def test_near_pairs_finds_every_pair_within_the_limit_of_bits() -> None:
     thumb = np.tile(np.arange(256, dtype=np.uint8), (60, 1))  # all thumbnails are correlated
     expected = []
     for i, j in combinations(range(60), 2):
-        if (int(phash[i]) ^ int(phash[j])).bit_count() <= duplicates.BITS:
+        if (int(phash[i]) ^ int(phash[j])).bit_count() <= duplicates.MAX_DIFFERENT_BITS:
             expected.append([i, j])
     assert len(expected) >= 20
     assert near_pairs(Fingerprints(np.arange(60, dtype=np.uint64), phash, thumb)).tolist() == expected
@@ -96,7 +96,7 @@ def test_thousands_of_similar_images_give_a_limited_number_of_pairs() -> None:
     phash = np.zeros(n, dtype=np.uint64)
     pairs = near_pairs(Fingerprints(np.arange(n, dtype=np.uint64), phash, thumb))
     assert near_pairs(Fingerprints(phash, phash, thumb)).tolist() == []  # equal images are no near pairs
-    assert len(pairs) <= n * duplicates.REACH
+    assert len(pairs) <= n * duplicates.MAX_NEIGHBOURS
     assert np.unique(pairs).tolist() == list(range(n))
 
 

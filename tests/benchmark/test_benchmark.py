@@ -18,7 +18,7 @@ from tiny_runs import lntl, run, start_process, wait_for_exit_code, write_config
 from lntl.benchmark import plan as plans
 from lntl.benchmark import results
 from lntl.benchmark.plan import PlannedRun
-from lntl.benchmark.runner import DEAD_END, Benchmark
+from lntl.benchmark.runner import DEAD_END_CODE, Benchmark
 from lntl.errors import Interrupted
 from lntl.runs.folder import RunFolder
 
@@ -90,7 +90,7 @@ def marks(bench: Benchmark) -> list[Any]:
 
 
 def test_two_runs_at_a_time_have_one_thread_each(bench: Benchmark, jobs: list[PlannedRun]) -> None:
-    num_running = [len(progress.running) for progress in bench.run(jobs)]
+    num_running = [len(progress.running_runs) for progress in bench.run(jobs)]
     rows = sorted(marks(bench), key=lambda row: row[1])
     assert max(num_running) == 2
     assert {tuple(sorted(row[0] for row in rows[i : i + 2])) for i in (0, 2)} == {(1, 2), (3, 4)}
@@ -140,7 +140,7 @@ def test_a_run_with_a_line_is_not_made_again(bench: Benchmark, jobs: list[Planne
     list(bench.run(jobs[:2]))
     list(bench.run(jobs))
     assert sorted(row[0] for row in marks(bench)) == [1, 2, 3, 4, 5]
-    assert bench.missing(jobs) == []
+    assert bench.missing_runs(jobs) == []
     assert list(bench.run(jobs)) == []
 
 
@@ -149,7 +149,7 @@ def test_a_line_of_another_hash_name_or_seed_is_ignored(bench: Benchmark, jobs: 
     (line,) = results.read(bench.results)
     for change in ({"config_hash": "0"}, {"name": "b"}, {"seed": 9}):
         results.add(bench.results, line.model_copy(update={"seed": 2} | change))
-    assert [job.seed for job in bench.missing(jobs)] == [2, 3, 4, 5]
+    assert [job.seed for job in bench.missing_runs(jobs)] == [2, 3, 4, 5]
 
 
 def test_a_line_of_another_split_is_ignored(bench: Benchmark, jobs: list[PlannedRun]) -> None:
@@ -159,9 +159,9 @@ def test_a_line_of_another_split_is_ignored(bench: Benchmark, jobs: list[Planned
     del texts[0]["split"]  # lines of older versions have no split
     texts[1]["split"] = "val"
     bench.results.write_text("".join(json.dumps(text) + "\n" for text in texts))
-    missing = [job.seed for job in bench.missing(jobs[:2])]
+    missing = [job.seed for job in bench.missing_runs(jobs[:2])]
     assert missing == [lines[1].seed]
-    assert [job.seed for job in replace(bench, split="val").missing(jobs[:2])] == [lines[0].seed]
+    assert [job.seed for job in replace(bench, split="val").missing_runs(jobs[:2])] == [lines[0].seed]
 
 
 @pytest.mark.parametrize("keep", [False, True])
@@ -197,11 +197,11 @@ def test_a_stopped_run_is_resumed_if_only_its_paths_have_changed(bench: Benchmar
     assert "elsewhere" not in config_path.read_text()
 
 
-@pytest.mark.parametrize(("code", "is_kept"), [(1, True), (2, True), (143, True), (DEAD_END, False)])
+@pytest.mark.parametrize(("code", "is_kept"), [(1, True), (2, True), (143, True), (DEAD_END_CODE, False)])
 def test_a_failed_run_restarts_only_after_a_dead_end(
     bench: Benchmark, jobs: list[PlannedRun], code: int, is_kept: bool
 ) -> None:
-    """Code 2 may mean a full disk, after which the run can continue; DEAD_END means that it cannot."""
+    """Code 2 may mean a full disk, after which the run can continue; DEAD_END_CODE means that it cannot."""
     checkpoint_path = make_stopped_run(bench, jobs[0])
     list(Benchmark(bench.results, [sys.executable, "-c", f"raise SystemExit({code})"], 1).run(jobs[:1]))
     assert [line.exit_code for line in results.read(bench.results)] == [code]
@@ -261,7 +261,7 @@ def _make_killed_importable() -> None:
 def test_failed_runs_are_reported_and_the_others_are_made(benchmark_folder: Path) -> None:
     lines = {line.name: line for line in results.read(benchmark_folder / "results.jsonl")}
     assert "the loss is not finite" in lines["diverges"].error
-    assert lines["diverges"].exit_code == DEAD_END
+    assert lines["diverges"].exit_code == DEAD_END_CODE
     assert lines["dies"].error == "killed by SIGKILL; was there too little memory?"
     stderr = (benchmark_folder / "stderr").read_text().splitlines()[-2:]
     assert {text.partition(" seed=1: ")[0] for text in stderr} == {"failed: diverges", "failed: dies"}

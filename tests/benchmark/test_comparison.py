@@ -72,7 +72,7 @@ def mean_and_std(values: list[float]) -> tuple[float, float]:
 
 
 def test_means_and_sample_deviations_equal_a_loop() -> None:
-    er_m, best = TABLE.ours
+    er_m, best = TABLE.our_rows
     for row, column, values in (
         (er_m, 0.02, [0.40, 0.44, 0.39]),
         (er_m, 0.05, [0.85, 0.83, 0.81]),
@@ -81,12 +81,12 @@ def test_means_and_sample_deviations_equal_a_loop() -> None:
         mean, std = mean_and_std(values)
         assert row.scores[column].mean == pytest.approx(mean)
         assert row.scores[column].std == pytest.approx(std)
-    assert best.scores[0.02].failed == (12,)
+    assert best.scores[0.02].failed_seeds == (12,)
     assert best.scores[0.05].values == ()
 
 
 def test_one_seed_has_no_deviation() -> None:
-    (row,) = compare([make_line("a", 1, 0.5)]).ours
+    (row,) = compare([make_line("a", 1, 0.5)]).our_rows
     assert row.scores[0.02].std is None
     assert tables.score_text(row.scores[0.02], usual_n=1) == ".5000"
 
@@ -105,7 +105,7 @@ def test_the_markdown_table_has_scores_notes_and_failures() -> None:
 
 def test_every_published_row_is_in_the_table() -> None:
     table, text = rows(tables.to_markdown(TABLE)), tables.to_markdown(TABLE)
-    for published in paper.PUBLISHED:
+    for published in paper.PUBLISHED_RESULTS:
         cells = [cell.strip("*") for cell in table[published.name]]
         assert cells == [f"{published.accuracy[c]:.4f}".removeprefix("0") for c in (0.02, 0.05)]
         assert published.source in text
@@ -127,7 +127,7 @@ def test_every_published_row_is_in_the_table() -> None:
     ],
 )
 def test_the_published_accuracies_are_those_of_paper_md(name: str, accuracies: str) -> None:
-    (row,) = (row for row in paper.PUBLISHED if row.name == name)
+    (row,) = (row for row in paper.PUBLISHED_RESULTS if row.name == name)
     columns = [0.02, 0.025, 0.03, 0.035, 0.04, 0.045, 0.05]
     assert row.accuracy == dict(zip(columns, map(float, accuracies.split()), strict=True))
 
@@ -144,7 +144,7 @@ def test_the_csv_has_all_digits() -> None:
     mean, std = mean_and_std([0.40, 0.44, 0.39])
     assert (float(ours[0]["mean"]), float(ours[0]["std"])) == (pytest.approx(mean), pytest.approx(std))
     assert (ours[3]["mean"], ours[3]["std"]) == ("", "")
-    assert len(lines) == 4 + 2 * len(paper.PUBLISHED)
+    assert len(lines) == 4 + 2 * len(paper.PUBLISHED_RESULTS)
 
 
 def test_names_are_one_line_in_every_table() -> None:
@@ -181,31 +181,31 @@ def test_a_plan_sets_the_order_the_labels_and_the_counted_runs() -> None:
     plan_rows = [("best", "Best (ours)", 10), ("best", "Best (ours)", 11), ("er_m", "ERM", 10), ("new", "new", 10)]
     planned = [BenchmarkRun(name, label, {COLOR_VAR: 0.02}, f"{name}0.02", seed) for name, label, seed in plan_rows]
     table = compare(LINES, planned)
-    assert [row.name for row in table.ours] == ["Best (ours)", "ERM", "new"]
+    assert [row.name for row in table.our_rows] == ["Best (ours)", "ERM", "new"]
     assert table.columns == [0.02]
-    assert table.ours[1].scores[0.02].values == (0.40,)
+    assert table.our_rows[1].scores[0.02].values == (0.40,)
     assert rows(tables.to_markdown(table))["new"] == []  # not run yet
     assert any(note.startswith("1 of 4 runs are not made yet") for note in table.notes)
-    assert any("7 lines are of other configurations or seeds: outdated, not counted" in note for note in table.notes)
+    assert any("7 lines belong to other configurations or seeds and are not used" in note for note in table.notes)
 
 
 def test_scores_on_val_are_not_compared_with_published_results() -> None:
     table = compare([make_line("a", 10, 0.5, value, split="val") for value in (0.02, 0.05)])
     assert comparison_figure(table).axes[0].get_ylabel() == "accuracy on the validation set"
-    assert table.published == []
+    assert table.published_rows == []
     assert table.notes[0].startswith("Validation set, last checkpoint")
 
 
 def test_scores_on_val_and_on_test_are_not_mixed() -> None:
-    with pytest.raises(UserError, match="some of these runs were scored on test, some on val"):
+    with pytest.raises(UserError, match="some of these runs were evaluated on test, others on val"):
         compare([make_line("a", 10, 0.5, split="val"), make_line("a", 11, 0.5, split="test")])
 
 
 def test_without_a_plan_only_the_last_configuration_of_a_cell_counts() -> None:
     lines = [make_line("a", 1, 0.1, config_hash="old"), make_line("a", 1, 0.5), make_line("a", 2, 0.7)]
     table = compare(lines)
-    assert table.ours[0].scores[0.02].values == (0.5, 0.7)
-    assert any(note.startswith("1 lines are of other") for note in table.notes)
+    assert table.our_rows[0].scores[0.02].values == (0.5, 0.7)
+    assert any(note.startswith("1 lines belong to other") for note in table.notes)
 
 
 def test_columns_can_be_any_key_and_other_keys_give_rows() -> None:
@@ -216,8 +216,8 @@ def test_columns_can_be_any_key_and_other_keys_give_rows() -> None:
     ]
     table = compare(lines, by="mu")
     assert table.columns == [2, 10]
-    assert [row.name for row in table.ours] == ["a, ema=0.9", "a, ema=None"]
-    assert table.published == []
+    assert [row.name for row in table.our_rows] == ["a, ema=0.9", "a, ema=None"]
+    assert table.published_rows == []
     with pytest.raises(UserError, match=r"training\.ema, mu: choose the columns with --by"):
         compare(lines)
     with pytest.raises(UserError, match="--by nu: no run sets it; did you mean 'mu'"):
@@ -226,9 +226,9 @@ def test_columns_can_be_any_key_and_other_keys_give_rows() -> None:
 
 def test_another_metric_has_no_published_rows_and_bias_accuracy_no_best_value() -> None:
     table = compare(LINES, metric="bias_accuracy")
-    assert table.published == []
+    assert table.published_rows == []
     assert "**" not in tables.to_markdown(table)
-    with pytest.raises(UserError, match="--metric acuracy: er_m has no such; did you mean 'accuracy'"):
+    with pytest.raises(UserError, match="--metric acuracy: er_m has no such metric; did you mean 'accuracy'"):
         compare(LINES, metric="acuracy")
 
 
@@ -244,7 +244,7 @@ def test_the_lowest_error_or_gap_is_the_best(metric: str) -> None:
 
 
 def test_an_undefined_value_is_left_out() -> None:
-    (row,) = compare([make_line("a", 1, None), make_line("a", 2, 0.5)]).ours
+    (row,) = compare([make_line("a", 1, None), make_line("a", 2, 0.5)]).our_rows
     assert row.scores[0.02].values == (0.5,)
 
 
@@ -282,7 +282,7 @@ def test_the_figure_shows_means_bands_and_confirmed_published_accuracies() -> No
     er_m, best, *published = axes.lines
     assert list(er_m.get_ydata()) == [pytest.approx(0.41), pytest.approx(0.83)]
     assert list(best.get_xdata()) == [0.02]
-    assert {str(mark.get_label()) for mark in published} == {p.name for p in paper.PUBLISHED if p.confirmed}
+    assert {str(mark.get_label()) for mark in published} == {p.name for p in paper.PUBLISHED_RESULTS if p.confirmed}
     assert len(axes.collections) == 2
     corners = axes.collections[0].get_paths()[0].vertices
     mean, std = mean_and_std([0.40, 0.44, 0.39])
@@ -290,7 +290,7 @@ def test_the_figure_shows_means_bands_and_confirmed_published_accuracies() -> No
     (legend,) = figure.legends
     names = [text.get_text() for text in legend.get_texts()]
     assert names[:2] == ["best", "er_m"]  # ordered by their last points
-    assert set(names[2:]) == {p.name for p in paper.PUBLISHED if p.confirmed}
+    assert set(names[2:]) == {p.name for p in paper.PUBLISHED_RESULTS if p.confirmed}
 
 
 def test_the_names_of_many_methods_fit_into_the_figure() -> None:
@@ -343,7 +343,7 @@ def test_the_plan_beside_the_results_decides_which_lines_count(
     Path("results.jsonl").write_text("".join(json.dumps(x) + "\n" for x in (*LINES, *lines)))
     assert lntl("compare", "results.jsonl") == 0
     assert rows(Path("table.md").read_text())["ERM"] == [".6050 ± .0071"]
-    assert "10 lines are of other" in " ".join(capsys.readouterr().out.split())
+    assert "10 lines belong to other" in " ".join(capsys.readouterr().out.split())
 
 
 def test_results_of_another_plan_have_separate_tables(results_folder: Path) -> None:
@@ -364,7 +364,7 @@ def test_results_of_another_plan_have_separate_tables(results_folder: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["missing.jsonl"], "missing.jsonl: there are no such results"),
+        (["missing.jsonl"], "missing.jsonl: there is no file of results"),
         (["results.jsonl", "--plan", "missing.yaml"], "missing.yaml: cannot read the plan"),
         (["results.jsonl", "--out", "results.jsonl"], "results.jsonl: cannot make the folder"),
         (["results.jsonl", "--metric", "x"], "--metric x"),
@@ -387,7 +387,7 @@ def test_bad_arguments_give_one_sentence(
 )
 def test_the_name_of_a_row_has_the_overrides_that_distinguish_it(overrides: dict[str, Any], name: str) -> None:
     table = compare([make_line("lntl", 10, 0.5) | {"overrides": overrides}], by=COLOR_VAR)
-    assert [row.name for row in table.ours] == [name]
+    assert [row.name for row in table.our_rows] == [name]
 
 
 @pytest.mark.full

@@ -80,7 +80,7 @@ def test_each_run_is_a_task_and_the_head_writes_the_lines(
     bench: Benchmark,  # noqa: F811
     jobs: list[PlannedRun],  # noqa: F811
 ) -> None:
-    assert max(len(progress.running) for progress in on_ray.run(bench, jobs, lambda: False)) <= 2
+    assert max(len(progress.running_runs) for progress in on_ray.run(bench, jobs, lambda: False)) <= 2
     lines = results.read(bench.results)
     assert [line.seed for line in lines] == [1, 2, 3, 4, 5]
     assert [line.failed for line in lines] == [False] * 5
@@ -96,11 +96,11 @@ def test_a_line_that_only_a_worker_has_written_is_not_lost(
     jobs: list[PlannedRun],  # noqa: F811
 ) -> None:
     progress = on_ray.run(bench, jobs[:1], lambda: False)
-    assert next(progress).ended is not None
+    assert next(progress).ended_run is not None
     progress.close()  # the head dies
     bench.results.unlink()  # before it could write the line
     assert [line.seed for line in results.read(bench.results.with_name("results-worker-0a1b.jsonl"))] == [1]
-    assert bench.missing(jobs[:1]) == []
+    assert bench.missing_runs(jobs[:1]) == []
     assert list(on_ray.run(bench, jobs[:1], lambda: False)) == []
     assert [line.seed for line in results.read(bench.results)] == [1]
 
@@ -127,7 +127,7 @@ def test_a_run_that_ray_loses_counts_as_failed(
     list(on_ray.run(bench, jobs[:1], lambda: False))
     (line,) = results.read(bench.results)
     assert line.error == "'Lost in Ray: the node died'"
-    assert bench.missing(jobs[:1]) == jobs[:1]
+    assert bench.missing_runs(jobs[:1]) == jobs[:1]
 
 
 @pytest.mark.usefixtures("ray")
@@ -203,7 +203,7 @@ def test_an_address_that_does_not_answer_gives_one_sentence(
     plan: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", ModuleType("ray"))
-    monkeypatch.setattr(on_ray, "ANSWERING", 0.5)
+    monkeypatch.setattr(on_ray, "ANSWER_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         assert lntl("benchmark", "plan.yaml", "--on", f"ray=127.0.0.1:{port}") == 2

@@ -128,7 +128,7 @@ def test_a_setting_that_does_not_affect_results_keeps_the_hash(write: Any, overr
     ],
 )
 def test_two_cells_that_are_one_run_are_refused(write: Any, grid: dict[str, Any], expected: str) -> None:
-    with pytest.raises(UserError, match=rf"plan\.yaml: {expected} .*are one run: .*; leave one"):
+    with pytest.raises(UserError, match=rf"plan\.yaml: {expected} .*are the same run: .*; remove one"):
         runs(write(runs=[ROWS[0] | {"grid": grid}]))
 
 
@@ -142,7 +142,7 @@ def test_every_line_of_the_benchmarks_of_the_repository_counts_as_done(path: Pat
     plan = plans.read(path)
     planned, bench = runs(path), Benchmark(path.parent / plan.results, (), 1, split=plan.split)
     lines = {line.key for line in results.read(bench.results)}
-    assert {run.key for run in bench.missing(planned)} == {run.key for run in planned} - lines
+    assert {run.key for run in bench.missing_runs(planned)} == {run.key for run in planned} - lines
 
 
 def test_seeds_share_a_hash_and_cells_do_not(write: Any) -> None:

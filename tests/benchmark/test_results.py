@@ -74,7 +74,7 @@ def test_nan_is_refused() -> None:
         ("[]", "Input should be an object"),
         ("[" * 10_000, "Invalid JSON"),
         (json.dumps({k: v for k, v in LINE.items() if k != "seed"}), "seed: Field required"),
-        (json.dumps({k: v for k, v in LINE.items() if k != "metrics"}), "it has neither metrics nor an error"),
+        (json.dumps({k: v for k, v in LINE.items() if k != "metrics"}), "the line has neither metrics nor an error"),
         (json.dumps(LINE | {"seed": "1"}), "seed: Input should be a valid integer"),
         (json.dumps(LINE | {"overrides": [1]}), "overrides: Input should be"),
         (json.dumps(LINE | {"split": [1]}), "split: Input should be 'test' or 'val'"),

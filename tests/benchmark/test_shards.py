@@ -43,7 +43,7 @@ def scores(path: Path) -> list[tuple[int, float | str]]:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 8])
 def test_every_run_is_in_one_shard(count: int) -> None:
-    shards_of_runs = [Shard(index, count).of(range(7)) for index in range(1, count + 1)]
+    shards_of_runs = [Shard(index, count).select(range(7)) for index in range(1, count + 1)]
     assert sorted(run for shard_runs in shards_of_runs for run in shard_runs) == list(range(7))
     assert max(map(len, shards_of_runs)) - min(map(len, shards_of_runs)) <= 1
 
@@ -118,11 +118,11 @@ def test_collecting_keeps_common_lines_and_removes_the_files_of_workers(path: Pa
 def test_shards_make_all_runs_once_and_the_benchmark_collects_them(bench: Benchmark, jobs: list[PlannedRun]) -> None:  # noqa: F811
     shard_benches = [Benchmark(bench.results, bench.command, 2, shard=Shard(index, 2)) for index in (1, 2)]
     for shard_bench in shard_benches:
-        list(shard_bench.run(shard_bench.shard.of(jobs)))  # type: ignore[union-attr]
+        list(shard_bench.run(shard_bench.shard.select(jobs)))  # type: ignore[union-attr]
     assert not bench.results.exists()
     assert [line.seed for line in results.read(Shard(1, 2).file(bench.results))] == [1, 3, 5]
     for shard_bench in (*shard_benches, bench):
-        assert shard_bench.missing(jobs) == []
+        assert shard_bench.missing_runs(jobs) == []
     assert list(bench.run(jobs)) == []
     assert sorted(line.seed for line in results.read(bench.results)) == [1, 2, 3, 4, 5]
 

@@ -29,7 +29,7 @@ def pets(trained_run: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_explain_writes_a_page_the_attributions_and_a_picture_for_each_image(pets: Path, capsys: Capture) -> None:
     names = [str(path) for path in sorted(Path("pets/more").glob("*.png"))][:3]
     assert lntl("explain", str(pets), "pets/more", "--out", "explained", "--limit", "3", "--steps", "4") == 0
-    assert "3 of 30 examples are explained; --limit changes that" in capsys.readouterr().out
+    assert "3 of 30 examples are explained; use --limit to explain more" in capsys.readouterr().out
     image_names = [path.name for path in sorted(Path("explained").glob("*.png"))]
     assert image_names == [f"{number:04}_{Path(name).stem}.png" for number, name in enumerate(names, 1)]
     page = Path("explained/index.html").read_text("utf-8")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lntl.config.keys import Evaluation
 from lntl.evaluation import metrics
-from lntl.evaluation.metrics import METRICS, CellNames, bias_name, listed, lower_is_better
+from lntl.evaluation.metrics import METRICS, CellNames, bias_name, join_names, lower_is_better
 from lntl.evaluation.predict import Predictions
 from lntl.evaluation.tally import compute, confusion, tally
 from lntl.types import IGNORE, BiasSpec
@@ -353,5 +353,5 @@ def test_the_name_of_a_group_lists_all_its_biases() -> None:
 
 
 def test_long_lists_and_long_names_are_shortened() -> None:
-    assert listed(["a", "b"]) == "a; b"
-    assert listed(["x" * 200, *"bcdefg"]) == "x" * 149 + "…; b; c; d; e; and 2 more"
+    assert join_names(["a", "b"]) == "a; b"
+    assert join_names(["x" * 200, *"bcdefg"]) == "x" * 149 + "…; b; c; d; e; and 2 more"

@@ -164,7 +164,9 @@ def test_ranks_of_slurm_must_have_the_same_settings_and_reach_each_other(tmp_pat
 
 
 def test_several_processes_need_a_kind_of_device_and_not_a_single_device(make_config: Callable[..., Config]) -> None:
-    with pytest.raises(UserError, match="device cuda:1 is a single device, and 2 processes are to run; give the kind"):
+    with pytest.raises(
+        UserError, match="device cuda:1 is a single device, but the run has 2 processes; write only the kind"
+    ):
         make_config("erm", training={"device": "cuda:1", "devices": 2})
 
 

@@ -144,7 +144,7 @@ def test_every_command_refuses_a_strangers_folder_in_one_sentence(
         content = torch.load(path, weights_only=True)
         torch.save(content | {"config": config}, path)
     files_before = tree(run)
-    sentence = f"it names {name}, and importing {name.rpartition('.')[0]} runs its code; if you trust it, say so"
+    sentence = f"it names {name}, and importing {name.rpartition('.')[0]} runs its code; if you trust it, allow it"
     for command_name in COMMANDS:
         capsys.readouterr()
         assert (

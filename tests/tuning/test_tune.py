@@ -137,7 +137,7 @@ def test_the_command_tune_makes_trials_the_best_configuration_and_a_page(
     assert "</html>" in page
     assert (study_folder / "history.png").read_bytes().startswith(b"\x89PNG")
     assert lntl("tune", "tiny.yaml", "space.yaml", "--trials", "3") == 0
-    assert "0 of 3 trials are to be made" in capsys.readouterr().out
+    assert "0 of 3 trials remain" in capsys.readouterr().out
 
 
 def test_a_trial_is_pruned_only_in_the_last_phase(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""An audit of data before training."""
+"""Audit the data of a configuration before training."""
 
 from lntl.audit.check import Audit, audit
 

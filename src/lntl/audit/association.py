@@ -1,4 +1,4 @@
-"""Measures of the association of bias and label, and the smallest difference that a test set can show."""
+"""Measures of the association of bias and label, and the smallest difference that a test set can detect."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from lntl.types import IGNORE
 
 Ints = NDArray[np.int64]
 
-SIGNIFICANCE, POWER = 0.05, 0.8  # of a two-sided test for a difference of two accuracies
+SIGNIFICANCE, POWER = 0.05, 0.8  # level and power of a two-sided test for a difference of two accuracies
 MAX_CELLS = 10_000_000  # largest number of (class, value) cells for which Cramér's V is computed
 
 
@@ -42,19 +42,19 @@ class Table:
         return np.asarray(self.cells % self.num_values)
 
     @property
-    def rows(self) -> int:
+    def num_examples(self) -> int:
         """Number of examples in the table."""
         return int(self.count.sum())
 
     @property
     def class_count(self) -> Ints:
         """Number of examples of each class, (num_classes,)."""
-        return _sums(self.classes, self.count, self.num_classes)
+        return _sum_by_index(self.classes, self.count, self.num_classes)
 
     @property
     def value_count(self) -> Ints:
         """Number of examples of each bias value, (num_values,)."""
-        return _sums(self.values, self.count, self.num_values)
+        return _sum_by_index(self.values, self.count, self.num_values)
 
     def dense(self) -> Ints:
         """Return the counts of all cells, also of empty ones, (num_classes, num_values)."""
@@ -64,7 +64,7 @@ class Table:
 
 
 def crosstab(y: Ints, value: Ints, num_classes: int, num_values: int) -> Table:
-    """Return the table of rows with these classes and bias values, (n,); rows whose value is IGNORE are left out."""
+    """Return the table of n examples, given their y and value, (n,); examples whose value is IGNORE are left out."""
     known = value != IGNORE
     cells, count = np.unique(y[known] * num_values + value[known], return_counts=True)
     return Table(num_classes, num_values, cells, count)
@@ -81,7 +81,7 @@ def cramers_v(table: Table) -> float:
     """
     from scipy.stats.contingency import association  # imported here because it is slow to import
 
-    rows, columns = _occurring(table)
+    rows, columns = _indices_of_occurring(table)
     shape = (int(rows.max(initial=-1)) + 1, int(columns.max(initial=-1)) + 1)
     if min(shape) < 2 or math.prod(shape) > MAX_CELLS:
         return math.nan
@@ -96,11 +96,11 @@ def normalised_mutual_information(table: Table) -> float:
     from scipy.stats import entropy
     from sklearn.metrics import mutual_info_score
 
-    rows, columns = _occurring(table)
+    rows, columns = _indices_of_occurring(table)
     if min(rows.max(initial=-1), columns.max(initial=-1)) < 1:
         return math.nan
-    shared = mutual_info_score(None, None, contingency=csr_array((table.count, (rows, columns))))
-    return float(2 * shared / (entropy(table.class_count) + entropy(table.value_count)))
+    mutual_information = mutual_info_score(None, None, contingency=csr_array((table.count, (rows, columns))))
+    return float(2 * mutual_information / (entropy(table.class_count) + entropy(table.value_count)))
 
 
 def best_rule(table: Table) -> Ints:
@@ -118,12 +118,12 @@ def best_rule(table: Table) -> Ints:
 
 def rule_accuracy(table: Table, rule: Ints) -> float:
     """Return the accuracy of a rule that predicts class rule[value] from the bias value; rule: (num_values,)."""
-    return _share(table.count[rule[table.values] == table.classes].sum(), table.rows)
+    return _share(table.count[rule[table.values] == table.classes].sum(), table.num_examples)
 
 
 def majority_share(table: Table) -> float:
     """Return the share of the most frequent class."""
-    return _share(table.class_count.max(), table.rows)
+    return _share(table.class_count.max(), table.num_examples)
 
 
 def detectable_difference(n: int) -> float:
@@ -137,7 +137,7 @@ def detectable_difference(n: int) -> float:
     return float(z / np.sqrt(2 * n + z**2))
 
 
-def _occurring(table: Table) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _indices_of_occurring(table: Table) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the class and the bias value of each cell as indices among the classes and values that occur."""
     return (
         np.unique(table.classes, return_inverse=True)[1].reshape(-1),
@@ -145,7 +145,7 @@ def _occurring(table: Table) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     )
 
 
-def _sums(index: Ints, count: Ints, size: int) -> Ints:
+def _sum_by_index(index: Ints, count: Ints, size: int) -> Ints:
     """Return the sums of the counts that have the same index, (size,)."""
     total = np.zeros(size, dtype=np.int64)
     np.add.at(total, index, count)

@@ -16,9 +16,10 @@ from lntl.data.decoding import UnreadableImageError
 from lntl.data.rows import LabelSettings, LeakingGroupsError
 from lntl.types import IGNORE, Dataset, ImageSplit, Split
 
-Watch = Callable[[Sequence[Tensor], str], Iterable[Tensor]]  # yields the items of its argument and shows progress
+ShowProgress = Callable[[Sequence[Tensor], str], Iterable[Tensor]]  # yields the given items and shows the progress
 
-_BATCH, _BYTES = 256, 2**26  # largest number of examples in a batch, and of bytes of their pixels
+_MAX_BATCH_SIZE = 256
+_MAX_BATCH_BYTES = 2**26  # pixels of a batch of images
 
 
 @dataclass(frozen=True)
@@ -36,25 +37,25 @@ class Examples:
 
     Attributes:
         data: The data set, without the rows that training would skip or refuse.
-        leaking: The error raised if values of group_id have rows in more than one split; None if no value has.
+        leak_error: The error raised if values of group_id have rows in more than one split; None if no value has.
         opened_examples: Fingerprints of the examples; None if the examples were not opened.
         splits: Names of the splits.
         split: Index of the split of each example, (n,).
         y: Class, (n,).
         value: Joint bias value, IGNORE if unknown, (n,).
         row: Index of each example in the data set, (n,).
-        begin: Position of the first example of each split.
+        offset: Position of the first example of each split.
     """
 
     data: Dataset
-    leaking: LeakingGroupsError | None
+    leak_error: LeakingGroupsError | None
     opened_examples: OpenedExamples | None
     splits: tuple[str, ...]
     split: Ints
     y: Ints
     value: Ints
     row: Ints
-    begin: Ints
+    offset: Ints
 
     def name(self, position: int) -> str:
         """Return the name of an example."""
@@ -62,40 +63,40 @@ class Examples:
         return f"row {name}" if name.isdecimal() else name
 
 
-def read(settings: Data, images: bool, watch: Watch) -> Examples:
+def read(settings: Data, images: bool, show_progress: ShowProgress) -> Examples:
     """Return the examples of a data set.
 
     Args:
         settings: The section `data` of a configuration.
         images: Whether to open every example.
-        watch: Shows progress.
+        show_progress: Function that yields the items of a sequence and shows the progress.
 
     Raises:
-        UserError: If the data cannot be read at all.
+        UserError: If the data cannot be read.
     """
     settings = settings.skipping_errors() if isinstance(settings, LabelSettings) else settings
     unopened = settings.without_opening_images() if isinstance(settings, LabelSettings) else settings
-    data, leaking = _load(unopened)
-    opened = _open(data, watch) if images else None
-    if opened is not None and opened.unreadable and unopened is not settings:
-        data, leaking = _load(settings)  # without the images that training skips
-        opened = _open(data, watch)
+    data, leak_error = _load(unopened)
+    opened_examples = _open(data, show_progress) if images else None
+    if opened_examples is not None and opened_examples.unreadable and unopened is not settings:
+        data, leak_error = _load(settings)  # without the images that training skips
+        opened_examples = _open(data, show_progress)
     splits = data.splits.values()
     y, group, row = (
         torch.cat([tensor.cpu() for tensor in tensors]).numpy()
         for tensors in zip(*((split.y, split.group, split.row) for split in splits), strict=True)
     )
-    size = np.array([len(split) for split in splits])
+    split_sizes = np.array([len(split) for split in splits])
     return Examples(
         data=data,
-        leaking=leaking,
-        opened_examples=opened,
+        leak_error=leak_error,
+        opened_examples=opened_examples,
         splits=tuple(data.splits),
-        split=np.arange(len(size)).repeat(size),
+        split=np.arange(len(split_sizes)).repeat(split_sizes),
         y=y,
         value=np.where(group == IGNORE, IGNORE, group - y * data.spec.num_bias_values),
         row=row,
-        begin=np.cumsum(size) - size,
+        offset=np.cumsum(split_sizes) - split_sizes,
     )
 
 
@@ -108,19 +109,19 @@ def _load(settings: Data) -> tuple[Dataset, LeakingGroupsError | None]:
         return load_data(settings.name, settings.without_groups()), error
 
 
-def _open(data: Dataset, watch: Watch) -> OpenedExamples:
-    size = max(1, min(_BATCH, _BYTES // math.prod(data.spec.input_shape)))
-    parts, positions, unreadable, begin = [], [], dict[int, str](), 0
+def _open(data: Dataset, show_progress: ShowProgress) -> OpenedExamples:
+    batch_size = max(1, min(_MAX_BATCH_SIZE, _MAX_BATCH_BYTES // math.prod(data.spec.input_shape)))
+    parts, positions, unreadable, offset = [], [], dict[int, str](), 0
     for name, split in data.splits.items():
-        for index in watch(torch.arange(len(split)).split(size), name):
+        for index in show_progress(torch.arange(len(split)).split(batch_size), name):
             for part, result in _fingerprints(split, index):
                 if isinstance(result, Fingerprints):
                     parts.append(result)
-                    positions.append(begin + part.numpy())
+                    positions.append(offset + part.numpy())
                 else:
-                    unreadable[begin + int(part)] = result.reason
-        begin += len(split)
-    prints = join(parts) if parts else NO_IMAGES  # vectors can always be read
+                    unreadable[offset + int(part)] = result.reason
+        offset += len(split)
+    prints = join(parts) if parts else NO_IMAGES  # vectors can always be read, so only images may have no part
     return OpenedExamples(prints, np.concatenate([np.empty(0, dtype=np.int64), *positions]), unreadable)
 
 
@@ -135,5 +136,5 @@ def _fingerprints(split: Split, index: Tensor) -> Iterator[tuple[Tensor, Fingerp
         if len(index) == 1:
             yield index, error
         else:
-            for single in index.split(1):
-                yield from _fingerprints(split, single)
+            for position in index.split(1):
+                yield from _fingerprints(split, position)

@@ -1,8 +1,9 @@
 """Findings of an audit as sentences, and the recommended first method.
 
-A problem makes results untrustworthy, a warning limits what they can show, a note informs. The recommendation follows
-docs/REPRODUCTION.md: LNTL on the bias product if the bias nearly determines the label or a group is empty; weighted
-groups only if every group has rows; a method without bias labels if most bias labels are missing.
+A problem makes results untrustworthy, a warning limits their meaning, and a note is only information. The
+recommendation follows docs/REPRODUCTION.md. LNTL on the bias product is recommended if the bias nearly determines the
+label or a group is empty, a method with weighted groups only if every group has rows, and a method without bias labels
+if most bias labels are missing.
 """
 
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from lntl.audit.association import POWER, SIGNIFICANCE
-from lntl.evaluation.metrics import METRICS, counted, listed
+from lntl.evaluation.metrics import METRICS, format_count, join_names
 from lntl.experiment.build import methods_without_bias
 from lntl.runs.formats import (
     Association,
@@ -29,7 +30,7 @@ SAME_BIAS = 0.8  # another split counts as biased like training if its skill is 
 WEAK_SKILL = 0.05  # up to this skill, plain training has little to gain from the bias
 WEAK_CRAMERS_V = 0.1  # below this, bias and label count as unrelated: "small" for two values, Cohen, 1988
 NEAR_CERTAIN_SKILL = 0.9  # above this, the bias nearly determines the label
-MAX_MISSING = 0.5  # above this share of missing bias labels, methods that need them have too few
+MAX_MISSING = 0.5  # above this share of missing bias labels, too few remain for methods that need them
 MAX_DRO_GROUPS = 16  # up to this number of groups, a batch of 128 estimates the loss of each group for group_dro
 
 PHASES = {
@@ -57,68 +58,79 @@ _LEVELS = ("problem", "warning", "note")
 
 def findings(check: Check) -> list[Finding]:
     """Return the findings of an audit, problems first."""
-    rules = (_rows, _duplicates, _bias, _train_cells, _val, _test, _biased_splits)
+    rules = (
+        _row_findings,
+        _duplicate_findings,
+        _bias_findings,
+        _train_findings,
+        _val_findings,
+        _test_findings,
+        _biased_split_findings,
+    )
     unsorted = [Finding(level=level, title=title, text=text) for rule in rules for level, title, text in rule(check)]
     return sorted(unsorted, key=lambda finding: _LEVELS.index(finding.level))
 
 
 def skill(association: Association) -> float:
     """Return the skill of a classifier that sees only the bias: 0 at the accuracy of the majority class, 1 at 100 %."""
-    right, most = association.bias_only, association.majority
-    return 0.0 if right is None or most is None or most == 1 else (right - most) / (1 - most)
+    accuracy, majority = association.bias_only, association.majority
+    return 0.0 if accuracy is None or majority is None or majority == 1 else (accuracy - majority) / (1 - majority)
 
 
-def determining(check: Check) -> list[BiasCounts]:
-    """Return the biases whose every value occurs with only one class in training."""
+def find_determining_biases(check: Check) -> list[BiasCounts]:
+    """Return the biases that determine the class: in training each of their values occurs with only one class."""
     rows = check.splits[0].n
     biases = [
         bias
         for bias in check.biases
         if skill(bias.association["train"]) == 1
-        and 2 * len(bias.values) <= rows  # with more values, each has only about one row
+        and 2 * len(bias.values) <= rows  # with more values, a value may have a single row, which proves nothing
     ]
-    return biases[:-1] if len(biases) > 1 else biases  # the last one is the combination of the others
+    return biases[:-1] if len(biases) > 1 else biases  # the last of several biases is the combination of the others
 
 
-def _have(n: int) -> str:
+def _has_or_have(n: int) -> str:
     return "has" if n == 1 else "have"
 
 
-def _listed(cells: list[CellCount], n: int) -> str:
+def _format_cells(cells: list[CellCount], n: int) -> str:
     names = [f"{cell.name}: {cell.n}" if cell.n else cell.name for cell in cells]
-    return listed(names + [""] * (n - len(names)))
+    return join_names(names + [""] * (n - len(names)))
 
 
-def _split(check: Check, name: str) -> SplitCounts:
+def _find_split(check: Check, name: str) -> SplitCounts:
     return next(split for split in check.splits if split.name == name)
 
 
-def _rows(check: Check) -> Iterator[Sentence]:
+def _row_findings(check: Check) -> Iterator[Sentence]:
     """Yield findings about single rows."""
-    if wrong := check.wrong_rows:
-        rows = f"{counted(len(wrong), 'wrong row')} ({listed(wrong)})"
+    if wrong_rows := check.wrong_rows:
+        rows = f"{format_count(len(wrong_rows), 'wrong row')} ({join_names(wrong_rows)})"
         if check.on_error == "stop":
-            remedy = "training stops at them: correct them, or leave them out with data.on_error: skip"
+            remedy = "training stops at these rows: correct them, or leave them out with data.on_error: skip"
             yield "problem", "Wrong rows", f"{rows}; {remedy}."
         else:
             yield "warning", "Wrong rows are left out", f"{rows}: the audit and training leave them out."
     if unreadable := check.unreadable:
-        text = f"{counted(len(unreadable), 'image')} cannot be read ({listed(unreadable)}); training stops at them"
+        text = (
+            f"{format_count(len(unreadable), 'image')} cannot be read ({join_names(unreadable)}); training stops "
+            "at them"
+        )
         remedy = "replace them, or leave them out with data.check: read, on_error: skip"
         yield "problem", "Images that cannot be read", f"{text}: {remedy}."
     if not check.opened:
         yield "note", "Images not opened", "Equal, similar and unreadable images were not searched for."
     if check.leaking is not None:
         groups, column = check.leaking.groups, check.leaking.column
-        values = f"{counted(len(groups), 'value')} of {column} ({listed(groups)})"
-        text = f"{values} {_have(len(groups))} rows in more than one split, so the splits are not independent"
+        values = f"{format_count(len(groups), 'value')} of {column} ({join_names(groups)})"
+        text = f"{values} {_has_or_have(len(groups))} rows in more than one split, so the splits are not independent"
         yield "problem", f"Values of {column} in two splits", f"{text}; keep all rows of a value in one split."
 
 
-def _duplicates(check: Check) -> Iterator[Sentence]:
+def _duplicate_findings(check: Check) -> Iterator[Sentence]:
     if check.duplicates is None:
         return
-    examples, equal, alike = check.duplicates.of, check.duplicates.equal, check.duplicates.alike
+    examples, equal, similar = check.duplicates.of, check.duplicates.equal, check.duplicates.alike
     if equal.across:
         shared = ", ".join(f"{part.n} of {part.of} are also in {part.within}" for part in equal.shared if part.n)
         yield (
@@ -127,23 +139,35 @@ def _duplicates(check: Check) -> Iterator[Sentence]:
             f"Of the {examples}, {shared} (equal in every value). Remove them from one split.",
         )
     if equal.disagree:
-        text = f"{counted(equal.disagree, 'set')} of equal {examples} {_have(equal.disagree)} different classes"
+        text = (
+            f"{format_count(equal.disagree, 'set')} of equal {examples} {_has_or_have(equal.disagree)} different "
+            "classes"
+        )
         text = f"{text}: some labels are wrong."
         yield "warning", f"Equal {examples}, different classes", text
-    if inside := equal.sets - equal.across:
-        text = f"There {'is' if inside == 1 else 'are'} {counted(inside, 'set')} of equal {examples} within a split"
+    if num_within := equal.sets - equal.across:
+        text = (
+            f"There {'is' if num_within == 1 else 'are'} {format_count(num_within, 'set')} of equal {examples} "
+            "within a split"
+        )
         text = f"{text}: these {examples} count more than once."
         yield "note", f"Equal {examples} within a split", text
-    if alike is not None and alike.across:
-        text = f"{counted(alike.across, 'pair')} of similar images {_have(alike.across)} an image in each of two splits"
+    if similar is not None and similar.across:
+        text = (
+            f"{format_count(similar.across, 'pair')} of similar images {_has_or_have(similar.across)} an image "
+            "in each of two splits"
+        )
         advice = "if they are copies, keep them in one split with data.group_id"
         yield "warning", "Similar images in two splits", f"{text}; {advice}."
-    if alike is not None and alike.disagree:
-        text = f"{counted(alike.disagree, 'pair')} of similar images {_have(alike.disagree)} different classes"
+    if similar is not None and similar.disagree:
+        text = (
+            f"{format_count(similar.disagree, 'pair')} of similar images {_has_or_have(similar.disagree)} "
+            "different classes"
+        )
         yield "warning", "Similar images, different classes", f"{text}: check the labels."
 
 
-def _bias(check: Check) -> Iterator[Sentence]:
+def _bias_findings(check: Check) -> Iterator[Sentence]:
     """Yield findings about missing bias labels and about the number of bias values."""
     if not check.annotated:
         text = (
@@ -152,44 +176,47 @@ def _bias(check: Check) -> Iterator[Sentence]:
         )
         yield "warning", "No bias annotation", text
         return
-    for bias in determining(check):
+    for bias in find_determining_biases(check):
         text = (
             f"In training every value of {bias.name} occurs with only one class: from these labels, no method can "
             "distinguish the bias from the class."
         )
         yield "problem", "The bias determines the class", f"{text} {' '.join(what_helps(check))}"
     joint, train = check.biases[-1], check.splits[0]
-    rows, values = round(train.n * (1 - train.missing)), len(joint.values)
-    if rows < check.cells["train"].few * values:
+    num_rows, num_values = round(train.n * (1 - train.missing)), len(joint.values)
+    if num_rows < check.cells["train"].few * num_values:
         text = (
-            f"There are only {rows} training rows for {values} values of {joint.name}: a method may memorise the label "
-            "of each value, and h has few rows per value; merge values, or use bins."
+            f"There are only {num_rows} training rows for {num_values} values of {joint.name}: a method may "
+            "memorise the label of each value, and h has few rows per value; merge values, or use bins."
         )
         yield "warning", "Many bias values", text
     shares = {bias.name: bias.missing["train"] for bias in check.biases[:-1] or check.biases}
     if missing := [f"{name} {share:.1%}" for name, share in shares.items() if share]:
-        text = f"Share of training rows without a bias value: {listed(missing)}. Metrics by group leave these rows out"
+        text = (
+            f"Share of training rows without a bias value: {join_names(missing)}. Metrics by group leave these rows out"
+        )
         yield "note", "Missing bias values", f"{text}, and group_dro never draws them."
 
 
 def what_helps(check: Check) -> list[str]:
     """Return advice for data in which the bias determines the class in training."""
-    overlap, best = "", "brightness"
+    source, overlap = "brightness", []
     if check.brightness_only is not None:
         center = check.center_brightness_only or 0
-        best = "center_brightness" if center > check.brightness_only else "brightness"
-        overlap = (
-            f": brightness in ten bins gives the class of {check.brightness_only:.1%} of the training images, the "
-            f"brightness of the middle that of {center:.1%}; the remaining images are the counterexamples"
-        )
+        source = "center_brightness" if center > check.brightness_only else "brightness"
+        overlap = [
+            f"Brightness in ten bins predicts the class of {check.brightness_only:.1%} of the training images; the "
+            f"brightness of the middle of the image predicts {center:.1%}. The other images are the counterexamples."
+        ]
     return [
-        "What helps: a few counterexamples, rows in which class and bias disagree;",
-        "or another measure of the same nuisance whose values overlap between the classes, such as brightness computed "
-        f"from the image, data.bias: {{from: {best}, bins: 10}}{overlap}.",
+        "What helps: a few counterexamples, which are rows in which class and bias disagree.",
+        "Another measure of the same nuisance helps, too, if its values overlap between the classes. Brightness "
+        f"computed from the image may be such a measure: data.bias: {{from: {source}, bins: 10}}.",
+        *overlap,
         "This audit measures the overlap: the best rule from values to classes must be wrong on some training rows. "
         "Finer bins of the same column do not help.",
-        "If no measure overlaps, as for the age of faces, only counterexamples remain, and images in which the bias "
-        "alone is changed or hidden, as data.grayscale: true hides a color.",
+        "If no measure overlaps (the age of faces, for example), only counterexamples help, or images in which nothing "
+        "but the bias is changed or hidden: data.grayscale: true hides a color.",
     ]
 
 
@@ -197,53 +224,63 @@ def _blind_methods() -> str:
     return ", ".join(name for name in methods_without_bias() if name != "erm")
 
 
-def _train_cells(check: Check) -> Iterator[Sentence]:
+def _train_findings(check: Check) -> Iterator[Sentence]:
     cells = check.cells["train"]
     if not check.annotated:
         return
     if cells.empty:
-        names = _listed(cells.empty_cells, cells.empty)
-        text = f"{counted(cells.empty, 'group')} {_have(cells.empty)} no training row ({names})"
+        names = _format_cells(cells.empty_cells, cells.empty)
+        text = f"{format_count(cells.empty, 'group')} {_has_or_have(cells.empty)} no training row ({names})"
         limit = "group_dro, resample and reweight cannot give them weight, and domain_independent cannot learn them"
         yield "warning", "Empty groups in training", f"{text}: {limit}."
     if cells.small:
-        names = _listed(cells.small_cells, cells.small)
-        text = f"{counted(cells.small, 'group')} {_have(cells.small)} fewer than {cells.few} training rows ({names})"
+        names = _format_cells(cells.small_cells, cells.small)
+        text = (
+            f"{format_count(cells.small, 'group')} {_has_or_have(cells.small)} fewer than {cells.few} training "
+            f"rows ({names})"
+        )
         limit = "methods that repeat these rows or give them larger weights memorise them"
         yield "warning", "Small groups in training", f"{text}: {limit}."
 
 
-def _val(check: Check) -> Iterator[Sentence]:
+def _val_findings(check: Check) -> Iterator[Sentence]:
     """Yield findings about val, the split on which the epoch is chosen."""
-    val, cells, metric = _split(check, "val"), check.cells["val"], check.best_model_metric
-    absent = [name for name, n in zip(check.class_names, val.classes, strict=True) if not n]
-    if len(check.class_names) - len(absent) < 2:
-        only = next(name for name in check.class_names if name not in absent)
-        text = f"val, on which the epoch is chosen, has only rows of {check.label} {only}"
+    val, cells, metric = _find_split(check, "val"), check.cells["val"], check.best_model_metric
+    absent_classes = [name for name, n in zip(check.class_names, val.classes, strict=True) if not n]
+    if len(check.class_names) - len(absent_classes) < 2:
+        only_class = next(name for name in check.class_names if name not in absent_classes)
+        text = f"val, on which the epoch is chosen, has only rows of {check.label} {only_class}"
         yield "problem", "One class in val", f"{text}: the chosen epoch is the one that predicts this class most often."
-    elif absent:
-        text = f"val, on which the epoch is chosen, has no row of {check.label} {listed(absent)}"
+    elif absent_classes:
+        text = f"val, on which the epoch is chosen, has no row of {check.label} {join_names(absent_classes)}"
         yield "warning", "Classes without a val row", f"{text}: accuracy on such rows is not measured there."
     if cells.absent:
-        names = _listed(cells.absent_cells, cells.absent)
-        text = f"{counted(cells.absent, 'group')} of other splits {_have(cells.absent)} no val row ({names})"
+        names = _format_cells(cells.absent_cells, cells.absent)
+        text = (
+            f"{format_count(cells.absent, 'group')} of other splits {_has_or_have(cells.absent)} no val row ({names})"
+        )
         limit = "worst_group_accuracy on val leaves them out, and equalised_odds_gap is undefined"
         if METRICS[metric].over_groups:
             limit = f"{metric}, by which the epoch is chosen, leaves them out"
         yield "warning", "Groups without a val row", f"{text}: {limit}."
 
 
-def _test(check: Check) -> Iterator[Sentence]:
-    """Yield findings about what the test set cannot show."""
-    cells, test = check.cells["test"], _split(check, "test")
+def _test_findings(check: Check) -> Iterator[Sentence]:
+    """Yield findings about the limits of the test set."""
+    cells, test = check.cells["test"], _find_split(check, "test")
     if cells.absent:
-        names = _listed(cells.absent_cells, cells.absent)
-        text = f"{counted(cells.absent, 'group')} of other splits {_have(cells.absent)} no test row ({names})"
+        names = _format_cells(cells.absent_cells, cells.absent)
+        text = (
+            f"{format_count(cells.absent, 'group')} of other splits {_has_or_have(cells.absent)} no test row ({names})"
+        )
         limit = "worst-group and unbiased accuracy leave them out, and the equalised-odds gap is undefined"
         yield "warning", "Groups without a test row", f"{text}: {limit}."
     if cells.small:
-        names = _listed(cells.small_cells, cells.small)
-        text = f"{counted(cells.small, 'group')} {_have(cells.small)} fewer than {cells.few} test rows ({names})"
+        names = _format_cells(cells.small_cells, cells.small)
+        text = (
+            f"{format_count(cells.small, 'group')} {_has_or_have(cells.small)} fewer than {cells.few} test rows "
+            f"({names})"
+        )
         yield (
             "warning",
             "Small groups in the test set",
@@ -251,33 +288,35 @@ def _test(check: Check) -> Iterator[Sentence]:
         )
     if cells.smallest is not None and cells.difference is not None:
         text = (
-            f"With {counted(cells.smallest.n, 'test row')} in the smallest group ({cells.smallest.name}), a difference "
+            f"With {format_count(cells.smallest.n, 'test row')} in the smallest group ({cells.smallest.name}), a "
+            "difference "
             f"of two runs in worst-group accuracy can be shown if it is at least {100 * cells.difference:.1f} points "
             f"(power {POWER:.0%}, significance level {SIGNIFICANCE:.0%})."
         )
         yield "note", "Smallest difference that the test set can show", text
-    if absent := [name for name, n in zip(check.class_names, test.classes, strict=True) if not n]:
-        text = f"No test row has {check.label} {listed(absent)}: accuracy on such rows is not measured."
+    if absent_classes := [name for name, n in zip(check.class_names, test.classes, strict=True) if not n]:
+        text = f"No test row has {check.label} {join_names(absent_classes)}: accuracy on such rows is not measured."
         yield "warning", "Classes without a test row", text
     joint = check.biases[-1]
     if joint.counts["train"]:  # empty if there are too many cells to list
         in_train, in_test = (np.sum(joint.counts[name], axis=0) for name in ("train", "test"))
-        if new := [joint.values[value] for value in np.flatnonzero((in_test > 0) & (in_train == 0))]:
+        if new_values := [joint.values[value] for value in np.flatnonzero((in_test > 0) & (in_train == 0))]:
             text = (
-                f"{listed(new)}: these values occur in the test set, but not in training, so that no method can learn"
+                f"{join_names(new_values)}: these values occur in the test set, but not in training, so that no "
+                "method can learn"
             )
             yield "warning", "Bias values that are not in training", f"{text} from such rows."
 
 
-def _biased_splits(check: Check) -> Iterator[Sentence]:
+def _biased_split_findings(check: Check) -> Iterator[Sentence]:
     joint, metric = check.biases[-1].association, check.best_model_metric
-    learned = skill(joint["train"])
-    if learned < BIASED_SKILL:
+    train_skill = skill(joint["train"])
+    if train_skill < BIASED_SKILL:
         return
-    if skill(joint["test"]) >= SAME_BIAS * learned:
+    if skill(joint["test"]) >= SAME_BIAS * train_skill:
         text = "The test set has the bias of training, so a network that uses the bias has a high accuracy"
         yield "warning", "A biased test set", f"{text}; look at worst-group and unbiased accuracy, too."
-    if skill(joint["val"]) >= SAME_BIAS * learned and not METRICS[metric].over_groups:
+    if skill(joint["val"]) >= SAME_BIAS * train_skill and not METRICS[metric].over_groups:
         text = f"val has the bias of training, so {metric} on val may choose an epoch that uses the bias"
         remedy = "set evaluation.best_model_metric: worst_group_accuracy"
         yield "warning", "A biased choice of the epoch", f"{text}; {remedy}."
@@ -288,8 +327,8 @@ def _biased_splits(check: Check) -> Iterator[Sentence]:
 
 def recommend(check: Check, pooled: bool) -> Recommendation:
     """Return the recommended first method; `pooled` is whether the model has the setting bias_head."""
-    method, reasons = _method(check)
-    title = "Plain training, as a baseline" if method == "erm" and determining(check) else TITLES[method]
+    method, reasons = _choose_method(check)
+    title = "Plain training, as a baseline" if method == "erm" and find_determining_biases(check) else TITLES[method]
     lines = ["training:", "  phases:", *(f"    - {phase}" for phase in PHASES[method])]
     if method == "lntl" and pooled:
         lines = ["model:", "  bias_head: pooled  # h gets the same pooled features as g", *lines]
@@ -297,11 +336,11 @@ def recommend(check: Check, pooled: bool) -> Recommendation:
     return Recommendation(method=method, title=title, reasons=reasons, yaml="\n".join(lines) + "\n")
 
 
-def _method(check: Check) -> tuple[str, list[str]]:
+def _choose_method(check: Check) -> tuple[str, list[str]]:
     """Return the method and the reasons for it."""
     bias, cells = check.biases[-1], check.cells["train"]
     missing, association, groups = bias.missing["train"], bias.association["train"], check.splits[0].cells
-    skilled = skill(association)
+    train_skill = skill(association)
     if missing > MAX_MISSING:
         return "lff", [
             f"{missing:.0%} of the training rows have no bias label; the other rows are too few for a method that "
@@ -309,25 +348,26 @@ def _method(check: Check) -> tuple[str, list[str]]:
             f"Methods that need no bias labels: {_blind_methods()}. A phase of jtt needs a phase before it: "
             "{method: erm, epochs: 1}.",
         ]
-    if biases := determining(check):
+    if biases := find_determining_biases(check):
         names = " and ".join(bias.name for bias in biases)
         reason = f"In training {names} determines {check.label}: from these labels, no method can distinguish the two."
         return "erm", [reason, *what_helps(check)]
-    unrelated = association.cramers_v is None or association.cramers_v < WEAK_CRAMERS_V
-    if association.bias_only is None or (skilled <= WEAK_SKILL and unrelated):
+    is_unrelated = association.cramers_v is None or association.cramers_v < WEAK_CRAMERS_V
+    if association.bias_only is None or (train_skill <= WEAK_SKILL and is_unrelated):
         return "erm", [
             "In training the bias hardly predicts the label, so there is nothing to unlearn.",
             "If the features themselves must not contain the bias, train with lntl and check them with lntl probe.",
         ]
-    if cells.empty or cells.small or skilled >= NEAR_CERTAIN_SKILL:
+    if cells.empty or cells.small or train_skill >= NEAR_CERTAIN_SKILL:
         return "lntl", _why_lntl(association, cells)
     reasons = ["Every group has training rows, so rare groups can get the same weight as frequent ones."]
     if not missing and groups <= MAX_DRO_GROUPS:
         return "group_dro", [*reasons, f"{groups} groups are few enough to estimate the loss of each."]
-    why = f"{missing:.1%} of the rows have no bias label" if missing else f"{groups} groups are many"
+    obstacle = f"{missing:.1%} of the rows have no bias label" if missing else f"{groups} groups are many"
     return "reweight", [
         *reasons,
-        f"{why}; reweight estimates p(label given bias) from all rows, whereas group_dro needs rows of each group.",
+        f"{obstacle}; reweight estimates p(label given bias) from all rows, whereas group_dro needs rows of each "
+        "group.",
     ]
 
 
@@ -342,10 +382,10 @@ def _why_lntl(association: Association, cells: CellCounts) -> list[str]:
             "are too few for larger weights to help."
         )
     if cells.empty:
-        groups = f"{counted(cells.empty, 'group')} {_have(cells.empty)}"
+        groups = f"{format_count(cells.empty, 'group')} {_has_or_have(cells.empty)}"
         reasons.append(f"{groups} no training row, and weights cannot replace missing rows.")
     if cells.small:
-        groups = f"{counted(cells.small, 'group')} {_have(cells.small)}"
+        groups = f"{format_count(cells.small, 'group')} {_has_or_have(cells.small)}"
         reasons.append(
             f"{groups} fewer than {cells.few} training rows: a method that repeats these rows memorises them."
         )
@@ -358,13 +398,14 @@ def _reasons_of_several_biases(check: Check) -> list[str]:
     if not biases:
         return []
     values = {bias.name: bias.association["train"].cramers_v for bias in biases}
-    unrelated = [name for name, value in values.items() if value is None or value < WEAK_CRAMERS_V]
+    unrelated_biases = [name for name, value in values.items() if value is None or value < WEAK_CRAMERS_V]
     reasons = [
         f"h predicts each of the {len(biases)} biases separately; groups are formed with the "
         f"{len(check.biases[-1].values)} combinations that occur."
     ]
-    if unrelated and len(unrelated) < len(biases):
+    if unrelated_biases and len(unrelated_biases) < len(biases):
         reasons.append(
-            f"Hardly related to the label in training: {listed(unrelated)}. Without it each group has more rows."
+            f"Hardly related to the label in training: {join_names(unrelated_biases)}. Without these columns "
+            "each group has more rows."
         )
     return reasons

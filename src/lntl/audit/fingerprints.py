@@ -18,11 +18,13 @@ Ints = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
 
 LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue. Source: Rec. ITU-R BT.601
-HASHED, LOW, THUMB = 32, 8, 16  # side lengths: of the picture that is hashed, of its low frequencies, of the thumbnail
-BITS, PARTS = 3, 6  # bits of 64 that may differ; parts of the hash, at least PARTS - BITS of which are then equal
-ALIKE = 0.99  # smallest correlation of the thumbnails of two similar pictures
-REACH = 32  # largest number of neighbours with equal parts with which a picture is compared
-AT_ONCE = 2**14  # pairs whose thumbnails are compared at once
+HASH_IMAGE_SIDE, LOW_FREQUENCIES = 32, 8  # side lengths of the grey image that is hashed, and of its low frequencies
+THUMB_SIDE = 16  # side length of the thumbnail
+MAX_DIFFERENT_BITS = 3  # of the 64 bits of the hashes of similar images
+NUM_PARTS = 6  # parts of a hash; similar images have at least NUM_PARTS - MAX_DIFFERENT_BITS equal parts
+MIN_CORRELATION = 0.99  # of the thumbnails of two similar images
+MAX_NEIGHBOURS = 32  # largest number of images to which an image is compared for each choice of equal parts
+PAIRS_PER_CHUNK = 2**14  # pairs whose thumbnails are compared at once
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,8 @@ class Fingerprints:
 
     Attributes:
         digest: Hash of all bytes, (n,).
-        phash: Perceptual hash of each picture, (n,); None for vectors.
-        thumb: Grey thumbnail of each picture, (n, THUMB^2) uint8; None for vectors.
+        phash: Perceptual hash of each image, (n,); None for vectors.
+        thumb: Grey thumbnail of each image, (n, THUMB_SIDE^2) uint8; None for vectors.
     """
 
     digest: Hashes
@@ -40,7 +42,7 @@ class Fingerprints:
     thumb: NDArray[np.uint8] | None = None
 
 
-NO_IMAGES = Fingerprints(np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty((0, THUMB**2), np.uint8))
+NO_IMAGES = Fingerprints(np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty((0, THUMB_SIDE**2), np.uint8))
 
 
 def vector_fingerprints(x: Tensor) -> Fingerprints:
@@ -49,21 +51,21 @@ def vector_fingerprints(x: Tensor) -> Fingerprints:
 
 
 def image_fingerprints(pixels: Tensor) -> Fingerprints:
-    """Return the fingerprints of pictures (N, 3, H, W) uint8.
+    """Return the fingerprints of images (N, 3, H, W) uint8.
 
-    phash tells which of the 8 x 8 lowest frequencies (DCT-II) of the grey picture are above their median. The constant
-    frequency is left out of the median.
+    The bits of phash say for each of the 8 x 8 lowest frequencies (DCT-II) of the grey image whether it is above their
+    median, which does not include the constant frequency.
 
     Source: Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010.
     """
     grey = torch.einsum("nchw,c->nhw", pixels.float(), torch.tensor(LUMA))[:, None]
-    small = adaptive_avg_pool2d(grey, HASHED)[:, 0].double()
-    k, position = torch.arange(LOW, dtype=torch.float64), torch.arange(HASHED, dtype=torch.float64)
-    waves = torch.cos(math.pi / HASHED * (position + 0.5) * k[:, None])  # (LOW, HASHED)
-    frequencies = (waves @ small @ waves.T).flatten(1)
-    above = frequencies > frequencies[:, 1:].median(dim=1, keepdim=True).values
-    phash = np.packbits(above.numpy(), axis=1).view(np.uint64)[:, 0]
-    thumb = adaptive_avg_pool2d(grey, THUMB).round().to(torch.uint8).flatten(1)
+    hash_image = adaptive_avg_pool2d(grey, HASH_IMAGE_SIDE)[:, 0].double()
+    k, position = torch.arange(LOW_FREQUENCIES, dtype=torch.float64), torch.arange(HASH_IMAGE_SIDE, dtype=torch.float64)
+    cosines = torch.cos(math.pi / HASH_IMAGE_SIDE * (position + 0.5) * k[:, None])  # (LOW_FREQUENCIES, HASH_IMAGE_SIDE)
+    frequencies = (cosines @ hash_image @ cosines.T).flatten(1)
+    is_above_median = frequencies > frequencies[:, 1:].median(dim=1, keepdim=True).values
+    phash = np.packbits(is_above_median.numpy(), axis=1).view(np.uint64)[:, 0]
+    thumb = adaptive_avg_pool2d(grey, THUMB_SIDE).round().to(torch.uint8).flatten(1)
     return Fingerprints(_digests(pixels), phash, thumb.numpy())
 
 
@@ -84,55 +86,57 @@ def join(parts: Sequence[Fingerprints]) -> Fingerprints:
 
 
 def equal_sets(digest: Hashes) -> Ints:
-    """Return the index of the set of equal examples to which each example belongs, (n,); IGNORE if it has no equal."""
-    _, number, count = np.unique(digest, return_inverse=True, return_counts=True)
-    several = count > 1
-    return np.asarray(np.where(several, several.cumsum() - 1, IGNORE)[number])
+    """Return for each example the index of its set of equal examples, (n,); IGNORE if no other example is equal."""
+    _, digest_index, count = np.unique(digest, return_inverse=True, return_counts=True)
+    is_repeated = count > 1
+    return np.asarray(np.where(is_repeated, is_repeated.cumsum() - 1, IGNORE)[digest_index])
 
 
 def near_pairs(prints: Fingerprints) -> Ints:
-    """Return the pairs (m, 2) of similar pictures, smaller position first; of equal pictures only the first counts.
+    """Return the pairs (m, 2) of similar images, smaller position first.
 
-    Two pictures are similar if their phashes differ in at most BITS bits and the correlation of their thumbnails is at
-    least ALIKE. This finds copies with other compression, size or brightness, not rotations or crops.
+    Two images are similar if their phashes differ in at most MAX_DIFFERENT_BITS bits and the correlation of their
+    thumbnails is at least MIN_CORRELATION. This finds copies with other compression, size or brightness, not rotations
+    or crops. Of several equal images only the first is compared.
 
-    Two hashes that differ in at most BITS bits agree in at least PARTS - BITS of their PARTS parts. Sorting by each
-    choice of PARTS - BITS parts therefore puts candidates side by side. A picture is compared with at most REACH
-    neighbours that agree in these parts, and with no more once it has REACH similar pictures, so that thousands of
-    similar pictures do not give all pairs.
+    Two hashes that differ in at most MAX_DIFFERENT_BITS bits have at least NUM_PARTS - MAX_DIFFERENT_BITS equal parts.
+    For each choice of so many parts, the hashes are sorted by these parts, and each image is compared to at most
+    MAX_NEIGHBOURS next images that agree in them. An image that has MAX_NEIGHBOURS similar images is not compared any
+    more: thousands of similar images would give millions of pairs.
     """
     if prints.phash is None or prints.thumb is None:
         return np.empty((0, 2), dtype=np.int64)
     first = np.sort(np.unique(prints.digest, return_index=True)[1])
     phash, thumb, n = prints.phash[first], prints.thumb[first], len(first)
-    seen, alike, degree = (np.empty(0, dtype=np.int64), np.empty((0, 2), dtype=np.int64), np.zeros(n, dtype=np.int64))
+    compared, similar = np.empty(0, dtype=np.int64), np.empty((0, 2), dtype=np.int64)  # codes of pairs, and pairs
+    num_similar = np.zeros(n, dtype=np.int64)  # for each image
     for mask in _masks():
-        free = np.flatnonzero(degree < REACH)
-        pairs = free[_candidates(phash[free], mask)]
+        candidates = np.flatnonzero(num_similar < MAX_NEIGHBOURS)
+        pairs = candidates[_candidates(phash[candidates], mask)]
         codes = pairs[:, 0] * n + pairs[:, 1]
-        new = np.isin(codes, seen, assume_unique=True, invert=True, kind="sort")
-        seen, pairs = np.concatenate([seen, codes[new]]), pairs[new]
-        parts = np.array_split(pairs, 1 + len(pairs) // AT_ONCE)
-        alike = np.concatenate([alike, *(part[_correlation(*thumb[part.T]) >= ALIKE] for part in parts)])
-        degree = np.bincount(alike.ravel(), minlength=n)
-    return np.asarray(first[alike[np.lexsort(alike.T[::-1])]])
+        is_new = np.isin(codes, compared, assume_unique=True, invert=True, kind="sort")
+        compared, pairs = np.concatenate([compared, codes[is_new]]), pairs[is_new]
+        parts = np.array_split(pairs, 1 + len(pairs) // PAIRS_PER_CHUNK)
+        similar = np.concatenate([similar, *(part[_correlation(*thumb[part.T]) >= MIN_CORRELATION] for part in parts)])
+        num_similar = np.bincount(similar.ravel(), minlength=n)
+    return np.asarray(first[similar[np.lexsort(similar.T[::-1])]])
 
 
 def _masks() -> list[np.uint64]:
-    """Return a bit mask for each choice of PARTS - BITS parts of a hash."""
-    edges = [round(64 * part / PARTS) for part in range(PARTS + 1)]
+    """Return a bit mask for each choice of NUM_PARTS - MAX_DIFFERENT_BITS parts of a hash."""
+    edges = [round(64 * part / NUM_PARTS) for part in range(NUM_PARTS + 1)]
     parts = [(1 << high) - (1 << low) for low, high in pairwise(edges)]
-    return [np.uint64(sum(choice)) for choice in combinations(parts, PARTS - BITS)]
+    return [np.uint64(sum(choice)) for choice in combinations(parts, NUM_PARTS - MAX_DIFFERENT_BITS)]
 
 
 def _candidates(phash: Hashes, mask: np.uint64) -> Ints:
-    """Return the pairs i < j (m, 2) whose hashes (n,) agree in the bits of the mask and differ in at most BITS."""
+    """Return pairs i < j (m, 2) of hashes that are equal in the bits of the mask; at most MAX_DIFFERENT_BITS differ."""
     order = np.argsort(phash & mask, kind="stable")
     key, pairs = (phash & mask)[order], [np.empty((0, 2), dtype=np.int64)]
-    for step in range(1, min(REACH, len(order) - 1) + 1):
+    for step in range(1, min(MAX_NEIGHBOURS, len(order) - 1) + 1):
         start = np.flatnonzero(key[step:] == key[:-step])
         pair = np.stack([order[start], order[start + step]], axis=1)  # i < j, because the sort is stable
-        pairs.append(pair[np.bitwise_count(phash[pair[:, 0]] ^ phash[pair[:, 1]]) <= BITS])
+        pairs.append(pair[np.bitwise_count(phash[pair[:, 0]] ^ phash[pair[:, 1]]) <= MAX_DIFFERENT_BITS])
     return np.concatenate(pairs)
 
 
@@ -140,5 +144,5 @@ def _correlation(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray
     """Return Pearson's correlation of the rows of two arrays (m, P); 0 if a row is constant."""
     a, b = (rows.astype(np.float32) - rows.mean(axis=1, keepdims=True, dtype=np.float32) for rows in (first, second))
     scale = np.sqrt(np.einsum("mp,mp->m", a, a) * np.einsum("mp,mp->m", b, b))
-    shared = np.einsum("mp,mp->m", a, b)
-    return np.asarray(np.divide(shared, scale, out=np.zeros_like(shared), where=scale > 0))
+    covariance = np.einsum("mp,mp->m", a, b)
+    return np.asarray(np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale > 0))

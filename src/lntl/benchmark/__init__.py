@@ -1,1 +1,1 @@
-"""Many runs of many methods, and their comparison."""
+"""Train many runs of several methods and compare them."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from lntl import config as configuration
-from lntl.benchmark.results import MAX_NAME, BenchmarkRun, RunKey
+from lntl.benchmark.results import MAX_NAME_LENGTH, BenchmarkRun, RunKey
 from lntl.config import Config
 from lntl.config.faults import describe
 from lntl.errors import UserError
@@ -20,12 +20,12 @@ from lntl.plugins import Settings, did_you_mean
 from lntl.yaml_file import parse, read_yaml
 
 Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-# Settings of every run of a benchmark: it leaves one line, not a folder to look at.
-_FORCED = (
+# Overrides of every run: a benchmark needs one line of results for a run, not a complete run folder.
+_FORCED_OVERRIDES = (
     "evaluation.erm_epochs=0",
     "logging.use_tensorboard=false",
     "logging.trackers=[]",
-    "logging.checkpoint_interval_epochs=1000000",  # last.pth alone, and one at the end
+    "logging.checkpoint_interval_epochs=1000000",  # only last.pth, and only at the end
 )
 
 
@@ -34,44 +34,49 @@ class PlannedMethod(Settings):
 
     name: str = Field(
         pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$",
-        max_length=MAX_NAME,
-        description="Name of the method; once in a plan.",
+        max_length=MAX_NAME_LENGTH,
+        description="Name of the method, unique in the plan.",
     )
-    label: str = Field("", max_length=MAX_NAME, description="What tables and figures call it; empty for the name.")
+    label: str = Field("", max_length=MAX_NAME_LENGTH, description="Name in tables and figures; empty to use `name`.")
     config: str = Field(description="A ready configuration's name, or a YAML file, relative to the plan.")
-    overrides: list[str] = Field([], description="key=value, for each of its runs, after those of the plan.")
+    overrides: list[str] = Field([], description="key=value for the runs of this row, applied after those of the plan.")
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
         {}, description="Values of keys; each combination is a cell of the table."
     )
-    seeds: Seeds | None = Field(None, description="As the plan's seeds, for this row.")
+    seeds: Seeds | None = Field(None, description="Seeds of this row; default: those of the plan.")
 
 
 class BenchmarkPlan(Settings):
     """The YAML of a benchmark."""
 
     name: str = Field(min_length=1, description="Name of the benchmark.")
-    results: str = Field("results.jsonl", min_length=1, description="File of one JSON line a run; beside the plan.")
-    seeds: Seeds = Field(description="Seeds of every row that names none of its own, in the order of running.")
+    results: str = Field(
+        "results.jsonl", min_length=1, description="File of results, one JSON line per run, beside the plan."
+    )
+    seeds: Seeds = Field(
+        description="Seeds of every row without seeds of its own; the runs with the first seed come first."
+    )
     seed_keys: list[str] = Field(
-        ["project.seed", "data.seed"], min_length=1, description="Keys of the configuration that a seed is put into."
+        ["project.seed", "data.seed"], min_length=1, description="Keys of the configuration that are set to the seed."
     )
-    overrides: list[str] = Field([], description="key=value, for all runs.")
+    overrides: list[str] = Field([], description="key=value for all runs.")
     split: Literal["test", "val"] = Field(
-        "test", description="What the last checkpoint of a run is scored on; val for tuning, which may not see test."
+        "test",
+        description="Split on which the last checkpoint of a run is evaluated; tuning must use val.",
     )
-    keep_runs: bool = Field(False, description="Keep the folder of a run once its line is written.")
+    keep_runs: bool = Field(False, description="Keep the folder of a run after its line is written.")
     runs: list[PlannedMethod] = Field(min_length=1, description="The rows of the table, in its order.")
 
     @model_validator(mode="after")
-    def _no_run_twice(self) -> Self:
+    def _check_repetitions(self) -> Self:
         names = [method.name for method in self.runs]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"runs has the name {twice[0]!r} twice; a name is a row of the table")
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"runs has the name {repeated[0]!r} twice; each row of the table needs its own name")
         for method in self.runs:
             if len(set(self.seeds_of(method))) < len(self.seeds_of(method)):
                 raise ValueError(f"seeds of {method.name}: one seed is given twice")
-            if both := sorted(set(method.grid) & set(self.seed_keys)):
-                raise ValueError(f"grid of {method.name}: {both[0]} is set by the seeds; leave it out")
+            if seed_keys := sorted(set(method.grid) & set(self.seed_keys)):
+                raise ValueError(f"grid of {method.name}: {seed_keys[0]} is set by the seeds; leave it out")
         return self
 
     def seeds_of(self, method: PlannedMethod) -> list[int]:
@@ -87,7 +92,7 @@ class PlannedRun(BenchmarkRun):
 
 
 def read(path: Path) -> BenchmarkPlan:
-    """Return the plan; raises UserError with every fault, one a line."""
+    """Return the plan; raises UserError with all faults, one per line."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -101,53 +106,59 @@ def read(path: Path) -> BenchmarkPlan:
 
 
 def planned_runs(plan: BenchmarkPlan, path: Path, trust: Sequence[str] | None = None) -> list[PlannedRun]:
-    """Return the runs of the plan at `path`: all those of the first seed, then all of the second, and so on.
+    """Return the runs of the plan at `path`: first all runs with the first seed, then all with the second, and so on.
 
-    `trust` as of `lntl.config.read`. Raises UserError where two runs have the same configuration and seed.
+    trust: As in `lntl.config.read`. Raises UserError if two runs have the same configuration and seed.
     """
     runs = [
         (position, run)
         for method in plan.runs
         for values in product(*method.grid.values())
         for overrides in [dict(zip(method.grid, values, strict=True))]
-        for position, run in enumerate(_with_seeds(plan, method, overrides, path, trust))
+        for position, run in enumerate(_runs_with_seeds(plan, method, overrides, path, trust))
     ]
     by_key: dict[RunKey, PlannedRun] = {}
     for _, run in runs:
         if (equal := by_key.setdefault(run.key, run)) is not run:
             raise UserError(
-                f"{path}: {equal.title} and {run.title} are one run: equal values, or keys that do not change what is "
-                "trained, such as evaluation.*; leave one of them out of the grid"
+                f"{path}: {equal.title} and {run.title} are the same run: their values are equal, or differ only "
+                "in keys that do not change training, such as evaluation.*; remove one of them from the grid"
             )
-    return [run for _, run in sorted(runs, key=lambda numbered: numbered[0])]
+    return [run for _, run in sorted(runs, key=lambda pair: pair[0])]
 
 
-def _with_seeds(
+def _runs_with_seeds(
     plan: BenchmarkPlan, method: PlannedMethod, overrides: dict[str, Any], path: Path, trust: Sequence[str] | None
 ) -> list[PlannedRun]:
-    """Return a run for each seed; their configurations differ in nothing else and share a hash."""
-    ready = method.config in configuration.ready_names()
-    source = configuration.find(method.config) if ready else path.parent / method.config
-    shared = [*plan.overrides, *method.overrides, *(f"{key}={json.dumps(value)}" for key, value in overrides.items())]
+    """Return a run for each seed; the configurations differ only in the seed and have the same hash."""
+    is_ready = method.config in configuration.ready_names()
+    source = configuration.find(method.config) if is_ready else path.parent / method.config
+    common_overrides = [
+        *plan.overrides,
+        *method.overrides,
+        *(f"{key}={json.dumps(value)}" for key, value in overrides.items()),
+    ]
 
-    def config(seed: int) -> Config:
-        seeded = [f"{key}={seed}" for key in plan.seed_keys]
+    def read_config(seed: int) -> Config:
+        seed_overrides = [f"{key}={seed}" for key in plan.seed_keys]
         try:
-            if not source.suffix:  # a name, though not of a ready one
+            if (
+                not source.suffix
+            ):  # a name that is not that of a ready configuration: raises UserError with the similar names
                 configuration.find(method.config)
-            return configuration.read(source, [*shared, *seeded, *_FORCED], trust=trust)
+            return configuration.read(source, [*common_overrides, *seed_overrides, *_FORCED_OVERRIDES], trust=trust)
         except UserError as error:
             raise UserError(f"{path}: {method.name}: {error}") from error
 
-    digest, label = config_hash(config(seed=0)), method.label or method.name
-    return [PlannedRun(method.name, label, overrides, digest, s, config(s)) for s in plan.seeds_of(method)]
+    digest, label = config_hash(read_config(seed=0)), method.label or method.name
+    return [PlannedRun(method.name, label, overrides, digest, s, read_config(s)) for s in plan.seeds_of(method)]
 
 
 def config_hash(config: Config) -> str:
-    """Return a hash of what is trained, on what, and how: the settings that are not at their default.
+    """Return a hash of the settings of data, model and training that differ from their defaults.
 
-    Names, paths, the device and the number of processes are left out: neither another folder nor a new setting outdates
-    old results.
+    Names, paths, the device and the number of processes are left out, so old results stay valid in another folder. A
+    new setting does not change the hash either, as long as it has its default.
     """
     raw = config.model_dump(include={"data", "model", "training"}, exclude_defaults=True)
     for key in ("device", "devices", "num_nodes"):
@@ -156,7 +167,7 @@ def config_hash(config: Config) -> str:
 
 
 def plan_beside(results: Path) -> Path | None:
-    """Return the plan that lies beside its results; None where there is none."""
+    """Return the plan in the folder of its results; None if there is none."""
     default = BenchmarkPlan.model_fields["results"].default
     for path in sorted(results.parent.glob("*.yaml")):
         raw = read_yaml(path)
@@ -173,9 +184,9 @@ def runs_in_table_order(path: Path, trust: Sequence[str] | None = None) -> list[
 
 
 def select(runs: list[PlannedRun], texts: list[str]) -> list[PlannedRun]:
-    """Return the runs that the texts select: names (* stands for anything), key=value of the grid, or seed=N.
+    """Return the runs that the texts select: names (* stands for any text), key=value of the grid, or seed=N.
 
-    Texts about one thing are alternatives: "erm", "lntl", "seed=10" selects the runs of erm and lntl with seed 10.
+    Texts with the same key are alternatives: "erm", "lntl", "seed=10" selects the runs of erm and lntl with seed 10.
     """
     selected: dict[str, list[str]] = {}
     for text in texts:

@@ -1,4 +1,4 @@
-"""The results of a benchmark: one JSON line a run, written and read by one model."""
+"""The results of a benchmark: one JSON line per run, written and read with the same model."""
 
 import json
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 from lntl.errors import UserError
 from lntl.runs.files import first_fault, write_text
 
-MAX_NAME = 200  # characters of a method's name or label: a row of tables, a text in figures
+MAX_NAME_LENGTH = 200  # characters of a method's name or label, which tables and figures show
 
 
 class RunKey(NamedTuple):
@@ -23,7 +23,7 @@ class RunKey(NamedTuple):
 
 @dataclass(frozen=True)
 class BenchmarkRun:
-    """A run that a benchmark asks for: a method with values of the grid (`overrides`) and a seed."""
+    """A run of a benchmark: a method, values of the grid (`overrides`) and a seed."""
 
     name: str
     label: str  # name of the method in tables and figures
@@ -47,12 +47,12 @@ class BenchmarkRun:
         return " ".join((self.name, *(f"{key}={value}" for key, value in self.overrides.items()), f"seed={self.seed}"))
 
 
-class _Strict(BaseModel):
+class _StrictModel(BaseModel):
     model_config = ConfigDict(strict=True)
 
 
-class Hardware(_Strict):
-    """What a run was computed on."""
+class Hardware(_StrictModel):
+    """The machine on which a run was computed."""
 
     processor: str | None = None
     cores: int | None = None
@@ -63,8 +63,8 @@ class Hardware(_Strict):
     runs_at_once: int | None = None
 
 
-class Origin(_Strict):
-    """Code and hardware of a run, or of an earlier part of one that was resumed elsewhere."""
+class Origin(_StrictModel):
+    """Code and hardware that computed a run, or the earlier part of a run that was resumed on another machine."""
 
     git_commit: str | None = None
     git_dirty: bool | None = None
@@ -72,13 +72,13 @@ class Origin(_Strict):
     lntl: str | None = None
 
 
-class ResultLine(_Strict):
+class ResultLine(_StrictModel):
     """A line of results.jsonl; `seconds` is the time of training, `wall_seconds` that of the whole process.
 
     A failed run has `error` instead of `metrics`. Old lines without `split` are results on test.
     """
 
-    name: str = Field(max_length=MAX_NAME)
+    name: str = Field(max_length=MAX_NAME_LENGTH)
     config_hash: str
     overrides: dict[str, Any]
     seed: int
@@ -99,14 +99,14 @@ class ResultLine(_Strict):
     date: str = ""
 
     @model_validator(mode="after")
-    def _succeeded_or_failed(self) -> Self:
+    def _check_outcome(self) -> Self:
         if self.metrics is None and not self.error:
-            raise ValueError("it has neither metrics nor an error")
+            raise ValueError("the line has neither metrics nor an error")
         return self
 
     @property
     def key(self) -> RunKey:
-        """Identifies the run."""
+        """The key of the run."""
         return RunKey(self.name, self.config_hash, self.seed)
 
     @property
@@ -141,7 +141,7 @@ def _parse(text: str, position: str) -> ResultLine:
 
 def add(path: Path, line: ResultLine) -> None:
     """Append a line and remove the line of a failed attempt at the same run; the file is replaced as a whole."""
-    texts = [text for text, old in read_texts(path) if not (old.failed and old.key == line.key)]
+    texts = [text for text, old_line in read_texts(path) if not (old_line.failed and old_line.key == line.key)]
     content = line.model_dump(mode="json", exclude_unset=True)
     texts.append(json.dumps(content, ensure_ascii=False, allow_nan=False))
     write_text(path, "".join(text + "\n" for text in texts))

@@ -24,26 +24,28 @@ from lntl.runs.formats import Environment, Machine
 from lntl.runs.lock import locked
 from lntl.yaml_file import dump
 
-DEAD_END, STOPPED = 3, 130  # exit codes of a worker: its run cannot be resumed from its checkpoint; it was stopped
-_DEAD = ".dead_end"  # in the folder of a run that cannot be resumed
-POLL = 0.2  # seconds between two checks of the workers
-# Two runs of one thread each are faster than two threads for one: the layers are small.
+DEAD_END_CODE = 3  # exit code of a worker whose run cannot be resumed from its checkpoint
+STOPPED_CODE = 130  # exit code of a worker that was stopped
+_DEAD_END_FILE = ".dead_end"  # in the folder of a run that cannot be resumed
+POLL_SECONDS = 0.2  # seconds between two checks of the workers
+# The layers are small: two runs with one thread each finish sooner than one run after the other with two threads.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
 @dataclass(frozen=True)
 class BenchmarkProgress:
-    """The runs under way and, once for each run, the line of the one that has just ended."""
+    """The runs that are running and, once for each run, the run that has just ended with its line."""
 
-    running: Sequence[BenchmarkRun]
-    ended: tuple[BenchmarkRun, ResultLine] | None = None
+    running_runs: Sequence[BenchmarkRun]
+    ended_run: tuple[BenchmarkRun, ResultLine] | None = None
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Where and how the runs are made: `command` CONFIG SPLIT trains a run, or resumes it, and evaluates it.
+    """Files, command and workers of a benchmark: `command CONFIG SPLIT` trains or resumes a run, and evaluates it.
 
-    `workers` runs are made at once; on a cluster, 0 is as many as it has room for. A shard has results of its own.
+    `workers` is the number of runs at the same time; on a cluster, 0 means as many as the cluster can hold. A shard
+    writes its own file of results.
     """
 
     results: Path
@@ -60,69 +62,69 @@ class Benchmark:
 
     @property
     def scratch(self) -> Path:
-        """The folder of the runs under way, beside the results."""
+        """The folder of the unfinished runs, beside the results."""
         return self.results.parent / "runs" / self.own_results.stem
 
-    def missing(self, runs: list[PlannedRun]) -> list[PlannedRun]:
+    def missing_runs(self, runs: list[PlannedRun]) -> list[PlannedRun]:
         """Return the runs that have no scores on the split."""
         lines = shards.read(self.results)
-        done = {line.key for line in lines if not line.failed and line.split == self.split}
-        return [run for run in runs if run.key not in done]
+        done_keys = {line.key for line in lines if not line.failed and line.split == self.split}
+        return [run for run in runs if run.key not in done_keys]
 
-    def begin(self, runs: list[PlannedRun]) -> list[PlannedRun]:
-        """Return the missing runs, with the lines of shards in the common file, unless this is one, and tidy up."""
+    def prepare(self, runs: list[PlannedRun]) -> list[PlannedRun]:
+        """Clean the scratch folder; unless this is a shard, merge the shards' files. Return the missing runs."""
         write_text(self.scratch / ".gitignore", "*\n")
         if self.shard is None:
             shards.collect(self.results)
-        missing = self.missing(runs)
-        self._tidy(runs, missing)
-        return missing
+        missing_runs = self.missing_runs(runs)
+        self._clean_scratch(runs, missing_runs)
+        return missing_runs
 
     def run(self, runs: list[PlannedRun], stop: Callable[[], bool] = lambda: False) -> Iterator[BenchmarkProgress]:
-        """Make the missing runs, in order; yields a few times a second. Raises Interrupted where `stop()` is true."""
+        """Make the missing runs, in order; yields a few times a second. Raises Interrupted if `stop()` returns true."""
         with locked(self.scratch) as lock:
-            waiting, running, stopped = self.begin(runs), list[RunProcess](), list[BenchmarkRun]()
+            waiting_runs, processes, stopped_runs = self.prepare(runs), list[RunProcess](), list[BenchmarkRun]()
             try:
-                while (waiting or running) and not stop():
-                    while waiting and len(running) < self.workers:
-                        run = waiting.pop(0)
-                        running.append(RunProcess(run, run.config.model_dump(), self, lock))
-                    yield from self._ended(running, stopped)
-                    yield BenchmarkProgress([process.run for process in running])
-                    time.sleep(POLL)
+                while (waiting_runs or processes) and not stop():
+                    while waiting_runs and len(processes) < self.workers:
+                        run = waiting_runs.pop(0)
+                        processes.append(RunProcess(run, run.config.model_dump(), self, lock))
+                    yield from self._collect_ended(processes, stopped_runs)
+                    yield BenchmarkProgress([process.run for process in processes])
+                    time.sleep(POLL_SECONDS)
             finally:
-                _stop(running)
-            yield from self._ended(running, stopped, stopping=True)
-            if left := len(waiting) + len(stopped):
-                raise Interrupted(f"stopped; {left} runs are not done")
+                _stop_processes(processes)
+            yield from self._collect_ended(processes, stopped_runs, stopping=True)
+            if num_left := len(waiting_runs) + len(stopped_runs):
+                raise Interrupted(f"stopped; {num_left} runs are not done")
 
-    def _ended(
-        self, running: "list[RunProcess]", stopped: list[BenchmarkRun], *, stopping: bool = False
+    def _collect_ended(
+        self, processes: "list[RunProcess]", stopped_runs: list[BenchmarkRun], *, stopping: bool = False
     ) -> Iterator[BenchmarkProgress]:
-        """Remove the processes that have ended from `running`, and write their lines; a stopped run has none."""
-        for process in [p for p in running if p.process.poll() is not None]:
-            running.remove(process)
+        """Remove the processes that have ended from `processes`, and write their lines; a stopped run has no line."""
+        for process in [p for p in processes if p.process.poll() is not None]:
+            processes.remove(process)
             if (line := process.end(stopping)) is None:
-                stopped.append(process.run)
+                stopped_runs.append(process.run)
                 continue
             self.add(process.run, line)
-            yield BenchmarkProgress([p.run for p in running], (process.run, line))
+            yield BenchmarkProgress([p.run for p in processes], (process.run, line))
 
     def add(self, run: BenchmarkRun, line: ResultLine) -> None:
         """Write the line of a run, and remove the files of the run unless it failed."""
         results.add(self.own_results, line)
         if not line.failed:
-            self._clear(run)
+            self._remove_files(run)
 
-    def _tidy(self, runs: list[PlannedRun], missing: list[PlannedRun]) -> None:
-        """Remove what a kill left of finished runs, and runs that cannot be resumed from their checkpoint."""
+    def _clean_scratch(self, runs: list[PlannedRun], missing_runs: list[PlannedRun]) -> None:
+        """Remove files that killed processes left of finished runs, and the folders of runs that cannot be resumed."""
         for run in runs:
-            if run not in missing:
-                self._clear(run)
-            elif (self.scratch / run.id / _DEAD).exists():
+            if run not in missing_runs:
+                self._remove_files(run)
+            elif (self.scratch / run.id / _DEAD_END_FILE).exists():
                 shutil.rmtree(self.scratch / run.id, ignore_errors=True)
 
-    def _clear(self, run: BenchmarkRun) -> None:
+    def _remove_files(self, run: BenchmarkRun) -> None:
         """Remove the files of a run."""
         if not self.keep_runs:
             shutil.rmtree(self.scratch / run.id, ignore_errors=True)
@@ -131,12 +133,12 @@ class Benchmark:
 
 
 class TimeLeft:
-    """Time left, from the seconds of finished runs: of the same name where there are some, else of all."""
+    """Estimates the time left from the durations of finished runs, if possible of runs with the same name."""
 
     def __init__(self, workers: int, waiting: list[PlannedRun], lines: list[ResultLine]) -> None:
         self._workers = workers
         self._waiting = {run.id: run for run in waiting}
-        self._began: dict[str, float] = {}
+        self._start_times: dict[str, float] = {}
         self._seconds: dict[str, list[float]] = {}
         for line in lines:
             self._record(line)
@@ -147,36 +149,36 @@ class TimeLeft:
             self._seconds.setdefault(line.name, []).append(seconds)
 
     def update(self, progress: BenchmarkProgress) -> str:
-        """Take in the progress; return the time left in words, unknown before the first run has ended."""
+        """Record the progress and return the time left as text; it is unknown until the first run has ended."""
         now = time.monotonic()
-        for run in progress.running:
-            self._began.setdefault(run.id, now)
-        if progress.ended is not None:
-            self._waiting.pop(progress.ended[0].id)
-            self._record(progress.ended[1])
+        for run in progress.running_runs:
+            self._start_times.setdefault(run.id, now)
+        if progress.ended_run is not None:
+            self._waiting.pop(progress.ended_run[0].id)
+            self._record(progress.ended_run[1])
         if not self._seconds:
             return "time left: known after the first run"
-        needs = [
-            self._estimate(run) - min(now - self._began.get(id, now), 0.9 * self._estimate(run))
-            for id, run in self._waiting.items()
+        remaining = [
+            self._estimate(run) - min(now - self._start_times.get(run_id, now), 0.9 * self._estimate(run))
+            for run_id, run in self._waiting.items()
         ]
-        seconds = max([sum(needs) / (self._workers or max(1, len(progress.running))), *needs], default=0)
-        return f"about {timedelta(seconds=round(seconds))} left" if needs else ""
+        seconds = max([sum(remaining) / (self._workers or max(1, len(progress.running_runs))), *remaining], default=0)
+        return f"about {timedelta(seconds=round(seconds))} left" if remaining else ""
 
     def _estimate(self, run: PlannedRun) -> float:
-        of_all = [seconds for values in self._seconds.values() for seconds in values]
-        return statistics.fmean(self._seconds.get(run.name, of_all))
+        all_seconds = [seconds for values in self._seconds.values() for seconds in values]
+        return statistics.fmean(self._seconds.get(run.name, all_seconds))
 
 
 class RunProcess:
-    """A process that makes one run, in the working directory `cwd`.
+    """A process that makes one run.
 
     Args:
         run: The run.
-        config: Its configuration as plain values, but for the folder.
+        config: Configuration of the run as a dict; its folder is replaced by one in the scratch folder.
         bench: The benchmark.
-        lock: Descriptor of a lock that the process holds on to; None for none.
-        cwd: Its working directory; None for that of this process.
+        lock: File descriptor of a lock, which the process keeps open; None if there is no lock.
+        cwd: Working directory of the process; None for that of this process.
     """
 
     def __init__(
@@ -191,22 +193,22 @@ class RunProcess:
         self.run, self.bench, self.folder, self.began = run, bench, RunFolder(scratch / run.id), time.monotonic()
         self.log = scratch / f"{run.id}.log"
         path = scratch / f"{run.id}.yaml"
-        write_text(path, _yaml(config, run, scratch))
+        write_text(path, _config_yaml(config, run, scratch))
         self.resumed = self.folder.last.exists()
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [*bench.command, str(path), bench.split],
-                stdin=subprocess.PIPE,  # closes when this process dies, which the other one notices
+                stdin=subprocess.PIPE,  # the pipe closes when this process dies, and then the worker stops
                 stdout=log,
                 stderr=log,
                 env=os.environ | _ONE_THREAD,
                 cwd=cwd,
                 pass_fds=() if lock is None else (lock,),
-                start_new_session=True,  # Ctrl-C reaches this process alone, which then stops the others
+                start_new_session=True,  # Ctrl-C reaches only this process, which then stops the workers
             )
 
     def close(self) -> None:
-        """Close the pipe of the process, at which it saves and stops if it has not ended, and wait for its end."""
+        """Close the pipe, so that a running process saves its state and stops, and wait until it has ended."""
         with self.process:
             pass
 
@@ -214,37 +216,37 @@ class RunProcess:
         """Return the line of the run, whose process has ended; None if it was stopped."""
         self.close()
         code = self.process.returncode
-        if code == STOPPED or (stopping and code != 0):
+        if code == STOPPED_CODE or (stopping and code != 0):
             return None
-        if code == DEAD_END:
-            (self.folder.path / _DEAD).touch()  # the folder stays until the next call
+        if code == DEAD_END_CODE:
+            (self.folder.path / _DEAD_END_FILE).touch()  # the folder stays until the next call
         try:
             return self._line()
         except UserError as error:  # a file of the run is damaged
-            return failure(self.run, str(error), code)
+            return failed_line(self.run, str(error), code)
 
     def _line(self) -> ResultLine:
         seconds = round(time.monotonic() - self.began, 1)
         if self.process.returncode != 0:
-            return failure(self.run, self._reason(), self.process.returncode)
+            return failed_line(self.run, self._reason(), self.process.returncode)
         result, epochs = self.folder.read_result(), self.folder.read_metrics()
         if result is None or not epochs:
-            return failure(self.run, "result.json or metrics.jsonl is missing", 0)
+            return failed_line(self.run, "result.json or metrics.jsonl is missing", 0)
         last = epochs[-1]
-        *earlier, origin = map(_origin, read_json(self.folder.environment, Environment).parts())
+        *earlier, origin = map(_make_origin, read_json(self.folder.environment, Environment).parts())
         origin.hardware.runs_at_once = self.bench.workers or None
-        resumed: dict[str, Any] = {"earlier": earlier} if earlier else {}
+        earlier_origins: dict[str, Any] = {"earlier": earlier} if earlier else {}
         return ResultLine(
             **_identity(self.run),
             split=self.bench.split,
-            metrics=_finite(result.last.test if self.bench.split == "test" else result.last.val),
-            val=_finite({k.removeprefix("val/"): v for k, v in last.metrics.items() if k.startswith("val/")}),
+            metrics=_nan_to_none(result.last.test if self.bench.split == "test" else result.last.val),
+            val=_nan_to_none({k.removeprefix("val/"): v for k, v in last.metrics.items() if k.startswith("val/")}),
             epochs=last.total_epoch,
             data=result.data,
             seconds=result.training_seconds,
-            wall_seconds=None if self.resumed else seconds,  # from the start of the process
+            wall_seconds=None if self.resumed else seconds,  # of a resumed run, only the last part is measured
             **dict(origin),
-            **resumed,
+            **earlier_origins,
             date=_now(),
         )
 
@@ -257,8 +259,8 @@ class RunProcess:
         return lines[-1].removeprefix("Error: ") if lines else f"exit code {code}"
 
 
-def failure(run: BenchmarkRun, error: str, exit_code: int | None = None) -> ResultLine:
-    """Return the line of a run that has failed."""
+def failed_line(run: BenchmarkRun, error: str, exit_code: int | None = None) -> ResultLine:
+    """Return the result line of a run that has failed."""
     return ResultLine(**_identity(run), error=error, exit_code=exit_code, date=_now())
 
 
@@ -270,28 +272,28 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _stop(running: list[RunProcess]) -> None:
-    """Ask the processes to save and stop, and wait until they have."""
-    for process in running:
+def _stop_processes(processes: list[RunProcess]) -> None:
+    """Ask the processes to save and stop, and wait until they have ended."""
+    for process in processes:
         process.process.terminate()
-    for process in running:
+    for process in processes:
         process.process.wait()
         process.close()
 
 
-def _yaml(config: Mapping[str, Any], run: BenchmarkRun, scratch: Path) -> str:
-    """Return the configuration of a run in its folder in `scratch`."""
+def _config_yaml(config: Mapping[str, Any], run: BenchmarkRun, scratch: Path) -> str:
+    """Return the configuration of a run as YAML; its folder is in `scratch`."""
     project = config["project"] | {"experiment_name": run.id}
     logging = config["logging"] | {"output_dir": str(scratch)}
     return dump({**config, "project": project, "logging": logging})
 
 
-def _finite(values: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Return the values, with None for an undefined one: JSON has no NaN."""
+def _nan_to_none(values: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Return the values with None instead of NaN and infinity, which JSON does not have."""
     return {name: value if value is not None and math.isfinite(value) else None for name, value in values.items()}
 
 
-def _origin(part: Machine) -> Origin:
+def _make_origin(part: Machine) -> Origin:
     """Return commit, hardware and versions of a part of a run."""
     commit = part.git_commit
     hardware = part.model_dump(include={"processor", "cores", "threads", "memory_gib", "cuda"})

@@ -31,7 +31,7 @@ from lntl.cli import (
 )
 from lntl.cli import eval as evaluation
 from lntl.cli.arguments import Group
-from lntl.errors import Interrupted, UserError, for_terminal, report_to_launcher
+from lntl.errors import Interrupted, UserError, format_for_terminal, report_to_launcher
 
 app = typer.Typer(
     cls=Group,
@@ -39,7 +39,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # plain help: rich takes longer to import than all the rest
+    rich_markup_mode=None,  # plain help: importing rich takes longer than importing all other modules
 )
 app.command()(init.init)
 app.command()(train.train)
@@ -102,12 +102,13 @@ def exit_on_error(run: Callable[[], None], debug: bool) -> None:
         if debug or message is None:
             raise
         if not report_to_launcher(error, message):
-            print(f"Error: {for_terminal(message)}", file=sys.stderr)
+            print(f"Error: {format_for_terminal(message)}", file=sys.stderr)
         raise SystemExit(2) from None
-    except Interrupted as stop:
-        if os.environ.get("RANK", "0") == "0":  # one of several processes says so
+    except Interrupted as interrupted:
+        if os.environ.get("RANK", "0") == "0":  # only rank 0 prints the message
             print(
-                f"{stop}. To continue, run the same command with --resume auto (make train ARGS='--resume auto').",
+                f"{interrupted}. To continue, run the same command with --resume auto (make train ARGS='--resume "
+                "auto').",
                 file=sys.stderr,
             )
         raise SystemExit(130) from None
@@ -122,7 +123,7 @@ def _flush_stdout() -> None:
         sys.stdout.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):  # `lntl ... | head` has read enough
+        if not isinstance(error, BrokenPipeError):  # a reader such as `head` may close the pipe early
             raise
 
 

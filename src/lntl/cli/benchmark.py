@@ -16,18 +16,29 @@ if TYPE_CHECKING:
 def benchmark(
     plan: Annotated[Path, typer.Argument(metavar="PLAN.yaml", readable=False, help="Configurations, values, seeds.")],
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Runs at once, one thread each; default: the cores, of a cluster all.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Runs at the same time, one thread each; default: one per core, with --on per core of the cluster.",
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show which runs are done and which are missing.")] = False,
     only: Annotated[
         list[str] | None,
-        typer.Option(metavar="TEXT", help="A name (* for anything), KEY=VALUE of a grid, or seed=N; may be repeated."),
+        typer.Option(
+            metavar="TEXT",
+            help="Runs to make: a name (* for any text), KEY=VALUE of a grid, or seed=N; may be repeated.",
+        ),
     ] = None,
     shard: Annotated[
-        str | None, typer.Option(metavar="i/n", help="Every n-th of the runs from the i-th, with results of their own.")
+        str | None,
+        typer.Option(
+            metavar="i/n", help="Make every n-th run, from the i-th on, and write the results to a separate file."
+        ),
     ] = None,
     on: Annotated[
-        str | None, typer.Option(metavar="ray[=HOST:PORT]", help="Make the runs on a Ray cluster; default: here.")
+        str | None,
+        typer.Option(metavar="ray[=HOST:PORT]", help="Make the runs on a Ray cluster; default: on this machine."),
     ] = None,
 ) -> None:
     """Make the missing runs of a plan, several at once; the same command continues after a stop."""
@@ -43,35 +54,36 @@ def benchmark(
     from lntl.cli import console
     from lntl.errors import Interrupted, UserError
 
-    part = None if shard is None else Shard.parse(shard)
-    if part is not None and on is not None:
-        raise UserError("--shard and --on: take one of them; a cluster needs no shards")
-    checked = plans.read(plan)
-    runs = plans.select(plans.planned_runs(checked, plan), only or [])
-    runs = runs if part is None else part.of(runs)
+    selected_shard = None if shard is None else Shard.parse(shard)
+    if selected_shard is not None and on is not None:
+        raise UserError("--shard and --on: use only one of them; a cluster needs no shards")
+    parsed_plan = plans.read(plan)
+    runs = plans.select(plans.planned_runs(parsed_plan, plan), only or [])
+    runs = runs if selected_shard is None else selected_shard.select(runs)
     command = (sys.executable, "-P", "-m", "lntl", "benchmark-run")
-    at_once = workers or (_cores() if on is None else 0)
-    bench = Benchmark(plan.parent / checked.results, command, at_once, checked.keep_runs, checked.split, part)
+    num_workers = workers or (_count_cores() if on is None else 0)
+    results = plan.parent / parsed_plan.results
+    bench = Benchmark(results, command, num_workers, parsed_plan.keep_runs, parsed_plan.split, selected_shard)
     if dry_run:
         _print_states(bench, runs)
         return
     console.log_to_console()
-    make = bench.run if on is None else partial(on_ray.run, bench)
-    cluster = nullcontext() if on is None else on_ray.connected(on)
+    make_runs = bench.run if on is None else partial(on_ray.run, bench)
+    cluster = nullcontext() if on is None else on_ray.cluster_connection(on)
     with cluster, experiment.stop_signals() as stop:  # Ray has handlers of its own for signals
         try:
-            failed = _run(bench, runs, partial(make, runs, stop))
+            failed_runs = _run_with_progress(bench, runs, partial(make_runs, runs, stop))
         except Interrupted as interrupted:
             print(f"{interrupted}. To continue, run the same command.", file=sys.stderr)
             raise SystemExit(130) from None
-    console.echo(f"{len(runs) - len(failed)} of {len(runs)} runs are done: {bench.own_results}")
-    for run, line in failed:
+    console.echo(f"{len(runs) - len(failed_runs)} of {len(runs)} runs are done: {bench.own_results}")
+    for run, line in failed_runs:
         print(f"failed: {run.title}: {line.error} ({bench.scratch / run.id}.log)", file=sys.stderr)
-    if failed:
+    if failed_runs:
         raise SystemExit(1)
 
 
-def _cores() -> int:
+def _count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -83,17 +95,17 @@ def _print_states(bench: "Benchmark", runs: "list[PlannedRun]") -> None:
     from lntl.benchmark import shards
     from lntl.cli.console import out
 
-    missing = {run.id for run in bench.missing(runs)}
-    failed = {line.key for line in shards.read(bench.results) if line.failed}
-    table = Table("run", "state", title=f"{len(missing)} of {len(runs)} runs are missing", title_justify="left")
+    missing_ids = {run.id for run in bench.missing_runs(runs)}
+    failed_keys = {line.key for line in shards.read(bench.results) if line.failed}
+    table = Table("run", "state", title=f"{len(missing_ids)} of {len(runs)} runs are missing", title_justify="left")
     for run in runs:
-        state = "failed" if run.key in failed else "begun" if (bench.scratch / run.id).exists() else "missing"
-        table.add_row(escape(run.title), state if run.id in missing else "done")
+        state = "failed" if run.key in failed_keys else "begun" if (bench.scratch / run.id).exists() else "missing"
+        table.add_row(escape(run.title), state if run.id in missing_ids else "done")
     out.print(table)
 
 
-def _run(
-    bench: "Benchmark", runs: "list[PlannedRun]", make: "Callable[[], Iterator[BenchmarkProgress]]"
+def _run_with_progress(
+    bench: "Benchmark", runs: "list[PlannedRun]", make_runs: "Callable[[], Iterator[BenchmarkProgress]]"
 ) -> "list[tuple[BenchmarkRun, ResultLine]]":
     """Make the missing runs with a progress bar; return those that failed."""
     from rich.markup import escape
@@ -104,28 +116,28 @@ def _run(
     from lntl.benchmark.runner import TimeLeft
     from lntl.cli import console
 
-    failed: list[tuple[BenchmarkRun, ResultLine]] = []
-    waiting = bench.missing(runs)
-    estimate = TimeLeft(bench.workers, waiting, shards.read(bench.results))
+    failed_runs: list[tuple[BenchmarkRun, ResultLine]] = []
+    waiting_runs = bench.missing_runs(runs)
+    estimate = TimeLeft(bench.workers, waiting_runs, shards.read(bench.results))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Bar(
         *columns, TextColumn("{task.fields[status]}"), console=console.err, disable=not console.err.is_terminal
     ) as bar:
-        begun: set[str] = set()
-        task = bar.add_task("runs", total=len(runs), completed=len(runs) - len(waiting), status="")
-        for progress in make():
-            left = estimate.update(progress)
-            running = escape(", ".join(run.title for run in progress.running))
-            bar.update(task, status=f"{left} [dim]{running}[/dim]")
-            for run in (run for run in progress.running if run.id not in begun):
-                begun.add(run.id)
-                console.log.info("%s: begun; its log: %s", run.title, bench.scratch / f"{run.id}.log")
-            if progress.ended is not None:
-                run, line = progress.ended
-                failed += [progress.ended] if line.failed else []
+        started_ids: set[str] = set()
+        task = bar.add_task("runs", total=len(runs), completed=len(runs) - len(waiting_runs), status="")
+        for progress in make_runs():
+            time_left = estimate.update(progress)
+            titles = escape(", ".join(run.title for run in progress.running_runs))
+            bar.update(task, status=f"{time_left} [dim]{titles}[/dim]")
+            for run in (run for run in progress.running_runs if run.id not in started_ids):
+                started_ids.add(run.id)
+                console.log.info("%s: started; log file: %s", run.title, bench.scratch / f"{run.id}.log")
+            if progress.ended_run is not None:
+                run, line = progress.ended_run
+                failed_runs += [progress.ended_run] if line.failed else []
                 bar.advance(task)
-                console.log.info("%s: %s; %s", run.title, _outcome(line), left)
-    return failed
+                console.log.info("%s: %s; %s", run.title, _outcome(line), time_left)
+    return failed_runs
 
 
 def _outcome(line: "ResultLine") -> str:
@@ -142,7 +154,7 @@ def benchmark_run(config: Path, split: Annotated[Literal["test", "val"], typer.A
 
     from lntl import config as configuration
     from lntl import experiment, ranks
-    from lntl.benchmark.runner import DEAD_END
+    from lntl.benchmark.runner import DEAD_END_CODE
     from lntl.cli import console
     from lntl.cli.train import keep_freed_memory, show_training
     from lntl.errors import DeadEndError
@@ -150,7 +162,7 @@ def benchmark_run(config: Path, split: Annotated[Literal["test", "val"], typer.A
 
     settings = configuration.read(config)
     if not processes.is_rank():  # ranks stop with the process that started them
-        threading.Thread(target=stop_with_the_parent, daemon=True).start()
+        threading.Thread(target=stop_with_parent, daemon=True).start()
     try:
         if processes.launch(settings):
             return
@@ -162,10 +174,10 @@ def benchmark_run(config: Path, split: Annotated[Literal["test", "val"], typer.A
         if processes.is_rank():
             raise
         print(f"Error: {error}", file=sys.stderr)
-        raise SystemExit(DEAD_END) from None
+        raise SystemExit(DEAD_END_CODE) from None
 
 
-def stop_with_the_parent() -> None:
+def stop_with_parent() -> None:
     """Wait until the parent's end of the pipe on stdin is closed, then stop as after SIGTERM."""
     import signal
 

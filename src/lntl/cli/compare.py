@@ -33,14 +33,14 @@ def compare(
     from lntl.errors import UserError
 
     if not shards.exist(results):
-        raise UserError(f"{results}: there are no such results; make them with: lntl benchmark PLAN.yaml")
+        raise UserError(f"{results}: there is no file of results; make it with: lntl benchmark PLAN.yaml")
     planned = None
     if plan is not None:
         planned = plans.runs_in_table_order(plan)
-    elif (beside := plans.plan_beside(results)) is not None:
-        planned = plans.runs_in_table_order(beside, trust or [])  # another person may have made it
-    table = comparison.compare(shards.read(results), planned, metric, by)
+    elif (found_plan := plans.plan_beside(results)) is not None:
+        planned = plans.runs_in_table_order(found_plan, trust or [])  # another person may have written this plan
+    result = comparison.compare(shards.read(results), planned, metric, by)
     prefix = "" if results.stem == "results" else f"{results.stem}_"  # a folder may have results of several plans
-    files = comparison.write(table, out or results.parent, prefix, escape_formulas)
-    console.out.print(comparison.to_table(table))
+    files = comparison.write(result, out or results.parent, prefix, escape_formulas)
+    console.out.print(comparison.to_table(result))
     console.echo_paths(files)

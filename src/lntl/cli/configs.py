@@ -41,8 +41,8 @@ def copy(
     from lntl.plugins import did_you_mean
     from lntl.runs.files import write_text
 
-    if name not in (known := configuration.ready_names()):
-        raise UserError(f"no ready configuration {name!r}{did_you_mean(name, known)}")
+    if name not in (ready_names := configuration.ready_names()):
+        raise UserError(f"there is no ready configuration {name!r}{did_you_mean(name, ready_names)}")
     source = configuration.find(name)
     target = folder / source.name
     if target.exists():

@@ -38,13 +38,13 @@ err = _Console(stderr=True)
 out = _Console()
 log = logging.getLogger("lntl")
 
-_PLAIN_SECONDS = 15  # time between two progress lines if stderr is not a terminal
+_LINE_INTERVAL = 15  # seconds between two progress lines if stderr is not a terminal
 
 
 def echo(text: object, style: str = "") -> None:
-    """Print a text without wrapping or markup; control characters and odd bytes are escaped."""
-    plain = escape_controls(str(text).encode(errors="backslashreplace").decode())
-    out.print(Text(plain, style), soft_wrap=True)
+    """Print a text without wrapping or markup; control characters and invalid bytes are escaped."""
+    escaped_text = escape_controls(str(text).encode(errors="backslashreplace").decode())
+    out.print(Text(escaped_text, style), soft_wrap=True)
 
 
 def echo_paths(paths: Iterable[Path]) -> None:
@@ -54,7 +54,7 @@ def echo_paths(paths: Iterable[Path]) -> None:
 
 
 def log_to_console(show: bool = True) -> None:
-    """Show the log on stderr: with rich in a terminal, otherwise as plain lines; or do not show it."""
+    """Show the log on stderr, with rich in a terminal, otherwise as plain lines; if not `show`, discard it."""
     handler: logging.Handler
     if not show:
         handler = logging.NullHandler()
@@ -63,8 +63,8 @@ def log_to_console(show: bool = True) -> None:
     else:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    for earlier in log.handlers:
-        earlier.close()  # from an earlier run in the same process
+    for old_handler in log.handlers:
+        old_handler.close()  # of an earlier run in the same process
     log.handlers = [handler]
     log.setLevel(logging.INFO)
     log.propagate = False
@@ -85,29 +85,37 @@ def show_progress(events: "Iterable[Step | EpochRecord]", trainer: "Trainer", ba
 
     total = trainer.total_epochs * len(trainer.loader)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[losses]}"))
-    began, first, last_line, phase = monotonic(), trainer.total_steps, monotonic(), trainer.phase
+    start_time, first_step, line_time, phase = monotonic(), trainer.total_steps, monotonic(), trainer.phase
     with Progress(
         *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=err, disable=not err.is_terminal
     ) as bar:
-        task = bar.add_task("training", total=total, completed=first, losses="")
+        task = bar.add_task("training", total=total, completed=first_step, losses="")
         for event in events:
             if not isinstance(event, Step):
                 continue
             if trainer.phase != phase:  # the speed is measured per phase
-                began, first, phase = monotonic(), trainer.total_steps, trainer.phase
+                start_time, first_step, phase = monotonic(), trainer.total_steps, trainer.phase
             settings = trainer.settings
-            head = f"{settings.method} epoch {trainer.epoch_index + 1}/{settings.epochs}"
-            bar.update(task, completed=trainer.total_steps, description=head)
-            done = trainer.total_steps - first
-            if event.terms is None or not done:
+            description = f"{settings.method} epoch {trainer.epoch_index + 1}/{settings.epochs}"
+            bar.update(task, completed=trainer.total_steps, description=description)
+            num_steps = trainer.total_steps - first_step
+            if event.terms is None or not num_steps:
                 continue
-            speed = done * batch_size / (monotonic() - began)
+            speed = num_steps * batch_size / (monotonic() - start_time)
             losses = " ".join(f"{k}={v:.3f}" for k, v in event.terms.items() if not k.startswith("lr_"))
             bar.update(task, losses=f"{speed:.0f} img/s {losses}")
-            if not err.is_terminal and monotonic() - last_line > _PLAIN_SECONDS:
-                last_line = monotonic()
-                left = timedelta(seconds=round((total - trainer.total_steps) * batch_size / speed))
-                log.info("%s step %d/%d %.0f img/s %s, %s left", head, event.index, event.total, speed, losses, left)
+            if not err.is_terminal and monotonic() - line_time > _LINE_INTERVAL:
+                line_time = monotonic()
+                time_left = timedelta(seconds=round((total - trainer.total_steps) * batch_size / speed))
+                log.info(
+                    "%s step %d/%d %.0f img/s %s, %s left",
+                    description,
+                    event.index,
+                    event.total,
+                    speed,
+                    losses,
+                    time_left,
+                )
 
 
 def print_plugins(plugins: "Mapping[str, Plugin]", *columns: str) -> None:

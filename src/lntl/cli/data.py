@@ -29,11 +29,11 @@ def info(config: ConfigArgument = "colored_mnist_default", overrides: Overrides 
     echo(f"{dataset.source}\nval: {dataset.val_note}")
     table = Table("split", "images", "classes", "groups with images", "label predicted from the bias")
     for name, split in dataset.splits.items():
-        known = split.group[split.group != IGNORE]
-        counts = torch.bincount(known, minlength=dataset.spec.num_groups).view(dataset.spec.num_classes, -1)
-        accuracy = counts.amax(dim=0).sum() / counts.sum()  # of the best rule from bias value to class
-        filled = f"{int((counts > 0).sum())} of {counts.numel()}"
-        table.add_row(name, str(len(split)), str(dataset.spec.num_classes), filled, f"{float(accuracy):.1%}")
+        known_groups = split.group[split.group != IGNORE]
+        counts = torch.bincount(known_groups, minlength=dataset.spec.num_groups).view(dataset.spec.num_classes, -1)
+        accuracy = counts.amax(dim=0).sum() / counts.sum()  # accuracy of the best rule from bias value to class
+        nonempty = f"{int((counts > 0).sum())} of {counts.numel()}"
+        table.add_row(name, str(len(split)), str(dataset.spec.num_classes), nonempty, f"{float(accuracy):.1%}")
     out.print(table)
 
 
@@ -59,7 +59,7 @@ def check(
     settings = configuration.read_for_data(config, overrides or [])
     folder = out or Path(settings.logging.output_dir) / "checks" / settings.project.experiment_name
     result = audit(settings, images, _with_progress)
-    files = write_check(result.check, result.pictures, folder)
+    files = write_check(result.check, result.similar_images, folder)
     console.echo(result.check.source)
     for part in check_tables(result.check):
         console.out.print(part, highlight=False, soft_wrap=isinstance(part, str))  # lines of YAML are not wrapped
@@ -80,7 +80,7 @@ def _with_progress(parts: "Sequence[Tensor]", name: str) -> "Iterable[Tensor]":
 
 @app.command("clear-cache")
 def clear_cache(
-    folder: Annotated[Path, typer.Argument(readable=False, help="The folder in data.cache_dir.")] = Path(
+    folder: Annotated[Path, typer.Argument(readable=False, help="The folder that data.cache_dir names.")] = Path(
         "data/image_cache"
     ),
 ) -> None:

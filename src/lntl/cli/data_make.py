@@ -20,13 +20,17 @@ app = typer.Typer(
 )
 Source = Annotated[Path, typer.Argument(metavar="SOURCE", readable=False, help="Folder of the unpacked download.")]
 HeldOut = Annotated[
-    float, typer.Option(min=0, max=0.5, help="Share of the chosen set for test; all of the other set is for test.")
+    float,
+    typer.Option(
+        min=0, max=0.5, help="Share of the chosen set that is used for test; the other set is used only for test."
+    ),
 ]
 Counterexamples = Annotated[
     int, typer.Option(min=0, metavar="N", help="Images of the other set to use in train instead of test.")
 ]
 Seed = Annotated[
-    int, typer.Option(min=0, help="Seed of the counterexamples; those of a smaller N are among those of a larger N.")
+    int,
+    typer.Option(min=0, help="Seed that selects the counterexamples; a larger N adds images to those of a smaller N."),
 ]
 Out = Annotated[Path, typer.Argument(metavar="OUT.csv", help="Table to write, for data: {name: table}.")]
 
@@ -54,7 +58,9 @@ def colored_mnist(
     arrays: dict[str, Any] = {}
     for name, split in load_data(config, overrides or []).splits.items():
         if not isinstance(split, ColoredDigits):
-            raise UserError(f"{config}: its data are not Colored MNIST; name a configuration of data: colored_mnist")
+            raise UserError(
+                f"{config}: its data set is not Colored MNIST; use a configuration with data.name: colored_mnist"
+            )
         arrays[f"{name}_image"] = split.pixels(torch.arange(len(split))).permute(0, 2, 3, 1).contiguous().numpy()
         arrays[f"{name}_label"], arrays[f"{name}_color"] = split.y.numpy(), split.color.numpy()
     write_atomic(out, lambda file: np.savez_compressed(file, **arrays))
@@ -102,7 +108,7 @@ def imdb_faces(
 
     Images and imdb.mat: imdb_crop.tar of IMDB-WIKI (the faces of IMDb).
 
-    Lists: named in github.com/feidfoe/learning-not-to-learn, dataset/IMDB/README.md.
+    Lists: see github.com/feidfoe/learning-not-to-learn, dataset/IMDB/README.md.
     """
     from lntl.makers import imdb_faces as maker
 
@@ -121,7 +127,7 @@ def celeba(
 ) -> None:
     """CelebA: attributes and split of the faces in SOURCE/img_align_celeba/.
 
-    From the data set's page (MMLAB, CUHK) or Kaggle (jessicali9530/celeba-dataset).
+    Source: the data set's page (MMLAB, CUHK) or Kaggle (jessicali9530/celeba-dataset).
 
     Files: img_align_celeba, list_attr_celeba and list_eval_partition; the lists as .txt or .csv.
     """
@@ -175,7 +181,7 @@ def isic(
 def bar(source: Source, out: Out) -> None:
     """BAR (biased action recognition): action and split of the photographs in SOURCE/train/ and SOURCE/test/.
 
-    From github.com/alinlab/BAR. The places, which are the bias, are not annotated.
+    Images: github.com/alinlab/BAR. The places, which are the bias, are not annotated.
     """
     from lntl.makers import bar as maker
 

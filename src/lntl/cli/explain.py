@@ -20,9 +20,11 @@ def explain(
     run: TrainedArgument,
     images: ImagesArgument,
     out: Annotated[Path, typer.Option(help="Folder to write; it must not exist.")],
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Examples to explain: the first ones.")] = 50,
+    limit: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Number of examples to explain, from the first on.")
+    ] = 50,
     steps: Annotated[
-        int, typer.Option(min=1, max=1000, help="Points of the integral; more are slower and more exact.")
+        int, typer.Option(min=1, max=1000, help="Points of the integral; more points take longer and are more exact.")
     ] = 32,
     column: ColumnOption = None,
     root: RootOption = None,
@@ -45,6 +47,6 @@ def explain(
         written = write_explanations(explanation, out, str(run), explanation.given, steps, advance)
     echo(
         f"{n} of {explanation.given} examples are explained"
-        + ("; --limit changes that" if n < explanation.given else "")
+        + ("; use --limit to explain more" if n < explanation.given else "")
     )
     echo_paths(written)

@@ -26,12 +26,12 @@ def report(
     from lntl.runs.folder import RunFolder
     from lntl.trackers import add_files
 
-    named = dict(map(_run_folder, runs))
-    paths = list(named)
+    code_by_path = dict(map(_run_folder, runs))
+    paths = list(code_by_path)
     log_to_console()
     notes = {
-        path: probing.complete(RunFolder(path), device, [*(trust or []), *own])
-        for path, own in named.items()
+        path: probing.complete(RunFolder(path), device, [*(trust or []), *code])
+        for path, code in code_by_path.items()
         if RunFolder(path).holds_a_run
     }
     if out is None and len(paths) == 1:

@@ -26,7 +26,7 @@ def train(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run of the same name.")] = False,
     epochs: Annotated[
-        int | None, typer.Option(help="Epochs of the last phase, and maximum for the phases before.")
+        int | None, typer.Option(help="Epochs of the last phase; each earlier phase gets at most this number.")
     ] = None,
     device: DeviceOption = None,
     trust: TrustOption = None,
@@ -65,16 +65,16 @@ def show_training(run: "Run", events: "Iterator[Step | EpochRecord]") -> None:
     show_progress(events, run.experiment.trainer, run.experiment.config.training.batch_size)
 
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h
-_BLOCK = 32 * 2**20  # bytes; the largest M_MMAP_THRESHOLD that glibc accepts on 64 bits
-_SPARE = 2**30  # bytes; free memory above this returns to the system
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # options of mallopt in glibc's malloc.h
+_MAX_BLOCK = 32 * 2**20  # bytes; the largest M_MMAP_THRESHOLD that glibc accepts on 64 bits
+_MAX_FREE = 2**30  # bytes; free memory above this returns to the system
 
 
 def keep_freed_memory() -> None:
     """Set glibc's malloc not to return large blocks to the system, which would zero their pages at each allocation.
 
     A convolution's output is above malloc's default limit of 128 KiB. Without glibc (macOS, Windows, musl) nothing
-    happens. It changes the whole process, so only the command line calls it.
+    happens. The setting changes the whole process, so only the command line calls this function.
     """
     import ctypes
 
@@ -82,5 +82,5 @@ def keep_freed_memory() -> None:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_MMAP_THRESHOLD, _BLOCK)
-        mallopt(_TRIM_THRESHOLD, _SPARE)
+        mallopt(_M_MMAP_THRESHOLD, _MAX_BLOCK)
+        mallopt(_M_TRIM_THRESHOLD, _MAX_FREE)

@@ -24,7 +24,7 @@ from lntl.training import Phase as Phase
 from lntl.yaml_file import dump, parse, read_yaml
 
 MAX_FAULTS = 20  # largest number of faults in one message
-READY = Path(str(files("lntl") / "configs"))  # folder of the configurations that ship with the package
+READY_FOLDER = Path(str(files("lntl") / "configs"))  # folder of the configurations that ship with the package
 
 
 def _union(key: str, base: type[Settings], configs: Mapping[str, type[Settings]]) -> Any:
@@ -70,37 +70,37 @@ def validate(raw: object, origin: str) -> Config:
         origin: Name of the document in messages, such as its path.
 
     Raises:
-        UserError: If the configuration is wrong; one line for each fault, with key, value and remedy.
+        UserError: If the configuration is invalid; one line for each fault, with key, value and remedy.
     """
     try:
         model = config_model(*dotted_names(raw))
-    except UserError as error:  # about a user's class
+    except UserError as error:  # the error is about a class of the user
         raise UserError(f"{origin}: {error}") from error
     try:
         return model.model_validate(raw)
     except ValidationError as error:
         faults = [f"  {line}" for line in describe(error, model, raw)]
-        shown = faults[:MAX_FAULTS] + [f"  and {len(faults) - MAX_FAULTS} more"] * (len(faults) > MAX_FAULTS)
-        raise UserError("\n".join([f"{origin}: {len(faults)} fault(s) in the configuration", *shown])) from None
+        lines = faults[:MAX_FAULTS] + [f"  and {len(faults) - MAX_FAULTS} more"] * (len(faults) > MAX_FAULTS)
+        raise UserError("\n".join([f"{origin}: {len(faults)} fault(s) in the configuration", *lines])) from None
 
 
 def dotted_names(raw: object) -> tuple[str, str, tuple[str, ...]]:
     """Return the dotted names (user's classes) of data, model and methods in a raw document.
 
-    A name is "" if the section names no such class. A name with a slash, such as timm/resnet18.a1_in1k, does not count.
+    A name is "" if the section names no such class. A name with a slash (timm/resnet18.a1_in1k) is not a dotted name.
     """
 
-    def name(section: object, key: str) -> str:
+    def dotted_name(section: object, key: str) -> str:
         value = section.get(key) if isinstance(section, dict) else None
         return value if isinstance(value, str) and "." in value and "/" not in value else ""
 
     sections = raw if isinstance(raw, dict) else {}
     match sections.get("training"):
         case {"phases": list(phases)}:
-            methods = {name(phase, "method") for phase in phases} - {""}
+            methods = {dotted_name(phase, "method") for phase in phases} - {""}
         case _:
             methods = set()
-    return name(sections.get("data"), "name"), name(sections.get("model"), "name"), tuple(sorted(methods))
+    return dotted_name(sections.get("data"), "name"), dotted_name(sections.get("model"), "name"), tuple(sorted(methods))
 
 
 def code_names(raw: object) -> list[str]:
@@ -121,7 +121,7 @@ def check_trusted(raw: object, where: str, trust: str | Sequence[str] = ()) -> N
 
 def ready_names() -> list[str]:
     """Return the names of the ready configurations, e.g. colored_mnist_default or colored_mnist/authors."""
-    return sorted(str(path.relative_to(READY).with_suffix("")) for path in READY.rglob("*.yaml"))
+    return sorted(str(path.relative_to(READY_FOLDER).with_suffix("")) for path in READY_FOLDER.rglob("*.yaml"))
 
 
 def find(name: str | Path) -> Path:
@@ -129,9 +129,9 @@ def find(name: str | Path) -> Path:
     path, name = Path(name), str(name)
     if path.suffix in (".yaml", ".yml") or path.exists():
         return path
-    if name not in (known := ready_names()):
-        raise UserError(f"{name!r} is neither a file nor a ready configuration{did_you_mean(name, known)}")
-    return READY / f"{name}.yaml"
+    if name not in (valid_names := ready_names()):
+        raise UserError(f"{name!r} is neither a file nor a ready configuration{did_you_mean(name, valid_names)}")
+    return READY_FOLDER / f"{name}.yaml"
 
 
 def read(
@@ -152,11 +152,11 @@ def read(
         The checked configuration.
 
     Raises:
-        UserError: If the file cannot be read, or the configuration is wrong.
+        UserError: If the file cannot be read, or the configuration is invalid.
         UntrustedError: If the file names a module that is not in `trust`.
     """
     path = find(name)
-    raw = _overridden(path, overrides)
+    raw = _read_with_overrides(path, overrides)
     if trust is not None:
         check_trusted(raw, str(path), trust)
     if num_epochs is not None:
@@ -172,19 +172,19 @@ def read_for_data(name: str | Path, overrides: list[str] | None = None) -> Confi
         overrides: As for `read`.
     """
     path = find(name)
-    raw = _overridden(path, overrides)
+    raw = _read_with_overrides(path, overrides)
     defaults: dict[str, dict[str, object]] = {
         "project": {"experiment_name": re.sub(r"[\s/\\]|^\.", "_", path.stem)},
         "training": {"phases": [{"method": "erm", "epochs": 1}]},
     }
     for section, keys in defaults.items():
-        if isinstance(present := raw.get(section) or {}, dict):
-            raw[section] = keys | present
+        if isinstance(settings := raw.get(section) or {}, dict):
+            raw[section] = keys | settings
     raw["model"] = raw.get("model") or {"name": "mlp"}
     return validate(raw, str(path))
 
 
-def _overridden(path: Path, overrides: list[str] | None) -> dict[str, object]:
+def _read_with_overrides(path: Path, overrides: list[str] | None) -> dict[str, object]:
     raw = read_yaml(path)
     for override in overrides or []:
         _apply(raw, override)
@@ -200,7 +200,7 @@ def key_and_value(setting: str, kind: str, example: str) -> tuple[str, object]:
         example: A valid argument, for messages.
 
     Raises:
-        UserError: If it is not of this form, or the value is not valid YAML.
+        UserError: If the argument does not have this form, or the value is not valid YAML.
     """
     key, equals, text = setting.partition("=")
     origin = f"{kind} {shorten(setting)}"
@@ -213,12 +213,12 @@ def _apply(raw: dict[str, object], override: str) -> None:
     """Set one value of a raw document; a missing section is added, but an item of a list must exist."""
     origin = f"override {shorten(override)}"
     key, value = key_and_value(override, "override", "training.batch_size=64 (null for nothing)")
-    *parents, last = [int(part) if part.isdecimal() and len(part) < 9 else part for part in key.split(".")]
+    *parents, last_part = [int(part) if part.isdecimal() and len(part) < 9 else part for part in key.split(".")]
     parent: Any = raw
     try:
         for part in parents:
             parent = parent.setdefault(part, {}) if isinstance(parent, dict) else parent[part]
-        parent[last] = value
+        parent[last_part] = value
     except (TypeError, IndexError):
         raise UserError(f"{origin}: there is no {shorten(key)} in the configuration") from None
 
@@ -228,9 +228,9 @@ def _set_epochs(raw: dict[str, object], num_epochs: int) -> None:
     if num_epochs < 1:
         raise UserError(f"the number of epochs must be at least 1, not {num_epochs}")
     match raw.get("training"):
-        case {"phases": [*before, dict(last)]}:
-            last["epochs"] = num_epochs
-            sections = [(phase, "epochs") for phase in before] + [(raw.get("evaluation"), "erm_epochs")]
+        case {"phases": [*earlier_phases, dict(last_phase)]}:
+            last_phase["epochs"] = num_epochs
+            sections = [(phase, "epochs") for phase in earlier_phases] + [(raw.get("evaluation"), "erm_epochs")]
             for section, key in sections:
                 if isinstance(section, dict) and isinstance(epochs := section.get(key), int):
                     section[key] = min(epochs, num_epochs)

@@ -1,4 +1,4 @@
-"""The faults of a configuration: one line each, with path, value and the nearest valid name."""
+"""The faults of a configuration: one line each, with path, value and the most similar valid name."""
 
 from collections.abc import Iterator
 from functools import reduce
@@ -7,46 +7,48 @@ from typing import Literal, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from lntl.config.keys import RENAMED, Config
+from lntl.config.keys import RENAMED_KEYS, Config
 from lntl.errors import shorten
 from lntl.plugins import did_you_mean
 
-_ABSENT = object()
+_MISSING = object()
 _BOOLEANS = {"yes": "true", "on": "true", "no": "false", "off": "false"}  # booleans in YAML 1.1, strings in YAML 1.2
 
 
 def describe(error: ValidationError, model: type[BaseModel], raw: object) -> Iterator[str]:
     """Yield one sentence per fault; a fault that phases inherit from `training` is reported only for `training`."""
-    faults = [(fault, list(_without_tags(fault["loc"], raw))) for fault in error.errors()]
-    own = [
-        (f, path) for f, path in faults if f["type"] == "missing" or _exists(path, raw) or not _exists(path[:2], raw)
+    faults = [(fault, list(_strip_plugin_names(fault["loc"], raw))) for fault in error.errors()]
+    own_faults = [
+        (f, path)
+        for f, path in faults
+        if f["type"] == "missing" or _has_value(path, raw) or not _has_value(path[:2], raw)
     ]
-    for fault, path in own or faults:  # if all faults are inherited, `training` lacks the key
-        yield _message(fault, path, model)
+    for fault, path in own_faults or faults:  # if all faults are inherited, `training` lacks the key
+        yield _describe_fault(fault, path, model)
 
 
 def _child(value: object, part: int | str) -> object:
-    """Return the value of a key or the item of a list, _ABSENT if there is none."""
+    """Return the value of a key or the item of a list; _MISSING if there is no such value."""
     if isinstance(value, list):
-        return value[part] if isinstance(part, int) and part < len(value) else _ABSENT
-    return value.get(part, _ABSENT) if isinstance(value, dict) else _ABSENT
+        return value[part] if isinstance(part, int) and part < len(value) else _MISSING
+    return value.get(part, _MISSING) if isinstance(value, dict) else _MISSING
 
 
-def _exists(path: list[int | str], raw: object) -> bool:
+def _has_value(path: list[int | str], raw: object) -> bool:
     """Return whether the document has a value at `path`."""
-    return reduce(_child, path, raw) is not _ABSENT
+    return reduce(_child, path, raw) is not _MISSING
 
 
-def _message(fault: ErrorDetails, loc: list[int | str], model: type[BaseModel]) -> str:
-    path = ".".join(_part(part) for part in loc) or "(top)"
+def _describe_fault(fault: ErrorDetails, loc: list[int | str], model: type[BaseModel]) -> str:
+    path = ".".join(_format_part(part) for part in loc) or "(top)"
     kind, value, context = fault["type"], shorten(fault["input"]), fault.get("ctx", {})
     if kind == "extra_forbidden":
-        key, valid = str(fault["loc"][-1]), _fields(model, fault["loc"][:-1])
-        if RENAMED.get(key) in valid:
-            return f"{path}: unknown key; its name is {RENAMED[key]} since lntl 0.2"
+        key, valid = str(fault["loc"][-1]), _valid_keys(model, fault["loc"][:-1])
+        if RENAMED_KEYS.get(key) in valid:
+            return f"{path}: unknown key; its name is {RENAMED_KEYS[key]} since lntl 0.2"
         return f"{path}: unknown key{did_you_mean(key, valid)}"
     if kind == "missing":
-        return f"{path}: missing{_meaning(model, fault['loc'])}"
+        return f"{path}: missing{_describe_key(model, fault['loc'])}"
     if kind == "union_tag_not_found":
         return f"{path}: missing {context['discriminator']}"
     if kind == "union_tag_invalid":
@@ -63,27 +65,29 @@ def _message(fault: ErrorDetails, loc: list[int | str], model: type[BaseModel]) 
     return f"{path}: {value} should be {message if len(message) <= 500 else message[:500] + '...'}"
 
 
-def _part(part: int | str) -> str:
+def _format_part(part: int | str) -> str:
     """Return a part of a path for a message; a long or unprintable key is shortened."""
     text = str(part)
     return text if text.isprintable() and len(text) <= 200 else shorten(text)
 
 
-def _without_tags(loc: tuple[int | str, ...], raw: object) -> Iterator[int | str]:
+def _strip_plugin_names(loc: tuple[int | str, ...], raw: object) -> Iterator[int | str]:
     """Yield the path without the plug-in names that pydantic inserts, which are not keys of the document."""
     value = raw
     for position, part in enumerate(loc):
         child = _child(value, part)
-        if child is not _ABSENT:
+        if child is not _MISSING:
             value = child
-        if child is not _ABSENT or position == len(loc) - 1:
+        if child is not _MISSING or position == len(loc) - 1:
             yield part
 
 
-def _meaning(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:
-    """Return the description of the key at `loc` in brackets, "" if it has none."""
+def _describe_key(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:
+    """Return the description of the key at `loc` in brackets, or "" if it has no description."""
     key = str(loc[-1])
-    owners = [Config] if len(loc) == 1 else _at(model, loc[:-1])  # a section is described by the class it is made from
+    owners = (
+        [Config] if len(loc) == 1 else _models_at(model, loc[:-1])
+    )  # the description of a section is the docstring of its class
     for owner in owners:
         if field := owner.model_fields.get(key):
             text = field.description or getattr(field.annotation, "__doc__", None) or ""
@@ -91,27 +95,27 @@ def _meaning(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:
     return ""
 
 
-def _fields(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+def _valid_keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
     """Return the valid keys at `loc`."""
-    return sorted({name for m in _at(model, loc) for name in m.model_fields})
+    return sorted({name for m in _models_at(model, loc) for name in m.model_fields})
 
 
-def _at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[type[BaseModel]]:
+def _models_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[type[BaseModel]]:
     """Return the models to which `loc`, a path of fields, list positions and plug-ins, may refer."""
     models = [model]
     for part in loc:
-        inner = [
+        submodels = [
             m
             for owner in models
             if part in owner.model_fields
-            for m in _models(owner.model_fields[str(part)].annotation)
+            for m in _find_models(owner.model_fields[str(part)].annotation)
         ]
-        models = inner or [m for m in models if m.__name__ == part] or models
+        models = submodels or [m for m in models if m.__name__ == part] or models
     return models
 
 
-def _models(annotation: object) -> list[type[BaseModel]]:
+def _find_models(annotation: object) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     arguments = () if get_origin(annotation) is Literal else get_args(annotation)
-    return [m for argument in arguments for m in _models(argument)]
+    return [m for argument in arguments for m in _find_models(argument)]

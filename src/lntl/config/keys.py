@@ -37,20 +37,20 @@ class Model(Settings):
     name: str = Field(description="Architecture: a name from `lntl.models`, or the dotted name of your own class.")
     eraser: Literal["none", "leace"] = Field(
         "none",
-        description="leace: f ends in front of g's last linear layer, with an eraser that the method leace fits; until "
-        "then the eraser is the identity.",
+        description="leace: f ends before g's last linear layer, with an eraser that the method leace fits; until then "
+        "the eraser is the identity.",
     )
 
 
 # Keys of lntl 0.1 and their names since 0.2, for the message about an unknown key.
-RENAMED = {
+RENAMED_KEYS = {
     "bias_reach": "bias_dilation",
     "clip": "max_weight",
     "max_ratio": "max_gradient_ratio",
     "places": "h_positions",
     "schedule": "updates",
 }
-INHERITED = ("optimizer_fg", "optimizer_h", "ema", "clip_grad_norm")
+INHERITED_KEYS = ("optimizer_fg", "optimizer_h", "ema", "clip_grad_norm")
 
 
 class Training(Settings):
@@ -61,24 +61,29 @@ class Training(Settings):
         1,
         ge=1,
         le=10_000,
-        description="Processes of the run on each machine, each with a device of the kind `device`; on CPU, one a "
-        "core at most.",
+        description="Number of processes on each machine; each uses one device of the kind `device`. On CPU at most "
+        "one per core.",
     )
-    num_nodes: int = Field(1, ge=1, le=10_000, description="Machines of the run; above 1 by torchrun or SLURM.")
+    num_nodes: int = Field(1, ge=1, le=10_000, description="Number of machines; several need torchrun or SLURM.")
     precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="Precision of Lightning Fabric.")
-    batch_size: int = Field(128, ge=2, le=1_000_000, description="Images in one step, of all processes together.")
+    batch_size: int = Field(128, ge=2, le=1_000_000, description="Images in one step, summed over all processes.")
     accumulate: int = Field(
         1,
         ge=1,
         le=500_000,
-        description="Parts in which a batch's gradients are computed, one after the other, to save memory; each has "
-        "at least two images. Only for methods whose loss is a mean over images.",
+        description="Number of parts into which a batch is divided to save memory: their gradients are computed one "
+        "after the other. Each part has at least two images. Only for methods whose loss is a mean over images.",
     )
-    adversarial_lambda: Weight = Field(0.1, description="mu of every phase whose method has mu, unless set there.")
+    adversarial_lambda: Weight = Field(
+        0.1, description="mu of every phase whose method has mu, unless the phase sets mu."
+    )
     optimizer_fg: Optimizer = Field(Optimizer(), description="Optimiser of f and g; a phase may override single keys.")
     optimizer_h: Optimizer = Field(Optimizer(), description="Optimiser of h; a phase may override single keys.")
     ema: float | None = Field(
-        None, gt=0, lt=1, description="Decay per step of a moving average of the weights, which is then evaluated."
+        None,
+        gt=0,
+        lt=1,
+        description="Decay per step of a moving average of the weights; if set, the average is evaluated.",
     )
     clip_grad_norm: float | None = Field(None, gt=0, le=1e12, description="Largest gradient norm of each network.")
     start_from: str | None = Field(
@@ -93,7 +98,7 @@ class Training(Settings):
         processes = self.devices * self.num_nodes
         if processes > 1 and ":" in self.device:
             raise ValueError(
-                f"device {self.device} is a single device, and {processes} processes are to run; give the kind alone, "
+                f"device {self.device} is a single device, but the run has {processes} processes; write only the kind, "
                 f"{self.device.partition(':')[0]}"
             )
         if 2 * (parts := processes * self.accumulate) > self.batch_size:
@@ -113,25 +118,25 @@ class Training(Settings):
 
 
 def _with_defaults(phase: dict[str, object], training: dict[str, object]) -> dict[str, object]:
-    filled = dict(phase)
-    for key in INHERITED:
-        own, default = phase.get(key), training.get(key)
-        if isinstance(own, dict) and isinstance(default, dict):
-            filled[key] = default | own
+    phase_settings = dict(phase)
+    for key in INHERITED_KEYS:
+        value, default = phase.get(key), training.get(key)
+        if isinstance(value, dict) and isinstance(default, dict):
+            phase_settings[key] = default | value
         elif key not in phase and key in training:
-            filled[key] = default
+            phase_settings[key] = default
     if "mu" not in phase and "adversarial_lambda" in training and _takes_mu(phase.get("method")):
-        filled["mu"] = training["adversarial_lambda"]
-    return filled
+        phase_settings["mu"] = training["adversarial_lambda"]
+    return phase_settings
 
 
 def _takes_mu(method: object) -> bool:
-    from lntl.methods import load_method  # here, so that importing the configuration does not import torch
+    from lntl.methods import load_method  # imported here so that importing the configuration does not import torch
 
     try:
         return isinstance(method, str) and "mu" in load_method(method).Config.model_fields
     except UserError:
-        return False  # the validation that follows reports it
+        return False  # the validation that follows reports the unknown method
 
 
 if TYPE_CHECKING:

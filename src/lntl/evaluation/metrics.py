@@ -251,14 +251,14 @@ def bias_name(kind: str, biases: "Sequence[BiasSpec]") -> str:
     return kind if len(biases) <= MAX_NAMES else f"combination of {len(biases)} biases"
 
 
-def listed(names: Sequence[str]) -> str:
+def join_names(names: Sequence[str]) -> str:
     """Return names joined for a sentence: at most MAX_NAMES of them, each cut after MAX_LENGTH characters."""
     shown = [name if len(name) <= MAX_LENGTH else f"{name[: MAX_LENGTH - 1]}…" for name in names[:MAX_NAMES]]
     more = len(names) - MAX_NAMES
     return "; ".join(shown) + (f"; and {more} more" if more > 0 else "")
 
 
-def counted(n: int, noun: str) -> str:
+def format_count(n: int, noun: str) -> str:
     """Return a number with its noun, such as 1 row or 3 rows."""
     return f"{n} {noun}{'' if n == 1 else 's'}"
 
@@ -323,7 +323,10 @@ def _no_parity(t: Tally, names: CellNames) -> str:
     if len(t.values) < 2:
         return "all images have the same bias value"
     missing = t.values[t.value_count[0][t.values] == 0]
-    return f"no image has {names.bias} {listed([names.values[value] for value in missing])}, so its rates are undefined"
+    return (
+        f"no image has {names.bias} {join_names([names.values[value] for value in missing])}, so its rates are "
+        "undefined"
+    )
 
 
 def _no_odds(t: Tally, names: CellNames) -> str:
@@ -340,7 +343,7 @@ def _no_odds(t: Tally, names: CellNames) -> str:
     ] = True
     missing = np.argwhere(~present)
     cells = t.classes[missing[:, 0]] * t.num_values + t.values[missing[:, 1]]
-    return f"no image is {listed([names[cell] for cell in cells])}, so one of the compared rates is undefined"
+    return f"no image is {join_names([names[cell] for cell in cells])}, so one of the compared rates is undefined"
 
 
 METRICS: dict[str, Metric] = {

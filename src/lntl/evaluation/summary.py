@@ -14,9 +14,9 @@ from lntl.evaluation.metrics import (
     Tally,
     bias_value_accuracy,
     class_accuracy,
-    counted,
+    format_count,
     group_accuracy,
-    listed,
+    join_names,
 )
 from lntl.evaluation.predict import Predictions
 from lntl.evaluation.tally import confusion, interval, resample, tally
@@ -79,7 +79,7 @@ def _metric(metric: Metric, t: Tally, samples: Array, names: CellNames) -> forma
     if metric.name == "worst_group_accuracy" and reason is None:
         worst = np.flatnonzero(group_accuracy(t)[0] == value)
         smallest = worst[t.count[0][worst].argmin()]  # of several groups with this accuracy
-        entry.lowest = f"{names[t.cells[smallest]]}, {counted(int(t.count[0][smallest]), 'image')}"
+        entry.lowest = f"{names[t.cells[smallest]]}, {format_count(int(t.count[0][smallest]), 'image')}"
     return entry
 
 
@@ -145,7 +145,7 @@ def _warnings(t: Tally, measured: dict[str, formats.Metric], names: CellNames) -
 def _missing(what: str, names: Sequence[str], count: Array) -> Iterator[str]:
     missing = [name for name, n in zip(names, count, strict=True) if n == 0]
     if missing:
-        yield f"{len(missing)} of {len(names)} {what} have no image: {listed(missing)}"
+        yield f"{len(missing)} of {len(names)} {what} have no image: {join_names(missing)}"
 
 
 def _group_warnings(t: Tally, names: CellNames) -> Iterator[str]:
@@ -155,7 +155,7 @@ def _group_warnings(t: Tally, names: CellNames) -> Iterator[str]:
     if len(absent):
         yield (
             f"{len(absent)} of the {len(t.groups)} groups (class and bias value) that occur in the data have no image "
-            f"here: {listed([names[cell] for cell in absent])}; worst-group and unbiased accuracy leave them out"
+            f"here: {join_names([names[cell] for cell in absent])}; worst-group and unbiased accuracy leave them out"
         )
     elif total > len(cells):
         yield (

@@ -141,8 +141,8 @@ def conclude(run: Run, erm: Result | None, split: Literal["test", "val"] = "test
     config = run.experiment.config
     scores, evaluation, weights = {}, None, dict[str, Tensor]()
     # The last checkpoint comes last, so that the networks keep its weights.
-    for kind, path in (("best", ranks.from_first(lambda: run.folder.best_or_last)), ("last", run.folder.last)):
-        saved = ranks.from_first(partial(checkpoint.load, path))
+    for kind, path in (("best", ranks.compute_on_first(lambda: run.folder.best_or_last)), ("last", run.folder.last)):
+        saved = ranks.compute_on_first(partial(checkpoint.load, path))
         if evaluation is not None and _equal(weights, evaluated_weights(saved)):
             same = {"checkpoint": str(path), "epoch": len(saved.records)}
             evaluation = replace(evaluation, path=path, measured=evaluation.measured.model_copy(update=same))
@@ -248,7 +248,7 @@ def train(
     """
     config = processes.join(config)
     named = resume_from not in (None, "auto")
-    path = ranks.from_first(lambda: RunFolder.resolve(Path(str(resume_from)), "last") if named else None)
+    path = ranks.compute_on_first(lambda: RunFolder.resolve(Path(str(resume_from)), "last") if named else None)
     folder = run_folder(config) if path is None else run_of(path)
     with ExitStack() as held:
         stopped = held.enter_context(stop_signals())
@@ -285,7 +285,7 @@ def train_erm(
     if run.experiment.config.evaluation.erm_epochs == 0:
         return None
     config = configuration.erm_config(run.experiment.config, run.folder.path)
-    if resumed and (result := ranks.from_first(lambda: _finished(config, RunFolder(run.folder.erm)))) is not None:
+    if resumed and (result := ranks.compute_on_first(lambda: _finished(config, RunFolder(run.folder.erm)))) is not None:
         return result
     try:
         erm = start_or_resume(config, "auto" if resumed else None, overwrite)

@@ -343,7 +343,7 @@ def resume(config: Config, path: Path, trust: Sequence[str] = ()) -> Run:
         DeadEndError: If the configuration has changed in a way that the finished epochs depend on.
         UserError: If the checkpoint cannot be read or is not in a run folder, or its data have changed.
     """
-    saved = ranks.from_first(lambda: checkpoint.load(path))
+    saved = ranks.compute_on_first(lambda: checkpoint.load(path))
     folder = run_of(path)
     check_same_config(config, saved, path, trust)
     check_trackers(config.logging.tracker_names())
@@ -408,7 +408,7 @@ def start_or_resume(config: Config, resume_from: str | None, overwrite: bool = F
     """
     if resume_from is None:
         return start(config, overwrite, trust)
-    path = ranks.from_first(lambda: _checkpoint_to_resume(run_folder(config), resume_from, overwrite))
+    path = ranks.compute_on_first(lambda: _checkpoint_to_resume(run_folder(config), resume_from, overwrite))
     if path is not None:
         return resume(config, path, trust)
     return start(config, True, trust)  # it was stopped before its first checkpoint: nothing is lost

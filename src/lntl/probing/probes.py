@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lntl.errors import UserError
-from lntl.evaluation.metrics import listed
+from lntl.evaluation.metrics import join_names
 from lntl.probing.features import pooled
 from lntl.runs.formats import ProbeRow
 from lntl.seeding import derive, permutation
@@ -66,7 +66,7 @@ class Halves:
             raise UserError("no test image has a bias label, so no probe can be trained; annotate the test split")
         count = self.bias.bincount(minlength=len(bias_value_names))
         if int((count > 1).sum()) < 2:
-            present = listed([bias_value_names[value] for value in count.nonzero()[:, 0].tolist()])
+            present = join_names([bias_value_names[value] for value in count.nonzero()[:, 0].tolist()])
             raise UserError(
                 f"the bias does not vary in the test set (its values: {present}), so probes cannot be trained; "
                 "use test images with at least two bias values, and at least two images of each"
@@ -180,7 +180,7 @@ def split_warnings(halves: Halves, class_names: tuple[str, ...], bias_value_name
     for kind, names, labels in (("class", class_names, halves.y), ("bias value", bias_value_names, halves.bias)):
         absent = [name for name, count in zip(names, labels.bincount(minlength=len(names)), strict=True) if not count]
         if absent:
-            texts.append(f"no test image of {kind} {listed(absent)}")
+            texts.append(f"no test image of {kind} {join_names(absent)}")
     if halves.from_class > halves.majority + _FROM_CLASS:
         texts.append(
             f"on these images the class alone predicts the bias with accuracy {halves.from_class:.3f} (a constant "

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from lntl import __version__
 from lntl.config import check_trusted
 from lntl.errors import UserError
-from lntl.evaluation.metrics import counted
+from lntl.evaluation.metrics import format_count
 from lntl.methods import load_method
 from lntl.reporting.drawings import check_drawings, draw, drawings, pareto, study_figures
 from lntl.reporting.run_files import RunFiles, read_run
@@ -175,7 +175,7 @@ class Tile:
 def _tiles(check: Check) -> list[Tile]:
     association, test = check.biases[-1].association["train"], check.cells["test"]
     sizes = ", ".join(f"{split.name} {split.n}" for split in check.splits)
-    values = counted(len(check.biases[-1].values), "bias value") if check.annotated else "no bias labels"
+    values = format_count(len(check.biases[-1].values), "bias value") if check.annotated else "no bias labels"
     bias_only, v, least, majority = association.bias_only, association.cramers_v, test.smallest, association.majority
     difference = "" if test.difference is None else f"{100 * test.difference:.0f}"
     rows = Tile("Rows", str(check.n), sizes, f"{len(check.class_names)} classes, {values}")

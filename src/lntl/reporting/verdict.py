@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import sqrt
 
-from lntl.evaluation.metrics import counted
+from lntl.evaluation.metrics import format_count
 from lntl.runs.formats import (
     Answer,
     Check,
@@ -231,7 +231,10 @@ def check_verdict(check: Check) -> tuple[str, str]:
     levels = [finding.level for finding in check.findings]
     problems, warnings = levels.count("problem"), levels.count("warning")
     if problems:
-        return "Not yet", f"{counted(problems, 'problem')} must be solved before results on these data mean anything."
+        return (
+            "Not yet",
+            f"{format_count(problems, 'problem')} must be solved before results on these data mean anything.",
+        )
     if warnings:
         limits = "a warning limits" if warnings == 1 else f"{warnings} warnings limit"
         return "With care", f"there is no problem, but {limits} what results can show."

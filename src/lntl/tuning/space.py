@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from lntl import config as configuration
 from lntl.config import Config
 from lntl.config.faults import describe
-from lntl.config.keys import INHERITED
+from lntl.config.keys import INHERITED_KEYS
 from lntl.errors import UserError, shorten
 from lntl.evaluation.metrics import METRICS
 from lntl.plugins import Settings, did_you_mean
@@ -18,7 +18,7 @@ from lntl.yaml_file import read_yaml
 
 Value = bool | int | float | str | None
 TRAINED = ("data", "model", "training")  # the sections that change what is trained
-_DEFAULTS = {*INHERITED, "adversarial_lambda"}  # keys of training that change nothing but the phases
+_DEFAULTS = {*INHERITED_KEYS, "adversarial_lambda"}  # keys of training that change nothing but the phases
 # Settings of every trial: of a trial only its metrics on val are read.
 _FORCED = (
     "evaluation.erm_epochs=0",
