@@ -27,13 +27,13 @@ from lntl.types import IGNORE
 
 
 @pytest.fixture(autouse=True)
-def seed() -> None:
+def seed_torch() -> None:
     torch.manual_seed(0)
 
 
 def softmax(logits: list[float]) -> list[float]:
-    top = max(logits)
-    weights = [math.exp(value - top) for value in logits]
+    maximum = max(logits)
+    weights = [math.exp(value - maximum) for value in logits]
     return [weight / sum(weights) for weight in weights]
 
 
@@ -101,8 +101,8 @@ def test_bias_cross_entropy_of_one_label_per_image_equals_slow_loops() -> None:
 
 def test_bias_cross_entropy_sums_the_channels_of_a_map_and_skips_unlabelled_positions() -> None:
     logits = torch.randn(2, 8, 3, 3, 3, dtype=torch.float64)
-    unknown = torch.rand(2, 1, 3, 3) < 0.5  # the background: the same positions in each channel
-    bias = torch.where(unknown, IGNORE, torch.randint(0, 8, (2, 3, 3, 3)))
+    is_unknown = torch.rand(2, 1, 3, 3) < 0.5  # the background: the same positions in each channel
+    bias = torch.where(is_unknown, IGNORE, torch.randint(0, 8, (2, 3, 3, 3)))
     assert bias_cross_entropy(logits, bias).item() == pytest.approx(slow_bias_loss(logits, bias), rel=1e-12)
 
 
@@ -119,8 +119,8 @@ def test_bias_cross_entropy_weighs_a_bias_known_for_few_rows_as_much_as_one_know
 def test_bias_cross_entropy_equals_the_authors_sum_over_three_channels() -> None:
     logits, bias = torch.randn(4, 8, 3, 5, 5, dtype=torch.float64), torch.randint(0, 8, (4, 3, 5, 5))
     bias[:, :, :2] = IGNORE
-    authors = sum(cross_entropy(logits[:, :, c], bias[:, c], ignore_index=IGNORE) for c in range(3))
-    torch.testing.assert_close(bias_cross_entropy(logits, bias), authors)
+    authors_loss = sum(cross_entropy(logits[:, :, c], bias[:, c], ignore_index=IGNORE) for c in range(3))
+    torch.testing.assert_close(bias_cross_entropy(logits, bias), authors_loss)
 
 
 @pytest.mark.parametrize("channels", [(), (3,)])
@@ -160,9 +160,9 @@ def test_extreme_logits_give_finite_losses_and_gradients(size: float) -> None:
 
 def test_reverse_gradient_keeps_the_value_and_scales_the_gradient_by_minus_mu() -> None:
     z, upstream = torch.randn(3, 4, requires_grad=True), torch.randn(3, 4)
-    out = reverse_gradient(z, 0.3)
-    (gradient,) = torch.autograd.grad(out, z, upstream)
-    assert torch.equal(out, z)
+    output = reverse_gradient(z, 0.3)
+    (gradient,) = torch.autograd.grad(output, z, upstream)
+    assert torch.equal(output, z)
     for i in range(3):
         for j in range(4):
             assert gradient[i, j].item() == pytest.approx(-0.3 * upstream[i, j].item())
@@ -176,11 +176,11 @@ def norm(gradient: Tensor) -> float:
 def test_limit_gradient_ratio_scales_the_adversary_down_to_a_share_of_the_task(ratio: float) -> None:
     z = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     task, adversary = torch.randn(2, 3, 4, dtype=torch.float64)
-    for_task, for_adversary, ratio_before = limit_gradient_ratio(z, ratio)
-    (gradient,) = torch.autograd.grad([for_task, for_adversary], z, [task, adversary])
+    z_for_task, z_for_adversary, ratio_before = limit_gradient_ratio(z, ratio)
+    (gradient,) = torch.autograd.grad([z_for_task, z_for_adversary], z, [task, adversary])
     factor = min(1.0, ratio * norm(task) / norm(adversary))
-    assert torch.equal(for_task, z)
-    assert torch.equal(for_adversary, z)
+    assert torch.equal(z_for_task, z)
+    assert torch.equal(z_for_adversary, z)
     torch.testing.assert_close(gradient, task + factor * adversary)
     assert ratio_before.item() == pytest.approx(norm(adversary) / norm(task), rel=1e-6)
 
@@ -188,8 +188,8 @@ def test_limit_gradient_ratio_scales_the_adversary_down_to_a_share_of_the_task(r
 def test_limit_gradient_ratio_without_a_limit_adds_the_gradients() -> None:
     z = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     task, adversary = torch.randn(2, 3, 4, dtype=torch.float64)
-    for_task, for_adversary, _ = limit_gradient_ratio(z, None)
-    (gradient,) = torch.autograd.grad([for_task, for_adversary], z, [task, 1e6 * adversary])
+    z_for_task, z_for_adversary, _ = limit_gradient_ratio(z, None)
+    (gradient,) = torch.autograd.grad([z_for_task, z_for_adversary], z, [task, 1e6 * adversary])
     assert torch.equal(gradient, task + 1e6 * adversary)
 
 
@@ -203,21 +203,21 @@ def test_limit_gradient_ratio_is_finite_for_tiny_and_zero_gradients(task: float,
     assert (gradient - task).abs().max() <= 0.51 * task
 
 
-def head(train: bool) -> nn.Module:
+def make_head(train: bool) -> nn.Module:
     module = MapHead(channels=4, bins=3, biases=2).double().train(train)
     nn.init.normal_(module.norm.weight)  # so that the BatchNorm is not the identity
     return module
 
 
-def features() -> Tensor:
+def make_features() -> Tensor:
     return torch.randn(5, 4, 6, 6, dtype=torch.float64, requires_grad=True)
 
 
 def test_frozen_gives_gradients_to_its_input_and_not_to_its_parameters() -> None:
-    module, z = head(train=False), features()
-    out = frozen(module)(z)
-    out.square().sum().backward()
-    assert torch.equal(out, module(z))
+    module, z = make_head(train=False), make_features()
+    output = frozen(module)(z)
+    output.square().sum().backward()
+    assert torch.equal(output, module(z))
     (expected,) = torch.autograd.grad(module(z).square().sum(), z)
     torch.testing.assert_close(z.grad, expected)
     assert all(p.grad is None and p.requires_grad for p in module.parameters())
@@ -226,10 +226,10 @@ def test_frozen_gives_gradients_to_its_input_and_not_to_its_parameters() -> None
 def test_frozen_leaves_a_module_that_fabric_wraps_as_it_was() -> None:
     """Fabric's wrapper has its module under two names; a network that was frozen before stays frozen."""
     module = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2).requires_grad_(False))
-    wrapped = Fabric(accelerator="cpu", devices=1).setup_module(module)
-    frozen(wrapped)(torch.randn(4, 3, requires_grad=True)).sum().backward()
+    wrapped_module = Fabric(accelerator="cpu", devices=1).setup_module(module)
+    frozen(wrapped_module)(torch.randn(4, 3, requires_grad=True)).sum().backward()
     assert [p.requires_grad for p in module.parameters()] == [True, True, False, False]
-    assert all(isinstance(p, nn.Parameter) and p.grad is None for p in wrapped.parameters())
+    assert all(isinstance(p, nn.Parameter) and p.grad is None for p in wrapped_module.parameters())
 
 
 def test_empty_logits_have_entropy_0_and_no_gradient() -> None:
@@ -238,11 +238,11 @@ def test_empty_logits_have_entropy_0_and_no_gradient() -> None:
     assert entropy(logits).item() == 0
 
 
-def gradients(loss: Tensor, module: nn.Module, z: Tensor) -> list[Tensor | None]:
+def compute_gradients(loss: Tensor, module: nn.Module, z: Tensor) -> list[Tensor | None]:
     return list(torch.autograd.grad(loss, [z, *module.parameters()], allow_unused=True))
 
 
-def two_passes(module: nn.Module, z: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def adversarial_in_two_passes(module: nn.Module, z: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Return the result of `adversarial`, computed by two forward passes."""
     return module(reverse_gradient(z, scale)), frozen(module)(z)
 
@@ -250,12 +250,12 @@ def two_passes(module: nn.Module, z: Tensor, scale: float) -> tuple[Tensor, Tens
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("side", [0, 1])
 def test_each_side_of_adversarial_equals_a_separate_forward_pass(train: bool, side: int) -> None:
-    module, z, weights = head(train), features(), torch.randn(5, 3, 2, 6, 6, dtype=torch.float64)
-    output, expected_output = adversarial(module, z, 0.3)[side], two_passes(module, z, 0.3)[side]
+    module, z, weights = make_head(train), make_features(), torch.randn(5, 3, 2, 6, 6, dtype=torch.float64)
+    output, expected_output = adversarial(module, z, 0.3)[side], adversarial_in_two_passes(module, z, 0.3)[side]
     torch.testing.assert_close(output, expected_output)
-    expected_gradients = gradients((expected_output * weights).sum(), module, z)
+    expected_gradients = compute_gradients((expected_output * weights).sum(), module, z)
     for gradient, expected_gradient in zip(
-        gradients((output * weights).sum(), module, z), expected_gradients, strict=True
+        compute_gradients((output * weights).sum(), module, z), expected_gradients, strict=True
     ):
         if expected_gradient is None:  # the frozen side gets no gradient, or one of exact zeros
             assert gradient is None or not gradient.any()
@@ -264,16 +264,16 @@ def test_each_side_of_adversarial_equals_a_separate_forward_pass(train: bool, si
 
 
 def test_both_sides_of_adversarial_in_one_loss_equal_two_forward_passes() -> None:
-    module, z, weights = head(train=True), features(), torch.randn(2, 5, 3, 2, 6, 6, dtype=torch.float64)
-    outputs, expected_outputs = adversarial(module, z, 0.3), two_passes(module, z, 0.3)
+    module, z, weights = make_head(train=True), make_features(), torch.randn(2, 5, 3, 2, 6, 6, dtype=torch.float64)
+    outputs, expected_outputs = adversarial(module, z, 0.3), adversarial_in_two_passes(module, z, 0.3)
     loss, expected_loss = (
         sum((o * w).sum() for o, w in zip(out, weights, strict=True)) for out in (outputs, expected_outputs)
     )
-    torch.testing.assert_close(gradients(loss, module, z), gradients(expected_loss, module, z))
+    torch.testing.assert_close(compute_gradients(loss, module, z), compute_gradients(expected_loss, module, z))
 
 
 def test_adversarial_updates_the_running_statistics_once() -> None:
-    module, reference, z = head(train=True), head(train=True), features()
+    module, reference, z = make_head(train=True), make_head(train=True), make_features()
     reference.load_state_dict(module.state_dict())
     reference(z)
     reversed_logits, frozen_logits = adversarial(module, z, 0.3)
@@ -283,7 +283,7 @@ def test_adversarial_updates_the_running_statistics_once() -> None:
 
 
 def test_adversarial_accepts_features_that_need_no_gradient() -> None:
-    module, z = head(train=True), features().detach()
+    module, z = make_head(train=True), make_features().detach()
     reversed_logits, _ = adversarial(module, z, 0.3)
     gradient = torch.autograd.grad(reversed_logits.square().sum(), list(module.parameters()))
     expected_gradient = torch.autograd.grad(module(z).square().sum(), list(module.parameters()))
@@ -291,7 +291,7 @@ def test_adversarial_accepts_features_that_need_no_gradient() -> None:
 
 
 def test_adversarial_does_not_change_a_frozen_module() -> None:
-    module, z = head(train=False).requires_grad_(False), features()
+    module, z = make_head(train=False).requires_grad_(False), make_features()
     reversed_logits, frozen_logits = adversarial(module, z, 0.3)
     (gradient,) = torch.autograd.grad((reversed_logits + 2 * frozen_logits).sum(), z)
     torch.testing.assert_close(gradient, 1.7 * torch.autograd.grad(module(z).sum(), z)[0])
@@ -308,7 +308,7 @@ def test_features_are_averaged_over_their_positions() -> None:
 
 def test_equation_9_from_one_forward_pass_equals_its_three_separate_terms() -> None:
     """Compared with reverse_gradient and frozen, with a separate forward and backward pass for each term."""
-    f, g, h = nn.Conv2d(2, 4, 3, padding=1).double(), nn.Linear(4, 5).double(), head(train=True)
+    f, g, h = nn.Conv2d(2, 4, 3, padding=1).double(), nn.Linear(4, 5).double(), make_head(train=True)
     networks = nn.ModuleList([f, g, h])
     x, y = torch.randn(6, 2, 6, 6, dtype=torch.float64), torch.randint(0, 5, (6,))
     bias, lam, mu = torch.randint(0, 3, (6, 2, 6, 6)), 0.7, 0.4

@@ -36,7 +36,7 @@ BIASES: dict[str, Any] = {"one bias": ["sky"], "two biases": ["sky", {"column": 
 METHODS = ["erm", "bias_head", "lntl", "bias_product", "reweight", "group_dro", "bias_contrastive", "hsic"]
 
 
-def sections(path: Path, biases: str) -> dict[str, Any]:
+def make_sections(path: Path, biases: str) -> dict[str, Any]:
     return {
         "data": {"name": "arrays", "path": str(path), "bias": BIASES[biases]},
         "model": {"name": "tiny_networks.TinyNetworks"},
@@ -44,19 +44,19 @@ def sections(path: Path, biases: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def own_config(raw_config: Callable[..., dict[str, Any]], vector_file: Path) -> MakeConfig:
+def make_own_config(raw_config: Callable[..., dict[str, Any]], vector_file: Path) -> MakeConfig:
     """A function that makes a configuration on own.npz from a key of BIASES and phases."""
 
     def make(biases: str, *phases: Any) -> Config:
-        return configuration.validate(raw_config(*phases) | sections(vector_file, biases), "test")
+        return configuration.validate(raw_config(*phases) | make_sections(vector_file, biases), "test")
 
     return make
 
 
 @pytest.mark.parametrize("biases", BIASES)
 @pytest.mark.parametrize("method", METHODS)
-def test_a_method_trains_and_is_evaluated(own_config: MakeConfig, method: str, biases: str) -> None:
-    experiment = build(own_config(biases, method))
+def test_a_method_trains_and_is_evaluated(make_own_config: MakeConfig, method: str, biases: str) -> None:
+    experiment = build(make_own_config(biases, method))
     initial_state = {name: value.clone() for name, value in experiment.networks.state_dict().items()}
     (record,) = experiment.trainer
     assert all(np.isfinite(value) for value in record.metrics.values())
@@ -73,9 +73,9 @@ def test_a_method_trains_and_is_evaluated(own_config: MakeConfig, method: str, b
 
 
 @pytest.mark.parametrize("biases", BIASES)
-def test_h_learns_a_bias_that_the_vectors_contain(own_config: MakeConfig, biases: str) -> None:
+def test_h_learns_a_bias_that_the_vectors_contain(make_own_config: MakeConfig, biases: str) -> None:
     phase = {"method": "lntl", "epochs": 40, "mu": 0.0, "lam": 0.0, "optimizer_h": {"lr": 0.01}}
-    experiment = build(own_config(biases, phase | {"optimizer_fg": {"lr": 0.01}}))
+    experiment = build(make_own_config(biases, phase | {"optimizer_fg": {"lr": 0.01}}))
     *_, last_epoch = experiment.trainer
     assert last_epoch.metrics["train/h_accuracy"] > 0.9
     p = experiment.predict(experiment.networks, "test")
@@ -86,7 +86,7 @@ def test_the_commands_work_from_the_file_to_the_report(
     vector_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raw_config: Callable[..., dict[str, Any]]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    raw = raw_config("lntl", "lntl", logging={"output_dir": "results"}) | sections(vector_file, "two biases")
+    raw = raw_config("lntl", "lntl", logging={"output_dir": "results"}) | make_sections(vector_file, "two biases")
     Path("own.yaml").write_text(json.dumps(raw))
     assert lntl("train", "own.yaml") == 0
     run = Path("results/tiny")
@@ -102,9 +102,9 @@ def test_the_commands_work_from_the_file_to_the_report(
     assert result["sizes"]["test"] == content["n"]
     assert sum(result["sizes"].values()) == N
     assert lntl("probe", str(run / "checkpoints/last.pth"), "--seeds", "1") == 0
-    probed = json.loads((run / "probe.json").read_text())
-    assert probed["bias"] == "sky and age"
-    assert set(probed["per_bias"]) == {"sky", "age"}
+    probe = json.loads((run / "probe.json").read_text())
+    assert probe["bias"] == "sky and age"
+    assert set(probe["per_bias"]) == {"sky", "age"}
     assert lntl("report", str(run)) == 0
     page = (run / "report/index.html").read_text()
     assert "Accuracy in % by class and age alone" in page

@@ -26,25 +26,25 @@ PROBE_FILES = {"probe.json", "recoloring.json", "recoloring.npz", "embedding.npz
 
 
 @pytest.fixture(scope="module")
-def results(trained_folder: Callable[..., Path]) -> Path:
+def finished_folder(trained_folder: Callable[..., Path]) -> Path:
     """A folder in which tiny.yaml and its ERM run were trained to the end."""
     phases = [{"method": "erm", "epochs": 1}, {"method": "lntl", "epochs": 1}]
     return trained_folder(evaluation={"erm_epochs": 1}, training={"phases": phases})
 
 
 @pytest.fixture(scope="module")
-def probed(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def probed_folder(finished_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run's folder after `lntl probe`; do not change its files."""
     folder = tmp_path_factory.mktemp("probed") / "run"
-    shutil.copytree(results / RUN, folder)
+    shutil.copytree(finished_folder / RUN, folder)
     probing.probe_checkpoint(folder / "checkpoints/best_model.pth", seeds=2)
     return folder
 
 
 @pytest.fixture
-def run_copy(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+def run_copy(finished_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     """A copy of the finished run in the working directory; tests may change it."""
-    shutil.copytree(results / RUN, tmp_path / RUN)
+    shutil.copytree(finished_folder / RUN, tmp_path / RUN)
     monkeypatch.chdir(tmp_path)
     return RunFolder(RUN)
 
@@ -54,11 +54,11 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(), parse_constant=pytest.fail)
 
 
-def test_probe_json_has_every_layer_probe_and_reference(probed: Path) -> None:
-    content = read_json(probed / "probe.json")
+def test_probe_json_has_every_layer_probe_and_reference(probed_folder: Path) -> None:
+    content = read_json(probed_folder / "probe.json")
     assert content["bias"] == "nearest mean colour"
     assert (content["n_train"], content["n_test"], content["seeds"], content["epoch"]) == (50, 50, [0, 1], 2)
-    assert content["checkpoint"] == str(probed / "checkpoints/best_model.pth")
+    assert content["checkpoint"] == str(probed_folder / "checkpoints/best_model.pth")
     expected = [("f", "linear"), ("f", "mlp"), ("f", "conv"), ("penultimate", "linear"), ("penultimate", "mlp")]
     for rows in (content["probes"], content["reference"]["erm"]):
         assert [(row["layer"], row["probe"]) for row in rows] == expected
@@ -79,16 +79,16 @@ def test_probe_json_has_every_layer_probe_and_reference(probed: Path) -> None:
     assert content["warnings"] == []
 
 
-def test_recoloring_files_have_the_flip_rate_and_eight_digits_in_ten_colours(probed: Path) -> None:
-    assert read_json(probed / "probe.json")["recolorable"]
-    content = read_json(probed / "recoloring.json")
+def test_recoloring_files_have_the_flip_rate_and_eight_digits_in_ten_colours(probed_folder: Path) -> None:
+    assert read_json(probed_folder / "probe.json")["recolorable"]
+    content = read_json(probed_folder / "recoloring.json")
     assert (content["n"], content["epoch"]) == (100, 2)
     assert content["colors"][0] == "crimson"
     for estimate in (content["flip_rate"], content["mean_change"], *content["erm"].values()):
         assert 0 <= estimate["low"] <= estimate["value"] <= estimate["high"] <= 1
     assert [row["name"] for row in content["by_color"]] == content["colors"]
-    with np.load(probed / "recoloring.npz", allow_pickle=False) as strip:
-        x, predicted, y = (strip[name] for name in ("x", "predicted", "y"))
+    with np.load(probed_folder / "recoloring.npz", allow_pickle=False) as arrays:
+        x, predicted, y = (arrays[name] for name in ("x", "predicted", "y"))
     assert (x.shape, x.dtype) == ((8, 10, 3, 28, 28), np.uint8)
     assert (predicted.shape, predicted.dtype, y.shape, y.dtype) == ((8, 10), np.int64, (8,), np.int64)
     assert np.array_equal(y, np.unique(y))  # eight different digits
@@ -97,8 +97,8 @@ def test_recoloring_files_have_the_flip_rate_and_eight_digits_in_ten_colours(pro
     assert np.array_equal(x[0, 0].max(axis=(1, 2)), [220, 20, 60])
 
 
-def test_recolouring_equals_a_loop_over_single_images(probed: Path) -> None:
-    path = probed / "checkpoints/best_model.pth"
+def test_recolouring_equals_a_loop_over_single_images(probed_folder: Path) -> None:
+    path = probed_folder / "checkpoints/best_model.pth"
     saved_checkpoint = checkpoint.load(path)
     rebuilt_experiment = experiment.build(experiment.evaluate_checkpoint(path).config)
     networks = experiment.load_networks(rebuilt_experiment, saved_checkpoint, path).eval()
@@ -114,13 +114,13 @@ def test_recolouring_equals_a_loop_over_single_images(probed: Path) -> None:
             )
         flips += len(set(p.argmax(dim=1).tolist())) > 1
         changes += sum(float((row - p.mean(dim=0)).abs().sum()) / 2 for row in p) / 10
-    content = read_json(probed / "recoloring.json")
+    content = read_json(probed_folder / "recoloring.json")
     assert content["flip_rate"]["value"] == pytest.approx(flips / 100)
     assert content["mean_change"]["value"] == pytest.approx(changes / 100, abs=1e-4)
 
 
-def test_the_embedding_file_has_a_point_for_each_test_image(probed: Path, digits: ColoredMNIST) -> None:
-    with np.load(probed / "embedding.npz", allow_pickle=False) as arrays:
+def test_the_embedding_file_has_a_point_for_each_test_image(probed_folder: Path, digits: ColoredMNIST) -> None:
+    with np.load(probed_folder / "embedding.npz", allow_pickle=False) as arrays:
         assert {name: (a.shape, str(a.dtype)) for name, a in arrays.items()} == {
             "xy": ((100, 2), "float32"), "y": ((100,), "int64"), "bias": ((100,), "int64"),
         }  # fmt: skip
@@ -147,12 +147,14 @@ def test_the_command_prints_and_writes_its_results(run_copy: RunFolder, capsys: 
 
 
 @pytest.mark.full
-def test_a_second_probe_gives_equal_results(run_copy: RunFolder, probed: Path) -> None:
+def test_a_second_probe_gives_equal_results(run_copy: RunFolder, probed_folder: Path) -> None:
     probing.probe_checkpoint(BEST, seeds=2)
-    first, second = (read_json(path / "probe.json") | {"seconds": 0, "checkpoint": ""} for path in (RUN, probed))
-    assert first == second
+    first_content, second_content = (
+        read_json(path / "probe.json") | {"seconds": 0, "checkpoint": ""} for path in (RUN, probed_folder)
+    )
+    assert first_content == second_content
     for name in ("recoloring.npz", "embedding.npz"):
-        with np.load(RUN / name) as arrays, np.load(probed / name) as expected:
+        with np.load(RUN / name) as arrays, np.load(probed_folder / name) as expected:
             assert all(np.array_equal(arrays[key], expected[key]) for key in expected)
 
 
@@ -173,13 +175,13 @@ def disable_recoloring(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lntl.probing.recoloring.RecolorableSplit", type("OtherData", (), {}))
 
 
-def written_content(result: probing.Probed) -> dict[str, Any]:
+def get_content(result: probing.Probed) -> dict[str, Any]:
     recoloring = result.recoloring and result.recoloring.model_dump(exclude_unset=True)
     return result.probe.model_dump(exclude_unset=True) | {"recoloring": recoloring}
 
 
-def probe_linear(**options: Any) -> dict[str, Any]:
-    return written_content(probing.probe_checkpoint(BEST, ["penultimate"], seeds=1, **options))
+def probe_penultimate_layer(**options: Any) -> dict[str, Any]:
+    return get_content(probing.probe_checkpoint(BEST, ["penultimate"], seeds=1, **options))
 
 
 @pytest.mark.usefixtures("skip_embedding")
@@ -187,7 +189,7 @@ def test_without_recolorable_data_no_recolouring_is_written(
     run_copy: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disable_recoloring(monkeypatch)
-    assert probe_linear()["recoloring"] is None
+    assert probe_penultimate_layer()["recoloring"] is None
     assert not read_json(run_copy.probe)["recolorable"]
     assert not run_copy.recoloring.exists()
 
@@ -196,7 +198,7 @@ def test_without_recolorable_data_no_recolouring_is_written(
 def test_a_missing_erm_checkpoint_is_a_warning(run_copy: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     disable_recoloring(monkeypatch)
     shutil.rmtree(RUN / "erm/checkpoints")
-    content = probe_linear()
+    content = probe_penultimate_layer()
     assert content["reference"]["erm"] is None
     assert content["warnings"] == [f"no ERM beside it: {RUN}/erm/checkpoints has no checkpoint"]
 
@@ -206,20 +208,20 @@ def test_erm_is_probed_at_its_best_checkpoint(run_copy: RunFolder, monkeypatch: 
     disable_recoloring(monkeypatch)
     erm_folder = RunFolder(RUN / "erm")
     last_checkpoint = checkpoint.load(erm_folder.last)  # after one epoch this is also the best checkpoint
-    erm_rows = probe_linear()["reference"]["erm"]
+    erm_rows = probe_penultimate_layer()["reference"]["erm"]
     zero_weights = {name: torch.zeros_like(value) for name, value in last_checkpoint.trainer["networks"].items()}
     checkpoint.save(
         erm_folder.last,
         replace(last_checkpoint, trainer=last_checkpoint.trainer | {"networks": zero_weights, "average": None}),
     )
-    assert probe_linear()["reference"]["erm"] == erm_rows
+    assert probe_penultimate_layer()["reference"]["erm"] == erm_rows
     erm_folder.best.unlink()
-    assert probe_linear()["reference"]["erm"] != erm_rows
+    assert probe_penultimate_layer()["reference"]["erm"] != erm_rows
 
 
 @pytest.mark.usefixtures("skip_embedding")
 def test_the_probe_of_an_erm_run_has_no_h_and_no_erm_reference(run_copy: RunFolder) -> None:
-    content = written_content(probing.probe_checkpoint(RUN / "erm/checkpoints/last.pth", ["penultimate"], seeds=1))
+    content = get_content(probing.probe_checkpoint(RUN / "erm/checkpoints/last.pth", ["penultimate"], seeds=1))
     assert (content["h_accuracy"], content["h_chance"], content["reference"]["erm"]) == (None, None, None)
     assert content["recoloring"]["erm"] is None
     assert (RUN / "erm/probe.json").exists()
@@ -230,12 +232,12 @@ def reduce_test_set(monkeypatch: pytest.MonkeyPatch, selected: Callable[[Colored
     """Make Colored MNIST use only the selected examples of its test set."""
     original = ColoredMNIST.__init__
 
-    def with_part_of_test(self: ColoredMNIST, config: ColoredMNIST.Config) -> None:
+    def init_with_selected_test_rows(self: ColoredMNIST, config: ColoredMNIST.Config) -> None:
         original(self, config)
         test = self.splits["test"]
         self.splits["test"] = test.take(selected(test).nonzero()[:, 0])
 
-    monkeypatch.setattr(ColoredMNIST, "__init__", with_part_of_test)
+    monkeypatch.setattr(ColoredMNIST, "__init__", init_with_selected_test_rows)
 
 
 @pytest.mark.usefixtures("skip_embedding")
@@ -244,7 +246,7 @@ def test_a_missing_class_and_a_missing_colour_are_warnings(
 ) -> None:
     disable_recoloring(monkeypatch)
     reduce_test_set(monkeypatch, lambda test: (test.y != 3) & (test.group % 10 != 0))
-    assert probe_linear()["warnings"] == ["no test image of class 3", "no test image of bias value crimson"]
+    assert probe_penultimate_layer()["warnings"] == ["no test image of class 3", "no test image of bias value crimson"]
 
 
 def write_unknown_model(path: Path) -> None:
@@ -303,6 +305,6 @@ def test_a_constant_bias_is_an_error(run_copy: RunFolder, capsys: Capture, monke
 
 
 def test_a_checkpoint_outside_a_run_folder_is_an_error(run_copy: RunFolder, capsys: Capture) -> None:
-    shutil.copy(BEST, "alone.pth")
-    assert lntl("probe", "alone.pth") == 2
+    shutil.copy(BEST, "copy.pth")
+    assert lntl("probe", "copy.pth") == 2
     assert "it is not in RUN/checkpoints/" in capsys.readouterr().err

@@ -13,13 +13,13 @@ from lntl.plugins import Settings
 from lntl.types import Batch, Dataset, ImageSplit, Split
 
 
-class Vectors(Split):
+class VectorSplit(Split):
     """Ten vectors that define only the required attributes of a split."""
 
     def __init__(self) -> None:
         self.y = self.group = self.row = torch.arange(10)
 
-    def to(self, device: torch.device) -> "Vectors":
+    def to(self, device: torch.device) -> "VectorSplit":
         return self
 
     def batch(self, index: Tensor) -> Batch:
@@ -33,7 +33,7 @@ class MinimalDataset(Dataset):
         pass
 
     def __init__(self, config: Any) -> None:
-        self.splits = {name: Vectors() for name in ("train", "val", "test")}
+        self.splits = {name: VectorSplit() for name in ("train", "val", "test")}
         self.spec = ColoredMNIST(ColoredMNIST.Config(path="/nonexistent", max_images=100)).spec
 
 

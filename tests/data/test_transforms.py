@@ -16,7 +16,7 @@ from lntl.data.transforms import augment, center_crop, empty_images, normalise, 
 from lntl.seeding import uniforms
 
 
-def random_images(count: int, side: int) -> Tensor:
+def make_random_images(count: int, side: int) -> Tensor:
     """Return random images (count, 3, side, side) uint8, channels last in memory, as they are stored."""
     random = torch.Generator().manual_seed(1)
     return torch.randint(0, 256, (count, side, side, 3), dtype=torch.uint8, generator=random).permute(0, 3, 1, 2)
@@ -37,14 +37,14 @@ def test_normalise_accepts_a_name_or_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    "invalid", [{"mean": [0.5] * 3, "std": [0, 1, 1]}, {"mean": [0.5], "std": [1, 1, 1]}, "imagenette", 3]
+    "invalid_value", [{"mean": [0.5] * 3, "std": [0, 1, 1]}, {"mean": [0.5], "std": [1, 1, 1]}, "imagenette", 3]
 )
-def test_an_invalid_normalisation_gives_one_error(invalid: Any) -> None:
+def test_an_invalid_normalisation_gives_one_error(invalid_value: Any) -> None:
     with pytest.raises(ValidationError) as caught:
-        ImageSettings.model_validate({"normalise": invalid})
+        ImageSettings.model_validate({"normalise": invalid_value})
     (error,) = caught.value.errors()
     assert error["loc"][0] == "normalise"
-    assert "imagenet, or {mean" in error["msg"] or invalid != "imagenette"
+    assert "imagenet, or {mean" in error["msg"] or invalid_value != "imagenette"
 
 
 def test_the_schema_accepts_the_same_values_as_the_settings() -> None:
@@ -62,23 +62,23 @@ def test_the_schema_accepts_the_same_values_as_the_settings() -> None:
 
 @pytest.mark.parametrize(("side", "size"), [(8, 8), (9, 8), (32, 28), (37, 32)])
 def test_evaluation_crops_the_center(side: int, size: int) -> None:
-    images = random_images(2, side)
+    images = make_random_images(2, side)
     start = (side - size) // 2
     assert torch.equal(center_crop(images, size), images[:, :, start : start + size, start : start + size])
 
 
 def test_normalise_agrees_with_torchvision() -> None:
-    images, settings = random_images(3, 9), ImageSettings()
-    out = empty_images(3, 9, np.float32)
-    normalise(images, settings, out)
+    images, settings = make_random_images(3, 9), ImageSettings()
+    output = empty_images(3, 9, np.float32)
+    normalise(images, settings, output)
     floats = v2.functional.to_dtype(images, torch.float32, scale=True)
     torch.testing.assert_close(
-        out.permute(0, 3, 1, 2), v2.functional.normalize(floats, IMAGENET.mean, IMAGENET.std), atol=1e-5, rtol=1e-5
+        output.permute(0, 3, 1, 2), v2.functional.normalize(floats, IMAGENET.mean, IMAGENET.std), atol=1e-5, rtol=1e-5
     )
 
 
 def test_without_augmentation_the_images_are_unchanged() -> None:
-    images = random_images(4, 8)
+    images = make_random_images(4, 8)
     assert torch.equal(augment(images, torch.arange(4), 5, ImageSettings(size=8)), images)
 
 
@@ -96,20 +96,20 @@ AUGMENTATIONS = [
 @pytest.mark.parametrize("options", AUGMENTATIONS, ids=str)
 def test_an_image_does_not_depend_on_the_rest_of_its_batch(options: dict[str, Any]) -> None:
     settings = ImageSettings(size=14, **options)
-    images, index = random_images(40, settings.stored), torch.arange(100, 140)
-    batched = augment(images, index, 3, settings)
+    images, index = make_random_images(40, settings.stored), torch.arange(100, 140)
+    batch_outputs = augment(images, index, 3, settings)
     torch.manual_seed(0)
-    single = torch.cat([augment(images[i : i + 1], index[i : i + 1], 3, settings) for i in range(40)])
-    assert torch.equal(batched, single)
-    assert batched.shape == (40, 3, 14, 14)
+    single_outputs = torch.cat([augment(images[i : i + 1], index[i : i + 1], 3, settings) for i in range(40)])
+    assert torch.equal(batch_outputs, single_outputs)
+    assert batch_outputs.shape == (40, 3, 14, 14)
     order = torch.randperm(40)
-    assert torch.equal(augment(images[order], index[order], 3, settings), batched[order])
+    assert torch.equal(augment(images[order], index[order], 3, settings), batch_outputs[order])
 
 
 @pytest.mark.parametrize("options", AUGMENTATIONS, ids=str)
 def test_an_image_depends_on_the_seed_and_on_its_index(options: dict[str, Any]) -> None:
     settings = ImageSettings(size=14, **options)
-    images, index = random_images(1, settings.stored).expand(40, -1, -1, -1), torch.arange(40)
+    images, index = make_random_images(1, settings.stored).expand(40, -1, -1, -1), torch.arange(40)
     outputs = augment(images, index, 3, settings)
     assert not torch.equal(outputs, augment(images, index, 4, settings))
     assert any(not torch.equal(a, b) for a, b in pairwise(outputs))
@@ -119,7 +119,7 @@ def test_an_image_depends_on_the_seed_and_on_its_index(options: dict[str, Any]) 
 def test_augmentation_does_not_change_the_random_state_of_torch(options: dict[str, Any]) -> None:
     settings = ImageSettings(size=14, **options)
     state = torch.get_rng_state()
-    augment(random_images(10, settings.stored), torch.arange(10), 3, settings)
+    augment(make_random_images(10, settings.stored), torch.arange(10), 3, settings)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -128,7 +128,7 @@ def test_augmentation_does_not_change_the_random_state_of_torch(options: dict[st
 
 def test_all_shifts_are_about_equally_frequent() -> None:
     settings = ImageSettings(size=14, crop="shift")  # images are stored with side 16, so there are 3 x 3 windows
-    image = random_images(1, 16)
+    image = make_random_images(1, 16)
     counts = np.zeros((3, 3), int)
     for cropped in augment(image.expand(1800, -1, -1, -1), torch.arange(1800), 0, settings):
         (corner,) = (
@@ -142,13 +142,15 @@ def test_all_shifts_are_about_equally_frequent() -> None:
 
 
 def test_half_of_the_images_are_mirrored() -> None:
-    image = random_images(1, 8)
+    image = make_random_images(1, 8)
     outputs = augment(image.expand(1000, -1, -1, -1), torch.arange(1000), 0, ImageSettings(size=8, flip=True))
-    mirrored = [torch.equal(output, image[0].flip(2)) for output in outputs]
+    is_mirrored_list = [torch.equal(output, image[0].flip(2)) for output in outputs]
     assert all(
-        torch.equal(output, image[0]) for output, is_mirrored in zip(outputs, mirrored, strict=True) if not is_mirrored
+        torch.equal(output, image[0])
+        for output, is_mirrored in zip(outputs, is_mirrored_list, strict=True)
+        if not is_mirrored
     )
-    assert 420 < sum(mirrored) < 580
+    assert 420 < sum(is_mirrored_list) < 580
 
 
 def test_random_windows_lie_in_the_image_and_have_the_required_area_and_shape() -> None:
@@ -167,7 +169,7 @@ def test_random_windows_lie_in_the_image_and_have_the_required_area_and_shape() 
 
 def test_resized_crops_agree_with_torchvision() -> None:
     settings = ImageSettings(size=14, crop="resized", crop_scale=0.1)
-    images = random_images(30, 16)
+    images = make_random_images(30, 16)
     outputs = augment(images, torch.arange(30), 7, settings)
     for image, numbers, output in zip(images, uniforms(7, torch.arange(30), 5).tolist(), outputs, strict=True):
         top, left, height, width = window(16, 0.1, numbers[:4])
@@ -180,17 +182,17 @@ def test_resized_crops_agree_with_torchvision() -> None:
 
 def test_the_operations_have_the_names_and_signs_of_torchvision() -> None:
     assert list(v2.RandAugment._AUGMENTATION_SPACE) == list(transforms.OPERATIONS)
-    signed = {name for name, (_, is_signed) in v2.RandAugment._AUGMENTATION_SPACE.items() if is_signed}
-    assert signed == set(transforms.SIGNED)
+    signed_names = {name for name, (_, is_signed) in v2.RandAugment._AUGMENTATION_SPACE.items() if is_signed}
+    assert signed_names == set(transforms.SIGNED)
 
 
 def test_each_operation_agrees_with_torchvision() -> None:
-    image, reference = random_images(1, 24)[0], v2.RandAugment()
+    image, reference = make_random_images(1, 24)[0], v2.RandAugment()
     mismatches = []
     for operation, strength, sign in product(transforms.OPERATIONS, (0, 9, 30), (1, -1)):
-        magnitudes, signed = reference._AUGMENTATION_SPACE[operation]
+        magnitudes, is_signed = reference._AUGMENTATION_SPACE[operation]
         table = magnitudes(31, 24, 24)
-        magnitude = 0.0 if table is None else float(table[strength]) * (sign if signed else 1)
+        magnitude = 0.0 if table is None else float(table[strength]) * (sign if is_signed else 1)
         expected = reference._apply_image_or_video_transform(
             image, operation, magnitude, interpolation=reference.interpolation, fill=reference._fill
         )
@@ -201,7 +203,7 @@ def test_each_operation_agrees_with_torchvision() -> None:
     assert mismatches == []
 
 
-def test_each_operation_is_chosen_with_either_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_operation_is_chosen_with_both_signs(monkeypatch: pytest.MonkeyPatch) -> None:
     choices: list[tuple[str, int, int]] = []
 
     def record_choice(image: Tensor, *choice: Any) -> Tensor:
@@ -210,10 +212,10 @@ def test_each_operation_is_chosen_with_either_sign(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(transforms, "apply_operation", record_choice)
     settings = ImageSettings(size=4, randaugment=2, randaugment_magnitude=5)
-    augment(random_images(1, 4).expand(1400, -1, -1, -1), torch.arange(1400), 0, settings)
+    augment(make_random_images(1, 4).expand(1400, -1, -1, -1), torch.arange(1400), 0, settings)
     assert len(choices) == 2800
     counts = [choices.count((name, 5, sign)) for name in transforms.OPERATIONS for sign in (1, -1)]
     assert sum(counts) == 2800
     assert 60 < min(counts) <= max(counts) < 145
-    firsts, seconds = ([name for name, *_ in choices[start::2]] for start in (0, 1))
-    assert 50 < sum(a == b for a, b in zip(firsts, seconds, strict=True)) < 150  # independent: 1400 / 14
+    first_names, second_names = ([name for name, *_ in choices[start::2]] for start in (0, 1))
+    assert 50 < sum(a == b for a, b in zip(first_names, second_names, strict=True)) < 150  # independent: 1400 / 14

@@ -48,13 +48,13 @@ def train_on(raw_config: Callable[..., dict[str, Any]]) -> Callable[[dict[str, A
     return train
 
 
-def rows(path: str | Path) -> list[dict[str, str]]:
+def read_rows(path: str | Path) -> list[dict[str, str]]:
     with Path(path).open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
-def probabilities(path: str | Path) -> torch.Tensor:
-    return torch.tensor([[float(row[f"p_{name}"]) for name in ("cat", "dog", "eel")] for row in rows(path)])
+def read_probabilities(path: str | Path) -> torch.Tensor:
+    return torch.tensor([[float(row[f"p_{name}"]) for name in ("cat", "dog", "eel")] for row in read_rows(path)])
 
 
 @pytest.mark.parametrize("batch_size", first_is_fast([7, 256]))
@@ -63,14 +63,14 @@ def test_folders_files_and_tables_become_rows(pets: Path, monkeypatch: pytest.Mo
     shutil.copy("pets/02.png", "pets/.hidden.png")
     Path("pets/notes.txt").write_text("no image")
     assert lntl("predict", str(pets), "pets", "pets.csv", "pets/02.png", "--out", "p.csv", "--features", "z.npz") == 0
-    predictions = rows("p.csv")
+    predictions = read_rows("p.csv")
     folder_paths = sorted(map(str, [*Path("pets").glob("[0-9]*.png"), *Path("pets/more").glob("*.png")]))
-    table_paths = [row["image"] for row in rows("pets.csv")]
+    table_paths = [row["image"] for row in read_rows("pets.csv")]
     assert [row["path"] for row in predictions] == [*folder_paths, *table_paths, "pets/02.png"]
     assert [*predictions[0]] == ["path", "prediction", "p_cat", "p_dog", "p_eel"]
     model = load(pets)
     expected = model.predict([row["path"] for row in predictions])
-    torch.testing.assert_close(probabilities("p.csv"), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(read_probabilities("p.csv"), expected, atol=1e-6, rtol=0)
     assert [row["prediction"] for row in predictions] == [model.class_names[k] for k in expected.argmax(dim=1)]
     with np.load("z.npz") as z:
         assert z["path"].tolist() == [row["path"] for row in predictions]
@@ -88,7 +88,7 @@ def test_a_folder_gives_its_images_of_all_formats_and_counts_other_files(
         shutil.copy("pets/02.png", folder / name)
     (folder / "notes.txt").write_text("no image")
     assert lntl("predict", str(pets), "more", "--out", "p.csv") == 0
-    assert [row["path"] for row in rows("p.csv")] == ["more/a.jfif", "more/b.JPE", "more/c.ppm"]
+    assert [row["path"] for row in read_rows("p.csv")] == ["more/a.jfif", "more/b.JPE", "more/c.ppm"]
     note = "more: 2 files are ignored, because they are hidden or not images: 1 .txt, 1 hidden"
     assert note in caplog.text
 
@@ -102,8 +102,8 @@ def test_an_npz_of_vectors_or_images_gives_a_row_for_each_example(
             x = arrays["x"]
         np.savez("a.npz", **{name: x})
         assert lntl("predict", str(trained_run(kind)), "a.npz", "--column", name, "--out", "p.csv") == 0
-        torch.testing.assert_close(probabilities("p.csv"), load(trained_run(kind)).predict(x), atol=1e-6, rtol=0)
-        assert [row["path"] for row in rows("p.csv")] == [f"a.npz[{row}]" for row in range(60)]
+        torch.testing.assert_close(read_probabilities("p.csv"), load(trained_run(kind)).predict(x), atol=1e-6, rtol=0)
+        assert [row["path"] for row in read_rows("p.csv")] == [f"a.npz[{row}]" for row in range(60)]
 
 
 @pytest.mark.parametrize("kind", ["vectors", "floats"])
@@ -125,8 +125,8 @@ def test_examples_that_are_not_finite_are_refused_or_skipped(
     assert "\n  a.npz[7]: is not finite" in stderr
     assert lntl("predict", str(trained_run(kind)), "a.npz", "--out", "p.csv", "--on-error", "skip") == 0
     valid_rows = [k for k in range(60) if k not in (3, 7, 8, 9)]
-    assert [row["path"] for row in rows("p.csv")] == [f"a.npz[{k}]" for k in valid_rows]
-    torch.testing.assert_close(probabilities("p.csv"), expected[valid_rows], atol=1e-6, rtol=0)
+    assert [row["path"] for row in read_rows("p.csv")] == [f"a.npz[{k}]" for k in valid_rows]
+    torch.testing.assert_close(read_probabilities("p.csv"), expected[valid_rows], atol=1e-6, rtol=0)
     with pytest.raises(UserError, match="image 3: is not finite"):
         load(trained_run(kind)).predict(x)
 
@@ -140,7 +140,7 @@ def test_the_array_of_the_run_is_the_default(train_on: Callable[..., Path]) -> N
     run = train_on({"name": "arrays", "path": "scans.npz", "x": "scan"})
     assert lntl("predict", str(run), "scans.npz", "--out", "p.csv") == 0
     model = load(run)
-    values = [[float(value) for name, value in row.items() if name.startswith("p_")] for row in rows("p.csv")]
+    values = [[float(value) for name, value in row.items() if name.startswith("p_")] for row in read_rows("p.csv")]
     torch.testing.assert_close(torch.tensor(values), model.predict(scans), atol=1e-6, rtol=0)
     for images in (scans[:, None], scans[..., None], (scans / 255).astype(np.float32)):
         torch.testing.assert_close(model.predict(images), model.predict(scans))
@@ -153,12 +153,12 @@ def test_a_table_is_read_with_the_settings_of_the_run(train_on: Callable[..., Pa
     settings = {"path": "lists/named.csv", "image": "file", "bias": "sky", "size": 16, "root": ".", "delimiter": ";"}
     run = train_on({"name": "table"} | settings)
     assert lntl("predict", str(run), "lists/named.csv", "--out", "p.csv") == 0
-    assert len(rows("p.csv")) == 60
+    assert len(read_rows("p.csv")) == 60
     Path("other.csv").write_text("image|n\n02.png|1\n")
     options = ("--column", "image", "--delimiter", "|", "--root", "pets")
     assert lntl("predict", str(run), "other.csv", *options, "--out", "q.csv") == 0
-    assert [row["path"] for row in rows("q.csv")] == ["pets/02.png"]
-    assert rows("q.csv")[0]["prediction"] == rows("p.csv")[2]["prediction"]
+    assert [row["path"] for row in read_rows("q.csv")] == ["pets/02.png"]
+    assert read_rows("q.csv")[0]["prediction"] == read_rows("p.csv")[2]["prediction"]
 
 
 def break_images() -> None:
@@ -215,7 +215,7 @@ def test_unreadable_images_are_an_error_before_a_file_is_written(pets: Path, cap
 
 def test_unreadable_images_are_skipped_and_listed(pets: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predicting, "BATCH_SIZE", 2)
-    expected = load(pets).predict([row["image"] for row in rows("pets.csv")])
+    expected = load(pets).predict([row["image"] for row in read_rows("pets.csv")])
     break_images()
     command = ("predict", str(pets), "pets.csv", "--out", "p.csv", "--features", "z.npz", "--on-error", "skip")
     assert lntl(*command) == 0
@@ -223,13 +223,13 @@ def test_unreadable_images_are_skipped_and_listed(pets: Path, capsys: Capture, m
     assert "57 predictions\n" in out
     assert "3 images cannot be read and are left out:\n  pets/00.png: an empty file\n" in out
     valid_rows = [k for k in range(60) if k not in (0, 31, 58)]
-    assert [row["path"] for row in rows("p.csv")] == [rows("pets.csv")[k]["image"] for k in valid_rows]
-    torch.testing.assert_close(probabilities("p.csv"), expected[valid_rows], atol=1e-6, rtol=0)
+    assert [row["path"] for row in read_rows("p.csv")] == [read_rows("pets.csv")[k]["image"] for k in valid_rows]
+    torch.testing.assert_close(read_probabilities("p.csv"), expected[valid_rows], atol=1e-6, rtol=0)
     with np.load("z.npz") as z:
         assert len(z["path"]) == len(z["features"]) == 57
 
 
-def test_skip_is_an_error_if_no_image_can_be_read(pets: Path, capsys: Capture) -> None:
+def test_the_option_skip_is_an_error_if_no_image_can_be_read(pets: Path, capsys: Capture) -> None:
     for k in range(12):
         Path(f"bad{k:02}.png").write_bytes(b"")
     names = sorted(str(path) for path in Path().glob("bad*.png"))
@@ -257,11 +257,11 @@ def test_after_an_unreadable_image_no_prediction_is_computed(pets: Path) -> None
 def test_an_existing_file_is_replaced_only_by_complete_predictions(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("p.csv").write_text("before")
 
-    def fail(classifier: Classifier, *_: object) -> None:
+    def raise_out_of_memory(classifier: Classifier, *_: object) -> None:
         raise RuntimeError("out of memory")
 
     classifier = load(pets)
-    monkeypatch.setattr(type(classifier.g), "forward", fail)
+    monkeypatch.setattr(type(classifier.g), "forward", raise_out_of_memory)
     with pytest.raises(UserError, match=r"p\.csv: cannot write it: out of memory"):
         Prediction(classifier, Inputs(["pets/02.png"], ["pets/02.png"])).write(Path("p.csv"))
     assert Path("p.csv").read_text() == "before"
@@ -302,10 +302,10 @@ def test_bad_arguments_are_refused_and_no_file_is_written(
     np.savez("v.npz", x=np.zeros((2, 7)))
     Path("semi.csv").write_text("image;label\npets/02.png;cat\n")
     Path("text.npz").write_text("text")
-    out = [] if "--out" in arguments else ["--out", "p.csv"]
+    out_option = [] if "--out" in arguments else ["--out", "p.csv"]
     files_before = tree(Path())
     monkeypatch.setattr(Prediction, "_batches", None)  # fail if a prediction starts
-    assert lntl("predict", str(pets), *arguments, *out) == 2
+    assert lntl("predict", str(pets), *arguments, *out_option) == 2
     assert message in capsys.readouterr().err
     assert tree(Path()) == files_before
 

@@ -77,10 +77,10 @@ def test_the_same_predictions_give_the_same_intervals() -> None:
     p = random_predictions(50, 3, 2, seed=3)
     torch.manual_seed(1)
     np.random.seed(1)  # noqa: NPY002 - the global state must not matter
-    first = summarise(p, "abc", "uv")
+    first_summary = summarise(p, "abc", "uv")
     torch.manual_seed(2)
     np.random.seed(2)  # noqa: NPY002
-    assert summarise(p, "abc", "uv") == first
+    assert summarise(p, "abc", "uv") == first_summary
 
 
 def test_a_summary_of_10_000_images_takes_less_than_10_seconds() -> None:

@@ -41,7 +41,7 @@ def test_attributions_sum_up_to_the_log_odds_difference_for_each_example() -> No
         torch.testing.assert_close(integrated_gradients(network, x.clone(), 32).values, result.values)
 
 
-class InPlace(nn.Module):
+class InPlaceDoubling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.mul_(2)
 
@@ -65,7 +65,7 @@ class NoDerivative(torch.autograd.Function):
 
 def test_a_network_may_change_its_input_in_place() -> None:
     x = torch.ones(2, 3)
-    integrated_gradients(nn.Sequential(InPlace(), nn.Linear(3, 2)), x, 2)
+    integrated_gradients(nn.Sequential(InPlaceDoubling(), nn.Linear(3, 2)), x, 2)
     assert (x == 1).all()
 
 

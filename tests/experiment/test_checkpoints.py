@@ -95,15 +95,15 @@ def rename_bias_value(table: Table) -> Table:
     return [row | {"sky": row["sky"].replace("day", "zenith")} for row in table]
 
 
-ROWS, ORDER, REMEDY = (
+ROWS_MESSAGE, ORDER_MESSAGE, REMEDY = (
     "train has other rows, labels or bias values",
     "the rows of val or test, or the order",
     "restore the old data",
 )
-MESSAGES: dict[str, tuple[Change, dict[str, tuple[str, str]]]] = {
+CHANGES: dict[str, tuple[Change, dict[str, tuple[str, str]]]] = {
     "no change": (lambda table: table, {"random": ("", ""), "column": ("", "")}),
-    "removed row": (remove_a_row, {"random": (ROWS, ROWS), "column": ("", ORDER)}),
-    "other order": (sort_by_label, {"random": (ROWS, ROWS), "column": ("", ORDER)}),
+    "removed row": (remove_a_row, {"random": (ROWS_MESSAGE, ROWS_MESSAGE), "column": ("", ORDER_MESSAGE)}),
+    "other order": (sort_by_label, {"random": (ROWS_MESSAGE, ROWS_MESSAGE), "column": ("", ORDER_MESSAGE)}),
     "renamed class": (
         rename_class,
         dict.fromkeys(("random", "column"), ("classes are now without cat and with kitten",) * 2),
@@ -112,24 +112,26 @@ MESSAGES: dict[str, tuple[Change, dict[str, tuple[str, str]]]] = {
         rename_bias_value,
         dict.fromkeys(("random", "column"), ("bias values are now without day",) * 2),
     ),
-    "changed label": (change_a_label, dict.fromkeys(("random", "column"), (ROWS,) * 2)),
+    "changed label": (change_a_label, dict.fromkeys(("random", "column"), (ROWS_MESSAGE,) * 2)),
 }
 
 
-@pytest.mark.parametrize("change", MESSAGES)
+@pytest.mark.parametrize("change", CHANGES)
 def test_changed_data_are_refused(tmp_path: Path, run: Run, table: Table, split: str, change: str) -> None:
     """Splits from a column stay the same if rows are removed or sorted; random splits change."""
-    apply, messages = MESSAGES[change]
-    write_table(tmp_path / "pets.csv", apply(table))
+    change_table, messages = CHANGES[change]
+    write_table(tmp_path / "pets.csv", change_table(table))
     actions = (
         lambda: evaluate_checkpoint(run.folder.last),
         lambda: experiment.resume(run.experiment.config, run.folder.last),
     )
     for action, message in zip(actions, messages[split], strict=True):
-        error = error_message(action)
-        assert message in error
-        assert bool(error) == bool(message)
-        assert not error or (error.startswith(f"{run.folder.last}: its data have changed") and REMEDY in error)
+        error_text = error_message(action)
+        assert message in error_text
+        assert bool(error_text) == bool(message)
+        assert not error_text or (
+            error_text.startswith(f"{run.folder.last}: its data have changed") and REMEDY in error_text
+        )
 
 
 def test_the_error_gives_the_old_and_the_new_number_of_rows(tmp_path: Path, run: Run, table: Table) -> None:
@@ -153,8 +155,8 @@ def test_a_checkpoint_without_digests_is_read(tmp_path: Path, run: Run, table: T
     """Older versions stored only the spec of the data, or no description of the data."""
     content = checkpoint.load(run.folder.last)
     assert content.data is not None
-    older = content.data.model_copy(update={"rows": None}) if has_spec else None
-    checkpoint.save(run.folder.last, replace(content, data=older))
+    older_description = content.data.model_copy(update={"rows": None}) if has_spec else None
+    checkpoint.save(run.folder.last, replace(content, data=older_description))
     write_table(tmp_path / "pets.csv", sort_by_label(table))
     evaluate_checkpoint(run.folder.last)
 

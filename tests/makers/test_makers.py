@@ -71,10 +71,10 @@ def test_the_table_of_celeba_has_the_attributes_and_the_partition(tmp_path: Path
 
 
 @pytest.mark.parametrize("train", ["tb1", "tb2"])
-@pytest.mark.parametrize("nested", [False, True])
-def test_the_table_of_dogs_and_cats_has_the_chosen_training_set(tmp_path: Path, train: str, nested: bool) -> None:
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_the_table_of_dogs_and_cats_has_the_chosen_training_set(tmp_path: Path, train: str, is_nested: bool) -> None:
     source = write_dogs_and_cats(tmp_path / "pets")
-    if nested:
+    if is_nested:
         (source / "train").rename(source / "inner")
         (source / "train").mkdir()
         (source / "inner").rename(source / "train/train")
@@ -96,22 +96,22 @@ def test_the_table_of_dogs_and_cats_has_the_chosen_training_set(tmp_path: Path, 
 
 def test_counterexamples_move_from_test_to_train(tmp_path: Path) -> None:
     source = write_dogs_and_cats(tmp_path / "pets")
-    original, *with_counterexamples = (
+    original_columns, *changed_columns = (
         dogs_and_cats_maker.make(source, source, "tb1", 0.2, num_added, seed).columns
         for num_added, seed in ((0, 0), (4, 0), (7, 0), (4, 1))
     )
     moved_sets = []
-    for columns in with_counterexamples:
-        assert columns["image"] == original["image"]
-        moved_rows = [k for k, split in enumerate(columns["split"]) if split != original["split"][k]]
+    for columns in changed_columns:
+        assert columns["image"] == original_columns["image"]
+        moved_rows = [k for k, split in enumerate(columns["split"]) if split != original_columns["split"][k]]
         assert {columns["split"][k] for k in moved_rows} == {"train"}
         assert {(columns["label"][k], columns["color"][k]) for k in moved_rows} == {("cat", "bright"), ("dog", "dark")}
         assert abs(sum(1 if columns["label"][k] == "cat" else -1 for k in moved_rows)) <= 1
         moved_sets.append(set(moved_rows))
-    four, seven, other_seed = moved_sets
-    assert (len(four), len(seven), len(other_seed)) == (4, 7, 4)
-    assert four < seven
-    assert four != other_seed
+    four_rows, seven_rows, other_rows = moved_sets
+    assert (len(four_rows), len(seven_rows), len(other_rows)) == (4, 7, 4)
+    assert four_rows < seven_rows
+    assert four_rows != other_rows
     with pytest.raises(UserError, match=r"--counterexamples 21: at most 20, half of the 40 images of the other set"):
         dogs_and_cats_maker.make(source, source, "tb1", 0.2, 21)
 
@@ -265,8 +265,11 @@ def test_the_table_of_imdb_faces_from_the_authors_lists_has_their_splits(tmp_pat
     num_between_groups = sum(face["photo_taken"] == 2005 for face in faces[-10:])
     assert {row["image"] for row in test_rows} == {f["full_path"] for f in faces[-10:] if f["photo_taken"] != 2005}
     assert made_table.notes == [f"{num_between_groups} faces are in no set, or only in the other training set"]
-    pairs = {(row["gender"], row["age_group"]) for row in rows if row["split"] == "train"}
-    assert pairs == {"eb1": {("female", "0-29"), ("male", "40+")}, "eb2": {("female", "40+"), ("male", "0-29")}}[train]
+    train_pairs = {(row["gender"], row["age_group"]) for row in rows if row["split"] == "train"}
+    assert (
+        train_pairs
+        == {"eb1": {("female", "0-29"), ("male", "40+")}, "eb2": {("female", "40+"), ("male", "0-29")}}[train]
+    )
     assert {(row["image"], row["age"], row["gender"]) for row in rows} <= {
         (f["full_path"], str(f["photo_taken"] - 1970), ("female", "male")[int(f["gender"])]) for f in faces
     }
@@ -550,21 +553,21 @@ FAULTS: dict[str, tuple[Any, Any, Any, str]] = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_of_a_download_gives_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     monkeypatch.chdir(tmp_path)
-    download, change, make, message = FAULTS[fault]
-    source = download(tmp_path / "download")
+    write_download, change, make, message = FAULTS[fault]
+    source = write_download(tmp_path / "download")
     change(source)
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as error:
         make(source)
-    assert re.search(message, str(caught.value)), caught.value
-    assert "\n" not in str(caught.value)
+    assert re.search(message, str(error.value)), error.value
+    assert "\n" not in str(error.value)
     assert not Path("ran").exists()
 
 
 def test_a_table_is_never_replaced(tmp_path: Path) -> None:
-    (tmp_path / "made.csv").write_text("mine")
+    (tmp_path / "made.csv").write_text("existing")
     with pytest.raises(UserError, match=r"made\.csv exists already; move it away first"):
         write(tmp_path / "made.csv", Made({"image": []}, "label", "bias", []))
-    assert (tmp_path / "made.csv").read_text() == "mine"
+    assert (tmp_path / "made.csv").read_text() == "existing"
 
 
 MAKERS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], Made]]] = {
@@ -580,20 +583,20 @@ MAKERS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], Made]]] = {
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_wrong_folders_missing_images_and_empty_splits_give_one_sentence(tmp_path: Path, name: str) -> None:
-    download, make = MAKERS[name]
+    write_download, make = MAKERS[name]
     with pytest.raises(UserError, match="none: there is no such folder; name the folder that you unpacked"):
         make(tmp_path / "none")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty: no .* in it.*; name the folder that you unpacked"):
         make(tmp_path / "empty")
-    source = download(tmp_path / "download")
+    source = write_download(tmp_path / "download")
     table = make(source)
     images = table.columns["image"]
     for image in images[:4]:
         (source / image).unlink()
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as error:
         check_images(source, table)
-    assert str(caught.value) == (
+    assert str(error.value) == (
         f"{source}: 4 of {len(images)} listed images are missing, the first {images[0]}; "
         "unpack lists and images of one version again, or name the right folder"
     )

@@ -1,4 +1,4 @@
-"""Blind Eye: its losses in slow loops, the networks that each loss trains, and the uniform prediction of h."""
+"""Blind Eye equals slow loops, trains the right network with each loss, and makes the predictions of h uniform."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,12 +17,14 @@ MakeTrainer = Callable[..., Trainer]
 
 def slow_losses(log_q: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """Return confusion and bias loss of log q (N, bins, biases, H, W), in a loop over the positions."""
-    confusion, losses = [], [[] for _ in range(bias.shape[1])]
+    confusion_terms, losses_by_channel = [], [[] for _ in range(bias.shape[1])]
     for n, channel, i, j in (bias != IGNORE).nonzero().tolist():
         log_p = log_q[n, :, channel, i, j]
-        confusion.append(sum(-log_p[k] / len(log_p) for k in range(len(log_p))))
-        losses[channel].append(-log_p[bias[n, channel, i, j]])
-    return sum(confusion) / len(confusion), sum(sum(channel_losses) / len(channel_losses) for channel_losses in losses)
+        confusion_terms.append(sum(-log_p[k] / len(log_p) for k in range(len(log_p))))
+        losses_by_channel[channel].append(-log_p[bias[n, channel, i, j]])
+    return sum(confusion_terms) / len(confusion_terms), sum(
+        sum(channel_losses) / len(channel_losses) for channel_losses in losses_by_channel
+    )
 
 
 def test_the_gradients_equal_those_of_the_losses(make_trainer: MakeTrainer, batch: Batch) -> None:
@@ -49,10 +51,10 @@ def test_the_gradients_equal_those_of_the_losses(make_trainer: MakeTrainer, batc
 
 
 def test_with_alpha_0_blind_eye_is_erm_bit_for_bit(make_trainer: MakeTrainer) -> None:
-    blind, erm = make_trainer({"method": "blind_eye", "alpha": 0.0}), make_trainer("erm")
-    list(blind), list(erm)
+    blind_eye_trainer, erm_trainer = make_trainer({"method": "blind_eye", "alpha": 0.0}), make_trainer("erm")
+    list(blind_eye_trainer), list(erm_trainer)
     for name in ("f", "g"):
-        states = [getattr(trainer.networks, name).state_dict() for trainer in (blind, erm)]
+        states = [getattr(trainer.networks, name).state_dict() for trainer in (blind_eye_trainer, erm_trainer)]
         assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
@@ -62,7 +64,7 @@ def test_h_steps_update_only_h_before_the_joint_update(make_trainer: MakeTrainer
     assert updated_networks == [(method.h,), (method.h,), (method.f, method.g, method.h)]
 
 
-def entropy_of_h(make_trainer: MakeTrainer, batch: Batch, alpha: float) -> float:
+def train_and_get_entropy_of_h(make_trainer: MakeTrainer, batch: Batch, alpha: float) -> float:
     """Train h on the bias, then f with `alpha`; return the entropy of the predictions of h in nats."""
     bias_head_phase = {"method": "bias_head", "epochs": 8, "optimizer_h": {"lr": 0.01}}
     trainer = make_trainer(
@@ -75,5 +77,7 @@ def entropy_of_h(make_trainer: MakeTrainer, batch: Batch, alpha: float) -> float
 
 
 def test_f_learns_features_that_h_cannot_predict_from(make_trainer: MakeTrainer, batch: Batch) -> None:
-    entropy_without_alpha, entropy_with_alpha = (entropy_of_h(make_trainer, batch, alpha) for alpha in (0.0, 10.0))
+    entropy_without_alpha, entropy_with_alpha = (
+        train_and_get_entropy_of_h(make_trainer, batch, alpha) for alpha in (0.0, 10.0)
+    )
     assert entropy_with_alpha > entropy_without_alpha + 0.2

@@ -25,11 +25,11 @@ def make_method(make_trainer: MakeTrainer, model: str = "convnet", **settings: A
 
 def add_class(z: Tensor, embedding: nn.Embedding, y: Tensor) -> Tensor:
     """Return z with the embedding of each image's class added to each channel, in a loop."""
-    out = z.clone()
+    sums = z.clone()
     for n, label in enumerate(y.tolist()):
         for channel in range(z.shape[1]):
-            out[n, channel] = z[n, channel] + embedding.weight[label, channel]
-    return out
+            sums[n, channel] = z[n, channel] + embedding.weight[label, channel]
+    return sums
 
 
 @pytest.mark.parametrize("model", ["convnet", "lenet"])

@@ -10,12 +10,12 @@ from lntl import plugins
 from lntl.models import load_model
 from lntl.types import DataSpec, Networks
 
-COLORED = DataSpec((3, 28, 28), 10, 8, (3, 14, 14), tuple("0123456789"), tuple("abcdefghij"), 100)
-GREY_TWO_BIASES = DataSpec((1, 28, 28), 4, 5, (2, 14, 14), tuple("abcd"), tuple("uvwxy"), 100)
-ONE_LABEL = DataSpec((3, 28, 28), 10, 6, (), tuple("0123456789"), tuple("abcdef"), 100)
-TWO_LABELS = DataSpec((3, 28, 28), 4, 5, (2,), tuple("abcd"), tuple("uvwxy"), 100)
-MAPS = [pytest.param(COLORED, id="colored"), pytest.param(GREY_TWO_BIASES, id="grey")]
-LABELS = [pytest.param(ONE_LABEL, id="one_label"), pytest.param(TWO_LABELS, id="two_labels")]
+COLORED_SPEC = DataSpec((3, 28, 28), 10, 8, (3, 14, 14), tuple("0123456789"), tuple("abcdefghij"), 100)
+GREY_SPEC = DataSpec((1, 28, 28), 4, 5, (2, 14, 14), tuple("abcd"), tuple("uvwxy"), 100)
+ONE_LABEL_SPEC = DataSpec((3, 28, 28), 10, 6, (), tuple("0123456789"), tuple("abcdef"), 100)
+TWO_LABELS_SPEC = DataSpec((3, 28, 28), 4, 5, (2,), tuple("abcd"), tuple("uvwxy"), 100)
+MAP_SPECS = [pytest.param(COLORED_SPEC, id="colored"), pytest.param(GREY_SPEC, id="grey")]
+LABEL_SPECS = [pytest.param(ONE_LABEL_SPEC, id="one_label"), pytest.param(TWO_LABELS_SPEC, id="two_labels")]
 VARIANTS = {
     "torchvision": "torchvision arch=shufflenet_v2_x0_5 split=stage2",
     "timm": "timm arch=test_resnet split=layer2",
@@ -24,7 +24,7 @@ MODELS = [*(VARIANTS.get(name, name) for name in plugins.names("lntl.models")), 
 MODELS += ["timm arch=test_resnet split=global_pool"]  # z is a vector
 
 
-def build(model: str, spec: DataSpec, seed: int = 0, **settings: Any) -> Networks:
+def build_networks(model: str, spec: DataSpec, seed: int = 0, **settings: Any) -> Networks:
     torch.manual_seed(seed)
     name, *variant = model.split()
     plugin: Any = load_model(name)
@@ -34,9 +34,13 @@ def build(model: str, spec: DataSpec, seed: int = 0, **settings: Any) -> Network
 
 @pytest.mark.parametrize("model", MODELS)
 def test_shapes_follow_from_the_data(model: str) -> None:
-    layouts = {COLORED: torch.channels_last, GREY_TWO_BIASES: torch.contiguous_format, ONE_LABEL: torch.channels_last}
-    for spec, layout in (layouts | {TWO_LABELS: torch.contiguous_format}).items():
-        networks = build(model, spec).to(memory_format=layout)
+    layouts = {
+        COLORED_SPEC: torch.channels_last,
+        GREY_SPEC: torch.contiguous_format,
+        ONE_LABEL_SPEC: torch.channels_last,
+    }
+    for spec, layout in (layouts | {TWO_LABELS_SPEC: torch.contiguous_format}).items():
+        networks = build_networks(model, spec).to(memory_format=layout)
         z = networks.f(torch.randn(5, *spec.input_shape))
         assert networks.g(z).shape == (5, spec.num_classes)
         assert networks.h(z).shape == (5, spec.num_bins, *spec.bias_shape)
@@ -46,38 +50,38 @@ def test_shapes_follow_from_the_data(model: str) -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_memory_layout_does_not_change_the_outputs(model: str) -> None:
-    networks, channels_last = (
-        build(model, COLORED).double(),
-        build(model, COLORED).double().to(memory_format=torch.channels_last),
+    networks, channels_last_networks = (
+        build_networks(model, COLORED_SPEC).double(),
+        build_networks(model, COLORED_SPEC).double().to(memory_format=torch.channels_last),
     )
-    x = torch.randn(3, *COLORED.input_shape, dtype=torch.float64)
+    x = torch.randn(3, *COLORED_SPEC.input_shape, dtype=torch.float64)
     for head in ("g", "h"):
-        torch.testing.assert_close(getattr(channels_last, head)(channels_last.f(x)), getattr(networks, head)(networks.f(x)), rtol=1e-4, atol=1e-5)  # fmt: skip # noqa: E501
+        torch.testing.assert_close(getattr(channels_last_networks, head)(channels_last_networks.f(x)), getattr(networks, head)(networks.f(x)), rtol=1e-4, atol=1e-5)  # fmt: skip # noqa: E501
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_h_at_positions_gives_the_logits_of_the_map_at_these_positions(model: str) -> None:
-    networks = build(model, COLORED).eval()
-    z, where = networks.f(torch.randn(3, *COLORED.input_shape)), torch.rand(3, 14, 14) < 0.2
+    networks = build_networks(model, COLORED_SPEC).eval()
+    z, where = networks.f(torch.randn(3, *COLORED_SPEC.input_shape)), torch.rand(3, 14, 14) < 0.2
     maps = networks.h(z)
     expected = torch.stack([maps[n, :, :, i, j] for n, i, j in where.nonzero().tolist()])
     torch.testing.assert_close(networks.h(z, where), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("spec", LABELS)
+@pytest.mark.parametrize("spec", LABEL_SPECS)
 @pytest.mark.parametrize("model", MODELS)
 def test_h_for_some_images_gives_their_logits(model: str, spec: DataSpec) -> None:
-    networks = build(model, spec).eval()
+    networks = build_networks(model, spec).eval()
     z, where = networks.f(torch.randn(4, *spec.input_shape)), torch.tensor([True, False, True, True])
     torch.testing.assert_close(networks.h(z, where), networks.h(z)[[0, 2, 3]])
     assert networks.h(z, where & False).shape == (0, spec.num_bins, *spec.bias_shape)
 
 
-@pytest.mark.parametrize("spec", MAPS)
+@pytest.mark.parametrize("spec", MAP_SPECS)
 @pytest.mark.parametrize("model", MODELS)
 def test_g_has_a_head_for_each_bias_value(model: str, spec: DataSpec) -> None:
     """g(z, value) uses the head of each image's value; g(z) is the sum of the logits, or of the mean probability."""
-    networks = build(model, spec, heads="per_bias").eval()
+    networks = build_networks(model, spec, heads="per_bias").eval()
     z = networks.f(torch.randn(5, *spec.input_shape))
     logits_by_value = [networks.g(z, torch.full((5,), value)) for value in range(spec.num_bias_values)]
     assert networks.g.num_bias_values == spec.num_bias_values
@@ -88,21 +92,23 @@ def test_g_has_a_head_for_each_bias_value(model: str, spec: DataSpec) -> None:
         mixed_logits, torch.stack([logits_by_value[value][n] for n, value in enumerate([4, 0, 1, 2, 0])])
     )
     torch.testing.assert_close(networks.g(z), sum(logits_by_value))
-    averaging_networks = build(model, spec, heads="per_bias", heads_sum="probabilities").eval()
+    averaging_networks = build_networks(model, spec, heads="per_bias", heads_sum="probabilities").eval()
     averaging_networks.load_state_dict(networks.state_dict())
-    mean = sum(logits.softmax(dim=1) for logits in logits_by_value) / spec.num_bias_values
-    torch.testing.assert_close(averaging_networks.g(z).softmax(dim=1), mean)
-    assert not torch.allclose(mean, sum(logits_by_value).softmax(dim=1))
+    mean_probabilities = sum(logits.softmax(dim=1) for logits in logits_by_value) / spec.num_bias_values
+    torch.testing.assert_close(averaging_networks.g(z).softmax(dim=1), mean_probabilities)
+    assert not torch.allclose(mean_probabilities, sum(logits_by_value).softmax(dim=1))
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_submodules_are_f_g_and_h(model: str) -> None:
-    assert [name for name, _ in build(model, COLORED).named_children()] == ["f", "g", "h"]
+    assert [name for name, _ in build_networks(model, COLORED_SPEC).named_children()] == ["f", "g", "h"]
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_start_weights_follow_from_the_seed(model: str) -> None:
-    state, same_seed_state, other_seed_state = (build(model, COLORED, seed).state_dict() for seed in (0, 0, 1))
+    state, same_seed_state, other_seed_state = (
+        build_networks(model, COLORED_SPEC, seed).state_dict() for seed in (0, 0, 1)
+    )
     assert all(torch.equal(state[key], same_seed_state[key]) for key in state)
     for name in ("f", "g", "h"):
         assert any(not torch.equal(state[key], other_seed_state[key]) for key in state if key.startswith(f"{name}."))
@@ -110,17 +116,17 @@ def test_the_start_weights_follow_from_the_seed(model: str) -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_in_evaluation_mode_a_prediction_does_not_depend_on_the_batch(model: str) -> None:
-    networks = build(model, COLORED)
-    networks.f.train()(torch.randn(8, *COLORED.input_shape))  # changes the running statistics
+    networks = build_networks(model, COLORED_SPEC)
+    networks.f.train()(torch.randn(8, *COLORED_SPEC.input_shape))  # changes the running statistics
     networks.eval()
-    x = torch.randn(4, *COLORED.input_shape)
+    x = torch.randn(4, *COLORED_SPEC.input_shape)
     single_logits = torch.cat([networks.g(networks.f(x[n : n + 1])) for n in range(4)])
     torch.testing.assert_close(networks.g(networks.f(x)), single_logits, rtol=1e-4, atol=1e-5)
 
 
 def test_lenet_has_a_vector_of_features() -> None:
     plugin = load_model("lenet")
-    networks = plugin(COLORED, plugin.Config(feature_dim=17, hidden_dim=6))
+    networks = plugin(COLORED_SPEC, plugin.Config(feature_dim=17, hidden_dim=6))
     z = networks.f(torch.randn(2, 3, 28, 28))
     assert z.shape == (2, 17)
     assert networks.h(z).shape == (2, 8, 3, 14, 14)

@@ -44,17 +44,17 @@ def make_halves(seeds: int = 2) -> Halves:
     return Halves(*draw_labels(0), seeds=tuple(range(seeds)))
 
 
-def features_with_bias(bias: Tensor, *map_shape: int) -> Tensor:
+def make_features_with_bias(bias: Tensor, *map_shape: int) -> Tensor:
     """Return noise (n, 12, *map_shape) that is raised in channel `bias`, in a map at 2 x 2 random positions."""
     random = torch.Generator().manual_seed(1)
     z = torch.randn(len(bias), 12, *map_shape, generator=random)
-    spots = torch.randint(0, map_shape[0] - 1 if map_shape else 1, (len(bias), 2), generator=random).tolist()
-    for i, (value, (row, column)) in enumerate(zip(bias.tolist(), spots, strict=True)):
+    positions = torch.randint(0, map_shape[0] - 1 if map_shape else 1, (len(bias), 2), generator=random).tolist()
+    for i, (value, (row, column)) in enumerate(zip(bias.tolist(), positions, strict=True)):
         z[(i, value, slice(row, row + 2), slice(column, column + 2))[: z.dim()]] += 6
     return z
 
 
-def noise(bias: Tensor, *map_shape: int) -> Tensor:
+def make_noise(bias: Tensor, *map_shape: int) -> Tensor:
     return torch.randn(len(bias), 12, *map_shape, generator=torch.Generator().manual_seed(2))
 
 
@@ -62,25 +62,27 @@ def noise(bias: Tensor, *map_shape: int) -> Tensor:
 def test_a_probe_finds_a_bias_in_features_and_none_in_noise(names: tuple[str, ...], shape: tuple[int, ...]) -> None:
     split_halves = make_halves(1)
     rows_by_probe = {
-        row.probe: row for row in probe_layer("here", features_with_bias(split_halves.bias, *shape), split_halves, CPU)
+        row.probe: row
+        for row in probe_layer("here", make_features_with_bias(split_halves.bias, *shape), split_halves, CPU)
     }
-    rows_of_noise = {row.probe: row for row in probe_layer("here", noise(split_halves.bias, *shape), split_halves, CPU)}
+    rows_of_noise = {
+        row.probe: row for row in probe_layer("here", make_noise(split_halves.bias, *shape), split_halves, CPU)
+    }
     for name in names:
         assert rows_by_probe[name].layer == "here"
         assert rows_by_probe[name].mean > 0.8
         # The convolution finds the bias at every position.
         assert rows_by_probe[name].mean > rows_by_probe["linear"].mean + 0.2 or not shape
-        assert rows_of_noise[name].mean == pytest.approx(
-            0.1, abs=0.05
-        )  # the standard deviation of 500 guesses is 0.013
+        # The standard deviation of the share of correct ones among 500 guesses is 0.013.
+        assert rows_of_noise[name].mean == pytest.approx(0.1, abs=0.05)
 
 
 def test_a_probe_of_permuted_labels_is_at_chance() -> None:
     split_halves = make_halves(4)
     row = ProbeRow(layer="here", probe="linear", mean=0, values=[])
-    permuted = probe_permuted(row, features_with_bias(split_halves.bias), split_halves, CPU)
-    assert (permuted.layer, permuted.probe, len(permuted.values)) == ("here", "linear", 4)
-    assert permuted.mean == pytest.approx(0.1, abs=0.03)
+    permuted_row = probe_permuted(row, make_features_with_bias(split_halves.bias), split_halves, CPU)
+    assert (permuted_row.layer, permuted_row.probe, len(permuted_row.values)) == ("here", "linear", 4)
+    assert permuted_row.mean == pytest.approx(0.1, abs=0.03)
 
 
 def test_probes_are_never_trained_on_the_unseen_half(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,21 +130,26 @@ def test_halves_depend_only_on_the_seed() -> None:
 @pytest.mark.parametrize("name", PROBES)
 def test_a_probe_depends_only_on_its_seed(name: str) -> None:
     split_halves = make_halves(1)
-    z = noise(split_halves.bias, 2, 2)[:200]
+    z = make_noise(split_halves.bias, 2, 2)[:200]
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    first, second, other_seed = (
+    first_predictions, second_predictions, other_predictions = (
         PROBES[name](z[:100], split_halves.bias[:100], z[100:], seed, CPU) for seed in (5, 5, 6)
     )
-    assert torch.equal(first, second)
+    assert torch.equal(first_predictions, second_predictions)
     assert torch.equal(torch.get_rng_state(), state)  # the global generator is not used
-    assert (name == "linear") == torch.equal(first, other_seed)  # logistic regression has one optimum
+    assert (name == "linear") == torch.equal(
+        first_predictions, other_predictions
+    )  # logistic regression has one optimum
 
 
 def test_results_depend_neither_on_threads_nor_on_other_layers() -> None:
     split_halves, threads = make_halves(2), torch.get_num_threads()
     small_halves = replace(split_halves, y=split_halves.y[:200], bias=split_halves.bias[:200])
-    map_features, wide_features = features_with_bias(small_halves.bias, 4, 4), noise(small_halves.bias).repeat(1, 100)
+    map_features, wide_features = (
+        make_features_with_bias(small_halves.bias, 4, 4),
+        make_noise(small_halves.bias).repeat(1, 100),
+    )
     torch.set_num_threads(3)
     try:
         rows_by_layer = probe_layers(
@@ -151,24 +158,24 @@ def test_results_depend_neither_on_threads_nor_on_other_layers() -> None:
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(threads)
-    one_seed = replace(small_halves, seeds=small_halves.seeds[:1])
+    halves_of_one_seed = replace(small_halves, seeds=small_halves.seeds[:1])
     for name, z, rows in (("maps", map_features, rows_by_layer[0]), ("wide", wide_features, rows_by_layer[1])):
         assert [row.layer for row in rows] == [name] * len(rows)
-        assert [row.values[:1] for row in rows] == [row.values for row in probe_layer(name, z, one_seed, CPU)]
+        assert [row.values[:1] for row in rows] == [row.values for row in probe_layer(name, z, halves_of_one_seed, CPU)]
 
 
-@pytest.mark.parametrize("wide", [False, True])
-def test_the_linear_probe_agrees_with_scikit_learn(wide: bool) -> None:
+@pytest.mark.parametrize("is_wide", [False, True])
+def test_the_linear_probe_agrees_with_scikit_learn(is_wide: bool) -> None:
     split_halves = make_halves(2)
-    z = features_with_bias(split_halves.bias) + 3 * noise(split_halves.bias)
-    if wide:  # more features than images, with very different scales
+    z = make_features_with_bias(split_halves.bias) + 3 * make_noise(split_halves.bias)
+    if is_wide:  # more features than images, with very different scales
         further_features = torch.randn(N, 700, generator=torch.Generator().manual_seed(3))
         z = torch.cat([z, further_features * torch.logspace(-3, 3, 700)], dim=1)
-    for learn, unseen in map(split_halves, split_halves.seeds):
-        predicted = linear(z[learn], split_halves.bias[learn], z[unseen], 0, CPU)
+    for train_half, test_half in map(split_halves, split_halves.seeds):
+        predicted = linear(z[train_half], split_halves.bias[train_half], z[test_half], 0, CPU)
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-        model.fit(z[learn].numpy(), split_halves.bias[learn].numpy())
-        expected = torch.from_numpy(model.predict(z[unseen].numpy()))
+        model.fit(z[train_half].numpy(), split_halves.bias[train_half].numpy())
+        expected = torch.from_numpy(model.predict(z[test_half].numpy()))
         assert (predicted == expected).double().mean() > 0.95  # the probe stops a little earlier than scikit-learn
 
 
@@ -181,14 +188,16 @@ def test_bias_values_that_are_not_consecutive_are_predicted() -> None:
 
 def test_a_bias_is_found_beside_constant_and_tiny_features() -> None:
     split_halves = make_halves(1)
-    z = torch.cat([features_with_bias(split_halves.bias) * 1e-8, torch.full((N, 2), 7.1), torch.zeros(N, 2)], dim=1)
+    z = torch.cat(
+        [make_features_with_bias(split_halves.bias) * 1e-8, torch.full((N, 2), 7.1), torch.zeros(N, 2)], dim=1
+    )
     assert all(row.mean > 0.8 for row in probe_layer("here", z, split_halves, CPU))
 
 
 def test_wide_vectors_are_reduced_to_their_components() -> None:
     split_halves = make_halves(1)
-    wide = torch.cat([features_with_bias(split_halves.bias), torch.zeros(N, 1500)], dim=1)
-    assert probe_layer("here", wide, split_halves, CPU)[0].mean > 0.8
+    wide_vectors = torch.cat([make_features_with_bias(split_halves.bias), torch.zeros(N, 1500)], dim=1)
+    assert probe_layer("here", wide_vectors, split_halves, CPU)[0].mean > 0.8
 
 
 def test_only_maps_have_a_convolutional_probe() -> None:
@@ -205,15 +214,15 @@ def test_chance_levels_equal_slow_loops(n: int, values: int, seed: int) -> None:
     split_halves = Halves(y, bias, (0, 1))
     expected_shares: list[list[float]] = [[], []]
     for seed_of_halves in split_halves.seeds:
-        learn, unseen = (half.tolist() for half in split_halves(seed_of_halves))
+        train_half, test_half = (half.tolist() for half in split_halves(seed_of_halves))
         for kind in (0, 1):
             hits = 0
-            for i in unseen:
+            for i in test_half:
                 counts = [0] * values
-                for j in learn:
+                for j in train_half:
                     counts[bias[j]] += kind == 0 or bool(y[j] == y[i])
                 hits += counts.index(max(counts)) == bias[i]
-            expected_shares[kind].append(hits / len(unseen))
+            expected_shares[kind].append(hits / len(test_half))
     assert split_halves.majority == pytest.approx(sum(expected_shares[0]) / 2)
     assert split_halves.from_class == pytest.approx(sum(expected_shares[1]) / 2)
 
@@ -254,20 +263,20 @@ def test_a_bias_value_with_two_images_is_in_both_halves() -> None:
 
 def test_missing_classes_and_values_give_warnings() -> None:
     split_halves = make_halves()
-    ten = tuple("abcdefghij")
-    assert split_warnings(split_halves, ten, ten) == []
-    eleven = (*ten, "k")
-    assert split_warnings(split_halves, eleven, (*eleven, "l")) == [
+    ten_names = tuple("abcdefghij")
+    assert split_warnings(split_halves, ten_names, ten_names) == []
+    eleven_names = (*ten_names, "k")
+    assert split_warnings(split_halves, eleven_names, (*eleven_names, "l")) == [
         "no test image of class k",
         "no test image of bias value k; l",
     ]
-    (warning,) = split_warnings(replace(split_halves, bias=split_halves.y), ten, ten)
+    (warning,) = split_warnings(replace(split_halves, bias=split_halves.y), ten_names, ten_names)
     assert "the class alone predicts the bias with accuracy 1.000" in warning
 
 
-def test_a_row_for_each_probe_and_a_value_for_each_seed() -> None:
+def test_probe_layer_gives_a_row_for_each_probe_and_a_value_for_each_seed() -> None:
     split_halves = Halves(*draw_labels(0, 100), seeds=(0, 1, 2))
-    rows = probe_layer("f", noise(split_halves.bias, 2, 2), split_halves, CPU)
+    rows = probe_layer("f", make_noise(split_halves.bias, 2, 2), split_halves, CPU)
     assert [row.probe for row in rows] == list(PROBES)
     assert all(len(row.values) == 3 for row in rows)
     assert any(a != b for row in rows for a, b in pairwise(row.values))

@@ -126,13 +126,13 @@ def test_the_command_tune_makes_trials_the_best_configuration_and_a_page(
     lines = [Trial.model_validate_json(line) for line in (study_folder / "trials.jsonl").read_text().splitlines()]
     assert [line.state for line in lines] == ["complete"] * 3
     assert [line.epochs for line in lines] == [1] * 3  # the number of epochs of the last phase
-    best = max(lines, key=lambda line: (line.value, -line.number))
+    best_line = max(lines, key=lambda line: (line.value, -line.number))
     config = configuration.read(study_folder / "best.yaml")
-    assert config.training.optimizer_fg.lr == best.values[LR]
+    assert config.training.optimizer_fg.lr == best_line.values[LR]
     assert config.project.experiment_name == "space-best"
     assert not list((study_folder / "trials").iterdir())
     page = (study_folder / "index.html").read_text()
-    assert f"Trial {best.number}:" in page
+    assert f"Trial {best_line.number}:" in page
     assert "<svg" in page
     assert "</html>" in page
     assert (study_folder / "history.png").read_bytes().startswith(b"\x89PNG")
@@ -167,25 +167,21 @@ def test_a_stopped_study_continues_with_the_same_values(
     scores.clear()
     make_trials(5, storage=storage)
     make_trials(12, storage=storage)
-    assert [
-        values for values, _ in scores
-    ] == expected_values  # also after ten trials, when the sampler is no longer random
+    # The values are equal also after ten trials, when the sampler is no longer random.
+    assert [values for values, _ in scores] == expected_values
 
 
 def test_trials_of_killed_processes_are_queued_again(folder: Path, scores: list[tuple[dict[str, Any], int]]) -> None:
     tuning = make_tuning()
     study = studies.open_study(tuning)
     assert studies.queue_trials(study, 3) == 3
-    for alive, pid in (
-        (True, os.getpid()),
-        (False, 2**22 + 1),
-        (False, None),
-    ):  # the first trial still runs; the other two are dead
+    # The process of the first trial still runs; those of the other two have ended.
+    for is_alive, pid in ((True, os.getpid()), (False, 2**22 + 1), (False, None)):
         trial = study.ask()
         trial.suggest_float(LR, 1e-4, 1e-2, log=True)
-        trial.set_user_attr("host", studies.socket.gethostname() if pid else "elsewhere")
+        trial.set_user_attr("host", studies.socket.gethostname() if pid else "other host")
         trial.set_user_attr("pid", pid)
-        trial.set_user_attr("alive", time.time() if alive or pid else time.time() - 10_000)
+        trial.set_user_attr("alive", time.time() if is_alive or pid else time.time() - 10_000)
     killed_rates = [trial.params[LR] for trial in study.trials[1:]]
     reopened_study = studies.open_study(tuning)
     assert studies.queue_trials(reopened_study, 3) == 2
@@ -243,7 +239,7 @@ def test_a_storage_has_one_study_per_name(folder: Path, scores: list[tuple[dict[
         make_trials(1, seeds=2)
 
 
-def test_the_missing_extra_gives_one_sentence(
+def test_without_optuna_the_command_tune_gives_one_sentence(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
@@ -264,12 +260,12 @@ def test_a_killed_study_continues_in_two_processes(folder: Path) -> None:
 
 
 def kill_in_the_second_trial() -> None:
-    original: Callable[..., float] = studies._train
+    original_train: Callable[..., float] = studies._train
 
     def train(tuning: Tuning, trial: Any, *arguments: Any) -> float:
         if trial.number == 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        return original(tuning, trial, *arguments)
+        return original_train(tuning, trial, *arguments)
 
     studies._train = train
 
