@@ -23,15 +23,15 @@ from lntl.types import Dataset, Networks
 from lntl.yaml_file import parse, read_yaml
 
 PACKAGE = Path(plugins.__file__).parent
-DEFAULT = configuration.find("colored_mnist_default")
+DEFAULT_PATH = configuration.find("colored_mnist_default")
 RawConfig = Callable[..., dict[str, Any]]
 
 
 def find_faults(raw: Any) -> list[str]:
     """Return the faults that the check finds, one sentence each."""
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as error:
         configuration.validate(raw, "test.yaml")
-    head, *lines = str(caught.value).splitlines()
+    head, *lines = str(error.value).splitlines()
     assert head == f"test.yaml: {len(lines)} fault(s) in the configuration"
     return [line.strip() for line in lines]
 
@@ -82,33 +82,33 @@ def test_adversarial_lambda_is_mu_of_the_phases_that_have_one(make_config: Calla
 
 
 def test_num_epochs_sets_the_last_phase_and_limits_the_others() -> None:
-    def epochs(number: int | None) -> list[int]:
-        config = configuration.read(DEFAULT, overrides, number)
+    def read_epochs(number: int | None) -> list[int]:
+        config = configuration.read(DEFAULT_PATH, overrides, number)
         return [*(phase.epochs for phase in config.training.phases), config.evaluation.erm_epochs]
 
     overrides = ["training.phases.0.epochs=3", "training.phases.1.epochs=1", "evaluation.erm_epochs=5"]
-    epochs_of_the_file = epochs(None)
+    epochs_of_the_file = read_epochs(None)
     assert epochs_of_the_file[:2] == [3, 1]
-    assert epochs(2) == [2, 1, 2, 2]
-    assert epochs(9) == [3, 1, 9, 5]
+    assert read_epochs(2) == [2, 1, 2, 2]
+    assert read_epochs(9) == [3, 1, 9, 5]
 
 
 @pytest.mark.parametrize("number", [0, -1])
 def test_num_epochs_below_1_is_refused(number: int) -> None:
     with pytest.raises(UserError, match=f"must be at least 1, not {number}"):
-        configuration.read(DEFAULT, [], number)
+        configuration.read(DEFAULT_PATH, [], number)
 
 
 def test_the_erm_config_differs_only_in_its_phases() -> None:
-    config = configuration.read(DEFAULT, ["evaluation.erm_epochs=7", "project.seed=3"])
-    erm = configuration.erm_config(config, Path("runs/mine"))
-    assert [(phase.method, phase.epochs) for phase in erm.training.phases] == [("erm", 7)]
-    assert erm.data.model_dump() == config.data.model_dump()
-    assert (erm.model.name, erm.project.seed) == (config.model.name, 3)
-    assert erm.training.phases[0].optimizer_fg == config.training.optimizer_fg
-    assert erm.training.phases[0].ema == config.training.ema
-    assert Path(erm.logging.output_dir) == Path("runs/mine")
-    assert erm.evaluation.erm_epochs == 0
+    config = configuration.read(DEFAULT_PATH, ["evaluation.erm_epochs=7", "project.seed=3"])
+    erm_config = configuration.erm_config(config, Path("runs/mine"))
+    assert [(phase.method, phase.epochs) for phase in erm_config.training.phases] == [("erm", 7)]
+    assert erm_config.data.model_dump() == config.data.model_dump()
+    assert (erm_config.model.name, erm_config.project.seed) == (config.model.name, 3)
+    assert erm_config.training.phases[0].optimizer_fg == config.training.optimizer_fg
+    assert erm_config.training.phases[0].ema == config.training.ema
+    assert Path(erm_config.logging.output_dir) == Path("runs/mine")
+    assert erm_config.evaluation.erm_epochs == 0
 
 
 def test_a_users_method_adds_its_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raw_config: RawConfig) -> None:
@@ -233,17 +233,17 @@ def test_a_number_outside_of_its_range_is_refused(raw_config: RawConfig, key: st
 def test_every_number_has_an_upper_bound() -> None:
     """Only the mean and the standard deviation of images have no upper bound."""
 
-    def numbers(field: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def find_numbers(field: dict[str, Any]) -> Iterator[dict[str, Any]]:
         items = [field, *field.get("anyOf", []), field.get("items", {}), field.get("additionalProperties", {})]
         yield from (x for x in items if isinstance(x, dict) and x.get("type") in ("integer", "number"))
 
-    unbounded = [
+    unbounded_keys = [
         f"{name}.{key}"
         for name, section in configuration.json_schema()["$defs"].items()
         for key, field in section.get("properties", {}).items()
-        if any(not {"maximum", "exclusiveMaximum"} & number.keys() for number in numbers(field))
+        if any(not {"maximum", "exclusiveMaximum"} & number.keys() for number in find_numbers(field))
     ]
-    assert unbounded == ["Normalise.mean", "Normalise.std"]
+    assert unbounded_keys == ["Normalise.mean", "Normalise.std"]
 
 
 @pytest.mark.parametrize("name", ["no_module.Mine", ".Mine", "lntl.methods.erm.Mine"])
@@ -324,7 +324,7 @@ def test_overrides_use_keys_and_values_as_in_yaml() -> None:
         "training.batch_size=64", "training.phases.1.epochs=2", "training.optimizer_h={name: sgd, lr: 1e-2}",
         "training.ema=null", "project.description=a = b", "evaluation.metrics=[accuracy]",
     ]  # fmt: skip
-    config = configuration.read(DEFAULT, overrides)
+    config = configuration.read(DEFAULT_PATH, overrides)
     assert config.training.batch_size == 64
     assert config.training.phases[1].epochs == 2
     assert config.training.optimizer_h == configuration.Optimizer(name="sgd", lr=0.01)
@@ -339,7 +339,7 @@ def test_an_override_may_add_a_section_that_the_file_lacks(tmp_path: Path, raw_c
     del raw["logging"]
     path = tmp_path / "c.yaml"
     path.write_text(yaml.safe_dump(raw))
-    assert configuration.read(path, ["logging.output_dir=elsewhere"]).logging.output_dir == "elsewhere"
+    assert configuration.read(path, ["logging.output_dir=other_folder"]).logging.output_dir == "other_folder"
 
 
 @pytest.mark.parametrize(
@@ -363,17 +363,17 @@ def test_an_override_may_add_a_section_that_the_file_lacks(tmp_path: Path, raw_c
 )
 def test_a_wrong_override_is_a_user_error(override: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        configuration.read(DEFAULT, [override])
+        configuration.read(DEFAULT_PATH, [override])
 
 
 def test_an_override_may_replace_an_item_of_a_list() -> None:
     overrides = ["evaluation.metrics=[accuracy, bias_accuracy]", "evaluation.metrics.1=f1_score_macro"]
-    config = configuration.read(DEFAULT, ["training.phases.0={method: erm, epochs: 7}", *overrides])
+    config = configuration.read(DEFAULT_PATH, ["training.phases.0={method: erm, epochs: 7}", *overrides])
     assert (config.training.phases[0].method, config.training.phases[0].epochs) == ("erm", 7)
     assert config.evaluation.metrics == ["accuracy", "f1_score_macro"]
 
 
-def test_an_override_of_one_alias_leaves_the_others(tmp_path: Path, raw_config: RawConfig) -> None:
+def test_an_override_of_one_alias_does_not_change_the_others(tmp_path: Path, raw_config: RawConfig) -> None:
     path = tmp_path / "c.yaml"
     text = "training: {phases: [&p {method: erm, epochs: 1}, *p]}\n"
     path.write_text(yaml.safe_dump({k: v for k, v in raw_config("erm").items() if k != "training"}) + text)
@@ -393,9 +393,9 @@ def test_a_fault_shows_at_most_200_characters_of_a_value(raw_config: RawConfig) 
 
 
 def test_a_message_lists_at_most_20_faults(raw_config: RawConfig) -> None:
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as error:
         configuration.validate(raw_config("erm", logging={f"key{i}": i for i in range(1000)}), "test.yaml")
-    first, *_, last = lines = str(caught.value).splitlines()
+    first, *_, last = lines = str(error.value).splitlines()
     assert (len(lines), first, last) == (22, "test.yaml: 1000 fault(s) in the configuration", "  and 980 more")
 
 
@@ -442,9 +442,9 @@ raw_configs = st.fixed_dictionaries(
 @given(raw_configs)
 def test_the_resolved_yaml_reads_back_as_an_equal_configuration(raw: dict[str, Any]) -> None:
     config = configuration.validate(copy.deepcopy(raw), "test")
-    reread = configuration.validate(parse(configuration.to_yaml(config), "reread"), "reread")
-    assert reread == config
-    assert configuration.to_yaml(reread) == configuration.to_yaml(config)
+    reread_config = configuration.validate(parse(configuration.to_yaml(config), "reread"), "reread")
+    assert reread_config == config
+    assert configuration.to_yaml(reread_config) == configuration.to_yaml(config)
 
 
 # --- the JSON Schema ---
@@ -468,7 +468,7 @@ def test_the_schema_refuses_the_same_values_as_the_program(fault: dict[str, Any]
     import jsonschema
 
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(read_yaml(DEFAULT) | fault, SCHEMA)
+        jsonschema.validate(read_yaml(DEFAULT_PATH) | fault, SCHEMA)
 
 
 RESNET = {"split": "layer2", "pretrained": True}
@@ -492,7 +492,7 @@ RESNET = {"split": "layer2", "pretrained": True}
 def test_the_schema_and_the_program_agree_on_short_names_of_models(model: dict[str, Any], is_valid: bool) -> None:
     import jsonschema
 
-    raw = read_yaml(DEFAULT) | {"model": model}
+    raw = read_yaml(DEFAULT_PATH) | {"model": model}
     assert jsonschema.Draft202012Validator(SCHEMA).is_valid(raw) == is_valid
     if is_valid:
         assert configuration.validate(raw, "test").model.name == model["name"].partition("/")[0]
@@ -512,7 +512,7 @@ def test_the_schema_is_a_valid_json_schema() -> None:
 SECTIONS = {name: field.annotation for name, field in Config.model_fields.items()}
 
 
-def plugin_settings() -> Iterator[tuple[type[plugins.Settings], set[str]]]:
+def find_plugin_settings() -> Iterator[tuple[type[plugins.Settings], set[str]]]:
     """Yield the Config of each plug-in, with the names under which its fields are read."""
     for folder, base in (("lntl.data", Dataset), ("lntl.models", Networks), ("lntl.methods", Method)):
         for name in plugins.names(folder):
@@ -520,19 +520,19 @@ def plugin_settings() -> Iterator[tuple[type[plugins.Settings], set[str]]]:
             yield plugins.load(folder, name, base).Config, owners
 
 
-def all_settings() -> Iterator[tuple[type[plugins.Settings], set[str]]]:
+def find_all_settings() -> Iterator[tuple[type[plugins.Settings], set[str]]]:
     """Yield each class of settings with the names under which src may hold an object of it."""
     for name, section in SECTIONS.items():
         yield section, {name, "settings"} if name == "logging" else {name}
     yield configuration.Optimizer, {"settings"}
     yield configuration.Phase, {"settings", "config"}
-    yield from plugin_settings()
+    yield from find_plugin_settings()
 
 
-ALL_SETTINGS = list(all_settings())
+ALL_SETTINGS = list(find_all_settings())
 
 
-def find_reads() -> set[tuple[str, str]]:
+def find_read_keys() -> set[tuple[str, str]]:
     """Return (owner, key) of every `owner.key`, `owner["key"]`, `owner.get("key")` and `"key" in owner` in src."""
     read_keys = {("training", key) for key in keys.INHERITED_KEYS}  # config/keys.py loops over them: training.get(key)
     for path in PACKAGE.rglob("*.py"):
@@ -566,7 +566,7 @@ def find_unread_keys(section: type[plugins.Settings], owners: set[str], read_key
 
 
 def test_every_key_is_read_somewhere() -> None:
-    read_keys = find_reads()
+    read_keys = find_read_keys()
     unread_keys = {
         section.__qualname__: find_unread_keys(section, owners, read_keys) for section, owners in ALL_SETTINGS
     }
@@ -578,7 +578,7 @@ def test_the_search_finds_an_unread_key() -> None:
         seed: int = 0
         nothing_reads_me: int = 0
 
-    assert find_unread_keys(Project, {"project"}, find_reads()) == ["nothing_reads_me"]
+    assert find_unread_keys(Project, {"project"}, find_read_keys()) == ["nothing_reads_me"]
 
 
 def test_every_key_is_documented() -> None:

@@ -50,48 +50,48 @@ def fit_eraser(
 
 def test_the_covariance_with_each_bias_is_0(rows: tuple[Tensor, Tensor, Tensor]) -> None:
     z, bias, weight = rows
-    erased = fit_eraser(z, bias, (3, 2), weight)(z)
+    erased_z = fit_eraser(z, bias, (3, 2), weight)(z)
     for k in range(2):
         assert covariance(z, bias[:, k], weight).abs().max() > 0.1
-        assert covariance(erased, bias[:, k], weight).abs().max() < 1e-10
+        assert covariance(erased_z, bias[:, k], weight).abs().max() < 1e-10
 
 
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("is_weighted", [False, True])
 def test_no_linear_classifier_of_the_bias_is_better_than_a_constant(
-    rows: tuple[Tensor, Tensor, Tensor], weighted: bool
+    rows: tuple[Tensor, Tensor, Tensor], is_weighted: bool
 ) -> None:
     z, bias, weight = rows
-    weight, bias = (weight if weighted else torch.ones_like(weight)), bias[:, 0]
-    erased = fit_eraser(z, bias, (3,), weight)(z)
+    weight, bias = (weight if is_weighted else torch.ones_like(weight)), bias[:, 0]
+    erased_z = fit_eraser(z, bias, (3,), weight)(z)
     losses = {}
-    for name, x in (("z", z), ("erased", erased)):
+    for name, x in (("z", z), ("erased", erased_z)):
         x = x - x.mean(dim=0)  # so that the constant feature is 0 and no second intercept
         model = LogisticRegression(C=math.inf, solver="newton-cg", tol=1e-12, max_iter=1000)
         model.fit(x.numpy(), bias.numpy(), sample_weight=weight.numpy())
         log_p = torch.from_numpy(model.predict_log_proba(x.numpy()))
         losses[name] = float(weight @ -log_p[torch.arange(N), bias] / weight.sum())
-    share = torch.stack([weight[bias == value].sum() for value in range(3)]) / weight.sum()
-    constant = float(-(share * share.log()).sum())
+    shares = torch.stack([weight[bias == value].sum() for value in range(3)]) / weight.sum()
+    constant_loss = float(-(shares * shares.log()).sum())
     assert abs(model.coef_).max() < 1e-5
-    assert losses["erased"] == pytest.approx(constant, abs=1e-9)
-    assert losses["z"] < constant - 0.3
+    assert losses["erased"] == pytest.approx(constant_loss, abs=1e-9)
+    assert losses["z"] < constant_loss - 0.3
 
 
 def test_the_eraser_is_the_smallest_affine_change(rows: tuple[Tensor, Tensor, Tensor]) -> None:
     """The mean stays; erasing twice equals erasing once; any other affine map that erases changes z more."""
     z, bias, _ = rows
     eraser = fit_eraser(z, bias[:, 0], (3,))
-    erased = eraser(z)
-    torch.testing.assert_close(erased.mean(dim=0), z.mean(dim=0))
-    torch.testing.assert_close(eraser(erased), erased)
-    torch.testing.assert_close(erased[:, 2], z[:, 2])
+    erased_z = eraser(z)
+    torch.testing.assert_close(erased_z.mean(dim=0), z.mean(dim=0))
+    torch.testing.assert_close(eraser(erased_z), erased_z)
+    torch.testing.assert_close(erased_z[:, 2], z[:, 2])
     means = torch.stack([z[bias[:, 0] == value].mean(dim=0) for value in range(3)])
-    without_bias_means = z - means[bias[:, 0]] + z.mean(dim=0)  # not affine in z: it uses the bias
+    shifted_z = z - means[bias[:, 0]] + z.mean(dim=0)  # not affine in z: it uses the bias
     plane, _ = torch.linalg.qr((means - means.mean(dim=0)).T)
-    orthogonal = z - (z - z.mean(dim=0)) @ plane[:, :2] @ plane[:, :2].T
-    assert covariance(orthogonal, bias[:, 0], torch.ones(N, dtype=torch.float64)).abs().max() < 1e-10
-    assert (erased - z).square().sum() < (orthogonal - z).square().sum()
-    assert (without_bias_means - z).square().sum() < (erased - z).square().sum()
+    projected_z = z - (z - z.mean(dim=0)) @ plane[:, :2] @ plane[:, :2].T
+    assert covariance(projected_z, bias[:, 0], torch.ones(N, dtype=torch.float64)).abs().max() < 1e-10
+    assert (erased_z - z).square().sum() < (projected_z - z).square().sum()
+    assert (shifted_z - z).square().sum() < (erased_z - z).square().sum()
 
 
 def test_batches_of_any_size_give_the_same_eraser(rows: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -101,8 +101,8 @@ def test_batches_of_any_size_give_the_same_eraser(rows: tuple[Tensor, Tensor, Te
 
 def test_rows_without_a_bias_label_are_left_out(rows: tuple[Tensor, Tensor, Tensor]) -> None:
     z, bias, _ = rows
-    missing = torch.where(torch.arange(N)[:, None] < 100, torch.tensor([IGNORE, 0]), bias)
-    torch.testing.assert_close(fit_eraser(z, missing, (3, 2))(z), fit_eraser(z[100:], bias[100:], (3, 2))(z))
+    incomplete_bias = torch.where(torch.arange(N)[:, None] < 100, torch.tensor([IGNORE, 0]), bias)
+    torch.testing.assert_close(fit_eraser(z, incomplete_bias, (3, 2))(z), fit_eraser(z[100:], bias[100:], (3, 2))(z))
 
 
 def test_a_constant_bias_is_refused(rows: tuple[Tensor, Tensor, Tensor]) -> None:

@@ -40,11 +40,11 @@ def test_the_embeddings_example_runs_from_images_to_results(
     results = json.loads(out.read_text())
     assert [row["method"] for row in results["test"]] == ["erm", results["chosen"]["method"]]
     assert len(results["worst group on val"]) == 3
-    printed = capsys.readouterr().out
+    output = capsys.readouterr().out
     for row in results["test"]:
         value, low, high = row["accuracy"]
         assert 0 < low <= value <= high < 1
-        assert f"{value:.3f} ({low:.3f} to {high:.3f})" in printed
+        assert f"{value:.3f} ({low:.3f} to {high:.3f})" in output
 
 
 def test_worst_group_accuracy_equals_slow_loops(embeddings: ModuleType) -> None:
@@ -74,9 +74,9 @@ def test_the_readme_of_embeddings_quotes_the_measured_numbers() -> None:
 def test_weights_of_the_package_get_the_names_of_timm() -> None:
     import timm
 
-    weights = load_script(ROOT / "examples/pretrained_weights/efficientnet_lite0.py")
-    timm_weights = timm.create_model(weights.ARCH).state_dict()
-    package_weights = {package_name(key): value for key, value in timm_weights.items()}
+    script = load_script(ROOT / "examples/pretrained_weights/efficientnet_lite0.py")
+    timm_weights = timm.create_model(script.ARCH).state_dict()
+    package_weights = {get_package_name(key): value for key, value in timm_weights.items()}
     expected = {
         "_conv_stem.weight": "conv_stem.weight",
         "_bn0.running_mean": "bn1.running_mean",
@@ -88,10 +88,10 @@ def test_weights_of_the_package_get_the_names_of_timm() -> None:
         "_bn1.weight": "bn2.weight",
         "_fc.bias": "classifier.bias",
     }
-    renamed = weights.to_timm_names(package_weights, timm_weights)
-    assert renamed.keys() == timm_weights.keys()
+    renamed_weights = script.to_timm_names(package_weights, timm_weights)
+    assert renamed_weights.keys() == timm_weights.keys()
     for package_key, timm_key in expected.items():
-        assert renamed[timm_key] is package_weights[package_key]
+        assert renamed_weights[timm_key] is package_weights[package_key]
     for invalid_weights in (
         {**package_weights, "_blocks.99._bn0.bias": package_weights["_fc.bias"]},
         {**package_weights, "_fc.bias": package_weights["_fc.weight"]},
@@ -99,15 +99,21 @@ def test_weights_of_the_package_get_the_names_of_timm() -> None:
         with pytest.raises(
             UserError, match="the weights do not fit tf_efficientnet_lite0: 1 entries differ, the first"
         ):
-            weights.to_timm_names(invalid_weights, timm_weights)
+            script.to_timm_names(invalid_weights, timm_weights)
 
 
-def package_name(key: str) -> str:
+def get_package_name(key: str) -> str:
     """Return the package's name of a timm weight; the package numbers its blocks from 0 to 15, not by stage."""
-    outer = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1", "classifier": "_fc"}
+    outer_names = {
+        "conv_stem": "_conv_stem",
+        "bn1": "_bn0",
+        "conv_head": "_conv_head",
+        "bn2": "_bn1",
+        "classifier": "_fc",
+    }
     if not key.startswith("blocks."):
         layer, parameter = key.split(".")
-        return f"{outer[layer]}.{parameter}"
+        return f"{outer_names[layer]}.{parameter}"
     _, stage, block, layer, parameter = key.split(".")
     number = (0, 1, 3, 5, 8, 11, 15)[int(stage)] + int(block)
     if number == 0:

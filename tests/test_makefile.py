@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from clone import clone, sh
+from checkout_copy import copy_checkout, run_shell
 from tiny_runs import ROOT, RUN, write_config
 
 TARGETS = re.findall(r"^([a-z_-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -20,19 +20,19 @@ EVALUATE = [*TRAIN[:-1], "evaluate"]
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """A copy of the checkout."""
-    return clone(tmp_path)
+    return copy_checkout(tmp_path)
 
 
 def dry_run(copy: Path, arguments: str) -> list[str]:
     """Return the arguments of the last command that `make ARGUMENTS` would run."""
-    process = sh(f"make -n {arguments}", copy)
+    process = run_shell(f"make -n {arguments}", copy)
     assert process.returncode == 0, process.stderr
     return shlex.split(process.stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize("command", ["make", "make help"])
 def test_help_lists_every_target_and_variable(copy: Path, command: str) -> None:
-    process = sh(command, copy)
+    process = run_shell(command, copy)
     assert process.returncode == 0
     targets = re.findall(r"^  ([a-z_-]+) +[A-Z]", process.stdout, re.MULTILINE)
     assert targets == TARGETS
@@ -46,14 +46,14 @@ def test_a_file_with_the_name_of_a_target_does_not_hide_the_target(copy: Path) -
         if not (copy / target).exists():  # docs/ exists
             (copy / target).write_text("")
     for target in TARGETS:
-        assert "up to date" not in sh(f"make -n {target}", copy).stdout, target
+        assert "up to date" not in run_shell(f"make -n {target}", copy).stdout, target
 
 
 def test_an_installed_environment_is_not_installed_again(copy: Path) -> None:
     for target in ("train", "test", "list_configs"):
-        assert "pip install" not in sh(f"make -n {target}", copy).stdout
+        assert "pip install" not in run_shell(f"make -n {target}", copy).stdout
     (copy / "requirements.txt").touch()
-    assert "pip install -r requirements.txt" in sh("make -n train", copy).stdout
+    assert "pip install -r requirements.txt" in run_shell("make -n train", copy).stdout
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_no_variable_has_a_trailing_blank_or_comment() -> None:
 
 
 def test_tensorboard_without_a_run_suggests_training(copy: Path) -> None:
-    process = sh("make tensorboard", copy)
+    process = run_shell("make tensorboard", copy)
     assert process.returncode != 0
     assert "No folder results/colored_mnist_baseline/tensorboard_logs: train first" in process.stderr
 
@@ -107,7 +107,7 @@ def test_tensorboard_without_a_run_suggests_training(copy: Path) -> None:
 @pytest.mark.full
 def test_train_and_eval_run_in_one_command(copy: Path) -> None:
     write_config(copy)
-    process = sh("make train eval CONFIG=tiny.yaml", copy)
+    process = run_shell("make train eval CONFIG=tiny.yaml", copy)
     assert process.returncode == 0, process.stderr
     assert "lntl, best on val" in process.stdout
     assert "tiny: best_model.pth, epoch" in " ".join(process.stdout.split())
@@ -122,9 +122,9 @@ def test_clean_removes_only_files_that_can_be_rebuilt(copy: Path) -> None:
     for name in ("results/a/result.json", "src/lntl/__pycache__/x.pyc", ".pytest_cache/y", "build/z", "data/set/d.npy"):
         (copy / name).parent.mkdir(parents=True)
         (copy / name).write_text("")
-    assert sh("make clean", copy).returncode == 0
+    assert run_shell("make clean", copy).returncode == 0
     assert list_names() - original_names == {"data/set", "data/set/d.npy"}
-    assert sh("make clean_data", copy).returncode == 0
+    assert run_shell("make clean_data", copy).returncode == 0
     assert list_names() == original_names
 
 
@@ -132,6 +132,6 @@ def test_clean_results_removes_only_the_results(copy: Path) -> None:
     for name in ("results/a/result.json", "build/z"):
         (copy / name).parent.mkdir(parents=True)
         (copy / name).write_text("")
-    assert sh("make clean_results", copy).returncode == 0
+    assert run_shell("make clean_results", copy).returncode == 0
     assert not (copy / "results").exists()
     assert (copy / "build/z").exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clone import clone, sh
+from checkout_copy import copy_checkout, run_shell
 from PIL import Image
 from tiny_runs import ROOT
 
@@ -31,9 +31,9 @@ def commands() -> list[str]:
 def guide_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder examples/own_images of a copy of the checkout, after all commands of the guide."""
     pytest.importorskip("onnxruntime")
-    copy = clone(tmp_path_factory.mktemp("guide"))
+    copy = copy_checkout(tmp_path_factory.mktemp("guide"))
     script = "\n".join(["set -e", *(SHORT_COMMANDS.get(line, line) for line in commands())])
-    process = sh(script, copy)
+    process = run_shell(script, copy)
     assert process.returncode == 0, process.stderr
     return copy / "examples/own_images"
 

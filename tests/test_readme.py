@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from clone import clone, sh, shrink
+from checkout_copy import copy_checkout, run_shell, shrink_config
 from tiny_runs import ROOT, run
 
 from lntl import paper
@@ -88,7 +88,7 @@ def results_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results/ folder of the shrunk default configuration."""
     folder = tmp_path_factory.mktemp("trained")
     shutil.copy(ROOT / "configs/colored_mnist_default.yaml", folder)
-    shrink(folder / "colored_mnist_default.yaml")
+    shrink_config(folder / "colored_mnist_default.yaml")
     assert run("train", "colored_mnist_default.yaml", folder=folder) == 0
     return folder / "results"
 
@@ -97,15 +97,15 @@ def results_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("command", EXPECTATIONS)
 def test_a_command_has_the_expected_effect(command: str, results_folder: Path, tmp_path: Path) -> None:
     expected = EXPECTATIONS[command]
-    copy = clone(tmp_path)
-    shrink(copy / "configs/colored_mnist_default.yaml")
+    copy = copy_checkout(tmp_path)
+    shrink_config(copy / "configs/colored_mnist_default.yaml")
     if expected.existing_run != "nothing":
         shutil.copytree(results_folder, copy / "results")
     if expected.existing_run == "half a run":
         checkpoints = copy / RUN / "checkpoints"
         (checkpoints / "checkpoint_epoch_02.pth").replace(checkpoints / "last.pth")
         (copy / RESULT).unlink()
-    process = sh(command.replace("make ", "make -n ") if expected.dry_run else command, copy)
+    process = run_shell(command.replace("make ", "make -n ") if expected.dry_run else command, copy)
     assert process.returncode == 0, process.stderr
     assert expected.text in " ".join(process.stdout.split())
     assert (copy / expected.path).exists()

@@ -32,7 +32,7 @@ from lntl.sklearn import DebiasedClassifier, make_config, make_phases
 
 N = 150
 CPU = torch.device("cpu")
-SMALL: dict[str, Any] = {"hidden": (16, 8), "epochs": 2, "batch_size": 32, "device": "cpu", "random_state": 0}
+SMALL_SETTINGS: dict[str, Any] = {"hidden": (16, 8), "epochs": 2, "batch_size": 32, "device": "cpu", "random_state": 0}
 
 
 class WithDefaultBias(DebiasedClassifier):  # type: ignore[misc]
@@ -78,7 +78,9 @@ def predicts_the_same(a: DebiasedClassifier, b: DebiasedClassifier, X: Any) -> b
 def test_the_estimator_trains_like_the_command_line(pets: tuple[Any, Any, Any], tmp_path: Path) -> None:
     """The networks are those of a run on the same arrays with every row in train, bit for bit."""
     X, y, sky = pets
-    fitted = DebiasedClassifier(**SMALL, mu=0.3, ema=0.9, method_settings={"h_steps": 2}).fit(X, y, bias=sky)
+    classifier = DebiasedClassifier(**SMALL_SETTINGS, mu=0.3, ema=0.9, method_settings={"h_steps": 2}).fit(
+        X, y, bias=sky
+    )
     split = ["train"] * N + ["val", "test"] * 3
     repeated_rows = [0, 0, 1, 1, 2, 2]
     rows = [*range(N), *repeated_rows]
@@ -97,34 +99,36 @@ def test_the_estimator_trains_like_the_command_line(pets: tuple[Any, Any, Any], 
     experiment = build(configuration.validate(raw, "test"))
     records = list(experiment.trainer)
     expected_state = experiment.trainer.evaluated.state_dict()
-    for name, value in fitted.networks_.state_dict().items():
+    for name, value in classifier.networks_.state_dict().items():
         assert torch.equal(value, expected_state[name]), name
-    assert [(e["phase"], e["method"], e["train/task"]) for e in fitted.history_ if "train/task" in e] == [
+    assert [(e["phase"], e["method"], e["train/task"]) for e in classifier.history_ if "train/task" in e] == [
         (r.phase, r.method, r.metrics["train/task"]) for r in records if "train/task" in r.metrics
     ]
     networks = experiment.trainer.evaluated.eval()
     with torch.no_grad():
         z = networks.f(torch.from_numpy(X))
         logits = networks.g(z)
-    np.testing.assert_allclose(fitted.transform(X), z.numpy(), atol=1e-6)
-    np.testing.assert_allclose(fitted.decision_function(X), logits.numpy(), atol=1e-6)
-    np.testing.assert_allclose(fitted.predict_proba(X), logits.softmax(dim=1).numpy(), atol=1e-6)
-    assert (fitted.predict(X) == np.array(["cat", "dog", "eel"])[logits.argmax(dim=1)]).all()
-    assert fitted.score(X, y) == np.mean(fitted.predict(X) == y)
+    np.testing.assert_allclose(classifier.transform(X), z.numpy(), atol=1e-6)
+    np.testing.assert_allclose(classifier.decision_function(X), logits.numpy(), atol=1e-6)
+    np.testing.assert_allclose(classifier.predict_proba(X), logits.softmax(dim=1).numpy(), atol=1e-6)
+    assert (classifier.predict(X) == np.array(["cat", "dog", "eel"])[logits.argmax(dim=1)]).all()
+    assert classifier.score(X, y) == np.mean(classifier.predict(X) == y)
 
 
 def test_the_decision_for_two_classes_is_the_second_logit_minus_the_first(pets: tuple[Any, Any, Any]) -> None:
     X, y, _ = pets
-    fitted = DebiasedClassifier("erm", **SMALL).fit(X, y == "eel")
-    p = fitted.predict_proba(X)
-    np.testing.assert_allclose(fitted.decision_function(X), np.log(p[:, 1] / p[:, 0]), atol=1e-6)
+    classifier = DebiasedClassifier("erm", **SMALL_SETTINGS).fit(X, y == "eel")
+    p = classifier.predict_proba(X)
+    np.testing.assert_allclose(classifier.decision_function(X), np.log(p[:, 1] / p[:, 0]), atol=1e-6)
 
 
 def test_the_bias_affects_only_methods_that_use_it(pets: tuple[Any, Any, Any]) -> None:
     X, y, sky = pets
     for method, uses_bias in (("lntl", True), ("erm", False), ("lff", False)):
-        a, b = (DebiasedClassifier(method, **SMALL).fit(X, y, bias=bias) for bias in (sky, np.roll(sky, 1)))
-        assert predicts_the_same(a, b, X) != uses_bias
+        first, second = (
+            DebiasedClassifier(method, **SMALL_SETTINGS).fit(X, y, bias=bias) for bias in (sky, np.roll(sky, 1))
+        )
+        assert predicts_the_same(first, second, X) != uses_bias
 
 
 BIAS_FORMS: dict[str, Callable[[Any], Any]] = {
@@ -141,7 +145,7 @@ BIAS_FORMS: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("form", BIAS_FORMS)
 def test_a_bias_may_be_given_in_every_form(pets: tuple[Any, Any, Any], form: str) -> None:
     X, y, sky = pets
-    a, b = (DebiasedClassifier(**SMALL).fit(X, y, bias=bias) for bias in (sky, BIAS_FORMS[form](sky)))
+    a, b = (DebiasedClassifier(**SMALL_SETTINGS).fit(X, y, bias=bias) for bias in (sky, BIAS_FORMS[form](sky)))
     assert predicts_the_same(a, b, X)
     assert b.networks_.h(torch.zeros(2, 8)).shape[:2] == (2, 3)
 
@@ -149,23 +153,25 @@ def test_a_bias_may_be_given_in_every_form(pets: tuple[Any, Any, Any], form: str
 MISSING_VALUES: dict[str, Any] = {"none": None, "nan": float("nan"), "na": pd.NA, "empty": "", "minus one": -1}
 
 
-@pytest.mark.parametrize("missing", MISSING_VALUES)
-def test_a_missing_bias_is_not_learned_from(pets: tuple[Any, Any, Any], missing: str) -> None:
+@pytest.mark.parametrize("kind", MISSING_VALUES)
+def test_a_missing_bias_is_not_learned_from(pets: tuple[Any, Any, Any], kind: str) -> None:
     X, y, sky = pets
     bias = np.array(["day", "dusk", "night"], dtype=object)[sky]
-    bias[::7] = MISSING_VALUES[missing]
-    fitted = DebiasedClassifier("bias_head", **SMALL).fit(X, y, bias=bias)
+    bias[::7] = MISSING_VALUES[kind]
+    classifier = DebiasedClassifier("bias_head", **SMALL_SETTINGS).fit(X, y, bias=bias)
     is_known = np.arange(N) % 7 > 0
     labels_with_ignore = np.where(is_known, sky, -100)
-    assert predicts_the_same(fitted, DebiasedClassifier("bias_head", **SMALL).fit(X, y, bias=labels_with_ignore), X)
+    assert predicts_the_same(
+        classifier, DebiasedClassifier("bias_head", **SMALL_SETTINGS).fit(X, y, bias=labels_with_ignore), X
+    )
 
 
 def test_each_of_several_biases_has_a_head(pets: tuple[Any, Any, Any]) -> None:
     X, y, sky = pets
     frame = pd.DataFrame({"sky": sky, "age": np.where(np.arange(N) % 2, "old", None)})
     frame.loc[::4, "age"] = "young"
-    fitted = DebiasedClassifier(**SMALL).fit(X, y, bias=frame)
-    assert fitted.networks_.h(torch.zeros(2, 8)).shape == (2, 3, 2)
+    classifier = DebiasedClassifier(**SMALL_SETTINGS).fit(X, y, bias=frame)
+    assert classifier.networks_.h(torch.zeros(2, 8)).shape == (2, 3, 2)
 
 
 TRAINED_METHODS = {
@@ -180,22 +186,22 @@ TRAINED_METHODS = {
 @pytest.mark.parametrize("method", plugins.names("lntl.methods"))
 def test_every_method_is_fitted(pets: tuple[Any, Any, Any], method: str) -> None:
     X, y, sky = pets
-    fitted = DebiasedClassifier(method, **SMALL).fit(X, y, bias=sky)
-    assert [epoch["method"] for epoch in fitted.history_] == TRAINED_METHODS.get(
-        method, [e["method"] for e in fitted.history_]
+    classifier = DebiasedClassifier(method, **SMALL_SETTINGS).fit(X, y, bias=sky)
+    assert [epoch["method"] for epoch in classifier.history_] == TRAINED_METHODS.get(
+        method, [e["method"] for e in classifier.history_]
     )
-    assert np.isfinite(fitted.predict_proba(X)).all()
+    assert np.isfinite(classifier.predict_proba(X)).all()
 
 
 def test_phases_replace_the_default_phases(pets: tuple[Any, Any, Any]) -> None:
     X, y, sky = pets
     phases = [{"method": "bias_product", "epochs": np.int64(1)}, {"method": "lntl", "epochs": 2, "mu": np.float64(0.5)}]
-    fitted = DebiasedClassifier(**SMALL, phases=phases).fit(X, y, bias=sky)
-    assert [epoch["method"] for epoch in fitted.history_] == ["bias_product", "lntl", "lntl"]
-    assert fitted.history_[-1]["train/mu"] == pytest.approx(0.5)
+    classifier = DebiasedClassifier(**SMALL_SETTINGS, phases=phases).fit(X, y, bias=sky)
+    assert [epoch["method"] for epoch in classifier.history_] == ["bias_product", "lntl", "lntl"]
+    assert classifier.history_[-1]["train/mu"] == pytest.approx(0.5)
 
 
-IMAGES = {
+IMAGE_FORMATS = {
     "grey": ((12, 12), np.uint8),
     "color": ((12, 12, 3), np.uint8),
     "channels first": ((3, 12, 12), np.float32),
@@ -204,10 +210,10 @@ IMAGES = {
 RESNET = {"name": "torchvision/resnet18", "split": "layer1", "small_images": True}
 
 
-@pytest.mark.parametrize("shape", IMAGES)
+@pytest.mark.parametrize("shape", IMAGE_FORMATS)
 def test_images_of_each_layout_are_classified(shape: str) -> None:
     """Class 1 is bright in its upper half."""
-    sides, dtype = IMAGES[shape]
+    sides, dtype = IMAGE_FORMATS[shape]
     random = np.random.default_rng(0)
     y = np.arange(60) % 2
     X = random.uniform(0, 0.5, (60, *sides))
@@ -215,54 +221,56 @@ def test_images_of_each_layout_are_classified(shape: str) -> None:
     rows[(slice(None), slice(0, 6)) if sides[0] == 3 else slice(0, 6)] = True
     X[y == 1] += 0.5 * rows
     X = (X * 255).astype(dtype) if dtype is np.uint8 else X.astype(dtype)
-    fitted = DebiasedClassifier(model="convnet", **SMALL | {"epochs": 15}).fit(X, y, bias=np.arange(60) // 2 % 2)
-    assert fitted.score(X, y) == 1
-    assert fitted.transform(X).shape == (60, 32 * 6 * 6)
-    assert fitted.n_features_in_ == sides[0]
-    assert len(fitted.input_shape_) == 3
+    classifier = DebiasedClassifier(model="convnet", **SMALL_SETTINGS | {"epochs": 15}).fit(
+        X, y, bias=np.arange(60) // 2 % 2
+    )
+    assert classifier.score(X, y) == 1
+    assert classifier.transform(X).shape == (60, 32 * 6 * 6)
+    assert classifier.n_features_in_ == sides[0]
+    assert len(classifier.input_shape_) == 3
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_bytes_and_floats_of_the_same_images_give_the_same_predictions(dtype: Any) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 6, 6, 3), dtype=np.uint8)
     images_by_dtype = {np.uint8: pixels, np.float32: (pixels / 255).astype(np.float32)}
-    fitted = DebiasedClassifier("erm", **SMALL).fit(images_by_dtype[dtype], Y)
-    for classifier in (fitted, pickle.loads(pickle.dumps(fitted))):
-        byte_probabilities, float_probabilities = (classifier.predict_proba(X) for X in images_by_dtype.values())
+    classifier = DebiasedClassifier("erm", **SMALL_SETTINGS).fit(images_by_dtype[dtype], Y)
+    for restored in (classifier, pickle.loads(pickle.dumps(classifier))):
+        byte_probabilities, float_probabilities = (restored.predict_proba(X) for X in images_by_dtype.values())
         np.testing.assert_allclose(byte_probabilities, float_probabilities, atol=1e-5)
-        np.testing.assert_allclose(*(classifier.transform(X) for X in images_by_dtype.values()), atol=1e-4)
+        np.testing.assert_allclose(*(restored.transform(X) for X in images_by_dtype.values()), atol=1e-4)
 
 
 @pytest.mark.parametrize(
     ("model", "features"), [("mlp", 8), ({"name": "mlp"}, 8), ({"name": "mlp", "hidden": [16, 5]}, 5)], ids=str
 )
 def test_hidden_applies_to_every_mlp_without_its_own_setting(model: Any, features: int) -> None:
-    assert DebiasedClassifier("erm", model, **SMALL).fit(X2, Y).transform(X2).shape == (40, features)
+    assert DebiasedClassifier("erm", model, **SMALL_SETTINGS).fit(VECTORS, Y).transform(VECTORS).shape == (40, features)
 
 
 @pytest.mark.parametrize("model", first_is_fast(["mlp", "convnet", "lenet", RESNET]), ids=str)
 def test_the_estimator_survives_pickle_joblib_copy_and_clone(model: Any) -> None:
     random = np.random.default_rng(0)
     X, y = random.random((40, 8, 8), dtype=np.float32), np.arange(40) % 2
-    fitted = DebiasedClassifier("erm", model, **SMALL | {"epochs": 1}).fit(X, y)
+    classifier = DebiasedClassifier("erm", model, **SMALL_SETTINGS | {"epochs": 1}).fit(X, y)
     file = io.BytesIO()
-    joblib.dump(fitted, file)
+    joblib.dump(classifier, file)
     file.seek(0)
     state = torch.get_rng_state()
-    for restored in (pickle.loads(pickle.dumps(fitted)), joblib.load(file), copy.deepcopy(fitted)):
-        assert predicts_the_same(fitted, restored, X)
+    for restored in (pickle.loads(pickle.dumps(classifier)), joblib.load(file), copy.deepcopy(classifier)):
+        assert predicts_the_same(classifier, restored, X)
     assert torch.equal(torch.get_rng_state(), state)
-    cloned = clone(fitted)
-    assert not hasattr(cloned, "networks_")
-    assert predicts_the_same(fitted, cloned.fit(X, y), X)
+    cloned_classifier = clone(classifier)
+    assert not hasattr(cloned_classifier, "networks_")
+    assert predicts_the_same(classifier, cloned_classifier.fit(X, y), X)
 
 
 def test_results_depend_on_the_seed_and_global_random_state_is_unchanged(pets: tuple[Any, Any, Any]) -> None:
     X, y, sky = pets
     state = torch.get_rng_state()
     numpy_state = np.random.get_state()[1].copy()  # noqa: NPY002 - the test reads the global generator
-    first, second = (DebiasedClassifier(**SMALL).fit(X, y, bias=sky) for _ in range(2))
-    other_seed = DebiasedClassifier(**SMALL | {"random_state": 1}).fit(X, y, bias=sky)
+    first, second = (DebiasedClassifier(**SMALL_SETTINGS).fit(X, y, bias=sky) for _ in range(2))
+    other_seed = DebiasedClassifier(**SMALL_SETTINGS | {"random_state": 1}).fit(X, y, bias=sky)
     assert predicts_the_same(first, second, X)
     assert not predicts_the_same(first, other_seed, X)
     assert torch.equal(torch.get_rng_state(), state)
@@ -274,7 +282,7 @@ def test_the_estimator_prints_nothing_and_writes_no_file(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     X, y, sky = pets
-    DebiasedClassifier(**SMALL).fit(X, y, bias=sky).transform(X)
+    DebiasedClassifier(**SMALL_SETTINGS).fit(X, y, bias=sky).transform(X)
     assert capfd.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == []
 
@@ -289,19 +297,19 @@ def enable_routing() -> Iterator[None]:
 @pytest.mark.full
 def test_the_bias_is_routed_through_a_pipeline_and_a_search(pets: tuple[Any, Any, Any]) -> None:
     X, y, sky = pets
-    pipeline = make_pipeline(StandardScaler(), DebiasedClassifier(**SMALL).set_fit_request(bias=True))
-    scaled = StandardScaler().fit_transform(X)
-    reference = DebiasedClassifier(**SMALL).fit(scaled, y, bias=sky)
-    assert (pipeline.fit(X, y, bias=sky).predict_proba(X) == reference.predict_proba(scaled)).all()
+    pipeline = make_pipeline(StandardScaler(), DebiasedClassifier(**SMALL_SETTINGS).set_fit_request(bias=True))
+    scaled_X = StandardScaler().fit_transform(X)
+    reference = DebiasedClassifier(**SMALL_SETTINGS).fit(scaled_X, y, bias=sky)
+    assert (pipeline.fit(X, y, bias=sky).predict_proba(X) == reference.predict_proba(scaled_X)).all()
 
     bias_lengths: list[int] = []
 
-    def recording_accuracy(y_true: Any, predicted: Any, bias: Any) -> float:
+    def record_bias_and_get_accuracy(y_true: Any, predicted: Any, bias: Any) -> float:
         bias_lengths.append(len(bias))
         return float(accuracy_score(y_true, predicted))
 
     grid = {"debiasedclassifier__mu": np.array([0.1, 1.0]), "debiasedclassifier__epochs": np.array([1, 2])}
-    scorer = make_scorer(recording_accuracy).set_score_request(bias=True)
+    scorer = make_scorer(record_bias_and_get_accuracy).set_score_request(bias=True)
     search = GridSearchCV(pipeline, grid, cv=3, scoring=scorer, error_score="raise").fit(X, y, bias=sky)
     assert bias_lengths == [N // 3] * 12
     assert search.best_params_["debiasedclassifier__epochs"] in (1, 2)
@@ -312,19 +320,21 @@ def test_the_bias_is_routed_through_a_pipeline_and_a_search(pets: tuple[Any, Any
 def test_a_bias_without_a_routing_request_is_an_error(pets: tuple[Any, Any, Any]) -> None:
     X, y, sky = pets
     with pytest.raises(Exception, match="bias"):
-        make_pipeline(StandardScaler(), DebiasedClassifier(**SMALL)).fit(X, y, bias=sky)
+        make_pipeline(StandardScaler(), DebiasedClassifier(**SMALL_SETTINGS)).fit(X, y, bias=sky)
 
 
 def test_data_frames_are_accepted_and_returned(pets: tuple[Any, Any, Any]) -> None:
     X, y, sky = pets
     frame = pd.DataFrame(X, columns=["shape", "light"], index=np.arange(N)[::-1])
-    fitted = DebiasedClassifier(**SMALL).fit(frame, pd.Series(y, frame.index), bias=pd.Series(sky, frame.index))
-    assert list(fitted.feature_names_in_) == ["shape", "light"]
-    z = fitted.set_output(transform="pandas").transform(frame)
-    assert list(z.columns) == list(fitted.get_feature_names_out()) == [f"debiasedclassifier{k}" for k in range(8)]
+    classifier = DebiasedClassifier(**SMALL_SETTINGS).fit(
+        frame, pd.Series(y, frame.index), bias=pd.Series(sky, frame.index)
+    )
+    assert list(classifier.feature_names_in_) == ["shape", "light"]
+    z = classifier.set_output(transform="pandas").transform(frame)
+    assert list(z.columns) == list(classifier.get_feature_names_out()) == [f"debiasedclassifier{k}" for k in range(8)]
     assert (z.index == frame.index).all()
     with pytest.raises(ValueError, match="feature names"):
-        fitted.predict(frame[["light", "shape"]])
+        classifier.predict(frame[["light", "shape"]])
 
 
 def test_pandas_objects_with_another_index_are_refused(pets: tuple[Any, Any, Any]) -> None:
@@ -338,14 +348,14 @@ def test_pandas_objects_with_another_index_are_refused(pets: tuple[Any, Any, Any
         argument = series if name != "sample_weight" else pd.Series(np.ones(N), reversed_index)
         arguments = {"X": frame, "y": y, "bias": sky} | {name: argument}
         with pytest.raises(ValueError, match=rf"{name} has another index than X, .* e\.g\. {name}\.loc\[X\.index\]"):
-            DebiasedClassifier(**SMALL).fit(**arguments)
-        DebiasedClassifier(**SMALL | {"epochs": 1}).fit(**arguments | {name: argument.to_numpy()})
+            DebiasedClassifier(**SMALL_SETTINGS).fit(**arguments)
+        DebiasedClassifier(**SMALL_SETTINGS | {"epochs": 1}).fit(**arguments | {name: argument.to_numpy()})
 
 
 def test_sample_weights_set_the_probability_of_a_draw(pets: tuple[Any, Any, Any]) -> None:
     X, y, _ = pets
     unweighted, equally_weighted = (
-        DebiasedClassifier("erm", **SMALL).fit(X, y, sample_weight=w) for w in (None, np.full(N, 0.5))
+        DebiasedClassifier("erm", **SMALL_SETTINGS).fit(X, y, sample_weight=w) for w in (None, np.full(N, 0.5))
     )
     assert predicts_the_same(unweighted, equally_weighted, X)
     weight = 1.0 + (y == "cat")
@@ -359,15 +369,17 @@ def test_sample_weights_set_the_probability_of_a_draw(pets: tuple[Any, Any, Any]
         assert len(rows) == 40 * N
         np.testing.assert_allclose(share[y == "cat"].sum(), (expected / expected.sum())[y == "cat"].sum(), atol=0.02)
         assert [b.row.tolist() for b in loader.batches()] == [list(range(k, k + 50)) for k in (0, 50, 100)]
-    cat_weighted = DebiasedClassifier("erm", **SMALL).fit(X, y, sample_weight=1.0 + 50 * (y == "cat"))
+    cat_weighted = DebiasedClassifier("erm", **SMALL_SETTINGS).fit(X, y, sample_weight=1.0 + 50 * (y == "cat"))
     assert (cat_weighted.predict(X) == "cat").mean() > (unweighted.predict(X) == "cat").mean()
 
 
 def test_an_example_of_weight_0_is_left_out(pets: tuple[Any, Any, Any]) -> None:
     X, y, sky = pets
     weight = (np.arange(N) >= 30).astype(float)
-    fitted = DebiasedClassifier("group_dro", **SMALL).fit(X, y, bias=pd.Series(sky), sample_weight=weight)
-    assert predicts_the_same(fitted, DebiasedClassifier("group_dro", **SMALL).fit(X[30:], y[30:], bias=sky[30:]), X)
+    classifier = DebiasedClassifier("group_dro", **SMALL_SETTINGS).fit(X, y, bias=pd.Series(sky), sample_weight=weight)
+    assert predicts_the_same(
+        classifier, DebiasedClassifier("group_dro", **SMALL_SETTINGS).fit(X[30:], y[30:], bias=sky[30:]), X
+    )
 
 
 @pytest.mark.parametrize(
@@ -381,24 +393,24 @@ def test_an_example_of_weight_0_is_left_out(pets: tuple[Any, Any, Any]) -> None:
 )
 def test_invalid_weights_are_refused(weight: Any, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        DebiasedClassifier("erm", **SMALL).fit(X2, Y, sample_weight=weight)
+        DebiasedClassifier("erm", **SMALL_SETTINGS).fit(VECTORS, Y, sample_weight=weight)
 
 
 def test_the_estimator_accepts_the_weights_of_adaboost(pets: tuple[Any, Any, Any]) -> None:
     X, y, _ = pets
-    boosted = AdaBoostClassifier(DebiasedClassifier("erm", **SMALL), n_estimators=2, random_state=0).fit(X, y)
-    assert boosted.predict(X).shape == (N,)
+    ensemble = AdaBoostClassifier(DebiasedClassifier("erm", **SMALL_SETTINGS), n_estimators=2, random_state=0).fit(X, y)
+    assert ensemble.predict(X).shape == (N,)
 
 
 def test_vectors_are_not_changed_and_images_are_normalised() -> None:
     random = np.random.default_rng(0)
     y = np.arange(30) % 2
     vectors = random.random((30, 5), dtype=np.float32)
-    fitted = DebiasedClassifier("erm", **SMALL).fit(vectors, y)
-    np.testing.assert_array_equal(next(fitted._batches(torch.from_numpy(vectors))).numpy(), vectors)
+    classifier = DebiasedClassifier("erm", **SMALL_SETTINGS).fit(vectors, y)
+    np.testing.assert_array_equal(next(classifier._batches(torch.from_numpy(vectors))).numpy(), vectors)
     images = random.random((30, 3, 6, 6), dtype=np.float32)
-    fitted = DebiasedClassifier("erm", **SMALL).fit(images, y)
-    x = next(fitted._batches(torch.from_numpy(images))).numpy()
+    classifier = DebiasedClassifier("erm", **SMALL_SETTINGS).fit(images, y)
+    x = next(classifier._batches(torch.from_numpy(images))).numpy()
     np.testing.assert_allclose(x.mean(axis=(0, 2, 3)), 0, atol=1e-6)
     np.testing.assert_allclose(x.std(axis=(0, 2, 3)), 1, atol=1e-6)
 
@@ -409,37 +421,37 @@ def test_features_that_float32_cannot_hold_are_standardised_in_double() -> None:
     random, y = np.random.default_rng(0), np.arange(200) % 2
     seconds = 1_700_000_000 + 60 * y + random.integers(0, 30, 200)
     for X in (np.stack([seconds.astype(float), random.normal(size=200)], axis=1), seconds[:, None]):
-        fitted = DebiasedClassifier("erm", **SMALL | {"epochs": 30, "lr": 0.01}).fit(X, y)
-        assert fitted.score(X, y) == 1
-        x = next(fitted._batches(fitted._validate(X))).numpy()
+        classifier = DebiasedClassifier("erm", **SMALL_SETTINGS | {"epochs": 30, "lr": 0.01}).fit(X, y)
+        assert classifier.score(X, y) == 1
+        x = next(classifier._batches(classifier._validate(X))).numpy()
         np.testing.assert_allclose(x, (X - X.mean(axis=0)) / X.std(axis=0), atol=1e-6)
-        assert predicts_the_same(fitted, pickle.loads(pickle.dumps(fitted)), X)
+        assert predicts_the_same(classifier, pickle.loads(pickle.dumps(classifier)), X)
 
 
-X2, Y, B = np.random.default_rng(0).random((40, 2)), np.arange(40) % 2, np.arange(40) // 2 % 2
+VECTORS, Y, BIAS = np.random.default_rng(0).random((40, 2)), np.arange(40) % 2, np.arange(40) // 2 % 2
 IMAGE_ARRAY = np.random.default_rng(0).random((40, 6, 6))
 WRONG_INPUTS: dict[str, tuple[dict[str, Any], tuple[Any, Any, Any], str]] = {
-    "no bias": ({}, (X2, Y, None), r"method lntl needs bias labels.*debian, erm, jtt, lff"),
-    "one value": ({}, (X2, Y, [1] * 40), "bias bias: it has only the value '1'"),
-    "no value": ({}, (X2, Y, [None] * 40), "no value at all"),
-    "too few": ({}, (X2, Y, B[:5]), r"inconsistent numbers of samples: \[40, 5\]"),
-    "fractions": ({}, (X2, Y, X2[:, 0]), "which is not an integer; put it into bins"),
-    "a cube": ({}, (X2, Y, np.zeros((40, 1, 1))), r"bias is an array \(40, 1, 1\)"),
-    "method": ({"method": "lnt"}, (X2, Y, B), "did you mean 'lntl'"),
-    "model": ({"model": "mpl"}, (X2, Y, B), "did you mean 'mlp'"),
-    "model for images": ({"model": "convnet"}, (X2, Y, B), "convnet takes images"),
-    "mu": ({"method": "erm", "mu": 1.0}, (X2, Y, B), "phases.0.mu: unknown key"),
-    "epochs": ({"epochs": 0}, (X2, Y, B), "epochs: 0 should be greater than or equal to 1"),
-    "batch size": ({"batch_size": 1}, (X2, Y, B), "batch_size: 1 should be"),
-    "device": ({"device": "tpu"}, (X2, Y, B), "unknown device 'tpu'"),
-    "setting": ({"method_settings": {"h_step": 2}}, (X2, Y, B), "did you mean 'h_steps'"),
-    "phase": ({"phases": [{"epochs": 2}]}, (X2, Y, B), "phases.0: missing 'method'"),
-    "no phase": ({"phases": []}, (X2, Y, B), "training.phases: List should have at least 1"),
-    "one class": ({}, (X2, Y * 0, B), "y has 1 class, 0; a classifier needs two"),
-    "range": ({}, (IMAGE_ARRAY * 255, Y, B), "give them as uint8, or as float in"),
-    "channels": ({}, (IMAGE_ARRAY[:, :, :, None].repeat(7, 3), Y, B), "with 1 or 3 channels"),
-    "split": ({"model": {"name": "torchvision/resnet18"}}, (IMAGE_ARRAY, Y, B), "model.split: missing"),
-    "learning rate": ({"method": "erm", "lr": 1e30, "epochs": 5}, (X2, Y, B), "the loss is not finite"),
+    "no bias": ({}, (VECTORS, Y, None), r"method lntl needs bias labels.*debian, erm, jtt, lff"),
+    "one value": ({}, (VECTORS, Y, [1] * 40), "bias bias: it has only the value '1'"),
+    "no value": ({}, (VECTORS, Y, [None] * 40), "no value at all"),
+    "too few": ({}, (VECTORS, Y, BIAS[:5]), r"inconsistent numbers of samples: \[40, 5\]"),
+    "fractions": ({}, (VECTORS, Y, VECTORS[:, 0]), "which is not an integer; put it into bins"),
+    "a cube": ({}, (VECTORS, Y, np.zeros((40, 1, 1))), r"bias is an array \(40, 1, 1\)"),
+    "method": ({"method": "lnt"}, (VECTORS, Y, BIAS), "did you mean 'lntl'"),
+    "model": ({"model": "mpl"}, (VECTORS, Y, BIAS), "did you mean 'mlp'"),
+    "model for images": ({"model": "convnet"}, (VECTORS, Y, BIAS), "convnet takes images"),
+    "mu": ({"method": "erm", "mu": 1.0}, (VECTORS, Y, BIAS), "phases.0.mu: unknown key"),
+    "epochs": ({"epochs": 0}, (VECTORS, Y, BIAS), "epochs: 0 should be greater than or equal to 1"),
+    "batch size": ({"batch_size": 1}, (VECTORS, Y, BIAS), "batch_size: 1 should be"),
+    "device": ({"device": "tpu"}, (VECTORS, Y, BIAS), "unknown device 'tpu'"),
+    "setting": ({"method_settings": {"h_step": 2}}, (VECTORS, Y, BIAS), "did you mean 'h_steps'"),
+    "phase": ({"phases": [{"epochs": 2}]}, (VECTORS, Y, BIAS), "phases.0: missing 'method'"),
+    "no phase": ({"phases": []}, (VECTORS, Y, BIAS), "training.phases: List should have at least 1"),
+    "one class": ({}, (VECTORS, Y * 0, BIAS), "y has 1 class, 0; a classifier needs two"),
+    "range": ({}, (IMAGE_ARRAY * 255, Y, BIAS), "give them as uint8, or as float in"),
+    "channels": ({}, (IMAGE_ARRAY[:, :, :, None].repeat(7, 3), Y, BIAS), "with 1 or 3 channels"),
+    "split": ({"model": {"name": "torchvision/resnet18"}}, (IMAGE_ARRAY, Y, BIAS), "model.split: missing"),
+    "learning rate": ({"method": "erm", "lr": 1e30, "epochs": 5}, (VECTORS, Y, BIAS), "the loss is not finite"),
 }
 
 
@@ -447,15 +459,13 @@ WRONG_INPUTS: dict[str, tuple[dict[str, Any], tuple[Any, Any, Any], str]] = {
 def test_wrong_input_is_a_value_error_with_the_reason(case: str) -> None:
     settings, (X, y, bias), sentence = WRONG_INPUTS[case]
     with pytest.raises(ValueError, match=sentence):
-        DebiasedClassifier(**SMALL | settings).fit(X, y, bias=bias)
+        DebiasedClassifier(**SMALL_SETTINGS | settings).fit(X, y, bias=bias)
 
 
 def test_images_of_another_shape_are_refused() -> None:
-    fitted = DebiasedClassifier("erm", **SMALL).fit(IMAGE_ARRAY, Y)
-    with pytest.raises(
-        ValueError, match=r"an example of X has the shape \(1, 6, 5\); in fit the shape was \(1, 6, 6\)"
-    ):
-        fitted.predict(IMAGE_ARRAY[:, :, :5])
+    classifier = DebiasedClassifier("erm", **SMALL_SETTINGS).fit(IMAGE_ARRAY, Y)
+    with pytest.raises(ValueError, match=r"an example of X is \(1, 6, 5\), in fit it was \(1, 6, 6\)"):
+        classifier.predict(IMAGE_ARRAY[:, :, :5])
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ class BiasHead(nn.Module):
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()
         biases = spec.bias_shape or (1,)
-        self.single = not spec.bias_shape
+        self.has_one_bias = not spec.bias_shape
         self.body = nn.Sequential(
             nn.Linear(WIDTH, WIDTH),
             nn.BatchNorm1d(WIDTH),
@@ -27,7 +27,7 @@ class BiasHead(nn.Module):
 
     def forward(self, z: Tensor, where: Tensor | None = None) -> Tensor:
         logits: Tensor = self.body(z)
-        logits = logits[..., 0] if self.single else logits
+        logits = logits[..., 0] if self.has_one_bias else logits
         return logits if where is None else logits[where]
 
 

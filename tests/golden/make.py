@@ -44,18 +44,21 @@ RAW: dict[str, Any] = {
 }
 
 
-def run() -> dict[str, dict[str, float]]:
+def train_and_measure() -> dict[str, dict[str, float]]:
     """Train; return the metrics of each epoch and those of the last and the averaged weights on val and test."""
     torch.set_num_threads(1)
-    setup = experiment.build(config.validate(RAW, "golden"))
-    metrics = {f"epoch {record.total_epoch}": record.metrics for record in setup.trainer}
+    golden_experiment = experiment.build(config.validate(RAW, "golden"))
+    metrics = {f"epoch {record.total_epoch}": record.metrics for record in golden_experiment.trainer}
     for split in ("val", "test"):
-        for name, networks in (("weights", setup.networks), ("average", setup.trainer.evaluated)):
-            values = compute(setup.predict(networks, split), setup.config.evaluation.metrics)
+        for name, networks in (
+            ("weights", golden_experiment.networks),
+            ("average", golden_experiment.trainer.evaluated),
+        ):
+            values = compute(golden_experiment.predict(networks, split), golden_experiment.config.evaluation.metrics)
             metrics[f"{split}, {name}"] = {metric: value for metric, value in values.items() if value is not None}
     return metrics
 
 
 if __name__ == "__main__":
-    GOLDEN.write_text(json.dumps(run(), indent=2) + "\n")
+    GOLDEN.write_text(json.dumps(train_and_measure(), indent=2) + "\n")
     print(f"wrote {GOLDEN}")

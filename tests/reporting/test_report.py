@@ -27,7 +27,7 @@ from lntl.runs.formats import Report
 
 SharedFolder = Callable[[str, Callable[[Path], object]], Path]
 VOID_TAGS = {"meta", "link", "br", "img", "input", "hr"}
-COMMANDS_OF_FILES = {
+COMMAND_BY_FILE = {
     "samples.npz": "lntl report",
     "metrics.jsonl": "lntl train",
     "evaluation/test.json": "lntl eval",
@@ -91,21 +91,21 @@ def read_report(out: Path) -> tuple[str, Page, dict[str, Any], str]:
 
 
 @pytest.fixture(scope="module")
-def single(synthetic_runs: Path, shared_folder: SharedFolder) -> Path:
+def single_report(synthetic_runs: Path, shared_folder: SharedFolder) -> Path:
     """The report of one run."""
     return shared_folder("report-single", lambda folder: write_report([synthetic_runs / "lntl"], folder))
 
 
 @pytest.fixture(scope="module")
-def several(synthetic_runs: Path, shared_folder: SharedFolder) -> Path:
+def two_run_report(synthetic_runs: Path, shared_folder: SharedFolder) -> Path:
     """The report of two runs."""
     return shared_folder(
         "report-several", lambda folder: write_report([synthetic_runs / "lntl", synthetic_runs / "plain"], folder)
     )
 
 
-@pytest.fixture(params=["single", "several"])
-def out(request: pytest.FixtureRequest) -> Path:
+@pytest.fixture(params=["single_report", "two_run_report"])
+def report_folder(request: pytest.FixtureRequest) -> Path:
     folder: Path = request.getfixturevalue(request.param)
     return folder
 
@@ -143,21 +143,21 @@ def check_page(html: str, page: Page) -> None:
     assert "None" not in page.text
 
 
-def test_the_page_is_well_formed(out: Path) -> None:
-    html, page, _, _ = read_report(out)
+def test_the_page_is_well_formed(report_folder: Path) -> None:
+    html, page, _, _ = read_report(report_folder)
     check_page(html, page)
 
 
-def test_the_page_has_all_figures_and_no_missing_part(single: Path) -> None:
-    _, page, report, _ = read_report(single)
+def test_the_page_has_all_figures_and_no_missing_part(single_report: Path) -> None:
+    _, page, report, _ = read_report(single_report)
     labels = [values["aria-label"] for _, values in page.find_tags("svg") if "aria-label" in values]
     assert len(labels) == 10  # two of samples, two of saliency, curves, confusion, groups, probes, strip, embedding
     assert report["runs"][0]["missing"] == {}
     assert "Not measured yet" not in page.text
 
 
-def test_the_page_starts_with_the_answer(single: Path) -> None:
-    _, page, report, markdown = read_report(single)
+def test_the_page_starts_with_the_answer(single_report: Path) -> None:
+    _, page, report, markdown = read_report(single_report)
     run = report["runs"][0]
     assert run["question"] == "Did the network unlearn the colour?"
     assert run["verdict"]["word"] == "Partly"
@@ -168,25 +168,25 @@ def test_the_page_starts_with_the_answer(single: Path) -> None:
     assert page.text.index(run["question"]) < page.text.index("Training and test images")
 
 
-def test_report_json_has_the_numbers_of_the_files(single: Path, synthetic_runs: Path) -> None:
-    run = read_report(single)[2]["runs"][0]
+def test_report_json_has_the_numbers_of_the_files(single_report: Path, synthetic_runs: Path) -> None:
+    run = read_report(single_report)[2]["runs"][0]
     contents = {
         name: json.loads((synthetic_runs / "lntl" / name).read_text())
         for name in ("evaluation/test.json", "probe.json", "recoloring.json", "erm/evaluation/test.json")
     }
-    test, erm = contents["evaluation/test.json"], contents["erm/evaluation/test.json"]
+    test, erm_test = contents["evaluation/test.json"], contents["erm/evaluation/test.json"]
     for row in run["metrics"]:
         metric = test["metrics"][row["name"]]
         assert row["run"] == {name: metric[name] for name in ("value", "low", "high", "undefined")}
-        assert row["erm"]["value"] == erm["metrics"][row["name"]]["value"]
+        assert row["erm"]["value"] == erm_test["metrics"][row["name"]]["value"]
         assert (row["n"], row["meaning"]) == (metric["n"], metric["meaning"])
     assert [row["name"] for row in run["metrics"]] == list(test["metrics"])
     for rows in ("by_class", "by_bias"):
         assert [(r["name"], r["n"], r["run"]["value"]) for r in run[rows]] == [
             (r["name"], r["n"], r["value"]) for r in test[rows]
         ]
-    assert run["groups"] == {"run": test["groups"], "erm": erm["groups"]}
-    assert run["confusion"] == {"run": test["confusion"], "erm": erm["confusion"]}
+    assert run["groups"] == {"run": test["groups"], "erm": erm_test["groups"]}
+    assert run["confusion"] == {"run": test["confusion"], "erm": erm_test["confusion"]}
     for name in ("probes", "reference", "chance", "leakage", "seeds", "h_accuracy"):
         assert run["probe"][name] == contents["probe.json"][name]
     assert run["recoloring"]["run"]["flip_rate"]["value"] == contents["recoloring.json"]["flip_rate"]["value"]
@@ -196,8 +196,8 @@ def test_report_json_has_the_numbers_of_the_files(single: Path, synthetic_runs: 
     assert numbers["leakage"]["chance"] == max(contents["probe.json"]["chance"].values())
 
 
-def test_page_and_markdown_have_the_same_numbers(single: Path) -> None:
-    _, page, report, markdown = read_report(single)
+def test_page_and_markdown_have_the_same_numbers(single_report: Path) -> None:
+    _, page, report, markdown = read_report(single_report)
     for row in report["runs"][0]["metrics"]:
         for source in ("run", "erm"):
             value = row[source]["value"]
@@ -206,8 +206,8 @@ def test_page_and_markdown_have_the_same_numbers(single: Path) -> None:
             assert " ".join(cell.split()) in page.text or cell in page.text
 
 
-def test_several_runs_are_compared(several: Path) -> None:
-    _, page, report, markdown = read_report(several)
+def test_several_runs_are_compared(two_run_report: Path) -> None:
+    _, page, report, markdown = read_report(two_run_report)
     rows = report["comparison"]["rows"]
     assert [row["name"] for row in rows] == ["lntl", "ERM beside lntl", "plain"]
     assert [row["verdict"] for row in rows] == ["Partly", None, "Biased"]
@@ -230,14 +230,14 @@ def test_runs_with_the_same_name_are_shown_by_their_folder(synthetic_runs: Path,
 
 
 @pytest.mark.usefixtures("skip_drawing")
-@pytest.mark.parametrize("file", first_is_fast(COMMANDS_OF_FILES))
+@pytest.mark.parametrize("file", first_is_fast(COMMAND_BY_FILE))
 def test_the_page_names_the_command_for_a_missing_file(synthetic_runs: Path, tmp_path: Path, file: str) -> None:
     run = Path(shutil.copytree(synthetic_runs / "lntl", tmp_path / "run"))
     (run / file).unlink()
     out = write_report([run], tmp_path / "out").parent
     html, page, report, _ = read_report(out)
     check_page(html, page)
-    command = COMMANDS_OF_FILES[file]
+    command = COMMAND_BY_FILE[file]
     commands = set(report["runs"][0]["missing"].values())
     assert len(commands) <= 1
     for text in commands:
@@ -362,15 +362,15 @@ SPECIAL_NAME = (
 )
 
 
-def rendered_text(markdown: str) -> str:
+def get_rendered_text(markdown: str) -> str:
     """Return the visible text of rendered Markdown; assert that it has only the markup of the report."""
     tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(markdown)
     assert "html_block" not in {token.type for token in tokens}
     tokens_and_breaks = [
         child for token in tokens if token.type == "inline" for child in [*(token.children or []), None]
     ]
-    allowed = {"text", "text_special", "strong_open", "strong_close", "code_inline", "softbreak"}
-    assert {token.type for token in tokens_and_breaks if token} <= allowed
+    allowed_types = {"text", "text_special", "strong_open", "strong_close", "code_inline", "softbreak"}
+    assert {token.type for token in tokens_and_breaks if token} <= allowed_types
     return " ".join("".join(" " if token is None else token.content for token in tokens_and_breaks).split())
 
 
@@ -392,7 +392,7 @@ def test_names_from_the_run_are_escaped(synthetic_runs: Path, tmp_path: Path) ->
     check_page(html, page)
     assert len(page.find_tags("script")) == 1
     card = write_card(run).read_text(encoding="utf-8")
-    for text in (rendered_text(markdown), rendered_text(card), page.text):
+    for text in (get_rendered_text(markdown), get_rendered_text(card), page.text):
         assert text.count(f"crimson {SPECIAL_NAME}") >= 1
         assert f"hue {SPECIAL_NAME}" in text
     for table in re.findall(r"(?:^\|.*\n)+", markdown + card, re.MULTILINE):
@@ -418,14 +418,14 @@ def test_a_name_may_contain_regex_and_math_characters(name: str) -> None:
 
 @pytest.mark.full
 def test_the_size_of_a_page_of_many_runs_is_limited(
-    synthetic_runs: Path, single: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    synthetic_runs: Path, single_report: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lntl.reporting.pages.MAX_DRAWN", 1)
     out = write_report([synthetic_runs / "plain", synthetic_runs / "lntl"], tmp_path / "out").parent
     html, page, _, _ = read_report(out)
     check_page(html, page)
     assert f"lntl report {synthetic_runs / 'lntl'}" in page.text
-    page_size = len((single / "index.html").read_bytes())
+    page_size = len((single_report / "index.html").read_bytes())
     assert MAX_DRAWN * page_size < 5_000_000
 
 
@@ -481,8 +481,8 @@ def test_metrics_over_groups_show_the_number_of_groups(synthetic_runs: Path, tmp
     run = Path(shutil.copytree(synthetic_runs / "lntl", tmp_path / "run"))
     cells = {"cells": 99, "all_cells": 100}
     change_evaluation(run, lambda content: content["metrics"]["unbiased_accuracy"].update(cells))
-    worst = cells | {"lowest": "digit=7, colour=3, 12 images"}
-    change_evaluation(run, lambda content: content["metrics"]["worst_group_accuracy"].update(worst))
+    worst_group = cells | {"lowest": "digit=7, colour=3, 12 images"}
+    change_evaluation(run, lambda content: content["metrics"]["worst_group_accuracy"].update(worst_group))
     _, page, report, markdown = read_report(write_report([run], tmp_path / "out").parent)
     text = "99 of 100 groups have images, lowest: digit=7, colour=3, 12 images"
     assert report["runs"][0]["key_numbers"][3]["meaning"].endswith(text)
@@ -541,23 +541,23 @@ def test_the_report_of_a_run_without_bias_labels_suggests_no_probe(synthetic_run
 
 
 @pytest.fixture(scope="module")
-def two_biases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run_of_two_biases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with two biases, which have twelve joint values."""
     return make_run_of_two_biases(tmp_path_factory.mktemp("biased") / "pets")
 
 
 @pytest.mark.usefixtures("skip_drawing")
 @pytest.mark.full
-def test_each_bias_has_its_own_figure_and_numbers(two_biases: Path, tmp_path: Path) -> None:
-    html, page, report, markdown = read_report(write_report([two_biases], tmp_path / "out").parent)
+def test_each_bias_has_its_own_figure_and_numbers(run_of_two_biases: Path, tmp_path: Path) -> None:
+    html, page, report, markdown = read_report(write_report([run_of_two_biases], tmp_path / "out").parent)
     check_page(html, page)
     texture, stroke = report["runs"][0]["per_bias"]
-    evaluation = json.loads((two_biases / "evaluation/test.json").read_text())["per_bias"]
-    erm = json.loads((two_biases / "erm/evaluation/test.json").read_text())["per_bias"]
+    evaluation = json.loads((run_of_two_biases / "evaluation/test.json").read_text())["per_bias"]
+    erm_evaluation = json.loads((run_of_two_biases / "erm/evaluation/test.json").read_text())["per_bias"]
     for bias, leakage, chance in ((texture, 0.24, 0.113), (stroke, 0.93, 0.51)):
         assert bias["leakage"]["run"]["value"] == pytest.approx(leakage)
         assert (bias["chance"], bias["leakage"]["pixels"]["value"]) == (chance, 0.99)
-        for source, content in (("run", evaluation), ("erm", erm)):
+        for source, content in (("run", evaluation), ("erm", erm_evaluation)):
             metrics = content[bias["name"]]["metrics"]
             assert bias["metrics"]["worst_group_accuracy"][source]["value"] == metrics["worst_group_accuracy"]["value"]
         assert f"Accuracy in % by class and {bias['name']} alone; brackets show the number of test images" in page.text
@@ -570,17 +570,17 @@ def test_each_bias_has_its_own_figure_and_numbers(two_biases: Path, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("skip_drawing")
-@pytest.mark.parametrize("missing", ["probe.json", "evaluation/test.json", "erm"])
+@pytest.mark.parametrize("missing_file", ["probe.json", "evaluation/test.json", "erm"])
 def test_a_report_of_several_biases_is_complete_if_a_file_is_missing(
-    two_biases: Path, tmp_path: Path, missing: str
+    run_of_two_biases: Path, tmp_path: Path, missing_file: str
 ) -> None:
     run = tmp_path / "pets"
-    shutil.copytree(two_biases, run)
-    (shutil.rmtree if missing == "erm" else Path.unlink)(run / missing)
+    shutil.copytree(run_of_two_biases, run)
+    (shutil.rmtree if missing_file == "erm" else Path.unlink)(run / missing_file)
     html, page, report, _ = read_report(write_report([run], tmp_path / "out").parent)
     check_page(html, page)
     assert [bias["name"] for bias in report["runs"][0]["per_bias"]] == ["texture", "stroke"]
-    assert ("by class and stroke alone" in page.text) == (missing != "evaluation/test.json")
+    assert ("by class and stroke alone" in page.text) == (missing_file != "evaluation/test.json")
 
 
 @pytest.mark.usefixtures("skip_drawing")

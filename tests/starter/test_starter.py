@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from clone import clone, sh
+from checkout_copy import copy_checkout, run_shell
 from PIL import Image
 from tiny_runs import lntl
 
@@ -93,9 +93,9 @@ def test_the_configuration_gives_the_classes_biases_and_splits_of_the_table(
 @pytest.mark.full
 def test_every_target_of_the_makefile_runs(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    repository = clone(tmp_path)
+    repository = copy_checkout(tmp_path)
     train = "make train ARGS='--epochs 1 evaluation.erm_epochs=1'"
-    process = sh(
+    process = run_shell(
         f"lntl init shapes && cd shapes && make && make check && {train} && make report predict export", repository
     )
     assert process.returncode == 0, process.stderr

@@ -11,7 +11,7 @@ import yaml
 from tiny_runs import ROOT, TINY
 
 
-def clone(folder: Path) -> Path:
+def copy_checkout(folder: Path) -> Path:
     """Copy the files that git does not ignore; link this environment as .venv and mark it as completely installed."""
     if not (ROOT / ".git").exists():
         pytest.skip("no git checkout, so the files of the project are unknown")
@@ -31,7 +31,7 @@ def clone(folder: Path) -> Path:
     return folder
 
 
-def shrink(config: Path) -> None:
+def shrink_config(config: Path) -> None:
     """Reduce the data and the epochs of a configuration so that it trains in a second."""
     raw = yaml.safe_load(config.read_text())
     raw["data"]["max_images"] = TINY["data"]["max_images"]
@@ -42,7 +42,7 @@ def shrink(config: Path) -> None:
     config.write_text(yaml.safe_dump(raw, sort_keys=False))
 
 
-def sh(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def run_shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a shell command in a copy of the checkout, with the package and the .venv of the copy."""
     path = f"{folder / '.venv/bin'}:{os.environ['PATH']}"
     added_variables = {"PATH": path, "PYTHONPATH": str(folder / "src"), "OMP_NUM_THREADS": "1"}
