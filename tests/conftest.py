@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
@@ -27,6 +27,9 @@ from lntl.methods import load_method
 from lntl.models import append_eraser, load_model
 from lntl.training.trainer import Trainer, TrainingPhase
 from lntl.types import Batch, Split
+
+if TYPE_CHECKING:
+    from lntl.reporting.drawings import Drawing
 
 os.environ["LNTL_TRUST"] = "tiny_networks"  # lets tests load their own model, like the model of a user
 torch.set_num_threads(1)  # the workers of pytest-xdist share the cores
@@ -174,3 +177,28 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def trained_run(shared_folder: SharedFolder) -> Callable[[str], Path]:
     """A function that returns a finished run on trained_runs.DATA[key]; do not change the files."""
     return lambda kind: shared_folder(f"trained_run-{kind}", partial(trained_runs.train, kind=kind)) / "results" / kind
+
+
+@pytest.fixture
+def skip_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the figures of pages without drawing them, because drawing takes seconds per page."""
+
+    def draw(make: Callable[[], object], name: str, alt: str) -> "Drawing":
+        make()
+        return empty_drawing(alt)
+
+    monkeypatch.setattr("lntl.reporting.drawings.draw", draw)
+
+
+@pytest.fixture
+def skip_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the figures of pages empty, where the test is not about what they show."""
+    monkeypatch.setattr("lntl.reporting.drawings.draw", lambda make, name, alt: empty_drawing(alt))
+
+
+def empty_drawing(alt: str) -> "Drawing":
+    from markupsafe import Markup
+
+    from lntl.reporting.drawings import Drawing
+
+    return Drawing(Markup('<svg role="img" aria-label="{}"></svg>').format(alt), alt, 100)

@@ -126,6 +126,7 @@ def test_the_command_card_writes_the_card(run: Path, tmp_path: Path, capsys: pyt
     assert lntl("card", str(tmp_path)) == 2
 
 
+@pytest.mark.usefixtures("skip_drawing")
 def test_the_effect_of_brightness_is_on_the_card_and_the_page(run: Path) -> None:
     for name in ("recoloring.json", "recoloring.npz"):
         (run / name).unlink()

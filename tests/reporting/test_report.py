@@ -14,14 +14,13 @@ import numpy as np
 import pytest
 from lanes import first_is_fast
 from markdown_it import MarkdownIt
-from markupsafe import Markup, escape
-from matplotlib.figure import Figure
+from markupsafe import escape
 from synthetic_runs import make_run_of_two_biases
 from tiny_runs import lntl
 
 from lntl.errors import UserError
 from lntl.figures import confusion_matrices
-from lntl.reporting.drawings import Drawing, draw
+from lntl.reporting.drawings import draw
 from lntl.reporting.pages import MAX_DRAWN, write_card, write_report
 from lntl.runs.formats import Report
 
@@ -104,21 +103,10 @@ def two_run_report(synthetic_runs: Path, shared_folder: SharedFolder) -> Path:
     )
 
 
-@pytest.fixture(params=["single_report", "two_run_report"])
+@pytest.fixture(params=first_is_fast(["single_report", "two_run_report"]))
 def report_folder(request: pytest.FixtureRequest) -> Path:
     folder: Path = request.getfixturevalue(request.param)
     return folder
-
-
-@pytest.fixture
-def skip_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make figures without drawing them, because drawing takes seconds per page."""
-
-    def draw(make: Callable[[], Figure], name: str, alt: str) -> Drawing:
-        make()
-        return Drawing(Markup('<svg role="img" aria-label="{}"></svg>').format(alt), alt, 100)
-
-    monkeypatch.setattr("lntl.reporting.drawings.draw", draw)
 
 
 def check_page(html: str, page: Page) -> None:
@@ -206,8 +194,11 @@ def test_page_and_markdown_have_the_same_numbers(single_report: Path) -> None:
             assert " ".join(cell.split()) in page.text or cell in page.text
 
 
-def test_several_runs_are_compared(two_run_report: Path) -> None:
-    _, page, report, markdown = read_report(two_run_report)
+@pytest.mark.usefixtures("skip_drawing")
+def test_several_runs_are_compared(synthetic_runs: Path, tmp_path: Path) -> None:
+    write_report([synthetic_runs / "lntl", synthetic_runs / "plain"], tmp_path / "out")
+    html, page, report, markdown = read_report(tmp_path / "out")
+    check_page(html, page)
     rows = report["comparison"]["rows"]
     assert [row["name"] for row in rows] == ["lntl", "ERM beside lntl", "plain"]
     assert [row["verdict"] for row in rows] == ["Partly", None, "Biased"]
@@ -221,7 +212,7 @@ def test_several_runs_are_compared(two_run_report: Path) -> None:
         assert f"| {row['name']} |" in markdown
 
 
-@pytest.mark.usefixtures("skip_drawing")
+@pytest.mark.usefixtures("skip_figures")
 def test_runs_with_the_same_name_are_shown_by_their_folder(synthetic_runs: Path, tmp_path: Path) -> None:
     shutil.copytree(synthetic_runs / "plain", tmp_path / "plain")
     runs = [synthetic_runs / "plain", tmp_path / "plain"]
@@ -310,7 +301,7 @@ def test_nan_becomes_null(synthetic_runs: Path, tmp_path: Path) -> None:
     assert report["runs"][0]["epochs"][0]["val/accuracy"] is None
 
 
-@pytest.mark.usefixtures("skip_drawing")
+@pytest.mark.usefixtures("skip_figures")
 def test_the_answer_compares_unbiased_accuracy_if_the_test_set_is_biased(synthetic_runs: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(synthetic_runs / "lntl", tmp_path / "run"))
     (run / "recoloring.json").unlink()
@@ -326,7 +317,7 @@ def test_the_answer_compares_unbiased_accuracy_if_the_test_set_is_biased(synthet
     assert answer["text"].startswith("The test accuracy with equal weight for each group of class and colour is 75.0")
 
 
-@pytest.mark.usefixtures("skip_drawing")
+@pytest.mark.usefixtures("skip_figures")
 @pytest.mark.parametrize(("name", "expected"), [("probe", "the probe"), ("recoloring", "the recolouring")])
 def test_a_measurement_of_another_epoch_gives_a_warning(
     synthetic_runs: Path, tmp_path: Path, name: str, expected: str
@@ -340,7 +331,7 @@ def test_a_measurement_of_another_epoch_gives_a_warning(
     )
 
 
-@pytest.mark.usefixtures("skip_drawing")
+@pytest.mark.usefixtures("skip_figures")
 @pytest.mark.parametrize("std", [None, 0.0], ids=["null", "0 as in earlier versions"])
 def test_probes_of_one_seed_have_no_interval(synthetic_runs: Path, tmp_path: Path, std: float | None) -> None:
     run = Path(shutil.copytree(synthetic_runs / "lntl", tmp_path / "run"))
@@ -434,7 +425,7 @@ def test_a_folder_that_is_not_a_run_is_an_error(tmp_path: Path) -> None:
         write_report([tmp_path], tmp_path / "out")
 
 
-@pytest.mark.usefixtures("skip_drawing")
+@pytest.mark.usefixtures("skip_figures")
 def test_the_command_writes_into_the_run_folder(
     synthetic_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -476,7 +467,7 @@ def change_evaluation(run: Path, change: Callable[[dict[str, Any]], object]) -> 
     path.write_text(json.dumps(content))
 
 
-@pytest.mark.usefixtures("skip_drawing")
+@pytest.mark.usefixtures("skip_figures")
 def test_metrics_over_groups_show_the_number_of_groups(synthetic_runs: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(synthetic_runs / "lntl", tmp_path / "run"))
     cells = {"cells": 99, "all_cells": 100}
@@ -583,7 +574,7 @@ def test_a_report_of_several_biases_is_complete_if_a_file_is_missing(
     assert ("by class and stroke alone" in page.text) == (missing_file != "evaluation/test.json")
 
 
-@pytest.mark.usefixtures("skip_drawing")
+@pytest.mark.usefixtures("skip_figures")
 def test_a_report_of_one_bias_has_no_table_of_biases(synthetic_runs: Path, tmp_path: Path) -> None:
     _, page, report, markdown = read_report(write_report([synthetic_runs / "lntl"], tmp_path / "out").parent)
     assert report["runs"][0]["per_bias"] == []
