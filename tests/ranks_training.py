@@ -49,25 +49,25 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # a phase and ke
 }
 
 
-class PartlyLabelled(Split):
+class PartlyLabelledSplit(Split):
     """A split of `dtype` whose bias is unknown on every fifth image."""
 
     def __init__(self, split: Split, dtype: torch.dtype) -> None:
         self.dtype = dtype
-        self.split, unknown = split, torch.arange(len(split)) % 5 == 0
+        self.split, is_unknown = split, torch.arange(len(split)) % 5 == 0
         self.y, self.row = split.y, split.row
-        self.group = torch.where(unknown, IGNORE, split.group)
+        self.group = torch.where(is_unknown, IGNORE, split.group)
 
     def batch(self, index: Tensor) -> Batch:
         batch = self.split.batch(index)
-        unknown = index % 5 == 0
-        bias = torch.where(unknown.view(-1, *[1] * (batch.bias.dim() - 1)), IGNORE, batch.bias)
-        features = batch.bias_features * ~unknown[:, None]
+        is_unknown = index % 5 == 0
+        bias = torch.where(is_unknown.view(-1, *[1] * (batch.bias.dim() - 1)), IGNORE, batch.bias)
+        features = batch.bias_features * ~is_unknown[:, None]
         return replace(
             batch, x=batch.x.to(self.dtype), bias=bias, group=self.group[index], bias_features=features.to(self.dtype)
         )
 
-    def to(self, device: torch.device) -> "PartlyLabelled":
+    def to(self, device: torch.device) -> "PartlyLabelledSplit":
         return self
 
 
@@ -123,7 +123,7 @@ def make_trainer(
     ]
     fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
     parts = ranks.world_size() * accumulate
-    loader = Loader(PartlyLabelled(data.splits["train"], dtype), batch_size, fabric.device, parts)
+    loader = Loader(PartlyLabelledSplit(data.splits["train"], dtype), batch_size, fabric.device, parts)
     return Trainer(fabric, networks, loader, phases, seed=0, log_interval=3, held_out=loader, accumulate=accumulate)
 
 

@@ -18,12 +18,12 @@ from lntl.errors import UserError
 TRAIN = ["train", "tiny.yaml"]
 
 
-def config_writer(name: str, content: bytes | str) -> Callable[[], None]:
+def make_config_writer(name: str, content: bytes | str) -> Callable[[], None]:
     """Return a function that writes a configuration file with this content."""
     return lambda: Path(name).write_bytes(content if isinstance(content, bytes) else content.encode()) and None
 
 
-def official_file_writer(name: str = "mnist_10color_jitter_var_0.030.npy", label: int = 3) -> Callable[[], None]:
+def make_official_file_writer(name: str = "mnist_10color_jitter_var_0.030.npy", label: int = 3) -> Callable[[], None]:
     """Return a function that writes a file in the authors' format with all labels equal to `label`."""
 
     def write() -> None:
@@ -34,7 +34,7 @@ def official_file_writer(name: str = "mnist_10color_jitter_var_0.030.npy", label
     return write
 
 
-def truncate_after(write: Callable[[], None], name: str) -> Callable[[], None]:
+def make_truncating_writer(write: Callable[[], None], name: str) -> Callable[[], None]:
     """Return a function that calls `write` and then removes the second half of the file."""
 
     def write_half() -> None:
@@ -59,7 +59,7 @@ def do_nothing() -> None:
     """Prepare no file."""
 
 
-OFFICIAL = "mnist_10color_jitter_var_0.030.npy"
+OFFICIAL_FILE = "mnist_10color_jitter_var_0.030.npy"
 ONE_FAULT = r"tiny\.yaml: 1 fault\(s\) in the configuration\n  "  # followed by key, value and remedy
 # For each case: a function that prepares files, the arguments of the command, and a pattern of the error message.
 BAD_INPUTS: dict[str, tuple[Callable[[], None], list[str], str]] = {
@@ -80,38 +80,42 @@ BAD_INPUTS: dict[str, tuple[Callable[[], None], list[str], str]] = {
         r"d: cannot read .*: Is a directory",
     ),
     "config is binary": (
-        config_writer("b.yaml", bytes(range(256))),
+        make_config_writer("b.yaml", bytes(range(256))),
         ["train", "b.yaml"],
         r"b\.yaml: cannot read .*utf-8",
     ),
     "config is UTF-16": (
-        config_writer("b.yaml", "a: 1".encode("utf-16")),
+        make_config_writer("b.yaml", "a: 1".encode("utf-16")),
         ["train", "b.yaml"],
         r"b\.yaml: cannot read",
     ),
     "config contains control characters": (
-        config_writer("b.yaml", b"a: \x00\x01"),
+        make_config_writer("b.yaml", b"a: \x00\x01"),
         ["train", "b.yaml"],
         r"b\.yaml.*not valid",
     ),
     "config is empty": (
-        config_writer("b.yaml", ""),
+        make_config_writer("b.yaml", ""),
         ["train", "b.yaml"],
         r"b\.yaml: a configuration must be a mapping",
     ),
     "config is a list": (
-        config_writer("b.yaml", "[1, 2]"),
+        make_config_writer("b.yaml", "[1, 2]"),
         ["train", "b.yaml"],
         r"b\.yaml: a configuration must be a mapping",
     ),
     "malformed YAML": (
-        config_writer("b.yaml", "a: [1\nb: 2"),
+        make_config_writer("b.yaml", "a: [1\nb: 2"),
         ["train", "b.yaml"],
         r"b\.yaml, line 2, column 2: not valid",
     ),
-    "duplicate key": (config_writer("b.yaml", "a: 1\na: 2"), ["train", "b.yaml"], r"line 2.*key 'a' is given twice"),
+    "duplicate key": (
+        make_config_writer("b.yaml", "a: 1\na: 2"),
+        ["train", "b.yaml"],
+        r"line 2.*key 'a' is given twice",
+    ),
     "python object in YAML": (
-        config_writer("b.yaml", "a: !!python/object/apply:os.mkdir [executed]"),
+        make_config_writer("b.yaml", "a: !!python/object/apply:os.mkdir [executed]"),
         ["train", "b.yaml"],
         r"b\.yaml, line 1, column 4: not valid YAML",
     ),
@@ -166,17 +170,17 @@ BAD_INPUTS: dict[str, tuple[Callable[[], None], list[str], str]] = {
         [*TRAIN, "logging.output_dir=/proc"],
         r"/proc/tiny: cannot lock the folder",
     ),
-    "labels out of range": (official_file_writer(label=10), [*TRAIN, "data.path=."], r"0 to 9\b.*\b10\b"),
-    "negative labels": (official_file_writer(label=-1), [*TRAIN, "data.path=."], r"0 to 9\b.*-1\b"),
+    "labels out of range": (make_official_file_writer(label=10), [*TRAIN, "data.path=."], r"0 to 9\b.*\b10\b"),
+    "negative labels": (make_official_file_writer(label=-1), [*TRAIN, "data.path=."], r"0 to 9\b.*-1\b"),
     "truncated data": (
-        truncate_after(official_file_writer(), OFFICIAL),
+        make_truncating_writer(make_official_file_writer(), OFFICIAL_FILE),
         [*TRAIN, "data.path=."],
-        OFFICIAL + r": not a readable Colored",
+        OFFICIAL_FILE + r": not a readable Colored",
     ),
     "HTML page instead of data": (
-        config_writer(OFFICIAL, "<html>"),
+        make_config_writer(OFFICIAL_FILE, "<html>"),
         [*TRAIN, "data.path=."],
-        OFFICIAL + r": not a readable Colored MNIST",
+        OFFICIAL_FILE + r": not a readable Colored MNIST",
     ),
     "epochs 0": (do_nothing, [*TRAIN, "--epochs", "0"], r"the number of epochs must be at least 1, not 0"),
     "epochs negative": (do_nothing, [*TRAIN, "--epochs", "-3"], r"the number of epochs must be at least 1, not -3"),
@@ -347,7 +351,7 @@ def test_a_refused_command_does_not_change_an_existing_run(capsys: pytest.Captur
     assert f"{RUN} already contains a run" in run_failing_command(capsys, *TRAIN)
     assert f"{RUN} already contains a run" in run_failing_command(capsys, *TRAIN, "--epochs", "1", "project.seed=3")
     for override in ("training.batch_size=0", "training.device=tpu", "data.path=."):
-        official_file_writer(label=77)()
+        make_official_file_writer(label=77)()
         run_failing_command(capsys, *TRAIN, override, "--overwrite")
 
 

@@ -28,16 +28,16 @@ Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
-def results(trained_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def copy_of_trained_folder(trained_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which tiny.yaml was trained to the end."""
     return Path(shutil.copytree(trained_folder(), tmp_path_factory.mktemp("finished"), dirs_exist_ok=True))
 
 
 @pytest.fixture
-def finished(results: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def finished_folder(copy_of_trained_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The finished run's folder, as the working directory; do not change its files."""
-    monkeypatch.chdir(results)
-    return results
+    monkeypatch.chdir(copy_of_trained_folder)
+    return copy_of_trained_folder
 
 
 SLOW_MODULES = {"torch", "lightning_fabric", "sklearn", "tensorboard", "matplotlib"}
@@ -45,7 +45,7 @@ NOT_IMPORTED_BY_HELP = SLOW_MODULES | {"numpy", "rich", "markdown_it", "pygments
 
 
 @pytest.mark.parametrize(
-    ("arguments", "absent"),
+    ("arguments", "absent_modules"),
     [
         (["--help"], NOT_IMPORTED_BY_HELP | {"pydantic", "logging"}),
         (["--version"], NOT_IMPORTED_BY_HELP),
@@ -54,12 +54,14 @@ NOT_IMPORTED_BY_HELP = SLOW_MODULES | {"numpy", "rich", "markdown_it", "pygments
         (["configs"], SLOW_MODULES),
     ],
 )
-def test_help_and_the_list_of_configurations_do_not_import_slow_modules(arguments: list[str], absent: set[str]) -> None:
+def test_help_and_the_list_of_configurations_do_not_import_slow_modules(
+    arguments: list[str], absent_modules: set[str]
+) -> None:
     code = (
         "import sys; from lntl.cli import main\n"
         f"try: main({arguments})\n"
         "except SystemExit as stop: assert not stop.code, stop.code\n"
-        f"assert not {absent} & sys.modules.keys(), {absent} & sys.modules.keys()"
+        f"assert not {absent_modules} & sys.modules.keys(), {absent_modules} & sys.modules.keys()"
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert process.returncode == 0, process.stderr
@@ -96,10 +98,10 @@ def test_python_m_lntl_is_the_command_line() -> None:
 def test_help_lists_every_command(capsys: Capture) -> None:
     assert lntl("--help") == 0
     out = capsys.readouterr().out
-    verbs = (
+    commands = (
         "init train eval probe report repair predict explain export card benchmark compare methods models configs data"
     )
-    for command in verbs.split():
+    for command in commands.split():
         assert re.search(rf"^\W*{command}\s", out, re.MULTILINE), command
     assert "benchmark-run" not in out
 
@@ -108,14 +110,14 @@ def test_train_prints_the_table_of_results_and_the_files_written(folder: Path, c
     assert lntl("train", "tiny.yaml", "evaluation.erm_epochs=1", "project.experiment_name=mine") == 0
     out = capsys.readouterr().out
     result = json.loads(Path("results/mine/result.json").read_text())
-    rows = {
+    accuracies = {
         "plain training (ERM)": result["erm"]["last"]["test"]["accuracy"],
         "lntl, last": result["last"]["test"]["accuracy"],
         "lntl, best on val": result["best"]["test"]["accuracy"],
         "paper: baseline": 0.5996,
         "paper: LNTL": 0.9137,
     }
-    for name, accuracy in rows.items():
+    for name, accuracy in accuracies.items():
         assert re.search(rf"^ *{re.escape(name)} +\d+ +{accuracy:.4f}\b", out, re.MULTILINE), name
     assert result["selection"] in out
     for path in Path("results/mine").iterdir():
@@ -132,7 +134,7 @@ def test_train_accepts_overrides_epochs_and_device(folder: Path) -> None:
     assert [record["step"] for record in metrics(RUN)] == [2, 4, 6]
 
 
-def test_without_options_the_values_of_the_yaml_are_used(finished: Path) -> None:
+def test_without_options_the_values_of_the_yaml_are_used(finished_folder: Path) -> None:
     assert len(metrics(RUN)) == 4
     assert yaml.safe_load((RUN / "config.yaml").read_text())["training"]["device"] == "cpu"
 
@@ -145,13 +147,13 @@ def test_overwrite_replaces_the_run(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("target", [RUN, RUN / "checkpoints/best_model.pth", RUN / "checkpoints/last.pth"])
-def test_eval_prints_and_stores_the_metrics(finished: Path, capsys: Capture, target: Path) -> None:
+def test_eval_prints_and_stores_the_metrics(finished_folder: Path, capsys: Capture, target: Path) -> None:
     assert lntl("eval", str(target), "--device", "cpu") == 0
     out = " ".join(capsys.readouterr().out.split())
     result = json.loads((RUN / "result.json").read_text())["last" if target.name == "last.pth" else "best"]
     assert f"epoch {result['epoch']}, test set" in out
-    evaluation = RUN / "evaluation" / ("test_last.json" if target.name == "last.pth" else "test.json")
-    content = json.loads(evaluation.read_text())
+    evaluation_path = RUN / "evaluation" / ("test_last.json" if target.name == "last.pth" else "test.json")
+    content = json.loads(evaluation_path.read_text())
     assert {name: row["value"] for name, row in content["metrics"].items()} == result["test"]
     for name, row in content["metrics"].items():
         value = (
@@ -164,7 +166,7 @@ def test_eval_prints_and_stores_the_metrics(finished: Path, capsys: Capture, tar
         assert f"{row['name']} {row['value']:.4f} {row['low']:.4f} to {row['high']:.4f} {row['n']}*" in out
     assert content["warnings"]
     assert all(warning in out for warning in content["warnings"])
-    assert f"{evaluation} {evaluation.with_suffix('.npz')}" in out
+    assert f"{evaluation_path} {evaluation_path.with_suffix('.npz')}" in out
 
 
 def test_eval_prints_the_metrics_of_the_configuration(folder: Path, capsys: Capture) -> None:
@@ -185,7 +187,9 @@ def test_eval_of_an_epoch_is_stored_under_the_name_of_its_checkpoint(folder: Pat
     assert (RUN / "evaluation/test_checkpoint_epoch_01.npz").exists()
 
 
-def test_eval_of_a_checkpoint_outside_of_a_run_writes_no_file(finished: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_eval_of_a_checkpoint_outside_of_a_run_writes_no_file(
+    finished_folder: Path, tmp_path: Path, capsys: Capture
+) -> None:
     checkpoint_copy = tmp_path / "copy.pth"
     checkpoint_copy.write_bytes((RUN / "checkpoints/last.pth").read_bytes())
     assert lntl("eval", str(checkpoint_copy)) == 0
@@ -193,10 +197,10 @@ def test_eval_of_a_checkpoint_outside_of_a_run_writes_no_file(finished: Path, tm
     assert [path.name for path in tmp_path.iterdir()] == ["copy.pth"]
 
 
-def test_a_second_eval_writes_the_same_files(finished: Path) -> None:
-    files_before = tree(finished)
+def test_a_second_eval_writes_the_same_files(finished_folder: Path) -> None:
+    files_before = tree(finished_folder)
     assert lntl("eval", str(RUN)) == 0
-    assert tree(finished) == files_before
+    assert tree(finished_folder) == files_before
 
 
 def test_configs_lists_every_ready_configuration(capsys: Capture) -> None:
@@ -215,15 +219,15 @@ def test_configs_copy_refuses_to_replace_a_file(
     monkeypatch.chdir(tmp_path)
     assert lntl("configs", "copy", "colored_mnist_default") == 0
     assert capsys.readouterr().out.split() == ["colored_mnist_default.yaml", "lntl.schema.json"]
-    copied = Path("colored_mnist_default.yaml")
-    comment, text = copied.read_text(encoding="utf-8").split("\n", 1)
+    copied_path = Path("colored_mnist_default.yaml")
+    comment, text = copied_path.read_text(encoding="utf-8").split("\n", 1)
     assert comment == "# yaml-language-server: $schema=lntl.schema.json"  # editors find the schema by this line
     assert text == configuration.find("colored_mnist_default").read_text(encoding="utf-8")
     jsonschema.validate(yaml.safe_load(text), json.loads(Path("lntl.schema.json").read_text()))
-    copied.write_text("mine")
+    copied_path.write_text("existing")
     assert lntl("configs", "copy", "colored_mnist_default", ".") == 2
     assert "colored_mnist_default.yaml exists already" in capsys.readouterr().err
-    assert copied.read_text() == "mine"
+    assert copied_path.read_text() == "existing"
 
 
 def test_configs_schema_describes_the_configuration(capsys: Capture) -> None:

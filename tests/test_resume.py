@@ -37,7 +37,7 @@ UPDATE = "lntl.training.trainer:Trainer._update"
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(trained_folder: Callable[..., Path]) -> Path:
+def uninterrupted_folder(trained_folder: Callable[..., Path]) -> Path:
     """A folder in which tiny.yaml was trained from the first to the last step in one process."""
     return trained_folder()
 
@@ -50,39 +50,41 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def finished(uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def finished_folder(uninterrupted_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the uninterrupted run, as the working directory."""
-    shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(uninterrupted_folder, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.mark.parametrize(("epochs", "border"), [(1, "erm to bias_head"), (2, "bias_head to lntl"), (3, "within lntl")])
 def test_a_killed_and_resumed_run_equals_an_uninterrupted_run(
-    folder: Path, uninterrupted: Path, epochs: int, border: str
+    folder: Path, uninterrupted_folder: Path, epochs: int, border: str
 ) -> None:
-    kill = SignalAtCall(UPDATE, call=3 * epochs + 2, signal=signal.SIGKILL)  # in the middle of the next epoch
-    assert run(*TRAIN, folder=folder, prepare=kill) == -signal.SIGKILL
+    kill_in_next_epoch = SignalAtCall(
+        UPDATE, call=3 * epochs + 2, signal=signal.SIGKILL
+    )  # in the middle of the next epoch
+    assert run(*TRAIN, folder=folder, prepare=kill_in_next_epoch) == -signal.SIGKILL
     assert len(metrics(folder / RUN)) == epochs
     assert run(*RESUME, folder=folder) == 0
-    assert_same_run(folder / RUN, uninterrupted / RUN)
+    assert_same_run(folder / RUN, uninterrupted_folder / RUN)
 
 
 @pytest.mark.parametrize("name", ["checkpoint_epoch_02.pth", "checkpoint_epoch_03.pth"])
 def test_a_run_resumed_from_an_earlier_checkpoint_equals_an_uninterrupted_run(
-    uninterrupted: Path, tmp_path: Path, name: str
+    uninterrupted_folder: Path, tmp_path: Path, name: str
 ) -> None:
-    shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(uninterrupted_folder, tmp_path, dirs_exist_ok=True)
     (tmp_path / RUN / "result.json").unlink()
     assert run(*TRAIN, "--resume", str(RUN / "checkpoints" / name), folder=tmp_path) == 0
-    assert_same_run(tmp_path / RUN, uninterrupted / RUN)
+    assert_same_run(tmp_path / RUN, uninterrupted_folder / RUN)
 
 
 @pytest.mark.parametrize(
     ("number", "step"), [(signal.SIGINT, 1), (signal.SIGTERM, 5), (signal.SIGHUP, 7), (signal.SIGTERM, 9)]
 )
 def test_a_signal_saves_and_prints_how_to_resume(
-    folder: Path, uninterrupted: Path, number: signal.Signals, step: int
+    folder: Path, uninterrupted_folder: Path, number: signal.Signals, step: int
 ) -> None:
     if signal.getsignal(number) == signal.SIG_IGN:
         pytest.skip("the tests run under nohup, so the run also ignores this signal")
@@ -97,14 +99,14 @@ def test_a_signal_saves_and_prints_how_to_resume(
     assert 3 * (state["phase"] + state["epoch"]) + state["step"] == step
     assert not (folder / RUN / "result.json").exists()
     assert run(*RESUME, folder=folder) == 0
-    assert_same_run(folder / RUN, uninterrupted / RUN)
+    assert_same_run(folder / RUN, uninterrupted_folder / RUN)
 
 
 @pytest.mark.parametrize(
     "command", [RESUME, [*TRAIN, "--overwrite"], [*TRAIN, "--resume", str(RUN / "checkpoints/last.pth")]]
 )
 def test_a_run_is_trained_by_one_process_at_a_time(
-    finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: list[str]
+    finished_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:
     monkeypatch.setattr(lock, "PATIENCE", 0.0)
     with lock.locked(RUN):
@@ -153,11 +155,11 @@ def test_a_hangup_that_is_ignored_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, original_handler)
 
 
-def test_a_second_signal_stops_at_once(folder: Path, uninterrupted: Path) -> None:
+def test_a_second_signal_stops_at_once(folder: Path, uninterrupted_folder: Path) -> None:
     two_signals = SignalAtCall(UPDATE, 8, signal.SIGTERM, times=2)
     assert run(*TRAIN, folder=folder, prepare=two_signals) == 128 + signal.SIGTERM
     assert run(*RESUME, folder=folder) == 0
-    assert_same_run(folder / RUN, uninterrupted / RUN)
+    assert_same_run(folder / RUN, uninterrupted_folder / RUN)
 
 
 # fsync is called once per written file: 1 config.yaml, 2 environment.json, 3 last.pth; then per epoch best_model.pth
@@ -176,11 +178,11 @@ def test_a_second_signal_stops_at_once(folder: Path, uninterrupted: Path) -> Non
     ],
 )
 def test_a_run_killed_while_it_writes_a_file_or_evaluates_is_resumed(
-    folder: Path, uninterrupted: Path, function: str, call: int
+    folder: Path, uninterrupted_folder: Path, function: str, call: int
 ) -> None:
     assert run(*TRAIN, folder=folder, prepare=SignalAtCall(function, call, signal.SIGKILL)) == -signal.SIGKILL
     assert run(*RESUME, folder=folder) == 0
-    assert_same_run(folder / RUN, uninterrupted / RUN)
+    assert_same_run(folder / RUN, uninterrupted_folder / RUN)
     assert not list((folder / RUN).rglob(".*"))  # no temporary file is left
 
 
@@ -207,7 +209,7 @@ def test_a_kill_within_an_epoch_loses_at_most_the_time_between_two_checkpoints(
         "training": {"batch_size": 2, "phases": [{"method": "lntl", "epochs": 1}]},  # 45 steps
         "logging": {"checkpoint_minutes": 1 / 60},
     }
-    uninterrupted, last_path = trained_folder(**sections), tmp_path / RUN / "checkpoints/last.pth"
+    uninterrupted_folder, last_path = trained_folder(**sections), tmp_path / RUN / "checkpoints/last.pth"
     write_config(tmp_path, **sections)
     process = start_process(*TRAIN, folder=tmp_path, prepare=SlowSteps())
     deadline, save_times = time.monotonic() + 120, set()
@@ -225,48 +227,48 @@ def test_a_kill_within_an_epoch_loses_at_most_the_time_between_two_checkpoints(
     assert 3 <= state["step"] <= len(times) < 45
     assert kill_time - times[state["step"] - 1] < 1 + 4  # the interval, plus the time of a write on a busy machine
     assert run(*RESUME, folder=tmp_path) == 0
-    assert_same_run(tmp_path / RUN, uninterrupted / RUN)
+    assert_same_run(tmp_path / RUN, uninterrupted_folder / RUN)
 
 
 @pytest.mark.full
 def test_a_run_killed_at_twenty_random_moments_equals_an_uninterrupted_run(tmp_path: Path) -> None:
     """Kill and resume a run with an ERM run until it ends; it equals an uninterrupted run. Repeat until 20 kills."""
-    uninterrupted, interrupted = tmp_path / "uninterrupted", tmp_path / "interrupted"
-    for folder in (uninterrupted, interrupted):
+    uninterrupted_folder, interrupted_folder = tmp_path / "uninterrupted", tmp_path / "interrupted"
+    for folder in (uninterrupted_folder, interrupted_folder):
         folder.mkdir()
         write_config(folder, evaluation={"erm_epochs": 1}, logging={"use_tensorboard": True})
     start = time.monotonic()
-    assert run(*RESUME, folder=uninterrupted) == 0
-    duration, random_delay, kills, finished = time.monotonic() - start, random.Random(0), 0, False
-    while kills < 20 or not finished:
-        process = start_process(*RESUME, folder=interrupted)
+    assert run(*RESUME, folder=uninterrupted_folder) == 0
+    duration, random_delay, kills, is_finished = time.monotonic() - start, random.Random(0), 0, False
+    while kills < 20 or not is_finished:
+        process = start_process(*RESUME, folder=interrupted_folder)
         process.join(random_delay.uniform(0.1, 0.8) * duration if kills < 20 else None)
-        finished = process.exitcode is not None
-        if not finished:
+        is_finished = process.exitcode is not None
+        if not is_finished:
             process.kill()
             kills += 1
         code = wait_for_exit_code(process)
-        finished = code == 0  # the run may have ended just before the kill
-        assert code in (0, -signal.SIGKILL), (interrupted / "stderr").read_text()
-        if finished:
-            assert_same_run(interrupted / RUN, uninterrupted / RUN)
-            assert_same_run(interrupted / RUN / "erm", uninterrupted / RUN / "erm")
-            shutil.rmtree(interrupted / RUN)
+        is_finished = code == 0  # the run may have ended just before the kill
+        assert code in (0, -signal.SIGKILL), (interrupted_folder / "stderr").read_text()
+        if is_finished:
+            assert_same_run(interrupted_folder / RUN, uninterrupted_folder / RUN)
+            assert_same_run(interrupted_folder / RUN / "erm", uninterrupted_folder / RUN / "erm")
+            shutil.rmtree(interrupted_folder / RUN)
 
 
 def test_a_run_stopped_during_its_erm_run_is_resumed(tmp_path: Path) -> None:
-    stopped_folder, uninterrupted = tmp_path / "stopped", tmp_path / "uninterrupted"
-    for folder in (stopped_folder, uninterrupted):
+    stopped_folder, uninterrupted_folder = tmp_path / "stopped", tmp_path / "uninterrupted"
+    for folder in (stopped_folder, uninterrupted_folder):
         folder.mkdir()
         write_config(folder, evaluation={"erm_epochs": 2}, training={"phases": [{"method": "erm", "epochs": 1}]})
-    assert run(*TRAIN, folder=uninterrupted) == 0
+    assert run(*TRAIN, folder=uninterrupted_folder) == 0
     assert run(*TRAIN, folder=stopped_folder, prepare=SignalAtCall(UPDATE, 5, signal.SIGINT)) == 130
     assert run(*RESUME, folder=stopped_folder) == 0
     for name in (RUN, RUN / "erm"):
-        assert_same_run(stopped_folder / name, uninterrupted / name)
-    erm = tree(stopped_folder / RUN / "erm")
+        assert_same_run(stopped_folder / name, uninterrupted_folder / name)
+    erm_files = tree(stopped_folder / RUN / "erm")
     assert run(*RESUME, folder=stopped_folder) == 0
-    assert tree(stopped_folder / RUN / "erm") == erm  # it is not trained again
+    assert tree(stopped_folder / RUN / "erm") == erm_files  # it is not trained again
 
 
 @pytest.mark.full
@@ -279,14 +281,14 @@ def test_a_changed_number_of_erm_epochs_trains_the_erm_run_again(folder: Path, m
         assert json.loads((RUN / "result.json").read_text())["erm"]["last"]["epoch"] == epochs
         assert len(metrics(RUN / "erm")) == epochs
     assert lntl(*RESUME, "evaluation.erm_epochs=1", "evaluation.metrics=[accuracy, unbiased_accuracy]") == 0
-    erm = json.loads((RUN / "result.json").read_text())["erm"]
-    assert erm["last"]["test"].keys() == {"accuracy", "unbiased_accuracy"}
+    erm_result = json.loads((RUN / "result.json").read_text())["erm"]
+    assert erm_result["last"]["test"].keys() == {"accuracy", "unbiased_accuracy"}
     assert lntl(*RESUME, "evaluation.erm_epochs=0") == 0
     assert read_run(RUN).erm is None
 
 
 def test_a_key_that_is_missing_in_an_older_checkpoint_has_its_default(
-    finished: Path, capsys: pytest.CaptureFixture[str]
+    finished_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     last_path = RUN / "checkpoints/last.pth"
     content = checkpoint.load(last_path)
@@ -296,19 +298,18 @@ def test_a_key_that_is_missing_in_an_older_checkpoint_has_its_default(
     assert lntl(*RESUME) == 0
 
 
-def test_a_finished_run_is_only_evaluated_again(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    files_before = tree(finished / RUN / "checkpoints")
-    (finished / RUN / "result.json").unlink()
+def test_a_finished_run_is_only_evaluated_again(finished_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files_before = tree(finished_folder / RUN / "checkpoints")
+    (finished_folder / RUN / "result.json").unlink()
     assert lntl(*RESUME) == 0
     captured = capsys.readouterr()
     assert "lntl, last" in captured.out
     assert "epoch 1" not in captured.err
-    files_after = tree(finished / RUN / "checkpoints")
+    files_after = tree(finished_folder / RUN / "checkpoints")
     assert files_before.keys() == files_after.keys()
-    assert {name for name in files_before if files_before[name] != files_after[name]} <= {
-        "last.pth"
-    }  # last.pth may be written again
-    result = json.loads((finished / RUN / "result.json").read_text())
+    changed_names = {name for name in files_before if files_before[name] != files_after[name]}
+    assert changed_names <= {"last.pth"}  # last.pth may be written again
+    result = json.loads((finished_folder / RUN / "result.json").read_text())
     assert result["last"]["epoch"] == 4
 
 
@@ -321,19 +322,19 @@ def test_resume_auto_starts_a_run_if_there_is_none(folder: Path) -> None:
     "change", [{"epochs": 3}, {"new_phases": [{"method": "lntl", "epochs": 1, "mu": 0.2}]}], ids=str
 )
 def test_a_finished_run_continues_with_more_epochs_or_phases(
-    tmp_path: Path, finished: Path, change: dict[str, Any]
+    tmp_path: Path, finished_folder: Path, change: dict[str, Any]
 ) -> None:
     """With a constant learning rate, a resumed run with more epochs equals a run that had them from the start."""
     *earlier_phases, last_phase = TINY["training"]["phases"]
     phases = [*earlier_phases, last_phase | {"epochs": change.get("epochs", 2)}, *change.get("new_phases", [])]
-    uninterrupted = tmp_path / "uninterrupted"
-    uninterrupted.mkdir()
-    for folder, command in ((uninterrupted, TRAIN), (finished, RESUME)):
+    uninterrupted_folder = tmp_path / "uninterrupted"
+    uninterrupted_folder.mkdir()
+    for folder, command in ((uninterrupted_folder, TRAIN), (finished_folder, RESUME)):
         write_config(folder, training=TINY["training"] | {"phases": phases})
         assert run(*command, folder=folder) == 0
     for name in ("last.pth", "best_model.pth"):
         expected_checkpoint, resumed_checkpoint = (
-            checkpoint.load(folder / RUN / "checkpoints" / name) for folder in (uninterrupted, finished)
+            checkpoint.load(folder / RUN / "checkpoints" / name) for folder in (uninterrupted_folder, finished_folder)
         )
         assert_equal(resumed_checkpoint.trainer, expected_checkpoint.trainer)
         assert_equal(
@@ -342,10 +343,10 @@ def test_a_finished_run_continues_with_more_epochs_or_phases(
                 for content in (resumed_checkpoint, expected_checkpoint)
             )
         )
-    assert len(metrics(finished / RUN)) == 5
+    assert len(metrics(finished_folder / RUN)) == 5
 
 
-def test_a_run_with_more_epochs_is_resumed_by_its_config_yaml(finished: Path) -> None:
+def test_a_run_with_more_epochs_is_resumed_by_its_config_yaml(finished_folder: Path) -> None:
     assert lntl(*RESUME, "training.phases.2.epochs=3") == 0
     assert lntl("train", str(RUN / "config.yaml"), "--resume", "auto") == 0
 
@@ -375,7 +376,7 @@ def run_refused_command(capsys: pytest.CaptureFixture[str], *arguments: str) -> 
     ],
 )
 def test_a_changed_configuration_is_refused(
-    finished: Path, capsys: pytest.CaptureFixture[str], override: str, expected: str
+    finished_folder: Path, capsys: pytest.CaptureFixture[str], override: str, expected: str
 ) -> None:
     assert expected in run_refused_command(capsys, *RESUME, override)
 
@@ -390,25 +391,25 @@ def test_a_changed_configuration_is_refused(
         "training.device=auto",
     ],
 )
-def test_settings_that_do_not_affect_training_may_change(finished: Path, override: str) -> None:
+def test_settings_that_do_not_affect_training_may_change(finished_folder: Path, override: str) -> None:
     assert lntl(*RESUME, override) == 0
 
 
-def test_fewer_phases_are_refused(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_config(finished, training={"phases": [{"method": "erm", "epochs": 1}]})
+def test_fewer_phases_are_refused(finished_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_config(finished_folder, training={"phases": [{"method": "erm", "epochs": 1}]})
     assert "training.phases.1.method" in run_refused_command(capsys, *RESUME)
 
 
 @pytest.mark.parametrize("path", ["missing.pth", "results/other/checkpoints/last.pth", "results/other", "tiny.yaml/x"])
 def test_a_missing_checkpoint_is_an_error_and_starts_no_new_run(
-    finished: Path, capsys: pytest.CaptureFixture[str], path: str
+    finished_folder: Path, capsys: pytest.CaptureFixture[str], path: str
 ) -> None:
     assert "no such checkpoint" in run_refused_command(capsys, *TRAIN, "--resume", path)
 
 
 @pytest.mark.parametrize("resume_value", ["auto", str(RUN), str(RUN / "checkpoints/last.pth")])
 def test_a_truncated_checkpoint_is_an_error_and_starts_no_new_run(
-    finished: Path, capsys: pytest.CaptureFixture[str], resume_value: str
+    finished_folder: Path, capsys: pytest.CaptureFixture[str], resume_value: str
 ) -> None:
     last_path = RUN / "checkpoints/last.pth"
     last_path.write_bytes(last_path.read_bytes()[:-1000])
@@ -417,19 +418,21 @@ def test_a_truncated_checkpoint_is_an_error_and_starts_no_new_run(
     assert f"use another checkpoint from {last_path.parent}" in stderr
 
 
-def test_a_checkpoint_outside_a_run_folder_is_an_error(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_outside_a_run_folder_is_an_error(
+    finished_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copy(RUN / "checkpoints/last.pth", "last.pth")
     assert "it is not in RUN/checkpoints/" in run_refused_command(capsys, *TRAIN, "--resume", "last.pth")
 
 
 def test_auto_never_deletes_a_run_without_its_last_checkpoint(
-    finished: Path, capsys: pytest.CaptureFixture[str]
+    finished_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (RUN / "checkpoints/last.pth").unlink()
     assert "last.pth" in run_refused_command(capsys, *RESUME)
 
 
-def test_auto_never_replaces_a_run_that_has_results(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_auto_never_replaces_a_run_that_has_results(finished_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Only --overwrite may replace a run whose checkpoints were removed."""
     for path in (RUN / "checkpoints").iterdir():
         path.unlink()
@@ -454,20 +457,20 @@ def test_auto_never_replaces_a_run_that_has_results(finished: Path, capsys: pyte
         lambda: (RUN / "evaluation/test.json").write_text("[]"),
     ],
 )
-def test_a_damaged_file_does_not_stop_a_resumed_run(finished: Path, damage: Callable[[], object]) -> None:
+def test_a_damaged_file_does_not_stop_a_resumed_run(finished_folder: Path, damage: Callable[[], object]) -> None:
     damage()
     assert lntl(*RESUME) == 0
     assert len(metrics(RUN)) == 4
 
 
-def test_a_log_that_cannot_be_opened_is_an_error(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_that_cannot_be_opened_is_an_error(finished_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (RUN / "run.log").unlink()
     (RUN / "run.log").mkdir()
     assert "run.log" in run_refused_command(capsys, *RESUME)
 
 
-def test_the_erm_run_of_a_renamed_run_stays_in_its_folder(finished: Path) -> None:
+def test_the_erm_run_of_a_renamed_run_stays_in_its_folder(finished_folder: Path) -> None:
     """A resumed run stays in its folder even if the configuration has a new experiment name."""
-    write_config(finished, evaluation={"erm_epochs": 1})
+    write_config(finished_folder, evaluation={"erm_epochs": 1})
     assert lntl(*TRAIN, "--resume", str(RUN), "project.experiment_name=renamed") == 0
     assert [path.name for path in Path("results").iterdir()] == ["tiny"]

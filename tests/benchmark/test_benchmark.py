@@ -85,13 +85,13 @@ def jobs(tmp_path: Path) -> list[PlannedRun]:
     return plans.planned_runs(plans.read(path), path)
 
 
-def marks(bench: Benchmark) -> list[Any]:
+def read_marks(bench: Benchmark) -> list[Any]:
     return [json.loads(text) for text in (bench.scratch.parent / "marks").read_text().splitlines()]
 
 
 def test_two_runs_at_a_time_have_one_thread_each(bench: Benchmark, jobs: list[PlannedRun]) -> None:
     num_running = [len(progress.running_runs) for progress in bench.run(jobs)]
-    rows = sorted(marks(bench), key=lambda row: row[1])
+    rows = sorted(read_marks(bench), key=lambda row: row[1])
     assert max(num_running) == 2
     assert {tuple(sorted(row[0] for row in rows[i : i + 2])) for i in (0, 2)} == {(1, 2), (3, 4)}
     assert {row[3] for row in rows} == {"1"}
@@ -139,7 +139,7 @@ def test_a_finished_run_with_a_damaged_file_counts_as_failed(
 def test_a_run_with_a_line_is_not_made_again(bench: Benchmark, jobs: list[PlannedRun]) -> None:
     list(bench.run(jobs[:2]))
     list(bench.run(jobs))
-    assert sorted(row[0] for row in marks(bench)) == [1, 2, 3, 4, 5]
+    assert sorted(row[0] for row in read_marks(bench)) == [1, 2, 3, 4, 5]
     assert bench.missing_runs(jobs) == []
     assert list(bench.run(jobs)) == []
 
@@ -159,17 +159,17 @@ def test_a_line_of_another_split_is_ignored(bench: Benchmark, jobs: list[Planned
     del texts[0]["split"]  # lines of older versions have no split
     texts[1]["split"] = "val"
     bench.results.write_text("".join(json.dumps(text) + "\n" for text in texts))
-    missing = [job.seed for job in bench.missing_runs(jobs[:2])]
-    assert missing == [lines[1].seed]
+    missing_seeds = [job.seed for job in bench.missing_runs(jobs[:2])]
+    assert missing_seeds == [lines[1].seed]
     assert [job.seed for job in replace(bench, split="val").missing_runs(jobs[:2])] == [lines[0].seed]
 
 
-@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("keep_runs", [False, True])
 def test_the_folder_of_a_run_is_removed_unless_keep_runs_is_set(
-    bench: Benchmark, jobs: list[PlannedRun], keep: bool
+    bench: Benchmark, jobs: list[PlannedRun], keep_runs: bool
 ) -> None:
-    list(Benchmark(bench.results, bench.command, 2, keep_runs=keep).run(jobs[:1]))
-    assert (bench.scratch / jobs[0].id / "result.json").exists() is keep
+    list(Benchmark(bench.results, bench.command, 2, keep_runs=keep_runs).run(jobs[:1]))
+    assert (bench.scratch / jobs[0].id / "result.json").exists() is keep_runs
     assert (bench.scratch / ".gitignore").read_text() == "*\n"
 
 
@@ -191,10 +191,10 @@ def make_stopped_run(bench: Benchmark, job: PlannedRun) -> Path:
 def test_a_stopped_run_is_resumed_if_only_its_paths_have_changed(bench: Benchmark, jobs: list[PlannedRun]) -> None:
     checkpoint_path = make_stopped_run(bench, jobs[0])
     config_path = bench.scratch / f"{jobs[0].id}.yaml"
-    config_path.write_text("logging: {output_dir: elsewhere}\n")  # written from another working directory
+    config_path.write_text("logging: {output_dir: other_folder}\n")  # written from another working directory
     list(Benchmark(bench.results, bench.command, 2, keep_runs=True).run(jobs[:1]))
     assert checkpoint_path.exists()
-    assert "elsewhere" not in config_path.read_text()
+    assert "other_folder" not in config_path.read_text()
 
 
 @pytest.mark.parametrize(("code", "is_kept"), [(1, True), (2, True), (143, True), (DEAD_END_CODE, False)])
@@ -226,9 +226,9 @@ def test_a_stopped_worker_does_not_count_as_failed(bench: Benchmark, jobs: list[
 
 
 def test_a_benchmark_stops_on_request(bench: Benchmark, jobs: list[PlannedRun]) -> None:
-    polls: Iterator[bool] = iter([False, True])
+    answers: Iterator[bool] = iter([False, True])
     with pytest.raises(Interrupted, match="5 runs are not done"):
-        list(bench.run(jobs, lambda: next(polls)))
+        list(bench.run(jobs, lambda: next(answers)))
     assert results.read(bench.results) == []
 
 
@@ -238,7 +238,7 @@ def test_a_benchmark_stops_on_request(bench: Benchmark, jobs: list[PlannedRun]) 
 @pytest.fixture(scope="module")
 def benchmark_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a benchmark in which one run diverges, one is killed by the system, and two succeed."""
-    folder = tmp_path_factory.mktemp("made")
+    folder = tmp_path_factory.mktemp("benchmark")
     write_config(folder, training=ERM)
     (folder / "killed.py").write_text(KILLED_METHOD)
     write_plan(
@@ -247,11 +247,11 @@ def benchmark_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"name": "dies", "overrides": ["training.phases.0.method=killed.KilledMethod"]},
         {"name": "erm", "grid": {"data.color_var": [0.02, 0.05]}},
     )
-    assert run("benchmark", "plan.yaml", "--workers", "2", folder=folder, prepare=_make_killed_importable) == 1
+    assert run("benchmark", "plan.yaml", "--workers", "2", folder=folder, prepare=_make_killed_method_importable) == 1
     return folder
 
 
-def _make_killed_importable() -> None:
+def _make_killed_method_importable() -> None:
     """Let this process and its workers import killed.py from the working directory."""
     sys.path.insert(0, str(Path.cwd()))
     os.environ["PYTHONPATH"] = os.pathsep.join((str(Path.cwd()), os.environ.get("PYTHONPATH", "")))
@@ -323,8 +323,8 @@ def test_a_complete_benchmark_runs_nothing(
 @pytest.mark.full
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
 def test_a_benchmark_stopped_within_a_run_continues_the_run(tmp_path: Path, number: signal.Signals, code: int) -> None:
-    uninterrupted, stopped_folder = tmp_path / "uninterrupted", tmp_path / "stopped"
-    for folder in (uninterrupted, stopped_folder):
+    uninterrupted_folder, stopped_folder = tmp_path / "uninterrupted", tmp_path / "stopped"
+    for folder in (uninterrupted_folder, stopped_folder):
         folder.mkdir()
         write_config(folder, training=ERM | {"phases": [{"method": "erm", "epochs": 8}]})
     write_plan(stopped_folder, {"name": "erm"}, seed_keys=["project.seed"])
@@ -341,8 +341,8 @@ def test_a_benchmark_stopped_within_a_run_continues_the_run(tmp_path: Path, numb
     assert run("benchmark", "plan.yaml", folder=stopped_folder) == 0
     (line,) = results.read(stopped_folder / "results.jsonl")
     assert line.wall_seconds is None  # two processes trained the run, so the time is unknown
-    assert run("train", "tiny.yaml", "project.seed=1", folder=uninterrupted) == 0
-    result = json.loads((uninterrupted / "results/tiny/result.json").read_text())
+    assert run("train", "tiny.yaml", "project.seed=1", folder=uninterrupted_folder) == 0
+    result = json.loads((uninterrupted_folder / "results/tiny/result.json").read_text())
     assert line.metrics == result["last"]["test"]
     assert line.epochs == 8
 

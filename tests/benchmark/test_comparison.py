@@ -60,13 +60,13 @@ LINES = [
 TABLE = compare(LINES)
 
 
-def rows(text: str) -> dict[str, list[str]]:
+def parse_rows(text: str) -> dict[str, list[str]]:
     """Return the further cells of each row of a Markdown table by its first cell."""
     cells = [[c.strip() for c in x.strip("| ").split(" | ")] for x in text.splitlines() if x.startswith("|")]
     return {name: values for name, *values in cells}
 
 
-def mean_and_std(values: list[float]) -> tuple[float, float]:
+def compute_mean_and_std(values: list[float]) -> tuple[float, float]:
     mean = sum(values) / len(values)
     return mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
 
@@ -78,7 +78,7 @@ def test_means_and_sample_deviations_equal_a_loop() -> None:
         (er_m, 0.05, [0.85, 0.83, 0.81]),
         (best, 0.02, [0.95, 0.97]),
     ):
-        mean, std = mean_and_std(values)
+        mean, std = compute_mean_and_std(values)
         assert row.scores[column].mean == pytest.approx(mean)
         assert row.scores[column].std == pytest.approx(std)
     assert best.scores[0.02].failed_seeds == (12,)
@@ -93,8 +93,8 @@ def test_one_seed_has_no_deviation() -> None:
 
 def test_the_markdown_table_has_scores_notes_and_failures() -> None:
     text = tables.to_markdown(TABLE)
-    table = rows(text)
-    mean, std = mean_and_std([0.40, 0.44, 0.39])
+    table = parse_rows(text)
+    mean, std = compute_mean_and_std([0.40, 0.44, 0.39])
     assert list(table)[:4] == ["accuracy by colour variance σ²", "---", r"er\_m", "best"]
     assert table[r"er\_m"] == [f"{mean:.4f} ± {std:.4f}".replace("0.", "."), ".8300 ± .0200"]
     assert table["best"] == ["**.9600 ± .0141 (n=2)**", "failed"]
@@ -104,12 +104,12 @@ def test_the_markdown_table_has_scores_notes_and_failures() -> None:
 
 
 def test_every_published_row_is_in_the_table() -> None:
-    table, text = rows(tables.to_markdown(TABLE)), tables.to_markdown(TABLE)
-    for published in paper.PUBLISHED_RESULTS:
-        cells = [cell.strip("*") for cell in table[published.name]]
-        assert cells == [f"{published.accuracy[c]:.4f}".removeprefix("0") for c in (0.02, 0.05)]
-        assert published.source in text
-        assert published.confirmed != published.name.endswith("as recalled, unconfirmed")
+    table, text = parse_rows(tables.to_markdown(TABLE)), tables.to_markdown(TABLE)
+    for published_row in paper.PUBLISHED_RESULTS:
+        cells = [cell.strip("*") for cell in table[published_row.name]]
+        assert cells == [f"{published_row.accuracy[c]:.4f}".removeprefix("0") for c in (0.02, 0.05)]
+        assert published_row.source in text
+        assert published_row.confirmed != published_row.name.endswith("as recalled, unconfirmed")
     assert table["CSAD, as recalled, unconfirmed"][1] == "**.9850**"  # the highest accuracy of the column is bold
 
 
@@ -134,16 +134,16 @@ def test_the_published_accuracies_are_those_of_paper_md(name: str, accuracies: s
 
 def test_the_csv_has_all_digits() -> None:
     lines = list(csv.DictReader(io.StringIO(tables.to_csv(TABLE))))
-    ours = [x for x in lines if x["source"] == "ours"]
-    assert [(x["method"], x[COLOR_VAR], x["n"], x["failed_seeds"]) for x in ours] == [
+    our_lines = [x for x in lines if x["source"] == "ours"]
+    assert [(x["method"], x[COLOR_VAR], x["n"], x["failed_seeds"]) for x in our_lines] == [
         ("er_m", "0.02", "3", ""),
         ("er_m", "0.05", "3", ""),
         ("best", "0.02", "2", "12"),
         ("best", "0.05", "0", "10"),
     ]
-    mean, std = mean_and_std([0.40, 0.44, 0.39])
-    assert (float(ours[0]["mean"]), float(ours[0]["std"])) == (pytest.approx(mean), pytest.approx(std))
-    assert (ours[3]["mean"], ours[3]["std"]) == ("", "")
+    mean, std = compute_mean_and_std([0.40, 0.44, 0.39])
+    assert (float(our_lines[0]["mean"]), float(our_lines[0]["std"])) == (pytest.approx(mean), pytest.approx(std))
+    assert (our_lines[3]["mean"], our_lines[3]["std"]) == ("", "")
     assert len(lines) == 4 + 2 * len(paper.PUBLISHED_RESULTS)
 
 
@@ -164,9 +164,9 @@ def test_the_latex_table_is_complete_and_escaped() -> None:
     assert r"er\_m & .4100 $\pm$ .0265 & .8300 $\pm$ .0200 \\" in text
     assert r"best & \textbf{.9600 $\pm$ .0141 (n=2)} & failed \\" in text
     assert text.count(r"\midrule") == 2
-    body = [x for x in text.splitlines() if x.endswith(r"\\") and "multicolumn" not in x]
-    assert {x.count(" & ") for x in body} == {2}
-    assert not re.search(r"(?<!\\)_", "\n".join(body))
+    body_lines = [x for x in text.splitlines() if x.endswith(r"\\") and "multicolumn" not in x]
+    assert {x.count(" & ") for x in body_lines} == {2}
+    assert not re.search(r"(?<!\\)_", "\n".join(body_lines))
 
 
 def test_the_terminal_table_has_scores_and_failures() -> None:
@@ -179,12 +179,14 @@ def test_the_terminal_table_has_scores_and_failures() -> None:
 
 def test_a_plan_sets_the_order_the_labels_and_the_counted_runs() -> None:
     plan_rows = [("best", "Best (ours)", 10), ("best", "Best (ours)", 11), ("er_m", "ERM", 10), ("new", "new", 10)]
-    planned = [BenchmarkRun(name, label, {COLOR_VAR: 0.02}, f"{name}0.02", seed) for name, label, seed in plan_rows]
-    table = compare(LINES, planned)
+    planned_runs = [
+        BenchmarkRun(name, label, {COLOR_VAR: 0.02}, f"{name}0.02", seed) for name, label, seed in plan_rows
+    ]
+    table = compare(LINES, planned_runs)
     assert [row.name for row in table.our_rows] == ["Best (ours)", "ERM", "new"]
     assert table.columns == [0.02]
     assert table.our_rows[1].scores[0.02].values == (0.40,)
-    assert rows(tables.to_markdown(table))["new"] == []  # not run yet
+    assert parse_rows(tables.to_markdown(table))["new"] == []  # not run yet
     assert any(note.startswith("1 of 4 runs are not made yet") for note in table.notes)
     assert any("7 lines belong to other configurations or seeds and are not used" in note for note in table.notes)
 
@@ -238,7 +240,7 @@ def test_the_lowest_error_or_gap_is_the_best(metric: str) -> None:
         make_line(name, 1, None, None) | {"metrics": {metric: gap}} for name, gap in (("wide", 0.4), ("narrow", 0.1))
     ]
     table = compare(lines, metric=metric)
-    assert rows(tables.to_markdown(table))["narrow"] == ["**.1000**"]
+    assert parse_rows(tables.to_markdown(table))["narrow"] == ["**.1000**"]
     assert tables.to_markdown(table).count("**") == 2
     assert [text.get_text() for text in comparison_figure(table).axes[0].get_yticklabels()] == ["wide", "narrow"]
 
@@ -279,13 +281,15 @@ def test_every_table_can_be_drawn_and_written(table: Comparison) -> None:
 def test_the_figure_shows_means_bands_and_confirmed_published_accuracies() -> None:
     figure = comparison_figure(TABLE)
     (axes,) = figure.axes
-    er_m, best, *published = axes.lines
+    er_m, best, *published_marks = axes.lines
     assert list(er_m.get_ydata()) == [pytest.approx(0.41), pytest.approx(0.83)]
     assert list(best.get_xdata()) == [0.02]
-    assert {str(mark.get_label()) for mark in published} == {p.name for p in paper.PUBLISHED_RESULTS if p.confirmed}
+    assert {str(mark.get_label()) for mark in published_marks} == {
+        p.name for p in paper.PUBLISHED_RESULTS if p.confirmed
+    }
     assert len(axes.collections) == 2
     corners = axes.collections[0].get_paths()[0].vertices
-    mean, std = mean_and_std([0.40, 0.44, 0.39])
+    mean, std = compute_mean_and_std([0.40, 0.44, 0.39])
     assert min(corners[:, 1]) == pytest.approx(mean - std)
     (legend,) = figure.legends
     names = [text.get_text() for text in legend.get_texts()]
@@ -342,7 +346,7 @@ def test_the_plan_beside_the_results_decides_which_lines_count(
     lines = [make_line("er_m", job.seed, 0.5 + job.seed / 100, config_hash=job.config_hash) for job in jobs]
     Path("results.jsonl").write_text("".join(json.dumps(x) + "\n" for x in (*LINES, *lines)))
     assert lntl("compare", "results.jsonl") == 0
-    assert rows(Path("table.md").read_text())["ERM"] == [".6050 ± .0071"]
+    assert parse_rows(Path("table.md").read_text())["ERM"] == [".6050 ± .0071"]
     assert "10 lines belong to other" in " ".join(capsys.readouterr().out.split())
 
 
@@ -356,7 +360,7 @@ def test_results_of_another_plan_have_separate_tables(results_folder: Path) -> N
     (job,) = plans.planned_runs(plans.read(Path("tune.yaml")), Path("tune.yaml"))
     tuned_results.write_text(json.dumps(make_line("er_m", job.seed, 0.5, config_hash=job.config_hash)) + "\n")
     assert lntl("compare", "tuned.jsonl") == 0
-    assert rows(Path("tuned_table.md").read_text())["ERM"] == [".5000"]
+    assert parse_rows(Path("tuned_table.md").read_text())["ERM"] == [".5000"]
     assert Path("tuned_figure.png").stat().st_size > 0
     assert Path("table.md").read_text() == table
 

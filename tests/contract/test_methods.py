@@ -28,7 +28,7 @@ MakeTrainer = Callable[..., Trainer]
 Phase = dict[str, Any]
 
 
-def variants() -> Iterator[Phase]:
+def iterate_variants() -> Iterator[Phase]:
     """Yield a phase for each method and for each further value of its settings with a list of valid values."""
     for method in METHODS:
         yield {"method": method}
@@ -54,7 +54,7 @@ def parametrize_phases(is_fast: Callable[[Phase], bool]) -> pytest.MarkDecorator
             pytest.param(
                 phase, id="-".join(map(str, phase.values())), marks=[] if is_fast(phase) else [pytest.mark.full]
             )
-            for phase in (*variants(), *FURTHER_PHASES)
+            for phase in (*iterate_variants(), *FURTHER_PHASES)
         ],
     )
 
@@ -138,10 +138,10 @@ def test_an_epoch_changes_exactly_the_networks_that_the_method_trains(make_train
     assert all(torch.tensor(value).isfinite() for value in record.metrics.values())
 
 
-def gradients(method: Method, batch: Batch) -> dict[str, Tensor]:
+def compute_gradients(method: Method, batch: Batch) -> dict[str, Tensor]:
     """Return the flat gradient of each network, also of the method's own, summed over its objectives on a batch."""
     networks = {name: getattr(method, name).train() for name in ("f", "g", "h")} | method.own_networks
-    total = {name: torch.zeros(sum(p.numel() for p in net.parameters())) for name, net in networks.items()}
+    total_gradients = {name: torch.zeros(sum(p.numel() for p in net.parameters())) for name, net in networks.items()}
     for objective in method.objectives(batch, 0.5):
         parameters_by_name = {
             name: [*net.parameters()] for name, net in networks.items() if any(net is o for o in objective.over)
@@ -152,30 +152,30 @@ def gradients(method: Method, batch: Batch) -> dict[str, Tensor]:
             torch.autograd.grad(objective.loss, [p for parameters in parameters_by_name.values() for p in parameters])
         )
         for name, parameters in parameters_by_name.items():
-            total[name] += torch.cat([next(gradient_iterator).flatten() for _ in parameters])
-    return total
+            total_gradients[name] += torch.cat([next(gradient_iterator).flatten() for _ in parameters])
+    return total_gradients
 
 
 @all_variants
 def test_a_method_trains_differently_from_erm(make_trainer: MakeTrainer, phase: Phase, batch: Batch) -> None:
     """With equal weights, each method differs from ERM in the gradients of a batch or in the sampling weights."""
-    trainer, erm = make_trainer(phase), make_trainer("erm")
+    trainer, erm_trainer = make_trainer(phase), make_trainer("erm")
     trainer._prepare()
     method_gradients, trains, sampling_weights = (
-        gradients(trainer.method, batch),
+        compute_gradients(trainer.method, batch),
         trainer.method.trains,
         trainer.method.sampling_weights(),
     )
-    erm.networks.load_state_dict(trainer.networks.state_dict())
-    erm_gradients = gradients(erm.method, batch)
-    untrained = {"f", "g", "h"} - set(trains)
-    assert all(method_gradients[name].any() != (name in untrained) for name in method_gradients)
+    erm_trainer.networks.load_state_dict(trainer.networks.state_dict())
+    erm_gradients = compute_gradients(erm_trainer.method, batch)
+    untrained_networks = {"f", "g", "h"} - set(trains)
+    assert all(method_gradients[name].any() != (name in untrained_networks) for name in method_gradients)
     if phase["method"] != "erm" and trains:
-        differs = any(
+        has_other_gradients = any(
             (method_gradients[name] - erm_gradients[name]).norm() > 1e-4 * method_gradients[name].norm()
             for name in trains
         )
-        assert differs or (
+        assert has_other_gradients or (
             sampling_weights is not None and len(sampling_weights[trainer.loader.split.row].unique()) > 1
         )
 
@@ -246,8 +246,8 @@ def test_a_method_without_sees_bias_gets_no_bias_labels(
     monkeypatch.setattr(trainer.method, "objectives", lambda batch, p: batches.append(batch) or objectives(batch, p))
     next(trainer.epoch())
     batch = batches[0]
-    labelled = bool((batch.bias != IGNORE).any() or (batch.group != IGNORE).any() or batch.bias_features.any())
-    assert labelled == trainer.method.sees_bias
+    has_labels = bool((batch.bias != IGNORE).any() or (batch.group != IGNORE).any() or batch.bias_features.any())
+    assert has_labels == trainer.method.sees_bias
 
 
 # --- the state of a method ---
@@ -304,16 +304,16 @@ def train_until(trainer: Trainer, *stops: int) -> tuple[list[EpochRecord], dict[
 # --- lntl ---
 
 
-def weights(networks: Networks, *names: str) -> dict[str, Tensor]:
+def get_weights(networks: Networks, *names: str) -> dict[str, Tensor]:
     return {key: value for key, value in networks.state_dict().items() if key.split(".")[0] in names}
 
 
 def test_lntl_without_its_terms_is_erm_bit_for_bit(make_trainer: MakeTrainer) -> None:
-    lntl = make_trainer({"method": "lntl", "lam": 0.0, "mu": 0.0, "epochs": 2})
-    erm = make_trainer({"method": "erm", "epochs": 2})
-    task = [[record.metrics["train/task"] for record in trainer] for trainer in (lntl, erm)]
-    assert task[0] == task[1]
-    assert_equal(weights(lntl.networks, "f", "g"), weights(erm.networks, "f", "g"))
+    lntl_trainer = make_trainer({"method": "lntl", "lam": 0.0, "mu": 0.0, "epochs": 2})
+    erm_trainer = make_trainer({"method": "erm", "epochs": 2})
+    task_losses = [[record.metrics["train/task"] for record in trainer] for trainer in (lntl_trainer, erm_trainer)]
+    assert task_losses[0] == task_losses[1]
+    assert_equal(get_weights(lntl_trainer.networks, "f", "g"), get_weights(erm_trainer.networks, "f", "g"))
 
 
 @pytest.mark.parametrize(
@@ -343,7 +343,7 @@ def train_like_the_authors(networks: Networks, batches: list[Batch], lam: float,
     Each network has SGD with momentum 0.9 and weight decay 5e-4; the gradient of f is multiplied by -mu.
     """
     networks.train()
-    steps = {
+    optimizers = {
         name: torch.optim.SGD(net.parameters(), lr, momentum=0.9, weight_decay=5e-4)
         for name, net in networks.named_children()
     }
@@ -353,8 +353,8 @@ def train_like_the_authors(networks: Networks, batches: list[Batch], lam: float,
         log_q = torch.log_softmax(networks.h(z), dim=1)
         information = sum((log_q.exp() * log_q)[:, :, c].sum(dim=1).mean() for c in range(3)) / 3
         (cross_entropy(networks.g(z), batch.y) + lam * information).backward()
-        steps["f"].step()
-        steps["g"].step()
+        optimizers["f"].step()
+        optimizers["g"].step()
 
         networks.zero_grad()
         logits = networks.h(networks.f(batch.x))
@@ -362,8 +362,8 @@ def train_like_the_authors(networks: Networks, batches: list[Batch], lam: float,
         loss.backward()
         for parameter in networks.f.parameters():
             parameter.grad.mul_(-mu)
-        steps["f"].step()
-        steps["h"].step()
+        optimizers["f"].step()
+        optimizers["h"].step()
 
 
 def test_the_alternating_schedule_equals_the_authors_two_sub_steps(
@@ -395,7 +395,7 @@ def test_the_gradients_of_eq_9_equal_those_of_its_three_terms(
     parameters = {name: [*net.parameters()] for name, net in nets.items()}
 
     (objective,) = method.objectives(batch, 0.5)
-    gradients_found = torch.autograd.grad(
+    gradients = torch.autograd.grad(
         objective.loss, [p for network_parameters in parameters.values() for p in network_parameters]
     )
 
@@ -412,7 +412,7 @@ def test_the_gradients_of_eq_9_equal_those_of_its_three_terms(
     expected_gradients = [
         g for name in losses for g in torch.autograd.grad(losses[name], parameters[name], retain_graph=True)
     ]
-    torch.testing.assert_close(gradients_found, tuple(expected_gradients))
+    torch.testing.assert_close(gradients, tuple(expected_gradients))
     for name, term in (("task", task), ("mi", information), ("bias", bias)):
         assert objective.terms[name].item() == pytest.approx(term.item(), rel=1e-6)
 
@@ -422,16 +422,24 @@ def test_max_gradient_ratio_limits_the_adversary_by_the_gradient_of_the_task(
 ) -> None:
     """The gradient of f is that of the task plus a share of the adversary's; those of g and h do not change."""
     settings = {"method": "lntl", "lam": 0.4, "mu": 0.3}
-    task, unlimited, limited = (
-        gradients(get_method(make_trainer(p)), batch)
+    task_gradients, unlimited_gradients, limited_gradients = (
+        compute_gradients(get_method(make_trainer(p)), batch)
         for p in (settings | {"lam": 0.0, "mu": 0.0}, settings, settings | {"max_gradient_ratio": 0.05})
     )
-    torch.testing.assert_close([limited["g"], limited["h"]], [unlimited["g"], unlimited["h"]])
-    adversary, limited_adversary = unlimited["f"] - task["f"], limited["f"] - task["f"]
-    factor = float(limited_adversary.norm() / adversary.norm())
+    torch.testing.assert_close(
+        [limited_gradients["g"], limited_gradients["h"]], [unlimited_gradients["g"], unlimited_gradients["h"]]
+    )
+    adversary_gradient, limited_adversary_gradient = (
+        unlimited_gradients["f"] - task_gradients["f"],
+        limited_gradients["f"] - task_gradients["f"],
+    )
+    factor = float(limited_adversary_gradient.norm() / adversary_gradient.norm())
     assert factor < 0.9
     torch.testing.assert_close(
-        limited_adversary, factor * adversary, rtol=1e-3, atol=1e-3 * float(limited_adversary.abs().max())
+        limited_adversary_gradient,
+        factor * adversary_gradient,
+        rtol=1e-3,
+        atol=1e-3 * float(limited_adversary_gradient.abs().max()),
     )
 
 

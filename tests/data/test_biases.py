@@ -33,17 +33,19 @@ def raise_error(image: np.ndarray) -> float:
     raise RuntimeError("no horizon")
 
 
-def arrays(source: ImageSource) -> np.ndarray:
+def read_arrays(source: ImageSource) -> np.ndarray:
     return source.pixels(torch.arange(len(source))).permute(0, 2, 3, 1).double().numpy()
 
 
 def test_mean_colour_and_brightness_equal_slow_loops(source: ImageSource) -> None:
     colors, brightness = biases.measure("color", source), biases.measure("brightness", source)
     assert brightness.shape == (5, 1)
-    for image, color, bright in zip(arrays(source), colors.tolist(), brightness[:, 0].tolist(), strict=True):
+    for image, measured_color, measured_brightness in zip(
+        read_arrays(source), colors.tolist(), brightness[:, 0].tolist(), strict=True
+    ):
         means = [sum(image[i, j, channel] for i in range(20) for j in range(20)) / 400 / 255 for channel in range(3)]
-        assert color == pytest.approx(means)
-        assert bright == pytest.approx(0.299 * means[0] + 0.587 * means[1] + 0.114 * means[2])
+        assert measured_color == pytest.approx(means)
+        assert measured_brightness == pytest.approx(0.299 * means[0] + 0.587 * means[1] + 0.114 * means[2])
 
 
 @pytest.mark.parametrize(("height", "width"), [(20, 12), (5, 7), (1, 1)])
@@ -63,13 +65,13 @@ def test_the_background_is_the_mean_of_the_border_pixels(side: int, edge: int) -
     images = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     for image, background in zip(images.tolist(), biases.background(images).tolist(), strict=True):
         for channel in range(3):
-            frame = [
+            border_values = [
                 image[channel][i][j]
                 for i in range(side)
                 for j in range(side)
                 if min(i, j) < edge or max(i, j) >= side - edge
             ]
-            assert background[channel] == pytest.approx(sum(frame) / len(frame) / 255)
+            assert background[channel] == pytest.approx(sum(border_values) / len(border_values) / 255)
 
 
 def test_white_is_one_and_black_is_zero() -> None:
@@ -86,7 +88,7 @@ def test_the_bias_size_is_the_size_of_the_file_in_bytes(source: ImageSource) -> 
 
 def test_a_user_function_is_called_with_each_image(source: ImageSource) -> None:
     values = biases.measure("test_biases.measure_contrast", source)
-    assert values[:, 0].tolist() == [image.max() - image.min() for image in arrays(source)]
+    assert values[:, 0].tolist() == [image.max() - image.min() for image in read_arrays(source)]
 
 
 @pytest.mark.parametrize("name", [*biases.NAMES, "test_biases.measure_contrast"])

@@ -37,9 +37,12 @@ def test_an_image_is_fitted_into_the_square(tmp_path: Path, width: int, height: 
     elif fit == "stretch":
         expected = image.resize((side, side), Image.Resampling.BILINEAR)
     else:
-        inner = round(width * side / max(width, height)), round(height * side / max(width, height))
+        inner_size = round(width * side / max(width, height)), round(height * side / max(width, height))
         expected = Image.new("RGB", (side, side))
-        expected.paste(image.resize(inner, Image.Resampling.BILINEAR), ((side - inner[0]) // 2, (side - inner[1]) // 2))
+        expected.paste(
+            image.resize(inner_size, Image.Resampling.BILINEAR),
+            ((side - inner_size[0]) // 2, (side - inner_size[1]) // 2),
+        )
     crop_tolerance = 0 if (width - edge) % 2 == (height - edge) % 2 == 0 else 255 / (2 * (edge - 1)) + 1
     # With a crop, the expected border differs: the resize filter also reads pixels outside the cropped window.
     inner_pixels = slice(1, -1) if fit == "crop" else slice(None)
@@ -86,9 +89,8 @@ def test_exif_orientation_is_applied(tmp_path: Path, kind: str) -> None:
         exif = Image.Exif()
         exif[ORIENTATION] = orientation
         path = save_image(tmp_path / f"a.{kind}", np.ascontiguousarray(stored_image), exif=exif)
-        if not are_close(
-            decode(path, 16, "crop"), upright, 25 if kind in ("jpg", "webp") else 0
-        ):  # JPEG and WebP are lossy
+        tolerance = 25 if kind in ("jpg", "webp") else 0  # JPEG and WebP are lossy
+        if not are_close(decode(path, 16, "crop"), upright, tolerance):
             mismatches.append(orientation)
     assert mismatches == []
 
@@ -100,13 +102,17 @@ def test_grey_one_bit_and_palette_images_become_rgb(tmp_path: Path) -> None:
     grey = make_gradient(16, 16)[:, :, 0]
     as_rgb = np.repeat(grey[:, :, None], 3, axis=2)
     assert are_close(decode(save_image(tmp_path / "l.png", grey), 16, "crop"), as_rgb, 0)
-    one_bit = Image.fromarray(grey).point(lambda v: 255 * (v > 127)).convert("1")
+    one_bit_image = Image.fromarray(grey).point(lambda v: 255 * (v > 127)).convert("1")
     expected = np.where(as_rgb > 127, 255, 0)
-    assert are_close(decode(save_image(tmp_path / "1.png", one_bit), 16, "crop"), expected, 0)
-    palette = Image.fromarray(make_gradient(16, 16)).quantize(256)
-    assert palette.mode == "P"
-    assert are_close(decode(save_image(tmp_path / "p.png", palette), 16, "crop"), np.asarray(palette.convert("RGB")), 0)
-    assert are_close(decode(save_image(tmp_path / "p.gif", palette), 16, "crop"), np.asarray(palette.convert("RGB")), 0)
+    assert are_close(decode(save_image(tmp_path / "1.png", one_bit_image), 16, "crop"), expected, 0)
+    palette_image = Image.fromarray(make_gradient(16, 16)).quantize(256)
+    assert palette_image.mode == "P"
+    assert are_close(
+        decode(save_image(tmp_path / "p.png", palette_image), 16, "crop"), np.asarray(palette_image.convert("RGB")), 0
+    )
+    assert are_close(
+        decode(save_image(tmp_path / "p.gif", palette_image), 16, "crop"), np.asarray(palette_image.convert("RGB")), 0
+    )
 
 
 def test_cmyk_images_become_rgb(tmp_path: Path) -> None:
@@ -147,9 +153,9 @@ def test_transparent_pixels_are_blended_with_white(tmp_path: Path, alpha: int) -
 
 
 def test_a_transparent_color_of_a_palette_or_of_an_opaque_mode_is_white(tmp_path: Path) -> None:
-    palette = Image.new("P", (8, 8), 3)
-    palette.putpalette([10, 20, 30] * 256)
-    path = save_image(tmp_path / "p.png", palette, transparency=3)
+    palette_image = Image.new("P", (8, 8), 3)
+    palette_image.putpalette([10, 20, 30] * 256)
+    path = save_image(tmp_path / "p.png", palette_image, transparency=3)
     assert (decode(path, 8, "crop") == 255).all()
     red = np.zeros((8, 8, 3), np.uint8) + np.array([200, 0, 0], np.uint8)
     assert (decode(save_image(tmp_path / "t.png", red, transparency=(200, 0, 0)), 8, "crop") == 255).all()
@@ -189,10 +195,10 @@ def test_half_a_file_is_refused(tmp_path: Path, kind: str) -> None:
     assert decode_and_get_reason(path)
 
 
-@pytest.mark.parametrize("allowed", [100, 300])  # 400 pixels: above the limit, and above twice the limit
-def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: int) -> None:
+@pytest.mark.parametrize("max_pixels", [100, 300])  # 400 pixels: above the limit, and above twice the limit
+def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_pixels: int) -> None:
     path = save_image(tmp_path / "a.png", make_gradient(20, 20))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", allowed)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", max_pixels)
     assert "perhaps a decompression bomb" in decode_and_get_reason(path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
     assert decode(path, 8, "crop").shape == (8, 8, 3)
@@ -211,13 +217,13 @@ def test_damaged_files_are_refused_or_decoded(tmp_path: Path, kind: str) -> None
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     options = {"exif": exif} if kind in ("jpg", "png", "webp", "tif") else {}
-    intact = save_image(tmp_path / f"intact.{kind}", make_gradient(24, 20), **options).read_bytes()
+    intact_bytes = save_image(tmp_path / f"intact.{kind}", make_gradient(24, 20), **options).read_bytes()
     random, path, outcomes = np.random.default_rng(1), tmp_path / f"a.{kind}", set()
     for _ in range(60):
-        damaged = bytearray(intact)
-        for position in random.integers(0, random.choice([60, len(intact)]), 3):
-            damaged[position] = random.integers(0, 256)
-        path.write_bytes(damaged)
+        damaged_bytes = bytearray(intact_bytes)
+        for position in random.integers(0, random.choice([60, len(intact_bytes)]), 3):
+            damaged_bytes[position] = random.integers(0, 256)
+        path.write_bytes(damaged_bytes)
         try:
             outcomes.add(decode(path, 8, "crop").shape)
         except UnreadableImageError as error:

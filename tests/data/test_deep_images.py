@@ -44,7 +44,7 @@ def write_table(folder: Path, images: Images, suffix: str = "png") -> Path:
     return folder / "a.csv"
 
 
-def build(path: Path, **settings: Any) -> Table:
+def build_data(path: Path, **settings: Any) -> Table:
     raw = {"path": str(path), "bias": "bias", "split": "split", "size": SIDE, "check": "exist"} | settings
     return Table(Table.Config.model_validate(raw))
 
@@ -63,7 +63,7 @@ def test_the_brightest_training_image_sets_the_scale(
     images = make_12_bit_images(channels)
     images[7][3, 3] = 5000  # a test image, brighter than every training image
     path = write_table(tmp_path, images, suffix)
-    data = build(path, check=check)
+    data = build_data(path, check=check)
     note = "images with more than 8 bits: values from 0 to 4095 become black to white (set data.white to change this)"
     assert note in data.notes
     for split in data.splits.values():
@@ -72,11 +72,11 @@ def test_the_brightest_training_image_sets_the_scale(
     if check == "read":
         assert f"1 images are brighter than 4095 and are clipped: {tmp_path}/7.{suffix}" in data.notes
     assert data.transform is not None
-    restored = restore(json.loads(json.dumps(data.transform.settings())))
+    restored_transform = restore(json.loads(json.dumps(data.transform.settings())))
     test = data.splits["test"]
-    files = [tmp_path / f"{row}.{suffix}" for row in test.row.tolist()]
+    paths = [tmp_path / f"{row}.{suffix}" for row in test.row.tolist()]
     with caplog.at_level(logging.WARNING, "lntl"):
-        assert torch.equal(restored(files), test.batch(torch.arange(len(test))).x)
+        assert torch.equal(restored_transform(paths), test.batch(torch.arange(len(test))).x)
     assert (
         f"7.{suffix}: its highest value, 5000, is above the white value of the training images and is clipped"
         in caplog.text
@@ -85,7 +85,7 @@ def test_the_brightest_training_image_sets_the_scale(
 
 def test_the_white_value_can_be_set(tmp_path: Path) -> None:
     images = make_12_bit_images()
-    data = build(write_table(tmp_path, images), white=65535)
+    data = build_data(write_table(tmp_path, images), white=65535)
     train = data.splits["train"]
     assert torch.equal(train.pixels(torch.tensor([0]))[0], scale_to_8_bits(images[0], 65535))
     assert data.transform is not None
@@ -96,7 +96,7 @@ def test_the_white_value_is_not_stored_for_8_bit_images(tmp_path: Path) -> None:
     path = write_table(tmp_path, make_12_bit_images())
     for k in range(N):
         Image.new("RGB", (SIDE, SIDE), (k, k, k)).save(tmp_path / f"{k}.png")
-    data = build(path, check="read")
+    data = build_data(path, check="read")
     assert data.notes == []
     assert data.transform is not None
     assert "white" not in data.transform.settings()
@@ -108,17 +108,17 @@ def test_16_bit_colors_are_scaled_and_not_truncated(tmp_path: Path) -> None:
     expected = scale_to_8_bits(colors, 65535).permute(1, 2, 0).numpy()
     assert np.array_equal(decode(tmp_path / "a.png", SIDE, "crop"), expected)
     assert np.array_equal(upright(tmp_path / "a.png"), expected)
-    alpha = np.concatenate([colors, np.full((SIDE, SIDE, 1), 65535)], axis=2)
-    alpha[:4, :, 3] = 0
-    (tmp_path / "b.png").write_bytes(encode_16_bit_png(alpha))
+    rgba = np.concatenate([colors, np.full((SIDE, SIDE, 1), 65535)], axis=2)
+    rgba[:4, :, 3] = 0
+    (tmp_path / "b.png").write_bytes(encode_16_bit_png(rgba))
     decoded = decode(tmp_path / "b.png", SIDE, "crop")
     assert (decoded[:4] == 255).all()
     assert np.array_equal(decoded[4:], expected[4:])
-    gray = alpha[..., 2:]
-    (tmp_path / "c.png").write_bytes(encode_16_bit_png(gray))
+    gray_and_alpha = rgba[..., 2:]
+    (tmp_path / "c.png").write_bytes(encode_16_bit_png(gray_and_alpha))
     assert np.array_equal(decode(tmp_path / "c.png", SIDE, "crop")[4:, :, 0], expected[4:, :, 2])
-    transparent = encode_16_bit_png(colors, {b"tRNS": colors[5, 5].astype(">u2").tobytes()})
-    (tmp_path / "d.png").write_bytes(transparent)
+    png_bytes = encode_16_bit_png(colors, {b"tRNS": colors[5, 5].astype(">u2").tobytes()})
+    (tmp_path / "d.png").write_bytes(png_bytes)
     assert decode(tmp_path / "d.png", SIDE, "crop")[5, 5].tolist() == [255, 255, 255]
 
 
@@ -142,39 +142,39 @@ def test_opened_images_with_16_bit_colors_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize("deflate", [False, True])
-def test_tiff_files_of_16_bit_colors_are_scaled(tmp_path: Path, order: str, deflate: bool) -> None:
+@pytest.mark.parametrize("is_compressed", [False, True])
+def test_tiff_files_of_16_bit_colors_are_scaled(tmp_path: Path, order: str, is_compressed: bool) -> None:
     colors = np.random.default_rng(0).integers(0, 65536, (SIDE, SIDE, 3))
-    (tmp_path / "a.tif").write_bytes(encode_rgb_tiff(colors, order, deflate))
+    (tmp_path / "a.tif").write_bytes(encode_rgb_tiff(colors, order, is_compressed))
     expected = scale_to_8_bits(colors, 65535).permute(1, 2, 0).numpy()
     assert np.array_equal(decode(tmp_path / "a.tif", SIDE, "crop"), expected)
 
 
-def encode_rgb_tiff(values: NDArray[np.int64], order: str, deflate: bool) -> bytes:
+def encode_rgb_tiff(values: NDArray[np.int64], order: str, is_compressed: bool) -> bytes:
     """Return a TIFF file of values (height, width, 3) of 16 bits, with byte order `order`, < or >."""
     height, width, _ = values.shape
     pixels = values.astype(f"{order}u2").tobytes()
-    pixels = zlib.compress(pixels) if deflate else pixels
+    pixels = zlib.compress(pixels) if is_compressed else pixels
     pixels += bytes(len(pixels) % 2)
     entries = [
-        (256, 4, 1, width), (257, 4, 1, height), (258, 3, 3, 8), (259, 4, 1, 8 if deflate else 1), (262, 4, 1, 2),
+        (256, 4, 1, width), (257, 4, 1, height), (258, 3, 3, 8), (259, 4, 1, 8 if is_compressed else 1), (262, 4, 1, 2),
         (273, 4, 1, 14), (277, 4, 1, 3), (278, 4, 1, height), (279, 4, 1, len(pixels)),
     ]  # fmt: skip
     directory = struct.pack(f"{order}H", len(entries))
     directory += b"".join(struct.pack(f"{order}HHII", *entry) for entry in entries)
-    head = struct.pack(f"{order}2sHI3H", b"II" if order == "<" else b"MM", 42, 14 + len(pixels), 16, 16, 16)
-    return head + pixels + directory + bytes(4)
+    header = struct.pack(f"{order}2sHI3H", b"II" if order == "<" else b"MM", 42, 14 + len(pixels), 16, 16, 16)
+    return header + pixels + directory + bytes(4)
 
 
 def test_damaged_16_bit_files_are_decoded_or_refused(tmp_path: Path) -> None:
-    intact = encode_16_bit_png(np.random.default_rng(0).integers(0, 65536, (SIDE, SIDE, 3)))
+    intact_bytes = encode_16_bit_png(np.random.default_rng(0).integers(0, 65536, (SIDE, SIDE, 3)))
     random, path, outcomes = np.random.default_rng(1), tmp_path / "a.png", set()
-    for end in (len(intact), len(intact) // 2):
+    for end in (len(intact_bytes), len(intact_bytes) // 2):
         for _ in range(40):
-            damaged = bytearray(intact[:end])
+            damaged_bytes = bytearray(intact_bytes[:end])
             for position in random.integers(0, random.choice([60, end]), 3):
-                damaged[position] = random.integers(0, 256)
-            path.write_bytes(damaged)
+                damaged_bytes[position] = random.integers(0, 256)
+            path.write_bytes(damaged_bytes)
             try:
                 outcomes.add(decode(path, 8, "crop").shape)
             except UnreadableImageError as error:

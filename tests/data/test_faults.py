@@ -14,9 +14,9 @@ def test_stop_lists_every_wrong_row_with_all_its_faults() -> None:
     faults = make_faults(10)
     faults.add([7, 3], "label is empty")
     faults.add([3], "missing file", lambda row: f" {row}.png")
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as error:
         faults.settle("stop")
-    assert str(caught.value).splitlines() == [
+    assert str(error.value).splitlines() == [
         "table t.csv: 2 of 10 rows are wrong; correct them, or leave them out with data.on_error: skip",
         "  line 5: label is empty; missing file 3.png",
         "  line 9: label is empty",
@@ -45,8 +45,8 @@ def test_more_wrong_rows_than_the_limit_are_counted_by_fault() -> None:
     faults = make_faults(1000)
     faults.add(range(900), "label is empty")
     faults.add(range(800, 810), "missing file", lambda row: f" {row}")
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as error:
         faults.settle("stop")
-    lines = str(caught.value).splitlines()
+    lines = str(error.value).splitlines()
     assert len(lines) == SHOWN + 2
     assert lines[-1] == f"  and {900 - SHOWN} more: label is empty ({900 - SHOWN}), missing file (10)"

@@ -30,12 +30,12 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def build(root: Path, **settings: Any) -> Folders:
+def build_data(root: Path, **settings: Any) -> Folders:
     return Folders(Folders.Config.model_validate({"root": str(root), "size": 4} | settings))
 
 
 def test_folder_names_give_split_label_and_bias(root: Path) -> None:
-    data = build(root)
+    data = build_data(root)
     assert (data.spec.class_names, data.spec.bias_value_names) == (("cat", "dog"), ("day", "night"))
     assert data.spec.num_rows == 24
     for name, split in data.splits.items():
@@ -51,19 +51,19 @@ def test_folder_names_give_split_label_and_bias(root: Path) -> None:
 
 
 def test_levels_can_be_set_and_biases_computed(root: Path) -> None:
-    data = build(root / "train", levels=["label", "bias"], val_fraction=0.25)
+    data = build_data(root / "train", levels=["label", "bias"], val_fraction=0.25)
     assert sum(len(split) for split in data.splits.values()) == 8
-    computed = build(root, levels=["split", "label"], bias={"from": "brightness", "bins": 2})
-    assert computed.spec.bias_value_names[0].startswith("brightness below")
+    data_with_computed_bias = build_data(root, levels=["split", "label"], bias={"from": "brightness", "bins": 2})
+    assert data_with_computed_bias.spec.bias_value_names[0].startswith("brightness below")
 
 
 def test_wrong_files_are_listed_by_their_paths(root: Path) -> None:
     write_image(root / "tests/cat/day/9.png", 0)
     write_image(root / "train/cat/loose.png", 0)
     (root / "val/dog/day/0.PNG").write_bytes(b"none")
-    with pytest.raises(UserError, match="3 of 26 rows are wrong") as caught:
-        build(root)
-    lines = [line.strip() for line in str(caught.value).splitlines()[1:]]
+    with pytest.raises(UserError, match="3 of 26 rows are wrong") as error:
+        build_data(root)
+    lines = [line.strip() for line in str(error.value).splitlines()[1:]]
     assert [line.partition(":")[0] for line in lines] == [
         "file tests/cat/day/9.png",
         "file train/cat/loose.png",
@@ -72,7 +72,7 @@ def test_wrong_files_are_listed_by_their_paths(root: Path) -> None:
     assert "unknown split 'tests'" in lines[0]
     assert "does not lie in split/label/bias/" in lines[1]
     assert "unreadable image" in lines[2]
-    assert len(build(root, on_error="skip").skipped_rows) == 3
+    assert len(build_data(root, on_error="skip").skipped_rows) == 3
 
 
 def test_all_image_formats_are_read_and_other_files_are_counted(root: Path) -> None:
@@ -80,7 +80,7 @@ def test_all_image_formats_are_read_and_other_files_are_counted(root: Path) -> N
         write_image(root / f"train/cat/day/more.{suffix}", 9)
     (root / "train/cat/day/page.PDF").write_text("")
     (root / "train/cat/day/README").write_text("")
-    data = build(root)
+    data = build_data(root)
     assert data.spec.num_rows == 24 + 10
     note = "4 files are ignored, because they are hidden or not images: 1 .pdf, 1 .txt, 1 hidden, 1 without suffix"
     assert note in data.notes
@@ -89,9 +89,9 @@ def test_all_image_formats_are_read_and_other_files_are_counted(root: Path) -> N
 
 def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no image file \(.apng"):
-        build(tmp_path)
+        build_data(tmp_path)
     with pytest.raises(UserError, match=r"none: there is no such folder; set data\.root"):
-        build(tmp_path / "none")
+        build_data(tmp_path / "none")
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_links_to_folders_are_followed_except_to_a_parent(root: Path, tmp_path: 
     assert image_files(root) == files
     assert "train/cat/day/0.PNG" in files.names
     (root / "train/eel").symlink_to(root / "train/cat")
-    assert build(root).spec.class_names == ("cat", "dog", "eel")
+    assert build_data(root).spec.class_names == ("cat", "dog", "eel")
 
 
 def test_broken_links_and_unreadable_folders_are_reported(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,15 +125,15 @@ def test_broken_links_and_unreadable_folders_are_reported(root: Path, monkeypatc
     with pytest.raises(
         UserError, match=r"train/eel: cannot read this file or folder: No such file or directory; repair"
     ):
-        build(root)
+        build_data(root)
     (root / "train/eel").unlink()
     (root / "train/cat/day/2.png").symlink_to(root / "nowhere.png")
     with pytest.raises(UserError, match=r"train/cat/day/2\.png: missing file"):
-        build(root)
+        build_data(root)
 
     def raise_permission_error(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr("lntl.data.folders.os.scandir", raise_permission_error)
     with pytest.raises(UserError, match=r"data: cannot read this file or folder: Permission denied"):
-        build(root)
+        build_data(root)

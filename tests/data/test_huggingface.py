@@ -28,7 +28,7 @@ SIZES = {"train": 24, "validation": 8, "test": 8}
 
 
 @pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def refuse_connections(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Fail on any connection; put the cache of the library into the folder of the test."""
 
     def refuse(*_: object) -> None:
@@ -45,7 +45,7 @@ def encode_image(number: int, side: int = 12) -> bytes:
     return file.getvalue()
 
 
-def columns(n: int, first_image: int = 0) -> dict[str, list[Any]]:
+def make_columns(n: int, first_image: int = 0) -> dict[str, list[Any]]:
     return {
         "image": [{"bytes": encode_image(first_image + i), "path": None} for i in range(n)],
         "label": [i % 2 for i in range(n)],
@@ -64,7 +64,7 @@ FEATURES = {
 
 def make_dataset() -> Any:
     splits = {
-        name: datasets.Dataset.from_dict(columns(n, 100 * k), features=datasets.Features(FEATURES))
+        name: datasets.Dataset.from_dict(make_columns(n, 100 * k), features=datasets.Features(FEATURES))
         for k, (name, n) in enumerate(SIZES.items())
     }
     return datasets.DatasetDict(splits)
@@ -89,7 +89,7 @@ def write_image_folders(folder: Path) -> Path:
         with (folder / name / "metadata.csv").open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["file_name", "label", "sky", "age"])
-            for i, (label, sky, age) in enumerate(zip(*[*columns(n).values()][1:], strict=True)):
+            for i, (label, sky, age) in enumerate(zip(*[*make_columns(n).values()][1:], strict=True)):
                 (folder / name / f"{i}.png").write_bytes(encode_image(100 * k + i))
                 writer.writerow([f"{i}.png", CLASSES[label], sky, age])
     return folder
@@ -111,17 +111,17 @@ def test_saved_sets_shards_and_image_folders_give_the_same_rows(make: Callable[[
     assert data.spec.bias_value_names == SKIES
     for k, split in enumerate(data.splits.values()):
         names = [data.row_name(row) for row in split.row.tolist()]  # "row 7 of train" or /folder/6.png
-        order = [int(Path(n).stem) if n.endswith(".png") else int(n.split()[1]) - 1 for n in names]
-        expected = [Image.open(io.BytesIO(encode_image(100 * k + i))) for i in order]
+        image_numbers = [int(Path(n).stem) if n.endswith(".png") else int(n.split()[1]) - 1 for n in names]
+        expected = [Image.open(io.BytesIO(encode_image(100 * k + i))) for i in image_numbers]
         pixels = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in expected])
         assert torch.equal(split.pixels(torch.arange(len(split))), pixels)
-        assert split.y.tolist() == [i % 2 for i in order]
+        assert split.y.tolist() == [i % 2 for i in image_numbers]
     if make is not write_image_folders:
         assert data.row_name(0) == "row 1 of train"
 
 
 def test_splits_are_drawn_or_read_from_a_column(tmp_path: Path) -> None:
-    dataset = datasets.Dataset.from_dict(columns(40) | {"part": ["train"] * 20 + ["val"] * 8 + ["test"] * 12})
+    dataset = datasets.Dataset.from_dict(make_columns(40) | {"part": ["train"] * 20 + ["val"] * 8 + ["test"] * 12})
     dataset.save_to_disk(str(tmp_path / "set"))
     data = open_dataset(tmp_path / "set", bias=[{"column": "age", "bins": 2}])
     assert sum(map(len, data.splits.values())) == 40
@@ -133,7 +133,7 @@ def test_splits_are_drawn_or_read_from_a_column(tmp_path: Path) -> None:
 
 
 def test_wrong_rows_are_listed_and_can_be_skipped(tmp_path: Path) -> None:
-    content = columns(40)
+    content = make_columns(40)
     content["image"][3] = None
     content["image"][5] = {"bytes": b"no image", "path": None}
     content["label"][9] = -1  # -1 is an unknown label of a ClassLabel
@@ -153,7 +153,7 @@ def test_wrong_rows_are_listed_and_can_be_skipped(tmp_path: Path) -> None:
 
 
 def test_a_missing_bias_is_ignored(tmp_path: Path) -> None:
-    content = columns(40)
+    content = make_columns(40)
     content["sky"][::5] = [None] * 8
     datasets.Dataset.from_dict(content, features=datasets.Features(FEATURES)).save_to_disk(str(tmp_path / "set"))
     data = open_dataset(tmp_path / "set")
@@ -188,7 +188,9 @@ def test_a_folder_that_is_no_data_set_gives_one_sentence(tmp_path: Path) -> None
         open_dataset(tmp_path / "empty")
 
 
-def test_the_missing_extra_gives_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_library_the_error_names_the_command_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     settings = HuggingFace.Config(path=str(tmp_path), bias="sky")
     with pytest.raises(UserError, match=r"huggingface needs the library datasets .*pip install 'lntl\[huggingface\]'"):

@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 from lntl.data.decoding import UnreadableImageError, decode
 from lntl.data.images import ImageSettings, ImageSource, Normalise
 
-TRAINING: dict[str, Any] = {"size": 14, "crop": "resized", "flip": True, "randaugment": 1, "random_colors": 0.5}
+TRAINING_OPTIONS: dict[str, Any] = {"size": 14, "crop": "resized", "flip": True, "randaugment": 1, "random_colors": 0.5}
 
 
 def make_source(folder: Path, count: int = 30, **options: Any) -> ImageSource:
@@ -24,47 +24,54 @@ def make_source(folder: Path, count: int = 30, **options: Any) -> ImageSource:
 
 def test_an_image_is_decoded_centre_cropped_and_normalised(tmp_path: Path) -> None:
     statistics = Normalise(mean=[0.5, 0.4, 0.3], std=[0.2, 0.3, 0.4])
-    images = make_source(tmp_path, 5, crop="shift", normalise=statistics)
-    assert images.shape == (3, 14, 14)
-    assert len(images) == 5
+    source = make_source(tmp_path, 5, crop="shift", normalise=statistics)
+    assert source.shape == (3, 14, 14)
+    assert len(source) == 5
     index = torch.tensor([3, 0, 3])
-    pixels, x = images.pixels(index), images.load(index)
+    pixels, x = source.pixels(index), source.load(index)
     assert pixels.dtype == torch.uint8
     assert x.dtype == torch.float32
-    for number, crop, normalised in zip(index.tolist(), pixels, x, strict=True):
-        full_image = torch.from_numpy(decode(images.paths[number], 16, "crop").copy()).permute(2, 0, 1)
-        assert torch.equal(crop, full_image[:, 1:15, 1:15])
+    for number, crop_pixels, normalised_image in zip(index.tolist(), pixels, x, strict=True):
+        full_image = torch.from_numpy(decode(source.paths[number], 16, "crop").copy()).permute(2, 0, 1)
+        assert torch.equal(crop_pixels, full_image[:, 1:15, 1:15])
         expected = v2.functional.normalize(full_image[:, 1:15, 1:15] / 255, statistics.mean, statistics.std)
-        torch.testing.assert_close(normalised, expected)
-    assert images.load(torch.arange(0)).shape == (0, 3, 14, 14)
+        torch.testing.assert_close(normalised_image, expected)
+    assert source.load(torch.arange(0)).shape == (0, 3, 14, 14)
 
 
 @pytest.mark.full
 def test_threads_cache_and_batch_size_do_not_change_the_tensors(tmp_path: Path) -> None:
     index = torch.randperm(30, generator=torch.Generator().manual_seed(0))
-    reference = make_source(tmp_path, **TRAINING)
-    augmented, evaluated, pixels = reference.load(index, 9), reference.load(index), reference.pixels(index)
-    assert not torch.equal(augmented, evaluated)
+    reference_source = make_source(tmp_path, **TRAINING_OPTIONS)
+    augmented_images, evaluation_images, pixels = (
+        reference_source.load(index, 9),
+        reference_source.load(index),
+        reference_source.pixels(index),
+    )
+    assert not torch.equal(augmented_images, evaluation_images)
     for workers, cache, size in product((0, 1, 3), ("none", "memory", "disk"), (1, 7, 30)):
-        images = make_source(tmp_path, workers=workers, cache=cache, **TRAINING)
+        source = make_source(tmp_path, workers=workers, cache=cache, **TRAINING_OPTIONS)
         for _ in range(2):  # the second iteration reads from the cache
-            assert torch.equal(torch.cat([images.load(batch, 9) for batch in index.split(size)]), augmented)
-            assert torch.equal(torch.cat([images.load(batch) for batch in index.split(size)]), evaluated)
-            assert torch.equal(images.pixels(index), pixels)
+            assert torch.equal(torch.cat([source.load(batch, 9) for batch in index.split(size)]), augmented_images)
+            assert torch.equal(torch.cat([source.load(batch) for batch in index.split(size)]), evaluation_images)
+            assert torch.equal(source.pixels(index), pixels)
 
 
 def test_a_share_of_the_training_images_gets_random_colors(tmp_path: Path) -> None:
     index = torch.arange(30)
-    original, colored = make_source(tmp_path).load(index), make_source(tmp_path, random_colors=0.5).load(index, 9)
-    is_changed = (original != colored).flatten(1).any(dim=1)
+    original_images, colored_images = (
+        make_source(tmp_path).load(index),
+        make_source(tmp_path, random_colors=0.5).load(index, 9),
+    )
+    is_changed = (original_images != colored_images).flatten(1).any(dim=1)
     assert 5 < int(is_changed.sum()) < 25
-    assert torch.equal(make_source(tmp_path, random_colors=0.5).load(index), original)
+    assert torch.equal(make_source(tmp_path, random_colors=0.5).load(index), original_images)
 
 
 def test_batches_are_channels_last_in_memory(tmp_path: Path) -> None:
     for seed in (None, 1):
         assert (
-            make_source(tmp_path, **TRAINING)
+            make_source(tmp_path, **TRAINING_OPTIONS)
             .load(torch.arange(4), seed)
             .is_contiguous(memory_format=torch.channels_last)
         )
@@ -73,11 +80,11 @@ def test_batches_are_channels_last_in_memory(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("cache", ["none", "memory", "disk"])
 def test_a_check_lists_all_faults_in_order(tmp_path: Path, workers: int, cache: Any) -> None:
-    images = make_source(tmp_path, 150, workers=workers, cache=cache)
-    images.paths[3].write_text("no image")
-    images.paths[70].unlink()
-    images.paths[149].write_bytes(images.paths[149].read_bytes()[:-300])
-    faults, header_faults = images.check(), images.check(full=False)
+    source = make_source(tmp_path, 150, workers=workers, cache=cache)
+    source.paths[3].write_text("no image")
+    source.paths[70].unlink()
+    source.paths[149].write_bytes(source.paths[149].read_bytes()[:-300])
+    faults, header_faults = source.check(), source.check(full=False)
     assert [number for number, _ in faults] == [3, 70, 149]
     assert faults[0][1].startswith("not an image of a known format")
     assert faults[1] == (70, "no such file or directory")
@@ -86,31 +93,34 @@ def test_a_check_lists_all_faults_in_order(tmp_path: Path, workers: int, cache: 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_unreadable_image_stops_the_batch_with_its_name(tmp_path: Path, workers: int) -> None:
-    images = make_source(tmp_path, workers=workers)
-    images.paths[4].unlink()
+    source = make_source(tmp_path, workers=workers)
+    source.paths[4].unlink()
     with pytest.raises(UnreadableImageError, match=r"4\.png: no such file or directory"):
-        images.load(torch.arange(10))
-    assert images.load(torch.arange(4)).shape == (4, 3, 14, 14)
+        source.load(torch.arange(10))
+    assert source.load(torch.arange(4)).shape == (4, 3, 14, 14)
 
 
 def test_the_threads_load_images_in_parallel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = make_source(tmp_path, workers=3)
+    source = make_source(tmp_path, workers=3)
     barrier = threading.Barrier(3, timeout=20)  # passes only if three threads wait at it at the same time
-    monkeypatch.setattr(images, "_store", lambda number: (barrier.wait(), np.zeros((14, 14, 3), np.uint8))[1])
-    assert images.load(torch.arange(6)).shape == (6, 3, 14, 14)
+    monkeypatch.setattr(source, "_store", lambda number: (barrier.wait(), np.zeros((14, 14, 3), np.uint8))[1])
+    assert source.load(torch.arange(6)).shape == (6, 3, 14, 14)
 
 
 @pytest.mark.parametrize("seed", [None, 5])
 def test_threads_load_images_for_a_caller_in_inference_mode(tmp_path: Path, seed: int | None) -> None:
-    unthreaded, threaded = make_source(tmp_path, 6, **TRAINING), make_source(tmp_path, 6, workers=2, **TRAINING)
+    unthreaded_source, threaded_source = (
+        make_source(tmp_path, 6, **TRAINING_OPTIONS),
+        make_source(tmp_path, 6, workers=2, **TRAINING_OPTIONS),
+    )
     with torch.inference_mode():
-        assert torch.equal(threaded.load(torch.arange(6), seed), unthreaded.load(torch.arange(6), seed))
-        assert torch.equal(threaded.pixels(torch.arange(6)), unthreaded.pixels(torch.arange(6)))
+        assert torch.equal(threaded_source.load(torch.arange(6), seed), unthreaded_source.load(torch.arange(6), seed))
+        assert torch.equal(threaded_source.pixels(torch.arange(6)), unthreaded_source.pixels(torch.arange(6)))
 
 
 def test_augmented_grey_images_stay_grey(tmp_path: Path) -> None:
     options = ImageSettings(
-        **TRAINING | {"randaugment": 2, "random_colors": 0.0},
+        **TRAINING_OPTIONS | {"randaugment": 2, "random_colors": 0.0},
         grayscale=True,
         normalise=Normalise(mean=[0, 0, 0], std=[1, 1, 1]),
     )

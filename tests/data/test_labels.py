@@ -15,42 +15,42 @@ from lntl.types import IGNORE
 NAN = float("nan")
 
 
-def column(name: str, texts: list[str], missing: tuple[str, ...] = ()) -> Column:
+def make_column(name: str, texts: list[str], missing: tuple[str, ...] = ()) -> Column:
     """Return a column with one text per row."""
     return categories(name, texts, np.arange(len(texts)), missing)
 
 
-def names_by_row(c: Column) -> list[str | None]:
-    return [None if code == IGNORE else c.values[code] for code in c.code.tolist()]
+def get_names_by_row(column: Column) -> list[str | None]:
+    return [None if code == IGNORE else column.values[code] for code in column.code.tolist()]
 
 
 # --- categories ---
 
 
 def test_texts_are_stripped_and_sorted() -> None:
-    c = column("animal", ["dog", " cat", "eel", "cat ", ""])
-    assert c.values == ("cat", "dog", "eel")
-    assert names_by_row(c) == ["dog", "cat", "eel", "cat", None]
+    column = make_column("animal", ["dog", " cat", "eel", "cat ", ""])
+    assert column.values == ("cat", "dog", "eel")
+    assert get_names_by_row(column) == ["dog", "cat", "eel", "cat", None]
 
 
 def test_numbers_are_sorted_by_value() -> None:
-    assert column("n", ["10", "9", "-1", "9"]).values == ("-1", "9", "10")
-    assert column("n", ["10", "9", "x"]).values == ("10", "9", "x")
+    assert make_column("n", ["10", "9", "-1", "9"]).values == ("-1", "9", "10")
+    assert make_column("n", ["10", "9", "x"]).values == ("10", "9", "x")
 
 
 def test_texts_that_mean_missing_are_no_values() -> None:
-    c = column("n", ["NA", "a", "", " "], missing=("NA",))
-    assert names_by_row(c) == [None, "a", None, None]
-    assert names_by_row(column("n", ["NA", "a"])) == ["NA", "a"]
+    column = make_column("n", ["NA", "a", "", " "], missing=("NA",))
+    assert get_names_by_row(column) == [None, "a", None, None]
+    assert get_names_by_row(make_column("n", ["NA", "a"])) == ["NA", "a"]
 
 
 def test_take_drops_values_without_rows() -> None:
-    c = column("n", ["c", "a", "b", "", "c"]).take(np.array([True, False, True, True, True]))
-    assert (c.values, names_by_row(c)) == (("b", "c"), ["c", "b", None, "c"])
+    column = make_column("n", ["c", "a", "b", "", "c"]).take(np.array([True, False, True, True, True]))
+    assert (column.values, get_names_by_row(column)) == (("b", "c"), ["c", "b", None, "c"])
 
 
 def test_numbers_returns_a_mask_of_texts_that_are_not_numbers() -> None:
-    number, is_wrong = column("age", ["1.5", "", "old", "inf", "-2"]).numbers()
+    number, is_wrong = make_column("age", ["1.5", "", "old", "inf", "-2"]).numbers()
     np.testing.assert_array_equal(number, [1.5, NAN, NAN, NAN, -2])
     assert is_wrong.tolist() == [False, False, True, True, False]
 
@@ -66,26 +66,33 @@ def test_numbers_returns_a_mask_of_texts_that_are_not_numbers() -> None:
     ],
 )
 def test_two_spellings_of_one_number_are_an_error(texts: list[str], spellings: str | None) -> None:
-    """This holds only if all values are numbers; otherwise the values are texts."""
+    """If a value is not a number, all values are texts, which may differ only in their spelling."""
     if spellings is None:
-        check_spelling(column("n", texts))
-        combine([column("n", texts)])
+        check_spelling(make_column("n", texts))
+        combine([make_column("n", texts)])
         return
-    for check in (check_spelling, lambda c: combine([c])):
+    for check in (check_spelling, lambda column: combine([column])):
         with pytest.raises(UserError, match=f"n: {spellings} are one number in two spellings; choose one"):
-            check(column("n", texts))
+            check(make_column("n", texts))
 
 
 # --- bins ---
 
 
 def test_each_edge_begins_a_bin() -> None:
-    c = binned("age", np.array([29.9, 30, 39, 40, NAN, 90]), edges=[30, 40])
-    assert names_by_row(c) == ["age below 30", "age 30 to 40", "age 30 to 40", "age from 40", None, "age from 40"]
+    column = binned("age", np.array([29.9, 30, 39, 40, NAN, 90]), edges=[30, 40])
+    assert get_names_by_row(column) == [
+        "age below 30",
+        "age 30 to 40",
+        "age 30 to 40",
+        "age from 40",
+        None,
+        "age from 40",
+    ]
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=60, unique=True), st.integers(2, 6))
-def test_bins_hold_equal_counts_of_distinct_numbers(numbers: list[float], bins: int) -> None:
+def test_bins_have_equal_counts_of_distinct_numbers(numbers: list[float], bins: int) -> None:
     counts = Counter(binned("n", np.array(numbers), bins).code.tolist())
     n = len(numbers)
     assert sum(counts.values()) == n
@@ -98,11 +105,11 @@ def test_bins_keep_order_and_never_separate_equal_numbers(numbers: list[int], bi
         with pytest.raises(UserError, match="all its numbers are equal"):
             binned("n", np.array(numbers, dtype=float), bins)
         return
-    c = binned("n", np.array(numbers, dtype=float), bins)
-    pairs = sorted(zip(numbers, c.code.tolist(), strict=True))
+    column = binned("n", np.array(numbers, dtype=float), bins)
+    pairs = sorted(zip(numbers, column.code.tolist(), strict=True))
     assert [code for _, code in pairs] == sorted(code for _, code in pairs)
     assert len(set(pairs)) == len(set(numbers))
-    assert sorted(set(c.code.tolist())) == list(range(len(c.values)))
+    assert sorted(set(column.code.tolist())) == list(range(len(column.values)))
 
 
 def test_a_rank_is_the_share_of_smaller_numbers_plus_half_of_the_equal_numbers() -> None:
@@ -132,24 +139,24 @@ def test_a_rank_is_the_share_of_smaller_numbers_plus_half_of_the_equal_numbers()
     ],
 )
 def test_bin_names_are_distinct(edges: list[float], names: tuple[str, ...]) -> None:
-    number = np.array([edges[0] - max(abs(edges[0]), 1), *edges])
-    c = binned("n", number, edges=edges)
-    assert c.values[: len(names)] == names
-    assert len(set(c.values)) == len(c.values) == len(edges) + 1
+    numbers = np.array([edges[0] - max(abs(edges[0]), 1), *edges])
+    column = binned("n", numbers, edges=edges)
+    assert column.values[: len(names)] == names
+    assert len(set(column.values)) == len(column.values) == len(edges) + 1
 
 
 # --- several biases ---
 
 
 def test_one_bias_gives_one_label_per_image() -> None:
-    bias = combine([column("sky", ["day", "night", "", "day"])])
+    bias = combine([make_column("sky", ["day", "night", "", "day"])])
     assert bias.labels.tolist() == bias.value.tolist() == [0, 1, IGNORE, 0]
     assert (bias.names, bias.num_values, bias.specs) == (("day", "night"), (2,), ())
 
 
 def test_several_biases_have_a_joint_value_for_each_existing_combination() -> None:
     sky, place = ["day", "night", "day", "", "day"], ["sea", "land", "land", "sea", "sea"]
-    bias = combine([column("sky", sky), column("place", place)])
+    bias = combine([make_column("sky", sky), make_column("place", place)])
     assert bias.labels.tolist() == [[0, 1], [1, 0], [0, 0], [IGNORE, 1], [0, 1]]
     assert bias.names == ("day, land", "day, sea", "night, land")  # "night, sea" does not occur
     assert [(spec.name, spec.values, spec.value_of_joint) for spec in bias.specs] == [
@@ -163,7 +170,7 @@ def test_several_biases_have_a_joint_value_for_each_existing_combination() -> No
 
 def test_combinations_of_many_biases_are_numbered() -> None:
     random = np.random.default_rng(0)
-    biases = [column(f"b{k}", [f"value {v}" for v in random.integers(0, 2, 50)]) for k in range(40)]
+    biases = [make_column(f"b{k}", [f"value {v}" for v in random.integers(0, 2, 50)]) for k in range(40)]
     bias = combine(biases)
     assert bias.names == tuple(f"combination {k}" for k in range(1, 51))
     assert sorted(bias.value.tolist()) == list(range(50))
@@ -174,30 +181,30 @@ def test_combinations_of_many_biases_are_numbered() -> None:
 
 
 def test_equal_value_names_get_the_name_of_their_bias() -> None:
-    bias = combine([column("hat", ["no", "yes"]), column("bag", ["yes", "no"])])
+    bias = combine([make_column("hat", ["no", "yes"]), make_column("bag", ["yes", "no"])])
     assert bias.names == ("hat no, bag yes", "hat yes, bag no")
 
 
 def test_a_bias_needs_two_values_and_not_too_many() -> None:
     with pytest.raises(UserError, match="bias sky: it has only the value 'day'"):
-        combine([column("sky", ["day", "day", ""])])
+        combine([make_column("sky", ["day", "day", ""])])
     with pytest.raises(UserError, match=r"bias id: 1001 different values .* put numbers into bins"):
-        combine([column("id", [str(k) for k in range(MAX_VALUES + 1)])])
+        combine([make_column("id", [str(k) for k in range(MAX_VALUES + 1)])])
 
 
 def test_at_least_one_row_must_have_a_value_of_every_bias() -> None:
     with pytest.raises(UserError, match="no row has a value of each of sky, place"):
-        combine([column("sky", ["a", "b", "", ""]), column("place", ["", "", "c", "d"])])
+        combine([make_column("sky", ["a", "b", "", ""]), make_column("place", ["", "", "c", "d"])])
 
 
 def test_features_are_one_hot_or_zero_if_missing_followed_by_ranks() -> None:
     ages = binned("age", np.array([20.0, 60.0, NAN]), edges=[40])
-    bias = combine([column("sky", ["a", "", "c"]), ages])
+    bias = combine([make_column("sky", ["a", "", "c"]), ages])
     rows = features(bias.labels, bias.num_values, bias.rank)
     assert rows.tolist() == [[1, 0, 1, 0, 0.25], [0, 0, 0, 1, 0.75], [0, 1, 0, 0, 0]]
     assert rows.dtype == torch.float32
-    single = combine([column("sky", ["a", "", "c"])])
-    assert features(single.labels, single.num_values, single.rank).tolist() == [[1, 0], [0, 0], [0, 1]]
+    one_bias = combine([make_column("sky", ["a", "", "c"])])
+    assert features(one_bias.labels, one_bias.num_values, one_bias.rank).tolist() == [[1, 0], [0, 0], [0, 1]]
 
 
 # --- aligned bias values ---
@@ -206,7 +213,7 @@ def test_features_are_one_hot_or_zero_if_missing_followed_by_ranks() -> None:
 def aligned_values(cells: list[list[int]]) -> tuple[int, ...]:
     """Return the result of `aligned` for counts of images by class and bias value."""
     pairs = [(y, b) for y, row in enumerate(cells) for b, n in enumerate(row) for _ in range(n)]
-    y, b = (torch.tensor(column) for column in zip(*pairs, strict=True))
+    y, b = (torch.tensor(values) for values in zip(*pairs, strict=True))
     return aligned(y, b, len(cells), len(cells[0]))
 
 
@@ -236,17 +243,17 @@ def test_aligned_ignores_unknown_biases() -> None:
 
 def test_unicode_forms_and_zero_width_characters_give_one_value() -> None:
     composed, decomposed = "M\u00fcnchen", "Mu\u0308nchen"
-    c = column("city", [composed, decomposed, f"\ufeff{composed}", "Mu\u200b\u0308nchen", "Bonn"])
-    assert c.values == ("Bonn", composed)
-    assert c.code.tolist() == [1, 1, 1, 1, 0]
-    assert c.notes == (
+    column = make_column("city", [composed, decomposed, f"\ufeff{composed}", "Mu\u200b\u0308nchen", "Bonn"])
+    assert column.values == ("Bonn", composed)
+    assert column.code.tolist() == [1, 1, 1, 1, 0]
+    assert column.notes == (
         f"city: spellings of {composed!r} that differ only in Unicode form or invisible characters are one value",
     )
-    assert column("city", ["\u200b", "Bonn"]).code.tolist() == [IGNORE, 0]
-    assert column("city", [decomposed, "Bonn"]).values == ("Bonn", decomposed)  # a single spelling is not changed
+    assert make_column("city", ["\u200b", "Bonn"]).code.tolist() == [IGNORE, 0]
+    assert make_column("city", [decomposed, "Bonn"]).values == ("Bonn", decomposed)  # a single spelling is not changed
 
 
 def test_values_that_differ_in_case_give_a_note_and_stay_separate() -> None:
-    c = column("animal", ["Cat", "cat", "dog"])
-    assert c.values == ("Cat", "cat", "dog")
-    assert c.notes == ("animal: 'Cat' and 'cat' differ only in case and are two values",)
+    column = make_column("animal", ["Cat", "cat", "dog"])
+    assert column.values == ("Cat", "cat", "dog")
+    assert column.notes == ("animal: 'Cat' and 'cat' differ only in case and are two values",)

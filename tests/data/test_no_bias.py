@@ -17,7 +17,7 @@ from lntl import data as data_sets
 from lntl.types import IGNORE
 
 N = 60
-DATA: dict[str, dict[str, Any]] = {
+DATA_SECTIONS: dict[str, dict[str, Any]] = {
     "vectors": {"name": "arrays", "path": "vectors.npz"},
     "images": {"name": "arrays", "path": "images.npz"},
     "table": {"name": "table", "path": "pets.csv", "size": 8},
@@ -36,19 +36,19 @@ def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     random, y = np.random.default_rng(0), np.arange(N) % 2
     np.savez("vectors.npz", x=random.normal(size=(N, 4)), y=y)
     np.savez("images.npz", x=random.integers(0, 256, (N, 8, 8, 3), dtype=np.uint8), y=y)
-    rows = ["image,label"]
+    lines = ["image,label"]
     for k in range(N):
         path = Path("pets") / ("cat", "dog")[k % 2] / f"{k}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
-        rows.append(f"{path},{path.parent.name}")
-    Path("pets.csv").write_text("\n".join(rows))
+        lines.append(f"{path},{path.parent.name}")
+    Path("pets.csv").write_text("\n".join(lines))
 
 
-@pytest.mark.parametrize("kind", DATA)
+@pytest.mark.parametrize("kind", DATA_SECTIONS)
 @pytest.mark.parametrize("bias", ["data.bias=[]", "data.bias=null"])
 def test_every_data_set_accepts_an_empty_bias(kind: str, bias: str) -> None:
-    Path("a.yaml").write_text(json.dumps({"data": DATA[kind]}))
+    Path("a.yaml").write_text(json.dumps({"data": DATA_SECTIONS[kind]}))
     settings = configuration.read_for_data(Path("a.yaml"), [bias]).data
     data = data_sets.load(settings.name, settings)
     spec = data.spec
@@ -70,7 +70,7 @@ def test_a_run_without_a_bias_is_checked_trained_and_reported(
     kind: str, raw_config: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     raw = raw_config("jtt", logging={"output_dir": "results"})
-    raw |= {"data": DATA[kind] | {"bias": []}, "model": {"name": "tiny_networks.TinyNetworks"}}
+    raw |= {"data": DATA_SECTIONS[kind] | {"bias": []}, "model": {"name": "tiny_networks.TinyNetworks"}}
     raw["evaluation"] = {"best_model_metric": "accuracy", "erm_epochs": 0}
     Path("a.yaml").write_text(json.dumps(raw))
     assert lntl("data", "check", "a.yaml") in (0, 1)

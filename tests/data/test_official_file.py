@@ -16,7 +16,7 @@ from numpy.lib import format as npy
 from lntl.data.colored_mnist import ColoredMNIST, read_official
 from lntl.errors import UserError
 
-NAME = "mnist_10color_jitter_var_0.030.npy"
+FILE_NAME = "mnist_10color_jitter_var_0.030.npy"
 
 
 class Python2Pickler(pickle._Pickler):  # type: ignore[name-defined]
@@ -60,7 +60,7 @@ def make_arrays(train: int = 120, test: int = 110) -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    path = tmp_path / NAME
+    path = tmp_path / FILE_NAME
     path.write_bytes(encode_as_python2(make_arrays()))
     return path
 
@@ -68,9 +68,9 @@ def path(tmp_path: Path) -> Path:
 def test_the_test_file_has_the_format_of_python_2(path: Path) -> None:
     content = path.read_bytes()
     assert b"cnumpy.core.multiarray\n_reconstruct\n" in content
-    pickled = content[content.index(b"\n") + 1 :]
+    pickle_bytes = content[content.index(b"\n") + 1 :]
     with pytest.raises(UnicodeDecodeError):  # the bytes of an array are not ASCII, as in the authors' files
-        pickle.loads(pickled.replace(b"numpy.core", b"numpy._core"))
+        pickle.loads(pickle_bytes.replace(b"numpy.core", b"numpy._core"))
 
 
 def test_read_official_returns_the_arrays(path: Path) -> None:
@@ -84,13 +84,13 @@ def test_read_official_returns_the_arrays(path: Path) -> None:
 def test_extra_keys_and_labels_of_shape_n_1_are_accepted(tmp_path: Path) -> None:
     content = make_arrays() | {"test_gray": np.zeros((110, 28, 28), np.uint8)}
     content["train_label"] = content["train_label"].astype(np.uint8)[:, None]
-    (tmp_path / NAME).write_bytes(encode_as_python2(content))
-    assert read_official(tmp_path / NAME)["train_label"].shape == (120,)
+    (tmp_path / FILE_NAME).write_bytes(encode_as_python2(content))
+    assert read_official(tmp_path / FILE_NAME)["train_label"].shape == (120,)
 
 
 def test_a_file_saved_with_python_3_is_read(tmp_path: Path) -> None:
-    np.save(tmp_path / NAME, make_arrays())  # type: ignore[arg-type]
-    np.testing.assert_array_equal(read_official(tmp_path / NAME)["test_image"], make_arrays()["test_image"])
+    np.save(tmp_path / FILE_NAME, make_arrays())  # type: ignore[arg-type]
+    np.testing.assert_array_equal(read_official(tmp_path / FILE_NAME)["test_image"], make_arrays()["test_image"])
 
 
 # --- use as a data set ---
@@ -120,7 +120,8 @@ def test_val_with_random_colours_has_the_strokes_of_the_file(path: Path) -> None
 def test_the_file_of_another_variance_is_not_used(path: Path) -> None:
     data = ColoredMNIST(ColoredMNIST.Config(path=str(path.parent), color_var=0.020, max_images=100))
     assert (
-        data.source == f"rendered from the embedded MNIST strokes (no {path.parent / NAME.replace('0.030', '0.020')})"
+        data.source
+        == f"rendered from the embedded MNIST strokes (no {path.parent / FILE_NAME.replace('0.030', '0.020')})"
     )
 
 
@@ -129,14 +130,14 @@ def test_the_file_of_another_variance_is_not_used(path: Path) -> None:
 
 def read_and_get_error(path: Path, content: bytes) -> str:
     path.write_bytes(content)
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as error:
         ColoredMNIST(ColoredMNIST.Config(path=str(path.parent)))
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+    return str(error.value)
 
 
-class Malicious:
+class PickledCall:
     def __init__(self, *call: Any) -> None:
         self.call = call
 
@@ -150,19 +151,21 @@ class Malicious:
     ids=["only a call", "a call beside arrays"],
 )
 def test_a_malicious_pickle_is_refused_and_does_not_run(tmp_path: Path, wrap: Any) -> None:
-    victim = tmp_path / "victim"
+    created_file = tmp_path / "victim"
     header = encode_as_python2(None)[: encode_as_python2(None).index(b"\n") + 1]
     message = read_and_get_error(
-        tmp_path / NAME, header + pickle.dumps(wrap(Malicious(os.system, f"touch {victim}")), protocol=2)
+        tmp_path / FILE_NAME, header + pickle.dumps(wrap(PickledCall(os.system, f"touch {created_file}")), protocol=2)
     )
     assert "system" in message
-    assert not victim.exists()
+    assert not created_file.exists()
 
 
 @pytest.mark.parametrize("call", [(eval, "1"), (getattr, {}, "get"), (np.load, "x"), (np.fromfile, "x")])
 def test_a_pickle_may_contain_only_arrays(tmp_path: Path, call: tuple[Any, ...]) -> None:
     header = encode_as_python2(None)[: encode_as_python2(None).index(b"\n") + 1]
-    assert "not an array" in read_and_get_error(tmp_path / NAME, header + pickle.dumps(Malicious(*call), protocol=2))
+    assert "not an array" in read_and_get_error(
+        tmp_path / FILE_NAME, header + pickle.dumps(PickledCall(*call), protocol=2)
+    )
 
 
 @pytest.mark.parametrize("share", [0.0, 1e-5, 1e-4, 0.001, 0.1, 0.5, 0.99, 0.999999])
@@ -171,13 +174,13 @@ def test_a_truncated_file_is_refused(path: Path, share: float) -> None:
     read_and_get_error(path, content[: int(share * len(content))])
 
 
-def torch_file() -> bytes:
+def make_torch_file() -> bytes:
     file = BytesIO()
     torch.save({"a": torch.zeros(3)}, file)
     return file.getvalue()
 
 
-def npy_file(array: Any) -> bytes:
+def make_npy_file(array: Any) -> bytes:
     file = BytesIO()
     np.save(file, array)
     return file.getvalue()
@@ -189,10 +192,10 @@ def npy_file(array: Any) -> bytes:
         b"<html>Google Drive: quota exceeded</html>",
         b"\x93NUMPY\x01\x00",
         b"\x93NUMPY\x03\x00" + bytes(100),
-        torch_file(),
-        npy_file(np.arange(1000)),
-        npy_file(np.zeros((5, 28, 28, 3), np.uint8)),
-        npy_file([1, 2, {}]),
+        make_torch_file(),
+        make_npy_file(np.arange(1000)),
+        make_npy_file(np.zeros((5, 28, 28, 3), np.uint8)),
+        make_npy_file([1, 2, {}]),
         encode_as_python2(None),
         encode_as_python2([1, 2, 3]),
         encode_as_python2({"train_image": 1}),
@@ -200,7 +203,7 @@ def npy_file(array: Any) -> bytes:
     ids=lambda content: repr(content[:20]),
 )
 def test_a_file_in_another_format_is_refused(tmp_path: Path, content: bytes) -> None:
-    assert "not a readable Colored MNIST file" in read_and_get_error(tmp_path / NAME, content)
+    assert "not a readable Colored MNIST file" in read_and_get_error(tmp_path / FILE_NAME, content)
 
 
 @pytest.mark.parametrize(
@@ -217,8 +220,8 @@ def test_a_file_in_another_format_is_refused(tmp_path: Path, content: bytes) -> 
     ],
 )
 def test_wrong_shapes_types_and_labels_are_refused(tmp_path: Path, key: str, value: Any) -> None:
-    read_and_get_error(tmp_path / NAME, encode_as_python2(make_arrays() | {key: value}))
+    read_and_get_error(tmp_path / FILE_NAME, encode_as_python2(make_arrays() | {key: value}))
 
 
 def test_a_file_without_images_is_refused(tmp_path: Path) -> None:
-    read_and_get_error(tmp_path / NAME, encode_as_python2(make_arrays(train=0)))
+    read_and_get_error(tmp_path / FILE_NAME, encode_as_python2(make_arrays(train=0)))

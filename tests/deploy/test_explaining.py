@@ -76,11 +76,13 @@ def test_bad_input_gives_one_sentence_and_leaves_no_file(
         return text
 
     run = str(pets)
-    Path("there").mkdir()
+    Path("existing").mkdir()
     Path("empty").mkdir()
     Path("broken").mkdir()
     Path("broken/a.png").write_bytes(b"no image")
-    assert "there: exists already, and nothing in it is replaced" in run_and_get_error(run, "pets", "--out", "there")
+    assert "existing: exists already, and nothing in it is replaced" in run_and_get_error(
+        run, "pets", "--out", "existing"
+    )
     assert "there is no folder no" in run_and_get_error(run, "pets", "--out", "no/explained")
     assert "empty: it contains no image file" in run_and_get_error(run, "empty", "--out", "explained")
     assert "broken/a.png: not an image" in run_and_get_error(run, "broken", "--out", "explained")

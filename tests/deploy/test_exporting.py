@@ -14,7 +14,7 @@ import torch
 from lanes import first_is_fast
 from PIL import Image
 from safetensors import safe_open
-from test_loading import raw_test_images
+from test_loading import get_raw_test_images
 from tiny_runs import lntl
 from torch import Tensor, nn
 from trained_runs import DATA, copy_without_data
@@ -51,8 +51,8 @@ def predict_with_file(kind: Format, path: Path, images: Tensor) -> Tensor:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         return torch.from_numpy(session.run(["probabilities"], {"images": images.numpy()})[0])
     if kind == "torch_export":
-        out: Tensor = torch.export.load(path).module()(images)
-        return out
+        probabilities: Tensor = torch.export.load(path).module()(images)
+        return probabilities
     return load(path).predict(images)
 
 
@@ -72,26 +72,26 @@ def test_a_file_predicts_like_the_run(trained_run: TrainedRun, tmp_path: Path, k
     check = export(trained_run(data), kind, path)
     assert check.origin == "images of the test split"
     assert check.difference <= 1e-5
-    original = load(trained_run(data))
-    images = torch.rand(5, *original.transform.shape, generator=torch.Generator().manual_seed(1))
-    expected = original.predict(images)
+    classifier = load(trained_run(data))
+    images = torch.rand(5, *classifier.transform.shape, generator=torch.Generator().manual_seed(1))
+    expected = classifier.predict(images)
     for n in (5, 1, 3):
         torch.testing.assert_close(predict_with_file(kind, path, images[:n]), expected[:n], atol=1e-5, rtol=0)
     metadata = read_metadata(kind, path)
-    assert tuple(metadata["class_names"]) == original.class_names
+    assert tuple(metadata["class_names"]) == classifier.class_names
     assert metadata["lntl_version"] == __version__
-    assert metadata["transform"] == json.loads(json.dumps(original.transform.settings()))
-    mean, std = original.transform.mean_and_std()
+    assert metadata["transform"] == json.loads(json.dumps(classifier.transform.settings()))
+    mean, std = classifier.transform.mean_and_std()
     assert metadata["normalisation"] == {
         "mean": mean.flatten().tolist(),
         "std": std.flatten().tolist(),
         "inside": kind != "safetensors",
     }
-    assert original.transform.description in metadata["input"]
-    assert not any(name.startswith("h.") for name in weight_names(kind, path))
+    assert classifier.transform.description in metadata["input"]
+    assert not any(name.startswith("h.") for name in get_weight_names(kind, path))
 
 
-def weight_names(kind: Format, path: Path) -> list[str]:
+def get_weight_names(kind: Format, path: Path) -> list[str]:
     if kind == "safetensors":
         with safe_open(path, framework="pt") as file:
             return list(file.keys())
@@ -102,7 +102,7 @@ def weight_names(kind: Format, path: Path) -> list[str]:
 def test_a_loaded_safetensors_file_predicts_like_the_run(trained_run: TrainedRun, tmp_path: Path, data: str) -> None:
     path = tmp_path / "m.safetensors"
     export(trained_run(data) / "checkpoints/best_model.pth", "safetensors", path)
-    images = raw_test_images(trained_run(data))
+    images = get_raw_test_images(trained_run(data))
     export_classifier, run_classifier = load(path), load(trained_run(data))
     assert torch.equal(export_classifier.predict(images), run_classifier.predict(images))
     assert torch.equal(export_classifier.features(images), run_classifier.features(images))
@@ -179,11 +179,11 @@ def test_an_export_for_grey_images_accepts_colored_images(
     data = {"name": "table", "path": str(tmp_path / "t.csv"), "bias": "bias", "size": 8, "grayscale": True}
     run = start(configuration.validate(raw_config() | {"data": data, "model": {"name": "mlp"}}, "test")).folder.path
     expected = load(run).predict([tmp_path / "3.png"])
-    colored = torch.tensor([30, 228, 99]).view(1, 3, 1, 1).expand(1, 3, 8, 8) / 255
+    colored_image = torch.tensor([30, 228, 99]).view(1, 3, 1, 1).expand(1, 3, 8, 8) / 255
     for kind in ("safetensors", "torch_export"):
         export(run, kind, tmp_path / FILE_NAMES[kind])
         torch.testing.assert_close(
-            predict_with_file(kind, tmp_path / FILE_NAMES[kind], colored), expected, atol=0.01, rtol=0
+            predict_with_file(kind, tmp_path / FILE_NAMES[kind], colored_image), expected, atol=0.01, rtol=0
         )
 
 
@@ -197,9 +197,9 @@ def test_vectors_are_standardised_in_double(
     np.savez(tmp_path / "times.npz", x=x, y=y, bias=y)
     raw = raw_config({"method": "erm", "epochs": 20}) | {"model": {"name": "mlp"}}
     raw |= {"data": {"name": "arrays", "path": str(tmp_path / "times.npz")}}
-    training = start(configuration.validate(raw, "test"))
-    list(training.train())
-    run = training.folder.path
+    new_run = start(configuration.validate(raw, "test"))
+    list(new_run.train())
+    run = new_run.folder.path
     expected = load(run).predict(x)
     assert (expected.argmax(dim=1).numpy() == y).mean() > 0.95
     path = tmp_path / FILE_NAMES[kind]
@@ -220,7 +220,7 @@ def test_without_onnx_the_error_names_the_command_to_install_it(
         export(trained_run("vectors"), "onnx", tmp_path / "m.onnx")
 
 
-class Branching(nn.Module):
+class BranchingLayer(nn.Module):
     """A layer with a branch that depends on its input."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -231,7 +231,7 @@ def test_a_model_that_cannot_be_traced_is_refused(
     trained_run: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     classifier = load(trained_run("vectors"))
-    classifier.f = nn.Sequential(classifier.f, Branching())
+    classifier.f = nn.Sequential(classifier.f, BranchingLayer())
     with pytest.raises(UserError, match=r"the model cannot be traced \(.+\); use --format safetensors"):
         exporting._traced(classifier, torch.zeros(2, 7))
 

@@ -31,7 +31,7 @@ from lntl.types import Dataset
 TrainedRun = Callable[[str], Path]
 
 
-def raw_test_images(run: Path) -> Any:
+def get_raw_test_images(run: Path) -> Any:
     """Return the test images of a run as paths or arrays, in the order of the evaluation."""
     config = configuration.read(run / "config.yaml")
     data = data_sets.load(config.data.name, config.data)
@@ -43,7 +43,7 @@ def raw_test_images(run: Path) -> Any:
 
 @pytest.mark.parametrize("kind", DATA)
 def test_the_classifier_predicts_like_the_stored_evaluation(trained_run: TrainedRun, kind: str, tmp_path: Path) -> None:
-    images = raw_test_images(trained_run(kind))
+    images = get_raw_test_images(trained_run(kind))
     classifier = lntl.load(copy_without_data(trained_run(kind), tmp_path))
     evaluation = np.load(trained_run(kind) / "evaluation/test.npz")
     probabilities = classifier.predict(images)
@@ -92,7 +92,7 @@ def test_importing_the_package_imports_no_slow_library() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-class WithoutTransform(Dataset):
+class DatasetWithoutTransform(Dataset):
     """A user's data set without `transform`."""
 
     def __init__(self, config: Any) -> None:
@@ -105,7 +105,9 @@ class WithoutTransform(Dataset):
 
 
 def test_without_a_transform_predict_uses_x_unchanged(raw_config: Callable[..., dict[str, Any]]) -> None:
-    config = configuration.validate(raw_config("erm") | {"data": {"name": "test_loading.WithoutTransform"}}, "test")
+    config = configuration.validate(
+        raw_config("erm") | {"data": {"name": "test_loading.DatasetWithoutTransform"}}, "test"
+    )
     run = start(config)
     list(run.train())
     split = run.experiment.data.splits["test"]
@@ -199,9 +201,9 @@ def test_a_damaged_export_is_an_error(
 def test_an_export_with_a_flipped_bit_is_refused(trained_run: TrainedRun, tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     exporting.export(trained_run("vectors"), "safetensors", path)
-    content, bits = bytearray(path.read_bytes()), random.Random(0)
+    content, rng = bytearray(path.read_bytes()), random.Random(0)
     for _ in range(100):
-        position, bit = bits.randrange(len(content)), 1 << bits.randrange(8)
+        position, bit = rng.randrange(len(content)), 1 << rng.randrange(8)
         content[position] ^= bit
         path.write_bytes(content)
         content[position] ^= bit
@@ -279,9 +281,8 @@ def test_a_file_runs_no_code_that_is_not_trusted(
     del sys.modules["boom"]
     expected = lntl.load(path, trust=["boom"]).predict(x)
     assert "boom" in sys.modules
-    with pytest.raises(
-        UserError, match="importing boom"
-    ):  # the module is already imported, but it is still not trusted
+    # The module is already imported, but it is still not trusted.
+    with pytest.raises(UserError, match="importing boom"):
         lntl.load(path)
     monkeypatch.setenv("LNTL_TRUST", "other, boom")
     assert torch.equal(lntl.load(path).predict(x), expected)

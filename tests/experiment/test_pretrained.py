@@ -19,7 +19,7 @@ from lntl.models import load_model
 from lntl.types import DataSpec
 
 MODEL = {"name": "torchvision/shufflenet_v2_x0_5", "split": "stage2"}
-TIMM = {"name": "timm/test_resnet", "split": "layer1"}
+TIMM_MODEL = {"name": "timm/test_resnet", "split": "layer1"}
 MakeConfig = Callable[..., Config]
 
 
@@ -31,44 +31,48 @@ def make_state(arch: str, classes: int = 1000, seed: int = 7) -> dict[str, Tenso
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
+def weights_file(tmp_path: Path) -> Path:
     """A file with the weights of MODEL for 1000 classes."""
     save_file(make_state("shufflenet_v2_x0_5"), tmp_path / "all.safetensors")
     return tmp_path / "all.safetensors"
 
 
-def test_weights_are_loaded_from_a_file(make_config: MakeConfig, file: Path) -> None:
-    networks = build(make_config(model=MODEL | {"weights": str(file)})).networks
+def test_weights_are_loaded_from_a_file(make_config: MakeConfig, weights_file: Path) -> None:
+    networks = build(make_config(model=MODEL | {"weights": str(weights_file)})).networks
     assert torch.equal(networks.f.state_dict()["conv1.0.weight"], make_state("shufflenet_v2_x0_5")["conv1.0.weight"])
     random_networks = build(make_config(model=MODEL)).networks
     for name in ("g.fc.weight", "h.last.0.weight"):  # weights that are not in the file follow from the seed
         assert torch.equal(networks.state_dict()[name], random_networks.state_dict()[name])
 
 
-def test_weights_that_are_not_finite_are_refused(make_config: MakeConfig, file: Path) -> None:
+def test_weights_that_are_not_finite_are_refused(make_config: MakeConfig, weights_file: Path) -> None:
     state = make_state("shufflenet_v2_x0_5")
     state["fc.bias"][0] = torch.inf
-    save_file(state, file)
+    save_file(state, weights_file)
     with pytest.raises(UserError, match=r"model\.weights: .*all\.safetensors: the weight fc\.bias is not finite"):
-        build(make_config(model=MODEL | {"weights": str(file)}))
+        build(make_config(model=MODEL | {"weights": str(weights_file)}))
 
 
-def test_weights_whose_metadata_name_another_architecture_are_refused(make_config: MakeConfig, file: Path) -> None:
-    save_file(make_state("shufflenet_v2_x0_5"), file, metadata={"arch": "tf_shufflenet"})
+def test_weights_whose_metadata_name_another_architecture_are_refused(
+    make_config: MakeConfig, weights_file: Path
+) -> None:
+    save_file(make_state("shufflenet_v2_x0_5"), weights_file, metadata={"arch": "tf_shufflenet"})
     with pytest.raises(
         UserError, match=r"all\.safetensors: contains weights of tf_shufflenet, but model\.arch is shuff"
     ):
-        build(make_config(model=MODEL | {"weights": str(file)}))
+        build(make_config(model=MODEL | {"weights": str(weights_file)}))
 
 
 @pytest.mark.full
 def test_a_checkpoint_does_not_need_the_file_of_start_weights(
-    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, weights_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_config(tmp_path, model=MODEL | {"weights": file.name}, training={"phases": [{"method": "erm", "epochs": 1}]})
+    write_config(
+        tmp_path, model=MODEL | {"weights": weights_file.name}, training={"phases": [{"method": "erm", "epochs": 1}]}
+    )
     monkeypatch.chdir(tmp_path)
     assert lntl("train", "tiny.yaml") == 0
-    file.unlink()
+    weights_file.unlink()
     assert lntl("eval", str(RUN)) == 0
     assert lntl("train", "tiny.yaml", "--resume", "auto", "--epochs", "2") == 0
 
@@ -82,7 +86,7 @@ def write_other_architecture(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("write_weights", "message"),
     [
         (lambda path: None, r"model\.weights: .*w\.safetensors: there is no such file; name a \.safetensors file"),
         (write_pickle, r"w\.safetensors: not a \.safetensors file \(.*\); other formats can run code and are not read"),
@@ -93,10 +97,10 @@ def write_other_architecture(path: Path) -> None:
     ],
 )
 def test_a_wrong_file_is_reported(
-    make_config: MakeConfig, tmp_path: Path, make: Callable[[Path], None], message: str
+    make_config: MakeConfig, tmp_path: Path, write_weights: Callable[[Path], None], message: str
 ) -> None:
     path = tmp_path / "w.safetensors"
-    make(path)
+    write_weights(path)
     with pytest.raises(UserError, match=message):
         build(make_config(model=MODEL | {"weights": str(path)}))
 
@@ -155,17 +159,17 @@ def test_without_a_network_the_message_names_the_file_to_copy(
 def test_weights_of_timm_are_loaded_into_their_layers(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     import timm
 
-    original, pretrained_networks = timm.create_model, []
+    create_model, pretrained_networks = timm.create_model, []
 
-    def create(arch: str, pretrained: bool = False, **settings: Any) -> Any:
+    def create_and_record(arch: str, pretrained: bool = False, **settings: Any) -> Any:
         torch.manual_seed(5 if pretrained else torch.initial_seed())
-        network = original(arch, **settings)
+        network = create_model(arch, **settings)
         if pretrained:
             pretrained_networks.append(network)
         return network
 
-    monkeypatch.setattr(timm, "create_model", create)
-    networks = build(make_config(model=TIMM | {"pretrained": True})).networks
+    monkeypatch.setattr(timm, "create_model", create_and_record)
+    networks = build(make_config(model=TIMM_MODEL | {"pretrained": True})).networks
     assert torch.equal(
         networks.f.state_dict()["layer1.0.conv1.weight"], pretrained_networks[0].state_dict()["layer1.0.conv1.weight"]
     )
@@ -177,7 +181,7 @@ def test_without_a_network_the_message_names_the_weights_of_timm(
     monkeypatch.setattr("timm.models._builder.load_pretrained", raise_no_network)
     message = r"cannot be downloaded \(.*no route to host.*\); download model\.safetensors of timm/test_resnet\.r160"
     with pytest.raises(UserError, match=message):
-        build(make_config(model=TIMM | {"pretrained": True}))
+        build(make_config(model=TIMM_MODEL | {"pretrained": True}))
 
 
 def test_weights_and_pretrained_together_are_refused(make_config: MakeConfig) -> None:

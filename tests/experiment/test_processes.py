@@ -18,7 +18,7 @@ from lntl.errors import UserError
 from lntl.experiment import processes
 from lntl.runs import checkpoint
 
-EPOCHS = 6
+NUM_EPOCHS = 6
 
 
 def write_run(folder: Path, name: str = "run", **training: Any) -> Path:
@@ -29,7 +29,7 @@ def write_run(folder: Path, name: str = "run", **training: Any) -> Path:
         "model": {"name": "lenet", "feature_dim": 16, "hidden_dim": 16},
         "training": {
             "device": "cpu", "devices": 2, "batch_size": 32,
-            "phases": [{"method": "erm", "epochs": 1}, {"method": "lntl", "epochs": EPOCHS - 1}],
+            "phases": [{"method": "erm", "epochs": 1}, {"method": "lntl", "epochs": NUM_EPOCHS - 1}],
         } | training,
         "logging": {"output_dir": str(folder), "use_tensorboard": False},
     }  # fmt: skip
@@ -49,7 +49,7 @@ def wait_for_end(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-def child_processes(pid: int) -> list[int]:
+def find_child_processes(pid: int) -> list[int]:
     """Return the process ids of the ranks that a process started, in order."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
@@ -60,20 +60,20 @@ def wait_for_epochs(process: "subprocess.Popen[str]", run: Path, number: int) ->
         time.sleep(0.02)
 
 
-def weights(run: Path) -> dict[str, torch.Tensor]:
+def load_weights(run: Path) -> dict[str, torch.Tensor]:
     return checkpoint.load(run / "checkpoints" / "last.pth").trainer["networks"]
 
 
 def kill_and_resume(folder: Path, kills: int) -> None:
     """Kill rank 1, rank 0, and so on, resuming after each kill; compare with an uninterrupted run."""
-    uninterrupted = start_training(write_run(folder, "uninterrupted"))
+    uninterrupted_process = start_training(write_run(folder, "uninterrupted"))
     config, run = write_run(folder), folder / "run"
-    assert wait_for_end(uninterrupted)[0] == 0
+    assert wait_for_end(uninterrupted_process)[0] == 0
     epochs = 0
     for number in range(kills):
         process = start_training(config, "--resume", "auto")
-        wait_for_epochs(process, run, min(epochs + 1, EPOCHS - 1))
-        ranks = child_processes(process.pid)
+        wait_for_epochs(process, run, min(epochs + 1, NUM_EPOCHS - 1))
+        ranks = find_child_processes(process.pid)
         kill_time = time.monotonic()
         os.kill(ranks[(number + 1) % 2], signal.SIGKILL)
         code, _, err = wait_for_end(process)
@@ -88,8 +88,8 @@ def kill_and_resume(folder: Path, kills: int) -> None:
     code, out, err = wait_for_end(start_training(config, "--resume", "auto"))
     assert code == 0, err
     assert out.count("on the test set") == 1
-    for name, value in weights(folder / "uninterrupted").items():
-        assert torch.equal(value, weights(run)[name]), name
+    for name, value in load_weights(folder / "uninterrupted").items():
+        assert torch.equal(value, load_weights(run)[name]), name
     assert sorted(path.name for path in run.iterdir()) == sorted(
         path.name for path in (folder / "uninterrupted").iterdir()
     )
@@ -111,7 +111,7 @@ def test_ctrl_c_saves_and_ends_all_ranks_and_one_process_may_continue(tmp_path: 
     config, run = write_run(tmp_path), tmp_path / "run"
     process = start_training(config)
     wait_for_epochs(process, run, 1)
-    ranks = child_processes(process.pid)
+    ranks = find_child_processes(process.pid)
     process.send_signal(signal.SIGINT)
     code, _, err = wait_for_end(process)
     assert (code, err.count("stopped at step")) == (130, 1)
@@ -134,7 +134,7 @@ def test_an_error_of_the_ranks_gives_one_sentence(tmp_path: Path) -> None:
 
 def start_slurm_rank(config: Path, rank: int, port: int, **changes: str) -> "subprocess.Popen[str]":
     """Start a rank on this machine with the environment variables that srun sets."""
-    slurm = {
+    slurm_variables = {
         "SLURM_JOB_ID": str(port), "SLURM_JOB_NAME": "train", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "2",
         "SLURM_NTASKS_PER_NODE": "2",
         "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_NODEID": "0", "SLURM_NODELIST": "127.0.0.1",
@@ -142,7 +142,7 @@ def start_slurm_rank(config: Path, rank: int, port: int, **changes: str) -> "sub
     }  # fmt: skip
     return subprocess.Popen(
         [sys.executable, "-m", "lntl", "train", str(config), *(f"{key}={value}" for key, value in changes.items())],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | slurm,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | slurm_variables,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from lntl import load, plugins
 from lntl.config import code_names
 from lntl.errors import UntrustedError, UserError
 
-PACKAGE = """
+METHOD_MODULE = """
 from pathlib import Path
 from lntl.methods.erm import ERM
 Path("ran").touch()
@@ -38,7 +38,7 @@ COMMANDS: dict[str, list[str]] = {
     "repair": ["repair", "RUN", "--method", "leace", "--out", "repaired"],
     "compare": ["compare", "RUN/results.jsonl", "--out", "tables"],
 }
-LINE = {"name": "a", "config_hash": "0", "overrides": {}, "seed": 0, "metrics": {"accuracy": 0.5}}
+RESULT_LINE = {"name": "a", "config_hash": "0", "overrides": {}, "seed": 0, "metrics": {"accuracy": 0.5}}
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def project(
     monkeypatch.delenv("LNTL_TRUST")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/__init__.py").touch()
-    (tmp_path / "mine/method.py").write_text(PACKAGE)
+    (tmp_path / "mine/method.py").write_text(METHOD_MODULE)
     raw = raw_config("mine.method.Mine", "mine.method.Mine", logging={"use_tensorboard": False})
     raw["data"]["max_images"] = 300
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(raw))
@@ -67,14 +67,14 @@ def unload_package() -> None:
     Path("ran").unlink(missing_ok=True)
 
 
-def command(name: str, run: str, config: str = "run.yaml", images: str = "x.npz") -> list[str]:
-    words = {"CONFIG": config, "RUN": run, "INPUT": images, "RUN/results.jsonl": f"{run}/results.jsonl"}
-    return [words.get(word, word) for word in COMMANDS[name]]
+def make_command(name: str, run: str, config: str = "run.yaml", images: str = "x.npz") -> list[str]:
+    replacements = {"CONFIG": config, "RUN": run, "INPUT": images, "RUN/results.jsonl": f"{run}/results.jsonl"}
+    return [replacements.get(word, word) for word in COMMANDS[name]]
 
 
 def add_benchmark(run: Path) -> None:
     """Put the results of a benchmark into a run folder, with a plan of its config.yaml."""
-    (run / "results.jsonl").write_text(json.dumps(LINE) + "\n")
+    (run / "results.jsonl").write_text(json.dumps(RESULT_LINE) + "\n")
     (run / "plan.yaml").write_text(
         yaml.safe_dump({"name": "p", "seeds": [0], "runs": [{"name": "a", "config": "config.yaml"}]})
     )
@@ -98,12 +98,12 @@ def test_every_command_uses_a_method_of_a_users_package_if_it_is_trusted(
         files_before = tree(run)
         capsys.readouterr()
         if command_name != "resume":  # resume gets a configuration on the command line as well
-            assert lntl(*command(command_name, str(run))) == 2
+            assert lntl(*make_command(command_name, str(run))) == 2
             (message,) = capsys.readouterr().err.splitlines()
             assert "it names mine.method.Mine, and importing mine.method runs its code; if you trust it" in message
             assert tree(run) == files_before
             assert not Path("ran").exists()
-        code = lntl(*command(command_name, str(run)), "--trust", "mine")
+        code = lntl(*make_command(command_name, str(run)), "--trust", "mine")
         error = capsys.readouterr().err
         assert "importing" not in error
         assert code == 0 or (command_name == "compare" and "not one of the planned runs" in error), error
@@ -113,7 +113,7 @@ def test_every_command_uses_a_method_of_a_users_package_if_it_is_trusted(
     monkeypatch.setenv("LNTL_TRUST", "other mine.method")
     for command_name in ("eval", "predict", "card"):
         unload_package()
-        assert lntl(*command(command_name, str(run))) == 0
+        assert lntl(*make_command(command_name, str(run))) == 0
 
 
 UNTRUSTED_NAMES: dict[str, Callable[[dict[str, Any]], None]] = {
@@ -149,7 +149,7 @@ def test_every_command_refuses_a_strangers_folder_in_one_sentence(
         capsys.readouterr()
         assert (
             lntl(
-                *command(
+                *make_command(
                     command_name,
                     "stranger",
                     str(trained_folder / "config.yaml"),
@@ -171,7 +171,7 @@ def test_every_command_refuses_a_strangers_folder_in_one_sentence(
 
 
 @pytest.mark.parametrize(
-    ("name", "trust", "trusted"),
+    ("name", "trust", "is_trusted"),
     [
         ("pickle.loads", (), False),  # pickle is already imported, but not trusted
         ("builtins.exec", (), False),
@@ -186,10 +186,10 @@ def test_every_command_refuses_a_strangers_folder_in_one_sentence(
     ],
 )
 def test_trust_covers_a_module_and_its_content(
-    monkeypatch: pytest.MonkeyPatch, name: str, trust: Any, trusted: bool
+    monkeypatch: pytest.MonkeyPatch, name: str, trust: Any, is_trusted: bool
 ) -> None:
     monkeypatch.delenv("LNTL_TRUST")
-    if trusted:
+    if is_trusted:
         plugins.check_trust(name, "x.pth", trust)
     else:
         with pytest.raises(UserError, match=rf"^x\.pth: it names {name}, and importing .* runs its code"):

@@ -23,17 +23,17 @@ CLASSES = ["0", "1", "2"]
 COLORS = ["crimson", "teal"]
 
 
-def record(total_epoch: int, phase: int, method: str, **metrics: float) -> dict[str, Any]:
+def make_record(total_epoch: int, phase: int, method: str, **metrics: float) -> dict[str, Any]:
     return {"total_epoch": total_epoch, "phase": phase, "method": method} | {
         name.replace("__", "/"): value for name, value in metrics.items()
     }
 
 
 RECORDS = [
-    record(1, 1, "erm", train__task=2.0, val__accuracy=0.2, val__bias_accuracy=0.1),
-    record(2, 2, "bias_head", train__bias=4.0, val__accuracy=0.2, val__bias_accuracy=0.6),
-    record(3, 3, "lntl", train__task=1.0, train__bias=3.0, val__accuracy=0.5, val__bias_accuracy=0.5),
-    record(4, 3, "lntl", train__task=0.5, train__bias=3.5, val__accuracy=0.8, val__bias_accuracy=0.4),
+    make_record(1, 1, "erm", train__task=2.0, val__accuracy=0.2, val__bias_accuracy=0.1),
+    make_record(2, 2, "bias_head", train__bias=4.0, val__accuracy=0.2, val__bias_accuracy=0.6),
+    make_record(3, 3, "lntl", train__task=1.0, train__bias=3.0, val__accuracy=0.5, val__bias_accuracy=0.5),
+    make_record(4, 3, "lntl", train__task=0.5, train__bias=3.5, val__accuracy=0.8, val__bias_accuracy=0.4),
 ]
 NAMES = ["train/task", "train/bias", "val/accuracy", "val/bias_accuracy"]
 LONG_RECORDS = [RECORDS[0], RECORDS[1]] + [RECORDS[2] | {"total_epoch": epoch} for epoch in range(3, 101)]
@@ -42,7 +42,7 @@ PIXELS = RNG.integers(0, 256, (7, 3, 28, 28), dtype=np.uint8)
 TITLES = [f"title {i}" for i in range(7)]
 BIAS = np.where(RNG.random((3, 14, 14)) < 0.5, RNG.integers(0, 8, (3, 14, 14)), -100)
 COUNTS = {"ERM": np.array([[8, 2, 0], [5, 5, 0], [0, 0, 0]]), "LNTL": 9 * np.eye(3) + 1}
-GROUPS = {"ERM": np.array([[1.0, 0.0], [math.nan, 0.25], [0.5, 0.5]]), "LNTL": np.full((3, 2), 0.9)}
+GROUP_ACCURACIES = {"ERM": np.array([[1.0, 0.0], [math.nan, 0.25], [0.5, 0.5]]), "LNTL": np.full((3, 2), 0.9)}
 PETS = ["cat", "dog", "eel"]
 TEXTURES = ["stripes", "dots", "checks", "waves", "blank paper", "brushed steel"]
 JOINT = [f"texture {texture}, {stroke}" for texture in TEXTURES for stroke in ("thick", "thin")]
@@ -72,9 +72,11 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "learning_curves_losses": lambda: figures.learning_curves(RECORDS, NAMES[:2]),
     "learning_curves_long": lambda: figures.learning_curves(LONG_RECORDS, NAMES),
     "confusion_matrices": lambda: figures.confusion_matrices(COUNTS, CLASSES),
-    "group_accuracies": lambda: figures.group_accuracies(GROUPS, CLASSES, COLORS),
+    "group_accuracies": lambda: figures.group_accuracies(GROUP_ACCURACIES, CLASSES, COLORS),
     "bias_predictiveness": lambda: figures.bias_predictiveness([0.02, 0.03], {"a": [0.8, 0.7], "b": [0.1, 0.1]}, 0.1),
-    "group_counts": lambda: figures.group_accuracies(GROUPS, CLASSES, COLORS, counts=[[900, 1], [0, 4], [8, 1200]]),
+    "group_counts": lambda: figures.group_accuracies(
+        GROUP_ACCURACIES, CLASSES, COLORS, counts=[[900, 1], [0, 4], [8, 1200]]
+    ),
     "recoloring_strip": lambda: figures.recoloring_strip(STRIP, PREDICTIONS, [0, 2], COLORS, CLASSES),
     "recoloring_strip_long": lambda: figures.recoloring_strip(
         STRIP, PREDICTIONS, [0, 2], ["background land", "sea"], CLASSES
@@ -111,27 +113,27 @@ FIGURES: dict[str, Callable[[], Figure]] = {
         [-0.1, 0, 0.1], {"this run": [(0.2, 0.1, 0.3), (0, 0, 0), (0.3, 0.2, 0.4)]}, "change of the brightness"
     ),
     "recoloring_strip_large": lambda: figures.recoloring_strip(
-        LARGE_STRIP, PREDICTIONS, [0, 2], ["-0.1", "unchanged"], LONG_CLASSES
+        LARGE_STRIP, PREDICTIONS, [0, 2], ["-0.1", "as it is"], LONG_CLASSES
     ),
     "bias_map": lambda: figures.bias_map(PIXELS[0], BIAS, bins=8),
 }
 
 
-def texts(axes: Axes) -> list[str]:
+def find_texts(axes: Axes) -> list[str]:
     return [text.get_text() for text in axes.texts]
 
 
-def text_boxes(figure: Figure) -> list[tuple[Text, Bbox]]:
+def find_text_boxes(figure: Figure) -> list[tuple[Text, Bbox]]:
     """Draw the figure; return its visible texts, without ticks outside of the axes, and their boxes in pixels."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    hidden = set()
+    hidden_ticks = set()
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
             low, high = sorted(axis.get_view_interval())
-            hidden |= {t.label1 for t in axis.get_major_ticks() if not low - 1e-9 <= t.get_loc() <= high + 1e-9}
+            hidden_ticks |= {t.label1 for t in axis.get_major_ticks() if not low - 1e-9 <= t.get_loc() <= high + 1e-9}
     visible_texts = [
-        text for text in figure.findobj(Text) if text.get_visible() and text.get_text() and text not in hidden
+        text for text in figure.findobj(Text) if text.get_visible() and text.get_text() and text not in hidden_ticks
     ]
     return [(text, text.get_window_extent(canvas.get_renderer())) for text in visible_texts]
 
@@ -150,7 +152,7 @@ def test_figures_have_no_empty_axes_and_readable_unchanged_texts(make: Callable[
 
 def check_texts(figure: Figure) -> None:
     """Assert that every text of a figure is large enough, within the figure, and overlaps no other text."""
-    texts_and_boxes = text_boxes(figure)
+    texts_and_boxes = find_text_boxes(figure)
     width, height = figure.bbox.size
     for i, (text, box) in enumerate(texts_and_boxes):
         assert text.get_fontsize() >= 8, text
@@ -178,9 +180,9 @@ def test_names_without_a_glyph_give_one_sentence(caplog: pytest.LogCaptureFixtur
     """Warnings are errors in tests, so a warning of matplotlib for each character would fail this test."""
     for _ in range(2):
         figures.confusion_matrices({"val": np.eye(2)}, SCRIPTS).savefig(BytesIO())
-    missing = base._fallback_fonts(base._without_glyph("".join(SCRIPTS)))[1]
-    assert [record.levelname for record in caplog.records] == ["WARNING"] * bool(missing)
-    if missing:
+    missing_characters = base._fallback_fonts(base._without_glyph("".join(SCRIPTS)))[1]
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * bool(missing_characters)
+    if missing_characters:
         assert caplog.messages[0].startswith("figures: no installed font has a glyph for ")
         assert "install a font for this script" in caplog.messages[0]
 
@@ -239,7 +241,7 @@ def test_sample_grid_shows_every_image_in_its_cell() -> None:
 
 
 def test_sample_grid_shows_a_title_for_each_image() -> None:
-    assert texts(figures.sample_grid(PIXELS, 4, titles=TITLES).axes[0]) == TITLES
+    assert find_texts(figures.sample_grid(PIXELS, 4, titles=TITLES).axes[0]) == TITLES
     with pytest.raises(ValueError, match="zip"):
         figures.sample_grid(PIXELS, 4, titles=TITLES[:-1])
 
@@ -267,7 +269,7 @@ def test_learning_curves_separate_losses_from_accuracies_and_mark_the_phases() -
     assert [line.get_label() for line in losses.lines] == NAMES[:2]
     assert [line.get_label() for line in accuracies.lines] == NAMES[2:]
     np.testing.assert_array_equal(losses.lines[0].get_xydata(), [[1, 2.0], [2, math.nan], [3, 1.0], [4, 0.5]])
-    assert texts(losses) == ["erm", "bias_head", "lntl"]
+    assert find_texts(losses) == ["erm", "bias_head", "lntl"]
     assert [(band.get_x(), band.get_x() + band.get_width()) for band in losses.patches] == [
         (0.5, 1.5),
         (1.5, 2.5),
@@ -285,15 +287,15 @@ def test_confusion_matrices_are_per_cent_of_the_true_class_side_by_side() -> Non
     assert (erm.get_title(), lntl.get_title()) == ("ERM", "LNTL")
     assert (erm.get_xlabel(), erm.get_ylabel(), bar.get_ylabel()) == ("predicted", "true", "% of the true class")
     np.testing.assert_allclose(erm.images[0].get_array(), [[80, 20, 0], [50, 50, 0], [0, 0, 0]])
-    assert texts(erm) == ["80", "20", "0", "50", "50", "0", "0", "0", "0"]
+    assert find_texts(erm) == ["80", "20", "0", "50", "50", "0", "0", "0", "0"]
     assert [label.get_text() for label in lntl.get_xticklabels()] == CLASSES
     assert erm.images[0].get_clim() == lntl.images[0].get_clim() == (0, 100)
 
 
 def test_group_accuracies_leave_an_empty_group_blank() -> None:
-    erm, _, bar = figures.group_accuracies(GROUPS, CLASSES, COLORS).axes
+    erm, _, bar = figures.group_accuracies(GROUP_ACCURACIES, CLASSES, COLORS).axes
     assert (erm.get_xlabel(), erm.get_ylabel(), bar.get_ylabel()) == ("colour", "true", "accuracy, %")
-    assert texts(erm) == ["100", "0", "25", "50", "50"]
+    assert find_texts(erm) == ["100", "0", "25", "50", "50"]
     assert [label.get_text() for label in erm.get_xticklabels()] == COLORS
 
 
@@ -304,12 +306,12 @@ def test_long_names_of_bias_values_are_the_rows() -> None:
     assert [label.get_text() for label in axes.get_xticklabels()] == PETS
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("true", "colour")
     np.testing.assert_allclose(axes.images[0].get_array(), 100 * JOINT_GROUPS.T)
-    assert texts(axes)[:2] == ["34\n(12)", "69\n(24)"]  # the first cell of the first row is empty
+    assert find_texts(axes)[:2] == ["34\n(12)", "69\n(24)"]  # the first cell of the first row is empty
 
 
 def test_group_accuracies_show_their_counts() -> None:
-    figure = figures.group_accuracies(GROUPS, CLASSES, COLORS, counts=[[9, 1], [0, 4], [8, 12]])
-    assert texts(figure.axes[0]) == ["100\n(9)", "0\n(1)", "25\n(4)", "50\n(8)", "50\n(12)"]
+    figure = figures.group_accuracies(GROUP_ACCURACIES, CLASSES, COLORS, counts=[[9, 1], [0, 4], [8, 12]])
+    assert find_texts(figure.axes[0]) == ["100\n(9)", "0\n(1)", "25\n(4)", "50\n(8)", "50\n(12)"]
 
 
 def test_class_by_bias_shows_the_share_of_each_class_for_each_bias_value() -> None:
@@ -317,22 +319,19 @@ def test_class_by_bias_shows_the_share_of_each_class_for_each_bias_value() -> No
     train, test, bar = figures.class_by_bias(counts, CLASSES, COLORS, "sky").axes
     assert (train.get_title(), test.get_title(), train.get_xlabel()) == ("train", "test", "sky")
     assert bar.get_ylabel() == "% of the bias value"
-    assert texts(train) == [
-        "90\n(9)",
-        "10\n(1)",
-        "0\n(0)",
-    ]  # cells of the second value are blank, because it has no images
-    assert texts(test) == ["25\n(1)", "75\n(3)", "25\n(1)", "25\n(1)", "50\n(2)", "0\n(0)"]
+    # Cells of the second value are blank, because it has no images.
+    assert find_texts(train) == ["90\n(9)", "10\n(1)", "0\n(0)"]
+    assert find_texts(test) == ["25\n(1)", "75\n(3)", "25\n(1)", "25\n(1)", "50\n(2)", "0\n(0)"]
 
 
 def test_a_large_heat_map_shows_no_numbers() -> None:
     names = [str(i) for i in range(30)]
-    assert texts(figures.confusion_matrices({"ERM": np.eye(30)}, names).axes[0]) == []
+    assert find_texts(figures.confusion_matrices({"ERM": np.eye(30)}, names).axes[0]) == []
 
 
 def test_recoloring_strip_marks_only_wrong_predictions() -> None:
     (axes,) = figures.recoloring_strip(STRIP, PREDICTIONS, [0, 2], COLORS, CLASSES).axes
-    assert texts(axes) == ["0", "✗ 1", "2", "2"]
+    assert find_texts(axes) == ["0", "✗ 1", "2", "2"]
     (frame,) = axes.patches
     assert frame.get_xy() == (28 + figures.GAP - 0.5, figures.TITLE - 0.5)
     assert [label.get_text() for label in axes.get_xticklabels()] == COLORS
@@ -349,7 +348,7 @@ def test_probe_bars_are_grouped_by_layer_and_show_chance() -> None:
     figure = figures.probe_bars(PROBES, {"majority": 0.1})
     (axes,) = figure.axes
     assert [bar.get_width() for bar in axes.patches] == [50, 90, 60, 100]
-    assert texts(axes) == ["50", "90", "60", "100"]
+    assert find_texts(axes) == ["50", "90", "60", "100"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["f, linear", "f, mlp", "pixels, linear"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [*PROBES, "chance: majority"]
     np.testing.assert_allclose(axes.lines[-1].get_xdata(), [10, 10])
@@ -359,7 +358,7 @@ def test_a_probe_of_one_seed_has_no_error_bar() -> None:
     rows = [{"layer": "f", "probe": "linear", "mean": 0.5, "std": std} for std in (None, 0.02)]
     one_seed_axes, several_seeds_axes = (figures.probe_bars({"run": [row]}, {}).axes[0] for row in rows)
     assert (len(one_seed_axes.containers), len(several_seeds_axes.containers)) == (1, 2)
-    assert texts(one_seed_axes) == ["50"]
+    assert find_texts(one_seed_axes) == ["50"]
 
 
 def test_embedding_shows_every_point_twice() -> None:
@@ -409,7 +408,7 @@ def test_saliency_grid_shows_the_images_above_their_heat_maps() -> None:
     heat_image = figures.heat_on_images(PIXELS, HEAT_MAPS)[1].transpose(1, 2, 0)
     np.testing.assert_array_equal(canvas[2 * title + 28 : 2 * title + 56, 29:57, :3], heat_image)
     assert [label.get_text() for label in axes.get_yticklabels()] == ["image", "run"]
-    assert texts(axes) == [*TITLES, *(f"✗ {title}" for title in TITLES)]
+    assert find_texts(axes) == [*TITLES, *(f"✗ {title}" for title in TITLES)]
     assert len(axes.patches) == 7
 
 

@@ -27,7 +27,7 @@ def copy_state(trainer: Trainer) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in trainer.networks.state_dict().items()}
 
 
-def changed_names(trainer: Trainer, initial_state: dict[str, Tensor]) -> set[str]:
+def find_changed_names(trainer: Trainer, initial_state: dict[str, Tensor]) -> set[str]:
     return {
         name for name, value in trainer.networks.state_dict().items() if not torch.equal(value, initial_state[name])
     }
@@ -42,7 +42,7 @@ def test_weights_and_statistics_of_frozen_layers_do_not_change(make_trainer: Mak
         average = trainer.evaluated.state_dict()
     frozen_names = {name for name in initial_state if name.startswith(("f.conv1.", "f.bn1.", "f.layer1."))}
     assert any("running_mean" in name for name in frozen_names)
-    assert changed_names(trainer, initial_state) == initial_state.keys() - frozen_names
+    assert find_changed_names(trainer, initial_state) == initial_state.keys() - frozen_names
     assert all(torch.equal(average[name], initial_state[name]) for name in frozen_names)
 
 
@@ -53,7 +53,7 @@ def test_all_of_f_may_be_frozen(make_trainer: MakeTrainer, method: str) -> None:
     for record in trainer:
         assert "train/lr_f" not in record.metrics
         assert "train/lr_g" in record.metrics
-    changed_networks = {name.partition(".")[0] for name in changed_names(trainer, initial_state)}
+    changed_networks = {name.partition(".")[0] for name in find_changed_names(trainer, initial_state)}
     assert changed_networks == ({"g", "h"} if method in ("lntl", "blind_eye") else {"g"})
 
 
@@ -61,7 +61,7 @@ def test_jtt_resets_all_layers_except_frozen_layers(make_trainer: MakeTrainer) -
     trainer = make_trainer("jtt", model=RESNET | {"frozen": ["conv1", "bn1"]}, training={"optimizer_fg": {"lr": 1e-9}})
     initial_state = copy_state(trainer)
     list(trainer)
-    changed_layers = {name.rpartition(".")[0] for name in changed_names(trainer, initial_state)}
+    changed_layers = {name.rpartition(".")[0] for name in find_changed_names(trainer, initial_state)}
     assert "f.layer1.0.conv1" in changed_layers
     assert not changed_layers & {"f.conv1", "f.bn1"}
 
@@ -93,11 +93,11 @@ def test_a_run_with_frozen_layers_and_factors_is_resumed_exactly(make_trainer: M
     next(steps)
     resumed_trainer.load_state_dict(stopped_trainer.state_dict())
     list(resumed_trainer)
-    assert changed_names(resumed_trainer, copy_state(uninterrupted)) == set()
+    assert find_changed_names(resumed_trainer, copy_state(uninterrupted)) == set()
 
 
 @dataclass(frozen=True)
-class Rows(Split):
+class VectorSplit(Split):
     """A split of vectors; `bias` is (n,) or (n, B)."""
 
     x: Tensor
@@ -117,24 +117,24 @@ class Rows(Split):
         features = torch.nn.functional.one_hot((self.group[index] % 3).clamp(min=0), 3).float() * is_known[:, None]
         return Batch(self.x[index], self.y[index], self.bias[index], self.group[index], index, features)
 
-    def to(self, device: torch.device) -> "Rows":
+    def to(self, device: torch.device) -> "VectorSplit":
         return replace(self, x=self.x.to(device))
 
 
 @pytest.fixture(params=[(), (2,)], ids=["one_label", "two_labels"])
-def rows(request: pytest.FixtureRequest) -> tuple[Rows, DataSpec]:
+def vector_data(request: pytest.FixtureRequest) -> tuple[VectorSplit, DataSpec]:
     """40 vectors of 6 numbers with 4 classes and 3 bias values; a tenth of the bias labels is missing."""
     torch.manual_seed(0)
     y, value = torch.arange(40) % 4, torch.arange(40) // 4 % 3
-    missing = torch.arange(40) % 10 == 3
+    is_missing = torch.arange(40) % 10 == 3
     bias = torch.stack([value, value // 2], dim=1) if request.param else value
     bias, group = bias.clone(), y * 3 + value
-    bias[missing], group[missing] = IGNORE, IGNORE
+    bias[is_missing], group[is_missing] = IGNORE, IGNORE
     spec = DataSpec((6,), 4, 3, request.param, tuple("abcd"), tuple("uvw"), 40)
-    return Rows(torch.randn(40, 6), y, bias, group), spec
+    return VectorSplit(torch.randn(40, 6), y, bias, group), spec
 
 
-def make_vector_trainer(data: tuple[Rows, DataSpec], phases: list[dict[str, Any]], **model: Any) -> Trainer:
+def make_vector_trainer(data: tuple[VectorSplit, DataSpec], phases: list[dict[str, Any]], **model: Any) -> Trainer:
     split, spec = data
     raw = {
         "project": {"experiment_name": "vectors"},
@@ -156,25 +156,25 @@ def make_vector_trainer(data: tuple[Rows, DataSpec], phases: list[dict[str, Any]
 
 
 @pytest.mark.parametrize("method", plugins.names("lntl.methods"))
-def test_every_method_learns_from_vectors_with_labels(rows: tuple[Rows, DataSpec], method: str) -> None:
+def test_every_method_learns_from_vectors_with_labels(vector_data: tuple[VectorSplit, DataSpec], method: str) -> None:
     model_settings = load_method(method).required_model_settings
-    trainer = make_vector_trainer(rows, [{"method": method, "epochs": 2}], **model_settings)
+    trainer = make_vector_trainer(vector_data, [{"method": method, "epochs": 2}], **model_settings)
     initial_state = copy_state(trainer)
     records = list(trainer)
     assert len(records) == 2
-    assert {name.partition(".")[0] for name in changed_names(trainer, initial_state)} == {
+    assert {name.partition(".")[0] for name in find_changed_names(trainer, initial_state)} == {
         *trainer.method.trains,
         *trainer.method.fits,
     }
 
 
-def test_h_learns_a_label_that_the_vector_contains(rows: tuple[Rows, DataSpec]) -> None:
-    split, spec = rows
-    with_bias = replace(split, x=torch.cat([torch.eye(3)[split.row // 4 % 3], split.x[:, :3]], dim=1))
+def test_h_learns_a_label_that_the_vector_contains(vector_data: tuple[VectorSplit, DataSpec]) -> None:
+    split, spec = vector_data
+    split_with_bias = replace(split, x=torch.cat([torch.eye(3)[split.row // 4 % 3], split.x[:, :3]], dim=1))
     phase = {"method": "bias_head", "epochs": 60, "optimizer_h": {"lr": 0.02}}
-    trainer = make_vector_trainer((with_bias, spec), [phase], hidden=[32, 32])
+    trainer = make_vector_trainer((split_with_bias, spec), [phase], hidden=[32, 32])
     list(trainer)
     networks = trainer.networks.eval()
-    logits = networks.h(networks.f(with_bias.x))
+    logits = networks.h(networks.f(split_with_bias.x))
     is_known = split.bias != IGNORE
     assert (logits.argmax(dim=1) == split.bias)[is_known].float().mean() > 0.9

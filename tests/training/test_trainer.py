@@ -24,11 +24,11 @@ LNTL_TERMS = ("task", "mi", "bias", "mu", "h_accuracy", "gradient_ratio")
 PHASES = ["erm", "bias_head", {"method": "lntl", "epochs": 2}]
 
 
-def state(trainer: Trainer) -> dict[str, Tensor]:
+def get_state(trainer: Trainer) -> dict[str, Tensor]:
     return {**trainer.networks.state_dict(), **{f"average.{k}": v for k, v in trainer.evaluated.state_dict().items()}}
 
 
-def assert_same(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+def assert_same_state(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
     assert first.keys() == second.keys()
     assert [key for key in first if not torch.equal(first[key], second[key])] == []
 
@@ -56,17 +56,17 @@ def test_the_seconds_of_an_epoch_include_those_before_a_stop(
 ) -> None:
     clock = iter(range(0, 10_000, 10))  # ten seconds pass between two readings
     monkeypatch.setattr("lntl.training.trainer.perf_counter", lambda: next(clock))
-    trainer, resumed, older = (make_trainer("erm") for _ in range(3))
+    trainer, resumed_trainer, older_trainer = (make_trainer("erm") for _ in range(3))
     next(trainer.epoch())
     state = copy.deepcopy(trainer.state_dict())
-    resumed.load_state_dict(state)
+    resumed_trainer.load_state_dict(state)
     next(clock)  # the time between the stop and the resume does not count
-    (record,) = resumed
+    (record,) = resumed_trainer
     assert record.seconds == 10 + 30  # one reading after each step, and one at the end of the epoch
     assert record.images_per_second == 2 * 32 / 30
     del state["seconds"]  # as in files of older versions
-    older.load_state_dict(state)
-    (record,) = older
+    older_trainer.load_state_dict(state)
+    (record,) = older_trainer
     assert record.seconds == 30
 
 
@@ -107,7 +107,7 @@ def test_each_network_has_the_rate_of_its_own_optimiser(make_trainer: MakeTraine
 
 
 def test_the_order_of_images_differs_between_epochs_and_seeds(make_trainer: MakeTrainer) -> None:
-    def rows(**project: int) -> list[list[int]]:
+    def collect_rows(**project: int) -> list[list[int]]:
         trainer, batches = make_trainer({"method": "erm", "epochs": 2}, "erm", project=project), []
         original_batch = trainer.loader.split.batch
 
@@ -126,11 +126,11 @@ def test_the_order_of_images_differs_between_epochs_and_seeds(make_trainer: Make
         list(trainer)
         return batches
 
-    rows_of_seed_0 = rows()
+    rows_of_seed_0 = collect_rows()
     epochs = [rows_of_seed_0[:3], rows_of_seed_0[3:6], rows_of_seed_0[6:]]
     assert all(sorted(chain(*epoch)) == list(range(90)) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
-    assert rows() == rows_of_seed_0 != rows(seed=1)
+    assert collect_rows() == rows_of_seed_0 != collect_rows(seed=1)
 
 
 # --- independence of evaluation, logging and global state ---
@@ -148,7 +148,7 @@ def test_evaluating_between_steps_changes_nothing(make_trainer: MakeTrainer, dig
             torch.rand(5)
             evaluated_trainer.state_dict()
         evaluated_records.append(evaluated_trainer.record)
-    assert_same(state(reference), state(evaluated_trainer))
+    assert_same_state(get_state(reference), get_state(evaluated_trainer))
     assert [r.metrics for r in evaluated_records if r] == [r.metrics for r in records]
 
 
@@ -157,17 +157,17 @@ def test_the_log_interval_changes_no_weight_and_no_mean(make_trainer: MakeTraine
     trainers = [make_trainer(*PHASES, logging={"log_interval_batches": interval}) for interval in (1, 2, 50)]
     first_records, *other_records = [list(trainer) for trainer in trainers]
     for trainer, records in zip(trainers[1:], other_records, strict=True):
-        assert_same(state(trainers[0]), state(trainer))
+        assert_same_state(get_state(trainers[0]), get_state(trainer))
         for expected, record in zip(first_records, records, strict=True):
             assert expected.metrics == pytest.approx(record.metrics, rel=1e-12)
 
 
 def test_the_global_random_state_does_not_change_the_weights(make_trainer: MakeTrainer) -> None:
-    first, second = make_trainer("lntl"), make_trainer("lntl")
-    for seed, trainer in enumerate((first, second)):
+    first_trainer, second_trainer = make_trainer("lntl"), make_trainer("lntl")
+    for seed, trainer in enumerate((first_trainer, second_trainer)):
         torch.manual_seed(seed)
         list(trainer)
-    assert_same(state(first), state(second))
+    assert_same_state(get_state(first_trainer), get_state(second_trainer))
 
 
 # --- steps ---
@@ -176,15 +176,15 @@ def test_the_global_random_state_does_not_change_the_weights(make_trainer: MakeT
 def test_a_step_of_erm_equals_an_explicit_sgd_step(make_trainer: MakeTrainer) -> None:
     sgd = {"name": "sgd", "lr": 0.1, "momentum": 0.0}
     trainer = make_trainer("erm", training={"optimizer_fg": sgd})
-    expected, batches = copy.deepcopy(trainer.networks).train(), []
+    expected_networks, batches = copy.deepcopy(trainer.networks).train(), []
     original_objectives = trainer.method.objectives
     trainer.method.objectives = lambda batch, p: batches.append(batch) or original_objectives(batch, p)  # type: ignore[method-assign]
     next(trainer.epoch())
-    loss = cross_entropy(expected.g(expected.f(batches[0].x)), batches[0].y)
-    parameters = [*expected.f.parameters(), *expected.g.parameters()]
+    loss = cross_entropy(expected_networks.g(expected_networks.f(batches[0].x)), batches[0].y)
+    parameters = [*expected_networks.f.parameters(), *expected_networks.g.parameters()]
     for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
         parameter.data -= 0.1 * gradient
-    for key, value in expected.state_dict().items():
+    for key, value in expected_networks.state_dict().items():
         torch.testing.assert_close(trainer.networks.state_dict()[key], value, msg=lambda m, key=key: f"{key}: {m}")
 
 
@@ -214,7 +214,7 @@ def test_clipping_bounds_the_gradient_of_each_network(make_trainer: MakeTrainer,
     sgd = {"name": "sgd", "lr": 1.0, "momentum": 0.0}
     settings = {"optimizer_fg": sgd, "optimizer_h": sgd}
 
-    def steps(**training: Any) -> dict[str, Tensor]:
+    def compute_steps(**training: Any) -> dict[str, Tensor]:
         trainer = make_trainer("lntl", training=settings | training)
         initial_networks = copy.deepcopy(trainer.networks)
         next(trainer.epoch())
@@ -227,10 +227,10 @@ def test_clipping_bounds_the_gradient_of_each_network(make_trainer: MakeTrainer,
             )
         }
 
-    unclipped = steps()
-    for name, step in steps(clip_grad_norm=max_norm).items():
-        assert unclipped[name].norm() > 0.02
-        expected = unclipped[name] * min(1.0, max_norm / float(unclipped[name].norm()))
+    unclipped_steps = compute_steps()
+    for name, step in compute_steps(clip_grad_norm=max_norm).items():
+        assert unclipped_steps[name].norm() > 0.02
+        expected = unclipped_steps[name] * min(1.0, max_norm / float(unclipped_steps[name].norm()))
         torch.testing.assert_close(step, expected, rtol=1e-3, atol=1e-6)
 
 
@@ -279,7 +279,7 @@ def test_a_loss_that_diverges_by_a_high_rate_is_reported(make_trainer: MakeTrain
         list(trainer)
 
 
-class ChangingTerms(Method):
+class MethodWithChangingTerms(Method):
     """A method that logs one term, and after `steps_before` steps also the terms `extra_terms`."""
 
     trains = ("f", "g")
@@ -289,8 +289,8 @@ class ChangingTerms(Method):
     def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
         loss = cross_entropy(self.g(self.f(batch.x)), batch.y)
         self.steps_before -= 1
-        further = dict.fromkeys(self.extra_terms, loss) if self.steps_before < 0 else {}
-        yield minimise(loss, over=(self.f, self.g), task=loss, **further)
+        further_terms = dict.fromkeys(self.extra_terms, loss) if self.steps_before < 0 else {}
+        yield minimise(loss, over=(self.f, self.g), task=loss, **further_terms)
 
 
 def make_method_trainer(method_class: type[Method], make_trainer: MakeTrainer, **sections: Any) -> Trainer:
@@ -305,11 +305,11 @@ OTHER_TERMS = r"^the method logs other terms than before in this epoch: task, ma
 
 
 def test_terms_that_change_within_an_epoch_are_reported(make_trainer: MakeTrainer) -> None:
-    trainer = make_method_trainer(ChangingTerms, make_trainer)
+    trainer = make_method_trainer(MethodWithChangingTerms, make_trainer)
     trainer.method.extra_terms, trainer.method.steps_before = ("margin",), 1
     with pytest.raises(UserError, match=OTHER_TERMS):
         list(trainer)
-    trainer = make_method_trainer(ChangingTerms, make_trainer)
+    trainer = make_method_trainer(MethodWithChangingTerms, make_trainer)
     trainer.method.extra_terms, trainer.method.steps_before = ("margin",), 3  # an epoch has three steps
     assert ["train/margin" in record.metrics for record in trainer] == [False, True]
 
@@ -318,27 +318,27 @@ def test_terms_that_change_within_an_epoch_are_reported(make_trainer: MakeTraine
 def test_a_method_that_logs_other_terms_than_its_checkpoint_is_an_error_within_an_epoch(
     make_trainer: MakeTrainer, interval: int
 ) -> None:
-    trainer, resumed = (
-        make_method_trainer(ChangingTerms, make_trainer),
-        make_method_trainer(ChangingTerms, make_trainer),
+    trainer, resumed_trainer = (
+        make_method_trainer(MethodWithChangingTerms, make_trainer),
+        make_method_trainer(MethodWithChangingTerms, make_trainer),
     )
     trainer.log_interval = interval  # with 1, no term waits to be reported; with 50, all terms wait
     next(trainer.epoch())
-    resumed.load_state_dict(copy.deepcopy(trainer.state_dict()))
-    resumed.method.extra_terms = ("margin",)
+    resumed_trainer.load_state_dict(copy.deepcopy(trainer.state_dict()))
+    resumed_trainer.method.extra_terms = ("margin",)
     with pytest.raises(UserError, match=OTHER_TERMS):
-        list(resumed)
+        list(resumed_trainer)
 
 
 def test_a_method_may_log_other_terms_than_its_checkpoint_in_a_new_epoch(make_trainer: MakeTrainer) -> None:
-    trainer, resumed = (
-        make_method_trainer(ChangingTerms, make_trainer),
-        make_method_trainer(ChangingTerms, make_trainer),
+    trainer, resumed_trainer = (
+        make_method_trainer(MethodWithChangingTerms, make_trainer),
+        make_method_trainer(MethodWithChangingTerms, make_trainer),
     )
     list(trainer.epoch())
-    resumed.load_state_dict(copy.deepcopy(trainer.state_dict()))
-    resumed.method.extra_terms = ("margin",)
-    assert [set(record.metrics) >= {"train/task", "train/margin"} for record in resumed] == [True]
+    resumed_trainer.load_state_dict(copy.deepcopy(trainer.state_dict()))
+    resumed_trainer.method.extra_terms = ("margin",)
+    assert [set(record.metrics) >= {"train/task", "train/margin"} for record in resumed_trainer] == [True]
 
 
 class PreparedMethod(Method):
@@ -376,10 +376,10 @@ def test_a_method_prepares_once_before_its_first_step_and_never_on_resume(make_t
     state = copy.deepcopy(trainer.state_dict())
     images, num_known, seed = trainer.method.counts.tolist()
     assert (images, num_known) == (90, 0)  # all training images, but no bias label, because the method uses none
-    resumed = make_method_trainer(PreparedMethod, make_trainer)
-    resumed.load_state_dict(state)
-    assert len(list(resumed)) == len(list(trainer)) == 2
-    assert resumed.method.counts.tolist() == trainer.method.counts.tolist() == [images, num_known, seed]
+    resumed_trainer = make_method_trainer(PreparedMethod, make_trainer)
+    resumed_trainer.load_state_dict(state)
+    assert len(list(resumed_trainer)) == len(list(trainer)) == 2
+    assert resumed_trainer.method.counts.tolist() == trainer.method.counts.tolist() == [images, num_known, seed]
     other_trainer = make_method_trainer(PreparedMethod, make_trainer, project={"seed": 1})
     next(other_trainer.epoch())
     assert other_trainer.method.counts[2] != seed
@@ -394,10 +394,10 @@ def test_sampling_weights_choose_the_rows_of_an_epoch(make_trainer: MakeTrainer)
 
 def test_the_first_weights_of_a_methods_network_follow_from_seed_and_phase(make_trainer: MakeTrainer) -> None:
     first_weights = []
-    for noise, seed, phase in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)):
+    for global_seed, seed, phase in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)):
         trainer = make_method_trainer(PreparedMethod, make_trainer, project={"seed": seed})
         trainer.phases = trainer.phases * 2
-        torch.manual_seed(noise)
+        torch.manual_seed(global_seed)
         trainer._start_phase(phase)
         first_weights.append(trainer.method.extra.weight)
     assert torch.equal(first_weights[0], first_weights[1])
@@ -411,7 +411,7 @@ def test_a_methods_network_is_trained_and_resumed(make_trainer: MakeTrainer) -> 
     state = copy.deepcopy(trainer.state_dict())
     assert not torch.equal(trainer.method.extra.weight, initial_weight)
     list(trainer)
-    resumed = make_method_trainer(PreparedMethod, make_trainer)
-    resumed.load_state_dict(state)
-    list(resumed)
-    assert torch.equal(trainer.method.extra.weight, resumed.method.extra.weight)
+    resumed_trainer = make_method_trainer(PreparedMethod, make_trainer)
+    resumed_trainer.load_state_dict(state)
+    list(resumed_trainer)
+    assert torch.equal(trainer.method.extra.weight, resumed_trainer.method.extra.weight)
