@@ -62,11 +62,11 @@ def test_names_do_not_control_the_terminal(capsys: pytest.CaptureFixture[str]) -
     table.add_row("\x1b]0;title\x07", end_section=True)
     console.out.print(table)
 
-    def run() -> None:
+    def raise_error() -> None:
         raise UserError("x.pth: no class \x1b[31mcat\x9b\nsecond line")
 
     with pytest.raises(SystemExit):
-        cli.exit_on_error(run, debug=False)
+        cli.exit_on_error(raise_error, debug=False)
     captured = capsys.readouterr()
     assert captured.out.startswith("a\\x1b[2Jb\\rc\nd\n")
     assert r"\x1b]0;title\x07" in captured.out
@@ -77,11 +77,11 @@ def test_names_do_not_control_the_terminal(capsys: pytest.CaptureFixture[str]) -
     "error", [UserError(f"{'x' * 9000}: is gone; use another"), OSError(36, "Too long", "y" * 9000)]
 )
 def test_a_message_is_short_even_if_its_names_are_long(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
-    def run() -> None:
+    def raise_error() -> None:
         raise error
 
     with pytest.raises(SystemExit):
-        cli.exit_on_error(run, debug=False)
+        cli.exit_on_error(raise_error, debug=False)
     message = capsys.readouterr().err
     assert len(message) < 1000
     assert message.startswith(("Error: xxx", "Error: yyy"))
@@ -90,22 +90,22 @@ def test_a_message_is_short_even_if_its_names_are_long(error: Exception, capsys:
 
 def test_characters_that_the_terminal_cannot_encode_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Characters that the encoding lacks are escaped in tables, plain text and errors."""
-    screen, errors = (TextIOWrapper(BytesIO(), encoding="latin-1") for _ in range(2))
-    monkeypatch.setattr(sys, "stdout", screen)
-    monkeypatch.setattr(sys, "stderr", errors)
+    stdout, stderr = (TextIOWrapper(BytesIO(), encoding="latin-1") for _ in range(2))
+    monkeypatch.setattr(sys, "stdout", stdout)
+    monkeypatch.setattr(sys, "stderr", stderr)
 
-    def run() -> None:
+    def print_and_raise() -> None:
         console.out.print(Table("猫"))
         console.echo("犬")
         print("é")
         raise UserError("鳥: no such class")
 
     with pytest.raises(SystemExit) as stop:
-        cli.exit_on_error(run, debug=False)
-    errors.flush()
+        cli.exit_on_error(print_and_raise, debug=False)
+    stderr.flush()
     assert stop.value.code == 2
-    assert [text in screen.buffer.getvalue() for text in (rb"\u732b", rb"\u72ac", b"\xe9")] == [True] * 3
-    assert errors.buffer.getvalue() == b"Error: \\u9ce5: no such class\n"
+    assert [text in stdout.buffer.getvalue() for text in (rb"\u732b", rb"\u72ac", b"\xe9")] == [True] * 3
+    assert stderr.buffer.getvalue() == b"Error: \\u9ce5: no such class\n"
 
 
 @pytest.mark.parametrize(
@@ -123,11 +123,11 @@ def test_characters_that_the_terminal_cannot_encode_are_escaped(monkeypatch: pyt
 def test_a_full_disk_and_too_little_memory_give_one_sentence(
     error: Exception, sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def run() -> None:
+    def raise_error() -> None:
         raise error
 
     with pytest.raises(SystemExit) as stop:
-        cli.exit_on_error(run, debug=False)
+        cli.exit_on_error(raise_error, debug=False)
     assert stop.value.code == 2
     assert re.match(f"Error: {sentence}", capsys.readouterr().err)
 

@@ -29,7 +29,7 @@ EXAMPLES = dict(
     re.findall(r'^```\w+ title="(\w+\.\w+)"\n(.*?)^```', (ROOT / "docs/extending.md").read_text("utf-8"), re.M | re.S)
 )
 # Modules whose public names must all be documented.
-PUBLIC = (
+PUBLIC_MODULES = (
     "lntl",
     "lntl.erasure",
     "lntl.errors",
@@ -38,7 +38,7 @@ PUBLIC = (
     "lntl.methods.base",
     "lntl.ops",
 )
-PUBLIC += ("lntl.plugins", "lntl.sklearn", "lntl.training.trainer", "lntl.types")
+PUBLIC_MODULES += ("lntl.plugins", "lntl.sklearn", "lntl.training.trainer", "lntl.types")
 
 
 @pytest.fixture
@@ -77,10 +77,10 @@ def test_the_method_the_model_and_the_data_set_of_the_page_train_together(
 def test_the_metric_of_the_page_is_computed(example_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lntl.evaluation.metrics.METRICS", METRICS | {})
     metric = runpy.run_path("metric.py")["METRICS"]["best_group_accuracy"]
-    t = SimpleNamespace(count=np.array([[4.0, 2.0]]), right=np.array([[3.0, 1.0]]))  # two groups
-    assert metric.function(t) == pytest.approx([0.75])
-    assert metric.images(t) == 6
-    assert metric.undefined(t, CellNames(("cat",), ("day", "night"))) == "no image has a known bias value"
+    tally = SimpleNamespace(count=np.array([[4.0, 2.0]]), right=np.array([[3.0, 1.0]]))  # two groups
+    assert metric.function(tally) == pytest.approx([0.75])
+    assert metric.images(tally) == 6
+    assert metric.undefined(tally, CellNames(("cat",), ("day", "night"))) == "no image has a known bias value"
 
 
 def test_the_probe_of_the_page_predicts_the_nearest_mean(example_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,12 +111,12 @@ def test_the_data_command_of_the_page_writes_the_table(
 
 @pytest.mark.full
 def test_the_report_section_of_the_page_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = PackageLoader("lntl.reporting")
+    package_loader = PackageLoader("lntl.reporting")
     next_heading = '{{ heading("making"'
-    page = package.get_source(Environment(), "run.html")[0].replace(
+    page = package_loader.get_source(Environment(), "run.html")[0].replace(
         next_heading, EXAMPLES["section.html"] + next_heading
     )
-    template_loader = ChoiceLoader([DictLoader({"run.html": page}), package])
+    template_loader = ChoiceLoader([DictLoader({"run.html": page}), package_loader])
     monkeypatch.setattr("lntl.reporting.pages.PackageLoader", lambda name: template_loader)
     page_file = write_report([make_run(tmp_path / "run")], tmp_path / "report")
     assert "threads.</p>" in page_file.read_text("utf-8")
@@ -157,8 +157,8 @@ def test_the_training_loop_of_the_page_reaches_its_accuracies(tmp_path: Path) ->
 
 def test_every_public_name_is_on_an_api_page() -> None:
     pages = "\n".join(page.read_text("utf-8") for page in (ROOT / "docs/api").glob("*.md"))
-    documented = set(re.findall(r"^::: ([\w.]+)$", pages, re.M))
-    for module in map(importlib.import_module, PUBLIC):
+    documented_names = set(re.findall(r"^::: ([\w.]+)$", pages, re.M))
+    for module in map(importlib.import_module, PUBLIC_MODULES):
         names = getattr(module, "__all__", None) or [
             name
             for name, value in vars(module).items()
@@ -167,9 +167,11 @@ def test_every_public_name_is_on_an_api_page() -> None:
         for name in names:
             value = getattr(module, name)
             full_names = {f"{module.__name__}.{name}", f"{getattr(value, '__module__', '')}.{name}"}
-            assert module.__name__ in documented or value.__module__ in documented or full_names & documented, (
-                f"{module.__name__}.{name}"
-            )
+            assert (
+                module.__name__ in documented_names
+                or value.__module__ in documented_names
+                or full_names & documented_names
+            ), f"{module.__name__}.{name}"
             assert inspect.getdoc(value), f"{module.__name__}.{name} has no docstring"
 
 
@@ -212,5 +214,5 @@ def test_an_example_of_the_gallery_prints_the_stored_output(path: Path, tmp_path
     assert (tmp_path / f"{path.stem}.png").stat().st_size > 1000
     stored_output = json.loads((path.parent / f"output/{path.stem}.json").read_text("utf-8"))["printed"]
     # The last bits, and so the printed digits, may differ between processors.
-    printed, expected = (re.sub(r"\d+\.\d+", "N", text) for text in (process.stdout, stored_output))
-    assert printed == expected
+    printed_text, expected = (re.sub(r"\d+\.\d+", "N", text) for text in (process.stdout, stored_output))
+    assert printed_text == expected

@@ -10,7 +10,7 @@ from nbformat import NotebookNode
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 
-def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+def get_code_cells(notebook: NotebookNode) -> list[NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
@@ -30,7 +30,7 @@ def test_there_are_the_three_notebooks_of_the_readme() -> None:
 
 
 def test_a_notebook_is_stored_without_outputs_and_machine_metadata(notebook: NotebookNode) -> None:
-    assert all(cell.outputs == [] and cell.execution_count is None for cell in code_cells(notebook))
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in get_code_cells(notebook))
     assert all(cell.metadata == {} for cell in notebook.cells)
     assert set(notebook.metadata) == {"kernelspec"}
     assert notebook.metadata.kernelspec.name == "python3"
@@ -38,7 +38,7 @@ def test_a_notebook_is_stored_without_outputs_and_machine_metadata(notebook: Not
 
 def test_a_notebook_defines_no_function_and_no_class(notebook: NotebookNode) -> None:
     definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
-    for cell in code_cells(notebook):
+    for cell in get_code_cells(notebook):
         code = "\n".join(line for line in cell.source.splitlines() if not line.startswith("%"))
         assert not any(isinstance(node, definitions) for node in ast.walk(ast.parse(code))), cell.source
 
@@ -53,7 +53,7 @@ def test_a_notebook_runs_and_plots(notebook: NotebookNode, tmp_path: Path, monke
         notebook, kernel_name="python3", timeout=600, resources={"metadata": {"path": str(tmp_path)}}
     ).execute()
     plots = [
-        output for cell in code_cells(notebook) for output in cell.outputs if "image/png" in output.get("data", {})
+        output for cell in get_code_cells(notebook) for output in cell.outputs if "image/png" in output.get("data", {})
     ]
     assert len(plots) >= 2
     assert list(tmp_path.iterdir()) == []  # the notebook leaves no file in its working directory

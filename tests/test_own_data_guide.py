@@ -21,7 +21,7 @@ SHORT_COMMANDS = {
 }
 
 
-def commands() -> list[str]:
+def find_commands() -> list[str]:
     """Return the lines of all ```bash blocks, in order."""
     blocks = re.findall(r"^```bash\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
     return "".join(blocks).splitlines()
@@ -31,15 +31,15 @@ def commands() -> list[str]:
 def guide_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder examples/own_images of a copy of the checkout, after all commands of the guide."""
     pytest.importorskip("onnxruntime")
-    copy = copy_checkout(tmp_path_factory.mktemp("guide"))
-    script = "\n".join(["set -e", *(SHORT_COMMANDS.get(line, line) for line in commands())])
-    process = run_shell(script, copy)
+    repository = copy_checkout(tmp_path_factory.mktemp("guide"))
+    script = "\n".join(["set -e", *(SHORT_COMMANDS.get(line, line) for line in find_commands())])
+    process = run_shell(script, repository)
     assert process.returncode == 0, process.stderr
-    return copy / "examples/own_images"
+    return repository / "examples/own_images"
 
 
 def test_the_guide_contains_the_commands_that_this_test_shortens() -> None:
-    assert set(SHORT_COMMANDS) <= set(commands())
+    assert set(SHORT_COMMANDS) <= set(find_commands())
 
 
 @pytest.mark.full

@@ -14,11 +14,11 @@ from lntl import paper
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [README, *((ROOT / f"docs/{name}.md").read_text("utf-8") for name in ("quick_start", "commands", "files"))]
-NAME = "colored_mnist_baseline"
-RUN = Path("results") / NAME
+RUN_NAME = "colored_mnist_baseline"
+RUN = Path("results") / RUN_NAME
 
 
-def commands() -> list[str]:
+def find_commands() -> list[str]:
     """Return the command lines of all ```bash blocks, without comments, each once, in order."""
     blocks = re.findall(r"^```bash\n(.*?)^```", "\n".join(PAGES).replace("\\\n", " "), re.MULTILINE | re.DOTALL)
     lines = (re.sub(r"(^|\s+)#.*", "", line).strip() for block in blocks for line in block.splitlines())
@@ -35,10 +35,10 @@ class Expectation:
     dry_run: bool = False  # run `make -n`, which only prints the commands
 
 
-MAIN = "python src/main.py --config configs/colored_mnist_default.yaml --mode train"
-RESULT = f"{RUN}/result.json"
+MAIN_COMMAND = "python src/main.py --config configs/colored_mnist_default.yaml --mode train"
+RESULT_FILE = f"{RUN}/result.json"
 EXPECTATIONS: dict[str, Expectation] = {
-    "make train": Expectation("lntl, best on val", RESULT),
+    "make train": Expectation("lntl, best on val", RESULT_FILE),
     "make setup": Expectation("rendered from the embedded MNIST strokes"),
     "make setup && source .venv/bin/activate": Expectation("rendered from the embedded MNIST strokes"),
     "source .venv/bin/activate": Expectation(""),
@@ -49,8 +49,8 @@ EXPECTATIONS: dict[str, Expectation] = {
         "lntl, best on val", f"{RUN}/checkpoints/checkpoint_epoch_22.pth", existing_run="a run"
     ),
     "make list_configs": Expectation("colored_mnist_default"),
-    "make eval": Expectation(f"{NAME}: best_model.pth", existing_run="a run"),
-    f"make eval CHECKPOINT={RUN}/checkpoints/last.pth": Expectation(f"{NAME}: last.pth", existing_run="a run"),
+    "make eval": Expectation(f"{RUN_NAME}: best_model.pth", existing_run="a run"),
+    f"make eval CHECKPOINT={RUN}/checkpoints/last.pth": Expectation(f"{RUN_NAME}: last.pth", existing_run="a run"),
     "make bench": Expectation("benchmarks/step.py", "benchmarks/step.json", dry_run=True),
     "make tensorboard": Expectation(
         f"tensorboard.main --logdir '{RUN}/tensorboard_logs'", existing_run="a run", dry_run=True
@@ -67,20 +67,22 @@ EXPECTATIONS: dict[str, Expectation] = {
     "lntl train colored_mnist_default data.color_var=0.02 project.experiment_name=harder": Expectation(
         "harder on the test set", "results/harder/result.json"
     ),
-    "lntl train colored_mnist_default --resume auto": Expectation("lntl, last", RESULT, existing_run="half a run"),
-    f"lntl eval {RUN}": Expectation(f"{NAME}: best_model.pth", existing_run="a run"),
+    "lntl train colored_mnist_default --resume auto": Expectation("lntl, last", RESULT_FILE, existing_run="half a run"),
+    f"lntl eval {RUN}": Expectation(f"{RUN_NAME}: best_model.pth", existing_run="a run"),
     f"lntl probe {RUN}": Expectation("chance", f"{RUN}/probe.json", existing_run="a run"),
     "make report": Expectation("index.html", f"{RUN}/report/index.html", existing_run="a run"),
     f"lntl report {RUN}": Expectation("index.html", f"{RUN}/report/index.html", existing_run="a run"),
-    f"{MAIN} --num_epochs 20 --device cpu": Expectation("lntl, last", f"{RUN}/checkpoints/checkpoint_epoch_22.pth"),
-    f"{MAIN} --checkpoint_path {RUN}/checkpoints/last.pth": Expectation(
-        "lntl, last", RESULT, existing_run="half a run"
+    f"{MAIN_COMMAND} --num_epochs 20 --device cpu": Expectation(
+        "lntl, last", f"{RUN}/checkpoints/checkpoint_epoch_22.pth"
+    ),
+    f"{MAIN_COMMAND} --checkpoint_path {RUN}/checkpoints/last.pth": Expectation(
+        "lntl, last", RESULT_FILE, existing_run="half a run"
     ),
 }
 
 
 def test_every_command_has_an_expectation() -> None:
-    assert sorted(commands()) == sorted(EXPECTATIONS)
+    assert sorted(find_commands()) == sorted(EXPECTATIONS)
 
 
 @pytest.fixture(scope="module")
@@ -96,24 +98,25 @@ def results_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.full
 @pytest.mark.parametrize("command", EXPECTATIONS)
 def test_a_command_has_the_expected_effect(command: str, results_folder: Path, tmp_path: Path) -> None:
-    expected = EXPECTATIONS[command]
-    copy = copy_checkout(tmp_path)
-    shrink_config(copy / "configs/colored_mnist_default.yaml")
-    if expected.existing_run != "nothing":
-        shutil.copytree(results_folder, copy / "results")
-    if expected.existing_run == "half a run":
-        checkpoints = copy / RUN / "checkpoints"
+    expectation = EXPECTATIONS[command]
+    repository = copy_checkout(tmp_path)
+    shrink_config(repository / "configs/colored_mnist_default.yaml")
+    if expectation.existing_run != "nothing":
+        shutil.copytree(results_folder, repository / "results")
+    if expectation.existing_run == "half a run":
+        checkpoints = repository / RUN / "checkpoints"
         (checkpoints / "checkpoint_epoch_02.pth").replace(checkpoints / "last.pth")
-        (copy / RESULT).unlink()
-    process = run_shell(command.replace("make ", "make -n ") if expected.dry_run else command, copy)
+        (repository / RESULT_FILE).unlink()
+    process = run_shell(command.replace("make ", "make -n ") if expectation.dry_run else command, repository)
     assert process.returncode == 0, process.stderr
-    assert expected.text in " ".join(process.stdout.split())
-    assert (copy / expected.path).exists()
-    if expected.existing_run == "half a run":
-        first, second = (
-            json.loads((results / NAME / "result.json").read_text()) for results in (results_folder, copy / "results")
+    assert expectation.text in " ".join(process.stdout.split())
+    assert (repository / expectation.path).exists()
+    if expectation.existing_run == "half a run":
+        expected_result, result = (
+            json.loads((results / RUN_NAME / "result.json").read_text())
+            for results in (results_folder, repository / "results")
         )
-        assert first["last"]["test"] == second["last"]["test"]
+        assert expected_result["last"]["test"] == result["last"]["test"]
 
 
 def test_files_that_the_readme_names_exist() -> None:

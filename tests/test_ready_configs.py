@@ -16,8 +16,8 @@ def test_the_default_configuration_is_listed() -> None:
 
 
 def test_each_configuration_is_valid_and_has_a_description() -> None:
-    undescribed = [name for name in config.ready_names() if not config.read(name).project.description]
-    assert undescribed == []
+    names_without_description = [name for name in config.ready_names() if not config.read(name).project.description]
+    assert names_without_description == []
 
 
 def test_the_rows_of_the_benchmark_have_equal_epochs_batches_and_optimisers() -> None:

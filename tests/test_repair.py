@@ -27,8 +27,8 @@ def write_bar_images(path: Path, constant: bool = False) -> None:
     random = np.random.default_rng(0)
     split_settings = {"train": (200, 0.9), "val": (120, 0.5), "test": (200, 0.5)}
     y = np.concatenate([np.arange(n) % 2 for n, _ in split_settings.values()])
-    share = np.concatenate([np.full(n, s) for n, s in split_settings.values()])
-    sky = np.where(random.random(len(y)) < share, y, 1 - y)
+    aligned_shares = np.concatenate([np.full(n, s) for n, s in split_settings.values()])
+    sky = np.where(random.random(len(y)) < aligned_shares, y, 1 - y)
     sky[: split_settings["train"][0] * constant] = 1
     x = random.integers(0, 60, (len(y), 12, 12)) + 120 * sky[:, None, None]
     for image, direction in zip(x, y, strict=True):
@@ -73,24 +73,24 @@ def run_copy(runs: Path, tmp_path: Path) -> Path:
     return tmp_path / "plain"
 
 
-def result(run: Path) -> dict[str, Any]:
+def read_result(run: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((run / "result.json").read_text())
     return content
 
 
 @pytest.mark.parametrize("method", ["dfr", "leace"])
 def test_a_repaired_run_records_the_checkpoint_it_started_from(runs: Path, method: str) -> None:
-    run, base = runs / f"results/plain-{method}", runs / "results/plain"
-    best_path = str(base / "checkpoints/best_model.pth")
+    run, base_run = runs / f"results/plain-{method}", runs / "results/plain"
+    best_path = str(base_run / "checkpoints/best_model.pth")
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["training"]["start_from"] == best_path
     assert [(phase["method"], phase["epochs"]) for phase in config["training"]["phases"]] == [(method, 1)]
-    content = result(run)
+    content = read_result(run)
     assert content["method"] == method
     assert content["start_from"] == best_path
     assert f"training began with the networks of {best_path}, chosen with all of val" in content["selection"]
     assert ("dfr is fitted on one half of it" in content["selection"]) == (method == "dfr")
-    assert "start_from" not in result(base)
+    assert "start_from" not in read_result(base_run)
     last_checkpoint, best_checkpoint = (
         torch.load(run / "checkpoints" / name, weights_only=True) for name in ("last.pth", "best_model.pth")
     )
@@ -123,8 +123,8 @@ def test_every_command_accepts_a_repaired_run(
     assert report["runs"][0]["method"] == method
     if method == "leace":
         probe = json.loads((run / "probe.json").read_text())
-        linear = next(row for row in probe["probes"] if (row["layer"], row["probe"]) == ("f", "linear"))
-        assert linear["mean"] < 0.75  # .99 for plain training
+        linear_row = next(row for row in probe["probes"] if (row["layer"], row["probe"]) == ("f", "linear"))
+        assert linear_row["mean"] < 0.75  # .99 for plain training
 
 
 @pytest.mark.full
@@ -141,7 +141,7 @@ def test_training_with_the_configuration_of_a_repair_gives_the_same_run(runs: Pa
     states = [torch.load(r / "checkpoints/last.pth", weights_only=True)["trainer"] for r in (run, tmp_path / "second")]
     for key, value in states[0]["networks"].items():
         assert torch.equal(value, states[1]["networks"][key]), key
-    assert result(run)["last"]["test"] == result(tmp_path / "second")["last"]["test"]
+    assert read_result(run)["last"]["test"] == read_result(tmp_path / "second")["last"]["test"]
     assert lntl("train", str(run / "config.yaml"), *overrides, "--resume", "auto") == 0
 
 
@@ -153,7 +153,7 @@ def test_repair_accepts_method_settings_and_an_output_folder(run_copy: Path, tmp
 
 
 REFUSED_ARGUMENTS = {
-    "existing folder": (["--out", "there"], "there: it exists already; name another folder with --out"),
+    "existing folder": (["--out", "existing"], "existing: it exists already; name another folder with --out"),
     "unknown setting": (["--method", "leace", "draws=3"], "draws: unknown key"),
     "setting without a value": (["rows"], "write it as key=value"),
 }
@@ -165,7 +165,7 @@ def test_a_refused_repair_writes_nothing(
 ) -> None:
     arguments, message = REFUSED_ARGUMENTS[case]
     monkeypatch.chdir(tmp_path)
-    Path("there").mkdir()
+    Path("existing").mkdir()
     files_before = tree(tmp_path)
     assert lntl("repair", "plain", "--method", "dfr", *arguments) == 2
     assert message in capsys.readouterr().err
@@ -199,10 +199,10 @@ def test_a_failed_repair_removes_its_files(
 ) -> None:
     files_before = tree(tmp_path)
 
-    def fail(*_: Any) -> None:
+    def raise_no_space(*_: Any) -> None:
         raise OSError(28, "No space left on device", "somewhere")
 
-    monkeypatch.setattr("lntl.experiment.repairs.conclude", fail)
+    monkeypatch.setattr("lntl.experiment.repairs.conclude", raise_no_space)
     assert lntl("repair", str(run_copy), "--method", "dfr") == 2
     assert "No space left" in capsys.readouterr().err
     assert tree(tmp_path) == files_before

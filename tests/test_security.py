@@ -28,7 +28,7 @@ def runs_code(call: ast.Call) -> bool:
     )
 
 
-def dangerous_calls(source: str) -> Iterator[str]:
+def find_dangerous_calls(source: str) -> Iterator[str]:
     """Yield the calls of a module that can run code of a file."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and runs_code(node):
@@ -37,7 +37,7 @@ def dangerous_calls(source: str) -> Iterator[str]:
 
 def test_no_call_can_run_code_of_a_file() -> None:
     calls_by_file = {
-        str(path): calls for path in PACKAGE.rglob("*.py") if (calls := list(dangerous_calls(path.read_text())))
+        str(path): calls for path in PACKAGE.rglob("*.py") if (calls := list(find_dangerous_calls(path.read_text())))
     }
     assert calls_by_file == {}
 
@@ -46,7 +46,7 @@ def test_no_call_can_run_code_of_a_file() -> None:
     "source", ["torch.load(path)", "np.load(path, allow_pickle=True)", "pickle.loads(text)", "yaml.load(text, Loader)"]
 )
 def test_the_search_finds_dangerous_calls(source: str) -> None:
-    assert list(dangerous_calls(source)) == [source]
+    assert list(find_dangerous_calls(source)) == [source]
 
 
 def test_only_two_modules_import_code_by_name() -> None:

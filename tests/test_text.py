@@ -24,7 +24,7 @@ SPECIAL_NAMES = [
 ]
 
 
-def rendered_text(text: str) -> str:
+def get_rendered_text(text: str) -> str:
     """Return the text of rendered Markdown, and assert that it has no markup."""
     tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(text)
     assert [token.type for token in tokens] == ["paragraph_open", "inline", "paragraph_close"]
@@ -35,7 +35,7 @@ def rendered_text(text: str) -> str:
 
 @pytest.mark.parametrize("name", SPECIAL_NAMES)
 def test_markdown_shows_the_name_itself(name: str) -> None:
-    assert rendered_text(markdown(name)) == name
+    assert get_rendered_text(markdown(name)) == name
     table = MarkdownIt("gfm-like", {"linkify": False}).parse(f"| {markdown(name)} | 2 |\n| --- | --- |\n| 3 | 4 |\n")
     cells = [token.content for token in table if token.type == "inline"]
     assert len(cells) == 4
@@ -56,8 +56,8 @@ def test_line_ends_and_control_characters_are_replaced() -> None:
 @pytest.mark.parametrize("path", ["a b", "a'b", 'a"b$c`d', "a\nb", "é\t'\\", "plain/path_1"])
 def test_a_shell_reads_the_quoted_path_unchanged(path: str) -> None:
     assert "\n" not in shell(path)
-    run = subprocess.run(["bash", "-c", f"printf %s {shell(path)}"], capture_output=True, check=True)
-    assert run.stdout.decode() == path
+    process = subprocess.run(["bash", "-c", f"printf %s {shell(path)}"], capture_output=True, check=True)
+    assert process.stdout.decode() == path
 
 
 def test_formulas_of_a_spreadsheet_get_an_apostrophe() -> None:

@@ -95,7 +95,7 @@ def test_an_alias_is_a_copy() -> None:
     assert second == {"x": [1]}
 
 
-def nested_aliases(line: str) -> str:
+def make_nested_aliases(line: str) -> str:
     """Return a text with 9 anchors, each of which contains the previous one ten times."""
     return "a0: &a0 {x0: 1}\n" + "".join(
         f"a{i}: &a{i} " + line % ", ".join([f"*a{i - 1}"] * 10) + "\n" for i in range(1, 10)
@@ -108,8 +108,8 @@ def nested_aliases(line: str) -> str:
         ("[" * 2000 + "]" * 2000, "nested more than 50 levels deep"),
         ("- " * 2000, "nested more than 50 levels deep"),
         ("- &a0 [x]\n" + "".join(f"- &a{i} [*a{i - 1}]\n" for i in range(1, 200)), "nested more than 50 levels deep"),
-        (nested_aliases("[%s]"), "more than 100,000 values after aliases are expanded"),
-        (nested_aliases("{<<: [%s]}"), "more than 100,000 values after aliases are expanded"),
+        (make_nested_aliases("[%s]"), "more than 100,000 values after aliases are expanded"),
+        (make_nested_aliases("{<<: [%s]}"), "more than 100,000 values after aliases are expanded"),
         ("a" * 1_000_001, "more than 1,000,000 characters"),
         ("&a [*a]", "an alias refers to the value that contains it"),
         ("&a {<<: *a}", "an alias refers to the value that contains it"),
@@ -129,9 +129,9 @@ def nested_aliases(line: str) -> str:
     ids=range(20),
 )
 def test_a_malicious_text_is_refused_in_one_short_sentence(text: str, problem: str) -> None:
-    with pytest.raises(UserError, match=problem) as caught:
+    with pytest.raises(UserError, match=problem) as error:
         parse(text, "test")
-    assert len(str(caught.value)) < 400
+    assert len(str(error.value)) < 400
 
 
 class OldLoader(yaml.SafeLoader):

@@ -24,7 +24,7 @@ from lntl.types import IGNORE
 TABLES = arrays(np.int64, st.tuples(st.integers(1, 5), st.integers(1, 6)), elements=st.integers(0, 30)).filter(np.any)
 
 
-def rows_from_counts(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def make_rows(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the class and the bias value of rows with the counts of a table."""
     y, value = (index.ravel().repeat(table.ravel()) for index in np.indices(table.shape))
     return y, value
@@ -40,27 +40,27 @@ def test_crosstab_counts_the_rows_with_a_known_bias() -> None:
 
 
 def make_table(counts: np.ndarray) -> Table:
-    return crosstab(*rows_from_counts(counts), *counts.shape)
+    return crosstab(*make_rows(counts), *counts.shape)
 
 
 @given(TABLES)
 def test_cramers_v_and_mutual_information_equal_their_formulas(counts: np.ndarray) -> None:
     """The test compares V^2, because a rounding error of 1e-16 in chi^2 is an error of 1e-8 in V near independence."""
-    nonempty = counts[counts.any(axis=1)][:, counts.any(axis=0)]
-    if min(nonempty.shape) < 2:
+    nonempty_counts = counts[counts.any(axis=1)][:, counts.any(axis=0)]
+    if min(nonempty_counts.shape) < 2:
         assert math.isnan(cramers_v(make_table(counts)))
         assert math.isnan(normalised_mutual_information(make_table(counts)))
         return
-    n, chi, mutual_information, entropies = nonempty.sum(), 0.0, 0.0, [0.0, 0.0]
-    rows, columns = nonempty.sum(axis=1) / n, nonempty.sum(axis=0) / n
-    for k, b in np.ndindex(*nonempty.shape):
-        expected, p = n * rows[k] * columns[b], nonempty[k, b] / n
-        chi += (nonempty[k, b] - expected) ** 2 / expected
+    n, chi, mutual_information, entropies = nonempty_counts.sum(), 0.0, 0.0, [0.0, 0.0]
+    rows, columns = nonempty_counts.sum(axis=1) / n, nonempty_counts.sum(axis=0) / n
+    for k, b in np.ndindex(*nonempty_counts.shape):
+        expected, p = n * rows[k] * columns[b], nonempty_counts[k, b] / n
+        chi += (nonempty_counts[k, b] - expected) ** 2 / expected
         mutual_information += p * math.log(p / (rows[k] * columns[b])) if p else 0
     for axis, shares in enumerate((rows, columns)):
         entropies[axis] = -sum(p * math.log(p) for p in shares)
     v = cramers_v(make_table(counts))
-    assert v**2 == pytest.approx(chi / (n * (min(nonempty.shape) - 1)), abs=1e-12)
+    assert v**2 == pytest.approx(chi / (n * (min(nonempty_counts.shape) - 1)), abs=1e-12)
     assert normalised_mutual_information(make_table(counts)) == pytest.approx(
         2 * mutual_information / sum(entropies), abs=1e-12
     )
@@ -73,10 +73,9 @@ def test_no_rule_is_more_accurate_than_the_best_rule(counts: np.ndarray) -> None
         correct, total = correct + max(column), total + sum(column)
     assert rule_accuracy(table, best_rule(table)) == pytest.approx(correct / total)
     assert majority_share(table) == pytest.approx(max(sum(row) for row in counts.tolist()) / total)
-    most_frequent = counts.sum(axis=1).argmax()
-    expected = [
-        column.argmax() if column.any() else most_frequent for column in counts.T
-    ]  # of ties, argmax returns the first class
+    most_frequent_class = counts.sum(axis=1).argmax()
+    # If two counts are equal, argmax returns the first class.
+    expected = [column.argmax() if column.any() else most_frequent_class for column in counts.T]
     assert best_rule(table).tolist() == expected
 
 
@@ -102,7 +101,7 @@ def test_without_rows_all_measures_are_undefined() -> None:
 def test_the_detectable_difference_has_the_stated_power(n: int) -> None:
     normal = NormalDist()
 
-    def power(difference: float) -> float:
+    def compute_power(difference: float) -> float:
         p1, p2 = 0.5 - difference / 2, 0.5 + difference / 2
         error = math.sqrt((p1 * (1 - p1) + p2 * (1 - p2)) / n)
         return normal.cdf(difference / error - normal.inv_cdf(0.975))
@@ -110,7 +109,7 @@ def test_the_detectable_difference_has_the_stated_power(n: int) -> None:
     low, high = 0.0, 1 - 1e-12
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if power(middle) < 0.8 else (low, middle)
+        low, high = (middle, high) if compute_power(middle) < 0.8 else (low, middle)
     assert detectable_difference(n) == pytest.approx(high, rel=1e-6)
 
 

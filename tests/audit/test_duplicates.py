@@ -18,8 +18,8 @@ from lntl.types import IGNORE
 def make_images(n: int, side: int = 48) -> np.ndarray:
     """Return n different images (n, side, side, 3) of smooth blots."""
     random = np.random.default_rng(1)
-    coarse = random.integers(0, 256, (n, 6, 6, 3), dtype=np.uint8)
-    return np.stack([np.asarray(Image.fromarray(image).resize((side, side), 3)) for image in coarse])
+    coarse_images = random.integers(0, 256, (n, 6, 6, 3), dtype=np.uint8)
+    return np.stack([np.asarray(Image.fromarray(image).resize((side, side), 3)) for image in coarse_images])
 
 
 def to_tensor(images: np.ndarray) -> Tensor:
@@ -41,7 +41,7 @@ def test_the_hash_equals_a_slow_formula() -> None:
     assert hashes is not None
     for image, bits in zip(images.double().numpy(), hashes, strict=True):
         grey = 0.299 * image[0] + 0.587 * image[1] + 0.114 * image[2]
-        small = grey.reshape(32, 2, 32, 2).mean(axis=(1, 3))
+        small_image = grey.reshape(32, 2, 32, 2).mean(axis=(1, 3))
         values = []
         for u in range(8):
             for v in range(8):
@@ -52,7 +52,7 @@ def test_the_hash_equals_a_slow_formula() -> None:
                     ]
                     for i in range(32)
                 ]
-                values.append(float((small * np.array(wave)).sum()))
+                values.append(float((small_image * np.array(wave)).sum()))
         median = sorted(values[1:])[31]
         expected = [value > median for value in values]
         assert np.unpackbits(np.array([bits]).view(np.uint8)).astype(bool).tolist() == expected
@@ -86,8 +86,8 @@ def test_near_pairs_finds_every_pair_within_the_limit_of_bits() -> None:
 
 
 def test_images_of_one_colour_are_in_no_near_pair() -> None:
-    flat = torch.arange(0, 250, 10, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 8, 8)
-    assert near_pairs(image_fingerprints(flat)).tolist() == []
+    flat_images = torch.arange(0, 250, 10, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 8, 8)
+    assert near_pairs(image_fingerprints(flat_images)).tolist() == []
 
 
 def test_thousands_of_similar_images_give_a_limited_number_of_pairs() -> None:
@@ -102,20 +102,20 @@ def test_thousands_of_similar_images_give_a_limited_number_of_pairs() -> None:
 
 @pytest.mark.parametrize("n", [1, 2])
 def test_one_or_two_images_give_no_pairs(n: int) -> None:
-    prints = image_fingerprints(to_tensor(make_images(n, 4)))
-    assert near_pairs(prints).shape == (0, 2)
-    assert equal_sets(prints.digest).tolist() == [IGNORE] * n
+    fingerprints = image_fingerprints(to_tensor(make_images(n, 4)))
+    assert near_pairs(fingerprints).shape == (0, 2)
+    assert equal_sets(fingerprints.digest).tolist() == [IGNORE] * n
 
 
 def test_joined_fingerprints_equal_those_of_all_images() -> None:
     images = to_tensor(make_images(5))
-    prints, joined_prints = (
+    fingerprints, joined_prints = (
         image_fingerprints(images),
         join([image_fingerprints(images[:2]), image_fingerprints(images[2:])]),
     )
-    assert prints.phash is not None
-    assert prints.thumb is not None
-    assert (joined_prints.digest == prints.digest).all()
-    assert (joined_prints.phash == prints.phash).all()
-    assert (joined_prints.thumb == prints.thumb).all()
+    assert fingerprints.phash is not None
+    assert fingerprints.thumb is not None
+    assert (joined_prints.digest == fingerprints.digest).all()
+    assert (joined_prints.phash == fingerprints.phash).all()
+    assert (joined_prints.thumb == fingerprints.thumb).all()
     assert join([vector_fingerprints(torch.ones(2, 3))]).phash is None

@@ -26,11 +26,11 @@ from lntl.benchmark.runner import Benchmark
 from lntl.errors import Interrupted, UserError
 
 
-class Lost(Exception):  # noqa: N818 - named as Ray names its errors
+class FakeRayError(Exception):
     """A worker was lost too often."""
 
 
-class Cancelled(Lost):
+class FakeTaskCancelledError(FakeRayError):
     """A task was cancelled."""
 
 
@@ -41,7 +41,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
     def get(reference: Any) -> Any:
         if reference in cancelled:
-            raise Cancelled
+            raise FakeTaskCancelledError
         function, arguments = reference
         return function(*arguments)
 
@@ -54,7 +54,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
     module: Any = ModuleType("ray")
     module.exceptions = ModuleType("ray.exceptions")
-    module.exceptions.RayError, module.exceptions.TaskCancelledError = Lost, Cancelled  # type: ignore[attr-defined]
+    module.exceptions.RayError, module.exceptions.TaskCancelledError = FakeRayError, FakeTaskCancelledError  # type: ignore[attr-defined]
     module.options, module.resources = [], {"CPU": 2.0}
     module.remote, module.get, module.cancel = remote, get, cancelled.append
     module.wait = lambda references, num_returns=1, timeout=0: (references[:num_returns], references[num_returns:])
@@ -120,13 +120,13 @@ def test_a_run_that_ray_loses_counts_as_failed(
     bench: Benchmark,  # noqa: F811
     jobs: list[PlannedRun],  # noqa: F811
 ) -> None:
-    def lose(_: Any) -> None:
-        raise Lost("a traceback\n  the node died\n")
+    def raise_lost_worker(_: Any) -> None:
+        raise FakeRayError("a traceback\n  the node died\n")
 
-    ray.get = lose
+    ray.get = raise_lost_worker
     list(on_ray.run(bench, jobs[:1], lambda: False))
     (line,) = results.read(bench.results)
-    assert line.error == "'Lost in Ray: the node died'"
+    assert line.error == "'FakeRayError in Ray: the node died'"
     assert bench.missing_runs(jobs[:1]) == jobs[:1]
 
 
@@ -135,9 +135,9 @@ def test_a_benchmark_that_stops_on_request_cancels_its_tasks(
     bench: Benchmark,  # noqa: F811
     jobs: list[PlannedRun],  # noqa: F811
 ) -> None:
-    polls = iter([False, True])
+    answers = iter([False, True])
     with pytest.raises(Interrupted, match="4 runs are not done"):
-        list(on_ray.run(bench, jobs, lambda: next(polls)))
+        list(on_ray.run(bench, jobs, lambda: next(answers)))
     assert [line.seed for line in results.read(bench.results)] == [1]
 
 
@@ -276,9 +276,9 @@ def test_a_run_whose_worker_is_killed_continues_on_another_worker(
     assert sorted(line.seed for line in lines) == [1, 2]
     (resumed_line,) = (line for line in lines if line.wall_seconds is None)  # two processes trained this run
     assert not list(tmp_path.glob("results-*"))
-    uninterrupted = tmp_path / "uninterrupted"
-    uninterrupted.mkdir()
-    write_config(uninterrupted, training={"phases": [{"method": "erm", "epochs": 60}]})
-    assert run("train", "tiny.yaml", f"project.seed={resumed_line.seed}", folder=uninterrupted) == 0
-    result = json.loads((uninterrupted / "results/tiny/result.json").read_text())
+    uninterrupted_folder = tmp_path / "uninterrupted"
+    uninterrupted_folder.mkdir()
+    write_config(uninterrupted_folder, training={"phases": [{"method": "erm", "epochs": 60}]})
+    assert run("train", "tiny.yaml", f"project.seed={resumed_line.seed}", folder=uninterrupted_folder) == 0
+    result = json.loads((uninterrupted_folder / "results/tiny/result.json").read_text())
     assert resumed_line.metrics == result["last"]["test"]

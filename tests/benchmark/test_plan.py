@@ -22,32 +22,32 @@ ROWS: list[dict[str, Any]] = [
 
 
 @pytest.fixture
-def write(tmp_path: Path) -> Any:
+def write_plan(tmp_path: Path) -> Any:
     """A function that writes plan.yaml beside tiny.yaml, with the given keys replaced, and returns its path."""
     write_config(tmp_path)
 
-    def write(**keys: Any) -> Path:
+    def write_plan(**keys: Any) -> Path:
         path = tmp_path / "plan.yaml"
         path.write_text(yaml.safe_dump({"name": "try", "seeds": [10, 11], "runs": ROWS} | keys), encoding="utf-8")
         return path
 
-    return write
+    return write_plan
 
 
-def runs(path: Path) -> list[PlannedRun]:
+def get_runs(path: Path) -> list[PlannedRun]:
     return plans.planned_runs(plans.read(path), path)
 
 
-def test_all_cells_of_the_first_seed_come_first(write: Any) -> None:
+def test_all_cells_of_the_first_seed_come_first(write_plan: Any) -> None:
     cells = [{"data.color_var": v, "training.ema": e} for v, e in product([0.02, 0.05], [0.9, None])]
     first_runs = [("erm", cell, 10) for cell in cells] + [("lntl", {}, 12)]
     second_runs = [("erm", cell, 11) for cell in cells] + [("lntl", {}, 10)]
-    assert [(run.name, run.overrides, run.seed) for run in runs(write())] == first_runs + second_runs
+    assert [(run.name, run.overrides, run.seed) for run in get_runs(write_plan())] == first_runs + second_runs
 
 
-def test_the_configuration_of_a_run_has_the_overrides_of_plan_and_row(write: Any) -> None:
-    path = write(overrides=["training.batch_size=16", "training.phases.2.mu=0.3"])
-    by_key = {(run.name, run.overrides.get("data.color_var"), run.seed): run.config for run in runs(path)}
+def test_the_configuration_of_a_run_has_the_overrides_of_plan_and_row(write_plan: Any) -> None:
+    path = write_plan(overrides=["training.batch_size=16", "training.phases.2.mu=0.3"])
+    by_key = {(run.name, run.overrides.get("data.color_var"), run.seed): run.config for run in get_runs(path)}
     lntl, erm = by_key["lntl", None, 12], by_key["erm", 0.05, 11]
     # Overrides of a row replace those of the plan.
     assert (lntl.training.batch_size, lntl.training.phases[2].mu) == (
@@ -58,25 +58,27 @@ def test_the_configuration_of_a_run_has_the_overrides_of_plan_and_row(write: Any
     assert (erm.training.phases[2].mu, erm.data.color_var, erm.project.seed) == (0.3, 0.05, 11)
 
 
-def test_runs_make_no_erm_run_no_tensorboard_files_and_one_checkpoint(write: Any) -> None:
-    path = write(overrides=["evaluation.erm_epochs=3", "logging.use_tensorboard=true"])
-    for run in runs(path):
+def test_runs_make_no_erm_run_no_tensorboard_files_and_one_checkpoint(write_plan: Any) -> None:
+    path = write_plan(overrides=["evaluation.erm_epochs=3", "logging.use_tensorboard=true"])
+    for run in get_runs(path):
         assert run.config.evaluation.erm_epochs == 0
         assert not run.config.logging.use_tensorboard
         assert run.config.logging.checkpoint_interval_epochs >= 1000
 
 
-def test_a_row_may_name_a_ready_configuration(write: Any) -> None:
-    (run,) = runs(write(seeds=[1], runs=[{"name": "a", "config": "colored_mnist_default"}]))
+def test_a_row_may_name_a_ready_configuration(write_plan: Any) -> None:
+    (run,) = get_runs(write_plan(seeds=[1], runs=[{"name": "a", "config": "colored_mnist_default"}]))
     assert run.config.training.phases[-1].method == "lntl"
 
 
-def test_seed_keys_are_the_keys_that_get_the_seed(write: Any) -> None:
-    assert {run.config.data.seed for run in runs(write(seed_keys=["project.seed"]))} == {0}
+def test_seed_keys_are_the_keys_that_get_the_seed(write_plan: Any) -> None:
+    assert {run.config.data.seed for run in get_runs(write_plan(seed_keys=["project.seed"]))} == {0}
 
 
-def hash_with(write: Any, *overrides: str, **keys: Any) -> str:
-    (run,) = runs(write(seeds=[1], runs=[{"name": "a", "config": "tiny.yaml"}], overrides=list(overrides), **keys))
+def get_hash(write_plan: Any, *overrides: str, **keys: Any) -> str:
+    (run,) = get_runs(
+        write_plan(seeds=[1], runs=[{"name": "a", "config": "tiny.yaml"}], overrides=list(overrides), **keys)
+    )
     return run.config_hash
 
 
@@ -93,8 +95,8 @@ def hash_with(write: Any, *overrides: str, **keys: Any) -> str:
         "model.name=lenet",
     ],
 )
-def test_a_setting_that_affects_results_changes_the_hash(write: Any, override: str) -> None:
-    assert hash_with(write, override) != hash_with(write)
+def test_a_setting_that_affects_results_changes_the_hash(write_plan: Any, override: str) -> None:
+    assert get_hash(write_plan, override) != get_hash(write_plan)
 
 
 @pytest.mark.parametrize(
@@ -112,8 +114,8 @@ def test_a_setting_that_affects_results_changes_the_hash(write: Any, override: s
         "training.clip_grad_norm=null",  # null is the default
     ],
 )
-def test_a_setting_that_does_not_affect_results_keeps_the_hash(write: Any, override: str) -> None:
-    assert hash_with(write, override) == hash_with(write)
+def test_a_setting_that_does_not_affect_results_keeps_the_hash(write_plan: Any, override: str) -> None:
+    assert get_hash(write_plan, override) == get_hash(write_plan)
 
 
 @pytest.mark.parametrize(
@@ -127,9 +129,9 @@ def test_a_setting_that_does_not_affect_results_keeps_the_hash(write: Any, overr
         ({"training.device": ["cpu", "auto"]}, "erm training.device=cpu .* and erm training.device=auto"),
     ],
 )
-def test_two_cells_that_are_one_run_are_refused(write: Any, grid: dict[str, Any], expected: str) -> None:
+def test_two_cells_that_are_one_run_are_refused(write_plan: Any, grid: dict[str, Any], expected: str) -> None:
     with pytest.raises(UserError, match=rf"plan\.yaml: {expected} .*are the same run: .*; remove one"):
-        runs(write(runs=[ROWS[0] | {"grid": grid}]))
+        get_runs(write_plan(runs=[ROWS[0] | {"grid": grid}]))
 
 
 @pytest.mark.full
@@ -140,13 +142,13 @@ def test_two_cells_that_are_one_run_are_refused(write: Any, grid: dict[str, Any]
 )
 def test_every_line_of_the_benchmarks_of_the_repository_counts_as_done(path: Path) -> None:
     plan = plans.read(path)
-    planned, bench = runs(path), Benchmark(path.parent / plan.results, (), 1, split=plan.split)
+    planned_runs, bench = get_runs(path), Benchmark(path.parent / plan.results, (), 1, split=plan.split)
     lines = {line.key for line in results.read(bench.results)}
-    assert {run.key for run in bench.missing_runs(planned)} == {run.key for run in planned} - lines
+    assert {run.key for run in bench.missing_runs(planned_runs)} == {run.key for run in planned_runs} - lines
 
 
-def test_seeds_share_a_hash_and_cells_do_not(write: Any) -> None:
-    planned_runs = runs(write())
+def test_seeds_share_a_hash_and_cells_do_not(write_plan: Any) -> None:
+    planned_runs = get_runs(write_plan())
     assert len({run.config_hash for run in planned_runs}) == 5  # four cells of erm and one of lntl
     assert len({run.key for run in planned_runs}) == len({run.id for run in planned_runs}) == len(planned_runs) == 10
 
@@ -178,10 +180,10 @@ def test_seeds_share_a_hash_and_cells_do_not(write: Any) -> None:
         ({"overrides": ["training.batch_size"]}, "write it as key=value"),
     ],
 )
-def test_an_invalid_plan_is_refused_with_the_reason(write: Any, keys: dict[str, Any], expected: str) -> None:
-    with pytest.raises(UserError, match=expected) as caught:
-        runs(write(**keys))
-    assert "plan.yaml" in str(caught.value)
+def test_an_invalid_plan_is_refused_with_the_reason(write_plan: Any, keys: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UserError, match=expected) as error:
+        get_runs(write_plan(**keys))
+    assert "plan.yaml" in str(error.value)
 
 
 @pytest.mark.parametrize(("text", "expected"), [("[1]", "plan.yaml: 1 fault"), ("a: [", "not valid YAML")])
@@ -210,18 +212,18 @@ def test_a_missing_plan_is_refused(tmp_path: Path) -> None:
         (["training.ema=null", "data.color_var=0.05"], 2),
     ],
 )
-def test_only_selects_runs_by_name_and_setting(write: Any, texts: list[str], num_selected: int) -> None:
-    assert len(plans.select(runs(write()), texts)) == num_selected
+def test_only_selects_runs_by_name_and_setting(write_plan: Any, texts: list[str], num_selected: int) -> None:
+    assert len(plans.select(get_runs(write_plan()), texts)) == num_selected
 
 
 @pytest.mark.parametrize("text", ["ern", "seed=13", "data.color_var=0.3", "lam=1"])
-def test_only_refuses_a_run_that_the_plan_does_not_have(write: Any, text: str) -> None:
+def test_only_refuses_a_run_that_the_plan_does_not_have(write_plan: Any, text: str) -> None:
     with pytest.raises(UserError, match=f"--only {text}: the plan has no such run"):
-        plans.select(runs(write()), [text])
+        plans.select(get_runs(write_plan()), [text])
 
 
 def test_the_plan_in_the_docs_is_valid(tmp_path: Path) -> None:
     (text,) = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs/BENCHMARK.md").read_text(encoding="utf-8"), re.M | re.S)
     path = tmp_path / "plan.yaml"
     path.write_text(text, encoding="utf-8")
-    assert len(runs(path)) == 5 * 3 + 3 * 3
+    assert len(get_runs(path)) == 5 * 3 + 3 * 3

@@ -35,9 +35,9 @@ def test_scores_agree_with_slow_loops() -> None:
     y, value, is_correct = random.integers(0, 2, 200), random.integers(0, 2, 200), random.random(200) < 0.7
     split = sets.Groups(np.arange(200), 2 * y + value, y != value, ["a", "b", "c", "d"], y, value)
     scores = sets.scores(split, is_correct, np.ones(200, dtype=np.int64))
-    cells = [np.mean([r for c, r in zip(split.cell, is_correct, strict=True) if c == cell]) for cell in range(4)]
-    assert scores["unbiased"] == pytest.approx(np.mean(cells))
-    assert scores["worst"] == pytest.approx(min(cells))
+    accuracies = [np.mean([r for c, r in zip(split.cell, is_correct, strict=True) if c == cell]) for cell in range(4)]
+    assert scores["unbiased"] == pytest.approx(np.mean(accuracies))
+    assert scores["worst"] == pytest.approx(min(accuracies))
     assert scores["own"] == pytest.approx(np.mean(is_correct[y == value]))
     assert scores["other"] == pytest.approx(np.mean(is_correct[y != value]))
     assert scores["all"] == pytest.approx(np.mean(is_correct))

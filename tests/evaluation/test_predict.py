@@ -79,7 +79,7 @@ def test_predicting_changes_no_parameter_and_no_buffer(digits: ColoredMNIST, net
 
 
 @dataclass
-class OneLabelPerImage(Split):
+class OneLabelSplit(Split):
     """A split with one bias label per image; some labels are unknown."""
 
     digits: Any
@@ -87,7 +87,7 @@ class OneLabelPerImage(Split):
     def __len__(self) -> int:
         return len(self.digits)
 
-    def to(self, device: torch.device) -> "OneLabelPerImage":
+    def to(self, device: torch.device) -> "OneLabelSplit":
         return self
 
     def batch(self, index: Tensor) -> Batch:
@@ -99,7 +99,7 @@ def test_hits_are_counted_for_a_single_bias_label_per_image(digits: ColoredMNIST
     networks = Networks()
     networks.f, networks.g = nn.Flatten(), nn.Linear(3 * 28 * 28, 10)
     networks.h = networks.g  # h predicts the same as g, so it is right if the class is right
-    p: Predictions = predict(networks, Loader(OneLabelPerImage(digits.splits["test"]), 32, CPU), 100)
+    p: Predictions = predict(networks, Loader(OneLabelSplit(digits.splits["test"]), 32, CPU), 100)
     is_known = torch.arange(100) % 3 != 0
     assert torch.equal(p.bias_labels, is_known.long())
     assert torch.equal(p.bias_hits, (is_known & p.correct).long())
@@ -108,7 +108,11 @@ def test_hits_are_counted_for_a_single_bias_label_per_image(digits: ColoredMNIST
 def test_by_one_bias_maps_joint_groups_to_the_groups_of_one_bias() -> None:
     """The joint values are (day, land), (day, sea) and (night, land); sky has the labels 0, 0, 1, place 0, 1, 0."""
     p = replace(as_predictions([0, 0, 1, 1], [0, 1, 1, 1], [0, 1, 2, 0], 2, 3), group=torch.tensor([0, 1, 5, IGNORE]))
-    sky = by_one_bias(p, BiasSpec("sky", ("day", "night"), (0, 0, 1), aligned=(0, 1)))
-    assert (sky.group.tolist(), sky.num_groups, sky.aligned) == ([0, 0, 3, IGNORE], 4, (0, 1))
+    sky_predictions = by_one_bias(p, BiasSpec("sky", ("day", "night"), (0, 0, 1), aligned=(0, 1)))
+    assert (sky_predictions.group.tolist(), sky_predictions.num_groups, sky_predictions.aligned) == (
+        [0, 0, 3, IGNORE],
+        4,
+        (0, 1),
+    )
     assert by_one_bias(p, BiasSpec("place", ("land", "sea"), (0, 1, 0))).group.tolist() == [0, 1, 2, IGNORE]
-    assert sky.bias.tolist() == [0, 0, 1, IGNORE]
+    assert sky_predictions.bias.tolist() == [0, 0, 1, IGNORE]

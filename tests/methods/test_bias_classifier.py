@@ -63,9 +63,9 @@ def test_bias_classifiers_are_frozen_and_depend_on_the_seed(make_trainer: MakeTr
     )
     assert all(torch.equal(value, second_state[key]) for key, value in first_state.items())
     assert any(not torch.equal(value, other_seed_state[key]) for key, value in first_state.items())
-    f, weight = trainer.networks.f.state_dict(), "bodies.0.first.weight"
+    f_state, weight_name = trainer.networks.f.state_dict(), "bodies.0.first.weight"
     # The classifier does not start with the weights of f.
-    assert not torch.equal(first_state[weight], f["first.weight"])
+    assert not torch.equal(first_state[weight_name], f_state["first.weight"])
     fitted_state = copy.deepcopy(trainer.method.bias_classifiers.state_dict())
     for _ in trainer.epoch():
         assert not any(module.training for module in trainer.method.bias_classifiers.modules())

@@ -14,12 +14,12 @@ from lntl.types import IGNORE, Batch, DataSpec
 SPEC = DataSpec((4,), 2, 2, (), ("cat", "dog"), ("day", "night"), num_rows=12)
 
 
-@pytest.mark.parametrize("unknown", [(), (0, 3, 7)])
-def test_the_contrast_equals_slow_loops(unknown: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("unknown_rows", [(), (0, 3, 7)])
+def test_the_contrast_equals_slow_loops(unknown_rows: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     n = 12
     y, bias = torch.arange(n) % 2, torch.arange(n) // 2 % 2
-    is_known = [i not in unknown for i in range(n)]
+    is_known = [i not in unknown_rows for i in range(n)]
     group = torch.where(torch.tensor(is_known), y * 2 + bias, IGNORE)
     batch = Batch(torch.randn(n, 4), y, bias, group, torch.arange(n), torch.zeros(n, 2))
     networks = TinyNetworks(SPEC, TinyNetworks.Config())
@@ -37,8 +37,8 @@ def test_the_contrast_equals_slow_loops(unknown: tuple[int, ...]) -> None:
 
 
 def test_without_known_bias_labels_the_contrast_is_zero() -> None:
-    unlabelled = Batch(*(torch.zeros(3, 4), *(torch.zeros(3, dtype=torch.int64),) * 4, torch.zeros(3, 2)))
-    unlabelled = replace(unlabelled, group=torch.full((3,), IGNORE))
+    unlabelled_batch = Batch(*(torch.zeros(3, 4), *(torch.zeros(3, dtype=torch.int64),) * 4, torch.zeros(3, 2)))
+    unlabelled_batch = replace(unlabelled_batch, group=torch.full((3,), IGNORE))
     method = BiasContrastive(TinyNetworks(SPEC, TinyNetworks.Config()), BiasContrastive.Config(), SPEC)
-    (objective,) = method.objectives(unlabelled, 0.0)
+    (objective,) = method.objectives(unlabelled_batch, 0.0)
     assert float(objective.terms["contrast"]) == 0

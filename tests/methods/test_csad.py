@@ -59,17 +59,17 @@ def slow_loss(u: Tensor, v: Tensor, labels: Tensor, max_distance: int, tau: floa
     return math.log(positive_sum) / alpha + math.log(negative_sum) / alpha
 
 
-def unit_vectors(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+def make_unit_vectors(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Return both as unit vectors with the same number of dimensions."""
     return normalize(u, dim=1), normalize(torch.cat([v, v.new_zeros(len(v), 1)], dim=1), dim=1)
 
 
 @pytest.mark.parametrize(("max_distance", "tau", "alpha"), [(4, 10.0, 1.0), (1, 3.0, 2.0)])
-@pytest.mark.parametrize("unknown", [[], [3, 8]])
-def test_the_loss_equals_slow_loops(max_distance: int, tau: float, alpha: float, unknown: list[int]) -> None:
+@pytest.mark.parametrize("unknown_rows", [[], [3, 8]])
+def test_the_loss_equals_slow_loops(max_distance: int, tau: float, alpha: float, unknown_rows: list[int]) -> None:
     labels = COLORS.clone()
-    labels[unknown, 1] = IGNORE
-    u, v = unit_vectors(U, V)
+    labels[unknown_rows, 1] = IGNORE
+    u, v = make_unit_vectors(U, V)
     loss = cross_sample_loss(u, v, *alike(labels, max_distance), tau, alpha)
     assert loss.item() == pytest.approx(slow_loss(u, v, labels, max_distance, tau, alpha), rel=1e-6)
 
@@ -86,7 +86,7 @@ AUTHORS_VALUES = {
 @pytest.mark.parametrize(("tau", "alpha"), AUTHORS_VALUES)
 def test_the_loss_and_its_gradients_equal_the_authors_code(tau: float, alpha: float) -> None:
     u, v = U.clone().requires_grad_(), V.clone().requires_grad_()
-    loss = cross_sample_loss(*unit_vectors(u, v), *alike(COLORS, near=4), tau, alpha)
+    loss = cross_sample_loss(*make_unit_vectors(u, v), *alike(COLORS, near=4), tau, alpha)
     u_gradient, v_gradient = torch.autograd.grad(loss, [u, v])
     values = loss.item(), u_gradient.norm().item(), v_gradient.norm().item(), u_gradient[3, 2].item()
     assert values == pytest.approx(AUTHORS_VALUES[tau, alpha], rel=1e-5)

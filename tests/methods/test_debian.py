@@ -98,7 +98,7 @@ def test_the_objective_equals_slow_loops_and_each_loss_trains_one_network(
 
 
 def test_the_first_weights_of_the_discoverer_follow_from_the_seed(make_trainer: MakeTrainer) -> None:
-    def first_weights(**project: int) -> list[Tensor]:
+    def get_first_weights(**project: int) -> list[Tensor]:
         trainer = make_trainer("debian", project=project)
         torch.manual_seed(99)
         trainer._prepare()
@@ -109,7 +109,7 @@ def test_the_first_weights_of_the_discoverer_follow_from_the_seed(make_trainer: 
         )
         return [p.detach().clone() for p in discoverer_parameters]
 
-    weights, same_seed_weights, other_seed_weights = first_weights(), first_weights(), first_weights(seed=1)
+    weights, same_seed_weights, other_seed_weights = get_first_weights(), get_first_weights(), get_first_weights(seed=1)
     assert all(torch.equal(p, q) for p, q in zip(weights, same_seed_weights, strict=True))
     assert not any(torch.equal(p, q) for p, q in zip(weights, other_seed_weights, strict=True) if p.dim() > 1)
 
@@ -117,8 +117,8 @@ def test_the_first_weights_of_the_discoverer_follow_from_the_seed(make_trainer: 
 def test_the_discoverer_finds_the_images_on_which_the_classifier_fails() -> None:
     """Half of each class has p = 0.1; minimising L_d puts these images into one group."""
     y = torch.arange(20) % 2
-    fails = torch.arange(20) // 2 % 2 == 0
-    p = torch.where(fails, 0.1, 0.9)
+    is_failure = torch.arange(20) // 2 % 2 == 0
+    p = torch.where(is_failure, 0.1, 0.9)
     logit = torch.randn(20, generator=torch.Generator().manual_seed(0)).requires_grad_()
     optimizer = torch.optim.Adam([logit], lr=0.1)
     for _ in range(200):
@@ -126,5 +126,5 @@ def test_the_discoverer_finds_the_images_on_which_the_classifier_fails() -> None
         discovery_loss(p, logit.sigmoid(), y, 2).backward()
         optimizer.step()
     weights = debian_weights(p, logit.detach().sigmoid(), y, 2)
-    assert weights[fails].min() > 1.9
-    assert weights[~fails].max() < 1.1
+    assert weights[is_failure].min() > 1.9
+    assert weights[~is_failure].max() < 1.1

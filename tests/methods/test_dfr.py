@@ -17,26 +17,28 @@ from lntl.methods.last_layer import fit_logistic, independence_weights
 from lntl.types import IGNORE
 
 COUNTS = {"train": (40, 4, 4, 40), "val": (20, 6, 6, 20), "test": (20, 20, 20, 20)}  # rows of each group (y, bias)
-Make = Callable[..., Experiment]
+MakeExperiment = Callable[..., Experiment]
 
 
-def write_vectors(path: Path, counts: dict[str, tuple[int, ...]], unknown: int = 0) -> None:
-    """Write vectors (n, 4) that depend weakly on the class and strongly on the bias; `unknown` rows have no bias."""
+def write_vectors(path: Path, counts: dict[str, tuple[int, ...]], num_unknown: int = 0) -> None:
+    """Write vectors (n, 4) in which the bias is clearer than the class; the first `num_unknown` rows have no bias."""
     random = np.random.default_rng(0)
     group = np.concatenate([np.repeat(range(4), sizes) for sizes in counts.values()])
     y, bias = group // 2, group % 2
     means = np.stack([y, -y, 3 * bias, -3 * bias], axis=1) * 1.5
-    bias[:unknown] = -1
+    bias[:num_unknown] = -1
     split = np.repeat([*counts], [sum(sizes) for sizes in counts.values()])
     np.savez(path, x=means + random.normal(size=means.shape), y=y, bias=bias, split=split)
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Make:
+def make_experiment(tmp_path: Path) -> MakeExperiment:
     """A function that builds an experiment on the vectors of write_vectors from phases."""
 
-    def experiment(*phases: dict[str, Any], counts: Any = COUNTS, unknown: int = 0, **model: Any) -> Experiment:
-        write_vectors(tmp_path / "v.npz", counts, unknown)
+    def build_experiment(
+        *phases: dict[str, Any], counts: Any = COUNTS, num_unknown: int = 0, **model: Any
+    ) -> Experiment:
+        write_vectors(tmp_path / "v.npz", counts, num_unknown)
         raw = {
             "project": {"experiment_name": "vectors"},
             "data": {"name": "arrays", "path": str(tmp_path / "v.npz"), "split": "split"},
@@ -45,10 +47,10 @@ def make(tmp_path: Path) -> Make:
         }
         return build(configuration.validate(raw, "test"))
 
-    return experiment
+    return build_experiment
 
 
-def accuracy_by_group(experiment: Experiment) -> list[float]:
+def compute_accuracy_by_group(experiment: Experiment) -> list[float]:
     p = experiment.predict(experiment.networks, "test")
     return [float(p.correct[p.group == group].float().mean()) for group in range(4)]
 
@@ -77,25 +79,28 @@ def test_independence_weights_make_bias_and_label_independent() -> None:
     torch.testing.assert_close(table.sum(dim=1), torch.tensor([35, 15], dtype=torch.float64) / 50)
 
 
-def test_the_worst_group_improves_and_only_the_last_layer_changes(make: Make) -> None:
+def test_the_worst_group_improves_and_only_the_last_layer_changes(make_experiment: MakeExperiment) -> None:
     erm = {"method": "erm", "epochs": 8, "optimizer_fg": {"lr": 0.02}}
     counts = {"train": (100, 5, 5, 100), "val": (40, 40, 40, 40), "test": (100, 100, 100, 100)}
-    erm_experiment, dfr_experiment = make(erm, counts=counts), make(erm, {"method": "dfr"}, counts=counts)
+    erm_experiment, dfr_experiment = (
+        make_experiment(erm, counts=counts),
+        make_experiment(erm, {"method": "dfr"}, counts=counts),
+    )
     for experiment in (erm_experiment, dfr_experiment):
         list(experiment.trainer)
     states = [experiment.networks.state_dict() for experiment in (erm_experiment, dfr_experiment)]
     changed_names = {key for key in states[0] if not torch.equal(states[0][key], states[1][key])}
     assert changed_names == {"g.2.weight", "g.2.bias"}
-    worst = [min(accuracy_by_group(experiment)) for experiment in (erm_experiment, dfr_experiment)]
-    assert worst[0] < 0.6
-    assert worst[1] > worst[0] + 0.15, worst
+    worst_accuracies = [min(compute_accuracy_by_group(experiment)) for experiment in (erm_experiment, dfr_experiment)]
+    assert worst_accuracies[0] < 0.6
+    assert worst_accuracies[1] > worst_accuracies[0] + 0.15, worst_accuracies
     metrics = dfr_experiment.trainer.record.metrics  # type: ignore[union-attr]
     assert set(metrics) == {"train/task", "train/zeros"}
 
 
 @pytest.mark.parametrize("rows", ["val", "train"])
 def test_dfr_is_fitted_on_balanced_rows_of_the_configured_split(
-    make: Make, rows: str, monkeypatch: pytest.MonkeyPatch
+    make_experiment: MakeExperiment, rows: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fits: list[tuple[Tensor, Tensor]] = []
 
@@ -104,18 +109,18 @@ def test_dfr_is_fitted_on_balanced_rows_of_the_configured_split(
         return fit_logistic(z, y, **settings)
 
     monkeypatch.setattr("lntl.methods.dfr.fit_logistic", record_fit)
-    experiment = make({"method": "dfr", "rows": rows, "draws": 3})
+    experiment = make_experiment({"method": "dfr", "rows": rows, "draws": 3})
     list(experiment.trainer)
-    smallest = {"val": 3, "train": 4}[rows]
-    assert [y.bincount().tolist() for _, y in fits] == [[2 * smallest, 2 * smallest]] * 3
+    smallest_group = {"val": 3, "train": 4}[rows]
+    assert [y.bincount().tolist() for _, y in fits] == [[2 * smallest_group, 2 * smallest_group]] * 3
     assert not torch.equal(fits[0][0], fits[1][0])  # each draw has other rows
-    second_experiment = make({"method": "dfr", "rows": rows, "draws": 3})
+    second_experiment = make_experiment({"method": "dfr", "rows": rows, "draws": 3})
     list(second_experiment.trainer)
     assert torch.equal(second_experiment.networks.g[2].weight, experiment.networks.g[2].weight)  # type: ignore[index,union-attr]
 
 
-def test_the_half_of_val_that_dfr_is_fitted_on_is_not_used_for_selection(make: Make) -> None:
-    experiment = make({"method": "dfr"})
+def test_the_half_of_val_that_dfr_is_fitted_on_is_not_used_for_selection(make_experiment: MakeExperiment) -> None:
+    experiment = make_experiment({"method": "dfr"})
     fit_loader, val_loader = experiment.trainer.held_out, experiment.loader("val")
     assert fit_loader is not None
     rows = [set(loader.split.row.tolist()) for loader in (fit_loader, val_loader)]
@@ -125,24 +130,24 @@ def test_the_half_of_val_that_dfr_is_fitted_on_is_not_used_for_selection(make: M
         assert loader.split.group.bincount().tolist() == [10, 3, 3, 10]
     assert len(experiment.predict(experiment.networks, "val").y) == 26
     assert "dfr is fitted on one half of it, and val means the other half" in experiment.val_note
-    assert len(make({"method": "dfr", "rows": "train"}).loader("val").split) == 52
+    assert len(make_experiment({"method": "dfr", "rows": "train"}).loader("val").split) == 52
 
 
-def test_an_epoch_that_trains_nothing_reads_one_batch(make: Make) -> None:
-    experiment = make({"method": "erm"}, {"method": "dfr"})
+def test_an_epoch_that_trains_nothing_reads_one_batch(make_experiment: MakeExperiment) -> None:
+    experiment = make_experiment({"method": "erm"}, {"method": "dfr"})
     trainer = experiment.trainer
     steps = [[(step.index, step.total) for step in trainer.epoch()] for _ in range(2)]
     assert len(steps[0]) == len(trainer.loader) > 1
     assert steps[1] == [(1, 1)]
 
 
-def test_rows_without_a_bias_label_are_left_out(make: Make) -> None:
-    experiment = make({"method": "dfr", "rows": "train"}, unknown=30)
+def test_rows_without_a_bias_label_are_left_out(make_experiment: MakeExperiment) -> None:
+    experiment = make_experiment({"method": "dfr", "rows": "train"}, num_unknown=30)
     assert (experiment.data.splits["train"].group == IGNORE).sum() == 30
     list(experiment.trainer)
 
 
-def test_an_empty_group_is_an_error_before_training(make: Make) -> None:
+def test_an_empty_group_is_an_error_before_training(make_experiment: MakeExperiment) -> None:
     for counts, rows, group in (
         (COUNTS | {"val": (20, 0, 6, 20)}, "the half of val that dfr is fitted on", "class 0 with bias value 1"),
         (COUNTS | {"val": (20, 6, 0, 20)}, "the half of val that dfr is fitted on", "class 1 with bias value 0"),
@@ -151,10 +156,10 @@ def test_an_empty_group_is_an_error_before_training(make: Make) -> None:
             UserError,
             match=rf"training\.phases\.1\.method: dfr: 1 of 4 groups have no row in {rows}, the first is {group}; ",
         ):
-            make({"method": "erm"}, {"method": "dfr"}, counts=counts)
-    make({"method": "dfr", "rows": "train"}, counts=COUNTS | {"val": (20, 0, 6, 20)})
+            make_experiment({"method": "erm"}, {"method": "dfr"}, counts=counts)
+    make_experiment({"method": "dfr", "rows": "train"}, counts=COUNTS | {"val": (20, 0, 6, 20)})
 
 
-def test_dfr_with_one_head_per_bias_value_is_an_error(make: Make) -> None:
+def test_dfr_with_one_head_per_bias_value_is_an_error(make_experiment: MakeExperiment) -> None:
     with pytest.raises(UserError, match="g does not end with a linear layer that gives the 2 logits"):
-        list(make({"method": "dfr"}, heads="per_bias").trainer)
+        list(make_experiment({"method": "dfr"}, heads="per_bias").trainer)

@@ -48,8 +48,8 @@ def test_the_loss_uses_the_head_of_each_images_bias_value(method: Any, batch: Ba
 
 def test_in_evaluation_the_logits_of_the_heads_are_summed(method: Any, batch: Batch) -> None:
     z = method.f(batch.x)
-    heads = [method.g(z, torch.full((24,), value)) for value in range(10)]
-    torch.testing.assert_close(method.g(z), sum(heads))
+    logits_by_value = [method.g(z, torch.full((24,), value)) for value in range(10)]
+    torch.testing.assert_close(method.g(z), sum(logits_by_value))
 
 
 def test_a_head_gets_gradients_only_from_its_bias_value(method: Any, batch: Batch) -> None:
@@ -60,10 +60,12 @@ def test_a_head_gets_gradients_only_from_its_bias_value(method: Any, batch: Batc
 
 
 def test_images_without_a_bias_value_do_not_change_the_loss(method: Any, batch: Batch) -> None:
-    partly_labelled = replace(batch, group=torch.where(torch.arange(24) < 12, batch.group, IGNORE))
-    labelled = batch.part(slice(12))
+    partly_labelled_batch = replace(batch, group=torch.where(torch.arange(24) < 12, batch.group, IGNORE))
+    labelled_batch = batch.part(slice(12))
     method.f.eval()
-    losses = [next(iter(method.objectives(part, 0.0))).loss.item() for part in (partly_labelled, labelled)]
+    losses = [
+        next(iter(method.objectives(images, 0.0))).loss.item() for images in (partly_labelled_batch, labelled_batch)
+    ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-9)
     loss_without_labels = next(iter(method.objectives(batch.without_bias(), 0.0))).loss
     assert loss_without_labels.item() == 0

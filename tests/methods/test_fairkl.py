@@ -51,12 +51,12 @@ def slow_fair_kl(z: Tensor, y: list[int], bias: list[int], std_weight: float, pu
     for same_class in (True, False):
         pairs = [(i, j) for i in n for j in n if i != j and (y[i] == y[j]) == same_class]
         pairs = [(i, j) for i, j in pairs if IGNORE not in (bias[i], bias[j])]
-        aligned = [cosines[i][j] for i, j in pairs if bias[i] == bias[j]]
-        conflicting = [cosines[i][j] for i, j in pairs if bias[i] != bias[j]]
-        if aligned and conflicting:
-            total += (fmean(aligned) - fmean(conflicting)) ** 2
-            total += std_weight * (pstdev(aligned) - pstdev(conflicting)) ** 2
-        pull_terms = [-cosine for cosine in conflicting] if same_class else aligned
+        aligned_cosines = [cosines[i][j] for i, j in pairs if bias[i] == bias[j]]
+        conflicting_cosines = [cosines[i][j] for i, j in pairs if bias[i] != bias[j]]
+        if aligned_cosines and conflicting_cosines:
+            total += (fmean(aligned_cosines) - fmean(conflicting_cosines)) ** 2
+            total += std_weight * (pstdev(aligned_cosines) - pstdev(conflicting_cosines)) ** 2
+        pull_terms = [-cosine for cosine in conflicting_cosines] if same_class else aligned_cosines
         total += pull * fmean(pull_terms or [0.0])
     return total
 
@@ -68,11 +68,11 @@ def test_sup_info_nce_equals_slow_loops(temperature: float, epsilon: float) -> N
     assert loss.item() == pytest.approx(slow_contrast(Z, y, temperature, epsilon), rel=1e-9)
 
 
-@pytest.mark.parametrize("unknown", [[], [2, 7]])
+@pytest.mark.parametrize("unknown_rows", [[], [2, 7]])
 @pytest.mark.parametrize(("std_weight", "pull"), [(0.0, 0.0), (1.0, 0.0), (0.4, 0.6)])
-def test_fair_kl_equals_slow_loops(std_weight: float, pull: float, unknown: list[int]) -> None:
+def test_fair_kl_equals_slow_loops(std_weight: float, pull: float, unknown_rows: list[int]) -> None:
     bias = BIAS.clone()
-    bias[unknown] = IGNORE
+    bias[unknown_rows] = IGNORE
     expected = slow_fair_kl(Z, Y.tolist(), bias.tolist(), std_weight, pull)
     assert fair_kl(normalize(Z, dim=1), Y, bias, std_weight, pull).item() == pytest.approx(expected, rel=1e-9)
 
@@ -120,10 +120,10 @@ def test_the_objective_equals_slow_loops(make_trainer: MakeTrainer, batch: Batch
     features = torch.stack([z[:, c].reshape(24, -1).mean(dim=1) for c in range(z.shape[1])], dim=1).detach()
     task, y = cross_entropy(networks.g(z), batch.y), batch.y.tolist()
     contrast = slow_contrast(features, y, 0.2, 0.1)
-    fair = slow_fair_kl(features, y, (batch.group % 10).tolist(), 1.0, 1.0)
+    fair_kl_value = slow_fair_kl(features, y, (batch.group % 10).tolist(), 1.0, 1.0)
     terms = {name: float(term) for name, term in objective.terms.items()}
-    assert terms == pytest.approx({"task": task.item(), "contrast": contrast, "fairkl": fair}, rel=1e-4)
-    assert objective.loss.item() == pytest.approx(task.item() + 0.3 * contrast + 2 * fair, rel=1e-4)
+    assert terms == pytest.approx({"task": task.item(), "contrast": contrast, "fairkl": fair_kl_value}, rel=1e-4)
+    assert objective.loss.item() == pytest.approx(task.item() + 0.3 * contrast + 2 * fair_kl_value, rel=1e-4)
 
     f, g = [*networks.f.parameters()], [*networks.g.parameters()]
     task_gradient_f, task_gradient_g = (
@@ -142,7 +142,7 @@ def test_the_objective_equals_slow_loops(make_trainer: MakeTrainer, batch: Batch
 def test_without_pairs_fair_kl_is_0_and_all_gradients_are_finite(y: list[int], bias: list[int]) -> None:
     z = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 0.0]], requires_grad=True)
     v = normalize(z, dim=1)
-    fair = fair_kl(v, torch.tensor(y), torch.tensor(bias), 1.0, 0.0)
-    assert fair.item() == 0
-    (gradient,) = torch.autograd.grad(fair + sup_info_nce(v, torch.tensor(y), 0.1, 0.5), z)
+    fair_kl_value = fair_kl(v, torch.tensor(y), torch.tensor(bias), 1.0, 0.0)
+    assert fair_kl_value.item() == 0
+    (gradient,) = torch.autograd.grad(fair_kl_value + sup_info_nce(v, torch.tensor(y), 0.1, 0.5), z)
     assert gradient.isfinite().all()

@@ -81,13 +81,13 @@ def test_the_objective_equals_slow_loops(make_trainer: MakeTrainer, batch: Batch
     batch = replace(batch, x=batch.x.double())
     (objective,) = trainer.method.objectives(batch, 0.0)
 
-    def features(z: Tensor) -> Tensor:
+    def average_positions(z: Tensor) -> Tensor:
         return z.reshape(len(z), z.shape[1], -1).mean(dim=2)
 
     z = networks.f(batch.x).detach()
     b = trainer.method.bias_classifiers.bodies[0](batch.x).detach()
     task = cross_entropy(networks.g(z), batch.y).item()
-    flac = slow_loss(features(z), features(b), batch.y.tolist(), 0.7)
+    flac = slow_loss(average_positions(z), average_positions(b), batch.y.tolist(), 0.7)
     assert flac > 0
     terms = {name: float(term) for name, term in objective.terms.items()}
     assert terms == pytest.approx({"task": task, "flac": flac}, rel=1e-6)

@@ -21,8 +21,8 @@ def slow_kernel(v: Tensor) -> np.ndarray:
     """Return the Gaussian kernel of v (N, A); its width is the lower median of the distances between two examples."""
     n = len(v)
     distances = [[math.dist(v[i].tolist(), v[j].tolist()) for j in range(n)] for i in range(n)]
-    ordered = sorted(distances[i][j] for i in range(n) for j in range(i))
-    width = ordered[(len(ordered) - 1) // 2]
+    sorted_distances = sorted(distances[i][j] for i in range(n) for j in range(i))
+    width = sorted_distances[(len(sorted_distances) - 1) // 2]
     return np.array([[math.exp(-(d**2) / (2 * width**2)) for d in row] for row in distances])
 
 
@@ -57,7 +57,7 @@ def test_the_objective_equals_slow_loops(make_trainer: MakeTrainer, batch: Batch
     assert objective.loss.item() == pytest.approx(task + 0.3 * expected, rel=1e-6)
 
 
-def dependence(estimator: str, u: Tensor, v: Tensor) -> float:
+def measure_dependence(estimator: str, u: Tensor, v: Tensor) -> float:
     is_known = torch.ones(len(u), dtype=torch.bool)
     K, L = (centred(kernel(features, is_known), is_known) for features in (u, v))
     return float(cka(K, L) if estimator == "cka" else hsic(K, L, is_known))
@@ -67,16 +67,16 @@ def dependence(estimator: str, u: Tensor, v: Tensor) -> float:
 def test_hsic_detects_dependence_without_correlation(estimator: str) -> None:
     random = torch.Generator().manual_seed(0)
     u = torch.randn(300, 1, generator=random)
-    square = u.square() + 0.1 * torch.randn(300, 1, generator=random)
-    independent = torch.randn(300, 1, generator=random)
-    assert dependence(estimator, u, square) > 5 * dependence(estimator, u, independent) > 0
-    assert dependence("cka", u, u) == pytest.approx(1, rel=1e-5)
+    dependent_v = u.square() + 0.1 * torch.randn(300, 1, generator=random)
+    independent_v = torch.randn(300, 1, generator=random)
+    assert measure_dependence(estimator, u, dependent_v) > 5 * measure_dependence(estimator, u, independent_v) > 0
+    assert measure_dependence("cka", u, u) == pytest.approx(1, rel=1e-5)
 
 
 @pytest.mark.parametrize("estimator", ["cka", "hsic"])
 def test_the_scale_of_the_features_does_not_matter(estimator: str) -> None:
     u, v = torch.randn(2, 40, 3, generator=torch.Generator().manual_seed(1)).unbind()
-    assert dependence(estimator, 1000 * u, v) == pytest.approx(dependence(estimator, u, v), rel=1e-4)
+    assert measure_dependence(estimator, 1000 * u, v) == pytest.approx(measure_dependence(estimator, u, v), rel=1e-4)
 
 
 def test_if_most_examples_are_equal_the_kernel_is_1_for_equal_pairs_and_0_for_others() -> None:

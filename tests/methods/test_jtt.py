@@ -36,15 +36,15 @@ def test_the_error_set_contains_the_errors_of_the_previous_phase(
     erm_weights = train_to_the_first_jtt_step(trainer)
     erm_networks = copy.deepcopy(trainer.networks).eval()
     erm_networks.load_state_dict(erm_weights)
-    errors = set()
+    error_rows = set()
     for index in range(90):
         image = digits.splits["train"].batch(torch.tensor([index]))
         if int(erm_networks.g(erm_networks.f(image.x)).argmax()) != int(image.y):
-            errors.add(int(image.row))
-    assert 0 < len(errors) < 90
-    assert set(trainer.method.wrong.nonzero()[:, 0].tolist()) == errors
+            error_rows.add(int(image.row))
+    assert 0 < len(error_rows) < 90
+    assert set(trainer.method.wrong.nonzero()[:, 0].tolist()) == error_rows
     weights = trainer.method.sampling_weights()
-    assert weights.tolist() == [9.0 if row in errors else 1.0 for row in range(100)]
+    assert weights.tolist() == [9.0 if row in error_rows else 1.0 for row in range(100)]
 
 
 def test_errors_are_drawn_in_proportion_to_their_weight(make_trainer: MakeTrainer) -> None:
@@ -151,13 +151,13 @@ def test_every_model_family_restarts_in_place_and_from_the_seed(name: str, arch:
     networks = build()
     networks.rebuild = build
     initial_state = copy.deepcopy(networks.state_dict())
-    restarted = [networks.f, networks.g]
+    restarted_networks = [networks.f, networks.g]
     weights = []
     for seed in (1, 1, 2):
         with torch.no_grad():
             for parameter in networks.parameters():
                 parameter.add_(7.0)
-        restart(networks, *restarted, seed)
+        restart(networks, *restarted_networks, seed)
         weights.append({k: v.clone() for k, v in networks.state_dict().items() if not k.startswith("h.")})
     assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
     assert any(not torch.equal(value, weights[2][key]) for key, value in weights[0].items())

@@ -15,23 +15,25 @@ from lntl.errors import UserError
 from lntl.experiment import Experiment, build
 from lntl.methods.last_layer import independence_weights
 
-Make = Callable[..., Experiment]
+MakeExperiment = Callable[..., Experiment]
 N = 200
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Make:
+def make_experiment(tmp_path: Path) -> MakeExperiment:
     """A function that builds an experiment on vectors from phases; the bias indicates the class in 90 % of the rows.
 
     sky: a function that returns the bias of the training rows for y; second_bias: whether there is a second bias.
     """
 
-    def experiment(*phases: dict[str, Any], sky: Any = None, second_bias: bool = False, **model: Any) -> Experiment:
+    def build_experiment(
+        *phases: dict[str, Any], sky: Any = None, second_bias: bool = False, **model: Any
+    ) -> Experiment:
         random, index = np.random.default_rng(0), np.arange(3 * N)
-        y, train = index % 2, index < N
-        bias = np.where(random.random(3 * N) < np.where(train, 0.9, 0.5), y, 1 - y)
+        y, is_train = index % 2, index < N
+        bias = np.where(random.random(3 * N) < np.where(is_train, 0.9, 0.5), y, 1 - y)
         if sky is not None:
-            bias = np.where(train, sky(y), bias)
+            bias = np.where(is_train, sky(y), bias)
         second_values = index // 2 % 3
         x = np.stack([y, 2 * bias, y - bias, (second_values == 1) + y, bias * (second_values == 2)], axis=1)
         split = np.repeat(["train", "val", "test"], N)
@@ -52,10 +54,10 @@ def make(tmp_path: Path) -> Make:
         }
         return build(configuration.validate(raw, "test"))
 
-    return experiment
+    return build_experiment
 
 
-def train_rows(experiment: Experiment) -> tuple[Tensor, Tensor, Tensor]:
+def get_train_rows(experiment: Experiment) -> tuple[Tensor, Tensor, Tensor]:
     """Return z, class and bias value of the training rows."""
     batches = list(experiment.loader("train").batches())
     with torch.no_grad():
@@ -64,37 +66,37 @@ def train_rows(experiment: Experiment) -> tuple[Tensor, Tensor, Tensor]:
     return z, y, group % experiment.data.spec.num_bias_values
 
 
-def covariance(z: Tensor, values: Tensor, weight: Tensor) -> Tensor:
+def compute_covariance(z: Tensor, values: Tensor, weight: Tensor) -> Tensor:
     b, weight = one_hot(values).double(), weight / weight.sum()
     return ((z - weight @ z) * weight[:, None]).T @ (b - weight @ b)
 
 
 @pytest.mark.parametrize("second_bias", [False, True])
-def test_z_has_no_covariance_with_any_bias(make: Make, second_bias: bool) -> None:
+def test_z_has_no_covariance_with_any_bias(make_experiment: MakeExperiment, second_bias: bool) -> None:
     erm = {"method": "erm", "epochs": 3}
     erm_experiment, leace_experiment = (
-        make(erm, second_bias=second_bias),
-        make(erm, {"method": "leace"}, second_bias=second_bias),
+        make_experiment(erm, second_bias=second_bias),
+        make_experiment(erm, {"method": "leace"}, second_bias=second_bias),
     )
-    largest = {}
+    largest_covariance = {}
     for name, experiment in (("erm", erm_experiment), ("leace", leace_experiment)):
         list(experiment.trainer)
         spec = experiment.data.spec
-        z, y, joint = train_rows(experiment)
-        weight = independence_weights(y * spec.num_bias_values + joint, spec.num_bias_values)
-        biases = [torch.tensor(bias.value_of_joint)[joint] for bias in spec.biases] or [joint]
-        largest[name] = max(float(covariance(z, values, weight).abs().max()) for values in biases)
-    assert largest["erm"] > 1e-2
-    assert largest["leace"] < 1e-6
+        z, y, joint_values = get_train_rows(experiment)
+        weight = independence_weights(y * spec.num_bias_values + joint_values, spec.num_bias_values)
+        biases = [torch.tensor(bias.value_of_joint)[joint_values] for bias in spec.biases] or [joint_values]
+        largest_covariance[name] = max(float(compute_covariance(z, values, weight).abs().max()) for values in biases)
+    assert largest_covariance["erm"] > 1e-2
+    assert largest_covariance["leace"] < 1e-6
     assert leace_experiment.trainer.record is not None
     assert leace_experiment.trainer.record.metrics["train/directions"] == (3 if second_bias else 1)
 
 
-def test_g_is_fitted_on_the_erased_features(make: Make) -> None:
+def test_g_is_fitted_on_the_erased_features(make_experiment: MakeExperiment) -> None:
     """The gradient of C * sum(w * CE) + |W|^2 / 2 with respect to W, on standardised features, is 0."""
-    experiment = make({"method": "erm"}, {"method": "leace", "c": 0.5})
+    experiment = make_experiment({"method": "erm"}, {"method": "leace", "c": 0.5})
     list(experiment.trainer)
-    z, y, bias = train_rows(experiment)
+    z, y, bias = get_train_rows(experiment)
     weight = independence_weights(y * 2 + bias, 2)
     mean = weight @ z / weight.sum()
     std = (weight @ (z - mean).square() / weight.sum()).sqrt()
@@ -108,8 +110,8 @@ def test_g_is_fitted_on_the_erased_features(make: Make) -> None:
     assert gradient.abs().max() < 0.05
 
 
-def test_f_ends_before_the_last_layer(make: Make) -> None:
-    experiment = make({"method": "erm"})
+def test_f_ends_before_the_last_layer(make_experiment: MakeExperiment) -> None:
+    experiment = make_experiment({"method": "erm"})
     networks = experiment.networks.eval()
     names = [name for name, _ in networks.f.named_children()]
     assert names == ["features", "hidden", "eraser"]
@@ -121,14 +123,14 @@ def test_f_ends_before_the_last_layer(make: Make) -> None:
     list(experiment.trainer)  # with ERM the eraser is the identity
 
 
-def test_a_bias_that_cannot_be_erased_is_an_error_before_training(make: Make) -> None:
+def test_a_bias_that_cannot_be_erased_is_an_error_before_training(make_experiment: MakeExperiment) -> None:
     erm, leace = {"method": "erm"}, {"method": "leace"}
     with pytest.raises(UserError, match=r"training\.phases\.1\.method: leace: the bias is 1 on every row of train"):
-        make(erm, leace, sky=np.ones_like)
+        make_experiment(erm, leace, sky=np.ones_like)
     with pytest.raises(UserError, match="leace: the bias determines the class of every row of train"):
-        make(erm, leace, sky=lambda y: y)
-    list(make(leace | {"rows": "val"}, sky=lambda y: y).trainer)
+        make_experiment(erm, leace, sky=lambda y: y)
+    list(make_experiment(leace | {"rows": "val"}, sky=lambda y: y).trainer)
     with pytest.raises(UserError, match=r"leace: f has no eraser at its end; set model\.eraser: leace"):
-        make(leace, eraser="none")
+        make_experiment(leace, eraser="none")
     with pytest.raises(UserError, match="g does not end with a linear layer that gives the 2 logits"):
-        make(leace, heads="per_bias")
+        make_experiment(leace, heads="per_bias")

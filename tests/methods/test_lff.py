@@ -28,22 +28,25 @@ def test_three_steps_equal_slow_loops(make_trainer: MakeTrainer, batch: Batch) -
     trainer._prepare()
     for head in (trainer.networks.g, trainer.method.biased[1]):
         head[-1].weight.data *= 100  # so that the losses of the images differ
-    main, biased = copy.deepcopy(trainer.networks.train()), copy.deepcopy(trainer.method.biased)
+    main_networks, biased_network = copy.deepcopy(trainer.networks.train()), copy.deepcopy(trainer.method.biased)
     average: list[dict[int, float]] = [{}, {}]
-    label: dict[int, int] = {}
+    label_by_row: dict[int, int] = {}
     for rows in (range(16), range(8, 24), range(24)):
         index = list(rows)
         step_batch = replace(batch, x=batch.x[index].double(), y=batch.y[index], row=batch.row[index])
         (objective,) = trainer.method.objectives(step_batch, 0.0)
 
-        losses = [slow_losses(logits, step_batch.y) for logits in (biased(step_batch.x), main.g(main.f(step_batch.x)))]
+        losses = [
+            slow_losses(logits, step_batch.y)
+            for logits in (biased_network(step_batch.x), main_networks.g(main_networks.f(step_batch.x)))
+        ]
         for mean, new_losses in zip(average, losses, strict=True):
             for row, loss in zip(step_batch.row.tolist(), new_losses, strict=True):
                 mean[row] = decay * mean[row] + (1 - decay) * loss if row in mean else loss
-        label |= dict(zip(step_batch.row.tolist(), step_batch.y.tolist(), strict=True))
+        label_by_row |= dict(zip(step_batch.row.tolist(), step_batch.y.tolist(), strict=True))
         weights = []
         for row in step_batch.row.tolist():
-            b, d = (mean[row] / max(mean[k] for k in mean if label[k] == label[row]) for mean in average)
+            b, d = (mean[row] / max(mean[k] for k in mean if label_by_row[k] == label_by_row[row]) for mean in average)
             weights.append(b / (b + d))
         n = len(weights)
         task = sum(w * loss for w, loss in zip(weights, losses[1], strict=True)) / n
@@ -60,16 +63,21 @@ def test_weights_get_no_gradient_and_each_loss_trains_one_network(make_trainer: 
     batch = replace(batch, x=batch.x.double())
     method, networks = trainer.method, trainer.networks.train()
     (objective,) = method.objectives(batch, 0.0)
-    main, biased = [*networks.f.parameters(), *networks.g.parameters()], [*method.biased.parameters()]
-    gradients = torch.autograd.grad(objective.loss, [*main, *biased])
+    main_parameters, biased_parameters = (
+        [*networks.f.parameters(), *networks.g.parameters()],
+        [*method.biased.parameters()],
+    )
+    gradients = torch.autograd.grad(objective.loss, [*main_parameters, *biased_parameters])
 
-    relative = method.average[:, batch.row] / torch.stack(
+    relative_losses = method.average[:, batch.row] / torch.stack(
         [method.average[:, batch.row[batch.y == label]].amax(dim=1) for label in batch.y.tolist()], dim=1
     )
-    weight = relative[0] / relative.sum(dim=0)
+    weight = relative_losses[0] / relative_losses.sum(dim=0)
     task = (weight * cross_entropy(networks.g(networks.f(batch.x)), batch.y, reduction="none")).mean()
     p = method.biased(batch.x).softmax(dim=1)[torch.arange(24), batch.y]
-    expected = torch.autograd.grad(task, main) + torch.autograd.grad(((1 - p**0.7) / 0.7).mean(), biased)
+    expected = torch.autograd.grad(task, main_parameters) + torch.autograd.grad(
+        ((1 - p**0.7) / 0.7).mean(), biased_parameters
+    )
     torch.testing.assert_close(gradients, expected, rtol=1e-5, atol=1e-8)
 
 
@@ -83,19 +91,21 @@ def test_the_generalised_cross_entropy_weights_the_gradient_by_p_to_the_q() -> N
 
 
 def test_the_first_weights_of_the_biased_network_follow_from_the_seed(make_trainer: MakeTrainer) -> None:
-    def first_weights(**project: int) -> list[Tensor]:
+    def get_first_weights(**project: int) -> list[Tensor]:
         trainer = make_trainer("erm", "lff", project=project)
         list(trainer.epoch())
         torch.manual_seed(99)
         trainer._start_phase(1)
         trainer._prepare()
-        main = [*trainer.networks.f.parameters(), *trainer.networks.g.parameters()]
-        biased = list(trainer.method.biased.parameters())
-        assert [p.shape for p in main] == [p.shape for p in biased]
-        assert not any(torch.equal(p, q) for p, q in zip(main, biased, strict=True) if p.dim() > 1)
-        return [p.detach().clone() for p in biased]
+        main_parameters = [*trainer.networks.f.parameters(), *trainer.networks.g.parameters()]
+        biased_parameters = list(trainer.method.biased.parameters())
+        assert [p.shape for p in main_parameters] == [p.shape for p in biased_parameters]
+        assert not any(
+            torch.equal(p, q) for p, q in zip(main_parameters, biased_parameters, strict=True) if p.dim() > 1
+        )
+        return [p.detach().clone() for p in biased_parameters]
 
-    weights, same_seed_weights, other_seed_weights = first_weights(), first_weights(), first_weights(seed=1)
+    weights, same_seed_weights, other_seed_weights = get_first_weights(), get_first_weights(), get_first_weights(seed=1)
     assert all(torch.equal(p, r) for p, r in zip(weights, same_seed_weights, strict=True))
     assert not any(torch.equal(p, r) for p, r in zip(weights, other_seed_weights, strict=True) if p.dim() > 1)
 

@@ -41,11 +41,11 @@ def fitted_posterior(request: pytest.FixtureRequest, batch: Batch) -> tuple[Bias
 
 def test_the_posterior_estimates_the_true_probabilities(fitted_posterior: tuple[BiasPosterior, Batch, Tensor]) -> None:
     posterior, rows, p = fitted_posterior
-    estimate = posterior.log_p[rows.row].exp().double()
-    assert (estimate.sum(dim=1) - 1).abs().max() < 1e-3
-    assert (estimate - p[rows.bias]).abs().max() < 0.08
-    unused = sorted(set(range(N + 50)) - set(rows.row.tolist()))
-    assert not posterior.log_p[unused].any()
+    estimated_p = posterior.log_p[rows.row].exp().double()
+    assert (estimated_p.sum(dim=1) - 1).abs().max() < 1e-3
+    assert (estimated_p - p[rows.bias]).abs().max() < 0.08
+    unused_rows = sorted(set(range(N + 50)) - set(rows.row.tolist()))
+    assert not posterior.log_p[unused_rows].any()
 
 
 def test_no_row_is_predicted_by_a_model_that_was_fitted_on_it(batch: Batch) -> None:
@@ -159,9 +159,13 @@ def test_smoothing_goes_from_the_posterior_to_uniform_probabilities(
     fitted_posterior: tuple[BiasPosterior, Batch, Tensor],
 ) -> None:
     posterior, rows, _ = fitted_posterior
-    original, unsmoothed, fully_smoothed = posterior.log_p[rows.row].exp(), deepcopy(posterior), deepcopy(posterior)
-    unsmoothed.smooth(0)
-    fully_smoothed.smooth(1)
-    torch.testing.assert_close(unsmoothed.log_p[rows.row].exp(), original)
-    torch.testing.assert_close(fully_smoothed.log_p[rows.row].exp(), torch.full_like(original, 1 / 3))
-    torch.testing.assert_close(posterior.log_p[rows.row].exp(), original)  # only the copies were smoothed
+    original_p, unsmoothed_posterior, uniform_posterior = (
+        posterior.log_p[rows.row].exp(),
+        deepcopy(posterior),
+        deepcopy(posterior),
+    )
+    unsmoothed_posterior.smooth(0)
+    uniform_posterior.smooth(1)
+    torch.testing.assert_close(unsmoothed_posterior.log_p[rows.row].exp(), original_p)
+    torch.testing.assert_close(uniform_posterior.log_p[rows.row].exp(), torch.full_like(original_p, 1 / 3))
+    torch.testing.assert_close(posterior.log_p[rows.row].exp(), original_p)  # only the copies were smoothed

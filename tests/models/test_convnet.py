@@ -41,9 +41,9 @@ def test_the_numbers_of_parameters_equal_the_authors_network(digits: ColoredMNIS
 
 def test_batch_norm_follows_each_convolution_of_f_and_g(digits: ColoredMNIST, batch: Batch) -> None:
     torch.manual_seed(0)
-    networks, without_norms = ConvNet(digits.spec, ConvNet.Config(batch_norm=True)), make_convnet(digits)
-    assert count_parameters(networks.f) == count_parameters(without_norms.f) + 2 * (32 + 32)
-    assert count_parameters(networks.g) == count_parameters(without_norms.g) + 2 * (64 + 64)
+    networks, networks_without_norms = ConvNet(digits.spec, ConvNet.Config(batch_norm=True)), make_convnet(digits)
+    assert count_parameters(networks.f) == count_parameters(networks_without_norms.f) + 2 * (32 + 32)
+    assert count_parameters(networks.g) == count_parameters(networks_without_norms.g) + 2 * (64 + 64)
     norms = [module for module in networks.g.modules() if isinstance(module, nn.BatchNorm2d)]
     outputs: list[Tensor] = []
     for norm in norms:
@@ -64,12 +64,12 @@ def test_features_and_logits_have_the_expected_shapes(digits: ColoredMNIST, batc
     assert networks.h(z).shape == (24, 8, 3, 14, 14)
 
 
-def outputs_and_gradients(f: nn.Module, x: Tensor, weights: Tensor) -> dict[str, Tensor]:
+def compute_outputs_and_gradients(f: nn.Module, x: Tensor, weights: Tensor) -> dict[str, Tensor]:
     """Return z, the gradients of a linear function of z with these weights, and the running statistics afterwards."""
     z = f(x)
     gradients = torch.autograd.grad((z * weights).sum(), list(f.parameters()))
-    running = [b for name, b in f.named_buffers() if "running" in name]
-    return {"z": z} | {f"gradient {i}": g for i, g in enumerate(gradients)} | {f"running {i}": b for i, b in enumerate(running)}  # fmt: skip # noqa: E501
+    running_statistics = [b for name, b in f.named_buffers() if "running" in name]
+    return {"z": z} | {f"gradient {i}": g for i, g in enumerate(gradients)} | {f"running {i}": b for i, b in enumerate(running_statistics)}  # fmt: skip # noqa: E501
 
 
 def test_f_equals_the_authors_f_with_relu_before_the_pool(digits: ColoredMNIST, batch: Batch) -> None:
@@ -81,20 +81,22 @@ def test_f_equals_the_authors_f_with_relu_before_the_pool(digits: ColoredMNIST, 
         authors_parameter.data.copy_(parameter)
     x, weights = batch.x.double(), torch.randn(24, 32, 14, 14, dtype=torch.float64)
     for train in (True, True, False):
-        actual, expected = (outputs_and_gradients(f.train(train), x, weights) for f in (our_f, authors_f))
+        actual, expected = (compute_outputs_and_gradients(f.train(train), x, weights) for f in (our_f, authors_f))
         torch.testing.assert_close(actual, expected)
 
 
 def test_split_last_is_the_same_network_cut_in_front_of_its_last_layer(digits: ColoredMNIST, batch: Batch) -> None:
     torch.manual_seed(0)
-    late = ConvNet(digits.spec, ConvNet.Config(split="last")).eval()
-    early = make_convnet(digits).eval()
-    early.f.load_state_dict(late.f[0].state_dict())
-    early.g.load_state_dict({**late.f[1].state_dict(), **{f"6.{name}": p for name, p in late.g[0].named_parameters()}})
-    z = late.f(batch.x)
-    assert z.shape == (24, late.num_features) == (24, 64)
-    assert late.h(z).shape == (24, 8, 3, 14, 14)
-    torch.testing.assert_close(late.g(z), early.g(early.f(batch.x)))
+    late_split = ConvNet(digits.spec, ConvNet.Config(split="last")).eval()
+    early_split = make_convnet(digits).eval()
+    early_split.f.load_state_dict(late_split.f[0].state_dict())
+    early_split.g.load_state_dict(
+        {**late_split.f[1].state_dict(), **{f"6.{name}": p for name, p in late_split.g[0].named_parameters()}}
+    )
+    z = late_split.f(batch.x)
+    assert z.shape == (24, late_split.num_features) == (24, 64)
+    assert late_split.h(z).shape == (24, 8, 3, 14, 14)
+    torch.testing.assert_close(late_split.g(z), early_split.g(early_split.f(batch.x)))
 
 
 def test_the_network_uses_all_pixels_of_an_image_that_is_not_square(digits: ColoredMNIST) -> None:

@@ -47,7 +47,7 @@ def make_classifier(library: str, arch: str, side: int, seed: int = 0) -> nn.Mod
     return network
 
 
-def gradients(out: Tensor, parameters: Iterator[nn.Parameter]) -> list[Tensor | None]:
+def compute_gradients(out: Tensor, parameters: Iterator[nn.Parameter]) -> list[Tensor | None]:
     return list(torch.autograd.grad(out.square().sum(), list(parameters), allow_unused=True))
 
 
@@ -55,18 +55,18 @@ def gradients(out: Tensor, parameters: Iterator[nn.Parameter]) -> list[Tensor | 
 def test_g_of_f_equals_the_network(library: str, arch: str, split: str, side: int) -> None:
     """The outputs are equal in evaluation mode and, with equal seeds for dropout, in training mode."""
     network = make_classifier(library, arch, side)
-    original = copy.deepcopy(network)
+    original_network = copy.deepcopy(network)
     f, g, shape = split_with_shape(network, split, torch.zeros(1, 3, side, side))
     x = torch.randn(4, 3, side, side)
     for train in (False, True):
-        original.train(train)
+        original_network.train(train)
         torch.manual_seed(1)
-        expected = original(x)
+        expected = original_network(x)
         torch.manual_seed(1)
         z = f.train(train)(x)
         z_copy = z.clone()
-        actual = g.train(train)(z)
-        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+        output = g.train(train)(z)
+        torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-5)
         assert torch.equal(z, z_copy)  # h reads z, too, so g must not change z in place
         assert z.shape[1:] == shape
 
@@ -77,12 +77,14 @@ def test_g_of_f_equals_the_network(library: str, arch: str, split: str, side: in
 )
 def test_the_gradients_equal_those_of_the_network(library: str, arch: str, split: str, side: int) -> None:
     network = make_classifier(library, arch, side).double()
-    original = copy.deepcopy(network).eval()
+    original_network = copy.deepcopy(network).eval()
     x = torch.randn(2, 3, side, side, dtype=torch.float64)
     f, g, _ = split_with_shape(network, split, x[:1])
     parameters = dict(f.named_parameters()) | dict(g.named_parameters())
-    actual = gradients(g.eval()(f.eval()(x)), iter(parameters[name] for name, _ in original.named_parameters()))
-    torch.testing.assert_close(actual, gradients(original(x), original.parameters()))
+    actual = compute_gradients(
+        g.eval()(f.eval()(x)), iter(parameters[name] for name, _ in original_network.named_parameters())
+    )
+    torch.testing.assert_close(actual, compute_gradients(original_network(x), original_network.parameters()))
 
 
 @pytest.mark.parametrize(("library", "arch", "split", "side"), SPLITS)
@@ -99,13 +101,8 @@ def test_the_layers_keep_their_names_and_are_in_f_or_in_g(library: str, arch: st
     ("library", "arch", "split", "side", "shape"),
     [
         ("torchvision", "resnet18", "layer2", 64, (128, 8, 8)),
-        (
-            "torchvision",
-            "vit_b_16",
-            "encoder.layers.encoder_layer_0",
-            64,
-            (768, 17),
-        ),  # 4 x 4 patches and the class token
+        # The ViT has 4 x 4 patches and the class token.
+        ("torchvision", "vit_b_16", "encoder.layers.encoder_layer_0", 64, (768, 17)),
         ("torchvision", "swin_t", "features.3", 64, (192, 8, 8)),
         ("torchvision", "vgg11", "classifier.0", 64, (4096,)),
     ],
@@ -133,7 +130,7 @@ def test_a_layer_that_cannot_be_the_split_layer_is_refused_with_the_reason(split
         split_at(make_classifier("torchvision", "resnet18", 32), split)
 
 
-class Branching(nn.Module):
+class BranchingNetwork(nn.Module):
     """A network whose code branches on its input."""
 
     def __init__(self) -> None:
@@ -148,7 +145,7 @@ class Branching(nn.Module):
 
 def test_code_that_cannot_be_traced_is_refused() -> None:
     with pytest.raises(SplitError, match=r"the code around it cannot be traced \(symbolically traced"):
-        split_at(Branching(), "first")
+        split_at(BranchingNetwork(), "first")
 
 
 def test_images_that_are_too_small_are_refused() -> None:

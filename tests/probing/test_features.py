@@ -35,12 +35,12 @@ def test_features_equal_the_outputs_of_the_layers(convnet: ConvNet, images: list
         expected = {"f": z, "g.0": convnet.g[0](z), "g.1": convnet.g[:2](z), "penultimate": convnet.g[:-1](z)}
     all_features = layer_outputs(convnet, images, expected)
     for layer, expected_features in expected.items():
-        z_found = features(convnet, images, layer)
-        assert torch.equal(z_found, all_features[layer])  # computed in one pass for all layers
-        assert z_found.dtype == torch.float32
-        assert not z_found.requires_grad
-        assert not z_found.is_inference()
-        torch.testing.assert_close(z_found, expected_features.contiguous(), rtol=1e-4, atol=1e-5)
+        layer_features = features(convnet, images, layer)
+        assert torch.equal(layer_features, all_features[layer])  # computed in one pass for all layers
+        assert layer_features.dtype == torch.float32
+        assert not layer_features.requires_grad
+        assert not layer_features.is_inference()
+        torch.testing.assert_close(layer_features, expected_features.contiguous(), rtol=1e-4, atol=1e-5)
 
 
 def test_reading_features_changes_no_weight_and_leaves_no_hook(convnet: ConvNet, images: list[Tensor]) -> None:
@@ -52,7 +52,7 @@ def test_reading_features_changes_no_weight_and_leaves_no_hook(convnet: ConvNet,
     assert all(parameter.grad is None for parameter in convnet.parameters())
 
 
-class InPlace(Networks):
+class InPlaceNetworks(Networks):
     """Networks in which a layer overwrites the output of the previous layer in place."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class InPlace(Networks):
 
 def test_features_are_copied_before_a_later_layer_overwrites_them() -> None:
     torch.manual_seed(0)
-    networks, x = InPlace(), torch.randn(20, 3, 1, 1)
+    networks, x = InPlaceNetworks(), torch.randn(20, 3, 1, 1)
     z = features(networks, [x], "f.1")
     assert (z < 0).any()
     torch.testing.assert_close(z, F.linear(x.flatten(1), networks.f[1].weight, networks.f[1].bias).detach())  # type: ignore[index]
@@ -86,8 +86,8 @@ def test_an_unknown_layer_is_an_error_with_the_valid_names(convnet: ConvNet, ima
 def test_default_layers_are_f_and_the_layer_before_the_logits(convnet: ConvNet, digits: ColoredMNIST) -> None:
     assert default_layers(convnet) == ("f", "penultimate")
     assert default_layers(LeNet(digits.spec, LeNet.Config())) == ("f", "penultimate")
-    assert default_layers(InPlace()) == ("f",)  # g is linear, so f is the layer before the logits
-    networks = InPlace()
+    assert default_layers(InPlaceNetworks()) == ("f",)  # g is linear, so f is the layer before the logits
+    networks = InPlaceNetworks()
     networks.g = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Flatten())
     assert default_layers(networks) == ("f",)
 
@@ -95,17 +95,17 @@ def test_default_layers_are_f_and_the_layer_before_the_logits(convnet: ConvNet, 
 def test_pooled_averages_equal_slow_means() -> None:
     x = torch.randn(2, 3, 8, 8)
     assert torch.equal(pooled(x, 3 * 64), x)
-    averaged = pooled(x, 3 * 16)
-    assert averaged.shape == (2, 3, 4, 4)
-    for n, c, i, j in torch.cartesian_prod(*map(torch.arange, averaged.shape)).tolist():
-        torch.testing.assert_close(averaged[n, c, i, j], x[n, c, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean())
+    averaged_maps = pooled(x, 3 * 16)
+    assert averaged_maps.shape == (2, 3, 4, 4)
+    for n, c, i, j in torch.cartesian_prod(*map(torch.arange, averaged_maps.shape)).tolist():
+        torch.testing.assert_close(averaged_maps[n, c, i, j], x[n, c, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean())
     assert pooled(x, 1).shape == (2, 3, 1, 1)
     vector = torch.randn(2, 100)
     assert pooled(vector, 10) is vector
 
 
 def test_large_maps_are_averaged(images: list[Tensor]) -> None:
-    networks = InPlace()
+    networks = InPlaceNetworks()
     networks.f, networks.g = nn.Conv2d(3, 64, 1), nn.Sequential(nn.Flatten(), nn.Linear(64 * 784, 2))
     z = features(networks, images, "f")
     assert z.shape == (100, 64, 7, 7)

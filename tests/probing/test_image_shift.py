@@ -47,16 +47,18 @@ def test_a_shift_of_0_gives_the_images_of_evaluation() -> None:
     torch.testing.assert_close(transform(shifted(GREY_IMAGES, "brightness", 0.0)), expected, atol=1e-6, rtol=1e-5)
 
 
-def settings(*biases: dict[str, object]) -> Table.Config:
+def make_settings(*biases: dict[str, object]) -> Table.Config:
     return Table.Config(path="t.csv", label="y", bias=[BiasSetting.model_validate(bias) for bias in biases])
 
 
 def test_the_shifts_are_those_of_the_option_or_of_the_computed_biases() -> None:
-    computed_biases = settings({"from": "center_brightness", "bins": 4}, {"from": "size", "bins": 2}, {"column": "sky"})
+    computed_biases = make_settings(
+        {"from": "center_brightness", "bins": 4}, {"from": "size", "bins": 2}, {"column": "sky"}
+    )
     assert chosen_shifts((), computed_biases) == ("brightness",)
     assert chosen_shifts(("color",), computed_biases) == ("red cast", "green cast", "blue cast")
-    assert chosen_shifts((), settings({"column": "sky"})) == ()
-    option_shifts = chosen_shifts(("background", "color", "brightness"), settings())
+    assert chosen_shifts((), make_settings({"column": "sky"})) == ()
+    option_shifts = chosen_shifts(("background", "color", "brightness"), make_settings())
     assert option_shifts == ("red cast", "green cast", "blue cast", "brightness")
     with pytest.raises(UserError, match=r"--shift brigtness: that cannot be changed .* did you mean 'brightness'"):
         chosen_shifts(("brigtness",), computed_biases)
@@ -109,9 +111,9 @@ def test_probe_and_report_count_the_flips_of_shifted_images(
         assert step.flip_rate.value == pytest.approx(float(flips))
         assert step.flip_rate.low <= step.flip_rate.value <= step.flip_rate.high
     assert curve.spread == pytest.approx(float(original_measure(pixels, "brightness").std(correction=0)))
-    with np.load(run / "image_shift.npz") as strip:
-        assert strip["x"].shape == (1, 4, 7, 3, 16, 16)
-        assert strip["predicted"].shape == (1, 4, 7)
+    with np.load(run / "image_shift.npz") as arrays:
+        assert arrays["x"].shape == (1, 4, 7, 3, 16, 16)
+        assert arrays["predicted"].shape == (1, 4, 7)
     assert lntl("report", str(run)) == 0, capsys.readouterr().err
     page = (run / "report/index.html").read_text("utf-8")
     assert "The same image, brighter, darker or in another light" in page

@@ -18,10 +18,10 @@ CPU = torch.device("cpu")
 @given(st.integers(1, 30), st.integers(1, 5), st.integers(1, 4), st.integers(0, 2**31), st.floats(0.01, 5))
 def test_flips_and_changes_equal_slow_loops(n: int, values: int, classes: int, seed: int, spread: float) -> None:
     random = torch.Generator().manual_seed(seed)
-    base = torch.randn(n, 1, classes, generator=random)
-    p = (base + spread * torch.randn(n, values, classes, generator=random)).softmax(dim=2)
+    shared_logits = torch.randn(n, 1, classes, generator=random)
+    p = (shared_logits + spread * torch.randn(n, values, classes, generator=random)).softmax(dim=2)
     y = torch.randint(0, classes, (n,), generator=random)
-    recolored, flips, changes, hits = RecoloredPredictions(p, y), [], [], [0] * values
+    predictions, flips, changes, hits = RecoloredPredictions(p, y), [], [], [0] * values
     for i in range(n):
         predicted = [row.index(max(row)) for row in p[i].tolist()]
         flips.append(len(set(predicted)) > 1)
@@ -29,12 +29,12 @@ def test_flips_and_changes_equal_slow_loops(n: int, values: int, classes: int, s
         distances = [sum(abs(p[i, v, k].item() - mean[k]) for k in range(classes)) / 2 for v in range(values)]
         changes.append(sum(distances) / values)
         hits = [count + (predicted[v] == y[i].item()) for v, count in enumerate(hits)]
-    assert recolored.flipped.tolist() == flips
-    assert recolored.change.tolist() == pytest.approx(changes, abs=1e-6)
-    assert recolored.accuracy == pytest.approx([count / n for count in hits])
+    assert predictions.flipped.tolist() == flips
+    assert predictions.change.tolist() == pytest.approx(changes, abs=1e-6)
+    assert predictions.accuracy == pytest.approx([count / n for count in hits])
 
 
-class ByColor(Networks):
+class ColorNetworks(Networks):
     """Networks that predict the channel with the highest value, or, if `color_blind`, only the size of the stroke."""
 
     def __init__(self, color_blind: bool) -> None:
@@ -51,25 +51,25 @@ class _ColorFeatures(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.color_blind:
             return x.amax(dim=(2, 3))
-        lit = (x > x.amin(dim=(2, 3), keepdim=True)).any(dim=1)
-        return lit.sum(dim=(1, 2))[:, None] / torch.tensor([100.0, 200, 300])
+        is_lit = (x > x.amin(dim=(2, 3), keepdim=True)).any(dim=1)
+        return is_lit.sum(dim=(1, 2))[:, None] / torch.tensor([100.0, 200, 300])
 
 
-@pytest.mark.parametrize(("color_blind", "flipped"), [(True, 0.0), (False, 1.0)])
+@pytest.mark.parametrize(("color_blind", "flip_share"), [(True, 0.0), (False, 1.0)])
 def test_networks_that_use_only_the_colour_flip_and_others_do_not(
-    digits: ColoredMNIST, color_blind: bool, flipped: float
+    digits: ColoredMNIST, color_blind: bool, flip_share: float
 ) -> None:
     split = digits.splits["test"]
-    recolored = predict_recolored(
-        ByColor(color_blind), (Loader(split.recolored(v), 30, CPU) for v in range(len(COLORS)))
+    predictions = predict_recolored(
+        ColorNetworks(color_blind), (Loader(split.recolored(v), 30, CPU) for v in range(len(COLORS)))
     )
-    assert recolored.probabilities.shape == (100, 10, 3)
-    assert torch.equal(recolored.y, split.y)
-    assert recolored.flipped.double().mean() == flipped
-    assert (recolored.change.max() < 1e-6) == color_blind
+    assert predictions.probabilities.shape == (100, 10, 3)
+    assert torch.equal(predictions.y, split.y)
+    assert predictions.flipped.double().mean() == flip_share
+    assert (predictions.change.max() < 1e-6) == color_blind
     if not color_blind:  # the prediction is the channel with the largest value
-        assert (recolored.predicted == recolored.predicted[:1]).all()
-        assert recolored.predicted[0, 0] == 0  # red is the largest channel of crimson
+        assert (predictions.predicted == predictions.predicted[:1]).all()
+        assert predictions.predicted[0, 0] == 0  # red is the largest channel of crimson
 
 
 def test_test_digits_can_be_recoloured(digits: ColoredMNIST) -> None:
@@ -78,10 +78,10 @@ def test_test_digits_can_be_recoloured(digits: ColoredMNIST) -> None:
 
 def test_the_interval_of_a_mean_equals_the_normal_interval() -> None:
     values = torch.rand(2000, generator=torch.Generator().manual_seed(0)).double()
-    interval, error = mean_interval(values, 0), values.std().item() / len(values) ** 0.5
-    low, high = stats.norm.interval(0.95, values.mean().item(), error)
+    interval, standard_error = mean_interval(values, 0), values.std().item() / len(values) ** 0.5
+    low, high = stats.norm.interval(0.95, values.mean().item(), standard_error)
     assert interval.value == pytest.approx(values.mean().item())
-    assert (interval.low, interval.high) == pytest.approx((low, high), abs=0.15 * error * 2)
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=0.15 * standard_error * 2)
 
 
 def test_the_interval_of_a_share_depends_only_on_the_seed() -> None:

@@ -45,14 +45,14 @@ def test_data_without_a_problem_give_exit_code_zero(pets: Path, capsys: pytest.C
     stdout = capsys.readouterr().out
     for text in ("[bold]dog", "<i>cat</i>", "night|ö", "Cramér's V", "method: erm", "results/checks/pets/check.json"):
         assert text in stdout
-    facts = read_strict_json(Path("results/checks/pets/check.json"))
-    assert facts["trustworthy"]
-    assert check_verdict(Check.model_validate(facts))[0] == "With care"  # because its groups are small
+    content = read_strict_json(Path("results/checks/pets/check.json"))
+    assert content["trustworthy"]
+    assert check_verdict(Check.model_validate(content))[0] == "With care"  # because its groups are small
     page = Path("results/checks/pets/index.html").read_text(encoding="utf-8")
     assert "&lt;i&gt;cat&lt;/i&gt;" in page
     assert "<i>" not in page
-    assert facts["recommendation"]["title"] in page
-    for finding in facts["findings"]:
+    assert content["recommendation"]["title"] in page
+    for finding in content["findings"]:
         assert finding["title"] in page
 
 
@@ -70,13 +70,13 @@ def test_data_without_bias_labels_have_a_page_without_tables_of_the_bias(
 
 def test_a_problem_gives_exit_code_one_and_the_page_is_written(pets: Path) -> None:
     Path("7.png").write_bytes(b"")
-    assert lntl("data", "check", "pets.yaml", "--out", "there") == 1
-    facts = read_strict_json(Path("there/check.json"))
-    assert facts["wrong_rows"] == ["line 9: unreadable image 7.png: an empty file"]
-    assert "line 9: unreadable image 7.png: an empty file" in Path("there/index.html").read_text()
-    assert check_verdict(Check.model_validate(facts))[0] == "Not yet"
-    assert lntl("data", "check", "pets.yaml", "data.on_error=skip", "--out", "there") == 0
-    assert lntl("data", "check", "pets.yaml", "--no-images", "--out", "there") == 0
+    assert lntl("data", "check", "pets.yaml", "--out", "out") == 1
+    content = read_strict_json(Path("out/check.json"))
+    assert content["wrong_rows"] == ["line 9: unreadable image 7.png: an empty file"]
+    assert "line 9: unreadable image 7.png: an empty file" in Path("out/index.html").read_text()
+    assert check_verdict(Check.model_validate(content))[0] == "Not yet"
+    assert lntl("data", "check", "pets.yaml", "data.on_error=skip", "--out", "out") == 0
+    assert lntl("data", "check", "pets.yaml", "--no-images", "--out", "out") == 0
 
 
 @pytest.mark.parametrize(

@@ -11,15 +11,15 @@ from lntl.reporting.verdict import probe_sentences
 from lntl.runs.formats import Probe, Recoloring
 
 
-def row(layer: str, probe: str, mean: float, std: float = 0.01) -> dict[str, Any]:
+def make_row(layer: str, probe: str, mean: float, std: float = 0.01) -> dict[str, Any]:
     return {"layer": layer, "probe": probe, "mean": mean, "std": std, "values": [mean]}
 
 
-def interval(value: float) -> dict[str, float]:
+def make_interval(value: float) -> dict[str, float]:
     return {"value": value, "low": value - 0.01, "high": value + 0.01}
 
 
-def example_probe(leakage: float = 0.9, h: float | None = 0.2, **changes: Any) -> Probe:
+def make_probe(leakage: float = 0.9, h: float | None = 0.2, **changes: Any) -> Probe:
     content = {
         "epoch": 3,
         "n_train": 5000,
@@ -29,19 +29,23 @@ def example_probe(leakage: float = 0.9, h: float | None = 0.2, **changes: Any) -
         "chance": {"majority": 0.12, "permutation": 0.1},
         "h_accuracy": h,
         "h_chance": None if h is None else 0.19,
-        "probes": [row("f", "linear", leakage - 0.01), row("f", "conv", leakage), row("penultimate", "mlp", 0.1)],
-        "reference": {"pixels": [row("pixels", "linear", 0.76)], "erm": [row("f", "conv", 0.98, 0.002)]},
+        "probes": [
+            make_row("f", "linear", leakage - 0.01),
+            make_row("f", "conv", leakage),
+            make_row("penultimate", "mlp", 0.1),
+        ],
+        "reference": {"pixels": [make_row("pixels", "linear", 0.76)], "erm": [make_row("f", "conv", 0.98, 0.002)]},
         "leakage": leakage,
         "warnings": [],
     }
     return Probe.model_validate(content | changes)
 
 
-def sentences(probe: Probe, recoloring: dict[str, Any] | None = None) -> list[str]:
+def get_sentences(probe: Probe, recoloring: dict[str, Any] | None = None) -> list[str]:
     return list(probe_sentences(probe, None if recoloring is None else Recoloring.model_validate(recoloring)))
 
 
-def printed_tables(probe: Probe) -> list[list[str]]:
+def print_tables(probe: Probe) -> list[list[str]]:
     """Return the lines of each table."""
     texts = []
     for table in probe_tables(probe):
@@ -52,7 +56,7 @@ def printed_tables(probe: Probe) -> list[list[str]]:
 
 
 def test_the_table_has_every_number() -> None:
-    (lines,) = printed_tables(example_probe())
+    (lines,) = print_tables(make_probe())
     assert "f linear 0.890 ± 0.010 0.760 ± 0.010" in lines  # ERM has no linear probe
     assert "f conv 0.900 ± 0.010 0.980 ± 0.002" in lines  # the pixels have no convolutional probe
     assert "penultimate mlp 0.100 ± 0.010" in lines
@@ -61,7 +65,7 @@ def test_the_table_has_every_number() -> None:
     assert "f h, own labels 0.200" in lines
     assert "chance most frequent 0.190" in lines
     assert "layer probe accuracy ERM pixels" in lines
-    (lines_without_h,) = printed_tables(example_probe(h=None, reference={"pixels": [], "erm": None}))
+    (lines_without_h,) = print_tables(make_probe(h=None, reference={"pixels": [], "erm": None}))
     assert "f conv 0.900 ± 0.010" in lines_without_h
     assert not any("own labels" in line for line in lines_without_h)
     assert "layer probe accuracy pixels" in lines_without_h
@@ -80,8 +84,8 @@ def test_the_table_has_every_number() -> None:
     ],
 )
 def test_the_sentence_fits_the_numbers(leakage: float, h: float | None, start: str, h_phrase: str) -> None:
-    probes = [row("f", "conv", leakage), row("f", "linear", 0.01)]
-    (sentence,) = sentences(example_probe(leakage, h, probes=probes))
+    probes = [make_row("f", "conv", leakage), make_row("f", "linear", 0.01)]
+    (sentence,) = get_sentences(make_probe(leakage, h, probes=probes))
     assert sentence.startswith(start)
     assert h_phrase in sentence
     assert f"(conv at f) predicts the nearest mean colour of {leakage:.1%} of unseen images" in sentence
@@ -89,16 +93,16 @@ def test_the_sentence_fits_the_numbers(leakage: float, h: float | None, start: s
 
 
 def test_for_few_images_a_small_leakage_is_not_significant() -> None:
-    probes = [row("f", "conv", 0.2)]
-    (sentence_of_many_images,) = sentences(example_probe(0.2, probes=probes))
+    probes = [make_row("f", "conv", 0.2)]
+    (sentence_of_many_images,) = get_sentences(make_probe(0.2, probes=probes))
     # Three standard errors are 0.14.
-    (sentence_of_few_images,) = sentences(example_probe(0.2, probes=probes, n_test=50))
+    (sentence_of_few_images,) = get_sentences(make_probe(0.2, probes=probes, n_test=50))
     assert sentence_of_many_images.startswith("Little of the bias is left")
     assert sentence_of_few_images.startswith("No bias was found:")
 
 
 def test_without_an_erm_run_the_sentence_does_not_mention_erm() -> None:
-    (sentence,) = sentences(example_probe(reference={"pixels": [], "erm": None}))
+    (sentence,) = get_sentences(make_probe(reference={"pixels": [], "erm": None}))
     assert "(chance 12.0%)" in sentence
 
 
@@ -107,37 +111,39 @@ def test_recolouring_and_warnings_give_a_sentence_each() -> None:
         "n": 10000,
         "by_color": [],
         "colors": ["a", "b"],
-        "flip_rate": interval(0.25),
-        "mean_change": interval(0.125),
-        "erm": {"flip_rate": interval(0.97), "mean_change": interval(0.5)},
+        "flip_rate": make_interval(0.25),
+        "mean_change": make_interval(0.125),
+        "erm": {"flip_rate": make_interval(0.97), "mean_change": make_interval(0.5)},
     }
-    _, flips, note = sentences(example_probe(warnings=["no test image of class 3"]), recoloring)
+    _, flips, note = get_sentences(make_probe(warnings=["no test image of class 3"]), recoloring)
     assert flips == (
         "The prediction changes for 25.0% of 10000 test images if they are shown in all 2 colours (95 % interval "
         "24.0% to 26.0%; plain training: 97.0%); the mean change of the probabilities is 0.125 (0.115 to 0.135; plain "
         "training: 0.500)."
     )
     assert note == "Note: no test image of class 3."
-    sentence_without_erm = sentences(example_probe(), recoloring | {"erm": None})[1]
+    sentence_without_erm = get_sentences(make_probe(), recoloring | {"erm": None})[1]
     assert "plain training" not in sentence_without_erm
 
 
 def test_each_of_several_biases_has_a_table_and_a_sentence() -> None:
     sky_content = {
         "chance": {"majority": 0.5, "permutation": 0.48},
-        "probes": [row("f", "conv", 0.97)],
-        "reference": {"pixels": [row("pixels", "conv", 0.99)], "erm": None},
+        "probes": [make_row("f", "conv", 0.97)],
+        "reference": {"pixels": [make_row("pixels", "conv", 0.99)], "erm": None},
         "leakage": 0.97,
     }
-    age_content = sky_content | {"probes": [row("f", "mlp", 0.505)], "leakage": 0.505}
-    probe = example_probe(bias="sky, age", per_bias={"sky": sky_content, "age": age_content})
-    _, lines, age = printed_tables(probe)
-    assert lines[0].startswith("sky: accuracy of fresh probes on 5000 unseen test images")
-    assert "f conv 0.970 ± 0.010 0.990 ± 0.010" in lines  # the second column is the probe of pixels; there is no ERM
-    assert "chance most frequent 0.500" in lines
-    assert not any("own labels" in line for line in lines)
-    assert age[0].startswith("age: ")
-    texts = sentences(probe)
+    age_content = sky_content | {"probes": [make_row("f", "mlp", 0.505)], "leakage": 0.505}
+    probe = make_probe(bias="sky, age", per_bias={"sky": sky_content, "age": age_content})
+    _, sky_lines, age_lines = print_tables(probe)
+    assert sky_lines[0].startswith("sky: accuracy of fresh probes on 5000 unseen test images")
+    assert (
+        "f conv 0.970 ± 0.010 0.990 ± 0.010" in sky_lines
+    )  # the second column is the probe of pixels; there is no ERM
+    assert "chance most frequent 0.500" in sky_lines
+    assert not any("own labels" in line for line in sky_lines)
+    assert age_lines[0].startswith("age: ")
+    texts = get_sentences(probe)
     assert texts[1] == (
         "sky alone: most of the bias is left; the best fresh probe (conv at f) predicts it for 97.0% of unseen images "
         "(chance 50.0%)."

@@ -19,21 +19,21 @@ from lntl.reporting.verdict import (
 from lntl.runs.formats import Chance, Estimate, Probe, ProbeRow
 
 
-def estimate(value: float, half_width: float = 0.01) -> Estimate:
+def make_estimate(value: float, half_width: float = 0.01) -> Estimate:
     return Estimate(value=value, low=value - half_width, high=value + half_width)
 
 
-BETTER: dict[str, Any] = {"unbiased": estimate(0.8), "erm_unbiased": estimate(0.5)}
-SAME: dict[str, Any] = {"unbiased": estimate(0.505), "erm_unbiased": estimate(0.5)}
-WORSE: dict[str, Any] = {"unbiased": estimate(0.3), "erm_unbiased": estimate(0.5)}
-STEADY: dict[str, Any] = {"flips": estimate(0.2), "erm_flips": estimate(0.9)}
-FLIPPING: dict[str, Any] = {"flips": estimate(0.95), "erm_flips": estimate(0.9)}
+BETTER_ACCURACY: dict[str, Any] = {"unbiased": make_estimate(0.8), "erm_unbiased": make_estimate(0.5)}
+SAME_ACCURACY: dict[str, Any] = {"unbiased": make_estimate(0.505), "erm_unbiased": make_estimate(0.5)}
+WORSE_ACCURACY: dict[str, Any] = {"unbiased": make_estimate(0.3), "erm_unbiased": make_estimate(0.5)}
+FEW_FLIPS: dict[str, Any] = {"flips": make_estimate(0.2), "erm_flips": make_estimate(0.9)}
+MANY_FLIPS: dict[str, Any] = {"flips": make_estimate(0.95), "erm_flips": make_estimate(0.9)}
 CHANCE = 0.1
-PROBED: dict[str, Any] = {"chance": CHANCE, "n_test": 5000}
-LEAKAGE: dict[str, dict[str, Any]] = {
-    "Yes": PROBED | {"leakage": 0.14, "erm_leakage": 0.9},
-    "Partly": PROBED | {"leakage": 0.89 - MIN_DIFFERENCE * (1 - CHANCE), "erm_leakage": 0.9},
-    "No": PROBED | {"leakage": 0.91 - MIN_DIFFERENCE * (1 - CHANCE), "erm_leakage": 0.9},
+PROBE_SETTINGS: dict[str, Any] = {"chance": CHANCE, "n_test": 5000}
+LEAKAGE_BY_ANSWER: dict[str, dict[str, Any]] = {
+    "Yes": PROBE_SETTINGS | {"leakage": 0.14, "erm_leakage": 0.9},
+    "Partly": PROBE_SETTINGS | {"leakage": 0.89 - MIN_DIFFERENCE * (1 - CHANCE), "erm_leakage": 0.9},
+    "No": PROBE_SETTINGS | {"leakage": 0.91 - MIN_DIFFERENCE * (1 - CHANCE), "erm_leakage": 0.9},
     "Not measured": {},
 }
 
@@ -41,20 +41,18 @@ LEAKAGE: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize(
     ("numbers", "answer"),
     [
-        (BETTER, "Yes"),
-        (BETTER | STEADY, "Yes"),
-        (SAME | STEADY, "Yes"),
-        (SAME, "No"),
-        (WORSE, "No"),
-        (SAME | FLIPPING, "No"),
-        (BETTER | FLIPPING, "Unclear"),
-        (WORSE | STEADY, "Unclear"),
-        ({"unbiased": estimate(0.8)}, "Not measured"),
-        (
-            {"unbiased": Estimate(value=0.8), "erm_unbiased": estimate(0.5)},
-            "Not measured",
-        ),  # without an interval there is no answer
-        ({"unbiased": Estimate(undefined="no image"), "erm_unbiased": estimate(0.5)}, "Not measured"),
+        (BETTER_ACCURACY, "Yes"),
+        (BETTER_ACCURACY | FEW_FLIPS, "Yes"),
+        (SAME_ACCURACY | FEW_FLIPS, "Yes"),
+        (SAME_ACCURACY, "No"),
+        (WORSE_ACCURACY, "No"),
+        (SAME_ACCURACY | MANY_FLIPS, "No"),
+        (BETTER_ACCURACY | MANY_FLIPS, "Unclear"),
+        (WORSE_ACCURACY | FEW_FLIPS, "Unclear"),
+        ({"unbiased": make_estimate(0.8)}, "Not measured"),
+        # Without an interval there is no answer.
+        ({"unbiased": Estimate(value=0.8), "erm_unbiased": make_estimate(0.5)}, "Not measured"),
+        ({"unbiased": Estimate(undefined="no image"), "erm_unbiased": make_estimate(0.5)}, "Not measured"),
         ({}, "Not measured"),
     ],
 )
@@ -64,21 +62,21 @@ def test_the_answer_about_the_use_of_the_bias_follows_from_accuracy_and_flips(
     assert bias_use_answer(Measurements("colour", True, **numbers)).short == answer
 
 
-@pytest.mark.parametrize("expected", LEAKAGE)
+@pytest.mark.parametrize("expected", LEAKAGE_BY_ANSWER)
 def test_the_answer_about_leakage_compares_with_plain_training(expected: str) -> None:
-    answer = leakage_answer(Measurements("colour", True, **LEAKAGE[expected]))
+    answer = leakage_answer(Measurements("colour", True, **LEAKAGE_BY_ANSWER[expected]))
     assert answer.short == expected
     assert ("not clearly less than with plain training" in answer.text) == (expected == "No")
 
 
 def test_leakage_is_compared_by_skill_where_chance_is_high() -> None:
-    leaks = {"chance": 0.95, "n_test": 100_000, "erm_leakage": 0.998}
-    assert leakage_answer(Measurements("scar", True, leakage=0.98, **leaks)).short == "Partly"
-    assert leakage_answer(Measurements("scar", True, leakage=0.995, **leaks)).short == "No"
+    settings = {"chance": 0.95, "n_test": 100_000, "erm_leakage": 0.998}
+    assert leakage_answer(Measurements("scar", True, leakage=0.98, **settings)).short == "Partly"
+    assert leakage_answer(Measurements("scar", True, leakage=0.995, **settings)).short == "No"
 
 
 def test_without_plain_training_the_answer_about_leakage_has_no_comparison() -> None:
-    answer = leakage_answer(Measurements("colour", True, leakage=0.5, **PROBED))
+    answer = leakage_answer(Measurements("colour", True, leakage=0.5, **PROBE_SETTINGS))
     assert answer.short == "No"
     assert "plain training" not in answer.text
 
@@ -87,7 +85,9 @@ def test_the_report_and_the_probe_command_give_the_same_answer() -> None:
     """Both treat a probe and h as being at chance in the same cases, for low and high chance, few and many images."""
     for chance, n, skill, h_skill in product((0.1, 0.951), (20, 5000), (0.0, 0.04, 0.06, 1.0), (0.0, 0.06, 1.0)):
         leakage, h = (chance + share * (1 - chance) for share in (skill, h_skill))
-        measured = Measurements("sex", True, leakage=leakage, chance=chance, n_test=n, h_accuracy=h, h_chance=chance)
+        measurements = Measurements(
+            "sex", True, leakage=leakage, chance=chance, n_test=n, h_accuracy=h, h_chance=chance
+        )
         probe = Probe(
             epoch=1,
             bias="sex",
@@ -100,45 +100,47 @@ def test_the_report_and_the_probe_command_give_the_same_answer() -> None:
             h_accuracy=h,
             h_chance=chance,
         )
-        answer, (sentence,) = leakage_answer(measured), probe_sentences(probe, None)
+        answer, (sentence,) = leakage_answer(measurements), probe_sentences(probe, None)
         assert (answer.short == "Yes") == sentence.startswith("No bias was found:")
         assert ("h was fooled" in answer.text) == ("so h was fooled" in sentence)
         if n == 5000 and skill in (0.0, 1.0):
             assert answer.short == ("No" if skill else "Yes")
 
 
-@pytest.mark.parametrize(("h", "leak", "fooled"), [(0.12, "No", True), (0.5, "No", False), (0.12, "Yes", False)])
-def test_h_was_fooled_only_if_h_is_at_chance_and_the_probe_is_not(h: float, leak: str, fooled: bool) -> None:
-    text = leakage_answer(Measurements("colour", True, h_accuracy=h, h_chance=0.1, **LEAKAGE[leak])).text
+@pytest.mark.parametrize(("h", "leakage", "is_fooled"), [(0.12, "No", True), (0.5, "No", False), (0.12, "Yes", False)])
+def test_h_was_fooled_only_if_h_is_at_chance_and_the_probe_is_not(h: float, leakage: str, is_fooled: bool) -> None:
+    text = leakage_answer(Measurements("colour", True, h_accuracy=h, h_chance=0.1, **LEAKAGE_BY_ANSWER[leakage])).text
     assert "bias head h predicts" in text
-    assert ("h was fooled" in text) == fooled
+    assert ("h was fooled" in text) == is_fooled
     assert (
         "bias head"
-        not in leakage_answer(Measurements("colour", False, h_accuracy=h, h_chance=0.1, **LEAKAGE[leak])).text
+        not in leakage_answer(
+            Measurements("colour", False, h_accuracy=h, h_chance=0.1, **LEAKAGE_BY_ANSWER[leakage])
+        ).text
     )
 
 
 @pytest.mark.parametrize(
-    ("numbers", "leak", "word", "phrase"),
+    ("numbers", "leakage", "word", "phrase"),
     [
-        (BETTER, "Yes", "Yes", "and the colour can no longer be predicted from the features."),
-        (BETTER, "Partly", "Partly", "but well above chance."),
-        (BETTER, "No", "Partly", "but the colour can still be predicted from the features."),
+        (BETTER_ACCURACY, "Yes", "Yes", "and the colour can no longer be predicted from the features."),
+        (BETTER_ACCURACY, "Partly", "Partly", "but well above chance."),
+        (BETTER_ACCURACY, "No", "Partly", "but the colour can still be predicted from the features."),
         (
-            SAME,
+            SAME_ACCURACY,
             "Yes",
             "Partly",
             "do not depend less on the colour than with plain training, but the colour can no longer",
         ),
-        (SAME, "No", "No", "and the colour can still be predicted"),
-        (BETTER, "Not measured", "Open", "; it was not measured whether the colour is gone"),
+        (SAME_ACCURACY, "No", "No", "and the colour can still be predicted"),
+        (BETTER_ACCURACY, "Not measured", "Open", "; it was not measured whether the colour is gone"),
         ({}, "Yes", "Open", "It was not measured whether predictions depend less on the colour"),
         ({}, "Not measured", "Open", "Neither"),
-        (BETTER | FLIPPING, "No", "No", "contradict"),
+        (BETTER_ACCURACY | MANY_FLIPS, "No", "No", "contradict"),
     ],
 )
-def test_the_verdict_combines_both_answers(numbers: dict[str, Any], leak: str, word: str, phrase: str) -> None:
-    answer = verdict(Measurements("colour", True, **numbers, **LEAKAGE[leak]))
+def test_the_verdict_combines_both_answers(numbers: dict[str, Any], leakage: str, word: str, phrase: str) -> None:
+    answer = verdict(Measurements("colour", True, **numbers, **LEAKAGE_BY_ANSWER[leakage]))
     assert answer.word == word
     assert phrase in answer.text
     assert answer.text.endswith(".")
@@ -147,17 +149,17 @@ def test_the_verdict_combines_both_answers(numbers: dict[str, Any], leak: str, w
 @pytest.mark.parametrize(
     ("numbers", "word"),
     [
-        ({"flips": estimate(0.5)}, "Biased"),
-        ({"flips": estimate(0.05)}, "Not biased"),
-        ({"conflicting": estimate(0.45), "aligned": estimate(0.99)}, "Biased"),
-        ({"conflicting": estimate(0.97), "aligned": estimate(0.99)}, "Not biased"),
+        ({"flips": make_estimate(0.5)}, "Biased"),
+        ({"flips": make_estimate(0.05)}, "Not biased"),
+        ({"conflicting": make_estimate(0.45), "aligned": make_estimate(0.99)}, "Biased"),
+        ({"conflicting": make_estimate(0.97), "aligned": make_estimate(0.99)}, "Not biased"),
         ({}, "Plain"),
     ],
 )
 def test_plain_training_does_not_claim_to_unlearn(numbers: dict[str, Any], word: str) -> None:
-    measured = Measurements("colour", False, **numbers)
-    assert verdict(measured).word == word
-    assert [answer.question for answer in answers(measured)] == [
+    measurements = Measurements("colour", False, **numbers)
+    assert verdict(measurements).word == word
+    assert [answer.question for answer in answers(measurements)] == [
         "Does the network use the colour?",
         "Is the colour gone from the features?",
     ]
@@ -168,9 +170,9 @@ def test_plain_training_does_not_claim_to_unlearn(numbers: dict[str, Any], word:
     [(0.99, "No accuracy"), (0.985, "No accuracy"), (0.9, "9.0 points"), (None, "Not measured")],
 )
 def test_the_cost_is_the_loss_of_aligned_accuracy_and_the_time(aligned: float | None, expected: str) -> None:
-    value = None if aligned is None else estimate(aligned)
+    value = None if aligned is None else make_estimate(aligned)
     answer = cost_answer(
-        Measurements("colour", True, aligned=value, erm_aligned=estimate(0.99), seconds=600, erm_seconds=300)
+        Measurements("colour", True, aligned=value, erm_aligned=make_estimate(0.99), seconds=600, erm_seconds=300)
     )
     assert answer.short == expected
     assert "Training took 10.0\u202fmin, 2.0 times as long as plain training." in answer.text

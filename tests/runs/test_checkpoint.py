@@ -63,22 +63,22 @@ def test_a_saved_checkpoint_is_read_unchanged(path: Path) -> None:
     assert torch.load(path, weights_only=True)["records"] == [POSITION | {"train/task": 0.1 + 0.2}]
 
 
-class _Malicious:
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
+class FolderMaker:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.mark),)
+        return os.mkdir, (str(self.folder),)
 
 
 def test_a_malicious_object_is_refused_not_executed(path: Path) -> None:
-    mark = path.with_name("executed")
+    folder = path.with_name("executed")
     content = torch.load(path, weights_only=True)
-    torch.save(content | {"trainer": _Malicious(mark)}, path)
+    torch.save(content | {"trainer": FolderMaker(folder)}, path)
     assert "use another checkpoint" in load_and_get_error(path)
-    assert not mark.exists()
+    assert not folder.exists()
     torch.load(path, weights_only=False)  # this proves that the file can run code
-    assert mark.exists()
+    assert folder.exists()
 
 
 @pytest.mark.parametrize("share", [0, 0.001, 0.1, 0.5, 0.9, 0.999])
@@ -97,10 +97,10 @@ def test_every_short_file_is_refused(path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # torch warns of files that are no pickle
 def test_random_bytes_are_refused(path: Path) -> None:
-    noise = random.Random(0)
+    rng = random.Random(0)
     for start in (b"", b"\x80\x02"):
         for _ in range(200):
-            path.write_bytes(start + noise.randbytes(noise.randrange(60)))
+            path.write_bytes(start + rng.randbytes(rng.randrange(60)))
             load_and_get_error(path)
 
 
@@ -139,10 +139,10 @@ def test_a_missing_file_is_refused(tmp_path: Path, name: str) -> None:
 
 def test_a_flipped_bit_is_detected_or_harmless(path: Path) -> None:
     """For one bit of each byte, the checkpoint is refused, or the loaded state equals the saved state."""
-    content, bits = bytearray(path.read_bytes()), random.Random(0)
-    harmless = 0
+    content, rng = bytearray(path.read_bytes()), random.Random(0)
+    num_harmless = 0
     for position in range(len(content)):
-        bit = 1 << bits.randrange(8)
+        bit = 1 << rng.randrange(8)
         content[position] ^= bit
         path.write_bytes(content)
         content[position] ^= bit
@@ -150,10 +150,10 @@ def test_a_flipped_bit_is_detected_or_harmless(path: Path) -> None:
             loaded_content = checkpoint.load(path)
         except UserError:
             continue
-        harmless += 1
+        num_harmless += 1
         assert torch.equal(loaded_content.trainer["networks"]["f.weight"], STATE["networks"]["f.weight"])
         assert (loaded_content.config, loaded_content.records) == (CONTENT.config, CONTENT.records)
-    assert 0 < harmless < len(content)  # harmless bits are, for example, dates in the archive
+    assert 0 < num_harmless < len(content)  # harmless bits are, for example, dates in the archive
 
 
 def recompress(path: Path, compression: int) -> None:
@@ -197,7 +197,7 @@ def make_cyclic_list() -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    ("bomb", "reason"),
+    ("value", "reason"),
     [
         (make_shared_lists(60), "repeats values too often"),
         (make_nested_list(150), "nested too deep"),
@@ -212,9 +212,9 @@ def make_cyclic_list() -> list[Any]:
 )
 @pytest.mark.parametrize("part", ["config", "networks"])
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor")  # torch warns while it loads the tensor
-def test_a_small_file_of_many_values_is_refused_at_once(path: Path, part: str, bomb: Any, reason: str) -> None:
+def test_a_small_file_of_many_values_is_refused_at_once(path: Path, part: str, value: Any, reason: str) -> None:
     content = torch.load(path, weights_only=True)
-    (content if part == "config" else content["trainer"])[part] = bomb
+    (content if part == "config" else content["trainer"])[part] = value
     torch.save(content, path)
     assert reason in load_and_get_error(path)
 

@@ -21,7 +21,7 @@ from lntl.runs.folder import RunFolder
 from lntl.runs.formats import Environment, Epoch, Machine
 
 
-def epoch(number: int, accuracy: float) -> Epoch:
+def make_epoch(number: int, accuracy: float) -> Epoch:
     """Return the record of an epoch."""
     position = {"phase": 1, "method": "erm", "epoch": number, "total_epoch": number, "step": 3 * number}
     return Epoch.model_validate(position | {"val/accuracy": accuracy})
@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> RunFolder:
     (folder.tensorboard / "events").write_text("")
     folder.evaluation.mkdir()
     folder.evaluation_of(folder.best).write_text("{}")
-    folder.write_metrics([epoch(1, 0.5)])
+    folder.write_metrics([make_epoch(1, 0.5)])
     return folder
 
 
@@ -59,10 +59,10 @@ def test_create_writes_the_configuration_and_the_environment(tmp_path: Path) -> 
 
 def test_a_run_is_never_replaced_silently(folder: RunFolder) -> None:
     files_before = tree(folder.path)
-    with pytest.raises(UserError, match="already contains a run") as caught:
+    with pytest.raises(UserError, match="already contains a run") as error:
         folder.create("seed: 2\n")
     for option in ("--resume auto", "--overwrite", "project.experiment_name"):
-        assert option in str(caught.value)
+        assert option in str(error.value)
     assert tree(folder.path) == files_before
 
 
@@ -147,9 +147,9 @@ def test_evaluations_have_the_documented_names() -> None:
 
 
 def test_metrics_and_result_are_read_as_they_were_written(folder: RunFolder) -> None:
-    folder.write_metrics([epoch(1, 0.5), epoch(2, 0.25)])
+    folder.write_metrics([make_epoch(1, 0.5), make_epoch(2, 0.25)])
     assert json.loads(folder.metrics.read_text().splitlines()[1])["val/accuracy"] == 0.25
-    assert folder.read_metrics() == [epoch(1, 0.5), epoch(2, 0.25)]
+    assert folder.read_metrics() == [make_epoch(1, 0.5), make_epoch(2, 0.25)]
     assert folder.read_metrics()[1].metrics == {"val/accuracy": 0.25}
     folder.result.write_text(RESULT)
     result = folder.read_result()
@@ -243,13 +243,13 @@ def test_without_sysconf_the_memory_is_unknown(monkeypatch: pytest.MonkeyPatch) 
 
 def test_no_module_imports_posix_modules_at_its_top() -> None:
     """All modules can be imported on Windows; POSIX functions are used by getattr or imported in a function."""
-    posix = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "termios"}
+    posix_modules = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "termios"}
     violations = [
         f"{path.name}: {name}"
         for path in (ROOT / "src").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         for name in [alias.name for alias in getattr(node, "names", [])] + [getattr(node, "module", None)]
-        if isinstance(node, ast.Import | ast.ImportFrom) and name in posix
+        if isinstance(node, ast.Import | ast.ImportFrom) and name in posix_modules
     ]
     assert violations == []
 
@@ -258,15 +258,15 @@ def test_the_machine_of_each_resumed_part_is_recorded(folder: RunFolder, monkeyp
     original = environment.describe()
     folder.resume("seed: 1\n")
     assert read_json(folder.environment, Environment) == original  # the machine was the same
-    commits = [original.model_copy(update={"git_commit": commit}) for commit in ("a", "b")]
-    for machine in (commits[0], commits[0], commits[1], original):
+    machines = [original.model_copy(update={"git_commit": commit}) for commit in ("a", "b")]
+    for machine in (machines[0], machines[0], machines[1], original):
         monkeypatch.setattr(environment, "describe", lambda machine=machine: machine)
         folder.resume("seed: 2\n")
     content = json.loads(folder.environment.read_text())
     assert content.pop("resumed") == [{"git_commit": "a"}, {"git_commit": "b"}, {}]
     assert content == original.model_dump(exclude_unset=True)
     parts = read_json(folder.environment, Environment).parts()
-    assert parts == [Machine.model_validate(machine.model_dump()) for machine in (original, *commits, original)]
+    assert parts == [Machine.model_validate(machine.model_dump()) for machine in (original, *machines, original)]
     assert folder.config.read_text() == "seed: 2\n"
 
 
@@ -286,12 +286,12 @@ def test_the_commit_of_the_checkout_is_recorded(monkeypatch: pytest.MonkeyPatch,
 
 @pytest.mark.parametrize("name", ["checkpoints", "evaluation", "tensorboard_logs", "wandb", "report", "run.log", "erm"])
 def test_a_link_in_place_of_a_folder_or_the_log_is_refused(folder: RunFolder, tmp_path: Path, name: str) -> None:
-    path, elsewhere = folder.path / name, tmp_path / "elsewhere"
-    elsewhere.mkdir()
+    path, other_folder = folder.path / name, tmp_path / "other_folder"
+    other_folder.mkdir()
     if path.is_dir():
         shutil.rmtree(path)
     path.unlink(missing_ok=True)
-    path.symlink_to(elsewhere)
+    path.symlink_to(other_folder)
     files_before = tree(tmp_path)
     with pytest.raises(UserError, match=rf"{name}: it is a link, but a run writes only into its own folder"):
         folder.check_links()

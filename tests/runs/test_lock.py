@@ -40,32 +40,32 @@ def test_a_waiting_process_locks_a_new_file_if_the_holder_removes_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The holder removes the file while another process has it open and waits for the lock."""
-    original, first_lock = lock.lock_descriptor, locked(tmp_path)
+    original_function, first_lock = lock.lock_descriptor, locked(tmp_path)
     first_lock.__enter__()
 
     def release_and_lock(descriptor: int, blocking: bool) -> bool:
         monkeypatch.undo()
         first_lock.__exit__(None, None, None)
-        return original(descriptor, blocking=blocking)
+        return original_function(descriptor, blocking=blocking)
 
     monkeypatch.setattr(lock, "lock_descriptor", release_and_lock)
     with locked(tmp_path):
         assert (tmp_path / ".lock").exists()
 
 
-def _hold_lock(folder: Path, locked_once: "multiprocessing.synchronize.Event") -> None:
+def _hold_lock(folder: Path, is_locked: "multiprocessing.synchronize.Event") -> None:
     with locked(folder):
-        locked_once.set()
+        is_locked.set()
         while True:
             pass
 
 
 def test_a_killed_holder_releases_the_lock(tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
-    locked_once = context.Event()
-    process = context.Process(target=_hold_lock, args=(tmp_path, locked_once), daemon=True)
+    is_locked = context.Event()
+    process = context.Process(target=_hold_lock, args=(tmp_path, is_locked), daemon=True)
     process.start()
-    assert locked_once.wait(60)
+    assert is_locked.wait(60)
     process.kill()
     with locked(tmp_path):
         pass

@@ -45,7 +45,7 @@ def load_board(run: Run) -> EventAccumulator:
     return board
 
 
-def steps(board: EventAccumulator, tag: str) -> list[int]:
+def get_steps(board: EventAccumulator, tag: str) -> list[int]:
     """Return the steps at which a scalar was logged."""
     return [event.step for event in board.Scalars(tag)]
 
@@ -74,14 +74,12 @@ def test_tensorboard_has_scalars_and_images(config: Config) -> None:
         pass
     board = load_board(run)
     expected = {f"train/{t}" for t in TERMS} | {f"val/{m}" for m in VAL} | {"time/images_per_second", "time/seconds"}
-    assert set(board.Tags()["scalars"]) == expected - {
-        "val/demographic_parity_gap",
-        "val/equalised_odds_gap",
-    }  # these metrics are undefined on val
-    assert steps(board, "train/task") == [2, 3, 5, 6, 8, 9]
-    assert steps(board, "train/bias") == [5, 6, 8, 9]
+    undefined_on_val = {"val/demographic_parity_gap", "val/equalised_odds_gap"}
+    assert set(board.Tags()["scalars"]) == expected - undefined_on_val
+    assert get_steps(board, "train/task") == [2, 3, 5, 6, 8, 9]
+    assert get_steps(board, "train/bias") == [5, 6, 8, 9]
     for tag in ("val/accuracy", "val/bias_accuracy", "time/seconds"):
-        assert steps(board, tag) == [3, 6, 9]
+        assert get_steps(board, tag) == [3, 6, 9]
     assert set(board.Tags()["images"]) == {"data/train", "data/test", "val/confusion_matrix"}
     assert [event.step for event in board.Images("val/confusion_matrix")] == [3, 6, 9]
     for tag in ("data/train", "data/test"):
@@ -96,20 +94,20 @@ def test_the_scalars_equal_metrics_jsonl(config: Config) -> None:
         pass
     board = load_board(run)
     for name in ("val/accuracy", "val/bias_accuracy", "time/seconds"):
-        logged = [event.value for event in board.Scalars(name)]
-        assert logged == pytest.approx([record.metrics[name] for record in run.folder.read_metrics()])
+        logged_values = [event.value for event in board.Scalars(name)]
+        assert logged_values == pytest.approx([record.metrics[name] for record in run.folder.read_metrics()])
 
 
 @pytest.mark.parametrize("steps_before_crash", first_is_fast([5, 2, 6]))
 def test_a_resumed_run_shows_each_step_once(config: Config, steps_before_crash: int) -> None:
     run = experiment.start(config)
     stop_after(run, steps_before_crash)
-    resumed = experiment.resume(config, run.folder.last)
-    for _ in resumed.train():
+    resumed_run = experiment.resume(config, run.folder.last)
+    for _ in resumed_run.train():
         pass
-    board = load_board(resumed)
-    assert steps(board, "train/task") == [2, 3, 5, 6, 8, 9]
-    assert steps(board, "val/accuracy") == [3, 6, 9]
+    board = load_board(resumed_run)
+    assert get_steps(board, "train/task") == [2, 3, 5, 6, 8, 9]
+    assert get_steps(board, "val/accuracy") == [3, 6, 9]
     assert len(board.Images("data/train")) == 1
 
 
@@ -228,24 +226,24 @@ def test_the_table_over_runs_has_the_settings_of_all_methods(make_config: Callab
 def test_a_link_in_a_run_folder_is_refused(config: Config, tmp_path: Path, erm: bool) -> None:
     run = experiment.start(config)
     stop_after(run, 2)
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    name = run.folder.erm if erm else run.folder.tensorboard
+    other_folder = tmp_path / "other_folder"
+    other_folder.mkdir()
+    link = run.folder.erm if erm else run.folder.tensorboard
     if not erm:
         shutil.rmtree(run.folder.tensorboard)
-    name.symlink_to(elsewhere)
-    with pytest.raises(UserError, match=rf"{name.name}: it is a link, but a run writes only into its own folder"):
+    link.symlink_to(other_folder)
+    with pytest.raises(UserError, match=rf"{link.name}: it is a link, but a run writes only into its own folder"):
         experiment.resume(config, run.folder.last)
-    assert list(elsewhere.iterdir()) == []
+    assert list(other_folder.iterdir()) == []
 
 
 def test_a_link_for_a_step_of_the_projector_is_refused(config: Config, tmp_path: Path) -> None:
-    folder, elsewhere = RunFolder(tmp_path), tmp_path / "elsewhere"
-    elsewhere.mkdir()
+    folder, other_folder = RunFolder(tmp_path), tmp_path / "other_folder"
+    other_folder.mkdir()
     folder.tensorboard.mkdir()
-    (folder.tensorboard / "00003").symlink_to(elsewhere)
+    (folder.tensorboard / "00003").symlink_to(other_folder)
     board = TensorBoard(TrackedRun(folder))
     with pytest.raises(UserError, match="00003: it is a link"):
         board.features(lambda: Embedding(torch.zeros(1, 2), [("a", "b")], None), 3)
     board.close(finished=True)
-    assert list(elsewhere.iterdir()) == []
+    assert list(other_folder.iterdir()) == []

@@ -20,21 +20,21 @@ CHANCE, MI_MAX = 0.2, math.log(8)
 HEALTHY = {"h_accuracy": 0.3, "h_entropy": 1.5, "gradient_ratio": 0.4, "task": 0.5}  # h a little above chance
 
 
-def record(**changes: float) -> dict[str, float]:
+def make_metrics(**changes: float) -> dict[str, float]:
     return {f"train/{name}": value for name, value in (HEALTHY | changes).items()} | {"val/accuracy": 0.9}
 
 
-def problems(metrics: dict[str, Any], previous_metrics: dict[str, float] | None = None) -> list[str]:
+def get_problems(metrics: dict[str, Any], previous_metrics: dict[str, float] | None = None) -> list[str]:
     """Return the beginning of each sentence, which names the problem."""
     return [sentence.split(":")[0] for sentence in diagnose(metrics, CHANCE, MI_MAX, previous_metrics)]
 
 
-def accuracy(skill: float) -> float:
+def accuracy_of_skill(skill: float) -> float:
     return CHANCE + skill * (1 - CHANCE)
 
 
 def test_a_healthy_adversary_gives_no_sentence() -> None:
-    assert diagnose(record(), CHANCE, MI_MAX, record(task=0.4, h_accuracy=0.35)) == []
+    assert diagnose(make_metrics(), CHANCE, MI_MAX, make_metrics(task=0.4, h_accuracy=0.35)) == []
 
 
 @pytest.mark.parametrize("metrics", [{}, {"train/task": 0.5}, {"train/h_entropy": 2.0}, {"h_accuracy": 0.2}])
@@ -43,7 +43,7 @@ def test_missing_metrics_give_no_sentence(metrics: dict[str, float]) -> None:
 
 
 def test_an_h_with_a_tiny_gradient_is_dead() -> None:
-    assert diagnose(record(h_accuracy=0.205, gradient_ratio=0.002), CHANCE, MI_MAX) == [
+    assert diagnose(make_metrics(h_accuracy=0.205, gradient_ratio=0.002), CHANCE, MI_MAX) == [
         "the adversary is dead: h is at chance on the training data (20.5%, chance 20.0%) and its gradient at z is "
         "0.002 of the task's, so it no longer moves f; if lntl probe RUN still finds the bias, raise optimizer_h.lr or "
         "h_steps, lower mu (alpha of blind_eye), or train h first in a phase of bias_head"
@@ -51,7 +51,7 @@ def test_an_h_with_a_tiny_gradient_is_dead() -> None:
 
 
 def test_an_h_with_uniform_predictions_is_dead() -> None:
-    (sentence,) = diagnose(record(h_accuracy=0.19, h_entropy=2.075), CHANCE, MI_MAX)
+    (sentence,) = diagnose(make_metrics(h_accuracy=0.19, h_entropy=2.075), CHANCE, MI_MAX)
     assert sentence.startswith(
         "the adversary is dead: h is at chance on the training data (19.0%, chance 20.0%) and its prediction is as "
         "good as uniform (entropy 2.08 of 2.08 nats), so it no longer moves f; "
@@ -59,24 +59,26 @@ def test_an_h_with_uniform_predictions_is_dead() -> None:
 
 
 def test_the_sentence_gives_both_reasons_for_a_dead_h() -> None:
-    (sentence,) = diagnose(record(h_accuracy=0.2, h_entropy=2.079, gradient_ratio=0.0), CHANCE, MI_MAX)
+    (sentence,) = diagnose(make_metrics(h_accuracy=0.2, h_entropy=2.079, gradient_ratio=0.0), CHANCE, MI_MAX)
     assert "its gradient at z is 0 of the task's and its prediction is as good as uniform" in sentence
 
 
 def test_an_h_at_chance_may_be_blind() -> None:
-    assert diagnose(record(h_accuracy=0.21), CHANCE, MI_MAX) == [
+    assert diagnose(make_metrics(h_accuracy=0.21), CHANCE, MI_MAX) == [
         "the adversary may be blind: h is at chance on the training data (21.0%, chance 20.0%), which does not "
         "distinguish features without bias from a head that cannot read them; train fresh probes: lntl probe RUN"
     ]
 
 
 def test_without_gradient_and_entropy_a_head_at_chance_may_be_blind() -> None:
-    assert problems({"train/h_accuracy": 0.2}) == ["the adversary may be blind"]
-    assert diagnose(record(h_accuracy=0.2, h_entropy=2.079), CHANCE, None)[0].startswith("the adversary may be blind")
+    assert get_problems({"train/h_accuracy": 0.2}) == ["the adversary may be blind"]
+    assert diagnose(make_metrics(h_accuracy=0.2, h_entropy=2.079), CHANCE, None)[0].startswith(
+        "the adversary may be blind"
+    )
 
 
 def test_an_h_that_stays_accurate_is_winning() -> None:
-    assert diagnose(record(h_accuracy=0.8), CHANCE, MI_MAX, record(h_accuracy=0.79)) == [
+    assert diagnose(make_metrics(h_accuracy=0.8), CHANCE, MI_MAX, make_metrics(h_accuracy=0.79)) == [
         "the adversary is winning: h reads the bias from z (80.0%; knowing the class, 20.0% would be chance) no worse "
         "than an epoch before (79.0%), so f does not unlearn it; raise mu (alpha of blind_eye), raise "
         "max_gradient_ratio where it is set, or train for more epochs"
@@ -84,64 +86,79 @@ def test_an_h_that_stays_accurate_is_winning() -> None:
 
 
 def test_an_h_is_compared_with_chance_given_the_class() -> None:
-    now, previous = record(h_accuracy=0.61), record(h_accuracy=0.6)
-    assert diagnose(now, CHANCE, MI_MAX, previous)[0].startswith("the adversary is winning")
-    assert diagnose(now, CHANCE, MI_MAX, previous, class_chance=0.6) == []
-    assert "knowing the class, 30.0% would be chance" in diagnose(now, CHANCE, MI_MAX, previous, class_chance=0.3)[0]
+    current_metrics, previous_metrics = make_metrics(h_accuracy=0.61), make_metrics(h_accuracy=0.6)
+    assert diagnose(current_metrics, CHANCE, MI_MAX, previous_metrics)[0].startswith("the adversary is winning")
+    assert diagnose(current_metrics, CHANCE, MI_MAX, previous_metrics, class_chance=0.6) == []
+    assert (
+        "knowing the class, 30.0% would be chance"
+        in diagnose(current_metrics, CHANCE, MI_MAX, previous_metrics, class_chance=0.3)[0]
+    )
 
 
 def test_without_a_previous_epoch_changes_give_no_sentence() -> None:
-    assert problems(record(h_accuracy=0.8, gradient_ratio=50.0, task=9.0)) == []
+    assert get_problems(make_metrics(h_accuracy=0.8, gradient_ratio=50.0, task=9.0)) == []
 
 
 def test_a_large_gradient_ratio_with_a_rising_task_loss_is_overpowering() -> None:
-    assert diagnose(record(gradient_ratio=12.0, task=0.8), CHANCE, MI_MAX, record(task=0.5)) == [
+    assert diagnose(make_metrics(gradient_ratio=12.0, task=0.8), CHANCE, MI_MAX, make_metrics(task=0.5)) == [
         "the adversary is overpowering the task: its gradient at z is 12 times the task's, and the task loss rose from "
         "0.5 to 0.8; lower mu, or set or lower max_gradient_ratio"
     ]
 
 
 def test_a_tiny_task_loss_may_rise_a_little() -> None:
-    now = {"train/gradient_ratio": 70.0, "train/task": 0.0012}
-    assert problems(now, {"train/task": 0.0011}) == []
-    assert problems(now | {"train/task": 0.0062}, {"train/task": 0.0011}) == ["the adversary is overpowering the task"]
+    current_metrics = {"train/gradient_ratio": 70.0, "train/task": 0.0012}
+    assert get_problems(current_metrics, {"train/task": 0.0011}) == []
+    assert get_problems(current_metrics | {"train/task": 0.0062}, {"train/task": 0.0011}) == [
+        "the adversary is overpowering the task"
+    ]
 
 
 def test_two_problems_give_two_sentences() -> None:
-    now, previous = record(h_accuracy=0.8, gradient_ratio=12.0, task=0.8), record(h_accuracy=0.8, task=0.5)
-    assert problems(now, previous) == ["the adversary is winning", "the adversary is overpowering the task"]
+    current_metrics, previous_metrics = (
+        make_metrics(h_accuracy=0.8, gradient_ratio=12.0, task=0.8),
+        make_metrics(h_accuracy=0.8, task=0.5),
+    )
+    assert get_problems(current_metrics, previous_metrics) == [
+        "the adversary is winning",
+        "the adversary is overpowering the task",
+    ]
 
 
-EDGE = 1e-6
+EPSILON = 1e-6
 
 
 @pytest.mark.parametrize(
     ("metrics_beyond", "metrics_within", "problem"),
     [
-        ({"h_accuracy": accuracy(AT_CHANCE - EDGE)}, {"h_accuracy": accuracy(AT_CHANCE + EDGE)}, "may be blind"),
         (
-            {"h_accuracy": CHANCE, "gradient_ratio": NEGLIGIBLE - EDGE},
-            {"h_accuracy": CHANCE, "gradient_ratio": NEGLIGIBLE + EDGE},
+            {"h_accuracy": accuracy_of_skill(AT_CHANCE - EPSILON)},
+            {"h_accuracy": accuracy_of_skill(AT_CHANCE + EPSILON)},
+            "may be blind",
+        ),
+        (
+            {"h_accuracy": CHANCE, "gradient_ratio": NEGLIGIBLE - EPSILON},
+            {"h_accuracy": CHANCE, "gradient_ratio": NEGLIGIBLE + EPSILON},
             "is dead",
         ),
         (
-            {"h_accuracy": CHANCE, "h_entropy": FULL * MI_MAX + EDGE},
-            {"h_accuracy": CHANCE, "h_entropy": FULL * MI_MAX - EDGE},
+            {"h_accuracy": CHANCE, "h_entropy": FULL * MI_MAX + EPSILON},
+            {"h_accuracy": CHANCE, "h_entropy": FULL * MI_MAX - EPSILON},
             "is dead",
         ),
         (
-            {"h_accuracy": accuracy(FAR_ABOVE_CHANCE + EDGE)},
-            {"h_accuracy": accuracy(FAR_ABOVE_CHANCE - EDGE)},
+            {"h_accuracy": accuracy_of_skill(FAR_ABOVE_CHANCE + EPSILON)},
+            {"h_accuracy": accuracy_of_skill(FAR_ABOVE_CHANCE - EPSILON)},
             "is winning",
         ),
         (
-            {"gradient_ratio": OVERPOWERING + EDGE, "task": 0.9},
-            {"gradient_ratio": OVERPOWERING - EDGE, "task": 0.9},
+            {"gradient_ratio": OVERPOWERING + EPSILON, "task": 0.9},
+            {"gradient_ratio": OVERPOWERING - EPSILON, "task": 0.9},
             "is overpowering the task",
         ),
         (
-            {"gradient_ratio": 9.0, "task": 0.5 * (1 + RISING) + EDGE},
-            {"gradient_ratio": 9.0, "task": 0.5 * (1 + RISING) - EDGE},
+            {"gradient_ratio": 9.0, "task": 0.5 * (1 + RISING) + EPSILON},
+            {"gradient_ratio": 9.0, "task": 0.5 * (1 + RISING) - EPSILON},
             "is overpowering the task",
         ),
     ],
@@ -149,20 +166,22 @@ EDGE = 1e-6
 def test_each_threshold_separates_healthy_from_reported_metrics(
     metrics_beyond: dict[str, float], metrics_within: dict[str, float], problem: str
 ) -> None:
-    previous = record(h_accuracy=accuracy(FAR_ABOVE_CHANCE))
-    assert f"the adversary {problem}" in problems(record(**metrics_beyond), previous)
-    assert f"the adversary {problem}" not in problems(record(**metrics_within), previous)
+    previous_metrics = make_metrics(h_accuracy=accuracy_of_skill(FAR_ABOVE_CHANCE))
+    assert f"the adversary {problem}" in get_problems(make_metrics(**metrics_beyond), previous_metrics)
+    assert f"the adversary {problem}" not in get_problems(make_metrics(**metrics_within), previous_metrics)
 
 
 def test_an_h_with_falling_accuracy_is_not_winning() -> None:
-    now = record(h_accuracy=0.8)
-    assert problems(now, record(h_accuracy=0.8 + FALLING - EDGE)) == ["the adversary is winning"]
-    assert problems(now, record(h_accuracy=0.8 + FALLING + EDGE)) == []
+    current_metrics = make_metrics(h_accuracy=0.8)
+    assert get_problems(current_metrics, make_metrics(h_accuracy=0.8 + FALLING - EPSILON)) == [
+        "the adversary is winning"
+    ]
+    assert get_problems(current_metrics, make_metrics(h_accuracy=0.8 + FALLING + EPSILON)) == []
 
 
 def test_a_constant_bias_gives_no_sentence() -> None:
-    assert diagnose(record(h_accuracy=1.0), 1.0, MI_MAX, record(h_accuracy=1.0)) == []
+    assert diagnose(make_metrics(h_accuracy=1.0), 1.0, MI_MAX, make_metrics(h_accuracy=1.0)) == []
 
 
 def test_undefined_metrics_give_no_sentence() -> None:
-    assert problems(record(h_accuracy=math.nan, gradient_ratio=math.nan), record(h_accuracy=0.5)) == []
+    assert get_problems(make_metrics(h_accuracy=math.nan, gradient_ratio=math.nan), make_metrics(h_accuracy=0.5)) == []

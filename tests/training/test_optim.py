@@ -14,12 +14,12 @@ from lntl.training import optim
 STEPS, EPOCHS = 7, 12  # a phase of 84 updates
 
 
-def lntl_rates(**settings: object) -> list[float]:
+def compute_lntl_rates(**settings: object) -> list[float]:
     optimizer = config.Optimizer(lr=0.5, **settings)
     return [optim.learning_rate(optimizer, step, STEPS, EPOCHS) for step in range(STEPS * EPOCHS)]
 
 
-def torch_rates(scheduler: type[LRScheduler], interval: int = 1, **settings: object) -> list[float]:
+def compute_torch_rates(scheduler: type[LRScheduler], interval: int = 1, **settings: object) -> list[float]:
     """Return the rates of a torch scheduler with a step after each `interval` updates."""
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
     schedule, rates = scheduler(optimizer, **settings), []
@@ -32,26 +32,26 @@ def torch_rates(scheduler: type[LRScheduler], interval: int = 1, **settings: obj
 
 
 def test_a_constant_schedule_keeps_the_rate() -> None:
-    assert set(lntl_rates(schedule="constant")) == {0.5}
+    assert set(compute_lntl_rates(schedule="constant")) == {0.5}
 
 
 @pytest.mark.parametrize("size", [1, 5, 40])
 def test_step_agrees_with_torch_step_lr_over_epochs(size: int) -> None:
-    expected = torch_rates(StepLR, interval=STEPS, step_size=size, gamma=0.3)
-    assert lntl_rates(schedule="step", step_size=size, gamma=0.3) == pytest.approx(expected, rel=1e-9)
+    expected = compute_torch_rates(StepLR, interval=STEPS, step_size=size, gamma=0.3)
+    assert compute_lntl_rates(schedule="step", step_size=size, gamma=0.3) == pytest.approx(expected, rel=1e-9)
 
 
 def test_cosine_agrees_with_torch_cosine_over_updates() -> None:
-    assert lntl_rates(schedule="cosine") == pytest.approx(
-        torch_rates(CosineAnnealingLR, T_max=STEPS * EPOCHS), rel=1e-9
+    assert compute_lntl_rates(schedule="cosine") == pytest.approx(
+        compute_torch_rates(CosineAnnealingLR, T_max=STEPS * EPOCHS), rel=1e-9
     )
 
 
 def test_one_cycle_agrees_with_torch_up_to_a_shift_by_one_update() -> None:
     """torch reaches the last rate one update earlier; the curves differ by at most one update."""
     rates, expected = (
-        lntl_rates(schedule="one_cycle"),
-        torch_rates(OneCycleLR, max_lr=0.5, total_steps=STEPS * EPOCHS + 1),
+        compute_lntl_rates(schedule="one_cycle"),
+        compute_torch_rates(OneCycleLR, max_lr=0.5, total_steps=STEPS * EPOCHS + 1),
     )
     assert rates[0] == pytest.approx(expected[0], rel=1e-9) == 0.5 / 25
     assert max(rates) == pytest.approx(0.5, rel=0.01)
@@ -62,7 +62,7 @@ def test_one_cycle_agrees_with_torch_up_to_a_shift_by_one_update() -> None:
 
 @pytest.mark.parametrize("schedule", ["constant", "step", "cosine", "one_cycle"])
 def test_rates_are_positive_and_never_above_lr(schedule: str) -> None:
-    assert all(0 < rate <= 0.5 for rate in lntl_rates(schedule=schedule))
+    assert all(0 < rate <= 0.5 for rate in compute_lntl_rates(schedule=schedule))
 
 
 LR, DECAY, MOMENTUM = 0.1, 0.2, 0.7
@@ -94,11 +94,11 @@ def adamw(p: float, gradients: list[float]) -> float:
 
 
 def adagrad(p: float, gradients: list[float]) -> float:
-    total = 0.0
+    sum_of_squares = 0.0
     for g in gradients:
         g += DECAY * p
-        total += g * g
-        p -= LR * g / (math.sqrt(total) + 1e-10)
+        sum_of_squares += g * g
+        p -= LR * g / (math.sqrt(sum_of_squares) + 1e-10)
     return p
 
 
@@ -120,7 +120,7 @@ def test_a_parameter_gets_the_factor_of_the_innermost_layer_with_a_factor() -> N
     net = nn.ModuleDict({"a": nn.ModuleDict({"b": nn.Linear(2, 2), "bc": nn.Linear(2, 2)}), "d": nn.Linear(2, 2)})
     net.get_submodule("a.b").bias.requires_grad_(False)
 
-    def names_by_factor(factors: dict[str, float]) -> dict[float, list[str]]:
+    def get_names_by_factor(factors: dict[str, float]) -> dict[float, list[str]]:
         names_by_id = {id(parameter): name for name, parameter in net.named_parameters()}
         return {
             group["factor"]: [names_by_id[id(p)] for p in group["params"]]
@@ -128,6 +128,6 @@ def test_a_parameter_gets_the_factor_of_the_innermost_layer_with_a_factor() -> N
         }
 
     names = ["a.b.weight", "a.bc.weight", "a.bc.bias", "d.weight", "d.bias"]
-    assert names_by_factor({}) == {1.0: names}
-    assert names_by_factor({"": 0.5}) == {0.5: names}
-    assert names_by_factor({"": 0.5, "a.b": 0.1, "a": 0.2}) == {0.5: names[3:], 0.2: names[1:3], 0.1: names[:1]}
+    assert get_names_by_factor({}) == {1.0: names}
+    assert get_names_by_factor({"": 0.5}) == {0.5: names}
+    assert get_names_by_factor({"": 0.5, "a.b": 0.1, "a": 0.2}) == {0.5: names[3:], 0.2: names[1:3], 0.1: names[:1]}

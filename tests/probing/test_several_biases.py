@@ -53,19 +53,19 @@ def test_the_probes_of_each_bias_equal_those_of_a_single_bias(run: Path, capsys:
     z, y = features(networks, [x[is_known]], "f"), group[is_known] // spec.num_bias_values
     for number, (name, values) in enumerate((("sky", 2), ("age", 3))):
         halves = Halves(y, bias[:, number], (0, 1))
-        rows, leaks = probe_layer("f", z, halves, torch.device("cpu")), result["per_bias"][name]
-        assert [(row["probe"], row["values"]) for row in leaks["probes"]] == [
+        rows, bias_result = probe_layer("f", z, halves, torch.device("cpu")), result["per_bias"][name]
+        assert [(row["probe"], row["values"]) for row in bias_result["probes"]] == [
             (row.probe, list(row.values)) for row in rows
         ]
-        assert leaks["chance"]["majority"] == halves.majority >= 1 / values - 0.05
-        assert leaks["leakage"] == max(row.mean for row in rows)
-        assert len(leaks["reference"]["pixels"]) == len(leaks["reference"]["erm"]) == len(rows)
+        assert bias_result["chance"]["majority"] == halves.majority >= 1 / values - 0.05
+        assert bias_result["leakage"] == max(row.mean for row in rows)
+        assert len(bias_result["reference"]["pixels"]) == len(bias_result["reference"]["erm"]) == len(rows)
         assert f"{name}: accuracy of" in output
         assert f"{name} alone: " in " ".join(output.split())
     assert result["per_bias"]["sky"]["reference"]["pixels"][0]["mean"] == 1  # x[:, 1] is the sky
     assert result["leakage"] == max(row["mean"] for row in result["probes"])
-    joint = Halves(y, group[is_known] % spec.num_bias_values, (0, 1))
-    rows = probe_layer("f", z, joint, torch.device("cpu"))
+    joint_halves = Halves(y, group[is_known] % spec.num_bias_values, (0, 1))
+    rows = probe_layer("f", z, joint_halves, torch.device("cpu"))
     assert [row["values"] for row in result["probes"]] == [list(row.values) for row in rows]
 
 
@@ -79,19 +79,19 @@ def test_only_single_biases_are_probed_if_every_combination_is_unique() -> None:
     assert list(checkpoint._biases(spec, halves, warnings)) == ["b0", "b1", "b2", "b3", "b4"]
     with pytest.raises(UserError, match="the bias does not vary in the test set"):
         checkpoint._biases(replace(spec, biases=()), halves, warnings)
-    repeating = replace(halves, bias=torch.arange(20) // 2)
-    assert next(iter(checkpoint._biases(spec, repeating, warnings))) == checkpoint._JOINT
+    repeated_halves = replace(halves, bias=torch.arange(20) // 2)
+    assert next(iter(checkpoint._biases(spec, repeated_halves, warnings))) == checkpoint._JOINT
 
 
 def test_a_bias_that_does_not_vary_is_left_out_with_a_warning(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = run / "checkpoints/last.pth"
-    original = checkpoint._subject
+    original_subject = checkpoint._subject
 
     def select_night(*arguments: Any) -> Any:
-        subject, group = original(*arguments)
+        subject, group = original_subject(*arguments)
         sky = torch.tensor(subject.experiment.data.spec.biases[0].value_of_joint)[group % 6]
-        night = (sky == 1).nonzero()[:, 0]
-        return replace(subject, index=subject.index[night]), group[night]
+        night_rows = (sky == 1).nonzero()[:, 0]
+        return replace(subject, index=subject.index[night_rows]), group[night_rows]
 
     monkeypatch.setattr(checkpoint, "_subject", select_night)
     result = checkpoint.probe_checkpoint(path, ["f"], seeds=1).probe

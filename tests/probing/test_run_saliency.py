@@ -28,22 +28,22 @@ def test_examples_come_from_as_many_groups_as_possible() -> None:
 
 
 @pytest.fixture
-def run(trained_run: TrainedRun, tmp_path: Path) -> Callable[[str], RunFolder]:
+def copy_run(trained_run: TrainedRun, tmp_path: Path) -> Callable[[str], RunFolder]:
     """A function that copies the run on a kind of data; probe.json and samples.npz exist, so they are not made."""
 
-    def copy(kind: str) -> RunFolder:
+    def copy_folder(kind: str) -> RunFolder:
         folder = RunFolder(tmp_path / kind)
         shutil.copytree(trained_run(kind), folder.path)
         for path in (folder.probe, folder.samples):
             path.write_text("{}")
         return folder
 
-    return copy
+    return copy_folder
 
 
 @pytest.mark.parametrize("kind", [pytest.param("table", marks=pytest.mark.full), "vectors"])
-def test_a_report_gets_mistakes_and_a_sample_of_the_groups(run: Callable[[str], RunFolder], kind: str) -> None:
-    folder = run(kind)
+def test_a_report_gets_mistakes_and_a_sample_of_the_groups(copy_run: Callable[[str], RunFolder], kind: str) -> None:
+    folder = copy_run(kind)
     assert checkpoint.complete(folder) == []
     files = read_run(folder.path)
     assert files.saliency is not None
@@ -68,17 +68,17 @@ def test_a_report_gets_mistakes_and_a_sample_of_the_groups(run: Callable[[str], 
 
 
 def test_a_model_that_cannot_be_differentiated_gives_one_sentence(
-    run: Callable[[str], RunFolder], monkeypatch: pytest.MonkeyPatch
+    copy_run: Callable[[str], RunFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = run("vectors")
-    monkeypatch.setattr("lntl.models.mlp.MLP.__init__", init_without_gradient(), raising=True)
+    folder = copy_run("vectors")
+    monkeypatch.setattr("lntl.models.mlp.MLP.__init__", make_init_without_gradient(), raising=True)
     (fault,) = checkpoint.complete(folder)
     assert fault.startswith("saliency.json could not be made: the model cannot be differentiated")
     assert not folder.saliency.exists()
     assert not folder.saliency_maps.exists()
 
 
-def init_without_gradient() -> Callable[..., None]:
+def make_init_without_gradient() -> Callable[..., None]:
     """Return an __init__ of MLP whose f has no gradient."""
     from lntl.models.mlp import MLP
 
@@ -92,11 +92,11 @@ def init_without_gradient() -> Callable[..., None]:
 
 
 def test_without_captum_the_report_names_the_command_to_install_it(
-    run: Callable[[str], RunFolder], monkeypatch: pytest.MonkeyPatch
+    copy_run: Callable[[str], RunFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from lntl.reporting import run_report
 
-    folder = run("vectors")
+    folder = copy_run("vectors")
     monkeypatch.setattr(checkpoint, "captum_installed", lambda: False)
     monkeypatch.setattr(run_report, "captum_installed", lambda: False)
     assert checkpoint.complete(folder) == []
