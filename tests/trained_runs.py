@@ -20,7 +20,7 @@ DATA: dict[str, dict[str, Any]] = {
     "digits": {"name": "colored_mnist", "path": "/nonexistent", "max_images": 100, "grayscale": True},
 }
 MODEL: dict[str, dict[str, Any]] = {
-    "table": {"name": "torchvision/resnet18", "split": "layer2", "small_images": True},
+    "table": {"name": "torchvision/shufflenet_v2_x0_5", "split": "stage2"},
     "images": {"name": "mlp"},
     "floats": {"name": "tiny_networks.TinyNetworks"},
     "vectors": {"name": "mlp", "heads": "per_bias"},
