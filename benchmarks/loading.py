@@ -91,7 +91,7 @@ def rate(batches: Iterable[object], count: int) -> float:
 
 def theirs(folder: Path, settings: ImageSettings) -> dict[str, float]:
     """Return the rates of the first and of the second epoch of ImageFolder and DataLoader."""
-    steps = [v2.Resize(settings.stored), v2.RandomCrop(settings.size), v2.RandomHorizontalFlip(), v2.ToImage()]
+    steps = [v2.Resize(settings.stored_side), v2.RandomCrop(settings.size), v2.RandomHorizontalFlip(), v2.ToImage()]
     steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET.mean, IMAGENET.std)]
     data, workers = ImageFolder(folder, v2.Compose(steps)), settings.workers
     loader = DataLoader(data, BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0)

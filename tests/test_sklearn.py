@@ -464,7 +464,9 @@ def test_wrong_input_is_a_value_error_with_the_reason(case: str) -> None:
 
 def test_images_of_another_shape_are_refused() -> None:
     classifier = DebiasedClassifier("erm", **SMALL_SETTINGS).fit(IMAGE_ARRAY, Y)
-    with pytest.raises(ValueError, match=r"an example of X is \(1, 6, 5\), in fit it was \(1, 6, 6\)"):
+    with pytest.raises(
+        ValueError, match=r"an example of X has the shape \(1, 6, 5\); in fit the shape was \(1, 6, 6\)"
+    ):
         classifier.predict(IMAGE_ARRAY[:, :, :5])
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from lntl import config as configuration
 from lntl.config import Config
 from lntl.data.array_file import as_tensor
-from lntl.data.arrays import InMemory, columns_in_memory, normalised
+from lntl.data.arrays import InMemory, label_columns, normalise_values
 from lntl.errors import UserError
 from lntl.experiment import build
 from lntl.experiment.build import methods_without_bias
@@ -140,7 +140,7 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
         with _value_errors():
             config = self._config()
             _check_bias(config, bias)
-            biases = [] if bias is None else columns_in_memory(bias)
+            biases = [] if bias is None else label_columns(bias)
             data = InMemory(as_tensor(X, "X"), labels, tuple(map(str, self.classes_)), biases)
             self._train(config, data, weights)
         return self
@@ -267,7 +267,7 @@ class DebiasedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Clas
 
     def _batches(self, x: Tensor) -> Iterator[Tensor]:
         for part in x.split(_BATCH_SIZE):
-            yield normalised(part, self._mean, self._std).to(self._device)
+            yield normalise_values(part, self._mean, self._std).to(self._device)
 
     def _networks_on_device(self) -> Networks:
         return self.networks_ if self._device == "cpu" else copy.deepcopy(self.networks_).to(self._device)

@@ -11,7 +11,7 @@ import torch
 from lntl.data import mnist
 from lntl.data.biased_mnist import BACKGROUNDS, FOREGROUNDS, BiasedMNIST, PaintedDigits
 from lntl.data.colored_mnist import ColoredMNIST
-from lntl.data.lff_colored_mnist import MEANS, STD, LfFColoredMNIST, TintedDigits
+from lntl.data.lff_colored_mnist import MEANS, STDS, LfFColoredMNIST, TintedDigits
 from lntl.data.transforms import EPSILON, mix_channels
 from lntl.types import Dataset, RecolorableSplit, Split
 
@@ -246,7 +246,7 @@ def test_the_pixels_of_lff_follow_the_protocol(severity: int) -> None:
     means = np.array(list(MEANS.values()))
     noise = split.color.numpy() - means[split.bias.numpy()]
     is_unclipped = (split.color.numpy() > 0) & (split.color.numpy() < 1)
-    assert noise[is_unclipped].std() == pytest.approx(STD[severity - 1], rel=0.1)
+    assert noise[is_unclipped].std() == pytest.approx(STDS[severity - 1], rel=0.1)
     pixels, gray = split.pixels(torch.tensor([7])), split.gray[7]
     for channel in range(3):
         for y, x in ((14, 14), (10, 13), (0, 0)):

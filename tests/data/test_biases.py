@@ -77,7 +77,7 @@ def test_the_background_is_the_mean_of_the_border_pixels(side: int, edge: int) -
 def test_white_is_one_and_black_is_zero() -> None:
     for value in (0, 255):
         images = torch.full((1, 3, 6, 6), value, dtype=torch.uint8)
-        for function in biases.PIXELS.values():
+        for function in biases.PIXEL_MEASURES.values():
             assert function(images).tolist()[0] == pytest.approx([value / 255] * function(images).shape[1])
 
 
@@ -91,7 +91,7 @@ def test_a_user_function_is_called_with_each_image(source: ImageSource) -> None:
     assert values[:, 0].tolist() == [image.max() - image.min() for image in read_arrays(source)]
 
 
-@pytest.mark.parametrize("name", [*biases.NAMES, "test_biases.measure_contrast"])
+@pytest.mark.parametrize("name", [*biases.MEASURES, "test_biases.measure_contrast"])
 def test_each_measured_number_has_a_name(source: ImageSource, name: str) -> None:
     assert biases.measure(name, source).shape == (5, len(biases.parts(name)))
 

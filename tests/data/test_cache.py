@@ -20,7 +20,7 @@ from lntl.errors import UserError
 MakeSettings = Callable[..., ImageSettings]
 
 
-def open_cache(paths: Sequence[Path], settings: ImageSettings) -> cache.Uncached:
+def open_cache(paths: Sequence[Path], settings: ImageSettings) -> cache.NoCache:
     return cache.CACHES[settings.cache](paths, settings)
 
 
@@ -83,7 +83,7 @@ def test_a_changed_file_is_decoded_again(tmp_path: Path, make_settings: MakeSett
 def test_another_size_fit_or_path_is_another_entry(tmp_path: Path, make_settings: MakeSettings) -> None:
     paths = write_images(tmp_path / "images", 2)
     entries = {
-        cache.OnDisk(paths, settings).entry(index)
+        cache.DiskCache(paths, settings).entry(index)
         for settings in (make_settings("disk"), make_settings("disk", fit="pad"), make_settings("disk", crop="shift"))
         for index in range(2)
     }
@@ -118,7 +118,7 @@ def test_threads_that_share_a_cache_write_only_complete_entries(tmp_path: Path, 
             assert np.array_equal(image, decode(paths[index], 8, "crop"))
     files = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
     assert len(files) == 4
-    assert {path.stat().st_size for path in files} == {8 * 8 * 3 + cache.CHECKSUM}
+    assert {path.stat().st_size for path in files} == {8 * 8 * 3 + cache.CHECKSUM_BYTES}
 
 
 def test_two_writers_of_the_same_entry_do_not_interfere(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pictures import encode_16_bit_png
 from PIL import Image
 
-from lntl.data.decoding import UnreadableImageError, decode, upright
+from lntl.data.decoding import UnreadableImageError, decode, load_upright
 from lntl.data.eval_transform import restore
 from lntl.data.table import Table
 
@@ -107,7 +107,7 @@ def test_16_bit_colors_are_scaled_and_not_truncated(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encode_16_bit_png(colors))
     expected = scale_to_8_bits(colors, 65535).permute(1, 2, 0).numpy()
     assert np.array_equal(decode(tmp_path / "a.png", SIDE, "crop"), expected)
-    assert np.array_equal(upright(tmp_path / "a.png"), expected)
+    assert np.array_equal(load_upright(tmp_path / "a.png"), expected)
     rgba = np.concatenate([colors, np.full((SIDE, SIDE, 1), 65535)], axis=2)
     rgba[:4, :, 3] = 0
     (tmp_path / "b.png").write_bytes(encode_16_bit_png(rgba))
@@ -134,7 +134,7 @@ def test_the_exif_orientation_is_applied_to_16_bit_colors(tmp_path: Path) -> Non
 def test_opened_images_with_16_bit_colors_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encode_16_bit_png(np.ones((4, 4, 3), dtype=np.int64)))
     with Image.open(tmp_path / "a.png") as image, pytest.raises(UnreadableImageError) as caught:
-        upright(image)
+        load_upright(image)
     assert caught.value.reason == (
         "it has 16 bits per channel in mode RGB, and such values are read only from files in RGB or RGBA; "
         "save it with 8 bits"

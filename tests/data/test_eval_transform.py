@@ -14,7 +14,7 @@ from PIL import Image
 from lntl.data.arrays import Arrays
 from lntl.data.colored_mnist import PIXEL_MEAN, PIXEL_STD, ColoredMNIST
 from lntl.data.decoding import UnreadableImageError
-from lntl.data.eval_transform import ArrayTransform, EvalTransform, FileTransform, floats, identity, restore
+from lntl.data.eval_transform import ArrayTransform, EvalTransform, FileTransform, as_floats, identity, restore
 from lntl.data.images import ImageSettings, ImageSource
 from lntl.errors import UserError
 
@@ -181,4 +181,4 @@ def test_the_error_for_an_unreadable_image_names_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("values", [np.full((3, 5), "1"), np.full((3, 5), 1j), np.full((3, 5), None)])
 def test_vectors_that_do_not_contain_numbers_are_an_error(values: np.ndarray) -> None:
     with pytest.raises(UserError, match=r"do not fit the network, which takes \(N, 5\)"):
-        floats(values, (5,))
+        as_floats(values, (5,))

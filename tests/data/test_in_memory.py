@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lntl.data.array_file import as_tensor
-from lntl.data.arrays import Arrays, InMemory, columns_in_memory
+from lntl.data.arrays import Arrays, InMemory, label_columns
 from lntl.errors import UserError
 from lntl.types import IGNORE, Batch
 
@@ -42,7 +42,7 @@ def test_arrays_in_memory_equal_the_training_split_of_a_file(tmp_path: Path, sha
         as_tensor(x, "x"),
         Y,
         ("0", "1"),
-        [*columns_in_memory(pd.Series(SKY, name="sky")), *columns_in_memory(pd.Series(AGE, name="age"))],
+        [*label_columns(pd.Series(SKY, name="sky")), *label_columns(pd.Series(AGE, name="age"))],
     )
     index = torch.arange(N)
     file_batch, memory_batch = (fields(data.splits["train"].batch(index)) for data in (file_data, memory_data))
@@ -79,7 +79,7 @@ LABEL_FORMS = {
 @pytest.mark.parametrize("form", LABEL_FORMS)
 def test_labels_become_columns_in_memory(form: str) -> None:
     bias, names, values, code = LABEL_FORMS[form]
-    columns = columns_in_memory(bias)
+    columns = label_columns(bias)
     assert [column.name for column in columns] == names
     assert columns[0].values == values
     assert columns[0].code.tolist() == code
@@ -87,6 +87,6 @@ def test_labels_become_columns_in_memory(form: str) -> None:
 
 def test_invalid_labels_are_refused() -> None:
     with pytest.raises(UserError, match=r"bias is an array \(2, 2, 2\)"):
-        columns_in_memory(np.zeros((2, 2, 2)))
+        label_columns(np.zeros((2, 2, 2)))
     with pytest.raises(UserError, match=r"age holds 37.5, which is not an integer"):
-        columns_in_memory(pd.Series([37.5, 2], name="age"))
+        label_columns(pd.Series([37.5, 2], name="age"))

@@ -8,7 +8,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lntl.data.labels import MAX_VALUES, Column, aligned, binned, categories, check_spelling, combine, features
+from lntl.data.labels import (
+    MAX_VALUES,
+    Column,
+    bias_features,
+    bin_numbers,
+    categories,
+    check_spelling,
+    combine,
+    find_aligned_values,
+)
 from lntl.errors import UserError
 from lntl.types import IGNORE
 
@@ -80,7 +89,7 @@ def test_two_spellings_of_one_number_are_an_error(texts: list[str], spellings: s
 
 
 def test_each_edge_begins_a_bin() -> None:
-    column = binned("age", np.array([29.9, 30, 39, 40, NAN, 90]), edges=[30, 40])
+    column = bin_numbers("age", np.array([29.9, 30, 39, 40, NAN, 90]), edges=[30, 40])
     assert get_names_by_row(column) == [
         "age below 30",
         "age 30 to 40",
@@ -93,7 +102,7 @@ def test_each_edge_begins_a_bin() -> None:
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=60, unique=True), st.integers(2, 6))
 def test_bins_have_equal_counts_of_distinct_numbers(numbers: list[float], bins: int) -> None:
-    counts = Counter(binned("n", np.array(numbers), bins).code.tolist())
+    counts = Counter(bin_numbers("n", np.array(numbers), bins).code.tolist())
     n = len(numbers)
     assert sum(counts.values()) == n
     assert all(abs(count - n / bins) <= 1 + 1e-9 for count in counts.values())
@@ -103,9 +112,9 @@ def test_bins_have_equal_counts_of_distinct_numbers(numbers: list[float], bins: 
 def test_bins_keep_order_and_never_separate_equal_numbers(numbers: list[int], bins: int) -> None:
     if len(set(numbers)) == 1:
         with pytest.raises(UserError, match="all its numbers are equal"):
-            binned("n", np.array(numbers, dtype=float), bins)
+            bin_numbers("n", np.array(numbers, dtype=float), bins)
         return
-    column = binned("n", np.array(numbers, dtype=float), bins)
+    column = bin_numbers("n", np.array(numbers, dtype=float), bins)
     pairs = sorted(zip(numbers, column.code.tolist(), strict=True))
     assert [code for _, code in pairs] == sorted(code for _, code in pairs)
     assert len(set(pairs)) == len(set(numbers))
@@ -114,7 +123,7 @@ def test_bins_keep_order_and_never_separate_equal_numbers(numbers: list[int], bi
 
 def test_a_rank_is_the_share_of_smaller_numbers_plus_half_of_the_equal_numbers() -> None:
     numbers = [3.0, 1.0, NAN, 1.0, 7.0]
-    rank = binned("n", np.array(numbers), edges=[2]).rank
+    rank = bin_numbers("n", np.array(numbers), edges=[2]).rank
     known_numbers = [x for x in numbers if x == x]
     expected = [
         (sum(v < x for v in known_numbers) + sum(v == x for v in known_numbers) / 2) / len(known_numbers)
@@ -140,7 +149,7 @@ def test_a_rank_is_the_share_of_smaller_numbers_plus_half_of_the_equal_numbers()
 )
 def test_bin_names_are_distinct(edges: list[float], names: tuple[str, ...]) -> None:
     numbers = np.array([edges[0] - max(abs(edges[0]), 1), *edges])
-    column = binned("n", numbers, edges=edges)
+    column = bin_numbers("n", numbers, edges=edges)
     assert column.values[: len(names)] == names
     assert len(set(column.values)) == len(column.values) == len(edges) + 1
 
@@ -198,23 +207,23 @@ def test_at_least_one_row_must_have_a_value_of_every_bias() -> None:
 
 
 def test_features_are_one_hot_or_zero_if_missing_followed_by_ranks() -> None:
-    ages = binned("age", np.array([20.0, 60.0, NAN]), edges=[40])
+    ages = bin_numbers("age", np.array([20.0, 60.0, NAN]), edges=[40])
     bias = combine([make_column("sky", ["a", "", "c"]), ages])
-    rows = features(bias.labels, bias.num_values, bias.rank)
+    rows = bias_features(bias.labels, bias.num_values, bias.rank)
     assert rows.tolist() == [[1, 0, 1, 0, 0.25], [0, 0, 0, 1, 0.75], [0, 1, 0, 0, 0]]
     assert rows.dtype == torch.float32
     one_bias = combine([make_column("sky", ["a", "", "c"])])
-    assert features(one_bias.labels, one_bias.num_values, one_bias.rank).tolist() == [[1, 0], [0, 0], [0, 1]]
+    assert bias_features(one_bias.labels, one_bias.num_values, one_bias.rank).tolist() == [[1, 0], [0, 0], [0, 1]]
 
 
 # --- aligned bias values ---
 
 
 def aligned_values(cells: list[list[int]]) -> tuple[int, ...]:
-    """Return the result of `aligned` for counts of images by class and bias value."""
+    """Return the result of `find_aligned_values` for counts of images by class and bias value."""
     pairs = [(y, b) for y, row in enumerate(cells) for b, n in enumerate(row) for _ in range(n)]
     y, b = (torch.tensor(values) for values in zip(*pairs, strict=True))
-    return aligned(y, b, len(cells), len(cells[0]))
+    return find_aligned_values(y, b, len(cells), len(cells[0]))
 
 
 @pytest.mark.parametrize(
@@ -235,7 +244,7 @@ def test_aligned_is_the_bias_value_that_predicts_each_class(cells: list[list[int
 
 def test_aligned_ignores_unknown_biases() -> None:
     y, b = torch.tensor([0, 0, 0, 0, 1, 1]), torch.tensor([0, IGNORE, IGNORE, IGNORE, 1, IGNORE])
-    assert aligned(y, b, 2, 2) == (0, 1)
+    assert find_aligned_values(y, b, 2, 2) == (0, 1)
 
 
 # --- spellings ---

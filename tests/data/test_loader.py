@@ -15,7 +15,7 @@ from torch import Tensor
 from lntl.data.biased_mnist import BiasedMNIST
 from lntl.data.colored_mnist import ColoredMNIST
 from lntl.data.images import ImageSettings, ImageSource
-from lntl.data.loader import AHEAD, Loader
+from lntl.data.loader import MAX_AHEAD, Loader
 from lntl.errors import UserError
 from lntl.types import Batch, Split
 
@@ -138,9 +138,9 @@ def test_one_thread_prefetches_a_limited_number_of_batches() -> None:
     split = NumberSplit(workers=1)
     batches = Loader(split, 5, CPU).batches()
     next(batches)
-    wait_for(split, AHEAD + 1)
+    wait_for(split, MAX_AHEAD + 1)
     time.sleep(0.02)
-    assert [row for row, _ in split.started_batches] == [5 * number for number in range(AHEAD + 1)]
+    assert [row for row, _ in split.started_batches] == [5 * number for number in range(MAX_AHEAD + 1)]
     assert {name for _, name in split.started_batches} == {"reader_0"}
     batches.close()
 

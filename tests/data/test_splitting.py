@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lntl.data.rows import assign, straddling
+from lntl.data.rows import assign, groups_in_several_parts
 from lntl.types import IGNORE
 
 SHARES = (0.7, 0.1, 0.2)
@@ -50,7 +50,7 @@ def test_a_group_is_in_one_split(rows: list[tuple[int, int]], seed: int) -> None
     for g, p in zip(group.tolist(), split_of_row.tolist(), strict=True):
         splits_of_group.setdefault(g, set()).add(p)
     assert all(len(splits) == 1 for splits in splits_of_group.values())
-    assert straddling(group, split_of_row).tolist() == []
+    assert groups_in_several_parts(group, split_of_row).tolist() == []
 
 
 def test_groups_approximate_the_shares_of_each_stratum() -> None:
@@ -78,6 +78,6 @@ def test_a_group_counts_in_the_stratum_of_most_of_its_rows() -> None:
     assert assign(stratum, SHARES, 3, group).tolist() == expected.tolist()
 
 
-def test_straddling_returns_the_groups_in_two_splits() -> None:
+def test_groups_in_several_parts_returns_the_groups_in_two_splits() -> None:
     group, split_of_row = np.array([4, 4, 7, 7, IGNORE, IGNORE, 2]), np.array([0, 2, 1, 1, 0, 1, 0])
-    assert straddling(group, split_of_row).tolist() == [4]
+    assert groups_in_several_parts(group, split_of_row).tolist() == [4]

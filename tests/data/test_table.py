@@ -260,7 +260,7 @@ def test_invalid_tables_and_settings_are_an_error(
 
 
 def test_files_that_are_not_tables_are_refused(tmp_path: Path) -> None:
-    assert "cannot read it: No such file" in build_table_and_get_error(tmp_path / "none.csv")[0]
+    assert "cannot read the table: No such file" in build_table_and_get_error(tmp_path / "none.csv")[0]
     lines = ["image,label,sky", *["a,b,c"] * 5000, "ä,b,c", "a,b,c"]
     (tmp_path / "a.csv").write_bytes("\n".join(lines).encode("latin1"))
     assert (
@@ -273,7 +273,7 @@ def test_files_that_are_not_tables_are_refused(tmp_path: Path) -> None:
 
 def test_a_table_with_only_a_header_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("image,label,sky\n")
-    assert build_table_and_get_error(tmp_path / "a.csv") == [f"table {tmp_path}/a.csv: it has no row"]
+    assert build_table_and_get_error(tmp_path / "a.csv") == [f"table {tmp_path}/a.csv: the file has no row"]
 
 
 @pytest.mark.parametrize(

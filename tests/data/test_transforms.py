@@ -27,7 +27,7 @@ def make_random_images(count: int, side: int) -> Tensor:
 
 @pytest.mark.parametrize(("crop", "size", "stored_size"), [("none", 64, 64), ("shift", 224, 256), ("resized", 28, 32)])
 def test_images_are_stored_larger_if_the_crop_is_random(crop: Any, size: int, stored_size: int) -> None:
-    assert ImageSettings(crop=crop, size=size).stored == stored_size
+    assert ImageSettings(crop=crop, size=size).stored_side == stored_size
 
 
 def test_normalise_accepts_a_name_or_numbers() -> None:
@@ -96,7 +96,7 @@ AUGMENTATIONS = [
 @pytest.mark.parametrize("options", AUGMENTATIONS, ids=str)
 def test_an_image_does_not_depend_on_the_rest_of_its_batch(options: dict[str, Any]) -> None:
     settings = ImageSettings(size=14, **options)
-    images, index = make_random_images(40, settings.stored), torch.arange(100, 140)
+    images, index = make_random_images(40, settings.stored_side), torch.arange(100, 140)
     batch_outputs = augment(images, index, 3, settings)
     torch.manual_seed(0)
     single_outputs = torch.cat([augment(images[i : i + 1], index[i : i + 1], 3, settings) for i in range(40)])
@@ -109,7 +109,7 @@ def test_an_image_does_not_depend_on_the_rest_of_its_batch(options: dict[str, An
 @pytest.mark.parametrize("options", AUGMENTATIONS, ids=str)
 def test_an_image_depends_on_the_seed_and_on_its_index(options: dict[str, Any]) -> None:
     settings = ImageSettings(size=14, **options)
-    images, index = make_random_images(1, settings.stored).expand(40, -1, -1, -1), torch.arange(40)
+    images, index = make_random_images(1, settings.stored_side).expand(40, -1, -1, -1), torch.arange(40)
     outputs = augment(images, index, 3, settings)
     assert not torch.equal(outputs, augment(images, index, 4, settings))
     assert any(not torch.equal(a, b) for a, b in pairwise(outputs))
@@ -119,7 +119,7 @@ def test_an_image_depends_on_the_seed_and_on_its_index(options: dict[str, Any]) 
 def test_augmentation_does_not_change_the_random_state_of_torch(options: dict[str, Any]) -> None:
     settings = ImageSettings(size=14, **options)
     state = torch.get_rng_state()
-    augment(make_random_images(10, settings.stored), torch.arange(10), 3, settings)
+    augment(make_random_images(10, settings.stored_side), torch.arange(10), 3, settings)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -183,7 +183,7 @@ def test_resized_crops_agree_with_torchvision() -> None:
 def test_the_operations_have_the_names_and_signs_of_torchvision() -> None:
     assert list(v2.RandAugment._AUGMENTATION_SPACE) == list(transforms.OPERATIONS)
     signed_names = {name for name, (_, is_signed) in v2.RandAugment._AUGMENTATION_SPACE.items() if is_signed}
-    assert signed_names == set(transforms.SIGNED)
+    assert signed_names == set(transforms.SIGNED_OPERATIONS)
 
 
 def test_each_operation_agrees_with_torchvision() -> None:

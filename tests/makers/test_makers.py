@@ -279,7 +279,7 @@ def test_the_table_of_imdb_faces_from_the_authors_lists_has_their_splits(tmp_pat
 
 
 class CodeOnLoad:
-    """An object that would run code when it is unpickled."""
+    """An object that would run code when it is load_object_array."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (Path("ran"),)

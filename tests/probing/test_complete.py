@@ -11,7 +11,7 @@ from lntl import config as configuration
 from lntl.config import Config
 from lntl.data.arrays import ArraySplit
 from lntl.data.colored_mnist import ColoredMNIST
-from lntl.data.transforms import THUMBNAIL, thumbnails
+from lntl.data.transforms import THUMBNAIL_SIDE, thumbnails
 from lntl.experiment import start
 from lntl.probing import complete
 from lntl.probing.checkpoint import PER_CLASS, write_samples
@@ -77,7 +77,12 @@ def test_a_run_without_a_best_checkpoint_is_evaluated_once(make_config: Callable
 
 
 def test_thumbnails_of_large_images_have_the_maximal_side() -> None:
-    assert thumbnails(torch.full((2, 3, 224, 112), 7, dtype=torch.uint8)).shape == (2, 3, THUMBNAIL, THUMBNAIL // 2)
+    assert thumbnails(torch.full((2, 3, 224, 112), 7, dtype=torch.uint8)).shape == (
+        2,
+        3,
+        THUMBNAIL_SIDE,
+        THUMBNAIL_SIDE // 2,
+    )
     assert (thumbnails(torch.full((2, 3, 224, 112), 7, dtype=torch.uint8)) == 7).all()
 
 

@@ -13,7 +13,7 @@ from lntl.audit.association import POWER, SIGNIFICANCE, Ints, Table, crosstab
 from lntl.audit.examples import Examples, OpenedExamples, ShowProgress, read
 from lntl.audit.findings import findings, recommend
 from lntl.config import Config
-from lntl.data.rows import LabelSettings, straddling
+from lntl.data.rows import LabelSettings, groups_in_several_parts
 from lntl.data.transforms import thumbnails
 from lntl.evaluation.metrics import DENSE, CellNames, bias_name
 from lntl.evaluation.summary import SMALL
@@ -249,7 +249,10 @@ def find_duplicates(examples: Examples, opened_examples: OpenedExamples) -> tupl
     """Return equal examples and similar images, and the positions (pairs, 2) of the similar pairs that are listed."""
     split, y = examples.split[opened_examples.position], examples.y[opened_examples.position]
     set_index = fingerprints.equal_sets(opened_examples.prints.digest)
-    sets_across_splits, sets_of_two_classes = straddling(set_index, split), straddling(set_index, y)
+    sets_across_splits, sets_of_two_classes = (
+        groups_in_several_parts(set_index, split),
+        groups_in_several_parts(set_index, y),
+    )
     sets = np.unique(
         np.concatenate(
             [

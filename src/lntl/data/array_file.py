@@ -22,11 +22,11 @@ from lntl.plugins import did_you_mean
 from lntl.types import IGNORE
 
 CHANNELS = (1, 3)  # possible numbers of channels of an image
-NAMES = "_names"  # the array y_names holds the names of the integers in y
+NAMES_SUFFIX = "_names"  # the array y_names contains the names of the integers in y
 
 Array = NDArray[Any]
 # Exceptions that NumPy, zipfile and pickle raise for damaged files.
-UNREADABLE = (
+READ_ERRORS = (
     OSError,
     ValueError,
     EOFError,
@@ -44,7 +44,7 @@ UNREADABLE = (
     pickle.UnpicklingError,
 )
 # The only globals that a pickle of arrays may contain: NumPy's arrays, scalars and types, and the encoding of bytes.
-_PICKLED = {
+_ALLOWED_GLOBALS = {
     (module, name)
     for core in ("numpy.core", "numpy._core")
     for module, name in ((f"{core}.multiarray", "_reconstruct"), (f"{core}.multiarray", "scalar"))
@@ -61,7 +61,7 @@ def read(path: Path, names: Sequence[str], first: str) -> dict[str, Array]:
     Args:
         path: The .npz file.
         names: The arrays to read.
-        first: Name of one of them; all others must have the same number of rows.
+        first: Name of one of these arrays; all others must have its number of rows.
 
     Raises:
         UserError: If the file is not readable, lacks an array, or an array has another number of rows.
@@ -73,13 +73,13 @@ def read(path: Path, names: Sequence[str], first: str) -> dict[str, Array]:
             missing = [f"{name!r}{did_you_mean(name, file.files)}" for name in names if name not in file.files]
             if missing:
                 raise ArrayError(f"{path}: no array {', '.join(missing)}")
-            name_arrays = [name + NAMES for name in names if name + NAMES in file.files]
+            name_arrays = [name + NAMES_SUFFIX for name in names if name + NAMES_SUFFIX in file.files]
             for name in (*names, *name_arrays):
                 _check_header(file, name)
             arrays = {name: file[name] for name in (*names, *name_arrays)}
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such file; set data.path to an .npz file") from error
-    except UNREADABLE as error:
+    except READ_ERRORS as error:
         reason = error if isinstance(error, OSError | MemoryError) or is_zipfile(path) else "not an .npz archive"
         raise UserError(f"{path}: not a readable .npz file of plain arrays ({reason}); set data.path to one") from error
     for name in names:
@@ -116,13 +116,13 @@ class _ArraysOnly(pickle.Unpickler):
     """An unpickler that accepts only NumPy arrays and Python's built-in containers."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _PICKLED:
+        if (module, name) not in _ALLOWED_GLOBALS:
             raise pickle.UnpicklingError(f"it contains {module}.{name}, which is not an array")
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
-def unpickled(path: Path) -> Array:
-    """Return the object array in a .npy file; raises one of UNREADABLE if its pickle contains anything but arrays."""
+def load_object_array(path: Path) -> Array:
+    """Return the object array in a .npy file; raises one of READ_ERRORS if its pickle contains anything but arrays."""
     with path.open("rb") as file:
         if npy.read_magic(file) != (1, 0):
             raise ValueError("it is not a version 1.0 .npy file")
@@ -141,9 +141,9 @@ def check(x: Array, what: str) -> Array:
     if x.dtype.kind not in "uif":
         raise UserError(f"{what} is {x.dtype} and must hold numbers")
     if x.ndim == 2:
-        unchanged = (np.float32, np.float64, np.uint8, np.int8, np.int16, np.int32, np.int64)
+        torch_dtypes = (np.float32, np.float64, np.uint8, np.int8, np.int16, np.int32, np.int64)
         x = x.astype(x.dtype.newbyteorder("="), copy=False)
-        return x if x.dtype in unchanged else x.astype(np.float64 if x.dtype.itemsize > 2 else np.float32)
+        return x if x.dtype in torch_dtypes else x.astype(np.float64 if x.dtype.itemsize > 2 else np.float32)
     if x.ndim == 3:
         x = x[:, None]
     elif x.ndim == 4 and x.shape[3] in CHANNELS and x.shape[1] not in CHANNELS:
@@ -175,20 +175,20 @@ def columns(name: str, arrays: dict[str, Array], where: str, missing: Sequence[s
     if array.ndim > 2 or array.dtype.kind not in "biufUS":
         raise UserError(f"{where}: {name} is {array.dtype} {array.shape}; labels are integers, numbers or texts (n,)")
     if array.ndim == 1 or array.shape[1] == 1:
-        return [_column(name, array.reshape(-1), arrays.get(name + NAMES), where, missing)]
+        return [_column(name, array.reshape(-1), arrays.get(name + NAMES_SUFFIX), where, missing)]
     return [_column(f"{name} {k}", column, None, where, missing) for k, column in enumerate(array.T)]
 
 
 def _column(name: str, array: Array, names: Array | None, where: str, missing: Sequence[str]) -> Column:
-    """Return the column of an array (n,); its values are sorted as numbers if they are numbers, else as texts."""
+    """Return the column of an array (n,); numbers are sorted as numbers, other values as texts."""
     if array.dtype.kind == "S":
         try:
             array = np.char.decode(array, "utf-8")
         except UnicodeDecodeError as error:
             raise UserError(f"{where}: {name} holds bytes that are not UTF-8; save texts") from error
     values, code = np.unique(array, return_inverse=True)
-    blank = missing_numbers(values.tolist()) if values.dtype.kind in "iu" else ()
-    texts = ["" if value in blank else as_text(value) for value in values.tolist()]
+    missing_values = missing_numbers(values.tolist()) if values.dtype.kind in "iu" else ()
+    texts = ["" if value in missing_values else as_text(value) for value in values.tolist()]
     column = categories(name, texts, code, missing)
     if names is None:
         return column
@@ -204,6 +204,6 @@ def missing_numbers(numbers: Iterable[float]) -> tuple[int, ...]:
 
 def _value_names(texts: Sequence[str], names: Sequence[str], what: str) -> tuple[str, ...]:
     """Return names[k] for each text that is an integer k."""
-    if without_name := [text for text in texts if not (text.isdecimal() and int(text) < len(names))]:
-        raise UserError(f"{what} contains {without_name[0]}, for which {what.rpartition(' ')[2]}{NAMES} has no name")
+    if unnamed := [text for text in texts if not (text.isdecimal() and int(text) < len(names))]:
+        raise UserError(f"{what} contains {unnamed[0]}, for which {what.rpartition(' ')[2]}{NAMES_SUFFIX} has no name")
     return tuple(names[int(text)] for text in texts)

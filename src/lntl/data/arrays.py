@@ -16,14 +16,14 @@ from lntl.data.biases import Biases, BiasSetting, ColumnName
 from lntl.data.eval_transform import ArrayTransform
 from lntl.data.labels import MISSING, Column, Ints, as_text, categories, combine, no_bias
 from lntl.data.rows import ColumnSettings, Rows
-from lntl.data.splits import LabelledDataset, LabelledSplit, spec_of, split_labels
+from lntl.data.splits import LabelledDataset, LabelledSplit, make_spec, split_labels
 from lntl.errors import UserError
 from lntl.types import Dataset, ImageSplit
 
 __all__ = ["Arrays"]
 
-_CHUNK = 4096  # rows per step of the computation of mean and std
-_LOSS = 1e-4  # largest accepted rounding error of a value in float32, in units of its standard deviation
+_ROWS_PER_CHUNK = 4096  # rows per step of the computation of mean and std
+_MAX_ROUNDING_ERROR = 1e-4  # largest accepted error of a value in float32, in units of its standard deviation
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class ArraySplit(LabelledSplit):
 
     def x(self, index: Tensor) -> Tensor:
         """Return the examples at `index`, normalised, float32 (N, C, H, W) or (N, D)."""
-        return normalised(self.values[index], self.mean, self.std)
+        return normalise_values(self.values[index], self.mean, self.std)
 
 
 class ImageArraySplit(ArraySplit, ImageSplit):
@@ -44,12 +44,12 @@ class ImageArraySplit(ArraySplit, ImageSplit):
 
     def pixels(self, index: Tensor) -> Tensor:
         """Return the images at `index` as uint8 (N, 3, H, W); grey images get three equal channels."""
-        return _pixels(self.values[index.to(self.values.device)])
+        return _to_pixels(self.values[index.to(self.values.device)])
 
 
-def _pixels(images: Tensor) -> Tensor:
-    bytes_ = images if images.dtype == torch.uint8 else images.mul(255).round().clamp(0, 255).to(torch.uint8)
-    return bytes_.expand(-1, 3, -1, -1)
+def _to_pixels(images: Tensor) -> Tensor:
+    pixels = images if images.dtype == torch.uint8 else images.mul(255).round().clamp(0, 255).to(torch.uint8)
+    return pixels.expand(-1, 3, -1, -1)
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class _ImageArray:
         return len(self.values)
 
     def pixels(self, index: Tensor) -> Tensor:
-        return _pixels(self.values[index])
+        return _to_pixels(self.values[index])
 
     def file_sizes(self) -> Tensor:
         raise UserError("an array contains no image files, so the bias size cannot be computed; name an array instead")
@@ -103,11 +103,11 @@ class Arrays(LabelledDataset):
             where=where,
             unit="row",
             number=np.arange(len(values)),
-            label=_single(config.label, columns, where),
-            split=None if config.split is None else _single(config.split, columns, where),
-            group_id=None if config.group_id is None else _single(config.group_id, columns, where),
+            label=_single_column(config.label, columns, where),
+            split=None if config.split is None else _single_column(config.split, columns, where),
+            group_id=None if config.group_id is None else _single_column(config.group_id, columns, where),
             columns={column.name: column for group in columns.values() for column in group},
-            blank="missing (-1, unless the values are only -1 and 1; -100; NaN)",
+            missing_text="missing (-1, unless the values are only -1 and 1; -100; NaN)",
         )
         faults = rows.faults(biases)
         if values.dtype.kind == "f":
@@ -115,18 +115,18 @@ class Arrays(LabelledDataset):
                 inputs = values if config.normalise == "train" else values.astype(np.float32)
             finite = np.isfinite(inputs.reshape(len(values), -1)).all(axis=1)
             faults.add(np.flatnonzero(~finite).tolist(), f"{config.x} is not finite")
-        keep = faults.settle(config.on_error)
+        keep = faults.valid_rows_or_raise(config.on_error)
         if not keep.all():
             rows, values = rows.take(keep), values[keep]
         x = torch.from_numpy(values)
         images = _ImageArray(x) if x.dim() == 4 else None
         labels = self._label(rows, biases, images, tuple(x.shape[1:]), config, faults)
-        x, mean, std = standardised(x, labels["train"].row if config.normalise == "train" else None)
+        x, mean, std = with_statistics(x, labels["train"].row if config.normalise == "train" else None)
         white = None if x.dim() < 4 else 1 if x.is_floating_point() else 255
         self.transform = ArrayTransform(x.shape[1:], mean, std, white)
-        kind = ImageArraySplit if x.dim() == 4 else ArraySplit
+        split_class = ImageArraySplit if x.dim() == 4 else ArraySplit
         self.splits = {
-            name: kind(**vars(split), values=x[split.row], mean=mean, std=std) for name, split in labels.items()
+            name: split_class(**vars(split), values=x[split.row], mean=mean, std=std) for name, split in labels.items()
         }
         self._rows = rows
 
@@ -148,27 +148,27 @@ def _settings_by_column(setting: BiasSetting, columns: dict[str, list[Column]]) 
     return [setting.model_copy(update={"column": column.name}) for column in columns[setting.column]]
 
 
-def _single(name: str, columns: dict[str, list[Column]], where: str) -> Column:
+def _single_column(name: str, columns: dict[str, list[Column]], where: str) -> Column:
     if len(columns[name]) > 1:
         raise UserError(f"{where}: {name} has {len(columns[name])} columns and must have one, (n,)")
     return columns[name][0]
 
 
-def normalised(values: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+def normalise_values(values: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Return (values - mean) / std as float32, computed in the dtype of mean and std."""
     return values.to(mean.dtype).sub(mean).div_(std).float()
 
 
-def standardised(x: Tensor, train: Tensor | None, vectors: bool = True) -> tuple[Tensor, Tensor, Tensor]:
-    """Return x in the dtype in which it is stored, and the mean and std that normalise batches.
+def with_statistics(x: Tensor, train: Tensor | None, vectors: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+    """Return x in the dtype for storing it, and the mean and std for normalising batches.
 
-    All three are float64 if a number of a vector, such as a time stamp, would lose digits in float32. Otherwise
-    vectors, mean and std are float32.
+    All three are float64 if float32 would lose digits of a feature, such as a time stamp. Otherwise vectors, mean and
+    std are float32.
 
     Args:
         x: Images (n, C, H, W) or vectors (n, D) of any dtype.
         train: Rows for computing mean and std; None for mean 0 and std 1.
-        vectors: Whether to standardise vectors that lose no digits, too.
+        vectors: Whether to compute mean and std also for vectors that lose no digits in float32.
     """
     if x.dim() == 4:
         return x, *statistics(x, train)
@@ -176,8 +176,12 @@ def standardised(x: Tensor, train: Tensor | None, vectors: bool = True) -> tuple
         mean, std = statistics(x, train, torch.float64)
         scale = x.abs().amax(dim=0).double() if len(x) else mean
         limits = torch.finfo(torch.float32)
-        lost = (scale * limits.eps / 2 > _LOSS * std) & (std != 1) | (scale > limits.max) | (std < limits.tiny)
-        if bool(lost.any()):
+        loses_digits = (
+            (scale * limits.eps / 2 > _MAX_ROUNDING_ERROR * std) & (std != 1)
+            | (scale > limits.max)
+            | (std < limits.tiny)
+        )
+        if bool(loses_digits.any()):
             return x.double(), mean, std
     x = x.float()
     return x, *statistics(x, train if vectors else None)
@@ -192,9 +196,9 @@ def statistics(x: Tensor, train: Tensor | None, dtype: torch.dtype = torch.float
     if train is None:
         return torch.zeros(shape), torch.ones(shape)
     axes = (0, 2, 3) if x.dim() == 4 else (0,)
-    means = [x[rows].double().mean(dim=axes) * len(rows) for rows in train.split(_CHUNK)]
+    means = [x[rows].double().mean(dim=axes) * len(rows) for rows in train.split(_ROWS_PER_CHUNK)]
     mean = torch.stack(means).sum(dim=0).view(shape) / len(train)
-    squares = [(x[rows].double() - mean).square().mean(dim=axes) * len(rows) for rows in train.split(_CHUNK)]
+    squares = [(x[rows].double() - mean).square().mean(dim=axes) * len(rows) for rows in train.split(_ROWS_PER_CHUNK)]
     std = (torch.stack(squares).sum(dim=0).view(shape) / len(train)).sqrt()
     return mean.to(dtype), torch.where(std > 0, std, 1).to(dtype)
 
@@ -218,14 +222,14 @@ class InMemory(Dataset):
         n = len(code)
         joint = combine(biases) if biases else no_bias(n)
         train = split_labels(torch.from_numpy(code), joint, np.zeros(n, dtype=np.int64))["train"]
-        self.spec = spec_of(class_names, joint, tuple(x.shape[1:]), n, train)
-        x, self.mean, self.std = standardised(x, train.row, vectors=False)
-        kind = ImageArraySplit if x.dim() == 4 else ArraySplit
-        self.train = kind(**vars(train), values=x, mean=self.mean, std=self.std)
+        self.spec = make_spec(class_names, joint, tuple(x.shape[1:]), n, train)
+        x, self.mean, self.std = with_statistics(x, train.row, vectors=False)
+        split_class = ImageArraySplit if x.dim() == 4 else ArraySplit
+        self.train = split_class(**vars(train), values=x, mean=self.mean, std=self.std)
         self.splits = {"train": self.train}
 
 
-def columns_in_memory(bias: Any) -> list[Column]:
+def label_columns(bias: Any) -> list[Column]:
     """Return labels (n,) or (n, B), texts or integers, as columns.
 
     None, NaN, NA, "" and the numbers of `array_file.missing_numbers` mean missing. Columns have the names of the data

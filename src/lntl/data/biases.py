@@ -9,24 +9,23 @@ import torch
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, create_model, model_validator
 from torch import Tensor
 
-from lntl.data.labels import Column, binned
+from lntl.data.labels import Column, bin_numbers
 from lntl.errors import UserError
 from lntl.plugins import Settings, did_you_mean
 
 
-def _quoted(value: bool | int | float) -> str:
+def _quotes_hint(value: bool | int | float) -> str:
     return f'the name of a column in quotes, "{str(value).lower()}"'
 
 
 def _check_name(value: object) -> object:
     if isinstance(value, bool | int | float):
-        raise ValueError(_quoted(value))
+        raise ValueError(_quotes_hint(value))
     return value
 
 
-ColumnName = Annotated[
-    str, BeforeValidator(_check_name)
-]  # YAML reads a column name such as 0 or yes as a number or bool unless it is quoted
+# YAML reads a column name such as 0 or yes as a number or bool unless it is quoted.
+ColumnName = Annotated[str, BeforeValidator(_check_name)]
 
 
 class Images(Protocol):
@@ -51,7 +50,7 @@ class _Bias(Settings):
     column: ColumnName | None = Field(None, description="Column of the bias.")
     bins: int | None = Field(None, ge=2, le=10_000, description="Bins of equal counts for a bias in numbers.")
     edges: list[float] | None = Field(
-        None, min_length=1, description="In place of bins: the numbers at which a new bin begins, ascending."
+        None, min_length=1, description="Instead of bins: the numbers at which a new bin begins, ascending."
     )
 
     @property
@@ -75,18 +74,18 @@ class _Bias(Settings):
 
 _FROM = Field(
     None,
-    description="In place of a column, the measure that is computed from the image: brightness, center_brightness, "
+    description="Instead of a column, the measure that is computed from the image: brightness, center_brightness, "
     "color, background, size, or the dotted name of your own function of an image.",
 )
 BiasSetting: type[_Bias] = create_model("BiasSetting", __base__=_Bias, **{"from": (str | None, _FROM)})  # type: ignore[call-overload]
 
 
-def _as_list(raw: Any) -> Any:
+def _to_list(raw: Any) -> Any:
     """Return a list of biases from the short forms null, a column name, one bias, or a list of names and biases."""
     biases = raw if isinstance(raw, list) else [] if raw is None else [raw]
     for bias in biases:
         if not isinstance(bias, str | dict | BiasSetting):
-            hint = f"{_quoted(bias)}, " if isinstance(bias, bool | int | float) else ""
+            hint = f"{_quotes_hint(bias)}, " if isinstance(bias, bool | int | float) else ""
             raise ValueError(
                 f"{hint}a column's name, {{column, bins}}, {{column, edges}} or {{from, bins}}, a list of these, or []"
             )
@@ -99,14 +98,14 @@ _Short = str | BiasSetting | list[str | BiasSetting]
 def _check_distinct(biases: list[_Bias]) -> list[_Bias]:
     """Return the biases; raises ValueError if a bias is listed twice."""
     names = [bias.column or bias.computed for bias in biases]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"a list of different biases; {twice[0]!r} is listed twice")
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"a list of different biases; {repeated[0]!r} is listed twice")
     return biases
 
 
 Biases = Annotated[
     list[BiasSetting],
-    BeforeValidator(_as_list, json_schema_input_type=_Short),
+    BeforeValidator(_to_list, json_schema_input_type=_Short),
     AfterValidator(_check_distinct),
 ]
 
@@ -117,28 +116,28 @@ def bias_columns(settings: Sequence[BiasSetting], columns: Mapping[str, Column],
     for setting in settings:
         name = setting.column
         if name is None:
-            biases += _computed(setting, images)
+            biases += _measured_columns(setting, images)
         elif setting.bins or setting.edges:
-            biases.append(binned(name, columns[name].numbers()[0], setting.bins, setting.edges))
+            biases.append(bin_numbers(name, columns[name].numbers()[0], setting.bins, setting.edges))
         else:
             biases.append(columns[name])
     return biases
 
 
-def _computed(setting: BiasSetting, images: Images | None) -> list[Column]:
+def _measured_columns(setting: BiasSetting, images: Images | None) -> list[Column]:
     name = setting.computed
     assert name is not None
     if images is None:
         raise UserError(f"there are no images from which the bias {name} could be computed; name a column or array")
     numbers = measure(name, images).numpy().T
-    return [binned(part, x, setting.bins, setting.edges) for part, x in zip(parts(name), numbers, strict=True)]
+    return [bin_numbers(part, x, setting.bins, setting.edges) for part, x in zip(parts(name), numbers, strict=True)]
 
 
-BATCH = 256  # images that are measured at a time
+BATCH_SIZE = 256  # images that are measured at a time
 LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue. Source: Rec. ITU-R BT.601
-# Exceptions of the user's code that are reported as UserError.
-_RAISED = (ArithmeticError, AttributeError, LookupError, NameError, OSError, RuntimeError, TypeError, ValueError)
-FRAME = 16  # the background is the outermost 1/16 of the side
+# Exceptions that a user's function may raise and that are reported as UserError.
+_USER_ERRORS = (ArithmeticError, AttributeError, LookupError, NameError, OSError, RuntimeError, TypeError, ValueError)
+FRAME_RATIO = 16  # ratio of the side to the width of the frame that counts as background
 
 
 def brightness(images: Tensor) -> Tensor:
@@ -162,15 +161,15 @@ def background(images: Tensor) -> Tensor:
     """Return the mean red, green and blue of the frame of images (N, 3, H, W), outside of a central object: (N, 3)."""
     height, width = images.shape[2:]
     frame = torch.ones(height, width, dtype=torch.bool)
-    edge = max(1, min(height, width) // FRAME)
+    edge = max(1, min(height, width) // FRAME_RATIO)
     frame[edge : height - edge, edge : width - edge] = False
     return images[:, :, frame].double().mean(dim=2) / 255
 
 
-PIXELS: dict[str, Callable[[Tensor], Tensor]] = {
+PIXEL_MEASURES: dict[str, Callable[[Tensor], Tensor]] = {
     function.__name__: function for function in (background, brightness, center_brightness, color)
 }
-NAMES = (*PIXELS, "size")
+MEASURES = (*PIXEL_MEASURES, "size")
 
 
 def parts(name: str) -> tuple[str, ...]:
@@ -184,18 +183,18 @@ def measure(name: str, images: Images) -> Tensor:
     """Return the numbers of each image as float64 (n, len(parts(name))).
 
     `size` is the size of the file in bytes. The other measures use the pixels that evaluation uses. A dotted name is
-    a user's function from one image (H, W, 3) uint8 to a number. Raises UserError with the nearest valid name.
+    a user's function from one image (H, W, 3) uint8 to a number. Raises UserError with the most similar valid name.
     """
     if name == "size":
         return images.file_sizes()[:, None]
-    function = PIXELS[name] if name in PIXELS else _over_batch(_user_function(name), name)
-    return torch.cat([function(images.pixels(index)) for index in torch.arange(len(images)).split(BATCH)])
+    function = PIXEL_MEASURES[name] if name in PIXEL_MEASURES else _to_batch_function(_user_function(name), name)
+    return torch.cat([function(images.pixels(index)) for index in torch.arange(len(images)).split(BATCH_SIZE)])
 
 
 def _user_function(name: str) -> Callable[[np.ndarray], object]:
     module, _, attribute = name.rpartition(".")
     if not module:
-        raise UserError(f"data.bias.from: {name!r} is not one of the computed biases{did_you_mean(name, NAMES)}")
+        raise UserError(f"data.bias.from: {name!r} is not one of the computed biases{did_you_mean(name, MEASURES)}")
     try:
         function = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
@@ -207,16 +206,18 @@ def _user_function(name: str) -> Callable[[np.ndarray], object]:
     return function  # type: ignore[no-any-return]
 
 
-def _over_batch(function: Callable[[np.ndarray], object], name: str) -> Callable[[Tensor], Tensor]:
+def _to_batch_function(function: Callable[[np.ndarray], object], name: str) -> Callable[[Tensor], Tensor]:
     """Return the function of one image as a function of a batch."""
 
     def measure_batch(images: Tensor) -> Tensor:
-        return torch.tensor([[number(image.numpy())] for image in images.permute(0, 2, 3, 1)], dtype=torch.float64)
+        return torch.tensor(
+            [[measure_image(image.numpy())] for image in images.permute(0, 2, 3, 1)], dtype=torch.float64
+        )
 
-    def number(image: np.ndarray) -> float:
+    def measure_image(image: np.ndarray) -> float:
         try:
             value = function(image)
-        except _RAISED as error:
+        except _USER_ERRORS as error:
             reason = f"{name} raised {type(error).__name__}: {error}; --debug shows the traceback"
             raise UserError(f"data.bias.from: {reason}") from error
         if not isinstance(value, int | float | np.number | np.bool_) or not np.isfinite(value):

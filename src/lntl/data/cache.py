@@ -14,35 +14,40 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from lntl.data.decoding import Beyond, EncodedImage, ImageFile, UnreadableImageError, decode
+from lntl.data.decoding import BrightCallback, EncodedImage, ImageFile, UnreadableImageError, decode
 from lntl.data.image_settings import ImageSettings
 from lntl.errors import UserError
 
 Pixels = NDArray[np.uint8]  # one image (side, side, 3)
-CHECKSUM = 4  # bytes of CRC-32 before the pixels in a file of the cache
-_INNER, _ENTRY = re.compile("[0-9a-f]{2}"), re.compile(r"[0-9a-f]{32}(\.[0-9a-f]{32}\.part)?")  # names in the cache
+CHECKSUM_BYTES = 4  # length of the CRC-32 before the pixels in a file of the cache
+# Names of the folders and of the files in the cache.
+_FOLDER_NAME, _FILE_NAME = re.compile("[0-9a-f]{2}"), re.compile(r"[0-9a-f]{32}(\.[0-9a-f]{32}\.part)?")
 
 
-class Uncached:
-    """Image files, decoded at every call; safe to call from several threads.
+class NoCache:
+    """Image files that are decoded at every call; several threads may call it.
 
-    `white` and `beyond` are arguments of `decode`.
+    `white` and `on_bright` are arguments of `decode`.
     """
 
-    def __init__(self, paths: Sequence[ImageFile], settings: ImageSettings, beyond: Beyond | None = None) -> None:
-        self.paths, self.side, self.fit, self.white = paths, settings.stored, settings.fit, settings.white
-        self.beyond = beyond
+    def __init__(
+        self, paths: Sequence[ImageFile], settings: ImageSettings, on_bright: BrightCallback | None = None
+    ) -> None:
+        self.paths, self.side, self.fit, self.white = paths, settings.stored_side, settings.fit, settings.white
+        self.on_bright = on_bright
 
     def __call__(self, position: int) -> Pixels:
         """Return an image as (side, side, 3) uint8."""
-        return decode(self.paths[position], self.side, self.fit, self.white, self.beyond)
+        return decode(self.paths[position], self.side, self.fit, self.white, self.on_bright)
 
 
-class InMemory(Uncached):
+class MemoryCache(NoCache):
     """Cache of all images in one array; each is decoded once."""
 
-    def __init__(self, paths: Sequence[ImageFile], settings: ImageSettings, beyond: Beyond | None = None) -> None:
-        super().__init__(paths, settings, beyond)
+    def __init__(
+        self, paths: Sequence[ImageFile], settings: ImageSettings, on_bright: BrightCallback | None = None
+    ) -> None:
+        super().__init__(paths, settings, on_bright)
         shape = (len(paths), self.side, self.side, 3)
         needed, available = np.prod(shape, dtype=np.int64), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if needed > available:
@@ -51,18 +56,18 @@ class InMemory(Uncached):
                 f"memory, and this machine has {available / 2**30:.1f}; use cache: disk, or a smaller size"
             )
         self._pixels: Pixels = np.empty(shape, np.uint8)  # the system allocates memory when images are written
-        self._known = np.zeros(shape[0], bool)
+        self._is_decoded = np.zeros(shape[0], bool)
 
     def __call__(self, position: int) -> Pixels:
         """Return an image as (side, side, 3) uint8."""
-        if not self._known[position]:
+        if not self._is_decoded[position]:
             self._pixels[position] = super().__call__(position)
-            self._known[position] = True  # set after the pixels, because other threads may read it
+            self._is_decoded[position] = True  # set after the pixels, because other threads may read it
         image: Pixels = self._pixels[position]
         return image
 
 
-class OnDisk(Uncached):
+class DiskCache(NoCache):
     """Cache with one file in `cache_dir` for each image.
 
     The name of the file is a digest of the image's path, size and modification time, of side, fit and white, and of
@@ -70,8 +75,10 @@ class OnDisk(Uncached):
     and its checksum is verified, so that several processes can share the folder.
     """
 
-    def __init__(self, paths: Sequence[ImageFile], settings: ImageSettings, beyond: Beyond | None = None) -> None:
-        super().__init__(paths, settings, beyond)
+    def __init__(
+        self, paths: Sequence[ImageFile], settings: ImageSettings, on_bright: BrightCallback | None = None
+    ) -> None:
+        super().__init__(paths, settings, on_bright)
         self._folder, self._shape = Path(settings.cache_dir), (self.side, self.side, 3)
 
     def __call__(self, position: int) -> Pixels:
@@ -81,7 +88,7 @@ class OnDisk(Uncached):
             return cached
         image = super().__call__(position)
         try:
-            _write(entry, _sealed(image.tobytes()))
+            _write(entry, _with_checksum(image.tobytes()))
         except FileNotFoundError:
             pass  # the cache was cleared at this moment; the image is cached next time
         except OSError as error:
@@ -103,8 +110,8 @@ class OnDisk(Uncached):
             content = entry.read_bytes()
         except OSError:
             return None
-        pixels = content[CHECKSUM:]
-        if len(pixels) != math.prod(self._shape) or _sealed(pixels) != content:
+        pixels = content[CHECKSUM_BYTES:]
+        if len(pixels) != math.prod(self._shape) or _with_checksum(pixels) != content:
             return None  # the file is damaged, so the image is decoded again
         return np.frombuffer(pixels, np.uint8).reshape(self._shape)
 
@@ -120,9 +127,9 @@ def _identity(path: ImageFile) -> tuple[object, ...]:
     return (os.path.abspath(path), status.st_size, status.st_mtime_ns)  # noqa: PTH100 - links stay as they are
 
 
-def _sealed(pixels: bytes) -> bytes:
+def _with_checksum(pixels: bytes) -> bytes:
     """Return the checksum of the pixels, followed by the pixels."""
-    return zlib.crc32(pixels).to_bytes(CHECKSUM, "little") + pixels
+    return zlib.crc32(pixels).to_bytes(CHECKSUM_BYTES, "little") + pixels
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -138,26 +145,26 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def clear(folder: Path) -> tuple[int, int]:
-    """Remove the files that `OnDisk` wrote to a folder, and nothing else; return their number and their bytes.
+    """Remove the files that `DiskCache` wrote to a folder, and nothing else; return their number and their bytes.
 
-    It is safe while runs use the folder: they decode removed images again.
+    Runs may use the folder meanwhile: they decode the removed images again.
     """
     files = size = 0
-    for inner in folder.iterdir():
-        if inner.is_dir() and _INNER.fullmatch(inner.name):
-            for entry in inner.iterdir():
-                if _ENTRY.fullmatch(entry.name):
+    for subfolder in folder.iterdir():
+        if subfolder.is_dir() and _FOLDER_NAME.fullmatch(subfolder.name):
+            for entry in subfolder.iterdir():
+                if _FILE_NAME.fullmatch(entry.name):
                     size += entry.stat().st_size
                     entry.unlink()
                     files += 1
-            _remove_empty(inner)
-    _remove_empty(folder)
+            _remove_if_empty(subfolder)
+    _remove_if_empty(folder)
     return files, size
 
 
-def _remove_empty(folder: Path) -> None:
+def _remove_if_empty(folder: Path) -> None:
     with suppress(OSError):  # the folder is not empty
         folder.rmdir()
 
 
-CACHES = {"none": Uncached, "memory": InMemory, "disk": OnDisk}  # by `ImageSettings.cache`
+CACHES = {"none": NoCache, "memory": MemoryCache, "disk": DiskCache}  # classes by `ImageSettings.cache`

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from lntl.data import mnist
-from lntl.data.array_file import UNREADABLE, unpickled
+from lntl.data.array_file import READ_ERRORS, load_object_array
 from lntl.data.eval_transform import ArrayTransform
 from lntl.data.image_settings import RandomColors
 from lntl.data.mnist import CLASSES, Augmentation, ColorBias, DigitSplit, Rotation, select_bias
@@ -40,8 +40,8 @@ COLORS = {
 MEANS = np.array(list(COLORS.values()), dtype=np.float64)  # 10 x 3, on the 0..255 scale
 # Input normalisation per channel, on the [0, 1] scale. Source: the authors' code.
 PIXEL_MEAN, PIXEL_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
-STROKE = 128  # pixels of MNIST above this grey value are stroke; source: pixels of the authors' files
-BINS, BIN_WIDTH, MAP = 8, 32, 14  # bias label: value // 32 at each of 14 x 14 positions; source: the authors' code
+STROKE_THRESHOLD = 128  # MNIST pixels above this grey value belong to the stroke; source: the authors' files
+BINS, BIN_WIDTH, MAP_SIDE = 8, 32, 14  # bias label: value // 32 at each of 14 x 14 positions; source: the authors' code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +58,12 @@ class ColoredDigits(DigitSplit):
     bias_dilation: int = 0  # distance in cells of the map up to which background cells get the label of the stroke
 
     def recolored(self, value: int) -> "ColoredDigits":
-        """Return the same digits, all in mean colour `value`, without jitter."""
-        return _colored(self, torch.from_numpy(MEANS[value]).to(torch.uint8).expand(len(self), 3))
+        """Return the same digits, all in the mean colour of index `value`, without jitter."""
+        return _with_colors(self, torch.from_numpy(MEANS[value]).to(torch.uint8).expand(len(self), 3))
 
     def pixels(self, index: Tensor) -> Tensor:
         """Return the images at `index` as uint8 (N, 3, 28, 28); with `grayscale`, the three channels are equal."""
-        return _grey(self._in_color(index)) if self.grayscale else self._in_color(index)
+        return _to_grey(self._in_color(index)) if self.grayscale else self._in_color(index)
 
     def _in_color(self, index: Tensor) -> Tensor:
         if self.images is not None:
@@ -73,14 +73,14 @@ class ColoredDigits(DigitSplit):
 
     def batch(self, index: Tensor) -> Batch:
         """Return the images at `index`, normalised, with their labels and 14 x 14 map of colour bins."""
-        colored = self._in_color(index)
-        pixels = _grey(colored) if self.grayscale else colored
+        color_pixels = self._in_color(index)
+        pixels = _to_grey(color_pixels) if self.grayscale else color_pixels
         mean = torch.tensor(PIXEL_MEAN, device=pixels.device).view(1, 3, 1, 1)
         std = torch.tensor(PIXEL_STD, device=pixels.device).view(1, 3, 1, 1)
         return Batch(
             x=self.augment(pixels.float().div_(255).sub_(mean).div_(std), index),
             y=self.y[index],
-            bias=self._bias(colored, self.color[index]),
+            bias=self._bias(color_pixels, self.color[index]),
             group=self.group[index],
             row=self.row[index],
             bias_features=self.color[index].float().div_(255),
@@ -88,17 +88,17 @@ class ColoredDigits(DigitSplit):
 
     def _bias(self, pixels: Tensor, color: Tensor) -> Tensor:
         """Return the map of bias bins; cells near a stroke (`bias_dilation`) get the bins of the image's colour."""
-        small = pixels[:, :, 1::2, 1::2]  # nearest neighbour from 28 to 14 takes pixels 1, 3, 5, ...
-        bins = torch.where(small > 0, (small // BIN_WIDTH).long(), IGNORE)
+        subsampled = pixels[:, :, 1::2, 1::2]  # nearest-neighbour resizing from 28 to 14 takes pixels 1, 3, 5, ...
+        bins = torch.where(subsampled > 0, (subsampled // BIN_WIDTH).long(), IGNORE)
         if not self.bias_dilation:
             return bins
-        stroke = (small > 0).any(dim=1, keepdim=True).float()
-        near = max_pool2d(stroke, 2 * self.bias_dilation + 1, stride=1, padding=self.bias_dilation) > 0
+        stroke = (subsampled > 0).any(dim=1, keepdim=True).float()
+        near_stroke = max_pool2d(stroke, 2 * self.bias_dilation + 1, stride=1, padding=self.bias_dilation) > 0
         color_bins = (color // BIN_WIDTH).long()[:, :, None, None]
-        return torch.where(near & (bins == IGNORE), color_bins, bins)
+        return torch.where(near_stroke & (bins == IGNORE), color_bins, bins)
 
 
-def _grey(pixels: Tensor) -> Tensor:
+def _to_grey(pixels: Tensor) -> Tensor:
     """Return the luma of uint8 pixels (N, 3, H, W) in three equal channels."""
     return luma(pixels).expand_as(pixels)
 
@@ -175,21 +175,21 @@ class ColoredMNIST(Dataset):
         path = Path(config.path) / f"mnist_10color_jitter_var_{config.color_var:.3f}.npy"
         if path.is_file():
             self.source = f"official file {path}"
-            train, test = self._official(path)
+            train, test = self._load_official(path)
         else:
             self.source = f"rendered from the embedded MNIST strokes (no {path})"
-            train, test = self._embedded()
+            train, test = self._render()
         if config.max_images is not None:
             train, test = (split.take(torch.arange(min(len(split), config.max_images))) for split in (train, test))
         order = permutation(len(train), derive(config.seed, "val"))
         held_out = min(max(1, round(config.val_split_ratio * len(train))), len(train) - 1)
-        random = config.val_coloring == "random"
-        colored = self._recolor(train, derive(config.seed, "val colors")) if random else train
-        val = colored.take(order[:held_out].sort().values)
+        is_random = config.val_coloring == "random"
+        recolored = self._recolor(train, derive(config.seed, "val colors")) if is_random else train
+        val = recolored.take(order[:held_out].sort().values)
         self.val_note = f"{held_out} held-out training images, {config.val_coloring} colors"
         splits = {"train": train.take(order[held_out:].sort().values), "val": val, "test": test}
         augmentation = Augmentation(config.rotation, config.random_colors)
-        shown_splits = {
+        final_splits = {
             name: replace(
                 split, grayscale=config.grayscale, bias_dilation=config.bias_dilation, augmentation=augmentation
             )
@@ -202,34 +202,34 @@ class ColoredMNIST(Dataset):
             input_shape=(3, 28, 28),
             num_classes=10,
             num_bins=BINS,
-            bias_shape=(3, MAP, MAP),
+            bias_shape=(3, MAP_SIDE, MAP_SIDE),
             class_names=CLASSES,
             bias_value_names=tuple(COLORS),
             aligned=tuple(range(len(COLORS))),  # digit k has colour k
         )
-        self.splits, self.spec = select_bias(shown_splits, spec, config.bias)
+        self.splits, self.spec = select_bias(final_splits, spec, config.bias)
 
-    def _embedded(self) -> tuple[ColoredDigits, ColoredDigits]:
+    def _render(self) -> tuple[ColoredDigits, ColoredDigits]:
         first = slice(self.config.max_images)  # the color of an image does not depend on those after it
         train, test = (
-            _digits((images[first] > STROKE).to(torch.uint8), labels[first])
+            _make_digits((images[first] > STROKE_THRESHOLD).to(torch.uint8), labels[first])
             for images, labels in (mnist.read("train"), mnist.read("test"))
         )
         color = draw_colors(self.config.color_var, torch.from_numpy(MEANS)[train.y], derive(self.config.seed, "train"))
-        return _colored(train, color), self._recolor(test, derive(self.config.seed, "test"))
+        return _with_colors(train, color), self._recolor(test, derive(self.config.seed, "test"))
 
     def _recolor(self, split: ColoredDigits, seed: int) -> ColoredDigits:
         """Give each image a mean colour drawn at random from the ten, with the same jitter."""
-        drawn = np.random.Generator(np.random.Philox(derive(seed, "means"))).integers(0, len(MEANS), len(split))
-        return _colored(split, draw_colors(self.config.color_var, torch.from_numpy(MEANS[drawn]), seed))
+        mean_index = np.random.Generator(np.random.Philox(derive(seed, "means"))).integers(0, len(MEANS), len(split))
+        return _with_colors(split, draw_colors(self.config.color_var, torch.from_numpy(MEANS[mean_index]), seed))
 
-    def _official(self, path: Path) -> tuple[ColoredDigits, ColoredDigits]:
+    def _load_official(self, path: Path) -> tuple[ColoredDigits, ColoredDigits]:
         arrays = read_official(path)
         splits = []
         for split in ("train", "test"):
             images = torch.from_numpy(arrays[f"{split}_image"])
-            digits = _digits((images > 0).any(dim=3).to(torch.uint8), torch.from_numpy(arrays[f"{split}_label"]))
-            splits.append(replace(_colored(digits, images.flatten(1, 2).amax(dim=1)), images=images))
+            digits = _make_digits((images > 0).any(dim=3).to(torch.uint8), torch.from_numpy(arrays[f"{split}_label"]))
+            splits.append(replace(_with_colors(digits, images.flatten(1, 2).amax(dim=1)), images=images))
         return splits[0], splits[1]
 
 
@@ -239,16 +239,16 @@ def read_official(path: Path) -> dict[str, np.ndarray]:
     Raises UserError if the file is truncated, has another format, or its pickle contains anything but arrays.
     """
     try:
-        content = unpickled(path)
-        return _checked(content.item() if isinstance(content, np.ndarray) else content)
-    except UNREADABLE as error:
+        content = load_object_array(path)
+        return _check_arrays(content.item() if isinstance(content, np.ndarray) else content)
+    except READ_ERRORS as error:
         raise UserError(
             f"{path}: not a readable Colored MNIST file ({error}); "
             "download it again with scripts/download_dataset.sh, or move it away to use the embedded digits"
         ) from error
 
 
-def _checked(content: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _check_arrays(content: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     splits, names = ("train", "test"), ("image", "label")
     arrays = {key: np.asarray(content[key]) for key in (f"{split}_{name}" for split in splits for name in names)}
     for split in splits:
@@ -261,10 +261,10 @@ def _checked(content: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _digits(strokes: Tensor, y: Tensor) -> ColoredDigits:
+def _make_digits(strokes: Tensor, y: Tensor) -> ColoredDigits:
     color = torch.zeros(len(y), 3, dtype=torch.uint8)
     return ColoredDigits(y=y, group=y, row=torch.arange(len(y)), strokes=strokes, color=color)
 
 
-def _colored(split: ColoredDigits, color: Tensor) -> ColoredDigits:
+def _with_colors(split: ColoredDigits, color: Tensor) -> ColoredDigits:
     return replace(split, color=color, group=split.y * len(MEANS) + nearest_mean(color), images=None)

@@ -69,23 +69,24 @@ class UnreadableImageError(UserError):
         self.reason = reason
 
 
-Beyond = Callable[[ImageFile, int], None]  # called with an image that is brighter than white, and its highest value
+# Called with an image that is brighter than white and with its highest value.
+BrightCallback = Callable[[ImageFile, int], None]
 
 
 def decode(
-    path: ImageFile, side: int, fit: Fit, white: int | None = None, beyond: Beyond | None = None
+    path: ImageFile, side: int, fit: Fit, white: int | None = None, on_bright: BrightCallback | None = None
 ) -> NDArray[np.uint8]:
     """Return an image file as a square of RGB.
 
-    It is turned upright according to its EXIF data, transparent parts become white, and it is resized with
-    antialiasing (bilinear). A large JPEG is decoded at a fraction of its size, at least twice `side`.
+    The image is turned upright according to its EXIF data and resized with antialiasing (bilinear). Transparent parts
+    become white. A large JPEG is decoded at a fraction of its size, at least twice `side`.
 
     Args:
         path: The file.
         side: Side of the square in pixels.
         fit: How the image becomes a square.
         white: Value of an image with more than 8 bits that becomes 255; None for 65535.
-        beyond: Called if a value is above `white`; such values become 255.
+        on_bright: Called if a value is above `white`; such values become 255.
 
     Returns:
         uint8 (side, side, 3).
@@ -95,25 +96,30 @@ def decode(
     """
     with _open(path) as image:
         image.draft(None, (2 * side, 2 * side))
-        return np.asarray(_square(_rgb(image, path, white, beyond), side, fit))
+        return np.asarray(_to_square(_to_rgb(image, path, white, on_bright), side, fit))
 
 
-def upright(image: Path | Image.Image, number: int = 0) -> NDArray[np.uint8]:
+def load_upright(image: Path | Image.Image, number: int = 0) -> NDArray[np.uint8]:
     """Return a file or a PIL image like `decode`, but in its original size, uint8 (H, W, 3).
 
-    `number` names a PIL image in messages.
+    number: Number of a PIL image in messages.
     """
     if isinstance(image, Image.Image):
-        return np.asarray(_rgb(image, Path(f"image {number}"), in_place=False))
-    with _open(image) as opened:
-        return np.asarray(_rgb(opened, image))
+        return np.asarray(_to_rgb(image, Path(f"image {number}"), in_place=False))
+    with _open(image) as pil_image:
+        return np.asarray(_to_rgb(pil_image, image))
 
 
-def squared(
-    image: Image.Image, number: int, side: int, fit: Fit, white: int | None = None, beyond: Beyond | None = None
+def square_from_pil(
+    image: Image.Image,
+    number: int,
+    side: int,
+    fit: Fit,
+    white: int | None = None,
+    on_bright: BrightCallback | None = None,
 ) -> NDArray[np.uint8]:
-    """Return a PIL image as `decode` returns a file; a large JPEG is decoded in full. `number` names it in messages."""
-    return np.asarray(_square(_rgb(image, Path(f"image {number}"), white, beyond, in_place=False), side, fit))
+    """Return a PIL image as `decode` returns a file; a large JPEG is decoded in full. `number` is for messages."""
+    return np.asarray(_to_square(_to_rgb(image, Path(f"image {number}"), white, on_bright, in_place=False), side, fit))
 
 
 def check_header(path: ImageFile) -> None:
@@ -122,7 +128,7 @@ def check_header(path: ImageFile) -> None:
         pass
 
 
-def bits_over_8(path: ImageFile) -> bool:
+def has_more_than_8_bits(path: ImageFile) -> bool:
     """Return whether an image has more than 8 bits per channel; False if it cannot be read."""
     try:
         with _open(path) as image:
@@ -158,19 +164,19 @@ def _open(path: ImageFile) -> Iterator[Image.Image]:
 
 def _reason(path: ImageFile, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        known = f"not an image of a known format ({', '.join(FORMATS)}), or its header is damaged"
+        reason = f"not an image of a known format ({', '.join(FORMATS)}), or its header is damaged"
         size = len(path.content) if isinstance(path, EncodedImage) else path.stat().st_size
-        return known if size else "an empty file"
+        return reason if size else "an empty file"
     if isinstance(error, OSError) and error.strerror is not None:
         return error.strerror[0].lower() + error.strerror[1:]
     return f"a damaged image ({error or type(error).__name__})"
 
 
-def _rgb(
+def _to_rgb(
     image: Image.Image,
     path: ImageFile,
     white: int | None = None,
-    beyond: Beyond | None = None,
+    on_bright: BrightCallback | None = None,
     *,
     in_place: bool = True,
 ) -> Image.Image:
@@ -180,7 +186,9 @@ def _rgb(
     """
     if _has_16_bit_colors(image):
         colors, alpha = _color_values(image, path)
-        scaled = np.concatenate([_scaled(colors, path, white, beyond), _scaled(alpha, path)], axis=2)
+        scaled = np.concatenate(
+            [_scale_to_8_bits(colors, path, white, on_bright), _scale_to_8_bits(alpha, path)], axis=2
+        )
         exif = Image.Exif()
         exif[ORIENTATION] = image.getexif().get(ORIENTATION, 1)
         image = Image.fromarray(scaled)
@@ -190,17 +198,17 @@ def _rgb(
     else:
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
-        return Image.fromarray(_scaled(_gray_values(image, path), path, white, beyond)).convert("RGB")
+        return Image.fromarray(_scale_to_8_bits(_gray_values(image, path), path, white, on_bright)).convert("RGB")
     if image.mode == "F":
         raise UnreadableImageError(path, f"its pixels are floating-point numbers of unknown range, {_INTEGERS}")
     if image.has_transparency_data:
-        opaque = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque).convert("RGB")
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return image.convert("RGB")
 
 
 def _has_16_bit_colors(image: Image.Image) -> bool:
-    """Return whether Pillow would cut 16-bit channels of an image that is not loaded yet to 8 bits."""
+    """Return whether Pillow would reduce the 16-bit channels of an image to 8 bits when it loads the image."""
     return (
         isinstance(image, PillowFile)
         and image.mode[0] != "I"
@@ -221,8 +229,8 @@ def _color_values(image: Image.Image, path: ImageFile) -> tuple[NDArray[np.int64
         values = _high_bytes(path, "RGBA")  # four bytes per pixel: the high and low bytes of gray and alpha
         values = values[..., [0, 0, 0, 2]] * 256 + values[..., [1, 1, 1, 3]]
     else:
-        other = "L" if order == "B" or (order == "N" and sys.byteorder == "big") else "B"
-        values = _high_bytes(path, f"{channels};16{order}") * 256 + _high_bytes(path, f"{channels};16{other}")
+        other_order = "L" if order == "B" or (order == "N" and sys.byteorder == "big") else "B"
+        values = _high_bytes(path, f"{channels};16{order}") * 256 + _high_bytes(path, f"{channels};16{other_order}")
     colors = values[..., :3]
     alpha = values[..., 3:] if values.shape[2] == 4 else np.full_like(colors[..., :1], WHITE)
     if (transparent := image.info.get("transparency")) is not None:
@@ -236,9 +244,9 @@ def _layout(args: object) -> str:
 
 
 def _high_bytes(path: ImageFile, layout: str) -> NDArray[np.int64]:
-    """Return the byte that Pillow keeps of each channel, (H, W, channels).
+    """Return the byte of each channel that Pillow keeps, (H, W, channels).
 
-    It is the high byte, or, if `layout` names the other byte order, the low byte.
+    This is the high byte, or the low byte if `layout` has the other byte order.
     """
     with Image.open(BytesIO(path.content) if isinstance(path, EncodedImage) else path, formats=FORMATS) as image:
         assert isinstance(image, PillowFile)
@@ -250,7 +258,7 @@ def _high_bytes(path: ImageFile, layout: str) -> NDArray[np.int64]:
 
 
 def _gray_values(image: Image.Image, path: ImageFile) -> NDArray[np.int64]:
-    """Return the values of a gray image with more than 8 bits; raises UnreadableImageError if they may not be 16-bit.
+    """Return the values of a gray image with more than 8 bits; raises UnreadableImageError if they are not 16-bit.
 
     32-bit integers up to 255 may stand for 8 bits: scaled as 16 bits they would be black. Among the formats with
     Pillow's mode I, only PNG and PPM contain 16 bits. A PIL image that was not opened from a file has no format.
@@ -263,25 +271,25 @@ def _gray_values(image: Image.Image, path: ImageFile) -> NDArray[np.int64]:
     return values
 
 
-def _scaled(
-    values: NDArray[np.int64], path: ImageFile, white: int | None = None, beyond: Beyond | None = None
+def _scale_to_8_bits(
+    values: NDArray[np.int64], path: ImageFile, white: int | None = None, on_bright: BrightCallback | None = None
 ) -> NDArray[np.uint8]:
-    """Return values from 0 to white (default WHITE) as 0 to 255; `beyond` is called if a value is above white."""
+    """Return values from 0 to white (default WHITE) as 0 to 255; `on_bright` is called if a value is above white."""
     white = white or WHITE
-    if beyond is not None and values.max() > white:
-        beyond(path, int(values.max()))
+    if on_bright is not None and values.max() > white:
+        on_bright(path, int(values.max()))
     scaled = (2 * 255 * values + white) // (2 * white)  # rounded; exact in integers
     return scaled.clip(max=255).astype(np.uint8)
 
 
-def _square(image: Image.Image, side: int, fit: Fit) -> Image.Image:
+def _to_square(image: Image.Image, side: int, fit: Fit) -> Image.Image:
     width, height = image.size
     if fit == "pad":
         scale = side / max(width, height)
-        inner = (max(1, round(width * scale)), max(1, round(height * scale)))
+        inner_size = (max(1, round(width * scale)), max(1, round(height * scale)))
         canvas = Image.new("RGB", (side, side))
-        resized = image.resize(inner, Image.Resampling.BILINEAR)
-        canvas.paste(resized, ((side - inner[0]) // 2, (side - inner[1]) // 2))
+        resized = image.resize(inner_size, Image.Resampling.BILINEAR)
+        canvas.paste(resized, ((side - inner_size[0]) // 2, (side - inner_size[1]) // 2))
         return canvas
     edge_x, edge_y = (min(image.size),) * 2 if fit == "crop" else image.size
     left, top = (width - edge_x) / 2, (height - edge_y) / 2

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from lntl.data import array_file, transforms
-from lntl.data.decoding import ImageFile, UnreadableImageError, squared, upright
+from lntl.data.decoding import ImageFile, UnreadableImageError, load_upright, square_from_pil
 from lntl.data.image_settings import ImageSettings
 from lntl.data.images import ImageSource
 from lntl.errors import UserError
@@ -27,7 +27,7 @@ log = logging.getLogger("lntl")
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedFiles:
     """Contents of image files, such as a column of Parquet, which are read on access."""
 
     files: Sequence[ImageFile]
@@ -36,7 +36,9 @@ class Encoded:
         return len(self.files)
 
 
-Images = str | Path | Image.Image | Sequence[str | Path] | Sequence[Image.Image] | NDArray[Any] | Tensor | Encoded
+ImageInput = (
+    str | Path | Image.Image | Sequence[str | Path] | Sequence[Image.Image] | NDArray[Any] | Tensor | EncodedFiles
+)
 
 
 class Source(Protocol):
@@ -62,13 +64,13 @@ class Values:
     def load(self, index: Tensor) -> Tensor:
         """Return x of the values at `index`; raises UnreadableImageError if a value is not finite."""
         values = self.values[index]
-        if values.is_floating_point() and len(wrong := index[~values.flatten(1).isfinite().all(dim=1)]):
-            raise UnreadableImageError(Path(f"image {wrong[0]}"), "is not finite")
+        if values.is_floating_point() and len(nonfinite := index[~values.flatten(1).isfinite().all(dim=1)]):
+            raise UnreadableImageError(Path(f"image {nonfinite[0]}"), "is not finite")
         return self.x(values)
 
 
 @dataclass(frozen=True)
-class Pictures:
+class LazyImages:
     """n images: `pixels(i)` returns image i as uint8 (H, W, 3); `x` maps a batch (N, 3, H, W) to network input."""
 
     n: int
@@ -83,15 +85,15 @@ class Pictures:
         return self.x(torch.from_numpy(np.stack([self.pixels(i) for i in index.tolist()])).permute(0, 3, 1, 2))
 
 
-_KINDS = (
+_ACCEPTED_INPUTS = (
     "pass paths, PIL images, a uint8 array (N, H, W, 3) or (N, 3, H, W), or a float array in [0, 1] of the network's "
     "input size"
 )
 
 
-def parse(images: Images, shape: tuple[int, ...]) -> list[Path] | list[Image.Image] | Tensor:
-    """Return paths, pictures, or images (N, C, H, W): uint8 of any size, or float of the shape on the [0, 1] scale."""
-    if isinstance(images, Encoded):
+def parse_images(images: ImageInput, shape: tuple[int, ...]) -> list[Path] | list[Image.Image] | Tensor:
+    """Return paths, PIL images, or a tensor (N, C, H, W): uint8 of any size, or float of `shape` in [0, 1]."""
+    if isinstance(images, EncodedFiles):
         raise UserError("images: the network takes images of one size as arrays or files, not contents of files")
     if isinstance(images, str | Path | Image.Image):
         images = [images]  # type: ignore[assignment]
@@ -100,21 +102,21 @@ def parse(images: Images, shape: tuple[int, ...]) -> list[Path] | list[Image.Ima
             array = (images.float() if images.is_floating_point() else images).detach().cpu().numpy()
         else:
             array = images
-        image_dimensions = (4, 3) if shape[0] == 1 else (4,)  # numbers of dimensions that arrays of images may have
+        image_dimensions = (4, 3) if shape[0] == 1 else (4,)  # possible numbers of dimensions of the array
         values = array_file.as_tensor(array, "images") if array.ndim in image_dimensions and len(array) else None
         if values is None or (values.is_floating_point() and values.shape[1:] != shape):
-            raise UserError(other_shape(images, shape))
+            raise UserError(shape_error(images, shape))
         return values
     items = list(images) if isinstance(images, Sequence) else []
     paths = [Path(image) for image in items if isinstance(image, str | Path)]
-    pictures = [image for image in items if isinstance(image, Image.Image)]
-    if items and len(items) in (len(paths), len(pictures)):
-        return paths or pictures
-    what = f"a {type(images).__name__} of {type(items[0]).__name__}" if items else f"{images!r}"
-    raise UserError(f"images: {what} contains no images; {_KINDS}")
+    pil_images = [image for image in items if isinstance(image, Image.Image)]
+    if items and len(items) in (len(paths), len(pil_images)):
+        return paths or pil_images
+    description = f"a {type(images).__name__} of {type(items[0]).__name__}" if items else f"{images!r}"
+    raise UserError(f"images: {description} contains no images; {_ACCEPTED_INPUTS}")
 
 
-def floats(values: Images, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+def as_floats(values: ImageInput, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
     """Return an array of numbers (N, *shape) as `dtype`; vectors may be integers."""
     if not isinstance(values, np.ndarray | Tensor):
         raise UserError(
@@ -122,16 +124,16 @@ def floats(values: Images, shape: tuple[int, ...], dtype: torch.dtype = torch.fl
         )
     kind = values.dtype.kind if isinstance(values, np.ndarray) else "f" if values.is_floating_point() else "i"
     if values.shape[1:] != shape or not len(values) or kind not in ("f" if len(shape) > 1 else "biuf"):
-        raise UserError(other_shape(values, shape))
+        raise UserError(shape_error(values, shape))
     if isinstance(values, Tensor):
         return values.detach().to(dtype).cpu()
     return torch.from_numpy(np.require(values, np.float64 if dtype == torch.float64 else np.float32, ["C", "W"]))
 
 
-def other_shape(values: NDArray[Any] | Tensor, shape: tuple[int, ...]) -> str:
+def shape_error(values: NDArray[Any] | Tensor, shape: tuple[int, ...]) -> str:
     """Return the error message about an array of the wrong shape or dtype."""
     kind = str(values.dtype).removeprefix("torch.")
-    remedy = f"; {_KINDS}" if len(shape) == 3 else ""
+    remedy = f"; {_ACCEPTED_INPUTS}" if len(shape) == 3 else ""
     return f"images: {kind} {tuple(values.shape)} do not fit the network, which takes {_batch_shape(shape)}{remedy}"
 
 
@@ -147,11 +149,11 @@ def as_pil(image: Tensor | Image.Image | Path) -> Image.Image:
     return image
 
 
-_LUMA = ", as luma (ITU-R BT.601) in all channels"
-_STORED = {"size", "fit", "crop", "normalise"}  # image settings that evaluation depends on
+_LUMA_NOTE = ", as luma (ITU-R BT.601) in all channels"
+_STORED_SETTINGS = {"size", "fit", "crop", "normalise"}  # image settings that evaluation depends on
 
 
-def _warn(image: ImageFile, high: int) -> None:
+def _warn_bright_image(image: ImageFile, high: int) -> None:
     log.warning(
         "%s: its highest value, %d, is above the white value of the training images and is clipped", image, high
     )
@@ -160,7 +162,7 @@ def _warn(image: ImageFile, high: int) -> None:
 class EvalTransform(InputTransform):
     """Map images or vectors to network input x, without the data set.
 
-    Float images on the [0, 1] scale become (image - mean) / std, with the mean and std of `unit()`.
+    Float images on the [0, 1] scale become (image - mean) / std, with mean and std from `mean_and_std()`.
 
     Attributes:
         shape: Shape of one x.
@@ -172,7 +174,7 @@ class EvalTransform(InputTransform):
     description: str
     grey: bool = False
 
-    def forward(self, images: Images) -> Tensor:
+    def forward(self, images: ImageInput) -> Tensor:
         """Return x of all images, float32 (N, C, H, W), or of all vectors, (N, D)."""
         source = self.source(images)
         return source.load(torch.arange(len(source)))
@@ -182,7 +184,7 @@ class EvalTransform(InputTransform):
         return transforms.float_luma(values) if self.grey and values.shape[1] == 3 else values
 
     @abstractmethod
-    def source(self, images: Images) -> Source:
+    def source(self, images: ImageInput) -> Source:
         """Return the images, to be read in batches; raises UserError if they have the wrong type or shape."""
 
     @abstractmethod
@@ -198,30 +200,36 @@ class FileTransform(EvalTransform):
         self.image_settings = settings
         self.shape, self.grey = (3, settings.size, settings.size), settings.grayscale
         fits = {"crop": "its middle square", "stretch": "squeezed to a square", "pad": "on a black square"}
-        cut = "" if settings.stored == settings.size else f", of which the middle {settings.size} x {settings.size}"
+        crop_note = (
+            "" if settings.stored_side == settings.size else f", of which the middle {settings.size} x {settings.size}"
+        )
         self.description = (
             f"RGB, upright according to its EXIF data, white where it is transparent; {fits[settings.fit]}, resized "
-            f"(bilinear, with antialiasing) to {settings.stored} x {settings.stored}{cut}"
+            f"(bilinear, with antialiasing) to {settings.stored_side} x {settings.stored_side}{crop_note}"
         )
         if self.grey:
-            self.description += _LUMA
+            self.description += _LUMA_NOTE
         if settings.white is not None:
             self.description += f"; in images with more than 8 bits, 0 is black and {settings.white} is white"
 
-    def source(self, images: Images) -> Source:
+    def source(self, images: ImageInput) -> Source:
         """Return the images; uint8 arrays count as images of any size, float arrays must have the network's size."""
-        if isinstance(images, Encoded):
-            return ImageSource(images.files, self.image_settings, beyond=_warn)
-        array = parse(images, self.shape)
+        if isinstance(images, EncodedFiles):
+            return ImageSource(images.files, self.image_settings, on_bright=_warn_bright_image)
+        array = parse_images(images, self.shape)
         if isinstance(array, Tensor) and array.is_floating_point():
             mean, std = self.mean_and_std()
             return Values(array, lambda values: self._grey(values).sub(mean).div_(std))
         if isinstance(array, list) and isinstance(array[0], Path):
-            return ImageSource(array, self.image_settings, beyond=_warn)
-        side, fit, white = self.image_settings.stored, self.image_settings.fit, self.image_settings.white
-        return Pictures(len(array), lambda i: squared(as_pil(array[i]), i, side, fit, white, _warn), self._of_squares)
+            return ImageSource(array, self.image_settings, on_bright=_warn_bright_image)
+        side, fit, white = self.image_settings.stored_side, self.image_settings.fit, self.image_settings.white
+        return LazyImages(
+            len(array),
+            lambda i: square_from_pil(as_pil(array[i]), i, side, fit, white, _warn_bright_image),
+            self._normalise_squares,
+        )
 
-    def _of_squares(self, squares: Tensor) -> Tensor:
+    def _normalise_squares(self, squares: Tensor) -> Tensor:
         pixels = transforms.center_crop(squares, self.image_settings.size)
         if self.grey:
             pixels = transforms.luma(pixels).expand(-1, 3, -1, -1)
@@ -238,7 +246,7 @@ class FileTransform(EvalTransform):
         """Return the settings that evaluation depends on."""
         white = {} if self.image_settings.white is None else {"white": self.image_settings.white}
         grayscale = {"grayscale": True} if self.grey else {}
-        return self.image_settings.model_dump(include=_STORED) | grayscale | white
+        return self.image_settings.model_dump(include=_STORED_SETTINGS) | grayscale | white
 
 
 class ArrayTransform(EvalTransform):
@@ -261,38 +269,38 @@ class ArrayTransform(EvalTransform):
         self.mean, self.std = mean, std
         size = " x ".join(map(str, self.shape[1:]))
         self.description = (
-            f"images of {size}, not resized{_LUMA if grey else ''}" if white else f"values of shape {self.shape}"
+            f"images of {size}, not resized{_LUMA_NOTE if grey else ''}" if white else f"values of shape {self.shape}"
         )
 
-    def source(self, images: Images) -> Source:
+    def source(self, images: ImageInput) -> Source:
         """Return the images or vectors; raises UserError if they have another shape."""
         if self.white is None:
-            return Values(floats(images, self.shape, self.mean.dtype), self._of_values)
-        array = parse(images, self.shape)
+            return Values(as_floats(images, self.shape, self.mean.dtype), self._normalise)
+        array = parse_images(images, self.shape)
         if isinstance(array, list):
-            return Pictures(len(array), lambda i: self._pixels(array[i], i), self._of_pixels)
+            return LazyImages(len(array), lambda i: self._read_pixels(array[i], i), self._normalise_pixels)
         if array.is_floating_point():
-            return Values(array, lambda unit: self._of_values(self._grey(unit) * float(self.white or 1)))
+            return Values(array, lambda values: self._normalise(self._grey(values) * float(self.white or 1)))
         if array.shape[2:] != self.shape[1:]:
-            raise UserError(other_shape(array, self.shape))
-        return Values(array, self._of_pixels)
+            raise UserError(shape_error(array, self.shape))
+        return Values(array, self._normalise_pixels)
 
-    def _pixels(self, image: Path | Image.Image, number: int) -> NDArray[np.uint8]:
-        pixels = upright(image, number)
+    def _read_pixels(self, image: Path | Image.Image, number: int) -> NDArray[np.uint8]:
+        pixels = load_upright(image, number)
         if pixels.shape[:2] != self.shape[1:]:
-            has, wants = ("{} x {} pixels".format(*shape) for shape in (pixels.shape, self.shape[1:]))
+            image_size, x_size = ("{} x {} pixels".format(*shape) for shape in (pixels.shape, self.shape[1:]))
             name = image if isinstance(image, Path) else Path(f"image {number}")
-            raise UnreadableImageError(name, f"{has}, and the network takes {wants} (height x width)")
+            raise UnreadableImageError(name, f"{image_size}, and the network takes {x_size} (height x width)")
         return pixels
 
-    def _of_pixels(self, pixels: Tensor) -> Tensor:
+    def _normalise_pixels(self, pixels: Tensor) -> Tensor:
         """Return x of images (N, 1 or 3, H, W) uint8, equal to that of `ColoredMNIST` and `Arrays`."""
         channels = self.shape[0]
         if (self.grey or channels == 1) and pixels.shape[1] == 3:
             pixels = transforms.luma(pixels)
-        return self._of_values(pixels.expand(-1, channels, -1, -1).float().div_(255 / float(self.white or 1)))
+        return self._normalise(pixels.expand(-1, channels, -1, -1).float().div_(255 / float(self.white or 1)))
 
-    def _of_values(self, values: Tensor) -> Tensor:
+    def _normalise(self, values: Tensor) -> Tensor:
         return values.sub(self.mean).div_(self.std).float()
 
     def mean_and_std(self) -> tuple[Tensor, Tensor]:

@@ -31,8 +31,8 @@ class Folders(LabelledFiles):
         root: str = Field(min_length=1, description="Folder that contains the folders of the first level.")
         levels: list[Level] = Field(
             ["split", "label", "bias"],
-            description="Meaning of the names of each level of folders, from the outside in; without split the splits "
-            "are drawn. Files may lie in further folders below.",
+            description="Meaning of the folder names at each level, outermost first; without split the splits are "
+            "drawn. Files may also lie in deeper folders.",
         )
         bias: Biases = Field(
             [],
@@ -65,13 +65,14 @@ class Folders(LabelledFiles):
         root = Path(config.root)
         if not root.is_dir():
             raise UserError(f"{root}: there is no such folder; set data.root")
-        found = image_files(root)
-        if not found.names:
-            raise UserError(f"{root}: it contains no image file ({', '.join(suffixes())}){found.hint}; set data.root")
-        names = sorted(found.names)
-        parts = [Path(name).parts[:-1] for name in names]
+        files = image_files(root)
+        if not files.names:
+            raise UserError(f"{root}: it contains no image file ({', '.join(suffixes())}){files.hint}; set data.root")
+        names = sorted(files.names)
+        folders = [Path(name).parts[:-1] for name in names]
         columns: dict[str, Column] = {
-            level: _column(level, [_part(part, k) for part in parts]) for k, level in enumerate(config.levels)
+            level: _column(level, [_folder_name(path_folders, k) for path_folders in folders])
+            for k, level in enumerate(config.levels)
         }
         rows = Rows(
             where=f"folders {root}",
@@ -83,9 +84,9 @@ class Folders(LabelledFiles):
             columns=columns,
         )
         faults = rows.faults(config.biases)
-        shallow = [row for row, part in enumerate(parts) if len(part) < len(config.levels)]
-        faults.add(shallow, f"does not lie in {'/'.join(config.levels)}/")
-        super().__init__(rows, FileList(root, names), faults, config, [found.note] if found.note else [])
+        shallow_rows = [row for row, path_folders in enumerate(folders) if len(path_folders) < len(config.levels)]
+        faults.add(shallow_rows, f"does not lie in {'/'.join(config.levels)}/")
+        super().__init__(rows, FileList(root, names), faults, config, [files.note] if files.note else [])
 
 
 class FoundFiles(NamedTuple):
@@ -104,41 +105,41 @@ class FoundFiles(NamedTuple):
 
     @property
     def hint(self) -> str:
-        """The note as a clause of an error."""
+        """The note as a clause at the end of an error message."""
         return f"; {self.note}" if self.note else ""
 
 
 def image_files(root: Path) -> FoundFiles:
-    """Return the image files below a folder by their suffix; links are followed, hidden files are ignored.
+    """Return the files below a folder that have the suffix of an image; links are followed, hidden files are ignored.
 
     Raises UserError if a folder cannot be read.
     """
     names: list[str] = []
     ignored: Counter[str] = Counter()
-    for name in _below(root, "", frozenset()):
+    for name in _walk(root, "", frozenset()):
         file = name.rpartition("/")[2]
         if file.startswith("."):
             ignored["hidden"] += 1
         elif file.lower().endswith(suffixes()):
             names.append(name)
         else:
-            ignored[os.path.splitext(file)[1].lower() or "without suffix"] += 1  # noqa: PTH122 - a name, no path
+            ignored[os.path.splitext(file)[1].lower() or "without suffix"] += 1  # noqa: PTH122 - a name, not a path
     return FoundFiles(names, ignored)
 
 
-def _below(folder: Path, prefix: str, parents: frozenset[Path]) -> Iterator[str]:
+def _walk(folder: Path, prefix: str, parents: frozenset[Path]) -> Iterator[str]:
     """Yield the files below a folder, each with `prefix` before its name; a link to one of its `parents` is ignored."""
-    real = folder.resolve()
-    if real in parents:
+    resolved = folder.resolve()
+    if resolved in parents:
         return
-    for name, is_folder in _entries(folder):
+    for name, is_folder in _list_entries(folder):
         if not is_folder:
             yield prefix + name
         elif not name.startswith("."):
-            yield from _below(folder / name, f"{prefix}{name}/", parents | {real})
+            yield from _walk(folder / name, f"{prefix}{name}/", parents | {resolved})
 
 
-def _entries(folder: Path) -> list[tuple[str, bool]]:
+def _list_entries(folder: Path) -> list[tuple[str, bool]]:
     """Return the names in a folder, and whether each is a folder."""
     try:
         with os.scandir(folder) as entries:
@@ -157,8 +158,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     return entry.is_dir()
 
 
-def _part(parts: tuple[str, ...], level: int) -> str:
-    return parts[level] if level < len(parts) else ""
+def _folder_name(folders: tuple[str, ...], level: int) -> str:
+    return folders[level] if level < len(folders) else ""
 
 
 def _column(name: str, texts: list[str]) -> Column:

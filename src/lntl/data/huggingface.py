@@ -15,7 +15,7 @@ from lntl.data.decoding import UnreadableImageError
 from lntl.data.image_files import FileList, FileSettings, LabelledFiles
 from lntl.data.labels import Column, as_text, categories
 from lntl.data.rows import ColumnSettings, Rows
-from lntl.data.table import check_header, coded
+from lntl.data.table import arrow_categories, check_header
 from lntl.errors import UserError
 
 __all__ = ["HuggingFace"]
@@ -26,7 +26,7 @@ Part = Any  # a datasets.Dataset; the library is optional
 class HuggingFace(LabelledFiles):
     """A data set that the library `datasets` reads from disk (pip install 'lntl[huggingface]'), never from a network.
 
-    The splits of the data set are the splits; without any, or with train alone, they are drawn, as for a table.
+    The splits are those of the data set. If it has none, or only train, they are drawn as for a table.
     """
 
     class Config(FileSettings, ColumnSettings):
@@ -57,7 +57,7 @@ class HuggingFace(LabelledFiles):
         names = [name for name in (config.label, config.split, config.group_id, *biases) if name is not None]
         for part in parts.values():
             check_header(path, part.column_names, (config.image, *names))
-        with _errors(path):
+        with _user_errors(path):
             columns = {name: _column(name, parts, path, config.missing) for name in dict.fromkeys(names)}
             files = _images(config.image, parts, path)
         split = columns[config.split] if config.split is not None else _split_names(parts)
@@ -87,7 +87,7 @@ def read_images(path: Path, column: str, arrow_dir: str | None = None) -> FileLi
     parts = _read(path, arrow_dir)
     for part in parts.values():
         check_header(path, part.column_names, (column,))
-    with _errors(path):
+    with _user_errors(path):
         return _images(column, parts, path)
 
 
@@ -101,36 +101,36 @@ def _read(path: Path, arrow_dir: str | None) -> Mapping[str, Part]:
         ) from error
     if not path.exists():
         raise UserError(f"{path}: there is no such data set; set data.path")
-    with _offline(), _errors(path):
+    with _offline(), _user_errors(path):
         if _is_saved(path):
-            found = datasets.load_from_disk(str(path))
+            loaded = datasets.load_from_disk(str(path))
         elif path.is_file():
-            found = datasets.load_dataset("parquet", data_files=str(path), cache_dir=arrow_dir)
+            loaded = datasets.load_dataset("parquet", data_files=str(path), cache_dir=arrow_dir)
         else:
             kind = "parquet" if next(path.rglob("*.parquet"), None) is not None else "imagefolder"
-            found = datasets.load_dataset(kind, data_dir=str(path), cache_dir=arrow_dir)
-    return dict(found) if isinstance(found, datasets.DatasetDict) else {"train": found}
+            loaded = datasets.load_dataset(kind, data_dir=str(path), cache_dir=arrow_dir)
+    return dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
 
 
 @contextmanager
 def _offline() -> Iterator[None]:
-    """Keep the library from the network, and from drawing progress bars, within the block."""
+    """Let the library neither use the network nor draw progress bars within the block."""
     import datasets
 
-    before, bars = datasets.config.HF_HUB_OFFLINE, datasets.are_progress_bars_disabled()
+    was_offline, bars_were_disabled = datasets.config.HF_HUB_OFFLINE, datasets.are_progress_bars_disabled()
     datasets.config.HF_HUB_OFFLINE = True
     datasets.disable_progress_bars()
     try:
         yield
     finally:
-        datasets.config.HF_HUB_OFFLINE = before
-        if not bars:
+        datasets.config.HF_HUB_OFFLINE = was_offline
+        if not bars_were_disabled:
             datasets.enable_progress_bars()
 
 
 @contextmanager
-def _errors(path: Path) -> Iterator[None]:
-    """Raise UserError for what the library raises within the block."""
+def _user_errors(path: Path) -> Iterator[None]:
+    """Raise UserError instead of the exceptions that the library raises within the block."""
     from datasets.exceptions import DatasetsError
     from pyarrow import ArrowException
 
@@ -145,26 +145,26 @@ def _errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _arrow(name: str, parts: Mapping[str, Part]) -> Any:
-    """Return a column of all splits, as they lie in the mapped files."""
+def _arrow_column(name: str, parts: Mapping[str, Part]) -> Any:
+    """Return a column of all splits as one Arrow array, still memory-mapped."""
     import pyarrow as pa
 
     columns = [part.data.column(name) for part in parts.values()]
     kind = columns[0].type
-    same = [column if column.type == kind else column.cast(kind) for column in columns]
-    return pa.chunked_array([chunk for column in same for chunk in column.chunks], kind)
+    cast_columns = [column if column.type == kind else column.cast(kind) for column in columns]
+    return pa.chunked_array([chunk for column in cast_columns for chunk in column.chunks], kind)
 
 
 def _column(name: str, parts: Mapping[str, Part], path: Path, missing: Sequence[str]) -> Column:
     from pyarrow import types
 
-    column = _arrow(name, parts)
+    column = _arrow_column(name, parts)
     if types.is_nested(column.type):
         raise UserError(f"{path}: {name} holds {column.type}; a column must hold texts or numbers")
-    classes = getattr(next(iter(parts.values())).features[name], "names", None)  # of a ClassLabel
+    classes = getattr(next(iter(parts.values())).features[name], "names", None)  # names of a ClassLabel
     if classes is None:
-        return coded(name, column, missing)
-    return coded(name, column, missing, lambda code: _class_name(code, classes))
+        return arrow_categories(name, column, missing)
+    return arrow_categories(name, column, missing, lambda code: _class_name(code, classes))
 
 
 def _class_name(code: object, names: Sequence[str]) -> str:
@@ -175,7 +175,7 @@ def _class_name(code: object, names: Sequence[str]) -> str:
 
 
 def _split_names(parts: Mapping[str, Part]) -> Column | None:
-    """Return the split of each row; None if there is but one."""
+    """Return the split of each row; None if there is only one split."""
     if len(parts) == 1:
         return None
     return categories("split", list(parts), np.arange(len(parts)).repeat([len(part) for part in parts.values()]))
@@ -183,42 +183,45 @@ def _split_names(parts: Mapping[str, Part]) -> Column | None:
 
 def _row_numbers(parts: Mapping[str, Part]) -> list[str]:
     """Return the number of each row in its split, such as "17", or "17 of train" if there are several splits."""
-    of = "" if len(parts) == 1 else " of "
-    return [f"{number}{of}{name if of else ''}" for name, part in parts.items() for number in range(1, len(part) + 1)]
+    suffixes = {name: f" of {name}" if len(parts) > 1 else "" for name in parts}
+    return [f"{number}{suffixes[name]}" for name, part in parts.items() for number in range(1, len(part) + 1)]
 
 
 def _images(name: str, parts: Mapping[str, Part], path: Path) -> FileList:
     """Return the images of a column of bytes, of {bytes, path}, or of names of files in the folder."""
     from pyarrow import types
 
-    column = _arrow(name, parts)
+    column = _arrow_column(name, parts)
     if types.is_string(column.type) or types.is_large_string(column.type):
         return FileList(
             path if path.is_dir() else path.parent, [as_text(value).strip() for value in column.to_pylist()]
         )
     if types.is_struct(column.type) and {"bytes", "path"} <= {field.name for field in column.type}:
         content = [chunk.field("bytes").cast("binary") for chunk in column.chunks]  # of type null if all are missing
-        places = [chunk.field("path").cast("string") for chunk in column.chunks]
+        paths = [chunk.field("path").cast("string") for chunk in column.chunks]
         if all(chunk.null_count == len(chunk) for chunk in content):  # a folder of images
-            return FileList(Path(), [value or "" for chunk in places for value in chunk.to_pylist()])
+            return FileList(Path(), [value or "" for chunk in paths for value in chunk.to_pylist()])
     elif types.is_binary(column.type) or types.is_large_binary(column.type):
-        content, places = column.chunks, [None] * len(column.chunks)
+        content, paths = column.chunks, [None] * len(column.chunks)
     else:
         raise UserError(f"{path}: {name} holds {column.type}; it must hold images, their contents, or names of files")
-    present = chain.from_iterable(map(_present, column.chunks, content, places))
-    names = [f"row {number}" if some else "" for number, some in zip(_row_numbers(parts), present, strict=True)]
-    return FileList(Path(), names, MappedContents(content, places))
+    has_image = chain.from_iterable(map(_has_image, column.chunks, content, paths))
+    names = [
+        f"row {number}" if has_content else ""
+        for number, has_content in zip(_row_numbers(parts), has_image, strict=True)
+    ]
+    return FileList(Path(), names, MappedContents(content, paths))
 
 
-def _present(image: Any, content: Any, paths: Any | None) -> list[bool]:
-    """Return which rows of a chunk have an image: neither the row nor both its bytes and its path are missing."""
+def _has_image(image: Any, content: Any, paths: Any | None) -> list[bool]:
+    """Return a mask of the rows of a chunk that have an image: the row is valid, and has bytes or a path."""
     import pyarrow.compute as pc
 
-    some = content.is_valid()
+    has_content = content.is_valid()
     if paths is not None:
-        some = pc.or_(some, pc.greater(pc.fill_null(pc.binary_length(paths), 0), 0))
-    found: list[bool] = pc.and_(image.is_valid(), some).to_pylist()
-    return found
+        has_content = pc.or_(has_content, pc.greater(pc.fill_null(pc.binary_length(paths), 0), 0))
+    mask: list[bool] = pc.and_(image.is_valid(), has_content).to_pylist()
+    return mask
 
 
 class MappedContents(Sequence[bytes]):
@@ -226,7 +229,8 @@ class MappedContents(Sequence[bytes]):
 
     Args:
         content: Arrow arrays of bytes, one after another.
-        paths: Arrow arrays of the same lengths: the file of each row without bytes; None where every row has bytes.
+        paths: Arrow arrays of the same lengths: the file of each row without bytes. None for a chunk
+            whose rows all have bytes.
     """
 
     def __init__(self, content: Sequence[Any], paths: Sequence[Any]) -> None:
@@ -243,12 +247,12 @@ class MappedContents(Sequence[bytes]):
     def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
         if isinstance(index, slice):
             return [self[i] for i in range(len(self))[index]]
-        number = bisect_right(self._ends, index)
-        position = index - (self._ends[number - 1] if number else 0)
-        content: bytes | None = self._content[number][position].as_py()
+        chunk = bisect_right(self._ends, index)
+        position = index - (self._ends[chunk - 1] if chunk else 0)
+        content: bytes | None = self._content[chunk][position].as_py()
         if content is not None:
             return content
-        paths = self._paths[number]
+        paths = self._paths[chunk]
         path = None if paths is None else paths[position].as_py()
         if not path:
             return b""

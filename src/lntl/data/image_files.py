@@ -17,7 +17,7 @@ from lntl.data.decoding import EncodedImage, ImageFile, suffixes
 from lntl.data.eval_transform import FileTransform
 from lntl.data.image_settings import ImageSettings
 from lntl.data.images import ImageSource
-from lntl.data.rows import NAMED, Faults, LabelSettings, Rows
+from lntl.data.rows import MAX_NAMES, Faults, LabelSettings, Rows
 from lntl.data.splits import LabelledDataset, LabelledSplit
 from lntl.types import SPLITS, ImageSplit
 
@@ -27,8 +27,8 @@ class FileSettings(LabelSettings, ImageSettings):
 
     check: Literal["read", "header", "exist", "none"] = Field(
         "read",
-        description="What is checked for every image file first: that it can be decoded (read), that its header can "
-        "(header), that it exists (exist), or nothing (none).",
+        description="Check of every image file before training: `read` decodes the file, `header` reads its header, "
+        "`exist` looks whether it exists, `none` checks nothing.",
     )
 
     def without_opening_images(self) -> Self:
@@ -39,7 +39,7 @@ class FileSettings(LabelSettings, ImageSettings):
 
 
 class _Selection(Sequence[bytes]):
-    """Some of the items of a sequence, which are read on access."""
+    """Selected items of a sequence; each item is read on access."""
 
     def __init__(self, items: Sequence[bytes], index: Sequence[int]) -> None:
         self._items, self._index = items, index
@@ -60,12 +60,13 @@ class _Selection(Sequence[bytes]):
 class FileList(Sequence[ImageFile]):
     """Image files below a folder, or the contents of such files.
 
-    Paths are made on access, so that a million of them stay small. names: as the user wrote them, relative to `root`.
+    Paths are created on access, because a million Path objects take much memory. names: relative to `root`, as the user
+    wrote them.
     """
 
     def __init__(self, root: Path, names: Sequence[str], contents: Sequence[bytes] | None = None) -> None:
         self.root, self.names, self.contents = root, list(names), contents
-        self._renamed: dict[int, str] = {}  # index of a file whose name on disk is another than its name in `names`
+        self._disk_names: dict[int, str] = {}  # name on disk, by index, of files that have another name in `names`
 
     def __len__(self) -> int:
         return len(self.names)
@@ -79,14 +80,14 @@ class FileList(Sequence[ImageFile]):
             return [self[i] for i in range(len(self))[index]]
         if self.contents is not None:
             return EncodedImage(self.names[index], self.contents[index])
-        return self.root / self._renamed.get(index, self.names[index])
+        return self.root / self._disk_names.get(index, self.names[index])
 
     def take(self, keep: NDArray[np.bool_]) -> "FileList":
         """Return the files where `keep` is true."""
-        kept = np.flatnonzero(keep).tolist()
-        contents = None if self.contents is None else _Selection(self.contents, kept)
-        files = FileList(self.root, [self.names[index] for index in kept], contents)
-        files._renamed = {new: self._renamed[old] for new, old in enumerate(kept) if old in self._renamed}
+        indices = np.flatnonzero(keep).tolist()
+        contents = None if self.contents is None else _Selection(self.contents, indices)
+        files = FileList(self.root, [self.names[index] for index in indices], contents)
+        files._disk_names = {new: self._disk_names[old] for new, old in enumerate(indices) if old in self._disk_names}
         return files
 
     def find(self) -> tuple[dict[int, str], list[str]]:
@@ -99,29 +100,31 @@ class FileList(Sequence[ImageFile]):
         """
         if self.contents is not None:
             return {}, []
-        listed: dict[str, set[str]] = {}
-        near: dict[str, dict[str, list[str]]] = {}
-        missing: dict[int, str] = {}
-        count: Counter[str] = Counter()
+        files_in_folder: dict[str, set[str]] = {}
+        near_names: dict[str, dict[str, list[str]]] = {}
+        hints: dict[int, str] = {}
+        num_renamed: Counter[str] = Counter()
         for index, name in enumerate(self.names):
             folder, file = os.path.split(name)
-            if folder not in listed:
-                listed[folder] = _files_in(self.root / folder)
-            if file in listed[folder]:
+            if folder not in files_in_folder:
+                files_in_folder[folder] = _list_files(self.root / folder)
+            if file in files_in_folder[folder]:
                 continue
-            if folder not in near:
-                near[folder] = _by_near_name(listed[folder])
-            candidates = near[folder].get(_canonical(file), []) if file else []
+            if folder not in near_names:
+                near_names[folder] = _group_by_near_name(files_in_folder[folder])
+            candidates = near_names[folder].get(_to_nfc(file), []) if file else []
             if len(candidates) == 1:
-                self._renamed[index] = os.path.join(folder, candidates[0])  # noqa: PTH118 - as the names are
-                same = unicodedata.normalize("NFC", candidates[0]) == unicodedata.normalize("NFC", file)
-                count["in another Unicode form" if same else f"with the suffix {Path(candidates[0]).suffix}"] += 1
+                self._disk_names[index] = os.path.join(folder, candidates[0])  # noqa: PTH118 - a relative name, not a Path
+                same_name = unicodedata.normalize("NFC", candidates[0]) == unicodedata.normalize("NFC", file)
+                num_renamed[
+                    "in another Unicode form" if same_name else f"with the suffix {Path(candidates[0]).suffix}"
+                ] += 1
             else:
-                missing[index] = f" (it may be {' or '.join(candidates[:3])})" if candidates else ""
-        return missing, [f"{n} files were found {how}" for how, n in count.items()]
+                hints[index] = f" (it may be {' or '.join(candidates[:3])})" if candidates else ""
+        return hints, [f"{n} files were found {description}" for description, n in num_renamed.items()]
 
 
-def _files_in(folder: Path) -> set[str]:
+def _list_files(folder: Path) -> set[str]:
     try:
         with os.scandir(folder) as entries:
             return {entry.name for entry in entries if entry.is_file()}
@@ -129,17 +132,17 @@ def _files_in(folder: Path) -> set[str]:
         return set()
 
 
-def _canonical(name: str) -> str:
+def _to_nfc(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _by_near_name(files: set[str]) -> dict[str, list[str]]:
-    """Return the files by their names in Unicode form NFC, and image files also by these names without suffix."""
+def _group_by_near_name(files: set[str]) -> dict[str, list[str]]:
+    """Return the files grouped by name in Unicode form NFC; image files are also in a group by name without suffix."""
     near: dict[str, list[str]] = {}
     for file in sorted(files):
-        near.setdefault(_canonical(file), []).append(file)
+        near.setdefault(_to_nfc(file), []).append(file)
         if file.lower().endswith(suffixes()):
-            near.setdefault(_canonical(os.path.splitext(file)[0]), []).append(file)  # noqa: PTH122 - a name, no path
+            near.setdefault(_to_nfc(os.path.splitext(file)[0]), []).append(file)  # noqa: PTH122 - a name, not a path
     return near
 
 
@@ -183,16 +186,16 @@ class LabelledFiles(LabelledDataset):
             settings: Settings of labels and images.
             notes: Sentences to add to `source`.
         """
-        source, found = _checked(files, faults, settings)
-        keep = faults.settle(settings.on_error)
+        source, name_notes = _check_files(files, faults, settings)
+        keep = faults.valid_rows_or_raise(settings.on_error)
         if not keep.all():
             rows, files = rows.take(keep), files.take(keep)
-            source = _taken(source, files, keep)
+            source = _select_images(source, files, keep)
         if settings.bias_from_images:
-            source.choose_white(_given_train(rows))
+            source.choose_white(_train_rows(rows))
         labels = self._label(rows, settings.biases, source.in_color(), source.shape, settings, faults)
-        bright = source.choose_white(labels["train"].row.tolist())
-        self._note([*notes, *found, *_depth_notes(source, files, bright)])
+        clipped_images = source.choose_white(labels["train"].row.tolist())
+        self._note([*notes, *name_notes, *_depth_notes(source, files, clipped_images)])
         self.splits = {name: FileSplit(**vars(split), source=source) for name, split in labels.items()}
         self.transform = FileTransform(source.settings)
         self._names = files.names
@@ -203,22 +206,22 @@ class LabelledFiles(LabelledDataset):
         return os.path.join(self._root, self._names[row])  # noqa: PTH118 - a Path is slow for a million rows
 
 
-def _given_train(rows: Rows) -> list[int]:
+def _train_rows(rows: Rows) -> list[int]:
     """Return the training rows according to the split column; all rows if the splits are drawn."""
-    index = rows.given_splits()
+    index = rows.column_splits()
     train: list[int] = np.flatnonzero(index == SPLITS.index("train")).tolist() if index is not None else []
     return train or list(range(len(rows.label.code)))
 
 
-def _taken(source: ImageSource, files: FileList, keep: NDArray[np.bool_]) -> ImageSource:
+def _select_images(source: ImageSource, files: FileList, keep: NDArray[np.bool_]) -> ImageSource:
     """Return the images of the files where `keep` is true, with their highest values so far."""
-    taken = ImageSource(files, source.settings)
+    selected = ImageSource(files, source.settings)
     new_index = np.cumsum(keep) - 1
-    taken.highest = {int(new_index[old]): high for old, high in source.highest.items() if keep[old]}
-    return taken
+    selected.highest = {int(new_index[old]): value for old, value in source.highest.items() if keep[old]}
+    return selected
 
 
-def _depth_notes(source: ImageSource, files: FileList, bright: list[int]) -> list[str]:
+def _depth_notes(source: ImageSource, files: FileList, clipped_images: list[int]) -> list[str]:
     """Return notes about the white value of images with more than 8 bits."""
     white = source.settings.white
     if white is None:
@@ -226,27 +229,28 @@ def _depth_notes(source: ImageSource, files: FileList, bright: list[int]) -> lis
     notes = [
         f"images with more than 8 bits: values from 0 to {white} become black to white (set data.white to change this)"
     ]
-    if bright:
-        names = ", ".join(str(files[index]) for index in bright[:NAMED])
-        more = ", ..." if len(bright) > NAMED else ""
-        notes.append(f"{len(bright)} images are brighter than {white} and are clipped: {names}{more}")
+    if clipped_images:
+        names = ", ".join(str(files[index]) for index in clipped_images[:MAX_NAMES])
+        more = ", ..." if len(clipped_images) > MAX_NAMES else ""
+        notes.append(f"{len(clipped_images)} images are brighter than {white} and are clipped: {names}{more}")
     return notes
 
 
-def _checked(files: FileList, faults: Faults, settings: FileSettings) -> tuple[ImageSource, list[str]]:
+def _check_files(files: FileList, faults: Faults, settings: FileSettings) -> tuple[ImageSource, list[str]]:
     """Return the images and notes about their names; adds missing and unreadable images to `faults`."""
-    present = np.array([bool(name) for name in files.names], dtype=np.bool_)
-    faults.add(np.flatnonzero(~present).tolist(), "image is empty")
+    is_present = np.array([bool(name) for name in files.names], dtype=np.bool_)
+    faults.add(np.flatnonzero(~is_present).tolist(), "image is empty")
     notes: list[str] = []
     if settings.check != "none":
         missing, notes = files.find()
-        missing = {row: hint for row, hint in missing.items() if present[row]}
-        present[[*missing]] = False
+        missing = {row: hint for row, hint in missing.items() if is_present[row]}
+        is_present[[*missing]] = False
         faults.add(missing, "missing file", lambda row: f" {files[row]}{missing[row]}")
     source = ImageSource(files, settings)
     if settings.check in ("read", "header"):
-        rows = np.flatnonzero(present)
+        rows = np.flatnonzero(is_present)
         for row, reason in source.check(rows.tolist(), full=settings.check == "read"):
-            name = "" if files.contents else f" {files[row]}"  # contents have no file name, only the name of their row
+            # Contents have no file name; the message has the name of their row.
+            name = "" if files.contents else f" {files[row]}"
             faults.add([row], "unreadable image", lambda _, detail=f"{name}: {reason}": detail)  # type: ignore[misc]
     return source, notes

@@ -8,30 +8,34 @@ from pydantic import BeforeValidator, Field, PositiveFloat
 from lntl.plugins import Settings
 
 Fit = Literal["crop", "stretch", "pad"]
-# Side of the stored square in units of `size`, so that a crop can move: 256 for 224 pixels. Source: torchvision's
+# Ratio of the side of the stored square to `size`, which leaves room for crops: 256 to 224. Source: torchvision's
 # reference training of ImageNet models.
-ROOM = 8 / 7
+STORED_TO_SIZE = 8 / 7
 
 
 class Normalise(Settings):
     """Mean and standard deviation of red, green and blue, on the [0, 1] scale."""
 
-    mean: list[float] = Field(min_length=3, max_length=3, description="Subtracted from each channel.")
-    std: list[PositiveFloat] = Field(min_length=3, max_length=3, description="Divides each channel.")
+    mean: list[float] = Field(min_length=3, max_length=3, description="Means that are subtracted from the channels.")
+    std: list[PositiveFloat] = Field(
+        min_length=3, max_length=3, description="Standard deviations by which the channels are divided."
+    )
 
 
 # Source: the statistics that torchvision's pretrained models expect.
 IMAGENET = Normalise(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
 
 
-def _by_name(value: Any) -> Any:
+def _replace_name(value: Any) -> Any:
     if isinstance(value, str) and value != "imagenet":
         raise ValueError("imagenet, or {mean: [r, g, b], std: [r, g, b]}")
     return IMAGENET if value == "imagenet" else value
 
 
 # A name is replaced before validation: for a union, pydantic reports one error for each member.
-Normalisation = Annotated[Normalise, BeforeValidator(_by_name, json_schema_input_type=Literal["imagenet"] | Normalise)]
+Normalisation = Annotated[
+    Normalise, BeforeValidator(_replace_name, json_schema_input_type=Literal["imagenet"] | Normalise)
+]
 
 
 RandomColors = Annotated[
@@ -51,12 +55,12 @@ class ImageSettings(Settings):
     size: int = Field(64, ge=1, le=4096, description="Side of the square that the network sees, in pixels.")
     fit: Fit = Field(
         "crop",
-        description="How a picture becomes a square: `crop` takes the middle, `stretch` resizes both sides, `pad` "
+        description="How an image becomes a square: `crop` takes the middle, `stretch` resizes both sides, `pad` "
         "adds black borders.",
     )
     crop: Literal["none", "shift", "resized"] = Field(
         "none",
-        description="Random crop in training: `shift` takes a window of `size` from a picture of 8/7 its side, "
+        description="Random crop in training: `shift` takes a window of `size` from an image of 8/7 its side, "
         "`resized` resizes a part of random area and shape to `size`; evaluation takes the middle window.",
     )
     crop_scale: float = Field(
@@ -75,7 +79,7 @@ class ImageSettings(Settings):
         IMAGENET, description="`imagenet`, or {mean: [r, g, b], std: [r, g, b]} on the [0, 1] scale."
     )
     grayscale: bool = Field(
-        False, description="Whether training and evaluation use grey images: the luma in all three channels."
+        False, description="Use grey images in training and evaluation: the luma in all three channels."
     )
     white: int | None = Field(
         None,
@@ -97,6 +101,6 @@ class ImageSettings(Settings):
     )
 
     @property
-    def stored(self) -> int:
+    def stored_side(self) -> int:
         """Side of the square that is decoded and cached, in pixels: `size`, or larger if training crops images."""
-        return self.size if self.crop == "none" else math.ceil(self.size * ROOM)
+        return self.size if self.crop == "none" else math.ceil(self.size * STORED_TO_SIZE)

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from lntl.data import cache, transforms
 from lntl.data.decoding import (
-    Beyond,
+    BrightCallback,
     EncodedImage,
     ImageFile,
     UnreadableImageError,
-    bits_over_8,
     check_header,
+    has_more_than_8_bits,
     highest_value,
 )
 from lntl.data.image_settings import ImageSettings, Normalise
@@ -26,10 +26,10 @@ from lntl.seeding import derive, uniforms
 
 __all__ = ["ImageSettings", "ImageSource", "Normalise"]
 
-CHECKED = 64  # images that a thread checks at a time
-SAMPLE = 64  # number of training images whose headers show whether images have more than 8 bits
-BITS = (8, 10, 12, 14, 16)  # depths of cameras and scanners
-_NEVER_DEEP = (".jpg", ".jpeg", ".jfif", ".jpe", ".gif", ".bmp", ".webp")  # formats with at most 8 bits
+IMAGES_PER_CHECK = 64  # images that a thread checks at a time
+HEADER_SAMPLE = 64  # number of training images whose headers show whether images have more than 8 bits
+BIT_DEPTHS = (8, 10, 12, 14, 16)  # of cameras and scanners
+_EIGHT_BIT_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".jpe", ".gif", ".bmp", ".webp")  # formats with at most 8 bits
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -40,13 +40,15 @@ class ImageSource:
     Args:
         paths: The files.
         settings: How the images are read.
-        beyond: Function called with a file that is brighter than `settings.white`, and its highest value.
+        on_bright: Function called with a file that is brighter than `settings.white`, and its highest value.
     """
 
-    def __init__(self, paths: Sequence[ImageFile], settings: ImageSettings, beyond: Beyond | None = None) -> None:
+    def __init__(
+        self, paths: Sequence[ImageFile], settings: ImageSettings, on_bright: BrightCallback | None = None
+    ) -> None:
         self.paths, self.settings = paths, settings
-        self.highest: dict[int, int] = {}  # highest values of images with more than 8 bits, as far as known, by index
-        self._store = cache.CACHES[settings.cache](paths, settings, beyond)
+        self.highest: dict[int, int] = {}  # known highest values of images with more than 8 bits, by index
+        self._store = cache.CACHES[settings.cache](paths, settings, on_bright)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -72,23 +74,23 @@ class ImageSource:
         def examine(index: int) -> None:
             if not full:
                 check_header(self.paths[index])
-            elif (high := _highest(self.paths[index])) is not None:
-                self.highest[index] = high  # decoded once `white` is known
+            elif (value := _highest_value(self.paths[index])) is not None:
+                self.highest[index] = value  # decoded later, when `white` is known
             else:
                 self._store(index)
 
         indices = range(len(self)) if indices is None else indices
 
         def faults(part: Sequence[int]) -> list[tuple[int, str]]:
-            found = []
+            unreadable = []
             for index in part:
                 try:
                     examine(index)
                 except UnreadableImageError as error:
-                    found.append((index, error.reason))
-            return found
+                    unreadable.append((index, error.reason))
+            return unreadable
 
-        parts = (indices[start : start + CHECKED] for start in range(0, len(indices), CHECKED))
+        parts = (indices[start : start + IMAGES_PER_CHECK] for start in range(0, len(indices), IMAGES_PER_CHECK))
         return [*chain.from_iterable(self._map(faults, parts))]
 
     def choose_white(self, train: Sequence[int]) -> list[int]:
@@ -106,16 +108,16 @@ class ImageSource:
         white = self.settings.white
         if white is None:
             if not self.highest:
-                sample = train[:: max(1, len(train) // SAMPLE)]
-                if any(_highest(self.paths[index], header=True) is not None for index in sample):
-                    self.highest = {i: high for i in train if (high := _highest(self.paths[i])) is not None}
+                sample = train[:: max(1, len(train) // HEADER_SAMPLE)]
+                if any(_highest_value(self.paths[index], header=True) is not None for index in sample):
+                    self.highest = {i: value for i in train if (value := _highest_value(self.paths[i])) is not None}
             highest = [self.highest[index] for index in train if index in self.highest]
             if not highest:
                 return []
-            white = next(2**bits - 1 for bits in BITS if max(highest) < 2**bits)
+            white = next(2**bits - 1 for bits in BIT_DEPTHS if max(highest) < 2**bits)
             self.settings = self.settings.model_copy(update={"white": white})
             self._store.white = white
-        return sorted(index for index, high in self.highest.items() if high > white)
+        return sorted(index for index, value in self.highest.items() if value > white)
 
     def file_sizes(self) -> Tensor:
         """Return the size of each file in bytes, float64 (n,)."""
@@ -130,18 +132,18 @@ class ImageSource:
         indices, out = index.cpu(), transforms.empty_images(len(index), self.settings.size, np.float32)
 
         def fill(part: slice) -> None:
-            stored = self._stored(indices[part])
+            squares = self._load_squares(indices[part])
             if seed is None:
-                pixels = transforms.center_crop(stored, self.settings.size)
+                pixels = transforms.center_crop(squares, self.settings.size)
             else:
-                pixels = transforms.augment(stored, indices[part], seed, self.settings)
+                pixels = transforms.augment(squares, indices[part], seed, self.settings)
             transforms.normalise(pixels, self.settings, out[part])
             if seed is not None and self.settings.random_colors:
                 numbers = uniforms(derive(seed, "random colors"), indices[part], transforms.RANDOM_COLORS)
                 x = out[part].permute(0, 3, 1, 2)
                 x.copy_(transforms.random_colors(x, self.settings.random_colors, numbers))
 
-        self._in_parts(fill, len(index))
+        self._fill_in_parts(fill, len(index))
         return out.permute(0, 3, 1, 2)
 
     def in_color(self) -> "ImageSource":
@@ -155,22 +157,24 @@ class ImageSource:
         indices, out = index.cpu(), transforms.empty_images(len(index), self.settings.size, np.uint8)
 
         def fill(part: slice) -> None:
-            out[part] = transforms.center_crop(self._stored(indices[part]), self.settings.size).permute(0, 2, 3, 1)
+            out[part] = transforms.center_crop(self._load_squares(indices[part]), self.settings.size).permute(
+                0, 2, 3, 1
+            )
 
-        self._in_parts(fill, len(index))
+        self._fill_in_parts(fill, len(index))
         return out.permute(0, 3, 1, 2)
 
-    def _stored(self, index: Tensor) -> Tensor:
+    def _load_squares(self, index: Tensor) -> Tensor:
         """Return the stored squares (N, 3, S, S) uint8, channels last in memory, grey if `settings.grayscale`."""
-        squares = transforms.empty_images(len(index), self.settings.stored, np.uint8)
+        squares = transforms.empty_images(len(index), self.settings.stored_side, np.uint8)
         for square, position in zip(squares.numpy(), index.tolist(), strict=True):
             square[...] = self._store(position)
         if self.settings.grayscale:
             squares.copy_(transforms.luma(squares.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
         return squares.permute(0, 3, 1, 2)
 
-    def _in_parts(self, fill: Callable[[slice], None], n: int) -> None:
-        """Call fill on all of range(n), in parts that the threads share."""
+    def _fill_in_parts(self, fill: Callable[[slice], None], n: int) -> None:
+        """Call `fill` for slices that together cover range(n); the threads share the slices."""
         size = -(-n // (2 * self.workers)) if self.workers else n
         parts = (slice(start, min(start + size, n)) for start in range(0, n, max(1, size)))
         deque(self._map(fill, parts), maxlen=0)
@@ -183,10 +187,10 @@ class ImageSource:
         return ThreadPoolExecutor(self.workers, thread_name_prefix="images")
 
 
-def _highest(path: ImageFile, header: bool = False) -> int | None:
+def _highest_value(path: ImageFile, header: bool = False) -> int | None:
     """Return the highest value of an image with more than 8 bits (with `header`: 0), None for other images."""
-    if not isinstance(path, EncodedImage) and path.name.lower().endswith(_NEVER_DEEP):
+    if not isinstance(path, EncodedImage) and path.name.lower().endswith(_EIGHT_BIT_SUFFIXES):
         return None
     if header:
-        return 0 if bits_over_8(path) else None
+        return 0 if has_more_than_8_bits(path) else None
     return highest_value(path)

@@ -20,11 +20,11 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 MAX_VALUES = 1000  # largest number of values of one bias; each is an output of h
-MAX_NAMED = 8  # largest number of biases in the name of a combination; combinations of more biases are numbered
+MAX_NAMED_BIASES = 8  # largest number of biases in the name of a combination; combinations of more biases are numbered
 MISSING = ("NA", "NaN", "nan")  # default texts that, like an empty text, mean a missing value
 _DIGITS = 17  # enough to print any two different float64 differently
 _ZERO_WIDTH = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"))
-_NAMED = 3  # largest number of names in a note
+_MAX_NAMES = 3  # largest number of names in a note
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Column:
         values: Names of the values, in order.
         code: Index into `values` of each row, (n,) int64, IGNORE if missing.
         rank: For numbers in bins, the share of the known rows with a smaller number, (n,) in [0, 1], 0 if missing.
-        missing: Texts that occur and count as missing, such as "NA"; without the empty text.
+        missing: Texts in the column that count as missing, such as "NA"; the empty text is not listed.
         notes: Sentences about merged spellings, and about values that differ only in case.
     """
 
@@ -62,15 +62,15 @@ class Column:
 
     def numbers(self) -> tuple[Floats, NDArray[np.bool_]]:
         """Return the column as numbers (n,), NaN if missing, and a mask (n,) of values that are not finite numbers."""
-        of_value = np.array([*map(as_number, self.values), np.nan])
-        number = of_value[np.where(self.code == IGNORE, -1, self.code)]
+        number_of_value = np.array([*map(as_number, self.values), np.nan])
+        number = number_of_value[np.where(self.code == IGNORE, -1, self.code)]
         return number, np.isnan(number) & (self.code != IGNORE)
 
     def missing_hint(self) -> str:
         """Return a clause about the texts that count as missing and the setting for them; empty if none occurs."""
         if not self.missing:
             return ""
-        texts = ", ".join(map(repr, self.missing[:_NAMED]))
+        texts = ", ".join(map(repr, self.missing[:_MAX_NAMES]))
         counts = "counts" if len(self.missing) == 1 else "count"
         return f" ({texts} {counts} as missing; see data.missing)"
 
@@ -102,61 +102,72 @@ def categories(name: str, texts: Sequence[str], code: Ints, missing: Sequence[st
     or in zero-width characters are one value. Values are sorted as numbers if all are numbers, otherwise as texts.
     """
     stripped = [text.strip() for text in texts]
-    used = {text for text in stripped if text and text not in missing}
-    merged = _merged(used)
-    values = {merged.get(text, text) for text in used} - {""}
+    nonmissing = {text for text in stripped if text and text not in missing}
+    common_spelling = _common_spellings(nonmissing)
+    values = {common_spelling.get(text, text) for text in nonmissing} - {""}
     numbers = {text: as_number(text) for text in values}
-    numeric = not any(np.isnan(number) for number in numbers.values())
-    ordered = sorted(values, key=lambda text: (numbers[text] if numeric else 0.0, text))
-    code_of = {text: number for number, text in enumerate(ordered)}
+    is_numeric = not any(np.isnan(number) for number in numbers.values())
+    ordered_values = sorted(values, key=lambda text: (numbers[text] if is_numeric else 0.0, text))
+    code_of = {text: number for number, text in enumerate(ordered_values)}
     new_code = np.array(
-        [*(code_of.get(merged.get(text, text), IGNORE) if text in used else IGNORE for text in stripped), IGNORE],
+        [
+            *(
+                code_of.get(common_spelling.get(text, text), IGNORE) if text in nonmissing else IGNORE
+                for text in stripped
+            ),
+            IGNORE,
+        ],
         dtype=np.int64,
     )
     return Column(
         name,
-        tuple(ordered),
+        tuple(ordered_values),
         new_code[np.where(code == IGNORE, -1, code)],
         missing=tuple(sorted({text for text in stripped if text in missing and text})),
-        notes=tuple(_spelling_notes(name, merged, ordered)),
+        notes=tuple(_spelling_notes(name, common_spelling, ordered_values)),
     )
 
 
-def _merged(texts: set[str]) -> dict[str, str]:
+def _common_spellings(texts: set[str]) -> dict[str, str]:
     """Return the common spelling, in Unicode form NFC, of each text that has another spelling among the texts."""
     spellings: dict[str, list[str]] = defaultdict(list)
     for text in texts:
-        spellings[text if text.isascii() else plain(text)].append(text)
-    return {text: common for common, several in spellings.items() if len(several) > 1 or not common for text in several}
+        spellings[text if text.isascii() else normalise_spelling(text)].append(text)
+    return {
+        text: common
+        for common, texts_of_value in spellings.items()
+        if len(texts_of_value) > 1 or not common
+        for text in texts_of_value
+    }
 
 
-def plain(text: str) -> str:
+def normalise_spelling(text: str) -> str:
     """Return a text in Unicode form NFC, without zero-width characters."""
     return unicodedata.normalize("NFC", text.translate(_ZERO_WIDTH)).strip()
 
 
-def _spelling_notes(name: str, merged: dict[str, str], values: Sequence[str]) -> Iterable[str]:
-    if merged:
-        names = ", ".join(repr(text) for text in sorted({*merged.values()})[:_NAMED])
+def _spelling_notes(name: str, common_spelling: dict[str, str], values: Sequence[str]) -> Iterable[str]:
+    if common_spelling:
+        names = ", ".join(repr(text) for text in sorted({*common_spelling.values()})[:_MAX_NAMES])
         yield f"{name}: spellings of {names} that differ only in Unicode form or invisible characters are one value"
-    folded: dict[str, list[str]] = defaultdict(list)
+    by_casefold: dict[str, list[str]] = defaultdict(list)
     for value in values:
-        folded[value.casefold()].append(value)
-    for several in [several for several in folded.values() if len(several) > 1][:_NAMED]:
-        yield f"{name}: {' and '.join(map(repr, several))} differ only in case and are two values"
+        by_casefold[value.casefold()].append(value)
+    for values_of_name in [group for group in by_casefold.values() if len(group) > 1][:_MAX_NAMES]:
+        yield f"{name}: {' and '.join(map(repr, values_of_name))} differ only in case and are two values"
 
 
 def check_spelling(column: Column) -> None:
     """Raise UserError if all values are numbers and one number has two spellings, such as 1 and 01."""
     if any(np.isnan(as_number(value)) for value in column.values):
         return
-    spelt: dict[Decimal, str] = {}
+    first_spelling: dict[Decimal, str] = {}
     for value in column.values:
-        if (other := spelt.setdefault(Decimal(value), value)) != value:
-            raise UserError(f"{column.name}: {other!r} and {value!r} are one number in two spellings; choose one")
+        if (first := first_spelling.setdefault(Decimal(value), value)) != value:
+            raise UserError(f"{column.name}: {first!r} and {value!r} are one number in two spellings; choose one")
 
 
-def binned(name: str, number: Floats, bins: int | None = None, edges: Sequence[float] | None = None) -> Column:
+def bin_numbers(name: str, number: Floats, bins: int | None = None, edges: Sequence[float] | None = None) -> Column:
     """Return numbers (n,), NaN if missing, in `bins` bins of equal counts (quantiles), or in bins between `edges`.
 
     A bin includes its lower edge. Equal numbers share a bin, so that there may be fewer than `bins` bins.
@@ -176,22 +187,22 @@ def _quantiles(number: Floats, bins: int) -> list[float]:
 
     If the smallest number fills more than one bin, the second bin begins at the next larger number.
     """
-    above = number[number > number.min()]
+    larger_numbers = number[number > number.min()]
     cuts = np.quantile(number, np.linspace(0, 1, bins + 1)[1:-1])
-    return np.unique(cuts.clip(above.min())).tolist() if len(above) else []
+    return np.unique(cuts.clip(larger_numbers.min())).tolist() if len(larger_numbers) else []
 
 
 def _bin_names(name: str, edges: Sequence[float]) -> tuple[str, ...]:
     texts = _distinct_texts(edges)
-    between = [f"{name} {low} to {high}" for low, high in pairwise(texts)]
-    return (f"{name} below {texts[0]}", *between, f"{name} from {texts[-1]}")
+    middle_names = [f"{name} {low} to {high}" for low, high in pairwise(texts)]
+    return (f"{name} below {texts[0]}", *middle_names, f"{name} from {texts[-1]}")
 
 
 def _distinct_texts(edges: Sequence[float]) -> list[str]:
-    """Return different numbers as different texts, with four digits or as many more as they need."""
-    whole = len(f"{max(map(abs, edges)):.0f}")
-    least = whole if 4 < whole < _DIGITS else 4
-    candidates = ([f"{edge:.{digits}g}" for edge in edges] for digits in range(least, _DIGITS + 1))
+    """Return different numbers as different texts, with four digits, or more if they need more."""
+    integer_digits = len(f"{max(map(abs, edges)):.0f}")
+    min_digits = integer_digits if 4 < integer_digits < _DIGITS else 4
+    candidates = ([f"{edge:.{digits}g}" for edge in edges] for digits in range(min_digits, _DIGITS + 1))
     return next(texts for texts in candidates if len(set(texts)) == len(edges))
 
 
@@ -235,9 +246,9 @@ def combine(columns: Sequence[Column]) -> JointBias:
         raise UserError(f"no row has a value of each of {', '.join(column.name for column in columns)}")
     value = np.full(len(codes), IGNORE, dtype=np.int64)
     value[known], joint = _combinations(codes[known])
-    names_of = _value_names(columns)
-    names = tuple(", ".join(names_of[b][v] for b, v in enumerate(values)) for values in joint.tolist())
-    if len(columns) > MAX_NAMED:
+    value_names = _value_names(columns)
+    names = tuple(", ".join(value_names[b][v] for b, v in enumerate(values)) for values in joint.tolist())
+    if len(columns) > MAX_NAMED_BIASES:
         names = tuple(f"combination {number}" for number in range(1, len(names) + 1))
     specs = [BiasSpec(c.name, c.values, tuple(v)) for c, v in zip(columns, joint.T.tolist(), strict=True)]
     ranks = [column.rank for column in columns if column.rank is not None]
@@ -270,8 +281,8 @@ def _check_num_values(column: Column) -> None:
     if len(column.values) < 2:
         only = f"only the value {column.values[0]!r}" if column.values else "no value at all"
         raise UserError(
-            f"bias {column.name}: it has {only}{column.missing_hint()}, so there is nothing to unlearn; name another "
-            "column, or none with data.bias: []"
+            f"bias {column.name}: it has {only}{column.missing_hint()}, so there is nothing to unlearn; choose another "
+            "column, or set data.bias: [] to train without bias labels"
         )
     if len(column.values) > MAX_VALUES:
         raise UserError(
@@ -281,13 +292,13 @@ def _check_num_values(column: Column) -> None:
 
 
 def _value_names(columns: Sequence[Column]) -> list[list[str]]:
-    """Return the names of the values of each bias, with the name of the bias in front if names are not unique."""
+    """Return the names of the values of each bias, with the name of the bias before each if names are not unique."""
     values = list(chain.from_iterable(column.values for column in columns))
-    distinct = len(set(values)) == len(values)
-    return [[value if distinct else f"{column.name} {value}" for value in column.values] for column in columns]
+    is_unique = len(set(values)) == len(values)
+    return [[value if is_unique else f"{column.name} {value}" for value in column.values] for column in columns]
 
 
-def features(label: Tensor, num_values: Sequence[int], rank: Tensor) -> Tensor:
+def bias_features(label: Tensor, num_values: Sequence[int], rank: Tensor) -> Tensor:
     """Return the bias as numbers in [0, 1]: one-hot values, zeros if missing, then ranks.
 
     Args:
@@ -299,24 +310,24 @@ def features(label: Tensor, num_values: Sequence[int], rank: Tensor) -> Tensor:
         float32 (N, sum(num_values) + C).
     """
     columns = label[:, None] if label.dim() == 1 else label
-    hot = [
+    one_hot_values = [
         one_hot(torch.where(column == IGNORE, size, column), size + 1)[:, :size]
         for column, size in zip(columns.unbind(dim=1), num_values, strict=True)
     ]
-    return torch.cat([*(values.float() for values in hot), rank], dim=1)
+    return torch.cat([*(values.float() for values in one_hot_values), rank], dim=1)
 
 
-def aligned(y: Tensor, value: Tensor, num_classes: int, num_bias_values: int) -> tuple[int, ...]:
+def find_aligned_values(y: Tensor, value: Tensor, num_classes: int, num_bias_values: int) -> tuple[int, ...]:
     """Return the typical bias value of each class: the value b with the largest p(b | y) - p(b).
 
-    Return () if, for any class, this difference is not positive or at most half of its rows have the value.
+    Return () unless, for every class, this difference is positive and more than half of its rows have the value.
     """
     known = value != IGNORE
     group = y[known] * num_bias_values + value[known]
     count = torch.bincount(group, minlength=num_classes * num_bias_values).view(num_classes, num_bias_values).double()
-    within = count / count.sum(dim=1, keepdim=True).clamp(min=1)
-    excess = within - count.sum(dim=0) / count.sum().clamp(min=1)
-    best = excess.argmax(dim=1)
+    share_in_class = count / count.sum(dim=1, keepdim=True).clamp(min=1)
+    excess_share = share_in_class - count.sum(dim=0) / count.sum().clamp(min=1)
+    best_value = excess_share.argmax(dim=1)
     classes = torch.arange(num_classes)
-    clear = (within[classes, best] > 0.5) & (excess[classes, best] > 1e-9)
-    return tuple(best.tolist()) if bool(clear.all()) else ()
+    is_clear = (share_in_class[classes, best_value] > 0.5) & (excess_share[classes, best_value] > 1e-9)
+    return tuple(best_value.tolist()) if bool(is_clear.all()) else ()

@@ -39,7 +39,8 @@ MEANS = {
     "crimson": (0.83366, 0.20241, 0.26694),
 }
 COLORS = len(MEANS)
-STD = (0.05, 0.02, 0.01, 0.005, 0.002)  # std of the noise by severity 1 to 5; source: data/colored_mnist_protocol.py
+# Standard deviation of the noise of severity 1 to 5. Source: data/colored_mnist_protocol.py.
+STDS = (0.05, 0.02, 0.01, 0.005, 0.002)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,7 @@ class TintedDigits(DigitSplit):
 
     gray: Tensor
     color: Tensor
-    bias: Tensor  # (n,) int64, the index of the mean that the color comes from
+    bias: Tensor  # (n,) int64, index of the mean color
 
     def pixels(self, index: Tensor) -> Tensor:
         """Return the images at `index` as uint8 (N, 3, 28, 28)."""
@@ -77,16 +78,16 @@ class TintedDigits(DigitSplit):
         return replace(self, color=mean.expand_as(self.color), bias=bias, group=self.y * COLORS + bias)
 
 
-def assign_colors(y: Tensor, aligned: float) -> Tensor:
+def assign_colors(y: Tensor, aligned_share: float) -> Tensor:
     """Return a color for each image, (n,) int64, by its position among the images of its class.
 
-    A share `aligned` of the images of a class gets the color of the class; the other nine colors share the rest
+    A share `aligned_share` of the images of a class gets the color of the class; the other nine colors share the rest
     equally. Colors are assigned in the order of the images: first color 0, then color 1 and so on. Source:
     alinlab/LfF, make_dataset.py.
     """
     color = torch.empty_like(y)
-    shares = np.full((COLORS, COLORS), (1 - aligned) / (COLORS - 1))
-    np.fill_diagonal(shares, aligned)
+    shares = np.full((COLORS, COLORS), (1 - aligned_share) / (COLORS - 1))
+    np.fill_diagonal(shares, aligned_share)
     for label in range(COLORS):
         rows = (y == label).nonzero()[:, 0]
         ends = (len(rows) * np.cumsum(shares[label])).round()
@@ -96,8 +97,8 @@ def assign_colors(y: Tensor, aligned: float) -> Tensor:
 
 
 def draw_noise(color: Tensor, severity: int, seed: int) -> Tensor:
-    """Return the colors (n, 3) float32 of images: clamp(mean + N(0, std^2), 0, 1), image i a function of (seed, i)."""
-    noise = np.random.Generator(np.random.Philox(seed)).normal(size=(len(color), 3)) * STD[severity - 1]
+    """Return colors, float32 (n, 3): clamp(mean + N(0, std^2), 0, 1); noise i depends only on (seed, i)."""
+    noise = np.random.Generator(np.random.Philox(seed)).normal(size=(len(color), 3)) * STDS[severity - 1]
     return (
         (torch.tensor(list(MEANS.values()), dtype=torch.float64)[color] + torch.from_numpy(noise)).clamp(0, 1).float()
     )
@@ -120,16 +121,19 @@ class LfFColoredMNIST(Dataset):
             ge=0,
             lt=1,
             description="Share of the training images of a class that do not have the color of the class; published "
-            "are 0.05, 0.02, 0.01 and 0.005.",
+            "values are 0.05, 0.02, 0.01 and 0.005.",
         )
         severity: int = Field(
-            4, ge=1, le=5, description="Noise of the color, from 1 (deviation 0.05) to 5 (0.002); published is 4."
+            4,
+            ge=1,
+            le=5,
+            description="Noise of the color, from 1 (standard deviation 0.05) to 5 (0.002); published: 4.",
         )
 
     def __init__(self, config: "LfFColoredMNIST.Config") -> None:
-        parts, self.val_note = read_splits(config)
+        digits_by_split, self.val_note = read_splits(config)
         splits = {}
-        for name, digits in parts.items():
+        for name, digits in digits_by_split.items():
             bias = assign_colors(digits.y, 1 - config.conflicting_share if digits.biased else 1 / COLORS)
             split = TintedDigits(
                 y=digits.y,

@@ -1,4 +1,4 @@
-"""Batches of a split, made on its device, or ahead of time by a thread if the split has workers."""
+"""Batches of a split, made on its device; if the split has workers, a thread makes them in advance."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -11,13 +11,13 @@ from torch import Tensor
 from lntl.seeding import derive, draw_with_replacement, permutation
 from lntl.types import Batch, Split
 
-AHEAD = 2  # number of batches that are made while one is trained on
+MAX_AHEAD = 2  # number of batches that are made in advance
 P = TypeVar("P")
 T = TypeVar("T")
 
 
 class Loader:
-    """A split in batches; the order and the augmentation of an epoch are functions of the seed given for it.
+    """A split in batches; the order and the augmentation of an epoch depend only on its seed.
 
     Args:
         split: The split.
@@ -37,16 +37,16 @@ class Loader:
         self.row_weights: Tensor | None = None
 
     def __len__(self) -> int:
-        """Return the number of batches in an epoch; the last one may be smaller, or larger by less than two a part."""
-        batches, left = divmod(len(self.split), self.batch_size)
-        return batches + (left >= 2 * self.parts or (left > 0 and batches == 0))
+        """Return the number of batches in an epoch; the last may be smaller, or larger by up to two images per part."""
+        batches, remainder = divmod(len(self.split), self.batch_size)
+        return batches + (remainder >= 2 * self.parts or (remainder > 0 and batches == 0))
 
     def size(self, number: int) -> int:
         """Return the number of images in a batch, counted from 0."""
         return self.batch_size if number < len(self) - 1 else len(self.split) - number * self.batch_size
 
-    def _parts(self, order: Tensor) -> list[Tensor]:
-        """Split an order into batches; too few last images join the batch before, because BatchNorm needs two."""
+    def _split_order(self, order: Tensor) -> list[Tensor]:
+        """Split an order into batches; a last batch that is too small for BatchNorm joins the one before."""
         parts = list(order.split(self.batch_size))
         return parts if len(parts) == len(self) else [*parts[:-2], torch.cat(parts[-2:])]
 
@@ -60,8 +60,8 @@ class Loader:
     ) -> Iterator[Batch]:
         """Yield the batches from number `start` on, shuffled by `order_seed` or, without one, in the split's order.
 
-        With a `share` of (i, n), of each batch the i-th of n parts, counted from 0; with `turns` of (i, n), batch i and
-        every n-th after it, whole.
+        share=(i, n) yields only part i, counted from 0, of the n parts of each batch. turns=(i, n) yields batch i and
+        every n-th batch after it.
 
         With `weights` (num_rows,) an epoch draws examples with replacement, in proportion to the weight of their row.
         Images of a shuffled epoch are augmented, if the split has augmentation. With replacement, each batch has its
@@ -77,26 +77,26 @@ class Loader:
         else:
             order = draw_with_replacement(weights[split.row].cpu(), order_seed)
 
-        def batch(numbered: tuple[int, Tensor]) -> Batch:
-            number, index = numbered
+        def batch(item: tuple[int, Tensor]) -> Batch:
+            number, index = item
             if order_seed is None or weights is None:
                 return split.batch(index)
             return split.augmented(derive(order_seed, "augmentation", number)).batch(index)
 
         # With reader threads the index stays on the CPU; a thread that copies it from the device would wait for it.
-        whole = self._parts(order if split.workers else order.to(self.device))
-        parts = [(number, part.tensor_split(share[1])[share[0]]) for number, part in enumerate(whole)]
+        batch_indices = self._split_order(order if split.workers else order.to(self.device))
+        parts = [(number, part.tensor_split(share[1])[share[0]]) for number, part in enumerate(batch_indices)]
         parts = parts[start:][turns[0] :: turns[1]]
         yield from ahead(batch, parts) if split.workers else map(batch, parts)
 
 
 def ahead(make: Callable[[P], T], parts: Iterable[P]) -> Iterator[T]:
-    """Yield make(part) for each part in order; a thread makes up to AHEAD parts ahead of time."""
+    """Yield make(part) for each part in order; a thread makes up to MAX_AHEAD parts ahead of time."""
     pool, pending = ThreadPoolExecutor(1, thread_name_prefix="reader"), deque[Future[T]]()
     try:
         for part in parts:
             pending.append(pool.submit(make, part))
-            if len(pending) > AHEAD:
+            if len(pending) > MAX_AHEAD:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()

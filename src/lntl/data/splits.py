@@ -9,7 +9,16 @@ import torch
 from torch import Tensor
 
 from lntl.data.biases import BiasSetting, Images, bias_columns
-from lntl.data.labels import MAX_NAMED, Ints, JointBias, aligned, check_spelling, combine, features, no_bias
+from lntl.data.labels import (
+    MAX_NAMED_BIASES,
+    Ints,
+    JointBias,
+    bias_features,
+    check_spelling,
+    combine,
+    find_aligned_values,
+    no_bias,
+)
 from lntl.data.rows import Faults, LabelSettings, Rows
 from lntl.errors import UserError
 from lntl.types import IGNORE, SPLITS, Batch, Dataset, DataSpec, Split
@@ -69,7 +78,7 @@ class LabelledSplit(SplitLabels, Split):
             bias=bias,
             group=self.group[index],
             row=self.row[index],
-            bias_features=features(bias, self.num_values, self.rank[index]),
+            bias_features=bias_features(bias, self.num_values, self.rank[index]),
         )
 
 
@@ -102,7 +111,7 @@ class LabelledDataset(Dataset):
             faults: The rows that are left out.
 
         Raises:
-            UserError: If nothing can be learned from the rows.
+            UserError: If the rows have only one class, or their labels or biases are invalid.
         """
         n, names = len(rows.label.code), rows.label.values
         if len(names) < 2:
@@ -122,30 +131,30 @@ class LabelledDataset(Dataset):
         value = torch.where(joint.value == IGNORE, len(joint.names), joint.value)
         index, self.val_note = rows.assign_splits((y * (len(joint.names) + 1) + value).numpy(), settings)
         labels = split_labels(y, joint, index)
-        self.spec = spec_of(names, joint, input_shape, n, labels["train"])
-        self.label_kind, self.bias_kind = rows.label.name, _kind([column.name for column in columns])
+        self.spec = make_spec(names, joint, input_shape, n, labels["train"])
+        self.label_kind, self.bias_kind = rows.label.name, _describe_biases([column.name for column in columns])
         self.skipped_rows = faults.lines
         values = f"{len(joint.names)} values of {self.bias_kind}" if columns else "no bias annotated"
         self.source = f"{rows.where}: {n} rows, {len(names)} classes of {self.label_kind}, {values}"
         shares = [(column, float((column.code == IGNORE).mean())) for column in columns]
         self._note(f"{share:.1%} of the rows have no {c.name}{c.missing_hint()}" for c, share in shares if share > 0)
-        spelled = [rows.label, *columns, *([rows.group_id] if rows.group_id else [])]
-        self._note(dict.fromkeys(note for column in spelled for note in column.notes))
+        columns_with_notes = [rows.label, *columns, *([rows.group_id] if rows.group_id else [])]
+        self._note(dict.fromkeys(note for column in columns_with_notes for note in column.notes))
         if self.skipped_rows:
             self._note([f"{len(self.skipped_rows)} wrong rows are left out"])
         return labels
 
     def _note(self, notes: Iterable[str]) -> None:
         """Add notes, also to the description of the source."""
-        added = [*notes]
-        self.notes = [*self.notes, *added]
-        self.source = "; ".join([self.source, *added])
+        new_notes = [*notes]
+        self.notes = [*self.notes, *new_notes]
+        self.source = "; ".join([self.source, *new_notes])
 
 
-def _kind(biases: list[str]) -> str:
+def _describe_biases(biases: list[str]) -> str:
     """Return the name of the property that the bias values describe, such as "sky and age"."""
     *others, last = biases or ["bias value"]
-    if len(biases) > MAX_NAMED:
+    if len(biases) > MAX_NAMED_BIASES:
         return f"{biases[0]}, {biases[1]} and {len(biases) - 2} more biases"
     return f"{', '.join(others)} and {last}" if others else last
 
@@ -158,14 +167,15 @@ def split_labels(y: Tensor, bias: JointBias, index: Ints) -> dict[str, SplitLabe
     return {name: labels.map(lambda tensor, rows=rows[name]: tensor[rows]) for name in SPLITS}  # type: ignore[misc]
 
 
-def spec_of(
+def make_spec(
     names: tuple[str, ...], bias: JointBias, input_shape: tuple[int, ...], n: int, train: SplitLabels
 ) -> DataSpec:
     """Return the DataSpec of n rows; `names` are the names of the classes."""
     known = train.group != IGNORE
     y, value = train.y[known], train.group[known] - train.y[known] * len(bias.names)
     biases = [
-        replace(spec, aligned=aligned(y, spec.labels(value), len(names), len(spec.values))) for spec in bias.specs
+        replace(spec, aligned=find_aligned_values(y, spec.labels(value), len(names), len(spec.values)))
+        for spec in bias.specs
     ]
     return DataSpec(
         input_shape=input_shape,
@@ -175,6 +185,6 @@ def spec_of(
         class_names=names,
         bias_value_names=bias.names,
         num_rows=n,
-        aligned=aligned(y, value, len(names), len(bias.names)),
+        aligned=find_aligned_values(y, value, len(names), len(bias.names)),
         biases=tuple(biases),
     )

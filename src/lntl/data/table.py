@@ -57,7 +57,7 @@ class Table(LabelledFiles):
         columns = content.columns
         if config.decimal == ",":
             numbers = [bias.column for bias in config.bias if bias.column is not None and (bias.bins or bias.edges)]
-            columns |= {name: _with_points(columns[name]) for name in numbers}
+            columns |= {name: _with_decimal_points(columns[name]) for name in numbers}
         rows = Rows(
             where=f"table {path}",
             unit=content.unit,
@@ -69,25 +69,25 @@ class Table(LabelledFiles):
         )
         faults = rows.faults(config.biases)
         faults.add(
-            content.ragged,
+            content.wrong_field_counts,
             "wrong number of fields",
-            lambda row: f" ({content.ragged[row]}, the header has {content.width})",
+            lambda row: f" ({content.wrong_field_counts[row]}, the header has {content.num_fields})",
         )
         root = path.parent if config.root is None else Path(config.root)
         files = FileList(root, [name.strip() for name in content.image_names], content.images)
         super().__init__(rows, files, faults, config)
 
 
-def _with_points(column: Column) -> Column:
+def _with_decimal_points(column: Column) -> Column:
     """Return numbers with a decimal comma as numbers with a decimal point."""
     return categories(column.name, [text.replace(",", ".") for text in column.values], column.code)
 
 
-_CHUNK = 300  # rows held as strings at once; too few to start the garbage collector, which doubles the reading time
+_ROWS_PER_CHUNK = 300  # rows held as strings; more would start the garbage collector, which doubles the reading time
 
 
 class ColumnError(UserError):
-    """A table lacks a requested column, or several columns have its name."""
+    """A table lacks a requested column, or has several columns of this name."""
 
 
 class _Codes(dict[str, int]):
@@ -107,8 +107,8 @@ class TableContent:
         image_names: The image column as text.
         columns: The other columns, by name.
         number: Number of each row, (n,), from 1: its line in CSV, its row in Parquet.
-        ragged: Number of fields by row, for rows that have more or fewer fields than the header.
-        width: Number of fields of the header.
+        wrong_field_counts: Number of fields by row, only for rows with more or fewer fields than the header.
+        num_fields: Number of fields of the header.
         images: Contents of the image files if the image column has contents, otherwise None.
     """
 
@@ -116,8 +116,8 @@ class TableContent:
     image_names: list[str]
     columns: dict[str, Column]
     number: NDArray[np.int64]
-    ragged: dict[int, int]
-    width: int
+    wrong_field_counts: dict[int, int]
+    num_fields: int
     images: list[bytes] | None = None
 
 
@@ -127,48 +127,50 @@ def read(
     """Return columns of a table.
 
     Args:
-        path: CSV, or Parquet by its suffix.
+        path: Parquet if the suffix is .parquet or .pq, else CSV.
         image_column: The column with the image files.
         names: The other columns.
         missing: Texts that stand for a missing value.
-        delimiter: Delimiter of CSV; None: a tab in .tsv files, else a comma.
+        delimiter: Delimiter between fields of a CSV file; None: a tab in .tsv files, else a comma.
 
     Raises:
         UserError: If the file cannot be read, or lacks a column.
     """
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
-            return _parquet(path, image_column, names, missing)
+            return _read_parquet(path, image_column, names, missing)
         with path.open(encoding="utf-8-sig", newline="") as file:
-            mark = delimiter or ("\t" if path.suffix.lower() == ".tsv" else ",")
-            return _csv(path, csv.reader(file, delimiter=mark, strict=True), mark, image_column, names, missing)
+            separator = delimiter or ("\t" if path.suffix.lower() == ".tsv" else ",")
+            return _read_csv(
+                path, csv.reader(file, delimiter=separator, strict=True), separator, image_column, names, missing
+            )
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{path}: line {_undecodable(path)} is not UTF-8 ({error.reason}); save it as CSV UTF-8"
+            f"{path}: line {_first_undecodable_line(path)} is not UTF-8 ({error.reason}); save it as CSV UTF-8"
         ) from error
     except OSError as error:
-        raise UserError(f"{path}: cannot read it: {error.strerror}; set data.path to your table") from error
+        raise UserError(f"{path}: cannot read the table: {error.strerror}; set data.path to your table") from error
 
 
-def _undecodable(path: Path) -> int:
-    """Return the number of the first line that is not UTF-8; the decoder reads ahead and does not know it."""
+def _first_undecodable_line(path: Path) -> int:
+    """Return the number of the first line that is not UTF-8; the decoder reads ahead and does not know this line."""
     with path.open("rb") as file:
         return next(
             number for number, line in enumerate(file, start=1) if line.decode(errors="ignore").encode() != line
         )
 
 
-def _csv(
-    path: Path, reader: Any, mark: str, image_column: str, names: Sequence[str], missing: Sequence[str]
+def _read_csv(
+    path: Path, reader: Any, separator: str, image_column: str, names: Sequence[str], missing: Sequence[str]
 ) -> TableContent:
-    rows = _Rows(reader)
+    rows = _CsvRows(reader)
     try:
         header = [name.strip() for name in next(reader, [])]
         if not header:
             raise UserError(f"{path}: the file or its first line is empty; the first line must name the columns")
         if len(header) == 1 and image_column not in header:
             raise UserError(
-                f"{path}: with delimiter {mark!r} its header has one column, {header[0]!r}; set data.delimiter"
+                f"{path}: with delimiter {separator!r} its header has one column, {header[0]!r}; set data.delimiter"
             )
         check_header(path, header, (image_column, *names))
         texts: list[str] = []
@@ -180,45 +182,48 @@ def _csv(
                 numbers.extend(map(code.__getitem__, columns[name]))
     except csv.Error as error:
         raise UserError(f"{path}: line {reader.line_num}: {error}; is a quotation mark not closed?") from error
-    coded = {name: categories(name, [*code], np.asarray(numbers), missing) for name, (code, numbers) in codes.items()}
-    return TableContent("line", texts, coded, np.asarray(rows.lines), rows.ragged, len(header))
+    category_columns = {
+        name: categories(name, [*code], np.asarray(numbers), missing) for name, (code, numbers) in codes.items()
+    }
+    return TableContent("line", texts, category_columns, np.asarray(rows.lines), rows.wrong_field_counts, len(header))
 
 
-class _Rows:
+class _CsvRows:
     """The rows of a CSV file in chunks, without empty lines.
 
-    A row with more or fewer fields than the header is recorded in `ragged`, and cut or padded.
+    A row with more or fewer fields than the header is recorded in `wrong_field_counts`, and cut or padded.
     """
 
     def __init__(self, reader: Any) -> None:
         self.reader = reader
         self.lines = array("q")
-        self.ragged: dict[int, int] = {}
+        self.wrong_field_counts: dict[int, int] = {}
 
-    def chunks(self, width: int) -> Iterator[list[list[str]]]:
-        """Yield lists of rows, each of `width` fields."""
+    def chunks(self, num_fields: int) -> Iterator[list[list[str]]]:
+        """Yield lists of rows, each of `num_fields` fields."""
         line = self.reader.line_num
-        while chunk := list(islice(self.reader, _CHUNK)):
+        while chunk := list(islice(self.reader, _ROWS_PER_CHUNK)):
             start = line + 1
             line = self.reader.line_num
-            if line - start + 1 == len(chunk) and set(map(len, chunk)) == {width}:  # the usual case, without a loop
+            # In the usual case no loop over the rows is needed.
+            if line - start + 1 == len(chunk) and set(map(len, chunk)) == {num_fields}:
                 self.lines.extend(range(start, line + 1))
             else:
-                chunk = [*self._cut_or_pad(chunk, start, width)]
+                chunk = [*self._cut_or_pad(chunk, start, num_fields)]
             yield chunk
 
-    def _cut_or_pad(self, chunk: list[list[str]], line: int, width: int) -> Iterator[list[str]]:
+    def _cut_or_pad(self, chunk: list[list[str]], line: int, num_fields: int) -> Iterator[list[str]]:
         for row in chunk:
             if row:
-                if len(row) != width:
-                    self.ragged[len(self.lines)] = len(row)
+                if len(row) != num_fields:
+                    self.wrong_field_counts[len(self.lines)] = len(row)
                 self.lines.append(line)
-                yield (row + [""] * width)[:width]
+                yield (row + [""] * num_fields)[:num_fields]
             line += 1 + sum(field.count("\n") + field.count("\r") - field.count("\r\n") for field in row)
 
 
 def check_header(path: Path, header: Sequence[str], names: Iterable[str]) -> None:
-    """Raise ColumnError if a table lacks a column, or has two of the name."""
+    """Raise ColumnError if a table lacks a column, or has several columns of this name."""
     faults = [f"no column {name!r}{did_you_mean(name, [*header])}" for name in names if name not in header]
     counts = Counter(header)
     faults += [f"{counts[name]} columns have the name {name!r}" for name in dict.fromkeys(names) if counts[name] > 1]
@@ -228,7 +233,7 @@ def check_header(path: Path, header: Sequence[str], names: Iterable[str]) -> Non
         )
 
 
-def _parquet(path: Path, image_column: str, names: Sequence[str], missing: Sequence[str]) -> TableContent:
+def _read_parquet(path: Path, image_column: str, names: Sequence[str], missing: Sequence[str]) -> TableContent:
     try:
         from pyarrow import ArrowException, parquet, types  # optional: only for Parquet files
     except ImportError as error:
@@ -239,11 +244,11 @@ def _parquet(path: Path, image_column: str, names: Sequence[str], missing: Seque
         header = parquet.read_schema(path).names
         check_header(path, header, (image_column, *names))
         table = parquet.read_table(path, columns=[*dict.fromkeys((image_column, *names))])
-        images = _contents(path, image_column, table.column(image_column))
+        images = _image_contents(path, image_column, table.column(image_column))
         for name in names:
             if types.is_nested(table.column(name).type):
                 raise UserError(f"{path}: {name} holds {table.column(name).type}; a column must hold texts or numbers")
-        columns = {name: coded(name, table.column(name), missing) for name in names}
+        columns = {name: arrow_categories(name, table.column(name), missing) for name in names}
         texts = [f"row {k}" if image else "" for k, image in enumerate(images, start=1)] if images else []
         texts = texts or [as_text(value) for value in table.column(image_column).to_pylist()]
     except (ArrowException, OSError, UnicodeDecodeError) as error:
@@ -253,7 +258,7 @@ def _parquet(path: Path, image_column: str, names: Sequence[str], missing: Seque
     return TableContent("row", texts, columns, np.arange(1, len(texts) + 1), {}, len(header), images)
 
 
-def _contents(path: Path, name: str, column: Any) -> list[bytes] | None:
+def _image_contents(path: Path, name: str, column: Any) -> list[bytes] | None:
     """Return the contents of image files from a column of bytes, or of {bytes, path}; None for other columns."""
     from pyarrow import types
 
@@ -268,8 +273,10 @@ def _contents(path: Path, name: str, column: Any) -> list[bytes] | None:
     return [value or b"" for value in column.to_pylist()]
 
 
-def coded(name: str, column: Any, missing: Sequence[str], text_of: Callable[[object], str] = as_text) -> Column:
-    """Return an Arrow column of texts or numbers; `text_of` gives the text of a value."""
+def arrow_categories(
+    name: str, column: Any, missing: Sequence[str], text_of: Callable[[object], str] = as_text
+) -> Column:
+    """Return an Arrow column of texts or numbers as categories; `text_of` returns the text of a value."""
     encoded = column.dictionary_encode().unify_dictionaries().combine_chunks()
     values = [*map(text_of, encoded.dictionary.to_pylist()), ""]
     code = encoded.indices.fill_null(len(values) - 1).to_numpy(zero_copy_only=False).astype(np.int64)

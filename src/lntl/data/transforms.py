@@ -14,7 +14,7 @@ from lntl.seeding import uniforms
 
 # Width to height of a resized crop is at most 4/3 and at least 3/4. Source: Szegedy et al., 2015, as in torchvision.
 MAX_RATIO = 4 / 3
-_CROP, _FLIP = 4, 1  # random numbers per image for its crop and its flip
+_CROP_NUMBERS, _FLIP_NUMBERS = 4, 1  # random numbers per image for its crop and its flip
 RANDOM_COLORS = 16  # random numbers per image for its colors
 EPSILON = 1e-5  # added to the standard deviation of a channel before it divides
 
@@ -44,8 +44,8 @@ def float_luma(images: Tensor) -> Tensor:
     """Return the luma of float images (N, 3, H, W) in all channels; grey images stay bit-identical."""
     red, green, blue = images.unbind(dim=1)
     grey = (0.299 * red + 0.587 * green + 0.114 * blue)[:, None]
-    same = (images == images[:, :1]).all(dim=1, keepdim=True)
-    return torch.where(same, images[:, :1], grey).expand(-1, 3, -1, -1)
+    is_grey = (images == images[:, :1]).all(dim=1, keepdim=True)
+    return torch.where(is_grey, images[:, :1], grey).expand(-1, 3, -1, -1)
 
 
 def normalise(pixels: Tensor, settings: ImageSettings, out: Tensor) -> None:
@@ -63,23 +63,25 @@ def augment(images: Tensor, index: Tensor, seed: int, settings: ImageSettings) -
 
     The result for an image depends only on `seed` and its `index`, not on the rest of the batch.
     """
-    numbers = uniforms(seed, index, _CROP + _FLIP + 2 * settings.randaugment).tolist()
+    numbers = uniforms(seed, index, _CROP_NUMBERS + _FLIP_NUMBERS + 2 * settings.randaugment).tolist()
     out = empty_images(len(images), settings.size, np.uint8)
     for target, image, random in zip(out, images, numbers, strict=True):
-        changed = _crop(image, random[:_CROP], settings)
-        if settings.flip and random[_CROP] < 0.5:
-            changed = changed.flip(-1)
-        for choice, sign in zip(random[_CROP + _FLIP :: 2], random[_CROP + _FLIP + 1 :: 2], strict=True):
+        result = _crop(image, random[:_CROP_NUMBERS], settings)
+        if settings.flip and random[_CROP_NUMBERS] < 0.5:
+            result = result.flip(-1)
+        for choice, sign in zip(
+            random[_CROP_NUMBERS + _FLIP_NUMBERS :: 2], random[_CROP_NUMBERS + _FLIP_NUMBERS + 1 :: 2], strict=True
+        ):
             operation = OPERATIONS[int(choice * len(OPERATIONS))]
-            changed = apply_operation(changed, operation, settings.randaugment_magnitude, 1 if sign < 0.5 else -1)
-        target.copy_(changed.permute(1, 2, 0))
+            result = apply_operation(result, operation, settings.randaugment_magnitude, 1 if sign < 0.5 else -1)
+        target.copy_(result.permute(1, 2, 0))
     return out.permute(0, 3, 1, 2)
 
 
 def _crop(image: Tensor, numbers: list[float], settings: ImageSettings) -> Tensor:
     side, size = image.shape[-1], settings.size
     if settings.crop == "resized":
-        return _resized(image, window(side, settings.crop_scale, numbers), size)
+        return _resize(image, window(side, settings.crop_scale, numbers), size)
     top, left = (int(u * (side - size + 1)) for u in numbers[:2])
     return image[:, top : top + size, left : left + size]
 
@@ -89,19 +91,19 @@ def window(side: int, min_area: float, numbers: list[float]) -> tuple[int, int, 
 
     Deviation: a window that exceeds the square is clipped to it; torchvision draws again, up to ten times.
     """
-    for_top, for_left, for_area, for_ratio = numbers
-    area = (min_area + (1 - min_area) * for_area) * side * side
-    ratio = math.exp((2 * for_ratio - 1) * math.log(MAX_RATIO))
+    u_top, u_left, u_area, u_ratio = numbers
+    area = (min_area + (1 - min_area) * u_area) * side * side
+    ratio = math.exp((2 * u_ratio - 1) * math.log(MAX_RATIO))
     width = min(side, max(1, round(math.sqrt(area * ratio))))
     height = min(side, max(1, round(math.sqrt(area / ratio))))
-    return int(for_top * (side - height + 1)), int(for_left * (side - width + 1)), height, width
+    return int(u_top * (side - height + 1)), int(u_left * (side - width + 1)), height, width
 
 
-def _resized(image: Tensor, box: tuple[int, int, int, int], size: int) -> Tensor:
+def _resize(image: Tensor, box: tuple[int, int, int, int], size: int) -> Tensor:
     from torchvision.transforms.v2 import functional as F
 
-    resized: Tensor = F.resized_crop(image, *box, [size, size], antialias=True)
-    return resized
+    result: Tensor = F.resized_crop(image, *box, [size, size], antialias=True)
+    return result
 
 
 def random_colors(x: Tensor, share: float, numbers: Tensor) -> Tensor:
@@ -158,7 +160,7 @@ OPERATIONS = (
     "AutoContrast",
     "Equalize",
 )
-SIGNED = OPERATIONS[1:10]  # operations whose magnitude can be positive or negative
+SIGNED_OPERATIONS = OPERATIONS[1:10]  # operations whose magnitude can be positive or negative
 MAX_STRENGTH = 30  # Source: torchvision's 31 bins
 
 
@@ -166,43 +168,47 @@ def apply_operation(image: Tensor, operation: str, strength: int, sign: int) -> 
     """Return the image (3, H, W) uint8 after one operation of a strength in [0, 30]; sign is 1 or -1."""
     from torchvision.transforms.v2 import functional as F
 
-    share = strength / MAX_STRENGTH
-    signed = share * sign if operation in SIGNED else share
+    relative_strength = strength / MAX_STRENGTH
+    signed_strength = relative_strength * sign if operation in SIGNED_OPERATIONS else relative_strength
     if operation.startswith(("Shear", "Translate")):
-        return cast(Tensor, F.affine(image, **_geometry(operation, signed, image)))
-    changes: dict[str, Callable[[], Tensor]] = {
+        return cast(Tensor, F.affine(image, **_geometry(operation, signed_strength, image)))
+    functions: dict[str, Callable[[], Tensor]] = {
         "Identity": lambda: image,
-        "Rotate": lambda: F.rotate(image, angle=30.0 * signed),
-        "Brightness": lambda: F.adjust_brightness(image, 1 + 0.9 * signed),
-        "Color": lambda: F.adjust_saturation(image, 1 + 0.9 * signed),
-        "Contrast": lambda: F.adjust_contrast(image, 1 + 0.9 * signed),
-        "Sharpness": lambda: F.adjust_sharpness(image, 1 + 0.9 * signed),
-        "Posterize": lambda: F.posterize(image, bits=8 - round(4 * share)),
-        "Solarize": lambda: F.solarize(image, threshold=255.0 * (1 - share)),
+        "Rotate": lambda: F.rotate(image, angle=30.0 * signed_strength),
+        "Brightness": lambda: F.adjust_brightness(image, 1 + 0.9 * signed_strength),
+        "Color": lambda: F.adjust_saturation(image, 1 + 0.9 * signed_strength),
+        "Contrast": lambda: F.adjust_contrast(image, 1 + 0.9 * signed_strength),
+        "Sharpness": lambda: F.adjust_sharpness(image, 1 + 0.9 * signed_strength),
+        "Posterize": lambda: F.posterize(image, bits=8 - round(4 * relative_strength)),
+        "Solarize": lambda: F.solarize(image, threshold=255.0 * (1 - relative_strength)),
         "AutoContrast": lambda: F.autocontrast(image),
         "Equalize": lambda: F.equalize(image),
     }
-    return changes[operation]()
+    return functions[operation]()
 
 
-def _geometry(operation: str, signed: float, image: Tensor) -> dict[str, Any]:
+def _geometry(operation: str, signed_strength: float, image: Tensor) -> dict[str, Any]:
     """Return the arguments of a shear by up to 0.3 or of a translation by up to 150/331 of the side."""
-    horizontal = operation.endswith("X")
-    fixed: dict[str, Any] = {"angle": 0.0, "scale": 1.0}
+    is_horizontal = operation.endswith("X")
+    arguments: dict[str, Any] = {"angle": 0.0, "scale": 1.0}
     if operation.startswith("Shear"):
-        angle = math.degrees(math.atan(0.3 * signed))
-        return fixed | {"translate": [0, 0], "shear": [angle, 0.0] if horizontal else [0.0, angle], "center": [0, 0]}
-    pixels = int(150 / 331 * signed * image.shape[2 if horizontal else 1])
-    return fixed | {"translate": [pixels, 0] if horizontal else [0, pixels], "shear": [0.0, 0.0]}
+        angle = math.degrees(math.atan(0.3 * signed_strength))
+        return arguments | {
+            "translate": [0, 0],
+            "shear": [angle, 0.0] if is_horizontal else [0.0, angle],
+            "center": [0, 0],
+        }
+    pixels = int(150 / 331 * signed_strength * image.shape[2 if is_horizontal else 1])
+    return arguments | {"translate": [pixels, 0] if is_horizontal else [0, pixels], "shear": [0.0, 0.0]}
 
 
-THUMBNAIL = 64  # pixels of an image's longer side
+THUMBNAIL_SIDE = 64  # largest length in pixels of the longer side
 
 
-def thumbnails(pixels: Tensor, side: int = THUMBNAIL) -> Tensor:
-    """Return images (N, C, H, W) uint8 with the longer side at most `side`."""
+def thumbnails(pixels: Tensor, side: int = THUMBNAIL_SIDE) -> Tensor:
+    """Return images (N, C, H, W) uint8 reduced so that the longer side is at most `side`."""
     factor = side / max(pixels.shape[-2:])
     if factor >= 1:
         return pixels
-    size = [max(1, round(factor * side)) for side in pixels.shape[-2:]]
+    size = [max(1, round(factor * length)) for length in pixels.shape[-2:]]
     return interpolate(pixels.float(), size, mode="area").round().to(torch.uint8)

@@ -10,7 +10,7 @@ from typing import Any
 from lntl.data import array_file, huggingface
 from lntl.data.array_file import ArrayError
 from lntl.data.decoding import suffixes
-from lntl.data.eval_transform import Encoded, Images
+from lntl.data.eval_transform import EncodedFiles, ImageInput
 from lntl.data.folders import image_files
 from lntl.data.image_files import FileList
 from lntl.data.table import ColumnError
@@ -30,7 +30,7 @@ class Inputs:
     """Images or vectors to predict, and their names."""
 
     names: Sequence[str]
-    images: Images
+    images: ImageInput
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _encoded(target: Path, data: Mapping[str, Any], layout: Layout) -> Inputs | 
         if files.contents is not None
         else list(map(str, files))
     )
-    return Inputs(names, Encoded(files))
+    return Inputs(names, EncodedFiles(files))
 
 
 def _paths(target: Path, layout: Layout) -> list[str]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lntl.config import check_trusted
-from lntl.data.eval_transform import EvalTransform, Images, Source, restore
+from lntl.data.eval_transform import EvalTransform, ImageInput, Source, restore
 from lntl.data.loader import ahead
 from lntl.errors import UserError
 from lntl.experiment.build import make_fabric
@@ -60,7 +60,7 @@ class Classifier(nn.Module):
         logits: Tensor = self.g(self.f(x))
         return logits
 
-    def predict(self, images: Images, batch_size: int = BATCH_SIZE) -> Tensor:
+    def predict(self, images: ImageInput, batch_size: int = BATCH_SIZE) -> Tensor:
         """Return the probability of each class.
 
         Args:
@@ -79,7 +79,7 @@ class Classifier(nn.Module):
         check_probabilities(probabilities)
         return probabilities
 
-    def features(self, images: Images, batch_size: int = BATCH_SIZE) -> Tensor:
+    def features(self, images: ImageInput, batch_size: int = BATCH_SIZE) -> Tensor:
         """Return the features z = f(x), from which the bias was unlearned.
 
         Args:
@@ -93,7 +93,7 @@ class Classifier(nn.Module):
         return self._over(images, self.f, batch_size)
 
     @torch.inference_mode()
-    def _over(self, images: Images, compute: Callable[[Tensor], Tensor], batch_size: int) -> Tensor:
+    def _over(self, images: ImageInput, compute: Callable[[Tensor], Tensor], batch_size: int) -> Tensor:
         source = self.transform.source(images)
         return torch.cat([compute(x).float().cpu() for x in self.batches(source, batch_size)])
 

@@ -22,7 +22,7 @@ from lntl.errors import UserError
 from lntl.runs.files import cannot_write, write_atomic
 from lntl.text import without_formula
 
-MAX_NAMED = 10  # largest number of unreadable images that an error names
+MAX_NAMES = 10  # largest number of unreadable images that an error names
 # From a description and a total, a context with a function that advances the progress by a number.
 Progress = Callable[[str, int], AbstractContextManager[Callable[[float], None]]]
 
@@ -159,8 +159,8 @@ class Prediction:
             return
         faults, remedy = self.unreadable, "correct them, or leave them out with --on-error skip"
         head = f"{len(faults)} of {len(self.inputs.names)} images cannot be read, so nothing is written; {remedy}"
-        more = [f"and {len(faults) - MAX_NAMED} more"] if len(faults) > MAX_NAMED else []
-        raise UserError("\n  ".join([head, *faults[:MAX_NAMED], *more]))
+        more = [f"and {len(faults) - MAX_NAMES} more"] if len(faults) > MAX_NAMES else []
+        raise UserError("\n  ".join([head, *faults[:MAX_NAMES], *more]))
 
 
 def check_target(path: Path) -> None:

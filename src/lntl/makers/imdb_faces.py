@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lntl.data.array_file import UNREADABLE, unpickled
+from lntl.data.array_file import READ_ERRORS, load_object_array
 from lntl.errors import UserError
 from lntl.makers.tables import Made, found, hash_fraction
 
@@ -150,9 +150,9 @@ def _content(path: Path) -> Any:
         try:
             content = np.load(path, allow_pickle=False)
         except ValueError:  # it contains objects
-            content = unpickled(path)
+            content = load_object_array(path)
         return content.item() if content.ndim == 0 else content.ravel().tolist()
-    except UNREADABLE as error:
+    except READ_ERRORS as error:
         raise UserError(f"{path}: not one of the authors' lists ({error}); fetch it again") from error
 
 
