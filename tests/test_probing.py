@@ -175,7 +175,7 @@ def disable_recoloring(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lntl.probing.recoloring.RecolorableSplit", type("OtherData", (), {}))
 
 
-def get_content(result: probing.Probed) -> dict[str, Any]:
+def get_content(result: probing.ProbeResults) -> dict[str, Any]:
     recoloring = result.recoloring and result.recoloring.model_dump(exclude_unset=True)
     return result.probe.model_dump(exclude_unset=True) | {"recoloring": recoloring}
 
@@ -200,7 +200,7 @@ def test_a_missing_erm_checkpoint_is_a_warning(run_copy: RunFolder, monkeypatch:
     shutil.rmtree(RUN / "erm/checkpoints")
     content = probe_penultimate_layer()
     assert content["reference"]["erm"] is None
-    assert content["warnings"] == [f"no ERM beside it: {RUN}/erm/checkpoints has no checkpoint"]
+    assert content["warnings"] == [f"no comparison with ERM: {RUN}/erm/checkpoints has no checkpoint"]
 
 
 @pytest.mark.usefixtures("skip_embedding")

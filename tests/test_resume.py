@@ -108,8 +108,8 @@ def test_a_signal_saves_and_prints_how_to_resume(
 def test_a_run_is_trained_by_one_process_at_a_time(
     finished_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:
-    monkeypatch.setattr(lock, "PATIENCE", 0.0)
-    with lock.locked(RUN):
+    monkeypatch.setattr(lock, "MAX_WAIT", 0.0)
+    with lock.hold_lock(RUN):
         assert f"{RUN}: in use by another process (" in run_refused_command(capsys, *command)
     assert not (RUN / ".lock").exists()
     assert lntl(*command) == 0
@@ -120,11 +120,11 @@ def test_the_erm_run_of_a_run_is_locked_as_well(
 ) -> None:
     """A run locks RUN/erm while it trains there; if another process has locked RUN/erm, the run is not replaced."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(lock, "PATIENCE", 0.0)
+    monkeypatch.setattr(lock, "MAX_WAIT", 0.0)
     phases = {"phases": [{"method": "erm", "epochs": 1}]}
     write_config(tmp_path, training=phases, evaluation={"erm_epochs": 1})
     assert lntl(*TRAIN) == 0
-    with lock.locked(RUN / "erm"):
+    with lock.hold_lock(RUN / "erm"):
         for command in ([*TRAIN, "--overwrite"], ["train", str(RUN / "erm/config.yaml"), "--overwrite"]):
             assert lntl(*command) == 2
             assert f"{RUN}/erm: in use by another process (" in capsys.readouterr().err

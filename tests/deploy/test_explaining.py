@@ -80,7 +80,7 @@ def test_bad_input_gives_one_sentence_and_leaves_no_file(
     Path("empty").mkdir()
     Path("broken").mkdir()
     Path("broken/a.png").write_bytes(b"no image")
-    assert "existing: exists already, and nothing in it is replaced" in run_and_get_error(
+    assert "existing: exists already, and its files are never replaced" in run_and_get_error(
         run, "pets", "--out", "existing"
     )
     assert "there is no folder no" in run_and_get_error(run, "pets", "--out", "no/explained")

@@ -14,7 +14,7 @@ from lntl.data.colored_mnist import ColoredMNIST
 from lntl.data.transforms import THUMBNAIL_SIDE, thumbnails
 from lntl.experiment import start
 from lntl.probing import complete
-from lntl.probing.checkpoint import PER_CLASS, write_samples
+from lntl.probing.checkpoint import IMAGES_PER_CLASS, write_samples
 from lntl.reporting.run_files import read_run
 from lntl.runs.folder import RunFolder
 from lntl.types import EpochRecord
@@ -34,10 +34,10 @@ def test_samples_are_the_first_images_of_each_class(run: RunFolder, digits: Colo
         assert file["class_names"].tolist() == list(digits.spec.class_names)
         for name in ("train", "test"):
             split, images = digits.splits[name], file[name]
-            assert images.shape == (10, PER_CLASS, 3, 28, 28)
+            assert images.shape == (10, IMAGES_PER_CLASS, 3, 28, 28)
             for label in range(10):
-                rows = [row for row in range(len(split)) if split.y[row] == label][:PER_CLASS]
-                for k in range(PER_CLASS):
+                rows = [row for row in range(len(split)) if split.y[row] == label][:IMAGES_PER_CLASS]
+                for k in range(IMAGES_PER_CLASS):
                     expected = split.pixels(torch.tensor(rows[k : k + 1]))[0] if k < len(rows) else 0
                     np.testing.assert_array_equal(images[label, k], expected)
 

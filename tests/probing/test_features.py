@@ -11,7 +11,15 @@ from lntl.data.colored_mnist import ColoredMNIST
 from lntl.errors import UserError
 from lntl.models.convnet import ConvNet
 from lntl.models.lenet import LeNet
-from lntl.probing.features import MAX_VALUES, check_layers, default_layers, features, layer_names, layer_outputs, pooled
+from lntl.probing.features import (
+    MAX_VALUES,
+    check_layers,
+    default_layers,
+    features,
+    layer_names,
+    layer_outputs,
+    pool_maps,
+)
 from lntl.types import Networks
 
 
@@ -94,14 +102,14 @@ def test_default_layers_are_f_and_the_layer_before_the_logits(convnet: ConvNet, 
 
 def test_pooled_averages_equal_slow_means() -> None:
     x = torch.randn(2, 3, 8, 8)
-    assert torch.equal(pooled(x, 3 * 64), x)
-    averaged_maps = pooled(x, 3 * 16)
+    assert torch.equal(pool_maps(x, 3 * 64), x)
+    averaged_maps = pool_maps(x, 3 * 16)
     assert averaged_maps.shape == (2, 3, 4, 4)
     for n, c, i, j in torch.cartesian_prod(*map(torch.arange, averaged_maps.shape)).tolist():
         torch.testing.assert_close(averaged_maps[n, c, i, j], x[n, c, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean())
-    assert pooled(x, 1).shape == (2, 3, 1, 1)
+    assert pool_maps(x, 1).shape == (2, 3, 1, 1)
     vector = torch.randn(2, 100)
-    assert pooled(vector, 10) is vector
+    assert pool_maps(vector, 10) is vector
 
 
 def test_large_maps_are_averaged(images: list[Tensor]) -> None:

@@ -224,7 +224,7 @@ def test_chance_levels_equal_slow_loops(n: int, values: int, seed: int) -> None:
                 hits += counts.index(max(counts)) == bias[i]
             expected_shares[kind].append(hits / len(test_half))
     assert split_halves.majority == pytest.approx(sum(expected_shares[0]) / 2)
-    assert split_halves.from_class == pytest.approx(sum(expected_shares[1]) / 2)
+    assert split_halves.accuracy_from_class == pytest.approx(sum(expected_shares[1]) / 2)
 
 
 def test_a_row_has_mean_and_standard_deviation_over_seeds() -> None:

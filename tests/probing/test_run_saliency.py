@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lntl.probing import checkpoint
-from lntl.probing.saliency import MISTAKES, SAMPLE, spread_over_groups
+from lntl.probing.saliency import MAX_MISTAKES, SAMPLE_SIZE, spread_over_groups
 from lntl.reporting.run_files import read_run
 from lntl.runs.folder import RunFolder
 
@@ -52,9 +52,9 @@ def test_a_report_gets_mistakes_and_a_sample_of_the_groups(copy_run: Callable[[s
     with np.load(folder.evaluation_of(folder.best).with_suffix(".npz")) as arrays:
         n, num_mistakes = len(arrays["y"]), int((arrays["probabilities"].argmax(axis=1) != arrays["y"]).sum())
     mistakes = [example for example in examples if example.mistake]
-    assert len(mistakes) == min(MISTAKES, num_mistakes)
+    assert len(mistakes) == min(MAX_MISTAKES, num_mistakes)
     assert all(example.predicted != example.label for example in mistakes)
-    assert len(examples) == len(mistakes) + min(SAMPLE, n - len(mistakes))
+    assert len(examples) == len(mistakes) + min(SAMPLE_SIZE, n - len(mistakes))
     assert len({example.name for example in examples}) == len(examples)
     maps = files.saliency_maps["maps"]
     assert maps.shape == ((1, len(examples), 16, 16) if kind == "table" else (1, len(examples), 7))

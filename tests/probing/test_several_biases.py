@@ -76,16 +76,16 @@ def test_only_single_biases_are_probed_if_every_combination_is_unique() -> None:
     names = tuple(str(k) for k in range(20))
     spec = DataSpec((3,), 2, 2, (5,), ("cat", "dog"), names, 20, biases=biases)
     halves, warnings = Halves(torch.arange(20) % 2, torch.arange(20), (0,)), list[str]()
-    assert list(checkpoint._biases(spec, halves, warnings)) == ["b0", "b1", "b2", "b3", "b4"]
+    assert list(checkpoint._labels_by_bias(spec, halves, warnings)) == ["b0", "b1", "b2", "b3", "b4"]
     with pytest.raises(UserError, match="the bias does not vary in the test set"):
-        checkpoint._biases(replace(spec, biases=()), halves, warnings)
+        checkpoint._labels_by_bias(replace(spec, biases=()), halves, warnings)
     repeated_halves = replace(halves, bias=torch.arange(20) // 2)
-    assert next(iter(checkpoint._biases(spec, repeated_halves, warnings))) == checkpoint._JOINT
+    assert next(iter(checkpoint._labels_by_bias(spec, repeated_halves, warnings))) == checkpoint._JOINT
 
 
 def test_a_bias_that_does_not_vary_is_left_out_with_a_warning(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = run / "checkpoints/last.pth"
-    original_subject = checkpoint._subject
+    original_subject = checkpoint._open_subject
 
     def select_night(*arguments: Any) -> Any:
         subject, group = original_subject(*arguments)
@@ -93,7 +93,7 @@ def test_a_bias_that_does_not_vary_is_left_out_with_a_warning(run: Path, monkeyp
         night_rows = (sky == 1).nonzero()[:, 0]
         return replace(subject, index=subject.index[night_rows]), group[night_rows]
 
-    monkeypatch.setattr(checkpoint, "_subject", select_night)
+    monkeypatch.setattr(checkpoint, "_open_subject", select_night)
     result = checkpoint.probe_checkpoint(path, ["f"], seeds=1).probe
     assert list(result.per_bias) == ["age"]
     assert any(

@@ -138,11 +138,11 @@ def test_the_effect_of_brightness_is_on_the_card_and_the_page(run: Path) -> None
     write_image_shift(run, probe["epoch"])
     write_card(run)
     text = (run / "MODEL_CARD.md").read_text(encoding="utf-8")
-    assert "- With the brightness of 500 test images lowered by 0.1, 10.0\u202f% of the predictions change" in text
+    assert "- If the brightness of 500 test images is lowered by 0.1, 10.0\u202f% of the predictions change" in text
     assert "Whether predictions change" not in text
     assert not re.search(r"\n\n\n", text)
     page = write_report([run], run / "report").read_text(encoding="utf-8")
     assert "these images cannot be given another colour" in page
     labels = re.findall(r'role="img" aria-label="([^"]*)"', page)
     assert any(label.startswith("Predictions that change with the brightness: 20.0\u202f% at -0.2") for label in labels)
-    assert "4 test images with other brightness, with the predictions." in labels
+    assert "4 test images with changed brightness, and the predictions." in labels

@@ -21,7 +21,7 @@ from tiny_runs import lntl
 from lntl.errors import UserError
 from lntl.figures import confusion_matrices
 from lntl.reporting.drawings import draw
-from lntl.reporting.pages import MAX_DRAWN, write_card, write_report
+from lntl.reporting.pages import MAX_RUNS_WITH_FIGURES, write_card, write_report
 from lntl.runs.formats import Report
 
 SharedFolder = Callable[[str, Callable[[Path], object]], Path]
@@ -200,7 +200,7 @@ def test_several_runs_are_compared(synthetic_runs: Path, tmp_path: Path) -> None
     html, page, report, markdown = read_report(tmp_path / "out")
     check_page(html, page)
     rows = report["comparison"]["rows"]
-    assert [row["name"] for row in rows] == ["lntl", "ERM beside lntl", "plain"]
+    assert [row["name"] for row in rows] == ["lntl", "ERM of lntl", "plain"]
     assert [row["verdict"] for row in rows] == ["Partly", None, "Biased"]
     assert report["comparison"]["answer"].startswith("Highest unbiased accuracy: lntl (")
     # Each run has a <details> element, which contains another for environment and configuration.
@@ -411,13 +411,13 @@ def test_a_name_may_contain_regex_and_math_characters(name: str) -> None:
 def test_the_size_of_a_page_of_many_runs_is_limited(
     synthetic_runs: Path, single_report: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lntl.reporting.pages.MAX_DRAWN", 1)
+    monkeypatch.setattr("lntl.reporting.pages.MAX_RUNS_WITH_FIGURES", 1)
     out = write_report([synthetic_runs / "plain", synthetic_runs / "lntl"], tmp_path / "out").parent
     html, page, _, _ = read_report(out)
     check_page(html, page)
     assert f"lntl report {synthetic_runs / 'lntl'}" in page.text
     page_size = len((single_report / "index.html").read_bytes())
-    assert MAX_DRAWN * page_size < 5_000_000
+    assert MAX_RUNS_WITH_FIGURES * page_size < 5_000_000
 
 
 def test_a_folder_that_is_not_a_run_is_an_error(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from lntl.config import Config
 from lntl.errors import UserError
 from lntl.experiment import Run
 from lntl.runs.files import read_json
-from lntl.runs.formats import Tracked
+from lntl.runs.formats import TrackerIds
 from lntl.trackers import TrackedRun, Tracker, Trackers
 from lntl.trackers.mlflow import MLflow
 from lntl.training.trainer import Step
@@ -53,7 +53,7 @@ def test_a_resumed_run_is_one_run_of_mlflow_with_metrics_settings_and_files(
     train(run)
     experiment.conclude(run, None)
     (mlflow_run,) = search_runs(store)
-    assert mlflow_run.info.run_id == run_id == read_json(run.folder.trackers, Tracked).ids["mlflow"]
+    assert mlflow_run.info.run_id == run_id == read_json(run.folder.trackers, TrackerIds).ids["mlflow"]
     assert (mlflow_run.info.run_name, mlflow_run.info.status) == ("tiny", "FINISHED")
     assert mlflow_run.data.params["training.phases.1.method"] == "erm"
     assert {"train/task", "val/accuracy", "test/accuracy"} <= mlflow_run.data.metrics.keys()
@@ -90,7 +90,7 @@ def test_wandb_offline_continues_a_run_by_its_id(
     run = experiment.resume(config, run.folder.last)
     train(run)
     experiment.conclude(run, None)
-    run_id = read_json(run.folder.trackers, Tracked).ids["wandb"]
+    run_id = read_json(run.folder.trackers, TrackerIds).ids["wandb"]
     run_folders = sorted((run.folder.path / "wandb").glob("offline-run-*"))
     assert len(run_folders) >= 1
     # The name of a folder ends with the id, or with the id and a number if two starts are within one second.

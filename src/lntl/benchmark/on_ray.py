@@ -20,7 +20,7 @@ from lntl.benchmark.results import BenchmarkRun, ResultLine
 from lntl.benchmark.runner import POLL_SECONDS, Benchmark, BenchmarkProgress, RunProcess, failed_line
 from lntl.errors import Interrupted, UserError, shorten
 from lntl.runs.files import write_text
-from lntl.runs.lock import locked
+from lntl.runs.lock import hold_lock
 
 RETRIES = 5  # retries of a run whose worker is lost
 CONNECT_SECONDS, ANSWER_SECONDS = 10.0, 60.0  # longest wait for the port of a cluster, and for its answer
@@ -100,7 +100,7 @@ def run(bench: Benchmark, runs: list[PlannedRun], stop: Callable[[], bool]) -> I
 
     bench = replace(bench, results=bench.results.resolve())
     token, task = uuid4().hex, ray.remote(max_retries=RETRIES)(_make_run)
-    with locked(bench.scratch):
+    with hold_lock(bench.scratch):
         waiting_runs, stopped_runs = bench.prepare(runs), list[BenchmarkRun]()
         running: dict[Any, BenchmarkRun] = {}
         gpus = ray.cluster_resources().get("GPU", 0)

@@ -21,7 +21,7 @@ from lntl.errors import Interrupted, UserError
 from lntl.runs.files import read_json, write_text
 from lntl.runs.folder import RunFolder
 from lntl.runs.formats import Environment, Machine
-from lntl.runs.lock import locked
+from lntl.runs.lock import hold_lock
 from lntl.yaml_file import dump
 
 DEAD_END_CODE = 3  # exit code of a worker whose run cannot be resumed from its checkpoint
@@ -82,7 +82,7 @@ class Benchmark:
 
     def run(self, runs: list[PlannedRun], stop: Callable[[], bool] = lambda: False) -> Iterator[BenchmarkProgress]:
         """Make the missing runs, in order; yields a few times a second. Raises Interrupted if `stop()` returns true."""
-        with locked(self.scratch) as lock:
+        with hold_lock(self.scratch) as lock:
             waiting_runs, processes, stopped_runs = self.prepare(runs), list[RunProcess](), list[BenchmarkRun]()
             try:
                 while (waiting_runs or processes) and not stop():

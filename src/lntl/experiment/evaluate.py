@@ -39,7 +39,7 @@ from lntl.runs.checkpoint import Checkpoint, NotFiniteError
 from lntl.runs.files import write_atomic, write_json
 from lntl.runs.folder import RunFolder
 from lntl.runs.formats import CheckpointScores, Result
-from lntl.runs.lock import locked
+from lntl.runs.lock import hold_lock
 from lntl.trackers import Embedding
 from lntl.types import IGNORE, ImageSplit
 
@@ -253,9 +253,9 @@ def train(
     with ExitStack() as held:
         stopped = held.enter_context(stop_signals())
         if ranks.is_first():  # the others write nothing
-            held.enter_context(locked(folder.path))
+            held.enter_context(hold_lock(folder.path))
             if config.evaluation.erm_epochs > 0 or folder.erm.exists():
-                held.enter_context(locked(folder.erm))
+                held.enter_context(hold_lock(folder.erm))
         held.enter_context(flushing_denormals())
 
         def stop() -> bool:

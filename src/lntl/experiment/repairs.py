@@ -13,7 +13,7 @@ from lntl.methods import load_method
 from lntl.runs import checkpoint
 from lntl.runs.folder import RunFolder
 from lntl.runs.formats import Result
-from lntl.runs.lock import locked
+from lntl.runs.lock import hold_lock
 
 
 def repair(
@@ -54,7 +54,7 @@ def repair(
     if folder.exists():
         raise UserError(f"{folder}: it exists already; name another folder with --out")
     try:
-        with stop_signals() as stop, locked(folder), flushing_denormals(), ExitStack() as on_failure:
+        with stop_signals() as stop, hold_lock(folder), flushing_denormals(), ExitStack() as on_failure:
             run = start(config, trust=trust)
             on_failure.callback(run.folder.remove)
             watch(run, run.train(stop))

@@ -1,4 +1,4 @@
-"""Probes that measure how much of the bias trained features still hold, and the other parts of a run's report."""
+"""Probes that measure how much bias trained features still contain, and the other parts of the report of a run."""
 
 from lntl.probing.checkpoint import complete, probe_checkpoint
 

@@ -1,4 +1,4 @@
-"""Probe a checkpoint for the bias that is left in it, and make the other parts that a report of its run lacks."""
+"""Measure the bias that is left in a checkpoint, and make the missing parts of the report of its run."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ from lntl.experiment.evaluate import evaluate_checkpoint
 from lntl.experiment.run import run_of
 from lntl.methods import load_method
 from lntl.probing.features import check_layers, default_layers
-from lntl.probing.image_shift import check_images, chosen_shifts, shift_images
+from lntl.probing.image_shift import check_images, select_directions, shift_images
 from lntl.probing.leakage import Subject, count_head, measure_leakage
 from lntl.probing.probes import Halves, split_warnings
 from lntl.probing.recoloring import recolor
@@ -41,15 +41,15 @@ from lntl.types import DataSpec, ImageSplit, Networks
 
 log = logging.getLogger("lntl")
 
-PER_CLASS, MAX_CLASSES = 10, 100  # example images of a class, and classes that have some
-MAX_IMAGES = 10_000  # of the test split that probes see, both halves together: bounds time and memory
-_JOINT = ""  # the name of all biases together, where there are several
-_SEED = 0  # of the choice of images and of the bootstrap: the same for every run, so that runs compare
+IMAGES_PER_CLASS, MAX_CLASSES = 10, 100  # example images of each class, and classes that have example images
+MAX_IMAGES = 10_000  # test images for probes, in both halves together; limits time and memory
+_JOINT = ""  # name of the combination of all biases, if there are several
+_SEED = 0  # seed of the choice of images and of the bootstrap; the same for all runs, so that runs can be compared
 
 
 @dataclass(frozen=True)
-class Probed:
-    """What probes found in a checkpoint, and what changing its test images did, None if they were not changed."""
+class ProbeResults:
+    """Results of the probes, of recolouring and of shifted images; None for what was not measured."""
 
     probe: Probe
     recoloring: Recoloring | None
@@ -63,71 +63,71 @@ def probe_checkpoint(
     device: str | None = None,
     trust: Sequence[str] = (),
     shifts: Sequence[str] = (),
-) -> Probed:
+) -> ProbeResults:
     """Measure the bias that is left in a checkpoint, and write it into the folder of its run.
 
-    Writes probe.json and embedding.npz; recoloring.json and recoloring.npz where the data can be recoloured;
-    image_shift.json and image_shift.npz where the brightness or the color of the images was changed. Nothing is written
-    unless all of it was measured.
+    Writes probe.json and embedding.npz; also recoloring.json and recoloring.npz if the data can be recoloured, and
+    image_shift.json and image_shift.npz if the brightness or the color of the images was changed. All files are
+    written at the end, or none if a measurement fails.
 
     Args:
         path: A checkpoint in RUN/checkpoints/.
         layers: Modules of f and g by name, or "penultimate"; None for z and the layer before the logits.
         seeds: Number of random halvings of the test images.
-        device: The device to use instead of the configuration's.
-        trust: Modules of the user's that may be imported for it.
+        device: The device to use instead of that in the configuration.
+        trust: User modules that may be imported.
         shifts: What to change in the test images: names in image_shift.SHIFTS. By default, the biases that are computed
             from the images.
 
     Raises:
-        UserError: As `open_checkpoint`; or if a layer does not exist, the bias does not vary in the test set, or images
-            cannot be changed so.
+        UserError: For the reasons of `open_checkpoint`; or if a layer does not exist, the bias does not vary in the
+            test set, or the images cannot be changed in the ways of `shifts`.
     """
-    began = perf_counter()
+    start = perf_counter()
     folder = run_of(path)
-    return _probe_subject(*_subject(path, folder, device, trust), folder, began, layers, seeds, shifts)
+    return _probe_subject(*_open_subject(path, folder, device, trust), folder, start, layers, seeds, shifts)
 
 
 def _probe_subject(
     subject: Subject,
     group: Tensor,
     folder: RunFolder,
-    began: float,
+    start: float,
     layers: list[str] | None = None,
     seeds: int = 2,
     shifts: Sequence[str] = (),
-) -> Probed:
-    """Measure a checkpoint that is open and write the results, as `probe_checkpoint`."""
+) -> ProbeResults:
+    """Measure an open checkpoint and write the results, as in `probe_checkpoint`."""
     spec = subject.experiment.data.spec
-    directions = chosen_shifts(shifts, subject.experiment.config.data)
+    directions = select_directions(shifts, subject.experiment.config.data)
     check_images(subject.experiment.data, directions)
     y, bias = group // spec.num_bias_values, group % spec.num_bias_values
     halves = Halves(y, bias, tuple(range(seeds)))
-    biases = _biases(spec, halves, subject.warnings)
+    biases = _labels_by_bias(spec, halves, subject.warnings)
     names = tuple(dict.fromkeys(layers or default_layers(subject.networks)))
     check_layers(names, subject.networks, next(subject.batches()).x[:2])
-    found = _probe(subject, halves, biases, names)
+    probe = _measure(subject, halves, biases, names)
     log.info("embedding of z")
-    shown = embedded_images(len(y), _SEED)
-    xy = embed(replace(subject, index=subject.index[shown]).features(subject.networks, ["f"])["f"], _SEED)
-    recolored, shifted = recolor(subject, _SEED), shift_images(subject, directions)
-    found.recolorable, found.seconds = recolored is not None, round(perf_counter() - began, 1)
-    write_json(folder.probe, found)
-    _write_arrays(folder.embedding, xy=xy, y=y[shown], bias=bias[shown])
-    if recolored is not None:
-        write_json(folder.recoloring, recolored[0])
-        _write_arrays(folder.recoloring_strip, **recolored[1])
-    if shifted is not None:
-        write_json(folder.image_shift, shifted[0])
-        _write_arrays(folder.image_shift_strip, **shifted[1])
-    return Probed(found, recolored and recolored[0], shifted and shifted[0])
+    sample = embedded_images(len(y), _SEED)
+    xy = embed(replace(subject, index=subject.index[sample]).features(subject.networks, ["f"])["f"], _SEED)
+    recoloring, image_shift = recolor(subject, _SEED), shift_images(subject, directions)
+    probe.recolorable, probe.seconds = recoloring is not None, round(perf_counter() - start, 1)
+    write_json(folder.probe, probe)
+    _write_arrays(folder.embedding, xy=xy, y=y[sample], bias=bias[sample])
+    if recoloring is not None:
+        write_json(folder.recoloring, recoloring[0])
+        _write_arrays(folder.recoloring_strip, **recoloring[1])
+    if image_shift is not None:
+        write_json(folder.image_shift, image_shift[0])
+        _write_arrays(folder.image_shift_strip, **image_shift[1])
+    return ProbeResults(probe, recoloring and recoloring[0], image_shift and image_shift[0])
 
 
-def _subject(path: Path, folder: RunFolder, device: str | None, trust: Sequence[str]) -> tuple[Subject, Tensor]:
-    """Return what to probe, and the group of each image, int64 on the CPU."""
+def _open_subject(path: Path, folder: RunFolder, device: str | None, trust: Sequence[str]) -> tuple[Subject, Tensor]:
+    """Open a checkpoint to probe; also return the group of each image, int64 on the CPU."""
     experiment, saved = open_checkpoint(path, device, trust)
     warnings: list[str] = []
-    erm = _erm(experiment, folder, warnings)
+    erm = _load_erm(experiment, folder, warnings)
     networks = load_networks(experiment, saved, path)
     group = experiment.data.splits["test"].group.cpu()
     known = (group >= 0).nonzero()[:, 0]
@@ -135,23 +135,23 @@ def _subject(path: Path, folder: RunFolder, device: str | None, trust: Sequence[
     return Subject(path, len(saved.records), experiment, networks, erm, index, warnings), group[index]
 
 
-def _erm(experiment: Experiment, folder: RunFolder, warnings: list[str]) -> Networks | None:
-    """Return the networks of the plain training inside the run folder, at its best; None where there was none."""
+def _load_erm(experiment: Experiment, folder: RunFolder, warnings: list[str]) -> Networks | None:
+    """Load the best checkpoint of plain training (ERM) in the run folder; return None if ERM was not trained."""
     if experiment.config.evaluation.erm_epochs == 0:
         return None
     erm = configuration.erm_config(experiment.config, folder.path)
     path = RunFolder(folder.path / erm.project.experiment_name).best_or_last
     if not path.exists():
-        warnings.append(f"no ERM beside it: {path.parent} has no checkpoint")
+        warnings.append(f"no comparison with ERM: {path.parent} has no checkpoint")
         return None
     return load_networks(replace(experiment, networks=deepcopy(experiment.networks)), checkpoint.load(path), path)
 
 
-def _biases(spec: DataSpec, halves: Halves, warnings: list[str]) -> dict[str, Halves]:
-    """Return the labels to probe by name: of all biases together, named _JOINT, and of each of several.
+def _labels_by_bias(spec: DataSpec, halves: Halves, warnings: list[str]) -> dict[str, Halves]:
+    """Return the labels that probes predict: under _JOINT the combination of all biases, under its name each bias.
 
-    One of several that does not vary is left out with a warning, and so are all together where combinations are so many
-    that hardly one occurs twice. Raises UserError if nothing is left.
+    A bias that does not vary is left out with a warning. The combination is left out if hardly any of its values occurs
+    twice. Raises UserError if no labels are left.
     """
     biases = {}
     for bias in spec.biases:
@@ -171,29 +171,29 @@ def _biases(spec: DataSpec, halves: Halves, warnings: list[str]) -> dict[str, Ha
     return {_JOINT: halves, **biases}
 
 
-def _probe(subject: Subject, halves: Halves, biases: dict[str, Halves], layers: tuple[str, ...]) -> Probe:
-    """Return the content of probe.json, without its seconds."""
+def _measure(subject: Subject, halves: Halves, biases: dict[str, Halves], layers: tuple[str, ...]) -> Probe:
+    """Return the content of probe.json, without `seconds`."""
     spec, warnings = subject.experiment.data.spec, subject.warnings
-    leaks = measure_leakage(subject, biases, layers)
+    leakages = measure_leakage(subject, biases, layers)
     if _JOINT in biases:
         warnings = [*warnings, *split_warnings(halves, spec.class_names, spec.bias_value_names)]
-        joint = leaks.pop(_JOINT)
+        joint = leakages.pop(_JOINT)
     else:
-        name = max(leaks, key=lambda name: leaks[name].leakage - leaks[name].chance.majority)
-        joint = leaks[name]
+        name = max(leakages, key=lambda name: leakages[name].leakage - leakages[name].chance.majority)
+        joint = leakages[name]
         warnings = [
             *warnings,
             f"hardly any combination of the {len(spec.biases)} biases occurs twice in the test set, so the leakage of "
-            f"all together is that of {name}, the highest above chance",
+            f"all biases together is that of {name}, the highest above chance",
         ]
-    learn, unseen = halves(halves.seeds[0])
-    head_accuracy, head_chance = _head(subject, halves)
-    found = Probe(
+    train, held_out = halves(halves.seeds[0])
+    head_accuracy, head_chance = _score_head(subject, halves)
+    probe = Probe(
         checkpoint=str(subject.path),
         epoch=subject.epoch,
         bias=bias_name(subject.experiment.data.bias_kind, spec.biases),
-        n_train=len(learn),
-        n_test=len(unseen),
+        n_train=len(train),
+        n_test=len(held_out),
         seeds=list(halves.seeds),
         h_accuracy=head_accuracy,
         h_chance=head_chance,
@@ -201,17 +201,17 @@ def _probe(subject: Subject, halves: Halves, biases: dict[str, Halves], layers: 
         warnings=warnings,
     )
     if spec.biases:
-        found.per_bias = leaks
-    return found
+        probe.per_bias = leakages
+    return probe
 
 
-def _head(subject: Subject, halves: Halves) -> tuple[float, float] | tuple[None, None]:
-    """Return h's accuracy on the first unseen half and its chance; None for both where no phase trained h."""
+def _score_head(subject: Subject, halves: Halves) -> tuple[float, float] | tuple[None, None]:
+    """Return h's accuracy on the first held-out half and chance accuracy there; None for both if h was not trained."""
     phases = subject.experiment.config.training.phases
     if not any("h" in load_method(phase.method).trains for phase in phases):
         return None, None
-    unseen = replace(subject, index=subject.index[halves(halves.seeds[0])[1]])
-    counts = count_head(subject.networks, unseen.batches(), subject.experiment.data.spec.num_bins)
+    held_out = replace(subject, index=subject.index[halves(halves.seeds[0])[1]])
+    counts = count_head(subject.networks, held_out.batches(), subject.experiment.data.spec.num_bins)
     return counts.accuracy(slice(None)), counts.chance(slice(None))
 
 
@@ -221,18 +221,21 @@ def _write_arrays(path: Path, **arrays: Tensor) -> None:
 
 
 def complete(folder: RunFolder, device: str | None = None, trust: Sequence[str] = ()) -> list[str]:
-    """Make the missing parts of a run's report; return one sentence for each part that could not be made."""
+    """Make the missing parts of the report of a run; return one sentence for each part that could not be made."""
     folder.check_links()
-    chosen = folder.best_or_last
-    subject = cache(lambda: _subject(chosen, folder, device, trust))  # opened once: the data may be large
+    checkpoint_path = folder.best_or_last
+    # cached, because the data may be large
+    open_subject = cache(lambda: _open_subject(checkpoint_path, folder, device, trust))
     parts: dict[Path, Callable[[], object]] = {
         folder.samples: lambda: write_samples(folder, trust),
-        folder.evaluation_of(chosen): lambda: evaluate_checkpoint(chosen, device=device, trust=trust).write(),
-        folder.probe: lambda: _probe_subject(*subject(), folder, perf_counter()),
+        folder.evaluation_of(checkpoint_path): lambda: evaluate_checkpoint(
+            checkpoint_path, device=device, trust=trust
+        ).write(),
+        folder.probe: lambda: _probe_subject(*open_subject(), folder, perf_counter()),
     }
     if captum_installed():
-        parts[folder.saliency] = lambda: write_saliency(subject()[0], folder)
-    faults = []
+        parts[folder.saliency] = lambda: write_saliency(open_subject()[0], folder)
+    messages = []
     for path, make in parts.items():
         if path.exists() and not (path == folder.saliency and saliency_outdated(folder)):
             continue
@@ -241,12 +244,12 @@ def complete(folder: RunFolder, device: str | None = None, trust: Sequence[str] 
         except UntrustedError:
             raise
         except UserError as error:
-            faults.append(f"{path.name} could not be made: {error}")
-    return faults
+            messages.append(f"{path.name} could not be made: {error}")
+    return messages
 
 
 def write_samples(folder: RunFolder, trust: Sequence[str] = ()) -> None:
-    """Write samples.npz: of train and of test the first ten images of each class, uint8 (classes, 10, C, H, W).
+    """Write samples.npz: the first ten images of each class of train and of test, uint8 (classes, 10, C, H, W).
 
     Raises UserError if the data cannot be loaded or have no images.
     """
@@ -257,17 +260,17 @@ def write_samples(folder: RunFolder, trust: Sequence[str] = ()) -> None:
         split = data.splits[name]
         if not isinstance(split, ImageSplit):
             raise UserError(f"data.name: the splits of {config.data.name} contain no images (ImageSplit) to show")
-        arrays[name] = _by_class(split, min(data.spec.num_classes, MAX_CLASSES))
+        arrays[name] = _first_images(split, min(data.spec.num_classes, MAX_CLASSES))
     arrays["class_names"] = np.array(data.spec.class_names[:MAX_CLASSES])
     write_atomic(folder.samples, lambda file: np.savez_compressed(file, **arrays))
 
 
-def _by_class(split: ImageSplit, num_classes: int) -> NDArray[Any]:
-    """Return the first images of each class; what is beyond the last image of a class stays black."""
-    like = thumbnails(split.pixels(torch.zeros(1, dtype=torch.int64)))[0]
-    pictures = like.new_zeros((num_classes, PER_CLASS, *like.shape))
+def _first_images(split: ImageSplit, num_classes: int) -> NDArray[Any]:
+    """Return the first images of each class; missing images are black."""
+    image = thumbnails(split.pixels(torch.zeros(1, dtype=torch.int64)))[0]
+    images = image.new_zeros((num_classes, IMAGES_PER_CLASS, *image.shape))
     for label in range(num_classes):
-        rows = torch.nonzero(split.y == label)[:PER_CLASS, 0]
+        rows = torch.nonzero(split.y == label)[:IMAGES_PER_CLASS, 0]
         if len(rows):
-            pictures[label, : len(rows)] = thumbnails(split.pixels(rows))
-    return pictures.numpy()
+            images[label, : len(rows)] = thumbnails(split.pixels(rows))
+    return images.numpy()

@@ -13,12 +13,12 @@ from lntl.errors import UserError
 from lntl.types import Networks
 
 PENULTIMATE = "penultimate"  # the input of the last linear layer of g
-MAX_VALUES = 8192  # largest number of values stored for an image: 10,000 images then take at most 330 MB
-_GRID_SIDES = (56, 28, 14, 7, 4, 2, 1)  # side lengths of the grids of `pooled`: usual image sides, halved repeatedly
+MAX_VALUES = 8192  # largest number of values stored for an image; 10,000 images take at most 330 MB
+_GRID_SIDES = (56, 28, 14, 7, 4, 2, 1)  # side lengths of the grids of `pool_maps`; 224, a usual image side, halved
 
 
-def pooled(x: Tensor, max_values: int) -> Tensor:
-    """Return maps (N, C, H, W) average-pooled to the finest grid with C * H * W <= max_values, or else to 1 x 1.
+def pool_maps(x: Tensor, max_values: int) -> Tensor:
+    """Average-pool maps (N, C, H, W) to the finest grid with C * H * W <= max_values; to 1 x 1 if no grid is so small.
 
     Smaller maps and vectors are returned unchanged.
     """
@@ -29,9 +29,9 @@ def pooled(x: Tensor, max_values: int) -> Tensor:
 
 
 def layer_names(networks: Networks, x: Tensor) -> list[str]:
-    """Return the names of the layers that can be probed, in the networks' order.
+    """Return the names of the layers that can be probed, in the order of definition.
 
-    They are the modules of f and g whose output for x (N, C, H, W) has one row for each image, and `penultimate`.
+    These are the modules of f and g whose output for x (N, C, H, W) has one row for each image, and `penultimate`.
     """
     valid: set[str] = set()
 
@@ -53,13 +53,13 @@ def layer_names(networks: Networks, x: Tensor) -> list[str]:
 
 
 def default_layers(networks: Networks) -> tuple[str, ...]:
-    """Return the layers "f" (its output is z) and "penultimate"; only "f" if g is a linear layer, whose input is z."""
+    """Return "f", whose output is z, and "penultimate"; only "f" if g is a linear layer, since its input is z."""
     last = _last_linear(networks.g)
     return ("f",) if last is None or last is networks.g else ("f", PENULTIMATE)
 
 
 def check_layers(names: Iterable[str], networks: Networks, x: Tensor) -> None:
-    """Raise UserError, with the list of valid names, for a layer that the networks do not have."""
+    """Raise UserError, with the list of valid names, if the networks lack one of the layers."""
     valid = layer_names(networks, x)
     for name in names:
         if name not in valid:
@@ -67,7 +67,7 @@ def check_layers(names: Iterable[str], networks: Networks, x: Tensor) -> None:
 
 
 def features(networks: Networks, images: Iterable[Tensor], layer: str) -> Tensor:
-    """Return the output of one layer, as `layer_outputs`."""
+    """Return the output of one layer, as in `layer_outputs`."""
     return layer_outputs(networks, images, (layer,))[layer]
 
 
@@ -95,19 +95,19 @@ def layer_outputs(networks: Networks, images: Iterable[Tensor], layers: Iterable
         for layer, out in outputs.items():
             rows[layer].append(out)
     # torch.cat outside inference mode returns ordinary tensors, on which probes can be trained.
-    z_of = {layer: torch.cat(parts) for layer, parts in rows.items()}
-    for layer, z in z_of.items():
+    features_by_layer = {layer: torch.cat(parts) for layer, parts in rows.items()}
+    for layer, z in features_by_layer.items():
         if not z.isfinite().all():
             raise UserError(f"layer {layer}: some outputs are NaN or infinite; use a checkpoint that did not diverge")
-    return z_of
+    return features_by_layer
 
 
 @contextmanager
 def _output_hook(networks: Networks, layer: str, receive: Callable[[Tensor], None]) -> Iterator[None]:
-    """Pass the output of `layer` in each forward pass to `receive`, copied before a later layer changes it in place."""
+    """Pass a copy of the output of `layer` to `receive` in each forward pass: a later layer may change it in place."""
 
     def copy(out: Tensor) -> None:
-        receive(pooled(out.detach().float(), MAX_VALUES).cpu().contiguous().clone())
+        receive(pool_maps(out.detach().float(), MAX_VALUES).cpu().contiguous().clone())
 
     last = _last_linear(networks.g)
     if layer == PENULTIMATE and last is not None:
@@ -131,5 +131,5 @@ def _modules(networks: Networks) -> list[tuple[str, nn.Module]]:
 
 
 def _last_linear(g: nn.Module) -> nn.Linear | None:
-    """Return the linear layer of g that was defined last, which gives the logits."""
+    """Return the last defined linear layer of g; its output is the logits."""
     return next((module for module in reversed(list(g.modules())) if isinstance(module, nn.Linear)), None)

@@ -1,7 +1,7 @@
 """Change the brightness or the color of test images in steps, and count how many predictions change.
 
-The counterpart of recolouring for photographs, whose bias values cannot be exchanged: what is computed from an image,
-such as its brightness, can be changed in it.
+It replaces recolouring for photographs. The bias value of a photograph cannot be exchanged, but a bias that is computed
+from the image, such as its brightness, can be changed in the image.
 """
 
 import logging
@@ -24,11 +24,13 @@ from lntl.types import Dataset, ImageSplit, Networks
 
 log = logging.getLogger("lntl")
 
-STEPS = (-0.2, -0.1, -0.05, 0.05, 0.1, 0.2)  # on the scale where 1 is the step from black to white
-MOST = 500  # images: the interval of a flip rate of 20 % is then 3.5 points either way
-STRIP = 4  # images to show at every step
-_SEED = 0  # of the choice of images and of the bootstrap: the same for every run, so that runs compare
-# Added to red, green and blue for a shift of 1. A cast leaves the mean over the channels as it is.
+STEPS = (-0.2, -0.1, -0.05, 0.05, 0.1, 0.2)  # shifts of pixel values between 0 (black) and 1 (white)
+_STEPS_AND_ZERO = sorted((0.0, *STEPS))
+_ZERO = _STEPS_AND_ZERO.index(0.0)
+MAX_IMAGES = 500  # the interval of a flip rate of 20 % is then 3.5 percentage points to each side
+STRIP_SIZE = 4  # images that are shown at every step
+_SEED = 0  # seed of the choice of images and of the bootstrap; the same for all runs, so that runs can be compared
+# What a shift of 1 adds to red, green and blue. A cast does not change the mean over the channels.
 DIRECTIONS = {
     "brightness": (1.0, 1.0, 1.0),
     "red cast": (1.0, -0.5, -0.5),
@@ -36,8 +38,8 @@ DIRECTIONS = {
     "blue cast": (-0.5, -0.5, 1.0),
 }
 _CASTS = ("red cast", "green cast", "blue cast")
-# What is changed for each bias that is computed from an image: a part of it is never changed alone, which would draw an
-# edge into the image.
+# The directions for each bias that is computed from an image. The whole image is changed even if the bias is computed
+# from a part of it, because changing only this part would draw an edge.
 SHIFTS = {
     "brightness": ("brightness",),
     "center_brightness": ("brightness",),
@@ -47,21 +49,21 @@ SHIFTS = {
 
 
 def check_images(data: Dataset, directions: Sequence[str]) -> tuple[ImageSplit, EvalTransform] | None:
-    """Return the test images and their transform, None where nothing is to be changed.
+    """Return the test images and their transform, None if there are no directions.
 
     Raises:
-        UserError: If the test examples are no images.
+        UserError: If the test examples are not images.
     """
     split, transform = data.splits["test"], data.transform
     if not directions:
         return None
     if not isinstance(split, ImageSplit) or not isinstance(transform, EvalTransform) or len(transform.shape) != 3:
-        raise UserError("--shift: the test examples are no images, so they have no brightness or color; leave it out")
+        raise UserError("--shift: the test examples are not images, so they have no brightness or color; leave it out")
     return split, transform
 
 
-def chosen_shifts(names: Sequence[str], settings: Settings) -> tuple[str, ...]:
-    """Return what to change: what the user names, else what belongs to the biases that are computed from the images.
+def select_directions(names: Sequence[str], settings: Settings) -> tuple[str, ...]:
+    """Return the directions of the named shifts; without names, those of the biases that are computed from the images.
 
     Args:
         names: Names that the user gives.
@@ -72,89 +74,85 @@ def chosen_shifts(names: Sequence[str], settings: Settings) -> tuple[str, ...]:
     """
     for name in names:
         if name not in SHIFTS:
-            raise UserError(f"--shift {name}: that cannot be changed in an image{did_you_mean(name, list(SHIFTS))}")
+            raise UserError(f"--shift {name}: this cannot be changed in an image{did_you_mean(name, list(SHIFTS))}")
     biases = settings.biases if isinstance(settings, LabelSettings) else ()
-    chosen = names or [bias.computed for bias in biases if bias.computed in SHIFTS]
-    return tuple(dict.fromkeys(direction for name in chosen for direction in SHIFTS[name]))
+    names = names or [bias.computed for bias in biases if bias.computed in SHIFTS]
+    return tuple(dict.fromkeys(direction for name in names for direction in SHIFTS[name]))
 
 
 def shift_images(subject: Subject, directions: Sequence[str]) -> tuple[ImageShift, dict[str, Tensor]] | None:
     """Change some test images in each direction in steps; return how predictions change, and the arrays of a strip.
 
     Args:
-        subject: The checkpoint, ERM beside it, and the test images.
-        directions: Names in DIRECTIONS; None is returned if there are none.
+        subject: The checkpoint, the networks of ERM, and the test images.
+        directions: Names in DIRECTIONS; without directions, None is returned.
 
     Returns:
         content: The content of image_shift.json.
-        strip: Some images at every shift, x (curves, m, shifts, 3, H, W) uint8 with the shifts ascending and 0 among
-            them, their predicted classes (curves, m, shifts), and their classes y (m,).
+        strip: Some images at every shift, x (curves, m, shifts, 3, H, W) uint8; their predicted classes
+            (curves, m, shifts); and their classes y (m,). Shifts are ascending and include 0.
 
     Raises:
-        UserError: If the test examples are no images.
+        UserError: If the test examples are not images.
     """
     images = check_images(subject.experiment.data, directions)
     if images is None:
         return None
     split, transform = images
-    log.info("other %s", ", ".join(directions))
-    index = subject.index[permutation(len(subject.index), derive(_SEED, "shift"))[:MOST]].sort().values
-    y, strip = split.y.cpu()[index], permutation(len(index), derive(_SEED, "shift strip"))[:STRIP].sort().values
+    log.info("shifts of %s", ", ".join(directions))
+    index = subject.index[permutation(len(subject.index), derive(_SEED, "shift"))[:MAX_IMAGES]].sort().values
+    y, strip = split.y.cpu()[index], permutation(len(index), derive(_SEED, "shift strip"))[:STRIP_SIZE].sort().values
     pixels = split.pixels(index[strip].to(split.y.device)).cpu()
-    curves, pictures, shown = [], [], []
+    curves, images_by_curve, predicted_by_curve = [], [], []
     for direction in directions:
-        curve, predicted = _curve(subject, split, transform, index, direction)
-        changed = ((255 * shifted(pixels, direction, shift)).round().to(torch.uint8) for shift in _SHIFTS)
+        curve, predicted = _measure_curve(subject, split, transform, index, direction)
+        steps = ((255 * shift_pixels(pixels, direction, shift)).round().to(torch.uint8) for shift in _STEPS_AND_ZERO)
         curves.append(curve)
-        pictures.append(torch.stack([thumbnails(step) for step in changed], dim=1))
-        shown.append(predicted[strip])
+        images_by_curve.append(torch.stack([thumbnails(step) for step in steps], dim=1))
+        predicted_by_curve.append(predicted[strip])
     content = ImageShift(checkpoint=str(subject.path), epoch=subject.epoch, n=len(index), curves=curves)
-    return content, {"x": torch.stack(pictures), "predicted": torch.stack(shown), "y": y[strip]}
+    return content, {"x": torch.stack(images_by_curve), "predicted": torch.stack(predicted_by_curve), "y": y[strip]}
 
 
-_SHIFTS = sorted((0.0, *STEPS))
-_NONE = _SHIFTS.index(0.0)
-
-
-def shifted(pixels: Tensor, direction: str, shift: float) -> Tensor:
-    """Return images (N, 3, H, W) uint8, changed by `shift` in a direction, as float32 cut to [0, 1]."""
+def shift_pixels(pixels: Tensor, direction: str, shift: float) -> Tensor:
+    """Shift images (N, 3, H, W) uint8 in a direction; return float32 values, clipped to [0, 1]."""
     change = shift * torch.tensor(DIRECTIONS[direction], device=pixels.device).view(3, 1, 1)
     return (pixels.float() / 255 + change).clamp(0, 1)
 
 
-def _curve(
+def _measure_curve(
     subject: Subject, split: ImageSplit, transform: EvalTransform, index: Tensor, direction: str
 ) -> tuple[ShiftCurve, Tensor]:
     """Return how predictions for the test images at `index` change, and the run's predicted classes (n, shifts)."""
-    values, run, erm = [], [], []
+    measures, run, erm = [], [], []
     for part in index.to(split.y.device).split(subject.batch_size):
         pixels = split.pixels(part).cpu()
-        values.append(measure(pixels, direction))
-        x = [_network_input(transform, shifted(pixels, direction, shift)) for shift in _SHIFTS]
+        measures.append(measure(pixels, direction))
+        x = [_network_input(transform, shift_pixels(pixels, direction, shift)) for shift in _STEPS_AND_ZERO]
         run.append(_predict(subject.networks, x))
         if subject.erm is not None:
             erm.append(_predict(subject.erm, x))
     y, predicted = split.y.cpu()[index], torch.cat(run)
-    plain = torch.cat(erm) if erm else None
+    erm_predicted = torch.cat(erm) if erm else None
     steps = [
         ShiftStep(
             shift=shift,
             flip_rate=_flip_rate(predicted, column),
             accuracy=_accuracy(predicted[:, column], y),
-            erm_flip_rate=None if plain is None else _flip_rate(plain, column),
-            erm_accuracy=None if plain is None else _accuracy(plain[:, column], y),
+            erm_flip_rate=None if erm_predicted is None else _flip_rate(erm_predicted, column),
+            erm_accuracy=None if erm_predicted is None else _accuracy(erm_predicted[:, column], y),
         )
-        for column, shift in enumerate(_SHIFTS)
-        if column != _NONE
+        for column, shift in enumerate(_STEPS_AND_ZERO)
+        if column != _ZERO
     ]
-    spread = float(torch.cat(values).std(correction=0))
+    spread = float(torch.cat(measures).std(correction=0))
     return ShiftCurve(name=direction, spread=spread, steps=steps), predicted
 
 
 def measure(pixels: Tensor, direction: str) -> Tensor:
-    """Return of each image (N, 3, H, W) uint8 the number that a shift of 1 raises by 1, float64 (N,).
+    """Return for each image (N, 3, H, W) uint8 the number that a shift of 1 increases by 1, float64 (N,).
 
-    That is the mean luma for the brightness, and for a cast how far the mean of its channel is above that of all.
+    For the brightness it is the mean luma. For a cast it is the mean of its channel minus the mean of all channels.
     """
     mean = color(pixels)
     if direction == "brightness":
@@ -169,7 +167,7 @@ def _network_input(transform: EvalTransform, images: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def _predict(networks: Networks, x: Sequence[Tensor]) -> Tensor:
-    """Return the predicted classes of batches of the same images, one batch a shift, (N, shifts) on the CPU."""
+    """Return the predicted classes of batches of the same images, one batch for each shift, (N, shifts) on the CPU."""
     networks.eval()
     device = next(networks.parameters()).device
     columns = [networks.g(networks.f(step.to(device))).argmax(dim=1).cpu() for step in x]
@@ -177,7 +175,7 @@ def _predict(networks: Networks, x: Sequence[Tensor]) -> Tensor:
 
 
 def _flip_rate(predicted: Tensor, column: int) -> Estimate:
-    return mean_interval(predicted[:, column] != predicted[:, _NONE], _SEED)
+    return mean_interval(predicted[:, column] != predicted[:, _ZERO], _SEED)
 
 
 def _accuracy(predicted: Tensor, y: Tensor) -> float:

@@ -23,20 +23,20 @@ from torch import Tensor, nn
 
 from lntl.errors import UserError
 from lntl.evaluation.metrics import join_names
-from lntl.probing.features import pooled
+from lntl.probing.features import pool_maps
 from lntl.runs.formats import ProbeRow
 from lntl.seeding import derive, permutation
 
-_FROM_CLASS = 0.1  # warn if the class predicts the bias better than a constant answer by more than this accuracy
-_VALUES = 1024  # inputs of the linear probe and of the MLP: maps are averaged to at most this many numbers
-_COMPONENTS = 256  # principal components to which inputs with more than _VALUES numbers are reduced
+_MAX_CLASS_GAIN = 0.1  # warn if the class predicts the bias more accurately than a constant answer by more than this
+_MAX_INPUTS = 1024  # inputs of the linear probe and of the MLP; maps are averaged to at most this number of values
+_COMPONENTS = 256  # principal components to which vectors with more than _MAX_INPUTS values are reduced
 _HIDDEN, _CHANNELS = 128, 32  # units of the MLP, channels of the convolutional probe
-_PENALTY = 1.0  # of the linear probe: half of it times |W|^2 is added to the summed cross-entropy
-_ITERATIONS = 200  # of the linear probe, at most; it stops where _CHECK of them lower the loss by less than this share
-_CHECK, _GAIN = 10, 1e-3
-# The other probes are trained for _STEPS batches of _BATCH, at most _EPOCHS epochs, with this peak of OneCycleLR.
-_BATCH, _STEPS, _EPOCHS, _RATE = 128, 240, 60, 0.01
-_random = Lock()  # of torch's generator, from which a thread takes random numbers
+_PENALTY = 1.0  # linear probe: _PENALTY / 2 * |W|^2 is added to the summed cross-entropy
+# The linear probe stops after _MAX_ITERATIONS, or if _CHECK iterations lower the loss by less than the share _MIN_GAIN.
+_MAX_ITERATIONS, _CHECK, _MIN_GAIN = 200, 10, 1e-3
+# The other probes are trained for _STEPS batches, at most _MAX_EPOCHS epochs; OneCycleLR rises to _MAX_LR.
+_BATCH_SIZE, _STEPS, _MAX_EPOCHS, _MAX_LR = 128, 240, 60, 0.01
+_generator_lock = Lock()  # held while a thread uses torch's global random generator
 
 Probe = Callable[[Tensor, Tensor, Tensor, int, torch.device], Tensor]
 
@@ -52,8 +52,8 @@ class Halves:
     def __call__(self, seed: int) -> tuple[Tensor, Tensor]:
         """Return the positions of the training half and of the held-out half: disjoint, each group split evenly.
 
-        They depend only on the seed. Images are ordered by bias value and class, in random order within each group, and
-        assigned to the halves alternately: a bias value with two or more images is in both halves.
+        The halves depend only on the seed. Images are sorted by bias value and class, in random order within each
+        group, and assigned to the halves alternately. A bias value with two or more images is therefore in both halves.
         """
         order = permutation(len(self.bias), derive(seed, "halves"))
         group = self.bias * (int(self.y.max()) + 1) + self.y
@@ -75,21 +75,24 @@ class Halves:
     @property
     def majority(self) -> float:
         """Accuracy of a constant prediction: the share of the most frequent bias value."""
-        return self._predicted_from(torch.zeros_like(self.y))
+        return self._accuracy_from(torch.zeros_like(self.y))
 
     @property
-    def from_class(self) -> float:
+    def accuracy_from_class(self) -> float:
         """Accuracy of predicting the most frequent bias value of each class."""
-        return self._predicted_from(self.y)
+        return self._accuracy_from(self.y)
 
-    def _predicted_from(self, key: Tensor) -> float:
-        """Return the held-out accuracy of predicting the bias value most frequent for each key in the training half."""
-        shares, shape = [], (int(key.max()) + 1, int(self.bias.max()) + 1)
-        for learn, unseen in map(self, self.seeds):
-            cells = key[learn] * shape[1] + self.bias[learn]
-            answer = cells.bincount(minlength=shape[0] * shape[1]).view(shape).argmax(dim=1)
-            shares.append(float((answer[key[unseen]] == self.bias[unseen]).double().mean()))
-        return fmean(shares)
+    def _accuracy_from(self, key: Tensor) -> float:
+        """Return the held-out accuracy of predicting, for each key, its most frequent bias value in the training half.
+
+        key: An integer label of each image, (n,).
+        """
+        accuracies, shape = [], (int(key.max()) + 1, int(self.bias.max()) + 1)
+        for train, held_out in map(self, self.seeds):
+            cells = key[train] * shape[1] + self.bias[train]
+            prediction = cells.bincount(minlength=shape[0] * shape[1]).view(shape).argmax(dim=1)
+            accuracies.append(float((prediction[key[held_out]] == self.bias[held_out]).double().mean()))
+        return fmean(accuracies)
 
 
 def probe_row(layer: str, probe: str, accuracies: list[float]) -> ProbeRow:
@@ -100,7 +103,7 @@ def probe_row(layer: str, probe: str, accuracies: list[float]) -> ProbeRow:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Features z (n, ...) of the images whose labels are `halves`, under the name of their layer."""
+    """Features z (n, ...) of a layer, the name of the layer, and the labels of the images."""
 
     name: str
     z: Tensor
@@ -120,34 +123,35 @@ def probe_layer(layer: str, z: Tensor, halves: Halves, device: torch.device) -> 
 
 
 def probe_layers(layers: Sequence[Layer], device: torch.device) -> list[list[ProbeRow]]:
-    """Return the rows of each layer, as `probe_layer`; all probes are trained at the same time."""
-    names = [probe_names(layer.z) for layer in layers]
+    """Return the results of `probe_layer` for each layer; the probes of all layers are trained in parallel."""
+    probes_by_layer = [probe_names(layer.z) for layer in layers]
     fits = [
-        (name, layer.z, layer.halves, seed)
-        for layer, those in zip(layers, names, strict=True)
-        for name in those
+        (probe, layer.z, layer.halves, seed)
+        for layer, probes in zip(layers, probes_by_layer, strict=True)
+        for probe in probes
         for seed in layer.halves.seeds
     ]
-    scores = iter(_scores(fits, device))
+    accuracies = iter(_score_all(fits, device))
     return [
-        [probe_row(layer.name, name, [next(scores) for _ in layer.halves.seeds]) for name in those]
-        for layer, those in zip(layers, names, strict=True)
+        [probe_row(layer.name, probe, [next(accuracies) for _ in layer.halves.seeds]) for probe in probes]
+        for layer, probes in zip(layers, probes_by_layer, strict=True)
     ]
 
 
 def probe_permuted(row: ProbeRow, z: Tensor, halves: Halves, device: torch.device) -> ProbeRow:
-    """Return the accuracy of the probe of `row` on z if it is trained on permuted labels."""
+    """Return the accuracy on z of the probe named in `row`, trained on permuted labels."""
     fits = [(row.probe, z, halves, seed) for seed in halves.seeds]
-    return probe_row(row.layer, row.probe, _scores(fits, device, permute=True))
+    return probe_row(row.layer, row.probe, _score_all(fits, device, permute=True))
 
 
-def _scores(
+def _score_all(
     fits: Sequence[tuple[str, Tensor, Halves, int]], device: torch.device, permute: bool = False
 ) -> list[float]:
-    """Return the held-out accuracy of each fit: name of the probe, features, labels, seed.
+    """Return the held-out accuracy of each fit, a tuple (name of the probe, features, labels, seed).
 
-    On a CPU each is trained by one thread, as many at a time as torch has threads: the networks are so small that
-    threads of one operation would wait for each other, and results do not depend on their number.
+    On a CPU, each probe is trained by one thread, and as many probes are trained in parallel as torch has threads.
+    Threads within one operation would mostly wait for each other, because the networks are small. The results do not
+    depend on the number of threads.
     """
 
     def score(fit: tuple[str, Tensor, Halves, int]) -> float:
@@ -156,35 +160,35 @@ def _scores(
     if device.type != "cpu":
         return [score(fit) for fit in fits]
     threads = torch.get_num_threads()
-    costly_first = sorted(range(len(fits)), key=lambda i: -list(PROBES).index(fits[i][0]))
+    order = sorted(range(len(fits)), key=lambda i: -list(PROBES).index(fits[i][0]))  # slow probes first
     try:
         with ThreadPoolExecutor(threads, "probe", torch.set_num_threads, (1,)) as pool:
-            scores = dict(zip(costly_first, pool.map(score, [fits[i] for i in costly_first]), strict=True))
+            accuracies = dict(zip(order, pool.map(score, [fits[i] for i in order]), strict=True))
     finally:
         torch.set_num_threads(threads)
-    return [scores[i] for i in range(len(fits))]
+    return [accuracies[i] for i in range(len(fits))]
 
 
 def _score(name: str, z: Tensor, halves: Halves, seed: int, device: torch.device, permute: bool) -> float:
-    learn, unseen = halves(seed)
-    labels = halves.bias[learn]
+    train, held_out = halves(seed)
+    labels = halves.bias[train]
     if permute:
         labels = labels[permutation(len(labels), derive(seed, "permuted labels"))]
-    predicted = PROBES[name](z.index_select(0, learn), labels, z.index_select(0, unseen), seed, device)
-    return float((predicted == halves.bias[unseen]).double().mean())
+    predicted = PROBES[name](z.index_select(0, train), labels, z.index_select(0, held_out), seed, device)
+    return float((predicted == halves.bias[held_out]).double().mean())
 
 
 def split_warnings(halves: Halves, class_names: tuple[str, ...], bias_value_names: tuple[str, ...]) -> list[str]:
-    """Return warnings for values that do not occur, and for a bias that can be predicted from the class."""
+    """Return warnings about classes and bias values without images, and about a bias that the class predicts."""
     texts = []
     for kind, names, labels in (("class", class_names, halves.y), ("bias value", bias_value_names, halves.bias)):
         absent = [name for name, count in zip(names, labels.bincount(minlength=len(names)), strict=True) if not count]
         if absent:
             texts.append(f"no test image of {kind} {join_names(absent)}")
-    if halves.from_class > halves.majority + _FROM_CLASS:
+    if halves.accuracy_from_class > halves.majority + _MAX_CLASS_GAIN:
         texts.append(
-            f"on these images the class alone predicts the bias with accuracy {halves.from_class:.3f} (a constant "
-            f"answer: {halves.majority:.3f}), so a probe may predict it from features of the class"
+            f"on these images the class alone predicts the bias with accuracy {halves.accuracy_from_class:.3f} "
+            f"(a constant answer: {halves.majority:.3f}), so a probe may predict it from features of the class"
         )
     return texts
 
@@ -198,45 +202,47 @@ def linear(train: Tensor, bias: Tensor, test: Tensor, seed: int, device: torch.d
     train (n, ...) and test (m, ...) are standardised with the statistics of train. To save time, maps are averaged over
     a fixed grid to at most 1024 numbers, and wider features are projected on 256 principal components of train.
 
-    The Hessian of the mean loss is at most (X^T X / 2 + penalty) / n for any weights (Boehning, 1992). Accelerated
-    descent (Nesterov) in that metric needs no step size; it ends where the loss has settled.
+    The Hessian of the mean loss is at most (X^T X / 2 + penalty) / n for any weights (Boehning, 1992). Nesterov's
+    accelerated descent, preconditioned with this bound, needs no step size. It stops when the loss hardly decreases.
     """
-    x, unseen = _standardised(train, test, seed, device)
+    x, x_test = _standardise(train, test, seed, device)
     values, labels = bias.unique(return_inverse=True)
-    # as (values, n): products of a few wide rows take a third of the time of those of many narrow ones
+    # The shape (values, n) is faster: products of few long rows take a third of the time of many short rows.
     target = F.one_hot(labels, len(values)).T.to(device, x.dtype).contiguous()
     ridge = _PENALTY / len(x)
-    metric = x.T @ x / (2 * len(x))
-    metric.diagonal().add_(ridge + 1e-5 * metric.diagonal().mean())  # the second for what float32 rounds
-    factor = torch.linalg.cholesky(metric)
-    weight = before = x.new_zeros(len(values), x.shape[1])
-    shift = shift_before = x.new_zeros(len(values), 1)
-    settled = torch.inf
-    for step in range(_ITERATIONS):
+    hessian_bound = x.T @ x / (2 * len(x))
+    rounding = 1e-5 * hessian_bound.diagonal().mean()  # keeps the matrix positive definite in float32
+    hessian_bound.diagonal().add_(ridge + rounding)
+    factor = torch.linalg.cholesky(hessian_bound)
+    weight = previous_weight = x.new_zeros(len(values), x.shape[1])
+    offset = previous_offset = x.new_zeros(len(values), 1)
+    checked_loss = torch.inf
+    for step in range(_MAX_ITERATIONS):
         momentum = step / (step + 3)
-        ahead, shift_ahead = weight + momentum * (weight - before), shift + momentum * (shift - shift_before)
-        log_p = F.log_softmax(ahead @ x.T + shift_ahead, dim=0)
+        next_weight = weight + momentum * (weight - previous_weight)
+        next_offset = offset + momentum * (offset - previous_offset)
+        log_p = F.log_softmax(next_weight @ x.T + next_offset, dim=0)
         if step % _CHECK == 0:
-            loss = float(-(log_p * target).sum() / len(x) + ridge / 2 * ahead.square().sum())
-            if not settled - loss > _GAIN * loss:
+            loss = float(-(log_p * target).sum() / len(x) + ridge / 2 * next_weight.square().sum())
+            if not checked_loss - loss > _MIN_GAIN * loss:
                 break
-            settled = loss
+            checked_loss = loss
         residual = (log_p.exp() - target) / len(x)
-        before, shift_before = weight, shift
-        weight = ahead - torch.cholesky_solve((residual @ x + ridge * ahead).T, factor).T
-        shift = shift_ahead - 2 * residual.sum(dim=1, keepdim=True)
-    predicted: Tensor = values[(weight @ unseen.T + shift).argmax(dim=0).cpu()]
+        previous_weight, previous_offset = weight, offset
+        weight = next_weight - torch.cholesky_solve((residual @ x + ridge * next_weight).T, factor).T
+        offset = next_offset - 2 * residual.sum(dim=1, keepdim=True)
+    predicted: Tensor = values[(weight @ x_test.T + offset).argmax(dim=0).cpu()]
     return predicted
 
 
 def mlp(train: Tensor, bias: Tensor, test: Tensor, seed: int, device: torch.device) -> Tensor:
     """Return the predictions (m,) of a network with 128 hidden units, on the same inputs as `linear`."""
-    x, unseen = _standardised(train, test, seed, device)
+    x, x_test = _standardise(train, test, seed, device)
 
-    def make(values: int) -> nn.Module:
+    def make_network(values: int) -> nn.Module:
         return nn.Sequential(nn.Linear(x.shape[1], _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, values))
 
-    return _trained(make, x, bias, unseen, seed)
+    return _train_and_predict(make_network, x, bias, x_test, seed)
 
 
 def conv(train: Tensor, bias: Tensor, test: Tensor, seed: int, device: torch.device) -> Tensor:
@@ -247,8 +253,8 @@ def conv(train: Tensor, bias: Tensor, test: Tensor, seed: int, device: torch.dev
     """
     train, test = train.to(device), test.to(device)
     std, mean = torch.std_mean(train, dim=(0, 2, 3), correction=0, keepdim=True)
-    x, unseen = ((maps - mean) / std.clamp(min=1e-6) for maps in (train, test))
-    return _trained(lambda values: _Conv(x.shape[1], values), x, bias, unseen, seed)
+    x, x_test = ((maps - mean) / std.clamp(min=1e-6) for maps in (train, test))
+    return _train_and_predict(lambda values: _Conv(x.shape[1], values), x, bias, x_test, seed)
 
 
 class _Conv(nn.Module):
@@ -269,39 +275,42 @@ class _Conv(nn.Module):
         return logits
 
 
-def _trained(make: Callable[[int], nn.Module], x: Tensor, bias: Tensor, unseen: Tensor, seed: int) -> Tensor:
-    """Train the network that `make` returns for the number of bias values on x (n, ...); predict those of `unseen`.
+def _train_and_predict(
+    make_network: Callable[[int], nn.Module], x: Tensor, bias: Tensor, x_test: Tensor, seed: int
+) -> Tensor:
+    """Train a network on x (n, ...) and bias (n,); return the predicted bias values of `x_test`.
 
-    It is trained by cross-entropy for _STEPS batches: six epochs of 5,000 images, up to _EPOCHS of fewer.
+    `make_network` returns the network for a number of bias values. It is trained with cross-entropy for _STEPS batches,
+    which are six epochs of 5,000 images.
     """
     values, labels = bias.unique(return_inverse=True)
     labels = labels.to(x.device)
-    with _random, torch.random.fork_rng(devices=[]):
+    with _generator_lock, torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "probe weights"))
-        net = make(len(values)).to(x.device)
+        net = make_network(len(values)).to(x.device)
     optimizer = torch.optim.Adam(net.parameters())
-    batches = ceil(len(x) / _BATCH)
-    epochs = min(_EPOCHS, ceil(_STEPS / batches))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=epochs * batches)
+    batches = ceil(len(x) / _BATCH_SIZE)
+    epochs = min(_MAX_EPOCHS, ceil(_STEPS / batches))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _MAX_LR, total_steps=epochs * batches)
     for epoch in range(epochs):
-        for index in permutation(len(x), derive(seed, "probe order", epoch)).to(x.device).split(_BATCH):
+        for index in permutation(len(x), derive(seed, "probe order", epoch)).to(x.device).split(_BATCH_SIZE):
             optimizer.zero_grad()
             F.cross_entropy(net(x.index_select(0, index)), labels[index]).backward()
             optimizer.step()
             schedule.step()
     with torch.inference_mode():
-        predicted: Tensor = values[torch.cat([net(part).argmax(dim=1) for part in unseen.split(1000)]).cpu()]
+        predicted: Tensor = values[torch.cat([net(part).argmax(dim=1) for part in x_test.split(1000)]).cpu()]
     return predicted
 
 
-def _standardised(train: Tensor, test: Tensor, seed: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return train and test as matrices at most _VALUES wide, standardised with the statistics of train."""
-    train, test = (pooled(x, _VALUES).flatten(1).to(device) for x in (train, test))
+def _standardise(train: Tensor, test: Tensor, seed: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return train and test as matrices with at most _MAX_INPUTS columns, standardised with the statistics of train."""
+    train, test = (pool_maps(x, _MAX_INPUTS).flatten(1).to(device) for x in (train, test))
     std, mean = torch.std_mean(train, dim=0, correction=0)
-    std = std.masked_fill(std <= 1e-6 * mean.abs(), 1)  # constant but for rounding
+    std = std.masked_fill(std <= 1e-6 * mean.abs(), 1)  # constant up to rounding errors
     train, test = (train - mean) / std, (test - mean) / std
-    if train.shape[1] > _VALUES:
-        with _random, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    if train.shape[1] > _MAX_INPUTS:
+        with _generator_lock, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(derive(seed, "probe components"))
             components = torch.svd_lowrank(train, min(_COMPONENTS, *train.shape), niter=4)[2]
         train, test = train @ components, test @ components
@@ -312,5 +321,5 @@ PROBES: dict[str, Probe] = {"linear": linear, "mlp": mlp, "conv": conv}
 
 
 def probe_names(x: Tensor) -> list[str]:
-    """Return the names of the probes for features (n, ...): the convolutional probe needs maps (n, C, H, W)."""
+    """Return the names of the probes for features (n, ...); the convolutional probe needs maps (n, C, H, W)."""
     return [name for name in PROBES if name != "conv" or (x.dim() == 4 and x[0, 0].numel() > 1)]

@@ -21,8 +21,8 @@ from lntl.types import Networks, PartOfSplit, RecolorableSplit
 
 log = logging.getLogger("lntl")
 
-STRIP = 8  # images to show with every bias value
-PICTURES = 10_000  # test images times bias values, at most: with ten, a rate of 1,000 images is known to 3 points
+STRIP_SIZE = 8  # images that are shown with every bias value
+MAX_PREDICTIONS = 10_000  # test images times bias values; 1,000 images give a flip rate within 3 percentage points
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class RecoloredPredictions:
 
     @property
     def change(self) -> Tensor:
-        """The mean over bias values v of total variation TV(p_v, mean of p) = 1/2 sum_k |p_v - mean of p|_k, (n,)."""
+        """The mean over bias values v of the total variation 1/2 sum_k |p_v - m|_k, m the mean of all p_v, (n,)."""
         distance = (self.probabilities - self.probabilities.mean(dim=1, keepdim=True)).abs().sum(dim=2) / 2
         return distance.mean(dim=1)
 
@@ -67,26 +67,29 @@ def predict_recolored(networks: Networks, loaders: Iterable[Loader]) -> Recolore
 
 
 def recolor(subject: Subject, seed: int) -> tuple[Recoloring, dict[str, Tensor]] | None:
-    """Recolour test images; return the changes, and the arrays of recoloring.npz: some images in each colour.
+    """Recolour test images; return how predictions change, and the arrays of recoloring.npz (images in each colour).
 
-    Of many images, a random choice by `seed` is recoloured. Returns None for data that cannot be recoloured.
+    If there are many images, a random subset is drawn with `seed`. Returns None for data that cannot be recoloured.
     """
     experiment, split = subject.experiment, subject.experiment.data.splits["test"]
     if not isinstance(split, RecolorableSplit):
         return None
     log.info("recolouring")
     names = experiment.data.spec.bias_value_names
-    recolored = [split.recolored(value) for value in range(len(names))]
+    recolored_splits = [split.recolored(value) for value in range(len(names))]
     index = (
-        permutation(len(split), derive(seed, "recolored images"))[: max(STRIP, PICTURES // len(names))].sort().values
+        permutation(len(split), derive(seed, "recolored images"))[: max(STRIP_SIZE, MAX_PREDICTIONS // len(names))]
+        .sort()
+        .values
     )
     size, device = subject.batch_size, experiment.fabric.device
 
-    def predictions_of(networks: Networks) -> RecoloredPredictions:
-        return predict_recolored(networks, (Loader(PartOfSplit(part, index), size, device) for part in recolored))
+    def predict(networks: Networks) -> RecoloredPredictions:
+        parts = (PartOfSplit(recolored, index) for recolored in recolored_splits)
+        return predict_recolored(networks, (Loader(part, size, device) for part in parts))
 
-    run = predictions_of(subject.networks)
-    erm = None if subject.erm is None else predictions_of(subject.erm)
+    run = predict(subject.networks)
+    erm = None if subject.erm is None else predict(subject.erm)
     content = Recoloring(
         checkpoint=str(subject.path),
         epoch=subject.epoch,
@@ -97,7 +100,7 @@ def recolor(subject: Subject, seed: int) -> tuple[Recoloring, dict[str, Tensor]]
         erm=None if erm is None else _changes(erm, seed),
     )
     positions = _strip_positions(run.y, seed)
-    pixels = torch.stack([part.pixels(index[positions]) for part in recolored], dim=1)
+    pixels = torch.stack([recolored.pixels(index[positions]) for recolored in recolored_splits], dim=1)
     return content, {"x": pixels, "predicted": run.predicted[positions], "y": run.y[positions]}
 
 
@@ -108,16 +111,16 @@ def _changes(predictions: RecoloredPredictions, seed: int) -> Changes:
 
 
 def _strip_positions(y: Tensor, seed: int) -> Tensor:
-    """Return the positions of STRIP images, drawn by the seed from as many classes as possible, sorted by class."""
+    """Return the positions of STRIP_SIZE images, drawn from as many classes as possible and sorted by class."""
     order = permutation(len(y), derive(seed, "strip"))
-    # 1 for the first image of its class, 2 for the second, ...
+    # 1 for the first image of each class, 2 for the second, ...
     rank = F.one_hot(y[order]).cumsum(dim=0).gather(1, y[order, None])[:, 0]
-    positions = order[rank.argsort(stable=True)][:STRIP]
+    positions = order[rank.argsort(stable=True)][:STRIP_SIZE]
     return positions[y[positions].argsort(stable=True)]
 
 
 def mean_interval(values: Tensor, seed: int) -> Estimate:
-    """Return the mean of values (n,) with the percentile interval of its bootstrap resamples."""
+    """Return the mean of values (n,) with its bootstrap percentile interval."""
     random = np.random.default_rng(derive(seed, "bootstrap"))
     numbers = values.double().numpy()
     means = [numbers[random.integers(len(numbers), size=len(numbers))].mean() for _ in range(RESAMPLES)]

@@ -1,4 +1,4 @@
-"""Where the network looks: integrated gradients of its predictions for some test examples, ERM beside it."""
+"""Saliency: integrated gradients of the predictions for some test examples, for the run and for ERM."""
 
 import logging
 from typing import Any
@@ -20,26 +20,27 @@ from lntl.types import IGNORE, ImageSplit, Networks, Split
 
 log = logging.getLogger("lntl")
 
-MISTAKES, SAMPLE = 8, 8  # examples that are misclassified, and that are a sample of the groups
-STEPS = 8  # points of the integral: an example costs about as much as 24 predictions
-SIDE = 128  # largest side of a stored picture
-_SEED = 0  # of the choice of examples: the same for every run, so that runs compare
+MAX_MISTAKES, SAMPLE_SIZE = 8, 8  # largest numbers of misclassified examples and of examples drawn from the groups
+STEPS = 8  # points of the integral; the gradients of one example take the time of about 24 predictions
+MAX_SIDE = 128  # largest side of a stored image, in pixels
+_SEED = 0  # seed of the choice of examples; the same for all runs, so that runs can be compared
 
 
 def write_saliency(subject: Subject, folder: RunFolder) -> None:
-    """Write saliency.json and saliency.npz about some test examples of an evaluated checkpoint.
+    """Write saliency.json and saliency.npz: the attributions of an evaluated checkpoint for some test examples.
 
     Raises:
-        UserError: If the checkpoint is not evaluated, Captum is not installed, or the model cannot be differentiated.
+        UserError: If the checkpoint has not been evaluated, Captum is not installed, or the model is not
+            differentiable.
     """
     data, split = subject.experiment.data, subject.experiment.loader("test").split
     predicted = _predicted(subject, folder)
     y, group = split.y.cpu(), split.group.cpu()
-    chosen = spread_over_groups((predicted != y).nonzero()[:, 0], group, MISTAKES)
-    mistakes, rest = len(chosen), torch.ones(len(y), dtype=torch.bool)
-    rest[chosen] = False
-    index = torch.cat([chosen, spread_over_groups(rest.nonzero()[:, 0], group, SAMPLE)])
-    log.info("where it looks: %d test examples", len(index))
+    mistakes = spread_over_groups((predicted != y).nonzero()[:, 0], group, MAX_MISTAKES)
+    is_unused = torch.ones(len(y), dtype=torch.bool)
+    is_unused[mistakes] = False
+    index = torch.cat([mistakes, spread_over_groups(is_unused.nonzero()[:, 0], group, SAMPLE_SIZE)])
+    log.info("saliency of %d test examples", len(index))
     x = split.batch(index.to(split.y.device)).x
     run = _explain(subject.networks, x)
     erm = None if subject.erm is None else _explain(subject.erm, x)
@@ -50,22 +51,22 @@ def write_saliency(subject: Subject, folder: RunFolder) -> None:
             name=data.row_name(int(split.row[position])),
             label=names[y[position]],
             bias=None if bias[position] == IGNORE else values[bias[position]],
-            predicted=names[run.predicted[place]],
-            erm_predicted=None if erm is None else names[erm.predicted[place]],
-            mistake=place < mistakes,
+            predicted=names[run.predicted[i]],
+            erm_predicted=None if erm is None else names[erm.predicted[i]],
+            mistake=i < len(mistakes),
         )
-        for place, position in enumerate(index.tolist())
+        for i, position in enumerate(index.tolist())
     ]
-    found = [run] if erm is None else [run, erm]
+    attributions = [run] if erm is None else [run, erm]
     arrays: dict[str, Any]
     if x.dim() == 4:
-        heat = torch.stack([(255 * heat_maps(each.values)).round().to(torch.uint8) for each in found])
+        heat = torch.stack([(255 * heat_maps(result.values)).round().to(torch.uint8) for result in attributions])
         arrays = {
-            "pictures": thumbnails(_pictures(split, index, x), SIDE).numpy(),
-            "maps": thumbnails(heat, SIDE).numpy(),
+            "pictures": thumbnails(_displayed_images(split, index, x), MAX_SIDE).numpy(),
+            "maps": thumbnails(heat, MAX_SIDE).numpy(),
         }
     else:
-        arrays = {"maps": torch.stack([each.values.flatten(1) for each in found]).numpy()}
+        arrays = {"maps": torch.stack([result.values.flatten(1) for result in attributions]).numpy()}
     content = Saliency(
         checkpoint=str(subject.path),
         epoch=subject.epoch,
@@ -78,7 +79,7 @@ def write_saliency(subject: Subject, folder: RunFolder) -> None:
 
 
 def saliency_outdated(folder: RunFolder) -> bool:
-    """Return whether saliency.json is damaged, or is about another epoch than the evaluation of the run."""
+    """Return whether saliency.json is damaged, or describes another epoch than the evaluation of the run."""
     try:
         evaluated = read_json(folder.evaluation_of(folder.best_or_last), Evaluation)
         return read_json(folder.saliency, Saliency).epoch != evaluated.epoch
@@ -94,14 +95,14 @@ def _predicted(subject: Subject, folder: RunFolder) -> Tensor:
         raise UserError(f"{path} is missing; {remedy}")
     saved = read_arrays(path, {"row": 1, "probabilities": 2})
     if saved["row"].tolist() != subject.experiment.data.splits["test"].row.tolist():
-        raise UserError(f"{path}: is of other test rows; {remedy}")
+        raise UserError(f"{path}: its rows are not those of the test split; {remedy}")
     return torch.from_numpy(saved["probabilities"].argmax(axis=1))
 
 
 def spread_over_groups(index: Tensor, group: Tensor, count: int) -> Tensor:
-    """Return at most `count` of the positions `index`, at random from as many groups as possible, sorted by group.
+    """Return a random choice of at most `count` positions in `index`, from as many groups as possible.
 
-    group: the group of each position of the split, (n,) int64.
+    group: the group of each position of the split, (n,) int64. The result is sorted by group.
     """
     if not len(index):
         return index
@@ -119,8 +120,8 @@ def _explain(networks: Networks, x: Tensor) -> Attributions:
     return integrated_gradients(lambda x: networks.g(networks.f(x)), x, STEPS)
 
 
-def _pictures(split: Split, index: Tensor, x: Tensor) -> Tensor:
-    """Return the images uint8 (n, 3, H, W); of x that cannot be shown as images the mean over channels, in grey."""
+def _displayed_images(split: Split, index: Tensor, x: Tensor) -> Tensor:
+    """Return images to display, uint8 (n, 3, H, W); if the split has no images, the mean of x over channels in grey."""
     if isinstance(split, ImageSplit):
         return split.pixels(index.to(split.y.device)).cpu()
     grey = x.float().cpu().mean(dim=1, keepdim=True)

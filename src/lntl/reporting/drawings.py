@@ -1,4 +1,4 @@
-"""Figures of pages as SVG: text stays text, colours follow the page's theme, screen readers get a description."""
+"""Figures of pages as SVG: text stays text, colours follow the theme of the page, screen readers get a description."""
 
 import re
 from base64 import b64decode, b64encode
@@ -25,10 +25,11 @@ from lntl.runs.formats import Check, ComparedRun, Estimate, Groups, RunReport, S
 RUN, ERM = "this run", "plain training (ERM)"
 MAX_CLASSES = 12  # largest number of classes whose example images are drawn
 MAX_TABLE_SIZE = 40  # largest number of classes, and of bias values, in a table that is drawn
-NO_LOSSES = ("train/mu", "train/h_accuracy", "train/h_chance", "train/h_entropy", "train/gradient_ratio")
+# Values of training that are not losses, so that learning curves do not show them.
+NOT_LOSSES = ("train/mu", "train/h_accuracy", "train/h_chance", "train/h_entropy", "train/gradient_ratio")
 Part = tuple[str, Callable[[], Figure], str]  # name, function that makes the figure, description
 
-_INK = "#010203"  # a colour that no figure uses; replaced by the page's text colour
+_TEXT_COLOR = "#010203"  # a colour that no figure uses; replaced by the text colour of the page
 # Style of the figures; the font type `none` keeps text as text.
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -37,14 +38,14 @@ _STYLE: dict[Any, Any] = {
     "axes.linewidth": 0.8,
     "axes.titlepad": 8.0,
     "axes.titlesize": 11.0,
-    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK),
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _TEXT_COLOR),
 }
-# Colours in the figures, and the colours of the page that replace them: the text's, and variables of style.css.
-_COLORS = {_INK: "currentColor", "#f7f7f7": "var(--band-1)", "#e8e8e8": "var(--band-2)"}
+# Colours in the figures, and what replaces them in the page: the colour of the text, or variables of style.css.
+_COLORS = {_TEXT_COLOR: "currentColor", "#f7f7f7": "var(--band-1)", "#e8e8e8": "var(--band-2)"}
 _COLORS |= {"#b0b0b0": "var(--grid)", "#666666": "var(--quiet)"}
 _COLORS |= {color.lower(): f"var(--series-{number})" for number, color in enumerate(figures.PALETTE[:6], 1)}
 RASTER_DPI = 140  # resolution of parts that are drawn as pixels, such as thousands of points
-LARGE = 60_000  # base64 characters above which a picture's colours are reduced
+MAX_BASE64_LENGTH = 60_000  # the number of colours of longer images is reduced
 PIXELS_PER_INCH = 100  # size of a figure on a screen, so that 10 pt are 14 px
 
 
@@ -58,7 +59,7 @@ class Drawing:
 
 
 def draw(make: Callable[[], Figure], name: str, alt: str) -> Drawing:
-    """Return the figure that `make` returns; `name` makes its ids differ from those of other figures."""
+    """Draw the figure that `make` returns; its ids start with `name`, so that they are unique in the page."""
     with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure = make()
         file = StringIO()
@@ -68,35 +69,35 @@ def draw(make: Callable[[], Figure], name: str, alt: str) -> Drawing:
 
 
 def _inline(svg: str, name: str, alt: str) -> str:
-    """Return only the svg element, with unique ids, the page's colours and a description; texts do not change."""
+    """Return the svg element with unique ids, the colours of the page and a description; texts do not change."""
     body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', body))
+    linked_ids = set(re.findall(r'(?:url\(#|href="#)([^")]+)', body))
 
-    def tag(match: re.Match[str]) -> str:
+    def rewrite_tag(match: re.Match[str]) -> str:
         text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", match[0]).replace("xlink:href", "href")
         text = re.sub(r"\s*font-family: [^;\"]*;?", "", text)
-        text = re.sub(r'\sid="([^"]*)"', lambda id_: f' id="{name}-{id_[1]}"' if id_[1] in used else "", text)
+        text = re.sub(r'\sid="([^"]*)"', lambda id_: f' id="{name}-{id_[1]}"' if id_[1] in linked_ids else "", text)
         text = re.sub(r'url\(#|href="#', lambda link: f"{link[0]}{name}-", text)
-        text = re.sub(r"base64,\s*([^\"]*)", lambda png: f"base64,{_reduced(png[1])}", text)
+        text = re.sub(r"base64,\s*([^\"]*)", lambda png: f"base64,{_reduce_colors(png[1])}", text)
         return re.sub("|".join(_COLORS), lambda color: _COLORS[color[0]], text)
 
-    body = re.sub(r"<[^>]+>", tag, body)
+    body = re.sub(r"<[^>]+>", rewrite_tag, body)
     label = f'role="img" aria-label="{escape(alt)}"'
     body = re.sub(r'^<svg[^>]*?viewBox="([^"]*)"[^>]*>', lambda match: f'<svg viewBox="{match[1]}" {label}>', body)
     return re.sub(r"\n\s*", "\n", body).strip()
 
 
-def _reduced(png: str) -> str:
-    """Return a base64 PNG, reduced to 128 colours if it is large."""
-    if len(png) < LARGE:
+def _reduce_colors(png: str) -> str:
+    """Return a PNG in base64, with 128 colours if it is large."""
+    if len(png) < MAX_BASE64_LENGTH:
         return "".join(png.split())
     with Image.open(BytesIO(b64decode(png))) as image:
         image.quantize(128).save(file := BytesIO(), "PNG", optimize=True)
     return b64encode(file.getvalue()).decode()
 
 
-def drawings(files: RunFiles, report: RunReport, prefix: str) -> dict[str, Drawing]:
-    """Return the figures by name; a figure is left out if its file is missing or does not match the others."""
+def draw_run(files: RunFiles, report: RunReport, prefix: str) -> dict[str, Drawing]:
+    """Draw the figures of a run, by name; a figure is left out if its file is missing or does not match the others."""
     sections = (
         _samples,
         _curves,
@@ -122,10 +123,10 @@ def _samples(files: RunFiles, report: RunReport) -> Iterator[Part]:
         if images.shape[:1] != (len(names),) or images.shape[2] not in (1, 3):
             continue
         height, width = images.shape[3:]
-        flat = np.broadcast_to(images, (*images.shape[:2], 3, height, width)).reshape(-1, 3, height, width)
+        rgb = np.broadcast_to(images, (*images.shape[:2], 3, height, width)).reshape(-1, 3, height, width)
         yield (
             f"samples-{split}",
-            partial(figures.sample_grid, flat, images.shape[1], row_names=names),
+            partial(figures.sample_grid, rgb, images.shape[1], row_names=names),
             f"Images of the {split} set, a row for each class: {', '.join(names)}.",
         )
 
@@ -134,31 +135,31 @@ def _curves(files: RunFiles, report: RunReport) -> Iterator[Part]:
     # None stands for a value that was not finite.
     epochs = [{k: np.nan if v is None else v for k, v in epoch.model_dump().items()} for epoch in report.epochs]
     columns = list(dict.fromkeys(name for epoch in epochs for name in epoch))
-    names = [n for n in columns if n.startswith("train/") and "/lr_" not in n and n not in NO_LOSSES][:6]
+    names = [n for n in columns if n.startswith("train/") and "/lr_" not in n and n not in NOT_LOSSES][:6]
     names += [n for n in columns if n.startswith("val/")][:6]
     if not names:
         return
     last = epochs[-1]
-    ends = ", ".join(f"{n} {last[n]:.3g}" for n in names if isinstance(last.get(n), float) and np.isfinite(last[n]))
+    values = ", ".join(f"{n} {last[n]:.3g}" for n in names if isinstance(last.get(n), float) and np.isfinite(last[n]))
     methods = ", ".join(dict.fromkeys(epoch.method for epoch in report.epochs))
     yield (
         "curves",
         lambda: figures.learning_curves(epochs, names),
-        f"Losses and validation metrics over {len(epochs)} epochs, in phases {methods}. At the end: {ends}.",
+        f"Losses and validation metrics over {len(epochs)} epochs, in phases {methods}. At the end: {values}.",
     )
 
 
 def _confusion(files: RunFiles, report: RunReport) -> Iterator[Part]:
     names = report.class_names
-    both = {ERM: report.confusion.erm, RUN: report.confusion.run}
-    counts = {name: matrix for name, matrix in both.items() if matrix and _fits(matrix, names, names)}
+    matrices = {ERM: report.confusion.erm, RUN: report.confusion.run}
+    counts = {name: matrix for name, matrix in matrices.items() if matrix and _has_shape(matrix, names, names)}
     if RUN not in counts:
         return
-    ends = "; ".join(f"{name}: {_most_confused(matrix, names)}" for name, matrix in counts.items())
+    confusions = "; ".join(f"{name}: {_most_confused(matrix, names)}" for name, matrix in counts.items())
     yield (
         "confusion",
         lambda: figures.confusion_matrices(counts, names),
-        f"Confusion matrices, true class against predicted class. Most frequent confusion in {ends}.",
+        f"Confusion matrices, true class against predicted class. Most frequent confusion in {confusions}.",
     )
 
 
@@ -174,33 +175,33 @@ def _saliency(files: RunFiles, report: RunReport) -> Iterator[Part]:
         yield (
             "saliency-features",
             lambda: figures.saliency_bars(mean, "mean absolute attribution, in units of the log-odds"),
-            f"Numbers that predictions for {len(examples)} test examples rest on; most: x[{mean[RUN].argmax()}].",
+            f"Mean attributions over {len(examples)} test examples; the largest is that of x[{mean[RUN].argmax()}].",
         )
         return
-    pictures = files.saliency_maps["pictures"]
-    if pictures.shape != (len(examples), 3, *maps.shape[2:]):
+    images = files.saliency_maps["pictures"]
+    if images.shape != (len(examples), 3, *maps.shape[2:]):
         return
     for name, mistake in (("saliency-mistakes", True), ("saliency-groups", False)):
-        chosen = [index for index, example in enumerate(examples) if example.mistake == mistake]
-        if chosen:
-            shown = [examples[index] for index in chosen]
-            alt = "; ".join(f"{e.label} predicted as {e.predicted}" for e in shown)
+        index = [i for i, example in enumerate(examples) if example.mistake == mistake]
+        if index:
+            selection, heat = [examples[i] for i in index], dict(zip(names, maps[:, index] / 255, strict=True))
+            alt = "; ".join(f"{e.label} predicted as {e.predicted}" for e in selection)
             yield (
                 name,
-                partial(_saliency_grid, pictures[chosen], dict(zip(names, maps[:, chosen] / 255, strict=True)), shown),
-                f"Test images, and where the predictions look: {alt}.",
+                partial(_saliency_grid, images[index], heat, selection),
+                f"Test images, and heat maps of their predictions: {alt}.",
             )
 
 
 def _saliency_grid(
-    pictures: NDArray[np.uint8], heat: dict[str, NDArray[np.float64]], examples: list[SaliencyExample]
+    images: NDArray[np.uint8], heat: dict[str, NDArray[np.float64]], examples: list[SaliencyExample]
 ) -> Figure:
-    """Return the images with their classes above, and below them the heat maps with the predictions above."""
+    """Return a figure: a row of images under their classes, then rows of heat maps under the predictions."""
     predicted = {RUN: [e.predicted for e in examples], ERM: [e.erm_predicted or "" for e in examples]}
     labels = [e.label for e in examples]
     titles = [labels, *(predicted[name] for name in heat)]
     wrong = [[title != label for title, label in zip(row, labels, strict=True)] for row in titles]
-    return figures.saliency_grid(pictures, heat, titles, wrong)
+    return figures.saliency_grid(images, heat, titles, wrong)
 
 
 def _most_confused(matrix: list[list[int]], names: list[str]) -> str:
@@ -211,7 +212,7 @@ def _most_confused(matrix: list[list[int]], names: list[str]) -> str:
     return f"{names[true]} predicted as {names[predicted]}, {table.max()} times"
 
 
-def _fits(table: Sequence[Sequence[object]], rows: list[str], columns: list[str]) -> bool:
+def _has_shape(table: Sequence[Sequence[object]], rows: list[str], columns: list[str]) -> bool:
     return len(table) == len(rows) > 0 and all(len(row) == len(columns) > 0 for row in table)
 
 
@@ -221,8 +222,8 @@ def _groups(files: RunFiles, report: RunReport) -> Iterator[Part]:
     if tables is None:
         return
     accuracy, count = tables
-    known = accuracy[RUN][np.isfinite(accuracy[RUN])]
-    span = f"from {percent(known.min())} to {percent(known.max())}" if known.size else "undefined"
+    finite = accuracy[RUN][np.isfinite(accuracy[RUN])]
+    span = f"from {percent(finite.min())} to {percent(finite.max())}" if finite.size else "undefined"
     yield (
         "groups",
         lambda: figures.group_accuracies(accuracy, *names, bias_label=report.bias, counts=count),
@@ -245,13 +246,13 @@ def _groups_per_bias(files: RunFiles, report: RunReport) -> Iterator[Part]:
 def _group_tables(
     run: Groups | None, erm: Groups | None, class_names: list[str], bias_value_names: list[str]
 ) -> tuple[dict[str, NDArray[np.float64]], list[list[int]]] | None:
-    """Return the accuracies of ERM (if any) and of the run, and the run's counts; None if the shapes are wrong."""
-    if run is None or not _fits(run.count, class_names, bias_value_names):
+    """Return the accuracies of ERM (if any) and of the run, and the counts; None if the shapes are wrong."""
+    if run is None or not _has_shape(run.count, class_names, bias_value_names):
         return None
     tables = {
         name: np.array(groups.accuracy, dtype=np.float64)
         for name, groups in ((ERM, erm), (RUN, run))
-        if groups is not None and _fits(groups.accuracy, class_names, bias_value_names)
+        if groups is not None and _has_shape(groups.accuracy, class_names, bias_value_names)
     }
     return (tables, run.count) if RUN in tables else None
 
@@ -269,13 +270,13 @@ def _probes(files: RunFiles, report: RunReport) -> Iterator[Part]:
         if rows
     }
     chance = {"most frequent value": files.probe.chance.majority, "permuted labels": files.probe.chance.permutation}
-    ends = "; ".join(f"{name} at most {percent(max(row['mean'] for row in rows))}" for name, rows in series.items())
+    maxima = "; ".join(f"{name} at most {percent(max(row['mean'] for row in rows))}" for name, rows in series.items())
     if not series:
         return
     yield (
         "probes",
         lambda: figures.probe_bars(series, chance),
-        f"Accuracy of fresh probes for the {report.bias}: {ends}; chance {percent(max(chance.values()))}.",
+        f"Accuracy of fresh probes for the {report.bias}: {maxima}; chance {percent(max(chance.values()))}.",
     )
 
 
@@ -286,7 +287,7 @@ def _strip(files: RunFiles, report: RunReport) -> Iterator[Part]:
     colors, classes = files.recoloring.colors, report.class_names
     if x.shape[:2] != predicted.shape or predicted.shape != (len(y), len(colors)) or x.shape[2] != 3:
         return
-    if not _indices(predicted, len(classes)) or not _indices(y, len(classes)):
+    if not _are_indices(predicted, len(classes)) or not _are_indices(y, len(classes)):
         return
     wrong = int((predicted != y[:, None]).sum())
     yield (
@@ -300,19 +301,19 @@ def _shifts(files: RunFiles, report: RunReport) -> Iterator[Part]:
     if files.image_shift is None:
         return
     for number, curve in enumerate(files.image_shift.curves):
-        own = [(0.0, Estimate(value=0, low=0, high=0)), *((step.shift, step.flip_rate) for step in curve.steps)]
+        run = [(0.0, Estimate(value=0, low=0, high=0)), *((step.shift, step.flip_rate) for step in curve.steps)]
         erm = [(step.shift, step.erm_flip_rate) for step in curve.steps if step.erm_flip_rate is not None]
-        lines = {RUN: own} | ({ERM: [own[0], *erm]} if len(erm) == len(curve.steps) else {})
+        lines = {RUN: run} | ({ERM: [run[0], *erm]} if len(erm) == len(curve.steps) else {})
         points = {
             name: [(e.value or 0.0, e.low or 0.0, e.high or 0.0) for _, e in sorted(line, key=lambda point: point[0])]
             for name, line in lines.items()
         }
-        shifts = sorted(shift for shift, _ in own)
-        ends = ", ".join(f"{percent(step.flip_rate.value or 0)} at {step.shift:+g}" for step in curve.steps)
+        shifts = sorted(shift for shift, _ in run)
+        rates = ", ".join(f"{percent(step.flip_rate.value or 0)} at {step.shift:+g}" for step in curve.steps)
         yield (
             f"shift-{number}",
-            partial(figures.shift_curves, shifts, points, f"change of the {curve.name}, where 1 is black to white"),
-            f"Predictions that change with the {curve.name}: {ends}.",
+            partial(figures.shift_curves, shifts, points, f"change of the {curve.name} (black to white is 1)"),
+            f"Predictions that change with the {curve.name}: {rates}.",
         )
     strip, classes = files.shift_strip, report.class_names
     if strip is None or strip["x"].shape[0] != len(files.image_shift.curves):
@@ -323,13 +324,13 @@ def _shifts(files: RunFiles, report: RunReport) -> Iterator[Part]:
         shifts = sorted([0.0, *(step.shift for step in curve.steps)])
         if x.shape[:3] != (*predicted.shape, 3) or predicted.shape != (len(strip["y"]), len(shifts)):
             continue
-        if not _indices(predicted, len(classes)) or not _indices(strip["y"], len(classes)):
+        if not _are_indices(predicted, len(classes)) or not _are_indices(strip["y"], len(classes)):
             continue
-        columns = [f"{shift:+g}" if shift else "as it is" for shift in shifts]
+        columns = [f"{shift:+g}" if shift else "0" for shift in shifts]
         yield (
             f"shift-strip-{number}",
             partial(figures.recoloring_strip, x, predicted, strip["y"], columns, classes),
-            f"{len(x)} test images with other {curve.name}, with the predictions.",
+            f"{len(x)} test images with changed {curve.name}, and the predictions.",
         )
 
 
@@ -340,12 +341,12 @@ def _embedding(files: RunFiles, report: RunReport) -> Iterator[Part]:
     names = report.class_names, report.bias_value_names
     if xy.shape != (len(y), 2) or len(bias) != len(y) or not np.isfinite(xy).all():
         return
-    if not _indices(y, len(names[0])) or not _indices(bias, len(names[1])):
+    if not _are_indices(y, len(names[0])) or not _are_indices(bias, len(names[1])):
         return
     colors = None
     if files.strip and files.recoloring and files.recoloring.colors == names[1]:
-        shown = files.strip["x"].max(axis=(0, 3, 4)) / 255  # the colours themselves, (bias values, 3)
-        colors = shown if shown.shape == (len(names[1]), 3) else None
+        maxima = files.strip["x"].max(axis=(0, 3, 4)) / 255  # the colour of each bias value, (bias values, 3)
+        colors = maxima if maxima.shape == (len(names[1]), 3) else None
     yield (
         "embedding",
         lambda: figures.embedding(xy, y, bias, *names, report.bias, colors),
@@ -353,13 +354,13 @@ def _embedding(files: RunFiles, report: RunReport) -> Iterator[Part]:
     )
 
 
-def _indices(values: NDArray[Any], below: int) -> bool:
-    """Return whether all values are integers from 0 to below - 1."""
-    return bool(np.issubdtype(values.dtype, np.integer) and values.min() >= 0 and values.max() < below)
+def _are_indices(values: NDArray[Any], length: int) -> bool:
+    """Return whether all values are integers from 0 to length - 1."""
+    return bool(np.issubdtype(values.dtype, np.integer) and values.min() >= 0 and values.max() < length)
 
 
 def pareto(rows: Sequence[ComparedRun]) -> Drawing | None:
-    """Return a figure of unbiased accuracy against leakage; None if no run has both."""
+    """Draw unbiased accuracy against leakage; return None if no run has both."""
     accuracy, leakage = dict[str, float](), dict[str, float]()
     for row in rows:
         x, y = (None if e is None else e.value for e in (row.leakage, row.unbiased_accuracy))
@@ -376,27 +377,27 @@ def pareto(rows: Sequence[ComparedRun]) -> Drawing | None:
     )
 
 
-def check_drawings(check: Check, pictures: NDArray[np.uint8] | None) -> dict[str, Drawing]:
-    """Return the class-by-bias tables of the first biases that are not too large, and the pairs of similar images."""
+def draw_check(check: Check, image_pairs: NDArray[np.uint8] | None) -> dict[str, Drawing]:
+    """Draw class-by-bias tables of the first biases, except very large tables, and the pairs of similar images."""
     parts, classes = dict[str, Drawing](), check.class_names
     for number, bias in enumerate(check.biases[:MAX_LISTED_BIASES] if check.annotated else []):
         if max(len(classes), len(bias.values)) <= MAX_TABLE_SIZE:
             make = partial(figures.class_by_bias, bias.counts, classes, bias.values, bias.name)
             share = bias.association["train"].bias_only
-            ends = "" if share is None else f" In training, {bias.name} alone predicts the class of {percent(share)}."
-            alt = f"Class by {bias.name} in each split.{ends}"
+            rule = "" if share is None else f" In training, {bias.name} alone predicts the class of {percent(share)}."
+            alt = f"Class by {bias.name} in each split.{rule}"
             parts[f"bias{number}"] = draw(make, f"bias{number}", alt)
-    if pictures is not None:
-        flat = pictures.swapaxes(0, 1).reshape(-1, *pictures.shape[2:])
-        titles = [*map(str, range(1, len(pictures) + 1)), *[""] * len(pictures)]
-        grid = partial(figures.sample_grid, flat, len(pictures), titles=titles, row_names=["one", "other"])
-        alt = f"{len(pictures)} pairs of similar images, one image above the other."
+    if image_pairs is not None:
+        images = image_pairs.swapaxes(0, 1).reshape(-1, *image_pairs.shape[2:])
+        titles = [*map(str, range(1, len(image_pairs) + 1)), *[""] * len(image_pairs)]
+        grid = partial(figures.sample_grid, images, len(image_pairs), titles=titles, row_names=["first", "second"])
+        alt = f"{len(image_pairs)} pairs of similar images, one image above the other."
         parts["alike"] = draw(grid, "alike", alt)
     return parts
 
 
 def study_figures(study: Study) -> Iterator[Part]:
-    """Yield the pictures of a study: history and, if there are enough trials, importance."""
+    """Yield the figures of a study: history and, if there are enough trials, importance."""
     points = {
         state: [(t.number, t.value) for t in study.trials if t.state == state and t.value is not None]
         for state in ("complete", "pruned")

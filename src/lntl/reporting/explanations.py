@@ -1,4 +1,4 @@
-"""The folder of `lntl explain`: a picture of each example, a page of them all, and the attributions as arrays."""
+"""The folder of `lntl explain`: a figure of each example, a page with all figures, and the attributions as arrays."""
 
 import os
 import re
@@ -22,8 +22,8 @@ from lntl.runs.files import cannot_write, write_atomic, write_text
 
 
 @dataclass(frozen=True)
-class Shown:
-    """An example on the page: its name, its picture's file, and the predictions in words."""
+class PageEntry:
+    """An example on the page: its name, the file of its figure, and the predictions in words."""
 
     name: str
     file: str
@@ -31,9 +31,9 @@ class Shown:
 
 
 def check_new_folder(path: Path) -> None:
-    """Raise UserError if a folder cannot be created: it exists, or its parent does not."""
+    """Raise UserError if the folder exists already, or if its parent does not exist."""
     if path.exists() or path.is_symlink():
-        raise UserError(f"{path}: exists already, and nothing in it is replaced; name a new folder with --out")
+        raise UserError(f"{path}: exists already, and its files are never replaced; name a new folder with --out")
     if not path.parent.is_dir():
         raise UserError(f"{path}: there is no folder {path.parent}; make it, or name another folder with --out")
 
@@ -42,46 +42,46 @@ def write_explanations(
     examples: Iterable[Explained],
     out: Path,
     run: str,
-    given: int,
+    count: int,
     steps: int,
-    progress: Callable[[int], None] = lambda count: None,
+    progress: Callable[[int], None] = lambda step: None,
 ) -> list[Path]:
-    """Write index.html, a PNG file of each example, and attributions.npz into a new folder, whole or not at all.
+    """Write index.html, a PNG file of each example, and attributions.npz into a new folder, all files or none.
 
     Args:
         examples: The examples, at least one.
         out: The folder.
-        run: The run, as the user names it.
-        given: How many examples the user gave.
-        steps: Points of the integral.
+        run: The name of the run in the page.
+        count: Number of examples in the input of the user, of which `examples` may be a part.
+        steps: Number of points of the integral.
         progress: Called with 1 after each example.
 
     Returns:
         The page and the arrays.
 
     Raises:
-        UserError: If the folder exists or cannot be written, or as `examples` raises.
+        UserError: If the folder exists or cannot be written, or if `examples` raises it.
     """
     check_new_folder(out)
     temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex}.part")
     try:
         temporary.mkdir()
-        shown, arrays, pictures = [], dict[str, list[np.ndarray]](), False
+        entries, arrays, has_images = [], dict[str, list[np.ndarray]](), False
         for number, example in enumerate(examples, 1):
-            file = f"{number:04}_{_plain(example.name)}.png"
+            file = f"{number:04}_{_safe_stem(example.name)}.png"
             buffer = BytesIO()
             _figure(example).savefig(buffer, format="png", dpi=140)
             write_atomic(temporary / file, lambda target, buffer=buffer: target.write(buffer.getvalue()))  # type: ignore[misc]
-            pictures = example.picture is not None
-            shown.append(Shown(example.name, file, _words(example)))
+            has_images = example.picture is not None
+            entries.append(PageEntry(example.name, file, _describe_predictions(example)))
             for name, values in example.values.items():
                 arrays.setdefault(name, []).append(values.numpy())
             progress(1)
         stacked: dict[str, Any] = {_ARRAYS.get(name, name): np.stack(values) for name, values in arrays.items()}
-        names = np.array([example.name for example in shown])
+        names = np.array([entry.name for entry in entries])
         write_atomic(temporary / "attributions.npz", lambda file: np.savez_compressed(file, name=names, **stacked))
         page = render(
-            "explain.html", run=run, shown=shown, pictures=pictures, given=given, steps=steps, lntl=__version__
+            "explain.html", run=run, entries=entries, has_images=has_images, count=count, steps=steps, lntl=__version__
         )
         write_text(temporary / "index.html", page)
         temporary.rename(out)
@@ -96,12 +96,12 @@ def write_explanations(
 _ARRAYS = {"this run": "run", "plain training (ERM)": "erm"}  # names in attributions.npz
 
 
-def _plain(name: str) -> str:
-    """Return the stem of a file's name as letters, digits, - and _."""
+def _safe_stem(name: str) -> str:
+    """Return the stem of a file name with only letters, digits, - and _."""
     return re.sub(r"[^A-Za-z0-9_-]+", "_", Path(os.fsdecode(name)).stem)[:60]
 
 
-def _words(example: Explained) -> str:
+def _describe_predictions(example: Explained) -> str:
     return "; ".join(f"{name}: {label}, {share:.1%}" for name, (label, share) in example.predictions.items())
 
 

@@ -19,7 +19,7 @@ from lntl.config import check_trusted
 from lntl.errors import UserError
 from lntl.evaluation.metrics import format_count
 from lntl.methods import load_method
-from lntl.reporting.drawings import check_drawings, draw, drawings, pareto, study_figures
+from lntl.reporting.drawings import draw, draw_check, draw_run, pareto, study_figures
 from lntl.reporting.run_files import RunFiles, read_run
 from lntl.reporting.run_report import command, compare_runs, groups_note, layer_label, run_report
 from lntl.reporting.tables import MAX_ROWS
@@ -29,14 +29,14 @@ from lntl.runs.folder import RunFolder
 from lntl.runs.formats import Check, Estimate, Report, Study
 from lntl.text import markdown, markdown_code, shell
 
-MAX_DRAWN = 10  # largest number of runs with figures on one page, so that it stays below 5 MB
-FORMAT = 1  # of report.json
+MAX_RUNS_WITH_FIGURES = 10  # largest number of runs with figures on one page, so that it stays below 5 MB
+FORMAT = 1  # version of the format of report.json
 
 
 def write_report(runs: Sequence[Path], out: Path, notes: Mapping[Path, Sequence[str]] | None = None) -> Path:
     """Write index.html, report.json and report.md about run folders into `out`; return the path of index.html.
 
-    `notes` are warnings to add to those of a run. Raises UserError if a path is not a run folder.
+    `notes` are further warnings of a run, by its folder. Raises UserError if a path is not a run folder.
     """
     files = [read_run(path) for path in runs]
     reports = [run_report(run, (notes or {}).get(run.path, ())) for run in files]
@@ -44,7 +44,7 @@ def write_report(runs: Sequence[Path], out: Path, notes: Mapping[Path, Sequence[
     report = Report(format=FORMAT, lntl=__version__, runs=reports, comparison=comparison)
     _make_folder(out)
     write_text(out / "index.html", render_page(report, files))
-    write_text(out / "report.md", render("report.md", **_escaped({"report": report}), runs=reports))
+    write_text(out / "report.md", render("report.md", **_escape({"report": report}), runs=reports))
     write_text(out / "report.json", report.model_dump_json(indent=2) + "\n")
     return out / "index.html"
 
@@ -56,7 +56,7 @@ def render_page(report: Report, files: Iterable[RunFiles]) -> str:
             "report": run,
             "config_text": folder.config_text,
             "id": f"run{number}",
-            "figures": drawings(folder, run, f"run{number}") if number <= MAX_DRAWN else None,
+            "figures": draw_run(folder, run, f"run{number}") if number <= MAX_RUNS_WITH_FIGURES else None,
         }
         for number, (run, folder) in enumerate(zip(report.runs, files, strict=True), 1)
     ]
@@ -65,7 +65,7 @@ def render_page(report: Report, files: Iterable[RunFiles]) -> str:
 
 
 def write_card(run: Path, trust: Sequence[str] = ()) -> Path:
-    """Write MODEL_CARD.md into a run folder, from the files there; return its path.
+    """Write MODEL_CARD.md into a run folder, from the files of the run; return its path.
 
     Raises UserError if `run` is not a run folder, UntrustedError if its configuration names code not in `trust`.
     """
@@ -76,13 +76,13 @@ def write_card(run: Path, trust: Sequence[str] = ()) -> Path:
         "report": report,
         "description": files.section("project").get("description", ""),
         "model": files.section("model"),
-        "phases": list(zip(report.phases, map(_method_summary, files.phases), strict=True)),
+        "phases": list(zip(report.phases, map(_summarise_method, files.phases), strict=True)),
         "per_bias": list((files.evaluation.per_bias if files.evaluation else {}).items()),
     }
     module = str(files.section("model").get("name", "")).rpartition(".")[0]  # module of a user's own model
     text = render(
         "card.md",
-        **_escaped(texts),
+        **_escape(texts),
         sizes=files.result.sizes if files.result else {},
         inputs="arrays.npz" if files.section("data").get("name") == "arrays" else "images/",
         erm=files.erm is not None,
@@ -96,7 +96,7 @@ def write_card(run: Path, trust: Sequence[str] = ()) -> Path:
     return RunFolder(run).card
 
 
-def _method_summary(phase: Mapping[str, object]) -> str:
+def _summarise_method(phase: Mapping[str, object]) -> str:
     """Return the summary line of the method of a phase; empty if the method is unavailable."""
     try:
         module = inspect.getmodule(load_method(str(phase.get("method"))))
@@ -106,7 +106,7 @@ def _method_summary(phase: Mapping[str, object]) -> str:
 
 
 def _unmeasured(files: RunFiles, bias: str) -> list[tuple[str, str]]:
-    """Return a phrase for each measurement that a user may miss, and the command that makes it, or ''."""
+    """Return a phrase for each missing measurement, and the command that makes it; '' if no command does."""
     texts = []
     if files.evaluation is None:
         texts.append(("Accuracy on the test split, by group, with intervals.", command("eval", files.path)))
@@ -117,7 +117,7 @@ def _unmeasured(files: RunFiles, bias: str) -> list[tuple[str, str]]:
     if files.recoloring is None and files.image_shift is None and files.has_bias:
         texts.append((f"Whether predictions change when only the {bias} of an image changes.", ""))
     if files.erm is None and files.method != "erm":
-        texts.append(("Plain training (ERM) on the same data: what unlearning gained and cost is not known.", ""))
+        texts.append(("Plain training (ERM) on the same data: the gain and the cost of unlearning are not known.", ""))
     return [
         *texts,
         ("Other seeds: every number is from this one run, and the intervals are over test images only.", ""),
@@ -141,31 +141,31 @@ def write_study(study: Study, best_yaml: str, out: Path) -> list[Path]:
 
 
 def _rank(study: Study, value: float | None) -> tuple[bool, float]:
-    """Return a sort key: the best value first, none last."""
+    """Return a sort key: the best value first, None last."""
     return value is None, 0.0 if value is None else value if study.lower_is_better else -value
 
 
-def write_check(check: Check, pictures: NDArray[np.uint8] | None, out: Path) -> list[Path]:
+def write_check(check: Check, image_pairs: NDArray[np.uint8] | None, out: Path) -> list[Path]:
     """Write index.html and check.json into `out`; return both."""
     _make_folder(out)
-    write_text(out / "index.html", render_check(check, pictures))
+    write_text(out / "index.html", render_check(check, image_pairs))
     write_json(out / "check.json", check)
     return [out / "index.html", out / "check.json"]
 
 
-def render_check(check: Check, pictures: NDArray[np.uint8] | None) -> str:
-    """Return the page of an audit; pictures (pairs, 2, 3, H, W): pairs of similar images."""
-    figures = check_drawings(check, pictures)
+def render_check(check: Check, image_pairs: NDArray[np.uint8] | None) -> str:
+    """Return the page of an audit; image_pairs: similar images, (pairs, 2, 3, H, W)."""
+    figures = draw_check(check, image_pairs)
     return render("check.html", check=check, figures=figures, tiles=_tiles(check), verdict=check_verdict(check))
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A key number at the top of a page: label, value, the text beside it, its meaning, and a scale if it has one."""
+    """A key number at the top of a page: label, value, a note for comparison, meaning, and perhaps a scale."""
 
     label: str
     value: str | None
-    beside: str
+    note: str
     meaning: str
     run: Estimate | None = None  # the value on the scale
     erm: None = None
@@ -176,7 +176,7 @@ def _tiles(check: Check) -> list[Tile]:
     association, test = check.biases[-1].association["train"], check.cells["test"]
     sizes = ", ".join(f"{split.name} {split.n}" for split in check.splits)
     values = format_count(len(check.biases[-1].values), "bias value") if check.annotated else "no bias labels"
-    bias_only, v, least, majority = association.bias_only, association.cramers_v, test.smallest, association.majority
+    bias_only, v, majority, smallest = association.bias_only, association.cramers_v, association.majority, test.smallest
     difference = "" if test.difference is None else f"{100 * test.difference:.0f}"
     rows = Tile("Rows", str(check.n), sizes, f"{len(check.class_names)} classes, {values}")
     if not check.annotated:
@@ -200,8 +200,8 @@ def _tiles(check: Check) -> list[Tile]:
         ),
         Tile(
             "Smallest test group",
-            None if least is None else str(least.n),
-            "" if least is None else least.name,
+            None if smallest is None else str(smallest.n),
+            "" if smallest is None else smallest.name,
             f"enough to show differences of {difference} points or more in worst-group accuracy" if difference else "",
         ),
     ]
@@ -239,21 +239,21 @@ def render(name: str, **content: object) -> str:
     return templates.get_template(name).render(content)
 
 
-def _escaped(content: Mapping[str, object]) -> dict[str, object]:
+def _escape(content: Mapping[str, object]) -> dict[str, object]:
     """Return the content with every string escaped for Markdown."""
-    return {name: _escaped_value(value) for name, value in content.items()}
+    return {name: _escape_value(value) for name, value in content.items()}
 
 
-def _escaped_value(value: object) -> object:
+def _escape_value(value: object) -> object:
     match value:
         case str():
             return markdown(value)
         case list() | tuple():
-            return [_escaped_value(item) for item in value]
+            return [_escape_value(item) for item in value]
         case dict():
-            return _escaped(value)
+            return _escape(value)
         case BaseModel():
-            return value.model_copy(update=_escaped(dict(value)))
+            return value.model_copy(update=_escape(dict(value)))
     return value
 
 

@@ -60,8 +60,8 @@ class RunFiles:
     @property
     def method(self) -> str:
         """The method of the last phase, or the one in result.json if no phases are known."""
-        configured = self.phases[-1].get("method") if self.phases else None
-        return str(configured or (self.result and self.result.method) or "unknown")
+        last_method = self.phases[-1].get("method") if self.phases else None
+        return str(last_method or (self.result and self.result.method) or "unknown")
 
 
 def read_run(path: Path) -> RunFiles:
@@ -74,21 +74,21 @@ def read_run(path: Path) -> RunFiles:
     folder.check_files()
     files = RunFiles(path)
     _read_configuration(files, folder)
-    files.environment = _model(files, folder.environment, Environment)
-    files.epochs = _epochs(files, folder.metrics)
-    files.result = _model(files, folder.result, Result)
-    files.evaluation = _model(files, folder.evaluation_of(folder.best_or_last), Evaluation)
-    files.probe = _model(files, folder.probe, Probe)
-    files.recoloring = _model(files, folder.recoloring, Recoloring)
-    files.samples = _arrays(files, folder.samples, {"train": 5, "test": 5, "class_names": 1})
-    files.strip = _arrays(files, folder.recoloring_strip, {"x": 5, "predicted": 2, "y": 1})
-    files.embedding = _arrays(files, folder.embedding, {"xy": 2, "y": 1, "bias": 1})
-    files.image_shift = _model(files, folder.image_shift, ImageShift)
-    files.shift_strip = _arrays(files, folder.image_shift_strip, {"x": 6, "predicted": 3, "y": 1})
-    files.saliency = _model(files, folder.saliency, Saliency)
+    files.environment = _read_model(files, folder.environment, Environment)
+    files.epochs = _read_epochs(files, folder.metrics)
+    files.result = _read_model(files, folder.result, Result)
+    files.evaluation = _read_model(files, folder.evaluation_of(folder.best_or_last), Evaluation)
+    files.probe = _read_model(files, folder.probe, Probe)
+    files.recoloring = _read_model(files, folder.recoloring, Recoloring)
+    files.samples = _read_arrays(files, folder.samples, {"train": 5, "test": 5, "class_names": 1})
+    files.strip = _read_arrays(files, folder.recoloring_strip, {"x": 5, "predicted": 2, "y": 1})
+    files.embedding = _read_arrays(files, folder.embedding, {"xy": 2, "y": 1, "bias": 1})
+    files.image_shift = _read_model(files, folder.image_shift, ImageShift)
+    files.shift_strip = _read_arrays(files, folder.image_shift_strip, {"x": 6, "predicted": 3, "y": 1})
+    files.saliency = _read_model(files, folder.saliency, Saliency)
     if files.saliency is not None:
-        kinds = {"images": {"pictures": 4, "maps": 4}, "vectors": {"maps": 3}}
-        files.saliency_maps = _arrays(files, folder.saliency_maps, kinds[files.saliency.kind])
+        dimensions = {"images": {"pictures": 4, "maps": 4}, "vectors": {"maps": 3}}[files.saliency.kind]
+        files.saliency_maps = _read_arrays(files, folder.saliency_maps, dimensions)
     if files.section("evaluation").get("erm_epochs") and RunFolder(folder.erm).holds_a_run:
         files.erm = read_run(folder.erm)
         files.warnings += files.erm.warnings
@@ -109,8 +109,8 @@ def _read_configuration(files: RunFiles, folder: RunFolder) -> None:
     files.config = config if isinstance(config, dict) else {}
 
 
-def _model(files: RunFiles, path: Path, kind: type[Model]) -> Model | None:
-    """Return the content of a JSON file; None if it is missing, None and a warning if it is damaged."""
+def _read_model(files: RunFiles, path: Path, kind: type[Model]) -> Model | None:
+    """Return the content of a JSON file, or None if it is missing or damaged; add a warning if it is damaged."""
     if not path.exists():
         return None
     try:
@@ -120,8 +120,8 @@ def _model(files: RunFiles, path: Path, kind: type[Model]) -> Model | None:
         return None
 
 
-def _epochs(files: RunFiles, path: Path) -> list[Epoch]:
-    """Return the epochs of metrics.jsonl; skip unreadable lines, which a crash can leave, with a warning."""
+def _read_epochs(files: RunFiles, path: Path) -> list[Epoch]:
+    """Return the epochs of metrics.jsonl; add a warning for each unreadable line, which a crash can leave."""
     try:
         lines = path.read_bytes().splitlines() if path.exists() else []
     except OSError as error:
@@ -136,8 +136,8 @@ def _epochs(files: RunFiles, path: Path) -> list[Epoch]:
     return epochs
 
 
-def _arrays(files: RunFiles, path: Path, dimensions: dict[str, int]) -> Arrays | None:
-    """Return the arrays of an .npz file, or None if it is missing or damaged; `dimensions`: their numbers of axes."""
+def _read_arrays(files: RunFiles, path: Path, dimensions: dict[str, int]) -> Arrays | None:
+    """Return the arrays of an .npz file, or None if it is missing or damaged; `dimensions`: number of axes by name."""
     if not path.exists():
         return None
     try:
@@ -148,7 +148,7 @@ def _arrays(files: RunFiles, path: Path, dimensions: dict[str, int]) -> Arrays |
 
 
 def _warn_of_outdated_measurements(files: RunFiles) -> None:
-    """Warn if the run is unfinished, otherwise of each measurement that was not made at its best epoch."""
+    """Warn if the run is unfinished; otherwise, warn of each measurement that was not made at the best epoch."""
     if files.result is None:
         files.warnings.append(f"{files.path}: this run is unfinished; lntl train with --resume auto continues it")
         return

@@ -20,7 +20,7 @@ from lntl.runs.formats import (
     ComparedRun,
     Estimate,
     KeyNumber,
-    Leaks,
+    LeakageResult,
     Metric,
     ProbeRow,
     RecoloringReport,
@@ -32,7 +32,7 @@ from lntl.runs.formats import (
 from lntl.text import shell
 
 _LAYERS = {"f": "z, the features", "penultimate": "before the logits", "pixels": "raw pixels"}
-_COMPARED = ("unbiased_accuracy", "worst_group_accuracy", "leakage", "flip_rate")
+_COMPARED_NUMBERS = ("unbiased_accuracy", "worst_group_accuracy", "leakage", "flip_rate")
 
 
 def layer_label(layer: str) -> str:
@@ -76,8 +76,8 @@ def run_report(files: RunFiles, notes: Sequence[str] = ()) -> RunReport:
         class_names=evaluation.class_names if evaluation else [],
         bias_value_names=evaluation.bias_value_names if evaluation else [],
         metrics=_metrics(files),
-        by_class=_rows(evaluation.by_class, erm.by_class if erm else []) if evaluation else [],
-        by_bias=_rows(evaluation.by_bias, erm.by_bias if erm else []) if evaluation and files.has_bias else [],
+        by_class=_compare_rows(evaluation.by_class, erm.by_class if erm else []) if evaluation else [],
+        by_bias=_compare_rows(evaluation.by_bias, erm.by_bias if erm else []) if evaluation and files.has_bias else [],
         groups=RunAndErm(run=evaluation and evaluation.groups, erm=erm and erm.groups),
         confusion=RunAndErm(run=evaluation and evaluation.confusion, erm=erm and erm.confusion),
         per_bias=_per_bias(files),
@@ -99,14 +99,14 @@ def run_report(files: RunFiles, notes: Sequence[str] = ()) -> RunReport:
 def _phase(phase: dict[str, object]) -> str:
     """Return a phase in one line: method, epochs, and the settings that are strings or numbers."""
     settings = {key: value for key, value in phase.items() if key not in ("method", "epochs")}
-    shown = [f"{key} {value}" for key, value in settings.items() if isinstance(value, str | int | float)]
+    texts = [f"{key} {value}" for key, value in settings.items() if isinstance(value, str | int | float)]
     epochs = phase.get("epochs")
-    head = f"{phase.get('method')}, {epochs} epoch{'' if epochs == 1 else 's'}"
-    return f"{head}: {', '.join(shown)}" if shown else head
+    method = f"{phase.get('method')}, {epochs} epoch{'' if epochs == 1 else 's'}"
+    return f"{method}: {', '.join(texts)}" if texts else method
 
 
 def _measurements(files: RunFiles) -> Measurements:
-    """Return the numbers for the verdict and the answers."""
+    """Return the numbers on which the verdict and the answers depend."""
     erm, probe, recoloring = files.erm, files.probe, files.recoloring
     erm_leakage = _highest(probe.reference.erm or []) if probe else None
     return Measurements(
@@ -159,8 +159,8 @@ def _highest(rows: list[ProbeRow]) -> Estimate | None:
     return Estimate(value=row.mean, low=min(seed_values, default=None), high=max(seed_values, default=None))
 
 
-def _chance(leaks: Leaks | None) -> float | None:
-    return None if leaks is None else max(leaks.chance.majority, leaks.chance.permutation)
+def _chance(result: LeakageResult | None) -> float | None:
+    return None if result is None else max(result.chance.majority, result.chance.permutation)
 
 
 def _key_numbers(files: RunFiles, m: Measurements) -> list[KeyNumber]:
@@ -207,17 +207,17 @@ def _key_numbers(files: RunFiles, m: Measurements) -> list[KeyNumber]:
 
 def _metrics(files: RunFiles) -> list[ComparedMetric]:
     """Return the metrics of the run and of its ERM run from their evaluations, otherwise from result.json."""
-    measured = files.evaluation.metrics if files.evaluation else {}
-    names = measured or (files.result.best.test if files.result else {})
+    metrics = files.evaluation.metrics if files.evaluation else {}
+    names = metrics or (files.result.best.test if files.result else {})
     return [
         ComparedMetric(
             name=name,
             label=METRICS[name].label if name in METRICS else name.replace("_", " "),
-            meaning=measured[name].meaning if measured else "",
-            n=measured[name].n if measured else None,
-            cells=measured[name].cells if measured else None,
-            all_cells=measured[name].all_cells if measured else None,
-            lowest=measured[name].lowest if measured else None,
+            meaning=metrics[name].meaning if metrics else "",
+            n=metrics[name].n if metrics else None,
+            cells=metrics[name].cells if metrics else None,
+            all_cells=metrics[name].all_cells if metrics else None,
+            lowest=metrics[name].lowest if metrics else None,
             run=_metric(files, name),
             erm=_metric(files.erm, name),
         )
@@ -225,7 +225,7 @@ def _metrics(files: RunFiles) -> list[ComparedMetric]:
     ]
 
 
-def _rows(run: list[Row], erm: list[Row]) -> list[ComparedRow]:
+def _compare_rows(run: list[Row], erm: list[Row]) -> list[ComparedRow]:
     erm_rows = {row.name: row for row in erm}
     return [ComparedRow(name=row.name, n=row.n, small=row.small, run=row, erm=erm_rows.get(row.name)) for row in run]
 
@@ -238,17 +238,19 @@ def _per_bias(files: RunFiles) -> list[BiasReport]:
     return [_bias_report(name, run.get(name), erm.get(name), probes.get(name)) for name in {**run, **probes}]
 
 
-def _bias_report(name: str, run: BiasEvaluation | None, erm: BiasEvaluation | None, leaks: Leaks | None) -> BiasReport:
+def _bias_report(
+    name: str, run: BiasEvaluation | None, erm: BiasEvaluation | None, result: LeakageResult | None
+) -> BiasReport:
     leakage = BiasLeakage()
-    if leaks is not None:
-        reference = leaks.reference
+    if result is not None:
+        reference = result.reference
         leakage = BiasLeakage(
-            run=_highest(leaks.probes), erm=_highest(reference.erm or []), pixels=_highest(reference.pixels)
+            run=_highest(result.probes), erm=_highest(reference.erm or []), pixels=_highest(reference.pixels)
         )
     return BiasReport(
         name=name,
         bias_value_names=run.bias_value_names if run else None,
-        chance=_chance(leaks),
+        chance=_chance(result),
         leakage=leakage,
         metrics={
             metric: RunAndErm(run=run and run.metrics.get(metric), erm=erm and erm.metrics.get(metric))
@@ -311,24 +313,24 @@ def compare_runs(runs: Sequence[RunReport]) -> RunComparison:
                 verdict=run.verdict.word,
                 seed=run.seed,
                 chance=chance,
-                **{key: numbers[key].run for key in _COMPARED},
+                **{key: numbers[key].run for key in _COMPARED_NUMBERS},
             )
         )
-        measured = {key: numbers[key].erm for key in _COMPARED}
-        erm = ComparedRun(name=f"ERM beside {name}", method="erm", seed=run.seed, chance=chance, **measured)
-        if any(measured.values()) and not any(_same_numbers(erm, row) for row in rows):
+        erm_numbers = {key: numbers[key].erm for key in _COMPARED_NUMBERS}
+        erm = ComparedRun(name=f"ERM of {name}", method="erm", seed=run.seed, chance=chance, **erm_numbers)
+        if any(erm_numbers.values()) and not any(_same_numbers(erm, row) for row in rows):
             rows.append(erm)
     return RunComparison(
-        question="Which run has the least leakage, and which is the most accurate?", answer=_answer(rows), rows=rows
+        question="Which run has the least leakage, and which is the most accurate?", answer=_summarise(rows), rows=rows
     )
 
 
 def _same_numbers(first: ComparedRun, second: ComparedRun) -> bool:
-    names = {"method", *_COMPARED}
+    names = {"method", *_COMPARED_NUMBERS}
     return first.model_dump(include=names) == second.model_dump(include=names)
 
 
-def _answer(rows: list[ComparedRun]) -> str:
+def _summarise(rows: list[ComparedRun]) -> str:
     accuracies = {row.name: row.unbiased_accuracy.value for row in rows if row.unbiased_accuracy}
     leakages = {row.name: row.leakage.value for row in rows if row.leakage}
     texts = []

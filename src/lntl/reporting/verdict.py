@@ -1,4 +1,7 @@
-"""Sentences about a report, an audit or a probe: is the bias used less, is it gone from the features, at what cost."""
+"""Sentences about a run: whether it uses the bias, whether its features contain it, and what unlearning cost.
+
+Also the sentences that sum up an audit of data and the results of probes.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +13,7 @@ from lntl.runs.formats import (
     Check,
     Estimate,
     ImageShift,
-    Leaks,
+    LeakageResult,
     Probe,
     ProbeRow,
     Recoloring,
@@ -128,7 +131,7 @@ def _features(bias: str, removed: str, less: bool) -> str:
     return f"; it was not measured whether the {bias} is gone from the features."
 
 
-def _sign(value: Estimate | None, other: Estimate | None) -> int | None:
+def _compare_intervals(value: Estimate | None, other: Estimate | None) -> int | None:
     """Return 1 if the interval is above the other, -1 if below, 0 if they overlap, None if one is unknown."""
     if value is None or other is None:
         return None
@@ -138,21 +141,24 @@ def _sign(value: Estimate | None, other: Estimate | None) -> int | None:
 
 
 def bias_use_answer(m: Measurements) -> Answer:
-    """Return whether predictions depend less on the bias than with plain training (for plain training: at all)."""
+    """Return whether predictions depend less on the bias than with plain training.
+
+    For plain training itself, return whether its predictions depend on the bias.
+    """
     texts = []
     if m.unbiased is not None and m.unbiased.value is not None:
         groups = f"with equal weight for each group of class and {m.bias}"
-        texts.append(f"The test accuracy {groups} is {percent(m.unbiased.value)}{_beside(m.erm_unbiased)}.")
+        texts.append(f"The test accuracy {groups} is {percent(m.unbiased.value)}{_erm_note(m.erm_unbiased)}.")
     if m.flips is not None and m.flips.value is not None:
         texts.append(
             f"For {percent(m.flips.value)} of the images the prediction changes if only the {m.bias} is changed"
-            f"{_beside(m.erm_flips)}."
+            f"{_erm_note(m.erm_flips)}."
         )
     texts += m.shifts
     if not m.unlearns:
         text = " ".join(texts) or _NOT_MEASURED
-        return Answer(question=f"Does the network use the {m.bias}?", short=_plain_use(m), text=text)
-    unbiased, flips = _sign(m.unbiased, m.erm_unbiased), _sign(m.flips, m.erm_flips)
+        return Answer(question=f"Does the network use the {m.bias}?", short=_bias_use_of_erm(m), text=text)
+    unbiased, flips = _compare_intervals(m.unbiased, m.erm_unbiased), _compare_intervals(m.flips, m.erm_flips)
     signs = [sign for sign in (unbiased, None if flips is None else -flips) if sign is not None]
     if not signs:
         short = "Not measured"
@@ -164,11 +170,11 @@ def bias_use_answer(m: Measurements) -> Answer:
     return Answer(question=f"Is the {m.bias} used less?", short=short, text=" ".join(texts))
 
 
-def _beside(erm: Estimate | None) -> str:
+def _erm_note(erm: Estimate | None) -> str:
     return "" if erm is None or erm.value is None else f" (plain training: {percent(erm.value)})"
 
 
-def _plain_use(m: Measurements) -> str:
+def _bias_use_of_erm(m: Measurements) -> str:
     if m.flips is not None and m.flips.value is not None:
         return "Yes" if m.flips.value > MIN_BIAS_USE else "Hardly"
     if m.conflicting is not None and m.aligned is not None and None not in (m.conflicting.value, m.aligned.value):
@@ -207,13 +213,13 @@ def leakage_answer(m: Measurements) -> Answer:
 def cost_answer(m: Measurements) -> Answer:
     """Return what unlearning cost: accuracy on aligned images, and time."""
     texts, short = [], "Not measured"
-    sign = _sign(m.aligned, m.erm_aligned)
+    sign = _compare_intervals(m.aligned, m.erm_aligned)
     if sign is not None and m.aligned is not None and m.erm_aligned is not None:
         points = 100 * ((m.aligned.value or 0) - (m.erm_aligned.value or 0))
         short = "No accuracy" if sign >= 0 else f"{-points:.1f} points"
         texts.append(
             f"The accuracy on images whose {m.bias} indicates their class is {percent(m.aligned.value or 0)}"
-            f"{_beside(m.erm_aligned)}."
+            f"{_erm_note(m.erm_aligned)}."
         )
     if m.seconds and m.erm_seconds:
         ratio = f"{m.seconds / m.erm_seconds:.1f} times as long as plain training"
@@ -247,16 +253,16 @@ def check_verdict(check: Check) -> tuple[str, str]:
 def probe_sentences(
     probe: Probe, recoloring: Recoloring | None, image_shift: ImageShift | None = None
 ) -> Iterator[str]:
-    """Yield sentences about how much bias is left and what changing the images did, and the warnings."""
+    """Yield sentences about the remaining bias and the effect of changed images, then the warnings."""
     erm = max((row.mean for row in probe.reference.erm or []), default=None)
-    beside = "" if erm is None else f"; plain training: {erm:.1%}"
+    erm_note = "" if erm is None else f"; plain training: {erm:.1%}"
     amount, best, chance = _amount_left(probe, probe.n_test)
     yield (
         f"{amount}: the best fresh probe ({best.probe} at {best.layer}) predicts the {probe.bias} of {best.mean:.1%} "
-        f"of unseen images (chance {chance:.1%}{beside}){_about_h(probe, chance)}."
+        f"of unseen images (chance {chance:.1%}{erm_note}){_about_h(probe, chance)}."
     )
-    for name, leaks in list(probe.per_bias.items())[:MAX_LISTED_BIASES]:
-        amount, best, chance = _amount_left(leaks, probe.n_test)
+    for name, result in list(probe.per_bias.items())[:MAX_LISTED_BIASES]:
+        amount, best, chance = _amount_left(result, probe.n_test)
         yield (
             f"{name} alone: {amount.lower()}; the best fresh probe ({best.probe} at {best.layer}) predicts it for "
             f"{best.mean:.1%} of unseen images (chance {chance:.1%})."
@@ -269,34 +275,34 @@ def probe_sentences(
     yield from (f"Note: {warning}." for warning in probe.warnings)
 
 
-SHOWN_SHIFT = 0.1  # the step of a curve that sentences name
+SENTENCE_SHIFT = 0.1  # the step of a curve that is described in sentences
 
 
 def shift_sentences(image_shift: ImageShift | None) -> Iterator[str]:
-    """Yield a sentence for each property of the images that was changed; none where nothing was."""
+    """Yield a sentence for each property of the images that was changed."""
     if image_shift is not None:
         yield from (shift_sentence(curve, image_shift.n) for curve in image_shift.curves)
 
 
 def shift_sentence(curve: ShiftCurve, n: int) -> str:
-    """Return how many predictions for n images change with what a curve changes, at SHOWN_SHIFT either way."""
+    """Return how many predictions for n images change if the property is lowered and raised by SENTENCE_SHIFT."""
     parts = list[str]()
     for step in curve.steps:
         rate, erm = step.flip_rate, step.erm_flip_rate
-        if abs(step.shift) == SHOWN_SHIFT and rate.value is not None:
+        if abs(step.shift) == SENTENCE_SHIFT and rate.value is not None:
             plain = "" if erm is None or erm.value is None else f"; plain training: {percent(erm.value)}"
             interval = f"95\u202f% interval {percent(rate.low or 0)} to {percent(rate.high or 0)}"
             verb = "lowered" if step.shift < 0 else "raised"
-            share = f"{percent(rate.value)}{'' if parts else ' of the predictions change'}"
-            parts.append(f"{verb} by {SHOWN_SHIFT:g}, {share} ({interval}{plain})")
-    scale = f"On this scale white is 1, and the standard deviation of the {curve.name} among them is {curve.spread:.2f}"
-    return f"With the {curve.name} of {n} test images {'; '.join(parts)}. {scale}."
+            share = f"{percent(rate.value)}{'' if parts else ' of the predictions'} change"
+            parts.append(f"{verb} by {SENTENCE_SHIFT:g}, {share} ({interval}{plain})")
+    scale = f"Black is 0 and white is 1; the standard deviation of the {curve.name} over images is {curve.spread:.2f}"
+    return f"If the {curve.name} of {n} test images is {'; if it is '.join(parts)}. {scale}."
 
 
-def _amount_left(leaks: Leaks, n: int) -> tuple[str, ProbeRow, float]:
+def _amount_left(result: LeakageResult, n: int) -> tuple[str, ProbeRow, float]:
     """Return a phrase for how much bias is left, the best probe, and its accuracy at chance."""
-    chance = max(leaks.chance.majority, leaks.chance.permutation)
-    best = max(leaks.probes, key=lambda row: row.mean)
+    chance = max(result.chance.majority, result.chance.permutation)
+    best = max(result.probes, key=lambda row: row.mean)
     if at_chance(best.mean, chance, n):
         return "No bias was found", best, chance
     value = skill(best.mean, chance)

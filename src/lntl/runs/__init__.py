@@ -1,1 +1,1 @@
-"""The files of a run: their paths and formats, writing and reading them, and the lock of the folder."""
+"""The files of a run: paths, formats, reading and writing, and the lock of the folder."""

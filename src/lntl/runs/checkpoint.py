@@ -1,4 +1,4 @@
-"""Checkpoints: everything that the rest of a run depends on, written atomically, loaded without running code."""
+"""Checkpoints: everything that a resumed run needs, written atomically and loaded without running code."""
 
 import copy
 import logging
@@ -17,12 +17,12 @@ from torch import Tensor
 
 from lntl import __version__
 from lntl.errors import UserError
-from lntl.runs.files import BROKEN_ZIP, first_fault, write_atomic
+from lntl.runs.files import ZIP_ERRORS, first_fault, write_atomic
 from lntl.runs.formats import Epoch, LearnedData
 from lntl.types import TrainerState
 
 log = logging.getLogger("lntl")
-FORMAT = 2  # raise it when the meaning of the content changes
+FORMAT = 2  # version of the format; increase it when the meaning of the content changes
 MAX_DEPTH = 100  # nesting depth of containers
 MAX_EXPANSION = 16  # largest ratio of the bytes in tensors to the bytes of the file
 
@@ -57,8 +57,8 @@ class _Content(BaseModel, arbitrary_types_allowed=True):
     data: LearnedData | None = None
 
 
-# Errors of torch.load for a file that is damaged or from another program: its unpickler can fail at any byte.
-_UNPICKLING = (RuntimeError, TypeError, AttributeError, AssertionError, OverflowError, MemoryError, struct.error)
+# Errors of torch.load for a file that is damaged or from another program; the unpickler can fail at any byte.
+_UNPICKLING_ERRORS = (RuntimeError, TypeError, AttributeError, AssertionError, OverflowError, MemoryError, struct.error)
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -85,9 +85,9 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
 
 
 class BackgroundSaver:
-    """Saves checkpoints in a thread, so that training waits for the copy of the state alone, not for the disk.
+    """Saves checkpoints in a thread, so that training waits only until the state is copied, not for the disk.
 
-    Use it in a `with` statement, which waits for the last write at its end.
+    Use it in a `with` statement; at its end, the statement waits for the last write.
     """
 
     def __init__(self) -> None:
@@ -99,43 +99,43 @@ class BackgroundSaver:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Wait for the write that is under way; log its error, since another one may be on its way."""
+        """Wait for the current write; log its error instead of raising it, because another exception may be raised."""
         self._thread.shutdown()
         if self._write is not None and (error := self._write.exception()) is not None:
             log.warning("%s", error)
 
     def is_idle(self) -> bool:
-        """Return whether no write is under way; raises the error of `save` if the last one failed."""
+        """Return whether no write is running; raises the error of `save` if the last write failed."""
         if self._write is not None and self._write.done():
             self.wait()
         return self._write is None
 
     def wait(self) -> None:
-        """Wait for the write that is under way; raises the error of `save` if it failed."""
+        """Wait for the current write; raises the error of `save` if it failed."""
         write, self._write = self._write, None
         if write is not None:
             write.result()
 
     def save(self, path: Path, checkpoint: Checkpoint) -> None:
-        """Copy the checkpoint, and begin to write the copy to `path` as the function `save` does.
+        """Copy the checkpoint, and start to write the copy to `path` with the function `save`.
 
         Raises:
-            UserError: If the write before failed.
+            UserError: If the previous write failed.
         """
         self.wait()
         state = checkpoint.trainer
-        on_cpu = {id(tensor): tensor.detach().to("cpu", copy=True) for tensor in _tensors(state)}
-        copied = replace(checkpoint, trainer=copy.deepcopy(state, on_cpu), records=list(checkpoint.records))
-        self._write = self._thread.submit(save, path, copied)
+        memo = {id(tensor): tensor.detach().to("cpu", copy=True) for tensor in _iterate_tensors(state)}
+        snapshot = replace(checkpoint, trainer=copy.deepcopy(state, memo), records=list(checkpoint.records))
+        self._write = self._thread.submit(save, path, snapshot)
 
 
-def _tensors(value: object) -> Iterator[Tensor]:
+def _iterate_tensors(value: object) -> Iterator[Tensor]:
     """Yield the tensors in nested dicts and lists."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, dict | list | tuple):
         for part in value.values() if isinstance(value, dict) else value:
-            yield from _tensors(part)
+            yield from _iterate_tensors(part)
 
 
 def load(path: Path) -> Checkpoint:
@@ -151,7 +151,7 @@ def load(path: Path) -> Checkpoint:
         check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
         _check_extent(content, path.stat().st_size)
-    except (*BROKEN_ZIP, *_UNPICKLING, pickle.UnpicklingError) as error:
+    except (*ZIP_ERRORS, *_UNPICKLING_ERRORS, pickle.UnpicklingError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
         raise UserError(
             f"{path}: not a readable checkpoint ({reason}): damaged, or from another program; "
@@ -159,11 +159,11 @@ def load(path: Path) -> Checkpoint:
         ) from error
     if not isinstance(content, dict) or not {"format", "config", "trainer", "records"} <= content.keys():
         raise UserError(f"{path}: a file from another program, not a checkpoint of lntl; train with `lntl train`")
-    number = content["format"]
-    if not isinstance(number, int) or number != FORMAT:
+    file_format = content["format"]
+    if not isinstance(file_format, int) or file_format != FORMAT:
         version = str(content.get("lntl", "(another version)"))[:20]
         raise UserError(
-            f"{path}: checkpoint format {str(number)[:20]} (lntl {version}), but lntl {__version__} reads "
+            f"{path}: checkpoint format {str(file_format)[:20]} (lntl {version}), but lntl {__version__} reads "
             f"format {FORMAT}, where input_shape replaces image_shape, bias_value_names replaces bias_names "
             f"and biases replaces each_bias; install lntl {version} to use it, or train again"
         )
@@ -198,7 +198,8 @@ def check_archive(path: Path) -> None:
 def _check_extent(content: object, size: int) -> None:
     """Raise ValueError if `content` has more values than a file of `size` bytes can contain without repeating them.
 
-    A list may contain one list many times, and a tensor may repeat one number: small in the file, huge in memory.
+    A list may contain the same list many times, and a tensor may repeat one number. Such content is small in the file
+    and huge in memory.
     """
     stack: list[tuple[object, int]] = [(content, 0)]
     values = tensor_bytes = 0
@@ -219,7 +220,7 @@ def _check_extent(content: object, size: int) -> None:
 def not_finite(state: TrainerState) -> str | None:
     """Return the first part of a trainer's state that is infinite or NaN: a weight, or a loss that is not logged yet.
 
-    Return None if there is none. The state of methods and optimisers may contain infinities.
+    Return None if all are finite. The state of methods and optimisers may contain infinities.
     """
     for name, value in {**state["networks"], **(state["average"] or {})}.items():
         if value.is_floating_point() and not bool(value.isfinite().all()):

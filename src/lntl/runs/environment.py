@@ -30,10 +30,10 @@ def describe() -> Environment:
     )
 
 
-def resumed(before: Environment) -> Environment:
-    """Return the environment of a run that is resumed here; a part is added if it differs from the last part."""
-    now, first = describe().model_dump(), before.model_dump()
-    part = {name: now[name] for name in Machine.model_fields if now[name] != first[name]}
+def add_resumed_part(before: Environment) -> Environment:
+    """Return the environment of a run that is resumed now; a part is added if it differs from the last part."""
+    current, first = describe().model_dump(), before.model_dump()
+    part = {name: current[name] for name in Machine.model_fields if current[name] != first[name]}
     last = before.resumed[-1].model_dump(exclude_unset=True) if before.resumed else {}
     if part == last:
         return before
@@ -41,7 +41,7 @@ def resumed(before: Environment) -> Environment:
 
 
 def _memory_gib() -> float | None:
-    """Return the machine's memory in GiB, None if it is unknown (Windows)."""
+    """Return the memory of the machine in GiB; None if it is unknown (Windows)."""
     try:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     except (AttributeError, ValueError, OSError):
@@ -62,8 +62,8 @@ def _git_commit() -> str | None:
 
 
 def _git(folder: Path, *command: str) -> str:
-    done = subprocess.run(["git", "-C", str(folder), *command], capture_output=True, text=True, timeout=10, check=True)
-    return done.stdout.strip()
+    arguments = ["git", "-C", str(folder), *command]
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
 
 def _processor() -> str:

@@ -1,4 +1,4 @@
-"""Write files atomically (temporary file, flush, rename), and read them; errors are one sentence."""
+"""Write files atomically (temporary file, flush, rename), and read them; each error message is one sentence."""
 
 import io
 import json
@@ -27,13 +27,12 @@ _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.part")  # the name of a temporary 
 
 
 def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Call `write(file)` on a temporary file beside `path`, flush it to disk, and rename it to `path`.
+    """Call `write(file)` on a temporary file in the folder of `path`, flush it to disk, and rename it to `path`.
 
     Raises UserError if the file cannot be written; `path` is then unchanged.
     """
-    temporary = path.with_name(
-        f".{path.name}.{uuid.uuid4().hex}.part"
-    )  # unique, because other processes may write `path`, too
+    # The name is unique, because other processes may write `path`, too.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         with temporary.open("xb") as file:
             write(file)
@@ -61,14 +60,14 @@ def cannot_write(path: Path, error: Exception) -> UserError:
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Remove temporary files of killed processes in a folder and below; links are not followed."""
-    for path in _files_below(folder):
+    """Remove temporary files of killed processes in a folder and its subfolders; links are not followed."""
+    for path in _iterate_files(folder):
         if _TEMPORARY.fullmatch(path.name):
             path.unlink(missing_ok=True)
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
-    """Yield the regular files in a folder and below."""
+def _iterate_files(folder: Path) -> Iterator[Path]:
+    """Yield the regular files in a folder and its subfolders."""
     for parent, _, names in os.walk(folder):  # follows no links
         yield from (path for name in names if not (path := Path(parent) / name).is_symlink())
 
@@ -79,7 +78,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: BaseModel | Mapping[str, object]) -> None:
-    """Write a JSON file atomically; of a model the fields that were set, in the order of its class."""
+    """Write a JSON file atomically; from a model, only the fields that were set, in the order of the class."""
     values = content.model_dump(exclude_unset=True) if isinstance(content, BaseModel) else content
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
@@ -111,10 +110,12 @@ def read_arrays(path: Path, dimensions: Mapping[str, int]) -> dict[str, np.ndarr
             entries = {name: archive.getinfo(f"{name}.npy") for name in dimensions}
             if sum(entry.file_size for entry in entries.values()) > MAX_BYTES:
                 raise ValueError(f"larger than {MAX_BYTES // 2**20} MiB")
-            arrays = {name: _array(archive.read(entry)) for name, entry in entries.items()}  # checks the checksums
-        if wrong := [name for name, array in arrays.items() if array.ndim != dimensions[name] or not len(array)]:
-            raise ValueError(f"the array {wrong[0]} has another shape")
-    except (*BROKEN_ZIP, SyntaxError, TokenError) as error:  # NumPy raises the last two for a damaged header
+            arrays = {
+                name: _parse_array(archive.read(entry)) for name, entry in entries.items()
+            }  # checks the checksums
+        if mismatches := [name for name, array in arrays.items() if array.ndim != dimensions[name] or not len(array)]:
+            raise ValueError(f"the array {mismatches[0]} has another shape")
+    except (*ZIP_ERRORS, SyntaxError, TokenError) as error:  # NumPy raises the last two for a damaged header
         raise UserError(
             f"{path}: is damaged, or written by another version ({str(error)[:200]}); remove it and make it again"
         ) from error
@@ -122,16 +123,16 @@ def read_arrays(path: Path, dimensions: Mapping[str, int]) -> dict[str, np.ndarr
 
 
 # Exceptions that zipfile and its readers raise for a damaged archive.
-BROKEN_ZIP = (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+ZIP_ERRORS = (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 
 
-def _array(content: bytes) -> np.ndarray:
+def _parse_array(content: bytes) -> np.ndarray:
     """Return the array of an .npy file; raises ValueError if its header does not fit its size."""
     file = io.BytesIO(content)
     read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[npy.read_magic(file)]
     shape, _, dtype = read_header(file)
     if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(content) - file.tell():
-        raise ValueError(f"its header says {shape} of {dtype}, which is not its size")
+        raise ValueError(f"its header says {shape} of {dtype}, but it has another size")
     file.seek(0)
     array: np.ndarray = npy.read_array(file, allow_pickle=False)
     return array

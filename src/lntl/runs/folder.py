@@ -31,11 +31,11 @@ class RunFolder:
     """The files of a run, by name.
 
     `lntl train` writes config.yaml, environment.json, run.log, metrics.jsonl, checkpoints/, evaluation/, result.json,
-    the files of trackers (tensorboard_logs/, wandb/, trackers.json), skipped_rows.txt if rows of the data were left
-    out, and erm/, another run folder, if evaluation.erm_epochs is set. `lntl probe` adds probe.json, embedding.npz, for
-    data that can be recoloured recoloring.json and recoloring.npz, and for images whose brightness or color it changes
-    image_shift.json and image_shift.npz. `lntl report` adds samples.npz, saliency.json, saliency.npz and report/.
-    `lntl card` adds MODEL_CARD.md.
+    and the files of trackers (tensorboard_logs/, wandb/, trackers.json). If rows of the data were left out, it also
+    writes skipped_rows.txt; if evaluation.erm_epochs is set, it also writes erm/, another run folder. `lntl probe` adds
+    probe.json and embedding.npz. If the data can be recoloured, it also adds recoloring.json and recoloring.npz; if it
+    changes the brightness or the color of images, it also adds image_shift.json and image_shift.npz. `lntl report` adds
+    samples.npz, saliency.json, saliency.npz and report/. `lntl card` adds MODEL_CARD.md.
 
     Args:
         path: The folder; it need not exist.
@@ -53,7 +53,7 @@ class RunFolder:
         self.log = path / "run.log"
         self.metrics = path / "metrics.jsonl"
         self.tensorboard = path / "tensorboard_logs"
-        self.wandb = path / "wandb"  # the name that its client chooses
+        self.wandb = path / "wandb"  # the client of Weights & Biases chooses this name
         self.trackers = path / "trackers.json"
         self.checkpoints = path / "checkpoints"
         self.evaluation = path / "evaluation"
@@ -76,7 +76,7 @@ class RunFolder:
 
     @staticmethod
     def resolve(target: Path, prefer: Literal["best", "last"] = "best", *, exports: bool = False) -> Path:
-        """Return the file with the weights that a user means by a run folder, a checkpoint or an export.
+        """Return the file with the weights for a run folder, a checkpoint or an export that a user names.
 
         Args:
             target: A run folder, a .pth file inside one or elsewhere, or a .safetensors export.
@@ -118,7 +118,7 @@ class RunFolder:
 
     @property
     def holds_a_run(self) -> bool:
-        """Whether a run has begun here."""
+        """Whether a run has begun in this folder."""
         return self.config.exists() or self.checkpoints.exists()
 
     @property
@@ -136,9 +136,9 @@ class RunFolder:
         return {int(match[1]): path for path, match in sorted(paths.items()) if match}
 
     def evaluation_of(self, checkpoint: Path, split: str = "test") -> Path:
-        """Return the file of a checkpoint's evaluation: SPLIT.json for the best, SPLIT_NAME.json for others.
+        """Return the file of a checkpoint's evaluation: SPLIT.json for the best checkpoint, SPLIT_NAME.json for others.
 
-        The predictions are beside it, with the suffix .npz.
+        The predictions are in the same folder, with the suffix .npz.
         """
         name = split if checkpoint.name == self.best.name else f"{split}_{checkpoint.stem}"
         return self.evaluation / f"{name}.json"
@@ -153,19 +153,19 @@ class RunFolder:
         Raises:
             UserError: If a run exists that may not be overwritten, or the folder cannot be written.
         """
-        replaced = self.holds_a_run
-        if replaced and not overwrite:
+        run_exists = self.holds_a_run
+        if run_exists and not overwrite:
             raise UserError(
                 f"{self.path} already contains a run: continue it with --resume auto, replace it with --overwrite, "
                 "or set another project.experiment_name"
             )
-        if not replaced and (others := [path for path in self._written() if path.exists()]):
+        if not run_exists and (others := [path for path in self._run_paths() if path.exists()]):
             raise UserError(
                 f"{others[0]} exists, but {self.path} contains no run, and a new run would replace the file: move it "
                 "away, or set another project.experiment_name"
             )
         try:
-            if replaced:
+            if run_exists:
                 self._clear()
             self.checkpoints.mkdir(parents=True)
         except OSError as error:
@@ -180,16 +180,16 @@ class RunFolder:
         """Continue the run with these settings; another machine or version is recorded in environment.json."""
         remove_temporary_files(self.path)
         try:
-            before = read_json(self.environment, Environment)
-        except UserError:  # it is missing or damaged, so the first environment is unknown
-            before = environment.describe()
-        write_json(self.environment, environment.resumed(before))
+            recorded = read_json(self.environment, Environment)
+        except UserError:  # the file is missing or damaged, so the first environment is unknown
+            recorded = environment.describe()
+        write_json(self.environment, environment.add_resumed_part(recorded))
         write_text(self.config, config_yaml)
 
     def results(self) -> list[Path]:
-        """Return the files that would be lost with the run: all that are written after its first step."""
-        at_start = (self.config, self.environment, self.checkpoints, self.skipped, self.trackers)
-        return [path for path in self._written() if path not in at_start and path.exists()]
+        """Return the files that would be lost with the run: all files that are written after its first step."""
+        initial_files = (self.config, self.environment, self.checkpoints, self.skipped, self.trackers)
+        return [path for path in self._run_paths() if path not in initial_files and path.exists()]
 
     def check_links(self) -> None:
         """Raise UserError if a folder or the log of the run is a link, through which the run would write elsewhere."""
@@ -199,17 +199,25 @@ class RunFolder:
 
     def check_files(self) -> None:
         """Raise UserError if a path of the run is neither a file nor a folder, but a pipe: reading it might block."""
-        for path in self._written():
+        for path in self._run_paths():
             if path.exists() and not (path.is_file() or path.is_dir()):
                 raise UserError(f"{path}: is neither a file nor a folder; remove it")
 
-    def _written(self) -> tuple[Path, ...]:
-        """Return the files of a run and of later commands; the files that `holds_a_run` looks for are the last."""
-        of_run = (self.tensorboard, self.evaluation, self.report, self.environment, self.log, self.metrics, self.result)
-        of_probe = (self.probe, self.embedding, self.recoloring, self.recoloring_strip, self.image_shift)
-        of_report = (self.saliency, self.saliency_maps, self.samples)
-        of_commands = (*of_probe, self.image_shift_strip, *of_report, self.skipped)
-        return (*of_run, *of_commands, self.wandb, self.trackers, self.card, self.checkpoints, self.config)
+    def _run_paths(self) -> tuple[Path, ...]:
+        """Return the files of a run and of later commands; those that `holds_a_run` checks are the last."""
+        run_paths = (
+            self.tensorboard,
+            self.evaluation,
+            self.report,
+            self.environment,
+            self.log,
+            self.metrics,
+            self.result,
+        )
+        probe_paths = (self.probe, self.embedding, self.recoloring, self.recoloring_strip, self.image_shift)
+        report_paths = (self.saliency, self.saliency_maps, self.samples)
+        command_paths = (*probe_paths, self.image_shift_strip, *report_paths, self.skipped)
+        return (*run_paths, *command_paths, self.wandb, self.trackers, self.card, self.checkpoints, self.config)
 
     def remove(self) -> None:
         """Remove the run and, if it is then empty, the folder."""
@@ -224,7 +232,7 @@ class RunFolder:
             erm._clear()
             with suppress(OSError):  # a lock or other files are still there
                 erm.path.rmdir()
-        for path in self._written():
+        for path in self._run_paths():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:

@@ -20,7 +20,7 @@ class Estimate(BaseModel):
 
 
 class Metric(Estimate):
-    """A metric over n images; a metric over groups also has the numbers of groups."""
+    """A metric over n images; a metric over groups also has `cells`, `all_cells` and perhaps `lowest`."""
 
     n: int
     meaning: str = ""
@@ -76,8 +76,8 @@ class Evaluation(Summary):
     per_bias: dict[str, BiasEvaluation] = {}
 
 
-class Tracked(BaseModel):
-    """trackers.json: the project, the run's name, and each tracker's own name of the run."""
+class TrackerIds(BaseModel):
+    """trackers.json: the project, the name of the run, and the identifier of the run in each tracker."""
 
     project: str
     name: str
@@ -108,7 +108,7 @@ class Reference(BaseModel):
     erm: list[ProbeRow] | None = None
 
 
-class Leaks(BaseModel):
+class LeakageResult(BaseModel):
     """The accuracies of probes for one bias, or for the combination of all biases."""
 
     chance: Chance
@@ -117,7 +117,7 @@ class Leaks(BaseModel):
     leakage: FiniteFloat
 
 
-class Probe(Leaks):
+class Probe(LeakageResult):
     """probe.json: accuracies of probes on the features of a checkpoint; per_bias has those of each bias."""
 
     checkpoint: str = ""
@@ -129,7 +129,7 @@ class Probe(Leaks):
     h_accuracy: FiniteFloat | None = None
     h_chance: Level | None = None
     recolorable: bool = True  # whether the bias value of an image can be changed
-    per_bias: dict[str, Leaks] = {}
+    per_bias: dict[str, LeakageResult] = {}
     warnings: list[str] = []
     seconds: float | None = None
 
@@ -170,7 +170,7 @@ class ShiftStep(BaseModel):
 
 
 class ShiftCurve(BaseModel):
-    """One property of test images that was changed in steps; spread: its standard deviation among them."""
+    """One property of test images that was changed in steps; spread: its standard deviation over unchanged images."""
 
     name: str
     spread: FiniteFloat
@@ -256,7 +256,7 @@ class Epoch(BaseModel, extra="allow"):
 
 
 class RowDigests(BaseModel):
-    """SHA-256 of the rows of a data set: of train, independent of order, and of all splits, in order."""
+    """SHA-256 of the rows of train, in any order (train), and of the rows of all splits, in their order (all)."""
 
     train: str
     all: str
@@ -486,7 +486,7 @@ class Association(BaseModel):
 
     cramers_v: FiniteFloat | None
     mutual_information: FiniteFloat | None
-    bias_only: FiniteFloat | None  # accuracy here of the best rule in train from bias value to class
+    bias_only: FiniteFloat | None  # accuracy on this split of the best rule on train from bias value to class
     majority: FiniteFloat | None
     undefined: str | None
 
@@ -518,7 +518,7 @@ class Example(BaseModel):
 
 
 class SharedExamples(BaseModel):
-    """Examples of split `of` that have an equal one in split `within`."""
+    """Number n of the examples of split `of` that are equal to an example of split `within`."""
 
     of: str
     within: str
@@ -526,7 +526,7 @@ class SharedExamples(BaseModel):
 
 
 class EqualExamples(BaseModel):
-    """Sets of equal examples: their number, how many are across splits or have different classes, and some of them."""
+    """Sets of equal examples: how many there are, how many have several splits or classes, and a list of some."""
 
     sets: int
     examples: int
@@ -537,7 +537,7 @@ class EqualExamples(BaseModel):
 
 
 class AlikeImages(BaseModel):
-    """Pairs of similar images: their number, how many are across splits or have different classes, and some of them."""
+    """Pairs of similar images: how many there are, how many have two splits or classes, and a list of some."""
 
     means: str
     pairs: int
@@ -592,7 +592,7 @@ class Check(BaseModel):
     cells: dict[str, CellCounts]
     brightness_only: FiniteFloat | None  # accuracy on training images of the best rule from brightness to class
     center_brightness_only: FiniteFloat | None = None  # the same for the brightness of the centre
-    opened: bool
+    opened: bool  # whether the image files were opened
     on_error: str | None
     wrong_rows: list[str]
     unreadable: list[str]
@@ -610,7 +610,7 @@ class Check(BaseModel):
 
 
 class Trial(BaseModel):
-    """trials.jsonl: a line of a study; `value` is the mean over the seeds, for a pruned trial over those trained."""
+    """trials.jsonl: a line of a study; `value` is the mean over the seeds (if pruned, over the trained seeds)."""
 
     number: int
     state: Literal["complete", "pruned", "failed", "running", "waiting"]
@@ -623,7 +623,7 @@ class Trial(BaseModel):
 
 
 class Study(BaseModel):
-    """What `lntl tune` has found: the content of its page."""
+    """The results of `lntl tune`: the content of its page."""
 
     name: str
     objective: str

@@ -1,4 +1,4 @@
-"""A lock on a folder, held while the process that took it, or a process with its descriptor, is alive."""
+"""A lock on a folder, held as long as the process that took it, or one that inherited its descriptor, is alive."""
 
 import os
 import sys
@@ -12,20 +12,20 @@ from filelock import lock_descriptor
 
 from lntl.errors import UserError
 
-PATIENCE = 10.0  # seconds to wait for worker processes of a killed process, which stop by themselves
+MAX_WAIT = 10.0  # seconds to wait for worker processes of a killed process, which stop by themselves
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # do not follow a link to another file
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[int]:
+def hold_lock(folder: Path) -> Iterator[int]:
     """Hold the lock of a folder, and yield its descriptor, which other processes can inherit.
 
-    The folder is made if it does not exist. At the end the lock file is removed, and so are the new folders if they are
-    empty. Raises UserError if another process holds the lock for longer than PATIENCE.
+    The folder is created if it does not exist. At the end, the lock file and empty new folders are removed. Raises
+    UserError if another process holds the lock for longer than MAX_WAIT.
     """
     path, new_folders = folder / ".lock", [parent for parent in (folder, *folder.parents) if not parent.exists()]
     try:
-        with _acquired(path) as file:
+        with _acquire(path) as file:
             file.truncate(0)
             file.write(b" %d" % os.getpid())  # after the first byte, which other processes cannot read on Windows
             try:
@@ -41,9 +41,9 @@ def locked(folder: Path) -> Iterator[int]:
                 parent.rmdir()
 
 
-def _acquired(path: Path) -> BinaryIO:
-    """Return the lock's file, open and locked."""
-    end = time.monotonic() + PATIENCE
+def _acquire(path: Path) -> BinaryIO:
+    """Open and lock the lock file; return it."""
+    end = time.monotonic() + MAX_WAIT
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def _acquired(path: Path) -> BinaryIO:
                 f"{path.parent}: cannot lock the folder: {error.strerror}; choose a writable folder"
             ) from error
         file = os.fdopen(descriptor, "r+b", buffering=0)
-        if _locked(file, path):
+        if _try_lock(file, path):
             return file
         with file:
             if time.monotonic() > end:
@@ -65,8 +65,8 @@ def _acquired(path: Path) -> BinaryIO:
         time.sleep(0.1)
 
 
-def _locked(file: BinaryIO, path: Path) -> bool:
-    """Lock an open file; return False if another process holds it, or removed it a moment ago."""
+def _try_lock(file: BinaryIO, path: Path) -> bool:
+    """Lock an open file; return False if another process holds the lock, or has just removed the file."""
     try:
         return lock_descriptor(file.fileno(), blocking=False) and os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""Trackers: where metrics, settings and files of a run go besides its folder. A tracker is a file of this package.
+"""Trackers: services that get metrics, settings and files of a run. Each tracker is one file of this package.
 
-A tracker that fails is left out from then on, with one warning; the run continues.
+If a tracker fails, a warning is logged, the tracker is not used any more, and the run continues.
 """
 
 import logging
@@ -15,9 +15,9 @@ from lntl.errors import UserError
 from lntl.plugins import Settings
 from lntl.runs.files import read_json, write_json
 from lntl.runs.folder import RunFolder
-from lntl.runs.formats import Tracked
+from lntl.runs.formats import TrackerIds
 
-if TYPE_CHECKING:  # they import torch, and the configuration reads the names of this package without it
+if TYPE_CHECKING:  # these modules import torch; the configuration reads the names of trackers without torch
     from torch import Tensor
 
     from lntl.evaluation.predict import Predictions
@@ -28,7 +28,7 @@ _FAILURES = (UserError, OSError)
 
 
 class Embedding(NamedTuple):
-    """Vectors z (n, D) of some test images, class and bias value of each, and the images (n, C, H, W) if there are."""
+    """Vectors z (n, D) of some test images, their classes and bias values, and the images (n, C, H, W), if any."""
 
     z: "Tensor"
     labels: list[tuple[str, str]]
@@ -40,13 +40,13 @@ class TrackedRun:
     """The run that a tracker opens.
 
     Args:
-        folder: The run's folder.
+        folder: The run folder.
         project: Name of the project.
         name: Name of the run.
         settings: The configuration, by dotted path.
         step: Updates done so far; 0 for a new run.
-        training: Whether training follows; otherwise results or files of a run are added.
-        id: `Tracker.id` of the same run before; empty for a new run.
+        training: Whether the run will be trained; otherwise only results or files are added.
+        id: `Tracker.id` of the run if the tracker already has the run; empty for a new run.
     """
 
     folder: RunFolder
@@ -59,9 +59,9 @@ class TrackedRun:
 
 
 class Tracker:
-    """Base class of trackers, which does nothing; building one opens or continues the run at the tracker.
+    """Base class of trackers; its methods do nothing. Creating a tracker opens or continues a run there.
 
-    Its methods raise UserError or OSError if they fail.
+    The methods of trackers raise UserError or OSError if they fail.
 
     Args:
         run: The run.
@@ -70,26 +70,26 @@ class Tracker:
     class Config(Settings):
         """No settings: the libraries read their own environment variables."""
 
-    id: str = ""  # the tracker's own name of the run, which finds it again; empty if it needs none
+    id: str = ""  # identifier with which the tracker finds the run again; empty if it needs none
 
     def __init__(self, run: TrackedRun) -> None:
         self.run = run
 
     @classmethod
     def check(cls) -> None:
-        """Raise UserError if the library or the credentials are missing; called before a run begins."""
+        """Raise UserError if the library or the credentials are missing; called before the run begins."""
 
     def data(self, data: "Dataset") -> None:
         """Show the data of a new run."""
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Log each value under its name, at an update of the run."""
+        """Log each value under its name; `step` is the number of updates."""
 
     def confusion(self, predictions: "Predictions", class_names: tuple[str, ...], step: int) -> None:
         """Log the confusion matrix of val."""
 
     def features(self, embed: Callable[[], Embedding], step: int) -> None:
-        """Log features of test images, which `embed` computes."""
+        """Log the features of test images that `embed` returns."""
 
     def results(self, scores: Mapping[str, float], step: int) -> None:
         """Log the final metrics, such as test/accuracy, of a finished run."""
@@ -98,7 +98,7 @@ class Tracker:
         """Store files or folders of the run."""
 
     def close(self, finished: bool) -> None:
-        """Send what is left; `finished` is false if the run was stopped."""
+        """Send the remaining values; `finished` is False if the run was stopped."""
 
 
 class Trackers:
@@ -106,27 +106,27 @@ class Trackers:
 
     Args:
         names: Names of the trackers.
-        run: The run; its `id` is looked up in trackers.json of its folder.
+        run: The run, without `id`: the ids are read from trackers.json in its folder.
     """
 
     def __init__(self, names: Sequence[str], run: TrackedRun) -> None:
         path, self._open = run.folder.trackers, dict[str, Tracker]()
-        known = read_json(path, Tracked) if path.exists() else Tracked(project=run.project, name=run.name, ids={})
+        saved = read_json(path, TrackerIds) if path.exists() else TrackerIds(project=run.project, name=run.name, ids={})
         for name in names:
             plugin = plugins.load("lntl.trackers", name, Tracker)
-            own = replace(
-                run, project=run.project or known.project, name=run.name or known.name, id=known.ids.get(name, "")
+            tracked_run = replace(
+                run, project=run.project or saved.project, name=run.name or saved.name, id=saved.ids.get(name, "")
             )
             try:
                 plugin.check()
-                self._open[name] = plugin(own)
+                self._open[name] = plugin(tracked_run)
             except _FAILURES as error:
                 _warn(name, error)
         if ids := {name: tracker.id for name, tracker in self._open.items() if tracker.id}:
-            write_json(path, Tracked(project=known.project, name=known.name, ids=known.ids | ids))
+            write_json(path, TrackerIds(project=saved.project, name=saved.name, ids=saved.ids | ids))
 
     def send(self, call: Callable[[Tracker], None]) -> None:
-        """Call a function on every tracker; one that fails is left out from then on."""
+        """Call a function with every tracker; a tracker that fails is not used any more."""
         for name, tracker in list(self._open.items()):
             try:
                 call(tracker)
@@ -155,9 +155,9 @@ def check(names: Sequence[str]) -> None:
 
 
 def add_files(folder: RunFolder, paths: Sequence[Path]) -> None:
-    """Store files, such as a report, at the trackers that know the run, if there are any."""
+    """Store files, such as a report, at the trackers that have the run, if there are any."""
     if folder.trackers.exists():
-        known = read_json(folder.trackers, Tracked)
-        names = [name for name in known.ids if name in plugins.modules("lntl.trackers")]
+        saved = read_json(folder.trackers, TrackerIds)
+        names = [name for name in saved.ids if name in plugins.modules("lntl.trackers")]
         with Trackers(names, TrackedRun(folder, training=False)) as trackers:
             trackers.send(lambda tracker: tracker.files(paths))

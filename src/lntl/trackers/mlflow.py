@@ -1,4 +1,4 @@
-"""MLflow (pip install 'lntl[mlflow]'): a folder, a database or a server, which MLFLOW_TRACKING_URI names."""
+"""MLflow (pip install 'lntl[mlflow]'): MLFLOW_TRACKING_URI names a folder, a database or a server."""
 
 import os
 import time
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 __all__ = ["MLflow"]
 
-_SECONDS = 30  # between two requests with metrics of steps
-_MAX_METRICS, _MAX_PARAMETERS, _MAX_LENGTH = 1000, 100, 6000  # MLflow's limits on a request, and on a value's length
-# Of MLflow's client, which would otherwise try for minutes to reach a server that does not answer.
-_PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+_SEND_INTERVAL = 30  # seconds between two requests with metrics
+_MAX_METRICS, _MAX_PARAMETERS, _MAX_LENGTH = 1000, 100, 6000  # limits of MLflow per request, and of a value's length
+# By default, the client of MLflow tries for minutes to reach a server that does not answer.
+_TIMEOUTS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 
 
 class MLflow(Tracker):
-    """A run at MLflow, in the experiment that MLFLOW_EXPERIMENT_NAME names, or in one of the project's name."""
+    """A run at MLflow, in the experiment MLFLOW_EXPERIMENT_NAME or, by default, in one with the name of the project."""
 
     def __init__(self, run: TrackedRun) -> None:
         from mlflow import MlflowClient
 
         super().__init__(run)
-        self._waiting, self._sent = list["Metric"](), time.monotonic()
-        with _failing():
+        self._queue, self._last_send = list["Metric"](), time.monotonic()
+        with _convert_errors():
             self._client = MlflowClient()
             self.id = run.id or self._create()
             if run.training:
@@ -38,7 +38,7 @@ class MLflow(Tracker):
     @classmethod
     def check(cls) -> None:
         """Raise UserError if MLflow is not installed."""
-        for name, value in _PATIENCE.items():
+        for name, value in _TIMEOUTS.items():
             os.environ.setdefault(name, value)
         try:
             import mlflow  # noqa: F401
@@ -53,27 +53,27 @@ class MLflow(Tracker):
 
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or self.run.project
         experiment = self._client.get_experiment_by_name(name)
-        number = self._client.create_experiment(name) if experiment is None else experiment.experiment_id
-        created: str = self._client.create_run(number, run_name=self.run.name).info.run_id
+        experiment_id = self._client.create_experiment(name) if experiment is None else experiment.experiment_id
+        run_id: str = self._client.create_run(experiment_id, run_name=self.run.name).info.run_id
         parameters = [Param(key, str(value)[:_MAX_LENGTH]) for key, value in self.run.settings.items()]
         for begin in range(0, len(parameters), _MAX_PARAMETERS):
-            self._client.log_batch(created, params=parameters[begin : begin + _MAX_PARAMETERS])
-        return created
+            self._client.log_batch(run_id, params=parameters[begin : begin + _MAX_PARAMETERS])
+        return run_id
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Log the values, with those of other steps in one request."""
+        """Log the values; those of several steps are sent in one request."""
         from mlflow.entities import Metric
 
         now = round(time.time() * 1000)
-        self._waiting += [Metric(name, value, now, step) for name, value in values.items()]
-        if len(self._waiting) >= _MAX_METRICS or time.monotonic() - self._sent > _SECONDS:
+        self._queue += [Metric(name, value, now, step) for name, value in values.items()]
+        if len(self._queue) >= _MAX_METRICS or time.monotonic() - self._last_send > _SEND_INTERVAL:
             self._send()
 
     def _send(self) -> None:
-        waiting, self._waiting, self._sent = self._waiting, [], time.monotonic()
-        with _failing():
-            for begin in range(0, len(waiting), _MAX_METRICS):
-                self._client.log_batch(self.id, metrics=waiting[begin : begin + _MAX_METRICS])
+        queue, self._queue, self._last_send = self._queue, [], time.monotonic()
+        with _convert_errors():
+            for begin in range(0, len(queue), _MAX_METRICS):
+                self._client.log_batch(self.id, metrics=queue[begin : begin + _MAX_METRICS])
 
     def results(self, scores: Mapping[str, float], step: int) -> None:
         """Log the final metrics."""
@@ -81,7 +81,7 @@ class MLflow(Tracker):
 
     def files(self, paths: Sequence[Path]) -> None:
         """Store files, and folders under their name, as artefacts."""
-        with _failing():
+        with _convert_errors():
             for path in paths:
                 if path.is_dir():
                     self._client.log_artifacts(self.id, str(path), path.name)
@@ -89,15 +89,15 @@ class MLflow(Tracker):
                     self._client.log_artifact(self.id, str(path))
 
     def close(self, finished: bool) -> None:
-        """Send the metrics that are left, and set the run's status."""
+        """Send the remaining metrics, and set the status of the run."""
         self._send()
-        with _failing():
+        with _convert_errors():
             self._client.set_terminated(self.id, "FINISHED" if finished else "KILLED")
 
 
 @contextmanager
-def _failing() -> Iterator[None]:
-    """Raise UserError for what MLflow's client raises within the block."""
+def _convert_errors() -> Iterator[None]:
+    """Convert the errors of the client of MLflow within the block to UserError."""
     from mlflow.exceptions import MlflowException
 
     try:

@@ -1,6 +1,7 @@
 """TensorBoard: event files with curves, the data, the confusion matrix, z for the projector, and the settings.
 
-They lie in tensorboard_logs/ of the run. Events are written by the caller's thread, so that a full disk is its error.
+The files are in tensorboard_logs/ of the run. Events are written in the thread of the caller, so that the caller gets
+the error if the disk is full.
 """
 
 import errno
@@ -30,9 +31,9 @@ from lntl.types import Dataset, ImageSplit
 
 __all__ = ["TensorBoard"]
 
-PER_CLASS, MAX_CLASSES = 10, 100  # images of each class, and largest number of classes, in the picture of the data
+IMAGES_PER_CLASS, MAX_CLASSES = 10, 100  # images of each class, and largest number of classes, in the grid of images
 _SETTINGS = ("project.seed", "data.", "model.", "training.")  # settings in which runs differ
-_numbers = itertools.count()  # numbers of this process's event files, which distinguish files of the same second
+_file_numbers = itertools.count()  # numbers of the event files of this process; files of one second differ in them
 
 
 class TensorBoard(Tracker):
@@ -41,19 +42,19 @@ class TensorBoard(Tracker):
     def __init__(self, run: TrackedRun) -> None:
         super().__init__(run)
         folder = run.folder.tensorboard
-        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
+        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_file_numbers)}"
         self._folder, self._path = folder, folder / name
         try:
             folder.mkdir(exist_ok=True)
             self._file = self._path.open("xb", buffering=0)
         except OSError as error:
             raise cannot_write(self._path, error) from error
-        self._add(Event(file_version="brain.Event:2"))
-        if run.training:  # TensorBoard hides what earlier files hold from this step on
+        self._write_event(Event(file_version="brain.Event:2"))
+        if run.training:  # from this step on, TensorBoard hides the values of earlier files
             step = run.step + 1 if run.step else 0
-            self._add(Event(session_log=SessionLog(status=SessionLog.START), step=step))
+            self._write_event(Event(session_log=SessionLog(status=SessionLog.START), step=step))
 
-    def _add(self, event: Event) -> None:
+    def _write_event(self, event: Event) -> None:
         event.wall_time = time.time()
         try:
             RecordWriter(self).write(event.SerializeToString())
@@ -62,51 +63,51 @@ class TensorBoard(Tracker):
             raise cannot_write(self._path, error) from error
 
     def write(self, record: bytes) -> None:
-        """Write a record; raises OSError if it is cut short because the disk is full."""
+        """Write a record; raises OSError if the disk is full, so that only a part of the record is written."""
         if self._file.write(record) != len(record):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def _summary(self, content: Summary, step: int) -> None:
-        self._add(Event(summary=content, step=step))
+    def _write_summary(self, content: Summary, step: int) -> None:
+        self._write_event(Event(summary=content, step=step))
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Log each value under its name."""
         for name, value in values.items():
-            self._summary(summary.scalar(name, value), step)
+            self._write_summary(summary.scalar(name, value), step)
 
     def data(self, data: Dataset) -> None:
-        """Log ten images of each class of train and test, a row per class; nothing for data without images."""
+        """Log ten images of each class of train and test, one row per class; for data without images, nothing."""
         from torchvision.utils import make_grid  # imported here: slow, and used once per run
 
         for name in ("train", "test"):
             split = data.splits[name]
             if isinstance(split, ImageSplit):
-                grid = make_grid(_by_class(split, min(data.spec.num_classes, MAX_CLASSES)), nrow=PER_CLASS)
-                self._summary(summary.image(f"data/{name}", grid.numpy(), dataformats="CHW"), 0)
+                grid = make_grid(_first_images(split, min(data.spec.num_classes, MAX_CLASSES)), nrow=IMAGES_PER_CLASS)
+                self._write_summary(summary.image(f"data/{name}", grid.numpy(), dataformats="CHW"), 0)
 
     def confusion(self, predictions: Predictions, class_names: tuple[str, ...], step: int) -> None:
         """Log the confusion matrix of val."""
         counts = {"val": confusion(predictions)}
-        picture = figure_to_image(figures.confusion_matrices(counts, class_names))
-        self._summary(summary.image("val/confusion_matrix", picture, dataformats="CHW"), step)
+        image = figure_to_image(figures.confusion_matrices(counts, class_names))
+        self._write_summary(summary.image("val/confusion_matrix", image, dataformats="CHW"), step)
 
     def features(self, embed: Callable[[], Embedding], step: int) -> None:
         """Log features of test images for the projector."""
-        self._projector(*embed(), step)
+        self._write_projector(*embed(), step)
 
-    def _projector(self, z: Tensor, labels: Sequence[tuple[str, str]], images: Tensor | None, step: int) -> None:
-        """Write vectors (n, D), the class and bias value of each, and uint8 images (n, C, H, W) as one sprite."""
+    def _write_projector(self, z: Tensor, labels: Sequence[tuple[str, str]], images: Tensor | None, step: int) -> None:
+        """Write vectors (n, D), their classes and bias values, and uint8 images (n, C, H, W) as one sprite image."""
         from torchvision.transforms.functional import to_pil_image
         from torchvision.utils import make_grid
 
-        below = f"{step:05d}/z"
-        for folder in (self._folder / below).parent, self._folder / below:
+        subfolder = f"{step:05d}/z"
+        for folder in (self._folder / subfolder).parent, self._folder / subfolder:
             check_no_link(folder)
         try:
-            (self._folder / below).mkdir(parents=True, exist_ok=True)
+            (self._folder / subfolder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise cannot_write(self._folder / below, error) from error
-        tensors, metadata, sprite = (f"{below}/{name}" for name in ("tensors.tsv", "metadata.tsv", "sprite.png"))
+            raise cannot_write(self._folder / subfolder, error) from error
+        tensors, metadata, sprite = (f"{subfolder}/{name}" for name in ("tensors.tsv", "metadata.tsv", "sprite.png"))
         write_text(self._folder / tensors, "".join("\t".join(map(str, row)) + "\n" for row in z.tolist()))
         table = [("class", "bias"), *labels]
         write_text(self._folder / metadata, "".join("\t".join(map(one_line, row)) + "\n" for row in table))
@@ -115,14 +116,14 @@ class TensorBoard(Tracker):
         if images is not None:
             side = int((len(images) - 1) ** 0.5) + 1  # the sprite is a square grid of images
             blank = images.new_zeros((side * side - len(images), *images.shape[1:]))
-            picture = to_pil_image(make_grid(torch.cat([images, blank]), nrow=side, padding=0))
-            write_atomic(self._folder / sprite, lambda file: picture.save(file, format="PNG"))
+            image = to_pil_image(make_grid(torch.cat([images, blank]), nrow=side, padding=0))
+            write_atomic(self._folder / sprite, lambda file: image.save(file, format="PNG"))
             entry.sprite.image_path = sprite
             entry.sprite.single_image_dim.extend([images.shape[3], images.shape[2]])
         write_text(self._folder / "projector_config.pbtxt", str(config))
 
     def results(self, scores: Mapping[str, float], step: int) -> None:
-        """Log the settings and the final metrics: a row of the table over runs.
+        """Log the settings and the final metrics: a row of the table of runs.
 
         The columns of the table are the union over runs, so that runs of different methods can be compared.
         """
@@ -131,9 +132,11 @@ class TensorBoard(Tracker):
             for name, value in self.run.settings.items()
             if name.startswith(_SETTINGS)
         }
-        _, begin, end = summary.hparams(values, dict(scores))  # the first would fix the columns to those of one run
-        self._summary(begin, 0)
-        self._summary(end, 0)
+        _, begin, end = summary.hparams(
+            values, dict(scores)
+        )  # the first value would fix the columns to those of one run
+        self._write_summary(begin, 0)
+        self._write_summary(end, 0)
         self.scalars(scores, 0)
 
     def close(self, finished: bool) -> None:
@@ -141,11 +144,11 @@ class TensorBoard(Tracker):
         self._file.close()
 
 
-def _by_class(split: ImageSplit, num_classes: int) -> Tensor:
+def _first_images(split: ImageSplit, num_classes: int) -> Tensor:
     """Return the first images of each class, uint8 (num_classes * PER_CLASS, C, H, W); missing images are black."""
-    blank = torch.zeros_like(split.pixels(torch.zeros(1, dtype=torch.int64))).repeat(PER_CLASS, 1, 1, 1)
+    blank = torch.zeros_like(split.pixels(torch.zeros(1, dtype=torch.int64))).repeat(IMAGES_PER_CLASS, 1, 1, 1)
     rows = []
     for label in range(num_classes):
-        index = torch.nonzero(split.y == label)[:PER_CLASS, 0]
-        rows.append(torch.cat([split.pixels(index), blank])[:PER_CLASS] if len(index) else blank)
+        index = torch.nonzero(split.y == label)[:IMAGES_PER_CLASS, 0]
+        rows.append(torch.cat([split.pixels(index), blank])[:IMAGES_PER_CLASS] if len(index) else blank)
     return torch.cat(rows)

@@ -10,17 +10,17 @@ from lntl.trackers import TrackedRun, Tracker
 
 __all__ = ["WandB"]
 
-_PATIENCE = 30  # seconds to wait for the server
+_INIT_TIMEOUT = 30  # seconds to wait for the server
 
 
 class WandB(Tracker):
-    """A run at Weights & Biases, in the project that WANDB_PROJECT names, or in one of the project's name."""
+    """A run at Weights & Biases, in the project WANDB_PROJECT or, by default, in one with the name of the project."""
 
     def __init__(self, run: TrackedRun) -> None:
         import wandb
 
         super().__init__(run)
-        with _failing():
+        with _convert_errors():
             self._run = wandb.init(
                 project=os.environ.get("WANDB_PROJECT") or run.project,
                 name=run.name,
@@ -29,7 +29,7 @@ class WandB(Tracker):
                 dir=run.folder.path,
                 config=dict(run.settings),
                 reinit="create_new",  # a run that the user has open stays open
-                settings=wandb.Settings(console="off", silent=True, init_timeout=_PATIENCE),
+                settings=wandb.Settings(console="off", silent=True, init_timeout=_INIT_TIMEOUT),
             )
             self._run.define_metric("*", step_metric="step")  # a resumed run may begin before the last step it logged
         self.id = self._run.id
@@ -56,19 +56,19 @@ class WandB(Tracker):
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Log the values."""
-        with _failing():
+        with _convert_errors():
             self._run.log({**values, "step": step})
 
     def results(self, scores: Mapping[str, float], step: int) -> None:
-        """Write the final metrics into the summary, the table over runs."""
-        with _failing():
+        """Write the final metrics into the summary, which the table of runs shows."""
+        with _convert_errors():
             self._run.summary.update(dict(scores))
 
     def files(self, paths: Sequence[Path]) -> None:
         """Store each file or folder as an artefact."""
         import wandb
 
-        with _failing():
+        with _convert_errors():
             for path in paths:
                 artefact = wandb.Artifact(f"{self.id}-{path.name}", type="lntl")
                 if path.is_dir():
@@ -78,14 +78,14 @@ class WandB(Tracker):
                 self._run.log_artifact(artefact)
 
     def close(self, finished: bool) -> None:
-        """Send what is left, and end the run."""
-        with _failing():
+        """Send the remaining values, and end the run."""
+        with _convert_errors():
             self._run.finish(0 if finished else 1)
 
 
 @contextmanager
-def _failing() -> Iterator[None]:
-    """Raise UserError for what the client raises within the block."""
+def _convert_errors() -> Iterator[None]:
+    """Convert the errors of the client within the block to UserError."""
     import wandb
 
     try:
