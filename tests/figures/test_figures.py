@@ -184,7 +184,7 @@ def test_names_without_a_glyph_give_one_sentence(caplog: pytest.LogCaptureFixtur
     assert [record.levelname for record in caplog.records] == ["WARNING"] * bool(missing_characters)
     if missing_characters:
         assert caplog.messages[0].startswith("figures: no installed font has a glyph for ")
-        assert "install a font for this script" in caplog.messages[0]
+        assert "install a font for their script" in caplog.messages[0]
 
 
 @pytest.mark.usefixtures("clear_font_caches")

@@ -93,7 +93,7 @@ def test_the_authors_lists_and_other_attributes_can_be_used(capsys: pytest.Captu
     ("arguments", "expected"),
     [
         (["waterbirds", "none", "x.csv"], "none: there is no such folder; name the folder that you unpacked"),
-        (["waterbirds", "partial", "x.csv"], "partial: 1 of 48 listed images are missing, the first"),
+        (["waterbirds", "partial", "x.csv"], "partial: 1 of 48 listed images are missing, such as"),
         (["waterbirds", "birds", "no/x.csv"], "no/x.csv: cannot write it"),
         (["dogs_and_cats", "birds", "x.csv", "--train", "tb3"], "'tb3' is not one of"),
         (["dogs_and_cats", "birds", "x.csv", "--held-out", "0.9"], "should be less than or equal to 0.5"),

@@ -170,7 +170,7 @@ def test_the_table_of_isic_has_diagnosis_artefacts_and_split(tmp_path: Path) -> 
         assert row["ruler"] == ("no ruler", "ruler")[k // 2 % 2]
         assert row["dark_corner"] == "no dark corner"
         assert row["split"] == ("train", "val", "test")[k // 4 % 3]
-    assert made_table.notes == ["20 images of val are listed in train, too, and are in val alone"]
+    assert made_table.notes == ["20 images are listed in val and in train; they are only in val"]
 
 
 def test_the_table_of_bar_has_the_action_and_no_bias(tmp_path: Path) -> None:
@@ -184,7 +184,9 @@ def test_the_table_of_bar_has_the_action_and_no_bias(tmp_path: Path) -> None:
         assert row["image"].startswith(f"{row['split']}/")
         assert row["label"] == row["image"].partition("/")[2].partition("_")[0].replace("pole ", "")
     assert made_table.bias is None
-    assert made_table.notes == [f"1 files are not images of an action and are left out, first {source}/train/notes.txt"]
+    assert made_table.notes == [
+        f"1 files are not images of an action and are left out, such as {source}/train/notes.txt"
+    ]
 
 
 def test_hash_fraction_is_uniform_and_depends_only_on_the_name() -> None:
@@ -234,8 +236,8 @@ def test_faces_with_doubtful_metadata_are_left_out_and_counted(tmp_path: Path) -
     faces_used, notes = read_metadata(write_imdb_crop(tmp_path / "imdb_crop", faces))
     assert [face.image for face in faces_used] == [faces[7]["full_path"]]
     assert notes == [
-        "1 faces of no known gender are left out",
-        "3 faces of no age from 0 to 100 years are left out",
+        "1 faces without a known gender are left out",
+        "3 faces without an age from 0 to 100 years are left out",
         "2 faces with a detector score below 1 are left out",
         "1 faces with a second face are left out",
     ]
@@ -431,7 +433,7 @@ FAULTS: dict[str, tuple[Any, Any, Any, str]] = {
         write_isic,
         lambda s: (s / "images/ISIC_0000000.jpg").unlink(),
         lambda s: isic_maker.make(s, s, 2),
-        r"1 of 60 listed images are not below it, the first ISIC_0000000\.jpg; name the folder",
+        r"1 of 60 listed images are not in this folder, such as ISIC_0000000\.jpg; name the folder",
     ),
     "lesion in train and test": (
         write_isic,
@@ -461,7 +463,7 @@ FAULTS: dict[str, tuple[Any, Any, Any, str]] = {
         write_dogs_and_cats,
         lambda s: (s / "train/dog.1.jpg").unlink(),
         lambda s: check_images(s, make_dogs_and_cats(s)),
-        r"1 of 80 listed images are missing, the first train/dog\.1\.jpg; unpack lists and images of one version again",
+        r"1 of 80 listed images are missing, such as train/dog\.1\.jpg; unpack lists and images of the same version",
     ),
     "row with too few attributes": (
         write_celeba_txt,
@@ -597,8 +599,8 @@ def test_wrong_folders_missing_images_and_empty_splits_give_one_sentence(tmp_pat
     with pytest.raises(UserError) as error:
         check_images(source, table)
     assert str(error.value) == (
-        f"{source}: 4 of {len(images)} listed images are missing, the first {images[0]}; "
-        "unpack lists and images of one version again, or name the right folder"
+        f"{source}: 4 of {len(images)} listed images are missing, such as {images[0]}; "
+        "unpack lists and images of the same version again, or name the right folder"
     )
     for split in ("train", "test"):
         rows = [k for k, row_split in enumerate(table.columns["split"]) if row_split != split]

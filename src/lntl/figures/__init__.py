@@ -1,4 +1,4 @@
-"""Figures: pure functions of arrays and plain values; each returns a matplotlib Figure without pyplot's state."""
+"""Figures: pure functions of arrays and plain values; each returns a matplotlib Figure that pyplot does not know."""
 
 from lntl.figures.base import HEAT, MARKERS, PALETTE, PlainFigure, short
 from lntl.figures.charts import (

@@ -17,7 +17,7 @@ log = logging.getLogger("lntl")
 
 # Colours that colour-blind readers can distinguish. Source: Okabe and Ito, "Color Universal Design", 2008.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "os^Dv<X"  # each line also has its marker
+MARKERS = "os^Dv<X"  # lines differ in their markers, too
 HEAT = "cividis"  # colour map for colour-blind readers; larger values are lighter
 REFERENCE_GREY = "0.4"  # grey of reference lines, such as chance, and of their names
 MAX_NAME_LENGTH = 48  # largest number of characters of a name
@@ -27,7 +27,7 @@ class PlainFigure(Figure):
     """A figure without math mode ($1k_to_$2k is a name, not a formula) and with fallback fonts for any script."""
 
     def draw(self, renderer: RendererBase) -> None:
-        """Draw the figure; saving and showing it call this."""
+        """Draw the figure; matplotlib calls this method when it saves or shows the figure."""
         texts = self.findobj(Text)
         fallback, missing = _fallback_fonts(_without_glyph("".join(text.get_text() for text in texts)))
         for text in texts:
@@ -72,14 +72,14 @@ def _fallback_fonts(characters: frozenset[str]) -> tuple[tuple[str, ...], str]:
 @cache  # so that the warning is logged once
 def _warn_of_boxes(missing: str) -> None:
     log.warning(
-        "figures: no installed font has a glyph for %s, so names with it show boxes; install a font for this script, "
-        "such as its Noto font",
+        "figures: no installed font has a glyph for %s, so names with them show boxes; install a font for their "
+        "script, such as a Noto font",
         " ".join(missing[:10]) + (" ..." if len(missing) > 10 else ""),
     )
 
 
 def empty_figure(width: float, height: float) -> PlainFigure:
-    """Return a figure of width x height inches without pyplot's state."""
+    """Return a figure of width x height inches that pyplot does not know."""
     return PlainFigure(figsize=(width, height), dpi=100, layout="compressed")
 
 

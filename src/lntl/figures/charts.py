@@ -48,7 +48,7 @@ def learning_curves(records: Sequence[Mapping[str, Any]], names: Sequence[str]) 
 
 def _mark_phases(panels: Sequence[Axes], records: Sequence[Mapping[str, Any]]) -> None:
     phases = [list(group) for _, group in groupby(records, key=lambda record: record["phase"])]
-    narrow = [len(phase) < 0.12 * len(records) for phase in phases]
+    is_narrow = [len(phase) < 0.12 * len(records) for phase in phases]
     for number, phase in enumerate(phases):
         left, right = phase[0]["total_epoch"] - 0.5, phase[-1]["total_epoch"] + 0.5
         for axes in panels:
@@ -56,11 +56,11 @@ def _mark_phases(panels: Sequence[Axes], records: Sequence[Mapping[str, Any]]) -
             axes.set_xlim(records[0]["total_epoch"] - 0.5, right)
         panels[0].annotate(
             phase[0]["method"],
-            (left if narrow[number] else (left + right) / 2, 1),
+            (left if is_narrow[number] else (left + right) / 2, 1),
             xycoords=("data", "axes fraction"),
-            xytext=(0, 3 + 13 * sum(narrow[number:])),  # each name of a narrow phase gets its own line
+            xytext=(0, 3 + 13 * sum(is_narrow[number:])),  # each name of a narrow phase gets its own line
             textcoords="offset points",
-            ha="left" if narrow[number] else "center",
+            ha="left" if is_narrow[number] else "center",
         )
 
 
@@ -108,7 +108,7 @@ def probe_bars(series: Mapping[str, Sequence[Bar]], chance: Mapping[str, float])
                     y += 1
         ticks.append((first + y - 1) / 2)
         y += 0.6
-    names = [Patch(color=color, label=name) for name, color in zip(series, PALETTE, strict=False)]
+    patches = [Patch(color=color, label=name) for name, color in zip(series, PALETTE, strict=False)]
     lines = [
         axes.axvline(100 * level, color=REFERENCE_GREY, ls=dashes, lw=1.4, label=f"chance: {name}")
         for (name, level), dashes in zip(chance.items(), DASHES, strict=False)
@@ -120,7 +120,7 @@ def probe_bars(series: Mapping[str, Sequence[Bar]], chance: Mapping[str, float])
     axes.set_xticks(range(0, 101, 20))
     axes.set_xlabel("accuracy of a fresh probe for the bias, %")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(handles=[*names, *lines], loc="outside upper left", ncols=3, frameon=False)
+    figure.legend(handles=[*patches, *lines], loc="outside upper left", ncols=3, frameon=False)
     return figure
 
 
@@ -132,11 +132,11 @@ def _bar(axes: Axes, y: float, row: Bar, color: str) -> None:
     axes.text(mean + std + 1, y, f"{mean:.0f}", va="center", fontsize=9)
 
 
-MAX_FEATURES = 16  # bars of saliency_bars
+MAX_FEATURES = 16  # largest number of features in saliency_bars
 
 
 def saliency_bars(values: Mapping[str, ArrayLike], label: str) -> Figure:
-    """Plot attributions (D,) of the numbers of a vector as bars, one colour per name: the largest of the first name."""
+    """Plot attributions (D,) of a vector as bars, one colour per name; features are the largest of the first name."""
     table = {name: np.asarray(row, dtype=np.float64) for name, row in values.items()}
     order = np.argsort(-np.abs(next(iter(table.values()))), kind="stable")[:MAX_FEATURES]
     figure = empty_figure(8.4, 1.2 + (0.1 + 0.2 * len(table)) * len(order))
@@ -244,9 +244,9 @@ def pareto(accuracy: Mapping[str, float], leakage: Mapping[str, float], chance: 
     names = list(accuracy)
     figure = empty_figure(8.4, max(4.6, 0.5 + 0.21 * len(names)))
     axes = figure.subplots()
-    best = _pareto_front([(leakage[name], accuracy[name]) for name in names])
-    if len(best) > 1:
-        line = 100 * np.array(best).T
+    front = _pareto_front([(leakage[name], accuracy[name]) for name in names])
+    if len(front) > 1:
+        line = 100 * np.array(front).T
         axes.step(*line, where="post", color=REFERENCE_GREY, lw=1.2, zorder=1, label="Pareto front")
     for number, (name, label) in enumerate(zip(names, short(names), strict=True)):
         color, marker = PALETTE[number % 6], MARKERS[(number + number // 6) % len(MARKERS)]
@@ -272,22 +272,22 @@ def _pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, fl
 
 
 def tuning_history(
-    trials: Sequence[tuple[int, float]], pruned: Sequence[tuple[int, float]], label: str, lower: bool
+    trials: Sequence[tuple[int, float]], pruned: Sequence[tuple[int, float]], label: str, lower_is_better: bool
 ) -> Figure:
     """Plot the value of each complete and each pruned trial against its number, and the best value so far.
 
     Args:
         trials: Number and value of each complete trial, in order.
-        pruned: The same of trials that were stopped early.
-        label: What the values are.
-        lower: Whether lower values are better.
+        pruned: Number and value of each trial that was stopped early.
+        label: Name of the values.
+        lower_is_better: Whether lower values are better.
     """
     figure = empty_figure(7, 3.4)
     axes = figure.subplots()
-    best = np.minimum.accumulate if lower else np.maximum.accumulate
+    accumulate_best = np.minimum.accumulate if lower_is_better else np.maximum.accumulate
     if trials:
         number, value = zip(*trials, strict=True)
-        axes.plot(number, best(value), drawstyle="steps-post", color=PALETTE[0], label="best so far")
+        axes.plot(number, accumulate_best(value), drawstyle="steps-post", color=PALETTE[0], label="best so far")
         axes.plot(number, value, MARKERS[0], color=PALETTE[0], ms=5, label="complete")
     if pruned:
         axes.plot(*zip(*pruned, strict=True), "x", color=PALETTE[1], ms=5, label="pruned")
@@ -300,7 +300,7 @@ def tuning_history(
 
 
 def importance_bars(importance: Mapping[str, float]) -> Figure:
-    """Plot a bar for each key: the share of the variance of a study's values that it explains."""
+    """Plot a bar for each key: the share of the variance of the objective that the key explains."""
     figure = empty_figure(7, 0.9 + 0.35 * len(importance))
     axes = figure.subplots()
     names = [*importance][::-1]

@@ -14,7 +14,7 @@ from lntl.makers.tables import Made, code_name, found, lines
 from lntl.plugins import did_you_mean
 
 SPLITS = {"0": "train", "1": "val", "2": "test"}
-_FOLDERS = ("", "Anno/", "Eval/")  # folders of the files: in the copy at Kaggle, and in the original
+_FOLDERS = ("", "Anno/", "Eval/")  # folders of the two files, in the copy at Kaggle and in the original
 
 
 def make(source: Path, attributes: Sequence[str]) -> Made:
@@ -25,10 +25,10 @@ def make(source: Path, attributes: Sequence[str]) -> Made:
         source, [f"{parent}img_align_celeba{child}" for parent in ("", "Img/") for child in ("/img_align_celeba", "")]
     )
     folder_name = folder.relative_to(source).as_posix()
-    split = dict(_partition(_file(source, "list_eval_partition")))
+    split = dict(_read_partition(_find_file(source, "list_eval_partition")))
     table: dict[str, list[str]] = {"image": [], "split": [], **{name: [] for name in attributes}}
-    path = _file(source, "list_attr_celeba")
-    for name, values in _attributes(path, attributes):
+    path = _find_file(source, "list_attr_celeba")
+    for name, values in _read_attributes(path, attributes):
         if name not in split:
             raise UserError(f"{path}: {name} has no row in list_eval_partition; take both files from the same download")
         table["image"].append(f"{folder_name}/{name}")
@@ -40,11 +40,11 @@ def make(source: Path, attributes: Sequence[str]) -> Made:
     return Made(table, attributes[0], attributes[1], [])
 
 
-def _file(source: Path, name: str) -> Path:
+def _find_file(source: Path, name: str) -> Path:
     return found(source, [f"{folder}{name}{ending}" for ending in (".txt", ".csv") for folder in _FOLDERS])
 
 
-def _partition(path: Path) -> Iterator[tuple[str, str]]:
+def _read_partition(path: Path) -> Iterator[tuple[str, str]]:
     """Yield each image with its split."""
     if path.suffix == ".csv":
         pairs = [(row["image_id"], row["partition"]) for _, row in tables.rows(path, ["image_id", "partition"])]
@@ -54,12 +54,12 @@ def _partition(path: Path) -> Iterator[tuple[str, str]]:
         yield name, code_name(SPLITS, code, f"{path}: {name}", "the partition")
 
 
-def _attributes(path: Path, selection: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Yield each image with its values of some attributes."""
-    kaggle = path.suffix == ".csv"
-    content = [line.split("," if kaggle else None) for line in lines(path).values()]
-    header = 0 if kaggle else 1  # the first line of the .txt is the number of images
-    names = content[header][kaggle:] if content[header:] else []
+def _read_attributes(path: Path, selection: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield each image with its values of the selected attributes."""
+    is_csv = path.suffix == ".csv"
+    content = [line.split("," if is_csv else None) for line in lines(path).values()]
+    header = 0 if is_csv else 1  # the first line of the .txt is the number of images
+    names = content[header][is_csv:] if content[header:] else []
     for name in selection:
         if name not in names:
             raise UserError(f"{path}: no attribute {name!r}{did_you_mean(name, names)}")

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from lntl.errors import UserError
-from lntl.makers.tables import Made, counterexamples, found, hash_fraction, lines
+from lntl.makers.tables import Made, found, hash_fraction, lines, move_counterexamples
 
 SETS = {"tb1": {"dog": "bright", "cat": "dark"}, "tb2": {"dog": "dark", "cat": "bright"}}
 _NAME = re.compile(r"(cat|dog)\.\d+\.jpg")
@@ -18,8 +18,8 @@ _NAME = re.compile(r"(cat|dog)\.\d+\.jpg")
 def make(source: Path, lists: Path, train: str, held_out: float, added: int = 0, seed: int = 0) -> Made:
     """Return the columns image, label, color and split.
 
-    The set `train` (tb1 or tb2) is for training; test is the other set and the share `held_out` of this one. `added`
-    images of the other set, chosen with the seed, move from test to train.
+    Training uses the set `train` (tb1 or tb2) without the share `held_out`. Test is this share and the other set.
+    `added` images of the other set, chosen with the seed, move from test to train.
 
     Deviation: the paper tests on the other set and, separately, on a mixed set whose labels do not seem to be public.
     Here the held-out share makes test a mixed set: it has bright and dark images of both classes. With `held_out` 0,
@@ -27,22 +27,22 @@ def make(source: Path, lists: Path, train: str, held_out: float, added: int = 0,
     """
     folder = found(source, ["train/train", "train"]).relative_to(source).as_posix()
     table: dict[str, list[str]] = {"image": [], "label": [], "color": [], "split": []}
-    others: dict[str, str] = {}
-    for name, color in _colors(lists).items():
+    other_set: dict[str, str] = {}
+    for name, color in _read_colors(lists).items():
         label = name.partition(".")[0]
-        own = SETS[train][label] == color
-        if not own:
-            others[f"{folder}/{name}"] = label
+        in_train_set = SETS[train][label] == color
+        if not in_train_set:
+            other_set[f"{folder}/{name}"] = label
         table["image"].append(f"{folder}/{name}")
         table["label"].append(label)
         table["color"].append(color)
-        table["split"].append("train" if own and hash_fraction(name) >= held_out else "test")
-    counterexamples(table, others, added, seed)
+        table["split"].append("train" if in_train_set and hash_fraction(name) >= held_out else "test")
+    move_counterexamples(table, other_set, added, seed)
     return Made(table, "label", "color", [])
 
 
-def _colors(lists: Path) -> dict[str, str]:
-    """Return bright or dark by file name, for every name in the two lists, in the order of the lists."""
+def _read_colors(lists: Path) -> dict[str, str]:
+    """Return the colour, bright or dark, of each file name in the two lists, in the order of the lists."""
     colors: dict[str, str] = {}
     for color in ("bright", "dark"):
         path = found(lists, [f"list_{color}.txt"])

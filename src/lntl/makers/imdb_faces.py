@@ -1,13 +1,13 @@
 """IMDB faces with a bias of age and gender (Kim et al., CVPR 2019), from imdb_crop/ of IMDB-WIKI (Rothe et al., 2016).
 
-EB1 has women of 0 to 29 years and men of 40 and more, EB2 the reverse; the test set has all four groups. The authors'
-lists assign the faces to the sets; without the lists, the metadata of the download are used.
+EB1 has women of 0 to 29 years and men of 40 years and more, EB2 the reverse; the test set has all four groups. The
+authors' lists assign the faces to the sets. Without the lists, the metadata of the download are used.
 
-imdb.mat: dob is a Matlab serial date number, photo_taken a year, gender 0 for female, 1 for male or NaN,
-second_face_score NaN if there is no second face. Source: data.vision.ee.ethz.ch/cvl/rrothe/imdb-wiki.
+imdb.mat: dob is a Matlab serial date number. photo_taken is a year. gender is 0 for female, 1 for male, or NaN.
+second_face_score is NaN if there is no second face. Source: data.vision.ee.ethz.ch/cvl/rrothe/imdb-wiki.
 
 The lists are four NumPy files. Two contain pickled dicts, which are read without running code: imdb_age_gender.npy has
-age and gender of each file below imdb_crop/, imdb_split.npy has the `test_list`. eb1_img_list.npy and eb2_img_list.npy
+age and gender of each file in imdb_crop/, and imdb_split.npy has the `test_list`. eb1_img_list.npy and eb2_img_list.npy
 are the training sets. Source: github.com/feidfoe/learning-not-to-learn, dataset/IMDB, and public code that reads them.
 """
 
@@ -21,18 +21,18 @@ from lntl.data.array_file import READ_ERRORS, load_object_array
 from lntl.errors import UserError
 from lntl.makers.tables import Made, found, hash_fraction
 
-# Borders in years as a public reproduction of the paper states them; not confirmed in the paper itself.
+# Age groups in years. Source: a public reproduction of the paper; the paper does not state them.
 YOUNG, OLD = "0-29", "40+"
 SETS = {"eb1": {"female": YOUNG, "male": OLD}, "eb2": {"female": OLD, "male": YOUNG}}
-TESTED = 0.2  # share of the persons whose faces are the test set, if there are no lists
+TEST_SHARE = 0.2  # share of the persons whose faces are the test set, if there are no lists
 GENDERS = {0: "female", 1: "male"}
-OLDEST = 100  # years; a larger or negative age means a wrong date
-MIN_SCORE = 1.0  # of the face detector; source: the usual preprocessing (github.com/yu4u/age-gender-estimation)
+MAX_AGE = 100  # years; a larger or negative age means a wrong date
+MIN_SCORE = 1.0  # smallest score of the face detector; source: github.com/yu4u/age-gender-estimation
 _EPOCH = 719529  # 1 January 1970 as a Matlab serial date number
 
 
 class Face(NamedTuple):
-    """A file below imdb_crop/, female or male, and the age in years."""
+    """A file in imdb_crop/, the gender (female or male), and the age in years."""
 
     image: str
     gender: str
@@ -43,12 +43,12 @@ def make(source: Path, lists: Path | None, train: str) -> Made:
     """Return the columns image, gender, age, age_group, person and split; train is eb1 or eb2.
 
     Deviation: the paper cleaned the labels with networks; without the lists, faces are selected by the detector's
-    scores. The test set is then a fifth of the persons, none of whom is in train. Faces between the age groups are left
-    out of all sets.
+    scores. The test set then has the faces of a fifth of the persons; no face of these persons is in train. Faces
+    between the age groups are left out of all sets.
     """
     if lists is None:
         faces, notes = read_metadata(source)
-        splits = [(face, _split(face, train)) for face in faces]
+        splits = [(face, _choose_split(face, train)) for face in faces]
     else:
         notes = []
         splits = [(face, split) for split, faces in read_lists(lists, train).items() for face in faces]
@@ -65,12 +65,12 @@ def make(source: Path, lists: Path | None, train: str) -> Made:
 
 
 def person(face: Face) -> str:
-    """Return the person: file names are like 01/nm0000001_rm124825600_1899-5-10_1968.jpg, the person first."""
+    """Return the person in the file name, e.g. nm0000001 in 01/nm0000001_rm124825600_1899-5-10_1968.jpg."""
     return face.image.rpartition("/")[2].partition("_")[0]
 
 
-def _split(face: Face, train: str) -> str | None:
-    if hash_fraction(person(face)) < TESTED:
+def _choose_split(face: Face, train: str) -> str | None:
+    if hash_fraction(person(face)) < TEST_SHARE:
         return "test"
     young = SETS[train][face.gender] == YOUNG
     return "train" if (face.age < 30 if young else face.age >= 40) else None
@@ -85,19 +85,19 @@ def read_metadata(source: Path) -> tuple[list[Face], list[str]]:
     try:
         fields = loadmat(path)["imdb"][0, 0]
         paths = [str(cell[0]) for cell in fields["full_path"][0]]
-        dob, taken, gender, score, second = (
+        dob, photo_year, gender, score, second_score = (
             fields[name][0].astype(np.float64)
             for name in ("dob", "photo_taken", "gender", "face_score", "second_face_score")
         )
-        age = _ages(dob, taken)
-        wrong = {
-            "of no known gender": ~np.isin(gender, [*GENDERS]),
-            f"of no age from 0 to {OLDEST} years": ~((age >= 0) & (age <= OLDEST)),
+        age = _compute_ages(dob, photo_year)
+        masks = {
+            "without a known gender": ~np.isin(gender, [*GENDERS]),
+            f"without an age from 0 to {MAX_AGE} years": ~((age >= 0) & (age <= MAX_AGE)),
             f"with a detector score below {MIN_SCORE:g}": ~(np.isfinite(score) & (score >= MIN_SCORE)),
-            "with a second face": ~np.isnan(second),
+            "with a second face": ~np.isnan(second_score),
         }
-        keep = np.flatnonzero(~np.any([*wrong.values()], axis=0)).tolist()
-        faces = [Face(paths[k], GENDERS[int(gender[k])], int(age[k])) for k in keep]
+        index = np.flatnonzero(~np.any([*masks.values()], axis=0)).tolist()
+        faces = [Face(paths[k], GENDERS[int(gender[k])], int(age[k])) for k in index]
     except (
         MatReadError,
         ValueError,
@@ -109,42 +109,42 @@ def read_metadata(source: Path) -> tuple[list[Face], list[str]]:
         zlib.error,
     ) as error:
         raise UserError(f"{path}: not the metadata of IMDB-WIKI ({error}); unpack imdb_crop.tar again") from error
-    return faces, [f"{int(rows.sum())} faces {what} are left out" for what, rows in wrong.items() if rows.any()]
+    return faces, [f"{int(mask.sum())} faces {reason} are left out" for reason, mask in masks.items() if mask.any()]
 
 
-def _ages(dob: Any, taken: Any) -> Any:
-    """Return the age in years in the middle of the year of the photograph, NaN if unknown; dob, taken: (n,)."""
+def _compute_ages(dob: Any, photo_year: Any) -> Any:
+    """Return the age in years in the middle of the year of the photograph (n,); NaN if it is unknown."""
     known = np.abs(dob) < 1e7  # days; larger numbers are not dates
     birth = (np.floor(np.where(known, dob, _EPOCH)).astype(np.int64) - _EPOCH).astype("datetime64[D]")
     year = birth.astype("datetime64[Y]").astype(np.int64) + 1970
     month = birth.astype("datetime64[M]").astype(np.int64) % 12 + 1
-    return np.where(known, taken - year - (month >= 7), np.nan)
+    return np.where(known, photo_year - year - (month >= 7), np.nan)
 
 
 def read_lists(folder: Path, train: str) -> dict[str, list[Face]]:
-    """Return the faces of `train` (eb1 or eb2) and of `test` by the authors' lists in a folder."""
+    """Return the faces of train (the set eb1 or eb2) and of test, according to the authors' lists in a folder."""
     path = found(folder, ["imdb_age_gender.npy"])
-    labels = {_text(name): label for name, label in _dict(path).items()}
+    labels = {_decode(name): label for name, label in _read_dict(path).items()}
     splits = found(folder, ["imdb_split.npy"])
-    content = _dict(splits)
+    content = _read_dict(splits)
     if "test_list" not in content:
         raise UserError(f"{splits}: no test_list in it; fetch it again")
     train_list = found(folder, [f"{train}_img_list.npy"])
-    lists = {"train": (train_list, _content(train_list)), "test": (splits, content["test_list"])}
-    for where, names in lists.values():
+    lists = {"train": (train_list, _read_content(train_list)), "test": (splits, content["test_list"])}
+    for list_path, names in lists.values():
         if not isinstance(names, list | np.ndarray):
-            raise UserError(f"{where}: not one of the authors' lists (it has no list of names); fetch it again")
-    return {split: [_face(path, labels, _text(name)) for name in names] for split, (_, names) in lists.items()}
+            raise UserError(f"{list_path}: not one of the authors' lists (it has no list of names); fetch it again")
+    return {split: [_find_face(path, labels, _decode(name)) for name in names] for split, (_, names) in lists.items()}
 
 
-def _dict(path: Path) -> dict[Any, Any]:
-    content = _content(path)
+def _read_dict(path: Path) -> dict[Any, Any]:
+    content = _read_content(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: not one of the authors' lists (it has no dict); fetch it again")
     return content
 
 
-def _content(path: Path) -> Any:
+def _read_content(path: Path) -> Any:
     """Return the dict or the list of names in a file."""
     try:
         try:
@@ -156,7 +156,7 @@ def _content(path: Path) -> Any:
         raise UserError(f"{path}: not one of the authors' lists ({error}); fetch it again") from error
 
 
-def _face(path: Path, labels: dict[str, Any], name: str) -> Face:
+def _find_face(path: Path, labels: dict[str, Any], name: str) -> Face:
     try:
         label = labels[name]
         return Face(name, GENDERS[int(label["gender"])], int(label["age"]))
@@ -164,5 +164,5 @@ def _face(path: Path, labels: dict[str, Any], name: str) -> Face:
         raise UserError(f"{path}: it has no age and gender of {name}; use lists from one download") from error
 
 
-def _text(name: str | bytes) -> str:
+def _decode(name: str | bytes) -> str:
     return name.decode(errors="replace") if isinstance(name, bytes) else str(name)

@@ -1,4 +1,4 @@
-"""The table that makers return, and functions to write it and to read the files of a download."""
+"""The table that makers return, and functions that write it and that read the files of a download."""
 
 import csv
 import hashlib
@@ -19,9 +19,9 @@ class Made:
     """The table of a data set.
 
     Args:
-        columns: A list of n texts for each column; `image` is a path below the download, `split` train, val or test.
-        label: Column to learn.
-        bias: Column to unlearn; None if the bias is not annotated.
+        columns: A list of n texts for each column; `image` is a path in the download, `split` is train, val or test.
+        label: Column that the network learns.
+        bias: Column that the network unlearns; None if the bias is not annotated.
         notes: Sentences about images that were left out.
     """
 
@@ -43,13 +43,13 @@ def write(path: Path, made: Made) -> None:
 
 
 def found(source: Path, names: Sequence[str]) -> Path:
-    """Return the first of `names` that exists below the download; raises UserError if none exists."""
+    """Return the path of the first of `names` that exists in the download; raises UserError if none exists."""
     folder_of(source)
     for name in names:
         if (source / name).exists():
             return source / name
-    first, *others = sorted(names, key=len)
-    more = f" (nor {', '.join(others)})" if others else ""
+    first, *alternatives = sorted(names, key=len)
+    more = f" (nor {', '.join(alternatives)})" if alternatives else ""
     raise UserError(f"{source}: no {first} in it{more}; {REMEDY}")
 
 
@@ -67,8 +67,8 @@ def rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, st
 
     Raises UserError if a column is missing or a row has another number of fields than the header.
     """
-    numbered = lines(path)
-    numbers, reader = list(numbered), csv.reader(numbered.values())
+    line_by_number = lines(path)
+    numbers, reader = list(line_by_number), csv.reader(line_by_number.values())
     try:
         header = next(reader, [])
         if absent := [name for name in columns if name not in header]:
@@ -84,11 +84,11 @@ def rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, st
         raise UserError(f"{path}: line {numbers[reader.line_num - 1]} is not CSV ({error}); {REMEDY}") from error
 
 
-def code_name(values: dict[str, str], code: str, where: str, what: str) -> str:
+def code_name(values: dict[str, str], code: str, position: str, key: str) -> str:
     """Return the name for a code, e.g. landbird for 0; raises UserError for an unknown code."""
     if code not in values:
-        valid = ", ".join(f"{key} ({name})" for key, name in values.items())
-        raise UserError(f"{where}: {what} is {code!r}; valid: {valid}")
+        valid = ", ".join(f"{valid_code} ({name})" for valid_code, name in values.items())
+        raise UserError(f"{position}: {key} is {code!r}; valid: {valid}")
     return values[code]
 
 
@@ -98,14 +98,14 @@ def hash_fraction(key: str) -> float:
 
 
 def folder_of(source: Path) -> Path:
-    """Return the folder; raises UserError if it does not exist."""
+    """Return `source`; raises UserError if it is not a folder."""
     if not source.is_dir():
         raise UserError(f"{source}: there is no such folder; {REMEDY}")
     return source
 
 
 def check_images(source: Path, made: Made) -> None:
-    """Raise UserError if train or test has no image, or an image is not in the download."""
+    """Raise UserError if train or test has no image, or if an image of the table is not in the download."""
     for split in ("train", "test"):
         if split not in made.columns["split"]:
             notes = "".join(f"; {note}" for note in made.notes)
@@ -113,35 +113,35 @@ def check_images(source: Path, made: Made) -> None:
     missing = [name for name in made.columns["image"] if not (source / name).is_file()]
     if missing:
         raise UserError(
-            f"{source}: {len(missing)} of {len(made.columns['image'])} listed images are missing, the first "
-            f"{missing[0]}; unpack lists and images of one version again, or name the right folder"
+            f"{source}: {len(missing)} of {len(made.columns['image'])} listed images are missing, such as "
+            f"{missing[0]}; unpack lists and images of the same version again, or name the right folder"
         )
 
 
-def counterexamples(table: dict[str, list[str]], others: Mapping[str, str], added: int, seed: int) -> None:
+def move_counterexamples(table: dict[str, list[str]], other_set: Mapping[str, str], added: int, seed: int) -> None:
     """Move `added` images of a table from test to train.
 
-    Each class contributes the same number, if it has enough images. With the same seed, the images of a smaller
-    `added` are among those of a larger one.
+    Each class contributes the same number, if it has enough images. With the same seed, a larger `added` moves the
+    images of a smaller one and more.
 
     Args:
         table: The columns, changed in place.
-        others: The class of each image of the set that is not for training, by file.
+        other_set: The class of each image, by file, of the set that is not used for training.
         added: Number of images to move.
-        seed: Seed of their choice.
+        seed: Seed of the random choice.
 
     Raises:
         UserError: If fewer images would stay in test than are moved.
     """
-    if 2 * added > len(others):
+    if 2 * added > len(other_set):
         raise UserError(
-            f"--counterexamples {added}: at most {len(others) // 2}, half of the {len(others)} images of the other "
-            "set, because the rest is the test set"
+            f"--counterexamples {added}: at most {len(other_set) // 2}, half of the {len(other_set)} images of the "
+            "other set, because the rest is the test set"
         )
-    order, rank = sorted(others, key=lambda name: hash_fraction(f"{seed}/{name}")), dict[str, int]()
-    ranked: Counter[str] = Counter()
+    order, rank = sorted(other_set, key=lambda name: hash_fraction(f"{seed}/{name}")), dict[str, int]()
+    class_count: Counter[str] = Counter()
     for name in order:
-        rank[name] = ranked[others[name]]
-        ranked[others[name]] += 1
-    moved = set(sorted(order, key=rank.__getitem__)[:added])
-    table["split"] = ["train" if n in moved else s for n, s in zip(table["image"], table["split"], strict=True)]
+        rank[name] = class_count[other_set[name]]
+        class_count[other_set[name]] += 1
+    selection = set(sorted(order, key=rank.__getitem__)[:added])
+    table["split"] = ["train" if n in selection else s for n, s in zip(table["image"], table["split"], strict=True)]

@@ -1,7 +1,7 @@
 """UTKFace (Zhang et al., CVPR 2017) as a stand-in for the paper's faces: gender with a bias of age, EB1 and EB2.
 
-The download names its files [age]_[gender]_[race]_[date].jpg, gender 0 for male and 1 for female, race 0 to 4. Source:
-susanqq.github.io/UTKFace. EB1 has women of 0 to 29 years and men of 40 and more, EB2 the reverse.
+The files of the download are named [age]_[gender]_[race]_[date].jpg; gender is 0 for male and 1 for female, race is 0
+to 4. Source: susanqq.github.io/UTKFace. EB1 has women of 0 to 29 years and men of 40 years and more, EB2 the reverse.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lntl.errors import UserError
 from lntl.makers.imdb_faces import OLD, SETS, YOUNG
-from lntl.makers.tables import Made, counterexamples, folder_of, hash_fraction
+from lntl.makers.tables import Made, folder_of, hash_fraction, move_counterexamples
 
 GENDERS = {"0": "male", "1": "female"}
 RACES = {"0": "white", "1": "black", "2": "asian", "3": "indian", "4": "other"}
@@ -21,12 +21,12 @@ _NAME = re.compile(r"(\d{1,3})_([01])_([0-4])_\d+\.jpg(\.chip\.jpg)?")
 def make(source: Path, train: str, held_out: float, added: int = 0, seed: int = 0) -> Made:
     """Return the columns image, gender, age, age_group, race and split; train is eb1 or eb2.
 
-    test is the other set and the share `held_out` of this one, so that it has all four groups; `added` faces of the
-    other set move to train. Of files that are equal in every byte only the first is used, or none if they differ in
-    gender or age group.
+    Test is the other set and the share `held_out` of the set `train`, so that test has all four groups. `added` faces
+    of the other set move to train. If files are equal in every byte, only the first is used, or none if they differ
+    in gender or age group.
 
-    Deviation: the paper's faces are from IMDB-WIKI. Faces between the age groups are in no set. The download does not
-    name the person on a photograph, so a person may be in train and test.
+    Deviation: the faces of the paper are from IMDB-WIKI. Faces between the age groups are in no set. The download does
+    not tell which person a photograph shows, so a person may be in train and test.
     """
     names = sorted(path.relative_to(source).as_posix() for path in folder_of(source).rglob("*.jpg"))
     faces = {name: match for name in names if (match := _NAME.fullmatch(name.rpartition("/")[2]))}
@@ -36,29 +36,31 @@ def make(source: Path, train: str, held_out: float, added: int = 0, seed: int = 
             "name the folder that you unpacked, see docs/DATA_SETS.md"
         )
     labels = {name: (GENDERS[match[2]], _age_group(int(match[1]))) for name, match in faces.items()}
-    copies = _copies(source, labels)
+    copies = _find_copies(source, labels)
     table: dict[str, list[str]] = {n: [] for n in ("image", "gender", "age", "age_group", "race", "split")}
-    others: dict[str, str] = {}
+    other_set: dict[str, str] = {}
     for name, match in faces.items():
         gender, group = labels[name]
         if group is None or name in copies:
             continue
-        learned = SETS[train][gender] == group
-        if not learned:
-            others[name] = gender
-        split = "train" if learned and hash_fraction(name) >= held_out else "test"
+        in_train_set = SETS[train][gender] == group
+        if not in_train_set:
+            other_set[name] = gender
+        split = "train" if in_train_set and hash_fraction(name) >= held_out else "test"
         row = (name, gender, str(int(match[1])), group, RACES[match[3]], split)
         for column, value in zip(table.values(), row, strict=True):
             column.append(value)
-    between = sum(group is None and name not in copies for name, (_, group) in labels.items())
-    notes = [f"{between} faces are between the age groups and in no set"]
+    num_between = sum(group is None and name not in copies for name, (_, group) in labels.items())
+    notes = [f"{num_between} faces are between the age groups and in no set"]
     if copies:
         notes.append(
             f"{len(copies)} images are left out as duplicates, or because equal images have another gender or age group"
         )
-    if unnamed := len(names) - len(faces):
-        notes.append(f"{unnamed} images are left out, because their names are not of the form age_gender_race_date.jpg")
-    counterexamples(table, others, added, seed)
+    if num_unnamed := len(names) - len(faces):
+        notes.append(
+            f"{num_unnamed} images are left out, because their names do not have the form age_gender_race_date.jpg"
+        )
+    move_counterexamples(table, other_set, added, seed)
     return Made(table, "gender", "age_group", notes)
 
 
@@ -66,13 +68,14 @@ def _age_group(age: int) -> str | None:
     return YOUNG if age < 30 else OLD if age >= 40 else None
 
 
-def _copies(source: Path, labels: Mapping[str, tuple[str, str | None]]) -> set[str]:
+def _find_copies(source: Path, labels: Mapping[str, tuple[str, str | None]]) -> set[str]:
     """Return the files to leave out of each set of equal files: all but the first, or all if their labels differ."""
-    equal: dict[bytes, list[str]] = {}
+    names_by_digest: dict[bytes, list[str]] = {}
     for name in labels:
-        equal.setdefault(hashlib.blake2b((source / name).read_bytes(), digest_size=16).digest(), []).append(name)
+        digest = hashlib.blake2b((source / name).read_bytes(), digest_size=16).digest()
+        names_by_digest.setdefault(digest, []).append(name)
     return {
         name
-        for names in equal.values()
+        for names in names_by_digest.values()
         for name in (names[1:] if len({labels[name] for name in names}) == 1 else names)
     }

@@ -1,6 +1,7 @@
 """Waterbirds (Sagawa et al., ICLR 2020): birds from CUB-200-2011 on backgrounds from Places.
 
-In training, 95 % of the waterbirds are on water and 95 % of the landbirds on land; in val and test, 50 % of each.
+In training, 95 % of the waterbirds are on water and 95 % of the landbirds on land. In val and test, 50 % of both kinds
+are on each background.
 Source: the README of github.com/kohpangwei/group_DRO.
 """
 
@@ -18,9 +19,9 @@ def make(source: Path) -> Made:
     metadata = found(source, ["metadata.csv"])
     table: dict[str, list[str]] = {"image": [], "label": [], "background": [], "split": []}
     for number, row in rows(metadata, ["img_filename", "y", "split", "place"]):
-        where = f"{metadata}: line {number}"
+        position = f"{metadata}: line {number}"
         table["image"].append(row["img_filename"])
-        table["label"].append(code_name(LABELS, row["y"], where, "y"))
-        table["background"].append(code_name(PLACES, row["place"], where, "place"))
-        table["split"].append(code_name(SPLITS, row["split"], where, "split"))
+        table["label"].append(code_name(LABELS, row["y"], position, "y"))
+        table["background"].append(code_name(PLACES, row["place"], position, "place"))
+        table["split"].append(code_name(SPLITS, row["split"], position, "split"))
     return Made(table, "label", "background", [])
