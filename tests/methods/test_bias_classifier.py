@@ -104,6 +104,8 @@ def test_training_images_with_less_than_two_bias_values_are_refused(
     split = trainer.loader.split
     equal_batches = [replace(split.batch(torch.arange(30)), group=torch.full((30,), bias_label))]
     monkeypatch.setattr(trainer.loader, "batches", lambda *order: iter(equal_batches))
-    message = f"method {method}: the bias has {message_part} in the training images, and it needs two values; use erm"
+    message = (
+        f"method {method}: the bias has {message_part} in the training images, but the method needs two values; use erm"
+    )
     with pytest.raises(UserError, match=message):
         list(trainer.epoch())

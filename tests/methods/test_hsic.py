@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from lntl.methods.hsic import centred, cka, hsic, kernel
+from lntl.methods.hsic import centre_kernel, cka, hsic, kernel
 from lntl.training.trainer import Trainer
 from lntl.types import IGNORE, Batch
 
@@ -59,7 +59,7 @@ def test_the_objective_equals_slow_loops(make_trainer: MakeTrainer, batch: Batch
 
 def measure_dependence(estimator: str, u: Tensor, v: Tensor) -> float:
     is_known = torch.ones(len(u), dtype=torch.bool)
-    K, L = (centred(kernel(features, is_known), is_known) for features in (u, v))
+    K, L = (centre_kernel(kernel(features, is_known), is_known) for features in (u, v))
     return float(cka(K, L) if estimator == "cka" else hsic(K, L, is_known))
 
 
@@ -91,7 +91,7 @@ def test_if_most_examples_are_equal_the_kernel_is_1_for_equal_pairs_and_0_for_ot
 @pytest.mark.parametrize("estimator", ["cka", "hsic"])
 def test_with_fewer_than_two_known_examples_value_and_gradient_are_0(is_known: list[bool], estimator: str) -> None:
     u, v, mask = torch.rand(3, 2, requires_grad=True), torch.rand(3, 2), torch.tensor(is_known)
-    K, L = (centred(kernel(features, mask), mask) for features in (u, v))
+    K, L = (centre_kernel(kernel(features, mask), mask) for features in (u, v))
     value = cka(K, L) if estimator == "cka" else hsic(K, L, mask)
     assert value.item() == 0
     assert not torch.autograd.grad(value, u)[0].any()

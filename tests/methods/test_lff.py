@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from lntl.methods.lff import generalised
+from lntl.methods.lff import generalised_cross_entropy
 from lntl.training.trainer import Trainer
 from lntl.types import Batch
 
@@ -85,7 +85,9 @@ def test_the_generalised_cross_entropy_weights_the_gradient_by_p_to_the_q() -> N
     logits = torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     y = torch.tensor([0, 1, 2, 3, 0, 1])
     cross_entropy_gradient = torch.autograd.grad(cross_entropy(logits, y, reduction="sum"), logits)[0]
-    gradient = torch.autograd.grad(generalised(cross_entropy(logits, y, reduction="none"), 0.7).sum(), logits)[0]
+    gradient = torch.autograd.grad(
+        generalised_cross_entropy(cross_entropy(logits, y, reduction="none"), 0.7).sum(), logits
+    )[0]
     p = logits.softmax(dim=1)[torch.arange(6), y].detach()
     torch.testing.assert_close(gradient, p[:, None] ** 0.7 * cross_entropy_gradient)
 

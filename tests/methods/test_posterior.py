@@ -10,7 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from lntl.methods.posterior import SMALLEST, BiasPosterior, TaskLoss, TaskSettings, balancing_weights, effective_share
+from lntl.methods.posterior import (
+    MIN_PROBABILITY,
+    BiasPosterior,
+    TaskLoss,
+    TaskSettings,
+    balancing_weights,
+    effective_share,
+)
 from lntl.training.trainer import Trainer
 from lntl.types import Batch, DataSpec
 
@@ -77,7 +84,7 @@ def test_the_posterior_is_finite_if_a_class_has_one_row(batch: Batch, n: int) ->
     p = posterior.log_p[:n].exp()
     assert p.isfinite().all()
     # The model that scores row 1 was fitted on class 0 only.
-    assert p[1].tolist() == pytest.approx([1, SMALLEST, SMALLEST], abs=1e-6)
+    assert p[1].tolist() == pytest.approx([1, MIN_PROBABILITY, MIN_PROBABILITY], abs=1e-6)
     weights = balancing_weights(posterior, [rows], 100.0)
     assert weights.isfinite().all()
     assert weights[:n].mean() == pytest.approx(1, abs=1e-5)
@@ -89,7 +96,7 @@ def test_a_class_without_rows_in_a_fold_has_a_finite_log_probability(batch: Batc
     posterior = BiasPosterior(SPEC)
     posterior.fit([rows_with_a_rare_class], seed=0)
     assert posterior.log_p.isfinite().all()
-    assert posterior.log_p[rows_with_a_rare_class.row[7], 2].item() == pytest.approx(math.log(SMALLEST))
+    assert posterior.log_p[rows_with_a_rare_class.row[7], 2].item() == pytest.approx(math.log(MIN_PROBABILITY))
 
 
 def test_the_bias_product_equals_a_slow_loop(fitted_posterior: tuple[BiasPosterior, Batch, Tensor]) -> None:

@@ -40,7 +40,7 @@ class BAdd(Method):
             1.0,
             ge=0,
             le=1e9,
-            description="Factor of the bias features; vb-mitigator has 1 on Biased-MNIST and 0.5 on FB-Biased-MNIST.",
+            description="Factor of the bias features; vb-mitigator uses 1 on Biased-MNIST and 0.5 on FB-Biased-MNIST.",
         )
 
     config: Config

@@ -38,12 +38,12 @@ def report(**terms: Tensor) -> Objective:
 
 
 def minimise(loss: Tensor, over: tuple[nn.Module, ...], **terms: Tensor) -> Objective:
-    """Return the objective "minimise the loss over these networks".
+    """Return an objective: the loss is minimised over the networks `over`.
 
     Args:
         loss: A scalar.
         over: The networks whose parameters one optimiser step changes.
-        terms: Scalars to log, as `train/NAME`; the same names at every step of an epoch.
+        terms: Scalars to log as `train/NAME`; every step of an epoch must have the same names.
 
     Returns:
         The objective, for a method to yield.
@@ -73,14 +73,14 @@ class Method(nn.Module):
             including their buffers.
         fits: Networks that `prepare` fits in closed form or with another solver, without optimiser steps.
         sees_bias: Whether the method uses the bias; if False, every bias label that it gets is IGNORE.
-        mean_over_images: Whether the loss is a mean over the images of a batch, so that it is the mean of the losses of
-            parts of the batch, weighted by their numbers of images (of means over known labels, see `LabelCounts`).
-            With several processes and with training.accumulate, `objectives` gets such a part, and may change no
-            buffer. If False, as is right for every loss, it gets the labels of the whole batch: each process computes a
-            share of f(batch.x), and of what the method's own networks make of batch.x; the shares are gathered, and
-            the rest is computed by every process alike.
+        mean_over_images: Whether the loss of a batch is the mean of the losses of its parts, weighted by their numbers
+            of images (for means over known labels, see `LabelCounts`). If True, with several processes or with
+            training.accumulate, `objectives` gets a part of the batch and must not change buffers. False is correct
+            for every loss: `objectives` then gets the labels of the whole batch. Each process applies f and the
+            method's own networks to its share of batch.x. The outputs are gathered, and every process computes the
+            rest for the whole batch.
         trained_with_h: Additional networks that are trained with the settings of `optimizer_h`.
-        required_model_settings: Settings of `model` without which the method cannot run.
+        required_model_settings: Settings of `model` that the method needs.
 
     Example:
         >>> class ERM(Method):
@@ -133,7 +133,9 @@ class Method(nn.Module):
 
     @classmethod
     def in_parts(cls, config: Settings) -> bool:
-        """Return whether a batch may be divided into parts, `mean_over_images`; override it if a setting decides.
+        """Return whether a batch may be divided into parts; override it if this depends on a setting.
+
+        The default is `mean_over_images`.
 
         Args:
             config: The settings of the phase.
@@ -154,7 +156,7 @@ class Method(nn.Module):
 
     @classmethod
     def check_groups(cls, config: Settings, group: Tensor, all_groups: Tensor, spec: DataSpec) -> None:
-        """Raise UserError if the method cannot learn from rows with these groups; called before any training.
+        """Raise UserError if the method cannot learn from rows with these groups; called before the first phase.
 
         Args:
             config: The settings of the phase.

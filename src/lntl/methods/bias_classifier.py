@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from lntl.methods.base import TrainingBatches
 from lntl.methods.bias_labels import labels_per_bias, values_per_bias
-from lntl.methods.weights import inner, restart
+from lntl.methods.weights import restart, unwrap
 from lntl.ops import mean_over_positions
 from lntl.plugins import Settings
 from lntl.seeding import derive
@@ -24,8 +24,8 @@ class BiasClassifierSettings(Settings):
         2,
         ge=1,
         le=1_000_000,
-        description="Number of epochs in which the bias classifiers are trained, before the phase's first epoch. A "
-        "phase costs epochs + bias_epochs passes over the data; compare it with `erm` of as many epochs.",
+        description="Number of epochs in which the bias classifiers are trained before the phase. A phase costs "
+        "epochs + bias_epochs passes over the data; compare it with `erm` for the same number of passes.",
     )
     bias_lr: float = Field(
         0.001, gt=0, le=1e30, description="Learning rate of the bias classifiers (Adam), constant; the default is ours."
@@ -42,7 +42,7 @@ class BiasClassifiers(nn.Module):
     def __init__(self, networks: Networks, spec: DataSpec) -> None:
         super().__init__()
         self._networks, self.spec = (networks,), spec  # in a tuple: f belongs to the trainer, not to this module
-        f, values = inner(networks.f), values_per_bias(spec)
+        f, values = unwrap(networks.f), values_per_bias(spec)
         self.bodies = nn.ModuleList([copy.deepcopy(f) for _ in values])
         self.heads = nn.ModuleList([nn.Linear(networks.num_features, number) for number in values])
         self.heads.to(next((p.dtype for p in f.parameters()), torch.get_default_dtype()))
@@ -55,10 +55,10 @@ class BiasClassifiers(nn.Module):
     @torch.enable_grad()
     def fit(self, batches: TrainingBatches, config: BiasClassifierSettings, seed: int) -> None:
         """Initialise the classifiers and train them on the biases."""
-        networks, parameters = self._networks[0], [*inner(self._networks[0].f).parameters()]
+        networks, parameters = self._networks[0], [*unwrap(self._networks[0].f).parameters()]
         for number, (body, head) in enumerate(zip(self.bodies, self.heads, strict=True)):
-            for own, of_f in zip(body.parameters(), parameters, strict=True):
-                own.requires_grad_(of_f.requires_grad)  # layers that are frozen in f are frozen here
+            for copied, original in zip(body.parameters(), parameters, strict=True):
+                copied.requires_grad_(original.requires_grad)  # layers that are frozen in f are frozen here
             restart(networks, body, nn.Identity(), derive(seed, "weights", number))
             head.requires_grad_(True).reset_parameters()  # type: ignore[operator]
             body.train()

@@ -22,7 +22,7 @@ class BiasContrastive(TaskMethod):
     v_a / t) ), P(i) = the images of the batch with the class of i and another known bias value. Losses are in nats. A
     map z (N, C, H, W) is averaged over its positions.
     Source: Hong and Yang, NeurIPS 2021 (BiasCon; with task: bias_product also their BiasBal).
-    Deviation: one view of an image, without augmentation; an image without a partner is left out of L_con.
+    Deviation: one view of an image, without augmentation; an image with empty P(i) is left out of L_con.
     Deviation: the features are those of f; the paper takes those in front of the last layer (`split: last` of convnet)
     without a network k, and contrasts with a second batch in which rare bias values are drawn more often.
     """
@@ -50,7 +50,7 @@ class BiasContrastive(TaskMethod):
         self.k = nn.Sequential(nn.Linear(networks.num_features, width), nn.ReLU(), nn.Linear(width, width))
 
     def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
-        """Yield task and contrast over f, g and k."""
+        """Yield the task loss and the contrastive loss over f, g and k."""
         z = self.f(batch.x)
         task = self.task_loss(self.g(z), batch)
         bias = batch.group % self.spec.num_bias_values

@@ -15,7 +15,7 @@ __all__ = ["BiasHead"]
 
 
 _DESCRIPTION = (
-    "Label smoothing of L_B: share of the uniform distribution in h's labels, against overconfidence of h "
+    "Label smoothing of L_B: share of the uniform distribution in the labels of h, which reduces overconfidence of h "
     "(Zhang et al., ICLR 2023, for adversarial training)."
 )
 HSmoothing = Annotated[float, Field(ge=0, lt=1, description=_DESCRIPTION)]  # for every method that trains h

@@ -20,7 +20,7 @@ def labels_per_bias(batch: Batch, spec: DataSpec) -> Tensor:
 
 
 def values_per_bias(spec: DataSpec) -> tuple[int, ...]:
-    """Return the number of values of each bias, as `labels_per_bias` counts them."""
+    """Return the number of values of each label of `labels_per_bias`."""
     if len(spec.bias_shape) == 1:
         return spec.num_values_per_bias or (spec.num_bins,) * spec.bias_shape[0]
     return (spec.num_bias_values,)
@@ -34,6 +34,6 @@ def check_bias_values(method: str, batches: Callable[[], Iterable[Batch]], spec:
         if len(values) < 2:
             name = f"the bias {spec.biases[number].name!r}" if spec.biases else "the bias"
             raise UserError(
-                f"method {method}: {name} has {'one value' if len(values) else 'no label'} in the training images, and "
-                "it needs two values; use erm"
+                f"method {method}: {name} has {'one value' if len(values) else 'no label'} in the training images, but "
+                "the method needs two values; use erm"
             )

@@ -11,13 +11,13 @@ __all__ = ["BiasProduct"]
 
 
 class BiasProduct(Method):
-    """min_{f,g} CE(softmax(g(f(x)) + log p(y | b)), y): a product of experts; at test g is used alone.
+    """min_{f,g} CE(softmax(g(f(x)) + log p(y | b)), y): a product of experts; at test, only g is used.
 
-    log p(y | b) is fitted before the phase, each row by a model that has not seen it (`BiasPosterior`), in nats.
+    log p(y | b), in nats, is fitted before the phase; for each row, by a model without this row (`BiasPosterior`).
     Sources: Clark, Yatskar and Zettlemoyer, EMNLP 2019; He, Zha and Wang, DeepLo 2019; Hong and Yang, NeurIPS 2021.
     Deviation: these papers fit p(y | b) on the training data itself; here it is cross-fitted, so that it does not
-    overfit. A share of the uniform distribution is mixed in: if b ruled out a class with certainty, g would not learn
-    to rule it out.
+    overfit. A share of the uniform distribution is added to p(y | b): if b ruled out a class with certainty, g would
+    not learn to rule it out.
     """
 
     trains = ("f", "g")

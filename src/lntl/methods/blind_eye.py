@@ -36,8 +36,8 @@ class BlindEye(Method):
 
         alpha: Weight = Field(
             1.0,
-            description="Weight of the confusion loss, nats to nats; 1 in the code of Wang et al., CVPR 2020, who "
-            "compare with this method.",
+            description="Weight of the confusion loss, no unit; 1 in the code of Wang et al., CVPR 2020, who compare "
+            "with this method.",
         )
         h_steps: int = Field(1, ge=1, le=10_000, description="Updates of h per batch, so that it keeps up with f.")
         h_smoothing: HSmoothing = 0.0
@@ -45,7 +45,7 @@ class BlindEye(Method):
     config: Config
 
     def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
-        """Yield further updates of h, then the losses of all three networks at once."""
+        """Yield `h_steps` - 1 updates of h, then one objective for all three networks."""
         z = self.f(batch.x)
         task = cross_entropy(self.g(z), batch.y)
         where = batch.labelled
@@ -53,12 +53,12 @@ class BlindEye(Method):
         count, positions = batch.known_count, batch.position_count(where)
         for _ in range(self.config.h_steps - 1):
             yield minimise(bias_cross_entropy(self.h(z.detach(), where), labels, smoothing, count), over=(self.h,))
-        reversed_logits, frozen_logits = adversarial(self.h, z, 0.0, where)  # h(z.detach()) and frozen(h)(z), at once
+        reversed_logits, frozen_logits = adversarial(self.h, z, 0.0, where)  # one pass
         bias = bias_cross_entropy(reversed_logits, labels, smoothing, count)
         confusion = uniform_cross_entropy(frozen_logits, positions)
         loss = task + self.config.alpha * confusion + bias
-        health = {
+        diagnostics = {
             "h_accuracy": bias_accuracy(reversed_logits, labels, count),
             "h_entropy": entropy(frozen_logits.detach(), positions),
         }
-        yield minimise(loss, over=(self.f, self.g, self.h), task=task, confusion=confusion, bias=bias, **health)
+        yield minimise(loss, over=(self.f, self.g, self.h), task=task, confusion=confusion, bias=bias, **diagnostics)

@@ -12,15 +12,15 @@ class ConditionalAdversary(LNTL):
     """LNTL (eq. 9) with q_h(b | z + e_y) for q_h(b | z): min_{f,g} max_{h,e} L_c + lam * E[log q_h] - mu * L_B.
 
     e (num_classes, C) is an embedding that is trained with h and starts at 0, so that an h that was trained on z
-    continues unchanged; e_y is added to the channels of z (N, C, ...), the same at each position. y tells h the part of
-    the bias that y predicts, and f has to remove the rest: the aim is independence of z and b given y. Sources: Li et
-    al., "Deep Domain Generalization via Conditional Invariant Adversarial Networks", ECCV 2018 (CDANN); Reimers et al.,
-    "Towards Learning an Unbiased Classifier from Biased Data via Conditional Adversarial Debiasing", 2021, for
+    continues unchanged; e_y is added to the channels of z (N, C, ...), the same at each position. h knows from y the
+    part of the bias that y predicts; f has to remove the rest. The aim is independence of z and b given y. Sources: Li
+    et al., "Deep Domain Generalization via Conditional Invariant Adversarial Networks", ECCV 2018 (CDANN); Reimers et
+    al., "Towards Learning an Unbiased Classifier from Biased Data via Conditional Adversarial Debiasing", 2021, for
     conditional independence. In evaluation h does not get y: its bias accuracy is that of h(z).
 
-    Deviation: Li et al. have an adversary for each class and one for all, weighted by the class priors. One adversary
-    with an embedding of y is taken from DomainBed (Gulrajani and Lopez-Paz, ICLR 2021), without its gradient penalty
-    and its class weights.
+    Deviation: Li et al. have an adversary for each class and one for all classes, weighted by the class priors. One
+    adversary with an embedding of y is taken from DomainBed (Gulrajani and Lopez-Paz, ICLR 2021), without its gradient
+    penalty and its class weights.
     """
 
     trained_with_h = ("class_embedding",)

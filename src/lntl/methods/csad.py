@@ -15,15 +15,15 @@ from lntl.types import IGNORE, Batch, DataSpec, Networks
 
 __all__ = ["CSAD"]
 
-_WIDTH, _CONTENT = 128, 64  # units of the bias branch and of the estimator's vectors; source: the authors' code
-_RESTART = 0.5  # c of the random walk: it continues with probability c and restarts otherwise; source: authors' code
-_NEAR = 4  # bins of a map are alike below this squared distance; source: the authors' code
-_SMALL = 1e-7  # added to a share before its logarithm; source: the authors' code
-_MASKED = -1e4  # replaces an exponent that is left out of a sum
+_UNITS, _VECTOR_SIZE = 128, 64  # hidden units, and size of the estimator's vectors; source: the authors' code
+_CONTINUE = 0.5  # probability with which the random walk continues; else it restarts; source: the authors' code
+_MAP_DISTANCE = 4  # bins of maps are alike below this squared distance; source: the authors' code
+_EPSILON = 1e-7  # added to a probability before its logarithm; source: the authors' code
+_MASKED_EXPONENT = -1e4  # replaces an exponent that is left out of a sum
 
 
 class CSAD(Method):
-    """Zhu et al., ICCV 2021: four minimisations a batch, with class features z and bias features r = e(z).
+    """Zhu et al., ICCV 2021: four minimisations per batch, with class features z and bias features r = e(z).
 
         1. min_{f,g} L_c(g(z), y)
         2. min_{e,q} L_B(q(r), b), z frozen, `bias_steps` times
@@ -51,7 +51,7 @@ class CSAD(Method):
     Deviation: g gets z itself; the authors' class branch has another linear layer before its classifier.
     Deviation: z is averaged over its positions for e and T; the authors flatten a map.
     Deviation: alpha and tau are constant; the authors' code trains them with T. T and the bias branch are not trained
-    before the phase; the authors train them for 2 and 20 epochs.
+    before the phase; the authors train T for 2 epochs and the bias branch for 20 epochs.
     Deviation: steps 3 and 4 share one forward pass of f.
     """
 
@@ -68,16 +68,18 @@ class CSAD(Method):
         )
         alpha: float = Field(1.0, gt=0, le=1e4, description="Sharpness of L_T, no unit; 1 in the authors' code.")
         bias_steps: int = Field(
-            10, ge=1, le=10_000, description="Updates of the bias branch a batch; 10 in the authors' code."
+            10, ge=1, le=10_000, description="Updates of the bias branch per batch; 10 in the authors' code."
         )
-        estimator_steps: int = Field(10, ge=1, le=10_000, description="Updates of T a batch; 10 in the authors' code.")
+        estimator_steps: int = Field(
+            10, ge=1, le=10_000, description="Updates of T per batch; 10 in the authors' code."
+        )
 
     config: Config
 
     def __init__(self, networks: Networks, config: Settings, spec: DataSpec) -> None:
         super().__init__(networks, config, spec)
-        self.bias_branch = BiasBranch(networks.num_features, _values(spec))
-        self.estimator = Estimator(networks.num_features, _WIDTH)
+        self.bias_branch = BiasBranch(networks.num_features, _num_values(spec))
+        self.estimator = Estimator(networks.num_features, _UNITS)
 
     def prepare(self, batches: TrainingBatches, seed: int) -> None:
         """Check that the bias varies."""
@@ -96,7 +98,7 @@ class CSAD(Method):
             yield minimise(bias, over=(self.bias_branch,), bias=bias)
 
         z = mean_over_positions(self.f(batch.x))
-        same, other = alike(labels, near=_NEAR if len(self.spec.bias_shape) == 3 else 1)
+        same, other = alike(labels, near=_MAP_DISTANCE if len(self.spec.bias_shape) == 3 else 1)
         with torch.no_grad():
             r = self.bias_branch(z)
         for _ in range(config.estimator_steps):
@@ -113,9 +115,9 @@ class BiasBranch(nn.Module):
 
     def __init__(self, channels: int, values: tuple[int, ...]) -> None:
         super().__init__()
-        self.features = nn.Linear(channels, _WIDTH)
+        self.features = nn.Linear(channels, _UNITS)
         self.heads = nn.ModuleList(
-            nn.Sequential(nn.Linear(_WIDTH, 64), nn.LeakyReLU(), nn.Linear(64, number)) for number in values
+            nn.Sequential(nn.Linear(_UNITS, 64), nn.LeakyReLU(), nn.Linear(64, number)) for number in values
         )
 
     def forward(self, z: Tensor) -> Tensor:
@@ -133,14 +135,14 @@ class BiasBranch(nn.Module):
 class Estimator(nn.Module):
     """T: class features (N, C) and bias features (N, D) -> unit vectors of both, (N, 64) each."""
 
-    def __init__(self, of_class: int, of_bias: int) -> None:
+    def __init__(self, class_channels: int, bias_channels: int) -> None:
         super().__init__()
         self.of_class, self.of_bias = (
             nn.Sequential(
-                nn.Linear(channels, _WIDTH), nn.LeakyReLU(), nn.Linear(_WIDTH, _CONTENT), nn.LeakyReLU(),
-                nn.Linear(_CONTENT, _CONTENT),
+                nn.Linear(channels, _UNITS), nn.LeakyReLU(), nn.Linear(_UNITS, _VECTOR_SIZE), nn.LeakyReLU(),
+                nn.Linear(_VECTOR_SIZE, _VECTOR_SIZE),
             )
-            for channels in (of_class, of_bias)
+            for channels in (class_channels, bias_channels)
         )  # fmt: skip
 
     def forward(self, z: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
@@ -148,13 +150,13 @@ class Estimator(nn.Module):
         return normalize(self.of_class(z.type_as(r)), dim=1), normalize(self.of_bias(r), dim=1)
 
 
-def _values(spec: DataSpec) -> tuple[int, ...]:
+def _num_values(spec: DataSpec) -> tuple[int, ...]:
     """Return the number of values of each label of `image_labels`."""
     return (spec.num_bins,) * spec.bias_shape[0] if len(spec.bias_shape) == 3 else values_per_bias(spec)
 
 
 def image_labels(batch: Batch, spec: DataSpec) -> Tensor:
-    """Return the bias labels of each image, (N, B) int64, IGNORE if unknown; for maps, each channel's rounded mean."""
+    """Return the bias labels of each image, (N, B) int64, IGNORE if unknown; for maps, the rounded mean bin."""
     if len(spec.bias_shape) != 3:
         return labels_per_bias(batch, spec)
     bins = batch.bias.flatten(2)
@@ -191,19 +193,19 @@ def cross_sample_loss(
         alpha: Sharpness.
     """
     p, q = _walk(u, tau), _walk(v, tau)
-    similarity = u @ v.T + (p @ (q + _SMALL).log().T + q @ (p + _SMALL).log().T) / 2
+    similarity = u @ v.T + (p @ (q + _EPSILON).log().T + q @ (p + _EPSILON).log().T) / 2
     return _log_sum(-alpha * similarity, same) / alpha + _log_sum(alpha * similarity, other) / alpha
 
 
 def _log_sum(exponents: Tensor, pairs: Tensor) -> Tensor:
     """Return log(1 + sum of exp(exponent) over the pairs)."""
-    return softplus(exponents.masked_fill(~pairs, _MASKED).flatten().logsumexp(dim=0))
+    return softplus(exponents.masked_fill(~pairs, _MASKED_EXPONENT).flatten().logsumexp(dim=0))
 
 
 def _walk(v: Tensor, tau: float) -> Tensor:
     """Return the distributions, one per row, of a random walk with restart on the similarities of unit vectors."""
     steps = (tau * v @ v.T).softmax(dim=1)
     steps = (steps + steps.T) / 2
-    walk: Tensor = torch.linalg.inv(torch.eye(len(v), dtype=v.dtype, device=v.device) - _RESTART * steps)
+    walk: Tensor = torch.linalg.inv(torch.eye(len(v), dtype=v.dtype, device=v.device) - _CONTINUE * steps)
     walk = (walk + walk.T) / 2
     return walk / walk.sum(dim=1, keepdim=True)

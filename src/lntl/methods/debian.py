@@ -9,17 +9,17 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from lntl.methods.base import Method, Objective, TrainingBatches, minimise
-from lntl.methods.weights import inner, restart
+from lntl.methods.weights import restart, unwrap
 from lntl.plugins import Settings
 from lntl.types import Batch, DataSpec, Networks
 
 __all__ = ["DebiAN"]
 
-_SMALL = 1e-6  # keeps a logarithm and a quotient finite; source: the authors' code
+_EPSILON = 1e-6  # keeps a logarithm and a quotient finite; source: the authors' code
 
 
 class DebiAN(Method):
-    """Li et al., ECCV 2022: min_{f,g} E[w(x) CE(g(f(x)), y)] and, at once, min_d L_d; no bias label.
+    """Li et al., ECCV 2022: min_{f,g} E[w(x) CE(g(f(x)), y)] and, in the same step, min_d L_d; no bias label.
 
     The discoverer d, a network of the architecture of g(f(x)) with its own initial weights, divides the images of a
     class c into two groups: s = sigmoid(d(x)_y) is the share of x in the first, 1 - s in the second. With
@@ -50,7 +50,7 @@ class DebiAN(Method):
 
     def __init__(self, networks: Networks, config: Settings, spec: DataSpec) -> None:
         super().__init__(networks, config, spec)
-        self.discoverer = nn.Sequential(*(copy.deepcopy(inner(net)) for net in (self.f, self.g)))
+        self.discoverer = nn.Sequential(*(copy.deepcopy(unwrap(net)) for net in (self.f, self.g)))
 
     def prepare(self, batches: TrainingBatches, seed: int) -> None:
         """Initialise d."""
@@ -79,8 +79,8 @@ def group_means(p: Tensor, s: Tensor, y: Tensor, num_classes: int) -> tuple[Tens
         num_classes: Number of classes.
     """
     member = one_hot(y, num_classes).type_as(s)
-    first, second = ((part * p) @ member / (part @ member + _SMALL) for part in (s, 1 - s))
-    return first, second
+    p1, p2 = ((share * p) @ member / (share @ member + _EPSILON) for share in (s, 1 - s))
+    return p1, p2
 
 
 def debian_weights(p: Tensor, s: Tensor, y: Tensor, num_classes: int) -> Tensor:
@@ -92,8 +92,8 @@ def debian_weights(p: Tensor, s: Tensor, y: Tensor, num_classes: int) -> Tensor:
         y: Classes (N,) int64.
         num_classes: Number of classes.
     """
-    first, second = group_means(p, s, y, num_classes)
-    return 1 + torch.where((second < first)[y], 1 - s, s)
+    p1, p2 = group_means(p, s, y, num_classes)
+    return 1 + torch.where((p2 < p1)[y], 1 - s, s)
 
 
 def discovery_loss(p: Tensor, s: Tensor, y: Tensor, num_classes: int, penalty: float = 1.0) -> Tensor:
@@ -106,9 +106,9 @@ def discovery_loss(p: Tensor, s: Tensor, y: Tensor, num_classes: int, penalty: f
         num_classes: Number of classes.
         penalty: Weight of the penalty on groups of unequal size.
     """
-    first, second = group_means(p, s, y, num_classes)
+    p1, p2 = group_means(p, s, y, num_classes)
     member = one_hot(y, num_classes).type_as(s)
     count = member.sum(dim=0)
     size_gap = ((2 * s - 1) @ member / count.clamp(min=1)).abs()
-    losses = -(_SMALL + (first - second).abs()).log() - penalty * (_SMALL + 1 - size_gap).log()
+    losses = -(_EPSILON + (p1 - p2).abs()).log() - penalty * (_EPSILON + 1 - size_gap).log()
     return (losses * (count > 0)).sum() / (count > 0).sum()

@@ -20,16 +20,16 @@ __all__ = ["DFR"]
 class DFR(Method):
     """Kirichenko et al., ICLR 2023: f is fixed, and the last linear layer (W, b) of g is refitted on balanced rows.
 
-    A draw takes as many rows of each group (class, bias value) as the smallest group has, and fits
+    A draw takes from each group (class, bias value) as many rows as the smallest group has, and fits
     min_{W,b} C * sum of CE(W u + b, y) + |W|_1, with u the inputs of the layer, standardised. (W, b) is the mean of
     several draws. Hidden layers of g do not change; u is their output. With several biases, a group has one value of
     each. Rows whose bias is unknown are left out. If a group occurs in the data but not among the rows, the method
     raises an error.
 
     `rows: val` fits on one half of val (half of each group, at random). From then on the run uses only the other half
-    as val, so that rows of the fit do not choose the epoch. Use it if the groups of val have the proportions of the
-    data to which the model will be applied. `rows: train` fits on the rows that f has already learned; the paper finds
-    that worse.
+    as val, so that the best epoch is not chosen on rows of the fit. Use it if the groups of val have the proportions of
+    the data to which the model will be applied. `rows: train` fits on the rows that f has already learned; in the
+    paper this is worse.
 
     One epoch is enough: the layer is fitted before its only step, which trains nothing.
     Deviation: the paper chooses C by worst-group accuracy on held-out rows; here it is a setting.
@@ -77,24 +77,24 @@ class DFR(Method):
         present = set(group.tolist())
         if empty := [number for number in all_groups.tolist() if number not in present]:
             y, value = divmod(empty[0], spec.num_bias_values)
-            where = "train" if cls.prepared_on(config) == "train" else "the half of val that dfr is fitted on"
+            split = "train" if cls.prepared_on(config) == "train" else "the half of val that dfr is fitted on"
             raise UserError(
-                f"dfr: {len(empty)} of {len(all_groups)} groups have no row in {where}, the first is class "
-                f"{spec.class_names[y]} with bias value {spec.bias_value_names[value]}; add rows of them, set "
-                "`rows` to the other split, or use leace"
+                f"dfr: {len(empty)} of {len(all_groups)} groups have no row in {split}, the first is class "
+                f"{spec.class_names[y]} with bias value {spec.bias_value_names[value]}; add rows of these groups, "
+                "set `rows` to the other split, or use leace"
             )
 
     def prepare(self, batches: TrainingBatches, seed: int) -> None:
         """Fit g's last layer."""
         inputs = layer_inputs(self.networks, batches(), self.spec)
-        groups, member, count = inputs.group.unique(return_inverse=True, return_counts=True)
+        groups, group_index, count = inputs.group.unique(return_inverse=True, return_counts=True)
         intercept = inputs.layer.bias is not None
         mean, std = standardisation(inputs.z, None, intercept)
         z, layers = (inputs.z - mean) / std, []
         for number in range(self.config.draws):
             random = torch.Generator().manual_seed(derive(seed, "draw", number))
-            order = torch.randperm(len(member), generator=random)
-            rows = torch.cat([order[member[order] == k][: int(count.min())] for k in range(len(groups))])
+            order = torch.randperm(len(group_index), generator=random)
+            rows = torch.cat([order[group_index[order] == k][: int(count.min())] for k in range(len(groups))])
             layers.append(
                 fit_logistic(
                     z[rows], inputs.y[rows], c=self.config.c, l1=True, intercept=intercept, seed=derive(seed, number)
@@ -102,7 +102,7 @@ class DFR(Method):
             )
         weight, bias = (torch.stack(part).mean(dim=0) for part in zip(*layers, strict=True))
         write_layer(inputs.layer, weight, bias, mean, std)
-        self.task.copy_(weighted_loss(inputs, 1 / count[member]))
+        self.task.copy_(weighted_loss(inputs, 1 / count[group_index]))
         self.zeros.copy_((weight == 0).double().mean())
 
     def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:

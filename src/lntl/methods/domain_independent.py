@@ -15,11 +15,11 @@ __all__ = ["DomainIndependent"]
 
 
 class DomainIndependent(Method):
-    """Wang et al., CVPR 2020: min_{f,g} mean of -log p_d(y | x), with p_d the softmax of the head of x's bias value d.
+    """Wang et al., CVPR 2020: min_{f,g} mean of -log p_d(y | x); p_d is the softmax of the head of bias value d of x.
 
     The heads g_d: z -> (N, num_classes) share all of g except its last layer; d = group mod num_bias_values, and images
-    without a bias label are ignored. At test g(z) sums over d the logits of the heads, or their probabilities
-    (model.heads_sum); the paper found the logits best where the bias is unknown. Losses are in nats.
+    without a bias label are ignored. At test, g(z) is the sum over d of the logits of the heads, or of their
+    probabilities (model.heads_sum); in the paper, the logits are better if the bias is unknown. Losses are in nats.
     Source: "Towards Fairness in Visual Recognition: Effective Strategies for Bias Mitigation", CVPR 2020, and the
     authors' code.
     """

@@ -37,10 +37,10 @@ class EnD(Method):
         """Settings of a phase with `method: end`."""
 
         alpha: Weight = Field(
-            0.1, description="Weight of disentangling; the authors' example has 0.1, their search was over 0 to 1."
+            0.1, description="Weight of disentangling; 0.1 in the authors' example; they searched from 0 to 1."
         )
         beta: Weight = Field(
-            0.1, description="Weight of entangling; the authors' example has 0.1, their search was over 0 to 1."
+            0.1, description="Weight of entangling; 0.1 in the authors' example; they searched from 0 to 1."
         )
 
     config: Config
@@ -49,30 +49,30 @@ class EnD(Method):
         """Yield the task loss and both terms over f and g."""
         z = self.f(batch.x)
         task = cross_entropy(self.g(z), batch.y)
-        unit = normalize(mean_over_positions(z), dim=1)
-        member = membership(batch.group, self.spec.num_bias_values).type_as(unit)
-        disentangle = disentangling(unit @ unit.T, member)
-        entangle = entangling(unit @ unit.T, member, batch.y)
+        u = normalize(mean_over_positions(z), dim=1)
+        member = membership(batch.group, self.spec.num_bias_values).type_as(u)
+        disentangle = disentangling(u @ u.T, member)
+        entangle = entangling(u @ u.T, member, batch.y)
         loss = task + self.config.alpha * disentangle + self.config.beta * entangle
         yield minimise(loss, over=(self.f, self.g), task=task, disentangle=disentangle, entangle=entangle)
 
 
 def membership(group: Tensor, num_bias_values: int) -> Tensor:
-    """Return whether an example has a bias value, bool (N, num_bias_values); False for all values if it is unknown."""
+    """Return whether each example has each bias value, bool (N, num_bias_values); False if its value is unknown."""
     bias = torch.where(group == IGNORE, IGNORE, group % num_bias_values)
     return bias[:, None] == torch.arange(num_bias_values, device=group.device)
 
 
-def disentangling(cosines: Tensor, belongs: Tensor) -> Tensor:
+def disentangling(cosines: Tensor, member: Tensor) -> Tensor:
     """Return R_disentangle of cosines (N, N) and membership (N, num_bias_values)."""
     others = cosines - torch.diag(cosines.diagonal())
-    sums = ((others @ belongs) * belongs).sum(dim=0) / 2
-    sizes = belongs.sum(dim=0)
+    sums = ((others @ member) * member).sum(dim=0) / 2
+    sizes = member.sum(dim=0)
     return sums.abs().sum() / (sizes * (sizes - 1) / 2).sum().clamp(min=1)
 
 
-def entangling(cosines: Tensor, belongs: Tensor, y: Tensor) -> Tensor:
+def entangling(cosines: Tensor, member: Tensor, y: Tensor) -> Tensor:
     """Return R_entangle of cosines (N, N), membership (N, num_bias_values) and classes (N,)."""
-    known = belongs.sum(dim=1)
-    pairs = (y[:, None] == y) * (known[:, None] * known - belongs @ belongs.T)  # both (i, j) and (j, i)
+    known = member.sum(dim=1)
+    pairs = (y[:, None] == y) * (known[:, None] * known - member @ member.T)  # both (i, j) and (j, i)
     return (pairs * (1 - cosines)).sum() / (2 * pairs.sum().clamp(min=1))

@@ -15,12 +15,12 @@ from lntl.types import IGNORE, Batch
 
 __all__ = ["FairKL"]
 
-_MASKED = -1e9  # replaces a logit that is left out of a sum of exponentials
-_VARIANCE = 1e-12  # added to a variance, so that its root has a gradient if all similarities are equal
+_MASKED_LOGIT = -1e9  # replaces a logit that is left out of a sum of exponentials
+_VARIANCE_EPSILON = 1e-12  # added to a variance, so that its root has a gradient if all similarities are equal
 
 
 class FairKL(Method):
-    """Barbano et al., ICLR 2023: min_f alpha * L_eps + lam * R_FairKL, and at once min_g L_c(g(z), y), z frozen.
+    """Barbano et al., ICLR 2023: min_f alpha * L_eps + lam * R_FairKL and, in one step, min_g L_c(g(z), y), z frozen.
 
     With unit vectors v = z / |z| and s_ij = v_i v_j / t, eps-SupInfoNCE in nats is
 
@@ -84,7 +84,7 @@ class FairKL(Method):
         check_bias_values("fairkl", batches, self.spec)
 
     def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
-        """Yield task, contrast and FairKL over f and g."""
+        """Yield the task loss, the contrastive loss and R_FairKL over f and g."""
         config, z = self.config, self.f(batch.x)
         task = cross_entropy(self.g(reverse_gradient(z, -config.task_weight)), batch.y)
         v = normalize(mean_over_positions(z), dim=1)
@@ -105,7 +105,7 @@ def sup_info_nce(v: Tensor, y: Tensor, temperature: float = 0.1, epsilon: float 
         epsilon: Margin between images of the same class and of other classes, in units of the similarity over t.
     """
     s, same = v @ v.T / temperature, y[:, None] == y
-    others = s.masked_fill(same, _MASKED).logsumexp(dim=1, keepdim=True)
+    others = s.masked_fill(same, _MASKED_LOGIT).logsumexp(dim=1, keepdim=True)
     positive = same & ~torch.eye(len(v), dtype=torch.bool, device=v.device)
     losses = (torch.logaddexp(s - epsilon, others) - s).masked_fill(~positive, 0).sum(dim=1)
     counts = positive.sum(dim=1)
@@ -128,10 +128,10 @@ def fair_kl(v: Tensor, y: Tensor, bias: Tensor, std_weight: float = 1.0, pull: f
     same_class, same_bias = y[:, None] == y, bias[:, None] == bias
     total = torch.zeros((), dtype=v.dtype, device=v.device)
     for classes, sign in ((same_class, -1), (~same_class, 1)):
-        aligned, aligned_std, some_aligned = pair_moments(cosines, pairs & classes & same_bias)
-        conflicting, conflicting_std, some_conflicting = pair_moments(cosines, pairs & classes & ~same_bias)
+        aligned, aligned_std, has_aligned = pair_moments(cosines, pairs & classes & same_bias)
+        conflicting, conflicting_std, has_conflicting = pair_moments(cosines, pairs & classes & ~same_bias)
         difference = (aligned - conflicting).square() + std_weight * (aligned_std - conflicting_std).square()
-        total = total + some_aligned * some_conflicting * difference
+        total = total + has_aligned * has_conflicting * difference
         total = total + pull * (aligned if sign > 0 else -conflicting)
     return total
 
@@ -141,4 +141,4 @@ def pair_moments(cosines: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor, Tensor
     count = pairs.sum().clamp(min=1)
     mean = (cosines * pairs).sum() / count
     variance = ((cosines - mean).square() * pairs).sum() / count
-    return mean, (variance + _VARIANCE).sqrt(), pairs.any()
+    return mean, (variance + _VARIANCE_EPSILON).sqrt(), pairs.any()

@@ -1,4 +1,4 @@
-"""FLAC: features of two images are similar if those of a bias classifier differ (Sarridis et al., 2024)."""
+"""FLAC: make the features of two images similar if their bias features differ (Sarridis et al., 2024)."""
 
 from collections.abc import Iterator
 
@@ -16,8 +16,8 @@ from lntl.types import Batch, DataSpec, Networks
 
 __all__ = ["FLAC"]
 
-_SQUARED_DISTANCE = 1e-6  # added to squared distances, so that their root has a gradient; source: the authors' code
-_SMALL = 1e-7  # added to the sum that a row is divided by; source: the authors' code
+_DISTANCE_EPSILON = 1e-6  # added to squared distances, so that their root has a gradient; source: the authors' code
+_SUM_EPSILON = 1e-7  # added to the sum by which a row is divided; source: the authors' code
 
 
 class FLAC(Method):
@@ -26,7 +26,7 @@ class FLAC(Method):
     b_k is a bias classifier of bias k, fitted on the training data before the phase and then frozen. With unit vectors
     u, the similarity of two images is s_ij = 1 / (1 + |u_i - u_j|^exponent): s^z for f's features, s^b for b's. A pair
     counts if class and bias disagree: the same class with s^b_ij < t, or different classes with s^b_ij > t, where t is
-    the middle of the smallest and the largest s^b of the batch. Over the pairs of row i,
+    the mean of the smallest and the largest s^b of the batch. Over the pairs of row i,
 
         p_ij = (1 - s^b_ij) / sum_j (1 - s^b_ij),  q_ij = s^z_ij / sum_j s^z_ij,
 
@@ -50,7 +50,7 @@ class FLAC(Method):
             110.0,
             ge=0,
             le=1e9,
-            description="Weight of L_FLAC; the authors have 110, 1500, 2000 and 10000 on Biased-MNIST at rho 0.990, "
+            description="Weight of L_FLAC; the authors use 110, 1500, 2000 and 10000 on Biased-MNIST at rho 0.990, "
             "0.995, 0.997 and 0.999.",
         )
         exponent: float = Field(
@@ -90,22 +90,22 @@ def flac_loss(z: Tensor, b: Tensor, y: Tensor, exponent: float = 0.5) -> Tensor:
         y: Classes (N,) int64.
         exponent: Exponent of the distance in the similarity.
     """
-    of_z, of_b = _similarities(z, exponent), _similarities(b, exponent)
-    middle, same = (of_b.max() + of_b.min()) / 2, y[:, None] == y
-    pairs = torch.where(same, of_b < middle, of_b > middle)
-    p, q = _shares(1 - of_b, pairs), _shares(of_z, pairs)
+    s_z, s_b = _similarities(z, exponent), _similarities(b, exponent)
+    threshold, same = (s_b.max() + s_b.min()) / 2, y[:, None] == y
+    pairs = torch.where(same, s_b < threshold, s_b > threshold)
+    p, q = _shares(1 - s_b, pairs), _shares(s_z, pairs)
     return ((p - q) * (p.log() - q.log())).sum() / pairs.sum().clamp(min=1)
 
 
 def _similarities(v: Tensor, exponent: float) -> Tensor:
     """Return 1 / (1 + distance^exponent) of the unit vectors of v, (N, N)."""
     u = normalize(v, dim=1)
-    squares = u.square().sum(dim=1)  # 0 where v is 0, else 1
+    squares = u.square().sum(dim=1)  # 0 if v is 0, else 1
     squared_distances = (squares[:, None] + squares - 2 * u @ u.T).clamp(min=0)
-    return 1 / (1 + (squared_distances + _SQUARED_DISTANCE) ** (exponent / 2))
+    return 1 / (1 + (squared_distances + _DISTANCE_EPSILON) ** (exponent / 2))
 
 
 def _shares(weight: Tensor, pairs: Tensor) -> Tensor:
-    """Return the weights of a row's pairs divided by their sum; 1 for other positions, where the loss is then 0."""
-    total = (weight * pairs).sum(dim=1, keepdim=True) + _SMALL
+    """Return the weights of the pairs of each row, divided by their sum; 1 for other pairs, whose loss is then 0."""
+    total = (weight * pairs).sum(dim=1, keepdim=True) + _SUM_EPSILON
     return torch.where(pairs, weight / total, 1.0)

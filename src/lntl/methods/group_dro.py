@@ -19,10 +19,10 @@ __all__ = ["GroupDRO"]
 class GroupDRO(Method):
     """Sagawa et al., ICLR 2020, algorithm 1: min_{f,g} max_{q in simplex} sum_k q_k (L_k + C / sqrt(n_k)).
 
-    k runs over the groups (class, bias value) that occur in train, L_k is the mean cross-entropy in nats of the batch's
-    images of group k, n_k the number of images of group k in train. On each batch, first q_k becomes
-    q_k * exp(eta * (L_k + C / sqrt(n_k))) for the groups that are in it, and q (num_groups,) is normalised, stored as
-    log q; then f and g minimise sum_k q_k L_k. Source: "Distributionally Robust Neural Networks for Group Shifts: On
+    k runs over the groups (class, bias value) that occur in train. L_k is the mean cross-entropy in nats of the images
+    of group k in the batch, n_k the number of images of group k in train. On each batch, first q_k becomes
+    q_k * exp(eta * (L_k + C / sqrt(n_k))) for the groups in the batch, and q (num_groups,) is normalised (log q is
+    stored). Then f and g minimise sum_k q_k L_k. Source: "Distributionally Robust Neural Networks for Group Shifts: On
     the Importance of Regularization for Worst-Case Generalization", ICLR 2020, and the authors' code.
 
     Deviation: the authors' code applies C / sqrt(n_k) also to groups without an image in the batch.
@@ -38,8 +38,8 @@ class GroupDRO(Method):
         eta: Weight = Field(0.01, description="Step size of log q, 1 / nat; 0.01 in the authors' code.")
         adjustment: Weight = Field(
             0.0,
-            description="C of the generalisation adjustment C / sqrt(n), nats; 0 in the authors' code, and tuned by "
-            "them with strong regularisation.",
+            description="C of the generalisation adjustment C / sqrt(n), nats; 0 in the authors' code; they tune it "
+            "together with strong regularisation.",
         )
         sampling: Literal["balanced", "natural"] = Field(
             "balanced",
@@ -48,7 +48,7 @@ class GroupDRO(Method):
         )
 
     config: Config
-    log_q: Tensor  # (num_groups,), -inf for a group that train lacks
+    log_q: Tensor  # (num_groups,), -inf for a group without training images
     count: Tensor  # (num_groups,), images of each group in train
     row_weight: Tensor  # (num_rows,), one over the count of the row's group
 
@@ -80,12 +80,12 @@ class GroupDRO(Method):
         losses = cross_entropy(self.g(self.f(batch.x)), batch.y, reduction="none")
         groups = torch.arange(self.spec.num_groups, device=losses.device)
         member = (batch.group[:, None] == groups).type_as(losses)  # (N, num_groups); all False for IGNORE
-        present = member.sum(dim=0)
-        by_group = losses @ member / present.clamp(min=1)  # L_k, 0 for a group that is not in the batch
-        adjusted = by_group.detach() + self.config.adjustment * self.count.clamp(min=1).rsqrt()
-        self.log_q.copy_((self.log_q + self.config.eta * adjusted * (present > 0)).log_softmax(dim=0))
+        batch_count = member.sum(dim=0)
+        group_loss = losses @ member / batch_count.clamp(min=1)  # L_k, 0 for a group that is not in the batch
+        adjusted_loss = group_loss.detach() + self.config.adjustment * self.count.clamp(min=1).rsqrt()
+        self.log_q.copy_((self.log_q + self.config.eta * adjusted_loss * (batch_count > 0)).log_softmax(dim=0))
         q = self.log_q.exp()
-        robust = (q * by_group).sum()
+        robust = (q * group_loss).sum()
         yield minimise(
-            robust, over=(self.f, self.g), task=losses.mean(), robust=robust, worst=by_group.max(), q_max=q.max()
+            robust, over=(self.f, self.g), task=losses.mean(), robust=robust, worst=group_loss.max(), q_max=q.max()
         )

@@ -15,7 +15,7 @@ from lntl.types import IGNORE, Batch
 
 __all__ = ["HSIC"]
 
-_SMALL = 1e-6  # lower bound of a kernel width, and of a product of norms of centred kernels
+_MIN_DIVISOR = 1e-6  # lower bound of a kernel width, and of a product of norms of centred kernels
 
 
 class HSIC(Method):
@@ -37,7 +37,9 @@ class HSIC(Method):
     class Config(Settings):
         """Settings of a phase with `method: hsic`."""
 
-        alpha: Weight = Field(1.0, description="Weight of the dependence in the loss; 1 is our choice, not a paper's.")
+        alpha: Weight = Field(
+            1.0, description="Weight of the dependence in the loss; 1 is our choice, not from a paper."
+        )
         estimator: Literal["cka", "hsic"] = Field(
             "cka", description="cka: normalised, in [0, 1]; hsic: the biased estimator of Gretton et al. (2005)."
         )
@@ -49,8 +51,8 @@ class HSIC(Method):
         z = self.f(batch.x)
         task = cross_entropy(self.g(z), batch.y)
         known = batch.group != IGNORE
-        K = centred(kernel(mean_over_positions(z), known), known)
-        L = centred(kernel(batch.bias_features.type_as(z), known), known)
+        K = centre_kernel(kernel(mean_over_positions(z), known), known)
+        L = centre_kernel(kernel(batch.bias_features.type_as(z), known), known)
         dependence = cka(K, L) if self.config.estimator == "cka" else hsic(K, L, known)
         loss = task + self.config.alpha * dependence
         yield minimise(loss, over=(self.f, self.g), task=task, dependence=dependence)
@@ -63,11 +65,11 @@ def kernel(v: Tensor, known: Tensor) -> Tensor:
     """
     distances = torch.cdist(v, v, compute_mode="donot_use_mm_for_euclid_dist")
     pairs = known[:, None] & known & ~torch.eye(len(v), dtype=torch.bool, device=v.device)
-    width = distances.detach().masked_fill(~pairs, torch.nan).nanmedian().nan_to_num().clamp(min=_SMALL)
+    width = distances.detach().masked_fill(~pairs, torch.nan).nanmedian().nan_to_num().clamp(min=_MIN_DIVISOR)
     return torch.exp(-(distances / width).square() / 2)
 
 
-def centred(K: Tensor, known: Tensor) -> Tensor:
+def centre_kernel(K: Tensor, known: Tensor) -> Tensor:
     """Return H K H over the known examples, 0 in the rows and columns of other examples."""
     weight = known.type_as(K)
     pairs, n = weight[:, None] * weight, weight.sum().clamp(min=1)
@@ -84,5 +86,5 @@ def hsic(K: Tensor, L: Tensor, known: Tensor) -> Tensor:
 
 def cka(K: Tensor, L: Tensor) -> Tensor:
     """Return the normalised HSIC of two centred kernels (N, N): the cosine of K and L as vectors."""
-    value: Tensor = (K * L).sum() / (K.norm() * L.norm()).clamp(min=_SMALL)
+    value: Tensor = (K * L).sum() / (K.norm() * L.norm()).clamp(min=_MIN_DIVISOR)
     return value

@@ -1,4 +1,4 @@
-"""Just Train Twice: train again, drawing the errors of the phase before more often (Liu et al., ICML 2021)."""
+"""Just Train Twice: train again, and draw the errors of the previous phase more often (Liu et al., ICML 2021)."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from lntl.methods.base import Method, Objective, minimise
-from lntl.methods.weights import inner, restart
+from lntl.methods.weights import restart, unwrap
 from lntl.plugins import Settings
 from lntl.types import Batch, DataSpec, Networks
 
@@ -18,10 +18,10 @@ __all__ = ["JTT"]
 class JTT(Method):
     """Liu et al., ICML 2021: min_{f,g} L_c(f, g) on the training rows, with each row of the error set lambda_up times.
 
-    The error set E contains the rows that are misclassified at the end of the phase before, which trains the
-    identification model: a short phase of `erm`, whose epochs are the paper's T. Its weights are used, not their moving
-    average. No bias label is needed. Then f and g are initialised again: from the given weights (model.weights,
-    model.pretrained) as in the paper, with a new last layer, or without them from random weights.
+    The error set E contains the rows that are misclassified at the end of the previous phase. That phase trains the
+    identification model: a short phase of `erm`, whose number of epochs is T in the paper. Its last weights are used,
+    not their moving average. No bias label is needed. Then f and g are initialised again with a new last layer: from
+    the given weights (model.weights, model.pretrained) as in the paper, or from random weights if none are given.
     Deviation: an epoch draws n rows with replacement, and a row of E is lambda_up times as likely as another row; the
     paper's epoch goes through all n + (lambda_up - 1) |E| rows.
     """
@@ -52,7 +52,7 @@ class JTT(Method):
         for batch in batches():
             self.wrong[batch.row] = self.g(self.f(batch.x)).argmax(dim=1) != batch.y
         if self.config.restart:
-            restart(self.networks, inner(self.f), inner(self.g), seed)
+            restart(self.networks, unwrap(self.f), unwrap(self.g), seed)
 
     def sampling_weights(self) -> Tensor:
         """Return lambda_up for the rows of the error set and 1 for the others."""

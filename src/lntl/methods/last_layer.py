@@ -1,4 +1,4 @@
-"""Refit g's last linear layer on frozen features: logistic regression with scikit-learn."""
+"""Refit the last linear layer of g on frozen features: logistic regression with scikit-learn."""
 
 import warnings
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from lntl.errors import UserError
-from lntl.methods.weights import inner
+from lntl.methods.weights import unwrap
 from lntl.ops import split_last_layer
 from lntl.types import IGNORE, Batch, DataSpec, Networks
 
@@ -20,7 +20,7 @@ class LayerInputs:
     """The rows on which a last layer is fitted.
 
     Attributes:
-        layer: The layer itself.
+        layer: The last layer.
         z: Its inputs, (n, C) float64 on the CPU.
         y: Class of each row, (n,) int64.
         group: Group of each row, (n,) int64.
@@ -35,11 +35,11 @@ class LayerInputs:
 def layer_inputs(networks: Networks, batches: Iterable[Batch], spec: DataSpec) -> LayerInputs:
     """Return the inputs of g's last linear layer for the rows whose bias is known.
 
-    f and g run in float32 as in evaluation, without the wrapper that lowers the precision.
+    As in evaluation, f and g run in float32, without the wrapper of Fabric that lowers the precision.
 
     Raises UserError if g does not end with such a layer, or if a class has no row.
     """
-    f, g = inner(networks.f), inner(networks.g)
+    f, g = unwrap(networks.f), unwrap(networks.g)
     body, layer = None, None
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for batch in batches:
@@ -66,10 +66,10 @@ def fit_logistic(
         z: Features (n, C) float64.
         y: Classes (n,), each of 0 to K - 1 at least once.
         weight: Weight of each row, (n,), of mean 1; None for 1.
-        c: Inverse strength of the penalty beside the sum of the losses.
+        c: Inverse strength of the penalty, relative to the sum of the losses.
         l1: Whether the penalty is the sum of |w|, instead of half the sum of w^2.
-        intercept: Whether there are intercepts.
-        seed: Seed of the solver's order of rows.
+        intercept: Whether intercepts are fitted; without them, they are 0.
+        seed: Seed of the order in which the solver visits the rows.
     """
     import sklearn  # imported here because it is slow to import
     from sklearn.exceptions import ConvergenceWarning
@@ -77,11 +77,12 @@ def fit_logistic(
 
     settings: dict[str, Any] = {"solver": "lbfgs", "max_iter": 1000}
     if l1:
-        old = tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 8)  # it has the argument `penalty`
-        settings = {"solver": "saga", "tol": 1e-3, "max_iter": 300} | ({"penalty": "l1"} if old else {"l1_ratio": 1.0})
+        before_1_8 = tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 8)
+        penalty = {"penalty": "l1"} if before_1_8 else {"l1_ratio": 1.0}
+        settings = {"solver": "saga", "tol": 1e-3, "max_iter": 300} | penalty
     model = LogisticRegression(C=c, fit_intercept=intercept, random_state=seed % 2**32, **settings)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the accuracy so far is enough
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the result is accurate enough
         model.fit(z.numpy(), y.numpy(), sample_weight=None if weight is None else weight.numpy())
     w, b = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_).expand(len(model.coef_))
     if len(w) == 1:  # scikit-learn has one row for two classes
@@ -90,7 +91,10 @@ def fit_logistic(
 
 
 def standardisation(z: Tensor, weight: Tensor | None, centred: bool) -> tuple[Tensor, Tensor]:
-    """Return the mean of features (n, C), 0 if not `centred`, and their standard deviation, 1 in place of 0."""
+    """Return mean (C,) and standard deviation (C,) of features (n, C).
+
+    The mean is 0 if not `centred`; a standard deviation of 0 is replaced by 1.
+    """
     w = torch.ones(len(z), dtype=z.dtype) if weight is None else weight
     mean = w @ z / w.sum()
     std = (w @ (z - mean).square() / w.sum()).sqrt()
@@ -107,7 +111,7 @@ def write_layer(layer: nn.Linear, weight: Tensor, bias: Tensor, mean: Tensor, st
 
 
 def weighted_loss(inputs: LayerInputs, weight: Tensor) -> Tensor:
-    """Return the mean cross-entropy in nats of the layer on its rows, weighted by `weight` (n,)."""
+    """Return the mean cross-entropy in nats of the layer on the rows, weighted by `weight` (n,)."""
     logits = inputs.layer(inputs.z.type_as(inputs.layer.weight)).cpu().double()
     return (cross_entropy(logits, inputs.y, reduction="none") * weight).sum() / weight.sum()
 
@@ -118,6 +122,6 @@ def independence_weights(group: Tensor, num_bias_values: int) -> Tensor:
     With these weights bias and label are independent, provided that every class occurs with every bias value.
     """
     y, b = group // num_bias_values, group % num_bias_values
-    of_y, of_b, of_both = (torch.bincount(labels).double() for labels in (y, b, group))
-    weight = of_y[y] * of_b[b] / of_both[group]
+    count_y, count_b, count_group = (torch.bincount(labels).double() for labels in (y, b, group))
+    weight = count_y[y] * count_b[b] / count_group[group]
     return weight / weight.mean()

@@ -24,7 +24,7 @@ from lntl.types import IGNORE, Batch, DataSpec, Networks
 
 __all__ = ["LEACE"]
 
-_CHUNK = 4096  # rows whose moments are summed together
+_CHUNK = 4096  # number of rows whose moments are computed in one operation
 
 
 class LEACE(Method):
@@ -34,10 +34,10 @@ class LEACE(Method):
     of each bias. On the rows of the fit, no linear classifier of b then has a lower cross-entropy than the best
     constant. This is a statement about the loss, not about accuracy, and not about networks with hidden layers.
 
-    With model.eraser: leace the networks are split in front of g's last linear layer: f ends with the hidden layers
-    of g and the eraser (`lntl.erasure.Eraser`), the identity until this phase; g is only the last layer. The eraser is
-    fitted on z. Then g is fitted on the erased and standardised z by logistic regression with an L2 penalty,
-    C * sum of w CE + |W|^2 / 2. h does not change.
+    With model.eraser: leace the networks are split in front of the last linear layer of g. f then ends with the hidden
+    layers of g and the eraser (`lntl.erasure.Eraser`), which is the identity until this phase; g is only the last
+    layer. The eraser is fitted on z. Then g is fitted on the erased and standardised z by logistic regression with an
+    L2 penalty, C * sum of w CE + |W|^2 / 2. h does not change.
 
     Rows have the weight w = p(y) p(b) / p(y, b), where b is the combination of all biases. Label and bias are then
     independent if every class occurs with every bias value; otherwise part of the label would be erased, too.
@@ -75,7 +75,7 @@ class LEACE(Method):
         erasers = [module for module in self.f.modules() if isinstance(module, Eraser)]
         if not erasers:
             raise UserError("leace: f has no eraser at its end; set model.eraser: leace")
-        self._eraser = (erasers[-1],)  # in a tuple: it belongs to f
+        self._eraser = (erasers[-1],)  # in a tuple, so that it is not a child module: it belongs to f
         self.register_buffer("task", torch.zeros(()))
         self.register_buffer("directions", torch.zeros(()))
 
@@ -88,22 +88,21 @@ class LEACE(Method):
     @classmethod
     def check_groups(cls, config: Settings, group: Tensor, all_groups: Tensor, spec: DataSpec) -> None:
         """Raise UserError if the bias is constant, or determines the class of every row."""
-        where = "train" if cls.prepared_on(config) == "train" else "the half of val that leace is fitted on"
+        split = "train" if cls.prepared_on(config) == "train" else "the half of val that leace is fitted on"
         known = group[group != IGNORE].unique()
         joint = known % spec.num_bias_values
         names = [bias.name for bias in spec.biases] or ["the bias"]
         values = [bias.values for bias in spec.biases] or [spec.bias_value_names]
-        for name, column, of_bias in zip(names, _columns(joint, spec).T.tolist(), values, strict=True):
+        for name, column, value_names in zip(names, _bias_columns(joint, spec).T.tolist(), values, strict=True):
             if len(set(column)) < 2:
                 raise UserError(
-                    f"leace: {name} is {of_bias[column[0]] if column else 'unknown'} on every row of {where}, so there "
-                    "is nothing to erase; leave it out of data.bias"
+                    f"leace: {name} is {value_names[column[0]] if column else 'unknown'} on every row of {split}, so "
+                    "there is nothing to erase; leave it out of data.bias"
                 )
         if len(joint.unique()) == len(joint):
             raise UserError(
-                f"leace: the bias determines the class of every row of {where}, so the class would be erased "
-                "with it; "
-                "set rows to the other split, or add counterexamples"
+                f"leace: the bias determines the class of every row of {split}, so the class would be erased "
+                "with it; set rows to the other split, or add counterexamples"
             )
 
     def prepare(self, batches: TrainingBatches, seed: int) -> None:
@@ -112,29 +111,29 @@ class LEACE(Method):
         eraser.reset()
         inputs = layer_inputs(self.networks, batches(), spec)
         weight = independence_weights(inputs.group, spec.num_bias_values)
-        bias = _columns(inputs.group % spec.num_bias_values, spec)
+        bias = _bias_columns(inputs.group % spec.num_bias_values, spec)
         fit = LeaceFit(inputs.z.shape[1], spec.num_values_per_bias or spec.num_bias_values)
         for rows in torch.arange(len(bias)).split(_CHUNK):
             fit.update(inputs.z[rows], bias[rows], weight[rows])
-        fitted = fit.eraser()
-        eraser.copy_(fitted)
-        erased = replace(inputs, z=fitted(inputs.z))
+        new_eraser = fit.eraser()
+        eraser.copy_(new_eraser)
+        erased_inputs = replace(inputs, z=new_eraser(inputs.z))
         intercept = inputs.layer.bias is not None
-        spread = standardisation(inputs.z, weight, intercept)[1]
-        mean, std = standardisation(erased.z, weight, intercept)
-        # A feature that contained only the bias is now rounding errors, which must not be scaled up.
-        std = torch.where(std > 1e-6 * spread, std, spread)
-        z = (erased.z - mean) / std
+        std_before = standardisation(inputs.z, weight, intercept)[1]
+        mean, std = standardisation(erased_inputs.z, weight, intercept)
+        # A feature that contained only the bias now contains rounding errors, which must not be scaled up.
+        std = torch.where(std > 1e-6 * std_before, std, std_before)
+        z = (erased_inputs.z - mean) / std
         layer = fit_logistic(z, inputs.y, weight, c=self.config.c, intercept=intercept, seed=seed)
         write_layer(inputs.layer, *layer, mean, std)
-        self.task.copy_(weighted_loss(erased, weight))
-        self.directions.copy_(fitted.inward.any(dim=1).sum())
+        self.task.copy_(weighted_loss(erased_inputs, weight))
+        self.directions.copy_(new_eraser.inward.any(dim=1).sum())
 
     def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
         """Log the weighted cross-entropy in nats on the rows of the fit, and the number of erased directions."""
         yield report(task=self.task, directions=self.directions)
 
 
-def _columns(joint: Tensor, spec: DataSpec) -> Tensor:
-    """Return the value of each bias, (n, B) int64, of joint values (n,)."""
+def _bias_columns(joint: Tensor, spec: DataSpec) -> Tensor:
+    """Return the value of each bias, (n, B) int64, for joint values (n,)."""
     return torch.stack([bias.labels(joint) for bias in spec.biases] or [joint], dim=1)

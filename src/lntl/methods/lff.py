@@ -1,4 +1,4 @@
-"""Learning from Failure: a biased network shows which examples the main one should learn (Nam et al., NeurIPS 2020)."""
+"""Learning from Failure: a biased network shows what the main network should learn (Nam et al., NeurIPS 2020)."""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
@@ -9,25 +9,25 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from lntl.methods.base import Method, Objective, minimise
-from lntl.methods.weights import inner, restart
+from lntl.methods.weights import restart, unwrap
 from lntl.plugins import Settings
 from lntl.types import Batch, DataSpec, Networks
 
 __all__ = ["LfF"]
 
-_SMALL = 1e-8  # keeps a weight finite where both losses are 0; source: the authors' code
+_EPSILON = 1e-8  # keeps a weight finite if both losses are 0; source: the authors' code
 
 
 class LfF(Method):
-    """Nam et al., NeurIPS 2020: min_{f,g} E[W(x) CE(g(f(x)), y)] and, at once, min_b E[GCE(b(x), y)]; no bias label.
+    """Nam et al., NeurIPS 2020: min_{f,g} E[W(x) CE(g(f(x)), y)] and min_b E[GCE(b(x), y)], in one step; no bias label.
 
     b is a network of the architecture of g(f(x)) with its own weights. GCE(p, y) = (1 - p_y^q) / q (Zhang and Sabuncu,
     2018) weights the gradient of the cross-entropy by p_y^q, so that b learns mostly from easy examples. The relative
     difficulty W = L_b / (L_b + L) in [0, 1], without gradient, is computed from the cross-entropies in nats of both
-    networks. As in the authors' code, each is first averaged over the visits of the example (starting with the first
-    loss) and divided by the largest average of its class. b is trained with the settings of optimizer_fg. As in the
-    authors' code, b starts from the given weights (model.weights, model.pretrained), if any, with its own last layer;
-    otherwise from random weights.
+    networks. As in the authors' code, each cross-entropy is first replaced by a moving average over the visits of the
+    example, which starts with the first loss, and then divided by the largest average of its class. b is trained with
+    the settings of optimizer_fg. As in the authors' code, b starts from the given weights (model.weights,
+    model.pretrained) with a new last layer, or from random weights if none are given.
     """
 
     trains = ("f", "g")
@@ -36,7 +36,10 @@ class LfF(Method):
         """Settings of a phase with `method: lff`."""
 
         q: float = Field(
-            0.7, gt=0, le=1, description="Exponent of the generalised cross-entropy, 0.7 in the paper; 1 is 1 - p_y."
+            0.7,
+            gt=0,
+            le=1,
+            description="Exponent of the generalised cross-entropy, 0.7 in the paper; 1 is 1 - p_y.",
         )
         decay: float = Field(
             0.7,
@@ -51,7 +54,7 @@ class LfF(Method):
 
     def __init__(self, networks: Networks, config: Settings, spec: DataSpec) -> None:
         super().__init__(networks, config, spec)
-        self.biased = nn.Sequential(*(copy.deepcopy(inner(net)) for net in (self.f, self.g)))
+        self.biased = nn.Sequential(*(copy.deepcopy(unwrap(net)) for net in (self.f, self.g)))
         self.register_buffer(
             "average", torch.full((2, spec.num_rows), -1.0)
         )  # for b and for g(f(x)); -1: not visited yet
@@ -63,24 +66,24 @@ class LfF(Method):
 
     def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
         """Yield both losses over f, g and b; the gradient of each reaches only its own network."""
-        main = cross_entropy(self.g(self.f(batch.x)), batch.y, reduction="none")
-        biased = cross_entropy(self.biased(batch.x), batch.y, reduction="none")
-        weight = self._difficulty(batch, torch.stack([biased, main]).detach().type_as(self.average))
-        task, gce = (weight * main).mean(), generalised(biased, self.config.q).mean()
+        main_losses = cross_entropy(self.g(self.f(batch.x)), batch.y, reduction="none")
+        biased_losses = cross_entropy(self.biased(batch.x), batch.y, reduction="none")
+        weight = self._difficulty(batch, torch.stack([biased_losses, main_losses]).detach().type_as(self.average))
+        task, gce = (weight * main_losses).mean(), generalised_cross_entropy(biased_losses, self.config.q).mean()
         yield minimise(task + gce, over=(self.f, self.g, self.biased), task=task, biased=gce, difficulty=weight.mean())
 
     def _difficulty(self, batch: Batch, losses: Tensor) -> Tensor:
-        """Return W (N,) after the visit of a batch with these losses (2, N)."""
-        old, decay = self.average[:, batch.row], self.config.decay
-        self.average[:, batch.row] = torch.where(old < 0, losses, decay * old + (1 - decay) * losses)
+        """Update the averages with the losses (2, N) of a batch; return W (N,)."""
+        previous, decay = self.average[:, batch.row], self.config.decay
+        self.average[:, batch.row] = torch.where(previous < 0, losses, decay * previous + (1 - decay) * losses)
         self.label[batch.row] = batch.y
-        largest = losses.new_full((2, self.spec.num_classes), _SMALL)
-        largest = largest.scatter_reduce(1, self.label.expand(2, -1), self.average, "amax")
-        biased, main = self.average[:, batch.row] / largest[:, batch.y]
-        weight: Tensor = biased / (biased + main + _SMALL)
+        class_maximum = losses.new_full((2, self.spec.num_classes), _EPSILON)
+        class_maximum = class_maximum.scatter_reduce(1, self.label.expand(2, -1), self.average, "amax")
+        biased, main = self.average[:, batch.row] / class_maximum[:, batch.y]
+        weight: Tensor = biased / (biased + main + _EPSILON)
         return weight
 
 
-def generalised(cross_entropies: Tensor, q: float) -> Tensor:
+def generalised_cross_entropy(cross_entropies: Tensor, q: float) -> Tensor:
     """Return GCE = (1 - p^q) / q of cross-entropies -log p in nats."""
     return -torch.expm1(-q * cross_entropies) / q

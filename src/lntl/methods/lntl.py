@@ -32,8 +32,8 @@ class LNTL(TaskMethod):
     q_h is the softmax of h's logits, and the expectation runs over b ~ q_h, so that it is the negative entropy of h's
     prediction. L_c and L_B are cross-entropies in nats; L_B is summed over the bias channels, each averaged over its
     labelled positions.
-    With task: bias_product (our addition) L_c is the bias product. f can then remove the bias without losing the label,
-    which predicts the bias in training.
+    With task: bias_product (our addition) L_c is the loss of the bias product. In training the label predicts the bias;
+    with this loss f can remove the bias without losing the label.
     """
 
     trains = ("f", "g", "h")
@@ -46,7 +46,9 @@ class LNTL(TaskMethod):
             0.01, description="Weight of the information term; 0.01 in the authors' code, 0 is adversarial only."
         )
         mu: Weight = Field(
-            0.1, description="Scale of the reversed gradient, 0.1 in the authors' code; training.adversarial_lambda."
+            0.1,
+            description="Scale of the reversed gradient, 0.1 in the authors' code; training.adversarial_lambda sets "
+            "it, too.",
         )
         mu_ramp: Literal["constant", "linear", "dann"] = Field(
             "constant", description="How mu grows over the phase; dann: 2 / (1 + exp(-10 p)) - 1 (Ganin et al., 2016)."
@@ -57,27 +59,27 @@ class LNTL(TaskMethod):
             "whose information term includes the background.",
         )
         h_steps: int = Field(
-            1, ge=1, le=10_000, description="Updates of h per batch, so that it keeps up with f; updates `joint` only."
+            1, ge=1, le=10_000, description="Updates of h per batch, so that h keeps up with f; for updates `joint`."
         )
         h_smoothing: HSmoothing = 0.0
         max_gradient_ratio: float | None = Field(
             None,
             gt=0,
             le=1e12,
-            description="Largest norm of the adversary's gradient at z in units of the norm of the task's gradient, so "
-            "that it decreases as the task is learned; updates `joint` only; null for no limit.",
+            description="Largest norm of the adversary's gradient at z, divided by the norm of the task's gradient. "
+            "The limit decreases as the task is learned. For updates `joint`; null for no limit.",
         )
         updates: Literal["joint", "alternating"] = Field(
             "joint",
             description="joint: eq. 9 in one step; alternating: the authors' two sub-steps per batch, each with its "
-            "own forward and optimiser step.",
+            "own forward pass and optimiser step.",
         )
 
     config: Config
 
     @classmethod
     def in_parts(cls, config: Settings) -> bool:
-        """Return whether there is no limit on the ratio of gradients, whose norms are over the batch."""
+        """Return False if the ratio of gradients is limited, because their norms depend on the whole batch."""
         assert isinstance(config, LNTL.Config)
         return config.max_gradient_ratio is None
 
@@ -92,7 +94,7 @@ class LNTL(TaskMethod):
         return self._joint(batch, self.mu(progress)) if joint else self._alternating(batch, self.mu(progress))
 
     def _adversary(self, batch: Batch) -> nn.Module:
-        """Return the network that predicts the bias, called as adversary(z, where): h, or that of a subclass."""
+        """Return the network that predicts the bias, called as adversary(z, where): h, or another in a subclass."""
         return self.h
 
     def _where(self, batch: Batch) -> Tensor | None:
@@ -100,20 +102,20 @@ class LNTL(TaskMethod):
 
     def _joint(self, batch: Batch, mu: float) -> Iterator[Objective]:
         z = self.f(batch.x)
-        for_g, for_h, ratio = limit_gradient_ratio(z, self.config.max_gradient_ratio)
-        task = self.task_loss(self.g(for_g), batch)
-        where, adversary, own = self._where(batch), self._adversary(batch), tuple(self.own_networks.values())
+        z_for_g, z_for_h, ratio = limit_gradient_ratio(z, self.config.max_gradient_ratio)
+        task = self.task_loss(self.g(z_for_g), batch)
+        where, adversary, own_networks = self._where(batch), self._adversary(batch), tuple(self.own_networks.values())
         labels, smoothing, count = batch.bias_at(where), self.config.h_smoothing, batch.known_count
         for _ in range(self.config.h_steps - 1):
             bias = bias_cross_entropy(adversary(z.detach(), where), labels, smoothing, count)
-            yield minimise(bias, over=(self.h, *own))
-        reversed_logits, frozen_logits = adversarial(adversary, for_h, mu, where)  # one forward of h
+            yield minimise(bias, over=(self.h, *own_networks))
+        reversed_logits, frozen_logits = adversarial(adversary, z_for_h, mu, where)  # one forward pass of h
         bias = bias_cross_entropy(reversed_logits, labels, smoothing, count)
         mi = -entropy(frozen_logits, batch.position_count(where))
         loss = task + self.config.lam * mi + bias
-        health = {"h_accuracy": bias_accuracy(reversed_logits, labels, count), "gradient_ratio": ratio}
-        terms = {"task": task, "mi": mi, "bias": bias, "mu": torch.tensor(mu)} | health
-        yield minimise(loss, over=(self.f, self.g, self.h, *own), **terms)
+        diagnostics = {"h_accuracy": bias_accuracy(reversed_logits, labels, count), "gradient_ratio": ratio}
+        terms = {"task": task, "mi": mi, "bias": bias, "mu": torch.tensor(mu)} | diagnostics
+        yield minimise(loss, over=(self.f, self.g, self.h, *own_networks), **terms)
 
     def _alternating(self, batch: Batch, mu: float) -> Iterator[Objective]:
         z = self.f(batch.x)

@@ -17,12 +17,12 @@ from lntl.types import Batch, DataSpec, Networks
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-FOLDS = 4
-SMALLEST = 1e-6  # lower bound of a probability, so that its logarithm is finite
+FOLDS = 4  # folds of the cross-fitting
+MIN_PROBABILITY = 1e-6  # lower bound of a probability, so that its logarithm is finite
 
 
 class BiasPosterior(nn.Module):
-    """log p(y | bias) in nats of every training row, cross-fitted: by a model that was fitted without the row."""
+    """log p(y | bias) in nats of every training row, from a model that was fitted without this row (cross-fitting)."""
 
     log_p: Tensor
 
@@ -34,29 +34,29 @@ class BiasPosterior(nn.Module):
         """Fit a small network (64 hidden units) from the bias features to y on all folds but one, FOLDS times."""
         parts = [(batch.bias_features.cpu(), batch.y.cpu(), batch.row.cpu()) for batch in batches]
         features, y, row = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
-        p = np.full((len(y), self.log_p.shape[1]), SMALLEST)
-        for number, (seen, unseen) in enumerate(_folds(len(y), seed)):
-            if len(classes := np.unique(y[seen])) == 1:  # all rows of a rare class may be in the held-out fold
-                p[unseen, classes[0]] = 1
+        p = np.full((len(y), self.log_p.shape[1]), MIN_PROBABILITY)
+        for number, (train, held_out) in enumerate(_split_folds(len(y), seed)):
+            if len(classes := np.unique(y[train])) == 1:  # all rows of a rare class may be in the held-out fold
+                p[held_out, classes[0]] = 1
                 continue
-            model = _fitted(features[seen], y[seen], seed + number)
-            p[np.ix_(unseen, model[-1].classes_)] = model.predict_proba(features[unseen])
-        log_p = torch.as_tensor(np.log(p.clip(SMALLEST)), dtype=self.log_p.dtype, device=self.log_p.device)
+            model = _fit_model(features[train], y[train], seed + number)
+            p[np.ix_(held_out, model[-1].classes_)] = model.predict_proba(features[held_out])
+        log_p = torch.as_tensor(np.log(p.clip(MIN_PROBABILITY)), dtype=self.log_p.dtype, device=self.log_p.device)
         self.log_p[torch.as_tensor(row, device=self.log_p.device)] = log_p
 
     def smooth(self, share: float) -> None:
-        """Mix the uniform distribution over the K classes in: p <- (1 - share) p + share / K."""
+        """Add a share of the uniform distribution over the K classes: p <- (1 - share) p + share / K."""
         p = self.log_p.exp()
         self.log_p.copy_(((1 - share) * p + share / p.shape[1]).log())
 
 
-def _folds(n: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _split_folds(n: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     from sklearn.model_selection import KFold  # imported here because it is slow to import
 
     yield from KFold(min(FOLDS, n), shuffle=True, random_state=seed % 2**32).split(range(n))
 
 
-def _fitted(features: np.ndarray, y: np.ndarray, seed: int) -> "Pipeline":
+def _fit_model(features: np.ndarray, y: np.ndarray, seed: int) -> "Pipeline":
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
     from sklearn.pipeline import make_pipeline
@@ -82,7 +82,7 @@ def balancing_weights(posterior: BiasPosterior, batches: Iterable[Batch], max_we
 
 
 def effective_share(weights: Tensor) -> Tensor:
-    """Return (sum w)^2 / (n sum w^2) over the n weights not 0, in (0, 1]: Kish's effective sample size over n."""
+    """Return (sum w)^2 / (n sum w^2) over the n nonzero weights, in (0, 1]: Kish's effective sample size over n."""
     return weights.sum().square() / (weights.square().sum() * weights.count_nonzero())
 
 
@@ -102,16 +102,16 @@ class TaskSettings(Settings):
 
     task: Task = Field(
         "cross_entropy",
-        description="L_c; bias_product: cross-entropy on g's logits + log p(y | bias), so that g learns only what the "
-        "bias does not already predict (see the method bias_product); resample: cross-entropy on rows drawn as if bias "
-        "and label were independent, on which h is trained, too (see the method resample).",
+        description="The task loss L_c. bias_product: cross-entropy on g's logits + log p(y | bias), so that g learns "
+        "only what the bias does not already predict (see the method bias_product). resample: cross-entropy on rows "
+        "that are drawn as if bias and label were independent (see the method resample); h is trained on them, too.",
     )
     smoothing: Smoothing = 0.01
     max_weight: MaxWeight = 100.0
 
 
 class TaskLoss(nn.Module):
-    """Task loss L_c of logits (N, num_classes) on y, in nats, and the weights with which its rows are drawn."""
+    """Task loss L_c of logits (N, num_classes) and y, in nats, and the weights with which rows are drawn for it."""
 
     weights: Tensor | None
 

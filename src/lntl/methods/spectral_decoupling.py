@@ -35,7 +35,7 @@ class SpectralDecoupling(Method):
             0.1,
             ge=0,
             le=1e9,
-            description="Weight of the penalty, nats per squared logit. The authors' code has 2e-5 on coloured digits "
+            description="Weight of the penalty, nats per squared logit. The authors' code uses 2e-5 on coloured digits "
             "and 0.1 on CelebA, without the factor 1/2.",
         )
 

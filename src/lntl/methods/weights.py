@@ -7,10 +7,10 @@ from lntl.errors import UserError
 from lntl.types import Networks
 
 
-def inner(network: nn.Module) -> nn.Module:
-    """Return the network inside Fabric's wrapper, because the wrapper cannot be copied."""
-    wrapped = getattr(network, "module", None)
-    return wrapped if isinstance(wrapped, nn.Module) else network
+def unwrap(network: nn.Module) -> nn.Module:
+    """Return the network inside the wrapper of Fabric; unlike the wrapper, it can be copied."""
+    module = getattr(network, "module", None)
+    return module if isinstance(module, nn.Module) else network
 
 
 def restart(networks: Networks, f: nn.Module, g: nn.Module, seed: int) -> None:
@@ -21,7 +21,7 @@ def restart(networks: Networks, f: nn.Module, g: nn.Module, seed: int) -> None:
     weights do not change.
 
     Args:
-        networks: The networks; their `rebuild` builds the model again.
+        networks: The networks; `networks.rebuild` builds the model again.
         f: The feature extractor, or a copy of it.
         g: The task head, or a copy of it.
         seed: Seed of the weights.
@@ -35,9 +35,9 @@ def restart(networks: Networks, f: nn.Module, g: nn.Module, seed: int) -> None:
     ]
     torch.manual_seed(seed)
     if networks.rebuild is not None and (without_reset or networks.has_given_weights):
-        fresh = networks.rebuild()
-        _copy(fresh.f, f)
-        _copy(fresh.g, g)
+        new_networks = networks.rebuild()
+        _copy(new_networks.f, f)
+        _copy(new_networks.g, g)
     elif without_reset:
         raise UserError(
             f"model: {type(without_reset[0]).__name__} has weights but cannot initialise them again, "
@@ -50,7 +50,7 @@ def restart(networks: Networks, f: nn.Module, g: nn.Module, seed: int) -> None:
 
 
 def _is_trainable(part: nn.Module) -> bool:
-    """Return whether a module is not frozen: it has no weights of its own, or one that requires a gradient."""
+    """Return whether a module is not frozen: it has no weights of its own, or one of them requires a gradient."""
     weights = list(part.parameters(recurse=False))
     return not weights or any(weight.requires_grad for weight in weights)
 
@@ -61,7 +61,7 @@ def _copy(source: nn.Module, target: nn.Module) -> None:
     state = source.state_dict()
     for name, part in target.named_modules():
         if _is_trainable(part):
-            own = {**dict(part.named_parameters(recurse=False)), **dict(part.named_buffers(recurse=False))}
-            for key, value in own.items():
-                if (full := f"{name}.{key}" if name else key) in state:
-                    value.copy_(state[full])
+            tensors = {**dict(part.named_parameters(recurse=False)), **dict(part.named_buffers(recurse=False))}
+            for key, value in tensors.items():
+                if (full_key := f"{name}.{key}" if name else key) in state:
+                    value.copy_(state[full_key])

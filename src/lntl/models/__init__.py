@@ -27,10 +27,10 @@ def image_shape(spec: DataSpec, model: str) -> tuple[int, int, int]:
 
 
 def append_eraser(networks: Networks, spec: DataSpec) -> None:
-    """Split networks in front of g's last linear layer, and end f with an eraser, which is the identity at first.
+    """Split networks in front of the last linear layer of g; f then ends with an eraser, at first the identity.
 
-    f becomes a sequence of `features` (the old f), `hidden` (g's layers before the last, if any) and `eraser`. g
-    becomes its last layer. h is replaced by a new head for the new z if g had hidden layers.
+    f becomes a sequence of `features` (the old f), `hidden` (the layers of g before the last, if any) and `eraser`. g
+    becomes its last layer. If g had hidden layers, h is replaced by a new head for the new z.
 
     Raises UserError if g does not end with a linear layer that gives the logits.
     """
@@ -47,4 +47,5 @@ def append_eraser(networks: Networks, spec: DataSpec) -> None:
     num_values = sum(spec.num_values_per_bias or (spec.num_bias_values,))
     parts["eraser"] = Eraser(layer.in_features, min(layer.in_features, num_values))
     networks.f = nn.Sequential(parts)
-    networks.lr_factors = {f"features.{name}".removesuffix("."): f for name, f in networks.lr_factors.items()}
+    factors = networks.lr_factors.items()
+    networks.lr_factors = {f"features.{name}".removesuffix("."): factor for name, factor in factors}

@@ -1,4 +1,4 @@
-"""A library's classifier, split at a layer into f and g, with a new last layer for the data's classes."""
+"""A classifier from a library, split at a layer into f and g, with a new last layer for the classes of the data."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from lntl.models.splitting import MAX_DEPTH, SplitError, split_with_shape
 from lntl.plugins import did_you_mean
 from lntl.types import DataSpec, Networks
 
-_AUXILIARY = ("aux", "AuxLogits")  # auxiliary classifiers for training from scratch, which no network here has
+_AUXILIARY_PREFIXES = ("aux", "AuxLogits")  # weights of auxiliary classifiers, which are removed from networks here
 
 
 class BackboneSettings(TaskHeadSettings):
@@ -32,7 +32,7 @@ class BackboneSettings(TaskHeadSettings):
     )
     frozen: list[str] = Field([], description="Layers of f that are not trained, BatchNorm included; `f` for all.")
     lr_factors: dict[str, Annotated[float, Field(gt=0, le=1e6)]] = Field(
-        {}, description="Learning rate of layers of f in units of optimizer_fg.lr, e.g. {f: 0.1}; `f` for all of f."
+        {}, description="Learning rates of layers of f, as multiples of optimizer_fg.lr, e.g. {f: 0.1}; `f` for all."
     )
 
     @model_validator(mode="after")
@@ -48,7 +48,7 @@ class Backbone(Networks):
     z is a map (N, C, H, W), tokens (N, C, T) or a vector (N, C), channels first.
     """
 
-    plugin: str  # its name in the YAML
+    plugin: str  # name of the model in the YAML
 
     def __init__(self, spec: DataSpec, config: BackboneSettings) -> None:
         super().__init__()
@@ -84,19 +84,19 @@ class Backbone(Networks):
 
     def _cannot_split(self, network: nn.Module, split: str, reason: SplitError) -> UserError:
         names = [name for name, _ in network.named_modules() if name and name.count(".") < MAX_DEPTH]
-        near = did_you_mean(split, names) if split not in names and len(names) > 0 else ""
-        near = near if near.startswith("; did") else ""
+        suggestion = did_you_mean(split, names) if split not in names and len(names) > 0 else ""
+        suggestion = suggestion if suggestion.startswith("; did") else ""
         return UserError(
-            f"model.split: {self.full_name} cannot be split at {split!r}: {reason}{near}; "
+            f"model.split: {self.full_name} cannot be split at {split!r}: {reason}{suggestion}; "
             f"`lntl models {self.full_name}` lists the layers"
         )
 
     def _layers(self, names: list[str] | Mapping[str, float], key: str) -> list[str]:
         """Return names of layers of f, '' for `f` itself; raises UserError for a name that f does not have."""
-        known = [name for name, _ in self.f.named_modules() if name]
+        layers = [name for name, _ in self.f.named_modules() if name]
         for name in names:
-            if name not in (*known, "f"):
-                raise UserError(f"model.{key}: f has no layer {name!r}{did_you_mean(name, ['f', *known])}")
+            if name not in (*layers, "f"):
+                raise UserError(f"model.{key}: f has no layer {name!r}{did_you_mean(name, ['f', *layers])}")
         return ["" if name == "f" else name for name in names]
 
     def load_whole(self, state: Mapping[str, Tensor]) -> None:
@@ -105,20 +105,23 @@ class Backbone(Networks):
         Raises UserError for weights of another architecture.
         """
         body = self.g.body if isinstance(self.g, HeadPerBias) else self.g
-        own: dict[str, Tensor] = {**self.f.state_dict(), **body.state_dict()}
-        state = {key: value for key, value in state.items() if not key.startswith(_AUXILIARY)}
-        fits = {key for key, value in own.items() if key in state and state[key].shape == value.shape}
-        free = {key for key in own if key.rpartition(".")[0] in self.new_layers or key.endswith("num_batches_tracked")}
-        wrong = sorted((own.keys() - fits - free) | (state.keys() - own.keys()))
-        if wrong:
-            first = wrong[0]
-            has, wants = (f"{tuple(s[first].shape)}" if first in s else "nothing" for s in (state, own))
+        tensors: dict[str, Tensor] = {**self.f.state_dict(), **body.state_dict()}
+        state = {key: value for key, value in state.items() if not key.startswith(_AUXILIARY_PREFIXES)}
+        loadable = {key for key, value in tensors.items() if key in state and state[key].shape == value.shape}
+        optional = {
+            key for key in tensors if key.rpartition(".")[0] in self.new_layers or key.endswith("num_batches_tracked")
+        }
+        mismatches = sorted((tensors.keys() - loadable - optional) | (state.keys() - tensors.keys()))
+        if mismatches:
+            first = mismatches[0]
+            file_shape, shape = (str(tuple(s[first].shape)) if first in s else "nothing" for s in (state, tensors))
             raise UserError(
-                f"{len(wrong)} entries do not fit {self.full_name}; {first}: the file has {has}, the model {wants}"
+                f"{len(mismatches)} entries do not fit {self.full_name}; {first}: the file has {file_shape}, the model "
+                f"{shape}"
             )
         with torch.no_grad():
-            for key in fits:
-                own[key].copy_(state[key])
+            for key in loadable:
+                tensors[key].copy_(state[key])
 
 
 def _last_layers(network: nn.Module, outputs: int) -> set[str]:
@@ -137,15 +140,16 @@ def replace(network: nn.Module, name: str, layer: nn.Module) -> None:
 
 
 def replace_stem(network: nn.Module, name: str) -> str:
-    """Replace a ResNet's 7 x 7 convolution of stride 2 by a 3 x 3 one, and remove the pooling; return the layer's name.
+    """Replace the 7 x 7 convolution of a ResNet by a 3 x 3 convolution of stride 1, and remove the pooling.
 
-    Source: He et al., CVPR 2016, section 4.2, the networks for CIFAR-10. Raises UserError for other networks.
+    Returns the name of the new layer. Source: He et al., CVPR 2016, section 4.2, the networks for CIFAR-10. Raises
+    UserError for other networks.
     """
-    first = getattr(network, "conv1", None)
-    if not isinstance(first, nn.Conv2d) or not isinstance(getattr(network, "maxpool", None), nn.Module):
+    conv = getattr(network, "conv1", None)
+    if not isinstance(conv, nn.Conv2d) or not isinstance(getattr(network, "maxpool", None), nn.Module):
         raise UserError(
             f"model.small_images: {name} is not built like a ResNet; use a ResNet, or leave small_images out"
         )
-    replace(network, "conv1", nn.Conv2d(first.in_channels, first.out_channels, 3, padding=1, bias=False))
+    replace(network, "conv1", nn.Conv2d(conv.in_channels, conv.out_channels, 3, padding=1, bias=False))
     replace(network, "maxpool", nn.Identity())
     return "conv1"

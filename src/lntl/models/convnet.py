@@ -23,18 +23,18 @@ class ConvNet(Networks):
         bias_head: Literal["map", "pooled"] = Field(
             "map",
             description="map: h predicts at each position from its neighbourhood, as in the paper; pooled: h predicts "
-            "once per image from the whole map, for a bias that is the same all over an image. Data with one bias "
+            "once per image from the whole map, for a bias that is the same everywhere in an image. Data with one bias "
             "label per image always use pooled.",
         )
         split: Literal["map", "last"] = Field(
             "map",
-            description="End of f: map, after two convolutions, as in the paper; or last, in front of g's last layer, "
-            "as in the papers of other methods; h is then `pooled`.",
+            description="End of f. map: after two convolutions, as in the paper. last: in front of the last layer of "
+            "g, as in the papers of other methods; h is then `pooled`.",
         )
         batch_norm: bool = Field(
             False,
-            description="BatchNorm after each convolution, which the paper's network does not have: it learns faster, "
-            "above all from augmented images.",
+            description="BatchNorm after each convolution. The network of the paper does not have it; training is "
+            "faster with it, especially on augmented images.",
         )
 
     def __init__(self, spec: DataSpec, config: "ConvNet.Config") -> None:
@@ -61,7 +61,7 @@ class ConvNet(Networks):
 
 
 def norm_relu(channels: int, batch_norm: bool) -> list[nn.Module]:
-    """Return the layers after a convolution: ReLU, with BatchNorm before it if asked for."""
+    """Return the layers after a convolution: ReLU, and BatchNorm before ReLU if `batch_norm` is True."""
     return [nn.BatchNorm2d(channels), nn.ReLU()] if batch_norm else [nn.ReLU()]
 
 
@@ -73,10 +73,9 @@ class Features(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
         self.first = nn.Conv2d(channels, 32, 5, padding=2)
         self.rest = nn.Sequential(
+            # Without BatchNorm, the output is that of the authors' order (ReLU before pooling), on a smaller map.
             nn.MaxPool2d(3, stride=2, padding=1),
-            *norm_relu(
-                32, batch_norm
-            ),  # equal to the authors' order, ReLU before pooling; here the map is 4 times smaller
+            *norm_relu(32, batch_norm),
             nn.Conv2d(32, 32, 3, padding=1),
             *norm_relu(32, batch_norm),
         )
@@ -84,13 +83,14 @@ class Features(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return z = rest(first(norm(x))).
 
-        The norm's scale and shift are folded into the weights of the convolution; the shift becomes the weights of a
-        fourth channel of ones. The function is the same, without a gradient of the size of the images.
+        The scale and the shift of the norm are folded into the weights of the convolution; the shift becomes the
+        weights of an additional channel of ones. The output is the same, but no gradient of the size of the images is
+        computed.
         """
         norm, first = self.norm, self.first
         x = batch_norm(x, norm.running_mean, norm.running_var, training=norm.training, eps=norm.eps)
-        scaled = first.weight * norm.weight[:, None, None]
-        shifted = (first.weight * norm.bias[:, None, None]).sum(dim=1, keepdim=True)
+        scale_weight = first.weight * norm.weight[:, None, None]
+        shift_weight = (first.weight * norm.bias[:, None, None]).sum(dim=1, keepdim=True)
         x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1).contiguous(memory_format=torch.channels_last)
-        z: Tensor = self.rest(conv2d(x, torch.cat([scaled, shifted], dim=1), first.bias, padding=2))
+        z: Tensor = self.rest(conv2d(x, torch.cat([scale_weight, shift_weight], dim=1), first.bias, padding=2))
         return z

@@ -1,6 +1,6 @@
 """Bias heads and task heads.
 
-A bias head is called as h(z), or as h(z, where) for its logits at only the labelled positions. A task head is called as
+A bias head is called as h(z), or as h(z, where) for the logits at the labelled positions only. A task head is called as
 g(z). A task head with a head for each bias value is also called as g(z, value), for the logits of that head.
 """
 
@@ -16,19 +16,20 @@ from lntl.plugins import Settings
 from lntl.types import DataSpec
 
 
-def at_positions(logits: Tensor, where: Tensor) -> Tensor:
+def select_positions(logits: Tensor, where: Tensor) -> Tensor:
     """Return logits (N, bins, biases, H, W) at the M positions `where` (N, H, W) as (M, bins, biases)."""
     return logits.permute(0, 3, 4, 1, 2)[where]
 
 
 class MapHead(nn.Module):
-    """h for a map of biases: z (N, C, H, W) -> logits (N, bins, biases, H, W), or (M, bins, biases) at M positions.
+    """h for bias maps: z (N, C, H, W) -> logits (N, bins, biases, H, W), or (M, bins, biases) at M positions.
 
     One grouped network computes `biases` separate networks, each conv 3x3 C->C, BatchNorm, ReLU, conv 3x3 C->bins.
     Source: the authors' code.
 
-    With `where` only the neighbourhoods of these positions are computed, because most of a map of strokes is background
-    without labels. Deviation: in training the norm's statistics are then taken over only these neighbourhoods.
+    With `where`, only the neighbourhoods of these positions are computed, because most of a map of strokes is
+    background without labels. Deviation: in training, the statistics of the norm are then taken over these
+    neighbourhoods only.
     """
 
     def __init__(self, channels: int, bins: int, biases: int) -> None:
@@ -45,11 +46,11 @@ class MapHead(nn.Module):
         else:
             logits = self.last(F.relu(self.norm(self.first(z))))
         logits = logits.unflatten(1, (self.biases, -1)).transpose(1, 2)
-        return at_positions(logits, where) if where is not None and logits.dim() == 5 else logits
+        return select_positions(logits, where) if where is not None and logits.dim() == 5 else logits
 
     def _at(self, z: Tensor, where: Tensor) -> Tensor:
         """Return the outputs of `last` at `where`; each convolution is a matrix product over gathered neighbours."""
-        pixels_around, rows_around = _neighbours(where)
+        pixels_around, rows_around = _find_neighbours(where)
         pixels = F.pad(z.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).flatten(0, 2)
         rows = F.linear(F.embedding(pixels_around, pixels).flatten(1), _matrix(self.first), self.first.bias)
         rows = F.relu(self.norm(rows[:, :, None, None]))[:, :, 0, 0]
@@ -57,42 +58,43 @@ class MapHead(nn.Module):
         return F.linear(F.embedding(rows_around, rows).flatten(1), _matrix(self.last), self.last.bias)
 
 
-def _neighbours(where: Tensor) -> tuple[Tensor, Tensor]:
+def _find_neighbours(where: Tensor) -> tuple[Tensor, Tensor]:
     """Return two tables of neighbours for `where` (N, H, W).
 
     The first has the 9 pixels around each of the R positions within one step of `where`, as indices (R, 9) into the
     maps padded by one. The second has the 9 of these R positions around each of the M positions of `where`, as indices
     (M, 9); R stands for a position outside of the map.
     """
-    near = F.max_pool2d(where[:, None].float(), 3, stride=1, padding=1)[:, 0] > 0
-    rows = F.pad(near, (1, 1, 1, 1)).flatten().nonzero()[:, 0]
+    is_near = F.max_pool2d(where[:, None].float(), 3, stride=1, padding=1)[:, 0] > 0
+    rows = F.pad(is_near, (1, 1, 1, 1)).flatten().nonzero()[:, 0]
     positions = F.pad(where, (1, 1, 1, 1)).flatten().nonzero()[:, 0]
     width = where.shape[2] + 2
     steps = torch.arange(-1, 2, device=where.device)
     offsets = (steps[:, None] * width + steps).flatten()
-    number = torch.full((where.shape[0] * (where.shape[1] + 2) * width,), len(rows), device=where.device)
-    number[rows] = torch.arange(len(rows), device=where.device)
-    return rows[:, None] + offsets, number[positions[:, None] + offsets]
+    row_index = torch.full((where.shape[0] * (where.shape[1] + 2) * width,), len(rows), device=where.device)
+    row_index[rows] = torch.arange(len(rows), device=where.device)
+    return rows[:, None] + offsets, row_index[positions[:, None] + offsets]
 
 
 def _matrix(conv: nn.Conv2d) -> Tensor:
-    """Return a convolution's weights as a matrix (out_channels, 9 * in_channels), block-diagonal if it is grouped."""
-    kernels = conv.weight.unflatten(0, (conv.groups, -1)).permute(0, 1, 3, 4, 2)  # groups, out of one, 3, 3, in of one
+    """Return the weights of a convolution as a matrix (out_channels, 9 * in_channels), block-diagonal for groups."""
+    # (groups, outputs per group, 3, 3, inputs per group)
+    kernels = conv.weight.unflatten(0, (conv.groups, -1)).permute(0, 1, 3, 4, 2)
     blocks = torch.eye(conv.groups, device=kernels.device)[:, None, None, None, :, None]
     matrix: Tensor = (kernels[:, :, :, :, None, :] * blocks).flatten(2).flatten(0, 1)
     return matrix
 
 
 class PooledHead(nn.Module):
-    """h from all of z: one prediction per example, repeated at each position if the labels are a map.
+    """h on the whole of z: one prediction per example, repeated at each position if the labels are a map.
 
-    z (N, C), (N, C, T) or (N, C, H, W) -> logits (N, bins, *bias_shape); with `where` only the logits of the M labels:
+    z (N, C), (N, C, T) or (N, C, H, W) -> logits (N, bins, *bias_shape). With `where`, only the logits of the M labels:
     (M, bins) for bias_shape (), otherwise (M, bins, biases).
 
-    Maps: conv 3x3 stride 2 C->64, BatchNorm, ReLU, conv 3x3 64->64, BatchNorm, ReLU, mean and maximum over positions;
-    tokens: the same in one dimension; vectors: linear C->128, BatchNorm, ReLU. Then linear 128->64, BatchNorm, ReLU,
+    Maps: conv 3x3 stride 2 C->64, BatchNorm, ReLU, conv 3x3 64->64, BatchNorm, ReLU, mean and maximum over positions.
+    Tokens: the same in one dimension. Vectors: linear C->128, BatchNorm, ReLU. Then linear 128->64, BatchNorm, ReLU,
     linear to bins * biases. This is the architecture of the authors' g, so that h can use the same features as g.
-    It is meant for biases that are the same all over an image, which f can hide from a head with small neighbourhoods.
+    It is for biases that are the same everywhere in an image; f can hide these from a head with small neighbourhoods.
 
     Args:
         shape: Shape of z for one example.
@@ -101,15 +103,15 @@ class PooledHead(nn.Module):
         sizes: Number of values of each bias, if they differ; the logits of bins that a bias lacks are MASKED_LOGIT.
     """
 
-    beyond: Tensor  # (bins, biases) bool
+    missing_bins: Tensor  # (bins, biases) bool
 
     def __init__(
         self, shape: tuple[int, ...], bins: int, bias_shape: tuple[int, ...], sizes: tuple[int, ...] = ()
     ) -> None:
         super().__init__()
-        self.bias_shape, self.uneven = bias_shape, len(set(sizes)) > 1
-        beyond = torch.arange(bins)[:, None] >= torch.tensor(sizes or (bins,))
-        self.register_buffer("beyond", beyond, persistent=False)
+        self.bias_shape, self.has_missing_bins = bias_shape, len(set(sizes)) > 1
+        missing_bins = torch.arange(bins)[:, None] >= torch.tensor(sizes or (bins,))
+        self.register_buffer("missing_bins", missing_bins, persistent=False)
         biases = bias_shape[0] if bias_shape else 1
         self.body = _body(shape[0], len(shape) - 1)
         self.last = nn.Sequential(
@@ -126,18 +128,18 @@ class PooledHead(nn.Module):
         if x.dim() > 2:
             x = torch.cat([x.flatten(2).mean(dim=2), x.flatten(2).amax(dim=2)], dim=1)
         logits: Tensor = self.last(x)
-        if self.uneven:
-            logits = logits.masked_fill(self.beyond, MASKED_LOGIT)
+        if self.has_missing_bins:
+            logits = logits.masked_fill(self.missing_bins, MASKED_LOGIT)
         if not self.bias_shape:
             logits = logits[..., 0]
         if where is not None:
             return logits.repeat_interleave(where.reshape(len(where), -1).sum(dim=1), dim=0)
-        sizes = self.bias_shape[1:]
-        return logits[(..., *[None] * len(sizes))].expand(*logits.shape, *sizes)
+        map_shape = self.bias_shape[1:]
+        return logits[(..., *[None] * len(map_shape))].expand(*logits.shape, *map_shape)
 
 
 def _body(channels: int, dims: int) -> nn.Sequential:
-    """Return the layers from z to 64 channels at its positions, or to a vector of 128."""
+    """Return the layers from z to a map or tokens of 64 channels, or from a vector z to a vector of 128."""
     if dims == 0:
         return nn.Sequential(nn.Linear(channels, 128, bias=False), nn.BatchNorm1d(128), nn.ReLU())
     conv, norm = ((nn.Conv1d, nn.BatchNorm1d), (nn.Conv2d, nn.BatchNorm2d))[dims - 1]
@@ -170,7 +172,7 @@ class VectorHead(nn.Module):
     def forward(self, z: Tensor, where: Tensor | None = None) -> Tensor:
         """Return the logits, bins in dimension 1."""
         logits: Tensor = self.body(z)
-        return logits if where is None else at_positions(logits, where)
+        return logits if where is None else select_positions(logits, where)
 
 
 class TaskHeadSettings(Settings):
@@ -189,7 +191,7 @@ class TaskHeadSettings(Settings):
 
 
 def task_head(body: nn.Sequential, features: int, spec: DataSpec, config: TaskHeadSettings) -> nn.Module:
-    """Return g: the body (z to (N, features)) and a last linear layer, to the logits of each class."""
+    """Return g: the body (z to (N, features)) and a last linear layer that gives the logits of each class."""
     if config.heads == "single":
         return body.append(nn.Linear(features, spec.num_classes))
     body.append(nn.Linear(features, spec.num_bias_values * spec.num_classes))
@@ -200,8 +202,8 @@ class HeadPerBias(nn.Module):
     """g with a head for each bias value: z -> logits of all heads (N, classes), or of one head per image (N, classes).
 
     With logits s_d of head d, the logits of all heads are the sum over d of s_d, or the logarithm of the sum over d of
-    softmax(s_d), whose softmax is the mean of the heads' probabilities. Source: Wang et al., "Towards Fairness in
-    Visual Recognition", CVPR 2020, who recommend the first, and the authors' code, which has both.
+    softmax(s_d). The softmax of the latter is the mean of the heads' probabilities. Source: Wang et al., "Towards
+    Fairness in Visual Recognition", CVPR 2020, which recommends the former, and the authors' code, which has both.
     """
 
     def __init__(self, body: nn.Module, num_bias_values: int, heads_sum: str) -> None:

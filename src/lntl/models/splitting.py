@@ -20,20 +20,20 @@ class SplitError(UserError):
 class Part(nn.Module):
     """A part of a network: its layers, and the code that runs them.
 
-    Layers named in `frozen` ('': all) keep their weights and statistics.
+    The layers in `frozen` ('' for all) keep their weights and statistics.
     """
 
     frozen: tuple[str, ...] = ()
 
-    def __init__(self, traced: fx.GraphModule) -> None:
+    def __init__(self, graph_module: fx.GraphModule) -> None:
         super().__init__()
-        for name, child in traced.named_children():
+        for name, child in graph_module.named_children():
             self.add_module(name, child)
-        for name, parameter in traced.named_parameters(recurse=False):
+        for name, parameter in graph_module.named_parameters(recurse=False):
             self.register_parameter(name, parameter)
-        for name, buffer in traced.named_buffers(recurse=False):
+        for name, buffer in graph_module.named_buffers(recurse=False):
             self.register_buffer(name, buffer)
-        self._run = type(traced).forward
+        self._run = type(graph_module).forward
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output of the part for x."""
@@ -70,54 +70,57 @@ class _Tracer(fx.Tracer):
 def split_at(network: nn.Module, split: str, channels_last: bool = False) -> tuple[Part, Part]:
     """Return f and g with g(f(x)) = network(x) in evaluation mode; f ends with the layer `split`.
 
-    With channels_last the layer returns (N, ..., C), which f turns into (N, C, ...) and g back. Raises SplitError.
+    With channels_last, the layer returns (N, ..., C); f permutes this to (N, C, ...), and g permutes it back. Raises
+    SplitError.
     """
-    graph = _traced(network, split)
+    graph = _trace(network, split)
     calls = [node for node in graph.nodes if node.op == "call_module" and node.target == split]
     if len(calls) != 1:
         raise SplitError(f"it is run {len(calls)} times in a pass")
     z, output = calls[0], next(node for node in graph.nodes if node.op == "output").args[0]
     if not isinstance(output, fx.Node):
         raise SplitError("the network does not return one tensor")
-    before, after = _needed(z), _needed(output, stop=z)
-    if before & after:
+    f_nodes, g_nodes = _find_dependencies(z), _find_dependencies(output, stop=z)
+    if f_nodes & g_nodes:
         raise SplitError("a branch of the network bypasses it")
     f, g = fx.Graph(), fx.Graph()
-    out = _copy(graph, before, f, {})
+    out = _copy(graph, f_nodes, f, {})
     f.output(f.call_method("movedim", (out[z], -1, 1)) if channels_last else out[z])
     z_input = g.placeholder("z")
-    out = _copy(graph, after, g, {z: g.call_method("movedim", (z_input, 1, -1)) if channels_last else z_input})
+    out = _copy(graph, g_nodes, g, {z: g.call_method("movedim", (z_input, 1, -1)) if channels_last else z_input})
     g.output(out[output])
     parts = tuple(Part(fx.GraphModule(network, part)) for part in (f, g))
     _check_parts(*parts)
     return parts[0], parts[1]
 
 
-def _traced(network: nn.Module, split: str) -> fx.Graph:
+def _trace(network: nn.Module, split: str) -> fx.Graph:
     if split not in dict(network.named_modules()) or not split:
         raise SplitError("there is no such layer")
-    settings = list(inspect.signature(network.forward).parameters.values())[1:]
-    fixed = {s.name: s.default for s in settings if s.default is not s.empty}
+    parameters = list(inspect.signature(network.forward).parameters.values())[1:]
+    defaults = {
+        parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty
+    }
     try:
-        return _Tracer(split).trace(network.eval(), fixed or None)
+        return _Tracer(split).trace(network.eval(), defaults or None)
     except _NOT_TRACEABLE as error:
         raise SplitError(f"the code around it cannot be traced ({str(error).splitlines()[0]})") from error
 
 
-def _needed(node: fx.Node, stop: fx.Node | None = None) -> set[fx.Node]:
-    """Return the nodes that `node` depends on, itself included, up to `stop`."""
-    needed: set[fx.Node] = set()
+def _find_dependencies(node: fx.Node, stop: fx.Node | None = None) -> set[fx.Node]:
+    """Return `node` and the nodes on which it depends, up to `stop`."""
+    dependencies: set[fx.Node] = set()
     waiting = [node]
     while waiting:
         node = waiting.pop()
-        if node is not stop and node not in needed:
-            needed.add(node)
+        if node is not stop and node not in dependencies:
+            dependencies.add(node)
             waiting.extend(node.all_input_nodes)
-    return needed
+    return dependencies
 
 
 def _copy(graph: fx.Graph, nodes: set[fx.Node], to: fx.Graph, out: dict[fx.Node, fx.Node]) -> dict[fx.Node, fx.Node]:
-    """Copy nodes of a graph in their order; none works in place, because h and the probes also use z."""
+    """Copy nodes of a graph in their order; the copies do not work in place, because h and the probes also use z."""
     for node in graph.nodes:
         if node in nodes:
             out[node] = to.node_copy(node, out.__getitem__)
@@ -142,7 +145,7 @@ def split_with_shape(network: nn.Module, split: str, x: Tensor) -> tuple[Part, P
     Outputs (N, T, C) or (N, H, W, C) of transformers are permuted to channels first.
     """
     f, g = split_at(network, split)
-    shape = _shape(f, g, x)
+    shape = _z_shape(f, g, x)
     if _channels_are_last(shape, x):
         f, g = split_at(network, split, channels_last=True)
         shape = (shape[-1], *shape[:-1])
@@ -150,7 +153,7 @@ def split_with_shape(network: nn.Module, split: str, x: Tensor) -> tuple[Part, P
 
 
 @torch.no_grad()
-def _shape(f: Part, g: Part, x: Tensor) -> tuple[int, ...]:
+def _z_shape(f: Part, g: Part, x: Tensor) -> tuple[int, ...]:
     try:
         z: object = f.eval()(x)
         g.eval()(z)
@@ -163,7 +166,7 @@ def _shape(f: Part, g: Part, x: Tensor) -> tuple[int, ...]:
 
 
 def _channels_are_last(shape: tuple[int, ...], x: Tensor) -> bool:
-    """Return True for tokens (T, C), and for maps that have the images' proportions as (H, W, C), not as (C, H, W)."""
+    """Return True for tokens (T, C), and for maps whose first (not last) two sizes are proportional to the images'."""
     if len(shape) < 3:
         return len(shape) == 2
     height, width = x.shape[2:]
@@ -172,7 +175,7 @@ def _channels_are_last(shape: tuple[int, ...], x: Tensor) -> bool:
 
 @dataclass(frozen=True)
 class SplitPoint:
-    """A layer at which a network can be split; z's shape for one image, and the share of the weights that f gets."""
+    """A layer at which a network can be split, the shape of z for one image, and the share of the weights in f."""
 
     name: str
     kind: str
@@ -181,7 +184,7 @@ class SplitPoint:
 
 
 def split_points(network: nn.Module, x: Tensor) -> Iterator[SplitPoint]:
-    """Yield the layers at which the network can be split for images like x (1, C, H, W), in the network's order."""
+    """Yield the layers at which the network can be split for images like x (1, C, H, W), in the order of definition."""
     total = sum(p.numel() for p in network.parameters())
     for name, module in network.named_modules():
         if name and name.count(".") < MAX_DEPTH:

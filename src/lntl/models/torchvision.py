@@ -36,8 +36,8 @@ class Torchvision(Backbone):
         """Return a classifier; its first layer is replaced if the images do not have 3 channels."""
         from torchvision import models
 
-        if arch not in (known := cls.architectures()):
-            raise UserError(f"model.arch: torchvision has no classifier {arch!r}{did_you_mean(arch, known)}")
+        if arch not in (names := cls.architectures()):
+            raise UserError(f"model.arch: torchvision has no classifier {arch!r}{did_you_mean(arch, names)}")
         channels, height, width = input_shape
         arguments: dict[str, object] = dict(_ARGUMENTS.get(arch, {}))
         if arch.startswith("vit_"):
@@ -57,19 +57,19 @@ def _resize_ends(network: nn.Module, channels: int, outputs: int) -> None:
     layers = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     first, conv = next((n, m) for n, m in layers if isinstance(m, nn.Conv2d) and m.in_channels == _CHANNELS)
     if channels != _CHANNELS:
-        replace(network, first, _like(conv, channels, conv.out_channels))
-    last, head = next((n, m) for n, m in reversed(layers) if _outputs(m) == _CLASSES)
+        replace(network, first, _copy_with_channels(conv, channels, conv.out_channels))
+    last, head = next((n, m) for n, m in reversed(layers) if _num_outputs(m) == _CLASSES)
     if isinstance(head, nn.Linear):
         replace(network, last, nn.Linear(head.in_features, outputs))
     else:
-        replace(network, last, _like(head, head.in_channels, outputs))
+        replace(network, last, _copy_with_channels(head, head.in_channels, outputs))
 
 
-def _outputs(layer: nn.Conv2d | nn.Linear) -> int:
+def _num_outputs(layer: nn.Conv2d | nn.Linear) -> int:
     return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
 
 
-def _like(conv: nn.Conv2d, inputs: int, outputs: int) -> nn.Conv2d:
-    """Return a convolution with the same kernel, stride and padding, and other numbers of channels."""
+def _copy_with_channels(conv: nn.Conv2d, inputs: int, outputs: int) -> nn.Conv2d:
+    """Return a new convolution with the kernel size, stride and padding of `conv`, but other numbers of channels."""
     padding = conv.padding
     return nn.Conv2d(inputs, outputs, conv.kernel_size, conv.stride, padding, bias=conv.bias is not None)  # type: ignore[arg-type]
