@@ -21,7 +21,7 @@ from lntl.starter import BACKGROUNDS, SHAPES, SIDE, SPLITS
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("starter") / "shapes"
-    starter.begin(folder)
+    starter.write_project(folder)
     return folder
 
 
@@ -69,7 +69,7 @@ def test_shapes_differ_by_their_area(project: Path) -> None:
 
 
 def test_two_starter_projects_are_equal(project: Path, tmp_path: Path) -> None:
-    starter.begin(tmp_path / "second")
+    starter.write_project(tmp_path / "second")
     for path in project.rglob("*.*"):
         assert (tmp_path / "second" / path.relative_to(project)).read_bytes() == path.read_bytes()
 
@@ -112,7 +112,7 @@ def test_the_command_prints_the_files_and_the_next_command(tmp_path: Path, capsy
     (tmp_path / "empty").mkdir()
     assert lntl("init", str(tmp_path / "empty")) == 0
     out = capsys.readouterr().out
-    assert f"data/table.csv with {sum(n for n, _ in SPLITS.values())} pictures" in out
+    assert f"data/table.csv with {sum(n for n, _ in SPLITS.values())} images" in out
     assert "make train" in out
     schema = tmp_path / "empty/lntl.schema.json"
     assert (tmp_path / "empty/config.yaml").read_text().startswith(f"# yaml-language-server: $schema={schema.name}\n")

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from lntl.training.health import (
-    AT_CHANCE,
-    FALLING,
-    FAR_ABOVE_CHANCE,
-    FULL,
-    NEGLIGIBLE,
-    OVERPOWERING,
-    RISING,
+    CHANCE_SKILL,
+    CLEAR_SKILL,
+    FULL_ENTROPY,
+    MIN_FALL,
+    MIN_RELATIVE_RISE,
+    NEGLIGIBLE_RATIO,
+    OVERPOWERING_RATIO,
     diagnose,
 )
 
@@ -45,16 +45,16 @@ def test_missing_metrics_give_no_sentence(metrics: dict[str, float]) -> None:
 def test_an_h_with_a_tiny_gradient_is_dead() -> None:
     assert diagnose(make_metrics(h_accuracy=0.205, gradient_ratio=0.002), CHANCE, MI_MAX) == [
         "the adversary is dead: h is at chance on the training data (20.5%, chance 20.0%) and its gradient at z is "
-        "0.002 of the task's, so it no longer moves f; if lntl probe RUN still finds the bias, raise optimizer_h.lr or "
-        "h_steps, lower mu (alpha of blind_eye), or train h first in a phase of bias_head"
+        "0.002 of the task's, so it no longer changes f; if lntl probe RUN still finds the bias, raise optimizer_h.lr "
+        "or h_steps, lower mu (alpha of blind_eye), or train h first in a phase of bias_head"
     ]
 
 
 def test_an_h_with_uniform_predictions_is_dead() -> None:
     (sentence,) = diagnose(make_metrics(h_accuracy=0.19, h_entropy=2.075), CHANCE, MI_MAX)
     assert sentence.startswith(
-        "the adversary is dead: h is at chance on the training data (19.0%, chance 20.0%) and its prediction is as "
-        "good as uniform (entropy 2.08 of 2.08 nats), so it no longer moves f; "
+        "the adversary is dead: h is at chance on the training data (19.0%, chance 20.0%) and its prediction is "
+        "almost uniform (entropy 2.08 of 2.08 nats), so it no longer changes f; "
     )
 
 
@@ -132,8 +132,8 @@ EPSILON = 1e-6
     ("metrics_beyond", "metrics_within", "problem"),
     [
         (
-            {"h_accuracy": accuracy_of_skill(AT_CHANCE - EPSILON)},
-            {"h_accuracy": accuracy_of_skill(AT_CHANCE + EPSILON)},
+            {"h_accuracy": accuracy_of_skill(CHANCE_SKILL - EPSILON)},
+            {"h_accuracy": accuracy_of_skill(CHANCE_SKILL + EPSILON)},
             "may be blind",
         ),
         (
@@ -173,10 +173,10 @@ def test_each_threshold_separates_healthy_from_reported_metrics(
 
 def test_an_h_with_falling_accuracy_is_not_winning() -> None:
     current_metrics = make_metrics(h_accuracy=0.8)
-    assert get_problems(current_metrics, make_metrics(h_accuracy=0.8 + FALLING - EPSILON)) == [
+    assert get_problems(current_metrics, make_metrics(h_accuracy=0.8 + MIN_FALL - EPSILON)) == [
         "the adversary is winning"
     ]
-    assert get_problems(current_metrics, make_metrics(h_accuracy=0.8 + FALLING + EPSILON)) == []
+    assert get_problems(current_metrics, make_metrics(h_accuracy=0.8 + MIN_FALL + EPSILON)) == []
 
 
 def test_a_constant_bias_gives_no_sentence() -> None:

@@ -86,7 +86,7 @@ def make_trials(count: int, **settings: Any) -> Any:
         ({"logging.output_dir": {"choice": ["a", "b"]}}, "a space has keys of data, model, training"),
         (
             {"training.adversarial_lambda": {"float": [0.1, 0.2]}},
-            "adversarial_lambda: two of its values train the same",
+            "adversarial_lambda: two of its values give the same training",
         ),
     ],
 )
@@ -99,7 +99,10 @@ def test_an_invalid_search_space_gives_one_sentence(folder: Path, space: dict[st
 
 @pytest.mark.parametrize(
     ("objective", "message"),
-    [("test/accuracy", "is of the test set, which may choose nothing"), ("acuracy", "did you mean 'accuracy'")],
+    [
+        ("test/accuracy", "is on the test set, which must not be used to choose anything"),
+        ("acuracy", "did you mean 'accuracy'"),
+    ],
 )
 def test_only_a_metric_on_val_can_be_the_objective(folder: Path, objective: str, message: str) -> None:
     space = read_space(write_yaml("space.yaml", SPACE | {"objective": objective}))
@@ -218,8 +221,8 @@ def test_a_trial_that_diverges_fails_and_the_study_continues(folder: Path, monke
 
 
 def test_a_storage_that_does_not_answer_gives_one_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(studies, "_PATIENCE", 0.1)
-    monkeypatch.setattr(studies, "_storage", lambda target: time.sleep(2))
+    monkeypatch.setattr(studies, "_STORAGE_TIMEOUT", 0.1)
+    monkeypatch.setattr(studies, "_open_storage", lambda target: time.sleep(2))
     url = "postgresql://someone:secret@192.0.2.1/studies"
     with pytest.raises(UserError, match=r"^postgresql://\.\.\.@192.0.2.1/studies: .* does not answer within 0.1 s"):
         studies.open_study(make_tuning(storage=url))

@@ -195,7 +195,7 @@ def _check_methods(config: Config, data: Dataset, parts: Mapping[str, Split]) ->
             )
         name = {"train": "train", "val": HELD_OUT}[method.prepared_on(phase)]
         if name not in parts:
-            raise UserError(f"{key}: {phase.method} is fitted on val, and there is no val; set rows: train")
+            raise UserError(f"{key}: {phase.method} is fitted on val, but there is no val; set rows: train")
         if not method.sees_bias:
             continue
         if not _has_bias(parts[name]):

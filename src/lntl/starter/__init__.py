@@ -1,4 +1,4 @@
-"""A starter project: a configuration, a table with drawn pictures, a Makefile and a README."""
+"""A starter project: a configuration, a table with drawn images, a Makefile and a README."""
 
 import csv
 from collections.abc import Iterator
@@ -15,16 +15,18 @@ SEED = 0
 SIDE = 32  # pixels
 SHAPES = ("circle", "square", "triangle")
 BACKGROUNDS = {"sand": (194, 166, 114), "grass": (94, 140, 82), "water": (82, 122, 170)}  # RGB; each indicates a shape
-# Number of pictures of each split, and the share of pictures whose background is independent of the shape.
+# Number of images of each split, and the share of images whose background is independent of the shape.
 SPLITS = {"train": (360, 0.1), "val": (135, 1.0), "test": (270, 1.0)}
-_FINER = 4  # pictures are drawn this many times larger, so that edges are smooth
+_OVERSAMPLING = 4  # images are drawn larger by this factor and then reduced, so that edges are smooth
 _CORNERS = {"square": 4, "triangle": 3}
 
 
-def begin(folder: Path) -> int:
-    """Write the project; return the number of pictures. Raises UserError if the folder is not empty."""
+def write_project(folder: Path) -> int:
+    """Write the project; return the number of images. Raises UserError if the folder is not empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: not an empty folder; name a new folder, so that no file of yours is overwritten")
+        raise UserError(
+            f"{folder}: not an empty folder; name a new folder, because existing files are never overwritten"
+        )
     images = folder / "data" / "images"
     images.mkdir(parents=True)
     for name in TEMPLATES:
@@ -35,17 +37,17 @@ def begin(folder: Path) -> int:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["image", "shape", "background", "split"])
         number = 0
-        for number, (shape, background, split) in enumerate(labels(), start=1):
+        for number, (shape, background, split) in enumerate(iterate_labels(), start=1):
             name = f"images/{number:04d}.png"
-            picture(shape, background, random).save(folder / "data" / name)
+            draw_image(shape, background, random).save(folder / "data" / name)
             table.writerow([name, shape, background, split])
     return number
 
 
-def labels() -> Iterator[tuple[str, str, str]]:
-    """Yield shape, background and split of each picture.
+def iterate_labels() -> Iterator[tuple[str, str, str]]:
+    """Yield shape, background and split of each image.
 
-    All shapes are equally frequent. So are all backgrounds among the pictures with an independent background.
+    All shapes are equally frequent. All backgrounds are equally frequent among images with an independent background.
     """
     backgrounds = tuple(BACKGROUNDS)
     for split, (count, share) in SPLITS.items():
@@ -56,9 +58,9 @@ def labels() -> Iterator[tuple[str, str, str]]:
             yield SHAPES[shape], backgrounds[background], split
 
 
-def picture(shape: str, background: str, random: np.random.Generator) -> Image.Image:
-    """Return an RGB picture of a shape of random position, size, angle and grey on a noisy background."""
-    side = SIDE * _FINER
+def draw_image(shape: str, background: str, random: np.random.Generator) -> Image.Image:
+    """Return an RGB image of a shape with random position, size, angle and grey value on a noisy background."""
+    side = SIDE * _OVERSAMPLING
     image = Image.new("RGB", (side, side), BACKGROUNDS[background])
     radius = side * random.uniform(0.26, 0.4)
     x, y = side / 2 + side * random.uniform(-0.1, 0.1, 2)

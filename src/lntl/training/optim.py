@@ -1,4 +1,4 @@
-"""Optimisers of torch, and the learning rate as a function of progress, so that there is no scheduler state to save."""
+"""Optimisers of torch, and the learning rate as a function of progress, so that no scheduler state has to be saved."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -18,15 +18,19 @@ def parameter_groups(network: nn.Module, factors: Mapping[str, float]) -> list[d
 
     Args:
         network: The network.
-        factors: Factor of the learning rate by layer, '' for the whole network; the innermost layer counts.
+        factors: Factor of the learning rate by layer, '' for the whole network. A parameter gets the factor of the
+            innermost layer.
     """
-    of_factor: dict[float, list[nn.Parameter]] = {}
+    parameters_by_factor: dict[float, list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             layers = [layer for layer in factors if not layer or name.startswith(f"{layer}.")]
             factor = factors[max(layers, key=len)] if layers else 1.0
-            of_factor.setdefault(factor, []).append(parameter)
-    return [{"params": of_factor[factor], "factor": factor} for factor in sorted(of_factor, reverse=True)]
+            parameters_by_factor.setdefault(factor, []).append(parameter)
+    return [
+        {"params": parameters_by_factor[factor], "factor": factor}
+        for factor in sorted(parameters_by_factor, reverse=True)
+    ]
 
 
 def build_optimizer(
@@ -63,12 +67,10 @@ def learning_rate(settings: Optimizer, step: int, steps_per_epoch: int, epochs: 
         case "cosine":
             factor = _cosine(1.0, 0.0, progress)
         case "one_cycle":
-            rising = progress < _RISE
-            factor = (
-                _cosine(_START, 1.0, progress / _RISE)
-                if rising
-                else _cosine(1.0, _END, (progress - _RISE) / (1 - _RISE))
-            )
+            if progress < _RISE:
+                factor = _cosine(_START, 1.0, progress / _RISE)
+            else:
+                factor = _cosine(1.0, _END, (progress - _RISE) / (1 - _RISE))
     return settings.lr * factor
 
 

@@ -30,7 +30,7 @@ class NonFiniteLossError(UserError):
 
 @dataclass(frozen=True)
 class TrainingPhase:
-    """A phase to run: its settings, and a function that makes its method from the networks."""
+    """A phase to run: its settings, and a function that creates its method for the networks."""
 
     settings: Phase
     make_method: Callable[[Networks], Method]
@@ -43,7 +43,7 @@ class Step:
     Attributes:
         index: Number of the update within the epoch, from 1.
         total: Updates in the epoch.
-        terms: Mean terms since the last report and learning rates, every `log_interval` updates; else None.
+        terms: Means of the terms since the last report, and learning rates; None except every `log_interval` updates.
     """
 
     index: int
@@ -52,27 +52,28 @@ class Step:
 
 
 class LoggedTerms:
-    """The terms that a method logs in an epoch: a row per step on the device, moved to the host by `take` alone."""
+    """The terms that a method logs in an epoch: one row per step, on the device until `take` moves them to the host."""
 
     def __init__(self) -> None:
         self.names: tuple[str, ...] = ()
-        self.pending: list[Tensor] = []  # one row (terms,) a step since the last `take`
-        self.sums: Tensor | None = None  # (terms,), over the steps before
+        self.pending: list[Tensor] = []  # one row (terms,) for each step since the last `take`
+        self.sums: Tensor | None = None  # (terms,), sums over earlier steps
 
     def add(self, terms: dict[str, Tensor], device: torch.device) -> None:
-        """Store the terms of a step; raises UserError where their names differ from those of the steps before."""
+        """Store the terms of a step; raises UserError if their names differ from those of earlier steps."""
         names = tuple(terms)
         if names != self.names and (self.pending or self.sums is not None):
             raise UserError(
                 f"the method logs other terms than before in this epoch: {', '.join(names)}, not "
-                f"{', '.join(self.names)}; let it log the same ones at every step. If its code has changed since the "
-                "checkpoint, restore it until the epoch is over, or train again under another project.experiment_name"
+                f"{', '.join(self.names)}; log the same terms at every step. If the code of the method has changed "
+                "since the checkpoint, restore the old code until the epoch is over, or train again under another "
+                "project.experiment_name"
             )
         self.names = names
         self.pending.append(torch.stack([term.to(device, torch.float32) for term in terms.values()]))
 
     def take(self) -> Tensor:
-        """Return the terms since the last call, (steps, terms), on the host: the loop's one synchronisation."""
+        """Return the terms since the last call, (steps, terms), on the host: the only synchronisation of the loop."""
         rows = torch.stack(self.pending).double().cpu()
         self.pending = []
         self.sums = rows.sum(dim=0) if self.sums is None else self.sums + rows.sum(dim=0)
@@ -81,14 +82,14 @@ class LoggedTerms:
     def means(self, steps: int) -> dict[str, float]:
         """Return the mean of each term over the `steps` of the epoch."""
         assert self.sums is not None
-        return self.named(self.sums / steps)
+        return self.name_values(self.sums / steps)
 
-    def named(self, values: Tensor) -> dict[str, float]:
-        """Return (terms,) values by name."""
+    def name_values(self, values: Tensor) -> dict[str, float]:
+        """Return values (terms,) by name."""
         return dict(zip(self.names, values.tolist(), strict=True))
 
     def load_state_dict(self, state: TrainerState, device: torch.device) -> None:
-        """Continue from a state."""
+        """Continue from a saved state."""
         self.names, self.sums = tuple(state["terms"]), state["sums"]
         self.pending = [row.to(device) for row in state["pending"]]
 
@@ -111,18 +112,18 @@ class Trainer:
         phases: The phases, in order.
         seed: Seed of the run.
         log_interval: Updates between two reports.
-        rebuild: Function that builds the model again, for methods that restart it; None where none does.
-        held_out: Batches of the rows of val that a method may be fitted on; None where none is.
-        accumulate: Parts in which each process computes the gradients of a batch, one after the other, where the method
-            allows that (`Method.in_parts`).
+        rebuild: Function that builds the model again, for methods that initialise it again; None if no method does.
+        held_out: Batches of the rows of val on which a method may be fitted; None if no method is.
+        accumulate: Number of parts of a batch whose gradients a process computes one after the other, if the method
+            allows it (`Method.in_parts`).
 
-    On several processes (`lntl.ranks`) each takes a share of every batch, and after every step all have the same state.
+    With several processes (`lntl.ranks`), each takes a share of every batch; after every step, all have the same state.
 
     Attributes:
         record: The EpochRecord of the last finished epoch.
         method: The method of the current phase.
         done: Whether every epoch of every phase is over.
-        evaluated: The networks to evaluate: the moving average where the phase has one.
+        evaluated: The networks to evaluate: the moving average if the phase has one.
 
     Example:
         >>> for record in trainer:
@@ -155,11 +156,11 @@ class Trainer:
         self._start_phase(phase=0)
 
     def _start_phase(self, phase: int) -> None:
-        """Set up a phase: its method, an optimiser for each network that it trains, the moving average of weights."""
+        """Set up a phase: its method, an optimiser for each trained network, and the moving average of weights."""
         self.phase, self.epoch_index, self.step = phase, 0, 0
         self._seconds = 0.0  # since the epoch began
         self.settings = self.phases[phase].settings
-        torch.manual_seed(derive(self.seed, "method", phase))  # for the first weights of networks of its own
+        torch.manual_seed(derive(self.seed, "method", phase))  # for the initial weights of the method's own networks
         self.method = self.phases[phase].make_method(self._wrapped).to(self.fabric.device)
         learners = {name: getattr(self._wrapped, name) for name in self.method.trains} | self.method.own_networks
         self._learners: dict[str, nn.Module] = {name: net for name, net in learners.items() if _trainable(net)}
@@ -168,8 +169,10 @@ class Trainer:
         self._in_parts = self.method.in_parts(self.settings)
         for hook in self._hooks:
             hook.remove()
-        gathers = [self._wrapped.f, *self.method.children()] if ranks.world_size() > 1 and not self._in_parts else []
-        self._hooks = [module.register_forward_hook(self._gather_outputs) for module in gathers]
+        gathered_modules = (
+            [self._wrapped.f, *self.method.children()] if ranks.world_size() > 1 and not self._in_parts else []
+        )
+        self._hooks = [module.register_forward_hook(self._gather_outputs) for module in gathered_modules]
         decay = self.settings.ema
         self._average = (
             AveragedModel(self.networks, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
@@ -177,7 +180,9 @@ class Trainer:
 
     def _optimizer(self, name: str) -> _FabricOptimizer:
         factors = self.networks.lr_factors if name == "f" else {}
-        net = self.networks.f if name == "f" else self._learners[name]  # without Fabric's wrapper: its layers' names
+        net = (
+            self.networks.f if name == "f" else self._learners[name]
+        )  # without the wrapper of Fabric, which changes the names of layers
         optimizer = build_optimizer(self._optimizer_settings(name), parameter_groups(net, factors))
         return cast(_FabricOptimizer, self.fabric.setup_optimizers(optimizer))
 
@@ -192,8 +197,8 @@ class Trainer:
     @property
     def total_steps(self) -> int:
         """Updates of the run so far; a finished epoch counts as one of len(loader) updates in every phase."""
-        before = sum(phase.settings.epochs for phase in self.phases[: self.phase]) + self.epoch_index
-        return before * len(self.loader) + self.step
+        epochs = sum(phase.settings.epochs for phase in self.phases[: self.phase]) + self.epoch_index
+        return epochs * len(self.loader) + self.step
 
     @property
     def total_epochs(self) -> int:
@@ -202,7 +207,7 @@ class Trainer:
 
     @property
     def evaluated(self) -> Networks:
-        """The networks to evaluate: the moving average of the weights where the phase has one, else the networks."""
+        """The networks to evaluate: the moving average of the weights if the phase has one, else the networks."""
         return self._average.module if self._average is not None else self.networks  # type: ignore[return-value]
 
     def __iter__(self) -> Iterator[EpochRecord]:
@@ -214,7 +219,7 @@ class Trainer:
             yield self.record
 
     def epoch(self) -> Iterator[Step]:
-        """Take the remaining updates of the current epoch, or those of the next phase's first epoch if a phase is over.
+        """Take the remaining updates of the current epoch, or those of the first epoch of the next phase.
 
         Yields:
             Each update. After the last one, `record` holds the metrics of the epoch.
@@ -224,41 +229,41 @@ class Trainer:
         """
         if self.epoch_index == self.settings.epochs:
             self._start_phase(self.phase + 1)
-        start, before, began, total = self.step, self._seconds, perf_counter(), self._epoch_steps
+        first_step, earlier_seconds, start, total = self.step, self._seconds, perf_counter(), self._epoch_steps
         if self._phase_step == 0:
             self._prepare()
         order, weights = derive(self.seed, "order", self.phase, self.epoch_index), self.method.sampling_weights()
         share = () if ranks.world_size() == 1 else ((ranks.rank(), ranks.world_size()),)
-        for batch in islice(self.loader.batches(order, start, weights, *share), total - start):
-            self._update(self._visible(batch))
-            self.step, self._seconds = self.step + 1, before + perf_counter() - began
-            reports = self.step % self.log_interval == 0 or self.step == total
-            yield Step(self.step, total, self._report() if reports else None)
-        seconds = perf_counter() - began
-        self._finish_epoch((total - start) * self.loader.batch_size / seconds, before + seconds)
+        for batch in islice(self.loader.batches(order, first_step, weights, *share), total - first_step):
+            self._update(self._hide_unused_bias(batch))
+            self.step, self._seconds = self.step + 1, earlier_seconds + perf_counter() - start
+            is_reported = self.step % self.log_interval == 0 or self.step == total
+            yield Step(self.step, total, self._report() if is_reported else None)
+        seconds = perf_counter() - start
+        self._finish_epoch((total - first_step) * self.loader.batch_size / seconds, earlier_seconds + seconds)
 
     @torch.no_grad()
     def _prepare(self) -> None:
         loader = self.held_out if self.method.prepared_on(self.settings) == "val" else self.loader
         if loader is None:
-            raise UserError(f"{self.settings.method} is fitted on val, and there is no val; set rows: train")
+            raise UserError(f"{self.settings.method} is fitted on val, but there is no val; set rows: train")
         self._wrapped.eval()
         if ranks.is_first():
             self.method.prepare(
-                lambda order_seed=None: map(self._visible, loader.batches(order_seed)),
+                lambda order_seed=None: map(self._hide_unused_bias, loader.batches(order_seed)),
                 derive(self.seed, "prepare", self.phase),
             )
         for module in (self.networks, self.method):
             ranks.broadcast_state(module)
 
-    def _visible(self, batch: Batch) -> Batch:
-        """Return the batch, without bias labels where the method does not use them."""
+    def _hide_unused_bias(self, batch: Batch) -> Batch:
+        """Return the batch, without bias labels if the method does not use them."""
         return batch if self.method.sees_bias else batch.without_bias()
 
     def _update(self, batch: Batch) -> None:
         """Minimise the objectives of one batch; their terms stay on the device until the next report."""
-        own = (ranks.rank(),) if ranks.rank() and self._in_parts else ()  # dropout of a share is its own
-        torch.manual_seed(derive(self.seed, "step", self.phase, self.epoch_index, self.step, *own))
+        rank = (ranks.rank(),) if ranks.rank() and self._in_parts else ()  # each share has its own dropout
+        torch.manual_seed(derive(self.seed, "step", self.phase, self.epoch_index, self.step, *rank))
         for name, net in self._wrapped.named_children():
             net.train(name in self.method.trains)
         self.method.train()
@@ -268,17 +273,17 @@ class Trainer:
         terms: dict[str, Tensor] = {}
         progress = self._phase_step / (self._epoch_steps * self.settings.epochs)
         parts = [(self.method.objectives(part, progress), weight) for part, weight in self._parts(batch)]
-        while (more := self._minimise(parts)) is not None:
-            terms |= more
+        while (objective_terms := self._minimise(parts)) is not None:
+            terms |= objective_terms
         self._share = None
         if ranks.world_size() > 1:
-            terms = self._combined(terms)
+            terms = self._combine(terms)
         self._terms.add(terms, self.fabric.device)
         if self._average is not None:
             self._average.update_parameters(self.networks)
 
     def _parts(self, batch: Batch) -> list[tuple[Batch, float]]:
-        """Return the parts of a batch that this rank computes, each with its loss's weight in that of the whole."""
+        """Return the parts of a batch that this rank computes, each with the weight of its loss in the whole loss."""
         if ranks.world_size() == 1 and (self.accumulate == 1 or not self._in_parts):
             return [(batch, 1.0)]
         n = self.loader.size(self.step)
@@ -299,7 +304,7 @@ class Trainer:
         return parts
 
     def _gather_outputs(self, module: nn.Module, inputs: tuple[object, ...], output: object) -> object:
-        """Gather what a module made of this rank's share of the images; a forward hook."""
+        """Gather the outputs of a module for the shares of all ranks; a forward hook."""
         x = inputs[0] if inputs else None
         if self._share is None or not isinstance(x, Tensor) or x.shape != self._share[0]:
             return None
@@ -307,20 +312,20 @@ class Trainer:
             return ranks.gather(output, self._share[1])
         return [ranks.gather(value, self._share[1]) for value in cast(list[Tensor], output)]
 
-    def _combined(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the terms of the whole batch, and give BatchNorm the mean of the ranks' running statistics."""
-        trained = [*(getattr(self._wrapped, name) for name in self.method.trains), *self.method.own_networks.values()]
-        norms = [m for net in trained for m in net.modules() if isinstance(m, _NormBase) and m.training]
+    def _combine(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the terms of the whole batch; set the running statistics of BatchNorm to their mean over ranks."""
+        networks = [*(getattr(self._wrapped, name) for name in self.method.trains), *self.method.own_networks.values()]
+        norms = [m for net in networks for m in net.modules() if isinstance(m, _NormBase) and m.training]
         buffers = [b for norm in norms for b in (norm.running_mean, norm.running_var) if b is not None]
         values = [torch.as_tensor(term, device=self.fabric.device) for term in terms.values()]
-        flat = ranks.total(torch.cat([v.detach().flatten().double() for v in (*values, *buffers)]))
-        combined = flat.split([v.numel() for v in (*values, *buffers)])
-        for buffer, mean in zip(buffers, combined[len(values) :], strict=True):
-            buffer.copy_(mean / ranks.world_size())
-        return {name: value[0] for name, value in zip(terms, combined, strict=False)}
+        total = ranks.total(torch.cat([v.detach().flatten().double() for v in (*values, *buffers)]))
+        totals = total.split([v.numel() for v in (*values, *buffers)])
+        for buffer, buffer_total in zip(buffers, totals[len(values) :], strict=True):
+            buffer.copy_(buffer_total / ranks.world_size())
+        return {name: value[0] for name, value in zip(terms, totals, strict=False)}
 
     def _minimise(self, parts: list[tuple[Iterator[Objective], float]]) -> dict[str, Tensor] | None:
-        """Minimise the next objective, summed over the parts of the batch; return its terms, None if there is none."""
+        """Minimise the next objective, summed over the parts of the batch; return its terms, or None after the last."""
         terms: dict[str, Tensor] = {}
         optimizers: dict[nn.Module, _FabricOptimizer] = {}
         for number, (objectives, weight) in enumerate(parts):
@@ -346,7 +351,7 @@ class Trainer:
 
     @property
     def _epoch_steps(self) -> int:
-        """Steps of an epoch of this phase: one if the method trains nothing."""
+        """Number of steps in an epoch of this phase: one if the method trains nothing."""
         return len(self.loader) if self.method.trains or self.method.own_networks else 1
 
     @property
@@ -360,24 +365,24 @@ class Trainer:
     def _report(self) -> dict[str, float]:
         """Return the mean terms of the steps since the last report, and the learning rates."""
         rows = self._terms.take()
-        bad = (~rows.isfinite().all(dim=1)).nonzero()
-        if len(bad):
-            self._raise_non_finite(self.step - len(rows) + int(bad[0]) + 1, rows[bad[0, 0]])
-        return self._terms.named(rows.mean(dim=0)) | self._rates()
+        non_finite = (~rows.isfinite().all(dim=1)).nonzero()
+        if len(non_finite):
+            self._raise_non_finite(self.step - len(rows) + int(non_finite[0]) + 1, rows[non_finite[0, 0]])
+        return self._terms.name_values(rows.mean(dim=0)) | self._learning_rates()
 
-    def _rates(self) -> dict[str, float]:
+    def _learning_rates(self) -> dict[str, float]:
         """Return the learning rate of the latest update, by network."""
         return {f"lr_{name}": self._optimizers[name].param_groups[0]["lr"] for name in self._optimizers}
 
     def _raise_non_finite(self, step: int, values: Tensor) -> None:
-        terms = ", ".join(f"{name} = {value:g}" for name, value in self._terms.named(values).items())
+        terms = ", ".join(f"{name} = {value:g}" for name, value in self._terms.name_values(values).items())
         raise NonFiniteLossError(
             f"the loss is not finite at step {step} of epoch {self.epoch_index + 1} in phase {self.phase + 1} "
             f"({self.settings.method}): {terms}; lower the learning rate or set training.clip_grad_norm"
         )
 
     def _finish_epoch(self, images_per_second: float, seconds: float) -> None:
-        if self._terms.pending:  # terms of a run resumed with another number of processes, whose epochs are shorter
+        if self._terms.pending:  # only if a run is resumed with another number of processes, with shorter epochs
             self._terms.take()
         terms, self._terms = self._terms.means(self._epoch_steps), LoggedTerms()
         self.epoch_index, self.step, self._seconds = self.epoch_index + 1, 0, 0.0
@@ -387,13 +392,13 @@ class Trainer:
             epoch=self.epoch_index,
             total_epoch=sum(phase.settings.epochs for phase in self.phases[: self.phase]) + self.epoch_index,
             step=self.total_steps,
-            metrics={f"train/{name}": value for name, value in (terms | self._rates()).items()},
+            metrics={f"train/{name}": value for name, value in (terms | self._learning_rates()).items()},
             images_per_second=images_per_second,
             seconds=seconds,
         )
 
     def state_dict(self) -> TrainerState:
-        """Return everything that the rest of the run depends on; it may be taken between any two updates.
+        """Return the state on which the rest of the run depends; it can be taken after any update.
 
         Returns:
             Plain values and tensors, which `torch.load(weights_only=True)` reads.

@@ -1,4 +1,4 @@
-"""The space of a study: keys of a configuration and the values to try, read from YAML and checked first."""
+"""The space of a study: keys of a configuration and the values to try, read from YAML and checked."""
 
 import json
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ from lntl.plugins import Settings, did_you_mean
 from lntl.yaml_file import read_yaml
 
 Value = bool | int | float | str | None
-TRAINED = ("data", "model", "training")  # the sections that change what is trained
-_DEFAULTS = {*INHERITED_KEYS, "adversarial_lambda"}  # keys of training that change nothing but the phases
-# Settings of every trial: of a trial only its metrics on val are read.
-_FORCED = (
+TRAINING_SECTIONS = ("data", "model", "training")  # sections of the configuration that affect training
+_PHASE_DEFAULTS = {*INHERITED_KEYS, "adversarial_lambda"}  # keys of `training` that are only defaults for phases
+# Settings of every trial; only the metrics of a trial on val are used.
+_TRIAL_SETTINGS = (
     "evaluation.erm_epochs=0",
     "logging.use_tensorboard=false",
     "logging.trackers=[]",
@@ -78,7 +78,7 @@ class Space(Settings):
 
 
 def read_space(path: Path) -> Space:
-    """Return the space in a file; raises UserError with every fault, one a line."""
+    """Return the space in a file; raises UserError with all faults, one per line."""
     raw = read_yaml(path)
     try:
         space = Space.model_validate(raw)
@@ -89,44 +89,56 @@ def read_space(path: Path) -> Space:
 
 
 def objective_of(space: Space, config: Config) -> str:
-    """Return the name of the metric on val to optimise; raises UserError if it is unknown, or of the test set."""
+    """Return the name of the metric to optimise on val; raises UserError if it is unknown or on the test set."""
     name = (space.objective or config.evaluation.best_model_metric).removeprefix("val/")
     if name.startswith("test"):
-        raise UserError(f"objective: {name} is of the test set, which may choose nothing; name a metric on val")
+        raise UserError(
+            f"objective: {name} is on the test set, which must not be used to choose anything; name a metric on val"
+        )
     if name not in METRICS:
         raise UserError(f"objective: unknown metric {shorten(name)}{did_you_mean(name, [*METRICS])}")
     return name
 
 
 def trial_config(
-    config: str, overrides: Sequence[str], values: dict[str, Value], objective: str = "", forced: Sequence[str] = ()
+    config: str,
+    overrides: Sequence[str],
+    values: dict[str, Value],
+    objective: str = "",
+    trial_settings: Sequence[str] = (),
 ) -> Config:
-    """Return the configuration with values of the space; for a trial, with those settings that every trial has.
+    """Return the configuration with values of the space; for a trial, also with the settings of every trial.
 
     Args:
         config: The file, or the name of a ready configuration.
         overrides: Settings of the user, as key=value.
         values: A value for each key of the space.
         objective: Metric that a trial computes; "" if the configuration is not for a trial.
-        forced: Further settings of a trial.
+        trial_settings: Further settings of a trial.
     """
     texts = [f"{key}={json.dumps(value)}" for key, value in values.items()]
     metrics = [f"evaluation.metrics=[{objective}]", f"evaluation.best_model_metric={objective}"]
-    return configuration.read(config, [*overrides, *texts, *([*metrics, *_FORCED, *forced] if objective else [])])
+    return configuration.read(
+        config, [*overrides, *texts, *([*metrics, *_TRIAL_SETTINGS, *trial_settings] if objective else [])]
+    )
 
 
 def check_space(path: Path, space: Space, config: str, overrides: Sequence[str]) -> None:
-    """Raise UserError if a key is unknown or changes nothing that is trained, or a value is not allowed."""
+    """Raise UserError if a key is unknown or does not affect training, or if a value is not allowed."""
     for key, parameter in space.space.items():
-        if key.partition(".")[0] not in TRAINED:
-            raise UserError(f"{path}: {key}: a space has keys of {', '.join(TRAINED)}; others change no training")
+        if key.partition(".")[0] not in TRAINING_SECTIONS:
+            raise UserError(
+                f"{path}: {key}: a space has keys of {', '.join(TRAINING_SECTIONS)}; other keys do not affect training"
+            )
         dumps = []
         for value in parameter.ends():
             try:
-                tried = trial_config(config, overrides, {key: value})
+                candidate = trial_config(config, overrides, {key: value})
             except UserError as error:
                 lines = str(error).splitlines()
                 raise UserError(f"{path}: {key} = {value!r} is not possible: {lines[-1].strip()}") from error
-            dumps.append(tried.model_dump(include=set(TRAINED), exclude={"training": _DEFAULTS}))
+            dumps.append(candidate.model_dump(include=set(TRAINING_SECTIONS), exclude={"training": _PHASE_DEFAULTS}))
         if any(dump == dumps[0] for dump in dumps[1:]):
-            raise UserError(f"{path}: {key}: two of its values train the same; is the key overridden by a phase?")
+            raise UserError(
+                f"{path}: {key}: two of its values give the same training; is the key overridden by a phase?"
+            )

@@ -1,4 +1,4 @@
-"""A study: trials of a space, in this process and others, on a storage that several machines may share."""
+"""A study: trials of a space, run by one or more processes, with a storage that several machines can share."""
 
 import os
 import shutil
@@ -34,12 +34,12 @@ except ImportError as error:
 Result = TypeVar("Result")
 State = optuna.trial.TrialState
 
-_PATIENCE = 30.0  # seconds for a storage to answer
-_BEAT = 60.0  # seconds between two signs of life of a trial in the storage
-_DEAD = 900.0  # seconds without a sign of life after which a trial on another machine counts as killed
-# What storages raise.
-_FAULTS = (SQLAlchemyError, optuna.exceptions.OptunaError, ImportError, OSError, ValueError, LookupError)
-_RANDOM = 5  # finished trials before the first can be pruned
+_STORAGE_TIMEOUT = 30.0  # seconds
+_HEARTBEAT_INTERVAL = 60.0  # seconds between two times at which a running trial writes the time into the storage
+_HEARTBEAT_TIMEOUT = 900.0  # seconds without such a time after which a trial on another machine counts as killed
+# Exceptions of storages.
+_STORAGE_ERRORS = (SQLAlchemyError, optuna.exceptions.OptunaError, ImportError, OSError, ValueError, LookupError)
+_MIN_TRIALS = 5  # number of finished trials before a trial can be pruned
 _STATES = {
     State.COMPLETE: "complete",
     State.PRUNED: "pruned",
@@ -51,14 +51,14 @@ _STATES = {
 
 @dataclass(frozen=True)
 class Tuning:
-    """What is tuned, and where.
+    """The settings of a study.
 
     Args:
         config: A configuration file, or the name of a ready configuration.
         overrides: Settings that replace those of the file, as key=value.
         space: The space.
-        seeds: Number of seeds that a trial is averaged over; they count up from project.seed.
-        storage: A journal file, or the URL of a database; "" for a journal in the folder.
+        seeds: Number of seeds over which a trial is averaged; the first is project.seed, the next one is 1 higher, ...
+        storage: A journal file, or the URL of a database; "" for a journal in the folder of the study.
     """
 
     config: str
@@ -78,18 +78,18 @@ class Tuning:
         object.__setattr__(self, "first_seed", config.project.seed)
 
     def fingerprint(self) -> str:
-        """Return what makes two studies the same: what is trained, the space, the objective and the seeds."""
+        """Return a text that two studies share if they have the same training, space, objective and seeds."""
         config = configuration.read(self.config, [*self.overrides])
-        trained = config.model_dump(include={"data", "model", "training"}, exclude_defaults=True)
-        trained["training"].pop("device", None)
-        return repr((trained, self.space.model_dump(exclude={"name"}), self.objective, self.first_seed, self.seeds))
+        settings = config.model_dump(include={"data", "model", "training"}, exclude_defaults=True)
+        settings["training"].pop("device", None)
+        return repr((settings, self.space.model_dump(exclude={"name"}), self.objective, self.first_seed, self.seeds))
 
 
 def open_study(tuning: Tuning) -> optuna.Study:
-    """Return the study in its storage, a new one if there is none.
+    """Open the study in its storage, or create it there.
 
     Raises:
-        UserError: If the storage does not answer, cannot be opened, or holds a study of that name with other settings.
+        UserError: If the storage does not answer or cannot be opened, or if its study of this name has other settings.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     target = tuning.storage or str(tuning.folder / "study.journal")
@@ -99,20 +99,20 @@ def open_study(tuning: Tuning) -> optuna.Study:
 
     def create() -> optuna.Study:
         return optuna.create_study(
-            storage=_storage(target),
+            storage=_open_storage(target),
             study_name=tuning.space.name,
             direction=direction,
             load_if_exists=True,
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=_RANDOM),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=_MIN_TRIALS),
         )
 
     with storage_errors(target):
-        study = _within(_PATIENCE, create, _shown(target))
+        study = _call_with_timeout(_STORAGE_TIMEOUT, create, _hide_password(target))
         settings = tuning.fingerprint()
         if study.user_attrs.setdefault("settings", settings) != settings:
             raise UserError(
-                f"{_shown(target)}: its study {tuning.space.name} has another configuration, space, objective or "
-                "number of seeds; give this one another name in the space, or another --storage"
+                f"{_hide_password(target)}: its study {tuning.space.name} has another configuration, space, objective "
+                "or number of seeds; set another name in the space, or another --storage"
             )
         study.set_user_attr("settings", settings)
     return study
@@ -125,26 +125,26 @@ def _make_folder(folder: Path) -> None:
         raise UserError(f"{folder}: cannot make the folder: {error.strerror}; set logging.output_dir") from error
 
 
-def _storage(target: str) -> optuna.storages.BaseStorage:
+def _open_storage(target: str) -> optuna.storages.BaseStorage:
     if "://" in target:
         return optuna.storages.RDBStorage(target)
     return optuna.storages.JournalStorage(JournalFileBackend(target))
 
 
-def _shown(target: str) -> str:
-    """Return a storage for messages, without the password of a URL."""
+def _hide_password(target: str) -> str:
+    """Return the name of a storage for messages; a URL is shown without user and password."""
     head, at, tail = target.rpartition("@")
     return f"{head.partition('://')[0]}://...@{tail}" if at and "://" in head else target
 
 
-def _within(seconds: float, call: Callable[[], Result], target: str) -> Result:
-    """Return call(); raises UserError if it takes longer than that."""
+def _call_with_timeout(seconds: float, call: Callable[[], Result], target: str) -> Result:
+    """Return call(); raises UserError if it takes longer than `seconds`."""
     results, errors = list[Result](), list[Exception]()
 
     def work() -> None:
         try:
             results.append(call())
-        except _FAULTS as error:  # raised again below, in the caller's thread
+        except _STORAGE_ERRORS as error:  # raised again below, in the caller's thread
             errors.append(error)
 
     thread = threading.Thread(target=work, daemon=True)
@@ -159,21 +159,21 @@ def _within(seconds: float, call: Callable[[], Result], target: str) -> Result:
 
 @contextmanager
 def storage_errors(target: str) -> Iterator[None]:
-    """Raise UserError for what a storage raises within the block."""
+    """Convert the errors of a storage within the block to UserError."""
     try:
         yield
-    except _FAULTS as error:
+    except _STORAGE_ERRORS as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{_shown(target)}: the storage cannot be used: {reason[:300]}; name a file that can be written to, or "
-            "the URL of a database whose driver is installed"
+            f"{_hide_password(target)}: the storage cannot be used: {reason[:300]}; name a file that can be written "
+            "to, or the URL of a database whose driver is installed"
         ) from error
 
 
 def queue_trials(study: optuna.Study, count: int) -> int:
-    """Queue trials until the study has `count`, counting those that run elsewhere; return how many wait.
+    """Queue trials until the study has `count` trials, running ones included; return the number of waiting trials.
 
-    A trial that was left running by a kill is failed, and its values are queued again.
+    A trial whose process was killed is marked as failed, and its values are queued again.
     """
     for trial in study.get_trials(deepcopy=False, states=(State.RUNNING,)):
         if _is_dead(trial):
@@ -188,7 +188,7 @@ def _is_dead(trial: optuna.trial.FrozenTrial) -> bool:
     if host == socket.gethostname() and isinstance(pid, int) and not _is_alive(pid):
         return True
     begin = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
-    return time.time() - float(trial.user_attrs.get("alive", begin)) > _DEAD
+    return time.time() - float(trial.user_attrs.get("alive", begin)) > _HEARTBEAT_TIMEOUT
 
 
 def _is_alive(pid: int) -> bool:
@@ -202,7 +202,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def _requeue(study: optuna.Study, trial: optuna.Trial | optuna.trial.FrozenTrial) -> None:
-    """Fail a trial that has not ended, and queue its values again."""
+    """Mark an unfinished trial as failed, and queue its values again."""
     try:
         study.tell(trial.number, state=State.FAIL)
     except ValueError:  # another process has done it
@@ -213,41 +213,41 @@ def _requeue(study: optuna.Study, trial: optuna.Trial | optuna.trial.FrozenTrial
 def _trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     """Return the trials without those that were queued again."""
     trials = study.get_trials(deepcopy=False)
-    replaced = {trial.user_attrs.get("instead_of") for trial in trials}
-    surplus = [trial.number for trial in trials if trial.state == State.FAIL and "queued" not in trial.user_attrs]
-    return [trial for trial in trials if trial.number not in replaced.union(surplus)]
+    requeued = {trial.user_attrs.get("instead_of") for trial in trials}
+    unqueued = [trial.number for trial in trials if trial.state == State.FAIL and "queued" not in trial.user_attrs]
+    return [trial for trial in trials if trial.number not in requeued.union(unqueued)]
 
 
 def run_trials(
     tuning: Tuning, study: optuna.Study, stop: Stop = lambda: False, watch: Callable[[str], None] = lambda line: None
 ) -> None:
-    """Make the queued trials, one after another, until none waits.
+    """Run the queued trials, one after another, until none waits.
 
     Args:
-        tuning: What is tuned.
+        tuning: The settings of the study.
         study: The study.
-        stop: Once it returns true, the trial under way is queued again.
-        watch: Called with a line about each finished trial.
+        stop: When it returns True, the current trial is queued again, and Interrupted is raised.
+        watch: Called with a line of text about each finished trial.
 
     Raises:
-        Interrupted: If it was stopped.
-        UserError: If a trial cannot begin, such as for want of data.
+        Interrupted: If `stop` returned True.
+        UserError: If a trial cannot begin, for example because the data are missing.
     """
     while study.get_trials(deepcopy=False, states=(State.WAITING,)):
         if stop():
             raise Interrupted("stopped; the same command continues the study")
         trial = study.ask()
-        if "queued" not in trial.user_attrs:  # another process took the last one in this moment
+        if "queued" not in trial.user_attrs:  # another process has just taken the last queued trial
             study.tell(trial, state=State.FAIL)
             return
-        # The sampler's draws are a function of seed and trial, so a stopped study continues with the same values.
+        # The draws of the sampler depend only on seed and trial, so a stopped study continues with the same values.
         study.sampler = optuna.samplers.TPESampler(seed=derive(tuning.first_seed, "tune", trial.number) % 2**32)
         watch(_run_trial(tuning, study, trial, stop))
 
 
 def _run_trial(tuning: Tuning, study: optuna.Study, trial: optuna.Trial, stop: Stop) -> str:
     """Train a trial with each seed; return a line about it."""
-    began = time.monotonic()
+    start = time.monotonic()
     for key, value in (("host", socket.gethostname()), ("pid", os.getpid()), ("alive", time.time())):
         trial.set_user_attr(key, value)
     values = {key: _suggest(trial, key, parameter) for key, parameter in tuning.space.space.items()}
@@ -269,15 +269,15 @@ def _run_trial(tuning: Tuning, study: optuna.Study, trial: optuna.Trial, stop: S
         outcome = State.COMPLETE
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    trial.set_user_attr("seconds", round(time.monotonic() - began, 1))
+    trial.set_user_attr("seconds", round(time.monotonic() - start, 1))
     trial.set_user_attr("scores", scores)
     mean = statistics.fmean(scores) if outcome == State.COMPLETE else None
-    finished = study.tell(trial, mean, state=outcome)
-    shown = " ".join(f"{key}={_plain(value)}" for key, value in values.items())
-    return f"trial {trial.number}: {_STATES[outcome]} {tuning.objective}={finished.value:.4f} {shown}"
+    result = study.tell(trial, mean, state=outcome)
+    settings = " ".join(f"{key}={_format(value)}" for key, value in values.items())
+    return f"trial {trial.number}: {_STATES[outcome]} {tuning.objective}={result.value:.4f} {settings}"
 
 
-def _plain(value: Value) -> str:
+def _format(value: Value) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -302,17 +302,17 @@ def _train(
 
     Raises TrialPruned in the last phase if the mean over the seeds so far is below the median of the other trials.
     """
-    forced = [f"project.seed={seed}", f"project.experiment_name=seed-{seed}", f"logging.output_dir={folder}"]
+    settings = [f"project.seed={seed}", f"project.experiment_name=seed-{seed}", f"logging.output_dir={folder}"]
     try:
-        config = trial_config(tuning.config, tuning.overrides, values, tuning.objective, forced)
-    except UserError as error:  # each value is possible, but not all of them together
+        config = trial_config(tuning.config, tuning.overrides, values, tuning.objective, settings)
+    except UserError as error:  # each value is valid, but their combination is not
         raise DeadEndError(str(error)) from error
-    beat, score, step = time.monotonic(), float("nan"), 0
+    heartbeat, score, step = time.monotonic(), float("nan"), 0
     with flushing_denormals():
         run = experiment.start(config, overwrite=True)
         for event in run.train(stop):
-            if time.monotonic() - beat > _BEAT:
-                beat = time.monotonic()
+            if time.monotonic() - heartbeat > _HEARTBEAT_INTERVAL:
+                heartbeat = time.monotonic()
                 trial.set_user_attr("alive", time.time())
             if not isinstance(event, EpochRecord) or event.phase != len(config.training.phases):
                 continue
@@ -327,12 +327,12 @@ def _train(
 
 
 def summarise(tuning: Tuning, study: optuna.Study) -> Study:
-    """Return what the study has found so far."""
+    """Return the results of the study so far."""
     trials = _trials(study)
     complete = [trial for trial in trials if trial.state == State.COMPLETE]
-    spread = len({trial.value for trial in complete}) > 1
+    has_variance = len({trial.value for trial in complete}) > 1
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    importance = optuna.importance.get_param_importances(study, evaluator=evaluator) if spread else {}
+    importance = optuna.importance.get_param_importances(study, evaluator=evaluator) if has_variance else {}
     machine = describe()
     return Study(
         name=tuning.space.name,
@@ -363,13 +363,13 @@ def summarise(tuning: Tuning, study: optuna.Study) -> Study:
 
 
 def write_results(tuning: Tuning, study: Study) -> list[Path]:
-    """Write trials.jsonl, one line a trial, and best.yaml, a complete configuration; return both."""
+    """Write trials.jsonl, one line per trial, and best.yaml, a complete configuration; return the paths."""
     lines, best = tuning.folder / "trials.jsonl", tuning.folder / "best.yaml"
     write_text(lines, "".join(trial.model_dump_json(exclude_defaults=True) + "\n" for trial in study.trials))
-    winner = next((trial for trial in study.trials if trial.number == study.best), None)
-    if winner is None:
+    best_trial = next((trial for trial in study.trials if trial.number == study.best), None)
+    if best_trial is None:
         return [lines]
-    config = trial_config(tuning.config, tuning.overrides, winner.values)
+    config = trial_config(tuning.config, tuning.overrides, best_trial.values)
     project = config.project.model_copy(update={"experiment_name": f"{study.name}-best"})
     write_text(best, configuration.to_yaml(config.model_copy(update={"project": project})))
     return [lines, best]
