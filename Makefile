@@ -6,7 +6,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-builtin-rules
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-# The variables a user may set on the command line; a line that starts `#:` is their text in `make help`.
+# Variables that a user may set on the command line. `make help` shows the line that starts with `#:` above a variable.
 #: config file of the run
 CONFIG := configs/colored_mnist_default.yaml
 #: number of epochs, in place of those in CONFIG
@@ -15,22 +15,22 @@ EPOCHS :=
 DEVICE :=
 #: checkpoint to evaluate, in place of the best of CONFIG's run
 CHECKPOINT :=
-#: run folder that the report is about, in place of CONFIG's run
+#: run folder for the report, in place of CONFIG's run
 RUN :=
 #: folder that TensorBoard shows
 LOGDIR := results/colored_mnist_baseline/tensorboard_logs
 #: more arguments for train, quick_train and fuzz, such as 'training.adversarial_lambda=0.3'
 ARGS :=
-#: the Python (3.11 or newer) that .venv is made with
+#: the Python (3.11 or newer) that creates .venv
 PYTHON3 = $(shell for p in python3.11 python3 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
 
 PY := .venv/bin/python
-# Each stamp is newer than what it was installed from; removing it installs again.
+# Stamp files: each is newer than the files from which packages were installed. Without the stamp, they are installed again.
 RUNTIME := .venv/.installed
 DEVELOP := .venv/.installed-dev
 
-# $(call quoted,TEXT) is TEXT as one word of the shell; $(call option,--name,TEXT) is nothing where TEXT is empty.
+# $(call quoted,TEXT) is TEXT as one word of the shell; $(call option,--name,TEXT) is empty if TEXT is empty.
 quoted = '$(subst ','\'',$(1))'
 option = $(if $(2),$(1) $(call quoted,$(2)))
 main = $(PY) src/main.py --config $(call quoted,$(CONFIG))
@@ -46,7 +46,7 @@ help: ## Show this list
 		/^[a-z_-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 } \
 		END { printf "\nVariables:\n%s", variables }' $(firstword $(MAKEFILE_LIST))
 
-setup: install ## Install everything and look at the data (nothing is downloaded but packages)
+setup: install ## Install everything and show the data (only packages are downloaded)
 	.venv/bin/lntl data info
 
 install: $(RUNTIME) ## Make .venv and install the locked packages
@@ -54,7 +54,7 @@ install: $(RUNTIME) ## Make .venv and install the locked packages
 download_data: $(RUNTIME) ## Fetch the authors' data files; optional, training works without them
 	bash scripts/download_dataset.sh
 
-train: $(RUNTIME) ## Train as CONFIG says, then evaluate
+train: $(RUNTIME) ## Train with CONFIG, then evaluate
 	$(main) --mode train $(call option,--num_epochs,$(EPOCHS)) $(call option,--device,$(DEVICE)) $(ARGS)
 
 quick_train: $(RUNTIME) ## Train for one epoch, into results/quick_train
@@ -76,16 +76,16 @@ notebook: $(DEVELOP) ## Open the notebooks in JupyterLab
 list_configs: $(RUNTIME) ## List the ready configs
 	.venv/bin/lntl configs
 
-test: $(DEVELOP) ## Run the tests but those marked full: a few minutes
+test: $(DEVELOP) ## Run the quick tests: all except those marked full or slow
 	$(PY) -m pytest -q -n auto -m 'not full and not slow'
 
-test-all: $(DEVELOP) ## Run all tests but those marked slow
+test-all: $(DEVELOP) ## Run all tests except those marked slow
 	$(PY) -m pytest -q -n auto
 
-test-slow: $(DEVELOP) ## Run the tests that take minutes each and that test-all leaves out
+test-slow: $(DEVELOP) ## Run the tests marked slow, which take minutes each
 	$(PY) -m pytest -q -m slow
 
-check: lint types test ## What must hold before a commit: format, lint, types and the tests of `make test`
+check: lint types test ## Check format, style, types and the quick tests before a commit
 
 format: $(DEVELOP) ## Format the code and repair what the linter can
 	$(PY) -m ruff format
@@ -102,10 +102,10 @@ types: $(DEVELOP) ## Check the types
 docs: $(DEVELOP) ## Build the documentation into site/; a broken link or a missing page is an error
 	$(PY) scripts/docs_site.py
 
-gallery: $(DEVELOP) ## Run the examples of examples/gallery/ and store what they print and draw
+gallery: $(DEVELOP) ## Run the examples of examples/gallery/ and store their output and images
 	$(PY) scripts/gallery.py
 
-fuzz: $(DEVELOP) ## Answer thousands of damaged files without a traceback: up to ten minutes (ARGS='--share 0.02')
+fuzz: $(DEVELOP) ## Check that thousands of damaged files give no traceback: up to ten minutes (ARGS='--share 0.02')
 	$(PY) scripts/fuzz.py $(ARGS)
 
 bench: $(RUNTIME) ## Measure a training step against the plain reference
