@@ -1,12 +1,12 @@
-"""Measure how fast image files become batches: `lntl` and by ImageFolder with a DataLoader.
+"""Measure how fast image files become batches with `lntl`, and with ImageFolder and a DataLoader.
 
 Usage: python benchmarks/loading.py [--images 600] [--side 320] [--size 128] [--workers 2] [--rounds 3]
        [--out benchmarks/loading.json]
 
 Makes JPEG files, then reads them in shuffled batches of 64 with the same steps (resize, random crop, mirror, normalise)
-and equally many workers. The two take turns, so that other load on the machine slows both. Prints and writes, for each
-cache: images per second in the first and in a later epoch, and their ratios. The first epoch of the DataLoader includes
-the start of its processes, which stay for the later one.
+and the same number of workers. The two take turns, so that other load on the machine slows both. Prints and writes, for
+each cache: images per second in the first and in a later epoch, and the ratios of `lntl` to the DataLoader. The first
+epoch of the DataLoader includes the start of its processes, which the later epoch uses again.
 """
 
 import argparse
@@ -36,7 +36,7 @@ CACHES = ("none", "memory", "disk")
 
 
 @dataclass(frozen=True)
-class Pictures(Split):
+class ImageSourceSplit(Split):
     """A split of an ImageSource."""
 
     source: ImageSource
@@ -47,28 +47,28 @@ class Pictures(Split):
 
     @property
     def row(self) -> Tensor:
-        """The place of each image."""
+        """The position of each image."""
         return torch.arange(len(self))
 
     @property
     def workers(self) -> int:
-        """Threads that read ahead."""
+        """Number of threads that read batches in advance."""
         return self.source.workers
 
-    def to(self, device: torch.device) -> "Pictures":
-        """Return the split: it stays on the CPU, as the DataLoader's batches do."""
+    def to(self, device: torch.device) -> "ImageSourceSplit":
+        """Return the split itself: it stays on the CPU, like the batches of the DataLoader."""
         return self
 
-    def augmented(self, seed: int) -> "Pictures":
+    def augmented(self, seed: int) -> "ImageSourceSplit":
         """Return the split with augmentation."""
         return replace(self, seed=seed)
 
     def batch(self, index: Tensor) -> Batch:
-        """Return the images, with their places for all labels."""
+        """Return the images; their positions replace all labels."""
         return Batch(self.source.load(index, self.seed), index, index, index, index, index[:, None].float())
 
 
-def draw(folder: Path, count: int, side: int) -> list[Path]:
+def write_images(folder: Path, count: int, side: int) -> list[Path]:
     """Write JPEG files of smooth colours with noise, side x 3/4 side pixels, in two classes; return their paths."""
     random = np.random.default_rng(0)
     shape = (side * 3 // 4, side)
@@ -83,13 +83,13 @@ def draw(folder: Path, count: int, side: int) -> list[Path]:
 
 def rate(batches: Iterable[object], count: int) -> float:
     """Return the images per second of one epoch."""
-    began = time.perf_counter()
+    start = time.perf_counter()
     for _ in batches:
         pass
-    return count / (time.perf_counter() - began)
+    return count / (time.perf_counter() - start)
 
 
-def theirs(folder: Path, settings: ImageSettings) -> dict[str, float]:
+def measure_torchvision(folder: Path, settings: ImageSettings) -> dict[str, float]:
     """Return the rates of the first and of the second epoch of ImageFolder and DataLoader."""
     steps = [v2.Resize(settings.stored_side), v2.RandomCrop(settings.size), v2.RandomHorizontalFlip(), v2.ToImage()]
     steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET.mean, IMAGENET.std)]
@@ -98,9 +98,9 @@ def theirs(folder: Path, settings: ImageSettings) -> dict[str, float]:
     return {f"torchvision_{epoch}": rate(loader, len(data)) for epoch in ("first", "later")}
 
 
-def ours(paths: list[Path], settings: ImageSettings) -> dict[str, float]:
-    """Return the rates of the first and of the second epoch of a cache that is empty at first."""
-    loader = Loader(Pictures(ImageSource(paths, settings)), BATCH, torch.device("cpu"))
+def measure_lntl(paths: list[Path], settings: ImageSettings) -> dict[str, float]:
+    """Return the rates of the first and of the second epoch with a cache that is empty at first."""
+    loader = Loader(ImageSourceSplit(ImageSource(paths, settings)), BATCH, torch.device("cpu"))
     epochs = enumerate(("first", "later"))
     return {f"{settings.cache}_{name}": rate(loader.batches(seed), len(paths)) for seed, name in epochs}
 
@@ -108,10 +108,10 @@ def ours(paths: list[Path], settings: ImageSettings) -> dict[str, float]:
 def turn(paths: list[Path], folder: Path, size: int, workers: int) -> dict[str, float]:
     """Return the rates of both, measured one after the other."""
     settings = ImageSettings(size=size, crop="shift", flip=True, workers=workers)
-    rates = theirs(folder, settings)
+    rates = measure_torchvision(folder, settings)
     for cache in CACHES:
-        with TemporaryDirectory() as kept:
-            rates |= ours(paths, settings.model_copy(update={"cache": cache, "cache_dir": kept}))
+        with TemporaryDirectory() as cache_dir:
+            rates |= measure_lntl(paths, settings.model_copy(update={"cache": cache, "cache_dir": cache_dir}))
     return rates
 
 
@@ -120,22 +120,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=600)
     parser.add_argument("--side", type=int, default=320, help="width of the JPEG files, in pixels")
-    parser.add_argument("--size", type=int, default=128, help="side of what the network sees, in pixels")
+    parser.add_argument("--size", type=int, default=128, help="side of the network's input images, in pixels")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each side; the figure is the median")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each side; the results are medians")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("loading.json"))
     args = parser.parse_args()
     with TemporaryDirectory() as folder:
-        paths = draw(Path(folder), args.images, args.side)
+        paths = write_images(Path(folder), args.images, args.side)
         turn(paths[:BATCH], Path(folder), args.size, args.workers)  # warm both up
         rounds = [turn(paths, Path(folder), args.size, args.workers) for _ in range(args.rounds)]
     ratios = {
-        f"{cache}_{epoch}": [each[f"{cache}_{epoch}"] / each[f"torchvision_{epoch}"] for each in rounds]
+        f"{cache}_{epoch}": [rates[f"{cache}_{epoch}"] / rates[f"torchvision_{epoch}"] for rates in rounds]
         for cache in CACHES
         for epoch in ("first", "later")
     }
     result = {
-        "images_per_second": {key: round(statistics.median(each[key] for each in rounds), 1) for key in rounds[0]},
+        "images_per_second": {key: round(statistics.median(rates[key] for rates in rounds), 1) for key in rounds[0]},
         "ratio": {key: round(statistics.median(values), 2) for key, values in ratios.items()},
         "ratio_range": {key: [round(f(values), 2) for f in (min, max)] for key, values in ratios.items()},
         **{key: getattr(args, key) for key in ("images", "side", "size", "workers", "rounds")},

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-ROWS_PER_CLASS = 4  # two of train, one of val, one of test
+ROWS_PER_CLASS = 4  # two in train, one in val, one in test
 MAX_SECONDS, MAX_MIB = 10, 1024
 CONFIG = """
 project: {experiment_name: many_cells}

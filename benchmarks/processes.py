@@ -39,17 +39,17 @@ def train(folder: Path, rank: int, world_size: int, threads: int, seconds: float
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
         ranks.join(rank, world_size)
     trainer = experiment.build(settings).trainer
-    began, images, done = 0.0, 0, 0
+    start, images, steps = 0.0, 0, 0
     while True:
         for step in trainer.epoch():
-            done += 1
-            if done <= WARM_UP:
-                began = time.perf_counter()
+            steps += 1
+            if steps <= WARM_UP:
+                start = time.perf_counter()
             else:
                 images += trainer.loader.size(step.index - 1)
-            if ranks.any_rank(done > WARM_UP and time.perf_counter() - began > seconds):
+            if ranks.any_rank(steps > WARM_UP and time.perf_counter() - start > seconds):
                 if rank == 0:
-                    print(images / (time.perf_counter() - began))
+                    print(images / (time.perf_counter() - start))
                 return
 
 
@@ -65,9 +65,9 @@ def images_per_second(world_size: int, threads: int, seconds: float) -> float:
             )
             for rank in range(world_size)
         ]
-        printed = [process.communicate()[0] for process in processes]
+        outputs = [process.communicate()[0] for process in processes]
         assert all(process.returncode == 0 for process in processes), "a rank has failed"
-        return float(printed[0])
+        return float(outputs[0])
 
 
 def main() -> None:
@@ -79,16 +79,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     arguments = parser.parse_args()
-    one, two = list[float](), list[float]()
+    one_process, two_processes = list[float](), list[float]()
     for number in range(arguments.rounds):
         for world_size in (1, 2) if number % 2 == 0 else (2, 1):
             speed = images_per_second(world_size, 2 // world_size, arguments.seconds)
-            (one if world_size == 1 else two).append(round(speed, 1))
+            (one_process if world_size == 1 else two_processes).append(round(speed, 1))
             print(f"{world_size} process(es) x {2 // world_size} thread(s): {speed:.0f} images/s", flush=True)
-    ratios = [b / a for a, b in zip(one, two, strict=True)]
+    ratios = [b / a for a, b in zip(one_process, two_processes, strict=True)]
     result = {
-        "one_process_two_threads": one,
-        "two_processes_one_thread": two,
+        "one_process_two_threads": one_process,
+        "two_processes_one_thread": two_processes,
         "ratios": [round(ratio, 3) for ratio in ratios],
         "median_ratio": round(statistics.median(ratios), 3),
         "load_average": [round(value, 1) for value in os.getloadavg()],

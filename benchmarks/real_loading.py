@@ -58,7 +58,7 @@ def subset(config: Config, count: int, folder: Path) -> Path:
 
 
 def measure_loop(config: Config, networks: Networks, folder: Path) -> dict[str, float]:
-    """Return images per second in the first and the second epoch of a common PyTorch loop."""
+    """Return images per second in the first and the second epoch of a plain PyTorch loop."""
     data: Any = config.data  # the settings depend on the plug-in
     steps = [v2.Resize(data.size), v2.CenterCrop(data.size), v2.RandomHorizontalFlip(), v2.ToImage()]
     steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(data.normalise.mean, data.normalise.std)]
@@ -70,53 +70,53 @@ def measure_loop(config: Config, networks: Networks, folder: Path) -> dict[str, 
     adam = torch.optim.Adam(model.parameters(), config.training.optimizer_fg.lr)
     rates = {}
     for epoch in ("first", "later"):
-        began = time.perf_counter()
+        start = time.perf_counter()
         for x, y in loader:
             adam.zero_grad()
             F.cross_entropy(model(x), y).backward()
             adam.step()
-        rates[f"plain_{epoch}"] = len(images) / (time.perf_counter() - began)
+        rates[f"plain_{epoch}"] = len(images) / (time.perf_counter() - start)
     return rates
 
 
 def measure_lntl(config: Config, name: str) -> dict[str, float]:
-    """Return images per second in each epoch of a training with lntl, by name."""
+    """Return images per second in each epoch of a training with lntl, by `name` and epoch."""
     experiment = build(config)
     trainer, rates = experiment.trainer, {}
     for epoch in ("first", "later")[: config.training.phases[0].epochs]:
-        began, steps = time.perf_counter(), 0
+        start, steps = time.perf_counter(), 0
         for _ in trainer.epoch():
             steps += 1
-        rates[f"{name}_{epoch}"] = steps * config.training.batch_size / (time.perf_counter() - began)
+        rates[f"{name}_{epoch}"] = steps * config.training.batch_size / (time.perf_counter() - start)
     return rates
 
 
 def measure_round(source: Path, overrides: list[str], folder: Path, table: Path) -> dict[str, float]:
     """Return the rates of the loop and of lntl, measured one after the other."""
     with TemporaryDirectory() as cache:
-        fixed = [f"data.path={table}", "data.root=/", "data.bias=bias", "data.split=split", "data.check=none"]
-        fixed += ["data.cache=disk", f"data.cache_dir={cache}", "training.device=cpu", "data.label=label"]
-        erm = configuration.read(source, [*overrides, *fixed, "training.phases=[{method: erm, epochs: 2}]"])
+        settings = [f"data.path={table}", "data.root=/", "data.bias=bias", "data.split=split", "data.check=none"]
+        settings += ["data.cache=disk", f"data.cache_dir={cache}", "training.device=cpu", "data.label=label"]
+        erm = configuration.read(source, [*overrides, *settings, "training.phases=[{method: erm, epochs: 2}]"])
         lntl = configuration.read(
-            source, [*overrides, *fixed, "training.phases=[{method: lntl, epochs: 1, lam: 0.01}]"]
+            source, [*overrides, *settings, "training.phases=[{method: lntl, epochs: 1, lam: 0.01}]"]
         )
         return measure_loop(erm, build(erm).networks, folder) | measure_lntl(erm, "erm") | measure_lntl(lntl, "lntl")
 
 
 def measure_memory(config: Path, overrides: list[str], count: int) -> None:
-    """Read `count` photographs below data.root, train, and print the peak memory of this process in GB."""
-    settings: Any = configuration.read(config, overrides).data
-    root = Path(settings.root)
+    """Read `count` photographs in data.root, train, and print the peak memory of this process in GB."""
+    data: Any = configuration.read(config, overrides).data
+    root = Path(data.root)
     photographs = sorted(path.relative_to(root) for path in root.rglob("*") if path.suffix.lower() == ".jpg")
     rows = [(str(photographs[k % len(photographs)]), k % 2, k // 2 % 2, "train") for k in range(count)]
     rows = [(*row[:3], ("val", "test")[k % 2] if k < min(400, count // 4) else row[3]) for k, row in enumerate(rows)]
     with TemporaryDirectory() as folder:
         with (Path(folder) / "table.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("image", "label", "bias", "split"), *rows])
-        fixed = [f"data.path={folder}/table.csv", f"data.cache_dir={folder}", "data.cache=disk", "data.check=header"]
-        fixed += ["data.bias=bias", "data.split=split", "data.label=label", "training.device=cpu"]
+        settings = [f"data.path={folder}/table.csv", f"data.cache_dir={folder}", "data.cache=disk", "data.check=header"]
+        settings += ["data.bias=bias", "data.split=split", "data.label=label", "training.device=cpu"]
         experiment = build(
-            configuration.read(config, [*overrides, *fixed, "training.phases=[{method: erm, epochs: 1}]"])
+            configuration.read(config, [*overrides, *settings, "training.phases=[{method: erm, epochs: 1}]"])
         )
         for _ in experiment.loader("train").batches(0):
             pass
@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1280)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3, help="rounds to measure; the results are medians")
-    parser.add_argument("--photographs", type=int, default=25_000, help="images of the measurement of memory")
+    parser.add_argument("--photographs", type=int, default=25_000, help="number of images for the memory measurement")
     parser.add_argument("--memory-only", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--config", type=Path, default=Path(__file__).with_name("real") / "base.yaml")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("real_loading.json"))
@@ -160,7 +160,7 @@ def main() -> None:
     memory += ["--config", str(args.config), "--workers", str(args.workers), *args.overrides]
     peak = subprocess.run(memory, check=True, capture_output=True, text=True).stdout
     result = {
-        "load": [round(load, 1) for load in os.getloadavg()],  # of the machine, over 1, 5 and 15 minutes
+        "load": [round(load, 1) for load in os.getloadavg()],  # load of the machine over 1, 5 and 15 minutes
         "images_per_second": {key: round(statistics.median(rates[key] for rates in rounds), 1) for key in rounds[0]},
         "ratio": ratios(rounds),
         "peak_memory_gb": round(float(peak.split()[-1]), 2),

@@ -18,14 +18,14 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 # Source of the constants: the authors' repository, feidfoe/learning-not-to-learn at fad2ec8.
-IGNORE = -100  # Deviation: the label that torch's cross-entropy ignores, where the authors write 255.
+IGNORE = -100  # Deviation: the label that torch's cross-entropy ignores; the authors use 255.
 CHANNELS = 3  # one bias head per colour channel
 NUM_CLASSES = 10  # digits
 NUM_BINS = 8  # bins of the bias label per channel
 BIN_WIDTH = 32  # grey levels of 0 to 255
-BIAS_SIZE = 14  # side of the bias label in pixels, and of z in places
-MEAN = (0.4914, 0.4822, 0.4465)  # of RGB on the [0, 1] scale
-STD = (0.2023, 0.1994, 0.2010)  # of RGB on the [0, 1] scale
+BIAS_SIZE = 14  # side of the bias label map and of z
+MEAN = (0.4914, 0.4822, 0.4465)  # mean of RGB on the [0, 1] scale
+STD = (0.2023, 0.1994, 0.2010)  # standard deviation of RGB on the [0, 1] scale
 LAM = 0.01  # weight of the mean of sum p log p
 MU = 0.1  # scale of the reversed gradient, with the cross-entropies summed over channels
 MOMENTUM = 0.9
@@ -85,13 +85,13 @@ def task_head() -> nn.Sequential:
 
 
 def bias_head() -> nn.Sequential:
-    """Build h of one colour channel: z to the logits of its bins at each place."""
+    """Build h of one colour channel: z to the logits of its bins at each position."""
     first, last = nn.Conv2d(32, 32, 3, padding=1), nn.Conv2d(32, NUM_BINS, 3, padding=1)
     return nn.Sequential(first, nn.BatchNorm2d(32), nn.ReLU(), last)
 
 
 class Timing(NamedTuple):
-    """Images trained on, and the seconds spent waiting for the loader and stepping."""
+    """Number of training images, and the seconds of waiting for the loader and of the training steps."""
 
     images: int
     loading: float
@@ -110,7 +110,7 @@ class Reference:
         seed: int = 0,
         num_workers: int = 0,
     ) -> None:
-        """Build everything from the seed, leaving torch's global random state as it was."""
+        """Build everything from the seed; torch's global random state does not change."""
         self.data = Images(images, labels)
         self.batch_size, self.seed, self.num_workers = batch_size, seed, num_workers
         with torch.random.fork_rng(devices=[]):
@@ -123,7 +123,7 @@ class Reference:
         )
 
     def loader(self) -> DataLoader[Sample]:
-        """Make a shuffled loader of the images, in an order that follows from the seed."""
+        """Make a shuffled loader of the images; the order depends only on the seed."""
         order = torch.Generator().manual_seed(self.seed)
         return DataLoader(self.data, self.batch_size, shuffle=True, num_workers=self.num_workers, generator=order)
 
@@ -142,7 +142,7 @@ class Reference:
         return {"task": task.detach(), "mi": mi.detach()}
 
     def _bias_step(self, x: Tensor, bias: Tensor) -> dict[str, Tensor]:
-        """Take step B of f and the three h: the bias losses, summed over channels, behind the gradient reversal."""
+        """Take step B of f and the three h: the bias losses, summed over channels, with gradient reversal for f."""
         z = self.f(x)
         z.register_hook(lambda grad: -MU * grad)  # the gradient reversal (Ganin and Lempitsky, 2015)
         loss = sum((functional.cross_entropy(h(z), bias[:, c]) for c, h in enumerate(self.h)), torch.zeros(()))
@@ -150,31 +150,31 @@ class Reference:
         return {"bias": loss.detach()}
 
     def _minimise(self, loss: Tensor, optims: tuple[torch.optim.Optimizer, ...]) -> None:
-        """Minimise the loss by one step of these optimisers."""
+        """Minimise the loss with one step of each of these optimisers."""
         for optim in (self.optim_f, self.optim_g, *self.optim_h):
             optim.zero_grad()
         loss.backward()
         for optim in optims:
             optim.step()
 
-    def _endless(self) -> Iterator[Batch]:
-        """Yield batches, epoch after epoch."""
+    def _iterate_forever(self) -> Iterator[Batch]:
+        """Yield batches, epoch after epoch, without end."""
         loader = self.loader()
         while True:
             yield from loader
 
     def timing(self, seconds: float) -> Timing:
         """Train for about this many seconds after a first batch; return the times of loading and of the steps."""
-        batches = self._endless()
+        batches = self._iterate_forever()
         self.step(next(batches))
         images, loading, stepping = 0, 0.0, 0.0
         while loading + stepping < seconds:
             start = time.perf_counter()
             batch = next(batches)
-            loaded = time.perf_counter()
+            step_start = time.perf_counter()
             self.step(batch)
-            images, loading = images + len(batch[0]), loading + loaded - start
-            stepping += time.perf_counter() - loaded
+            images, loading = images + len(batch[0]), loading + step_start - start
+            stepping += time.perf_counter() - step_start
         return Timing(images, loading, stepping)
 
     def images_per_second(self, seconds: float) -> float:
@@ -206,7 +206,7 @@ def step_flops(batch_size: int) -> dict[str, int]:
 
 
 def matmul_gflops(n: int = 2048, seconds: float = 1.0) -> float:
-    """Return the GFLOP/s of the fastest of all float32 n x n products that fit into the time."""
+    """Return the GFLOP/s of the fastest float32 n x n product within this time."""
     a, b, out = torch.rand(n, n), torch.rand(n, n), torch.empty(n, n)
     torch.mm(a, b, out=out)
     best, end = float("inf"), time.perf_counter() + seconds

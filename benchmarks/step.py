@@ -25,14 +25,14 @@ ROUNDS = 5  # turns of each side; the result is the median
 
 def joint_trainer() -> tuple[Trainer, experiment.Experiment]:
     """Build the trainer of the default configuration, in its unlearning phase, with the authors' optimiser."""
-    only_joint = "training.phases=[{method: lntl, epochs: 1000, updates: joint}]"
+    phases = "training.phases=[{method: lntl, epochs: 1000, updates: joint}]"
     overrides = [
         "data.path=none",
         "data.val_split_ratio=0.1",
         "model.bias_head=map",
         f"training.batch_size={BATCH}",
         "training.ema=null",
-        only_joint,
+        phases,
     ]
     overrides += ["training.optimizer_fg={name: sgd, weight_decay: 0.0005}", "training.optimizer_h={name: sgd}"]
     built = experiment.build(config.read("colored_mnist_default", overrides))
@@ -40,14 +40,14 @@ def joint_trainer() -> tuple[Trainer, experiment.Experiment]:
 
 
 def lntl_rate(trainer: Trainer, seconds: float) -> float:
-    """Return the images per second of our steps, including the making of batches."""
-    began, images = time.perf_counter(), 0
-    while (passed := time.perf_counter() - began) < seconds:
+    """Return the images per second of our training steps, loading included."""
+    start, images = time.perf_counter(), 0
+    while (elapsed := time.perf_counter() - start) < seconds:
         for _ in trainer.epoch():
             images += BATCH
-            if time.perf_counter() - began >= seconds:
+            if time.perf_counter() - start >= seconds:
                 break
-    return images / passed
+    return images / elapsed
 
 
 def main() -> None:
@@ -67,17 +67,17 @@ def main() -> None:
     reference.images_per_second(turn / 2)  # warm both up
     lntl_rate(trainer, turn / 2)
     rates = [(reference.images_per_second(turn), lntl_rate(trainer, turn)) for _ in range(ROUNDS)]
-    theirs, ours = (statistics.median(side) for side in zip(*rates, strict=True))
-    flops = sum(step_flops(BATCH).values()) / BATCH  # an image
+    reference_rate, our_rate = (statistics.median(side) for side in zip(*rates, strict=True))
+    flops = sum(step_flops(BATCH).values()) / BATCH  # per image
     peak = matmul_gflops()
     result = {
-        "reference_images_per_second": round(theirs, 1),
-        "lntl_images_per_second": round(ours, 1),
+        "reference_images_per_second": round(reference_rate, 1),
+        "lntl_images_per_second": round(our_rate, 1),
         "ratio": round(statistics.median(b / a for a, b in rates), 2),
         "ratio_range": [round(f(b / a for a, b in rates), 2) for f in (min, max)],
         "megaflops_an_image": round(flops / 1e6, 1),
         "matmul_peak_gflops": round(peak, 1),
-        "share_of_peak": round(ours * flops / 1e9 / peak, 3),
+        "share_of_peak": round(our_rate * flops / 1e9 / peak, 3),
         "batch_size": BATCH,
         "rounds": ROUNDS,
     }

@@ -1,10 +1,10 @@
-"""Measure the time and the memory that it takes to read, check and split a large table of images.
+"""Measure the time and the memory for reading, checking and splitting a large table of images.
 
 Usage: python benchmarks/table.py [--rows 1000000] [--rounds 3] [--out benchmarks/table.json]
 
 Makes a CSV file with an image, three classes, twenty hospitals, an age (5 % are missing) and a patient (all rows of one
 patient go into one split), and builds the data set without opening an image. Prints and writes: seconds of the clock
-and of the processor, and the peak memory of the process before and after.
+and of the processor, and the peak memory of the process before and after building.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from lntl.data.table import Table
 
 
 def write(path: Path, rows: int) -> None:
-    """Write the table, drawn with a fixed seed."""
+    """Write the table; its values are drawn with a fixed seed."""
     random = np.random.default_rng(0)
     label, hospital = random.integers(0, 3, rows).tolist(), random.integers(0, 20, rows).tolist()
     patient, age = random.integers(0, max(1, rows // 3), rows).tolist(), random.normal(50, 15, rows).round(1).tolist()
@@ -44,7 +44,7 @@ def main() -> None:
     """Measure all rounds, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--rounds", type=int, default=3, help="the figure is the median")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds to measure; the results are medians")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("table.json"))
     args = parser.parse_args()
     before, seconds, processor = peak(), [], []
@@ -54,10 +54,10 @@ def main() -> None:
         bias = ["hospital", {"column": "age", "bins": 8}]
         settings = {"path": str(path), "label": "finding", "bias": bias, "group_id": "patient", "check": "none"}
         for _ in range(args.rounds):
-            began, began_processor = time.perf_counter(), time.process_time()
+            start, processor_start = time.perf_counter(), time.process_time()
             data = Table(Table.Config.model_validate(settings))
-            seconds.append(time.perf_counter() - began)
-            processor.append(time.process_time() - began_processor)
+            seconds.append(time.perf_counter() - start)
+            processor.append(time.process_time() - processor_start)
             del data
     result = {
         "seconds": round(statistics.median(seconds), 2),

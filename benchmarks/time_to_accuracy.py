@@ -3,8 +3,8 @@
 Usage: python benchmarks/time_to_accuracy.py [--seeds 10 11 12 13 14] [--out benchmarks/time_to_accuracy.json]
 
 The time starts with the process. Each seed runs in a new process, one after another, with all cores. After every epoch
-the run is evaluated on the test set. The test set only decides when the clock stops: recipe, epochs and seeds are fixed
-in advance. Prints and writes the median and the range.
+the run is evaluated on the test set. The test set only decides when the measurement ends: recipe, epochs and seeds are
+fixed in advance. Prints and writes the median and the range.
 """
 
 import argparse
@@ -24,8 +24,8 @@ TARGET = LNTL[0.030]
 RECIPE = "colored_mnist/best"
 
 
-def train(seed: int, began: float, recipe: str) -> None:
-    """Train one run; print one JSON line per epoch: seconds since the time `began`, and test accuracy."""
+def train(seed: int, start: float, recipe: str) -> None:
+    """Train one run; print one JSON line per epoch: seconds since the time `start`, and test accuracy."""
     from lntl import config, experiment
     from lntl.evaluation.tally import compute
     from lntl.types import EpochRecord
@@ -38,25 +38,25 @@ def train(seed: int, began: float, recipe: str) -> None:
             if isinstance(event, EpochRecord):
                 predictions = run.experiment.predict(run.experiment.trainer.evaluated, "test")
                 accuracy = compute(predictions, ["accuracy"])["accuracy"]
-                line = {"epoch": event.total_epoch, "seconds": time.time() - began, "accuracy": accuracy}
+                line = {"epoch": event.total_epoch, "seconds": time.time() - start, "accuracy": accuracy}
                 print(json.dumps(line), flush=True)
 
 
 def measure(seed: int, recipe: str) -> dict[str, object]:
     """Return the epochs of one seed up to the target accuracy, and the seconds until then (None: not reached)."""
-    command = [sys.executable, __file__, "--train", str(seed), "--began", repr(time.time()), "--recipe", recipe]
-    epochs, reached = [], None
+    command = [sys.executable, __file__, "--train", str(seed), "--start", repr(time.time()), "--recipe", recipe]
+    epochs, seconds = [], None
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
             epochs.append(json.loads(line))
             if epochs[-1]["accuracy"] >= TARGET:
-                reached = epochs[-1]["seconds"]
+                seconds = epochs[-1]["seconds"]
                 process.terminate()
                 break
-    if reached is None and process.returncode != 0:
+    if seconds is None and process.returncode != 0:
         raise SystemExit(f"seed {seed}: the training process ended with exit code {process.returncode}")
-    return {"seed": seed, "seconds": reached, "epochs": epochs}
+    return {"seed": seed, "seconds": seconds, "epochs": epochs}
 
 
 def main() -> None:
@@ -66,10 +66,10 @@ def main() -> None:
     parser.add_argument("--recipe", default=RECIPE)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("time_to_accuracy.json"))
     parser.add_argument("--train", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--began", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--start", type=float, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.train is not None:
-        train(args.train, args.began, args.recipe)
+        train(args.train, args.start, args.recipe)
         return
     runs = []
     for seed in args.seeds:

@@ -1,11 +1,11 @@
-"""Measure what a person waits for, beside another version of the source, in turns on this machine.
+"""Measure how long a person waits for commands, with two versions of the source in turns on this machine.
 
 Usage: python benchmarks/waiting.py RUN [--before SRC] [--only TASK ...] [--rounds 5] [--out benchmarks/waiting.json]
 
-RUN is a trained run of the default configuration (lntl train colored_mnist_default); it is copied and stays as it is.
-SRC is the folder src/ of the version before. Every command is a process of its own. Prints and writes for each the
-median and the range of its wall seconds, and the median of its processor seconds, which other programs on the machine
-disturb less.
+RUN is a trained run of the default configuration (lntl train colored_mnist_default); it is copied and not changed. SRC
+is the folder src/ of the earlier version. Every command is a separate process. For each task, the script prints and
+writes the median and the range of the wall seconds, and the median of the processor seconds, which depend less on other
+programs on the machine.
 """
 
 import argparse
@@ -21,9 +21,9 @@ from tempfile import TemporaryDirectory
 
 from output import write_result
 
-OURS = Path(__file__).resolve().parents[1] / "src"
-MADE = ("probe.json", "recoloring.json", "recoloring.npz", "embedding.npz", "samples.npz")
-# The commands that are measured together, one after another; `bare` is what `help` is compared with.
+SOURCE = Path(__file__).resolve().parents[1] / "src"
+PROBE_FILES = ("probe.json", "recoloring.json", "recoloring.npz", "embedding.npz", "samples.npz")
+# The commands of each task, which are measured together, one after another; `bare` is the reference for `help`.
 TASKS: dict[str, list[list[str]]] = {
     "bare": [["-c", "import typer, rich"]],
     "help": [["-m", "lntl", "--help"]],
@@ -36,10 +36,10 @@ TASKS: dict[str, list[list[str]]] = {
 def measure(source: Path, commands: list[list[str]], folder: Path) -> tuple[float, float]:
     """Return the wall seconds and the processor seconds of the commands, run in `folder`."""
     environment = os.environ | {"PYTHONPATH": str(source)}
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     for command in commands:
         subprocess.run([sys.executable, *command], cwd=folder, env=environment, check=True, capture_output=True)
-    wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
@@ -55,7 +55,7 @@ def summary(pairs: list[tuple[float, float]]) -> dict[str, float | list[float]]:
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure each task; print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--before", type=Path)
@@ -63,21 +63,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("waiting.json"))
     args = parser.parse_args()
-    sides = {"after": OURS} | ({"before": args.before.resolve()} if args.before else {})
-    found: dict[str, dict[str, list[tuple[float, float]]]] = {task: {side: [] for side in sides} for task in args.only}
+    sides = {"after": SOURCE} | ({"before": args.before.resolve()} if args.before else {})
+    times: dict[str, dict[str, list[tuple[float, float]]]] = {task: {side: [] for side in sides} for task in args.only}
     with TemporaryDirectory() as temporary:
         folders = {side: Path(temporary) / side for side in sides}
         for _ in range(args.rounds):
-            for folder in folders.values():  # a fresh copy: the report makes what is missing
+            for folder in folders.values():  # a new copy, because the report makes missing files
                 shutil.rmtree(folder, ignore_errors=True)
-                ignored = shutil.ignore_patterns(*MADE, "report")
-                shutil.copytree(args.run, folder / "run", ignore=ignored)
+                ignore = shutil.ignore_patterns(*PROBE_FILES, "report")
+                shutil.copytree(args.run, folder / "run", ignore=ignore)
             for task in args.only:
                 for side, source in sides.items():
-                    found[task][side].append(measure(source, TASKS[task], folders[side]))
-                    print(task, side, *(f"{seconds:.2f}" for seconds in found[task][side][-1]), flush=True)
+                    times[task][side].append(measure(source, TASKS[task], folders[side]))
+                    print(task, side, *(f"{seconds:.2f}" for seconds in times[task][side][-1]), flush=True)
     results: dict[str, object] = {}
-    for task, by_side in found.items():
+    for task, by_side in times.items():
         row: dict[str, object] = {side: summary(pairs) for side, pairs in by_side.items()}
         if args.before:
             for number, name in enumerate(("wall_ratio", "cpu_ratio")):

@@ -10,8 +10,8 @@ image files with augmentation. The script compares
 - all numbers of result.json, metrics.jsonl, evaluation/*.json, probe.json and recoloring.json,
 - all arrays of evaluation/*.npz, embedding.npz and recoloring.npz.
 
-Times, dates, paths and sentences are not compared. Keys that were renamed since lntl 0.1 are compared under their new
-names. Numbers and arrays that only AFTER has are counted, not compared. Exits with 1 if anything differs.
+Times, dates, paths and sentences are not compared. Keys that were renamed after lntl 0.1 are compared under their new
+names. Numbers and arrays that only AFTER has are counted, not compared. The exit code is 1 if anything differs.
 """
 
 import argparse
@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-# The names of lntl 0.1 and the current ones.
+# Settings: the name in lntl 0.1 by the current name. Results: the current name by the name in lntl 0.1.
 RENAMED_SETTINGS = {
     "updates": "schedule",
     "h_positions": "places",
@@ -41,7 +41,7 @@ TIMES = re.compile(r"(^|[./])(seconds|training_seconds|wall_seconds|images_per_s
 
 DIGITS = {"name": "colored_mnist", "path": "/nonexistent", "max_images": 300}
 WARM_UP = [{"method": "erm", "epochs": 1}, {"method": "bias_head", "epochs": 1}]
-PHASE_SETTINGS: dict[str, dict[str, Any]] = {  # settings of the phase of a method, beside method and epochs
+PHASE_SETTINGS: dict[str, dict[str, Any]] = {  # further settings of the phase of a method
     "bias_contrastive": {"task": "bias_product"},
     "lntl": {"mu_ramp": "dann", "lam": 0.05},
 }
@@ -63,15 +63,15 @@ def methods(checkout: Path) -> list[str]:
 def run_python(checkout: Path, arguments: list[str], folder: Path | None = None) -> str:
     """Run Python with the package of a checkout and return what it prints; raises RuntimeError if it fails."""
     environment = os.environ | {"PYTHONPATH": str(checkout / "src"), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
-    if done.returncode:
-        raise RuntimeError(f"{checkout}: {' '.join(arguments)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
-    return done.stdout
+    if process.returncode:
+        raise RuntimeError(f"{checkout}: {' '.join(arguments)}\n{process.stdout[-2000:]}\n{process.stderr[-4000:]}")
+    return process.stdout
 
 
-def configurations(names: list[str]) -> dict[str, dict[str, Any]]:
+def make_configurations(names: list[str]) -> dict[str, dict[str, Any]]:
     """Return the configuration of each run by its name, with the current keys."""
     phases = {name: {"method": name, "epochs": 2} | PHASE_SETTINGS.get(name, {}) for name in names}
     phases |= {name: {"epochs": 1} | variant for name, variant in VARIANTS.items()}
@@ -80,23 +80,23 @@ def configurations(names: list[str]) -> dict[str, dict[str, Any]]:
         model: dict[str, Any] = {"name": "convnet"}
         if phase["method"] == "domain_independent":
             model["heads"] = "per_bias"
-        raw[name] = configuration(name, DIGITS, model, [*WARM_UP, phase])
+        raw[name] = make_configuration(name, DIGITS, model, [*WARM_UP, phase])
     lntl_phases = [*WARM_UP, {"method": "lntl", "epochs": 1}]
-    raw["lenet_gray"] = configuration("lenet_gray", DIGITS | {"grayscale": True}, {"name": "lenet"}, lntl_phases)
-    raw["dilated"] = configuration("dilated", DIGITS | {"bias_dilation": 1}, {"name": "convnet"}, lntl_phases)
+    raw["lenet_gray"] = make_configuration("lenet_gray", DIGITS | {"grayscale": True}, {"name": "lenet"}, lntl_phases)
+    raw["dilated"] = make_configuration("dilated", DIGITS | {"bias_dilation": 1}, {"name": "convnet"}, lntl_phases)
     vectors = {"name": "arrays", "path": "vectors.npz"}
-    raw["vectors"] = configuration("vectors", vectors, {"name": "mlp", "dropout": 0.2}, lntl_phases)
-    pair = {"name": "arrays", "path": "pair.npz", "bias": ["shade", "size"]}
-    raw["two_biases"] = configuration("two_biases", pair, {"name": "mlp"}, lntl_phases)
+    raw["vectors"] = make_configuration("vectors", vectors, {"name": "mlp", "dropout": 0.2}, lntl_phases)
+    two_biases = {"name": "arrays", "path": "pair.npz", "bias": ["shade", "size"]}
+    raw["two_biases"] = make_configuration("two_biases", two_biases, {"name": "mlp"}, lntl_phases)
     files = {"name": "table", "path": "files.csv", "bias": "shade", "size": 16, "crop": "shift", "flip": True}
     backbone = {"name": "torchvision/resnet18", "split": "layer2", "small_images": True}
     augmented = files | {"randaugment": 1}
-    raw["image_files"] = configuration("image_files", augmented, backbone, lntl_phases)
+    raw["image_files"] = make_configuration("image_files", augmented, backbone, lntl_phases)
     return raw
 
 
-def configuration(name: str, data: dict[str, Any], model: dict[str, Any], phases: list[dict[str, Any]]) -> Any:
-    """Return a small run's configuration."""
+def make_configuration(name: str, data: dict[str, Any], model: dict[str, Any], phases: list[dict[str, Any]]) -> Any:
+    """Return the configuration of a small run."""
     optimizer = {"name": "adam", "lr": 0.003}
     return {
         "project": {"experiment_name": name, "seed": 3},
@@ -112,15 +112,15 @@ def configuration(name: str, data: dict[str, Any], model: dict[str, Any], phases
             "phases": phases,
         },
         "logging": {"use_tensorboard": False},
-        "evaluation": {"erm_epochs": int(name in PROBED.split())},
+        "evaluation": {"erm_epochs": int(name in PROBED_RUNS.split())},
     }
 
 
-def old_names(tree: Any) -> Any:
+def with_old_names(tree: Any) -> Any:
     """Return a configuration with the keys of lntl 0.1."""
     if isinstance(tree, dict):
-        return {RENAMED_SETTINGS.get(key, key): old_names(value) for key, value in tree.items()}
-    return [old_names(value) for value in tree] if isinstance(tree, list) else tree
+        return {RENAMED_SETTINGS.get(key, key): with_old_names(value) for key, value in tree.items()}
+    return [with_old_names(value) for value in tree] if isinstance(tree, list) else tree
 
 
 def write_data(folder: Path) -> None:
@@ -144,7 +144,7 @@ def write_data(folder: Path) -> None:
     (folder / "files.csv").write_text("\n".join(lines))
 
 
-PROBED = "erm lntl two_biases image_files"  # names of runs; probes take most of the time
+PROBED_RUNS = "erm lntl two_biases image_files"  # only these runs are probed, because probes take most of the time
 DRIVER = """
 import sys
 from pathlib import Path
@@ -168,46 +168,46 @@ for name in names:
 
 
 def train(checkout: Path, folder: Path, raw: dict[str, Any], has_old_names: bool) -> None:
-    """Make all runs of a checkout in `folder`, each with lntl train, eval and probe."""
+    """Train and evaluate all runs with a checkout in `folder`, and probe some of them."""
     folder.mkdir(parents=True)
     write_data(folder)
     for name, content in raw.items():
-        (folder / f"{name}.yaml").write_text(json.dumps(old_names(content) if has_old_names else content))
+        (folder / f"{name}.yaml").write_text(json.dumps(with_old_names(content) if has_old_names else content))
     print(f"{checkout}: {len(raw)} runs ...", flush=True)
-    run_python(checkout, ["-c", DRIVER, PROBED, *raw], folder)
+    run_python(checkout, ["-c", DRIVER, PROBED_RUNS, *raw], folder)
 
 
-def tensors(tree: Any, path: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the tensors of a checkpoint and the path of each."""
+def iterate_tensors(tree: Any, path: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the path and the value of each tensor in a checkpoint."""
     if isinstance(tree, torch.Tensor):
         yield path, tree
     elif isinstance(tree, dict | list | tuple):
         for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
-            yield from tensors(value, f"{path}.{key}")
+            yield from iterate_tensors(value, f"{path}.{key}")
 
 
-def numbers(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the numbers of a JSON document, with None and booleans, and the path of each in the current names."""
+def iterate_numbers(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the path, with current names, and the value of each number, boolean and null of a JSON document."""
     if isinstance(tree, dict | list):
         for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
-            yield from numbers(value, f"{path}.{RENAMED_RESULTS.get(str(key), key)}")
+            yield from iterate_numbers(value, f"{path}.{RENAMED_RESULTS.get(str(key), key)}")
     elif not isinstance(tree, str) and not TIMES.search(path):
         yield path, tree
 
 
-def contents(file: Path) -> dict[str, Any]:
+def read_values(file: Path) -> dict[str, Any]:
     """Return the tensors, numbers or arrays of a file that are compared, by path."""
     if file.suffix == ".pth":
-        return dict(tensors(torch.load(file, map_location="cpu", weights_only=True)["trainer"]))
+        return dict(iterate_tensors(torch.load(file, map_location="cpu", weights_only=True)["trainer"]))
     if file.suffix == ".npz":
         with np.load(file) as arrays:
             return {name: arrays[name] for name in arrays.files}
     if file.suffix == ".jsonl":
-        return dict(numbers([json.loads(line) for line in file.read_text().splitlines()]))
-    return dict(numbers(json.loads(file.read_text())))
+        return dict(iterate_numbers([json.loads(line) for line in file.read_text().splitlines()]))
+    return dict(iterate_numbers(json.loads(file.read_text())))
 
 
-def equal(a: Any, b: Any) -> bool:
+def are_equal(a: Any, b: Any) -> bool:
     """Return whether two values are the same, bit for bit."""
     if isinstance(a, torch.Tensor):
         return isinstance(b, torch.Tensor) and a.dtype == b.dtype and a.shape == b.shape and same_bits(a, b)
@@ -237,7 +237,7 @@ PATTERNS = (
 
 
 def compare(before: Path, after: Path) -> tuple[dict[str, int], list[str]]:
-    """Return how many values were compared, by kind, and a line for each difference."""
+    """Return the number of compared values, by kind, and a line for each difference."""
     count = {"files": 0, "tensors": 0, "numbers": 0, "arrays": 0, "only after": 0}
     differences = []
     for file in sorted({path for pattern in PATTERNS for path in before.glob(pattern)}):
@@ -246,19 +246,19 @@ def compare(before: Path, after: Path) -> tuple[dict[str, int], list[str]]:
         if not (after / name).exists():
             differences.append(f"{after / name}: missing")
             continue
-        old, new = contents(file), contents(after / name)
+        old, new = read_values(file), read_values(after / name)
         kind = {".pth": "tensors", ".npz": "arrays"}.get(file.suffix, "numbers")
         count[kind] += len(old)
         count["only after"] += len(new.keys() - old.keys())
         differences += [
-            f"{after / name}: {key}: {brief(old[key])} became {brief(new[key]) if key in new else 'nothing'}"
+            f"{after / name}: {key}: {shorten(old[key])} became {shorten(new[key]) if key in new else 'nothing'}"
             for key in old
-            if key not in new or not equal(old[key], new[key])
+            if key not in new or not are_equal(old[key], new[key])
         ]
     return count, differences
 
 
-def brief(value: Any) -> str:
+def shorten(value: Any) -> str:
     """Return a value as one short line."""
     return f"{type(value).__name__} {tuple(value.shape)}" if hasattr(value, "shape") else repr(value)
 
@@ -274,7 +274,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], help="names of runs")
     arguments = parser.parse_args()
     checkouts = {"before": arguments.before.resolve(), "after": arguments.after.resolve()}
-    raw = configurations(methods(checkouts["before"]))
+    raw = make_configurations(methods(checkouts["before"]))
     raw = {name: content for name, content in raw.items() if not arguments.only or name in arguments.only}
     folders = {side: arguments.out.resolve() / side for side in checkouts}
     for side, checkout in checkouts.items():

@@ -1,4 +1,4 @@
-"""Build the documentation site in site/, with build/docs/ as work folder: `make docs` runs this.
+"""Build the documentation site in site/, with build/docs/ as work folder: `make docs` runs this script.
 
 Usage: python scripts/docs_site.py
 
@@ -6,11 +6,11 @@ The pages are docs/**.md, README.md, CHANGELOG.md and CONTRIBUTING.md. Before Ze
 
 * writes a page for each method, from its docstring, its settings, docs/which_method.md and the benchmark table;
 * writes a page for each example of examples/gallery/, from its code and from the output that scripts/gallery.py stored;
-* copies each file of the repository that a page links to into the site, below repository/, and adapts the link;
+* copies each file of the repository to which a page links into the folder repository/ of the site, and adapts the link;
 * turns $$...$$ into MathML, so that the page loads no script.
 
-A link that leads nowhere, a page that is missing from the navigation of mkdocs.yml, an unknown name in an API page and
-a file that the site would load from the network are errors.
+These are errors: a link without a target, a page that is missing from the navigation of mkdocs.yml, an unknown name in
+an API page, and a file that the site would load from the network.
 """
 
 import ast
@@ -39,23 +39,23 @@ from lntl.methods import load_method
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARK = ROOT / "benchmarks/colored_mnist"
 GALLERY = re.findall(r"\(\.\./examples/gallery/(\w+)\.py\)", (ROOT / "docs/gallery.md").read_text("utf-8"))
-# Pages whose source lies outside docs/.
-OUTSIDE = {"index.md": "README.md", "changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md"}
+# Pages whose source is not in docs/.
+ROOT_PAGES = {"index.md": "README.md", "changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md"}
 EXAMPLES = {f"gallery/{name}.md": f"examples/gallery/{name}.py" for name in GALLERY}
 LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=\))")
 CODE = re.compile(r"^```.*?^```|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 MATH = re.compile(r"^\$\$(.+?)\$\$$", re.MULTILINE | re.DOTALL)
-FROM_NETWORK = re.compile(r"""(?:src=|<link[^>]*href=|@import\s|url\()["']?(?:https?:)?//[^"')\s>]+""")
+NETWORK_ADDRESS = re.compile(r"""(?:src=|<link[^>]*href=|@import\s|url\()["']?(?:https?:)?//[^"')\s>]+""")
 
 
 def main() -> None:
-    """Write the pages' sources and build the site from them."""
+    """Write the sources of the pages and build the site from them."""
     work, site = ROOT / "build/docs", ROOT / "site"
     for folder in (work, site):
         shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(ROOT / "docs", work / "docs")
     pages = {file.relative_to(work / "docs").as_posix(): file.read_text("utf-8") for file in work.rglob("docs/**/*.md")}
-    pages |= {uri: (ROOT / source).read_text("utf-8") for uri, source in OUTSIDE.items()}
+    pages |= {uri: (ROOT / source).read_text("utf-8") for uri, source in ROOT_PAGES.items()}
     for name, text in (("commands", commands), ("configuration", configuration)):
         pages[f"{name}.md"] = pages[f"{name}.md"].replace(f"<!-- {name} -->", text())
     methods = {name: method_page(name) for name in plugins.names("lntl.methods")}
@@ -75,15 +75,15 @@ def main() -> None:
         sys.exit(process.stdout + process.stderr.partition("Traceback")[0])
     shutil.move(work / "site", site)
     for page in site.rglob("*.html"):
-        if address := FROM_NETWORK.search(page.read_text("utf-8")):
+        if address := NETWORK_ADDRESS.search(page.read_text("utf-8")):
             sys.exit(f"{page}: it loads from the network: {address[0]}")
     print(f"{site}/index.html: {len(list(site.rglob('*.html')))} pages")
 
 
 def write_pages(pages: dict[str, str], folder: Path) -> None:
-    """Write the pages, and the files of the repository that they link to."""
+    """Write the pages, and the files of the repository to which they link."""
     queue = list(pages.items())
-    written = set(pages)
+    written_paths = set(pages)
     while queue:
         uri, text = queue.pop()
         targets = {
@@ -91,8 +91,8 @@ def write_pages(pages: dict[str, str], folder: Path) -> None:
         }
         for target in targets.values():
             path = target.partition("#")[0]
-            if path.startswith("repository/") and path not in written:
-                written.add(path)
+            if path.startswith("repository/") and path not in written_paths:
+                written_paths.add(path)
                 source = ROOT / path.removeprefix("repository/")
                 if source.suffix == ".md":
                     queue.append((path, source.read_text("utf-8")))
@@ -100,17 +100,20 @@ def write_pages(pages: dict[str, str], folder: Path) -> None:
                     (folder / path).parent.mkdir(parents=True, exist_ok=True)
                     shutil.copy(source, folder / path)
         (folder / uri).parent.mkdir(parents=True, exist_ok=True)
-        (folder / uri).write_text(adapt(text, targets, "../" * uri.count("/")), encoding="utf-8")
+        (folder / uri).write_text(adapt_page(text, targets, "../" * uri.count("/")), encoding="utf-8")
 
 
-def adapt(text: str, targets: dict[str, str], up: str) -> str:
-    """Return a page with the links of the site and with formulas as MathML; code is unchanged."""
+def adapt_page(text: str, targets: dict[str, str], root: str) -> str:
+    """Return a page with the links of the site and with formulas as MathML; code is unchanged.
+
+    targets: new target of each link, relative to the site. root: relative path from the page to the site.
+    """
     parts = []
     end = 0
     for code in [*CODE.finditer(text), None]:
-        plain = text[end : code.start() if code else None]
-        plain = LINK.sub(lambda link: up + targets[link[0]] if link[0] in targets else link[0], plain)
-        parts.append(MATH.sub(lambda math: convert(math[1].strip(), display="block"), plain))
+        prose = text[end : code.start() if code else None]
+        prose = LINK.sub(lambda link: root + targets[link[0]] if link[0] in targets else link[0], prose)
+        parts.append(MATH.sub(lambda math: convert(math[1].strip(), display="block"), prose))
         if code:
             parts.append(code[0])
             end = code.end()
@@ -125,14 +128,14 @@ def _is_external(target: str) -> bool:
 def site_uri(page: str, target: str) -> str:
     """Return the target of a link in a page: a path in the site's sources, with its #heading."""
     path, mark, heading = target.partition("#")
-    source = OUTSIDE.get(page) or (
+    source = ROOT_PAGES.get(page) or (
         page.removeprefix("repository/") if page.startswith("repository/") else f"docs/{page}"
     )
     file = (ROOT / source).parent.joinpath(path).resolve()
     if not file.is_relative_to(ROOT):
         sys.exit(f"{source}: the link {target} leads out of the repository")
     name = file.relative_to(ROOT).as_posix()
-    pages = {outside: uri for uri, outside in (OUTSIDE | EXAMPLES).items()}
+    pages = {outside: uri for uri, outside in (ROOT_PAGES | EXAMPLES).items()}
     if name.startswith("docs/"):
         return name.removeprefix("docs/") + mark + heading
     if not file.is_file():
@@ -151,7 +154,7 @@ def copy_package(folder: Path) -> None:
 
 
 def gallery_page(path: Path) -> str:
-    """Return the page of an example: its text, picture, output and code."""
+    """Return the page of an example: its text, image, output and code."""
     code = path.read_text("utf-8")
     module = ast.parse(code)
     title, _, text = (ast.get_docstring(module) or "").partition("\n")
@@ -160,19 +163,19 @@ def gallery_page(path: Path) -> str:
     link = f"../../examples/gallery/output/{path.stem}.png"
     machine = f"{output['processor']}, PyTorch {output['packages']['torch']}"
     cost = f"It took {output['seconds']} s of processor time on one core ({machine})."
-    parts = [f"# {title.rstrip('.')}", text.strip(), f"![The picture that the example saves.]({link})"]
+    parts = [f"# {title.rstrip('.')}", text.strip(), f"![The image that the example saves.]({link})"]
     parts += ["It prints:", f"```text\n{output['printed'].strip()}\n```", cost]
     parts += [f"## `{path.name}`", f"```python\n{code}\n```"]
     return "\n\n".join(parts) + "\n"
 
 
 def write_config(pages: dict[str, str], folders: dict[str, list[Any]], work: Path) -> None:
-    """Write mkdocs.yml with the generated pages in its navigation, where mkdocs.yml has the name of their folder."""
+    """Write mkdocs.yml; in its navigation, the generated pages replace the name of their folder."""
     config = yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))
     nav = [item for entry in config["nav"] for item in _expand(entry, folders)]
-    listed = set(re.findall(r"[\w/]+\.md", str(nav)))
-    if listed != set(pages):
-        sys.exit(f"mkdocs.yml: its nav and the pages differ in {', '.join(sorted(listed ^ set(pages)))}")
+    nav_pages = set(re.findall(r"[\w/]+\.md", str(nav)))
+    if nav_pages != set(pages):
+        sys.exit(f"mkdocs.yml: its nav and the pages differ in {', '.join(sorted(nav_pages ^ set(pages)))}")
     config["nav"] = nav
     config["plugins"][-1]["mkdocstrings"]["handlers"]["python"]["paths"] = ["src"]
     (work / "mkdocs.yml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
@@ -183,7 +186,7 @@ def _expand(entry: Any, folders: dict[str, list[Any]]) -> list[Any]:
     if isinstance(entry, dict):
         ((title, inner),) = entry.items()
         return [
-            {title: [new for part in inner for new in _expand(part, folders)] if isinstance(inner, list) else inner}
+            {title: [page for part in inner for page in _expand(part, folders)] if isinstance(inner, list) else inner}
         ]
     return folders.get(entry, [entry])
 
@@ -193,12 +196,12 @@ def methods_page() -> str:
     lines = [
         "# Methods",
         "",
-        "A method is what one phase of training does. [Which method?](../which_method.md) compares them.",
+        "Each phase of training uses one method. [Which method?](../which_method.md) compares the methods.",
         "",
     ]
     lines += ["| method | what it does |", "| --- | --- |"]
     for name in plugins.names("lntl.methods"):
-        lines.append(f"| [`{name}`]({name}.md) | {_plain(_summary(name))} |")
+        lines.append(f"| [`{name}`]({name}.md) | {_escape_markdown(_summary(name))} |")
     return "\n".join(lines) + "\n"
 
 
@@ -209,14 +212,19 @@ def _summary(name: str) -> str:
 
 
 def method_page(name: str) -> str:
-    """Return the page of a method: what it is, when to use it, its settings, its results."""
+    """Return the page of a method: its equation, when to use it, its settings and its results."""
     method = load_method(name)
-    sees = "it uses bias labels" if method.sees_bias else "it does not use bias labels"
+    labels = "it uses bias labels" if method.sees_bias else "it does not use bias labels"
     equation, _, text = (inspect.getdoc(method) or "").partition("\n\n")
-    parts = [f"# {name}", _plain(_summary(name)), f"{docstring(equation)}\n{{ .equation }}", docstring(text)]
+    parts = [
+        f"# {name}",
+        _escape_markdown(_summary(name)),
+        f"{docstring_as_markdown(equation)}\n{{ .equation }}",
+        docstring_as_markdown(text),
+    ]
     networks = ", ".join(f"*{network}*" for network in method.trains or method.fits)
     parts.append(
-        f"It trains {networks}; {sees}." if method.trains else f"It fits {networks} before its first step; {sees}."
+        f"It trains {networks}; {labels}." if method.trains else f"It fits {networks} before its first step; {labels}."
     )
     parts += [f"It needs `model.{key}: {value}`." for key, value in method.required_model_settings.items()]
     if name in advice():
@@ -225,19 +233,21 @@ def method_page(name: str) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def docstring(text: str) -> str:
+def docstring_as_markdown(text: str) -> str:
     """Return a docstring as Markdown: characters are escaped, indented blocks become code, labels bold."""
     blocks = []
     for block in re.split(r"\n\s*\n", text):
         if block.startswith("    "):
             blocks.append(f"```text\n{inspect.cleandoc(block)}\n```")
         else:
-            labelled = re.sub(r"\n(?=(?:Deviation|Sources?|Kernels):)", "\n\n", block)
-            blocks.append(re.sub(r"^(Deviation|Sources?|Kernels):", r"**\1:**", _plain(labelled), flags=re.MULTILINE))
+            separated = re.sub(r"\n(?=(?:Deviation|Sources?|Kernels):)", "\n\n", block)
+            blocks.append(
+                re.sub(r"^(Deviation|Sources?|Kernels):", r"**\1:**", _escape_markdown(separated), flags=re.MULTILINE)
+            )
     return "\n\n".join(blocks)
 
 
-def _plain(text: str) -> str:
+def _escape_markdown(text: str) -> str:
     """Return text with the special characters of Markdown escaped, except in `code`."""
     parts = re.split(r"(`[^`\n]+`)", text)
     special = re.compile(r"([*_\[\]|])")
@@ -257,19 +267,22 @@ def advice() -> dict[str, str]:
 
 def commands() -> str:
     """Return the help of every command of `lntl`."""
-    entries = _commands(typer.main.get_command(cli.app), "lntl")
+    entries = _iterate_commands(typer.main.get_command(cli.app), "lntl")
     lines = ["## All commands", "", "| command | what it does |", "| --- | --- |"]
-    lines += [f"| [`{name}`](#{name.replace(' ', '-')}) | {_plain(_help(command))} |" for name, command in entries]
+    lines += [
+        f"| [`{name}`](#{name.replace(' ', '-')}) | {_escape_markdown(_help(command))} |" for name, command in entries
+    ]
     return "\n".join(
         [*lines, *(line for name, command in entries for line in ("", f"### {name}", "", *_command(name, command)))]
     )
 
 
-def _commands(command: Any, name: str) -> list[tuple[str, Any]]:
+def _iterate_commands(command: Any, name: str) -> list[tuple[str, Any]]:
     """Return the runnable commands of a command group, with their full names."""
-    inner = {word: part for word, part in getattr(command, "commands", {}).items() if not part.hidden}
-    itself = [(name, command)] if not inner or (command.invoke_without_command and name != "lntl") else []
-    return itself + [entry for word, part in inner.items() for entry in _commands(part, f"{name} {word}")]
+    subcommands = {word: part for word, part in getattr(command, "commands", {}).items() if not part.hidden}
+    is_runnable = not subcommands or (command.invoke_without_command and name != "lntl")
+    entries = [entry for word, part in subcommands.items() for entry in _iterate_commands(part, f"{name} {word}")]
+    return [(name, command), *entries] if is_runnable else entries
 
 
 def _help(command: Any) -> str:
@@ -279,7 +292,7 @@ def _help(command: Any) -> str:
 def _command(name: str, command: Any) -> list[str]:
     """Return the lines about one command: its usage, its arguments and options."""
     usage = [name, *command.collect_usage_pieces(command.make_context(name, [], resilient_parsing=True))]
-    lines = [_plain(_help(command)), "", "```text", " ".join(usage), "```"]
+    lines = [_escape_markdown(_help(command)), "", "```text", " ".join(usage), "```"]
     rows = []
     for parameter in command.params:
         if not parameter.hidden and parameter.name != "help":
@@ -287,12 +300,12 @@ def _command(name: str, command: Any) -> list[str]:
             label = (
                 names if parameter.param_type_name == "option" else f"`{(parameter.metavar or parameter.name).upper()}`"
             )
-            default = f" Default: `{parameter.default}`." if _is_shown(parameter.default) else ""
-            rows.append(f"| {label} | {_plain(' '.join((parameter.help or '').split()))}{default} |")
+            default = f" Default: `{parameter.default}`." if _has_default(parameter.default) else ""
+            rows.append(f"| {label} | {_escape_markdown(' '.join((parameter.help or '').split()))}{default} |")
     return [*lines, "", "| argument or option | meaning |", "| --- | --- |", *rows] if rows else lines
 
 
-def _is_shown(default: object) -> bool:
+def _has_default(default: object) -> bool:
     return isinstance(default, str | int | float | Path) and not isinstance(default, bool) and str(default) != ""
 
 
@@ -309,8 +322,8 @@ def configuration() -> str:
             folder = {"data": "lntl.data", "model": "lntl.models"}[section]
             for name in plugins.names(folder):
                 plugin: Any = plugins.load(folder, name, object)
-                about = (inspect.getdoc(plugin) or "").partition("\n\n")[0]
-                parts += [f"### {section}: {name}", _plain(about), settings_table(plugin.Config)]
+                summary = (inspect.getdoc(plugin) or "").partition("\n\n")[0]
+                parts += [f"### {section}: {name}", _escape_markdown(summary), settings_table(plugin.Config)]
     return "\n\n".join(parts)
 
 
@@ -327,7 +340,7 @@ def settings_table(settings: type[Any]) -> str:
             if hasattr(limit, name)
         ]
         values = ", ".join([_values(field.annotation), *bounds])
-        lines.append(f"| `{key}` | {_default(field)} | {values} | {_plain(field.description or '')} |")
+        lines.append(f"| `{key}` | {_default(field)} | {values} | {_escape_markdown(field.description or '')} |")
     return "\n".join(lines)
 
 
@@ -359,7 +372,7 @@ def _default(field: FieldInfo) -> str:
     if isinstance(value, BaseModel) or (isinstance(value, list) and any(isinstance(part, BaseModel) for part in value)):
         return "see its keys"
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    return f"`{text}`" if len(text) < 24 else _plain(text)
+    return f"`{text}`" if len(text) < 24 else _escape_markdown(text)
 
 
 def results(name: str) -> str:

@@ -24,14 +24,14 @@ give_up() {
     cat >&2 <<MESSAGE
 
 Download failed: $1
-Training works without it: lntl builds the same protocol from the digit strokes in its package. Just run: make train
-To use the authors' files all the same, open $page in a browser, unpack the archive and
+Training works without it: lntl renders the same data from the digit strokes in its package. Just run: make train
+To use the authors' files anyway, open $page in a browser, unpack the archive and
 put mnist_10color_jitter_var_0.030.npy (or another variance) into $target/
 MESSAGE
     exit 1
 }
 
-# The first of these programs that exists, else nothing.
+# Print the first of these programs that exists; print nothing if none exists.
 first_of() {
     local program
     for program in "$@"; do
@@ -59,18 +59,19 @@ fi
 
 echo "Fetching the archive with all variances (over 1 GB) into $target ..."
 "$gdown" --continue -O "$archive" "$file_id" ||
-    give_up "gdown did not get the archive (no network, or Google Drive refused; its own message is above). What has arrived so far is kept; the same command resumes it."
+    give_up "gdown did not get the archive (no network, or Google Drive refused; the message of gdown is above). The part that was downloaded is kept; the same command resumes the download."
 [[ -s $archive ]] || give_up "gdown left no file behind."
 
 scratch=$(mktemp -d -- "$target/.unpack.XXXXXX")
 trap 'rm -rf -- "$scratch"' EXIT
-# 0: all in place; 3: the archive is no good and must go; else it may be good (the disk was full, say) and stays.
+# Exit code 0: all files are in place. 3: the archive is damaged and is removed. Others: the archive may be good (for
+# example if the disk was full) and is kept.
 status=0
 "$python" "$root/scripts/unpack_archive.py" "$archive" "$scratch" "$target" || status=$?
 if ((status == 3)); then
     rm -f -- "$archive"
-    give_up "what arrived is not the expected archive (see above), so it was deleted. Google Drive may have sent an error page, or the transfer broke: try again later."
+    give_up "the downloaded file is not the expected archive (see above), so it was deleted. Google Drive may have sent an error page, or the download was interrupted: try again later."
 fi
 ((status == 0)) || give_up "the archive could not be unpacked (see above). It is kept as $archive for the next try."
 rm -f -- "$archive"
-echo "Done: training now reads these files whenever data.path names $target."
+echo "Done: training reads these files if data.path is $target."

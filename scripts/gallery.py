@@ -1,9 +1,10 @@
-"""Run the examples of examples/gallery/ and store what they print and draw: `make gallery` runs this.
+"""Run the examples of examples/gallery/ and store their output and images: `make gallery` runs this script.
 
 Usage: python scripts/gallery.py [NAME ...]
 
-Each example runs in an empty folder with one thread. examples/gallery/output/ receives its picture, NAME.png, and
-NAME.json with the printed text, the seconds of processor time and the hardware. `make docs` shows them.
+Each example runs in an empty folder with one thread. Its image NAME.png is copied into examples/gallery/output/, and
+NAME.json is written there, with the printed text, the seconds of processor time and the hardware. `make docs` shows
+both.
 """
 
 import json

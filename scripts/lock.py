@@ -2,8 +2,8 @@
 
 Usage: python scripts/lock.py   (or `make lock`)
 
-pip chooses the newest versions that fit this Python (a dry run: nothing is installed). So run it with the lowest
-version of Python that the project supports, 3.11, on Linux.
+pip chooses the newest versions that fit the running Python (a dry run: nothing is installed). So run it on Linux, with
+the lowest version of Python that the project supports, 3.11.
 """
 
 import json
@@ -15,11 +15,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Update both by hand and together: with another torch, results differ in the last digits.
-HELD = {"torch": "2.14.1", "torchvision": "0.29.1"}
+# Update both by hand and together: with another version of torch, results differ in the last digits.
+FIXED_VERSIONS = {"torch": "2.14.1", "torchvision": "0.29.1"}
 
 # On Linux, torch installs matching versions of the CUDA libraries and of Triton.
-BROUGHT_BY_TORCH = re.compile(r"(nvidia|cuda)-.*|triton")
+TORCH_DEPENDENCY = re.compile(r"(nvidia|cuda)-.*|triton")
 
 HEADER = """\
 # Written by `make lock` ({what}, resolved with Python {python} on Linux); edit pyproject.toml, not this file.
@@ -29,22 +29,24 @@ HEADER = """\
 Pins = dict[str, str]
 
 
-def normalised(name: str) -> str:
-    """Return a package's name as package indexes spell it."""
+def normalise(name: str) -> str:
+    """Return the name of a package in the spelling of package indexes."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def resolve(extras: str, held: Pins) -> Pins:
-    """Return the version of each package that `lntl[extras]` needs, by name; those in `held` keep their versions."""
+def resolve(extras: str, fixed_versions: Pins) -> Pins:
+    """Return the version of each package that `lntl[extras]` needs, by name; `fixed_versions` do not change."""
     with tempfile.TemporaryDirectory() as folder:
         constraints, report = Path(folder, "held.txt"), Path(folder, "report.json")
-        constraints.write_text("".join(f"{name}=={version}\n" for name, version in held.items()), encoding="utf-8")
+        constraints.write_text(
+            "".join(f"{name}=={version}\n" for name, version in fixed_versions.items()), encoding="utf-8"
+        )
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"]
-        wanted = ["--constraint", str(constraints), "--report", str(report), f"{ROOT}[{extras}]"]
-        subprocess.run(pip + wanted, check=True)
+        options = ["--constraint", str(constraints), "--report", str(report), f"{ROOT}[{extras}]"]
+        subprocess.run(pip + options, check=True)
         items = [item["metadata"] for item in json.loads(report.read_text(encoding="utf-8"))["install"]]
-    pins = {normalised(item["name"]): item["version"] for item in items}
-    return {name: pins[name] for name in sorted(pins) if name != "lntl" and not BROUGHT_BY_TORCH.fullmatch(name)}
+    pins = {normalise(item["name"]): item["version"] for item in items}
+    return {name: pins[name] for name in sorted(pins) if name != "lntl" and not TORCH_DEPENDENCY.fullmatch(name)}
 
 
 def write(name: str, what: str, lines: list[str]) -> None:
@@ -56,12 +58,13 @@ def write(name: str, what: str, lines: list[str]) -> None:
 
 
 def main() -> None:
-    """Choose the versions for a user, then those for a developer, which include the former unchanged."""
-    runtime = resolve("download", HELD)
+    """Choose the versions for users, then those for developers, which include the versions for users."""
+    runtime = resolve("download", FIXED_VERSIONS)
     develop = resolve("download,notebooks,dev", runtime)
     write("requirements.txt", "runtime and download", [f"{name}=={version}" for name, version in runtime.items()])
-    added = [f"{name}=={version}" for name, version in develop.items() if name not in runtime]
-    write("requirements-dev.txt", "development, notebooks and documentation", ["-r requirements.txt", *added])
+    development_only = [f"{name}=={version}" for name, version in develop.items() if name not in runtime]
+    lines = ["-r requirements.txt", *development_only]
+    write("requirements-dev.txt", "development, notebooks and documentation", lines)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def main(folder: Path, output: Path = OUTPUT) -> None:
     for split, prefix in (("train", "train"), ("test", "t10k")):
         arrays[f"{split}_images"] = read_idx(folder / f"{prefix}-images-idx3-ubyte")
         arrays[f"{split}_labels"] = read_idx(folder / f"{prefix}-labels-idx1-ubyte")
-    with output.open("wb") as file:  # given a path, numpy might add a suffix to it
+    with output.open("wb") as file:  # an open file, because numpy may add a suffix to a path
         np.savez_compressed(file, allow_pickle=False, **arrays)
     print(f"wrote {output}")
 

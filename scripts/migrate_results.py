@@ -1,4 +1,4 @@
-"""Give the lines of a benchmark's results the keys and the configuration hash of lntl 0.2.
+"""Update the lines of benchmark results to the keys and the configuration hash of lntl 0.2.
 
 Usage: python scripts/migrate_results.py PLAN.yaml [PLAN.yaml ...]
 
@@ -21,7 +21,7 @@ OLD_NAMES = {new: old for old, new in RENAMED_KEYS.items()}
 
 
 def old_hash(config: Config) -> str:
-    """Return the hash that lntl 0.1 computed for the same settings: the hash of lntl 0.2, but with the old names."""
+    """Return the hash of the same settings in lntl 0.1: it is computed in the same way, but with the old names."""
     raw = config.model_dump(include={"data", "model", "training"}, exclude_defaults=True)
     raw["training"].pop("device", None)
     raw["data"] = with_old_names(raw["data"])
@@ -30,12 +30,12 @@ def old_hash(config: Config) -> str:
 
 
 def with_old_names(section: dict[str, Any]) -> dict[str, Any]:
-    """Return the section with its keys as lntl 0.1 named them."""
+    """Return the section with the keys of lntl 0.1."""
     return {OLD_NAMES.get(key, key): value for key, value in section.items()}
 
 
 def new_key(key: str) -> str:
-    """Return an override's key with its last part as lntl 0.2 names it."""
+    """Return the key of an override with the name of lntl 0.2 in its last part."""
     section, _, name = key.rpartition(".")
     renamed = RENAMED_KEYS.get(name, name) if section == "data" or section.startswith("training.phases.") else name
     return f"{section}.{renamed}" if section else renamed
@@ -45,24 +45,24 @@ def migrate(path: Path) -> None:
     """Rewrite the results of the plan at `path`."""
     plan = plans.read(path)
     results = path.parent / plan.results
-    # Both hashes are computed from the same settings with seed 0, as the plan does it.
+    # Both hashes are computed from the same settings with seed 0, as in the plan.
     hashes = {
         (run.name, old_hash(with_seed_0(run.config, plan.seed_keys))): run.config_hash
         for run in plans.planned_runs(plan, path)
     }
     lines = [json.loads(text) for text in results.read_text(encoding="utf-8").splitlines()]
-    moved = 0
+    num_changed = 0
     for line in lines:
-        today = hashes.get((line["name"], line["config_hash"]), line["config_hash"])
-        moved += today != line["config_hash"]
-        line["config_hash"] = today
+        new_hash = hashes.get((line["name"], line["config_hash"]), line["config_hash"])
+        num_changed += new_hash != line["config_hash"]
+        line["config_hash"] = new_hash
         line["overrides"] = {new_key(key): value for key, value in line["overrides"].items()}
     write_text(results, "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines))
-    print(f"{results}: {len(lines)} lines, {moved} with another hash")
+    print(f"{results}: {len(lines)} lines, {num_changed} with another hash")
 
 
 def with_seed_0(config: Config, seed_keys: list[str]) -> Config:
-    """Return the configuration with seed 0 at the plan's keys; its hash is computed from that."""
+    """Return the configuration with seed 0 at the seed keys of the plan."""
     sections = {key.partition(".")[0]: key.partition(".")[2] for key in seed_keys}
     return config.model_copy(
         update={name: getattr(config, name).model_copy(update={key: 0}) for name, key in sections.items()}

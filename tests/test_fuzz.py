@@ -44,7 +44,7 @@ def test_run_case_detects_each_outcome(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(FUZZ["CASES"], "data", case)
     run_case: Any = FUZZ["run_case"]
-    monkeypatch.setitem(run_case.__globals__, "WAITING", 1 if case is hang else 60)
+    monkeypatch.setitem(run_case.__globals__, "MAX_SECONDS", 1 if case is hang else 60)
     result, message, _ = run_case("data-0", 0, tmp_path / "templates")
     assert result == outcome
     assert reason in message
@@ -57,7 +57,7 @@ def test_a_very_long_training_is_stopped(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(FUZZ["CASES"], "data", lambda *_: ["train", str(tmp_path / "tiny.yaml")])
     run_case: Any = FUZZ["run_case"]
-    monkeypatch.setitem(run_case.__globals__, "TRAINING", 1)
+    monkeypatch.setitem(run_case.__globals__, "TRAINING_SECONDS", 1)
     assert run_case("data-0", 0, tmp_path / "templates")[:2] == ("stopped", "")
 
 
@@ -66,7 +66,7 @@ def test_a_very_long_training_is_stopped(tmp_path: Path, monkeypatch: pytest.Mon
     [(3, ""), (2, "something"), (0, "Traceback (most recent call last):"), (2, f"Error: {'x' * 2000}")],
 )
 def test_a_wrong_exit_code_or_message_is_detected(code: int, text: str) -> None:
-    assert FUZZ["wrong"](code, text)
+    assert FUZZ["find_fault"](code, text)
 
 
 def test_mutations_depend_only_on_the_seed() -> None:

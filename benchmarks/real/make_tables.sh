@@ -1,6 +1,6 @@
 #!/bin/bash
-# The tables of benchmarks/real from the downloads in data/: bash benchmarks/real/make_tables.sh [NAME ...]
-# Run it where data/ is (see docs/DATA_SETS.md for what lies in it); a table that is there already stays.
+# Make the tables of benchmarks/real from the downloads in data/: bash benchmarks/real/make_tables.sh [NAME ...]
+# Run it in the folder that contains data/ (docs/DATA_SETS.md describes its content). Existing tables are kept.
 set -euo pipefail
 make() {
   [ -e "data/$1.csv" ] || lntl data make "$2" "data/$3" "data/$1.csv" "${@:4}"

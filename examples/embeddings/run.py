@@ -31,10 +31,10 @@ from lntl.runs.files import write_json
 from lntl.sklearn import DebiasedClassifier
 
 Array = NDArray[Any]
-K = 5  # the digits 0 to 4, and as many backgrounds
+K = 5  # number of digits (0 to 4) and of backgrounds
 BACKGROUNDS = np.array([(210, 60, 60), (60, 170, 70), (70, 90, 210), (200, 180, 50), (150, 60, 180)])  # RGB
 ALIGNED = 0.95  # share of the training images on the background of their digit; the others have a random background
-# The settings to choose from on val; `lntl methods bias_product` and `lntl methods lntl` explain them.
+# The settings from which the best is chosen on val; `lntl methods bias_product` and `lntl methods lntl` explain them.
 GRID = [
     {
         "debiasedclassifier__method": ["bias_product"],
@@ -64,12 +64,12 @@ def colored_digits(digits: ColoredMNIST, split: str, part: slice, aligned: float
 def embed(images: Array, digits: ColoredMNIST) -> Array:
     """Return 800 numbers per image: 32 channels of a random convolutional network, average-pooled to 5 x 5."""
     torch.manual_seed(0)
-    frozen = ConvNet(digits.spec, ConvNet.Config()).f.eval()
+    f = ConvNet(digits.spec, ConvNet.Config()).f.eval()
     parts = torch.from_numpy(images).split(500)
-    return torch.cat([adaptive_avg_pool2d(frozen(x / 127.5 - 1), 5).flatten(1) for x in parts]).numpy()
+    return torch.cat([adaptive_avg_pool2d(f(x / 127.5 - 1), 5).flatten(1) for x in parts]).numpy()
 
 
-def classifier(epochs: int, **settings: Any) -> Pipeline:
+def build_classifier(epochs: int, **settings: Any) -> Pipeline:
     """Return the pipeline: a scaler of the vectors, then a small network."""
     network = DebiasedClassifier(hidden=(128, 64), epochs=epochs, ema=0.98, device="cpu", **settings)
     return make_pipeline(StandardScaler(), network.set_fit_request(bias=True))
@@ -77,8 +77,8 @@ def classifier(epochs: int, **settings: Any) -> Pipeline:
 
 def worst_group(y: Array, predicted: Array, bias: Array) -> float:
     """Return the lowest accuracy among the (digit, background) groups."""
-    right = predicted == y
-    return min(float(right[(y == digit) & (bias == b)].mean()) for digit, b in {*zip(y, bias, strict=True)})
+    is_correct = predicted == y
+    return min(float(is_correct[(y == digit) & (bias == b)].mean()) for digit, b in {*zip(y, bias, strict=True)})
 
 
 def choose_settings(
@@ -88,7 +88,7 @@ def choose_settings(
     X, y, bias = (np.concatenate(pair) for pair in zip(train, val, strict=True))
     fold = PredefinedSplit(np.repeat([-1, 0], [len(train[1]), len(val[1])]))
     scorer = make_scorer(worst_group).set_score_request(bias=True)
-    pipeline = classifier(epochs, random_state=100)
+    pipeline = build_classifier(epochs, random_state=100)
     search = GridSearchCV(pipeline, GRID, scoring=scorer, cv=fold, refit=False).fit(X, y, bias=bias)
     results = search.cv_results_
     scores = {str(p): round(float(s), 4) for p, s in zip(results["params"], results["mean_test_score"], strict=True)}
@@ -98,7 +98,7 @@ def choose_settings(
 def evaluate(pipeline: Pipeline, test: tuple[Array, Array, Array]) -> dict[str, Any]:
     """Return accuracy and worst-group accuracy on test, each with its 95 % bootstrap interval over the test images."""
     X, y, bias = test
-    no_labels = torch.zeros(len(y), dtype=torch.int64)  # of h, which is not evaluated here
+    no_labels = torch.zeros(len(y), dtype=torch.int64)  # labels and hits of h, which is not evaluated here
     p = Predictions(
         y=torch.from_numpy(y),
         group=torch.from_numpy(y * K + bias),
@@ -134,7 +134,7 @@ def main(arguments: list[str] | None = None) -> None:
     rows = []
     for seed in range(args.seeds):
         for settings in ({"method": "erm"}, best):
-            fitted = classifier(args.epochs, random_state=seed, **settings).fit(*train[:2], bias=train[2])
+            fitted = build_classifier(args.epochs, random_state=seed, **settings).fit(*train[:2], bias=train[2])
             rows.append({"method": settings["method"], "seed": seed, **evaluate(fitted, test)})
             print("{method:>14}  seed {seed}".format(**rows[-1]), *with_intervals(rows[-1]), sep="   ")
     results = {"chosen": best, "worst group on val": val_scores, "images": n, "epochs": args.epochs, "test": rows}

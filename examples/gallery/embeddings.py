@@ -1,8 +1,9 @@
 """Embeddings with scikit-learn.
 
-The vectors stand for embeddings of a foundation model. One direction predicts the label; another, stronger one a bias
-that agrees with the label in 95 of 100 training examples. `DebiasedClassifier` is a scikit-learn estimator: it goes
-into a pipeline, and `fit` takes the bias labels. In the test set the bias agrees with the label by chance.
+The vectors stand for embeddings of a foundation model. One direction predicts the label. Another, stronger direction
+predicts a bias, which agrees with the label in 95 of 100 training examples. `DebiasedClassifier` is a scikit-learn
+estimator: it can be a step of a pipeline, and `fit` takes the bias labels. In the test set, the bias agrees with the
+label by chance.
 """
 
 import numpy as np

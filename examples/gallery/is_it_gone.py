@@ -2,7 +2,7 @@
 
 A bias head h at chance proves little, because f may only have learnt to mislead this h. `lntl probe` therefore trains
 new networks (probes) on the frozen features, and shows each test digit in all ten colours. Both are done for plain
-training (ERM), too. The picture shows three test digits in ten colours, and what each network predicts.
+training (ERM), too. The image shows three test digits in ten colours, with the predictions of both networks.
 """
 
 import torch
@@ -13,11 +13,11 @@ from lntl import config, experiment, figures, probing
 settings = config.read(
     "colored_mnist/best",
     ["data.max_images=3000", "training.batch_size=48", "evaluation.erm_epochs=4", "logging.use_tensorboard=false"],
-    num_epochs=4,  # of the last phase
+    num_epochs=4,  # epochs of the last phase
 )
 run, _ = experiment.train(settings, overwrite=True)
-probed = probing.probe_checkpoint(run.folder.last, layers=["f"], seeds=1)
-probe, recoloring = probed.probe, probed.recoloring
+results = probing.probe_checkpoint(run.folder.last, layers=["f"], seeds=1)
+probe, recoloring = results.probe, results.recoloring
 assert probe.reference.erm is not None
 assert recoloring is not None
 assert recoloring.erm is not None
@@ -29,7 +29,7 @@ for name in leakage:
     print(f"{name}: a new probe predicts {leakage[name]:.2f} of the colours correctly from the features")
     print(f"{name}: another colour changes the prediction of {flips[name]:.2f} of the digits")
 
-# Three test digits, a row for each network.
+# Three test digits, with one row for each network.
 test, spec = run.experiment.data.splits["test"], run.experiment.data.spec
 index = torch.stack([(test.y == digit).nonzero()[0, 0] for digit in (0, 4, 7)])
 digits = torch.stack([test.recolored(value).pixels(index) for value in range(spec.num_bias_values)], dim=1)

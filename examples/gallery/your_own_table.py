@@ -1,9 +1,9 @@
 """Your own images and a CSV table.
 
 `lntl init` writes a small project: drawn shapes, a table of their labels, and a configuration. In training, most shapes
-lie on their own background. `lntl data check` measures how well the background predicts the shape. `lntl train` trains
-a network that ignores the background and, for comparison, a network without debiasing (ERM). The picture shows test
-accuracy for each shape on each background.
+have the background of their class. `lntl data check` measures how well the background predicts the shape. `lntl train`
+trains a network that ignores the background and, for comparison, a network without debiasing (ERM). The figure shows
+the test accuracy for each shape on each background.
 """
 
 import json

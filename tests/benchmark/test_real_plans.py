@@ -41,7 +41,7 @@ def test_scores_agree_with_slow_loops() -> None:
     assert scores["own"] == pytest.approx(np.mean(is_correct[y == value]))
     assert scores["other"] == pytest.approx(np.mean(is_correct[y != value]))
     assert scores["all"] == pytest.approx(np.mean(is_correct))
-    weight = sets.resampled(split, 3)
+    weight = sets.resample_weights(split, 3)
     assert np.bincount(split.cell, weight).tolist() == np.bincount(split.cell).tolist()
     resampled_correct = np.repeat(is_correct[y != value], weight[y != value])
     assert sets.scores(split, is_correct, weight)["other"] == pytest.approx(np.mean(resampled_correct))
