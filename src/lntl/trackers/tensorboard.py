@@ -145,7 +145,7 @@ class TensorBoard(Tracker):
 
 
 def _first_images(split: ImageSplit, num_classes: int) -> Tensor:
-    """Return the first images of each class, uint8 (num_classes * IMAGES_PER_CLASS, C, H, W); missing images are black."""
+    """Return the first images of each class, uint8 (classes * IMAGES_PER_CLASS, C, H, W); missing ones are black."""
     blank = torch.zeros_like(split.pixels(torch.zeros(1, dtype=torch.int64))).repeat(IMAGES_PER_CLASS, 1, 1, 1)
     rows = []
     for label in range(num_classes):
