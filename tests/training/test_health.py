@@ -137,28 +137,28 @@ EPSILON = 1e-6
             "may be blind",
         ),
         (
-            {"h_accuracy": CHANCE, "gradient_ratio": NEGLIGIBLE - EPSILON},
-            {"h_accuracy": CHANCE, "gradient_ratio": NEGLIGIBLE + EPSILON},
+            {"h_accuracy": CHANCE, "gradient_ratio": NEGLIGIBLE_RATIO - EPSILON},
+            {"h_accuracy": CHANCE, "gradient_ratio": NEGLIGIBLE_RATIO + EPSILON},
             "is dead",
         ),
         (
-            {"h_accuracy": CHANCE, "h_entropy": FULL * MI_MAX + EPSILON},
-            {"h_accuracy": CHANCE, "h_entropy": FULL * MI_MAX - EPSILON},
+            {"h_accuracy": CHANCE, "h_entropy": FULL_ENTROPY * MI_MAX + EPSILON},
+            {"h_accuracy": CHANCE, "h_entropy": FULL_ENTROPY * MI_MAX - EPSILON},
             "is dead",
         ),
         (
-            {"h_accuracy": accuracy_of_skill(FAR_ABOVE_CHANCE + EPSILON)},
-            {"h_accuracy": accuracy_of_skill(FAR_ABOVE_CHANCE - EPSILON)},
+            {"h_accuracy": accuracy_of_skill(CLEAR_SKILL + EPSILON)},
+            {"h_accuracy": accuracy_of_skill(CLEAR_SKILL - EPSILON)},
             "is winning",
         ),
         (
-            {"gradient_ratio": OVERPOWERING + EPSILON, "task": 0.9},
-            {"gradient_ratio": OVERPOWERING - EPSILON, "task": 0.9},
+            {"gradient_ratio": OVERPOWERING_RATIO + EPSILON, "task": 0.9},
+            {"gradient_ratio": OVERPOWERING_RATIO - EPSILON, "task": 0.9},
             "is overpowering the task",
         ),
         (
-            {"gradient_ratio": 9.0, "task": 0.5 * (1 + RISING) + EPSILON},
-            {"gradient_ratio": 9.0, "task": 0.5 * (1 + RISING) - EPSILON},
+            {"gradient_ratio": 9.0, "task": 0.5 * (1 + MIN_RELATIVE_RISE) + EPSILON},
+            {"gradient_ratio": 9.0, "task": 0.5 * (1 + MIN_RELATIVE_RISE) - EPSILON},
             "is overpowering the task",
         ),
     ],
@@ -166,7 +166,7 @@ EPSILON = 1e-6
 def test_each_threshold_separates_healthy_from_reported_metrics(
     metrics_beyond: dict[str, float], metrics_within: dict[str, float], problem: str
 ) -> None:
-    previous_metrics = make_metrics(h_accuracy=accuracy_of_skill(FAR_ABOVE_CHANCE))
+    previous_metrics = make_metrics(h_accuracy=accuracy_of_skill(CLEAR_SKILL))
     assert f"the adversary {problem}" in get_problems(make_metrics(**metrics_beyond), previous_metrics)
     assert f"the adversary {problem}" not in get_problems(make_metrics(**metrics_within), previous_metrics)
 
