@@ -84,7 +84,7 @@ class MapHead(nn.Module):
 
 
 @cache
-def digits() -> ColoredMNIST:
+def make_digits() -> ColoredMNIST:
     return ColoredMNIST(ColoredMNIST.Config(path="/nonexistent", max_images=100))
 
 
@@ -108,7 +108,7 @@ def make_trainer(
         },
     }  # fmt: skip
     config = configuration.validate(raw, "test")
-    data = digits()
+    data = make_digits()
     torch.manual_seed(0)
     networks = load_model("lenet")(data.spec, config.model)
     norm = nn.BatchNorm1d(16) if batch_norm else nn.Identity()
@@ -129,7 +129,7 @@ def make_trainer(
 
 def train(phase: dict[str, Any], **settings: Any) -> dict[str, Any]:
     """Train, in float64 by default; return the weights, the state of the method and the metrics of the epochs."""
-    digits()
+    make_digits()
     if settings.get("precision", "64-true") == "64-true":
         torch.set_default_dtype(torch.float64)  # Fabric gives the outputs of networks this type
     try:

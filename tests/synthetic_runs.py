@@ -78,7 +78,7 @@ def write_run(path: Path, phases: list[dict[str, Any]], accuracy: float, leakage
         "cuda": None,
     }
     write_json(path / "environment.json", environment)
-    records = list(_records(phases, accuracy, leakage))
+    records = list(_make_records(phases, accuracy, leakage))
     (path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     scores = {"accuracy": accuracy, "worst_group_accuracy": accuracy - 0.3, "bias_accuracy": 0.2}
     erm_result = {"project": "lntl", "experiment": "erm", "method": "erm", "seed": 0}
@@ -101,7 +101,7 @@ def write_run(path: Path, phases: list[dict[str, Any]], accuracy: float, leakage
     )
 
 
-def _records(phases: list[dict[str, Any]], accuracy: float, leakage: float) -> Any:
+def _make_records(phases: list[dict[str, Any]], accuracy: float, leakage: float) -> Any:
     total = 0
     for number, phase in enumerate(phases, 1):
         for epoch in range(1, phase["epochs"] + 1):
@@ -127,7 +127,7 @@ def _records(phases: list[dict[str, Any]], accuracy: float, leakage: float) -> A
             yield position | losses | val | {"time/images_per_second": 1500.0, "time/seconds": 40.0}
 
 
-def predictions(accuracy: float) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+def make_predictions(accuracy: float) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Return y, bias and predicted (N,): correct with probability `accuracy`, otherwise the class of the colour."""
     rng = np.random.default_rng(3)
     y, bias = rng.integers(0, 10, N), rng.integers(0, 10, N)
@@ -136,7 +136,7 @@ def predictions(accuracy: float) -> tuple[NDArray[Any], NDArray[Any], NDArray[An
     return y, bias, np.where(correct, y, bias)
 
 
-def metric(hits: NDArray[Any], meaning: str = "") -> dict[str, Any]:
+def make_metric(hits: NDArray[Any], meaning: str = "") -> dict[str, Any]:
     """Return the mean of hits and its normal interval, in the format of evaluation/test.json."""
     if not len(hits):
         no_interval = {"value": None, "low": None, "high": None, "n": 0}
@@ -154,14 +154,14 @@ def metric(hits: NDArray[Any], meaning: str = "") -> dict[str, Any]:
 
 def write_evaluation(path: Path, accuracy: float, epoch: int) -> None:
     """Write evaluation/test.json."""
-    y, bias, predicted = predictions(accuracy)
+    y, bias, predicted = make_predictions(accuracy)
     hits = predicted == y
     cells = [[hits[(y == k) & (bias == b)] for b in range(10)] for k in range(10)]
     means = [[float(cell.mean()) if len(cell) else None for cell in row] for row in cells]
     known_means = [mean for row in means for mean in row if mean is not None]
     common = {"n": N, "undefined": None}
     metrics = {
-        "accuracy": metric(hits, "share of right predictions"),
+        "accuracy": make_metric(hits, "share of right predictions"),
         "unbiased_accuracy": common
         | {
             "value": float(np.mean(known_means)),
@@ -172,16 +172,16 @@ def write_evaluation(path: Path, accuracy: float, epoch: int) -> None:
         "worst_group_accuracy": common
         | {"value": min(known_means), "low": max(0.0, min(known_means) - 0.1), "high": min(known_means) + 0.12}
         | {"meaning": "lowest accuracy among the groups that have an image"},
-        "aligned_accuracy": metric(
+        "aligned_accuracy": make_metric(
             hits[y == bias], "accuracy where the bias value indicates the class, as in training"
         ),
-        "conflicting_accuracy": metric(hits[y != bias], "accuracy where the bias value indicates another class"),
+        "conflicting_accuracy": make_metric(hits[y != bias], "accuracy where the bias value indicates another class"),
         "bias_accuracy": {"value": None, "low": None, "high": None, "n": 0, "undefined": "h was not trained"}
         | {"meaning": "accuracy of h over the known bias labels"},
     }
     rows = {
         name: [
-            {k: v for k, v in metric(hits[labels == i]).items() if k != "meaning"}
+            {k: v for k, v in make_metric(hits[labels == i]).items() if k != "meaning"}
             | {"name": values[i], "small": int((labels == i).sum()) < 30}
             for i in range(10)
         ]
@@ -342,7 +342,7 @@ def write_pictures(path: Path, leakage: float) -> None:
         arrays[name] = split.pixels(torch.cat(rows)).numpy().reshape(10, 10, 3, 28, 28)
     np.savez_compressed(path / "samples.npz", class_names=np.array(DIGITS), **arrays)
     rng = np.random.default_rng(2)
-    y, bias, _ = predictions(0.9)
+    y, bias, _ = make_predictions(0.9)
     centers = np.stack([np.cos(np.arange(10) * 0.628), np.sin(np.arange(10) * 0.628)], axis=1)
     xy = 12 * centers[y] + 8 * leakage * centers[bias] + rng.normal(0, 1.6, (N, 2))
     np.savez_compressed(path / "embedding.npz", xy=xy.astype(np.float32), y=y, bias=bias)

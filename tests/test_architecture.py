@@ -37,7 +37,7 @@ def read_rooms() -> list[Room]:
 ROOMS = {module: room for room in read_rooms() for module in room.modules}
 
 
-def module_name(path: Path) -> str:
+def get_module_name(path: Path) -> str:
     """Return e.g. lntl.data.loader for src/lntl/data/loader.py."""
     return ".".join(path.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(".__init__")
 
@@ -54,12 +54,12 @@ def find_imports(path: Path) -> Iterator[str]:
 
 def find_edges() -> Iterator[tuple[str, str]]:
     """Yield (importing module, imported module) within lntl."""
-    modules = {module_name(path) for path in PACKAGE.rglob("*.py")}
+    modules = {get_module_name(path) for path in PACKAGE.rglob("*.py")}
     for path in set(PACKAGE.rglob("*.py")) - {PACKAGE / "__init__.py"}:  # lntl/__init__.py belongs to no room
         for name in find_imports(path):
             target = name if name in modules else name.rpartition(".")[0]
             if target in modules and target != "lntl":  # modules import only the version from lntl itself
-                yield module_name(path), target
+                yield get_module_name(path), target
 
 
 def find_room(module: str) -> Room:
@@ -112,17 +112,17 @@ def test_imports_have_no_cycle() -> None:
 
 def test_each_room_imports_only_its_packages() -> None:
     violations = [
-        f"{module_name(path)}: {name}"
+        f"{get_module_name(path)}: {name}"
         for path in PACKAGE.rglob("*.py")
         for name in sorted({name.split(".")[0] for name in find_imports(path)} - sys.stdlib_module_names - {"lntl"})
-        if module_name(path) != "lntl" and name not in find_room(module_name(path)).packages
+        if get_module_name(path) != "lntl" and name not in find_room(get_module_name(path)).packages
     ]
     assert violations == []
 
 
 def test_methods_models_training_and_evaluation_import_no_file_modules() -> None:
     violations = [
-        f"{module_name(path)}: {name}"
+        f"{get_module_name(path)}: {name}"
         for room in ROOMS_WITHOUT_FILES
         for path in (PACKAGE / room).rglob("*.py")
         for name in find_imports(path)

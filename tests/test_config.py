@@ -539,15 +539,15 @@ def find_read_keys() -> set[tuple[str, str]]:
         for node in ast.walk(ast.parse(path.read_text())):
             match node:
                 case ast.Attribute(value=owner, attr=key, ctx=ast.Load()):
-                    read_keys.add((last_name(owner), key))
+                    read_keys.add((get_last_name(owner), key))
                 case ast.Subscript(value=owner, slice=ast.Constant(value=str(key)), ctx=ast.Load()):
-                    read_keys.add((last_name(owner), key))
+                    read_keys.add((get_last_name(owner), key))
                 case ast.Call(func=ast.Attribute(value=owner, attr="get"), args=[ast.Constant(value=str(key)), *_]):
-                    read_keys.add((last_name(owner), key))
+                    read_keys.add((get_last_name(owner), key))
     return read_keys
 
 
-def last_name(node: ast.expr) -> str:
+def get_last_name(node: ast.expr) -> str:
     match node:
         case ast.Name(id=name) | ast.Attribute(attr=name) | ast.Subscript(slice=ast.Constant(value=str(name))):
             return name

@@ -35,7 +35,7 @@ def test_speed_and_time_left_are_computed_from_the_current_phase(monkeypatch: py
         settings=SimpleNamespace(method="m", epochs=1),
     )
 
-    def events() -> Iterator[Step]:
+    def make_events() -> Iterator[Step]:
         nonlocal now
         for number in range(2 * STEPS):
             trainer.phase = number // STEPS
@@ -45,7 +45,7 @@ def test_speed_and_time_left_are_computed_from_the_current_phase(monkeypatch: py
 
     monkeypatch.setattr(console, "monotonic", lambda: now)
     monkeypatch.setattr(console.log, "info", lambda text, *values: lines.append(text % values))
-    console.show_progress(events(), cast(Any, trainer), BATCH)
+    console.show_progress(make_events(), cast(Any, trainer), BATCH)
     assert lines == ["m epoch 1/1 step 50/100 2 img/s task=0.500, 0:03:20 left"]
 
 

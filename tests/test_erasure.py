@@ -28,7 +28,7 @@ def rows() -> tuple[Tensor, Tensor, Tensor]:
     return z, bias, torch.rand(N, generator=random, dtype=torch.float64)
 
 
-def covariance(z: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+def compute_covariance(z: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
     """Return the weighted covariance of z with the indicators of labels (n,), in slow loops."""
     columns = []
     for value in labels.unique():
@@ -52,8 +52,8 @@ def test_the_covariance_with_each_bias_is_0(rows: tuple[Tensor, Tensor, Tensor])
     z, bias, weight = rows
     erased_z = fit_eraser(z, bias, (3, 2), weight)(z)
     for k in range(2):
-        assert covariance(z, bias[:, k], weight).abs().max() > 0.1
-        assert covariance(erased_z, bias[:, k], weight).abs().max() < 1e-10
+        assert compute_covariance(z, bias[:, k], weight).abs().max() > 0.1
+        assert compute_covariance(erased_z, bias[:, k], weight).abs().max() < 1e-10
 
 
 @pytest.mark.parametrize("is_weighted", [False, True])
@@ -89,7 +89,7 @@ def test_the_eraser_is_the_smallest_affine_change(rows: tuple[Tensor, Tensor, Te
     shifted_z = z - means[bias[:, 0]] + z.mean(dim=0)  # not affine in z: it uses the bias
     plane, _ = torch.linalg.qr((means - means.mean(dim=0)).T)
     projected_z = z - (z - z.mean(dim=0)) @ plane[:, :2] @ plane[:, :2].T
-    assert covariance(projected_z, bias[:, 0], torch.ones(N, dtype=torch.float64)).abs().max() < 1e-10
+    assert compute_covariance(projected_z, bias[:, 0], torch.ones(N, dtype=torch.float64)).abs().max() < 1e-10
     assert (erased_z - z).square().sum() < (projected_z - z).square().sum()
     assert (shifted_z - z).square().sum() < (erased_z - z).square().sum()
 

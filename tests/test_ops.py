@@ -31,7 +31,7 @@ def seed_torch() -> None:
     torch.manual_seed(0)
 
 
-def softmax(logits: list[float]) -> list[float]:
+def compute_softmax(logits: list[float]) -> list[float]:
     maximum = max(logits)
     weights = [math.exp(value - maximum) for value in logits]
     return [weight / sum(weights) for weight in weights]
@@ -44,7 +44,7 @@ def iterate_probabilities(logits: Tensor) -> Iterator[tuple[tuple[int, ...], lis
         -1, channels_last.dim() - 1
     ):
         index = tuple(position.tolist())
-        yield index, softmax(channels_last[index].tolist())
+        yield index, compute_softmax(channels_last[index].tolist())
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (2, 8, 3, 2, 2)])
@@ -168,7 +168,7 @@ def test_reverse_gradient_keeps_the_value_and_scales_the_gradient_by_minus_mu() 
             assert gradient[i, j].item() == pytest.approx(-0.3 * upstream[i, j].item())
 
 
-def norm(gradient: Tensor) -> float:
+def compute_norm(gradient: Tensor) -> float:
     return math.sqrt(sum(value**2 for value in gradient.flatten().tolist()))
 
 
@@ -178,11 +178,11 @@ def test_limit_gradient_ratio_scales_the_adversary_down_to_a_share_of_the_task(r
     task, adversary = torch.randn(2, 3, 4, dtype=torch.float64)
     z_for_task, z_for_adversary, ratio_before = limit_gradient_ratio(z, ratio)
     (gradient,) = torch.autograd.grad([z_for_task, z_for_adversary], z, [task, adversary])
-    factor = min(1.0, ratio * norm(task) / norm(adversary))
+    factor = min(1.0, ratio * compute_norm(task) / compute_norm(adversary))
     assert torch.equal(z_for_task, z)
     assert torch.equal(z_for_adversary, z)
     torch.testing.assert_close(gradient, task + factor * adversary)
-    assert ratio_before.item() == pytest.approx(norm(adversary) / norm(task), rel=1e-6)
+    assert ratio_before.item() == pytest.approx(compute_norm(adversary) / compute_norm(task), rel=1e-6)
 
 
 def test_limit_gradient_ratio_without_a_limit_adds_the_gradients() -> None:
@@ -242,7 +242,7 @@ def compute_gradients(loss: Tensor, module: nn.Module, z: Tensor) -> list[Tensor
     return list(torch.autograd.grad(loss, [z, *module.parameters()], allow_unused=True))
 
 
-def adversarial_in_two_passes(module: nn.Module, z: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def run_adversarial_in_two_passes(module: nn.Module, z: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Return the result of `adversarial`, computed by two forward passes."""
     return module(reverse_gradient(z, scale)), frozen(module)(z)
 
@@ -251,7 +251,7 @@ def adversarial_in_two_passes(module: nn.Module, z: Tensor, scale: float) -> tup
 @pytest.mark.parametrize("side", [0, 1])
 def test_each_side_of_adversarial_equals_a_separate_forward_pass(train: bool, side: int) -> None:
     module, z, weights = make_head(train), make_features(), torch.randn(5, 3, 2, 6, 6, dtype=torch.float64)
-    output, expected_output = adversarial(module, z, 0.3)[side], adversarial_in_two_passes(module, z, 0.3)[side]
+    output, expected_output = adversarial(module, z, 0.3)[side], run_adversarial_in_two_passes(module, z, 0.3)[side]
     torch.testing.assert_close(output, expected_output)
     expected_gradients = compute_gradients((expected_output * weights).sum(), module, z)
     for gradient, expected_gradient in zip(
@@ -265,7 +265,7 @@ def test_each_side_of_adversarial_equals_a_separate_forward_pass(train: bool, si
 
 def test_both_sides_of_adversarial_in_one_loss_equal_two_forward_passes() -> None:
     module, z, weights = make_head(train=True), make_features(), torch.randn(2, 5, 3, 2, 6, 6, dtype=torch.float64)
-    outputs, expected_outputs = adversarial(module, z, 0.3), adversarial_in_two_passes(module, z, 0.3)
+    outputs, expected_outputs = adversarial(module, z, 0.3), run_adversarial_in_two_passes(module, z, 0.3)
     loss, expected_loss = (
         sum((o * w).sum() for o, w in zip(out, weights, strict=True)) for out in (outputs, expected_outputs)
     )

@@ -32,7 +32,7 @@ CLASSES, SKIES = ("katze <b>", "dog & co", "[red]eel|ö"), ("day", "night", "dä
 N = 90
 
 
-def no_progress(items: Sequence[Any], name: str) -> Iterable[Any]:
+def iterate_without_progress(items: Sequence[Any], name: str) -> Iterable[Any]:
     return items
 
 
@@ -79,7 +79,7 @@ def run_audit(raw_config: RawConfig) -> Callable[..., Audit]:
 
     def audit_table(folder: Path, look: bool = True, **settings: Any) -> Audit:
         data = {"name": "table", "path": str(folder / "pets.csv"), "bias": "sky", "split": "split", "size": 24}
-        return audit(make_valid_config(raw_config, data | settings), look, no_progress)
+        return audit(make_valid_config(raw_config, data | settings), look, iterate_without_progress)
 
     return audit_table
 
@@ -94,7 +94,7 @@ def check_content(audit_result: Audit) -> dict[str, Any]:
     return audit_result.check.model_dump(exclude_unset=True)
 
 
-def titles(audit_result: Audit, level: str) -> list[str]:
+def get_titles(audit_result: Audit, level: str) -> list[str]:
     return [finding["title"] for finding in check_content(audit_result)["findings"] if finding["level"] == level]
 
 
@@ -191,7 +191,7 @@ def test_equal_and_similar_images_are_found_within_and_across_splits(
     ]
     assert audit_result.similar_images is not None
     assert audit_result.similar_images.shape == (1, 2, 3, 24, 24)
-    assert titles(audit_result, "problem") == ["Equal images in two splits"]
+    assert get_titles(audit_result, "problem") == ["Equal images in two splits"]
     assert not check_content(audit_result)["trustworthy"]
 
 
@@ -209,9 +209,9 @@ def test_unreadable_files_are_listed_and_the_audit_continues(table: Path, run_au
         Table(Table.Config(path=str(table / "pets.csv"), bias="sky", split="split", size=24))
     stop_result, skip_result = run_audit(table), run_audit(table, on_error="skip")
     assert [line.split(":")[0] for line in check_content(stop_result)["wrong_rows"]] == ["line 8", "line 9", "line 10"]
-    assert titles(stop_result, "problem") == ["Wrong rows"]
-    assert titles(skip_result, "problem") == []
-    assert "Wrong rows are left out" in titles(skip_result, "warning")
+    assert get_titles(stop_result, "problem") == ["Wrong rows"]
+    assert get_titles(skip_result, "problem") == []
+    assert "Wrong rows are left out" in get_titles(skip_result, "warning")
     for audit_result in (stop_result, skip_result):
         assert check_content(audit_result)["n"] == check_content(audit_result)["duplicates"]["n"] == 87
         assert check_content(audit_result)["unreadable"] == []
@@ -226,7 +226,7 @@ def test_unreadable_files_that_training_does_not_check_are_a_problem(
         str(table / make_rows()[k]["image"]) for k in (7, 8)
     ]
     assert (check_content(audit_result)["n"], check_content(audit_result)["duplicates"]["n"]) == (89, 87)
-    assert titles(audit_result, "problem") == ["Images that cannot be read"]
+    assert get_titles(audit_result, "problem") == ["Images that cannot be read"]
 
 
 def test_unreadable_images_are_listed_if_no_image_can_be_read(table: Path, run_audit: Callable[..., Audit]) -> None:
@@ -239,7 +239,7 @@ def test_unreadable_images_are_listed_if_no_image_can_be_read(table: Path, run_a
         == 0
     )
     assert len(check_content(audit_result)["unreadable"]) == N
-    assert titles(audit_result, "problem") == ["Images that cannot be read"]
+    assert get_titles(audit_result, "problem") == ["Images that cannot be read"]
     with pytest.raises(UserError, match="90 of 90 rows are wrong"):  # no row is left to audit
         run_audit(table, check="read")
 
@@ -253,7 +253,7 @@ def test_without_images_no_file_is_opened(
     assert check_content(audit_result)["duplicates"] is None
     # Only the missing file is found.
     assert [line.split(":")[0] for line in check_content(audit_result)["wrong_rows"]] == ["line 8"]
-    assert "Images not opened" in titles(audit_result, "note")
+    assert "Images not opened" in get_titles(audit_result, "note")
 
 
 def test_each_image_is_decoded_once(
@@ -276,7 +276,7 @@ def test_values_of_group_id_in_two_splits_are_listed(table: Path, run_audit: Cal
     write_csv(table, table_rows)
     audit_result = run_audit(table, group_id="home")
     assert check_content(audit_result)["leaking"] == {"column": "home", "groups": ["h4", "h5"]}
-    assert titles(audit_result, "problem") == ["Values of home in two splits"]
+    assert get_titles(audit_result, "problem") == ["Values of home in two splits"]
     assert check_content(run_audit(table))["leaking"] is None
 
 
@@ -287,7 +287,7 @@ def test_group_folders_in_two_splits_are_listed(table: Path, raw_config: RawConf
         target.mkdir(parents=True, exist_ok=True)
         shutil.copy(table / row["image"], target)
     data = {"name": "folders", "root": str(tmp_path / "sorted"), "levels": ["split", "group_id", "label", "bias"]}
-    audit_result = audit(make_valid_config(raw_config, data | {"size": 24}), False, no_progress)
+    audit_result = audit(make_valid_config(raw_config, data | {"size": 24}), False, iterate_without_progress)
     assert check_content(audit_result)["leaking"] == {"column": "group_id", "groups": ["h0"]}
     assert check_content(audit_result)["n"] == N
 
@@ -320,7 +320,7 @@ def test_the_recommendation_fits_the_situation_and_its_yaml_is_valid(
     y, bias = np.concatenate([y, cell_y, cell_y]), np.concatenate([bias, cell_b, cell_b])
     np.savez(tmp_path / "rows.npz", x=random.normal(size=(len(y), 3)), y=y, bias=bias, split=split)
     data = {"name": "arrays", "path": str(tmp_path / "rows.npz"), "split": "split"}
-    content = check_content(audit(make_valid_config(raw_config, data), True, no_progress))
+    content = check_content(audit(make_valid_config(raw_config, data), True, iterate_without_progress))
     assert content["recommendation"]["method"] == expected, content["recommendation"]
     assert content["recommendation"]["reasons"]
     phases = yaml.safe_load(content["recommendation"]["yaml"])["training"]["phases"]
@@ -334,13 +334,15 @@ def test_equal_vectors_give_only_a_warning(tmp_path: Path, raw_config: RawConfig
     x = np.stack([k % 3, k % 2], axis=1)  # there are six different vectors, which occur in every split
     np.savez(tmp_path / "rows.npz", x=x, y=k % 3, bias=k // 3 % 2)
     audit_result = audit(
-        make_valid_config(raw_config, {"name": "arrays", "path": str(tmp_path / "rows.npz")}), True, no_progress
+        make_valid_config(raw_config, {"name": "arrays", "path": str(tmp_path / "rows.npz")}),
+        True,
+        iterate_without_progress,
     )
     assert check_content(audit_result)["duplicates"]["of"] == "vectors"
     assert check_content(audit_result)["duplicates"]["alike"] is None
     assert check_content(audit_result)["duplicates"]["equal"]["sets"] == 6
-    assert titles(audit_result, "problem") == []
-    assert "Equal vectors in two splits" in titles(audit_result, "warning")
+    assert get_titles(audit_result, "problem") == []
+    assert "Equal vectors in two splits" in get_titles(audit_result, "warning")
 
 
 def test_undefined_measures_of_a_split_with_one_class_are_left_out(
@@ -352,7 +354,7 @@ def test_undefined_measures_of_a_split_with_one_class_are_left_out(
     association = check_content(audit_result)["biases"][0]["association"]["test"]
     assert (association["cramers_v"], association["mutual_information"]) == (None, None)
     assert association["undefined"] == "only one class or one bias value occurs"
-    assert "Classes without a test row" in titles(audit_result, "warning")
+    assert "Classes without a test row" in get_titles(audit_result, "warning")
     json.dumps(check_content(audit_result), allow_nan=False)
 
 
@@ -362,7 +364,7 @@ def test_a_test_set_with_the_bias_of_training_gives_a_warning(table: Path, run_a
         row["sky"] = row["sky"] if row["split"] == "train" else SKIES[CLASSES.index(row["label"])]
     write_csv(table, table_rows)
     audit_result = run_audit(table, look=False)
-    assert {"A biased test set", "A biased choice of the epoch"} <= set(titles(audit_result, "warning"))
+    assert {"A biased test set", "A biased choice of the epoch"} <= set(get_titles(audit_result, "warning"))
 
 
 def test_the_chance_accuracy_of_h_is_computed_without_reading_images(
@@ -381,9 +383,9 @@ def test_the_chance_accuracy_of_h_is_computed_without_reading_images(
 
 
 def test_test_digits_of_random_colours_give_no_warning_about_bias(make_config: Callable[..., Config]) -> None:
-    audit_result = audit(make_config("erm", data={"max_images": 300}), True, no_progress)
+    audit_result = audit(make_config("erm", data={"max_images": 300}), True, iterate_without_progress)
     assert check_content(audit_result)["trustworthy"]
-    assert "A biased test set" not in titles(audit_result, "warning")
+    assert "A biased test set" not in get_titles(audit_result, "warning")
     assert check_content(audit_result)["recommendation"]["method"] == "lntl"
     assert "bias_head: pooled" in check_content(audit_result)["recommendation"]["yaml"]
     train = check_content(audit_result)["biases"][0]["association"]["train"]
@@ -405,7 +407,7 @@ def audit_arrays(tmp_path: Path, raw_config: RawConfig) -> AuditArrays:
         np.savez(tmp_path / "rows.npz", x=x, cat=y, night=bias, split=split)
         data = {"name": "arrays", "path": str(tmp_path / "rows.npz"), "label": "cat", "bias": "night", "split": "split"}
         raw = raw_config() | {"data": data, "model": {"name": "tiny_networks.TinyNetworks"}}
-        return audit(configuration.validate(raw | {"evaluation": evaluation}, "test"), True, no_progress)
+        return audit(configuration.validate(raw | {"evaluation": evaluation}, "test"), True, iterate_without_progress)
 
     return audit_rows
 
@@ -422,14 +424,16 @@ def make_labels(**cells_by_split: tuple[int, list[tuple[int, int]]]) -> tuple[An
 ALL_CELLS = [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
-def finding_text(audit_result: Audit, title: str) -> str:
+def get_finding_text(audit_result: Audit, title: str) -> str:
     return next(finding.text for finding in audit_result.check.findings if finding.title == title)
 
 
 def test_val_of_one_class_is_a_problem(audit_arrays: AuditArrays) -> None:
     audit_result = audit_arrays(*make_labels(train=(40, ALL_CELLS), val=(50, ALL_CELLS[2:]), test=(40, ALL_CELLS)))
-    assert titles(audit_result, "problem") == ["One class in val"]
-    assert "val, on which the epoch is chosen, has only rows of cat 1" in finding_text(audit_result, "One class in val")
+    assert get_titles(audit_result, "problem") == ["One class in val"]
+    assert "val, on which the epoch is chosen, has only rows of cat 1" in get_finding_text(
+        audit_result, "One class in val"
+    )
     assert not audit_result.check.trustworthy
 
 
@@ -444,10 +448,10 @@ def test_groups_without_val_or_test_rows_are_listed(audit_arrays: AuditArrays, m
     audit_result = audit_arrays(
         *make_labels(train=(40, ALL_CELLS), val=(40, ALL_CELLS[:3]), test=(40, ALL_CELLS[1:])), best_model_metric=metric
     )
-    text = finding_text(audit_result, "Groups without a val row")
+    text = get_finding_text(audit_result, "Groups without a val row")
     assert text.startswith("1 group of other splits has no val row (cat=1, night=1): ")
     assert expected in text
-    assert "1 group of other splits has no test row (cat=0, night=0)" in finding_text(
+    assert "1 group of other splits has no test row (cat=0, night=0)" in get_finding_text(
         audit_result, "Groups without a test row"
     )
     assert audit_result.check.cells["test"].absent == 1
@@ -458,8 +462,8 @@ def test_a_group_that_occurs_in_no_split_is_not_a_finding_about_val_or_test(audi
     audit_result = audit_arrays(
         *make_labels(train=(40, ALL_CELLS[:3]), val=(40, ALL_CELLS[:3]), test=(40, ALL_CELLS[:3]))
     )
-    assert "Empty groups in training" in titles(audit_result, "warning")
-    assert not {"Groups without a val row", "Groups without a test row"} & set(titles(audit_result, "warning"))
+    assert "Empty groups in training" in get_titles(audit_result, "warning")
+    assert not {"Groups without a val row", "Groups without a test row"} & set(get_titles(audit_result, "warning"))
 
 
 def test_center_brightness_is_recommended_if_it_predicts_the_class_better(audit_arrays: AuditArrays) -> None:
@@ -469,7 +473,7 @@ def test_center_brightness_is_recommended_if_it_predicts_the_class_better(audit_
     x[:, 4:12, 4:12] = (100 + 100 * bias + random.uniform(-60, 60, len(y)))[:, None, None, None]
     audit_result = audit_arrays(y, bias, split, x)
     assert audit_result.check.center_brightness_only > audit_result.check.brightness_only
-    assert "data.bias: {from: center_brightness, bins: 10}" in finding_text(
+    assert "data.bias: {from: center_brightness, bins: 10}" in get_finding_text(
         audit_result, "The bias determines the class"
     )
 
@@ -480,8 +484,8 @@ def test_plain_training_is_recommended_if_the_bias_determines_the_class(audit_ar
     brightness = random.uniform(0, 0.6, len(y)) + 0.3 * bias
     x = (255 * brightness[:, None, None, None] * np.ones((1, 8, 8, 3))).astype(np.uint8)
     audit_result = audit_arrays(y, bias, split, x)
-    assert "The bias determines the class" in titles(audit_result, "problem")
-    text, advice = finding_text(audit_result, "The bias determines the class"), audit_result.check.recommendation
+    assert "The bias determines the class" in get_titles(audit_result, "problem")
+    text, advice = get_finding_text(audit_result, "The bias determines the class"), audit_result.check.recommendation
     train_brightness = [brightness[(split == "train") & (y == label)] for label in (0, 1)]
     edges = np.quantile(np.concatenate(train_brightness), np.linspace(0, 1, 11)[1:-1])
     counts = [np.bincount(np.searchsorted(edges, values, side="right"), minlength=10) for values in train_brightness]
@@ -511,7 +515,7 @@ def test_plain_training_is_recommended_if_the_bias_determines_the_class(audit_ar
 def test_with_one_conflicting_row_the_bias_does_not_determine_the_class(audit_arrays: AuditArrays) -> None:
     y, bias, split = make_labels(train=(60, [(0, 0), (1, 1)]), val=(40, ALL_CELLS), test=(40, ALL_CELLS))
     bias[0] = 1
-    assert "The bias determines the class" not in titles(audit_arrays(y, bias, split), "problem")
+    assert "The bias determines the class" not in get_titles(audit_arrays(y, bias, split), "problem")
 
 
 def test_many_possible_groups_are_audited_without_a_dense_table(audit_arrays: AuditArrays) -> None:

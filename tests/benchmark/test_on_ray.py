@@ -213,7 +213,7 @@ def test_an_address_that_does_not_answer_gives_one_sentence(
 # The following test uses a real cluster on this machine.
 
 
-def _free_port() -> int:
+def _find_free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port
@@ -261,7 +261,7 @@ def test_a_run_whose_worker_is_killed_continues_on_another_worker(
     monkeypatch.setenv("RAY_worker_niceness", "0")  # so that other processes of the tests do not slow the workers down
     write_config(tmp_path, training={"phases": [{"method": "erm", "epochs": 60}]})
     write_plan(tmp_path, {"name": "erm"}, seeds=[1, 2], seed_keys=["project.seed"])
-    port = _free_port()
+    port = _find_free_port()
     ray_folder = TemporaryDirectory(prefix="ray")  # in a short path, because paths of sockets are limited
     head = ("--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={ray_folder.name}")
     with ray_folder, run_node(tmp_path, "head", *head):

@@ -36,7 +36,7 @@ def write_lines(path: Path, *lines: dict[str, Any]) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def scores(path: Path) -> list[tuple[int, float | str]]:
+def read_scores(path: Path) -> list[tuple[int, float | str]]:
     """Return the seed and the accuracy (or the error) of each line that `shards.read` returns."""
     return [(x.seed, x.metrics["accuracy"] or 0 if x.metrics else x.error) for x in shards.read(path)]
 
@@ -66,7 +66,7 @@ def test_lines_of_all_files_are_read_in_a_fixed_order(path: Path) -> None:
     write_lines(Shard(1, 2).file(path), LINE)
     write_lines(path.with_name("results-of-others.jsonl"), LINE | {"seed": 9})
     write_lines(path.with_name("other-1-of-2.jsonl"), LINE | {"seed": 9})
-    assert [seed for seed, _ in scores(path)] == [4, 5, 1, 2, 3]
+    assert [seed for seed, _ in read_scores(path)] == [4, 5, 1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_the_first_successful_line_of_a_run_counts(
     write_lines(path, *common_lines)
     write_lines(Shard(1, 2).file(path), *first_lines)
     write_lines(Shard(2, 2).file(path), *second_lines)
-    assert scores(path) == expected
+    assert read_scores(path) == expected
 
 
 def test_the_error_for_a_damaged_line_names_its_file(path: Path) -> None:
@@ -137,7 +137,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_benchmark_and_compare_use_the_lines_of_shards(plan: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first_line, second_line = (
-        LINE | {"name": "erm", "config_hash": run.config_hash, "seed": run.seed} for run in planned_runs(plan)
+        LINE | {"name": "erm", "config_hash": run.config_hash, "seed": run.seed} for run in read_planned_runs(plan)
     )
     write_lines(Path("results-2-of-2.jsonl"), second_line)
     assert lntl("benchmark", "plan.yaml", "--shard", "1/2", "--dry-run") == 0
@@ -152,7 +152,7 @@ def test_benchmark_and_compare_use_the_lines_of_shards(plan: Path, capsys: pytes
     assert [line.seed for line in results.read(Path("results.jsonl"))] == [1, 2]
 
 
-def planned_runs(plan: Path) -> list[PlannedRun]:
+def read_planned_runs(plan: Path) -> list[PlannedRun]:
     return plans.planned_runs(plans.read(plan), plan)
 
 

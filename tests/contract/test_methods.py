@@ -87,7 +87,7 @@ def make_trainer(make_trainer: MakeTrainer, digits: ColoredMNIST, request: pytes
     return make
 
 
-def snapshot(trainer: Trainer) -> Any:
+def take_snapshot(trainer: Trainer) -> Any:
     """Return the trainer's state as a checkpoint contains it, except for the seconds."""
     file = BytesIO()
     torch.save(trainer.state_dict() | {"seconds": 0.0}, file)
@@ -111,7 +111,7 @@ def assert_equal(first: Any, second: Any) -> None:
         assert is_equal, key
 
 
-def fields_without_times(record: EpochRecord) -> tuple[Any, ...]:
+def get_fields_without_times(record: EpochRecord) -> tuple[Any, ...]:
     """Return the fields of a record except for the times."""
     return record.phase, record.method, record.epoch, record.total_epoch, record.step, record.metrics
 
@@ -257,10 +257,10 @@ def test_a_method_without_sees_bias_gets_no_bias_labels(
 def test_the_state_of_a_method_is_loaded_unchanged(make_trainer: MakeTrainer, phase: Phase) -> None:
     trainer = make_trainer(phase, training={"ema": 0.9})
     list(trainer)
-    saved_state = snapshot(trainer)
+    saved_state = take_snapshot(trainer)
     second_trainer = make_trainer(phase, training={"ema": 0.9}, project={"seed": 1})
     second_trainer.load_state_dict(saved_state)
-    assert_equal(snapshot(second_trainer), saved_state)
+    assert_equal(take_snapshot(second_trainer), saved_state)
     assert second_trainer.done
 
 
@@ -281,8 +281,8 @@ def test_resume_is_exact_within_an_epoch_and_between_phases(make_trainer: MakeTr
         new_records, new_states = train_until(trainer, stop)
         resumed_records += new_records
         assert_equal(new_states[stop], states[stop])
-    assert [fields_without_times(record) for record in resumed_records] == [
-        fields_without_times(record) for record in records
+    assert [get_fields_without_times(record) for record in resumed_records] == [
+        get_fields_without_times(record) for record in records
     ]
 
 
@@ -293,12 +293,12 @@ def train_until(trainer: Trainer, *stops: int) -> tuple[list[EpochRecord], dict[
     while not trainer.done:
         for _ in trainer.epoch():
             if trainer.total_steps in stops:
-                states[trainer.total_steps] = snapshot(trainer)
+                states[trainer.total_steps] = take_snapshot(trainer)
             if trainer.total_steps == stops[-1] < 9:
                 return records, states
         assert trainer.record is not None
         records.append(trainer.record)
-    return records, states | {stops[-1]: snapshot(trainer)}
+    return records, states | {stops[-1]: take_snapshot(trainer)}
 
 
 # --- lntl ---
@@ -462,13 +462,15 @@ PHASES_WITH_SMOOTHING = [
 def test_h_smoothing_acts_on_every_update_of_h(make_trainer: MakeTrainer, batch: Batch, phase: Phase) -> None:
     """The target of h is (1 - s) * label + s * uniform, so its gradient is linear in s and not constant."""
 
-    def gradients_of_h(smoothing: float) -> Iterator[Tensor]:
+    def compute_gradients_of_h(smoothing: float) -> Iterator[Tensor]:
         method = get_method(make_trainer(phase | {"h_smoothing": smoothing}))
         for objective in method.objectives(batch, 0.5):
             if any(net is method.h for net in objective.over):
                 yield torch.cat([g.flatten() for g in torch.autograd.grad(objective.loss, [*method.h.parameters()])])
 
-    gradients_0, gradients_025, gradients_05 = (list(gradients_of_h(smoothing)) for smoothing in (0.0, 0.25, 0.5))
+    gradients_0, gradients_025, gradients_05 = (
+        list(compute_gradients_of_h(smoothing)) for smoothing in (0.0, 0.25, 0.5)
+    )
     assert len(gradients_0) == phase.get("h_steps", 1)
     for start, middle, end in zip(gradients_0, gradients_025, gradients_05, strict=True):
         assert (end - start).norm() > 0.1 * start.norm()

@@ -27,13 +27,13 @@ def make_lff_mnist(**settings: Any) -> LfFColoredMNIST:
     return LfFColoredMNIST(LfFColoredMNIST.Config(**settings))
 
 
-def painted_split(data: BiasedMNIST, name: str) -> PaintedDigits:
+def get_painted_split(data: BiasedMNIST, name: str) -> PaintedDigits:
     split = data.splits[name]
     assert isinstance(split, PaintedDigits)
     return split
 
 
-def tinted_split(data: LfFColoredMNIST, name: str) -> TintedDigits:
+def get_tinted_split(data: LfFColoredMNIST, name: str) -> TintedDigits:
     split = data.splits[name]
     assert isinstance(split, TintedDigits)
     return split
@@ -53,7 +53,7 @@ def test_the_packaged_digits_are_mnist() -> None:
 
 @pytest.mark.parametrize("correlation", [0.999, 0.997, 0.995, 0.99, 1.0])
 def test_the_training_set_has_the_published_group_sizes(correlation: float) -> None:
-    split = painted_split(make_biased_mnist(correlation=correlation, val_split_ratio=0), "train")
+    split = get_painted_split(make_biased_mnist(correlation=correlation, val_split_ratio=0), "train")
     counts = count_cells(split.y, split.background)
     assert len(split) == 60000
     for label, n in enumerate(PER_CLASS):
@@ -65,7 +65,7 @@ def test_the_training_set_has_the_published_group_sizes(correlation: float) -> N
 
 
 def test_the_test_set_has_every_color_equally_often() -> None:
-    split = painted_split(make_biased_mnist(), "test")
+    split = get_painted_split(make_biased_mnist(), "test")
     counts = count_cells(split.y, split.background)
     for label, n in enumerate(torch.bincount(split.y).tolist()):
         assert sum(counts[label, c] for c in range(10)) == n
@@ -75,7 +75,7 @@ def test_the_test_set_has_every_color_equally_often() -> None:
 @pytest.mark.parametrize("two_colors", [False, True])
 def test_the_pixels_follow_the_protocol(two_colors: bool) -> None:
     data = make_biased_mnist(foreground_correlation=0.9 if two_colors else None, max_images=100)
-    split, images = painted_split(data, "test"), mnist.read("test")[0]
+    split, images = get_painted_split(data, "test"), mnist.read("test")[0]
     index = torch.tensor([3, 0, 57])
     pixels = split.pixels(index)
     backgrounds = list(BACKGROUNDS.values())
@@ -99,7 +99,7 @@ def test_the_pixels_follow_the_protocol(two_colors: bool) -> None:
 
 def test_the_two_colors_are_independent_biases() -> None:
     data = make_biased_mnist(correlation=0.9, foreground_correlation=0.99, val_split_ratio=0)
-    split = painted_split(data, "train")
+    split = get_painted_split(data, "train")
     assert split.foreground is not None
     background_aligned, foreground_aligned = split.background == split.y, split.foreground == split.y
     assert float(background_aligned.float().mean()) == pytest.approx(0.9, abs=1e-3)
@@ -126,11 +126,11 @@ def test_val_is_held_out_of_train_or_has_train_digits_in_new_colors(build: Any) 
     without_val = build(val_split_ratio=0)
     assert [len(without_val.splits[name]) for name in ("train", "val", "test")] == [60000, 6000, 10000]
     assert without_val.val_note.endswith("no digit is held out")
-    assert aligned_share(splits["val"]) == pytest.approx(0.1, abs=0.01)
-    assert aligned_share(build(val_coloring="biased").splits["val"]) > 0.98
+    assert compute_aligned_share(splits["val"]) == pytest.approx(0.1, abs=0.01)
+    assert compute_aligned_share(build(val_coloring="biased").splits["val"]) > 0.98
 
 
-def aligned_share(split: Split) -> float:
+def compute_aligned_share(split: Split) -> float:
     return float((split.y == split.group % 10).float().mean())
 
 
@@ -229,7 +229,7 @@ def test_random_colors_change_the_configured_share_of_images() -> None:
 
 @pytest.mark.parametrize("share", [0.05, 0.005])
 def test_the_colors_of_lff_follow_from_the_position_in_the_file(share: float) -> None:
-    split = tinted_split(make_lff_mnist(conflicting_share=share, val_split_ratio=0), "train")
+    split = get_tinted_split(make_lff_mnist(conflicting_share=share, val_split_ratio=0), "train")
     for label in range(10):
         colors = split.bias[split.y == label].tolist()
         n = len(colors)
@@ -242,7 +242,7 @@ def test_the_colors_of_lff_follow_from_the_position_in_the_file(share: float) ->
 
 @pytest.mark.parametrize("severity", [1, 4])
 def test_the_pixels_of_lff_follow_the_protocol(severity: int) -> None:
-    split = tinted_split(make_lff_mnist(severity=severity, max_images=2000), "test")
+    split = get_tinted_split(make_lff_mnist(severity=severity, max_images=2000), "test")
     means = np.array(list(MEANS.values()))
     noise = split.color.numpy() - means[split.bias.numpy()]
     is_unclipped = (split.color.numpy() > 0) & (split.color.numpy() < 1)

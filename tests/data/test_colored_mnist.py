@@ -103,7 +103,7 @@ def test_the_mean_colours_are_those_of_the_paper() -> None:
     assert list(COLORS.values()) == MEANS
 
 
-def sample_by_rejection(mean: float, variance: float, n: int) -> np.ndarray:
+def draw_by_rejection(mean: float, variance: float, n: int) -> np.ndarray:
     """Return n rounded samples of N(mean, variance) between 1 and 254; other samples are rejected."""
     random, samples = np.random.default_rng(0), np.empty(0)
     while len(samples) < n:
@@ -117,7 +117,7 @@ def sample_by_rejection(mean: float, variance: float, n: int) -> np.ndarray:
 def test_colours_follow_the_truncated_normal_distribution(mean: int, variance: float) -> None:
     n = 20_000
     colors = draw_colors(variance, torch.full((n, 3), mean, dtype=torch.float64), seed=1)[:, 0].double().numpy()
-    expected = sample_by_rejection(mean, variance, n)
+    expected = draw_by_rejection(mean, variance, n)
     standard_error = expected.std() / math.sqrt(n)
     assert colors.mean() == pytest.approx(expected.mean(), abs=6 * standard_error)
     assert colors.std() == pytest.approx(expected.std(), abs=6 * standard_error)
@@ -180,7 +180,7 @@ def test_val_is_biased_or_random_by_its_setting(data_without_jitter: ColoredMNIS
     assert "random" in data_without_jitter.val_note
 
 
-def colors_by_row(data: ColoredMNIST, split: str) -> dict[int, list[int]]:
+def get_colors_by_row(data: ColoredMNIST, split: str) -> dict[int, list[int]]:
     return dict(zip(data.splits[split].row.tolist(), data.splits[split].color.tolist(), strict=True))
 
 
@@ -189,7 +189,7 @@ def colors_by_row(data: ColoredMNIST, split: str) -> dict[int, list[int]]:
 def test_the_colour_of_an_image_does_not_depend_on_the_number_of_images(
     full_data: ColoredMNIST, split: str, changes: dict[str, Any]
 ) -> None:
-    colors, other_colors = colors_by_row(full_data, split), colors_by_row(make_data(**changes), split)
+    colors, other_colors = get_colors_by_row(full_data, split), get_colors_by_row(make_data(**changes), split)
     shared_rows = colors.keys() & other_colors.keys()
     assert len(shared_rows) > 20
     assert all(colors[row] == other_colors[row] for row in shared_rows)
@@ -201,7 +201,9 @@ def test_all_colours_depend_on_the_seed(full_data: ColoredMNIST) -> None:
         assert torch.equal(seed_0.splits[split].color, make_data(max_images=300).splits[split].color)
     for split in ("train", "test"):
         rows = seed_0.splits[split].row
-        is_equal = [colors_by_row(seed_1, split).get(row) == colors_by_row(seed_0, split)[row] for row in rows.tolist()]
+        is_equal = [
+            get_colors_by_row(seed_1, split).get(row) == get_colors_by_row(seed_0, split)[row] for row in rows.tolist()
+        ]
         assert np.mean(is_equal) < 0.05
 
 

@@ -19,7 +19,7 @@ SKY = np.array(["day", "", "night"])[np.arange(N) % 3]
 AGE = np.arange(N) // 5
 
 
-def fields(batch: Batch) -> dict[str, torch.Tensor]:
+def get_fields(batch: Batch) -> dict[str, torch.Tensor]:
     return {name: getattr(batch, name) for name in Batch.__slots__}
 
 
@@ -45,7 +45,7 @@ def test_arrays_in_memory_equal_the_training_split_of_a_file(tmp_path: Path, sha
         [*label_columns(pd.Series(SKY, name="sky")), *label_columns(pd.Series(AGE, name="age"))],
     )
     index = torch.arange(N)
-    file_batch, memory_batch = (fields(data.splits["train"].batch(index)) for data in (file_data, memory_data))
+    file_batch, memory_batch = (get_fields(data.splits["train"].batch(index)) for data in (file_data, memory_data))
     for name, value in file_batch.items():
         torch.testing.assert_close(memory_batch[name], value, rtol=0, atol=0)
     assert memory_data.spec.input_shape == file_data.spec.input_shape

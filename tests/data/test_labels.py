@@ -219,7 +219,7 @@ def test_features_are_one_hot_or_zero_if_missing_followed_by_ranks() -> None:
 # --- aligned bias values ---
 
 
-def aligned_values(cells: list[list[int]]) -> tuple[int, ...]:
+def find_aligned_values_of_counts(cells: list[list[int]]) -> tuple[int, ...]:
     """Return the result of `find_aligned_values` for counts of images by class and bias value."""
     pairs = [(y, b) for y, row in enumerate(cells) for b, n in enumerate(row) for _ in range(n)]
     y, b = (torch.tensor(values) for values in zip(*pairs, strict=True))
@@ -239,7 +239,7 @@ def aligned_values(cells: list[list[int]]) -> tuple[int, ...]:
     ],
 )
 def test_aligned_is_the_bias_value_that_predicts_each_class(cells: list[list[int]], expected: tuple[int, ...]) -> None:
-    assert aligned_values(cells) == expected
+    assert find_aligned_values_of_counts(cells) == expected
 
 
 def test_aligned_ignores_unknown_biases() -> None:

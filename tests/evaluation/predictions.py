@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from lntl.evaluation.predict import Predictions
 
 
-def random_predictions(n: int, classes: int, values: int, seed: int, skill: float = 0.0) -> Predictions:
+def make_random_predictions(n: int, classes: int, values: int, seed: int, skill: float = 0.0) -> Predictions:
     """Return predictions of n images, each of a random class and bias value; `skill` is added to the logit of y."""
     random = torch.Generator().manual_seed(seed)
     y = torch.randint(0, classes, (n,), generator=random)
@@ -26,13 +26,15 @@ def random_predictions(n: int, classes: int, values: int, seed: int, skill: floa
 
 
 @st.composite
-def predictions(draw: Any, min_images: int = 1) -> Predictions:
+def draw_predictions(draw: Any, min_images: int = 1) -> Predictions:
     """Random predictions for `min_images` to 40 images, with few classes and bias values, some without images."""
     n, classes, values = draw(st.integers(min_images, 40)), draw(st.integers(1, 4)), draw(st.integers(1, 3))
-    return random_predictions(n, classes, values, draw(st.integers(0, 2**32)), draw(st.sampled_from([0.0, 2.0, 9.0])))
+    return make_random_predictions(
+        n, classes, values, draw(st.integers(0, 2**32)), draw(st.sampled_from([0.0, 2.0, 9.0]))
+    )
 
 
-def as_predictions(
+def make_predictions(
     y: list[int],
     predicted: list[int],
     bias: list[int],

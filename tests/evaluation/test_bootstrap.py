@@ -5,7 +5,7 @@ from time import process_time
 import numpy as np
 import pytest
 import torch
-from predictions import random_predictions
+from predictions import make_random_predictions
 from sklearn.metrics import accuracy_score, f1_score
 
 from lntl.evaluation import metrics
@@ -22,7 +22,7 @@ def select_images(p: Predictions, index: torch.Tensor) -> Predictions:
 
 def test_samples_equal_a_loop_over_images() -> None:
     """A sample is n images drawn with replacement; its metrics equal the metrics of these images."""
-    p, random = random_predictions(60, 3, 2, seed=1, skill=1.0), np.random.default_rng(SEED)
+    p, random = make_random_predictions(60, 3, 2, seed=1, skill=1.0), np.random.default_rng(SEED)
     statistics = resample(p, {name: metric.function for name, metric in metrics.METRICS.items()})
     assert all(values.shape == (RESAMPLES,) for values in statistics.values())
     for sample in range(60):  # more samples than are counted in one batch
@@ -49,7 +49,7 @@ def test_samples_without_a_value_are_left_out() -> None:
 
 
 def test_the_interval_of_accuracy_has_the_binomial_standard_deviation() -> None:
-    p = random_predictions(1000, 5, 2, seed=2, skill=2.0)
+    p = make_random_predictions(1000, 5, 2, seed=2, skill=2.0)
     (values,) = resample(p, {"accuracy": metrics.accuracy}).values()
     accuracy = float(p.correct.double().mean())
     assert values.std() == pytest.approx((accuracy * (1 - accuracy) / 1000) ** 0.5, rel=0.1)
@@ -74,7 +74,7 @@ def test_the_interval_contains_the_true_value_in_most_test_sets() -> None:
 
 
 def test_the_same_predictions_give_the_same_intervals() -> None:
-    p = random_predictions(50, 3, 2, seed=3)
+    p = make_random_predictions(50, 3, 2, seed=3)
     torch.manual_seed(1)
     np.random.seed(1)  # noqa: NPY002 - the global state must not matter
     first_summary = summarise(p, "abc", "uv")
@@ -85,7 +85,7 @@ def test_the_same_predictions_give_the_same_intervals() -> None:
 
 def test_a_summary_of_10_000_images_takes_less_than_10_seconds() -> None:
     """With 10 classes and 10 bias values it takes about 1 s on one core; the limit allows for a busy machine."""
-    p = random_predictions(10_000, 10, 10, seed=0, skill=3.0)
+    p = make_random_predictions(10_000, 10, 10, seed=0, skill=3.0)
     start = process_time()
     summarise(p, "0123456789", "abcdefghij")
     assert process_time() - start < 10

@@ -10,7 +10,7 @@ import torch
 from fairlearn.metrics import MetricFrame, demographic_parity_difference, equalized_odds_difference
 from hypothesis import given, settings
 from numpy.typing import ArrayLike
-from predictions import as_predictions, predictions, random_predictions
+from predictions import draw_predictions, make_predictions, make_random_predictions
 from pydantic import ValidationError
 from sklearn import metrics as sklearn
 from torch import Tensor
@@ -31,7 +31,7 @@ def is_close(value: float | None, expected: float) -> bool:
     return math.isnan(expected) if value is None else value == pytest.approx(expected, rel=0, abs=TOLERANCE)
 
 
-def accuracy_where(p: Predictions, aligned: bool) -> float:
+def compute_accuracy_where(p: Predictions, aligned: bool) -> float:
     selected = [
         is_correct
         for is_correct, y, bias in zip(p.correct.tolist(), p.y.tolist(), p.bias.tolist(), strict=True)
@@ -40,7 +40,7 @@ def accuracy_where(p: Predictions, aligned: bool) -> float:
     return sum(selected) / len(selected) if selected else math.nan
 
 
-def calibration_error(p: Predictions) -> float:
+def compute_calibration_error(p: Predictions) -> float:
     """Return the sum over bins (low, high] of (images in the bin / n) * |mean confidence - accuracy|."""
     confidence, is_correct = p.probabilities.double().amax(dim=1).tolist(), p.correct.tolist()
     total = 0.0
@@ -52,7 +52,7 @@ def calibration_error(p: Predictions) -> float:
     return total
 
 
-@given(predictions())
+@given(draw_predictions())
 def test_metrics_equal_loops_and_scikit_learn(p: Predictions) -> None:
     y, predicted, labels = p.y.numpy(), p.logits.argmax(dim=1).numpy(), int(p.bias_labels.sum())
     values = compute(p, list(metrics.METRICS))
@@ -60,24 +60,24 @@ def test_metrics_equal_loops_and_scikit_learn(p: Predictions) -> None:
         "accuracy": sklearn.accuracy_score(y, predicted),
         "f1_score_macro": sklearn.f1_score(y, predicted, average="macro", zero_division=0),
         "bias_accuracy": int(p.bias_hits.sum()) / labels if labels else math.nan,
-        "aligned_accuracy": accuracy_where(p, aligned=True),
-        "conflicting_accuracy": accuracy_where(p, aligned=False),
-        "expected_calibration_error": calibration_error(p),
+        "aligned_accuracy": compute_accuracy_where(p, aligned=True),
+        "conflicting_accuracy": compute_accuracy_where(p, aligned=False),
+        "expected_calibration_error": compute_calibration_error(p),
     }
     assert [name for name, value in expected.items() if not is_close(values[name], value)] == []
     assert all(value is None or 0 <= value <= 1 for value in values.values())
 
 
-def frame_by(feature: Tensor, p: Predictions) -> MetricFrame:
+def make_metric_frame(feature: Tensor, p: Predictions) -> MetricFrame:
     """Return fairlearn's accuracy for each value of a feature of shape (n,)."""
     y, predicted = p.y.numpy(), p.predicted.numpy()
     return MetricFrame(metrics=sklearn.accuracy_score, y_true=y, y_pred=predicted, sensitive_features=feature.numpy())
 
 
 @FEW_EXAMPLES
-@given(predictions(min_images=2))
+@given(draw_predictions(min_images=2))
 def test_group_accuracies_equal_fairlearn(p: Predictions) -> None:
-    groups = frame_by(p.group, p)
+    groups = make_metric_frame(p.group, p)
     values = compute(p, ["unbiased_accuracy", "worst_group_accuracy"])
     assert is_close(values["unbiased_accuracy"], groups.by_group.mean())
     assert is_close(values["worst_group_accuracy"], groups.group_min())
@@ -86,8 +86,8 @@ def test_group_accuracies_equal_fairlearn(p: Predictions) -> None:
     by_group[counts.cells] = metrics.group_accuracy(counts)[0]
     tables = {
         "group": (by_group, groups),
-        "class": (metrics.class_accuracy(counts)[0], frame_by(p.y, p)),
-        "bias value": (metrics.bias_value_accuracy(counts)[0], frame_by(p.bias, p)),
+        "class": (metrics.class_accuracy(counts)[0], make_metric_frame(p.y, p)),
+        "bias value": (metrics.bias_value_accuracy(counts)[0], make_metric_frame(p.bias, p)),
     }
     for name, (accuracies, frame) in tables.items():
         assert np.flatnonzero(~np.isnan(accuracies)).tolist() == sorted(frame.by_group.index), name
@@ -95,7 +95,7 @@ def test_group_accuracies_equal_fairlearn(p: Predictions) -> None:
 
 
 @FEW_EXAMPLES
-@given(predictions(min_images=2))
+@given(draw_predictions(min_images=2))
 def test_demographic_parity_equals_fairlearn(p: Predictions) -> None:
     """The gap is the largest one-against-rest gap; for a single bias value fairlearn returns 0 and lntl None."""
     y, predicted, bias = p.y.numpy(), p.predicted.numpy(), p.bias.numpy()
@@ -106,21 +106,21 @@ def test_demographic_parity_equals_fairlearn(p: Predictions) -> None:
     assert is_close(compute(p, ["demographic_parity_gap"])["demographic_parity_gap"], expected)
 
 
-def positive_rate(y_true: ArrayLike, y_pred: ArrayLike, label: bool) -> float:
+def compute_positive_rate(y_true: ArrayLike, y_pred: ArrayLike, label: bool) -> float:
     """Return the share of positive predictions among the images with this label, NaN if there are none."""
     selected = np.asarray(y_pred)[np.asarray(y_true) == label]
     return float(selected.mean()) if len(selected) else math.nan
 
 
 @FEW_EXAMPLES
-@given(predictions(min_images=2))
+@given(draw_predictions(min_images=2))
 def test_equalised_odds_equals_rates_of_fairlearn(p: Predictions) -> None:
     """A gap is undefined if a rate is undefined, because a class has no image with one of the bias values."""
     y, predicted, bias = p.y.numpy(), p.predicted.numpy(), p.bias.numpy()
     gaps = []
     for c in range(p.num_classes):
         labels = (True, False) if c in y else (False,)  # a class without an image has no true positive rate
-        rates = {str(label): lambda t, p, label=label: positive_rate(t, p, label) for label in labels}
+        rates = {str(label): lambda t, p, label=label: compute_positive_rate(t, p, label) for label in labels}
         frame = MetricFrame(metrics=rates, y_true=y == c, y_pred=predicted == c, sensitive_features=bias)
         all_defined = frame.by_group.notna().all(axis=None)
         gaps.append((frame.by_group.max() - frame.by_group.min()).max() if all_defined else math.nan)
@@ -130,7 +130,7 @@ def test_equalised_odds_equals_rates_of_fairlearn(p: Predictions) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_equalised_odds_equals_fairlearn_if_every_group_has_images(seed: int) -> None:
-    p = random_predictions(300, 3, 3, seed, skill=1.0)
+    p = make_random_predictions(300, 3, 3, seed, skill=1.0)
     y, predicted, bias = p.y.numpy(), p.predicted.numpy(), p.bias.numpy()
     gaps = [equalized_odds_difference(y == c, predicted == c, sensitive_features=bias) for c in range(3)]
     assert is_close(compute(p, ["equalised_odds_gap"])["equalised_odds_gap"], max(gaps))
@@ -138,16 +138,16 @@ def test_equalised_odds_equals_fairlearn_if_every_group_has_images(seed: int) ->
 
 @pytest.mark.full
 def test_metrics_of_10_000_images_equal_scikit_learn_and_fairlearn() -> None:
-    p = random_predictions(10_000, 10, 10, seed=0, skill=2.0)
+    p = make_random_predictions(10_000, 10, 10, seed=0, skill=2.0)
     y, predicted, bias = p.y.numpy(), p.predicted.numpy(), p.bias.numpy()
     values = compute(p, list(metrics.METRICS))
-    frame = frame_by(p.group, p)
+    frame = make_metric_frame(p.group, p)
     expected = {
         "accuracy": sklearn.accuracy_score(y, predicted),
         "unbiased_accuracy": frame.by_group.mean(),
         "worst_group_accuracy": frame.group_min(),
         "f1_score_macro": sklearn.f1_score(y, predicted, average="macro"),
-        "expected_calibration_error": calibration_error(p),
+        "expected_calibration_error": compute_calibration_error(p),
         "demographic_parity_gap": max(
             demographic_parity_difference(y == c, predicted == c, sensitive_features=bias) for c in range(10)
         ),
@@ -159,7 +159,7 @@ def test_metrics_of_10_000_images_equal_scikit_learn_and_fairlearn() -> None:
 
 
 def test_groups_without_images_are_ignored() -> None:
-    p = as_predictions(y=[0, 0, 0, 1], predicted=[0, 0, 2, 1], bias=[0, 0, 0, 2], classes=3, values=3)
+    p = make_predictions(y=[0, 0, 0, 1], predicted=[0, 0, 2, 1], bias=[0, 0, 0, 2], classes=3, values=3)
     values = compute(p, ["unbiased_accuracy", "worst_group_accuracy", "accuracy"])
     assert values == pytest.approx(
         {"unbiased_accuracy": (2 / 3 + 1) / 2, "worst_group_accuracy": 2 / 3, "accuracy": 0.75}
@@ -167,11 +167,11 @@ def test_groups_without_images_are_ignored() -> None:
 
 
 def test_f1_of_a_class_without_correct_predictions_is_0() -> None:
-    p = as_predictions(y=[0, 0, 1], predicted=[0, 0, 2], bias=[0, 0, 0], classes=3, values=1)
+    p = make_predictions(y=[0, 0, 1], predicted=[0, 0, 2], bias=[0, 0, 0], classes=3, values=1)
     assert compute(p, ["f1_score_macro"])["f1_score_macro"] == pytest.approx((1 + 0 + 0) / 3)
 
 
-def undefined_metrics(p: Predictions) -> set[str]:
+def find_undefined_metrics(p: Predictions) -> set[str]:
     return {name for name, value in compute(p, list(metrics.METRICS)).items() if value is None}
 
 
@@ -181,26 +181,26 @@ def test_undefined_metrics_are_none() -> None:
         {"demographic_parity_gap", "equalised_odds_gap"},
         {"aligned_accuracy", "conflicting_accuracy"},
     )
-    assert undefined_metrics(as_predictions(**arrays, classes=2, values=2, aligned=(0, 1), labels=1)) == set()
-    assert undefined_metrics(as_predictions(**arrays, classes=2, values=2, labels=1)) == alignment_names
-    assert undefined_metrics(as_predictions(**arrays, classes=2, values=2, aligned=(0, 1))) == {"bias_accuracy"}
-    constant_bias = as_predictions(**arrays | {"bias": [0, 0, 0, 0]}, classes=2, values=2, aligned=(0, 1), labels=1)
-    assert undefined_metrics(constant_bias) == gap_names
-    all_aligned = as_predictions(**arrays | {"bias": [0, 1, 0, 1]}, classes=2, values=2, aligned=(0, 1), labels=1)
-    assert undefined_metrics(all_aligned) == {"conflicting_accuracy", "equalised_odds_gap"}
-    none_aligned = as_predictions(**arrays | {"bias": [1, 0, 1, 0]}, classes=2, values=2, aligned=(0, 1), labels=1)
-    assert undefined_metrics(none_aligned) == {"aligned_accuracy", "equalised_odds_gap"}
+    assert find_undefined_metrics(make_predictions(**arrays, classes=2, values=2, aligned=(0, 1), labels=1)) == set()
+    assert find_undefined_metrics(make_predictions(**arrays, classes=2, values=2, labels=1)) == alignment_names
+    assert find_undefined_metrics(make_predictions(**arrays, classes=2, values=2, aligned=(0, 1))) == {"bias_accuracy"}
+    constant_bias = make_predictions(**arrays | {"bias": [0, 0, 0, 0]}, classes=2, values=2, aligned=(0, 1), labels=1)
+    assert find_undefined_metrics(constant_bias) == gap_names
+    all_aligned = make_predictions(**arrays | {"bias": [0, 1, 0, 1]}, classes=2, values=2, aligned=(0, 1), labels=1)
+    assert find_undefined_metrics(all_aligned) == {"conflicting_accuracy", "equalised_odds_gap"}
+    none_aligned = make_predictions(**arrays | {"bias": [1, 0, 1, 0]}, classes=2, values=2, aligned=(0, 1), labels=1)
+    assert find_undefined_metrics(none_aligned) == {"aligned_accuracy", "equalised_odds_gap"}
 
 
 def test_calibration_error_is_undefined_if_a_probability_is_nan() -> None:
-    p = as_predictions(y=[0, 1], predicted=[0, 1], bias=[0, 1], classes=2, values=2, aligned=(0, 1), labels=1)
+    p = make_predictions(y=[0, 1], predicted=[0, 1], bias=[0, 1], classes=2, values=2, aligned=(0, 1), labels=1)
     p.logits[1] = math.nan
-    assert "expected_calibration_error" in undefined_metrics(p)
+    assert "expected_calibration_error" in find_undefined_metrics(p)
     assert compute(p, ["accuracy"]) == {"accuracy": 0.5}
 
 
 def test_a_constant_prediction_has_a_gap_of_0() -> None:
-    p = as_predictions(y=[0, 1, 0, 1], predicted=[1, 1, 1, 1], bias=[0, 1, 1, 0], classes=2, values=2)
+    p = make_predictions(y=[0, 1, 0, 1], predicted=[1, 1, 1, 1], bias=[0, 1, 1, 0], classes=2, values=2)
     assert compute(p, ["demographic_parity_gap", "equalised_odds_gap"]) == {
         "demographic_parity_gap": 0.0,
         "equalised_odds_gap": 0.0,
@@ -208,7 +208,7 @@ def test_a_constant_prediction_has_a_gap_of_0() -> None:
 
 
 def test_compute_returns_the_named_metrics_in_their_order() -> None:
-    p = as_predictions(y=[0], predicted=[0], bias=[0], classes=1, values=1)
+    p = make_predictions(y=[0], predicted=[0], bias=[0], classes=1, values=1)
     assert list(compute(p, ["worst_group_accuracy", "accuracy"])) == ["worst_group_accuracy", "accuracy"]
 
 
@@ -254,7 +254,7 @@ def select_images(p: Predictions, mask: Tensor) -> Predictions:
     return replace(p, **{name: getattr(p, name)[mask] for name in columns})
 
 
-@given(predictions(min_images=2))
+@given(draw_predictions(min_images=2))
 def test_only_group_metrics_leave_out_images_of_unknown_bias(p: Predictions) -> None:
     is_known = torch.arange(len(p.y)) % 3 != 0
     p_with_unknown_bias = replace(p, group=torch.where(is_known, p.group, IGNORE))
@@ -270,7 +270,7 @@ def test_only_group_metrics_leave_out_images_of_unknown_bias(p: Predictions) -> 
 
 
 def test_without_known_bias_values_group_metrics_are_undefined() -> None:
-    p = replace(as_predictions([0, 1], [0, 1], [0, 1], 2, 2, (0, 1)), group=torch.tensor([IGNORE, IGNORE]))
+    p = replace(make_predictions([0, 1], [0, 1], [0, 1], 2, 2, (0, 1)), group=torch.tensor([IGNORE, IGNORE]))
     values = compute(p, list(metrics.METRICS))
     assert {name for name, value in values.items() if value is None} == {*GROUP_METRICS, "bias_accuracy"}
     assert values["accuracy"] == 1
@@ -279,7 +279,7 @@ def test_without_known_bias_values_group_metrics_are_undefined() -> None:
 # --- gaps, and groups that are missing in a split ---
 
 
-def equalised_odds_gap(p: Predictions) -> float | None:
+def compute_equalised_odds_gap(p: Predictions) -> float | None:
     return compute(p, ["equalised_odds_gap"])["equalised_odds_gap"]
 
 
@@ -287,12 +287,14 @@ def test_a_gap_is_undefined_if_one_of_its_rates_is_undefined() -> None:
     """Bias value 1 has no positive image and bias value 0 has a recall of 0.5, so the gap is undefined, not 0."""
     y, bias = [0] * 100 + [1] * 100 + [0] * 100, [0] * 200 + [1] * 100
     predicted = [0] * 100 + [1] * 50 + [0] * 150
-    assert equalised_odds_gap(as_predictions(y, predicted, bias, classes=2, values=2)) is None
-    assert equalised_odds_gap(as_predictions([*y, 1], [*predicted, 1], [*bias, 1], classes=2, values=2)) == 0.5
+    assert compute_equalised_odds_gap(make_predictions(y, predicted, bias, classes=2, values=2)) is None
+    assert (
+        compute_equalised_odds_gap(make_predictions([*y, 1], [*predicted, 1], [*bias, 1], classes=2, values=2)) == 0.5
+    )
 
 
 def test_gaps_are_undefined_if_a_bias_value_occurs_only_in_another_split() -> None:
-    p = as_predictions(y=[0, 0, 1, 1], predicted=[0, 0, 1, 0], bias=[0, 1, 0, 1], classes=2, values=3)
+    p = make_predictions(y=[0, 0, 1, 1], predicted=[0, 0, 1, 0], bias=[0, 1, 0, 1], classes=2, values=3)
     names = ["demographic_parity_gap", "equalised_odds_gap"]
     assert compute(p, names) == dict.fromkeys(names, 0.5) | {"equalised_odds_gap": 1.0}
     same_groups = replace(p, all_groups=torch.tensor([0, 1, 3, 4]))
@@ -304,7 +306,7 @@ def test_gaps_are_undefined_if_a_bias_value_occurs_only_in_another_split() -> No
 
 
 def test_the_mean_over_groups_is_the_same_with_and_without_a_dense_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    p = random_predictions(500, 7, 5, seed=0)
+    p = make_random_predictions(500, 7, 5, seed=0)
     expected = compute(p, ["unbiased_accuracy"])["unbiased_accuracy"]
     monkeypatch.setattr(metrics, "DENSE", 0)
     assert compute(p, ["unbiased_accuracy"])["unbiased_accuracy"] == pytest.approx(expected, abs=1e-12)

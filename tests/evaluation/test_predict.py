@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from predictions import as_predictions
+from predictions import make_predictions
 from torch import Tensor, nn
 
 from lntl.data.colored_mnist import ColoredMNIST
@@ -107,7 +107,7 @@ def test_hits_are_counted_for_a_single_bias_label_per_image(digits: ColoredMNIST
 
 def test_by_one_bias_maps_joint_groups_to_the_groups_of_one_bias() -> None:
     """The joint values are (day, land), (day, sea) and (night, land); sky has the labels 0, 0, 1, place 0, 1, 0."""
-    p = replace(as_predictions([0, 0, 1, 1], [0, 1, 1, 1], [0, 1, 2, 0], 2, 3), group=torch.tensor([0, 1, 5, IGNORE]))
+    p = replace(make_predictions([0, 0, 1, 1], [0, 1, 1, 1], [0, 1, 2, 0], 2, 3), group=torch.tensor([0, 1, 5, IGNORE]))
     sky_predictions = by_one_bias(p, BiasSpec("sky", ("day", "night"), (0, 0, 1), aligned=(0, 1)))
     assert (sky_predictions.group.tolist(), sky_predictions.num_groups, sky_predictions.aligned) == (
         [0, 0, 3, IGNORE],

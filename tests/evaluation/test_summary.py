@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from predictions import as_predictions, predictions, random_predictions
+from predictions import draw_predictions, make_predictions, make_random_predictions
 
 from lntl.evaluation import metrics
 from lntl.evaluation.predict import Predictions
@@ -17,7 +17,7 @@ from lntl.evaluation.summary import summarise as summarise_model
 from lntl.evaluation.tally import compute
 from lntl.types import IGNORE
 
-LARGE_SAMPLE = random_predictions(3000, 3, 2, seed=0, skill=1.0)  # 500 images per group
+LARGE_SAMPLE = make_random_predictions(3000, 3, 2, seed=0, skill=1.0)  # 500 images per group
 
 
 def summarise(*arguments: Any) -> dict[str, Any]:
@@ -29,16 +29,16 @@ def make_names(p: Predictions) -> tuple[list[str], list[str]]:
     return [f"class {i}" for i in range(p.num_classes)], [f"bias {i}" for i in range(p.num_bias_values)]
 
 
-def table_rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
+def collect_rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
     return [*summary["metrics"].values(), *summary["by_class"], *summary["by_bias"]]
 
 
 @settings(max_examples=10)
-@given(predictions())
+@given(draw_predictions())
 def test_each_metric_has_a_value_or_a_reason_and_is_never_nan(p: Predictions) -> None:
     summary = summarise(p, *make_names(p))
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
-    for row in table_rows(summary):
+    for row in collect_rows(summary):
         if row["value"] is None:
             assert row["undefined"]
             assert row["low"] is row["high"] is None
@@ -49,7 +49,7 @@ def test_each_metric_has_a_value_or_a_reason_and_is_never_nan(p: Predictions) ->
 
 
 @settings(max_examples=10)
-@given(predictions())
+@given(draw_predictions())
 def test_tables_equal_slow_loops(p: Predictions) -> None:
     summary = summarise(p, *make_names(p))
     images = list(zip(p.y.tolist(), p.bias.tolist(), p.correct.tolist(), strict=True))
@@ -71,7 +71,9 @@ def test_tables_equal_slow_loops(p: Predictions) -> None:
 
 
 def test_n_is_the_number_of_images_that_a_metric_uses() -> None:
-    p = as_predictions([0, 0, 0, 1, 1], [0, 0, 1, 1, 1], [0, 0, 1, 1, 1], classes=2, values=2, aligned=(0, 1), labels=1)
+    p = make_predictions(
+        [0, 0, 0, 1, 1], [0, 0, 1, 1, 1], [0, 0, 1, 1, 1], classes=2, values=2, aligned=(0, 1), labels=1
+    )
     p.bias_labels[4] = 0
     counts = {name: row["n"] for name, row in summarise(p, *make_names(p))["metrics"].items()}
     expected = dict.fromkeys(metrics.METRICS, 5)
@@ -98,22 +100,22 @@ def test_predictions_without_faults_give_no_warning() -> None:
 
 CASES: dict[str, tuple[Predictions, list[str], dict[str, str]]] = {
     "missing class": (
-        as_predictions([0, 0, 2, 2], [0, 2, 2, 2], [0, 1, 0, 1], 3, 2, (0, 1, 0)),
+        make_predictions([0, 0, 2, 2], [0, 2, 2, 2], [0, 1, 0, 1], 3, 2, (0, 1, 0)),
         ["1 of 3 classes have no image: class 1", "2 of 6 groups (class and bias value) have no image"],
         {},
     ),
     "missing bias value": (
-        as_predictions([0, 0, 1, 1], [0, 1, 1, 1], [0, 2, 0, 2], 2, 3, (0, 1)),
+        make_predictions([0, 0, 1, 1], [0, 1, 1, 1], [0, 2, 0, 2], 2, 3, (0, 1)),
         ["1 of 3 bias values have no image: bias 1", "2 of 6 groups"],
         {},
     ),
     "missing group": (
-        as_predictions([0, 0, 1], [0, 1, 1], [0, 1, 0], 2, 2, (0, 1)),
+        make_predictions([0, 0, 1], [0, 1, 1], [0, 1, 0], 2, 2, (0, 1)),
         ["1 of 4 groups", f"3 of 4 groups have fewer than {SMALL} images, class 0 with bias 0 only 1"],
         {},
     ),
     "constant bias": (
-        as_predictions([0, 0, 1], [0, 1, 1], [1, 1, 1], 2, 2, (0, 1)),
+        make_predictions([0, 0, 1], [0, 1, 1], [1, 1, 1], 2, 2, (0, 1)),
         ["1 of 2 bias values have no image: bias 0"],
         {
             "demographic_parity_gap": "all images have the same bias value",
@@ -121,31 +123,31 @@ CASES: dict[str, tuple[Predictions, list[str], dict[str, str]]] = {
         },
     ),
     "all predictions equal": (
-        as_predictions([0, 0, 1, 1], [1, 1, 1, 1], [0, 1, 0, 1], 2, 2, (0, 1)),
+        make_predictions([0, 0, 1, 1], [1, 1, 1, 1], [0, 1, 0, 1], 2, 2, (0, 1)),
         ["every image is predicted as class 1: constant predictions have no gap"],
         {},
     ),
     "no aligned image": (
-        as_predictions([0, 0, 1, 1], [0, 1, 1, 1], [1, 1, 0, 0], 2, 2, (0, 1)),
+        make_predictions([0, 0, 1, 1], [0, 1, 1, 1], [1, 1, 0, 0], 2, 2, (0, 1)),
         [],
         {"aligned_accuracy": "no image has the bias value that indicates its class in training"},
     ),
     "no conflicting image": (
-        as_predictions([0, 0, 1, 1], [0, 1, 1, 1], [0, 0, 1, 1], 2, 2, (0, 1)),
+        make_predictions([0, 0, 1, 1], [0, 1, 1, 1], [0, 0, 1, 1], 2, 2, (0, 1)),
         [],
         {"conflicting_accuracy": "every image has the bias value that indicates its class in training"},
     ),
     "no aligned value": (
-        as_predictions([0, 0, 1, 1], [0, 1, 1, 1], [0, 0, 1, 1], 2, 2),
+        make_predictions([0, 0, 1, 1], [0, 1, 1, 1], [0, 0, 1, 1], 2, 2),
         [],
         dict.fromkeys(("aligned_accuracy", "conflicting_accuracy"), "the data do not say which bias value indicates"),
     ),
     "no bias label": (
-        as_predictions([0, 1], [0, 1], [0, 1], 2, 2),
+        make_predictions([0, 1], [0, 1], [0, 1], 2, 2),
         [],
         {"bias_accuracy": "no bias label is known"},
     ),
-    "one image": (as_predictions([0], [0], [0], 2, 2, (0, 1)), ["1 of 4 groups have fewer than 30 images"], {}),
+    "one image": (make_predictions([0], [0], [0], 2, 2, (0, 1)), ["1 of 4 groups have fewer than 30 images"], {}),
 }
 
 
@@ -162,7 +164,7 @@ def test_each_fault_of_predictions_gives_a_warning_or_a_reason(case: str) -> Non
 
 
 def test_images_of_unknown_bias_are_counted_in_a_warning() -> None:
-    p = as_predictions([0, 0, 1, 1, 1], [0, 1, 1, 1, 0], [0, 1, 0, 1, 1], 2, 2, (0, 1))
+    p = make_predictions([0, 0, 1, 1, 1], [0, 1, 1, 1, 0], [0, 1, 0, 1, 1], 2, 2, (0, 1))
     summary = summarise(replace(p, group=torch.tensor([0, IGNORE, 2, 3, IGNORE])), *make_names(p))
     assert "2 of 5 images have no known bias value: metrics by group leave them out" in summary["warnings"]
     assert summary["n"] == summary["metrics"]["accuracy"]["n"] == 5
@@ -188,7 +190,7 @@ def test_a_missing_class_is_the_reason_for_an_undefined_accuracy() -> None:
 
 
 def test_a_probability_that_is_not_finite_makes_the_calibration_error_undefined() -> None:
-    p = as_predictions([0, 1], [0, 1], [0, 1], 2, 2, (0, 1))
+    p = make_predictions([0, 1], [0, 1], [0, 1], 2, 2, (0, 1))
     p.logits[1] = np.nan
     row = summarise(p, *make_names(p))["metrics"]["expected_calibration_error"]
     assert (row["value"], row["undefined"]) == (None, "a probability is not a finite number")
@@ -196,7 +198,7 @@ def test_a_probability_that_is_not_finite_makes_the_calibration_error_undefined(
 
 def test_a_value_outside_its_interval_gives_a_warning() -> None:
     """A network without skill has only a random gap, which resampling makes larger."""
-    p = random_predictions(2000, 10, 10, seed=0)
+    p = make_random_predictions(2000, 10, 10, seed=0)
     summary = summarise(p, *make_names(p))
     row = summary["metrics"]["demographic_parity_gap"]
     assert row["value"] < row["low"]
@@ -205,7 +207,7 @@ def test_a_value_outside_its_interval_gives_a_warning() -> None:
 
 def test_fewer_than_thirty_images_are_marked_as_small() -> None:
     y = [0] * 30 + [1] * 29
-    summary = summarise(as_predictions(y, y, y, 2, 2, (0, 1)), ["zero", "one"], ["u", "v"])
+    summary = summarise(make_predictions(y, y, y, 2, 2, (0, 1)), ["zero", "one"], ["u", "v"])
     for key in ("by_class", "by_bias"):
         assert [row["small"] for row in summary[key]] == [False, True]
     warning = (
@@ -215,7 +217,7 @@ def test_fewer_than_thirty_images_are_marked_as_small() -> None:
 
 
 def test_groups_that_occur_only_in_other_splits_are_counted_and_named_in_a_warning() -> None:
-    p = replace(as_predictions([0, 0, 1], [0, 1, 1], [0, 1, 0], 2, 2, (0, 1)), all_groups=torch.arange(4))
+    p = replace(make_predictions([0, 0, 1], [0, 1, 1], [0, 1, 0], 2, 2, (0, 1)), all_groups=torch.arange(4))
     summary = summarise(p, ["0", "1"], ["0", "1"], "Blond_Hair", "Male")
     for name in ("unbiased_accuracy", "worst_group_accuracy"):
         row = summary["metrics"][name]
@@ -236,7 +238,7 @@ def test_groups_that_occur_only_in_other_splits_are_counted_and_named_in_a_warni
 
 
 def test_tables_of_too_many_groups_or_classes_are_left_empty() -> None:
-    p = random_predictions(50, 300, 300, seed=0)
+    p = make_random_predictions(50, 300, 300, seed=0)
     summary = summarise(p, *make_names(p))
     assert summary["confusion"] == summary["groups"]["accuracy"] == summary["groups"]["count"] == []
     assert summary["metrics"]["worst_group_accuracy"]["cells"] == len(p.group.unique())

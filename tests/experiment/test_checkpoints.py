@@ -64,7 +64,7 @@ def run(tmp_path: Path, table: Table, split: str, raw_config: Callable[..., dict
     return new_run
 
 
-def error_message(action: Callable[[], Any]) -> str:
+def get_error_message(action: Callable[[], Any]) -> str:
     """Return the message of the UserError that `action` raises, or "" if it raises none."""
     try:
         action()
@@ -126,7 +126,7 @@ def test_changed_data_are_refused(tmp_path: Path, run: Run, table: Table, split:
         lambda: experiment.resume(run.experiment.config, run.folder.last),
     )
     for action, message in zip(actions, messages[split], strict=True):
-        error_text = error_message(action)
+        error_text = get_error_message(action)
         assert message in error_text
         assert bool(error_text) == bool(message)
         assert not error_text or (
@@ -136,7 +136,9 @@ def test_changed_data_are_refused(tmp_path: Path, run: Run, table: Table, split:
 
 def test_the_error_gives_the_old_and_the_new_number_of_rows(tmp_path: Path, run: Run, table: Table) -> None:
     write_table(tmp_path / "pets.csv", table[1:])
-    assert "since it was trained (60 rows then, 59 now)" in error_message(lambda: evaluate_checkpoint(run.folder.last))
+    assert "since it was trained (60 rows then, 59 now)" in get_error_message(
+        lambda: evaluate_checkpoint(run.folder.last)
+    )
 
 
 @pytest.mark.parametrize("command", [["eval"], ["probe", "--seeds", "1"]], ids=lambda command: command[0])

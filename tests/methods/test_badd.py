@@ -16,7 +16,7 @@ from lntl.types import Batch
 MakeTrainer = Callable[..., Trainer]
 
 
-def wave(n: int, channels: int, step: float, shift: float = 0.0) -> Tensor:
+def make_wave(n: int, channels: int, step: float, shift: float = 0.0) -> Tensor:
     """Return sin(step k + shift) of k = 1, 2, ..., as (n, channels)."""
     count = torch.arange(1.0, n * channels + 1, dtype=torch.float64)
     return torch.sin(step * count + shift).reshape(n, channels)
@@ -33,9 +33,9 @@ AUTHORS_VALUES = {
 
 @pytest.mark.parametrize("m", AUTHORS_VALUES)
 def test_the_loss_and_its_gradients_equal_the_authors_code(m: float) -> None:
-    z, weight = wave(12, 5, 1.7).requires_grad_(), wave(3, 5, 1.1, 0.2).requires_grad_()
-    biases = [wave(12, 5, 0.9, 0.5), wave(12, 5, 0.4, 0.1)]
-    logits = linear(add_bias_features(z, biases, m), weight, wave(1, 3, 0.7)[0])
+    z, weight = make_wave(12, 5, 1.7).requires_grad_(), make_wave(3, 5, 1.1, 0.2).requires_grad_()
+    biases = [make_wave(12, 5, 0.9, 0.5), make_wave(12, 5, 0.4, 0.1)]
+    logits = linear(add_bias_features(z, biases, m), weight, make_wave(1, 3, 0.7)[0])
     loss = cross_entropy(logits, torch.tensor([0, 1, 2] * 4))
     z_gradient, weight_gradient = torch.autograd.grad(loss, [z, weight])
     assert (loss.item(), z_gradient.norm().item(), weight_gradient[1, 2].item()) == pytest.approx(

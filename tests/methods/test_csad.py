@@ -19,13 +19,13 @@ from lntl.types import IGNORE, Batch
 MakeTrainer = Callable[..., Trainer]
 
 
-def wave(n: int, channels: int, step: float, shift: float = 0.0) -> Tensor:
+def make_wave(n: int, channels: int, step: float, shift: float = 0.0) -> Tensor:
     """Return sin(step k + shift) of k = 1, 2, ..., as (n, channels)."""
     count = torch.arange(1.0, n * channels + 1, dtype=torch.float64)
     return torch.sin(step * count + shift).reshape(n, channels)
 
 
-U, V = 1 + wave(12, 5, 1.7), 1 + wave(12, 4, 0.9, 0.5)
+U, V = 1 + make_wave(12, 5, 1.7), 1 + make_wave(12, 4, 0.9, 0.5)
 COLORS = torch.stack([torch.arange(12) % 4 * 2, torch.arange(12) // 3, torch.arange(12) % 5], dim=1)
 
 
@@ -157,6 +157,6 @@ def test_the_estimator_and_the_branch_learn_with_the_settings_of_h(make_trainer:
 
 @pytest.mark.parametrize("labels", [[0, 0, 0], [IGNORE] * 3])
 def test_without_pairs_of_a_kind_every_gradient_is_finite(labels: list[int]) -> None:
-    u, v = (normalize(wave(3, 4, step), dim=1).requires_grad_() for step in (1.3, 0.7))
+    u, v = (normalize(make_wave(3, 4, step), dim=1).requires_grad_() for step in (1.3, 0.7))
     loss = cross_sample_loss(u, v, *alike(torch.tensor(labels)[:, None]))
     assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(loss, [u, v]))

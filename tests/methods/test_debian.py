@@ -17,7 +17,7 @@ from lntl.types import Batch
 MakeTrainer = Callable[..., Trainer]
 
 
-def wave(n: int, channels: int, step: float, shift: float = 0.0) -> Tensor:
+def make_wave(n: int, channels: int, step: float, shift: float = 0.0) -> Tensor:
     """Return sin(step k + shift) of k = 1, 2, ..., as (n, channels)."""
     count = torch.arange(1.0, n * channels + 1, dtype=torch.float64)
     return torch.sin(step * count + shift).reshape(n, channels)
@@ -41,9 +41,9 @@ def slow_weights_and_loss(p: list[float], s: list[float], y: list[int], penalty:
 
 
 # Computed in float64 with Trainer.train in multi_color_mnist_exp/debian.py of zhihengli-UR/DebiAN at 6ab77f6, both
-# networks replaced by constant logits, 2 wave(12, 4, 1.7) and 2 wave(12, 4, 0.9, 0.5), with one batch for both. For
-# each weight of the penalty: the classifier's loss and the norm of its gradient with respect to its logits; then the
-# discoverer's loss, and the norm and entry [3, 0] of its gradient with respect to its logits.
+# networks replaced by constant logits, 2 make_wave(12, 4, 1.7) and 2 make_wave(12, 4, 0.9, 0.5), with one batch for
+# both. For each weight of the penalty: the classifier's loss and the norm of its gradient with respect to its logits;
+# then the discoverer's loss, and the norm and entry [3, 0] of its gradient with respect to its logits.
 AUTHORS_VALUES = {
     1.0: (3.679621978917666, 0.4801478757981358, 1.3833241684168456, 0.21263563556090267, 0.0765458932383407),
     0.25: (3.679621978917666, 0.4801478757981358, 1.3387430282085506, 0.18224371340592166, 0.046599755354137115),
@@ -52,7 +52,10 @@ AUTHORS_VALUES = {
 
 @pytest.mark.parametrize("penalty", AUTHORS_VALUES)
 def test_both_losses_equal_slow_loops_and_the_authors_code(penalty: float) -> None:
-    logits, discoverer_logits = (2 * wave(12, 4, 1.7)).requires_grad_(), (2 * wave(12, 4, 0.9, 0.5)).requires_grad_()
+    logits, discoverer_logits = (
+        (2 * make_wave(12, 4, 1.7)).requires_grad_(),
+        (2 * make_wave(12, 4, 0.9, 0.5)).requires_grad_(),
+    )
     p, s = logits.softmax(dim=1)[IMAGE, Y].detach(), discoverer_logits[IMAGE, Y].sigmoid()
     weights, discovery = debian_weights(p, s.detach(), Y, 4), discovery_loss(p, s, Y, 4, penalty)
     expected_weights, expected_discovery = slow_weights_and_loss(p.tolist(), s.tolist(), Y.tolist(), penalty)

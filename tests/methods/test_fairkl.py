@@ -17,13 +17,13 @@ from lntl.types import IGNORE, Batch
 MakeTrainer = Callable[..., Trainer]
 
 
-def wave(n: int, channels: int, step: float, shift: float = 0.0) -> Tensor:
+def make_wave(n: int, channels: int, step: float, shift: float = 0.0) -> Tensor:
     """Return sin(step * k + shift) for k = 1, 2, ..., n * channels, as (n, channels)."""
     count = torch.arange(1.0, n * channels + 1, dtype=torch.float64)
     return torch.sin(step * count + shift).reshape(n, channels)
 
 
-Z, Y = wave(12, 5, 1.7), torch.tensor([0, 1, 2] * 4)
+Z, Y = make_wave(12, 5, 1.7), torch.tensor([0, 1, 2] * 4)
 BIAS = torch.tensor([0, 1, 2, 0, 1, 2, 1, 1, 0, 2, 0, 2])
 
 

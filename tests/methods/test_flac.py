@@ -16,13 +16,13 @@ from lntl.types import Batch
 MakeTrainer = Callable[..., Trainer]
 
 
-def wave(n: int, channels: int, step: float, shift: float = 0.0) -> Tensor:
+def make_wave(n: int, channels: int, step: float, shift: float = 0.0) -> Tensor:
     """Return sin(step k + shift) of k = 1, 2, ..., as (n, channels)."""
     count = torch.arange(1.0, n * channels + 1, dtype=torch.float64)
     return torch.sin(step * count + shift).reshape(n, channels)
 
 
-Z, B, Y = wave(12, 5, 1.7), wave(12, 4, 0.9, 0.5), torch.tensor([0, 1, 2] * 4)
+Z, B, Y = make_wave(12, 5, 1.7), make_wave(12, 4, 0.9, 0.5), torch.tensor([0, 1, 2] * 4)
 
 
 def slow_similarities(v: Tensor, exponent: float) -> list[list[float]]:

@@ -88,14 +88,14 @@ def test_f_g_and_the_average_of_the_weights_restart(make_trainer: MakeTrainer, r
 def test_the_weights_after_the_restart_follow_from_the_seed(make_trainer: MakeTrainer) -> None:
     sgd = {"name": "sgd", "lr": 1e-9, "momentum": 0.0}
 
-    def weights_after_restart(**project: int) -> Tensor:
+    def get_weights_after_restart(**project: int) -> Tensor:
         trainer = make_trainer(PHASES[0], PHASES[1] | {"optimizer_fg": sgd}, project=project)
         torch.manual_seed(99)
         train_to_the_first_jtt_step(trainer)
         return trainer.networks.f.first.weight.detach()
 
-    assert torch.equal(weights_after_restart(), weights_after_restart())
-    assert not torch.allclose(weights_after_restart(), weights_after_restart(seed=1), atol=1e-3)
+    assert torch.equal(get_weights_after_restart(), get_weights_after_restart())
+    assert not torch.allclose(get_weights_after_restart(), get_weights_after_restart(seed=1), atol=1e-3)
 
 
 def test_no_bias_label_is_used(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ def run(synthetic_runs: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(synthetic_runs / "lntl", tmp_path / "lntl"))
 
 
-def row(text: str, name: str) -> str:
+def find_row(text: str, name: str) -> str:
     """Return the row of a table that begins with a name."""
     return next(line for line in text.splitlines() if line.startswith(f"| {name}"))
 
@@ -33,12 +33,12 @@ def test_the_card_has_the_numbers_of_the_files(run: Path) -> None:
     text = (run / "MODEL_CARD.md").read_text(encoding="utf-8")
     evaluation, probe = (json.loads((run / name).read_text()) for name in ("evaluation/test.json", "probe.json"))
     accuracy = evaluation["metrics"]["accuracy"]
-    numbers = NUMBER.findall(row(text, "accuracy:"))
+    numbers = NUMBER.findall(find_row(text, "accuracy:"))
     assert numbers[0] == f"{100 * accuracy['value']:.1f}"
-    assert f"({100 * accuracy['low']:.1f}–{100 * accuracy['high']:.1f}) |" in row(text, "accuracy:")
-    assert "| 2000 |" in row(text, "worst-group accuracy:")
+    assert f"({100 * accuracy['low']:.1f}–{100 * accuracy['high']:.1f}) |" in find_row(text, "accuracy:")
+    assert "| 2000 |" in find_row(text, "worst-group accuracy:")
     for group in (*evaluation["by_class"], *evaluation["by_bias"]):
-        line = row(text, f"{group['name']} |")
+        line = find_row(text, f"{group['name']} |")
         assert f"| {group['n']}" in line
         assert NUMBER.findall(line)[0] == f"{100 * group['value']:.1f}"
     assert f"{100 * probe['chance']['majority']:.1f}\u202f%" in text
@@ -85,7 +85,7 @@ def test_the_card_of_an_unfinished_run_states_that_it_is_unfinished(tmp_path: Pa
     text = write_card(tmp_path).read_text(encoding="utf-8")
     assert "Nothing was measured on the test split." in text
     assert "The data are not known: the run is unfinished." in text
-    assert "not known: the run is unfinished |" in row(text, "chosen by")
+    assert "not known: the run is unfinished |" in find_row(text, "chosen by")
 
 
 def test_each_of_several_biases_has_a_table(run: Path) -> None:

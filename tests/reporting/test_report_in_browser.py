@@ -132,17 +132,17 @@ def test_a_click_sorts_a_column_and_a_second_click_reverses_it(visit: Visit) -> 
     table = page.locator("table", has=page.locator("caption", has_text="Accuracy by colour"))
     shares = table.locator("tbody td:nth-child(3)")
 
-    def values() -> list[float]:
+    def read_values() -> list[float]:
         return [float(value) for value in shares.evaluate_all("cells => cells.map((cell) => cell.dataset.value)")]
 
-    original_values = values()
+    original_values = read_values()
     assert original_values != sorted(original_values)
     header = table.get_by_role("columnheader", name="this run")
     header.get_by_role("button").click()
-    assert values() == sorted(original_values)
+    assert read_values() == sorted(original_values)
     assert header.get_attribute("aria-sort") == "ascending"
     header.get_by_role("button").click()
-    assert values() == sorted(original_values, reverse=True)
+    assert read_values() == sorted(original_values, reverse=True)
     assert header.get_attribute("aria-sort") == "descending"
     table.get_by_role("button", name="colour").click()
     names = table.locator("tbody th").all_inner_texts()

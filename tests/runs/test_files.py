@@ -153,7 +153,7 @@ class FileCreator:
         return Path.touch, (self.path,)
 
 
-def npy_with_header(shape: str) -> bytes:
+def make_npy_with_header(shape: str) -> bytes:
     """Return an .npy file with eight bytes of data and a header with this shape."""
     text = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".encode().ljust(117) + b"\n"
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(8)
@@ -162,11 +162,11 @@ def npy_with_header(shape: str) -> bytes:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (npy_with_header("(1000000000000,)"), "its header says"),
-        (npy_with_header("(0,)"), "its header says"),
-        (npy_with_header("(1, 1)"), "the array x has another shape"),
+        (make_npy_with_header("(1000000000000,)"), "its header says"),
+        (make_npy_with_header("(0,)"), "its header says"),
+        (make_npy_with_header("(1, 1)"), "the array x has another shape"),
         (b"", "EOF"),
-        (npy_with_header("(1,)")[:50], "EOF"),
+        (make_npy_with_header("(1,)")[:50], "EOF"),
     ],
 )
 def test_damaged_arrays_are_refused(tmp_path: Path, content: bytes, reason: str) -> None:

@@ -29,7 +29,7 @@ def get_problems(metrics: dict[str, Any], previous_metrics: dict[str, float] | N
     return [sentence.split(":")[0] for sentence in diagnose(metrics, CHANCE, MI_MAX, previous_metrics)]
 
 
-def accuracy_of_skill(skill: float) -> float:
+def compute_accuracy(skill: float) -> float:
     return CHANCE + skill * (1 - CHANCE)
 
 
@@ -132,8 +132,8 @@ EPSILON = 1e-6
     ("metrics_beyond", "metrics_within", "problem"),
     [
         (
-            {"h_accuracy": accuracy_of_skill(CHANCE_SKILL - EPSILON)},
-            {"h_accuracy": accuracy_of_skill(CHANCE_SKILL + EPSILON)},
+            {"h_accuracy": compute_accuracy(CHANCE_SKILL - EPSILON)},
+            {"h_accuracy": compute_accuracy(CHANCE_SKILL + EPSILON)},
             "may be blind",
         ),
         (
@@ -147,8 +147,8 @@ EPSILON = 1e-6
             "is dead",
         ),
         (
-            {"h_accuracy": accuracy_of_skill(CLEAR_SKILL + EPSILON)},
-            {"h_accuracy": accuracy_of_skill(CLEAR_SKILL - EPSILON)},
+            {"h_accuracy": compute_accuracy(CLEAR_SKILL + EPSILON)},
+            {"h_accuracy": compute_accuracy(CLEAR_SKILL - EPSILON)},
             "is winning",
         ),
         (
@@ -166,7 +166,7 @@ EPSILON = 1e-6
 def test_each_threshold_separates_healthy_from_reported_metrics(
     metrics_beyond: dict[str, float], metrics_within: dict[str, float], problem: str
 ) -> None:
-    previous_metrics = make_metrics(h_accuracy=accuracy_of_skill(CLEAR_SKILL))
+    previous_metrics = make_metrics(h_accuracy=compute_accuracy(CLEAR_SKILL))
     assert f"the adversary {problem}" in get_problems(make_metrics(**metrics_beyond), previous_metrics)
     assert f"the adversary {problem}" not in get_problems(make_metrics(**metrics_within), previous_metrics)
 

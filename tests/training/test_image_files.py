@@ -63,7 +63,7 @@ def make_split(digits: ColoredMNIST, tmp_path: Path) -> Callable[..., DigitFiles
     return make
 
 
-def weights(trainer: Trainer) -> Tensor:
+def flatten_weights(trainer: Trainer) -> Tensor:
     return torch.cat([value.flatten().double() for value in trainer.networks.state_dict().values()])
 
 
@@ -84,7 +84,7 @@ def test_a_run_resumed_in_the_middle_of_an_epoch_gives_the_same_weights(
         resumed_trainer.load_state_dict(stopped_trainer.state_dict())
         unfinished_epoch.close()
         list(resumed_trainer)
-        assert torch.equal(weights(resumed_trainer), weights(uninterrupted))
+        assert torch.equal(flatten_weights(resumed_trainer), flatten_weights(uninterrupted))
 
 
 @pytest.mark.parametrize("options", [{"workers": 1}, {"workers": 3, "cache": "memory"}, {"cache": "disk"}], ids=str)
@@ -93,7 +93,7 @@ def test_neither_threads_nor_the_cache_change_a_weight(
 ) -> None:
     reference, trainer = make_trainer(*PHASES, split=make_split()), make_trainer(*PHASES, split=make_split(**options))
     assert [record.metrics for record in reference] == [record.metrics for record in trainer]
-    assert torch.equal(weights(reference), weights(trainer))
+    assert torch.equal(flatten_weights(reference), flatten_weights(trainer))
 
 
 def test_augmentation_changes_the_weights(make_trainer: MakeTrainer, make_split: Callable[..., DigitFiles]) -> None:
@@ -104,4 +104,4 @@ def test_augmentation_changes_the_weights(make_trainer: MakeTrainer, make_split:
     augmented = make_trainer("erm", split=files)
     list(unaugmented)
     list(augmented)
-    assert not torch.equal(weights(unaugmented), weights(augmented))
+    assert not torch.equal(flatten_weights(unaugmented), flatten_weights(augmented))

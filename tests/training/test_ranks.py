@@ -38,13 +38,13 @@ def rank_results(tmp_path_factory: pytest.TempPathFactory) -> list[Results]:
     return [torch.load(folder / f"rank{rank}.pth") for rank in range(2)]
 
 
-def difference(first: Any, second: Any) -> float:
+def compute_difference(first: Any, second: Any) -> float:
     """Return the largest difference between the numbers of two trees of dicts and lists with the same structure."""
     if isinstance(first, dict):
         assert first.keys() == second.keys()
-        return max((difference(value, second[key]) for key, value in first.items()), default=0.0)
+        return max((compute_difference(value, second[key]) for key, value in first.items()), default=0.0)
     if isinstance(first, list):
-        return max((difference(a, b) for a, b in zip(first, second, strict=True)), default=0.0)
+        return max((compute_difference(a, b) for a, b in zip(first, second, strict=True)), default=0.0)
     is_float_tensor = isinstance(first, Tensor) and first.is_floating_point()
     a, b = (torch.as_tensor(value).double() for value in (first, second))
     return float(torch.where(a == b, 0.0, (a - b).abs()).max()) if a.numel() or is_float_tensor else 0.0
@@ -55,8 +55,8 @@ def difference(first: Any, second: Any) -> float:
 def test_two_ranks_give_the_weights_of_one_process(rank_results: list[Results], name: str) -> None:
     """The model has no BatchNorm and no dropout; 21 steps of SGD in float64; ranks have unequal numbers of labels."""
     expected, rank_result = train(PHASES[name]), rank_results[0][name]
-    assert difference(expected["networks"], rank_result["networks"]) < 1e-9
-    assert difference(expected["method"], rank_result["method"]) < 1e-6  # some methods have a float32 state
+    assert compute_difference(expected["networks"], rank_result["networks"]) < 1e-9
+    assert compute_difference(expected["method"], rank_result["method"]) < 1e-6  # some methods have a float32 state
     # Each rank computes the gradient ratio from its own images.
     differing_keys = set() if "max_gradient_ratio" in PHASES[name] else {"train/gradient_ratio"}
     for expected_metrics, rank_metrics in zip(expected["metrics"], rank_result["metrics"], strict=True):
@@ -69,7 +69,7 @@ def test_two_ranks_give_the_weights_of_one_process(rank_results: list[Results], 
 def test_accumulated_gradients_equal_those_of_the_whole_batch() -> None:
     phase = PHASES["lntl, three steps of h"] | {"clip_grad_norm": 0.3}
     expected, accumulated = (train(phase, epochs=1, accumulate=accumulate) for accumulate in (1, 3))
-    assert difference(expected["networks"], accumulated["networks"]) < 1e-9
+    assert compute_difference(expected["networks"], accumulated["networks"]) < 1e-9
 
 
 def test_a_loss_over_pairs_refuses_accumulation_before_training(make_config: Callable[..., Config]) -> None:
@@ -88,13 +88,13 @@ def test_a_batch_has_at_least_two_images_for_each_accumulated_part(make_config: 
 )
 def test_every_mean_over_images_can_be_accumulated(phase: dict[str, str]) -> None:
     expected, accumulated = (train(phase, epochs=1, accumulate=accumulate) for accumulate in (1, 4))
-    assert difference(expected["networks"], accumulated["networks"]) < 1e-9
+    assert compute_difference(expected["networks"], accumulated["networks"]) < 1e-9
 
 
 def compare_two_ranks(rank_results: list[Results], name: str) -> float:
     """Return the largest difference between a weight after training on one process and on two."""
     phase, settings = VARIANTS[name]
-    return difference(train(phase, **settings)["networks"], rank_results[0][name]["networks"])
+    return compute_difference(train(phase, **settings)["networks"], rank_results[0][name]["networks"])
 
 
 @pytest.mark.full
@@ -127,4 +127,4 @@ def test_float32_with_adam_prints_its_difference(
 @pytest.mark.full
 def test_all_ranks_have_the_same_state_bit_for_bit(rank_results: list[Results]) -> None:
     for name in rank_results[0]:
-        assert difference(rank_results[0][name], rank_results[1][name]) == 0, name
+        assert compute_difference(rank_results[0][name], rank_results[1][name]) == 0, name
