@@ -132,8 +132,8 @@ def make_predictions(accuracy: float) -> tuple[NDArray[Any], NDArray[Any], NDArr
     rng = np.random.default_rng(3)
     y, bias = rng.integers(0, 10, N), rng.integers(0, 10, N)
     difficulty = 0.75 + 0.5 * rng.random(10)  # some classes are harder than others
-    correct = rng.random(N) < 1 - (1 - accuracy) * difficulty[y]
-    return y, bias, np.where(correct, y, bias)
+    is_correct = rng.random(N) < 1 - (1 - accuracy) * difficulty[y]
+    return y, bias, np.where(is_correct, y, bias)
 
 
 def make_metric(hits: NDArray[Any], meaning: str = "") -> dict[str, Any]:
@@ -327,8 +327,8 @@ def write_recoloring(path: Path, flips: float, epoch: int, erm: bool) -> None:
     strokes = split.strokes[:8]
     x = strokes[:, None, None] * torch.from_numpy(MEANS).to(torch.uint8)[None, :, :, None, None]
     y = split.y[:8].numpy()
-    flipped = rng.random((8, 10)) < flips / 2
-    predicted = np.where(flipped, np.arange(10)[None], y[:, None])
+    is_flipped = rng.random((8, 10)) < flips / 2
+    predicted = np.where(is_flipped, np.arange(10)[None], y[:, None])
     np.savez_compressed(path / "recoloring.npz", x=x.numpy(), predicted=predicted, y=y)
 
 

@@ -274,8 +274,8 @@ def test_data_info_describes_each_split(capsys: Capture, folder: Path) -> None:
     data = ColoredMNIST(ColoredMNIST.Config(path="/nonexistent", max_images=100, val_split_ratio=0.2))
     for name, split in data.splits.items():
         groups = Counter(split.group.tolist())
-        correct = sum(max(groups[y * 10 + color] for y in range(10)) for color in range(10))
-        row = f"{name} {len(split)} 10 {len(groups)} of 100 {correct / len(split):.1%}"
+        num_correct = sum(max(groups[y * 10 + color] for y in range(10)) for color in range(10))
+        row = f"{name} {len(split)} 10 {len(groups)} of 100 {num_correct / len(split):.1%}"
         assert row in " ".join(re.sub(r"[^\w.%]", " ", out).split())
 
 

@@ -65,12 +65,12 @@ def test_phases_inherit_missing_settings_from_training(make_config: Callable[...
         "erm",
         training={"optimizer_fg": {"name": "sgd", "lr": 0.1, "momentum": 0.5}, "ema": 0.9, "clip_grad_norm": 2.0},
     )
-    first, second = config.training.phases
-    assert first.optimizer_fg == configuration.Optimizer(name="sgd", lr=0.5, momentum=0.5)  # one key is changed
-    assert second.optimizer_fg == config.training.optimizer_fg
-    assert (first.ema, second.ema) == (None, 0.9)
-    assert first.clip_grad_norm == second.clip_grad_norm == 2.0
-    assert second.optimizer_h == configuration.Optimizer()
+    first_phase, second_phase = config.training.phases
+    assert first_phase.optimizer_fg == configuration.Optimizer(name="sgd", lr=0.5, momentum=0.5)  # one key is changed
+    assert second_phase.optimizer_fg == config.training.optimizer_fg
+    assert (first_phase.ema, second_phase.ema) == (None, 0.9)
+    assert first_phase.clip_grad_norm == second_phase.clip_grad_norm == 2.0
+    assert second_phase.optimizer_h == configuration.Optimizer()
 
 
 def test_adversarial_lambda_is_mu_of_the_phases_that_have_one(make_config: Callable[..., Config]) -> None:
@@ -395,8 +395,12 @@ def test_a_fault_shows_at_most_200_characters_of_a_value(raw_config: RawConfig) 
 def test_a_message_lists_at_most_20_faults(raw_config: RawConfig) -> None:
     with pytest.raises(UserError) as error:
         configuration.validate(raw_config("erm", logging={f"key{i}": i for i in range(1000)}), "test.yaml")
-    first, *_, last = lines = str(error.value).splitlines()
-    assert (len(lines), first, last) == (22, "test.yaml: 1000 fault(s) in the configuration", "  and 980 more")
+    first_line, *_, last_line = lines = str(error.value).splitlines()
+    assert (len(lines), first_line, last_line) == (
+        22,
+        "test.yaml: 1000 fault(s) in the configuration",
+        "  and 980 more",
+    )
 
 
 # --- the resolved configuration ---

@@ -25,7 +25,7 @@ STEPS, BATCH = 100, 10  # steps of each of the two phases, which have one epoch;
 
 def test_speed_and_time_left_are_computed_from_the_current_phase(monkeypatch: pytest.MonkeyPatch) -> None:
     """Phase 1 has steps of 1 s, phase 2 steps of 4 s: halfway through phase 2, 50 steps are left, 200 s."""
-    now, lines = 0.0, list[str]()
+    current_time, lines = 0.0, list[str]()
     trainer = SimpleNamespace(
         phase=0,
         total_steps=0,
@@ -36,14 +36,14 @@ def test_speed_and_time_left_are_computed_from_the_current_phase(monkeypatch: py
     )
 
     def make_events() -> Iterator[Step]:
-        nonlocal now
+        nonlocal current_time
         for number in range(2 * STEPS):
             trainer.phase = number // STEPS
-            now += (1.0, 4.0)[trainer.phase]
+            current_time += (1.0, 4.0)[trainer.phase]
             trainer.total_steps += 1
             yield Step(number % STEPS + 1, STEPS, {"task": 0.5} if trainer.total_steps == 1.5 * STEPS else None)
 
-    monkeypatch.setattr(console, "monotonic", lambda: now)
+    monkeypatch.setattr(console, "monotonic", lambda: current_time)
     monkeypatch.setattr(console.log, "info", lambda text, *values: lines.append(text % values))
     console.show_progress(make_events(), cast(Any, trainer), BATCH)
     assert lines == ["m epoch 1/1 step 50/100 2 img/s task=0.500, 0:03:20 left"]

@@ -19,13 +19,13 @@ N, C = 600, 12
 @pytest.fixture
 def rows() -> tuple[Tensor, Tensor, Tensor]:
     """Features (N, C), of which one is constant and two are equal; two biases (N, 2) of 3 and 2 values; weights."""
-    random = torch.Generator().manual_seed(0)
-    bias = torch.stack([torch.randint(3, (N,), generator=random), torch.randint(2, (N,), generator=random)], dim=1)
-    z = torch.randn(N, C, generator=random, dtype=torch.float64)
+    rng = torch.Generator().manual_seed(0)
+    bias = torch.stack([torch.randint(3, (N,), generator=rng), torch.randint(2, (N,), generator=rng)], dim=1)
+    z = torch.randn(N, C, generator=rng, dtype=torch.float64)
     z[:, 0] += 2 * bias[:, 0]
     z[:, 1] += bias[:, 1] - 0.5 * (bias[:, 0] == 1)
     z[:, 2], z[:, 4] = 7, z[:, 3]
-    return z, bias, torch.rand(N, generator=random, dtype=torch.float64)
+    return z, bias, torch.rand(N, generator=rng, dtype=torch.float64)
 
 
 def compute_covariance(z: Tensor, labels: Tensor, weight: Tensor) -> Tensor:

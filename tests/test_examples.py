@@ -48,8 +48,8 @@ def test_the_embeddings_example_runs_from_images_to_results(
 
 
 def test_worst_group_accuracy_equals_slow_loops(embeddings: ModuleType) -> None:
-    random = np.random.default_rng(0)
-    y, predicted, bias = random.integers(0, 3, (3, 200))
+    rng = np.random.default_rng(0)
+    y, predicted, bias = rng.integers(0, 3, (3, 200))
     shares = [
         np.mean([p == c for p, label, b in zip(predicted, y, bias, strict=True) if (label, b) == (c, value)])
         for c in range(3)

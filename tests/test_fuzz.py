@@ -72,6 +72,6 @@ def test_a_wrong_exit_code_or_message_is_detected(code: int, text: str) -> None:
 def test_mutations_depend_only_on_the_seed() -> None:
     tree = {"a": [1, 2.5, "text"], "b": {"c": None, "d": [True]}}
     for seed in range(50):
-        first, second = (repr(FUZZ["mutate_tree"](tree, random.Random(seed))) for _ in range(2))
-        assert first == second
+        first_text, second_text = (repr(FUZZ["mutate_tree"](tree, random.Random(seed))) for _ in range(2))
+        assert first_text == second_text
     assert tree == {"a": [1, 2.5, "text"], "b": {"c": None, "d": [True]}}  # not changed in place

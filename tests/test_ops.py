@@ -176,13 +176,13 @@ def compute_norm(gradient: Tensor) -> float:
 def test_limit_gradient_ratio_scales_the_adversary_down_to_a_share_of_the_task(ratio: float) -> None:
     z = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     task, adversary = torch.randn(2, 3, 4, dtype=torch.float64)
-    z_for_task, z_for_adversary, ratio_before = limit_gradient_ratio(z, ratio)
+    z_for_task, z_for_adversary, original_ratio = limit_gradient_ratio(z, ratio)
     (gradient,) = torch.autograd.grad([z_for_task, z_for_adversary], z, [task, adversary])
     factor = min(1.0, ratio * compute_norm(task) / compute_norm(adversary))
     assert torch.equal(z_for_task, z)
     assert torch.equal(z_for_adversary, z)
     torch.testing.assert_close(gradient, task + factor * adversary)
-    assert ratio_before.item() == pytest.approx(compute_norm(adversary) / compute_norm(task), rel=1e-6)
+    assert original_ratio.item() == pytest.approx(compute_norm(adversary) / compute_norm(task), rel=1e-6)
 
 
 def test_limit_gradient_ratio_without_a_limit_adds_the_gradients() -> None:
@@ -327,8 +327,8 @@ def test_equation_9_from_one_forward_pass_equals_its_three_separate_terms() -> N
 
 
 def test_supervised_contrast_equals_slow_loops() -> None:
-    random = torch.Generator().manual_seed(0)
-    v = torch.nn.functional.normalize(torch.randn(7, 5, dtype=torch.float64, generator=random))
+    rng = torch.Generator().manual_seed(0)
+    v = torch.nn.functional.normalize(torch.randn(7, 5, dtype=torch.float64, generator=rng))
     y, bias, t = [0, 0, 0, 1, 1, 2, 2], [0, 1, 1, 0, 0, 0, 1], 0.3
     losses = []
     for i in range(7):

@@ -23,9 +23,9 @@ MakeConfig = Callable[..., Config]
 @pytest.fixture
 def vector_file(tmp_path: Path) -> Path:
     """own.npz: 120 vectors that contain class and bias; one bias value in twelve is missing."""
-    k, random = np.arange(N), np.random.default_rng(0)
-    y, sky, age = k % 3, k // 3 % 2, random.normal(40, 10, N)
-    x = np.stack([y + random.normal(0, 0.1, N), sky, age / 10], axis=1)
+    k, rng = np.arange(N), np.random.default_rng(0)
+    y, sky, age = k % 3, k // 3 % 2, rng.normal(40, 10, N)
+    x = np.stack([y + rng.normal(0, 0.1, N), sky, age / 10], axis=1)
     sky = np.where(k % 12 == 5, -1, sky)
     path = tmp_path / "own.npz"
     np.savez(path, x=x, y=y, sky=sky, age=age, y_names=np.array(["cat", "dog", "eel"]))
@@ -121,9 +121,9 @@ def test_forty_biases_can_be_checked_trained_and_evaluated(
 ) -> None:
     """Nearly every row has its own combination of values; messages shorten the list of biases."""
     monkeypatch.chdir(tmp_path)
-    random, y = np.random.default_rng(0), np.arange(N) % 2
-    biases = {f"bias{k}": np.where(random.random(N) < 0.7, y, random.integers(0, 3, N)) for k in range(40)}
-    np.savez("own.npz", x=random.normal(size=(N, 4)), y=y, **biases)
+    rng, y = np.random.default_rng(0), np.arange(N) % 2
+    biases = {f"bias{k}": np.where(rng.random(N) < 0.7, y, rng.integers(0, 3, N)) for k in range(40)}
+    np.savez("own.npz", x=rng.normal(size=(N, 4)), y=y, **biases)
     raw = raw_config("bias_head", "lntl", logging={"output_dir": "results"})
     raw |= {"data": {"name": "arrays", "path": "own.npz", "bias": [*biases]}, "model": {"name": "mlp", "hidden": [8]}}
     Path("own.yaml").write_text(json.dumps(raw | {"evaluation": {"erm_epochs": 0}}))
@@ -151,10 +151,10 @@ TABLE = {"name": "table", "path": "pets.csv", "bias": "sky", "size": 4, "crop": 
 
 def write_pets(folder: Path) -> None:
     """Write 90 small images and pets.csv, one line of which names a missing image."""
-    random = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     lines = ["image,label,sky"]
     for k in range(90):
-        Image.fromarray(random.integers(0, 256, (6, 6, 3), dtype=np.uint8)).save(folder / f"{k}.png")
+        Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)).save(folder / f"{k}.png")
         lines.append(f"{k}.png,{('cat', 'dog')[k % 2]},{('day', 'night')[k // 2 % 2]}")
     lines[7] = "gone.png,cat,day"
     (folder / "pets.csv").write_text("\n".join(lines))

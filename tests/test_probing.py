@@ -21,7 +21,7 @@ from lntl.runs import checkpoint
 from lntl.runs.folder import RunFolder
 
 Capture = pytest.CaptureFixture[str]
-BEST = RUN / "checkpoints/best_model.pth"
+BEST_CHECKPOINT = RUN / "checkpoints/best_model.pth"
 PROBE_FILES = {"probe.json", "recoloring.json", "recoloring.npz", "embedding.npz"}
 
 
@@ -148,7 +148,7 @@ def test_the_command_prints_and_writes_its_results(run_copy: RunFolder, capsys: 
 
 @pytest.mark.full
 def test_a_second_probe_gives_equal_results(run_copy: RunFolder, probed_folder: Path) -> None:
-    probing.probe_checkpoint(BEST, seeds=2)
+    probing.probe_checkpoint(BEST_CHECKPOINT, seeds=2)
     first_content, second_content = (
         read_json(path / "probe.json") | {"seconds": 0, "checkpoint": ""} for path in (RUN, probed_folder)
     )
@@ -181,7 +181,7 @@ def get_content(result: probing.ProbeResults) -> dict[str, Any]:
 
 
 def probe_penultimate_layer(**options: Any) -> dict[str, Any]:
-    return get_content(probing.probe_checkpoint(BEST, ["penultimate"], seeds=1, **options))
+    return get_content(probing.probe_checkpoint(BEST_CHECKPOINT, ["penultimate"], seeds=1, **options))
 
 
 @pytest.mark.usefixtures("skip_embedding")
@@ -228,14 +228,14 @@ def test_the_probe_of_an_erm_run_has_no_h_and_no_erm_reference(run_copy: RunFold
     assert not run_copy.probe.exists()
 
 
-def reduce_test_set(monkeypatch: pytest.MonkeyPatch, selected: Callable[[ColoredDigits], torch.Tensor]) -> None:
+def reduce_test_set(monkeypatch: pytest.MonkeyPatch, is_selected: Callable[[ColoredDigits], torch.Tensor]) -> None:
     """Make Colored MNIST use only the selected examples of its test set."""
-    original = ColoredMNIST.__init__
+    original_init = ColoredMNIST.__init__
 
     def init_with_selected_test_rows(self: ColoredMNIST, config: ColoredMNIST.Config) -> None:
-        original(self, config)
+        original_init(self, config)
         test = self.splits["test"]
-        self.splits["test"] = test.take(selected(test).nonzero()[:, 0])
+        self.splits["test"] = test.take(is_selected(test).nonzero()[:, 0])
 
     monkeypatch.setattr(ColoredMNIST, "__init__", init_with_selected_test_rows)
 
@@ -286,7 +286,7 @@ def keep_checkpoint(path: Path) -> None:
 def test_bad_input_gives_one_sentence_and_changes_no_file(
     run_copy: RunFolder, capsys: Capture, prepare: Callable[[Path], object], arguments: list[str], expected: str
 ) -> None:
-    prepare(BEST)
+    prepare(BEST_CHECKPOINT)
     files_before = tree(Path())
     assert lntl("probe", str(RUN), *arguments) == 2
     captured = capsys.readouterr()
@@ -305,6 +305,6 @@ def test_a_constant_bias_is_an_error(run_copy: RunFolder, capsys: Capture, monke
 
 
 def test_a_checkpoint_outside_a_run_folder_is_an_error(run_copy: RunFolder, capsys: Capture) -> None:
-    shutil.copy(BEST, "copy.pth")
+    shutil.copy(BEST_CHECKPOINT, "copy.pth")
     assert lntl("probe", "copy.pth") == 2
     assert "it is not in RUN/checkpoints/" in capsys.readouterr().err

@@ -19,21 +19,21 @@ from lntl.probing.features import features
 SharedFolder = Callable[[str, Callable[[Path], object]], Path]
 
 
-def write_bar_images(path: Path, constant: bool = False) -> None:
+def write_bar_images(path: Path, has_constant_bias: bool = False) -> None:
     """Write grey images (n, 12, 12): the bar's direction is the class, the background's brightness is the bias.
 
-    constant: whether all training images have the same bias value.
+    has_constant_bias: whether all training images have the same bias value.
     """
-    random = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     split_settings = {"train": (200, 0.9), "val": (120, 0.5), "test": (200, 0.5)}
     y = np.concatenate([np.arange(n) % 2 for n, _ in split_settings.values()])
     aligned_shares = np.concatenate([np.full(n, s) for n, s in split_settings.values()])
-    sky = np.where(random.random(len(y)) < aligned_shares, y, 1 - y)
-    sky[: split_settings["train"][0] * constant] = 1
-    x = random.integers(0, 60, (len(y), 12, 12)) + 120 * sky[:, None, None]
+    sky = np.where(rng.random(len(y)) < aligned_shares, y, 1 - y)
+    sky[: split_settings["train"][0] * has_constant_bias] = 1
+    x = rng.integers(0, 60, (len(y), 12, 12)) + 120 * sky[:, None, None]
     for image, direction in zip(x, y, strict=True):
         bar = image if direction else image.T
-        bar[random.integers(12)] = random.integers(60, 250)
+        bar[rng.integers(12)] = rng.integers(60, 250)
     split = np.repeat([*split_settings], [n for n, _ in split_settings.values()])
     np.savez(path, x=x.astype(np.uint8), y=y, sky=sky, split=split)
 
@@ -182,7 +182,7 @@ def test_a_refused_repair_writes_nothing(
 def test_data_without_two_bias_values_are_refused(
     bias: Any, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_bar_images(tmp_path / "bars.npz", constant=True)
+    write_bar_images(tmp_path / "bars.npz", has_constant_bias=True)
     config = write_config(
         tmp_path, "blind", data={"bias": bias}, training={"phases": [{"method": "erm", "epochs": 1}]},
         evaluation={"erm_epochs": 0},

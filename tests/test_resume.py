@@ -128,16 +128,16 @@ def test_the_erm_run_of_a_run_is_locked_as_well(
         for command in ([*TRAIN, "--overwrite"], ["train", str(RUN / "erm/config.yaml"), "--overwrite"]):
             assert lntl(*command) == 2
             assert f"{RUN}/erm: in use by another process (" in capsys.readouterr().err
-    both_locked: list[bool] = []
+    locks_exist: list[bool] = []
     train = Run.train
 
     def train_and_check_locks(run: Run, *arguments: Any) -> Any:
-        both_locked.append((run.folder.path / ".lock").exists() and (RUN / ".lock").exists())
+        locks_exist.append((run.folder.path / ".lock").exists() and (RUN / ".lock").exists())
         return train(run, *arguments)
 
     monkeypatch.setattr(Run, "train", train_and_check_locks)
     assert lntl(*TRAIN, "--overwrite") == 0
-    assert both_locked == [True, True]
+    assert locks_exist == [True, True]
     assert not list(RUN.rglob(".lock"))
 
 

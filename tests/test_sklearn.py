@@ -64,10 +64,10 @@ def test_the_estimator_passes_the_checks_of_scikit_learn(estimator: Any, check: 
 @pytest.fixture
 def pets() -> tuple[Any, Any, Any]:
     """150 vectors that encode an animal and, with a larger scale, the sky, which matches the animal in four of five."""
-    random = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     y = np.arange(N) % 3
-    sky = np.where(random.random(N) < 0.8, y, random.integers(0, 3, N))
-    X = np.stack([y + random.normal(0, 0.4, N), 3 * sky + random.normal(0, 0.1, N)], axis=1)
+    sky = np.where(rng.random(N) < 0.8, y, rng.integers(0, 3, N))
+    X = np.stack([y + rng.normal(0, 0.4, N), 3 * sky + rng.normal(0, 0.1, N)], axis=1)
     return X.astype(np.float32), np.array(["cat", "dog", "eel"])[y], sky
 
 
@@ -214,9 +214,9 @@ RESNET = {"name": "torchvision/resnet18", "split": "layer1", "small_images": Tru
 def test_images_of_each_layout_are_classified(shape: str) -> None:
     """Class 1 is bright in its upper half."""
     sides, dtype = IMAGE_FORMATS[shape]
-    random = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     y = np.arange(60) % 2
-    X = random.uniform(0, 0.5, (60, *sides))
+    X = rng.uniform(0, 0.5, (60, *sides))
     rows = np.zeros(sides, dtype=bool)
     rows[(slice(None), slice(0, 6)) if sides[0] == 3 else slice(0, 6)] = True
     X[y == 1] += 0.5 * rows
@@ -235,10 +235,12 @@ def test_bytes_and_floats_of_the_same_images_give_the_same_predictions(dtype: An
     pixels = np.random.default_rng(0).integers(0, 256, (40, 6, 6, 3), dtype=np.uint8)
     images_by_dtype = {np.uint8: pixels, np.float32: (pixels / 255).astype(np.float32)}
     classifier = DebiasedClassifier("erm", **SMALL_SETTINGS).fit(images_by_dtype[dtype], Y)
-    for restored in (classifier, pickle.loads(pickle.dumps(classifier))):
-        byte_probabilities, float_probabilities = (restored.predict_proba(X) for X in images_by_dtype.values())
+    for restored_classifier in (classifier, pickle.loads(pickle.dumps(classifier))):
+        byte_probabilities, float_probabilities = (
+            restored_classifier.predict_proba(X) for X in images_by_dtype.values()
+        )
         np.testing.assert_allclose(byte_probabilities, float_probabilities, atol=1e-5)
-        np.testing.assert_allclose(*(restored.transform(X) for X in images_by_dtype.values()), atol=1e-4)
+        np.testing.assert_allclose(*(restored_classifier.transform(X) for X in images_by_dtype.values()), atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -250,15 +252,15 @@ def test_hidden_applies_to_every_mlp_without_its_own_setting(model: Any, feature
 
 @pytest.mark.parametrize("model", first_is_fast(["mlp", "convnet", "lenet", RESNET]), ids=str)
 def test_the_estimator_survives_pickle_joblib_copy_and_clone(model: Any) -> None:
-    random = np.random.default_rng(0)
-    X, y = random.random((40, 8, 8), dtype=np.float32), np.arange(40) % 2
+    rng = np.random.default_rng(0)
+    X, y = rng.random((40, 8, 8), dtype=np.float32), np.arange(40) % 2
     classifier = DebiasedClassifier("erm", model, **SMALL_SETTINGS | {"epochs": 1}).fit(X, y)
     file = io.BytesIO()
     joblib.dump(classifier, file)
     file.seek(0)
     state = torch.get_rng_state()
-    for restored in (pickle.loads(pickle.dumps(classifier)), joblib.load(file), copy.deepcopy(classifier)):
-        assert predicts_the_same(classifier, restored, X)
+    for restored_classifier in (pickle.loads(pickle.dumps(classifier)), joblib.load(file), copy.deepcopy(classifier)):
+        assert predicts_the_same(classifier, restored_classifier, X)
     assert torch.equal(torch.get_rng_state(), state)
     cloned_classifier = clone(classifier)
     assert not hasattr(cloned_classifier, "networks_")
@@ -354,10 +356,10 @@ def test_pandas_objects_with_another_index_are_refused(pets: tuple[Any, Any, Any
 
 def test_sample_weights_set_the_probability_of_a_draw(pets: tuple[Any, Any, Any]) -> None:
     X, y, _ = pets
-    unweighted, equally_weighted = (
+    unweighted_classifier, equally_weighted_classifier = (
         DebiasedClassifier("erm", **SMALL_SETTINGS).fit(X, y, sample_weight=w) for w in (None, np.full(N, 0.5))
     )
-    assert predicts_the_same(unweighted, equally_weighted, X)
+    assert predicts_the_same(unweighted_classifier, equally_weighted_classifier, X)
     weight = 1.0 + (y == "cat")
     for method in ("erm", "resample"):
         loader = Loader(InMemory(torch.from_numpy(X), np.arange(N) % 3, ("a", "b", "c"), []).train, 50, CPU)
@@ -369,8 +371,10 @@ def test_sample_weights_set_the_probability_of_a_draw(pets: tuple[Any, Any, Any]
         assert len(rows) == 40 * N
         np.testing.assert_allclose(share[y == "cat"].sum(), (expected / expected.sum())[y == "cat"].sum(), atol=0.02)
         assert [b.row.tolist() for b in loader.batches()] == [list(range(k, k + 50)) for k in (0, 50, 100)]
-    cat_weighted = DebiasedClassifier("erm", **SMALL_SETTINGS).fit(X, y, sample_weight=1.0 + 50 * (y == "cat"))
-    assert (cat_weighted.predict(X) == "cat").mean() > (unweighted.predict(X) == "cat").mean()
+    cat_weighted_classifier = DebiasedClassifier("erm", **SMALL_SETTINGS).fit(
+        X, y, sample_weight=1.0 + 50 * (y == "cat")
+    )
+    assert (cat_weighted_classifier.predict(X) == "cat").mean() > (unweighted_classifier.predict(X) == "cat").mean()
 
 
 def test_an_example_of_weight_0_is_left_out(pets: tuple[Any, Any, Any]) -> None:
@@ -403,12 +407,12 @@ def test_the_estimator_accepts_the_weights_of_adaboost(pets: tuple[Any, Any, Any
 
 
 def test_vectors_are_not_changed_and_images_are_normalised() -> None:
-    random = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     y = np.arange(30) % 2
-    vectors = random.random((30, 5), dtype=np.float32)
+    vectors = rng.random((30, 5), dtype=np.float32)
     classifier = DebiasedClassifier("erm", **SMALL_SETTINGS).fit(vectors, y)
     np.testing.assert_array_equal(next(classifier._batches(torch.from_numpy(vectors))).numpy(), vectors)
-    images = random.random((30, 3, 6, 6), dtype=np.float32)
+    images = rng.random((30, 3, 6, 6), dtype=np.float32)
     classifier = DebiasedClassifier("erm", **SMALL_SETTINGS).fit(images, y)
     x = next(classifier._batches(torch.from_numpy(images))).numpy()
     np.testing.assert_allclose(x.mean(axis=(0, 2, 3)), 0, atol=1e-6)
@@ -418,9 +422,9 @@ def test_vectors_are_not_changed_and_images_are_normalised() -> None:
 @pytest.mark.full
 def test_features_that_float32_cannot_hold_are_standardised_in_double() -> None:
     """Seconds since 1970 determine the class; adjacent float32 numbers are 128 seconds apart there."""
-    random, y = np.random.default_rng(0), np.arange(200) % 2
-    seconds = 1_700_000_000 + 60 * y + random.integers(0, 30, 200)
-    for X in (np.stack([seconds.astype(float), random.normal(size=200)], axis=1), seconds[:, None]):
+    rng, y = np.random.default_rng(0), np.arange(200) % 2
+    seconds = 1_700_000_000 + 60 * y + rng.integers(0, 30, 200)
+    for X in (np.stack([seconds.astype(float), rng.normal(size=200)], axis=1), seconds[:, None]):
         classifier = DebiasedClassifier("erm", **SMALL_SETTINGS | {"epochs": 30, "lr": 0.01}).fit(X, y)
         assert classifier.score(X, y) == 1
         x = next(classifier._batches(classifier._validate(X))).numpy()

@@ -26,9 +26,9 @@ ROOT = Path(__file__).parents[1]
     ],
 )
 def test_numbers_with_an_exponent_are_floats(text: str, value: Any) -> None:
-    parsed = parse(text, "test")
-    assert parsed == value
-    assert type(parsed) is type(value)
+    loaded_value = parse(text, "test")
+    assert loaded_value == value
+    assert type(loaded_value) is type(value)
 
 
 @pytest.mark.parametrize("text", ["a: 1\nb: 2\na: 3", "x: {a: 1, a: 1}", "- {b: 1, b: 2}"])
@@ -70,10 +70,10 @@ def test_mappings_are_merged_and_explicit_keys_have_priority() -> None:
     top: {<<: *base, c: 3, a: 4}
     several: {<<: [*x, *base], c: 3}
     """
-    parsed = parse(text, "test")
-    assert parsed["deep"]["inner"] == {"a": 1, "b": 2}
-    assert parsed["top"] == {"a": 4, "b": 2, "c": 3}
-    assert parsed["several"] == {"a": 1, "b": 1, "c": 3}
+    loaded_value = parse(text, "test")
+    assert loaded_value["deep"]["inner"] == {"a": 1, "b": 2}
+    assert loaded_value["top"] == {"a": 4, "b": 2, "c": 3}
+    assert loaded_value["several"] == {"a": 1, "b": 1, "c": 3}
 
 
 @pytest.mark.parametrize("text", ["2024-01-01", "2024-02-30", "1:30", "yes", "on", "=", "!!timestamp x"])
@@ -90,9 +90,9 @@ def test_a_number_with_a_leading_zero_is_refused(text: str, number: str) -> None
 
 
 def test_an_alias_is_a_copy() -> None:
-    first, second = parse("[&a {x: [1]}, *a]", "test")
-    first["x"].append(2)
-    assert second == {"x": [1]}
+    first_item, second_item = parse("[&a {x: [1]}, *a]", "test")
+    first_item["x"].append(2)
+    assert second_item == {"x": [1]}
 
 
 def make_nested_aliases(line: str) -> str:

@@ -30,18 +30,18 @@ MODEL: dict[str, dict[str, Any]] = {
 
 def write_data(folder: Path) -> None:
     """Write pets/*.png of several sizes with pets.csv, images.npz (n, 9, 12, 1), floats.npz and vectors.npz."""
-    random, y = np.random.default_rng(0), np.arange(N) % 3
+    rng, y = np.random.default_rng(0), np.arange(N) % 3
     (folder / "pets/more").mkdir(parents=True)
     lines = ["image,label,sky"]
     for k in range(N):
         name = f"pets/{'more/' if k % 2 else ''}{k:02}.png"
-        Image.fromarray(random.integers(0, 256, (20 + k % 5, 24, 3), dtype=np.uint8)).save(folder / name)
+        Image.fromarray(rng.integers(0, 256, (20 + k % 5, 24, 3), dtype=np.uint8)).save(folder / name)
         lines.append(f"{name},{('cat', 'dog', 'eel')[y[k]]},{('day', 'night')[k // 3 % 2]}")
     (folder / "pets.csv").write_text("\n".join(lines))
     labels = {"y": y, "bias": np.arange(N) // 3 % 2, "y_names": np.array(["cat", "dog", "eel"])}
-    np.savez(folder / "images.npz", x=random.integers(0, 256, (N, 9, 12, 1), dtype=np.uint8), **labels)
-    np.savez(folder / "floats.npz", x=random.random((N, 8, 8, 3)), **labels)
-    np.savez(folder / "vectors.npz", x=random.normal(5, 3, (N, 7)), **labels)
+    np.savez(folder / "images.npz", x=rng.integers(0, 256, (N, 9, 12, 1), dtype=np.uint8), **labels)
+    np.savez(folder / "floats.npz", x=rng.random((N, 8, 8, 3)), **labels)
+    np.savez(folder / "vectors.npz", x=rng.normal(5, 3, (N, 7)), **labels)
 
 
 def train(folder: Path, kind: str) -> Path:

@@ -68,10 +68,10 @@ def test_cramers_v_and_mutual_information_equal_their_formulas(counts: np.ndarra
 
 @given(TABLES)
 def test_no_rule_is_more_accurate_than_the_best_rule(counts: np.ndarray) -> None:
-    table, correct, total = make_table(counts), 0, 0
+    table, num_correct, total = make_table(counts), 0, 0
     for column in counts.T.tolist():
-        correct, total = correct + max(column), total + sum(column)
-    assert rule_accuracy(table, best_rule(table)) == pytest.approx(correct / total)
+        num_correct, total = num_correct + max(column), total + sum(column)
+    assert rule_accuracy(table, best_rule(table)) == pytest.approx(num_correct / total)
     assert majority_share(table) == pytest.approx(max(sum(row) for row in counts.tolist()) / total)
     most_frequent_class = counts.sum(axis=1).argmax()
     # If two counts are equal, argmax returns the first class.

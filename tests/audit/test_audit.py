@@ -38,10 +38,10 @@ def iterate_without_progress(items: Sequence[Any], name: str) -> Iterable[Any]:
 
 def make_rows() -> list[Row]:
     """Return 90 rows of three classes; the sky mostly indicates the class and is sometimes missing."""
-    random, table_rows = np.random.default_rng(0), []
+    rng, table_rows = np.random.default_rng(0), []
     for k in range(N):
         y = k % 3
-        sky = SKIES[y if random.random() < 0.8 else int(random.integers(3))]
+        sky = SKIES[y if rng.random() < 0.8 else int(rng.integers(3))]
         table_rows.append(
             {
                 "image": f"tier {k:02d} é.png",
@@ -58,9 +58,9 @@ def make_rows() -> list[Row]:
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
     """A folder with pets.csv and 90 images of random blots."""
-    random = np.random.default_rng(1)
+    rng = np.random.default_rng(1)
     for row in make_rows():
-        blots = random.integers(0, 256, (5, 5, 3), dtype=np.uint8)
+        blots = rng.integers(0, 256, (5, 5, 3), dtype=np.uint8)
         Image.fromarray(blots).resize((24, 24), Image.Resampling.BICUBIC).save(tmp_path / row["image"])
     write_csv(tmp_path, make_rows())
     return tmp_path
@@ -137,9 +137,9 @@ def test_the_majority_class_of_each_bias_value_in_train_is_scored_on_every_split
         rule[sky] = max(sorted(set(labels)), key=labels.count)
     for split in ("train", "val", "test"):
         split_rows = [row for row in known_rows if row["split"] == split]
-        correct = sum(rule[row["sky"]] == row["label"] for row in split_rows)
+        num_correct = sum(rule[row["sky"]] == row["label"] for row in split_rows)
         labels = [row["label"] for row in split_rows]
-        assert association[split]["bias_only"] == pytest.approx(correct / len(split_rows))
+        assert association[split]["bias_only"] == pytest.approx(num_correct / len(split_rows))
         assert association[split]["majority"] == pytest.approx(max(map(labels.count, labels)) / len(split_rows))
         expected = normalized_mutual_info_score(labels, [row["sky"] for row in split_rows])
         assert association[split]["mutual_information"] == pytest.approx(expected)
@@ -310,15 +310,15 @@ SITUATIONS = {
 def test_the_recommendation_fits_the_situation_and_its_yaml_is_valid(
     name: str, tmp_path: Path, raw_config: RawConfig
 ) -> None:
-    counts, missing, expected = SITUATIONS[name]
+    counts, missing_share, expected = SITUATIONS[name]
     table = np.array(counts)
     y, bias = (index.ravel().repeat(table.ravel()) for index in np.indices(table.shape))
-    random = np.random.default_rng(0)
-    bias = np.where(random.random(len(y)) < missing, -1, bias)
+    rng = np.random.default_rng(0)
+    bias = np.where(rng.random(len(y)) < missing_share, -1, bias)
     split = np.array(["train"] * len(y) + ["val"] * table.size + ["test"] * table.size)
     cell_y, cell_b = (index.ravel() for index in np.indices(table.shape))
     y, bias = np.concatenate([y, cell_y, cell_y]), np.concatenate([bias, cell_b, cell_b])
-    np.savez(tmp_path / "rows.npz", x=random.normal(size=(len(y), 3)), y=y, bias=bias, split=split)
+    np.savez(tmp_path / "rows.npz", x=rng.normal(size=(len(y), 3)), y=y, bias=bias, split=split)
     data = {"name": "arrays", "path": str(tmp_path / "rows.npz"), "split": "split"}
     content = check_content(audit(make_valid_config(raw_config, data), True, iterate_without_progress))
     assert content["recommendation"]["method"] == expected, content["recommendation"]
@@ -402,8 +402,8 @@ def audit_arrays(tmp_path: Path, raw_config: RawConfig) -> AuditArrays:
     """A function that audits rows with these classes, bias values (-1 if unknown) and splits."""
 
     def audit_rows(y: Any, bias: Any, split: Any, x: Any = None, **evaluation: Any) -> Audit:
-        random = np.random.default_rng(0)
-        x = random.normal(size=(len(y), 3)) if x is None else x
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(len(y), 3)) if x is None else x
         np.savez(tmp_path / "rows.npz", x=x, cat=y, night=bias, split=split)
         data = {"name": "arrays", "path": str(tmp_path / "rows.npz"), "label": "cat", "bias": "night", "split": "split"}
         raw = raw_config() | {"data": data, "model": {"name": "tiny_networks.TinyNetworks"}}
@@ -468,9 +468,9 @@ def test_a_group_that_occurs_in_no_split_is_not_a_finding_about_val_or_test(audi
 
 def test_center_brightness_is_recommended_if_it_predicts_the_class_better(audit_arrays: AuditArrays) -> None:
     y, bias, split = make_labels(train=(60, [(0, 0), (1, 1)]), val=(40, ALL_CELLS), test=(40, ALL_CELLS))
-    random = np.random.default_rng(0)
-    x = np.broadcast_to(random.uniform(0, 255, (len(y), 1, 1, 1)), (len(y), 16, 16, 3)).astype(np.uint8).copy()
-    x[:, 4:12, 4:12] = (100 + 100 * bias + random.uniform(-60, 60, len(y)))[:, None, None, None]
+    rng = np.random.default_rng(0)
+    x = np.broadcast_to(rng.uniform(0, 255, (len(y), 1, 1, 1)), (len(y), 16, 16, 3)).astype(np.uint8).copy()
+    x[:, 4:12, 4:12] = (100 + 100 * bias + rng.uniform(-60, 60, len(y)))[:, None, None, None]
     audit_result = audit_arrays(y, bias, split, x)
     assert audit_result.check.center_brightness_only > audit_result.check.brightness_only
     assert "data.bias: {from: center_brightness, bins: 10}" in get_finding_text(
@@ -480,8 +480,8 @@ def test_center_brightness_is_recommended_if_it_predicts_the_class_better(audit_
 
 def test_plain_training_is_recommended_if_the_bias_determines_the_class(audit_arrays: AuditArrays) -> None:
     y, bias, split = make_labels(train=(60, [(0, 0), (1, 1)]), val=(40, ALL_CELLS), test=(40, ALL_CELLS))
-    random = np.random.default_rng(0)
-    brightness = random.uniform(0, 0.6, len(y)) + 0.3 * bias
+    rng = np.random.default_rng(0)
+    brightness = rng.uniform(0, 0.6, len(y)) + 0.3 * bias
     x = (255 * brightness[:, None, None, None] * np.ones((1, 8, 8, 3))).astype(np.uint8)
     audit_result = audit_arrays(y, bias, split, x)
     assert "The bias determines the class" in get_titles(audit_result, "problem")
@@ -489,8 +489,8 @@ def test_plain_training_is_recommended_if_the_bias_determines_the_class(audit_ar
     train_brightness = [brightness[(split == "train") & (y == label)] for label in (0, 1)]
     edges = np.quantile(np.concatenate(train_brightness), np.linspace(0, 1, 11)[1:-1])
     counts = [np.bincount(np.searchsorted(edges, values, side="right"), minlength=10) for values in train_brightness]
-    share_correct = np.maximum(*counts).sum() / 120
-    assert audit_result.check.brightness_only == pytest.approx(share_correct, abs=0.02)
+    accuracy = np.maximum(*counts).sum() / 120
+    assert audit_result.check.brightness_only == pytest.approx(accuracy, abs=0.02)
     # Each image has a single brightness.
     assert audit_result.check.center_brightness_only == audit_result.check.brightness_only
     assert (
@@ -519,8 +519,8 @@ def test_with_one_conflicting_row_the_bias_does_not_determine_the_class(audit_ar
 
 
 def test_many_possible_groups_are_audited_without_a_dense_table(audit_arrays: AuditArrays) -> None:
-    random = np.random.default_rng(0)
-    y, bias = np.arange(1500) // 3 % 400, random.permutation(1500) % 400  # 400 classes and values
+    rng = np.random.default_rng(0)
+    y, bias = np.arange(1500) // 3 % 400, rng.permutation(1500) % 400  # 400 classes and values
     audit_result = audit_arrays(y, bias, np.array(["train", "val", "test"])[np.arange(1500) % 3])
     assert audit_result.check.biases[0].counts == {"train": [], "val": [], "test": []}
     cells = audit_result.check.cells["train"]

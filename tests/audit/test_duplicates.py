@@ -17,8 +17,8 @@ from lntl.types import IGNORE
 
 def make_images(n: int, side: int = 48) -> np.ndarray:
     """Return n different images (n, side, side, 3) of smooth blots."""
-    random = np.random.default_rng(1)
-    coarse_images = random.integers(0, 256, (n, 6, 6, 3), dtype=np.uint8)
+    rng = np.random.default_rng(1)
+    coarse_images = rng.integers(0, 256, (n, 6, 6, 3), dtype=np.uint8)
     return np.stack([np.asarray(Image.fromarray(image).resize((side, side), 3)) for image in coarse_images])
 
 
@@ -71,10 +71,10 @@ def test_recompressed_resized_and_darkened_images_are_near_pairs() -> None:
 
 
 def test_near_pairs_finds_every_pair_within_the_limit_of_bits() -> None:
-    random = np.random.default_rng(2)
-    phash = random.integers(0, 2**64, 60, dtype=np.uint64)
+    rng = np.random.default_rng(2)
+    phash = rng.integers(0, 2**64, 60, dtype=np.uint64)
     for k in range(30, 60):  # the second half equals the first except for 0 to 5 flipped bits
-        flipped_bits = random.choice(64, k % 6, replace=False)
+        flipped_bits = rng.choice(64, k % 6, replace=False)
         phash[k] = phash[k - 30] ^ np.uint64(sum(1 << int(bit) for bit in flipped_bits))
     thumb = np.tile(np.arange(256, dtype=np.uint8), (60, 1))  # all thumbnails are correlated
     expected = []

@@ -72,17 +72,17 @@ def compute_mean_and_std(values: list[float]) -> tuple[float, float]:
 
 
 def test_means_and_sample_deviations_equal_a_loop() -> None:
-    er_m, best = TABLE.our_rows
+    er_m_row, best_row = TABLE.our_rows
     for row, column, values in (
-        (er_m, 0.02, [0.40, 0.44, 0.39]),
-        (er_m, 0.05, [0.85, 0.83, 0.81]),
-        (best, 0.02, [0.95, 0.97]),
+        (er_m_row, 0.02, [0.40, 0.44, 0.39]),
+        (er_m_row, 0.05, [0.85, 0.83, 0.81]),
+        (best_row, 0.02, [0.95, 0.97]),
     ):
         mean, std = compute_mean_and_std(values)
         assert row.scores[column].mean == pytest.approx(mean)
         assert row.scores[column].std == pytest.approx(std)
-    assert best.scores[0.02].failed_seeds == (12,)
-    assert best.scores[0.05].values == ()
+    assert best_row.scores[0.02].failed_seeds == (12,)
+    assert best_row.scores[0.05].values == ()
 
 
 def test_one_seed_has_no_deviation() -> None:
@@ -281,9 +281,9 @@ def test_every_table_can_be_drawn_and_written(table: Comparison) -> None:
 def test_the_figure_shows_means_bands_and_confirmed_published_accuracies() -> None:
     figure = comparison_figure(TABLE)
     (axes,) = figure.axes
-    er_m, best, *published_marks = axes.lines
-    assert list(er_m.get_ydata()) == [pytest.approx(0.41), pytest.approx(0.83)]
-    assert list(best.get_xdata()) == [0.02]
+    er_m_line, best_line, *published_marks = axes.lines
+    assert list(er_m_line.get_ydata()) == [pytest.approx(0.41), pytest.approx(0.83)]
+    assert list(best_line.get_xdata()) == [0.02]
     assert {str(mark.get_label()) for mark in published_marks} == {
         p.name for p in paper.PUBLISHED_RESULTS if p.confirmed
     }
@@ -305,7 +305,7 @@ def test_the_names_of_many_methods_fit_into_the_figure() -> None:
     boxes = sorted((text.get_window_extent(canvas.get_renderer()) for text in legend.get_texts()), key=lambda b: b.y0)
     assert len(boxes) == 16 + 5
     # A box is higher than its letters, so boxes may overlap by 30%.
-    assert all(lower.y1 - 0.3 * lower.height < upper.y0 for lower, upper in pairwise(boxes))
+    assert all(lower_box.y1 - 0.3 * lower_box.height < upper_box.y0 for lower_box, upper_box in pairwise(boxes))
     assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1 for box in boxes)
     assert legend.get_window_extent().x0 >= figure.axes[0].get_window_extent().x1
 

@@ -37,10 +37,10 @@ class FakeTaskCancelledError(FakeRayError):
 @pytest.fixture
 def ray(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A fake module `ray`, in which a task runs when its result is requested."""
-    cancelled: list[Any] = []
+    cancelled_references: list[Any] = []
 
     def get(reference: Any) -> Any:
-        if reference in cancelled:
+        if reference in cancelled_references:
             raise FakeTaskCancelledError
         function, arguments = reference
         return function(*arguments)
@@ -56,7 +56,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     module.exceptions = ModuleType("ray.exceptions")
     module.exceptions.RayError, module.exceptions.TaskCancelledError = FakeRayError, FakeTaskCancelledError  # type: ignore[attr-defined]
     module.options, module.resources = [], {"CPU": 2.0}
-    module.remote, module.get, module.cancel = remote, get, cancelled.append
+    module.remote, module.get, module.cancel = remote, get, cancelled_references.append
     module.wait = lambda references, num_returns=1, timeout=0: (references[:num_returns], references[num_returns:])
     module.cluster_resources = lambda: module.resources
     module.get_runtime_context = lambda: SimpleNamespace(get_worker_id=lambda: "0a1b")

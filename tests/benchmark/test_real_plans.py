@@ -31,8 +31,8 @@ def test_scores_agree_with_slow_loops() -> None:
     sets = importlib.util.module_from_spec(spec)
     sys.modules["real_sets"] = sets  # dataclasses look up their module in sys.modules
     spec.loader.exec_module(sets)
-    random = np.random.default_rng(0)
-    y, value, is_correct = random.integers(0, 2, 200), random.integers(0, 2, 200), random.random(200) < 0.7
+    rng = np.random.default_rng(0)
+    y, value, is_correct = rng.integers(0, 2, 200), rng.integers(0, 2, 200), rng.random(200) < 0.7
     split = sets.Groups(np.arange(200), 2 * y + value, y != value, ["a", "b", "c", "d"], y, value)
     scores = sets.scores(split, is_correct, np.ones(200, dtype=np.int64))
     accuracies = [np.mean([r for c, r in zip(split.cell, is_correct, strict=True) if c == cell]) for cell in range(4)]
@@ -43,5 +43,5 @@ def test_scores_agree_with_slow_loops() -> None:
     assert scores["all"] == pytest.approx(np.mean(is_correct))
     weight = sets.resample_weights(split, 3)
     assert np.bincount(split.cell, weight).tolist() == np.bincount(split.cell).tolist()
-    resampled_correct = np.repeat(is_correct[y != value], weight[y != value])
-    assert sets.scores(split, is_correct, weight)["other"] == pytest.approx(np.mean(resampled_correct))
+    resampled_hits = np.repeat(is_correct[y != value], weight[y != value])
+    assert sets.scores(split, is_correct, weight)["other"] == pytest.approx(np.mean(resampled_hits))

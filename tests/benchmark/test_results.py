@@ -43,10 +43,10 @@ def test_a_new_line_replaces_the_failed_line_of_the_same_run(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", ["colored_mnist/results", "authors/results"])
 def test_adding_a_line_does_not_change_the_other_lines(tmp_path: Path, name: str) -> None:
-    path, original = tmp_path / "results.jsonl", (ROOT / f"benchmarks/{name}.jsonl").read_bytes()
-    path.write_bytes(original)
+    path, original_bytes = tmp_path / "results.jsonl", (ROOT / f"benchmarks/{name}.jsonl").read_bytes()
+    path.write_bytes(original_bytes)
     add(path, LINE)
-    assert path.read_bytes() == original + json.dumps(LINE).encode() + b"\n"
+    assert path.read_bytes() == original_bytes + json.dumps(LINE).encode() + b"\n"
 
 
 def test_a_line_of_the_repository_is_written_as_it_was_read() -> None:

@@ -101,15 +101,15 @@ def test_the_error_for_a_damaged_line_names_its_file(path: Path) -> None:
 
 
 def test_collecting_keeps_common_lines_and_removes_the_files_of_workers(path: Path) -> None:
-    original = (ROOT / "benchmarks/authors/results.jsonl").read_bytes()
-    path.write_bytes(original)
+    original_bytes = (ROOT / "benchmarks/authors/results.jsonl").read_bytes()
+    path.write_bytes(original_bytes)
     shards.collect(path)
-    assert path.read_bytes() == original
+    assert path.read_bytes() == original_bytes
     shard_file, worker_file = Shard(1, 2).file(path), shards.worker_file(path, "0a")
     write_lines(shard_file, LINE)
     write_lines(worker_file, LINE, LINE | {"seed": 2})
     shards.collect(path)
-    assert path.read_bytes() == original + f"{json.dumps(LINE)}\n{json.dumps(LINE | {'seed': 2})}\n".encode()
+    assert path.read_bytes() == original_bytes + f"{json.dumps(LINE)}\n{json.dumps(LINE | {'seed': 2})}\n".encode()
     assert shard_file.exists()
     assert not worker_file.exists()
 

@@ -212,12 +212,12 @@ class RandomBiasSplit(Split):
 
     def batch(self, index: Tensor) -> Batch:
         batch = self.split.batch(index)
-        random = torch.Generator().manual_seed(int(index[0]))
+        rng = torch.Generator().manual_seed(int(index[0]))
         return replace(
             batch,
-            bias=torch.where(batch.bias == IGNORE, IGNORE, torch.randint(0, 8, batch.bias.shape, generator=random)),
-            group=batch.y * 10 + torch.randint(0, 10, batch.y.shape, generator=random),
-            bias_features=torch.rand(batch.bias_features.shape, generator=random),
+            bias=torch.where(batch.bias == IGNORE, IGNORE, torch.randint(0, 8, batch.bias.shape, generator=rng)),
+            group=batch.y * 10 + torch.randint(0, 10, batch.y.shape, generator=rng),
+            bias_features=torch.rand(batch.bias_features.shape, generator=rng),
         )
 
 

@@ -18,11 +18,11 @@ def make_gradient(width: int, height: int) -> NDArray[np.uint8]:
 
 def write_images(folder: Path, count: int, side: int = 20) -> list[Path]:
     """Write `count` PNG files of random pixels; return their paths."""
-    random = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{number}.png" for number in range(count)]
     for path in paths:
-        Image.fromarray(random.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(path)
+        Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(path)
     return paths
 
 

@@ -101,10 +101,10 @@ def test_the_two_colors_are_independent_biases() -> None:
     data = make_biased_mnist(correlation=0.9, foreground_correlation=0.99, val_split_ratio=0)
     split = get_painted_split(data, "train")
     assert split.foreground is not None
-    background_aligned, foreground_aligned = split.background == split.y, split.foreground == split.y
-    assert float(background_aligned.float().mean()) == pytest.approx(0.9, abs=1e-3)
-    assert float(foreground_aligned.float().mean()) == pytest.approx(0.99, abs=1e-3)
-    assert float((background_aligned & foreground_aligned).float().mean()) == pytest.approx(0.9 * 0.99, abs=2e-3)
+    is_background_aligned, is_foreground_aligned = split.background == split.y, split.foreground == split.y
+    assert float(is_background_aligned.float().mean()) == pytest.approx(0.9, abs=1e-3)
+    assert float(is_foreground_aligned.float().mean()) == pytest.approx(0.99, abs=1e-3)
+    assert float((is_background_aligned & is_foreground_aligned).float().mean()) == pytest.approx(0.9 * 0.99, abs=2e-3)
     batch = split.batch(torch.arange(500))
     assert torch.equal(batch.bias, torch.stack([split.background[:500], split.foreground[:500]], dim=1))
     assert torch.equal(batch.group, batch.y * 100 + batch.bias[:, 0] * 10 + batch.bias[:, 1])
@@ -159,37 +159,37 @@ def test_the_images_depend_on_the_seed(build: Any) -> None:
 @pytest.mark.parametrize("build", DATA_SETS)
 def test_recolored_digits_have_one_color(build: Any) -> None:
     split = build(max_images=100).splits["test"]
-    recolored = split.recolored(4)
-    assert set((recolored.group % 10).tolist()) == {4}
-    assert torch.equal(recolored.y, split.y)
-    assert not torch.equal(recolored.pixels(torch.arange(9)), split.pixels(torch.arange(9)))
+    recolored_split = split.recolored(4)
+    assert set((recolored_split.group % 10).tolist()) == {4}
+    assert torch.equal(recolored_split.y, split.y)
+    assert not torch.equal(recolored_split.pixels(torch.arange(9)), split.pixels(torch.arange(9)))
 
 
 @pytest.mark.parametrize("build", DATA_SETS)
 def test_augmentation_depends_only_on_seed_and_row(build: Any) -> None:
     data = build(rotation=30.0, random_colors=0.5, max_images=500)
-    split, unaugmented = data.splits["train"], build(max_images=500).splits["train"]
+    split, unaugmented_split = data.splits["train"], build(max_images=500).splits["train"]
     index, larger_index = torch.tensor([7, 3]), torch.arange(20)
     x = split.augmented(5).batch(index).x
     assert torch.equal(x, split.augmented(5).batch(larger_index).x[index])
     assert not torch.equal(x, split.augmented(6).batch(index).x)
-    assert torch.equal(split.batch(index).x, unaugmented.batch(index).x)
-    assert torch.equal(unaugmented.augmented(5).batch(index).x, unaugmented.batch(index).x)
+    assert torch.equal(split.batch(index).x, unaugmented_split.batch(index).x)
+    assert torch.equal(unaugmented_split.augmented(5).batch(index).x, unaugmented_split.batch(index).x)
 
 
 def test_rotate_by_a_right_angle_equals_rot90() -> None:
     image = torch.rand(2, 3, 28, 28, generator=torch.Generator().manual_seed(0))
-    rotated = mnist.rotate(image, torch.tensor([math.pi / 2, 0.0]))
-    torch.testing.assert_close(rotated[0], image[0].rot90(1, (1, 2)), atol=1e-5, rtol=0)
-    torch.testing.assert_close(rotated[1], image[1], atol=1e-5, rtol=0)
+    rotated_images = mnist.rotate(image, torch.tensor([math.pi / 2, 0.0]))
+    torch.testing.assert_close(rotated_images[0], image[0].rot90(1, (1, 2)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(rotated_images[1], image[1], atol=1e-5, rtol=0)
 
 
 def test_mix_channels_equals_slow_loops() -> None:
-    random = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     image, weights, contrast, brightness = (
-        torch.rand(2, *shape, generator=random) for shape in ((3, 4, 5), (3, 3), (3,), (3,))
+        torch.rand(2, *shape, generator=rng) for shape in ((3, 4, 5), (3, 3), (3,), (3,))
     )
-    mixed = mix_channels(image, weights, contrast, brightness)
+    mixed_image = mix_channels(image, weights, contrast, brightness)
     for n in range(2):
         for c in range(3):
             sums = np.array(
@@ -198,9 +198,9 @@ def test_mix_channels_equals_slow_loops() -> None:
                     for y in range(4)
                 ]
             )
-            standardised = (sums - sums.mean()) / (sums.std() + EPSILON)
-            expected = standardised * float(contrast[n, c]) + float(brightness[n, c])
-            np.testing.assert_allclose(mixed[n, c].numpy(), expected, atol=1e-5)
+            standardised_channel = (sums - sums.mean()) / (sums.std() + EPSILON)
+            expected = standardised_channel * float(contrast[n, c]) + float(brightness[n, c])
+            np.testing.assert_allclose(mixed_image[n, c].numpy(), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("data", [make_biased_mnist(max_images=100), ColoredMNIST(ColoredMNIST.Config(max_images=100))])
@@ -218,10 +218,10 @@ def test_random_colors_of_a_constant_image_are_finite() -> None:
 
 
 def test_random_colors_change_the_configured_share_of_images() -> None:
-    data, unaugmented = make_biased_mnist(random_colors=0.3, max_images=5000), make_biased_mnist(max_images=5000)
+    data, unaugmented_data = make_biased_mnist(random_colors=0.3, max_images=5000), make_biased_mnist(max_images=5000)
     index = torch.arange(len(data.splits["train"]))
-    x, original = data.splits["train"].augmented(1).batch(index).x, unaugmented.splits["train"].batch(index).x
-    is_changed = (x != original).flatten(1).any(dim=1)
+    x, original_x = data.splits["train"].augmented(1).batch(index).x, unaugmented_data.splits["train"].batch(index).x
+    is_changed = (x != original_x).flatten(1).any(dim=1)
     assert float(is_changed.float().mean()) == pytest.approx(0.3, abs=0.03)
     colors = x[is_changed][:, :, 0, 0]  # corners are background; unchanged corners are -1 or 1
     assert float(colors.std()) > 1

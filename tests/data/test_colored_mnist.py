@@ -105,9 +105,9 @@ def test_the_mean_colours_are_those_of_the_paper() -> None:
 
 def draw_by_rejection(mean: float, variance: float, n: int) -> np.ndarray:
     """Return n rounded samples of N(mean, variance) between 1 and 254; other samples are rejected."""
-    random, samples = np.random.default_rng(0), np.empty(0)
+    rng, samples = np.random.default_rng(0), np.empty(0)
     while len(samples) < n:
-        candidates = random.normal(mean / 255, math.sqrt(variance), n) * 255
+        candidates = rng.normal(mean / 255, math.sqrt(variance), n) * 255
         samples = np.concatenate([samples, candidates[(candidates > 0.5) & (candidates < 254.5)]])
     return samples[:n].round()
 
@@ -300,12 +300,12 @@ def test_bias_dilation_extends_labels_into_the_background() -> None:
 def test_recolored_digits_have_the_mean_colour_and_the_same_strokes(digits: ColoredMNIST, value: int) -> None:
     split, index = digits.splits["test"], torch.arange(100)
     official_split = replace(split, images=split.pixels(index).permute(0, 2, 3, 1).contiguous())
-    for original in (split, official_split):
-        recolored = original.recolored(value)
-        assert torch.equal(recolored.y, split.y)
-        assert torch.equal(recolored.row, split.row)
-        assert torch.equal(recolored.group, split.y * 10 + value)
-        pixels = recolored.pixels(index)
+    for original_split in (split, official_split):
+        recolored_split = original_split.recolored(value)
+        assert torch.equal(recolored_split.y, split.y)
+        assert torch.equal(recolored_split.row, split.row)
+        assert torch.equal(recolored_split.group, split.y * 10 + value)
+        pixels = recolored_split.pixels(index)
         for i in range(0, 100, 9):
             for row, column in torch.cartesian_prod(torch.arange(28), torch.arange(28)).tolist():
                 expected = MEANS[value] if split.strokes[i, row, column] else (0, 0, 0)

@@ -46,16 +46,18 @@ def test_an_image_is_fitted_into_the_square(tmp_path: Path, width: int, height: 
     crop_tolerance = 0 if (width - edge) % 2 == (height - edge) % 2 == 0 else 255 / (2 * (edge - 1)) + 1
     # With a crop, the expected border differs: the resize filter also reads pixels outside the cropped window.
     inner_pixels = slice(1, -1) if fit == "crop" else slice(None)
-    decoded = decode(save_image(tmp_path / "a.png", image), side, fit)
+    decoded_image = decode(save_image(tmp_path / "a.png", image), side, fit)
     tolerance = crop_tolerance if fit == "crop" else 0
-    assert are_close(decoded[inner_pixels, inner_pixels], np.asarray(expected)[inner_pixels, inner_pixels], tolerance)
+    assert are_close(
+        decoded_image[inner_pixels, inner_pixels], np.asarray(expected)[inner_pixels, inner_pixels], tolerance
+    )
 
 
 def test_a_thin_image_is_padded_to_a_line(tmp_path: Path) -> None:
     white = np.full((500, 1, 3), 255, np.uint8)
-    decoded = decode(save_image(tmp_path / "a.png", white), 9, "pad")
-    assert (decoded[:, 4] == 255).all()
-    assert decoded.sum() == 255 * 9 * 3
+    decoded_image = decode(save_image(tmp_path / "a.png", white), 9, "pad")
+    assert (decoded_image[:, 4] == 255).all()
+    assert decoded_image.sum() == 255 * 9 * 3
 
 
 @pytest.mark.parametrize("size", [(1600, 1200), (800, 801), (130, 2000)])
@@ -127,8 +129,8 @@ def test_cmyk_images_become_rgb(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["png", "tif", "pgm"])
 def test_16_bits_are_scaled_by_their_full_range(tmp_path: Path, kind: str) -> None:
     values = np.linspace(0, 65535, 30 * 30).astype(np.uint16).reshape(30, 30)
-    decoded = decode(save_image(tmp_path / f"a.{kind}", values), 30, "crop")
-    assert are_close(decoded, np.repeat((values / 65535 * 255).round()[:, :, None], 3, axis=2), 0)
+    decoded_image = decode(save_image(tmp_path / f"a.{kind}", values), 30, "crop")
+    assert are_close(decoded_image, np.repeat((values / 65535 * 255).round()[:, :, None], 3, axis=2), 0)
 
 
 def test_32_bits_are_read_if_their_values_fit_16_and_refused_otherwise(tmp_path: Path) -> None:
@@ -218,11 +220,11 @@ def test_damaged_files_are_refused_or_decoded(tmp_path: Path, kind: str) -> None
     exif[ORIENTATION] = 6
     options = {"exif": exif} if kind in ("jpg", "png", "webp", "tif") else {}
     intact_bytes = save_image(tmp_path / f"intact.{kind}", make_gradient(24, 20), **options).read_bytes()
-    random, path, outcomes = np.random.default_rng(1), tmp_path / f"a.{kind}", set()
+    rng, path, outcomes = np.random.default_rng(1), tmp_path / f"a.{kind}", set()
     for _ in range(60):
         damaged_bytes = bytearray(intact_bytes)
-        for position in random.integers(0, random.choice([60, len(intact_bytes)]), 3):
-            damaged_bytes[position] = random.integers(0, 256)
+        for position in rng.integers(0, rng.choice([60, len(intact_bytes)]), 3):
+            damaged_bytes[position] = rng.integers(0, 256)
         path.write_bytes(damaged_bytes)
         try:
             outcomes.add(decode(path, 8, "crop").shape)

@@ -25,8 +25,8 @@ Images = list[NDArray[np.int64]]
 
 def make_12_bit_images(channels: int = 1) -> Images:
     """Return N random images (SIDE, SIDE, channels); the highest value, 4095, is in image 0, a training image."""
-    random = np.random.default_rng(0)
-    images = [random.integers(0, 4096, (SIDE, SIDE, channels)) for _ in range(N)]
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 4096, (SIDE, SIDE, channels)) for _ in range(N)]
     images[0][0, 0] = 4095
     return images
 
@@ -111,9 +111,9 @@ def test_16_bit_colors_are_scaled_and_not_truncated(tmp_path: Path) -> None:
     rgba = np.concatenate([colors, np.full((SIDE, SIDE, 1), 65535)], axis=2)
     rgba[:4, :, 3] = 0
     (tmp_path / "b.png").write_bytes(encode_16_bit_png(rgba))
-    decoded = decode(tmp_path / "b.png", SIDE, "crop")
-    assert (decoded[:4] == 255).all()
-    assert np.array_equal(decoded[4:], expected[4:])
+    decoded_image = decode(tmp_path / "b.png", SIDE, "crop")
+    assert (decoded_image[:4] == 255).all()
+    assert np.array_equal(decoded_image[4:], expected[4:])
     gray_and_alpha = rgba[..., 2:]
     (tmp_path / "c.png").write_bytes(encode_16_bit_png(gray_and_alpha))
     assert np.array_equal(decode(tmp_path / "c.png", SIDE, "crop")[4:, :, 0], expected[4:, :, 2])
@@ -168,12 +168,12 @@ def encode_rgb_tiff(values: NDArray[np.int64], order: str, is_compressed: bool) 
 
 def test_damaged_16_bit_files_are_decoded_or_refused(tmp_path: Path) -> None:
     intact_bytes = encode_16_bit_png(np.random.default_rng(0).integers(0, 65536, (SIDE, SIDE, 3)))
-    random, path, outcomes = np.random.default_rng(1), tmp_path / "a.png", set()
+    rng, path, outcomes = np.random.default_rng(1), tmp_path / "a.png", set()
     for end in (len(intact_bytes), len(intact_bytes) // 2):
         for _ in range(40):
             damaged_bytes = bytearray(intact_bytes[:end])
-            for position in random.integers(0, random.choice([60, end]), 3):
-                damaged_bytes[position] = random.integers(0, 256)
+            for position in rng.integers(0, rng.choice([60, end]), 3):
+                damaged_bytes[position] = rng.integers(0, 256)
             path.write_bytes(damaged_bytes)
             try:
                 outcomes.add(decode(path, 8, "crop").shape)

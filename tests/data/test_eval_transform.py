@@ -74,25 +74,27 @@ def test_uint8_arrays_are_cropped_and_float_arrays_are_only_normalised(tmp_path:
 def test_grey_images_have_the_luma_for_files_and_arrays(paths: list[Path]) -> None:
     options = ImageSettings(size=12, grayscale=True)
     transform = restore_from_json(FileTransform(options))
-    colored = ImageSource(paths, ImageSettings(size=12)).pixels(torch.arange(3)).double()
-    luma = (0.299 * colored[:, 0] + 0.587 * colored[:, 1] + 0.114 * colored[:, 2]).add(0.5).floor()
-    grey = ImageSource(paths, options).pixels(torch.arange(3))
-    assert all(torch.equal(grey[:, channel].double(), luma) for channel in range(3))
-    assert torch.equal(transform(grey), transform(paths))
-    assert torch.equal(transform(grey / 255), (grey / 255 - transform.mean_and_std()[0]) / transform.mean_and_std()[1])
-    torch.testing.assert_close(transform((colored / 255).float()), transform(paths), atol=0.02, rtol=0)
+    colored_pixels = ImageSource(paths, ImageSettings(size=12)).pixels(torch.arange(3)).double()
+    luma = (0.299 * colored_pixels[:, 0] + 0.587 * colored_pixels[:, 1] + 0.114 * colored_pixels[:, 2]).add(0.5).floor()
+    grey_pixels = ImageSource(paths, options).pixels(torch.arange(3))
+    assert all(torch.equal(grey_pixels[:, channel].double(), luma) for channel in range(3))
+    assert torch.equal(transform(grey_pixels), transform(paths))
+    assert torch.equal(
+        transform(grey_pixels / 255), (grey_pixels / 255 - transform.mean_and_std()[0]) / transform.mean_and_std()[1]
+    )
+    torch.testing.assert_close(transform((colored_pixels / 255).float()), transform(paths), atol=0.02, rtol=0)
     assert "luma" in transform.description
     assert "grayscale" not in FileTransform(ImageSettings(size=12)).settings()
 
 
 @pytest.mark.parametrize("kind", ["uint8 grey", "uint8", "float", "vectors"])
 def test_arrays_are_normalised_like_their_data_set(tmp_path: Path, kind: str) -> None:
-    random, n = np.random.default_rng(0), 40
+    rng, n = np.random.default_rng(0), 40
     values = {
-        "uint8 grey": random.integers(0, 256, (n, 6, 5), dtype=np.uint8),
-        "uint8": random.integers(0, 256, (n, 6, 5, 3), dtype=np.uint8),
-        "float": random.random((n, 3, 6, 5)).astype(np.float32),
-        "vectors": random.normal(9, 2, (n, 4)).astype(np.float32),
+        "uint8 grey": rng.integers(0, 256, (n, 6, 5), dtype=np.uint8),
+        "uint8": rng.integers(0, 256, (n, 6, 5, 3), dtype=np.uint8),
+        "float": rng.random((n, 3, 6, 5)).astype(np.float32),
+        "vectors": rng.normal(9, 2, (n, 4)).astype(np.float32),
     }[kind]
     np.savez(tmp_path / "a.npz", x=values, y=np.arange(n) % 2, bias=np.arange(n) // 2 % 2)
     data = Arrays(Arrays.Config(path=str(tmp_path / "a.npz")))
@@ -112,8 +114,8 @@ def test_arrays_are_normalised_like_their_data_set(tmp_path: Path, kind: str) ->
 @pytest.mark.parametrize("grey", [False, True])
 def test_digits_are_normalised_as_in_evaluation(tmp_path: Path, grey: bool) -> None:
     data = ColoredMNIST(ColoredMNIST.Config(path="/nonexistent", max_images=100, grayscale=grey))
-    colored = ColoredMNIST(ColoredMNIST.Config(path="/nonexistent", max_images=100)).splits["test"]
-    pixels = colored.pixels(torch.arange(5))
+    colored_split = ColoredMNIST(ColoredMNIST.Config(path="/nonexistent", max_images=100)).splits["test"]
+    pixels = colored_split.pixels(torch.arange(5))
     expected = data.splits["test"].batch(torch.arange(5)).x
     assert torch.equal(restore_from_json(data.transform)(pixels), expected)
     Image.fromarray(pixels[0].permute(1, 2, 0).numpy()).save(tmp_path / "digit.png")

@@ -178,8 +178,8 @@ def test_several_biases_have_a_joint_value_for_each_existing_combination() -> No
 
 
 def test_combinations_of_many_biases_are_numbered() -> None:
-    random = np.random.default_rng(0)
-    biases = [make_column(f"b{k}", [f"value {v}" for v in random.integers(0, 2, 50)]) for k in range(40)]
+    rng = np.random.default_rng(0)
+    biases = [make_column(f"b{k}", [f"value {v}" for v in rng.integers(0, 2, 50)]) for k in range(40)]
     bias = combine(biases)
     assert bias.names == tuple(f"combination {k}" for k in range(1, 51))
     assert sorted(bias.value.tolist()) == list(range(50))
@@ -251,15 +251,20 @@ def test_aligned_ignores_unknown_biases() -> None:
 
 
 def test_unicode_forms_and_zero_width_characters_give_one_value() -> None:
-    composed, decomposed = "M\u00fcnchen", "Mu\u0308nchen"
-    column = make_column("city", [composed, decomposed, f"\ufeff{composed}", "Mu\u200b\u0308nchen", "Bonn"])
-    assert column.values == ("Bonn", composed)
+    composed_name, decomposed_name = "M\u00fcnchen", "Mu\u0308nchen"
+    column = make_column(
+        "city", [composed_name, decomposed_name, f"\ufeff{composed_name}", "Mu\u200b\u0308nchen", "Bonn"]
+    )
+    assert column.values == ("Bonn", composed_name)
     assert column.code.tolist() == [1, 1, 1, 1, 0]
     assert column.notes == (
-        f"city: spellings of {composed!r} that differ only in Unicode form or invisible characters are one value",
+        f"city: spellings of {composed_name!r} that differ only in Unicode form or invisible characters are one value",
     )
     assert make_column("city", ["\u200b", "Bonn"]).code.tolist() == [IGNORE, 0]
-    assert make_column("city", [decomposed, "Bonn"]).values == ("Bonn", decomposed)  # a single spelling is not changed
+    assert make_column("city", [decomposed_name, "Bonn"]).values == (
+        "Bonn",
+        decomposed_name,
+    )  # a single spelling is not changed
 
 
 def test_values_that_differ_in_case_give_a_note_and_stay_separate() -> None:

@@ -33,14 +33,14 @@ DATA_SECTIONS: dict[str, dict[str, Any]] = {
 def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The working directory, with arrays, a table and folders of images."""
     monkeypatch.chdir(tmp_path)
-    random, y = np.random.default_rng(0), np.arange(N) % 2
-    np.savez("vectors.npz", x=random.normal(size=(N, 4)), y=y)
-    np.savez("images.npz", x=random.integers(0, 256, (N, 8, 8, 3), dtype=np.uint8), y=y)
+    rng, y = np.random.default_rng(0), np.arange(N) % 2
+    np.savez("vectors.npz", x=rng.normal(size=(N, 4)), y=y)
+    np.savez("images.npz", x=rng.integers(0, 256, (N, 8, 8, 3), dtype=np.uint8), y=y)
     lines = ["image,label"]
     for k in range(N):
         path = Path("pets") / ("cat", "dog")[k % 2] / f"{k}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
         lines.append(f"{path},{path.parent.name}")
     Path("pets.csv").write_text("\n".join(lines))
 

@@ -50,11 +50,11 @@ def encode_as_python2(content: Any) -> bytes:
 
 def make_arrays(train: int = 120, test: int = 110) -> dict[str, np.ndarray]:
     """Return images with strokes of one random colour per image, on black."""
-    random, content = np.random.default_rng(0), {}
+    rng, content = np.random.default_rng(0), {}
     for split, n in (("train", train), ("test", test)):
-        strokes = random.random((n, 28, 28, 1)) < 0.3
-        content[f"{split}_image"] = (strokes * random.integers(1, 255, (n, 1, 1, 3))).astype(np.uint8)
-        content[f"{split}_label"] = random.integers(0, 10, n)
+        strokes = rng.random((n, 28, 28, 1)) < 0.3
+        content[f"{split}_image"] = (strokes * rng.integers(1, 255, (n, 1, 1, 3))).astype(np.uint8)
+        content[f"{split}_label"] = rng.integers(0, 10, n)
     return content
 
 

@@ -54,8 +54,8 @@ def test_a_group_is_in_one_split(rows: list[tuple[int, int]], seed: int) -> None
 
 
 def test_groups_approximate_the_shares_of_each_stratum() -> None:
-    random = np.random.default_rng(0)
-    group = random.integers(0, 800, 6000)
+    rng = np.random.default_rng(0)
+    group = rng.integers(0, 800, 6000)
     stratum = group % 4
     split_of_row = assign(stratum, SHARES, 0, group)
     for value in range(4):

@@ -461,9 +461,9 @@ def test_columns_with_the_names_yes_and_0_are_read(write_table: WriteTable) -> N
     assert get_cells(build_table(path, **settings)) == {
         k: (r["label"], r["sky"], r["split"]) for k, r in enumerate(make_rows())
     }
-    for name, quoted in ((0, "0"), (True, "true"), (1.5, "1.5")):
+    for name, quoted_name in ((0, "0"), (True, "true"), (1.5, "1.5")):
         for key in ("label", "image", "split", "group_id", "bias"):
-            with pytest.raises(ValueError, match=f'the name of a column in quotes, "{quoted}"'):
+            with pytest.raises(ValueError, match=f'the name of a column in quotes, "{quoted_name}"'):
                 Table.Config.model_validate({"path": "a.csv", "bias": "sky"} | {key: name})
 
 
@@ -519,8 +519,8 @@ def test_train_has_a_row_of_a_rare_class(write_table: WriteTable) -> None:
 
 def test_many_rows_are_read_in_chunks(tmp_path: Path) -> None:
     n = 12_345
-    random = np.random.default_rng(0)
-    label, sky, age = random.integers(0, 3, n), random.integers(0, 2, n), random.normal(size=n)
+    rng = np.random.default_rng(0)
+    label, sky, age = rng.integers(0, 3, n), rng.integers(0, 2, n), rng.normal(size=n)
     with (tmp_path / "big.csv").open("w") as file:
         file.write("image,label,sky,age\n")
         file.writelines(f"{k}.png,{label[k]},{sky[k]},{age[k]}\n" for k in range(n))

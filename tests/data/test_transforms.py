@@ -18,8 +18,8 @@ from lntl.seeding import uniforms
 
 def make_random_images(count: int, side: int) -> Tensor:
     """Return random images (count, 3, side, side) uint8, channels last in memory, as they are stored."""
-    random = torch.Generator().manual_seed(1)
-    return torch.randint(0, 256, (count, side, side, 3), dtype=torch.uint8, generator=random).permute(0, 3, 1, 2)
+    rng = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (count, side, side, 3), dtype=torch.uint8, generator=rng).permute(0, 3, 1, 2)
 
 
 # --- settings ---
@@ -51,8 +51,8 @@ def test_the_schema_accepts_the_same_values_as_the_settings() -> None:
     import jsonschema
 
     schema = ImageSettings.model_json_schema()
-    for valid in ("imagenet", {"mean": [0, 0, 0], "std": [1, 1, 1]}):
-        jsonschema.validate({"normalise": valid}, schema)
+    for valid_value in ("imagenet", {"mean": [0, 0, 0], "std": [1, 1, 1]}):
+        jsonschema.validate({"normalise": valid_value}, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"normalise": "imagenette"}, schema)
 
@@ -130,12 +130,12 @@ def test_all_shifts_are_about_equally_frequent() -> None:
     settings = ImageSettings(size=14, crop="shift")  # images are stored with side 16, so there are 3 x 3 windows
     image = make_random_images(1, 16)
     counts = np.zeros((3, 3), int)
-    for cropped in augment(image.expand(1800, -1, -1, -1), torch.arange(1800), 0, settings):
+    for cropped_image in augment(image.expand(1800, -1, -1, -1), torch.arange(1800), 0, settings):
         (corner,) = (
             (top, left)
             for top in range(3)
             for left in range(3)
-            if torch.equal(cropped, image[0, :, top : top + 14, left : left + 14])
+            if torch.equal(cropped_image, image[0, :, top : top + 14, left : left + 14])
         )
         counts[corner] += 1
     assert abs(counts - 200).max() < 5 * np.sqrt(200)
@@ -154,9 +154,9 @@ def test_half_of_the_images_are_mirrored() -> None:
 
 
 def test_random_windows_lie_in_the_image_and_have_the_required_area_and_shape() -> None:
-    random = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     areas = []
-    for numbers in random.random((2000, 4)).tolist():
+    for numbers in rng.random((2000, 4)).tolist():
         top, left, height, width = window(100, 0.25, numbers)
         assert 0 <= top <= top + height <= 100
         assert 0 <= left <= left + width <= 100
@@ -173,8 +173,8 @@ def test_resized_crops_agree_with_torchvision() -> None:
     outputs = augment(images, torch.arange(30), 7, settings)
     for image, numbers, output in zip(images, uniforms(7, torch.arange(30), 5).tolist(), outputs, strict=True):
         top, left, height, width = window(16, 0.1, numbers[:4])
-        cropped = image[:, top : top + height, left : left + width]
-        assert torch.equal(output, v2.functional.resize(cropped, [14, 14], antialias=True))
+        cropped_image = image[:, top : top + height, left : left + width]
+        assert torch.equal(output, v2.functional.resize(cropped_image, [14, 14], antialias=True))
 
 
 # --- RandAugment ---

@@ -192,8 +192,8 @@ def test_vectors_are_standardised_in_double(
     tmp_path: Path, raw_config: Callable[..., dict[str, Any]], kind: Format
 ) -> None:
     """Seconds since 1970 determine the class; in float32 they would be equal."""
-    random, y = np.random.default_rng(0), np.arange(120) % 2
-    x = np.stack([1_700_000_000 + 60 * y + random.integers(0, 30, 120), random.normal(size=120)], axis=1)
+    rng, y = np.random.default_rng(0), np.arange(120) % 2
+    x = np.stack([1_700_000_000 + 60 * y + rng.integers(0, 30, 120), rng.normal(size=120)], axis=1)
     np.savez(tmp_path / "times.npz", x=x, y=y, bias=y)
     raw = raw_config({"method": "erm", "epochs": 20}) | {"model": {"name": "mlp"}}
     raw |= {"data": {"name": "arrays", "path": str(tmp_path / "times.npz")}}

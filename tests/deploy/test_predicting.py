@@ -134,8 +134,8 @@ def test_examples_that_are_not_finite_are_refused_or_skipped(
 @pytest.mark.usefixtures("pets")
 def test_the_array_of_the_run_is_the_default(train_on: Callable[..., Path]) -> None:
     """The run was trained on the array `scan` of grey images (n, H, W)."""
-    random, y = np.random.default_rng(0), np.arange(60) % 3
-    scans = random.integers(0, 256, (60, 8, 8), dtype=np.uint8)
+    rng, y = np.random.default_rng(0), np.arange(60) % 3
+    scans = rng.integers(0, 256, (60, 8, 8), dtype=np.uint8)
     np.savez("scans.npz", scan=scans, y=y, bias=y // 2)
     run = train_on({"name": "arrays", "path": "scans.npz", "x": "scan"})
     assert lntl("predict", str(run), "scans.npz", "--out", "p.csv") == 0

@@ -10,18 +10,18 @@ from lntl.evaluation.predict import Predictions
 
 def make_random_predictions(n: int, classes: int, values: int, seed: int, skill: float = 0.0) -> Predictions:
     """Return predictions of n images, each of a random class and bias value; `skill` is added to the logit of y."""
-    random = torch.Generator().manual_seed(seed)
-    y = torch.randint(0, classes, (n,), generator=random)
-    labels = torch.randint(0, 5, (n,), generator=random)
+    rng = torch.Generator().manual_seed(seed)
+    y = torch.randint(0, classes, (n,), generator=rng)
+    labels = torch.randint(0, 5, (n,), generator=rng)
     return Predictions(
         y=y,
-        group=y * values + torch.randint(0, values, (n,), generator=random),
+        group=y * values + torch.randint(0, values, (n,), generator=rng),
         row=torch.arange(n),
-        logits=torch.randn(n, classes, generator=random) + skill * torch.nn.functional.one_hot(y, classes),
-        bias_hits=(labels * torch.rand(n, generator=random)).long(),
+        logits=torch.randn(n, classes, generator=rng) + skill * torch.nn.functional.one_hot(y, classes),
+        bias_hits=(labels * torch.rand(n, generator=rng)).long(),
         bias_labels=labels,
         num_groups=classes * values,
-        aligned=tuple(torch.randint(0, values, (classes,), generator=random).tolist()),
+        aligned=tuple(torch.randint(0, values, (classes,), generator=rng).tolist()),
     )
 
 

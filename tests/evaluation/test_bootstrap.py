@@ -22,11 +22,11 @@ def select_images(p: Predictions, index: torch.Tensor) -> Predictions:
 
 def test_samples_equal_a_loop_over_images() -> None:
     """A sample is n images drawn with replacement; its metrics equal the metrics of these images."""
-    p, random = make_random_predictions(60, 3, 2, seed=1, skill=1.0), np.random.default_rng(SEED)
+    p, rng = make_random_predictions(60, 3, 2, seed=1, skill=1.0), np.random.default_rng(SEED)
     statistics = resample(p, {name: metric.function for name, metric in metrics.METRICS.items()})
     assert all(values.shape == (RESAMPLES,) for values in statistics.values())
     for sample in range(60):  # more samples than are counted in one batch
-        images = select_images(p, torch.from_numpy(random.integers(60, size=60)))
+        images = select_images(p, torch.from_numpy(rng.integers(60, size=60)))
         expected = compute(images, list(metrics.METRICS))
         for name, value in expected.items():
             assert statistics[name][sample] == pytest.approx(
@@ -62,11 +62,11 @@ def test_the_interval_of_accuracy_has_the_binomial_standard_deviation() -> None:
 @pytest.mark.full
 def test_the_interval_contains_the_true_value_in_most_test_sets() -> None:
     """For 40 test sets of a network with accuracy 0.7, at least 33 intervals contain 0.7 (with probability > 0.99)."""
-    random, hits = torch.Generator().manual_seed(0), 0
+    rng, hits = torch.Generator().manual_seed(0), 0
     for _ in range(40):
-        correct = torch.rand(200, generator=random) < 0.7
+        is_correct = torch.rand(200, generator=rng) < 0.7
         y = torch.zeros(200, dtype=torch.int64)
-        logits = torch.nn.functional.one_hot((~correct).long(), 2).float()
+        logits = torch.nn.functional.one_hot((~is_correct).long(), 2).float()
         p = Predictions(y, y, y, logits, y, y, 2)
         low, high = interval(resample(p, {"accuracy": metrics.accuracy})["accuracy"])
         hits += low is not None and high is not None and low <= 0.7 <= high

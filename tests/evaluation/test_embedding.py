@@ -8,9 +8,9 @@ from lntl.evaluation.predict import MAX_EMBEDDED, embed, embedded_images
 
 
 def make_clusters(n: int, features: int) -> tuple[Tensor, Tensor]:
-    random = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     labels = torch.arange(n) % 3
-    return torch.randn(n, features, generator=random) + 10 * torch.nn.functional.one_hot(labels, features), labels
+    return torch.randn(n, features, generator=rng) + 10 * torch.nn.functional.one_hot(labels, features), labels
 
 
 def test_clusters_stay_separate() -> None:

@@ -32,12 +32,12 @@ def is_close(value: float | None, expected: float) -> bool:
 
 
 def compute_accuracy_where(p: Predictions, aligned: bool) -> float:
-    selected = [
+    selected_hits = [
         is_correct
         for is_correct, y, bias in zip(p.correct.tolist(), p.y.tolist(), p.bias.tolist(), strict=True)
         if (bias == p.aligned[y]) == aligned
     ]
-    return sum(selected) / len(selected) if selected else math.nan
+    return sum(selected_hits) / len(selected_hits) if selected_hits else math.nan
 
 
 def compute_calibration_error(p: Predictions) -> float:
@@ -108,8 +108,8 @@ def test_demographic_parity_equals_fairlearn(p: Predictions) -> None:
 
 def compute_positive_rate(y_true: ArrayLike, y_pred: ArrayLike, label: bool) -> float:
     """Return the share of positive predictions among the images with this label, NaN if there are none."""
-    selected = np.asarray(y_pred)[np.asarray(y_true) == label]
-    return float(selected.mean()) if len(selected) else math.nan
+    selected_predictions = np.asarray(y_pred)[np.asarray(y_true) == label]
+    return float(selected_predictions.mean()) if len(selected_predictions) else math.nan
 
 
 @FEW_EXAMPLES
@@ -122,8 +122,8 @@ def test_equalised_odds_equals_rates_of_fairlearn(p: Predictions) -> None:
         labels = (True, False) if c in y else (False,)  # a class without an image has no true positive rate
         rates = {str(label): lambda t, p, label=label: compute_positive_rate(t, p, label) for label in labels}
         frame = MetricFrame(metrics=rates, y_true=y == c, y_pred=predicted == c, sensitive_features=bias)
-        all_defined = frame.by_group.notna().all(axis=None)
-        gaps.append((frame.by_group.max() - frame.by_group.min()).max() if all_defined else math.nan)
+        is_complete = frame.by_group.notna().all(axis=None)
+        gaps.append((frame.by_group.max() - frame.by_group.min()).max() if is_complete else math.nan)
     expected = math.nan if any(map(math.isnan, gaps)) or len(set(bias)) < 2 else max(gaps)
     assert is_close(compute(p, ["equalised_odds_gap"])["equalised_odds_gap"], expected)
 
@@ -186,10 +186,14 @@ def test_undefined_metrics_are_none() -> None:
     assert find_undefined_metrics(make_predictions(**arrays, classes=2, values=2, aligned=(0, 1))) == {"bias_accuracy"}
     constant_bias = make_predictions(**arrays | {"bias": [0, 0, 0, 0]}, classes=2, values=2, aligned=(0, 1), labels=1)
     assert find_undefined_metrics(constant_bias) == gap_names
-    all_aligned = make_predictions(**arrays | {"bias": [0, 1, 0, 1]}, classes=2, values=2, aligned=(0, 1), labels=1)
-    assert find_undefined_metrics(all_aligned) == {"conflicting_accuracy", "equalised_odds_gap"}
-    none_aligned = make_predictions(**arrays | {"bias": [1, 0, 1, 0]}, classes=2, values=2, aligned=(0, 1), labels=1)
-    assert find_undefined_metrics(none_aligned) == {"aligned_accuracy", "equalised_odds_gap"}
+    aligned_predictions = make_predictions(
+        **arrays | {"bias": [0, 1, 0, 1]}, classes=2, values=2, aligned=(0, 1), labels=1
+    )
+    assert find_undefined_metrics(aligned_predictions) == {"conflicting_accuracy", "equalised_odds_gap"}
+    conflicting_predictions = make_predictions(
+        **arrays | {"bias": [1, 0, 1, 0]}, classes=2, values=2, aligned=(0, 1), labels=1
+    )
+    assert find_undefined_metrics(conflicting_predictions) == {"aligned_accuracy", "equalised_odds_gap"}
 
 
 def test_calibration_error_is_undefined_if_a_probability_is_nan() -> None:
@@ -259,11 +263,11 @@ def test_only_group_metrics_leave_out_images_of_unknown_bias(p: Predictions) -> 
     is_known = torch.arange(len(p.y)) % 3 != 0
     p_with_unknown_bias = replace(p, group=torch.where(is_known, p.group, IGNORE))
     assert (p_with_unknown_bias.bias == IGNORE).equal(~is_known)
-    values, values_of_all, values_of_known = (
+    values, all_values, known_values = (
         compute(data, list(metrics.METRICS)) for data in (p_with_unknown_bias, p, select_images(p, is_known))
     )
     for name, value in values.items():
-        expected = (values_of_known if name in GROUP_METRICS else values_of_all)[name]
+        expected = (known_values if name in GROUP_METRICS else all_values)[name]
         assert value == (expected if expected is None else pytest.approx(expected, abs=TOLERANCE)), name
     np.testing.assert_allclose(metrics.class_accuracy(tally(p_with_unknown_bias)), metrics.class_accuracy(tally(p)))
     np.testing.assert_array_equal(confusion(p_with_unknown_bias), confusion(p))
@@ -315,19 +319,19 @@ def test_the_mean_over_groups_is_the_same_with_and_without_a_dense_table(monkeyp
 def test_groups_without_images_need_no_memory() -> None:
     """With 20,000 classes and 10,000 bias values, a table (class, predicted, bias) would have 4e12 entries."""
     n, classes, values = 300, 20_000, 10_000
-    random = torch.Generator().manual_seed(0)
-    y, bias = torch.randint(classes, (n,), generator=random), torch.randint(values, (n,), generator=random)
+    rng = torch.Generator().manual_seed(0)
+    y, bias = torch.randint(classes, (n,), generator=rng), torch.randint(values, (n,), generator=rng)
     logits = torch.zeros(n, classes)
     logits[torch.arange(n), torch.where(torch.arange(n) % 2 == 0, y, 0)] = 1
     no_labels = torch.zeros(n, dtype=torch.int64)
-    computed = compute(
+    metric_values = compute(
         Predictions(y, y * values + bias, torch.arange(n), logits, no_labels, no_labels, classes * values),
         list(METRICS),
     )
-    assert computed["accuracy"] == computed["unbiased_accuracy"] == 0.5
-    assert computed["worst_group_accuracy"] == 0
-    assert computed["demographic_parity_gap"] == 1
-    assert computed["equalised_odds_gap"] is None
+    assert metric_values["accuracy"] == metric_values["unbiased_accuracy"] == 0.5
+    assert metric_values["worst_group_accuracy"] == 0
+    assert metric_values["demographic_parity_gap"] == 1
+    assert metric_values["equalised_odds_gap"] is None
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from lntl.evaluation.tally import compute
 
 GOLDEN = Path(__file__).with_name("golden.json")
 OPTIMIZER = {"name": "adam", "lr": 0.003}
-RAW: dict[str, Any] = {
+RAW_CONFIG: dict[str, Any] = {
     "project": {"experiment_name": "golden", "seed": 1},
     "data": {
         "name": "colored_mnist",
@@ -47,7 +47,7 @@ RAW: dict[str, Any] = {
 def train_and_measure() -> dict[str, dict[str, float]]:
     """Train; return the metrics of each epoch and those of the last and the averaged weights on val and test."""
     torch.set_num_threads(1)
-    golden_experiment = experiment.build(config.validate(RAW, "golden"))
+    golden_experiment = experiment.build(config.validate(RAW_CONFIG, "golden"))
     metrics = {f"epoch {record.total_epoch}": record.metrics for record in golden_experiment.trainer}
     for split in ("val", "test"):
         for name, networks in (

@@ -15,10 +15,10 @@ EPOCH = 719529  # Matlab's day number of 1 January 1970
 
 def write_noise_images(folder: Path, names: Iterable[str]) -> None:
     """Write an image of noise for each name."""
-    random = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(random.integers(0, 256, (40, 36, 3), dtype=np.uint8)).save(folder / name)
+        Image.fromarray(rng.integers(0, 256, (40, 36, 3), dtype=np.uint8)).save(folder / name)
 
 
 def write_dogs_and_cats(folder: Path, count: int = 60) -> Path:

@@ -233,8 +233,8 @@ def test_faces_with_doubtful_metadata_are_left_out_and_counted(tmp_path: Path) -
     ]
     for face, change in zip(faces, changes, strict=False):
         face.update(change)
-    faces_used, notes = read_metadata(write_imdb_crop(tmp_path / "imdb_crop", faces))
-    assert [face.image for face in faces_used] == [faces[7]["full_path"]]
+    remaining_faces, notes = read_metadata(write_imdb_crop(tmp_path / "imdb_crop", faces))
+    assert [face.image for face in remaining_faces] == [faces[7]["full_path"]]
     assert notes == [
         "1 faces without a known gender are left out",
         "3 faces without an age from 0 to 100 years are left out",
@@ -248,13 +248,13 @@ def test_the_age_is_computed_for_the_middle_of_the_year(tmp_path: Path) -> None:
     faces = list(make_face_rows(len(birthdays)))
     for face, day in zip(faces, birthdays, strict=True):
         face.update(dob=float(day.toordinal() + 366) + 0.25, photo_taken=2000)  # Matlab counts from the year 0
-    faces_used, _ = read_metadata(write_imdb_crop(tmp_path / "imdb_crop", faces))
+    remaining_faces, _ = read_metadata(write_imdb_crop(tmp_path / "imdb_crop", faces))
     middle_of_the_year = date(2000, 6, 30)
     ages = [
         2000 - day.year - ((day.month, day.day) > (middle_of_the_year.month, middle_of_the_year.day))
         for day in birthdays
     ]
-    assert [face.age for face in faces_used] == ages == [50, 50, 49, 28, 96]
+    assert [face.age for face in remaining_faces] == ages == [50, 50, 49, 28, 96]
 
 
 @pytest.mark.parametrize("train", ["eb1", "eb2"])

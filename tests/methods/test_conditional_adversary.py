@@ -89,10 +89,10 @@ def test_h_with_y_as_an_input_learns_the_bias_from_y(make_trainer: MakeTrainer, 
     losses = []
     for name in ("conditional_adversary", "lntl"):
         method: Any = make_trainer({"method": name}).method
-        adversary, constant = method._adversary(batch), torch.zeros(len(batch.y), 32, 14, 14)
+        adversary, constant_features = method._adversary(batch), torch.zeros(len(batch.y), 32, 14, 14)
         optimizer = torch.optim.Adam([*method.h.parameters(), *method.parameters()], 0.01)
         for _ in range(40):
-            loss = bias_cross_entropy(adversary(constant, batch.labelled), batch.bias_at(batch.labelled))
+            loss = bias_cross_entropy(adversary(constant_features, batch.labelled), batch.bias_at(batch.labelled))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -22,13 +22,13 @@ MakeExperiment = Callable[..., Experiment]
 
 def write_vectors(path: Path, counts: dict[str, tuple[int, ...]], num_unknown: int = 0) -> None:
     """Write vectors (n, 4) in which the bias is clearer than the class; the first `num_unknown` rows have no bias."""
-    random = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     group = np.concatenate([np.repeat(range(4), sizes) for sizes in counts.values()])
     y, bias = group // 2, group % 2
     means = np.stack([y, -y, 3 * bias, -3 * bias], axis=1) * 1.5
     bias[:num_unknown] = -1
     split = np.repeat([*counts], [sum(sizes) for sizes in counts.values()])
-    np.savez(path, x=means + random.normal(size=means.shape), y=y, bias=bias, split=split)
+    np.savez(path, x=means + rng.normal(size=means.shape), y=y, bias=bias, split=split)
 
 
 @pytest.fixture
@@ -57,8 +57,8 @@ def compute_accuracy_by_group(experiment: Experiment) -> list[float]:
 
 def test_fit_logistic_minimises_the_penalised_loss() -> None:
     """At the optimum the gradient of C * sum of CE is -sign(w) where w is not 0, and within [-1, 1] elsewhere."""
-    random = torch.Generator().manual_seed(0)
-    z, y, c = torch.randn(120, 6, generator=random, dtype=torch.float64), torch.arange(120) % 3, 0.2
+    rng = torch.Generator().manual_seed(0)
+    z, y, c = torch.randn(120, 6, generator=rng, dtype=torch.float64), torch.arange(120) % 3, 0.2
     z[:, 0] += y
     parameters = fit_logistic(z, y, c=c, l1=True, seed=0)
     weight, bias = (value.clone().requires_grad_() for value in parameters)

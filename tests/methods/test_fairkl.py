@@ -101,11 +101,13 @@ def test_sup_info_nce_equals_the_authors_code(temperature: float, epsilon: float
 def test_fair_kl_equals_the_authors_code_except_for_pairs_of_an_image_with_itself() -> None:
     v = normalize(Z, dim=1)
     distinct, same_class, same_bias = ~torch.eye(12, dtype=torch.bool), Y[:, None] == Y, BIAS[:, None] == BIAS
-    with_self_pairs = pair_moments(v @ v.T, same_class & same_bias)[0]
-    without_self_pairs = pair_moments(v @ v.T, same_class & same_bias & distinct)[0]
-    conflicting = pair_moments(v @ v.T, same_class & ~same_bias)[0]
+    aligned_mean_with_self_pairs = pair_moments(v @ v.T, same_class & same_bias)[0]
+    aligned_mean = pair_moments(v @ v.T, same_class & same_bias & distinct)[0]
+    conflicting_mean = pair_moments(v @ v.T, same_class & ~same_bias)[0]
     loss = fair_kl(v, Y, BIAS, std_weight=0, pull=1)
-    loss_with_self_pairs = loss - (without_self_pairs - conflicting).square() + (with_self_pairs - conflicting).square()
+    loss_with_self_pairs = (
+        loss - (aligned_mean - conflicting_mean).square() + (aligned_mean_with_self_pairs - conflicting_mean).square()
+    )
     assert loss_with_self_pairs.item() == pytest.approx(AUTHORS_FAIRKL, rel=1e-9)
 
 

@@ -65,10 +65,10 @@ def measure_dependence(estimator: str, u: Tensor, v: Tensor) -> float:
 
 @pytest.mark.parametrize("estimator", ["cka", "hsic"])
 def test_hsic_detects_dependence_without_correlation(estimator: str) -> None:
-    random = torch.Generator().manual_seed(0)
-    u = torch.randn(300, 1, generator=random)
-    dependent_v = u.square() + 0.1 * torch.randn(300, 1, generator=random)
-    independent_v = torch.randn(300, 1, generator=random)
+    rng = torch.Generator().manual_seed(0)
+    u = torch.randn(300, 1, generator=rng)
+    dependent_v = u.square() + 0.1 * torch.randn(300, 1, generator=rng)
+    independent_v = torch.randn(300, 1, generator=rng)
     assert measure_dependence(estimator, u, dependent_v) > 5 * measure_dependence(estimator, u, independent_v) > 0
     assert measure_dependence("cka", u, u) == pytest.approx(1, rel=1e-5)
 

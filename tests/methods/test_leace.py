@@ -29,16 +29,16 @@ def make_experiment(tmp_path: Path) -> MakeExperiment:
     def build_experiment(
         *phases: dict[str, Any], sky: Any = None, second_bias: bool = False, **model: Any
     ) -> Experiment:
-        random, index = np.random.default_rng(0), np.arange(3 * N)
+        rng, index = np.random.default_rng(0), np.arange(3 * N)
         y, is_train = index % 2, index < N
-        bias = np.where(random.random(3 * N) < np.where(is_train, 0.9, 0.5), y, 1 - y)
+        bias = np.where(rng.random(3 * N) < np.where(is_train, 0.9, 0.5), y, 1 - y)
         if sky is not None:
             bias = np.where(is_train, sky(y), bias)
         second_values = index // 2 % 3
         x = np.stack([y, 2 * bias, y - bias, (second_values == 1) + y, bias * (second_values == 2)], axis=1)
         split = np.repeat(["train", "val", "test"], N)
         arrays = {
-            "x": x + 0.5 * random.normal(size=x.shape),
+            "x": x + 0.5 * rng.normal(size=x.shape),
             "y": y,
             "sky": bias,
             "other": second_values,

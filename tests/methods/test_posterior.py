@@ -27,14 +27,14 @@ SPEC = DataSpec((1, 4, 4), 3, 2, (), ("a", "b", "c"), ("u", "v"), N + 50)
 
 def make_biased_rows(batch: Batch, is_informative: bool) -> tuple[Batch, Tensor]:
     """Return N rows of three classes with two one-hot bias values, and the true p(y | bias), (2, 3)."""
-    random = torch.Generator().manual_seed(3)
+    rng = torch.Generator().manual_seed(3)
     p = torch.tensor(
         [[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]] if is_informative else [[0.2, 0.3, 0.5]] * 2, dtype=torch.float64
     )
-    bias = torch.randint(0, 2, (N,), generator=random)
-    y = torch.multinomial(p[bias], 1, generator=random)[:, 0]
+    bias = torch.randint(0, 2, (N,), generator=rng)
+    y = torch.multinomial(p[bias], 1, generator=rng)[:, 0]
     features = torch.nn.functional.one_hot(bias, 2).float()
-    row = torch.randperm(N + 50, generator=random)[:N]
+    row = torch.randperm(N + 50, generator=rng)[:N]
     return replace(batch, y=y, bias=bias, group=y * 2 + bias, bias_features=features, row=row), p
 
 

@@ -83,8 +83,10 @@ def slow_logits_at_positions(head: MapHead, z: Tensor, where: Tensor) -> Tensor:
         mean, variance = near_values.mean(dim=0), near_values.var(dim=0, correction=0)
     else:
         mean, variance = head.norm.running_mean, head.norm.running_var
-    scaled = (first_maps.movedim(1, -1) - mean) / (variance + head.norm.eps).sqrt() * head.norm.weight + head.norm.bias
-    maps = head.last(scaled.movedim(-1, 1).relu())
+    scaled_maps = (first_maps.movedim(1, -1) - mean) / (
+        variance + head.norm.eps
+    ).sqrt() * head.norm.weight + head.norm.bias
+    maps = head.last(scaled_maps.movedim(-1, 1).relu())
     logits = maps.view(len(z), 3, 8, *maps.shape[2:])
     return torch.stack([logits[n, :, :, i, j].T for n, i, j in where.nonzero().tolist()])
 

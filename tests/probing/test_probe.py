@@ -35,8 +35,8 @@ N, VALUES = 1000, 10
 
 def draw_labels(seed: int, n: int = N, values: int = VALUES) -> tuple[Tensor, Tensor]:
     """Return independent random classes and bias values."""
-    random = torch.Generator().manual_seed(seed)
-    y, bias = (torch.randint(0, values, (n,), generator=random) for _ in range(2))
+    rng = torch.Generator().manual_seed(seed)
+    y, bias = (torch.randint(0, values, (n,), generator=rng) for _ in range(2))
     return y, bias
 
 
@@ -46,9 +46,9 @@ def make_halves(seeds: int = 2) -> Halves:
 
 def make_features_with_bias(bias: Tensor, *map_shape: int) -> Tensor:
     """Return noise (n, 12, *map_shape) that is raised in channel `bias`, in a map at 2 x 2 random positions."""
-    random = torch.Generator().manual_seed(1)
-    z = torch.randn(len(bias), 12, *map_shape, generator=random)
-    positions = torch.randint(0, map_shape[0] - 1 if map_shape else 1, (len(bias), 2), generator=random).tolist()
+    rng = torch.Generator().manual_seed(1)
+    z = torch.randn(len(bias), 12, *map_shape, generator=rng)
+    positions = torch.randint(0, map_shape[0] - 1 if map_shape else 1, (len(bias), 2), generator=rng).tolist()
     for i, (value, (row, column)) in enumerate(zip(bias.tolist(), positions, strict=True)):
         z[(i, value, slice(row, row + 2), slice(column, column + 2))[: z.dim()]] += 6
     return z
@@ -88,20 +88,20 @@ def test_a_probe_of_permuted_labels_is_at_chance() -> None:
 def test_probes_are_never_trained_on_the_unseen_half(monkeypatch: pytest.MonkeyPatch) -> None:
     split_halves = make_halves(2)
     z = torch.arange(N).float()[:, None]
-    halves_used: list[tuple[set[int], set[int]]] = []
+    recorded_halves: list[tuple[set[int], set[int]]] = []
 
     def record_halves(train: Tensor, bias: Tensor, test: Tensor, seed: int, device: torch.device) -> Tensor:
         assert torch.equal(bias, split_halves.bias[train[:, 0].long()])
-        halves_used.append((set(train[:, 0].int().tolist()), set(test[:, 0].int().tolist())))
+        recorded_halves.append((set(train[:, 0].int().tolist()), set(test[:, 0].int().tolist())))
         return split_halves.bias[test[:, 0].long()]
 
     monkeypatch.setitem(PROBES, "linear", record_halves)
     monkeypatch.setitem(PROBES, "mlp", record_halves)
     assert [row.values for row in probe_layer("here", z, split_halves, CPU)] == [[1.0, 1.0]] * 2
-    for train_rows, test_rows in halves_used:
+    for train_rows, test_rows in recorded_halves:
         assert not train_rows & test_rows
         assert train_rows | test_rows == set(range(N))
-    assert halves_used[0] != halves_used[1]
+    assert recorded_halves[0] != recorded_halves[1]
 
 
 @given(st.integers(2, 60), st.integers(1, 4), st.integers(0, 2**31))

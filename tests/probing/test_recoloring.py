@@ -17,10 +17,10 @@ CPU = torch.device("cpu")
 
 @given(st.integers(1, 30), st.integers(1, 5), st.integers(1, 4), st.integers(0, 2**31), st.floats(0.01, 5))
 def test_flips_and_changes_equal_slow_loops(n: int, values: int, classes: int, seed: int, spread: float) -> None:
-    random = torch.Generator().manual_seed(seed)
-    shared_logits = torch.randn(n, 1, classes, generator=random)
-    p = (shared_logits + spread * torch.randn(n, values, classes, generator=random)).softmax(dim=2)
-    y = torch.randint(0, classes, (n,), generator=random)
+    rng = torch.Generator().manual_seed(seed)
+    shared_logits = torch.randn(n, 1, classes, generator=rng)
+    p = (shared_logits + spread * torch.randn(n, values, classes, generator=rng)).softmax(dim=2)
+    y = torch.randint(0, classes, (n,), generator=rng)
     predictions, flips, changes, hits = RecoloredPredictions(p, y), [], [], [0] * values
     for i in range(n):
         predicted = [row.index(max(row)) for row in p[i].tolist()]

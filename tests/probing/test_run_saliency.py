@@ -19,10 +19,15 @@ TrainedRun = Callable[[str], Path]
 
 def test_examples_come_from_as_many_groups_as_possible() -> None:
     group = torch.tensor([0] * 50 + [1] * 3 + [2] * 40 + [-100] * 2)
-    selected = spread_over_groups(torch.arange(95), group, 10)
-    assert len(set(selected.tolist())) == 10
-    assert sorted(torch.bincount(group[selected] + 100, minlength=103)[[0, 100, 101, 102]].tolist()) == [2, 2, 3, 3]
-    assert group[selected].tolist() == sorted(group[selected].tolist())
+    selected_rows = spread_over_groups(torch.arange(95), group, 10)
+    assert len(set(selected_rows.tolist())) == 10
+    assert sorted(torch.bincount(group[selected_rows] + 100, minlength=103)[[0, 100, 101, 102]].tolist()) == [
+        2,
+        2,
+        3,
+        3,
+    ]
+    assert group[selected_rows].tolist() == sorted(group[selected_rows].tolist())
     assert spread_over_groups(torch.arange(0), group, 10).tolist() == []
     assert spread_over_groups(torch.tensor([50, 0]), group, 10).tolist() == [0, 50]
 

@@ -25,9 +25,9 @@ N = 150
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raw_config: Callable[..., dict[str, Any]]) -> Path:
     """A trained run on vectors with two biases, one of them unknown for some rows, and its ERM run."""
     monkeypatch.chdir(tmp_path)
-    k, random = np.arange(N), np.random.default_rng(0)
-    y, sky, age = k % 3, k // 3 % 2, random.normal(40, 10, N)
-    x = np.stack([y + random.normal(0, 0.1, N), sky, age / 10], axis=1)
+    k, rng = np.arange(N), np.random.default_rng(0)
+    y, sky, age = k % 3, k // 3 % 2, rng.normal(40, 10, N)
+    x = np.stack([y + rng.normal(0, 0.1, N), sky, age / 10], axis=1)
     np.savez(tmp_path / "own.npz", x=x, y=y, sky=np.where(k % 12 == 5, -1, sky), age=age)
     raw = raw_config("lntl", evaluation={"erm_epochs": 1}, logging={"output_dir": "results"})
     raw["data"] = {"name": "arrays", "path": "own.npz", "bias": ["sky", {"column": "age", "bins": 3}]}

@@ -18,9 +18,9 @@ from lntl.runs.formats import Check
 def pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """pets.yaml: 40 images of two classes whose names contain markup of HTML and of the terminal."""
     monkeypatch.chdir(tmp_path)
-    random, lines = np.random.default_rng(0), ["image,label,sky,split"]
+    rng, lines = np.random.default_rng(0), ["image,label,sky,split"]
     for k in range(40):
-        Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(f"{k}.png")
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(f"{k}.png")
         label, sky = ("<i>cat</i>", "[bold]dog")[k % 2], ("day & co", "night|ö")[k // 2 % 2]
         lines.append(f"{k}.png,{label},{sky},{('train', 'val', 'test')[k // 4 % 3]}")
     Path("pets.csv").write_text("\n".join(lines), encoding="utf-8")

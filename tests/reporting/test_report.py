@@ -305,10 +305,10 @@ def test_nan_becomes_null(synthetic_runs: Path, tmp_path: Path) -> None:
 def test_the_answer_compares_unbiased_accuracy_if_the_test_set_is_biased(synthetic_runs: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(synthetic_runs / "lntl", tmp_path / "run"))
     (run / "recoloring.json").unlink()
-    for folder, accuracy, unbiased in ((run, 0.8, 0.75), (run / "erm", 0.95, 0.5)):
+    for folder, accuracy, unbiased_accuracy in ((run, 0.8, 0.75), (run / "erm", 0.95, 0.5)):
         path = folder / "evaluation" / "test.json"
         content = json.loads(path.read_text())
-        for name, value in (("accuracy", accuracy), ("unbiased_accuracy", unbiased)):
+        for name, value in (("accuracy", accuracy), ("unbiased_accuracy", unbiased_accuracy)):
             content["metrics"][name] |= {"value": value, "low": value - 0.02, "high": value + 0.02}
         path.write_text(json.dumps(content))
     _, _, report, _ = read_report(write_report([run], tmp_path / "out").parent)

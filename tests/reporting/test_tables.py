@@ -55,8 +55,8 @@ def test_long_tables_show_their_first_rows() -> None:
 
 
 def make_result(**test: float | None) -> Result:
-    last, best = CheckpointScores(epoch=4, test=test), CheckpointScores(epoch=3, test=test)
-    run = Result(project="P", experiment="E", method="lntl", seed=0, last=last, best=best)
+    last_scores, best_scores = CheckpointScores(epoch=4, test=test), CheckpointScores(epoch=3, test=test)
+    run = Result(project="P", experiment="E", method="lntl", seed=0, last=last_scores, best=best_scores)
     return run.model_copy(update={"erm": run})
 
 

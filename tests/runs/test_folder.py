@@ -255,18 +255,21 @@ def test_no_module_imports_posix_modules_at_its_top() -> None:
 
 
 def test_the_machine_of_each_resumed_part_is_recorded(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = environment.describe()
+    original_environment = environment.describe()
     folder.resume("seed: 1\n")
-    assert read_json(folder.environment, Environment) == original  # the machine was the same
-    machines = [original.model_copy(update={"git_commit": commit}) for commit in ("a", "b")]
-    for machine in (machines[0], machines[0], machines[1], original):
+    assert read_json(folder.environment, Environment) == original_environment  # the machine was the same
+    machines = [original_environment.model_copy(update={"git_commit": commit}) for commit in ("a", "b")]
+    for machine in (machines[0], machines[0], machines[1], original_environment):
         monkeypatch.setattr(environment, "describe", lambda machine=machine: machine)
         folder.resume("seed: 2\n")
     content = json.loads(folder.environment.read_text())
     assert content.pop("resumed") == [{"git_commit": "a"}, {"git_commit": "b"}, {}]
-    assert content == original.model_dump(exclude_unset=True)
+    assert content == original_environment.model_dump(exclude_unset=True)
     parts = read_json(folder.environment, Environment).parts()
-    assert parts == [Machine.model_validate(machine.model_dump()) for machine in (original, *machines, original)]
+    assert parts == [
+        Machine.model_validate(machine.model_dump())
+        for machine in (original_environment, *machines, original_environment)
+    ]
     assert folder.config.read_text() == "seed: 2\n"
 
 

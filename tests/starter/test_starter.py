@@ -35,16 +35,16 @@ def test_only_train_rows_of_the_table_are_biased(project: Path) -> None:
     backgrounds = tuple(BACKGROUNDS)
     for split, (total, random_share) in SPLITS.items():
         for shape in range(3):
-            aligned, conflicting = (
+            aligned_counts, conflicting_counts = (
                 [counts[split, SHAPES[shape], backgrounds[b]] for b in range(3) if (b == shape) == is_aligned]
                 for is_aligned in (True, False)
             )
-            assert sum(aligned) + sum(conflicting) == total / 3
-            assert min(conflicting) >= 3
+            assert sum(aligned_counts) + sum(conflicting_counts) == total / 3
+            assert min(conflicting_counts) >= 3
             if random_share == 1:
-                assert {*aligned, *conflicting} == {total / 9}
+                assert {*aligned_counts, *conflicting_counts} == {total / 9}
             else:
-                assert sum(conflicting) < 0.1 * sum(aligned)
+                assert sum(conflicting_counts) < 0.1 * sum(aligned_counts)
 
 
 def test_an_image_shows_the_background_and_the_shape_of_its_row(project: Path) -> None:

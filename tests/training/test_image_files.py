@@ -41,7 +41,7 @@ class DigitFiles(Split):
     def to(self, device: torch.device) -> "DigitFiles":
         return self
 
-    def augmented(self, seed: int) -> "DigitFiles":
+    def augmented_trainer(self, seed: int) -> "DigitFiles":
         return replace(self, seed=seed)
 
     def batch(self, index: Tensor) -> Batch:
@@ -70,8 +70,8 @@ def flatten_weights(trainer: Trainer) -> Tensor:
 def test_a_run_resumed_in_the_middle_of_an_epoch_gives_the_same_weights(
     make_trainer: MakeTrainer, make_split: Callable[..., DigitFiles]
 ) -> None:
-    uninterrupted = make_trainer(*PHASES, split=make_split())
-    list(uninterrupted)
+    uninterrupted_trainer = make_trainer(*PHASES, split=make_split())
+    list(uninterrupted_trainer)
     for epochs, steps in [(0, 2), (1, 1), (2, 2)]:
         stopped_trainer, resumed_trainer = (
             make_trainer(*PHASES, split=make_split(workers=2, cache="memory")) for _ in range(2)
@@ -84,7 +84,7 @@ def test_a_run_resumed_in_the_middle_of_an_epoch_gives_the_same_weights(
         resumed_trainer.load_state_dict(stopped_trainer.state_dict())
         unfinished_epoch.close()
         list(resumed_trainer)
-        assert torch.equal(flatten_weights(resumed_trainer), flatten_weights(uninterrupted))
+        assert torch.equal(flatten_weights(resumed_trainer), flatten_weights(uninterrupted_trainer))
 
 
 @pytest.mark.parametrize("options", [{"workers": 1}, {"workers": 3, "cache": "memory"}, {"cache": "disk"}], ids=str)
@@ -98,10 +98,10 @@ def test_neither_threads_nor_the_cache_change_a_weight(
 
 def test_augmentation_changes_the_weights(make_trainer: MakeTrainer, make_split: Callable[..., DigitFiles]) -> None:
     files = make_split()
-    unaugmented = make_trainer(
+    unaugmented_trainer = make_trainer(
         "erm", split=replace(files, source=ImageSource(files.source.paths, ImageSettings(size=28)))
     )
-    augmented = make_trainer("erm", split=files)
-    list(unaugmented)
-    list(augmented)
-    assert not torch.equal(flatten_weights(unaugmented), flatten_weights(augmented))
+    augmented_trainer = make_trainer("erm", split=files)
+    list(unaugmented_trainer)
+    list(augmented_trainer)
+    assert not torch.equal(flatten_weights(unaugmented_trainer), flatten_weights(augmented_trainer))

@@ -77,10 +77,10 @@ def sgd(p: float, gradients: list[float]) -> float:
     return p
 
 
-def adam(p: float, gradients: list[float], decoupled: bool = False) -> float:
+def adam(p: float, gradients: list[float], is_decoupled: bool = False) -> float:
     m = v = 0.0
     for t, g in enumerate(gradients, start=1):
-        if decoupled:
+        if is_decoupled:
             p -= LR * DECAY * p
         else:
             g += DECAY * p
@@ -90,7 +90,7 @@ def adam(p: float, gradients: list[float], decoupled: bool = False) -> float:
 
 
 def adamw(p: float, gradients: list[float]) -> float:
-    return adam(p, gradients, decoupled=True)
+    return adam(p, gradients, is_decoupled=True)
 
 
 def adagrad(p: float, gradients: list[float]) -> float:

@@ -87,13 +87,13 @@ def test_a_factor_scales_the_learning_rate_of_its_layers(make_trainer: MakeTrain
 
 def test_a_run_with_frozen_layers_and_factors_is_resumed_exactly(make_trainer: MakeTrainer) -> None:
     model = RESNET | {"lr_factors": {"f": 0.1, "layer2": 0.5}, "frozen": ["conv1"]}
-    uninterrupted, stopped_trainer, resumed_trainer = (make_trainer("lntl", model=model) for _ in range(3))
-    list(uninterrupted)
+    uninterrupted_trainer, stopped_trainer, resumed_trainer = (make_trainer("lntl", model=model) for _ in range(3))
+    list(uninterrupted_trainer)
     steps = stopped_trainer.epoch()
     next(steps)
     resumed_trainer.load_state_dict(stopped_trainer.state_dict())
     list(resumed_trainer)
-    assert find_changed_names(resumed_trainer, copy_state(uninterrupted)) == set()
+    assert find_changed_names(resumed_trainer, copy_state(uninterrupted_trainer)) == set()
 
 
 @dataclass(frozen=True)

@@ -68,8 +68,8 @@ def test_two_ranks_give_the_weights_of_one_process(rank_results: list[Results], 
 
 def test_accumulated_gradients_equal_those_of_the_whole_batch() -> None:
     phase = PHASES["lntl, three steps of h"] | {"clip_grad_norm": 0.3}
-    expected, accumulated = (train(phase, epochs=1, accumulate=accumulate) for accumulate in (1, 3))
-    assert compute_difference(expected["networks"], accumulated["networks"]) < 1e-9
+    expected, accumulated_result = (train(phase, epochs=1, accumulate=accumulate) for accumulate in (1, 3))
+    assert compute_difference(expected["networks"], accumulated_result["networks"]) < 1e-9
 
 
 def test_a_loss_over_pairs_refuses_accumulation_before_training(make_config: Callable[..., Config]) -> None:
@@ -87,8 +87,8 @@ def test_a_batch_has_at_least_two_images_for_each_accumulated_part(make_config: 
     "phase", [{"method": m} for m in plugins.names("lntl.methods") if can_be_accumulated(m)], ids=str
 )
 def test_every_mean_over_images_can_be_accumulated(phase: dict[str, str]) -> None:
-    expected, accumulated = (train(phase, epochs=1, accumulate=accumulate) for accumulate in (1, 4))
-    assert compute_difference(expected["networks"], accumulated["networks"]) < 1e-9
+    expected, accumulated_result = (train(phase, epochs=1, accumulate=accumulate) for accumulate in (1, 4))
+    assert compute_difference(expected["networks"], accumulated_result["networks"]) < 1e-9
 
 
 def compare_two_ranks(rank_results: list[Results], name: str) -> float:
