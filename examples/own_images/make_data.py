@@ -3,7 +3,7 @@
     python make_data.py [FOLDER] [--images N]
 
 The label is the digit: three, five or eight. In training, the texture of the background nearly always predicts the
-digit, and the thickness of the stroke often does, too; in val and test both are random. The seed is fixed.
+digit, and the thickness of the stroke often predicts it, too. In val and test, both are random. The seed is fixed.
 """
 
 import argparse
@@ -17,8 +17,8 @@ from lntl.data.colored_mnist import ColoredMNIST
 
 DIGITS = {"three": 3, "five": 5, "eight": 8}
 TEXTURES = ("stripes", "checks", "dots")  # the textures of the three digits in training, in this order
-OWN_TEXTURE = 0.95  # share of the training images that have the texture of their digit
-THICK = {"three": 0.1, "five": 0.5, "eight": 0.9}  # share of thick strokes in training
+OWN_TEXTURE_SHARE = 0.95  # share of the training images that have the texture of their digit
+THICK_SHARES = {"three": 0.1, "five": 0.5, "eight": 0.9}  # share of thick strokes in training
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 SIDE = 32  # pixels
 OVERSAMPLING = 3  # strokes are thinned and thickened on a grid that is finer by this factor
@@ -55,9 +55,9 @@ def write_images(folder: Path, images: int) -> None:
         for number in range(round(images * share)):
             label = list(DIGITS)[number % len(DIGITS)]
             is_biased = split == "train"
-            has_own_texture = is_biased and random.random() < OWN_TEXTURE
+            has_own_texture = is_biased and random.random() < OWN_TEXTURE_SHARE
             name = TEXTURES[list(DIGITS).index(label)] if has_own_texture else str(random.choice(TEXTURES))
-            thickness = "thick" if random.random() < (THICK[label] if is_biased else 0.5) else "thin"
+            thickness = "thick" if random.random() < (THICK_SHARES[label] if is_biased else 0.5) else "thin"
             ink = draw_stroke(next(sources[label]), thickness)
             image = draw_texture(name, random) * (1 - ink) + ink
             file = Path(split) / f"{number:04d}.png"

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from lntl.figures.base import HEAT, PALETTE, empty_figure, short
 
 LONG_NAME = 14  # bias values are rows instead of columns if a name has at least this number of characters
-MAX_HORIZONTAL = 36  # column names are rotated if they have more characters than this in total
+MAX_HORIZONTAL_CHARACTERS = 36  # column names are rotated if they have more characters than this in total
 MAX_NUMBERS = 20  # largest number of rows or columns of a heat map with numbers in its cells
 GAP, TITLE = 2, 8  # pixels between two images of a grid, and for a title above an image of at most 28 pixels
 MAX_NAMES = 40  # largest number of rows or columns with names; more rows or columns get indices
@@ -92,7 +92,7 @@ def _heat_maps(
     """
     row_names, column_names, (x_label, y_label) = short(row_names), short(column_names), short([x_label, y_label])
     show_row_names, show_column_names = len(row_names) <= MAX_NAMES, len(column_names) <= MAX_NAMES
-    rotate_names = show_column_names and max(map(len, column_names)) * len(column_names) > MAX_HORIZONTAL
+    rotate_names = show_column_names and max(map(len, column_names)) * len(column_names) > MAX_HORIZONTAL_CHARACTERS
     factor = 1 if counts is None else 1.12
     width, height = (min(2.0, max(1.0, len(names) / 10)) * factor for names in (column_names, row_names))
     margin = 0.08 * max(0, max(map(len, row_names)) - 8) if show_row_names else 0  # inches for the names of rows
@@ -193,13 +193,16 @@ def recoloring_strip(
 ) -> Figure:
     """Plot images x, uint8 (m, colors, 3, H, W): a row shows one image in all colours, with the predicted classes.
 
-    predicted (m, colors) and y (m,) are indices of class_names; a wrong prediction is framed and marked with a cross.
+    predicted (m, colors) and y (m,) are indices of class_names; an image with a wrong prediction has a frame and a
+    cross.
     """
     images, classes, labels = np.asarray(x), np.asarray(predicted), np.asarray(y)
     columns, (height, width) = classes.shape[1], images.shape[-2:]
     wrong = (classes != labels[:, None]).ravel()
     names = short(class_names)
-    predictions = [f"✗ {names[c]}" if cross else names[c] for c, cross in zip(classes.ravel(), wrong, strict=True)]
+    predictions = [
+        f"✗ {names[c]}" if is_wrong else names[c] for c, is_wrong in zip(classes.ravel(), wrong, strict=True)
+    ]
     titles = [_shorten(text, _STRIP_CHARACTERS) for text in predictions]
     figure = sample_grid(images.reshape(-1, *images.shape[2:]), columns, titles, [names[label] for label in labels])
     axes = figure.axes[0]

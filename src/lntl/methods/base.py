@@ -58,7 +58,7 @@ class TrainingBatches(Protocol):
     """The data that `Method.prepare` gets: a function that returns batches."""
 
     def __call__(self, order_seed: int | None = None) -> Iterable[Batch]:
-        """Iterate over all rows once: in order, or with a seed shuffled and augmented as in a training epoch."""
+        """Iterate over all rows once: in order if there is no seed, else shuffled and augmented as in training."""
 
 
 class Method(nn.Module):

@@ -125,7 +125,7 @@ class Backbone(Networks):
 
 
 def _last_layers(network: nn.Module, outputs: int) -> set[str]:
-    """Return the names of the layers whose outputs are the logits; distilled transformers have two."""
+    """Return the names of the layers whose outputs are the logits; distilled transformers have two such layers."""
     return {
         name
         for name, module in network.named_modules()

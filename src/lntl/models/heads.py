@@ -42,20 +42,20 @@ class MapHead(nn.Module):
     def forward(self, z: Tensor, where: Tensor | None = None) -> Tensor:
         """Return the logits, bins in dimension 1."""
         if where is not None and where.any():
-            logits = self._at(z, where)
+            logits = self._compute_at(z, where)
         else:
             logits = self.last(F.relu(self.norm(self.first(z))))
         logits = logits.unflatten(1, (self.biases, -1)).transpose(1, 2)
         return select_positions(logits, where) if where is not None and logits.dim() == 5 else logits
 
-    def _at(self, z: Tensor, where: Tensor) -> Tensor:
+    def _compute_at(self, z: Tensor, where: Tensor) -> Tensor:
         """Return the outputs of `last` at `where`; each convolution is a matrix product over gathered neighbours."""
         pixels_around, rows_around = _find_neighbours(where)
         pixels = F.pad(z.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).flatten(0, 2)
-        rows = F.linear(F.embedding(pixels_around, pixels).flatten(1), _matrix(self.first), self.first.bias)
+        rows = F.linear(F.embedding(pixels_around, pixels).flatten(1), _make_matrix(self.first), self.first.bias)
         rows = F.relu(self.norm(rows[:, :, None, None]))[:, :, 0, 0]
         rows = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])  # the last row stands for positions outside the map
-        return F.linear(F.embedding(rows_around, rows).flatten(1), _matrix(self.last), self.last.bias)
+        return F.linear(F.embedding(rows_around, rows).flatten(1), _make_matrix(self.last), self.last.bias)
 
 
 def _find_neighbours(where: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,7 +76,7 @@ def _find_neighbours(where: Tensor) -> tuple[Tensor, Tensor]:
     return rows[:, None] + offsets, row_index[positions[:, None] + offsets]
 
 
-def _matrix(conv: nn.Conv2d) -> Tensor:
+def _make_matrix(conv: nn.Conv2d) -> Tensor:
     """Return the weights of a convolution as a matrix (out_channels, 9 * in_channels), block-diagonal for groups."""
     # (groups, outputs per group, 3, 3, inputs per group)
     kernels = conv.weight.unflatten(0, (conv.groups, -1)).permute(0, 1, 3, 4, 2)
@@ -113,7 +113,7 @@ class PooledHead(nn.Module):
         missing_bins = torch.arange(bins)[:, None] >= torch.tensor(sizes or (bins,))
         self.register_buffer("missing_bins", missing_bins, persistent=False)
         biases = bias_shape[0] if bias_shape else 1
-        self.body = _body(shape[0], len(shape) - 1)
+        self.body = _make_body(shape[0], len(shape) - 1)
         self.last = nn.Sequential(
             nn.Linear(128, 64, bias=False),
             nn.BatchNorm1d(64),
@@ -138,7 +138,7 @@ class PooledHead(nn.Module):
         return logits[(..., *[None] * len(map_shape))].expand(*logits.shape, *map_shape)
 
 
-def _body(channels: int, dims: int) -> nn.Sequential:
+def _make_body(channels: int, dims: int) -> nn.Sequential:
     """Return the layers from z to a map or tokens of 64 channels, or from a vector z to a vector of 128."""
     if dims == 0:
         return nn.Sequential(nn.Linear(channels, 128, bias=False), nn.BatchNorm1d(128), nn.ReLU())
@@ -199,9 +199,9 @@ def task_head(body: nn.Sequential, features: int, spec: DataSpec, config: TaskHe
 
 
 class HeadPerBias(nn.Module):
-    """g with a head for each bias value: z -> logits of all heads (N, classes), or of one head per image (N, classes).
+    """g with a head for each bias value: z -> logits (N, classes), of all heads combined or of one head per image.
 
-    With logits s_d of head d, the logits of all heads are the sum over d of s_d, or the logarithm of the sum over d of
+    With logits s_d of head d, the combined logits are the sum over d of s_d, or the logarithm of the sum over d of
     softmax(s_d). The softmax of the latter is the mean of the heads' probabilities. Source: Wang et al., "Towards
     Fairness in Visual Recognition", CVPR 2020, which recommends the former, and the authors' code, which has both.
     """
@@ -211,7 +211,7 @@ class HeadPerBias(nn.Module):
         self.body, self.num_bias_values, self.heads_sum = body, num_bias_values, heads_sum
 
     def forward(self, z: Tensor, value: Tensor | None = None) -> Tensor:
-        """Return the logits of all heads together, or of the head of each image's bias value (N,) int64."""
+        """Return the combined logits of all heads, or those of the head of each image's bias value (N,) int64."""
         logits: Tensor = self.body(z).unflatten(1, (self.num_bias_values, -1))
         if value is not None:
             return logits[torch.arange(len(logits), device=logits.device), value]

@@ -33,7 +33,7 @@ __all__ = ["TensorBoard"]
 
 IMAGES_PER_CLASS, MAX_CLASSES = 10, 100  # images of each class, and largest number of classes, in the grid of images
 _SETTINGS = ("project.seed", "data.", "model.", "training.")  # settings in which runs differ
-_file_numbers = itertools.count()  # numbers of the event files of this process; files of one second differ in them
+_file_numbers = itertools.count()  # part of the names of event files, so that two files of the same second differ
 
 
 class TensorBoard(Tracker):
@@ -76,7 +76,7 @@ class TensorBoard(Tracker):
             self._write_summary(summary.scalar(name, value), step)
 
     def data(self, data: Dataset) -> None:
-        """Log ten images of each class of train and test, one row per class; for data without images, nothing."""
+        """Log ten images of each class of train and test, one row per class. Without images, log nothing."""
         from torchvision.utils import make_grid  # imported here: slow, and used once per run
 
         for name in ("train", "test"):
@@ -132,9 +132,8 @@ class TensorBoard(Tracker):
             for name, value in self.run.settings.items()
             if name.startswith(_SETTINGS)
         }
-        _, begin, end = summary.hparams(
-            values, dict(scores)
-        )  # the first value would fix the columns to those of one run
+        # The first value is not used, because it would limit the columns to those of one run.
+        _, begin, end = summary.hparams(values, dict(scores))
         self._write_summary(begin, 0)
         self._write_summary(end, 0)
         self.scalars(scores, 0)
@@ -145,7 +144,7 @@ class TensorBoard(Tracker):
 
 
 def _first_images(split: ImageSplit, num_classes: int) -> Tensor:
-    """Return the first images of each class, uint8 (classes * IMAGES_PER_CLASS, C, H, W); missing ones are black."""
+    """Return the first images of each class, uint8 (classes * IMAGES_PER_CLASS, C, H, W); missing images are black."""
     blank = torch.zeros_like(split.pixels(torch.zeros(1, dtype=torch.int64))).repeat(IMAGES_PER_CLASS, 1, 1, 1)
     rows = []
     for label in range(num_classes):
