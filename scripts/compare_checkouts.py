@@ -54,7 +54,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def methods(checkout: Path) -> list[str]:
+def list_methods(checkout: Path) -> list[str]:
     """Return the names of the methods of a checkout."""
     command = "from lntl import plugins; print(*plugins.names('lntl.methods'))"
     return run_python(checkout, ["-c", command]).split()
@@ -75,24 +75,28 @@ def make_configurations(names: list[str]) -> dict[str, dict[str, Any]]:
     """Return the configuration of each run by its name, with the current keys."""
     phases = {name: {"method": name, "epochs": 2} | PHASE_SETTINGS.get(name, {}) for name in names}
     phases |= {name: {"epochs": 1} | variant for name, variant in VARIANTS.items()}
-    raw = {}
+    configurations = {}
     for name, phase in phases.items():
         model: dict[str, Any] = {"name": "convnet"}
         if phase["method"] == "domain_independent":
             model["heads"] = "per_bias"
-        raw[name] = make_configuration(name, DIGITS, model, [*WARM_UP, phase])
+        configurations[name] = make_configuration(name, DIGITS, model, [*WARM_UP, phase])
     lntl_phases = [*WARM_UP, {"method": "lntl", "epochs": 1}]
-    raw["lenet_gray"] = make_configuration("lenet_gray", DIGITS | {"grayscale": True}, {"name": "lenet"}, lntl_phases)
-    raw["dilated"] = make_configuration("dilated", DIGITS | {"bias_dilation": 1}, {"name": "convnet"}, lntl_phases)
+    configurations["lenet_gray"] = make_configuration(
+        "lenet_gray", DIGITS | {"grayscale": True}, {"name": "lenet"}, lntl_phases
+    )
+    configurations["dilated"] = make_configuration(
+        "dilated", DIGITS | {"bias_dilation": 1}, {"name": "convnet"}, lntl_phases
+    )
     vectors = {"name": "arrays", "path": "vectors.npz"}
-    raw["vectors"] = make_configuration("vectors", vectors, {"name": "mlp", "dropout": 0.2}, lntl_phases)
+    configurations["vectors"] = make_configuration("vectors", vectors, {"name": "mlp", "dropout": 0.2}, lntl_phases)
     two_biases = {"name": "arrays", "path": "pair.npz", "bias": ["shade", "size"]}
-    raw["two_biases"] = make_configuration("two_biases", two_biases, {"name": "mlp"}, lntl_phases)
+    configurations["two_biases"] = make_configuration("two_biases", two_biases, {"name": "mlp"}, lntl_phases)
     files = {"name": "table", "path": "files.csv", "bias": "shade", "size": 16, "crop": "shift", "flip": True}
     backbone = {"name": "torchvision/resnet18", "split": "layer2", "small_images": True}
     augmented = files | {"randaugment": 1}
-    raw["image_files"] = make_configuration("image_files", augmented, backbone, lntl_phases)
-    return raw
+    configurations["image_files"] = make_configuration("image_files", augmented, backbone, lntl_phases)
+    return configurations
 
 
 def make_configuration(name: str, data: dict[str, Any], model: dict[str, Any], phases: list[dict[str, Any]]) -> Any:
@@ -116,11 +120,11 @@ def make_configuration(name: str, data: dict[str, Any], model: dict[str, Any], p
     }
 
 
-def with_old_names(tree: Any) -> Any:
+def use_old_names(tree: Any) -> Any:
     """Return a configuration with the keys of lntl 0.1."""
     if isinstance(tree, dict):
-        return {RENAMED_SETTINGS.get(key, key): with_old_names(value) for key, value in tree.items()}
-    return [with_old_names(value) for value in tree] if isinstance(tree, list) else tree
+        return {RENAMED_SETTINGS.get(key, key): use_old_names(value) for key, value in tree.items()}
+    return [use_old_names(value) for value in tree] if isinstance(tree, list) else tree
 
 
 def write_data(folder: Path) -> None:
@@ -151,11 +155,11 @@ from pathlib import Path
 import torch
 from lntl import cli
 torch.set_num_threads(1)
-probed, *names = sys.argv[1:]
+probed_names, *names = sys.argv[1:]
 for name in names:
     run = f"results/{name}"
     commands = [["train", f"{name}.yaml"], ["eval", f"{run}/checkpoints/last.pth"]]
-    if name in probed.split():
+    if name in probed_names.split():
         commands.append(["probe", run])
     for command in commands:
         print("+", *command, flush=True)
@@ -167,14 +171,14 @@ for name in names:
 """
 
 
-def train(checkout: Path, folder: Path, raw: dict[str, Any], has_old_names: bool) -> None:
+def train(checkout: Path, folder: Path, configurations: dict[str, Any], has_old_names: bool) -> None:
     """Train and evaluate all runs with a checkout in `folder`, and probe some of them."""
     folder.mkdir(parents=True)
     write_data(folder)
-    for name, content in raw.items():
-        (folder / f"{name}.yaml").write_text(json.dumps(with_old_names(content) if has_old_names else content))
-    print(f"{checkout}: {len(raw)} runs ...", flush=True)
-    run_python(checkout, ["-c", DRIVER, PROBED_RUNS, *raw], folder)
+    for name, content in configurations.items():
+        (folder / f"{name}.yaml").write_text(json.dumps(use_old_names(content) if has_old_names else content))
+    print(f"{checkout}: {len(configurations)} runs ...", flush=True)
+    run_python(checkout, ["-c", DRIVER, PROBED_RUNS, *configurations], folder)
 
 
 def iterate_tensors(tree: Any, path: str = "") -> Iterator[tuple[str, torch.Tensor]]:
@@ -210,13 +214,13 @@ def read_values(file: Path) -> dict[str, Any]:
 def are_equal(a: Any, b: Any) -> bool:
     """Return whether two values are the same, bit for bit."""
     if isinstance(a, torch.Tensor):
-        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and a.shape == b.shape and same_bits(a, b)
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and a.shape == b.shape and have_same_bits(a, b)
     if isinstance(a, np.ndarray):
         return isinstance(b, np.ndarray) and a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
     return bool(type(a) is type(b) and a == b)
 
 
-def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+def have_same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Return whether two tensors of one dtype and shape have the same bytes."""
     return a.contiguous().numpy().tobytes() == b.contiguous().numpy().tobytes()
 
@@ -274,25 +278,26 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], help="names of runs")
     arguments = parser.parse_args()
     checkouts = {"before": arguments.before.resolve(), "after": arguments.after.resolve()}
-    raw = make_configurations(methods(checkouts["before"]))
-    raw = {name: content for name, content in raw.items() if not arguments.only or name in arguments.only}
+    configurations = make_configurations(list_methods(checkouts["before"]))
+    configurations = {
+        name: content for name, content in configurations.items() if not arguments.only or name in arguments.only
+    }
     folders = {side: arguments.out.resolve() / side for side in checkouts}
     for side, checkout in checkouts.items():
         if not folders[side].exists():
             has_old_names = "bias_reach" in (checkout / "src/lntl/data/colored_mnist.py").read_text()
-            train(checkout, folders[side], raw, has_old_names)
+            train(checkout, folders[side], configurations, has_old_names)
     total: dict[str, int] = {}
     differences = []
-    for name in raw:
+    for name in configurations:
         count, lines = compare(*(folders[side] / "results" / name for side in ("before", "after")))
         total = {kind: total.get(kind, 0) + number for kind, number in count.items()}
         differences += lines
         print(f"{name}: {', '.join(f'{number} {kind}' for kind, number in count.items())}: {len(lines)} differ")
     for line in differences:
         print(f"  {line}")
-    print(
-        f"{len(raw)} runs: {', '.join(f'{number} {kind}' for kind, number in total.items())}: {len(differences)} differ"
-    )
+    counts = ", ".join(f"{number} {kind}" for kind, number in total.items())
+    print(f"{len(configurations)} runs: {counts}: {len(differences)} differ")
     raise SystemExit(bool(differences))
 
 

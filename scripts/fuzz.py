@@ -740,7 +740,7 @@ def work(names: list[str], seed: int, templates: Path, results: "multiprocessing
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
     os.fsync = lambda fd: None  # saves time; the cases do not test power cuts
-    environment._git_commit = lambda: None  # saves two processes per run
+    environment._read_git_commit = lambda: None  # saves two processes per run
     for name in names:
         start = time.process_time()
         results.put((name, (*run_case(name, seed, templates), time.process_time() - start)))

@@ -541,7 +541,7 @@ FAULTS: dict[str, tuple[Any, Any, Any, str]] = {
         write_20_imdb_faces,
         lambda s: save_object(s / "imdb_split.npy", {"train_list": []}),
         make_from_lists,
-        r"imdb_split\.npy: no test_list in it",
+        r"imdb_split\.npy: it has no test_list",
     ),
     "face without labels": (
         write_20_imdb_faces,

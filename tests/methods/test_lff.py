@@ -125,6 +125,6 @@ def test_examples_with_a_larger_loss_of_the_biased_network_get_larger_weights(
     """If all losses of the main network are equal, the weight grows with the loss of the biased network."""
     method = make_trainer("lff").method
     losses = torch.stack([torch.arange(1.0, 25.0), torch.ones(24)])
-    weight = method._difficulty(replace(batch, y=torch.zeros(24, dtype=torch.int64)), losses)
+    weight = method._update_difficulty(replace(batch, y=torch.zeros(24, dtype=torch.int64)), losses)
     assert torch.all(weight.diff() > 0)
     assert weight[-1].item() == pytest.approx(0.5)

@@ -19,7 +19,7 @@ from lntl.deploy.predicting import check_target
 from lntl.errors import UserError
 from lntl.experiment.checkpoints import build_data
 from lntl.runs.files import write_atomic
-from lntl.runs.folder import EXPORT, RunFolder
+from lntl.runs.folder import EXPORT_SUFFIX, RunFolder
 from lntl.types import ImageSplit
 
 Format = Literal["safetensors", "torch_export", "onnx"]
@@ -78,8 +78,8 @@ def export(target: Path, kind: Format, out: Path, trust: str | Sequence[str] = (
         UserError: With nothing written, if the file's probabilities differ from those of the original.
     """
     check_target(out)
-    if kind == "safetensors" and out.suffix != EXPORT:
-        raise UserError(f"{out}: give it the suffix {EXPORT}, by which lntl.load recognises it")
+    if kind == "safetensors" and out.suffix != EXPORT_SUFFIX:
+        raise UserError(f"{out}: give it the suffix {EXPORT_SUFFIX}, by which lntl.load recognises it")
     path = RunFolder.resolve(target)
     classifier = load(path, trust=trust).to(memory_format=torch.contiguous_format)
     images, x, origin = _images(path, classifier, trust)

@@ -18,7 +18,7 @@ from lntl.experiment.build import make_fabric
 from lntl.experiment.checkpoints import build_networks, check_fit, evaluated_weights
 from lntl.runs import checkpoint
 from lntl.runs.checkpoint import NotFiniteError
-from lntl.runs.folder import EXPORT, RunFolder
+from lntl.runs.folder import EXPORT_SUFFIX, RunFolder
 
 BATCH_SIZE = 256  # images in one forward pass
 DIGEST = "sha256"  # metadata of an export: digest of its weights and of the rest of its metadata
@@ -134,7 +134,7 @@ def load(path: str | Path, device: str | None = None, trust: str | Sequence[str]
         UserError: If it cannot be read, is damaged, or names code that is not trusted.
     """
     path = RunFolder.resolve(Path(path), exports=True)
-    description, weights = _exported(path) if path.suffix == EXPORT else _trained(path, trust)
+    description, weights = _exported(path) if path.suffix == EXPORT_SUFFIX else _trained(path, trust)
     return build_classifier(description, weights, path, device or "cpu", trust)
 
 

@@ -1,6 +1,6 @@
 """IMDB faces with a bias of age and gender (Kim et al., CVPR 2019), from imdb_crop/ of IMDB-WIKI (Rothe et al., 2016).
 
-EB1 has women of 0 to 29 years and men of 40 years and more, EB2 the reverse; the test set has all four groups. The
+EB1 has women of 0 to 29 years and men of 40 years and more, EB2 has the reverse; the test set has all four groups. The
 authors' lists assign the faces to the sets. Without the lists, the metadata of the download are used.
 
 imdb.mat: dob is a Matlab serial date number. photo_taken is a year. gender is 0 for female, 1 for male, or NaN.
@@ -72,8 +72,8 @@ def person(face: Face) -> str:
 def _choose_split(face: Face, train: str) -> str | None:
     if hash_fraction(person(face)) < TEST_SHARE:
         return "test"
-    young = SETS[train][face.gender] == YOUNG
-    return "train" if (face.age < 30 if young else face.age >= 40) else None
+    is_young = SETS[train][face.gender] == YOUNG
+    return "train" if (face.age < 30 if is_young else face.age >= 40) else None
 
 
 def read_metadata(source: Path) -> tuple[list[Face], list[str]]:
@@ -128,7 +128,7 @@ def read_lists(folder: Path, train: str) -> dict[str, list[Face]]:
     splits = found(folder, ["imdb_split.npy"])
     content = _read_dict(splits)
     if "test_list" not in content:
-        raise UserError(f"{splits}: no test_list in it; fetch it again")
+        raise UserError(f"{splits}: it has no test_list; fetch it again")
     train_list = found(folder, [f"{train}_img_list.npy"])
     lists = {"train": (train_list, _read_content(train_list)), "test": (splits, content["test_list"])}
     for list_path, names in lists.values():

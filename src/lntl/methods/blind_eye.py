@@ -53,7 +53,7 @@ class BlindEye(Method):
         count, positions = batch.known_count, batch.position_count(where)
         for _ in range(self.config.h_steps - 1):
             yield minimise(bias_cross_entropy(self.h(z.detach(), where), labels, smoothing, count), over=(self.h,))
-        reversed_logits, frozen_logits = adversarial(self.h, z, 0.0, where)  # one pass
+        reversed_logits, frozen_logits = adversarial(self.h, z, 0.0, where)  # both in one pass of h
         bias = bias_cross_entropy(reversed_logits, labels, smoothing, count)
         confusion = uniform_cross_entropy(frozen_logits, positions)
         loss = task + self.config.alpha * confusion + bias

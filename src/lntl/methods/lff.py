@@ -24,9 +24,9 @@ class LfF(Method):
     b is a network of the architecture of g(f(x)) with its own weights. GCE(p, y) = (1 - p_y^q) / q (Zhang and Sabuncu,
     2018) weights the gradient of the cross-entropy by p_y^q, so that b learns mostly from easy examples. The relative
     difficulty W = L_b / (L_b + L) in [0, 1], without gradient, is computed from the cross-entropies in nats of both
-    networks. As in the authors' code, each cross-entropy is first replaced by a moving average over the visits of the
-    example, which starts with the first loss, and then divided by the largest average of its class. b is trained with
-    the settings of optimizer_fg. As in the authors' code, b starts from the given weights (model.weights,
+    networks. As in the authors' code, each cross-entropy is first replaced by its moving average over the visits of the
+    example, which starts with the first loss. The average is then divided by the largest average of its class. b is
+    trained with the settings of optimizer_fg. As in the authors' code, b starts from the given weights (model.weights,
     model.pretrained) with a new last layer, or from random weights if none are given.
     """
 
@@ -55,9 +55,8 @@ class LfF(Method):
     def __init__(self, networks: Networks, config: Settings, spec: DataSpec) -> None:
         super().__init__(networks, config, spec)
         self.biased = nn.Sequential(*(copy.deepcopy(unwrap(net)) for net in (self.f, self.g)))
-        self.register_buffer(
-            "average", torch.full((2, spec.num_rows), -1.0)
-        )  # for b and for g(f(x)); -1: not visited yet
+        # The average losses of b and of g(f(x)); -1 for an example that is not visited yet.
+        self.register_buffer("average", torch.full((2, spec.num_rows), -1.0))
         self.register_buffer("label", torch.zeros(spec.num_rows, dtype=torch.int64))
 
     def prepare(self, batches: Callable[[], Iterable[Batch]], seed: int) -> None:
@@ -68,11 +67,13 @@ class LfF(Method):
         """Yield both losses over f, g and b; the gradient of each reaches only its own network."""
         main_losses = cross_entropy(self.g(self.f(batch.x)), batch.y, reduction="none")
         biased_losses = cross_entropy(self.biased(batch.x), batch.y, reduction="none")
-        weight = self._difficulty(batch, torch.stack([biased_losses, main_losses]).detach().type_as(self.average))
+        weight = self._update_difficulty(
+            batch, torch.stack([biased_losses, main_losses]).detach().type_as(self.average)
+        )
         task, gce = (weight * main_losses).mean(), generalised_cross_entropy(biased_losses, self.config.q).mean()
         yield minimise(task + gce, over=(self.f, self.g, self.biased), task=task, biased=gce, difficulty=weight.mean())
 
-    def _difficulty(self, batch: Batch, losses: Tensor) -> Tensor:
+    def _update_difficulty(self, batch: Batch, losses: Tensor) -> Tensor:
         """Update the averages with the losses (2, N) of a batch; return W (N,)."""
         previous, decay = self.average[:, batch.row], self.config.decay
         self.average[:, batch.row] = torch.where(previous < 0, losses, decay * previous + (1 - decay) * losses)

@@ -20,12 +20,12 @@ def describe() -> Environment:
         lntl=__version__,
         python=platform.python_version(),
         packages={name: version(name) for name in _PACKAGES},
-        git_commit=_git_commit(),
+        git_commit=_read_git_commit(),
         platform=platform.platform(),
-        processor=_processor(),
+        processor=_read_processor(),
         cores=os.cpu_count(),
         threads=torch.get_num_threads(),
-        memory_gib=_memory_gib(),
+        memory_gib=_read_memory_gib(),
         cuda=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     )
 
@@ -40,7 +40,7 @@ def add_resumed_part(before: Environment) -> Environment:
     return before.model_copy(update={"resumed": [*before.resumed, Machine.model_validate(part)]})
 
 
-def _memory_gib() -> float | None:
+def _read_memory_gib() -> float | None:
     """Return the memory of the machine in GiB; None if it is unknown (Windows)."""
     try:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
@@ -48,25 +48,25 @@ def _memory_gib() -> float | None:
         return None
 
 
-def _git_commit() -> str | None:
+def _read_git_commit() -> str | None:
     """Return the commit of the checkout from which this package is imported, with -dirty if the package changed."""
     folder = Path(__file__).parents[1]
     if not (folder.parents[1] / ".git").exists():
         return None
     try:
-        commit = _git(folder, "rev-parse", "HEAD")
-        changes = _git(folder, "status", "--porcelain", ".")
+        commit = _run_git(folder, "rev-parse", "HEAD")
+        changes = _run_git(folder, "status", "--porcelain", ".")
     except (OSError, subprocess.SubprocessError):
         return None
     return f"{commit}-dirty" if changes else commit
 
 
-def _git(folder: Path, *command: str) -> str:
+def _run_git(folder: Path, *command: str) -> str:
     arguments = ["git", "-C", str(folder), *command]
     return subprocess.run(arguments, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
 
-def _processor() -> str:
+def _read_processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -16,7 +16,7 @@ from lntl.runs.files import read_json, remove_temporary_files, write_json, write
 from lntl.runs.formats import Environment, Epoch, Result
 
 log = logging.getLogger("lntl")
-EXPORT = ".safetensors"  # suffix of an export, which has the weights of f and g, but not h and the data
+EXPORT_SUFFIX = ".safetensors"  # suffix of an export, which has the weights of f and g, but not h and the data
 
 
 def check_no_link(path: Path) -> None:
@@ -92,7 +92,7 @@ class RunFolder:
                 f"{target}: there is no such checkpoint or run folder; `ls {target.parent}` lists the files there"
             )
         if not target.is_dir():
-            if target.suffix == EXPORT and not exports:
+            if target.suffix == EXPORT_SUFFIX and not exports:
                 raise UserError(f"{target}: it is an export, which has no h and no data; name its run folder")
             return target
         folder = RunFolder(target)
@@ -148,7 +148,7 @@ class RunFolder:
 
         Args:
             config_yaml: The resolved configuration.
-            overwrite: Whether to replace an existing run; files that no run writes stay.
+            overwrite: Whether to replace an existing run; files that no run writes are kept.
 
         Raises:
             UserError: If a run exists that may not be overwritten, or the folder cannot be written.
