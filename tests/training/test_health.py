@@ -65,8 +65,8 @@ def test_the_sentence_gives_both_reasons_for_a_dead_h() -> None:
 
 def test_an_h_at_chance_may_be_blind() -> None:
     assert diagnose(make_metrics(h_accuracy=0.21), CHANCE, MI_MAX) == [
-        "the adversary may be blind: h is at chance on the training data (21.0%, chance 20.0%), which does not "
-        "distinguish features without bias from a head that cannot read them; train fresh probes: lntl probe RUN"
+        "the adversary may be blind: h is at chance on the training data (21.0%, chance 20.0%); either the features "
+        "contain no bias, or h cannot read it; train fresh probes: lntl probe RUN"
     ]
 
 
@@ -79,9 +79,9 @@ def test_without_gradient_and_entropy_a_head_at_chance_may_be_blind() -> None:
 
 def test_an_h_that_stays_accurate_is_winning() -> None:
     assert diagnose(make_metrics(h_accuracy=0.8), CHANCE, MI_MAX, make_metrics(h_accuracy=0.79)) == [
-        "the adversary is winning: h reads the bias from z (80.0%; knowing the class, 20.0% would be chance) no worse "
-        "than an epoch before (79.0%), so f does not unlearn it; raise mu (alpha of blind_eye), raise "
-        "max_gradient_ratio where it is set, or train for more epochs"
+        "the adversary is winning: h reads the bias from z (80.0%; chance if the class is known: 20.0%) no worse than "
+        "in the previous epoch (79.0%), so f does not unlearn it; raise mu (alpha of blind_eye), raise "
+        "max_gradient_ratio if it is set, or train for more epochs"
     ]
 
 
@@ -90,7 +90,7 @@ def test_an_h_is_compared_with_chance_given_the_class() -> None:
     assert diagnose(current_metrics, CHANCE, MI_MAX, previous_metrics)[0].startswith("the adversary is winning")
     assert diagnose(current_metrics, CHANCE, MI_MAX, previous_metrics, class_chance=0.6) == []
     assert (
-        "knowing the class, 30.0% would be chance"
+        "chance if the class is known: 30.0%"
         in diagnose(current_metrics, CHANCE, MI_MAX, previous_metrics, class_chance=0.3)[0]
     )
 
