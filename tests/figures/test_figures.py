@@ -169,10 +169,10 @@ SCRIPTS = ["猫", "कुत्ता"]
 @pytest.fixture
 def clear_font_caches() -> Iterator[None]:
     """Clear the caches of fonts and of warnings about missing characters."""
-    base._fallback_fonts.cache_clear()
+    base._find_fallback_fonts.cache_clear()
     base._warn_of_boxes.cache_clear()
     yield
-    base._fallback_fonts.cache_clear()
+    base._find_fallback_fonts.cache_clear()
 
 
 @pytest.mark.usefixtures("clear_font_caches")
@@ -180,7 +180,7 @@ def test_names_without_a_glyph_give_one_sentence(caplog: pytest.LogCaptureFixtur
     """Warnings are errors in tests, so a warning of matplotlib for each character would fail this test."""
     for _ in range(2):
         figures.confusion_matrices({"val": np.eye(2)}, SCRIPTS).savefig(BytesIO())
-    missing_characters = base._fallback_fonts(base._without_glyph("".join(SCRIPTS)))[1]
+    missing_characters = base._find_fallback_fonts(base._find_missing_characters("".join(SCRIPTS)))[1]
     assert [record.levelname for record in caplog.records] == ["WARNING"] * bool(missing_characters)
     if missing_characters:
         assert caplog.messages[0].startswith("figures: no installed font has a glyph for ")
@@ -191,7 +191,7 @@ def test_names_without_a_glyph_give_one_sentence(caplog: pytest.LogCaptureFixtur
 def test_an_installed_font_with_the_glyphs_is_used(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(base, "_characters", lambda path: frozenset("猫犬" if "cmr10" in path else "abc"))
+    monkeypatch.setattr(base, "_list_characters", lambda path: frozenset("猫犬" if "cmr10" in path else "abc"))
     figure = figures.confusion_matrices({"val": np.eye(2)}, ["猫", "犬"])
     figure.savefig(BytesIO())
     labels = figure.axes[0].get_xticklabels()

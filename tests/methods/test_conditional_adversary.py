@@ -89,7 +89,7 @@ def test_h_with_y_as_an_input_learns_the_bias_from_y(make_trainer: MakeTrainer, 
     losses = []
     for name in ("conditional_adversary", "lntl"):
         method: Any = make_trainer({"method": name}).method
-        adversary, constant_features = method._adversary(batch), torch.zeros(len(batch.y), 32, 14, 14)
+        adversary, constant_features = method._get_adversary(batch), torch.zeros(len(batch.y), 32, 14, 14)
         optimizer = torch.optim.Adam([*method.h.parameters(), *method.parameters()], 0.01)
         for _ in range(40):
             loss = bias_cross_entropy(adversary(constant_features, batch.labelled), batch.bias_at(batch.labelled))
@@ -103,7 +103,9 @@ def test_h_with_y_as_an_input_learns_the_bias_from_y(make_trainer: MakeTrainer, 
 def test_the_adversary_starts_with_an_embedding_of_0(make_trainer: MakeTrainer, batch: Batch) -> None:
     method: Any = make_trainer({"method": "conditional_adversary"}).method.eval()
     z = method.f(batch.x)
-    torch.testing.assert_close(method._adversary(batch).eval()(z, batch.labelled), method.h.eval()(z, batch.labelled))
+    torch.testing.assert_close(
+        method._get_adversary(batch).eval()(z, batch.labelled), method.h.eval()(z, batch.labelled)
+    )
 
 
 def test_the_embedding_learns_at_the_rate_of_h(make_trainer: MakeTrainer) -> None:

@@ -87,7 +87,7 @@ def test_probe_and_report_count_the_flips_of_shifted_images(
     """The probed network predicts only by brightness, so the test can count the flips."""
     run = tmp_path / "run"
     shutil.copytree(trained_run("table"), run)
-    monkeypatch.setattr(image_shift, "_network_input", lambda transform, images: images)
+    monkeypatch.setattr(image_shift, "_make_network_input", lambda transform, images: images)
     monkeypatch.setattr(
         image_shift, "_predict", lambda networks, x: torch.stack([is_bright(step) for step in x], dim=1)
     )

@@ -76,11 +76,11 @@ def test_only_single_biases_are_probed_if_every_combination_is_unique() -> None:
     names = tuple(str(k) for k in range(20))
     spec = DataSpec((3,), 2, 2, (5,), ("cat", "dog"), names, 20, biases=biases)
     halves, warnings = Halves(torch.arange(20) % 2, torch.arange(20), (0,)), list[str]()
-    assert list(checkpoint._labels_by_bias(spec, halves, warnings)) == ["b0", "b1", "b2", "b3", "b4"]
+    assert list(checkpoint._collect_labels(spec, halves, warnings)) == ["b0", "b1", "b2", "b3", "b4"]
     with pytest.raises(UserError, match="the bias does not vary in the test set"):
-        checkpoint._labels_by_bias(replace(spec, biases=()), halves, warnings)
+        checkpoint._collect_labels(replace(spec, biases=()), halves, warnings)
     repeated_halves = replace(halves, bias=torch.arange(20) // 2)
-    assert next(iter(checkpoint._labels_by_bias(spec, repeated_halves, warnings))) == checkpoint._JOINT
+    assert next(iter(checkpoint._collect_labels(spec, repeated_halves, warnings))) == checkpoint._JOINT
 
 
 def test_a_bias_that_does_not_vary_is_left_out_with_a_warning(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

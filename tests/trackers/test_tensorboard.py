@@ -30,7 +30,7 @@ from lntl.experiment.checkpoints import flatten
 from lntl.runs.folder import RunFolder
 from lntl.text import one_line
 from lntl.trackers import Embedding, TrackedRun
-from lntl.trackers.tensorboard import IMAGES_PER_CLASS, TensorBoard, _first_images
+from lntl.trackers.tensorboard import IMAGES_PER_CLASS, TensorBoard, _select_first_images
 from lntl.training.trainer import Step
 from lntl.types import Batch, ImageSplit
 
@@ -195,7 +195,7 @@ class FewImages(ImageSplit):
 
 
 def test_the_image_of_the_data_has_one_row_per_class() -> None:
-    rows = _first_images(FewImages(), 3)[:, 0, 0, 0].view(3, IMAGES_PER_CLASS).tolist()
+    rows = _select_first_images(FewImages(), 3)[:, 0, 0, 0].view(3, IMAGES_PER_CLASS).tolist()
     assert rows == [[1] * 3 + [0] * 7, [2] * 10, [0] * 10]
 
 

@@ -29,7 +29,7 @@ class PlainFigure(Figure):
     def draw(self, renderer: RendererBase) -> None:
         """Draw the figure; matplotlib calls this method when it saves or shows the figure."""
         texts = self.findobj(Text)
-        fallback, missing = _fallback_fonts(_without_glyph("".join(text.get_text() for text in texts)))
+        fallback, missing = _find_fallback_fonts(_find_missing_characters("".join(text.get_text() for text in texts)))
         for text in texts:
             text.set_parse_math(False)
             if fallback:
@@ -41,14 +41,14 @@ class PlainFigure(Figure):
             super().draw(renderer)
 
 
-def _without_glyph(text: str) -> frozenset[str]:
+def _find_missing_characters(text: str) -> frozenset[str]:
     """Return the visible characters of a text for which the default font has no glyph."""
     visible = {character for character in text if character.isprintable()}
-    return frozenset(visible - _characters(findfont(FontProperties())))
+    return frozenset(visible - _list_characters(findfont(FontProperties())))
 
 
 @cache
-def _characters(path: str) -> frozenset[str]:
+def _list_characters(path: str) -> frozenset[str]:
     """Return the characters for which a font file has a glyph."""
     try:
         return frozenset(map(chr, get_font(path).get_charmap()))
@@ -57,15 +57,15 @@ def _characters(path: str) -> frozenset[str]:
 
 
 @cache
-def _fallback_fonts(characters: frozenset[str]) -> tuple[tuple[str, ...], str]:
+def _find_fallback_fonts(characters: frozenset[str]) -> tuple[tuple[str, ...], str]:
     """Return installed fonts that together cover the characters, and the characters that no font covers."""
     names, missing = [], characters
     for font in fontManager.ttflist:
         if not missing:
             break
-        if not font.name.startswith("Last Resort") and missing & _characters(font.fname):
+        if not font.name.startswith("Last Resort") and missing & _list_characters(font.fname):
             names.append(font.name)
-            missing -= _characters(font.fname)
+            missing -= _list_characters(font.fname)
     return tuple(dict.fromkeys(names)), "".join(sorted(missing))
 
 

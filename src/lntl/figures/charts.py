@@ -104,7 +104,7 @@ def probe_bars(series: Mapping[str, Sequence[Bar]], chance: Mapping[str, float])
         for rows, color in zip(series.values(), PALETTE, strict=False):
             for row in rows:
                 if (row["layer"], row["probe"]) == (layer, probe):
-                    _bar(axes, y, row, color)
+                    _draw_bar(axes, y, row, color)
                     y += 1
         ticks.append((first + y - 1) / 2)
         y += 0.6
@@ -124,7 +124,7 @@ def probe_bars(series: Mapping[str, Sequence[Bar]], chance: Mapping[str, float])
     return figure
 
 
-def _bar(axes: Axes, y: float, row: Bar, color: str) -> None:
+def _draw_bar(axes: Axes, y: float, row: Bar, color: str) -> None:
     mean, std = 100 * row["mean"], 100 * (row["std"] or 0)
     axes.barh(y, mean, height=0.84, color=color)
     if row["std"] is not None:
@@ -197,22 +197,22 @@ def embedding(
     colors = colors_of_names if bias_colors is None else [to_rgba(color) for color in np.asarray(bias_colors)]
     names, bias_names = short(class_names), short(bias_value_names)
     legends = [labels for labels in (names, bias_names) if len(labels) <= MAX_NAMES]
-    rows = max((-(-len(labels) // _legend_columns(labels)) for labels in legends), default=0)
+    rows = max((-(-len(labels) // _count_legend_columns(labels)) for labels in legends), default=0)
     figure = empty_figure(9.6, 5 + 0.2 * rows)
     left, right = figure.subplots(1, 2)
-    _scatter(left, points, np.asarray(y), names, [])
-    _scatter(right, points, np.asarray(bias), bias_names, colors if len(colors) == len(bias_names) else [])
+    _draw_scatter(left, points, np.asarray(y), names, [])
+    _draw_scatter(right, points, np.asarray(bias), bias_names, colors if len(colors) == len(bias_names) else [])
     left.set_title("by class")
     right.set_title(f"by {short([bias_label])[0]}")
     return figure
 
 
-def _legend_columns(names: Sequence[str]) -> int:
+def _count_legend_columns(names: Sequence[str]) -> int:
     """Return the number of legend columns that fit below one of the two panels."""
     return max(1, min(5, LEGEND_CHARACTERS // (max(map(len, names)) + 5)))
 
 
-def _scatter(
+def _draw_scatter(
     axes: Axes, points: NDArray[Any], labels: NDArray[Any], names: Sequence[str], colors: Sequence[Any]
 ) -> None:
     """Draw the points with a legend, or with a colour map and no legend if there are more than MAX_NAMES names."""
@@ -230,7 +230,7 @@ def _scatter(
     axes.legend(
         loc="upper center",
         bbox_to_anchor=(0.5, -0.01),
-        ncols=_legend_columns(names),
+        ncols=_count_legend_columns(names),
         frameon=False,
         fontsize=9,
         markerscale=1.6,
@@ -244,7 +244,7 @@ def pareto(accuracy: Mapping[str, float], leakage: Mapping[str, float], chance: 
     names = list(accuracy)
     figure = empty_figure(8.4, max(4.6, 0.5 + 0.21 * len(names)))
     axes = figure.subplots()
-    front = _pareto_front([(leakage[name], accuracy[name]) for name in names])
+    front = _find_pareto_front([(leakage[name], accuracy[name]) for name in names])
     if len(front) > 1:
         line = 100 * np.array(front).T
         axes.step(*line, where="post", color=REFERENCE_GREY, lw=1.2, zorder=1, label="Pareto front")
@@ -262,7 +262,7 @@ def pareto(accuracy: Mapping[str, float], leakage: Mapping[str, float], chance: 
     return figure
 
 
-def _pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def _find_pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Return the points (leakage, accuracy) for which no other point is better in both, sorted by leakage."""
     front: list[tuple[float, float]] = []
     for leakage, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):

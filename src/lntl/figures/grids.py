@@ -26,7 +26,7 @@ def confusion_matrices(counts: Mapping[str, ArrayLike], class_names: Sequence[st
     for name, matrix in counts.items():
         table = np.asarray(matrix, dtype=np.float64)
         shares[name] = 100 * table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    return _heat_maps(shares, class_names, class_names, "predicted", "true", "% of the true class")
+    return _draw_heat_maps(shares, class_names, class_names, "predicted", "true", "% of the true class")
 
 
 def group_accuracies(
@@ -42,7 +42,7 @@ def group_accuracies(
     """
     tables = {name: 100 * np.asarray(table, dtype=np.float64) for name, table in accuracy.items()}
     counts_by_name = None if counts is None else dict.fromkeys(tables, np.asarray(counts))
-    return _bias_heat_maps(tables, class_names, bias_value_names, "true", bias_label, "accuracy, %", counts_by_name)
+    return _draw_by_bias(tables, class_names, bias_value_names, "true", bias_label, "accuracy, %", counts_by_name)
 
 
 def class_by_bias(
@@ -57,10 +57,10 @@ def class_by_bias(
     for name, table in tables.items():
         total = table.sum(axis=0, keepdims=True)
         shares[name] = np.divide(100 * table, total, out=np.full(table.shape, np.nan), where=total > 0)
-    return _bias_heat_maps(shares, class_names, bias_value_names, "class", bias_label, "% of the bias value", tables)
+    return _draw_by_bias(shares, class_names, bias_value_names, "class", bias_label, "% of the bias value", tables)
 
 
-def _bias_heat_maps(
+def _draw_by_bias(
     tables: dict[str, NDArray[np.float64]],
     class_names: Sequence[str],
     bias_value_names: Sequence[str],
@@ -71,13 +71,13 @@ def _bias_heat_maps(
 ) -> Figure:
     """Return heat maps of tables (class, bias value); bias values are the columns, or the rows if names are long."""
     if max(map(len, bias_value_names)) < LONG_NAME:
-        return _heat_maps(tables, class_names, bias_value_names, bias_label, class_label, unit, counts)
+        return _draw_heat_maps(tables, class_names, bias_value_names, bias_label, class_label, unit, counts)
     tables = {name: table.T for name, table in tables.items()}
     counts = None if counts is None else {name: table.T for name, table in counts.items()}
-    return _heat_maps(tables, bias_value_names, class_names, class_label, bias_label, unit, counts)
+    return _draw_heat_maps(tables, bias_value_names, class_names, class_label, bias_label, unit, counts)
 
 
-def _heat_maps(
+def _draw_heat_maps(
     tables: Mapping[str, NDArray[np.float64]],
     row_names: Sequence[str],
     column_names: Sequence[str],
@@ -131,7 +131,7 @@ def sample_grid(
     """Return a grid of images, uint8 (N, 3, H, W); `titles` are above the images, `row_names` to the left of rows."""
     images = np.moveaxis(np.asarray(pixels), 1, -1)
     n, height, width = images.shape[:3]
-    rows, top = -(-n // columns), GAP if titles is None else _title_height(height)
+    rows, top = -(-n // columns), GAP if titles is None else _compute_title_height(height)
     canvas = np.zeros((rows * (height + top), columns * (width + GAP) - GAP, 4), dtype=np.uint8)  # transparent gaps
     corners = [(i // columns * (height + top) + top, i % columns * (width + GAP)) for i in range(n)]
     for image, (y, x) in zip(images, corners, strict=True):
@@ -149,7 +149,7 @@ def sample_grid(
     return figure
 
 
-def _title_height(height: int) -> int:
+def _compute_title_height(height: int) -> int:
     """Return the number of pixels for a title above an image."""
     return max(TITLE, round(TITLE / 28 * height))
 
@@ -208,7 +208,7 @@ def recoloring_strip(
     axes = figure.axes[0]
     for index in np.flatnonzero(wrong).tolist():
         axes.texts[index].set(color=PALETTE[1], fontweight="bold")
-        top = _title_height(height)
+        top = _compute_title_height(height)
         corner = (index % columns * (width + GAP) - 0.5, index // columns * (height + top) + top - 0.5)
         axes.add_patch(Rectangle(corner, width, height, fill=False, lw=2, ec=PALETTE[1], clip_on=False))
     color_names = short(color_names)

@@ -35,7 +35,7 @@ def make(source: Path, train: str, held_out: float, added: int = 0, seed: int = 
             f"{source}: no image in it is named like 25_1_0_20170116171048641.jpg.chip.jpg (age, gender, race, date); "
             "name the folder that you unpacked, see docs/DATA_SETS.md"
         )
-    labels = {name: (GENDERS[match[2]], _age_group(int(match[1]))) for name, match in faces.items()}
+    labels = {name: (GENDERS[match[2]], _find_age_group(int(match[1]))) for name, match in faces.items()}
     copies = _find_copies(source, labels)
     table: dict[str, list[str]] = {n: [] for n in ("image", "gender", "age", "age_group", "race", "split")}
     other_set: dict[str, str] = {}
@@ -64,7 +64,7 @@ def make(source: Path, train: str, held_out: float, added: int = 0, seed: int = 
     return Made(table, "gender", "age_group", notes)
 
 
-def _age_group(age: int) -> str | None:
+def _find_age_group(age: int) -> str | None:
     return YOUNG if age < 30 else OLD if age >= 40 else None
 
 

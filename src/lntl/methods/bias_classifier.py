@@ -65,13 +65,13 @@ class BiasClassifiers(nn.Module):
         optimizer = torch.optim.Adam([p for p in self.parameters() if p.requires_grad], lr=config.bias_lr)
         for epoch in range(config.bias_epochs):
             for batch in batches(derive(seed, "order", epoch)):
-                loss = self._loss(batch.x, labels_per_bias(batch, self.spec))
+                loss = self._compute_loss(batch.x, labels_per_bias(batch, self.spec))
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
         self.requires_grad_(False).eval()
 
-    def _loss(self, x: Tensor, labels: Tensor) -> Tensor:
+    def _compute_loss(self, x: Tensor, labels: Tensor) -> Tensor:
         """Return the cross-entropy of the labels (N, B) in nats: the mean over known labels, summed over biases."""
         losses = []
         for body, head, label in zip(self.bodies, self.heads, labels.T, strict=True):

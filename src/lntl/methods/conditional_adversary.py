@@ -30,7 +30,7 @@ class ConditionalAdversary(LNTL):
         self.class_embedding = nn.Embedding(spec.num_classes, networks.num_features)
         nn.init.zeros_(self.class_embedding.weight)
 
-    def _adversary(self, batch: Batch) -> nn.Module:
+    def _get_adversary(self, batch: Batch) -> nn.Module:
         return _ConditionalHead(self.h, self.class_embedding, batch.y)
 
 

@@ -78,7 +78,7 @@ class CSAD(Method):
 
     def __init__(self, networks: Networks, config: Settings, spec: DataSpec) -> None:
         super().__init__(networks, config, spec)
-        self.bias_branch = BiasBranch(networks.num_features, _num_values(spec))
+        self.bias_branch = BiasBranch(networks.num_features, _count_values(spec))
         self.estimator = Estimator(networks.num_features, _UNITS)
 
     def prepare(self, batches: TrainingBatches, seed: int) -> None:
@@ -150,7 +150,7 @@ class Estimator(nn.Module):
         return normalize(self.of_class(z.type_as(r)), dim=1), normalize(self.of_bias(r), dim=1)
 
 
-def _num_values(spec: DataSpec) -> tuple[int, ...]:
+def _count_values(spec: DataSpec) -> tuple[int, ...]:
     """Return the number of values of each label of `image_labels`."""
     return (spec.num_bins,) * spec.bias_shape[0] if len(spec.bias_shape) == 3 else values_per_bias(spec)
 
@@ -192,7 +192,7 @@ def cross_sample_loss(
         tau: Scale of the similarities in the random walk.
         alpha: Sharpness.
     """
-    p, q = _walk(u, tau), _walk(v, tau)
+    p, q = _walk_graph(u, tau), _walk_graph(v, tau)
     similarity = u @ v.T + (p @ (q + _EPSILON).log().T + q @ (p + _EPSILON).log().T) / 2
     return _log_sum(-alpha * similarity, same) / alpha + _log_sum(alpha * similarity, other) / alpha
 
@@ -202,7 +202,7 @@ def _log_sum(exponents: Tensor, pairs: Tensor) -> Tensor:
     return softplus(exponents.masked_fill(~pairs, _MASKED_EXPONENT).flatten().logsumexp(dim=0))
 
 
-def _walk(v: Tensor, tau: float) -> Tensor:
+def _walk_graph(v: Tensor, tau: float) -> Tensor:
     """Return the distributions, one per row, of a random walk with restart on the similarities of unit vectors."""
     steps = (tau * v @ v.T).softmax(dim=1)
     steps = (steps + steps.T) / 2

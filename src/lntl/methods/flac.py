@@ -90,14 +90,14 @@ def flac_loss(z: Tensor, b: Tensor, y: Tensor, exponent: float = 0.5) -> Tensor:
         y: Classes (N,) int64.
         exponent: Exponent of the distance in the similarity.
     """
-    s_z, s_b = _similarities(z, exponent), _similarities(b, exponent)
+    s_z, s_b = _compute_similarities(z, exponent), _compute_similarities(b, exponent)
     threshold, same = (s_b.max() + s_b.min()) / 2, y[:, None] == y
     pairs = torch.where(same, s_b < threshold, s_b > threshold)
-    p, q = _shares(1 - s_b, pairs), _shares(s_z, pairs)
+    p, q = _compute_shares(1 - s_b, pairs), _compute_shares(s_z, pairs)
     return ((p - q) * (p.log() - q.log())).sum() / pairs.sum().clamp(min=1)
 
 
-def _similarities(v: Tensor, exponent: float) -> Tensor:
+def _compute_similarities(v: Tensor, exponent: float) -> Tensor:
     """Return 1 / (1 + distance^exponent) of the unit vectors of v, (N, N)."""
     u = normalize(v, dim=1)
     squares = u.square().sum(dim=1)  # 0 if v is 0, else 1
@@ -105,7 +105,7 @@ def _similarities(v: Tensor, exponent: float) -> Tensor:
     return 1 / (1 + (squared_distances + _DISTANCE_EPSILON) ** (exponent / 2))
 
 
-def _shares(weight: Tensor, pairs: Tensor) -> Tensor:
+def _compute_shares(weight: Tensor, pairs: Tensor) -> Tensor:
     """Return the weights of the pairs of each row, divided by their sum; 1 for other pairs, whose loss is then 0."""
     total = (weight * pairs).sum(dim=1, keepdim=True) + _SUM_EPSILON
     return torch.where(pairs, weight / total, 1.0)

@@ -93,7 +93,7 @@ class LEACE(Method):
         joint = known % spec.num_bias_values
         names = [bias.name for bias in spec.biases] or ["the bias"]
         values = [bias.values for bias in spec.biases] or [spec.bias_value_names]
-        for name, column, value_names in zip(names, _bias_columns(joint, spec).T.tolist(), values, strict=True):
+        for name, column, value_names in zip(names, _compute_bias_values(joint, spec).T.tolist(), values, strict=True):
             if len(set(column)) < 2:
                 raise UserError(
                     f"leace: {name} is {value_names[column[0]] if column else 'unknown'} on every row of {split}, so "
@@ -111,7 +111,7 @@ class LEACE(Method):
         eraser.reset()
         inputs = layer_inputs(self.networks, batches(), spec)
         weight = independence_weights(inputs.group, spec.num_bias_values)
-        bias = _bias_columns(inputs.group % spec.num_bias_values, spec)
+        bias = _compute_bias_values(inputs.group % spec.num_bias_values, spec)
         fit = LeaceFit(inputs.z.shape[1], spec.num_values_per_bias or spec.num_bias_values)
         for rows in torch.arange(len(bias)).split(_CHUNK):
             fit.update(inputs.z[rows], bias[rows], weight[rows])
@@ -134,6 +134,6 @@ class LEACE(Method):
         yield report(task=self.task, directions=self.directions)
 
 
-def _bias_columns(joint: Tensor, spec: DataSpec) -> Tensor:
+def _compute_bias_values(joint: Tensor, spec: DataSpec) -> Tensor:
     """Return the value of each bias, (n, B) int64, for joint values (n,)."""
     return torch.stack([bias.labels(joint) for bias in spec.biases] or [joint], dim=1)

@@ -91,20 +91,22 @@ class LNTL(TaskMethod):
     def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
         """Yield eq. 9 as one objective, or as the two objectives of the authors' code."""
         joint = self.config.updates == "joint"
-        return self._joint(batch, self.mu(progress)) if joint else self._alternating(batch, self.mu(progress))
+        mu = self.mu(progress)
+        return self._yield_joint(batch, mu) if joint else self._yield_alternating(batch, mu)
 
-    def _adversary(self, batch: Batch) -> nn.Module:
+    def _get_adversary(self, batch: Batch) -> nn.Module:
         """Return the network that predicts the bias, called as adversary(z, where): h, or another in a subclass."""
         return self.h
 
-    def _where(self, batch: Batch) -> Tensor | None:
+    def _find_positions(self, batch: Batch) -> Tensor | None:
         return batch.labelled if self.config.h_positions == "labelled" else None
 
-    def _joint(self, batch: Batch, mu: float) -> Iterator[Objective]:
+    def _yield_joint(self, batch: Batch, mu: float) -> Iterator[Objective]:
         z = self.f(batch.x)
         z_for_g, z_for_h, ratio = limit_gradient_ratio(z, self.config.max_gradient_ratio)
         task = self.task_loss(self.g(z_for_g), batch)
-        where, adversary, own_networks = self._where(batch), self._adversary(batch), tuple(self.own_networks.values())
+        where, adversary = self._find_positions(batch), self._get_adversary(batch)
+        own_networks = tuple(self.own_networks.values())
         labels, smoothing, count = batch.bias_at(where), self.config.h_smoothing, batch.known_count
         for _ in range(self.config.h_steps - 1):
             bias = bias_cross_entropy(adversary(z.detach(), where), labels, smoothing, count)
@@ -117,10 +119,10 @@ class LNTL(TaskMethod):
         terms = {"task": task, "mi": mi, "bias": bias, "mu": torch.tensor(mu)} | diagnostics
         yield minimise(loss, over=(self.f, self.g, self.h, *own_networks), **terms)
 
-    def _alternating(self, batch: Batch, mu: float) -> Iterator[Objective]:
+    def _yield_alternating(self, batch: Batch, mu: float) -> Iterator[Objective]:
         z = self.f(batch.x)
         task = self.task_loss(self.g(z), batch)
-        where, adversary = self._where(batch), self._adversary(batch)
+        where, adversary = self._find_positions(batch), self._get_adversary(batch)
         mi = -entropy(frozen(adversary)(z, where), batch.position_count(where))
         yield minimise(task + self.config.lam * mi, over=(self.f, self.g), task=task, mi=mi)
         reversed_logits, labels = adversary(reverse_gradient(self.f(batch.x), mu), where), batch.bias_at(where)

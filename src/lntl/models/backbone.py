@@ -55,7 +55,8 @@ class Backbone(Networks):
         input_shape, self.full_name = image_shape(spec, self.plugin), f"{self.plugin}/{config.arch}"
         heads = spec.num_bias_values if config.heads == "per_bias" else 1
         network = self.create(config.arch, input_shape, heads * spec.num_classes)
-        self.new_layers = _last_layers(network, heads * spec.num_classes)  # not loaded from weights for other classes
+        # These layers are not loaded from weights for other classes.
+        self.new_layers = _find_last_layers(network, heads * spec.num_classes)
         if config.small_images:
             self.new_layers.add(replace_stem(network, self.full_name))
         try:
@@ -66,9 +67,9 @@ class Backbone(Networks):
         self.g = HeadPerBias(g, spec.num_bias_values, config.heads_sum) if config.heads == "per_bias" else g
         self.h = PooledHead(shape, spec.num_bins, spec.bias_shape, spec.num_values_per_bias)
         self.has_given_weights = config.pretrained or config.weights is not None
-        self.f.freeze(tuple(self._layers(config.frozen, "frozen")))
+        self.f.freeze(tuple(self._check_layers(config.frozen, "frozen")))
         self.lr_factors = dict(
-            zip(self._layers(config.lr_factors, "lr_factors"), config.lr_factors.values(), strict=True)
+            zip(self._check_layers(config.lr_factors, "lr_factors"), config.lr_factors.values(), strict=True)
         )
         self.train()
 
@@ -91,7 +92,7 @@ class Backbone(Networks):
             f"`lntl models {self.full_name}` lists the layers"
         )
 
-    def _layers(self, names: list[str] | Mapping[str, float], key: str) -> list[str]:
+    def _check_layers(self, names: list[str] | Mapping[str, float], key: str) -> list[str]:
         """Return names of layers of f, '' for `f` itself; raises UserError for a name that f does not have."""
         layers = [name for name, _ in self.f.named_modules() if name]
         for name in names:
@@ -124,7 +125,7 @@ class Backbone(Networks):
                 tensors[key].copy_(state[key])
 
 
-def _last_layers(network: nn.Module, outputs: int) -> set[str]:
+def _find_last_layers(network: nn.Module, outputs: int) -> set[str]:
     """Return the names of the layers whose outputs are the logits; distilled transformers have two such layers."""
     return {
         name

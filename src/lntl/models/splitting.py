@@ -145,7 +145,7 @@ def split_with_shape(network: nn.Module, split: str, x: Tensor) -> tuple[Part, P
     Outputs (N, T, C) or (N, H, W, C) of transformers are permuted to channels first.
     """
     f, g = split_at(network, split)
-    shape = _z_shape(f, g, x)
+    shape = _compute_z_shape(f, g, x)
     if _channels_are_last(shape, x):
         f, g = split_at(network, split, channels_last=True)
         shape = (shape[-1], *shape[:-1])
@@ -153,7 +153,7 @@ def split_with_shape(network: nn.Module, split: str, x: Tensor) -> tuple[Part, P
 
 
 @torch.no_grad()
-def _z_shape(f: Part, g: Part, x: Tensor) -> tuple[int, ...]:
+def _compute_z_shape(f: Part, g: Part, x: Tensor) -> tuple[int, ...]:
     try:
         z: object = f.eval()(x)
         g.eval()(z)

@@ -58,14 +58,14 @@ def _resize_ends(network: nn.Module, channels: int, outputs: int) -> None:
     first, conv = next((n, m) for n, m in layers if isinstance(m, nn.Conv2d) and m.in_channels == _CHANNELS)
     if channels != _CHANNELS:
         replace(network, first, _copy_with_channels(conv, channels, conv.out_channels))
-    last, head = next((n, m) for n, m in reversed(layers) if _num_outputs(m) == _CLASSES)
+    last, head = next((n, m) for n, m in reversed(layers) if _count_outputs(m) == _CLASSES)
     if isinstance(head, nn.Linear):
         replace(network, last, nn.Linear(head.in_features, outputs))
     else:
         replace(network, last, _copy_with_channels(head, head.in_channels, outputs))
 
 
-def _num_outputs(layer: nn.Conv2d | nn.Linear) -> int:
+def _count_outputs(layer: nn.Conv2d | nn.Linear) -> int:
     return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
 
 

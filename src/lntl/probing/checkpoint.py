@@ -103,7 +103,7 @@ def _probe_subject(
     check_images(subject.experiment.data, directions)
     y, bias = group // spec.num_bias_values, group % spec.num_bias_values
     halves = Halves(y, bias, tuple(range(seeds)))
-    biases = _labels_by_bias(spec, halves, subject.warnings)
+    biases = _collect_labels(spec, halves, subject.warnings)
     names = tuple(dict.fromkeys(layers or default_layers(subject.networks)))
     check_layers(names, subject.networks, next(subject.batches()).x[:2])
     probe = _measure(subject, halves, biases, names)
@@ -147,7 +147,7 @@ def _load_erm(experiment: Experiment, folder: RunFolder, warnings: list[str]) ->
     return load_networks(replace(experiment, networks=deepcopy(experiment.networks)), checkpoint.load(path), path)
 
 
-def _labels_by_bias(spec: DataSpec, halves: Halves, warnings: list[str]) -> dict[str, Halves]:
+def _collect_labels(spec: DataSpec, halves: Halves, warnings: list[str]) -> dict[str, Halves]:
     """Return the labels that probes predict: under _JOINT the combination of all biases, under its name each bias.
 
     A bias that does not vary is left out with a warning. The combination is left out if hardly any of its values occurs
@@ -260,12 +260,12 @@ def write_samples(folder: RunFolder, trust: Sequence[str] = ()) -> None:
         split = data.splits[name]
         if not isinstance(split, ImageSplit):
             raise UserError(f"data.name: the splits of {config.data.name} contain no images (ImageSplit) to show")
-        arrays[name] = _first_images(split, min(data.spec.num_classes, MAX_CLASSES))
+        arrays[name] = _select_first_images(split, min(data.spec.num_classes, MAX_CLASSES))
     arrays["class_names"] = np.array(data.spec.class_names[:MAX_CLASSES])
     write_atomic(folder.samples, lambda file: np.savez_compressed(file, **arrays))
 
 
-def _first_images(split: ImageSplit, num_classes: int) -> NDArray[Any]:
+def _select_first_images(split: ImageSplit, num_classes: int) -> NDArray[Any]:
     """Return the first images of each class; missing images are black."""
     image = thumbnails(split.pixels(torch.zeros(1, dtype=torch.int64)))[0]
     images = image.new_zeros((num_classes, IMAGES_PER_CLASS, *image.shape))

@@ -41,20 +41,20 @@ def layer_names(networks: Networks, x: Tensor) -> list[str]:
 
     handles = [
         module.register_forward_hook(lambda _module, _inputs, out, name=name: check_output(name, out))
-        for name, module in _modules(networks)
+        for name, module in _find_modules(networks)
     ]
     try:
         _run(networks, x)
     finally:
         for handle in handles:
             handle.remove()
-    last = [PENULTIMATE] if _last_linear(networks.g) is not None else []
-    return [name for name, _ in _modules(networks) if name in valid] + last
+    last = [PENULTIMATE] if _find_last_linear(networks.g) is not None else []
+    return [name for name, _ in _find_modules(networks) if name in valid] + last
 
 
 def default_layers(networks: Networks) -> tuple[str, ...]:
     """Return "f", whose output is z, and "penultimate"; only "f" if g is a linear layer, since its input is z."""
-    last = _last_linear(networks.g)
+    last = _find_last_linear(networks.g)
     return ("f",) if last is None or last is networks.g else ("f", PENULTIMATE)
 
 
@@ -90,7 +90,7 @@ def layer_outputs(networks: Networks, images: Iterable[Tensor], layers: Iterable
         outputs: dict[str, Tensor] = {}
         with ExitStack() as hooks:
             for layer in rows:
-                hooks.enter_context(_output_hook(networks, layer, partial(outputs.__setitem__, layer)))
+                hooks.enter_context(_make_output_hook(networks, layer, partial(outputs.__setitem__, layer)))
             _run(networks, x)
         for layer, out in outputs.items():
             rows[layer].append(out)
@@ -103,13 +103,13 @@ def layer_outputs(networks: Networks, images: Iterable[Tensor], layers: Iterable
 
 
 @contextmanager
-def _output_hook(networks: Networks, layer: str, receive: Callable[[Tensor], None]) -> Iterator[None]:
+def _make_output_hook(networks: Networks, layer: str, receive: Callable[[Tensor], None]) -> Iterator[None]:
     """Pass a copy of the output of `layer` to `receive` in each forward pass: a later layer may change it in place."""
 
     def copy(out: Tensor) -> None:
         receive(pool_maps(out.detach().float(), MAX_VALUES).cpu().contiguous().clone())
 
-    last = _last_linear(networks.g)
+    last = _find_last_linear(networks.g)
     if layer == PENULTIMATE and last is not None:
         handle = last.register_forward_pre_hook(lambda _module, inputs: copy(inputs[0]))
     else:
@@ -126,10 +126,10 @@ def _run(networks: Networks, x: Tensor) -> None:
     networks.g(networks.f(x))
 
 
-def _modules(networks: Networks) -> list[tuple[str, nn.Module]]:
+def _find_modules(networks: Networks) -> list[tuple[str, nn.Module]]:
     return [(name, module) for name, module in networks.named_modules() if name.split(".")[0] in ("f", "g")]
 
 
-def _last_linear(g: nn.Module) -> nn.Linear | None:
+def _find_last_linear(g: nn.Module) -> nn.Linear | None:
     """Return the last defined linear layer of g; its output is the logits."""
     return next((module for module in reversed(list(g.modules())) if isinstance(module, nn.Linear)), None)

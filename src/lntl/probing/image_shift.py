@@ -128,7 +128,7 @@ def _measure_curve(
     for part in index.to(split.y.device).split(subject.batch_size):
         pixels = split.pixels(part).cpu()
         measures.append(measure(pixels, direction))
-        x = [_network_input(transform, shift_pixels(pixels, direction, shift)) for shift in _STEPS_AND_ZERO]
+        x = [_make_network_input(transform, shift_pixels(pixels, direction, shift)) for shift in _STEPS_AND_ZERO]
         run.append(_predict(subject.networks, x))
         if subject.erm is not None:
             erm.append(_predict(subject.erm, x))
@@ -138,9 +138,9 @@ def _measure_curve(
         ShiftStep(
             shift=shift,
             flip_rate=_flip_rate(predicted, column),
-            accuracy=_accuracy(predicted[:, column], y),
+            accuracy=_compute_accuracy(predicted[:, column], y),
             erm_flip_rate=None if erm_predicted is None else _flip_rate(erm_predicted, column),
-            erm_accuracy=None if erm_predicted is None else _accuracy(erm_predicted[:, column], y),
+            erm_accuracy=None if erm_predicted is None else _compute_accuracy(erm_predicted[:, column], y),
         )
         for column, shift in enumerate(_STEPS_AND_ZERO)
         if column != _ZERO
@@ -160,7 +160,7 @@ def measure(pixels: Tensor, direction: str) -> Tensor:
     return mean[:, _CASTS.index(direction)] - mean.mean(dim=1)
 
 
-def _network_input(transform: EvalTransform, images: Tensor) -> Tensor:
+def _make_network_input(transform: EvalTransform, images: Tensor) -> Tensor:
     one_channel = transform.shape[0] == 1
     return transform(float_luma(images)[:, :1].contiguous() if one_channel else images)  # type: ignore[no-any-return]
 
@@ -178,5 +178,5 @@ def _flip_rate(predicted: Tensor, column: int) -> Estimate:
     return mean_interval(predicted[:, column] != predicted[:, _ZERO], _SEED)
 
 
-def _accuracy(predicted: Tensor, y: Tensor) -> float:
+def _compute_accuracy(predicted: Tensor, y: Tensor) -> float:
     return float((predicted == y).double().mean())

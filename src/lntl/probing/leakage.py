@@ -82,7 +82,7 @@ def measure_leakage(
     """
     device = subject.experiment.fabric.device
     results = {name: _BiasResults() for name in biases}
-    for outputs in _outputs(subject, subject.networks, layers):
+    for outputs in _compute_outputs(subject, subject.networks, layers):
         log.info("probes of %s", ", ".join(outputs))
         for name, rows in _probe_rows(outputs, biases, device).items():
             result, highest = results[name], max(rows, key=lambda row: row.mean)
@@ -92,18 +92,18 @@ def measure_leakage(
     first_seed = {name: replace(halves, seeds=halves.seeds[:1]) for name, halves in biases.items()}
     log.info("probes of pixels%s", "" if subject.erm is None else " and of plain training (ERM)")
     pixels, erm = {_PIXELS: subject.pixels()}, subject.erm
-    for outputs in [{}] if erm is None else _outputs(subject, erm, layers):
+    for outputs in [{}] if erm is None else _compute_outputs(subject, erm, layers):
         for name, rows in _probe_rows(pixels | outputs, first_seed, device).items():
             results[name].pixels += [row for row in rows if row.layer == _PIXELS]
             results[name].erm += [row for row in rows if row.layer != _PIXELS]
         pixels = {}
     return {
-        name: _bias_leakage(result, biases[name], first_seed[name], device, erm is not None)
+        name: _compute_bias_leakage(result, biases[name], first_seed[name], device, erm is not None)
         for name, result in results.items()
     }
 
 
-def _outputs(subject: Subject, networks: Networks, layers: tuple[str, ...]) -> Iterator[dict[str, Tensor]]:
+def _compute_outputs(subject: Subject, networks: Networks, layers: tuple[str, ...]) -> Iterator[dict[str, Tensor]]:
     """Yield the outputs of a few layers at a time; the networks process the images once for each of these sets."""
     for start in range(0, len(layers), _LAYERS_PER_PASS):
         yield subject.features(networks, layers[start : start + _LAYERS_PER_PASS])
@@ -118,7 +118,7 @@ def _probe_rows(
     return {name: [row for _ in outputs for row in next(rows)] for name in biases}
 
 
-def _bias_leakage(
+def _compute_bias_leakage(
     result: _BiasResults, halves: Halves, first_seed: Halves, device: torch.device, erm: bool
 ) -> LeakageResult:
     assert result.best is not None

@@ -75,14 +75,14 @@ class Halves:
     @property
     def majority(self) -> float:
         """Accuracy of a constant prediction: the share of the most frequent bias value."""
-        return self._accuracy_from(torch.zeros_like(self.y))
+        return self._compute_accuracy_from(torch.zeros_like(self.y))
 
     @property
     def accuracy_from_class(self) -> float:
         """Accuracy of predicting the most frequent bias value of each class."""
-        return self._accuracy_from(self.y)
+        return self._compute_accuracy_from(self.y)
 
-    def _accuracy_from(self, key: Tensor) -> float:
+    def _compute_accuracy_from(self, key: Tensor) -> float:
         """Return the held-out accuracy of predicting, for each key, its most frequent bias value in the training half.
 
         key: An integer label of each image, (n,).

@@ -95,16 +95,16 @@ def recolor(subject: Subject, seed: int) -> tuple[Recoloring, dict[str, Tensor]]
         epoch=subject.epoch,
         n=len(run.y),
         colors=list(names),
-        **dict(_changes(run, seed)),
+        **dict(_compute_changes(run, seed)),
         by_color=[ColorAccuracy(name=name, accuracy=value) for name, value in zip(names, run.accuracy, strict=True)],
-        erm=None if erm is None else _changes(erm, seed),
+        erm=None if erm is None else _compute_changes(erm, seed),
     )
     positions = _strip_positions(run.y, seed)
     pixels = torch.stack([recolored.pixels(index[positions]) for recolored in recolored_splits], dim=1)
     return content, {"x": pixels, "predicted": run.predicted[positions], "y": run.y[positions]}
 
 
-def _changes(predictions: RecoloredPredictions, seed: int) -> Changes:
+def _compute_changes(predictions: RecoloredPredictions, seed: int) -> Changes:
     return Changes(
         flip_rate=mean_interval(predictions.flipped, seed), mean_change=mean_interval(predictions.change, seed)
     )

@@ -34,7 +34,7 @@ def write_saliency(subject: Subject, folder: RunFolder) -> None:
             differentiable.
     """
     data, split = subject.experiment.data, subject.experiment.loader("test").split
-    predicted = _predicted(subject, folder)
+    predicted = _read_predicted_classes(subject, folder)
     y, group = split.y.cpu(), split.group.cpu()
     mistakes = spread_over_groups((predicted != y).nonzero()[:, 0], group, MAX_MISTAKES)
     is_unused = torch.ones(len(y), dtype=torch.bool)
@@ -62,7 +62,7 @@ def write_saliency(subject: Subject, folder: RunFolder) -> None:
     if x.dim() == 4:
         heat = torch.stack([(255 * heat_maps(result.values)).round().to(torch.uint8) for result in attributions])
         arrays = {
-            "pictures": thumbnails(_displayed_images(split, index, x), MAX_SIDE).numpy(),
+            "pictures": thumbnails(_load_displayed_images(split, index, x), MAX_SIDE).numpy(),
             "maps": thumbnails(heat, MAX_SIDE).numpy(),
         }
     else:
@@ -87,7 +87,7 @@ def saliency_outdated(folder: RunFolder) -> bool:
         return True
 
 
-def _predicted(subject: Subject, folder: RunFolder) -> Tensor:
+def _read_predicted_classes(subject: Subject, folder: RunFolder) -> Tensor:
     """Return the predicted class of each test example, from the stored evaluation of the checkpoint."""
     path = folder.evaluation_of(subject.path).with_suffix(".npz")
     remedy = f"evaluate again: lntl eval {shell(subject.path)}"
@@ -120,7 +120,7 @@ def _explain(networks: Networks, x: Tensor) -> Attributions:
     return integrated_gradients(lambda x: networks.g(networks.f(x)), x, STEPS)
 
 
-def _displayed_images(split: Split, index: Tensor, x: Tensor) -> Tensor:
+def _load_displayed_images(split: Split, index: Tensor, x: Tensor) -> Tensor:
     """Return images to display, uint8 (n, 3, H, W); if the split has no images, the mean of x over channels in grey."""
     if isinstance(split, ImageSplit):
         return split.pixels(index.to(split.y.device)).cpu()

@@ -99,22 +99,22 @@ def _reduce_colors(png: str) -> str:
 def draw_run(files: RunFiles, report: RunReport, prefix: str) -> dict[str, Drawing]:
     """Draw the figures of a run, by name; a figure is left out if its file is missing or does not match the others."""
     sections = (
-        _samples,
-        _curves,
-        _confusion,
-        _saliency,
-        _groups,
-        _groups_per_bias,
-        _probes,
+        _make_sample_parts,
+        _make_curve_parts,
+        _make_confusion_parts,
+        _make_saliency_parts,
+        _make_group_parts,
+        _make_bias_group_parts,
+        _make_probe_parts,
         _strip,
-        _shifts,
-        _embedding,
+        _make_shift_parts,
+        _make_embedding_parts,
     )
     parts = (part for section in sections for part in section(files, report))
     return {name: draw(make, f"{prefix}-{name}", alt) for name, make, alt in parts}
 
 
-def _samples(files: RunFiles, report: RunReport) -> Iterator[Part]:
+def _make_sample_parts(files: RunFiles, report: RunReport) -> Iterator[Part]:
     if files.samples is None:
         return
     names = [str(name) for name in files.samples["class_names"]][:MAX_CLASSES]
@@ -131,7 +131,7 @@ def _samples(files: RunFiles, report: RunReport) -> Iterator[Part]:
         )
 
 
-def _curves(files: RunFiles, report: RunReport) -> Iterator[Part]:
+def _make_curve_parts(files: RunFiles, report: RunReport) -> Iterator[Part]:
     # None stands for a value that was not finite.
     epochs = [{k: np.nan if v is None else v for k, v in epoch.model_dump().items()} for epoch in report.epochs]
     columns = list(dict.fromkeys(name for epoch in epochs for name in epoch))
@@ -149,13 +149,13 @@ def _curves(files: RunFiles, report: RunReport) -> Iterator[Part]:
     )
 
 
-def _confusion(files: RunFiles, report: RunReport) -> Iterator[Part]:
+def _make_confusion_parts(files: RunFiles, report: RunReport) -> Iterator[Part]:
     names = report.class_names
     matrices = {ERM: report.confusion.erm, RUN: report.confusion.run}
     counts = {name: matrix for name, matrix in matrices.items() if matrix and _has_shape(matrix, names, names)}
     if RUN not in counts:
         return
-    confusions = "; ".join(f"{name}: {_most_confused(matrix, names)}" for name, matrix in counts.items())
+    confusions = "; ".join(f"{name}: {_find_most_confused(matrix, names)}" for name, matrix in counts.items())
     yield (
         "confusion",
         lambda: figures.confusion_matrices(counts, names),
@@ -163,7 +163,7 @@ def _confusion(files: RunFiles, report: RunReport) -> Iterator[Part]:
     )
 
 
-def _saliency(files: RunFiles, report: RunReport) -> Iterator[Part]:
+def _make_saliency_parts(files: RunFiles, report: RunReport) -> Iterator[Part]:
     if files.saliency is None or files.saliency_maps is None:
         return
     maps, examples = files.saliency_maps["maps"], files.saliency.examples
@@ -188,12 +188,12 @@ def _saliency(files: RunFiles, report: RunReport) -> Iterator[Part]:
             alt = "; ".join(f"{e.label} predicted as {e.predicted}" for e in selection)
             yield (
                 name,
-                partial(_saliency_grid, images[index], heat, selection),
+                partial(_draw_saliency_grid, images[index], heat, selection),
                 f"Test images, and heat maps of their predictions: {alt}.",
             )
 
 
-def _saliency_grid(
+def _draw_saliency_grid(
     images: NDArray[np.uint8], heat: dict[str, NDArray[np.float64]], examples: list[SaliencyExample]
 ) -> Figure:
     """Return a figure: a row of images under their classes, then rows of heat maps under the predictions."""
@@ -204,7 +204,7 @@ def _saliency_grid(
     return figures.saliency_grid(images, heat, titles, wrong)
 
 
-def _most_confused(matrix: list[list[int]], names: list[str]) -> str:
+def _find_most_confused(matrix: list[list[int]], names: list[str]) -> str:
     """Return a phrase for the most frequent confusion."""
     table = np.array(matrix)
     np.fill_diagonal(table, 0)
@@ -216,7 +216,7 @@ def _has_shape(table: Sequence[Sequence[object]], rows: list[str], columns: list
     return len(table) == len(rows) > 0 and all(len(row) == len(columns) > 0 for row in table)
 
 
-def _groups(files: RunFiles, report: RunReport) -> Iterator[Part]:
+def _make_group_parts(files: RunFiles, report: RunReport) -> Iterator[Part]:
     names = report.class_names, report.bias_value_names
     tables = _group_tables(report.groups.run, report.groups.erm, *names)
     if tables is None:
@@ -231,7 +231,7 @@ def _groups(files: RunFiles, report: RunReport) -> Iterator[Part]:
     )
 
 
-def _groups_per_bias(files: RunFiles, report: RunReport) -> Iterator[Part]:
+def _make_bias_group_parts(files: RunFiles, report: RunReport) -> Iterator[Part]:
     for number, bias in enumerate(report.per_bias[:MAX_LISTED_BIASES], 1):
         names = report.class_names, bias.bias_value_names or []
         tables = _group_tables(bias.groups.run, bias.groups.erm, *names)
@@ -257,7 +257,7 @@ def _group_tables(
     return (tables, run.count) if RUN in tables else None
 
 
-def _probes(files: RunFiles, report: RunReport) -> Iterator[Part]:
+def _make_probe_parts(files: RunFiles, report: RunReport) -> Iterator[Part]:
     if files.probe is None:
         return
     reference = files.probe.reference
@@ -297,7 +297,7 @@ def _strip(files: RunFiles, report: RunReport) -> Iterator[Part]:
     )
 
 
-def _shifts(files: RunFiles, report: RunReport) -> Iterator[Part]:
+def _make_shift_parts(files: RunFiles, report: RunReport) -> Iterator[Part]:
     if files.image_shift is None:
         return
     for number, curve in enumerate(files.image_shift.curves):
@@ -334,7 +334,7 @@ def _shifts(files: RunFiles, report: RunReport) -> Iterator[Part]:
         )
 
 
-def _embedding(files: RunFiles, report: RunReport) -> Iterator[Part]:
+def _make_embedding_parts(files: RunFiles, report: RunReport) -> Iterator[Part]:
     if files.embedding is None:
         return
     xy, y, bias = (files.embedding[name] for name in ("xy", "y", "bias"))

@@ -68,9 +68,9 @@ def write_explanations(
         temporary.mkdir()
         entries, arrays, has_images = [], dict[str, list[np.ndarray]](), False
         for number, example in enumerate(examples, 1):
-            file = f"{number:04}_{_safe_stem(example.name)}.png"
+            file = f"{number:04}_{_make_safe_stem(example.name)}.png"
             buffer = BytesIO()
-            _figure(example).savefig(buffer, format="png", dpi=140)
+            _draw_figure(example).savefig(buffer, format="png", dpi=140)
             write_atomic(temporary / file, lambda target, buffer=buffer: target.write(buffer.getvalue()))  # type: ignore[misc]
             has_images = example.picture is not None
             entries.append(PageEntry(example.name, file, _describe_predictions(example)))
@@ -96,7 +96,7 @@ def write_explanations(
 _ARRAYS = {"this run": "run", "plain training (ERM)": "erm"}  # names in attributions.npz
 
 
-def _safe_stem(name: str) -> str:
+def _make_safe_stem(name: str) -> str:
     """Return the stem of a file name with only letters, digits, - and _."""
     return re.sub(r"[^A-Za-z0-9_-]+", "_", Path(os.fsdecode(name)).stem)[:60]
 
@@ -105,7 +105,7 @@ def _describe_predictions(example: Explained) -> str:
     return "; ".join(f"{name}: {label}, {share:.1%}" for name, (label, share) in example.predictions.items())
 
 
-def _figure(example: Explained) -> Figure:
+def _draw_figure(example: Explained) -> Figure:
     if example.picture is None:
         return figures.saliency_bars(
             {name: values.numpy() for name, values in example.values.items()}, "attribution, in units of the log-odds"

@@ -87,7 +87,7 @@ def write_card(run: Path, trust: Sequence[str] = ()) -> Path:
         inputs="arrays.npz" if files.section("data").get("name") == "arrays" else "images/",
         erm=files.erm is not None,
         shifts=[markdown(text) for text in shift_sentences(files.image_shift)],
-        unmeasured=[(markdown(text), line) for text, line in _unmeasured(files, report.bias)],
+        unmeasured=[(markdown(text), line) for text, line in _list_unmeasured(files, report.bias)],
         load=", trust=".join(json.dumps(name, ensure_ascii=False) for name in (str(run), module) if name),
         folder=shell(run),
         trust=module and f" --trust {shell(module)}",
@@ -105,7 +105,7 @@ def _summarise_method(phase: Mapping[str, object]) -> str:
     return (inspect.getdoc(module) or "").partition("\n")[0]
 
 
-def _unmeasured(files: RunFiles, bias: str) -> list[tuple[str, str]]:
+def _list_unmeasured(files: RunFiles, bias: str) -> list[tuple[str, str]]:
     """Return a phrase for each missing measurement, and the command that makes it; '' if no command does."""
     texts = []
     if files.evaluation is None:
@@ -131,7 +131,7 @@ def write_study(study: Study, best_yaml: str, out: Path) -> list[Path]:
     _make_folder(out)
     parts = [*study_figures(study)]
     figures = {name: draw(make, name, alt) for name, make, alt in parts}
-    trials = sorted(study.trials, key=lambda trial: (trial.state != "complete", *_rank(study, trial.value)))
+    trials = sorted(study.trials, key=lambda trial: (trial.state != "complete", *_make_sort_key(study, trial.value)))
     write_text(
         out / "index.html", render("study.html", study=study, trials=trials, figures=figures, best_yaml=best_yaml)
     )
@@ -140,7 +140,7 @@ def write_study(study: Study, best_yaml: str, out: Path) -> list[Path]:
     return [out / "index.html", *(out / f"{name}.png" for name, _, _ in parts)]
 
 
-def _rank(study: Study, value: float | None) -> tuple[bool, float]:
+def _make_sort_key(study: Study, value: float | None) -> tuple[bool, float]:
     """Return a sort key: the best value first, None last."""
     return value is None, 0.0 if value is None else value if study.lower_is_better else -value
 
@@ -156,7 +156,7 @@ def write_check(check: Check, image_pairs: NDArray[np.uint8] | None, out: Path) 
 def render_check(check: Check, image_pairs: NDArray[np.uint8] | None) -> str:
     """Return the page of an audit; image_pairs: similar images, (pairs, 2, 3, H, W)."""
     figures = draw_check(check, image_pairs)
-    return render("check.html", check=check, figures=figures, tiles=_tiles(check), verdict=check_verdict(check))
+    return render("check.html", check=check, figures=figures, tiles=_make_tiles(check), verdict=check_verdict(check))
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class Tile:
     chance: float | None = None
 
 
-def _tiles(check: Check) -> list[Tile]:
+def _make_tiles(check: Check) -> list[Tile]:
     association, test = check.biases[-1].association["train"], check.cells["test"]
     sizes = ", ".join(f"{split.name} {split.n}" for split in check.splits)
     values = format_count(len(check.biases[-1].values), "bias value") if check.annotated else "no bias labels"
@@ -226,7 +226,7 @@ def render(name: str, **content: object) -> str:
     templates.filters |= {
         "percent": percent,
         "duration": duration,
-        "span": _span,
+        "span": _format_interval,
         "code": markdown_code,
         "layer": layer_label,
         "groups_note": groups_note,
@@ -257,7 +257,7 @@ def _escape_value(value: object) -> object:
     return value
 
 
-def _span(estimate: Estimate) -> str:
+def _format_interval(estimate: Estimate) -> str:
     """Return the interval of an estimate in per cent, e.g. 80.4–83.8; empty if it has none."""
     if estimate.low is None or estimate.high is None:
         return ""

@@ -55,7 +55,7 @@ def groups_note(metric: Metric | ComparedMetric | None) -> str:
 
 def run_report(files: RunFiles, notes: Sequence[str] = ()) -> RunReport:
     """Return the report of a run; `notes` are warnings to add to those of its files."""
-    numbers = _measurements(files)
+    numbers = _collect_measurements(files)
     result, evaluation = files.result, files.evaluation
     erm = files.erm.evaluation if files.erm else None
     return RunReport(
@@ -71,32 +71,32 @@ def run_report(files: RunFiles, notes: Sequence[str] = ()) -> RunReport:
         else f"How much does plain training use the {numbers.bias}?",
         verdict=verdict.verdict(numbers),
         answers=verdict.answers(numbers),
-        key_numbers=_key_numbers(files, numbers),
+        key_numbers=_make_key_numbers(files, numbers),
         n=evaluation.n if evaluation else None,
         class_names=evaluation.class_names if evaluation else [],
         bias_value_names=evaluation.bias_value_names if evaluation else [],
-        metrics=_metrics(files),
+        metrics=_collect_metrics(files),
         by_class=_compare_rows(evaluation.by_class, erm.by_class if erm else []) if evaluation else [],
         by_bias=_compare_rows(evaluation.by_bias, erm.by_bias if erm else []) if evaluation and files.has_bias else [],
         groups=RunAndErm(run=evaluation and evaluation.groups, erm=erm and erm.groups),
         confusion=RunAndErm(run=evaluation and evaluation.confusion, erm=erm and erm.confusion),
-        per_bias=_per_bias(files),
+        per_bias=_report_per_bias(files),
         probe=files.probe,
-        recoloring=_recoloring(files),
+        recoloring=_report_recoloring(files),
         image_shift=files.image_shift,
         saliency=files.saliency,
-        phases=[_phase(phase) for phase in files.phases],
+        phases=[_describe_phase(phase) for phase in files.phases],
         epochs=files.epochs,
         selection=result.selection if result else None,
         training_seconds=numbers.seconds,
         config=files.config,
         environment=files.environment,
-        warnings=_warnings(files, notes),
-        missing=_missing(files),
+        warnings=_collect_warnings(files, notes),
+        missing=_find_missing_parts(files),
     )
 
 
-def _phase(phase: dict[str, object]) -> str:
+def _describe_phase(phase: dict[str, object]) -> str:
     """Return a phase in one line: method, epochs, and the settings that are strings or numbers."""
     settings = {key: value for key, value in phase.items() if key not in ("method", "epochs")}
     texts = [f"{key} {value}" for key, value in settings.items() if isinstance(value, str | int | float)]
@@ -105,24 +105,24 @@ def _phase(phase: dict[str, object]) -> str:
     return f"{method}: {', '.join(texts)}" if texts else method
 
 
-def _measurements(files: RunFiles) -> Measurements:
+def _collect_measurements(files: RunFiles) -> Measurements:
     """Return the numbers on which the verdict and the answers depend."""
     erm, probe, recoloring = files.erm, files.probe, files.recoloring
-    erm_leakage = _highest(probe.reference.erm or []) if probe else None
+    erm_leakage = _find_highest(probe.reference.erm or []) if probe else None
     return Measurements(
-        bias=_bias(files),
+        bias=_name_bias(files),
         unlearns=files.method != "erm",
-        unbiased=_metric(files, "unbiased_accuracy"),
-        erm_unbiased=_metric(erm, "unbiased_accuracy"),
-        aligned=_metric(files, "aligned_accuracy"),
-        erm_aligned=_metric(erm, "aligned_accuracy"),
-        conflicting=_metric(files, "conflicting_accuracy"),
+        unbiased=_get_metric(files, "unbiased_accuracy"),
+        erm_unbiased=_get_metric(erm, "unbiased_accuracy"),
+        aligned=_get_metric(files, "aligned_accuracy"),
+        erm_aligned=_get_metric(erm, "aligned_accuracy"),
+        conflicting=_get_metric(files, "conflicting_accuracy"),
         flips=recoloring.flip_rate if recoloring else None,
         erm_flips=recoloring.erm.flip_rate if recoloring and recoloring.erm else None,
         shifts=tuple(verdict.shift_sentences(files.image_shift)),
         leakage=probe.leakage if probe else None,
         erm_leakage=erm_leakage.value if erm_leakage else None,
-        chance=_chance(probe),
+        chance=_get_chance(probe),
         n_test=probe.n_test if probe else None,
         h_accuracy=probe.h_accuracy if probe else None,
         h_chance=probe.h_chance if probe else None,
@@ -131,7 +131,7 @@ def _measurements(files: RunFiles) -> Measurements:
     )
 
 
-def _bias(files: RunFiles) -> str:
+def _name_bias(files: RunFiles) -> str:
     """Return the name of the bias: "colour" for any colour bias, otherwise the name in probe.json."""
     kind = files.probe.bias if files.probe else ""
     if files.probe and files.probe.per_bias and "combination" not in kind:
@@ -140,7 +140,7 @@ def _bias(files: RunFiles) -> str:
     return "colour" if colored or "colour" in kind or "color" in kind else kind or "bias"
 
 
-def _metric(files: RunFiles | None, name: str) -> Estimate | None:
+def _get_metric(files: RunFiles | None, name: str) -> Estimate | None:
     """Return a metric from the evaluation, otherwise from result.json, which has no intervals."""
     if files is None:
         return None
@@ -150,7 +150,7 @@ def _metric(files: RunFiles | None, name: str) -> Estimate | None:
     return Estimate(value=value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def _highest(rows: list[ProbeRow]) -> Estimate | None:
+def _find_highest(rows: list[ProbeRow]) -> Estimate | None:
     """Return the highest probe accuracy, with the range over its seeds if it has several."""
     if not rows:
         return None
@@ -159,11 +159,11 @@ def _highest(rows: list[ProbeRow]) -> Estimate | None:
     return Estimate(value=row.mean, low=min(seed_values, default=None), high=max(seed_values, default=None))
 
 
-def _chance(result: LeakageResult | None) -> float | None:
+def _get_chance(result: LeakageResult | None) -> float | None:
     return None if result is None else max(result.chance.majority, result.chance.permutation)
 
 
-def _key_numbers(files: RunFiles, m: Measurements) -> list[KeyNumber]:
+def _make_key_numbers(files: RunFiles, m: Measurements) -> list[KeyNumber]:
     """Return the four numbers at the top of a report."""
     probe, missing = files.probe, None if files.has_bias else Estimate(undefined="no test image has a bias label")
     no_recoloring = None
@@ -178,8 +178,8 @@ def _key_numbers(files: RunFiles, m: Measurements) -> list[KeyNumber]:
             label=label,
             meaning=f"{meaning}; {groups}" if groups else meaning,
             better="more is better",
-            run=_metric(files, name),
-            erm=_metric(files.erm, name),
+            run=_get_metric(files, name),
+            erm=_get_metric(files.erm, name),
         )
 
     return [
@@ -189,8 +189,8 @@ def _key_numbers(files: RunFiles, m: Measurements) -> list[KeyNumber]:
             label="Leakage",
             meaning=f"accuracy of a fresh probe for the {m.bias}",
             better="less is better",
-            run=_highest(probe.probes) if probe else missing,
-            erm=_highest(probe.reference.erm or []) if probe else None,
+            run=_find_highest(probe.probes) if probe else missing,
+            erm=_find_highest(probe.reference.erm or []) if probe else None,
             chance=m.chance,
         ),
         KeyNumber(
@@ -205,7 +205,7 @@ def _key_numbers(files: RunFiles, m: Measurements) -> list[KeyNumber]:
     ]
 
 
-def _metrics(files: RunFiles) -> list[ComparedMetric]:
+def _collect_metrics(files: RunFiles) -> list[ComparedMetric]:
     """Return the metrics of the run and of its ERM run from their evaluations, otherwise from result.json."""
     metrics = files.evaluation.metrics if files.evaluation else {}
     names = metrics or (files.result.best.test if files.result else {})
@@ -218,8 +218,8 @@ def _metrics(files: RunFiles) -> list[ComparedMetric]:
             cells=metrics[name].cells if metrics else None,
             all_cells=metrics[name].all_cells if metrics else None,
             lowest=metrics[name].lowest if metrics else None,
-            run=_metric(files, name),
-            erm=_metric(files.erm, name),
+            run=_get_metric(files, name),
+            erm=_get_metric(files.erm, name),
         )
         for name in names
     ]
@@ -230,27 +230,29 @@ def _compare_rows(run: list[Row], erm: list[Row]) -> list[ComparedRow]:
     return [ComparedRow(name=row.name, n=row.n, small=row.small, run=row, erm=erm_rows.get(row.name)) for row in run]
 
 
-def _per_bias(files: RunFiles) -> list[BiasReport]:
+def _report_per_bias(files: RunFiles) -> list[BiasReport]:
     """Return a report for each bias; empty if the data have only one."""
     run = files.evaluation.per_bias if files.evaluation else {}
     erm = files.erm.evaluation.per_bias if files.erm and files.erm.evaluation else {}
     probes = files.probe.per_bias if files.probe else {}
-    return [_bias_report(name, run.get(name), erm.get(name), probes.get(name)) for name in {**run, **probes}]
+    return [_make_bias_report(name, run.get(name), erm.get(name), probes.get(name)) for name in {**run, **probes}]
 
 
-def _bias_report(
+def _make_bias_report(
     name: str, run: BiasEvaluation | None, erm: BiasEvaluation | None, result: LeakageResult | None
 ) -> BiasReport:
     leakage = BiasLeakage()
     if result is not None:
         reference = result.reference
         leakage = BiasLeakage(
-            run=_highest(result.probes), erm=_highest(reference.erm or []), pixels=_highest(reference.pixels)
+            run=_find_highest(result.probes),
+            erm=_find_highest(reference.erm or []),
+            pixels=_find_highest(reference.pixels),
         )
     return BiasReport(
         name=name,
         bias_value_names=run.bias_value_names if run else None,
-        chance=_chance(result),
+        chance=_get_chance(result),
         leakage=leakage,
         metrics={
             metric: RunAndErm(run=run and run.metrics.get(metric), erm=erm and erm.metrics.get(metric))
@@ -260,20 +262,20 @@ def _bias_report(
     )
 
 
-def _recoloring(files: RunFiles) -> RecoloringReport | None:
+def _report_recoloring(files: RunFiles) -> RecoloringReport | None:
     if files.recoloring is None:
         return None
     run = Changes(flip_rate=files.recoloring.flip_rate, mean_change=files.recoloring.mean_change)
     return RecoloringReport(run=run, erm=files.recoloring.erm, n=files.recoloring.n, by_color=files.recoloring.by_color)
 
 
-def _warnings(files: RunFiles, notes: Sequence[str]) -> list[str]:
+def _collect_warnings(files: RunFiles, notes: Sequence[str]) -> list[str]:
     """Return the warnings about the numbers, without duplicates."""
     measurements = [part.warnings for part in (files.evaluation, files.probe) if part is not None]
     return list(dict.fromkeys([*notes, *files.warnings, *(text for warnings in measurements for text in warnings)]))
 
 
-def _missing(files: RunFiles) -> dict[str, str]:
+def _find_missing_parts(files: RunFiles) -> dict[str, str]:
     """Return, for each missing part of the report, the command that creates it."""
     train = f"lntl train {shell(files.path / 'config.yaml')} --resume auto"
     probe, evaluate = command("probe", files.path), command("eval", files.path)
@@ -282,7 +284,7 @@ def _missing(files: RunFiles) -> dict[str, str]:
         "epochs": (files.epochs, train),
         "result": (files.result, train),
         "evaluation": (files.evaluation, evaluate),
-        "saliency": (files.saliency and files.saliency_maps, _saliency_command(files.path)),
+        "saliency": (files.saliency and files.saliency_maps, _make_saliency_command(files.path)),
     }
     if files.has_bias:
         commands |= {"probe": (files.probe, probe), "embedding": (files.embedding, probe)}
@@ -293,7 +295,7 @@ def _missing(files: RunFiles) -> dict[str, str]:
     return {name: text for name, (part, text) in commands.items() if not part}
 
 
-def _saliency_command(path: Path) -> str:
+def _make_saliency_command(path: Path) -> str:
     report = command("report", path)
     return report if captum_installed() else f"pip install 'lntl[explain]' && {report}"
 
@@ -318,14 +320,14 @@ def compare_runs(runs: Sequence[RunReport]) -> RunComparison:
         )
         erm_numbers = {key: numbers[key].erm for key in _COMPARED_NUMBERS}
         erm = ComparedRun(name=f"ERM of {name}", method="erm", seed=run.seed, chance=chance, **erm_numbers)
-        if any(erm_numbers.values()) and not any(_same_numbers(erm, row) for row in rows):
+        if any(erm_numbers.values()) and not any(_have_same_numbers(erm, row) for row in rows):
             rows.append(erm)
     return RunComparison(
         question="Which run has the least leakage, and which is the most accurate?", answer=_summarise(rows), rows=rows
     )
 
 
-def _same_numbers(first: ComparedRun, second: ComparedRun) -> bool:
+def _have_same_numbers(first: ComparedRun, second: ComparedRun) -> bool:
     names = {"method", *_COMPARED_NUMBERS}
     return first.model_dump(include=names) == second.model_dump(include=names)
 

@@ -17,7 +17,7 @@ MAX_ROWS, MAX_COLUMNS = 20, 10  # largest numbers of rows and columns in a table
 _STYLES = {"problem": "bold red", "warning": "yellow", "note": "dim"}
 
 
-def _table(title: str, *columns: str, text_columns: int = 1) -> Table:
+def _make_table(title: str, *columns: str, text_columns: int = 1) -> Table:
     """Return an empty table; the first `text_columns` columns are for texts, the others for numbers."""
     table = Table(
         title=_escape(title), title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
@@ -41,7 +41,7 @@ def result_table(result: Result, color_var: float | None) -> Table:
     """Return the test metrics of a finished run and of ERM, and the results of the paper on Colored MNIST."""
     metrics = list(result.last.test)[:HEADLINES]
     columns = (METRICS[name].column if name in METRICS else name for name in metrics)
-    table = _table(f"{result.project}: {result.experiment} on the test set", "", "epochs", *columns)
+    table = _make_table(f"{result.project}: {result.experiment} on the test set", "", "epochs", *columns)
     table.collapse_padding = table.columns[0].no_wrap = True
     if result.erm is not None:
         scores = {name: _format_number(value) for name, value in result.erm.last.test.items()}
@@ -61,7 +61,7 @@ def result_table(result: Result, color_var: float | None) -> Table:
 
 def metric_table(title: str, rows: Mapping[str, Metric]) -> Table:
     """Return a table with one metric per row: value, interval and n, or the reason why it is undefined."""
-    table = _evaluation_table(title, "metric")
+    table = _make_evaluation_table(title, "metric")
     table.columns[0].no_wrap = True  # the names have known lengths
     for name, row in rows.items():
         groups = "" if not row.all_cells else f" in {row.cells} of {row.all_cells} groups"
@@ -71,7 +71,7 @@ def metric_table(title: str, rows: Mapping[str, Metric]) -> Table:
 
 def accuracy_table(title: str, rows: Sequence[Row]) -> Table:
     """Return a table of accuracies by class or bias value; accuracies from few images are marked."""
-    table, first_rows = _evaluation_table(title, ""), rows[:MAX_ROWS]
+    table, first_rows = _make_evaluation_table(title, ""), rows[:MAX_ROWS]
     for row in first_rows:
         _add_evaluation(table, row.name, row, FEW_MARK if row.small else "")
     notes = [f"{FEW_MARK} few images: uncertain"] if any(row.small for row in first_rows) else []
@@ -80,8 +80,8 @@ def accuracy_table(title: str, rows: Sequence[Row]) -> Table:
     return table
 
 
-def _evaluation_table(title: str, first_column: str) -> Table:
-    table = _table(title, first_column, "value", "95 % interval", "images")
+def _make_evaluation_table(title: str, first_column: str) -> Table:
+    table = _make_table(title, first_column, "value", "95 % interval", "images")
     table.columns[2].justify = "left"
     return table
 
@@ -98,18 +98,18 @@ def probe_tables(probe: Probe) -> Iterator[Table]:
 
     A row has the accuracy of one probe on one layer (mean ± std over seeds), then the same for ERM (if any) and pixels.
     """
-    yield _probe_table(probe)
+    yield _make_probe_table(probe)
     for name, result in list(probe.per_bias.items())[:MAX_LISTED_BIASES]:
         without_h = {"bias": name, "h_accuracy": None, "h_chance": None}
-        yield _probe_table(probe.model_copy(update=dict(result) | without_h))
+        yield _make_probe_table(probe.model_copy(update=dict(result) | without_h))
 
 
-def _probe_table(probe: Probe) -> Table:
+def _make_probe_table(probe: Probe) -> Table:
     seeds = f"{len(probe.seeds)} seed{'s' if len(probe.seeds) > 1 else ''}"
     erm = {(row.layer, row.probe): row for row in probe.reference.erm or []}
     pixels = {row.probe: row for row in probe.reference.pixels}
     title = f"{probe.bias}: accuracy of fresh probes on {probe.n_test} unseen test images ({seeds})"
-    table = _table(title, "layer", "probe", "accuracy", *(["ERM"] if erm else []), "pixels", text_columns=2)
+    table = _make_table(title, "layer", "probe", "accuracy", *(["ERM"] if erm else []), "pixels", text_columns=2)
     for column in table.columns:
         column.no_wrap = True
     for row in probe.probes:
@@ -134,7 +134,7 @@ def _format_mean(row: ProbeRow | None) -> str:
 
 def check_tables(check: Check) -> Iterator[Table | str]:
     """Yield the tables of an audit, and lines of markup between them."""
-    table = _table(check.experiment, "split", "rows", "groups with rows", "smallest group", "bias missing")
+    table = _make_table(check.experiment, "split", "rows", "groups with rows", "smallest group", "bias missing")
     for split in check.splits:
         smallest_group = check.cells[split.name].smallest
         smallest = f"{smallest_group.name}: {smallest_group.n}" if smallest_group else "none"
@@ -142,12 +142,12 @@ def check_tables(check: Check) -> Iterator[Table | str]:
         table.add_row(split.name, str(split.n), groups, _escape(smallest), f"{split.missing:.1%}")
     yield table
     if check.annotated:
-        yield _association_table(check)
+        yield _make_association_table(check)
     for bias in check.biases[:MAX_LISTED_BIASES] if check.annotated else []:
         yield _count_table(bias, check.splits[0].name, check.class_names)
     if (duplicates := check.duplicates) is not None:
         title = f"Duplicates among {duplicates.n} {duplicates.of}"
-        table = _table(title, "", "number", "in two splits", "different classes")
+        table = _make_table(title, "", "number", "in two splits", "different classes")
         equal, alike = duplicates.equal, duplicates.alike
         table.add_row(f"sets of equal {duplicates.of}", str(equal.sets), str(equal.across), str(equal.disagree))
         if alike is not None:
@@ -161,9 +161,9 @@ def check_tables(check: Check) -> Iterator[Table | str]:
         yield escape(advice.yaml)
 
 
-def _association_table(check: Check) -> Table:
+def _make_association_table(check: Check) -> Table:
     columns = ("bias", "split", "Cramér's V", "mutual information", "predicted from bias", "most frequent class")
-    table = _table("How well the bias predicts the label", *columns, text_columns=2)
+    table = _make_table("How well the bias predicts the label", *columns, text_columns=2)
     for bias in check.biases[:MAX_LISTED_BIASES]:
         for split, values in bias.association.items():
             decimals = (_format_number(value, ".3f") for value in (values.cramers_v, values.mutual_information))
@@ -183,7 +183,7 @@ def _count_table(bias: BiasCounts, split: str, class_names: list[str]) -> Table 
     title = f"{split}: class by {bias.name}"
     if len(row_names) > MAX_ROWS or len(column_names) > MAX_COLUMNS:
         return _escape(f"{title}: {len(class_names)} x {len(bias.values)} groups are too many to show")
-    table = _table(title, "", *column_names)
+    table = _make_table(title, "", *column_names)
     for name, row in zip(row_names, counts, strict=True):
         table.add_row(_escape(name), *map(str, row))
     return table

@@ -107,10 +107,12 @@ def verdict(m: Measurements) -> Verdict:
         word = "Partly"
     else:
         word = "No" if removed == "No" else "Open"
-    return Verdict(word=word, text=f"{_predictions(m.bias, less)}{_features(m.bias, removed, less == 'Yes')}")
+    return Verdict(
+        word=word, text=f"{_describe_predictions(m.bias, less)}{_describe_features(m.bias, removed, less == 'Yes')}"
+    )
 
 
-def _predictions(bias: str, less: str) -> str:
+def _describe_predictions(bias: str, less: str) -> str:
     if less == "Not measured":
         return f"It was not measured whether predictions depend less on the {bias} than with plain training"
     if less == "Unclear":
@@ -121,7 +123,7 @@ def _predictions(bias: str, less: str) -> str:
     return f"Predictions {'' if less == 'Yes' else 'do not '}depend less on the {bias} than with plain training"
 
 
-def _features(bias: str, removed: str, less: bool) -> str:
+def _describe_features(bias: str, removed: str, less: bool) -> str:
     if removed == "Yes":
         return f", {'and' if less else 'but'} the {bias} can no longer be predicted from the features."
     if removed == "Partly":
@@ -148,16 +150,16 @@ def bias_use_answer(m: Measurements) -> Answer:
     texts = []
     if m.unbiased is not None and m.unbiased.value is not None:
         groups = f"with equal weight for each group of class and {m.bias}"
-        texts.append(f"The test accuracy {groups} is {percent(m.unbiased.value)}{_erm_note(m.erm_unbiased)}.")
+        texts.append(f"The test accuracy {groups} is {percent(m.unbiased.value)}{_describe_erm(m.erm_unbiased)}.")
     if m.flips is not None and m.flips.value is not None:
         texts.append(
             f"For {percent(m.flips.value)} of the images the prediction changes if only the {m.bias} is changed"
-            f"{_erm_note(m.erm_flips)}."
+            f"{_describe_erm(m.erm_flips)}."
         )
     texts += m.shifts
     if not m.unlearns:
         text = " ".join(texts) or _NOT_MEASURED
-        return Answer(question=f"Does the network use the {m.bias}?", short=_bias_use_of_erm(m), text=text)
+        return Answer(question=f"Does the network use the {m.bias}?", short=_describe_bias_use_of_erm(m), text=text)
     unbiased, flips = _compare_intervals(m.unbiased, m.erm_unbiased), _compare_intervals(m.flips, m.erm_flips)
     signs = [sign for sign in (unbiased, None if flips is None else -flips) if sign is not None]
     if not signs:
@@ -170,11 +172,11 @@ def bias_use_answer(m: Measurements) -> Answer:
     return Answer(question=f"Is the {m.bias} used less?", short=short, text=" ".join(texts))
 
 
-def _erm_note(erm: Estimate | None) -> str:
+def _describe_erm(erm: Estimate | None) -> str:
     return "" if erm is None or erm.value is None else f" (plain training: {percent(erm.value)})"
 
 
-def _bias_use_of_erm(m: Measurements) -> str:
+def _describe_bias_use_of_erm(m: Measurements) -> str:
     if m.flips is not None and m.flips.value is not None:
         return "Yes" if m.flips.value > MIN_BIAS_USE else "Hardly"
     if m.conflicting is not None and m.aligned is not None and None not in (m.conflicting.value, m.aligned.value):
@@ -219,7 +221,7 @@ def cost_answer(m: Measurements) -> Answer:
         short = "No accuracy" if sign >= 0 else f"{-points:.1f} points"
         texts.append(
             f"The accuracy on images whose {m.bias} indicates their class is {percent(m.aligned.value or 0)}"
-            f"{_erm_note(m.erm_aligned)}."
+            f"{_describe_erm(m.erm_aligned)}."
         )
     if m.seconds and m.erm_seconds:
         ratio = f"{m.seconds / m.erm_seconds:.1f} times as long as plain training"
@@ -256,13 +258,13 @@ def probe_sentences(
     """Yield sentences about the remaining bias and the effect of changed images, then the warnings."""
     erm = max((row.mean for row in probe.reference.erm or []), default=None)
     erm_note = "" if erm is None else f"; plain training: {erm:.1%}"
-    amount, best, chance = _amount_left(probe, probe.n_test)
+    amount, best, chance = _describe_amount_left(probe, probe.n_test)
     yield (
         f"{amount}: the best fresh probe ({best.probe} at {best.layer}) predicts the {probe.bias} of {best.mean:.1%} "
-        f"of unseen images (chance {chance:.1%}{erm_note}){_about_h(probe, chance)}."
+        f"of unseen images (chance {chance:.1%}{erm_note}){_describe_h(probe, chance)}."
     )
     for name, result in list(probe.per_bias.items())[:MAX_LISTED_BIASES]:
-        amount, best, chance = _amount_left(result, probe.n_test)
+        amount, best, chance = _describe_amount_left(result, probe.n_test)
         yield (
             f"{name} alone: {amount.lower()}; the best fresh probe ({best.probe} at {best.layer}) predicts it for "
             f"{best.mean:.1%} of unseen images (chance {chance:.1%})."
@@ -270,7 +272,7 @@ def probe_sentences(
     if (more := len(probe.per_bias) - MAX_LISTED_BIASES) > 0:
         yield f"There are {more} more biases; probe.json lists all."
     if recoloring is not None:
-        yield _about_recoloring(recoloring)
+        yield _describe_recoloring(recoloring)
     yield from shift_sentences(image_shift)
     yield from (f"Note: {warning}." for warning in probe.warnings)
 
@@ -299,7 +301,7 @@ def shift_sentence(curve: ShiftCurve, n: int) -> str:
     return f"If the {curve.name} of {n} test images is {'; if it is '.join(parts)}. {scale}."
 
 
-def _amount_left(result: LeakageResult, n: int) -> tuple[str, ProbeRow, float]:
+def _describe_amount_left(result: LeakageResult, n: int) -> tuple[str, ProbeRow, float]:
     """Return a phrase for how much bias is left, the best probe, and its accuracy at chance."""
     chance = max(result.chance.majority, result.chance.permutation)
     best = max(result.probes, key=lambda row: row.mean)
@@ -310,7 +312,7 @@ def _amount_left(result: LeakageResult, n: int) -> tuple[str, ProbeRow, float]:
     return f"{word.capitalize()} of the bias is left", best, chance
 
 
-def _about_h(probe: Probe, chance: float) -> str:
+def _describe_h(probe: Probe, chance: float) -> str:
     """Return a clause about h; h was fooled if it is at chance although a fresh probe predicts the bias."""
     if probe.h_accuracy is None or probe.h_chance is None:
         return "; no phase trained a bias head h"
@@ -322,7 +324,7 @@ def _about_h(probe: Probe, chance: float) -> str:
     return f"{text}, so h was fooled: it is at chance, the fresh probe is not"
 
 
-def _about_recoloring(recoloring: Recoloring) -> str:
+def _describe_recoloring(recoloring: Recoloring) -> str:
     flip, change, erm = recoloring.flip_rate, recoloring.mean_change, recoloring.erm
     if flip.value is None or change.value is None:
         return f"The effect of recolouring is undefined: {flip.undefined or change.undefined or 'no reason recorded'}."

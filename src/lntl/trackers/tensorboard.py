@@ -82,7 +82,9 @@ class TensorBoard(Tracker):
         for name in ("train", "test"):
             split = data.splits[name]
             if isinstance(split, ImageSplit):
-                grid = make_grid(_first_images(split, min(data.spec.num_classes, MAX_CLASSES)), nrow=IMAGES_PER_CLASS)
+                grid = make_grid(
+                    _select_first_images(split, min(data.spec.num_classes, MAX_CLASSES)), nrow=IMAGES_PER_CLASS
+                )
                 self._write_summary(summary.image(f"data/{name}", grid.numpy(), dataformats="CHW"), 0)
 
     def confusion(self, predictions: Predictions, class_names: tuple[str, ...], step: int) -> None:
@@ -143,7 +145,7 @@ class TensorBoard(Tracker):
         self._file.close()
 
 
-def _first_images(split: ImageSplit, num_classes: int) -> Tensor:
+def _select_first_images(split: ImageSplit, num_classes: int) -> Tensor:
     """Return the first images of each class, uint8 (classes * IMAGES_PER_CLASS, C, H, W); missing images are black."""
     blank = torch.zeros_like(split.pixels(torch.zeros(1, dtype=torch.int64))).repeat(IMAGES_PER_CLASS, 1, 1, 1)
     rows = []

@@ -52,14 +52,14 @@ def _train_metrics(metrics: Mapping[str, float | None]) -> dict[str, float]:
     return {k.removeprefix(_PREFIX): v for k, v in metrics.items() if k.startswith(_PREFIX) and v is not None}
 
 
-def _skill(terms: Mapping[str, float], chance: float) -> float | None:
+def _compute_skill(terms: Mapping[str, float], chance: float) -> float | None:
     """Return the accuracy of h on a scale from chance (0) to always correct (1)."""
     return (terms["h_accuracy"] - chance) / (1 - chance) if "h_accuracy" in terms and chance < 1 else None
 
 
 def _find_dead_or_blind(current: Mapping[str, float], chance: float, mi_max: float | None) -> str | None:
     """Report an h at chance: it is dead if it does not change f either, otherwise perhaps blind."""
-    skill = _skill(current, chance)
+    skill = _compute_skill(current, chance)
     if skill is None or not skill <= CHANCE_SKILL:
         return None
     finding = f"h is at chance on the training data ({current['h_accuracy']:.1%}, chance {chance:.1%})"
@@ -82,7 +82,7 @@ def _find_dead_or_blind(current: Mapping[str, float], chance: float, mi_max: flo
 
 def _find_winning(current: Mapping[str, float], previous: Mapping[str, float], chance: float) -> str | None:
     """Report that f does not unlearn: h predicts the bias better than the class does, and does not get worse."""
-    skill = _skill(current, chance)
+    skill = _compute_skill(current, chance)
     if skill is None or "h_accuracy" not in previous or not skill >= CLEAR_SKILL:
         return None
     if not current["h_accuracy"] > previous["h_accuracy"] - MIN_FALL:

@@ -65,15 +65,15 @@ def learning_rate(settings: Optimizer, step: int, steps_per_epoch: int, epochs: 
         case "step":
             factor = settings.gamma ** (step // steps_per_epoch // settings.step_size)
         case "cosine":
-            factor = _cosine(1.0, 0.0, progress)
+            factor = _compute_cosine(1.0, 0.0, progress)
         case "one_cycle":
             if progress < _RISE:
-                factor = _cosine(_START, 1.0, progress / _RISE)
+                factor = _compute_cosine(_START, 1.0, progress / _RISE)
             else:
-                factor = _cosine(1.0, _END, (progress - _RISE) / (1 - _RISE))
+                factor = _compute_cosine(1.0, _END, (progress - _RISE) / (1 - _RISE))
     return settings.lr * factor
 
 
-def _cosine(start: float, end: float, progress: float) -> float:
+def _compute_cosine(start: float, end: float, progress: float) -> float:
     """Return the value on the half cosine from start (progress 0) to end (progress 1)."""
     return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2

@@ -94,7 +94,7 @@ class LoggedTerms:
         self.pending = [row.to(device) for row in state["pending"]]
 
 
-def _trainable(network: nn.Module) -> list[nn.Parameter]:
+def _list_trainable(network: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
@@ -163,8 +163,8 @@ class Trainer:
         torch.manual_seed(derive(self.seed, "method", phase))  # for the initial weights of the method's own networks
         self.method = self.phases[phase].make_method(self._wrapped).to(self.fabric.device)
         learners = {name: getattr(self._wrapped, name) for name in self.method.trains} | self.method.own_networks
-        self._learners: dict[str, nn.Module] = {name: net for name, net in learners.items() if _trainable(net)}
-        self._optimizers = {name: self._optimizer(name) for name in self._learners}
+        self._learners: dict[str, nn.Module] = {name: net for name, net in learners.items() if _list_trainable(net)}
+        self._optimizers = {name: self._build_optimizer(name) for name in self._learners}
         self._terms = LoggedTerms()
         self._in_parts = self.method.in_parts(self.settings)
         for hook in self._hooks:
@@ -178,7 +178,7 @@ class Trainer:
             AveragedModel(self.networks, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
         )
 
-    def _optimizer(self, name: str) -> _FabricOptimizer:
+    def _build_optimizer(self, name: str) -> _FabricOptimizer:
         factors = self.networks.lr_factors if name == "f" else {}
         net = (
             self.networks.f if name == "f" else self._learners[name]
@@ -269,10 +269,10 @@ class Trainer:
         self.method.train()
         for name, optimizer in self._optimizers.items():
             for group in optimizer.param_groups:
-                group["lr"] = self._learning_rate(name) * group.get("factor", 1.0)
+                group["lr"] = self._compute_learning_rate(name) * group.get("factor", 1.0)
         terms: dict[str, Tensor] = {}
         progress = self._phase_step / (self._epoch_steps * self.settings.epochs)
-        parts = [(self.method.objectives(part, progress), weight) for part, weight in self._parts(batch)]
+        parts = [(self.method.objectives(part, progress), weight) for part, weight in self._split_batch(batch)]
         while (objective_terms := self._minimise(parts)) is not None:
             terms |= objective_terms
         self._share = None
@@ -282,7 +282,7 @@ class Trainer:
         if self._average is not None:
             self._average.update_parameters(self.networks)
 
-    def _parts(self, batch: Batch) -> list[tuple[Batch, float]]:
+    def _split_batch(self, batch: Batch) -> list[tuple[Batch, float]]:
         """Return the parts of a batch that this rank computes, each with the weight of its loss in the whole loss."""
         if ranks.world_size() == 1 and (self.accumulate == 1 or not self._in_parts):
             return [(batch, 1.0)]
@@ -338,11 +338,11 @@ class Trainer:
                     for optimizer in optimizers.values():
                         optimizer.zero_grad()
                 loss = objective.loss if weight == 1 else objective.loss * weight
-                self.fabric.backward(loss, inputs=[p for net in objective.over for p in _trainable(net)])
+                self.fabric.backward(loss, inputs=[p for net in objective.over for p in _list_trainable(net)])
             for name, term in objective.terms.items():  # after the backward pass, which sets some of them
                 weighted = term if weight == 1 else term * weight
                 terms[name] = terms[name] + weighted if name in terms else weighted
-        ranks.sum_gradients(p for net in optimizers for p in _trainable(net))
+        ranks.sum_gradients(p for net in optimizers for p in _list_trainable(net))
         for net, optimizer in optimizers.items():
             if (norm := self.settings.clip_grad_norm) is not None:
                 self.fabric.clip_gradients(net, optimizer, max_norm=norm, error_if_nonfinite=False)
@@ -358,7 +358,7 @@ class Trainer:
     def _phase_step(self) -> int:
         return self.epoch_index * self._epoch_steps + self.step
 
-    def _learning_rate(self, name: str) -> float:
+    def _compute_learning_rate(self, name: str) -> float:
         settings = self._optimizer_settings(name)
         return learning_rate(settings, self._phase_step, self._epoch_steps, self.settings.epochs)
 
@@ -368,9 +368,9 @@ class Trainer:
         non_finite = (~rows.isfinite().all(dim=1)).nonzero()
         if len(non_finite):
             self._raise_non_finite(self.step - len(rows) + int(non_finite[0]) + 1, rows[non_finite[0, 0]])
-        return self._terms.name_values(rows.mean(dim=0)) | self._learning_rates()
+        return self._terms.name_values(rows.mean(dim=0)) | self._collect_learning_rates()
 
-    def _learning_rates(self) -> dict[str, float]:
+    def _collect_learning_rates(self) -> dict[str, float]:
         """Return the learning rate of the latest update, by network."""
         return {f"lr_{name}": self._optimizers[name].param_groups[0]["lr"] for name in self._optimizers}
 
@@ -392,7 +392,7 @@ class Trainer:
             epoch=self.epoch_index,
             total_epoch=sum(phase.settings.epochs for phase in self.phases[: self.phase]) + self.epoch_index,
             step=self.total_steps,
-            metrics={f"train/{name}": value for name, value in (terms | self._learning_rates()).items()},
+            metrics={f"train/{name}": value for name, value in (terms | self._collect_learning_rates()).items()},
             images_per_second=images_per_second,
             seconds=seconds,
         )

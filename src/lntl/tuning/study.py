@@ -178,7 +178,7 @@ def queue_trials(study: optuna.Study, count: int) -> int:
     for trial in study.get_trials(deepcopy=False, states=(State.RUNNING,)):
         if _is_dead(trial):
             _requeue(study, trial)
-    for _ in range(count - len(_trials(study))):
+    for _ in range(count - len(_list_trials(study))):
         study.enqueue_trial({}, user_attrs={"queued": True})
     return len(study.get_trials(deepcopy=False, states=(State.WAITING,)))
 
@@ -210,7 +210,7 @@ def _requeue(study: optuna.Study, trial: optuna.Trial | optuna.trial.FrozenTrial
     study.enqueue_trial(trial.params, user_attrs={"queued": True, "instead_of": trial.number})
 
 
-def _trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+def _list_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     """Return the trials without those that were queued again."""
     trials = study.get_trials(deepcopy=False)
     requeued = {trial.user_attrs.get("instead_of") for trial in trials}
@@ -328,7 +328,7 @@ def _train(
 
 def summarise(tuning: Tuning, study: optuna.Study) -> Study:
     """Return the results of the study so far."""
-    trials = _trials(study)
+    trials = _list_trials(study)
     complete = [trial for trial in trials if trial.state == State.COMPLETE]
     has_variance = len({trial.value for trial in complete}) > 1
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
