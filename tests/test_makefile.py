@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,12 @@ def repository(tmp_path: Path) -> Path:
     return copy_checkout(tmp_path)
 
 
+@pytest.fixture
+def unchanged_repository(shared_folder: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    """A copy of the checkout in which no test changes a file."""
+    return shared_folder("checkout", copy_checkout)
+
+
 def get_last_command(repository: Path, arguments: str) -> list[str]:
     """Return the arguments of the last command that `make ARGUMENTS` would run."""
     process = run_shell(f"make -n {arguments}", repository)
@@ -31,8 +38,8 @@ def get_last_command(repository: Path, arguments: str) -> list[str]:
 
 
 @pytest.mark.parametrize("command", ["make", "make help"])
-def test_help_lists_every_target_and_variable(repository: Path, command: str) -> None:
-    process = run_shell(command, repository)
+def test_help_lists_every_target_and_variable(unchanged_repository: Path, command: str) -> None:
+    process = run_shell(command, unchanged_repository)
     assert process.returncode == 0
     targets = re.findall(r"^  ([a-z_-]+) +[A-Z]", process.stdout, re.MULTILINE)
     assert targets == TARGETS
@@ -79,12 +86,12 @@ def test_an_installed_environment_is_not_installed_again(repository: Path) -> No
         ("setup", [".venv/bin/lntl", "data", "info"]),
     ],
 )
-def test_a_target_runs_its_command(repository: Path, arguments: str, command: list[str]) -> None:
-    assert get_last_command(repository, arguments) == command
+def test_a_target_runs_its_command(unchanged_repository: Path, arguments: str, command: list[str]) -> None:
+    assert get_last_command(unchanged_repository, arguments) == command
 
 
-def test_quick_train_trains_one_epoch_in_another_folder(repository: Path) -> None:
-    arguments = get_last_command(repository, "quick_train")
+def test_quick_train_trains_one_epoch_in_another_folder(unchanged_repository: Path) -> None:
+    arguments = get_last_command(unchanged_repository, "quick_train")
     assert arguments[: len(TRAIN_COMMAND)] == TRAIN_COMMAND
     assert arguments[arguments.index("--num_epochs") + 1] == "1"
     assert {"--overwrite", "project.experiment_name=quick_train"} <= set(arguments)
@@ -98,8 +105,8 @@ def test_no_variable_has_a_trailing_blank_or_comment() -> None:
         assert "#" not in value
 
 
-def test_tensorboard_without_a_run_suggests_training(repository: Path) -> None:
-    process = run_shell("make tensorboard", repository)
+def test_tensorboard_without_a_run_suggests_training(unchanged_repository: Path) -> None:
+    process = run_shell("make tensorboard", unchanged_repository)
     assert process.returncode != 0
     assert "No folder results/colored_mnist_baseline/tensorboard_logs: train first" in process.stderr
 

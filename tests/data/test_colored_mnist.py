@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from lanes import first_is_fast
 from scipy import stats
 from torch import Tensor
 
@@ -148,7 +149,7 @@ def test_channels_are_independent_and_seeds_differ() -> None:
     assert not torch.equal(colors, draw_colors(0.02, means, seed=1))
 
 
-@pytest.mark.parametrize("variance", VARIANCES)
+@pytest.mark.parametrize("variance", first_is_fast(VARIANCES))
 def test_train_images_have_the_mean_colour_of_their_digit(variance: float) -> None:
     """The mean colour of each digit and channel is that of the truncated normal, within 6 standard errors."""
     split = make_data(color_var=variance).splits["train"]
@@ -184,15 +185,16 @@ def get_colors_by_row(data: ColoredMNIST, split: str) -> dict[int, list[int]]:
     return dict(zip(data.splits[split].row.tolist(), data.splits[split].color.tolist(), strict=True))
 
 
-@pytest.mark.parametrize("split", ["train", "val", "test"])
 @pytest.mark.parametrize("changes", [{"max_images": 5000}, {"val_split_ratio": 0.3}])
 def test_the_colour_of_an_image_does_not_depend_on_the_number_of_images(
-    full_data: ColoredMNIST, split: str, changes: dict[str, Any]
+    full_data: ColoredMNIST, changes: dict[str, Any]
 ) -> None:
-    colors, other_colors = get_colors_by_row(full_data, split), get_colors_by_row(make_data(**changes), split)
-    shared_rows = colors.keys() & other_colors.keys()
-    assert len(shared_rows) > 20
-    assert all(colors[row] == other_colors[row] for row in shared_rows)
+    changed_data = make_data(**changes)
+    for split in ("train", "val", "test"):
+        colors, other_colors = get_colors_by_row(full_data, split), get_colors_by_row(changed_data, split)
+        shared_rows = colors.keys() & other_colors.keys()
+        assert len(shared_rows) > 20
+        assert all(colors[row] == other_colors[row] for row in shared_rows)
 
 
 def test_all_colours_depend_on_the_seed(full_data: ColoredMNIST) -> None:
@@ -296,7 +298,7 @@ def test_bias_dilation_extends_labels_into_the_background() -> None:
                 assert wide_bias[n, :, i, j].tolist() == expected
 
 
-@pytest.mark.parametrize("value", range(10))
+@pytest.mark.parametrize("value", [0, 9])
 def test_recolored_digits_have_the_mean_colour_and_the_same_strokes(digits: ColoredMNIST, value: int) -> None:
     split, index = digits.splits["test"], torch.arange(100)
     official_split = replace(split, images=split.pixels(index).permute(0, 2, 3, 1).contiguous())

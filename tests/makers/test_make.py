@@ -17,7 +17,6 @@ from downloads import (
     write_utkface,
     write_waterbirds,
 )
-from lanes import first_is_fast
 from tiny_runs import lntl
 
 from lntl import config as configuration
@@ -45,7 +44,8 @@ def working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("config", first_is_fast(DATA_SETS))
+@pytest.mark.full
+@pytest.mark.parametrize("config", DATA_SETS)
 def test_a_download_becomes_a_table_and_a_trained_network(config: str, capsys: pytest.CaptureFixture[str]) -> None:
     name, download, options = DATA_SETS[config]
     download(Path("download"))

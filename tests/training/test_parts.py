@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from lanes import first_is_fast
 from lightning_fabric import Fabric
 from torch import Tensor
 
@@ -155,7 +156,7 @@ def make_vector_trainer(data: tuple[VectorSplit, DataSpec], phases: list[dict[st
     return Trainer(fabric, networks, loader, phases, seed=0, held_out=loader)
 
 
-@pytest.mark.parametrize("method", plugins.names("lntl.methods"))
+@pytest.mark.parametrize("method", first_is_fast(["lntl", *sorted({*plugins.names("lntl.methods")} - {"lntl"})]))
 def test_every_method_learns_from_vectors_with_labels(vector_data: tuple[VectorSplit, DataSpec], method: str) -> None:
     model_settings = load_method(method).required_model_settings
     trainer = make_vector_trainer(vector_data, [{"method": method, "epochs": 2}], **model_settings)
