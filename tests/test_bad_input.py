@@ -10,7 +10,7 @@ from zipfile import ZipFile
 import numpy as np
 import pytest
 import torch
-from tiny_runs import RUN, exit_code, lntl, run, tree, write_config
+from tiny_runs import RUN, get_exit_code, lntl, read_tree, run, write_config
 
 from lntl import cli
 from lntl.errors import UserError
@@ -302,7 +302,7 @@ BAD_INPUTS: dict[str, tuple[Callable[[], None], list[str], str]] = {
 
 def run_failing_command(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """Run a command that must fail and change no file; return its message: one line, then a line for each fault."""
-    files_before = tree(Path())
+    files_before = read_tree(Path())
     assert lntl(*arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -312,7 +312,7 @@ def run_failing_command(capsys: pytest.CaptureFixture[str], *arguments: str) -> 
     assert len(fault_lines) == (
         int(first_line.split(": ")[-1].split(" fault")[0]) if " fault(s) in" in first_line else 0
     )
-    assert tree(Path()) == files_before
+    assert read_tree(Path()) == files_before
     return captured.err
 
 
@@ -396,4 +396,4 @@ def test_a_bug_in_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr("lntl.experiment.train", raise_bug)
     with pytest.raises(ZeroDivisionError):
-        exit_code(lambda: cli.main(TRAIN))
+        get_exit_code(lambda: cli.main(TRAIN))

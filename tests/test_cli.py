@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 from rich.console import Console
-from tiny_runs import RUN, TINY, lntl, metrics, tree
+from tiny_runs import RUN, TINY, lntl, read_metrics, read_tree
 
 from lntl import __version__, plugins
 from lntl import config as configuration
@@ -130,12 +130,12 @@ def test_train_accepts_overrides_epochs_and_device(folder: Path) -> None:
     )
     config = yaml.safe_load((RUN / "config.yaml").read_text())
     assert (config["training"]["batch_size"], config["project"]["seed"]) == (45, 7)
-    assert [record["epoch"] for record in metrics(RUN)] == [1, 1, 2]  # --epochs sets only the last phase
-    assert [record["step"] for record in metrics(RUN)] == [2, 4, 6]
+    assert [record["epoch"] for record in read_metrics(RUN)] == [1, 1, 2]  # --epochs sets only the last phase
+    assert [record["step"] for record in read_metrics(RUN)] == [2, 4, 6]
 
 
 def test_without_options_the_values_of_the_yaml_are_used(finished_folder: Path) -> None:
-    assert len(metrics(RUN)) == 4
+    assert len(read_metrics(RUN)) == 4
     assert yaml.safe_load((RUN / "config.yaml").read_text())["training"]["device"] == "cpu"
 
 
@@ -198,9 +198,9 @@ def test_eval_of_a_checkpoint_outside_of_a_run_writes_no_file(
 
 
 def test_a_second_eval_writes_the_same_files(finished_folder: Path) -> None:
-    files_before = tree(finished_folder)
+    files_before = read_tree(finished_folder)
     assert lntl("eval", str(RUN)) == 0
-    assert tree(finished_folder) == files_before
+    assert read_tree(finished_folder) == files_before
 
 
 def test_configs_lists_every_ready_configuration(capsys: Capture) -> None:
@@ -289,10 +289,10 @@ def test_data_make_writes_images_labels_and_colors_once(capsys: Capture, folder:
             assert np.array_equal(arrays[f"{name}_image"].max(axis=(1, 2)), split.color)
             assert np.array_equal(arrays[f"{name}_label"], split.y)
             assert np.array_equal(arrays[f"{name}_color"], split.color)
-    files_before = tree(folder)
+    files_before = read_tree(folder)
     assert lntl("data", "make", "colored_mnist", "digits.npz", "tiny.yaml") == 2
     assert "digits.npz exists already" in capsys.readouterr().err
-    assert tree(folder) == files_before
+    assert read_tree(folder) == files_before
 
 
 def test_data_clear_cache_removes_the_cache(capsys: Capture, folder: Path) -> None:

@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from tiny_runs import ROOT, tree
+from tiny_runs import ROOT, read_tree
 
 FILE_NAME = "mnist_10color_jitter_var_0.030.npy"
 FILE_SIZE = 100_000_001  # bytes, above the smallest size that the script accepts
@@ -58,7 +58,7 @@ class Download:
 
     def file_names(self) -> list[str]:
         """Return the names of the files in the target folder."""
-        return sorted(tree(self.target))
+        return sorted(read_tree(self.target))
 
     def run_and_get_error(self, delivered_file: Path | None, code: int = 0) -> str:
         """Run the script, which must fail and suggest alternatives; return its message."""
@@ -86,7 +86,7 @@ def test_a_valid_archive_is_unpacked(download: Download, archive: Path) -> None:
 def test_the_file_is_put_into_the_target_folder(download: Download, archive: Path, tmp_path: Path) -> None:
     other_target = tmp_path / "other folder, with blanks"
     assert download(archive, 0, str(other_target)).returncode == 0
-    assert list(tree(other_target)) == [FILE_NAME]
+    assert list(read_tree(other_target)) == [FILE_NAME]
     assert not download.target.exists()
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_runs import RUN, assert_equal, lntl, metrics, write_config
+from tiny_runs import RUN, assert_equal, lntl, read_metrics, write_config
 
 from lntl import config as configuration
 from lntl import experiment
@@ -89,7 +89,7 @@ def test_config_yaml_is_the_resolved_configuration(finished_run: RunFolder) -> N
 
 
 def test_metrics_jsonl_has_a_line_for_each_epoch(finished_run: RunFolder) -> None:
-    records = metrics(finished_run.path)
+    records = read_metrics(finished_run.path)
     positions = [tuple(r[k] for k in ("phase", "method", "epoch", "total_epoch", "step")) for r in records]
     assert positions == [(1, "erm", 1, 1, 3), (2, "bias_head", 1, 2, 6), (3, "lntl", 1, 3, 9), (3, "lntl", 2, 4, 12)]
     terms = {"erm": {"task", "lr_f", "lr_g"}, "bias_head": {"bias", "lr_h"}}
@@ -119,7 +119,7 @@ def test_result_json_has_the_scores_of_last_and_best(finished_run: RunFolder) ->
     assert "embedded MNIST strokes" in result.data
     for phrase in ("highest accuracy on val", "10 held-out training images, random colors", "epochs of the last phase"):
         assert phrase in result.selection
-    best_epoch = max(metrics(finished_run.path)[2:], key=lambda record: record["val/accuracy"])["total_epoch"]
+    best_epoch = max(read_metrics(finished_run.path)[2:], key=lambda record: record["val/accuracy"])["total_epoch"]
     for kind, path, epoch in (("last", finished_run.last, 4), ("best", finished_run.best, best_epoch)):
         scores = getattr(result, kind)
         assert scores.checkpoint == str(path)
@@ -127,7 +127,7 @@ def test_result_json_has_the_scores_of_last_and_best(finished_run: RunFolder) ->
         assert scores.test.keys() == METRIC_NAMES
         assert all(value is None or 0 <= value <= 1 for value in scores.test.values())
         assert experiment.evaluate_checkpoint(path).scores() == scores
-    seconds = sum(record["time/seconds"] for record in metrics(finished_run.path))
+    seconds = sum(record["time/seconds"] for record in read_metrics(finished_run.path))
     assert result.training_seconds == pytest.approx(seconds, abs=0.051)
 
 
@@ -172,7 +172,7 @@ def test_the_erm_config_differs_only_in_its_phases(finished_run: RunFolder) -> N
     result = finished_run.read_result()
     assert result is not None
     assert result.erm == erm_folder.read_result()
-    assert [record["method"] for record in metrics(erm_folder.path)] == ["erm"]
+    assert [record["method"] for record in read_metrics(erm_folder.path)] == ["erm"]
     config, erm_config = (configuration.read(path).model_dump() for path in (finished_run.config, erm_folder.config))
     assert erm_config["project"].pop("experiment_name") == "erm"
     assert erm_config["logging"].pop("output_dir") == str(finished_run.path)
@@ -252,9 +252,9 @@ def test_a_metric_that_is_undefined_on_val_chooses_no_epoch(
     )
     run = train(make_config("erm", evaluation={"best_model_metric": "aligned_accuracy"}))
     assert not run.folder.best.exists()
-    assert metrics(run.folder.path)[0]["val/aligned_accuracy"] is None
+    assert read_metrics(run.folder.path)[0]["val/aligned_accuracy"] is None
     assert "NaN" not in run.folder.metrics.read_text()
-    assert not math.isnan(metrics(run.folder.path)[0]["val/accuracy"])
+    assert not math.isnan(read_metrics(run.folder.path)[0]["val/accuracy"])
     result = experiment.conclude(run, None)
     assert "best: as last, because aligned_accuracy is undefined on val (10 held-out" in result.selection
     assert result.best == result.last

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tiny_runs import ROOT, RUN, exit_code, metrics
+from tiny_runs import ROOT, RUN, get_exit_code, read_metrics
 
 from lntl.runs import checkpoint
 
@@ -19,7 +19,7 @@ Capture = pytest.CaptureFixture[str]
 def run_main_py(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """Run `python src/main.py ARGUMENTS` in this process; return its exit code."""
     monkeypatch.setattr(sys, "argv", ["src/main.py", *arguments])
-    return exit_code(lambda: runpy.run_path(str(ROOT / "src/main.py"), run_name="__main__"))
+    return get_exit_code(lambda: runpy.run_path(str(ROOT / "src/main.py"), run_name="__main__"))
 
 
 def test_help_of_main_py_does_not_import_torch() -> None:
@@ -43,7 +43,7 @@ def test_main_py_without_the_packages_suggests_make_setup() -> None:
 def test_main_py_trains_and_evaluates(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     config = ["--config", "tiny.yaml"]
     assert run_main_py(monkeypatch, *config, "--mode", "train", "--num_epochs", "2", "--device", "cpu") == 0
-    assert [record["epoch"] for record in metrics(RUN)] == [1, 1, 2]
+    assert [record["epoch"] for record in read_metrics(RUN)] == [1, 1, 2]
     assert "lntl, last" in capsys.readouterr().out
     assert run_main_py(monkeypatch, *config, "--mode", "evaluate") == 0
     assert "tiny: best_model.pth, epoch" in capsys.readouterr().out
@@ -61,7 +61,7 @@ def test_main_py_resumes(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     earlier_path = str(RUN / "checkpoints/checkpoint_epoch_01.pth")
     assert run_main_py(monkeypatch, "--config", "tiny.yaml", "--mode", "train", "--checkpoint_path", earlier_path) == 0
     assert checkpoint.load(RUN / "checkpoints/last.pth").records[0] == first_checkpoint.records[0]
-    assert len(metrics(RUN)) == 2
+    assert len(read_metrics(RUN)) == 2
     capsys.readouterr()
     assert run_main_py(monkeypatch, "--config", "tiny.yaml") == 2
     message = capsys.readouterr().err

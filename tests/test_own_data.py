@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_runs import lntl, metrics
+from tiny_runs import lntl, read_metrics
 
 from lntl import config as configuration
 from lntl.config import Config
@@ -172,8 +172,8 @@ def test_a_table_with_augmentation_is_resumed_exactly_and_its_wrong_rows_are_lis
     assert Path("uninterrupted/tiny/skipped_rows.txt").read_text() == "line 8: missing file gone.png\n"
     assert lntl("train", "pets.yaml", "logging.output_dir=resumed", "training.phases.0.epochs=1") == 0
     assert lntl("train", "pets.yaml", "logging.output_dir=resumed", "--resume", "auto") == 0
-    assert [line["train/task"] for line in metrics(Path("uninterrupted/tiny"))] == [
-        line["train/task"] for line in metrics(Path("resumed/tiny"))
+    assert [line["train/task"] for line in read_metrics(Path("uninterrupted/tiny"))] == [
+        line["train/task"] for line in read_metrics(Path("resumed/tiny"))
     ]
     uninterrupted_run, resumed_run = (
         torch.load(f"{name}/tiny/checkpoints/last.pth", weights_only=True) for name in ("uninterrupted", "resumed")

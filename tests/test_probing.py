@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_runs import RUN, lntl, tree
+from tiny_runs import RUN, lntl, read_tree
 
 from lntl import experiment
 from lntl.data.colored_mnist import ColoredDigits, ColoredMNIST
@@ -131,7 +131,7 @@ def test_the_embedding_file_has_a_point_for_each_test_image(probed_folder: Path,
 
 
 def test_the_command_prints_and_writes_its_results(run_copy: RunFolder, capsys: Capture) -> None:
-    files_before = tree(RUN)
+    files_before = read_tree(RUN)
     assert lntl("probe", str(RUN), "--seeds", "1", "--layer", "g.5", "--layer", "f.rest.0", "--device", "cpu") == 0
     out = capsys.readouterr().out
     content = read_json(run_copy.probe)
@@ -142,7 +142,7 @@ def test_the_command_prints_and_writes_its_results(run_copy: RunFolder, capsys: 
     assert "±" not in out
     assert "bias" in out
     assert "shown in all 10 colours" in out
-    files_after = tree(RUN)
+    files_after = read_tree(RUN)
     assert {name for name in files_after if files_before.get(name, ...) != files_after[name]} == PROBE_FILES
 
 
@@ -162,7 +162,7 @@ def test_overwriting_a_run_removes_its_probe_files(run_copy: RunFolder) -> None:
     for name in PROBE_FILES:
         (RUN / name).write_text("{}")
     run_copy.create("", overwrite=True)
-    assert not PROBE_FILES & tree(RUN).keys()
+    assert not PROBE_FILES & read_tree(RUN).keys()
 
 
 @pytest.fixture
@@ -287,21 +287,21 @@ def test_bad_input_gives_one_sentence_and_changes_no_file(
     run_copy: RunFolder, capsys: Capture, prepare: Callable[[Path], object], arguments: list[str], expected: str
 ) -> None:
     prepare(BEST_CHECKPOINT)
-    files_before = tree(Path())
+    files_before = read_tree(Path())
     assert lntl("probe", str(RUN), *arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert re.search(expected, captured.err)
     assert "Traceback" not in captured.err
-    assert tree(Path()) == files_before
+    assert read_tree(Path()) == files_before
 
 
 def test_a_constant_bias_is_an_error(run_copy: RunFolder, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     reduce_test_set(monkeypatch, lambda test: test.group % 10 == 4)
-    files_before = tree(Path())
+    files_before = read_tree(Path())
     assert lntl("probe", str(RUN)) == 2
     assert re.search(r"the bias does not vary in the test set \(its values: orange\)", capsys.readouterr().err)
-    assert tree(Path()) == files_before
+    assert read_tree(Path()) == files_before
 
 
 def test_a_checkpoint_outside_a_run_folder_is_an_error(run_copy: RunFolder, capsys: Capture) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from lanes import first_is_fast
-from tiny_runs import lntl, tree
+from tiny_runs import lntl, read_tree
 
 import lntl as package
 from lntl.probing.features import features
@@ -166,10 +166,10 @@ def test_a_refused_repair_writes_nothing(
     arguments, message = REFUSED_ARGUMENTS[case]
     monkeypatch.chdir(tmp_path)
     Path("existing").mkdir()
-    files_before = tree(tmp_path)
+    files_before = read_tree(tmp_path)
     assert lntl("repair", "plain", "--method", "dfr", *arguments) == 2
     assert message in capsys.readouterr().err
-    assert tree(tmp_path) == files_before
+    assert read_tree(tmp_path) == files_before
 
 
 @pytest.mark.parametrize(
@@ -188,16 +188,16 @@ def test_data_without_two_bias_values_are_refused(
         evaluation={"erm_epochs": 0},
     )  # fmt: skip
     assert lntl("train", str(config)) == 0
-    files_before = tree(tmp_path)
+    files_before = read_tree(tmp_path)
     assert lntl("repair", str(tmp_path / "results/blind"), "--method", "leace" if bias else "dfr") == 2
     assert message in capsys.readouterr().err
-    assert tree(tmp_path) == files_before
+    assert read_tree(tmp_path) == files_before
 
 
 def test_a_failed_repair_removes_its_files(
     run_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files_before = tree(tmp_path)
+    files_before = read_tree(tmp_path)
 
     def raise_no_space(*_: Any) -> None:
         raise OSError(28, "No space left on device", "somewhere")
@@ -205,7 +205,7 @@ def test_a_failed_repair_removes_its_files(
     monkeypatch.setattr("lntl.experiment.repairs.conclude", raise_no_space)
     assert lntl("repair", str(run_copy), "--method", "dfr") == 2
     assert "No space left" in capsys.readouterr().err
-    assert tree(tmp_path) == files_before
+    assert read_tree(tmp_path) == files_before
 
 
 def test_features_are_computed_after_the_eraser(runs: Path) -> None:

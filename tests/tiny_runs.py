@@ -56,10 +56,10 @@ def write_config(folder: Path, **sections: dict[str, Any]) -> Path:
 
 def lntl(*arguments: str) -> int:
     """Run the command line in this process; return its exit code."""
-    return exit_code(lambda: cli.main(list(arguments)))
+    return get_exit_code(lambda: cli.main(list(arguments)))
 
 
-def exit_code(main: Callable[[], object]) -> int:
+def get_exit_code(main: Callable[[], object]) -> int:
     """Return the exit code of a program that runs in this process."""
     code: Any = 0
     try:
@@ -149,18 +149,18 @@ class SignalAtCall:
         setattr(owner, name, send_signal_and_call)
 
 
-def leaves(tree: Any, path: str = "") -> dict[str, Any]:
+def flatten_leaves(tree: Any, path: str = "") -> dict[str, Any]:
     """Return a dict from path to leaf of nested dicts and lists, without times and durations."""
     if isinstance(tree, dict | list):
         items = list(tree.items() if isinstance(tree, dict) else enumerate(tree))
         length = {f"{path} (length)": len(items)}
-        return length | {k: v for key, value in items for k, v in leaves(value, f"{path}/{key}").items()}
+        return length | {k: v for key, value in items for k, v in flatten_leaves(value, f"{path}/{key}").items()}
     return {} if "/time/" in path or path.endswith("training_seconds") else {path: tree}
 
 
 def assert_equal(first_tree: Any, second_tree: Any) -> None:
     """Assert that two nested structures are equal (tensors bit for bit), except for durations."""
-    first, second = leaves(first_tree), leaves(second_tree)
+    first, second = flatten_leaves(first_tree), flatten_leaves(second_tree)
     assert first.keys() == second.keys()
     for path, value in first.items():
         if isinstance(value, torch.Tensor):
@@ -175,15 +175,15 @@ def assert_same_run(first_run: Path, second_run: Path) -> None:
     for name in ("last.pth", "best_model.pth"):
         first, second = (torch.load(run / "checkpoints" / name, weights_only=True) for run in (first_run, second_run))
         assert_equal(first, second)
-    assert_equal(metrics(first_run), metrics(second_run))
+    assert_equal(read_metrics(first_run), read_metrics(second_run))
     assert_equal(*(json.loads((run / "result.json").read_text()) for run in (first_run, second_run)))
 
 
-def metrics(run_folder: Path) -> list[dict[str, Any]]:
+def read_metrics(run_folder: Path) -> list[dict[str, Any]]:
     """Return the lines of metrics.jsonl."""
     return [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def tree(folder: Path) -> dict[str, bytes | None]:
+def read_tree(folder: Path) -> dict[str, bytes | None]:
     """Return everything below a folder: files with their content, folders with None."""
     return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tiny_runs import exit_code
+from tiny_runs import get_exit_code
 
 from lntl import cli
 
@@ -55,7 +55,7 @@ def train(folder: Path, kind: str) -> Path:
         "logging": {"output_dir": str(folder / "results"), "use_tensorboard": False},
     }
     (folder / f"{kind}.yaml").write_text(json.dumps(raw))
-    assert exit_code(lambda: cli.main(["train", str(folder / f"{kind}.yaml")])) == 0
+    assert get_exit_code(lambda: cli.main(["train", str(folder / f"{kind}.yaml")])) == 0
     return folder / "results" / kind
 
 

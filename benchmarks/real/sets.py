@@ -28,7 +28,7 @@ from lntl import data as datasets
 from lntl.benchmark import plan as plans
 from lntl.benchmark import results
 from lntl.benchmark.plan import PlannedRun
-from lntl.data.labels import aligned
+from lntl.data.labels import find_aligned_values
 from lntl.experiment.checkpoints import load_networks, open_checkpoint
 from lntl.probing.features import default_layers, features
 from lntl.probing.probes import Halves, probe_layer
@@ -58,7 +58,9 @@ def read_groups(run: PlannedRun, column: str) -> Groups:
     data = datasets.load(run.config.data.name, type(run.config.data).model_validate(settings))
     train, test = data.splits["train"], data.splits["test"]
     spec, num_values = data.spec, data.spec.num_bias_values
-    aligned_value = aligned(train.y, train.bias_labels(torch.arange(len(train))), spec.num_classes, num_values)
+    aligned_value = find_aligned_values(
+        train.y, train.bias_labels(torch.arange(len(train))), spec.num_classes, num_values
+    )
     y, value = test.y.numpy(), test.bias_labels(torch.arange(len(test))).numpy()
     names = [f"{label}, {bias}" for label in spec.class_names for bias in spec.bias_value_names]
     conflicting = np.asarray(aligned_value)[y] != value if aligned_value else None

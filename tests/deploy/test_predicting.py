@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from lanes import first_is_fast
-from tiny_runs import lntl, tree
+from tiny_runs import lntl, read_tree
 
 from lntl import config as configuration
 from lntl.deploy import predicting
@@ -201,7 +201,7 @@ def test_names_that_start_like_a_formula_are_escaped_on_request(pets: Path) -> N
 
 def test_unreadable_images_are_an_error_before_a_file_is_written(pets: Path, capsys: Capture) -> None:
     break_images()
-    files_before = tree(Path())
+    files_before = read_tree(Path())
     assert lntl("predict", str(pets), "pets.csv", "--out", "p.csv", "--features", "z.npz") == 2
     stderr = capsys.readouterr().err
     assert (
@@ -210,7 +210,7 @@ def test_unreadable_images_are_an_error_before_a_file_is_written(pets: Path, cap
     )
     for line in ("pets/00.png: an empty file", "pets/more/31.png: a damaged", "pets/58.png: no such file"):
         assert f"\n  {line}" in stderr
-    assert tree(Path()) == files_before
+    assert read_tree(Path()) == files_before
 
 
 def test_unreadable_images_are_skipped_and_listed(pets: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,11 +303,11 @@ def test_bad_arguments_are_refused_and_no_file_is_written(
     Path("semi.csv").write_text("image;label\npets/02.png;cat\n")
     Path("text.npz").write_text("text")
     out_option = [] if "--out" in arguments else ["--out", "p.csv"]
-    files_before = tree(Path())
+    files_before = read_tree(Path())
     monkeypatch.setattr(Prediction, "_batches", None)  # fail if a prediction starts
     assert lntl("predict", str(pets), *arguments, *out_option) == 2
     assert message in capsys.readouterr().err
-    assert tree(Path()) == files_before
+    assert read_tree(Path()) == files_before
 
 
 def test_only_the_error_for_a_missing_column_suggests_the_option_column(pets: Path, capsys: Capture) -> None:

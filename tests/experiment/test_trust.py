@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from tiny_runs import lntl, tree
+from tiny_runs import lntl, read_tree
 
 from lntl import load, plugins
 from lntl.config import code_names
@@ -95,13 +95,13 @@ def test_every_command_uses_a_method_of_a_users_package_if_it_is_trusted(
     add_benchmark(run)
     for command_name in COMMANDS:
         unload_package()
-        files_before = tree(run)
+        files_before = read_tree(run)
         capsys.readouterr()
         if command_name != "resume":  # resume gets a configuration on the command line as well
             assert lntl(*make_command(command_name, str(run))) == 2
             (message,) = capsys.readouterr().err.splitlines()
             assert "it names mine.method.Mine, and importing mine.method runs its code; if you trust it" in message
-            assert tree(run) == files_before
+            assert read_tree(run) == files_before
             assert not Path("ran").exists()
         code = lntl(*make_command(command_name, str(run)), "--trust", "mine")
         error = capsys.readouterr().err
@@ -143,7 +143,7 @@ def test_every_command_refuses_a_strangers_folder_in_one_sentence(
     for path in run.glob("checkpoints/*.pth"):
         content = torch.load(path, weights_only=True)
         torch.save(content | {"config": config}, path)
-    files_before = tree(run)
+    files_before = read_tree(run)
     sentence = f"it names {name}, and importing {name.rpartition('.')[0]} runs its code; if you trust it, allow it"
     for command_name in COMMANDS:
         capsys.readouterr()
@@ -165,7 +165,7 @@ def test_every_command_refuses_a_strangers_folder_in_one_sentence(
     for path in (run, run / "checkpoints/last.pth"):
         with pytest.raises(UntrustedError, match=re.escape(sentence)):
             load(path)
-    assert tree(run) == files_before
+    assert read_tree(run) == files_before
     assert not Path("ran").exists()
     assert "beside" not in sys.modules
 

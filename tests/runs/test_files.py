@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import BaseModel
-from tiny_runs import RUN, run, tree, write_config
+from tiny_runs import RUN, read_tree, run, write_config
 
 from lntl.errors import UserError
 from lntl.runs import checkpoint, files
@@ -45,27 +45,27 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, error: Exception) -> 
     with pytest.raises(UserError, match="is the disk full") as caught:
         write_atomic(path, make_failing_writer(error))
     assert str(path) in str(caught.value)
-    assert tree(tmp_path) == {"file": b"old"}
+    assert read_tree(tmp_path) == {"file": b"old"}
 
 
 def test_an_error_of_the_writer_is_raised_and_keeps_the_old_file(tmp_path: Path) -> None:
     write_text(tmp_path / "file", "old")
     with pytest.raises(UserError, match=r"^image 3 is damaged$"):
         write_atomic(tmp_path / "file", make_failing_writer(UserError("image 3 is damaged")))
-    assert tree(tmp_path) == {"file": b"old"}
+    assert read_tree(tmp_path) == {"file": b"old"}
 
 
 def test_a_failed_first_write_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(UserError):
         write_atomic(tmp_path / "file", make_failing_writer(OSError(errno.ENOSPC, "No space left on device")))
-    assert tree(tmp_path) == {}
+    assert read_tree(tmp_path) == {}
 
 
 def test_a_failed_rename_leaves_no_file(tmp_path: Path) -> None:
     (tmp_path / "file").mkdir()
     with pytest.raises(UserError):
         write_text(tmp_path / "file", "new")
-    assert tree(tmp_path) == {"file": None}
+    assert read_tree(tmp_path) == {"file": None}
 
 
 def test_the_content_is_on_disk_before_the_file_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +76,7 @@ def test_the_content_is_on_disk_before_the_file_gets_its_name(tmp_path: Path, mo
     path = tmp_path / "file"
     write_text(path, "new")
     assert sync_calls == [(3, False)]
-    assert tree(tmp_path) == {"file": b"new"}
+    assert read_tree(tmp_path) == {"file": b"new"}
 
 
 def test_two_writers_of_a_file_do_not_interfere(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_two_writers_of_a_file_do_not_interfere(tmp_path: Path) -> None:
         file.write(b"remains")
 
     write_atomic(tmp_path / "file", write)
-    assert tree(tmp_path) == {"file": b"first remains"}
+    assert read_tree(tmp_path) == {"file": b"first remains"}
 
 
 def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     (tmp_path / "file").symlink_to(tmp_path / "elsewhere")
     write_text(tmp_path / "file", "new")
     assert not (tmp_path / "file").is_symlink()
-    assert tree(tmp_path) == {"elsewhere": b"other", "file": b"new"}
+    assert read_tree(tmp_path) == {"elsewhere": b"other", "file": b"new"}
 
 
 def test_temporary_files_of_killed_writes_are_removed_and_no_others(tmp_path: Path) -> None:
@@ -234,10 +234,10 @@ def limit_file_size(size: int) -> Callable[[], None]:
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     write_config(tmp_path)
     assert run("train", "tiny.yaml", folder=tmp_path) == 0
-    files_before = tree(tmp_path / RUN / "checkpoints")
+    files_before = read_tree(tmp_path / RUN / "checkpoints")
     command = ["train", "tiny.yaml", "--resume", "auto", "training.phases.2.epochs=3"]
     assert run(*command, folder=tmp_path, prepare=limit_file_size(500_000)) == 2
     stderr = (tmp_path / "stderr").read_text().splitlines()[-1]
     assert stderr.startswith(f"Error: {RUN}/checkpoints/last.pth: cannot write it")
-    assert tree(tmp_path / RUN / "checkpoints") == files_before
+    assert read_tree(tmp_path / RUN / "checkpoints") == files_before
     assert run(*command, folder=tmp_path) == 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import ROOT, tree
+from tiny_runs import ROOT, read_tree
 
 from lntl import __version__
 from lntl.errors import UserError
@@ -54,16 +54,16 @@ def test_create_writes_the_configuration_and_the_environment(tmp_path: Path) -> 
     assert folder.holds_a_run
     assert folder.config.read_text() == "seed: 1\n"
     assert read_json(folder.environment, Environment) == environment.describe()
-    assert sorted(tree(folder.path)) == ["checkpoints", "config.yaml", "environment.json"]
+    assert sorted(read_tree(folder.path)) == ["checkpoints", "config.yaml", "environment.json"]
 
 
 def test_a_run_is_never_replaced_silently(folder: RunFolder) -> None:
-    files_before = tree(folder.path)
+    files_before = read_tree(folder.path)
     with pytest.raises(UserError, match="already contains a run") as error:
         folder.create("seed: 2\n")
     for option in ("--resume auto", "--overwrite", "project.experiment_name"):
         assert option in str(error.value)
-    assert tree(folder.path) == files_before
+    assert read_tree(folder.path) == files_before
 
 
 @pytest.mark.parametrize("file", ["config", "checkpoints"])
@@ -79,7 +79,7 @@ def test_overwrite_removes_the_files_of_the_run_and_no_other(folder: RunFolder) 
     (folder.path / "notes.txt").write_text("mine")
     RunFolder(folder.erm).create("seed: 1\n")  # the ERM run within the run folder
     folder.create("seed: 2\n", overwrite=True)
-    assert sorted(tree(folder.path)) == ["checkpoints", "config.yaml", "environment.json", "notes.txt"]
+    assert sorted(read_tree(folder.path)) == ["checkpoints", "config.yaml", "environment.json", "notes.txt"]
     assert folder.config.read_text() == "seed: 2\n"
 
 
@@ -96,10 +96,10 @@ def test_other_files_do_not_count_as_a_run(tmp_path: Path) -> None:
 def test_other_files_with_a_name_that_a_run_writes_are_kept(tmp_path: Path, name: str, overwrite: bool) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")
-    files_before = tree(tmp_path)
+    files_before = read_tree(tmp_path)
     with pytest.raises(UserError, match=r"exists, but .* contains no run.*: move it away"):
         RunFolder(tmp_path).create("seed: 1\n", overwrite)
-    assert tree(tmp_path) == files_before
+    assert read_tree(tmp_path) == files_before
 
 
 def test_a_partly_removed_run_still_counts_as_a_run(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +115,7 @@ def test_a_partly_removed_run_still_counts_as_a_run(folder: RunFolder, monkeypat
         folder.create("seed: 2\n", overwrite=True)
     monkeypatch.undo()
     folder.create("seed: 2\n", overwrite=True)
-    assert sorted(tree(folder.path)) == ["checkpoints", "config.yaml", "environment.json"]
+    assert sorted(read_tree(folder.path)) == ["checkpoints", "config.yaml", "environment.json"]
 
 
 @pytest.mark.parametrize("subfolder", ["file", "file/results"])
@@ -123,7 +123,7 @@ def test_a_folder_that_cannot_be_created_gives_one_sentence(tmp_path: Path, subf
     (tmp_path / "file").write_text("a regular file")
     with pytest.raises(UserError, match=r"cannot make the run folder: .*logging\.output_dir"):
         RunFolder(tmp_path / subfolder / "tiny").create("seed: 1\n")
-    assert tree(tmp_path) == {"file": b"a regular file"}
+    assert read_tree(tmp_path) == {"file": b"a regular file"}
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -295,10 +295,10 @@ def test_a_link_in_place_of_a_folder_or_the_log_is_refused(folder: RunFolder, tm
         shutil.rmtree(path)
     path.unlink(missing_ok=True)
     path.symlink_to(other_folder)
-    files_before = tree(tmp_path)
+    files_before = read_tree(tmp_path)
     with pytest.raises(UserError, match=rf"{name}: it is a link, but a run writes only into its own folder"):
         folder.check_links()
-    assert tree(tmp_path) == files_before
+    assert read_tree(tmp_path) == files_before
 
 
 @pytest.mark.parametrize("name", ["result.json", "config.yaml", "run.log", "checkpoints"])
