@@ -1,11 +1,13 @@
 """Show where a command spends its time: the seconds inside the functions that do its work.
 
-Usage: python benchmarks/stages.py [--step] COMMAND ...
+Usage: python benchmarks/stages.py [--step | --recipe] COMMAND ...
 
 COMMAND is a command of `lntl`, such as `probe results/colored_mnist_baseline`. The script prints a table: processor
 seconds within each function, number of calls, and share of the total. The time of a function that another one calls is
 counted in both. Set OMP_NUM_THREADS=1, because the times of parallel threads are added up. With --step and without a
-command, it prints the operations of a joint training step of LNTL, measured with the profiler of torch.
+command, it prints the operations of a joint training step of LNTL, measured with the profiler of torch. With --recipe
+and without a command, it prints the processor seconds of each part of `make train`, from ten steps of each phase and
+one evaluation.
 """
 
 import functools
@@ -14,6 +16,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 START = time.process_time()  # processor time at the start, near 0
@@ -42,6 +45,9 @@ def main() -> None:
     arguments = sys.argv[1:]
     if arguments[:1] == ["--step"]:
         print_step_operations()
+        return
+    if arguments[:1] == ["--recipe"]:
+        recipe()
         return
     if not arguments or arguments[0].startswith("-"):
         raise SystemExit(__doc__)
@@ -113,6 +119,44 @@ def print_step_operations() -> None:
         for _ in range(20):
             next(steps)
     print(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=40))
+
+
+def recipe() -> None:
+    """Print the processor seconds of each part of the default recipe."""
+    from lntl import config as configuration
+    from lntl import experiment
+    from lntl.config import erm_config
+    from lntl.data import load
+
+    whole = configuration.read("colored_mnist_default", ["training.device=cpu", "data.path=none"])
+    data = load(whole.data.name, whole.data)
+    sizes = {name: len(split) for name, split in data.splits.items()}
+    rows = []
+    erm = erm_config(whole, Path())
+    phases = [*((f"{phase.method}, of the run", whole, phase) for phase in whole.training.phases)]
+    phases += [("erm, for comparison", erm, phase) for phase in erm.training.phases]
+    for name, config, phase in phases:
+        training = config.training.model_copy(update={"phases": (phase,)})
+        built = experiment.build(config.model_copy(update={"training": training}), data=data)
+        steps = built.trainer.epoch()
+        for _ in range(3):
+            next(steps)
+        began = time.process_time()
+        for _ in range(10):
+            total = next(steps).total
+        a_step = (time.process_time() - began) / 10
+        rows.append((name, phase.epochs, a_step * 1000, a_step * total * phase.epochs))
+    began = time.process_time()
+    built.predict(built.networks, "val")
+    an_image = (time.process_time() - began) / sizes["val"]
+    epochs = sum(phase.epochs for _, _, phase in phases)
+    rows.append(("evaluation on val, each epoch", epochs, 0.0, an_image * sizes["val"] * epochs))
+    rows.append(("evaluation on test, both runs", 2, 0.0, an_image * sizes["test"] * 2))
+    total_seconds = sum(row[3] for row in rows)
+    print(f"{'part':<32}{'epochs':>7}{'ms/step':>9}{'seconds':>9}{'share':>8}   {sizes}")
+    for name, epochs, ms, seconds in rows:
+        print(f"{name:<32}{epochs:>7}{ms:>9.1f}{seconds:>9.1f}{seconds / total_seconds:>8.1%}")
+    print(f"{'total':<32}{'':>16}{total_seconds:>9.1f}")
 
 
 if __name__ == "__main__":

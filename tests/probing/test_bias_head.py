@@ -37,6 +37,9 @@ def test_accuracy_and_chance_for_one_label_per_image_equal_their_formulas(digits
     batch = digits.splits["test"].batch(torch.arange(50))
     bias = torch.where(torch.arange(50) % 3 == 0, IGNORE, batch.y)
     counts = count_head(networks, [replace(batch, bias=bias)], 10)
+    z = batch.x.flatten(1)
+    networks.f = nn.Identity()  # which h could not take
+    assert torch.equal(count_head(networks, [replace(batch, bias=bias)], 10, z).hits, counts.hits)
     index, is_known = torch.arange(50), bias != IGNORE
     is_correct = networks.h(batch.x.flatten(1)).argmax(dim=1) == bias
     assert counts.accuracy(index) == pytest.approx(is_correct.sum().item() / is_known.sum().item())

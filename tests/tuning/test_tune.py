@@ -88,6 +88,7 @@ def make_trials(count: int, **settings: Any) -> Any:
             {"training.adversarial_lambda": {"float": [0.1, 0.2]}},
             "adversarial_lambda: two of its values give the same training",
         ),
+        ({"training.devices": {"int": [1, 2]}}, "devices: two of its values give the same training"),
     ],
 )
 def test_an_invalid_search_space_gives_one_sentence(folder: Path, space: dict[str, Any], message: str) -> None:
@@ -95,6 +96,11 @@ def test_an_invalid_search_space_gives_one_sentence(folder: Path, space: dict[st
     with pytest.raises(UserError, match=message) as error:
         check_space(path, read_space(path), "tiny.yaml", [])
     assert str(error.value).startswith("space.yaml: ")
+
+
+def test_a_trial_takes_one_process(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"one process trains a trial; .* several trials at once with --jobs"):
+        make_tuning(overrides=["training.devices=2"])
 
 
 @pytest.mark.parametrize(

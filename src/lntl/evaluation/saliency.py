@@ -9,7 +9,6 @@ from importlib.util import find_spec
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from lntl.errors import UserError
@@ -122,6 +121,8 @@ def heat_maps(values: Tensor) -> Tensor:
     Returns:
         Heat in [0, 1], float32 (n, H, W); 0 everywhere for an image without attributions.
     """
+    from scipy.ndimage import gaussian_filter  # imported here because it is slow to import
+
     pixels = values.abs().sum(dim=1).numpy()
     width = SMOOTHING * max(pixels.shape[1:])
     smooth = gaussian_filter(pixels, (0, width, width))

@@ -5,11 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property, partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
 from lntl import plugins, ranks
@@ -26,6 +24,9 @@ from lntl.seeding import derive, permutation
 from lntl.training.trainer import Trainer, TrainingPhase
 from lntl.types import IGNORE, Dataset, Networks, PartOfSplit, Split
 
+if TYPE_CHECKING:  # as slow to import as torch, and `lntl report` seldom needs it
+    from lightning_fabric import Fabric
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -40,7 +41,7 @@ class Experiment:
     """
 
     config: Config
-    fabric: Fabric
+    fabric: "Fabric"
     data: Dataset
     networks: Networks
     trainer: Trainer
@@ -219,7 +220,7 @@ def methods_without_bias() -> list[str]:
     return [name for name in plugins.names("lntl.methods") if not load_method(name).sees_bias]
 
 
-def make_fabric(name: str, precision: Literal["32-true", "bf16-mixed"] = "32-true") -> Fabric:
+def make_fabric(name: str, precision: Literal["32-true", "bf16-mixed"] = "32-true") -> "Fabric":
     """Return Lightning Fabric for a device name of a configuration; raises UserError if the device is unavailable."""
     kind, _, number = name.partition(":")
     if kind not in ("auto", "cpu", "cuda", "mps") or (number and (kind != "cuda" or not number.isdecimal())):
@@ -227,26 +228,30 @@ def make_fabric(name: str, precision: Literal["32-true", "bf16-mixed"] = "32-tru
     available = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if kind in available and int(number or 0) >= available[kind]:
         raise UserError(f"training.device: {name} is not available here (found {available[kind]}); use cpu or auto")
+    from lightning_fabric import Fabric
+
     return Fabric(accelerator=kind, devices=[int(number)] if number else 1, precision=precision)
 
 
 MEETING_SECONDS = float(os.environ.get("LNTL_MEETING_SECONDS", "300"))  # in which every rank has to reach the others
 
 
-class _Ranks(DDPStrategy):
-    """One process per device, without a wrapper around networks: the trainer itself sums the gradients."""
-
-    def setup_module(self, module: nn.Module) -> nn.Module:  # type: ignore[override]
-        """Return the module as it is."""
-        return module
-
-
-def rank_fabric(training: Training) -> Fabric:
+def rank_fabric(training: Training) -> "Fabric":
     """Return Lightning Fabric for one rank of several; raises UserError if its device is unavailable."""
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies.ddp import DDPStrategy
+
+    class Ranks(DDPStrategy):
+        """One process per device, without a wrapper around networks: the trainer itself sums the gradients."""
+
+        def setup_module(self, module: nn.Module) -> nn.Module:  # type: ignore[override]
+            """Return the module as it is."""
+            return module
+
     check_devices(training.device, training.devices)
     kind = torch.accelerator.current_accelerator() if training.device == "auto" else torch.device(training.device)
     backend = "gloo" if kind is None or kind.type == "cpu" else "cpu:gloo,cuda:nccl"
-    strategy = _Ranks(process_group_backend=backend, timeout=timedelta(seconds=MEETING_SECONDS))
+    strategy = Ranks(process_group_backend=backend, timeout=timedelta(seconds=MEETING_SECONDS))
     return Fabric(
         accelerator=training.device,
         strategy=strategy,

@@ -106,10 +106,13 @@ def _probe_subject(
     biases = _collect_labels(spec, halves, subject.warnings)
     names = tuple(dict.fromkeys(layers or default_layers(subject.networks)))
     check_layers(names, subject.networks, next(subject.batches()).x[:2])
-    probe = _measure(subject, halves, biases, names)
+    probe, z = _measure(subject, halves, biases, names)
     log.info("embedding of z")
     sample = embedded_images(len(y), _SEED)
-    xy = embed(replace(subject, index=subject.index[sample]).features(subject.networks, ["f"])["f"], _SEED)
+    if z is None:
+        xy = embed(replace(subject, index=subject.index[sample]).features(subject.networks, ["f"])["f"], _SEED)
+    else:
+        xy = embed(z[sample], _SEED)
     recoloring, image_shift = recolor(subject, _SEED), shift_images(subject, directions)
     probe.recolorable, probe.seconds = recoloring is not None, round(perf_counter() - start, 1)
     write_json(folder.probe, probe)
@@ -171,10 +174,12 @@ def _collect_labels(spec: DataSpec, halves: Halves, warnings: list[str]) -> dict
     return {_JOINT: halves, **biases}
 
 
-def _measure(subject: Subject, halves: Halves, biases: dict[str, Halves], layers: tuple[str, ...]) -> Probe:
-    """Return the content of probe.json, without `seconds`."""
+def _measure(
+    subject: Subject, halves: Halves, biases: dict[str, Halves], layers: tuple[str, ...]
+) -> tuple[Probe, Tensor | None]:
+    """Return the content of probe.json, without `seconds`, and the features z if they were probed."""
     spec, warnings = subject.experiment.data.spec, subject.warnings
-    leakages = measure_leakage(subject, biases, layers)
+    leakages, z = measure_leakage(subject, biases, layers)
     if _JOINT in biases:
         warnings = [*warnings, *split_warnings(halves, spec.class_names, spec.bias_value_names)]
         joint = leakages.pop(_JOINT)
@@ -187,7 +192,7 @@ def _measure(subject: Subject, halves: Halves, biases: dict[str, Halves], layers
             f"all biases together is that of {name}, the highest above chance",
         ]
     train, held_out = halves(halves.seeds[0])
-    head_accuracy, head_chance = _score_head(subject, halves)
+    head_accuracy, head_chance = _score_head(subject, halves, z)
     probe = Probe(
         checkpoint=str(subject.path),
         epoch=subject.epoch,
@@ -202,16 +207,24 @@ def _measure(subject: Subject, halves: Halves, biases: dict[str, Halves], layers
     )
     if spec.biases:
         probe.per_bias = leakages
-    return probe
+    return probe, z
 
 
-def _score_head(subject: Subject, halves: Halves) -> tuple[float, float] | tuple[None, None]:
-    """Return h's accuracy on the first held-out half and chance accuracy there; None for both if h was not trained."""
+def _score_head(subject: Subject, halves: Halves, z: Tensor | None) -> tuple[float, float] | tuple[None, None]:
+    """Return h's accuracy on the first held-out half and chance accuracy there; None for both if h was not trained.
+
+    The features z of all images are used if they have the shape that h expects, not that of a coarser grid.
+    """
     phases = subject.experiment.config.training.phases
     if not any("h" in load_method(phase.method).trains for phase in phases):
         return None, None
-    held_out = replace(subject, index=subject.index[halves(halves.seeds[0])[1]])
-    counts = count_head(subject.networks, held_out.batches(), subject.experiment.data.spec.num_bins)
+    index = halves(halves.seeds[0])[1]
+    held_out = replace(subject, index=subject.index[index])
+    if z is not None:
+        with torch.inference_mode():
+            shape = subject.networks.eval().f(next(held_out.batches()).x[:1]).shape[1:]
+        z = z[index] if z.shape[1:] == shape else None
+    counts = count_head(subject.networks, held_out.batches(), subject.experiment.data.spec.num_bins, z)
     return counts.accuracy(slice(None)), counts.chance(slice(None))
 
 

@@ -69,8 +69,8 @@ class _BiasResults:
 
 def measure_leakage(
     subject: Subject, biases: Mapping[str, Halves], layers: tuple[str, ...]
-) -> dict[str, LeakageResult]:
-    """Return how well probes predict each bias, by the name of the bias.
+) -> tuple[dict[str, LeakageResult], Tensor | None]:
+    """Return how well probes predict each bias, by the name of the bias, and the output of f if it is a probed layer.
 
     The features of the checkpoint are probed with each seed. The references (pixels, ERM and permuted labels) are
     probed with the first seed only.
@@ -80,9 +80,10 @@ def measure_leakage(
         biases: The labels of the images for each bias, and the seeds that split the images into halves.
         layers: Names of the layers to probe.
     """
-    device = subject.experiment.fabric.device
+    device, z = subject.experiment.fabric.device, None
     results = {name: _BiasResults() for name in biases}
     for outputs in _compute_outputs(subject, subject.networks, layers):
+        z = outputs.get("f", z)
         log.info("probes of %s", ", ".join(outputs))
         for name, rows in _probe_rows(outputs, biases, device).items():
             result, highest = results[name], max(rows, key=lambda row: row.mean)
@@ -97,10 +98,11 @@ def measure_leakage(
             results[name].pixels += [row for row in rows if row.layer == _PIXELS]
             results[name].erm += [row for row in rows if row.layer != _PIXELS]
         pixels = {}
-    return {
+    leakages = {
         name: _compute_bias_leakage(result, biases[name], first_seed[name], device, erm is not None)
         for name, result in results.items()
     }
+    return leakages, z
 
 
 def _compute_outputs(subject: Subject, networks: Networks, layers: tuple[str, ...]) -> Iterator[dict[str, Tensor]]:
@@ -150,13 +152,15 @@ class HeadCounts:
 
 
 @torch.inference_mode()
-def count_head(networks: Networks, batches: Iterable[Batch], num_bins: int) -> HeadCounts:
-    """Run h over images in batches; leave the networks in eval mode."""
+def count_head(networks: Networks, batches: Iterable[Batch], num_bins: int, z: Tensor | None = None) -> HeadCounts:
+    """Run h over images in batches, on their features `z` if given; leave the networks in eval mode."""
     networks.eval()
-    hits, labels = [], []
+    hits, labels, start = list[Tensor](), list[Tensor](), 0
     for batch in batches:
+        features = networks.f(batch.x) if z is None else z[start : start + len(batch.y)].to(batch.x.device)
+        start += len(batch.y)
         known = batch.bias != IGNORE
-        correct = (networks.h(networks.f(batch.x)).argmax(dim=1) == batch.bias) & known
+        correct = (networks.h(features).argmax(dim=1) == batch.bias) & known
         hits.append(correct.flatten(1).sum(dim=1).cpu() if correct.dim() > 1 else correct.long().cpu())
         biases = batch.bias.shape[1] if batch.bias.dim() > 1 else 1
         bias = torch.where(known, batch.bias, num_bins).reshape(len(known), biases, -1)  # num_bins: unknown

@@ -4,11 +4,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from time import perf_counter
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.wrappers import _FabricOptimizer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -22,6 +20,10 @@ from lntl.seeding import derive
 from lntl.training import Optimizer, Phase
 from lntl.training.optim import build_optimizer, learning_rate, parameter_groups
 from lntl.types import Batch, EpochRecord, LabelCounts, Networks, TrainerState
+
+if TYPE_CHECKING:  # as slow to import as torch
+    from lightning_fabric import Fabric
+    from lightning_fabric.wrappers import _FabricOptimizer
 
 
 class NonFiniteLossError(UserError):
@@ -132,7 +134,7 @@ class Trainer:
 
     def __init__(
         self,
-        fabric: Fabric,
+        fabric: "Fabric",
         networks: Networks,
         loader: Loader,
         phases: list[TrainingPhase],
@@ -178,13 +180,13 @@ class Trainer:
             AveragedModel(self.networks, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
         )
 
-    def _build_optimizer(self, name: str) -> _FabricOptimizer:
+    def _build_optimizer(self, name: str) -> "_FabricOptimizer":
         factors = self.networks.lr_factors if name == "f" else {}
         net = (
             self.networks.f if name == "f" else self._learners[name]
         )  # without the wrapper of Fabric, which changes the names of layers
         optimizer = build_optimizer(self._optimizer_settings(name), parameter_groups(net, factors))
-        return cast(_FabricOptimizer, self.fabric.setup_optimizers(optimizer))
+        return cast("_FabricOptimizer", self.fabric.setup_optimizers(optimizer))
 
     def _optimizer_settings(self, name: str) -> Optimizer:
         return self.settings.optimizer_h if name in ("h", *self.method.trained_with_h) else self.settings.optimizer_fg

@@ -18,7 +18,8 @@ from lntl.yaml_file import read_yaml
 
 Value = bool | int | float | str | None
 TRAINING_SECTIONS = ("data", "model", "training")  # sections of the configuration that affect training
-_PHASE_DEFAULTS = {*INHERITED_KEYS, "adversarial_lambda"}  # keys of `training` that are only defaults for phases
+# Keys of `training` that are only defaults for phases, or do not affect training.
+_PHASE_DEFAULTS = {*INHERITED_KEYS, "adversarial_lambda", "devices", "num_nodes"}
 # Settings of every trial; only the metrics of a trial on val are used.
 _TRIAL_SETTINGS = (
     "evaluation.erm_epochs=0",

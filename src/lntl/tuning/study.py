@@ -73,6 +73,11 @@ class Tuning:
     def __post_init__(self) -> None:
         """Derive the objective and the folder of the study from the configuration."""
         config = configuration.read(self.config, [*self.overrides])
+        if config.training.devices * config.training.num_nodes > 1:
+            raise UserError(
+                "training.devices: a trial is trained by one process; set training.devices and training.num_nodes to "
+                "1, and make several trials at once with --jobs"
+            )
         object.__setattr__(self, "objective", objective_of(self.space, config))
         object.__setattr__(self, "folder", Path(config.logging.output_dir) / self.space.name)
         object.__setattr__(self, "first_seed", config.project.seed)
