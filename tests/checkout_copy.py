@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tiny_runs import ROOT, TINY
+from tiny_runs import ROOT, TINY_CONFIG
 
 
 def copy_checkout(folder: Path) -> Path:
@@ -34,8 +34,8 @@ def copy_checkout(folder: Path) -> Path:
 def shrink_config(config: Path) -> None:
     """Reduce the data and the epochs of a configuration so that it trains in a second."""
     raw = yaml.safe_load(config.read_text())
-    raw["data"]["max_images"] = TINY["data"]["max_images"]
-    raw["training"]["batch_size"] = TINY["training"]["batch_size"]
+    raw["data"]["max_images"] = TINY_CONFIG["data"]["max_images"]
+    raw["training"]["batch_size"] = TINY_CONFIG["training"]["batch_size"]
     for phase in raw["training"]["phases"]:
         phase["epochs"] = 1
     raw["evaluation"]["erm_epochs"] = 1

@@ -4,7 +4,7 @@ import gc
 import importlib
 import pkgutil
 
-from tiny_runs import TINY
+from tiny_runs import TINY_CONFIG
 
 import lntl
 from lntl import config
@@ -13,7 +13,7 @@ from lntl.data import mnist
 for module in pkgutil.walk_packages(lntl.__path__, "lntl."):
     if module.name != "lntl.__main__":
         importlib.import_module(module.name)
-config.validate(TINY, "tiny.yaml")
+config.validate(TINY_CONFIG, "tiny.yaml")
 for split in ("train", "test"):
     mnist.read(split)
 gc.collect()

@@ -253,7 +253,7 @@ def write_probe(path: Path, leakage: float, epoch: int, erm: bool) -> None:
 PETS = ["cat", "dog", "eel"]
 TEXTURES = ["stripes", "dots", "checks", "waves", "blank paper", "brushed steel"]
 STROKES = ["thick", "thin"]
-JOINT = [f"texture {texture}, {stroke}" for texture in TEXTURES for stroke in STROKES]
+JOINT_NAMES = [f"texture {texture}, {stroke}" for texture in TEXTURES for stroke in STROKES]
 
 
 def make_run_of_two_biases(path: Path) -> Path:
@@ -301,7 +301,7 @@ def summarise_two_biases(y: NDArray[Any], bias: NDArray[Any], predicted: NDArray
         bias_spec.name: summarise(by_one_bias(p, bias_spec), PETS, bias_spec.values).of_bias().model_dump()
         for bias_spec in biases
     }
-    return summarise(p, PETS, JOINT).model_dump() | {"per_bias": per_bias}
+    return summarise(p, PETS, JOINT_NAMES).model_dump() | {"per_bias": per_bias}
 
 
 def write_recoloring(path: Path, flips: float, epoch: int, erm: bool) -> None:

@@ -15,7 +15,7 @@ from tiny_runs import RUN, get_exit_code, lntl, read_tree, run, write_config
 from lntl import cli
 from lntl.errors import UserError
 
-TRAIN = ["train", "tiny.yaml"]
+TRAIN_COMMAND = ["train", "tiny.yaml"]
 
 
 def make_config_writer(name: str, content: bytes | str) -> Callable[[], None]:
@@ -121,139 +121,155 @@ BAD_INPUTS: dict[str, tuple[Callable[[], None], list[str], str]] = {
     ),
     "unknown method": (
         do_nothing,
-        [*TRAIN, "training.phases.0.method=lntll"],
+        [*TRAIN_COMMAND, "training.phases.0.method=lntll"],
         ONE_FAULT + r"training\.phases\.0\.method: unknown name 'lntll'; did you mean 'lntl'\?",
     ),
     "unknown model": (
         do_nothing,
-        [*TRAIN, "model.name=convnt"],
+        [*TRAIN_COMMAND, "model.name=convnt"],
         ONE_FAULT + r"model\.name: .*'convnt'; did you mean 'convnet'\?",
     ),
     "unknown data": (
         do_nothing,
-        [*TRAIN, "data.name=mnist"],
+        [*TRAIN_COMMAND, "data.name=mnist"],
         ONE_FAULT + r"data\.name: .*'mnist'; did you mean 'biased_mnist'",
     ),
     "own class in a missing module": (
         do_nothing,
-        [*TRAIN, "model.name=my.Net"],
+        [*TRAIN_COMMAND, "model.name=my.Net"],
         r"cannot load 'my\.Net': No module named 'my'",
     ),
     "own class without Config": (
         do_nothing,
-        [*TRAIN, "model.name=torch.nn.Linear"],
+        [*TRAIN_COMMAND, "model.name=torch.nn.Linear"],
         r"'torch\.nn\.Linear' is not a class that derives from",
     ),
     "unknown device": (
         do_nothing,
-        [*TRAIN, "--device", "tpu"],
+        [*TRAIN_COMMAND, "--device", "tpu"],
         r"training\.device: unknown device 'tpu'; use auto, cpu",
     ),
-    "malformed device": (do_nothing, [*TRAIN, "--device", "cuda:one"], r"training\.device: unknown device 'cuda:one'"),
+    "malformed device": (
+        do_nothing,
+        [*TRAIN_COMMAND, "--device", "cuda:one"],
+        r"training\.device: unknown device 'cuda:one'",
+    ),
     "unknown precision": (
         do_nothing,
-        [*TRAIN, "training.precision=bf16"],
+        [*TRAIN_COMMAND, "training.precision=bf16"],
         ONE_FAULT + r"training\.precision: unknown value 'bf16'; did you mean 'bf16-mixed'\?",
     ),
     "output folder within a file": (
         do_nothing,
-        [*TRAIN, "logging.output_dir=tiny.yaml/x"],
+        [*TRAIN_COMMAND, "logging.output_dir=tiny.yaml/x"],
         r"tiny\.yaml/x/tiny: cannot lock the folder",
     ),
     "output folder is a file": (
         do_nothing,
-        [*TRAIN, "logging.output_dir=tiny.yaml"],
+        [*TRAIN_COMMAND, "logging.output_dir=tiny.yaml"],
         r"tiny\.yaml/tiny: cannot lock the folder",
     ),
     "output folder in a read-only file system": (
         do_nothing,
-        [*TRAIN, "logging.output_dir=/proc"],
+        [*TRAIN_COMMAND, "logging.output_dir=/proc"],
         r"/proc/tiny: cannot lock the folder",
     ),
-    "labels out of range": (make_official_file_writer(label=10), [*TRAIN, "data.path=."], r"0 to 9\b.*\b10\b"),
-    "negative labels": (make_official_file_writer(label=-1), [*TRAIN, "data.path=."], r"0 to 9\b.*-1\b"),
+    "labels out of range": (make_official_file_writer(label=10), [*TRAIN_COMMAND, "data.path=."], r"0 to 9\b.*\b10\b"),
+    "negative labels": (make_official_file_writer(label=-1), [*TRAIN_COMMAND, "data.path=."], r"0 to 9\b.*-1\b"),
     "truncated data": (
         make_truncating_writer(make_official_file_writer(), OFFICIAL_FILE),
-        [*TRAIN, "data.path=."],
+        [*TRAIN_COMMAND, "data.path=."],
         OFFICIAL_FILE + r": not a readable Colored",
     ),
     "HTML page instead of data": (
         make_config_writer(OFFICIAL_FILE, "<html>"),
-        [*TRAIN, "data.path=."],
+        [*TRAIN_COMMAND, "data.path=."],
         OFFICIAL_FILE + r": not a readable Colored MNIST",
     ),
-    "epochs 0": (do_nothing, [*TRAIN, "--epochs", "0"], r"the number of epochs must be at least 1, not 0"),
-    "epochs negative": (do_nothing, [*TRAIN, "--epochs", "-3"], r"the number of epochs must be at least 1, not -3"),
+    "epochs 0": (do_nothing, [*TRAIN_COMMAND, "--epochs", "0"], r"the number of epochs must be at least 1, not 0"),
+    "epochs negative": (
+        do_nothing,
+        [*TRAIN_COMMAND, "--epochs", "-3"],
+        r"the number of epochs must be at least 1, not -3",
+    ),
     "epochs 0 in the configuration": (
         do_nothing,
-        [*TRAIN, "training.phases.2.epochs=0"],
+        [*TRAIN_COMMAND, "training.phases.2.epochs=0"],
         ONE_FAULT + r"training\.phases\.2\.epochs: 0 should be greater than or equal to 1",
     ),
-    "no phases": (do_nothing, [*TRAIN, "training.phases=[]"], ONE_FAULT + r"training\.phases: .*at least 1 item"),
+    "no phases": (
+        do_nothing,
+        [*TRAIN_COMMAND, "training.phases=[]"],
+        ONE_FAULT + r"training\.phases: .*at least 1 item",
+    ),
     "override with an empty value": (
         do_nothing,
-        [*TRAIN, "training.batch_size="],
+        [*TRAIN_COMMAND, "training.batch_size="],
         r"'training\.batch_size=': write it as key=value",
     ),
     "override with a blank value": (
         do_nothing,
-        [*TRAIN, "training.batch_size= "],
+        [*TRAIN_COMMAND, "training.batch_size= "],
         r"'training\.batch_size= ': write it as key=value",
     ),
     "override without value": (
         do_nothing,
-        [*TRAIN, "training.batch_size"],
+        [*TRAIN_COMMAND, "training.batch_size"],
         r"'training\.batch_size': write it as key=value",
     ),
-    "empty string as override": (do_nothing, [*TRAIN, ""], r"override '': write it as key=value"),
-    "override without key": (do_nothing, [*TRAIN, "=64"], r"override '=64': write it as key=value"),
+    "empty string as override": (do_nothing, [*TRAIN_COMMAND, ""], r"override '': write it as key=value"),
+    "override without key": (do_nothing, [*TRAIN_COMMAND, "=64"], r"override '=64': write it as key=value"),
     "override of an unknown key": (
         do_nothing,
-        [*TRAIN, "training.bath_size=64"],
+        [*TRAIN_COMMAND, "training.bath_size=64"],
         ONE_FAULT + r"training\.bath_size: unknown key; did you mean 'batch_size'\?",
     ),
     "override of an unknown section": (
         do_nothing,
-        [*TRAIN, "trainig.x=1"],
+        [*TRAIN_COMMAND, "trainig.x=1"],
         ONE_FAULT + r"trainig: unknown key; did you mean 'training'",
     ),
     "override of a phase that does not exist": (
         do_nothing,
-        [*TRAIN, "training.phases.7.epochs=1"],
+        [*TRAIN_COMMAND, "training.phases.7.epochs=1"],
         r"there is no 'training\.phases\.7\.epochs'",
     ),
-    "override of a key within a value": (do_nothing, [*TRAIN, "model.name.x=1"], r"there is no 'model\.name\.x'"),
+    "override of a key within a value": (
+        do_nothing,
+        [*TRAIN_COMMAND, "model.name.x=1"],
+        r"there is no 'model\.name\.x'",
+    ),
     "override that is not valid YAML": (
         do_nothing,
-        [*TRAIN, "project.seed=[1"],
+        [*TRAIN_COMMAND, "project.seed=[1"],
         r"override 'project\.seed=\[1'.*not valid YAML",
     ),
     "wrong type": (
         do_nothing,
-        [*TRAIN, "training.batch_size=many"],
+        [*TRAIN_COMMAND, "training.batch_size=many"],
         ONE_FAULT + r"training\.batch_size: 'many' should be a valid int",
     ),
     "float instead of an int": (
         do_nothing,
-        [*TRAIN, "training.batch_size=2.5"],
+        [*TRAIN_COMMAND, "training.batch_size=2.5"],
         ONE_FAULT + r"training\.batch_size: .*2\.5",
     ),
     "out of range": (
         do_nothing,
-        [*TRAIN, "data.val_split_ratio=1.5"],
+        [*TRAIN_COMMAND, "data.val_split_ratio=1.5"],
         ONE_FAULT + r"data\.val_split_ratio: 1\.5 should be less",
     ),
     "not finite": (
         do_nothing,
-        [*TRAIN, "training.adversarial_lambda=.nan"],
+        [*TRAIN_COMMAND, "training.adversarial_lambda=.nan"],
         r"adversarial_lambda: nan should be a finite",
     ),
     "experiment name is a path": (
         do_nothing,
-        [*TRAIN, "project.experiment_name=a/b"],
+        [*TRAIN_COMMAND, "project.experiment_name=a/b"],
         ONE_FAULT + r"project\.experiment_name: .*'a/b'",
     ),
-    "section is null": (do_nothing, [*TRAIN, "model=null"], ONE_FAULT + r"model: None should be"),
+    "section is null": (do_nothing, [*TRAIN_COMMAND, "model=null"], ONE_FAULT + r"model: None should be"),
     "eval of an empty folder": (
         lambda: Path("empty").mkdir(),
         ["eval", "empty"],
@@ -332,14 +348,14 @@ def test_bad_input_gives_one_sentence(case: str, capsys: pytest.CaptureFixture[s
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is available")
 @pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:7"])
 def test_cuda_without_a_gpu_gives_one_sentence(device: str, capsys: pytest.CaptureFixture[str]) -> None:
-    stderr = run_failing_command(capsys, *TRAIN, "--device", device)
+    stderr = run_failing_command(capsys, *TRAIN_COMMAND, "--device", device)
     assert f"training.device: {device} is not available here" in stderr
     assert "use cpu or auto" in stderr
 
 
 def test_all_faults_of_a_configuration_are_listed_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     stderr = run_failing_command(
-        capsys, *TRAIN, "training.batch_size=1", "model.name=x", "logging.outputdir=y", "project.seed=-1"
+        capsys, *TRAIN_COMMAND, "training.batch_size=1", "model.name=x", "logging.outputdir=y", "project.seed=-1"
     )
     assert "4 fault(s)" in stderr
     for path in ("training.batch_size: 1", "model.name: ", "logging.outputdir: unknown key", "project.seed: -1"):
@@ -347,17 +363,19 @@ def test_all_faults_of_a_configuration_are_listed_at_once(capsys: pytest.Capture
 
 
 def test_a_refused_command_does_not_change_an_existing_run(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(*TRAIN, folder=Path.cwd()) == 0
-    assert f"{RUN} already contains a run" in run_failing_command(capsys, *TRAIN)
-    assert f"{RUN} already contains a run" in run_failing_command(capsys, *TRAIN, "--epochs", "1", "project.seed=3")
+    assert run(*TRAIN_COMMAND, folder=Path.cwd()) == 0
+    assert f"{RUN} already contains a run" in run_failing_command(capsys, *TRAIN_COMMAND)
+    assert f"{RUN} already contains a run" in run_failing_command(
+        capsys, *TRAIN_COMMAND, "--epochs", "1", "project.seed=3"
+    )
     for override in ("training.batch_size=0", "training.device=tpu", "data.path=."):
         make_official_file_writer(label=77)()
-        run_failing_command(capsys, *TRAIN, override, "--overwrite")
+        run_failing_command(capsys, *TRAIN_COMMAND, override, "--overwrite")
 
 
 @pytest.mark.parametrize("name", [".", ".."])
 def test_an_experiment_name_cannot_leave_the_output_folder(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "project.experiment_name" in run_failing_command(capsys, *TRAIN, f"project.experiment_name={name}")
+    assert "project.experiment_name" in run_failing_command(capsys, *TRAIN_COMMAND, f"project.experiment_name={name}")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write every file")
@@ -366,19 +384,19 @@ def test_missing_permission_gives_one_sentence(path: str, expected: str, capsys:
     mode = Path(path).stat().st_mode
     Path(path).chmod(0o500 if path == "." else 0)
     try:
-        assert lntl(*TRAIN) == 2
+        assert lntl(*TRAIN_COMMAND) == 2
         assert expected in capsys.readouterr().err
     finally:
         Path(path).chmod(mode)
 
 
 def test_debug_shows_the_traceback() -> None:
-    for arguments in (["--debug", *TRAIN, "--epochs", "0"], [*TRAIN, "--epochs", "0", "--debug"]):
+    for arguments in (["--debug", *TRAIN_COMMAND, "--epochs", "0"], [*TRAIN_COMMAND, "--epochs", "0", "--debug"]):
         with pytest.raises(UserError, match="must be at least 1"):
             cli.main(arguments)
 
 
-@pytest.mark.parametrize("arguments", [TRAIN, [*TRAIN, "--debug"]])
+@pytest.mark.parametrize("arguments", [TRAIN_COMMAND, [*TRAIN_COMMAND, "--debug"]])
 def test_exit_code_and_stderr_of_a_failed_process(arguments: list[str]) -> None:
     """Without --debug, one sentence and exit code 2; with --debug, a traceback that ends in the same sentence."""
     Path("tiny.yaml").write_text("project: {experiment_name: tiny}\ndata: 3\n")
@@ -396,4 +414,4 @@ def test_a_bug_in_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr("lntl.experiment.train", raise_bug)
     with pytest.raises(ZeroDivisionError):
-        get_exit_code(lambda: cli.main(TRAIN))
+        get_exit_code(lambda: cli.main(TRAIN_COMMAND))

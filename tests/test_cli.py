@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 from rich.console import Console
-from tiny_runs import RUN, TINY, lntl, read_metrics, read_tree
+from tiny_runs import RUN, TINY_CONFIG, lntl, read_metrics, read_tree
 
 from lntl import __version__, plugins
 from lntl import config as configuration
@@ -235,9 +235,9 @@ def test_configs_schema_describes_the_configuration(capsys: Capture) -> None:
 
     assert lntl("configs", "schema") == 0
     schema = json.loads(capsys.readouterr().out)
-    jsonschema.validate(TINY, schema)
+    jsonschema.validate(TINY_CONFIG, schema)
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(TINY | {"trainig": {}}, schema)
+        jsonschema.validate(TINY_CONFIG | {"trainig": {}}, schema)
 
 
 def test_methods_lists_every_method(capsys: Capture) -> None:

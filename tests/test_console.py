@@ -20,7 +20,7 @@ from lntl.errors import UserError
 from lntl.experiment.run import _logged_to
 from lntl.training.trainer import Step
 
-STEPS, BATCH = 100, 10  # steps of each of the two phases, which have one epoch; images per step
+STEPS, BATCH_SIZE = 100, 10  # steps of each of the two phases, which have one epoch; images per step
 
 
 def test_speed_and_time_left_are_computed_from_the_current_phase(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,7 +45,7 @@ def test_speed_and_time_left_are_computed_from_the_current_phase(monkeypatch: py
 
     monkeypatch.setattr(console, "monotonic", lambda: current_time)
     monkeypatch.setattr(console.log, "info", lambda text, *values: lines.append(text % values))
-    console.show_progress(make_events(), cast(Any, trainer), BATCH)
+    console.show_progress(make_events(), cast(Any, trainer), BATCH_SIZE)
     assert lines == ["m epoch 1/1 step 50/100 2 img/s task=0.500, 0:03:20 left"]
 
 

@@ -12,7 +12,7 @@ from tiny_runs import ROOT
 
 from lntl.errors import UserError
 
-EMBEDDINGS = ROOT / "examples/embeddings"
+EMBEDDINGS_FOLDER = ROOT / "examples/embeddings"
 
 
 def load_script(path: Path) -> ModuleType:
@@ -27,7 +27,7 @@ def load_script(path: Path) -> ModuleType:
 
 @pytest.fixture
 def embeddings() -> ModuleType:
-    return load_script(EMBEDDINGS / "run.py")
+    return load_script(EMBEDDINGS_FOLDER / "run.py")
 
 
 @pytest.mark.full
@@ -60,8 +60,8 @@ def test_worst_group_accuracy_equals_slow_loops(embeddings: ModuleType) -> None:
 
 def test_the_readme_of_embeddings_quotes_the_measured_numbers() -> None:
     """In all seeds, the interval of the method with bias labels lies above that of plain training."""
-    rows = json.loads((EMBEDDINGS / "results.json").read_text())["test"]
-    text = (EMBEDDINGS / "README.md").read_text()
+    rows = json.loads((EMBEDDINGS_FOLDER / "results.json").read_text())["test"]
+    text = (EMBEDDINGS_FOLDER / "README.md").read_text()
     erm_intervals, debiased_intervals = (
         [r["worst_group_accuracy"] for r in rows if (r["method"] == "erm") == erm] for erm in (True, False)
     )

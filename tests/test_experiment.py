@@ -246,7 +246,7 @@ def test_the_best_record_is_chosen_if_a_metric_is_undefined_or_lower_is_better(
 def test_a_metric_that_is_undefined_on_val_chooses_no_epoch(
     make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No epoch is the best; the result says so, and no file contains a NaN."""
+    """No epoch is the best; the result states this, and no file contains a NaN."""
     monkeypatch.setattr(
         "lntl.experiment.run.compute", lambda *arguments: compute(*arguments) | {"aligned_accuracy": None}
     )

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tiny_runs import (
     RUN,
-    TINY,
+    TINY_CONFIG,
     SignalAtCall,
     assert_equal,
     assert_same_run,
@@ -31,9 +31,9 @@ from lntl.runs import checkpoint, lock
 from lntl.training.trainer import Trainer
 from lntl.types import Batch
 
-TRAIN = ["train", "tiny.yaml"]
-RESUME = [*TRAIN, "--resume", "auto"]
-UPDATE = "lntl.training.trainer:Trainer._update"
+TRAIN_COMMAND = ["train", "tiny.yaml"]
+RESUME_COMMAND = [*TRAIN_COMMAND, "--resume", "auto"]
+UPDATE_FUNCTION = "lntl.training.trainer:Trainer._update"
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +62,11 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_run(
     folder: Path, uninterrupted_folder: Path, epochs: int, border: str
 ) -> None:
     kill_in_next_epoch = SignalAtCall(
-        UPDATE, call=3 * epochs + 2, signal=signal.SIGKILL
+        UPDATE_FUNCTION, call=3 * epochs + 2, signal=signal.SIGKILL
     )  # in the middle of the next epoch
-    assert run(*TRAIN, folder=folder, prepare=kill_in_next_epoch) == -signal.SIGKILL
+    assert run(*TRAIN_COMMAND, folder=folder, prepare=kill_in_next_epoch) == -signal.SIGKILL
     assert len(read_metrics(folder / RUN)) == epochs
-    assert run(*RESUME, folder=folder) == 0
+    assert run(*RESUME_COMMAND, folder=folder) == 0
     assert_same_run(folder / RUN, uninterrupted_folder / RUN)
 
 
@@ -76,7 +76,7 @@ def test_a_run_resumed_from_an_earlier_checkpoint_equals_an_uninterrupted_run(
 ) -> None:
     shutil.copytree(uninterrupted_folder, tmp_path, dirs_exist_ok=True)
     (tmp_path / RUN / "result.json").unlink()
-    assert run(*TRAIN, "--resume", str(RUN / "checkpoints" / name), folder=tmp_path) == 0
+    assert run(*TRAIN_COMMAND, "--resume", str(RUN / "checkpoints" / name), folder=tmp_path) == 0
     assert_same_run(tmp_path / RUN, uninterrupted_folder / RUN)
 
 
@@ -88,7 +88,7 @@ def test_a_signal_saves_and_prints_how_to_resume(
 ) -> None:
     if signal.getsignal(number) == signal.SIG_IGN:
         pytest.skip("the tests run under nohup, so the run also ignores this signal")
-    assert run(*TRAIN, folder=folder, prepare=SignalAtCall(UPDATE, step, number)) == 130
+    assert run(*TRAIN_COMMAND, folder=folder, prepare=SignalAtCall(UPDATE_FUNCTION, step, number)) == 130
     stderr = (folder / "stderr").read_text().splitlines()[-1]
     assert stderr == f"stopped at step {step}; saved in {RUN}/checkpoints/last.pth. " + (
         "To continue, run the same command with --resume auto (make train ARGS='--resume auto')."
@@ -98,12 +98,13 @@ def test_a_signal_saves_and_prints_how_to_resume(
     # Each earlier phase has one epoch of three steps.
     assert 3 * (state["phase"] + state["epoch"]) + state["step"] == step
     assert not (folder / RUN / "result.json").exists()
-    assert run(*RESUME, folder=folder) == 0
+    assert run(*RESUME_COMMAND, folder=folder) == 0
     assert_same_run(folder / RUN, uninterrupted_folder / RUN)
 
 
 @pytest.mark.parametrize(
-    "command", [RESUME, [*TRAIN, "--overwrite"], [*TRAIN, "--resume", str(RUN / "checkpoints/last.pth")]]
+    "command",
+    [RESUME_COMMAND, [*TRAIN_COMMAND, "--overwrite"], [*TRAIN_COMMAND, "--resume", str(RUN / "checkpoints/last.pth")]],
 )
 def test_a_run_is_trained_by_one_process_at_a_time(
     finished_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: list[str]
@@ -115,7 +116,7 @@ def test_a_run_is_trained_by_one_process_at_a_time(
     assert lntl(*command) == 0
 
 
-def test_the_erm_run_of_a_run_is_locked_as_well(
+def test_the_erm_run_within_a_run_is_also_locked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run locks RUN/erm while it trains there; if another process has locked RUN/erm, the run is not replaced."""
@@ -123,9 +124,9 @@ def test_the_erm_run_of_a_run_is_locked_as_well(
     monkeypatch.setattr(lock, "MAX_WAIT", 0.0)
     phases = {"phases": [{"method": "erm", "epochs": 1}]}
     write_config(tmp_path, training=phases, evaluation={"erm_epochs": 1})
-    assert lntl(*TRAIN) == 0
+    assert lntl(*TRAIN_COMMAND) == 0
     with lock.hold_lock(RUN / "erm"):
-        for command in ([*TRAIN, "--overwrite"], ["train", str(RUN / "erm/config.yaml"), "--overwrite"]):
+        for command in ([*TRAIN_COMMAND, "--overwrite"], ["train", str(RUN / "erm/config.yaml"), "--overwrite"]):
             assert lntl(*command) == 2
             assert f"{RUN}/erm: in use by another process (" in capsys.readouterr().err
     locks_exist: list[bool] = []
@@ -136,7 +137,7 @@ def test_the_erm_run_of_a_run_is_locked_as_well(
         return train(run, *arguments)
 
     monkeypatch.setattr(Run, "train", train_and_check_locks)
-    assert lntl(*TRAIN, "--overwrite") == 0
+    assert lntl(*TRAIN_COMMAND, "--overwrite") == 0
     assert locks_exist == [True, True]
     assert not list(RUN.rglob(".lock"))
 
@@ -156,9 +157,9 @@ def test_a_hangup_that_is_ignored_stays_ignored() -> None:
 
 
 def test_a_second_signal_stops_at_once(folder: Path, uninterrupted_folder: Path) -> None:
-    two_signals = SignalAtCall(UPDATE, 8, signal.SIGTERM, times=2)
-    assert run(*TRAIN, folder=folder, prepare=two_signals) == 128 + signal.SIGTERM
-    assert run(*RESUME, folder=folder) == 0
+    two_signals = SignalAtCall(UPDATE_FUNCTION, 8, signal.SIGTERM, times=2)
+    assert run(*TRAIN_COMMAND, folder=folder, prepare=two_signals) == 128 + signal.SIGTERM
+    assert run(*RESUME_COMMAND, folder=folder) == 0
     assert_same_run(folder / RUN, uninterrupted_folder / RUN)
 
 
@@ -180,8 +181,8 @@ def test_a_second_signal_stops_at_once(folder: Path, uninterrupted_folder: Path)
 def test_a_run_killed_while_it_writes_a_file_or_evaluates_is_resumed(
     folder: Path, uninterrupted_folder: Path, function: str, call: int
 ) -> None:
-    assert run(*TRAIN, folder=folder, prepare=SignalAtCall(function, call, signal.SIGKILL)) == -signal.SIGKILL
-    assert run(*RESUME, folder=folder) == 0
+    assert run(*TRAIN_COMMAND, folder=folder, prepare=SignalAtCall(function, call, signal.SIGKILL)) == -signal.SIGKILL
+    assert run(*RESUME_COMMAND, folder=folder) == 0
     assert_same_run(folder / RUN, uninterrupted_folder / RUN)
     assert not list((folder / RUN).rglob(".*"))  # no temporary file is left
 
@@ -211,7 +212,7 @@ def test_a_kill_within_an_epoch_loses_at_most_the_time_between_two_checkpoints(
     }
     uninterrupted_folder, last_path = trained_folder(**sections), tmp_path / RUN / "checkpoints/last.pth"
     write_config(tmp_path, **sections)
-    process = start_process(*TRAIN, folder=tmp_path, prepare=SlowSteps())
+    process = start_process(*TRAIN_COMMAND, folder=tmp_path, prepare=SlowSteps())
     deadline, save_times = time.monotonic() + 120, set()
     while len(save_times) < 3:  # the first save is at the start, two follow after checkpoint_minutes
         assert time.monotonic() < deadline
@@ -227,7 +228,7 @@ def test_a_kill_within_an_epoch_loses_at_most_the_time_between_two_checkpoints(
     assert not (tmp_path / RUN / "metrics.jsonl").exists() or read_metrics(tmp_path / RUN) == []
     assert 3 <= state["step"] <= len(times) < 45
     assert kill_time - times[state["step"] - 1] < 1 + 4  # the interval, plus the time of a write on a busy machine
-    assert run(*RESUME, folder=tmp_path) == 0
+    assert run(*RESUME_COMMAND, folder=tmp_path) == 0
     assert_same_run(tmp_path / RUN, uninterrupted_folder / RUN)
 
 
@@ -239,10 +240,10 @@ def test_a_run_killed_at_twenty_random_moments_equals_an_uninterrupted_run(tmp_p
         folder.mkdir()
         write_config(folder, evaluation={"erm_epochs": 1}, logging={"use_tensorboard": True})
     start = time.monotonic()
-    assert run(*RESUME, folder=uninterrupted_folder) == 0
+    assert run(*RESUME_COMMAND, folder=uninterrupted_folder) == 0
     duration, random_delay, kills, is_finished = time.monotonic() - start, random.Random(0), 0, False
     while kills < 20 or not is_finished:
-        process = start_process(*RESUME, folder=interrupted_folder)
+        process = start_process(*RESUME_COMMAND, folder=interrupted_folder)
         process.join(random_delay.uniform(0.1, 0.8) * duration if kills < 20 else None)
         is_finished = process.exitcode is not None
         if not is_finished:
@@ -262,13 +263,13 @@ def test_a_run_stopped_during_its_erm_run_is_resumed(tmp_path: Path) -> None:
     for folder in (stopped_folder, uninterrupted_folder):
         folder.mkdir()
         write_config(folder, evaluation={"erm_epochs": 2}, training={"phases": [{"method": "erm", "epochs": 1}]})
-    assert run(*TRAIN, folder=uninterrupted_folder) == 0
-    assert run(*TRAIN, folder=stopped_folder, prepare=SignalAtCall(UPDATE, 5, signal.SIGINT)) == 130
-    assert run(*RESUME, folder=stopped_folder) == 0
+    assert run(*TRAIN_COMMAND, folder=uninterrupted_folder) == 0
+    assert run(*TRAIN_COMMAND, folder=stopped_folder, prepare=SignalAtCall(UPDATE_FUNCTION, 5, signal.SIGINT)) == 130
+    assert run(*RESUME_COMMAND, folder=stopped_folder) == 0
     for name in (RUN, RUN / "erm"):
         assert_same_run(stopped_folder / name, uninterrupted_folder / name)
     erm_files = read_tree(stopped_folder / RUN / "erm")
-    assert run(*RESUME, folder=stopped_folder) == 0
+    assert run(*RESUME_COMMAND, folder=stopped_folder) == 0
     assert read_tree(stopped_folder / RUN / "erm") == erm_files  # it is not trained again
 
 
@@ -276,15 +277,15 @@ def test_a_run_stopped_during_its_erm_run_is_resumed(tmp_path: Path) -> None:
 def test_a_changed_number_of_erm_epochs_trains_the_erm_run_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_config(folder, training={"phases": [{"method": "erm", "epochs": 1}]}, evaluation={"metrics": ["accuracy"]})
     monkeypatch.chdir(folder)
-    assert lntl(*TRAIN, "evaluation.erm_epochs=1") == 0
+    assert lntl(*TRAIN_COMMAND, "evaluation.erm_epochs=1") == 0
     for epochs in (2, 1):
-        assert lntl(*RESUME, f"evaluation.erm_epochs={epochs}") == 0
+        assert lntl(*RESUME_COMMAND, f"evaluation.erm_epochs={epochs}") == 0
         assert json.loads((RUN / "result.json").read_text())["erm"]["last"]["epoch"] == epochs
         assert len(read_metrics(RUN / "erm")) == epochs
-    assert lntl(*RESUME, "evaluation.erm_epochs=1", "evaluation.metrics=[accuracy, unbiased_accuracy]") == 0
+    assert lntl(*RESUME_COMMAND, "evaluation.erm_epochs=1", "evaluation.metrics=[accuracy, unbiased_accuracy]") == 0
     erm_result = json.loads((RUN / "result.json").read_text())["erm"]
     assert erm_result["last"]["test"].keys() == {"accuracy", "unbiased_accuracy"}
-    assert lntl(*RESUME, "evaluation.erm_epochs=0") == 0
+    assert lntl(*RESUME_COMMAND, "evaluation.erm_epochs=0") == 0
     assert read_run(RUN).erm is None
 
 
@@ -295,14 +296,14 @@ def test_a_key_that_is_missing_in_an_older_checkpoint_has_its_default(
     content = checkpoint.load(last_path)
     del content.config["training"]["phases"][2]["h_steps"]
     checkpoint.save(last_path, content)
-    assert "h_steps is 2, was 1" in run_refused_command(capsys, *RESUME, "training.phases.2.h_steps=2")
-    assert lntl(*RESUME) == 0
+    assert "h_steps is 2, was 1" in run_refused_command(capsys, *RESUME_COMMAND, "training.phases.2.h_steps=2")
+    assert lntl(*RESUME_COMMAND) == 0
 
 
 def test_a_finished_run_is_only_evaluated_again(finished_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files_before = read_tree(finished_folder / RUN / "checkpoints")
     (finished_folder / RUN / "result.json").unlink()
-    assert lntl(*RESUME) == 0
+    assert lntl(*RESUME_COMMAND) == 0
     captured = capsys.readouterr()
     assert "lntl, last" in captured.out
     assert "epoch 1" not in captured.err
@@ -315,7 +316,7 @@ def test_a_finished_run_is_only_evaluated_again(finished_folder: Path, capsys: p
 
 
 def test_resume_auto_starts_a_run_if_there_is_none(folder: Path) -> None:
-    assert run(*RESUME, folder=folder) == 0
+    assert run(*RESUME_COMMAND, folder=folder) == 0
     assert len(read_metrics(folder / RUN)) == 4
 
 
@@ -326,12 +327,12 @@ def test_a_finished_run_continues_with_more_epochs_or_phases(
     tmp_path: Path, finished_folder: Path, change: dict[str, Any]
 ) -> None:
     """With a constant learning rate, a resumed run with more epochs equals a run that had them from the start."""
-    *earlier_phases, last_phase = TINY["training"]["phases"]
+    *earlier_phases, last_phase = TINY_CONFIG["training"]["phases"]
     phases = [*earlier_phases, last_phase | {"epochs": change.get("epochs", 2)}, *change.get("new_phases", [])]
     uninterrupted_folder = tmp_path / "uninterrupted"
     uninterrupted_folder.mkdir()
-    for folder, command in ((uninterrupted_folder, TRAIN), (finished_folder, RESUME)):
-        write_config(folder, training=TINY["training"] | {"phases": phases})
+    for folder, command in ((uninterrupted_folder, TRAIN_COMMAND), (finished_folder, RESUME_COMMAND)):
+        write_config(folder, training=TINY_CONFIG["training"] | {"phases": phases})
         assert run(*command, folder=folder) == 0
     for name in ("last.pth", "best_model.pth"):
         expected_checkpoint, resumed_checkpoint = (
@@ -348,7 +349,7 @@ def test_a_finished_run_continues_with_more_epochs_or_phases(
 
 
 def test_a_run_with_more_epochs_is_resumed_by_its_config_yaml(finished_folder: Path) -> None:
-    assert lntl(*RESUME, "training.phases.2.epochs=3") == 0
+    assert lntl(*RESUME_COMMAND, "training.phases.2.epochs=3") == 0
     assert lntl("train", str(RUN / "config.yaml"), "--resume", "auto") == 0
 
 
@@ -379,7 +380,7 @@ def run_refused_command(capsys: pytest.CaptureFixture[str], *arguments: str) -> 
 def test_a_changed_configuration_is_refused(
     finished_folder: Path, capsys: pytest.CaptureFixture[str], override: str, expected: str
 ) -> None:
-    assert expected in run_refused_command(capsys, *RESUME, override)
+    assert expected in run_refused_command(capsys, *RESUME_COMMAND, override)
 
 
 @pytest.mark.parametrize(
@@ -393,19 +394,19 @@ def test_a_changed_configuration_is_refused(
     ],
 )
 def test_settings_that_do_not_affect_training_may_change(finished_folder: Path, override: str) -> None:
-    assert lntl(*RESUME, override) == 0
+    assert lntl(*RESUME_COMMAND, override) == 0
 
 
 def test_fewer_phases_are_refused(finished_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_config(finished_folder, training={"phases": [{"method": "erm", "epochs": 1}]})
-    assert "training.phases.1.method" in run_refused_command(capsys, *RESUME)
+    assert "training.phases.1.method" in run_refused_command(capsys, *RESUME_COMMAND)
 
 
 @pytest.mark.parametrize("path", ["missing.pth", "results/other/checkpoints/last.pth", "results/other", "tiny.yaml/x"])
 def test_a_missing_checkpoint_is_an_error_and_starts_no_new_run(
     finished_folder: Path, capsys: pytest.CaptureFixture[str], path: str
 ) -> None:
-    assert "no such checkpoint" in run_refused_command(capsys, *TRAIN, "--resume", path)
+    assert "no such checkpoint" in run_refused_command(capsys, *TRAIN_COMMAND, "--resume", path)
 
 
 @pytest.mark.parametrize("resume_value", ["auto", str(RUN), str(RUN / "checkpoints/last.pth")])
@@ -414,7 +415,7 @@ def test_a_truncated_checkpoint_is_an_error_and_starts_no_new_run(
 ) -> None:
     last_path = RUN / "checkpoints/last.pth"
     last_path.write_bytes(last_path.read_bytes()[:-1000])
-    stderr = run_refused_command(capsys, *TRAIN, "--resume", resume_value)
+    stderr = run_refused_command(capsys, *TRAIN_COMMAND, "--resume", resume_value)
     assert f"{last_path}: not a readable checkpoint" in stderr
     assert f"use another checkpoint from {last_path.parent}" in stderr
 
@@ -423,28 +424,28 @@ def test_a_checkpoint_outside_a_run_folder_is_an_error(
     finished_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(RUN / "checkpoints/last.pth", "last.pth")
-    assert "it is not in RUN/checkpoints/" in run_refused_command(capsys, *TRAIN, "--resume", "last.pth")
+    assert "it is not in RUN/checkpoints/" in run_refused_command(capsys, *TRAIN_COMMAND, "--resume", "last.pth")
 
 
 def test_auto_never_deletes_a_run_without_its_last_checkpoint(
     finished_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (RUN / "checkpoints/last.pth").unlink()
-    assert "last.pth" in run_refused_command(capsys, *RESUME)
+    assert "last.pth" in run_refused_command(capsys, *RESUME_COMMAND)
 
 
 def test_auto_never_replaces_a_run_that_has_results(finished_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Only --overwrite may replace a run whose checkpoints were removed."""
     for path in (RUN / "checkpoints").iterdir():
         path.unlink()
-    for command in (RESUME, [*RESUME, "project.seed=7"]):
+    for command in (RESUME_COMMAND, [*RESUME_COMMAND, "project.seed=7"]):
         message = run_refused_command(capsys, *command)
         assert "last.pth is missing, so the run cannot be resumed, and " in message
         assert "would be lost; replace the run with --overwrite" in message
     for path in RUN.iterdir():
         if path.name not in ("config.yaml", "environment.json", "checkpoints", "result.json"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    assert "result.json would be lost" in run_refused_command(capsys, *RESUME)  # a single result file is enough
+    assert "result.json would be lost" in run_refused_command(capsys, *RESUME_COMMAND)  # a single result file is enough
 
 
 @pytest.mark.parametrize(
@@ -460,18 +461,18 @@ def test_auto_never_replaces_a_run_that_has_results(finished_folder: Path, capsy
 )
 def test_a_damaged_file_does_not_stop_a_resumed_run(finished_folder: Path, damage: Callable[[], object]) -> None:
     damage()
-    assert lntl(*RESUME) == 0
+    assert lntl(*RESUME_COMMAND) == 0
     assert len(read_metrics(RUN)) == 4
 
 
 def test_a_log_that_cannot_be_opened_is_an_error(finished_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (RUN / "run.log").unlink()
     (RUN / "run.log").mkdir()
-    assert "run.log" in run_refused_command(capsys, *RESUME)
+    assert "run.log" in run_refused_command(capsys, *RESUME_COMMAND)
 
 
 def test_the_erm_run_of_a_renamed_run_stays_in_its_folder(finished_folder: Path) -> None:
     """A resumed run stays in its folder even if the configuration has a new experiment name."""
     write_config(finished_folder, evaluation={"erm_epochs": 1})
-    assert lntl(*TRAIN, "--resume", str(RUN), "project.experiment_name=renamed") == 0
+    assert lntl(*TRAIN_COMMAND, "--resume", str(RUN), "project.experiment_name=renamed") == 0
     assert [path.name for path in Path("results").iterdir()] == ["tiny"]

@@ -420,7 +420,7 @@ def test_vectors_are_not_changed_and_images_are_normalised() -> None:
 
 
 @pytest.mark.full
-def test_features_that_float32_cannot_hold_are_standardised_in_double() -> None:
+def test_features_that_float32_cannot_represent_are_standardised_in_double() -> None:
     """Seconds since 1970 determine the class; adjacent float32 numbers are 128 seconds apart there."""
     rng, y = np.random.default_rng(0), np.arange(200) % 2
     seconds = 1_700_000_000 + 60 * y + rng.integers(0, 30, 200)

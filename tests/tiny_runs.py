@@ -24,9 +24,9 @@ from lntl import cli
 from lntl.cli.console import log
 
 ROOT = Path(__file__).parents[1]
-SECONDS = 300  # time limit of a process; high, because the machine may be busy
+TIME_LIMIT = 300  # time limit of a process; high, because the machine may be busy
 # 90 training images in batches of 32: three steps an epoch. Steps 1 to 3 erm, 4 to 6 bias_head, 7 to 12 lntl.
-TINY: dict[str, Any] = {
+TINY_CONFIG: dict[str, Any] = {
     "project": {"experiment_name": "tiny"},
     "data": {"name": "colored_mnist", "path": "/nonexistent", "max_images": 100},
     "model": {"name": "convnet"},
@@ -48,9 +48,11 @@ RUN = Path("results/tiny")
 
 
 def write_config(folder: Path, **sections: dict[str, Any]) -> Path:
-    """Write tiny.yaml: TINY, with the settings of `sections` added to its sections."""
+    """Write tiny.yaml: TINY_CONFIG, with the settings of `sections` added to its sections."""
     path = folder / "tiny.yaml"
-    path.write_text(yaml.safe_dump({key: TINY[key] | sections.get(key, {}) for key in TINY}), encoding="utf-8")
+    path.write_text(
+        yaml.safe_dump({key: TINY_CONFIG[key] | sections.get(key, {}) for key in TINY_CONFIG}), encoding="utf-8"
+    )
     return path
 
 
@@ -67,7 +69,7 @@ def get_exit_code(main: Callable[[], object]) -> int:
     except SystemExit as stop:
         code = stop.code
     finally:
-        while log.handlers:  # the handlers hold open streams and files of this test
+        while log.handlers:  # the handlers keep streams and files of this test open
             log.handlers[0].close()
             log.removeHandler(log.handlers[0])
     assert isinstance(code, int | None)
@@ -103,13 +105,13 @@ def run(*arguments: str, folder: Path, prepare: Callable[[], object] | None = No
 
 def wait_for_exit_code(process: ForkServerProcess) -> int:
     """Wait for the end of a process; return its exit code."""
-    process.join(SECONDS)
+    process.join(TIME_LIMIT)
     code = process.exitcode
     if code is None:
         process.kill()
         process.join()
     process.close()
-    assert code is not None, f"the process did not end within {SECONDS} s"
+    assert code is not None, f"the process did not end within {TIME_LIMIT} s"
     return code
 
 

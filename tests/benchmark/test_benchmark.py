@@ -22,7 +22,7 @@ from lntl.benchmark.runner import DEAD_END_CODE, Benchmark
 from lntl.errors import Interrupted
 from lntl.runs.folder import RunFolder
 
-ERM = {"phases": [{"method": "erm", "epochs": 1}]}
+ERM_TRAINING = {"phases": [{"method": "erm", "epochs": 1}]}
 KILLED_METHOD = '''
 import os, signal
 from lntl.methods.base import Method
@@ -239,7 +239,7 @@ def test_a_benchmark_stops_on_request(bench: Benchmark, jobs: list[PlannedRun]) 
 def benchmark_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a benchmark in which one run diverges, one is killed by the system, and two succeed."""
     folder = tmp_path_factory.mktemp("benchmark")
-    write_config(folder, training=ERM)
+    write_config(folder, training=ERM_TRAINING)
     (folder / "killed.py").write_text(KILLED_METHOD)
     write_plan(
         folder,
@@ -273,7 +273,7 @@ def test_failed_runs_are_reported_and_the_others_are_made(benchmark_folder: Path
 def test_a_line_has_the_metrics_of_a_single_run(
     benchmark_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_config(tmp_path, training=ERM)
+    write_config(tmp_path, training=ERM_TRAINING)
     monkeypatch.chdir(tmp_path)
     assert lntl("train", "tiny.yaml", "data.color_var=0.05", "project.seed=1", "data.seed=1") == 0
     line = next(x for x in results.read(benchmark_folder / "results.jsonl") if x.overrides == {"data.color_var": 0.05})
@@ -283,7 +283,7 @@ def test_a_line_has_the_metrics_of_a_single_run(
 
 @pytest.mark.full
 def test_a_plan_for_tuning_does_not_use_the_test_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_config(tmp_path, training=ERM)
+    write_config(tmp_path, training=ERM_TRAINING)
     write_plan(tmp_path, {"name": "erm"}, split="val", keep_runs=True)
     monkeypatch.chdir(tmp_path)
     assert lntl("benchmark", "plan.yaml") == 0
@@ -326,7 +326,7 @@ def test_a_benchmark_stopped_within_a_run_continues_the_run(tmp_path: Path, numb
     uninterrupted_folder, stopped_folder = tmp_path / "uninterrupted", tmp_path / "stopped"
     for folder in (uninterrupted_folder, stopped_folder):
         folder.mkdir()
-        write_config(folder, training=ERM | {"phases": [{"method": "erm", "epochs": 8}]})
+        write_config(folder, training=ERM_TRAINING | {"phases": [{"method": "erm", "epochs": 8}]})
     write_plan(stopped_folder, {"name": "erm"}, seed_keys=["project.seed"])
     process = start_process("benchmark", "plan.yaml", folder=stopped_folder)
     _wait_until(lambda: list(stopped_folder.glob("runs/results/*/metrics.jsonl")))

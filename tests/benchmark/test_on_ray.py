@@ -16,7 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from test_benchmark import ERM, bench, jobs, write_plan  # noqa: F401 - fixtures
+from test_benchmark import ERM_TRAINING, bench, jobs, write_plan  # noqa: F401 - fixtures
 from tiny_runs import lntl, run, start_process, wait_for_exit_code, write_config
 
 from lntl.benchmark import on_ray, results
@@ -148,7 +148,7 @@ def test_a_run_on_cuda_requests_a_gpu(
 ) -> None:
     from lntl.benchmark import plan as plans
 
-    write_config(tmp_path, training=ERM | {"device": "cuda:1"})
+    write_config(tmp_path, training=ERM_TRAINING | {"device": "cuda:1"})
     path = write_plan(tmp_path, {"name": "a"})
     cuda_runs = plans.planned_runs(plans.read(path), path)
     with pytest.raises(UserError, match="the plan trains on cuda, and the cluster has no GPU"):
@@ -163,7 +163,7 @@ def test_a_run_on_cuda_requests_a_gpu(
 @pytest.fixture
 def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A plan of one run, in the working directory."""
-    write_config(tmp_path, training=ERM)
+    write_config(tmp_path, training=ERM_TRAINING)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     return write_plan(tmp_path, {"name": "erm"})

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_benchmark import ERM, bench, jobs, write_plan  # noqa: F401 - fixtures
+from test_benchmark import ERM_TRAINING, bench, jobs, write_plan  # noqa: F401 - fixtures
 from tiny_runs import ROOT, lntl, write_config
 
 from lntl.benchmark import plan as plans
@@ -130,7 +130,7 @@ def test_shards_make_all_runs_once_and_the_benchmark_collects_them(bench: Benchm
 @pytest.fixture
 def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A plan of two seeds of erm, in the working directory."""
-    write_config(tmp_path, training=ERM)
+    write_config(tmp_path, training=ERM_TRAINING)
     monkeypatch.chdir(tmp_path)
     return write_plan(tmp_path, {"name": "erm"}, seeds=[1, 2])
 

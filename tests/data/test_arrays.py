@@ -225,7 +225,7 @@ def test_a_file_that_is_not_an_npz_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.int64])
-def test_numbers_that_float32_cannot_hold_are_standardised_in_double(write_file: WriteFile, dtype: Any) -> None:
+def test_numbers_that_float32_cannot_represent_are_standardised_in_double(write_file: WriteFile, dtype: Any) -> None:
     """Seconds since 1970, where adjacent float32 numbers are 128 seconds apart."""
     x = np.stack([1_700_000_000 + np.arange(N) % 7, np.arange(N)], axis=1).astype(dtype)
     data = build_data(write_file(x=x))

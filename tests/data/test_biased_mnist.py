@@ -16,7 +16,7 @@ from lntl.data.transforms import EPSILON, mix_channels
 from lntl.types import Dataset, RecolorableSplit, Split
 
 # The number of training digits of each class in MNIST.
-PER_CLASS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+DIGITS_PER_CLASS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
 
 
 def make_biased_mnist(**settings: Any) -> BiasedMNIST:
@@ -46,7 +46,7 @@ def count_cells(y: torch.Tensor, color: torch.Tensor) -> Counter[tuple[int, int]
 def test_the_packaged_digits_are_mnist() -> None:
     (train, y), (test, test_y) = mnist.read("train"), mnist.read("test")
     assert (train.shape, test.shape) == ((60000, 28, 28), (10000, 28, 28))
-    assert torch.bincount(y).tolist() == PER_CLASS
+    assert torch.bincount(y).tolist() == DIGITS_PER_CLASS
     assert test_y[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
     assert int(train.long().sum()) == 1567298545  # the sum of the pixels of the original files
 
@@ -56,7 +56,7 @@ def test_the_training_set_has_the_published_group_sizes(correlation: float) -> N
     split = get_painted_split(make_biased_mnist(correlation=correlation, val_split_ratio=0), "train")
     counts = count_cells(split.y, split.background)
     assert len(split) == 60000
-    for label, n in enumerate(PER_CLASS):
+    for label, n in enumerate(DIGITS_PER_CLASS):
         num_conflicting = n - int(n * correlation)
         max_size = math.ceil(num_conflicting / 9)
         group_sizes = [max(0, min(max_size, num_conflicting - k * max_size)) for k in range(9)]

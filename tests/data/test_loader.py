@@ -70,7 +70,7 @@ def test_an_epoch_continues_from_the_middle_with_the_same_batches(digits: Colore
 
 @dataclass(frozen=True)
 class NumberSplit(Split):
-    """A split of 0 ... n - 1, whose x is the row, plus the seed of the augmentation."""
+    """A split of n examples, whose x is the row number plus the seed of the augmentation."""
 
     n: int = 50
     workers: int = 0

@@ -46,7 +46,7 @@ COUNTS = {"ERM": np.array([[8, 2, 0], [5, 5, 0], [0, 0, 0]]), "LNTL": 9 * np.eye
 GROUP_ACCURACIES = {"ERM": np.array([[1.0, 0.0], [math.nan, 0.25], [0.5, 0.5]]), "LNTL": np.full((3, 2), 0.9)}
 PETS = ["cat", "dog", "eel"]
 TEXTURES = ["stripes", "dots", "checks", "waves", "blank paper", "brushed steel"]
-JOINT = [f"texture {texture}, {stroke}" for texture in TEXTURES for stroke in ("thick", "thin")]
+JOINT_NAMES = [f"texture {texture}, {stroke}" for texture in TEXTURES for stroke in ("thick", "thin")]
 JOINT_GROUPS = np.where(np.eye(3, 12) > 0, math.nan, np.linspace(0, 1, 36).reshape(3, 12))
 STRIP = RNG.integers(0, 256, (2, 2, 3, 28, 28), dtype=np.uint8)
 PREDICTIONS = np.array([[0, 1], [2, 2]])
@@ -88,12 +88,12 @@ FIGURES: dict[str, Callable[[], Figure]] = {
         RNG.random((60, 2)), np.arange(60) % 3, np.arange(60) % 2, CLASSES, ["land", "water"]
     ),
     "embedding_joint": lambda: figures.embedding(
-        RNG.random((60, 2)), np.arange(60) % 3, np.arange(60) % 12, PETS, JOINT, "texture and stroke"
+        RNG.random((60, 2)), np.arange(60) % 3, np.arange(60) % 12, PETS, JOINT_NAMES, "texture and stroke"
     ),
     "group_accuracies_joint": lambda: figures.group_accuracies(
         {"plain training (ERM)": JOINT_GROUPS, "this run": JOINT_GROUPS / 2},
         PETS,
-        JOINT,
+        JOINT_NAMES,
         "texture and stroke",
         counts=np.full((3, 12), 1200),
     ),
@@ -164,7 +164,7 @@ def check_texts(figure: Figure) -> None:
         assert not [other_text for other_text, other_box in texts_and_boxes[:i] if box.overlaps(other_box)], text
 
 
-SCRIPTS = ["猫", "कुत्ता"]
+NAMES_IN_OTHER_SCRIPTS = ["猫", "कुत्ता"]
 
 
 @pytest.fixture
@@ -180,8 +180,8 @@ def clear_font_caches() -> Iterator[None]:
 def test_names_without_a_glyph_give_one_sentence(caplog: pytest.LogCaptureFixture) -> None:
     """Warnings are errors in tests, so a warning of matplotlib for each character would fail this test."""
     for _ in range(2):
-        figures.confusion_matrices({"val": np.eye(2)}, SCRIPTS).savefig(BytesIO())
-    missing_characters = base._find_fallback_fonts(base._find_missing_characters("".join(SCRIPTS)))[1]
+        figures.confusion_matrices({"val": np.eye(2)}, NAMES_IN_OTHER_SCRIPTS).savefig(BytesIO())
+    missing_characters = base._find_fallback_fonts(base._find_missing_characters("".join(NAMES_IN_OTHER_SCRIPTS)))[1]
     assert [record.levelname for record in caplog.records] == ["WARNING"] * bool(missing_characters)
     if missing_characters:
         assert caplog.messages[0].startswith("figures: no installed font has a glyph for ")
@@ -301,9 +301,9 @@ def test_group_accuracies_leave_an_empty_group_blank() -> None:
 
 
 def test_long_names_of_bias_values_are_the_rows() -> None:
-    figure = figures.group_accuracies({"LNTL": JOINT_GROUPS}, PETS, JOINT, counts=np.arange(36).reshape(3, 12))
+    figure = figures.group_accuracies({"LNTL": JOINT_GROUPS}, PETS, JOINT_NAMES, counts=np.arange(36).reshape(3, 12))
     axes = figure.axes[0]
-    assert [label.get_text() for label in axes.get_yticklabels()] == JOINT
+    assert [label.get_text() for label in axes.get_yticklabels()] == JOINT_NAMES
     assert [label.get_text() for label in axes.get_xticklabels()] == PETS
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("true", "colour")
     np.testing.assert_allclose(axes.images[0].get_array(), 100 * JOINT_GROUPS.T)

@@ -1,4 +1,4 @@
-"""Rewrite golden.json: `python tests/golden/make.py`. Do so only if the numbers should change, and say why.
+"""Rewrite golden.json with `python tests/golden/make.py`, only if the numbers should change; name the reason.
 
 The run is small: 400 images of Colored MNIST, one epoch each of erm, bias_head and lntl, on one thread of a CPU.
 """
@@ -12,7 +12,7 @@ import torch
 from lntl import config, experiment
 from lntl.evaluation.tally import compute
 
-GOLDEN = Path(__file__).with_name("golden.json")
+GOLDEN_FILE = Path(__file__).with_name("golden.json")
 OPTIMIZER = {"name": "adam", "lr": 0.003}
 RAW_CONFIG: dict[str, Any] = {
     "project": {"experiment_name": "golden", "seed": 1},
@@ -60,5 +60,5 @@ def train_and_measure() -> dict[str, dict[str, float]]:
 
 
 if __name__ == "__main__":
-    GOLDEN.write_text(json.dumps(train_and_measure(), indent=2) + "\n")
-    print(f"wrote {GOLDEN}")
+    GOLDEN_FILE.write_text(json.dumps(train_and_measure(), indent=2) + "\n")
+    print(f"wrote {GOLDEN_FILE}")

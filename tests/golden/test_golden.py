@@ -8,13 +8,13 @@ are 3 times these changes. A change of the algorithm changes the losses by far m
 import json
 
 import pytest
-from make import GOLDEN, train_and_measure
+from make import GOLDEN_FILE, train_and_measure
 
 LOSS_TOLERANCE, IMAGE_TOLERANCES, BIAS_TOLERANCE = 5e-3, {"val": 3 / 40, "test": 6 / 400}, 0.02
 
 
 def test_a_small_run_gives_the_stored_numbers() -> None:
-    stored_metrics, new_metrics = json.loads(GOLDEN.read_text()), train_and_measure()
+    stored_metrics, new_metrics = json.loads(GOLDEN_FILE.read_text()), train_and_measure()
     assert new_metrics.keys() == stored_metrics.keys()
     for key, metrics in stored_metrics.items():
         assert new_metrics[key].keys() == metrics.keys()

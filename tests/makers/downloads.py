@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-EPOCH = 719529  # Matlab's day number of 1 January 1970
+DAY_1970 = 719529  # Matlab's day number of 1 January 1970
 
 
 def write_noise_images(folder: Path, names: Iterable[str]) -> None:
@@ -108,7 +108,7 @@ def make_face_rows(count: int = 80) -> Iterator[dict[str, Any]]:
     for k in range(count):
         yield {
             "full_path": f"{k % 100:02d}/nm{k:07d}_rm{k}_1970-1-1_{1990 + 15 * (k // 2 % 3)}.jpg",
-            "dob": float(EPOCH),
+            "dob": float(DAY_1970),
             "photo_taken": 1990 + 15 * (k // 2 % 3),
             "gender": float(k % 2),
             "face_score": 3.5,

@@ -23,7 +23,7 @@ def make_wave(n: int, channels: int, step: float, shift: float = 0.0) -> Tensor:
     return torch.sin(step * count + shift).reshape(n, channels)
 
 
-Y, IMAGE = torch.tensor([0, 1, 2] * 4), torch.arange(12)  # four classes; the batch has no image of class 3
+Y, IMAGE_INDEX = torch.tensor([0, 1, 2] * 4), torch.arange(12)  # four classes; the batch has no image of class 3
 
 
 def slow_weights_and_loss(p: list[float], s: list[float], y: list[int], penalty: float) -> tuple[list[float], float]:
@@ -56,7 +56,7 @@ def test_both_losses_equal_slow_loops_and_the_authors_code(penalty: float) -> No
         (2 * make_wave(12, 4, 1.7)).requires_grad_(),
         (2 * make_wave(12, 4, 0.9, 0.5)).requires_grad_(),
     )
-    p, s = logits.softmax(dim=1)[IMAGE, Y].detach(), discoverer_logits[IMAGE, Y].sigmoid()
+    p, s = logits.softmax(dim=1)[IMAGE_INDEX, Y].detach(), discoverer_logits[IMAGE_INDEX, Y].sigmoid()
     weights, discovery = debian_weights(p, s.detach(), Y, 4), discovery_loss(p, s, Y, 4, penalty)
     expected_weights, expected_discovery = slow_weights_and_loss(p.tolist(), s.tolist(), Y.tolist(), penalty)
     assert weights.tolist() == pytest.approx(expected_weights, rel=1e-9)

@@ -30,10 +30,10 @@ from lntl.probing.probes import (
 from lntl.runs.formats import ProbeRow
 
 CPU = torch.device("cpu")
-N, VALUES = 1000, 10
+N, NUM_BIAS_VALUES = 1000, 10
 
 
-def draw_labels(seed: int, n: int = N, values: int = VALUES) -> tuple[Tensor, Tensor]:
+def draw_labels(seed: int, n: int = N, values: int = NUM_BIAS_VALUES) -> tuple[Tensor, Tensor]:
     """Return independent random classes and bias values."""
     rng = torch.Generator().manual_seed(seed)
     y, bias = (torch.randint(0, values, (n,), generator=rng) for _ in range(2))
@@ -186,7 +186,7 @@ def test_bias_values_that_are_not_consecutive_are_predicted() -> None:
         assert torch.equal(probe(z[:60], bias[:60], z[60:], 0, CPU), bias[60:])
 
 
-def test_a_bias_is_found_beside_constant_and_tiny_features() -> None:
+def test_a_bias_in_tiny_features_is_found_if_other_features_are_constant() -> None:
     split_halves = make_halves(1)
     z = torch.cat(
         [make_features_with_bias(split_halves.bias) * 1e-8, torch.full((N, 2), 7.1), torch.zeros(N, 2)], dim=1

@@ -12,7 +12,7 @@ from tiny_runs import lntl
 from lntl.errors import UntrustedError, UserError
 from lntl.reporting.pages import write_card, write_report
 
-NUMBER = re.compile(r"(\d+\.\d)\u202f%")
+PERCENTAGE = re.compile(r"(\d+\.\d)\u202f%")
 
 
 @pytest.fixture
@@ -33,14 +33,14 @@ def test_the_card_has_the_numbers_of_the_files(run: Path) -> None:
     text = (run / "MODEL_CARD.md").read_text(encoding="utf-8")
     evaluation, probe = (json.loads((run / name).read_text()) for name in ("evaluation/test.json", "probe.json"))
     accuracy = evaluation["metrics"]["accuracy"]
-    numbers = NUMBER.findall(find_row(text, "accuracy:"))
+    numbers = PERCENTAGE.findall(find_row(text, "accuracy:"))
     assert numbers[0] == f"{100 * accuracy['value']:.1f}"
     assert f"({100 * accuracy['low']:.1f}–{100 * accuracy['high']:.1f}) |" in find_row(text, "accuracy:")
     assert "| 2000 |" in find_row(text, "worst-group accuracy:")
     for group in (*evaluation["by_class"], *evaluation["by_bias"]):
         line = find_row(text, f"{group['name']} |")
         assert f"| {group['n']}" in line
-        assert NUMBER.findall(line)[0] == f"{100 * group['value']:.1f}"
+        assert PERCENTAGE.findall(line)[0] == f"{100 * group['value']:.1f}"
     assert f"{100 * probe['chance']['majority']:.1f}\u202f%" in text
     assert f"{100 * probe['leakage']:.1f}\u202f%" in text
     for phrase in (

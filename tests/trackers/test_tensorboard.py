@@ -34,7 +34,7 @@ from lntl.training.trainer import Step
 from lntl.types import Batch, ImageSplit
 
 TERMS = {"task", "mi", "bias", "mu", "h_accuracy", "h_chance", "gradient_ratio", "lr_f", "lr_g", "lr_h"}
-VAL = tuple(METRICS)
+VAL_METRICS = tuple(METRICS)
 
 
 def load_board(run: Run) -> EventAccumulator:
@@ -72,7 +72,9 @@ def test_tensorboard_has_scalars_and_images(config: Config) -> None:
     for _ in run.train():
         pass
     board = load_board(run)
-    expected = {f"train/{t}" for t in TERMS} | {f"val/{m}" for m in VAL} | {"time/images_per_second", "time/seconds"}
+    expected = (
+        {f"train/{t}" for t in TERMS} | {f"val/{m}" for m in VAL_METRICS} | {"time/images_per_second", "time/seconds"}
+    )
     undefined_on_val = {"val/demographic_parity_gap", "val/equalised_odds_gap"}
     assert set(board.Tags()["scalars"]) == expected - undefined_on_val
     assert get_steps(board, "train/task") == [2, 3, 5, 6, 8, 9]

@@ -17,11 +17,11 @@ from lntl.training.health import (
 )
 
 CHANCE, MI_MAX = 0.2, math.log(8)
-HEALTHY = {"h_accuracy": 0.3, "h_entropy": 1.5, "gradient_ratio": 0.4, "task": 0.5}  # h a little above chance
+HEALTHY_METRICS = {"h_accuracy": 0.3, "h_entropy": 1.5, "gradient_ratio": 0.4, "task": 0.5}  # h a little above chance
 
 
 def make_metrics(**changes: float) -> dict[str, float]:
-    return {f"train/{name}": value for name, value in (HEALTHY | changes).items()} | {"val/accuracy": 0.9}
+    return {f"train/{name}": value for name, value in (HEALTHY_METRICS | changes).items()} | {"val/accuracy": 0.9}
 
 
 def get_problems(metrics: dict[str, Any], previous_metrics: dict[str, float] | None = None) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tiny_runs import TINY, lntl
+from tiny_runs import TINY_CONFIG, lntl
 from tiny_runs import run as run_process
 
 from lntl import config as configuration
@@ -37,7 +37,10 @@ State = optuna.trial.TrialState
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory, with a configuration of two phases and a search space."""
     monkeypatch.chdir(tmp_path)
-    write_yaml("tiny.yaml", TINY | {"training": {**TINY["training"], "phases": [{"method": "erm", "epochs": 1}] * 2}})
+    write_yaml(
+        "tiny.yaml",
+        TINY_CONFIG | {"training": {**TINY_CONFIG["training"], "phases": [{"method": "erm", "epochs": 1}] * 2}},
+    )
     write_yaml("space.yaml", SPACE)
     return tmp_path
 
