@@ -81,7 +81,7 @@ def write_images(folder: Path, count: int, side: int) -> list[Path]:
     return paths
 
 
-def rate(batches: Iterable[object], count: int) -> float:
+def measure_rate(batches: Iterable[object], count: int) -> float:
     """Return the images per second of one epoch."""
     start = time.perf_counter()
     for _ in batches:
@@ -95,17 +95,17 @@ def measure_torchvision(folder: Path, settings: ImageSettings) -> dict[str, floa
     steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET.mean, IMAGENET.std)]
     data, workers = ImageFolder(folder, v2.Compose(steps)), settings.workers
     loader = DataLoader(data, BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
-    return {f"torchvision_{epoch}": rate(loader, len(data)) for epoch in ("first", "later")}
+    return {f"torchvision_{epoch}": measure_rate(loader, len(data)) for epoch in ("first", "later")}
 
 
 def measure_lntl(paths: list[Path], settings: ImageSettings) -> dict[str, float]:
     """Return the rates of the first and of the second epoch with a cache that is empty at first."""
     loader = Loader(ImageSourceSplit(ImageSource(paths, settings)), BATCH, torch.device("cpu"))
     epochs = enumerate(("first", "later"))
-    return {f"{settings.cache}_{name}": rate(loader.batches(seed), len(paths)) for seed, name in epochs}
+    return {f"{settings.cache}_{name}": measure_rate(loader.batches(seed), len(paths)) for seed, name in epochs}
 
 
-def turn(paths: list[Path], folder: Path, size: int, workers: int) -> dict[str, float]:
+def measure_both(paths: list[Path], folder: Path, size: int, workers: int) -> dict[str, float]:
     """Return the rates of both, measured one after the other."""
     settings = ImageSettings(size=size, crop="shift", flip=True, workers=workers)
     rates = measure_torchvision(folder, settings)
@@ -127,8 +127,8 @@ def main() -> None:
     args = parser.parse_args()
     with TemporaryDirectory() as folder:
         paths = write_images(Path(folder), args.images, args.side)
-        turn(paths[:BATCH], Path(folder), args.size, args.workers)  # warm both up
-        rounds = [turn(paths, Path(folder), args.size, args.workers) for _ in range(args.rounds)]
+        measure_both(paths[:BATCH], Path(folder), args.size, args.workers)  # warm both up
+        rounds = [measure_both(paths, Path(folder), args.size, args.workers) for _ in range(args.rounds)]
     ratios = {
         f"{cache}_{epoch}": [rates[f"{cache}_{epoch}"] / rates[f"torchvision_{epoch}"] for rates in rounds]
         for cache in CACHES

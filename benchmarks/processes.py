@@ -53,7 +53,7 @@ def train(folder: Path, rank: int, world_size: int, threads: int, seconds: float
                 return
 
 
-def images_per_second(world_size: int, threads: int, seconds: float) -> float:
+def measure_speed(world_size: int, threads: int, seconds: float) -> float:
     """Return the images per second of a training in new processes."""
     with tempfile.TemporaryDirectory() as folder:
         processes = [
@@ -82,7 +82,7 @@ def main() -> None:
     one_process, two_processes = list[float](), list[float]()
     for number in range(arguments.rounds):
         for world_size in (1, 2) if number % 2 == 0 else (2, 1):
-            speed = images_per_second(world_size, 2 // world_size, arguments.seconds)
+            speed = measure_speed(world_size, 2 // world_size, arguments.seconds)
             (one_process if world_size == 1 else two_processes).append(round(speed, 1))
             print(f"{world_size} process(es) x {2 // world_size} thread(s): {speed:.0f} images/s", flush=True)
     ratios = [b / a for a, b in zip(one_process, two_processes, strict=True)]

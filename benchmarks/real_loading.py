@@ -38,7 +38,7 @@ from lntl.experiment.build import build
 from lntl.types import Networks
 
 
-def subset(config: Config, count: int, folder: Path) -> Path:
+def write_subset(config: Config, count: int, folder: Path) -> Path:
     """Write a table of `count` training images with their classes and biases, and links to them in folders by class."""
     data = datasets.load(config.data.name, config.data)
     train, spec = data.splits["train"], data.spec
@@ -126,7 +126,7 @@ def measure_memory(config: Path, overrides: list[str], count: int) -> None:
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
 
 
-def ratios(rounds: list[dict[str, float]]) -> Mapping[str, list[float]]:
+def compute_ratios(rounds: list[dict[str, float]]) -> Mapping[str, list[float]]:
     """Return [median, lowest, highest] over rounds of throughput against the plain loop, and of the cost of LNTL."""
     pairs = {
         "erm_first / plain_first": ("erm_first", "plain_first"),
@@ -154,7 +154,7 @@ def main() -> None:
         measure_memory(args.config, overrides, args.photographs)
         return
     with TemporaryDirectory() as folder:
-        table = subset(configuration.read(args.config, overrides), args.images, Path(folder))
+        table = write_subset(configuration.read(args.config, overrides), args.images, Path(folder))
         rounds = [measure_round(args.config, overrides, Path(folder), table) for _ in range(args.rounds)]
     memory = [sys.executable, __file__, "--memory-only", "--photographs", str(args.photographs)]
     memory += ["--config", str(args.config), "--workers", str(args.workers), *args.overrides]
@@ -162,7 +162,7 @@ def main() -> None:
     result = {
         "load": [round(load, 1) for load in os.getloadavg()],  # load of the machine over 1, 5 and 15 minutes
         "images_per_second": {key: round(statistics.median(rates[key] for rates in rounds), 1) for key in rounds[0]},
-        "ratio": ratios(rounds),
+        "ratio": compute_ratios(rounds),
         "peak_memory_gb": round(float(peak.split()[-1]), 2),
         **{key: getattr(args, key) for key in ("images", "workers", "rounds", "photographs")},
     }

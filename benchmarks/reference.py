@@ -59,7 +59,7 @@ class Images(Dataset[Sample]):
         return x, int(self.labels[index]), bias
 
 
-def feature_extractor() -> nn.Sequential:
+def build_f() -> nn.Sequential:
     """Build f: 3 x 28 x 28 to z of 32 x 14 x 14."""
     return nn.Sequential(
         nn.BatchNorm2d(CHANNELS),
@@ -71,7 +71,7 @@ def feature_extractor() -> nn.Sequential:
     )
 
 
-def task_head() -> nn.Sequential:
+def build_g() -> nn.Sequential:
     """Build g: z to the logits of the task."""
     return nn.Sequential(
         nn.Conv2d(32, 64, 3, stride=2, padding=1),
@@ -84,7 +84,7 @@ def task_head() -> nn.Sequential:
     )
 
 
-def bias_head() -> nn.Sequential:
+def build_h() -> nn.Sequential:
     """Build h of one colour channel: z to the logits of its bins at each position."""
     first, last = nn.Conv2d(32, 32, 3, padding=1), nn.Conv2d(32, NUM_BINS, 3, padding=1)
     return nn.Sequential(first, nn.BatchNorm2d(32), nn.ReLU(), last)
@@ -115,24 +115,24 @@ class Reference:
         self.batch_size, self.seed, self.num_workers = batch_size, seed, num_workers
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.f, self.g = feature_extractor(), task_head()
-            self.h = [bias_head() for _ in range(CHANNELS)]
+            self.f, self.g = build_f(), build_g()
+            self.h = [build_h() for _ in range(CHANNELS)]
         self.optim_f, self.optim_g, *self.optim_h = (
             torch.optim.SGD(net.parameters(), lr=lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
             for net in (self.f, self.g, *self.h)
         )
 
-    def loader(self) -> DataLoader[Sample]:
+    def make_loader(self) -> DataLoader[Sample]:
         """Make a shuffled loader of the images; the order depends only on the seed."""
         order = torch.Generator().manual_seed(self.seed)
         return DataLoader(self.data, self.batch_size, shuffle=True, num_workers=self.num_workers, generator=order)
 
-    def step(self, batch: Batch) -> dict[str, Tensor]:
+    def take_step(self, batch: Batch) -> dict[str, Tensor]:
         """Take steps A and B on one batch and return their losses."""
         x, y, bias = batch
-        return self._task_step(x, y) | self._bias_step(x, bias)
+        return self._take_task_step(x, y) | self._take_bias_step(x, bias)
 
-    def _task_step(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    def _take_task_step(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Take step A of f and g: the task loss plus LAM times the mean negative entropy of the predictions."""
         z = self.f(x)
         task = functional.cross_entropy(self.g(z), y)
@@ -141,7 +141,7 @@ class Reference:
         self._minimise(task + LAM * mi, (self.optim_f, self.optim_g))  # h gets gradients, too, but is not updated
         return {"task": task.detach(), "mi": mi.detach()}
 
-    def _bias_step(self, x: Tensor, bias: Tensor) -> dict[str, Tensor]:
+    def _take_bias_step(self, x: Tensor, bias: Tensor) -> dict[str, Tensor]:
         """Take step B of f and the three h: the bias losses, summed over channels, with gradient reversal for f."""
         z = self.f(x)
         z.register_hook(lambda grad: -MU * grad)  # the gradient reversal (Ganin and Lempitsky, 2015)
@@ -159,27 +159,27 @@ class Reference:
 
     def _iterate_forever(self) -> Iterator[Batch]:
         """Yield batches, epoch after epoch, without end."""
-        loader = self.loader()
+        loader = self.make_loader()
         while True:
             yield from loader
 
-    def timing(self, seconds: float) -> Timing:
+    def measure_times(self, seconds: float) -> Timing:
         """Train for about this many seconds after a first batch; return the times of loading and of the steps."""
         batches = self._iterate_forever()
-        self.step(next(batches))
+        self.take_step(next(batches))
         images, loading, stepping = 0, 0.0, 0.0
         while loading + stepping < seconds:
             start = time.perf_counter()
             batch = next(batches)
             step_start = time.perf_counter()
-            self.step(batch)
+            self.take_step(batch)
             images, loading = images + len(batch[0]), loading + step_start - start
             stepping += time.perf_counter() - step_start
         return Timing(images, loading, stepping)
 
-    def images_per_second(self, seconds: float) -> float:
+    def measure_speed(self, seconds: float) -> float:
         """Return the images per second over about this many seconds, loading included."""
-        timing = self.timing(seconds)
+        timing = self.measure_times(seconds)
         return timing.images / (timing.loading + timing.stepping)
 
 
@@ -195,7 +195,7 @@ LAYERS = {
 }
 
 
-def step_flops(batch_size: int) -> dict[str, int]:
+def count_step_flops(batch_size: int) -> dict[str, int]:
     """Return the FLOPs (2 per multiply-add) of one joint step of eq. 9, by "layer/pass"."""
     flops = {}
     for layer, (inputs, outputs, kernel, side, copies) in LAYERS.items():
@@ -205,7 +205,7 @@ def step_flops(batch_size: int) -> dict[str, int]:
     return flops
 
 
-def matmul_gflops(n: int = 2048, seconds: float = 1.0) -> float:
+def measure_matmul_gflops(n: int = 2048, seconds: float = 1.0) -> float:
     """Return the GFLOP/s of the fastest float32 n x n product within this time."""
     a, b, out = torch.rand(n, n), torch.rand(n, n), torch.empty(n, n)
     torch.mm(a, b, out=out)

@@ -108,10 +108,10 @@ def add_timer(
 
 def print_step_operations() -> None:
     """Print the operations of 20 joint steps."""
-    from step import joint_trainer
+    from step import build_joint_trainer
     from torch.profiler import ProfilerActivity, profile
 
-    trainer, _ = joint_trainer()
+    trainer, _ = build_joint_trainer()
     steps = trainer.epoch()
     for _ in range(5):
         next(steps)

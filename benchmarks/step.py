@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from output import write_result
-from reference import Reference, matmul_gflops, step_flops
+from reference import Reference, count_step_flops, measure_matmul_gflops
 
 from lntl import config, experiment
 from lntl.training.trainer import Trainer
@@ -23,7 +23,7 @@ BATCH = 128
 ROUNDS = 5  # turns of each side; the result is the median
 
 
-def joint_trainer() -> tuple[Trainer, experiment.Experiment]:
+def build_joint_trainer() -> tuple[Trainer, experiment.Experiment]:
     """Build the trainer of the default configuration, in its unlearning phase, with the authors' optimiser."""
     phases = "training.phases=[{method: lntl, epochs: 1000, updates: joint}]"
     overrides = [
@@ -39,7 +39,7 @@ def joint_trainer() -> tuple[Trainer, experiment.Experiment]:
     return built.trainer, built
 
 
-def lntl_rate(trainer: Trainer, seconds: float) -> float:
+def measure_lntl_rate(trainer: Trainer, seconds: float) -> float:
     """Return the images per second of our training steps, loading included."""
     start, images = time.perf_counter(), 0
     while (elapsed := time.perf_counter() - start) < seconds:
@@ -58,18 +58,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("step.json"))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    trainer, built = joint_trainer()
+    trainer, built = build_joint_trainer()
     train = built.data.splits["train"]
     index = torch.arange(10_000)
     images = train.pixels(index).permute(0, 2, 3, 1).contiguous().numpy()
     reference = Reference(images, train.y[index].numpy(), batch_size=BATCH)
     turn = args.seconds / ROUNDS
-    reference.images_per_second(turn / 2)  # warm both up
-    lntl_rate(trainer, turn / 2)
-    rates = [(reference.images_per_second(turn), lntl_rate(trainer, turn)) for _ in range(ROUNDS)]
+    reference.measure_speed(turn / 2)  # warm both up
+    measure_lntl_rate(trainer, turn / 2)
+    rates = [(reference.measure_speed(turn), measure_lntl_rate(trainer, turn)) for _ in range(ROUNDS)]
     reference_rate, our_rate = (statistics.median(side) for side in zip(*rates, strict=True))
-    flops = sum(step_flops(BATCH).values()) / BATCH  # per image
-    peak = matmul_gflops()
+    flops = sum(count_step_flops(BATCH).values()) / BATCH  # per image
+    peak = measure_matmul_gflops()
     result = {
         "reference_images_per_second": round(reference_rate, 1),
         "lntl_images_per_second": round(our_rate, 1),

@@ -35,7 +35,7 @@ def write(path: Path, rows: int) -> None:
             writer.writerow((image, f"finding {label[k]}", hospital[k], "" if missing[k] else age[k], patient[k]))
 
 
-def peak() -> float:
+def read_peak_memory() -> float:
     """Return the peak memory of the process so far, in GB (Linux reports KiB)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="rounds to measure; the results are medians")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("table.json"))
     args = parser.parse_args()
-    before, seconds, processor = peak(), [], []
+    before, seconds, processor = read_peak_memory(), [], []
     with TemporaryDirectory() as folder:
         path = Path(folder) / "table.csv"
         write(path, args.rows)
@@ -63,7 +63,7 @@ def main() -> None:
         "seconds": round(statistics.median(seconds), 2),
         "seconds_range": [round(min(seconds), 2), round(max(seconds), 2)],
         "processor_seconds": round(statistics.median(processor), 2),
-        "peak_gb": round(peak(), 3),
+        "peak_gb": round(read_peak_memory(), 3),
         "before_gb": round(before, 3),
         "rows": args.rows,
         "rounds": args.rounds,

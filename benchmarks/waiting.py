@@ -43,7 +43,7 @@ def measure(source: Path, commands: list[list[str]], folder: Path) -> tuple[floa
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def summary(pairs: list[tuple[float, float]]) -> dict[str, float | list[float]]:
+def summarise(pairs: list[tuple[float, float]]) -> dict[str, float | list[float]]:
     """Return the median and range of the wall seconds, and the median processor seconds."""
     walls, cpus = zip(*pairs, strict=True)
     return {
@@ -78,7 +78,7 @@ def main() -> None:
                     print(task, side, *(f"{seconds:.2f}" for seconds in times[task][side][-1]), flush=True)
     results: dict[str, object] = {}
     for task, by_side in times.items():
-        row: dict[str, object] = {side: summary(pairs) for side, pairs in by_side.items()}
+        row: dict[str, object] = {side: summarise(pairs) for side, pairs in by_side.items()}
         if args.before:
             for number, name in enumerate(("wall_ratio", "cpu_ratio")):
                 pairs = zip(by_side["after"], by_side["before"], strict=True)

@@ -56,11 +56,13 @@ def main() -> None:
     shutil.copytree(ROOT / "docs", work / "docs")
     pages = {file.relative_to(work / "docs").as_posix(): file.read_text("utf-8") for file in work.rglob("docs/**/*.md")}
     pages |= {uri: (ROOT / source).read_text("utf-8") for uri, source in ROOT_PAGES.items()}
-    for name, text in (("commands", commands), ("configuration", configuration)):
+    for name, text in (("commands", render_commands), ("configuration", render_configuration)):
         pages[f"{name}.md"] = pages[f"{name}.md"].replace(f"<!-- {name} -->", text())
-    methods = {name: method_page(name) for name in plugins.names("lntl.methods")}
-    pages |= {"methods/index.md": methods_page()} | {f"methods/{name}.md": text for name, text in methods.items()}
-    examples = {f"gallery/{name}.md": gallery_page(ROOT / f"examples/gallery/{name}.py") for name in GALLERY}
+    methods = {name: render_method_page(name) for name in plugins.names("lntl.methods")}
+    pages |= {"methods/index.md": render_methods_page()} | {
+        f"methods/{name}.md": text for name, text in methods.items()
+    }
+    examples = {f"gallery/{name}.md": render_gallery_page(ROOT / f"examples/gallery/{name}.py") for name in GALLERY}
     pages |= examples
     write_pages(pages, work / "docs")
     copy_package(work / "src")
@@ -87,7 +89,9 @@ def write_pages(pages: dict[str, str], folder: Path) -> None:
     while queue:
         uri, text = queue.pop()
         targets = {
-            target: site_uri(uri, target) for target in LINK.findall(CODE.sub("", text)) if not _is_external(target)
+            target: make_site_uri(uri, target)
+            for target in LINK.findall(CODE.sub("", text))
+            if not _is_external(target)
         }
         for target in targets.values():
             path = target.partition("#")[0]
@@ -125,7 +129,7 @@ def _is_external(target: str) -> bool:
     return target.startswith("#") or "://" in target
 
 
-def site_uri(page: str, target: str) -> str:
+def make_site_uri(page: str, target: str) -> str:
     """Return the target of a link in a page: a path in the site's sources, with its #heading."""
     path, mark, heading = target.partition("#")
     source = ROOT_PAGES.get(page) or (
@@ -153,7 +157,7 @@ def copy_package(folder: Path) -> None:
         )
 
 
-def gallery_page(path: Path) -> str:
+def render_gallery_page(path: Path) -> str:
     """Return the page of an example: its text, image, output and code."""
     code = path.read_text("utf-8")
     module = ast.parse(code)
@@ -191,7 +195,7 @@ def _expand(entry: Any, folders: dict[str, list[Any]]) -> list[Any]:
     return folders.get(entry, [entry])
 
 
-def methods_page() -> str:
+def render_methods_page() -> str:
     """Return the list of the methods."""
     lines = [
         "# Methods",
@@ -201,39 +205,39 @@ def methods_page() -> str:
     ]
     lines += ["| method | what it does |", "| --- | --- |"]
     for name in plugins.names("lntl.methods"):
-        lines.append(f"| [`{name}`]({name}.md) | {_escape_markdown(_summary(name))} |")
+        lines.append(f"| [`{name}`]({name}.md) | {_escape_markdown(_summarise(name))} |")
     return "\n".join(lines) + "\n"
 
 
-def _summary(name: str) -> str:
+def _summarise(name: str) -> str:
     """Return the first line of a method's module."""
     module = inspect.getmodule(load_method(name))
     return (inspect.getdoc(module) or "").partition("\n")[0]
 
 
-def method_page(name: str) -> str:
+def render_method_page(name: str) -> str:
     """Return the page of a method: its equation, when to use it, its settings and its results."""
     method = load_method(name)
     labels = "it uses bias labels" if method.sees_bias else "it does not use bias labels"
     equation, _, text = (inspect.getdoc(method) or "").partition("\n\n")
     parts = [
         f"# {name}",
-        _escape_markdown(_summary(name)),
-        f"{docstring_as_markdown(equation)}\n{{ .equation }}",
-        docstring_as_markdown(text),
+        _escape_markdown(_summarise(name)),
+        f"{convert_docstring(equation)}\n{{ .equation }}",
+        convert_docstring(text),
     ]
     networks = ", ".join(f"*{network}*" for network in method.trains or method.fits)
     parts.append(
         f"It trains {networks}; {labels}." if method.trains else f"It fits {networks} before its first step; {labels}."
     )
     parts += [f"It needs `model.{key}: {value}`." for key, value in method.required_model_settings.items()]
-    if name in advice():
-        parts += ["## When to use it", advice()[name]]
-    parts += ["## Settings", settings_table(method.Config), "## Results", results(name)]
+    if name in read_advice():
+        parts += ["## When to use it", read_advice()[name]]
+    parts += ["## Settings", render_settings_table(method.Config), "## Results", render_results(name)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def docstring_as_markdown(text: str) -> str:
+def convert_docstring(text: str) -> str:
     """Return a docstring as Markdown: characters are escaped, indented blocks become code, labels bold."""
     blocks = []
     for block in re.split(r"\n\s*\n", text):
@@ -258,22 +262,26 @@ def _escape_markdown(text: str) -> str:
 
 
 @cache
-def advice() -> dict[str, str]:
+def read_advice() -> dict[str, str]:
     """Return when to use each method: the second column of the table in docs/which_method.md."""
     text = (ROOT / "docs/which_method.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| \[`(\w+)`\]\(methods/\w+\.md\) \| (.+?) \|", text, re.MULTILINE)
     return dict(rows)
 
 
-def commands() -> str:
+def render_commands() -> str:
     """Return the help of every command of `lntl`."""
     entries = _iterate_commands(typer.main.get_command(cli.app), "lntl")
     lines = ["## All commands", "", "| command | what it does |", "| --- | --- |"]
     lines += [
-        f"| [`{name}`](#{name.replace(' ', '-')}) | {_escape_markdown(_help(command))} |" for name, command in entries
+        f"| [`{name}`](#{name.replace(' ', '-')}) | {_escape_markdown(_get_help(command))} |"
+        for name, command in entries
     ]
     return "\n".join(
-        [*lines, *(line for name, command in entries for line in ("", f"### {name}", "", *_command(name, command)))]
+        [
+            *lines,
+            *(line for name, command in entries for line in ("", f"### {name}", "", *_render_command(name, command))),
+        ]
     )
 
 
@@ -285,14 +293,14 @@ def _iterate_commands(command: Any, name: str) -> list[tuple[str, Any]]:
     return [(name, command), *entries] if is_runnable else entries
 
 
-def _help(command: Any) -> str:
+def _get_help(command: Any) -> str:
     return " ".join((command.help or "").split())
 
 
-def _command(name: str, command: Any) -> list[str]:
+def _render_command(name: str, command: Any) -> list[str]:
     """Return the lines about one command: its usage, its arguments and options."""
     usage = [name, *command.collect_usage_pieces(command.make_context(name, [], resilient_parsing=True))]
-    lines = [_escape_markdown(_help(command)), "", "```text", " ".join(usage), "```"]
+    lines = [_escape_markdown(_get_help(command)), "", "```text", " ".join(usage), "```"]
     rows = []
     for parameter in command.params:
         if not parameter.hidden and parameter.name != "help":
@@ -309,25 +317,30 @@ def _has_default(default: object) -> bool:
     return isinstance(default, str | int | float | Path) and not isinstance(default, bool) and str(default) != ""
 
 
-def configuration() -> str:
+def render_configuration() -> str:
     """Return the tables of all keys: the sections, and the settings of the data sets and models."""
     parts = []
     sections: dict[str, Any] = config.Config.model_fields
     for section, settings in sections.items():
-        parts += [f"## {section}", settings_table(settings.annotation)]
+        parts += [f"## {section}", render_settings_table(settings.annotation)]
         if section == "training":
-            parts += ["### Optimisers", settings_table(config.Optimizer), "### Phases", settings_table(config.Phase)]
+            parts += [
+                "### Optimisers",
+                render_settings_table(config.Optimizer),
+                "### Phases",
+                render_settings_table(config.Phase),
+            ]
             parts.append("Each method adds its own settings; its page lists them: [Methods](methods/index.md).")
         if section in ("data", "model"):
             folder = {"data": "lntl.data", "model": "lntl.models"}[section]
             for name in plugins.names(folder):
                 plugin: Any = plugins.load(folder, name, object)
                 summary = (inspect.getdoc(plugin) or "").partition("\n\n")[0]
-                parts += [f"### {section}: {name}", _escape_markdown(summary), settings_table(plugin.Config)]
+                parts += [f"### {section}: {name}", _escape_markdown(summary), render_settings_table(plugin.Config)]
     return "\n\n".join(parts)
 
 
-def settings_table(settings: type[Any]) -> str:
+def render_settings_table(settings: type[Any]) -> str:
     """Return a table of a plug-in's settings."""
     if not settings.model_fields:
         return "No settings."
@@ -339,7 +352,7 @@ def settings_table(settings: type[Any]) -> str:
             for name, sign in BOUNDS.items()
             if hasattr(limit, name)
         ]
-        values = ", ".join([_values(field.annotation), *bounds])
+        values = ", ".join([_describe_values(field.annotation), *bounds])
         lines.append(f"| `{key}` | {_default(field)} | {values} | {_escape_markdown(field.description or '')} |")
     return "\n".join(lines)
 
@@ -348,7 +361,7 @@ BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 TYPES = {float: "number", int: "whole number", bool: "true or false", str: "text", type(None): "none"}
 
 
-def _values(annotation: Any) -> str:
+def _describe_values(annotation: Any) -> str:
     """Return the values of a type in words."""
     origin, inner = get_origin(annotation), [part for part in get_args(annotation) if part is not ...]
     if annotation in TYPES:
@@ -356,11 +369,11 @@ def _values(annotation: Any) -> str:
     if origin is Literal:
         return ", ".join(f"`{value}`" for value in inner)
     if origin is Annotated:
-        return _values(inner[0])
+        return _describe_values(inner[0])
     if origin in (list, tuple):
-        return "list of " + ", ".join(dict.fromkeys(map(_values, inner)))
+        return "list of " + ", ".join(dict.fromkeys(map(_describe_values, inner)))
     if origin in (Union, UnionType):
-        return " or ".join(dict.fromkeys(map(_values, inner)))
+        return " or ".join(dict.fromkeys(map(_describe_values, inner)))
     return "keys and values"  # a dict, or nested settings
 
 
@@ -375,9 +388,9 @@ def _default(field: FieldInfo) -> str:
     return f"`{text}`" if len(text) < 24 else _escape_markdown(text)
 
 
-def results(name: str) -> str:
+def render_results(name: str) -> str:
     """Return a table, by colour variance, of the benchmark rows whose last phase uses a method."""
-    labels = [label for label, method in _plan().items() if method == name]
+    labels = [label for label, method in _read_plan().items() if method == name]
     cells: dict[str, dict[str, str]] = defaultdict(dict)
     with (BENCHMARK / "table.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
@@ -405,7 +418,7 @@ def results(name: str) -> str:
 
 
 @cache
-def _plan() -> dict[str, str]:
+def _read_plan() -> dict[str, str]:
     """Map the label of each run of the benchmark plan to the method of its last phase."""
     plan = yaml.safe_load((BENCHMARK / "plan.yaml").read_text(encoding="utf-8"))
     methods = {}

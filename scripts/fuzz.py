@@ -69,7 +69,7 @@ CANARY_MODULE = "from pathlib import Path\nPath('{}').write_text('imported')\n\n
 # --- the valid files that are mutated ---
 
 
-def config(name: str, data: dict[str, Any], model: dict[str, Any], **sections: dict[str, Any]) -> dict[str, Any]:
+def make_config(name: str, data: dict[str, Any], model: dict[str, Any], **sections: dict[str, Any]) -> dict[str, Any]:
     """Return a configuration that trains in less than a second."""
     return {
         "project": {"experiment_name": name, "seed": 0},
@@ -103,9 +103,9 @@ def write_templates(folder: Path) -> None:
     table = {"name": "table", "path": "table.csv", "bias": "bias", "split": "split", "size": 8}
     mlp = {"name": "mlp", "hidden": [8]}
     configs = {
-        "vectors": config("vectors", {"name": "arrays", "path": "vectors.npz"}, mlp),
-        "images": config("images", {"name": "arrays", "path": "images.npz"}, mlp, training=training),
-        "table": config("table", table, {"name": "lenet"}),
+        "vectors": make_config("vectors", {"name": "arrays", "path": "vectors.npz"}, mlp),
+        "images": make_config("images", {"name": "arrays", "path": "images.npz"}, mlp, training=training),
+        "table": make_config("table", table, {"name": "lenet"}),
     }
     os.chdir(folder)
     for name, raw in configs.items():
@@ -192,42 +192,42 @@ UNUSUAL_TEXTS = (
 
 def mutate_tree(tree: Any, rng: Random, unusual_values: tuple[Any, ...] = UNUSUAL_VALUES) -> Any:
     """Return a copy of nested dicts and lists with one to three nodes changed, removed, renamed or doubled."""
-    root = [clone(tree)]
+    root = [copy_tree(tree)]
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        parent, key = rng.choice(list(positions(root)))
+        parent, key = rng.choice(list(iterate_positions(root)))
         kind = rng.randrange(8)
         if kind == 0 and parent is not root:
             del parent[key]
         elif kind == 1 and isinstance(parent, dict):
             parent[rng.choice(("", "name", f"{key}s", 3, None, "\u00e9", f"{key}"[::-1]))] = parent.pop(key)
         elif kind == 2:
-            parent[key] = [clone(parent[key])] * rng.choice((1, 2, 50))
+            parent[key] = [copy_tree(parent[key])] * rng.choice((1, 2, 50))
         elif kind == 3:
-            other_parent, other = rng.choice(list(positions(root)))
-            parent[key] = clone(other_parent[other])
+            other_parent, other = rng.choice(list(iterate_positions(root)))
+            parent[key] = copy_tree(other_parent[other])
         elif kind == 4 and isinstance(parent[key], int | float):
             parent[key] = parent[key] * rng.choice((-1, 0, 2, 0.5, 1000, 1e12))
         elif kind == 5 and isinstance(parent[key], str):
             parent[key] = mutate_text(parent[key], rng)
         else:
-            parent[key] = clone(rng.choice(unusual_values))  # cloned, because later mutations change it
+            parent[key] = copy_tree(rng.choice(unusual_values))  # cloned, because later mutations change it
     return root[0]
 
 
-def clone(tree: Any) -> Any:
+def copy_tree(tree: Any) -> Any:
     """Return a copy of the dicts and lists; leaves are shared."""
     if isinstance(tree, dict):
-        return {key: clone(value) for key, value in tree.items()}
-    return [clone(value) for value in tree] if isinstance(tree, list) else tree
+        return {key: copy_tree(value) for key, value in tree.items()}
+    return [copy_tree(value) for value in tree] if isinstance(tree, list) else tree
 
 
-def positions(tree: Any) -> Iterator[tuple[Any, Any]]:
+def iterate_positions(tree: Any) -> Iterator[tuple[Any, Any]]:
     """Yield (container, key) of each node."""
     items = tree.items() if isinstance(tree, dict) else enumerate(tree)
     for key, value in list(items):
         yield tree, key
         if isinstance(value, dict | list):
-            yield from positions(value)
+            yield from iterate_positions(value)
 
 
 def mutate_text(text: str, rng: Random) -> str:
@@ -275,7 +275,7 @@ class Code:
         return self.call, self.arguments
 
 
-def gadget(rng: Random, canary: Path) -> Code:
+def make_gadget(rng: Random, canary: Path) -> Code:
     """Return one of several ways to run code from a pickle."""
     source = f"open({str(canary)!r}, 'w').write('ran')"
     return rng.choice(
@@ -316,7 +316,7 @@ def mutate_checkpoint(path: Path, rng: Random, canary: Path) -> None:
 def forge(path: Path, rng: Random, canary: Path) -> None:
     """Put code into a checkpoint: in place of the file, into its archive, or among its values."""
     kind = rng.randrange(4)
-    code = gadget(rng, canary)
+    code = make_gadget(rng, canary)
     if kind == 0:
         path.write_bytes(pickle.dumps(code, rng.choice((0, 2, 4))))
     elif kind == 1:
@@ -340,14 +340,14 @@ def mutate_header(content: bytes, rng: Random) -> bytes:
     header = json.loads(content[8 : 8 + length])
     if rng.random() < 0.7:  # one of its descriptions, which are JSON texts
         name = rng.choice(list(header["__metadata__"]))
-        header["__metadata__"][name] = json.dumps(mutate_tree(as_json(header["__metadata__"][name]), rng))
+        header["__metadata__"][name] = json.dumps(mutate_tree(parse_json(header["__metadata__"][name]), rng))
     else:
         header = mutate_tree(header, rng)
     text = json.dumps(header).encode(errors="replace")
     return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
-def as_json(text: str) -> Any:
+def parse_json(text: str) -> Any:
     """Return the value of a JSON text, or the text itself if it is not JSON."""
     try:
         return json.loads(text)
@@ -355,7 +355,7 @@ def as_json(text: str) -> Any:
         return text
 
 
-def as_yaml(text: str) -> Any:
+def parse_yaml(text: str) -> Any:
     """Return the value of a YAML text, or the text itself if it is not YAML."""
     try:
         return yaml.safe_load(text)
@@ -381,7 +381,7 @@ def mutate_array_file(path: Path, rng: Random, canary: Path) -> None:
         kinds = [array.astype(kind) for kind in (str, complex, "M8[s]", bool)]
         arrays[name] = rng.choice((*fewer, *kinds, numbers * np.nan, numbers * 1e300, -numbers))
     elif kind == 3:
-        arrays[name] = np.array([gadget(rng, canary)] * len(array), dtype=object)
+        arrays[name] = np.array([make_gadget(rng, canary)] * len(array), dtype=object)
     elif kind == 4:
         arrays[rng.choice(("group_id", "split", "y_names", "bias_names", "extra"))] = rng.choice(
             (array, array.astype(str))
@@ -590,9 +590,9 @@ def folders_case(rng: Random, canary: Path) -> list[str]:
             path.unlink()
             path.mkdir()
         elif kind == 4 and path.suffix == ".json":
-            path.write_text(json.dumps(mutate_tree(as_json(path.read_text(errors="replace")), rng)))
+            path.write_text(json.dumps(mutate_tree(parse_json(path.read_text(errors="replace")), rng)))
         elif kind == 5 and path.suffix == ".yaml":
-            path.write_text(yaml.safe_dump(mutate_tree(as_yaml(path.read_text(errors="replace")), rng)))
+            path.write_text(yaml.safe_dump(mutate_tree(parse_yaml(path.read_text(errors="replace")), rng)))
         else:
             path.write_bytes(mutate_bytes(path.read_bytes(), rng))
     resume = ["train", f"{run.name}.yaml", "--resume", "auto"]
@@ -607,7 +607,7 @@ def results_case(rng: Random, canary: Path) -> list[str]:
     for _ in range(rng.choice((1, 1, 2))):
         at = rng.randrange(len(lines))
         if rng.random() < 0.7:
-            lines[at] = json.dumps(mutate_tree(as_json(lines[at]), rng))
+            lines[at] = json.dumps(mutate_tree(parse_json(lines[at]), rng))
         else:
             lines[at] = mutate_text(lines[at], rng)
     path.write_bytes("\n".join(lines).encode(errors="surrogatepass"))
@@ -735,7 +735,7 @@ def find_fault(code: int, text: str) -> str:
     return f"a line of {len(longest)} characters: {longest[:300]}" if len(longest) > MAX_LINE else ""
 
 
-def work(names: list[str], seed: int, templates: Path, results: "multiprocessing.Queue[tuple[str, Any]]") -> None:
+def run_cases(names: list[str], seed: int, templates: Path, results: "multiprocessing.Queue[tuple[str, Any]]") -> None:
     """Run cases in this process; send the name and the outcome of each."""
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
@@ -820,7 +820,7 @@ class Worker:
 
     def __init__(self, context: Any, todo: list[str], seed: int, templates: Path) -> None:
         self.todo, self.queue = todo, context.Queue()
-        self.process = context.Process(target=work, args=(todo, seed, templates, self.queue), daemon=True)
+        self.process = context.Process(target=run_cases, args=(todo, seed, templates, self.queue), daemon=True)
         self.process.start()
 
     def pop_outcomes(self) -> Iterator[tuple[str, tuple[str, str, list[str], float]]]:

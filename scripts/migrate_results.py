@@ -20,34 +20,34 @@ from lntl.runs.files import write_text
 OLD_NAMES = {new: old for old, new in RENAMED_KEYS.items()}
 
 
-def old_hash(config: Config) -> str:
+def compute_old_hash(config: Config) -> str:
     """Return the hash of the same settings in lntl 0.1: it is computed in the same way, but with the old names."""
     raw = config.model_dump(include={"data", "model", "training"}, exclude_defaults=True)
     raw["training"].pop("device", None)
-    raw["data"] = with_old_names(raw["data"])
-    raw["training"]["phases"] = [with_old_names(phase) for phase in raw["training"]["phases"]]
+    raw["data"] = use_old_names(raw["data"])
+    raw["training"]["phases"] = [use_old_names(phase) for phase in raw["training"]["phases"]]
     return hashlib.blake2b(json.dumps(raw, sort_keys=True).encode(), digest_size=6).hexdigest()
 
 
-def with_old_names(section: dict[str, Any]) -> dict[str, Any]:
+def use_old_names(section: dict[str, Any]) -> dict[str, Any]:
     """Return the section with the keys of lntl 0.1."""
     return {OLD_NAMES.get(key, key): value for key, value in section.items()}
 
 
-def new_key(key: str) -> str:
+def rename_key(key: str) -> str:
     """Return the key of an override with the name of lntl 0.2 in its last part."""
     section, _, name = key.rpartition(".")
     renamed = RENAMED_KEYS.get(name, name) if section == "data" or section.startswith("training.phases.") else name
     return f"{section}.{renamed}" if section else renamed
 
 
-def migrate(path: Path) -> None:
+def rewrite_results(path: Path) -> None:
     """Rewrite the results of the plan at `path`."""
     plan = plans.read(path)
     results = path.parent / plan.results
     # Both hashes are computed from the same settings with seed 0, as in the plan.
     hashes = {
-        (run.name, old_hash(with_seed_0(run.config, plan.seed_keys))): run.config_hash
+        (run.name, compute_old_hash(set_seed_0(run.config, plan.seed_keys))): run.config_hash
         for run in plans.planned_runs(plan, path)
     }
     lines = [json.loads(text) for text in results.read_text(encoding="utf-8").splitlines()]
@@ -56,12 +56,12 @@ def migrate(path: Path) -> None:
         new_hash = hashes.get((line["name"], line["config_hash"]), line["config_hash"])
         num_changed += new_hash != line["config_hash"]
         line["config_hash"] = new_hash
-        line["overrides"] = {new_key(key): value for key, value in line["overrides"].items()}
+        line["overrides"] = {rename_key(key): value for key, value in line["overrides"].items()}
     write_text(results, "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines))
     print(f"{results}: {len(lines)} lines, {num_changed} with another hash")
 
 
-def with_seed_0(config: Config, seed_keys: list[str]) -> Config:
+def set_seed_0(config: Config, seed_keys: list[str]) -> Config:
     """Return the configuration with seed 0 at the seed keys of the plan."""
     sections = {key.partition(".")[0]: key.partition(".")[2] for key in seed_keys}
     return config.model_copy(
@@ -71,4 +71,4 @@ def with_seed_0(config: Config, seed_keys: list[str]) -> Config:
 
 if __name__ == "__main__":
     for argument in sys.argv[1:]:
-        migrate(Path(argument))
+        rewrite_results(Path(argument))

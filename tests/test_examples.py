@@ -55,7 +55,7 @@ def test_worst_group_accuracy_equals_slow_loops(embeddings: ModuleType) -> None:
         for c in range(3)
         for value in range(3)
     ]
-    assert embeddings.worst_group(y, predicted, bias) == pytest.approx(min(shares))
+    assert embeddings.compute_worst_group(y, predicted, bias) == pytest.approx(min(shares))
 
 
 def test_the_readme_of_embeddings_quotes_the_measured_numbers() -> None:
@@ -88,7 +88,7 @@ def test_weights_of_the_package_get_the_names_of_timm() -> None:
         "_bn1.weight": "bn2.weight",
         "_fc.bias": "classifier.bias",
     }
-    renamed_weights = script.to_timm_names(package_weights, timm_weights)
+    renamed_weights = script.use_timm_names(package_weights, timm_weights)
     assert renamed_weights.keys() == timm_weights.keys()
     for package_key, timm_key in expected.items():
         assert renamed_weights[timm_key] is package_weights[package_key]
@@ -99,7 +99,7 @@ def test_weights_of_the_package_get_the_names_of_timm() -> None:
         with pytest.raises(
             UserError, match="the weights do not fit tf_efficientnet_lite0: 1 entries differ, the first"
         ):
-            script.to_timm_names(invalid_weights, timm_weights)
+            script.use_timm_names(invalid_weights, timm_weights)
 
 
 def get_package_name(key: str) -> str:

@@ -76,7 +76,7 @@ def read_hits(folder: RunFolder, split: Groups) -> NDArray[np.bool_]:
     return np.array([hits[row] for row in split.row.tolist()], dtype=np.bool_)
 
 
-def scores(split: Groups, is_correct: NDArray[np.bool_], weight: NDArray[np.int64]) -> dict[str, float]:
+def compute_scores(split: Groups, is_correct: NDArray[np.bool_], weight: NDArray[np.int64]) -> dict[str, float]:
     """Return accuracies on the sets and groups.
 
     is_correct (n,): whether each image is classified correctly. weight (n,): how often each image counts.
@@ -140,23 +140,25 @@ def main() -> None:
             packed_hits[run.id] = np.packbits(read_hits(folder, split))
         hits[run.id] = np.unpackbits(packed_hits[run.id], count=len(split.row)).astype(np.bool_)
         table[run.id] = {"name": run.name, "overrides": run.overrides, "seed": run.seed,
-                         **scores(split, hits[run.id], np.ones(len(split.row), dtype=np.int64))}  # fmt: skip
+                         **compute_scores(split, hits[run.id], np.ones(len(split.row), dtype=np.int64))}  # fmt: skip
         table[run.id]["leakage"] = old_table.get(run.id, {}).get("leakage")
         if options.probe and table[run.id]["leakage"] is None:
             table[run.id]["leakage"] = measure_leakage(folder.last, split)
             print(f"{run.title}: {table[run.id]['measure_leakage']}", flush=True)
     write_atomic(hits_file, lambda file: np.savez_compressed(file, **packed_hits))
-    rows = [row for row in (summary(runs, splits, hits, table, key) for key in _row_keys(runs)) if row is not None]
+    rows = [
+        row for row in (make_row(runs, splits, hits, table, key) for key in _list_row_keys(runs)) if row is not None
+    ]
     write_json(sets_file, {"column": options.column, "rows": rows, "runs": table})
-    write_text(plan_folder / "sets.md", markdown(rows))
-    print(markdown(rows))
+    write_text(plan_folder / "sets.md", format_markdown(rows))
+    print(format_markdown(rows))
 
 
-def _row_keys(runs: list[PlannedRun]) -> list[tuple[str, str]]:
+def _list_row_keys(runs: list[PlannedRun]) -> list[tuple[str, str]]:
     return list(dict.fromkeys((json.dumps(run.overrides), run.name) for run in runs))
 
 
-def summary(
+def make_row(
     runs: list[PlannedRun],
     splits: Mapping[str, Groups],
     hits: Mapping[str, NDArray[np.bool_]],
@@ -180,8 +182,8 @@ def summary(
             for resample in range(RESAMPLES):
                 weights = {seed: resample_weights(splits[ids[seed]], resample) for seed in seeds}
                 draws.append(np.mean([
-                    scores(splits[ids[s]], hits[ids[s]], weights[s])[metric]
-                    - scores(splits[plain_ids[s]], hits[plain_ids[s]], weights[s])[metric] for s in seeds
+                    compute_scores(splits[ids[s]], hits[ids[s]], weights[s])[metric]
+                    - compute_scores(splits[plain_ids[s]], hits[plain_ids[s]], weights[s])[metric] for s in seeds
                 ]))  # fmt: skip
             low, high = np.quantile(draws, [0.025, 0.975]).tolist()
             value = np.mean([table[ids[s]][metric] - table[plain_ids[s]][metric] for s in seeds])
@@ -192,7 +194,7 @@ def summary(
     return row
 
 
-def markdown(rows: list[dict[str, Any]]) -> str:
+def format_markdown(rows: list[dict[str, Any]]) -> str:
     """Return the table: accuracies in per cent, seeds in brackets, and the difference from plain training."""
     metrics = [m for m in ("own", "other", "unbiased", "worst") if any(m in row for row in rows)]
     lines = [f"| method | {' | '.join(metrics)} | leakage |", f"|---|{'---|' * (len(metrics) + 1)}"]

@@ -48,7 +48,7 @@ GRID = [
 ]
 
 
-def colored_digits(digits: ColoredMNIST, split: str, part: slice, aligned: float) -> tuple[Array, Array, Array]:
+def draw_colored_digits(digits: ColoredMNIST, split: str, part: slice, aligned: float) -> tuple[Array, Array, Array]:
     """Return white digits on coloured backgrounds, uint8 (n, 3, 28, 28), the digit and the background (n,)."""
     strokes = digits.splits[split]
     index = (strokes.y < K).nonzero()[part, 0]
@@ -75,7 +75,7 @@ def build_classifier(epochs: int, **settings: Any) -> Pipeline:
     return make_pipeline(StandardScaler(), network.set_fit_request(bias=True))
 
 
-def worst_group(y: Array, predicted: Array, bias: Array) -> float:
+def compute_worst_group(y: Array, predicted: Array, bias: Array) -> float:
     """Return the lowest accuracy among the (digit, background) groups."""
     is_correct = predicted == y
     return min(float(is_correct[(y == digit) & (bias == b)].mean()) for digit, b in {*zip(y, bias, strict=True)})
@@ -87,7 +87,7 @@ def choose_settings(
     """Return the settings of GRID that are best on val (trained on train, seed 100), and the score of each setting."""
     X, y, bias = (np.concatenate(pair) for pair in zip(train, val, strict=True))
     fold = PredefinedSplit(np.repeat([-1, 0], [len(train[1]), len(val[1])]))
-    scorer = make_scorer(worst_group).set_score_request(bias=True)
+    scorer = make_scorer(compute_worst_group).set_score_request(bias=True)
     pipeline = build_classifier(epochs, random_state=100)
     search = GridSearchCV(pipeline, GRID, scoring=scorer, cv=fold, refit=False).fit(X, y, bias=bias)
     results = search.cv_results_
@@ -125,9 +125,9 @@ def main(arguments: list[str] | None = None) -> None:
     digits = ColoredMNIST(ColoredMNIST.Config(path="none"))
     n = args.images
     images = (
-        colored_digits(digits, "train", slice(0, n), ALIGNED),
-        colored_digits(digits, "train", slice(n, n + n // 2), 0),
-        colored_digits(digits, "test", slice(0, None), 0),
+        draw_colored_digits(digits, "train", slice(0, n), ALIGNED),
+        draw_colored_digits(digits, "train", slice(n, n + n // 2), 0),
+        draw_colored_digits(digits, "test", slice(0, None), 0),
     )
     train, val, test = ((embed(x, digits), y, bias) for x, y, bias in images)
     best, val_scores = choose_settings(train, val, args.epochs)
@@ -136,12 +136,12 @@ def main(arguments: list[str] | None = None) -> None:
         for settings in ({"method": "erm"}, best):
             fitted = build_classifier(args.epochs, random_state=seed, **settings).fit(*train[:2], bias=train[2])
             rows.append({"method": settings["method"], "seed": seed, **evaluate(fitted, test)})
-            print("{method:>14}  seed {seed}".format(**rows[-1]), *with_intervals(rows[-1]), sep="   ")
+            print("{method:>14}  seed {seed}".format(**rows[-1]), *format_intervals(rows[-1]), sep="   ")
     results = {"chosen": best, "worst group on val": val_scores, "images": n, "epochs": args.epochs, "test": rows}
     write_json(args.out, results | {"environment": environment.describe().model_dump(exclude={"resumed"})})
 
 
-def with_intervals(row: dict[str, Any]) -> list[str]:
+def format_intervals(row: dict[str, Any]) -> list[str]:
     """Return the metrics of a row with their intervals, as text."""
     return [
         "{} {:.3f} ({:.3f} to {:.3f})".format(name.replace("_", " "), *row[name])

@@ -24,7 +24,7 @@ METHODS = {
 random = np.random.default_rng(0)
 
 
-def examples(n: int, agreement: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def draw_examples(n: int, agreement: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return vectors (n, 32), labels (n,) and bias values (n,), a share `agreement` of them equal to the label."""
     y = random.integers(0, 2, n)
     bias = np.where(random.random(n) < agreement, y, 1 - y)
@@ -34,8 +34,8 @@ def examples(n: int, agreement: float) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return X / X.std(axis=0), y, bias
 
 
-X, y, bias = examples(2000, 0.95)
-X_test, y_test, bias_test = examples(2000, 0.5)
+X, y, bias = draw_examples(2000, 0.95)
+X_test, y_test, bias_test = draw_examples(2000, 0.5)
 groups = [(y_test == label) & (bias_test == value) for label in (0, 1) for value in (0, 1)]
 worst, leakage = {}, {}
 for name, settings in METHODS.items():

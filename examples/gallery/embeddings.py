@@ -17,7 +17,7 @@ from lntl.sklearn import DebiasedClassifier
 random = np.random.default_rng(0)
 
 
-def examples(n: int, agreement: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def draw_examples(n: int, agreement: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return vectors (n, 32), labels (n,) and bias values (n,), a share `agreement` of them equal to the label."""
     y = random.integers(0, 2, n)
     bias = np.where(random.random(n) < agreement, y, 1 - y)
@@ -27,8 +27,8 @@ def examples(n: int, agreement: float) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return X, y, bias
 
 
-X, y, bias = examples(2000, 0.95)
-X_test, y_test, bias_test = examples(2000, 0.5)
+X, y, bias = draw_examples(2000, 0.95)
+X_test, y_test, bias_test = draw_examples(2000, 0.5)
 
 plain = DebiasedClassifier("erm", hidden=(32, 16), epochs=15, random_state=0)
 debiased = DebiasedClassifier("bias_product", hidden=(32, 16), epochs=15, random_state=0)

