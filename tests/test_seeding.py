@@ -44,7 +44,7 @@ def test_permutations_of_two_seeds_differ() -> None:
     assert not torch.equal(permutation(100, 0), permutation(100, 1))
 
 
-def test_draws_follow_the_weights() -> None:
+def test_draw_with_replacement_follows_the_weights() -> None:
     weights = torch.tensor([0.0, 1.0, 3.0, 0.0])
     counts = sum(torch.bincount(draw_with_replacement(weights, seed), minlength=4) for seed in range(2000))
     assert counts[[0, 3]].tolist() == [0, 0]

@@ -493,7 +493,7 @@ def test_a_method_has_the_documented_phases_before_it(
     assert ["seen" in phase for phase in phases] == [False] * (len(phases) - 1) + [True]
 
 
-def test_config_of_adds_required_model_settings_and_accepts_numpy_numbers() -> None:
+def test_make_config_adds_required_model_settings_and_accepts_numpy_numbers() -> None:
     training = {"lr": 1}
     phases = [{"method": "domain_independent", "epochs": np.int64(3), "clip_grad_norm": np.float64(2)}]
     config = make_config("x", 7, {"name": "mlp", "hidden": (8, np.int64(4))}, {"phases": phases})

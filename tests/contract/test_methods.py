@@ -181,7 +181,9 @@ def test_a_method_trains_differently_from_erm(make_trainer: MakeTrainer, phase: 
 
 
 @all_variants
-def test_the_objectives_train_the_networks_in_trains(make_trainer: MakeTrainer, phase: Phase, batch: Batch) -> None:
+def test_the_objectives_train_the_networks_that_the_attribute_trains_lists(
+    make_trainer: MakeTrainer, phase: Phase, batch: Batch
+) -> None:
     method = get_method(make_trainer(phase))
     trained_networks = [net for objective in method.objectives(batch, 0.5) for net in objective.over]
     assert {name for name in ("f", "g", "h") if any(net is getattr(method, name) for net in trained_networks)} == set(
@@ -237,7 +239,7 @@ def test_only_a_method_that_sees_the_bias_depends_on_it(
 
 
 @all_methods
-def test_a_method_without_sees_bias_gets_no_bias_labels(
+def test_only_a_method_with_the_attribute_sees_bias_gets_bias_labels(
     make_trainer: MakeTrainer, phase: Phase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches: list[Batch] = []

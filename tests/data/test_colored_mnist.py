@@ -209,7 +209,7 @@ def test_all_colours_depend_on_the_seed(full_data: ColoredMNIST) -> None:
         assert np.mean(is_equal) < 0.05
 
 
-def test_the_group_is_the_label_and_the_nearest_mean_colour(digits: ColoredMNIST) -> None:
+def test_the_group_combines_the_label_and_the_nearest_mean_colour(digits: ColoredMNIST) -> None:
     for split in digits.splits.values():
         for color, y, group in zip(split.color.tolist(), split.y.tolist(), split.group.tolist(), strict=True):
             distance = [sum((a - b) ** 2 for a, b in zip(color, mean, strict=True)) for mean in MEANS]

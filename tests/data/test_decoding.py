@@ -183,14 +183,14 @@ def test_a_file_that_is_not_an_image_is_refused(tmp_path: Path) -> None:
     assert decode_and_get_reason(tmp_path / "text.png").startswith("not an image of a known format (JPEG, PNG,")
 
 
-def test_postscript_is_a_program_and_is_not_run(tmp_path: Path) -> None:
+def test_postscript_files_are_programs_and_are_refused(tmp_path: Path) -> None:
     Image.fromarray(make_gradient(8, 8)).save(tmp_path / "a.eps")
     assert "EPS" not in FORMATS
     assert decode_and_get_reason(tmp_path / "a.eps").startswith("not an image of a known format")
 
 
 @pytest.mark.parametrize("kind", ["jpg", "png", "gif", "bmp", "tif", "webp", "ppm"])
-def test_half_a_file_is_refused(tmp_path: Path, kind: str) -> None:
+def test_the_first_half_of_a_file_is_refused(tmp_path: Path, kind: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     path = save_image(tmp_path / f"a.{kind}", noise)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])

@@ -238,11 +238,13 @@ def find_aligned_values_of_counts(cells: list[list[int]]) -> tuple[int, ...]:
         ([[50, 50], [0, 100]], ()),
     ],
 )
-def test_aligned_is_the_bias_value_that_predicts_each_class(cells: list[list[int]], expected: tuple[int, ...]) -> None:
+def test_find_aligned_values_returns_the_bias_value_that_predicts_each_class(
+    cells: list[list[int]], expected: tuple[int, ...]
+) -> None:
     assert find_aligned_values_of_counts(cells) == expected
 
 
-def test_aligned_ignores_unknown_biases() -> None:
+def test_find_aligned_values_ignores_unknown_biases() -> None:
     y, b = torch.tensor([0, 0, 0, 0, 1, 1]), torch.tensor([0, IGNORE, IGNORE, IGNORE, 1, IGNORE])
     assert find_aligned_values(y, b, 2, 2) == (0, 1)
 

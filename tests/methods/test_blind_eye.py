@@ -77,7 +77,7 @@ def train_and_get_entropy_of_h(make_trainer: MakeTrainer, batch: Batch, alpha: f
 
 
 @pytest.mark.full
-def test_f_learns_features_that_h_cannot_predict_from(make_trainer: MakeTrainer, batch: Batch) -> None:
+def test_f_learns_features_from_which_h_cannot_predict_the_bias(make_trainer: MakeTrainer, batch: Batch) -> None:
     entropy_without_alpha, entropy_with_alpha = (
         train_and_get_entropy_of_h(make_trainer, batch, alpha) for alpha in (0.0, 10.0)
     )

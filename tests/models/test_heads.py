@@ -93,7 +93,9 @@ def slow_logits_at_positions(head: MapHead, z: Tensor, where: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("share", [0.05, 0.5, 1.0])
 @pytest.mark.parametrize("train", [True, False])
-def test_the_head_at_positions_equals_the_map_at_these_positions(head: MapHead, train: bool, share: float) -> None:
+def test_the_head_at_positions_gives_the_logits_of_the_map_at_these_positions(
+    head: MapHead, train: bool, share: float
+) -> None:
     z = torch.randn(4, 6, 5, 7, dtype=torch.float64, requires_grad=True)
     where = torch.rand(4, 5, 7) < share
     head.train()(z + 1)  # changes the running statistics
@@ -108,7 +110,7 @@ def test_the_head_at_positions_equals_the_map_at_these_positions(head: MapHead, 
     torch.testing.assert_close(actual, expected)
 
 
-def test_the_head_without_positions_gives_no_logits(head: MapHead) -> None:
+def test_the_head_for_an_empty_set_of_positions_gives_no_logits(head: MapHead) -> None:
     z = torch.randn(2, 6, 5, 7, dtype=torch.float64, requires_grad=True)
     logits = head(z, torch.zeros(2, 5, 7, dtype=torch.bool))
     assert logits.shape == (0, 8, 3)

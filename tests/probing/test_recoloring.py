@@ -56,7 +56,7 @@ class _ColorFeatures(nn.Module):
 
 
 @pytest.mark.parametrize(("color_blind", "flip_share"), [(True, 0.0), (False, 1.0)])
-def test_networks_that_use_only_the_colour_flip_and_others_do_not(
+def test_only_networks_that_use_the_colour_flip_their_predictions(
     digits: ColoredMNIST, color_blind: bool, flip_share: float
 ) -> None:
     split = digits.splits["test"]

@@ -71,7 +71,7 @@ class FolderMaker:
         return os.mkdir, (str(self.folder),)
 
 
-def test_a_malicious_object_is_refused_not_executed(path: Path) -> None:
+def test_a_malicious_object_is_refused_and_not_executed(path: Path) -> None:
     folder = path.with_name("executed")
     content = torch.load(path, weights_only=True)
     torch.save(content | {"trainer": FolderMaker(folder)}, path)
@@ -212,7 +212,9 @@ def make_cyclic_list() -> list[Any]:
 )
 @pytest.mark.parametrize("part", ["config", "networks"])
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor")  # torch warns while it loads the tensor
-def test_a_small_file_of_many_values_is_refused_at_once(path: Path, part: str, value: Any, reason: str) -> None:
+def test_a_small_file_that_expands_to_many_values_is_refused_at_once(
+    path: Path, part: str, value: Any, reason: str
+) -> None:
     content = torch.load(path, weights_only=True)
     (content if part == "config" else content["trainer"])[part] = value
     torch.save(content, path)

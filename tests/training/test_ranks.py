@@ -86,7 +86,7 @@ def test_a_batch_has_at_least_two_images_for_each_accumulated_part(make_config: 
 @pytest.mark.parametrize(
     "phase", [{"method": m} for m in plugins.names("lntl.methods") if can_be_accumulated(m)], ids=str
 )
-def test_every_mean_over_images_can_be_accumulated(phase: dict[str, str]) -> None:
+def test_every_loss_that_is_a_mean_over_images_can_be_accumulated(phase: dict[str, str]) -> None:
     expected, accumulated_result = (train(phase, epochs=1, accumulate=accumulate) for accumulate in (1, 4))
     assert compute_difference(expected["networks"], accumulated_result["networks"]) < 1e-9
 
