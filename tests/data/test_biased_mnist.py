@@ -1,4 +1,4 @@
-"""Biased-MNIST and the Colored MNIST of LfF, compared with their protocols in slow loops."""
+"""Biased-MNIST and the Colored MNIST of LfF equal slow loops of their published protocols."""
 
 import math
 from collections import Counter

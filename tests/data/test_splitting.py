@@ -1,4 +1,4 @@
-"""Random splits: equal shares of each stratum, determined by the seed, each group in one split."""
+"""Random splits take equal shares of each stratum, depend only on the seed, and keep each group in one split."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Rewrite golden.json with `python tests/golden/make.py`, only if the numbers should change; name the reason.
+"""Rewrite golden.json: `python tests/golden/make.py`. The commit must give the reason why the numbers change.
 
 The run is small: 400 images of Colored MNIST, one epoch each of erm, bias_head and lntl, on one thread of a CPU.
 """

@@ -1,4 +1,4 @@
-"""The conditional adversary: its gradients equal those of eq. 9 with y as an input of h; the class embedding."""
+"""The conditional adversary has the gradients of eq. 9 with y as an input of h; tests of its class embedding."""
 
 from collections.abc import Callable
 from dataclasses import replace

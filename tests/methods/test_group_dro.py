@@ -1,4 +1,4 @@
-"""Group DRO equals slow loops of algorithm 1 of its paper; its sampling, and the growth of q with the loss."""
+"""Group DRO equals slow loops of algorithm 1 of its paper, draws groups equally often, and raises q with the loss."""
 
 import math
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Frozen layers of f, factors of learning rates, and vectors with one or several bias labels."""
+"""Frozen layers of f and factors of learning rates; training on vectors with one or several bias labels."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
