@@ -103,6 +103,7 @@ def test_a_repaired_run_records_the_checkpoint_it_started_from(runs: Path, metho
                 assert torch.equal(state[key.replace("f", prefix, 1)], value), key
 
 
+@pytest.mark.usefixtures("skip_drawing")
 @pytest.mark.parametrize("method", first_is_fast(["dfr", "leace"]))
 def test_every_command_accepts_a_repaired_run(
     runs: Path, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -170,11 +170,11 @@ def test_a_second_signal_stops_at_once(folder: Path, uninterrupted_folder: Path)
     ("function", "call"),
     [
         ("os:fsync", 1),
-        ("os:fsync", 3),
-        ("pathlib:Path.replace", 6),
+        pytest.param("os:fsync", 3, marks=pytest.mark.full),
+        pytest.param("pathlib:Path.replace", 6, marks=pytest.mark.full),
         ("pathlib:Path.replace", 11),
-        ("pathlib:Path.replace", 13),
-        ("lntl.experiment.run:compute", 3),
+        pytest.param("pathlib:Path.replace", 13, marks=pytest.mark.full),
+        pytest.param("lntl.experiment.run:compute", 3, marks=pytest.mark.full),
         ("lntl.experiment.evaluate:summarise", 2),
     ],
 )

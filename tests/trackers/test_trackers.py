@@ -41,6 +41,7 @@ def train(run: Run, steps: int | None = None) -> None:
             return
 
 
+@pytest.mark.full
 def test_a_resumed_run_is_one_run_of_mlflow_with_metrics_settings_and_files(
     store: Any, make_config: MakeConfig
 ) -> None:
