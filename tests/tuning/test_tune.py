@@ -102,7 +102,7 @@ def test_an_invalid_search_space_gives_one_sentence(folder: Path, space: dict[st
 
 
 def test_a_trial_takes_one_process(folder: Path) -> None:
-    with pytest.raises(UserError, match=r"one process trains a trial; .* several trials at once with --jobs"):
+    with pytest.raises(UserError, match=r"a trial is trained by one process; .* several trials at once with --jobs"):
         make_tuning(overrides=["training.devices=2"])
 
 
