@@ -11,7 +11,7 @@ import yaml
 from numpy.typing import NDArray
 
 from lntl.data.colored_mnist import COLORS, MEANS, ColoredMNIST
-from lntl.evaluation.predict import Predictions, by_one_bias
+from lntl.evaluation.predict import Predictions, group_by_one_bias
 from lntl.evaluation.summary import summarise
 from lntl.types import BiasSpec
 
@@ -298,7 +298,7 @@ def summarise_two_biases(y: NDArray[Any], bias: NDArray[Any], predicted: NDArray
         BiasSpec("stroke", tuple(STROKES), tuple(k % 2 for k in range(12))),
     )
     per_bias = {
-        bias_spec.name: summarise(by_one_bias(p, bias_spec), PETS, bias_spec.values).of_bias().model_dump()
+        bias_spec.name: summarise(group_by_one_bias(p, bias_spec), PETS, bias_spec.values).of_bias().model_dump()
         for bias_spec in biases
     }
     return summarise(p, PETS, JOINT_NAMES).model_dump() | {"per_bias": per_bias}

@@ -17,7 +17,7 @@ from rich.table import Table
 from lntl import cli
 from lntl.cli import console
 from lntl.errors import UserError
-from lntl.experiment.run import _logged_to
+from lntl.experiment.run import _log_to_file
 from lntl.training.trainer import Step
 
 STEPS, BATCH_SIZE = 100, 10  # steps of each of the two phases, which have one epoch; images per step
@@ -148,7 +148,7 @@ def test_output_into_a_full_device_gives_one_sentence() -> None:
 
 def test_a_log_file_on_a_full_disk_is_closed_with_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
     console.log_to_console()
-    with _logged_to(Path("/dev/full")):
+    with _log_to_file(Path("/dev/full")):
         console.log.info("first")
         console.log.info("second")
     console.log.handlers[0].close()

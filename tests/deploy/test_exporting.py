@@ -124,7 +124,7 @@ def test_an_export_with_another_normalisation_is_refused(
 
 
 def test_a_nan_counts_as_a_difference(trained_run: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(exporting._KINDS, "onnx", lambda *_: (b"", lambda x: torch.full((len(x), 10), torch.nan)))
+    monkeypatch.setitem(exporting._EXPORTERS, "onnx", lambda *_: (b"", lambda x: torch.full((len(x), 10), torch.nan)))
     with pytest.raises(UserError, match="differs from the original by up to nan"):
         export(trained_run("digits"), "onnx", tmp_path / "m.onnx")
 
@@ -233,7 +233,7 @@ def test_a_model_that_cannot_be_traced_is_refused(
     classifier = load(trained_run("vectors"))
     classifier.f = nn.Sequential(classifier.f, BranchingLayer())
     with pytest.raises(UserError, match=r"the model cannot be traced \(.+\); use --format safetensors"):
-        exporting._traced(classifier, torch.zeros(2, 7))
+        exporting._trace(classifier, torch.zeros(2, 7))
 
 
 @pytest.mark.parametrize(

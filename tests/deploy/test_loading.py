@@ -189,9 +189,9 @@ def test_a_damaged_export_is_an_error(
         texts = file.metadata()
     changed_value = change(json.loads(texts[name]))
     texts |= {name: changed_value if isinstance(changed_value, str) else json.dumps(changed_value)}
-    texts.pop(loading.DIGEST)
+    texts.pop(loading.DIGEST_KEY)
     weights = load_file(path)
-    save_file(weights, path, texts | {loading.DIGEST: loading.digest(weights, texts)})
+    save_file(weights, path, texts | {loading.DIGEST_KEY: loading.digest(weights, texts)})
     with pytest.raises(UserError, match=message) as error:
         load(path)
     assert "\n" not in str(error.value)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lntl.evaluation.predict import MAX_EMBEDDED, embed, embedded_images
+from lntl.evaluation.predict import MAX_EMBEDDED_IMAGES, draw_embedded_images, embed
 
 
 def make_clusters(n: int, features: int) -> tuple[Tensor, Tensor]:
@@ -32,9 +32,9 @@ def test_equal_features_give_points_at_the_origin() -> None:
 
 
 def test_embedded_images_are_a_sorted_random_subset() -> None:
-    assert torch.equal(embedded_images(100, 0), torch.arange(100))
-    index = embedded_images(10_000, 0)
-    assert len(index) == len(index.unique()) == MAX_EMBEDDED
+    assert torch.equal(draw_embedded_images(100, 0), torch.arange(100))
+    index = draw_embedded_images(10_000, 0)
+    assert len(index) == len(index.unique()) == MAX_EMBEDDED_IMAGES
     assert torch.equal(index, index.sort().values)
-    assert torch.equal(index, embedded_images(10_000, 0))
-    assert not torch.equal(index, embedded_images(10_000, 1))
+    assert torch.equal(index, draw_embedded_images(10_000, 0))
+    assert not torch.equal(index, draw_embedded_images(10_000, 1))

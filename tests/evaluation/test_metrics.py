@@ -312,7 +312,7 @@ def test_gaps_are_undefined_if_a_bias_value_occurs_only_in_another_split() -> No
 def test_the_mean_over_groups_is_the_same_with_and_without_a_dense_table(monkeypatch: pytest.MonkeyPatch) -> None:
     p = make_random_predictions(500, 7, 5, seed=0)
     expected = compute(p, ["unbiased_accuracy"])["unbiased_accuracy"]
-    monkeypatch.setattr(metrics, "DENSE", 0)
+    monkeypatch.setattr(metrics, "MAX_DENSE_GROUPS", 0)
     assert compute(p, ["unbiased_accuracy"])["unbiased_accuracy"] == pytest.approx(expected, abs=1e-12)
 
 

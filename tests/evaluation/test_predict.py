@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lntl.data.colored_mnist import ColoredMNIST
 from lntl.data.loader import Loader
 from lntl.errors import UserError
-from lntl.evaluation.predict import Predictions, by_one_bias, predict
+from lntl.evaluation.predict import Predictions, group_by_one_bias, predict
 from lntl.models.convnet import ConvNet
 from lntl.types import IGNORE, Batch, BiasSpec, Networks, Split
 
@@ -108,11 +108,11 @@ def test_hits_are_counted_for_a_single_bias_label_per_image(digits: ColoredMNIST
 def test_by_one_bias_maps_joint_groups_to_the_groups_of_one_bias() -> None:
     """The joint values are (day, land), (day, sea) and (night, land); sky has the labels 0, 0, 1, place 0, 1, 0."""
     p = replace(make_predictions([0, 0, 1, 1], [0, 1, 1, 1], [0, 1, 2, 0], 2, 3), group=torch.tensor([0, 1, 5, IGNORE]))
-    sky_predictions = by_one_bias(p, BiasSpec("sky", ("day", "night"), (0, 0, 1), aligned=(0, 1)))
+    sky_predictions = group_by_one_bias(p, BiasSpec("sky", ("day", "night"), (0, 0, 1), aligned=(0, 1)))
     assert (sky_predictions.group.tolist(), sky_predictions.num_groups, sky_predictions.aligned) == (
         [0, 0, 3, IGNORE],
         4,
         (0, 1),
     )
-    assert by_one_bias(p, BiasSpec("place", ("land", "sea"), (0, 1, 0))).group.tolist() == [0, 1, 2, IGNORE]
+    assert group_by_one_bias(p, BiasSpec("place", ("land", "sea"), (0, 1, 0))).group.tolist() == [0, 1, 2, IGNORE]
     assert sky_predictions.bias.tolist() == [0, 0, 1, IGNORE]

@@ -17,7 +17,7 @@ def make_mlp(inputs: int, classes: int) -> nn.Module:
 def test_attributions_of_a_linear_network_with_two_classes_are_weight_times_input(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(saliency, "AT_ONCE", 8)  # batches of two
+    monkeypatch.setattr(saliency, "BATCH_SIZE", 8)  # batches of two
     network, x = nn.Linear(5, 2), torch.randn(7, 5, generator=torch.Generator().manual_seed(1))
     result = integrated_gradients(network, x, 4)
     logits = network(x).detach()

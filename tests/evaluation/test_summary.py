@@ -12,7 +12,7 @@ from predictions import draw_predictions, make_predictions, make_random_predicti
 
 from lntl.evaluation import metrics
 from lntl.evaluation.predict import Predictions
-from lntl.evaluation.summary import SMALL
+from lntl.evaluation.summary import SMALL_GROUP_SIZE
 from lntl.evaluation.summary import summarise as summarise_model
 from lntl.evaluation.tally import compute
 from lntl.types import IGNORE
@@ -111,7 +111,7 @@ CASES: dict[str, tuple[Predictions, list[str], dict[str, str]]] = {
     ),
     "missing group": (
         make_predictions([0, 0, 1], [0, 1, 1], [0, 1, 0], 2, 2, (0, 1)),
-        ["1 of 4 groups", f"3 of 4 groups have fewer than {SMALL} images, class 0 with bias 0 only 1"],
+        ["1 of 4 groups", f"3 of 4 groups have fewer than {SMALL_GROUP_SIZE} images, class 0 with bias 0 only 1"],
         {},
     ),
     "constant bias": (

@@ -130,7 +130,7 @@ def test_old_weight_names_of_densenet_are_translated(monkeypatch: pytest.MonkeyP
     plugin: Any = load_model("torchvision")
     config = plugin.Config(arch="densenet121", split="features.pool0", pretrained=True)
     networks = plugin(spec, config)
-    pretrained.load_first_weights(networks, config, spec)
+    pretrained.load_pretrained_weights(networks, config, spec)
     for key in ("denseblock1.denselayer1.norm1.weight", "denseblock4.denselayer3.conv2.weight"):
         assert torch.equal(networks.g.state_dict()[f"features.{key}"], state[f"features.{key}"])
 

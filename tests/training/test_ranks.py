@@ -73,7 +73,9 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch() -> None:
 
 
 def test_a_loss_over_pairs_refuses_accumulation_before_training(make_config: Callable[..., Config]) -> None:
-    with pytest.raises(UserError, match=r"training\.accumulate: the loss of hsic \(phase 2\), as it is set, is not"):
+    with pytest.raises(
+        UserError, match=r"training\.accumulate: with these settings the loss of hsic \(phase 2\) is not"
+    ):
         build(make_config("erm", "hsic", training={"accumulate": 2}))
 
 

@@ -15,8 +15,8 @@ from lntl.audit.findings import findings, recommend
 from lntl.config import Config
 from lntl.data.rows import LabelSettings, groups_in_several_parts
 from lntl.data.transforms import thumbnails
-from lntl.evaluation.metrics import DENSE, CellNames, bias_name
-from lntl.evaluation.summary import SMALL
+from lntl.evaluation.metrics import MAX_DENSE_GROUPS, CellNames, bias_name
+from lntl.evaluation.summary import SMALL_GROUP_SIZE
 from lntl.runs.formats import (
     AlikeImages,
     Association,
@@ -152,7 +152,7 @@ def _count_bias(
     """Return the counts and the association of a bias on each split; the best rule is learned on train."""
     tables = {split: crosstab(y[split], value[split], num_classes, len(values)) for split in y}
     rule = association.best_rule(next(iter(tables.values())))
-    few_cells = num_classes * len(values) <= DENSE
+    few_cells = num_classes * len(values) <= MAX_DENSE_GROUPS
     return BiasCounts(
         name=name,
         values=list(values),
@@ -209,11 +209,11 @@ def _count_cells(table: Table, occurring_cells: Ints, names: CellNames) -> CellC
     return CellCounts(
         empty=num_cells - len(cells),
         absent=len(absent_cells),
-        small=int((count < SMALL).sum()),
-        few=SMALL,
+        small=int((count < SMALL_GROUP_SIZE).sum()),
+        few=SMALL_GROUP_SIZE,
         empty_cells=cell_counts(empty_cells, np.zeros_like(empty_cells)),
         absent_cells=cell_counts(absent_cells, np.zeros_like(absent_cells)),
-        small_cells=cell_counts(cells[count < SMALL], count[count < SMALL]),
+        small_cells=cell_counts(cells[count < SMALL_GROUP_SIZE], count[count < SMALL_GROUP_SIZE]),
         smallest=smallest,
         difference=association.detectable_difference(smallest.n) if smallest else None,
     )

@@ -44,9 +44,9 @@ def explain(
     explanation = explaining.explain(run, images, layout, limit, steps, device or "auto", trust or [])
     n = len(explanation.inputs.names)
     with progress_bar("examples", n) as advance:
-        written = write_explanations(explanation, out, str(run), explanation.given, steps, advance)
+        written = write_explanations(explanation, out, str(run), explanation.num_given, steps, advance)
     echo(
-        f"{n} of {explanation.given} examples are explained"
-        + ("; use --limit to explain more" if n < explanation.given else "")
+        f"{n} of {explanation.num_given} examples are explained"
+        + ("; use --limit to explain more" if n < explanation.num_given else "")
     )
     echo_paths(written)

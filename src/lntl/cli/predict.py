@@ -47,7 +47,7 @@ def predict(
     classifier = load(run, device or "auto", trust or [])
     layout = Layout(column, root, delimiter)
     prediction = predict_files(classifier, images, out, features, layout, on_error, escape_formulas, progress_bar)
-    echo(f"{len(prediction.predicted)} predictions")
+    echo(f"{len(prediction.predicted_indices)} predictions")
     echo_paths(filter(None, (out, features)))
     if prediction.unreadable:
         echo(f"{len(prediction.unreadable)} images cannot be read and are left out:", style="yellow")

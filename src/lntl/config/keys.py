@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from lntl import plugins
 from lntl.errors import UserError
-from lntl.evaluation.metrics import HEADLINES, METRICS
+from lntl.evaluation.metrics import METRICS, NUM_HEADLINES
 from lntl.plugins import Settings, Weight
 from lntl.training import Optimizer, Phase
 
@@ -177,7 +177,7 @@ class Evaluation(Settings):
         list(METRICS),
         min_length=1,
         description="Metrics to report, on val after each epoch and on test at the end; the first "
-        f"{HEADLINES} also in a line of the log and in the table of results.",
+        f"{NUM_HEADLINES} also in a line of the log and in the table of results.",
     )
     best_model_metric: MetricName = Field(
         "accuracy",

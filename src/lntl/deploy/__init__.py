@@ -1,1 +1,1 @@
-"""Use a trained run: load its classifier, predict for files, export it."""
+"""Use a trained run: load its classifier, predict and explain files, export it."""

@@ -1,4 +1,4 @@
-"""What the predictions of a trained run for files rest on, and those of plain training beside it."""
+"""Explain the predictions of a trained run for files, beside those of plain training, by integrated gradients."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -11,53 +11,53 @@ from torch import Tensor
 from lntl.deploy.inputs import Inputs, Layout, read
 from lntl.deploy.loading import Classifier, check_probabilities, load
 from lntl.errors import UserError
-from lntl.evaluation.saliency import NEEDS_CAPTUM, Explained, captum_installed, integrated_gradients
+from lntl.evaluation.saliency import NEEDS_CAPTUM, ExplainedExample, captum_installed, integrated_gradients
 from lntl.runs.folder import RunFolder
 
 log = logging.getLogger("lntl")
 
-AT_ONCE = 16  # images that are read together
+BATCH_SIZE = 16  # images that are read together
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What is to be explained.
+    """Examples to explain, and the classifiers whose predictions are explained.
 
     Attributes:
         classifiers: The run, and plain training if the run has it, by name.
         inputs: The images or vectors.
-        given: How many there are, before the limit.
+        num_given: Number of examples before the limit.
         steps: Points of the integral.
     """
 
     classifiers: dict[str, Classifier]
     inputs: Inputs
-    given: int
+    num_given: int
     steps: int
 
-    def __iter__(self) -> Iterator[Explained]:
-        """Yield each example with what its predictions rest on; raises UserError if it cannot be read."""
+    def __iter__(self) -> Iterator[ExplainedExample]:
+        """Yield each example with the attributions of its predictions; raises UserError if it cannot be read."""
         run = next(iter(self.classifiers.values()))
         source = run.transform.source(self.inputs.images)
         device = next(run.parameters()).device
-        for index in torch.arange(len(self.inputs.names)).split(AT_ONCE):
+        for index in torch.arange(len(self.inputs.names)).split(BATCH_SIZE):
             x = source.load(index)
-            found = {
+            attributions = {
                 name: integrated_gradients(classifier, x.to(device), self.steps)
                 for name, classifier in self.classifiers.items()
             }
-            for attributions in found.values():
-                check_probabilities(attributions.probability)
-            pictures = _pictures(x, run) if x.dim() == 4 else None
-            for place, position in enumerate(index.tolist()):
-                yield Explained(
+            for result in attributions.values():
+                check_probabilities(result.probability)
+            images = _to_pixels(x, run) if x.dim() == 4 else None
+            for row, position in enumerate(index.tolist()):
+                yield ExplainedExample(
                     name=self.inputs.names[position],
-                    picture=None if pictures is None else pictures[place],
+                    picture=None if images is None else images[row],
                     predictions={
-                        name: (run.class_names[int(a.predicted[place])], float(a.probability[place]))
-                        for name, a in found.items()
+                        name: (run.class_names[int(a.predicted[row])], float(a.probability[row]))
+                        for name, a in attributions.items()
                     },
-                    values={name: a.values[place] for name, a in found.items()},
+                    values={name: a.values[row] for name, a in attributions.items()},
                 )
 
 
@@ -74,15 +74,15 @@ def explain(
 
     Args:
         target: A run folder (its best checkpoint, and plain training inside it), a checkpoint or an export.
-        targets: As of `inputs.read`.
-        layout: As of `inputs.read`.
+        targets: As for `inputs.read`.
+        layout: As for `inputs.read`.
         limit: Number of examples; the first ones are taken.
         steps: Points of the integral.
-        device: As of `load`.
-        trust: As of `load`.
+        device: As for `load`.
+        trust: As for `load`.
 
     Raises:
-        UserError: As of `load` and `inputs.read`, or if Captum is not installed.
+        UserError: As for `load` and `inputs.read`, or if Captum is not installed.
     """
     if not captum_installed():
         raise UserError(NEEDS_CAPTUM)
@@ -95,10 +95,10 @@ def explain(
     return Explanation(classifiers, Inputs(inputs.names[:limit], images), len(inputs.names), steps)
 
 
-def _pictures(x: Tensor, classifier: Classifier) -> Tensor:
+def _to_pixels(x: Tensor, classifier: Classifier) -> Tensor:
     """Return network input as images uint8 (N, 3, H, W)."""
     mean, std = classifier.transform.mean_and_std()
-    unit = (x.float() * std + mean).clamp(0, 1)
-    if unit.shape[1] != 3:
-        unit = unit.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
-    return (255 * unit).round().to(torch.uint8)
+    images = (x.float() * std + mean).clamp(0, 1)
+    if images.shape[1] != 3:
+        images = images.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
+    return (255 * images).round().to(torch.uint8)

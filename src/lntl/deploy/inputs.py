@@ -19,10 +19,10 @@ from lntl.errors import UserError
 
 log = logging.getLogger("lntl")
 
-PARQUET = (".parquet", ".pq")
-TABLES = (".csv", ".tsv", *PARQUET)
-# Advice about settings in errors of the readers, and the advice about options in its place.
-_REMEDIES = {"set data.delimiter": "set --delimiter", "set data.path to": "name"}
+PARQUET_SUFFIXES = (".parquet", ".pq")
+TABLE_SUFFIXES = (".csv", ".tsv", *PARQUET_SUFFIXES)
+# Advice about settings in the readers' errors, and the advice about options that replaces it.
+_OPTION_ADVICE = {"set data.delimiter": "set --delimiter", "set data.path to": "name"}
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Layout:
-    """Layout of tables and .npz files; for None the layout of the run's data is used, otherwise a default.
+    """Layout of tables and .npz files; None stands for the layout of the run's data or, without one, a default.
 
     Args:
-        column: Column of a table with the paths, or name of an array; default image, or x.
-        root: Folder of a table's paths; default the folder of the table.
-        delimiter: Delimiter of CSV fields; default a comma, or a tab in .tsv.
+        column: Column of a table with the paths, or name of an array; default: image for a table, x for arrays.
+        root: Folder of a table's paths; default: the folder of the table.
+        delimiter: Delimiter of CSV fields; default: a comma, or a tab in .tsv.
     """
 
     column: str | None = None
@@ -52,12 +52,12 @@ class Layout:
         if self.delimiter is not None and len(self.delimiter) != 1:
             raise UserError(f"--delimiter {self.delimiter}: give one character")
 
-    def filled(self, kind: str, data: Mapping[str, Any]) -> "Layout":
-        """Return the layout with gaps filled from `data`, the run's section `data`, if it is of this kind."""
-        own = data if data.get("name") == kind else {}
-        root = self.root or (Path(own["root"]) if own.get("root") else None)
-        column = self.column or own.get("x" if kind == "arrays" else "image")
-        return Layout(column, root, self.delimiter or own.get("delimiter"))
+    def with_defaults(self, kind: str, data: Mapping[str, Any]) -> "Layout":
+        """Return the layout with missing values taken from `data`, the run's section `data`, if its name is `kind`."""
+        settings = data if data.get("name") == kind else {}
+        root = self.root or (Path(settings["root"]) if settings.get("root") else None)
+        column = self.column or settings.get("x" if kind == "arrays" else "image")
+        return Layout(column, root, self.delimiter or settings.get("delimiter"))
 
 
 def read(targets: Sequence[Path], data: Mapping[str, Any], layout: Layout = Layout()) -> Inputs:
@@ -74,30 +74,32 @@ def read(targets: Sequence[Path], data: Mapping[str, Any], layout: Layout = Layo
     if any(target.suffix.lower() == ".npz" for target in targets):
         if len(targets) > 1:
             raise UserError("an .npz file cannot be combined with other files; predict it in a separate command")
-        return _arrays(targets[0], layout.filled("arrays", data).column or "x")
-    if len(targets) == 1 and (encoded := _encoded(targets[0], data, layout)) is not None:
+        return _read_array(targets[0], layout.with_defaults("arrays", data).column or "x")
+    if len(targets) == 1 and (encoded := _read_encoded(targets[0], data, layout)) is not None:
         return encoded
-    filled = layout.filled("table", data)
-    names = [name for target in targets for name in _paths(target, filled)]
+    table_layout = layout.with_defaults("table", data)
+    names = [name for target in targets for name in _list_paths(target, table_layout)]
     return Inputs(names, names)
 
 
-def _arrays(path: Path, name: str) -> Inputs:
-    with _remedies(f"--column names the array, here {name!r}"):
+def _read_array(path: Path, name: str) -> Inputs:
+    with _advice_about_options(f"--column names the array, here {name!r}"):
         x = array_file.read(path, [name], name)[name]
     return Inputs([f"{path}[{row}]" for row in range(len(x))], x)
 
 
-def _encoded(target: Path, data: Mapping[str, Any], layout: Layout) -> Inputs | None:
+def _read_encoded(target: Path, data: Mapping[str, Any], layout: Layout) -> Inputs | None:
     """Return the images of a Hugging Face data set or of a Parquet column of contents; None for other targets."""
-    if target.suffix.lower() in PARQUET and target.is_file():
-        column = layout.filled("table", data).column or layout.filled("huggingface", data).column or "image"
-        with _remedies(f"--column names the column of the images, here {column!r}"):
+    if target.suffix.lower() in PARQUET_SUFFIXES and target.is_file():
+        column = (
+            layout.with_defaults("table", data).column or layout.with_defaults("huggingface", data).column or "image"
+        )
+        with _advice_about_options(f"--column names the column of the images, here {column!r}"):
             table = read_table(target, column, [], [], None)
         files = None if table.images is None else FileList(Path(), table.image_names, table.images)
     elif huggingface.is_data_set(target):
-        column = layout.filled("huggingface", data).column or "image"
-        with _remedies(f"--column names the column of the images, here {column!r}"):
+        column = layout.with_defaults("huggingface", data).column or "image"
+        with _advice_about_options(f"--column names the column of the images, here {column!r}"):
             files = huggingface.read_images(target, column, data.get("arrow_dir"))
     else:
         return None
@@ -111,33 +113,33 @@ def _encoded(target: Path, data: Mapping[str, Any], layout: Layout) -> Inputs | 
     return Inputs(names, EncodedFiles(files))
 
 
-def _paths(target: Path, layout: Layout) -> list[str]:
+def _list_paths(target: Path, layout: Layout) -> list[str]:
     if target.is_dir():
-        found = image_files(target)
-        if not found.names:
-            raise UserError(f"{target}: it contains no image file ({', '.join(suffixes())}){found.hint}")
-        if found.note:
-            log.warning("%s: %s", target, found.note)
-        return [str(target / name) for name in sorted(found.names)]
+        files = image_files(target)
+        if not files.names:
+            raise UserError(f"{target}: it contains no image file ({', '.join(suffixes())}){files.hint}")
+        if files.note:
+            log.warning("%s: %s", target, files.note)
+        return [str(target / name) for name in sorted(files.names)]
     if not target.exists():
         raise UserError(f"{target}: there is no such file or folder")
-    if target.suffix.lower() not in TABLES:
+    if target.suffix.lower() not in TABLE_SUFFIXES:
         return [str(target)]
     column, root = layout.column or "image", layout.root or target.parent
     if not root.is_dir():
         raise UserError(f"{target}: there is no folder {root} of its images; set --root")
-    with _remedies(f"--column names the column of the paths, here {column!r}"):
+    with _advice_about_options(f"--column names the column of the paths, here {column!r}"):
         table = read_table(target, column, [], [], layout.delimiter)
     return [str(root / name.strip()) for name in table.image_names]
 
 
 @contextmanager
-def _remedies(column: str) -> Iterator[None]:
+def _advice_about_options(column: str) -> Iterator[None]:
     """Replace advice about settings in errors by advice about options; `column` is added to errors about a column."""
     try:
         yield
     except UserError as error:
         message = str(error)
-        for setting, option in _REMEDIES.items():
+        for setting, option in _OPTION_ADVICE.items():
             message = message.replace(setting, option)
         raise UserError(f"{message}\n  {column}" if isinstance(error, ArrayError | ColumnError) else message) from error

@@ -21,7 +21,7 @@ from lntl.runs.checkpoint import NotFiniteError
 from lntl.runs.folder import EXPORT_SUFFIX, RunFolder
 
 BATCH_SIZE = 256  # images in one forward pass
-DIGEST = "sha256"  # metadata of an export: digest of its weights and of the rest of its metadata
+DIGEST_KEY = "sha256"  # key in an export's metadata: digest of its weights and its other metadata
 # Fields from which a classifier is built, besides its weights, and their types.
 DESCRIPTION = {"class_names": list, "model": dict, "spec": dict, "transform": dict}
 
@@ -35,7 +35,7 @@ class Classifier(nn.Module):
         class_names: The name of each class, in the order of the probabilities.
         transform: The evaluation transform from images to x.
         description: Plain values from which the classifier can be built again: class_names, model, spec, transform; for
-            a checkpoint also `data`, that section of its configuration.
+            a checkpoint also `data`, the section `data` of its configuration.
 
     Example:
         >>> classifier = lntl.load("results/colored_mnist_lntl")  # doctest: +SKIP
@@ -75,7 +75,7 @@ class Classifier(nn.Module):
         Raises:
             UserError: If images cannot be read or have a wrong shape, or if probabilities are not finite.
         """
-        probabilities = self._over(images, lambda x: self(x).float().softmax(dim=1), batch_size)
+        probabilities = self._compute_in_batches(images, lambda x: self(x).float().softmax(dim=1), batch_size)
         check_probabilities(probabilities)
         return probabilities
 
@@ -90,10 +90,10 @@ class Classifier(nn.Module):
             Features, float32 (N, C), (N, C, T) or (N, C, H, W) on the CPU: the output of the layer `model.split`,
             channels first; for convnet the map (N, 32, 14, 14).
         """
-        return self._over(images, self.f, batch_size)
+        return self._compute_in_batches(images, self.f, batch_size)
 
     @torch.inference_mode()
-    def _over(self, images: ImageInput, compute: Callable[[Tensor], Tensor], batch_size: int) -> Tensor:
+    def _compute_in_batches(self, images: ImageInput, compute: Callable[[Tensor], Tensor], batch_size: int) -> Tensor:
         source = self.transform.source(images)
         return torch.cat([compute(x).float().cpu() for x in self.batches(source, batch_size)])
 
@@ -119,22 +119,22 @@ def check_probabilities(probabilities: Tensor) -> None:
 
 
 def load(path: str | Path, device: str | None = None, trust: str | Sequence[str] = ()) -> Classifier:
-    """Return the classifier of a trained run; its data are not needed.
+    """Return the classifier of a trained run; the training data are not needed.
 
     Args:
-        path: A run folder (its best checkpoint, else its last), a checkpoint, or a .safetensors export.
+        path: A checkpoint, a .safetensors export, or a run folder (its best checkpoint, or the last if it has no best).
         device: auto, cpu (the default), cuda, cuda:N or mps.
-        trust: The user's modules that the file may name; the environment variable LNTL_TRUST can name more. No other
-            code named in a file is run.
+        trust: The user's modules that the file may name; the environment variable LNTL_TRUST can name more. Code
+            that is not trusted is never run.
 
     Returns:
         The classifier, in evaluation mode.
 
     Raises:
-        UserError: If it cannot be read, is damaged, or names code that is not trusted.
+        UserError: If the file cannot be read, is damaged, or names code that is not trusted.
     """
     path = RunFolder.resolve(Path(path), exports=True)
-    description, weights = _exported(path) if path.suffix == EXPORT_SUFFIX else _trained(path, trust)
+    description, weights = _read_export(path) if path.suffix == EXPORT_SUFFIX else _read_checkpoint(path, trust)
     return build_classifier(description, weights, path, device or "cpu", trust)
 
 
@@ -145,12 +145,12 @@ def build_classifier(
     device: str = "cpu",
     trust: str | Sequence[str] = (),
 ) -> Classifier:
-    """Return the classifier of a description and weights of f and g, without those of h; `path` is their file."""
+    """Return the classifier with this description and these weights of f and g; `path` is their file."""
     with check_fit(path):
         networks = build_networks(description["model"], description["spec"], str(path), trust)
         keys = networks.load_state_dict(weights, strict=False)
-        if wrong := [*keys.unexpected_keys, *(k for k in keys.missing_keys if not k.startswith("h."))]:
-            raise KeyError(wrong[0])
+        if misfits := [*keys.unexpected_keys, *(k for k in keys.missing_keys if not k.startswith("h."))]:
+            raise KeyError(misfits[0])
     transform = _transform(description, path)
     networks.to(make_fabric(device).device).to(memory_format=torch.channels_last)
     return Classifier(networks.f, networks.g, transform, description)
@@ -159,14 +159,14 @@ def build_classifier(
 def _transform(description: Mapping[str, Any], path: Path) -> EvalTransform:
     """Return the transform of a description; raises UserError if it or the class names do not fit the networks."""
     settings, spec = description["transform"], description["spec"]
-    blank = torch.zeros(1, *spec["input_shape"])
+    zeros = torch.zeros(1, *spec["input_shape"])
     try:
         if [*description["class_names"]] != [*spec["class_names"]] or len(spec["class_names"]) != spec["num_classes"]:
             raise ValueError(f"{len(description['class_names'])} names of {spec['num_classes']} classes")
         transform = restore(settings, workers=os.cpu_count() or 1)
-        if missing := transform.settings().keys() - settings.keys():
-            raise KeyError(*missing)
-        if transform(blank).shape != blank.shape:
+        if missing_keys := transform.settings().keys() - settings.keys():
+            raise KeyError(*missing_keys)
+        if transform(zeros).shape != zeros.shape:
             raise ValueError("mean and std of other images")
     except (LookupError, TypeError, ValueError, RuntimeError, UserError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
@@ -174,7 +174,7 @@ def _transform(description: Mapping[str, Any], path: Path) -> EvalTransform:
     return transform
 
 
-def _trained(path: Path, trust: str | Sequence[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read_checkpoint(path: Path, trust: str | Sequence[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return description and weights in a checkpoint."""
     saved = checkpoint.load(path)
     check_trusted(saved.config, str(path), trust)
@@ -184,12 +184,12 @@ def _trained(path: Path, trust: str | Sequence[str]) -> tuple[dict[str, Any], di
             f"used without the data; train again, or use `lntl eval {path}`, which reads the data"
         )
     sections = {name: saved.config.get(name) if isinstance(saved.config, dict) else None for name in ("data", "model")}
-    if wrong := [name for name, section in sections.items() if not isinstance(section, dict)]:
+    if damaged := [name for name, section in sections.items() if not isinstance(section, dict)]:
         raise UserError(
-            f"{path}: is damaged (config.{wrong[0]}); use another checkpoint from {path.parent}, or train again"
+            f"{path}: is damaged (config.{damaged[0]}); use another checkpoint from {path.parent}, or train again"
         )
-    learned = saved.data.model_dump(include={"spec", "transform"})
-    description = {**sections, "class_names": list(saved.data.spec.class_names), **learned}
+    spec_and_transform = saved.data.model_dump(include={"spec", "transform"})
+    description = {**sections, "class_names": list(saved.data.spec.class_names), **spec_and_transform}
     try:
         json.dumps(description)
     except (TypeError, ValueError, RecursionError) as error:
@@ -199,7 +199,7 @@ def _trained(path: Path, trust: str | Sequence[str]) -> tuple[dict[str, Any], di
     return description, evaluated_weights(saved)
 
 
-def _exported(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read_export(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return description and weights in a .safetensors export."""
     from safetensors import SafetensorError, safe_open
 
@@ -209,19 +209,19 @@ def _exported(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is not a dict
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: not a readable .safetensors file ({error})") from error
-    description = {name: _json(metadata.get(name, "")) for name in DESCRIPTION}
+    description = {name: _parse_json(metadata.get(name, "")) for name in DESCRIPTION}
     if missing := [name for name, kind in DESCRIPTION.items() if not isinstance(description[name], kind)]:
         raise UserError(
             f"{path}: not an export of lntl, because its metadata lack {', '.join(missing)}; write one with "
             "lntl export RUN --format safetensors"
         )
-    if metadata.pop(DIGEST, None) != digest(weights, metadata):
+    if metadata.pop(DIGEST_KEY, None) != digest(weights, metadata):
         raise UserError(
             f"{path}: its checksum differs, so it is damaged or was changed; write it again with "
             "lntl export RUN --format safetensors"
         )
-    if wrong := [name for name, value in weights.items() if not bool(value.isfinite().all())]:
-        raise NotFiniteError(f"{path}: the weight {wrong[0]} is not finite: training diverged; export another run")
+    if nonfinite := [name for name, value in weights.items() if not bool(value.isfinite().all())]:
+        raise NotFiniteError(f"{path}: the weight {nonfinite[0]} is not finite: training diverged; export another run")
     return description, weights
 
 
@@ -235,7 +235,7 @@ def digest(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     return sha.hexdigest()
 
 
-def _json(text: str) -> Any:
+def _parse_json(text: str) -> Any:
     """Return the value of a JSON text, None if it is not valid JSON."""
     try:
         return json.loads(text)

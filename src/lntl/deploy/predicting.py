@@ -23,7 +23,7 @@ from lntl.runs.files import cannot_write, write_atomic
 from lntl.text import without_formula
 
 MAX_NAMES = 10  # largest number of unreadable images that an error names
-# From a description and a total, a context with a function that advances the progress by a number.
+# Takes a description and a total; returns a context manager that yields a function to advance the progress.
 Progress = Callable[[str, int], AbstractContextManager[Callable[[float], None]]]
 
 
@@ -47,10 +47,10 @@ def predict_files(
         layout: As for `inputs.read`.
         on_error: As for `Prediction`.
         escape_formulas: As for `Prediction`.
-        progress: Context with a function that is called with the number of images after each batch.
+        progress: Makes the context in which the progress is shown; see `Progress`.
 
     Raises:
-        UserError: As `inputs.read` and `Prediction.write`, or if a file would be both read and written.
+        UserError: As for `inputs.read` and `Prediction.write`; or if a file would be both read and written.
     """
     for path in (out, features):
         if path is not None and path.resolve() in [target.resolve() for target in targets]:
@@ -74,7 +74,7 @@ class Prediction:
         progress: Called with the number of images after each batch.
 
     Attributes:
-        predicted: Indices of the images that were predicted.
+        predicted_indices: Indices of the images that were predicted.
         unreadable: Name and fault of each image that cannot be read.
     """
 
@@ -83,7 +83,7 @@ class Prediction:
     on_error: Literal["stop", "skip"] = "stop"
     escape_formulas: bool = False
     progress: Callable[[int], None] = lambda count: None
-    predicted: list[int] = field(default_factory=list)
+    predicted_indices: list[int] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
 
     def write(self, out: Path, features: Path | None = None) -> None:
@@ -94,9 +94,8 @@ class Prediction:
             features: An .npz file for z of each image.
 
         Raises:
-            UserError: If images cannot be read and are not skipped, if no image can be read, or if probabilities are
-            not
-                finite. Nothing is written then.
+            UserError: If images cannot be read and are not skipped, if no image can be read, or if a probability is
+                not finite. Nothing is written then.
         """
         for path in (out, *([features] if features else [])):
             check_target(path)
@@ -117,8 +116,8 @@ class Prediction:
             write_atomic(out, lambda file: self._write(file, source, store))
             if features:
                 spool.flush()
-                z = np.memmap(spool, np.float32, mode="r", shape=(len(self.predicted), *shape))
-                names = np.array([self.inputs.names[index] for index in self.predicted])
+                z = np.memmap(spool, np.float32, mode="r", shape=(len(self.predicted_indices), *shape))
+                names = np.array([self.inputs.names[index] for index in self.predicted_indices])
                 write_atomic(features, lambda file: np.savez(file, path=names, features=z))
 
     def _write(self, file: IO[bytes], source: Source, store: Callable[[Tensor], None]) -> None:
@@ -130,8 +129,8 @@ class Prediction:
             cell = without_formula if self.escape_formulas else str
             for indices, probabilities in self._batches(source, store):
                 rows = zip(indices, probabilities.argmax(dim=1).tolist(), probabilities.tolist(), strict=True)
-                for index, best, row in rows:
-                    names = (self.inputs.names[index], classes[best])
+                for index, class_index, row in rows:
+                    names = (self.inputs.names[index], classes[class_index])
                     table.writerow([*map(cell, names), *(f"{value:.7g}" for value in row)])
             self._check()
         finally:
@@ -142,12 +141,12 @@ class Prediction:
         """Yield the indices and probabilities (N, classes) of the readable images of each batch."""
         f, g = self.classifier.f, self.classifier.g
         device = next(self.classifier.parameters()).device
-        for batch in _read(source):
+        for batch in _read_batches(source):
             self.unreadable += [f"{self.inputs.names[index]}: {reason}" for index, reason in batch.faults]
             if batch.x is not None and not (self.unreadable and self.on_error == "stop"):
                 z = f(batch.x.to(device))
                 store(z)
-                self.predicted += batch.indices
+                self.predicted_indices += batch.indices
                 probabilities = g(z).float().softmax(dim=1).cpu()
                 check_probabilities(probabilities)
                 yield batch.indices, probabilities
@@ -155,12 +154,12 @@ class Prediction:
 
     def _check(self) -> None:
         """Raise UserError if images cannot be read and are not skipped, or if no image can be read."""
-        if not self.unreadable or (self.on_error == "skip" and self.predicted):
+        if not self.unreadable or (self.on_error == "skip" and self.predicted_indices):
             return
         faults, remedy = self.unreadable, "correct them, or leave them out with --on-error skip"
-        head = f"{len(faults)} of {len(self.inputs.names)} images cannot be read, so nothing is written; {remedy}"
-        more = [f"and {len(faults) - MAX_NAMES} more"] if len(faults) > MAX_NAMES else []
-        raise UserError("\n  ".join([head, *faults[:MAX_NAMES], *more]))
+        heading = f"{len(faults)} of {len(self.inputs.names)} images cannot be read, so nothing is written; {remedy}"
+        rest = [f"and {len(faults) - MAX_NAMES} more"] if len(faults) > MAX_NAMES else []
+        raise UserError("\n  ".join([heading, *faults[:MAX_NAMES], *rest]))
 
 
 def check_target(path: Path) -> None:
@@ -180,20 +179,20 @@ class _Batch:
     faults: list[tuple[int, str]] = field(default_factory=list)
 
 
-def _read(source: Source) -> Iterator[_Batch]:
-    """Yield the images in batches that are read ahead."""
+def _read_batches(source: Source) -> Iterator[_Batch]:
+    """Yield the images in batches; the next batches are read in advance."""
 
     def read(index: Tensor) -> _Batch:
         try:
             return _Batch(index.tolist(), source.load(index))
         except UnreadableImageError:
-            return _one_by_one(source, index)
+            return _read_one_by_one(source, index)
 
     return ahead(read, torch.arange(len(source)).split(BATCH_SIZE))
 
 
-def _one_by_one(source: Source, index: Tensor) -> _Batch:
-    """Return a batch of which some images cannot be read, read one by one."""
+def _read_one_by_one(source: Source, index: Tensor) -> _Batch:
+    """Read a batch image by image, because some of its images cannot be read."""
     images: dict[int, Tensor] = {}
     faults = []
     for position in index.tolist():

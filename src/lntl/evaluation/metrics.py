@@ -17,8 +17,9 @@ if TYPE_CHECKING:  # lntl.types imports torch, which takes seconds; the configur
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-HEADLINES = 5  # number of metrics in a line of the log and in the table of results
-DENSE = 2**16  # up to this number of groups, sums include empty groups, because numpy's rounding depends on the zeros
+NUM_HEADLINES = 5  # number of metrics in each line of the log and in the table of results
+# Up to this number of groups, sums include empty groups, because numpy's rounding depends on the zeros.
+MAX_DENSE_GROUPS = 2**16
 MAX_NAMES, MAX_LENGTH = 5, 150  # largest number of names in a sentence, and of characters of each
 
 
@@ -34,14 +35,14 @@ class Tally:
         cell_class: Class of each cell, (C,); cells ascend by class, then by bias value.
         cell_value: Bias value of each cell, (C,).
         count: Images of the cell, (R, C).
-        right: Images of the cell that are predicted as its class, (R, C).
-        answered: Images of the cell's bias value that are predicted as its class, (R, C).
+        correct: Images of the cell that are predicted as the cell's class, (R, C).
+        predicted_as_class: Images with the cell's bias value, of any class, predicted as the cell's class, (R, C).
         value_count: Images of each bias value, (R, B).
-        labelled: Images of each class, including those of unknown bias value, (R, K).
-        predicted: Images predicted as each class, including those of unknown bias value, (R, K).
-        hits: Right predictions of each class, including those of unknown bias value, (R, K).
-        gaps: Sum of confidence minus correctness over the images of each bin of the confidence, (R, bins).
-        bias_hits: Bias labels that h gets right, (R,).
+        class_count: Images of each class, including those of unknown bias value, (R, K).
+        predicted_count: Images predicted as each class, including those of unknown bias value, (R, K).
+        hits: Correct predictions of each class, including those of unknown bias value, (R, K).
+        confidence_gaps: Sum of confidence minus correctness over the images of each bin of the confidence, (R, bins).
+        bias_hits: Bias labels that h predicts correctly, (R,).
         bias_labels: Bias labels that are known, (R,).
         bias_images: Images with a known bias label, (R,).
         aligned: The bias value that indicates each class in training, (K,); None if there is none.
@@ -52,13 +53,13 @@ class Tally:
     cell_class: Ints
     cell_value: Ints
     count: Array
-    right: Array
-    answered: Array
+    correct: Array
+    predicted_as_class: Array
     value_count: Array
-    labelled: Array
-    predicted: Array
+    class_count: Array
+    predicted_count: Array
     hits: Array
-    gaps: Array
+    confidence_gaps: Array
     bias_hits: Array
     bias_labels: Array
     bias_images: Array
@@ -68,7 +69,7 @@ class Tally:
     @property
     def total(self) -> Array:
         """Images, (R,)."""
-        images: Array = self.labelled.sum(axis=1)
+        images: Array = self.class_count.sum(axis=1)
         return images
 
     @property
@@ -101,8 +102,8 @@ def accuracy(t: Tally) -> Array:
 
 def unbiased_accuracy(t: Tally) -> Array:
     """Return the mean of the accuracies of the groups that have an image."""
-    values, groups = group_accuracy(t), t.labelled.shape[1] * t.num_values
-    if groups <= DENSE:
+    values, groups = group_accuracy(t), t.class_count.shape[1] * t.num_values
+    if groups <= MAX_DENSE_GROUPS:
         dense = np.full((len(values), groups), np.nan)
         dense[:, t.cells] = values
         values = dense
@@ -117,7 +118,7 @@ def worst_group_accuracy(t: Tally) -> Array:
 
 def f1_score_macro(t: Tally) -> Array:
     """Return the mean of the F1 scores of the classes that occur as label or prediction."""
-    return _mean(share(2 * t.hits, t.predicted + t.labelled))
+    return _mean(share(2 * t.hits, t.predicted_count + t.class_count))
 
 
 def bias_accuracy(t: Tally) -> Array:
@@ -127,13 +128,13 @@ def bias_accuracy(t: Tally) -> Array:
 
 def aligned_accuracy(t: Tally) -> Array:
     """Return the accuracy on images whose bias value is the one that indicates their class in training."""
-    return share(t.right[:, t.is_aligned].sum(axis=1), t.count[:, t.is_aligned].sum(axis=1))
+    return share(t.correct[:, t.is_aligned].sum(axis=1), t.count[:, t.is_aligned].sum(axis=1))
 
 
 def conflicting_accuracy(t: Tally) -> Array:
     """Return the accuracy on images whose bias value is not the one that indicates their class in training."""
     conflicting = ~t.is_aligned if t.aligned is not None else t.is_aligned
-    return share(t.right[:, conflicting].sum(axis=1), t.count[:, conflicting].sum(axis=1))
+    return share(t.correct[:, conflicting].sum(axis=1), t.count[:, conflicting].sum(axis=1))
 
 
 def expected_calibration_error(t: Tally) -> Array:
@@ -141,7 +142,7 @@ def expected_calibration_error(t: Tally) -> Array:
 
     Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
     """
-    return share(np.abs(t.gaps).sum(axis=1), t.total)
+    return share(np.abs(t.confidence_gaps).sum(axis=1), t.total)
 
 
 def demographic_parity_gap(t: Tally) -> Array:
@@ -153,47 +154,47 @@ def demographic_parity_gap(t: Tally) -> Array:
     values = t.values
     if len(values) < 2 or not len(t.cell_class):
         return np.full(len(t.count), np.nan)
-    rate = share(t.answered, t.value_count[:, t.cell_value])
+    rate = share(t.predicted_as_class, t.value_count[:, t.cell_value])
     return np.where((t.value_count[:, values] > 0).all(axis=1), _largest_spread(rate, t.cell_class, values), np.nan)
 
 
 def equalised_odds_gap(t: Tally) -> Array:
     """Return the largest difference between bias values of a class's true or false positive rate.
 
-    max_c max(spread_b P(c predicted | y = c, b), spread_b P(c predicted | y != c, b)), the spread being maximum minus
-    minimum over the bias values b that occur in any split. Undefined if a class that occurs in any split has no
-    image with one of the bias values.
+    max_c max(spread_b P(c predicted | y = c, b), spread_b P(c predicted | y != c, b)), where spread is the maximum
+    minus the minimum over the bias values b that occur in any split. Undefined if a class that occurs in any split has
+    no image with one of these bias values.
     """
     classes, values = t.classes, t.values
     groups = len(classes) * len(values)
     undefined = np.full(len(t.count), np.nan)
     if min(len(classes), len(values)) < 2 or groups > len(t.cell_class):
         return undefined
-    complete = (t.count > 0).sum(axis=1) == groups
-    true = share(t.right, t.count)
-    false = share(t.answered - t.right, t.value_count[:, t.cell_value] - t.count)
-    labelled = np.isin(t.cell_class, classes)  # a class that is only predicted has no true positive rate
+    is_complete = (t.count > 0).sum(axis=1) == groups
+    true_rate = share(t.correct, t.count)
+    false_rate = share(t.predicted_as_class - t.correct, t.value_count[:, t.cell_value] - t.count)
+    has_images = np.isin(t.cell_class, classes)  # a class that is only predicted has no true positive rate
     spreads = [
-        _largest_spread(true[:, labelled], t.cell_class[labelled], values),
-        _largest_spread(false, t.cell_class, values),
+        _largest_spread(true_rate[:, has_images], t.cell_class[has_images], values),
+        _largest_spread(false_rate, t.cell_class, values),
     ]
-    return np.where(complete, np.maximum(*spreads), undefined)
+    return np.where(is_complete, np.maximum(*spreads), undefined)
 
 
 def group_accuracy(t: Tally) -> Array:
     """Return the accuracy of each cell, (R, C)."""
-    return share(t.right, t.count)
+    return share(t.correct, t.count)
 
 
 def class_accuracy(t: Tally) -> Array:
     """Return the accuracy of each class, (R, K)."""
-    return share(t.hits, t.labelled)
+    return share(t.hits, t.class_count)
 
 
 def bias_value_accuracy(t: Tally) -> Array:
     """Return the accuracy on the images of each bias value, (R, B)."""
-    right: Array = np.stack([np.bincount(t.cell_value, row, t.num_values) for row in t.right])
-    return share(right, t.value_count)
+    correct: Array = np.stack([np.bincount(t.cell_value, row, t.num_values) for row in t.correct])
+    return share(correct, t.value_count)
 
 
 def _mean(values: Array) -> Array:
@@ -207,10 +208,10 @@ def _largest_spread(rates: Array, classes: Ints, values: Ints) -> Array:
 
     rates: (R, C) of cells in ascending order of their classes (C,). A bias value without a cell has the rate 0.
     """
-    begin = np.flatnonzero(np.diff(classes, prepend=-1))
-    highest, lowest = np.maximum.reduceat(rates, begin, axis=1), np.minimum.reduceat(rates, begin, axis=1)
-    complete = np.diff(begin, append=len(classes)) == len(values)
-    largest: Array = (highest - np.where(complete, lowest, 0)).max(axis=1)
+    starts = np.flatnonzero(np.diff(classes, prepend=-1))
+    highest, lowest = np.maximum.reduceat(rates, starts, axis=1), np.minimum.reduceat(rates, starts, axis=1)
+    is_complete = np.diff(starts, append=len(classes)) == len(values)
+    largest: Array = (highest - np.where(is_complete, lowest, 0)).max(axis=1)
     return largest
 
 
@@ -240,10 +241,10 @@ class CellNames:
         name, bias_value = self.classes[label], self.values[value]
         if not self.biases and all(any(map(str.isalpha, text)) for text in (name, bias_value)):
             return f"{name} with {bias_value}"
-        several = [(bias.name, bias.values[bias.value_of_joint[value]]) for bias in self.biases]
-        pairs = [(self.label, name), *(several[:MAX_NAMES] or [(self.bias, bias_value)])]
-        more = len(several) - MAX_NAMES
-        return ", ".join(f"{of}={text}" for of, text in pairs) + (f" and {more} more" if more > 0 else "")
+        bias_pairs = [(bias.name, bias.values[bias.value_of_joint[value]]) for bias in self.biases]
+        pairs = [(self.label, name), *(bias_pairs[:MAX_NAMES] or [(self.bias, bias_value)])]
+        num_more = len(bias_pairs) - MAX_NAMES
+        return ", ".join(f"{key}={text}" for key, text in pairs) + (f" and {num_more} more" if num_more > 0 else "")
 
 
 def bias_name(kind: str, biases: "Sequence[BiasSpec]") -> str:
@@ -253,9 +254,9 @@ def bias_name(kind: str, biases: "Sequence[BiasSpec]") -> str:
 
 def join_names(names: Sequence[str]) -> str:
     """Return names joined for a sentence: at most MAX_NAMES of them, each cut after MAX_LENGTH characters."""
-    shown = [name if len(name) <= MAX_LENGTH else f"{name[: MAX_LENGTH - 1]}…" for name in names[:MAX_NAMES]]
-    more = len(names) - MAX_NAMES
-    return "; ".join(shown) + (f"; and {more} more" if more > 0 else "")
+    texts = [name if len(name) <= MAX_LENGTH else f"{name[: MAX_LENGTH - 1]}…" for name in names[:MAX_NAMES]]
+    num_more = len(names) - MAX_NAMES
+    return "; ".join(texts) + (f"; and {num_more} more" if num_more > 0 else "")
 
 
 def format_count(n: int, noun: str) -> str:
@@ -275,7 +276,7 @@ class Metric:
         undefined: Function that returns the reason if the metric is undefined on a tally.
         images: Function that returns the number of images in the metric.
         higher_is_better: False for an error or a gap.
-        over_groups: Whether it is computed over the groups with images; tables then show their number.
+        over_groups: Whether it is computed over the groups with images; tables then show the number of these groups.
         unit: Unit of its values.
     """
 
@@ -304,20 +305,20 @@ def _known_images(t: Tally) -> int:
     return int(t.count[0].sum())
 
 
-def _because(reason: str) -> Callable[[Tally, CellNames], str]:
+def _constant_reason(reason: str) -> Callable[[Tally, CellNames], str]:
     return lambda t, names: reason
 
 
 _NO_KNOWN_BIAS = "no image has a known bias value"
 
 
-def _unaligned(reason: str) -> Callable[[Tally, CellNames], str]:
+def _aligned_reason(reason: str) -> Callable[[Tally, CellNames], str]:
     """Return a function that returns the reason, or that aligned bias values are unknown."""
     unknown = "the data do not say which bias value indicates a class in training"
     return lambda t, names: unknown if t.aligned is None else reason
 
 
-def _no_parity(t: Tally, names: CellNames) -> str:
+def _parity_reason(t: Tally, names: CellNames) -> str:
     if not t.count[0].any():
         return _NO_KNOWN_BIAS
     if len(t.values) < 2:
@@ -329,19 +330,19 @@ def _no_parity(t: Tally, names: CellNames) -> str:
     )
 
 
-def _no_odds(t: Tally, names: CellNames) -> str:
+def _odds_reason(t: Tally, names: CellNames) -> str:
     if not t.count[0].any():
         return _NO_KNOWN_BIAS
     if len(t.values) < 2:
         return "all images have the same bias value"
     if len(t.classes) < 2:
         return "all images have the same class"
-    present = np.zeros((len(t.classes), len(t.values)), dtype=np.bool_)
+    is_present = np.zeros((len(t.classes), len(t.values)), dtype=np.bool_)
     has_images = t.count[0] > 0
-    present[
+    is_present[
         np.searchsorted(t.classes, t.cell_class[has_images]), np.searchsorted(t.values, t.cell_value[has_images])
     ] = True
-    missing = np.argwhere(~present)
+    missing = np.argwhere(~is_present)
     cells = t.classes[missing[:, 0]] * t.num_values + t.values[missing[:, 1]]
     return f"no image is {join_names([names[cell] for cell in cells])}, so one of the compared rates is undefined"
 
@@ -354,7 +355,7 @@ METRICS: dict[str, Metric] = {
             label="accuracy",
             column="accuracy",
             meaning="the share of right predictions",
-            undefined=_because("there is no image"),
+            undefined=_constant_reason("there is no image"),
             images=_all_images,
         ),
         Metric(
@@ -362,7 +363,7 @@ METRICS: dict[str, Metric] = {
             label="unbiased accuracy",
             column="unbiased",
             meaning="the mean of the accuracies of the groups that have an image",
-            undefined=_because(_NO_KNOWN_BIAS),
+            undefined=_constant_reason(_NO_KNOWN_BIAS),
             images=_known_images,
             over_groups=True,
         ),
@@ -371,7 +372,7 @@ METRICS: dict[str, Metric] = {
             label="worst-group accuracy",
             column="worst group",
             meaning="the lowest accuracy among the groups that have an image",
-            undefined=_because(_NO_KNOWN_BIAS),
+            undefined=_constant_reason(_NO_KNOWN_BIAS),
             images=_known_images,
             over_groups=True,
         ),
@@ -380,7 +381,7 @@ METRICS: dict[str, Metric] = {
             label="macro F1",
             column="macro F1",
             meaning="the mean of the F1 scores of the classes that occur as label or prediction",
-            undefined=_because("there is no image"),
+            undefined=_constant_reason("there is no image"),
             images=_all_images,
         ),
         Metric(
@@ -388,7 +389,7 @@ METRICS: dict[str, Metric] = {
             label="accuracy of h",
             column="bias (h)",
             meaning="h's accuracy over the known bias labels (chance is the share of the most frequent value)",
-            undefined=_because("no bias label is known"),
+            undefined=_constant_reason("no bias label is known"),
             images=lambda t: int(t.bias_images[0]),
         ),
         Metric(
@@ -396,7 +397,7 @@ METRICS: dict[str, Metric] = {
             label="accuracy on aligned images",
             column="aligned",
             meaning="the accuracy on images whose bias value is the one that indicates their class in training",
-            undefined=_unaligned("no image has the bias value that indicates its class in training"),
+            undefined=_aligned_reason("no image has the bias value that indicates its class in training"),
             images=lambda t: int(t.count[0][t.is_aligned].sum()),
         ),
         Metric(
@@ -404,7 +405,7 @@ METRICS: dict[str, Metric] = {
             label="accuracy on conflicting images",
             column="conflicting",
             meaning="the accuracy on images whose bias value is not the one that indicates their class in training",
-            undefined=_unaligned("every image has the bias value that indicates its class in training"),
+            undefined=_aligned_reason("every image has the bias value that indicates its class in training"),
             images=lambda t: int(t.count[0][~t.is_aligned].sum()) if t.aligned is not None else 0,
         ),
         Metric(
@@ -412,7 +413,7 @@ METRICS: dict[str, Metric] = {
             label="expected calibration error",
             column="calibration error",
             meaning="the mean distance of confidence from accuracy over 15 equal-width bins of the largest probability",
-            undefined=_because("a probability is not a finite number"),
+            undefined=_constant_reason("a probability is not a finite number"),
             images=_all_images,
             higher_is_better=False,
         ),
@@ -421,7 +422,7 @@ METRICS: dict[str, Metric] = {
             label="demographic-parity gap",
             column="parity gap",
             meaning="the largest difference between bias values of the share of images that are predicted as one class",
-            undefined=_no_parity,
+            undefined=_parity_reason,
             images=_known_images,
             higher_is_better=False,
         ),
@@ -430,7 +431,7 @@ METRICS: dict[str, Metric] = {
             label="equalised-odds gap",
             column="odds gap",
             meaning="the largest difference between bias values of a class's true or false positive rate",
-            undefined=_no_odds,
+            undefined=_odds_reason,
             images=_known_images,
             higher_is_better=False,
         ),

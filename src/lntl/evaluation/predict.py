@@ -11,7 +11,7 @@ from lntl.errors import UserError
 from lntl.seeding import derive, permutation
 from lntl.types import IGNORE, BiasSpec, Networks
 
-MAX_EMBEDDED = 1000  # largest number of embedded images
+MAX_EMBEDDED_IMAGES = 1000  # largest number of embedded images
 _COMPONENTS, _PERPLEXITY = 30, 30.0  # scikit-learn's default perplexity
 # t-SNE: half of scikit-learn's default of 1,000 iterations, and the largest angle to which the result is not sensitive,
 # according to its documentation.
@@ -20,7 +20,7 @@ _ITERATIONS, _ANGLE = 500, 0.8
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """For n images, on the CPU: y, group, row (n,), task logits (n, classes), and the right and known bias labels."""
+    """For n images, on the CPU: y, group, row (n,), logits (n, classes), counts of correct and known bias labels."""
 
     y: Tensor
     group: Tensor
@@ -39,7 +39,7 @@ class Predictions:
 
     @property
     def correct(self) -> Tensor:
-        """Whether each prediction is right."""
+        """Whether each prediction is correct."""
         return self.predicted == self.y
 
     @property
@@ -54,7 +54,7 @@ class Predictions:
 
     @property
     def num_bias_values(self) -> int:
-        """Number of bias values that make up the groups."""
+        """Number of bias values that, with the classes, form the groups."""
         return self.num_groups // self.num_classes
 
     @property
@@ -63,7 +63,7 @@ class Predictions:
         return torch.where(self.group == IGNORE, IGNORE, self.group - self.y * self.num_bias_values)
 
 
-def by_one_bias(p: Predictions, spec: BiasSpec) -> Predictions:
+def group_by_one_bias(p: Predictions, spec: BiasSpec) -> Predictions:
     """Return the predictions with groups that are formed with only one of several biases."""
     bias = spec.labels(p.bias.clamp(min=0))
     group = torch.where(p.group == IGNORE, IGNORE, p.y * len(spec.values) + bias)
@@ -84,7 +84,7 @@ def predict(
 ) -> Predictions:
     """Return the predictions of f, g and h on a split, in its order; leaves the networks in eval mode.
 
-    On several processes each takes its turns at the batches, which are those of one process, and all return the same.
+    With n processes, each predicts every n-th batch of the same batches, and all return the same predictions.
     """
     if len(loader.split) == 0:
         raise UserError("the split to evaluate has no image; add images to it")
@@ -97,15 +97,15 @@ def predict(
         counts = (labels.reshape(len(labels), -1).sum(1) for labels in (hits, known))
         rows = (batch.y, batch.group, batch.row, networks.g(z), *counts)
         columns.append(tuple(column.cpu() for column in rows))
-    by_rank = [iter(of_rank) for of_rank in ranks.gather_objects(columns)]
-    columns = [next(by_rank[number % len(by_rank)]) for number in range(len(loader))]
+    iterators = [iter(rank_columns) for rank_columns in ranks.gather_objects(columns)]
+    columns = [next(iterators[index % len(iterators)]) for index in range(len(loader))]
     y, group, row, logits, bias_hits, bias_labels = (torch.cat(column) for column in zip(*columns, strict=True))
     return Predictions(y, group, row, logits, bias_hits, bias_labels, num_groups, aligned, all_groups)
 
 
-def embedded_images(n: int, seed: int) -> Tensor:
-    """Return ascending positions of at most MAX_EMBEDDED of n images, drawn by the seed."""
-    return permutation(n, derive(seed, "embedding"))[:MAX_EMBEDDED].sort().values
+def draw_embedded_images(n: int, seed: int) -> Tensor:
+    """Return ascending positions of at most MAX_EMBEDDED_IMAGES of n images, drawn by the seed."""
+    return permutation(n, derive(seed, "embedding"))[:MAX_EMBEDDED_IMAGES].sort().values
 
 
 def embed(z: Tensor, seed: int) -> Tensor:

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from lntl.errors import UserError
 
-AT_ONCE = 128  # inputs in one forward and backward pass
-# Of a heat map: what is brightest, as a quantile of its pixels, and the width of the smoothing in units of its side.
-BRIGHTEST, SMOOTHING = 0.99, 1 / 40
+BATCH_SIZE = 128  # inputs in one forward and backward pass
+BRIGHTEST_QUANTILE = 0.99  # quantile of the pixels of a heat map that gets full brightness
+SMOOTHING_WIDTH = 1 / 40  # standard deviation of the smoothing of a heat map, in units of its longer side
 NEEDS_CAPTUM = "saliency needs Captum: pip install 'lntl[explain]'"
 
 
 @dataclass(frozen=True, slots=True)
 class Attributions:
-    """What n predictions rest on.
+    """Attributions of n predictions to their inputs.
 
     Attributes:
         values: Integrated gradients of the log-odds of the predicted class, float32 with the shape of x, (n, ...).
@@ -35,8 +35,8 @@ class Attributions:
 
 
 @dataclass(frozen=True, slots=True)
-class Explained:
-    """An example, and what each network's prediction for it rests on.
+class ExplainedExample:
+    """An example with the prediction of each network and its attributions.
 
     Attributes:
         name: Name of the example.
@@ -78,15 +78,15 @@ def integrated_gradients(network: Callable[[Tensor], Tensor], x: Tensor, steps: 
     from captum.attr import IntegratedGradients
 
     def log_odds(x: Tensor, target: Tensor) -> Tensor:
-        logits = network(x.clone()).float()  # of a copy: a network may change its input in place
-        others = logits.scatter(1, target[:, None], -torch.inf).logsumexp(dim=1)
-        return logits.gather(1, target[:, None])[:, 0] - others
+        logits = network(x.clone()).float()  # a copy, because a network may change its input in place
+        other_logits = logits.scatter(1, target[:, None], -torch.inf).logsumexp(dim=1)
+        return logits.gather(1, target[:, None])[:, 0] - other_logits
 
     with torch.inference_mode(False), torch.enable_grad():
         x = x.clone() if x.is_inference() else x
         _check_differentiable(lambda x: log_odds(x, torch.zeros(len(x), dtype=torch.int64, device=x.device)), x[:1])
         parts = []
-        for part in x.split(max(1, AT_ONCE // steps)):
+        for part in x.split(max(1, BATCH_SIZE // steps)):
             with torch.no_grad():
                 probability, predicted = network(part.clone()).float().softmax(dim=1).max(dim=1)
             values = IntegratedGradients(log_odds).attribute(
@@ -124,8 +124,8 @@ def heat_maps(values: Tensor) -> Tensor:
     from scipy.ndimage import gaussian_filter  # imported here because it is slow to import
 
     pixels = values.abs().sum(dim=1).numpy()
-    width = SMOOTHING * max(pixels.shape[1:])
+    width = SMOOTHING_WIDTH * max(pixels.shape[1:])
     smooth = gaussian_filter(pixels, (0, width, width))
-    bright, highest = (np.quantile(smooth, q, axis=(1, 2), keepdims=True) for q in (BRIGHTEST, 1))
-    top = np.maximum(np.where(bright > 0, bright, highest), np.finfo(np.float32).tiny)
-    return torch.from_numpy((smooth / top).clip(max=1).astype(np.float32))
+    quantile, maximum = (np.quantile(smooth, q, axis=(1, 2), keepdims=True) for q in (BRIGHTEST_QUANTILE, 1))
+    scale = np.maximum(np.where(quantile > 0, quantile, maximum), np.finfo(np.float32).tiny)
+    return torch.from_numpy((smooth / scale).clip(max=1).astype(np.float32))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from lntl.evaluation.metrics import (
-    DENSE,
+    MAX_DENSE_GROUPS,
     METRICS,
     Array,
     CellNames,
@@ -24,7 +24,8 @@ from lntl.runs import formats
 from lntl.runs.formats import Groups, Row, Summary
 from lntl.types import BiasSpec
 
-SMALL = 30  # an accuracy from fewer images is marked: a rule of thumb, its 95 % interval is then wider than +-0.1
+# An accuracy from fewer images is marked: a rule of thumb, its 95 % interval is then wider than +-0.1.
+SMALL_GROUP_SIZE = 30
 
 _STATISTICS = {name: metric.function for name, metric in METRICS.items()} | {
     "by_class": class_accuracy,
@@ -56,21 +57,21 @@ def summarise(
     """
     names = CellNames(class_names, bias_value_names, label, bias, biases)
     t, samples = tally(p), resample(p, _STATISTICS)
-    measured = {name: _metric(metric, t, samples[name], names) for name, metric in METRICS.items()}
+    metrics = {name: _make_metric(metric, t, samples[name], names) for name, metric in METRICS.items()}
     return Summary(
         n=len(p.y),
         class_names=list(class_names),
         bias_value_names=list(bias_value_names),
-        metrics=measured,
-        by_class=_rows("class", class_names, class_accuracy(t)[0], t.labelled[0], samples["by_class"]),
+        metrics=metrics,
+        by_class=_rows("class", class_names, class_accuracy(t)[0], t.class_count[0], samples["by_class"]),
         by_bias=_rows("bias value", bias_value_names, bias_value_accuracy(t)[0], t.value_count[0], samples["by_bias"]),
         groups=_groups(t),
-        confusion=confusion(p).tolist() if p.num_classes**2 <= DENSE else [],
-        warnings=list(_warnings(t, measured, names)),
+        confusion=confusion(p).tolist() if p.num_classes**2 <= MAX_DENSE_GROUPS else [],
+        warnings=list(_warnings(t, metrics, names)),
     )
 
 
-def _metric(metric: Metric, t: Tally, samples: Array, names: CellNames) -> formats.Metric:
+def _make_metric(metric: Metric, t: Tally, samples: Array, names: CellNames) -> formats.Metric:
     value = float(metric.function(t)[0])
     reason = metric.undefined(t, names) if np.isnan(value) else None
     entry = formats.Metric(**_estimate(value, samples, reason), n=metric.images(t), meaning=metric.meaning)
@@ -91,14 +92,14 @@ def _estimate(value: float, samples: Array, reason: str | None) -> dict[str, Any
     return {"value": value, "low": low, "high": high, "undefined": None}
 
 
-def _rows(what: str, names: Sequence[str], values: Array, count: Array, samples: Array) -> list[Row]:
+def _rows(kind: str, names: Sequence[str], values: Array, count: Array, samples: Array) -> list[Row]:
     """Return a row for each class or bias value; samples (R, len(names))."""
     return [
         Row(
-            **_estimate(float(value), column, f"no image of this {what}" if np.isnan(value) else None),
+            **_estimate(float(value), column, f"no image of this {kind}" if np.isnan(value) else None),
             name=name,
             n=int(n),
-            small=bool(n < SMALL),
+            small=bool(n < SMALL_GROUP_SIZE),
         )
         for name, value, n, column in zip(names, values, count, samples.T, strict=True)
     ]
@@ -106,8 +107,8 @@ def _rows(what: str, names: Sequence[str], values: Array, count: Array, samples:
 
 def _groups(t: Tally) -> Groups:
     """Return the accuracy and the number of images of every group; empty lists if there are too many groups."""
-    shape = (t.labelled.shape[1], t.num_values)
-    if np.prod(shape) > DENSE:
+    shape = (t.class_count.shape[1], t.num_values)
+    if np.prod(shape) > MAX_DENSE_GROUPS:
         return Groups(accuracy=[], count=[])
     accuracy, count = np.full(shape, np.nan), np.zeros(shape, dtype=np.int64)
     accuracy[t.cell_class, t.cell_value] = group_accuracy(t)[0]
@@ -118,54 +119,57 @@ def _groups(t: Tally) -> Groups:
     )
 
 
-def _warnings(t: Tally, measured: dict[str, formats.Metric], names: CellNames) -> Iterator[str]:
-    """Yield warnings about what could make the numbers misleading."""
-    yield from _missing("classes", names.classes, t.labelled[0])
+def _warnings(t: Tally, metrics: dict[str, formats.Metric], names: CellNames) -> Iterator[str]:
+    """Yield warnings about reasons why the numbers may be misleading."""
+    yield from _missing_warnings("classes", names.classes, t.class_count[0])
     unknown = int(t.total[0] - t.count[0].sum())
     if unknown == t.total[0]:
         yield "no image has a known bias value: metrics by group are undefined"
     else:
-        yield from _missing("bias values", names.values, t.value_count[0])
+        yield from _missing_warnings("bias values", names.values, t.value_count[0])
         yield from _group_warnings(t, names)
     if 0 < unknown < t.total[0]:
         yield f"{unknown} of {int(t.total[0])} images have no known bias value: metrics by group leave them out"
-    if (t.predicted[0] > 0).sum() == 1:
-        name = names.classes[int(t.predicted[0].argmax())]
+    if (t.predicted_count[0] > 0).sum() == 1:
+        name = names.classes[int(t.predicted_count[0].argmax())]
         yield f"every image is predicted as {name}: constant predictions have no gap between bias values"
-    for name, row in measured.items():
+    for name, row in metrics.items():
         if row.value is None or row.low is None or row.high is None:
             continue
         if not row.low <= row.value <= row.high:
             yield (
                 f"{METRICS[name].label}: its value lies outside its interval, because resampling makes extremes and "
-                "distances larger; read the interval as a width"
+                "distances larger; only the width of the interval is meaningful"
             )
 
 
-def _missing(what: str, names: Sequence[str], count: Array) -> Iterator[str]:
+def _missing_warnings(kind: str, names: Sequence[str], count: Array) -> Iterator[str]:
     missing = [name for name, n in zip(names, count, strict=True) if n == 0]
     if missing:
-        yield f"{len(missing)} of {len(names)} {what} have no image: {join_names(missing)}"
+        yield f"{len(missing)} of {len(names)} {kind} have no image: {join_names(missing)}"
 
 
 def _group_warnings(t: Tally, names: CellNames) -> Iterator[str]:
     cells, count = t.cells[t.count[0] > 0], t.count[0][t.count[0] > 0]
-    total = t.labelled.shape[1] * t.num_values
-    absent = np.setdiff1d(t.groups, cells)
-    if len(absent):
+    num_groups = t.class_count.shape[1] * t.num_values
+    absent_groups = np.setdiff1d(t.groups, cells)
+    if len(absent_groups):
         yield (
-            f"{len(absent)} of the {len(t.groups)} groups (class and bias value) that occur in the data have no image "
-            f"here: {join_names([names[cell] for cell in absent])}; worst-group and unbiased accuracy leave them out"
+            f"{len(absent_groups)} of the {len(t.groups)} groups (class and bias value) that occur in the data "
+            "have no image "
+            f"here: {join_names([names[cell] for cell in absent_groups])}; worst-group and unbiased accuracy "
+            "leave them out"
         )
-    elif total > len(cells):
+    elif num_groups > len(cells):
         yield (
-            f"{total - len(cells)} of {total} groups (class and bias value) have no image: worst-group and unbiased "
-            "accuracy leave them out"
+            f"{num_groups - len(cells)} of {num_groups} groups (class and bias value) have no image: worst-group "
+            "and unbiased accuracy leave them out"
         )
-    small = count < SMALL
-    if small.any():
+    is_small = count < SMALL_GROUP_SIZE
+    if is_small.any():
         smallest = int(count.argmin())
         yield (
-            f"{small.sum()} of {total} groups have fewer than {SMALL} images, {names[cells[smallest]]} only "
+            f"{is_small.sum()} of {num_groups} groups have fewer than {SMALL_GROUP_SIZE} images, "
+            f"{names[cells[smallest]]} only "
             f"{int(count[smallest])}: the accuracies of these groups are uncertain"
         )

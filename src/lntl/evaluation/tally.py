@@ -12,31 +12,34 @@ from lntl.types import IGNORE
 CONFIDENCE = 0.95  # confidence level of the intervals
 RESAMPLES = 1000
 SEED = 0
-_AT_ONCE = 50  # samples that are counted together
+_SAMPLES_PER_CHUNK = 50  # samples that are counted together
 BINS = 15  # equal-width bins of the confidence; source: Guo et al., ICML 2017
 
 
 class Counter:
-    """Counts the images of n predictions into a tally, or many weighted samples of them at once."""
+    """Counts the images of n predictions, or of many weighted samples of them, into a tally."""
 
     def __init__(self, p: Predictions) -> None:
         """Sort the images into kinds: images of one class, bias value and predicted class are counted together."""
         self._num_classes, self._num_values = p.num_classes, p.num_bias_values
         y, group, predicted = p.y.numpy(), p.group.numpy(), p.predicted.numpy()
         known, num_groups = group != IGNORE, p.num_groups
-        # A kind is (group, predicted class); without a bias value, num_groups + class takes the place of the group.
+        # A kind is (group, predicted class); without a bias value, num_groups + class replaces the group.
         kinds, self._kind = np.unique(
             np.where(known, group, num_groups + y) * p.num_classes + predicted, return_inverse=True
         )
-        own, self._predicted = np.divmod(kinds, p.num_classes)
-        self._known = own < num_groups
-        own_group = own[self._known]
-        value = own_group % max(1, self._num_values)
-        self._value, self._class = value, np.where(self._known, own // max(1, self._num_values), own - num_groups)
-        answered = self._predicted[self._known] * self._num_values + value
-        self._cells, cell = np.unique(np.concatenate([own_group, answered]), return_inverse=True)
-        self._own, self._answered = np.split(cell, 2)
-        self._right = self._class == self._predicted
+        true_cell, self._predicted = np.divmod(kinds, p.num_classes)
+        self._known = true_cell < num_groups
+        true_group = true_cell[self._known]
+        value = true_group % max(1, self._num_values)
+        self._value, self._class = (
+            value,
+            np.where(self._known, true_cell // max(1, self._num_values), true_cell - num_groups),
+        )
+        predicted_group = self._predicted[self._known] * self._num_values + value
+        self._cells, cell = np.unique(np.concatenate([true_group, predicted_group]), return_inverse=True)
+        self._true_cell, self._predicted_cell = np.split(cell, 2)
+        self._is_correct = self._class == self._predicted
         confidence = p.probabilities.double().amax(dim=1).numpy()
         self._gap = confidence - p.correct.double().numpy()
         # Bins (low, high] as in Guo et al. A confidence of NaN falls into the last bin and makes its sum NaN.
@@ -47,20 +50,20 @@ class Counter:
 
     def __call__(self, weights: Array) -> Tally:
         """Return the counts of the images, each weighted by `weights` (R, n)."""
-        counts = _sums(weights, self._kind, len(self._predicted))  # images of each kind
-        known, right = counts[:, self._known], counts * self._right
+        counts = _sum_by_index(weights, self._kind, len(self._predicted))  # images of each kind
+        known, correct = counts[:, self._known], counts * self._is_correct
         return Tally(
             num_values=self._num_values,
             cell_class=self._cells // max(1, self._num_values),
             cell_value=self._cells % max(1, self._num_values),
-            count=_sums(known, self._own, len(self._cells)),
-            right=_sums(right[:, self._known], self._own, len(self._cells)),
-            answered=_sums(known, self._answered, len(self._cells)),
-            value_count=_sums(known, self._value, self._num_values),
-            labelled=_sums(counts, self._class, self._num_classes),
-            predicted=_sums(counts, self._predicted, self._num_classes),
-            hits=_sums(right, self._class, self._num_classes),
-            gaps=np.stack([np.bincount(self._bin, row * self._gap, BINS) for row in weights]),
+            count=_sum_by_index(known, self._true_cell, len(self._cells)),
+            correct=_sum_by_index(correct[:, self._known], self._true_cell, len(self._cells)),
+            predicted_as_class=_sum_by_index(known, self._predicted_cell, len(self._cells)),
+            value_count=_sum_by_index(known, self._value, self._num_values),
+            class_count=_sum_by_index(counts, self._class, self._num_classes),
+            predicted_count=_sum_by_index(counts, self._predicted, self._num_classes),
+            hits=_sum_by_index(correct, self._class, self._num_classes),
+            confidence_gaps=np.stack([np.bincount(self._bin, row * self._gap, BINS) for row in weights]),
             bias_hits=weights @ self._bias_hits,
             bias_labels=weights @ self._bias_labels,
             bias_images=weights @ (self._bias_labels > 0).astype(np.float64),
@@ -69,7 +72,7 @@ class Counter:
         )
 
 
-def _sums(counts: Array, index: NDArray[np.intp], size: int) -> Array:
+def _sum_by_index(counts: Array, index: NDArray[np.intp], size: int) -> Array:
     """Return the sums of the columns (R, n) that have the same index (n,), (R, size)."""
     return np.stack([np.bincount(index, row, size) for row in counts])
 
@@ -100,8 +103,8 @@ def resample(p: Predictions, statistics: Mapping[str, Callable[[Tally], Array]])
     """
     random, n, count = np.random.default_rng(SEED), len(p.y), Counter(p)
     parts = []
-    for _ in range(RESAMPLES // _AT_ONCE):
-        drawn = [np.bincount(random.integers(n, size=n), minlength=n) for _ in range(_AT_ONCE)]
+    for _ in range(RESAMPLES // _SAMPLES_PER_CHUNK):
+        drawn = [np.bincount(random.integers(n, size=n), minlength=n) for _ in range(_SAMPLES_PER_CHUNK)]
         counts = count(np.stack(drawn).astype(np.float64))
         parts.append({name: statistic(counts) for name, statistic in statistics.items()})
     return {name: np.concatenate([part[name] for part in parts]) for name in statistics}

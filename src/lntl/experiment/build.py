@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # as slow to import as torch, and `lntl report` seldom needs 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that a configuration describes.
+    """The parts of a run that a configuration describes, ready to train.
 
     Args:
         config: The configuration.
@@ -56,7 +56,9 @@ class Experiment:
             A loader of its examples, in order and without augmentation. If a phase is fitted on one half of val, val is
             the other half.
         """
-        return Loader(_parts(self.config, self.data)[split], self.config.evaluation.batch_size, self.fabric.device)
+        return Loader(
+            _make_splits(self.config, self.data)[split], self.config.evaluation.batch_size, self.fabric.device
+        )
 
     def predict(self, networks: Networks, split: str) -> Predictions:
         """Run networks on a split.
@@ -84,8 +86,8 @@ class Experiment:
     @property
     def val_note(self) -> str:
         """Source of val, and the method that is fitted on one half of it, if any."""
-        fitted = [phase.method for phase in self.config.training.phases if _prepared_on(phase) == "val"]
-        half = f"; {fitted[0]} is fitted on one half of it, and val means the other half" if fitted else ""
+        methods = [phase.method for phase in self.config.training.phases if _fitting_split(phase) == "val"]
+        half = f"; {methods[0]} is fitted on one half of it, and val means the other half" if methods else ""
         return f"{self.data.val_note}{half}"
 
     @cached_property
@@ -102,10 +104,10 @@ def _all_groups(data: Dataset) -> Tensor:
     return groups[groups != IGNORE]
 
 
-def _parts(config: Config, data: Dataset) -> dict[str, Split]:
+def _make_splits(config: Config, data: Dataset) -> dict[str, Split]:
     """Return the splits; if a phase is fitted on val, one half of val is HELD_OUT and the other half is val."""
     splits = dict(data.splits)
-    if "val" in splits and any(_prepared_on(phase) == "val" for phase in config.training.phases):
+    if "val" in splits and any(_fitting_split(phase) == "val" for phase in config.training.phases):
         val, group = splits["val"], splits["val"].group.cpu()
         order = permutation(len(val), derive(config.project.seed, "halves of val"))
         by_group = order[group[order].argsort(stable=True)]
@@ -117,7 +119,7 @@ def _parts(config: Config, data: Dataset) -> dict[str, Split]:
     return splits
 
 
-def _prepared_on(phase: Phase) -> str:
+def _fitting_split(phase: Phase) -> str:
     return load_method(phase.method).prepared_on(phase)
 
 
@@ -144,15 +146,15 @@ def build(config: Config, trained: bool = False, data: Dataset | None = None) ->
         fabric = make_fabric(training.device, training.precision)
     if data is None:
         data = load_data(config.data.name, config.data)
-    parts = _parts(config, data)
-    _check_methods(config, data, parts)
+    splits = _make_splits(config, data)
+    _check_methods(config, data, splits)
     torch.manual_seed(derive(config.project.seed, "weights"))
     spec, model = data.spec, config.model
 
     def make_networks(trained: bool = False) -> Networks:
         networks = load_model(model.name)(spec, model)
         if not trained:
-            pretrained.load_first_weights(networks, model, spec)
+            pretrained.load_pretrained_weights(networks, model, spec)
         if model.eraser == "leace":
             append_eraser(networks, spec)
         return networks
@@ -164,9 +166,9 @@ def build(config: Config, trained: bool = False, data: Dataset | None = None) ->
         )
     networks.to(fabric.device).to(memory_format=torch.channels_last)
     phases = [TrainingPhase(p, partial(load_method(p.method), config=p, spec=spec)) for p in config.training.phases]
-    of_batch = ranks.world_size() * config.training.accumulate
-    loader = Loader(data.splits["train"], config.training.batch_size, fabric.device, of_batch)
-    held_out = Loader(parts[HELD_OUT], config.evaluation.batch_size, fabric.device) if HELD_OUT in parts else None
+    num_parts = ranks.world_size() * config.training.accumulate
+    loader = Loader(data.splits["train"], config.training.batch_size, fabric.device, num_parts)
+    held_out = Loader(splits[HELD_OUT], config.evaluation.batch_size, fabric.device) if HELD_OUT in splits else None
     trainer = Trainer(
         fabric,
         networks,
@@ -181,31 +183,31 @@ def build(config: Config, trained: bool = False, data: Dataset | None = None) ->
     return Experiment(config, fabric, data, networks, trainer)
 
 
-def _check_methods(config: Config, data: Dataset, parts: Mapping[str, Split]) -> None:
+def _check_methods(config: Config, data: Dataset, splits: Mapping[str, Split]) -> None:
     """Raise UserError if a method cannot run with the configuration and the data.
 
-    It may need bias labels that no example has, be impossible to fit on its rows, or have a loss that is not a mean
-    over images, so that a batch cannot be divided into parts.
+    Reasons: the method needs bias labels that no example has, cannot be fitted on its rows, or has a loss that is not a
+    mean over images although batches are divided into parts.
     """
     for index, phase in enumerate(config.training.phases):
         method, key = load_method(phase.method), f"training.phases.{index}.method"
         if config.training.accumulate > 1 and not method.in_parts(phase):
             raise UserError(
-                f"training.accumulate: the loss of {phase.method} (phase {index + 1}), as it is set, is not a mean "
-                "over images, so that a batch cannot be divided into parts; set accumulate to 1"
+                f"training.accumulate: with these settings the loss of {phase.method} (phase {index + 1}) is not a "
+                "mean over images, so a batch cannot be divided into parts; set accumulate to 1"
             )
         name = {"train": "train", "val": HELD_OUT}[method.prepared_on(phase)]
-        if name not in parts:
+        if name not in splits:
             raise UserError(f"{key}: {phase.method} is fitted on val, but there is no val; set rows: train")
         if not method.sees_bias:
             continue
-        if not _has_bias(parts[name]):
+        if not _has_bias(splits[name]):
             raise UserError(
                 f"{key}: {phase.method} needs bias labels, and no {'training' if name == 'train' else 'val'} example "
                 f"has one; set data.bias, or use a method without them: {', '.join(methods_without_bias())}"
             )
         try:
-            method.check_groups(phase, parts[name].group.cpu(), _all_groups(data), data.spec)
+            method.check_groups(phase, splits[name].group.cpu(), _all_groups(data), data.spec)
         except UserError as error:
             raise UserError(f"{key}: {error}") from error
 
@@ -233,7 +235,7 @@ def make_fabric(name: str, precision: Literal["32-true", "bf16-mixed"] = "32-tru
     return Fabric(accelerator=kind, devices=[int(number)] if number else 1, precision=precision)
 
 
-MEETING_SECONDS = float(os.environ.get("LNTL_MEETING_SECONDS", "300"))  # in which every rank has to reach the others
+MEETING_SECONDS = float(os.environ.get("LNTL_MEETING_SECONDS", "300"))  # longest wait of a rank for the other ranks
 
 
 def rank_fabric(training: Training) -> "Fabric":
@@ -262,10 +264,12 @@ def rank_fabric(training: Training) -> "Fabric":
 
 
 def check_devices(device: str, devices: int) -> None:
-    """Raise UserError if a machine lacks this many devices; on CPU processes, of which a core has one at most."""
+    """Raise UserError if this machine has fewer devices; on CPU, if it has fewer cores than processes."""
     gpus, cores = torch.cuda.device_count(), os.cpu_count() or 1
     kind = ("cuda" if gpus else "cpu") if device == "auto" else device
     available = {"cuda": gpus, "mps": int(torch.backends.mps.is_available()), "cpu": cores}.get(kind, devices)
     if devices > available:
-        what = "cores, one for each process at least" if kind == "cpu" else "devices"
-        raise UserError(f"training.devices: {devices} on {kind}, and this machine has {available} {what}; lower it")
+        unit = "cores, and each process needs one" if kind == "cpu" else "devices"
+        raise UserError(
+            f"training.devices: {devices} on {kind}, and this machine has {available} {unit}; lower the number"
+        )

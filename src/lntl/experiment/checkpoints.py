@@ -28,7 +28,7 @@ from lntl.types import Dataset, DataSpec, Networks
 Plugin = TypeVar("Plugin", Networks, Dataset)
 
 # Keys that may change when a run is resumed: the finished epochs do not depend on them.
-_MAY_CHANGE = (
+_CHANGEABLE_KEYS = (
     "project.name",
     "project.description",
     "project.experiment_name",
@@ -48,14 +48,14 @@ def open_checkpoint(path: Path, device: str | None = None, trust: Sequence[str] 
     Args:
         path: The checkpoint.
         device: The device to use instead of the configuration's.
-        trust: The user's modules that may be imported for it, besides the modules in LNTL_TRUST.
+        trust: The user's modules that may be imported to load the checkpoint, besides those in LNTL_TRUST.
 
     Returns:
         experiment: Data, networks and trainer; the weights are not loaded yet (`load_networks`).
         saved: The checkpoint.
 
     Raises:
-        UserError: If it cannot be read, names code that is not trusted, or its data have changed since.
+        UserError: If the checkpoint cannot be read, names code that is not trusted, or its data have changed since.
     """
     saved = checkpoint.load(path)
     configuration.check_trusted(saved.config, str(path), trust)
@@ -66,7 +66,7 @@ def open_checkpoint(path: Path, device: str | None = None, trust: Sequence[str] 
 
 
 def _with_device(raw: object, device: str | None) -> object:
-    """Return a raw configuration with another device; validation refuses malformed ones later, so they are returned."""
+    """Return a raw configuration with another device; a malformed one is returned unchanged for validation."""
     if device is None or not isinstance(raw, dict) or not isinstance(training := raw.get("training"), dict):
         return raw
     return raw | {"training": training | {"device": device, "devices": 1, "num_nodes": 1}}
@@ -91,7 +91,7 @@ def load_networks(experiment: Experiment, saved: Checkpoint, path: Path) -> Netw
     return experiment.networks
 
 
-def begin_from(experiment: Experiment, path: Path, trust: Sequence[str] = ()) -> None:
+def load_start_weights(experiment: Experiment, path: Path, trust: Sequence[str] = ()) -> None:
     """Load the evaluated weights of a checkpoint into the networks of an experiment.
 
     The checkpoint must have the same model and training rows; it may lack the eraser. Code that it names is trusted if
@@ -143,35 +143,39 @@ def check_same_data(data: Dataset, learned: LearnedData | None, path: Path, resu
     """
     if learned is None or learned.rows is None:
         return
-    then, now, rows = learned.spec, data.spec, _digests(data)
+    old_spec, new_spec, rows = learned.spec, data.spec, _digests(data)
     changes = [
         change
-        for what, key in (("classes", "class_names"), ("bias values", "bias_value_names"))
-        if (change := _renamed(what, getattr(then, key), getattr(now, key)))
+        for kind, key in (("classes", "class_names"), ("bias values", "bias_value_names"))
+        if (change := _describe_renaming(kind, getattr(old_spec, key), getattr(new_spec, key)))
     ]
     if not changes and rows.train != learned.rows.train:
         changes = ["train has other rows, labels or bias values, so test rows may have been used for training"]
     if not changes and resumed and rows.all != learned.rows.all:
         changes = ["the rows of val or test, or the order of the rows, have changed"]
     if changes:
-        count = f" ({then.num_rows} rows then, {now.num_rows} now)" if then.num_rows != now.num_rows else ""
+        count = (
+            f" ({old_spec.num_rows} rows then, {new_spec.num_rows} now)"
+            if old_spec.num_rows != new_spec.num_rows
+            else ""
+        )
         raise UserError(
             f"{path}: its data have changed since it was trained{count}: {'; '.join(changes)}; "
             f"restore the old data, or train again (data now: {data.source})"
         )
 
 
-def _renamed(what: str, then: Sequence[str], now: Sequence[str]) -> str:
-    """Return a phrase for how names have changed, "" if they have not."""
-    if tuple(then) == tuple(now):
+def _describe_renaming(kind: str, old_names: Sequence[str], new_names: Sequence[str]) -> str:
+    """Return a phrase about the change of names, "" if they are the same."""
+    if tuple(old_names) == tuple(new_names):
         return ""
-    gone, new = (sorted(set(a) - set(b)) for a, b in ((then, now), (now, then)))
-    sides = [f"{side} {', '.join(names[:5])}" for side, names in (("without", gone), ("with", new)) if names]
-    return f"its {what} are now {' and '.join(sides) or 'in another order'}"
+    removed, added = (sorted(set(a) - set(b)) for a, b in ((old_names, new_names), (new_names, old_names)))
+    phrases = [f"{word} {', '.join(names[:5])}" for word, names in (("without", removed), ("with", added)) if names]
+    return f"its {kind} are now {' and '.join(phrases) or 'in another order'}"
 
 
 def _digests(data: Dataset) -> RowDigests:
-    """Return digests of the name, label and bias of each row: of train in any order, of all splits in order."""
+    """Return digests of the rows' names, labels and biases: for train in any order, for all splits in their order."""
     lines = {
         name: [
             f"{data.row_name(row)}\t{y}\t{group}"
@@ -196,14 +200,16 @@ def check_same_config(config: Config, saved: Checkpoint, path: Path, trust: Sequ
     """
     configuration.check_trusted(saved.config, str(path), [*configuration.code_names(config.model_dump()), *trust])
     before = configuration.validate(saved.config, f"{path} (the configuration inside)")
-    phases = len(before.training.phases)
-    further = tuple(f"training.phases.{i}." for i in range(phases, len(config.training.phases)))
-    now, then = flatten(config.model_dump()), flatten(before.model_dump())
-    last = f"training.phases.{phases - 1}.epochs"
+    num_phases = len(before.training.phases)
+    added_phases = tuple(f"training.phases.{i}." for i in range(num_phases, len(config.training.phases)))
+    new_settings, old_settings = flatten(config.model_dump()), flatten(before.model_dump())
+    last_epochs_key = f"training.phases.{num_phases - 1}.epochs"
     changed = [
-        f"{key} is {shorten(now.get(key))}, was {shorten(then.get(key))}"
-        for key in sorted(now.keys() | then.keys())
-        if now.get(key) != then.get(key) and not key.startswith(_MAY_CHANGE + further) and key != last
+        f"{key} is {shorten(new_settings.get(key))}, was {shorten(old_settings.get(key))}"
+        for key in sorted(new_settings.keys() | old_settings.keys())
+        if new_settings.get(key) != old_settings.get(key)
+        and not key.startswith(_CHANGEABLE_KEYS + added_phases)
+        and key != last_epochs_key
     ]
     if changed:
         raise DeadEndError(
@@ -211,11 +217,11 @@ def check_same_config(config: Config, saved: Checkpoint, path: Path, trust: Sequ
             "config.yaml, or train again under another project.experiment_name"
         )
     phase, epoch = saved.trainer["phase"], saved.trainer["epoch"]
-    finished = sum(p.epochs for p in before.training.phases[:phase]) + epoch
-    if phase >= phases or epoch > before.training.phases[phase].epochs or len(saved.records) != finished:
+    num_finished = sum(p.epochs for p in before.training.phases[:phase]) + epoch
+    if phase >= num_phases or epoch > before.training.phases[phase].epochs or len(saved.records) != num_finished:
         raise UserError(f"{path}: is damaged (phase {phase}, epoch {epoch}, {len(saved.records)} records); use another")
-    if phase == phases - 1 and epoch > (epochs := config.training.phases[phase].epochs):
-        raise DeadEndError(f"{path}: {epoch} epochs of the last phase are done, more than {last} = {epochs}")
+    if phase == num_phases - 1 and epoch > (epochs := config.training.phases[phase].epochs):
+        raise DeadEndError(f"{path}: {epoch} epochs of the last phase are done, more than {last_epochs_key} = {epochs}")
 
 
 def flatten(tree: object, prefix: str = "") -> dict[str, object]:
@@ -231,8 +237,8 @@ def build_networks(
 ) -> Networks:
     """Return networks with random weights for a data spec; `model` is the section `model` of a configuration."""
     configuration.check_trusted({"model": model}, where, trust)
-    own = {key: value for key, value in model.items() if key != "eraser"}
-    plugin, settings = _plugin("lntl.models", Networks, own, where)
+    model_settings = {key: value for key, value in model.items() if key != "eraser"}
+    plugin, settings = _load_plugin("lntl.models", Networks, model_settings, where)
     try:
         spec = TypeAdapter(DataSpec).validate_python(spec)
     except ValidationError as error:
@@ -246,11 +252,11 @@ def build_networks(
 def build_data(data: Mapping[str, object], where: str, trust: str | Sequence[str]) -> Dataset:
     """Return the data set of a section `data` of a configuration."""
     configuration.check_trusted({"data": data}, where, trust)
-    _, settings = _plugin("lntl.data", Dataset, data, where)  # type: ignore[type-abstract]
+    _, settings = _load_plugin("lntl.data", Dataset, data, where)  # type: ignore[type-abstract]
     return load_data(str(data["name"]), settings)
 
 
-def _plugin(
+def _load_plugin(
     folder: str, base: type[Plugin], section: Mapping[str, object], where: str
 ) -> tuple[type[Plugin], Settings]:
     """Return the plug-in that a section names, and its settings."""
@@ -262,5 +268,5 @@ def _plugin(
     try:
         return plugin, plugin.Config.model_validate({key: value for key, value in section.items() if key != "name"})
     except ValidationError as error:
-        what = folder.removeprefix("lntl.").removesuffix("s")
-        raise UserError(f"{where}: its section {what} is not valid: {first_fault(error)}") from error
+        section_name = folder.removeprefix("lntl.").removesuffix("s")
+        raise UserError(f"{where}: its section {section_name} is not valid: {first_fault(error)}") from error

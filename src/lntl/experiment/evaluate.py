@@ -16,7 +16,7 @@ from lntl import ranks
 from lntl.config import Config
 from lntl.errors import DeadEndError, UserError
 from lntl.evaluation.metrics import lower_is_better
-from lntl.evaluation.predict import Predictions, by_one_bias, embedded_images
+from lntl.evaluation.predict import Predictions, draw_embedded_images, group_by_one_bias
 from lntl.evaluation.summary import summarise
 from lntl.experiment import processes
 from lntl.experiment.build import Experiment
@@ -26,9 +26,9 @@ from lntl.experiment.run import (
     Stop,
     Watch,
     exhaust,
-    flushing_denormals,
+    flush_denormals,
+    folder_of_checkpoint,
     run_folder,
-    run_of,
     start,
     start_or_resume,
     stop_signals,
@@ -50,38 +50,38 @@ class Evaluation:
 
     config: Config
     path: Path
-    measured: formats.Evaluation
+    measurements: formats.Evaluation
     predictions: Predictions
 
     def scores(self) -> CheckpointScores:
         """Return the configured metrics.
 
         Returns:
-            Their values by name, None where undefined, under the name of the split.
+            Their values by name under the name of the split; None if undefined.
         """
-        measured = self.measured
-        values = {name: measured.metrics[name].value for name in self.config.evaluation.metrics}
+        measurements = self.measurements
+        values = {name: measurements.metrics[name].value for name in self.config.evaluation.metrics}
         return CheckpointScores.model_validate(
-            {"checkpoint": measured.checkpoint, "epoch": measured.epoch, measured.split: values}
+            {"checkpoint": measurements.checkpoint, "epoch": measurements.epoch, measurements.split: values}
         )
 
     def write(self) -> list[Path]:
         """Write metrics and predictions into evaluation/ of the run.
 
         Returns:
-            The files; none, if the checkpoint lies outside of a run.
+            The files; [] if the checkpoint is not in a run folder.
         """
         folder = RunFolder.of_checkpoint(self.path)
         if folder is None or not folder.config.exists():
             return []
         folder.check_links()
-        metrics = folder.evaluation_of(self.path, self.measured.split)
+        metrics = folder.evaluation_of(self.path, self.measurements.split)
         predictions = metrics.with_suffix(".npz")
         metrics.parent.mkdir(exist_ok=True)
         columns = ("y", "probabilities", "group", "row", "bias_hits", "bias_labels")
         arrays = {name: getattr(self.predictions, name).numpy() for name in columns}
         write_atomic(predictions, lambda file: np.savez_compressed(file, **arrays))
-        write_json(metrics, self.measured)
+        write_json(metrics, self.measurements)
         return [metrics, predictions]
 
 
@@ -94,7 +94,7 @@ def evaluate_checkpoint(
         path: The checkpoint.
         split: "test", "val" or "train".
         device: The device to use instead of the configuration's.
-        trust: The user's modules that may be imported for it.
+        trust: The user's modules that may be imported to load the checkpoint.
 
     Returns:
         All measurements, and the predictions.
@@ -116,15 +116,15 @@ def _evaluate(experiment: Experiment, path: Path, saved: Checkpoint, split: str)
     summary = summarise(
         predictions, spec.class_names, spec.bias_value_names, data.label_kind, data.bias_kind, spec.biases
     )
-    measured = formats.Evaluation(checkpoint=str(path), epoch=len(saved.records), split=split, **dict(summary))
+    measurements = formats.Evaluation(checkpoint=str(path), epoch=len(saved.records), split=split, **dict(summary))
     if spec.biases:
-        measured.per_bias = {
+        measurements.per_bias = {
             bias.name: summarise(
-                by_one_bias(predictions, bias), spec.class_names, bias.values, data.label_kind, bias.name
+                group_by_one_bias(predictions, bias), spec.class_names, bias.values, data.label_kind, bias.name
             ).of_bias()
             for bias in spec.biases
         }
-    return Evaluation(experiment.config, path, measured, predictions)
+    return Evaluation(experiment.config, path, measurements, predictions)
 
 
 def conclude(run: Run, erm: Result | None, split: Literal["test", "val"] = "test") -> Result:
@@ -133,7 +133,7 @@ def conclude(run: Run, erm: Result | None, split: Literal["test", "val"] = "test
     Args:
         run: The run, trained to its end.
         erm: The result of plain training on the same data, if any.
-        split: The split on which the run is scored; only this function reads the test set.
+        split: The split on which the run is evaluated; only this function reads the test set.
 
     Returns:
         The content of result.json.
@@ -143,9 +143,11 @@ def conclude(run: Run, erm: Result | None, split: Literal["test", "val"] = "test
     # The last checkpoint comes last, so that the networks keep its weights.
     for kind, path in (("best", ranks.compute_on_first(lambda: run.folder.best_or_last)), ("last", run.folder.last)):
         saved = ranks.compute_on_first(partial(checkpoint.load, path))
-        if evaluation is not None and _equal(weights, evaluated_weights(saved)):
-            same = {"checkpoint": str(path), "epoch": len(saved.records)}
-            evaluation = replace(evaluation, path=path, measured=evaluation.measured.model_copy(update=same))
+        if evaluation is not None and _have_equal_tensors(weights, evaluated_weights(saved)):
+            new_fields = {"checkpoint": str(path), "epoch": len(saved.records)}
+            evaluation = replace(
+                evaluation, path=path, measurements=evaluation.measurements.model_copy(update=new_fields)
+            )
         else:
             evaluation, weights = _evaluate(run.experiment, path, saved, split), evaluated_weights(saved)
         if ranks.is_first():
@@ -158,7 +160,8 @@ def conclude(run: Run, erm: Result | None, split: Literal["test", "val"] = "test
         seed=config.project.seed,
         data=run.experiment.data.source,
         sizes={name: len(part) for name, part in run.experiment.data.splits.items()},
-        selection=f"best: {_selection(run)}; last: no choice; {_origin(config)}the test set chooses nothing",
+        selection=f"best: {_describe_selection(run)}; last: no choice; {_describe_start(config)}"
+        "the test set chooses nothing",
         last=scores["last"],
         best=scores["best"],
         erm=erm,
@@ -169,8 +172,8 @@ def conclude(run: Run, erm: Result | None, split: Literal["test", "val"] = "test
     if not ranks.is_first():
         return result
     write_json(run.folder.result, result)
-    final = getattr(scores["last"], split)
-    defined = {f"{split}/{name}": value for name, value in final.items() if value is not None}
+    split_scores = getattr(scores["last"], split)
+    defined = {f"{split}/{name}": value for name, value in split_scores.items() if value is not None}
     step = run.records[-1].step
     with run.open_trackers(training=False) as trackers:
         trackers.send(lambda tracker: tracker.features(lambda: _embedding(run.experiment), step))
@@ -183,7 +186,7 @@ def _embedding(experiment: Experiment) -> Embedding:
     """Return z of some test images, averaged over its positions."""
     networks, device = experiment.networks.eval(), experiment.fabric.device
     split, spec = experiment.data.splits["test"], experiment.data.spec
-    index = embedded_images(len(split), experiment.config.project.seed)
+    index = draw_embedded_images(len(split), experiment.config.project.seed)
     on_device, parts = split.to(device), index.to(device).split(experiment.config.evaluation.batch_size)
     z, labels = [], list[tuple[str, str]]()
     with torch.inference_mode():
@@ -195,21 +198,21 @@ def _embedding(experiment: Experiment) -> Embedding:
     return Embedding(torch.cat(z), labels, split.pixels(index) if isinstance(split, ImageSplit) else None)
 
 
-def _equal(weights: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> bool:
-    """Return whether two state dicts have the same tensors, as where the last epoch is the best."""
+def _have_equal_tensors(weights: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> bool:
+    """Return whether two state dicts have equal tensors, for example because the last epoch is the best."""
     return weights.keys() == others.keys() and all(torch.equal(weights[name], others[name]) for name in weights)
 
 
-def _origin(config: Config) -> str:
-    """Return a clause about the checkpoint from which training started and its choice; empty without one."""
+def _describe_start(config: Config) -> str:
+    """Return a clause about the checkpoint from which training started, and its choice; "" if there is none."""
     path = config.training.start_from
     if path is None:
         return ""
-    chosen = ", chosen with all of val" if Path(path).name == RunFolder(Path()).best.name else ""
-    return f"training began with the networks of {path}{chosen}; "
+    choice_note = ", chosen with all of val" if Path(path).name == RunFolder(Path()).best.name else ""
+    return f"training began with the networks of {path}{choice_note}; "
 
 
-def _selection(run: Run) -> str:
+def _describe_selection(run: Run) -> str:
     """Return a description of how the best checkpoint was chosen."""
     name = run.experiment.config.evaluation.best_model_metric
     note = run.experiment.val_note
@@ -232,14 +235,14 @@ def train(
 ) -> tuple[Run, Result]:
     """Train and evaluate a configuration, and plain training, too, if evaluation.erm_epochs is set.
 
-    One of several processes (`processes.join`) trains with the others, and rank 0 alone writes. RUN and RUN/erm are
-    locked meanwhile; Ctrl-C, SIGTERM and SIGHUP save the state and raise Interrupted.
+    If the run has several processes (`processes.join`), they train together, and only rank 0 writes files. RUN and
+    RUN/erm are locked meanwhile; Ctrl-C, SIGTERM and SIGHUP save the state and raise Interrupted.
 
     Args:
         config: The configuration.
         resume_from: As for `start_or_resume`.
         overwrite: As for `start_or_resume`.
-        split: The split on which the run is scored.
+        split: The split on which the run is evaluated.
         watch: Called with each run and its events; it must iterate over them, and may show them.
         trust: Modules that a checkpoint to resume may name, besides those that the configuration names.
 
@@ -247,19 +250,19 @@ def train(
         The run and the content of its result.json.
     """
     config = processes.join(config)
-    named = resume_from not in (None, "auto")
-    path = ranks.compute_on_first(lambda: RunFolder.resolve(Path(str(resume_from)), "last") if named else None)
-    folder = run_folder(config) if path is None else run_of(path)
-    with ExitStack() as held:
-        stopped = held.enter_context(stop_signals())
+    is_path = resume_from not in (None, "auto")
+    path = ranks.compute_on_first(lambda: RunFolder.resolve(Path(str(resume_from)), "last") if is_path else None)
+    folder = run_folder(config) if path is None else folder_of_checkpoint(path)
+    with ExitStack() as stack:
+        signal_received = stack.enter_context(stop_signals())
         if ranks.is_first():  # the others write nothing
-            held.enter_context(hold_lock(folder.path))
+            stack.enter_context(hold_lock(folder.path))
             if config.evaluation.erm_epochs > 0 or folder.erm.exists():
-                held.enter_context(hold_lock(folder.erm))
-        held.enter_context(flushing_denormals())
+                stack.enter_context(hold_lock(folder.erm))
+        stack.enter_context(flush_denormals())
 
         def stop() -> bool:
-            return stopped() or processes.is_orphan()
+            return signal_received() or processes.is_orphan()
 
         run = start_or_resume(config, resume_from if path is None else str(path), overwrite, trust)
         erm = train_erm(run, resume_from is not None, overwrite, stop=stop, watch=watch)
@@ -285,23 +288,27 @@ def train_erm(
     if run.experiment.config.evaluation.erm_epochs == 0:
         return None
     config = configuration.erm_config(run.experiment.config, run.folder.path)
-    if resumed and (result := ranks.compute_on_first(lambda: _finished(config, RunFolder(run.folder.erm)))) is not None:
+    if (
+        resumed
+        and (result := ranks.compute_on_first(lambda: _read_finished_result(config, RunFolder(run.folder.erm))))
+        is not None
+    ):
         return result
     try:
         erm = start_or_resume(config, "auto" if resumed else None, overwrite)
     except DeadEndError:
-        erm = start(config, overwrite=True)  # of other settings, such as more epochs than now
+        erm = start(config, overwrite=True)  # the existing run has other settings, such as more epochs
     watch(erm, erm.train(stop))
     return conclude(erm, None)
 
 
-def _finished(config: Config, folder: RunFolder) -> Result | None:
+def _read_finished_result(config: Config, folder: RunFolder) -> Result | None:
     """Return the result of a finished run, None if it is damaged, lacks a metric or has another configuration."""
     try:
         result = folder.read_result()
-        written = folder.config.read_text(encoding="utf-8") if result is not None else ""
+        saved_config = folder.config.read_text(encoding="utf-8") if result is not None else ""
     except (UserError, OSError, UnicodeDecodeError):
         return None
     if result is None or not set(config.evaluation.metrics) <= result.last.test.keys():
         return None
-    return result if written == configuration.to_yaml(config) else None
+    return result if saved_config == configuration.to_yaml(config) else None

@@ -1,4 +1,4 @@
-"""Pretrained weights from a .safetensors file or the library's download; files that can run code are not read."""
+"""Pretrained weights from a .safetensors file or the library's download; formats that can run code are not read."""
 
 import re
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from lntl.types import DataSpec, Networks
 _DOWNLOAD_ERRORS = (OSError, RuntimeError, ValueError, AssertionError)
 
 
-def load_first_weights(networks: Networks, config: Settings, spec: DataSpec) -> None:
+def load_pretrained_weights(networks: Networks, config: Settings, spec: DataSpec) -> None:
     """Load the pretrained weights of the configuration, if it names any; raises UserError if they are unavailable."""
     if not isinstance(networks, Backbone) or not isinstance(config, BackboneSettings):
         return
@@ -24,7 +24,7 @@ def load_first_weights(networks: Networks, config: Settings, spec: DataSpec) -> 
         path = Path(config.weights)
         state, origin = _read(path, config.arch), f"model.weights: {path}"
     elif config.pretrained:
-        fetch = _of_timm if networks.plugin == "timm" else _of_torchvision
+        fetch = _download_timm if networks.plugin == "timm" else _download_torchvision
         state, origin = fetch(config, spec), "model.pretrained"
     else:
         return
@@ -50,10 +50,11 @@ def _read(path: Path, arch: str) -> dict[str, Tensor]:
         raise UserError(f"model.weights: {path}: there is no such file; name a .safetensors file of the architecture")
     try:
         with safe_open(path, framework="pt") as file:
-            stored = (file.metadata() or {}).get("arch", arch)
-        if stored != arch:
+            file_arch = (file.metadata() or {}).get("arch", arch)
+        if file_arch != arch:
             raise UserError(
-                f"model.weights: {path}: contains weights of {stored}, but model.arch is {arch}; set it to {stored}"
+                f"model.weights: {path}: contains weights of {file_arch}, but model.arch is {arch}; set it to "
+                f"{file_arch}"
             )
         return load_file(path)
     except SafetensorError as error:
@@ -62,7 +63,7 @@ def _read(path: Path, arch: str) -> dict[str, Tensor]:
         ) from error
 
 
-def _of_torchvision(config: BackboneSettings, spec: DataSpec) -> Mapping[str, Tensor]:
+def _download_torchvision(config: BackboneSettings, spec: DataSpec) -> Mapping[str, Tensor]:
     from torchvision.models import get_model_weights
 
     weights = get_model_weights(config.arch).DEFAULT
@@ -78,15 +79,19 @@ def _of_torchvision(config: BackboneSettings, spec: DataSpec) -> Mapping[str, Te
     return {re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.(\d)", r"\1\2", key): v for key, v in state.items()}
 
 
-def _of_timm(config: BackboneSettings, spec: DataSpec) -> Mapping[str, Tensor]:
+def _download_timm(config: BackboneSettings, spec: DataSpec) -> Mapping[str, Tensor]:
     from lntl.models.timm import import_timm, size_arguments
 
-    known = import_timm().get_pretrained_cfg(config.arch)
-    if known is None or not known.has_weights:
+    pretrained_config = import_timm().get_pretrained_cfg(config.arch)
+    if pretrained_config is None or not pretrained_config.has_weights:
         raise UserError(
             f"model.pretrained: timm has no weights of {config.arch}; name a .safetensors file in model.weights"
         )
-    source = f"model.safetensors of {known.hf_hub_id}" if known.hf_hub_id else f"the weights of {config.arch}"
+    source = (
+        f"model.safetensors of {pretrained_config.hf_hub_id}"
+        if pretrained_config.hf_hub_id
+        else f"the weights of {config.arch}"
+    )
     size = size_arguments(config.arch, spec.input_shape)
     try:
         network = import_timm().create_model(config.arch, pretrained=True, num_classes=spec.num_classes, **size)

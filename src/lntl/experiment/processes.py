@@ -1,4 +1,4 @@
-"""Several processes for one run: who starts them, how they meet, and where their errors go."""
+"""Several processes for one run: start them, connect them, and report their errors."""
 
 import logging
 import os
@@ -17,11 +17,12 @@ from lntl.errors import RANK_ERRORS, DeadEndError, RankLostError, UserError, sho
 from lntl.experiment.build import MEETING_SECONDS, check_devices, rank_fabric
 from lntl.experiment.checkpoints import flatten
 
-SHUTDOWN_SECONDS = 20  # in which a rank may save its state once the run is stopped, before it is killed
-_COLLECTIVE = timedelta(days=1)  # ranks wait as long as rank 0 fits what a phase needs; a dead one is noticed at once
+SHUTDOWN_SECONDS = 20  # time that a stopped rank has to save its state before it is killed
+_COLLECTIVE_TIMEOUT = timedelta(days=1)  # long, because ranks wait while rank 0 fits a phase; a dead rank is noticed
 _LAUNCHER = "LNTL_LAUNCHER"  # number of the process that started the ranks
-_STOPPED = 130  # exit code of a run that was stopped
-_MAY_DIFFER = ("training.device", "logging.", "project.name", "project.description")  # between the ranks
+_STOPPED_CODE = 130  # exit code of a run that was stopped
+# Keys that may differ between ranks.
+_RANK_KEYS = ("training.device", "logging.", "project.name", "project.description")
 
 
 def is_rank() -> bool:
@@ -31,8 +32,8 @@ def is_rank() -> bool:
     return "SLURM_STEP_ID" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1
 
 
-def _counts(training: Training) -> tuple[int, int]:
-    """Return processes per machine and machines: as configured, or, where that is one process, as torchrun started."""
+def _count_processes(training: Training) -> tuple[int, int]:
+    """Return the numbers of processes per machine and of machines; if one process is configured, those of torchrun."""
     if training.devices * training.num_nodes == 1 and "TORCHELASTIC_RUN_ID" in os.environ:
         local = int(os.environ["LOCAL_WORLD_SIZE"])
         return local, int(os.environ["WORLD_SIZE"]) // local
@@ -40,17 +41,17 @@ def _counts(training: Training) -> tuple[int, int]:
 
 
 def join(config: Config) -> Config:
-    """Meet the other ranks of the run, if this process is one of several; once.
+    """Connect to the other ranks of the run, if this process is one of several; a second call does nothing.
 
     Returns:
         The configuration with the numbers of processes that were started.
 
     Raises:
-        UserError: If the configuration asks for several processes and this one was started alone, for another number
-            than there are, or for other settings than rank 0 has; or if the others cannot be reached.
+        UserError: If the number of started processes is not that of the configuration, if rank 0 has other settings, or
+            if the other ranks cannot be reached.
     """
     training = config.training
-    devices, nodes = _counts(training)
+    devices, nodes = _count_processes(training)
     if not is_rank():
         if devices * nodes > 1:
             raise UserError(
@@ -62,11 +63,11 @@ def join(config: Config) -> Config:
     config = config.model_copy(update={"training": training.model_copy(update=counts)})
     if ranks.world_size() > 1:
         return config
-    started = int(os.environ.get("WORLD_SIZE") or os.environ["SLURM_NTASKS"])
-    if devices * nodes != started:
+    num_started = int(os.environ.get("WORLD_SIZE") or os.environ["SLURM_NTASKS"])
+    if devices * nodes != num_started:
         raise UserError(
             f"training.devices: {devices} on each of {nodes} machines (training.num_nodes) are configured, but "
-            f"{started} processes were started; make both numbers agree"
+            f"{num_started} processes were started; make both numbers agree"
         )
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     os.environ.setdefault("SLURM_NODELIST", "127.0.0.1")
@@ -79,14 +80,14 @@ def join(config: Config) -> Config:
         torch.distributed.barrier()
     except (RuntimeError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        own = os.environ.get("RANK") or os.environ["SLURM_PROCID"]
+        number = os.environ.get("RANK") or os.environ["SLURM_PROCID"]
         address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise RankLostError(
-            f"rank {own} of {started} did not reach the others at {address} within {MEETING_SECONDS:.0f} s "
+            f"rank {number} of {num_started} did not reach the others at {address} within {MEETING_SECONDS:.0f} s "
             f"({shorten(reason)}); check that all were started and that this address is open to them"
         ) from error
-    older = torch.distributed.distributed_c10d._set_pg_timeout  # the name before torch 2.10
-    getattr(torch.distributed, "set_timeout", older)(_COLLECTIVE)
+    old_function = torch.distributed.distributed_c10d._set_pg_timeout  # its name before torch 2.10
+    getattr(torch.distributed, "set_timeout", old_function)(_COLLECTIVE_TIMEOUT)
     ranks.join(fabric.global_rank, fabric.world_size)
     _check_same_settings(config)
     return config
@@ -94,9 +95,9 @@ def join(config: Config) -> Config:
 
 def _check_same_settings(config: Config) -> None:
     """Raise UserError on every rank if one has other settings or another version than rank 0."""
-    own = {k: v for k, v in flatten(config.model_dump()).items() if not k.startswith(_MAY_DIFFER)}
-    own["the version of torch"] = torch.__version__
-    first, *others = ranks.gather_objects(own)
+    settings = {k: v for k, v in flatten(config.model_dump()).items() if not k.startswith(_RANK_KEYS)}
+    settings["the version of torch"] = torch.__version__
+    first, *others = ranks.gather_objects(settings)
     for number, other in enumerate(others, 1):
         changed = [key for key in sorted(first.keys() | other.keys()) if first.get(key) != other.get(key)]
         if changed:
@@ -115,13 +116,13 @@ def is_orphan() -> bool:
 def launch(config: Config) -> bool:
     """Run this command again in each process that the configuration asks for, and wait for their end.
 
-    This process is no rank: it starts the others, stops them all if one ends early, and reports why.
+    This process is not a rank: it starts the ranks, stops all of them if one ends early, and reports the reason.
 
     Returns:
-        False, at once, if the run takes one process, or if this is one of several already.
+        False, at once, if the run has one process, or if this process is already a rank.
 
     Raises:
-        UserError: What went wrong, in one sentence.
+        UserError: If a rank fails, with the message of its error.
     """
     training = config.training
     if is_rank() or training.devices * training.num_nodes == 1:
@@ -134,12 +135,12 @@ def launch(config: Config) -> bool:
         )
     check_devices(training.device, training.devices)
     with tempfile.TemporaryDirectory(prefix="lntl-ranks-") as folder:
-        _run(training, Path(folder))
+        _run_ranks(training, Path(folder))
     return True
 
 
-def _run(training: Training, folder: Path) -> None:
-    """Run the ranks to their end; `folder` is where they write their errors."""
+def _run_ranks(training: Training, folder: Path) -> None:
+    """Run the ranks until they end; they write their errors into `folder`."""
     from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -150,8 +151,8 @@ def _run(training: Training, folder: Path) -> None:
     defaults = {"OMP_NUM_THREADS": threads} | ({"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {})
     signals = ["SIGTERM", "SIGINT"] + ["SIGHUP"] * (signal.getsignal(signal.SIGHUP) != signal.SIG_IGN)
     settings: dict[str, Any] = {"signals_to_handle": ",".join(signals), "shutdown_timeout": SHUTDOWN_SECONDS}
-    before = dict(os.environ)
-    os.environ.update({**defaults, **before, **environment})  # the ranks inherit it
+    old_environment = dict(os.environ)
+    os.environ.update({**defaults, **old_environment, **environment})  # the ranks inherit the environment
     script = Path(sys.argv[0])
     program = [str(script)] if script.suffix == ".py" and script.name != "__main__.py" else ["-P", "-m", "lntl"]
     try:
@@ -164,16 +165,16 @@ def _run(training: Training, folder: Path) -> None:
             sys.executable,
         )(*program, *sys.argv[1:])  # fmt: skip
     except SignalException:
-        raise SystemExit(_STOPPED) from None
+        raise SystemExit(_STOPPED_CODE) from None
     except ChildFailedError as error:
         failures = {number: failure.exitcode for number, failure in error.failures.items()}
-        raise _failure(folder, failures) from None
+        raise _rank_error(folder, failures) from None
     finally:
         os.environ.clear()
-        os.environ.update(before)
+        os.environ.update(old_environment)
 
 
-def _failure(folder: Path, exit_codes: dict[int, int]) -> BaseException:
+def _rank_error(folder: Path, exit_codes: dict[int, int]) -> BaseException:
     """Return the error to raise for ranks that failed with these exit codes."""
     texts = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("rank*"))]
     killed = {number: code for number, code in exit_codes.items() if code < 0}
@@ -181,11 +182,11 @@ def _failure(folder: Path, exit_codes: dict[int, int]) -> BaseException:
     if causes or (texts and not killed):
         kind, _, message = [*causes, *texts][0].partition("\n")
         return DeadEndError(message) if kind == DeadEndError.__name__ else UserError(message)
-    if set(exit_codes.values()) == {_STOPPED}:
-        return SystemExit(_STOPPED)  # rank 0 has said so
+    if set(exit_codes.values()) == {_STOPPED_CODE}:
+        return SystemExit(_STOPPED_CODE)  # rank 0 has printed the message
     number, code = next(iter((killed or exit_codes).items()))
-    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    ending = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     return UserError(
-        f"rank {number} {how}, so the run was stopped; its last checkpoint is complete, and the same command with "
+        f"rank {number} {ending}, so the run was stopped; its last checkpoint is complete, and the same command with "
         "--resume auto continues from there"
     )

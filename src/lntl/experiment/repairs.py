@@ -8,7 +8,7 @@ from lntl import config as configuration
 from lntl.config import Config
 from lntl.errors import Interrupted, UserError
 from lntl.experiment.evaluate import conclude
-from lntl.experiment.run import Run, Watch, exhaust, flushing_denormals, start, stop_signals
+from lntl.experiment.run import Run, Watch, exhaust, flush_denormals, start, stop_signals
 from lntl.methods import load_method
 from lntl.runs import checkpoint
 from lntl.runs.folder import RunFolder
@@ -26,10 +26,10 @@ def repair(
     trust: Sequence[str] = (),
     watch: Watch = exhaust,
 ) -> tuple[Run, Result]:
-    """Repair a finished run with a method that fits it without training (dfr or leace), and evaluate the new run.
+    """Repair a finished run with a method that needs no training (dfr or leace), and evaluate the new run.
 
     The new run has the configuration of the old one, with this method as its only phase and the checkpoint in
-    `training.start_from`. If anything goes wrong, no new run is left behind.
+    `training.start_from`. If the repair fails, the folder of the new run is removed.
 
     Args:
         target: A run folder, whose best checkpoint is repaired, or a checkpoint.
@@ -38,7 +38,7 @@ def repair(
         settings: Settings of the method.
         device: The device to use instead of the configuration's.
         trust: The user's modules that may be imported to load the checkpoint.
-        watch: As of `train`.
+        watch: As for `train`.
 
     Returns:
         The new run and the content of its result.json.
@@ -46,15 +46,15 @@ def repair(
     Raises:
         UserError: If the new folder exists, the checkpoint cannot be read or its data have changed, the data have no
             bias labels, or the method cannot be fitted on them.
-        KeyboardInterrupt: If it was stopped.
+        KeyboardInterrupt: If the repair was stopped.
     """
     path = RunFolder.resolve(target)
-    config = _repaired(path, method, out, settings or {}, device, trust)
+    config = _repair_config(path, method, out, settings or {}, device, trust)
     folder = Path(config.logging.output_dir) / config.project.experiment_name
     if folder.exists():
         raise UserError(f"{folder}: it exists already; name another folder with --out")
     try:
-        with stop_signals() as stop, hold_lock(folder), flushing_denormals(), ExitStack() as on_failure:
+        with stop_signals() as stop, hold_lock(folder), flush_denormals(), ExitStack() as on_failure:
             run = start(config, trust=trust)
             on_failure.callback(run.folder.remove)
             watch(run, run.train(stop))
@@ -65,7 +65,7 @@ def repair(
     return run, result
 
 
-def _repaired(
+def _repair_config(
     path: Path,
     method: str,
     out: Path | None,
@@ -74,7 +74,7 @@ def _repaired(
     trust: Sequence[str],
 ) -> Config:
     """Return the configuration of the repair of a checkpoint."""
-    if not (fits := load_method(method)).fits:
+    if not (method_class := load_method(method)).fits:
         raise UserError(f"{method} cannot repair a finished run; use dfr or leace")
     saved = checkpoint.load(path)
     configuration.check_trusted(saved.config, str(path), trust)
@@ -86,7 +86,7 @@ def _repaired(
         out = folder.path.with_name(f"{folder.path.resolve().name}-{method}")
     raw["project"] |= {"experiment_name": out.name, "description": f"{path}, repaired by {method}"}
     raw["logging"]["output_dir"] = str(out.parent)
-    raw["model"] |= fits.required_model_settings
+    raw["model"] |= method_class.required_model_settings
     raw["evaluation"]["erm_epochs"] = 0
     phase = {**settings, "method": method, "epochs": 1, "ema": None}
     raw["training"] |= {"start_from": str(path), "ema": None, "phases": [phase], "devices": 1, "num_nodes": 1}

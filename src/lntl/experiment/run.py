@@ -21,16 +21,16 @@ from lntl import config as configuration
 from lntl import ranks
 from lntl.config import Config
 from lntl.errors import DeadEndError, Interrupted, UserError
-from lntl.evaluation.metrics import HEADLINES, lower_is_better
+from lntl.evaluation.metrics import NUM_HEADLINES, lower_is_better
 from lntl.evaluation.tally import compute
 from lntl.experiment.build import Experiment, build
 from lntl.experiment.checkpoints import (
-    begin_from,
     check_fit,
     check_same_config,
     check_same_data,
     describe_data,
     flatten,
+    load_start_weights,
 )
 from lntl.runs import checkpoint
 from lntl.runs.checkpoint import BackgroundSaver, Checkpoint, NotFiniteError, not_finite
@@ -65,29 +65,29 @@ class Run:
     records: list[Epoch]
 
     def train(self, stop: Stop = lambda: False) -> Iterator[Step | EpochRecord]:
-        """Train to the end, and save last.pth after each epoch and every logging.checkpoint_minutes within one.
+        """Train to the end; save last.pth after each epoch, and every logging.checkpoint_minutes within an epoch.
 
         Args:
-            stop: Called after every step; once it returns True, the state is saved and training ends.
+            stop: Called after every step; if it returns True, the state is saved and training ends.
 
         Yields:
             Each step, and the record of each epoch once it is evaluated and saved.
 
         Raises:
-            Interrupted: If it was stopped.
+            Interrupted: If training was stopped.
             DeadEndError: If training diverged; the last good checkpoint stays, and the message names it.
             UserError: If a file cannot be written.
         """
         trainer = self.experiment.trainer
-        resumed = trainer.total_steps > 0
+        is_resumed = trainer.total_steps > 0
         with ExitStack() as files:
             if ranks.is_first():
-                files.enter_context(_logged_to(self.folder.log))
+                files.enter_context(_log_to_file(self.folder.log))
             log.info("run %s on %s, data: %s", self.folder.path, trainer.fabric.device, self.experiment.data.source)
             trackers = files.enter_context(self.open_trackers())
-            if not resumed:
+            if not is_resumed:
                 trackers.send(lambda tracker: tracker.data(self.experiment.data))
-            if resumed:
+            if is_resumed:
                 self._save(self.folder.last)  # the resumed checkpoint may be an earlier one
             saver = files.enter_context(BackgroundSaver())
             try:
@@ -96,7 +96,7 @@ class Run:
                 raise DeadEndError(f"{error}; the last good checkpoint is {self.folder.last}") from error
 
     def open_trackers(self, training: bool = True) -> Trackers:
-        """Return the configured trackers, open; `training` says whether training follows."""
+        """Open and return the configured trackers; training: whether training follows."""
         config, path = self.experiment.config, self.folder.path
         parent = RunFolder(path.parent)
         name = f"{parent.path.name}/{path.name}" if parent.erm == path and parent.holds_a_run else path.name
@@ -109,7 +109,7 @@ class Run:
     def _events(self, trackers: Trackers, stop: Stop, saver: BackgroundSaver) -> Iterator[Step | EpochRecord]:
         """Yield each step and each epoch's record; save at the end of an epoch, at a stop, and by time in between."""
         trainer, interval = self.experiment.trainer, 60 * self.experiment.config.logging.checkpoint_minutes
-        saved = monotonic()
+        last_save = monotonic()
         while not trainer.done:
             for step in trainer.epoch():
                 if step.terms is not None:
@@ -122,27 +122,27 @@ class Run:
                     self._save(self.folder.last)
                     raise Interrupted(f"stopped at step {trainer.total_steps}; saved in {self.folder.last}")
                 now = monotonic()
-                if ranks.is_first() and saver.is_idle() and now - saved >= interval:
+                if ranks.is_first() and saver.is_idle() and now - last_save >= interval:
                     saver.save(self.folder.last, self._checkpoint())
-                    saved = now
+                    last_save = now
             assert trainer.record is not None
-            saver.wait()  # an earlier last.pth may not replace that of the epoch
+            saver.wait()  # a last.pth saved earlier must not replace that of the epoch
             self._finish_epoch(trainer.record, trackers)
-            saved = monotonic()
+            last_save = monotonic()
             yield trainer.record
 
     def _check_finite(self) -> None:
         """Raise NotFiniteError if the weights or the latest losses are infinite or NaN."""
         trainer = self.experiment.trainer
-        if wrong := not_finite(trainer.state_dict()):
+        if tensor_name := not_finite(trainer.state_dict()):
             raise NotFiniteError(
-                f"{wrong} is not finite after step {trainer.total_steps}: training diverged; lower the learning rate "
-                "or set training.clip_grad_norm"
+                f"{tensor_name} is not finite after step {trainer.total_steps}: training diverged; lower the "
+                "learning rate or set training.clip_grad_norm"
             )
 
     def _finish_epoch(self, record: EpochRecord, trackers: Trackers) -> None:
         """Evaluate on val, log and save."""
-        began = perf_counter()
+        start_time = perf_counter()
         self._check_finite()
         predictions = self.experiment.predict(self.experiment.trainer.evaluated, "val")
         scores = compute(predictions, self.experiment.config.evaluation.metrics)
@@ -152,10 +152,10 @@ class Run:
         position = {name: getattr(record, name) for name in ("phase", "method", "epoch", "total_epoch", "step")}
         times = {
             "time/images_per_second": record.images_per_second,
-            "time/seconds": record.seconds + perf_counter() - began,
+            "time/seconds": record.seconds + perf_counter() - start_time,
         }
         self.records.append(Epoch.model_validate(position | train | val | times))
-        # Before the checkpoint that says that this epoch is over.
+        # Metrics are sent before the checkpoint is saved, because a resumed run does not send them again.
         defined = {name: value for name, value in (chance | val | times).items() if value is not None}
         class_names = self.experiment.data.spec.class_names
         trackers.send(lambda tracker: tracker.scalars(defined, record.step))
@@ -175,51 +175,53 @@ class Run:
             record.phase,
             record.method,
             _format({name.removeprefix("train/"): v for name, v in train.items() if "/lr_" not in name}),
-            _format(dict(list(scores.items())[:HEADLINES])),
+            _format(dict(list(scores.items())[:NUM_HEADLINES])),
         )
         self._log_health()
 
     def _log_health(self) -> None:
         """Log problems of the adversary after an epoch, if the method has an adversary."""
-        *earlier, now = self.records
-        metrics = now.metrics
+        *earlier_records, record = self.records
+        metrics = record.metrics
         if "train/h_accuracy" not in metrics:
             return
         if (mi := metrics.get("train/mi")) is not None:
             metrics = metrics | {"train/h_entropy": -mi}
-        before = earlier[-1].metrics if earlier and earlier[-1].phase == now.phase else None
+        previous_metrics = (
+            earlier_records[-1].metrics if earlier_records and earlier_records[-1].phase == record.phase else None
+        )
         spec = self.experiment.data.spec
         sizes = spec.num_values_per_bias or (spec.num_bins,)
-        largest = sum(map(math.log, sizes)) / len(sizes)
+        max_entropy = sum(map(math.log, sizes)) / len(sizes)
         chance, class_chance = self._bias_chance
-        for sentence in health.diagnose(metrics, chance, largest, before, class_chance):
+        for sentence in health.diagnose(metrics, chance, max_entropy, previous_metrics, class_chance):
             log.warning("%s", sentence)
 
     @cached_property
     def _bias_chance(self) -> tuple[float, float]:
-        """Share of training images with the most frequent bias value of all images, and with that of their class.
+        """Shares of training images with the most frequent bias value overall, and with that of their class.
 
-        It is computed on the first CHANCE_IMAGES images, as the mean over the biases, such as the channels of a map.
+        Each share is the mean over the biases (for example the channels of a map) on the first CHANCE_IMAGES images.
         """
         split = self.experiment.data.splits["train"]
         index = torch.arange(min(len(split), CHANCE_IMAGES))
         labels = split.bias_labels(index)
         bias, y = (labels if labels.dim() > 1 else labels[:, None]).movedim(1, 0), split.y[index]
-        of_all = [_share_of_most_frequent([channel]) for channel in bias]
-        of_class = [_share_of_most_frequent([channel[y == label] for label in y.unique()]) for channel in bias]
-        return sum(of_all) / len(bias), sum(of_class) / len(bias)
+        shares = [_share_of_most_frequent([channel]) for channel in bias]
+        class_shares = [_share_of_most_frequent([channel[y == label] for label in y.unique()]) for channel in bias]
+        return sum(shares) / len(bias), sum(class_shares) / len(bias)
 
     @property
     def best_record(self) -> Epoch | None:
-        """The record of the best epoch of the last phase (the earliest of equal epochs), None before that phase.
+        """The record of the best epoch of the last phase, the earliest if several are equal; None before that phase.
 
         An epoch whose metric is undefined is never the best.
         """
         name = self.experiment.config.evaluation.best_model_metric
         last_phase = [r for r in self.records if r.phase == len(self.experiment.config.training.phases)]
         scored = [(value, r) for r in last_phase if (value := r.metrics.get(f"val/{name}")) is not None]
-        best = min if lower_is_better(name) else max
-        return best(scored, key=lambda pair: pair[0], default=(None, None))[1]
+        choose = min if lower_is_better(name) else max
+        return choose(scored, key=lambda pair: pair[0], default=(None, None))[1]
 
     @cached_property
     def _learned_data(self) -> LearnedData:
@@ -251,8 +253,8 @@ class _LogFile(logging.FileHandler):
 
 
 @contextmanager
-def _logged_to(path: Path) -> Iterator[None]:
-    """Write the log of a run also to its file."""
+def _log_to_file(path: Path) -> Iterator[None]:
+    """Also write the log to the file of the run, within the block."""
     try:
         handler = _LogFile(path, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
@@ -289,7 +291,7 @@ def run_folder(config: Config) -> RunFolder:
     return RunFolder(Path(config.logging.output_dir) / config.project.experiment_name)
 
 
-def run_of(path: Path) -> RunFolder:
+def folder_of_checkpoint(path: Path) -> RunFolder:
     """Return the folder of the run to which a checkpoint belongs; raises UserError if it is not in a run folder."""
     folder = RunFolder.of_checkpoint(path)
     if folder is None:
@@ -314,7 +316,7 @@ def start(config: Config, overwrite: bool = False, trust: Sequence[str] = ()) ->
     check_trackers(config.logging.tracker_names())
     experiment = build(config)
     if config.training.start_from is not None:
-        begin_from(experiment, Path(config.training.start_from), trust)
+        load_start_weights(experiment, Path(config.training.start_from), trust)
     folder = run_folder(config)
     if not ranks.is_first():
         return Run(experiment, folder, [])
@@ -344,7 +346,7 @@ def resume(config: Config, path: Path, trust: Sequence[str] = ()) -> Run:
         UserError: If the checkpoint cannot be read or is not in a run folder, or its data have changed.
     """
     saved = ranks.compute_on_first(lambda: checkpoint.load(path))
-    folder = run_of(path)
+    folder = folder_of_checkpoint(path)
     check_same_config(config, saved, path, trust)
     check_trackers(config.logging.tracker_names())
     experiment = build(config, trained=True)
@@ -356,22 +358,22 @@ def resume(config: Config, path: Path, trust: Sequence[str] = ()) -> Run:
         return run
     folder.check_links()
     if not experiment.trainer.done:
-        folder.result.unlink(missing_ok=True)  # it belongs to a shorter run
+        folder.result.unlink(missing_ok=True)  # the old result belongs to a shorter run
     folder.resume(configuration.to_yaml(config))
     folder.write_metrics(saved.records)
     _remove_later_checkpoints(run)
-    before, now = (_processes(raw) for raw in (saved.config, config.model_dump()))
-    if before != now:
+    old_count, new_count = (_count_processes(raw) for raw in (saved.config, config.model_dump()))
+    if old_count != new_count:
         log.warning(
             "trained by %d process(es) before and by %d from here on: the last bits differ from those of a run that "
             "keeps their number",
-            before,
-            now,
+            old_count,
+            new_count,
         )
     return run
 
 
-def _processes(raw: object) -> int:
+def _count_processes(raw: object) -> int:
     """Return the number of processes that a raw configuration asks for."""
     training = raw.get("training") if isinstance(raw, dict) else None
     keys = training if isinstance(training, dict) else {}
@@ -379,14 +381,14 @@ def _processes(raw: object) -> int:
 
 
 def _remove_later_checkpoints(run: Run) -> None:
-    """Remove the checkpoints of epochs after the resumed one; if the best is among them, restore the best before."""
-    done, best = len(run.records), run.best_record
+    """Remove the checkpoints of later epochs than the resumed one, and restore the best one of the others."""
+    num_epochs, best_record = len(run.records), run.best_record
     for epoch, path in run.folder.epoch_checkpoints().items():
-        if epoch > done:
+        if epoch > num_epochs:
             path.unlink()
-    if run.folder.best.exists() and (best is None or len(checkpoint.load(run.folder.best).records) > done):
+    if run.folder.best.exists() and (best_record is None or len(checkpoint.load(run.folder.best).records) > num_epochs):
         run.folder.best.unlink()
-        if best is not None and (path := run.folder.checkpoint(best.total_epoch)).exists():
+        if best_record is not None and (path := run.folder.checkpoint(best_record.total_epoch)).exists():
             write_atomic(run.folder.best, lambda file: file.write(path.read_bytes()))
 
 
@@ -404,18 +406,18 @@ def start_or_resume(config: Config, resume_from: str | None, overwrite: bool = F
         The run; `train` continues it.
 
     Raises:
-        UserError: As `start` and `resume`; or if the checkpoints of a run with results are missing.
+        UserError: As for `start` and `resume`; or if the checkpoints of a run with results are missing.
     """
     if resume_from is None:
         return start(config, overwrite, trust)
     path = ranks.compute_on_first(lambda: _checkpoint_to_resume(run_folder(config), resume_from, overwrite))
     if path is not None:
         return resume(config, path, trust)
-    return start(config, True, trust)  # it was stopped before its first checkpoint: nothing is lost
+    return start(config, True, trust)  # the run was stopped before its first checkpoint, so nothing is lost
 
 
 def _checkpoint_to_resume(folder: RunFolder, resume_from: str, overwrite: bool) -> Path | None:
-    """Return the checkpoint that `resume_from` means, None for a run that has none yet."""
+    """Return the checkpoint that `resume_from` names; None for a run without a checkpoint."""
     if resume_from != "auto":
         return RunFolder.resolve(Path(resume_from), "last")
     if folder.last.exists():
@@ -442,7 +444,7 @@ def stop_signals() -> Iterator[Stop]:
     A SIGHUP that is ignored, as under nohup, stays ignored.
 
     Yields:
-        A function that returns whether a signal has come.
+        A function that returns whether a signal was received.
     """
     received: list[int] = []
 
@@ -452,7 +454,7 @@ def stop_signals() -> Iterator[Stop]:
         received.append(number)
 
     numbers = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]  # Windows has no SIGHUP
-    before = {
+    old_handlers = {
         number: signal.signal(number, receive)
         for number in numbers
         if number is not None and (number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN)
@@ -460,16 +462,15 @@ def stop_signals() -> Iterator[Stop]:
     try:
         yield lambda: bool(received)
     finally:
-        for number, handler in before.items():
+        for number, handler in old_handlers.items():
             signal.signal(number, handler)
 
 
 @contextmanager
-def flushing_denormals() -> Iterator[None]:
+def flush_denormals() -> Iterator[None]:
     """Treat numbers below 1e-38 as 0 within the block, in this thread and in threads that it starts.
 
-    Weight decay makes the weights of dead units that small, and processors multiply such numbers many times more
-    slowly.
+    Weight decay makes the weights of dead units so small, and processors are many times slower with such numbers.
     """
     torch.set_flush_denormal(True)
     try:

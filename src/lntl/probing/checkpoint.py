@@ -19,12 +19,12 @@ from lntl.data import load as load_data
 from lntl.data.transforms import thumbnails
 from lntl.errors import UntrustedError, UserError
 from lntl.evaluation.metrics import bias_name
-from lntl.evaluation.predict import embed, embedded_images
+from lntl.evaluation.predict import draw_embedded_images, embed
 from lntl.evaluation.saliency import captum_installed
 from lntl.experiment.build import Experiment
 from lntl.experiment.checkpoints import load_networks, open_checkpoint
 from lntl.experiment.evaluate import evaluate_checkpoint
-from lntl.experiment.run import run_of
+from lntl.experiment.run import folder_of_checkpoint
 from lntl.methods import load_method
 from lntl.probing.features import check_layers, default_layers
 from lntl.probing.image_shift import check_images, select_directions, shift_images
@@ -84,7 +84,7 @@ def probe_checkpoint(
             test set, or the images cannot be changed in the ways of `shifts`.
     """
     start = perf_counter()
-    folder = run_of(path)
+    folder = folder_of_checkpoint(path)
     return _probe_subject(*_open_subject(path, folder, device, trust), folder, start, layers, seeds, shifts)
 
 
@@ -108,7 +108,7 @@ def _probe_subject(
     check_layers(names, subject.networks, next(subject.batches()).x[:2])
     probe, z = _measure(subject, halves, biases, names)
     log.info("embedding of z")
-    sample = embedded_images(len(y), _SEED)
+    sample = draw_embedded_images(len(y), _SEED)
     if z is None:
         xy = embed(replace(subject, index=subject.index[sample]).features(subject.networks, ["f"])["f"], _SEED)
     else:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from lntl import __version__, figures
 from lntl.errors import UserError
-from lntl.evaluation.saliency import Explained, heat_maps
+from lntl.evaluation.saliency import ExplainedExample, heat_maps
 from lntl.reporting.pages import render
 from lntl.runs.files import cannot_write, write_atomic, write_text
 
@@ -39,7 +39,7 @@ def check_new_folder(path: Path) -> None:
 
 
 def write_explanations(
-    examples: Iterable[Explained],
+    examples: Iterable[ExplainedExample],
     out: Path,
     run: str,
     count: int,
@@ -101,11 +101,11 @@ def _make_safe_stem(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "_", Path(os.fsdecode(name)).stem)[:60]
 
 
-def _describe_predictions(example: Explained) -> str:
+def _describe_predictions(example: ExplainedExample) -> str:
     return "; ".join(f"{name}: {label}, {share:.1%}" for name, (label, share) in example.predictions.items())
 
 
-def _draw_figure(example: Explained) -> Figure:
+def _draw_figure(example: ExplainedExample) -> Figure:
     if example.picture is None:
         return figures.saliency_bars(
             {name: values.numpy() for name, values in example.values.items()}, "attribution, in units of the log-odds"

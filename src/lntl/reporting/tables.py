@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lntl import paper
-from lntl.evaluation.metrics import HEADLINES, METRICS
+from lntl.evaluation.metrics import METRICS, NUM_HEADLINES
 from lntl.reporting.verdict import MAX_LISTED_BIASES
 from lntl.runs.formats import BiasCounts, Check, Metric, Probe, ProbeRow, Result, Row
 from lntl.text import one_line
@@ -39,7 +39,7 @@ def _format_number(value: float | None, format_spec: str = ".4f") -> str:
 
 def result_table(result: Result, color_var: float | None) -> Table:
     """Return the test metrics of a finished run and of ERM, and the results of the paper on Colored MNIST."""
-    metrics = list(result.last.test)[:HEADLINES]
+    metrics = list(result.last.test)[:NUM_HEADLINES]
     columns = (METRICS[name].column if name in METRICS else name for name in metrics)
     table = _make_table(f"{result.project}: {result.experiment} on the test set", "", "epochs", *columns)
     table.collapse_padding = table.columns[0].no_wrap = True

@@ -16,7 +16,7 @@ from lntl import __version__, experiment
 from lntl import config as configuration
 from lntl.errors import DeadEndError, Interrupted, UserError
 from lntl.evaluation.metrics import METRICS, lower_is_better
-from lntl.experiment.run import Stop, flushing_denormals
+from lntl.experiment.run import Stop, flush_denormals
 from lntl.runs.environment import describe
 from lntl.runs.files import write_text
 from lntl.runs.formats import Study, Trial
@@ -313,7 +313,7 @@ def _train(
     except UserError as error:  # each value is valid, but their combination is not
         raise DeadEndError(str(error)) from error
     heartbeat, score, step = time.monotonic(), float("nan"), 0
-    with flushing_denormals():
+    with flush_denormals():
         run = experiment.start(config, overwrite=True)
         for event in run.train(stop):
             if time.monotonic() - heartbeat > _HEARTBEAT_INTERVAL:
