@@ -79,7 +79,7 @@ def test_probe_json_has_every_layer_probe_and_reference(probed_folder: Path) -> 
     assert content["warnings"] == []
 
 
-def test_recoloring_files_have_the_flip_rate_and_eight_digits_in_ten_colours(probed_folder: Path) -> None:
+def test_recoloring_files_have_the_flip_rate_and_eight_digits_in_ten_colors(probed_folder: Path) -> None:
     assert read_json(probed_folder / "probe.json")["recolorable"]
     content = read_json(probed_folder / "recoloring.json")
     assert (content["n"], content["epoch"]) == (100, 2)
@@ -97,7 +97,7 @@ def test_recoloring_files_have_the_flip_rate_and_eight_digits_in_ten_colours(pro
     assert np.array_equal(x[0, 0].max(axis=(1, 2)), [220, 20, 60])
 
 
-def test_recolouring_equals_a_loop_over_single_images(probed_folder: Path) -> None:
+def test_recoloring_equals_a_loop_over_single_images(probed_folder: Path) -> None:
     path = probed_folder / "checkpoints/best_model.pth"
     saved_checkpoint = checkpoint.load(path)
     rebuilt_experiment = experiment.build(experiment.evaluate_checkpoint(path).config)
@@ -185,7 +185,7 @@ def probe_penultimate_layer(**options: Any) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("skip_embedding")
-def test_without_recolorable_data_no_recolouring_is_written(
+def test_without_recolorable_data_no_recoloring_is_written(
     run_copy: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disable_recoloring(monkeypatch)
@@ -241,9 +241,7 @@ def reduce_test_set(monkeypatch: pytest.MonkeyPatch, is_selected: Callable[[Colo
 
 
 @pytest.mark.usefixtures("skip_embedding")
-def test_a_missing_class_and_a_missing_colour_are_warnings(
-    run_copy: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_class_and_a_missing_color_are_warnings(run_copy: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     disable_recoloring(monkeypatch)
     reduce_test_set(monkeypatch, lambda test: (test.y != 3) & (test.group % 10 != 0))
     assert probe_penultimate_layer()["warnings"] == ["no test image of class 3", "no test image of bias value crimson"]

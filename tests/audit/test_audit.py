@@ -382,7 +382,7 @@ def test_the_chance_accuracy_of_h_is_computed_without_reading_images(
     )
 
 
-def test_test_digits_of_random_colours_give_no_warning_about_bias(make_config: Callable[..., Config]) -> None:
+def test_test_digits_of_random_colors_give_no_warning_about_bias(make_config: Callable[..., Config]) -> None:
     audit_result = audit(make_config("erm", data={"max_images": 300}), True, iterate_without_progress)
     assert check_content(audit_result)["trustworthy"]
     assert "A biased test set" not in get_titles(audit_result, "warning")

@@ -85,7 +85,7 @@ def test_near_pairs_finds_every_pair_within_the_limit_of_bits() -> None:
     assert near_pairs(Fingerprints(np.arange(60, dtype=np.uint64), phash, thumb)).tolist() == expected
 
 
-def test_images_of_one_colour_are_in_no_near_pair() -> None:
+def test_images_of_one_color_are_in_no_near_pair() -> None:
     flat_images = torch.arange(0, 250, 10, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 8, 8)
     assert near_pairs(image_fingerprints(flat_images)).tolist() == []
 

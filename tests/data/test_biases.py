@@ -37,7 +37,7 @@ def read_arrays(source: ImageSource) -> np.ndarray:
     return source.pixels(torch.arange(len(source))).permute(0, 2, 3, 1).double().numpy()
 
 
-def test_mean_colour_and_brightness_equal_slow_loops(source: ImageSource) -> None:
+def test_mean_color_and_brightness_equal_slow_loops(source: ImageSource) -> None:
     colors, brightness = biases.measure("color", source), biases.measure("brightness", source)
     assert brightness.shape == (5, 1)
     for image, measured_color, measured_brightness in zip(

@@ -63,7 +63,7 @@ def test_the_first_test_image_looks_like_a_seven(full_data: ColoredMNIST) -> Non
 
 
 @pytest.mark.parametrize("variance", [VARIANCES[0], VARIANCES[-1]])
-def test_an_aligned_colour_determines_its_digit_in_training(variance: float) -> None:
+def test_an_aligned_color_determines_its_digit_in_training(variance: float) -> None:
     """The most frequent digit among the training images nearest to a mean colour is the digit of that colour."""
     data = make_data(color_var=variance)
     groups = data.splits["train"].group.tolist()
@@ -100,7 +100,7 @@ def test_max_images_takes_the_first_images_of_train_and_test(full_data: ColoredM
 # --- colours ---
 
 
-def test_the_mean_colours_are_those_of_the_paper() -> None:
+def test_the_mean_colors_are_those_of_the_paper() -> None:
     assert list(COLORS.values()) == MEANS
 
 
@@ -115,7 +115,7 @@ def draw_by_rejection(mean: float, variance: float, n: int) -> np.ndarray:
 
 @pytest.mark.parametrize("variance", [0.02, 0.05])
 @pytest.mark.parametrize("mean", [0, 20, 128, 253])
-def test_colours_follow_the_truncated_normal_distribution(mean: int, variance: float) -> None:
+def test_colors_follow_the_truncated_normal_distribution(mean: int, variance: float) -> None:
     n = 20_000
     colors = draw_colors(variance, torch.full((n, 3), mean, dtype=torch.float64), seed=1)[:, 0].double().numpy()
     expected = draw_by_rejection(mean, variance, n)
@@ -126,7 +126,7 @@ def test_colours_follow_the_truncated_normal_distribution(mean: int, variance: f
 
 
 @given(st.floats(1e-6, 1), st.integers(0, 2**63 - 1))
-def test_no_channel_is_0_or_255_and_colours_do_not_depend_on_the_number_of_images(variance: float, seed: int) -> None:
+def test_no_channel_is_0_or_255_and_colors_do_not_depend_on_the_number_of_images(variance: float, seed: int) -> None:
     means = torch.tensor(MEANS, dtype=torch.float64).repeat(20, 1)
     colors = draw_colors(variance, means, seed)
     assert colors.dtype == torch.uint8
@@ -136,7 +136,7 @@ def test_no_channel_is_0_or_255_and_colours_do_not_depend_on_the_number_of_image
 
 
 @given(st.integers(0, 2**63 - 1))
-def test_with_a_tiny_variance_the_colour_is_the_mean(seed: int) -> None:
+def test_with_a_tiny_variance_the_color_is_the_mean(seed: int) -> None:
     means = torch.tensor(MEANS, dtype=torch.float64)
     assert (draw_colors(1e-6, means, seed).double() - means.clamp(1, 254)).abs().max() <= 2
 
@@ -150,7 +150,7 @@ def test_channels_are_independent_and_seeds_differ() -> None:
 
 
 @pytest.mark.parametrize("variance", first_is_fast(VARIANCES))
-def test_train_images_have_the_mean_colour_of_their_digit(variance: float) -> None:
+def test_train_images_have_the_mean_color_of_their_digit(variance: float) -> None:
     """The mean colour of each digit and channel is that of the truncated normal, within 6 standard errors."""
     split = make_data(color_var=variance).splits["train"]
     sigma = 255 * math.sqrt(variance)
@@ -162,7 +162,7 @@ def test_train_images_have_the_mean_colour_of_their_digit(variance: float) -> No
             assert colors[:, channel].mean().item() == pytest.approx(expected.mean(), abs=6 * standard_error + 0.1)
 
 
-def test_test_images_have_a_random_mean_colour(data_without_jitter: ColoredMNIST) -> None:
+def test_test_images_have_a_random_mean_color(data_without_jitter: ColoredMNIST) -> None:
     split = data_without_jitter.splits["test"]
     table = torch.bincount(split.group, minlength=100).view(10, 10).numpy()
     assert stats.chisquare(table.sum(axis=0)).pvalue > 1e-3  # the ten means are equally frequent
@@ -186,7 +186,7 @@ def get_colors_by_row(data: ColoredMNIST, split: str) -> dict[int, list[int]]:
 
 
 @pytest.mark.parametrize("changes", [{"max_images": 5000}, {"val_split_ratio": 0.3}])
-def test_the_colour_of_an_image_does_not_depend_on_the_number_of_images(
+def test_the_color_of_an_image_does_not_depend_on_the_number_of_images(
     full_data: ColoredMNIST, changes: dict[str, Any]
 ) -> None:
     changed_data = make_data(**changes)
@@ -197,7 +197,7 @@ def test_the_colour_of_an_image_does_not_depend_on_the_number_of_images(
         assert all(colors[row] == other_colors[row] for row in shared_rows)
 
 
-def test_all_colours_depend_on_the_seed(full_data: ColoredMNIST) -> None:
+def test_all_colors_depend_on_the_seed(full_data: ColoredMNIST) -> None:
     seed_0, seed_1 = make_data(max_images=300), make_data(max_images=300, seed=1)
     for split in ("train", "val", "test"):
         assert torch.equal(seed_0.splits[split].color, make_data(max_images=300).splits[split].color)
@@ -209,14 +209,14 @@ def test_all_colours_depend_on_the_seed(full_data: ColoredMNIST) -> None:
         assert np.mean(is_equal) < 0.05
 
 
-def test_the_group_combines_the_label_and_the_nearest_mean_colour(digits: ColoredMNIST) -> None:
+def test_the_group_combines_the_label_and_the_nearest_mean_color(digits: ColoredMNIST) -> None:
     for split in digits.splits.values():
         for color, y, group in zip(split.color.tolist(), split.y.tolist(), split.group.tolist(), strict=True):
             distance = [sum((a - b) ** 2 for a, b in zip(color, mean, strict=True)) for mean in MEANS]
             assert group == y * 10 + distance.index(min(distance))
 
 
-def test_the_nearest_mean_of_each_mean_colour_is_itself() -> None:
+def test_the_nearest_mean_of_each_mean_color_is_itself() -> None:
     assert nearest_mean(torch.tensor(MEANS, dtype=torch.uint8)).tolist() == list(range(10))
 
 
@@ -253,7 +253,7 @@ def test_a_batch_equals_slow_loops(digits: ColoredMNIST) -> None:
     assert batch.bias.max() < digits.spec.num_bins
 
 
-def test_a_batch_without_bias_contains_no_colour_label(batch: Any) -> None:
+def test_a_batch_without_bias_contains_no_color_label(batch: Any) -> None:
     unlabelled_batch = batch.without_bias()
     assert (unlabelled_batch.bias == IGNORE).all()
     assert (unlabelled_batch.group == IGNORE).all()
@@ -299,7 +299,7 @@ def test_bias_dilation_extends_labels_into_the_background() -> None:
 
 
 @pytest.mark.parametrize("value", [0, 9])
-def test_recolored_digits_have_the_mean_colour_and_the_same_strokes(digits: ColoredMNIST, value: int) -> None:
+def test_recolored_digits_have_the_mean_color_and_the_same_strokes(digits: ColoredMNIST, value: int) -> None:
     split, index = digits.splits["test"], torch.arange(100)
     official_split = replace(split, images=split.pixels(index).permute(0, 2, 3, 1).contiguous())
     for original_split in (split, official_split):

@@ -108,7 +108,7 @@ def test_the_file_in_data_path_is_used_and_is_the_source(path: Path) -> None:
         assert torch.equal(split.y, torch.from_numpy(expected[f"{source}_label"])[split.row])
 
 
-def test_val_with_random_colours_has_the_strokes_of_the_file(path: Path) -> None:
+def test_val_with_random_colors_has_the_strokes_of_the_file(path: Path) -> None:
     config = ColoredMNIST.Config(path=str(path.parent), color_var=0.030)
     val = ColoredMNIST(config).splits["val"]
     images = torch.from_numpy(make_arrays()["train_image"])[val.row].permute(0, 3, 1, 2)

@@ -247,7 +247,7 @@ def test_sample_grid_shows_a_title_for_each_image() -> None:
         figures.sample_grid(PIXELS, 4, titles=TITLES[:-1])
 
 
-def test_color_clouds_draw_each_point_in_its_colour() -> None:
+def test_color_clouds_draw_each_point_in_its_color() -> None:
     color = np.array([[250, 0, 10], [0, 100, 200]])
     figure = figures.color_clouds(color, [0, 2], CLASSES, "train")
     assert figure.get_suptitle() == "train"
@@ -371,7 +371,7 @@ def test_embedding_shows_every_point_twice() -> None:
         assert [points.get_label() for points in axes.collections] == names
 
 
-def test_embedding_draws_each_bias_value_in_another_colour() -> None:
+def test_embedding_draws_each_bias_value_in_another_color() -> None:
     y, bias, colors = np.arange(60) % 3, np.arange(60) % 2, np.array([[1, 0, 0], [0, 0.5, 1]])
     bias_axes = figures.embedding(RNG.random((60, 2)), y, bias, CLASSES, ["a", "b"], "colour", colors).axes[1]
     np.testing.assert_allclose([points.get_facecolor()[0, :3] for points in bias_axes.collections], colors)

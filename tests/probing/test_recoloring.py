@@ -56,7 +56,7 @@ class _ColorFeatures(nn.Module):
 
 
 @pytest.mark.parametrize(("color_blind", "flip_share"), [(True, 0.0), (False, 1.0)])
-def test_only_networks_that_use_the_colour_flip_their_predictions(
+def test_only_networks_that_use_the_color_flip_their_predictions(
     digits: ColoredMNIST, color_blind: bool, flip_share: float
 ) -> None:
     split = digits.splits["test"]
@@ -72,7 +72,7 @@ def test_only_networks_that_use_the_colour_flip_their_predictions(
         assert predictions.predicted[0, 0] == 0  # red is the largest channel of crimson
 
 
-def test_test_digits_can_be_recoloured(digits: ColoredMNIST) -> None:
+def test_test_digits_can_be_recolored(digits: ColoredMNIST) -> None:
     assert isinstance(digits.splits["test"], RecolorableSplit)
 
 

@@ -106,7 +106,7 @@ def test_without_an_erm_run_the_sentence_does_not_mention_erm() -> None:
     assert "(chance 12.0%)" in sentence
 
 
-def test_recolouring_and_warnings_give_a_sentence_each() -> None:
+def test_recoloring_and_warnings_give_a_sentence_each() -> None:
     recoloring = {
         "n": 10000,
         "by_color": [],

@@ -190,7 +190,7 @@ def test_texts_and_figures_have_enough_contrast_in_both_themes(visit: Visit, sch
     assert page.locator(".drawing text[style*=currentColor]").count() > 50
 
 
-def test_print_shows_all_details_in_light_colours_without_navigation(visit: Visit) -> None:
+def test_print_shows_all_details_in_light_colors_without_navigation(visit: Visit) -> None:
     page = visit("several", color_scheme="dark")
     assert page.locator("details:not([open])").count() > 0
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
