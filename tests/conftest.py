@@ -127,7 +127,7 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> SharedFolder:
     base = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
     base.mkdir(exist_ok=True)
 
-    def folder(name: str, fill: Callable[[Path], object]) -> Path:
+    def fill_once(name: str, fill: Callable[[Path], object]) -> Path:
         path, done_file = base / name, base / f"{name}.done"
         with FileLock(base / f"{name}.lock"):
             if not done_file.exists():
@@ -136,7 +136,7 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> SharedFolder:
                 done_file.touch()
         return path
 
-    return folder
+    return fill_once
 
 
 @pytest.fixture(scope="session")
@@ -154,7 +154,7 @@ def synthetic_runs(shared_folder: SharedFolder) -> Path:
 def trained_folder(shared_folder: SharedFolder) -> Callable[..., Path]:
     """A function that trains tiny.yaml with changed sections; returns its folder, whose files must not change."""
 
-    def folder(**sections: dict[str, Any]) -> Path:
+    def train_once(**sections: dict[str, Any]) -> Path:
         def fill(folder: Path) -> None:
             write_config(folder, **sections)
             assert run("train", "tiny.yaml", folder=folder) == 0
@@ -162,7 +162,7 @@ def trained_folder(shared_folder: SharedFolder) -> Callable[..., Path]:
         digest = hashlib.sha256(json.dumps(sections, sort_keys=True).encode()).hexdigest()
         return shared_folder(f"trained-{digest[:12]}", fill)
 
-    return folder
+    return train_once
 
 
 @pytest.fixture
@@ -185,18 +185,18 @@ def skip_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def draw(make: Callable[[], object], name: str, alt: str) -> "Drawing":
         make()
-        return empty_drawing(alt)
+        return make_empty_drawing(alt)
 
     monkeypatch.setattr("lntl.reporting.drawings.draw", draw)
 
 
 @pytest.fixture
 def skip_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the figures of pages empty, where the test is not about what they show."""
-    monkeypatch.setattr("lntl.reporting.drawings.draw", lambda make, name, alt: empty_drawing(alt))
+    """Replace the figures of pages by empty drawings, for tests that do not check figures."""
+    monkeypatch.setattr("lntl.reporting.drawings.draw", lambda make, name, alt: make_empty_drawing(alt))
 
 
-def empty_drawing(alt: str) -> "Drawing":
+def make_empty_drawing(alt: str) -> "Drawing":
     from markupsafe import Markup
 
     from lntl.reporting.drawings import Drawing

@@ -110,11 +110,11 @@ def test_torchvisions_weights_are_read_without_running_code(
 ) -> None:
     download_settings: list[dict[str, Any]] = []
 
-    def download(url: str, **settings: Any) -> dict[str, Tensor]:
+    def record_download(url: str, **settings: Any) -> dict[str, Tensor]:
         download_settings.append(settings | {"url": url})
         return make_state("shufflenet_v2_x0_5")
 
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", download)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", record_download)
     networks = build(make_config(model=MODEL | {"pretrained": True})).networks
     assert torch.equal(networks.f.state_dict()["conv1.0.weight"], make_state("shufflenet_v2_x0_5")["conv1.0.weight"])
     assert download_settings[0]["weights_only"] is True

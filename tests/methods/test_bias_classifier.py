@@ -32,7 +32,7 @@ def test_a_network_for_each_bias_learns_its_values(two_biases: bool) -> None:
     classifiers = BiasClassifiers(TinyNetworks(data.spec, TinyNetworks.Config()), data.spec)
     assert len(classifiers.bodies) == (2 if two_biases else 1)
 
-    def batches(order_seed: int | None = None) -> Any:
+    def make_batches(order_seed: int | None = None) -> Any:
         order = torch.randperm(len(split), generator=torch.Generator().manual_seed(order_seed or 0))
         for index in order.split(50):
             batch = split.batch(index)
@@ -41,7 +41,7 @@ def test_a_network_for_each_bias_learns_its_values(two_biases: bool) -> None:
             yield replace(batch, bias=bias, group=group)
 
     with torch.no_grad():  # because the trainer calls `prepare` without gradients
-        classifiers.fit(batches, BiasClassifierSettings(bias_epochs=10, bias_lr=0.003), seed=1)
+        classifiers.fit(make_batches, BiasClassifierSettings(bias_epochs=10, bias_lr=0.003), seed=1)
         batch = data.splits["test"].batch(torch.arange(300))
         for number, z in enumerate(classifiers(batch.x)):
             predicted = classifiers.heads[number](z).argmax(dim=1)
