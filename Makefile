@@ -63,7 +63,7 @@ quick_train: $(RUNTIME) ## Train for one epoch, into results/quick_train
 eval: $(RUNTIME) ## Evaluate the best model of CONFIG's run, or CHECKPOINT
 	$(main) --mode evaluate $(call option,--checkpoint_path,$(CHECKPOINT)) $(call option,--device,$(DEVICE))
 
-report: $(RUNTIME) ## Make a page about CONFIG's run, or RUN: is the bias unlearned, and at what cost?
+report: $(RUNTIME) ## Make a page about CONFIG's run, or about RUN: is the bias unlearned, and at what cost?
 	.venv/bin/lntl report $(call quoted,$(or $(RUN),$(CONFIG)))
 
 tensorboard: $(RUNTIME) ## Show the curves in LOGDIR at http://localhost:6006

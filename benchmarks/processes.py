@@ -32,8 +32,8 @@ def train(folder: Path, rank: int, world_size: int, threads: int, seconds: float
     overrides += ["training.phases=[{method: lntl, epochs: 1000, updates: joint}]", f"training.devices={world_size}"]
     settings = config.read("colored_mnist_default", overrides)
     if world_size > 1:
-        meeting = dist.FileStore(str(folder / "meeting"), world_size)
-        dist.init_process_group("gloo", store=meeting, rank=rank, world_size=world_size, timeout=timedelta(minutes=5))
+        store = dist.FileStore(str(folder / "meeting"), world_size)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size, timeout=timedelta(minutes=5))
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
         os.environ |= {"LOCAL_WORLD_SIZE": str(world_size), "TORCHELASTIC_RUN_ID": "benchmark"}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}

@@ -21,7 +21,7 @@ from output import write_result
 from lntl.data.table import Table
 
 
-def write(path: Path, rows: int) -> None:
+def write_table(path: Path, rows: int) -> None:
     """Write the table; its values are drawn with a fixed seed."""
     random = np.random.default_rng(0)
     label, hospital = random.integers(0, 3, rows).tolist(), random.integers(0, 20, rows).tolist()
@@ -47,24 +47,24 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="rounds to measure; the results are medians")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("table.json"))
     args = parser.parse_args()
-    before, seconds, processor = read_peak_memory(), [], []
+    peak_before, seconds, processor_seconds = read_peak_memory(), [], []
     with TemporaryDirectory() as folder:
         path = Path(folder) / "table.csv"
-        write(path, args.rows)
+        write_table(path, args.rows)
         bias = ["hospital", {"column": "age", "bins": 8}]
         settings = {"path": str(path), "label": "finding", "bias": bias, "group_id": "patient", "check": "none"}
         for _ in range(args.rounds):
             start, processor_start = time.perf_counter(), time.process_time()
             data = Table(Table.Config.model_validate(settings))
             seconds.append(time.perf_counter() - start)
-            processor.append(time.process_time() - processor_start)
+            processor_seconds.append(time.process_time() - processor_start)
             del data
     result = {
         "seconds": round(statistics.median(seconds), 2),
         "seconds_range": [round(min(seconds), 2), round(max(seconds), 2)],
-        "processor_seconds": round(statistics.median(processor), 2),
+        "processor_seconds": round(statistics.median(processor_seconds), 2),
         "peak_gb": round(read_peak_memory(), 3),
-        "before_gb": round(before, 3),
+        "before_gb": round(peak_before, 3),
         "rows": args.rows,
         "rounds": args.rounds,
     }

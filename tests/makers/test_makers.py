@@ -33,7 +33,7 @@ from lntl.makers import isic as isic_maker
 from lntl.makers import utkface as utkface_maker
 from lntl.makers import waterbirds as waterbirds_maker
 from lntl.makers.imdb_faces import read_metadata
-from lntl.makers.tables import Made, check_images, hash_fraction, write
+from lntl.makers.tables import Made, check_images, compute_hash_fraction, write
 
 PLACES = ("land", "water")
 
@@ -87,7 +87,7 @@ def test_the_table_of_dogs_and_cats_has_the_chosen_training_set(tmp_path: Path, 
         assert row["label"] == name[:3]
         assert row["color"] == ("bright", "dark")[int(name.split(".")[1]) % 3]
         in_train_groups = (row["label"], row["color"]) in train_groups
-        assert row["split"] == ("train" if in_train_groups and hash_fraction(name) >= 0.2 else "test")
+        assert row["split"] == ("train" if in_train_groups and compute_hash_fraction(name) >= 0.2 else "test")
     train_group_rows = [row for row in rows if (row["label"], row["color"]) in train_groups]
     assert 0 < sum(row["split"] == "test" for row in train_group_rows) < 20
     table_without_held_out = dogs_and_cats_maker.make(source, source, train, held_out=0)
@@ -131,7 +131,7 @@ def test_the_table_of_utkface_has_the_chosen_training_set(tmp_path: Path, train:
         row = row_by_image[name]
         assert (row["gender"], row["age_group"], row["age"]) == (gender, group, name[6:8])
         assert row["race"] == ("white", "black", "asian", "indian", "other")[k % 5]
-        assert row["split"] == ("train" if in_train_groups and hash_fraction(name) >= 0.3 else "test")
+        assert row["split"] == ("train" if in_train_groups and compute_hash_fraction(name) >= 0.3 else "test")
     assert {(row["gender"], row["age_group"]) for row in row_by_image.values() if row["split"] == "test"} == {
         (gender, group) for gender in ("male", "female") for group in ("0-29", "40+")
     }
@@ -170,7 +170,7 @@ def test_the_table_of_isic_has_diagnosis_artefacts_and_split(tmp_path: Path) -> 
         assert row["ruler"] == ("no ruler", "ruler")[k // 2 % 2]
         assert row["dark_corner"] == "no dark corner"
         assert row["split"] == ("train", "val", "test")[k // 4 % 3]
-    assert made_table.notes == ["20 images are listed in val and in train; they are only in val"]
+    assert made_table.notes == ["20 images are listed in val and in train; they are used only in val"]
 
 
 def test_the_table_of_bar_has_the_action_and_no_bias(tmp_path: Path) -> None:
@@ -190,8 +190,8 @@ def test_the_table_of_bar_has_the_action_and_no_bias(tmp_path: Path) -> None:
 
 
 def test_hash_fraction_is_uniform_and_depends_only_on_the_name() -> None:
-    fractions = [hash_fraction(f"cat.{k}.jpg") for k in range(5000)]
-    assert fractions == [hash_fraction(f"cat.{k}.jpg") for k in range(5000)]
+    fractions = [compute_hash_fraction(f"cat.{k}.jpg") for k in range(5000)]
+    assert fractions == [compute_hash_fraction(f"cat.{k}.jpg") for k in range(5000)]
     assert np.mean(np.array(fractions) < 0.2) == pytest.approx(0.2, abs=0.02)
     assert min(fractions) >= 0
     assert max(fractions) < 1
@@ -207,7 +207,7 @@ def test_the_table_of_imdb_faces_from_metadata_has_the_chosen_training_set(tmp_p
         gender, age = ("female", "male")[k % 2], (19, 34, 49)[k // 2 % 3] + 1
         group = {20: "0-29", 35: None, 50: "40+"}[age]
         train_age_groups = {"eb1": {"female": "0-29", "male": "40+"}, "eb2": {"female": "40+", "male": "0-29"}}[train]
-        is_test = hash_fraction(f"nm{k:07d}") < 0.2
+        is_test = compute_hash_fraction(f"nm{k:07d}") < 0.2
         split = None if group is None else "test" if is_test else "train" if train_age_groups[gender] == group else None
         num_unused += split is None
         if split is None:

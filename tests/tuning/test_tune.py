@@ -18,7 +18,7 @@ from lntl import config as configuration
 from lntl.errors import Interrupted, UserError
 from lntl.experiment import Experiment
 from lntl.runs.formats import Trial
-from lntl.tuning.space import check_space, objective_of, read_space
+from lntl.tuning.space import check_space, choose_objective, read_space
 
 optuna = pytest.importorskip("optuna")
 
@@ -116,9 +116,9 @@ def test_a_trial_takes_one_process(folder: Path) -> None:
 def test_only_a_metric_on_val_can_be_the_objective(folder: Path, objective: str, message: str) -> None:
     space = read_space(write_yaml("space.yaml", SPACE | {"objective": objective}))
     with pytest.raises(UserError, match=message):
-        objective_of(space, configuration.read("tiny.yaml"))
+        choose_objective(space, configuration.read("tiny.yaml"))
     space = read_space(write_yaml("space.yaml", SPACE | {"objective": "val/accuracy"}))
-    assert objective_of(space, configuration.read("tiny.yaml")) == "accuracy"
+    assert choose_objective(space, configuration.read("tiny.yaml")) == "accuracy"
 
 
 def test_the_command_tune_makes_trials_the_best_configuration_and_a_page(

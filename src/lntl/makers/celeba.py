@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lntl.errors import UserError
 from lntl.makers import tables
-from lntl.makers.tables import Made, code_name, found, lines
+from lntl.makers.tables import Made, find_name, found, lines
 from lntl.plugins import did_you_mean
 
 SPLITS = {"0": "train", "1": "val", "2": "test"}
@@ -36,7 +36,7 @@ def make(source: Path, attributes: Sequence[str]) -> Made:
         for attribute, value in zip(attributes, values, strict=True):
             words = attribute.lower().replace("_", " ")
             codes = {"1": words, "-1": f"not {words}"}
-            table[attribute].append(code_name(codes, value, f"{path}: {name}", attribute))
+            table[attribute].append(find_name(codes, value, f"{path}: {name}", attribute))
     return Made(table, attributes[0], attributes[1], [])
 
 
@@ -51,7 +51,7 @@ def _read_partition(path: Path) -> Iterator[tuple[str, str]]:
     else:
         pairs = [(line.split()[0], line.split()[-1]) for line in lines(path).values()]
     for name, code in pairs:
-        yield name, code_name(SPLITS, code, f"{path}: {name}", "the partition")
+        yield name, find_name(SPLITS, code, f"{path}: {name}", "the partition")
 
 
 def _read_attributes(path: Path, selection: Sequence[str]) -> Iterator[tuple[str, list[str]]]:

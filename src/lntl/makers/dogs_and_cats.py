@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from lntl.errors import UserError
-from lntl.makers.tables import Made, found, hash_fraction, lines, move_counterexamples
+from lntl.makers.tables import Made, compute_hash_fraction, found, lines, move_counterexamples
 
 SETS = {"tb1": {"dog": "bright", "cat": "dark"}, "tb2": {"dog": "dark", "cat": "bright"}}
 _NAME = re.compile(r"(cat|dog)\.\d+\.jpg")
@@ -36,7 +36,7 @@ def make(source: Path, lists: Path, train: str, held_out: float, added: int = 0,
         table["image"].append(f"{folder}/{name}")
         table["label"].append(label)
         table["color"].append(color)
-        table["split"].append("train" if in_train_set and hash_fraction(name) >= held_out else "test")
+        table["split"].append("train" if in_train_set and compute_hash_fraction(name) >= held_out else "test")
     move_counterexamples(table, other_set, added, seed)
     return Made(table, "label", "color", [])
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from lntl.data.array_file import READ_ERRORS, load_object_array
 from lntl.errors import UserError
-from lntl.makers.tables import Made, found, hash_fraction
+from lntl.makers.tables import Made, compute_hash_fraction, found
 
 # Age groups in years. Source: a public reproduction of the paper; the paper does not state them.
 YOUNG, OLD = "0-29", "40+"
@@ -70,7 +70,7 @@ def person(face: Face) -> str:
 
 
 def _choose_split(face: Face, train: str) -> str | None:
-    if hash_fraction(person(face)) < TEST_SHARE:
+    if compute_hash_fraction(person(face)) < TEST_SHARE:
         return "test"
     is_young = SETS[train][face.gender] == YOUNG
     return "train" if (face.age < 30 if is_young else face.age >= 40) else None

@@ -8,7 +8,7 @@ Source: github.com/alceubissoto/debiasing-skin.
 from pathlib import Path
 
 from lntl.errors import UserError
-from lntl.makers.tables import Made, code_name, folder_of, found, rows
+from lntl.makers.tables import Made, find_name, found, require_folder, rows
 
 ARTEFACTS = ("dark_corner", "hair", "gel_border", "gel_bubble", "ruler", "ink", "patches")
 DIAGNOSES = {"benign": "benign", "malignant": "malignant"}
@@ -20,7 +20,9 @@ def make(source: Path, lists: Path, trap_set: int) -> Made:
 
     The lists of train repeat the images of val; here these images are only in val.
     """
-    files = {path.stem: path for ending in ("jpg", "png") for path in sorted(folder_of(source).rglob(f"*.{ending}"))}
+    files = {
+        path.stem: path for ending in ("jpg", "png") for path in sorted(require_folder(source).rglob(f"*.{ending}"))
+    }
     table: dict[str, list[str]] = {n: [] for n in ("image", "label", "split", *ARTEFACTS)}
     missing: list[str] = []
     num_repeated = 0
@@ -41,16 +43,16 @@ def make(source: Path, lists: Path, trap_set: int) -> Made:
                 missing.append(name)
                 continue
             table["image"].append(files[name].relative_to(source).as_posix())
-            table["label"].append(code_name(DIAGNOSES, row["label_string"], position, "label_string"))
+            table["label"].append(find_name(DIAGNOSES, row["label_string"], position, "label_string"))
             table["split"].append(split)
             for artefact in ARTEFACTS:
                 word = artefact.replace("_", " ")
-                table[artefact].append(code_name({"0": f"no {word}", "1": word}, row[artefact], position, artefact))
+                table[artefact].append(find_name({"0": f"no {word}", "1": word}, row[artefact], position, artefact))
     if missing:
         raise UserError(
             f"{source}: {len(missing)} of {len(split_by_name)} listed images are not in this folder, such as "
             f"{missing[0]}.jpg; name the folder of all images of ISIC 2018 Task 1-2, see docs/DATA_SETS.md"
         )
     return Made(
-        table, "label", "ruler", [f"{num_repeated} images are listed in val and in train; they are only in val"]
+        table, "label", "ruler", [f"{num_repeated} images are listed in val and in train; they are used only in val"]
     )

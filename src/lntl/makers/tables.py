@@ -44,7 +44,7 @@ def write(path: Path, made: Made) -> None:
 
 def found(source: Path, names: Sequence[str]) -> Path:
     """Return the path of the first of `names` that exists in the download; raises UserError if none exists."""
-    folder_of(source)
+    require_folder(source)
     for name in names:
         if (source / name).exists():
             return source / name
@@ -84,7 +84,7 @@ def rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, st
         raise UserError(f"{path}: line {numbers[reader.line_num - 1]} is not CSV ({error}); {REMEDY}") from error
 
 
-def code_name(values: dict[str, str], code: str, position: str, key: str) -> str:
+def find_name(values: dict[str, str], code: str, position: str, key: str) -> str:
     """Return the name for a code, e.g. landbird for 0; raises UserError for an unknown code."""
     if code not in values:
         valid = ", ".join(f"{valid_code} ({name})" for valid_code, name in values.items())
@@ -92,12 +92,12 @@ def code_name(values: dict[str, str], code: str, position: str, key: str) -> str
     return values[code]
 
 
-def hash_fraction(key: str) -> float:
+def compute_hash_fraction(key: str) -> float:
     """Return a hash of the key, uniform in [0, 1)."""
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest()) / 2**64
 
 
-def folder_of(source: Path) -> Path:
+def require_folder(source: Path) -> Path:
     """Return `source`; raises UserError if it is not a folder."""
     if not source.is_dir():
         raise UserError(f"{source}: there is no such folder; {REMEDY}")
@@ -118,30 +118,30 @@ def check_images(source: Path, made: Made) -> None:
         )
 
 
-def move_counterexamples(table: dict[str, list[str]], other_set: Mapping[str, str], added: int, seed: int) -> None:
-    """Move `added` images of a table from test to train.
+def move_counterexamples(table: dict[str, list[str]], other_set: Mapping[str, str], count: int, seed: int) -> None:
+    """Move `count` images of a table from test to train.
 
-    Each class contributes the same number, if it has enough images. With the same seed, a larger `added` moves the
-    images of a smaller one and more.
+    Each class contributes the same number, if it has enough images. With the same seed, a larger `count` moves all
+    images that a smaller `count` moves.
 
     Args:
         table: The columns, changed in place.
         other_set: The class of each image, by file, of the set that is not used for training.
-        added: Number of images to move.
+        count: Number of images to move.
         seed: Seed of the random choice.
 
     Raises:
         UserError: If fewer images would stay in test than are moved.
     """
-    if 2 * added > len(other_set):
+    if 2 * count > len(other_set):
         raise UserError(
-            f"--counterexamples {added}: at most {len(other_set) // 2}, half of the {len(other_set)} images of the "
+            f"--counterexamples {count}: at most {len(other_set) // 2}, half of the {len(other_set)} images of the "
             "other set, because the rest is the test set"
         )
-    order, rank = sorted(other_set, key=lambda name: hash_fraction(f"{seed}/{name}")), dict[str, int]()
+    order, rank = sorted(other_set, key=lambda name: compute_hash_fraction(f"{seed}/{name}")), dict[str, int]()
     class_count: Counter[str] = Counter()
     for name in order:
         rank[name] = class_count[other_set[name]]
         class_count[other_set[name]] += 1
-    selection = set(sorted(order, key=rank.__getitem__)[:added])
+    selection = set(sorted(order, key=rank.__getitem__)[:count])
     table["split"] = ["train" if n in selection else s for n, s in zip(table["image"], table["split"], strict=True)]

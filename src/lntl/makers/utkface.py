@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lntl.errors import UserError
 from lntl.makers.imdb_faces import OLD, SETS, YOUNG
-from lntl.makers.tables import Made, folder_of, hash_fraction, move_counterexamples
+from lntl.makers.tables import Made, compute_hash_fraction, move_counterexamples, require_folder
 
 GENDERS = {"0": "male", "1": "female"}
 RACES = {"0": "white", "1": "black", "2": "asian", "3": "indian", "4": "other"}
@@ -28,7 +28,7 @@ def make(source: Path, train: str, held_out: float, added: int = 0, seed: int = 
     Deviation: the faces of the paper are from IMDB-WIKI. Faces between the age groups are in no set. The download does
     not tell which person a photograph shows, so a person may be in train and test.
     """
-    names = sorted(path.relative_to(source).as_posix() for path in folder_of(source).rglob("*.jpg"))
+    names = sorted(path.relative_to(source).as_posix() for path in require_folder(source).rglob("*.jpg"))
     faces = {name: match for name in names if (match := _NAME.fullmatch(name.rpartition("/")[2]))}
     if not faces:
         raise UserError(
@@ -46,7 +46,7 @@ def make(source: Path, train: str, held_out: float, added: int = 0, seed: int = 
         in_train_set = SETS[train][gender] == group
         if not in_train_set:
             other_set[name] = gender
-        split = "train" if in_train_set and hash_fraction(name) >= held_out else "test"
+        split = "train" if in_train_set and compute_hash_fraction(name) >= held_out else "test"
         row = (name, gender, str(int(match[1])), group, RACES[match[3]], split)
         for column, value in zip(table.values(), row, strict=True):
             column.append(value)

@@ -7,7 +7,7 @@ Source: the README of github.com/kohpangwei/group_DRO.
 
 from pathlib import Path
 
-from lntl.makers.tables import Made, code_name, found, rows
+from lntl.makers.tables import Made, find_name, found, rows
 
 LABELS = {"0": "landbird", "1": "waterbird"}
 PLACES = {"0": "land", "1": "water"}
@@ -21,7 +21,7 @@ def make(source: Path) -> Made:
     for number, row in rows(metadata, ["img_filename", "y", "split", "place"]):
         position = f"{metadata}: line {number}"
         table["image"].append(row["img_filename"])
-        table["label"].append(code_name(LABELS, row["y"], position, "y"))
-        table["background"].append(code_name(PLACES, row["place"], position, "place"))
-        table["split"].append(code_name(SPLITS, row["split"], position, "split"))
+        table["label"].append(find_name(LABELS, row["y"], position, "y"))
+        table["background"].append(find_name(PLACES, row["place"], position, "place"))
+        table["split"].append(find_name(SPLITS, row["split"], position, "split"))
     return Made(table, "label", "background", [])

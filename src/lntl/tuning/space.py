@@ -89,7 +89,7 @@ def read_space(path: Path) -> Space:
     return space.model_copy(update={"name": space.name or path.stem})
 
 
-def objective_of(space: Space, config: Config) -> str:
+def choose_objective(space: Space, config: Config) -> str:
     """Return the name of the metric to optimise on val; raises UserError if it is unknown or on the test set."""
     name = (space.objective or config.evaluation.best_model_metric).removeprefix("val/")
     if name.startswith("test"):
@@ -101,7 +101,7 @@ def objective_of(space: Space, config: Config) -> str:
     return name
 
 
-def trial_config(
+def make_trial_config(
     config: str,
     overrides: Sequence[str],
     values: dict[str, Value],
@@ -134,7 +134,7 @@ def check_space(path: Path, space: Space, config: str, overrides: Sequence[str])
         dumps = []
         for value in parameter.ends():
             try:
-                candidate = trial_config(config, overrides, {key: value})
+                candidate = make_trial_config(config, overrides, {key: value})
             except UserError as error:
                 lines = str(error).splitlines()
                 raise UserError(f"{path}: {key} = {value!r} is not possible: {lines[-1].strip()}") from error

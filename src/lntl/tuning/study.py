@@ -21,7 +21,7 @@ from lntl.runs.environment import describe
 from lntl.runs.files import write_text
 from lntl.runs.formats import Study, Trial
 from lntl.seeding import derive
-from lntl.tuning.space import Parameter, Space, Value, objective_of, trial_config
+from lntl.tuning.space import Parameter, Space, Value, choose_objective, make_trial_config
 from lntl.types import EpochRecord
 
 try:
@@ -78,7 +78,7 @@ class Tuning:
                 "training.devices: a trial is trained by one process; set training.devices and training.num_nodes to "
                 "1, and make several trials at once with --jobs"
             )
-        object.__setattr__(self, "objective", objective_of(self.space, config))
+        object.__setattr__(self, "objective", choose_objective(self.space, config))
         object.__setattr__(self, "folder", Path(config.logging.output_dir) / self.space.name)
         object.__setattr__(self, "first_seed", config.project.seed)
 
@@ -146,13 +146,13 @@ def _call_with_timeout(seconds: float, call: Callable[[], Result], target: str) 
     """Return call(); raises UserError if it takes longer than `seconds`."""
     results, errors = list[Result](), list[Exception]()
 
-    def work() -> None:
+    def run_call() -> None:
         try:
             results.append(call())
         except _STORAGE_ERRORS as error:  # raised again below, in the caller's thread
             errors.append(error)
 
-    thread = threading.Thread(target=work, daemon=True)
+    thread = threading.Thread(target=run_call, daemon=True)
     thread.start()
     thread.join(seconds)
     if thread.is_alive():
@@ -309,7 +309,7 @@ def _train(
     """
     settings = [f"project.seed={seed}", f"project.experiment_name=seed-{seed}", f"logging.output_dir={folder}"]
     try:
-        config = trial_config(tuning.config, tuning.overrides, values, tuning.objective, settings)
+        config = make_trial_config(tuning.config, tuning.overrides, values, tuning.objective, settings)
     except UserError as error:  # each value is valid, but their combination is not
         raise DeadEndError(str(error)) from error
     heartbeat, score, step = time.monotonic(), float("nan"), 0
@@ -374,7 +374,7 @@ def write_results(tuning: Tuning, study: Study) -> list[Path]:
     best_trial = next((trial for trial in study.trials if trial.number == study.best), None)
     if best_trial is None:
         return [lines]
-    config = trial_config(tuning.config, tuning.overrides, best_trial.values)
+    config = make_trial_config(tuning.config, tuning.overrides, best_trial.values)
     project = config.project.model_copy(update={"experiment_name": f"{study.name}-best"})
     write_text(best, configuration.to_yaml(config.model_copy(update={"project": project})))
     return [lines, best]
