@@ -199,6 +199,20 @@ def test_a_missing_extra_gives_one_sentence(
     assert line.endswith("; pip install 'lntl[ray]'")
 
 
+def test_a_cluster_that_does_not_start_gives_one_sentence(
+    plan: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def init(*_args: object, **_settings: object) -> None:
+        raise Exception("The current node timed out during startup.")  # as Ray does
+
+    fake = ModuleType("ray")
+    fake.init = init  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    assert lntl("benchmark", "plan.yaml", "--on", "ray") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("Error: --on ray: Ray did not start on this machine ('The current node timed out")
+
+
 def test_an_address_that_does_not_answer_gives_one_sentence(
     plan: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

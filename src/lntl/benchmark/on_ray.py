@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import TracebackType
 from typing import Any
 from uuid import uuid4
 
@@ -53,11 +54,28 @@ def cluster_connection(on: str) -> Iterator[None]:
     if address:
         _check_cluster(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a new cluster sends nothing over the network
-    ray.init(address or None, log_to_driver=False, logging_level="ERROR")
+    with _StartErrors():
+        ray.init(address or None, log_to_driver=False, logging_level="ERROR")
     try:
         yield
     finally:
         ray.shutdown()
+
+
+class _StartErrors:
+    """Replace the error that Ray raises if a new cluster does not start in time: an Exception of no subclass."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is Exception:
+            raise UserError(
+                f"--on ray: Ray did not start on this machine ({shorten(str(error))}); run the command again when the "
+                "machine is less busy, or start a cluster first with `ray start --head`"
+            ) from error
 
 
 def _check_port(address: str) -> None:
