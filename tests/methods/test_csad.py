@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from lntl.data.colored_mnist import ColoredMNIST
-from lntl.methods.csad import alike, cross_sample_loss, image_labels
+from lntl.methods.csad import alike, compute_image_labels, cross_sample_loss
 from lntl.training.trainer import Trainer
 from lntl.types import IGNORE, Batch
 
@@ -96,7 +96,7 @@ def test_labels_of_maps_are_the_mean_bin_of_each_channel(digits: ColoredMNIST, b
     """A digit has one color, so all labelled positions have the same bin."""
     bias = batch.bias.clone()
     bias[5, 1] = IGNORE
-    labels = image_labels(replace(batch, bias=bias), digits.spec)
+    labels = compute_image_labels(replace(batch, bias=bias), digits.spec)
     for i in range(24):
         for channel in range(3):
             bins = {value for value in bias[i, channel].flatten().tolist() if value != IGNORE}
@@ -116,7 +116,7 @@ def test_the_four_objectives_equal_slow_loops(make_trainer: MakeTrainer, batch: 
 
     z = networks.f(batch.x)
     task = cross_entropy(networks.g(z), batch.y)
-    labels = image_labels(batch, digits.spec)
+    labels = compute_image_labels(batch, digits.spec)
     branch_features = branch(z)
     losses = [
         cross_entropy(head(branch_features), labels[:, channel], ignore_index=IGNORE)

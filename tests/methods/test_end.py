@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, cross_entropy
 
-from lntl.methods.end import disentangling, entangling, membership
+from lntl.methods.end import compute_disentangling, compute_entangling, find_members
 from lntl.training.trainer import Trainer
 from lntl.types import IGNORE, Batch
 
@@ -69,32 +69,35 @@ def test_the_terms_of_random_features_equal_slow_loops(few_class_batch: Batch) -
     """The term has the absolute value of the sum over the pairs of a bias value, not the sum of absolute values."""
     features = torch.randn(24, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     unit = features / features.norm(dim=1, keepdim=True)
-    is_member = membership(few_class_batch.group, NUM_BIAS_VALUES).double()
-    terms = disentangling(unit @ unit.T, is_member), entangling(unit @ unit.T, is_member, few_class_batch.y)
+    is_member = find_members(few_class_batch.group, NUM_BIAS_VALUES).double()
+    terms = (
+        compute_disentangling(unit @ unit.T, is_member),
+        compute_entangling(unit @ unit.T, is_member, few_class_batch.y),
+    )
     assert [float(term) for term in terms] == pytest.approx(
         slow_terms(features, few_class_batch.y.tolist(), few_class_batch.group.tolist()), rel=1e-9
     )
 
 
 def test_without_a_pair_both_terms_are_0() -> None:
-    is_member = membership(
+    is_member = find_members(
         torch.tensor([3, IGNORE, 15]), NUM_BIAS_VALUES
     ).double()  # the bias values are 3, unknown and 5
     cosines = torch.full((3, 3), 0.5, dtype=torch.float64)
-    assert float(disentangling(cosines, is_member)) == 0
-    assert float(entangling(cosines, is_member, torch.tensor([0, 0, 1]))) == 0
+    assert float(compute_disentangling(cosines, is_member)) == 0
+    assert float(compute_entangling(cosines, is_member, torch.tensor([0, 0, 1]))) == 0
 
 
 def test_minimising_the_terms_separates_equal_biases_and_joins_equal_classes() -> None:
     """Two classes, each with two bias values: at the end z depends on the class and not on the bias."""
     y, bias = torch.tensor([0, 0, 1, 1] * 3), torch.tensor([0, 1, 0, 1] * 3)
     z = torch.randn(12, 4, generator=torch.Generator().manual_seed(2)).requires_grad_()
-    is_member = membership(y * 2 + bias, 2).float()
+    is_member = find_members(y * 2 + bias, 2).float()
     optimizer = torch.optim.Adam([z], lr=0.05)
     for _ in range(200):
         unit = torch.nn.functional.normalize(z, dim=1)
         optimizer.zero_grad()
-        (disentangling(unit @ unit.T, is_member) + entangling(unit @ unit.T, is_member, y)).backward()
+        (compute_disentangling(unit @ unit.T, is_member) + compute_entangling(unit @ unit.T, is_member, y)).backward()
         optimizer.step()
     cosines = cosine_similarity(z[:, None], z[None], dim=2).detach()
     same_class, same_bias = y[:, None] == y, bias[:, None] == bias
@@ -107,5 +110,7 @@ def test_disentangling_sums_the_pairs_of_a_bias_value_before_the_absolute_value(
     cosine, root = 0.5, 0.75**0.5
     three_vectors = [[1.0, 0.0], [-cosine, root], [0.0, 1.0]]
     unit = torch.tensor([[1, 0], [1, 0], [0, 1], [0, -1], *three_vectors], dtype=torch.float64)
-    is_member = membership(torch.tensor([0, 0, 1, 1, 2, 2, 2]), 3).double()
-    assert float(disentangling(unit @ unit.T, is_member)) == pytest.approx((1 + 1 + abs(-cosine + 0 + root)) / 5)
+    is_member = find_members(torch.tensor([0, 0, 1, 1, 2, 2, 2]), 3).double()
+    assert float(compute_disentangling(unit @ unit.T, is_member)) == pytest.approx(
+        (1 + 1 + abs(-cosine + 0 + root)) / 5
+    )

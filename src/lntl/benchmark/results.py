@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from lntl.errors import UserError
-from lntl.runs.files import first_fault, write_text
+from lntl.runs.files import describe_fault, write_text
 
 MAX_NAME_LENGTH = 200  # characters of a method's name or label, which tables and figures show
 
@@ -134,7 +134,7 @@ def _parse(text: str, position: str) -> ResultLine:
         return ResultLine.model_validate_json(text)
     except ValidationError as error:
         raise UserError(
-            f"{position}: not the result of a run ({first_fault(error)}); restore the file, or delete this line to "
+            f"{position}: not the result of a run ({describe_fault(error)}); restore the file, or delete this line to "
             "make the run again"
         ) from None
 

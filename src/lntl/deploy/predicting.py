@@ -19,7 +19,7 @@ from lntl.data.loader import ahead
 from lntl.deploy.inputs import Inputs, Layout, read
 from lntl.deploy.loading import BATCH_SIZE, Classifier, check_probabilities
 from lntl.errors import UserError
-from lntl.runs.files import cannot_write, write_atomic
+from lntl.runs.files import make_write_error, write_atomic
 from lntl.text import without_formula
 
 MAX_NAMES = 10  # largest number of unreadable images that an error names
@@ -110,7 +110,7 @@ class Prediction:
                     try:
                         spool.write(z.float().cpu().contiguous().numpy().tobytes())
                     except OSError as error:
-                        raise cannot_write(Path(tempfile.gettempdir()) / "features", error) from error
+                        raise make_write_error(Path(tempfile.gettempdir()) / "features", error) from error
                     shape[:] = z.shape[1:]
 
             write_atomic(out, lambda file: self._write(file, source, store))

@@ -21,7 +21,7 @@ from lntl.models import append_eraser
 from lntl.plugins import Settings
 from lntl.runs import checkpoint
 from lntl.runs.checkpoint import Checkpoint
-from lntl.runs.files import first_fault
+from lntl.runs.files import describe_fault
 from lntl.runs.formats import LearnedData, RowDigests
 from lntl.types import Dataset, DataSpec, Networks
 
@@ -242,7 +242,7 @@ def build_networks(
     try:
         spec = TypeAdapter(DataSpec).validate_python(spec)
     except ValidationError as error:
-        raise UserError(f"{where}: its description of the data is damaged ({first_fault(error)})") from error
+        raise UserError(f"{where}: its description of the data is damaged ({describe_fault(error)})") from error
     networks = plugin(spec, settings)
     if model.get("eraser", "none") != "none":
         append_eraser(networks, spec)
@@ -269,4 +269,4 @@ def _load_plugin(
         return plugin, plugin.Config.model_validate({key: value for key, value in section.items() if key != "name"})
     except ValidationError as error:
         section_name = folder.removeprefix("lntl.").removesuffix("s")
-        raise UserError(f"{where}: its section {section_name} is not valid: {first_fault(error)}") from error
+        raise UserError(f"{where}: its section {section_name} is not valid: {describe_fault(error)}") from error

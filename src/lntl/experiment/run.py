@@ -33,8 +33,8 @@ from lntl.experiment.checkpoints import (
     load_start_weights,
 )
 from lntl.runs import checkpoint
-from lntl.runs.checkpoint import BackgroundSaver, Checkpoint, NotFiniteError, not_finite
-from lntl.runs.files import cannot_write, write_atomic, write_text
+from lntl.runs.checkpoint import BackgroundSaver, Checkpoint, NotFiniteError, find_non_finite
+from lntl.runs.files import make_write_error, write_atomic, write_text
 from lntl.runs.folder import RunFolder
 from lntl.runs.formats import Epoch, LearnedData
 from lntl.trackers import TrackedRun, Trackers
@@ -134,7 +134,7 @@ class Run:
     def _check_finite(self) -> None:
         """Raise NotFiniteError if the weights or the latest losses are infinite or NaN."""
         trainer = self.experiment.trainer
-        if tensor_name := not_finite(trainer.state_dict()):
+        if tensor_name := find_non_finite(trainer.state_dict()):
             raise NotFiniteError(
                 f"{tensor_name} is not finite after step {trainer.total_steps}: training diverged; lower the "
                 "learning rate or set training.clip_grad_norm"
@@ -249,7 +249,7 @@ class _LogFile(logging.FileHandler):
         log.removeHandler(self)
         with suppress(OSError):
             self.close()
-        log.warning("%s; the log continues only in the terminal", cannot_write(Path(self.baseFilename), error))
+        log.warning("%s; the log continues only in the terminal", make_write_error(Path(self.baseFilename), error))
 
 
 @contextmanager
@@ -258,7 +258,7 @@ def _log_to_file(path: Path) -> Iterator[None]:
     try:
         handler = _LogFile(path, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        raise cannot_write(path, error) from error
+        raise make_write_error(path, error) from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
     try:

@@ -87,7 +87,7 @@ class CSAD(Method):
 
     def objectives(self, batch: Batch, progress: float) -> Iterator[Objective]:
         """Yield the losses of the task, of the bias branch and of the estimator, and f's loss against the estimator."""
-        config, labels = self.config, image_labels(batch, self.spec)
+        config, labels = self.config, compute_image_labels(batch, self.spec)
         z = self.f(batch.x)
         task = cross_entropy(self.g(z), batch.y)
         yield minimise(task, over=(self.f, self.g), task=task)
@@ -151,11 +151,11 @@ class Estimator(nn.Module):
 
 
 def _count_values(spec: DataSpec) -> tuple[int, ...]:
-    """Return the number of values of each label of `image_labels`."""
+    """Return the number of values of each label of `compute_image_labels`."""
     return (spec.num_bins,) * spec.bias_shape[0] if len(spec.bias_shape) == 3 else values_per_bias(spec)
 
 
-def image_labels(batch: Batch, spec: DataSpec) -> Tensor:
+def compute_image_labels(batch: Batch, spec: DataSpec) -> Tensor:
     """Return the bias labels of each image, (N, B) int64, IGNORE if unknown; for maps, the rounded mean bin."""
     if len(spec.bias_shape) != 3:
         return labels_per_bias(batch, spec)

@@ -9,7 +9,13 @@ from torch import Tensor
 
 from lntl.errors import UserError
 from lntl.methods.base import Method, Objective, TrainingBatches, report
-from lntl.methods.last_layer import fit_logistic, layer_inputs, standardisation, weighted_loss, write_layer
+from lntl.methods.last_layer import (
+    collect_layer_inputs,
+    compute_standardisation,
+    fit_logistic,
+    weighted_loss,
+    write_layer,
+)
 from lntl.plugins import Settings
 from lntl.seeding import derive
 from lntl.types import Batch, DataSpec, Networks
@@ -86,10 +92,10 @@ class DFR(Method):
 
     def prepare(self, batches: TrainingBatches, seed: int) -> None:
         """Fit g's last layer."""
-        inputs = layer_inputs(self.networks, batches(), self.spec)
+        inputs = collect_layer_inputs(self.networks, batches(), self.spec)
         groups, group_index, count = inputs.group.unique(return_inverse=True, return_counts=True)
         intercept = inputs.layer.bias is not None
-        mean, std = standardisation(inputs.z, None, intercept)
+        mean, std = compute_standardisation(inputs.z, None, intercept)
         z, layers = (inputs.z - mean) / std, []
         for number in range(self.config.draws):
             random = torch.Generator().manual_seed(derive(seed, "draw", number))

@@ -50,29 +50,29 @@ class EnD(Method):
         z = self.f(batch.x)
         task = cross_entropy(self.g(z), batch.y)
         u = normalize(mean_over_positions(z), dim=1)
-        member = membership(batch.group, self.spec.num_bias_values).type_as(u)
-        disentangle = disentangling(u @ u.T, member)
-        entangle = entangling(u @ u.T, member, batch.y)
+        members = find_members(batch.group, self.spec.num_bias_values).type_as(u)
+        disentangle = compute_disentangling(u @ u.T, members)
+        entangle = compute_entangling(u @ u.T, members, batch.y)
         loss = task + self.config.alpha * disentangle + self.config.beta * entangle
         yield minimise(loss, over=(self.f, self.g), task=task, disentangle=disentangle, entangle=entangle)
 
 
-def membership(group: Tensor, num_bias_values: int) -> Tensor:
+def find_members(group: Tensor, num_bias_values: int) -> Tensor:
     """Return whether each example has each bias value, bool (N, num_bias_values); False if its value is unknown."""
     bias = torch.where(group == IGNORE, IGNORE, group % num_bias_values)
     return bias[:, None] == torch.arange(num_bias_values, device=group.device)
 
 
-def disentangling(cosines: Tensor, member: Tensor) -> Tensor:
-    """Return R_disentangle of cosines (N, N) and membership (N, num_bias_values)."""
+def compute_disentangling(cosines: Tensor, members: Tensor) -> Tensor:
+    """Return R_disentangle of cosines (N, N) and members (N, num_bias_values)."""
     others = cosines - torch.diag(cosines.diagonal())
-    sums = ((others @ member) * member).sum(dim=0) / 2
-    sizes = member.sum(dim=0)
+    sums = ((others @ members) * members).sum(dim=0) / 2
+    sizes = members.sum(dim=0)
     return sums.abs().sum() / (sizes * (sizes - 1) / 2).sum().clamp(min=1)
 
 
-def entangling(cosines: Tensor, member: Tensor, y: Tensor) -> Tensor:
-    """Return R_entangle of cosines (N, N), membership (N, num_bias_values) and classes (N,)."""
-    known = member.sum(dim=1)
-    pairs = (y[:, None] == y) * (known[:, None] * known - member @ member.T)  # both (i, j) and (j, i)
+def compute_entangling(cosines: Tensor, members: Tensor, y: Tensor) -> Tensor:
+    """Return R_entangle of cosines (N, N), members (N, num_bias_values) and classes (N,)."""
+    known = members.sum(dim=1)
+    pairs = (y[:, None] == y) * (known[:, None] * known - members @ members.T)  # both (i, j) and (j, i)
     return (pairs * (1 - cosines)).sum() / (2 * pairs.sum().clamp(min=1))

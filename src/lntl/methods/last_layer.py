@@ -32,7 +32,7 @@ class LayerInputs:
     group: Tensor
 
 
-def layer_inputs(networks: Networks, batches: Iterable[Batch], spec: DataSpec) -> LayerInputs:
+def collect_layer_inputs(networks: Networks, batches: Iterable[Batch], spec: DataSpec) -> LayerInputs:
     """Return the inputs of g's last linear layer for the rows whose bias is known.
 
     As in evaluation, f and g run in float32, without the wrapper of Fabric that lowers the precision.
@@ -90,7 +90,7 @@ def fit_logistic(
     return w, b
 
 
-def standardisation(z: Tensor, weight: Tensor | None, centred: bool) -> tuple[Tensor, Tensor]:
+def compute_standardisation(z: Tensor, weight: Tensor | None, centred: bool) -> tuple[Tensor, Tensor]:
     """Return mean (C,) and standard deviation (C,) of features (n, C).
 
     The mean is 0 if not `centred`; a standard deviation of 0 is replaced by 1.

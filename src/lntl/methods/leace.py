@@ -12,10 +12,10 @@ from lntl.erasure import Eraser, LeaceFit
 from lntl.errors import UserError
 from lntl.methods.base import Method, Objective, TrainingBatches, report
 from lntl.methods.last_layer import (
+    collect_layer_inputs,
+    compute_standardisation,
     fit_logistic,
     independence_weights,
-    layer_inputs,
-    standardisation,
     weighted_loss,
     write_layer,
 )
@@ -109,7 +109,7 @@ class LEACE(Method):
         """Fit the eraser at the end of f, then g."""
         eraser, spec = self._eraser[0], self.spec
         eraser.reset()
-        inputs = layer_inputs(self.networks, batches(), spec)
+        inputs = collect_layer_inputs(self.networks, batches(), spec)
         weight = independence_weights(inputs.group, spec.num_bias_values)
         bias = _compute_bias_values(inputs.group % spec.num_bias_values, spec)
         fit = LeaceFit(inputs.z.shape[1], spec.num_values_per_bias or spec.num_bias_values)
@@ -119,8 +119,8 @@ class LEACE(Method):
         eraser.copy_(new_eraser)
         erased_inputs = replace(inputs, z=new_eraser(inputs.z))
         intercept = inputs.layer.bias is not None
-        std_before = standardisation(inputs.z, weight, intercept)[1]
-        mean, std = standardisation(erased_inputs.z, weight, intercept)
+        std_before = compute_standardisation(inputs.z, weight, intercept)[1]
+        mean, std = compute_standardisation(erased_inputs.z, weight, intercept)
         # A feature that contained only the bias now contains rounding errors, which must not be scaled up.
         std = torch.where(std > 1e-6 * std_before, std, std_before)
         z = (erased_inputs.z - mean) / std

@@ -31,7 +31,7 @@ from lntl.probing.image_shift import check_images, select_directions, shift_imag
 from lntl.probing.leakage import Subject, count_head, measure_leakage
 from lntl.probing.probes import Halves, split_warnings
 from lntl.probing.recoloring import recolor
-from lntl.probing.saliency import saliency_outdated, write_saliency
+from lntl.probing.saliency import is_saliency_outdated, write_saliency
 from lntl.runs import checkpoint
 from lntl.runs.files import write_atomic, write_json
 from lntl.runs.folder import RunFolder
@@ -250,7 +250,7 @@ def complete(folder: RunFolder, device: str | None = None, trust: Sequence[str] 
         parts[folder.saliency] = lambda: write_saliency(open_subject()[0], folder)
     messages = []
     for path, make in parts.items():
-        if path.exists() and not (path == folder.saliency and saliency_outdated(folder)):
+        if path.exists() and not (path == folder.saliency and is_saliency_outdated(folder)):
             continue
         try:
             make()

@@ -78,7 +78,7 @@ def write_saliency(subject: Subject, folder: RunFolder) -> None:
     write_json(folder.saliency, content)
 
 
-def saliency_outdated(folder: RunFolder) -> bool:
+def is_saliency_outdated(folder: RunFolder) -> bool:
     """Return whether saliency.json is damaged, or describes another epoch than the evaluation of the run."""
     try:
         evaluated = read_json(folder.evaluation_of(folder.best_or_last), Evaluation)

@@ -18,7 +18,7 @@ from lntl import __version__, figures
 from lntl.errors import UserError
 from lntl.evaluation.saliency import ExplainedExample, heat_maps
 from lntl.reporting.pages import render
-from lntl.runs.files import cannot_write, write_atomic, write_text
+from lntl.runs.files import make_write_error, write_atomic, write_text
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def write_explanations(
         write_text(temporary / "index.html", page)
         temporary.rename(out)
     except OSError as error:
-        raise cannot_write(out, error) from error
+        raise make_write_error(out, error) from error
     finally:
         with suppress(OSError):
             shutil.rmtree(temporary)

@@ -66,7 +66,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.1f}\u202fmin" if seconds < 5400 else f"{seconds / 3600:.1f}\u202fh"
 
 
-def at_chance(accuracy: float, chance: float, n: int) -> bool:
+def is_at_chance(accuracy: float, chance: float, n: int) -> bool:
     """Return whether an accuracy on n images is at chance: its skill is tiny, or within three standard errors of 0."""
     margin = 3 * sqrt(chance * (1 - chance) / n)  # three standard errors of an accuracy at chance
     return skill(accuracy, chance) <= _NO_SKILL or accuracy <= chance + margin
@@ -196,7 +196,7 @@ def leakage_answer(m: Measurements) -> Answer:
         f"From the features, a fresh probe predicts the {m.bias} of {percent(m.leakage)} of unseen images ({scale})."
     ]
     erm_skill = None if m.erm_leakage is None else skill(m.erm_leakage, m.chance)
-    if at_chance(m.leakage, m.chance, m.n_test):
+    if is_at_chance(m.leakage, m.chance, m.n_test):
         short = "Yes"
     elif erm_skill is not None and erm_skill - skill(m.leakage, m.chance) >= MIN_DIFFERENCE:
         short = "Partly"
@@ -207,7 +207,7 @@ def leakage_answer(m: Measurements) -> Answer:
             texts.append("This is not clearly less than with plain training.")
     if m.unlearns and m.h_accuracy is not None and m.h_chance is not None:
         text = f"The bias head h predicts {percent(m.h_accuracy)} of its labels (chance {percent(m.h_chance)})"
-        fooled = short != "Yes" and at_chance(m.h_accuracy, m.h_chance, m.n_test)
+        fooled = short != "Yes" and is_at_chance(m.h_accuracy, m.h_chance, m.n_test)
         texts.append(f"{text}{': h was fooled, the fresh probe was not' if fooled else ''}.")
     return Answer(question=question, short=short, text=" ".join(texts))
 
@@ -305,7 +305,7 @@ def _describe_amount_left(result: LeakageResult, n: int) -> tuple[str, ProbeRow,
     """Return a phrase for how much bias is left, the best probe, and its accuracy at chance."""
     chance = max(result.chance.majority, result.chance.permutation)
     best = max(result.probes, key=lambda row: row.mean)
-    if at_chance(best.mean, chance, n):
+    if is_at_chance(best.mean, chance, n):
         return "No bias was found", best, chance
     value = skill(best.mean, chance)
     word = next((word for limit, word in _AMOUNTS if value <= limit), "most")
@@ -317,9 +317,9 @@ def _describe_h(probe: Probe, chance: float) -> str:
     if probe.h_accuracy is None or probe.h_chance is None:
         return "; no phase trained a bias head h"
     text = f"; h predicts {probe.h_accuracy:.1%} of its labels (chance {probe.h_chance:.1%})"
-    if not at_chance(probe.h_accuracy, probe.h_chance, probe.n_test):
+    if not is_at_chance(probe.h_accuracy, probe.h_chance, probe.n_test):
         return f"{text}, so h was not fooled"
-    if at_chance(probe.leakage, chance, probe.n_test):
+    if is_at_chance(probe.leakage, chance, probe.n_test):
         return f"{text}, like the probe"
     return f"{text}, so h was fooled: it is at chance, the fresh probe is not"
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lntl import __version__
 from lntl.errors import UserError
-from lntl.runs.files import ZIP_ERRORS, first_fault, write_atomic
+from lntl.runs.files import ZIP_ERRORS, describe_fault, write_atomic
 from lntl.runs.formats import Epoch, LearnedData
 from lntl.types import TrainerState
 
@@ -68,10 +68,10 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         UserError: If the file cannot be written.
         NotFiniteError: If the weights are not finite.
     """
-    if wrong := not_finite(checkpoint.trainer):
+    if tensor_name := find_non_finite(checkpoint.trainer):
         raise NotFiniteError(
-            f"{path}: not saved, because {wrong} is not finite: training diverged; lower the learning rate or set "
-            "training.clip_grad_norm"
+            f"{path}: not saved, because {tensor_name} is not finite: training diverged; lower the learning rate or "
+            "set training.clip_grad_norm"
         )
     content = {
         "format": FORMAT,
@@ -171,11 +171,11 @@ def load(path: Path) -> Checkpoint:
         validated = _Content.model_validate(content)
     except ValidationError as error:
         raise UserError(
-            f"{path}: is damaged ({first_fault(error)}); use another checkpoint from {path.parent}, or train again"
+            f"{path}: is damaged ({describe_fault(error)}); use another checkpoint from {path.parent}, or train again"
         ) from error
-    if wrong := not_finite(content["trainer"]):
+    if tensor_name := find_non_finite(content["trainer"]):
         raise NotFiniteError(
-            f"{path}: {wrong} is not finite: training diverged; use another checkpoint from {path.parent}"
+            f"{path}: {tensor_name} is not finite: training diverged; use another checkpoint from {path.parent}"
         )
     return Checkpoint(validated.config, content["trainer"], validated.records, validated.data)
 
@@ -191,8 +191,8 @@ def check_archive(path: Path) -> None:
                 raise zipfile.BadZipFile(f"its entry {entry.filename[:40]} is compressed")
         if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
             raise zipfile.BadZipFile("its entries overlap")
-        if (wrong := archive.testzip()) is not None:
-            raise zipfile.BadZipFile(f"the checksum of its entry {wrong[:40]} is wrong")
+        if (entry_name := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(f"the checksum of its entry {entry_name[:40]} is wrong")
 
 
 def _check_extent(content: object, size: int) -> None:
@@ -217,7 +217,7 @@ def _check_extent(content: object, size: int) -> None:
             raise ValueError("it repeats values too often or is nested too deep")
 
 
-def not_finite(state: TrainerState) -> str | None:
+def find_non_finite(state: TrainerState) -> str | None:
     """Return the first part of a trainer's state that is infinite or NaN: a weight, or a loss that is not logged yet.
 
     Return None if all are finite. The state of methods and optimisers may contain infinities.

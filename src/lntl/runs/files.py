@@ -40,13 +40,13 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-        raise cannot_write(path, error) from error
+        raise make_write_error(path, error) from error
     finally:
         with suppress(OSError):  # it exists only if `write` failed
             temporary.unlink()
 
 
-def cannot_write(path: Path, error: Exception) -> UserError:
+def make_write_error(path: Path, error: Exception) -> UserError:
     """Return the error for a file that cannot be written, with the reason and the free disk space."""
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
     try:
@@ -91,7 +91,7 @@ def read_json(path: Path, kind: type[Model]) -> Model:
         raise UserError(f"{path}: cannot read it: {error.strerror}") from error
     except ValidationError as error:
         raise UserError(
-            f"{path}: is damaged, or written by another version ({first_fault(error)}); remove it and make it again"
+            f"{path}: is damaged, or written by another version ({describe_fault(error)}); remove it and make it again"
         ) from error
 
 
@@ -138,7 +138,7 @@ def _parse_array(content: bytes) -> np.ndarray:
     return array
 
 
-def first_fault(error: ValidationError) -> str:
+def describe_fault(error: ValidationError) -> str:
     """Return a phrase for the first error of a document: the key and the fault."""
     fault = error.errors(include_url=False, include_input=False)[0]
     key = ".".join(map(str, fault["loc"])) or "the whole file"

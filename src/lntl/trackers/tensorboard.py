@@ -23,7 +23,7 @@ from torch.utils.tensorboard._utils import figure_to_image
 from lntl import figures
 from lntl.evaluation.predict import Predictions
 from lntl.evaluation.tally import confusion
-from lntl.runs.files import cannot_write, write_atomic, write_text
+from lntl.runs.files import make_write_error, write_atomic, write_text
 from lntl.runs.folder import check_no_link
 from lntl.text import one_line
 from lntl.trackers import Embedding, TrackedRun, Tracker
@@ -48,7 +48,7 @@ class TensorBoard(Tracker):
             folder.mkdir(exist_ok=True)
             self._file = self._path.open("xb", buffering=0)
         except OSError as error:
-            raise cannot_write(self._path, error) from error
+            raise make_write_error(self._path, error) from error
         self._write_event(Event(file_version="brain.Event:2"))
         if run.training:  # from this step on, TensorBoard hides the values of earlier files
             step = run.step + 1 if run.step else 0
@@ -60,7 +60,7 @@ class TensorBoard(Tracker):
             RecordWriter(self).write(event.SerializeToString())
         except OSError as error:
             self._file.close()
-            raise cannot_write(self._path, error) from error
+            raise make_write_error(self._path, error) from error
 
     def write(self, record: bytes) -> None:
         """Write a record; raises OSError if the disk is full, so that only a part of the record is written."""
@@ -108,7 +108,7 @@ class TensorBoard(Tracker):
         try:
             (self._folder / subfolder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise cannot_write(self._folder / subfolder, error) from error
+            raise make_write_error(self._folder / subfolder, error) from error
         tensors, metadata, sprite = (f"{subfolder}/{name}" for name in ("tensors.tsv", "metadata.tsv", "sprite.png"))
         write_text(self._folder / tensors, "".join("\t".join(map(str, row)) + "\n" for row in z.tolist()))
         table = [("class", "bias"), *labels]

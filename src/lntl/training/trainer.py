@@ -45,7 +45,8 @@ class Step:
     Attributes:
         index: Number of the update within the epoch, from 1.
         total: Updates in the epoch.
-        terms: Means of the terms since the last report, and learning rates; None except every `log_interval` updates.
+        terms: Means of the terms since the last report, and learning rates; None if there is no report
+            after this update. A report comes every `log_interval` updates.
     """
 
     index: int
