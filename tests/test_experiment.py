@@ -138,7 +138,7 @@ def test_the_evaluation_is_stored(finished_run: RunFolder) -> None:
     for kind, path in (("last", finished_run.last), ("best", finished_run.best)):
         evaluation, evaluation_file = experiment.evaluate_checkpoint(path), finished_run.evaluation_of(path)
         content = json.loads(evaluation_file.read_text())
-        assert content == evaluation.measurements.model_dump(exclude_unset=True)
+        assert content == evaluation.measured.model_dump(exclude_unset=True)
         assert (content["checkpoint"], content["epoch"], content["split"]) == (
             str(path),
             getattr(result, kind).epoch,

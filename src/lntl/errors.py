@@ -40,7 +40,7 @@ def report_to_launcher(error: Exception, message: str) -> bool:
     return True
 
 
-def format_for_terminal(message: str, limit: int = 1000) -> str:
+def for_terminal(message: str, limit: int = 1000) -> str:
     """Return a message with control characters escaped; lines longer than `limit` lose their middle.
 
     Lines may be long because a path in a message may have any length.

@@ -142,9 +142,7 @@ def _runs_with_seeds(
     def read_config(seed: int) -> Config:
         seed_overrides = [f"{key}={seed}" for key in plan.seed_keys]
         try:
-            if (
-                not source.suffix
-            ):  # a name that is not that of a ready configuration: raises UserError with the similar names
+            if not source.suffix:  # not a ready configuration: `find` raises UserError with the most similar name
                 configuration.find(method.config)
             return configuration.read(source, [*common_overrides, *seed_overrides, *_FORCED_OVERRIDES], trust=trust)
         except UserError as error:

@@ -31,7 +31,7 @@ from lntl.cli import (
 )
 from lntl.cli import eval as evaluation
 from lntl.cli.arguments import Group
-from lntl.errors import Interrupted, UserError, format_for_terminal, report_to_launcher
+from lntl.errors import Interrupted, UserError, for_terminal, report_to_launcher
 
 app = typer.Typer(
     cls=Group,
@@ -102,7 +102,7 @@ def exit_on_error(run: Callable[[], None], debug: bool) -> None:
         if debug or message is None:
             raise
         if not report_to_launcher(error, message):
-            print(f"Error: {format_for_terminal(message)}", file=sys.stderr)
+            print(f"Error: {for_terminal(message)}", file=sys.stderr)
         raise SystemExit(2) from None
     except Interrupted as interrupted:
         if os.environ.get("RANK", "0") == "0":  # only rank 0 prints the message

@@ -16,7 +16,7 @@ def evaluate(target: RunArgument, device: DeviceOption = None, trust: TrustOptio
     path = RunFolder.resolve(target)
     evaluation = experiment.evaluate_checkpoint(path, device=device, trust=trust or [])
     files = evaluation.write()
-    result, metrics = evaluation.measurements, evaluation.config.evaluation.metrics
+    result, metrics = evaluation.measured, evaluation.config.evaluation.metrics
     title = f"{evaluation.config.project.experiment_name}: {path.name}, epoch {result.epoch}, test set"
     out.print(tables.metric_table(title, {name: result.metrics[name] for name in metrics}))
     parts = [("by class", result.by_class), ("by bias", result.by_bias)]

@@ -85,9 +85,8 @@ def _strip_plugin_names(loc: tuple[int | str, ...], raw: object) -> Iterator[int
 def _describe_key(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:
     """Return the description of the key at `loc` in brackets, or "" if it has no description."""
     key = str(loc[-1])
-    owners = (
-        [Config] if len(loc) == 1 else _models_at(model, loc[:-1])
-    )  # the description of a section is the docstring of its class
+    # The description of a section is the docstring of its class.
+    owners = [Config] if len(loc) == 1 else _models_at(model, loc[:-1])
     for owner in owners:
         if field := owner.model_fields.get(key):
             text = field.description or getattr(field.annotation, "__doc__", None) or ""

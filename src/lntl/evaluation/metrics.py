@@ -35,13 +35,13 @@ class Tally:
         cell_class: Class of each cell, (C,); cells ascend by class, then by bias value.
         cell_value: Bias value of each cell, (C,).
         count: Images of the cell, (R, C).
-        correct: Images of the cell that are predicted as the cell's class, (R, C).
-        predicted_as_class: Images with the cell's bias value, of any class, predicted as the cell's class, (R, C).
+        right: Images of the cell that are predicted as the cell's class, (R, C).
+        answered: Images with the cell's bias value, of any class, predicted as the cell's class, (R, C).
         value_count: Images of each bias value, (R, B).
-        class_count: Images of each class, including those of unknown bias value, (R, K).
-        predicted_count: Images predicted as each class, including those of unknown bias value, (R, K).
+        labelled: Images of each class, including those of unknown bias value, (R, K).
+        predicted: Images predicted as each class, including those of unknown bias value, (R, K).
         hits: Correct predictions of each class, including those of unknown bias value, (R, K).
-        confidence_gaps: Sum of confidence minus correctness over the images of each bin of the confidence, (R, bins).
+        gaps: Sum of confidence minus correctness over the images of each bin of the confidence, (R, bins).
         bias_hits: Bias labels that h predicts correctly, (R,).
         bias_labels: Bias labels that are known, (R,).
         bias_images: Images with a known bias label, (R,).
@@ -53,13 +53,13 @@ class Tally:
     cell_class: Ints
     cell_value: Ints
     count: Array
-    correct: Array
-    predicted_as_class: Array
+    right: Array
+    answered: Array
     value_count: Array
-    class_count: Array
-    predicted_count: Array
+    labelled: Array
+    predicted: Array
     hits: Array
-    confidence_gaps: Array
+    gaps: Array
     bias_hits: Array
     bias_labels: Array
     bias_images: Array
@@ -69,7 +69,7 @@ class Tally:
     @property
     def total(self) -> Array:
         """Images, (R,)."""
-        images: Array = self.class_count.sum(axis=1)
+        images: Array = self.labelled.sum(axis=1)
         return images
 
     @property
@@ -102,7 +102,7 @@ def accuracy(t: Tally) -> Array:
 
 def unbiased_accuracy(t: Tally) -> Array:
     """Return the mean of the accuracies of the groups that have an image."""
-    values, groups = group_accuracy(t), t.class_count.shape[1] * t.num_values
+    values, groups = group_accuracy(t), t.labelled.shape[1] * t.num_values
     if groups <= MAX_DENSE_GROUPS:
         dense = np.full((len(values), groups), np.nan)
         dense[:, t.cells] = values
@@ -118,7 +118,7 @@ def worst_group_accuracy(t: Tally) -> Array:
 
 def f1_score_macro(t: Tally) -> Array:
     """Return the mean of the F1 scores of the classes that occur as label or prediction."""
-    return _mean(share(2 * t.hits, t.predicted_count + t.class_count))
+    return _mean(share(2 * t.hits, t.predicted + t.labelled))
 
 
 def bias_accuracy(t: Tally) -> Array:
@@ -128,13 +128,13 @@ def bias_accuracy(t: Tally) -> Array:
 
 def aligned_accuracy(t: Tally) -> Array:
     """Return the accuracy on images whose bias value is the one that indicates their class in training."""
-    return share(t.correct[:, t.is_aligned].sum(axis=1), t.count[:, t.is_aligned].sum(axis=1))
+    return share(t.right[:, t.is_aligned].sum(axis=1), t.count[:, t.is_aligned].sum(axis=1))
 
 
 def conflicting_accuracy(t: Tally) -> Array:
     """Return the accuracy on images whose bias value is not the one that indicates their class in training."""
     conflicting = ~t.is_aligned if t.aligned is not None else t.is_aligned
-    return share(t.correct[:, conflicting].sum(axis=1), t.count[:, conflicting].sum(axis=1))
+    return share(t.right[:, conflicting].sum(axis=1), t.count[:, conflicting].sum(axis=1))
 
 
 def expected_calibration_error(t: Tally) -> Array:
@@ -142,7 +142,7 @@ def expected_calibration_error(t: Tally) -> Array:
 
     Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
     """
-    return share(np.abs(t.confidence_gaps).sum(axis=1), t.total)
+    return share(np.abs(t.gaps).sum(axis=1), t.total)
 
 
 def demographic_parity_gap(t: Tally) -> Array:
@@ -154,7 +154,7 @@ def demographic_parity_gap(t: Tally) -> Array:
     values = t.values
     if len(values) < 2 or not len(t.cell_class):
         return np.full(len(t.count), np.nan)
-    rate = share(t.predicted_as_class, t.value_count[:, t.cell_value])
+    rate = share(t.answered, t.value_count[:, t.cell_value])
     return np.where((t.value_count[:, values] > 0).all(axis=1), _largest_spread(rate, t.cell_class, values), np.nan)
 
 
@@ -171,8 +171,8 @@ def equalised_odds_gap(t: Tally) -> Array:
     if min(len(classes), len(values)) < 2 or groups > len(t.cell_class):
         return undefined
     is_complete = (t.count > 0).sum(axis=1) == groups
-    true_rate = share(t.correct, t.count)
-    false_rate = share(t.predicted_as_class - t.correct, t.value_count[:, t.cell_value] - t.count)
+    true_rate = share(t.right, t.count)
+    false_rate = share(t.answered - t.right, t.value_count[:, t.cell_value] - t.count)
     has_images = np.isin(t.cell_class, classes)  # a class that is only predicted has no true positive rate
     spreads = [
         _largest_spread(true_rate[:, has_images], t.cell_class[has_images], values),
@@ -183,17 +183,17 @@ def equalised_odds_gap(t: Tally) -> Array:
 
 def group_accuracy(t: Tally) -> Array:
     """Return the accuracy of each cell, (R, C)."""
-    return share(t.correct, t.count)
+    return share(t.right, t.count)
 
 
 def class_accuracy(t: Tally) -> Array:
     """Return the accuracy of each class, (R, K)."""
-    return share(t.hits, t.class_count)
+    return share(t.hits, t.labelled)
 
 
 def bias_value_accuracy(t: Tally) -> Array:
     """Return the accuracy on the images of each bias value, (R, B)."""
-    correct: Array = np.stack([np.bincount(t.cell_value, row, t.num_values) for row in t.correct])
+    correct: Array = np.stack([np.bincount(t.cell_value, row, t.num_values) for row in t.right])
     return share(correct, t.value_count)
 
 

@@ -63,7 +63,7 @@ def summarise(
         class_names=list(class_names),
         bias_value_names=list(bias_value_names),
         metrics=metrics,
-        by_class=_rows("class", class_names, class_accuracy(t)[0], t.class_count[0], samples["by_class"]),
+        by_class=_rows("class", class_names, class_accuracy(t)[0], t.labelled[0], samples["by_class"]),
         by_bias=_rows("bias value", bias_value_names, bias_value_accuracy(t)[0], t.value_count[0], samples["by_bias"]),
         groups=_groups(t),
         confusion=confusion(p).tolist() if p.num_classes**2 <= MAX_DENSE_GROUPS else [],
@@ -107,7 +107,7 @@ def _rows(kind: str, names: Sequence[str], values: Array, count: Array, samples:
 
 def _groups(t: Tally) -> Groups:
     """Return the accuracy and the number of images of every group; empty lists if there are too many groups."""
-    shape = (t.class_count.shape[1], t.num_values)
+    shape = (t.labelled.shape[1], t.num_values)
     if np.prod(shape) > MAX_DENSE_GROUPS:
         return Groups(accuracy=[], count=[])
     accuracy, count = np.full(shape, np.nan), np.zeros(shape, dtype=np.int64)
@@ -121,7 +121,7 @@ def _groups(t: Tally) -> Groups:
 
 def _warnings(t: Tally, metrics: dict[str, formats.Metric], names: CellNames) -> Iterator[str]:
     """Yield warnings about reasons why the numbers may be misleading."""
-    yield from _missing_warnings("classes", names.classes, t.class_count[0])
+    yield from _missing_warnings("classes", names.classes, t.labelled[0])
     unknown = int(t.total[0] - t.count[0].sum())
     if unknown == t.total[0]:
         yield "no image has a known bias value: metrics by group are undefined"
@@ -130,8 +130,8 @@ def _warnings(t: Tally, metrics: dict[str, formats.Metric], names: CellNames) ->
         yield from _group_warnings(t, names)
     if 0 < unknown < t.total[0]:
         yield f"{unknown} of {int(t.total[0])} images have no known bias value: metrics by group leave them out"
-    if (t.predicted_count[0] > 0).sum() == 1:
-        name = names.classes[int(t.predicted_count[0].argmax())]
+    if (t.predicted[0] > 0).sum() == 1:
+        name = names.classes[int(t.predicted[0].argmax())]
         yield f"every image is predicted as {name}: constant predictions have no gap between bias values"
     for name, row in metrics.items():
         if row.value is None or row.low is None or row.high is None:
@@ -151,7 +151,7 @@ def _missing_warnings(kind: str, names: Sequence[str], count: Array) -> Iterator
 
 def _group_warnings(t: Tally, names: CellNames) -> Iterator[str]:
     cells, count = t.cells[t.count[0] > 0], t.count[0][t.count[0] > 0]
-    num_groups = t.class_count.shape[1] * t.num_values
+    num_groups = t.labelled.shape[1] * t.num_values
     absent_groups = np.setdiff1d(t.groups, cells)
     if len(absent_groups):
         yield (

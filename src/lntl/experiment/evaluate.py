@@ -50,7 +50,7 @@ class Evaluation:
 
     config: Config
     path: Path
-    measurements: formats.Evaluation
+    measured: formats.Evaluation
     predictions: Predictions
 
     def scores(self) -> CheckpointScores:
@@ -59,7 +59,7 @@ class Evaluation:
         Returns:
             Their values by name under the name of the split; None if undefined.
         """
-        measurements = self.measurements
+        measurements = self.measured
         values = {name: measurements.metrics[name].value for name in self.config.evaluation.metrics}
         return CheckpointScores.model_validate(
             {"checkpoint": measurements.checkpoint, "epoch": measurements.epoch, measurements.split: values}
@@ -75,13 +75,13 @@ class Evaluation:
         if folder is None or not folder.config.exists():
             return []
         folder.check_links()
-        metrics = folder.evaluation_of(self.path, self.measurements.split)
+        metrics = folder.evaluation_of(self.path, self.measured.split)
         predictions = metrics.with_suffix(".npz")
         metrics.parent.mkdir(exist_ok=True)
         columns = ("y", "probabilities", "group", "row", "bias_hits", "bias_labels")
         arrays = {name: getattr(self.predictions, name).numpy() for name in columns}
         write_atomic(predictions, lambda file: np.savez_compressed(file, **arrays))
-        write_json(metrics, self.measurements)
+        write_json(metrics, self.measured)
         return [metrics, predictions]
 
 
@@ -145,9 +145,7 @@ def conclude(run: Run, erm: Result | None, split: Literal["test", "val"] = "test
         saved = ranks.compute_on_first(partial(checkpoint.load, path))
         if evaluation is not None and _have_equal_tensors(weights, evaluated_weights(saved)):
             new_fields = {"checkpoint": str(path), "epoch": len(saved.records)}
-            evaluation = replace(
-                evaluation, path=path, measurements=evaluation.measurements.model_copy(update=new_fields)
-            )
+            evaluation = replace(evaluation, path=path, measured=evaluation.measured.model_copy(update=new_fields))
         else:
             evaluation, weights = _evaluate(run.experiment, path, saved, split), evaluated_weights(saved)
         if ranks.is_first():
