@@ -74,7 +74,7 @@ def read(targets: Sequence[Path], data: Mapping[str, Any], layout: Layout = Layo
     if any(target.suffix.lower() == ".npz" for target in targets):
         if len(targets) > 1:
             raise UserError("an .npz file cannot be combined with other files; predict it in a separate command")
-        return _read_array(targets[0], layout.with_defaults("arrays", data).column or "x")
+        return _load_array(targets[0], layout.with_defaults("arrays", data).column or "x")
     if len(targets) == 1 and (encoded := _read_encoded(targets[0], data, layout)) is not None:
         return encoded
     table_layout = layout.with_defaults("table", data)
@@ -82,7 +82,7 @@ def read(targets: Sequence[Path], data: Mapping[str, Any], layout: Layout = Layo
     return Inputs(names, names)
 
 
-def _read_array(path: Path, name: str) -> Inputs:
+def _load_array(path: Path, name: str) -> Inputs:
     with _advice_about_options(f"--column names the array, here {name!r}"):
         x = array_file.read(path, [name], name)[name]
     return Inputs([f"{path}[{row}]" for row in range(len(x))], x)
