@@ -136,8 +136,8 @@ def _name_bias(files: RunFiles) -> str:
     kind = files.probe.bias if files.probe else ""
     if files.probe and files.probe.per_bias and "combination" not in kind:
         return f"combination of {kind}"
-    colored = files.section("data").get("name") == "colored_mnist"
-    return "colour" if colored or "colour" in kind or "color" in kind else kind or "bias"
+    is_colored_mnist = files.section("data").get("name") == "colored_mnist"
+    return "colour" if is_colored_mnist or "colour" in kind or "color" in kind else kind or "bias"
 
 
 def _get_metric(files: RunFiles | None, name: str) -> Estimate | None:
@@ -171,7 +171,7 @@ def _make_key_numbers(files: RunFiles, m: Measurements) -> list[KeyNumber]:
         no_recoloring = Estimate(undefined=f"these images cannot be given another {m.bias}")
     metrics = files.evaluation.metrics if files.evaluation else {}
 
-    def over_groups(name: str, label: str, meaning: str) -> KeyNumber:
+    def make_group_number(name: str, label: str, meaning: str) -> KeyNumber:
         groups = groups_note(metrics.get(name))
         return KeyNumber(
             name=name,
@@ -183,7 +183,7 @@ def _make_key_numbers(files: RunFiles, m: Measurements) -> list[KeyNumber]:
         )
 
     return [
-        over_groups("unbiased_accuracy", "Unbiased accuracy", f"the mean over groups of class and {m.bias}"),
+        make_group_number("unbiased_accuracy", "Unbiased accuracy", f"the mean over groups of class and {m.bias}"),
         KeyNumber(
             name="leakage",
             label="Leakage",
@@ -201,7 +201,7 @@ def _make_key_numbers(files: RunFiles, m: Measurements) -> list[KeyNumber]:
             run=m.flips or missing or no_recoloring,
             erm=m.erm_flips,
         ),
-        over_groups("worst_group_accuracy", "Worst group", f"lowest accuracy of a group of class and {m.bias}"),
+        make_group_number("worst_group_accuracy", "Worst group", f"lowest accuracy of a group of class and {m.bias}"),
     ]
 
 
