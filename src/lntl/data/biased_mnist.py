@@ -40,7 +40,8 @@ BACKGROUNDS = {
     "violet": (128, 0, 255),
     "gray": (128, 128, 128),
 }
-# Source: vb-mitigator, datasets/fb_biased_mnist.py. The digit of class k has the color of the class after it.
+# Color of the digit by class; each is near the background of the next class. Source: vb-mitigator,
+# datasets/fb_biased_mnist.py.
 FOREGROUNDS = {
     "light green": (50, 255, 50),
     "light blue": (50, 50, 255),
@@ -55,13 +56,13 @@ FOREGROUNDS = {
 }
 WHITE = (255, 255, 255)
 COLORS = len(BACKGROUNDS)
-UNBIASED = 1 / COLORS  # correlation of a split in which every color is equally frequent in every class
+UNBIASED_CORRELATION = 1 / COLORS  # correlation of a split in which every color is equally frequent in every class
 MEAN = STD = 0.5  # of each channel on the [0, 1] scale; source: clovaai/rebias
 
 
 @dataclass(frozen=True, kw_only=True)
 class PaintedDigits(DigitSplit):
-    """Digits (n, 28, 28) bool on a background, both of one color; batches are painted on the tensors' device.
+    """Digits (n, 28, 28) bool of one color on a background of one color; batches are made on the tensors' device.
 
     `background` and `foreground` (n,) int64 are indices into the colors; white digits have no `foreground`.
     """
@@ -100,9 +101,9 @@ class PaintedDigits(DigitSplit):
     def recolored(self, value: int) -> Self:
         """Return the same digits, all with the bias value of index `value`."""
         colors = (value,) if self.foreground is None else divmod(value, COLORS)
-        return self.painted(*(torch.full_like(self.background, color) for color in colors))
+        return self.with_colors(*(torch.full_like(self.background, color) for color in colors))
 
-    def painted(self, background: Tensor, foreground: Tensor | None = None) -> Self:
+    def with_colors(self, background: Tensor, foreground: Tensor | None = None) -> Self:
         """Return the same digits in other colors."""
         value = background if foreground is None else background * COLORS + foreground
         values = COLORS if foreground is None else COLORS**2
@@ -123,20 +124,21 @@ def draw_colors(y: Tensor, correlation: float, seed: int) -> Tensor:
     random, color = np.random.Generator(np.random.Philox(seed)), y.clone()
     for label in range(COLORS):
         rows = random.permutation((y == label).nonzero()[:, 0].numpy())
-        rest = rows[int(len(rows) * correlation) :]
-        others = random.permutation(np.delete(np.arange(COLORS), label))
-        size = max(1, math.ceil(len(rest) / len(others)))
-        for number, other in enumerate(others.tolist()):
-            color[torch.from_numpy(rest[number * size : (number + 1) * size])] = other
+        conflicting = rows[int(len(rows) * correlation) :]
+        other_colors = random.permutation(np.delete(np.arange(COLORS), label))
+        size = max(1, math.ceil(len(conflicting) / len(other_colors)))
+        for number, other in enumerate(other_colors.tolist()):
+            color[torch.from_numpy(conflicting[number * size : (number + 1) * size])] = other
     return color
 
 
 class BiasedMNIST(Dataset):
     """Biased-MNIST (Bahng et al., ICML 2020): digits on a background whose color indicates the label in training.
 
-    With `foreground_correlation` it is FB-Biased-MNIST, in which the color of the digit is a second bias, drawn
-    independently. A pixel is background where MNIST has 0. In the test set every color is equally frequent in every
-    class. Source: clovaai/rebias, datasets/colour_mnist.py; vb-mitigator, datasets/fb_biased_mnist.py.
+    `foreground_correlation` makes it FB-Biased-MNIST: the color of the digit is a second bias, drawn independently.
+    A pixel is background where MNIST has 0. In the test set every color is equally frequent in every class.
+
+    Source: clovaai/rebias, datasets/colour_mnist.py; vb-mitigator, datasets/fb_biased_mnist.py.
     """
 
     class Config(DigitSettings):
@@ -146,31 +148,33 @@ class BiasedMNIST(Dataset):
             0.99,
             gt=0,
             le=1,
-            description="Share rho of the training images of a class on the background of its color; published are "
-            "0.999, 0.997, 0.995 and 0.990.",
+            description="Share rho of the training images of a class whose background has the color of the class; the "
+            "published values are 0.999, 0.997, 0.995 and 0.990.",
         )
         foreground_correlation: float | None = Field(
             None,
             gt=0,
             le=1,
-            description="The same share for the color of the digit, which makes it FB-Biased-MNIST (published: 0.90, "
-            "0.95, 0.99 for both); null: white digits.",
+            description="Share of the training images of a class whose digit has the color of the class, for "
+            "FB-Biased-MNIST (published values of both shares: 0.90, 0.95, 0.99); null: white digits.",
         )
 
     def __init__(self, config: "BiasedMNIST.Config") -> None:
         self.config = config
         two_biases = config.foreground_correlation is not None
         parts, self.val_note = read_splits(config)
-        splits = {name: first_images(self._painted(name, digits), config.max_images) for name, digits in parts.items()}
+        splits = {
+            name: first_images(self._color_digits(name, digits), config.max_images) for name, digits in parts.items()
+        }
         self.source = f"{'FB-' if two_biases else ''}Biased-MNIST from the MNIST digits of the package"
         self.bias_kind = "background and digit color" if two_biases else "background color"
         self.transform = ArrayTransform((3, 28, 28), torch.full((3, 1, 1), MEAN), torch.full((3, 1, 1), STD), white=1)
         self.splits, self.spec = select_bias(splits, _spec(TRAINING_IMAGES, two_biases), config.bias)
 
-    def _painted(self, split: str, digits: Digits) -> PaintedDigits:
+    def _color_digits(self, split: str, digits: Digits) -> PaintedDigits:
         """Return the digits of a split, with colors drawn at the correlation of the split."""
         config, y = self.config, digits.y
-        white = PaintedDigits(
+        uncolored = PaintedDigits(
             y=y,
             group=y,
             row=digits.row,
@@ -179,11 +183,11 @@ class BiasedMNIST(Dataset):
             augmentation=Augmentation(config.rotation, config.random_colors),
         )
         colors = [
-            draw_colors(y, correlation if digits.biased else UNBIASED, derive(config.seed, split, part))
+            draw_colors(y, correlation if digits.biased else UNBIASED_CORRELATION, derive(config.seed, split, part))
             for part, correlation in (("background", config.correlation), ("foreground", config.foreground_correlation))
             if correlation is not None
         ]
-        return white.painted(*colors)
+        return uncolored.with_colors(*colors)
 
 
 def _spec(num_rows: int, two_biases: bool) -> DataSpec:

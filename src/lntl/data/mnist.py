@@ -49,7 +49,7 @@ class Augmentation:
 
         Args:
             x: Images (N, 3, H, W), normalised.
-            rows: Row of each image in the data set, (N,) int64; with the seed it decides the change.
+            rows: Row of each image in the data set, (N,) int64. Row and seed determine the change.
             seed: Seed of the epoch or of the batch.
         """
         numbers = uniforms(seed, rows, 1 + RANDOM_COLORS)
@@ -61,14 +61,14 @@ class Augmentation:
 def rotate(x: Tensor, angle: Tensor) -> Tensor:
     """Return images (N, C, H, W) rotated by an angle (N,) in radians; border pixels are repeated outside the image."""
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    turn = torch.stack([torch.stack([cos, -sin, zero], dim=1), torch.stack([sin, cos, zero], dim=1)], dim=1)
-    grid = affine_grid(turn, list(x.shape), align_corners=False)
+    matrix = torch.stack([torch.stack([cos, -sin, zero], dim=1), torch.stack([sin, cos, zero], dim=1)], dim=1)
+    grid = affine_grid(matrix, list(x.shape), align_corners=False)
     return grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DigitSplit(RecolorableSplit):
-    """A split of coloured digits: every field that is a tensor has an entry per image, on one device."""
+    """A split of colored digits. Every tensor has one entry per image; all are on the same device."""
 
     y: Tensor
     group: Tensor
@@ -128,20 +128,20 @@ class UnannotatedDigits(ImageSplit):
 def select_bias(
     splits: Mapping[str, DigitSplit], spec: DataSpec, bias: Sequence[str]
 ) -> tuple[Mapping[str, ImageSplit], DataSpec]:
-    """Return splits and spec of colored digits; without bias labels if `bias` is empty."""
+    """Return splits and spec of colored digits, without bias labels if `bias` is empty."""
     if bias:
         return splits, spec
-    hidden = {name: UnannotatedDigits(split) for name, split in splits.items()}
-    return hidden, replace(spec, num_bins=1, bias_shape=(), bias_value_names=("unknown",), aligned=(), biases=())
+    unannotated = {name: UnannotatedDigits(split) for name, split in splits.items()}
+    return unannotated, replace(spec, num_bins=1, bias_shape=(), bias_value_names=("unknown",), aligned=(), biases=())
 
 
-def _as_list(value: object) -> object:
+def _to_list(value: object) -> object:
     return [] if value is None else [value] if isinstance(value, str) else value
 
 
 ColorBias = Annotated[
     list[Literal["color"]],
-    BeforeValidator(_as_list),
+    BeforeValidator(_to_list),
     Field(max_length=1, description="The bias: [color], or [] for data without bias labels."),
 ]
 
@@ -160,8 +160,8 @@ class DigitSettings(Settings):
         0.1,
         ge=0,
         lt=1,
-        description="Share of the 60,000 training digits that is held out as val; 0: train has all of them, as "
-        "published, and val shows a tenth of them again in new colors.",
+        description="Share of the 60,000 training digits that is held out as val; 0: train contains all of them, as "
+        "published, and val contains a tenth of them again, in new colors.",
     )
     val_coloring: Literal["biased", "random"] = Field(
         "random", description="Colors of val: `random` as in the test set, or `biased` as in training."
@@ -184,7 +184,10 @@ class Digits(NamedTuple):
 
 
 def read_splits(settings: DigitSettings) -> tuple[dict[str, Digits], str]:
-    """Return the digits of train, val and test, rows ascending, and a note on val; `max_images` is not applied yet."""
+    """Return the digits of train, val and test in the order of their rows, and a note on val.
+
+    `max_images` is applied after the colors are drawn, not here.
+    """
     (images, y), (test_images, test_y) = read("train"), read("test")
     order = permutation(len(y), derive(settings.seed, "val"))
     held_out = min(round((settings.val_split_ratio or 0.1) * len(y)), len(y) - 1)
@@ -206,5 +209,5 @@ def read_splits(settings: DigitSettings) -> tuple[dict[str, Digits], str]:
 
 
 def first_images(split: DigitSplit, count: int | None) -> DigitSplit:
-    """Return the images of a split whose row is below `count`; all if it is None."""
+    """Return the images of a split whose row is below `count`, or all images if it is None."""
     return split if count is None else split.take((split.row < count).nonzero()[:, 0])
