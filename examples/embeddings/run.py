@@ -50,14 +50,14 @@ GRID = [
 
 def draw_colored_digits(digits: ColoredMNIST, split: str, part: slice, aligned: float) -> tuple[Array, Array, Array]:
     """Return white digits on coloured backgrounds, uint8 (n, 3, 28, 28), the digit and the background (n,)."""
-    strokes = digits.splits[split]
-    index = (strokes.y < K).nonzero()[part, 0]
-    y = strokes.y[index].numpy()
+    mnist = digits.splits[split]
+    index = (mnist.y < K).nonzero()[part, 0]
+    y = mnist.y[index].numpy()
     random = np.random.default_rng((part.start, len(y), split == "test"))
     background = np.where(random.random(len(y)) < aligned, y, random.integers(0, K, len(y)))
     color = (BACKGROUNDS[background] + random.normal(0, 20, (len(y), 3))).clip(0, 255)
-    stroke = strokes.strokes[index].numpy()[:, None] > 0
-    return np.where(stroke, 255, color[:, :, None, None]).astype(np.uint8), y, background
+    is_stroke = mnist.strokes[index].numpy()[:, None] > 0
+    return np.where(is_stroke, 255, color[:, :, None, None]).astype(np.uint8), y, background
 
 
 @torch.inference_mode()
@@ -115,7 +115,7 @@ def evaluate(pipeline: Pipeline, test: tuple[Array, Array, Array]) -> dict[str, 
 
 def main(arguments: list[str] | None = None) -> None:
     """Choose settings on val, train and test with each seed, print a table and write it."""
-    parser = argparse.ArgumentParser(description="Feature vectors through lntl's scikit-learn estimator.")
+    parser = argparse.ArgumentParser(description="Train on feature vectors with lntl's scikit-learn estimator.")
     parser.add_argument("--images", type=int, default=4000, help="number of training images; val has half as many")
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--seeds", type=int, default=5)

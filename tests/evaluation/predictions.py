@@ -41,12 +41,12 @@ def make_predictions(
     classes: int,
     values: int,
     aligned: tuple[int, ...] = (),
-    labels: int = 0,
+    bias_labels: int = 0,
 ) -> Predictions:
-    """Return predictions with probability 1; h is wrong on all `labels` known bias labels of each image."""
+    """Return predictions with probability 1; each image has `bias_labels` bias labels, and h is wrong on each."""
     group = torch.tensor(y) * values + torch.tensor(bias)
     logits = 50 * torch.nn.functional.one_hot(torch.tensor(predicted), classes).float()
     no_hits = torch.zeros(len(y), dtype=torch.int64)
     return Predictions(
-        torch.tensor(y), group, torch.arange(len(y)), logits, no_hits, no_hits + labels, classes * values, aligned
+        torch.tensor(y), group, torch.arange(len(y)), logits, no_hits, no_hits + bias_labels, classes * values, aligned
     )

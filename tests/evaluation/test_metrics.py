@@ -54,12 +54,12 @@ def compute_calibration_error(p: Predictions) -> float:
 
 @given(draw_predictions())
 def test_metrics_equal_loops_and_scikit_learn(p: Predictions) -> None:
-    y, predicted, labels = p.y.numpy(), p.logits.argmax(dim=1).numpy(), int(p.bias_labels.sum())
+    y, predicted, num_bias_labels = p.y.numpy(), p.logits.argmax(dim=1).numpy(), int(p.bias_labels.sum())
     values = compute(p, list(metrics.METRICS))
     expected = {
         "accuracy": sklearn.accuracy_score(y, predicted),
         "f1_score_macro": sklearn.f1_score(y, predicted, average="macro", zero_division=0),
-        "bias_accuracy": int(p.bias_hits.sum()) / labels if labels else math.nan,
+        "bias_accuracy": int(p.bias_hits.sum()) / num_bias_labels if num_bias_labels else math.nan,
         "aligned_accuracy": compute_accuracy_where(p, aligned=True),
         "conflicting_accuracy": compute_accuracy_where(p, aligned=False),
         "expected_calibration_error": compute_calibration_error(p),
@@ -181,23 +181,27 @@ def test_undefined_metrics_are_none() -> None:
         {"demographic_parity_gap", "equalised_odds_gap"},
         {"aligned_accuracy", "conflicting_accuracy"},
     )
-    assert find_undefined_metrics(make_predictions(**arrays, classes=2, values=2, aligned=(0, 1), labels=1)) == set()
-    assert find_undefined_metrics(make_predictions(**arrays, classes=2, values=2, labels=1)) == alignment_names
+    assert (
+        find_undefined_metrics(make_predictions(**arrays, classes=2, values=2, aligned=(0, 1), bias_labels=1)) == set()
+    )
+    assert find_undefined_metrics(make_predictions(**arrays, classes=2, values=2, bias_labels=1)) == alignment_names
     assert find_undefined_metrics(make_predictions(**arrays, classes=2, values=2, aligned=(0, 1))) == {"bias_accuracy"}
-    constant_bias = make_predictions(**arrays | {"bias": [0, 0, 0, 0]}, classes=2, values=2, aligned=(0, 1), labels=1)
+    constant_bias = make_predictions(
+        **arrays | {"bias": [0, 0, 0, 0]}, classes=2, values=2, aligned=(0, 1), bias_labels=1
+    )
     assert find_undefined_metrics(constant_bias) == gap_names
     aligned_predictions = make_predictions(
-        **arrays | {"bias": [0, 1, 0, 1]}, classes=2, values=2, aligned=(0, 1), labels=1
+        **arrays | {"bias": [0, 1, 0, 1]}, classes=2, values=2, aligned=(0, 1), bias_labels=1
     )
     assert find_undefined_metrics(aligned_predictions) == {"conflicting_accuracy", "equalised_odds_gap"}
     conflicting_predictions = make_predictions(
-        **arrays | {"bias": [1, 0, 1, 0]}, classes=2, values=2, aligned=(0, 1), labels=1
+        **arrays | {"bias": [1, 0, 1, 0]}, classes=2, values=2, aligned=(0, 1), bias_labels=1
     )
     assert find_undefined_metrics(conflicting_predictions) == {"aligned_accuracy", "equalised_odds_gap"}
 
 
 def test_calibration_error_is_undefined_if_a_probability_is_nan() -> None:
-    p = make_predictions(y=[0, 1], predicted=[0, 1], bias=[0, 1], classes=2, values=2, aligned=(0, 1), labels=1)
+    p = make_predictions(y=[0, 1], predicted=[0, 1], bias=[0, 1], classes=2, values=2, aligned=(0, 1), bias_labels=1)
     p.logits[1] = math.nan
     assert "expected_calibration_error" in find_undefined_metrics(p)
     assert compute(p, ["accuracy"]) == {"accuracy": 0.5}

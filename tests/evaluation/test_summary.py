@@ -72,7 +72,7 @@ def test_tables_equal_slow_loops(p: Predictions) -> None:
 
 def test_n_is_the_number_of_images_that_a_metric_uses() -> None:
     p = make_predictions(
-        [0, 0, 0, 1, 1], [0, 0, 1, 1, 1], [0, 0, 1, 1, 1], classes=2, values=2, aligned=(0, 1), labels=1
+        [0, 0, 0, 1, 1], [0, 0, 1, 1, 1], [0, 0, 1, 1, 1], classes=2, values=2, aligned=(0, 1), bias_labels=1
     )
     p.bias_labels[4] = 0
     counts = {name: row["n"] for name, row in summarise(p, *make_names(p))["metrics"].items()}
