@@ -77,11 +77,11 @@ def main() -> None:
     with TemporaryDirectory() as name:
         folder = Path(name)
         write_data(folder, arguments.classes, arguments.values)
-        start, base = measure([sys.executable, "-c", "import torch"], folder)
-        print(f"{'import torch':<40} {start:6.1f} s {base:8.0f} MiB")
+        base_seconds, base_memory = measure([sys.executable, "-c", "import torch"], folder)
+        print(f"{'import torch':<40} {base_seconds:6.1f} s {base_memory:8.0f} MiB")
         for command in commands:
             seconds, memory = measure(command, folder)
-            too_expensive |= seconds - start > MAX_SECONDS or memory - base > MAX_MIB
+            too_expensive |= seconds - base_seconds > MAX_SECONDS or memory - base_memory > MAX_MIB
             print(f"{'lntl ' + ' '.join(command[len(lntl) :]):<40} {seconds:6.1f} s {memory:8.0f} MiB", flush=True)
     raise SystemExit(too_expensive)
 

@@ -43,9 +43,9 @@ def test_a_network_for_each_bias_learns_its_values(two_biases: bool) -> None:
     with torch.no_grad():  # because the trainer calls `prepare` without gradients
         classifiers.fit(make_batches, BiasClassifierSettings(bias_epochs=10, bias_lr=0.003), seed=1)
         batch = data.splits["test"].batch(torch.arange(300))
-        for number, z in enumerate(classifiers(batch.x)):
-            predicted = classifiers.heads[number](z).argmax(dim=1)
-            assert (predicted == labels_per_bias(batch, data.spec)[:, number]).float().mean() > 0.8
+        for bias_index, z in enumerate(classifiers(batch.x)):
+            predicted = classifiers.heads[bias_index](z).argmax(dim=1)
+            assert (predicted == labels_per_bias(batch, data.spec)[:, bias_index]).float().mean() > 0.8
 
 
 @pytest.mark.parametrize("method", METHODS)
