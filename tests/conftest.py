@@ -37,7 +37,7 @@ os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")  #
 threadpoolctl.threadpool_limits(1)
 # jsonschema builds a grammar of IRIs from it, which takes five seconds, and leaves it out if it cannot be imported.
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
-# Examples depend only on the test, so that a failure is the same on all machines.
+# Examples depend only on the source code, so that a failure is the same on all machines.
 hypothesis.settings.register_profile("lntl", deadline=None, derandomize=True, database=None, max_examples=50)
 hypothesis.settings.load_profile("lntl")
 

@@ -188,7 +188,8 @@ def _quantiles(number: Floats, bins: int) -> list[float]:
     If the smallest number fills more than one bin, the second bin begins at the next larger number.
     """
     larger_numbers = number[number > number.min()]
-    cuts = np.quantile(number, np.linspace(0, 1, bins + 1)[1:-1])
+    positions = np.arange(1, bins) * (len(number) - 1) / bins  # exact where a quantile is one of the numbers
+    cuts = np.interp(positions, np.arange(len(number)), np.sort(number))
     return np.unique(cuts.clip(larger_numbers.min())).tolist() if len(larger_numbers) else []
 
 
