@@ -22,7 +22,7 @@ FIXED_VERSIONS = {"torch": "2.14.1", "torchvision": "0.29.1"}
 TORCH_DEPENDENCY = re.compile(r"(nvidia|cuda)-.*|triton")
 
 HEADER = """\
-# Written by `make lock` ({what}, resolved with Python {python} on Linux); edit pyproject.toml, not this file.
+# Written by `make lock` ({contents}, resolved with Python {python} on Linux); edit pyproject.toml, not this file.
 # nvidia-*, cuda-* and triton are left out on purpose: torch chooses them itself, and only where they exist.
 """
 
@@ -49,10 +49,10 @@ def resolve(extras: str, fixed_versions: Pins) -> Pins:
     return {name: pins[name] for name in sorted(pins) if name != "lntl" and not TORCH_DEPENDENCY.fullmatch(name)}
 
 
-def write(name: str, what: str, lines: list[str]) -> None:
-    """Write one lock file."""
+def write(name: str, contents: str, lines: list[str]) -> None:
+    """Write one lock file; `contents` describes its packages."""
     python = ".".join(map(str, sys.version_info[:2]))
-    text = HEADER.format(what=what, python=python) + "".join(f"{line}\n" for line in lines)
+    text = HEADER.format(contents=contents, python=python) + "".join(f"{line}\n" for line in lines)
     (ROOT / name).write_text(text, encoding="utf-8")
     print(f"wrote {name}: {len(lines)} lines")
 

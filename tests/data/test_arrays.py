@@ -21,7 +21,7 @@ WriteFile = Callable[..., Path]
 
 @pytest.fixture
 def write_file(tmp_path: Path) -> WriteFile:
-    """A function that writes own.npz: 90 vectors of length 4, three classes, two bias values, and its arguments."""
+    """A function that writes own.npz: 90 vectors of length 4, three classes, two bias values; arguments replace or add arrays."""
 
     def make(**arrays: Any) -> Path:
         path, k = tmp_path / "own.npz", np.arange(N)
