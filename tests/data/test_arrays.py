@@ -21,7 +21,7 @@ WriteFile = Callable[..., Path]
 
 @pytest.fixture
 def write_file(tmp_path: Path) -> WriteFile:
-    """A function that writes own.npz: 90 vectors of length 4, three classes, two bias values; arguments replace or add arrays."""
+    """A function that writes own.npz: by default 90 vectors of length 4, with three classes and two bias values."""
 
     def make(**arrays: Any) -> Path:
         path, k = tmp_path / "own.npz", np.arange(N)

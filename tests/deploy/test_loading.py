@@ -171,7 +171,7 @@ def remove_key(name: str) -> Callable[[Any], Any]:
             r"its description of the data is damaged \('std'\); export or train",
         ),
         ("images", "transform", lambda t: t | {"mean": [1, 2]}, "its description of the data is damaged"),
-        ("images", "transform", lambda t: t | {"mean": [1, 2, 3]}, r"damaged \(mean and std of other images\)"),
+        ("images", "transform", lambda t: t | {"mean": [1, 2, 3]}, r"damaged \(mean and std do not fit the images\)"),
         ("images", "transform", lambda t: t | {"shape": [1, 9, 9]}, r"damaged \(images: .* do not fit the network"),
         ("table", "transform", remove_key("normalise"), r"its description of the data is damaged \('normalise'\)"),
         ("table", "transform", lambda t: t | {"size": "16"}, "its description of the data is damaged"),

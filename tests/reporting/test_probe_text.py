@@ -62,12 +62,12 @@ def test_the_table_has_every_number() -> None:
     assert "penultimate mlp 0.100 ± 0.010" in lines
     assert "chance most frequent 0.120" in lines
     assert "chance permuted 0.100" in lines
-    assert "f h, own labels 0.200" in lines
+    assert "f h, on its labels 0.200" in lines
     assert "chance most frequent 0.190" in lines
     assert "layer probe accuracy ERM pixels" in lines
     (lines_without_h,) = print_tables(make_probe(h=None, reference={"pixels": [], "erm": None}))
     assert "f conv 0.900 ± 0.010" in lines_without_h
-    assert not any("own labels" in line for line in lines_without_h)
+    assert not any("on its labels" in line for line in lines_without_h)
     assert "layer probe accuracy pixels" in lines_without_h
 
 
@@ -141,7 +141,7 @@ def test_each_of_several_biases_has_a_table_and_a_sentence() -> None:
         "f conv 0.970 ± 0.010 0.990 ± 0.010" in sky_lines
     )  # the second column is the probe of pixels; there is no ERM
     assert "chance most frequent 0.500" in sky_lines
-    assert not any("own labels" in line for line in sky_lines)
+    assert not any("on its labels" in line for line in sky_lines)
     assert age_lines[0].startswith("age: ")
     texts = get_sentences(probe)
     assert texts[1] == (

@@ -64,9 +64,9 @@ class Classifier(nn.Module):
         """Return the probability of each class.
 
         Args:
-            images: Paths; PIL images; uint8 images (N, H, W, 3) or (N, 3, H, W) in RGB, of any size if the run was
-                trained on image files, then processed like image files; float images (N, C, H, W) in [0, 1] of the
-                network's size; grey images (N, H, W) for one channel; vectors (N, D), not normalised.
+            images: Paths; PIL images; uint8 images (N, H, W, 3) or (N, 3, H, W) in RGB (if the run was trained on image
+                files: of any size, and processed like files); float images (N, C, H, W) in [0, 1] of the network's
+                size; grey images (N, H, W) for one channel; vectors (N, D), not normalised.
             batch_size: Images in one forward pass.
 
         Returns:
@@ -167,7 +167,7 @@ def _transform(description: Mapping[str, Any], path: Path) -> EvalTransform:
         if missing_keys := transform.settings().keys() - settings.keys():
             raise KeyError(*missing_keys)
         if transform(zeros).shape != zeros.shape:
-            raise ValueError("mean and std of other images")
+            raise ValueError("mean and std do not fit the images")
     except (LookupError, TypeError, ValueError, RuntimeError, UserError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise UserError(f"{path}: its description of the data is damaged ({reason}); export or train again") from error

@@ -88,7 +88,7 @@ class Run:
             if not is_resumed:
                 trackers.send(lambda tracker: tracker.data(self.experiment.data))
             if is_resumed:
-                self._save(self.folder.last)  # the resumed checkpoint may be an earlier one
+                self._save(self.folder.last)  # the run may have been resumed from an earlier checkpoint than last.pth
             saver = files.enter_context(BackgroundSaver())
             try:
                 yield from self._events(trackers, stop, saver)
@@ -126,7 +126,7 @@ class Run:
                     saver.save(self.folder.last, self._checkpoint())
                     last_save = now
             assert trainer.record is not None
-            saver.wait()  # a last.pth saved earlier must not replace that of the epoch
+            saver.wait()  # otherwise it could replace the last.pth of this epoch by an earlier one
             self._finish_epoch(trainer.record, trackers)
             last_save = monotonic()
             yield trainer.record
@@ -156,9 +156,9 @@ class Run:
         }
         self.records.append(Epoch.model_validate(position | train | val | times))
         # Metrics are sent before the checkpoint is saved, because a resumed run does not send them again.
-        defined = {name: value for name, value in (chance | val | times).items() if value is not None}
+        defined_metrics = {name: value for name, value in (chance | val | times).items() if value is not None}
         class_names = self.experiment.data.spec.class_names
-        trackers.send(lambda tracker: tracker.scalars(defined, record.step))
+        trackers.send(lambda tracker: tracker.scalars(defined_metrics, record.step))
         trackers.send(lambda tracker: tracker.confusion(predictions, class_names, record.step))
         interval = self.experiment.config.logging.checkpoint_interval_epochs
         if self.best_record is self.records[-1]:
@@ -342,7 +342,7 @@ def resume(config: Config, path: Path, trust: Sequence[str] = ()) -> Run:
         The run; `train` continues it.
 
     Raises:
-        DeadEndError: If the configuration has changed in a way that the finished epochs depend on.
+        DeadEndError: If a key of the configuration has changed on which the finished epochs depend.
         UserError: If the checkpoint cannot be read or is not in a run folder, or its data have changed.
     """
     saved = ranks.compute_on_first(lambda: checkpoint.load(path))
@@ -365,8 +365,8 @@ def resume(config: Config, path: Path, trust: Sequence[str] = ()) -> Run:
     old_count, new_count = (_count_processes(raw) for raw in (saved.config, config.model_dump()))
     if old_count != new_count:
         log.warning(
-            "trained by %d process(es) before and by %d from here on: the last bits differ from those of a run that "
-            "keeps their number",
+            "trained by %d process(es) before and by %d from here on: the last bits differ from those of a run "
+            "whose number of processes does not change",
             old_count,
             new_count,
         )
@@ -381,7 +381,7 @@ def _count_processes(raw: object) -> int:
 
 
 def _remove_later_checkpoints(run: Run) -> None:
-    """Remove the checkpoints of later epochs than the resumed one, and restore the best one of the others."""
+    """Remove the checkpoints of epochs after the resumed one, and restore the best checkpoint of the epochs before."""
     num_epochs, best_record = len(run.records), run.best_record
     for epoch, path in run.folder.epoch_checkpoints().items():
         if epoch > num_epochs:

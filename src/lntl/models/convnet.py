@@ -73,7 +73,8 @@ class Features(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
         self.first = nn.Conv2d(channels, 32, 5, padding=2)
         self.rest = nn.Sequential(
-            # The authors apply ReLU before pooling. After pooling, the map is smaller; without BatchNorm, z is the same.
+            # ReLU follows pooling, on a smaller map. Without BatchNorm, z is the same as in the authors' order (ReLU
+            # before pooling).
             nn.MaxPool2d(3, stride=2, padding=1),
             *norm_relu(32, batch_norm),
             nn.Conv2d(32, 32, 3, padding=1),
@@ -84,8 +85,8 @@ class Features(nn.Module):
         """Return z = rest(first(norm(x))).
 
         The scale and the shift of the norm are folded into the weights of the convolution; the shift becomes the
-        weights of an additional channel of ones. The output is the same, but the backward pass
-        computes no gradient as large as the images.
+        weights of an additional channel of ones. The output is the same, but the backward pass computes no gradient as
+        large as the images.
         """
         norm, first = self.norm, self.first
         x = batch_norm(x, norm.running_mean, norm.running_var, training=norm.training, eps=norm.eps)

@@ -120,7 +120,7 @@ def _make_probe_table(probe: Probe) -> Table:
     table.add_row("chance", "permuted", f"{probe.chance.permutation:.3f}")
     if probe.h_accuracy is not None:
         table.add_section()
-        table.add_row("f", "h, own labels", f"{probe.h_accuracy:.3f}")
+        table.add_row("f", "h, on its labels", f"{probe.h_accuracy:.3f}")
         table.add_row("chance", "most frequent", f"{probe.h_chance:.3f}")
     return table
 

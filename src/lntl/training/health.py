@@ -11,7 +11,7 @@ from collections.abc import Mapping
 # over an epoch in which h and f change, so differences of a few percentage points mean nothing.
 CHANCE_SKILL = 0.05  # a skill up to this counts as chance
 CLEAR_SKILL = 0.25  # from this skill on, h predicts the bias; between both limits, nothing is reported
-MIN_FALL = 0.01  # smallest fall of the accuracy in an epoch if f unlearns the bias
+MIN_FALL = 0.01  # f counts as unlearning if the accuracy of h falls by at least this in an epoch
 FULL_ENTROPY = 0.99  # from this share of the largest entropy on, a prediction carries no information
 NEGLIGIBLE_RATIO = 0.01  # below this ratio of gradients, the adversary changes the step of f by less than 1 %
 OVERPOWERING_RATIO = 3.0  # from this ratio on, the sum of orthogonal gradients is within 20 degrees of the larger one
@@ -33,8 +33,8 @@ def diagnose(
     Args:
         metrics: Metrics of the epoch.
         chance: Accuracy of always predicting the most frequent bias value, in [0, 1).
-        mi_max: Largest entropy of the prediction of h, nats: the log of the number of bias values, its mean over
-            the biases.
+        mi_max: Largest entropy of the prediction of h, nats: the log of the number of bias values; for several
+            biases, the mean of these logs.
         before: Metrics of the previous epoch of the phase; without them, rises and falls are not reported.
         class_chance: Accuracy of predicting the most frequent bias value of the image's class; h may reach it as long
             as z predicts the class.
