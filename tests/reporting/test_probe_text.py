@@ -78,7 +78,7 @@ def test_the_table_has_every_number() -> None:
         (0.90, 0.60, "Most of the bias is left: ", "so h was not fooled."),
         (0.50, 0.10, "Part of the bias is left: ", "so h was fooled"),
         (0.25, 0.20, "Little of the bias is left: ", "so h was fooled"),
-        (0.13, 0.20, "No bias was found: ", "like the probe."),
+        (0.13, 0.20, "No bias was found: ", "so both are at chance."),
         (0.05, 0.60, "No bias was found: ", "so h was not fooled."),
         (0.90, None, "Most of the bias is left: ", "no phase trained a bias head h."),
     ],

@@ -21,7 +21,7 @@ _SPLIT_SPELLINGS = {"training": "train", "valid": "val", "validation": "val", "d
 
 
 class LeakingGroupsError(UserError):
-    """The column `group_id` has values, `groups`, with rows in more than one split."""
+    """Values of the column `group_id`, listed in `groups`, have rows in more than one split."""
 
     def __init__(self, where: str, column: str, groups: list[str]) -> None:
         names = ", ".join(groups[:MAX_NAMES])
@@ -185,7 +185,7 @@ class Rows:
         return f"{self.unit} {self.number[row]}"
 
     def faults(self, biases: Sequence[BiasSetting]) -> Faults:
-        """Return the faults of the rows: missing labels, unknown splits, and biases with bins that are not numbers."""
+        """Return the faults of the rows: missing label, unknown split, or no number although the bias has bins."""
         faults = Faults(len(self.label.code), self.where, self.name)
         fault = f"{self.label.name} is {self.missing_text}{self.label.missing_hint()}"
         faults.add(np.flatnonzero(self.label.code == IGNORE).tolist(), fault)

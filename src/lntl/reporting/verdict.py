@@ -22,7 +22,9 @@ from lntl.runs.formats import (
 )
 
 MIN_DIFFERENCE = 0.10  # a probe's skill counts as lower than with plain training if it is lower by at least this
-MIN_BIAS_USE = 0.10  # the bias counts as used if more than this share of predictions flips, or of accuracy is lost
+MIN_BIAS_USE = (
+    0.10  # the bias counts as used if a larger share of predictions flips, or conflicting accuracy is lower by more
+)
 MAX_LISTED_BIASES = 8  # number of biases that are listed one by one
 _NO_SKILL = 0.05  # largest skill of a probe that counts as no bias
 _AMOUNTS = ((0.25, "little"), (0.6, "part"), (1.0, "most"))  # largest skill for each word about how much bias is left
@@ -91,45 +93,46 @@ def answers(m: Measurements) -> list[Answer]:
 
 def verdict(m: Measurements) -> Verdict:
     """Return whether the run unlearned the bias: one word, and a sentence that explains it."""
-    less, removed = bias_use_answer(m).short, leakage_answer(m).short  # "is it used less?", "is it gone?"
+    used_less, removed = bias_use_answer(m).short, leakage_answer(m).short  # "is it used less?", "is it gone?"
     if not m.unlearns:
         return Verdict(
-            word={"Yes": "Biased", "Hardly": "Not biased"}.get(less, "Plain"),
+            word={"Yes": "Biased", "Hardly": "Not biased"}.get(used_less, "Plain"),
             text="This run is plain training, which does not unlearn a bias; compare other runs with it.",
         )
-    if less == removed == "Not measured":
+    if used_less == removed == "Not measured":
         return Verdict(word="Open", text="Neither accuracy nor leakage was measured yet.")
-    if "Not measured" in (less, removed) and "Yes" in (less, removed):
+    if "Not measured" in (used_less, removed) and "Yes" in (used_less, removed):
         word = "Open"
-    elif less == removed == "Yes":
+    elif used_less == removed == "Yes":
         word = "Yes"
-    elif "Yes" in (less, removed) or removed == "Partly":
+    elif "Yes" in (used_less, removed) or removed == "Partly":
         word = "Partly"
     else:
         word = "No" if removed == "No" else "Open"
     return Verdict(
-        word=word, text=f"{_describe_predictions(m.bias, less)}{_describe_features(m.bias, removed, less == 'Yes')}"
+        word=word,
+        text=_describe_predictions(m.bias, used_less) + _describe_features(m.bias, removed, used_less == "Yes"),
     )
 
 
-def _describe_predictions(bias: str, less: str) -> str:
-    if less == "Not measured":
+def _describe_predictions(bias: str, used_less: str) -> str:
+    if used_less == "Not measured":
         return f"It was not measured whether predictions depend less on the {bias} than with plain training"
-    if less == "Unclear":
+    if used_less == "Unclear":
         return (
             f"It is unclear whether predictions depend less on the {bias} than with plain training, because the "
             "measurements contradict each other"
         )
-    return f"Predictions {'' if less == 'Yes' else 'do not '}depend less on the {bias} than with plain training"
+    return f"Predictions {'' if used_less == 'Yes' else 'do not '}depend less on the {bias} than with plain training"
 
 
-def _describe_features(bias: str, removed: str, less: bool) -> str:
+def _describe_features(bias: str, removed: str, is_used_less: bool) -> str:
     if removed == "Yes":
-        return f", {'and' if less else 'but'} the {bias} can no longer be predicted from the features."
+        return f", {'and' if is_used_less else 'but'} the {bias} can no longer be predicted from the features."
     if removed == "Partly":
         return f", and the {bias} is harder to predict from the features, but well above chance."
     if removed == "No":
-        return f", {'but' if less else 'and'} the {bias} can still be predicted from the features."
+        return f", {'but' if is_used_less else 'and'} the {bias} can still be predicted from the features."
     return f"; it was not measured whether the {bias} is gone from the features."
 
 
@@ -320,7 +323,7 @@ def _describe_h(probe: Probe, chance: float) -> str:
     if not is_at_chance(probe.h_accuracy, probe.h_chance, probe.n_test):
         return f"{text}, so h was not fooled"
     if is_at_chance(probe.leakage, chance, probe.n_test):
-        return f"{text}, like the probe"
+        return f"{text}, so both are at chance"
     return f"{text}, so h was fooled: it is at chance, the fresh probe is not"
 
 
