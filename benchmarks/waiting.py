@@ -1,4 +1,4 @@
-"""Measure how long a person waits for commands, with two versions of the source in turns on this machine.
+"""Measure how long a person waits for commands, alternating between two versions of the source on this machine.
 
 Usage: python benchmarks/waiting.py RUN [--before SRC] [--only TASK ...] [--rounds 5] [--out benchmarks/waiting.json]
 
@@ -63,25 +63,25 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("waiting.json"))
     args = parser.parse_args()
-    sides = {"after": SOURCE} | ({"before": args.before.resolve()} if args.before else {})
-    times: dict[str, dict[str, list[tuple[float, float]]]] = {task: {side: [] for side in sides} for task in args.only}
+    versions = {"after": SOURCE} | ({"before": args.before.resolve()} if args.before else {})
+    times: dict[str, dict[str, list[tuple[float, float]]]] = {task: {version: [] for version in versions} for task in args.only}
     with TemporaryDirectory() as temporary:
-        folders = {side: Path(temporary) / side for side in sides}
+        folders = {version: Path(temporary) / version for version in versions}
         for _ in range(args.rounds):
             for folder in folders.values():  # a new copy, because the report makes missing files
                 shutil.rmtree(folder, ignore_errors=True)
                 ignore = shutil.ignore_patterns(*PROBE_FILES, "report")
                 shutil.copytree(args.run, folder / "run", ignore=ignore)
             for task in args.only:
-                for side, source in sides.items():
-                    times[task][side].append(measure(source, TASKS[task], folders[side]))
-                    print(task, side, *(f"{seconds:.2f}" for seconds in times[task][side][-1]), flush=True)
+                for version, source in versions.items():
+                    times[task][version].append(measure(source, TASKS[task], folders[version]))
+                    print(task, version, *(f"{seconds:.2f}" for seconds in times[task][version][-1]), flush=True)
     results: dict[str, object] = {}
-    for task, by_side in times.items():
-        row: dict[str, object] = {side: summarise(pairs) for side, pairs in by_side.items()}
+    for task, by_version in times.items():
+        row: dict[str, object] = {version: summarise(pairs) for version, pairs in by_version.items()}
         if args.before:
             for number, name in enumerate(("wall_ratio", "cpu_ratio")):
-                pairs = zip(by_side["after"], by_side["before"], strict=True)
+                pairs = zip(by_version["after"], by_version["before"], strict=True)
                 row[name] = round(statistics.median(a[number] / b[number] for a, b in pairs), 3)
         results[task] = row
     write_result(results, args.out)
